@@ -1,0 +1,167 @@
+//! The only place that asks the time. Everything else takes it as an argument.
+
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
+use rustix::time::{ClockId, clock_gettime};
+
+/// What time it is, by each clock that matters here.
+pub trait Clock {
+    /// `CLOCK_MONOTONIC`: time awake since some point. Rates are taken over it.
+    fn monotonic(&self) -> Duration;
+
+    /// `CLOCK_BOOTTIME`: the same and the time suspended, which it alone sees.
+    fn boottime(&self) -> Duration;
+
+    /// The wall clock, in whole microseconds: what PostgreSQL keeps, so that a time survives the way unchanged.
+    fn wall(&self) -> DateTime<Utc>;
+
+    /// Whether the wall clock follows a time source: `None` where nobody says.
+    fn synced(&self) -> Option<bool>;
+}
+
+/// The machine's clocks.
+#[derive(Clone, Debug)]
+pub struct SystemClock {
+    root: PathBuf,
+}
+
+/// A wall clock before this (2025-01-01) was never set: machines without a battery start in 1970, or at their image's date.
+const NEVER_SET_BEFORE_S: i64 = 1_735_689_600;
+
+impl SystemClock {
+    /// The clocks of the machine whose files stand under `root` (`/`).
+    pub fn new(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self::new(Path::new("/"))
+    }
+}
+
+impl Clock for SystemClock {
+    fn monotonic(&self) -> Duration {
+        since_zero(ClockId::Monotonic)
+    }
+
+    fn boottime(&self) -> Duration {
+        since_zero(BOOTTIME)
+    }
+
+    fn wall(&self) -> DateTime<Utc> {
+        Utc::now().trunc_subsecs(6)
+    }
+
+    /// Asks the file that systemd-timesyncd makes once it has set the clock (systemd-timesyncd.service(8)).
+    fn synced(&self) -> Option<bool> {
+        if self.wall().timestamp() < NEVER_SET_BEFORE_S {
+            return Some(false);
+        }
+        self.root.join("run/systemd/timesync/synchronized").exists().then_some(true)
+    }
+}
+
+#[cfg(target_os = "linux")]
+const BOOTTIME: ClockId = ClockId::Boottime;
+/// Elsewhere a suspend cannot be told apart, and the monotonic clock has to do.
+#[cfg(not(target_os = "linux"))]
+const BOOTTIME: ClockId = ClockId::Monotonic;
+
+fn since_zero(clock: ClockId) -> Duration {
+    let now = clock_gettime(clock);
+    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
+}
+
+/// A clock that stands still until it is told to move: for tests and simulations. Clones show the same time.
+#[derive(Clone, Debug)]
+pub struct ManualClock {
+    now: Rc<Cell<(Duration, Duration, DateTime<Utc>)>>,
+    synced: Option<bool>,
+}
+
+impl ManualClock {
+    /// Starts at `wall`, an hour after boot.
+    pub fn new(wall: DateTime<Utc>) -> Self {
+        let hour = Duration::from_secs(3600);
+        Self { now: Rc::new(Cell::new((hour, hour, wall))), synced: Some(true) }
+    }
+
+    /// Lets time pass by all clocks.
+    pub fn advance(&self, by: Duration) {
+        let (monotonic, boottime, wall) = self.now.get();
+        self.now.set((monotonic + by, boottime + by, moved(wall, by)));
+    }
+
+    /// Lets time pass as a suspend does: the monotonic clock stands.
+    pub fn suspend(&self, by: Duration) {
+        let (monotonic, boottime, wall) = self.now.get();
+        self.now.set((monotonic, boottime + by, moved(wall, by)));
+    }
+
+    /// Sets the wall clock, and it alone.
+    pub fn set_wall(&self, wall: DateTime<Utc>) {
+        let (monotonic, boottime, _) = self.now.get();
+        self.now.set((monotonic, boottime, wall));
+    }
+}
+
+fn moved(wall: DateTime<Utc>, by: Duration) -> DateTime<Utc> {
+    wall + TimeDelta::from_std(by).unwrap_or(TimeDelta::MAX)
+}
+
+impl Clock for ManualClock {
+    fn monotonic(&self) -> Duration {
+        self.now.get().0
+    }
+
+    fn boottime(&self) -> Duration {
+        self.now.get().1
+    }
+
+    fn wall(&self) -> DateTime<Utc> {
+        self.now.get().2
+    }
+
+    fn synced(&self) -> Option<bool> {
+        self.synced
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machines_clocks_go_forward() {
+        let clock = SystemClock::default();
+        let before = (clock.monotonic(), clock.boottime());
+        assert!(clock.monotonic() >= before.0 && clock.boottime() >= before.1);
+        assert_eq!(clock.wall().timestamp_subsec_nanos() % 1_000, 0);
+    }
+
+    #[test]
+    fn says_that_the_clock_is_synchronised_only_where_somebody_says_so() {
+        let root = tempfile::tempdir().unwrap();
+        let clock = SystemClock::new(root.path());
+        assert_eq!(clock.synced(), None);
+        std::fs::create_dir_all(root.path().join("run/systemd/timesync")).unwrap();
+        std::fs::write(root.path().join("run/systemd/timesync/synchronized"), "").unwrap();
+        assert_eq!(clock.synced(), Some(true));
+    }
+
+    #[test]
+    fn a_suspend_moves_all_but_the_monotonic_clock() {
+        let clock = ManualClock::new(DateTime::UNIX_EPOCH);
+        let (monotonic, boottime) = (clock.monotonic(), clock.boottime());
+        clock.suspend(Duration::from_secs(60));
+        assert_eq!(clock.monotonic(), monotonic);
+        assert_eq!(clock.boottime(), boottime + Duration::from_secs(60));
+        assert_eq!(clock.wall().timestamp(), 60);
+    }
+}

@@ -1,0 +1,420 @@
+//! Configuration as both programs read it: a TOML file under an overlay of environment variables.
+//!
+//! What is written is parsed here into a program's raw structure; the program turns that into settings that cannot be
+//! wrong, and names a wrong value by its key path (`limit.0.raise_at`), for which [`Layers`] finds file and line.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::de::{DeserializeOwned, Deserializer, Error as _};
+use serde::{Deserialize, Serialize};
+use toml::de::{DeTable, DeValue};
+use toml::{Spanned, Table, Value};
+
+/// What stands before the name of every environment variable that sets a key.
+pub const ENV_PREFIX: &str = "HIGHWATER_";
+
+/// Keys of both programs, as paths. A variable that only the other program knows is passed over.
+pub const KEYS: &[&str] = &[
+    "kafka.brokers",
+    "kafka.topic",
+    "kafka.tls.enabled",
+    "kafka.tls.ca_file",
+    "kafka.tls.certificate_file",
+    "kafka.tls.key_file",
+    "kafka.tls.key_password_file",
+    "kafka.sasl.mechanism",
+    "kafka.sasl.username",
+    "kafka.sasl.password_file",
+];
+
+/// Keys of the agent alone. `limit` and `kafka.properties` are set in the file only.
+pub const AGENT_KEYS: &[&str] = &[
+    "agent",
+    "interval",
+    "source",
+    "state_dir",
+    "resume_within",
+    "interfaces.include",
+    "interfaces.exclude",
+    "flush.interval",
+    "flush.urgent",
+    "flush.max_events",
+    "journal.max_size",
+    "journal.max_age",
+    "kafka.format",
+    "kafka.key",
+];
+
+/// Keys of the consumer alone.
+pub const CONSUMER_KEYS: &[&str] = &[
+    "kafka.group",
+    "kafka.start",
+    "kafka.instance",
+    "store.url",
+    "store.password_file",
+    "retention.events",
+    "retention.dead_letters",
+];
+
+/// A configuration that can't be used: where, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub struct ConfigError {
+    place: String,
+    message: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.message)
+    }
+}
+
+/// A value that was read but makes no sense, named by its key path: `limit.0.raise_at`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Invalid {
+    /// Keys and array indices, separated by dots.
+    pub key: String,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+impl Invalid {
+    /// `key` is wrong because of `message`.
+    pub fn new(key: impl Into<String>, message: impl fmt::Display) -> Self {
+        Self { key: key.into(), message: message.to_string() }
+    }
+}
+
+/// The file and the environment, before they are understood.
+#[derive(Debug)]
+pub struct Layers {
+    file: Option<(PathBuf, String)>,
+    variables: Vec<(String, String, String)>,
+}
+
+impl Layers {
+    /// Reads `path`, if there is one, and takes from `environment` what sets a key of `own`.
+    ///
+    /// # Errors
+    /// The file can't be read, or a variable with our prefix sets no key of either program.
+    pub fn read(
+        path: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        own: &[&str],
+    ) -> Result<Self, ConfigError> {
+        let file = match path {
+            None => None,
+            Some(path) => match std::fs::read_to_string(path) {
+                Ok(text) => Some((path.to_owned(), text)),
+                Err(e) => {
+                    let message = format!("cannot be read: {e}; name another file with --config");
+                    return Err(ConfigError { place: path.display().to_string(), message });
+                }
+            },
+        };
+        let mut variables = Vec::new();
+        for (name, value) in environment {
+            let Some(key) = name.strip_prefix(ENV_PREFIX) else { continue };
+            let key = key.to_ascii_lowercase().replace("__", ".");
+            if KEYS.contains(&&*key) || own.contains(&&*key) {
+                variables.push((name, key, value));
+            } else if !AGENT_KEYS.contains(&&*key) && !CONSUMER_KEYS.contains(&&*key) {
+                let known = [KEYS, own].concat();
+                let message = match nearest(&key, known.iter().copied()) {
+                    Some(near) => format!("no such key; did you mean {ENV_PREFIX}{}?", variable(near)),
+                    None => "no such key; unset it".to_owned(),
+                };
+                return Err(ConfigError { place: name, message });
+            }
+        }
+        Ok(Self { file, variables })
+    }
+
+    /// Configuration from `text` alone, as if it stood in a file called `name`.
+    pub fn from_text(name: &str, text: &str) -> Self {
+        Self { file: Some((PathBuf::from(name), text.to_owned())), variables: Vec::new() }
+    }
+
+    /// The file under the environment's overlay, in the program's raw structure.
+    ///
+    /// # Errors
+    /// Syntax, unknown keys and wrong types, each with its line or variable.
+    pub fn parse<R: DeserializeOwned>(&self) -> Result<R, ConfigError> {
+        let mut merged = Table::new();
+        if let Some((_, text)) = &self.file {
+            toml::from_str::<R>(text).map_err(|e| self.syntax(&e))?;
+            merged = text.parse().map_err(|e| self.syntax(&e))?;
+        }
+        for (name, key, value) in &self.variables {
+            let mut alone = Table::new();
+            set(&mut alone, key, value);
+            R::deserialize(alone).map_err(|e| ConfigError { place: name.clone(), message: explained(e.message()) })?;
+            set(&mut merged, key, value);
+        }
+        R::deserialize(merged)
+            .map_err(|e| ConfigError { place: "configuration".into(), message: explained(e.message()) })
+    }
+
+    /// Where `invalid` stands, and what it says.
+    pub fn locate(&self, invalid: Invalid) -> ConfigError {
+        let Invalid { key, message } = invalid;
+        if let Some((name, ..)) = self.variables.iter().find(|(_, set, _)| *set == key) {
+            return ConfigError { place: name.clone(), message };
+        }
+        let Some((path, text)) = &self.file else { return ConfigError { place: key, message } };
+        let place = match offset(text, &key) {
+            Some(offset) => format!("{}:{}", path.display(), line(text, offset)),
+            None => path.display().to_string(),
+        };
+        ConfigError { place, message: format!("{}: {message}", shown(&key)) }
+    }
+
+    fn syntax(&self, error: &toml::de::Error) -> ConfigError {
+        let (path, text) = self.file.as_ref().expect("only a file has syntax");
+        let place = match error.span() {
+            Some(span) => format!("{}:{}", path.display(), line(text, span.start)),
+            None => path.display().to_string(),
+        };
+        ConfigError { place, message: explained(error.message()) }
+    }
+}
+
+/// A file with one secret, read when it is needed, so that a rotated one is seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretFile(PathBuf);
+
+impl SecretFile {
+    /// A name without a slash stands in `$CREDENTIALS_DIRECTORY` (systemd's `LoadCredential=`), where there is one.
+    pub fn new(name: &str, credentials: Option<&Path>) -> Self {
+        match credentials {
+            Some(directory) if !name.contains('/') => Self(directory.join(name)),
+            _ => Self(PathBuf::from(name)),
+        }
+    }
+
+    /// The secret, without the line end that editors add.
+    ///
+    /// # Errors
+    /// Names the file; never its content.
+    pub fn read(&self) -> Result<String, String> {
+        match std::fs::read_to_string(&self.0) {
+            Ok(text) => Ok(text.trim_end_matches(['\n', '\r']).to_owned()),
+            Err(e) => Err(format!("{} cannot be read: {e}; check its owner and mode", self.0.display())),
+        }
+    }
+
+    /// Where it stands.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+/// Reads `"120s"`, `"5m"`, `"30d"`.
+///
+/// # Errors
+/// Names the key and shows an example.
+pub fn duration(key: &str, text: &str) -> Result<Duration, Invalid> {
+    humantime::parse_duration(text)
+        .map_err(|e| Invalid::new(key, format!("`{text}`: {e}; write it as \"120s\" or \"5m\"")))
+}
+
+/// Reads an array of strings, or one string with commas, as the environment has it.
+///
+/// # Errors
+/// Anything else.
+pub fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+    Ok(Some(match OneOrMany::deserialize(deserializer)? {
+        OneOrMany::Many(items) => items,
+        OneOrMany::One(text) => {
+            text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
+        }
+    }))
+}
+
+/// Reads a value that may be quoted, as the environment has it.
+///
+/// # Errors
+/// What `T` can't be read from.
+pub fn quoted<'de, D: Deserializer<'de>, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    T: DeserializeOwned + std::str::FromStr,
+{
+    let value = Value::deserialize(deserializer)?;
+    let read = match &value {
+        Value::String(text) => text.parse().ok(),
+        other => T::deserialize(other.clone()).ok(),
+    };
+    read.map(Some).ok_or_else(|| {
+        let (value, wanted) = (value.to_string(), std::any::type_name::<T>());
+        D::Error::custom(format!(
+            "{value} is not {}",
+            if wanted == "bool" { "true or false" } else { "a whole number" }
+        ))
+    })
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(untagged, expecting = "expected a list of strings, as in [\"eth*\"]")]
+enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+fn set(table: &mut Table, key: &str, value: &str) {
+    let mut table = table;
+    let mut parts = key.split('.').peekable();
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            table.insert(part.to_owned(), Value::String(value.to_owned()));
+            return;
+        }
+        let next = table.entry(part).or_insert_with(|| Value::Table(Table::new()));
+        match next {
+            Value::Table(inner) => table = inner,
+            _ => return,
+        }
+    }
+}
+
+fn variable(key: &str) -> String {
+    key.to_ascii_uppercase().replace('.', "__")
+}
+
+/// `limit.0.raise_at` as people read it: `limit.raise_at`.
+fn shown(key: &str) -> String {
+    key.split('.').filter(|part| part.parse::<usize>().is_err()).collect::<Vec<_>>().join(".")
+}
+
+/// Where the value of `key` begins; that of its nearest parent where it stands nowhere.
+fn offset(text: &str, key: &str) -> Option<usize> {
+    let table = DeTable::parse(text).ok()?;
+    let mut found = None;
+    let mut parts = key.split('.');
+    let mut next: Option<&Spanned<DeValue<'_>>> = table.get_ref().get(parts.next()?);
+    while let Some(value) = next {
+        found = Some(value.span().start);
+        next = parts.next().and_then(|part| match value.get_ref() {
+            DeValue::Table(table) => table.get(part),
+            DeValue::Array(array) => array.get(part.parse::<usize>().ok()?),
+            _ => None,
+        });
+    }
+    found
+}
+
+fn line(text: &str, offset: usize) -> usize {
+    text.as_bytes()[..offset.min(text.len())].iter().filter(|byte| **byte == b'\n').count() + 1
+}
+
+/// serde's message, with the nearest known key where it names an unknown one.
+fn explained(message: &str) -> String {
+    let message = message.trim_end().replace('\n', "; ");
+    let mut names = message.split('`').skip(1).step_by(2);
+    let (Some(unknown), true) = (names.next(), message.starts_with("unknown field")) else { return message };
+    let known: Vec<&str> = names.collect();
+    match nearest(unknown, known.iter().copied()) {
+        Some(near) => format!("unknown key `{unknown}`; did you mean `{near}`?"),
+        None => format!("unknown key `{unknown}`; known here: {}", known.join(", ")),
+    }
+}
+
+fn nearest<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .map(|name| (strsim::jaro_winkler(unknown, name), name))
+        .filter(|(score, _)| *score > 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Raw {
+        agent: Option<String>,
+        flush: Option<RawFlush>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct RawFlush {
+        interval: Option<String>,
+        #[serde(default, deserialize_with = "list")]
+        urgent: Option<Vec<String>>,
+        #[serde(default, deserialize_with = "quoted")]
+        max_events: Option<usize>,
+    }
+
+    fn layers(text: &str, variables: &[(&str, &str)]) -> Result<Layers, ConfigError> {
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let mut layers = Layers::read(None, variables, AGENT_KEYS)?;
+        layers.file = Some(("agent.toml".into(), text.to_owned()));
+        Ok(layers)
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file() {
+        let set = [
+            ("HIGHWATER_FLUSH__URGENT", "critical, warning"),
+            ("HIGHWATER_FLUSH__MAX_EVENTS", "7"),
+            ("HIGHWATER_STORE__URL", "the other program's"),
+            ("PATH", "/bin"),
+        ];
+        let raw: Raw = layers("agent = 'a'\n[flush]\ninterval = '1s'\nmax_events = 5", &set).unwrap().parse().unwrap();
+        let flush = raw.flush.unwrap();
+        assert_eq!((raw.agent.as_deref(), flush.interval.as_deref()), (Some("a"), Some("1s")));
+        assert_eq!(flush.urgent.unwrap(), ["critical", "warning"]);
+        assert_eq!(flush.max_events, Some(7));
+    }
+
+    #[test]
+    fn an_error_names_its_line_or_its_variable_and_the_nearest_key() {
+        let error = |text: &str, set: &[(&str, &str)]| match layers(text, set) {
+            Ok(layers) => layers.parse::<Raw>().unwrap_err().to_string(),
+            Err(error) => error.to_string(),
+        };
+        assert_eq!(
+            error("agent = 'a'\n[flush]\nintervall = '1s'", &[]),
+            "agent.toml:3: unknown key `intervall`; did you mean `interval`?"
+        );
+        assert!(error("agent = 5", &[]).starts_with("agent.toml:1: invalid type"));
+        assert!(error("agent = ", &[]).starts_with("agent.toml:1: "));
+        assert_eq!(
+            error("", &[("HIGHWATER_FLUSH__INTERVALL", "1s")]),
+            "HIGHWATER_FLUSH__INTERVALL: no such key; did you mean HIGHWATER_FLUSH__INTERVAL?"
+        );
+        let wrong = error("", &[("HIGHWATER_FLUSH__MAX_EVENTS", "many")]);
+        assert_eq!(wrong, "HIGHWATER_FLUSH__MAX_EVENTS: \"many\" is not a whole number");
+    }
+
+    #[test]
+    fn an_invalid_value_is_found_by_its_path() {
+        let text = "agent = 'a'\n\n[[limit]]\nname = 'x'\n\n[[limit]]\nraise_at = '80'\n";
+        let place = |key: &str| layers(text, &[]).unwrap().locate(Invalid::new(key, "no")).to_string();
+        assert_eq!(place("limit.1.raise_at"), "agent.toml:7: limit.raise_at: no");
+        assert_eq!(place("limit.0.raise_at"), "agent.toml:3: limit.raise_at: no");
+        assert_eq!(place("kafka.brokers"), "agent.toml: kafka.brokers: no");
+    }
+
+    #[test]
+    fn a_secret_without_a_slash_is_a_credential() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("password"), "s3cret\n").unwrap();
+        assert_eq!(SecretFile::new("password", Some(directory.path())).read().unwrap(), "s3cret");
+        let error = SecretFile::new("/nowhere/password", Some(directory.path())).read().unwrap_err();
+        assert!(error.contains("/nowhere/password"), "{error}");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_panics(text in ".{0,200}", key in "[a-z.0-9]{0,20}") {
+            let layers = Layers::from_text("agent.toml", &text);
+            let _ = layers.parse::<Raw>();
+            let _ = layers.locate(Invalid::new(key, "no"));
+        }
+    }
+}

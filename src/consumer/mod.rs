@@ -1,0 +1,1 @@
+//! The consumer: from Kafka to rows.

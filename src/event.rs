@@ -1,0 +1,289 @@
+//! The event: the only thing that crosses Kafka.
+//!
+//! An event is what happened ([`Body`]), stamped with who saw it and when ([`Stamp`]) and with its identity
+//! ([`EventId`]): `(agent, epoch, seq)`. The epoch is random at the birth of an agent's journal, and `seq` starts at 1 and has no
+//! holes, so that a doubled event is harmless and a lost one is visible.
+
+use std::fmt;
+use std::str::FromStr;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+/// The version of the event's fields that this program writes.
+pub const SCHEMA: u32 = 1;
+
+/// The interface named by a breach of a limit with `scope = "host"`: the sum over the watched links.
+pub const ALL_INTERFACES: &str = "*";
+
+/// The longest agent name, in bytes: what PostgreSQL's index and Kafka's key carry without a thought.
+pub const AGENT_BYTES_MAX: usize = 255;
+
+/// Everything that is known of one occurrence.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// Which event of this agent it is.
+    pub id: EventId,
+    /// Who saw it, and when.
+    pub stamp: Stamp,
+    /// What happened.
+    pub body: Body,
+}
+
+/// An event's place in its agent's count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventId {
+    /// The journal that counted it.
+    pub epoch: Epoch,
+    /// Its number there, from 1, without holes.
+    pub seq: u64,
+}
+
+/// One journal's life: 64 random bits, written as 16 hex digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Epoch(pub u64);
+
+/// Who saw an event, and when, by which clocks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// The agent's name; 1 to [`AGENT_BYTES_MAX`] bytes.
+    pub agent: String,
+    /// Wall clock, in whole microseconds; set once, when the event is made.
+    pub observed_at: DateTime<Utc>,
+    /// The kernel's `/proc/sys/kernel/random/boot_id`, empty where there is none.
+    pub boot_id: String,
+    /// `CLOCK_BOOTTIME`: milliseconds since boot, those suspended included.
+    pub monotonic_ms: u64,
+    /// Whether the wall clock followed a time source: `None` is unknown.
+    pub clock_synced: Option<bool>,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Body {
+    /// A rate went over a limit.
+    BreachRaised(Breach),
+    /// It is still over.
+    BreachUpdated(Breach),
+    /// It is no longer over, or nobody can say any more.
+    BreachCleared(Breach),
+    /// Events that were accepted and will never come.
+    Loss(Loss),
+    /// A watched interface appeared.
+    LinkAdded(Link),
+    /// A watched interface went away.
+    LinkRemoved(Link),
+    /// The agent began to watch.
+    AgentStarted(Lifecycle),
+    /// The agent ended in order.
+    AgentStopped(Lifecycle),
+    /// A kind that this program does not know, from a newer agent.
+    Unknown(String),
+}
+
+/// One breach as it stood at one reading. All sums count from the start of the reading that raised it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Breach {
+    /// The same in all events of one breach; 16 hex digits.
+    pub breach_id: String,
+    /// `observed_at` of the event that raised it.
+    pub raised_at: DateTime<Utc>,
+    /// Name of the limit.
+    pub limit: String,
+    /// As configured.
+    pub severity: Severity,
+    /// Interface name, or [`ALL_INTERFACES`].
+    pub interface: String,
+    /// The kernel's index of the interface; `None` for the whole host.
+    pub ifindex: Option<u32>,
+    /// Which way the traffic went.
+    pub direction: Direction,
+    /// The mark that was crossed.
+    pub limit_bps: u64,
+    /// The rate of the reading that made this event.
+    pub rate_bps: u64,
+    /// The highest rate of one reading.
+    pub peak_bps: u64,
+    /// The mean over `measured_ms`.
+    pub mean_bps: u64,
+    /// How long it lasts, pauses of the agent included.
+    pub duration_ms: u64,
+    /// How much of that was measured.
+    pub measured_ms: u64,
+    /// Bytes above what the limit allows.
+    pub excess_bytes: u64,
+    /// Why it was cleared.
+    pub reason: Option<String>,
+}
+
+/// Events that were accepted and then given up, declared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// The epoch of the lost events, which need not be the declaring event's own.
+    pub epoch: Epoch,
+    /// Their numbers: inclusive, ascending, apart from each other.
+    pub ranges: Vec<(u64, u64)>,
+    /// Why: `evicted`, `expired`, `rejected: …`, `journal damaged: …`.
+    pub reason: String,
+}
+
+/// An interface that came or went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its name.
+    pub interface: String,
+    /// The kernel's index of it.
+    pub ifindex: u32,
+    /// Link speed, where the driver knows it.
+    pub speed_bps: Option<u64>,
+    /// `appeared`, `gone`, `renamed from …`, `renamed to …`.
+    pub reason: Option<String>,
+}
+
+/// The agent's start or end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lifecycle {
+    /// The program's version.
+    pub version: String,
+    /// Why.
+    pub reason: Option<String>,
+}
+
+/// How much a breach matters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Look at it in the morning.
+    #[default]
+    Warning,
+    /// Look at it now.
+    Critical,
+}
+
+/// Which way traffic goes, seen from the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// Received.
+    Rx,
+    /// Sent.
+    Tx,
+    /// Received and sent.
+    Total,
+}
+
+impl Loss {
+    /// How many events are lost.
+    pub fn count(&self) -> u64 {
+        self.ranges.iter().map(|(from, to)| to.saturating_sub(*from).saturating_add(1)).fold(0, u64::saturating_add)
+    }
+}
+
+impl Body {
+    /// The kind, as it stands on the wire and in the `events` table.
+    pub fn kind(&self) -> &str {
+        match self {
+            Self::BreachRaised(_) => "breach_raised",
+            Self::BreachUpdated(_) => "breach_updated",
+            Self::BreachCleared(_) => "breach_cleared",
+            Self::Loss(_) => "loss",
+            Self::LinkAdded(_) => "link_added",
+            Self::LinkRemoved(_) => "link_removed",
+            Self::AgentStarted(_) => "agent_started",
+            Self::AgentStopped(_) => "agent_stopped",
+            Self::Unknown(kind) => kind,
+        }
+    }
+
+    /// The breach that it tells of.
+    pub fn breach(&self) -> Option<&Breach> {
+        match self {
+            Self::BreachRaised(breach) | Self::BreachUpdated(breach) | Self::BreachCleared(breach) => Some(breach),
+            _ => None,
+        }
+    }
+}
+
+impl Severity {
+    /// As in the configuration and on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+impl Direction {
+    /// As in the configuration and on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rx => "rx",
+            Self::Tx => "tx",
+            Self::Total => "total",
+        }
+    }
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Display for EventId {
+    /// `EPOCH-SEQ`, the `ce_id` of the CloudEvent.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.epoch, self.seq)
+    }
+}
+
+/// An epoch is 16 hex digits.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("epoch `{0}` is not 16 lower-case hex digits")]
+pub struct EpochError(String);
+
+impl FromStr for Epoch {
+    type Err = EpochError;
+
+    /// Exactly what `Display` writes, and nothing else: two spellings of one identity would be two rows.
+    fn from_str(text: &str) -> Result<Self, EpochError> {
+        let plain = text.len() == 16 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        match u64::from_str_radix(text, 16) {
+            Ok(bits) if plain => Ok(Self(bits)),
+            _ => Err(EpochError(text.to_owned())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_has_one_spelling() {
+        assert_eq!("00000000000000ff".parse(), Ok(Epoch(255)));
+        assert_eq!(Epoch(255).to_string(), "00000000000000ff");
+        for text in ["ff", "00000000000000FF", "+0000000000000ff", "00000000000000fg", ""] {
+            assert!(text.parse::<Epoch>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_loss_counts_its_events() {
+        let loss = Loss { epoch: Epoch(1), ranges: vec![(1, 1), (3, 5)], reason: "evicted".into() };
+        assert_eq!(loss.count(), 4);
+    }
+}

@@ -1,0 +1,363 @@
+//! What both programs tell librdkafka: brokers, TLS, SASL, and the operator's own properties.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use serde::Deserialize;
+
+use crate::config::{Invalid, SecretFile, quoted};
+
+/// `[kafka.tls]` as written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawTls {
+    /// `false` sends in the clear what would else be encrypted: SASL without TLS.
+    #[serde(default, deserialize_with = "quoted")]
+    pub enabled: Option<bool>,
+    /// CA certificates, PEM. Default: the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Our certificate, PEM, where the broker wants one.
+    pub certificate_file: Option<PathBuf>,
+    /// Its key, PEM.
+    pub key_file: Option<PathBuf>,
+    /// The key's passphrase.
+    pub key_password_file: Option<String>,
+}
+
+/// `[kafka.sasl]` as written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawSasl {
+    /// PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.
+    pub mechanism: Option<String>,
+    /// Who we are.
+    pub username: Option<String>,
+    /// Our password.
+    pub password_file: Option<String>,
+}
+
+/// The part of `[kafka]` that both programs have, as written.
+#[derive(Debug, Default)]
+pub struct RawConnection {
+    /// `host:port`, comma-separated.
+    pub brokers: Option<String>,
+    /// Encryption.
+    pub tls: Option<RawTls>,
+    /// Authentication.
+    pub sasl: Option<RawSasl>,
+    /// Properties of librdkafka.
+    pub properties: BTreeMap<String, toml::Value>,
+}
+
+/// How to reach Kafka. Its secrets stay in their files until a client is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connection {
+    brokers: String,
+    tls: Option<Tls>,
+    sasl: Option<Sasl>,
+    properties: Vec<(String, String)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Tls {
+    ca_file: Option<PathBuf>,
+    identity: Option<(PathBuf, PathBuf, Option<SecretFile>)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Sasl {
+    mechanism: String,
+    username: String,
+    password: SecretFile,
+}
+
+/// Properties that would break a promise, and what to use instead.
+const REFUSED: &[(&str, &str)] = &[
+    ("acks", "an event is acknowledged by all in-sync replicas, or not at all"),
+    ("request.required.acks", "an event is acknowledged by all in-sync replicas, or not at all"),
+    ("enable.idempotence", "without it a retry changes the order of events"),
+    ("message.timeout.ms", "the journal bounds the waiting: set journal.max_age"),
+    ("delivery.timeout.ms", "the journal bounds the waiting: set journal.max_age"),
+    ("transactional.id", "the agent does not use transactions"),
+    ("partitioner", "events of one agent must meet in one partition"),
+    ("queue.buffering.max.messages", "memory is bounded by it"),
+    ("queue.buffering.max.kbytes", "memory is bounded by it"),
+    ("queued.max.messages.kbytes", "memory is bounded by it"),
+    ("allow.auto.create.topics", "a typing error would make a topic: use highwater-agent topics"),
+    ("enable.auto.commit", "offsets are committed after the database has the rows"),
+    ("enable.auto.offset.store", "offsets are committed after the database has the rows"),
+    ("auto.offset.reset", "set kafka.start"),
+    ("isolation.level", "aborted messages would become rows"),
+    ("check.crcs", "a damaged message would become a row"),
+    ("group.id", "set kafka.group"),
+    ("group.instance.id", "set kafka.instance"),
+    ("group.protocol", "the consumer is written for the classic protocol"),
+    ("bootstrap.servers", "set kafka.brokers"),
+    ("metadata.broker.list", "set kafka.brokers"),
+    ("security.protocol", "write a section [kafka.tls] or [kafka.sasl]"),
+    ("enable.ssl.certificate.verification", "name your CA with kafka.tls.ca_file"),
+    ("ssl.endpoint.identification.algorithm", "the broker's certificate must bear its name"),
+    ("ssl.ca.location", "set kafka.tls.ca_file"),
+    ("ssl.certificate.location", "set kafka.tls.certificate_file"),
+    ("ssl.key.location", "set kafka.tls.key_file"),
+    ("ssl.key.password", "secrets stay in files: set kafka.tls.key_password_file"),
+    ("ssl.key.pem", "secrets stay in files: set kafka.tls.key_file"),
+    ("sasl.mechanism", "set kafka.sasl.mechanism"),
+    ("sasl.mechanisms", "set kafka.sasl.mechanism"),
+    ("sasl.username", "set kafka.sasl.username"),
+    ("sasl.password", "secrets stay in files: set kafka.sasl.password_file"),
+];
+
+const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
+
+impl Connection {
+    /// Understands what is written.
+    ///
+    /// # Errors
+    /// Anything that no broker could make work, by its key.
+    pub fn new(raw: RawConnection, credentials: Option<&Path>) -> Result<Self, Invalid> {
+        let brokers = raw.brokers.unwrap_or_else(|| "localhost:9092".to_owned());
+        if brokers.split(',').any(|broker| broker.trim().is_empty()) {
+            return Err(Invalid::new(
+                "kafka.brokers",
+                "is empty; name one or more brokers, as in \"kafka-1:9092,kafka-2:9092\"",
+            ));
+        }
+        let sasl = raw.sasl.map(|sasl| Sasl::new(sasl, credentials)).transpose()?;
+        let tls = match raw.tls {
+            Some(tls) if tls.enabled == Some(false) => None,
+            Some(tls) => Some(Tls::new(tls, credentials)?),
+            // A password never goes out in the clear unless that was asked for.
+            None => sasl.is_some().then_some(Tls { ca_file: None, identity: None }),
+        };
+        let properties = raw.properties.into_iter().map(property).collect::<Result<_, _>>()?;
+        Ok(Self { brokers, tls, sasl, properties })
+    }
+
+    /// The brokers, as configured.
+    pub fn brokers(&self) -> &str {
+        &self.brokers
+    }
+
+    /// A client's configuration, with the secrets as their files have them now, and `ours` on top.
+    ///
+    /// # Errors
+    /// A secret that can't be read.
+    pub fn client(&self, ours: &[(&str, &str)]) -> Result<ClientConfig, String> {
+        let mut client = ClientConfig::new();
+        for (name, value) in &self.properties {
+            client.set(name, value);
+        }
+        client
+            .set("bootstrap.servers", &self.brokers)
+            .set("client.id", "highwater")
+            .set("socket.keepalive.enable", "true")
+            .set("log.connection.close", "false")
+            .set("allow.auto.create.topics", "false")
+            .set("security.protocol", self.protocol());
+        if let Some(tls) = &self.tls {
+            tls.configure(&mut client)?;
+        }
+        if let Some(Sasl { mechanism, username, password }) = &self.sasl {
+            client
+                .set("sasl.mechanisms", mechanism)
+                .set("sasl.username", username)
+                .set("sasl.password", password.read()?);
+        }
+        for (name, value) in ours {
+            client.set(*name, *value);
+        }
+        // librdkafka repeats itself while a broker is away: what matters comes through the error callback.
+        client.set_log_level(RDKafkaLogLevel::Critical);
+        Ok(client)
+    }
+
+    fn protocol(&self) -> &'static str {
+        match (&self.tls, &self.sasl) {
+            (None, None) => "plaintext",
+            (Some(_), None) => "ssl",
+            (None, Some(_)) => "sasl_plaintext",
+            (Some(_), Some(_)) => "sasl_ssl",
+        }
+    }
+}
+
+impl Tls {
+    fn new(raw: RawTls, credentials: Option<&Path>) -> Result<Self, Invalid> {
+        readable("kafka.tls.ca_file", raw.ca_file.as_deref())?;
+        readable("kafka.tls.certificate_file", raw.certificate_file.as_deref())?;
+        readable("kafka.tls.key_file", raw.key_file.as_deref())?;
+        let password = secret("kafka.tls.key_password_file", raw.key_password_file.as_deref(), credentials)?;
+        let identity = match (raw.certificate_file, raw.key_file) {
+            (Some(certificate), Some(key)) => Some((certificate, key, password)),
+            (None, None) => None,
+            (Some(_), None) => {
+                return Err(Invalid::new("kafka.tls.key_file", "is missing; a certificate needs its key"));
+            }
+            (None, Some(_)) => {
+                return Err(Invalid::new("kafka.tls.certificate_file", "is missing; a key needs its certificate"));
+            }
+        };
+        Ok(Self { ca_file: raw.ca_file, identity })
+    }
+
+    fn configure(&self, client: &mut ClientConfig) -> Result<(), String> {
+        client.set("enable.ssl.certificate.verification", "true").set("ssl.endpoint.identification.algorithm", "https");
+        let system = || openssl_probe::probe().cert_file;
+        if let Some(ca) = self.ca_file.clone().or_else(system) {
+            client.set("ssl.ca.location", ca.display().to_string());
+        }
+        if let Some((certificate, key, password)) = &self.identity {
+            client.set("ssl.certificate.location", certificate.display().to_string());
+            client.set("ssl.key.location", key.display().to_string());
+            if let Some(password) = password {
+                client.set("ssl.key.password", password.read()?);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Sasl {
+    fn new(raw: RawSasl, credentials: Option<&Path>) -> Result<Self, Invalid> {
+        let missing = |key: &str| Invalid::new(format!("kafka.sasl.{key}"), "is missing");
+        let mechanism = raw.mechanism.ok_or_else(|| missing("mechanism"))?;
+        if !MECHANISMS.contains(&&*mechanism) {
+            let message = format!("`{mechanism}` is not one of {}", MECHANISMS.join(", "));
+            return Err(Invalid::new("kafka.sasl.mechanism", message));
+        }
+        let username = raw.username.ok_or_else(|| missing("username"))?;
+        let password = secret("kafka.sasl.password_file", raw.password_file.as_deref(), credentials)?;
+        Ok(Self { mechanism, username, password: password.ok_or_else(|| missing("password_file"))? })
+    }
+}
+
+fn property((name, value): (String, toml::Value)) -> Result<(String, String), Invalid> {
+    let key = format!("kafka.properties.{name}");
+    if let Some((_, instead)) = REFUSED.iter().find(|(refused, _)| *refused == name) {
+        return Err(Invalid::new(key, format!("is not for configuration: {instead}")));
+    }
+    match value {
+        toml::Value::String(text) => Ok((name, text)),
+        toml::Value::Integer(number) => Ok((name, number.to_string())),
+        toml::Value::Boolean(flag) => Ok((name, flag.to_string())),
+        _ => {
+            Err(Invalid::new(key, "is neither text, number nor true or false; quote the property's name: \"a.b\" = 1"))
+        }
+    }
+}
+
+fn secret(key: &str, name: Option<&str>, credentials: Option<&Path>) -> Result<Option<SecretFile>, Invalid> {
+    let Some(name) = name else { return Ok(None) };
+    let file = SecretFile::new(name, credentials);
+    file.read().map_err(|message| Invalid::new(key, message))?;
+    Ok(Some(file))
+}
+
+fn readable(key: &str, path: Option<&Path>) -> Result<(), Invalid> {
+    let Some(path) = path else { return Ok(()) };
+    match std::fs::File::open(path) {
+        Ok(_) => Ok(()),
+        Err(e) => Err(Invalid::new(key, format!("{} cannot be read: {e}; check its owner and mode", path.display()))),
+    }
+}
+
+/// Says a trouble at once when it is new, and then at a sane rate while it lasts.
+#[derive(Debug, Default)]
+pub struct Trouble(Mutex<Option<(String, Duration, u32)>>);
+
+/// How long the same trouble stays unsaid after it was said.
+const SILENCE: Duration = Duration::from_secs(300);
+
+impl Trouble {
+    /// The line to log, if it is time for one; `now` is a monotonic clock's.
+    pub fn seen(&self, message: &str, now: Duration) -> Option<String> {
+        let mut last = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match &mut *last {
+            Some((said, since, unsaid)) if said == message && now.saturating_sub(*since) < SILENCE => {
+                *unsaid += 1;
+                None
+            }
+            Some((said, since, unsaid)) if said == message => {
+                let line =
+                    format!("{message} (and {unsaid} times before, in {} s)", now.saturating_sub(*since).as_secs());
+                (*since, *unsaid) = (now, 0);
+                Some(line)
+            }
+            _ => {
+                *last = Some((message.to_owned(), now, 0));
+                Some(message.to_owned())
+            }
+        }
+    }
+
+    /// It is over; whether there was any.
+    pub fn over(&self) -> bool {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take().is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connection(raw: RawConnection) -> Result<Connection, Invalid> {
+        Connection::new(raw, None)
+    }
+
+    #[test]
+    fn what_would_break_a_promise_is_refused_by_name() {
+        for name in ["acks", "enable.auto.commit", "sasl.password", "isolation.level"] {
+            let properties = BTreeMap::from([(name.to_owned(), toml::Value::String("1".into()))]);
+            let error = connection(RawConnection { properties, ..RawConnection::default() }).unwrap_err();
+            assert_eq!(error.key, format!("kafka.properties.{name}"));
+        }
+        let properties = BTreeMap::from([("socket.timeout.ms".to_owned(), toml::Value::Integer(5_000))]);
+        let connection = connection(RawConnection { properties, ..RawConnection::default() }).unwrap();
+        assert_eq!(connection.client(&[]).unwrap().get("socket.timeout.ms"), Some("5000"));
+    }
+
+    #[test]
+    fn a_password_goes_out_encrypted_unless_asked_otherwise() {
+        let directory = tempfile::tempdir().unwrap();
+        let password = directory.path().join("password");
+        std::fs::write(&password, "s3cret\n").unwrap();
+        let with = |tls| {
+            let sasl = RawSasl {
+                mechanism: Some("PLAIN".into()),
+                username: Some("u".into()),
+                password_file: Some(password.display().to_string()),
+            };
+            connection(RawConnection { tls, sasl: Some(sasl), ..RawConnection::default() })
+                .unwrap()
+                .client(&[])
+                .unwrap()
+        };
+        assert_eq!(with(None).get("security.protocol"), Some("sasl_ssl"));
+        let plain = with(Some(RawTls { enabled: Some(false), ..RawTls::default() }));
+        assert_eq!(plain.get("security.protocol"), Some("sasl_plaintext"));
+        assert_eq!(plain.get("sasl.password"), Some("s3cret"));
+    }
+
+    #[test]
+    fn what_cannot_work_is_named() {
+        let empty = RawConnection { brokers: Some("a:1, ,b:2".into()), ..RawConnection::default() };
+        assert_eq!(connection(empty).unwrap_err().key, "kafka.brokers");
+        let tls = RawTls { ca_file: Some("/nowhere/ca.pem".into()), ..RawTls::default() };
+        let error = connection(RawConnection { tls: Some(tls), ..RawConnection::default() }).unwrap_err();
+        assert!(error.message.contains("/nowhere/ca.pem cannot be read"), "{error:?}");
+    }
+
+    #[test]
+    fn trouble_is_said_at_once_and_then_rarely() {
+        let (trouble, start) = (Trouble::default(), Duration::from_secs(7));
+        assert!(trouble.seen("broker away", start).is_some());
+        assert!(trouble.seen("broker away", start + Duration::from_secs(1)).is_none());
+        assert!(trouble.seen("no such topic", start + Duration::from_secs(2)).is_some());
+        assert!(trouble.seen("no such topic", start + SILENCE * 2).unwrap().contains("in 598 s"));
+        assert!(trouble.over() && !trouble.over());
+    }
+}

@@ -1,0 +1,28 @@
+//! Highwater watches how much traffic a host's network interfaces carry and tells, reliably, when a link rises over its mark.
+//!
+//! This is the way of the data, and the order of the modules:
+//!
+//! ```text
+//!  kernel counters ─► rate ─► limit ─► EventSystem ─► journal ─► publisher ─► Kafka
+//!                                                                               │
+//!                     PostgreSQL or SQLite ◄─ store ◄─ batch ◄─ decode ◄────────┘
+//! ```
+//!
+//! [`agent`] is the upper line, `highwater-agent`; [`consumer`] the lower one, `highwater-consumer`. They never import each
+//! other: all they share stands before them, and the [`event`] is the only thing that goes from one to the other.
+
+pub mod exit;
+pub mod units;
+
+pub mod clock;
+pub mod config;
+
+pub mod event;
+pub mod wire;
+
+pub mod kafka;
+
+#[cfg(feature = "agent")]
+pub mod agent;
+#[cfg(feature = "consumer")]
+pub mod consumer;

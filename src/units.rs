@@ -1,0 +1,202 @@
+//! Quantities with their units: as people write them (`"80 Mbit/s"`, `"16MiB"`) and as the program keeps them.
+//!
+//! Bit rates are decimal (1 kbit = 1,000 bit), as link speeds are; byte counts know both (kB = 1,000, KiB = 1,024).
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A rate in bits per second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BitRate(u64);
+
+/// A number of bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ByteCount(u64);
+
+/// A value whose unit was not understood; says what would have been.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{given}` is not {what}: write a number and a unit, as in {example} (units: {units})")]
+pub struct UnitError {
+    given: String,
+    what: &'static str,
+    example: &'static str,
+    units: String,
+}
+
+/// Unit and how many bits a second one of it is.
+const BIT_RATES: &[(&str, u64)] = &[
+    ("bit/s", 1),
+    ("kbit/s", 1_000),
+    ("Mbit/s", 1_000_000),
+    ("Gbit/s", 1_000_000_000),
+    ("Tbit/s", 1_000_000_000_000),
+    ("B/s", 8),
+    ("kB/s", 8_000),
+    ("MB/s", 8_000_000),
+    ("GB/s", 8_000_000_000),
+    ("KiB/s", 8 << 10),
+    ("MiB/s", 8 << 20),
+    ("GiB/s", 8 << 30),
+];
+
+/// Unit and how many bytes one of it is.
+const BYTE_COUNTS: &[(&str, u64)] = &[
+    ("B", 1),
+    ("kB", 1_000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("TB", 1_000_000_000_000),
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("TiB", 1 << 40),
+];
+
+impl BitRate {
+    /// A rate of `bps` bits per second.
+    pub const fn from_bps(bps: u64) -> Self {
+        Self(bps)
+    }
+
+    /// Bits per second.
+    pub const fn bps(self) -> u64 {
+        self.0
+    }
+
+    /// This many percent of the rate, rounded down.
+    pub fn percent(self, percent: f64) -> Self {
+        Self((self.0 as f64 * percent / 100.0) as u64)
+    }
+}
+
+impl ByteCount {
+    /// A count of `bytes` bytes.
+    pub const fn from_bytes(bytes: u64) -> Self {
+        Self(bytes)
+    }
+
+    /// Bytes.
+    pub const fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+impl FromStr for BitRate {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        parse(text, BIT_RATES).map(Self).ok_or_else(|| UnitError {
+            given: text.to_owned(),
+            what: "a bit rate",
+            example: "\"80 Mbit/s\"",
+            units: names(BIT_RATES),
+        })
+    }
+}
+
+impl FromStr for ByteCount {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        parse(text, BYTE_COUNTS).map(Self).ok_or_else(|| UnitError {
+            given: text.to_owned(),
+            what: "a size",
+            example: "\"16MiB\"",
+            units: names(BYTE_COUNTS),
+        })
+    }
+}
+
+impl fmt::Display for BitRate {
+    /// Three or four figures and the largest unit that leaves at least one before the point: `83.9 Mbit/s`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&scaled(self.0, 1_000.0, &["bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"]))
+    }
+}
+
+impl fmt::Display for ByteCount {
+    /// Three or four figures and a binary unit: `15.3 MiB`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&scaled(self.0, 1_024.0, &["B", "KiB", "MiB", "GiB", "TiB"]))
+    }
+}
+
+/// `None` where number or unit is not understood, or the value does not fit.
+fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let text = text.trim();
+    let end = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let factor = units.iter().find(|(name, _)| *name == unit.trim())?.1;
+    if let Ok(whole) = number.parse::<u64>() {
+        return whole.checked_mul(factor);
+    }
+    let value = number.parse::<f64>().ok()? * factor as f64;
+    (value.is_finite() && value < u64::MAX as f64).then_some(value.round() as u64)
+}
+
+fn names(units: &[(&str, u64)]) -> String {
+    units.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+}
+
+fn scaled(value: u64, step: f64, units: &[&str]) -> String {
+    let (mut scaled, mut unit) = (value as f64, 0);
+    // 999.95 would print as 1000.0: it belongs to the next unit.
+    while scaled >= step - 0.05 && unit + 1 < units.len() {
+        scaled /= step;
+        unit += 1;
+    }
+    if unit == 0 { format!("{value} {}", units[0]) } else { format!("{scaled:.1} {}", units[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_people_write() {
+        for (text, bps) in [
+            ("80 Mbit/s", 80_000_000),
+            ("80Mbit/s", 80_000_000),
+            (" 1.5 Gbit/s ", 1_500_000_000),
+            ("10 MB/s", 80_000_000),
+            ("1 KiB/s", 8_192),
+            ("0 bit/s", 0),
+        ] {
+            assert_eq!(text.parse::<BitRate>().map(BitRate::bps), Ok(bps), "{text}");
+        }
+        assert_eq!("16MiB".parse::<ByteCount>().map(ByteCount::bytes), Ok(16 << 20));
+        assert_eq!("5 MB".parse::<ByteCount>().map(ByteCount::bytes), Ok(5_000_000));
+    }
+
+    #[test]
+    fn refuses_what_is_ambiguous_and_names_the_units() {
+        for text in ["80", "80 mbit/s", "80 Mb/s", "-1 bit/s", "fast", "", "99999999999999999999 Tbit/s", "1..2 bit/s"]
+        {
+            let error = text.parse::<BitRate>().expect_err(text).to_string();
+            assert!(error.contains("Mbit/s"), "{error}");
+        }
+        assert!("16 Mi".parse::<ByteCount>().is_err());
+    }
+
+    #[test]
+    fn prints_for_people() {
+        for (bps, text) in [
+            (0, "0 bit/s"),
+            (999, "999 bit/s"),
+            (83_900_000, "83.9 Mbit/s"),
+            (999_960, "1.0 Mbit/s"),
+            (2_500_000_000, "2.5 Gbit/s"),
+        ] {
+            assert_eq!(BitRate::from_bps(bps).to_string(), text);
+        }
+        assert_eq!(ByteCount::from_bytes(16 << 20).to_string(), "16.0 MiB");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn never_panics(text in ".{0,40}") {
+            let _ = text.parse::<BitRate>();
+            let _ = text.parse::<ByteCount>();
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! The event as one flat JSON object. [`Flat`] is its schema, and the only place that knows the names of the fields.
+
+use std::borrow::Cow;
+
+use chrono::{DateTime, SecondsFormat, SubsecRound as _, Utc};
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::DecodeError;
+use crate::event::{Body, Breach, Direction, Event, EventId, Lifecycle, Link, Loss, SCHEMA, Severity, Stamp};
+
+/// Every field that any kind has; those that a kind has not are left out. Numbers are whole and below 2^63: PostgreSQL's.
+#[derive(Default, Serialize, Deserialize)]
+struct Flat<'a> {
+    schema: u32,
+    agent: Cow<'a, str>,
+    epoch: Cow<'a, str>,
+    seq: u64,
+    kind: Cow<'a, str>,
+    #[serde(serialize_with = "micros")]
+    observed_at: DateTime<Utc>,
+    #[serde(default)]
+    boot_id: Cow<'a, str>,
+    #[serde(default)]
+    monotonic_ms: u64,
+    clock_synced: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    breach_id: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "maybe_micros")]
+    raised_at: Option<DateTime<Utc>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    severity: Option<Severity>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interface: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ifindex: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    direction: Option<Direction>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit_bps: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate_bps: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peak_bps: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mean_bps: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duration_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    measured_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    excess_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    speed_bps: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lost_epoch: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ranges: Option<Cow<'a, [(u64, u64)]>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<Cow<'a, str>>,
+}
+
+pub(super) fn encode(event: &Event) -> Vec<u8> {
+    serde_json::to_vec(&Flat::from(event)).expect("an event has only strings, whole numbers and times")
+}
+
+pub(super) fn decode(payload: &[u8]) -> Result<Event, DecodeError> {
+    Event::try_from(serde_json::from_slice::<Flat<'_>>(payload)?)
+}
+
+fn micros<S: Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&time.to_rfc3339_opts(SecondsFormat::Micros, true))
+}
+
+fn maybe_micros<S: Serializer>(time: &Option<DateTime<Utc>>, serializer: S) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => micros(time, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
+impl<'a> From<&'a Event> for Flat<'a> {
+    fn from(event: &'a Event) -> Self {
+        let Event { id, stamp, body } = event;
+        let mut flat = Self {
+            schema: SCHEMA,
+            agent: stamp.agent.as_str().into(),
+            epoch: id.epoch.to_string().into(),
+            seq: id.seq,
+            kind: body.kind().into(),
+            observed_at: stamp.observed_at,
+            boot_id: stamp.boot_id.as_str().into(),
+            monotonic_ms: stamp.monotonic_ms,
+            clock_synced: stamp.clock_synced,
+            ..Self::default()
+        };
+        match body {
+            Body::BreachRaised(breach) | Body::BreachUpdated(breach) | Body::BreachCleared(breach) => {
+                flat.breach(breach);
+            }
+            Body::Loss(loss) => {
+                flat.lost_epoch = Some(loss.epoch.to_string().into());
+                flat.ranges = Some(loss.ranges.as_slice().into());
+                flat.reason = Some(loss.reason.as_str().into());
+            }
+            Body::LinkAdded(link) | Body::LinkRemoved(link) => {
+                flat.interface = Some(link.interface.as_str().into());
+                flat.ifindex = Some(link.ifindex);
+                flat.speed_bps = link.speed_bps;
+                flat.reason = link.reason.as_deref().map(Cow::from);
+            }
+            Body::AgentStarted(lifecycle) | Body::AgentStopped(lifecycle) => {
+                flat.version = Some(lifecycle.version.as_str().into());
+                flat.reason = lifecycle.reason.as_deref().map(Cow::from);
+            }
+            Body::Unknown(_) => {}
+        }
+        flat
+    }
+}
+
+impl<'a> Flat<'a> {
+    fn breach(&mut self, breach: &'a Breach) {
+        self.breach_id = Some(breach.breach_id.as_str().into());
+        self.raised_at = Some(breach.raised_at);
+        self.limit = Some(breach.limit.as_str().into());
+        self.severity = Some(breach.severity);
+        self.interface = Some(breach.interface.as_str().into());
+        self.ifindex = breach.ifindex;
+        self.direction = Some(breach.direction);
+        self.limit_bps = Some(breach.limit_bps);
+        self.rate_bps = Some(breach.rate_bps);
+        self.peak_bps = Some(breach.peak_bps);
+        self.mean_bps = Some(breach.mean_bps);
+        self.duration_ms = Some(breach.duration_ms);
+        self.measured_ms = Some(breach.measured_ms);
+        self.excess_bytes = Some(breach.excess_bytes);
+        self.reason = breach.reason.as_deref().map(Cow::from);
+    }
+}
+
+impl TryFrom<Flat<'_>> for Event {
+    type Error = DecodeError;
+
+    fn try_from(flat: Flat<'_>) -> Result<Self, DecodeError> {
+        let epoch = flat.epoch.parse().map_err(|e| field("epoch", e))?;
+        let id = EventId { epoch, seq: number("seq", Some(flat.seq))? };
+        if id.seq == 0 {
+            return Err(field("seq", "counts from 1"));
+        }
+        let stamp = Stamp {
+            agent: flat.agent.clone().into_owned(),
+            observed_at: flat.observed_at.trunc_subsecs(6),
+            boot_id: flat.boot_id.clone().into_owned(),
+            monotonic_ms: number("monotonic_ms", Some(flat.monotonic_ms))?,
+            clock_synced: flat.clock_synced,
+        };
+        let body = match &*flat.kind {
+            "breach_raised" => Body::BreachRaised(flat.try_into()?),
+            "breach_updated" => Body::BreachUpdated(flat.try_into()?),
+            "breach_cleared" => Body::BreachCleared(flat.try_into()?),
+            "loss" => Body::Loss(flat.try_into()?),
+            "link_added" => Body::LinkAdded(flat.try_into()?),
+            "link_removed" => Body::LinkRemoved(flat.try_into()?),
+            "agent_started" => Body::AgentStarted(flat.try_into()?),
+            "agent_stopped" => Body::AgentStopped(flat.try_into()?),
+            _ => Body::Unknown(flat.kind.into_owned()),
+        };
+        Ok(Self { id, stamp, body })
+    }
+}
+
+impl TryFrom<Flat<'_>> for Breach {
+    type Error = DecodeError;
+
+    fn try_from(flat: Flat<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            breach_id: text("breach_id", flat.breach_id)?,
+            raised_at: present("raised_at", flat.raised_at)?.trunc_subsecs(6),
+            limit: text("limit", flat.limit)?,
+            severity: present("severity", flat.severity)?,
+            interface: text("interface", flat.interface)?,
+            ifindex: flat.ifindex,
+            direction: present("direction", flat.direction)?,
+            limit_bps: number("limit_bps", flat.limit_bps)?,
+            rate_bps: number("rate_bps", flat.rate_bps)?,
+            peak_bps: number("peak_bps", flat.peak_bps)?,
+            mean_bps: number("mean_bps", flat.mean_bps)?,
+            duration_ms: number("duration_ms", flat.duration_ms)?,
+            measured_ms: number("measured_ms", flat.measured_ms.or(flat.duration_ms))?,
+            excess_bytes: number("excess_bytes", flat.excess_bytes)?,
+            reason: flat.reason.map(Cow::into_owned),
+        })
+    }
+}
+
+impl TryFrom<Flat<'_>> for Loss {
+    type Error = DecodeError;
+
+    fn try_from(flat: Flat<'_>) -> Result<Self, DecodeError> {
+        let ranges = present("ranges", flat.ranges)?.into_owned();
+        for (from, to) in &ranges {
+            if *from == 0 || from > to {
+                return Err(field("ranges", format!("[{from}, {to}] is no range")));
+            }
+            number("ranges", Some(*to))?;
+        }
+        let epoch = flat.lost_epoch.as_deref().unwrap_or(&flat.epoch).parse().map_err(|e| field("lost_epoch", e))?;
+        Ok(Self { epoch, ranges, reason: text("reason", flat.reason)? })
+    }
+}
+
+impl TryFrom<Flat<'_>> for Link {
+    type Error = DecodeError;
+
+    fn try_from(flat: Flat<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            interface: text("interface", flat.interface)?,
+            ifindex: present("ifindex", flat.ifindex)?,
+            speed_bps: flat.speed_bps.map(|bps| number("speed_bps", Some(bps))).transpose()?,
+            reason: flat.reason.map(Cow::into_owned),
+        })
+    }
+}
+
+impl TryFrom<Flat<'_>> for Lifecycle {
+    type Error = DecodeError;
+
+    fn try_from(flat: Flat<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { version: text("version", flat.version)?, reason: flat.reason.map(Cow::into_owned) })
+    }
+}
+
+fn present<T>(name: &'static str, value: Option<T>) -> Result<T, DecodeError> {
+    value.ok_or_else(|| field(name, "is missing"))
+}
+
+fn text(name: &'static str, value: Option<Cow<'_, str>>) -> Result<String, DecodeError> {
+    present(name, value).map(Cow::into_owned)
+}
+
+fn number(name: &'static str, value: Option<u64>) -> Result<u64, DecodeError> {
+    let value = present(name, value)?;
+    if i64::try_from(value).is_err() {
+        return Err(field(name, format!("{value} is over 2^63 - 1")));
+    }
+    Ok(value)
+}
+
+fn field(field: &'static str, problem: impl ToString) -> DecodeError {
+    DecodeError::Field { field, problem: problem.to_string() }
+}
