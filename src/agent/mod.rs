@@ -1,4 +1,9 @@
 //! The agent: from the counters to Kafka.
 
-pub mod limit;
 pub mod rate;
+
+pub mod limit;
+
+pub mod event_system;
+
+pub mod journal;
