@@ -1,5 +1,9 @@
 //! The agent: from the counters to Kafka.
 
+pub mod watch;
+
+pub mod counters;
+
 pub mod rate;
 
 pub mod limit;

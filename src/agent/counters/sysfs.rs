@@ -1,0 +1,177 @@
+//! What `/sys/class/net` tells of a link (Documentation/ABI/testing/sysfs-class-net in the kernel's sources).
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::{LinkInfo, LinkKind};
+use crate::units::BitRate;
+
+/// `IFF_UP` in `flags`, uapi/linux/if.h.
+const IFF_UP: u32 = 1 << 0;
+/// `IFF_SLAVE`: the slave of a bond.
+const IFF_SLAVE: u32 = 1 << 11;
+
+/// `type` of some links, uapi/linux/if_arp.h.
+const ARPHRD_PPP: u32 = 512;
+const ARPHRD_TUNNEL: u32 = 768;
+const ARPHRD_TUNNEL6: u32 = 769;
+const ARPHRD_LOOPBACK: u32 = 772;
+const ARPHRD_SIT: u32 = 776;
+const ARPHRD_IPGRE: u32 = 778;
+const ARPHRD_IP6GRE: u32 = 823;
+
+/// `/sys/class/net` under some root.
+#[derive(Clone, Debug)]
+pub(super) struct Sysfs {
+    net: PathBuf,
+}
+
+/// Whether a link is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Presence {
+    There,
+    Gone,
+    /// Nobody can say now.
+    Unknown,
+}
+
+impl Sysfs {
+    pub(super) fn new(root: &Path) -> Self {
+        Self { net: root.join("sys/class/net") }
+    }
+
+    /// There is such a directory.
+    pub(super) fn exists(&self) -> bool {
+        self.net.is_dir()
+    }
+
+    /// Fails where the links cannot be listed.
+    pub(super) fn list(&self) -> io::Result<fs::ReadDir> {
+        fs::read_dir(&self.net)
+    }
+
+    /// What the driver says the link can carry; many say nothing, -1, or that it is no question for them.
+    pub(super) fn speed(&self, name: &str) -> Option<BitRate> {
+        let mbps = self.number::<i64>(name, "speed").filter(|mbps| (1..i64::from(i32::MAX)).contains(mbps))?;
+        Some(BitRate::from_bps(mbps.unsigned_abs() * 1_000_000))
+    }
+
+    /// One of the link's byte counters: `rx_bytes` or `tx_bytes`. `None` where it cannot be read.
+    pub(super) fn bytes(&self, name: &str, counter: &str) -> Option<u64> {
+        self.number(name, &format!("statistics/{counter}"))
+    }
+
+    pub(super) fn ifindex(&self, name: &str) -> Option<u32> {
+        self.number(name, "ifindex").filter(|ifindex| *ifindex > 0)
+    }
+
+    pub(super) fn presence(&self, name: &str) -> Presence {
+        match fs::symlink_metadata(self.net.join(name)) {
+            Ok(_) => Presence::There,
+            Err(e) if e.kind() == io::ErrorKind::NotFound && self.exists() => Presence::Gone,
+            Err(_) => Presence::Unknown,
+        }
+    }
+
+    /// All that is known of a link but its speed; `None` where not even its ifindex can be read.
+    pub(super) fn link(&self, name: &str) -> Option<LinkInfo> {
+        let ifindex = self.ifindex(name)?;
+        let flags = self.text(name, "flags").and_then(|hex| u32::from_str_radix(hex.trim_start_matches("0x"), 16).ok());
+        let flags = flags.unwrap_or(0);
+        let operational = matches!(self.text(name, "operstate").as_deref(), Some("up" | "unknown"));
+        Some(LinkInfo {
+            ifindex,
+            name: name.to_owned(),
+            kind: self.kind(name),
+            up: flags & IFF_UP != 0 && operational,
+            enslaved: flags & IFF_SLAVE != 0,
+            speed: None,
+        })
+    }
+
+    /// sysfs does not tell a link's kind as netlink does: it follows from its type, from what stands in its directory, and from
+    /// its name where it has no hardware.
+    fn kind(&self, name: &str) -> LinkKind {
+        match self.number::<u32>(name, "type") {
+            Some(ARPHRD_LOOPBACK) => return LinkKind::Loopback,
+            Some(ARPHRD_PPP) => return LinkKind::Ppp,
+            Some(ARPHRD_TUNNEL | ARPHRD_TUNNEL6) => return LinkKind::from_kernel("ipip"),
+            Some(ARPHRD_SIT) => return LinkKind::from_kernel("sit"),
+            Some(ARPHRD_IPGRE | ARPHRD_IP6GRE) => return LinkKind::from_kernel("gre"),
+            _ => {}
+        }
+        let has = |entry: &str| self.net.join(name).join(entry).exists();
+        let uevent = self.text(name, "uevent").unwrap_or_default();
+        match uevent.lines().find_map(|line| line.strip_prefix("DEVTYPE=")) {
+            // Hardware with a driver that says what sort it is.
+            Some("wlan" | "wwan" | "gadget" | "dsa") | None => {}
+            Some(kind) => return LinkKind::from_kernel(kind),
+        }
+        if has("tun_flags") {
+            LinkKind::from_kernel("tun")
+        } else if has("bonding") {
+            LinkKind::Bond
+        } else if has("device") {
+            LinkKind::Physical
+        } else {
+            kind_by_name(name)
+        }
+    }
+
+    fn number<T: std::str::FromStr>(&self, name: &str, entry: &str) -> Option<T> {
+        self.text(name, entry)?.parse().ok()
+    }
+
+    fn text(&self, name: &str, entry: &str) -> Option<String> {
+        // The kernel allows no such name, but then it is not the kernel that says what is read.
+        if name.contains('/') || name.starts_with('.') {
+            return None;
+        }
+        let text = fs::read_to_string(self.net.join(name).join(entry)).ok()?;
+        Some(text.trim_end().to_owned())
+    }
+}
+
+/// A guess at what a link is from how it is usually called, where nothing better is known.
+pub(super) fn kind_by_name(name: &str) -> LinkKind {
+    const PREFIXES: &[(&str, &str)] = &[
+        ("bond", "bond"),
+        ("ppp", "ppp"),
+        ("wwan", "wwan"),
+        ("rmnet", "rmnet"),
+        ("bridge", "bridge"),
+        ("br-", "bridge"),
+        ("docker", "bridge"),
+        ("virbr", "bridge"),
+        ("veth", "veth"),
+        ("dummy", "dummy"),
+        ("ifb", "ifb"),
+        ("utun", "tun"),
+        ("tun", "tun"),
+        ("tap", "tun"),
+        ("macvlan", "macvlan"),
+        ("ipvlan", "ipvlan"),
+        ("vxlan", "vxlan"),
+        ("geneve", "geneve"),
+        ("vrf", "vrf"),
+        ("gre", "gre"),
+        ("gif", "gre"),
+        ("sit", "sit"),
+        ("stf", "sit"),
+        ("tunl", "ipip"),
+        ("wg", "wireguard"),
+        ("vlan", "vlan"),
+    ];
+    let numbered = |rest: &str| rest.bytes().all(|byte| byte.is_ascii_digit());
+    if name.strip_prefix("lo").is_some_and(numbered) {
+        LinkKind::Loopback
+    } else if name.strip_prefix("br").is_some_and(numbered) {
+        LinkKind::from_kernel("bridge")
+    } else if name.contains('.') {
+        LinkKind::from_kernel("vlan")
+    } else {
+        let kind = PREFIXES.iter().find(|(prefix, _)| name.starts_with(prefix)).map_or("", |(_, kind)| kind);
+        LinkKind::from_kernel(kind)
+    }
+}

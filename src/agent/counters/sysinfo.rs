@@ -1,0 +1,135 @@
+//! The portable source, by the crate sysinfo: other systems, old kernels, sandboxes and emulators that refuse netlink.
+//!
+//! sysinfo counts a failed read as 0. Taken at its word, the next good read would look as if all that was ever counted had come
+//! in one second; so a 0 is believed only where the kernel's own file confirms it, and a link is gone only where sysfs says so.
+//! Its differences are not used at all: they hide a counter that begins anew.
+
+use std::path::Path;
+
+use ::sysinfo::Networks;
+
+use super::sysfs::{Presence, Sysfs, kind_by_name};
+use super::table::LinkTable;
+use super::{CounterBits, CounterError, CounterSource, Counters, LinkInfo, Reading};
+use crate::agent::watch::Selection;
+use crate::clock::Clock;
+
+/// Where the system knows no ifindex, links are numbered from here in the order they were seen.
+const FIRST_OWN_IFINDEX: u32 = 1 << 31;
+
+/// All links as sysinfo sees them.
+pub(super) struct Sysinfo {
+    networks: Networks,
+    links: Links,
+}
+
+/// What is known of the links.
+#[derive(Debug)]
+struct Links {
+    sysfs: Sysfs,
+    table: LinkTable,
+    /// Links numbered here.
+    own: Vec<OwnLink>,
+}
+
+/// What is remembered of a link of which sysfs knows nothing.
+#[derive(Debug)]
+struct OwnLink {
+    name: String,
+    /// It had more than 0 counted once: a 0 is not believed any more.
+    counted: bool,
+}
+
+impl Sysinfo {
+    /// A source for the links that `selection` watches; what sysinfo does not tell of them stands in `/sys` under `root`.
+    pub(super) fn new(root: &Path, selection: Selection) -> Result<Self, CounterError> {
+        let networks = Networks::new().map_err(|_| CounterError::Unavailable("sysinfo"))?;
+        let links = Links { sysfs: Sysfs::new(root), table: LinkTable::new(selection), own: Vec::new() };
+        Ok(Self { networks, links })
+    }
+}
+
+impl Links {
+    /// What the last refresh brought.
+    fn take(&mut self, networks: &Networks, reading: &mut Reading) -> Result<(), CounterError> {
+        if networks.is_empty() {
+            self.sysfs.list().map_err(|error| CounterError::system("listing the links", error))?;
+        }
+        self.table.mark();
+        for (name, data) in networks.iter() {
+            let Some(name) = name.to_str() else { continue };
+            let Some(ifindex) = self.follow(name) else { continue };
+            if self.table.watches(ifindex) {
+                let totals = (data.total_received(), data.total_transmitted());
+                reading.counters.extend(self.counters(name, ifindex, totals));
+            }
+        }
+        self.keep_unless_gone();
+        self.table.sweep();
+        self.table.take_changes(&mut reading.changes);
+        Ok(())
+    }
+
+    /// A link that could not be read is not gone: out of file descriptors, sysinfo sees no links at all.
+    fn keep_unless_gone(&mut self) {
+        if !self.sysfs.exists() {
+            return;
+        }
+        let there = |link: &&LinkInfo| self.sysfs.presence(&link.name) != Presence::Gone;
+        let unseen: Vec<u32> = self.table.unseen().filter(there).map(|link| link.ifindex).collect();
+        unseen.into_iter().for_each(|ifindex| self.table.keep(ifindex));
+    }
+
+    /// Brings the table up to date with one link; its ifindex, where it can be read.
+    fn follow(&mut self, name: &str) -> Option<u32> {
+        if !self.sysfs.exists() {
+            let at = self.own.iter().position(|own| own.name == name).unwrap_or_else(|| {
+                self.own.push(OwnLink { name: name.to_owned(), counted: false });
+                self.own.len() - 1
+            });
+            let ifindex = FIRST_OWN_IFINDEX + at as u32;
+            let (kind, name) = (kind_by_name(name), name.to_owned());
+            self.table.put(LinkInfo { ifindex, name, kind, up: true, enslaved: false, speed: None }, |_| None);
+            return Some(ifindex);
+        }
+        let ifindex = self.sysfs.ifindex(name)?;
+        match self.table.get(ifindex) {
+            // Hundreds of links that nobody watches cost one file each.
+            Some(known) if known.name == name && !known.enslaved && !self.table.watches(ifindex) => {
+                self.table.keep(ifindex);
+            }
+            _ => self.table.put(self.sysfs.link(name)?, |name| self.sysfs.speed(name)),
+        }
+        Some(ifindex)
+    }
+
+    /// What was counted, unless it may be a failed read.
+    fn counters(&mut self, name: &str, ifindex: u32, (rx_bytes, tx_bytes): (u64, u64)) -> Option<Counters> {
+        let zeros = [("rx_bytes", rx_bytes), ("tx_bytes", tx_bytes)];
+        let mut zeros = zeros.iter().filter(|(_, bytes)| *bytes == 0).map(|(counter, _)| *counter);
+        let believed = match self.own.iter_mut().find(|own| own.name == name) {
+            Some(own) => {
+                own.counted |= rx_bytes != 0 && tx_bytes != 0;
+                !own.counted || zeros.next().is_none()
+            }
+            None => zeros.all(|counter| self.sysfs.bytes(name, counter) == Some(0)),
+        };
+        believed.then_some(Counters { ifindex, rx_bytes, tx_bytes, bits: CounterBits::B64 })
+    }
+}
+
+impl CounterSource for Sysinfo {
+    fn name(&self) -> &'static str {
+        "sysinfo"
+    }
+
+    fn read(&mut self, clock: &dyn Clock, reading: &mut Reading) -> Result<(), CounterError> {
+        reading.clear();
+        let before = clock.monotonic();
+        self.networks.refresh(true);
+        let after = clock.monotonic();
+        self.links.take(&self.networks, reading)?;
+        (reading.at, reading.boottime) = (before + (after - before) / 2, clock.boottime());
+        Ok(())
+    }
+}
