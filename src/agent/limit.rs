@@ -2,6 +2,7 @@
 //!
 //! Pure: rates and the time they were measured over are arguments; what is to be done comes back as an [`Action`].
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::agent::rate::bit_rate;
@@ -47,6 +48,30 @@ pub enum Level {
     Rate(BitRate),
     /// So many percent of the link's speed; for both directions together, of twice the speed.
     Percent(f64),
+}
+
+impl fmt::Display for Limit {
+    /// `wan-down: rx of eth* from 80.0 Mbit/s for 3s, until below 70.0 Mbit/s for 10s, warning`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let directions: Vec<_> = self.directions.iter().map(|direction| direction.as_str()).collect();
+        let place = match &self.scope {
+            Scope::Interface(pattern) => pattern,
+            Scope::Host => "the host",
+        };
+        let hold = |hold: Duration| humantime::format_duration(hold).to_string();
+        write!(f, "{}: {} of {place} ", self.name, directions.join(" or "))?;
+        write!(f, "from {} for {}, ", self.raise_at, hold(self.hold))?;
+        write!(f, "until below {} for {}, {}", self.clear_at, hold(self.clear_hold), self.severity)
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rate(rate) => rate.fmt(f),
+            Self::Percent(percent) => write!(f, "{percent}%"),
+        }
+    }
 }
 
 impl Level {
