@@ -175,3 +175,93 @@ pub(super) fn kind_by_name(name: &str) -> LinkKind {
         LinkKind::from_kernel(kind)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A root with one link, whose files have these contents.
+    fn root(name: &str, files: &[(&str, &str)]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (file, text) in files {
+            let path = root.path().join("sys/class/net").join(name).join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        root
+    }
+
+    #[test]
+    fn reads_a_link() {
+        let root = root(
+            "eth0",
+            &[
+                ("ifindex", "3\n"),
+                ("flags", "0x1803\n"),
+                ("operstate", "up\n"),
+                ("type", "1\n"),
+                ("uevent", "INTERFACE=eth0\nIFINDEX=3\n"),
+                ("device/vendor", "0x8086\n"),
+                ("statistics/rx_bytes", "18446744073709551615\n"),
+            ],
+        );
+        let sysfs = Sysfs::new(root.path());
+        let (name, kind) = ("eth0".to_owned(), LinkKind::Physical);
+        let link = LinkInfo { ifindex: 3, name, kind, up: true, enslaved: true, speed: None };
+        assert_eq!(sysfs.link("eth0"), Some(link));
+        assert_eq!(sysfs.bytes("eth0", "rx_bytes"), Some(u64::MAX));
+        assert_eq!(sysfs.bytes("eth0", "tx_bytes"), None);
+        assert_eq!(sysfs.link("../net/eth0"), None);
+        assert_eq!((sysfs.presence("eth0"), sysfs.presence("eth1")), (Presence::There, Presence::Gone));
+        assert_eq!(Sysfs::new(&root.path().join("nowhere")).presence("eth0"), Presence::Unknown);
+    }
+
+    #[test]
+    fn a_speed_is_known_or_not() {
+        for (text, mbps) in [("1000\n", Some(1_000)), ("-1\n", None), ("0\n", None), ("4294967295\n", None), ("", None)]
+        {
+            let root = root("eth0", &[("speed", text)]);
+            let speed = Sysfs::new(root.path()).speed("eth0");
+            assert_eq!(speed, mbps.map(|mbps: u64| BitRate::from_bps(mbps * 1_000_000)), "{text}");
+        }
+        assert_eq!(Sysfs::new(Path::new("/nowhere")).speed("eth0"), None);
+    }
+
+    #[test]
+    fn tells_kinds_apart() {
+        for (name, file, text, kind) in [
+            ("x0", "type", "772", LinkKind::Loopback),
+            ("x0", "type", "512", LinkKind::Ppp),
+            ("x0", "type", "778", LinkKind::from_kernel("gre")),
+            ("x0", "uevent", "DEVTYPE=bridge\n", LinkKind::from_kernel("bridge")),
+            ("x0", "uevent", "DEVTYPE=wlan\n", LinkKind::Physical),
+            ("x0", "tun_flags", "0x1001", LinkKind::from_kernel("tun")),
+            ("x0", "bonding/mode", "802.3ad 4", LinkKind::Bond),
+            ("veth0", "device/vendor", "0x1", LinkKind::Physical),
+            ("veth0", "type", "1", LinkKind::from_kernel("veth")),
+        ] {
+            let root = root(name, &[(file, text)]);
+            assert_eq!(Sysfs::new(root.path()).kind(name), kind, "{name} {file} {text}");
+        }
+    }
+
+    #[test]
+    fn guesses_kinds_from_names() {
+        for (name, kind) in [
+            ("lo", LinkKind::Loopback),
+            ("lo0", LinkKind::Loopback),
+            ("lowpan0", LinkKind::Physical),
+            ("eth0", LinkKind::Physical),
+            ("en0", LinkKind::Physical),
+            ("eth0.7", LinkKind::from_kernel("vlan")),
+            ("br0", LinkKind::from_kernel("bridge")),
+            ("brcm0", LinkKind::Physical),
+            ("docker0", LinkKind::from_kernel("bridge")),
+            ("utun3", LinkKind::from_kernel("tun")),
+            ("ppp0", LinkKind::Ppp),
+            ("bond0", LinkKind::Bond),
+        ] {
+            assert_eq!(kind_by_name(name), kind, "{name}");
+        }
+    }
+}
