@@ -140,6 +140,9 @@ impl CounterSource for Csv {
         match self.rows.read_record(&mut self.row) {
             Ok(true) => {}
             Ok(false) => return Err(CounterError::Ended),
+            Err(e) if e.is_io_error() => {
+                return Err(CounterError::system("reading a file of counters", std::io::Error::other(e)));
+            }
             Err(e) => return Err(bad(e.position().map_or(0, ::csv::Position::line), e.to_string())),
         }
         let line = self.row.position().map_or(0, ::csv::Position::line);

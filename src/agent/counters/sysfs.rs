@@ -74,16 +74,19 @@ impl Sysfs {
         }
     }
 
-    /// All that is known of a link but its speed; `None` where not even its ifindex can be read.
-    pub(super) fn link(&self, name: &str) -> Option<LinkInfo> {
+    /// All that is known of a link but its speed; `known` saves finding out its kind. `None` where any of it cannot be read, so
+    /// that a process out of file descriptors takes no link for another.
+    pub(super) fn link(&self, name: &str, known: Option<LinkKind>) -> Option<LinkInfo> {
         let ifindex = self.ifindex(name)?;
-        let flags = self.text(name, "flags").and_then(|hex| u32::from_str_radix(hex.trim_start_matches("0x"), 16).ok());
-        let flags = flags.unwrap_or(0);
-        let operational = matches!(self.text(name, "operstate").as_deref(), Some("up" | "unknown"));
+        let flags = u32::from_str_radix(self.text(name, "flags")?.trim_start_matches("0x"), 16).ok()?;
+        let operational = matches!(&*self.text(name, "operstate")?, "up" | "unknown");
         Some(LinkInfo {
             ifindex,
             name: name.to_owned(),
-            kind: self.kind(name),
+            kind: match known {
+                Some(kind) => kind,
+                None => self.kind(name)?,
+            },
             up: flags & IFF_UP != 0 && operational,
             enslaved: flags & IFF_SLAVE != 0,
             speed: None,
@@ -92,31 +95,42 @@ impl Sysfs {
 
     /// sysfs does not tell a link's kind as netlink does: it follows from its type, from what stands in its directory, and from
     /// its name where it has no hardware.
-    fn kind(&self, name: &str) -> LinkKind {
-        match self.number::<u32>(name, "type") {
-            Some(ARPHRD_LOOPBACK) => return LinkKind::Loopback,
-            Some(ARPHRD_PPP) => return LinkKind::Ppp,
-            Some(ARPHRD_TUNNEL | ARPHRD_TUNNEL6) => return LinkKind::from_kernel("ipip"),
-            Some(ARPHRD_SIT) => return LinkKind::from_kernel("sit"),
-            Some(ARPHRD_IPGRE | ARPHRD_IP6GRE) => return LinkKind::from_kernel("gre"),
+    fn kind(&self, name: &str) -> Option<LinkKind> {
+        match self.number::<u32>(name, "type")? {
+            ARPHRD_LOOPBACK => return Some(LinkKind::Loopback),
+            ARPHRD_PPP => return Some(LinkKind::Ppp),
+            ARPHRD_TUNNEL | ARPHRD_TUNNEL6 => return Some(LinkKind::from_kernel("ipip")),
+            ARPHRD_SIT => return Some(LinkKind::from_kernel("sit")),
+            ARPHRD_IPGRE | ARPHRD_IP6GRE => return Some(LinkKind::from_kernel("gre")),
             _ => {}
+        }
+        match self.text(name, "uevent")?.lines().find_map(|line| line.strip_prefix("DEVTYPE=")) {
+            // Hardware with a driver that says what sort it is.
+            Some("wlan" | "wwan" | "gadget") | None => {}
+            Some(kind) => return Some(LinkKind::from_kernel(kind)),
         }
         let has = |entry: &str| self.net.join(name).join(entry).exists();
         let uevent = self.text(name, "uevent").unwrap_or_default();
         match uevent.lines().find_map(|line| line.strip_prefix("DEVTYPE=")) {
             // Hardware with a driver that says what sort it is.
-            Some("wlan" | "wwan" | "gadget" | "dsa") | None => {}
-            Some(kind) => return LinkKind::from_kernel(kind),
+            Some("wlan" | "wwan" | "gadget") | None => {}
+            Some(kind) => return Some(LinkKind::from_kernel(kind)),
         }
-        if has("tun_flags") {
+        Some(if has("tun_flags") {
             LinkKind::from_kernel("tun")
         } else if has("bonding") {
             LinkKind::Bond
         } else if has("device") {
             LinkKind::Physical
         } else {
-            kind_by_name(name)
-        }
+            match kind_by_name(name) {
+                // It stands on another link, as one end of a veth does on the other.
+                LinkKind::Physical if self.number::<u32>(name, "iflink")? != self.ifindex(name)? => {
+                    LinkKind::from_kernel("virtual")
+                }
+                kind => kind,
+            }
+        })
     }
 
     fn number<T: std::str::FromStr>(&self, name: &str, entry: &str) -> Option<T> {
@@ -208,10 +222,10 @@ mod tests {
         let sysfs = Sysfs::new(root.path());
         let (name, kind) = ("eth0".to_owned(), LinkKind::Physical);
         let link = LinkInfo { ifindex: 3, name, kind, up: true, enslaved: true, speed: None };
-        assert_eq!(sysfs.link("eth0"), Some(link));
+        assert_eq!(sysfs.link("eth0", None), Some(link));
         assert_eq!(sysfs.bytes("eth0", "rx_bytes"), Some(u64::MAX));
         assert_eq!(sysfs.bytes("eth0", "tx_bytes"), None);
-        assert_eq!(sysfs.link("../net/eth0"), None);
+        assert_eq!(sysfs.link("../net/eth0", None), None);
         assert_eq!((sysfs.presence("eth0"), sysfs.presence("eth1")), (Presence::There, Presence::Gone));
         assert_eq!(Sysfs::new(&root.path().join("nowhere")).presence("eth0"), Presence::Unknown);
     }
@@ -239,9 +253,11 @@ mod tests {
             ("x0", "bonding/mode", "802.3ad 4", LinkKind::Bond),
             ("veth0", "device/vendor", "0x1", LinkKind::Physical),
             ("veth0", "type", "1", LinkKind::from_kernel("veth")),
+            ("x0", "type", "1", LinkKind::Physical),
+            ("x0", "iflink", "9", LinkKind::from_kernel("virtual")),
         ] {
-            let root = root(name, &[(file, text)]);
-            assert_eq!(Sysfs::new(root.path()).kind(name), kind, "{name} {file} {text}");
+            let root = root(name, &[("ifindex", "2"), ("iflink", "2"), ("type", "1"), ("uevent", ""), (file, text)]);
+            assert_eq!(Sysfs::new(root.path()).kind(name), Some(kind), "{name} {file} {text}");
         }
     }
 

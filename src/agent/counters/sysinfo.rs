@@ -75,7 +75,11 @@ impl Links {
         if !self.sysfs.exists() {
             return;
         }
-        let there = |link: &&LinkInfo| self.sysfs.presence(&link.name) != Presence::Gone;
+        let there = |link: &&LinkInfo| match self.sysfs.presence(&link.name) {
+            Presence::Gone => false,
+            // Another link may have its name by now.
+            _ => self.sysfs.ifindex(&link.name).is_none_or(|ifindex| ifindex == link.ifindex),
+        };
         let unseen: Vec<u32> = self.table.unseen().filter(there).map(|link| link.ifindex).collect();
         unseen.into_iter().for_each(|ifindex| self.table.keep(ifindex));
     }
@@ -93,12 +97,13 @@ impl Links {
             return Some(ifindex);
         }
         let ifindex = self.sysfs.ifindex(name)?;
-        match self.table.get(ifindex) {
-            // Hundreds of links that nobody watches cost one file each.
-            Some(known) if known.name == name && !known.enslaved && !self.table.watches(ifindex) => {
-                self.table.keep(ifindex);
-            }
-            _ => self.table.put(self.sysfs.link(name)?, |name| self.sysfs.speed(name)),
+        let known = self.table.get(ifindex).filter(|known| known.name == name);
+        // Hundreds of links that nobody watches cost one file each.
+        if known.is_some_and(|known| !known.enslaved && !self.table.watches(ifindex)) {
+            self.table.keep(ifindex);
+        } else {
+            let kind = known.map(|known| known.kind.clone());
+            self.table.put(self.sysfs.link(name, kind)?, |name| self.sysfs.speed(name));
         }
         Some(ifindex)
     }
@@ -183,17 +188,20 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let eth0 = root.path().join("sys/class/net/eth0");
         fs::create_dir_all(&eth0).unwrap();
-        fs::write(eth0.join("ifindex"), "2\n").unwrap();
+        let files = [("ifindex", "2"), ("flags", "0x3"), ("operstate", "up"), ("type", "1"), ("uevent", "")];
+        for (file, text) in files.into_iter().chain([("iflink", "2")]) {
+            fs::write(eth0.join(file), text).unwrap();
+        }
         let mut links = links(root.path());
         let ifindex = links.follow("eth0").unwrap();
         // As when sysinfo may open no more files, and lists nothing.
-        fs::remove_file(eth0.join("ifindex")).unwrap();
+        fs::remove_file(eth0.join("operstate")).unwrap();
         links.table.mark();
         assert_eq!(links.follow("eth0"), None);
         links.keep_unless_gone();
         links.table.sweep();
         assert!(links.table.watches(ifindex));
-        fs::remove_dir(&eth0).unwrap();
+        fs::remove_dir_all(&eth0).unwrap();
         links.table.mark();
         links.keep_unless_gone();
         links.table.sweep();
