@@ -140,6 +140,9 @@ impl CounterSource for Csv {
         match self.rows.read_record(&mut self.row) {
             Ok(true) => {}
             Ok(false) => return Err(CounterError::Ended),
+            Err(e) if e.is_io_error() => {
+                return Err(CounterError::system("reading a file of counters", std::io::Error::other(e)));
+            }
             Err(e) => return Err(bad(e.position().map_or(0, ::csv::Position::line), e.to_string())),
         }
         let line = self.row.position().map_or(0, ::csv::Position::line);
@@ -176,5 +179,86 @@ fn number(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(number) if number >= 0.0 && number < u64::MAX as f64 => Ok(number),
         _ => Err(format!("`{text}` is no number of bytes or bits; write one from 0, without a unit")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+
+    fn open(text: &'static str, columns: &Columns) -> Result<Csv, CounterError> {
+        Csv::from_reader(Box::new(text.as_bytes()), "in.csv".into(), columns, "in", None)
+    }
+
+    /// Seconds and bytes received of each row, or what was wrong with it.
+    fn rows(text: &'static str, columns: &Columns) -> Vec<Result<(u64, u64), String>> {
+        let mut source = open(text, columns).unwrap();
+        let (clock, mut reading) = (SystemClock::default(), Reading::default());
+        let mut rows = Vec::new();
+        loop {
+            match source.read(&clock, &mut reading) {
+                Ok(()) => rows.push(Ok((reading.at.as_secs(), reading.counters[0].rx_bytes))),
+                Err(error) if error.is_end() => return rows,
+                Err(error) => rows.push(Err(error.to_string())),
+            }
+        }
+    }
+
+    #[test]
+    fn reads_bytes_of_intervals_and_each_way_to_write_time() {
+        let text = "timestamp,value\n1970-01-01 00:05:00,100\n600,50\n1970-01-01T00:15:00Z,1.5\n1200.5,2\n\
+                    1970-01-01T01:25:00+01:00,3";
+        let read = rows(text, &Columns::default());
+        assert_eq!(read, [Ok((300, 100)), Ok((600, 150)), Ok((900, 151)), Ok((1200, 153)), Ok((1500, 156))]);
+    }
+
+    #[test]
+    fn reads_counters_and_rates_both_ways() {
+        let text = "sent,when,received\n9007199254740993,1,9007199254740993\n9007199254740995,2,9007199254740995\n";
+        let columns = Columns {
+            timestamp: "when".into(),
+            rx: "received".into(),
+            tx: Some("sent".into()),
+            meaning: Meaning::Counter,
+        };
+        assert_eq!(rows(text, &columns), [Ok((1, 9_007_199_254_740_993)), Ok((2, 9_007_199_254_740_995))]);
+        let rates = Columns { meaning: Meaning::BitsPerSecond, ..Columns::default() };
+        assert_eq!(rows("timestamp,value\n10,99\n20,800\n", &rates), [Ok((10, 0)), Ok((20, 1_000))]);
+    }
+
+    #[test]
+    fn a_bad_row_is_named_by_its_line_and_passed_over() {
+        let text = "timestamp,value\n1,1\nyesterday,1\n2,many\n2\n1,5\n3,-1\n4,1\n-5,1\n1e400,1\n";
+        let read = rows(text, &Columns::default());
+        let wrong = |at: usize| read[at].as_ref().unwrap_err().as_str();
+        assert!(wrong(1).starts_with("in.csv:3: `yesterday` is no timestamp; write RFC 3339"), "{}", wrong(1));
+        assert!(wrong(2).starts_with("in.csv:4: `many` is no number"), "{}", wrong(2));
+        assert!(wrong(3).starts_with("in.csv:5: "), "{}", wrong(3));
+        assert!(wrong(4).starts_with("in.csv:6: the timestamp `1` is not after"), "{}", wrong(4));
+        assert!(wrong(5).starts_with("in.csv:7: "), "{}", wrong(5));
+        assert_eq!(read[6], Ok((4, 2)));
+        assert!(read[7].is_err() && read[8].is_err() && read.len() == 9);
+    }
+
+    #[test]
+    fn a_file_without_the_columns_is_refused() {
+        let error = open("time,bytes\n", &Columns::default()).map(|_| ()).unwrap_err().to_string();
+        assert_eq!(error, "in.csv:1: there is no column `timestamp`; the first row names time, bytes");
+        let error = Csv::open(Path::new("/nowhere.csv"), &Columns::default(), "in", None).map(|_| ()).unwrap_err();
+        assert!(crate::exit::chain(&error).contains("/nowhere.csv"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_panics(text in "(timestamp,value\n)?[0-9a-zT:.,\" \n-]{0,200}") {
+            let text: &'static str = Box::leak(text.into_boxed_str());
+            if let Ok(mut source) = open(text, &Columns::default()) {
+                let (clock, mut reading) = (SystemClock::default(), Reading::default());
+                let most = text.lines().count() + 1;
+                let ended = (0..=most).any(|_| source.read(&clock, &mut reading).is_err_and(|e| e.is_end()));
+                assert!(ended);
+            }
+        }
     }
 }

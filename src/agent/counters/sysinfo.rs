@@ -75,7 +75,11 @@ impl Links {
         if !self.sysfs.exists() {
             return;
         }
-        let there = |link: &&LinkInfo| self.sysfs.presence(&link.name) != Presence::Gone;
+        let there = |link: &&LinkInfo| match self.sysfs.presence(&link.name) {
+            Presence::Gone => false,
+            // Another link may have its name by now.
+            _ => self.sysfs.ifindex(&link.name).is_none_or(|ifindex| ifindex == link.ifindex),
+        };
         let unseen: Vec<u32> = self.table.unseen().filter(there).map(|link| link.ifindex).collect();
         unseen.into_iter().for_each(|ifindex| self.table.keep(ifindex));
     }
@@ -93,12 +97,13 @@ impl Links {
             return Some(ifindex);
         }
         let ifindex = self.sysfs.ifindex(name)?;
-        match self.table.get(ifindex) {
-            // Hundreds of links that nobody watches cost one file each.
-            Some(known) if known.name == name && !known.enslaved && !self.table.watches(ifindex) => {
-                self.table.keep(ifindex);
-            }
-            _ => self.table.put(self.sysfs.link(name)?, |name| self.sysfs.speed(name)),
+        let known = self.table.get(ifindex).filter(|known| known.name == name);
+        // Hundreds of links that nobody watches cost one file each.
+        if known.is_some_and(|known| !known.enslaved && !self.table.watches(ifindex)) {
+            self.table.keep(ifindex);
+        } else {
+            let kind = known.map(|known| known.kind.clone());
+            self.table.put(self.sysfs.link(name, kind)?, |name| self.sysfs.speed(name));
         }
         Some(ifindex)
     }
@@ -131,5 +136,75 @@ impl CounterSource for Sysinfo {
         self.links.take(&self.networks, reading)?;
         (reading.at, reading.boottime) = (before + (after - before) / 2, clock.boottime());
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn links(root: &Path) -> Links {
+        let sysfs = Sysfs::new(root);
+        Links { sysfs, table: LinkTable::new(Selection::default()), own: Vec::new() }
+    }
+
+    #[test]
+    fn a_zero_is_believed_only_where_the_kernels_file_confirms_it() {
+        let root = tempfile::tempdir().unwrap();
+        let statistics = root.path().join("sys/class/net/eth0/statistics");
+        fs::create_dir_all(&statistics).unwrap();
+        let (rx, tx) = (statistics.join("rx_bytes"), statistics.join("tx_bytes"));
+        let mut links = links(root.path());
+        let mut believed = |totals| links.counters("eth0", 2, totals).is_some();
+        assert!(believed((5, 7)), "what was counted was read");
+        assert!(!believed((0, 7)) && !believed((0, 0)), "no file");
+        fs::write(&rx, "0\n").unwrap();
+        assert!(believed((0, 7)), "nothing was received yet");
+        assert!(!believed((0, 0)), "one of the files cannot be read");
+        fs::write(&tx, "0\n").unwrap();
+        assert!(believed((0, 0)), "counters that begin anew");
+        fs::write(&rx, "5000002000\n").unwrap();
+        assert!(!believed((0, 7)), "it was a failed read");
+        fs::write(&rx, "").unwrap();
+        assert!(!believed((0, 7)), "nor does an empty file confirm it");
+    }
+
+    #[test]
+    fn without_sysfs_a_zero_is_believed_until_something_was_counted() {
+        let root = tempfile::tempdir().unwrap();
+        let mut links = links(root.path());
+        let ifindex = links.follow("en0").unwrap();
+        assert_eq!(links.follow("en1"), Some(ifindex + 1));
+        assert_eq!(links.follow("en0"), Some(ifindex));
+        for (totals, believed) in [((0, 0), true), ((9, 0), true), ((9, 9), true), ((0, 0), false), ((10, 10), true)] {
+            assert_eq!(links.counters("en0", ifindex, totals).is_some(), believed, "{totals:?}");
+        }
+    }
+
+    #[test]
+    fn a_link_that_cannot_be_read_is_not_gone() {
+        let root = tempfile::tempdir().unwrap();
+        let eth0 = root.path().join("sys/class/net/eth0");
+        fs::create_dir_all(&eth0).unwrap();
+        let files = [("ifindex", "2"), ("flags", "0x3"), ("operstate", "up"), ("type", "1"), ("uevent", "")];
+        for (file, text) in files.into_iter().chain([("iflink", "2")]) {
+            fs::write(eth0.join(file), text).unwrap();
+        }
+        let mut links = links(root.path());
+        let ifindex = links.follow("eth0").unwrap();
+        // As when sysinfo may open no more files, and lists nothing.
+        fs::remove_file(eth0.join("operstate")).unwrap();
+        links.table.mark();
+        assert_eq!(links.follow("eth0"), None);
+        links.keep_unless_gone();
+        links.table.sweep();
+        assert!(links.table.watches(ifindex));
+        fs::remove_dir_all(&eth0).unwrap();
+        links.table.mark();
+        links.keep_unless_gone();
+        links.table.sweep();
+        assert!(!links.table.watches(ifindex));
     }
 }

@@ -143,3 +143,140 @@ impl LinkTable {
         self.entries.binary_search_by_key(&ifindex, |entry| entry.link.ifindex)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::LinkKind;
+    use super::*;
+
+    fn link(ifindex: u32, name: &str) -> LinkInfo {
+        LinkInfo { ifindex, name: name.into(), kind: LinkKind::Physical, up: true, enslaved: false, speed: None }
+    }
+
+    fn table() -> LinkTable {
+        LinkTable::new(Selection::new(&["eth*".to_owned(), "*".to_owned()], &["old*".to_owned()], &[]))
+    }
+
+    fn put(table: &mut LinkTable, link: LinkInfo) -> Vec<LinkChange> {
+        table.put(link, |_| None);
+        changes(table)
+    }
+
+    fn changes(table: &mut LinkTable) -> Vec<LinkChange> {
+        let mut changes = Vec::new();
+        table.take_changes(&mut changes);
+        changes
+    }
+
+    #[test]
+    fn tells_what_changed_and_nothing_else() {
+        let mut table = table();
+        let eth0 = link(2, "eth0");
+        assert_eq!(put(&mut table, eth0.clone()), [LinkChange::Added(eth0.clone(), Came::Appeared)]);
+        assert_eq!(put(&mut table, eth0.clone()), []);
+        let down = LinkInfo { up: false, ..eth0 };
+        assert_eq!(put(&mut table, down.clone()), [LinkChange::Changed(down)]);
+        let renamed = link(2, "wan");
+        assert_eq!(put(&mut table, renamed.clone()), [LinkChange::Changed(renamed)]);
+        table.remove(2);
+        assert_eq!(changes(&mut table), [LinkChange::Removed(2, Left::Gone)]);
+        table.remove(2);
+        assert_eq!(changes(&mut table), []);
+    }
+
+    #[test]
+    fn a_rename_out_of_the_selection_and_into_it() {
+        let mut table = table();
+        put(&mut table, link(2, "eth0"));
+        assert_eq!(put(&mut table, link(2, "old0")), [LinkChange::Removed(2, Left::RenamedTo("old0".into()))]);
+        assert!(!table.watches(2));
+        let back = link(2, "eth7");
+        let came = Came::RenamedFrom("old0".into());
+        assert_eq!(put(&mut table, back.clone()), [LinkChange::Added(back, came)]);
+    }
+
+    #[test]
+    fn a_bonds_slave_leaves_and_returns() {
+        let mut table = table();
+        put(&mut table, link(2, "wan0"));
+        let slave = LinkInfo { enslaved: true, ..link(2, "wan0") };
+        assert_eq!(put(&mut table, slave), [LinkChange::Removed(2, Left::Enslaved)]);
+        assert_eq!(put(&mut table, link(2, "wan0")), [LinkChange::Added(link(2, "wan0"), Came::Released)]);
+    }
+
+    #[test]
+    fn another_kind_is_another_link() {
+        let mut table = table();
+        put(&mut table, link(2, "eth0"));
+        let other = LinkInfo { kind: LinkKind::Bond, ..link(2, "eth0") };
+        let expected = [LinkChange::Removed(2, Left::Gone), LinkChange::Added(other.clone(), Came::Appeared)];
+        assert_eq!(put(&mut table, other), expected);
+    }
+
+    #[test]
+    fn a_whole_reading_finds_what_is_gone_and_tells_it_first() {
+        let mut table = table();
+        table.put(link(2, "eth0"), |_| None);
+        table.mark();
+        table.put(link(3, "eth0"), |_| None);
+        table.sweep();
+        let (first, second) = (link(2, "eth0"), link(3, "eth0"));
+        assert_eq!(
+            changes(&mut table),
+            [
+                LinkChange::Added(first, Came::Appeared),
+                LinkChange::Removed(2, Left::Gone),
+                LinkChange::Added(second, Came::Appeared),
+            ]
+        );
+        table.mark();
+        assert_eq!(table.unseen().count(), 1);
+        table.keep(3);
+        table.sweep();
+        assert_eq!(changes(&mut table), []);
+    }
+
+    #[test]
+    fn speed_is_asked_of_watched_links_only() {
+        let mut table = table();
+        table.put(link(2, "old0"), |_| panic!("nobody watches it"));
+        table.put(link(3, "eth0"), |name| {
+            assert_eq!(name, "eth0");
+            Some(BitRate::from_bps(1))
+        });
+        assert!(matches!(&changes(&mut table)[..], [LinkChange::Added(link, _)] if link.speed.is_some()));
+    }
+
+    proptest::proptest! {
+        /// Whoever follows the changes knows the watched links, whatever happened.
+        #[test]
+        fn the_changes_add_up(steps in proptest::collection::vec((0u8..4, 1u32..5, 0usize..4, 0u8..4), 0..60)) {
+            const NAMES: [&str; 4] = ["eth0", "eth1", "old0", "wan0"];
+            let mut table = table();
+            let mut known = std::collections::BTreeMap::new();
+            for (what, ifindex, name, state) in steps {
+                let mut link = link(ifindex, NAMES[name]);
+                (link.up, link.enslaved) = (state & 1 == 0, state & 2 == 0);
+                match what {
+                    0 => table.remove(ifindex),
+                    1 => {
+                        table.mark();
+                        table.put(link, |_| None);
+                        table.sweep();
+                        assert_eq!(table.len(), 1);
+                    }
+                    _ => table.put(link, |_| None),
+                }
+                for change in changes(&mut table) {
+                    match change {
+                        LinkChange::Added(link, _) => assert!(known.insert(link.ifindex, link).is_none()),
+                        LinkChange::Changed(link) => assert!(known.insert(link.ifindex, link).is_some()),
+                        LinkChange::Removed(ifindex, _) => assert!(known.remove(&ifindex).is_some()),
+                    }
+                }
+                assert!(known.keys().copied().eq(table.watched()));
+                assert!(known.values().all(|link| table.get(link.ifindex) == Some(link)));
+            }
+        }
+    }
+}

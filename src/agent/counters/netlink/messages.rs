@@ -268,3 +268,155 @@ fn i32_at(bytes: &[u8], at: usize) -> Option<i32> {
 fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     bytes.get(at..at + 8)?.try_into().ok().map(u64::from_ne_bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An attribute, padded.
+    fn attribute_of(kind: u16, value: &[u8]) -> Vec<u8> {
+        let length = (RTATTR_BYTES + value.len()) as u16;
+        let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
+        bytes.extend_from_slice(value);
+        bytes.resize(aligned(bytes.len()), 0);
+        bytes
+    }
+
+    fn message_of(kind: u16, flags: u16, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0; HEADER_BYTES];
+        bytes.extend_from_slice(payload);
+        header(&mut bytes, kind, flags, 7);
+        bytes.resize(aligned(bytes.len()), 0);
+        bytes
+    }
+
+    fn ifinfomsg(family: u8, ifindex: u32, flags: u32) -> Vec<u8> {
+        let mut bytes = vec![family, 0, 0, 0];
+        bytes.extend([ifindex.to_ne_bytes(), flags.to_ne_bytes(), [0; 4]].concat());
+        bytes
+    }
+
+    /// A link as the kernel tells it, with some attributes that are of no interest.
+    fn link_of(kind: u16, family: u8, more: &[Vec<u8>]) -> Vec<u8> {
+        let mut payload = ifinfomsg(family, 5, IFF_UP | IFF_RUNNING);
+        payload.extend(attribute_of(IFLA_IFNAME, b"eth0\0"));
+        payload.extend(attribute_of(4, &1500u32.to_ne_bytes()));
+        payload.extend(more.concat());
+        message_of(kind, 0, &payload)
+    }
+
+    fn stats_of(ifindex: u32, rx_bytes: u64, tx_bytes: u64, flags: u16) -> Vec<u8> {
+        let mut values = [0u64; 25];
+        (values[2], values[3]) = (rx_bytes, tx_bytes);
+        let mut payload = vec![0; 4];
+        payload.extend([ifindex.to_ne_bytes(), IFLA_STATS_LINK_64_FILTER.to_ne_bytes()].concat());
+        // Where 64-bit values must be aligned, the kernel pads with an empty attribute.
+        payload.extend(attribute_of(0, &[]));
+        payload.extend(attribute_of(IFLA_STATS_LINK_64, &values.map(u64::to_ne_bytes).concat()));
+        message_of(RTM_NEWSTATS, flags, &payload)
+    }
+
+    fn bodies(datagram: &[u8]) -> Vec<Result<Body<'_>, Malformed>> {
+        Messages::new(datagram).map(|message| message.map(|message| message.body)).collect()
+    }
+
+    #[test]
+    fn reads_statistics() {
+        let mut datagram = stats_of(3, 1 << 40, 7, 0);
+        datagram.extend(stats_of(4, 0, u64::MAX, NLM_F_DUMP_INTR));
+        datagram.extend(message_of(NLMSG_DONE, 0, &0i32.to_ne_bytes()));
+        let messages: Vec<_> = Messages::new(&datagram).collect::<Result<_, _>>().unwrap();
+        assert_eq!(messages[0].body, Body::Stats { ifindex: 3, rx_bytes: 1 << 40, tx_bytes: 7 });
+        assert_eq!(messages[1].body, Body::Stats { ifindex: 4, rx_bytes: 0, tx_bytes: u64::MAX });
+        assert_eq!(messages[2].body, Body::Done);
+        assert_eq!(
+            messages.iter().map(|m| (m.seq, m.interrupted)).collect::<Vec<_>>(),
+            [(7, false), (7, true), (7, false)]
+        );
+    }
+
+    #[test]
+    fn reads_links() {
+        let info = [attribute_of(IFLA_INFO_KIND, b"vlan\0"), attribute_of(IFLA_INFO_SLAVE_KIND, b"bond\0")].concat();
+        // The kernel marks nests in some versions.
+        let more = [attribute_of(IFLA_LINKINFO | 0x8000, &info)];
+        let link = Link { ifindex: 5, name: b"eth0", kind: b"vlan", slave_kind: b"bond", up: true, loopback: false };
+        assert_eq!(bodies(&link_of(RTM_NEWLINK, 0, &more)), [Ok(Body::NewLink(link))]);
+        assert_eq!(bodies(&link_of(RTM_DELLINK, 0, &[])), [Ok(Body::DelLink(5))]);
+        let mut loopback = ifinfomsg(0, 1, IFF_UP | IFF_LOOPBACK);
+        loopback.extend(attribute_of(IFLA_IFNAME, b"lo"));
+        let link = Link { ifindex: 1, name: b"lo", loopback: true, ..Link::default() };
+        assert_eq!(bodies(&message_of(RTM_NEWLINK, 0, &loopback)), [Ok(Body::NewLink(link))]);
+    }
+
+    #[test]
+    fn a_port_that_leaves_its_bridge_is_still_a_link() {
+        const AF_BRIDGE: u8 = 7;
+        assert_eq!(bodies(&link_of(RTM_DELLINK, AF_BRIDGE, &[])), [Ok(Body::Other)]);
+        assert_eq!(bodies(&link_of(RTM_NEWLINK, AF_BRIDGE, &[])), [Ok(Body::Other)]);
+    }
+
+    #[test]
+    fn a_wireless_event_tells_no_state() {
+        let event = attribute_of(IFLA_WIRELESS, &[0; 8]);
+        assert_eq!(bodies(&link_of(RTM_NEWLINK, 0, &[event])), [Ok(Body::Other)]);
+    }
+
+    #[test]
+    fn reads_refusals() {
+        let refusal = |errno: i32| [(-errno).to_ne_bytes().to_vec(), vec![0; HEADER_BYTES]].concat();
+        assert_eq!(bodies(&message_of(NLMSG_ERROR, 0, &refusal(95))), [Ok(Body::Error(95))]);
+        assert_eq!(bodies(&message_of(NLMSG_ERROR, 0, &i32::MIN.to_ne_bytes())), [Ok(Body::Error(i32::MAX))]);
+        assert_eq!(bodies(&message_of(NLMSG_DONE, 0, &(-4i32).to_ne_bytes())), [Ok(Body::Error(4))]);
+        assert_eq!(bodies(&message_of(NLMSG_OVERRUN, 0, &[])), [Err(Malformed)]);
+    }
+
+    #[test]
+    fn a_wrong_length_ends_the_datagram() {
+        let good = stats_of(3, 1, 2, 0);
+        for length in [0u32, 15, 1_000, u32::MAX] {
+            let mut datagram = good.clone();
+            datagram.extend(&good);
+            let second = good.len();
+            datagram[second..second + 4].copy_from_slice(&length.to_ne_bytes());
+            let bodies = bodies(&datagram);
+            assert_eq!(bodies.len(), 2, "{length}");
+            assert!(bodies[0].is_ok() && bodies[1].is_err(), "{length}");
+        }
+        // An attribute of length 0 would be read for ever.
+        let mut datagram = link_of(RTM_NEWLINK, 0, &[]);
+        let name = HEADER_BYTES + IFINFOMSG_BYTES;
+        datagram[name..name + 2].copy_from_slice(&0u16.to_ne_bytes());
+        assert_eq!(bodies(&datagram), [Err(Malformed)]);
+    }
+
+    #[test]
+    fn requests_have_their_length_and_number() {
+        assert_eq!(u32_at(&get_links(9), 0), Some(40));
+        assert_eq!((u32_at(&get_stats(9, None), 0), u32_at(&get_stats(9, None), 8)), (Some(28), Some(9)));
+        let mut each = get_stats_of_each([3, 5].into_iter());
+        set_seqs(&mut each, u32::MAX);
+        assert_eq!((u32_at(&each, 8), u32_at(&each, 20)), (Some(u32::MAX), Some(3)));
+        assert_eq!((u32_at(&each, 28 + 8), u32_at(&each, 28 + 20)), (Some(0), Some(5)));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_panic_and_all_end(datagram in proptest::collection::vec(proptest::num::u8::ANY, 0..600)) {
+            let count = Messages::new(&datagram).count();
+            assert!(count <= datagram.len() / HEADER_BYTES + 1);
+        }
+
+        #[test]
+        fn no_damage_panics(at in 0usize..400, byte in proptest::num::u8::ANY, cut in 0usize..500) {
+            let info = attribute_of(IFLA_INFO_KIND, b"veth\0");
+            let mut datagram = link_of(RTM_NEWLINK, 0, &[attribute_of(IFLA_LINKINFO, &info)]);
+            datagram.extend(stats_of(3, 1, 2, 0));
+            datagram.extend(message_of(NLMSG_ERROR, 0, &[255; 20]));
+            let at = at % datagram.len();
+            datagram[at] = byte;
+            datagram.truncate(cut);
+            assert!(Messages::new(&datagram).count() <= datagram.len() / HEADER_BYTES + 1);
+        }
+    }
+}

@@ -6,6 +6,8 @@
 
 mod messages;
 mod socket;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 
@@ -116,6 +118,8 @@ impl Netlink {
             };
             match &mut self.plan {
                 Plan::Dump => self.requests.dump(&mut self.buffer, |seq| get_stats(seq, None), take),
+                // The kernel takes no empty message.
+                Plan::Singly { count: 0, .. } => Ok(Answer::Whole),
                 Plan::Singly { requests, count } => {
                     self.requests.each(&mut self.buffer, requests, *count, set_seqs, take)
                 }

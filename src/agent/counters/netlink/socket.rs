@@ -44,6 +44,11 @@ enum Missed {
 }
 
 impl Buffer {
+    #[cfg(test)]
+    pub(super) fn of(bytes: usize) -> Self {
+        Self(vec![0; bytes])
+    }
+
     /// Receives one datagram of the kernel's.
     #[inline]
     fn receive(&mut self, socket: &OwnedFd, flags: RecvFlags) -> Result<&[u8], Missed> {
