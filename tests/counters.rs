@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::UdpSocket;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chrono::DateTime;
@@ -278,6 +279,60 @@ fn netlink_recovers_from_more_changes_than_the_kernel_can_hold_for_it() {
         ip("link del hw149a");
         assert_eq!(all.read().len(), 2, "it listens again");
     });
+}
+
+/// Reads as fast as it can while links come, go and are renamed.
+fn bears_churn(choice: SourceChoice) {
+    let mut follower = kernel(choice, "lo hw*");
+    let done = AtomicBool::new(false);
+    let mut readings = 0;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0..25 {
+                ip("link add hw0 type veth peer name other0");
+                ip("link add hw1 type veth peer name hw2");
+                ip("link set hw0 up");
+                ip("link set hw1 name away");
+                ip("link set other0 name hw3");
+                ip("link del hw2");
+                if round % 5 < 4 {
+                    ip("link del hw0");
+                } else {
+                    ip(&format!("link set hw3 name hw{}", 10 + round));
+                    ip("link set hw0 down");
+                    ip(&format!("link set hw0 name other{round}"));
+                }
+            }
+            done.store(true, Ordering::Release);
+        });
+        let mut last = BTreeMap::new();
+        let mut at = Duration::ZERO;
+        while !done.load(Ordering::Acquire) {
+            follower.read();
+            readings += 1;
+            assert!(follower.reading.at > at);
+            at = follower.reading.at;
+            for counters in &follower.reading.counters {
+                let before = last.insert(counters.ifindex, counters.rx_bytes).unwrap_or(0);
+                assert!(before <= counters.rx_bytes, "{counters:?} fell from {before}");
+            }
+        }
+    });
+    follower.read();
+    let mut names = follower.names();
+    names.sort_unstable();
+    assert_eq!(names, ["hw14", "hw19", "hw24", "hw29", "hw34", "lo"], "after {readings} readings");
+    assert_eq!(follower.reading.counters.len(), 6);
+}
+
+#[test]
+fn netlink_bears_churn() {
+    inside("counters::netlink_bears_churn", || bears_churn(SourceChoice::Netlink));
+}
+
+#[test]
+fn sysinfo_bears_churn() {
+    inside("counters::sysinfo_bears_churn", || bears_churn(SourceChoice::Sysinfo));
 }
 
 #[test]
