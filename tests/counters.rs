@@ -1,8 +1,10 @@
 //! The counter sources: one body for all, and the two that read the kernel's on links that come and go.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::net::UdpSocket;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -333,6 +335,51 @@ fn netlink_bears_churn() {
 #[test]
 fn sysinfo_bears_churn() {
     inside("counters::sysinfo_bears_churn", || bears_churn(SourceChoice::Sysinfo));
+}
+
+/// A process out of file descriptors reads nothing of a link, and sysinfo makes 0 of that.
+#[test]
+fn without_file_descriptors_no_link_is_gone_and_none_is_zero() {
+    const TEST: &str = "counters::without_file_descriptors_no_link_is_gone_and_none_is_zero";
+    const LIMITED: &str = "HIGHWATER_TEST_LIMITED";
+    if std::env::var_os(LIMITED).is_none() {
+        let mut again = Command::new("sh");
+        again.args(["-c", "ulimit -n 64 && exec \"$@\"", "sh"]).arg(std::env::current_exe().unwrap());
+        let output =
+            again.args(["--exact", TEST, "--nocapture", "--test-threads=1"]).env(LIMITED, "1").output().unwrap();
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && out.contains("1 passed"), "{out}\n{err}");
+        return;
+    }
+    let all_but = |free: usize| {
+        let mut files: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+        files.truncate(files.len() - free);
+        files
+    };
+    for choice in [SourceChoice::Netlink, SourceChoice::Sysinfo] {
+        let mut follower = kernel(choice, "* lo");
+        follower.read();
+        let name = follower.source.name();
+        for free in 0..6 {
+            let before = follower.reading.clone();
+            let files = all_but(free);
+            match follower.source.read(&*follower.clock, &mut follower.reading) {
+                Ok(()) => assert_eq!(follower.reading.changes, [], "{name} with {free} files"),
+                Err(_) => assert_eq!(follower.reading, Reading::default(), "{name} with {free} files"),
+            }
+            for counters in &follower.reading.counters {
+                let before = before.counters.iter().find(|before| before.ifindex == counters.ifindex).unwrap();
+                assert!(before.rx_bytes <= counters.rx_bytes, "{name} with {free} files");
+            }
+            drop(files);
+            assert_eq!(follower.read(), [], "{name} after {free} files");
+            assert_eq!(follower.reading.counters.len(), before.counters.len());
+        }
+    }
+    let files = all_but(0);
+    assert!(open(SourceChoice::Netlink, Path::new("/"), selection("lo")).is_err());
+    assert_eq!(kernel(SourceChoice::Auto, "lo").source.name(), "sysinfo", "it falls back");
+    drop(files);
 }
 
 #[test]
