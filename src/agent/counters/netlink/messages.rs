@@ -187,7 +187,7 @@ fn stats<'a>(payload: &[u8]) -> Option<Body<'a>> {
             return Some(Body::Stats { ifindex, rx_bytes, tx_bytes });
         }
     }
-    Some(Body::Other)
+    None
 }
 
 /// The next attribute; `Some(None)` at the end, `None` if its length cannot be right.
