@@ -219,8 +219,9 @@ impl Agent {
     }
 
     fn publish(&mut self, control: &Control) {
-        let (monotonic, stamp) = (self.clock.monotonic(), self.stamp());
-        if let Err(error) = self.publisher.turn(&mut self.system, monotonic, &stamp, || control.waker()) {
+        let Self { publisher, system, settings, boot_id, clock, .. } = self;
+        let now = || stamp(&settings.agent, boot_id, clock);
+        if let Err(error) = publisher.turn(system, clock.monotonic(), now, || control.waker()) {
             self.say(&format!("the journal: {}", chain(&error)));
         }
     }
