@@ -1,1 +1,4 @@
-//! The consumer: from Kafka to rows.
+//! Kafka to a database.
+pub mod batch;
+pub mod place;
+pub mod store;
