@@ -181,6 +181,11 @@ impl Layers {
     }
 }
 
+/// This process's environment, as far as it is text.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
 /// A file with one secret, read when it is needed, so that a rotated one is seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretFile(PathBuf);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -267,36 +267,46 @@ fn readable(key: &str, path: Option<&Path>) -> Result<(), Invalid> {
 
 /// Says a trouble at once when it is new, and then at a sane rate while it lasts.
 #[derive(Debug, Default)]
-pub struct Trouble(Mutex<Option<(String, Duration, u32)>>);
+pub struct Trouble(Mutex<Vec<Said>>);
+
+#[derive(Debug)]
+struct Said {
+    message: String,
+    since: Duration,
+    unsaid: u32,
+}
 
 /// How long the same trouble stays unsaid after it was said.
 const SILENCE: Duration = Duration::from_secs(300);
+/// So many troubles are told apart.
+const TROUBLES_MAX: usize = 16;
 
 impl Trouble {
-    /// The line to log, if it is time for one; `now` is a monotonic clock's.
+    /// The line to log, if it is time for one; `now` is a monotonic clock's. What librdkafka says of how long and how often, which
+    /// differs each time, is left out.
     pub fn seen(&self, message: &str, now: Duration) -> Option<String> {
-        let mut last = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        match &mut *last {
-            Some((said, since, unsaid)) if said == message && now.saturating_sub(*since) < SILENCE => {
-                *unsaid += 1;
-                None
+        let message = message.split(" (after ").next().unwrap_or(message);
+        let mut troubles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(said) = troubles.iter_mut().find(|said| said.message == message) {
+            let silent = now.saturating_sub(said.since);
+            if silent < SILENCE {
+                said.unsaid += 1;
+                return None;
             }
-            Some((said, since, unsaid)) if said == message => {
-                let line =
-                    format!("{message} (and {unsaid} times before, in {} s)", now.saturating_sub(*since).as_secs());
-                (*since, *unsaid) = (now, 0);
-                Some(line)
-            }
-            _ => {
-                *last = Some((message.to_owned(), now, 0));
-                Some(message.to_owned())
-            }
+            let line = format!("{message} (and {} times before, in {} s)", said.unsaid, silent.as_secs());
+            (said.since, said.unsaid) = (now, 0);
+            return Some(line);
         }
+        if troubles.len() == TROUBLES_MAX {
+            troubles.remove(0);
+        }
+        troubles.push(Said { message: message.to_owned(), since: now, unsaid: 0 });
+        Some(message.to_owned())
     }
 
     /// It is over; whether there was any.
     pub fn over(&self) -> bool {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take().is_some()
+        !std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)).is_empty()
     }
 }
 
@@ -355,7 +365,7 @@ mod tests {
     fn trouble_is_said_at_once_and_then_rarely() {
         let (trouble, start) = (Trouble::default(), Duration::from_secs(7));
         assert!(trouble.seen("broker away", start).is_some());
-        assert!(trouble.seen("broker away", start + Duration::from_secs(1)).is_none());
+        assert!(trouble.seen("broker away (after 7ms in state CONNECT)", start + Duration::from_secs(1)).is_none());
         assert!(trouble.seen("no such topic", start + Duration::from_secs(2)).is_some());
         assert!(trouble.seen("no such topic", start + SILENCE * 2).unwrap().contains("in 598 s"));
         assert!(trouble.over() && !trouble.over());

@@ -12,6 +12,7 @@
 //! other: all they share stands before them, and the [`event`] is the only thing that goes from one to the other.
 
 pub mod exit;
+pub mod logging;
 pub mod units;
 
 pub mod clock;

@@ -1,2 +1,5 @@
-//! x
-fn main() {}
+//! All integration tests, in one program.
+
+mod support;
+
+mod counters;

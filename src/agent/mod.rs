@@ -1,1 +1,29 @@
 //! The agent: from the counters to Kafka.
+
+pub mod watch;
+
+pub mod counters;
+
+pub mod rate;
+
+pub mod limit;
+
+pub mod resume;
+
+pub mod detector;
+
+pub mod event_system;
+
+pub mod journal;
+
+pub mod log_observer;
+
+pub mod control;
+
+pub mod publisher;
+
+pub mod config;
+
+pub mod run;
+
+pub mod cli;

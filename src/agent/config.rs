@@ -1,0 +1,381 @@
+//! `agent.toml`: what is written ([`Raw`]), and settings that cannot be wrong ([`Settings`]).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::agent::counters::SourceChoice;
+use crate::agent::limit::{Level, Limit, Scope};
+use crate::agent::publisher;
+use crate::config::{ConfigError, Invalid, Layers, duration, list, quoted};
+use crate::event::{AGENT_BYTES_MAX, Direction, Severity};
+use crate::kafka::{Connection, RawConnection, RawSasl, RawTls};
+use crate::units::{BitRate, ByteCount};
+
+/// The file, key by key.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    agent: Option<String>,
+    interval: Option<String>,
+    source: Option<String>,
+    state_dir: Option<PathBuf>,
+    resume_within: Option<String>,
+    interfaces: Option<RawInterfaces>,
+    #[serde(default)]
+    limit: Vec<RawLimit>,
+    flush: Option<RawFlush>,
+    journal: Option<RawJournal>,
+    kafka: Option<RawKafka>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawInterfaces {
+    #[serde(default, deserialize_with = "list")]
+    include: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "list")]
+    exclude: Option<Vec<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawLimit {
+    name: Option<String>,
+    interface: Option<String>,
+    scope: Option<String>,
+    direction: Option<String>,
+    raise_at: Option<String>,
+    clear_at: Option<String>,
+    r#for: Option<String>,
+    clear_for: Option<String>,
+    severity: Option<String>,
+    update_every: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawFlush {
+    interval: Option<String>,
+    #[serde(default, deserialize_with = "list")]
+    urgent: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "quoted")]
+    max_events: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawJournal {
+    max_size: Option<String>,
+    max_age: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawKafka {
+    brokers: Option<String>,
+    topic: Option<String>,
+    format: Option<String>,
+    key: Option<String>,
+    tls: Option<RawTls>,
+    sasl: Option<RawSasl>,
+    #[serde(default)]
+    properties: BTreeMap<String, toml::Value>,
+}
+
+/// All that an agent needs to know, checked.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Its name in events.
+    pub agent: String,
+    /// How often the counters are read.
+    pub interval: Duration,
+    /// Where they are read from.
+    pub source: SourceChoice,
+    /// Where the journal stands.
+    pub state_dir: PathBuf,
+    /// How long after its last event an open breach may go on.
+    pub resume_within: Duration,
+    /// `[interfaces]` include.
+    pub include: Vec<String>,
+    /// `[interfaces]` exclude.
+    pub exclude: Vec<String>,
+    /// What is watched for.
+    pub limits: Vec<Limit>,
+    /// The journal's size.
+    pub journal_size: ByteCount,
+    /// The journal's memory.
+    pub journal_age: Duration,
+    /// When and where to publish.
+    pub publisher: publisher::Settings,
+}
+
+/// What the surroundings say: the defaults of some keys.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    /// The host's name.
+    pub hostname: String,
+    /// `$STATE_DIRECTORY`, as systemd sets it.
+    pub state_directory: Option<PathBuf>,
+    /// `$CREDENTIALS_DIRECTORY`, likewise.
+    pub credentials_directory: Option<PathBuf>,
+}
+
+const MIN_JOURNAL: ByteCount = ByteCount::from_bytes(1 << 20);
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
+/// A breach is cleared below this part of `raise_at` unless `clear_at` says otherwise.
+const CLEAR_PERCENT: f64 = 90.0;
+
+impl Settings {
+    /// Understands what is written.
+    ///
+    /// # Errors
+    /// The first thing that can't be right, with its place.
+    pub fn new(layers: &Layers, surroundings: &Surroundings) -> Result<Self, ConfigError> {
+        let raw: Raw = layers.parse()?;
+        Self::checked(raw, surroundings).map_err(|invalid| layers.locate(invalid))
+    }
+
+    /// The patterns of links that limits name.
+    pub fn limit_patterns(&self) -> Vec<String> {
+        let patterns = self.limits.iter().filter_map(|limit| match &limit.scope {
+            Scope::Interface(pattern) => Some(pattern.clone()),
+            Scope::Host => None,
+        });
+        patterns.collect()
+    }
+
+    fn checked(raw: Raw, surroundings: &Surroundings) -> Result<Self, Invalid> {
+        let agent = raw.agent.unwrap_or_else(|| surroundings.hostname.clone());
+        if agent.is_empty() || agent.len() > AGENT_BYTES_MAX || agent.contains('\0') {
+            let message = format!("`{agent}` is no name: it takes 1 to {AGENT_BYTES_MAX} bytes");
+            return Err(Invalid::new("agent", message));
+        }
+        let interval = or_duration("interval", raw.interval, Duration::from_secs(1))?;
+        if interval < MIN_INTERVAL {
+            return Err(Invalid::new("interval", format!("is below {} ms, the shortest", MIN_INTERVAL.as_millis())));
+        }
+        let source = raw.source.as_deref().unwrap_or("auto").parse().map_err(|e| Invalid::new("source", e))?;
+        let limits =
+            raw.limit.into_iter().enumerate().map(|(index, raw)| limit(index, raw)).collect::<Result<Vec<_>, _>>()?;
+        unique(&limits)?;
+        let resume_within = or_duration("resume_within", raw.resume_within, Duration::from_secs(300))?;
+        if let Some(limit) = limits.iter().find(|limit| limit.update_every > resume_within) {
+            let (name, every) = (&limit.name, limit.update_every.as_secs());
+            let message =
+                format!("is below the update_every of limit {name} ({every} s): its breaches could not be resumed");
+            return Err(Invalid::new("resume_within", message));
+        }
+        let interfaces = raw.interfaces.unwrap_or_default();
+        let journal = raw.journal.unwrap_or_default();
+        let journal_size: ByteCount = parsed("journal.max_size", journal.max_size, ByteCount::from_bytes(16 << 20))?;
+        if journal_size < MIN_JOURNAL {
+            return Err(Invalid::new("journal.max_size", format!("is below {MIN_JOURNAL}, the smallest")));
+        }
+        Ok(Self {
+            agent,
+            interval,
+            source,
+            state_dir: raw
+                .state_dir
+                .or_else(|| surroundings.state_directory.clone())
+                .unwrap_or_else(|| PathBuf::from("/var/lib/highwater")),
+            resume_within,
+            include: interfaces.include.unwrap_or_else(|| vec!["*".to_owned()]),
+            exclude: interfaces.exclude.unwrap_or_default(),
+            limits,
+            journal_size,
+            journal_age: or_duration("journal.max_age", journal.max_age, Duration::from_secs(30 * 86_400))?,
+            publisher: publisher(raw.flush, raw.kafka, journal_size, surroundings.credentials_directory.as_deref())?,
+        })
+    }
+}
+
+fn publisher(
+    flush: Option<RawFlush>,
+    kafka: Option<RawKafka>,
+    journal_size: ByteCount,
+    credentials: Option<&Path>,
+) -> Result<publisher::Settings, Invalid> {
+    let flush = flush.unwrap_or_default();
+    let kafka = kafka.unwrap_or_default();
+    one_of("kafka.format", kafka.format.as_deref().unwrap_or("json"), &[("json", ())])?;
+    one_of("kafka.key", kafka.key.as_deref().unwrap_or("agent"), &[("agent", ())])?;
+    let urgent = flush.urgent.unwrap_or_else(|| vec!["critical".to_owned()]);
+    let urgent = urgent.iter().map(|name| one_of("flush.urgent", name, SEVERITIES)).collect::<Result<_, _>>()?;
+    let events_max = flush.max_events.unwrap_or(500);
+    if events_max == 0 {
+        return Err(Invalid::new("flush.max_events", "is 0; the least is 1, which sends each event at once"));
+    }
+    let topic = kafka.topic.unwrap_or_else(|| "highwater.events".to_owned());
+    check_topic(&topic)?;
+    let raw = RawConnection { brokers: kafka.brokers, tls: kafka.tls, sasl: kafka.sasl, properties: kafka.properties };
+    Ok(publisher::Settings {
+        connection: Connection::new(raw, credentials)?,
+        topic,
+        interval: or_duration("flush.interval", flush.interval, Duration::from_secs(120))?,
+        urgent,
+        events_max,
+        journal_bytes: journal_size.bytes(),
+    })
+}
+
+const SEVERITIES: &[(&str, Severity)] = &[("warning", Severity::Warning), ("critical", Severity::Critical)];
+
+/// A Kafka topic name: letters, digits, `.`, `_` and `-`, up to 249 of them.
+fn check_topic(topic: &str) -> Result<(), Invalid> {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if topic.is_empty() || topic.len() > 249 || !topic.bytes().all(legal) || topic == "." || topic == ".." {
+        let message = format!("`{topic}` is no topic: letters, digits, `.`, `_` and `-` make one, up to 249 of them");
+        return Err(Invalid::new("kafka.topic", message));
+    }
+    Ok(())
+}
+
+fn limit(index: usize, raw: RawLimit) -> Result<Limit, Invalid> {
+    let key = |name: &str| format!("limit.{index}.{name}");
+    let missing = |name: &str, example: &str| Invalid::new(key(name), format!("is missing; write {name} = {example}"));
+    let raise_text = raw.raise_at.ok_or_else(|| missing("raise_at", "\"80 Mbit/s\" or \"80%\""))?;
+    let raise_at: Level = raise_text.parse().map_err(|e: String| Invalid::new(key("raise_at"), e))?;
+    let clear_at = match raw.clear_at {
+        Some(text) => text.parse().map_err(|e: String| Invalid::new(key("clear_at"), e))?,
+        None => raise_at.percent(CLEAR_PERCENT),
+    };
+    match (raise_at, clear_at) {
+        (Level::Rate(raise), Level::Rate(clear)) if clear > raise => {
+            let message = format!("{clear} is above raise_at ({raise}): a breach would clear before it was raised");
+            return Err(Invalid::new(key("clear_at"), message));
+        }
+        (Level::Percent(raise), Level::Percent(clear)) if clear > raise => {
+            let message = format!("{clear}% is above raise_at ({raise}%): a breach would clear before it was raised");
+            return Err(Invalid::new(key("clear_at"), message));
+        }
+        (Level::Rate(_), Level::Percent(_)) | (Level::Percent(_), Level::Rate(_)) => {
+            return Err(Invalid::new(key("clear_at"), "and raise_at must both be bit rates or both percentages"));
+        }
+        _ => {}
+    }
+    let scope = match (raw.interface, raw.scope.as_deref()) {
+        (Some(pattern), None | Some("interface")) if !pattern.is_empty() => Scope::Interface(pattern),
+        (None, Some("host")) => Scope::Host,
+        (Some(_), Some("host")) => {
+            return Err(Invalid::new(key("scope"), "\"host\" is the sum over all watched links; leave interface out"));
+        }
+        (_, Some(other)) if other != "interface" => {
+            return Err(Invalid::new(
+                key("scope"),
+                format!("`{other}` is no scope; write scope = \"host\", or interface = \"eth*\""),
+            ));
+        }
+        _ => return Err(missing("interface", "\"eth*\", or scope = \"host\"")),
+    };
+    let update_every = or_duration(&key("update_every"), raw.update_every, Duration::from_secs(10))?;
+    if update_every.is_zero() {
+        return Err(Invalid::new(key("update_every"), "is 0s; \"1s\" tells of a breach each second"));
+    }
+    let name = raw.name.unwrap_or_else(|| match &scope {
+        Scope::Interface(pattern) => pattern.clone(),
+        Scope::Host => "host".to_owned(),
+    });
+    Ok(Limit {
+        name,
+        scope,
+        directions: one_of(&key("direction"), raw.direction.as_deref().unwrap_or("either"), DIRECTIONS)?.to_vec(),
+        raise_at,
+        clear_at,
+        hold: or_duration(&key("for"), raw.r#for, Duration::ZERO)?,
+        clear_hold: or_duration(&key("clear_for"), raw.clear_for, Duration::ZERO)?,
+        severity: one_of(&key("severity"), raw.severity.as_deref().unwrap_or("warning"), SEVERITIES)?,
+        update_every,
+    })
+}
+
+const DIRECTIONS: &[(&str, &[Direction])] = &[
+    ("rx", &[Direction::Rx]),
+    ("tx", &[Direction::Tx]),
+    ("total", &[Direction::Total]),
+    ("either", &[Direction::Rx, Direction::Tx]),
+];
+
+/// A breach is resumed by its limit's name.
+fn unique(limits: &[Limit]) -> Result<(), Invalid> {
+    let mut names = BTreeMap::new();
+    for (index, limit) in limits.iter().enumerate() {
+        if names.insert(&limit.name, index).is_some() {
+            let message = format!("`{}` is the name of another limit too; give each its own", limit.name);
+            return Err(Invalid::new(format!("limit.{index}.name"), message));
+        }
+    }
+    Ok(())
+}
+
+impl FromStr for Level {
+    type Err = String;
+
+    /// `"80 Mbit/s"` or `"80%"`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some(percent) = text.trim().strip_suffix('%') else {
+            let rate: BitRate =
+                text.parse().map_err(|e| format!("{e}, or a percentage of the link's speed, as in \"80%\""))?;
+            return if rate.bps() == 0 { Err("is 0: nothing is below it".to_owned()) } else { Ok(Self::Rate(rate)) };
+        };
+        match percent.trim().parse::<f64>() {
+            Ok(percent) if percent > 0.0 && percent <= 100.0 => Ok(Self::Percent(percent)),
+            _ => Err(format!("`{text}` is no percentage above 0% and up to 100%")),
+        }
+    }
+}
+
+impl Level {
+    fn percent(self, percent: f64) -> Self {
+        match self {
+            Self::Rate(rate) => Self::Rate(rate.percent(percent)),
+            Self::Percent(of_speed) => Self::Percent(of_speed * percent / 100.0),
+        }
+    }
+}
+
+fn one_of<T: Copy>(key: &str, value: &str, known: &[(&str, T)]) -> Result<T, Invalid> {
+    known.iter().find(|(name, _)| *name == value).map(|(_, meaning)| *meaning).ok_or_else(|| {
+        let names: Vec<_> = known.iter().map(|(name, _)| *name).collect();
+        Invalid::new(key, format!("`{value}` is not one of {}", names.join(", ")))
+    })
+}
+
+fn or_duration(key: &str, text: Option<String>, default: Duration) -> Result<Duration, Invalid> {
+    text.map_or(Ok(default), |text| duration(key, &text))
+}
+
+fn parsed<T>(key: &str, text: Option<String>, default: T) -> Result<T, Invalid>
+where
+    T: FromStr,
+    T::Err: std::fmt::Display,
+{
+    text.map_or(Ok(default), |text| text.parse().map_err(|e: T::Err| Invalid::new(key, e)))
+}
+
+impl fmt::Display for Settings {
+    /// What the configuration means, a line for each thing that matters.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let every = |duration: &Duration| humantime::format_duration(*duration).to_string();
+        writeln!(f, "agent {} reads its counters every {}", self.agent, every(&self.interval))?;
+        writeln!(f, "links  {} without {}", self.include.join(", "), list_or_none(&self.exclude))?;
+        for limit in &self.limits {
+            writeln!(f, "limit  {limit}")?;
+        }
+        writeln!(f, "state  {}, at most {}", self.state_dir.display(), self.journal_size)?;
+        let publisher::Settings { connection, topic, interval, events_max, .. } = &self.publisher;
+        writeln!(f, "kafka  {topic} at {}, every {} or {events_max} events", connection.brokers(), every(interval))
+    }
+}
+
+fn list_or_none(list: &[String]) -> String {
+    if list.is_empty() { "exception".to_owned() } else { list.join(", ") }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,117 @@
+//! What wakes the loop between its ticks: signals, the publisher's thread, and whoever runs an agent inside another program.
+
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+
+/// One pipe that the loop sleeps on, and the wishes that came by it.
+#[derive(Debug)]
+pub struct Control {
+    wishes: Wishes,
+    reader: UnixStream,
+    writer: UnixStream,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Wishes {
+    stop: Arc<AtomicBool>,
+    flush: Arc<AtomicBool>,
+    reload: Arc<AtomicBool>,
+}
+
+/// Wakes the loop from another thread. Dropping it changes nothing.
+#[derive(Debug)]
+pub struct Waker(UnixStream);
+
+/// Ends the loop from another thread.
+#[derive(Debug)]
+pub struct Stopper(Wishes, Waker);
+
+impl Control {
+    /// A pipe with nothing in it.
+    ///
+    /// # Errors
+    /// The system has no file descriptors left.
+    pub fn new() -> io::Result<Self> {
+        let (reader, writer) = UnixStream::pair()?;
+        reader.set_nonblocking(true)?;
+        writer.set_nonblocking(true)?;
+        Ok(Self { wishes: Wishes::default(), reader, writer })
+    }
+
+    /// Listens to SIGTERM and SIGINT (stop), SIGUSR1 (flush) and SIGHUP (read the configuration again).
+    ///
+    /// # Errors
+    /// The system refuses the handlers.
+    pub fn listen_to_signals(&self) -> io::Result<()> {
+        let Wishes { stop, flush, reload } = &self.wishes;
+        for (signal, wish) in [(SIGTERM, stop), (SIGINT, stop), (SIGUSR1, flush), (SIGHUP, reload)] {
+            signal_hook::flag::register(signal, Arc::clone(wish))?;
+            signal_hook::low_level::pipe::register(signal, self.writer.try_clone()?)?;
+        }
+        Ok(())
+    }
+
+    /// For another thread.
+    ///
+    /// # Errors
+    /// The system has no file descriptors left.
+    pub fn waker(&self) -> io::Result<Waker> {
+        Ok(Waker(self.writer.try_clone()?))
+    }
+
+    /// For another thread.
+    ///
+    /// # Errors
+    /// The system has no file descriptors left.
+    pub fn stopper(&self) -> io::Result<Stopper> {
+        Ok(Stopper(self.wishes.clone(), self.waker()?))
+    }
+
+    /// Sleeps until something wakes it, `timeout` at most.
+    pub fn sleep(&self, timeout: Duration) {
+        let timeout = Timespec::try_from(timeout).ok();
+        let mut fds = [PollFd::new(&self.reader, PollFlags::IN)];
+        // An interruption is a signal: its byte is in the pipe by now.
+        if matches!(poll(&mut fds, timeout.as_ref()), Ok(0)) {
+            return;
+        }
+        let mut bytes = [0; 256];
+        while matches!((&self.reader).read(&mut bytes), Ok(count) if count == bytes.len()) {}
+    }
+
+    /// Whether it was asked to end. Stays so.
+    pub fn stop(&self) -> bool {
+        self.wishes.stop.load(Ordering::Relaxed)
+    }
+
+    /// Whether a flush was asked for since this was last asked.
+    pub fn flush(&self) -> bool {
+        self.wishes.flush.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether a new reading of the configuration was asked for since this was last asked.
+    pub fn reload(&self) -> bool {
+        self.wishes.reload.swap(false, Ordering::Relaxed)
+    }
+}
+
+impl Waker {
+    /// Ends the loop's sleep. A full pipe means that it is about to wake anyway.
+    pub fn wake(&self) {
+        let _ = (&self.0).write(&[0]);
+    }
+}
+
+impl Stopper {
+    /// Ends the loop, in order.
+    pub fn stop(&self) {
+        self.0.stop.store(true, Ordering::Relaxed);
+        self.1.wake();
+    }
+}

@@ -1,0 +1,264 @@
+//! Counters from a CSV file: a recorded series, one row a reading, for replays.
+//!
+//! The first row names the columns. A timestamp is RFC 3339, seconds since 1970 (with or without a fraction), or
+//! `YYYY-MM-DD hh:mm:ss` in UTC; rows ascend. Time is the rows' own: [`Reading::at`] counts from 1970.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::time::Duration;
+
+use ::csv::{ReaderBuilder, StringRecord};
+use chrono::{DateTime, NaiveDateTime};
+
+use super::{Came, CounterBits, CounterError, CounterSource, Counters, LinkChange, LinkInfo, LinkKind, Reading};
+use crate::clock::Clock;
+use crate::units::BitRate;
+
+/// What the values of a column are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Meaning {
+    /// Bytes counted from some beginning, as a kernel does.
+    Counter,
+    /// Bytes that came since the row before.
+    #[default]
+    Bytes,
+    /// The mean rate since the row before, in bit/s.
+    BitsPerSecond,
+}
+
+/// Where in the file what stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Columns {
+    /// The column of timestamps.
+    pub timestamp: String,
+    /// The column of what was received.
+    pub rx: String,
+    /// The column of what was sent, if there is one.
+    pub tx: Option<String>,
+    /// What their values are.
+    pub meaning: Meaning,
+}
+
+impl Default for Columns {
+    /// `timestamp,value`, the value being bytes received since the row before.
+    fn default() -> Self {
+        Self { timestamp: "timestamp".into(), rx: "value".into(), tx: None, meaning: Meaning::Bytes }
+    }
+}
+
+/// A file of counters, as one link.
+pub struct Csv {
+    rows: ::csv::Reader<Box<dyn Read>>,
+    row: StringRecord,
+    file: String,
+    /// Positions of timestamp, rx and tx in a row.
+    positions: (usize, usize, Option<usize>),
+    meaning: Meaning,
+    link: LinkInfo,
+    last: Option<Last>,
+}
+
+/// The row before.
+#[derive(Clone, Copy)]
+struct Last {
+    at: Duration,
+    rx_bytes: u64,
+    tx_bytes: u64,
+}
+
+impl Csv {
+    /// Opens a file, whose rows are readings of one link called `interface`.
+    ///
+    /// # Errors
+    /// It can't be read, or its first row does not name the columns.
+    pub fn open(path: &Path, columns: &Columns, interface: &str, speed: Option<BitRate>) -> Result<Self, CounterError> {
+        let file = path.display().to_string();
+        let opened = File::open(path).map_err(|e| {
+            let error = std::io::Error::new(e.kind(), format!("{file}: {e}"));
+            CounterError::system("opening a file of counters", error)
+        })?;
+        Self::from_reader(Box::new(opened), file, columns, interface, speed)
+    }
+
+    fn from_reader(
+        reader: Box<dyn Read>,
+        file: String,
+        columns: &Columns,
+        interface: &str,
+        speed: Option<BitRate>,
+    ) -> Result<Self, CounterError> {
+        let bad = |reason: String| CounterError::Row { file: file.clone(), line: 1, reason };
+        let mut rows = ReaderBuilder::new().trim(::csv::Trim::All).from_reader(reader);
+        let names = rows.headers().map_err(|e| bad(e.to_string()))?.clone();
+        let position = |wanted: &str| {
+            let known = || names.iter().collect::<Vec<_>>().join(", ");
+            let found = names.iter().position(|name| name == wanted);
+            found.ok_or_else(|| bad(format!("there is no column `{wanted}`; the first row names {}", known())))
+        };
+        let tx = columns.tx.as_deref().map(position).transpose()?;
+        let positions = (position(&columns.timestamp)?, position(&columns.rx)?, tx);
+        let (kind, name) = (LinkKind::Physical, interface.to_owned());
+        let link = LinkInfo { ifindex: 1, name, kind, up: true, enslaved: false, speed };
+        Ok(Self { rows, row: StringRecord::new(), file, positions, meaning: columns.meaning, link, last: None })
+    }
+
+    /// What the row says, or what is wrong with it.
+    fn counted(&self) -> Result<Last, String> {
+        let (timestamp, rx, tx) = self.positions;
+        let field = |position: usize| self.row.get(position).ok_or("the row is too short");
+        let at = instant(field(timestamp)?)?;
+        let last = self.last.unwrap_or(Last { at, rx_bytes: 0, tx_bytes: 0 });
+        if self.last.is_some() && at <= last.at {
+            return Err(format!("the timestamp `{}` is not after that of the row before", field(timestamp)?));
+        }
+        let total = |position: usize, before: u64| {
+            let text = field(position)?;
+            let value = number(text)?;
+            // A float would round a counter above 2^53.
+            let whole = text.parse().unwrap_or(value as u64);
+            Ok::<u64, String>(match self.meaning {
+                Meaning::Counter => whole,
+                Meaning::Bytes => before.saturating_add(whole),
+                Meaning::BitsPerSecond => before.saturating_add((value / 8.0 * (at - last.at).as_secs_f64()) as u64),
+            })
+        };
+        let tx_bytes = tx.map_or(Ok(0), |position| total(position, last.tx_bytes))?;
+        Ok(Last { at, rx_bytes: total(rx, last.rx_bytes)?, tx_bytes })
+    }
+}
+
+impl CounterSource for Csv {
+    fn name(&self) -> &'static str {
+        "csv"
+    }
+
+    /// The next row. A bad one is an error that names its line, and the next reading goes on behind it.
+    fn read(&mut self, _: &dyn Clock, reading: &mut Reading) -> Result<(), CounterError> {
+        reading.clear();
+        let bad = |line: u64, reason: String| CounterError::Row { file: self.file.clone(), line, reason };
+        match self.rows.read_record(&mut self.row) {
+            Ok(true) => {}
+            Ok(false) => return Err(CounterError::Ended),
+            Err(e) if e.is_io_error() => {
+                return Err(CounterError::system("reading a file of counters", std::io::Error::other(e)));
+            }
+            Err(e) => return Err(bad(e.position().map_or(0, ::csv::Position::line), e.to_string())),
+        }
+        let line = self.row.position().map_or(0, ::csv::Position::line);
+        let now = self.counted().map_err(|reason| bad(line, reason))?;
+        if self.last.replace(now).is_none() {
+            reading.changes.push(LinkChange::Added(self.link.clone(), Came::Appeared));
+        }
+        (reading.at, reading.boottime) = (now.at, now.at);
+        let Last { rx_bytes, tx_bytes, .. } = now;
+        let ifindex = self.link.ifindex;
+        reading.counters.push(Counters { ifindex, rx_bytes, tx_bytes, bits: CounterBits::B64 });
+        Ok(())
+    }
+}
+
+/// Time since 1970.
+fn instant(text: &str) -> Result<Duration, String> {
+    let wrong = || {
+        format!(
+            "`{text}` is no timestamp; write RFC 3339, seconds since 1970, or YYYY-MM-DD hh:mm:ss (UTC), after 1970"
+        )
+    };
+    if text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+        let seconds = text.parse::<f64>().map_err(|_| wrong())?;
+        return Duration::try_from_secs_f64(seconds).map_err(|_| wrong());
+    }
+    let instant = DateTime::parse_from_rfc3339(text)
+        .map(|instant| instant.to_utc())
+        .or_else(|_| NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f").map(|naive| naive.and_utc()));
+    (instant.map_err(|_| wrong())? - DateTime::UNIX_EPOCH).to_std().map_err(|_| wrong())
+}
+
+fn number(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number >= 0.0 && number < u64::MAX as f64 => Ok(number),
+        _ => Err(format!("`{text}` is no number of bytes or bits; write one from 0, without a unit")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+
+    fn open(text: &'static str, columns: &Columns) -> Result<Csv, CounterError> {
+        Csv::from_reader(Box::new(text.as_bytes()), "in.csv".into(), columns, "in", None)
+    }
+
+    /// Seconds and bytes received of each row, or what was wrong with it.
+    fn rows(text: &'static str, columns: &Columns) -> Vec<Result<(u64, u64), String>> {
+        let mut source = open(text, columns).unwrap();
+        let (clock, mut reading) = (SystemClock::default(), Reading::default());
+        let mut rows = Vec::new();
+        loop {
+            match source.read(&clock, &mut reading) {
+                Ok(()) => rows.push(Ok((reading.at.as_secs(), reading.counters[0].rx_bytes))),
+                Err(error) if error.is_end() => return rows,
+                Err(error) => rows.push(Err(error.to_string())),
+            }
+        }
+    }
+
+    #[test]
+    fn reads_bytes_of_intervals_and_each_way_to_write_time() {
+        let text = "timestamp,value\n1970-01-01 00:05:00,100\n600,50\n1970-01-01T00:15:00Z,1.5\n1200.5,2\n\
+                    1970-01-01T01:25:00+01:00,3";
+        let read = rows(text, &Columns::default());
+        assert_eq!(read, [Ok((300, 100)), Ok((600, 150)), Ok((900, 151)), Ok((1200, 153)), Ok((1500, 156))]);
+    }
+
+    #[test]
+    fn reads_counters_and_rates_both_ways() {
+        let text = "sent,when,received\n9007199254740993,1,9007199254740993\n9007199254740995,2,9007199254740995\n";
+        let columns = Columns {
+            timestamp: "when".into(),
+            rx: "received".into(),
+            tx: Some("sent".into()),
+            meaning: Meaning::Counter,
+        };
+        assert_eq!(rows(text, &columns), [Ok((1, 9_007_199_254_740_993)), Ok((2, 9_007_199_254_740_995))]);
+        let rates = Columns { meaning: Meaning::BitsPerSecond, ..Columns::default() };
+        assert_eq!(rows("timestamp,value\n10,99\n20,800\n", &rates), [Ok((10, 0)), Ok((20, 1_000))]);
+    }
+
+    #[test]
+    fn a_bad_row_is_named_by_its_line_and_passed_over() {
+        let text = "timestamp,value\n1,1\nyesterday,1\n2,many\n2\n1,5\n3,-1\n4,1\n-5,1\n1e400,1\n";
+        let read = rows(text, &Columns::default());
+        let wrong = |at: usize| read[at].as_ref().unwrap_err().as_str();
+        assert!(wrong(1).starts_with("in.csv:3: `yesterday` is no timestamp; write RFC 3339"), "{}", wrong(1));
+        assert!(wrong(2).starts_with("in.csv:4: `many` is no number"), "{}", wrong(2));
+        assert!(wrong(3).starts_with("in.csv:5: "), "{}", wrong(3));
+        assert!(wrong(4).starts_with("in.csv:6: the timestamp `1` is not after"), "{}", wrong(4));
+        assert!(wrong(5).starts_with("in.csv:7: "), "{}", wrong(5));
+        assert_eq!(read[6], Ok((4, 2)));
+        assert!(read[7].is_err() && read[8].is_err() && read.len() == 9);
+    }
+
+    #[test]
+    fn a_file_without_the_columns_is_refused() {
+        let error = open("time,bytes\n", &Columns::default()).map(|_| ()).unwrap_err().to_string();
+        assert_eq!(error, "in.csv:1: there is no column `timestamp`; the first row names time, bytes");
+        let error = Csv::open(Path::new("/nowhere.csv"), &Columns::default(), "in", None).map(|_| ()).unwrap_err();
+        assert!(crate::exit::chain(&error).contains("/nowhere.csv"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_panics(text in "(timestamp,value\n)?[0-9a-zT:.,\" \n-]{0,200}") {
+            let text: &'static str = Box::leak(text.into_boxed_str());
+            if let Ok(mut source) = open(text, &Columns::default()) {
+                let (clock, mut reading) = (SystemClock::default(), Reading::default());
+                let most = text.lines().count() + 1;
+                let ended = (0..=most).any(|_| source.read(&clock, &mut reading).is_err_and(|e| e.is_end()));
+                assert!(ended);
+            }
+        }
+    }
+}

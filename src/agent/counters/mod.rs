@@ -1,0 +1,289 @@
+//! What the kernel has counted: bytes received and sent, per link, and the links that come, change and go.
+//!
+//! A [`CounterSource`] reads them all at once, once a tick. There are four: `netlink` (Linux), `sysinfo` (portable, and the
+//! fallback), [`synthetic`] and [`csv`]. None of them works out a rate: a reading is not a rate.
+
+pub mod csv;
+#[cfg(target_os = "linux")]
+mod netlink;
+pub mod synthetic;
+mod sysfs;
+mod sysinfo;
+mod table;
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use self::synthetic::Shape;
+use super::watch::Selection;
+use crate::clock::Clock;
+use crate::units::BitRate;
+
+/// One interface as the kernel describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkInfo {
+    /// The kernel's number of it, which stays when its name changes; from 1.
+    pub ifindex: u32,
+    /// Its name, of at most 15 bytes in the kernel.
+    pub name: String,
+    /// What it is.
+    pub kind: LinkKind,
+    /// It is switched on and operational (`IFF_UP` and `IFF_RUNNING`, netdevice(7)).
+    pub up: bool,
+    /// It is the slave of a bond.
+    pub enslaved: bool,
+    /// What the driver says it can carry, each way; `None` where it does not know.
+    pub speed: Option<BitRate>,
+}
+
+/// What a link is: the kinds that matter to the selection of links.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkKind {
+    /// The kernel names no kind: hardware.
+    Physical,
+    /// It leads back to this host (`IFF_LOOPBACK`).
+    Loopback,
+    /// Several links as one.
+    Bond,
+    /// A serial line, DSL, or a modem that behaves as one.
+    Ppp,
+    /// A modem's data channel.
+    Wwan,
+    /// A Qualcomm modem's data channel.
+    Rmnet,
+    /// Any other, by the kernel's name for it: `bridge`, `veth`, `vlan` …
+    Other(String),
+}
+
+impl LinkKind {
+    /// From `IFLA_INFO_KIND`; an empty one is none.
+    pub fn from_kernel(kind: &str) -> Self {
+        match kind {
+            "" => Self::Physical,
+            "bond" => Self::Bond,
+            "ppp" => Self::Ppp,
+            "wwan" => Self::Wwan,
+            "rmnet" => Self::Rmnet,
+            other => Self::Other(other.to_owned()),
+        }
+    }
+}
+
+/// Byte counters of one link at one reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counters {
+    /// Which link.
+    pub ifindex: u32,
+    /// Bytes received since the link (or its driver) began to count.
+    pub rx_bytes: u64,
+    /// Bytes sent, likewise.
+    pub tx_bytes: u64,
+    /// Where the counters wrap.
+    pub bits: CounterBits,
+}
+
+/// The width of a counter, where it is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CounterBits {
+    /// It begins anew after 2³² - 1: known to be so narrow.
+    B32,
+    /// It does not wrap in the life of the machine, or nobody can say: then a fall is a reset.
+    B64,
+}
+
+/// One reading of everything: the caller's, and reused.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// `CLOCK_MONOTONIC` at the reading; a source with a time of its own ([`csv`]) says what it is.
+    pub at: Duration,
+    /// `CLOCK_BOOTTIME` at the reading, or the source's own time.
+    pub boottime: Duration,
+    /// Of each watched link that could be read. One that is missing here and not removed could not be read this time.
+    pub counters: Vec<Counters>,
+    /// What happened to watched links since the last successful reading, in the order it happened.
+    pub changes: Vec<LinkChange>,
+}
+
+/// What happened to a watched link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkChange {
+    /// It is watched from now on.
+    Added(LinkInfo, Came),
+    /// It has another name, speed or state than before.
+    Changed(LinkInfo),
+    /// It is not watched any more; by its ifindex.
+    Removed(u32, Left),
+}
+
+/// Why a link is watched from now on; printed as a `link_added` event's reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Came {
+    /// It is new, or this is the first reading.
+    Appeared,
+    /// It had this name, which nobody watches.
+    RenamedFrom(String),
+    /// It was the slave of a bond.
+    Released,
+}
+
+/// Why a link is no longer watched; printed as a `link_removed` event's reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// It exists no more.
+    Gone,
+    /// It has this name now, which nobody watches.
+    RenamedTo(String),
+    /// It became the slave of a bond.
+    Enslaved,
+}
+
+/// Where byte counters come from.
+pub trait CounterSource {
+    /// As in the configuration: `netlink`, `sysinfo`, `synthetic`, `csv`.
+    fn name(&self) -> &'static str;
+
+    /// Fills `reading` anew. The first reading reports every watched link as added.
+    ///
+    /// A failed reading of one link leaves it out of `counters`: it is never a 0. Time is asked of `clock` at the moment of the
+    /// reading, not before.
+    ///
+    /// # Errors
+    /// Nothing could be read; `reading` is empty then. The source stays usable, and changes that it saw come with the next
+    /// reading. [`CounterError::Ended`] is the end of a source that has one.
+    fn read(&mut self, clock: &dyn Clock, reading: &mut Reading) -> Result<(), CounterError>;
+}
+
+/// Why counters could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum CounterError {
+    /// A call to the system failed, or the kernel answered with an error.
+    #[error("{what}")]
+    System {
+        /// What was being done.
+        what: &'static str,
+        /// The system's answer.
+        #[source]
+        error: io::Error,
+    },
+    /// What the kernel sent makes no sense.
+    #[error("the kernel's answer cannot be understood: {0}")]
+    Malformed(&'static str),
+    /// This system has no such source.
+    #[error("there are no {0} counters on this system; choose another source")]
+    Unavailable(&'static str),
+    /// A row of a file cannot be used. The next reading goes on behind it.
+    #[error("{file}:{line}: {reason}")]
+    Row {
+        /// The file.
+        file: String,
+        /// Its line, from 1.
+        line: u64,
+        /// What is wrong, and what would be right.
+        reason: String,
+    },
+    /// There is no more to read.
+    #[error("the counters have ended")]
+    Ended,
+}
+
+impl CounterError {
+    /// The end of the source, rather than a failure.
+    pub fn is_end(&self) -> bool {
+        matches!(self, Self::Ended)
+    }
+
+    fn system(what: &'static str, error: impl Into<io::Error>) -> Self {
+        Self::System { what, error: error.into() }
+    }
+}
+
+/// Which source to open.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum SourceChoice {
+    /// `netlink`, or `sysinfo` where that is refused.
+    #[default]
+    Auto,
+    /// The kernel's routing netlink, rtnetlink(7).
+    Netlink,
+    /// The crate sysinfo.
+    Sysinfo,
+    /// Made-up traffic.
+    Synthetic(Shape),
+}
+
+/// Opens the source that is wanted, for the links that `selection` watches. `root` is where `/sys` stands: `/`.
+///
+/// # Errors
+/// The source was asked for by name and is not to be had. `Auto` falls back, with a warning in the log that says why.
+pub fn open(choice: SourceChoice, root: &Path, selection: Selection) -> Result<Box<dyn CounterSource>, CounterError> {
+    Ok(match choice {
+        SourceChoice::Netlink => netlink(root, selection)?,
+        SourceChoice::Sysinfo => Box::new(sysinfo::Sysinfo::new(root, selection)?),
+        SourceChoice::Synthetic(shape) => Box::new(synthetic::Synthetic::new(shape, selection)),
+        SourceChoice::Auto => match netlink(root, selection.clone()) {
+            Ok(source) => source,
+            Err(error) => {
+                let why = crate::exit::chain(&error);
+                log::warn!("netlink counters are not to be had ({why}); reading them by sysinfo, which costs more");
+                Box::new(sysinfo::Sysinfo::new(root, selection)?)
+            }
+        },
+    })
+}
+
+#[cfg(target_os = "linux")]
+fn netlink(root: &Path, selection: Selection) -> Result<Box<dyn CounterSource>, CounterError> {
+    Ok(Box::new(netlink::Netlink::open(root, selection)?))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn netlink(_: &Path, _: Selection) -> Result<Box<dyn CounterSource>, CounterError> {
+    Err(CounterError::Unavailable("netlink"))
+}
+
+impl Reading {
+    /// Forgets everything and keeps the memory.
+    pub fn clear(&mut self) {
+        (self.at, self.boottime) = Default::default();
+        self.counters.clear();
+        self.changes.clear();
+    }
+}
+
+impl FromStr for SourceChoice {
+    type Err = String;
+
+    /// As in the configuration.
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(match text {
+            "auto" => Self::Auto,
+            "netlink" => Self::Netlink,
+            "sysinfo" => Self::Sysinfo,
+            "synthetic" => Self::Synthetic(Shape::default()),
+            other => return Err(format!("`{other}` is no source; known are auto, netlink, sysinfo, synthetic")),
+        })
+    }
+}
+
+impl fmt::Display for Came {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Appeared => f.write_str("appeared"),
+            Self::RenamedFrom(name) => write!(f, "renamed from {name}"),
+            Self::Released => f.write_str("released by its bond"),
+        }
+    }
+}
+
+impl fmt::Display for Left {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gone => f.write_str("gone"),
+            Self::RenamedTo(name) => write!(f, "renamed to {name}"),
+            Self::Enslaved => f.write_str("became the slave of a bond"),
+        }
+    }
+}

@@ -1,0 +1,422 @@
+//! Netlink messages: what is asked, and what the answers say. Pure: bytes in, values out, and no bytes that panic.
+//!
+//! Formats are those of netlink(7) and rtnetlink(7), in the machine's byte order; the numbers are those of the kernel's headers,
+//! named here once.
+
+/// uapi/linux/netlink.h: types of control messages.
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLMSG_OVERRUN: u16 = 4;
+/// uapi/linux/netlink.h: flags.
+const NLM_F_REQUEST: u16 = 0x001;
+const NLM_F_DUMP_INTR: u16 = 0x010;
+const NLM_F_DUMP: u16 = 0x300;
+/// uapi/linux/netlink.h: the two highest bits of an attribute's type are flags.
+const NLA_TYPE_MASK: u16 = 0x3fff;
+/// uapi/linux/rtnetlink.h: types of messages.
+const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
+const RTM_GETLINK: u16 = 18;
+const RTM_NEWSTATS: u16 = 92;
+const RTM_GETSTATS: u16 = 94;
+/// uapi/linux/rtnetlink.h: leave the statistics out of a link's message; a kernel that does not know the bit passes it over.
+const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
+/// uapi/linux/if_link.h: attributes of a link.
+const IFLA_IFNAME: u16 = 3;
+const IFLA_WIRELESS: u16 = 11;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_EXT_MASK: u16 = 29;
+/// uapi/linux/if_link.h: attributes within `IFLA_LINKINFO`.
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_SLAVE_KIND: u16 = 4;
+/// uapi/linux/if_link.h: the attribute that holds a `struct rtnl_link_stats64`, and its bit in the filter.
+const IFLA_STATS_LINK_64: u16 = 1;
+const IFLA_STATS_LINK_64_FILTER: u32 = 1 << (IFLA_STATS_LINK_64 - 1);
+/// uapi/linux/if_link.h: where `rx_bytes` and `tx_bytes` stand in `struct rtnl_link_stats64`.
+const STATS64_RX_BYTES: usize = 16;
+const STATS64_TX_BYTES: usize = 24;
+/// uapi/linux/if.h: `ifi_flags`.
+const IFF_UP: u32 = 1 << 0;
+const IFF_LOOPBACK: u32 = 1 << 3;
+const IFF_RUNNING: u32 = 1 << 6;
+
+/// `struct nlmsghdr`, `struct ifinfomsg`, `struct if_stats_msg` and `struct rtattr`: their lengths.
+const HEADER_BYTES: usize = 16;
+const IFINFOMSG_BYTES: usize = 16;
+const IF_STATS_MSG_BYTES: usize = 12;
+const RTATTR_BYTES: usize = 4;
+
+/// The request for all links, without their statistics and virtual functions.
+const GET_LINKS_BYTES: usize = HEADER_BYTES + IFINFOMSG_BYTES + RTATTR_BYTES + 4;
+/// The request for statistics.
+const GET_STATS_BYTES: usize = HEADER_BYTES + IF_STATS_MSG_BYTES;
+
+/// One message of a datagram.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Message<'a> {
+    /// Copied from the request that it answers.
+    pub(super) seq: u32,
+    /// What was dumped changed meanwhile.
+    pub(super) interrupted: bool,
+    pub(super) body: Body<'a>,
+}
+
+/// What a message says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Body<'a> {
+    /// The dump is at its end.
+    Done,
+    /// The request failed, or the dump did, by this errno; 0 is an acknowledgement.
+    Error(i32),
+    /// There is, or is now, such a link.
+    NewLink(Link<'a>),
+    /// There is no such link any more.
+    DelLink(u32),
+    /// Bytes received and sent by a link.
+    Stats { ifindex: u32, rx_bytes: u64, tx_bytes: u64 },
+    /// Nothing that matters here.
+    Other,
+}
+
+/// A link, as `RTM_NEWLINK` tells it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Link<'a> {
+    pub(super) ifindex: u32,
+    pub(super) name: &'a [u8],
+    /// Empty where the kernel names none.
+    pub(super) kind: &'a [u8],
+    /// Empty where it has no master, or one of no kind.
+    pub(super) slave_kind: &'a [u8],
+    pub(super) up: bool,
+    pub(super) loopback: bool,
+}
+
+/// A message or attribute whose length cannot be right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Malformed;
+
+/// The messages of a datagram. It ends at the first that is malformed.
+#[derive(Debug)]
+pub(super) struct Messages<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Messages<'a> {
+    pub(super) fn new(datagram: &'a [u8]) -> Self {
+        Self { rest: datagram }
+    }
+}
+
+impl<'a> Iterator for Messages<'a> {
+    type Item = Result<Message<'a>, Malformed>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let message = message(&mut self.rest);
+        if message.is_none() {
+            self.rest = &[];
+        }
+        Some(message.ok_or(Malformed))
+    }
+}
+
+#[inline]
+fn message<'a>(rest: &mut &'a [u8]) -> Option<Message<'a>> {
+    let length = u32_at(rest, 0)? as usize;
+    let (kind, flags, seq) = (u16_at(rest, 4)?, u16_at(rest, 6)?, u32_at(rest, 8)?);
+    let payload = rest.get(HEADER_BYTES..length)?;
+    *rest = rest.get(aligned(length)..).unwrap_or_default();
+    let body = match kind {
+        RTM_NEWSTATS => stats(payload)?,
+        RTM_NEWLINK => link(payload)?.map_or(Body::Other, Body::NewLink),
+        RTM_DELLINK => link(payload)?.map_or(Body::Other, |link| Body::DelLink(link.ifindex)),
+        NLMSG_DONE => match i32_at(payload, 0) {
+            Some(status) if status < 0 => Body::Error(status.saturating_neg()),
+            _ => Body::Done,
+        },
+        NLMSG_ERROR => Body::Error(i32_at(payload, 0)?.saturating_neg()),
+        NLMSG_OVERRUN => return None,
+        _ => Body::Other,
+    };
+    Some(Message { seq, interrupted: flags & NLM_F_DUMP_INTR != 0, body })
+}
+
+/// `Some(None)` is a message about a link that does not tell its state: a bridge's about its port (which, deleted, is still a
+/// link), or a wireless event.
+#[inline(never)]
+fn link(payload: &[u8]) -> Option<Option<Link<'_>>> {
+    let (family, ifindex, flags) = (*payload.first()?, u32_at(payload, 4)?, u32_at(payload, 8)?);
+    let mut link = Link {
+        ifindex,
+        up: flags & IFF_UP != 0 && flags & IFF_RUNNING != 0,
+        loopback: flags & IFF_LOOPBACK != 0,
+        ..Link::default()
+    };
+    let mut rest = payload.get(IFINFOMSG_BYTES..)?;
+    let mut partial = family != 0 || ifindex == 0;
+    while let Some((kind, value)) = attribute(&mut rest)? {
+        match kind {
+            IFLA_IFNAME => link.name = text(value),
+            IFLA_WIRELESS => partial = true,
+            IFLA_LINKINFO => {
+                let mut rest = value;
+                while let Some((kind, value)) = attribute(&mut rest)? {
+                    match kind {
+                        IFLA_INFO_KIND => link.kind = text(value),
+                        IFLA_INFO_SLAVE_KIND => link.slave_kind = text(value),
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Some((!partial).then_some(link))
+}
+
+#[inline]
+fn stats<'a>(payload: &[u8]) -> Option<Body<'a>> {
+    let ifindex = u32_at(payload, 4)?;
+    let mut rest = payload.get(IF_STATS_MSG_BYTES..)?;
+    while let Some((kind, value)) = attribute(&mut rest)? {
+        if kind == IFLA_STATS_LINK_64 {
+            let (rx_bytes, tx_bytes) = (u64_at(value, STATS64_RX_BYTES)?, u64_at(value, STATS64_TX_BYTES)?);
+            return Some(Body::Stats { ifindex, rx_bytes, tx_bytes });
+        }
+    }
+    Some(Body::Other)
+}
+
+/// The next attribute; `Some(None)` at the end, `None` if its length cannot be right.
+#[inline]
+fn attribute<'a>(rest: &mut &'a [u8]) -> Option<Option<(u16, &'a [u8])>> {
+    if rest.is_empty() {
+        return Some(None);
+    }
+    let length = usize::from(u16_at(rest, 0)?);
+    let kind = u16_at(rest, 2)? & NLA_TYPE_MASK;
+    let value = rest.get(RTATTR_BYTES..length)?;
+    *rest = rest.get(aligned(length)..).unwrap_or_default();
+    Some(Some((kind, value)))
+}
+
+/// Up to the NUL that ends it.
+fn text(value: &[u8]) -> &[u8] {
+    value.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+/// Asks for all links.
+pub(super) fn get_links(seq: u32) -> [u8; GET_LINKS_BYTES] {
+    let mut request = [0; GET_LINKS_BYTES];
+    header(&mut request, RTM_GETLINK, NLM_F_DUMP, seq);
+    let mask = HEADER_BYTES + IFINFOMSG_BYTES;
+    request[mask..mask + 2].copy_from_slice(&8u16.to_ne_bytes());
+    request[mask + 2..mask + 4].copy_from_slice(&IFLA_EXT_MASK.to_ne_bytes());
+    request[mask + 4..].copy_from_slice(&RTEXT_FILTER_SKIP_STATS.to_ne_bytes());
+    request
+}
+
+/// Asks for the statistics of one link, or of all.
+pub(super) fn get_stats(seq: u32, ifindex: Option<u32>) -> [u8; GET_STATS_BYTES] {
+    let mut request = [0; GET_STATS_BYTES];
+    header(&mut request, RTM_GETSTATS, if ifindex.is_some() { 0 } else { NLM_F_DUMP }, seq);
+    request[HEADER_BYTES + 4..HEADER_BYTES + 8].copy_from_slice(&ifindex.unwrap_or(0).to_ne_bytes());
+    request[HEADER_BYTES + 8..].copy_from_slice(&IFLA_STATS_LINK_64_FILTER.to_ne_bytes());
+    request
+}
+
+/// Asks for the statistics of each of these links; the requests are numbered by [`set_seqs`].
+pub(super) fn get_stats_of_each(ifindexes: impl Iterator<Item = u32>) -> Vec<u8> {
+    ifindexes.flat_map(|ifindex| get_stats(0, Some(ifindex))).collect()
+}
+
+/// Numbers the requests of [`get_stats_of_each`].
+pub(super) fn set_seqs(requests: &mut [u8], first: u32) {
+    for (nth, request) in (0u32..).zip(requests.chunks_exact_mut(GET_STATS_BYTES)) {
+        request[8..12].copy_from_slice(&first.wrapping_add(nth).to_ne_bytes());
+    }
+}
+
+fn header(request: &mut [u8], kind: u16, flags: u16, seq: u32) {
+    let length = request.len() as u32;
+    request[0..4].copy_from_slice(&length.to_ne_bytes());
+    request[4..6].copy_from_slice(&kind.to_ne_bytes());
+    request[6..8].copy_from_slice(&(NLM_F_REQUEST | flags).to_ne_bytes());
+    request[8..12].copy_from_slice(&seq.to_ne_bytes());
+}
+
+/// Messages and attributes begin at multiples of 4.
+fn aligned(length: usize) -> usize {
+    length.next_multiple_of(4)
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..at + 2)?.try_into().ok().map(u16::from_ne_bytes)
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)
+}
+
+fn i32_at(bytes: &[u8], at: usize) -> Option<i32> {
+    bytes.get(at..at + 4)?.try_into().ok().map(i32::from_ne_bytes)
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    bytes.get(at..at + 8)?.try_into().ok().map(u64::from_ne_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An attribute, padded.
+    fn attribute_of(kind: u16, value: &[u8]) -> Vec<u8> {
+        let length = (RTATTR_BYTES + value.len()) as u16;
+        let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
+        bytes.extend_from_slice(value);
+        bytes.resize(aligned(bytes.len()), 0);
+        bytes
+    }
+
+    fn message_of(kind: u16, flags: u16, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0; HEADER_BYTES];
+        bytes.extend_from_slice(payload);
+        header(&mut bytes, kind, flags, 7);
+        bytes.resize(aligned(bytes.len()), 0);
+        bytes
+    }
+
+    fn ifinfomsg(family: u8, ifindex: u32, flags: u32) -> Vec<u8> {
+        let mut bytes = vec![family, 0, 0, 0];
+        bytes.extend([ifindex.to_ne_bytes(), flags.to_ne_bytes(), [0; 4]].concat());
+        bytes
+    }
+
+    /// A link as the kernel tells it, with some attributes that are of no interest.
+    fn link_of(kind: u16, family: u8, more: &[Vec<u8>]) -> Vec<u8> {
+        let mut payload = ifinfomsg(family, 5, IFF_UP | IFF_RUNNING);
+        payload.extend(attribute_of(IFLA_IFNAME, b"eth0\0"));
+        payload.extend(attribute_of(4, &1500u32.to_ne_bytes()));
+        payload.extend(more.concat());
+        message_of(kind, 0, &payload)
+    }
+
+    fn stats_of(ifindex: u32, rx_bytes: u64, tx_bytes: u64, flags: u16) -> Vec<u8> {
+        let mut values = [0u64; 25];
+        (values[2], values[3]) = (rx_bytes, tx_bytes);
+        let mut payload = vec![0; 4];
+        payload.extend([ifindex.to_ne_bytes(), IFLA_STATS_LINK_64_FILTER.to_ne_bytes()].concat());
+        // Where 64-bit values must be aligned, the kernel pads with an empty attribute.
+        payload.extend(attribute_of(0, &[]));
+        payload.extend(attribute_of(IFLA_STATS_LINK_64, &values.map(u64::to_ne_bytes).concat()));
+        message_of(RTM_NEWSTATS, flags, &payload)
+    }
+
+    fn bodies(datagram: &[u8]) -> Vec<Result<Body<'_>, Malformed>> {
+        Messages::new(datagram).map(|message| message.map(|message| message.body)).collect()
+    }
+
+    #[test]
+    fn reads_statistics() {
+        let mut datagram = stats_of(3, 1 << 40, 7, 0);
+        datagram.extend(stats_of(4, 0, u64::MAX, NLM_F_DUMP_INTR));
+        datagram.extend(message_of(NLMSG_DONE, 0, &0i32.to_ne_bytes()));
+        let messages: Vec<_> = Messages::new(&datagram).collect::<Result<_, _>>().unwrap();
+        assert_eq!(messages[0].body, Body::Stats { ifindex: 3, rx_bytes: 1 << 40, tx_bytes: 7 });
+        assert_eq!(messages[1].body, Body::Stats { ifindex: 4, rx_bytes: 0, tx_bytes: u64::MAX });
+        assert_eq!(messages[2].body, Body::Done);
+        assert_eq!(
+            messages.iter().map(|m| (m.seq, m.interrupted)).collect::<Vec<_>>(),
+            [(7, false), (7, true), (7, false)]
+        );
+    }
+
+    #[test]
+    fn reads_links() {
+        let info = [attribute_of(IFLA_INFO_KIND, b"vlan\0"), attribute_of(IFLA_INFO_SLAVE_KIND, b"bond\0")].concat();
+        // The kernel marks nests in some versions.
+        let more = [attribute_of(IFLA_LINKINFO | 0x8000, &info)];
+        let link = Link { ifindex: 5, name: b"eth0", kind: b"vlan", slave_kind: b"bond", up: true, loopback: false };
+        assert_eq!(bodies(&link_of(RTM_NEWLINK, 0, &more)), [Ok(Body::NewLink(link))]);
+        assert_eq!(bodies(&link_of(RTM_DELLINK, 0, &[])), [Ok(Body::DelLink(5))]);
+        let mut loopback = ifinfomsg(0, 1, IFF_UP | IFF_LOOPBACK);
+        loopback.extend(attribute_of(IFLA_IFNAME, b"lo"));
+        let link = Link { ifindex: 1, name: b"lo", loopback: true, ..Link::default() };
+        assert_eq!(bodies(&message_of(RTM_NEWLINK, 0, &loopback)), [Ok(Body::NewLink(link))]);
+    }
+
+    #[test]
+    fn a_port_that_leaves_its_bridge_is_still_a_link() {
+        const AF_BRIDGE: u8 = 7;
+        assert_eq!(bodies(&link_of(RTM_DELLINK, AF_BRIDGE, &[])), [Ok(Body::Other)]);
+        assert_eq!(bodies(&link_of(RTM_NEWLINK, AF_BRIDGE, &[])), [Ok(Body::Other)]);
+    }
+
+    #[test]
+    fn a_wireless_event_tells_no_state() {
+        let event = attribute_of(IFLA_WIRELESS, &[0; 8]);
+        assert_eq!(bodies(&link_of(RTM_NEWLINK, 0, &[event])), [Ok(Body::Other)]);
+    }
+
+    #[test]
+    fn reads_refusals() {
+        let refusal = |errno: i32| [(-errno).to_ne_bytes().to_vec(), vec![0; HEADER_BYTES]].concat();
+        assert_eq!(bodies(&message_of(NLMSG_ERROR, 0, &refusal(95))), [Ok(Body::Error(95))]);
+        assert_eq!(bodies(&message_of(NLMSG_ERROR, 0, &i32::MIN.to_ne_bytes())), [Ok(Body::Error(i32::MAX))]);
+        assert_eq!(bodies(&message_of(NLMSG_DONE, 0, &(-4i32).to_ne_bytes())), [Ok(Body::Error(4))]);
+        assert_eq!(bodies(&message_of(NLMSG_OVERRUN, 0, &[])), [Err(Malformed)]);
+    }
+
+    #[test]
+    fn a_wrong_length_ends_the_datagram() {
+        let good = stats_of(3, 1, 2, 0);
+        for length in [0u32, 15, 1_000, u32::MAX] {
+            let mut datagram = good.clone();
+            datagram.extend(&good);
+            let second = good.len();
+            datagram[second..second + 4].copy_from_slice(&length.to_ne_bytes());
+            let bodies = bodies(&datagram);
+            assert_eq!(bodies.len(), 2, "{length}");
+            assert!(bodies[0].is_ok() && bodies[1].is_err(), "{length}");
+        }
+        // An attribute of length 0 would be read for ever.
+        let mut datagram = link_of(RTM_NEWLINK, 0, &[]);
+        let name = HEADER_BYTES + IFINFOMSG_BYTES;
+        datagram[name..name + 2].copy_from_slice(&0u16.to_ne_bytes());
+        assert_eq!(bodies(&datagram), [Err(Malformed)]);
+    }
+
+    #[test]
+    fn requests_have_their_length_and_number() {
+        assert_eq!(u32_at(&get_links(9), 0), Some(40));
+        assert_eq!((u32_at(&get_stats(9, None), 0), u32_at(&get_stats(9, None), 8)), (Some(28), Some(9)));
+        let mut each = get_stats_of_each([3, 5].into_iter());
+        set_seqs(&mut each, u32::MAX);
+        assert_eq!((u32_at(&each, 8), u32_at(&each, 20)), (Some(u32::MAX), Some(3)));
+        assert_eq!((u32_at(&each, 28 + 8), u32_at(&each, 28 + 20)), (Some(0), Some(5)));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_panic_and_all_end(datagram in proptest::collection::vec(proptest::num::u8::ANY, 0..600)) {
+            let count = Messages::new(&datagram).count();
+            assert!(count <= datagram.len() / HEADER_BYTES + 1);
+        }
+
+        #[test]
+        fn no_damage_panics(at in 0usize..400, byte in proptest::num::u8::ANY, cut in 0usize..500) {
+            let info = attribute_of(IFLA_INFO_KIND, b"veth\0");
+            let mut datagram = link_of(RTM_NEWLINK, 0, &[attribute_of(IFLA_LINKINFO, &info)]);
+            datagram.extend(stats_of(3, 1, 2, 0));
+            datagram.extend(message_of(NLMSG_ERROR, 0, &[255; 20]));
+            let at = at % datagram.len();
+            datagram[at] = byte;
+            datagram.truncate(cut);
+            assert!(Messages::new(&datagram).count() <= datagram.len() / HEADER_BYTES + 1);
+        }
+    }
+}

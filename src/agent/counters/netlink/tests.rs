@@ -1,0 +1,87 @@
+//! The source on the kernel that runs the tests, on its loopback, which every namespace has.
+
+use super::super::{Came, LinkChange};
+use super::*;
+use crate::clock::SystemClock;
+
+fn source(pattern: &str) -> Netlink {
+    Netlink::open(Path::new("/"), Selection::new(&[pattern.to_owned()], &[], &[])).unwrap()
+}
+
+fn read(source: &mut Netlink) -> Reading {
+    let mut reading = Reading::default();
+    source.read(&SystemClock::default(), &mut reading).unwrap();
+    reading
+}
+
+#[test]
+fn the_loopback_is_there_and_told_once() {
+    let mut source = source("lo");
+    let first = read(&mut source);
+    let [LinkChange::Added(link, Came::Appeared)] = &first.changes[..] else { panic!("{:?}", first.changes) };
+    assert_eq!((link.name.as_str(), &link.kind, link.ifindex), ("lo", &LinkKind::Loopback, 1));
+    let second = read(&mut source);
+    assert!(second.at > first.at && second.boottime >= first.boottime);
+    assert_eq!((second.changes.len(), second.counters.len()), (0, 1));
+    assert!(second.counters[0].rx_bytes >= first.counters[0].rx_bytes);
+}
+
+#[test]
+fn an_answer_longer_than_the_buffer_is_asked_for_again() {
+    let mut source = source("lo");
+    source.buffer = Buffer::of(16);
+    // The table too: it is of longer messages.
+    source.events = None;
+    let reading = read(&mut source);
+    assert_eq!((reading.counters.len(), reading.changes.len()), (1, 1));
+    assert_eq!(read(&mut source).counters.len(), 1);
+}
+
+#[test]
+fn one_by_one_says_the_same_as_all_at_once() {
+    let mut source = source("lo");
+    let all = read(&mut source);
+    source.plan = Plan::Singly { requests: get_stats_of_each([1].into_iter()), count: 1 };
+    for _ in 0..3 {
+        let one = read(&mut source);
+        assert_eq!((one.counters.len(), one.counters[0].ifindex), (1, 1));
+        assert!(one.counters[0].rx_bytes >= all.counters[0].rx_bytes);
+    }
+}
+
+#[test]
+fn a_link_that_went_away_is_left_out() {
+    let mut source = source("lo");
+    read(&mut source);
+    let requests = get_stats_of_each([u32::MAX >> 1, 1, (u32::MAX >> 1) - 1].into_iter());
+    source.plan = Plan::Singly { requests, count: 3 };
+    assert_eq!(read(&mut source).counters.len(), 1);
+    source.plan = Plan::Singly { requests: Vec::new(), count: 0 };
+    assert_eq!(read(&mut source).counters, []);
+}
+
+#[test]
+fn after_a_failure_it_is_usable() {
+    let mut source = source("lo");
+    read(&mut source);
+    // A request that the kernel refuses: a family of statistics that does not exist.
+    let mut requests = get_stats_of_each([1].into_iter());
+    requests[4..6].copy_from_slice(&u16::MAX.to_ne_bytes());
+    source.plan = Plan::Singly { requests, count: 1 };
+    let mut reading = Reading::default();
+    let error = source.read(&SystemClock::default(), &mut reading).unwrap_err();
+    assert!(matches!(error, CounterError::System { .. }), "{error}");
+    assert_eq!(reading, Reading::default());
+    source.plan = Plan::Dump;
+    assert_eq!(read(&mut source).counters.len(), 1);
+}
+
+#[test]
+fn losing_what_was_told_changes_nothing() {
+    let mut source = source("lo");
+    read(&mut source);
+    source.events = None;
+    let reading = read(&mut source);
+    assert_eq!((reading.counters.len(), reading.changes.len()), (1, 0));
+    assert!(source.events.is_some());
+}

@@ -1,0 +1,337 @@
+//! Made-up traffic, for tests and simulations: what a small host's links might carry, and the troubles they might have.
+//!
+//! Everything follows from the seed and the time since the first reading, however often it is read. The links are `syn0`, `syn1`
+//! …, 100 Mbit/s each, of no kind. Each carries a daily curve (around 20 Mbit/s received; sent is a tenth of it) with noise, and
+//! bursts:
+//!
+//! | link | bursts | trouble |
+//! |---|---|---|
+//! | `syn0` | 92 to 98 Mbit/s received from second 5 to second 15 of every 30 s | none |
+//! | `syn1`, and each fourth after it | seeded: in one of 4 minutes, 5 to 34 s of 70 to 98 Mbit/s | counters of 32 bits, which wrap, the first time within 20 s |
+//! | `syn2`, and each fourth after it | likewise | once in 10 minutes the counters begin anew at 0 |
+//! | `syn3`, and each fourth after it | likewise | once in 2 minutes it is gone for 10 s, and comes back as another link |
+//! | `syn4`, and each fourth after it | likewise | none |
+//!
+//! Outside its bursts no link receives more than 40 Mbit/s, so that a limit of 80 Mbit/s on `syn0` is raised within 6 s of the
+//! start and cleared 10 s later, again and again.
+
+use std::time::Duration;
+
+use super::table::LinkTable;
+use super::{CounterBits, CounterError, CounterSource, Counters, LinkInfo, LinkKind, Reading};
+use crate::agent::watch::Selection;
+use crate::clock::Clock;
+use crate::units::BitRate;
+
+/// What each link can carry, and its driver says so.
+const SPEED: BitRate = BitRate::from_bps(100_000_000);
+/// The middle of the daily curve.
+const MEAN_BPS: f64 = 20_000_000.0;
+/// How far the daily curve goes from its middle, and the noise from the curve.
+const SWING: f64 = 0.6;
+const NOISE: f64 = 0.15;
+/// What is sent, of what is received.
+const SENT: f64 = 0.1;
+/// The bursts of `syn0`: every so many seconds, in these seconds.
+const BEAT_S: u64 = 30;
+const BEAT_BURST_S: std::ops::Range<u64> = 5..15;
+/// Resets of `syn2` and absences of `syn3`: one in so many seconds.
+const RESET_EVERY_S: u64 = 600;
+const ABSENT_EVERY_S: u64 = 120;
+const ABSENT_FOR_S: u64 = 10;
+const DAY_S: f64 = 86_400.0;
+
+/// How much is made up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// The same seed makes the same traffic.
+    pub seed: u64,
+    /// How many links there are.
+    pub interfaces: u32,
+    /// Links have the troubles of the table above; without, they only have its bursts.
+    pub troubles: bool,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self { seed: 1, interfaces: 4, troubles: true }
+    }
+}
+
+/// Traffic of a [`Shape`], as long as it is read.
+#[derive(Debug)]
+pub struct Synthetic {
+    shape: Shape,
+    links: Vec<Link>,
+    table: LinkTable,
+    /// `CLOCK_MONOTONIC` at the first reading.
+    began: Option<Duration>,
+}
+
+/// One link as it stands at the start of a second.
+#[derive(Debug)]
+struct Link {
+    second: u64,
+    rx_bytes: u64,
+    tx_bytes: u64,
+    /// How often it came back as another link.
+    life: u32,
+    present: bool,
+}
+
+/// What makes the traffic of one link: all of it follows from these and the second.
+#[derive(Clone, Copy)]
+struct Traffic {
+    shape: Shape,
+    number: u32,
+}
+
+/// A link's trouble.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    None,
+    Narrow,
+    Resets,
+    Flaps,
+}
+
+impl Synthetic {
+    /// A source of `shape`, for the links that `selection` watches. Its time begins at the first reading.
+    pub fn new(shape: Shape, selection: Selection) -> Self {
+        let links = (0..shape.interfaces).map(|number| Link::new(Traffic { shape, number })).collect();
+        Self { shape, links, table: LinkTable::new(selection), began: None }
+    }
+
+    /// The time that this source has lived at `now`.
+    fn elapsed(&mut self, now: Duration) -> Duration {
+        now.saturating_sub(*self.began.get_or_insert(now))
+    }
+}
+
+impl CounterSource for Synthetic {
+    fn name(&self) -> &'static str {
+        "synthetic"
+    }
+
+    fn read(&mut self, clock: &dyn Clock, reading: &mut Reading) -> Result<(), CounterError> {
+        reading.clear();
+        (reading.at, reading.boottime) = (clock.monotonic(), clock.boottime());
+        let elapsed = self.elapsed(reading.at);
+        self.table.mark();
+        for number in 0..self.shape.interfaces {
+            let traffic = Traffic { shape: self.shape, number };
+            let link = &mut self.links[number as usize];
+            link.advance(traffic, elapsed.as_secs());
+            if !link.present {
+                continue;
+            }
+            let info = link.info(traffic);
+            let counters = link.counters(traffic, elapsed, info.ifindex);
+            self.table.put(info, |_| Some(SPEED));
+            if self.table.watches(counters.ifindex) {
+                reading.counters.push(counters);
+            }
+        }
+        self.table.sweep();
+        self.table.take_changes(&mut reading.changes);
+        Ok(())
+    }
+}
+
+impl Link {
+    fn new(traffic: Traffic) -> Self {
+        // A narrow counter begins 50 MB before its wrap, so that it is seen within half a minute.
+        let rx_bytes = if traffic.trouble() == Trouble::Narrow { (1 << 32) - 50_000_000 } else { 0 };
+        Self { second: 0, rx_bytes, tx_bytes: 0, life: 0, present: true }
+    }
+
+    /// Lives on until the start of the second `to`.
+    fn advance(&mut self, traffic: Traffic, to: u64) {
+        while self.second < to {
+            let (rx, tx) = traffic.bytes(self.second);
+            self.rx_bytes += rx;
+            self.tx_bytes += tx;
+            self.second += 1;
+            let present = !traffic.absent(self.second);
+            let back = present && !self.present;
+            if back || traffic.resets(self.second) {
+                (self.rx_bytes, self.tx_bytes) = (0, 0);
+            }
+            self.life += u32::from(back);
+            self.present = present;
+        }
+    }
+
+    fn info(&self, traffic: Traffic) -> LinkInfo {
+        LinkInfo {
+            ifindex: 1 + traffic.number + self.life * traffic.shape.interfaces,
+            name: format!("syn{}", traffic.number),
+            kind: LinkKind::Physical,
+            up: true,
+            enslaved: false,
+            speed: None,
+        }
+    }
+
+    /// Within a second, bytes come evenly.
+    fn counters(&self, traffic: Traffic, elapsed: Duration, ifindex: u32) -> Counters {
+        let (rx, tx) = traffic.bytes(self.second);
+        let part = |bytes: u64| bytes * u64::from(elapsed.subsec_nanos()) / 1_000_000_000;
+        let (bits, mask) = match traffic.trouble() {
+            Trouble::Narrow => (CounterBits::B32, u64::from(u32::MAX)),
+            _ => (CounterBits::B64, u64::MAX),
+        };
+        let (rx_bytes, tx_bytes) = ((self.rx_bytes + part(rx)) & mask, (self.tx_bytes + part(tx)) & mask);
+        Counters { ifindex, rx_bytes, tx_bytes, bits }
+    }
+}
+
+impl Traffic {
+    fn trouble(self) -> Trouble {
+        match self.number % 4 {
+            _ if !self.shape.troubles => Trouble::None,
+            1 => Trouble::Narrow,
+            2 => Trouble::Resets,
+            3 => Trouble::Flaps,
+            _ => Trouble::None,
+        }
+    }
+
+    /// Bytes received and sent in one second.
+    fn bytes(self, second: u64) -> (u64, u64) {
+        let bps = self.burst(second).unwrap_or_else(|| {
+            let phase = std::f64::consts::TAU * (second as f64 / DAY_S);
+            MEAN_BPS * (1.0 + SWING * phase.sin() + NOISE * (2.0 * self.dice(second, "noise").f64() - 1.0))
+        });
+        ((bps / 8.0) as u64, (bps * SENT / 8.0) as u64)
+    }
+
+    /// The rate of the burst that this second belongs to, in bit/s.
+    fn burst(self, second: u64) -> Option<f64> {
+        let mut height = self.dice(second, "height");
+        if self.number == 0 {
+            return BEAT_BURST_S.contains(&(second % BEAT_S)).then(|| 92e6 + 6e6 * height.f64());
+        }
+        let mut minute = self.dice(second / 60, "burst");
+        let (bursts, start, length) = (minute.u8(0..4) == 0, minute.u64(0..25), minute.u64(5..35));
+        (bursts && (start..start + length).contains(&(second % 60))).then(|| 70e6 + 28e6 * height.f64())
+    }
+
+    fn resets(self, second: u64) -> bool {
+        self.trouble() == Trouble::Resets
+            && second % RESET_EVERY_S == self.dice(second / RESET_EVERY_S, "reset").u64(60..RESET_EVERY_S)
+    }
+
+    fn absent(self, second: u64) -> bool {
+        if self.trouble() != Trouble::Flaps {
+            return false;
+        }
+        let start = self.dice(second / ABSENT_EVERY_S, "absence").u64(20..ABSENT_EVERY_S - ABSENT_FOR_S);
+        (start..start + ABSENT_FOR_S).contains(&(second % ABSENT_EVERY_S))
+    }
+
+    /// Dice that always fall the same way for one link, one moment and one purpose.
+    fn dice(self, moment: u64, purpose: &str) -> fastrand::Rng {
+        let purpose = purpose.bytes().fold(0u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
+        let mut mixed = self.shape.seed;
+        for part in [u64::from(self.number), moment, purpose] {
+            mixed = fastrand::Rng::with_seed(mixed ^ part.wrapping_mul(0x9e37_79b9_7f4a_7c15)).u64(..);
+        }
+        fastrand::Rng::with_seed(mixed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Came, Left, LinkChange};
+    use super::*;
+    use crate::clock::ManualClock;
+    use chrono::DateTime;
+
+    fn source(shape: Shape) -> (Synthetic, ManualClock) {
+        (Synthetic::new(shape, Selection::default()), ManualClock::new(DateTime::UNIX_EPOCH))
+    }
+
+    /// Readings at each of `seconds`, ascending.
+    fn readings(shape: Shape, seconds: impl Iterator<Item = u64>) -> Vec<Reading> {
+        let (mut source, clock) = source(shape);
+        let mut now = 0;
+        let mut reading = Reading::default();
+        seconds
+            .map(|second| {
+                clock.advance(Duration::from_secs(second - now));
+                now = second;
+                source.read(&clock, &mut reading).unwrap();
+                reading.clone()
+            })
+            .collect()
+    }
+
+    fn rx(reading: &Reading, ifindex: u32) -> Option<u64> {
+        reading.counters.iter().find(|c| c.ifindex == ifindex).map(|c| c.rx_bytes)
+    }
+
+    #[test]
+    fn the_first_link_bursts_as_documented() {
+        let readings = readings(Shape::default(), 0..120);
+        for (second, pair) in (0..).zip(readings.windows(2)) {
+            let bps = 8 * (rx(&pair[1], 1).unwrap() - rx(&pair[0], 1).unwrap());
+            if BEAT_BURST_S.contains(&(second % BEAT_S)) {
+                assert!((91_000_000..=98_000_000).contains(&bps), "{bps} in second {second}");
+            } else {
+                assert!(bps <= 40_000_000, "{bps} in second {second}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_pace_of_reading_does_not_matter() {
+        let often = readings(Shape::default(), 0..=3600);
+        let seldom = readings(Shape::default(), (0..=3600).step_by(300));
+        for (at, reading) in (0..).step_by(300).zip(&seldom) {
+            assert_eq!(reading.counters, often[at].counters, "after {at} s");
+        }
+        let other = readings(Shape { seed: 2, ..Shape::default() }, 0..=60);
+        assert_ne!(other[60].counters, often[60].counters);
+    }
+
+    #[test]
+    fn within_a_second_bytes_come_evenly() {
+        let (mut source, clock) = source(Shape::default());
+        let (mut before, mut after) = (Reading::default(), Reading::default());
+        source.read(&clock, &mut before).unwrap();
+        let mut last = 0;
+        for _ in 0..100 {
+            clock.advance(Duration::from_millis(77));
+            source.read(&clock, &mut after).unwrap();
+            let now = rx(&after, 1).unwrap();
+            assert!(now > last);
+            last = now;
+        }
+    }
+
+    #[test]
+    fn troubles_come_as_documented() {
+        let readings = readings(Shape::default(), 0..=1200);
+        let falls = |ifindex| readings.windows(2).filter(|pair| rx(&pair[1], ifindex) < rx(&pair[0], ifindex)).count();
+        assert_eq!((falls(1), falls(3)), (0, 2), "syn0 never, syn2 once in ten minutes");
+        assert!((1..=3).contains(&falls(2)), "syn1 wraps: {}", falls(2));
+        let changes: Vec<_> = readings.iter().skip(1).flat_map(|reading| &reading.changes).collect();
+        let gone = changes.iter().filter(|c| matches!(c, LinkChange::Removed(_, Left::Gone))).count();
+        let back = changes.iter().filter(|c| matches!(c, LinkChange::Added(_, Came::Appeared))).count();
+        assert_eq!((gone, back, changes.len()), (10, 10, 20), "syn3 once in two minutes");
+        let calm = self::readings(Shape { troubles: false, ..Shape::default() }, 0..=1200);
+        assert!(calm.iter().skip(1).all(|reading| reading.changes.is_empty()));
+    }
+
+    #[test]
+    fn only_watched_links_are_made() {
+        let clock = ManualClock::new(DateTime::UNIX_EPOCH);
+        let selection = Selection::new(&["syn2".to_owned()], &[], &[]);
+        let mut source = Synthetic::new(Shape { interfaces: 300, ..Shape::default() }, selection);
+        let mut reading = Reading::default();
+        source.read(&clock, &mut reading).unwrap();
+        assert_eq!(reading.counters.iter().map(|c| c.ifindex).collect::<Vec<_>>(), [3]);
+        assert_eq!(reading.changes.len(), 1);
+    }
+}

@@ -1,0 +1,283 @@
+//! What `/sys/class/net` tells of a link (Documentation/ABI/testing/sysfs-class-net in the kernel's sources).
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::{LinkInfo, LinkKind};
+use crate::units::BitRate;
+
+/// `IFF_UP` in `flags`, uapi/linux/if.h.
+const IFF_UP: u32 = 1 << 0;
+/// `IFF_SLAVE`: the slave of a bond.
+const IFF_SLAVE: u32 = 1 << 11;
+
+/// `type` of some links, uapi/linux/if_arp.h.
+const ARPHRD_PPP: u32 = 512;
+const ARPHRD_TUNNEL: u32 = 768;
+const ARPHRD_TUNNEL6: u32 = 769;
+const ARPHRD_LOOPBACK: u32 = 772;
+const ARPHRD_SIT: u32 = 776;
+const ARPHRD_IPGRE: u32 = 778;
+const ARPHRD_IP6GRE: u32 = 823;
+
+/// `/sys/class/net` under some root.
+#[derive(Clone, Debug)]
+pub(super) struct Sysfs {
+    net: PathBuf,
+}
+
+/// Whether a link is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Presence {
+    There,
+    Gone,
+    /// Nobody can say now.
+    Unknown,
+}
+
+impl Sysfs {
+    pub(super) fn new(root: &Path) -> Self {
+        Self { net: root.join("sys/class/net") }
+    }
+
+    /// There is such a directory.
+    pub(super) fn exists(&self) -> bool {
+        self.net.is_dir()
+    }
+
+    /// Fails where the links cannot be listed.
+    pub(super) fn list(&self) -> io::Result<fs::ReadDir> {
+        fs::read_dir(&self.net)
+    }
+
+    /// What the driver says the link can carry; many say nothing, -1, or that it is no question for them.
+    pub(super) fn speed(&self, name: &str) -> Option<BitRate> {
+        let mbps = self.number::<i64>(name, "speed").filter(|mbps| (1..i64::from(i32::MAX)).contains(mbps))?;
+        Some(BitRate::from_bps(mbps.unsigned_abs() * 1_000_000))
+    }
+
+    /// One of the link's byte counters: `rx_bytes` or `tx_bytes`. `None` where it cannot be read.
+    pub(super) fn bytes(&self, name: &str, counter: &str) -> Option<u64> {
+        self.number(name, &format!("statistics/{counter}"))
+    }
+
+    pub(super) fn ifindex(&self, name: &str) -> Option<u32> {
+        self.number(name, "ifindex").filter(|ifindex| *ifindex > 0)
+    }
+
+    pub(super) fn presence(&self, name: &str) -> Presence {
+        match fs::symlink_metadata(self.net.join(name)) {
+            Ok(_) => Presence::There,
+            Err(e) if e.kind() == io::ErrorKind::NotFound && self.exists() => Presence::Gone,
+            Err(_) => Presence::Unknown,
+        }
+    }
+
+    /// All that is known of a link but its speed; `known` saves finding out its kind. `None` where any of it cannot be read, so
+    /// that a process out of file descriptors takes no link for another.
+    pub(super) fn link(&self, name: &str, known: Option<LinkKind>) -> Option<LinkInfo> {
+        let ifindex = self.ifindex(name)?;
+        let flags = u32::from_str_radix(self.text(name, "flags")?.trim_start_matches("0x"), 16).ok()?;
+        let operational = matches!(&*self.text(name, "operstate")?, "up" | "unknown");
+        Some(LinkInfo {
+            ifindex,
+            name: name.to_owned(),
+            kind: match known {
+                Some(kind) => kind,
+                None => self.kind(name)?,
+            },
+            up: flags & IFF_UP != 0 && operational,
+            enslaved: flags & IFF_SLAVE != 0,
+            speed: None,
+        })
+    }
+
+    /// sysfs does not tell a link's kind as netlink does: it follows from its type, from what stands in its directory, and from
+    /// its name where it has no hardware.
+    fn kind(&self, name: &str) -> Option<LinkKind> {
+        match self.number::<u32>(name, "type")? {
+            ARPHRD_LOOPBACK => return Some(LinkKind::Loopback),
+            ARPHRD_PPP => return Some(LinkKind::Ppp),
+            ARPHRD_TUNNEL | ARPHRD_TUNNEL6 => return Some(LinkKind::from_kernel("ipip")),
+            ARPHRD_SIT => return Some(LinkKind::from_kernel("sit")),
+            ARPHRD_IPGRE | ARPHRD_IP6GRE => return Some(LinkKind::from_kernel("gre")),
+            _ => {}
+        }
+        match self.text(name, "uevent")?.lines().find_map(|line| line.strip_prefix("DEVTYPE=")) {
+            // Hardware with a driver that says what sort it is.
+            Some("wlan" | "wwan" | "gadget") | None => {}
+            Some(kind) => return Some(LinkKind::from_kernel(kind)),
+        }
+        let has = |entry: &str| self.net.join(name).join(entry).exists();
+        let uevent = self.text(name, "uevent").unwrap_or_default();
+        match uevent.lines().find_map(|line| line.strip_prefix("DEVTYPE=")) {
+            // Hardware with a driver that says what sort it is.
+            Some("wlan" | "wwan" | "gadget") | None => {}
+            Some(kind) => return Some(LinkKind::from_kernel(kind)),
+        }
+        Some(if has("tun_flags") {
+            LinkKind::from_kernel("tun")
+        } else if has("bonding") {
+            LinkKind::Bond
+        } else if has("device") {
+            LinkKind::Physical
+        } else {
+            match kind_by_name(name) {
+                // It stands on another link, as one end of a veth does on the other.
+                LinkKind::Physical if self.number::<u32>(name, "iflink")? != self.ifindex(name)? => {
+                    LinkKind::from_kernel("virtual")
+                }
+                kind => kind,
+            }
+        })
+    }
+
+    fn number<T: std::str::FromStr>(&self, name: &str, entry: &str) -> Option<T> {
+        self.text(name, entry)?.parse().ok()
+    }
+
+    fn text(&self, name: &str, entry: &str) -> Option<String> {
+        // The kernel allows no such name, but then it is not the kernel that says what is read.
+        if name.contains('/') || name.starts_with('.') {
+            return None;
+        }
+        let text = fs::read_to_string(self.net.join(name).join(entry)).ok()?;
+        Some(text.trim_end().to_owned())
+    }
+}
+
+/// A guess at what a link is from how it is usually called, where nothing better is known.
+pub(super) fn kind_by_name(name: &str) -> LinkKind {
+    const PREFIXES: &[(&str, &str)] = &[
+        ("bond", "bond"),
+        ("ppp", "ppp"),
+        ("wwan", "wwan"),
+        ("rmnet", "rmnet"),
+        ("bridge", "bridge"),
+        ("br-", "bridge"),
+        ("docker", "bridge"),
+        ("virbr", "bridge"),
+        ("veth", "veth"),
+        ("dummy", "dummy"),
+        ("ifb", "ifb"),
+        ("utun", "tun"),
+        ("tun", "tun"),
+        ("tap", "tun"),
+        ("macvlan", "macvlan"),
+        ("ipvlan", "ipvlan"),
+        ("vxlan", "vxlan"),
+        ("geneve", "geneve"),
+        ("vrf", "vrf"),
+        ("gre", "gre"),
+        ("gif", "gre"),
+        ("sit", "sit"),
+        ("stf", "sit"),
+        ("tunl", "ipip"),
+        ("wg", "wireguard"),
+        ("vlan", "vlan"),
+    ];
+    let numbered = |rest: &str| rest.bytes().all(|byte| byte.is_ascii_digit());
+    if name.strip_prefix("lo").is_some_and(numbered) {
+        LinkKind::Loopback
+    } else if name.strip_prefix("br").is_some_and(numbered) {
+        LinkKind::from_kernel("bridge")
+    } else if name.contains('.') {
+        LinkKind::from_kernel("vlan")
+    } else {
+        let kind = PREFIXES.iter().find(|(prefix, _)| name.starts_with(prefix)).map_or("", |(_, kind)| kind);
+        LinkKind::from_kernel(kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A root with one link, whose files have these contents.
+    fn root(name: &str, files: &[(&str, &str)]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (file, text) in files {
+            let path = root.path().join("sys/class/net").join(name).join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        root
+    }
+
+    #[test]
+    fn reads_a_link() {
+        let root = root(
+            "eth0",
+            &[
+                ("ifindex", "3\n"),
+                ("flags", "0x1803\n"),
+                ("operstate", "up\n"),
+                ("type", "1\n"),
+                ("uevent", "INTERFACE=eth0\nIFINDEX=3\n"),
+                ("device/vendor", "0x8086\n"),
+                ("statistics/rx_bytes", "18446744073709551615\n"),
+            ],
+        );
+        let sysfs = Sysfs::new(root.path());
+        let (name, kind) = ("eth0".to_owned(), LinkKind::Physical);
+        let link = LinkInfo { ifindex: 3, name, kind, up: true, enslaved: true, speed: None };
+        assert_eq!(sysfs.link("eth0", None), Some(link));
+        assert_eq!(sysfs.bytes("eth0", "rx_bytes"), Some(u64::MAX));
+        assert_eq!(sysfs.bytes("eth0", "tx_bytes"), None);
+        assert_eq!(sysfs.link("../net/eth0", None), None);
+        assert_eq!((sysfs.presence("eth0"), sysfs.presence("eth1")), (Presence::There, Presence::Gone));
+        assert_eq!(Sysfs::new(&root.path().join("nowhere")).presence("eth0"), Presence::Unknown);
+    }
+
+    #[test]
+    fn a_speed_is_known_or_not() {
+        for (text, mbps) in [("1000\n", Some(1_000)), ("-1\n", None), ("0\n", None), ("4294967295\n", None), ("", None)]
+        {
+            let root = root("eth0", &[("speed", text)]);
+            let speed = Sysfs::new(root.path()).speed("eth0");
+            assert_eq!(speed, mbps.map(|mbps: u64| BitRate::from_bps(mbps * 1_000_000)), "{text}");
+        }
+        assert_eq!(Sysfs::new(Path::new("/nowhere")).speed("eth0"), None);
+    }
+
+    #[test]
+    fn tells_kinds_apart() {
+        for (name, file, text, kind) in [
+            ("x0", "type", "772", LinkKind::Loopback),
+            ("x0", "type", "512", LinkKind::Ppp),
+            ("x0", "type", "778", LinkKind::from_kernel("gre")),
+            ("x0", "uevent", "DEVTYPE=bridge\n", LinkKind::from_kernel("bridge")),
+            ("x0", "uevent", "DEVTYPE=wlan\n", LinkKind::Physical),
+            ("x0", "tun_flags", "0x1001", LinkKind::from_kernel("tun")),
+            ("x0", "bonding/mode", "802.3ad 4", LinkKind::Bond),
+            ("veth0", "device/vendor", "0x1", LinkKind::Physical),
+            ("veth0", "type", "1", LinkKind::from_kernel("veth")),
+            ("x0", "type", "1", LinkKind::Physical),
+            ("x0", "iflink", "9", LinkKind::from_kernel("virtual")),
+        ] {
+            let root = root(name, &[("ifindex", "2"), ("iflink", "2"), ("type", "1"), ("uevent", ""), (file, text)]);
+            assert_eq!(Sysfs::new(root.path()).kind(name), Some(kind), "{name} {file} {text}");
+        }
+    }
+
+    #[test]
+    fn guesses_kinds_from_names() {
+        for (name, kind) in [
+            ("lo", LinkKind::Loopback),
+            ("lo0", LinkKind::Loopback),
+            ("lowpan0", LinkKind::Physical),
+            ("eth0", LinkKind::Physical),
+            ("en0", LinkKind::Physical),
+            ("eth0.7", LinkKind::from_kernel("vlan")),
+            ("br0", LinkKind::from_kernel("bridge")),
+            ("brcm0", LinkKind::Physical),
+            ("docker0", LinkKind::from_kernel("bridge")),
+            ("utun3", LinkKind::from_kernel("tun")),
+            ("ppp0", LinkKind::Ppp),
+            ("bond0", LinkKind::Bond),
+        ] {
+            assert_eq!(kind_by_name(name), kind, "{name}");
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! The portable source, by the crate sysinfo: other systems, old kernels, sandboxes and emulators that refuse netlink.
+//!
+//! sysinfo counts a failed read as 0. Taken at its word, the next good read would look as if all that was ever counted had come
+//! in one second; so a 0 is believed only where the kernel's own file confirms it, and a link is gone only where sysfs says so.
+//! Its differences are not used at all: they hide a counter that begins anew.
+
+use std::path::Path;
+
+use ::sysinfo::Networks;
+
+use super::sysfs::{Presence, Sysfs, kind_by_name};
+use super::table::LinkTable;
+use super::{CounterBits, CounterError, CounterSource, Counters, LinkInfo, Reading};
+use crate::agent::watch::Selection;
+use crate::clock::Clock;
+
+/// Where the system knows no ifindex, links are numbered from here in the order they were seen.
+const FIRST_OWN_IFINDEX: u32 = 1 << 31;
+
+/// All links as sysinfo sees them.
+pub(super) struct Sysinfo {
+    networks: Networks,
+    links: Links,
+}
+
+/// What is known of the links.
+#[derive(Debug)]
+struct Links {
+    sysfs: Sysfs,
+    table: LinkTable,
+    /// Links numbered here.
+    own: Vec<OwnLink>,
+}
+
+/// What is remembered of a link of which sysfs knows nothing.
+#[derive(Debug)]
+struct OwnLink {
+    name: String,
+    /// It had more than 0 counted once: a 0 is not believed any more.
+    counted: bool,
+}
+
+impl Sysinfo {
+    /// A source for the links that `selection` watches; what sysinfo does not tell of them stands in `/sys` under `root`.
+    pub(super) fn new(root: &Path, selection: Selection) -> Result<Self, CounterError> {
+        let networks = Networks::new().map_err(|_| CounterError::Unavailable("sysinfo"))?;
+        let links = Links { sysfs: Sysfs::new(root), table: LinkTable::new(selection), own: Vec::new() };
+        Ok(Self { networks, links })
+    }
+}
+
+impl Links {
+    /// What the last refresh brought.
+    fn take(&mut self, networks: &Networks, reading: &mut Reading) -> Result<(), CounterError> {
+        if networks.is_empty() {
+            self.sysfs.list().map_err(|error| CounterError::system("listing the links", error))?;
+        }
+        self.table.mark();
+        for (name, data) in networks.iter() {
+            let Some(name) = name.to_str() else { continue };
+            let Some(ifindex) = self.follow(name) else { continue };
+            if self.table.watches(ifindex) {
+                let totals = (data.total_received(), data.total_transmitted());
+                reading.counters.extend(self.counters(name, ifindex, totals));
+            }
+        }
+        self.keep_unless_gone();
+        self.table.sweep();
+        self.table.take_changes(&mut reading.changes);
+        Ok(())
+    }
+
+    /// A link that could not be read is not gone: out of file descriptors, sysinfo sees no links at all.
+    fn keep_unless_gone(&mut self) {
+        if !self.sysfs.exists() {
+            return;
+        }
+        let there = |link: &&LinkInfo| match self.sysfs.presence(&link.name) {
+            Presence::Gone => false,
+            // Another link may have its name by now.
+            _ => self.sysfs.ifindex(&link.name).is_none_or(|ifindex| ifindex == link.ifindex),
+        };
+        let unseen: Vec<u32> = self.table.unseen().filter(there).map(|link| link.ifindex).collect();
+        unseen.into_iter().for_each(|ifindex| self.table.keep(ifindex));
+    }
+
+    /// Brings the table up to date with one link; its ifindex, where it can be read.
+    fn follow(&mut self, name: &str) -> Option<u32> {
+        if !self.sysfs.exists() {
+            let at = self.own.iter().position(|own| own.name == name).unwrap_or_else(|| {
+                self.own.push(OwnLink { name: name.to_owned(), counted: false });
+                self.own.len() - 1
+            });
+            let ifindex = FIRST_OWN_IFINDEX + at as u32;
+            let (kind, name) = (kind_by_name(name), name.to_owned());
+            self.table.put(LinkInfo { ifindex, name, kind, up: true, enslaved: false, speed: None }, |_| None);
+            return Some(ifindex);
+        }
+        let ifindex = self.sysfs.ifindex(name)?;
+        let known = self.table.get(ifindex).filter(|known| known.name == name);
+        // Hundreds of links that nobody watches cost one file each.
+        if known.is_some_and(|known| !known.enslaved && !self.table.watches(ifindex)) {
+            self.table.keep(ifindex);
+        } else {
+            let kind = known.map(|known| known.kind.clone());
+            self.table.put(self.sysfs.link(name, kind)?, |name| self.sysfs.speed(name));
+        }
+        Some(ifindex)
+    }
+
+    /// What was counted, unless it may be a failed read.
+    fn counters(&mut self, name: &str, ifindex: u32, (rx_bytes, tx_bytes): (u64, u64)) -> Option<Counters> {
+        let zeros = [("rx_bytes", rx_bytes), ("tx_bytes", tx_bytes)];
+        let mut zeros = zeros.iter().filter(|(_, bytes)| *bytes == 0).map(|(counter, _)| *counter);
+        let believed = match self.own.iter_mut().find(|own| own.name == name) {
+            Some(own) => {
+                own.counted |= rx_bytes != 0 && tx_bytes != 0;
+                !own.counted || zeros.next().is_none()
+            }
+            None => zeros.all(|counter| self.sysfs.bytes(name, counter) == Some(0)),
+        };
+        believed.then_some(Counters { ifindex, rx_bytes, tx_bytes, bits: CounterBits::B64 })
+    }
+}
+
+impl CounterSource for Sysinfo {
+    fn name(&self) -> &'static str {
+        "sysinfo"
+    }
+
+    fn read(&mut self, clock: &dyn Clock, reading: &mut Reading) -> Result<(), CounterError> {
+        reading.clear();
+        let before = clock.monotonic();
+        self.networks.refresh(true);
+        let after = clock.monotonic();
+        self.links.take(&self.networks, reading)?;
+        (reading.at, reading.boottime) = (before + (after - before) / 2, clock.boottime());
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn links(root: &Path) -> Links {
+        let sysfs = Sysfs::new(root);
+        Links { sysfs, table: LinkTable::new(Selection::default()), own: Vec::new() }
+    }
+
+    #[test]
+    fn a_zero_is_believed_only_where_the_kernels_file_confirms_it() {
+        let root = tempfile::tempdir().unwrap();
+        let statistics = root.path().join("sys/class/net/eth0/statistics");
+        fs::create_dir_all(&statistics).unwrap();
+        let (rx, tx) = (statistics.join("rx_bytes"), statistics.join("tx_bytes"));
+        let mut links = links(root.path());
+        let mut believed = |totals| links.counters("eth0", 2, totals).is_some();
+        assert!(believed((5, 7)), "what was counted was read");
+        assert!(!believed((0, 7)) && !believed((0, 0)), "no file");
+        fs::write(&rx, "0\n").unwrap();
+        assert!(believed((0, 7)), "nothing was received yet");
+        assert!(!believed((0, 0)), "one of the files cannot be read");
+        fs::write(&tx, "0\n").unwrap();
+        assert!(believed((0, 0)), "counters that begin anew");
+        fs::write(&rx, "5000002000\n").unwrap();
+        assert!(!believed((0, 7)), "it was a failed read");
+        fs::write(&rx, "").unwrap();
+        assert!(!believed((0, 7)), "nor does an empty file confirm it");
+    }
+
+    #[test]
+    fn without_sysfs_a_zero_is_believed_until_something_was_counted() {
+        let root = tempfile::tempdir().unwrap();
+        let mut links = links(root.path());
+        let ifindex = links.follow("en0").unwrap();
+        assert_eq!(links.follow("en1"), Some(ifindex + 1));
+        assert_eq!(links.follow("en0"), Some(ifindex));
+        for (totals, believed) in [((0, 0), true), ((9, 0), true), ((9, 9), true), ((0, 0), false), ((10, 10), true)] {
+            assert_eq!(links.counters("en0", ifindex, totals).is_some(), believed, "{totals:?}");
+        }
+    }
+
+    #[test]
+    fn a_link_that_cannot_be_read_is_not_gone() {
+        let root = tempfile::tempdir().unwrap();
+        let eth0 = root.path().join("sys/class/net/eth0");
+        fs::create_dir_all(&eth0).unwrap();
+        let files = [("ifindex", "2"), ("flags", "0x3"), ("operstate", "up"), ("type", "1"), ("uevent", "")];
+        for (file, text) in files.into_iter().chain([("iflink", "2")]) {
+            fs::write(eth0.join(file), text).unwrap();
+        }
+        let mut links = links(root.path());
+        let ifindex = links.follow("eth0").unwrap();
+        // As when sysinfo may open no more files, and lists nothing.
+        fs::remove_file(eth0.join("operstate")).unwrap();
+        links.table.mark();
+        assert_eq!(links.follow("eth0"), None);
+        links.keep_unless_gone();
+        links.table.sweep();
+        assert!(links.table.watches(ifindex));
+        fs::remove_dir_all(&eth0).unwrap();
+        links.table.mark();
+        links.keep_unless_gone();
+        links.table.sweep();
+        assert!(!links.table.watches(ifindex));
+    }
+}

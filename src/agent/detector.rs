@@ -1,0 +1,482 @@
+//! From readings to what is to be told: the links, a meter for each, and a limit's machine for each that it watches.
+//!
+//! Pure: a reading and a stamp come in, bodies of events and notices go out. The loop, a simulation and a replay all judge by it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use crate::agent::counters::{CounterBits, Counters, LinkChange, LinkInfo, Reading};
+use crate::agent::limit::{Action, Carried, Limit, Machine, Marks, Scope, Tally};
+use crate::agent::rate::{Meter, Sample, Traffic, Verdict};
+use crate::agent::resume::{Decision, Resume};
+use crate::agent::watch;
+use crate::event::{ALL_INTERFACES, Body, Breach, Direction, Event, Link, Stamp};
+use crate::units::BitRate;
+
+/// Judges readings.
+#[derive(Debug)]
+pub struct Detector {
+    limits: Vec<Limit>,
+    interval: Duration,
+    links: BTreeMap<u32, Watched>,
+    host: Vec<Tracker>,
+    resume: Resume,
+    ids: fastrand::Rng,
+    readings: u64,
+}
+
+/// What one reading gave; the caller's, and reused.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// What happened, in order.
+    pub bodies: Vec<Body>,
+    /// What the operator should know of the configuration.
+    pub notices: Vec<Notice>,
+}
+
+/// Something about the configuration that only a reading shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A limit's pattern matches no link.
+    MatchesNothing {
+        /// The limit.
+        limit: String,
+        /// Its pattern.
+        pattern: String,
+    },
+    /// A percentage of an unknown speed: the limit waits.
+    SpeedUnknown {
+        /// The limit.
+        limit: String,
+        /// The link whose speed nobody knows.
+        interface: String,
+    },
+    /// The speed is known now: the limit is judged.
+    SpeedKnown {
+        /// The limit.
+        limit: String,
+        /// The link.
+        interface: String,
+        /// Where the limit stands.
+        raise_at: BitRate,
+    },
+}
+
+#[derive(Debug)]
+struct Watched {
+    info: LinkInfo,
+    meter: Meter,
+    trackers: Vec<Tracker>,
+    /// `CLOCK_BOOTTIME` up to which the trackers know what time has passed.
+    accounted: Duration,
+    verdict: Verdict,
+}
+
+/// One limit on one link, or on the host, in one direction.
+#[derive(Debug)]
+struct Tracker {
+    limit: usize,
+    direction: Direction,
+    machine: Machine,
+    open: Option<(String, DateTime<Utc>)>,
+    marks: Option<Marks>,
+    waits: bool,
+}
+
+/// Whom a tracker watches, for its events.
+#[derive(Clone, Copy)]
+struct Target<'a> {
+    interface: &'a str,
+    ifindex: Option<u32>,
+    speed: Option<BitRate>,
+}
+
+impl Detector {
+    /// For readings every `interval`; `seed` makes the breach ids.
+    pub fn new(limits: Vec<Limit>, interval: Duration, seed: u64) -> Self {
+        let host = (0..limits.len()).filter(|index| limits[*index].scope == Scope::Host);
+        let host = host.flat_map(|index| trackers(index, &limits[index])).collect();
+        Self {
+            limits,
+            interval,
+            links: BTreeMap::new(),
+            host,
+            resume: Resume::default(),
+            ids: fastrand::Rng::with_seed(seed),
+            readings: 0,
+        }
+    }
+
+    /// Takes up breaches that were open before, by their last events. They go on where a link of that name gives a rate not
+    /// later than `within` after that event, and end as `interrupted` otherwise.
+    pub fn resume(&mut self, open: Vec<Event>, within: Duration, now: &Stamp) {
+        self.resume = Resume::new(open, within, now);
+    }
+
+    /// The breaches that are open, as events would tell of them: for a detector with another configuration.
+    pub fn open_breaches(&self) -> Vec<Breach> {
+        let links = self.links.values().flat_map(|link| link.trackers.iter().map(|tracker| (link.target(), tracker)));
+        let host = self.host.iter().map(|tracker| (Target::host(None), tracker));
+        links
+            .chain(host)
+            .filter_map(|(target, tracker)| tracker.breach(&self.limits, target, tracker.machine.tally()?, None))
+            .collect()
+    }
+
+    /// Judges a reading; `findings` is filled anew.
+    pub fn observe(&mut self, reading: &Reading, now: &Stamp, findings: &mut Findings) {
+        findings.bodies.clear();
+        findings.notices.clear();
+        for change in &reading.changes {
+            self.change(change, reading.boottime, now, findings);
+        }
+        if self.readings == 0 {
+            self.say_what_matches_nothing(findings);
+        }
+        self.readings += 1;
+        for link in self.links.values_mut() {
+            link.verdict = Verdict::Gone;
+        }
+        for counters in &reading.counters {
+            if let Some(link) = self.links.get_mut(&counters.ifindex) {
+                link.verdict = link.meter.read(Some(sample(counters, reading)), link.info.speed);
+            }
+        }
+        self.judge_links(reading.boottime, now, findings);
+        self.judge_host(now, findings);
+        for breach in self.resume.overdue(now, |name| self.limits.iter().any(|limit| limit.name == name)) {
+            findings.bodies.push(Body::BreachCleared(breach));
+        }
+    }
+
+    fn judge_links(&mut self, boottime: Duration, now: &Stamp, findings: &mut Findings) {
+        let Self { limits, links, resume, ids, .. } = self;
+        for link in links.values_mut() {
+            let Watched { info, trackers, accounted, verdict, .. } = link;
+            let target = Target { interface: &info.name, ifindex: Some(info.ifindex), speed: info.speed };
+            let passed = boottime.saturating_sub(*accounted);
+            match verdict {
+                // What passes now is covered by the reading that comes next.
+                Verdict::First | Verdict::Stalled | Verdict::Gone => continue,
+                Verdict::Reset | Verdict::Glitch | Verdict::Gap(_) => {
+                    trackers.iter_mut().for_each(|tracker| tracker.machine.pass(passed));
+                }
+                Verdict::Measured(traffic) | Verdict::Wrapped(traffic) => {
+                    for tracker in trackers {
+                        let carried = carried(*traffic, tracker.direction);
+                        tracker.judge(limits, target, carried, &mut Context { resume, ids, now, findings });
+                    }
+                }
+            }
+            *accounted = boottime;
+        }
+    }
+
+    /// The sum over the watched links. A link without a rate can only add to it: what is over is over, and what is below is not
+    /// judged.
+    fn judge_host(&mut self, now: &Stamp, findings: &mut Findings) {
+        let Self { limits, links, host, resume, ids, .. } = self;
+        if host.is_empty() || links.is_empty() {
+            return;
+        }
+        let mut sum = Traffic::default();
+        let mut whole = true;
+        for link in links.values() {
+            match link.verdict.judged() {
+                Some(traffic) => {
+                    sum.rx_bytes += traffic.rx_bytes;
+                    sum.tx_bytes += traffic.tx_bytes;
+                    sum.elapsed = sum.elapsed.max(traffic.elapsed);
+                }
+                None => whole = false,
+            }
+        }
+        let speed = links.values().map(|link| link.info.speed.map(BitRate::bps)).sum::<Option<u64>>();
+        let target = Target::host(speed.map(BitRate::from_bps));
+        for tracker in host {
+            let carried = carried(sum, tracker.direction);
+            if !sum.elapsed.is_zero() && (whole || tracker.is_over(carried)) {
+                tracker.judge(limits, target, carried, &mut Context { resume, ids, now, findings });
+            } else {
+                tracker.machine.pass(self.interval);
+            }
+        }
+    }
+
+    fn change(&mut self, change: &LinkChange, boottime: Duration, now: &Stamp, findings: &mut Findings) {
+        match change {
+            LinkChange::Added(info, came) => {
+                let mut link = Watched {
+                    info: info.clone(),
+                    meter: Meter::new(self.interval),
+                    trackers: Vec::new(),
+                    accounted: boottime,
+                    verdict: Verdict::First,
+                };
+                link.match_limits(&self.limits);
+                // Those that were there at the start are no news.
+                if self.readings > 0 {
+                    findings.bodies.push(Body::LinkAdded(link_event(info, came)));
+                }
+                link.say_speed(&self.limits, findings);
+                self.links.insert(info.ifindex, link);
+            }
+            LinkChange::Changed(info) => self.changed(info, now, findings),
+            LinkChange::Removed(ifindex, left) => {
+                let Some(mut link) = self.links.remove(ifindex) else { return };
+                let reason = left.to_string();
+                link.clear_all(&self.limits, &reason, findings);
+                findings.bodies.push(Body::LinkRemoved(link_event(&link.info, &reason)));
+            }
+        }
+    }
+
+    fn changed(&mut self, info: &LinkInfo, _now: &Stamp, findings: &mut Findings) {
+        let Some(link) = self.links.get_mut(&info.ifindex) else { return };
+        let before = std::mem::replace(&mut link.info, info.clone());
+        if before.name != info.name {
+            let reason = format!("renamed to {}", info.name);
+            link.clear_unmatched(&self.limits, &before.name, &reason, findings);
+            link.match_limits(&self.limits);
+            findings.bodies.push(Body::LinkRemoved(link_event(&before, &reason)));
+            findings.bodies.push(Body::LinkAdded(link_event(info, &format!("renamed from {}", before.name))));
+        }
+        if before.speed != info.speed || before.name != info.name {
+            link.say_speed(&self.limits, findings);
+        }
+    }
+
+    fn say_what_matches_nothing(&self, findings: &mut Findings) {
+        for limit in &self.limits {
+            let Scope::Interface(pattern) = &limit.scope else { continue };
+            if !self.links.values().any(|link| watch::names(pattern, &link.info.name)) {
+                findings.notices.push(Notice::MatchesNothing { limit: limit.name.clone(), pattern: pattern.clone() });
+            }
+        }
+    }
+}
+
+impl Watched {
+    fn target(&self) -> Target<'_> {
+        Target { interface: &self.info.name, ifindex: Some(self.info.ifindex), speed: self.info.speed }
+    }
+
+    /// Adds what is missing: a tracker for each direction of each limit that names this link.
+    fn match_limits(&mut self, limits: &[Limit]) {
+        for (index, limit) in limits.iter().enumerate() {
+            let named = matches!(&limit.scope, Scope::Interface(pattern) if watch::names(pattern, &self.info.name));
+            if named && !self.trackers.iter().any(|tracker| tracker.limit == index) {
+                self.trackers.extend(trackers(index, limit));
+            }
+        }
+    }
+
+    fn clear_unmatched(&mut self, limits: &[Limit], before: &str, reason: &str, findings: &mut Findings) {
+        let Self { info, trackers, .. } = self;
+        let target = Target { interface: before, ifindex: Some(info.ifindex), speed: info.speed };
+        trackers.retain_mut(|tracker| {
+            let stays = matches!(&limits[tracker.limit].scope, Scope::Interface(p) if watch::names(p, &info.name));
+            if !stays {
+                tracker.end(limits, target, reason, findings);
+            }
+            stays
+        });
+    }
+
+    fn clear_all(&mut self, limits: &[Limit], reason: &str, findings: &mut Findings) {
+        let target = Target { interface: &self.info.name, ifindex: Some(self.info.ifindex), speed: self.info.speed };
+        for tracker in &mut self.trackers {
+            tracker.end(limits, target, reason, findings);
+        }
+    }
+
+    fn say_speed(&mut self, limits: &[Limit], findings: &mut Findings) {
+        let target = Target { interface: &self.info.name, ifindex: Some(self.info.ifindex), speed: self.info.speed };
+        for tracker in &mut self.trackers {
+            tracker.resolve(limits, target, findings);
+        }
+    }
+}
+
+impl Target<'_> {
+    fn host(speed: Option<BitRate>) -> Self {
+        Self { interface: ALL_INTERFACES, ifindex: None, speed }
+    }
+}
+
+/// All that judging needs besides the reading.
+struct Context<'a> {
+    resume: &'a mut Resume,
+    ids: &'a mut fastrand::Rng,
+    now: &'a Stamp,
+    findings: &'a mut Findings,
+}
+
+impl Tracker {
+    fn judge(&mut self, limits: &[Limit], target: Target<'_>, carried: Carried, context: &mut Context<'_>) {
+        self.resolve(limits, target, context.findings);
+        let Some(marks) = self.marks else { return };
+        let limit = &limits[self.limit];
+        match context.resume.decide(&limit.name, target.interface, self.direction, context.now) {
+            Decision::None => {}
+            Decision::Wait => return,
+            Decision::Interrupted(breach) => context.findings.bodies.push(Body::BreachCleared(breach)),
+            Decision::Resumed(breach, pause) => {
+                self.open = Some((breach.breach_id.clone(), breach.raised_at));
+                self.machine = Machine::resumed(tally(&breach, pause));
+            }
+        }
+        let Some(action) = self.machine.judge(limit, marks, carried) else { return };
+        if matches!(action, Action::Raise(_)) {
+            self.open = Some((format!("{:016x}", context.ids.u64(..)), context.now.observed_at));
+        }
+        let below = matches!(action, Action::Clear(_)).then(|| "below".to_owned());
+        let (Action::Raise(tally) | Action::Update(tally) | Action::Clear(tally)) = action;
+        let Some(breach) = self.breach(limits, target, tally, below) else { return };
+        context.findings.bodies.push(match action {
+            Action::Raise(_) => Body::BreachRaised(breach),
+            Action::Update(_) => Body::BreachUpdated(breach),
+            Action::Clear(_) => {
+                self.open = None;
+                Body::BreachCleared(breach)
+            }
+        });
+    }
+
+    /// The marks on a link of this speed; those of before, where a breach is open and the speed no longer known.
+    fn resolve(&mut self, limits: &[Limit], target: Target<'_>, findings: &mut Findings) {
+        let limit = &limits[self.limit];
+        let raise_at = limit.raise_at.resolve(target.speed, self.direction);
+        let clear_at = limit.clear_at.resolve(target.speed, self.direction);
+        let (limit, interface) = (limit.name.clone(), target.interface.to_owned());
+        match raise_at.zip(clear_at) {
+            Some((raise_at, clear_at)) => {
+                self.marks = Some(Marks { raise_at, clear_at });
+                if std::mem::take(&mut self.waits) {
+                    findings.notices.push(Notice::SpeedKnown { limit, interface, raise_at });
+                }
+            }
+            None if self.open.is_none() => {
+                self.marks = None;
+                if !std::mem::replace(&mut self.waits, true) {
+                    findings.notices.push(Notice::SpeedUnknown { limit, interface });
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn is_over(&self, carried: Carried) -> bool {
+        let rate = crate::agent::rate::bit_rate(carried.bytes, carried.elapsed);
+        self.marks.is_some_and(|marks| rate >= marks.raise_at)
+    }
+
+    fn end(&mut self, limits: &[Limit], target: Target<'_>, reason: &str, findings: &mut Findings) {
+        if let Some(Action::Clear(tally)) = self.machine.end() {
+            let breach = self.breach(limits, target, tally, Some(reason.to_owned()));
+            findings.bodies.extend(breach.map(Body::BreachCleared));
+            self.open = None;
+        }
+    }
+
+    fn breach(&self, limits: &[Limit], target: Target<'_>, tally: Tally, reason: Option<String>) -> Option<Breach> {
+        let (breach_id, raised_at) = self.open.clone()?;
+        let limit = &limits[self.limit];
+        Some(Breach {
+            breach_id,
+            raised_at,
+            limit: limit.name.clone(),
+            severity: limit.severity,
+            interface: target.interface.to_owned(),
+            ifindex: target.ifindex,
+            direction: self.direction,
+            limit_bps: self.marks?.raise_at.bps(),
+            rate_bps: tally.rate.bps(),
+            peak_bps: tally.peak.bps(),
+            mean_bps: tally.mean().bps(),
+            duration_ms: millis(tally.duration),
+            measured_ms: millis(tally.measured),
+            excess_bytes: tally.excess_bytes,
+            reason,
+        })
+    }
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MatchesNothing { limit, pattern } => {
+                write!(f, "limit {limit}: no link matches interface = \"{pattern}\"; one may come later")
+            }
+            Self::SpeedUnknown { limit, interface } => write!(
+                f,
+                "limit {limit}: the speed of {interface} is not known, so a percentage of it waits; give raise_at as a bit rate to \
+                 be judged at once"
+            ),
+            Self::SpeedKnown { limit, interface, raise_at } => {
+                write!(f, "limit {limit}: the speed of {interface} is known now; a breach is raised at {raise_at}")
+            }
+        }
+    }
+}
+
+fn trackers(index: usize, limit: &Limit) -> impl Iterator<Item = Tracker> + use<'_> {
+    limit.directions.iter().map(move |direction| Tracker {
+        limit: index,
+        direction: *direction,
+        machine: Machine::default(),
+        open: None,
+        marks: None,
+        waits: false,
+    })
+}
+
+fn sample(counters: &Counters, reading: &Reading) -> Sample {
+    Sample {
+        at: reading.at,
+        boottime: reading.boottime,
+        rx_bytes: counters.rx_bytes,
+        tx_bytes: counters.tx_bytes,
+        narrow: counters.bits == CounterBits::B32,
+    }
+}
+
+fn carried(traffic: Traffic, direction: Direction) -> Carried {
+    let bytes = match direction {
+        Direction::Rx => traffic.rx_bytes,
+        Direction::Tx => traffic.tx_bytes,
+        Direction::Total => traffic.rx_bytes + traffic.tx_bytes,
+    };
+    Carried { bytes, elapsed: traffic.elapsed }
+}
+
+fn tally(breach: &Breach, pause: Duration) -> Tally {
+    let bytes = u128::from(breach.mean_bps) * u128::from(breach.measured_ms) / 8_000;
+    Tally {
+        rate: BitRate::from_bps(breach.rate_bps),
+        peak: BitRate::from_bps(breach.peak_bps),
+        bytes: u64::try_from(bytes).unwrap_or(u64::MAX),
+        excess_bytes: breach.excess_bytes,
+        measured: Duration::from_millis(breach.measured_ms),
+        duration: Duration::from_millis(breach.duration_ms) + pause,
+    }
+}
+
+fn link_event(info: &LinkInfo, reason: &dyn fmt::Display) -> Link {
+    Link {
+        interface: info.name.clone(),
+        ifindex: info.ifindex,
+        speed_bps: info.speed.map(BitRate::bps),
+        reason: Some(reason.to_string()),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,290 @@
+//! The observer pattern in the open: whoever has something to tell adds an event, whoever wants to know subscribes.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use highwater::agent::event_system::{Draft, EventSystem, ObserveError, Observer};
+//! use highwater::agent::journal::MemoryJournal;
+//! use highwater::clock::{Clock, ManualClock};
+//! use highwater::event::{Body, Event, Lifecycle, Stamp};
+//!
+//! /// A reaction: counts what it sees.
+//! struct Counter(std::sync::mpsc::Sender<String>);
+//!
+//! impl Observer for Counter {
+//!     fn name(&self) -> &str {
+//!         "counter"
+//!     }
+//!
+//!     fn added(&mut self, events: &[Event]) -> Result<(), ObserveError> {
+//!         for event in events {
+//!             self.0.send(event.body.kind().to_owned())?;
+//!         }
+//!         Ok(())
+//!     }
+//! }
+//!
+//! let (sender, kinds) = std::sync::mpsc::channel();
+//! let mut system = EventSystem::new(Box::new(MemoryJournal::new(1 << 20)));
+//! let counter = system.subscribe(Box::new(Counter(sender)));
+//!
+//! // A trigger of your own: any code that can say what happened, and when.
+//! let clock = ManualClock::new(chrono::DateTime::UNIX_EPOCH);
+//! let stamp = Stamp {
+//!     agent: "gw-042".into(),
+//!     observed_at: clock.wall(),
+//!     boot_id: String::new(),
+//!     monotonic_ms: clock.boottime().as_millis() as u64,
+//!     clock_synced: None,
+//! };
+//! let body = Body::AgentStarted(Lifecycle { version: "1".into(), reason: None });
+//! let id = system.add_event(Draft { stamp, body })?;
+//! assert_eq!(kinds.recv()?, "agent_started");
+//!
+//! // It stays registered until somebody has acknowledged it: else Kafka does.
+//! assert_eq!(system.pending().events, 1);
+//! system.remove_event(id)?;
+//! assert_eq!(system.pending().events, 0);
+//! system.unsubscribe(counter);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use std::error::Error;
+
+use crate::agent::journal::{Journal, JournalError, Pending, Position, Stored};
+use crate::event::{Body, Event, EventId, Stamp};
+
+/// An event before the journal has given it its identity.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Draft {
+    /// Who saw it, and when.
+    pub stamp: Stamp,
+    /// What happened.
+    pub body: Body,
+}
+
+/// Whatever kept an observer from doing its work.
+pub type ObserveError = Box<dyn Error>;
+
+/// A reaction to events. It is called on the tick's thread: it must not wait.
+pub trait Observer {
+    /// For the log, where observing fails.
+    fn name(&self) -> &str;
+
+    /// Events that one tick made. They are in the journal already.
+    ///
+    /// # Errors
+    /// What failed is logged by the loop; the events stay registered, and the other observers see them too.
+    fn added(&mut self, events: &[Event]) -> Result<(), ObserveError>;
+
+    /// Events that Kafka has acknowledged, or that were given up.
+    ///
+    /// # Errors
+    /// As for [`Observer::added`].
+    fn removed(&mut self, _ids: &[EventId]) -> Result<(), ObserveError> {
+        Ok(())
+    }
+
+    /// Send now what was held back.
+    ///
+    /// # Errors
+    /// As for [`Observer::added`].
+    fn flush(&mut self) -> Result<(), ObserveError> {
+        Ok(())
+    }
+}
+
+/// Names a subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ObserverId(u64);
+
+/// An observer could not do its work.
+#[derive(Debug, thiserror::Error)]
+#[error("observer {observer} failed")]
+pub struct ObserverFailure {
+    observer: String,
+    #[source]
+    cause: ObserveError,
+}
+
+/// Where events are registered, and who is told of them.
+///
+/// The journal comes first, always: it alone gives an event its identity, and nothing is shown to anybody before it is
+/// committed there. Then come the observers, in the order in which they subscribed.
+pub struct EventSystem {
+    journal: Box<dyn Journal>,
+    observers: Vec<(ObserverId, Box<dyn Observer>)>,
+    next_id: u64,
+    failures: Vec<ObserverFailure>,
+}
+
+impl EventSystem {
+    /// Events are registered in `journal`.
+    pub fn new(journal: Box<dyn Journal>) -> Self {
+        Self { journal, observers: Vec::new(), next_id: 0, failures: Vec::new() }
+    }
+
+    /// Tells `observer` of all events from now on.
+    pub fn subscribe(&mut self, observer: Box<dyn Observer>) -> ObserverId {
+        let id = ObserverId(self.next_id);
+        self.next_id += 1;
+        self.observers.push((id, observer));
+        id
+    }
+
+    /// Ends a subscription and gives the observer back.
+    pub fn unsubscribe(&mut self, id: ObserverId) -> Option<Box<dyn Observer>> {
+        let at = self.observers.iter().position(|(subscribed, _)| *subscribed == id)?;
+        Some(self.observers.remove(at).1)
+    }
+
+    /// Registers one event.
+    ///
+    /// # Errors
+    /// The journal could not take it; then nobody has seen it.
+    pub fn add_event(&mut self, draft: Draft) -> Result<EventId, JournalError> {
+        let events = self.add_events(vec![draft])?;
+        Ok(events[0].id)
+    }
+
+    /// Registers the events of one tick, in one transaction.
+    ///
+    /// # Errors
+    /// The journal could not take them; then nobody has seen any of them.
+    pub fn add_events(&mut self, drafts: Vec<Draft>) -> Result<Vec<Event>, JournalError> {
+        if drafts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let events = self.journal.append(drafts)?;
+        self.tell(|observer| observer.added(&events));
+        Ok(events)
+    }
+
+    /// Forgets an event: Kafka has it, or whoever added it takes it back.
+    ///
+    /// # Errors
+    /// The journal could not forget it; it will be sent again.
+    pub fn remove_event(&mut self, id: EventId) -> Result<(), JournalError> {
+        self.remove_events(&[id])
+    }
+
+    /// Forgets events that Kafka has.
+    ///
+    /// # Errors
+    /// The journal could not forget them; they will be sent again.
+    pub fn remove_events(&mut self, ids: &[EventId]) -> Result<(), JournalError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        self.journal.remove(ids)?;
+        self.tell(|observer| observer.removed(ids));
+        Ok(())
+    }
+
+    /// Gives up an event that Kafka will never take, and declares its loss in its place.
+    ///
+    /// # Errors
+    /// The journal could not be written; the event stays.
+    pub fn reject_event(&mut self, id: EventId, reason: &str, stamp: Stamp) -> Result<(), JournalError> {
+        self.journal.reject(id, reason, stamp)?;
+        self.tell(|observer| observer.removed(&[id]));
+        Ok(())
+    }
+
+    /// Events that nobody has acknowledged yet.
+    pub fn pending(&self) -> Pending {
+        self.journal.pending()
+    }
+
+    /// Tells the observers to send now what they hold back.
+    #[expect(clippy::redundant_closure_for_method_calls, reason = "the method's path has one lifetime too few")]
+    pub fn flush(&mut self) {
+        self.tell(|observer| observer.flush());
+    }
+
+    /// The registered events after `after`, oldest first; see [`Journal::batch`].
+    ///
+    /// # Errors
+    /// The journal could not be read.
+    pub fn batch(&mut self, after: Position, events_max: usize, bytes_max: usize) -> Result<Vec<Stored>, JournalError> {
+        self.journal.batch(after, events_max, bytes_max)
+    }
+
+    /// The journal, for its upkeep.
+    pub fn journal(&mut self) -> &mut dyn Journal {
+        &mut *self.journal
+    }
+
+    /// What observers could not do since this was last asked.
+    pub fn failures(&mut self) -> Vec<ObserverFailure> {
+        std::mem::take(&mut self.failures)
+    }
+
+    fn tell(&mut self, mut what: impl FnMut(&mut dyn Observer) -> Result<(), ObserveError>) {
+        for (_, observer) in &mut self.observers {
+            if let Err(cause) = what(&mut **observer) {
+                self.failures.push(ObserverFailure { observer: observer.name().to_owned(), cause });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::agent::journal::MemoryJournal;
+    use crate::event::Lifecycle;
+
+    struct Diary(&'static str, Rc<RefCell<Vec<String>>>, bool);
+
+    impl Observer for Diary {
+        fn name(&self) -> &str {
+            self.0
+        }
+
+        fn added(&mut self, events: &[Event]) -> Result<(), ObserveError> {
+            self.1.borrow_mut().extend(events.iter().map(|event| format!("{}+{}", self.0, event.id.seq)));
+            if self.2 { Err("out of ink".into()) } else { Ok(()) }
+        }
+
+        fn removed(&mut self, ids: &[EventId]) -> Result<(), ObserveError> {
+            self.1.borrow_mut().extend(ids.iter().map(|id| format!("{}-{}", self.0, id.seq)));
+            Ok(())
+        }
+
+        fn flush(&mut self) -> Result<(), ObserveError> {
+            self.1.borrow_mut().push(format!("{}!", self.0));
+            Ok(())
+        }
+    }
+
+    fn draft() -> Draft {
+        let stamp = Stamp {
+            agent: "a".into(),
+            observed_at: chrono::DateTime::UNIX_EPOCH,
+            boot_id: String::new(),
+            monotonic_ms: 0,
+            clock_synced: None,
+        };
+        Draft { stamp, body: Body::AgentStopped(Lifecycle { version: "1".into(), reason: None }) }
+    }
+
+    #[test]
+    fn observers_are_told_in_order_until_they_leave_and_one_that_fails_stops_nobody() {
+        let diary = Rc::new(RefCell::new(Vec::new()));
+        let mut system = EventSystem::new(Box::new(MemoryJournal::new(1 << 20)));
+        let first = system.subscribe(Box::new(Diary("a", Rc::clone(&diary), true)));
+        system.subscribe(Box::new(Diary("b", Rc::clone(&diary), false)));
+        let id = system.add_event(draft()).unwrap();
+        assert_eq!(system.failures()[0].to_string(), "observer a failed");
+        system.unsubscribe(first).unwrap();
+        system.flush();
+        system.remove_event(id).unwrap();
+        assert!(system.unsubscribe(first).is_none());
+        assert_eq!(*diary.borrow(), ["a+1", "b+1", "b!", "b-1"]);
+        assert_eq!(system.pending().events, 0);
+    }
+}

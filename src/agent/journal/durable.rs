@@ -1,0 +1,284 @@
+//! The agent's own journal: on disk as long as the disk takes it, and in memory while it refuses.
+//!
+//! A state directory belongs to one agent: whoever holds the lock on `agent.lock` there.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use log::{error, info, warn};
+use rustix::fs::{FlockOperation, flock};
+
+use super::{Journal, JournalError, MemoryJournal, Pending, Position, SqliteJournal, Stored, breach_change};
+use crate::agent::event_system::Draft;
+use crate::event::{Epoch, Event, EventId, Stamp};
+use crate::exit::chain;
+use crate::units::ByteCount;
+
+/// How long a refusing disk is left alone.
+const RETRY_MS: u64 = 30_000;
+/// Old events are looked for so often.
+const EXPIRE_MS: u64 = 3_600_000;
+/// The ring's events stand after all that a disk ever held.
+const RING_START: Position = Position(1 << 62);
+
+/// Where events are kept at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeping {
+    /// In the file: they survive.
+    OnDisk,
+    /// In memory, because the disk refuses: they don't.
+    InMemory,
+}
+
+/// What a journal is told about its place and its bounds.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The state directory; made if it is missing.
+    pub directory: PathBuf,
+    /// The file's size, and the ring's.
+    pub size_max: ByteCount,
+    /// Events older than this are given up.
+    pub age_max: Duration,
+    /// `/etc/machine-id`, empty where there is none.
+    pub machine_id: String,
+}
+
+/// A journal that goes on without its disk, and says so.
+#[derive(Debug)]
+pub struct DurableJournal {
+    place: Place,
+    _lock: Option<File>,
+    disk: Option<SqliteJournal>,
+    ring: Option<MemoryJournal>,
+    breaches: BTreeMap<String, Event>,
+    /// The first number that the disk did not take.
+    refused: Option<EventId>,
+    /// Removed while the disk refused.
+    removed: Vec<EventId>,
+    retry_at_ms: u64,
+    expire_at_ms: u64,
+    generation: u64,
+}
+
+impl DurableJournal {
+    /// Opens the journal in its directory. A disk that refuses is no error: see [`DurableJournal::keeping`].
+    ///
+    /// # Errors
+    /// [`JournalError::Locked`]: another agent runs there.
+    pub fn open(place: Place, stamp: &Stamp) -> Result<Self, JournalError> {
+        let lock = match lock(&place.directory) {
+            Err(locked @ JournalError::Locked(_)) => return Err(locked),
+            Err(error) => {
+                warn!("{}", chain(&error));
+                None
+            }
+            Ok(file) => Some(file),
+        };
+        let mut journal = Self {
+            place,
+            _lock: lock,
+            disk: None,
+            ring: None,
+            breaches: BTreeMap::new(),
+            refused: None,
+            removed: Vec::new(),
+            retry_at_ms: 0,
+            expire_at_ms: stamp.monotonic_ms,
+            generation: 0,
+        };
+        match journal.open_disk(stamp).and_then(|mut disk| Ok((disk.open_breaches()?, disk))) {
+            Ok((breaches, disk)) => {
+                journal.disk = Some(disk);
+                journal.breaches = breaches.into_iter().filter_map(|event| Some((breach_of(&event)?, event))).collect();
+            }
+            Err(error) => journal.degrade(&error, stamp),
+        }
+        Ok(journal)
+    }
+
+    /// Where events are kept now.
+    pub fn keeping(&self) -> Keeping {
+        if self.disk.is_some() { Keeping::OnDisk } else { Keeping::InMemory }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.place.directory.join("journal.db")
+    }
+
+    fn open_disk(&self, stamp: &Stamp) -> Result<SqliteJournal, JournalError> {
+        let Place { directory, size_max, machine_id, .. } = &self.place;
+        fs::create_dir_all(directory).map_err(|source| JournalError::Io { path: directory.clone(), source })?;
+        match SqliteJournal::open(&self.path(), *size_max, machine_id) {
+            Err(JournalError::Damaged(why)) => self.replace_damaged(&why, stamp),
+            other => other,
+        }
+    }
+
+    /// Sets a damaged journal aside, saves from it what can be read, and declares that there may have been more.
+    fn replace_damaged(&self, why: &str, stamp: &Stamp) -> Result<SqliteJournal, JournalError> {
+        let path = self.path();
+        let aside = path.with_extension(format!("db.damaged-{}", stamp.observed_at.format("%Y%m%dT%H%M%S%.3fZ")));
+        for suffix in ["", "-wal"] {
+            let (from, to) = (with_suffix(&path, suffix), with_suffix(&aside, suffix));
+            match fs::rename(&from, &to) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(JournalError::Io { path: from, source });
+                }
+                _ => {}
+            }
+        }
+        let (epoch, saved) = SqliteJournal::salvage(&aside);
+        error!(
+            "journal damaged ({why}): set aside as {}; {} events were saved from it, and a new epoch begins",
+            aside.display(),
+            saved.len()
+        );
+        let mut fresh = SqliteJournal::open(&path, self.place.size_max, &self.place.machine_id)?;
+        fresh.adopt(&saved, self.breaches.values())?;
+        let lost = epoch.or(saved.last().map(|event| event.id.epoch)).unwrap_or(Epoch(0));
+        fresh.declare(lost, &[], &format!("journal damaged: {why}; {} events were saved", saved.len()), stamp)?;
+        Ok(fresh)
+    }
+
+    fn degrade(&mut self, error: &JournalError, stamp: &Stamp) {
+        error!(
+            "the journal cannot be written, so events are kept in memory and would not survive a restart; trying again \
+             every {} s: {}",
+            RETRY_MS / 1_000,
+            chain(error)
+        );
+        if let Some(disk) = self.disk.take() {
+            self.refused = Some(disk.next_id());
+        }
+        self.ring = Some(MemoryJournal::after(RING_START, self.place.size_max.bytes()));
+        self.retry_at_ms = stamp.monotonic_ms + RETRY_MS;
+        self.generation += 1;
+    }
+
+    /// Goes back to the disk, with all that the ring holds.
+    fn recover(&mut self, stamp: &Stamp) -> Result<(), JournalError> {
+        let mut disk = self.open_disk(stamp)?;
+        if let Some(refused) = self.refused {
+            disk.take_back(refused)?;
+        }
+        disk.remove(&self.removed)?;
+        disk.adopt(self.ring.iter().flat_map(MemoryJournal::events), self.breaches.values())?;
+        info!("the journal can be written again");
+        (self.disk, self.ring, self.refused) = (Some(disk), None, None);
+        self.removed.clear();
+        self.generation += 1;
+        Ok(())
+    }
+
+    fn keep_breaches(&mut self, events: &[Event]) {
+        for event in events {
+            match breach_change(&event.body) {
+                Some((id, true)) => drop(self.breaches.insert(id.to_owned(), event.clone())),
+                Some((id, false)) => drop(self.breaches.remove(id)),
+                None => {}
+            }
+        }
+    }
+
+    fn current(&mut self) -> &mut dyn Journal {
+        match (&mut self.disk, &mut self.ring) {
+            (Some(disk), _) => disk,
+            (None, Some(ring)) => ring,
+            (None, None) => unreachable!("a journal without its disk has its ring"),
+        }
+    }
+}
+
+impl Journal for DurableJournal {
+    fn append(&mut self, drafts: Vec<Draft>) -> Result<Vec<Event>, JournalError> {
+        let Some(stamp) = drafts.last().map(|draft| draft.stamp.clone()) else { return Ok(Vec::new()) };
+        if let Some(disk) = &mut self.disk {
+            // A copy, since a refused transaction is never tried again: the same events are written anew, elsewhere.
+            match disk.append(drafts.clone()) {
+                Ok(events) => {
+                    self.keep_breaches(&events);
+                    return Ok(events);
+                }
+                Err(error) => self.degrade(&error, &stamp),
+            }
+        }
+        let events = self.current().append(drafts)?;
+        self.keep_breaches(&events);
+        Ok(events)
+    }
+
+    fn remove(&mut self, ids: &[EventId]) -> Result<(), JournalError> {
+        if self.disk.is_none() {
+            self.removed.extend_from_slice(ids);
+        }
+        self.current().remove(ids)
+    }
+
+    fn reject(&mut self, id: EventId, reason: &str, stamp: Stamp) -> Result<(), JournalError> {
+        if self.disk.is_none() {
+            self.removed.push(id);
+        }
+        self.current().reject(id, reason, stamp)
+    }
+
+    fn batch(&mut self, after: Position, events_max: usize, bytes_max: usize) -> Result<Vec<Stored>, JournalError> {
+        self.current().batch(after, events_max, bytes_max)
+    }
+
+    fn pending(&self) -> Pending {
+        match (&self.disk, &self.ring) {
+            (Some(disk), _) => disk.pending(),
+            (None, ring) => ring.as_ref().map(MemoryJournal::pending).unwrap_or_default(),
+        }
+    }
+
+    fn open_breaches(&mut self) -> Result<Vec<Event>, JournalError> {
+        Ok(self.breaches.values().cloned().collect())
+    }
+
+    fn upkeep(&mut self, stamp: &Stamp) -> Result<(), JournalError> {
+        if self.disk.is_none() && stamp.monotonic_ms >= self.retry_at_ms {
+            self.retry_at_ms = stamp.monotonic_ms + RETRY_MS;
+            self.recover(stamp)?;
+        }
+        // A clock that was never set knows nothing of age.
+        if stamp.monotonic_ms >= self.expire_at_ms && stamp.clock_synced != Some(false) {
+            self.expire_at_ms = stamp.monotonic_ms + EXPIRE_MS;
+            let oldest =
+                stamp.observed_at - chrono::TimeDelta::from_std(self.place.age_max).unwrap_or(chrono::TimeDelta::MAX);
+            if let Some(disk) = &mut self.disk {
+                disk.expire(oldest.timestamp_micros(), stamp)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation
+    }
+}
+
+fn breach_of(event: &Event) -> Option<String> {
+    event.body.breach().map(|breach| breach.breach_id.clone())
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn lock(directory: &Path) -> Result<File, JournalError> {
+    let path = directory.join("agent.lock");
+    let io = |source| JournalError::Io { path: path.clone(), source };
+    fs::create_dir_all(directory).map_err(io)?;
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(io)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(JournalError::Locked(directory.to_owned())),
+        Err(errno) => Err(io(errno.into())),
+    }
+}

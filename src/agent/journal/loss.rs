@@ -1,0 +1,74 @@
+//! The declaration of lost events, as long as it may still grow.
+
+use super::Position;
+use crate::event::{Body, Epoch, Event, EventId, Loss};
+
+/// A `loss` event that nobody has seen.
+#[derive(Clone, Debug)]
+pub(super) struct OpenLoss {
+    pub(super) position: Position,
+    pub(super) event: Event,
+}
+
+/// Takes `ids` into the open declaration, if there is one of the same epoch and reason; what it is now.
+pub(super) fn grow<'a>(
+    open: &'a mut Option<OpenLoss>,
+    epoch: Epoch,
+    ids: &[EventId],
+    reason: &str,
+) -> Option<&'a OpenLoss> {
+    let open = open.as_mut()?;
+    match &mut open.event.body {
+        Body::Loss(loss) if loss.epoch == epoch && loss.reason == reason => insert(loss, ids),
+        _ => return None,
+    }
+    Some(open)
+}
+
+/// A new declaration.
+pub(super) fn declare(epoch: Epoch, ids: &[EventId], reason: &str) -> Loss {
+    let mut loss = Loss { epoch, ranges: Vec::new(), reason: reason.to_owned() };
+    insert(&mut loss, ids);
+    loss
+}
+
+/// By epoch, each ascending.
+pub(super) fn by_epoch(ids: &[EventId]) -> Vec<(Epoch, Vec<EventId>)> {
+    let mut ids = ids.to_vec();
+    ids.sort_unstable();
+    ids.chunk_by(|a, b| a.epoch == b.epoch).map(|chunk| (chunk[0].epoch, chunk.to_vec())).collect()
+}
+
+/// Keeps ranges ascending, and apart from each other by at least one number.
+fn insert(loss: &mut Loss, ids: &[EventId]) {
+    let mut all = std::mem::take(&mut loss.ranges);
+    all.extend(ids.iter().map(|id| (id.seq, id.seq)));
+    all.sort_unstable();
+    for (from, to) in all {
+        match loss.ranges.last_mut() {
+            Some((_, last)) if from <= last.saturating_add(1) => *last = to.max(*last),
+            _ => loss.ranges.push((from, to)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn ranges_hold_exactly_what_was_lost(numbers in proptest::collection::btree_set(1..200_u64, 1..60)) {
+            let epoch = Epoch(7);
+            let ids: Vec<_> = numbers.iter().map(|seq| EventId { epoch, seq: *seq }).collect();
+            let (first, second) = ids.split_at(ids.len() / 2);
+            let mut loss = declare(epoch, second, "evicted");
+            insert(&mut loss, first);
+            let held: Vec<u64> = loss.ranges.iter().flat_map(|(from, to)| *from..=*to).collect();
+            prop_assert_eq!(held, numbers.into_iter().collect::<Vec<_>>());
+            prop_assert!(loss.ranges.windows(2).all(|pair| pair[0].1 + 1 < pair[1].0));
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! A journal in memory: bounded, and gone with the process.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::loss::{OpenLoss, by_epoch, declare, grow};
+use super::{Journal, JournalError, Pending, Position, Rank, Stored, breach_change, random_epoch};
+use crate::agent::event_system::Draft;
+use crate::event::{Body, Epoch, Event, EventId, Stamp};
+use crate::wire;
+
+/// Events in a ring of bounded size, under an epoch of its own.
+#[derive(Debug)]
+pub struct MemoryJournal {
+    epoch: Epoch,
+    next_seq: u64,
+    next_position: u64,
+    bytes: u64,
+    bytes_max: u64,
+    events: BTreeMap<Position, Stored>,
+    handed: BTreeSet<Position>,
+    open_loss: Option<OpenLoss>,
+    breaches: BTreeMap<String, Event>,
+}
+
+impl MemoryJournal {
+    /// Keeps at most `bytes_max` bytes of JSON, under a random epoch.
+    pub fn new(bytes_max: u64) -> Self {
+        Self::after(Position::START, bytes_max)
+    }
+
+    /// The same, with all positions after `position`.
+    pub(super) fn after(position: Position, bytes_max: u64) -> Self {
+        Self {
+            epoch: random_epoch(),
+            next_seq: 1,
+            next_position: position.0 + 1,
+            bytes: 0,
+            bytes_max,
+            events: BTreeMap::new(),
+            handed: BTreeSet::new(),
+            open_loss: None,
+            breaches: BTreeMap::new(),
+        }
+    }
+
+    /// All that is registered, in order.
+    pub(super) fn events(&self) -> impl Iterator<Item = &Event> {
+        self.events.values().map(|stored| &stored.event)
+    }
+
+    fn register(&mut self, draft: Draft) -> Event {
+        let event =
+            Event { id: EventId { epoch: self.epoch, seq: self.next_seq }, stamp: draft.stamp, body: draft.body };
+        self.next_seq += 1;
+        let position = Position(self.next_position);
+        self.next_position += 1;
+        if let Some((breach_id, open)) = breach_change(&event.body) {
+            if open {
+                self.breaches.insert(breach_id.to_owned(), event.clone());
+            } else {
+                self.breaches.remove(breach_id);
+            }
+        }
+        if matches!(event.body, Body::Loss(_)) {
+            self.open_loss = Some(OpenLoss { position, event: event.clone() });
+        }
+        self.put(position, event.clone());
+        event
+    }
+
+    fn put(&mut self, position: Position, event: Event) {
+        let payload = wire::to_json(&event);
+        self.bytes += payload.len() as u64;
+        if let Some(before) = self.events.insert(position, Stored { position, event, payload }) {
+            self.bytes -= before.payload.len() as u64;
+        }
+    }
+
+    fn take(&mut self, position: Position) -> Option<Stored> {
+        let stored = self.events.remove(&position)?;
+        self.handed.remove(&position);
+        self.bytes -= stored.payload.len() as u64;
+        Some(stored)
+    }
+
+    fn lose(&mut self, ids: &[EventId], reason: &str, stamp: &Stamp) {
+        for (epoch, ids) in by_epoch(ids) {
+            match grow(&mut self.open_loss, epoch, &ids, reason) {
+                Some(OpenLoss { position, event }) => {
+                    let (position, event) = (*position, event.clone());
+                    self.put(position, event);
+                }
+                None => {
+                    let body = Body::Loss(declare(epoch, &ids, reason));
+                    self.register(Draft { stamp: stamp.clone(), body });
+                }
+            }
+        }
+    }
+
+    fn evict(&mut self, stamp: &Stamp) {
+        let mut lost = Vec::new();
+        while self.bytes > self.bytes_max {
+            let victim = self
+                .events
+                .values()
+                .map(|stored| (self.handed.contains(&stored.position), Rank::of(&stored.event.body), stored.position))
+                .filter(|(_, rank, _)| *rank < Rank::Loss)
+                .min();
+            let Some(stored) = victim.and_then(|(.., position)| self.take(position)) else { break };
+            lost.push(stored.event.id);
+        }
+        self.lose(&lost, "evicted", stamp);
+    }
+}
+
+impl Journal for MemoryJournal {
+    fn append(&mut self, drafts: Vec<Draft>) -> Result<Vec<Event>, JournalError> {
+        let stamp = drafts.last().map(|draft| draft.stamp.clone());
+        let events = drafts.into_iter().map(|draft| self.register(draft)).collect();
+        if let Some(stamp) = stamp.filter(|_| self.bytes > self.bytes_max) {
+            self.evict(&stamp);
+        }
+        Ok(events)
+    }
+
+    fn remove(&mut self, ids: &[EventId]) -> Result<(), JournalError> {
+        let ids: BTreeSet<_> = ids.iter().collect();
+        let known: Vec<_> = self
+            .events
+            .values()
+            .filter(|stored| ids.contains(&stored.event.id))
+            .map(|stored| stored.position)
+            .collect();
+        for position in known {
+            self.take(position);
+        }
+        Ok(())
+    }
+
+    fn reject(&mut self, id: EventId, reason: &str, stamp: Stamp) -> Result<(), JournalError> {
+        self.remove(&[id])?;
+        self.lose(&[id], reason, &stamp);
+        Ok(())
+    }
+
+    fn batch(&mut self, after: Position, events_max: usize, bytes_max: usize) -> Result<Vec<Stored>, JournalError> {
+        let mut bytes = 0;
+        let mut batch = Vec::new();
+        for stored in self.events.range((std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded)).map(|(_, s)| s)
+        {
+            bytes += stored.payload.len();
+            if batch.len() == events_max || (bytes > bytes_max && !batch.is_empty()) {
+                break;
+            }
+            batch.push(stored.clone());
+        }
+        for stored in &batch {
+            self.handed.insert(stored.position);
+            self.open_loss.take_if(|loss| loss.position == stored.position);
+        }
+        Ok(batch)
+    }
+
+    fn pending(&self) -> Pending {
+        let oldest = self.events.values().next().map(|stored| stored.event.stamp.observed_at);
+        Pending { events: self.events.len() as u64, bytes: self.bytes, oldest }
+    }
+
+    fn open_breaches(&mut self) -> Result<Vec<Event>, JournalError> {
+        Ok(self.breaches.values().cloned().collect())
+    }
+
+    fn upkeep(&mut self, _stamp: &Stamp) -> Result<(), JournalError> {
+        Ok(())
+    }
+}

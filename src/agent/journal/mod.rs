@@ -1,0 +1,167 @@
+//! Where events are registered until Kafka has acknowledged them: durably in [`SqliteJournal`], in [`MemoryJournal`] for
+//! simulations and while the disk refuses, and in [`DurableJournal`], which is the one as long as it can be, else the other.
+//!
+//! Invariants, whatever the implementation:
+//!
+//! - An event that [`Journal::append`] returned stays until it is removed, or until its loss is declared by a `loss` event that
+//!   is registered in the same transaction.
+//! - `seq` counts from 1 in each epoch, without holes. No number is given twice to events that anybody has seen.
+//! - What is kept is bounded. When it is full, the oldest of the least severe goes first; a `loss` never goes.
+//! - A `loss` that nobody was handed yet grows; once handed, its content is fixed.
+
+mod durable;
+mod loss;
+mod memory;
+mod sqlite;
+
+use std::io;
+use std::path::PathBuf;
+
+use chrono::{DateTime, Utc};
+
+pub use self::durable::{DurableJournal, Keeping, Place};
+pub use self::memory::MemoryJournal;
+pub use self::sqlite::SqliteJournal;
+use crate::agent::event_system::Draft;
+use crate::event::{Body, Epoch, Event, EventId, Severity, Stamp};
+
+/// A place in the order in which events were registered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position(u64);
+
+impl Position {
+    /// Before all events.
+    pub const START: Self = Self(0);
+}
+
+/// A registered event.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stored {
+    /// Where it stands.
+    pub position: Position,
+    /// The event.
+    pub event: Event,
+    /// Its JSON, as it was committed.
+    pub payload: Vec<u8>,
+}
+
+/// How much is registered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pending {
+    /// Number of events.
+    pub events: u64,
+    /// Bytes of their JSON.
+    pub bytes: u64,
+    /// `observed_at` of the one registered first.
+    pub oldest: Option<DateTime<Utc>>,
+}
+
+/// Why a journal could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// Another agent holds the state directory.
+    #[error("another agent runs on {}; give each agent a state_dir of its own", .0.display())]
+    Locked(PathBuf),
+    /// A file or directory refuses.
+    #[error("{}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// SQLite refuses: disk full, read-only, an I/O error.
+    #[error("journal")]
+    Sqlite(#[from] rusqlite::Error),
+    /// What stands in the file is not what was written there.
+    #[error("journal damaged: {0}")]
+    Damaged(String),
+}
+
+/// A bounded, ordered store of events.
+pub trait Journal {
+    /// Registers events, all or none, and keeps the breaches that they open and close.
+    ///
+    /// # Errors
+    /// None of them is registered.
+    fn append(&mut self, drafts: Vec<Draft>) -> Result<Vec<Event>, JournalError>;
+
+    /// Forgets events; those it does not know are passed over.
+    ///
+    /// # Errors
+    /// They are still there.
+    fn remove(&mut self, ids: &[EventId]) -> Result<(), JournalError>;
+
+    /// Gives an event up, and registers its loss in the same transaction.
+    ///
+    /// # Errors
+    /// It is still there.
+    fn reject(&mut self, id: EventId, reason: &str, stamp: Stamp) -> Result<(), JournalError>;
+
+    /// The events after `after`, in order, as many as fit; at least one where there is one. They are handed out: from now on they
+    /// are evicted last.
+    ///
+    /// # Errors
+    /// Nothing was handed out.
+    fn batch(&mut self, after: Position, events_max: usize, bytes_max: usize) -> Result<Vec<Stored>, JournalError>;
+
+    /// What is registered.
+    fn pending(&self) -> Pending;
+
+    /// The last event of each breach that is not cleared.
+    ///
+    /// # Errors
+    /// They can't be read.
+    fn open_breaches(&mut self) -> Result<Vec<Event>, JournalError>;
+
+    /// Drops what is older than the journal keeps, tries a refusing disk again. Call it every second; most calls do nothing.
+    ///
+    /// # Errors
+    /// Something was tried and did not succeed.
+    fn upkeep(&mut self, stamp: &Stamp) -> Result<(), JournalError>;
+
+    /// Changes whenever positions given before mean nothing any more: begin again at [`Position::START`].
+    fn generation(&self) -> u64 {
+        0
+    }
+}
+
+/// How dear an event is when room is short: the lower, the sooner it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+enum Rank {
+    WarningUpdate,
+    CriticalUpdate,
+    Other,
+    Warning,
+    Critical,
+    Loss,
+}
+
+impl Rank {
+    fn of(body: &Body) -> Self {
+        match body {
+            Body::BreachUpdated(breach) if breach.severity == Severity::Warning => Self::WarningUpdate,
+            Body::BreachUpdated(_) => Self::CriticalUpdate,
+            Body::BreachRaised(breach) | Body::BreachCleared(breach) if breach.severity == Severity::Warning => {
+                Self::Warning
+            }
+            Body::BreachRaised(_) | Body::BreachCleared(_) => Self::Critical,
+            Body::Loss(_) => Self::Loss,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// What an event does to the breaches that are kept.
+fn breach_change(body: &Body) -> Option<(&str, bool)> {
+    body.breach().map(|breach| (breach.breach_id.as_str(), !matches!(body, Body::BreachCleared(_))))
+}
+
+fn random_epoch() -> Epoch {
+    Epoch(fastrand::u64(..))
+}
+
+#[cfg(test)]
+mod tests;

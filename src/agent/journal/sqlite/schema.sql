@@ -1,0 +1,30 @@
+-- The agent's journal, version 1.
+
+-- One row: who counts, and how far.
+CREATE TABLE meta (
+    id         INTEGER PRIMARY KEY CHECK (id = 1),
+    epoch      INTEGER NOT NULL,  -- 64 random bits, as a signed number
+    next_seq   INTEGER NOT NULL,
+    machine_id TEXT    NOT NULL   -- /etc/machine-id: a cloned image starts an epoch of its own
+) STRICT;
+
+-- Events that nobody has acknowledged.
+CREATE TABLE events (
+    position    INTEGER PRIMARY KEY,  -- the order in which they were registered
+    epoch       INTEGER NOT NULL,
+    seq         INTEGER NOT NULL,
+    rank        INTEGER NOT NULL,     -- the lower, the sooner it goes when room is short
+    observed_us INTEGER NOT NULL,     -- microseconds since 1970
+    fixed       INTEGER NOT NULL,     -- a loss that was handed out grows no more
+    crc         INTEGER NOT NULL,     -- CRC-32 of the payload
+    payload     BLOB    NOT NULL      -- JSON, as it goes to Kafka
+) STRICT;
+
+-- The last event of each breach that is not cleared.
+CREATE TABLE open_breaches (
+    breach_id TEXT PRIMARY KEY,
+    crc       INTEGER NOT NULL,
+    payload   BLOB    NOT NULL
+) STRICT, WITHOUT ROWID;
+
+PRAGMA user_version = 1;

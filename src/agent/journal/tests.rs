@@ -1,0 +1,328 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+use crate::event::{Breach, Direction, Lifecycle};
+use crate::units::ByteCount;
+
+const MIB: ByteCount = ByteCount::from_bytes(1 << 20);
+
+fn stamp(second: u64) -> Stamp {
+    Stamp {
+        agent: "gw-042".into(),
+        observed_at: DateTime::from_timestamp(1_790_000_000 + second as i64, 0).unwrap(),
+        boot_id: "boot".into(),
+        monotonic_ms: second * 1_000,
+        clock_synced: None,
+    }
+}
+
+fn breach(id: u64) -> Breach {
+    Breach {
+        breach_id: format!("{id:016x}"),
+        raised_at: stamp(0).observed_at,
+        limit: "wan-down".into(),
+        severity: Severity::Warning,
+        interface: "eth0".into(),
+        ifindex: Some(2),
+        direction: Direction::Rx,
+        limit_bps: 80,
+        rate_bps: 90,
+        peak_bps: 90,
+        mean_bps: 90,
+        duration_ms: 1_000,
+        measured_ms: 1_000,
+        excess_bytes: 1,
+        reason: None,
+    }
+}
+
+fn draft(body: Body) -> Draft {
+    Draft { stamp: stamp(0), body }
+}
+
+fn raised(id: u64) -> Draft {
+    draft(Body::BreachRaised(breach(id)))
+}
+
+fn open(directory: &TempDir) -> DurableJournal {
+    let place = Place {
+        directory: directory.path().to_owned(),
+        size_max: MIB,
+        age_max: std::time::Duration::from_secs(30 * 86_400),
+        machine_id: "machine".into(),
+    };
+    DurableJournal::open(place, &stamp(0)).unwrap()
+}
+
+fn all(journal: &mut dyn Journal) -> Vec<Event> {
+    journal.batch(Position::START, usize::MAX >> 1, usize::MAX >> 1).unwrap().into_iter().map(|s| s.event).collect()
+}
+
+fn lost(events: &[Event]) -> u64 {
+    events.iter().map(|event| if let Body::Loss(loss) = &event.body { loss.count() } else { 0 }).sum()
+}
+
+/// What every journal does, whatever it is made of.
+fn keeps_its_promises(journal: &mut dyn Journal) {
+    let first = journal.append(vec![raised(1), draft(Body::BreachUpdated(breach(1)))]).unwrap();
+    let second = journal.append(vec![raised(2)]).unwrap();
+    assert_eq!([first[0].id.seq, first[1].id.seq, second[0].id.seq], [1, 2, 3]);
+    assert_eq!(journal.pending().events, 3);
+
+    let batch = journal.batch(Position::START, 2, usize::MAX >> 1).unwrap();
+    assert_eq!(batch.iter().map(|stored| stored.event.id.seq).collect::<Vec<_>>(), [1, 2]);
+    let rest = journal.batch(batch[1].position, 9, 1).unwrap();
+    assert_eq!(rest.iter().map(|stored| stored.event.id.seq).collect::<Vec<_>>(), [3], "one at least");
+
+    journal.remove(&[first[0].id, first[1].id]).unwrap();
+    journal.remove(&[first[0].id]).unwrap();
+    assert_eq!(journal.pending().events, 1);
+    assert_eq!(journal.open_breaches().unwrap().len(), 2, "Kafka has the events, and the breaches go on");
+    journal.append(vec![draft(Body::BreachCleared(breach(1)))]).unwrap();
+    assert_eq!(journal.open_breaches().unwrap().len(), 1);
+
+    journal.reject(second[0].id, "rejected: too large", stamp(1)).unwrap();
+    let events = all(journal);
+    assert_eq!(events.iter().map(|event| event.id.seq).collect::<Vec<_>>(), [4, 5]);
+    let Body::Loss(loss) = &events[1].body else { panic!("{:?}", events[1]) };
+    assert_eq!((loss.ranges.as_slice(), loss.reason.as_str()), ([(3, 3)].as_slice(), "rejected: too large"));
+}
+
+#[test]
+fn every_journal_keeps_its_promises() {
+    keeps_its_promises(&mut MemoryJournal::new(1 << 20));
+    let directory = tempfile::tempdir().unwrap();
+    keeps_its_promises(&mut SqliteJournal::open(&directory.path().join("j.db"), MIB, "m").unwrap());
+    keeps_its_promises(&mut open(&directory));
+}
+
+/// What is full evicts updates before raises, and declares each of them in one loss that grows until it is handed out.
+fn evicts_the_least_severe_and_declares_it(journal: &mut dyn Journal) {
+    let rounds = 4_000;
+    for id in 0..rounds {
+        journal.append(vec![raised(id), draft(Body::BreachUpdated(breach(id)))]).unwrap();
+        journal.append(vec![draft(Body::BreachCleared(breach(id)))]).unwrap();
+    }
+    let events = all(journal);
+    let losses = events.iter().filter(|event| matches!(event.body, Body::Loss(_))).count();
+    assert_eq!(losses, 1, "one declaration, that grew");
+    assert_eq!(events.len() as u64 + lost(&events), rounds * 3 + 1);
+    let updates = events.iter().filter(|event| matches!(event.body, Body::BreachUpdated(_))).count();
+    assert!(updates < 100, "{updates} updates outlived raises");
+
+    // It was handed out: what is lost from now on is declared anew.
+    for id in 0..rounds {
+        journal.append(vec![raised(id), draft(Body::BreachCleared(breach(id)))]).unwrap();
+    }
+    let events = all(journal);
+    assert_eq!(events.len() as u64 + lost(&events), rounds * 5 + 2);
+    assert!(events.len() > 800, "{} events are all that fits", events.len());
+}
+
+#[test]
+fn every_journal_evicts_the_least_severe_and_declares_it() {
+    evicts_the_least_severe_and_declares_it(&mut MemoryJournal::new(1 << 20));
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("j.db");
+    evicts_the_least_severe_and_declares_it(&mut SqliteJournal::open(&path, MIB, "m").unwrap());
+    let wal = std::fs::metadata(path.with_extension("db-wal")).map_or(0, |wal| wal.len());
+    let size = std::fs::metadata(&path).unwrap().len() + wal;
+    assert!(size <= MIB.bytes() + MIB.bytes() / 4, "{size} bytes on disk, {wal} of them in the log");
+}
+
+#[test]
+fn a_restart_finds_everything_and_counts_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let before = {
+        let mut journal = open(&directory);
+        journal.append(vec![raised(1), raised(2)]).unwrap()
+    };
+    let mut journal = open(&directory);
+    assert_eq!(all(&mut journal), before);
+    assert_eq!(journal.open_breaches().unwrap().len(), 2);
+    let next = journal.append(vec![raised(3)]).unwrap();
+    assert_eq!((next[0].id.epoch, next[0].id.seq), (before[0].id.epoch, 3));
+}
+
+#[test]
+fn a_second_agent_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let journal = open(&directory);
+    let place = journal_place(&directory);
+    let error = DurableJournal::open(place.clone(), &stamp(0)).unwrap_err();
+    assert!(matches!(error, JournalError::Locked(_)), "{error}");
+    drop(journal);
+    DurableJournal::open(place, &stamp(0)).unwrap();
+}
+
+fn journal_place(directory: &TempDir) -> Place {
+    let age_max = std::time::Duration::from_secs(86_400);
+    Place { directory: directory.path().to_owned(), size_max: MIB, age_max, machine_id: "machine".into() }
+}
+
+#[test]
+fn a_copied_disk_starts_an_epoch_of_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let original = open(&directory).append(vec![raised(1)]).unwrap();
+    let place = Place { machine_id: "another".into(), ..journal_place(&directory) };
+    let mut journal = DurableJournal::open(place, &stamp(0)).unwrap();
+    assert!(journal.open_breaches().unwrap().is_empty(), "they go on where they began");
+    let next = journal.append(vec![raised(2)]).unwrap();
+    assert_ne!(next[0].id.epoch, original[0].id.epoch);
+    assert_eq!(next[0].id.seq, 1);
+}
+
+#[test]
+fn what_is_too_old_is_given_up_and_declared() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut journal = open(&directory);
+    journal.append(vec![raised(1)]).unwrap();
+    journal.upkeep(&stamp(31 * 86_400)).unwrap();
+    let events = all(&mut journal);
+    assert_eq!(lost(&events), 1);
+    assert!(matches!(&events[0].body, Body::Loss(loss) if loss.reason == "expired"), "{events:?}");
+}
+
+#[test]
+fn a_damaged_journal_is_set_aside_and_what_can_be_read_is_saved() {
+    for (name, damage) in [("garbage", 0..4_096_usize), ("a page", 8_192..12_288)] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal.db");
+        let before = {
+            let mut journal = open(&directory);
+            (0..200).flat_map(|id| journal.append(vec![raised(id)]).unwrap()).collect::<Vec<_>>()
+        };
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[damage].fill(0x5a);
+        std::fs::write(&path, bytes).unwrap();
+        let mut journal = open(&directory);
+        assert_eq!(journal.keeping(), Keeping::OnDisk);
+        let events = all(&mut journal);
+        let declared = events.last().unwrap();
+        assert!(matches!(&declared.body, Body::Loss(loss) if loss.reason.starts_with("journal damaged")), "{name}");
+        assert_ne!(declared.id.epoch, before[0].id.epoch);
+        assert!(events[..events.len() - 1].iter().all(|event| before.contains(event)), "{name}: nothing is invented");
+        let aside = std::fs::read_dir(directory.path()).unwrap().flatten();
+        let aside = aside.filter(|file| file.file_name().to_string_lossy().contains("db.damaged-")).count();
+        assert!(aside >= 1, "{name}");
+    }
+}
+
+#[test]
+fn without_its_disk_it_goes_on_in_memory_and_comes_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let blocked = directory.path().join("state");
+    std::fs::write(&blocked, "not a directory").unwrap();
+    let place = Place { directory: blocked.clone(), ..journal_place(&directory) };
+    let mut journal = DurableJournal::open(place.clone(), &stamp(0)).unwrap();
+    assert_eq!(journal.keeping(), Keeping::InMemory);
+    let kept = journal.append(vec![raised(1), raised(2)]).unwrap();
+    assert!(journal.upkeep(&stamp(40)).is_err());
+    let generation = journal.generation();
+
+    std::fs::remove_file(&blocked).unwrap();
+    journal.remove(&[kept[0].id]).unwrap();
+    journal.upkeep(&stamp(80)).unwrap();
+    assert_eq!(journal.keeping(), Keeping::OnDisk);
+    assert_ne!(journal.generation(), generation, "positions begin anew");
+    assert_eq!(all(&mut journal), kept[1..]);
+    assert_eq!(journal.open_breaches().unwrap().len(), 2);
+    drop(journal);
+    let mut journal = DurableJournal::open(place, &stamp(90)).unwrap();
+    assert_eq!(all(&mut journal), kept[1..], "it is on disk now");
+}
+
+#[test]
+fn what_was_refused_is_taken_back_though_it_reached_the_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut journal = SqliteJournal::open(&directory.path().join("j.db"), MIB, "m").unwrap();
+    journal.append(vec![raised(1)]).unwrap();
+    let from = journal.next_id();
+    journal.append(vec![raised(2), raised(3)]).unwrap();
+    journal.take_back(from).unwrap();
+    assert_eq!(all(&mut journal).len(), 1);
+    assert_eq!(journal.append(vec![raised(4)]).unwrap()[0].id, from);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Append(usize),
+    Hand,
+    Acknowledge(prop::sample::Index),
+    Reject(prop::sample::Index),
+    Restart,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        4 => (1..4_usize).prop_map(Step::Append),
+        2 => Just(Step::Hand),
+        2 => any::<prop::sample::Index>().prop_map(Step::Acknowledge),
+        1 => any::<prop::sample::Index>().prop_map(Step::Reject),
+        1 => Just(Step::Restart),
+    ];
+    proptest::collection::vec(step, 1..40)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Against a list: each event is there, or was acknowledged, or is declared lost, exactly once, in order.
+    #[test]
+    fn nothing_goes_missing(steps in steps()) {
+        let directory = tempfile::tempdir().unwrap();
+        let mut journal = Some(open(&directory));
+        let mut kept: BTreeMap<u64, &str> = BTreeMap::new();
+        for (number, step) in steps.into_iter().enumerate() {
+            let open_journal = journal.as_mut().unwrap();
+            let pick = |kept: &BTreeMap<u64, &str>, index: &prop::sample::Index| {
+                let there: Vec<u64> = kept.iter().filter(|(_, state)| **state == "kept").map(|(seq, _)| *seq).collect();
+                (!there.is_empty()).then(|| there[index.index(there.len())])
+            };
+            match step {
+                Step::Append(count) => {
+                    let body = Body::AgentStopped(Lifecycle { version: number.to_string(), reason: None });
+                    for event in open_journal.append(vec![draft(body); count]).unwrap() {
+                        prop_assert!(kept.insert(event.id.seq, "kept").is_none(), "a number is given once");
+                    }
+                }
+                Step::Hand => drop(all(open_journal)),
+                Step::Acknowledge(index) => {
+                    let epoch = all(open_journal).first().map(|event| event.id.epoch);
+                    if let (Some(seq), Some(epoch)) = (pick(&kept, &index), epoch) {
+                        open_journal.remove(&[EventId { epoch, seq }]).unwrap();
+                        kept.insert(seq, "gone");
+                    }
+                }
+                Step::Reject(index) => {
+                    let events = open_journal.batch(Position::START, 1, 1).unwrap();
+                    if let (Some(seq), Some(first)) = (pick(&kept, &index), events.first()) {
+                        let id = EventId { epoch: first.event.id.epoch, seq };
+                        open_journal.reject(id, "rejected", stamp(number as u64)).unwrap();
+                        kept.insert(seq, "lost");
+                    }
+                }
+                Step::Restart => {
+                    drop(journal.take());
+                    journal = Some(open(&directory));
+                }
+            }
+        }
+        let events = all(journal.as_mut().unwrap());
+        prop_assert!(events.windows(2).all(|pair| pair[0].id.seq < pair[1].id.seq), "in order");
+        let declared: Vec<u64> = events
+            .iter()
+            .filter_map(|event| if let Body::Loss(loss) = &event.body { Some(&loss.ranges) } else { None })
+            .flat_map(|ranges| ranges.iter().flat_map(|(from, to)| *from..=*to))
+            .collect();
+        for (seq, state) in &kept {
+            let there = events.iter().filter(|event| event.id.seq == *seq).count();
+            prop_assert_eq!(there, usize::from(*state == "kept"), "{} is {}", seq, state);
+            let times = declared.iter().filter(|lost| *lost == seq).count();
+            prop_assert_eq!(times, usize::from(*state == "lost"), "{} is {}", seq, state);
+        }
+    }
+}

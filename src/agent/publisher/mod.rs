@@ -1,0 +1,334 @@
+//! From the journal to Kafka: when to send, what is under way, and what Kafka has acknowledged.
+//!
+//! The tick's thread decides and keeps the journal; a [`worker`] thread owns the producer, and exists only while there is
+//! something to send. Neither waits for the other: events go one way by a channel, reports the other.
+
+mod producer;
+mod worker;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
+use std::io;
+use std::rc::Rc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use log::{debug, error, info};
+
+use self::worker::{Order, Outgoing, Report, Worker};
+use crate::agent::control::Waker;
+use crate::agent::event_system::{EventSystem, ObserveError, Observer};
+use crate::agent::journal::{JournalError, Position};
+use crate::event::{Event, EventId, Severity, Stamp};
+use crate::kafka::Connection;
+use crate::wire;
+
+/// At most so many events are under way.
+const EVENTS_MAX: usize = 5_000;
+/// At most so many bytes are under way: what librdkafka's queue holds (`queue.buffering.max.kbytes`).
+const BYTES_MAX: usize = 2 << 20;
+/// So many threads may be tearing down their producers, which can hang, before no new one is started.
+const ENDING_MAX: usize = 4;
+
+/// When to publish, and where.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How to reach Kafka.
+    pub connection: Connection,
+    /// Where to.
+    pub topic: String,
+    /// A flush comes so often; zero sends each event at once.
+    pub interval: Duration,
+    /// An event of one of these severities is sent at once.
+    pub urgent: Vec<Severity>,
+    /// So many events held back are sent at once.
+    pub events_max: u64,
+    /// The journal's size: a fraction of it may be under way, so that there is always something to evict.
+    pub journal_bytes: u64,
+}
+
+/// Sends what the journal holds, at the times that the settings name.
+pub struct Publisher {
+    settings: Settings,
+    trigger: Rc<Trigger>,
+    cursor: Position,
+    generation: u64,
+    next_flush: Duration,
+    flushing: bool,
+    under_way: HashSet<EventId>,
+    bytes_under_way: usize,
+    running: Option<Running>,
+    ending: Vec<JoinHandle<()>>,
+    progress: Progress,
+    /// What the log was told of `progress.delivered`.
+    told: u64,
+}
+
+/// How publishing goes, for whoever asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Acknowledged since the start.
+    pub delivered: u64,
+    /// Given up since the start.
+    pub rejected: u64,
+    /// The last acknowledged offset of each partition that was written to.
+    pub offsets: std::collections::BTreeMap<i32, i64>,
+}
+
+struct Running {
+    orders: Sender<Order>,
+    reports: Receiver<Report>,
+    thread: JoinHandle<()>,
+}
+
+/// The observer that watches for a reason to flush.
+#[derive(Debug)]
+struct Trigger {
+    urgent: RefCell<Vec<Severity>>,
+    events_max: Cell<u64>,
+    held_back: Cell<u64>,
+    due: Cell<bool>,
+}
+
+struct TriggerObserver(Rc<Trigger>);
+
+impl Settings {
+    fn held_back_max(&self) -> u64 {
+        if self.interval.is_zero() { 1 } else { self.events_max }
+    }
+}
+
+impl Publisher {
+    /// Nothing is under way, and the first flush comes at `now` plus the interval; what was left by an earlier run goes at once.
+    pub fn new(settings: Settings, backlog: bool, now: Duration) -> Self {
+        let trigger = Trigger {
+            urgent: RefCell::new(settings.urgent.clone()),
+            events_max: Cell::new(settings.held_back_max()),
+            held_back: Cell::new(0),
+            due: Cell::new(backlog),
+        };
+        Self {
+            next_flush: now + settings.interval,
+            settings,
+            trigger: Rc::new(trigger),
+            cursor: Position::START,
+            generation: 0,
+            flushing: false,
+            under_way: HashSet::new(),
+            bytes_under_way: 0,
+            running: None,
+            ending: Vec::new(),
+            progress: Progress::default(),
+            told: 0,
+        }
+    }
+
+    /// Other settings from now on. What is under way goes where it was sent.
+    pub fn reconfigure(&mut self, settings: Settings, now: Duration) {
+        self.next_flush = now + settings.interval;
+        self.trigger.urgent.replace(settings.urgent.clone());
+        self.trigger.events_max.set(settings.held_back_max());
+        self.settings = settings;
+    }
+
+    /// To be subscribed to the event system whose journal this publishes.
+    pub fn observer(&self) -> Box<dyn Observer> {
+        Box::new(TriggerObserver(Rc::clone(&self.trigger)))
+    }
+
+    /// How it goes.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// Takes reports in, and hands events out while there is a reason and room. Does not wait.
+    ///
+    /// # Errors
+    /// The journal could not be read or written; nothing is lost by it.
+    pub fn turn(
+        &mut self,
+        system: &mut EventSystem,
+        now: Duration,
+        stamp: &Stamp,
+        waker: impl Fn() -> io::Result<Waker>,
+    ) -> Result<(), JournalError> {
+        let reports: Vec<Report> = self.running.iter().flat_map(|running| running.reports.try_iter()).collect();
+        self.take_in(reports, system, stamp)?;
+        self.ending.retain(|thread| !thread.is_finished());
+        if self.running.as_ref().is_some_and(|running| running.thread.is_finished()) {
+            self.worker_died();
+        }
+        if system.journal().generation() != self.generation {
+            (self.generation, self.cursor) = (system.journal().generation(), Position::START);
+        }
+        if self.trigger.due.take() {
+            self.flushing = true;
+        }
+        if now >= self.next_flush && !self.settings.interval.is_zero() {
+            self.next_flush = now + self.settings.interval;
+            self.flushing = true;
+        }
+        if self.flushing {
+            self.hand_out(system, waker)?;
+        }
+        Ok(())
+    }
+
+    /// Sends what is held back now, and cuts a back-off short.
+    pub fn hurry(&mut self) {
+        self.trigger.due.set(true);
+        if let Some(running) = &self.running {
+            // A worker that has ended is found at the next turn.
+            let _ = running.orders.send(Order::TryNow);
+        }
+    }
+
+    /// Whether nothing is under way and nothing is to be sent.
+    pub fn idle(&self) -> bool {
+        !self.flushing && !self.trigger.due.get() && self.running.is_none()
+    }
+
+    /// The threads that still have a producer; for the end of the program, which should not pull OpenSSL from under them.
+    pub fn close(mut self) -> Vec<JoinHandle<()>> {
+        self.ending.extend(self.running.take().map(|running| running.thread));
+        self.ending
+    }
+
+    fn take_in(&mut self, reports: Vec<Report>, system: &mut EventSystem, stamp: &Stamp) -> Result<(), JournalError> {
+        let mut delivered = Vec::new();
+        for report in reports {
+            match report {
+                Report::Delivered { id, bytes, partition, offset } => {
+                    self.settle(id, bytes);
+                    self.progress.offsets.insert(partition, offset);
+                    delivered.push(id);
+                }
+                Report::Rejected { id, bytes, reason } => {
+                    error!("Kafka will never take event {id}: {reason}; it is declared lost");
+                    self.settle(id, bytes);
+                    self.progress.rejected += 1;
+                    system.reject_event(id, &format!("rejected: {reason}"), stamp.clone())?;
+                }
+            }
+        }
+        if !delivered.is_empty() {
+            self.progress.delivered += delivered.len() as u64;
+            debug!("Kafka acknowledged {} events", delivered.len());
+        }
+        system.remove_events(&delivered)
+    }
+
+    fn settle(&mut self, id: EventId, bytes: usize) {
+        if self.under_way.remove(&id) {
+            self.bytes_under_way -= bytes;
+        }
+    }
+
+    fn hand_out(
+        &mut self,
+        system: &mut EventSystem,
+        waker: impl Fn() -> io::Result<Waker>,
+    ) -> Result<(), JournalError> {
+        let window = BYTES_MAX.min(usize::try_from(self.settings.journal_bytes / 4).unwrap_or(BYTES_MAX));
+        while self.under_way.len() < EVENTS_MAX && self.bytes_under_way < window {
+            let events_max = EVENTS_MAX - self.under_way.len();
+            let batch = system.batch(self.cursor, events_max, window - self.bytes_under_way)?;
+            let Some(last) = batch.last() else {
+                self.trigger.held_back.set(0);
+                if self.under_way.is_empty() {
+                    self.rest();
+                }
+                return Ok(());
+            };
+            let after = last.position;
+            let mut outgoing = Vec::with_capacity(batch.len());
+            let mut bytes = 0;
+            for stored in batch {
+                // After a change of journals, what is under way is met again.
+                if !self.under_way.contains(&stored.event.id) {
+                    bytes += stored.payload.len();
+                    let id = stored.event.id;
+                    outgoing.push(Outgoing { id, message: wire::message(&stored.event, stored.payload) });
+                }
+            }
+            let ids: Vec<EventId> = outgoing.iter().map(|outgoing| outgoing.id).collect();
+            if !self.send(outgoing, &waker) {
+                return Ok(());
+            }
+            self.under_way.extend(ids);
+            self.bytes_under_way += bytes;
+            self.cursor = after;
+        }
+        Ok(())
+    }
+
+    /// To the worker, which is started if there is none; false where that is not possible now.
+    fn send(&mut self, outgoing: Vec<Outgoing>, waker: &impl Fn() -> io::Result<Waker>) -> bool {
+        if self.running.is_none() {
+            if self.ending.len() >= ENDING_MAX {
+                return false;
+            }
+            match start(&self.settings, waker) {
+                Ok(running) => self.running = Some(running),
+                Err(error) => {
+                    error!("no thread for publishing could be started; the events wait: {error}");
+                    return false;
+                }
+            }
+        }
+        self.running.as_ref().is_some_and(|running| running.orders.send(Order::Send(outgoing)).is_ok())
+    }
+
+    /// All is acknowledged: the worker takes its producer down, and nobody waits for it.
+    fn rest(&mut self) {
+        self.flushing = false;
+        let delivered = self.progress.delivered - std::mem::replace(&mut self.told, self.progress.delivered);
+        if delivered > 0 {
+            info!("{delivered} events delivered to {}", self.settings.topic);
+        }
+        if let Some(Running { thread, .. }) = self.running.take() {
+            self.ending.push(thread);
+        }
+    }
+
+    /// Its thread has ended though it was not told to: a defect, after which all that was under way is sent again.
+    fn worker_died(&mut self) {
+        error!("the publishing thread has died; what it had not delivered is sent again");
+        self.running = None;
+        self.under_way.clear();
+        self.bytes_under_way = 0;
+        self.cursor = Position::START;
+    }
+}
+
+impl Observer for TriggerObserver {
+    fn name(&self) -> &'static str {
+        "publisher"
+    }
+
+    fn added(&mut self, events: &[Event]) -> Result<(), ObserveError> {
+        let Trigger { urgent, events_max, held_back, due } = &*self.0;
+        held_back.set(held_back.get() + events.len() as u64);
+        let is_urgent =
+            |event: &Event| event.body.breach().is_some_and(|breach| urgent.borrow().contains(&breach.severity));
+        if held_back.get() >= events_max.get() || events.iter().any(is_urgent) {
+            due.set(true);
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), ObserveError> {
+        self.0.due.set(true);
+        Ok(())
+    }
+}
+
+fn start(settings: &Settings, waker: &impl Fn() -> io::Result<Waker>) -> io::Result<Running> {
+    let (orders, incoming) = channel();
+    let (outgoing, reports) = channel();
+    let worker = Worker::new(settings.connection.clone(), settings.topic.clone(), incoming, outgoing, waker()?);
+    let thread = std::thread::Builder::new().name("publisher".to_owned()).spawn(move || worker.run())?;
+    debug!("publishing to {} at {}", settings.topic, settings.connection.brokers());
+    Ok(Running { orders, reports, thread })
+}

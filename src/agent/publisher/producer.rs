@@ -1,0 +1,116 @@
+//! One librdkafka producer: its settings, and what it says.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use log::debug;
+use rdkafka::ClientContext;
+use rdkafka::config::{FromClientConfigAndContext as _, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, Message as _, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
+
+use crate::kafka::Connection;
+use crate::wire::Message;
+
+/// What the promises need; see `Connection::client` for what both programs have.
+const PROPERTIES: &[(&str, &str)] = &[
+    ("enable.idempotence", "true"),
+    ("acks", "all"),
+    ("message.timeout.ms", "0"), // the journal bounds the waiting
+    ("linger.ms", "5"),
+    ("queue.buffering.max.messages", "10000"),
+    ("queue.buffering.max.kbytes", "2048"),
+    ("compression.type", "zstd"),
+    ("partitioner", "murmur2_random"), // as the Java client's
+    ("reconnect.backoff.ms", "500"),
+    ("reconnect.backoff.max.ms", "60000"),
+];
+
+/// What became of a message.
+pub(super) type Delivery = Result<(i32, i64), RDKafkaErrorCode>;
+
+/// A producer, polled by its owner.
+pub(super) struct Producer(BaseProducer<Context>);
+
+#[derive(Default)]
+struct Context {
+    deliveries: Mutex<Vec<(usize, Delivery)>>,
+    errors: Mutex<Vec<(RDKafkaErrorCode, String)>>,
+}
+
+/// Why a message was not taken.
+pub(super) enum Refusal {
+    /// The queue is full: poll, and try again.
+    Full,
+    /// It never will be.
+    Never(RDKafkaErrorCode),
+}
+
+impl Producer {
+    pub(super) fn new(connection: &Connection) -> Result<Self, String> {
+        let config = connection.client(PROPERTIES)?;
+        BaseProducer::from_config_and_context(&config, Context::default()).map(Self).map_err(|error| error.to_string())
+    }
+
+    /// Hands a message to librdkafka; its delivery will bear `serial`.
+    pub(super) fn send(&self, topic: &str, serial: usize, message: &Message) -> Result<(), Refusal> {
+        let mut headers = OwnedHeaders::new_with_capacity(message.headers.len());
+        for (key, value) in &message.headers {
+            headers = headers.insert(Header { key, value: Some(value.as_bytes()) });
+        }
+        let record =
+            BaseRecord::with_opaque_to(topic, serial).key(&message.key).payload(&message.payload).headers(headers);
+        match self.0.send(record) {
+            Ok(()) => Ok(()),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => Err(Refusal::Full),
+            Err((error, _)) => Err(Refusal::Never(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail))),
+        }
+    }
+
+    /// Serves librdkafka's callbacks for all of `timeout`.
+    pub(super) fn poll(&self, timeout: Duration) {
+        self.0.poll(timeout);
+    }
+
+    pub(super) fn deliveries(&self) -> Vec<(usize, Delivery)> {
+        take(&self.0.context().deliveries)
+    }
+
+    /// What went wrong with the client as a whole.
+    pub(super) fn errors(&self) -> Vec<(RDKafkaErrorCode, String)> {
+        take(&self.0.context().errors)
+    }
+
+    /// An error after which this producer is of no more use.
+    pub(super) fn fatal(&self) -> Option<String> {
+        self.0.client().fatal_error().map(|(code, reason)| format!("{code}: {reason}"))
+    }
+}
+
+fn take<T>(shared: &Mutex<Vec<T>>) -> Vec<T> {
+    std::mem::take(&mut shared.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+impl ClientContext for Context {
+    fn log(&self, _level: RDKafkaLogLevel, facility: &str, line: &str) {
+        debug!("librdkafka: {facility} {line}");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
+        self.errors.lock().unwrap_or_else(PoisonError::into_inner).push((code, reason.to_owned()));
+    }
+}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, serial: usize) {
+        let delivery = match result {
+            Ok(message) => Ok((message.partition(), message.offset())),
+            Err((error, _)) => Err(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail)),
+        };
+        self.deliveries.lock().unwrap_or_else(PoisonError::into_inner).push((serial, delivery));
+    }
+}

@@ -1,0 +1,334 @@
+//! The thread that owns the producer. Whatever goes wrong, it has one answer: give this producer up, wait, make a new one, and
+//! send all that is not acknowledged again, in order, from the oldest.
+//!
+//! ```text
+//!             ┌───────────── back-off over, or told to hurry ─────────────┐
+//!             ▼                                                           │
+//!   start ► Sending ── fatal error, failed delivery, no progress ──► Waiting   1 → 60 s
+//!             │  └──── topic, authorization, authentication, TLS ──► Waiting   5 → 300 s, alarm
+//!             └─────── nobody sends any more, or all is given up ──► ended
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
+use std::time::Duration;
+
+use log::{info, warn};
+use rdkafka::error::RDKafkaErrorCode as Code;
+
+use super::producer::{Delivery, Producer, Refusal};
+use crate::agent::control::Waker;
+use crate::clock::{Clock as _, SystemClock};
+use crate::event::EventId;
+use crate::kafka::{Connection, Trouble};
+use crate::wire::Message;
+
+/// What the worker is told.
+pub(super) enum Order {
+    /// Deliver these, in this order, after all before them.
+    Send(Vec<Outgoing>),
+    /// Do not wait any longer.
+    TryNow,
+}
+
+/// An event on its way.
+pub(super) struct Outgoing {
+    pub(super) id: EventId,
+    pub(super) message: Message,
+}
+
+/// What the worker tells.
+pub(super) enum Report {
+    /// Kafka has it.
+    Delivered { id: EventId, bytes: usize, partition: i32, offset: i64 },
+    /// Kafka will never have it.
+    Rejected { id: EventId, bytes: usize, reason: String },
+}
+
+pub(super) struct Worker {
+    connection: Connection,
+    topic: String,
+    orders: Receiver<Order>,
+    reports: Sender<Report>,
+    waker: Waker,
+    clock: SystemClock,
+    /// Not acknowledged, by number in the order of sending.
+    unacked: BTreeMap<usize, Outgoing>,
+    next_serial: usize,
+    trouble: Trouble,
+    backoff: Backoff,
+    torn_down: Arc<AtomicUsize>,
+}
+
+/// Why a producer is given up.
+enum End {
+    /// Nobody sends any more.
+    Closed,
+    /// It may work with a new one.
+    Retry(String),
+    /// Somebody has to do something first.
+    Hold(String),
+}
+
+/// How long to wait before the next attempt: doubles from attempt to attempt, and begins anew after a delivery.
+#[derive(Default)]
+struct Backoff {
+    attempts: u32,
+}
+
+/// How long one poll lasts while messages are coming and going.
+const POLL: Duration = Duration::from_millis(20);
+/// How long it lasts while a broker is awaited.
+const POLL_AWAY: Duration = Duration::from_millis(250);
+/// After so long without a delivery a broker is awaited.
+const AWAY_AFTER: Duration = Duration::from_secs(5);
+/// After so long without a delivery a new producer is tried.
+const STUCK_AFTER: Duration = Duration::from_secs(600);
+/// So many producers may be on their way down: it can hang.
+const TEAR_DOWNS_MAX: usize = 4;
+
+impl Worker {
+    pub(super) fn new(
+        connection: Connection,
+        topic: String,
+        orders: Receiver<Order>,
+        reports: Sender<Report>,
+        waker: Waker,
+    ) -> Self {
+        Self {
+            connection,
+            topic,
+            orders,
+            reports,
+            waker,
+            clock: SystemClock::default(),
+            unacked: BTreeMap::new(),
+            next_serial: 0,
+            trouble: Trouble::default(),
+            backoff: Backoff::default(),
+            torn_down: Arc::default(),
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        loop {
+            let end = match Producer::new(&self.connection) {
+                Ok(producer) => {
+                    let end = self.serve(&producer);
+                    if matches!(end, End::Closed) {
+                        return; // on this thread, for which nobody waits
+                    }
+                    self.tear_down(producer);
+                    end
+                }
+                Err(error) => End::Hold(error),
+            };
+            let (first, longest, why) = match end {
+                End::Closed => return,
+                End::Retry(why) => (1, 60, why),
+                End::Hold(why) => (5, 300, why),
+            };
+            let pause = self.backoff.next(first, longest);
+            self.say(&format!(
+                "cannot publish: {why}; the events stay in the journal, next attempt in {} s",
+                pause.as_secs()
+            ));
+            if !self.wait(pause) {
+                return;
+            }
+        }
+    }
+
+    /// Sends until something is wrong, or nobody sends any more.
+    fn serve(&mut self, producer: &Producer) -> End {
+        let mut next = self.unacked.keys().next().copied().unwrap_or(self.next_serial);
+        let mut moved = self.clock.monotonic();
+        loop {
+            if !self.take_orders() {
+                return End::Closed;
+            }
+            if let Err(end) = self.send_from(producer, &mut next) {
+                return end;
+            }
+            let still = self.clock.monotonic().saturating_sub(moved);
+            producer.poll(if still < AWAY_AFTER { POLL } else { POLL_AWAY });
+            let deliveries = producer.deliveries();
+            if !deliveries.is_empty() {
+                moved = self.clock.monotonic();
+            }
+            if let Some(end) = self.settle(deliveries).or_else(|| self.listen(producer)) {
+                return end;
+            }
+            if self.unacked.is_empty() {
+                moved = self.clock.monotonic();
+            } else if still > STUCK_AFTER {
+                return End::Retry(format!("nothing was delivered for {} s", STUCK_AFTER.as_secs()));
+            }
+        }
+    }
+
+    /// Takes what there is, and waits for it where nothing is under way. False when nobody sends any more.
+    fn take_orders(&mut self) -> bool {
+        loop {
+            let order = if self.unacked.is_empty() {
+                self.orders.recv().map_err(|_| TryRecvError::Disconnected)
+            } else {
+                self.orders.try_recv()
+            };
+            match order {
+                Ok(order) => self.take(order),
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return false,
+            }
+        }
+    }
+
+    fn take(&mut self, order: Order) {
+        let Order::Send(outgoing) = order else { return };
+        for outgoing in outgoing {
+            self.unacked.insert(self.next_serial, outgoing);
+            self.next_serial += 1;
+        }
+    }
+
+    fn send_from(&mut self, producer: &Producer, next: &mut usize) -> Result<(), End> {
+        let mut refused = Vec::new();
+        for (serial, outgoing) in self.unacked.range(*next..) {
+            match producer.send(&self.topic, *serial, &outgoing.message) {
+                Ok(()) => {}
+                Err(Refusal::Full) => break,
+                Err(Refusal::Never(code)) => refused.push((*serial, code)),
+            }
+            *next = serial + 1;
+        }
+        refused.into_iter().try_for_each(|(serial, code)| self.failed(serial, code))
+    }
+
+    /// Reports what was delivered; the first failure decides what becomes of the producer.
+    fn settle(&mut self, deliveries: Vec<(usize, Delivery)>) -> Option<End> {
+        let mut end = None;
+        let mut reported = false;
+        for (serial, delivery) in deliveries {
+            match delivery {
+                Ok((partition, offset)) => {
+                    if let Some(Outgoing { id, message }) = self.unacked.remove(&serial) {
+                        let bytes = message.payload.len();
+                        reported |= self.reports.send(Report::Delivered { id, bytes, partition, offset }).is_ok();
+                    }
+                }
+                Err(code) => end = end.or(self.failed(serial, code).err()),
+            }
+        }
+        if reported {
+            self.backoff = Backoff::default();
+            if self.trouble.over() {
+                info!("publishing again");
+            }
+            self.waker.wake();
+        }
+        end
+    }
+
+    fn failed(&mut self, serial: usize, code: Code) -> Result<(), End> {
+        match code {
+            Code::MessageSizeTooLarge | Code::InvalidMessage | Code::InvalidMessageSize | Code::InvalidRecord => {
+                if let Some(Outgoing { id, message }) = self.unacked.remove(&serial) {
+                    let bytes = message.payload.len();
+                    let _ = self.reports.send(Report::Rejected { id, bytes, reason: code.to_string() });
+                    self.waker.wake();
+                }
+                Ok(())
+            }
+            Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => {
+                Err(End::Hold(format!("{code}: there is no topic {}; make it, or set kafka.topic", self.topic)))
+            }
+            Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => {
+                Err(End::Hold(format!("{code}: this user may not write to {}; allow it on the broker", self.topic)))
+            }
+            Code::InvalidTimestamp => Err(End::Hold(format!(
+                "{code}: this host's clock and the broker's differ too much; set this host's clock"
+            ))),
+            code => Err(End::Retry(code.to_string())),
+        }
+    }
+
+    /// What the client as a whole has to say.
+    fn listen(&self, producer: &Producer) -> Option<End> {
+        if let Some(fatal) = producer.fatal() {
+            return Some(End::Retry(fatal));
+        }
+        for (code, reason) in producer.errors() {
+            match code {
+                Code::Authentication | Code::SaslAuthenticationFailed => {
+                    return Some(End::Hold(format!("{reason}: check kafka.sasl")));
+                }
+                Code::SSL | Code::BrokerTransportFailure if is_tls(&reason) => {
+                    return Some(End::Hold(format!("{reason}: check kafka.tls")));
+                }
+                Code::Fatal => return Some(End::Retry(reason)),
+                // Said by the line before it, for one broker.
+                Code::AllBrokersDown => {}
+                _ => self.say(&format!("broker away, the events stay in the journal: {reason}")),
+            }
+        }
+        None
+    }
+
+    /// Waits, and takes what comes meanwhile. False when nobody sends any more.
+    fn wait(&mut self, pause: Duration) -> bool {
+        let until = self.clock.monotonic() + pause;
+        loop {
+            match self.orders.recv_timeout(until.saturating_sub(self.clock.monotonic())) {
+                Ok(Order::TryNow) | Err(RecvTimeoutError::Timeout) => return true,
+                Ok(order) => self.take(order),
+                Err(RecvTimeoutError::Disconnected) => return false,
+            }
+        }
+    }
+
+    /// Off this thread, since it can hang; where too many do, this one waits for its own.
+    fn tear_down(&self, producer: Producer) {
+        if self.torn_down.fetch_add(1, Ordering::Relaxed) < TEAR_DOWNS_MAX {
+            let count = Arc::clone(&self.torn_down);
+            std::thread::spawn(move || {
+                drop(producer);
+                count.fetch_sub(1, Ordering::Relaxed);
+            });
+        } else {
+            drop(producer);
+            self.torn_down.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn say(&self, message: &str) {
+        if let Some(line) = self.trouble.seen(message, self.clock.monotonic()) {
+            warn!("{line}");
+        }
+    }
+}
+
+impl Backoff {
+    fn next(&mut self, first_s: u64, longest_s: u64) -> Duration {
+        let seconds = (first_s << self.attempts.min(16)).min(longest_s);
+        self.attempts += 1;
+        Duration::from_secs(seconds)
+    }
+}
+
+fn is_tls(reason: &str) -> bool {
+    reason.contains("SSL") || reason.contains("certificate")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_back_off_doubles_up_to_its_longest() {
+        let mut backoff = Backoff::default();
+        let seconds: Vec<u64> = (0..8).map(|_| backoff.next(5, 300).as_secs()).collect();
+        assert_eq!(seconds, [5, 10, 20, 40, 80, 160, 300, 300]);
+    }
+}

@@ -1,0 +1,353 @@
+//! The one loop: a tick at each deadline, and between them whatever wakes it.
+//!
+//! Deadlines are absolute, on the monotonic clock, so that a late tick does not make the next one late. A tick waits for nothing
+//! but the kernel's counters and, if it made an event, for the journal's disk.
+
+use std::path::Path;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use log::{error, info, warn};
+
+use crate::agent::config::{Settings, Surroundings};
+use crate::agent::control::Control;
+use crate::agent::counters::{self, CounterSource, Reading};
+use crate::agent::detector::{Detector, Findings};
+use crate::agent::event_system::{Draft, EventSystem, Observer};
+use crate::agent::journal::{DurableJournal, Journal as _, Place};
+use crate::agent::log_observer::LogObserver;
+use crate::agent::publisher::Publisher;
+use crate::agent::watch::Selection;
+use crate::clock::{Clock, SystemClock};
+use crate::event::{Body, Lifecycle, Stamp};
+use crate::exit::{Failure, chain};
+use crate::kafka::Trouble;
+
+/// How an agent is run, besides its settings.
+pub struct Run<'a> {
+    /// What wakes and ends it.
+    pub control: &'a Control,
+    /// It ends by itself after this time.
+    pub duration: Option<Duration>,
+    /// Whoever wants to see its events, besides the log.
+    pub observers: Vec<Box<dyn Observer>>,
+    /// Reads the settings again, on SIGHUP.
+    pub reload: &'a dyn Fn() -> Result<Settings, String>,
+}
+
+/// How it went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Readings.
+    pub ticks: u64,
+    /// Deadlines that passed during another tick.
+    pub skipped: u64,
+    /// The greatest time from a deadline to its tick.
+    pub lateness_max: Duration,
+    /// Events that Kafka acknowledged.
+    pub delivered: u64,
+    /// Events that stay in the journal for the next start.
+    pub pending: u64,
+}
+
+/// At the end, Kafka is given so long to take what is left.
+const FINAL_FLUSH_MAX: Duration = Duration::from_secs(10);
+/// And a producer so long to go down: it can hang.
+const TEAR_DOWN_MAX: Duration = Duration::from_secs(2);
+
+struct Agent {
+    settings: Settings,
+    clock: SystemClock,
+    boot_id: String,
+    source: Box<dyn CounterSource>,
+    detector: Detector,
+    system: EventSystem,
+    publisher: Publisher,
+    reading: Reading,
+    findings: Findings,
+    trouble: Trouble,
+}
+
+/// Watches until it is told to stop.
+///
+/// # Errors
+/// The counters can't be read at all, or another agent runs on the same state directory.
+pub fn run(settings: Settings, run: Run<'_>) -> Result<Outcome, Failure> {
+    let mut agent = Agent::start(settings, run.observers)?;
+    let outcome = agent.watch(run.control, run.duration, run.reload)?;
+    Ok(agent.finish(run.control, outcome))
+}
+
+/// What the surroundings say of the defaults of some keys.
+pub fn surroundings() -> Surroundings {
+    Surroundings {
+        hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        // systemd separates several directories by colons; a unit of ours has one.
+        state_directory: std::env::var_os("STATE_DIRECTORY").map(Into::into),
+        credentials_directory: std::env::var_os("CREDENTIALS_DIRECTORY").map(Into::into),
+    }
+}
+
+impl Agent {
+    fn start(settings: Settings, observers: Vec<Box<dyn Observer>>) -> Result<Self, Failure> {
+        let clock = SystemClock::default();
+        let boot_id = file_text("/proc/sys/kernel/random/boot_id");
+        let now = stamp(&settings.agent, &boot_id, &clock);
+        let place = Place {
+            directory: settings.state_dir.clone(),
+            size_max: settings.journal_size,
+            age_max: settings.journal_age,
+            machine_id: file_text("/etc/machine-id"),
+        };
+        let mut journal = DurableJournal::open(place, &now).map_err(Failure::failed)?;
+        let source = open_source(&settings).map_err(Failure::failed)?;
+        let mut detector = detector(&settings);
+        match journal.open_breaches() {
+            Ok(open) => detector.resume(open, settings.resume_within, &now),
+            Err(error) => error!("the open breaches could not be read: {}", chain(&error)),
+        }
+        let backlog = journal.pending().events > 0;
+        let mut system = EventSystem::new(Box::new(journal));
+        system.subscribe(Box::new(LogObserver));
+        let publisher = Publisher::new(settings.publisher.clone(), backlog, clock.monotonic());
+        system.subscribe(publisher.observer());
+        for observer in observers {
+            system.subscribe(observer);
+        }
+        let (reading, findings, trouble) = Default::default();
+        let mut agent =
+            Self { settings, clock, boot_id, source, detector, system, publisher, reading, findings, trouble };
+        agent.say_hello();
+        agent.add(vec![Body::AgentStarted(lifecycle(None))]);
+        Ok(agent)
+    }
+
+    fn say_hello(&self) {
+        let Settings { agent, interval, limits, state_dir, publisher, .. } = &self.settings;
+        info!(
+            "agent {agent} watches by {} every {}, limits: {}; journal in {}; to {} at {} every {}",
+            self.source.name(),
+            humantime::format_duration(*interval),
+            limits.len(),
+            state_dir.display(),
+            publisher.topic,
+            publisher.connection.brokers(),
+            humantime::format_duration(publisher.interval)
+        );
+        if limits.is_empty() {
+            warn!("no limit is configured, so nothing can be exceeded; write a [[limit]]");
+        }
+    }
+
+    fn watch(
+        &mut self,
+        control: &Control,
+        duration: Option<Duration>,
+        reload: &dyn Fn() -> Result<Settings, String>,
+    ) -> Result<Outcome, Failure> {
+        let started = self.clock.monotonic();
+        let end = duration.map(|duration| started + duration);
+        let mut outcome = Outcome::default();
+        let mut deadline = started;
+        loop {
+            let now = self.clock.monotonic();
+            if control.stop() || end.is_some_and(|end| now >= end) {
+                return Ok(outcome);
+            }
+            if now >= deadline {
+                outcome.lateness_max = outcome.lateness_max.max(now - deadline);
+                outcome.ticks += 1;
+                self.tick();
+                deadline += self.settings.interval;
+                let missed = missed(deadline, self.clock.monotonic(), self.settings.interval);
+                if missed > 0 {
+                    warn!("{missed} ticks were skipped: this host is too busy, or was stopped");
+                    outcome.skipped += u64::from(missed);
+                    deadline += self.settings.interval * missed;
+                }
+            }
+            if control.flush() {
+                info!("asked to flush: {} events are pending", self.system.pending().events);
+                self.system.flush();
+                self.publisher.hurry();
+            }
+            if control.reload() {
+                self.reload(reload())?;
+            }
+            self.publish(control);
+            let next = end.map_or(deadline, |end| end.min(deadline));
+            control.sleep(next.saturating_sub(self.clock.monotonic()));
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = self.stamp();
+        if let Err(error) = self.source.read(&self.clock, &mut self.reading) {
+            self.say(&format!("the counters could not be read: {}", chain(&error)));
+            return;
+        }
+        self.detector.observe(&self.reading, &now, &mut self.findings);
+        for notice in self.findings.notices.drain(..) {
+            warn!("{notice}");
+        }
+        let bodies = std::mem::take(&mut self.findings.bodies);
+        self.add_at(bodies, &now);
+        if let Err(error) = self.system.journal().upkeep(&now) {
+            self.say(&chain(&error));
+        }
+    }
+
+    fn add(&mut self, bodies: Vec<Body>) {
+        let now = self.stamp();
+        self.add_at(bodies, &now);
+    }
+
+    fn add_at(&mut self, bodies: Vec<Body>, now: &Stamp) {
+        if bodies.is_empty() {
+            return;
+        }
+        let drafts = bodies.into_iter().map(|body| Draft { stamp: now.clone(), body }).collect();
+        if let Err(error) = self.system.add_events(drafts) {
+            error!("events could not be registered: {}", chain(&error));
+        }
+        for failure in self.system.failures() {
+            self.say(&chain(&failure));
+        }
+    }
+
+    fn publish(&mut self, control: &Control) {
+        let (monotonic, stamp) = (self.clock.monotonic(), self.stamp());
+        if let Err(error) = self.publisher.turn(&mut self.system, monotonic, &stamp, || control.waker()) {
+            self.say(&format!("the journal: {}", chain(&error)));
+        }
+    }
+
+    /// New limits, links and intervals; what is open goes on. What can't change while it runs is said.
+    fn reload(&mut self, settings: Result<Settings, String>) -> Result<(), Failure> {
+        let settings = match settings {
+            Ok(settings) => settings,
+            Err(error) => {
+                error!("the configuration stays as it was: {error}");
+                return Ok(());
+            }
+        };
+        if settings.agent != self.settings.agent || settings.state_dir != self.settings.state_dir {
+            warn!("agent and state_dir change with the next start only");
+        }
+        let kept =
+            Settings { agent: self.settings.agent.clone(), state_dir: self.settings.state_dir.clone(), ..settings };
+        let source = match open_source(&kept) {
+            Ok(source) => source,
+            Err(error) => {
+                error!("the configuration stays as it was: {}", chain(&error));
+                return Ok(());
+            }
+        };
+        let now = self.stamp();
+        let mut detector = detector(&kept);
+        match self.system.journal().open_breaches() {
+            Ok(open) => detector.resume(open, kept.resume_within, &now),
+            Err(error) => error!("the open breaches could not be read: {}", chain(&error)),
+        }
+        (self.source, self.detector) = (source, detector);
+        self.publisher.reconfigure(kept.publisher.clone(), self.clock.monotonic());
+        self.settings = kept;
+        info!("the configuration was read again: {} limits", self.settings.limits.len());
+        Ok(())
+    }
+
+    /// The last event, and a last flush that is bounded: what Kafka does not take stays for the next start.
+    fn finish(mut self, control: &Control, mut outcome: Outcome) -> Outcome {
+        self.add(vec![Body::AgentStopped(lifecycle(Some("told to")))]);
+        self.system.flush();
+        self.publisher.hurry();
+        let until = self.clock.monotonic() + FINAL_FLUSH_MAX;
+        loop {
+            self.publish(control);
+            let left = until.saturating_sub(self.clock.monotonic());
+            if self.publisher.idle() || left.is_zero() {
+                break;
+            }
+            control.sleep(left.min(Duration::from_millis(100)));
+        }
+        outcome.delivered = self.publisher.progress().delivered;
+        outcome.pending = self.system.pending().events;
+        info!(
+            "ended after {} ticks ({} skipped, the latest by {:.1} ms): {} events delivered, {} left in the journal",
+            outcome.ticks,
+            outcome.skipped,
+            outcome.lateness_max.as_secs_f64() * 1_000.0,
+            outcome.delivered,
+            outcome.pending
+        );
+        drop(self.system);
+        wait_for(self.publisher.close(), &self.clock);
+        outcome
+    }
+
+    fn stamp(&self) -> Stamp {
+        stamp(&self.settings.agent, &self.boot_id, &self.clock)
+    }
+
+    fn say(&self, message: &str) {
+        if let Some(line) = self.trouble.seen(message, self.clock.monotonic()) {
+            error!("{line}");
+        }
+    }
+}
+
+fn detector(settings: &Settings) -> Detector {
+    Detector::new(settings.limits.clone(), settings.interval, fastrand::u64(..))
+}
+
+fn open_source(settings: &Settings) -> Result<Box<dyn CounterSource>, counters::CounterError> {
+    let selection = Selection::new(&settings.include, &settings.exclude, &settings.limit_patterns());
+    counters::open(settings.source.clone(), Path::new("/"), selection)
+}
+
+fn stamp(agent: &str, boot_id: &str, clock: &SystemClock) -> Stamp {
+    Stamp {
+        agent: agent.to_owned(),
+        observed_at: clock.wall(),
+        boot_id: boot_id.to_owned(),
+        monotonic_ms: u64::try_from(clock.boottime().as_millis()).unwrap_or(u64::MAX),
+        clock_synced: clock.synced(),
+    }
+}
+
+fn lifecycle(reason: Option<&str>) -> Lifecycle {
+    Lifecycle { version: env!("CARGO_PKG_VERSION").to_owned(), reason: reason.map(str::to_owned) }
+}
+
+/// How many deadlines, from `deadline` on, have passed at `now`.
+fn missed(deadline: Duration, now: Duration, interval: Duration) -> u32 {
+    match now.checked_sub(deadline) {
+        Some(late) => (late.as_nanos() / interval.as_nanos()) as u32 + 1,
+        None => 0,
+    }
+}
+
+fn wait_for(threads: Vec<JoinHandle<()>>, clock: &SystemClock) {
+    let until = clock.monotonic() + TEAR_DOWN_MAX;
+    while threads.iter().any(|thread| !thread.is_finished()) && clock.monotonic() < until {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A file of one line, empty where there is none.
+fn file_text(path: &str) -> String {
+    std::fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deadlines_that_passed_are_counted() {
+        let s = Duration::from_secs;
+        assert_eq!(missed(s(10), s(9), s(1)), 0);
+        assert_eq!(missed(s(10), s(10), s(1)), 1);
+        assert_eq!(missed(s(10), Duration::from_millis(12_500), s(1)), 3);
+    }
+}

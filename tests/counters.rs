@@ -1,0 +1,312 @@
+//! The counter sources: one body for all, and the two that read the kernel's on links that come and go.
+
+use std::collections::BTreeMap;
+use std::net::UdpSocket;
+use std::path::Path;
+use std::time::Duration;
+
+use chrono::DateTime;
+use highwater::agent::counters::csv::{Columns, Csv};
+use highwater::agent::counters::synthetic::Shape;
+use highwater::agent::counters::{
+    Came, CounterError, CounterSource, Counters, Left, LinkChange, LinkInfo, LinkKind, Reading, SourceChoice, open,
+};
+use highwater::agent::watch::Selection;
+use highwater::clock::{Clock, ManualClock, SystemClock};
+use highwater::units::BitRate;
+
+use crate::support::netns::{inside, ip, ip_can, skip};
+
+/// A source, and who follows it: the links it told of, by ifindex.
+struct Follower {
+    source: Box<dyn CounterSource>,
+    clock: Box<dyn Clock>,
+    reading: Reading,
+    links: BTreeMap<u32, LinkInfo>,
+}
+
+impl Follower {
+    fn new(source: Result<Box<dyn CounterSource>, CounterError>) -> Self {
+        let (source, clock) = (source.unwrap(), Box::new(SystemClock::default()));
+        Self { source, clock, reading: Reading::default(), links: BTreeMap::new() }
+    }
+
+    /// Reads, and holds what came against what was told before.
+    fn read(&mut self) -> Vec<LinkChange> {
+        self.source.read(&*self.clock, &mut self.reading).unwrap();
+        for change in &self.reading.changes {
+            match change.clone() {
+                LinkChange::Added(link, _) => assert!(self.links.insert(link.ifindex, link).is_none(), "{change:?}"),
+                LinkChange::Changed(link) => {
+                    let ifindex = link.ifindex;
+                    assert_ne!(self.links.insert(ifindex, link.clone()).as_ref(), Some(&link));
+                }
+                LinkChange::Removed(ifindex, _) => assert!(self.links.remove(&ifindex).is_some(), "{change:?}"),
+            }
+        }
+        for counters in &self.reading.counters {
+            assert!(self.links.contains_key(&counters.ifindex), "nobody told of {counters:?}");
+        }
+        self.reading.changes.clone()
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.links.values().map(|link| link.name.as_str()).collect()
+    }
+
+    fn link(&self, name: &str) -> &LinkInfo {
+        self.links.values().find(|link| link.name == name).unwrap_or_else(|| panic!("no {name}"))
+    }
+
+    fn counters(&self, name: &str) -> Counters {
+        let ifindex = self.link(name).ifindex;
+        *self.reading.counters.iter().find(|counters| counters.ifindex == ifindex).expect("it was read")
+    }
+}
+
+fn selection(include: &str) -> Selection {
+    Selection::new(&include.split_whitespace().map(str::to_owned).collect::<Vec<_>>(), &[], &[])
+}
+
+fn kernel(choice: SourceChoice, include: &str) -> Follower {
+    Follower::new(open(choice, Path::new("/"), selection(include)))
+}
+
+/// What every source promises, on a system whose links stand still.
+fn keeps_its_promises(mut follower: Follower) {
+    let name = follower.source.name();
+    let first = follower.read();
+    assert!(!first.is_empty(), "{name} tells of its links at once");
+    assert!(first.iter().all(|change| matches!(change, LinkChange::Added(_, Came::Appeared))), "{name}: {first:?}");
+    assert_eq!(follower.reading.counters.len(), first.len(), "{name}");
+    for _ in 0..5 {
+        let before = follower.reading.clone();
+        assert_eq!(follower.read(), [], "{name}");
+        assert!(follower.reading.at > before.at && follower.reading.boottime >= before.boottime, "{name}");
+        for (before, after) in before.counters.iter().zip(&follower.reading.counters) {
+            assert_eq!((before.ifindex, before.bits), (after.ifindex, after.bits), "{name}");
+            assert!(before.rx_bytes <= after.rx_bytes && before.tx_bytes <= after.tx_bytes, "{name}");
+        }
+    }
+}
+
+/// A clock that goes on by itself, so that synthetic traffic goes on.
+struct Walking(ManualClock);
+
+impl Clock for Walking {
+    fn monotonic(&self) -> Duration {
+        self.0.advance(Duration::from_millis(500));
+        self.0.monotonic()
+    }
+    fn boottime(&self) -> Duration {
+        self.0.boottime()
+    }
+    fn wall(&self) -> DateTime<chrono::Utc> {
+        self.0.wall()
+    }
+    fn synced(&self) -> Option<bool> {
+        self.0.synced()
+    }
+}
+
+#[test]
+fn synthetic_keeps_the_promises() {
+    let shape = Shape { troubles: false, ..Shape::default() };
+    let mut follower = kernel(SourceChoice::Synthetic(shape), "*");
+    follower.clock = Box::new(Walking(ManualClock::new(DateTime::UNIX_EPOCH)));
+    keeps_its_promises(follower);
+}
+
+#[test]
+fn csv_keeps_the_promises_and_ends() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("series.csv");
+    let rows: String = (0..6).map(|row| format!("2014-04-14 00:{:02}:00,{row}\n", row * 5)).collect();
+    std::fs::write(&path, format!("timestamp,value\n{rows}")).unwrap();
+    let open = || Csv::open(&path, &Columns::default(), "in", None);
+    keeps_its_promises(Follower::new(open().map(|source| Box::new(source) as Box<dyn CounterSource>)));
+    let mut source = open().unwrap();
+    let (clock, mut reading) = (SystemClock::default(), Reading::default());
+    let read = (0..7).map(|_| source.read(&clock, &mut reading)).collect::<Vec<_>>();
+    assert!(read[..6].iter().all(Result::is_ok) && read[6].as_ref().is_err_and(CounterError::is_end));
+}
+
+#[test]
+fn netlink_keeps_the_promises() {
+    inside("counters::netlink_keeps_the_promises", || {
+        keeps_its_promises(kernel(SourceChoice::Netlink, "lo"));
+        assert_eq!(kernel(SourceChoice::Auto, "lo").source.name(), "netlink");
+    });
+}
+
+#[test]
+fn sysinfo_keeps_the_promises() {
+    inside("counters::sysinfo_keeps_the_promises", || {
+        ip("link set lo up");
+        keeps_its_promises(kernel(SourceChoice::Sysinfo, "lo"));
+    });
+}
+
+/// Links that are added, renamed, switched, removed between readings.
+fn follows_links(choice: SourceChoice) {
+    let mut follower = kernel(choice, "hw*");
+    assert_eq!(follower.read(), []);
+
+    ip("link add hw0 type veth peer name hw1");
+    ip("link add other0 type veth peer name other1");
+    let added = follower.read();
+    assert!(added.iter().all(|change| matches!(change, LinkChange::Added(_, Came::Appeared))), "{added:?}");
+    let mut names = follower.names();
+    names.sort_unstable();
+    assert_eq!(names, ["hw0", "hw1"]);
+    assert_eq!(follower.reading.counters.len(), 2);
+    let hw0 = follower.link("hw0").clone();
+    // sysfs knows only that it stands on another link.
+    let kind = if follower.source.name() == "netlink" { "veth" } else { "virtual" };
+    assert_eq!((hw0.kind, hw0.up, hw0.speed), (LinkKind::from_kernel(kind), false, None));
+
+    ip("link set hw0 up");
+    ip("link set hw1 up");
+    follower.read();
+    assert!(follower.link("hw0").up && follower.link("hw1").up);
+    let speed = follower.link("hw0").speed.map(BitRate::bps);
+    assert_eq!(speed, Some(10_000_000_000), "what veth says of itself once it is up");
+    ip("link set hw1 down");
+    follower.read();
+    assert!(!follower.link("hw0").up && !follower.link("hw1").up, "without the other end it carries nothing");
+
+    ip("link set hw0 down");
+    ip("link set hw0 name hw9");
+    let renamed = follower.read();
+    let kept =
+        |change: &LinkChange| matches!(change, LinkChange::Changed(l) if l.ifindex == hw0.ifindex && l.name == "hw9");
+    assert!(renamed.iter().any(kept), "{renamed:?}");
+    ip("link set hw9 name away");
+    let away = LinkChange::Removed(hw0.ifindex, Left::RenamedTo("away".into()));
+    assert_eq!(follower.read(), [away]);
+    assert_eq!(follower.reading.counters.len(), 1);
+    ip("link set away name hw0");
+    let back = follower.read();
+    assert!(matches!(&back[..], [LinkChange::Added(_, Came::RenamedFrom(old))] if old == "away"), "{back:?}");
+
+    ip("link del hw0");
+    let gone = follower.read();
+    assert!(
+        gone.iter().all(|change| matches!(change, LinkChange::Removed(_, Left::Gone))) && gone.len() == 2,
+        "{gone:?}"
+    );
+    assert_eq!(follower.reading.counters, []);
+
+    // Another link of the same name, between two readings.
+    ip("link add hw0 type veth peer name hw1");
+    follower.read();
+    let before = follower.link("hw0").ifindex;
+    ip("link del hw0");
+    ip("link add hw0 type veth peer name hw1");
+    follower.read();
+    assert_ne!(follower.link("hw0").ifindex, before);
+    assert_eq!(follower.links.len(), 2);
+}
+
+#[test]
+fn netlink_follows_links() {
+    inside("counters::netlink_follows_links", || follows_links(SourceChoice::Netlink));
+}
+
+#[test]
+fn sysinfo_follows_links() {
+    inside("counters::sysinfo_follows_links", || follows_links(SourceChoice::Sysinfo));
+}
+
+/// Received and sent bytes of a link by `/proc/net/dev`, which is the namespace's own.
+fn by_proc(name: &str) -> (u64, u64) {
+    let text = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+    let line = text.lines().find_map(|line| line.trim_start().strip_prefix(&format!("{name}:"))).unwrap();
+    let fields: Vec<u64> = line.split_whitespace().map(|field| field.parse().unwrap()).collect();
+    (fields[0], fields[8])
+}
+
+/// Sends over the loopback, and compares.
+fn counts_as_the_kernel_does(choice: SourceChoice) {
+    ip("link set lo up");
+    let mut follower = kernel(choice, "lo");
+    follower.read();
+    let before = follower.counters("lo");
+    let (from, to) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+    for _ in 0..100 {
+        from.send_to(&[0; 1_000], to.local_addr().unwrap()).unwrap();
+    }
+    follower.read();
+    let after = follower.counters("lo");
+    assert_eq!((after.rx_bytes, after.tx_bytes), by_proc("lo"));
+    // Payload, and the headers of UDP and IPv4; a loopback has none of its own.
+    assert_eq!(after.rx_bytes - before.rx_bytes, 100 * 1_028);
+}
+
+#[test]
+fn netlink_counts_as_the_kernel_does() {
+    inside("counters::netlink_counts_as_the_kernel_does", || counts_as_the_kernel_does(SourceChoice::Netlink));
+}
+
+#[test]
+fn sysinfo_counts_as_the_kernel_does() {
+    inside("counters::sysinfo_counts_as_the_kernel_does", || counts_as_the_kernel_does(SourceChoice::Sysinfo));
+}
+
+#[test]
+fn netlink_recovers_from_more_changes_than_the_kernel_can_hold_for_it() {
+    const TEST: &str = "counters::netlink_recovers_from_more_changes_than_the_kernel_can_hold_for_it";
+    inside(TEST, || {
+        let mut all = kernel(SourceChoice::Netlink, "hw*");
+        let mut few = kernel(SourceChoice::Netlink, "hw1a");
+        all.read();
+        few.read();
+        for pair in 0..150 {
+            ip(&format!("link add hw{pair}a type veth peer name hw{pair}b"));
+        }
+        all.read();
+        few.read();
+        assert_eq!((all.links.len(), all.reading.counters.len()), (300, 300));
+        assert_eq!((few.names(), few.reading.counters.len()), (vec!["hw1a"], 1));
+        for pair in 0..100 {
+            ip(&format!("link del hw{pair}a"));
+        }
+        all.read();
+        few.read();
+        assert_eq!((all.links.len(), all.reading.counters.len()), (100, 100));
+        assert_eq!((few.links.len(), few.reading.counters.len()), (0, 0));
+        ip("link del hw149a");
+        assert_eq!(all.read().len(), 2, "it listens again");
+    });
+}
+
+#[test]
+fn a_port_that_leaves_its_bridge_stays_a_link() {
+    const TEST: &str = "counters::a_port_that_leaves_its_bridge_stays_a_link";
+    inside(TEST, || {
+        if !ip_can("link add br0 type bridge") {
+            return skip(TEST, "needs bridges");
+        }
+        ip("link add hw0 type veth peer name hw1");
+        let mut follower = kernel(SourceChoice::Netlink, "hw0");
+        follower.read();
+        ip("link set hw0 master br0");
+        ip("link set hw0 nomaster");
+        let changes = follower.read();
+        assert!(changes.iter().all(|change| matches!(change, LinkChange::Changed(_))), "{changes:?}");
+        assert_eq!(follower.names(), ["hw0"]);
+        assert_eq!(follower.reading.counters.len(), 1);
+    });
+}
+
+#[test]
+fn by_default_neither_loopback_nor_veth_is_watched() {
+    inside("counters::by_default_neither_loopback_nor_veth_is_watched", || {
+        ip("link add hw0 type veth peer name hw1");
+        for choice in [SourceChoice::Netlink, SourceChoice::Sysinfo] {
+            let mut follower = kernel(choice, "*");
+            follower.read();
+            assert_eq!(follower.names(), [""; 0]);
+        }
+    });
+}

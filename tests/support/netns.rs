@@ -1,0 +1,77 @@
+//! Network namespaces: links of a test's own, on the real kernel.
+//!
+//! A process enters a namespace only by a call that safe Rust does not have, so the test runs itself again by `ip netns exec`, and
+//! there runs its body.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::process::{Command, Output};
+
+/// Set in the process within the namespace: its name.
+const INSIDE: &str = "HIGHWATER_TEST_NETNS";
+/// Where a test that cannot run says so.
+const SKIPS: &str = "HIGHWATER_TEST_SKIPS";
+
+/// Runs `body` in a new network namespace, whose only link is a loopback that is down. `test` is the calling test's full name, as
+/// in `counters::links_come_and_go`. Where namespaces are not to be had, the test is skipped, and says so.
+pub(crate) fn inside(test: &str, body: impl FnOnce()) {
+    if std::env::var_os(INSIDE).is_some() {
+        return body();
+    }
+    let Some(namespace) = Namespace::new() else { return skip(test, "needs network namespaces") };
+    let program = std::env::current_exe().expect("the test knows its own path");
+    let output = Command::new("ip")
+        .args(["netns", "exec", &namespace.name])
+        .arg(program)
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(INSIDE, &namespace.name)
+        .output()
+        .expect("ip ran before");
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    // A name that is none runs nothing, successfully.
+    assert!(output.status.success() && out.contains("1 passed"), "{test}, in a namespace:\n{out}\n{err}");
+}
+
+/// Runs `ip` with these arguments, separated by spaces.
+pub(crate) fn ip(arguments: &str) {
+    let output = run(arguments).expect("ip can be run");
+    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Whether the kernel can do what `ip` is asked for here.
+pub(crate) fn ip_can(arguments: &str) -> bool {
+    run(arguments).is_ok_and(|output| output.status.success())
+}
+
+/// Notes that `test` was skipped.
+pub(crate) fn skip(test: &str, why: &str) {
+    let line = format!("SKIPPED {test}: {why}\n");
+    eprint!("{line}");
+    if let Some(path) = std::env::var_os(SKIPS) {
+        let file = OpenOptions::new().create(true).append(true).open(path);
+        file.and_then(|mut file| file.write_all(line.as_bytes())).expect("skips can be noted");
+    }
+}
+
+/// A namespace, until it is dropped.
+struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    fn new() -> Option<Self> {
+        let name = format!("hwt-{}-{:08x}", std::process::id(), fastrand::u32(..));
+        let made = ip_can(&format!("netns add {name}")).then_some(Self { name })?;
+        ip_can(&format!("netns exec {} true", made.name)).then_some(made)
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = run(&format!("netns del {}", self.name));
+    }
+}
+
+fn run(arguments: &str) -> std::io::Result<Output> {
+    Command::new("ip").args(arguments.split_whitespace()).output()
+}
