@@ -92,6 +92,11 @@ impl Batch {
         slice.records.push(record);
     }
 
+    /// Speaks for offsets that were passed and hold no record.
+    pub fn pass(&mut self, partition: i32, generation: i32, from: i64, to: i64) {
+        self.slices.entry(partition).or_insert(Slice { generation, from, to, ..Slice::default() });
+    }
+
     /// Whether it is time to store it.
     pub fn is_full(&self) -> bool {
         self.records >= RECORDS_MAX || self.bytes >= BYTES_MAX

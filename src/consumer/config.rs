@@ -74,17 +74,6 @@ pub struct Settings {
     pub retention: Retention,
 }
 
-/// What the command line says, over environment and file.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Flags {
-    /// `--brokers`.
-    pub brokers: Option<String>,
-    /// `--topic`.
-    pub topic: Option<String>,
-    /// `--group`.
-    pub group: Option<String>,
-}
-
 /// Directories that systemd names in the environment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Directories {
@@ -107,16 +96,12 @@ const KEEP_DEAD_LETTERS: Duration = Duration::from_secs(90 * 86_400);
 const TOPIC_BYTES_MAX: usize = 249;
 
 impl Settings {
-    /// The settings that file, environment and flags make together.
+    /// The settings that all layers make together.
     ///
     /// # Errors
     /// What cannot work, with its place.
-    pub fn new(layers: &Layers, flags: Flags, directories: &Directories) -> Result<Self, ConfigError> {
-        let mut raw: Raw = layers.parse()?;
-        raw.kafka.brokers = flags.brokers.or(raw.kafka.brokers);
-        raw.kafka.topic = flags.topic.or(raw.kafka.topic);
-        raw.kafka.group = flags.group.or(raw.kafka.group);
-        Self::understood(raw, directories).map_err(|invalid| layers.locate(invalid))
+    pub fn new(layers: &Layers, directories: &Directories) -> Result<Self, ConfigError> {
+        Self::understood(layers.parse()?, directories).map_err(|invalid| layers.locate(invalid))
     }
 
     fn understood(raw: Raw, directories: &Directories) -> Result<Self, Invalid> {
@@ -164,7 +149,7 @@ impl fmt::Display for Settings {
         writeln!(f, "start     {start}")?;
         writeln!(f, "stores    in {}", self.store)?;
         let Retention { events, dead_letters } = self.retention;
-        write!(f, "keeps     events {}, dead letters {}", days(events), days(dead_letters))
+        writeln!(f, "keeps     events {}, dead letters {}", days(events), days(dead_letters))
     }
 }
 
@@ -180,7 +165,7 @@ fn topic(raw: Option<String>) -> Result<String, Invalid> {
 
 fn location(raw: RawStore, directories: &Directories) -> Result<Location, Invalid> {
     let Some(url) = raw.url else {
-        return Ok(Location::Sqlite(directories.state.as_deref().unwrap_or(Path::new("")).join(DATABASE)));
+        return Ok(Location::sqlite(&directories.state.as_deref().unwrap_or(Path::new("")).join(DATABASE)));
     };
     let password = raw.password_file.map(|name| SecretFile::new(&name, directories.credentials.as_deref()));
     if let (Some(file), false) = (&password, url.starts_with("sqlite:")) {
@@ -204,7 +189,7 @@ mod tests {
 
     fn settings(text: &str) -> Result<Settings, String> {
         let layers = Layers::from_text("consumer.toml", text);
-        Settings::new(&layers, Flags::default(), &Directories::default()).map_err(|e| e.to_string())
+        Settings::new(&layers, &Directories::default()).map_err(|e| e.to_string())
     }
 
     #[test]
@@ -215,14 +200,6 @@ mod tests {
         assert_eq!(settings.store.to_string(), "sqlite:/state/highwater.db");
         assert_eq!(settings.start, Start::Earliest);
         assert_eq!(settings.retention.events, Duration::from_secs(400 * 86_400));
-    }
-
-    #[test]
-    fn a_flag_wins() {
-        let layers = Layers::from_text("consumer.toml", "[kafka]\nbrokers = 'a:1'\ntopic = 't'");
-        let flags = Flags { topic: Some("u".into()), ..Flags::default() };
-        let settings = Settings::new(&layers, flags, &Directories::default()).unwrap();
-        assert_eq!((settings.connection.brokers(), settings.membership.topic.as_str()), ("a:1", "u"));
     }
 
     #[test]

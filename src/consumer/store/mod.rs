@@ -125,10 +125,11 @@ pub enum Fault {
 
 /// Which database.
 #[derive(Clone, Debug)]
-pub enum Location {
-    /// A server.
+pub struct Location(Kind);
+
+#[derive(Clone, Debug)]
+enum Kind {
     Postgres(Box<postgres::Address>),
-    /// A file.
     Sqlite(PathBuf),
 }
 
@@ -141,20 +142,25 @@ impl Location {
         if let Some(path) = url.strip_prefix("sqlite:") {
             return match path {
                 "" => Err("names no file; write it as \"sqlite:/var/lib/highwater/highwater.db\"".to_owned()),
-                path => Ok(Self::Sqlite(Path::new(path).to_owned())),
+                path => Ok(Self::sqlite(Path::new(path))),
             };
         }
         if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            return postgres::Address::parse(url, password).map(|address| Self::Postgres(Box::new(address)));
+            return postgres::Address::parse(url, password).map(|address| Self(Kind::Postgres(Box::new(address))));
         }
         Err("is neither \"postgres://USER@HOST/DATABASE\" nor \"sqlite:PATH\"".to_owned())
     }
 
+    /// A SQLite file.
+    pub fn sqlite(path: &Path) -> Self {
+        Self(Kind::Sqlite(path.to_owned()))
+    }
+
     /// The store there; it connects when it is first needed. `instance` is how it names itself.
     pub fn open(&self, instance: &str) -> Box<dyn Store> {
-        match self {
-            Self::Postgres(address) => Box::new(postgres::Postgres::new((**address).clone(), instance)),
-            Self::Sqlite(path) => Box::new(sqlite::Sqlite::new(path)),
+        match &self.0 {
+            Kind::Postgres(address) => Box::new(postgres::Postgres::new((**address).clone(), instance)),
+            Kind::Sqlite(path) => Box::new(sqlite::Sqlite::new(path)),
         }
     }
 }
@@ -162,9 +168,9 @@ impl Location {
 impl fmt::Display for Location {
     /// Without the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Postgres(address) => address.fmt(f),
-            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+        match &self.0 {
+            Kind::Postgres(address) => address.fmt(f),
+            Kind::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
         }
     }
 }

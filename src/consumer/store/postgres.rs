@@ -20,7 +20,7 @@ use super::{Applied, Fault, Retention, Retired, Store, rows};
 use crate::consumer::batch::{Batch, Mark};
 use crate::consumer::place::Place;
 
-pub use self::address::Address;
+pub(super) use self::address::Address;
 
 /// A store in PostgreSQL. It connects, and brings the schema up to date, when it is first needed and after each fault.
 pub(super) struct Postgres {

@@ -17,7 +17,7 @@ use crate::config::SecretFile;
 
 /// A server, a database in it, and who asks.
 #[derive(Clone)]
-pub struct Address {
+pub(in crate::consumer::store) struct Address {
     config: Config,
     password: Option<SecretFile>,
     tls: Option<Tls>,
@@ -53,7 +53,7 @@ impl Address {
     ///
     /// # Errors
     /// Says what would be right, and quotes no password.
-    pub fn parse(url: &str, password: Option<SecretFile>) -> Result<Self, String> {
+    pub(in crate::consumer::store) fn parse(url: &str, password: Option<SecretFile>) -> Result<Self, String> {
         let (rest, ssl) = taken_apart(url)?;
         let mut config: Config = rest.parse().map_err(|e| {
             format!(
