@@ -1,1 +1,19 @@
-//! The consumer: from Kafka to rows.
+//! `highwater-consumer`: from Kafka to a row, exactly once.
+//!
+//! ```text
+//!  Kafka ─► source ─► batch (decoded) ─► store: one transaction of rows, dead letters, offsets
+//!             ▲                            │
+//!             └──── place: where to read ◄─┘
+//! ```
+
+mod backoff;
+pub mod batch;
+pub mod cli;
+pub mod config;
+pub mod place;
+pub mod run;
+mod source;
+pub mod store;
+mod watchdog;
+
+pub use source::Membership;

@@ -1,0 +1,53 @@
+//! How long to wait before the next try.
+
+use std::time::Duration;
+
+/// Waits that double from try to try, up to a bound, each with jitter so that many do not come at once.
+#[derive(Debug, Default)]
+pub(super) struct Backoff {
+    tries: u32,
+}
+
+const FIRST: Duration = Duration::from_secs(1);
+const MAX: Duration = Duration::from_secs(60);
+
+impl Backoff {
+    /// The wait after one more failure: three quarters to all of 1, 2, 4 … 60 s.
+    pub(super) fn next(&mut self) -> Duration {
+        let whole = (FIRST * 2_u32.saturating_pow(self.tries.min(10))).min(MAX);
+        self.tries += 1;
+        jittered(whole)
+    }
+
+    /// The longest wait: for what does not mend by itself.
+    pub(super) fn slow(&mut self) -> Duration {
+        self.tries += 1;
+        jittered(MAX)
+    }
+
+    /// It went well.
+    pub(super) fn reset(&mut self) {
+        self.tries = 0;
+    }
+}
+
+fn jittered(whole: Duration) -> Duration {
+    whole.mul_f64(0.75 + 0.25 * fastrand::f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_a_minute_and_begin_anew() {
+        let mut backoff = Backoff::default();
+        for whole in [1, 2, 4, 8, 16, 32, 60, 60, 60] {
+            let wait = backoff.next().as_secs_f64();
+            assert!((0.75 * f64::from(whole)..=f64::from(whole)).contains(&wait), "{wait} of {whole}");
+        }
+        backoff.reset();
+        assert!(backoff.next() <= Duration::from_secs(1));
+        assert!(backoff.slow() >= Duration::from_secs(45));
+    }
+}

@@ -1,0 +1,229 @@
+//! What is written, and the settings that follow from it and cannot be wrong.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::source::Membership;
+use super::store::{Location, Retention};
+use crate::config::{ConfigError, Invalid, Layers, SecretFile, duration};
+use crate::kafka::{Connection, RawConnection, RawSasl, RawTls};
+
+/// `consumer.toml` as written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Raw {
+    kafka: RawKafka,
+    store: RawStore,
+    retention: RawRetention,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawKafka {
+    brokers: Option<String>,
+    topic: Option<String>,
+    group: Option<String>,
+    start: Option<Start>,
+    instance: Option<String>,
+    tls: Option<RawTls>,
+    sasl: Option<RawSasl>,
+    properties: BTreeMap<String, toml::Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawStore {
+    url: Option<String>,
+    password_file: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawRetention {
+    events: Option<String>,
+    dead_letters: Option<String>,
+}
+
+/// Where to begin in a partition that neither the database nor Kafka has an offset of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Start {
+    /// With all that is there.
+    #[default]
+    Earliest,
+    /// With what comes.
+    Latest,
+}
+
+/// Everything that a running consumer needs to know.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How to reach Kafka.
+    pub connection: Connection,
+    /// What to read, as whom.
+    pub membership: Membership,
+    /// Where to begin.
+    pub start: Start,
+    /// Where to store.
+    pub store: Location,
+    /// How long to keep it.
+    pub retention: Retention,
+}
+
+/// Directories that systemd names in the environment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Directories {
+    /// `$CREDENTIALS_DIRECTORY`.
+    pub credentials: Option<PathBuf>,
+    /// `$STATE_DIRECTORY`.
+    pub state: Option<PathBuf>,
+}
+
+const TOPIC: &str = "highwater.events";
+const GROUP: &str = "highwater";
+const DATABASE: &str = "highwater.db";
+
+/// 400 days: a year to compare with, and a month to do it in.
+const KEEP_EVENTS: Duration = Duration::from_secs(400 * 86_400);
+/// 90 days.
+const KEEP_DEAD_LETTERS: Duration = Duration::from_secs(90 * 86_400);
+
+/// The longest topic name that Kafka allows, in bytes.
+const TOPIC_BYTES_MAX: usize = 249;
+
+impl Settings {
+    /// The settings that all layers make together.
+    ///
+    /// # Errors
+    /// What cannot work, with its place.
+    pub fn new(layers: &Layers, directories: &Directories) -> Result<Self, ConfigError> {
+        Self::understood(layers.parse()?, directories).map_err(|invalid| layers.locate(invalid))
+    }
+
+    fn understood(raw: Raw, directories: &Directories) -> Result<Self, Invalid> {
+        let Raw { kafka, store, retention } = raw;
+        let membership = Membership {
+            topic: topic(kafka.topic)?,
+            group: kafka.group.unwrap_or_else(|| GROUP.to_owned()),
+            instance: kafka.instance.unwrap_or_default(),
+        };
+        if membership.group.is_empty() {
+            return Err(Invalid::new("kafka.group", "is empty; consumers that share a database share a name here"));
+        }
+        let connection = RawConnection {
+            brokers: kafka.brokers,
+            tls: kafka.tls,
+            sasl: kafka.sasl,
+            properties: kafka.properties,
+        };
+        Ok(Self {
+            connection: Connection::new(connection, directories.credentials.as_deref())?,
+            membership,
+            start: kafka.start.unwrap_or_default(),
+            store: location(store, directories)?,
+            retention: Retention {
+                events: kept("retention.events", retention.events, KEEP_EVENTS)?,
+                dead_letters: kept("retention.dead_letters", retention.dead_letters, KEEP_DEAD_LETTERS)?,
+            },
+        })
+    }
+}
+
+impl fmt::Display for Settings {
+    /// What a consumer with these settings does.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let days = |keep: Duration| humantime::format_duration(keep).to_string();
+        let start = match self.start {
+            Start::Earliest => "earliest: all that is there",
+            Start::Latest => "latest: what comes",
+        };
+        writeln!(f, "reads     {} from {}", self.membership.topic, self.connection.brokers())?;
+        match self.membership.instance.as_str() {
+            "" => writeln!(f, "group     {}", self.membership.group)?,
+            instance => writeln!(f, "group     {} as {instance}", self.membership.group)?,
+        }
+        writeln!(f, "start     {start}")?;
+        writeln!(f, "stores    in {}", self.store)?;
+        let Retention { events, dead_letters } = self.retention;
+        writeln!(f, "keeps     events {}, dead letters {}", days(events), days(dead_letters))
+    }
+}
+
+fn topic(raw: Option<String>) -> Result<String, Invalid> {
+    let topic = raw.unwrap_or_else(|| TOPIC.to_owned());
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if topic.is_empty() || topic.len() > TOPIC_BYTES_MAX || !topic.chars().all(plain) || topic == "." || topic == ".." {
+        let message = format!("`{topic}` is no topic's name: letters, digits, `.`, `_` and `-`, at most {TOPIC_BYTES_MAX}");
+        return Err(Invalid::new("kafka.topic", message));
+    }
+    Ok(topic)
+}
+
+fn location(raw: RawStore, directories: &Directories) -> Result<Location, Invalid> {
+    let Some(url) = raw.url else {
+        return Ok(Location::sqlite(&directories.state.as_deref().unwrap_or(Path::new("")).join(DATABASE)));
+    };
+    let password = raw.password_file.map(|name| SecretFile::new(&name, directories.credentials.as_deref()));
+    if let (Some(file), false) = (&password, url.starts_with("sqlite:")) {
+        file.read().map_err(|message| Invalid::new("store.password_file", message))?;
+    }
+    Location::parse(&url, password).map_err(|message| Invalid::new("store.url", message))
+}
+
+fn kept(key: &str, raw: Option<String>, default: Duration) -> Result<Duration, Invalid> {
+    let Some(text) = raw else { return Ok(default) };
+    let keep = duration(key, &text)?;
+    if keep < Duration::from_secs(86_400) {
+        return Err(Invalid::new(key, format!("`{text}` is less than a day, which is the least; write it as \"400d\"")));
+    }
+    Ok(keep)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(text: &str) -> Result<Settings, String> {
+        let layers = Layers::from_text("consumer.toml", text);
+        Settings::new(&layers, &Directories::default()).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn without_a_word_all_is_on_this_host() {
+        let state = Directories { state: Some("/state".into()), credentials: None };
+        let settings = Settings::understood(Raw::default(), &state).unwrap();
+        assert_eq!(settings.connection.brokers(), "localhost:9092");
+        assert_eq!(settings.store.to_string(), "sqlite:/state/highwater.db");
+        assert_eq!(settings.start, Start::Earliest);
+        assert_eq!(settings.retention.events, Duration::from_secs(400 * 86_400));
+    }
+
+    #[test]
+    fn what_cannot_work_names_its_line() {
+        for (text, says) in [
+            ("[store]\nurl = 'mysql://x'", "consumer.toml:2: store.url: is neither"),
+            ("[store]\nurl = 'sqlite:'", "names no file"),
+            ("[store]\nurl = 'postgres://u@localhost/d'\npassword_file = '/nowhere/p'", "consumer.toml:3: store.password_file: /nowhere/p cannot be read"),
+            ("[kafka]\ntopic = 'a b'", "consumer.toml:2: kafka.topic: `a b`"),
+            ("[kafka]\nstart = 'middle'", "consumer.toml:2: unknown variant `middle`"),
+            ("[kafka]\ngroup = ''", "consumer.toml:2: kafka.group: is empty"),
+            ("[kafka]\nbroker = 'a:1'", "unknown key `broker`; did you mean `brokers`?"),
+            ("[retention]\nevents = '1h'", "consumer.toml:2: retention.events: `1h` is less than a day"),
+            ("[retention]\nevents = 'long'", "consumer.toml:2: retention.events: `long`"),
+        ] {
+            let error = settings(text).unwrap_err();
+            assert!(error.contains(says), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn no_password_is_shown() {
+        let settings = settings("[store]\nurl = 'postgres://u:s3cret@localhost/d'").unwrap();
+        assert!(!format!("{settings} {settings:?}").contains("s3cret"));
+        assert!(settings.to_string().contains("stores    in postgres://u@localhost/d"));
+    }
+}

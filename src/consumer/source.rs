@@ -1,0 +1,365 @@
+//! Kafka, as a member of a group that places every partition itself.
+//!
+//! librdkafka is told nothing of offsets: no automatic commit, no automatic reset, and an assignment is answered with an empty
+//! one until the database has said where to read. Offsets are committed as a hint for other tools, never read back but for a
+//! partition that the database does not know.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message as _;
+use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
+use rdkafka::{ClientContext, Offset, TopicPartitionList};
+
+use super::batch::{Mark, Record};
+use super::place::Reading;
+use crate::kafka::Connection;
+
+/// What the broker is asked for at most while it is waited for. Longer, and the loop stands.
+const ASK_MAX: Duration = Duration::from_secs(5);
+
+/// How long a consumer may take to leave its group; it can hang.
+const CLOSE_MAX: Duration = Duration::from_secs(10);
+
+/// What no setting may change: each carries a promise.
+const FIXED: &[(&str, &str)] = &[
+    ("enable.auto.commit", "false"),
+    ("enable.auto.offset.store", "false"),
+    // The program places every partition; a reset behind its back would rewind, and guard 1 would skip what is new.
+    ("auto.offset.reset", "error"),
+    ("check.crcs", "true"),
+    ("isolation.level", "read_committed"),
+    ("group.protocol", "classic"),
+    ("queued.max.messages.kbytes", "8192"),
+];
+
+/// What a property of the operator's may change.
+const DEFAULTS: &[(&str, &str)] = &[
+    ("session.timeout.ms", "10000"),
+    ("heartbeat.interval.ms", "2000"),
+    ("topic.metadata.refresh.interval.ms", "30000"),
+    ("partition.assignment.strategy", "range"),
+    ("queued.min.messages", "10000"),
+    ("fetch.message.max.bytes", "1048576"),
+    ("fetch.max.bytes", "4194304"),
+    ("reconnect.backoff.max.ms", "10000"),
+];
+
+/// Who reads what.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    /// The topic.
+    pub topic: String,
+    /// The group.
+    pub group: String,
+    /// `group.instance.id`, empty for none.
+    pub instance: String,
+}
+
+/// The consumer's end of Kafka.
+pub(super) struct Source {
+    consumer: Option<BaseConsumer<Context>>,
+    connection: Connection,
+    membership: Membership,
+}
+
+/// What a poll brings.
+pub(super) enum Polled {
+    /// Nothing waits.
+    Nothing,
+    /// A message, and its partition.
+    Record(i32, Record),
+    /// The partitions are these from now on; none is read before [`Source::place`].
+    Assigned(Vec<i32>),
+    /// What is being read is not where it was thought: place all anew.
+    Misplaced(String),
+    /// Something is wrong; librdkafka goes on trying.
+    Trouble(String),
+    /// This client can do no more: make another one.
+    Fatal(String),
+}
+
+/// What librdkafka says through callbacks, kept until the loop asks.
+#[derive(Default)]
+struct Context {
+    heard: Arc<Mutex<Heard>>,
+}
+
+#[derive(Default)]
+struct Heard {
+    assigned: Option<Vec<i32>>,
+    trouble: Option<String>,
+}
+
+impl ClientContext for Context {
+    fn error(&self, error: KafkaError, reason: &str) {
+        let code = error.rdkafka_error_code().map(|code| code.to_string()).unwrap_or_default();
+        self.hear(|heard| heard.trouble = Some(format!("{code}: {reason}")));
+    }
+}
+
+impl Context {
+    fn hear<T>(&self, listen: impl FnOnce(&mut Heard) -> T) -> T {
+        listen(&mut self.heard.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl ConsumerContext for Context {
+    /// Takes note, and reads nothing yet. A batch in hand is dropped by the loop when it hears of it: its rows are read again by
+    /// whoever has the partition then, from where the database stands.
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
+        let assigned = if matches!(code, RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
+            partitions.elements().iter().map(|element| element.partition()).collect()
+        } else {
+            Vec::new()
+        };
+        let answered = if assigned.is_empty() {
+            consumer.unassign()
+        } else {
+            consumer.assign(&TopicPartitionList::new())
+        };
+        self.hear(|heard| {
+            heard.assigned = Some(assigned);
+            if let Err(error) = answered {
+                heard.trouble = Some(error.to_string());
+            }
+        });
+    }
+}
+
+impl Source {
+    /// Joins the group; nothing is waited for.
+    ///
+    /// # Errors
+    /// A secret that can't be read, or a property that librdkafka does not take.
+    pub(super) fn new(connection: &Connection, membership: &Membership) -> Result<Self, String> {
+        let mut source = Self { consumer: None, connection: connection.clone(), membership: membership.clone() };
+        let mut config = source.config(FIXED)?;
+        if !membership.instance.is_empty() {
+            config.set("group.instance.id", &membership.instance);
+        }
+        let consumer: BaseConsumer<Context> =
+            config.create_with_context(Context::default()).map_err(|e| e.to_string())?;
+        consumer.subscribe(&[&membership.topic]).map_err(|e| e.to_string())?;
+        source.consumer = Some(consumer);
+        Ok(source)
+    }
+
+    fn config(&self, fixed: &[(&str, &str)]) -> Result<ClientConfig, String> {
+        let mut config = self.connection.client(fixed)?;
+        config.set("group.id", &self.membership.group);
+        for (name, value) in DEFAULTS {
+            if config.get(name).is_none() {
+                config.set(*name, *value);
+            }
+        }
+        Ok(config)
+    }
+
+    fn consumer(&self) -> &BaseConsumer<Context> {
+        self.consumer.as_ref().expect("only close() takes it, and the source with it")
+    }
+
+    /// Waits at most `timeout` for what comes next.
+    pub(super) fn poll(&self, timeout: Duration) -> Polled {
+        let consumer = self.consumer();
+        let polled = consumer.poll(timeout);
+        let (assigned, trouble) = consumer.context().hear(|heard| (heard.assigned.take(), heard.trouble.take()));
+        if let Some(partitions) = assigned {
+            // A message polled together with a new assignment is from the old one.
+            return Polled::Assigned(partitions);
+        }
+        match polled {
+            Some(Ok(message)) => {
+                if let Some(trouble) = trouble {
+                    consumer.context().hear(|heard| heard.trouble = Some(trouble));
+                }
+                let timestamp_ms = message.timestamp().to_millis();
+                let record = Record::new(message.offset(), timestamp_ms, message.key(), message.payload());
+                Polled::Record(message.partition(), record)
+            }
+            Some(Err(error)) => self.misfortune(&error),
+            None => match trouble {
+                Some(trouble) => self.fatal().unwrap_or(Polled::Trouble(trouble)),
+                None => Polled::Nothing,
+            },
+        }
+    }
+
+    fn misfortune(&self, error: &KafkaError) -> Polled {
+        match error.rdkafka_error_code() {
+            Some(
+                RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::LogTruncation,
+            ) => Polled::Misplaced(error.to_string()),
+            _ => self.fatal().unwrap_or_else(|| Polled::Trouble(error.to_string())),
+        }
+    }
+
+    fn fatal(&self) -> Option<Polled> {
+        let (code, reason) = self.consumer().client().fatal_error()?;
+        Some(Polled::Fatal(format!("{code}: {reason}")))
+    }
+
+    /// Reads on from `offsets`, and nothing else; what was fetched before is forgotten.
+    pub(super) fn place(&self, offsets: &BTreeMap<i32, i64>) -> Result<(), String> {
+        self.consumer().assign(&self.list(offsets)?).map_err(|e| e.to_string())
+    }
+
+    /// Fetches no more until [`Source::resume`], but stays in the group.
+    pub(super) fn pause(&self, partitions: &[i32]) -> Result<(), String> {
+        self.consumer().pause(&self.names(partitions)).map_err(|e| e.to_string())
+    }
+
+    pub(super) fn resume(&self, partitions: &[i32]) -> Result<(), String> {
+        self.consumer().resume(&self.names(partitions)).map_err(|e| e.to_string())
+    }
+
+    /// Tells Kafka what is stored. A hint: nothing depends on it.
+    pub(super) fn commit(&self, offsets: &BTreeMap<i32, i64>) -> Result<(), String> {
+        self.consumer().commit(&self.list(offsets)?, CommitMode::Async).map_err(|e| e.to_string())
+    }
+
+    /// How far reading has come in each partition, records or not: transaction markers count.
+    pub(super) fn positions(&self) -> BTreeMap<i32, i64> {
+        let Ok(list) = self.consumer().position() else { return BTreeMap::new() };
+        list.elements()
+            .iter()
+            .filter_map(|element| match element.offset() {
+                Offset::Offset(offset) => Some((element.partition(), offset)),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// What the group committed, where it did.
+    pub(super) fn committed(&self, partitions: &[i32]) -> Result<BTreeMap<i32, i64>, String> {
+        let list =
+            self.consumer().committed_offsets(self.names(partitions), ASK_MAX).map_err(|e| e.to_string())?;
+        let mut committed = BTreeMap::new();
+        for element in list.elements() {
+            element.error().map_err(|e| e.to_string())?;
+            if let Offset::Offset(offset) = element.offset() {
+                committed.insert(element.partition(), offset);
+            }
+        }
+        Ok(committed)
+    }
+
+    /// The first offset there is, and the one after the last that a reader may see.
+    pub(super) fn watermarks(&self, partition: i32) -> Result<(i64, i64), String> {
+        let topic = &self.membership.topic;
+        self.consumer()
+            .fetch_watermarks(topic, partition, ASK_MAX)
+            .map_err(|e| format!("{topic}[{partition}]: {e}"))
+    }
+
+    /// The topic's partitions.
+    pub(super) fn partitions(&self) -> Result<Vec<i32>, String> {
+        let name = &self.membership.topic;
+        let metadata = self.consumer().fetch_metadata(Some(name), ASK_MAX).map_err(|e| e.to_string())?;
+        let topic = metadata.topics().iter().find(|topic| topic.name() == name);
+        match topic.map(|topic| (topic.error(), topic.partitions())) {
+            Some((None, partitions)) if !partitions.is_empty() => {
+                Ok(partitions.iter().map(rdkafka::metadata::MetadataPartition::id).collect())
+            }
+            Some((Some(error), _)) => Err(format!("{name}: {}", RDKafkaErrorCode::from(error))),
+            _ => Err(format!("{name}: no such topic; make it with `highwater-agent topics`")),
+        }
+    }
+
+    /// The cluster's id, where it has one.
+    pub(super) fn cluster(&self) -> Option<String> {
+        self.consumer().client().fetch_cluster_id(ASK_MAX).filter(|id| !id.is_empty())
+    }
+
+    /// Reads again what stands at `offsets`, with a short-lived client on a thread of its own. The channel closes without a
+    /// word if that can't be told.
+    pub(super) fn read_again(&self, offsets: &BTreeMap<i32, i64>) -> Result<Receiver<BTreeMap<i32, Reading>>, String> {
+        let mut config = self.config(&[
+            ("enable.auto.commit", "false"),
+            ("enable.auto.offset.store", "false"),
+            ("auto.offset.reset", "earliest"),
+            ("enable.partition.eof", "true"),
+            ("check.crcs", "true"),
+            ("isolation.level", "read_committed"),
+            ("queued.min.messages", "1"),
+        ])?;
+        config.set("fetch.message.max.bytes", "16384");
+        let consumer: BaseConsumer = config.create().map_err(|e| e.to_string())?;
+        consumer.assign(&self.list(offsets)?).map_err(|e| e.to_string())?;
+        let (sender, receiver) = mpsc::channel();
+        let wanted = offsets.clone();
+        std::thread::Builder::new()
+            .name("anchors".into())
+            .spawn(move || {
+                if let Some(found) = read_all(&consumer, &wanted) {
+                    // Nobody listens any more after a rebalance.
+                    let _ = sender.send(found);
+                }
+            })
+            .map_err(|e| e.to_string())?;
+        Ok(receiver)
+    }
+
+    /// Leaves the group, so that the others need not wait for the session to run out.
+    pub(super) fn close(mut self) {
+        let Some(consumer) = self.consumer.take() else { return };
+        let (done, closed) = mpsc::channel();
+        let spawned = std::thread::Builder::new().name("leave".into()).spawn(move || {
+            drop(consumer);
+            let _ = done.send(());
+        });
+        if spawned.is_err() || closed.recv_timeout(CLOSE_MAX).is_err() {
+            log::warn!("Kafka: leaving the group takes too long; gone without");
+        }
+    }
+
+    fn list(&self, offsets: &BTreeMap<i32, i64>) -> Result<TopicPartitionList, String> {
+        let mut list = TopicPartitionList::with_capacity(offsets.len());
+        for (&partition, &offset) in offsets {
+            list.add_partition_offset(&self.membership.topic, partition, Offset::Offset(offset))
+                .map_err(|e| e.to_string())?;
+        }
+        Ok(list)
+    }
+
+    fn names(&self, partitions: &[i32]) -> TopicPartitionList {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for &partition in partitions {
+            list.add_partition(&self.membership.topic, partition);
+        }
+        list
+    }
+}
+
+/// What stands at each of `wanted`; `None` if one stays unknown.
+fn read_all(consumer: &BaseConsumer, wanted: &BTreeMap<i32, i64>) -> Option<BTreeMap<i32, Reading>> {
+    /// Polls of 100 ms.
+    const POLLS_MAX: u32 = 80;
+    let mut found = BTreeMap::new();
+    for _ in 0..POLLS_MAX {
+        match consumer.poll(Duration::from_millis(100)) {
+            Some(Ok(message)) if wanted.get(&message.partition()) == Some(&message.offset()) => {
+                let timestamp_ms = message.timestamp().to_millis();
+                let mark = Mark::new(message.offset(), timestamp_ms, message.key(), message.payload());
+                found.entry(message.partition()).or_insert(Reading::Record(mark));
+            }
+            Some(Ok(message)) => {
+                found.entry(message.partition()).or_insert(Reading::Gone);
+            }
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                found.entry(partition).or_insert(Reading::Gone);
+            }
+            Some(Err(_)) | None => {}
+        }
+        if found.len() >= wanted.len() {
+            return Some(found);
+        }
+    }
+    None
+}

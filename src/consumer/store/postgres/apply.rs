@@ -1,0 +1,391 @@
+//! One batch, one transaction.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use postgres::{Error, Transaction};
+use std::io::Write as _;
+
+use super::copy;
+use super::fault::{self, Class};
+use super::session::{Session, Statements};
+use crate::consumer::batch::{Batch, Record};
+use crate::consumer::store::rows::{self, Count, Letter, Row};
+use crate::consumer::store::sequences::{self, Range};
+use crate::consumer::store::{Applied, Fault};
+use crate::event::{Body, Epoch, Event, EventId, Stamp};
+
+/// Why a try did not come to its end; nothing of it is stored.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// The database stands further than thought: try again from there.
+    Floors(BTreeMap<i32, i64>),
+    /// The lock of guard 1 was not to be had.
+    Held,
+    /// PostgreSQL said no.
+    Sql(Error),
+    /// No more to try.
+    Fault(Fault),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+/// Whether rows that the database refuses are to be found one by one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Care {
+    /// All rows in one go; a refusal ends the try.
+    Swift,
+    /// Refused rows become dead letters.
+    Picky,
+}
+
+/// Stores what of `batch` is not below `floors`; `rows` and `letters` are exactly that.
+pub(super) fn attempt<'a>(
+    session: &mut Session,
+    batch: &'a Batch,
+    floors: &BTreeMap<i32, i64>,
+    rows: &mut Vec<Row<'a>>,
+    mut letters: Vec<Letter<'a>>,
+    care: Care,
+) -> Result<Applied, Stop> {
+    let Session { client, sql } = session;
+    let mut applied = Applied { floors: floors.clone(), ..Applied::default() };
+    let mut transaction = client.transaction()?;
+    rows::mark_latest(rows);
+    match care {
+        Care::Swift => {
+            // The copying comes before the lock, so that nobody waits for our bytes.
+            copy_in(&mut transaction, sql, rows)?;
+            guard(&mut transaction, sql, batch, floors)?;
+            write(&mut transaction, sql, &batch.topic, rows, &mut applied)?;
+        }
+        Care::Picky => {
+            guard(&mut transaction, sql, batch, floors)?;
+            let refused = pick(&mut transaction, sql, &batch.topic, rows, &mut applied)?;
+            if refused.len() == rows.len() {
+                probe(&mut transaction, sql, &batch.topic, rows)?;
+            }
+            letters.extend(refused);
+        }
+    }
+    put_letters(&mut transaction, sql, batch, &letters)?;
+    applied.refused = letters.iter().map(Letter::refused).collect();
+    for (partition, slice) in &batch.slices {
+        for (first, last) in &slice.gaps {
+            transaction.execute(&sql.gaps, &[&batch.topic, partition, &slice.generation, first, last])?;
+        }
+    }
+    advance(&mut transaction, sql, batch, floors)?;
+    transaction.commit()?;
+    read_back(session, batch)?;
+    Ok(applied)
+}
+
+fn copy_in(transaction: &mut Transaction<'_>, sql: &Statements, rows: &[Row<'_>]) -> Result<(), Error> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let mut buffer = Vec::with_capacity(rows.len() * 400);
+    copy::encode(rows, &mut buffer);
+    let mut writer = transaction.copy_in(&sql.copy)?;
+    let written = writer.write_all(&buffer);
+    match written {
+        Ok(()) => writer.finish().map(drop),
+        // Finishing tells what the server said of it.
+        Err(_) => writer.finish().map(drop),
+    }
+}
+
+/// Guard 1: where the database stands, under a lock.
+fn guard(
+    transaction: &mut Transaction<'_>,
+    sql: &Statements,
+    batch: &Batch,
+    floors: &BTreeMap<i32, i64>,
+) -> Result<(), Stop> {
+    let partitions: Vec<i32> = batch.slices.keys().copied().collect();
+    let found = transaction.query(&sql.lock, &[&batch.topic, &partitions]).map_err(|error| {
+        if fault::class(&error) == Class::Locked { Stop::Held } else { Stop::Sql(error) }
+    })?;
+    let found: BTreeMap<i32, (i64, i32)> = found.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect();
+    let mut standing = floors.clone();
+    for (&partition, slice) in &batch.slices {
+        let moved = |what: String| Stop::Fault(Fault::Moved(format!("{}[{partition}] {what}", batch.topic)));
+        let Some(&(next, generation)) = found.get(&partition) else {
+            return Err(moved("has no row in kafka_offsets any more".to_owned()));
+        };
+        if generation != slice.generation {
+            return Err(moved("was made anew, as another consumer found".to_owned()));
+        }
+        if next < slice.from {
+            return Err(moved(format!("stands at {next} in the database, before {} which was read", slice.from)));
+        }
+        standing.insert(partition, next);
+    }
+    if standing == *floors { Ok(()) } else { Err(Stop::Floors(standing)) }
+}
+
+/// What `incoming` holds, into all tables that follow from it.
+fn write<'a>(
+    transaction: &mut Transaction<'_>,
+    sql: &Statements,
+    topic: &str,
+    rows: &[Row<'a>],
+    applied: &mut Applied,
+) -> Result<(), Error> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let seen = rows::ranges(rows);
+    let known = known_ranges(transaction, sql, &seen)?;
+    let mut doubled: Vec<&Event> = rows::twins(rows).collect();
+    if seen.iter().any(|(count, seen)| known.get(count).is_some_and(|known| sequences::meet(known, seen))) {
+        // Some numbers were seen before. Rows of them that are new all the same have another observed_at.
+        let new = transaction.query(&sql.insert_returning, &[&topic])?;
+        applied.inserted += new.len() as u64;
+        let mut suspects = rows::suspects(rows, &known);
+        let new: std::collections::HashSet<(&str, &str, i64, DateTime<Utc>)> =
+            new.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3))).collect();
+        suspects.retain(|event| {
+            let Event { id, stamp, .. } = event;
+            new.contains(&(&stamp.agent, &id.epoch.to_string(), id.seq.cast_signed(), stamp.observed_at))
+        });
+        doubled.extend(with_other_times(transaction, sql, &suspects)?);
+    } else {
+        applied.inserted += transaction.execute(&sql.insert, &[&topic])?;
+    }
+    doubled.sort_by_key(|event| (&event.stamp.agent, event.id));
+    doubled.dedup_by_key(|event| (&event.stamp.agent, event.id));
+    applied.doubled.extend(doubled.iter().map(|event| format!("{} {}", event.stamp.agent, event.id)));
+    let doubled: Vec<(&str, Epoch, i64)> =
+        doubled.iter().map(|e| (e.stamp.agent.as_str(), e.id.epoch, e.id.seq.cast_signed())).collect();
+    put_ranges(transaction, sql, rows::renewed(&known, seen, &doubled))?;
+    if rows.iter().any(|row| row.latest) {
+        transaction.execute(&sql.breaches, &[])?;
+    }
+    put_losses(transaction, sql, rows)
+}
+
+fn known_ranges<'a>(
+    transaction: &mut Transaction<'_>,
+    sql: &Statements,
+    seen: &BTreeMap<Count<'a>, Vec<Range>>,
+) -> Result<BTreeMap<Count<'a>, Vec<Range>>, Error> {
+    let flat: Vec<(Count<'a>, &Range)> =
+        seen.iter().flat_map(|(count, ranges)| ranges.iter().map(|range| (*count, range))).collect();
+    let agents: Vec<&str> = flat.iter().map(|((agent, _), _)| *agent).collect();
+    let epochs: Vec<String> = flat.iter().map(|((_, epoch), _)| epoch.to_string()).collect();
+    let firsts: Vec<i64> = flat.iter().map(|(_, range)| range.first).collect();
+    let lasts: Vec<i64> = flat.iter().map(|(_, range)| range.last).collect();
+    let counts: Vec<Count<'a>> = seen.keys().copied().collect();
+    let mut known: BTreeMap<Count<'a>, Vec<Range>> = BTreeMap::new();
+    for row in transaction.query(&sql.known_ranges, &[&agents, &epochs, &firsts, &lasts])? {
+        let range = Range { first: row.get(2), last: row.get(3), began: Some(row.get(4)), doubled: row.get(5) };
+        let (agent, epoch): (&str, &str) = (row.get(0), row.get(1));
+        let epoch = epoch.parse().unwrap_or(Epoch(0));
+        if let Ok(index) = counts.binary_search_by(|count| (count.0, count.1).cmp(&(agent, epoch))) {
+            known.entry(counts[index]).or_default().push(range);
+        }
+    }
+    Ok(known)
+}
+
+fn with_other_times<'a>(
+    transaction: &mut Transaction<'_>,
+    sql: &Statements,
+    suspects: &[&'a Event],
+) -> Result<Vec<&'a Event>, Error> {
+    if suspects.is_empty() {
+        return Ok(Vec::new());
+    }
+    let agents: Vec<&str> = suspects.iter().map(|event| event.stamp.agent.as_str()).collect();
+    let epochs: Vec<String> = suspects.iter().map(|event| event.id.epoch.to_string()).collect();
+    let seqs: Vec<i64> = suspects.iter().map(|event| event.id.seq.cast_signed()).collect();
+    let times: Vec<DateTime<Utc>> = suspects.iter().map(|event| event.stamp.observed_at).collect();
+    let found = transaction.query(&sql.other_times, &[&agents, &epochs, &seqs, &times])?;
+    let found: std::collections::HashSet<(&str, &str, i64)> =
+        found.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
+    let is_found = |event: &Event| {
+        found.contains(&(&event.stamp.agent, &event.id.epoch.to_string(), event.id.seq.cast_signed()))
+    };
+    Ok(suspects.iter().copied().filter(|event| is_found(event)).collect())
+}
+
+type Renewed<'a> = (Vec<(Count<'a>, Range)>, Vec<(Count<'a>, i64)>);
+
+fn put_ranges(
+    transaction: &mut Transaction<'_>,
+    sql: &Statements,
+    (standing, gone): Renewed<'_>,
+) -> Result<(), Error> {
+    if !gone.is_empty() {
+        let agents: Vec<&str> = gone.iter().map(|((agent, _), _)| *agent).collect();
+        let epochs: Vec<String> = gone.iter().map(|((_, epoch), _)| epoch.to_string()).collect();
+        let firsts: Vec<i64> = gone.iter().map(|(_, first)| *first).collect();
+        transaction.execute(&sql.drop_ranges, &[&agents, &epochs, &firsts])?;
+    }
+    let agents: Vec<&str> = standing.iter().map(|((agent, _), _)| *agent).collect();
+    let epochs: Vec<String> = standing.iter().map(|((_, epoch), _)| epoch.to_string()).collect();
+    let firsts: Vec<i64> = standing.iter().map(|(_, range)| range.first).collect();
+    let lasts: Vec<i64> = standing.iter().map(|(_, range)| range.last).collect();
+    let begins: Vec<Option<DateTime<Utc>>> = standing.iter().map(|(_, range)| range.began).collect();
+    let doubled: Vec<i64> = standing.iter().map(|(_, range)| range.doubled).collect();
+    transaction.execute(&sql.put_ranges, &[&agents, &epochs, &firsts, &lasts, &begins, &doubled]).map(drop)
+}
+
+fn put_losses(transaction: &mut Transaction<'_>, sql: &Statements, rows: &[Row<'_>]) -> Result<(), Error> {
+    let losses = rows::losses(rows);
+    for of_one in losses.chunk_by(|a, b| std::ptr::eq(a.event, b.event)) {
+        let Event { id, stamp, .. } = of_one[0].event;
+        let all = of_one.len();
+        let epochs: Vec<String> = of_one.iter().map(|lost| lost.epoch.to_string()).collect();
+        let firsts: Vec<i64> = of_one.iter().map(|lost| lost.first).collect();
+        let lasts: Vec<i64> = of_one.iter().map(|lost| lost.last).collect();
+        transaction.execute(
+            &sql.losses,
+            &[
+                &vec![stamp.agent.as_str(); all],
+                &epochs,
+                &firsts,
+                &lasts,
+                &vec![id.epoch.to_string(); all],
+                &vec![id.seq.cast_signed(); all],
+                &vec![stamp.observed_at; all],
+                &of_one[0].reason,
+            ],
+        )?;
+    }
+    Ok(())
+}
+
+/// Stores `rows` but those that the database refuses alone, found by halving; those come back as letters.
+fn pick<'a>(
+    transaction: &mut Transaction<'_>,
+    sql: &Statements,
+    topic: &str,
+    rows: &mut [Row<'a>],
+    applied: &mut Applied,
+) -> Result<Vec<Letter<'a>>, Error> {
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut part = Applied::default();
+    let mut savepoint = transaction.savepoint("part")?;
+    rows::mark_latest(rows);
+    let result =
+        copy_in(&mut savepoint, sql, rows).and_then(|()| write(&mut savepoint, sql, topic, rows, &mut part));
+    let error = match result {
+        Ok(()) => {
+            savepoint.batch_execute("DELETE FROM incoming")?;
+            savepoint.commit()?;
+            applied.inserted += part.inserted;
+            applied.doubled.append(&mut part.doubled);
+            return Ok(Vec::new());
+        }
+        Err(error) if fault::class(&error) == Class::Refused => error,
+        Err(error) => return Err(error),
+    };
+    savepoint.rollback()?;
+    if let [row] = rows {
+        return Ok(vec![Letter::new(row.record, row.partition, &fault::text(&error))]);
+    }
+    let (left, right) = rows.split_at_mut(rows.len() / 2);
+    let mut refused = pick(transaction, sql, topic, left, applied)?;
+    refused.append(&mut pick(transaction, sql, topic, right, applied)?);
+    Ok(refused)
+}
+
+/// Every row was refused: are they bad, or is the database? It is asked with a row of ours, which is then taken back.
+fn probe(
+    transaction: &mut Transaction<'_>,
+    sql: &Statements,
+    topic: &str,
+    rows: &[Row<'_>],
+) -> Result<(), Stop> {
+    let Some(of_a_known_day) = rows.first() else { return Ok(()) };
+    let event = Event {
+        id: EventId { epoch: Epoch(0), seq: 1 },
+        stamp: Stamp {
+            agent: "highwater-consumer-probe".to_owned(),
+            observed_at: of_a_known_day.event.stamp.observed_at,
+            boot_id: String::new(),
+            monotonic_ms: 0,
+            clock_synced: None,
+        },
+        body: Body::Unknown("probe".to_owned()),
+    };
+    let record = Record { offset: 0, timestamp_ms: None, key: None, payload: None, content: Err(String::new()) };
+    let row = Row { event: &event, record: &record, partition: 0, latest: false };
+    let mut savepoint = transaction.savepoint("probe")?;
+    let result = copy_in(&mut savepoint, sql, &[row])
+        .and_then(|()| write(&mut savepoint, sql, topic, &[row], &mut Applied::default()));
+    match result {
+        Ok(()) => Ok(savepoint.rollback()?),
+        Err(error) if fault::class(&error) == Class::Refused => Err(Stop::Fault(Fault::Misconfigured(format!(
+            "PostgreSQL refuses every row, even one of ours: {}",
+            fault::text(&error)
+        )))),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn put_letters(
+    transaction: &mut Transaction<'_>,
+    sql: &Statements,
+    batch: &Batch,
+    letters: &[Letter<'_>],
+) -> Result<(), Error> {
+    if letters.is_empty() {
+        return Ok(());
+    }
+    let partitions: Vec<i32> = letters.iter().map(|letter| letter.partition).collect();
+    let generations: Vec<i32> = partitions.iter().map(|partition| batch.slices[partition].generation).collect();
+    let offsets: Vec<i64> = letters.iter().map(|letter| letter.record.offset).collect();
+    let keys: Vec<Option<&[u8]>> = letters.iter().map(|letter| letter.record.key.as_deref()).collect();
+    let payloads: Vec<Option<&[u8]>> = letters.iter().map(|letter| letter.record.payload.as_deref()).collect();
+    let errors: Vec<&str> = letters.iter().map(|letter| letter.error.as_str()).collect();
+    transaction
+        .execute(&sql.letters, &[&batch.topic, &partitions, &generations, &offsets, &keys, &payloads, &errors])
+        .map(drop)
+}
+
+/// Guard 3.
+fn advance(
+    transaction: &mut Transaction<'_>,
+    sql: &Statements,
+    batch: &Batch,
+    floors: &BTreeMap<i32, i64>,
+) -> Result<(), Stop> {
+    let ahead: Vec<_> = batch.slices.iter().filter(|(partition, slice)| floors[partition] < slice.to).collect();
+    let partitions: Vec<i32> = ahead.iter().map(|(partition, _)| **partition).collect();
+    let old: Vec<i64> = partitions.iter().map(|partition| floors[partition]).collect();
+    let new: Vec<i64> = ahead.iter().map(|(_, slice)| slice.to).collect();
+    let marks: Vec<_> = ahead.iter().map(|(_, slice)| slice.last()).collect();
+    let offsets: Vec<Option<i64>> = marks.iter().map(|mark| mark.map(|mark| mark.offset)).collect();
+    let times: Vec<Option<i64>> = marks.iter().map(|mark| mark.map(|mark| mark.timestamp_ms)).collect();
+    let digests: Vec<Option<i64>> = marks.iter().map(|mark| mark.map(|mark| mark.digest)).collect();
+    let moved =
+        transaction.execute(&sql.advance, &[&batch.topic, &partitions, &old, &new, &offsets, &times, &digests])?;
+    if moved == partitions.len() as u64 {
+        Ok(())
+    } else {
+        Err(Stop::Fault(Fault::Moved(format!("{}: another consumer took a partition", batch.topic))))
+    }
+}
+
+/// A commit that says it went well is believed when `next` says so too.
+fn read_back(session: &mut Session, batch: &Batch) -> Result<(), Stop> {
+    let partitions: Vec<i32> = batch.slices.keys().copied().collect();
+    let rows = session.client.query(&session.sql.read_back, &[&batch.topic, &partitions])?;
+    let next: BTreeMap<i32, i64> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let holds = batch.slices.iter().all(|(partition, slice)| next.get(partition).is_some_and(|next| *next >= slice.to));
+    if holds {
+        Ok(())
+    } else {
+        Err(Stop::Fault(Fault::Moved(format!("{}: PostgreSQL did not keep what it committed", batch.topic))))
+    }
+}

@@ -1,0 +1,159 @@
+//! Rows in PostgreSQL's binary COPY format (<https://www.postgresql.org/docs/current/sql-copy.html>), made by hand: no
+//! allocation and no formatting a value, since every row of every event goes this way.
+
+use std::io::Write as _;
+
+use chrono::{DateTime, Utc};
+
+use crate::consumer::store::rows::Row;
+use crate::event::{Body, Breach, Event, Lifecycle, Link, Loss};
+
+/// The columns of a row, in order, as `CREATE TEMPORARY TABLE incoming` and COPY need them. All but the last are columns of
+/// `events` too.
+pub(super) const COLUMNS: [&str; 31] = [
+    "agent", "epoch", "seq", "observed_at", "kind", "partition", "\"offset\"", "boot_id", "monotonic_ms", "clock_synced",
+    "breach_id", "raised_at", "\"limit\"", "severity", "interface", "ifindex", "direction", "limit_bps", "rate_bps",
+    "peak_bps", "mean_bps", "duration_ms", "measured_ms", "excess_bytes", "speed_bps", "lost_epoch", "ranges", "version",
+    "reason", "raw", "latest",
+];
+
+const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+const END: [u8; 2] = (-1_i16).to_be_bytes();
+const NULL: [u8; 4] = (-1_i32).to_be_bytes();
+
+/// 2000-01-01, PostgreSQL's zero, in microseconds since 1970.
+const ZERO_US: i64 = 946_684_800_000_000;
+
+/// Writes `rows` as COPY wants them.
+pub(super) fn encode(rows: &[Row<'_>], buffer: &mut Vec<u8>) {
+    buffer.clear();
+    buffer.extend_from_slice(HEADER);
+    for row in rows {
+        Fields(buffer).row(row);
+    }
+    buffer.extend_from_slice(&END);
+}
+
+struct Fields<'a>(&'a mut Vec<u8>);
+
+impl Fields<'_> {
+    fn row(&mut self, row: &Row<'_>) {
+        let Event { id, stamp, body } = row.event;
+        self.0.extend_from_slice(&(COLUMNS.len() as i16).to_be_bytes());
+        self.text(&stamp.agent);
+        self.sized(|buffer| write!(buffer, "{}", id.epoch).expect("a buffer takes all"));
+        self.number(id.seq);
+        self.time(stamp.observed_at);
+        self.text(body.kind());
+        self.bytes(&row.partition.to_be_bytes());
+        self.bytes(&row.record.offset.to_be_bytes());
+        self.text(&stamp.boot_id);
+        self.number(stamp.monotonic_ms);
+        self.maybe(stamp.clock_synced, Self::truth);
+        match body {
+            Body::BreachRaised(breach) | Body::BreachUpdated(breach) | Body::BreachCleared(breach) => {
+                self.breach(breach);
+            }
+            Body::Loss(loss) => self.loss(loss),
+            Body::LinkAdded(link) | Body::LinkRemoved(link) => self.link(link),
+            Body::AgentStarted(lifecycle) | Body::AgentStopped(lifecycle) => self.lifecycle(lifecycle),
+            Body::Unknown(_) => self.nulls(19),
+        }
+        self.maybe(row.record.raw(), Self::text);
+        self.truth(row.latest);
+    }
+
+    fn breach(&mut self, breach: &Breach) {
+        self.text(&breach.breach_id);
+        self.time(breach.raised_at);
+        self.text(&breach.limit);
+        self.text(breach.severity.as_str());
+        self.text(&breach.interface);
+        self.maybe(breach.ifindex, |fields, index| fields.number(index.into()));
+        self.text(breach.direction.as_str());
+        for number in [
+            breach.limit_bps,
+            breach.rate_bps,
+            breach.peak_bps,
+            breach.mean_bps,
+            breach.duration_ms,
+            breach.measured_ms,
+            breach.excess_bytes,
+        ] {
+            self.number(number);
+        }
+        self.nulls(4); // speed_bps, lost_epoch, ranges, version
+        self.maybe(breach.reason.as_deref(), Self::text);
+    }
+
+    fn loss(&mut self, loss: &Loss) {
+        self.nulls(15);
+        self.sized(|buffer| write!(buffer, "{}", loss.epoch).expect("a buffer takes all"));
+        self.sized(|buffer| {
+            buffer.push(1); // the version of jsonb's binary form
+            serde_json::to_writer(buffer, &loss.ranges).expect("a buffer takes all");
+        });
+        self.nulls(1); // version
+        self.text(&loss.reason);
+    }
+
+    fn link(&mut self, link: &Link) {
+        self.nulls(4); // breach_id, raised_at, limit, severity
+        self.text(&link.interface);
+        self.number(link.ifindex.into());
+        self.nulls(8); // direction to excess_bytes
+        self.maybe(link.speed_bps, Self::number);
+        self.nulls(3); // lost_epoch, ranges, version
+        self.maybe(link.reason.as_deref(), Self::text);
+    }
+
+    fn lifecycle(&mut self, lifecycle: &Lifecycle) {
+        self.nulls(17);
+        self.text(&lifecycle.version);
+        self.maybe(lifecycle.reason.as_deref(), Self::text);
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(&(bytes.len() as i32).to_be_bytes());
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn text(&mut self, text: &str) {
+        self.bytes(text.as_bytes());
+    }
+
+    /// Whole numbers are below 2^63: decoding saw to it.
+    fn number(&mut self, number: u64) {
+        self.bytes(&number.to_be_bytes());
+    }
+
+    fn time(&mut self, time: DateTime<Utc>) {
+        self.bytes(&(time.timestamp_micros() - ZERO_US).to_be_bytes());
+    }
+
+    fn truth(&mut self, truth: bool) {
+        self.bytes(&[truth.into()]);
+    }
+
+    fn maybe<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Self, T)) {
+        match value {
+            Some(value) => write(self, value),
+            None => self.nulls(1),
+        }
+    }
+
+    fn nulls(&mut self, count: usize) {
+        for _ in 0..count {
+            self.0.extend_from_slice(&NULL);
+        }
+    }
+
+    /// A field whose length is known only once it is written.
+    fn sized(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.0.len();
+        self.0.extend_from_slice(&NULL);
+        write(self.0);
+        let length = (self.0.len() - start - NULL.len()) as i32;
+        self.0[start..start + NULL.len()].copy_from_slice(&length.to_be_bytes());
+    }
+}

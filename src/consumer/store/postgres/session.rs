@@ -1,0 +1,172 @@
+//! A connection that is ready for batches: settings, migrations, temporary table, prepared statements.
+
+use postgres::{Client, Statement};
+
+use super::address::Address;
+use super::copy::COLUMNS;
+use crate::consumer::store::Fault;
+
+mod migrations {
+    refinery::embed_migrations!("src/consumer/store/postgres");
+}
+
+/// One session of the server's.
+pub(super) struct Session {
+    pub(super) client: Client,
+    pub(super) sql: Statements,
+}
+
+/// What a batch needs, prepared once.
+pub(super) struct Statements {
+    pub(super) copy: String,
+    pub(super) lock: Statement,
+    pub(super) insert: Statement,
+    pub(super) insert_returning: Statement,
+    pub(super) known_ranges: Statement,
+    pub(super) drop_ranges: Statement,
+    pub(super) put_ranges: Statement,
+    pub(super) other_times: Statement,
+    pub(super) breaches: Statement,
+    pub(super) losses: Statement,
+    pub(super) gaps: Statement,
+    pub(super) letters: Statement,
+    pub(super) advance: Statement,
+    pub(super) read_back: Statement,
+}
+
+/// Waiting is bounded everywhere: for locks, for a client of ours that went silent within a transaction, and for a statement
+/// that makes no headway. (A COPY that waits for its client is ended by none of them: see `holders`.)
+const SETTINGS: &str = "
+    SET lock_timeout = '10s';
+    SET idle_in_transaction_session_timeout = '30s';
+    SET statement_timeout = '120s';
+    SET timezone = 'UTC';
+    SET client_min_messages = 'warning';";
+
+/// Held while migrating: of several programs that start at once, one migrates, the others wait.
+const MIGRATION_LOCK: i64 = 0x6877_6d69_6772; // "hwmigr"
+
+const INCOMING: &str = "
+    CREATE TEMPORARY TABLE incoming ON COMMIT DELETE ROWS AS
+    SELECT {columns}, false AS latest FROM events WHERE false";
+
+impl Session {
+    pub(super) fn open(address: &Address, application: &str) -> Result<Self, Fault> {
+        let mut client = address.connect(application)?;
+        client.batch_execute(SETTINGS)?;
+        migrate(&mut client)?;
+        let columns = COLUMNS[..COLUMNS.len() - 1].join(", ");
+        client.batch_execute(&INCOMING.replace("{columns}", &columns))?;
+        let sql = Statements::prepare(&mut client, &columns)?;
+        Ok(Self { client, sql })
+    }
+}
+
+/// Brings the schema up to date. The lock ends with the session, should it end here.
+fn migrate(client: &mut Client) -> Result<(), Fault> {
+    client.execute("SELECT pg_advisory_lock($1)", &[&MIGRATION_LOCK])?;
+    let report = migrations::migrations::runner().run(client).map_err(|error| {
+        let text = format!("cannot bring the schema up to date: {}", crate::exit::chain(&error));
+        if client.is_closed() { Fault::Away(text) } else { Fault::Misconfigured(text) }
+    })?;
+    for migration in report.applied_migrations() {
+        log::info!("PostgreSQL: schema brought to {migration}");
+    }
+    client.execute("SELECT pg_advisory_unlock($1)", &[&MIGRATION_LOCK])?;
+    Ok(())
+}
+
+impl Statements {
+    fn prepare(client: &mut Client, columns: &str) -> Result<Self, postgres::Error> {
+        let insert = format!(
+            "INSERT INTO events ({columns}, topic, stored_at)
+             SELECT {columns}, $1, now() FROM incoming ON CONFLICT DO NOTHING"
+        );
+        Ok(Self {
+            copy: format!("COPY incoming ({}) FROM STDIN (FORMAT binary)", COLUMNS.join(", ")),
+            lock: client.prepare(
+                "SELECT partition, next, generation FROM kafka_offsets
+                 WHERE topic = $1 AND partition = ANY($2) ORDER BY partition FOR UPDATE",
+            )?,
+            insert_returning: client.prepare(&format!("{insert} RETURNING agent, epoch, seq, observed_at"))?,
+            insert: client.prepare(&insert)?,
+            known_ranges: client.prepare(KNOWN_RANGES)?,
+            drop_ranges: client.prepare(
+                "DELETE FROM agent_sequences s USING unnest($1::text[], $2::text[], $3::bigint[]) AS g (agent, epoch, first)
+                 WHERE s.agent = g.agent AND s.epoch = g.epoch AND s.first = g.first",
+            )?,
+            put_ranges: client.prepare(PUT_RANGES)?,
+            other_times: client.prepare(
+                "SELECT s.agent, s.epoch, s.seq
+                 FROM unnest($1::text[], $2::text[], $3::bigint[], $4::timestamptz[]) AS s (agent, epoch, seq, observed_at)
+                 WHERE EXISTS (SELECT FROM events e WHERE e.agent = s.agent AND e.epoch = s.epoch AND e.seq = s.seq
+                                                      AND e.observed_at <> s.observed_at)",
+            )?,
+            breaches: client.prepare(BREACHES)?,
+            losses: client.prepare(
+                "INSERT INTO losses (agent, epoch, first, last, loss_epoch, loss_seq, observed_at, stored_at, reason)
+                 SELECT *, now(), $8::text FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[],
+                                                       $6::bigint[], $7::timestamptz[])
+                 ON CONFLICT DO NOTHING",
+            )?,
+            gaps: client.prepare(
+                "INSERT INTO kafka_gaps (topic, partition, generation, first, last) VALUES ($1, $2, $3, $4, $5)
+                 ON CONFLICT DO NOTHING",
+            )?,
+            letters: client.prepare(
+                "INSERT INTO dead_letters (topic, partition, generation, \"offset\", key, payload, error)
+                 SELECT $1, * FROM unnest($2::integer[], $3::integer[], $4::bigint[], $5::bytea[], $6::bytea[], $7::text[])
+                 ON CONFLICT DO NOTHING",
+            )?,
+            advance: client.prepare(ADVANCE)?,
+            read_back: client
+                .prepare("SELECT partition, next FROM kafka_offsets WHERE topic = $1 AND partition = ANY($2)")?,
+        })
+    }
+}
+
+/// Ranges that touch what was seen, locked in one order. (`first - 1`, since `last + 1` may be too large for a bigint.)
+const KNOWN_RANGES: &str = "
+    SELECT s.agent, s.epoch, s.first, s.last, s.began, s.doubled FROM agent_sequences s
+    WHERE EXISTS (SELECT FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS b (agent, epoch, first, last)
+                  WHERE s.agent = b.agent AND s.epoch = b.epoch AND s.first - 1 <= b.last AND b.first - 1 <= s.last)
+    ORDER BY s.agent, s.epoch, s.first FOR UPDATE OF s";
+
+const PUT_RANGES: &str = "
+    INSERT INTO agent_sequences (agent, epoch, first, last, began, doubled)
+    SELECT agent, epoch, first, last, coalesce(began, now()), doubled
+    FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::timestamptz[], $6::bigint[])
+         AS b (agent, epoch, first, last, began, doubled)
+    ON CONFLICT (agent, epoch, first) DO UPDATE
+    SET last = greatest(agent_sequences.last, excluded.last), began = least(agent_sequences.began, excluded.began),
+        doubled = greatest(agent_sequences.doubled, excluded.doubled)";
+
+/// The order of `rows::rank`, which makes the last word the same in whatever order the events come.
+const BREACHES: &str = "
+    INSERT INTO breach_state (agent, breach_id, epoch, seq, observed_at, cleared, raised_at, \"limit\", severity, interface,
+                              direction, limit_bps, rate_bps, peak_bps, mean_bps, duration_ms, measured_ms, excess_bytes, reason)
+    SELECT agent, breach_id, epoch, seq, observed_at, kind = 'breach_cleared', raised_at, \"limit\", severity, interface,
+           direction, limit_bps, rate_bps, peak_bps, mean_bps, duration_ms, measured_ms, excess_bytes, reason
+    FROM incoming WHERE latest ORDER BY agent COLLATE \"C\", breach_id COLLATE \"C\"
+    ON CONFLICT (agent, breach_id) DO UPDATE
+    SET epoch = excluded.epoch, seq = excluded.seq, observed_at = excluded.observed_at, cleared = excluded.cleared,
+        raised_at = excluded.raised_at, \"limit\" = excluded.\"limit\", severity = excluded.severity,
+        interface = excluded.interface, direction = excluded.direction, limit_bps = excluded.limit_bps,
+        rate_bps = excluded.rate_bps, peak_bps = excluded.peak_bps, mean_bps = excluded.mean_bps,
+        duration_ms = excluded.duration_ms, measured_ms = excluded.measured_ms,
+        excess_bytes = excluded.excess_bytes, reason = excluded.reason
+    WHERE (excluded.cleared, excluded.duration_ms, excluded.epoch, excluded.seq, excluded.observed_at)
+        > (breach_state.cleared, breach_state.duration_ms, breach_state.epoch, breach_state.seq, breach_state.observed_at)";
+
+/// Guard 3: from the old value only.
+const ADVANCE: &str = "
+    UPDATE kafka_offsets o
+    SET next = n.next, updated_at = now(),
+        last_offset = coalesce(n.last_offset, o.last_offset), last_time = coalesce(n.last_time, o.last_time),
+        last_digest = coalesce(n.last_digest, o.last_digest),
+        anchor_offset = coalesce(o.anchor_offset, n.last_offset),
+        anchor_time = coalesce(o.anchor_time, n.last_time),
+        anchor_digest = coalesce(o.anchor_digest, n.last_digest)
+    FROM unnest($2::integer[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
+         AS n (partition, old, next, last_offset, last_time, last_digest)
+    WHERE o.topic = $1 AND o.partition = n.partition AND o.next = n.old";

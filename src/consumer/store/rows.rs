@@ -1,0 +1,189 @@
+//! A batch as rows: what goes into which table, the same for every database.
+
+use std::collections::{BTreeMap, HashMap};
+
+use chrono::{DateTime, Utc};
+
+use super::sequences::{self, Range};
+use super::{Refused, sequences::merged};
+use crate::consumer::batch::{Batch, Record};
+use crate::event::{Body, Breach, Epoch, Event};
+
+/// A row of `events`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Row<'a> {
+    pub(super) event: &'a Event,
+    pub(super) record: &'a Record,
+    pub(super) partition: i32,
+    /// Whether it says most about its breach, of all in the batch.
+    pub(super) latest: bool,
+}
+
+/// A row of `dead_letters`.
+#[derive(Clone, Debug)]
+pub(super) struct Letter<'a> {
+    pub(super) record: &'a Record,
+    pub(super) partition: i32,
+    pub(super) error: String,
+}
+
+/// A row of `losses`.
+#[derive(Clone, Debug)]
+pub(super) struct Lost<'a> {
+    pub(super) event: &'a Event,
+    pub(super) epoch: Epoch,
+    pub(super) first: i64,
+    pub(super) last: i64,
+    pub(super) reason: &'a str,
+}
+
+/// Whose count.
+pub(super) type Count<'a> = (&'a str, Epoch);
+
+/// Longest text of an error that is kept, in characters.
+const ERROR_CHARS_MAX: usize = 1_000;
+
+impl<'a> Letter<'a> {
+    /// NUL, which an error may quote, is in no text of a database.
+    pub(super) fn new(record: &'a Record, partition: i32, error: &str) -> Self {
+        let error = error.chars().take(ERROR_CHARS_MAX).map(|c| if c == '\0' { '\u{fffd}' } else { c }).collect();
+        Self { record, partition, error }
+    }
+
+    pub(super) fn refused(&self) -> Refused {
+        Refused { partition: self.partition, offset: self.record.offset, error: self.error.clone() }
+    }
+}
+
+/// What is not below its partition's floor: rows in the order of their key, so that two transactions never wait for each
+/// other crosswise, and what was no event.
+pub(super) fn split<'a>(batch: &'a Batch, floors: &BTreeMap<i32, i64>) -> (Vec<Row<'a>>, Vec<Letter<'a>>) {
+    let (mut rows, mut letters) = (Vec::new(), Vec::new());
+    for (&partition, slice) in &batch.slices {
+        let floor = floors.get(&partition).copied().unwrap_or(slice.from);
+        for record in slice.records.iter().filter(|record| record.offset >= floor) {
+            match &record.content {
+                Ok(event) => rows.push(Row { event, record, partition, latest: false }),
+                Err(error) => letters.push(Letter::new(record, partition, error)),
+            }
+        }
+    }
+    rows.sort_by(|a, b| key(a.event).cmp(&key(b.event)));
+    (rows, letters)
+}
+
+fn key(event: &Event) -> (&str, Epoch, u64, DateTime<Utc>) {
+    (&event.stamp.agent, event.id.epoch, event.id.seq, event.stamp.observed_at)
+}
+
+/// Marks of each breach the row that says most.
+pub(super) fn mark_latest(rows: &mut [Row<'_>]) {
+    let mut latest: HashMap<(&str, &str), usize> = HashMap::with_capacity(rows.len() / 4);
+    for index in 0..rows.len() {
+        rows[index].latest = false;
+        let event = rows[index].event;
+        let Some(breach) = event.body.breach() else { continue };
+        latest
+            .entry((&event.stamp.agent, &breach.breach_id))
+            .and_modify(|best| {
+                if rank(rows[*best].event) < rank(event) {
+                    *best = index;
+                }
+            })
+            .or_insert(index);
+    }
+    for index in latest.into_values() {
+        rows[index].latest = true;
+    }
+}
+
+/// Of two events of one breach the greater says more, whatever order they come in: an end is the last word, and what counts
+/// from the raise only grows, also where an agent had to go on under another epoch.
+fn rank(event: &Event) -> (bool, u64, Epoch, u64, DateTime<Utc>) {
+    let duration_ms = event.body.breach().map_or(0, |breach| breach.duration_ms);
+    (is_cleared(event), duration_ms, event.id.epoch, event.id.seq, event.stamp.observed_at)
+}
+
+/// Whether it is the end of a breach.
+pub(super) fn is_cleared(event: &Event) -> bool {
+    matches!(event.body, Body::BreachCleared(_))
+}
+
+/// The ranges of numbers in rows that are in order, by whose count they are.
+pub(super) fn ranges<'a>(rows: &[Row<'a>]) -> BTreeMap<Count<'a>, Vec<Range>> {
+    let mut ranges: BTreeMap<Count<'a>, Vec<Range>> = BTreeMap::new();
+    for row in rows {
+        let seq = row.event.id.seq.cast_signed();
+        let count = ranges.entry((&row.event.stamp.agent, row.event.id.epoch)).or_default();
+        match count.last_mut() {
+            Some(range) if seq - 1 <= range.last => range.last = seq,
+            _ => count.push(Range { first: seq, last: seq, began: None, doubled: 0 }),
+        }
+    }
+    ranges
+}
+
+/// Rows, in order, whose identity the row before has too, under another `observed_at`.
+pub(super) fn twins<'a>(rows: &'a [Row<'_>]) -> impl Iterator<Item = &'a Event> {
+    rows.windows(2).map(|pair| (pair[0].event, pair[1].event)).filter_map(|(a, b)| {
+        let same = a.stamp.agent == b.stamp.agent && a.id == b.id;
+        (same && a.stamp.observed_at != b.stamp.observed_at).then_some(b)
+    })
+}
+
+/// What the rows declare as lost.
+pub(super) fn losses<'a>(rows: &[Row<'a>]) -> Vec<Lost<'a>> {
+    let mut losses = Vec::new();
+    for row in rows {
+        let Body::Loss(loss) = &row.event.body else { continue };
+        losses.extend(loss.ranges.iter().map(|(first, last)| Lost {
+            event: row.event,
+            epoch: loss.epoch,
+            first: first.cast_signed(),
+            last: last.cast_signed(),
+            reason: &loss.reason,
+        }));
+    }
+    losses
+}
+
+/// Rows whose number was seen before: if one of them is new, its identity has two `observed_at`.
+pub(super) fn suspects<'a>(rows: &[Row<'a>], known: &BTreeMap<Count<'_>, Vec<Range>>) -> Vec<&'a Event> {
+    rows.iter()
+        .map(|row| row.event)
+        .filter(|event| {
+            let count = (event.stamp.agent.as_str(), event.id.epoch);
+            known.get(&count).is_some_and(|known| sequences::contain(known, event.id.seq.cast_signed()))
+        })
+        .collect()
+}
+
+/// The ranges that stand after the batch, with those doubled now counted; and which of the known ones are no more, by
+/// their first number.
+pub(super) fn renewed<'a>(
+    known: &BTreeMap<Count<'_>, Vec<Range>>,
+    mut seen: BTreeMap<Count<'a>, Vec<Range>>,
+    doubled: &[(&'a str, Epoch, i64)],
+) -> (Vec<(Count<'a>, Range)>, Vec<(Count<'a>, i64)>) {
+    for (agent, epoch, seq) in doubled {
+        let ranges = seen.get_mut(&(*agent, *epoch)).into_iter().flatten();
+        if let Some(range) = ranges.into_iter().find(|range| (range.first..=range.last).contains(seq)) {
+            range.doubled += 1;
+        }
+    }
+    let (mut standing, mut gone) = (Vec::new(), Vec::new());
+    for (count, seen) in seen {
+        let known = known.get(&count).map_or(&[][..], Vec::as_slice);
+        let merged = merged(known, &seen);
+        gone.extend(
+            known.iter().filter(|k| merged.iter().all(|m| m.first != k.first)).map(|range| (count, range.first)),
+        );
+        standing.extend(merged.into_iter().map(|range| (count, range)));
+    }
+    (standing, gone)
+}
+
+/// The breach of a row, where it has one.
+pub(super) fn breach<'a>(row: &Row<'a>) -> Option<&'a Breach> {
+    row.event.body.breach()
+}

@@ -1,0 +1,84 @@
+//! Which numbers of an agent's count were seen: merged ranges.
+
+use chrono::{DateTime, Utc};
+
+/// Numbers seen without a hole between them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Range {
+    /// The first.
+    pub(super) first: i64,
+    /// The last.
+    pub(super) last: i64,
+    /// When the first of it was stored; `None` is now.
+    pub(super) began: Option<DateTime<Utc>>,
+    /// How many of its numbers came with a second `observed_at`.
+    pub(super) doubled: i64,
+}
+
+/// What `seen` adds to the ranges `known`, which touch it: the ranges that then stand in their place.
+pub(super) fn merged(known: &[Range], seen: &[Range]) -> Vec<Range> {
+    let mut all: Vec<Range> = known.iter().chain(seen).cloned().collect();
+    all.sort_by_key(|range| (range.first, range.last));
+    let mut merged: Vec<Range> = Vec::new();
+    for range in all {
+        match merged.last_mut() {
+            Some(before) if range.first - 1 <= before.last => {
+                before.last = before.last.max(range.last);
+                before.began = [before.began, range.began].into_iter().flatten().min();
+                before.doubled += range.doubled;
+            }
+            _ => merged.push(range),
+        }
+    }
+    merged
+}
+
+/// Whether `number` is in one of `known`.
+pub(super) fn contain(known: &[Range], number: i64) -> bool {
+    known.iter().any(|range| (range.first..=range.last).contains(&number))
+}
+
+/// Whether a number of `seen` is in one of `known`.
+pub(super) fn meet(known: &[Range], seen: &[Range]) -> bool {
+    known.iter().any(|k| seen.iter().any(|s| k.first <= s.last && s.first <= k.last))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn range(first: i64, last: i64) -> Range {
+        Range { first, last, began: None, doubled: 0 }
+    }
+
+    proptest! {
+        #[test]
+        fn merging_keeps_every_number_and_nothing_touches(
+            batches in proptest::collection::vec(proptest::collection::vec((1..60_i64, 0..6_i64), 1..5), 1..8)
+        ) {
+            let (mut known, mut model) = (Vec::new(), BTreeSet::new());
+            for batch in batches {
+                let seen: Vec<Range> = batch.iter().map(|(first, more)| range(*first, first + more)).collect();
+                model.extend(seen.iter().flat_map(|range| range.first..=range.last));
+                known = merged(&known, &seen);
+            }
+            let numbers: Vec<i64> = known.iter().flat_map(|range| range.first..=range.last).collect();
+            prop_assert_eq!(numbers, model.into_iter().collect::<Vec<_>>());
+            prop_assert!(known.windows(2).all(|pair| pair[0].last + 1 < pair[1].first));
+        }
+    }
+
+    #[test]
+    fn a_merged_range_began_with_its_oldest_part_and_keeps_the_count_of_doubles() {
+        let at = |s| DateTime::from_timestamp(s, 0);
+        let known = [Range { began: at(5), doubled: 1, ..range(1, 3) }, Range { began: at(2), doubled: 2, ..range(5, 9) }];
+        assert_eq!(merged(&known, &[range(4, 4)]), [Range { first: 1, last: 9, began: at(2), doubled: 3 }]);
+        assert_eq!(merged(&[], &[range(i64::MAX, i64::MAX)]), [range(i64::MAX, i64::MAX)]);
+        assert!(contain(&known, 9) && !contain(&known, 4));
+        assert!(meet(&known, &[range(3, 4)]) && !meet(&known, &[range(4, 4)]));
+    }
+}
