@@ -50,12 +50,7 @@ pub fn run(
     stop: &AtomicBool,
 ) -> Result<(), Failure> {
     let mut consumer = Consumer::new(settings, options, observer)?;
-    log::info!(
-        "storing {} from {} in {}",
-        settings.membership.topic,
-        settings.connection.brokers(),
-        settings.store
-    );
+    log::info!("storing {} from {} in {}", settings.membership.topic, settings.connection.brokers(), settings.store);
     let result = loop {
         if stop.load(Ordering::Relaxed) {
             log::info!("ending as asked");
@@ -261,10 +256,14 @@ impl<'a> Consumer<'a> {
     }
 
     fn reassign(&mut self, partitions: Vec<i32>) {
-        log::info!("{}: {}", self.batch.topic, match partitions.len() {
-            0 => "no partition now".to_owned(),
-            _ => format!("partitions {partitions:?}"),
-        });
+        log::info!(
+            "{}: {}",
+            self.batch.topic,
+            match partitions.len() {
+                0 => "no partition now".to_owned(),
+                _ => format!("partitions {partitions:?}"),
+            }
+        );
         self.assigned = partitions;
         self.unplace(Duration::ZERO);
     }
@@ -300,8 +299,7 @@ impl<'a> Consumer<'a> {
         stored.retain(|partition, _| self.assigned.contains(partition));
         let found = self.look_at_anchors(&stored)?;
         let strangers: Vec<i32> = self.assigned.iter().copied().filter(|p| !stored.contains_key(p)).collect();
-        let committed =
-            if strangers.is_empty() { BTreeMap::new() } else { self.source.committed(&strangers)? };
+        let committed = if strangers.is_empty() { BTreeMap::new() } else { self.source.committed(&strangers)? };
         let mut places = BTreeMap::new();
         for &partition in &self.assigned.clone() {
             let (low, high) = self.source.watermarks(partition)?;
@@ -530,7 +528,9 @@ impl<'a> Consumer<'a> {
     /// Lets `next` follow over transaction markers and their like, which no message tells of.
     fn pass_empty_offsets(&mut self) {
         for (partition, position) in self.source.positions() {
-            let (Some(place), Some(read)) = (self.places.get(&partition), self.read.get_mut(&partition)) else { continue };
+            let (Some(place), Some(read)) = (self.places.get(&partition), self.read.get_mut(&partition)) else {
+                continue;
+            };
             if position > *read {
                 self.batch.pass(partition, place.generation, *read, position);
                 *read = position;

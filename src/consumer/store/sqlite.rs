@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
-use rusqlite::{Connection, Error, ErrorCode, OptionalExtension as _, Statement, Transaction, TransactionBehavior, params};
+use rusqlite::{
+    Connection, Error, ErrorCode, OptionalExtension as _, Statement, Transaction, TransactionBehavior, params,
+};
 
 use super::rows::{self, Count, Letter, Row};
 use super::sequences::{self, Range};
@@ -250,20 +252,14 @@ fn place(row: &rusqlite::Row<'_>) -> Result<Place, Error> {
         let Some(offset) = row.get(first)? else { return Ok(None) };
         Ok(Some(Mark { offset, timestamp_ms: row.get(first + 1)?, digest: row.get(first + 2)? }))
     };
-    Ok(Place {
-        next: row.get(0)?,
-        generation: row.get(1)?,
-        cluster: row.get(2)?,
-        last: mark(3)?,
-        anchor: mark(6)?,
-    })
+    Ok(Place { next: row.get(0)?, generation: row.get(1)?, cluster: row.get(2)?, last: mark(3)?, anchor: mark(6)? })
 }
 
 /// Guard 1: where the database stands; nobody else writes until we are done.
 fn guard(transaction: &Transaction<'_>, batch: &Batch) -> Result<BTreeMap<i32, i64>, Fault> {
     let mut floors = BTreeMap::new();
-    let mut statement = transaction
-        .prepare("SELECT next, generation FROM kafka_offsets WHERE topic = ?1 AND partition = ?2")?;
+    let mut statement =
+        transaction.prepare("SELECT next, generation FROM kafka_offsets WHERE topic = ?1 AND partition = ?2")?;
     for (&partition, slice) in &batch.slices {
         let moved = |what: String| Err(Fault::Moved(format!("{}[{partition}] {what}", batch.topic)));
         let found = statement
@@ -441,8 +437,7 @@ fn has_other_time(transaction: &Transaction<'_>, event: &Event) -> Result<bool, 
 type Renewed<'a> = (Vec<(Count<'a>, Range)>, Vec<(Count<'a>, i64)>);
 
 fn put_ranges(transaction: &Transaction<'_>, (standing, gone): Renewed<'_>, now: &str) -> Result<(), Error> {
-    let mut drop =
-        transaction.prepare("DELETE FROM agent_sequences WHERE agent = ?1 AND epoch = ?2 AND first = ?3")?;
+    let mut drop = transaction.prepare("DELETE FROM agent_sequences WHERE agent = ?1 AND epoch = ?2 AND first = ?3")?;
     for ((agent, epoch), first) in gone {
         drop.execute(params![agent, epoch.to_string(), first])?;
     }
@@ -536,12 +531,7 @@ fn put_gap(
 }
 
 /// Guard 3: from the old value only.
-fn advance(
-    transaction: &Transaction<'_>,
-    batch: &Batch,
-    floors: &BTreeMap<i32, i64>,
-    now: &str,
-) -> Result<(), Fault> {
+fn advance(transaction: &Transaction<'_>, batch: &Batch, floors: &BTreeMap<i32, i64>, now: &str) -> Result<(), Fault> {
     let mut statement = transaction.prepare(
         "UPDATE kafka_offsets
          SET next = ?4, updated_at = ?8,
