@@ -75,6 +75,11 @@ pub fn run(
 const POLL: Duration = Duration::from_millis(100);
 /// How long a batch waits for the next message before it counts as all there is.
 const LINGER: Duration = Duration::from_millis(5);
+/// How often it is seen whether the store has finished.
+const FINISHED: Duration = Duration::from_millis(1);
+/// How long a slow store may keep the next batch, which is full by then, from being read on; then Kafka is paused, so that
+/// polling can go on.
+const FULL_MAX: Duration = Duration::from_secs(20);
 /// How long a batch may collect.
 const BATCH_AGE_MAX: Duration = Duration::from_secs(1);
 /// How often a topic is looked at: is it still the same?
@@ -98,16 +103,17 @@ struct Consumer<'a> {
     clock: SystemClock,
     heart: Heart,
     source: Source,
-    store: Box<dyn Store>,
+    store: Box<dyn Store + Send>,
     state: State,
     /// The partitions that the group gave us.
     assigned: Vec<i32>,
     /// Those that are placed, as the database has them.
     places: BTreeMap<i32, Place>,
-    /// How far each was read: what is between `next` and this is in the batch.
-    read: BTreeMap<i32, i64>,
-    batch: Batch,
-    batch_since: Duration,
+    intake: Intake,
+    /// The batch that the store has or had in hand.
+    storing: Option<Batch>,
+    /// What was heard, while a batch was stored, that is no record.
+    heard: Option<Polled>,
     backoff: Backoff,
     store_trouble: Trouble,
     kafka_trouble: Trouble,
@@ -135,6 +141,14 @@ enum State {
     Reading,
     /// The store is away: the batch is kept, Kafka paused. Tried again at this time.
     Holding(Duration),
+}
+
+/// What was read and not yet given to the store.
+struct Intake {
+    batch: Batch,
+    since: Duration,
+    /// Each partition's generation, and how far it was read: what is between `next` and this is in a batch.
+    read: BTreeMap<i32, (i32, i64)>,
 }
 
 /// When the next of each chore is due.
@@ -200,9 +214,9 @@ impl<'a> Consumer<'a> {
             state: State::Unplaced(Duration::ZERO),
             assigned: Vec::new(),
             places: BTreeMap::new(),
-            read: BTreeMap::new(),
-            batch: Batch::new(&membership.topic),
-            batch_since: Duration::ZERO,
+            intake: Intake::new(&membership.topic),
+            storing: None,
+            heard: None,
             backoff: Backoff::default(),
             store_trouble: Trouble::default(),
             kafka_trouble: Trouble::default(),
@@ -220,17 +234,21 @@ impl<'a> Consumer<'a> {
         match self.state {
             State::Unplaced(at) if now >= at && !self.assigned.is_empty() => self.place_all(),
             State::Holding(at) if now >= at => self.store_batch(),
-            State::Reading if self.batch_is_due(now) => self.store_batch(),
+            State::Reading if self.intake.is_due(now) => self.store_batch(),
             _ => {}
         }
-        let collecting = self.state == State::Reading && !self.batch.is_empty();
-        match self.source.poll(if collecting { LINGER } else { POLL }) {
-            Polled::Record(partition, record) => self.collect(partition, record),
+        let collecting = self.state == State::Reading && !self.intake.batch.is_empty();
+        let polled = match self.heard.take() {
+            Some(heard) => heard,
+            None => self.source.poll(if collecting { LINGER } else { POLL }),
+        };
+        match polled {
+            Polled::Record(partition, record) => self.intake.take(partition, record, now),
             Polled::Nothing if collecting => self.store_batch(),
             Polled::Nothing => return self.idle(),
             Polled::Assigned(partitions) => self.reassign(partitions),
             Polled::Misplaced(why) => {
-                log::info!("{}: {why}; looking where to go on", self.batch.topic);
+                log::info!("{}: {why}; looking where to go on", self.settings.membership.topic);
                 self.unplace(Duration::ZERO);
             }
             Polled::Trouble(trouble) => {
@@ -242,38 +260,21 @@ impl<'a> Consumer<'a> {
         Ok(true)
     }
 
-    fn batch_is_due(&self, now: Duration) -> bool {
-        self.batch.is_full() || !self.batch.is_empty() && now.saturating_sub(self.batch_since) >= BATCH_AGE_MAX
-    }
-
-    fn collect(&mut self, partition: i32, record: Record) {
-        // While nothing is placed, what still comes is from before.
-        let (false, Some(place)) = (matches!(self.state, State::Unplaced(_)), self.places.get(&partition)) else {
-            return;
-        };
-        if self.batch.is_empty() {
-            self.batch_since = self.clock.monotonic();
-        }
-        let read = self.read.entry(partition).or_insert(place.next);
-        let from = *read;
-        *read = from.max(record.offset + 1);
-        self.batch.push(partition, record, || (place.generation, from));
-    }
-
     fn reassign(&mut self, partitions: Vec<i32>) {
-        log::info!("{}: {}", self.batch.topic, match partitions.len() {
-            0 => "no partition now".to_owned(),
-            _ => format!("partitions {partitions:?}"),
-        });
+        let topic = &self.settings.membership.topic;
+        match partitions.as_slice() {
+            [] => log::info!("{topic}: no partition now"),
+            some => log::info!("{topic}: partitions {some:?}"),
+        }
         self.assigned = partitions;
         self.unplace(Duration::ZERO);
     }
 
     /// Forgets what is not stored: it is read again from where the database stands.
     fn unplace(&mut self, at: Duration) {
-        self.batch = Batch::new(&self.settings.membership.topic);
+        self.intake = Intake::new(&self.settings.membership.topic);
+        self.storing = None;
         self.places.clear();
-        self.read.clear();
         self.anchors = None;
         self.state = State::Unplaced(at);
     }
@@ -317,8 +318,9 @@ impl<'a> Consumer<'a> {
             };
             places.insert(partition, place);
         }
-        self.read = places.iter().map(|(partition, place)| (*partition, place.next)).collect();
-        self.source.place(&self.read)?;
+        self.source.place(&places.iter().map(|(partition, place)| (*partition, place.next)).collect())?;
+        self.intake.read =
+            places.iter().map(|(partition, place)| (*partition, (place.generation, place.next))).collect();
         self.places = places;
         Ok(())
     }
@@ -383,9 +385,11 @@ impl<'a> Consumer<'a> {
     }
 
     fn store_batch(&mut self) {
-        if self.batch.is_empty() {
-            self.resume();
-            return;
+        if self.storing.is_none() && !self.intake.batch.is_empty() {
+            self.storing = Some(self.intake.hand_over());
+        }
+        if self.storing.is_none() {
+            return self.resume();
         }
         if let Err(hindrance) = self.try_to_store() {
             let at = self.hindered(&hindrance);
@@ -397,16 +401,17 @@ impl<'a> Consumer<'a> {
     }
 
     fn try_to_store(&mut self) -> Result<(), Hindrance> {
-        for (&partition, slice) in self.batch.slices.iter_mut().filter(|(_, slice)| !slice.holes.is_empty()) {
+        let topic = &self.settings.membership.topic;
+        let Some(batch) = &mut self.storing else { return Ok(()) };
+        for (&partition, slice) in batch.slices.iter_mut().filter(|(_, slice)| !slice.holes.is_empty()) {
             let (low, _) = self.source.watermarks(partition)?;
             slice.judge_holes(low);
             for (first, last) in &slice.gaps {
-                let topic = &self.settings.membership.topic;
                 log::error!("{topic}[{partition}]: Kafka dropped offsets {first} to {last} before they were read");
             }
         }
-        let applied = self.store.apply(&self.batch, self.clock.wall())?;
-        let batch = std::mem::replace(&mut self.batch, Batch::new(&self.settings.membership.topic));
+        let applied = self.apply_while_reading()?;
+        let Some(batch) = self.storing.take() else { return Ok(()) };
         for (partition, slice) in &batch.slices {
             let floor = applied.floors.get(partition).copied().unwrap_or(slice.from);
             if let Some(place) = self.places.get_mut(partition) {
@@ -421,6 +426,39 @@ impl<'a> Consumer<'a> {
         self.resume();
         self.well();
         Ok(())
+    }
+
+    /// Lets the store work on a thread of its own, and reads the next batch meanwhile: half of the time is the database's, and
+    /// the group must not think us dead while it is slow.
+    fn apply_while_reading(&mut self) -> Result<Applied, Fault> {
+        let Self { storing, store, intake, source, heard, clock, assigned, .. } = self;
+        let Some(batch) = storing.as_ref() else { return Ok(Applied::default()) };
+        let wall = clock.wall();
+        let full_until = clock.monotonic() + FULL_MAX;
+        let mut paused = false;
+        let result = std::thread::scope(|scope| {
+            let work = scope.spawn(|| store.apply(batch, wall));
+            while !work.is_finished() {
+                let now = clock.monotonic();
+                if heard.is_some() || intake.batch.is_full() && now < full_until {
+                    std::thread::sleep(FINISHED);
+                    continue;
+                }
+                if intake.batch.is_full() && !paused {
+                    paused = source.pause(assigned).is_ok();
+                }
+                match source.poll(FINISHED) {
+                    Polled::Record(partition, record) => intake.take(partition, record, now),
+                    Polled::Nothing => {}
+                    other => *heard = Some(other),
+                }
+            }
+            work.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        if paused && let Err(error) = self.source.resume(&self.assigned) {
+            self.kafka_says(&error);
+        }
+        result
     }
 
     /// Says what became of the batch.
@@ -530,13 +568,9 @@ impl<'a> Consumer<'a> {
     /// Lets `next` follow over transaction markers and their like, which no message tells of.
     fn pass_empty_offsets(&mut self) {
         for (partition, position) in self.source.positions() {
-            let (Some(place), Some(read)) = (self.places.get(&partition), self.read.get_mut(&partition)) else { continue };
-            if position > *read {
-                self.batch.pass(partition, place.generation, *read, position);
-                *read = position;
-            }
+            self.intake.pass(partition, position);
         }
-        if !self.batch.is_empty() {
+        if !self.intake.batch.is_empty() {
             self.store_batch();
         }
     }
@@ -567,6 +601,7 @@ impl<'a> Consumer<'a> {
     }
 
     fn judge_anchors(&mut self, found: &BTreeMap<i32, Reading>, before: &BTreeMap<i32, Place>) {
+        let topic = &self.settings.membership.topic;
         for (&partition, &reading) in found {
             let (Some(place), Some(before)) = (self.places.get(&partition).cloned(), before.get(&partition)) else {
                 continue;
@@ -577,12 +612,12 @@ impl<'a> Consumer<'a> {
             };
             let Some((low, high)) = watermarks else { continue };
             if let Verdict::Anew(why) = place.judge(None, Some(reading), low, high) {
-                log::info!("{}[{partition}]: {why}; looking again", self.batch.topic);
+                log::info!("{topic}[{partition}]: {why}; looking again");
                 return self.unplace(Duration::ZERO);
             }
             let new = place.anchored(before.last);
             if new != place {
-                if let Err(fault) = self.store.replace(&self.batch.topic, partition, &place, &new, None) {
+                if let Err(fault) = self.store.replace(topic, partition, &place, &new, None) {
                     let at = self.hindered(&fault.clone().into());
                     return match fault {
                         Fault::Moved(_) => self.unplace(at),
@@ -672,10 +707,45 @@ impl<'a> Consumer<'a> {
 
     /// Stores what is in hand, if that goes at once, and leaves the group.
     fn end(mut self) {
-        if !self.batch.is_empty() && self.state == State::Reading {
+        if !self.intake.batch.is_empty() && self.state == State::Reading {
             self.store_batch();
         }
         self.source.close();
+    }
+}
+
+impl Intake {
+    fn new(topic: &str) -> Self {
+        Self { batch: Batch::new(topic), since: Duration::ZERO, read: BTreeMap::new() }
+    }
+
+    /// A record; what comes from a partition that is not placed is from before.
+    fn take(&mut self, partition: i32, record: Record, now: Duration) {
+        let Some((generation, read)) = self.read.get_mut(&partition) else { return };
+        if self.batch.is_empty() {
+            self.since = now;
+        }
+        let (generation, from) = (*generation, *read);
+        *read = from.max(record.offset + 1);
+        self.batch.push(partition, record, || (generation, from));
+    }
+
+    /// Offsets up to `position` were passed without a record.
+    fn pass(&mut self, partition: i32, position: i64) {
+        let Some((generation, read)) = self.read.get_mut(&partition) else { return };
+        if position > *read {
+            self.batch.pass(partition, *generation, *read, position);
+            *read = position;
+        }
+    }
+
+    fn is_due(&self, now: Duration) -> bool {
+        self.batch.is_full() || !self.batch.is_empty() && now.saturating_sub(self.since) >= BATCH_AGE_MAX
+    }
+
+    fn hand_over(&mut self) -> Batch {
+        let next = Batch::new(&self.batch.topic);
+        std::mem::replace(&mut self.batch, next)
     }
 }
 
