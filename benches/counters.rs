@@ -9,11 +9,10 @@ use std::io::Read as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::Command;
-use std::time::Instant;
 
 use highwater::agent::counters::{Reading, SourceChoice, open};
 use highwater::agent::watch::Selection;
-use highwater::clock::SystemClock;
+use highwater::clock::{Clock as _, SystemClock};
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, sendto, socket_with};
 
@@ -111,18 +110,15 @@ fn measure() -> Vec<(&'static str, f64)> {
 
 /// The median, in microseconds, of one of many calls.
 fn median_us(mut call: impl FnMut()) -> f64 {
-    let start = Instant::now();
-    call();
-    call();
+    let clock = SystemClock::default();
+    let mut round = |calls: u32| {
+        let start = clock.monotonic();
+        (0..calls).for_each(|_| call());
+        (clock.monotonic() - start).as_secs_f64()
+    };
     // A round of about 20 ms.
-    let calls = (0.04 / start.elapsed().as_secs_f64()).clamp(1.0, 5_000.0) as u32;
-    let mut rounds: Vec<f64> = (0..ROUNDS)
-        .map(|_| {
-            let start = Instant::now();
-            (0..calls).for_each(|_| call());
-            start.elapsed().as_secs_f64() * 1e6 / f64::from(calls)
-        })
-        .collect();
+    let calls = (0.04 / round(2)).clamp(1.0, 5_000.0) as u32;
+    let mut rounds: Vec<f64> = (0..ROUNDS).map(|_| round(calls) * 1e6 / f64::from(calls)).collect();
     rounds.sort_by(f64::total_cmp);
     rounds[ROUNDS / 2]
 }

@@ -27,7 +27,12 @@ pub trait Clock {
 #[derive(Clone, Debug)]
 pub struct SystemClock {
     root: PathBuf,
+    /// What `synced` last found, and until when that will do.
+    synced: Cell<Option<(Duration, Option<bool>)>>,
 }
+
+/// The clock's synchronisation is asked for so often: it comes once after a boot, and is worth no file access each tick.
+const SYNCED_FOR: Duration = Duration::from_secs(10);
 
 /// A wall clock before this (2025-01-01) was never set: machines without a battery start in 1970, or at their image's date.
 const NEVER_SET_BEFORE_S: i64 = 1_735_689_600;
@@ -35,7 +40,7 @@ const NEVER_SET_BEFORE_S: i64 = 1_735_689_600;
 impl SystemClock {
     /// The clocks of the machine whose files stand under `root` (`/`).
     pub fn new(root: &Path) -> Self {
-        Self { root: root.to_owned() }
+        Self { root: root.to_owned(), synced: Cell::new(None) }
     }
 }
 
@@ -63,7 +68,15 @@ impl Clock for SystemClock {
         if self.wall().timestamp() < NEVER_SET_BEFORE_S {
             return Some(false);
         }
-        self.root.join("run/systemd/timesync/synchronized").exists().then_some(true)
+        let now = self.monotonic();
+        match self.synced.get() {
+            Some((until, synced)) if now < until => synced,
+            _ => {
+                let synced = self.root.join("run/systemd/timesync/synchronized").exists().then_some(true);
+                self.synced.set(Some((now + SYNCED_FOR, synced)));
+                synced
+            }
+        }
     }
 }
 
@@ -152,7 +165,8 @@ mod tests {
         assert_eq!(clock.synced(), None);
         std::fs::create_dir_all(root.path().join("run/systemd/timesync")).unwrap();
         std::fs::write(root.path().join("run/systemd/timesync/synchronized"), "").unwrap();
-        assert_eq!(clock.synced(), Some(true));
+        assert_eq!(clock.synced(), None, "it is not asked each tick");
+        assert_eq!(SystemClock::new(root.path()).synced(), Some(true));
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! The counter sources: one body for all, and the two that read the kernel's on links that come and go.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::net::UdpSocket;
 use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chrono::DateTime;
@@ -278,6 +281,105 @@ fn netlink_recovers_from_more_changes_than_the_kernel_can_hold_for_it() {
         ip("link del hw149a");
         assert_eq!(all.read().len(), 2, "it listens again");
     });
+}
+
+/// Reads as fast as it can while links come, go and are renamed.
+fn bears_churn(choice: SourceChoice) {
+    let mut follower = kernel(choice, "lo hw*");
+    let done = AtomicBool::new(false);
+    let mut readings = 0;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0..25 {
+                ip("link add hw0 type veth peer name other0");
+                ip("link add hw1 type veth peer name hw2");
+                ip("link set hw0 up");
+                ip("link set hw1 name away");
+                ip("link set other0 name hw3");
+                ip("link del hw2");
+                if round % 5 < 4 {
+                    ip("link del hw0");
+                } else {
+                    ip(&format!("link set hw3 name hw{}", 10 + round));
+                    ip("link set hw0 down");
+                    ip(&format!("link set hw0 name other{round}"));
+                }
+            }
+            done.store(true, Ordering::Release);
+        });
+        let mut last = BTreeMap::new();
+        let mut at = Duration::ZERO;
+        while !done.load(Ordering::Acquire) {
+            follower.read();
+            readings += 1;
+            assert!(follower.reading.at > at);
+            at = follower.reading.at;
+            for counters in &follower.reading.counters {
+                let before = last.insert(counters.ifindex, counters.rx_bytes).unwrap_or(0);
+                assert!(before <= counters.rx_bytes, "{counters:?} fell from {before}");
+            }
+        }
+    });
+    follower.read();
+    let mut names = follower.names();
+    names.sort_unstable();
+    assert_eq!(names, ["hw14", "hw19", "hw24", "hw29", "hw34", "lo"], "after {readings} readings");
+    assert_eq!(follower.reading.counters.len(), 6);
+}
+
+#[test]
+fn netlink_bears_churn() {
+    inside("counters::netlink_bears_churn", || bears_churn(SourceChoice::Netlink));
+}
+
+#[test]
+fn sysinfo_bears_churn() {
+    inside("counters::sysinfo_bears_churn", || bears_churn(SourceChoice::Sysinfo));
+}
+
+/// A process out of file descriptors reads nothing of a link, and sysinfo makes 0 of that.
+#[test]
+fn without_file_descriptors_no_link_is_gone_and_none_is_zero() {
+    const TEST: &str = "counters::without_file_descriptors_no_link_is_gone_and_none_is_zero";
+    const LIMITED: &str = "HIGHWATER_TEST_LIMITED";
+    if std::env::var_os(LIMITED).is_none() {
+        let mut again = Command::new("sh");
+        again.args(["-c", "ulimit -n 64 && exec \"$@\"", "sh"]).arg(std::env::current_exe().unwrap());
+        let output =
+            again.args(["--exact", TEST, "--nocapture", "--test-threads=1"]).env(LIMITED, "1").output().unwrap();
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && out.contains("1 passed"), "{out}\n{err}");
+        return;
+    }
+    let all_but = |free: usize| {
+        let mut files: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+        files.truncate(files.len() - free);
+        files
+    };
+    for choice in [SourceChoice::Netlink, SourceChoice::Sysinfo] {
+        let mut follower = kernel(choice, "* lo");
+        follower.read();
+        let name = follower.source.name();
+        for free in 0..6 {
+            let before = follower.reading.clone();
+            let files = all_but(free);
+            match follower.source.read(&*follower.clock, &mut follower.reading) {
+                Ok(()) => assert_eq!(follower.reading.changes, [], "{name} with {free} files"),
+                Err(_) => assert_eq!(follower.reading, Reading::default(), "{name} with {free} files"),
+            }
+            for counters in &follower.reading.counters {
+                let before = before.counters.iter().find(|before| before.ifindex == counters.ifindex).unwrap();
+                assert!(before.rx_bytes <= counters.rx_bytes, "{name} with {free} files");
+            }
+            drop(files);
+            assert_eq!(follower.read(), [], "{name} after {free} files");
+            assert_eq!(follower.reading.counters.len(), before.counters.len());
+        }
+    }
+    let files = all_but(0);
+    assert!(open(SourceChoice::Netlink, Path::new("/"), selection("lo")).is_err());
+    assert_eq!(kernel(SourceChoice::Auto, "lo").source.name(), "sysinfo", "it falls back");
+    drop(files);
 }
 
 #[test]

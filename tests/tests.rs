@@ -1,5 +1,12 @@
-//! All integration tests, in one program.
+//! All integration tests, in one program: OpenSSL and librdkafka are linked once.
 
 mod support;
 
 mod counters;
+
+mod agent_commands;
+mod agent_journal;
+mod agent_links;
+mod agent_ticks;
+
+mod tidy;

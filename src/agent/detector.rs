@@ -2,18 +2,19 @@
 //!
 //! Pure: a reading and a stamp come in, bodies of events and notices go out. The loop, a simulation and a replay all judge by it.
 
+mod tracker;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-
+use self::tracker::{Context, Target, Tracker, carried, trackers};
 use crate::agent::counters::{CounterBits, Counters, LinkChange, LinkInfo, Reading};
-use crate::agent::limit::{Action, Carried, Limit, Machine, Marks, Scope, Tally};
+use crate::agent::limit::{Limit, Scope};
 use crate::agent::rate::{Meter, Sample, Traffic, Verdict};
-use crate::agent::resume::{Decision, Resume};
+use crate::agent::resume::Resume;
 use crate::agent::watch;
-use crate::event::{ALL_INTERFACES, Body, Breach, Direction, Event, Link, Stamp};
+use crate::event::{Body, Breach, Link, Stamp};
 use crate::units::BitRate;
 
 /// Judges readings.
@@ -75,25 +76,6 @@ struct Watched {
     verdict: Verdict,
 }
 
-/// One limit on one link, or on the host, in one direction.
-#[derive(Debug)]
-struct Tracker {
-    limit: usize,
-    direction: Direction,
-    machine: Machine,
-    open: Option<(String, DateTime<Utc>)>,
-    marks: Option<Marks>,
-    waits: bool,
-}
-
-/// Whom a tracker watches, for its events.
-#[derive(Clone, Copy)]
-struct Target<'a> {
-    interface: &'a str,
-    ifindex: Option<u32>,
-    speed: Option<BitRate>,
-}
-
 impl Detector {
     /// For readings every `interval`; `seed` makes the breach ids.
     pub fn new(limits: Vec<Limit>, interval: Duration, seed: u64) -> Self {
@@ -110,13 +92,13 @@ impl Detector {
         }
     }
 
-    /// Takes up breaches that were open before, by their last events. They go on where a link of that name gives a rate not
-    /// later than `within` after that event, and end as `interrupted` otherwise.
-    pub fn resume(&mut self, open: Vec<Event>, within: Duration, now: &Stamp) {
+    /// Takes up breaches that were open before, each as it stood and when. They go on where a link of that name gives a rate not
+    /// later than `within` after that, and end as `interrupted` otherwise.
+    pub fn resume(&mut self, open: Vec<(Breach, Stamp)>, within: Duration, now: &Stamp) {
         self.resume = Resume::new(open, within, now);
     }
 
-    /// The breaches that are open, as events would tell of them: for a detector with another configuration.
+    /// The breaches that are open, as they stand: for a detector with another configuration.
     pub fn open_breaches(&self) -> Vec<Breach> {
         let links = self.links.values().flat_map(|link| link.trackers.iter().map(|tracker| (link.target(), tracker)));
         let host = self.host.iter().map(|tracker| (Target::host(None), tracker));
@@ -301,110 +283,6 @@ impl Watched {
     }
 }
 
-impl Target<'_> {
-    fn host(speed: Option<BitRate>) -> Self {
-        Self { interface: ALL_INTERFACES, ifindex: None, speed }
-    }
-}
-
-/// All that judging needs besides the reading.
-struct Context<'a> {
-    resume: &'a mut Resume,
-    ids: &'a mut fastrand::Rng,
-    now: &'a Stamp,
-    findings: &'a mut Findings,
-}
-
-impl Tracker {
-    fn judge(&mut self, limits: &[Limit], target: Target<'_>, carried: Carried, context: &mut Context<'_>) {
-        self.resolve(limits, target, context.findings);
-        let Some(marks) = self.marks else { return };
-        let limit = &limits[self.limit];
-        match context.resume.decide(&limit.name, target.interface, self.direction, context.now) {
-            Decision::None => {}
-            Decision::Wait => return,
-            Decision::Interrupted(breach) => context.findings.bodies.push(Body::BreachCleared(breach)),
-            Decision::Resumed(breach, pause) => {
-                self.open = Some((breach.breach_id.clone(), breach.raised_at));
-                self.machine = Machine::resumed(tally(&breach, pause));
-            }
-        }
-        let Some(action) = self.machine.judge(limit, marks, carried) else { return };
-        if matches!(action, Action::Raise(_)) {
-            self.open = Some((format!("{:016x}", context.ids.u64(..)), context.now.observed_at));
-        }
-        let below = matches!(action, Action::Clear(_)).then(|| "below".to_owned());
-        let (Action::Raise(tally) | Action::Update(tally) | Action::Clear(tally)) = action;
-        let Some(breach) = self.breach(limits, target, tally, below) else { return };
-        context.findings.bodies.push(match action {
-            Action::Raise(_) => Body::BreachRaised(breach),
-            Action::Update(_) => Body::BreachUpdated(breach),
-            Action::Clear(_) => {
-                self.open = None;
-                Body::BreachCleared(breach)
-            }
-        });
-    }
-
-    /// The marks on a link of this speed; those of before, where a breach is open and the speed no longer known.
-    fn resolve(&mut self, limits: &[Limit], target: Target<'_>, findings: &mut Findings) {
-        let limit = &limits[self.limit];
-        let raise_at = limit.raise_at.resolve(target.speed, self.direction);
-        let clear_at = limit.clear_at.resolve(target.speed, self.direction);
-        let (limit, interface) = (limit.name.clone(), target.interface.to_owned());
-        match raise_at.zip(clear_at) {
-            Some((raise_at, clear_at)) => {
-                self.marks = Some(Marks { raise_at, clear_at });
-                if std::mem::take(&mut self.waits) {
-                    findings.notices.push(Notice::SpeedKnown { limit, interface, raise_at });
-                }
-            }
-            None if self.open.is_none() => {
-                self.marks = None;
-                if !std::mem::replace(&mut self.waits, true) {
-                    findings.notices.push(Notice::SpeedUnknown { limit, interface });
-                }
-            }
-            None => {}
-        }
-    }
-
-    fn is_over(&self, carried: Carried) -> bool {
-        let rate = crate::agent::rate::bit_rate(carried.bytes, carried.elapsed);
-        self.marks.is_some_and(|marks| rate >= marks.raise_at)
-    }
-
-    fn end(&mut self, limits: &[Limit], target: Target<'_>, reason: &str, findings: &mut Findings) {
-        if let Some(Action::Clear(tally)) = self.machine.end() {
-            let breach = self.breach(limits, target, tally, Some(reason.to_owned()));
-            findings.bodies.extend(breach.map(Body::BreachCleared));
-            self.open = None;
-        }
-    }
-
-    fn breach(&self, limits: &[Limit], target: Target<'_>, tally: Tally, reason: Option<String>) -> Option<Breach> {
-        let (breach_id, raised_at) = self.open.clone()?;
-        let limit = &limits[self.limit];
-        Some(Breach {
-            breach_id,
-            raised_at,
-            limit: limit.name.clone(),
-            severity: limit.severity,
-            interface: target.interface.to_owned(),
-            ifindex: target.ifindex,
-            direction: self.direction,
-            limit_bps: self.marks?.raise_at.bps(),
-            rate_bps: tally.rate.bps(),
-            peak_bps: tally.peak.bps(),
-            mean_bps: tally.mean().bps(),
-            duration_ms: millis(tally.duration),
-            measured_ms: millis(tally.measured),
-            excess_bytes: tally.excess_bytes,
-            reason,
-        })
-    }
-}
-
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -423,17 +301,6 @@ impl fmt::Display for Notice {
     }
 }
 
-fn trackers(index: usize, limit: &Limit) -> impl Iterator<Item = Tracker> + use<'_> {
-    limit.directions.iter().map(move |direction| Tracker {
-        limit: index,
-        direction: *direction,
-        machine: Machine::default(),
-        open: None,
-        marks: None,
-        waits: false,
-    })
-}
-
 fn sample(counters: &Counters, reading: &Reading) -> Sample {
     Sample {
         at: reading.at,
@@ -444,27 +311,6 @@ fn sample(counters: &Counters, reading: &Reading) -> Sample {
     }
 }
 
-fn carried(traffic: Traffic, direction: Direction) -> Carried {
-    let bytes = match direction {
-        Direction::Rx => traffic.rx_bytes,
-        Direction::Tx => traffic.tx_bytes,
-        Direction::Total => traffic.rx_bytes + traffic.tx_bytes,
-    };
-    Carried { bytes, elapsed: traffic.elapsed }
-}
-
-fn tally(breach: &Breach, pause: Duration) -> Tally {
-    let bytes = u128::from(breach.mean_bps) * u128::from(breach.measured_ms) / 8_000;
-    Tally {
-        rate: BitRate::from_bps(breach.rate_bps),
-        peak: BitRate::from_bps(breach.peak_bps),
-        bytes: u64::try_from(bytes).unwrap_or(u64::MAX),
-        excess_bytes: breach.excess_bytes,
-        measured: Duration::from_millis(breach.measured_ms),
-        duration: Duration::from_millis(breach.duration_ms) + pause,
-    }
-}
-
 fn link_event(info: &LinkInfo, reason: &dyn fmt::Display) -> Link {
     Link {
         interface: info.name.clone(),
@@ -472,10 +318,6 @@ fn link_event(info: &LinkInfo, reason: &dyn fmt::Display) -> Link {
         speed_bps: info.speed.map(BitRate::bps),
         reason: Some(reason.to_string()),
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -197,7 +197,6 @@ impl EventSystem {
     }
 
     /// Tells the observers to send now what they hold back.
-    #[expect(clippy::redundant_closure_for_method_calls, reason = "the method's path has one lifetime too few")]
     pub fn flush(&mut self) {
         self.tell(|observer| observer.flush());
     }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::event::{Breach, Direction, Event, Stamp};
+use crate::event::{Breach, Direction, Stamp};
 
 /// The breaches that wait to be taken up.
 #[derive(Debug, Default)]
@@ -28,9 +28,8 @@ pub enum Decision {
 }
 
 impl Resume {
-    /// By the last event of each breach; `within` is measured from there.
-    pub fn new(open: Vec<Event>, within: Duration, now: &Stamp) -> Self {
-        let open = open.into_iter().filter_map(|event| Some((event.body.breach()?.clone(), event.stamp))).collect();
+    /// Each breach as it stood, and when; `within` is measured from there.
+    pub fn new(open: Vec<(Breach, Stamp)>, within: Duration, now: &Stamp) -> Self {
         Self { open, within_ms: u64::try_from(within.as_millis()).unwrap_or(u64::MAX), began_ms: now.monotonic_ms }
     }
 

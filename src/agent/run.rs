@@ -103,7 +103,10 @@ impl Agent {
         let source = open_source(&settings).map_err(Failure::failed)?;
         let mut detector = detector(&settings);
         match journal.open_breaches() {
-            Ok(open) => detector.resume(open, settings.resume_within, &now),
+            Ok(open) => {
+                let open = open.into_iter().filter_map(|event| Some((event.body.breach()?.clone(), event.stamp)));
+                detector.resume(open.collect(), settings.resume_within, &now);
+            }
             Err(error) => error!("the open breaches could not be read: {}", chain(&error)),
         }
         let backlog = journal.pending().events > 0;
@@ -216,8 +219,9 @@ impl Agent {
     }
 
     fn publish(&mut self, control: &Control) {
-        let (monotonic, stamp) = (self.clock.monotonic(), self.stamp());
-        if let Err(error) = self.publisher.turn(&mut self.system, monotonic, &stamp, || control.waker()) {
+        let Self { publisher, system, settings, boot_id, clock, .. } = self;
+        let now = || stamp(&settings.agent, boot_id, clock);
+        if let Err(error) = publisher.turn(system, clock.monotonic(), now, || control.waker()) {
             self.say(&format!("the journal: {}", chain(&error)));
         }
     }
@@ -245,10 +249,8 @@ impl Agent {
         };
         let now = self.stamp();
         let mut detector = detector(&kept);
-        match self.system.journal().open_breaches() {
-            Ok(open) => detector.resume(open, kept.resume_within, &now),
-            Err(error) => error!("the open breaches could not be read: {}", chain(&error)),
-        }
+        let open = self.detector.open_breaches().into_iter().map(|breach| (breach, now.clone()));
+        detector.resume(open.collect(), kept.resume_within, &now);
         (self.source, self.detector) = (source, detector);
         self.publisher.reconfigure(kept.publisher.clone(), self.clock.monotonic());
         self.settings = kept;

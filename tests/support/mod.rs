@@ -1,3 +1,6 @@
 //! What tests share.
 
+pub(crate) mod agent;
 pub(crate) mod netns;
+pub(crate) mod services;
+pub(crate) mod veth;

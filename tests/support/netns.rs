@@ -54,12 +54,13 @@ pub(crate) fn skip(test: &str, why: &str) {
 }
 
 /// A namespace, until it is dropped.
-struct Namespace {
-    name: String,
+pub(crate) struct Namespace {
+    pub(crate) name: String,
 }
 
 impl Namespace {
-    fn new() -> Option<Self> {
+    /// `None` where that is not permitted.
+    pub(crate) fn new() -> Option<Self> {
         let name = format!("hwt-{}-{:08x}", std::process::id(), fastrand::u32(..));
         let made = ip_can(&format!("netns add {name}")).then_some(Self { name })?;
         ip_can(&format!("netns exec {} true", made.name)).then_some(made)

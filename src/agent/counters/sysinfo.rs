@@ -56,7 +56,7 @@ impl Links {
             self.sysfs.list().map_err(|error| CounterError::system("listing the links", error))?;
         }
         self.table.mark();
-        for (name, data) in networks.iter() {
+        for (name, data) in networks {
             let Some(name) = name.to_str() else { continue };
             let Some(ifindex) = self.follow(name) else { continue };
             if self.table.watches(ifindex) {

@@ -1,9 +1,9 @@
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta};
 
 use super::*;
 use crate::agent::counters::{Came, Left, LinkKind};
 use crate::agent::limit::Level;
-use crate::event::{Epoch, EventId, Severity};
+use crate::event::{Direction, Severity};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// Bytes a second: over, below, and between the marks of [`limit`].
@@ -182,15 +182,14 @@ fn restarted(pause: u64, reboot: bool, synced: Option<bool>) -> (Host, Breach) {
     let mut before = Host::new(vec![limit("wan", on("eth0"))], &[info(2, "eth0")]);
     let raised = before.tick(Vec::new(), &[(2, OVER)]);
     let stamp = before.stamp();
-    let id = EventId { epoch: Epoch(1), seq: 1 };
-    let event = Event { id, stamp, body: raised[0].clone() };
+    let breach = raised[0].breach().unwrap().clone();
 
     let mut detector = Detector::new(vec![limit("wan", on("eth0"))], SECOND, 8);
     let mut host = Host { second: before.second + pause - 1, synced, ..before };
     if reboot {
         host.boot_id = "two";
     }
-    detector.resume(vec![event], Duration::from_secs(300), &host.stamp());
+    detector.resume(vec![(breach, stamp)], Duration::from_secs(300), &host.stamp());
     host.detector = detector;
     let told = host.change(LinkChange::Added(info(2, "eth0"), Came::Appeared), &[(2, 0)]);
     assert!(told.is_empty() || pause > 300 || synced == Some(false), "{told:?}");
@@ -215,13 +214,13 @@ fn a_breach_goes_on_after_a_restart() {
 #[test]
 fn a_breach_ends_as_interrupted_when_its_time_is_over_or_the_clock_is_behind() {
     let mut before = Host::new(vec![limit("wan", on("eth0"))], &[info(2, "eth0")]);
-    let body = before.tick(Vec::new(), &[(2, OVER)]).remove(0);
-    let event = Event { id: EventId { epoch: Epoch(1), seq: 1 }, stamp: before.stamp(), body };
+    let breach = before.tick(Vec::new(), &[(2, OVER)])[0].breach().unwrap().clone();
+    let open = (breach, before.stamp());
     for (second, boot_id) in [(before.second + 400, "one"), (before.second + 400, "two"), (before.second - 50, "two")] {
         let mut detector = Detector::new(vec![limit("wan", on("eth0"))], SECOND, 8);
         let mut host = Host::new(Vec::new(), &[]);
         (host.second, host.boot_id) = (second, boot_id);
-        detector.resume(vec![event.clone()], Duration::from_secs(300), &host.stamp());
+        detector.resume(vec![open.clone()], Duration::from_secs(300), &host.stamp());
         host.detector = detector;
         assert_eq!(host.carry(&[]), ["breach_cleared eth0 interrupted"]);
         assert!(host.carry(&[]).is_empty(), "once");

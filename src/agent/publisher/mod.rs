@@ -150,11 +150,11 @@ impl Publisher {
         &mut self,
         system: &mut EventSystem,
         now: Duration,
-        stamp: &Stamp,
+        stamp: impl Fn() -> Stamp,
         waker: impl Fn() -> io::Result<Waker>,
     ) -> Result<(), JournalError> {
         let reports: Vec<Report> = self.running.iter().flat_map(|running| running.reports.try_iter()).collect();
-        self.take_in(reports, system, stamp)?;
+        self.take_in(reports, system, &stamp)?;
         self.ending.retain(|thread| !thread.is_finished());
         if self.running.as_ref().is_some_and(|running| running.thread.is_finished()) {
             self.worker_died();
@@ -195,7 +195,12 @@ impl Publisher {
         self.ending
     }
 
-    fn take_in(&mut self, reports: Vec<Report>, system: &mut EventSystem, stamp: &Stamp) -> Result<(), JournalError> {
+    fn take_in(
+        &mut self,
+        reports: Vec<Report>,
+        system: &mut EventSystem,
+        stamp: &impl Fn() -> Stamp,
+    ) -> Result<(), JournalError> {
         let mut delivered = Vec::new();
         for report in reports {
             match report {
@@ -208,7 +213,7 @@ impl Publisher {
                     error!("Kafka will never take event {id}: {reason}; it is declared lost");
                     self.settle(id, bytes);
                     self.progress.rejected += 1;
-                    system.reject_event(id, &format!("rejected: {reason}"), stamp.clone())?;
+                    system.reject_event(id, &format!("rejected: {reason}"), stamp())?;
                 }
             }
         }

@@ -1,8 +1,8 @@
 //! The kernel's own counters by netlink, rtnetlink(7): all links in one exchange of a few microseconds.
 //!
-//! Two sockets. On one, statistics are asked for at each reading (`RTM_GETSTATS`), and the table of links when it is not known
-//! or not to be trusted. On the other the kernel tells each change of a link (`RTNLGRP_LINK`); it is emptied at each reading. A
-//! socket in doubt (an answer that was cut off, or is late, or lost) is closed, and what it told is asked anew.
+//! Statistics are asked for at each reading (`RTM_GETSTATS`); the table of links once, or when something was lost. From then on
+//! the kernel tells each change of a link (`RTNLGRP_LINK`), in the same queue, before the answer to the next request. A socket in
+//! doubt (an answer that was cut off, or is late, or an error) is closed, and the table is read anew.
 
 mod messages;
 mod socket;
@@ -18,12 +18,10 @@ use crate::agent::watch::Selection;
 use crate::clock::Clock;
 
 use self::messages::{Body, get_links, get_stats, get_stats_of_each, set_seqs};
-use self::socket::{Answer, Buffer, Events, Requests, Told};
+use self::socket::{Answer, Buffer, Socket, Until};
 
-/// How often a dump that changed while it was made is repeated before what it said has to do.
-const DUMPS_MAX: u32 = 4;
-/// How many datagrams of changes are read one by one; behind more of them, the table is read anew.
-const EVENTS_MAX: u32 = 1_000;
+/// How often a request is repeated whose answer is not whole: the links change while they are listed, the buffer was too small.
+const ATTEMPTS_MAX: u32 = 4;
 /// Where at most one link in so many is watched, and at most so many are, each is asked for by itself.
 const SINGLY_ONE_IN: usize = 8;
 const SINGLY_MAX: usize = 32;
@@ -32,9 +30,10 @@ const SINGLY_MAX: usize = 32;
 pub(super) struct Netlink {
     sysfs: Sysfs,
     table: LinkTable,
-    /// `None` while the table is not to be trusted.
-    events: Option<Events>,
-    requests: Requests,
+    /// `None` where the last one is in doubt.
+    socket: Option<Socket>,
+    /// The table was read whole on this socket, so that all changes since then are told there.
+    trusted: bool,
     buffer: Buffer,
     plan: Plan,
 }
@@ -49,85 +48,111 @@ enum Plan {
 }
 
 impl Netlink {
-    /// Opens the sockets, and tries whether this kernel, or what stands in its place, answers.
+    /// Opens the socket, and tries whether this kernel, or what stands in its place, answers.
     pub(super) fn open(root: &Path, selection: Selection) -> Result<Self, CounterError> {
         let mut source = Self {
             sysfs: Sysfs::new(root),
             table: LinkTable::new(selection),
-            events: None,
-            requests: Requests::default(),
+            socket: None,
+            trusted: false,
             buffer: Buffer::default(),
             plan: Plan::Dump,
         };
-        source.requests.dump(&mut source.buffer, |seq| get_stats(seq, None), |_| {})?;
-        source.follow()?;
+        // The table's plan may be to ask for nothing.
+        let mut probe = Socket::open()?;
+        let request = get_stats(probe.next_seq(), None);
+        probe.exchange(&mut source.buffer, &request, Until::Done, |_| {})?;
+        source.begin()?;
         Ok(source)
     }
 
-    /// Brings the table up to date.
-    fn follow(&mut self) -> Result<(), CounterError> {
-        let Some(events) = &self.events else { return self.begin() };
-        let (table, sysfs) = (&mut self.table, &self.sysfs);
-        for told_before in 0..EVENTS_MAX {
-            match events.next(&mut self.buffer, |body| note(body, table, sysfs)) {
-                Ok(Told::Something) => {}
-                Ok(Told::Nothing) => {
-                    if told_before > 0 {
-                        self.plan = Plan::of(&self.table);
-                    }
-                    return Ok(());
-                }
-                Ok(Told::Lost) => break,
-                Err(error) => {
-                    self.events = None;
-                    return Err(error);
-                }
-            }
-        }
-        self.begin()
-    }
-
-    /// Reads the whole table. The kernel is listened to first, so that no change falls between the two.
+    /// Opens a socket and reads the whole table. It is told of changes before, so that none falls between the two.
     fn begin(&mut self) -> Result<(), CounterError> {
-        self.events = None;
-        let events = Events::open()?;
-        let answer = repeated(|| {
+        let mut socket = Socket::open()?;
+        self.trusted = false;
+        for _ in 0..ATTEMPTS_MAX {
             let (table, sysfs) = (&mut self.table, &self.sysfs);
             table.mark();
-            self.requests.dump(&mut self.buffer, get_links, |body| note(body, table, sysfs))
-        })?;
-        // In a table that changed all the while, a link that was not seen is not yet gone.
-        if answer == Answer::Whole {
-            self.table.sweep();
-            self.events = Some(events);
+            let request = get_links(socket.next_seq());
+            match socket.exchange(&mut self.buffer, &request, Until::Done, |body| note(body, table, sysfs))? {
+                Answer::Whole => {
+                    self.table.sweep();
+                    self.trusted = true;
+                    break;
+                }
+                // In a table that changes all the while, a link that was not seen is not yet gone.
+                Answer::Interrupted => {}
+                Answer::Lost => socket = Socket::open()?,
+            }
         }
+        self.socket = Some(socket);
         self.plan = Plan::of(&self.table);
         Ok(())
     }
 
-    fn count(&mut self, counters: &mut Vec<Counters>) -> Result<(), CounterError> {
-        let answer = repeated(|| {
-            counters.clear();
-            let table = &self.table;
-            let take = |body: Body<'_>| {
-                if let Body::Stats { ifindex, rx_bytes, tx_bytes } = body
-                    && table.watches(ifindex)
-                {
+    /// Asks for the counters, and notes the changes told until then.
+    fn ask(&mut self, counters: &mut Vec<Counters>) -> Result<Answer, CounterError> {
+        if self.socket.is_none() {
+            self.begin()?;
+        }
+        // Taken, so that after an error it is closed.
+        let Some(mut socket) = self.socket.take() else { return Ok(Answer::Lost) };
+        counters.clear();
+        let (table, sysfs) = (&mut self.table, &self.sysfs);
+        let mut stirred = false;
+        let take = |body: Body<'_>| match body {
+            Body::Stats { ifindex, rx_bytes, tx_bytes } => {
+                if table.watches(ifindex) {
                     counters.push(Counters { ifindex, rx_bytes, tx_bytes, bits: CounterBits::B64 });
                 }
-            };
-            match &mut self.plan {
-                Plan::Dump => self.requests.dump(&mut self.buffer, |seq| get_stats(seq, None), take),
-                // The kernel takes no empty message.
-                Plan::Singly { count: 0, .. } => Ok(Answer::Whole),
-                Plan::Singly { requests, count } => {
-                    self.requests.each(&mut self.buffer, requests, *count, set_seqs, take)
-                }
             }
-        })?;
-        if answer == Answer::Interrupted {
-            counters.sort_by_key(|counters| counters.ifindex);
-            counters.dedup_by_key(|counters| counters.ifindex);
+            change => {
+                stirred = true;
+                note(change, table, sysfs);
+            }
+        };
+        let answer = match &mut self.plan {
+            Plan::Dump => {
+                let request = get_stats(socket.next_seq(), None);
+                socket.exchange(&mut self.buffer, &request, Until::Done, take)?
+            }
+            // The kernel takes no empty message.
+            Plan::Singly { count: 0, .. } => socket.exchange(&mut self.buffer, &[], Until::Empty, take)?,
+            Plan::Singly { requests, count } => {
+                set_seqs(requests, socket.next_seq());
+                socket.exchange(&mut self.buffer, requests, Until::Replies(*count), take)?
+            }
+        };
+        if answer != Answer::Lost {
+            self.socket = Some(socket);
+        }
+        if !stirred {
+            return Ok(answer);
+        }
+        counters.retain(|counters| self.table.watches(counters.ifindex));
+        let answer = match (answer, &self.plan) {
+            // Those that were asked for one by one are no longer those that are watched.
+            (Answer::Whole, Plan::Singly { .. }) => Answer::Interrupted,
+            (answer, _) => answer,
+        };
+        self.plan = Plan::of(&self.table);
+        Ok(answer)
+    }
+
+    /// Asks until the answer is whole, within reason.
+    fn count(&mut self, counters: &mut Vec<Counters>) -> Result<(), CounterError> {
+        for _ in 1..ATTEMPTS_MAX {
+            if self.ask(counters)? == Answer::Whole {
+                return Ok(());
+            }
+        }
+        match self.ask(counters)? {
+            Answer::Lost => return Err(CounterError::Malformed("more is lost each time")),
+            Answer::Interrupted => {
+                counters.sort_by_key(|counters| counters.ifindex);
+                counters.dedup_by_key(|counters| counters.ifindex);
+            }
+            Answer::Whole => {}
         }
         Ok(())
     }
@@ -140,7 +165,9 @@ impl CounterSource for Netlink {
 
     fn read(&mut self, clock: &dyn Clock, reading: &mut Reading) -> Result<(), CounterError> {
         reading.clear();
-        self.follow()?;
+        if self.socket.is_none() || !self.trusted {
+            self.begin()?;
+        }
         let before = clock.monotonic();
         if let Err(error) = self.count(&mut reading.counters) {
             reading.clear();
@@ -161,19 +188,6 @@ impl Plan {
             return Self::Dump;
         }
         Self::Singly { requests: get_stats_of_each(table.watched()), count: watched as u32 }
-    }
-}
-
-/// Does it again while the answer is not whole, within reason.
-fn repeated(mut attempt: impl FnMut() -> Result<Answer, CounterError>) -> Result<Answer, CounterError> {
-    for _ in 1..DUMPS_MAX {
-        if attempt()? == Answer::Whole {
-            return Ok(Answer::Whole);
-        }
-    }
-    match attempt()? {
-        Answer::CutOff => Err(CounterError::Malformed("longer each time")),
-        answer => Ok(answer),
     }
 }
 

@@ -1,30 +1,35 @@
-//! Two netlink sockets: one that asks, and one that is told. Neither waits long, and neither believes a stranger.
+//! A netlink socket that asks the kernel, and is told of changes meanwhile.
+//!
+//! The kernel answers while it is asked: the answer is there before a wait could begin. What it tells of itself stands in the same
+//! queue, in the order in which it happened; a second socket for it would make a reading a tenth slower.
+//!
+//! The socket is connected to the kernel, which then lets no other process send to it (netlink_getsockbyportid in af_netlink.c
+//! refuses them). Only a process that may change links itself could still speak to the group.
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recvfrom, sendto, socket_with};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, connect, recv, send, socket_with,
+};
 
 use super::super::CounterError;
 use super::messages::{Body, Messages};
 
-/// Where the kernel sends from, and where it is asked.
-const KERNEL_PORT: u32 = 0;
+/// Where the kernel is asked.
+const KERNEL: SocketAddrNetlink = SocketAddrNetlink::new(0, 0);
 /// `RTMGRP_LINK` of uapi/linux/rtnetlink.h: changes of links.
 const GROUP_LINK: u32 = 1;
-/// How long an answer may take. The kernel answers while it is asked; only what stands in its place can be late.
-const ANSWER_WITHIN: Duration = Duration::from_millis(500);
-/// A dump's datagrams have at most 32 KiB (netlink(7)'s kernel, af_netlink.c); a single message may be longer.
+/// How long an answer may take: only what stands in the kernel's place can be late.
+const ANSWER_WITHIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
+/// The kernel fills at most 32 KiB of a dump at once (netlink_recvmsg in af_netlink.c); a single message may be longer.
 const BUFFER_BYTES: usize = 32 << 10;
 const BUFFER_BYTES_MAX: usize = 1 << 20;
 /// More datagrams than any answer has: a million links, 100 to a datagram.
 const DATAGRAMS_MAX: usize = 10_000;
-/// Datagrams in a row that may be passed over: interrupted calls, strangers.
-const PASSED_OVER_MAX: usize = 100;
 
 /// The memory that datagrams are received in; it grows to the longest that comes.
 #[derive(Debug)]
@@ -32,53 +37,20 @@ pub(super) struct Buffer(Vec<u8>);
 
 impl Default for Buffer {
     fn default() -> Self {
-        Self(vec![0; BUFFER_BYTES])
+        Self::of(BUFFER_BYTES)
     }
-}
-
-/// Why no datagram was received.
-enum Missed {
-    /// It was longer than the buffer, which has grown for the next.
-    CutOff,
-    Failed(Errno),
 }
 
 impl Buffer {
-    #[cfg(test)]
     pub(super) fn of(bytes: usize) -> Self {
         Self(vec![0; bytes])
     }
-
-    /// Receives one datagram of the kernel's.
-    #[inline]
-    fn receive(&mut self, socket: &OwnedFd, flags: RecvFlags) -> Result<&[u8], Missed> {
-        for _ in 0..PASSED_OVER_MAX {
-            let (_, length, sender) = match recvfrom(socket, self.0.as_mut_slice(), flags | RecvFlags::TRUNC) {
-                Err(Errno::INTR) => continue,
-                received => received.map_err(Missed::Failed)?,
-            };
-            let sender = sender.and_then(|sender| SocketAddrNetlink::try_from(sender).ok());
-            if sender.is_none_or(|sender| sender.pid() != KERNEL_PORT) {
-                continue;
-            }
-            if length > self.0.len() {
-                if length > BUFFER_BYTES_MAX {
-                    return Err(Missed::Failed(Errno::MSGSIZE));
-                }
-                self.0.resize(length.next_power_of_two(), 0);
-                return Err(Missed::CutOff);
-            }
-            return Ok(&self.0[..length]);
-        }
-        Err(Missed::Failed(Errno::AGAIN))
-    }
 }
 
-/// The socket that asks.
-#[derive(Debug, Default)]
-pub(super) struct Requests {
-    /// `None` where the last answer was not received to its end: the next must not be taken for it.
-    socket: Option<OwnedFd>,
+/// A socket, bound to the changes of links.
+#[derive(Debug)]
+pub(super) struct Socket {
+    fd: OwnedFd,
     seq: u32,
 }
 
@@ -89,162 +61,158 @@ pub(super) enum Answer {
     Whole,
     /// It was answered, and what was dumped changed meanwhile: some may be missing, some may be there twice.
     Interrupted,
-    /// The answer was longer than the buffer, which has grown.
-    CutOff,
-}
-
-/// When an answer is at its end.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Until {
-    /// At the message that says so.
-    Done,
-    /// After one message for each of so many requests.
-    Replies(u32),
-}
-
-impl Requests {
-    /// Asks for a dump; `take` gets what it says.
-    pub(super) fn dump<const N: usize>(
-        &mut self,
-        buffer: &mut Buffer,
-        request: impl FnOnce(u32) -> [u8; N],
-        take: impl FnMut(Body<'_>),
-    ) -> Result<Answer, CounterError> {
-        let request = request(self.seq.wrapping_add(1));
-        self.exchange(buffer, &request, Until::Done, take)
-    }
-
-    /// Sends several requests at once, each answered by one message; `set_seq` numbers them from what it is given.
-    pub(super) fn each(
-        &mut self,
-        buffer: &mut Buffer,
-        requests: &mut [u8],
-        count: u32,
-        set_seq: impl FnOnce(&mut [u8], u32),
-        take: impl FnMut(Body<'_>),
-    ) -> Result<Answer, CounterError> {
-        set_seq(requests, self.seq.wrapping_add(1));
-        self.exchange(buffer, requests, Until::Replies(count), take)
-    }
-
-    fn exchange(
-        &mut self,
-        buffer: &mut Buffer,
-        request: &[u8],
-        until: Until,
-        take: impl FnMut(Body<'_>),
-    ) -> Result<Answer, CounterError> {
-        let socket = match self.socket.take() {
-            Some(socket) => socket,
-            None => open(0, SocketFlags::empty())?,
-        };
-        let first = self.seq.wrapping_add(1);
-        self.seq = self.seq.wrapping_add(if let Until::Replies(count) = until { count } else { 1 });
-        let seqs = self.seq.wrapping_sub(first);
-        sendto(&socket, request, SendFlags::empty(), &SocketAddrNetlink::new(KERNEL_PORT, 0))
-            .map_err(|e| CounterError::system("asking the kernel by netlink", e))?;
-        let answer = receive_answer(&socket, buffer, |seq| seq.wrapping_sub(first) <= seqs, until, take)?;
-        if answer != Answer::CutOff {
-            self.socket = Some(socket);
-        }
-        Ok(answer)
-    }
-}
-
-fn receive_answer(
-    socket: &OwnedFd,
-    buffer: &mut Buffer,
-    ours: impl Fn(u32) -> bool,
-    until: Until,
-    mut take: impl FnMut(Body<'_>),
-) -> Result<Answer, CounterError> {
-    let mut answer = Answer::Whole;
-    let mut left = if let Until::Replies(count) = until { count } else { 1 };
-    for _ in 0..DATAGRAMS_MAX {
-        if left == 0 {
-            return Ok(answer);
-        }
-        let datagram = match buffer.receive(socket, RecvFlags::empty()) {
-            Ok(datagram) => datagram,
-            Err(Missed::CutOff) => return Ok(Answer::CutOff),
-            Err(Missed::Failed(errno)) => return Err(CounterError::system("waiting for the kernel's answer", errno)),
-        };
-        for message in Messages::new(datagram) {
-            let message = message.map_err(|_| CounterError::Malformed("a wrong length"))?;
-            if !ours(message.seq) {
-                continue;
-            }
-            if message.interrupted {
-                answer = Answer::Interrupted;
-            }
-            match (message.body, until) {
-                (Body::Done, _) => left = 0,
-                // A link that went away since it was last heard of.
-                (Body::Error(errno), Until::Replies(_)) if errno == Errno::NODEV.raw_os_error() => left -= 1,
-                (Body::Error(errno), _) => {
-                    let error = io::Error::from_raw_os_error(errno);
-                    return Err(CounterError::system("the kernel refuses to answer by netlink", error));
-                }
-                (body, Until::Done) => take(body),
-                (body, Until::Replies(_)) => {
-                    left = left.saturating_sub(1);
-                    take(body);
-                }
-            }
-        }
-    }
-    Err(CounterError::Malformed("an answer without end"))
-}
-
-/// The socket that is told.
-#[derive(Debug)]
-pub(super) struct Events {
-    socket: OwnedFd,
-}
-
-/// What was told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Told {
-    /// Something, and there may be more.
-    Something,
-    /// Nothing more for now.
-    Nothing,
-    /// Something was lost.
+    /// Something was lost: the kernel had more to tell than it could keep for us, or a datagram was longer than the buffer, which
+    /// has grown. The socket is not to be used any more.
     Lost,
 }
 
-impl Events {
-    /// From now on the kernel tells of links.
+/// When an answer is at its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Until {
+    /// At the message that says so: the answer to one request, a dump.
+    Done,
+    /// After one message for each of so many requests.
+    Replies(u32),
+    /// When there is no more: nothing was asked.
+    Empty,
+}
+
+impl Socket {
     pub(super) fn open() -> Result<Self, CounterError> {
-        Ok(Self { socket: open(GROUP_LINK, SocketFlags::NONBLOCK)? })
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        // No protocol is NETLINK_ROUTE.
+        socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)
+            .and_then(|fd| {
+                bind(&fd, &SocketAddrNetlink::new(0, GROUP_LINK))?;
+                connect(&fd, &KERNEL)?;
+                Ok(Self { fd, seq: 0 })
+            })
+            .map_err(|e| CounterError::system("opening a netlink socket", e))
     }
 
-    /// Hands over one datagram's messages, without waiting.
-    pub(super) fn next(&self, buffer: &mut Buffer, mut take: impl FnMut(Body<'_>)) -> Result<Told, CounterError> {
-        let datagram = match buffer.receive(&self.socket, RecvFlags::empty()) {
-            Ok(datagram) => datagram,
-            Err(Missed::Failed(Errno::AGAIN)) => return Ok(Told::Nothing),
-            Err(Missed::CutOff | Missed::Failed(Errno::NOBUFS)) => return Ok(Told::Lost),
-            Err(Missed::Failed(errno)) => return Err(CounterError::system("listening for changes of links", errno)),
+    /// The number for the next request; further requests sent with it have the following ones.
+    pub(super) fn next_seq(&self) -> u32 {
+        self.seq.wrapping_add(1)
+    }
+
+    /// Sends requests, if there are any. `take` gets what the answer says, and the changes of links told meanwhile.
+    ///
+    /// # Errors
+    /// The kernel refuses, or is late, or makes no sense. The socket is not to be used any more then.
+    pub(super) fn exchange(
+        &mut self,
+        buffer: &mut Buffer,
+        requests: &[u8],
+        until: Until,
+        mut take: impl FnMut(Body<'_>),
+    ) -> Result<Answer, CounterError> {
+        let first = self.next_seq();
+        let count = match until {
+            Until::Done => 1,
+            Until::Replies(count) => count,
+            Until::Empty => 0,
         };
-        for message in Messages::new(datagram) {
-            match message {
-                Ok(message) => take(message.body),
-                Err(_) => return Ok(Told::Lost),
+        self.seq = self.seq.wrapping_add(count);
+        if !requests.is_empty() {
+            send(&self.fd, requests, SendFlags::empty())
+                .map_err(|e| CounterError::system("asking the kernel by netlink", e))?;
+        }
+        let mut answer = Answer::Whole;
+        let mut left = count;
+        for _ in 0..DATAGRAMS_MAX {
+            if left == 0 && until != Until::Empty {
+                return Ok(answer);
+            }
+            let datagram = match self.receive(buffer) {
+                Ok(datagram) => datagram,
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) if until == Until::Empty => return Ok(answer),
+                Err(Errno::AGAIN) => {
+                    self.wait()?;
+                    continue;
+                }
+                Err(Errno::NOBUFS) => return Ok(Answer::Lost),
+                Err(errno) => return Err(CounterError::system("waiting for the kernel's answer", errno)),
+            };
+            for message in Messages::new(datagram) {
+                let message = message.map_err(|_| CounterError::Malformed("a wrong length"))?;
+                // A change that another process asked for has the number of that process's request.
+                let ours = message.seq.wrapping_sub(first) < count;
+                match message.body {
+                    Body::NewLink(_) | Body::DelLink(_) => take(message.body),
+                    Body::Other => {}
+                    _ if !ours => {}
+                    Body::Stats { .. } => {
+                        left = left.saturating_sub(u32::from(until != Until::Done));
+                        take(message.body);
+                    }
+                    Body::Done => left = 0,
+                    // A link that went away since it was last heard of.
+                    Body::Error(errno) if until != Until::Done && errno == Errno::NODEV.raw_os_error() => {
+                        left = left.saturating_sub(1);
+                    }
+                    Body::Error(errno) => {
+                        let error = io::Error::from_raw_os_error(errno);
+                        return Err(CounterError::system("the kernel refuses to answer by netlink", error));
+                    }
+                }
+                if ours && message.interrupted {
+                    answer = Answer::Interrupted;
+                }
             }
         }
-        Ok(Told::Something)
+        Err(CounterError::Malformed("an answer without end"))
+    }
+
+    /// One datagram, if there is one. One that is cut off makes the buffer grow, and counts as lost.
+    fn receive<'a>(&self, buffer: &'a mut Buffer) -> Result<&'a [u8], Errno> {
+        let (_, length) = recv(&self.fd, buffer.0.as_mut_slice(), RecvFlags::TRUNC)?;
+        if length > buffer.0.len() {
+            if length > BUFFER_BYTES_MAX {
+                return Err(Errno::MSGSIZE);
+            }
+            buffer.0.resize(length.next_power_of_two(), 0);
+            return Err(Errno::NOBUFS);
+        }
+        Ok(&buffer.0[..length])
+    }
+
+    fn wait(&self) -> Result<(), CounterError> {
+        let mut answers = [PollFd::new(&self.fd, PollFlags::IN)];
+        match poll(&mut answers, Some(&ANSWER_WITHIN)) {
+            Ok(0) => Err(Errno::TIMEDOUT),
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+        .map_err(|errno| CounterError::system("waiting for the kernel's answer", errno))
     }
 }
 
-/// The protocol `None` is `NETLINK_ROUTE`.
-fn open(groups: u32, flags: SocketFlags) -> Result<OwnedFd, CounterError> {
-    let opened = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC | flags, None);
-    opened
-        .and_then(|socket| {
-            set_socket_timeout(&socket, Timeout::Recv, Some(ANSWER_WITHIN))?;
-            bind(&socket, &SocketAddrNetlink::new(0, groups))?;
-            Ok(socket)
-        })
-        .map_err(|e| CounterError::system("opening a netlink socket", e))
+#[cfg(test)]
+mod tests {
+    use rustix::net::{getsockname, sendto};
+
+    use super::*;
+    use crate::clock::{Clock as _, SystemClock};
+
+    #[test]
+    fn a_stranger_is_not_heard() {
+        let socket = Socket::open().unwrap();
+        let ours = SocketAddrNetlink::try_from(getsockname(&socket.fd).unwrap()).unwrap();
+        let stranger = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None).unwrap();
+        let sent = sendto(&stranger, &[0; 20], SendFlags::empty(), &SocketAddrNetlink::new(ours.pid(), 0));
+        // Without privileges it may not even try.
+        assert!(matches!(sent, Err(Errno::CONNREFUSED | Errno::PERM)), "{sent:?}");
+        assert_eq!(socket.receive(&mut Buffer::default()), Err(Errno::AGAIN));
+    }
+
+    #[test]
+    fn an_answer_that_does_not_come_is_not_waited_for_long() {
+        let mut socket = Socket::open().unwrap();
+        let clock = SystemClock::default();
+        let start = clock.monotonic();
+        let error = socket.exchange(&mut Buffer::default(), &[], Until::Done, |_| {}).unwrap_err();
+        assert!(crate::exit::chain(&error).contains("timed out"), "{error:?}");
+        assert!((400..900).contains(&(clock.monotonic() - start).as_millis()));
+    }
 }

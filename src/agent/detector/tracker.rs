@@ -1,0 +1,177 @@
+//! One limit on one link, or on the host, in one direction: its machine, and the events of its breach.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use super::{Findings, Notice};
+use crate::agent::limit::{Action, Carried, Limit, Machine, Marks, Tally};
+use crate::agent::rate::{Traffic, bit_rate};
+use crate::agent::resume::{Decision, Resume};
+use crate::event::{ALL_INTERFACES, Body, Breach, Direction, Stamp};
+use crate::units::BitRate;
+
+/// One limit on one link, or on the host, in one direction.
+#[derive(Debug)]
+pub(super) struct Tracker {
+    pub(super) limit: usize,
+    pub(super) direction: Direction,
+    pub(super) machine: Machine,
+    pub(super) open: Option<(String, DateTime<Utc>)>,
+    pub(super) marks: Option<Marks>,
+    pub(super) waits: bool,
+}
+
+/// Whom a tracker watches, for its events.
+#[derive(Clone, Copy)]
+pub(super) struct Target<'a> {
+    pub(super) interface: &'a str,
+    pub(super) ifindex: Option<u32>,
+    pub(super) speed: Option<BitRate>,
+}
+
+impl Target<'_> {
+    pub(super) fn host(speed: Option<BitRate>) -> Self {
+        Self { interface: ALL_INTERFACES, ifindex: None, speed }
+    }
+}
+
+/// All that judging needs besides the reading.
+pub(super) struct Context<'a> {
+    pub(super) resume: &'a mut Resume,
+    pub(super) ids: &'a mut fastrand::Rng,
+    pub(super) now: &'a Stamp,
+    pub(super) findings: &'a mut Findings,
+}
+
+impl Tracker {
+    pub(super) fn judge(&mut self, limits: &[Limit], target: Target<'_>, carried: Carried, context: &mut Context<'_>) {
+        self.resolve(limits, target, context.findings);
+        let Some(marks) = self.marks else { return };
+        let limit = &limits[self.limit];
+        match context.resume.decide(&limit.name, target.interface, self.direction, context.now) {
+            Decision::None => {}
+            Decision::Wait => return,
+            Decision::Interrupted(breach) => context.findings.bodies.push(Body::BreachCleared(breach)),
+            Decision::Resumed(breach, pause) => {
+                self.open = Some((breach.breach_id.clone(), breach.raised_at));
+                self.machine = Machine::resumed(tally(&breach, pause));
+            }
+        }
+        let Some(action) = self.machine.judge(limit, marks, carried) else { return };
+        if matches!(action, Action::Raise(_)) {
+            self.open = Some((format!("{:016x}", context.ids.u64(..)), context.now.observed_at));
+        }
+        let below = matches!(action, Action::Clear(_)).then(|| "below".to_owned());
+        let (Action::Raise(tally) | Action::Update(tally) | Action::Clear(tally)) = action;
+        let Some(breach) = self.breach(limits, target, tally, below) else { return };
+        context.findings.bodies.push(match action {
+            Action::Raise(_) => Body::BreachRaised(breach),
+            Action::Update(_) => Body::BreachUpdated(breach),
+            Action::Clear(_) => {
+                self.open = None;
+                Body::BreachCleared(breach)
+            }
+        });
+    }
+
+    /// The marks on a link of this speed; those of before, where a breach is open and the speed no longer known.
+    pub(super) fn resolve(&mut self, limits: &[Limit], target: Target<'_>, findings: &mut Findings) {
+        let limit = &limits[self.limit];
+        let raise_at = limit.raise_at.resolve(target.speed, self.direction);
+        let clear_at = limit.clear_at.resolve(target.speed, self.direction);
+        let (limit, interface) = (limit.name.clone(), target.interface.to_owned());
+        match raise_at.zip(clear_at) {
+            Some((raise_at, clear_at)) => {
+                self.marks = Some(Marks { raise_at, clear_at });
+                if std::mem::take(&mut self.waits) {
+                    findings.notices.push(Notice::SpeedKnown { limit, interface, raise_at });
+                }
+            }
+            None if self.open.is_none() => {
+                self.marks = None;
+                if !std::mem::replace(&mut self.waits, true) {
+                    findings.notices.push(Notice::SpeedUnknown { limit, interface });
+                }
+            }
+            None => {}
+        }
+    }
+
+    pub(super) fn is_over(&self, carried: Carried) -> bool {
+        let rate = bit_rate(carried.bytes, carried.elapsed);
+        self.marks.is_some_and(|marks| rate >= marks.raise_at)
+    }
+
+    pub(super) fn end(&mut self, limits: &[Limit], target: Target<'_>, reason: &str, findings: &mut Findings) {
+        if let Some(Action::Clear(tally)) = self.machine.end() {
+            let breach = self.breach(limits, target, tally, Some(reason.to_owned()));
+            findings.bodies.extend(breach.map(Body::BreachCleared));
+            self.open = None;
+        }
+    }
+
+    pub(super) fn breach(
+        &self,
+        limits: &[Limit],
+        target: Target<'_>,
+        tally: Tally,
+        reason: Option<String>,
+    ) -> Option<Breach> {
+        let (breach_id, raised_at) = self.open.clone()?;
+        let limit = &limits[self.limit];
+        Some(Breach {
+            breach_id,
+            raised_at,
+            limit: limit.name.clone(),
+            severity: limit.severity,
+            interface: target.interface.to_owned(),
+            ifindex: target.ifindex,
+            direction: self.direction,
+            limit_bps: self.marks?.raise_at.bps(),
+            rate_bps: tally.rate.bps(),
+            peak_bps: tally.peak.bps(),
+            mean_bps: tally.mean().bps(),
+            duration_ms: millis(tally.duration),
+            measured_ms: millis(tally.measured),
+            excess_bytes: tally.excess_bytes,
+            reason,
+        })
+    }
+}
+
+pub(super) fn trackers(index: usize, limit: &Limit) -> impl Iterator<Item = Tracker> + use<'_> {
+    limit.directions.iter().map(move |direction| Tracker {
+        limit: index,
+        direction: *direction,
+        machine: Machine::default(),
+        open: None,
+        marks: None,
+        waits: false,
+    })
+}
+
+pub(super) fn carried(traffic: Traffic, direction: Direction) -> Carried {
+    let bytes = match direction {
+        Direction::Rx => traffic.rx_bytes,
+        Direction::Tx => traffic.tx_bytes,
+        Direction::Total => traffic.rx_bytes + traffic.tx_bytes,
+    };
+    Carried { bytes, elapsed: traffic.elapsed }
+}
+
+pub(super) fn tally(breach: &Breach, pause: Duration) -> Tally {
+    let bytes = u128::from(breach.mean_bps) * u128::from(breach.measured_ms) / 8_000;
+    Tally {
+        rate: BitRate::from_bps(breach.rate_bps),
+        peak: BitRate::from_bps(breach.peak_bps),
+        bytes: u64::try_from(bytes).unwrap_or(u64::MAX),
+        excess_bytes: breach.excess_bytes,
+        measured: Duration::from_millis(breach.measured_ms),
+        duration: Duration::from_millis(breach.duration_ms) + pause,
+    }
+}
+
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,86 @@
+//! The agent's command line: what is wrong is said in one line that names the remedy, with the exit code of INTERFACE.
+
+use crate::support::agent::{Agent, command};
+
+fn run(arguments: &[&str]) -> (i32, String, String) {
+    let output = command().args(arguments).output().expect("the agent runs");
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn help_teaches_and_usage_errors_are_2() {
+    let (code, out, _) = run(&["--help"]);
+    assert_eq!(code, 0);
+    assert!(out.contains("run") && out.contains("check"), "{out}");
+    let (code, _, err) = run(&["rum"]);
+    assert_eq!(code, 2, "{err}");
+    assert!(err.contains("run"), "it names the nearest: {err}");
+    let (code, _, err) = run(&["run", "--for", "ages"]);
+    assert_eq!(code, 2, "{err}");
+}
+
+#[test]
+fn a_wrong_configuration_is_78_and_one_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("agent.toml");
+    let file = file.to_str().unwrap();
+    for (text, says) in [
+        ("intervall = '1s'", ":1: unknown key `intervall`; did you mean `interval`?"),
+        ("[[limit]]\ninterface = 'eth*'\nraise_at = '80 Mbit/s'\nclear_at = '90 Mbit/s'", ":4: limit.clear_at: "),
+        ("[kafka]\nbrokers = ''", ":2: kafka.brokers: is empty"),
+        ("interval = ", ":1: "),
+    ] {
+        std::fs::write(file, text).unwrap();
+        for command in ["check", "run"] {
+            let (code, _, err) = run(&[command, "--config", file]);
+            assert_eq!(code, 78, "{text}: {err}");
+            assert_eq!(err.lines().count(), 1, "{err}");
+            assert!(err.contains(says) && err.contains("agent.toml"), "{text}: {err}");
+        }
+    }
+    let (code, _, err) = run(&["run", "--config", "/nowhere/agent.toml"]);
+    assert_eq!(code, 78, "{err}");
+    assert!(err.contains("/nowhere/agent.toml: cannot be read"), "{err}");
+}
+
+#[test]
+fn flags_win_over_the_environment_and_that_over_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("agent.toml");
+    std::fs::write(&file, "[kafka]\nbrokers = 'file:1'\ntopic = 'from-file'\n").unwrap();
+    let mut check = command();
+    check.args(["check", "--brokers", "flag:1", "--config"]).arg(&file);
+    let output =
+        check.env("HIGHWATER_KAFKA__BROKERS", "env:1").env("HIGHWATER_KAFKA__TOPIC", "from-env").output().unwrap();
+    let out = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(out.contains("from-env at flag:1"), "{out}");
+}
+
+#[test]
+fn two_agents_on_one_state_directory_are_one_too_many() {
+    let mut agent = Agent::new("source = 'synthetic'\n[kafka]\nbrokers = '127.0.0.1:9'\n");
+    let first = agent.start(&[]);
+    first.until("watches by synthetic");
+    let mut second = agent.start(&[]);
+    assert_eq!(second.wait().code(), Some(1));
+    assert!(second.log().contains("another agent runs on"), "{}", second.log());
+}
+
+#[test]
+fn it_ends_in_order_on_a_signal_and_reads_its_configuration_again() {
+    let config = "source = 'synthetic'\n[kafka]\nbrokers = '127.0.0.1:9'\n";
+    let limit = "[[limit]]\nname = 'low'\ninterface = 'syn*'\nraise_at = '1 Mbit/s'\n";
+    let mut agent = Agent::new(config);
+    let mut running = agent.start(&[]);
+    running.until("nothing can be exceeded");
+    agent.configure("interval = 5");
+    running.signal("HUP");
+    running.until("the configuration stays as it was");
+    agent.configure(&format!("source = 'synthetic'\n{limit}[kafka]\nbrokers = '127.0.0.1:9'\n"));
+    running.signal("HUP");
+    running.until("bandwidth exceeded on syn0 rx");
+    running.signal("TERM");
+    assert!(running.wait().success());
+    assert!(running.log().contains("left in the journal"), "{}", running.log());
+}

@@ -1,0 +1,136 @@
+//! From counters to Kafka: what the journal accepted arrives, whatever happens to the agent and to the broker.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::agent::{Agent, until};
+use crate::support::services::Kafka;
+
+/// Made-up traffic on four links, and limits that are crossed all the time.
+fn busy(brokers: &str, topic: &str) -> String {
+    format!(
+        "interval = '100ms'\nsource = 'synthetic'\n\
+         [[limit]]\nname = 'low'\ninterface = 'syn*'\nraise_at = '2 Mbit/s'\nupdate_every = '100ms'\n\
+         [flush]\ninterval = '300ms'\n[kafka]\nbrokers = '{brokers}'\ntopic = '{topic}'\n"
+    )
+}
+
+/// Each number from 1 to `accepted` once or more, of one epoch, in order but for what was sent again; and nothing else.
+fn arrived_whole(events: &[Value], epoch: &str, accepted: u64) {
+    let mut seen: BTreeMap<u64, &Value> = BTreeMap::new();
+    for event in events {
+        assert_eq!(event["epoch"], epoch);
+        let seq = event["seq"].as_u64().unwrap();
+        let first = seen.insert(seq, event).is_none();
+        assert!(first || seen[&seq] == event, "a copy is a copy");
+        if first {
+            assert_eq!(seen.len() as u64, seq, "in order: nothing comes before what came before it");
+        }
+    }
+    assert_eq!(seen.len() as u64, accepted, "all that was accepted");
+}
+
+#[test]
+fn what_was_accepted_arrives_through_kills_of_the_agent() {
+    let Some(kafka) = Kafka::or_skip("agent_journal::what_was_accepted_arrives_through_kills_of_the_agent") else {
+        return;
+    };
+    let topic = kafka.topic("kills", 1);
+    let mut agent = Agent::new(&busy(&kafka.address, &topic));
+    for _ in 0..10 {
+        let running = agent.start(&[]);
+        running.until("watches by");
+        std::thread::sleep(Duration::from_millis(fastrand::u64(100..1_500)));
+        running.kill();
+    }
+    agent.run(&["--for", "2s"]);
+    let (epoch, accepted) = agent.accepted();
+    arrived_whole(&kafka.events(&topic), &epoch, accepted);
+    assert!(accepted > 50, "{accepted}");
+}
+
+#[test]
+fn a_broker_that_comes_late_gets_everything() {
+    let Some(kafka) = Kafka::or_skip("agent_journal::a_broker_that_comes_late_gets_everything") else { return };
+    let topic = kafka.topic("late", 1);
+    // A port on which nobody listens yet.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut agent = Agent::new(&busy(&format!("127.0.0.1:{port}"), &topic));
+    let mut running = agent.start(&[]);
+    running.until("broker away, the events stay in the journal");
+    std::thread::sleep(Duration::from_secs(3));
+    let away = running.log().matches("broker away").count();
+    assert!(away <= 3, "said at a sane rate, not {away} times");
+    agent.configure(&busy(&kafka.address, &topic));
+    running.signal("TERM");
+    assert!(running.wait().success());
+    assert!(running.log().contains("0 events delivered"), "{}", running.log());
+    let log = agent.run(&["--for", "2s"]);
+    assert!(log.contains(" 0 left in the journal"), "{log}");
+    let (epoch, accepted) = agent.accepted();
+    arrived_whole(&kafka.events(&topic), &epoch, accepted);
+}
+
+#[test]
+fn an_urgent_event_is_sent_at_once_and_others_wait_for_the_flush() {
+    let test = "agent_journal::an_urgent_event_is_sent_at_once_and_others_wait_for_the_flush";
+    let Some(kafka) = Kafka::or_skip(test) else { return };
+    let topic = kafka.topic("urgent", 1);
+    let limit = |severity: &str| {
+        format!(
+            "source = 'synthetic'\n[[limit]]\ninterface = 'syn0'\ndirection = 'rx'\nraise_at = '2 Mbit/s'\n\
+             severity = '{severity}'\n[kafka]\nbrokers = '{}'\ntopic = '{topic}'\n",
+            kafka.address
+        )
+    };
+    let mut agent = Agent::new(&limit("warning"));
+    let running = agent.start(&[]);
+    running.until("bandwidth exceeded on syn0");
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(kafka.events(&topic).is_empty(), "they wait for 120 s");
+    running.signal("USR1");
+    until("a flush by SIGUSR1", || (kafka.events(&topic).len() >= 2).then_some(()));
+    running.kill();
+
+    let mut agent = Agent::new(&limit("critical"));
+    let running = agent.start(&[]);
+    running.until("bandwidth exceeded (critical) on syn0");
+    until("the urgent event", || {
+        let events = kafka.events(&topic);
+        events.iter().any(|event| event["kind"] == "breach_raised" && event["severity"] == "critical").then_some(())
+    });
+}
+
+#[test]
+fn an_unknown_topic_loses_nothing_and_is_said() {
+    let Some(kafka) = Kafka::or_skip("agent_journal::an_unknown_topic_loses_nothing_and_is_said") else { return };
+    let mut agent = Agent::new(&busy(&kafka.address, "nobody-made-this-topic"));
+    let mut running = agent.start(&[]);
+    running.until("there is no topic nobody-made-this-topic; make it, or set kafka.topic");
+    running.signal("TERM");
+    assert!(running.wait().success());
+    let topic = kafka.topic("made", 1);
+    agent.configure(&busy(&kafka.address, &topic));
+    agent.run(&["--for", "1s"]);
+    let (epoch, accepted) = agent.accepted();
+    arrived_whole(&kafka.events(&topic), &epoch, accepted);
+}
+
+#[test]
+fn an_open_breach_goes_on_after_a_kill() {
+    let Some(kafka) = Kafka::or_skip("agent_journal::an_open_breach_goes_on_after_a_kill") else { return };
+    let topic = kafka.topic("resume", 1);
+    let mut agent = Agent::new(&busy(&kafka.address, &topic));
+    let running = agent.start(&[]);
+    running.until("bandwidth exceeded on syn0 rx");
+    running.kill();
+    let log = agent.run(&["--for", "2s"]);
+    assert!(!log.contains("bandwidth exceeded on syn0 rx"), "it is not raised twice: {log}");
+    let events = kafka.events(&topic);
+    let of_syn0 = |event: &&Value| event["interface"] == "syn0" && event["direction"] == "rx";
+    let ids: Vec<_> = events.iter().filter(of_syn0).map(|event| event["breach_id"].as_str().unwrap()).collect();
+    assert!(ids.len() > 1 && ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+}

@@ -1,0 +1,79 @@
+//! Real links on the real kernel: a veth pair into a namespace, traffic through it, and the agent's word for it.
+
+use std::time::Duration;
+
+use crate::support::agent::{Agent, until};
+use crate::support::netns::{ip, ip_can, skip};
+use crate::support::services::Kafka;
+use crate::support::veth::Veth;
+
+fn config(kafka: &Kafka, topic: &str, pattern: &str) -> String {
+    format!(
+        "[interfaces]\ninclude = []\n\
+         [[limit]]\nname = 'wan'\ninterface = '{pattern}'\ndirection = 'tx'\nraise_at = '1 Mbit/s'\nupdate_every = '1s'\n\
+         [flush]\ninterval = '0s'\n[kafka]\nbrokers = '{}'\ntopic = '{topic}'\n",
+        kafka.address
+    )
+}
+
+#[test]
+fn a_breach_carries_what_the_link_carried() {
+    let test = "agent_links::a_breach_carries_what_the_link_carried";
+    let Some(kafka) = Kafka::or_skip(test) else { return };
+    let Some(veth) = Veth::or_skip(test) else { return };
+    let topic = kafka.topic("veth", 1);
+    let mut agent = Agent::new(&config(&kafka, &topic, &veth.name));
+    let running = agent.start(&[]);
+    running.until("watches by netlink");
+    // Two readings first: the first movement of a new counter tells nothing.
+    veth.send(Duration::from_secs(2), 50_000);
+    let sent_bytes = veth.send(Duration::from_secs(10), 16_000_000);
+    running.until("bandwidth back under the limit on");
+    let cleared = until("the end of the breach", || {
+        kafka.events(&topic).into_iter().find(|event| event["kind"] == "breach_cleared")
+    });
+    assert_eq!((cleared["interface"].as_str(), cleared["direction"].as_str()), (Some(&*veth.name), Some("tx")));
+    let number = |field: &str| cleared[field].as_u64().unwrap() as f64;
+    let carried_bytes = number("mean_bps") * number("measured_ms") / 8_000.0;
+    let off = (carried_bytes - sent_bytes as f64).abs() / sent_bytes as f64;
+    assert!(off < 0.02, "{carried_bytes} bytes in events, {sent_bytes} on the link: {:.2} % off", off * 100.0);
+}
+
+#[test]
+fn links_are_added_renamed_and_removed_while_it_runs() {
+    let test = "agent_links::links_are_added_renamed_and_removed_while_it_runs";
+    let Some(kafka) = Kafka::or_skip(test) else { return };
+    let topic = kafka.topic("links", 1);
+    let prefix = format!("hw{:08x}", fastrand::u32(..));
+    if !ip_can(&format!("link add {prefix}a type veth peer name {prefix}p")) {
+        return skip(test, "needs veth links");
+    }
+    ip(&format!("link del {prefix}a"));
+    let config = config(&kafka, &topic, &format!("{prefix}*"));
+    let mut agent = Agent::new(&config);
+    let running = agent.start(&[]);
+    running.until("no link matches interface");
+    ip(&format!("link add {prefix}a type veth peer name {prefix}p"));
+    running.until(&format!("link {prefix}a appeared"));
+    ip(&format!("link set {prefix}a name {prefix}b"));
+    running.until(&format!("link {prefix}a renamed to {prefix}b"));
+    running.until(&format!("link {prefix}b renamed from {prefix}a"));
+    ip(&format!("link del {prefix}b"));
+    running.until(&format!("link {prefix}b gone"));
+    let kinds = until("the events of all that", || {
+        let events = kafka.events(&topic);
+        let of_link =
+            events.iter().filter(|event| event["interface"].as_str().is_some_and(|name| !name.ends_with('p')));
+        let kinds: Vec<String> = of_link
+            .map(|event| format!("{} {}", event["kind"].as_str().unwrap(), event["reason"].as_str().unwrap()))
+            .collect();
+        (kinds.len() >= 4).then_some(kinds)
+    });
+    let expected = [
+        "link_added appeared".to_owned(),
+        format!("link_removed renamed to {prefix}b"),
+        format!("link_added renamed from {prefix}a"),
+        "link_removed gone".to_owned(),
+    ];
+    assert_eq!(kinds, expected);
+}

@@ -1,0 +1,133 @@
+//! The agent as its users run it: a process with a configuration, a state directory, and a log.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+/// An agent's directory: its configuration, its state, and the logs of its runs.
+pub(crate) struct Agent {
+    directory: TempDir,
+    runs: u32,
+}
+
+/// A run of it. Killed when it is dropped.
+pub(crate) struct Running {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Agent {
+    /// With this configuration, to which the state directory is added.
+    pub(crate) fn new(config: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let agent = Self { directory, runs: 0 };
+        agent.configure(config);
+        agent
+    }
+
+    /// Another configuration, from the next start or SIGHUP on.
+    pub(crate) fn configure(&self, config: &str) {
+        let text = format!("state_dir = \"{}\"\n{config}", self.state_dir().display());
+        fs::write(self.config(), text).expect("the configuration can be written");
+    }
+
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        self.directory.path().join("state")
+    }
+
+    fn config(&self) -> PathBuf {
+        self.directory.path().join("agent.toml")
+    }
+
+    /// `highwater-agent run` with these arguments more.
+    pub(crate) fn start(&mut self, arguments: &[&str]) -> Running {
+        self.runs += 1;
+        let log = self.directory.path().join(format!("log.{}", self.runs));
+        let child = command()
+            .arg("run")
+            .arg("--config")
+            .arg(self.config())
+            .args(arguments)
+            .stdout(Stdio::null())
+            .stderr(File::create(&log).expect("a log can be written"))
+            .spawn()
+            .expect("the agent starts");
+        Running { child, log }
+    }
+
+    /// Runs to its end; what it logged.
+    pub(crate) fn run(&mut self, arguments: &[&str]) -> String {
+        let mut running = self.start(arguments);
+        let status = running.wait();
+        let log = running.log();
+        assert!(status.success(), "{status}: {log}");
+        log
+    }
+
+    /// What this agent's journal has accepted, by its own account: `(epoch, number of events)`. Only while it does not run.
+    pub(crate) fn accepted(&self) -> (String, u64) {
+        let journal = rusqlite::Connection::open(self.state_dir().join("journal.db")).expect("there is a journal");
+        let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?));
+        let (epoch, next) = journal.query_row("SELECT epoch, next_seq FROM meta", [], row).expect("it counts");
+        (format!("{epoch:016x}"), next as u64 - 1)
+    }
+}
+
+/// The program, without what `tests/run` puts into the environment.
+pub(crate) fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_highwater-agent"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("HIGHWATER_") {
+            command.env_remove(name);
+        }
+    }
+    command.env_remove("RUST_LOG");
+    command
+}
+
+impl Running {
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits until the log says `text`; a minute is far more than anything takes.
+    pub(crate) fn until(&self, text: &str) {
+        until(&format!("`{text}` in the log:\n{}", self.log.display()), || self.log().contains(text).then_some(()));
+    }
+
+    /// Sends a signal by its name: TERM, HUP, USR1, KILL.
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
+        assert!(status.expect("kill runs").success());
+    }
+
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        self.child.wait().expect("the agent is our child")
+    }
+
+    pub(crate) fn kill(mut self) {
+        let _ = self.child.kill();
+        self.wait();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Asks `what` again and again until it has an answer. The stop is generous: it is no measurement.
+pub(crate) fn until<T>(name: &str, mut what: impl FnMut() -> Option<T>) -> T {
+    for _ in 0..1_200 {
+        if let Some(answer) = what() {
+            return answer;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("a minute was not enough for: {name}");
+}

@@ -1,0 +1,53 @@
+//! The real servers that `tests/run` started, and what other people's clients say of them.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use super::netns::skip;
+
+/// A real Kafka.
+pub(crate) struct Kafka {
+    /// `127.0.0.1:PORT`.
+    pub(crate) address: String,
+    directory: PathBuf,
+}
+
+impl Kafka {
+    /// The one that runs; without one the test is skipped, and says so.
+    pub(crate) fn or_skip(test: &str) -> Option<Self> {
+        let address = std::env::var("HIGHWATER_TEST_KAFKA");
+        let directory = std::env::var_os("HIGHWATER_TEST_KAFKA_DIR");
+        let Some((address, directory)) = address.ok().zip(directory) else {
+            skip(test, "needs Kafka");
+            return None;
+        };
+        Some(Self { address, directory: directory.into() })
+    }
+
+    /// A new topic of `partitions`, of this name and a random end.
+    pub(crate) fn topic(&self, name: &str, partitions: u32) -> String {
+        let topic = format!("{name}-{:08x}", fastrand::u32(..));
+        let status =
+            script("kafka").args(["topic"]).arg(&self.directory).args([&topic, &partitions.to_string()]).output();
+        let output = status.expect("tests/support/kafka runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        topic
+    }
+
+    /// All that a topic holds now, read by kcat: one line a message, as `format` says (kcat(1)).
+    pub(crate) fn read(&self, topic: &str, format: &str) -> Vec<String> {
+        let arguments = ["-C", "-q", "-e", "-o", "beginning", "-b", &self.address, "-t", topic, "-f", format];
+        let output = Command::new("kcat").args(arguments).output().expect("kcat runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("events are text").lines().map(str::to_owned).collect()
+    }
+
+    /// The events of a topic, as JSON.
+    pub(crate) fn events(&self, topic: &str) -> Vec<serde_json::Value> {
+        self.read(topic, "%s\n").iter().map(|line| serde_json::from_str(line).expect("an event is JSON")).collect()
+    }
+}
+
+fn script(name: &str) -> Command {
+    Command::new(format!("{}/tests/support/{name}", env!("CARGO_MANIFEST_DIR")))
+}
