@@ -114,12 +114,8 @@ impl Settings {
         if membership.group.is_empty() {
             return Err(Invalid::new("kafka.group", "is empty; consumers that share a database share a name here"));
         }
-        let connection = RawConnection {
-            brokers: kafka.brokers,
-            tls: kafka.tls,
-            sasl: kafka.sasl,
-            properties: kafka.properties,
-        };
+        let connection =
+            RawConnection { brokers: kafka.brokers, tls: kafka.tls, sasl: kafka.sasl, properties: kafka.properties };
         Ok(Self {
             connection: Connection::new(connection, directories.credentials.as_deref())?,
             membership,
@@ -157,7 +153,8 @@ fn topic(raw: Option<String>) -> Result<String, Invalid> {
     let topic = raw.unwrap_or_else(|| TOPIC.to_owned());
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if topic.is_empty() || topic.len() > TOPIC_BYTES_MAX || !topic.chars().all(plain) || topic == "." || topic == ".." {
-        let message = format!("`{topic}` is no topic's name: letters, digits, `.`, `_` and `-`, at most {TOPIC_BYTES_MAX}");
+        let message =
+            format!("`{topic}` is no topic's name: letters, digits, `.`, `_` and `-`, at most {TOPIC_BYTES_MAX}");
         return Err(Invalid::new("kafka.topic", message));
     }
     Ok(topic)
@@ -178,7 +175,10 @@ fn kept(key: &str, raw: Option<String>, default: Duration) -> Result<Duration, I
     let Some(text) = raw else { return Ok(default) };
     let keep = duration(key, &text)?;
     if keep < Duration::from_secs(86_400) {
-        return Err(Invalid::new(key, format!("`{text}` is less than a day, which is the least; write it as \"400d\"")));
+        return Err(Invalid::new(
+            key,
+            format!("`{text}` is less than a day, which is the least; write it as \"400d\""),
+        ));
     }
     Ok(keep)
 }
@@ -207,7 +207,10 @@ mod tests {
         for (text, says) in [
             ("[store]\nurl = 'mysql://x'", "consumer.toml:2: store.url: is neither"),
             ("[store]\nurl = 'sqlite:'", "names no file"),
-            ("[store]\nurl = 'postgres://u@localhost/d'\npassword_file = '/nowhere/p'", "consumer.toml:3: store.password_file: /nowhere/p cannot be read"),
+            (
+                "[store]\nurl = 'postgres://u@localhost/d'\npassword_file = '/nowhere/p'",
+                "consumer.toml:3: store.password_file: /nowhere/p cannot be read",
+            ),
             ("[kafka]\ntopic = 'a b'", "consumer.toml:2: kafka.topic: `a b`"),
             ("[kafka]\nstart = 'middle'", "consumer.toml:2: unknown variant `middle`"),
             ("[kafka]\ngroup = ''", "consumer.toml:2: kafka.group: is empty"),

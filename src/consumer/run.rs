@@ -1,19 +1,27 @@
 //! The one loop: read, store, and wait out what is wrong.
 
-use std::collections::{BTreeMap, HashSet};
+mod chores;
+mod intake;
+mod placing;
+mod storing;
+
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use self::chores::Due;
+use self::intake::Intake;
+use self::placing::Anchors;
 use super::backoff::Backoff;
-use super::batch::{Batch, Record};
-use super::config::{Settings, Start};
-use super::place::{Place, Reading, Verdict};
+use super::batch::Batch;
+use super::config::Settings;
+use super::place::Place;
 use super::source::{Polled, Source};
-use super::store::{Applied, Fault, Store};
+use super::store::{Fault, Store};
 use super::watchdog::Heart;
 use crate::clock::{Clock as _, SystemClock};
 use crate::event::Event;
-use crate::exit::{Failure, Status};
+use crate::exit::Failure;
 use crate::kafka::Trouble;
 
 /// How a run differs from the usual.
@@ -50,12 +58,7 @@ pub fn run(
     stop: &AtomicBool,
 ) -> Result<(), Failure> {
     let mut consumer = Consumer::new(settings, options, observer)?;
-    log::info!(
-        "storing {} from {} in {}",
-        settings.membership.topic,
-        settings.connection.brokers(),
-        settings.store
-    );
+    log::info!("storing {} from {} in {}", settings.membership.topic, settings.connection.brokers(), settings.store);
     let result = loop {
         if stop.load(Ordering::Relaxed) {
             log::info!("ending as asked");
@@ -75,26 +78,6 @@ pub fn run(
 const POLL: Duration = Duration::from_millis(100);
 /// How long a batch waits for the next message before it counts as all there is.
 const LINGER: Duration = Duration::from_millis(5);
-/// How often it is seen whether the store has finished.
-const FINISHED: Duration = Duration::from_millis(1);
-/// How long a slow store may keep the next batch, which is full by then, from being read on; then Kafka is paused, so that
-/// polling can go on.
-const FULL_MAX: Duration = Duration::from_secs(20);
-/// How long a batch may collect.
-const BATCH_AGE_MAX: Duration = Duration::from_secs(1);
-/// How often a topic is looked at: is it still the same?
-const ANCHOR_EVERY: Duration = Duration::from_secs(30);
-/// How long the looking may take when a partition is placed.
-const ANCHOR_MAX: Duration = Duration::from_secs(10);
-/// How often offsets without records are passed.
-const PASS_EVERY: Duration = Duration::from_secs(1);
-const RETIRE_EVERY: Duration = Duration::from_secs(3600);
-/// After retention could not do its work.
-const RETIRE_AGAIN: Duration = Duration::from_secs(60);
-/// How often it is asked whether all is stored.
-const END_EVERY: Duration = Duration::from_millis(200);
-/// How long a topic may be unknown to a run that wants its end.
-const TOPIC_UNKNOWN_MAX: Duration = Duration::from_secs(10);
 
 struct Consumer<'a> {
     settings: &'a Settings,
@@ -141,30 +124,6 @@ enum State {
     Reading,
     /// The store is away: the batch is kept, Kafka paused. Tried again at this time.
     Holding(Duration),
-}
-
-/// What was read and not yet given to the store.
-struct Intake {
-    batch: Batch,
-    since: Duration,
-    /// Each partition's generation, and how far it was read: what is between `next` and this is in a batch.
-    read: BTreeMap<i32, (i32, i64)>,
-}
-
-/// When the next of each chore is due.
-#[derive(Default)]
-struct Due {
-    anchors: Duration,
-    passing: Duration,
-    retiring: Duration,
-    ending: Duration,
-}
-
-/// A look at the anchors that is under way.
-struct Anchors {
-    found: std::sync::mpsc::Receiver<BTreeMap<i32, Reading>>,
-    /// What was last before it: the next anchors.
-    before: BTreeMap<i32, Place>,
 }
 
 /// Why something could not be done now.
@@ -279,216 +238,6 @@ impl<'a> Consumer<'a> {
         self.state = State::Unplaced(at);
     }
 
-    fn place_all(&mut self) {
-        match self.try_to_place() {
-            Ok(()) => {
-                self.state = State::Reading;
-                self.well();
-                self.due.anchors = self.clock.monotonic() + ANCHOR_EVERY;
-            }
-            Err(hindrance) => {
-                let at = self.hindered(&hindrance);
-                self.unplace(at);
-            }
-        }
-    }
-
-    /// Finds where each partition goes on, and reads on from there.
-    fn try_to_place(&mut self) -> Result<(), Hindrance> {
-        let topic = self.settings.membership.topic.clone();
-        let cluster = self.source.cluster();
-        let mut stored = self.store.places(&topic)?;
-        stored.retain(|partition, _| self.assigned.contains(partition));
-        let found = self.look_at_anchors(&stored)?;
-        let strangers: Vec<i32> = self.assigned.iter().copied().filter(|p| !stored.contains_key(p)).collect();
-        let committed =
-            if strangers.is_empty() { BTreeMap::new() } else { self.source.committed(&strangers)? };
-        let mut places = BTreeMap::new();
-        for &partition in &self.assigned.clone() {
-            let (low, high) = self.source.watermarks(partition)?;
-            let place = match stored.get(&partition) {
-                Some(old) => {
-                    let verdict = old.judge(cluster.as_deref(), found.get(&partition).copied(), low, high);
-                    self.go_on(partition, old, cluster.as_deref(), &verdict, low)?
-                }
-                None => {
-                    let committed = committed.get(&partition).copied().filter(|next| *next <= high);
-                    self.begin(partition, committed, cluster.as_deref(), low, high)?
-                }
-            };
-            places.insert(partition, place);
-        }
-        self.source.place(&places.iter().map(|(partition, place)| (*partition, place.next)).collect())?;
-        self.intake.read =
-            places.iter().map(|(partition, place)| (*partition, (place.generation, place.next))).collect();
-        self.places = places;
-        Ok(())
-    }
-
-    /// A partition that the database knows.
-    fn go_on(
-        &mut self,
-        partition: i32,
-        old: &Place,
-        cluster: Option<&str>,
-        verdict: &Verdict,
-        low: i64,
-    ) -> Result<Place, Fault> {
-        let topic = &self.settings.membership.topic;
-        let (new, gap) = match *verdict {
-            Verdict::Same => (old.anchored(old.last), None),
-            Verdict::Anew(why) => {
-                log::error!("{topic}[{partition}] was made anew ({why}): reading it from its start, {low}");
-                (old.anew(cluster, low), None)
-            }
-            Verdict::Gap(first, last) => {
-                log::error!("{topic}[{partition}]: Kafka dropped offsets {first} to {last} before they were read");
-                (Place { next: last + 1, ..old.clone() }, Some((first, last)))
-            }
-        };
-        let new = Place { cluster: cluster.map(str::to_owned).or(new.cluster), ..new };
-        if new != *old {
-            self.store.replace(topic, partition, old, &new, gap)?;
-        }
-        Ok(new)
-    }
-
-    /// A partition that the database does not know.
-    fn begin(
-        &mut self,
-        partition: i32,
-        committed: Option<i64>,
-        cluster: Option<&str>,
-        low: i64,
-        high: i64,
-    ) -> Result<Place, Fault> {
-        let topic = &self.settings.membership.topic;
-        let next = committed.unwrap_or(match self.settings.start {
-            Start::Earliest => low,
-            Start::Latest => high,
-        });
-        let first = Place { next, cluster: cluster.map(str::to_owned), ..Place::default() };
-        let place = self.store.found(topic, partition, &first)?;
-        if place.next >= low || place != first {
-            return Ok(place);
-        }
-        self.go_on(partition, &place, cluster, &Verdict::Gap(place.next, low - 1), low)
-    }
-
-    fn look_at_anchors(&mut self, places: &BTreeMap<i32, Place>) -> Result<BTreeMap<i32, Reading>, Hindrance> {
-        let wanted = anchors(places);
-        if wanted.is_empty() {
-            return Ok(BTreeMap::new());
-        }
-        let found = self.source.read_again(&wanted)?;
-        found.recv_timeout(ANCHOR_MAX).map_err(|_| Hindrance::Kafka("old records cannot be read again yet".to_owned()))
-    }
-
-    fn store_batch(&mut self) {
-        if self.storing.is_none() && !self.intake.batch.is_empty() {
-            self.storing = Some(self.intake.hand_over());
-        }
-        if self.storing.is_none() {
-            return self.resume();
-        }
-        if let Err(hindrance) = self.try_to_store() {
-            let at = self.hindered(&hindrance);
-            match hindrance {
-                Hindrance::Store(Fault::Moved(_)) => self.unplace(at),
-                _ => self.hold(at),
-            }
-        }
-    }
-
-    fn try_to_store(&mut self) -> Result<(), Hindrance> {
-        let topic = &self.settings.membership.topic;
-        let Some(batch) = &mut self.storing else { return Ok(()) };
-        for (&partition, slice) in batch.slices.iter_mut().filter(|(_, slice)| !slice.holes.is_empty()) {
-            let (low, _) = self.source.watermarks(partition)?;
-            slice.judge_holes(low);
-            for (first, last) in &slice.gaps {
-                log::error!("{topic}[{partition}]: Kafka dropped offsets {first} to {last} before they were read");
-            }
-        }
-        let applied = self.apply_while_reading()?;
-        let Some(batch) = self.storing.take() else { return Ok(()) };
-        for (partition, slice) in &batch.slices {
-            let floor = applied.floors.get(partition).copied().unwrap_or(slice.from);
-            if let Some(place) = self.places.get_mut(partition) {
-                *place = place.advanced(slice.to.max(floor), slice.last());
-            }
-        }
-        self.tell(&batch, &applied);
-        let next = batch.slices.keys().filter_map(|p| Some((*p, self.places.get(p)?.next))).collect();
-        if let Err(error) = self.source.commit(&next) {
-            log::debug!("Kafka: offsets not committed: {error}");
-        }
-        self.resume();
-        self.well();
-        Ok(())
-    }
-
-    /// Lets the store work on a thread of its own, and reads the next batch meanwhile: half of the time is the database's, and
-    /// the group must not think us dead while it is slow.
-    fn apply_while_reading(&mut self) -> Result<Applied, Fault> {
-        let Self { storing, store, intake, source, heard, clock, assigned, .. } = self;
-        let Some(batch) = storing.as_ref() else { return Ok(Applied::default()) };
-        let wall = clock.wall();
-        let full_until = clock.monotonic() + FULL_MAX;
-        let mut paused = false;
-        let result = std::thread::scope(|scope| {
-            let work = scope.spawn(|| store.apply(batch, wall));
-            while !work.is_finished() {
-                let now = clock.monotonic();
-                if heard.is_some() || intake.batch.is_full() && now < full_until {
-                    std::thread::sleep(FINISHED);
-                    continue;
-                }
-                if intake.batch.is_full() && !paused {
-                    paused = source.pause(assigned).is_ok();
-                }
-                match source.poll(FINISHED) {
-                    Polled::Record(partition, record) => intake.take(partition, record, now),
-                    Polled::Nothing => {}
-                    other => *heard = Some(other),
-                }
-            }
-            work.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        });
-        if paused && let Err(error) = self.source.resume(&self.assigned) {
-            self.kafka_says(&error);
-        }
-        result
-    }
-
-    /// Says what became of the batch.
-    fn tell(&mut self, batch: &Batch, applied: &Applied) {
-        /// Lines about one batch.
-        const LINES_MAX: usize = 3;
-        for refused in applied.refused.iter().take(LINES_MAX) {
-            log::warn!("dead letter: {}[{}] at {}: {}", batch.topic, refused.partition, refused.offset, refused.error);
-        }
-        if applied.refused.len() > LINES_MAX {
-            log::warn!("and {} dead letters more", applied.refused.len() - LINES_MAX);
-        }
-        for identity in applied.doubled.iter().take(LINES_MAX) {
-            log::error!("{identity} came with two times: is a state directory in use twice, or an old copy of one?");
-        }
-        if applied.doubled.len() > LINES_MAX {
-            log::error!("and {} such identities more", applied.doubled.len() - LINES_MAX);
-        }
-        let refused: HashSet<(i32, i64)> = applied.refused.iter().map(|r| (r.partition, r.offset)).collect();
-        for (&partition, slice) in &batch.slices {
-            let floor = applied.floors.get(&partition).copied().unwrap_or(slice.from);
-            for record in slice.records.iter().filter(|record| record.offset >= floor) {
-                if let (Ok(event), false) = (&record.content, refused.contains(&(partition, record.offset))) {
-                    (self.observer)(&Stored { topic: &batch.topic, partition, offset: record.offset, event });
-                }
-            }
-        }
-        log::debug!("{}: {} rows, {} dead letters", batch.topic, applied.inserted, applied.refused.len());
-    }
-
     fn hold(&mut self, at: Duration) {
         if self.state == State::Reading
             && let Err(error) = self.source.pause(&self.assigned)
@@ -545,145 +294,6 @@ impl<'a> Consumer<'a> {
         }
     }
 
-    /// Chores, while nothing waits; whether there is more to do at all.
-    fn idle(&mut self) -> Result<bool, Failure> {
-        let now = self.clock.monotonic();
-        if self.state == State::Reading {
-            if now >= self.due.passing {
-                self.due.passing = now + PASS_EVERY;
-                self.pass_empty_offsets();
-            }
-            self.mind_anchors(now);
-        }
-        if now >= self.due.retiring && !matches!(self.state, State::Holding(_)) {
-            self.due.retiring = now + if self.retire() { RETIRE_EVERY } else { RETIRE_AGAIN };
-        }
-        if self.options.until_end && now >= self.due.ending {
-            self.due.ending = self.clock.monotonic() + END_EVERY;
-            return self.is_at_end(now).map(|end| !end);
-        }
-        Ok(true)
-    }
-
-    /// Lets `next` follow over transaction markers and their like, which no message tells of.
-    fn pass_empty_offsets(&mut self) {
-        for (partition, position) in self.source.positions() {
-            self.intake.pass(partition, position);
-        }
-        if !self.intake.batch.is_empty() {
-            self.store_batch();
-        }
-    }
-
-    /// A topic that was made anew under our eyes brings neither an error nor a rebalance: old records tell.
-    fn mind_anchors(&mut self, now: Duration) {
-        if let Some(Anchors { found, before }) = &self.anchors {
-            match found.try_recv() {
-                Ok(found) => {
-                    let before = before.clone();
-                    self.anchors = None;
-                    self.judge_anchors(&found, &before);
-                }
-                Err(std::sync::mpsc::TryRecvError::Empty) => {}
-                Err(std::sync::mpsc::TryRecvError::Disconnected) => self.anchors = None,
-            }
-        } else if now >= self.due.anchors {
-            self.due.anchors = now + ANCHOR_EVERY;
-            let wanted = anchors(&self.places);
-            if wanted.is_empty() {
-                return;
-            }
-            match self.source.read_again(&wanted) {
-                Ok(found) => self.anchors = Some(Anchors { found, before: self.places.clone() }),
-                Err(error) => self.kafka_says(&error),
-            }
-        }
-    }
-
-    fn judge_anchors(&mut self, found: &BTreeMap<i32, Reading>, before: &BTreeMap<i32, Place>) {
-        let topic = &self.settings.membership.topic;
-        for (&partition, &reading) in found {
-            let (Some(place), Some(before)) = (self.places.get(&partition).cloned(), before.get(&partition)) else {
-                continue;
-            };
-            let watermarks = match reading {
-                Reading::Gone => self.source.watermarks(partition).ok(),
-                Reading::Record(_) => Some((0, i64::MAX)),
-            };
-            let Some((low, high)) = watermarks else { continue };
-            if let Verdict::Anew(why) = place.judge(None, Some(reading), low, high) {
-                log::info!("{topic}[{partition}]: {why}; looking again");
-                return self.unplace(Duration::ZERO);
-            }
-            let new = place.anchored(before.last);
-            if new != place {
-                if let Err(fault) = self.store.replace(topic, partition, &place, &new, None) {
-                    let at = self.hindered(&fault.clone().into());
-                    return match fault {
-                        Fault::Moved(_) => self.unplace(at),
-                        _ => self.hold(at),
-                    };
-                }
-                self.places.insert(partition, new);
-            }
-        }
-    }
-
-    fn retire(&mut self) -> bool {
-        match self.store.retire(&self.settings.retention, self.clock.wall()) {
-            Ok(retired) => {
-                for day in &retired.days {
-                    log::info!("retention: dropped {day}");
-                }
-                if retired.events + retired.dead_letters > 0 {
-                    log::info!("retention: {} events, {} dead letters", retired.events, retired.dead_letters);
-                }
-                for day in &retired.busy {
-                    log::info!("retention: {day} is in use, tried again later");
-                }
-                retired.busy.is_empty()
-            }
-            Err(fault) => {
-                if let Some(line) = self.store_trouble.seen(&fault.to_string(), self.clock.monotonic()) {
-                    log::warn!("{line}");
-                }
-                false
-            }
-        }
-    }
-
-    /// With `until_end`: whether all is stored that was there at the start, whoever stored it.
-    fn is_at_end(&mut self, now: Duration) -> Result<bool, Failure> {
-        let Some(ends) = &self.ends else {
-            match self.look_for_ends() {
-                Ok(ends) => self.ends = Some(ends),
-                Err(error) => {
-                    let unknown = error.contains("no such topic") || error.contains("Unknown topic");
-                    if unknown && now.saturating_sub(self.started) > TOPIC_UNKNOWN_MAX {
-                        return Err(Failure::new(Status::Unavailable, error));
-                    }
-                    self.kafka_says(&error);
-                }
-            }
-            return Ok(false);
-        };
-        match self.store.places(&self.settings.membership.topic) {
-            Ok(places) => Ok(ends.iter().all(|(partition, (low, high))| match places.get(partition) {
-                Some(place) => place.next >= *high,
-                None => low == high,
-            })),
-            Err(fault) => {
-                self.hindered(&fault.into());
-                Ok(false)
-            }
-        }
-    }
-
-    fn look_for_ends(&self) -> Result<BTreeMap<i32, (i64, i64)>, String> {
-        let partitions = self.source.partitions()?;
-        partitions.into_iter().map(|partition| Ok((partition, self.source.watermarks(partition)?))).collect()
-    }
-
     /// librdkafka gave up: a new client, after a while.
     fn renew_source(&mut self, why: &str, stop: &AtomicBool) {
         log::error!("Kafka: {why}; connecting anew");
@@ -712,44 +322,4 @@ impl<'a> Consumer<'a> {
         }
         self.source.close();
     }
-}
-
-impl Intake {
-    fn new(topic: &str) -> Self {
-        Self { batch: Batch::new(topic), since: Duration::ZERO, read: BTreeMap::new() }
-    }
-
-    /// A record; what comes from a partition that is not placed is from before.
-    fn take(&mut self, partition: i32, record: Record, now: Duration) {
-        let Some((generation, read)) = self.read.get_mut(&partition) else { return };
-        if self.batch.is_empty() {
-            self.since = now;
-        }
-        let (generation, from) = (*generation, *read);
-        *read = from.max(record.offset + 1);
-        self.batch.push(partition, record, || (generation, from));
-    }
-
-    /// Offsets up to `position` were passed without a record.
-    fn pass(&mut self, partition: i32, position: i64) {
-        let Some((generation, read)) = self.read.get_mut(&partition) else { return };
-        if position > *read {
-            self.batch.pass(partition, *generation, *read, position);
-            *read = position;
-        }
-    }
-
-    fn is_due(&self, now: Duration) -> bool {
-        self.batch.is_full() || !self.batch.is_empty() && now.saturating_sub(self.since) >= BATCH_AGE_MAX
-    }
-
-    fn hand_over(&mut self) -> Batch {
-        let next = Batch::new(&self.batch.topic);
-        std::mem::replace(&mut self.batch, next)
-    }
-}
-
-/// Where each anchor stands.
-fn anchors(places: &BTreeMap<i32, Place>) -> BTreeMap<i32, i64> {
-    places.iter().filter_map(|(partition, place)| Some((*partition, place.anchor?.offset))).collect()
 }

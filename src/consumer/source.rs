@@ -120,11 +120,8 @@ impl ConsumerContext for Context {
         } else {
             Vec::new()
         };
-        let answered = if assigned.is_empty() {
-            consumer.unassign()
-        } else {
-            consumer.assign(&TopicPartitionList::new())
-        };
+        let answered =
+            if assigned.is_empty() { consumer.unassign() } else { consumer.assign(&TopicPartitionList::new()) };
         self.hear(|heard| {
             heard.assigned = Some(assigned);
             if let Err(error) = answered {
@@ -196,7 +193,9 @@ impl Source {
     fn misfortune(&self, error: &KafkaError) -> Polled {
         match error.rdkafka_error_code() {
             Some(
-                RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::LogTruncation,
+                RDKafkaErrorCode::AutoOffsetReset
+                | RDKafkaErrorCode::OffsetOutOfRange
+                | RDKafkaErrorCode::LogTruncation,
             ) => Polled::Misplaced(error.to_string()),
             _ => self.fatal().unwrap_or_else(|| Polled::Trouble(error.to_string())),
         }
@@ -240,8 +239,7 @@ impl Source {
 
     /// What the group committed, where it did.
     pub(super) fn committed(&self, partitions: &[i32]) -> Result<BTreeMap<i32, i64>, String> {
-        let list =
-            self.consumer().committed_offsets(self.names(partitions), ASK_MAX).map_err(|e| e.to_string())?;
+        let list = self.consumer().committed_offsets(self.names(partitions), ASK_MAX).map_err(|e| e.to_string())?;
         let mut committed = BTreeMap::new();
         for element in list.elements() {
             element.error().map_err(|e| e.to_string())?;
@@ -255,9 +253,7 @@ impl Source {
     /// The first offset there is, and the one after the last that a reader may see.
     pub(super) fn watermarks(&self, partition: i32) -> Result<(i64, i64), String> {
         let topic = &self.membership.topic;
-        self.consumer()
-            .fetch_watermarks(topic, partition, ASK_MAX)
-            .map_err(|e| format!("{topic}[{partition}]: {e}"))
+        self.consumer().fetch_watermarks(topic, partition, ASK_MAX).map_err(|e| format!("{topic}[{partition}]: {e}"))
     }
 
     /// The topic's partitions.

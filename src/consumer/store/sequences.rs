@@ -75,7 +75,8 @@ mod tests {
     #[test]
     fn a_merged_range_began_with_its_oldest_part_and_keeps_the_count_of_doubles() {
         let at = |s| DateTime::from_timestamp(s, 0);
-        let known = [Range { began: at(5), doubled: 1, ..range(1, 3) }, Range { began: at(2), doubled: 2, ..range(5, 9) }];
+        let known =
+            [Range { began: at(5), doubled: 1, ..range(1, 3) }, Range { began: at(2), doubled: 2, ..range(5, 9) }];
         assert_eq!(merged(&known, &[range(4, 4)]), [Range { first: 1, last: 9, began: at(2), doubled: 3 }]);
         assert_eq!(merged(&[], &[range(i64::MAX, i64::MAX)]), [range(i64::MAX, i64::MAX)]);
         assert!(contain(&known, 9) && !contain(&known, 4));

@@ -175,7 +175,9 @@ impl Tls {
         };
         let default = match () {
             () if system => "verify-full",
-            () if config.get_hosts().iter().any(is_remote) || config.get_hostaddrs().iter().any(|a| !a.is_loopback()) => {
+            () if config.get_hosts().iter().any(is_remote)
+                || config.get_hostaddrs().iter().any(|a| !a.is_loopback()) =>
+            {
                 "verify-full"
             }
             () if config.get_hosts().iter().any(|host| matches!(host, Host::Tcp(_))) => "prefer",

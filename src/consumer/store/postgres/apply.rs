@@ -108,9 +108,9 @@ fn guard(
     floors: &BTreeMap<i32, i64>,
 ) -> Result<(), Stop> {
     let partitions: Vec<i32> = batch.slices.keys().copied().collect();
-    let found = transaction.query(&sql.lock, &[&batch.topic, &partitions]).map_err(|error| {
-        if fault::class(&error) == Class::Locked { Stop::Held } else { Stop::Sql(error) }
-    })?;
+    let found = transaction
+        .query(&sql.lock, &[&batch.topic, &partitions])
+        .map_err(|error| if fault::class(&error) == Class::Locked { Stop::Held } else { Stop::Sql(error) })?;
     let found: BTreeMap<i32, (i64, i32)> = found.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect();
     let mut standing = floors.clone();
     for (&partition, slice) in &batch.slices {
@@ -209,19 +209,14 @@ fn with_other_times<'a>(
     let found = transaction.query(&sql.other_times, &[&agents, &epochs, &seqs, &times])?;
     let found: std::collections::HashSet<(&str, &str, i64)> =
         found.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
-    let is_found = |event: &Event| {
-        found.contains(&(&event.stamp.agent, &event.id.epoch.to_string(), event.id.seq.cast_signed()))
-    };
+    let is_found =
+        |event: &Event| found.contains(&(&event.stamp.agent, &event.id.epoch.to_string(), event.id.seq.cast_signed()));
     Ok(suspects.iter().copied().filter(|event| is_found(event)).collect())
 }
 
 type Renewed<'a> = (Vec<(Count<'a>, Range)>, Vec<(Count<'a>, i64)>);
 
-fn put_ranges(
-    transaction: &mut Transaction<'_>,
-    sql: &Statements,
-    (standing, gone): Renewed<'_>,
-) -> Result<(), Error> {
+fn put_ranges(transaction: &mut Transaction<'_>, sql: &Statements, (standing, gone): Renewed<'_>) -> Result<(), Error> {
     if !gone.is_empty() {
         let agents: Vec<&str> = gone.iter().map(|((agent, _), _)| *agent).collect();
         let epochs: Vec<String> = gone.iter().map(|((_, epoch), _)| epoch.to_string()).collect();
@@ -276,8 +271,7 @@ fn pick<'a>(
     let mut part = Applied::default();
     let mut savepoint = transaction.savepoint("part")?;
     rows::mark_latest(rows);
-    let result =
-        copy_in(&mut savepoint, sql, rows).and_then(|()| write(&mut savepoint, sql, topic, rows, &mut part));
+    let result = copy_in(&mut savepoint, sql, rows).and_then(|()| write(&mut savepoint, sql, topic, rows, &mut part));
     let error = match result {
         Ok(()) => {
             savepoint.batch_execute("DELETE FROM incoming")?;
@@ -300,12 +294,7 @@ fn pick<'a>(
 }
 
 /// Every row was refused: are they bad, or is the database? It is asked with a row of ours, which is then taken back.
-fn probe(
-    transaction: &mut Transaction<'_>,
-    sql: &Statements,
-    topic: &str,
-    rows: &[Row<'_>],
-) -> Result<(), Stop> {
+fn probe(transaction: &mut Transaction<'_>, sql: &Statements, topic: &str, rows: &[Row<'_>]) -> Result<(), Stop> {
     let Some(of_a_known_day) = rows.first() else { return Ok(()) };
     let event = Event {
         id: EventId { epoch: Epoch(0), seq: 1 },
