@@ -9,4 +9,6 @@ mod agent_journal;
 mod agent_links;
 mod agent_ticks;
 
+mod consumer_store;
+
 mod tidy;
