@@ -71,7 +71,9 @@ fn idle() {
         let rss = ids.map(|id| id.map_or(0.0, |id| status_kb(id, "VmRSS")));
         rounds.push([0, 1].map(|at| ((after[at] - before[at]) / 10.0, rss[at])));
     }
-    for (at, name) in ["highwater-agent at 1 s", "vnstatd, UpdateInterval 2, PollInterval 2 (its least)"].iter().enumerate() {
+    for (at, name) in
+        ["highwater-agent at 1 s", "vnstatd, UpdateInterval 2, PollInterval 2 (its least)"].iter().enumerate()
+    {
         if at == 1 && vnstat.is_none() {
             println!("| {name} | not installed | |");
             continue;

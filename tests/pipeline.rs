@@ -20,7 +20,8 @@ fn busy(brokers: &str, topic: &str) -> String {
 fn every_accepted_event_is_one_row(agent: &Agent, database: &Database) -> u64 {
     let (epoch, accepted) = agent.accepted();
     assert_eq!(agent.pending(), 0, "Kafka has acknowledged all of it");
-    let rows = database.ask("SELECT epoch, count(*), count(DISTINCT seq), min(seq), max(seq) FROM events GROUP BY epoch");
+    let rows =
+        database.ask("SELECT epoch, count(*), count(DISTINCT seq), min(seq), max(seq) FROM events GROUP BY epoch");
     assert_eq!(rows, format!("({epoch},{accepted},{accepted},1,{accepted})"));
     for table in ["dead_letters", "losses", "kafka_gaps", "sequence_gaps"] {
         assert_eq!(database.ask(&format!("SELECT count(*) FROM {table}")), "(0)", "{table}");
@@ -52,7 +53,9 @@ fn traffic_through_a_link_becomes_a_row_that_says_how_much() {
     database.until("SELECT count(*) FROM events WHERE kind = 'agent_stopped'", "(1)");
     every_accepted_event_is_one_row(&agent, &database);
 
-    let sql = format!("SELECT interface, direction, reason FROM breaches WHERE peak_bps >= mean_bps AND excess_bytes < {sent_bytes}");
+    let sql = format!(
+        "SELECT interface, direction, reason FROM breaches WHERE peak_bps >= mean_bps AND excess_bytes < {sent_bytes}"
+    );
     assert_eq!(database.ask(&sql), format!("({},tx,below)", veth.name));
     let stored_bytes: f64 = database
         .ask("SELECT mean_bps::float8 * measured_ms / 8000 FROM breaches")

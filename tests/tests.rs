@@ -9,6 +9,8 @@ mod agent_journal;
 mod agent_links;
 mod agent_ticks;
 
+mod consumer_store;
+
 mod pipeline;
 
 mod tidy;

@@ -45,6 +45,8 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("topic.metadata.refresh.interval.ms", "30000"),
     ("partition.assignment.strategy", "range"),
     ("queued.min.messages", "10000"),
+    // librdkafka's second of rest once its queue is full would be most of the time.
+    ("fetch.queue.backoff.ms", "10"),
     ("fetch.message.max.bytes", "1048576"),
     ("fetch.max.bytes", "4194304"),
     ("reconnect.backoff.max.ms", "10000"),

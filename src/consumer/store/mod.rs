@@ -157,7 +157,7 @@ impl Location {
     }
 
     /// The store there; it connects when it is first needed. `instance` is how it names itself.
-    pub fn open(&self, instance: &str) -> Box<dyn Store> {
+    pub fn open(&self, instance: &str) -> Box<dyn Store + Send> {
         match &self.0 {
             Kind::Postgres(address) => Box::new(postgres::Postgres::new((**address).clone(), instance)),
             Kind::Sqlite(path) => Box::new(sqlite::Sqlite::new(path)),

@@ -1,0 +1,114 @@
+//! What is done while nothing waits.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{Consumer, State};
+use crate::clock::Clock as _;
+use crate::exit::{Failure, Status};
+
+/// How often offsets without records are passed.
+const PASS_EVERY: Duration = Duration::from_secs(1);
+const RETIRE_EVERY: Duration = Duration::from_secs(3600);
+/// After retention could not do its work.
+const RETIRE_AGAIN: Duration = Duration::from_secs(60);
+/// How often it is asked whether all is stored.
+const END_EVERY: Duration = Duration::from_millis(200);
+/// How long a topic may be unknown to a run that wants its end.
+const TOPIC_UNKNOWN_MAX: Duration = Duration::from_secs(10);
+
+/// When the next of each chore is due.
+#[derive(Default)]
+pub(super) struct Due {
+    pub(super) anchors: Duration,
+    passing: Duration,
+    retiring: Duration,
+    ending: Duration,
+}
+
+impl Consumer<'_> {
+    /// Chores, while nothing waits; whether there is more to do at all.
+    pub(super) fn idle(&mut self) -> Result<bool, Failure> {
+        let now = self.clock.monotonic();
+        if self.state == State::Reading {
+            if now >= self.due.passing {
+                self.due.passing = now + PASS_EVERY;
+                self.pass_empty_offsets();
+            }
+            self.mind_anchors(now);
+        }
+        if now >= self.due.retiring && !matches!(self.state, State::Holding(_)) {
+            self.due.retiring = now + if self.retire() { RETIRE_EVERY } else { RETIRE_AGAIN };
+        }
+        if self.options.until_end && now >= self.due.ending {
+            self.due.ending = self.clock.monotonic() + END_EVERY;
+            return self.is_at_end(now).map(|end| !end);
+        }
+        Ok(true)
+    }
+
+    /// Lets `next` follow over transaction markers and their like, which no message tells of.
+    fn pass_empty_offsets(&mut self) {
+        for (partition, position) in self.source.positions() {
+            self.intake.pass(partition, position);
+        }
+        if !self.intake.batch.is_empty() {
+            self.store_batch();
+        }
+    }
+
+    fn retire(&mut self) -> bool {
+        match self.store.retire(&self.settings.retention, self.clock.wall()) {
+            Ok(retired) => {
+                for day in &retired.days {
+                    log::info!("retention: dropped {day}");
+                }
+                if retired.events + retired.dead_letters > 0 {
+                    log::info!("retention: {} events, {} dead letters", retired.events, retired.dead_letters);
+                }
+                for day in &retired.busy {
+                    log::info!("retention: {day} is in use, tried again later");
+                }
+                retired.busy.is_empty()
+            }
+            Err(fault) => {
+                if let Some(line) = self.store_trouble.seen(&fault.to_string(), self.clock.monotonic()) {
+                    log::warn!("{line}");
+                }
+                false
+            }
+        }
+    }
+
+    /// With `until_end`: whether all is stored that was there at the start, whoever stored it.
+    fn is_at_end(&mut self, now: Duration) -> Result<bool, Failure> {
+        let Some(ends) = &self.ends else {
+            match self.look_for_ends() {
+                Ok(ends) => self.ends = Some(ends),
+                Err(error) => {
+                    let unknown = error.contains("no such topic") || error.contains("Unknown topic");
+                    if unknown && now.saturating_sub(self.started) > TOPIC_UNKNOWN_MAX {
+                        return Err(Failure::new(Status::Unavailable, error));
+                    }
+                    self.kafka_says(&error);
+                }
+            }
+            return Ok(false);
+        };
+        match self.store.places(&self.settings.membership.topic) {
+            Ok(places) => Ok(ends.iter().all(|(partition, (low, high))| match places.get(partition) {
+                Some(place) => place.next >= *high,
+                None => low == high,
+            })),
+            Err(fault) => {
+                self.hindered(&fault.into());
+                Ok(false)
+            }
+        }
+    }
+
+    fn look_for_ends(&self) -> Result<BTreeMap<i32, (i64, i64)>, String> {
+        let partitions = self.source.partitions()?;
+        partitions.into_iter().map(|partition| Ok((partition, self.source.watermarks(partition)?))).collect()
+    }
+}

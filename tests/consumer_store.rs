@@ -1,0 +1,570 @@
+//! What every store promises: one body of tests, run against SQLite and against a real PostgreSQL.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use highwater::consumer::batch::{Batch, Mark, Record};
+use highwater::consumer::place::Place;
+use highwater::consumer::store::{Applied, Fault, Location, Retention, Store};
+use highwater::event::{Body, Event};
+use highwater::wire;
+use proptest::prelude::*;
+
+use crate::support::consumer::{Database, Postgres};
+use crate::support::events::{breach, event, loss, noon, started, updated};
+
+const TOPIC: &str = "events";
+
+/// A store under test, and a way to look at it that is not the store's.
+struct Bench {
+    store: Box<dyn Store + Send>,
+    look: Look,
+    next: i64,
+}
+
+enum Look {
+    Sqlite(tempfile::TempDir),
+    Postgres(Database),
+}
+
+impl Bench {
+    fn sqlite() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Location::sqlite(&directory.path().join("h.db")).open("test");
+        Self::begun(store, Look::Sqlite(directory))
+    }
+
+    fn postgres(postgres: &Postgres) -> Self {
+        let database = postgres.database("store");
+        let store = Location::parse(&database.url, None).unwrap().open("test");
+        Self::begun(store, Look::Postgres(database))
+    }
+
+    fn begun(mut store: Box<dyn Store + Send>, look: Look) -> Self {
+        assert_eq!(store.found(TOPIC, 0, &Place::default()).unwrap(), Place::default());
+        Self { store, look, next: 0 }
+    }
+
+    fn another(&self) -> Box<dyn Store + Send> {
+        match &self.look {
+            Look::Sqlite(directory) => Location::sqlite(&directory.path().join("h.db")).open("other"),
+            Look::Postgres(database) => Location::parse(&database.url, None).unwrap().open("other"),
+        }
+    }
+
+    /// What `sql` gives: rows by spaces, columns by commas. Both databases print whole numbers and text the same.
+    fn ask(&self, sql: &str) -> String {
+        match &self.look {
+            Look::Postgres(database) => {
+                let answer = database.ask(sql);
+                answer.replace(['(', ')'], "")
+            }
+            Look::Sqlite(directory) => {
+                let connection = rusqlite::Connection::open(directory.path().join("h.db")).unwrap();
+                let mut statement = connection.prepare(sql).unwrap();
+                let columns = statement.column_count();
+                let rows = statement.query_map([], |row| {
+                    let texts = (0..columns).map(|column| match row.get_ref(column).unwrap() {
+                        rusqlite::types::ValueRef::Null => String::new(),
+                        rusqlite::types::ValueRef::Integer(number) => number.to_string(),
+                        other => other.as_str().unwrap().to_owned(),
+                    });
+                    Ok(texts.collect::<Vec<_>>().join(","))
+                });
+                let mut rows: Vec<String> = rows.unwrap().map(Result::unwrap).collect();
+                rows.sort();
+                rows.join(" ")
+            }
+        }
+    }
+
+    fn store(&mut self, payloads: &[Vec<u8>]) -> Applied {
+        let batch = batch(self.next, payloads);
+        self.next += payloads.len() as i64;
+        self.store.apply(&batch, Utc::now()).unwrap()
+    }
+
+    fn store_events(&mut self, events: &[Event]) -> Applied {
+        self.store(&events.iter().map(wire::to_json).collect::<Vec<_>>())
+    }
+
+    fn place(&mut self) -> Place {
+        self.store.places(TOPIC).unwrap()[&0].clone()
+    }
+}
+
+fn batch(from: i64, payloads: &[Vec<u8>]) -> Batch {
+    let mut batch = Batch::new(TOPIC);
+    for (offset, payload) in (from..).zip(payloads) {
+        batch.push(0, Record::new(offset, Some(7), Some(b"k"), Some(payload)), || (0, from));
+    }
+    batch
+}
+
+fn payloads(seqs: impl IntoIterator<Item = u64>) -> Vec<Vec<u8>> {
+    seqs.into_iter().map(|seq| wire::to_json(&updated("gw", seq))).collect()
+}
+
+/// Runs a body on both stores.
+macro_rules! on_both {
+    ($($name:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[test] fn $name() { super::$name(&mut super::Bench::sqlite()); })*
+        }
+        mod postgres {
+            $(#[test] fn $name() {
+                let test = concat!("consumer_store::postgres::", stringify!($name));
+                let Some(postgres) = crate::support::consumer::Postgres::or_skip(test) else { return };
+                super::$name(&mut super::Bench::postgres(&postgres));
+            })*
+        }
+    };
+}
+
+on_both!(
+    a_replay_changes_nothing,
+    a_batch_before_its_turn_moves_nothing,
+    what_is_stored_already_is_passed_over,
+    a_partition_taken_by_another_is_left_to_it,
+    another_generation_is_left_alone,
+    holes_pass_and_gaps_are_written_down,
+    offsets_without_records_are_passed,
+    what_is_no_event_is_a_dead_letter_among_its_neighbours,
+    one_identity_with_two_times_is_two_rows_and_counted_once,
+    sequences_merge_and_gaps_show_unless_declared,
+    last_and_anchor_are_remembered,
+    a_place_is_replaced_only_from_what_it_was,
+    times_from_1970_to_9999_are_rows,
+    every_kind_is_stored_with_its_fields,
+    an_open_breach_is_open,
+    retention_drops_what_is_old_in_both_times,
+);
+
+fn a_replay_changes_nothing(bench: &mut Bench) {
+    let events = payloads(1..=100);
+    assert_eq!(bench.store(&events).inserted, 100);
+    // The same messages again, further on in the topic: an agent that sent them twice.
+    let again = bench.store(&events);
+    assert_eq!((again.inserted, again.doubled.len()), (0, 0));
+    assert_eq!(bench.ask("SELECT count(*), count(DISTINCT seq), sum(seq) FROM events"), "100,100,5050");
+    assert_eq!(bench.ask("SELECT first, last, doubled FROM agent_sequences"), "1,100,0");
+    assert_eq!(bench.place().next, 200);
+}
+
+fn a_batch_before_its_turn_moves_nothing(bench: &mut Bench) {
+    bench.store(&payloads(1..=3));
+    let fault = bench.store.apply(&batch(5, &payloads(6..=7)), Utc::now()).unwrap_err();
+    assert!(matches!(fault, Fault::Moved(_)), "{fault:?}");
+    assert_eq!(bench.ask("SELECT count(*) FROM events"), "3");
+    assert_eq!(bench.place().next, 3);
+    assert_eq!(bench.store(&payloads(4..=5)).inserted, 2);
+}
+
+fn what_is_stored_already_is_passed_over(bench: &mut Bench) {
+    bench.store(&payloads(1..=3));
+    // Killed between the database's commit and Kafka's: the same offsets come again, with more behind them.
+    let applied = bench.store.apply(&batch(0, &payloads(1..=5)), Utc::now()).unwrap();
+    assert_eq!((applied.inserted, applied.floors[&0]), (2, 3));
+    assert_eq!(bench.place().next, 5);
+    let behind = bench.store.apply(&batch(0, &payloads(1..=4)), Utc::now()).unwrap();
+    assert_eq!((behind.inserted, behind.floors[&0], bench.place().next), (0, 5, 5));
+}
+
+/// Guard 1 skips by offset, whatever stands there now: that is what tells it from guard 2.
+fn a_partition_taken_by_another_is_left_to_it(bench: &mut Bench) {
+    let mut other = bench.another();
+    bench.store(&payloads(1..=3));
+    other.apply(&batch(3, &payloads(4..=9)), Utc::now()).unwrap();
+    let late = bench.store.apply(&batch(3, &payloads(104..=106)), Utc::now()).unwrap();
+    assert_eq!(late.inserted, 0);
+    assert_eq!(bench.ask("SELECT count(*), max(seq) FROM events"), "9,9");
+    assert_eq!(bench.place().next, 9);
+}
+
+fn another_generation_is_left_alone(bench: &mut Bench) {
+    bench.store(&payloads(1..=3));
+    let old = bench.place();
+    bench.store.replace(TOPIC, 0, &old, &old.anew(Some("c"), 0), None).unwrap();
+    let fault = bench.store.apply(&batch(3, &payloads(4..=9)), Utc::now()).unwrap_err();
+    assert!(matches!(fault, Fault::Moved(_)), "{fault:?}");
+    assert_eq!(bench.ask("SELECT count(*) FROM events"), "3");
+}
+
+fn holes_pass_and_gaps_are_written_down(bench: &mut Bench) {
+    let mut batch = Batch::new(TOPIC);
+    for (offset, seq) in [(3, 1), (4, 2), (9, 3)] {
+        let payload = wire::to_json(&updated("gw", seq));
+        batch.push(0, Record::new(offset, None, None, Some(&payload)), || (0, 0));
+    }
+    batch.slices.get_mut(&0).unwrap().judge_holes(3);
+    bench.store.apply(&batch, Utc::now()).unwrap();
+    assert_eq!(bench.ask("SELECT partition, generation, first, last FROM kafka_gaps"), "0,0,0,2");
+    assert_eq!(bench.place().next, 10);
+}
+
+fn offsets_without_records_are_passed(bench: &mut Bench) {
+    bench.store(&payloads(1..=3));
+    let last = bench.place().last;
+    let mut batch = Batch::new(TOPIC);
+    batch.pass(0, 0, 3, 8);
+    bench.store.apply(&batch, Utc::now()).unwrap();
+    assert_eq!((bench.place().next, bench.place().last), (8, last));
+}
+
+fn what_is_no_event_is_a_dead_letter_among_its_neighbours(bench: &mut Bench) {
+    let long = "x".repeat(300);
+    let bad: [Vec<u8>; 5] = [
+        b"\xff\xfe\x00 garbage".to_vec(),
+        Vec::new(),
+        br#"{"agent": "#.to_vec(),
+        String::from_utf8(wire::to_json(&updated("gw", 7))).unwrap().replace(":7,", ":9223372036854775808,").into(),
+        wire::to_json(&updated(&long, 1)),
+    ];
+    let mut all = payloads([1]);
+    all.extend(bad);
+    all.extend(payloads([2]));
+    let applied = bench.store(&all);
+    assert_eq!((applied.inserted, applied.refused.len()), (2, 5));
+    assert_eq!(bench.ask("SELECT count(*), min(\"offset\"), max(\"offset\") FROM dead_letters"), "5,1,5");
+    assert_eq!(bench.ask("SELECT seq, \"offset\" FROM events"), "1,0 2,6");
+    assert_eq!(bench.ask("SELECT length(payload) FROM dead_letters WHERE \"offset\" = 1"), "11");
+    // Alone in a quiet topic.
+    assert_eq!(bench.store(&[b"garbage".to_vec()]).refused.len(), 1);
+    assert_eq!(bench.place().next, 8);
+    assert_eq!(bench.store(&payloads([3])).inserted, 1);
+}
+
+fn one_identity_with_two_times_is_two_rows_and_counted_once(bench: &mut Bench) {
+    let moved = |seq, seconds| {
+        let mut event = updated("gw", seq);
+        event.stamp.observed_at += TimeDelta::seconds(seconds);
+        event
+    };
+    bench.store_events(&[updated("gw", 1), updated("gw", 2), updated("gw", 3)]);
+    // One is a copy, one is a stranger with its identity (a day later too), one is new.
+    let applied = bench.store_events(&[updated("gw", 1), moved(2, 86_400), updated("gw", 4)]);
+    assert_eq!((applied.inserted, applied.doubled.len()), (2, 1), "{applied:?}");
+    assert!(applied.doubled[0].contains("gw 0000000000005f0c-2"), "{applied:?}");
+    // Both in one batch.
+    let applied = bench.store_events(&[updated("gw", 5), moved(5, 1)]);
+    assert_eq!((applied.inserted, applied.doubled.len()), (2, 1));
+    // Neither is counted when it comes again.
+    let applied = bench.store_events(&[moved(2, 86_400), updated("gw", 2)]);
+    assert_eq!((applied.inserted, applied.doubled.len()), (0, 0));
+    assert_eq!(bench.ask("SELECT count(*), count(DISTINCT seq) FROM events"), "7,5");
+    assert_eq!(bench.ask("SELECT first, last, doubled FROM agent_sequences"), "1,5,2");
+}
+
+fn sequences_merge_and_gaps_show_unless_declared(bench: &mut Bench) {
+    bench.store(&payloads([2, 3, 9, 10]));
+    bench.store(&payloads([5]));
+    bench.store(&payloads([4]));
+    assert_eq!(bench.ask("SELECT first, last FROM agent_sequences"), "2,5 9,10");
+    assert_eq!(bench.ask("SELECT first FROM sequence_gaps"), "", "they are too young to be told");
+    let old = match bench.look {
+        Look::Sqlite(_) => "UPDATE agent_sequences SET began = '2026-01-01T00:00:00.000000Z'",
+        Look::Postgres(_) => "UPDATE agent_sequences SET began = now() - interval '6 minutes'",
+    };
+    bench.run(old);
+    assert_eq!(
+        bench.ask("SELECT agent, epoch, first, last, missing FROM sequence_gaps"),
+        "gw,0000000000005f0c,1,1,1 gw,0000000000005f0c,6,8,3"
+    );
+    bench.store_events(&[event("gw", 11, loss(6, 7))]);
+    assert_eq!(bench.ask("SELECT first, last, reason FROM losses"), "6,7,evicted");
+    assert_eq!(bench.ask("SELECT first, last FROM sequence_gaps"), "1,1 8,8");
+}
+
+fn last_and_anchor_are_remembered(bench: &mut Bench) {
+    bench.store(&payloads(1..=3));
+    let first = bench.place();
+    assert_eq!(first.last.map(|mark| mark.offset), Some(2));
+    assert_eq!(first.anchor, first.last);
+    bench.store(&payloads(4..=5));
+    let second = bench.place();
+    assert_eq!((second.last.map(|mark| mark.offset), second.anchor), (Some(4), first.last));
+    let payload = wire::to_json(&updated("gw", 5));
+    assert_eq!(second.last, Some(Mark::new(4, Some(7), Some(b"k"), Some(&payload))));
+}
+
+fn a_place_is_replaced_only_from_what_it_was(bench: &mut Bench) {
+    let mut other = bench.another();
+    bench.store(&payloads(1..=3));
+    let old = bench.place();
+    let new = Place { next: 50, ..old.clone() };
+    bench.store.replace(TOPIC, 0, &old, &new, Some((3, 49))).unwrap();
+    assert_eq!(bench.ask("SELECT first, last FROM kafka_gaps"), "3,49");
+    let fault = other.replace(TOPIC, 0, &old, &new, Some((3, 60))).unwrap_err();
+    assert!(matches!(fault, Fault::Moved(_)));
+    assert_eq!(other.found(TOPIC, 0, &Place::default()).unwrap(), new);
+    assert_eq!(bench.ask("SELECT first, last FROM kafka_gaps"), "3,49");
+}
+
+fn times_from_1970_to_9999_are_rows(bench: &mut Bench) {
+    let mut events = Vec::new();
+    for (seq, text) in (1..).zip([
+        "1970-01-01T00:00:00.000000Z",
+        "1970-01-01T23:59:59.999999Z",
+        "2099-12-31T23:59:59.999999Z",
+        "0001-01-01T00:00:00.000000Z",
+        "9999-12-31T23:59:59.999999Z",
+    ]) {
+        let mut event = event("gw", seq, started());
+        event.stamp.observed_at = text.parse::<DateTime<Utc>>().unwrap();
+        events.push(event);
+    }
+    assert_eq!(bench.store_events(&events).inserted, 5);
+    assert_eq!(bench.store_events(&events).inserted, 0);
+    assert_eq!(bench.ask("SELECT count(*), count(DISTINCT observed_at) FROM events"), "5,5");
+}
+
+fn every_kind_is_stored_with_its_fields(bench: &mut Bench) {
+    use highwater::event::Link;
+    let link =
+        Link { interface: "wan0".into(), ifindex: u32::MAX, speed_bps: Some(1 << 40), reason: Some("new".into()) };
+    let unknown =
+        String::from_utf8(wire::to_json(&updated("gw", 5))).unwrap().replace("breach_updated", "quota_reached");
+    let mut all: Vec<Vec<u8>> = [
+        event("gw", 1, started()),
+        event("gw", 2, Body::LinkAdded(link)),
+        event("gw", 3, loss(7, 8)),
+        updated("gw", 4),
+    ]
+    .iter()
+    .map(wire::to_json)
+    .collect();
+    all.push(unknown.clone().into_bytes());
+    assert_eq!(bench.store(&all).inserted, 5);
+    assert_eq!(bench.ask("SELECT seq, kind, version FROM events WHERE version IS NOT NULL"), "1,agent_started,1");
+    assert_eq!(
+        bench.ask("SELECT interface, ifindex, speed_bps, reason FROM events WHERE kind = 'link_added'"),
+        "wan0,4294967295,1099511627776,new"
+    );
+    assert_eq!(bench.ask("SELECT lost_epoch, reason FROM events WHERE kind = 'loss'"), "0000000000005f0c,evicted");
+    let breach = "SELECT breach_id, \"limit\", severity, interface, ifindex, direction, limit_bps, rate_bps, peak_bps, \
+                  mean_bps, duration_ms, measured_ms, excess_bytes FROM events WHERE seq = 4";
+    assert_eq!(bench.ask(breach), "b1,wan-down,warning,eth0,2,rx,80000000,90000004,90000004,85000000,4000,4000,500");
+    assert_eq!(bench.ask("SELECT length(raw) FROM events WHERE kind = 'quota_reached'"), unknown.len().to_string());
+}
+
+fn an_open_breach_is_open(bench: &mut Bench) {
+    bench.store_events(&[
+        event("gw", 1, Body::BreachRaised(breach("one", 1))),
+        event("gw", 2, Body::BreachRaised(breach("two", 1))),
+        event("gw", 3, Body::BreachUpdated(breach("two", 5))),
+        event("gw", 4, Body::BreachCleared(breach("two", 9))),
+    ]);
+    let sql = "SELECT breach_id, CASE WHEN open THEN 1 ELSE 0 END, CASE WHEN cleared_at IS NULL THEN 0 ELSE 1 END, duration_ms, \
+               peak_bps, excess_bytes FROM breaches";
+    assert_eq!(bench.ask(sql), "one,1,0,1000,90000001,125 two,0,1,9000,90000009,1125");
+}
+
+fn retention_drops_what_is_old_in_both_times(bench: &mut Bench) {
+    let keep = Retention {
+        events: std::time::Duration::from_secs(10 * 86_400),
+        dead_letters: std::time::Duration::from_secs(86_400),
+    };
+    let at = |seq, day: i64| {
+        let mut event = event("gw", seq, started());
+        event.stamp.observed_at = noon() + TimeDelta::days(day);
+        event
+    };
+    bench.store_events(&[at(1, -30), at(2, -29), at(3, 0)]);
+    bench.store(&[b"garbage".to_vec()]);
+    let now = Utc::now();
+    // Old by what was observed, but just stored: they stay.
+    let retired = bench.store.retire(&keep, now).unwrap();
+    assert_eq!((retired.events, retired.days.len(), retired.dead_letters), (0, 0, 0));
+    match &bench.look {
+        Look::Sqlite(_) => bench.run("UPDATE events SET stored_at = '2020-01-01T00:00:00.000000Z' WHERE seq = 1"),
+        Look::Postgres(_) => bench.run("UPDATE events SET stored_at = '2020-01-01T00:00:00Z' WHERE seq = 1"),
+    }
+    let retired = bench.store.retire(&keep, now + TimeDelta::days(2)).unwrap();
+    assert_eq!((retired.events + retired.days.len() as u64, retired.dead_letters), (1, 1), "{retired:?}");
+    assert_eq!(bench.ask("SELECT seq FROM events"), "2 3");
+    // What retention dropped is no gap, and may come again.
+    assert_eq!(bench.ask("SELECT first, last FROM agent_sequences"), "1,3");
+    assert_eq!(bench.store_events(&[at(1, -30)]).inserted, 1);
+}
+
+impl Bench {
+    fn run(&self, sql: &str) {
+        match &self.look {
+            Look::Postgres(database) => database.client().batch_execute(sql).unwrap(),
+            Look::Sqlite(directory) => {
+                rusqlite::Connection::open(directory.path().join("h.db")).unwrap().execute_batch(sql).unwrap();
+            }
+        }
+    }
+}
+
+/// Events of a breach in any order and any batches give the same last word.
+fn breaches_merge_in_any_order(bench: &mut Bench, name: &str, order: &[usize], cuts: &[usize]) {
+    let events: Vec<Event> = (0..8_u64)
+        .map(|index| {
+            let breach = breach(name, index + 1);
+            let body = match index {
+                0 => Body::BreachRaised(breach),
+                7 => Body::BreachCleared(breach),
+                _ => Body::BreachUpdated(breach),
+            };
+            event("gw", index + 1, body)
+        })
+        .collect();
+    let mut rest = order;
+    for cut in cuts {
+        let (head, tail) = rest.split_at((*cut).min(rest.len()));
+        rest = tail;
+        if !head.is_empty() {
+            bench.store_events(&head.iter().map(|index| events[*index].clone()).collect::<Vec<_>>());
+        }
+    }
+    if !rest.is_empty() {
+        bench.store_events(&rest.iter().map(|index| events[*index].clone()).collect::<Vec<_>>());
+    }
+    let sql = format!("SELECT seq, duration_ms, peak_bps FROM breach_state WHERE breach_id = '{name}'");
+    assert_eq!(bench.ask(&sql), "8,8000,90000008", "{order:?} {cuts:?}");
+}
+
+fn in_any_order(mut bench: Bench, cases: u32) {
+    let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
+    let mut runner = proptest::test_runner::TestRunner::new(config);
+    let order = Just((0..8).collect::<Vec<usize>>()).prop_shuffle();
+    let cuts = proptest::collection::vec(1..4_usize, 0..4);
+    let bench = std::cell::RefCell::new((&mut bench, 0));
+    runner
+        .run(&(order, cuts), |(order, cuts)| {
+            let (bench, count) = &mut *bench.borrow_mut();
+            *count += 1;
+            breaches_merge_in_any_order(bench, &format!("b{count}"), &order, &cuts);
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn sqlite_merges_breaches_in_any_order() {
+    in_any_order(Bench::sqlite(), 64);
+}
+
+#[test]
+fn postgres_merges_breaches_in_any_order() {
+    let Some(postgres) = Postgres::or_skip("consumer_store::postgres_merges_breaches_in_any_order") else { return };
+    in_any_order(Bench::postgres(&postgres), 64);
+}
+
+/// What only PostgreSQL refuses.
+#[test]
+fn rows_that_postgres_refuses_are_dead_letters_and_their_neighbours_are_rows() {
+    let Some(postgres) =
+        Postgres::or_skip("consumer_store::rows_that_postgres_refuses_are_dead_letters_and_their_neighbours_are_rows")
+    else {
+        return;
+    };
+    let mut bench = Bench::postgres(&postgres);
+    let nul = |seq| {
+        let mut breach = breach("b", seq);
+        breach.limit = "a\0b".into();
+        wire::to_json(&event("gw", seq, Body::BreachUpdated(breach)))
+    };
+    let mut all = payloads(1..=50);
+    all.insert(10, nul(101));
+    all.insert(30, nul(102));
+    all.push(nul(103));
+    let applied = bench.store(&all);
+    assert_eq!((applied.inserted, applied.refused.len()), (50, 3), "{applied:?}");
+    assert!(applied.refused[0].error.contains("22021"), "{applied:?}");
+    // Alone, and all of a batch.
+    assert_eq!(bench.store(&[nul(104)]).refused.len(), 1);
+    assert_eq!(bench.store(&[nul(105), nul(106), nul(107)]).refused.len(), 3);
+    assert_eq!(bench.ask("SELECT count(*) FROM dead_letters"), "7");
+    assert_eq!(bench.ask("SELECT first, last FROM agent_sequences"), "1,50");
+    assert_eq!(bench.place().next, 57);
+}
+
+/// A database that refuses everything is broken, not the messages.
+#[test]
+fn a_database_that_refuses_its_own_probe_makes_no_dead_letters() {
+    let test = "consumer_store::a_database_that_refuses_its_own_probe_makes_no_dead_letters";
+    let Some(postgres) = Postgres::or_skip(test) else { return };
+    let mut bench = Bench::postgres(&postgres);
+    bench.run("ALTER TABLE events ADD CONSTRAINT broken CHECK (seq < 0) NOT VALID");
+    let fault = bench.store.apply(&batch(0, &payloads(1..=5)), Utc::now()).unwrap_err();
+    assert!(matches!(&fault, Fault::Misconfigured(text) if text.contains("broken")), "{fault:?}");
+    assert_eq!(bench.ask("SELECT count(*) FROM dead_letters"), "0");
+    bench.run("ALTER TABLE events DROP CONSTRAINT broken");
+    assert_eq!(bench.store(&payloads(1..=5)).inserted, 5);
+}
+
+#[test]
+fn a_day_that_vanished_is_made_again() {
+    let Some(postgres) = Postgres::or_skip("consumer_store::a_day_that_vanished_is_made_again") else { return };
+    let mut bench = Bench::postgres(&postgres);
+    bench.store(&payloads(1..=3));
+    bench.run("DROP TABLE events_20261120");
+    assert_eq!(bench.store(&payloads(4..=5)).inserted, 2);
+    // Detached by a dropping that was cut short.
+    bench.run("ALTER TABLE events DETACH PARTITION events_20261120");
+    assert_eq!(bench.store(&payloads(6..=7)).inserted, 2);
+    assert_eq!(bench.ask("SELECT count(*) FROM events"), "4");
+}
+
+#[test]
+fn several_at_once_make_the_schema_once() {
+    let Some(postgres) = Postgres::or_skip("consumer_store::several_at_once_make_the_schema_once") else { return };
+    let database = postgres.database("race");
+    std::thread::scope(|scope| {
+        for partition in 0..8 {
+            let url = &database.url;
+            scope.spawn(move || {
+                let mut store = Location::parse(url, None).unwrap().open("racer");
+                store.found(TOPIC, partition, &Place::default()).unwrap();
+                let mut batch = Batch::new(TOPIC);
+                let payload = wire::to_json(&updated(&format!("gw-{partition}"), 1));
+                batch.push(partition, Record::new(0, None, None, Some(&payload)), || (0, 0));
+                assert_eq!(store.apply(&batch, Utc::now()).unwrap().inserted, 1);
+            });
+        }
+    });
+    assert_eq!(database.ask("SELECT count(*) FROM events"), "(8)");
+    assert_eq!(database.ask("SELECT version FROM refinery_schema_history"), "(1)");
+}
+
+/// A consumer that was stopped in the middle of its transaction holds the row; the partition's new owner takes it.
+#[test]
+fn a_held_partition_is_freed_by_its_owner() {
+    let Some(postgres) = Postgres::or_skip("consumer_store::a_held_partition_is_freed_by_its_owner") else { return };
+    let mut bench = Bench::postgres(&postgres);
+    bench.store(&payloads(1..=3));
+    let Look::Postgres(database) = &bench.look else { unreachable!() };
+    let mut holder = database.client();
+    holder.batch_execute("BEGIN; SELECT next FROM kafka_offsets FOR UPDATE").unwrap();
+    let fault = bench.store.apply(&batch(3, &payloads(4..=5)), Utc::now()).unwrap_err();
+    assert!(matches!(&fault, Fault::Away(text) if text.contains("1 ended")), "{fault:?}");
+    assert!(holder.batch_execute("SELECT 1").is_err());
+    assert_eq!(bench.store(&payloads(4..=5)).inserted, 2);
+}
+
+#[test]
+fn wrong_passwords_and_missing_databases_are_named() {
+    let Some(postgres) = Postgres::or_skip("consumer_store::wrong_passwords_and_missing_databases_are_named") else {
+        return;
+    };
+    let database = postgres.database("named");
+    let fault = |url: &str| Location::parse(url, None).unwrap().open("t").places(TOPIC).unwrap_err();
+    let missing = fault(&format!("{}_not", database.url));
+    assert!(matches!(&missing, Fault::Misconfigured(text) if text.contains("does not exist")), "{missing:?}");
+    let (before, after) = database.url.split_once('@').unwrap();
+    let wrong = fault(&format!("{before}x@{after}"));
+    assert!(matches!(&wrong, Fault::Misconfigured(text) if text.contains("password")), "{wrong:?}");
+    let away = fault("postgres://u:p@127.0.0.1:1/d");
+    assert!(matches!(&away, Fault::Away(_)), "{away:?}");
+}
+
+#[test]
+fn places_are_by_topic() {
+    let mut bench = Bench::sqlite();
+    bench.store.found("other", 3, &Place { next: 9, ..Place::default() }).unwrap();
+    assert_eq!(bench.store.places("other").unwrap(), BTreeMap::from([(3, Place { next: 9, ..Place::default() })]));
+    assert_eq!(bench.store.places(TOPIC).unwrap().len(), 1);
+}

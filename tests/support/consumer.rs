@@ -1,0 +1,215 @@
+//! The consumer as its users run it, the databases it writes to, and events to feed it with.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+
+use postgres::{Client, NoTls};
+use tempfile::TempDir;
+
+use super::agent::until;
+use super::netns::skip;
+
+/// A real PostgreSQL.
+pub(crate) struct Postgres {
+    url: String,
+    directory: PathBuf,
+}
+
+/// A database of a test's own. It stays when the test ends, for whoever wants to look.
+pub(crate) struct Database {
+    /// Its URL, password included.
+    pub(crate) url: String,
+}
+
+impl Postgres {
+    /// The one that runs; without one the test is skipped, and says so.
+    pub(crate) fn or_skip(test: &str) -> Option<Self> {
+        let url = std::env::var("HIGHWATER_TEST_POSTGRES");
+        let directory = std::env::var_os("HIGHWATER_TEST_POSTGRES_DIR");
+        let Some((url, directory)) = url.ok().zip(directory) else {
+            skip(test, "needs PostgreSQL");
+            return None;
+        };
+        Some(Self { url, directory: directory.into() })
+    }
+
+    /// A server that this test may stop and kill, in a directory of its own.
+    pub(crate) fn own(test: &str) -> Option<(Self, TempDir)> {
+        Self::or_skip(test)?;
+        let directory = tempfile::Builder::new().prefix("highwater-pg").tempdir().expect("a temporary directory");
+        open_to_all(&directory);
+        let mut own = Self { url: String::new(), directory: directory.path().join("pg") };
+        own.url = own.start();
+        Some((own, directory))
+    }
+
+    pub(crate) fn database(&self, name: &str) -> Database {
+        let name = format!("{name}_{:08x}", fastrand::u32(..));
+        let mut client = Client::connect(&self.url, NoTls).expect("PostgreSQL answers");
+        client.batch_execute(&format!("CREATE DATABASE {name}")).expect("a database can be made");
+        let (server, _) = self.url.rsplit_once('/').expect("the URL names a database");
+        Database { url: format!("{server}/{name}") }
+    }
+
+    /// Starts it (again); its URL.
+    pub(crate) fn start(&self) -> String {
+        let output = self.script("start");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("a URL is text").trim().to_owned()
+    }
+
+    /// Ends it as a crash would.
+    pub(crate) fn kill(&self) {
+        assert!(self.script("kill").status.success());
+    }
+
+    fn script(&self, verb: &str) -> Output {
+        let script = format!("{}/tests/support/postgres", env!("CARGO_MANIFEST_DIR"));
+        Command::new(script).arg(verb).arg(&self.directory).output().expect("tests/support/postgres runs")
+    }
+}
+
+/// The server runs as another user.
+fn open_to_all(directory: &TempDir) {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
+}
+
+impl Database {
+    pub(crate) fn client(&self) -> Client {
+        Client::connect(&self.url, NoTls).expect("PostgreSQL answers")
+    }
+
+    /// The one value that `sql` gives, as text.
+    pub(crate) fn ask(&self, sql: &str) -> String {
+        let sql = format!("SELECT coalesce(string_agg(t.*::text, ' ' ORDER BY t.*::text), '') FROM ({sql}) AS t");
+        self.client().query_one(&sql, &[]).expect("the question is right").get(0)
+    }
+
+    /// Waits until `sql` gives `answer` (a row's text stands in parentheses).
+    pub(crate) fn until(&self, sql: &str, answer: &str) {
+        let last = std::cell::RefCell::new(String::new());
+        let name = format!("{sql} = {answer}");
+        until(&name, || {
+            let client = Client::connect(&self.url, NoTls);
+            let sql = format!("SELECT coalesce(string_agg(t.*::text, ' ' ORDER BY t.*::text), '') FROM ({sql}) AS t");
+            let got: String = client
+                .and_then(|mut client| client.query_one(&sql, &[]))
+                .map_or_else(|error| error.to_string(), |row| row.get(0));
+            last.replace(got);
+            (*last.borrow() == answer).then_some(())
+        });
+    }
+}
+
+/// A consumer's directory: its configuration, and the logs of its runs.
+pub(crate) struct Consumer {
+    directory: TempDir,
+    runs: u32,
+}
+
+/// A run of it. Killed when it is dropped.
+pub(crate) struct Running {
+    child: Child,
+    log: PathBuf,
+    out: PathBuf,
+}
+
+impl Consumer {
+    /// Reads `topic` as a group of the topic's name, and stores at `url`.
+    pub(crate) fn new(brokers: &str, topic: &str, url: &str) -> Self {
+        Self::with(&format!(
+            "[kafka]\nbrokers = '{brokers}'\ntopic = '{topic}'\ngroup = '{topic}'\n[kafka.properties]\n'session.timeout.ms' = \
+             6000\n'topic.metadata.refresh.interval.ms' = 2000\n[store]\nurl = '{url}'\n"
+        ))
+    }
+
+    pub(crate) fn with(config: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        fs::write(directory.path().join("consumer.toml"), config).expect("it can be written");
+        Self { directory, runs: 0 }
+    }
+
+    pub(crate) fn config(&self) -> PathBuf {
+        self.directory.path().join("consumer.toml")
+    }
+
+    /// `highwater-consumer run` with these arguments more.
+    pub(crate) fn start(&mut self, arguments: &[&str]) -> Running {
+        self.runs += 1;
+        let file = |kind: &str| self.directory.path().join(format!("{kind}.{}", self.runs));
+        let (log, out) = (file("log"), file("out"));
+        let child = command()
+            .args(["run", "-v", "--config"])
+            .arg(self.config())
+            .args(arguments)
+            .stdout(File::create(&out).expect("a file can be written"))
+            .stderr(File::create(&log).expect("a log can be written"))
+            .spawn()
+            .expect("the consumer starts");
+        Running { child, log, out }
+    }
+
+    /// Stores all that is there now; what it printed and what it logged.
+    pub(crate) fn until_end(&mut self) -> (String, String) {
+        let mut running = self.start(&["--until-end", "--print"]);
+        let status = running.wait();
+        assert!(status.success(), "{status}: {}", running.log());
+        (running.out(), running.log())
+    }
+}
+
+/// The program, without what `tests/run` puts into the environment.
+pub(crate) fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_highwater-consumer"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("HIGHWATER_") {
+            command.env_remove(name);
+        }
+    }
+    command.env_remove("RUST_LOG").stdin(Stdio::null());
+    command
+}
+
+impl Running {
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub(crate) fn out(&self) -> String {
+        fs::read_to_string(&self.out).unwrap_or_default()
+    }
+
+    /// Waits until the log says `text`.
+    pub(crate) fn until(&self, text: &str) {
+        until(&format!("`{text}` in the log {}", self.log()), || self.log().contains(text).then_some(()));
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
+        assert!(status.expect("kill runs").success());
+    }
+
+    /// Its process id, for who measures it.
+    #[allow(dead_code, reason = "the benches do")]
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        self.child.wait().expect("the consumer is our child")
+    }
+
+    pub(crate) fn kill(mut self) {
+        let _ = self.child.kill();
+        self.wait();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,111 @@
+//! Events as agents make them, and a producer that is none of ours.
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use highwater::event::{Body, Breach, Direction, Epoch, Event, EventId, Lifecycle, Loss, Severity, Stamp};
+use highwater::wire;
+use rdkafka::config::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+
+/// 2026-11-20 at noon.
+pub(crate) fn noon() -> DateTime<Utc> {
+    DateTime::from_timestamp(1_795_176_000, 0).expect("a time")
+}
+
+/// The `seq`th event of `agent`'s first epoch, a second after the one before.
+pub(crate) fn event(agent: &str, seq: u64, body: Body) -> Event {
+    Event {
+        id: EventId { epoch: Epoch(0x5f0c), seq },
+        stamp: Stamp {
+            agent: agent.to_owned(),
+            observed_at: noon() + TimeDelta::seconds(seq.min(40_000) as i64),
+            boot_id: "6e4f5a0e".into(),
+            monotonic_ms: seq.min(1 << 40) * 1_000,
+            clock_synced: Some(true),
+        },
+        body,
+    }
+}
+
+pub(crate) fn breach(id: &str, seconds: u64) -> Breach {
+    Breach {
+        breach_id: id.to_owned(),
+        raised_at: noon(),
+        limit: "wan-down".into(),
+        severity: Severity::Warning,
+        interface: "eth0".into(),
+        ifindex: Some(2),
+        direction: Direction::Rx,
+        limit_bps: 80_000_000,
+        rate_bps: 90_000_000 + seconds,
+        peak_bps: 90_000_000 + seconds,
+        mean_bps: 85_000_000,
+        duration_ms: seconds * 1_000,
+        measured_ms: seconds * 1_000,
+        excess_bytes: seconds * 125,
+        reason: None,
+    }
+}
+
+pub(crate) fn updated(agent: &str, seq: u64) -> Event {
+    event(agent, seq, Body::BreachUpdated(breach("b1", seq)))
+}
+
+pub(crate) fn started() -> Body {
+    Body::AgentStarted(Lifecycle { version: "1".into(), reason: None })
+}
+
+pub(crate) fn loss(first: u64, last: u64) -> Body {
+    Body::Loss(Loss { epoch: Epoch(0x5f0c), ranges: vec![(first, last)], reason: "evicted".into() })
+}
+
+/// Sends `events` in order, each keyed by its agent.
+pub(crate) fn produce<'a>(brokers: &str, topic: &str, events: impl IntoIterator<Item = &'a Event>) {
+    let messages = events.into_iter().map(|event| (event.stamp.agent.clone(), wire::to_json(event)));
+    produce_raw(brokers, topic, messages, None);
+}
+
+/// Sends any messages.
+pub(crate) fn produce_raw(
+    brokers: &str,
+    topic: &str,
+    messages: impl IntoIterator<Item = (String, Vec<u8>)>,
+    transaction: Option<&str>,
+) {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers).set("linger.ms", "20").set("enable.idempotence", "true");
+    if let Some(id) = transaction {
+        config.set("transactional.id", id);
+    }
+    let producer: BaseProducer = config.create().expect("a producer");
+    let minute = Duration::from_secs(60);
+    if transaction.is_some() {
+        producer.init_transactions(minute).expect("transactions");
+        producer.begin_transaction().expect("a transaction");
+    }
+    for (key, payload) in messages {
+        let mut record = BaseRecord::to(topic).key(&key).payload(&payload);
+        while let Err((_, back)) = producer.send(record) {
+            producer.poll(Duration::from_millis(50));
+            record = back;
+        }
+    }
+    producer.flush(minute).expect("all is sent");
+    if transaction.is_some() {
+        producer.commit_transaction(minute).expect("it commits");
+    }
+}
+
+/// Sends a message without payload: a tombstone.
+pub(crate) fn tombstone(brokers: &str, topic: &str) {
+    let mut child = Command::new("kcat")
+        .args(["-P", "-b", brokers, "-t", topic, "-Z", "-K", ":"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("kcat runs");
+    child.stdin.take().expect("piped").write_all(b"key:\n").expect("kcat reads");
+    assert!(child.wait().expect("kcat ends").success());
+}
