@@ -111,9 +111,13 @@ fn consumer() {
     let csv = tempfile::tempdir().expect("a temporary directory");
     let csv = csv.path().join("events.csv");
     let (mut consumed, mut copied, mut peaks) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
+    for round in 0..ROUNDS {
         let database = postgres.database("figures");
-        let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
+        // A group of its own each time: a database that knows no offset takes the group's.
+        let mut consumer = Consumer::with(&format!(
+            "[kafka]\nbrokers = '{}'\ntopic = '{topic}'\ngroup = '{topic}-{round}'\n[store]\nurl = '{}'\n",
+            kafka.address, database.url
+        ));
         let started = Instant::now();
         let mut running = consumer.start(&["--until-end", "--quiet"]);
         peaks.push(peak_kb(running.id()));
