@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Arc;
 
 use postgres::{Client, NoTls};
 use tempfile::TempDir;
@@ -105,7 +106,7 @@ impl Database {
 
 /// A consumer's directory: its configuration, and the logs of its runs.
 pub(crate) struct Consumer {
-    directory: TempDir,
+    directory: Arc<TempDir>,
     runs: u32,
 }
 
@@ -114,6 +115,8 @@ pub(crate) struct Running {
     child: Child,
     log: PathBuf,
     out: PathBuf,
+    /// The files' home outlives its consumer.
+    _directory: Arc<TempDir>,
 }
 
 impl Consumer {
@@ -128,7 +131,7 @@ impl Consumer {
     pub(crate) fn with(config: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         fs::write(directory.path().join("consumer.toml"), config).expect("it can be written");
-        Self { directory, runs: 0 }
+        Self { directory: Arc::new(directory), runs: 0 }
     }
 
     pub(crate) fn config(&self) -> PathBuf {
@@ -148,7 +151,7 @@ impl Consumer {
             .stderr(File::create(&log).expect("a log can be written"))
             .spawn()
             .expect("the consumer starts");
-        Running { child, log, out }
+        Running { child, log, out, _directory: Arc::clone(&self.directory) }
     }
 
     /// Stores all that is there now; what it printed and what it logged.
@@ -211,5 +214,8 @@ impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("what the consumer logged:\n{}", self.log());
+        }
     }
 }

@@ -63,6 +63,41 @@ impl Kafka {
         topic
     }
 
+    /// Deletes a topic and makes it again, as an operator would by mistake.
+    pub(crate) fn remake(&self, topic: &str, partitions: u32) {
+        let class = "org.apache.kafka.tools.TopicCommand";
+        self.tool(&[class, "--bootstrap-server", &self.address, "--delete", "--topic", topic]);
+        // It takes a moment until the name is free.
+        super::agent::until("the topic is made anew", || {
+            let topics = self.tool(&[class, "--bootstrap-server", &self.address, "--list"]);
+            (!topics.lines().any(|line| line == topic)).then_some(())
+        });
+        let partitions = partitions.to_string();
+        let make = ["--create", "--topic", topic, "--partitions", &partitions];
+        self.tool(&[&[class, "--bootstrap-server", &self.address], &make[..]].concat());
+    }
+
+    /// Drops what stands before `offset`, as retention does.
+    pub(crate) fn delete_records(&self, topic: &str, partition: i32, offset: i64) {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let file = directory.path().join("offsets.json");
+        let text = format!(
+            "{{\"partitions\":[{{\"topic\":\"{topic}\",\"partition\":{partition},\"offset\":{offset}}}],\"version\":1}}"
+        );
+        std::fs::write(&file, text).expect("it can be written");
+        let file = file.display().to_string();
+        let class = "org.apache.kafka.tools.DeleteRecordsCommand";
+        self.tool(&[class, "--bootstrap-server", &self.address, "--offset-json-file", &file]);
+    }
+
+    /// One of Kafka's own tools; what it prints.
+    fn tool(&self, arguments: &[&str]) -> String {
+        let output = script("kafka").arg("tool").args(arguments).output().expect("tests/support/kafka runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{text} {}", String::from_utf8_lossy(&output.stderr));
+        text
+    }
+
     /// All that a topic holds now, read by kcat: one line a message, as `format` says (kcat(1)).
     pub(crate) fn read(&self, topic: &str, format: &str) -> Vec<String> {
         let arguments = ["-C", "-q", "-e", "-o", "beginning", "-b", &self.address, "-t", topic, "-f", format];

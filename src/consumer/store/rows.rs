@@ -123,12 +123,21 @@ pub(super) fn ranges<'a>(rows: &[Row<'a>]) -> BTreeMap<Count<'a>, Vec<Range>> {
     ranges
 }
 
-/// Rows, in order, whose identity the row before has too, under another `observed_at`.
-pub(super) fn twins<'a>(rows: &'a [Row<'_>]) -> impl Iterator<Item = &'a Event> {
-    rows.windows(2).map(|pair| (pair[0].event, pair[1].event)).filter_map(|(a, b)| {
-        let same = a.stamp.agent == b.stamp.agent && a.id == b.id;
-        (same && a.stamp.observed_at != b.stamp.observed_at).then_some(b)
-    })
+/// Rows, in order, whose identity the row before has too, under another `observed_at`. Only of numbers that are new: of the
+/// others the database tells more.
+pub(super) fn twins<'a>(rows: &[Row<'a>], known: &BTreeMap<Count<'_>, Vec<Range>>) -> Vec<&'a Event> {
+    rows.windows(2)
+        .map(|pair| (pair[0].event, pair[1].event))
+        .filter(|(a, b)| a.id == b.id && a.stamp.agent == b.stamp.agent && a.stamp.observed_at != b.stamp.observed_at)
+        .map(|(_, b)| b)
+        .filter(|event| !was_seen(event, known))
+        .collect()
+}
+
+/// Whether the event's number was seen before.
+pub(super) fn was_seen(event: &Event, known: &BTreeMap<Count<'_>, Vec<Range>>) -> bool {
+    let known = known.get(&(event.stamp.agent.as_str(), event.id.epoch));
+    known.is_some_and(|known| sequences::contain(known, event.id.seq.cast_signed()))
 }
 
 /// What the rows declare as lost.
@@ -149,13 +158,7 @@ pub(super) fn losses<'a>(rows: &[Row<'a>]) -> Vec<Lost<'a>> {
 
 /// Rows whose number was seen before: if one of them is new, its identity has two `observed_at`.
 pub(super) fn suspects<'a>(rows: &[Row<'a>], known: &BTreeMap<Count<'_>, Vec<Range>>) -> Vec<&'a Event> {
-    rows.iter()
-        .map(|row| row.event)
-        .filter(|event| {
-            let count = (event.stamp.agent.as_str(), event.id.epoch);
-            known.get(&count).is_some_and(|known| sequences::contain(known, event.id.seq.cast_signed()))
-        })
-        .collect()
+    rows.iter().map(|row| row.event).filter(|event| was_seen(event, known)).collect()
 }
 
 /// The ranges that stand after the batch, with those doubled now counted; and which of the known ones are no more, by

@@ -142,7 +142,7 @@ fn write<'a>(
     }
     let seen = rows::ranges(rows);
     let known = known_ranges(transaction, sql, &seen)?;
-    let mut doubled: Vec<&Event> = rows::twins(rows).collect();
+    let mut doubled: Vec<&Event> = rows::twins(rows, &known);
     if seen.iter().any(|(count, seen)| known.get(count).is_some_and(|known| sequences::meet(known, seen))) {
         // Some numbers were seen before. Rows of them that are new all the same have another observed_at.
         let new = transaction.query(&sql.insert_returning, &[&topic])?;

@@ -10,7 +10,7 @@ use rusqlite::{
 use super::text;
 use crate::consumer::batch::Batch;
 use crate::consumer::store::rows::{self, Count, Letter, Row};
-use crate::consumer::store::sequences::{self, Range};
+use crate::consumer::store::sequences::Range;
 use crate::consumer::store::{Applied, Fault};
 use crate::event::{Body, Epoch, Event};
 
@@ -120,9 +120,9 @@ fn write<'a>(
     applied.inserted = new.iter().filter(|new| **new).count() as u64;
     let seen = rows::ranges(rows);
     let known = known_ranges(transaction, &seen)?;
-    let mut doubled: Vec<&Event> = rows::twins(rows).collect();
+    let mut doubled: Vec<&Event> = rows::twins(rows, &known);
     for (row, is_new) in rows.iter().zip(&new) {
-        if *is_new && was_seen(row.event, &known) && has_other_time(transaction, row.event)? {
+        if *is_new && rows::was_seen(row.event, &known) && has_other_time(transaction, row.event)? {
             doubled.push(row.event);
         }
     }
@@ -220,11 +220,6 @@ fn known_ranges<'a>(
         }
     }
     Ok(known)
-}
-
-fn was_seen(event: &Event, known: &BTreeMap<Count<'_>, Vec<Range>>) -> bool {
-    let known = known.get(&(event.stamp.agent.as_str(), event.id.epoch));
-    known.is_some_and(|known| sequences::contain(known, event.id.seq.cast_signed()))
 }
 
 fn has_other_time(transaction: &Transaction<'_>, event: &Event) -> Result<bool, Error> {

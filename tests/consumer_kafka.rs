@@ -1,0 +1,310 @@
+//! The consumer as a program, between a real Kafka and a real PostgreSQL (and SQLite): what is in the topic is in the table, each
+//! once, whatever happens in between.
+
+use std::path::Path;
+
+use highwater::event::Event;
+use highwater::wire;
+
+use crate::support::agent::until;
+use crate::support::consumer::{Consumer, Database, Postgres, command};
+use crate::support::events::{produce, produce_raw, tombstone, updated};
+use crate::support::services::Kafka;
+
+/// Both servers, or a note that the test was skipped.
+fn servers(test: &str) -> Option<(Kafka, Postgres)> {
+    let test = format!("consumer_kafka::{test}");
+    Some((Kafka::or_skip(&test)?, Postgres::or_skip(&test)?))
+}
+
+/// `count` events of each of `agents`, numbered from `first`.
+fn events(agents: u64, first: u64, count: u64) -> Vec<Event> {
+    (first..first + count).flat_map(|seq| (0..agents).map(move |agent| updated(&format!("gw-{agent}"), seq))).collect()
+}
+
+const TOLD: &str = "SELECT count(*) AS n, count(DISTINCT (agent, epoch, seq)) AS d FROM events";
+
+fn told(count: usize) -> String {
+    format!("({count},{count})")
+}
+
+/// What the agents are missing, whatever its age.
+fn is_whole(database: &Database) {
+    let holes = "SELECT agent, count(*) FROM agent_sequences GROUP BY agent HAVING count(*) > 1 OR min(first) > 1";
+    assert_eq!(database.ask(holes), "");
+}
+
+#[test]
+fn until_the_end_and_no_further() {
+    let Some((kafka, postgres)) = servers("until_the_end_and_no_further") else { return };
+    let (topic, database) = (kafka.topic("end", 3), postgres.database("end"));
+    produce(&kafka.address, &topic, &events(5, 1, 200));
+    let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
+    let (printed, log) = consumer.until_end();
+    assert_eq!(database.ask(TOLD), told(1_000), "{log}");
+    assert_eq!(printed.lines().count(), 1_000);
+    let line = printed.lines().next().unwrap();
+    assert!(line.starts_with(&format!("{topic} ")) && line.contains("\"kind\":\"breach_updated\""), "{line}");
+    // Again: there is nothing more to do, and nothing is printed.
+    assert_eq!(consumer.until_end().0, "");
+    // An empty topic is at its end.
+    let empty = kafka.topic("empty", 2);
+    Consumer::new(&kafka.address, &empty, &database.url).until_end();
+}
+
+#[test]
+fn sqlite_is_enough() {
+    let Some(kafka) = Kafka::or_skip("consumer_kafka::sqlite_is_enough") else { return };
+    let topic = kafka.topic("sqlite", 2);
+    produce(&kafka.address, &topic, &events(4, 1, 500));
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("h.db");
+    let mut consumer = Consumer::new(&kafka.address, &topic, &format!("sqlite:{}", file.display()));
+    consumer.until_end();
+    produce(&kafka.address, &topic, &events(4, 501, 5));
+    consumer.until_end();
+    let connection = rusqlite::Connection::open(file).unwrap();
+    let count: i64 = connection.query_row("SELECT count(*) FROM events", [], |row| row.get(0)).unwrap();
+    assert_eq!(count, 2_020);
+}
+
+#[test]
+fn killed_in_the_middle_ten_times_each_event_is_a_row_once() {
+    let Some((kafka, postgres)) = servers("killed_in_the_middle_ten_times_each_event_is_a_row_once") else { return };
+    let (topic, database) = (kafka.topic("kill", 2), postgres.database("kill"));
+    let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
+    let mut all = 0;
+    for round in 0..10 {
+        let running = consumer.start(&[]);
+        produce(&kafka.address, &topic, &events(4, 1 + round * 1_500, 1_500));
+        all += 6_000;
+        // Some kills come before the group is joined, some within a batch.
+        std::thread::sleep(std::time::Duration::from_millis(fastrand::u64(0..1_500)));
+        running.kill();
+    }
+    consumer.until_end();
+    assert_eq!(database.ask(TOLD), told(all));
+    is_whole(&database);
+}
+
+#[test]
+fn a_database_that_crashes_in_the_middle_loses_and_doubles_nothing() {
+    let test = "a_database_that_crashes_in_the_middle_loses_and_doubles_nothing";
+    let Some((kafka, _)) = servers(test) else { return };
+    let Some((postgres, _directory)) = Postgres::own(&format!("consumer_kafka::{test}")) else { return };
+    let (topic, database) = (kafka.topic("crash", 2), postgres.database("crash"));
+    let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
+    let running = consumer.start(&[]);
+    let mut all = 0;
+    for round in 0..3 {
+        produce(&kafka.address, &topic, &events(4, 1 + round * 5_000, 5_000));
+        all += 20_000;
+        std::thread::sleep(std::time::Duration::from_millis(fastrand::u64(100..500)));
+        postgres.kill();
+        // It comes to a consumer that holds a batch, and to one that has nothing to do.
+        std::thread::sleep(std::time::Duration::from_millis(1_500));
+        postgres.start();
+        database.until(TOLD, &told(all));
+    }
+    is_whole(&database);
+    let log = running.log();
+    assert!(log.contains("nothing is skipped") && log.contains("storing again"), "{log}");
+    assert_eq!(database.ask("SELECT count(*) FROM dead_letters"), "(0)");
+}
+
+#[test]
+fn a_database_that_is_not_there_is_named_and_waited_for() {
+    let Some((kafka, postgres)) = servers("a_database_that_is_not_there_is_named_and_waited_for") else { return };
+    let (topic, database) = (kafka.topic("wait", 1), postgres.database("wait"));
+    produce(&kafka.address, &topic, &events(1, 1, 3));
+    let url = format!("{}_not", database.url);
+    let mut running = Consumer::new(&kafka.address, &topic, &url).start(&[]);
+    running.until("does not exist");
+    // It ends in order all the same.
+    running.signal("TERM");
+    assert!(running.wait().success(), "{}", running.log());
+}
+
+#[test]
+fn poison_is_put_aside_and_its_neighbours_are_stored() {
+    let Some((kafka, postgres)) = servers("poison_is_put_aside_and_its_neighbours_are_stored") else { return };
+    let (topic, database) = (kafka.topic("poison", 1), postgres.database("poison"));
+    let running = Consumer::new(&kafka.address, &topic, &database.url).start(&[]);
+    let one = |payload: &[u8]| produce_raw(&kafka.address, &topic, [("k".to_owned(), payload.to_vec())], None);
+    let text = |from: &str, to: &str, seq| {
+        String::from_utf8(wire::to_json(&updated("gw-0", seq))).unwrap().replace(from, to).into_bytes()
+    };
+    // Alone in a quiet topic, each waited for: the first is the topic's first message.
+    let alone: [Vec<u8>; 4] =
+        [b"garbage".to_vec(), text("wan-down", "a\\u0000b", 90), b"\xff\xfe".to_vec(), Vec::new()];
+    for (count, payload) in (1..).zip(&alone) {
+        one(payload);
+        database.until("SELECT count(*) FROM dead_letters", &format!("({count})"));
+    }
+    tombstone(&kafka.address, &topic);
+    database.until("SELECT count(*) FROM dead_letters", "(5)");
+    assert_eq!(database.ask("SELECT count(*) FROM dead_letters WHERE payload IS NULL"), "(1)");
+    // Mixed in, with a message of 900 kB that is an event, and one that is not.
+    let mut mixed: Vec<Vec<u8>> = Vec::new();
+    for seq in 1..=400 {
+        mixed.push(wire::to_json(&updated("gw-0", seq)));
+        match seq % 40 {
+            0 => mixed.push(text("wan-down", "a\\u0000b", 1_000 + seq)),
+            10 => mixed.push(text("\"epoch\":\"0", "\"epoch\":\"X", 1_000 + seq)),
+            20 => mixed.push(text("\"limit_bps\":80000000", "\"limit_bps\":18446744073709551615", 1_000 + seq)),
+            _ => {}
+        }
+    }
+    mixed.push(vec![b'x'; 900_000]);
+    mixed.push(text("wan-down", &"long".repeat(225_000), 401));
+    let bad = mixed.len() - 401;
+    produce_raw(&kafka.address, &topic, mixed.into_iter().map(|payload| ("gw-0".to_owned(), payload)), None);
+    database.until(TOLD, &told(401));
+    database.until("SELECT count(*) FROM dead_letters", &format!("({})", 5 + bad));
+    is_whole(&database);
+    assert!(running.log().contains("dead letter"));
+}
+
+#[test]
+fn a_second_consumer_takes_its_part_and_gives_it_back() {
+    let Some((kafka, postgres)) = servers("a_second_consumer_takes_its_part_and_gives_it_back") else { return };
+    let (topic, database) = (kafka.topic("share", 4), postgres.database("share"));
+    let (mut one, mut two) =
+        (Consumer::new(&kafka.address, &topic, &database.url), Consumer::new(&kafka.address, &topic, &database.url));
+    let first = one.start(&[]);
+    let mut all = 0;
+    let mut more = |from| {
+        produce(&kafka.address, &topic, &events(8, from, 1_000));
+        all += 8_000;
+        all
+    };
+    more(1);
+    let mut second = two.start(&[]);
+    let until_shared = || (first.log().matches("partitions [").count() >= 2).then_some(());
+    more(1_001);
+    until("both have partitions", until_shared);
+    database.until(TOLD, &told(more(2_001)));
+    second.signal("TERM");
+    assert!(second.wait().success(), "{}", second.log());
+    let third = two.start(&[]);
+    more(3_001);
+    third.kill();
+    let all = more(4_001);
+    database.until(TOLD, &told(all));
+    is_whole(&database);
+    assert_eq!(database.ask("SELECT sum(next) FROM kafka_offsets"), format!("({all})"));
+}
+
+#[test]
+fn a_topic_made_anew_is_read_from_its_start() {
+    let Some((kafka, postgres)) = servers("a_topic_made_anew_is_read_from_its_start") else { return };
+    // Shorter than before, and longer.
+    for (name, second) in [("shorter", 50), ("longer", 400)] {
+        let (topic, database) = (kafka.topic(name, 1), postgres.database(name));
+        let running = Consumer::new(&kafka.address, &topic, &database.url).start(&[]);
+        produce(&kafka.address, &topic, &events(1, 1, 200));
+        database.until(TOLD, &told(200));
+        kafka.remake(&topic, 1);
+        produce(&kafka.address, &topic, &events(1, 201, second));
+        database.until(TOLD, &told(200 + second as usize));
+        assert_eq!(database.ask("SELECT generation, next FROM kafka_offsets"), format!("(1,{second})"));
+        assert!(running.log().contains("made anew"), "{}", running.log());
+        is_whole(&database);
+    }
+}
+
+#[test]
+fn transaction_markers_are_no_gap_and_are_passed() {
+    let Some((kafka, postgres)) = servers("transaction_markers_are_no_gap_and_are_passed") else { return };
+    let (topic, database) = (kafka.topic("transactions", 1), postgres.database("transactions"));
+    let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
+    let running = consumer.start(&[]);
+    for round in 0..3 {
+        let messages = events(1, 1 + round * 10, 10);
+        let messages = messages.iter().map(|event| (event.stamp.agent.clone(), wire::to_json(event)));
+        produce_raw(&kafka.address, &topic, messages, Some(&topic));
+    }
+    database.until(TOLD, &told(30));
+    // Each transaction ends in a marker, the last one too.
+    database.until("SELECT next FROM kafka_offsets", "(33)");
+    assert_eq!(database.ask("SELECT count(*) FROM kafka_gaps"), "(0)");
+    running.kill();
+    consumer.until_end();
+}
+
+#[test]
+fn what_kafka_dropped_is_written_down() {
+    let Some((kafka, postgres)) = servers("what_kafka_dropped_is_written_down") else { return };
+    let (topic, database) = (kafka.topic("dropped", 1), postgres.database("dropped"));
+    let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
+    produce(&kafka.address, &topic, &events(1, 1, 10));
+    consumer.until_end();
+    produce(&kafka.address, &topic, &events(1, 11, 30));
+    kafka.delete_records(&topic, 0, 25);
+    let (_, log) = consumer.until_end();
+    assert_eq!(database.ask("SELECT first, last FROM kafka_gaps"), "(10,24)", "{log}");
+    assert_eq!(database.ask(TOLD), told(25));
+    assert!(log.contains("Kafka dropped offsets 10 to 24"), "{log}");
+}
+
+#[test]
+fn the_database_knows_better_than_kafka_where_to_go_on() {
+    let Some((kafka, postgres)) = servers("the_database_knows_better_than_kafka_where_to_go_on") else { return };
+    let (topic, database) = (kafka.topic("truth", 1), postgres.database("truth"));
+    produce(&kafka.address, &topic, &events(1, 1, 10));
+    Consumer::new(&kafka.address, &topic, &database.url).until_end();
+    // A database restored from before the last four.
+    let mut client = database.client();
+    client.batch_execute("DELETE FROM events WHERE seq > 6; UPDATE kafka_offsets SET next = 6").unwrap();
+    Consumer::new(&kafka.address, &topic, &database.url).until_end();
+    assert_eq!(database.ask(TOLD), told(10));
+}
+
+#[test]
+fn it_ends_in_order_when_asked() {
+    let Some((kafka, postgres)) = servers("it_ends_in_order_when_asked") else { return };
+    let (topic, database) = (kafka.topic("term", 1), postgres.database("term"));
+    let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
+    for (round, signal) in (0..).zip(["TERM", "INT"]) {
+        let mut running = consumer.start(&[]);
+        produce(&kafka.address, &topic, &events(1, 1 + round * 10, 10));
+        database.until(TOLD, &told(10 * (round as usize + 1)));
+        running.signal(signal);
+        assert!(running.wait().success(), "{}", running.log());
+        assert!(running.log().contains("ending as asked"));
+    }
+    // Without a broker too.
+    let mut running = Consumer::new("127.0.0.1:1", &topic, &database.url).start(&[]);
+    running.until("Kafka: ");
+    running.signal("TERM");
+    assert!(running.wait().success());
+}
+
+#[test]
+fn bad_configuration_ends_with_78_and_says_where() {
+    let run = |arguments: &[&str]| {
+        let output = command().args(arguments).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let consumer = Consumer::with("[kafka]\nbrokres = 'a:1'\n");
+    let config = consumer.config().display().to_string();
+    for verb in ["run", "check"] {
+        let (code, error) = run(&[verb, "--config", &config]);
+        assert_eq!(code, Some(78), "{error}");
+        assert!(error.contains(&format!("{config}:2: unknown key `brokres`; did you mean `brokers`?")), "{error}");
+    }
+    if !Path::new("/etc/highwater/consumer.toml").exists() {
+        let (code, error) = run(&["run"]);
+        assert_eq!(code, Some(78), "{error}");
+        assert!(error.contains("/etc/highwater/consumer.toml") && error.contains("--config"), "{error}");
+        assert_eq!(run(&["check"]).0, Some(0));
+    }
+    assert_eq!(run(&["stroll"]).0, Some(2));
+    // A topic that is not there has no end.
+    if let Some(kafka) = Kafka::or_skip("consumer_kafka::bad_configuration_ends_with_78_and_says_where") {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", directory.path().join("h.db").display());
+        let mut running = Consumer::new(&kafka.address, "no-such-topic", &url).start(&["--until-end"]);
+        assert_eq!(running.wait().code(), Some(69), "{}", running.log());
+    }
+}
