@@ -132,7 +132,7 @@ impl Store for Postgres {
     fn apply(&mut self, batch: &Batch, _now: DateTime<Utc>) -> Result<Applied, Fault> {
         self.with(|session, days| {
             let mut floors: BTreeMap<i32, i64> = batch.slices.iter().map(|(p, slice)| (*p, slice.from)).collect();
-            let mut care = Care::Swift;
+            let mut care = Care::Straight;
             for _ in 0..TRIES_MAX {
                 let (mut rows, letters) = rows::split(batch, &floors);
                 days.make(&mut session.client, &rows)?;
@@ -143,6 +143,7 @@ impl Store for Postgres {
                     Err(Stop::Fault(fault)) => return Err(fault),
                     Err(Stop::Sql(error)) => match class(&error) {
                         Class::NoDay => days.forget(),
+                        Class::Refused if care == Care::Straight => care = Care::Swift,
                         Class::Refused if care == Care::Swift => care = Care::Picky,
                         _ => return Err(error.into()),
                     },

@@ -6,7 +6,7 @@ CREATE TABLE events (
     seq          bigint NOT NULL,
     observed_at  timestamptz NOT NULL,
     kind         text NOT NULL,
-    stored_at    timestamptz NOT NULL,
+    stored_at    timestamptz NOT NULL DEFAULT now(),
     topic        text NOT NULL,
     partition    integer NOT NULL,
     "offset"     bigint NOT NULL,

@@ -37,7 +37,9 @@ impl From<Error> for Stop {
 /// Whether rows that the database refuses are to be found one by one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Care {
-    /// All rows in one go; a refusal ends the try.
+    /// Rows that are all new go straight into `events`, others as with `Swift`; a refusal ends the try.
+    Straight,
+    /// All rows by way of `incoming`, in one go; a refusal ends the try.
     Swift,
     /// Refused rows become dead letters.
     Picky,
@@ -57,6 +59,13 @@ pub(super) fn attempt<'a>(
     let mut transaction = client.transaction()?;
     rows::mark_latest(rows);
     match care {
+        Care::Straight => {
+            guard(&mut transaction, sql, batch, floors)?;
+            if !write_straight(&mut transaction, sql, &batch.topic, rows, &mut applied)? {
+                copy_in(&mut transaction, sql, rows)?;
+                write(&mut transaction, sql, &batch.topic, rows, &mut applied)?;
+            }
+        }
         Care::Swift => {
             // The copying comes before the lock, so that nobody waits for our bytes.
             copy_in(&mut transaction, sql, rows)?;
@@ -89,15 +98,41 @@ fn copy_in(transaction: &mut Transaction<'_>, sql: &Statements, rows: &[Row<'_>]
     if rows.is_empty() {
         return Ok(());
     }
-    let mut buffer = Vec::with_capacity(rows.len() * 400);
-    copy::encode(rows, &mut buffer);
-    let mut writer = transaction.copy_in(&sql.copy)?;
-    let written = writer.write_all(&buffer);
-    match written {
-        Ok(()) => writer.finish().map(drop),
-        // Finishing tells what the server said of it.
-        Err(_) => writer.finish().map(drop),
+    send(transaction, &sql.copy, &copy::for_incoming(rows))
+}
+
+/// The server's word on it comes at the end, also where it did not take all.
+fn send(transaction: &mut Transaction<'_>, copy: &str, bytes: &[u8]) -> Result<(), Error> {
+    let mut writer = transaction.copy_in(copy)?;
+    let _ = writer.write_all(bytes);
+    writer.finish().map(drop)
+}
+
+/// Rows of which none was seen before, straight into `events`: one index less to fill, and nothing is written twice. Whether they
+/// are such. The lock of guard 1 is held meanwhile: a session that is stopped in the middle of it is ended by its successor.
+fn write_straight(
+    transaction: &mut Transaction<'_>,
+    sql: &Statements,
+    topic: &str,
+    rows: &[Row<'_>],
+    applied: &mut Applied,
+) -> Result<bool, Error> {
+    let seen = rows::ranges(rows);
+    let known = known_ranges(transaction, sql, &seen)?;
+    let again = seen.iter().any(|(count, seen)| known.get(count).is_some_and(|known| sequences::meet(known, seen)));
+    let same = |a: &Row<'_>, b: &Row<'_>| a.event.id == b.event.id && a.event.stamp.agent == b.event.stamp.agent;
+    if rows.is_empty() || again || rows.windows(2).any(|pair| same(&pair[0], &pair[1])) {
+        return Ok(false);
     }
+    send(transaction, &sql.copy_straight, &copy::for_events(rows, topic))?;
+    applied.inserted += rows.len() as u64;
+    put_ranges(transaction, sql, rows::renewed(&known, seen, &[]))?;
+    if rows.iter().any(|row| row.latest) {
+        send(transaction, &sql.copy, &copy::for_incoming(rows.iter().filter(|row| row.latest)))?;
+        transaction.execute(&sql.breaches, &[])?;
+    }
+    put_losses(transaction, sql, rows)?;
+    Ok(true)
 }
 
 /// Guard 1: where the database stands, under a lock.

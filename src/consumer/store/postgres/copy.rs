@@ -45,20 +45,40 @@ pub(super) const COLUMNS: [&str; 31] = [
 ];
 
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+/// What a row of a breach takes, with room to spare.
+const ROW_BYTES: usize = 400;
 const END: [u8; 2] = (-1_i16).to_be_bytes();
 const NULL: [u8; 4] = (-1_i32).to_be_bytes();
 
 /// 2000-01-01, PostgreSQL's zero, in microseconds since 1970.
 const ZERO_US: i64 = 946_684_800_000_000;
 
-/// Writes `rows` as COPY wants them.
-pub(super) fn encode(rows: &[Row<'_>], buffer: &mut Vec<u8>) {
-    buffer.clear();
+/// Writes `rows` as `COPY incoming` wants them: [`COLUMNS`].
+pub(super) fn for_incoming<'a>(rows: impl IntoIterator<Item = &'a Row<'a>>) -> Vec<u8> {
+    encode(rows, COLUMNS.len(), |fields, row| fields.truth(row.latest))
+}
+
+/// Writes `rows` as `COPY events` wants them: the columns of `events` among [`COLUMNS`], and the topic.
+pub(super) fn for_events<'a>(rows: impl IntoIterator<Item = &'a Row<'a>>, topic: &str) -> Vec<u8> {
+    encode(rows, COLUMNS.len(), |fields, _| fields.text(topic))
+}
+
+fn encode<'a>(
+    rows: impl IntoIterator<Item = &'a Row<'a>>,
+    columns: usize,
+    last: impl Fn(&mut Fields<'_>, &Row<'_>),
+) -> Vec<u8> {
+    let rows = rows.into_iter();
+    let mut buffer = Vec::with_capacity(HEADER.len() + rows.size_hint().0 * ROW_BYTES);
     buffer.extend_from_slice(HEADER);
     for row in rows {
-        Fields(buffer).row(row);
+        buffer.extend_from_slice(&(columns as i16).to_be_bytes());
+        let mut fields = Fields(&mut buffer);
+        fields.row(row);
+        last(&mut fields, row);
     }
     buffer.extend_from_slice(&END);
+    buffer
 }
 
 struct Fields<'a>(&'a mut Vec<u8>);
@@ -66,7 +86,6 @@ struct Fields<'a>(&'a mut Vec<u8>);
 impl Fields<'_> {
     fn row(&mut self, row: &Row<'_>) {
         let Event { id, stamp, body } = row.event;
-        self.0.extend_from_slice(&(COLUMNS.len() as i16).to_be_bytes());
         self.text(&stamp.agent);
         self.sized(|buffer| write!(buffer, "{}", id.epoch).expect("a buffer takes all"));
         self.number(id.seq);
@@ -87,7 +106,6 @@ impl Fields<'_> {
             Body::Unknown(_) => self.nulls(19),
         }
         self.maybe(row.record.raw(), Self::text);
-        self.truth(row.latest);
     }
 
     fn breach(&mut self, breach: &Breach) {

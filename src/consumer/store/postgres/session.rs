@@ -19,6 +19,8 @@ pub(super) struct Session {
 /// What a batch needs, prepared once.
 pub(super) struct Statements {
     pub(super) copy: String,
+    /// Rows that are known to be new, without the detour.
+    pub(super) copy_straight: String,
     pub(super) lock: Statement,
     pub(super) insert: Statement,
     pub(super) insert_returning: Statement,
@@ -84,6 +86,7 @@ impl Statements {
         );
         Ok(Self {
             copy: format!("COPY incoming ({}) FROM STDIN (FORMAT binary)", COLUMNS.join(", ")),
+            copy_straight: format!("COPY events ({columns}, topic) FROM STDIN (FORMAT binary)"),
             lock: client.prepare(
                 "SELECT partition, next, generation FROM kafka_offsets
                  WHERE topic = $1 AND partition = ANY($2) ORDER BY partition FOR UPDATE",
