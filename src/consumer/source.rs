@@ -13,6 +13,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
+use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
@@ -75,6 +76,7 @@ pub(super) struct Source {
 }
 
 /// What a poll brings.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, and nearly all are the large one")]
 pub(super) enum Polled {
     /// Nothing waits.
     Nothing,
@@ -120,7 +122,7 @@ impl ConsumerContext for Context {
     /// whoever has the partition then, from where the database stands.
     fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
         let assigned = if matches!(code, RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
-            partitions.elements().iter().map(|element| element.partition()).collect()
+            partitions.elements().iter().map(TopicPartitionListElem::partition).collect()
         } else {
             Vec::new()
         };

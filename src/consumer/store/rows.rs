@@ -40,6 +40,9 @@ pub(super) struct Lost<'a> {
 /// Whose count.
 pub(super) type Count<'a> = (&'a str, Epoch);
 
+/// The ranges that stand after a batch, and the first numbers of those that went into others.
+pub(super) type Renewed<'a> = (Vec<(Count<'a>, Range)>, Vec<(Count<'a>, i64)>);
+
 /// Longest text of an error that is kept, in characters.
 const ERROR_CHARS_MAX: usize = 1_000;
 
@@ -167,7 +170,7 @@ pub(super) fn renewed<'a>(
     known: &BTreeMap<Count<'_>, Vec<Range>>,
     mut seen: BTreeMap<Count<'a>, Vec<Range>>,
     doubled: &[(&'a str, Epoch, i64)],
-) -> (Vec<(Count<'a>, Range)>, Vec<(Count<'a>, i64)>) {
+) -> Renewed<'a> {
     for (agent, epoch, seq) in doubled {
         let ranges = seen.get_mut(&(*agent, *epoch)).into_iter().flatten();
         if let Some(range) = ranges.into_iter().find(|range| (range.first..=range.last).contains(seq)) {

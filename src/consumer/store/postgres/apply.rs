@@ -10,7 +10,7 @@ use super::copy;
 use super::fault::{self, Class};
 use super::session::{Session, Statements};
 use crate::consumer::batch::{Batch, Record};
-use crate::consumer::store::rows::{self, Count, Letter, Row};
+use crate::consumer::store::rows::{self, Count, Letter, Renewed, Row};
 use crate::consumer::store::sequences::{self, Range};
 use crate::consumer::store::{Applied, Fault};
 use crate::event::{Body, Epoch, Event, EventId, Stamp};
@@ -92,12 +92,14 @@ fn copy_in(transaction: &mut Transaction<'_>, sql: &Statements, rows: &[Row<'_>]
     let mut buffer = Vec::with_capacity(rows.len() * 400);
     copy::encode(rows, &mut buffer);
     let mut writer = transaction.copy_in(&sql.copy)?;
-    let written = writer.write_all(&buffer);
-    match written {
-        Ok(()) => writer.finish().map(drop),
-        // Finishing tells what the server said of it.
-        Err(_) => writer.finish().map(drop),
+    // What the server said is within; the writer, dropped unfinished, ends the COPY.
+    if let Err(error) = writer.write_all(&buffer)
+        && let Some(inner) = error.into_inner()
+        && let Ok(sql) = inner.downcast::<Error>()
+    {
+        return Err(*sql);
     }
+    writer.finish().map(drop)
 }
 
 /// Guard 1: where the database stands, under a lock.
@@ -213,8 +215,6 @@ fn with_other_times<'a>(
         |event: &Event| found.contains(&(&event.stamp.agent, &event.id.epoch.to_string(), event.id.seq.cast_signed()));
     Ok(suspects.iter().copied().filter(|event| is_found(event)).collect())
 }
-
-type Renewed<'a> = (Vec<(Count<'a>, Range)>, Vec<(Count<'a>, i64)>);
 
 fn put_ranges(transaction: &mut Transaction<'_>, sql: &Statements, (standing, gone): Renewed<'_>) -> Result<(), Error> {
     if !gone.is_empty() {
