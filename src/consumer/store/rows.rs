@@ -137,6 +137,11 @@ pub(super) fn twins<'a>(rows: &[Row<'a>], known: &BTreeMap<Count<'_>, Vec<Range>
         .collect()
 }
 
+/// Whether no two of the rows, which are in order, have one key.
+pub(super) fn are_distinct(rows: &[Row<'_>]) -> bool {
+    rows.windows(2).all(|pair| key(pair[0].event) != key(pair[1].event))
+}
+
 /// Whether the event's number was seen before.
 pub(super) fn was_seen(event: &Event, known: &BTreeMap<Count<'_>, Vec<Range>>) -> bool {
     let known = known.get(&(event.stamp.agent.as_str(), event.id.epoch));

@@ -61,7 +61,7 @@ pub(super) fn attempt<'a>(
             // The copying comes before the lock, so that nobody waits for our bytes.
             copy_in(&mut transaction, sql, rows)?;
             guard(&mut transaction, sql, batch, floors)?;
-            write(&mut transaction, sql, &batch.topic, rows, &mut applied)?;
+            write(&mut transaction, sql, &batch.topic, rows, care, &mut applied)?;
         }
         Care::Picky => {
             guard(&mut transaction, sql, batch, floors)?;
@@ -137,6 +137,7 @@ fn write<'a>(
     sql: &Statements,
     topic: &str,
     rows: &[Row<'a>],
+    care: Care,
     applied: &mut Applied,
 ) -> Result<(), Error> {
     if rows.is_empty() {
@@ -157,6 +158,9 @@ fn write<'a>(
             new.contains(&(&stamp.agent, &id.epoch.to_string(), id.seq.cast_signed(), stamp.observed_at))
         });
         doubled.extend(with_other_times(transaction, sql, &suspects)?);
+    } else if care == Care::Swift && rows::are_distinct(rows) {
+        // None was seen before. Should the primary key say otherwise, the batch is tried again with more care.
+        applied.inserted += transaction.execute(&sql.insert_new, &[&topic])?;
     } else {
         applied.inserted += transaction.execute(&sql.insert, &[&topic])?;
     }
@@ -271,7 +275,8 @@ fn pick<'a>(
     let mut part = Applied::default();
     let mut savepoint = transaction.savepoint("part")?;
     rows::mark_latest(rows);
-    let result = copy_in(&mut savepoint, sql, rows).and_then(|()| write(&mut savepoint, sql, topic, rows, &mut part));
+    let result = copy_in(&mut savepoint, sql, rows)
+        .and_then(|()| write(&mut savepoint, sql, topic, rows, Care::Picky, &mut part));
     let error = match result {
         Ok(()) => {
             savepoint.batch_execute("DELETE FROM incoming")?;
@@ -311,7 +316,7 @@ fn probe(transaction: &mut Transaction<'_>, sql: &Statements, topic: &str, rows:
     let row = Row { event: &event, record: &record, partition: 0, latest: false };
     let mut savepoint = transaction.savepoint("probe")?;
     let result = copy_in(&mut savepoint, sql, &[row])
-        .and_then(|()| write(&mut savepoint, sql, topic, &[row], &mut Applied::default()));
+        .and_then(|()| write(&mut savepoint, sql, topic, &[row], Care::Picky, &mut Applied::default()));
     match result {
         Ok(()) => Ok(savepoint.rollback()?),
         Err(error) if fault::class(&error) == Class::Refused => Err(Stop::Fault(Fault::Misconfigured(format!(
