@@ -33,7 +33,7 @@ fn main() {
 }
 
 /// In a process that [`table`] started, measures and ends; elsewhere does nothing. To be called first in `main`.
-pub fn answer() {
+pub(crate) fn answer() {
     if std::env::var_os(INSIDE).is_some() {
         for (what, us) in measure() {
             println!("{what}\t{us}");
@@ -46,7 +46,7 @@ pub fn answer() {
 ///
 /// # Errors
 /// Says why nothing could be measured.
-pub fn table() -> Result<String, String> {
+pub(crate) fn table() -> Result<String, String> {
     let columns = SIZES.iter().map(|links| in_namespace(*links)).collect::<Result<Vec<_>, _>>()?;
     let mut table =
         format!("| µs a reading, median of {ROUNDS} | {} links | {} links |\n|---|---|---|\n", SIZES[0], SIZES[1]);

@@ -1,2 +1,266 @@
-//! x
-fn main() {}
+//! The figures of the README, from one run: `benches/run` starts the servers and calls this.
+//!
+//! Each line is a median of at least five; machine and date stand above the tables. What can't be measured says why.
+
+mod counters;
+#[path = "../tests/support/mod.rs"]
+#[allow(dead_code, reason = "the tests use the rest")]
+mod support;
+
+use std::fs;
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use highwater::event::{Body, Breach, Direction, Epoch, Event, EventId, Severity, Stamp};
+use highwater::wire;
+use rdkafka::config::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+
+use support::agent::Agent;
+use support::consumer::{Consumer, Database, Postgres};
+use support::services::Kafka;
+
+const ROUNDS: usize = 5;
+const EVENTS: u64 = 1_000_000;
+const AGENTS: u64 = 100;
+
+fn main() {
+    counters::answer();
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let sections: [(&str, fn()); 4] =
+        [("readings", readings), ("idle", idle), ("ticks", ticks), ("consumer", consumer)];
+    print_machine();
+    for (name, section) in sections {
+        if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
+            section();
+        }
+    }
+}
+
+fn print_machine() {
+    let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(": unknown");
+    let cores = cpus.lines().filter(|line| line.starts_with("processor")).count();
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let date = Utc::now().format("%Y-%m-%d");
+    println!("{date}, {cores} cores of{}, Linux {}\n", model.trim_start_matches(['\t', ':']), kernel.trim());
+}
+
+fn readings() {
+    match counters::table() {
+        Ok(table) => println!("{table}"),
+        Err(why) => println!("readings: not measured: {why}\n"),
+    }
+}
+
+/// The agent at rest beside vnstatd, both reading each second as far as they can, at the same time.
+fn idle() {
+    let mut agent = Agent::new("[[limit]]\ninterface = '*'\nraise_at = '100 Gbit/s'\n");
+    let running = agent.start(&["--quiet"]);
+    let vnstat = Vnstat::start();
+    std::thread::sleep(Duration::from_secs(3));
+    println!("| at rest, median of {ROUNDS} times 10 s | CPU, ms a second | RSS, kB |\n|---|---|---|");
+    let mut rounds: Vec<[(f64, f64); 2]> = Vec::new();
+    for _ in 0..ROUNDS {
+        let ids = [Some(running.id()), vnstat.as_ref().map(|vnstat| vnstat.child.id())];
+        let before = ids.map(|id| id.map_or(0.0, cpu_ms));
+        std::thread::sleep(Duration::from_secs(10));
+        let after = ids.map(|id| id.map_or(0.0, cpu_ms));
+        let rss = ids.map(|id| id.map_or(0.0, |id| status_kb(id, "VmRSS")));
+        rounds.push([0, 1].map(|at| ((after[at] - before[at]) / 10.0, rss[at])));
+    }
+    for (at, name) in
+        ["highwater-agent at 1 s", "vnstatd, UpdateInterval 2, PollInterval 2 (its least)"].iter().enumerate()
+    {
+        if at == 1 && vnstat.is_none() {
+            println!("| {name} | not installed | |");
+            continue;
+        }
+        let cpu = median(rounds.iter().map(|round| round[at].0));
+        println!("| {name} | {cpu:.3} | {:.0} |", median(rounds.iter().map(|round| round[at].1)));
+    }
+    println!();
+}
+
+/// How late a tick comes while a broker swallows everything.
+fn ticks() {
+    let mut latest = Vec::new();
+    for _ in 0..ROUNDS {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let mut agent = Agent::new(&format!(
+            "source = 'synthetic'\n[[limit]]\ninterface = 'syn*'\nraise_at = '2 Mbit/s'\nupdate_every = '1s'\n\
+             [flush]\ninterval = '1s'\n[kafka]\nbrokers = '{}'\n",
+            listener.local_addr().expect("it has one")
+        ));
+        let log = agent.run(&["--for", "12s"]);
+        let end = log.split("the latest by ").nth(1).and_then(|rest| rest.split(' ').next());
+        latest.extend(end.and_then(|ms| ms.parse::<f64>().ok()));
+    }
+    let worst = latest.iter().copied().fold(0.0, f64::max);
+    println!("| the latest tick of 12, broker swallowing, flush each second | ms |\n|---|---|");
+    println!("| median of {ROUNDS} runs | {:.1} |\n| worst | {worst:.1} |\n", median(latest.into_iter()));
+}
+
+/// A topic with a million events into PostgreSQL, beside `\copy` of the same rows into the same table.
+fn consumer() {
+    let (Some(kafka), Some(postgres)) = (Kafka::or_skip("figures"), Postgres::or_skip("figures")) else { return };
+    let topic = kafka.topic("figures", 1);
+    let bytes = produce(&kafka.address, &topic);
+    let csv = tempfile::tempdir().expect("a temporary directory");
+    let csv = csv.path().join("events.csv");
+    let (mut consumed, mut copied, mut peaks) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        let database = postgres.database("figures");
+        // A group of its own each time: a database that knows no offset takes the group's.
+        let mut consumer = Consumer::with(&format!(
+            "[kafka]\nbrokers = '{}'\ntopic = '{topic}'\ngroup = '{topic}-{round}'\n[store]\nurl = '{}'\n",
+            kafka.address, database.url
+        ));
+        let started = Instant::now();
+        let mut running = consumer.start(&["--until-end", "--quiet"]);
+        peaks.push(peak_kb(running.id()));
+        let status = running.wait();
+        consumed.push(started.elapsed().as_secs_f64());
+        assert!(status.success(), "{}", running.log());
+        assert_eq!(database.ask("SELECT count(*) FROM events"), format!("({EVENTS})"));
+        psql(&database, &format!("\\copy (SELECT * FROM events) TO '{}'", csv.display()));
+        psql(&database, "TRUNCATE events");
+        psql(&database, "CHECKPOINT");
+        let started = Instant::now();
+        psql(&database, &format!("\\copy events FROM '{}'", csv.display()));
+        copied.push(started.elapsed().as_secs_f64());
+        psql(&database, "TRUNCATE events");
+    }
+    let ratio = median(copied.iter().zip(&consumed).map(|(copied, consumed)| copied / consumed));
+    let pace = |seconds: Vec<f64>| EVENTS as f64 / median(seconds.into_iter());
+    println!("| {EVENTS} events of {} bytes, median of {ROUNDS} | rows/s |\n|---|---|", bytes / EVENTS);
+    println!("| `psql \\copy` into the events table | {:.0} |", pace(copied));
+    println!("| highwater-consumer, Kafka to the same table, start and end included | {:.0} |", pace(consumed));
+    println!("| of `\\copy`, pair by pair | {ratio:.2} |");
+    println!("| its greatest RSS, MB | {:.1} |\n", peaks.into_iter().fold(0.0, f64::max) / 1_000.0);
+}
+
+/// Fills a topic; how many bytes of payload that were.
+fn produce(brokers: &str, topic: &str) -> u64 {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers).set("linger.ms", "20").set("queue.buffering.max.messages", "100000");
+    let producer: BaseProducer = config.create().expect("a producer");
+    let mut bytes = 0;
+    for number in 0..EVENTS {
+        let event = event(number);
+        let payload = wire::to_json(&event);
+        bytes += payload.len() as u64;
+        let mut record = BaseRecord::to(topic).key(&event.stamp.agent).payload(&payload);
+        while let Err((_, refused)) = producer.send(record) {
+            producer.poll(Duration::from_millis(5));
+            record = refused;
+        }
+    }
+    producer.flush(Duration::from_secs(60)).expect("Kafka takes it");
+    bytes
+}
+
+/// The next event of one agent after another, a second apart.
+fn event(number: u64) -> Event {
+    let (agent, seq) = (number % AGENTS, number / AGENTS + 1);
+    let raised_at = DateTime::from_timestamp(1_795_176_000, 0).expect("a time");
+    let observed_at = raised_at + TimeDelta::seconds(seq as i64);
+    let breach = Breach {
+        breach_id: format!("{:016x}", agent << 32 | seq / 60),
+        raised_at,
+        limit: "wan-down".into(),
+        severity: Severity::Warning,
+        interface: "eth0".into(),
+        ifindex: Some(2),
+        direction: Direction::Rx,
+        limit_bps: 80_000_000,
+        rate_bps: 83_886_080 + seq,
+        peak_bps: 93_886_080,
+        mean_bps: 82_000_000,
+        duration_ms: seq % 60 * 1_000,
+        measured_ms: seq % 60 * 1_000,
+        excess_bytes: seq * 125,
+        reason: None,
+    };
+    let stamp = Stamp {
+        agent: format!("gw-{agent:03}"),
+        observed_at,
+        boot_id: "6e4f5a0e-6a0e-4ac4-b9d0-1f0b2a9f3c11".into(),
+        monotonic_ms: seq * 1_000,
+        clock_synced: Some(true),
+    };
+    Event { id: EventId { epoch: Epoch(agent + 1), seq }, stamp, body: Body::BreachUpdated(breach) }
+}
+
+fn psql(database: &Database, command: &str) {
+    let output = Command::new("psql").args(["-q", "-v", "ON_ERROR_STOP=1", "-c", command, &database.url]).output();
+    let output = output.expect("psql runs");
+    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// vnStat's daemon, with a database of its own.
+struct Vnstat {
+    child: Child,
+    _directory: tempfile::TempDir,
+}
+
+impl Vnstat {
+    fn start() -> Option<Self> {
+        let directory = tempfile::tempdir().ok()?;
+        let (config, data) = (directory.path().join("vnstat.conf"), directory.path().join("data"));
+        fs::create_dir(&data).ok()?;
+        let text = format!(
+            "DatabaseDir \"{}\"\nUpdateInterval 2\nPollInterval 2\nUseLogging 0\nAlwaysAddNewInterfaces 1\n",
+            data.display()
+        );
+        fs::write(&config, text).ok()?;
+        let mut command = Command::new("vnstatd");
+        command.args(["--nodaemon", "--config"]).arg(&config).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().ok().map(|child| Self { child, _directory: directory })
+    }
+}
+
+impl Drop for Vnstat {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Milliseconds that all threads of a process have run (`schedstat`, in proc_pid_schedstat(5)).
+fn cpu_ms(id: u32) -> f64 {
+    let threads = fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
+    threads
+        .filter_map(|thread| fs::read_to_string(thread.path().join("schedstat")).ok())
+        .filter_map(|line| line.split(' ').next()?.parse::<f64>().ok())
+        .sum::<f64>()
+        / 1e6
+}
+
+fn status_kb(id: u32, field: &str) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok()).unwrap_or(0.0)
+}
+
+/// Follows a process to its end; its greatest resident size.
+fn peak_kb(id: u32) -> f64 {
+    let mut peak = 0.0;
+    loop {
+        // A process that has ended, and is not waited for yet, has no memory.
+        let now = status_kb(id, "VmHWM");
+        if now == 0.0 && peak > 0.0 {
+            return peak;
+        }
+        peak = now.max(peak);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}

@@ -12,4 +12,6 @@ mod agent_ticks;
 mod consumer_kafka;
 mod consumer_store;
 
+mod pipeline;
+
 mod tidy;

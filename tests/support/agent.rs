@@ -74,6 +74,12 @@ impl Agent {
         let (epoch, next) = journal.query_row("SELECT epoch, next_seq FROM meta", [], row).expect("it counts");
         (format!("{epoch:016x}"), next as u64 - 1)
     }
+
+    /// How many events its journal still holds. Only while it does not run.
+    pub(crate) fn pending(&self) -> u64 {
+        let journal = rusqlite::Connection::open(self.state_dir().join("journal.db")).expect("there is a journal");
+        journal.query_row("SELECT count(*) FROM events", [], |row| row.get::<_, i64>(0)).expect("it has events") as u64
+    }
 }
 
 /// The program, without what `tests/run` puts into the environment.
@@ -102,6 +108,12 @@ impl Running {
     pub(crate) fn signal(&self, name: &str) {
         let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
         assert!(status.expect("kill runs").success());
+    }
+
+    /// Its process id, for who measures it.
+    #[allow(dead_code, reason = "the benches do")]
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn wait(&mut self) -> ExitStatus {

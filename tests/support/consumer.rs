@@ -194,6 +194,12 @@ impl Running {
         assert!(status.expect("kill runs").success());
     }
 
+    /// Its process id, for who measures it.
+    #[allow(dead_code, reason = "the benches do")]
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn wait(&mut self) -> ExitStatus {
         self.child.wait().expect("the consumer is our child")
     }

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use tempfile::TempDir;
+
 use super::netns::skip;
 
 /// A real Kafka.
@@ -10,6 +12,7 @@ pub(crate) struct Kafka {
     /// `127.0.0.1:PORT`.
     pub(crate) address: String,
     directory: PathBuf,
+    own: bool,
 }
 
 impl Kafka {
@@ -21,7 +24,33 @@ impl Kafka {
             skip(test, "needs Kafka");
             return None;
         };
-        Some(Self { address, directory: directory.into() })
+        Some(Self { address, directory: directory.into(), own: false })
+    }
+
+    /// One that this test may stop and kill, in a directory of its own.
+    pub(crate) fn own(test: &str) -> Option<(Self, TempDir)> {
+        Self::or_skip(test)?;
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let mut own = Self { address: String::new(), directory: directory.path().join("kafka"), own: true };
+        own.address = own.start();
+        Some((own, directory))
+    }
+
+    /// Starts it (again), at the same address.
+    pub(crate) fn start(&self) -> String {
+        let output = script("kafka").arg("start").arg(&self.directory).output().expect("tests/support/kafka runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("an address is text").trim().to_owned()
+    }
+
+    /// Ends it in order.
+    pub(crate) fn stop(&self) {
+        assert!(script("kafka").arg("stop").arg(&self.directory).status().expect("it runs").success());
+    }
+
+    /// Ends it as a power cut would.
+    pub(crate) fn kill(&self) {
+        assert!(script("kafka").arg("kill").arg(&self.directory).status().expect("it runs").success());
     }
 
     /// A new topic of `partitions`, of this name and a random end.
@@ -80,6 +109,14 @@ impl Kafka {
     /// The events of a topic, as JSON.
     pub(crate) fn events(&self, topic: &str) -> Vec<serde_json::Value> {
         self.read(topic, "%s\n").iter().map(|line| serde_json::from_str(line).expect("an event is JSON")).collect()
+    }
+}
+
+impl Drop for Kafka {
+    fn drop(&mut self) {
+        if self.own {
+            let _ = script("kafka").arg("kill").arg(&self.directory).status();
+        }
     }
 }
 

@@ -1,0 +1,130 @@
+//! The whole way, on real parts: from this host's counters through Kafka to rows in PostgreSQL, each accepted event exactly once.
+
+use std::time::Duration;
+
+use crate::support::agent::Agent;
+use crate::support::consumer::{Consumer, Database, Postgres};
+use crate::support::services::Kafka;
+use crate::support::veth::Veth;
+
+/// Made-up traffic on four links, and limits that are crossed all the time: some forty events a second.
+fn busy(brokers: &str, topic: &str) -> String {
+    format!(
+        "interval = '100ms'\nsource = 'synthetic'\n\
+         [[limit]]\nname = 'low'\ninterface = 'syn*'\nraise_at = '2 Mbit/s'\nupdate_every = '100ms'\n\
+         [flush]\ninterval = '300ms'\n[kafka]\nbrokers = '{brokers}'\ntopic = '{topic}'\n"
+    )
+}
+
+/// Every number from 1 to what the journal gave out, once; of this epoch alone; and nothing in the tables of what went wrong.
+fn every_accepted_event_is_one_row(agent: &Agent, database: &Database) -> u64 {
+    let (epoch, accepted) = agent.accepted();
+    assert_eq!(agent.pending(), 0, "Kafka has acknowledged all of it");
+    let rows =
+        database.ask("SELECT epoch, count(*), count(DISTINCT seq), min(seq), max(seq) FROM events GROUP BY epoch");
+    assert_eq!(rows, format!("({epoch},{accepted},{accepted},1,{accepted})"));
+    for table in ["dead_letters", "losses", "kafka_gaps", "sequence_gaps"] {
+        assert_eq!(database.ask(&format!("SELECT count(*) FROM {table}")), "(0)", "{table}");
+    }
+    accepted
+}
+
+#[test]
+fn traffic_through_a_link_becomes_a_row_that_says_how_much() {
+    let test = "pipeline::traffic_through_a_link_becomes_a_row_that_says_how_much";
+    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some(veth) = Veth::or_skip(test) else { return };
+    let (topic, database) = (kafka.topic("row", 3), postgres.database("row"));
+    let mut agent = Agent::new(&format!(
+        "[interfaces]\ninclude = []\n[[limit]]\nname = 'wan'\ninterface = '{}'\ndirection = 'tx'\nraise_at = '1 Mbit/s'\n\
+         [flush]\ninterval = '2s'\n[kafka]\nbrokers = '{}'\ntopic = '{topic}'\n",
+        veth.name, kafka.address
+    ));
+    let mut running = agent.start(&[]);
+    running.until("watches by netlink");
+    let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
+    let _consuming = consumer.start(&[]);
+    veth.send(Duration::from_secs(2), 50_000);
+    let sent_bytes = veth.send(Duration::from_secs(8), 24_000_000);
+    running.until("bandwidth back under the limit on");
+    running.signal("TERM");
+    assert!(running.wait().success());
+    database.until("SELECT open FROM breaches", "(f)");
+    database.until("SELECT count(*) FROM events WHERE kind = 'agent_stopped'", "(1)");
+    every_accepted_event_is_one_row(&agent, &database);
+
+    let sql = format!(
+        "SELECT interface, direction, reason FROM breaches WHERE peak_bps >= mean_bps AND excess_bytes < {sent_bytes}"
+    );
+    assert_eq!(database.ask(&sql), format!("({},tx,below)", veth.name));
+    let stored_bytes: f64 = database
+        .ask("SELECT mean_bps::float8 * measured_ms / 8000 FROM breaches")
+        .trim_matches(['(', ')'])
+        .parse()
+        .unwrap();
+    let off = (stored_bytes - sent_bytes as f64).abs() / sent_bytes as f64;
+    assert!(off < 0.02, "{stored_bytes} bytes in the row, {sent_bytes} on the link: {:.2} % off", off * 100.0);
+}
+
+#[test]
+fn kills_of_agent_and_consumer_lose_and_double_nothing() {
+    let test = "pipeline::kills_of_agent_and_consumer_lose_and_double_nothing";
+    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let (topic, database) = (kafka.topic("kills", 1), postgres.database("kills"));
+    let mut agent = Agent::new(&busy(&kafka.address, &topic));
+    let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
+    let kills = std::thread::scope(|scope| {
+        let kills = scope.spawn(|| {
+            for _ in 0..10 {
+                let consuming = consumer.start(&[]);
+                std::thread::sleep(Duration::from_millis(fastrand::u64(500..3_000)));
+                consuming.kill();
+            }
+        });
+        for _ in 0..10 {
+            let running = agent.start(&[]);
+            running.until("watches by");
+            std::thread::sleep(Duration::from_millis(fastrand::u64(100..2_000)));
+            running.kill();
+        }
+        kills.join()
+    });
+    kills.expect("the consumer was killed ten times");
+    agent.run(&["--for", "1s"]);
+    consumer.until_end();
+    let accepted = every_accepted_event_is_one_row(&agent, &database);
+    assert!(accepted > 100, "{accepted}");
+    assert_eq!(
+        database.ask("SELECT count(*) = count(DISTINCT (\"limit\", interface, direction)) FROM breaches WHERE open"),
+        "(t)",
+        "no breach is open twice"
+    );
+}
+
+#[test]
+fn a_broker_that_is_down_at_the_start_and_later_loses_nothing() {
+    let test = "pipeline::a_broker_that_is_down_at_the_start_and_later_loses_nothing";
+    let (Some((kafka, _directory)), Some(postgres)) = (Kafka::own(test), Postgres::or_skip(test)) else { return };
+    let (topic, database) = (kafka.topic("down", 1), postgres.database("down"));
+    kafka.stop();
+    let mut agent = Agent::new(&busy(&kafka.address, &topic));
+    let mut running = agent.start(&[]);
+    let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
+    let consuming = consumer.start(&[]);
+    running.until("broker away, the events stay in the journal");
+    kafka.start();
+    running.until("events delivered to");
+    kafka.kill();
+    std::thread::sleep(Duration::from_secs(3));
+    kafka.start();
+    running.until("publishing again");
+    std::thread::sleep(Duration::from_secs(1));
+    running.signal("TERM");
+    assert!(running.wait().success());
+    assert!(running.log().contains("(0 skipped"), "{}", running.log());
+    agent.run(&["--for", "1s"]);
+    let (_, accepted) = agent.accepted();
+    database.until("SELECT count(*) FROM events", &format!("({accepted})"));
+    consuming.kill();
+    every_accepted_event_is_one_row(&agent, &database);
+}
