@@ -168,7 +168,7 @@ fn event(number: u64) -> Event {
     let raised_at = DateTime::from_timestamp(1_795_176_000, 0).expect("a time");
     let observed_at = raised_at + TimeDelta::seconds(seq as i64);
     let breach = Breach {
-        breach_id: format!("{:016x}", agent << 32 | seq / 60),
+        breach_id: format!("{:016x}", (agent << 32) | (seq / 60)),
         raised_at,
         limit: "wan-down".into(),
         severity: Severity::Warning,

@@ -54,7 +54,7 @@ const BAR_CELLS: u64 = 26;
 /// What the main thread prints, as it happens.
 enum News {
     /// The agent has registered an event.
-    Registered(Event),
+    Registered(Box<Event>),
     /// The consumer has stored one.
     Stored { partition: i32, offset: i64, kind: String },
 }
@@ -141,7 +141,7 @@ impl Observer for Messenger {
     }
 
     fn added(&mut self, events: &[Event]) -> Result<(), ObserveError> {
-        events.iter().try_for_each(|event| self.0.send(News::Registered(event.clone())).map_err(Into::into))
+        events.iter().try_for_each(|event| self.0.send(News::Registered(Box::new(event.clone()))).map_err(Into::into))
     }
 }
 

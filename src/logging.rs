@@ -9,7 +9,9 @@ use log::LevelFilter;
 pub fn start(default: LevelFilter) {
     // systemd sets it where standard error goes to the journal (systemd.exec(5)).
     let journald = std::env::var_os("JOURNAL_STREAM").is_some();
-    let mut builder = Builder::from_env(Env::default().default_filter_or(format!("{default},refinery_core=warn")));
+    let mut builder = Builder::from_env(
+        Env::default().default_filter_or(format!("{default},refinery_core=warn,tokio_postgres=warn")),
+    );
     if journald {
         // The number is syslog's priority (sd-daemon(3)): `journalctl -p warning` works.
         builder.format(|out, record| {

@@ -91,7 +91,7 @@ fn killed_in_the_middle_ten_times_each_event_is_a_row_once() {
 fn a_database_that_crashes_in_the_middle_loses_and_doubles_nothing() {
     let test = "a_database_that_crashes_in_the_middle_loses_and_doubles_nothing";
     let Some((kafka, _)) = servers(test) else { return };
-    let Some((postgres, _directory)) = Postgres::own(&format!("consumer_kafka::{test}")) else { return };
+    let Some(postgres) = Postgres::own(&format!("consumer_kafka::{test}")) else { return };
     let (topic, database) = (kafka.topic("crash", 2), postgres.database("crash"));
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
     let running = consumer.start(&[]);

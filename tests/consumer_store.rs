@@ -482,6 +482,21 @@ fn rows_that_postgres_refuses_are_dead_letters_and_their_neighbours_are_rows() {
     assert_eq!(bench.place().next, 57);
 }
 
+/// Rows that the ranges know nothing of: what was seen is told by the primary key alone.
+#[test]
+fn the_key_decides_where_the_ranges_are_lost() {
+    let Some(postgres) = Postgres::or_skip("consumer_store::the_key_decides_where_the_ranges_are_lost") else { return };
+    let mut bench = Bench::postgres(&postgres);
+    bench.store(&payloads(1..=20));
+    bench.run("DELETE FROM agent_sequences");
+    let applied = bench.store(&payloads(11..=30));
+    assert_eq!((applied.inserted, applied.refused.len()), (10, 0), "{applied:?}");
+    assert_eq!(bench.ask("SELECT count(*), count(DISTINCT seq) FROM events"), "30,30");
+    // One event twice in one batch.
+    let applied = bench.store(&payloads([31, 32, 31, 33]));
+    assert_eq!((applied.inserted, applied.refused.len(), applied.doubled.len()), (3, 0, 0), "{applied:?}");
+}
+
 /// A database that refuses everything is broken, not the messages.
 #[test]
 fn a_database_that_refuses_its_own_probe_makes_no_dead_letters() {

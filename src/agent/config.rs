@@ -1,4 +1,4 @@
-//! `agent.toml`: what is written ([`Raw`]), and settings that cannot be wrong ([`Settings`]).
+//! `agent.toml`: what is written, and settings that cannot be wrong ([`Settings`]).
 
 use std::collections::BTreeMap;
 use std::fmt;

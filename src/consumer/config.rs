@@ -132,7 +132,7 @@ impl Settings {
 impl fmt::Display for Settings {
     /// What a consumer with these settings does.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let days = |keep: Duration| humantime::format_duration(keep).to_string();
+        let days = |keep: Duration| format!("{} days", keep.as_secs() / 86_400);
         let start = match self.start {
             Start::Earliest => "earliest: all that is there",
             Start::Latest => "latest: what comes",
@@ -227,6 +227,6 @@ mod tests {
     fn no_password_is_shown() {
         let settings = settings("[store]\nurl = 'postgres://u:s3cret@localhost/d'").unwrap();
         assert!(!format!("{settings} {settings:?}").contains("s3cret"));
-        assert!(settings.to_string().contains("stores    in postgres://u@localhost/d"));
+        assert!(settings.to_string().contains("stores    in postgres://u@localhost:5432/d"));
     }
 }

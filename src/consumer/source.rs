@@ -13,11 +13,13 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
+use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
 use super::batch::{Mark, Record};
 use super::place::Reading;
+use crate::clock::{Clock as _, SystemClock};
 use crate::kafka::Connection;
 
 /// What the broker is asked for at most while it is waited for. Longer, and the loop stands.
@@ -25,6 +27,9 @@ const ASK_MAX: Duration = Duration::from_secs(5);
 
 /// How long a consumer may take to leave its group; it can hang.
 const CLOSE_MAX: Duration = Duration::from_secs(10);
+
+/// How long old records may take to be read again.
+const AGAIN_MAX: Duration = Duration::from_secs(8);
 
 /// What no setting may change: each carries a promise.
 const FIXED: &[(&str, &str)] = &[
@@ -71,6 +76,7 @@ pub(super) struct Source {
 }
 
 /// What a poll brings.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, and nearly all are the large one")]
 pub(super) enum Polled {
     /// Nothing waits.
     Nothing,
@@ -116,7 +122,7 @@ impl ConsumerContext for Context {
     /// whoever has the partition then, from where the database stands.
     fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
         let assigned = if matches!(code, RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
-            partitions.elements().iter().map(|element| element.partition()).collect()
+            partitions.elements().iter().map(TopicPartitionListElem::partition).collect()
         } else {
             Vec::new()
         };
@@ -286,6 +292,7 @@ impl Source {
             ("check.crcs", "true"),
             ("isolation.level", "read_committed"),
             ("queued.min.messages", "1"),
+            ("queued.max.messages.kbytes", "1024"),
         ])?;
         config.set("fetch.message.max.bytes", "16384");
         let consumer: BaseConsumer = config.create().map_err(|e| e.to_string())?;
@@ -337,10 +344,10 @@ impl Source {
 
 /// What stands at each of `wanted`; `None` if one stays unknown.
 fn read_all(consumer: &BaseConsumer, wanted: &BTreeMap<i32, i64>) -> Option<BTreeMap<i32, Reading>> {
-    /// Polls of 100 ms.
-    const POLLS_MAX: u32 = 80;
+    let clock = SystemClock::default();
+    let until = clock.monotonic() + AGAIN_MAX;
     let mut found = BTreeMap::new();
-    for _ in 0..POLLS_MAX {
+    while clock.monotonic() < until {
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) if wanted.get(&message.partition()) == Some(&message.offset()) => {
                 let timestamp_ms = message.timestamp().to_millis();

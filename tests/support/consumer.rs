@@ -15,6 +15,8 @@ use super::netns::skip;
 pub(crate) struct Postgres {
     url: String,
     directory: PathBuf,
+    /// Of a server that this test started, and stops.
+    home: Option<TempDir>,
 }
 
 /// A database of a test's own. It stays when the test ends, for whoever wants to look.
@@ -32,17 +34,17 @@ impl Postgres {
             skip(test, "needs PostgreSQL");
             return None;
         };
-        Some(Self { url, directory: directory.into() })
+        Some(Self { url, directory: directory.into(), home: None })
     }
 
     /// A server that this test may stop and kill, in a directory of its own.
-    pub(crate) fn own(test: &str) -> Option<(Self, TempDir)> {
+    pub(crate) fn own(test: &str) -> Option<Self> {
         Self::or_skip(test)?;
         let directory = tempfile::Builder::new().prefix("highwater-pg").tempdir().expect("a temporary directory");
         open_to_all(&directory);
-        let mut own = Self { url: String::new(), directory: directory.path().join("pg") };
+        let mut own = Self { url: String::new(), directory: directory.path().join("pg"), home: Some(directory) };
         own.url = own.start();
-        Some((own, directory))
+        Some(own)
     }
 
     pub(crate) fn database(&self, name: &str) -> Database {
@@ -68,6 +70,14 @@ impl Postgres {
     fn script(&self, verb: &str) -> Output {
         let script = format!("{}/tests/support/postgres", env!("CARGO_MANIFEST_DIR"));
         Command::new(script).arg(verb).arg(&self.directory).output().expect("tests/support/postgres runs")
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        if self.home.is_some() {
+            self.script("kill");
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! From the journal to Kafka: when to send, what is under way, and what Kafka has acknowledged.
 //!
-//! The tick's thread decides and keeps the journal; a [`worker`] thread owns the producer, and exists only while there is
+//! The tick's thread decides and keeps the journal; a worker thread owns the producer, and exists only while there is
 //! something to send. Neither waits for the other: events go one way by a channel, reports the other.
 
 mod producer;

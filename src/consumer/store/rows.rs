@@ -40,6 +40,9 @@ pub(super) struct Lost<'a> {
 /// Whose count.
 pub(super) type Count<'a> = (&'a str, Epoch);
 
+/// The ranges that stand after a batch, and the first numbers of those that went into others.
+pub(super) type Renewed<'a> = (Vec<(Count<'a>, Range)>, Vec<(Count<'a>, i64)>);
+
 /// Longest text of an error that is kept, in characters.
 const ERROR_CHARS_MAX: usize = 1_000;
 
@@ -134,6 +137,14 @@ pub(super) fn twins<'a>(rows: &[Row<'a>], known: &BTreeMap<Count<'_>, Vec<Range>
         .collect()
 }
 
+/// Whether no two of the rows, which are in order, have one number.
+pub(super) fn are_distinct(rows: &[Row<'_>]) -> bool {
+    rows.windows(2).all(|pair| {
+        let (a, b) = (pair[0].event, pair[1].event);
+        a.id != b.id || a.stamp.agent != b.stamp.agent
+    })
+}
+
 /// Whether the event's number was seen before.
 pub(super) fn was_seen(event: &Event, known: &BTreeMap<Count<'_>, Vec<Range>>) -> bool {
     let known = known.get(&(event.stamp.agent.as_str(), event.id.epoch));
@@ -167,7 +178,7 @@ pub(super) fn renewed<'a>(
     known: &BTreeMap<Count<'_>, Vec<Range>>,
     mut seen: BTreeMap<Count<'a>, Vec<Range>>,
     doubled: &[(&'a str, Epoch, i64)],
-) -> (Vec<(Count<'a>, Range)>, Vec<(Count<'a>, i64)>) {
+) -> Renewed<'a> {
     for (agent, epoch, seq) in doubled {
         let ranges = seen.get_mut(&(*agent, *epoch)).into_iter().flatten();
         if let Some(range) = ranges.into_iter().find(|range| (range.first..=range.last).contains(seq)) {

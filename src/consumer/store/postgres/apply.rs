@@ -10,7 +10,7 @@ use super::copy;
 use super::fault::{self, Class};
 use super::session::{Session, Statements};
 use crate::consumer::batch::{Batch, Record};
-use crate::consumer::store::rows::{self, Count, Letter, Row};
+use crate::consumer::store::rows::{self, Count, Letter, Renewed, Row};
 use crate::consumer::store::sequences::{self, Range};
 use crate::consumer::store::{Applied, Fault};
 use crate::event::{Body, Epoch, Event, EventId, Stamp};
@@ -101,10 +101,15 @@ fn copy_in(transaction: &mut Transaction<'_>, sql: &Statements, rows: &[Row<'_>]
     send(transaction, &sql.copy, &copy::for_incoming(rows))
 }
 
-/// The server's word on it comes at the end, also where it did not take all.
 fn send(transaction: &mut Transaction<'_>, copy: &str, bytes: &[u8]) -> Result<(), Error> {
     let mut writer = transaction.copy_in(copy)?;
-    let _ = writer.write_all(bytes);
+    // What the server said is within; the writer, dropped unfinished, ends the COPY.
+    if let Err(error) = writer.write_all(bytes)
+        && let Some(inner) = error.into_inner()
+        && let Ok(sql) = inner.downcast::<Error>()
+    {
+        return Err(*sql);
+    }
     writer.finish().map(drop)
 }
 
@@ -120,8 +125,7 @@ fn write_straight(
     let seen = rows::ranges(rows);
     let known = known_ranges(transaction, sql, &seen)?;
     let again = seen.iter().any(|(count, seen)| known.get(count).is_some_and(|known| sequences::meet(known, seen)));
-    let same = |a: &Row<'_>, b: &Row<'_>| a.event.id == b.event.id && a.event.stamp.agent == b.event.stamp.agent;
-    if rows.is_empty() || again || rows.windows(2).any(|pair| same(&pair[0], &pair[1])) {
+    if rows.is_empty() || again || !rows::are_distinct(rows) {
         return Ok(false);
     }
     send(transaction, &sql.copy_straight, &copy::for_events(rows, topic))?;
@@ -248,8 +252,6 @@ fn with_other_times<'a>(
         |event: &Event| found.contains(&(&event.stamp.agent, &event.id.epoch.to_string(), event.id.seq.cast_signed()));
     Ok(suspects.iter().copied().filter(|event| is_found(event)).collect())
 }
-
-type Renewed<'a> = (Vec<(Count<'a>, Range)>, Vec<(Count<'a>, i64)>);
 
 fn put_ranges(transaction: &mut Transaction<'_>, sql: &Statements, (standing, gone): Renewed<'_>) -> Result<(), Error> {
     if !gone.is_empty() {

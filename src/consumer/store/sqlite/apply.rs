@@ -9,7 +9,7 @@ use rusqlite::{
 
 use super::text;
 use crate::consumer::batch::Batch;
-use crate::consumer::store::rows::{self, Count, Letter, Row};
+use crate::consumer::store::rows::{self, Count, Letter, Renewed, Row};
 use crate::consumer::store::sequences::Range;
 use crate::consumer::store::{Applied, Fault};
 use crate::event::{Body, Epoch, Event};
@@ -237,8 +237,6 @@ fn has_other_time(transaction: &Transaction<'_>, event: &Event) -> Result<bool, 
             |row| row.get(0),
         )
 }
-
-type Renewed<'a> = (Vec<(Count<'a>, Range)>, Vec<(Count<'a>, i64)>);
 
 fn put_ranges(transaction: &Transaction<'_>, (standing, gone): Renewed<'_>, now: &str) -> Result<(), Error> {
     let mut drop = transaction.prepare("DELETE FROM agent_sequences WHERE agent = ?1 AND epoch = ?2 AND first = ?3")?;
