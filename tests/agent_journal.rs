@@ -75,6 +75,23 @@ fn a_broker_that_comes_late_gets_everything() {
 }
 
 #[test]
+fn a_wrong_broker_is_mended_by_reading_the_configuration_again() {
+    let test = "agent_journal::a_wrong_broker_is_mended_by_reading_the_configuration_again";
+    let Some(kafka) = Kafka::or_skip(test) else { return };
+    let topic = kafka.topic("mended", 1);
+    let mut agent = Agent::new(&busy("127.0.0.1:9", &topic));
+    let mut running = agent.start(&[]);
+    running.until("broker away, the events stay in the journal");
+    agent.configure(&busy(&kafka.address, &topic));
+    running.signal("HUP");
+    running.until("events delivered to");
+    running.signal("TERM");
+    assert!(running.wait().success());
+    let (epoch, accepted) = agent.accepted();
+    arrived_whole(&kafka.events(&topic), &epoch, accepted);
+}
+
+#[test]
 fn an_urgent_event_is_sent_at_once_and_others_wait_for_the_flush() {
     let test = "agent_journal::an_urgent_event_is_sent_at_once_and_others_wait_for_the_flush";
     let Some(kafka) = Kafka::or_skip(test) else { return };

@@ -58,6 +58,8 @@ pub struct DurableJournal {
     refused: Option<EventId>,
     /// Removed while the disk refused.
     removed: Vec<EventId>,
+    /// The last time it was told.
+    now_ms: u64,
     retry_at_ms: u64,
     expire_at_ms: u64,
     generation: u64,
@@ -85,6 +87,7 @@ impl DurableJournal {
             breaches: BTreeMap::new(),
             refused: None,
             removed: Vec::new(),
+            now_ms: stamp.monotonic_ms,
             retry_at_ms: 0,
             expire_at_ms: stamp.monotonic_ms,
             generation: 0,
@@ -94,7 +97,7 @@ impl DurableJournal {
                 journal.disk = Some(disk);
                 journal.breaches = breaches.into_iter().filter_map(|event| Some((breach_of(&event)?, event))).collect();
             }
-            Err(error) => journal.degrade(&error, stamp),
+            Err(error) => journal.degrade(&error),
         }
         Ok(journal)
     }
@@ -143,7 +146,8 @@ impl DurableJournal {
         Ok(fresh)
     }
 
-    fn degrade(&mut self, error: &JournalError, stamp: &Stamp) {
+    /// Goes on in memory. What is on the disk stays there, and is sent when the disk is back.
+    pub(super) fn degrade(&mut self, error: &JournalError) {
         error!(
             "the journal cannot be written, so events are kept in memory and would not survive a restart; trying again \
              every {} s: {}",
@@ -154,7 +158,7 @@ impl DurableJournal {
             self.refused = Some(disk.next_id());
         }
         self.ring = Some(MemoryJournal::after(RING_START, self.place.size_max.bytes()));
-        self.retry_at_ms = stamp.monotonic_ms + RETRY_MS;
+        self.retry_at_ms = self.now_ms + RETRY_MS;
         self.generation += 1;
     }
 
@@ -183,6 +187,12 @@ impl DurableJournal {
         }
     }
 
+    /// To be removed from the disk when it is back; what only the ring holds never was there.
+    fn remember_removed(&mut self, ids: &[EventId]) {
+        let of_the_ring = self.ring.as_ref().map(MemoryJournal::epoch);
+        self.removed.extend(ids.iter().filter(|id| Some(id.epoch) != of_the_ring));
+    }
+
     fn current(&mut self) -> &mut dyn Journal {
         match (&mut self.disk, &mut self.ring) {
             (Some(disk), _) => disk,
@@ -194,7 +204,6 @@ impl DurableJournal {
 
 impl Journal for DurableJournal {
     fn append(&mut self, drafts: Vec<Draft>) -> Result<Vec<Event>, JournalError> {
-        let Some(stamp) = drafts.last().map(|draft| draft.stamp.clone()) else { return Ok(Vec::new()) };
         if let Some(disk) = &mut self.disk {
             // A copy, since a refused transaction is never tried again: the same events are written anew, elsewhere.
             match disk.append(drafts.clone()) {
@@ -202,7 +211,7 @@ impl Journal for DurableJournal {
                     self.keep_breaches(&events);
                     return Ok(events);
                 }
-                Err(error) => self.degrade(&error, &stamp),
+                Err(error) => self.degrade(&error),
             }
         }
         let events = self.current().append(drafts)?;
@@ -211,20 +220,36 @@ impl Journal for DurableJournal {
     }
 
     fn remove(&mut self, ids: &[EventId]) -> Result<(), JournalError> {
-        if self.disk.is_none() {
-            self.removed.extend_from_slice(ids);
+        if let Some(disk) = &mut self.disk {
+            match disk.remove(ids) {
+                Ok(()) => return Ok(()),
+                Err(error) => self.degrade(&error),
+            }
         }
+        self.remember_removed(ids);
         self.current().remove(ids)
     }
 
     fn reject(&mut self, id: EventId, reason: &str, stamp: Stamp) -> Result<(), JournalError> {
-        if self.disk.is_none() {
-            self.removed.push(id);
+        if let Some(disk) = &mut self.disk {
+            match disk.reject(id, reason, stamp.clone()) {
+                Ok(()) => return Ok(()),
+                Err(error) => self.degrade(&error),
+            }
         }
+        self.remember_removed(&[id]);
         self.current().reject(id, reason, stamp)
     }
 
     fn batch(&mut self, after: Position, events_max: usize, bytes_max: usize) -> Result<Vec<Stored>, JournalError> {
+        if let Some(disk) = &mut self.disk {
+            match disk.batch(after, events_max, bytes_max) {
+                Ok(batch) => return Ok(batch),
+                // Positions mean nothing any more: the next call begins anew, in the ring.
+                Err(error) => self.degrade(&error),
+            }
+            return Ok(Vec::new());
+        }
         self.current().batch(after, events_max, bytes_max)
     }
 
@@ -240,6 +265,7 @@ impl Journal for DurableJournal {
     }
 
     fn upkeep(&mut self, stamp: &Stamp) -> Result<(), JournalError> {
+        self.now_ms = stamp.monotonic_ms;
         if self.disk.is_none() && stamp.monotonic_ms >= self.retry_at_ms {
             self.retry_at_ms = stamp.monotonic_ms + RETRY_MS;
             self.recover(stamp)?;

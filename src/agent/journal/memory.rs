@@ -43,6 +43,11 @@ impl MemoryJournal {
         }
     }
 
+    /// In which it counts.
+    pub(super) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
     /// All that is registered, in order.
     pub(super) fn events(&self) -> impl Iterator<Item = &Event> {
         self.events.values().map(|stored| &stored.event)

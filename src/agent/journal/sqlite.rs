@@ -152,6 +152,22 @@ impl SqliteJournal {
         })
     }
 
+    /// Declares events lost whose content is not what was written.
+    fn give_up(&mut self, unreadable: &[Position]) -> Result<(), JournalError> {
+        let Some(stamp) = self.state.stamp.clone() else { return Ok(()) };
+        self.transaction(|transaction, state| {
+            let ids = unreadable.iter().map(|position| take(transaction, state, *position));
+            let ids = ids.collect::<Result<Vec<_>, _>>()?;
+            lose(
+                transaction,
+                state,
+                &ids.into_iter().flatten().collect::<Vec<_>>(),
+                "journal damaged: checksum",
+                &stamp,
+            )
+        })
+    }
+
     /// Runs `what` in a transaction of its own; memory follows the database, or neither moves.
     fn transaction<T>(
         &mut self,
@@ -175,6 +191,7 @@ impl Journal for SqliteJournal {
                 drafts.into_iter().map(|draft| register(transaction, state, draft)).collect::<Result<Vec<_>, _>>()?;
             if let Some(stamp) = stamp {
                 evict(transaction, state, pages_max, &stamp)?;
+                state.stamp = Some(stamp);
             }
             Ok(events)
         })
@@ -207,7 +224,10 @@ impl Journal for SqliteJournal {
     }
 
     fn batch(&mut self, after: Position, events_max: usize, bytes_max: usize) -> Result<Vec<Stored>, JournalError> {
-        let batch = read(&self.connection, after, events_max, bytes_max).map_err(damaged)?;
+        let (batch, unreadable) = read(&self.connection, after, events_max, bytes_max).map_err(damaged)?;
+        if !unreadable.is_empty() {
+            self.give_up(&unreadable)?;
+        }
         let fixes = self
             .state
             .open_loss

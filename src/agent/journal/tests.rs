@@ -212,6 +212,43 @@ fn a_damaged_journal_is_set_aside_and_what_can_be_read_is_saved() {
 }
 
 #[test]
+fn an_event_that_is_not_what_was_written_is_declared_lost_and_its_neighbours_go_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal.db");
+    let before = {
+        let mut journal = open(&directory);
+        journal.append(vec![raised(1), raised(2), raised(3)]).unwrap()
+    };
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    let sql = "UPDATE events SET payload = CAST(replace(payload, 'eth0', 'eth9') AS BLOB) WHERE seq = 2";
+    assert_eq!(connection.execute(sql, []).unwrap(), 1);
+    drop(connection);
+    let mut journal = open(&directory);
+    let started =
+        journal.append(vec![draft(Body::AgentStopped(Lifecycle { version: "1".into(), reason: None }))]).unwrap();
+    assert_eq!(all(&mut journal), [before[0].clone(), before[2].clone(), started[0].clone()]);
+    let events = all(&mut journal);
+    let Body::Loss(loss) = &events[3].body else { panic!("{events:?}") };
+    assert_eq!((loss.epoch, loss.ranges.as_slice()), (before[0].id.epoch, [(2, 2)].as_slice()));
+}
+
+#[test]
+fn what_kafka_has_is_removed_from_a_disk_that_came_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut journal = open(&directory);
+    let on_disk = journal.append(vec![raised(1), raised(2)]).unwrap();
+    all(&mut journal);
+    journal.degrade(&JournalError::Damaged("a test's wish".into()));
+    let in_ring = journal.append(vec![raised(3), raised(4)]).unwrap();
+    assert_ne!(in_ring[0].id.epoch, on_disk[0].id.epoch);
+    journal.remove(&[on_disk[0].id, in_ring[0].id]).unwrap();
+    journal.upkeep(&stamp(100)).unwrap();
+    assert_eq!(journal.keeping(), Keeping::OnDisk);
+    assert_eq!(all(&mut journal), [on_disk[1].clone(), in_ring[1].clone()]);
+    assert_eq!(journal.open_breaches().unwrap().len(), 4);
+}
+
+#[test]
 fn without_its_disk_it_goes_on_in_memory_and_comes_back() {
     let directory = tempfile::tempdir().unwrap();
     let blocked = directory.path().join("state");

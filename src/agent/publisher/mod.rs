@@ -124,8 +124,13 @@ impl Publisher {
         }
     }
 
-    /// Other settings from now on. What is under way goes where it was sent.
+    /// Other settings from now on. What is under way to another place is given up there, and sent anew.
     pub fn reconfigure(&mut self, settings: Settings, now: Duration) {
+        let moved = settings.connection != self.settings.connection || settings.topic != self.settings.topic;
+        if let Some(Running { thread, .. }) = self.running.take_if(|_| moved) {
+            self.ending.push(thread);
+            self.begin_anew();
+        }
         self.next_flush = now + settings.interval;
         self.trigger.urgent.replace(settings.urgent.clone());
         self.trigger.events_max.set(settings.held_back_max());
@@ -301,6 +306,11 @@ impl Publisher {
     fn worker_died(&mut self) {
         error!("the publishing thread has died; what it had not delivered is sent again");
         self.running = None;
+        self.begin_anew();
+    }
+
+    /// Nothing is under way any more; all that is registered is met again.
+    fn begin_anew(&mut self) {
         self.under_way.clear();
         self.bytes_under_way = 0;
         self.cursor = Position::START;

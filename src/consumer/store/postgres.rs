@@ -5,6 +5,7 @@ mod apply;
 mod copy;
 mod days;
 mod fault;
+mod refused;
 mod session;
 
 use std::collections::BTreeMap;

@@ -23,6 +23,8 @@ pub(super) struct State {
     pub(super) next_position: u64,
     pub(super) pending: Pending,
     pub(super) open_loss: Option<OpenLoss>,
+    /// The last one that was written, for a declaration that comes between events.
+    pub(super) stamp: Option<Stamp>,
     /// Where the events stand that were handed out.
     pub(super) handed: BTreeMap<EventId, Position>,
 }
@@ -57,6 +59,7 @@ impl State {
             next_position: last.unwrap_or(0) as u64 + 1,
             pending: count(connection)?,
             open_loss: open_loss(connection)?,
+            stamp: None,
             handed: BTreeMap::new(),
         })
     }
@@ -203,25 +206,30 @@ pub(super) fn find(
     Ok(row.optional()?)
 }
 
+/// The events after `after`, as many as fit, and where those stand among them that can't be read.
 pub(super) fn read(
     connection: &Connection,
     after: Position,
     events_max: usize,
     bytes_max: usize,
-) -> Result<Vec<Stored>, JournalError> {
+) -> Result<(Vec<Stored>, Vec<Position>), JournalError> {
     let sql = "SELECT position, crc, payload FROM events WHERE position > ? ORDER BY position LIMIT ?";
     let mut statement = connection.prepare(sql)?;
     let mut rows = statement.query(params![after.0 as i64, events_max as i64])?;
-    let (mut batch, mut bytes) = (Vec::new(), 0);
+    let (mut batch, mut unreadable, mut bytes) = (Vec::new(), Vec::new(), 0);
     while let Some(row) = rows.next()? {
-        let (event, payload) = checked(row.get(1)?, row.get(2)?)?;
+        let position = unsigned(row.get(0)?);
+        let Ok((event, payload)) = checked(row.get(1)?, row.get(2)?) else {
+            unreadable.push(position);
+            continue;
+        };
         bytes += payload.len();
         if bytes > bytes_max && !batch.is_empty() {
             break;
         }
-        batch.push(Stored { position: unsigned(row.get(0)?), event, payload });
+        batch.push(Stored { position, event, payload });
     }
-    Ok(batch)
+    Ok((batch, unreadable))
 }
 
 pub(super) fn checked(crc: u32, payload: Vec<u8>) -> Result<(Event, Vec<u8>), JournalError> {
