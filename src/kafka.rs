@@ -86,7 +86,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("queue.buffering.max.messages", "memory is bounded by it"),
     ("queue.buffering.max.kbytes", "memory is bounded by it"),
     ("queued.max.messages.kbytes", "memory is bounded by it"),
-    ("allow.auto.create.topics", "a typing error would make a topic: use highwater-agent topics"),
+    ("allow.auto.create.topics", "a typing error would make a topic: make it with Kafka's own tools"),
     ("enable.auto.commit", "offsets are committed after the database has the rows"),
     ("enable.auto.offset.store", "offsets are committed after the database has the rows"),
     ("auto.offset.reset", "set kafka.start"),

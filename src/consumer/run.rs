@@ -190,6 +190,9 @@ impl<'a> Consumer<'a> {
     fn round(&mut self, stop: &AtomicBool) -> Result<bool, Failure> {
         let now = self.clock.monotonic();
         self.heart.beat(now);
+        if self.has_ended(now)? {
+            return Ok(false);
+        }
         match self.state {
             State::Unplaced(at) if now >= at && !self.assigned.is_empty() => self.place_all(),
             State::Holding(at) if now >= at => self.store_batch(),
@@ -204,7 +207,7 @@ impl<'a> Consumer<'a> {
         match polled {
             Polled::Record(partition, record) => self.intake.take(partition, record, now),
             Polled::Nothing if collecting => self.store_batch(),
-            Polled::Nothing => return self.idle(),
+            Polled::Nothing => self.idle(),
             Polled::Assigned(partitions) => self.reassign(partitions),
             Polled::Misplaced(why) => {
                 log::info!("{}: {why}; looking where to go on", self.settings.membership.topic);
@@ -212,7 +215,7 @@ impl<'a> Consumer<'a> {
             }
             Polled::Trouble(trouble) => {
                 self.kafka_says(&trouble);
-                return self.idle();
+                self.idle();
             }
             Polled::Fatal(why) => self.renew_source(&why, stop),
         }

@@ -272,7 +272,7 @@ impl Source {
                 Ok(partitions.iter().map(rdkafka::metadata::MetadataPartition::id).collect())
             }
             Some((Some(error), _)) => Err(format!("{name}: {}", RDKafkaErrorCode::from(error))),
-            _ => Err(format!("{name}: no such topic; make it with `highwater-agent topics`")),
+            _ => Err(format!("{name}: no such topic; make it, or set kafka.topic")),
         }
     }
 

@@ -27,8 +27,8 @@ pub(super) struct Due {
 }
 
 impl Consumer<'_> {
-    /// Chores, while nothing waits; whether there is more to do at all.
-    pub(super) fn idle(&mut self) -> Result<bool, Failure> {
+    /// Chores, while nothing waits.
+    pub(super) fn idle(&mut self) {
         let now = self.clock.monotonic();
         if self.state == State::Reading {
             if now >= self.due.passing {
@@ -40,11 +40,15 @@ impl Consumer<'_> {
         if now >= self.due.retiring && !matches!(self.state, State::Holding(_)) {
             self.due.retiring = now + if self.retire() { RETIRE_EVERY } else { RETIRE_AGAIN };
         }
-        if self.options.until_end && now >= self.due.ending {
-            self.due.ending = self.clock.monotonic() + END_EVERY;
-            return self.is_at_end(now).map(|end| !end);
+    }
+
+    /// With `until_end`: whether all is stored that was there at the start. Asked now and then, also while more keeps coming.
+    pub(super) fn has_ended(&mut self, now: Duration) -> Result<bool, Failure> {
+        if !self.options.until_end || now < self.due.ending {
+            return Ok(false);
         }
-        Ok(true)
+        self.due.ending = now + END_EVERY;
+        self.is_at_end(now)
     }
 
     /// Lets `next` follow over transaction markers and their like, which no message tells of.
@@ -80,7 +84,7 @@ impl Consumer<'_> {
         }
     }
 
-    /// With `until_end`: whether all is stored that was there at the start, whoever stored it.
+    /// Whoever stored it.
     fn is_at_end(&mut self, now: Duration) -> Result<bool, Failure> {
         let Some(ends) = &self.ends else {
             match self.look_for_ends() {
