@@ -333,6 +333,18 @@ fn nearest<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> Option<&'
         .map(|(_, name)| name)
 }
 
+/// A shipped example with every key switched on that stands there as a comment, but for those that name
+/// files: they are not there.
+#[cfg(test)]
+pub(crate) fn all_switched_on(shipped: &str) -> String {
+    let is_key = |rest: &str| rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '[');
+    let line = |line: &str| match line.strip_prefix('#') {
+        Some(rest) if is_key(rest) => rest.to_owned(),
+        _ => line.to_owned(),
+    };
+    shipped.lines().map(line).filter(|line| !line.contains("_file =")).collect::<Vec<_>>().join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -18,11 +18,11 @@ pub struct RawTls {
     #[serde(default, deserialize_with = "quoted")]
     pub enabled: Option<bool>,
     /// CA certificates, PEM. Default: the system's.
-    pub ca_file: Option<PathBuf>,
+    pub ca_file: Option<String>,
     /// Our certificate, PEM, where the broker wants one.
-    pub certificate_file: Option<PathBuf>,
+    pub certificate_file: Option<String>,
     /// Its key, PEM.
-    pub key_file: Option<PathBuf>,
+    pub key_file: Option<String>,
     /// The key's passphrase.
     pub key_password_file: Option<String>,
 }
@@ -187,11 +187,12 @@ impl Connection {
 
 impl Tls {
     fn new(raw: RawTls, credentials: Option<&Path>) -> Result<Self, Invalid> {
-        readable("kafka.tls.ca_file", raw.ca_file.as_deref())?;
-        readable("kafka.tls.certificate_file", raw.certificate_file.as_deref())?;
-        readable("kafka.tls.key_file", raw.key_file.as_deref())?;
+        let located = |key: &str, name: Option<String>| readable(key, name.as_deref(), credentials);
+        let ca_file = located("kafka.tls.ca_file", raw.ca_file)?;
+        let certificate = located("kafka.tls.certificate_file", raw.certificate_file)?;
+        let key = located("kafka.tls.key_file", raw.key_file)?;
         let password = secret("kafka.tls.key_password_file", raw.key_password_file.as_deref(), credentials)?;
-        let identity = match (raw.certificate_file, raw.key_file) {
+        let identity = match (certificate, key) {
             (Some(certificate), Some(key)) => Some((certificate, key, password)),
             (None, None) => None,
             (Some(_), None) => {
@@ -201,7 +202,7 @@ impl Tls {
                 return Err(Invalid::new("kafka.tls.certificate_file", "is missing; a key needs its certificate"));
             }
         };
-        Ok(Self { ca_file: raw.ca_file, identity })
+        Ok(Self { ca_file, identity })
     }
 
     fn configure(&self, client: &mut ClientConfig) -> Result<(), String> {
@@ -257,10 +258,12 @@ fn secret(key: &str, name: Option<&str>, credentials: Option<&Path>) -> Result<O
     Ok(Some(file))
 }
 
-fn readable(key: &str, path: Option<&Path>) -> Result<(), Invalid> {
-    let Some(path) = path else { return Ok(()) };
-    match std::fs::File::open(path) {
-        Ok(_) => Ok(()),
+/// Where a file stands that can be read.
+fn readable(key: &str, name: Option<&str>, credentials: Option<&Path>) -> Result<Option<PathBuf>, Invalid> {
+    let Some(name) = name else { return Ok(None) };
+    let path = SecretFile::new(name, credentials).path().to_owned();
+    match std::fs::File::open(&path) {
+        Ok(_) => Ok(Some(path)),
         Err(e) => Err(Invalid::new(key, format!("{} cannot be read: {e}; check its owner and mode", path.display()))),
     }
 }

@@ -18,6 +18,7 @@ use highwater::agent::watch::Selection;
 use highwater::clock::{Clock, ManualClock, SystemClock};
 use highwater::units::BitRate;
 
+use crate::support::agent::until;
 use crate::support::netns::{inside, ip, ip_can, skip};
 
 /// A source, and who follows it: the links it told of, by ifindex.
@@ -51,6 +52,14 @@ impl Follower {
             assert!(self.links.contains_key(&counters.ifindex), "nobody told of {counters:?}");
         }
         self.reading.changes.clone()
+    }
+
+    /// Reads again and again until `done`.
+    fn read_until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
+        until(what, || {
+            self.read();
+            done(self).then_some(())
+        });
     }
 
     fn names(&self) -> Vec<&str> {
@@ -170,13 +179,14 @@ fn follows_links(choice: SourceChoice) {
 
     ip("link set hw0 up");
     ip("link set hw1 up");
-    follower.read();
-    assert!(follower.link("hw0").up && follower.link("hw1").up);
+    // The kernel tells of a carrier a little later (its linkwatch), now and then up to a second.
+    follower.read_until("both ends are up", |follower| follower.link("hw0").up && follower.link("hw1").up);
     let speed = follower.link("hw0").speed.map(BitRate::bps);
     assert_eq!(speed, Some(10_000_000_000), "what veth says of itself once it is up");
     ip("link set hw1 down");
-    follower.read();
-    assert!(!follower.link("hw0").up && !follower.link("hw1").up, "without the other end it carries nothing");
+    follower.read_until("without the other end it carries nothing", |follower| {
+        !follower.link("hw0").up && !follower.link("hw1").up
+    });
 
     ip("link set hw0 down");
     ip("link set hw0 name hw9");

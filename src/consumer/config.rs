@@ -203,6 +203,14 @@ mod tests {
     }
 
     #[test]
+    fn the_shipped_file_is_understood_as_it_is_and_with_every_key_switched_on() {
+        let shipped = include_str!("../../systemd/consumer.toml");
+        settings(shipped).unwrap();
+        let error = settings(&crate::config::all_switched_on(shipped)).unwrap_err();
+        assert!(error.ends_with("kafka.sasl.password_file: is missing"), "all but the secrets is understood: {error}");
+    }
+
+    #[test]
     fn what_cannot_work_names_its_line() {
         for (text, says) in [
             ("[store]\nurl = 'mysql://x'", "consumer.toml:2: store.url: is neither"),

@@ -37,6 +37,8 @@ fn the_defaults_are_those_of_the_documentation() {
 fn the_shipped_file_is_understood_as_it_is_and_with_every_key_switched_on() {
     let shipped = include_str!("../../../systemd/agent.toml");
     assert!(!settings(shipped).unwrap().limits.is_empty());
+    let error = settings(&crate::config::all_switched_on(shipped)).unwrap_err();
+    assert!(error.ends_with("kafka.sasl.password_file: is missing"), "all but the secrets is understood: {error}");
 }
 
 #[test]
