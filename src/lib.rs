@@ -15,6 +15,8 @@ pub mod exit;
 pub mod logging;
 pub mod units;
 
+pub mod output;
+
 pub mod clock;
 pub mod config;
 

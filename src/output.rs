@@ -1,0 +1,357 @@
+//! What a command prints: the same rows as a table to look at, as JSON Lines, or as CSV for other programs.
+//!
+//! ```
+//! use highwater::output::{Format, Rows, Value};
+//! use highwater::units::ByteCount;
+//!
+//! let mut printed = Vec::new();
+//! let mut rows = Rows::new(Format::Json, &["interface", "excess_bytes"], &mut printed);
+//! rows.push([Value::from("eth0"), ByteCount::from_bytes(4096).into()])?;
+//! rows.end()?;
+//! assert_eq!(printed, b"{\"interface\":\"eth0\",\"excess_bytes\":4096}\n");
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
+//! Columns are named as in the data, unit last. JSON and CSV carry the plain values, whole numbers and RFC 3339 times, as they come.
+//! The table says the same with units that suit the size, once all rows are there: only then it is known how wide a column is.
+
+use std::borrow::Cow;
+use std::io::{self, BufWriter, ErrorKind, Write};
+
+use anstyle::Style;
+use chrono::{DateTime, SecondsFormat, Utc};
+use clap::ValueEnum;
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
+use unicode_width::UnicodeWidthStr as _;
+
+use crate::exit::Failure;
+use crate::units::{BitRate, ByteCount};
+
+/// How rows are printed: the flag `--format`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Aligned columns with units, for people
+    #[default]
+    Table,
+    /// One JSON object a line, for jq and programs
+    Json,
+    /// A head line and commas (RFC 4180), for spreadsheets
+    Csv,
+}
+
+/// What stands in a cell.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// Nothing is known, or nothing applies: empty, and `null` in JSON.
+    Nothing,
+    /// Words, from anywhere: what would steer a terminal is shown escaped.
+    Text(String),
+    /// A whole number.
+    Number(i128),
+    /// A number with a fraction.
+    Fraction(f64),
+    /// Yes or no.
+    Truth(bool),
+    /// A moment. A table shows milliseconds.
+    Time(DateTime<Utc>),
+    /// Bytes; `18.9 MiB` in a table.
+    Bytes(ByteCount),
+    /// Bits a second; `83.9 Mbit/s` in a table.
+    Rate(BitRate),
+    /// What is JSON already; a table and CSV show it as one line of text.
+    Json(serde_json::Value),
+}
+
+/// Rows of one command on their way to `out`.
+#[derive(Debug)]
+pub struct Rows<W: Write> {
+    columns: &'static [&'static str],
+    sink: Sink<W>,
+}
+
+#[derive(Debug)]
+enum Sink<W: Write> {
+    Table(W, Vec<Vec<Value>>),
+    Json(W),
+    Csv(Box<csv::Writer<W>>),
+}
+
+/// Between two columns of a table.
+const SPACE: &str = "  ";
+
+/// Standard output. A table's colours reach a terminal only (and `NO_COLOR`, `CLICOLOR_FORCE` are heeded); what is for programs
+/// goes out byte by byte.
+pub fn stdout(format: Format) -> Box<dyn Write> {
+    match format {
+        Format::Table => Box::new(BufWriter::new(anstream::stdout().lock())),
+        Format::Json | Format::Csv => Box::new(BufWriter::new(io::stdout().lock())),
+    }
+}
+
+/// What printing came to. Nobody is left to be told about a reader that has gone (`| head`): that is no failure.
+///
+/// # Errors
+/// Whatever else writing fails with.
+pub fn finished(result: io::Result<()>) -> Result<(), Failure> {
+    match result {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(Failure::failed(format!("cannot print: {error}"))),
+        Ok(()) => Ok(()),
+    }
+}
+
+impl<W: Write> Rows<W> {
+    /// Rows of these columns, none of them yet.
+    pub fn new(format: Format, columns: &'static [&'static str], out: W) -> Self {
+        let sink = match format {
+            Format::Table => Sink::Table(out, Vec::new()),
+            Format::Json => Sink::Json(out),
+            Format::Csv => {
+                let mut writer = csv::Writer::from_writer(out);
+                // The head stays in the writer's buffer for now, which can't fail.
+                let _ = writer.write_record(columns);
+                Sink::Csv(Box::new(writer))
+            }
+        };
+        Self { columns, sink }
+    }
+
+    /// Adds a row, with a value for each column.
+    ///
+    /// # Errors
+    /// `out`'s, [`ErrorKind::BrokenPipe`] among them: for [`finished`].
+    pub fn push(&mut self, row: impl IntoIterator<Item = Value>) -> io::Result<()> {
+        let row: Vec<Value> = row.into_iter().collect();
+        debug_assert_eq!(row.len(), self.columns.len(), "a value for each column");
+        match &mut self.sink {
+            Sink::Table(_, rows) => {
+                rows.push(row);
+                Ok(())
+            }
+            Sink::Json(out) => {
+                serde_json::to_writer(&mut *out, &Object(self.columns, &row))?;
+                out.write_all(b"\n")
+            }
+            Sink::Csv(writer) => {
+                writer.write_record(row.iter().map(|value| value.plain().into_owned())).map_err(io::Error::from)
+            }
+        }
+    }
+
+    /// Writes what is not written yet: all of a table.
+    ///
+    /// # Errors
+    /// See [`Rows::push`].
+    pub fn end(self) -> io::Result<()> {
+        match self.sink {
+            Sink::Table(mut out, rows) => {
+                table(&mut out, self.columns, &rows)?;
+                out.flush()
+            }
+            Sink::Json(mut out) => out.flush(),
+            Sink::Csv(mut writer) => writer.flush(),
+        }
+    }
+}
+
+/// Columns as wide as their widest cell; numbers to the right, under the right end of their head.
+fn table(out: &mut impl Write, columns: &[&str], rows: &[Vec<Value>]) -> io::Result<()> {
+    let head: Vec<String> = columns.iter().map(|name| head(name)).collect();
+    let cells: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(Value::shown).collect()).collect();
+    let width = |at: usize| cells.iter().map(|row| row[at].width()).chain([head[at].width()]).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns.len()).map(width).collect();
+    let to_the_right: Vec<bool> = (0..columns.len())
+        .map(|at| rows.iter().any(|row| row[at].is_quantity()) && rows.iter().all(|row| row[at].may_stand_right()))
+        .collect();
+    let mut line = |cells: &[String], style: Style| {
+        let mut text = String::new();
+        for (at, cell) in cells.iter().enumerate() {
+            let pad = " ".repeat(widths[at] - cell.width());
+            let (before, after) = if to_the_right[at] { (pad.as_str(), "") } else { ("", pad.as_str()) };
+            let space = if at == 0 { "" } else { SPACE };
+            text.extend([space, before, cell, after]);
+        }
+        writeln!(out, "{style}{}{style:#}", text.trim_end())
+    };
+    line(&head, Style::new().bold())?;
+    cells.iter().try_for_each(|row| line(row, Style::new()))
+}
+
+/// A column's name for people: the unit stands with the values.
+fn head(name: &str) -> String {
+    let units = ["_bytes", "_bps"];
+    units.iter().find_map(|unit| name.strip_suffix(unit)).unwrap_or(name).replace('_', " ")
+}
+
+/// `text` in one line, and without what a terminal would obey: messages may come from anybody.
+pub fn harmless(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    Cow::Owned(shown)
+}
+
+impl Value {
+    fn is_quantity(&self) -> bool {
+        matches!(self, Self::Number(_) | Self::Fraction(_) | Self::Bytes(_) | Self::Rate(_))
+    }
+
+    fn may_stand_right(&self) -> bool {
+        self.is_quantity() || *self == Self::Nothing
+    }
+
+    /// For people.
+    fn shown(&self) -> String {
+        match self {
+            Self::Nothing => "-".to_owned(),
+            Self::Truth(truth) => if *truth { "yes" } else { "no" }.to_owned(),
+            Self::Time(time) => time.to_rfc3339_opts(SecondsFormat::Millis, true),
+            Self::Bytes(bytes) => bytes.to_string(),
+            Self::Rate(rate) => rate.to_string(),
+            Self::Text(_) | Self::Number(_) | Self::Fraction(_) | Self::Json(_) => harmless(&self.plain()).into_owned(),
+        }
+    }
+
+    /// For programs, as text.
+    fn plain(&self) -> Cow<'_, str> {
+        match self {
+            Self::Nothing => Cow::Borrowed(""),
+            Self::Text(text) => Cow::Borrowed(text),
+            Self::Number(number) => number.to_string().into(),
+            Self::Fraction(number) => number.to_string().into(),
+            Self::Truth(truth) => truth.to_string().into(),
+            Self::Time(time) => time.to_rfc3339_opts(SecondsFormat::Micros, true).into(),
+            Self::Bytes(bytes) => bytes.bytes().to_string().into(),
+            Self::Rate(rate) => rate.bps().to_string().into(),
+            Self::Json(value) => value.to_string().into(),
+        }
+    }
+}
+
+/// A row with its columns' names, in their order.
+struct Object<'a>(&'a [&'a str], &'a [Value]);
+
+impl Serialize for Object<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (name, value) in self.0.iter().zip(self.1) {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
+impl Serialize for Value {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Nothing => serializer.serialize_unit(),
+            Self::Text(_) | Self::Time(_) => serializer.serialize_str(&self.plain()),
+            Self::Number(number) => serializer.serialize_i128(*number),
+            Self::Fraction(number) => serializer.serialize_f64(*number),
+            Self::Truth(truth) => serializer.serialize_bool(*truth),
+            Self::Bytes(bytes) => serializer.serialize_u64(bytes.bytes()),
+            Self::Rate(rate) => serializer.serialize_u64(rate.bps()),
+            Self::Json(value) => value.serialize(serializer),
+        }
+    }
+}
+
+macro_rules! value_from {
+    ($($type:ty => $make:expr),+ $(,)?) => {
+        $(impl From<$type> for Value {
+            fn from(value: $type) -> Self {
+                ($make)(value)
+            }
+        })+
+    };
+}
+
+value_from! {
+    &str => |text: &str| Self::Text(text.to_owned()),
+    String => Self::Text,
+    i32 => |number| Self::Number(i128::from(number)),
+    u32 => |number| Self::Number(i128::from(number)),
+    i64 => |number| Self::Number(i128::from(number)),
+    u64 => |number| Self::Number(i128::from(number)),
+    f64 => Self::Fraction,
+    bool => Self::Truth,
+    DateTime<Utc> => Self::Time,
+    ByteCount => Self::Bytes,
+    BitRate => Self::Rate,
+    serde_json::Value => Self::Json,
+}
+
+impl<T: Into<Self>> From<Option<T>> for Value {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Nothing, T::into)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COLUMNS: &[&str] = &["agent", "seq", "excess_bytes", "since"];
+
+    fn printed(format: Format, rows: &[[Value; 4]]) -> String {
+        let mut out = Vec::new();
+        let sink: Box<dyn Write> = match format {
+            Format::Table => Box::new(anstream::StripStream::new(&mut out)),
+            Format::Json | Format::Csv => Box::new(&mut out),
+        };
+        let mut printer = Rows::new(format, COLUMNS, sink);
+        for row in rows {
+            printer.push(row.clone()).unwrap();
+        }
+        printer.end().unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    fn two() -> [[Value; 4]; 2] {
+        let time = DateTime::from_timestamp_micros(1_795_176_000_123_456);
+        [
+            ["gw-1".into(), 9_u64.into(), ByteCount::from_bytes(1 << 20).into(), time.into()],
+            ["a,\"b\"\u{1b}[31m\n".into(), 10_000_i64.into(), Value::Nothing, Value::Nothing],
+        ]
+    }
+
+    #[test]
+    fn a_table_is_aligned_and_obeyed_by_no_terminal() {
+        let table = "agent                seq   excess  since\n\
+                     gw-1                   9  1.0 MiB  2026-11-20T12:00:00.123Z\n\
+                     a,\"b\"\\u{1b}[31m\\n  10000        -  -\n";
+        assert_eq!(printed(Format::Table, &two()), table);
+        assert_eq!(printed(Format::Table, &[]), "agent  seq  excess  since\n");
+        let wide = [["东京".into(), Value::from("x"), Value::Nothing, Value::Nothing]];
+        assert_eq!(printed(Format::Table, &wide), "agent  seq  excess  since\n东京   x    -       -\n");
+    }
+
+    #[test]
+    fn json_is_an_object_a_line_with_whole_numbers_and_times() {
+        let json = "{\"agent\":\"gw-1\",\"seq\":9,\"excess_bytes\":1048576,\"since\":\"2026-11-20T12:00:00.123456Z\"}\n\
+                    {\"agent\":\"a,\\\"b\\\"\\u001b[31m\\n\",\"seq\":10000,\"excess_bytes\":null,\"since\":null}\n";
+        assert_eq!(printed(Format::Json, &two()), json);
+        assert_eq!(printed(Format::Json, &[]), "");
+    }
+
+    #[test]
+    fn csv_has_its_head_also_without_rows_and_is_read_back() {
+        let text = printed(Format::Csv, &two());
+        let mut reader = csv::Reader::from_reader(text.as_bytes());
+        assert_eq!(reader.headers().unwrap(), COLUMNS);
+        let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
+        assert_eq!(rows[0], vec!["gw-1", "9", "1048576", "2026-11-20T12:00:00.123456Z"]);
+        assert_eq!(rows[1], vec!["a,\"b\"\u{1b}[31m\n", "10000", "", ""]);
+        assert_eq!(printed(Format::Csv, &[]), "agent,seq,excess_bytes,since\n");
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_is_no_failure() {
+        assert!(finished(Err(ErrorKind::BrokenPipe.into())).is_ok());
+        assert!(finished(Err(ErrorKind::StorageFull.into())).is_err());
+    }
+}
