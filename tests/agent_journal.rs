@@ -8,15 +8,7 @@ use serde_json::Value;
 
 use crate::support::agent::{Agent, until};
 use crate::support::services::Kafka;
-
-/// Made-up traffic on four links, and limits that are crossed all the time.
-fn busy(brokers: &str, topic: &str) -> String {
-    format!(
-        "interval = '100ms'\nsource = 'synthetic'\n\
-         [[limit]]\nname = 'low'\ninterface = 'syn*'\nraise_at = '2 Mbit/s'\nupdate_every = '100ms'\n\
-         [flush]\ninterval = '300ms'\n[kafka]\nbrokers = '{brokers}'\ntopic = '{topic}'\n"
-    )
-}
+use crate::support::world::busy;
 
 /// Each number from 1 to `accepted` once or more, of one epoch, in order but for what was sent again; and nothing else.
 fn arrived_whole(events: &[Value], epoch: &str, accepted: u64) {
@@ -31,25 +23,6 @@ fn arrived_whole(events: &[Value], epoch: &str, accepted: u64) {
         }
     }
     assert_eq!(seen.len() as u64, accepted, "all that was accepted");
-}
-
-#[test]
-fn what_was_accepted_arrives_through_kills_of_the_agent() {
-    let Some(kafka) = Kafka::or_skip("agent_journal::what_was_accepted_arrives_through_kills_of_the_agent") else {
-        return;
-    };
-    let topic = kafka.topic("kills", 1);
-    let mut agent = Agent::new(&busy(&kafka.address, &topic));
-    for _ in 0..10 {
-        let running = agent.start(&[]);
-        running.until("watches by");
-        std::thread::sleep(Duration::from_millis(fastrand::u64(100..1_500)));
-        running.kill();
-    }
-    agent.run(&["--for", "2s"]);
-    let (epoch, accepted) = agent.accepted();
-    arrived_whole(&kafka.events(&topic), &epoch, accepted);
-    assert!(accepted > 50, "{accepted}");
 }
 
 #[test]

@@ -69,25 +69,6 @@ fn sqlite_is_enough() {
 }
 
 #[test]
-fn killed_in_the_middle_ten_times_each_event_is_a_row_once() {
-    let Some((kafka, postgres)) = servers("killed_in_the_middle_ten_times_each_event_is_a_row_once") else { return };
-    let (topic, database) = (kafka.topic("kill", 2), postgres.database("kill"));
-    let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
-    let mut all = 0;
-    for round in 0..10 {
-        let running = consumer.start(&[]);
-        produce(&kafka.address, &topic, &events(4, 1 + round * 1_500, 1_500));
-        all += 6_000;
-        // Some kills come before the group is joined, some within a batch.
-        std::thread::sleep(std::time::Duration::from_millis(fastrand::u64(0..1_500)));
-        running.kill();
-    }
-    consumer.until_end();
-    assert_eq!(database.ask(TOLD), told(all));
-    is_whole(&database);
-}
-
-#[test]
 fn a_database_that_crashes_in_the_middle_loses_and_doubles_nothing() {
     let test = "a_database_that_crashes_in_the_middle_loses_and_doubles_nothing";
     let Some((kafka, _)) = servers(test) else { return };

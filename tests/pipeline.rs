@@ -6,15 +6,7 @@ use crate::support::agent::Agent;
 use crate::support::consumer::{Consumer, Database, Postgres};
 use crate::support::services::Kafka;
 use crate::support::veth::Veth;
-
-/// Made-up traffic on four links, and limits that are crossed all the time: some forty events a second.
-fn busy(brokers: &str, topic: &str) -> String {
-    format!(
-        "interval = '100ms'\nsource = 'synthetic'\n\
-         [[limit]]\nname = 'low'\ninterface = 'syn*'\nraise_at = '2 Mbit/s'\nupdate_every = '100ms'\n\
-         [flush]\ninterval = '300ms'\n[kafka]\nbrokers = '{brokers}'\ntopic = '{topic}'\n"
-    )
-}
+use crate::support::world::busy;
 
 /// Every number from 1 to what the journal gave out, once; of this epoch alone; and nothing in the tables of what went wrong.
 fn every_accepted_event_is_one_row(agent: &Agent, database: &Database) -> u64 {
@@ -64,41 +56,6 @@ fn traffic_through_a_link_becomes_a_row_that_says_how_much() {
         .unwrap();
     let off = (stored_bytes - sent_bytes as f64).abs() / sent_bytes as f64;
     assert!(off < 0.02, "{stored_bytes} bytes in the row, {sent_bytes} on the link: {:.2} % off", off * 100.0);
-}
-
-#[test]
-fn kills_of_agent_and_consumer_lose_and_double_nothing() {
-    let test = "pipeline::kills_of_agent_and_consumer_lose_and_double_nothing";
-    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
-    let (topic, database) = (kafka.topic("kills", 1), postgres.database("kills"));
-    let mut agent = Agent::new(&busy(&kafka.address, &topic));
-    let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
-    let kills = std::thread::scope(|scope| {
-        let kills = scope.spawn(|| {
-            for _ in 0..10 {
-                let consuming = consumer.start(&[]);
-                std::thread::sleep(Duration::from_millis(fastrand::u64(500..3_000)));
-                consuming.kill();
-            }
-        });
-        for _ in 0..10 {
-            let running = agent.start(&[]);
-            running.until("watches by");
-            std::thread::sleep(Duration::from_millis(fastrand::u64(100..2_000)));
-            running.kill();
-        }
-        kills.join()
-    });
-    kills.expect("the consumer was killed ten times");
-    agent.run(&["--for", "1s"]);
-    consumer.until_end();
-    let accepted = every_accepted_event_is_one_row(&agent, &database);
-    assert!(accepted > 100, "{accepted}");
-    assert_eq!(
-        database.ask("SELECT count(*) = count(DISTINCT (\"limit\", interface, direction)) FROM breaches WHERE open"),
-        "(t)",
-        "no breach is open twice"
-    );
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod agent_ticks;
 mod consumer_kafka;
 mod consumer_store;
 
+mod faults;
 mod pipeline;
 
 mod tidy;

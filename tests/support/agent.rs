@@ -34,6 +34,12 @@ impl Agent {
         fs::write(self.config(), text).expect("the configuration can be written");
     }
 
+    /// What it calls itself: `agent = 'gw'` in the configurations of `World`.
+    #[expect(clippy::unused_self, reason = "a test with two agents will name them")]
+    pub(crate) fn name(&self) -> &str {
+        "gw"
+    }
+
     pub(crate) fn state_dir(&self) -> PathBuf {
         self.directory.path().join("state")
     }

@@ -144,6 +144,13 @@ impl Consumer {
         Self { directory: Arc::new(directory), runs: 0 }
     }
 
+    /// Adds a line to a table of its configuration.
+    pub(crate) fn set(&self, table: &str, line: &str) {
+        let text = fs::read_to_string(self.config()).expect("there is a configuration");
+        let with = text.replacen(&format!("{table}\n"), &format!("{table}\n{line}\n"), 1);
+        fs::write(self.config(), with).expect("it can be written");
+    }
+
     pub(crate) fn config(&self) -> PathBuf {
         self.directory.path().join("consumer.toml")
     }

@@ -1,8 +1,12 @@
 //! What tests share.
 
 pub(crate) mod agent;
+pub(crate) mod checker;
 pub(crate) mod consumer;
 pub(crate) mod events;
 pub(crate) mod netns;
+pub(crate) mod proxy;
+pub(crate) mod rounds;
 pub(crate) mod services;
 pub(crate) mod veth;
+pub(crate) mod world;

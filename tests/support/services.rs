@@ -6,6 +6,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use super::netns::skip;
+use super::proxy::Proxy;
 
 /// A real Kafka.
 pub(crate) struct Kafka {
@@ -36,9 +37,31 @@ impl Kafka {
         Some((own, directory))
     }
 
+    /// One of this test's own that its clients reach through `proxy` alone; `address` is the way around it.
+    pub(crate) fn behind(test: &str, proxy: &Proxy) -> Option<(Self, TempDir)> {
+        Self::or_skip(test)?;
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let mut own = Self { address: String::new(), directory: directory.path().join("kafka"), own: true };
+        own.address = own.start_with(&[&proxy.port().to_string()]);
+        proxy.lead_to(std::fs::read_to_string(own.directory.join("behind")).expect("it has an address").trim());
+        Some((own, directory))
+    }
+
+    /// Sends its process a signal by its name: STOP, CONT.
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = std::fs::read_to_string(self.directory.join("pid")).expect("it runs");
+        assert!(Command::new("kill").args(["-s", name, pid.trim()]).status().expect("kill runs").success());
+    }
+
     /// Starts it (again), at the same address.
     pub(crate) fn start(&self) -> String {
-        let output = script("kafka").arg("start").arg(&self.directory).output().expect("tests/support/kafka runs");
+        self.start_with(&[])
+    }
+
+    fn start_with(&self, arguments: &[&str]) -> String {
+        let mut script = script("kafka");
+        let output =
+            script.arg("start").arg(&self.directory).args(arguments).output().expect("tests/support/kafka runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("an address is text").trim().to_owned()
     }
@@ -100,10 +123,7 @@ impl Kafka {
 
     /// All that a topic holds now, read by kcat: one line a message, as `format` says (kcat(1)).
     pub(crate) fn read(&self, topic: &str, format: &str) -> Vec<String> {
-        let arguments = ["-C", "-q", "-e", "-o", "beginning", "-b", &self.address, "-t", topic, "-f", format];
-        let output = Command::new("kcat").args(arguments).output().expect("kcat runs");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).expect("events are text").lines().map(str::to_owned).collect()
+        read(&self.address, topic, format)
     }
 
     /// The events of a topic, as JSON.
@@ -118,6 +138,14 @@ impl Drop for Kafka {
             let _ = script("kafka").arg("kill").arg(&self.directory).status();
         }
     }
+}
+
+/// All that a topic of the Kafka at `address` holds now, read by kcat: one line a message, as `format` says (kcat(1)).
+pub(crate) fn read(address: &str, topic: &str, format: &str) -> Vec<String> {
+    let arguments = ["-C", "-q", "-e", "-o", "beginning", "-b", address, "-t", topic, "-f", format];
+    let output = Command::new("kcat").args(arguments).output().expect("kcat runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
 }
 
 fn script(name: &str) -> Command {

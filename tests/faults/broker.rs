@@ -1,0 +1,107 @@
+//! Kafka dies, stands still, or cannot be reached, while agent and consumer work.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use crate::support::consumer::Postgres;
+use crate::support::proxy::{Mode, Proxy};
+use crate::support::rounds::{Fault, rounds};
+use crate::support::services::Kafka;
+use crate::support::world::World;
+
+/// Consumers with a name take their partitions over at once: rounds need not wait for a session to end.
+fn named(world: World) -> World {
+    world.consumer.set("[kafka]", "instance = 'one'");
+    world
+}
+
+#[test]
+fn broker_killed() {
+    let test = "faults::broker::broker_killed";
+    let (Some((kafka, _directory)), Some(postgres)) = (Kafka::own(test), Postgres::or_skip(test)) else { return };
+    let fault = Fault { name: "broker-killed", short: 2, long: 50, fresh_every: 10 };
+    let make = || named(World::new(fault.name, &kafka, &postgres));
+    rounds(&fault, make, |world, rng| {
+        let away = Duration::from_millis(rng.u64(0..2_000));
+        let fail = |_: &mut _| {
+            kafka.kill();
+            sleep(away);
+        };
+        world.through(rng, fail, || drop(kafka.start()))
+    });
+}
+
+#[test]
+fn broker_stopped() {
+    let test = "faults::broker::broker_stopped";
+    let (Some((kafka, _directory)), Some(postgres)) = (Kafka::own(test), Postgres::or_skip(test)) else { return };
+    let fault = Fault { name: "broker-stopped", short: 1, long: 20, fresh_every: 10 };
+    let make = || named(World::new(fault.name, &kafka, &postgres));
+    rounds(&fault, make, |world, rng| {
+        let fail = |rng: &mut fastrand::Rng| {
+            kafka.signal("STOP");
+            sleep(Duration::from_millis(rng.u64(1_000..12_000)));
+        };
+        world.through(rng, fail, || kafka.signal("CONT"))
+    });
+}
+
+/// The network between the programs and the broker fails in this way, for up to so many seconds.
+fn network(test: &str, fault: &Fault, mode: Mode, longest_s: u64) {
+    let proxy = Proxy::new("");
+    let Some(postgres) = Postgres::or_skip(test) else { return };
+    let Some((kafka, _directory)) = Kafka::behind(test, &proxy) else { return };
+    let make = || named(World::behind(fault.name, &kafka, &proxy.address(), &postgres, str::to_owned));
+    rounds(fault, make, |world, rng| {
+        let fail = |rng: &mut fastrand::Rng| {
+            proxy.set(mode);
+            sleep(Duration::from_millis(rng.u64(500..longest_s * 1_000)));
+        };
+        world.through(rng, fail, || proxy.set(Mode::Pass))
+    });
+}
+
+#[test]
+fn broker_unreachable() {
+    let fault = Fault { name: "broker-unreachable", short: 1, long: 20, fresh_every: 10 };
+    network("faults::broker::broker_unreachable", &fault, Mode::Refuse, 10);
+}
+
+#[test]
+fn broker_swallows() {
+    let fault = Fault { name: "broker-swallows", short: 1, long: 20, fresh_every: 10 };
+    network("faults::broker::broker_swallows", &fault, Mode::Swallow, 10);
+}
+
+#[test]
+fn broker_half_open() {
+    let fault = Fault { name: "broker-half-open", short: 1, long: 20, fresh_every: 10 };
+    network("faults::broker::broker_half_open", &fault, Mode::HalfOpen, 10);
+}
+
+#[test]
+fn broker_slow() {
+    let fault = Fault { name: "broker-slow", short: 1, long: 20, fresh_every: 10 };
+    network("faults::broker::broker_slow", &fault, Mode::Slow, 10);
+}
+
+/// Longer than librdkafka's default of five minutes, after which it would give messages up.
+#[test]
+fn outage_over_5_min() {
+    let fault = Fault { name: "outage-over-5-min", short: 0, long: 3, fresh_every: 1 };
+    if !fault.is_due() {
+        return;
+    }
+    let proxy = Proxy::new("");
+    let test = "faults::broker::outage_over_5_min";
+    let Some(postgres) = Postgres::or_skip(test) else { return };
+    let Some((kafka, _directory)) = Kafka::behind(test, &proxy) else { return };
+    let make = || named(World::behind(fault.name, &kafka, &proxy.address(), &postgres, str::to_owned));
+    rounds(&fault, make, |world, rng| {
+        let fail = |rng: &mut fastrand::Rng| {
+            proxy.set(Mode::Refuse);
+            sleep(Duration::from_secs(rng.u64(310..340)));
+        };
+        world.through(rng, fail, || proxy.set(Mode::Pass))
+    });
+}

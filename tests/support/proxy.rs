@@ -1,0 +1,226 @@
+//! A TCP proxy that fails as networks do: it refuses, swallows, lets a peer vanish, or is slow.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+/// What becomes of bytes and connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Mode {
+    /// All goes through.
+    Pass,
+    /// Connections are reset, and new ones refused.
+    Refuse,
+    /// Connections are taken and their bytes read, but nobody answers; what was swallowed is gone when the mode ends.
+    Swallow,
+    /// As where a peer lost its power: connections stay, and nothing comes or goes on them any more, not even a FIN. New ones
+    /// are taken, and stand still too.
+    HalfOpen,
+    /// A few hundred bytes at a time.
+    Slow,
+}
+
+/// Listens on a port of loopback of its own, in front of an address. Ends when dropped.
+pub(crate) struct Proxy {
+    port: u16,
+    state: Arc<State>,
+}
+
+struct State {
+    upstream: Mutex<String>,
+    mode: AtomicU8,
+    closed: AtomicBool,
+    connections: Mutex<Vec<Pair>>,
+}
+
+/// A connection's two ends. Once bytes were withheld from it, it never works again.
+struct Pair {
+    client: TcpStream,
+    server: TcpStream,
+    dead: Arc<AtomicBool>,
+}
+
+const BEAT: Duration = Duration::from_millis(10);
+
+impl Proxy {
+    /// In front of `upstream`, `HOST:PORT`; it may be said later.
+    pub(crate) fn new(upstream: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("it has one").port();
+        let state = Arc::new(State {
+            upstream: Mutex::new(upstream.to_owned()),
+            mode: AtomicU8::new(Mode::Pass as u8),
+            closed: AtomicBool::new(false),
+            connections: Mutex::default(),
+        });
+        let of_thread = Arc::clone(&state);
+        thread::spawn(move || of_thread.listen(port, Some(listener)));
+        Self { port, state }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// `127.0.0.1:PORT`.
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Stands in front of this address from the next connection on.
+    pub(crate) fn lead_to(&self, upstream: &str) {
+        *self.state.upstream.lock().expect("nobody panics with it") = upstream.to_owned();
+    }
+
+    /// Fails like this from now on.
+    pub(crate) fn set(&self, mode: Mode) {
+        self.state.mode.store(mode as u8, Ordering::SeqCst);
+        if mode == Mode::Refuse {
+            self.cut();
+        }
+    }
+
+    /// Ends every connection.
+    pub(crate) fn cut(&self) {
+        for pair in self.state.connections.lock().expect("nobody panics with it").drain(..) {
+            pair.dead.store(true, Ordering::SeqCst);
+            let _ = pair.client.shutdown(Shutdown::Both);
+            let _ = pair.server.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.state.closed.store(true, Ordering::SeqCst);
+        self.cut();
+    }
+}
+
+impl State {
+    fn mode(&self) -> Mode {
+        let mode = self.mode.load(Ordering::SeqCst);
+        [Mode::Pass, Mode::Refuse, Mode::Swallow, Mode::HalfOpen, Mode::Slow][usize::from(mode)]
+    }
+
+    /// While connections are refused nobody listens.
+    fn listen(self: &Arc<Self>, port: u16, mut listener: Option<TcpListener>) {
+        while !self.closed.load(Ordering::SeqCst) {
+            if self.mode() == Mode::Refuse {
+                listener = None;
+                thread::sleep(BEAT);
+                continue;
+            }
+            let Some(open) = &listener else {
+                listener = TcpListener::bind(("127.0.0.1", port)).ok();
+                thread::sleep(BEAT);
+                continue;
+            };
+            open.set_nonblocking(true).expect("it is a socket");
+            match open.accept() {
+                Ok((client, _)) => self.join(client),
+                Err(_) => thread::sleep(BEAT),
+            }
+        }
+    }
+
+    fn join(self: &Arc<Self>, client: TcpStream) {
+        let upstream = self.upstream.lock().expect("nobody panics with it").clone();
+        let Ok(server) = TcpStream::connect(upstream) else { return }; // dropped: the client sees it closed
+        let (Ok(client_too), Ok(server_too)) = (client.try_clone(), server.try_clone()) else { return };
+        let dead = Arc::new(AtomicBool::new(false));
+        for (from, to) in [(&client, &server), (&server, &client)] {
+            let (Ok(from), Ok(to)) = (from.try_clone(), to.try_clone()) else { return };
+            let (state, dead) = (Arc::clone(self), Arc::clone(&dead));
+            thread::spawn(move || state.carry(from, to, &dead));
+        }
+        let pair = Pair { client: client_too, server: server_too, dead };
+        self.connections.lock().expect("nobody panics with it").push(pair);
+    }
+
+    fn carry(&self, mut from: TcpStream, mut to: TcpStream, dead: &AtomicBool) {
+        let _ = from.set_nonblocking(false);
+        let _ = from.set_read_timeout(Some(BEAT));
+        let mut buffer = vec![0; 64 << 10];
+        while !self.closed.load(Ordering::SeqCst) {
+            let mode = self.mode();
+            if mode == Mode::HalfOpen || (dead.load(Ordering::SeqCst) && mode != Mode::Swallow) {
+                // Neither read nor closed: it stands still for ever.
+                dead.store(true, Ordering::SeqCst);
+                thread::sleep(BEAT);
+                continue;
+            }
+            let room = if mode == Mode::Slow { 512 } else { buffer.len() };
+            match from.read(&mut buffer[..room]) {
+                Ok(0) => break,
+                Ok(count) => match self.mode() {
+                    Mode::Swallow | Mode::HalfOpen => dead.store(true, Ordering::SeqCst),
+                    _ if dead.load(Ordering::SeqCst) => {}
+                    now => {
+                        if now == Mode::Slow {
+                            thread::sleep(BEAT);
+                        }
+                        if to.write_all(&buffer[..count]).is_err() {
+                            break;
+                        }
+                    }
+                },
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(_) => break,
+            }
+        }
+        let _ = to.shutdown(Shutdown::Both);
+        let _ = from.shutdown(Shutdown::Both);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server that sends back what it gets.
+    fn echo() -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it has one").to_string();
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                thread::spawn(move || std::io::copy(&mut &stream, &mut &stream));
+            }
+        });
+        address
+    }
+
+    fn answers(stream: &mut TcpStream) -> bool {
+        let mut buffer = [0; 4];
+        stream.set_read_timeout(Some(Duration::from_millis(300))).expect("it is a socket");
+        stream.write_all(b"ping").is_ok() && stream.read_exact(&mut buffer).is_ok() && &buffer == b"ping"
+    }
+
+    #[test]
+    fn it_passes_and_fails_as_told() {
+        let proxy = Proxy::new(&echo());
+        let connect = || TcpStream::connect(proxy.address());
+        let mut first = connect().expect("it listens");
+        assert!(answers(&mut first));
+        for mode in [Mode::Swallow, Mode::HalfOpen] {
+            proxy.set(mode);
+            let mut second = connect().expect("it listens");
+            assert!(!answers(&mut first) && !answers(&mut second), "{mode:?}");
+            proxy.set(Mode::Pass);
+            assert!(!answers(&mut second), "what was swallowed is gone");
+            first = connect().expect("it listens");
+            assert!(answers(&mut first), "new connections work");
+        }
+        proxy.set(Mode::Slow);
+        assert!(answers(&mut first));
+        proxy.set(Mode::Refuse);
+        assert!(!answers(&mut first));
+        super::super::agent::until("it refuses", || connect().is_err().then_some(()));
+        proxy.set(Mode::Pass);
+        super::super::agent::until("it listens again", || connect().is_ok_and(|mut c| answers(&mut c)).then_some(()));
+    }
+}

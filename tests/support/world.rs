@@ -1,0 +1,144 @@
+//! An agent, a topic, a consumer and a database, with the book of what was accepted: what most faults are injected into.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use super::agent::{self, Agent};
+use super::checker::{Checker, Sent, Stored, Verdict};
+use super::consumer::{self, Consumer, Database, Postgres};
+use super::rounds::{Outcome, recovered};
+use super::services::Kafka;
+
+/// All parts of the pipeline. Servers may be those that all tests share, or a test's own.
+pub(crate) struct World {
+    pub(crate) topic: String,
+    pub(crate) database: Database,
+    pub(crate) agent: Agent,
+    pub(crate) consumer: Consumer,
+    pub(crate) checker: Checker,
+    /// Where Kafka really is, whatever stands in front of it.
+    kafka: String,
+    before: Verdict,
+}
+
+/// What an agent is told, but for its state directory: made-up traffic on four links, limits that are crossed all the time, and
+/// no waiting.
+pub(crate) fn busy(brokers: &str, topic: &str) -> String {
+    format!(
+        "agent = 'gw'\ninterval = '100ms'\nsource = 'synthetic'\n\
+         [[limit]]\nname = 'low'\ninterface = 'syn*'\nraise_at = '2 Mbit/s'\nupdate_every = '100ms'\n\
+         [flush]\ninterval = '100ms'\n[kafka]\nbrokers = '{brokers}'\ntopic = '{topic}'\n"
+    )
+}
+
+impl World {
+    /// With a topic and a database of its own on these servers.
+    pub(crate) fn new(name: &str, kafka: &Kafka, postgres: &Postgres) -> Self {
+        Self::behind(name, kafka, &kafka.address, postgres, str::to_owned)
+    }
+
+    /// The same, where the programs reach Kafka at `brokers`, and the database at what `store` makes of its URL.
+    pub(crate) fn behind(
+        name: &str,
+        kafka: &Kafka,
+        brokers: &str,
+        postgres: &Postgres,
+        store: impl Fn(&str) -> String,
+    ) -> Self {
+        let (topic, database) = (kafka.topic(name, 1), postgres.database(&name.replace('-', "_")));
+        Self {
+            agent: Agent::new(&busy(brokers, &topic)),
+            consumer: Consumer::new(brokers, &topic, &store(&database.url)),
+            checker: Checker::default(),
+            kafka: kafka.address.clone(),
+            before: Verdict::default(),
+            topic,
+            database,
+        }
+    }
+
+    /// Where Kafka really is.
+    pub(crate) fn brokers(&self) -> &str {
+        &self.kafka
+    }
+
+    /// Starts the agent, and waits until it watches.
+    pub(crate) fn start_agent(&mut self) -> agent::Running {
+        let running = self.agent.start(&[]);
+        running.until("watches by");
+        running
+    }
+
+    pub(crate) fn start_consumer(&mut self) -> consumer::Running {
+        self.consumer.start(&[])
+    }
+
+    /// Ends the agent in order, and puts what it accepted into the book. What it could not send stays in its journal.
+    pub(crate) fn end_agent(&mut self, mut running: agent::Running) {
+        running.signal("TERM");
+        assert!(running.wait().success(), "{}", running.log());
+        self.checker.accept_journal(&self.agent);
+    }
+
+    /// Runs the agent until its journal is empty, and puts what it accepted into the book.
+    pub(crate) fn drain_agent(&mut self) {
+        loop {
+            let log = self.agent.run(&["--for", "100ms"]);
+            self.checker.accept_journal(&self.agent);
+            if self.agent.pending() == 0 {
+                return;
+            }
+            eprintln!("not all was delivered yet: {log}");
+        }
+    }
+
+    /// Waits until an event that was observed from now on is stored, with both programs as they are; how long that took. An
+    /// agent's events are in order, so that all before it were delivered too.
+    pub(crate) fn flows(&self) -> Duration {
+        let now = chrono::Utc::now();
+        let sql = format!("SELECT count(*) > 0 FROM events WHERE observed_at > '{}'", now.to_rfc3339());
+        recovered("events flow again", || {
+            let client = postgres::Client::connect(&self.database.url, postgres::NoTls);
+            client.and_then(|mut client| client.query_one(&sql, &[])).is_ok_and(|row| row.get(0))
+        })
+    }
+
+    /// Runs both programs, lets `fail` break something while they work, and `mend` it; waits until events flow again by
+    /// themselves, and compares.
+    pub(crate) fn through(&mut self, rng: &mut Rng, fail: impl FnOnce(&mut Rng), mend: impl FnOnce()) -> Outcome {
+        let consuming = self.start_consumer();
+        let running = self.start_agent();
+        self.flows();
+        std::thread::sleep(Duration::from_millis(rng.u64(0..500)));
+        fail(rng);
+        mend();
+        let recovery = self.flows();
+        self.end_agent(running);
+        self.drain_agent();
+        let outcome = self.settle();
+        drop(consuming);
+        Outcome { recovery: recovery + outcome.recovery, ..outcome }
+    }
+
+    /// Waits until all that was accepted is stored or declared, and compares; a consumer has to run meanwhile.
+    pub(crate) fn settle(&mut self) -> Outcome {
+        let checker = &self.checker;
+        let nothing = Sent::default();
+        let mut stored = Stored::default();
+        let took = recovered(&format!("{} of {}", self.database.url, self.topic), || {
+            // A database that is just coming back does not answer.
+            let Ok(read) = Stored::read(&self.database) else { return false };
+            stored = read;
+            checker.judge(&nothing, &stored).lost.is_empty()
+        });
+        let sent = Sent::read(&self.kafka, &self.topic);
+        let verdict = checker.judge(&sent, &stored);
+        if !verdict.is_clean() {
+            eprintln!("{verdict}");
+        }
+        let outcome = Outcome::of(&verdict, &self.before, took);
+        self.before = verdict;
+        outcome
+    }
+}
