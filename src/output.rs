@@ -58,6 +58,8 @@ pub enum Value {
     Bytes(ByteCount),
     /// Bits a second; `83.9 Mbit/s` in a table.
     Rate(BitRate),
+    /// A message's bytes: text, as far as they are UTF-8.
+    Blob(Vec<u8>),
     /// What is JSON already; a table and CSV show it as one line of text.
     Json(serde_json::Value),
 }
@@ -196,6 +198,31 @@ pub fn harmless(text: &str) -> Cow<'_, str> {
 }
 
 impl Value {
+    /// The words, if it is words.
+    pub fn into_text(self) -> Option<String> {
+        if let Self::Text(text) = self { Some(text) } else { None }
+    }
+
+    /// The number, if it is a whole one that fits.
+    pub fn into_number<T: TryFrom<i128>>(self) -> Option<T> {
+        match self {
+            Self::Number(number) => T::try_from(number).ok(),
+            Self::Bytes(bytes) => T::try_from(bytes.bytes().into()).ok(),
+            Self::Rate(rate) => T::try_from(rate.bps().into()).ok(),
+            _ => None,
+        }
+    }
+
+    /// The moment, if it is one.
+    pub fn into_time(self) -> Option<DateTime<Utc>> {
+        if let Self::Time(time) = self { Some(time) } else { None }
+    }
+
+    /// The bytes, if it is a message's.
+    pub fn into_blob(self) -> Option<Vec<u8>> {
+        if let Self::Blob(bytes) = self { Some(bytes) } else { None }
+    }
+
     fn is_quantity(&self) -> bool {
         matches!(self, Self::Number(_) | Self::Fraction(_) | Self::Bytes(_) | Self::Rate(_))
     }
@@ -212,7 +239,9 @@ impl Value {
             Self::Time(time) => time.to_rfc3339_opts(SecondsFormat::Millis, true),
             Self::Bytes(bytes) => bytes.to_string(),
             Self::Rate(rate) => rate.to_string(),
-            Self::Text(_) | Self::Number(_) | Self::Fraction(_) | Self::Json(_) => harmless(&self.plain()).into_owned(),
+            Self::Text(_) | Self::Blob(_) | Self::Number(_) | Self::Fraction(_) | Self::Json(_) => {
+                harmless(&self.plain()).into_owned()
+            }
         }
     }
 
@@ -227,6 +256,7 @@ impl Value {
             Self::Time(time) => time.to_rfc3339_opts(SecondsFormat::Micros, true).into(),
             Self::Bytes(bytes) => bytes.bytes().to_string().into(),
             Self::Rate(rate) => rate.bps().to_string().into(),
+            Self::Blob(bytes) => String::from_utf8_lossy(bytes),
             Self::Json(value) => value.to_string().into(),
         }
     }
@@ -249,7 +279,7 @@ impl Serialize for Value {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Nothing => serializer.serialize_unit(),
-            Self::Text(_) | Self::Time(_) => serializer.serialize_str(&self.plain()),
+            Self::Text(_) | Self::Blob(_) | Self::Time(_) => serializer.serialize_str(&self.plain()),
             Self::Number(number) => serializer.serialize_i128(*number),
             Self::Fraction(number) => serializer.serialize_f64(*number),
             Self::Truth(truth) => serializer.serialize_bool(*truth),
@@ -282,6 +312,7 @@ value_from! {
     DateTime<Utc> => Self::Time,
     ByteCount => Self::Bytes,
     BitRate => Self::Rate,
+    Vec<u8> => Self::Blob,
     serde_json::Value => Self::Json,
 }
 

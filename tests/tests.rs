@@ -9,6 +9,7 @@ mod agent_journal;
 mod agent_links;
 mod agent_ticks;
 
+mod consumer_commands;
 mod consumer_kafka;
 mod consumer_store;
 

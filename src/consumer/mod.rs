@@ -10,6 +10,8 @@ mod backoff;
 pub mod batch;
 pub mod cli;
 pub mod config;
+pub mod ledger;
+pub mod letters;
 pub mod place;
 pub mod run;
 mod source;

@@ -8,6 +8,7 @@
 //! - One `(agent, epoch, seq, observed_at)` is one row (guard 2: the primary key).
 
 mod postgres;
+mod query;
 mod rows;
 mod sequences;
 mod sqlite;
@@ -22,6 +23,8 @@ use chrono::{DateTime, Utc};
 use super::batch::Batch;
 use super::place::Place;
 use crate::config::SecretFile;
+
+pub use self::query::{Kind, Parameter, Query, Reader};
 
 /// A database that events end in.
 pub trait Store {
@@ -125,10 +128,10 @@ pub enum Fault {
 
 /// Which database.
 #[derive(Clone, Debug)]
-pub struct Location(Kind);
+pub struct Location(Which);
 
 #[derive(Clone, Debug)]
-enum Kind {
+enum Which {
     Postgres(Box<postgres::Address>),
     Sqlite(PathBuf),
 }
@@ -146,21 +149,29 @@ impl Location {
             };
         }
         if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            return postgres::Address::parse(url, password).map(|address| Self(Kind::Postgres(Box::new(address))));
+            return postgres::Address::parse(url, password).map(|address| Self(Which::Postgres(Box::new(address))));
         }
         Err("is neither \"postgres://USER@HOST/DATABASE\" nor \"sqlite:PATH\"".to_owned())
     }
 
     /// A SQLite file.
     pub fn sqlite(path: &Path) -> Self {
-        Self(Kind::Sqlite(path.to_owned()))
+        Self(Which::Sqlite(path.to_owned()))
+    }
+
+    /// What only looks at the store there; it connects when it is first asked.
+    pub fn reader(&self) -> Box<dyn Reader + Send> {
+        match &self.0 {
+            Which::Postgres(address) => Box::new(postgres::PostgresReader::new((**address).clone())),
+            Which::Sqlite(path) => Box::new(sqlite::SqliteReader::new(path)),
+        }
     }
 
     /// The store there; it connects when it is first needed. `instance` is how it names itself.
     pub fn open(&self, instance: &str) -> Box<dyn Store + Send> {
         match &self.0 {
-            Kind::Postgres(address) => Box::new(postgres::Postgres::new((**address).clone(), instance)),
-            Kind::Sqlite(path) => Box::new(sqlite::Sqlite::new(path)),
+            Which::Postgres(address) => Box::new(postgres::Postgres::new((**address).clone(), instance)),
+            Which::Sqlite(path) => Box::new(sqlite::Sqlite::new(path)),
         }
     }
 }
@@ -169,8 +180,8 @@ impl fmt::Display for Location {
     /// Without the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Kind::Postgres(address) => address.fmt(f),
-            Kind::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            Which::Postgres(address) => address.fmt(f),
+            Which::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
         }
     }
 }

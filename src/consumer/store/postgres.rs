@@ -5,6 +5,7 @@ mod apply;
 mod copy;
 mod days;
 mod fault;
+mod reader;
 mod refused;
 mod session;
 
@@ -22,6 +23,7 @@ use crate::consumer::batch::{Batch, Mark};
 use crate::consumer::place::Place;
 
 pub(super) use self::address::Address;
+pub(super) use self::reader::PostgresReader;
 
 /// A store in PostgreSQL. It connects, and brings the schema up to date, when it is first needed and after each fault.
 pub(super) struct Postgres {

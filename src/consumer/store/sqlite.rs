@@ -4,6 +4,7 @@
 //! several consumers may share the file.
 
 mod apply;
+mod reader;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,8 @@ use rusqlite::{Connection, Error, ErrorCode, TransactionBehavior, params};
 use super::{Applied, Fault, Retention, Retired, Store};
 use crate::consumer::batch::{Batch, Mark};
 use crate::consumer::place::Place;
+
+pub(super) use self::reader::SqliteReader;
 
 /// A store in a SQLite file, opened when it is first needed and again after a fault.
 pub(super) struct Sqlite {

@@ -78,6 +78,12 @@ fn migrate(client: &mut Client) -> Result<(), Fault> {
     Ok(())
 }
 
+/// The schema that this program knows.
+pub(super) fn version() -> i64 {
+    let runner = migrations::migrations::runner();
+    runner.get_migrations().iter().map(|migration| i64::from(migration.version())).max().unwrap_or(0)
+}
+
 impl Statements {
     fn prepare(client: &mut Client, columns: &str) -> Result<Self, postgres::Error> {
         let insert = format!(

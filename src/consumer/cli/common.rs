@@ -1,0 +1,85 @@
+//! What all commands share: their flags, the settings these lead to, and what a missing service means.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use crate::config::{CONSUMER_KEYS, ConfigError, Layers, environment};
+use crate::consumer::config::{Directories, Settings};
+use crate::exit::{Failure, Status};
+use crate::logging;
+
+/// Where the configuration stands unless the command line says otherwise.
+const CONFIG: &str = "/etc/highwater/consumer.toml";
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct Common {
+    /// The configuration [default: /etc/highwater/consumer.toml]
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Kafka's brokers, in place of kafka.brokers: host:port,host:port
+    #[arg(short, long, value_name = "LIST")]
+    brokers: Option<String>,
+    /// The topic of the events, in place of kafka.topic
+    #[arg(short, long, value_name = "NAME")]
+    topic: Option<String>,
+    /// The group that shares the topic's partitions and the database, in place of kafka.group
+    #[arg(short, long, value_name = "NAME")]
+    group: Option<String>,
+    /// Say more in the log; twice says all
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Say less in the log: only warnings; twice only errors
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    quiet: u8,
+}
+
+/// What it means that the configuration's usual place is empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Absent {
+    IsAnError,
+    MeansDefaults,
+}
+
+impl Common {
+    /// As `-v` and `-q` say.
+    pub(super) fn start_log(&self) {
+        logging::start(logging::level(self.verbose, self.quiet));
+    }
+
+    /// Says on standard error what the rows do not, unless `-q`.
+    pub(super) fn note(&self, text: &str) {
+        if self.quiet == 0 {
+            eprintln!("note: {text}");
+        }
+    }
+
+    /// Flags over the environment over the file.
+    pub(super) fn settings(&self, absent: Absent) -> Result<Settings, ConfigError> {
+        let usual = Path::new(CONFIG);
+        let path = match &self.config {
+            Some(path) => Some(path.as_path()),
+            None if absent == Absent::MeansDefaults && !usual.exists() => None,
+            None => Some(usual),
+        };
+        // Flags are the environment's keys in other words: the last of a name wins.
+        let flags = [
+            ("HIGHWATER_KAFKA__BROKERS", &self.brokers),
+            ("HIGHWATER_KAFKA__TOPIC", &self.topic),
+            ("HIGHWATER_KAFKA__GROUP", &self.group),
+        ];
+        let flags = flags.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?)));
+        let layers = Layers::read(path, environment().chain(flags), CONSUMER_KEYS)?;
+        Settings::new(&layers, &directories())
+    }
+}
+
+fn directories() -> Directories {
+    let directory = |name: &str| std::env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
+    Directories { credentials: directory("CREDENTIALS_DIRECTORY"), state: directory("STATE_DIRECTORY") }
+}
+
+/// A service that was needed could not be asked.
+pub(super) fn unavailable(why: impl std::fmt::Display) -> Failure {
+    Failure::new(Status::Unavailable, why.to_string())
+}

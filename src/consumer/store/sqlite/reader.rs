@@ -1,0 +1,97 @@
+//! Looking into the file, while others may write to it.
+
+use std::path::{Path, PathBuf};
+
+use chrono::DateTime;
+use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
+use rusqlite::{Connection, Error, OpenFlags};
+
+use super::{BUSY, MIGRATIONS, text};
+use crate::consumer::store::Fault;
+use crate::consumer::store::query::{Kind, Parameter, Query, Reader};
+use crate::output::Value;
+use crate::units::{BitRate, ByteCount};
+
+/// A reader of a SQLite file, opened when it is first asked.
+pub(in crate::consumer::store) struct SqliteReader {
+    path: PathBuf,
+    connection: Option<Connection>,
+}
+
+impl SqliteReader {
+    pub(in crate::consumer::store) fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), connection: None }
+    }
+
+    fn connection(&mut self) -> Result<&Connection, Fault> {
+        if self.connection.is_none() {
+            self.connection = Some(open(&self.path)?);
+        }
+        self.connection.as_ref().ok_or_else(|| Fault::Away("SQLite: it was just open".to_owned()))
+    }
+}
+
+fn open(path: &Path) -> Result<Connection, Fault> {
+    let shown = path.display();
+    if !path.exists() {
+        return Err(Fault::Misconfigured(format!(
+            "{shown}: no such database; set store.url to the consumer's, or let `highwater-consumer run` make this one"
+        )));
+    }
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    connection.busy_timeout(BUSY)?;
+    let taken: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if (taken as usize) < MIGRATIONS.len() {
+        let why = if taken == 0 { "is no database of this program" } else { "has the tables of an older version" };
+        return Err(Fault::Misconfigured(format!("{shown} {why}; `highwater-consumer run` makes what is missing")));
+    }
+    Ok(connection)
+}
+
+impl Reader for SqliteReader {
+    fn ask(&mut self, query: &Query) -> Result<Vec<Vec<Value>>, Fault> {
+        let connection = self.connection()?;
+        let mut statement = connection.prepare(&query.sql)?;
+        for (index, parameter) in query.parameters.iter().enumerate() {
+            let name = format!("${}", index + 1);
+            let at = statement.parameter_index(&name)?.ok_or(Error::InvalidParameterName(name))?;
+            statement.raw_bind_parameter(at, parameter)?;
+        }
+        let mut rows = statement.raw_query();
+        let mut all = Vec::new();
+        while let Some(row) = rows.next()? {
+            let values = query.kinds.iter().enumerate().map(|(at, kind)| Ok(value(*kind, row.get_ref(at)?)));
+            all.push(values.collect::<Result<_, Error>>()?);
+        }
+        Ok(all)
+    }
+}
+
+impl ToSql for Parameter {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        match self {
+            Self::Text(words) => words.to_sql(),
+            Self::Number(number) => number.to_sql(),
+            Self::Time(time) => Ok(text(*time).into()),
+        }
+    }
+}
+
+fn value(kind: Kind, found: ValueRef<'_>) -> Value {
+    match (kind, found) {
+        (_, ValueRef::Null) => Value::Nothing,
+        (Kind::Truth, ValueRef::Integer(number)) => Value::Truth(number != 0),
+        (Kind::Bytes, ValueRef::Integer(number)) => ByteCount::from_bytes(number.max(0).unsigned_abs()).into(),
+        (Kind::Rate, ValueRef::Integer(number)) => BitRate::from_bps(number.max(0).unsigned_abs()).into(),
+        (_, ValueRef::Integer(number)) => number.into(),
+        (_, ValueRef::Real(number)) => number.into(),
+        (Kind::Blob, ValueRef::Text(bytes)) | (_, ValueRef::Blob(bytes)) => bytes.to_vec().into(),
+        (_, ValueRef::Text(bytes)) => {
+            let words = String::from_utf8_lossy(bytes);
+            match (kind, DateTime::parse_from_rfc3339(&words)) {
+                (Kind::Time, Ok(time)) => time.to_utc().into(),
+                _ => Value::Text(words.into_owned()),
+            }
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! The commands that look at what is stored, as their users run them, on both databases.
+
+use std::process::Output;
+
+use chrono::Utc;
+use highwater::consumer::batch::{Batch, Record};
+use highwater::consumer::place::Place;
+use highwater::consumer::store::{Location, Store};
+use highwater::event::Event;
+use highwater::wire;
+use serde_json::Value;
+
+use crate::support::consumer::{Database, Postgres, command};
+use crate::support::events::{event, loss, started, updated};
+
+pub(crate) const TOPIC: &str = "events";
+
+/// A database with a consumer's tables, and the programs that look at it.
+pub(crate) struct Stage {
+    pub(crate) url: String,
+    pub(crate) store: Box<dyn Store + Send>,
+    next: i64,
+    home: Home,
+}
+
+enum Home {
+    Sqlite(tempfile::TempDir),
+    Postgres(Database),
+}
+
+impl Stage {
+    pub(crate) fn sqlite() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", directory.path().join("h.db").display());
+        Self::begun(url, Home::Sqlite(directory))
+    }
+
+    pub(crate) fn postgres(test: &str) -> Option<Self> {
+        let database = Postgres::or_skip(test)?.database("commands");
+        Some(Self::begun(database.url.clone(), Home::Postgres(database)))
+    }
+
+    fn begun(url: String, home: Home) -> Self {
+        let mut store = Location::parse(&url, None).unwrap().open("stage");
+        store.found(TOPIC, 0, &Place::default()).unwrap();
+        Self { url, store, next: 0, home }
+    }
+
+    /// Stores messages as a consumer does.
+    pub(crate) fn store(&mut self, payloads: &[Vec<u8>]) {
+        let mut batch = Batch::new(TOPIC);
+        let from = self.next;
+        for (offset, payload) in (from..).zip(payloads) {
+            batch.push(0, Record::new(offset, Some(7), Some(b"gw"), Some(payload)), || (0, from));
+        }
+        self.next += payloads.len() as i64;
+        self.store.apply(&batch, Utc::now()).unwrap();
+    }
+
+    pub(crate) fn store_events(&mut self, events: &[Event]) {
+        self.store(&events.iter().map(wire::to_json).collect::<Vec<_>>());
+    }
+
+    /// SQL that both understand.
+    pub(crate) fn run(&self, sql: &str) {
+        match &self.home {
+            Home::Postgres(database) => database.client().batch_execute(sql).unwrap(),
+            Home::Sqlite(directory) => {
+                rusqlite::Connection::open(directory.path().join("h.db")).unwrap().execute_batch(sql).unwrap();
+            }
+        }
+    }
+
+    /// Runs a command without a configuration file.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Output {
+        command().args(arguments).env("HIGHWATER_STORE__URL", &self.url).output().unwrap()
+    }
+
+    /// Its exit code, what it printed and what it said.
+    pub(crate) fn said(&self, arguments: &[&str]) -> (i32, String, String) {
+        said(self.command(arguments))
+    }
+
+    /// Its exit code, and the rows it printed as JSON.
+    pub(crate) fn rows(&self, arguments: &[&str]) -> (i32, Vec<Value>) {
+        let (code, out, err) = self.said(&[arguments, &["--format", "json"]].concat());
+        let rows = out.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line} {err}")));
+        (code, rows.collect())
+    }
+}
+
+pub(crate) fn said(output: Output) -> (i32, String, String) {
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+}
+
+/// These fields of each row, by spaces and commas.
+pub(crate) fn fields(rows: &[Value], names: &[&str]) -> Vec<String> {
+    let field = |row: &Value, name: &str| match &row[name] {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    rows.iter().map(|row| names.iter().map(|name| field(row, name)).collect::<Vec<_>>().join(" ")).collect()
+}
+
+/// Runs a body on both stores.
+macro_rules! on_both {
+    ($($name:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[test] fn $name() { super::$name(super::Stage::sqlite()); })*
+        }
+        mod postgres {
+            $(#[test] fn $name() {
+                let test = concat!("consumer_commands::postgres::", stringify!($name));
+                if let Some(stage) = super::Stage::postgres(test) {
+                    super::$name(stage);
+                }
+            })*
+        }
+    };
+}
+
+on_both!(losses_tell_who_says_that_what_is_missing,);
+
+const OLD: &str = "UPDATE agent_sequences SET began = '2026-11-20T12:00:00.000000Z';
+                   UPDATE losses SET stored_at = '2026-11-20T11:00:00.000000Z'";
+
+fn losses_tell_who_says_that_what_is_missing(mut stage: Stage) {
+    stage.store_events(&[updated("gw", 1), updated("gw", 2), updated("gw", 4)]);
+    let (code, out, err) = stage.said(&["losses"]);
+    assert_eq!((code, out.lines().count()), (0, 1), "what is only just missing may still come: {out} {err}");
+    assert!(err.contains("nothing undeclared is missing"), "{err}");
+    // 5 to 7 were given up, of which 6 came all the same; 12 is a dead letter that says so; 3, 11 and 13 never came.
+    let poison =
+        String::from_utf8(wire::to_json(&updated("gw", 12))).unwrap().replace("80000000", "18446744073709551615");
+    stage.store_events(&[event("gw", 8, loss(5, 7)), updated("gw", 6), updated("gw", 9), updated("gw", 10)]);
+    stage.store(&[poison.into_bytes(), b"garbage".to_vec()]);
+    stage.store_events(&[updated("gw", 14), event("other", 2, started())]);
+    stage.run(OLD);
+    stage.run(
+        "INSERT INTO kafka_gaps (topic, partition, generation, first, last, noticed_at)
+               VALUES ('events', 0, 0, 90, 99, '2026-11-20T13:00:00.000000Z')",
+    );
+    let (code, rows) = stage.rows(&["losses"]);
+    assert_eq!(code, 1);
+    assert_eq!(
+        fields(&rows, &["agent", "first", "last", "missing", "state"]),
+        [
+            "gw 5 7 2 declared",
+            "gw 3 3 1 undeclared",
+            "gw 11 11 1 undeclared",
+            "gw 12 12 1 dead_letter",
+            "gw 13 13 1 undeclared",
+            "other 1 1 1 undeclared",
+            "null 90 99 10 dropped",
+        ]
+    );
+    assert_eq!(rows[0]["reason"], "evicted");
+    assert_eq!(rows[1]["noticed_at"], "2026-11-20T12:00:00.000000Z");
+    assert!(rows[3]["reason"].as_str().unwrap().starts_with("events[0] at 7"), "{}", rows[3]);
+    let (code, _, err) = stage.said(&["losses"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("4 events are missing") && err.contains("1 dead letters name no event"), "{err}");
+    // Filters: what is known is left out.
+    let (code, rows) = stage.rows(&["losses", "--agent", "other"]);
+    assert_eq!((code, fields(&rows, &["agent", "first"])), (1, vec!["other 1".to_owned()]));
+    let (code, rows) = stage.rows(&["losses", "--since", "2026-11-20T12:30:00Z"]);
+    assert_eq!((code, fields(&rows, &["state"])), (0, vec!["dropped".to_owned()]));
+    assert_eq!(stage.rows(&["losses", "--agent", "nobody"]), (0, vec![]));
+    let (code, _, err) = stage.said(&["losses", "--since", "yesterday"]);
+    assert!(code == 2 && err.contains("10m"), "{err}");
+}
+
+/// All commands that only look at the store.
+const LOOKERS: &[&[&str]] = &[&["losses"]];
+
+#[test]
+fn a_store_that_cannot_be_asked_is_69_and_says_what_to_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let missing = directory.path().join("none.db");
+    let other = directory.path().join("other.db");
+    rusqlite::Connection::open(&other).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
+    let (missing, other) = (format!("sqlite:{}", missing.display()), format!("sqlite:{}", other.display()));
+    let mut urls = vec![
+        (missing.clone(), "store.url"),
+        (other, "no database of this program"),
+        ("postgres://u:p@127.0.0.1:1/d".to_owned(), "Connection refused"),
+    ];
+    if let Some(postgres) = Postgres::or_skip("consumer_commands::a_store_that_cannot_be_asked_is_69") {
+        urls.push((postgres.database("bare").url, "none of this program's tables"));
+    }
+    for (url, says) in urls {
+        for verb in LOOKERS {
+            let output = command().args(*verb).env("HIGHWATER_STORE__URL", &url).output().unwrap();
+            let (code, out, err) = said(output);
+            assert_eq!((code, out.as_str()), (69, ""), "{url} {err}");
+            assert!(err.contains(says), "{url}: {err}");
+        }
+    }
+    assert!(!std::path::Path::new(missing.trim_start_matches("sqlite:")).exists(), "looking makes no file");
+}
