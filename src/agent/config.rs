@@ -15,6 +15,7 @@ use crate::config::{ConfigError, Invalid, Layers, duration, list, quoted};
 use crate::event::{AGENT_BYTES_MAX, Direction, Severity};
 use crate::kafka::{Connection, RawConnection, RawSasl, RawTls};
 use crate::units::{BitRate, ByteCount};
+use crate::wire::FORMATS;
 
 /// The file, key by key.
 #[derive(Debug, Default, Deserialize)]
@@ -203,7 +204,8 @@ fn publisher(
 ) -> Result<publisher::Settings, Invalid> {
     let flush = flush.unwrap_or_default();
     let kafka = kafka.unwrap_or_default();
-    one_of("kafka.format", kafka.format.as_deref().unwrap_or("json"), &[("json", ())])?;
+    let formats = FORMATS.map(|format| (format.as_str(), format));
+    let format = one_of("kafka.format", kafka.format.as_deref().unwrap_or("json"), &formats)?;
     one_of("kafka.key", kafka.key.as_deref().unwrap_or("agent"), &[("agent", ())])?;
     let urgent = flush.urgent.unwrap_or_else(|| vec!["critical".to_owned()]);
     let urgent = urgent.iter().map(|name| one_of("flush.urgent", name, SEVERITIES)).collect::<Result<_, _>>()?;
@@ -217,6 +219,7 @@ fn publisher(
     Ok(publisher::Settings {
         connection: Connection::new(raw, credentials)?,
         topic,
+        format,
         interval: or_duration("flush.interval", flush.interval, Duration::from_secs(120))?,
         urgent,
         events_max,
@@ -368,8 +371,9 @@ impl fmt::Display for Settings {
             writeln!(f, "limit  {limit}")?;
         }
         writeln!(f, "state  {}, at most {}", self.state_dir.display(), self.journal_size)?;
-        let publisher::Settings { connection, topic, interval, events_max, .. } = &self.publisher;
-        writeln!(f, "kafka  {topic} at {}, every {} or {events_max} events", connection.brokers(), every(interval))
+        let publisher::Settings { connection, topic, format, interval, events_max, .. } = &self.publisher;
+        let brokers = connection.brokers();
+        writeln!(f, "kafka  {topic} at {brokers} in {format}, every {} or {events_max} events", every(interval))
     }
 }
 

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::event::{Body, Event};
-use crate::wire;
+use crate::event::Event;
+use crate::wire::{Decoded, Decoder, NoRegistry};
 
 /// A batch is stored when it has this many records …
 pub const RECORDS_MAX: usize = 5_000;
@@ -54,6 +54,8 @@ pub struct Record {
     pub payload: Option<Vec<u8>>,
     /// What it says, or why it says nothing.
     pub content: Result<Event, String>,
+    /// All that it says, as JSON, where its kind is unknown.
+    pub raw: Option<String>,
 }
 
 /// Enough of a record to know it again.
@@ -123,15 +125,26 @@ impl Slice {
 }
 
 impl Record {
-    /// Decodes `payload`.
+    /// A message, read as far as that goes without a schema registry.
     pub fn new(offset: i64, timestamp_ms: Option<i64>, key: Option<&[u8]>, payload: Option<&[u8]>) -> Self {
-        Self {
-            offset,
-            timestamp_ms,
-            key: key.map(<[u8]>::to_vec),
-            payload: payload.map(<[u8]>::to_vec),
-            content: decoded(payload.unwrap_or_default()),
-        }
+        let decoded = Decoder::new(NoRegistry).decode(payload.unwrap_or_default(), None);
+        Self::decoded(offset, timestamp_ms, key, payload, decoded.map_err(|error| error.to_string()))
+    }
+
+    /// A message, and what was read in it.
+    pub fn decoded(
+        offset: i64,
+        timestamp_ms: Option<i64>,
+        key: Option<&[u8]>,
+        payload: Option<&[u8]>,
+        decoded: Result<Decoded, String>,
+    ) -> Self {
+        let (content, raw) = match decoded {
+            Ok(Decoded { event, raw }) => (Ok(event), raw),
+            Err(error) => (Err(error), None),
+        };
+        let (key, payload) = (key.map(<[u8]>::to_vec), payload.map(<[u8]>::to_vec));
+        Self { offset, timestamp_ms, key, payload, content, raw }
     }
 
     /// Enough of it to know it again.
@@ -139,25 +152,9 @@ impl Record {
         Mark::new(self.offset, self.timestamp_ms, self.key.as_deref(), self.payload.as_deref())
     }
 
-    /// The text of an event whose kind we don't know.
-    pub fn raw(&self) -> Option<&str> {
-        match &self.content {
-            Ok(Event { body: Body::Unknown(_), .. }) => std::str::from_utf8(self.payload.as_deref()?).ok(),
-            _ => None,
-        }
-    }
-
     fn len(&self) -> usize {
         self.key.as_ref().map_or(0, Vec::len) + self.payload.as_ref().map_or(0, Vec::len)
     }
-}
-
-fn decoded(payload: &[u8]) -> Result<Event, String> {
-    let event = wire::decode(payload).map_err(|e| e.to_string())?;
-    if matches!(event.body, Body::Unknown(_)) {
-        std::str::from_utf8(payload).map_err(|e| format!("not an event in JSON: {e}"))?;
-    }
-    Ok(event)
 }
 
 impl Mark {
@@ -202,18 +199,5 @@ mod tests {
         assert_eq!(judged(5), []);
         assert_eq!(judged(10), [(5, 6), (9, 9)]);
         assert_eq!(judged(25), [(5, 6), (9, 10), (20, 24)]);
-    }
-
-    #[test]
-    fn an_unknown_kind_keeps_its_text_and_must_be_text() {
-        let event = |mood: &[u8]| {
-            let mut payload = br#"{"schema":9,"agent":"a","epoch":"00000000000000ff","seq":1,"kind":"new","observed_at":"2026-01-01T00:00:00Z","mood":""#.to_vec();
-            payload.extend_from_slice(mood);
-            payload.extend_from_slice(br#""}"#);
-            Record::new(0, None, None, Some(&payload))
-        };
-        assert!(event(b"good").raw().unwrap().contains("good"));
-        let bad = event(b"\xff");
-        assert!(bad.content.is_err() && bad.raw().is_none());
     }
 }

@@ -11,6 +11,7 @@ use super::source::Membership;
 use super::store::{Location, Retention};
 use crate::config::{ConfigError, Invalid, Layers, SecretFile, duration};
 use crate::kafka::{Connection, RawConnection, RawSasl, RawTls};
+use crate::wire::{Decoder, NoRegistry};
 
 /// `consumer.toml` as written.
 #[derive(Debug, Default, Deserialize)]
@@ -102,6 +103,11 @@ impl Settings {
     /// What cannot work, with its place.
     pub fn new(layers: &Layers, directories: &Directories) -> Result<Self, ConfigError> {
         Self::understood(layers.parse()?, directories).map_err(|invalid| layers.locate(invalid))
+    }
+
+    /// What reads the messages.
+    pub fn decoder(&self) -> Decoder {
+        Decoder::new(NoRegistry)
     }
 
     fn understood(raw: Raw, directories: &Directories) -> Result<Self, Invalid> {

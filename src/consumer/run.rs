@@ -100,6 +100,7 @@ struct Consumer<'a> {
     backoff: Backoff,
     store_trouble: Trouble,
     kafka_trouble: Trouble,
+    registry_trouble: Trouble,
     anchors: Option<Anchors>,
     due: Due,
     /// With `until_end`: where each partition ended at the start.
@@ -130,6 +131,7 @@ enum State {
 enum Hindrance {
     Store(Fault),
     Kafka(String),
+    Registry(String),
 }
 
 impl From<Fault> for Hindrance {
@@ -168,7 +170,7 @@ impl<'a> Consumer<'a> {
             observer,
             clock,
             heart,
-            source: Source::new(&settings.connection, membership).map_err(Failure::config)?,
+            source: Source::new(&settings.connection, membership, settings.decoder()).map_err(Failure::config)?,
             store: settings.store.open(&instance),
             state: State::Unplaced(Duration::ZERO),
             assigned: Vec::new(),
@@ -179,6 +181,7 @@ impl<'a> Consumer<'a> {
             backoff: Backoff::default(),
             store_trouble: Trouble::default(),
             kafka_trouble: Trouble::default(),
+            registry_trouble: Trouble::default(),
             anchors: None,
             due: Due::default(),
             ends: None,
@@ -209,6 +212,7 @@ impl<'a> Consumer<'a> {
             Polled::Nothing if collecting => self.store_batch(),
             Polled::Nothing => self.idle(),
             Polled::Assigned(partitions) => self.reassign(partitions),
+            Polled::Undecided(why) => self.read_again_later(why),
             Polled::Misplaced(why) => {
                 log::info!("{}: {why}; looking where to go on", self.settings.membership.topic);
                 self.unplace(Duration::ZERO);
@@ -241,6 +245,17 @@ impl<'a> Consumer<'a> {
         self.state = State::Unplaced(at);
     }
 
+    /// Nothing is passed over: what came before it is stored, and it is read again from there, after a while.
+    fn read_again_later(&mut self, why: String) {
+        if self.state == State::Reading && !self.intake.batch.is_empty() {
+            self.store_batch();
+        }
+        if self.state == State::Reading {
+            let at = self.hindered(&Hindrance::Registry(why));
+            self.unplace(at);
+        }
+    }
+
     fn hold(&mut self, at: Duration) {
         if self.state == State::Reading
             && let Err(error) = self.source.pause(&self.assigned)
@@ -268,6 +283,11 @@ impl<'a> Consumer<'a> {
         };
         match hindrance {
             Hindrance::Kafka(trouble) => self.kafka_says(trouble),
+            Hindrance::Registry(trouble) => {
+                if let Some(line) = self.registry_trouble.seen(trouble, now) {
+                    log::warn!("{line}; nothing is skipped, trying again");
+                }
+            }
             Hindrance::Store(fault) => {
                 if let Some(line) = self.store_trouble.seen(&fault.to_string(), now) {
                     match fault {
@@ -311,7 +331,8 @@ impl<'a> Consumer<'a> {
                 std::thread::sleep(POLL);
             }
             self.heart.beat(self.clock.monotonic());
-            match Source::new(&self.settings.connection, &self.settings.membership) {
+            let Settings { connection, membership, .. } = self.settings;
+            match Source::new(connection, membership, self.settings.decoder()) {
                 Ok(source) => return std::mem::replace(&mut self.source, source).close(),
                 Err(error) => self.kafka_says(&error),
             }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
-use rdkafka::message::Message as _;
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
@@ -21,6 +21,7 @@ use super::batch::{Mark, Record};
 use super::place::Reading;
 use crate::clock::{Clock as _, SystemClock};
 use crate::kafka::Connection;
+use crate::wire::{Decoder, Undecoded};
 
 /// What the broker is asked for at most while it is waited for. Longer, and the loop stands.
 const ASK_MAX: Duration = Duration::from_secs(5);
@@ -73,6 +74,7 @@ pub(super) struct Source {
     consumer: Option<BaseConsumer<Context>>,
     connection: Connection,
     membership: Membership,
+    decoder: Decoder,
 }
 
 /// What a poll brings.
@@ -84,6 +86,8 @@ pub(super) enum Polled {
     Record(i32, Record),
     /// The partitions are these from now on; none is read before [`Source::place`].
     Assigned(Vec<i32>),
+    /// A message can't be told from an event now; it has to be read again.
+    Undecided(String),
     /// What is being read is not where it was thought: place all anew.
     Misplaced(String),
     /// Something is wrong; librdkafka goes on trying.
@@ -142,15 +146,16 @@ impl Source {
     ///
     /// # Errors
     /// A secret that can't be read, or a property that librdkafka does not take.
-    pub(super) fn new(connection: &Connection, membership: &Membership) -> Result<Self, String> {
-        let mut source = Self { consumer: None, connection: connection.clone(), membership: membership.clone() };
+    pub(super) fn new(connection: &Connection, membership: &Membership, decoder: Decoder) -> Result<Self, String> {
+        let (connection, membership) = (connection.clone(), membership.clone());
+        let mut source = Self { consumer: None, connection, membership, decoder };
         let mut config = source.config(FIXED)?;
-        if !membership.instance.is_empty() {
-            config.set("group.instance.id", &membership.instance);
+        if !source.membership.instance.is_empty() {
+            config.set("group.instance.id", &source.membership.instance);
         }
         let consumer: BaseConsumer<Context> =
             config.create_with_context(Context::default()).map_err(|e| e.to_string())?;
-        consumer.subscribe(&[&membership.topic]).map_err(|e| e.to_string())?;
+        consumer.subscribe(&[&source.membership.topic]).map_err(|e| e.to_string())?;
         source.consumer = Some(consumer);
         Ok(source)
     }
@@ -171,8 +176,8 @@ impl Source {
     }
 
     /// Waits at most `timeout` for what comes next.
-    pub(super) fn poll(&self, timeout: Duration) -> Polled {
-        let consumer = self.consumer();
+    pub(super) fn poll(&mut self, timeout: Duration) -> Polled {
+        let consumer = self.consumer.as_ref().expect("only close() takes it, and the source with it");
         let polled = consumer.poll(timeout);
         let (assigned, trouble) = consumer.context().hear(|heard| (heard.assigned.take(), heard.trouble.take()));
         if let Some(partitions) = assigned {
@@ -184,8 +189,14 @@ impl Source {
                 if let Some(trouble) = trouble {
                     consumer.context().hear(|heard| heard.trouble = Some(trouble));
                 }
+                let decoded = self.decoder.decode(message.payload().unwrap_or_default(), content_type(&message));
+                let decoded = match decoded {
+                    Ok(decoded) => Ok(decoded),
+                    Err(Undecoded::Never(error)) => Err(error.to_string()),
+                    Err(Undecoded::NotNow(why)) => return Polled::Undecided(why),
+                };
                 let timestamp_ms = message.timestamp().to_millis();
-                let record = Record::new(message.offset(), timestamp_ms, message.key(), message.payload());
+                let record = Record::decoded(message.offset(), timestamp_ms, message.key(), message.payload(), decoded);
                 Polled::Record(message.partition(), record)
             }
             Some(Err(error)) => self.misfortune(&error),
@@ -340,6 +351,11 @@ impl Source {
         }
         list
     }
+}
+
+fn content_type<'a>(message: &'a BorrowedMessage<'_>) -> Option<&'a [u8]> {
+    let headers = message.headers()?;
+    headers.iter().find(|header| header.key == "content-type")?.value
 }
 
 /// What stands at each of `wanted`; `None` if one stays unknown.

@@ -1,79 +1,156 @@
 //! An event as a Kafka message, and back: key, payload, and the headers that make it a CloudEvent too.
 //!
-//! Headers follow the Kafka binding of CloudEvents 1.0, binary content mode, so that other people's tools read them.
+//! | first bytes | content-type | format |
+//! |---|---|---|
+//! | `{` | `application/json` | JSON, the default; never framed |
+//! | `00`, schema's id (4) | `application/vnd.confluent.avro` | Avro, its schema kept by a schema registry |
+//! | `00`, schema's id (4), `00` | `application/vnd.confluent.protobuf` | Protobuf, likewise; the last byte names the file's first message |
+//! | `C3 01`, fingerprint (8) | `application/avro` | Avro, "single object": its schema is one that was released |
+//! | `08` | `application/protobuf` | Protobuf |
+//!
+//! A consumer goes by the first bytes, which always tell what an agent wrote; only where they do not (a Protobuf message of
+//! somebody else's, its fields in another order) by the header. Headers follow the Kafka binding of CloudEvents 1.0, binary
+//! content mode, so that other people's tools read them.
 
+mod avro;
+#[cfg(feature = "consumer")]
+mod decode;
+mod error;
+mod flat;
 mod json;
+mod protobuf;
 
-use std::fmt::Write as _;
+use std::borrow::Cow;
+use std::fmt::{self, Write as _};
 
 use chrono::SecondsFormat;
 
-use crate::event::{AGENT_BYTES_MAX, Event};
+#[cfg(feature = "consumer")]
+pub use self::decode::{Decoded, Decoder, NoRegistry, Schemas, Undecoded, Writer};
+pub use self::error::DecodeError;
+use self::flat::Flat;
+use crate::event::Event;
 
 /// A message as Kafka carries it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
+pub struct Message<'a> {
     /// The agent's name: one agent's events stay in order.
-    pub key: Vec<u8>,
+    pub key: Cow<'a, [u8]>,
     /// The event, encoded.
-    pub payload: Vec<u8>,
+    pub payload: Cow<'a, [u8]>,
     /// `ce_…` and `content-type`, in this order.
     pub headers: [(&'static str, String); 6],
 }
 
-/// Why a message is no event.
-#[derive(Debug, thiserror::Error)]
-pub enum DecodeError {
-    /// A tombstone, or an empty message.
-    #[error("the message is empty")]
-    Empty,
-    /// Not JSON, or a field is missing or of the wrong type.
-    #[error("not an event in JSON: {0}")]
-    Json(#[from] serde_json::Error),
-    /// A field says what it can't.
-    #[error("field `{field}`: {problem}")]
-    Field {
-        /// Its name on the wire.
-        field: &'static str,
-        /// What is wrong with it.
-        problem: String,
-    },
+/// How events are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// One flat object, as text.
+    #[default]
+    Json,
+    /// `event.avsc`.
+    Avro,
+    /// `event.proto`.
+    Protobuf,
 }
 
-/// The event as text, as the journal keeps it and Kafka carries it.
+/// All formats.
+pub const FORMATS: [Format; 3] = [Format::Json, Format::Avro, Format::Protobuf];
+
+impl Format {
+    /// As in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Avro => "avro",
+            Self::Protobuf => "protobuf",
+        }
+    }
+
+    /// The schema of an event: a JSON Schema, an Avro schema, a Protobuf file.
+    pub fn schema(self) -> &'static str {
+        match self {
+            Self::Json => include_str!("event.schema.json"),
+            Self::Avro => avro::SCHEMA,
+            Self::Protobuf => protobuf::SCHEMA,
+        }
+    }
+
+    fn content_type(self, framed: bool) -> &'static str {
+        match (self, framed) {
+            (Self::Json, _) => "application/json",
+            (Self::Avro, true) => "application/vnd.confluent.avro",
+            (Self::Avro, false) => "application/avro",
+            (Self::Protobuf, true) => "application/vnd.confluent.protobuf",
+            (Self::Protobuf, false) => "application/protobuf",
+        }
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// The event as text, as the journal keeps it and Kafka by default carries it.
 pub fn to_json(event: &Event) -> Vec<u8> {
     json::encode(event)
 }
 
-/// Reads a payload of any format that this program speaks.
+/// Reads what [`to_json`] wrote.
 ///
 /// # Errors
 /// Whatever is not a whole event; fields that a newer agent added are passed over.
-pub fn decode(payload: &[u8]) -> Result<Event, DecodeError> {
-    if payload.is_empty() {
-        return Err(DecodeError::Empty);
-    }
-    let event = json::decode(payload)?;
-    let agent = &event.stamp.agent;
-    if agent.is_empty() || agent.len() > AGENT_BYTES_MAX {
-        let problem = format!("has {} bytes; 1 to {AGENT_BYTES_MAX} are allowed", agent.len());
-        return Err(DecodeError::Field { field: "agent", problem });
-    }
-    Ok(event)
+pub fn from_json(payload: &[u8]) -> Result<Event, DecodeError> {
+    json::decode(payload)?.try_into()
 }
 
-/// The message that carries `event`, whose JSON is `payload`.
-pub fn message(event: &Event, payload: Vec<u8>) -> Message {
+/// The message that carries `event`, whose JSON is `json`; framed with `schema_id` where a registry gave the schema one.
+pub fn message<'a>(event: &'a Event, json: &'a [u8], format: Format, schema_id: Option<u32>) -> Message<'a> {
     let headers = [
         ("ce_specversion", "1.0".to_owned()),
         ("ce_id", event.id.to_string()),
         ("ce_source", format!("/highwater/{}", percent_encoded(&event.stamp.agent))),
         ("ce_type", format!("io.highwater.{}.v1", event.body.kind())),
         ("ce_time", event.stamp.observed_at.to_rfc3339_opts(SecondsFormat::Micros, true)),
-        ("content-type", "application/json".to_owned()),
+        ("content-type", format.content_type(schema_id.is_some()).to_owned()),
     ];
-    Message { key: event.stamp.agent.clone().into_bytes(), payload, headers }
+    let payload = match format {
+        Format::Json => Cow::Borrowed(json),
+        Format::Avro | Format::Protobuf => Cow::Owned(binary(event, json.len(), format, schema_id)),
+    };
+    Message { key: event.stamp.agent.as_bytes().into(), payload, headers }
 }
+
+fn binary(event: &Event, bytes_max: usize, format: Format, schema_id: Option<u32>) -> Vec<u8> {
+    // The binary formats are smaller: they leave the names out.
+    let mut bytes = Vec::with_capacity(bytes_max);
+    if let Some(id) = schema_id {
+        bytes.push(CONFLUENT);
+        bytes.extend_from_slice(&id.to_be_bytes());
+    }
+    match (format, schema_id) {
+        (Format::Avro, None) => {
+            bytes.extend_from_slice(&avro::MARKER);
+            bytes.extend_from_slice(&avro::FINGERPRINT.to_le_bytes());
+        }
+        (Format::Protobuf, Some(_)) => bytes.push(FIRST_MESSAGE),
+        _ => {}
+    }
+    let flat = Flat::from(event);
+    match format {
+        Format::Json => {}
+        Format::Avro => avro::encode(&flat, &mut bytes),
+        Format::Protobuf => protobuf::encode(&flat, &mut bytes),
+    }
+    bytes
+}
+
+/// What a message in Confluent's wire format begins with; the schema's id follows, its greatest byte first.
+const CONFLUENT: u8 = 0;
+/// After it, for Protobuf: the place of the message in its file. The list `[0]` is written as a single 0.
+const FIRST_MESSAGE: u8 = 0;
 
 /// All but the unreserved characters of RFC 3986 as `%XX`.
 fn percent_encoded(text: &str) -> String {

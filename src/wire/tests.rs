@@ -1,3 +1,7 @@
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use base64::Engine as _;
 use chrono::{DateTime, Utc};
 use proptest::prelude::*;
 
@@ -5,7 +9,7 @@ use super::*;
 use crate::event::{Body, Breach, Direction, Epoch, EventId, Lifecycle, Link, Loss, Severity, Stamp};
 
 /// An event of each kind, with numbers up to the largest that are stored.
-fn events() -> impl Strategy<Value = Event> {
+pub(super) fn events() -> impl Strategy<Value = Event> {
     let number = || 0..=i64::MAX as u64;
     let time = || (0..4_102_444_800_000_000_i64).prop_map(|us| DateTime::<Utc>::from_timestamp_micros(us).unwrap());
     let breach = (".{0,20}", time(), "[a-z-]{1,9}", number(), number(), any::<bool>(), any::<Option<u32>>()).prop_map(
@@ -53,41 +57,210 @@ fn events() -> impl Strategy<Value = Event> {
     )
 }
 
+/// Every way an event is written: its format, and the id of its schema where a registry keeps it.
+const WAYS: [(Format, Option<u32>); 5] = [
+    (Format::Json, None),
+    (Format::Avro, None),
+    (Format::Avro, Some(AVRO_ID)),
+    (Format::Protobuf, None),
+    (Format::Protobuf, Some(PROTOBUF_ID)),
+];
+
+const AVRO_ID: u32 = 7;
+const PROTOBUF_ID: u32 = 0x0102_0304;
+const JSON_ID: u32 = 9;
+const AWAY_ID: u32 = 10;
+/// The schema of an agent to come.
+const NEWER_ID: u32 = 11;
+
+/// A registry that knows these.
+struct Registry;
+
+impl Schemas for Registry {
+    fn schema(&mut self, id: u32) -> Result<Arc<Writer>, Undecoded> {
+        let (kind, text) = match id {
+            AVRO_ID => (None, Format::Avro.schema().to_owned()),
+            NEWER_ID => (Some("AVRO"), newer_schema().to_string()),
+            PROTOBUF_ID => (Some("PROTOBUF"), "any".to_owned()),
+            JSON_ID => (Some("JSON"), "any".to_owned()),
+            AWAY_ID => return Err(Undecoded::NotNow("away".into())),
+            id => return Err(DecodeError::UnknownId { id, registry: "test".into() }.into()),
+        };
+        Ok(Arc::new(Writer::parse(kind, &text).unwrap()))
+    }
+}
+
+fn decode_as(payload: &[u8], content_type: Option<&str>) -> Result<Decoded, Undecoded> {
+    Decoder::new(Registry).decode(payload, content_type.map(str::as_bytes))
+}
+
+fn decode(payload: &[u8]) -> Result<Event, DecodeError> {
+    match decode_as(payload, None) {
+        Ok(decoded) => Ok(decoded.event),
+        Err(Undecoded::Never(error)) => Err(error),
+        Err(Undecoded::NotNow(why)) => panic!("{why}"),
+    }
+}
+
+fn written(event: &Event, (format, schema_id): (Format, Option<u32>)) -> Vec<u8> {
+    message(event, &to_json(event), format, schema_id).payload.into_owned()
+}
+
 proptest! {
     #[test]
-    fn an_event_survives_the_way(event in events()) {
-        prop_assert_eq!(decode(&to_json(&event)).unwrap(), event);
+    fn an_event_survives_the_way_in_every_format(event in events()) {
+        for way in WAYS {
+            let Decoded { event: read, raw } = decode_as(&written(&event, way), None).unwrap();
+            prop_assert_eq!(&read, &event, "{:?}", way);
+            prop_assert_eq!(raw.is_some(), matches!(event.body, Body::Unknown(_)), "{:?}", way);
+        }
     }
 
     #[test]
-    fn no_message_panics(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-        let _ = decode(&bytes);
+    fn no_message_panics(
+        first in prop::sample::select(vec![&b""[..], b"{", b"\0\0\0\0\x07", b"\0\x01\x02\x03\x04\0", b"\xc3\x01", b"\x08"]),
+        bytes in proptest::collection::vec(any::<u8>(), 0..400),
+        content_type in prop::sample::select(vec![None, Some("application/protobuf"), Some("application/json")]),
+    ) {
+        let _ = decode_as(&[first, &bytes].concat(), content_type);
+        let single = [&avro::MARKER[..], &avro::FINGERPRINT.to_le_bytes(), &bytes].concat();
+        let _ = decode_as(&single, content_type);
     }
 
     #[test]
-    fn no_damaged_event_panics(event in events(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
-        let mut payload = to_json(&event);
+    fn no_damaged_event_panics(
+        event in events(),
+        way in prop::sample::select(WAYS.to_vec()),
+        at in any::<prop::sample::Index>(),
+        byte in any::<u8>(),
+        cut in any::<bool>(),
+    ) {
+        let mut payload = written(&event, way);
         let at = at.index(payload.len());
         payload[at] = byte;
-        let _ = decode(&payload);
+        if cut {
+            payload.truncate(at);
+        }
+        let _ = decode_as(&payload, None);
     }
 }
 
 const RAISED: &str = include_str!("golden/breach_raised.json");
 
 #[test]
-fn the_golden_event_is_read_and_written_as_it_stands() {
+fn the_golden_event_is_read_and_written_as_it_stands_in_every_format() {
     let event = decode(RAISED.trim().as_bytes()).unwrap();
     assert_eq!(event.body.breach().unwrap().rate_bps, 83_886_080);
-    assert_eq!(String::from_utf8(to_json(&event)).unwrap(), RAISED.trim());
+    let golden: [(_, &[u8]); 3] = [
+        (WAYS[0], RAISED.trim().as_bytes()),
+        (WAYS[1], include_bytes!("golden/breach_raised.avro")),
+        (WAYS[3], include_bytes!("golden/breach_raised.pb")),
+    ];
+    for (way, bytes) in golden {
+        assert_eq!(decode(bytes).unwrap(), event, "{way:?}");
+        assert_eq!(written(&event, way), bytes, "{way:?}");
+    }
 }
 
 #[test]
 fn what_a_newer_agent_adds_is_passed_over() {
-    let newer = RAISED.replace("\"schema\":1", "\"schema\":9,\"mood\":{\"good\":true}");
-    assert_eq!(decode(newer.as_bytes()).unwrap(), decode(RAISED.as_bytes()).unwrap());
-    let unknown = RAISED.replace("breach_raised", "quota_reached");
-    assert_eq!(decode(unknown.as_bytes()).unwrap().body, Body::Unknown("quota_reached".into()));
+    let event = decode(RAISED.as_bytes()).unwrap();
+    let json = RAISED.replace("\"schema\":1", "\"schema\":9,\"mood\":{\"good\":true}");
+    // A field 99 of text, at the end.
+    let protobuf = [&written(&event, WAYS[3])[..], b"\x9a\x06\x04good"].concat();
+    for payload in [json.into_bytes(), protobuf, by_newer_schema("breach_raised")] {
+        assert_eq!(decode(&payload).unwrap(), event);
+    }
+}
+
+/// Whatever its format, all that it says is kept, for a version to come that knows it.
+#[test]
+fn a_kind_that_is_not_known_keeps_what_it_says() {
+    let json = RAISED.replace("breach_raised", "quota_reached").replace("\"schema\"", "\"mood\":\"good\",\"schema\"");
+    let mut event = decode(json.as_bytes()).unwrap();
+    assert_eq!(event.body, Body::Unknown("quota_reached".into()));
+    event.body = Body::Unknown("quota_reached".into());
+    let protobuf = [&written(&event, WAYS[3])[..], b"\x9a\x06\x04good"].concat();
+    let raw = |payload: &[u8]| decode_as(payload, None).unwrap().raw.unwrap();
+    assert_eq!(raw(json.as_bytes()), json);
+    let avro: serde_json::Value = serde_json::from_str(&raw(&by_newer_schema("quota_reached"))).unwrap();
+    assert_eq!((&avro["mood"], &avro["rate_bps"]), (&"good".into(), &83_886_080.into()));
+    assert_eq!(avro["observed_at"], "2026-11-21T02:03:04.567890Z");
+    let rendered: serde_json::Value = serde_json::from_str(&raw(&protobuf)).unwrap();
+    assert_eq!((&rendered["kind"], &rendered["agent"]), (&"quota_reached".into(), &"gw-042".into()));
+    let kept = base64::prelude::BASE64_STANDARD.decode(rendered["protobuf"].as_str().unwrap()).unwrap();
+    assert_eq!(kept, protobuf);
+}
+
+/// More fields, at the front and the end, of all sorts; and one that is gone.
+fn newer_schema() -> serde_json::Value {
+    let mut schema: serde_json::Value = serde_json::from_str(Format::Avro.schema()).unwrap();
+    let fields = schema["fields"].as_array_mut().unwrap();
+    fields.retain(|field| field["name"] != "speed_bps");
+    let place = r#"{"type": "record", "name": "Place", "fields": [
+        {"name": "rack", "type": "string"}, {"name": "above", "type": ["null", {"type": "array", "items": "double"}]}]}"#;
+    for (at, name, of) in [
+        (0, "mood", r#""string""#),
+        (1, "place", place),
+        (2, "old_place", r#"["null", "Place"]"#),
+        (5, "tags", r#"{"type": "map", "values": ["null", "bytes"]}"#),
+        (9, "colour", r#"{"type": "enum", "name": "Colour", "symbols": ["RED", "BLUE"]}"#),
+        (9, "digest", r#"{"type": "fixed", "name": "Digest", "size": 4}"#),
+        (20, "ratio", r#""float""#),
+    ] {
+        let of: serde_json::Value = serde_json::from_str(of).unwrap();
+        fields.insert(at, serde_json::json!({"name": name, "type": of}));
+    }
+    schema
+}
+
+/// The golden event, or one like it of another kind, as an agent to come writes it, by the hand of Avro's own library.
+fn by_newer_schema(kind: &str) -> Vec<u8> {
+    use apache_avro::types::Value as Avro;
+    let schema = apache_avro::Schema::parse(&newer_schema()).unwrap();
+    let golden: serde_json::Value = serde_json::from_str(RAISED).unwrap();
+    let micros = decode(RAISED.as_bytes()).unwrap().stamp.observed_at.timestamp_micros();
+    let place = |name: &str| {
+        let above = Avro::Union(1, Box::new(Avro::Array(vec![Avro::Double(1.5), Avro::Double(-2.0)])));
+        Avro::Record(vec![("rack".into(), Avro::String(name.into())), ("above".into(), above)])
+    };
+    let new = |name: &str| match name {
+        "mood" => Some(Avro::String("good".into())),
+        "place" => Some(place("r7")),
+        "old_place" => Some(Avro::Union(1, Box::new(place("r6")))),
+        "tags" => {
+            let tag = Avro::Union(1, Box::new(Avro::Bytes(vec![1, 2])));
+            Some(Avro::Map([("a".to_owned(), tag), ("b".to_owned(), Avro::Union(0, Box::new(Avro::Null)))].into()))
+        }
+        "colour" => Some(Avro::Enum(1, "BLUE".into())),
+        "digest" => Some(Avro::Fixed(4, vec![1, 2, 3, 4])),
+        "ratio" => Some(Avro::Float(0.5)),
+        "kind" => Some(Avro::String(kind.into())),
+        "schema" => Some(Avro::Int(1)),
+        "observed_at" => Some(Avro::TimestampMicros(micros)),
+        "raised_at" => Some(Avro::Union(1, Box::new(Avro::TimestampMicros(micros)))),
+        _ => None,
+    };
+    let newer = newer_schema();
+    let fields = newer["fields"].as_array().unwrap().iter().map(|field| {
+        let name = field["name"].as_str().unwrap().to_owned();
+        let old = || {
+            let value = match &golden[&name] {
+                serde_json::Value::Null => Avro::Null,
+                serde_json::Value::Bool(value) => Avro::Boolean(*value),
+                serde_json::Value::Number(value) => Avro::Long(value.as_i64().unwrap()),
+                value => Avro::String(value.as_str().unwrap().into()),
+            };
+            let is_union = field["type"].is_array();
+            if is_union { Avro::Union(u32::from(value != Avro::Null), Box::new(value)) } else { value }
+        };
+        let value = new(&name).unwrap_or_else(old);
+        (name, value)
+    });
+    let record = Avro::Record(fields.collect());
+    let writer = apache_avro::writer::datum::GenericDatumWriter::builder(&schema).build().unwrap();
+    let datum = writer.write_value_to_vec(record).unwrap();
+    [&[0][..], &NEWER_ID.to_be_bytes(), &datum].concat()
 }
 
 #[test]
@@ -106,27 +279,103 @@ fn what_is_no_event_says_why() {
         assert!(error.contains(says), "{to}: {error}");
     }
     assert!(matches!(decode(b""), Err(DecodeError::Empty)));
-    assert!(decode(b"\xff\xfe garbage").is_err());
     let long = RAISED.replace("gw-042", &"x".repeat(256));
     assert!(decode(long.as_bytes()).unwrap_err().to_string().contains("256 bytes"));
+
+    let event = decode(RAISED.as_bytes()).unwrap();
+    let (single, framed) = (written(&event, WAYS[1]), written(&event, WAYS[2]));
+    let (bare, protobuf) = (written(&event, WAYS[3]), written(&event, WAYS[4]));
+    let strange = [&[0xc3, 1, 8, 7, 6, 5, 4, 3, 2, 1], &single[10..]].concat();
+    let other_message = [&protobuf[..5], &[2, 2], &protobuf[6..]].concat();
+    for (payload, says) in [
+        (&b"\xff\xfe garbage"[..], "neither JSON nor Avro nor Protobuf: it begins with ff fe 20 67 61 72 62 61"),
+        (&framed[..3], "cut short: the header of Confluent's wire format takes 5 bytes, and there are 3"),
+        (&single[..9], "cut short: the header of an Avro object takes 10 bytes, and there are 9"),
+        (&protobuf[..5], "for Protobuf takes 6 bytes, and there are 5"),
+        (&strange, "fingerprint 0102030405060708, which version"),
+        (&[0, 0, 0, 0, 99, 1], "by schema 99, which the schema registry at test does not know"),
+        (&other_message, "another message of the schema's file"),
+        (&single[..40], "not an event in Avro: ends "),
+        (&[&single[..], b"more"].concat(), "not an event in Avro: 4 bytes more than the schema has"),
+        (&bare[..40], "not an event in Protobuf: "),
+        (b"\x08\x01", "field `kind`: is missing"),
+    ] {
+        let error = decode(payload).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+    }
+    let error = Decoder::new(NoRegistry).decode(&framed, None).unwrap_err().to_string();
+    assert!(error.contains("by schema 7 of a schema registry; set kafka.registry.url"), "{error}");
+}
+
+#[test]
+fn a_registry_that_is_away_decides_nothing() {
+    let framed = [&[0][..], &AWAY_ID.to_be_bytes(), b"x"].concat();
+    assert!(matches!(decode_as(&framed, None), Err(Undecoded::NotNow(_))));
+}
+
+/// Somebody else's producer may frame JSON, and need not write Protobuf's fields in order.
+#[test]
+fn what_other_producers_write_is_told_by_bytes_and_header() {
+    let event = decode(RAISED.as_bytes()).unwrap();
+    let framed = [&[0][..], &JSON_ID.to_be_bytes(), RAISED.as_bytes()].concat();
+    assert_eq!(decode(&framed).unwrap(), event);
+    let spaced = format!(" \n{RAISED}");
+    assert_eq!(decode(spaced.as_bytes()).unwrap(), event);
+    let bare = written(&event, WAYS[3]);
+    // The first field, which is two bytes, comes last.
+    let turned = [&bare[2..], &bare[..2]].concat();
+    assert!(matches!(decode(&turned), Err(DecodeError::Unrecognised(_))));
+    for content_type in ["application/protobuf", "application/x-protobuf; messageType=io.highwater.Event"] {
+        assert_eq!(decode_as(&turned, Some(content_type)).unwrap().event, event);
+    }
+    // A header that is wrong does not mislead.
+    assert_eq!(decode_as(&bare, Some("application/json")).unwrap().event, event);
+    let list = [&protobuf_header([2, 0])[..], &bare].concat();
+    assert_eq!(decode(&list).unwrap(), event);
+}
+
+fn protobuf_header(place: [u8; 2]) -> Vec<u8> {
+    [&[0][..], &PROTOBUF_ID.to_be_bytes(), &place].concat()
 }
 
 #[test]
 fn every_message_is_a_cloud_event() {
     let mut event = decode(RAISED.as_bytes()).unwrap();
     event.stamp.agent = "büro 1/a".into();
-    let message = message(&event, to_json(&event));
-    assert_eq!(message.key, "büro 1/a".as_bytes());
-    let headers: Vec<_> = message.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    assert_eq!(
-        headers,
-        [
-            ("ce_specversion", "1.0"),
-            ("ce_id", "5f0c3a1e9b7d2468-17"),
-            ("ce_source", "/highwater/b%C3%BCro%201%2Fa"),
-            ("ce_type", "io.highwater.breach_raised.v1"),
-            ("ce_time", "2026-11-21T02:03:04.567890Z"),
-            ("content-type", "application/json"),
-        ]
-    );
+    let json = to_json(&event);
+    for ((format, schema_id), content_type) in WAYS.into_iter().zip([
+        "application/json",
+        "application/avro",
+        "application/vnd.confluent.avro",
+        "application/protobuf",
+        "application/vnd.confluent.protobuf",
+    ]) {
+        let message = message(&event, &json, format, schema_id);
+        assert_eq!(&*message.key, "büro 1/a".as_bytes());
+        let headers: Vec<_> = message.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        assert_eq!(
+            headers,
+            [
+                ("ce_specversion", "1.0"),
+                ("ce_id", "5f0c3a1e9b7d2468-17"),
+                ("ce_source", "/highwater/b%C3%BCro%201%2Fa"),
+                ("ce_type", "io.highwater.breach_raised.v1"),
+                ("ce_time", "2026-11-21T02:03:04.567890Z"),
+                ("content-type", content_type),
+            ]
+        );
+    }
+}
+
+/// The three schemas name the same fields, in the same order.
+#[test]
+fn the_schemas_agree() {
+    let avro: serde_json::Value = serde_json::from_str(Format::Avro.schema()).unwrap();
+    let avro: Vec<_> = avro["fields"].as_array().unwrap().iter().map(|field| field["name"].as_str().unwrap()).collect();
+    let protobuf: Vec<_> = protobuf::tests::fields().into_iter().map(|field| field.name).collect();
+    assert_eq!(avro, protobuf);
+    // Its order is lost by reading; the order of what is written is held by the golden event.
+    let json: serde_json::Value = serde_json::from_str(Format::Json.schema()).unwrap();
+    let json: BTreeSet<_> = json["properties"].as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(json, avro.into_iter().collect());
 }

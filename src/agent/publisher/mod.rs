@@ -22,7 +22,7 @@ use crate::agent::event_system::{EventSystem, ObserveError, Observer};
 use crate::agent::journal::{JournalError, Position};
 use crate::event::{Event, EventId, Severity, Stamp};
 use crate::kafka::Connection;
-use crate::wire;
+use crate::wire::Format;
 
 /// At most so many events are under way.
 const EVENTS_MAX: usize = 5_000;
@@ -38,6 +38,8 @@ pub struct Settings {
     pub connection: Connection,
     /// Where to.
     pub topic: String,
+    /// How.
+    pub format: Format,
     /// A flush comes so often; zero sends each event at once.
     pub interval: Duration,
     /// An event of one of these severities is sent at once.
@@ -126,7 +128,8 @@ impl Publisher {
 
     /// Other settings from now on. What is under way to another place is given up there, and sent anew.
     pub fn reconfigure(&mut self, settings: Settings, now: Duration) {
-        let moved = settings.connection != self.settings.connection || settings.topic != self.settings.topic;
+        let way = |settings: &Settings| (settings.connection.clone(), settings.topic.clone(), settings.format);
+        let moved = way(&settings) != way(&self.settings);
         if let Some(Running { thread, .. }) = self.running.take_if(|_| moved) {
             self.ending.push(thread);
             self.begin_anew();
@@ -258,11 +261,10 @@ impl Publisher {
                 // After a change of journals, what is under way is met again.
                 if !self.under_way.contains(&stored.event.id) {
                     bytes += stored.payload.len();
-                    let id = stored.event.id;
-                    outgoing.push(Outgoing { id, message: wire::message(&stored.event, stored.payload) });
+                    outgoing.push(Outgoing { event: stored.event, json: stored.payload });
                 }
             }
-            let ids: Vec<EventId> = outgoing.iter().map(|outgoing| outgoing.id).collect();
+            let ids: Vec<EventId> = outgoing.iter().map(|outgoing| outgoing.event.id).collect();
             if !self.send(outgoing, &waker) {
                 return Ok(());
             }
@@ -342,7 +344,8 @@ impl Observer for TriggerObserver {
 fn start(settings: &Settings, waker: &impl Fn() -> io::Result<Waker>) -> io::Result<Running> {
     let (orders, incoming) = channel();
     let (outgoing, reports) = channel();
-    let worker = Worker::new(settings.connection.clone(), settings.topic.clone(), incoming, outgoing, waker()?);
+    let worker =
+        Worker::new(settings.connection.clone(), settings.topic.clone(), settings.format, incoming, outgoing, waker()?);
     let thread = std::thread::Builder::new().name("publisher".to_owned()).spawn(move || worker.run())?;
     debug!("publishing to {} at {}", settings.topic, settings.connection.brokers());
     Ok(Running { orders, reports, thread })

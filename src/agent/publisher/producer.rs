@@ -54,13 +54,13 @@ impl Producer {
     }
 
     /// Hands a message to librdkafka; its delivery will bear `serial`.
-    pub(super) fn send(&self, topic: &str, serial: usize, message: &Message) -> Result<(), Refusal> {
+    pub(super) fn send(&self, topic: &str, serial: usize, message: &Message<'_>) -> Result<(), Refusal> {
         let mut headers = OwnedHeaders::new_with_capacity(message.headers.len());
         for (key, value) in &message.headers {
             headers = headers.insert(Header { key, value: Some(value.as_bytes()) });
         }
         let record =
-            BaseRecord::with_opaque_to(topic, serial).key(&message.key).payload(&message.payload).headers(headers);
+            BaseRecord::with_opaque_to(topic, serial).key(&*message.key).payload(&*message.payload).headers(headers);
         match self.0.send(record) {
             Ok(()) => Ok(()),
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => Err(Refusal::Full),

@@ -21,9 +21,9 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 use super::producer::{Delivery, Producer, Refusal};
 use crate::agent::control::Waker;
 use crate::clock::{Clock as _, SystemClock};
-use crate::event::EventId;
+use crate::event::{Event, EventId};
 use crate::kafka::{Connection, Trouble};
-use crate::wire::Message;
+use crate::wire::{self, Format};
 
 /// What the worker is told.
 pub(super) enum Order {
@@ -35,8 +35,9 @@ pub(super) enum Order {
 
 /// An event on its way.
 pub(super) struct Outgoing {
-    pub(super) id: EventId,
-    pub(super) message: Message,
+    pub(super) event: Event,
+    /// As the journal has it.
+    pub(super) json: Vec<u8>,
 }
 
 /// What the worker tells.
@@ -50,6 +51,7 @@ pub(super) enum Report {
 pub(super) struct Worker {
     connection: Connection,
     topic: String,
+    format: Format,
     orders: Receiver<Order>,
     reports: Sender<Report>,
     waker: Waker,
@@ -93,6 +95,7 @@ impl Worker {
     pub(super) fn new(
         connection: Connection,
         topic: String,
+        format: Format,
         orders: Receiver<Order>,
         reports: Sender<Report>,
         waker: Waker,
@@ -100,6 +103,7 @@ impl Worker {
         Self {
             connection,
             topic,
+            format,
             orders,
             reports,
             waker,
@@ -196,7 +200,8 @@ impl Worker {
     fn send_from(&mut self, producer: &Producer, next: &mut usize) -> Result<(), End> {
         let mut refused = Vec::new();
         for (serial, outgoing) in self.unacked.range(*next..) {
-            match producer.send(&self.topic, *serial, &outgoing.message) {
+            let message = wire::message(&outgoing.event, &outgoing.json, self.format, None);
+            match producer.send(&self.topic, *serial, &message) {
                 Ok(()) => {}
                 Err(Refusal::Full) => break,
                 Err(Refusal::Never(code)) => refused.push((*serial, code)),
@@ -213,8 +218,8 @@ impl Worker {
         for (serial, delivery) in deliveries {
             match delivery {
                 Ok((partition, offset)) => {
-                    if let Some(Outgoing { id, message }) = self.unacked.remove(&serial) {
-                        let bytes = message.payload.len();
+                    if let Some(Outgoing { event, json }) = self.unacked.remove(&serial) {
+                        let (id, bytes) = (event.id, json.len());
                         reported |= self.reports.send(Report::Delivered { id, bytes, partition, offset }).is_ok();
                     }
                 }
@@ -234,8 +239,8 @@ impl Worker {
     fn failed(&mut self, serial: usize, code: Code) -> Result<(), End> {
         match code {
             Code::MessageSizeTooLarge | Code::InvalidMessage | Code::InvalidMessageSize | Code::InvalidRecord => {
-                if let Some(Outgoing { id, message }) = self.unacked.remove(&serial) {
-                    let bytes = message.payload.len();
+                if let Some(Outgoing { event, json }) = self.unacked.remove(&serial) {
+                    let (id, bytes) = (event.id, json.len());
                     let _ = self.reports.send(Report::Rejected { id, bytes, reason: code.to_string() });
                     self.waker.wake();
                 }

@@ -236,7 +236,7 @@ pub(super) fn checked(crc: u32, payload: Vec<u8>) -> Result<(Event, Vec<u8>), Jo
     if crc32fast::hash(&payload) != crc {
         return Err(JournalError::Damaged("an event's checksum is wrong".to_owned()));
     }
-    match wire::decode(&payload) {
+    match wire::from_json(&payload) {
         Ok(event) => Ok((event, payload)),
         Err(error) => Err(JournalError::Damaged(error.to_string())),
     }

@@ -105,7 +105,7 @@ impl Fields<'_> {
             Body::AgentStarted(lifecycle) | Body::AgentStopped(lifecycle) => self.lifecycle(lifecycle),
             Body::Unknown(_) => self.nulls(19),
         }
-        self.maybe(row.record.raw(), Self::text);
+        self.maybe(row.record.raw.as_deref(), Self::text);
     }
 
     fn breach(&mut self, breach: &Breach) {

@@ -65,7 +65,8 @@ pub(super) fn probe(
         },
         body: Body::Unknown("probe".to_owned()),
     };
-    let record = Record { offset: 0, timestamp_ms: None, key: None, payload: None, content: Err(String::new()) };
+    let record =
+        Record { offset: 0, timestamp_ms: None, key: None, payload: None, content: Err(String::new()), raw: None };
     let row = Row { event: &event, record: &record, partition: 0, latest: false };
     let mut savepoint = transaction.savepoint("probe")?;
     let result = copy_in(&mut savepoint, sql, &[row])

@@ -189,7 +189,7 @@ fn insert(statement: &mut Statement<'_>, topic: &str, row: &Row<'_>, now: &str) 
         loss.map(|loss| serde_json::to_string(&loss.ranges).expect("whole numbers")),
         lifecycle.map(|lifecycle| &lifecycle.version),
         reason,
-        row.record.raw(),
+        row.record.raw.as_deref(),
     ])?;
     Ok(changed > 0)
 }

@@ -1,0 +1,128 @@
+//! The event in Avro. It is written by hand, in the order of `event.avsc`, so that an agent need not carry an Avro library; it is
+//! read by whatever schema it was written with, field by field and by name, so that older and newer schemas are read alike.
+
+#[cfg(feature = "consumer")]
+mod datum;
+#[cfg(feature = "consumer")]
+mod schema;
+
+#[cfg(feature = "consumer")]
+use std::sync::OnceLock;
+
+use chrono::{DateTime, Utc};
+
+#[cfg(feature = "consumer")]
+pub(super) use self::datum::Error;
+#[cfg(feature = "consumer")]
+pub(super) use self::schema::Schema;
+use super::flat::Flat;
+
+/// The schema that is written with.
+pub(super) const SCHEMA: &str = include_str!("event.avsc");
+
+/// CRC-64-AVRO of its parsing canonical form.
+pub(super) const FINGERPRINT: u64 = 0x677c_f436_e9ec_1a1c;
+
+/// What a single object begins with; the fingerprint follows, its least byte first.
+pub(super) const MARKER: [u8; 2] = [0xc3, 0x01];
+
+/// Every schema that was ever released, by its fingerprint: a consumer reads what older agents write. When `event.avsc` changes,
+/// what it was joins them.
+#[cfg(feature = "consumer")]
+const RELEASED: [(u64, &str); 1] = [(FINGERPRINT, SCHEMA)];
+
+/// The released schema with this fingerprint.
+#[cfg(feature = "consumer")]
+pub(super) fn released(fingerprint: u64) -> Option<&'static Schema> {
+    static PARSED: OnceLock<Vec<(u64, Schema)>> = OnceLock::new();
+    let parse =
+        |&(fingerprint, text): &(u64, &str)| (fingerprint, Schema::parse(text).expect("a test reads each of them"));
+    let parsed = PARSED.get_or_init(|| RELEASED.iter().map(parse).collect());
+    parsed.iter().find(|(known, _)| *known == fingerprint).map(|(_, schema)| schema)
+}
+
+/// Appends the event to `bytes`: the fields of the schema, in its order.
+pub(super) fn encode(flat: &Flat<'_>, bytes: &mut Vec<u8>) {
+    let mut out = Writer(bytes);
+    out.long(i64::from(flat.schema));
+    out.text(&flat.agent);
+    out.text(&flat.epoch);
+    out.number(flat.seq);
+    out.text(&flat.kind);
+    out.time(flat.observed_at);
+    out.text(&flat.boot_id);
+    out.number(flat.monotonic_ms);
+    out.maybe(flat.clock_synced, |out, synced| out.0.push(u8::from(synced)));
+    out.maybe(flat.breach_id.as_deref(), Writer::text);
+    out.maybe(flat.raised_at, Writer::time);
+    out.maybe(flat.limit.as_deref(), Writer::text);
+    out.maybe(flat.severity, |out, severity| out.text(severity.as_str()));
+    out.maybe(flat.interface.as_deref(), Writer::text);
+    out.maybe(flat.ifindex.map(u64::from), Writer::number);
+    out.maybe(flat.direction, |out, direction| out.text(direction.as_str()));
+    out.maybe(flat.limit_bps, Writer::number);
+    out.maybe(flat.rate_bps, Writer::number);
+    out.maybe(flat.peak_bps, Writer::number);
+    out.maybe(flat.mean_bps, Writer::number);
+    out.maybe(flat.duration_ms, Writer::number);
+    out.maybe(flat.measured_ms, Writer::number);
+    out.maybe(flat.excess_bytes, Writer::number);
+    out.maybe(flat.speed_bps, Writer::number);
+    out.maybe(flat.lost_epoch.as_deref(), Writer::text);
+    out.maybe(flat.ranges.as_deref(), |out, ranges| {
+        out.array(ranges, |out, (first, last)| out.array(&[*first, *last], |out, seq| out.number(*seq)));
+    });
+    out.maybe(flat.version.as_deref(), Writer::text);
+    out.maybe(flat.reason.as_deref(), Writer::text);
+}
+
+struct Writer<'a>(&'a mut Vec<u8>);
+
+impl Writer<'_> {
+    /// Zigzag, then seven bits a byte, the lowest first.
+    fn long(&mut self, value: i64) {
+        let mut rest = ((value << 1) ^ (value >> 63)).cast_unsigned();
+        while rest >= 0x80 {
+            self.0.push(rest as u8 | 0x80);
+            rest >>= 7;
+        }
+        self.0.push(rest as u8);
+    }
+
+    /// An event's numbers are below 2^63.
+    fn number(&mut self, value: u64) {
+        self.long(value.cast_signed());
+    }
+
+    fn text(&mut self, text: &str) {
+        self.number(text.len() as u64);
+        self.0.extend_from_slice(text.as_bytes());
+    }
+
+    fn time(&mut self, time: DateTime<Utc>) {
+        self.long(time.timestamp_micros());
+    }
+
+    /// A union of null and something.
+    fn maybe<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Self, T)) {
+        match value {
+            None => self.long(0),
+            Some(value) => {
+                self.long(1);
+                write(self, value);
+            }
+        }
+    }
+
+    /// One block, and the end.
+    fn array<T>(&mut self, items: &[T], write: impl Fn(&mut Self, &T)) {
+        if !items.is_empty() {
+            self.number(items.len() as u64);
+            items.iter().for_each(|item| write(self, item));
+        }
+        self.long(0);
+    }
+}
+
+#[cfg(test)]
+mod tests;

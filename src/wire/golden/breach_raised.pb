@@ -1,0 +1,1 @@
+gw-0425f0c3a1e9b7d2468 *breach_raised2Ø÷ƒØĞ å:$6e4f5a0e-6a0e-4ac4-b9d0-1f0b2a9f3c11@ûİÛHRc2b1a09f8e7d6c5bZØ÷ƒØĞ åbwan-downjwarningreth0x‚rxˆ€è’&€€€(˜€€€( €€€(¨è°è¸€Ó

@@ -1,0 +1,119 @@
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::wire::from_json;
+
+/// A line of `event.proto`'s message.
+pub(in crate::wire) struct Field {
+    pub(in crate::wire) name: String,
+    of: String,
+    tag: u32,
+}
+
+pub(in crate::wire) fn fields() -> Vec<Field> {
+    let message = SCHEMA.split("message Event {").nth(1).unwrap().split("message Range {").next().unwrap();
+    let field = |line: &str| {
+        let (declared, tag) = line.split("//").next()?.split(';').next()?.split_once('=')?;
+        let mut words = declared.split_whitespace().rev();
+        let (name, of) = (words.next()?.to_owned(), words.next()?.to_owned());
+        Some(Field { name, of, tag: tag.trim().parse().ok()? })
+    };
+    message.lines().filter_map(field).collect()
+}
+
+/// Protobuf's own encoding, read without a schema: what stands under each number.
+fn by_tag(mut bytes: &[u8]) -> BTreeMap<u32, Vec<Raw<'_>>> {
+    let mut found: BTreeMap<u32, Vec<Raw<'_>>> = BTreeMap::new();
+    while !bytes.is_empty() {
+        let key = varint(&mut bytes);
+        let raw = match key & 7 {
+            0 => Raw::Number(varint(&mut bytes)),
+            2 => {
+                let length = varint(&mut bytes) as usize;
+                let (taken, rest) = bytes.split_at(length);
+                bytes = rest;
+                Raw::Bytes(taken)
+            }
+            other => panic!("wire type {other}"),
+        };
+        found.entry((key >> 3) as u32).or_default().push(raw);
+    }
+    found
+}
+
+#[derive(Debug, PartialEq)]
+enum Raw<'a> {
+    Number(u64),
+    Bytes(&'a [u8]),
+}
+
+fn varint(bytes: &mut &[u8]) -> u64 {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let byte = bytes[0];
+        *bytes = &bytes[1..];
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return value;
+        }
+    }
+    panic!("no varint")
+}
+
+/// `event.proto` is what is sent: every field of it stands in the bytes under its number, as its type has it.
+#[test]
+fn the_file_and_the_code_are_one() {
+    let json = r#"{"schema":1,"agent":"a","epoch":"00000000000000ff","seq":2,"kind":"new","observed_at":"2026-01-01T00:00:00.000001Z",
+        "boot_id":"b","monotonic_ms":3,"clock_synced":true,"breach_id":"c","raised_at":"2026-01-01T00:00:01Z","limit":"d",
+        "severity":"critical","interface":"e","ifindex":4,"direction":"tx","limit_bps":5,"rate_bps":6,"peak_bps":7,"mean_bps":8,
+        "duration_ms":9,"measured_ms":10,"excess_bytes":11,"speed_bps":12,"lost_epoch":"f","ranges":[[13,14],[15,16]],
+        "version":"g","reason":"h"}"#;
+    let values: Value = serde_json::from_str(json).unwrap();
+    let mut bytes = Vec::new();
+    encode(&serde_json::from_str(json).unwrap(), &mut bytes);
+    assert_eq!(bytes[0], FIRST_BYTE);
+    let mut found = by_tag(&bytes);
+    let fields = fields();
+    assert_eq!(fields.len(), values.as_object().unwrap().len());
+    for Field { name, of, tag } in fields {
+        let there = found.remove(&tag).unwrap_or_else(|| panic!("{name} is not sent"));
+        let value = &values[&name];
+        match (of.as_str(), there.as_slice()) {
+            ("string", [Raw::Bytes(text)]) => assert_eq!(value.as_str().unwrap().as_bytes(), *text, "{name}"),
+            ("uint32" | "uint64", [Raw::Number(number)]) => assert_eq!(value.as_u64().unwrap(), *number, "{name}"),
+            ("bool", [Raw::Number(flag)]) => assert_eq!(u64::from(value.as_bool().unwrap()), *flag, "{name}"),
+            ("google.protobuf.Timestamp", [Raw::Bytes(time)]) => {
+                let parts = by_tag(time);
+                let time: DateTime<Utc> = value.as_str().unwrap().parse().unwrap();
+                assert_eq!(parts[&1], [Raw::Number(time.timestamp() as u64)], "{name}");
+                let nanos = parts.get(&2).map_or(0, |nanos| match nanos[0] {
+                    Raw::Number(nanos) => nanos,
+                    Raw::Bytes(_) => panic!("{name}"),
+                });
+                assert_eq!(nanos, u64::from(time.timestamp_subsec_nanos()), "{name}");
+            }
+            ("Range", ranges) => {
+                for (range, numbers) in ranges.iter().zip([[13, 14], [15, 16]]) {
+                    let Raw::Bytes(range) = range else { panic!("{name}: {range:?}") };
+                    let read: Vec<_> = by_tag(range).into_values().flatten().collect();
+                    assert_eq!(read, numbers.map(Raw::Number));
+                }
+                assert_eq!(ranges.len(), 2);
+            }
+            (of, there) => panic!("{name} is {of}, and there is {there:?}"),
+        }
+    }
+    assert!(found.is_empty(), "{found:?} is in no file");
+}
+
+#[test]
+fn times_before_1970_and_with_strange_parts_are_read_or_refused() {
+    let time = |seconds, nanos| Timestamp { seconds, nanos }.utc().map(|time| time.to_rfc3339());
+    assert_eq!(time(-1, 500_000_000).as_deref(), Some("1969-12-31T23:59:59.500+00:00"));
+    assert_eq!((time(0, -1), time(i64::MAX, 0)), (None, None));
+    let before = r#"{"schema":1,"agent":"a","epoch":"00000000000000ff","seq":2,"kind":"new","observed_at":"1969-12-31T23:59:59.5Z"}"#;
+    let event = from_json(before.as_bytes()).unwrap();
+    let mut bytes = Vec::new();
+    encode(&Flat::from(&event), &mut bytes);
+    assert_eq!(decode(&bytes).unwrap().observed_at, event.stamp.observed_at);
+}
