@@ -61,6 +61,40 @@ impl Stage {
         self.store(&events.iter().map(wire::to_json).collect::<Vec<_>>());
     }
 
+    /// What an older version, or a database that was stricter, put aside.
+    pub(crate) fn put_aside(&self, letters: &[(i64, Vec<u8>)]) {
+        let sql = "INSERT INTO dead_letters (topic, partition, generation, \"offset\", key, payload, error, stored_at)
+                   VALUES ('old', 3, 0, $1, NULL, $2, 'unknown format', '2026-11-20T12:00:00.000000Z')";
+        match &self.home {
+            Home::Postgres(database) => {
+                let mut client = database.client();
+                for (offset, payload) in letters {
+                    client.execute(sql, &[offset, payload]).unwrap();
+                }
+            }
+            Home::Sqlite(directory) => {
+                let connection = rusqlite::Connection::open(directory.path().join("h.db")).unwrap();
+                for (offset, payload) in letters {
+                    connection.execute(sql, rusqlite::params![offset, payload]).unwrap();
+                }
+            }
+        }
+    }
+
+    /// The whole numbers that one row of `sql` gives.
+    pub(crate) fn numbers<const N: usize>(&self, sql: &str) -> [i64; N] {
+        match &self.home {
+            Home::Postgres(database) => {
+                let row = database.client().query_one(sql, &[]).unwrap();
+                std::array::from_fn(|at| row.get(at))
+            }
+            Home::Sqlite(directory) => {
+                let connection = rusqlite::Connection::open(directory.path().join("h.db")).unwrap();
+                connection.query_row(sql, [], |row| Ok(std::array::from_fn(|at| row.get(at).unwrap()))).unwrap()
+            }
+        }
+    }
+
     /// SQL that both understand.
     pub(crate) fn run(&self, sql: &str) {
         match &self.home {
@@ -120,7 +154,12 @@ macro_rules! on_both {
     };
 }
 
-on_both!(losses_tell_who_says_that_what_is_missing,);
+on_both!(
+    losses_tell_who_says_that_what_is_missing,
+    dead_letters_are_listed_with_their_place_and_reason,
+    what_can_be_stored_by_now_comes_back_once_with_all_that_follows,
+    of_two_retries_at_once_each_letter_goes_to_one,
+);
 
 const OLD: &str = "UPDATE agent_sequences SET began = '2026-11-20T12:00:00.000000Z';
                    UPDATE losses SET stored_at = '2026-11-20T11:00:00.000000Z'";
@@ -171,8 +210,95 @@ fn losses_tell_who_says_that_what_is_missing(mut stage: Stage) {
     assert!(code == 2 && err.contains("10m"), "{err}");
 }
 
+fn dead_letters_are_listed_with_their_place_and_reason(mut stage: Stage) {
+    assert_eq!(stage.rows(&["dead-letters", "list"]), (0, vec![]));
+    let long = format!("no event \u{1b}[31m{}", "x".repeat(5_000));
+    stage.store(&[
+        b"garbage".to_vec(),
+        wire::to_json(&updated("gw", 1)),
+        b"\xff\0".to_vec(),
+        long.clone().into_bytes(),
+    ]);
+    stage.put_aside(&[(90, b"old".to_vec())]);
+    let (code, rows) = stage.rows(&["dead-letters", "list"]);
+    assert_eq!(code, 0);
+    let places = ["events 0 0 7 gw garbage", "events 0 2 2 gw \u{fffd}\0", "old 3 90 3 null old"];
+    let all = fields(&rows, &["topic", "partition", "offset", "bytes", "key", "payload"]);
+    assert_eq!([&all[0], &all[1], &all[3]], places);
+    assert_eq!(rows[2]["payload"], long.as_str());
+    assert!(rows[0]["error"].as_str().unwrap().contains("not an event in JSON"), "{}", rows[0]);
+    // A table shows where a payload begins, and nothing that a terminal would obey.
+    let (_, table, _) = stage.said(&["dead-letters", "list"]);
+    assert!(table.contains("no event \\u{1b}[31mxxx") && table.contains("x…") && !table.contains('\u{1b}'), "{table}");
+    assert!(table.lines().all(|line| line.len() < 400), "{table}");
+    for (arguments, offsets) in [
+        (&["--offset", "2"][..], &["2"][..]),
+        (&["--offset", "1-2"], &["2"]),
+        (&["--partition", "3"], &["90"]),
+        (&["--topic", "events", "--partition", "3"], &[]),
+        (&["-t", "events"], &["0", "2", "3"]),
+    ] {
+        let (_, rows) = stage.rows(&[&["dead-letters", "list"], arguments].concat());
+        assert_eq!(fields(&rows, &["offset"]), offsets, "{arguments:?}");
+    }
+    let raw = stage.command(&["dead-letters", "list", "--raw", "--offset", "2"]).stdout;
+    assert_eq!(raw, b"\xff\0\n");
+}
+
+fn what_can_be_stored_by_now_comes_back_once_with_all_that_follows(mut stage: Stage) {
+    stage.store_events(&[updated("gw", 1), updated("gw", 5)]);
+    stage.store(&[b"garbage".to_vec()]);
+    // Of these, 5 is stored already, and 2 stands there twice; 3 declares a loss, 7 says most of its breach.
+    let letters = [updated("gw", 2), event("gw", 3, loss(6, 6)), updated("gw", 7), updated("gw", 5), updated("gw", 2)];
+    stage.put_aside(&(0..).zip(letters.iter().map(wire::to_json)).collect::<Vec<_>>());
+    stage.put_aside(&[(99, wire::to_json(&updated("gw", 4))[..40].to_vec())]);
+    let (code, out, err) =
+        stage.said(&["dead-letters", "retry", "--topic", "old", "--offset", "0-50", "--format", "json"]);
+    assert_eq!((code, out.as_str()), (0, ""), "{err}");
+    assert!(err.contains("5 came back (2 of them were stored before), 0 stay"), "{err}");
+    assert_eq!(stage.numbers("SELECT count(*), count(DISTINCT seq) FROM events"), [5, 5]);
+    assert_eq!(stage.numbers("SELECT min(first), max(last), count(*) FROM agent_sequences WHERE first < 5"), [1, 3, 1]);
+    assert_eq!(stage.numbers("SELECT seq, duration_ms FROM breach_state"), [7, 7_000]);
+    assert_eq!(stage.numbers("SELECT first, last FROM losses"), [6, 6]);
+    assert_eq!(stage.numbers("SELECT count(*) FROM dead_letters"), [2]);
+    assert_eq!(stage.numbers("SELECT \"offset\", CAST(partition AS bigint) FROM events WHERE seq = 7"), [2, 3]);
+    // What stays is told, and stays.
+    let (code, rows) = stage.rows(&["dead-letters", "retry"]);
+    assert_eq!(code, 1);
+    assert_eq!(fields(&rows, &["topic", "offset", "result"]), ["events 2 stays", "old 99 stays"]);
+    assert!(rows[1]["reason"].as_str().unwrap().contains("EOF while parsing"), "{}", rows[1]);
+    assert_eq!(stage.numbers("SELECT count(*) FROM dead_letters"), [2]);
+    // The consumer goes on as if nothing had been.
+    stage.store_events(&[updated("gw", 4), updated("gw", 8)]);
+    assert_eq!(stage.numbers("SELECT count(*), count(DISTINCT seq) FROM events"), [7, 7]);
+}
+
+fn of_two_retries_at_once_each_letter_goes_to_one(mut stage: Stage) {
+    stage.put_aside(&(0..250).map(|at| (at, wire::to_json(&updated("gw", 1 + at as u64)))).collect::<Vec<_>>());
+    let url = stage.url.clone();
+    let retry = || command().args(["dead-letters", "retry"]).env("HIGHWATER_STORE__URL", &url).output().unwrap();
+    let mut returned = 0;
+    std::thread::scope(|scope| {
+        let running: Vec<_> = (0..3).map(|_| scope.spawn(retry)).collect();
+        // A consumer stores meanwhile, some of the same events too.
+        for seq in 200..300 {
+            stage.store_events(&[updated("gw", seq)]);
+        }
+        for output in running {
+            let (code, _, err) = said(output.join().unwrap());
+            assert_eq!(code, 0, "{err}");
+            let count = err.split("note: ").nth(1).and_then(|note| note.split(' ').next()).unwrap();
+            returned += count.parse::<u64>().unwrap();
+        }
+    });
+    assert_eq!(returned, 250);
+    assert_eq!(stage.numbers("SELECT count(*), count(DISTINCT seq) FROM events"), [299, 299]);
+    assert_eq!(stage.numbers("SELECT count(*) FROM dead_letters"), [0]);
+    assert_eq!(stage.numbers("SELECT count(*) FROM sequence_gaps"), [0]);
+}
+
 /// All commands that only look at the store.
-const LOOKERS: &[&[&str]] = &[&["losses"]];
+const LOOKERS: &[&[&str]] = &[&["losses"], &["dead-letters", "list"], &["dead-letters", "retry"]];
 
 #[test]
 fn a_store_that_cannot_be_asked_is_69_and_says_what_to_do() {

@@ -190,7 +190,7 @@ type Named = BTreeMap<(String, String), BTreeMap<i64, letters::Place>>;
 
 fn numbers_in_letters(reader: &mut dyn Reader) -> Result<(Named, u64), Fault> {
     let (mut named, mut nameless) = (Named::new(), 0);
-    letters::read(reader, &letters::Filter::default(), EVENT_BYTES_MAX, |letter: Letter| {
+    letters::read(reader, &letters::Filter::default(), letters::Payloads::UpTo(EVENT_BYTES_MAX), |letter: Letter| {
         match letter.identity() {
             Some((agent, id)) => {
                 let count = named.entry((agent, id.epoch.to_string())).or_default();

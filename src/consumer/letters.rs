@@ -4,7 +4,8 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 
 use super::batch::Record;
-use super::store::{Fault, Kind, Query, Reader};
+use super::store::{Fault, Kind, Query, Reader, Returning, Store};
+use crate::clock::Clock;
 use crate::event::{Epoch, EventId};
 use crate::output::Value;
 
@@ -21,8 +22,28 @@ pub struct Letter {
     pub length: Option<i64>,
     /// As it came.
     pub key: Option<Vec<u8>>,
-    /// As it came, unless it was too long to be asked for.
+    /// As it came, as far as it was asked for.
     pub payload: Option<Vec<u8>>,
+}
+
+/// How much of the payloads is wanted, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Payloads {
+    /// So much of each.
+    Begin(i64),
+    /// Those that are not longer than this; nothing of the others.
+    UpTo(i64),
+}
+
+/// What became of a letter that was tried again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Its event is a row, and it is no letter any more.
+    Returned,
+    /// It stays, for this reason.
+    Stays(String),
+    /// Somebody else took it meanwhile: another retry, or retention.
+    Gone,
 }
 
 /// A message's place in Kafka; the order in which letters are read.
@@ -51,8 +72,8 @@ pub struct Filter {
     pub last: Option<i64>,
 }
 
-/// So many letters are in memory at once …
-const PAGE: i64 = 200;
+/// So many letters are in memory at once, and go back in one transaction.
+const PAGE: i64 = 100;
 
 const KINDS: &[Kind] = &[
     Kind::Text,
@@ -66,35 +87,76 @@ const KINDS: &[Kind] = &[
     Kind::Blob,
 ];
 
-/// Calls `each` with the letters in the order of their places, a page at a time. Payloads over `bytes_max` are left out.
+/// Calls `each` with the letters in the order of their places.
 ///
 /// # Errors
 /// The store's, or what `each` ends it with.
 pub fn read<E: From<Fault>>(
     reader: &mut dyn Reader,
     filter: &Filter,
-    bytes_max: i64,
+    payloads: Payloads,
     mut each: impl FnMut(Letter) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut after: Option<Place> = None;
+    let mut after = None;
     loop {
-        let rows = reader.ask(&page(filter, bytes_max, after.as_ref()))?;
-        let full = rows.len() as i64 == PAGE;
-        for letter in rows.into_iter().map(Letter::from_row) {
-            after = Some(letter.at.clone());
-            each(letter)?;
-        }
-        if !full {
-            return Ok(());
+        let letters = page(reader, filter, payloads, after.as_ref())?;
+        let Some(last) = letters.last() else { return Ok(()) };
+        after = Some(last.at.clone());
+        letters.into_iter().try_for_each(&mut each)?;
+    }
+}
+
+/// Decodes letters once more and stores what is an event now, each in the transaction that removes its letter; calls `each` with
+/// what became of each of them. A consumer may run meanwhile, and another retry too. How many rows there are more: an event that
+/// its agent sent twice may be stored already.
+///
+/// # Errors
+/// The store's, or what `each` ends it with; what was told by then has happened.
+pub fn retry<E: From<Fault>>(
+    store: &mut dyn Store,
+    reader: &mut dyn Reader,
+    filter: &Filter,
+    clock: &dyn Clock,
+    mut each: impl FnMut(&Place, &Fate) -> Result<(), E>,
+) -> Result<u64, E> {
+    let (mut after, mut inserted) = (None, 0);
+    loop {
+        let letters = page(reader, filter, Payloads::UpTo(i64::MAX), after.as_ref())?;
+        let Some(last) = letters.last() else { return Ok(inserted) };
+        after = Some(last.at.clone());
+        for of_a_topic in letters.chunk_by(|a, b| a.at.topic == b.at.topic) {
+            let returning: Vec<Returning> = of_a_topic.iter().map(Letter::returning).collect();
+            let revived = store.revive(&of_a_topic[0].at.topic, &returning, clock.wall())?;
+            inserted += revived.inserted;
+            for (letter, fate) in of_a_topic.iter().zip(&revived.fates) {
+                each(&letter.at, fate)?;
+            }
         }
     }
 }
 
-fn page(filter: &Filter, bytes_max: i64, after: Option<&Place>) -> Query {
+fn page(
+    reader: &mut dyn Reader,
+    filter: &Filter,
+    payloads: Payloads,
+    after: Option<&Place>,
+) -> Result<Vec<Letter>, Fault> {
+    Ok(reader.ask(&query(filter, payloads, after))?.into_iter().map(Letter::from_row).collect())
+}
+
+fn query(filter: &Filter, payloads: Payloads, after: Option<&Place>) -> Query {
     let columns =
         "SELECT topic, partition, generation, \"offset\", stored_at, error, CAST(length(payload) AS bigint), key,";
-    let query = Query::new(columns, KINDS)
-        .with("CASE WHEN length(payload) <= CAST(? AS bigint) THEN payload END FROM dead_letters WHERE true", bytes_max)
+    let query = match payloads {
+        Payloads::Begin(bytes) => {
+            Query::new(columns, KINDS).with("substr(payload, 1, CAST(CAST(? AS bigint) AS integer))", bytes)
+        }
+        Payloads::UpTo(bytes) => {
+            Query::new(columns, KINDS).with("CASE WHEN length(payload) <= CAST(? AS bigint) THEN payload END", bytes)
+        }
+    };
+    let query = query
+        .then("FROM dead_letters WHERE true")
         .with_any("AND topic = ?", filter.topic.as_deref())
         .with_any("AND partition = CAST(? AS bigint)", filter.partition)
         .with_any("AND \"offset\" >= ?", filter.first)
@@ -127,6 +189,14 @@ impl Letter {
             length: next().into_number(),
             key: next().into_blob(),
             payload: next().into_blob(),
+        }
+    }
+
+    fn returning(&self) -> Returning {
+        Returning {
+            partition: self.at.partition,
+            generation: self.at.generation,
+            record: Record::new(self.at.offset, None, self.key.as_deref(), self.payload.as_deref()),
         }
     }
 

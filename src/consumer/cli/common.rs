@@ -22,7 +22,7 @@ pub(super) struct Common {
     brokers: Option<String>,
     /// The topic of the events, in place of kafka.topic
     #[arg(short, long, value_name = "NAME")]
-    topic: Option<String>,
+    pub(super) topic: Option<String>,
     /// The group that shares the topic's partitions and the database, in place of kafka.group
     #[arg(short, long, value_name = "NAME")]
     group: Option<String>,

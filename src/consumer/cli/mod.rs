@@ -1,6 +1,7 @@
 //! The command line of `highwater-consumer`.
 
 mod common;
+mod dead_letters;
 mod losses;
 mod when;
 
@@ -42,6 +43,11 @@ enum Command {
     /// Show which events are missing, who says why, and which nobody speaks of
     #[command(after_help = losses::HELP)]
     Losses(losses::Losses),
+    /// Show the messages that could not be stored, or try them again
+    DeadLetters {
+        #[command(subcommand)]
+        command: dead_letters::DeadLetters,
+    },
     /// Read the configuration, and say what it means or what is wrong with it; nothing is asked of Kafka or the database
     Check {
         #[command(flatten)]
@@ -76,6 +82,7 @@ impl Command {
                 run(&settings, Options { until_end, watchdog: true }, &mut *observer, &stop)
             }
             Self::Losses(command) => command.run(),
+            Self::DeadLetters { command } => command.run(),
             Self::Check { common } => {
                 let settings = common.settings(Absent::MeansDefaults).map_err(Failure::config)?;
                 print!("{settings}");

@@ -20,7 +20,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::batch::Batch;
+use super::batch::{Batch, Record};
+use super::letters::Fate;
 use super::place::Place;
 use crate::config::SecretFile;
 
@@ -59,11 +60,38 @@ pub trait Store {
     /// [`Fault::Moved`] where the database does not stand where the batch begins.
     fn apply(&mut self, batch: &Batch, now: DateTime<Utc>) -> Result<Applied, Fault>;
 
+    /// Stores the events of dead letters of `topic`, each in the transaction that removes its letter, as [`Store::apply`] would
+    /// have.
+    ///
+    /// # Errors
+    /// See [`Fault`]; nothing has changed then.
+    fn revive(&mut self, topic: &str, letters: &[Returning], now: DateTime<Utc>) -> Result<Revived, Fault>;
+
     /// Drops what is older than it has to be kept.
     ///
     /// # Errors
     /// See [`Fault`].
     fn retire(&mut self, retention: &Retention, now: DateTime<Utc>) -> Result<Retired, Fault>;
+}
+
+/// A dead letter that is to become a row.
+#[derive(Clone, Debug)]
+pub struct Returning {
+    /// Its partition.
+    pub partition: i32,
+    /// How often its topic had been made anew.
+    pub generation: i32,
+    /// What it says now.
+    pub record: Record,
+}
+
+/// What became of dead letters that were tried again.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Revived {
+    /// Of each, in their order.
+    pub fates: Vec<Fate>,
+    /// Rows that were not there before.
+    pub inserted: u64,
 }
 
 /// How long rows are kept.

@@ -7,6 +7,7 @@ mod days;
 mod fault;
 mod reader;
 mod refused;
+mod revive;
 mod session;
 
 use std::collections::BTreeMap;
@@ -18,7 +19,7 @@ use self::apply::{Care, Stop, attempt};
 use self::days::KnownDays;
 use self::fault::{Class, class};
 use self::session::Session;
-use super::{Applied, Fault, Retention, Retired, Store, rows};
+use super::{Applied, Fault, Retention, Retired, Returning, Revived, Store, rows};
 use crate::consumer::batch::{Batch, Mark};
 use crate::consumer::place::Place;
 
@@ -153,6 +154,21 @@ impl Store for Postgres {
                 }
             }
             Err(Fault::Away(format!("PostgreSQL: a batch did not get through in {TRIES_MAX} tries")))
+        })
+    }
+
+    fn revive(&mut self, topic: &str, letters: &[Returning], _now: DateTime<Utc>) -> Result<Revived, Fault> {
+        let rows = rows::returning(letters);
+        self.with(|session, days| {
+            for _ in 0..TRIES_MAX {
+                days.make(&mut session.client, &rows)?;
+                match revive::attempt(session, topic, letters, &rows) {
+                    Err(Stop::Sql(error)) if class(&error) == Class::NoDay => days.forget(),
+                    Ok(revived) => return Ok(revived),
+                    Err(stop) => return Err(stop.into()),
+                }
+            }
+            Err(Fault::Away(format!("PostgreSQL: letters did not get through in {TRIES_MAX} tries")))
         })
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use chrono::{DateTime, Utc};
 
 use super::sequences::{self, Range};
-use super::{Refused, sequences::merged};
+use super::{Refused, Returning, sequences::merged};
 use crate::consumer::batch::{Batch, Record};
 use crate::event::{Body, Breach, Epoch, Event};
 
@@ -73,6 +73,16 @@ pub(super) fn split<'a>(batch: &'a Batch, floors: &BTreeMap<i32, i64>) -> (Vec<R
     }
     rows.sort_by(|a, b| key(a.event).cmp(&key(b.event)));
     (rows, letters)
+}
+
+/// Those of `letters` that are events now, in the order of their key.
+pub(super) fn returning(letters: &[Returning]) -> Vec<Row<'_>> {
+    let events = letters.iter().filter_map(|letter| Some((letter.record.content.as_ref().ok()?, letter)));
+    let mut rows: Vec<Row<'_>> = events
+        .map(|(event, letter)| Row { event, record: &letter.record, partition: letter.partition, latest: false })
+        .collect();
+    rows.sort_by(|a, b| key(a.event).cmp(&key(b.event)));
+    rows
 }
 
 fn key(event: &Event) -> (&str, Epoch, u64, DateTime<Utc>) {

@@ -5,6 +5,7 @@
 
 mod apply;
 mod reader;
+mod revive;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use rusqlite::{Connection, Error, ErrorCode, TransactionBehavior, params};
 
-use super::{Applied, Fault, Retention, Retired, Store};
+use super::{Applied, Fault, Retention, Retired, Returning, Revived, Store};
 use crate::consumer::batch::{Batch, Mark};
 use crate::consumer::place::Place;
 
@@ -160,6 +161,10 @@ impl Store for Sqlite {
 
     fn apply(&mut self, batch: &Batch, now: DateTime<Utc>) -> Result<Applied, Fault> {
         self.with(|connection| apply::apply(connection, batch, now))
+    }
+
+    fn revive(&mut self, topic: &str, letters: &[Returning], now: DateTime<Utc>) -> Result<Revived, Fault> {
+        self.with(|connection| revive::revive(connection, topic, letters, now))
     }
 
     fn retire(&mut self, retention: &Retention, now: DateTime<Utc>) -> Result<Retired, Fault> {

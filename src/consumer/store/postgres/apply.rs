@@ -35,6 +35,17 @@ impl From<Error> for Stop {
     }
 }
 
+impl From<Stop> for Fault {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Floors(_) => Self::Moved("PostgreSQL: another consumer went on".to_owned()),
+            Stop::Held => Self::Away("PostgreSQL: another session holds what is needed".to_owned()),
+            Stop::Sql(error) => error.into(),
+            Stop::Fault(fault) => fault,
+        }
+    }
+}
+
 /// Whether rows that the database refuses are to be found one by one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Care {

@@ -89,7 +89,7 @@ fn guard(transaction: &Transaction<'_>, batch: &Batch) -> Result<BTreeMap<i32, i
 }
 
 /// All tables that follow from the rows; those that SQLite refuses become letters.
-fn write<'a>(
+pub(super) fn write<'a>(
     transaction: &Transaction<'_>,
     topic: &str,
     rows: &mut Vec<Row<'a>>,
