@@ -76,6 +76,8 @@ pub fn run(
 
 /// How long one poll may take: rebalances and signals wait for it.
 const POLL: Duration = Duration::from_millis(100);
+/// How long a broker that answers may leave a consumer without partitions after trouble.
+const ADRIFT_MAX: Duration = Duration::from_secs(45);
 /// How long a batch waits for the next message before it counts as all there is.
 const LINGER: Duration = Duration::from_millis(5);
 
@@ -90,6 +92,8 @@ struct Consumer<'a> {
     state: State,
     /// The partitions that the group gave us.
     assigned: Vec<i32>,
+    /// Since when there is none, and something was wrong.
+    adrift: Option<Duration>,
     /// Those that are placed, as the database has them.
     places: BTreeMap<i32, Place>,
     intake: Intake,
@@ -174,6 +178,7 @@ impl<'a> Consumer<'a> {
             store: settings.store.open(&instance),
             state: State::Unplaced(Duration::ZERO),
             assigned: Vec::new(),
+            adrift: None,
             places: BTreeMap::new(),
             intake: Intake::new(&membership.topic),
             storing: None,
@@ -196,6 +201,7 @@ impl<'a> Consumer<'a> {
         if self.has_ended(now)? {
             return Ok(false);
         }
+        self.mind_membership(now, stop);
         match self.state {
             State::Unplaced(at) if now >= at && !self.assigned.is_empty() => self.place_all(),
             State::Holding(at) if now >= at => self.store_batch(),
@@ -219,6 +225,9 @@ impl<'a> Consumer<'a> {
             }
             Polled::Trouble(trouble) => {
                 self.kafka_says(&trouble);
+                if self.assigned.is_empty() {
+                    self.adrift.get_or_insert(now);
+                }
                 self.idle();
             }
             Polled::Fatal(why) => self.renew_source(&why, stop),
@@ -232,8 +241,23 @@ impl<'a> Consumer<'a> {
             [] => log::info!("{topic}: no partition now"),
             some => log::info!("{topic}: partitions {some:?}"),
         }
+        self.adrift = None;
         self.assigned = partitions;
         self.unplace(Duration::ZERO);
+    }
+
+    /// librdkafka can fail to join its group again after a broker stood still, and says nothing of it: a new client does.
+    fn mind_membership(&mut self, now: Duration, stop: &AtomicBool) {
+        if self.adrift.is_none_or(|since| now.saturating_sub(since) < ADRIFT_MAX) {
+            return;
+        }
+        // While no broker answers there is nothing to join.
+        let answers = self.source.partitions().is_ok();
+        self.adrift = (!answers).then_some(now);
+        if answers {
+            let why = format!("it answers, and gave this consumer no partition for {} s", ADRIFT_MAX.as_secs());
+            self.renew_source(&why, stop);
+        }
     }
 
     /// Forgets what is not stored: it is read again from where the database stands.
