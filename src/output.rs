@@ -140,6 +140,18 @@ impl<W: Write> Rows<W> {
         }
     }
 
+    /// Lets the rows so far be seen, for commands that go on; a table waits for its end.
+    ///
+    /// # Errors
+    /// See [`Rows::push`].
+    pub fn flush(&mut self) -> io::Result<()> {
+        match &mut self.sink {
+            Sink::Table(..) => Ok(()),
+            Sink::Json(out) => out.flush(),
+            Sink::Csv(writer) => writer.flush(),
+        }
+    }
+
     /// Writes what is not written yet: all of a table.
     ///
     /// # Errors

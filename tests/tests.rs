@@ -12,6 +12,7 @@ mod agent_ticks;
 mod consumer_commands;
 mod consumer_kafka;
 mod consumer_store;
+mod consumer_topic;
 
 mod faults;
 mod pipeline;

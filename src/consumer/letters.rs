@@ -8,6 +8,7 @@ use super::store::{Fault, Kind, Query, Reader, Returning, Store};
 use crate::clock::Clock;
 use crate::event::{Epoch, EventId};
 use crate::output::Value;
+use crate::wire::Decoder;
 
 /// A message that could not become a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,7 +117,7 @@ pub fn retry<E: From<Fault>>(
     store: &mut dyn Store,
     reader: &mut dyn Reader,
     filter: &Filter,
-    clock: &dyn Clock,
+    (decoder, clock): (&mut Decoder, &dyn Clock),
     mut each: impl FnMut(&Place, &Fate) -> Result<(), E>,
 ) -> Result<u64, E> {
     let (mut after, mut inserted) = (None, 0);
@@ -125,7 +126,7 @@ pub fn retry<E: From<Fault>>(
         let Some(last) = letters.last() else { return Ok(inserted) };
         after = Some(last.at.clone());
         for of_a_topic in letters.chunk_by(|a, b| a.at.topic == b.at.topic) {
-            let returning: Vec<Returning> = of_a_topic.iter().map(Letter::returning).collect();
+            let returning: Vec<Returning> = of_a_topic.iter().map(|letter| letter.returning(decoder)).collect();
             let revived = store.revive(&of_a_topic[0].at.topic, &returning, clock.wall())?;
             inserted += revived.inserted;
             for (letter, fate) in of_a_topic.iter().zip(&revived.fates) {
@@ -192,12 +193,11 @@ impl Letter {
         }
     }
 
-    fn returning(&self) -> Returning {
-        Returning {
-            partition: self.at.partition,
-            generation: self.at.generation,
-            record: Record::new(self.at.offset, None, self.key.as_deref(), self.payload.as_deref()),
-        }
+    fn returning(&self, decoder: &mut Decoder) -> Returning {
+        let (key, payload) = (self.key.as_deref(), self.payload.as_deref());
+        let decoded = decoder.decode(payload.unwrap_or_default(), None).map_err(|error| error.to_string());
+        let Place { partition, generation, offset, .. } = self.at;
+        Returning { partition, generation, record: Record::decoded(offset, None, key, payload, decoded) }
     }
 
     /// Which event it is, where it says so: an event that only the database refused, or JSON of which enough can be read.

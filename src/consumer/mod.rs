@@ -18,4 +18,4 @@ mod source;
 pub mod store;
 mod watchdog;
 
-pub use source::Membership;
+pub use source::{Membership, Onlooker, Seen};

@@ -4,6 +4,8 @@
 //! one until the database has said where to read. Offsets are committed as a hint for other tools, never read back but for a
 //! partition that the database does not know.
 
+mod onlooker;
+
 use std::collections::BTreeMap;
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,6 +24,8 @@ use super::place::Reading;
 use crate::clock::{Clock as _, SystemClock};
 use crate::kafka::Connection;
 use crate::wire::{Decoder, Undecoded};
+
+pub use self::onlooker::{Onlooker, Seen};
 
 /// What the broker is asked for at most while it is waited for. Longer, and the loop stands.
 const ASK_MAX: Duration = Duration::from_secs(5);
@@ -110,6 +114,10 @@ struct Heard {
 
 impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
+        // The end of a partition is told by poll too.
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF) {
+            return;
+        }
         let code = error.rdkafka_error_code().map(|code| code.to_string()).unwrap_or_default();
         self.hear(|heard| heard.trouble = Some(format!("{code}: {reason}")));
     }
@@ -149,7 +157,7 @@ impl Source {
     pub(super) fn new(connection: &Connection, membership: &Membership, decoder: Decoder) -> Result<Self, String> {
         let (connection, membership) = (connection.clone(), membership.clone());
         let mut source = Self { consumer: None, connection, membership, decoder };
-        let mut config = source.config(FIXED)?;
+        let mut config = client(&source.connection, &source.membership, FIXED)?;
         if !source.membership.instance.is_empty() {
             config.set("group.instance.id", &source.membership.instance);
         }
@@ -158,17 +166,6 @@ impl Source {
         consumer.subscribe(&[&source.membership.topic]).map_err(|e| e.to_string())?;
         source.consumer = Some(consumer);
         Ok(source)
-    }
-
-    fn config(&self, fixed: &[(&str, &str)]) -> Result<ClientConfig, String> {
-        let mut config = self.connection.client(fixed)?;
-        config.set("group.id", &self.membership.group);
-        for (name, value) in DEFAULTS {
-            if config.get(name).is_none() {
-                config.set(*name, *value);
-            }
-        }
-        Ok(config)
     }
 
     fn consumer(&self) -> &BaseConsumer<Context> {
@@ -275,16 +272,7 @@ impl Source {
 
     /// The topic's partitions.
     pub(super) fn partitions(&self) -> Result<Vec<i32>, String> {
-        let name = &self.membership.topic;
-        let metadata = self.consumer().fetch_metadata(Some(name), ASK_MAX).map_err(|e| e.to_string())?;
-        let topic = metadata.topics().iter().find(|topic| topic.name() == name);
-        match topic.map(|topic| (topic.error(), topic.partitions())) {
-            Some((None, partitions)) if !partitions.is_empty() => {
-                Ok(partitions.iter().map(rdkafka::metadata::MetadataPartition::id).collect())
-            }
-            Some((Some(error), _)) => Err(format!("{name}: {}", RDKafkaErrorCode::from(error))),
-            _ => Err(format!("{name}: no such topic; make it, or set kafka.topic")),
-        }
+        partitions(self.consumer(), &self.membership.topic)
     }
 
     /// The cluster's id, where it has one.
@@ -295,7 +283,7 @@ impl Source {
     /// Reads again what stands at `offsets`, with a short-lived client on a thread of its own. The channel closes without a
     /// word if that can't be told.
     pub(super) fn read_again(&self, offsets: &BTreeMap<i32, i64>) -> Result<Receiver<BTreeMap<i32, Reading>>, String> {
-        let mut config = self.config(&[
+        let fixed = [
             ("enable.auto.commit", "false"),
             ("enable.auto.offset.store", "false"),
             ("auto.offset.reset", "earliest"),
@@ -304,7 +292,8 @@ impl Source {
             ("isolation.level", "read_committed"),
             ("queued.min.messages", "1"),
             ("queued.max.messages.kbytes", "1024"),
-        ])?;
+        ];
+        let mut config = client(&self.connection, &self.membership, &fixed)?;
         config.set("fetch.message.max.bytes", "16384");
         let consumer: BaseConsumer = config.create().map_err(|e| e.to_string())?;
         consumer.assign(&self.list(offsets)?).map_err(|e| e.to_string())?;
@@ -350,6 +339,30 @@ impl Source {
             list.add_partition(&self.membership.topic, partition);
         }
         list
+    }
+}
+
+/// A client's configuration: what is fixed, then the operator's properties, then our defaults.
+fn client(connection: &Connection, membership: &Membership, fixed: &[(&str, &str)]) -> Result<ClientConfig, String> {
+    let mut config = connection.client(fixed)?;
+    config.set("group.id", &membership.group);
+    for (name, value) in DEFAULTS {
+        if config.get(name).is_none() {
+            config.set(*name, *value);
+        }
+    }
+    Ok(config)
+}
+
+fn partitions<C: ConsumerContext>(consumer: &BaseConsumer<C>, name: &str) -> Result<Vec<i32>, String> {
+    let metadata = consumer.fetch_metadata(Some(name), ASK_MAX).map_err(|e| e.to_string())?;
+    let topic = metadata.topics().iter().find(|topic| topic.name() == name);
+    match topic.map(|topic| (topic.error(), topic.partitions())) {
+        Some((None, partitions)) if !partitions.is_empty() => {
+            Ok(partitions.iter().map(rdkafka::metadata::MetadataPartition::id).collect())
+        }
+        Some((Some(error), _)) => Err(format!("{name}: {}", RDKafkaErrorCode::from(error))),
+        _ => Err(format!("{name}: no such topic; make it, or set kafka.topic")),
     }
 }
 

@@ -142,8 +142,9 @@ impl Which {
         // Looked at first: where nothing was ever stored, nothing is to be made.
         let mut store = settings.store.open("dead-letters");
         let mut rows = Rows::new(self.format, RETRY, output::stdout(self.format));
+        let (mut decoder, clock) = (settings.decoder(), SystemClock::default());
         let (mut returned, mut stay, mut printed) = (0_u64, 0_u64, Ok(()));
-        let retried = letters::retry(&mut *store, &mut *reader, &self.filter(), &SystemClock::default(), |at, fate| {
+        let retried = letters::retry(&mut *store, &mut *reader, &self.filter(), (&mut decoder, &clock), |at, fate| {
             match fate {
                 Fate::Returned => returned += 1,
                 Fate::Stays(_) => stay += 1,

@@ -2,7 +2,9 @@
 
 mod common;
 mod dead_letters;
+mod lag;
 mod losses;
+mod tail;
 mod when;
 
 use std::ffi::OsString;
@@ -40,6 +42,12 @@ enum Command {
         #[arg(long)]
         print: bool,
     },
+    /// Print messages as they come, and disturb nobody
+    #[command(after_help = tail::HELP)]
+    Tail(tail::Tail),
+    /// Show how far storing is behind Kafka, or wait until it is not
+    #[command(after_help = lag::HELP)]
+    Lag(lag::Lag),
     /// Show which events are missing, who says why, and which nobody speaks of
     #[command(after_help = losses::HELP)]
     Losses(losses::Losses),
@@ -81,6 +89,8 @@ impl Command {
                     if print { Box::new(print_stored) } else { Box::new(|_| ()) };
                 run(&settings, Options { until_end, watchdog: true }, &mut *observer, &stop)
             }
+            Self::Tail(command) => command.run(),
+            Self::Lag(command) => command.run(),
             Self::Losses(command) => command.run(),
             Self::DeadLetters { command } => command.run(),
             Self::Check { common } => {

@@ -1,0 +1,211 @@
+//! `highwater-consumer lag`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::common::{Absent, Common, unavailable};
+use crate::clock::{Clock as _, SystemClock};
+use crate::consumer::Onlooker;
+use crate::consumer::config::Settings;
+use crate::consumer::store::{Fault, Kind, Query, Reader};
+use crate::exit::Failure;
+use crate::output::{self, Format, Rows, Value};
+
+pub(super) const HELP: &str = "\
+For each partition: where it ends (the last stable offset: what a reader may see), what the group has told Kafka, and what the
+database has stored. The database is the truth; Kafka's committed offset follows it and is only a hint. `lag` counts the offsets
+between the end and what is stored; transaction markers among them hold no message.
+
+Exit code: 0; with --wait 0 if all that was there at the call is stored, 1 if it is not by the timeout; 69 if Kafka or the store
+could not be asked.
+
+Examples:
+  highwater-consumer lag
+  highwater-consumer lag --wait --timeout 5m && pg_dump highwater
+  highwater-consumer lag --format json | jq -s 'map(.lag) | add'";
+
+#[derive(Args, Debug)]
+pub(super) struct Lag {
+    #[command(flatten)]
+    common: Common,
+    /// How to print
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    format: Format,
+    /// Wait until all that is there now is stored
+    #[arg(long)]
+    wait: bool,
+    /// How long to wait at most
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration, requires = "wait")]
+    timeout: Duration,
+}
+
+const COLUMNS: &[&str] = &["topic", "partition", "begin", "end", "committed", "stored", "lag", "updated_at"];
+const STORED: &[Kind] = &[Kind::Number, Kind::Number, Kind::Number, Kind::Time];
+
+/// How often the store is asked while it is waited for.
+const ASK_EVERY: Duration = Duration::from_millis(200);
+
+/// What the database says of a partition.
+#[derive(Clone, Debug)]
+struct Stored {
+    next: i64,
+    generation: i32,
+    updated_at: Value,
+}
+
+/// One partition, as Kafka and the database have it.
+#[derive(Clone, Debug)]
+struct Row {
+    begin: i64,
+    end: i64,
+    committed: Option<i64>,
+    stored: Option<Stored>,
+}
+
+impl Lag {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        self.common.start_log();
+        let settings = self.common.settings(Absent::MeansDefaults).map_err(Failure::config)?;
+        let topic = &settings.membership.topic;
+        let mut reader = settings.store.reader();
+        let mut rows = look(&settings, &mut *reader)?;
+        let all_stored = !self.wait || self.wait_for(&mut rows, &mut *reader, topic)?;
+        output::finished(print(&rows, topic, self.format))?;
+        for (partition, row) in rows.iter().filter(|(_, row)| row.is_beyond()) {
+            let end = row.end;
+            self.common.note(&format!(
+                "{topic}[{partition}] ends at {end}, before what is stored: was it made anew? A running consumer finds out"
+            ));
+        }
+        if all_stored {
+            return Ok(());
+        }
+        let waited = humantime::format_duration(self.timeout);
+        let missing: i64 = rows.values().map(Row::lag).sum();
+        Err(Failure::failed(format!("{missing} offsets are not stored after {waited}; does a consumer run?")))
+    }
+
+    /// Asks the store again and again; whether all got there.
+    fn wait_for(&self, rows: &mut BTreeMap<i32, Row>, reader: &mut dyn Reader, topic: &str) -> Result<bool, Failure> {
+        let clock = SystemClock::default();
+        let until = clock.monotonic() + self.timeout;
+        let before = rows.clone();
+        loop {
+            if rows.iter().all(|(partition, row)| row.is_done(&before[partition])) {
+                return Ok(true);
+            }
+            let now = clock.monotonic();
+            if now >= until {
+                return Ok(false);
+            }
+            std::thread::sleep(ASK_EVERY.min(until - now));
+            match stored(reader, topic) {
+                Ok(mut stored) => {
+                    rows.iter_mut().for_each(|(partition, row)| row.stored = stored.remove(partition));
+                }
+                // A database that is away may come back in time.
+                Err(fault) if clock.monotonic() < until => log::warn!("{fault}; asking again"),
+                Err(fault) => return Err(unavailable(fault)),
+            }
+        }
+    }
+}
+
+impl Row {
+    /// Offsets that are not stored.
+    fn lag(&self) -> i64 {
+        let from = self.stored.as_ref().map_or(self.begin, |stored| stored.next.max(self.begin));
+        (self.end - from).max(0)
+    }
+
+    /// What is stored is from another topic of the name: the store was asked before Kafka.
+    fn is_beyond(&self) -> bool {
+        self.stored.as_ref().is_some_and(|stored| stored.next > self.end)
+    }
+
+    /// Whether all is stored that was there at the call, when the row was `before`.
+    fn is_done(&self, before: &Self) -> bool {
+        let Some(stored) = &self.stored else { return before.begin == before.end };
+        let renewed = before.stored.as_ref().is_some_and(|old| stored.generation > old.generation);
+        stored.next >= before.end && (renewed || !before.is_beyond())
+    }
+}
+
+/// The store first, then Kafka: what is stored can't be beyond the end then.
+fn look(settings: &Settings, reader: &mut dyn Reader) -> Result<BTreeMap<i32, Row>, Failure> {
+    let mut stored = stored(reader, &settings.membership.topic).map_err(unavailable)?;
+    let onlooker = Onlooker::new(&settings.connection, &settings.membership, settings.decoder());
+    let onlooker = onlooker.map_err(Failure::config)?;
+    let kafka = |error: String| unavailable(format!("Kafka at {}: {error}", settings.connection.brokers()));
+    let partitions = onlooker.partitions().map_err(kafka)?;
+    let committed = onlooker.committed(&partitions).map_err(kafka)?;
+    let mut rows = BTreeMap::new();
+    for partition in partitions {
+        let (begin, end) = onlooker.watermarks(partition).map_err(kafka)?;
+        let (committed, stored) = (committed.get(&partition).copied(), stored.remove(&partition));
+        rows.insert(partition, Row { begin, end, committed, stored });
+    }
+    Ok(rows)
+}
+
+fn stored(reader: &mut dyn Reader, topic: &str) -> Result<BTreeMap<i32, Stored>, Fault> {
+    let query = Query::new("SELECT partition, next, generation, updated_at FROM kafka_offsets", STORED);
+    let rows = reader.ask(&query.with("WHERE topic = ?", topic))?;
+    let stored = |row: Vec<Value>| {
+        let mut row = row.into_iter();
+        let partition = row.next()?.into_number()?;
+        let (next, generation) = (row.next()?.into_number()?, row.next()?.into_number()?);
+        Some((partition, Stored { next, generation, updated_at: row.next()? }))
+    };
+    Ok(rows.into_iter().filter_map(stored).collect())
+}
+
+fn print(rows: &BTreeMap<i32, Row>, topic: &str, format: Format) -> std::io::Result<()> {
+    let mut printed = Rows::new(format, COLUMNS, output::stdout(format));
+    for (partition, row) in rows {
+        let stored = row.stored.as_ref();
+        printed.push([
+            topic.into(),
+            (*partition).into(),
+            row.begin.into(),
+            row.end.into(),
+            row.committed.into(),
+            stored.map(|stored| stored.next).into(),
+            row.lag().into(),
+            stored.map_or(Value::Nothing, |stored| stored.updated_at.clone()),
+        ])?;
+    }
+    printed.end()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(begin: i64, end: i64, stored: Option<(i64, i32)>) -> Row {
+        let stored = stored.map(|(next, generation)| Stored { next, generation, updated_at: Value::Nothing });
+        Row { begin, end, committed: None, stored }
+    }
+
+    #[test]
+    fn what_is_not_stored_lags() {
+        assert_eq!(row(0, 10, Some((7, 0))).lag(), 3);
+        assert_eq!(row(5, 10, None).lag(), 5);
+        // Kafka dropped what comes next: there is no more to store of it.
+        assert_eq!(row(5, 10, Some((2, 0))).lag(), 5);
+        assert_eq!(row(0, 10, Some((12, 0))).lag(), 0);
+    }
+
+    #[test]
+    fn done_is_what_was_there_at_the_call_and_in_this_topic() {
+        let done = |before: &Row, stored| row(before.begin, before.end, stored).is_done(before);
+        let before = row(0, 10, Some((7, 0)));
+        assert!(!done(&before, Some((9, 0))) && done(&before, Some((10, 0))) && done(&before, Some((12, 0))));
+        assert!(done(&row(4, 4, None), None) && !done(&row(0, 4, None), None));
+        // Made anew and shorter: done once the consumer knows of it.
+        let beyond = row(0, 10, Some((30, 0)));
+        assert!(!done(&beyond, Some((30, 0))) && !done(&beyond, Some((3, 1))) && done(&beyond, Some((10, 1))));
+    }
+}

@@ -1,0 +1,202 @@
+//! `highwater-consumer tail`.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use clap::Args;
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use self::lines::Lines;
+use super::common::{Absent, Common, unavailable};
+use super::when::When;
+use crate::clock::{Clock as _, SystemClock};
+use crate::consumer::config::Settings;
+use crate::consumer::{Onlooker, Seen};
+use crate::exit::Failure;
+use crate::kafka::Trouble;
+use crate::output::{self, Format};
+
+mod lines;
+
+pub(super) const HELP: &str = "\
+Prints each message as it comes: partition and offset, its time, its key, and what the event says. A message that is no event is
+shown as such, as the consumer would put it aside, and ends nothing. No group is joined and nothing is committed: looking
+disturbs nobody.
+
+Examples:
+  highwater-consumer tail                                  what comes from now on, until Ctrl-C
+  highwater-consumer tail --from 10m                       and what came in the last ten minutes
+  highwater-consumer tail --from -5 --until-end            the last five of each partition
+  highwater-consumer tail --from 1234 --partition 3 -n 1   one message
+  highwater-consumer tail --from earliest --until-end --format json | jq 'select(.event == null)'";
+
+#[derive(Args, Debug)]
+pub(super) struct Tail {
+    #[command(flatten)]
+    common: Common,
+    /// How to print: a line for people, or all of the event
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    format: Format,
+    /// Where to begin: earliest, latest, an offset, a time (2026-11-21T06:00:00Z) or how long ago (10m); -5 is the last five of each partition
+    #[arg(long, value_name = "WHERE", default_value = "latest", allow_hyphen_values = true)]
+    from: From,
+    /// Only this partition
+    #[arg(short, long, value_name = "NUMBER")]
+    partition: Option<i32>,
+    /// End after so many messages
+    #[arg(short = 'n', long, value_name = "NUMBER")]
+    count: Option<u64>,
+    /// End when all is shown that was there at the start
+    #[arg(long)]
+    until_end: bool,
+    /// Print nothing but the payloads, byte by byte, each followed by a line end
+    #[arg(long, conflicts_with = "format")]
+    raw: bool,
+}
+
+/// Where to begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum From {
+    Earliest,
+    Latest,
+    Offset(i64),
+    Last(i64),
+    Time(When),
+}
+
+impl FromStr for From {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.parse::<i64>()) {
+            ("earliest", _) => Ok(Self::Earliest),
+            ("latest", _) => Ok(Self::Latest),
+            (_, Ok(number)) if number < 0 => Ok(Self::Last(number.saturating_neg())),
+            (_, Ok(number)) => Ok(Self::Offset(number)),
+            _ => text.parse().map(Self::Time).map_err(|why| format!("{why}; or earliest, latest, an offset, -5")),
+        }
+    }
+}
+
+/// How long a signal may have to wait.
+const POLL: Duration = Duration::from_millis(100);
+
+impl Tail {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        self.common.start_log();
+        let settings = self.common.settings(Absent::MeansDefaults).map_err(Failure::config)?;
+        let onlooker = Onlooker::new(&settings.connection, &settings.membership, settings.decoder());
+        let mut onlooker = onlooker.map_err(Failure::config)?;
+        let kafka = |error: String| unavailable(format!("Kafka at {}: {error}", settings.connection.brokers()));
+        let begin = self.begin(&onlooker).map_err(kafka)?;
+        onlooker.look_from(&begin.iter().map(|(partition, (from, _))| (*partition, *from)).collect()).map_err(kafka)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        for signal in [SIGTERM, SIGINT] {
+            signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(Failure::failed)?;
+        }
+        let out: Box<dyn Write> = match self.raw {
+            true => Box::new(io::BufWriter::new(io::stdout())),
+            false => output::stdout(self.format),
+        };
+        let lines = Lines::new(&settings.membership.topic, self.format, self.raw, out);
+        output::finished(self.show(&mut onlooker, begin, lines, &stop, &settings))
+    }
+
+    /// Where each partition is begun, and where it ended at the start.
+    fn begin(&self, onlooker: &Onlooker) -> Result<BTreeMap<i32, (i64, i64)>, String> {
+        let mut partitions = onlooker.partitions()?;
+        if let Some(wanted) = self.partition {
+            let count = partitions.len();
+            partitions.retain(|partition| *partition == wanted);
+            if partitions.is_empty() {
+                return Err(format!("there is no partition {wanted}: they are 0 to {}", count.saturating_sub(1)));
+            }
+        }
+        let at = match self.from {
+            From::Time(when) => {
+                let time = when.from(SystemClock::default().wall());
+                onlooker.offsets_at(&partitions, time.timestamp_millis())?
+            }
+            _ => BTreeMap::new(),
+        };
+        let mut begin = BTreeMap::new();
+        for partition in partitions {
+            let (low, high) = onlooker.watermarks(partition)?;
+            let from = match self.from {
+                From::Earliest => low,
+                From::Latest => high,
+                From::Offset(offset) => offset.max(low),
+                From::Last(count) => high.saturating_sub(count).max(low),
+                From::Time(_) => at.get(&partition).copied().unwrap_or(high),
+            };
+            begin.insert(partition, (from, high));
+        }
+        Ok(begin)
+    }
+
+    fn show(
+        &self,
+        onlooker: &mut Onlooker,
+        mut begin: BTreeMap<i32, (i64, i64)>,
+        mut lines: Lines,
+        stop: &AtomicBool,
+        settings: &Settings,
+    ) -> io::Result<()> {
+        let (clock, trouble) = (SystemClock::default(), Trouble::default());
+        let mut left = self.count.unwrap_or(u64::MAX);
+        // With --until-end: the partitions that are not at their end yet.
+        begin.retain(|_, (from, end)| from < end);
+        let mut timeout = POLL;
+        while left > 0 && !stop.load(Ordering::Relaxed) && !(self.until_end && begin.is_empty()) {
+            match onlooker.poll(timeout) {
+                Seen::Record(partition, record) => {
+                    let end = begin.get(&partition).map(|(_, end)| *end);
+                    if self.until_end && end.is_none_or(|end| record.offset >= end) {
+                        begin.remove(&partition);
+                        continue;
+                    }
+                    lines.record(partition, &record)?;
+                    left -= 1;
+                    if end.is_some_and(|end| record.offset + 1 >= end) {
+                        begin.remove(&partition);
+                    }
+                    // More may be waiting: what is printed is seen once there is not.
+                    timeout = Duration::ZERO;
+                }
+                Seen::End(partition) => {
+                    begin.remove(&partition);
+                }
+                Seen::Nothing => {
+                    lines.flush()?;
+                    timeout = POLL;
+                }
+                Seen::Trouble(why) => {
+                    if let Some(line) = trouble.seen(&why, clock.monotonic()) {
+                        log::warn!("Kafka at {}: {line}; trying again", settings.connection.brokers());
+                    }
+                }
+            }
+        }
+        lines.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_beginning_is_a_word_an_offset_or_a_time() {
+        let from = |text: &str| text.parse::<From>().ok();
+        assert_eq!(from("earliest"), Some(From::Earliest));
+        assert_eq!(from("17"), Some(From::Offset(17)));
+        assert_eq!(from("-5"), Some(From::Last(5)));
+        assert_eq!(from("10m"), Some(From::Time(When::Ago(Duration::from_secs(600)))));
+        assert!(matches!(from("2026-11-21T06:00:00Z"), Some(From::Time(When::At(_)))));
+        assert!("soon".parse::<From>().unwrap_err().contains("earliest"));
+    }
+}

@@ -1,0 +1,166 @@
+//! A message in one line.
+
+use std::io::{self, Write};
+
+use anstyle::{AnsiColor, Style};
+use chrono::{DateTime, SecondsFormat};
+
+use crate::consumer::batch::Record;
+use crate::event::{Body, Breach, Event};
+use crate::output::{Format, Rows, Value, harmless};
+use crate::units::{BitRate, ByteCount};
+use crate::wire;
+
+/// Messages on their way to a terminal or a program.
+pub(super) struct Lines {
+    topic: String,
+    sink: Sink,
+}
+
+enum Sink {
+    People(Box<dyn Write>),
+    Raw(Box<dyn Write>),
+    Programs(Box<Rows<Box<dyn Write>>>),
+}
+
+const COLUMNS: &[&str] = &["topic", "partition", "offset", "time", "key", "event", "error", "payload"];
+
+const PLACE: Style = Style::new().dimmed();
+const RED: Style = AnsiColor::Red.on_default().bold();
+const YELLOW: Style = AnsiColor::Yellow.on_default();
+const GREEN: Style = AnsiColor::Green.on_default();
+const MAGENTA: Style = AnsiColor::Magenta.on_default().bold();
+const PLAIN: Style = AnsiColor::Cyan.on_default();
+
+impl Lines {
+    pub(super) fn new(topic: &str, format: Format, raw: bool, out: Box<dyn Write>) -> Self {
+        let sink = match format {
+            _ if raw => Sink::Raw(out),
+            Format::Table => Sink::People(out),
+            Format::Json | Format::Csv => Sink::Programs(Box::new(Rows::new(format, COLUMNS, out))),
+        };
+        Self { topic: topic.to_owned(), sink }
+    }
+
+    pub(super) fn record(&mut self, partition: i32, record: &Record) -> io::Result<()> {
+        match &mut self.sink {
+            Sink::Raw(out) => {
+                out.write_all(record.payload.as_deref().unwrap_or_default())?;
+                out.write_all(b"\n")
+            }
+            Sink::People(out) => line(out, &self.topic, partition, record),
+            Sink::Programs(rows) => rows.push(row(&self.topic, partition, record)),
+        }
+    }
+
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        match &mut self.sink {
+            Sink::Raw(out) | Sink::People(out) => out.flush(),
+            Sink::Programs(rows) => rows.flush(),
+        }
+    }
+
+    pub(super) fn end(self) -> io::Result<()> {
+        match self.sink {
+            Sink::Raw(mut out) | Sink::People(mut out) => out.flush(),
+            Sink::Programs(rows) => rows.end(),
+        }
+    }
+}
+
+fn time(record: &Record) -> Option<DateTime<chrono::Utc>> {
+    DateTime::from_timestamp_millis(record.timestamp_ms?)
+}
+
+/// The payload stands beside the reason where it is no event.
+fn row(topic: &str, partition: i32, record: &Record) -> [Value; 8] {
+    let (event, error, payload) = match &record.content {
+        Ok(event) => {
+            let text = record.raw.clone().map_or_else(|| wire::to_json(event), String::into_bytes);
+            (serde_json::from_slice::<serde_json::Value>(&text).ok(), None, None)
+        }
+        Err(error) => (None, Some(error.as_str()), record.payload.clone()),
+    };
+    [
+        topic.into(),
+        partition.into(),
+        record.offset.into(),
+        time(record).into(),
+        record.key.clone().into(),
+        event.into(),
+        error.into(),
+        payload.into(),
+    ]
+}
+
+fn line(out: &mut dyn Write, topic: &str, partition: i32, record: &Record) -> io::Result<()> {
+    let time = time(record).map_or_else(|| "-".to_owned(), |time| time.to_rfc3339_opts(SecondsFormat::Millis, true));
+    let key = record.key.as_deref().map(String::from_utf8_lossy).unwrap_or("-".into());
+    write!(out, "{PLACE}{topic} {partition} {} {time}{PLACE:#} {} ", record.offset, harmless(&key))?;
+    match &record.content {
+        Ok(event) => {
+            let (style, kind) = (style(&event.body), event.body.kind());
+            let words = words(event, record.raw.as_deref());
+            writeln!(out, "{style}{}{style:#} {}", harmless(kind), harmless(&words))
+        }
+        Err(error) => {
+            /// So much of a message that is no event is shown.
+            const EXCERPT_CHARS: usize = 80;
+            let payload = record.payload.as_deref().map_or("(none)".into(), String::from_utf8_lossy);
+            let more = if payload.chars().count() > EXCERPT_CHARS { "…" } else { "" };
+            let excerpt: String = payload.chars().take(EXCERPT_CHARS).collect();
+            writeln!(out, "{MAGENTA}no event{MAGENTA:#} {}: {}{more}", harmless(error), harmless(&excerpt))
+        }
+    }
+}
+
+fn style(body: &Body) -> Style {
+    match body {
+        Body::BreachRaised(_) => RED,
+        Body::BreachUpdated(_) => YELLOW,
+        Body::BreachCleared(_) => GREEN,
+        Body::Loss(_) => MAGENTA,
+        Body::LinkAdded(_)
+        | Body::LinkRemoved(_)
+        | Body::AgentStarted(_)
+        | Body::AgentStopped(_)
+        | Body::Unknown(_) => PLAIN,
+    }
+}
+
+/// What an event says. The agent is named where the key does not.
+fn words(event: &Event, raw: Option<&str>) -> String {
+    let says = match &event.body {
+        Body::BreachRaised(breach) | Body::BreachUpdated(breach) | Body::BreachCleared(breach) => of_breach(breach),
+        Body::Loss(loss) => {
+            let ranges: Vec<String> = loss.ranges.iter().map(|(from, to)| format!("{from}-{to}")).collect();
+            format!("{} events of epoch {}: {} ({})", loss.count(), loss.epoch, ranges.join(" "), loss.reason)
+        }
+        Body::LinkAdded(link) | Body::LinkRemoved(link) => {
+            let speed = link.speed_bps.map(|bps| format!(", {}", BitRate::from_bps(bps))).unwrap_or_default();
+            let reason = link.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+            format!("{}{speed}{reason}", link.interface)
+        }
+        Body::AgentStarted(lifecycle) | Body::AgentStopped(lifecycle) => {
+            let reason = lifecycle.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+            format!("version {}{reason}", lifecycle.version)
+        }
+        Body::Unknown(_) => raw.unwrap_or_default().to_owned(),
+    };
+    format!("{} {}: {says}", event.stamp.agent, event.id.seq)
+}
+
+fn of_breach(breach: &Breach) -> String {
+    let Breach { interface, direction, limit, severity, breach_id, .. } = breach;
+    let (rate, mark) = (BitRate::from_bps(breach.rate_bps), BitRate::from_bps(breach.limit_bps));
+    let mut says = format!("{severity} {interface} {direction} {rate}, limit {limit} {mark}");
+    if breach.duration_ms > 0 {
+        let excess = ByteCount::from_bytes(breach.excess_bytes);
+        let peak = BitRate::from_bps(breach.peak_bps);
+        says.push_str(&format!(", for {} s: peak {peak}, {excess} over", breach.duration_ms / 1_000));
+    }
+    if let Some(reason) = &breach.reason {
+        says.push_str(&format!(" ({reason})"));
+    }
+    format!("{says} [breach {breach_id}]")
+}

@@ -1,0 +1,146 @@
+//! Kafka, looked at: partitions are assigned by hand, no group is joined, and no offset is ever committed.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message as _;
+use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::{ASK_MAX, Context, Membership, client, content_type};
+use crate::consumer::batch::Record;
+use crate::kafka::Connection;
+use crate::wire::Decoder;
+
+/// Somebody who looks at a topic.
+pub struct Onlooker {
+    consumer: BaseConsumer<Context>,
+    topic: String,
+    decoder: Decoder,
+}
+
+/// What is seen next.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, and nearly all are the large one")]
+pub enum Seen {
+    /// A message of this partition, decoded or not.
+    Record(i32, Record),
+    /// All of this partition has been seen.
+    End(i32),
+    /// Nothing for now.
+    Nothing,
+    /// Something is wrong; librdkafka goes on trying.
+    Trouble(String),
+}
+
+/// What holds whatever the operator's properties say. A position that Kafka no longer has goes on with the oldest message.
+const FIXED: &[(&str, &str)] = &[
+    ("enable.auto.commit", "false"),
+    ("enable.auto.offset.store", "false"),
+    ("auto.offset.reset", "earliest"),
+    ("enable.partition.eof", "true"),
+    ("check.crcs", "true"),
+    ("isolation.level", "read_committed"),
+    ("queued.max.messages.kbytes", "8192"),
+];
+
+impl Onlooker {
+    /// Connects when it is first asked. The group is named to the broker and never joined.
+    ///
+    /// # Errors
+    /// A secret that can't be read, or a property that librdkafka does not take.
+    pub fn new(connection: &Connection, membership: &Membership, decoder: Decoder) -> Result<Self, String> {
+        let config = client(connection, membership, FIXED)?;
+        let consumer = config.create_with_context(Context::default()).map_err(|e| e.to_string())?;
+        Ok(Self { consumer, topic: membership.topic.clone(), decoder })
+    }
+
+    /// The topic's partitions.
+    ///
+    /// # Errors
+    /// No broker answers, or there is no such topic.
+    pub fn partitions(&self) -> Result<Vec<i32>, String> {
+        super::partitions(&self.consumer, &self.topic)
+    }
+
+    /// The first offset there is, and the one after the last that a reader may see (the last stable offset).
+    ///
+    /// # Errors
+    /// No broker answers.
+    pub fn watermarks(&self, partition: i32) -> Result<(i64, i64), String> {
+        let topic = &self.topic;
+        self.consumer.fetch_watermarks(topic, partition, ASK_MAX).map_err(|e| format!("{topic}[{partition}]: {e}"))
+    }
+
+    /// The first offset of each partition whose message is not older than `time_ms`; where there is none, none is given.
+    ///
+    /// # Errors
+    /// No broker answers.
+    pub fn offsets_at(&self, partitions: &[i32], time_ms: i64) -> Result<BTreeMap<i32, i64>, String> {
+        let mut times = TopicPartitionList::new();
+        for &partition in partitions {
+            times.add_partition_offset(&self.topic, partition, Offset::Offset(time_ms)).map_err(|e| e.to_string())?;
+        }
+        known(&self.consumer.offsets_for_times(times, ASK_MAX).map_err(|e| e.to_string())?)
+    }
+
+    /// What the group has committed, where it has.
+    ///
+    /// # Errors
+    /// No broker answers, or the group may not be asked about.
+    pub fn committed(&self, partitions: &[i32]) -> Result<BTreeMap<i32, i64>, String> {
+        let mut names = TopicPartitionList::new();
+        for &partition in partitions {
+            names.add_partition(&self.topic, partition);
+        }
+        known(&self.consumer.committed_offsets(names, ASK_MAX).map_err(|e| e.to_string())?)
+    }
+
+    /// Looks from `offsets` on.
+    ///
+    /// # Errors
+    /// librdkafka's.
+    pub fn look_from(&self, offsets: &BTreeMap<i32, i64>) -> Result<(), String> {
+        let mut list = TopicPartitionList::new();
+        for (&partition, &offset) in offsets {
+            list.add_partition_offset(&self.topic, partition, Offset::Offset(offset)).map_err(|e| e.to_string())?;
+        }
+        self.consumer.assign(&list).map_err(|e| e.to_string())
+    }
+
+    /// Waits at most `timeout` for what comes next.
+    pub fn poll(&mut self, timeout: Duration) -> Seen {
+        match self.consumer.poll(timeout) {
+            // What librdkafka says through its callback.
+            None => match self.consumer.context().hear(|heard| heard.trouble.take()) {
+                Some(trouble) => Seen::Trouble(trouble),
+                None => Seen::Nothing,
+            },
+            Some(Err(KafkaError::PartitionEOF(partition))) => Seen::End(partition),
+            Some(Err(error)) => Seen::Trouble(error.to_string()),
+            Some(Ok(message)) => {
+                let payload = message.payload();
+                let decoded = self.decoder.decode(payload.unwrap_or_default(), content_type(&message));
+                let decoded = decoded.map_err(|error| error.to_string());
+                let timestamp_ms = message.timestamp().to_millis();
+                let record = Record::decoded(message.offset(), timestamp_ms, message.key(), payload, decoded);
+                Seen::Record(message.partition(), record)
+            }
+        }
+    }
+}
+
+fn known(list: &TopicPartitionList) -> Result<BTreeMap<i32, i64>, String> {
+    let mut known = BTreeMap::new();
+    for element in list.elements() {
+        match element.error() {
+            Err(KafkaError::OffsetFetch(RDKafkaErrorCode::NoOffset)) => {}
+            other => other.map_err(|e| e.to_string())?,
+        }
+        if let Offset::Offset(offset) = element.offset() {
+            known.insert(element.partition(), offset);
+        }
+    }
+    Ok(known)
+}

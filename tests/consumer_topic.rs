@@ -1,0 +1,149 @@
+//! `tail` and `lag` between a real Kafka and a store, as their users run them.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+
+use highwater::event::Event;
+use highwater::wire;
+
+use crate::consumer_commands::{fields, said};
+use crate::support::consumer::{Consumer, Postgres, command};
+use crate::support::events::{event, produce, produce_raw, started, tombstone, updated};
+use crate::support::services::Kafka;
+
+fn events(first: u64, last: u64) -> Vec<Event> {
+    (first..=last).map(|seq| updated("gw", seq)).collect()
+}
+
+/// A command that asks this broker for this topic, with no configuration file.
+fn asking(kafka: &Kafka, topic: &str, arguments: &[&str]) -> Command {
+    let mut command = command();
+    command.args(arguments).args(["--brokers", &kafka.address, "--topic", topic, "--group", topic]);
+    command
+}
+
+fn rows(mut command: Command) -> (i32, Vec<serde_json::Value>) {
+    let (code, out, err) = said(command.args(["--format", "json"]).output().unwrap());
+    let row = |line: &str| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line} {err}"));
+    (code, out.lines().map(row).collect())
+}
+
+#[test]
+fn tail_shows_what_is_there_from_where_it_is_asked() {
+    let Some(kafka) = Kafka::or_skip("consumer_topic::tail_shows_what_is_there_from_where_it_is_asked") else { return };
+    let topic = kafka.topic("tail", 1);
+    produce(&kafka.address, &topic, &events(1, 10));
+    produce_raw(&kafka.address, &topic, [("k".to_owned(), b"garbage \x1b[31m".to_vec())], None);
+    tombstone(&kafka.address, &topic);
+    produce(&kafka.address, &topic, &[event("gw", 11, started())]);
+    let tail = |arguments: &[&str]| asking(&kafka, &topic, &[&["tail", "--until-end"], arguments].concat());
+    let offsets = |arguments: &[&str]| fields(&rows(tail(arguments)).1, &["offset"]).join(" ");
+    assert_eq!(offsets(&["--from", "earliest"]), "0 1 2 3 4 5 6 7 8 9 10 11 12");
+    assert_eq!(offsets(&["--from", "8"]), "8 9 10 11 12");
+    assert_eq!(offsets(&["--from", "-2"]), "11 12");
+    assert_eq!(offsets(&["--from", "1h", "-n", "2"]), "0 1");
+    assert_eq!(offsets(&["--from", "2099-01-01"]), "");
+    assert_eq!(offsets(&[]), "", "latest has nothing before its end");
+    let (code, all) = rows(tail(&["--from", "9"]));
+    assert_eq!(code, 0);
+    assert_eq!(all[0]["event"]["seq"], 10);
+    assert_eq!((&all[0]["key"], &all[0]["error"]), (&"gw".into(), &serde_json::Value::Null));
+    assert!(all[1]["error"].as_str().is_some_and(|error| !error.is_empty()) && all[1]["event"].is_null(), "{}", all[1]);
+    assert!(all[2]["payload"].is_null() && !all[2]["error"].is_null(), "{}", all[2]);
+    // For people: what is no event is shown as such, and steers no terminal.
+    let (code, text, err) = said(tail(&["--from", "9"]).output().unwrap());
+    assert_eq!(code, 0, "{err}");
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with(&format!("{topic} 0 9 20")), "{text}");
+    assert!(
+        lines[0].contains(" gw breach_updated gw 10: warning eth0 rx 90.0 Mbit/s, limit wan-down 80.0 Mbit/s"),
+        "{text}"
+    );
+    assert!(
+        lines[1].contains("no event") && lines[1].contains("garbage \\u{1b}[31m") && !text.contains('\x1b'),
+        "{text}"
+    );
+    assert!(lines[2].contains("no event") && lines[3].contains("agent_started"), "{text}");
+    let raw = tail(&["--from", "9", "-n", "1", "--raw"]).output().unwrap().stdout;
+    assert_eq!(raw, [wire::to_json(&updated("gw", 10)), b"\n".to_vec()].concat());
+    // No group knows of it.
+    let (_, lag) = rows(asking(&kafka, &topic, &["lag", "--wait", "--timeout", "0s"]));
+    assert!(lag.is_empty(), "there is no store: {lag:?}");
+    for (arguments, code, says) in [
+        (&["--partition", "7"][..], 69, "there is no partition 7: they are 0 to 0"),
+        (&["--topic", "no-such-topic"], 69, "no-such-topic"),
+        (&["--brokers", "127.0.0.1:1"], 69, "127.0.0.1:1"),
+        (&["--from", "soon"], 2, "earliest, latest"),
+    ] {
+        let mut command = command();
+        command.args(["tail", "--until-end"]);
+        if !arguments.contains(&"--brokers") {
+            command.args(["--brokers", &kafka.address]);
+        }
+        if !arguments.contains(&"--topic") {
+            command.args(["--topic", &topic]);
+        }
+        let (got, _, err) = said(command.args(arguments).output().unwrap());
+        assert!(got == code && err.contains(says), "{arguments:?}: {got} {err}");
+    }
+}
+
+#[test]
+fn tail_goes_on_and_ends_when_its_reader_has_gone() {
+    let Some(kafka) = Kafka::or_skip("consumer_topic::tail_goes_on_and_ends_when_its_reader_has_gone") else { return };
+    let topic = kafka.topic("follow", 2);
+    produce(&kafka.address, &topic, &events(1, 3));
+    let mut child =
+        asking(&kafka, &topic, &["tail", "--from", "earliest"]).stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut lines = BufReader::new(child.stdout.take().unwrap());
+    let mut read = |count: usize| {
+        let mut line = String::new();
+        for _ in 0..count {
+            lines.read_line(&mut line).unwrap();
+        }
+        line
+    };
+    assert!(read(3).contains("gw 3:"));
+    produce(&kafka.address, &topic, &events(4, 5));
+    assert!(read(2).contains("gw 5:"));
+    drop(lines);
+    produce(&kafka.address, &topic, &events(6, 20));
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn lag_is_what_is_not_stored_and_is_waited_for() {
+    let Some(kafka) = Kafka::or_skip("consumer_topic::lag_is_what_is_not_stored_and_is_waited_for") else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let mut urls = vec![format!("sqlite:{}", directory.path().join("h.db").display())];
+    if let Some(postgres) = Postgres::or_skip("consumer_topic::lag_is_what_is_not_stored_and_is_waited_for") {
+        urls.push(postgres.database("lag").url);
+    }
+    for url in urls {
+        let topic = kafka.topic("lag", 1);
+        let lag = |arguments: &[&str]| {
+            let mut command = asking(&kafka, &topic, &[&["lag"], arguments].concat());
+            command.env("HIGHWATER_STORE__URL", &url);
+            command
+        };
+        let (code, _, err) = said(lag(&[]).output().unwrap());
+        assert_eq!(code, 69, "nothing was ever stored: {err}");
+        produce(&kafka.address, &topic, &events(1, 30));
+        let mut consumer = Consumer::new(&kafka.address, &topic, &url);
+        consumer.until_end();
+        let all =
+            |rows: &[serde_json::Value]| fields(rows, &["partition", "begin", "end", "committed", "stored", "lag"]);
+        let (code, now) = rows(lag(&[]));
+        assert_eq!((code, all(&now)), (0, vec!["0 0 30 30 30 0".to_owned()]));
+        assert!(now[0]["updated_at"].as_str().unwrap().ends_with('Z'), "{}", now[0]);
+        produce(&kafka.address, &topic, &events(31, 50));
+        assert_eq!(all(&rows(lag(&[])).1), ["0 0 50 30 30 20"]);
+        let (code, _, err) = said(lag(&["--wait", "--timeout", "300ms"]).output().unwrap());
+        assert!(code == 1 && err.contains("20 offsets are not stored after 300ms"), "{err}");
+        // What comes after the call is not waited for.
+        let running = consumer.start(&[]);
+        let (code, _, err) = said(lag(&["--wait", "--timeout", "60s"]).output().unwrap());
+        assert_eq!(code, 0, "{err}");
+        running.kill();
+    }
+}
