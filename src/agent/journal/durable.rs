@@ -8,12 +8,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use log::{error, info, warn};
 use rustix::fs::{FlockOperation, flock};
 
 use super::{Journal, JournalError, MemoryJournal, Pending, Position, SqliteJournal, Stored, breach_change};
 use crate::agent::event_system::Draft;
-use crate::event::{Epoch, Event, EventId, Stamp};
+use crate::event::{Event, EventId, Stamp};
 use crate::exit::chain;
 use crate::units::ByteCount;
 
@@ -50,7 +51,8 @@ pub struct Place {
 #[derive(Debug)]
 pub struct DurableJournal {
     place: Place,
-    _lock: Option<File>,
+    /// Held for others to see; none while the disk refuses even that.
+    lock: Option<File>,
     disk: Option<SqliteJournal>,
     ring: Option<MemoryJournal>,
     breaches: BTreeMap<String, Event>,
@@ -81,7 +83,7 @@ impl DurableJournal {
         };
         let mut journal = Self {
             place,
-            _lock: lock,
+            lock,
             disk: None,
             ring: None,
             breaches: BTreeMap::new(),
@@ -114,36 +116,55 @@ impl DurableJournal {
     fn open_disk(&self, stamp: &Stamp) -> Result<SqliteJournal, JournalError> {
         let Place { directory, size_max, machine_id, .. } = &self.place;
         fs::create_dir_all(directory).map_err(|source| JournalError::Io { path: directory.clone(), source })?;
+        self.finish_replacement(stamp)?;
         match SqliteJournal::open(&self.path(), *size_max, machine_id) {
-            Err(JournalError::Damaged(why)) => self.replace_damaged(&why, stamp),
+            Err(JournalError::Damaged(why)) => {
+                self.prepare_replacement(&why, stamp)?;
+                self.finish_replacement(stamp)?;
+                SqliteJournal::open(&self.path(), *size_max, machine_id)
+            }
             other => other,
         }
     }
 
-    /// Sets a damaged journal aside, saves from it what can be read, and declares that there may have been more.
-    fn replace_damaged(&self, why: &str, stamp: &Stamp) -> Result<SqliteJournal, JournalError> {
+    /// Makes a journal, beside the damaged one, of what can still be read of that, and declares that there may have been more.
+    /// It has its name only when it is whole, so that this can be cut short anywhere.
+    fn prepare_replacement(&self, why: &str, stamp: &Stamp) -> Result<(), JournalError> {
+        let Place { size_max, machine_id, .. } = &self.place;
+        let part = with_suffix(&self.path(), ".part");
+        for suffix in ["", "-wal", "-shm"] {
+            unless_missing(&with_suffix(&part, suffix), |path| fs::remove_file(path))?;
+        }
+        let saved = SqliteJournal::salvage(&self.path());
+        let mut fresh = SqliteJournal::open(&part, *size_max, machine_id)?;
+        // At the start the breaches are known from the journal alone.
+        let breaches: Vec<&Event> =
+            if self.ring.is_none() { saved.breaches.iter().collect() } else { self.breaches.values().collect() };
+        fresh.inherit(&saved, breaches, why, stamp)?;
+        fresh.close()?;
+        error!("journal damaged ({why}): {} events were saved from it, and a new epoch begins", saved.events.len());
+        rename(&part, &self.replacement())
+    }
+
+    /// Puts the journal that was made in the place of the damaged one, which is set aside, its log first: without it the file
+    /// could look sound.
+    fn finish_replacement(&self, stamp: &Stamp) -> Result<(), JournalError> {
+        if !self.replacement().exists() {
+            return Ok(());
+        }
         let path = self.path();
         let aside = path.with_extension(format!("db.damaged-{}", stamp.observed_at.format("%Y%m%dT%H%M%S%.3fZ")));
-        for suffix in ["", "-wal"] {
-            let (from, to) = (with_suffix(&path, suffix), with_suffix(&aside, suffix));
-            match fs::rename(&from, &to) {
-                Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                    return Err(JournalError::Io { path: from, source });
-                }
-                _ => {}
-            }
+        for suffix in ["-wal", ""] {
+            let to = with_suffix(&aside, suffix);
+            unless_missing(&with_suffix(&path, suffix), |path| fs::rename(path, &to))?;
         }
-        let (epoch, saved) = SqliteJournal::salvage(&aside);
-        error!(
-            "journal damaged ({why}): set aside as {}; {} events were saved from it, and a new epoch begins",
-            aside.display(),
-            saved.len()
-        );
-        let mut fresh = SqliteJournal::open(&path, self.place.size_max, &self.place.machine_id)?;
-        fresh.adopt(&saved, self.breaches.values())?;
-        let lost = epoch.or(saved.last().map(|event| event.id.epoch)).unwrap_or(Epoch(0));
-        fresh.declare(lost, &[], &format!("journal damaged: {why}; {} events were saved", saved.len()), stamp)?;
-        Ok(fresh)
+        rename(&self.replacement(), &path)?;
+        error!("the damaged journal was set aside as {}", aside.display());
+        Ok(())
+    }
+
+    fn replacement(&self) -> PathBuf {
+        with_suffix(&self.path(), ".new")
     }
 
     /// Goes on in memory. What is on the disk stays there, and is sent when the disk is back.
@@ -164,12 +185,15 @@ impl DurableJournal {
 
     /// Goes back to the disk, with all that the ring holds.
     fn recover(&mut self, stamp: &Stamp) -> Result<(), JournalError> {
+        if self.lock.is_none() {
+            self.lock = Some(lock(&self.place.directory)?);
+        }
         let mut disk = self.open_disk(stamp)?;
         if let Some(refused) = self.refused {
             disk.take_back(refused)?;
         }
         disk.remove(&self.removed)?;
-        disk.adopt(self.ring.iter().flat_map(MemoryJournal::events), self.breaches.values())?;
+        disk.adopt(self.ring.iter().flat_map(MemoryJournal::events), self.breaches.values(), stamp)?;
         info!("the journal can be written again");
         (self.disk, self.ring, self.refused) = (Some(disk), None, None);
         self.removed.clear();
@@ -273,9 +297,9 @@ impl Journal for DurableJournal {
         // A clock that was never set knows nothing of age.
         if stamp.monotonic_ms >= self.expire_at_ms && stamp.clock_synced != Some(false) {
             self.expire_at_ms = stamp.monotonic_ms + EXPIRE_MS;
-            let oldest =
-                stamp.observed_at - chrono::TimeDelta::from_std(self.place.age_max).unwrap_or(chrono::TimeDelta::MAX);
-            if let Some(disk) = &mut self.disk {
+            let age_max = TimeDelta::from_std(self.place.age_max).ok();
+            let oldest = age_max.and_then(|age| stamp.observed_at.checked_sub_signed(age));
+            if let (Some(disk), Some(oldest)) = (&mut self.disk, oldest) {
                 disk.expire(oldest.timestamp_micros(), stamp)?;
             }
         }
@@ -289,6 +313,19 @@ impl Journal for DurableJournal {
 
 fn breach_of(event: &Event) -> Option<String> {
     event.body.breach().map(|breach| breach.breach_id.clone())
+}
+
+fn rename(from: &Path, to: &Path) -> Result<(), JournalError> {
+    fs::rename(from, to).map_err(|source| JournalError::Io { path: from.to_owned(), source })
+}
+
+fn unless_missing(path: &Path, what: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), JournalError> {
+    match what(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(JournalError::Io { path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

@@ -1,7 +1,11 @@
 //! The declaration of lost events, as long as it may still grow.
 
 use super::Position;
+use crate::agent::event_system::Draft;
 use crate::event::{Body, Epoch, Event, EventId, Loss};
+
+/// So many ranges are handed out in one event, which must fit into a message: 40 bytes each at most.
+const RANGES_MAX: usize = 500;
 
 /// A `loss` event that nobody has seen.
 #[derive(Clone, Debug)]
@@ -30,6 +34,14 @@ pub(super) fn declare(epoch: Epoch, ids: &[EventId], reason: &str) -> Loss {
     let mut loss = Loss { epoch, ranges: Vec::new(), reason: reason.to_owned() };
     insert(&mut loss, ids);
     loss
+}
+
+/// Cuts a declaration down to what one event carries; the rest, for events of their own.
+pub(super) fn split(event: &mut Event) -> Vec<Draft> {
+    let Body::Loss(loss) = &mut event.body else { return Vec::new() };
+    let rest = loss.ranges.split_off(loss.ranges.len().min(RANGES_MAX));
+    let part = |ranges: &[_]| Body::Loss(Loss { ranges: ranges.to_vec(), ..loss.clone() });
+    rest.chunks(RANGES_MAX).map(|ranges| Draft { stamp: event.stamp.clone(), body: part(ranges) }).collect()
 }
 
 /// By epoch, each ascending.

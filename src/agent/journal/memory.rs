@@ -1,8 +1,9 @@
 //! A journal in memory: bounded, and gone with the process.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
-use super::loss::{OpenLoss, by_epoch, declare, grow};
+use super::loss::{OpenLoss, by_epoch, declare, grow, split};
 use super::{Journal, JournalError, Pending, Position, Rank, Stored, breach_change, random_epoch};
 use crate::agent::event_system::Draft;
 use crate::event::{Body, Epoch, Event, EventId, Stamp};
@@ -103,6 +104,27 @@ impl MemoryJournal {
         }
     }
 
+    fn select(&self, after: Position, events_max: usize, bytes_max: usize) -> Vec<Stored> {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        for (_, stored) in self.events.range((Bound::Excluded(after), Bound::Unbounded)) {
+            bytes += stored.payload.len();
+            if batch.len() == events_max || (bytes > bytes_max && !batch.is_empty()) {
+                break;
+            }
+            batch.push(stored.clone());
+        }
+        batch
+    }
+
+    /// The open declaration grows no more; what of it one event does not carry gets events of its own.
+    fn fix_loss(&mut self) {
+        let Some(OpenLoss { position, mut event }) = self.open_loss.take() else { return };
+        let rest = split(&mut event);
+        self.put(position, event);
+        rest.into_iter().for_each(|draft| drop(self.register(draft)));
+        self.open_loss = None;
+    }
+
     fn evict(&mut self, stamp: &Stamp) {
         let mut lost = Vec::new();
         while self.bytes > self.bytes_max {
@@ -150,20 +172,13 @@ impl Journal for MemoryJournal {
     }
 
     fn batch(&mut self, after: Position, events_max: usize, bytes_max: usize) -> Result<Vec<Stored>, JournalError> {
-        let mut bytes = 0;
-        let mut batch = Vec::new();
-        for stored in self.events.range((std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded)).map(|(_, s)| s)
-        {
-            bytes += stored.payload.len();
-            if batch.len() == events_max || (bytes > bytes_max && !batch.is_empty()) {
-                break;
-            }
-            batch.push(stored.clone());
+        let mut batch = self.select(after, events_max, bytes_max);
+        let open_loss = self.open_loss.as_ref().map(|loss| loss.position);
+        if batch.iter().any(|stored| Some(stored.position) == open_loss) {
+            self.fix_loss();
+            batch = self.select(after, events_max, bytes_max);
         }
-        for stored in &batch {
-            self.handed.insert(stored.position);
-            self.open_loss.take_if(|loss| loss.position == stored.position);
-        }
+        self.handed.extend(batch.iter().map(|stored| stored.position));
         Ok(batch)
     }
 

@@ -7,22 +7,38 @@ mod rows;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use log::error;
+use rusqlite::types::FromSql;
 use rusqlite::{Connection, Transaction, params};
 
 use self::rows::{
-    State, checked, count, damage, damaged, evict, find, insert, keep_breach, lose, oldest, open_loss, read, register,
-    signed, take, unsigned,
+    State, count, damage, damaged, evict, find, fix_loss, insert, keep_breach, lose, oldest, open_loss, read, register,
+    signed, take, unsigned, whole,
 };
-use super::loss::declare;
+use super::loss::{declare, split};
 use super::{Journal, JournalError, Pending, Position, Rank, Stored};
 use crate::agent::event_system::Draft;
-use crate::event::{Body, Epoch, Event, EventId, Stamp};
+use crate::event::{Body, Epoch, Event, EventId, Loss, Stamp};
 use crate::units::ByteCount;
 
 const SCHEMA: &str = include_str!("sqlite/schema.sql");
 const PAGE_BYTES: i64 = 4_096;
 /// The write-ahead log is copied back at so many pages (256 KiB): it counts against the journal's size.
 const WAL_PAGES: i64 = 64;
+
+/// So many events are taken over before it is seen whether there is room for more.
+const ADOPTED_AT_ONCE: usize = 256;
+
+/// What was read of a damaged journal.
+#[derive(Debug, Default)]
+pub struct Saved {
+    /// In which it counted.
+    pub epoch: Option<Epoch>,
+    /// In order.
+    pub events: Vec<Event>,
+    /// The last event of each breach that was open.
+    pub breaches: Vec<Event>,
+}
 
 /// A journal that survives the process, the power, and a full disk.
 #[derive(Debug)]
@@ -50,7 +66,7 @@ impl SqliteJournal {
             connection.execute_batch(&schema).map_err(damage)?;
         }
         let state = State::load(&connection, machine_id)?;
-        let pages_max = (size_max.bytes() as i64 / PAGE_BYTES - WAL_PAGES).max(WAL_PAGES);
+        let pages_max = ((size_max.bytes() / PAGE_BYTES as u64) as i64 - WAL_PAGES).max(WAL_PAGES);
         Ok(Self { connection, pages_max, state })
     }
 
@@ -80,7 +96,8 @@ impl SqliteJournal {
         })
     }
 
-    /// Takes over events that have their identity already, and the breaches that are open with them.
+    /// Takes over events that have their identity already, and the breaches that are open with them. Where they are more than
+    /// fits, the least severe are evicted.
     ///
     /// # Errors
     /// None of them was taken.
@@ -88,48 +105,83 @@ impl SqliteJournal {
         &mut self,
         rest: impl IntoIterator<Item = &'a Event>,
         breaches: impl IntoIterator<Item = &'a Event>,
+        stamp: &Stamp,
     ) -> Result<(), JournalError> {
+        self.take_over(rest, breaches, None, stamp)
+    }
+
+    /// The same of what was saved from a damaged journal, with the declaration that there may have been more.
+    ///
+    /// # Errors
+    /// None of them was taken, and nothing is declared.
+    pub fn inherit<'a>(
+        &mut self,
+        saved: &'a Saved,
+        breaches: impl IntoIterator<Item = &'a Event>,
+        why: &str,
+        stamp: &Stamp,
+    ) -> Result<(), JournalError> {
+        let lost = saved.epoch.or(saved.events.last().map(|event| event.id.epoch)).unwrap_or(Epoch(0));
+        let loss = declare(lost, &[], &format!("journal damaged: {why}; {} events were saved", saved.events.len()));
+        self.take_over(&saved.events, breaches, Some(loss), stamp)
+    }
+
+    fn take_over<'a>(
+        &mut self,
+        rest: impl IntoIterator<Item = &'a Event>,
+        breaches: impl IntoIterator<Item = &'a Event>,
+        loss: Option<Loss>,
+        stamp: &Stamp,
+    ) -> Result<(), JournalError> {
+        let pages_max = self.pages_max;
         self.transaction(|transaction, state| {
-            for event in rest {
-                insert(transaction, state, event)?;
+            for (nth, event) in rest.into_iter().enumerate() {
+                let mut event = event.clone();
+                let more = split(&mut event);
+                insert(transaction, state, &event)?;
+                for draft in more {
+                    register(transaction, state, draft)?;
+                }
+                // Some of them may have been handed out: nothing among them grows.
+                state.open_loss = None;
+                if nth % ADOPTED_AT_ONCE == 0 {
+                    evict(transaction, state, pages_max, stamp)?;
+                }
             }
-            // Some of them may have been handed out: nothing among them grows.
+            transaction.execute("DELETE FROM open_breaches", [])?;
+            breaches.into_iter().try_for_each(|event| keep_breach(transaction, event))?;
+            if let Some(loss) = loss {
+                register(transaction, state, Draft { stamp: stamp.clone(), body: Body::Loss(loss) })?;
+            }
+            evict(transaction, state, pages_max, stamp)?;
             transaction.execute("UPDATE events SET fixed = 1 WHERE fixed = 0", [])?;
             state.open_loss = None;
-            transaction.execute("DELETE FROM open_breaches", [])?;
-            breaches.into_iter().try_for_each(|event| keep_breach(transaction, event))
+            Ok(())
         })
     }
 
-    /// The events that can still be read from a damaged journal, and the epoch in which it counted.
-    pub fn salvage(path: &Path) -> (Option<Epoch>, Vec<Event>) {
-        let Ok(connection) = Connection::open(path) else { return (None, Vec::new()) };
+    /// What can still be read of a damaged journal.
+    pub fn salvage(path: &Path) -> Saved {
+        let mut saved = Saved::default();
+        let Ok(connection) = Connection::open(path) else { return saved };
         let epoch = connection.query_row("SELECT epoch FROM meta", [], |row| row.get::<_, i64>(0)).ok();
-        let mut events = BTreeMap::new();
-        // A damaged page ends a reading: come from both sides.
-        for order in ["ASC", "DESC"] {
-            let sql = format!("SELECT position, crc, payload FROM events ORDER BY position {order}");
-            let Ok(mut statement) = connection.prepare(&sql) else { continue };
-            let Ok(mut rows) = statement.query([]) else { continue };
-            while let Ok(Some(row)) = rows.next() {
-                let (Ok(position), Ok(crc), Ok(payload)) = (row.get::<_, i64>(0), row.get(1), row.get(2)) else {
-                    continue;
-                };
-                if let Ok((event, _)) = checked(crc, payload) {
-                    events.insert(position, event);
-                }
-            }
-        }
-        (epoch.map(|epoch| Epoch(epoch as u64)), events.into_values().collect())
+        saved.epoch = epoch.map(|epoch| Epoch(epoch as u64));
+        saved.events = readable::<i64>(&connection, "SELECT position, crc, payload FROM events ORDER BY position");
+        saved.breaches =
+            readable::<String>(&connection, "SELECT breach_id, crc, payload FROM open_breaches ORDER BY breach_id");
+        saved
     }
 
-    /// Declares that events of `epoch` are lost, with numbers where they are known.
+    /// Copies the log back into the file, which then is all there is.
     ///
     /// # Errors
-    /// Nothing is declared.
-    pub fn declare(&mut self, epoch: Epoch, ids: &[EventId], reason: &str, stamp: &Stamp) -> Result<(), JournalError> {
-        let loss = declare(epoch, ids, reason);
-        self.append(vec![Draft { stamp: stamp.clone(), body: Body::Loss(loss) }]).map(drop)
+    /// Some of it still stands in the log.
+    pub fn close(self) -> Result<(), JournalError> {
+        let busy: i64 = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+        if busy != 0 {
+            return Err(JournalError::Damaged("its log cannot be copied back".to_owned()));
+        }
+        self.connection.close().map_err(|(_, error)| error.into())
     }
 
     /// Drops events observed before `oldest_us`, declared as `expired`.
@@ -138,10 +190,17 @@ impl SqliteJournal {
     /// They are still there.
     pub fn expire(&mut self, oldest_us: i64, stamp: &Stamp) -> Result<(), JournalError> {
         let old: Vec<Position> = {
-            let sql = "SELECT position FROM events WHERE observed_us < ? AND rank < ? ORDER BY position";
+            let sql = "SELECT position, crc, payload FROM events WHERE observed_us < ? AND rank < ? ORDER BY position";
             let mut statement = self.connection.prepare(sql)?;
-            let rows = statement.query_map(params![oldest_us, Rank::Loss as u8], |row| row.get(0).map(unsigned))?;
-            rows.collect::<Result<_, _>>()?
+            let mut rows = statement.query(params![oldest_us, Rank::Loss as u8])?;
+            let mut old = Vec::new();
+            while let Some(row) = rows.next()? {
+                // Nobody knows how old an event is that was observed before the clock was set.
+                if whole(row, 1).is_none_or(|(event, _)| event.stamp.clock_synced != Some(false)) {
+                    old.push(unsigned(row.get(0)?));
+                }
+            }
+            old
         };
         if old.is_empty() {
             return Ok(());
@@ -234,11 +293,8 @@ impl Journal for SqliteJournal {
             .as_ref()
             .is_some_and(|loss| batch.iter().any(|stored| stored.position == loss.position));
         if fixes {
-            self.transaction(|transaction, state| {
-                transaction.execute("UPDATE events SET fixed = 1 WHERE fixed = 0", [])?;
-                state.open_loss = None;
-                Ok(())
-            })?;
+            self.transaction(fix_loss)?;
+            return self.batch(after, events_max, bytes_max);
         }
         for stored in &batch {
             self.state.handed.insert(stored.event.id, stored.position);
@@ -252,15 +308,32 @@ impl Journal for SqliteJournal {
 
     fn open_breaches(&mut self) -> Result<Vec<Event>, JournalError> {
         let mut statement = self.connection.prepare("SELECT crc, payload FROM open_breaches ORDER BY breach_id")?;
-        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        rows.map(|row| row.map_err(JournalError::from).and_then(|(crc, payload)| checked(crc, payload)))
-            .map(|checked| checked.map(|(event, _)| event))
-            .collect()
+        let events = statement.query_map([], |row| Ok(whole(row, 0)))?.collect::<Result<Vec<_>, _>>()?;
+        let damaged = events.iter().filter(|event| event.is_none()).count();
+        if damaged > 0 {
+            error!("journal damaged: {damaged} open breaches cannot be read, so nobody will be told of their end");
+        }
+        Ok(events.into_iter().flatten().map(|(event, _)| event).collect())
     }
 
     fn upkeep(&mut self, _stamp: &Stamp) -> Result<(), JournalError> {
         Ok(())
     }
+}
+
+/// The events of a damaged table, by their key. A damaged page ends a reading: it is come from both sides.
+fn readable<K: FromSql + Ord>(connection: &Connection, sql: &str) -> Vec<Event> {
+    let mut events = BTreeMap::new();
+    for order in ["ASC", "DESC"] {
+        let Ok(mut statement) = connection.prepare(&format!("{sql} {order}")) else { continue };
+        let Ok(mut rows) = statement.query([]) else { continue };
+        while let Ok(Some(row)) = rows.next() {
+            if let (Ok(key), Some((event, _))) = (row.get::<_, K>(0), whole(row, 1)) {
+                events.insert(key, event);
+            }
+        }
+    }
+    events.into_values().collect()
 }
 
 fn configure(connection: &Connection) -> rusqlite::Result<()> {

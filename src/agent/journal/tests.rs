@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::event::{Breach, Direction, Lifecycle};
+use crate::event::{Breach, Direction, Lifecycle, Loss};
 use crate::units::ByteCount;
 
 const MIB: ByteCount = ByteCount::from_bytes(1 << 20);
@@ -107,9 +107,11 @@ fn evicts_the_least_severe_and_declares_it(journal: &mut dyn Journal) {
         journal.append(vec![draft(Body::BreachCleared(breach(id)))]).unwrap();
     }
     let events = all(journal);
-    let losses = events.iter().filter(|event| matches!(event.body, Body::Loss(_))).count();
-    assert_eq!(losses, 1, "one declaration, that grew");
-    assert_eq!(events.len() as u64 + lost(&events), rounds * 3 + 1);
+    let losses: Vec<&Loss> =
+        events.iter().filter_map(|event| if let Body::Loss(loss) = &event.body { Some(loss) } else { None }).collect();
+    let (one, last) = losses.split_at(losses.len() - 1);
+    assert!(one.iter().all(|loss| loss.ranges.len() > last[0].ranges.len()), "one declaration, that grew");
+    assert_eq!(events.len() as u64 + lost(&events), rounds * 3 + losses.len() as u64);
     let updates = events.iter().filter(|event| matches!(event.body, Body::BreachUpdated(_))).count();
     assert!(updates < 100, "{updates} updates outlived raises");
 
@@ -118,7 +120,9 @@ fn evicts_the_least_severe_and_declares_it(journal: &mut dyn Journal) {
         journal.append(vec![raised(id), draft(Body::BreachCleared(breach(id)))]).unwrap();
     }
     let events = all(journal);
-    assert_eq!(events.len() as u64 + lost(&events), rounds * 5 + 2);
+    let all_losses = events.iter().filter(|event| matches!(event.body, Body::Loss(_))).count();
+    assert!(all_losses > losses.len());
+    assert_eq!(events.len() as u64 + lost(&events), rounds * 5 + all_losses as u64);
     assert!(events.len() > 800, "{} events are all that fits", events.len());
 }
 
@@ -282,6 +286,183 @@ fn what_was_refused_is_taken_back_though_it_reached_the_disk() {
     journal.take_back(from).unwrap();
     assert_eq!(all(&mut journal).len(), 1);
     assert_eq!(journal.append(vec![raised(4)]).unwrap()[0].id, from);
+}
+
+/// The sum of what a journal's files take, in bytes.
+fn on_disk(directory: &TempDir) -> u64 {
+    let files = std::fs::read_dir(directory.path()).unwrap().flatten();
+    files
+        .filter(|file| !file.file_name().to_string_lossy().contains("damaged"))
+        .map(|f| f.metadata().unwrap().len())
+        .sum()
+}
+
+#[test]
+fn a_full_ring_that_meets_a_full_disk_stays_within_the_bound() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut journal = open(&directory);
+    let body = || Body::AgentStopped(Lifecycle { version: "1".into(), reason: Some("x".repeat(200)) });
+    let fill =
+        |journal: &mut DurableJournal| (0..30).for_each(|_| drop(journal.append(vec![draft(body()); 100]).unwrap()));
+    fill(&mut journal);
+    let before = on_disk(&directory);
+    journal.degrade(&JournalError::Damaged("a test's wish".into()));
+    fill(&mut journal);
+    journal.upkeep(&stamp(100)).unwrap();
+    assert_eq!(journal.keeping(), Keeping::OnDisk);
+    journal.append(vec![raised(1)]).unwrap();
+    drop(journal);
+    let after = on_disk(&directory);
+    assert!(after <= MIB.bytes() + MIB.bytes() / 4, "{before} bytes before, {after} after");
+    let events = all(&mut open(&directory));
+    let counted = |loss: &Event| if let Body::Loss(loss) = &loss.body { loss.count() } else { 1 };
+    let losses = events.iter().filter(|event| matches!(event.body, Body::Loss(_))).count() as u64;
+    assert_eq!(events.iter().map(counted).sum::<u64>(), 6_001, "all but {losses} declarations, which are numbered too");
+}
+
+#[test]
+fn a_declaration_of_many_holes_fits_into_messages() {
+    let mut memory = MemoryJournal::new(16 << 20);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("j.db");
+    let mut disk = SqliteJournal::open(&path, ByteCount::from_bytes(16 << 20), "m").unwrap();
+    for journal in [&mut memory as &mut dyn Journal, &mut disk] {
+        // They stand apart from each other, so that each is a range of its own.
+        let ids: Vec<EventId> =
+            (0..2).flat_map(|_| journal.append(vec![raised(1); 1_000]).unwrap()).map(|e| e.id).collect();
+        for id in ids.iter().step_by(3) {
+            journal.reject(*id, "rejected", stamp(1)).unwrap();
+        }
+        let events = all(journal);
+        assert_eq!(lost(&events), 667);
+        let longest = events.iter().map(|event| crate::wire::to_json(event).len()).max().unwrap();
+        assert!(longest < 20_000, "{longest} bytes in one message");
+        let mut seqs: Vec<u64> = events.iter().map(|event| event.id.seq).collect();
+        seqs.dedup();
+        assert_eq!(seqs.len(), events.len(), "each has a number of its own");
+        assert_eq!(all(journal), events, "what was handed out stays as it was");
+        journal.reject(ids[1], "rejected", stamp(1)).unwrap();
+        assert_eq!(lost(&all(journal)), 668);
+    }
+}
+
+/// Overwrites a page.
+fn damage(path: &std::path::Path) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let middle = bytes.len() / 2 / 4_096 * 4_096;
+    bytes[middle..middle + 4_096].fill(0x5a);
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// Where it is cut short: before the new file is there, and after each of the steps by which it takes its place.
+#[test]
+fn a_replacement_that_is_cut_short_loses_nothing() {
+    for cut in 0..4 {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal.db");
+        let before = {
+            let mut journal = open(&directory);
+            journal.append((0..200).map(raised).collect()).unwrap()
+        };
+        damage(&path);
+        match cut {
+            // A disk without room for the new file.
+            0 => std::fs::create_dir(directory.path().join("journal.db.part")).unwrap(),
+            1.. => {
+                let mut journal = open(&directory);
+                let saved = all(&mut journal);
+                drop(journal);
+                // As it was before the last rename, or the last two.
+                let aside = std::fs::read_dir(directory.path()).unwrap().flatten();
+                let aside = aside.map(|f| f.path()).find(|f| f.to_string_lossy().ends_with('Z')).unwrap();
+                std::fs::rename(&path, directory.path().join("journal.db.new")).unwrap();
+                if cut > 1 {
+                    std::fs::rename(&aside, &path).unwrap();
+                }
+                if cut > 2 {
+                    std::fs::write(directory.path().join("journal.db-wal"), "the damaged file's").unwrap();
+                }
+                let mut journal = open(&directory);
+                assert_eq!(all(&mut journal), saved, "{cut}");
+                let open = journal.open_breaches().unwrap().len();
+                assert!(open > 100, "{cut}: {open} breaches go on");
+                continue;
+            }
+            _ => unreachable!(),
+        }
+        let mut journal = open(&directory);
+        assert_eq!(journal.keeping(), Keeping::InMemory);
+        std::fs::remove_dir(directory.path().join("journal.db.part")).unwrap();
+        journal.upkeep(&stamp(100)).unwrap();
+        let events = all(&mut journal);
+        assert!(events.len() > 100 && events[..events.len() - 1].iter().all(|event| before.contains(event)));
+        assert!(matches!(&events.last().unwrap().body, Body::Loss(loss) if loss.reason.starts_with("journal damaged")));
+    }
+}
+
+#[test]
+fn a_breach_goes_on_though_the_journal_was_damaged() {
+    let directory = tempfile::tempdir().unwrap();
+    open(&directory).append((0..200).map(raised).collect()).unwrap();
+    let connection = rusqlite::Connection::open(directory.path().join("journal.db")).unwrap();
+    connection.execute("UPDATE open_breaches SET crc = crc + 1 WHERE breach_id = ?", [format!("{:016x}", 7)]).unwrap();
+    drop(connection);
+    let mut journal = open(&directory);
+    assert_eq!(journal.keeping(), Keeping::OnDisk);
+    assert_eq!(journal.open_breaches().unwrap().len(), 199, "all but the damaged one");
+}
+
+#[test]
+fn a_row_of_absurd_numbers_is_given_up_alone() {
+    for set in ["crc = 1 << 40", "crc = -1", "observed_us = 9223372036854775807", "seq = -1", "rank = 77"] {
+        let directory = tempfile::tempdir().unwrap();
+        let before = open(&directory).append(vec![raised(1), raised(2), raised(3)]).unwrap();
+        let connection = rusqlite::Connection::open(directory.path().join("journal.db")).unwrap();
+        connection.execute(&format!("UPDATE events SET {set} WHERE seq = 2"), []).unwrap();
+        drop(connection);
+        let mut journal = open(&directory);
+        let next = journal.append(vec![raised(4)]).unwrap();
+        let events = all(&mut journal);
+        assert_eq!(journal.keeping(), Keeping::OnDisk, "{set}");
+        for event in [&before[0], &before[2], &next[0]] {
+            assert!(events.contains(event), "{set}: {events:?}");
+        }
+        journal.remove(&next.iter().chain(&before).map(|event| event.id).collect::<Vec<_>>()).unwrap();
+        journal.upkeep(&stamp(31 * 86_400)).unwrap();
+        assert_eq!(journal.keeping(), Keeping::OnDisk, "{set}");
+    }
+}
+
+#[test]
+fn what_was_observed_without_a_clock_is_not_old_because_the_clock_was_set() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut journal = open(&directory);
+    let unset = Stamp { observed_at: DateTime::UNIX_EPOCH, clock_synced: Some(false), ..stamp(0) };
+    let body = Body::BreachRaised(breach(1));
+    journal.append(vec![Draft { stamp: unset, body }, raised(2)]).unwrap();
+    journal.upkeep(&stamp(7_200)).unwrap();
+    assert_eq!(lost(&all(&mut journal)), 0);
+}
+
+#[test]
+fn the_oldest_is_told_right_after_it_went() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut journal = open(&directory);
+    let first = journal.append(vec![raised(1)]).unwrap();
+    let later = Draft { stamp: stamp(50), body: Body::BreachRaised(breach(2)) };
+    journal.append(vec![later]).unwrap();
+    journal.reject(first[0].id, "rejected", stamp(60)).unwrap();
+    assert_eq!(journal.pending().oldest, Some(stamp(50).observed_at));
+}
+
+#[test]
+fn the_longest_memory_forgets_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = Place { age_max: std::time::Duration::MAX, ..journal_place(&directory) };
+    let mut journal = DurableJournal::open(place, &stamp(0)).unwrap();
+    journal.append(vec![raised(1)]).unwrap();
+    journal.upkeep(&stamp(7_200)).unwrap();
+    assert_eq!(journal.pending().events, 1);
 }
 
 #[derive(Clone, Debug)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Transaction, params};
 
-use super::super::loss::{OpenLoss, by_epoch, declare, grow};
+use super::super::loss::{OpenLoss, by_epoch, declare, grow, split};
 use super::super::{JournalError, Pending, Position, Rank, Stored, breach_change, random_epoch};
 use super::PAGE_BYTES;
 use crate::agent::event_system::Draft;
@@ -148,10 +148,10 @@ pub(super) fn evict(
             }
         }
     }
-    state.pending.oldest = oldest(transaction)?;
     lose(transaction, state, &lost, "evicted", stamp)
 }
 
+/// Declares that events are lost, which were taken.
 pub(super) fn lose(
     transaction: &Transaction<'_>,
     state: &mut State,
@@ -159,19 +159,47 @@ pub(super) fn lose(
     reason: &str,
     stamp: &Stamp,
 ) -> Result<(), JournalError> {
+    state.pending.oldest = oldest(transaction)?;
     for (epoch, ids) in by_epoch(ids) {
         match grow(&mut state.open_loss, epoch, &ids, reason) {
-            Some(OpenLoss { position, event }) => {
-                let payload = wire::to_json(event);
-                let row = params![crc32fast::hash(&payload), payload, position.0 as i64];
-                transaction.execute("UPDATE events SET crc = ?, payload = ? WHERE position = ?", row)?;
-            }
+            Some(OpenLoss { position, event }) => rewrite(transaction, &mut state.pending, *position, event)?,
             None => {
                 let body = Body::Loss(declare(epoch, &ids, reason));
                 register(transaction, state, Draft { stamp: stamp.clone(), body })?;
             }
         }
     }
+    Ok(())
+}
+
+fn rewrite(
+    transaction: &Transaction<'_>,
+    pending: &mut Pending,
+    position: Position,
+    event: &Event,
+) -> Result<(), JournalError> {
+    let payload = wire::to_json(event);
+    let sql = "SELECT length(payload) FROM events WHERE position = ?";
+    let before: i64 = transaction.query_row(sql, [position.0 as i64], |row| row.get(0))?;
+    pending.bytes = (pending.bytes + payload.len() as u64).saturating_sub(before as u64);
+    let row = params![crc32fast::hash(&payload), payload, position.0 as i64];
+    transaction.execute("UPDATE events SET crc = ?, payload = ? WHERE position = ?", row)?;
+    Ok(())
+}
+
+/// The open declaration grows no more; what of it one event does not carry gets events of its own.
+pub(super) fn fix_loss(transaction: &Transaction<'_>, state: &mut State) -> Result<(), JournalError> {
+    if let Some(OpenLoss { position, mut event }) = state.open_loss.take() {
+        let rest = split(&mut event);
+        if !rest.is_empty() {
+            rewrite(transaction, &mut state.pending, position, &event)?;
+        }
+        for draft in rest {
+            register(transaction, state, draft)?;
+        }
+    }
+    transaction.execute("UPDATE events SET fixed = 1 WHERE fixed = 0", [])?;
+    state.open_loss = None;
     Ok(())
 }
 
@@ -219,7 +247,7 @@ pub(super) fn read(
     let (mut batch, mut unreadable, mut bytes) = (Vec::new(), Vec::new(), 0);
     while let Some(row) = rows.next()? {
         let position = unsigned(row.get(0)?);
-        let Ok((event, payload)) = checked(row.get(1)?, row.get(2)?) else {
+        let Some((event, payload)) = whole(row, 1) else {
             unreadable.push(position);
             continue;
         };
@@ -232,14 +260,13 @@ pub(super) fn read(
     Ok((batch, unreadable))
 }
 
-pub(super) fn checked(crc: u32, payload: Vec<u8>) -> Result<(Event, Vec<u8>), JournalError> {
-    if crc32fast::hash(&payload) != crc {
-        return Err(JournalError::Damaged("an event's checksum is wrong".to_owned()));
+/// The event of a row, if it is what was written: its checksum stands at `column`, its payload behind it.
+pub(super) fn whole(row: &rusqlite::Row<'_>, column: usize) -> Option<(Event, Vec<u8>)> {
+    let (crc, payload): (i64, Vec<u8>) = (row.get(column).ok()?, row.get(column + 1).ok()?);
+    if i64::from(crc32fast::hash(&payload)) != crc {
+        return None;
     }
-    match wire::from_json(&payload) {
-        Ok(event) => Ok((event, payload)),
-        Err(error) => Err(JournalError::Damaged(error.to_string())),
-    }
+    Some((wire::from_json(&payload).ok()?, payload))
 }
 
 pub(super) fn count(connection: &Connection) -> Result<Pending, JournalError> {
@@ -258,12 +285,11 @@ pub(super) fn oldest(connection: &Connection) -> Result<Option<DateTime<Utc>>, J
 pub(super) fn open_loss(connection: &Connection) -> Result<Option<OpenLoss>, JournalError> {
     let sql = "SELECT position, crc, payload FROM events WHERE rank = ? AND fixed = 0 ORDER BY position DESC LIMIT 1";
     let row = connection
-        .query_row(sql, [Rank::Loss as u8], |row| Ok((row.get(0).map(unsigned)?, row.get(1)?, row.get(2)?)))
+        .query_row(sql, [Rank::Loss as u8], |row| Ok((row.get(0).map(unsigned)?, whole(row, 1))))
         .optional()
         .map_err(damage)?;
-    let Some((position, crc, payload)) = row else { return Ok(None) };
-    let (event, _) = checked(crc, payload)?;
-    Ok(Some(OpenLoss { position, event }))
+    // One that can't be read grows no more; it is found and declared when it is to be handed out.
+    Ok(row.and_then(|(position, whole)| Some(OpenLoss { position, event: whole?.0 })))
 }
 
 pub(super) fn used_pages(connection: &Connection) -> Result<i64, JournalError> {
