@@ -24,6 +24,8 @@ pub struct Detector {
     interval: Duration,
     links: BTreeMap<u32, Watched>,
     host: Vec<Tracker>,
+    /// `CLOCK_BOOTTIME` up to which the host's trackers know what time has passed.
+    host_accounted: Duration,
     resume: Resume,
     ids: fastrand::Rng,
     readings: u64,
@@ -86,6 +88,7 @@ impl Detector {
             interval,
             links: BTreeMap::new(),
             host,
+            host_accounted: Duration::ZERO,
             resume: Resume::default(),
             ids: fastrand::Rng::with_seed(seed),
             readings: 0,
@@ -98,13 +101,16 @@ impl Detector {
         self.resume = Resume::new(open, within, now);
     }
 
-    /// The breaches that are open, as they stand: for a detector with another configuration.
-    pub fn open_breaches(&self) -> Vec<Breach> {
+    /// The breaches that are open, as they stand at `now`, and those that still wait to be taken up, as they stood: for a
+    /// detector with another configuration.
+    pub fn open_breaches(&self, now: &Stamp) -> Vec<(Breach, Stamp)> {
         let links = self.links.values().flat_map(|link| link.trackers.iter().map(|tracker| (link.target(), tracker)));
         let host = self.host.iter().map(|tracker| (Target::host(None), tracker));
         links
             .chain(host)
             .filter_map(|(target, tracker)| tracker.breach(&self.limits, target, tracker.machine.tally()?, None))
+            .map(|breach| (breach, now.clone()))
+            .chain(self.resume.waiting().iter().cloned())
             .collect()
     }
 
@@ -128,7 +134,7 @@ impl Detector {
             }
         }
         self.judge_links(reading.boottime, now, findings);
-        self.judge_host(now, findings);
+        self.judge_host(reading.boottime, now, findings);
         for breach in self.resume.overdue(now, |name| self.limits.iter().any(|limit| limit.name == name)) {
             findings.bodies.push(Body::BreachCleared(breach));
         }
@@ -159,23 +165,21 @@ impl Detector {
 
     /// The sum over the watched links. A link without a rate can only add to it: what is over is over, and what is below is not
     /// judged.
-    fn judge_host(&mut self, now: &Stamp, findings: &mut Findings) {
-        let Self { limits, links, host, resume, ids, .. } = self;
+    fn judge_host(&mut self, boottime: Duration, now: &Stamp, findings: &mut Findings) {
+        let Self { limits, links, host, host_accounted, resume, ids, .. } = self;
         if host.is_empty() || links.is_empty() {
             return;
         }
-        let mut sum = Traffic::default();
-        let mut whole = true;
-        for link in links.values() {
-            match link.verdict.judged() {
-                Some(traffic) => {
-                    sum.rx_bytes += traffic.rx_bytes;
-                    sum.tx_bytes += traffic.tx_bytes;
-                    sum.elapsed = sum.elapsed.max(traffic.elapsed);
-                }
-                None => whole = false,
-            }
+        let judged = || links.values().filter_map(|link| link.verdict.judged());
+        let whole = judged().count() == links.len();
+        // A link that was silent or unread for a while is measured over more time than the others: what is added is rates.
+        let elapsed = judged().map(|traffic| traffic.elapsed).min().unwrap_or_default();
+        let mut sum = Traffic { elapsed, ..Traffic::default() };
+        for traffic in judged() {
+            sum.rx_bytes = sum.rx_bytes.saturating_add(share(traffic.rx_bytes, elapsed, traffic.elapsed));
+            sum.tx_bytes = sum.tx_bytes.saturating_add(share(traffic.tx_bytes, elapsed, traffic.elapsed));
         }
+        let passed = boottime.saturating_sub(std::mem::replace(host_accounted, boottime));
         let speed = links.values().map(|link| link.info.speed.map(BitRate::bps)).sum::<Option<u64>>();
         let target = Target::host(speed.map(BitRate::from_bps));
         for tracker in host {
@@ -183,7 +187,7 @@ impl Detector {
             if !sum.elapsed.is_zero() && (whole || tracker.is_over(carried)) {
                 tracker.judge(limits, target, carried, &mut Context { resume, ids, now, findings });
             } else {
-                tracker.machine.pass(self.interval);
+                tracker.machine.pass(passed);
             }
         }
     }
@@ -299,6 +303,12 @@ impl fmt::Display for Notice {
             }
         }
     }
+}
+
+/// The part of `bytes`, which were carried in `whole`, that falls into `part`.
+fn share(bytes: u64, part: Duration, whole: Duration) -> u64 {
+    let bytes = u128::from(bytes) * part.as_nanos() / whole.as_nanos().max(1);
+    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 fn sample(counters: &Counters, reading: &Reading) -> Sample {

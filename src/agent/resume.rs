@@ -33,6 +33,11 @@ impl Resume {
         Self { open, within_ms: u64::try_from(within.as_millis()).unwrap_or(u64::MAX), began_ms: now.monotonic_ms }
     }
 
+    /// Those that nothing has taken up yet.
+    pub fn waiting(&self) -> &[(Breach, Stamp)] {
+        &self.open
+    }
+
     /// A rate of `interface` is about to be held against `limit`: is a breach of it waiting?
     pub fn decide(&mut self, limit: &str, interface: &str, direction: Direction, now: &Stamp) -> Decision {
         let found = self.open.iter().position(|(breach, _)| {

@@ -249,8 +249,7 @@ impl Agent {
         };
         let now = self.stamp();
         let mut detector = detector(&kept);
-        let open = self.detector.open_breaches().into_iter().map(|breach| (breach, now.clone()));
-        detector.resume(open.collect(), kept.resume_within, &now);
+        detector.resume(self.detector.open_breaches(&now), kept.resume_within, &now);
         (self.source, self.detector) = (source, detector);
         self.publisher.reconfigure(kept.publisher.clone(), self.clock.monotonic());
         self.settings = kept;

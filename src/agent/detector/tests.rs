@@ -165,6 +165,34 @@ fn the_host_is_the_sum_and_a_missing_link_neither_raises_nor_clears() {
 }
 
 #[test]
+fn a_link_that_falls_silent_does_not_thin_out_what_the_others_carry() {
+    let mut host = Host::new(vec![limit("all", Scope::Host)], &[info(2, "eth0"), info(3, "eth1")]);
+    assert_eq!(host.carry(&[(2, 100_000), (3, OVER)]), ["breach_raised *"]);
+    // Its counters stand still: for two readings that may be a slow driver, then it is silence, measured over three seconds.
+    for second in 1..=5 {
+        assert!(host.carry(&[(2, 0), (3, OVER)]).is_empty(), "eth1 alone is over, second {second}");
+    }
+    let cleared = host.tick(Vec::new(), &[(2, 0), (3, BELOW)]);
+    let breach = cleared[0].breach().unwrap();
+    assert_eq!((breach.rate_bps, breach.peak_bps), (BELOW * 8, (100_000 + OVER) * 8));
+    assert_eq!((breach.duration_ms, breach.measured_ms), (7_000, 7_000));
+}
+
+#[test]
+fn a_breach_that_waits_to_be_taken_up_outlives_another_reading_of_the_configuration() {
+    let (mut host, before) = restarted(100, true, Some(false));
+    assert!(host.carry(&[(2, OVER)]).is_empty(), "nobody knows how long it was");
+    let open = host.detector.open_breaches(&host.stamp());
+    host.detector = Detector::new(vec![limit("wan", on("eth0"))], SECOND, 9);
+    host.detector.resume(open, Duration::from_secs(300), &host.stamp());
+    host.synced = Some(true);
+    host.change(LinkChange::Added(info(2, "eth0"), Came::Appeared), &[(2, OVER)]);
+    assert!(host.carry(&[(2, OVER)]).is_empty(), "it is not raised twice");
+    let cleared = host.tick(Vec::new(), &[(2, BELOW)]);
+    assert_eq!(cleared[0].breach().unwrap().breach_id, before.breach_id);
+}
+
+#[test]
 fn a_percentage_waits_for_the_speed_and_says_so() {
     let percent = Limit { raise_at: Level::Percent(1.0), clear_at: Level::Percent(0.9), ..limit("wan", on("eth0")) };
     let unknown = LinkInfo { speed: None, ..info(2, "eth0") };
