@@ -134,14 +134,15 @@ impl Meter {
             return self.doubt(now, speed);
         }
         self.doubted = None;
-        if self.is_gap(base, now, elapsed) {
-            self.settle(now, traffic);
-            return Verdict::Gap(traffic);
-        }
         let still = traffic.rx_bytes == 0 && traffic.tx_bytes == 0;
+        // Also after a gap: what was counted meanwhile and is not shown yet would be the next second's.
         if still && self.busy && self.stalled_ticks < STALLED_TICKS_MAX {
             self.stalled_ticks += 1;
             return Verdict::Stalled;
+        }
+        if self.is_gap(base, now, elapsed) {
+            self.settle(now, traffic);
+            return Verdict::Gap(traffic);
         }
         self.settle(now, traffic);
         Verdict::Measured(traffic)

@@ -1,3 +1,5 @@
+mod truth_tests;
+
 use chrono::{DateTime, TimeDelta};
 
 use super::*;

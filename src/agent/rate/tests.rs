@@ -91,6 +91,15 @@ fn a_starved_agent_sees_a_gap() {
 }
 
 #[test]
+fn counters_that_stand_still_over_a_gap_do_not_show_all_of_it_in_the_next_second() {
+    let mut meter = Meter::new(SECOND);
+    meter.read(Some(sample(1, 1)), None);
+    meter.read(Some(sample(2, 1_000_001)), None);
+    assert_eq!(meter.read(Some(sample(9, 1_000_001)), None), Verdict::Stalled);
+    assert!(matches!(meter.read(Some(sample(10, 9_000_001)), None), Verdict::Gap(_)));
+}
+
+#[test]
 fn a_wrap_is_believed_of_a_narrow_counter_on_a_link_that_could_carry_it() {
     let narrow = |second, rx| Sample { narrow: true, ..sample(second, rx) };
     let wrap = |speed, narrow: fn(u64, u64) -> Sample| {
