@@ -138,6 +138,8 @@ on_both!(
     every_kind_is_stored_with_its_fields,
     an_open_breach_is_open,
     retention_drops_what_is_old_in_both_times,
+    a_breach_goes_with_the_last_word_on_it,
+    times_that_no_database_has_are_dead_letters,
 );
 
 fn a_replay_changes_nothing(bench: &mut Bench) {
@@ -359,6 +361,41 @@ fn an_open_breach_is_open(bench: &mut Bench) {
     assert_eq!(bench.ask(sql), "one,1,0,1000,90000001,125 two,0,1,9000,90000009,1125");
 }
 
+fn times_that_no_database_has_are_dead_letters(bench: &mut Bench) {
+    let event = String::from_utf8(wire::to_json(&event("gw", 1, Body::BreachUpdated(breach("b", 1))))).unwrap();
+    let field = |name: &str| {
+        let from = event.find(&format!("\"{name}\":\"")).unwrap() + name.len() + 4;
+        event[from..].split('"').next().unwrap().to_owned()
+    };
+    let mut all = Vec::new();
+    for year in ["0000", "-0001", "-4714", "+10000", "+262142"] {
+        for name in ["observed_at", "raised_at"] {
+            all.push(event.replace(&field(name), &format!("{year}-01-01T00:00:00Z")).into_bytes());
+        }
+    }
+    all.extend(payloads([2]));
+    let applied = bench.store(&all);
+    assert_eq!((applied.inserted, applied.refused.len()), (1, 10), "{:?}", applied.refused);
+    assert!(applied.refused[0].error.contains("observed_at"), "{:?}", applied.refused[0]);
+}
+
+fn a_breach_goes_with_the_last_word_on_it(bench: &mut Bench) {
+    let keep = Retention {
+        events: std::time::Duration::from_secs(10 * 86_400),
+        dead_letters: std::time::Duration::from_secs(86_400),
+    };
+    let at = |seq, day: i64, name: &str| {
+        let mut event = event("gw", seq, Body::BreachUpdated(breach(name, seq)));
+        event.stamp.observed_at = noon() + TimeDelta::days(day);
+        event
+    };
+    bench.store_events(&[at(1, -30, "old"), at(2, -30, "long"), at(3, -29, "kept"), at(4, 0, "long")]);
+    bench.run("UPDATE events SET stored_at = '2020-01-01T00:00:00.000000Z' WHERE seq < 3");
+    bench.store.retire(&keep, Utc::now()).unwrap();
+    assert_eq!(bench.ask("SELECT seq FROM events"), "3 4");
+    assert_eq!(bench.ask("SELECT breach_id FROM breach_state ORDER BY 1"), "kept long");
+}
+
 fn retention_drops_what_is_old_in_both_times(bench: &mut Bench) {
     let keep = Retention {
         events: std::time::Duration::from_secs(10 * 86_400),
@@ -509,6 +546,32 @@ fn a_database_that_refuses_its_own_probe_makes_no_dead_letters() {
     assert_eq!(bench.ask("SELECT count(*) FROM dead_letters"), "0");
     bench.run("ALTER TABLE events DROP CONSTRAINT broken");
     assert_eq!(bench.store(&payloads(1..=5)).inserted, 5);
+}
+
+/// As many days as a hostile agent, or a long history read at once, may bring.
+#[test]
+fn thousands_of_days_do_not_exhaust_the_locks_of_the_database() {
+    let test = "consumer_store::thousands_of_days_do_not_exhaust_the_locks_of_the_database";
+    let Some(postgres) = Postgres::or_skip(test) else { return };
+    let mut bench = Bench::postgres(&postgres);
+    let event = |seq: u64| {
+        let mut event = event("gw", seq, started());
+        event.stamp.observed_at = noon() + TimeDelta::days(seq as i64);
+        wire::to_json(&event)
+    };
+    let payloads: Vec<Vec<u8>> = (1..=2_000).map(event).collect();
+    let mut rest = payloads.as_slice();
+    while !rest.is_empty() {
+        let mut batch = Batch::new(TOPIC);
+        let from = bench.next;
+        while !batch.is_full() && !rest.is_empty() {
+            batch.push(0, Record::new(bench.next, Some(7), None, Some(&rest[0])), || (0, from));
+            (bench.next, rest) = (bench.next + 1, &rest[1..]);
+        }
+        assert!(bench.next - from <= 100, "{} days in a batch", bench.next - from);
+        bench.store.apply(&batch, Utc::now()).unwrap();
+    }
+    assert_eq!(bench.ask("SELECT count(*) FROM events"), "2000");
 }
 
 #[test]

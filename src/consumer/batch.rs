@@ -3,7 +3,10 @@
 //! A slice speaks for *all* offsets from its `from` to its `to`: what is between them is in its records, or holds no record
 //! (transaction markers, compaction), or is named as a gap. That is what lets a store move `next` from one to the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+
+use chrono::{Datelike as _, NaiveDate};
 
 use crate::event::Event;
 use crate::wire::{Decoded, Decoder, NoRegistry};
@@ -12,6 +15,10 @@ use crate::wire::{Decoded, Decoder, NoRegistry};
 pub const RECORDS_MAX: usize = 5_000;
 /// … or this many bytes: 4 MiB. One message may be larger than that and then is a batch alone.
 pub const BYTES_MAX: usize = 4 << 20;
+/// … or events of this many days: a transaction locks the partition of each, and PostgreSQL has room for some thousand locks.
+const DAYS_MAX: usize = 64;
+/// What has a name in four digits, and a place in every database.
+const YEARS: RangeInclusive<i32> = 1..=9999;
 
 /// Records of one topic that go to the store in one transaction.
 #[derive(Debug, Default)]
@@ -22,6 +29,7 @@ pub struct Batch {
     pub slices: BTreeMap<i32, Slice>,
     records: usize,
     bytes: usize,
+    days: BTreeSet<NaiveDate>,
 }
 
 /// A stretch of one partition.
@@ -91,6 +99,7 @@ impl Batch {
         slice.to = record.offset + 1;
         self.records += 1;
         self.bytes += record.len();
+        self.days.extend(record.content.as_ref().ok().map(|event| event.stamp.observed_at.date_naive()));
         slice.records.push(record);
     }
 
@@ -101,7 +110,7 @@ impl Batch {
 
     /// Whether it is time to store it.
     pub fn is_full(&self) -> bool {
-        self.records >= RECORDS_MAX || self.bytes >= BYTES_MAX
+        self.records >= RECORDS_MAX || self.bytes >= BYTES_MAX || self.days.len() >= DAYS_MAX
     }
 
     /// Whether there is nothing to store.
@@ -139,7 +148,7 @@ impl Record {
         payload: Option<&[u8]>,
         decoded: Result<Decoded, String>,
     ) -> Self {
-        let (content, raw) = match decoded {
+        let (content, raw) = match decoded.and_then(storable) {
             Ok(Decoded { event, raw }) => (Ok(event), raw),
             Err(error) => (Err(error), None),
         };
@@ -155,6 +164,18 @@ impl Record {
     fn len(&self) -> usize {
         self.key.as_ref().map_or(0, Vec::len) + self.payload.as_ref().map_or(0, Vec::len)
     }
+}
+
+/// Refuses times that are none to a database.
+fn storable(decoded: Decoded) -> Result<Decoded, String> {
+    let Decoded { event, .. } = &decoded;
+    let raised_at = event.body.breach().map(|breach| ("raised_at", breach.raised_at));
+    for (name, time) in [("observed_at", event.stamp.observed_at)].into_iter().chain(raised_at) {
+        if !YEARS.contains(&time.year()) {
+            return Err(format!("field `{name}`: the year {} is not one of 1 to 9999", time.year()));
+        }
+    }
+    Ok(decoded)
 }
 
 impl Mark {

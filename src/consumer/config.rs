@@ -198,6 +198,41 @@ mod tests {
         Settings::new(&layers, &Directories::default()).map_err(|e| e.to_string())
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_damaged_file_panics_and_an_error_names_it(
+            text in crate::damage::damaged_text(
+                "[kafka]\nbrokers = 'k:9092'\ntopic = 't'\ngroup = 'g'\nstart = 'latest'\ninstance = 'i'\n[kafka.properties]\n\
+                 'fetch.wait.max.ms' = 5\n[store]\nurl = 'sqlite:h.db'\n[retention]\nevents = '400d'\ndead_letters = '90d'\n"
+            )
+        ) {
+            match settings(&text) {
+                Ok(settings) => drop(settings.to_string()),
+                Err(error) => assert!(error.starts_with("consumer.toml"), "{error}"),
+            }
+        }
+
+        #[test]
+        fn no_environment_panics_and_an_error_names_its_variable(
+            variables in proptest::collection::vec(
+                (
+                    proptest::sample::select([crate::config::KEYS, crate::config::CONSUMER_KEYS].concat()),
+                    crate::damage::hostile_value()
+                ),
+                1..4
+            )
+        ) {
+            let name = |key: &str| format!("HIGHWATER_{}", key.to_ascii_uppercase().replace('.', "__"));
+            let variables: Vec<_> = variables.into_iter().map(|(key, value)| (name(key), value)).collect();
+            let layers = Layers::read(None, variables.clone(), crate::config::CONSUMER_KEYS).unwrap();
+            if let Err(error) = Settings::new(&layers, &Directories::default()) {
+                let error = error.to_string();
+                let named = variables.iter().any(|(name, _)| error.starts_with(name)) || error.starts_with("kafka.");
+                assert!(named, "{error}");
+            }
+        }
+    }
+
     #[test]
     fn without_a_word_all_is_on_this_host() {
         let state = Directories { state: Some("/state".into()), credentials: None };

@@ -67,7 +67,7 @@ pub trait Store {
     /// See [`Fault`]; nothing has changed then.
     fn revive(&mut self, topic: &str, letters: &[Returning], now: DateTime<Utc>) -> Result<Revived, Fault>;
 
-    /// Drops what is older than it has to be kept.
+    /// Drops what is older than it has to be kept; a breach goes with the event that had the last word on it.
     ///
     /// # Errors
     /// See [`Fault`].

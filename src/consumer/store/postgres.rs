@@ -183,6 +183,15 @@ impl Store for Postgres {
                 "DELETE FROM dead_letters WHERE stored_at < $1::timestamptz - make_interval(secs => $2)",
                 &[&now, &keep_s],
             )?;
+            let keep_s = retention.events.as_secs_f64();
+            session.client.execute(
+                "DELETE FROM breach_state b
+                 WHERE observed_at < $1::timestamptz - make_interval(secs => $2) AND NOT EXISTS (
+                     SELECT FROM events e
+                     WHERE e.observed_at < $1::timestamptz - make_interval(secs => $2)
+                       AND (e.agent, e.epoch, e.seq, e.observed_at) = (b.agent, b.epoch, b.seq, b.observed_at))",
+                &[&now, &keep_s],
+            )?;
             Ok(Retired { events: 0, days, dead_letters, busy })
         })
     }

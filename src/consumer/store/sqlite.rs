@@ -174,6 +174,13 @@ impl Store for Sqlite {
                 let sql = "DELETE FROM events WHERE rowid IN
                            (SELECT rowid FROM events WHERE observed_at < ?1 AND stored_at < ?1 LIMIT ?2)";
                 retired.events = in_pieces(connection, sql, &before)?;
+                connection.execute(
+                    "DELETE FROM breach_state WHERE observed_at < ?1 AND NOT EXISTS (
+                         SELECT 1 FROM events e
+                         WHERE e.agent = breach_state.agent AND e.epoch = breach_state.epoch
+                           AND e.seq = breach_state.seq AND e.observed_at = breach_state.observed_at)",
+                    [&before],
+                )?;
             }
             if let Some(before) = before(now, retention.dead_letters) {
                 let sql = "DELETE FROM dead_letters WHERE rowid IN

@@ -289,4 +289,26 @@ mod tests {
         assert!(Address::parse("postgres://u:p@localhost/d", file()).unwrap().password.is_none());
         assert!(Address::parse("postgres://u@localhost/d", file()).unwrap().password.is_some());
     }
+
+    proptest::proptest! {
+        /// The password is not damaged itself: it then is a word of its own, to be found in what is said.
+        #[test]
+        fn no_damaged_url_panics_or_shows_its_password(
+            before in crate::damage::damaged_text("postgres://user:"),
+            after in crate::damage::damaged_text(
+                "@db.example:5433,[::1]/highwater?sslmode=verify-full&sslrootcert=system&connect_timeout=10&options=-c%20a%3Db"
+            ),
+        ) {
+            let url = format!("postgres://u:qqqqqqqqpassword{after}");
+            match Address::parse(&url, None) {
+                Ok(address) => {
+                    let shown = format!("{address} {address:?}");
+                    proptest::prop_assert!(!shown.contains("qqqqqqqqpassword"), "{}", shown);
+                }
+                Err(error) => proptest::prop_assert!(!error.contains("qqqqqqqqpassword"), "{url}: {error}"),
+            }
+            let _ = Address::parse(&format!("{before}p{after}"), None);
+            let _ = crate::consumer::store::Location::parse(&format!("{before}{after}"), None);
+        }
+    }
 }
