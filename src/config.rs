@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
+/// 100 years: longer than anything lasts, and short enough to be added to any time.
+const DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
+
 /// What stands before the name of every environment variable that sets a key.
 pub const ENV_PREFIX: &str = "HIGHWATER_";
 
@@ -221,8 +224,13 @@ impl SecretFile {
 /// # Errors
 /// Names the key and shows an example.
 pub fn duration(key: &str, text: &str) -> Result<Duration, Invalid> {
-    humantime::parse_duration(text)
-        .map_err(|e| Invalid::new(key, format!("`{text}`: {e}; write it as \"120s\" or \"5m\"")))
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration > DURATION_MAX => {
+            Err(Invalid::new(key, format!("`{text}` is over 100 years, the longest")))
+        }
+        Ok(duration) => Ok(duration),
+        Err(e) => Err(Invalid::new(key, format!("`{text}`: {e}; write it as \"120s\" or \"5m\""))),
+    }
 }
 
 /// Reads an array of strings, or one string with commas, as the environment has it.

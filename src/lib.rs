@@ -11,6 +11,9 @@
 //! [`agent`] is the upper line, `highwater-agent`; [`consumer`] the lower one, `highwater-consumer`. They never import each
 //! other: all they share stands before them, and the [`event`] is the only thing that goes from one to the other.
 
+#[cfg(test)]
+pub(crate) mod damage;
+
 pub mod exit;
 pub mod logging;
 pub mod units;

@@ -198,5 +198,24 @@ mod tests {
             let _ = text.parse::<BitRate>();
             let _ = text.parse::<ByteCount>();
         }
+
+        #[test]
+        fn no_damage_makes_a_quantity_that_does_not_come_back(text in crate::damage::damaged_text("1234.5 Mbit/s")) {
+            let read = (text.parse::<BitRate>(), text.parse::<ByteCount>());
+            if let Ok(rate) = read.0 {
+                let shown = rate.to_string().parse::<BitRate>().unwrap();
+                proptest::prop_assert!(shown.bps().abs_diff(rate.bps()) <= rate.bps() / 18, "{rate:?} {shown:?}");
+            }
+            if let Ok(count) = read.1 {
+                proptest::prop_assert!(count.to_string().parse::<ByteCount>().is_ok());
+            }
+        }
+
+        #[test]
+        fn a_whole_number_of_a_unit_is_exact_or_refused(number: u64, at in 0..BIT_RATES.len()) {
+            let (unit, factor) = BIT_RATES[at];
+            let read = format!("{number} {unit}").parse::<BitRate>().ok().map(BitRate::bps);
+            proptest::prop_assert_eq!(read, number.checked_mul(factor));
+        }
     }
 }

@@ -276,14 +276,17 @@ fn limit(index: usize, raw: RawLimit) -> Result<Limit, Invalid> {
         }
         _ => return Err(missing("interface", "\"eth*\", or scope = \"host\"")),
     };
-    let update_every = or_duration(&key("update_every"), raw.update_every, Duration::from_secs(10))?;
-    if update_every.is_zero() {
-        return Err(Invalid::new(key("update_every"), "is 0s; \"1s\" tells of a breach each second"));
-    }
     let name = raw.name.unwrap_or_else(|| match &scope {
         Scope::Interface(pattern) => pattern.clone(),
         Scope::Host => "host".to_owned(),
     });
+    if name.is_empty() || name.contains('\0') {
+        return Err(Invalid::new(key("name"), "is empty, or has a NUL, which no database takes"));
+    }
+    let update_every = or_duration(&key("update_every"), raw.update_every, Duration::from_secs(10))?;
+    if update_every.is_zero() {
+        return Err(Invalid::new(key("update_every"), "is 0s; \"1s\" tells of a breach each second"));
+    }
     Ok(Limit {
         name,
         scope,

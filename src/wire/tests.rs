@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use proptest::prelude::*;
 
 use super::*;
+use crate::damage::damaged;
 use crate::event::{Body, Breach, Direction, Epoch, EventId, Lifecycle, Link, Loss, Severity, Stamp};
 
 /// An event of each kind, with numbers up to the largest that are stored.
@@ -142,6 +143,31 @@ proptest! {
             payload.truncate(at);
         }
         let _ = decode_as(&payload, None);
+    }
+}
+
+proptest! {
+    /// What comes out is bounded by what came in, may be written, and then says the same.
+    #[test]
+    fn no_blow_panics_and_what_is_still_an_event_is_the_same_when_written_again(
+        payload in damaged(events().prop_map(|event| to_json(&event)))
+    ) {
+        if let Ok(event) = decode(&payload) {
+            let again = to_json(&event);
+            prop_assert!(again.len() <= 6 * payload.len() + 1_000, "{} bytes became {}", payload.len(), again.len());
+            if !matches!(event.body, Body::Unknown(_)) {
+                prop_assert_eq!(decode(&again).unwrap(), event);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_nest_without_end_is_refused() {
+    for open in ["[", "{\"a\":", "{\"agent\":[", "{\"ranges\":[["] {
+        assert!(decode(open.repeat(1 << 18).as_bytes()).is_err());
+        let newer = RAISED.replace("\"schema\":1", &format!("\"schema\":9,\"mood\":{}", open.repeat(1 << 16)));
+        assert!(decode(newer.as_bytes()).is_err());
     }
 }
 

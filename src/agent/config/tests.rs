@@ -1,8 +1,91 @@
+use proptest::prelude::*;
+use proptest::sample::select;
+
 use super::*;
+use crate::agent::counters::{Came, CounterBits, Counters, LinkChange, LinkInfo, LinkKind, Reading};
+use crate::agent::detector::{Detector, Findings};
+use crate::agent::publisher::Publisher;
+use crate::damage::{damaged_text, hostile_value};
+use crate::event::Stamp;
 
 fn settings(text: &str) -> Result<Settings, String> {
     let surroundings = Surroundings { hostname: "gw-042".into(), ..Surroundings::default() };
     Settings::new(&Layers::from_text("agent.toml", text), &surroundings).map_err(|error| error.to_string())
+}
+
+/// All that settings do by themselves: none of it may panic, whatever they are.
+fn use_all_of(settings: &Settings) {
+    let (start, mut reading) = (Duration::from_secs(1 << 33), Reading::default());
+    let mut publisher = Publisher::new(settings.publisher.clone(), true, start);
+    publisher.reconfigure(settings.publisher.clone(), start);
+    let stamp = Stamp {
+        agent: settings.agent.clone(),
+        observed_at: chrono::DateTime::from_timestamp(1 << 33, 0).unwrap(),
+        boot_id: String::new(),
+        monotonic_ms: 1 << 43,
+        clock_synced: None,
+    };
+    let mut detector = Detector::new(settings.limits.clone(), settings.interval, 1);
+    detector.resume(Vec::new(), settings.resume_within, &stamp);
+    let info = LinkInfo {
+        ifindex: 1,
+        name: "eth0".into(),
+        kind: LinkKind::Physical,
+        up: true,
+        enslaved: false,
+        speed: Some(BitRate::from_bps(1 << 40)),
+    };
+    reading.changes.push(LinkChange::Added(info, Came::Appeared));
+    for tick in 1..6_u32 {
+        (reading.at, reading.boottime) = (start + settings.interval * tick, start + settings.interval * tick);
+        let bytes = u64::from(tick) << 36;
+        reading.counters = vec![Counters { ifindex: 1, rx_bytes: bytes, tx_bytes: bytes, bits: CounterBits::B64 }];
+        detector.observe(&reading, &stamp, &mut Findings::default());
+        reading.changes.clear();
+    }
+    assert!(!settings.to_string().is_empty());
+}
+
+fn keys() -> Vec<&'static str> {
+    [crate::config::KEYS, crate::config::AGENT_KEYS].concat()
+}
+
+proptest! {
+    #[test]
+    fn no_damaged_file_panics_and_what_is_understood_can_be_used(
+        text in prop_oneof![
+            damaged_text(include_str!("../../../systemd/agent.toml")),
+            damaged_text(
+                "agent='g'\ninterval='1s'\nsource='auto'\nresume_within='5m'\n[interfaces]\ninclude=['*']\n[[limit]]\n\
+                 name='w'\ninterface='eth*'\ndirection='rx'\nraise_at='80 Mbit/s'\nclear_at='70 Mbit/s'\nfor='3s'\n\
+                 clear_for='10s'\nseverity='warning'\nupdate_every='10s'\n[[limit]]\nscope='host'\nraise_at='80%'\n\
+                 [flush]\ninterval='120s'\nmax_events=500\n[journal]\nmax_size='16MiB'\nmax_age='30d'\n\
+                 [kafka.properties]\n'linger.ms'=5\n"
+            ),
+        ]
+    ) {
+        match settings(&text) {
+            Ok(settings) => use_all_of(&settings),
+            Err(error) => prop_assert!(error.starts_with("agent.toml"), "{error}"),
+        }
+    }
+
+    #[test]
+    fn no_environment_panics_and_an_error_names_its_variable(
+        variables in proptest::collection::vec((select(keys()), hostile_value()), 1..4)
+    ) {
+        let name = |key: &str| format!("HIGHWATER_{}", key.to_ascii_uppercase().replace('.', "__"));
+        let variables: Vec<_> = variables.into_iter().map(|(key, value)| (name(key), value)).collect();
+        let layers = Layers::read(None, variables.clone(), crate::config::AGENT_KEYS).unwrap();
+        match Settings::new(&layers, &Surroundings { hostname: "h".into(), ..Surroundings::default() }) {
+            Ok(settings) => use_all_of(&settings),
+            Err(error) => {
+                let error = error.to_string();
+                let named = variables.iter().any(|(name, _)| error.starts_with(name)) || error.starts_with("kafka.");
+                prop_assert!(named, "{error}");
+            }
+        }
+    }
 }
 
 const LIMIT: &str = "[[limit]]\ninterface = 'eth*'\nraise_at = '80 Mbit/s'\n";

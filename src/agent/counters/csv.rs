@@ -251,6 +251,33 @@ mod tests {
 
     proptest::proptest! {
         #[test]
+        fn no_damage_panics_and_counters_only_move_on(
+            text in crate::damage::damaged_text(
+                "timestamp,value,sent\n2026-01-01T00:00:00Z,300,1\n2026-01-01 00:00:01.5,\"4,0\",2\n1767225605,5e3,3\n"
+            ),
+            meaning in proptest::sample::select(vec![Meaning::Counter, Meaning::Bytes, Meaning::BitsPerSecond]),
+        ) {
+            let most = text.lines().count() + text.matches('\r').count() + 1;
+            let reader = Box::new(std::io::Cursor::new(text.into_bytes()));
+            let columns = Columns { tx: Some("sent".into()), meaning, ..Columns::default() };
+            if let Ok(mut source) = Csv::from_reader(reader, "in.csv".into(), &columns, "in", None) {
+                let (clock, mut reading) = (SystemClock::default(), Reading::default());
+                let (mut at, mut rx_bytes, mut ended) = (None, 0, false);
+                for _ in 0..=most {
+                    match source.read(&clock, &mut reading) {
+                        Ok(()) => {
+                            assert!(at < Some(reading.at), "time goes on");
+                            assert!(meaning == Meaning::Counter || rx_bytes <= reading.counters[0].rx_bytes);
+                            (at, rx_bytes) = (Some(reading.at), reading.counters[0].rx_bytes);
+                        }
+                        Err(error) => ended |= error.is_end(),
+                    }
+                }
+                assert!(ended);
+            }
+        }
+
+        #[test]
         fn no_text_panics(text in "(timestamp,value\n)?[0-9a-zT:.,\" \n-]{0,200}") {
             let text: &'static str = Box::leak(text.into_boxed_str());
             if let Ok(mut source) = open(text, &Columns::default()) {

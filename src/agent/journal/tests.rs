@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
+use crate::damage::damaged;
 use crate::event::{Breach, Direction, Lifecycle, Loss};
 use crate::units::ByteCount;
 
@@ -414,7 +415,8 @@ fn a_breach_goes_on_though_the_journal_was_damaged() {
 
 #[test]
 fn a_row_of_absurd_numbers_is_given_up_alone() {
-    for set in ["crc = 1 << 40", "crc = -1", "observed_us = 9223372036854775807", "seq = -1", "rank = 77"] {
+    for set in ["crc = 1 << 40", "crc = -1", "observed_us = 9223372036854775807", "seq = -1", "rank = 77", "fixed = 9"]
+    {
         let directory = tempfile::tempdir().unwrap();
         let before = open(&directory).append(vec![raised(1), raised(2), raised(3)]).unwrap();
         let connection = rusqlite::Connection::open(directory.path().join("journal.db")).unwrap();
@@ -542,5 +544,77 @@ proptest! {
             let times = declared.iter().filter(|lost| *lost == seq).count();
             prop_assert_eq!(times, usize::from(*state == "lost"), "{} is {}", seq, state);
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Rows that a journal finds, whatever stands in them: it goes on, and hands out only events that can be read again.
+    #[test]
+    fn no_row_panics(
+        payload in damaged(Just(crate::wire::to_json(&Event {
+            id: EventId { epoch: Epoch(7), seq: 2 },
+            stamp: stamp(1),
+            body: Body::Loss(Loss { epoch: Epoch(7), ranges: vec![(1, 9), (12, 400)], reason: "evicted".into() }),
+        }))),
+        numbers in proptest::array::uniform5(prop_oneof![Just(i64::MIN), Just(-1), Just(0), Just(5), Just(i64::MAX - 9)]),
+    ) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("j.db");
+        drop(SqliteJournal::open(&path, MIB, "m").unwrap());
+        let connection = rusqlite::Connection::open(&path).unwrap();
+        connection.pragma_update(None, "synchronous", "OFF").unwrap();
+        let [position, epoch, seq, rank, observed_us] = numbers;
+        let row = rusqlite::params![position, epoch, seq, rank, observed_us, crc32fast::hash(&payload), payload];
+        connection.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, 0, ?, ?)", row).unwrap();
+        drop(connection);
+        let saved = SqliteJournal::salvage(&path);
+        prop_assert!(saved.events.len() <= 1);
+        let mut journal = match SqliteJournal::open(&path, MIB, "m") {
+            Ok(journal) => journal,
+            Err(JournalError::Damaged(_)) => {
+                prop_assert!(!(1..=5).contains(&position), "a row in its place is no reason to set all aside");
+                return Ok(());
+            }
+            Err(error) => panic!("{error}"),
+        };
+        let new = journal.append(vec![raised(1)]).unwrap();
+        journal.expire(0, &stamp(1)).unwrap();
+        let events = all(&mut journal);
+        prop_assert!(events.contains(&new[0]), "{events:?}");
+        for event in &events {
+            prop_assert!(crate::wire::from_json(&crate::wire::to_json(event)).is_ok());
+        }
+        journal.remove(&events.iter().map(|event| event.id).collect::<Vec<_>>()).unwrap();
+    }
+
+    /// Any damage to the file: nothing panics, nothing is invented, and the journal goes on.
+    #[test]
+    fn no_damaged_file_panics_or_invents(blows in proptest::collection::vec((any::<prop::sample::Index>(), 1..=64_usize, any::<u8>()), 1..6), cut in prop::option::weighted(0.2, any::<prop::sample::Index>())) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal.db");
+        let before = open(&directory).append((0..60).map(raised).collect()).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        for (at, length, byte) in blows {
+            let at = at.index(bytes.len());
+            let to = (at + length).min(bytes.len());
+            bytes[at..to].fill(byte);
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        std::fs::write(&path, bytes).unwrap();
+        let mut journal = open(&directory);
+        let new = journal.append(vec![raised(99)]).unwrap();
+        let events = all(&mut journal);
+        let invented: Vec<_> = events
+            .iter()
+            .filter(|event| !before.contains(event) && !new.contains(event) && !matches!(event.body, Body::Loss(_)))
+            .collect();
+        prop_assert!(invented.is_empty(), "{invented:?}");
+        journal.upkeep(&stamp(100)).unwrap();
+        prop_assert_eq!(journal.keeping(), Keeping::OnDisk);
+        prop_assert!(all(&mut journal).iter().any(|event| event.id == new[0].id || event.body == new[0].body));
     }
 }

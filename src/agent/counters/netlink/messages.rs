@@ -410,6 +410,31 @@ mod tests {
         }
 
         #[test]
+        fn no_blow_panics_and_all_is_within_the_datagram(
+            datagram in crate::damage::damaged(proptest::strategy::Just({
+                let info = attribute_of(IFLA_INFO_KIND, b"veth\0");
+                let mut datagram = link_of(RTM_NEWLINK, 0, &[attribute_of(IFLA_LINKINFO, &info)]);
+                datagram.extend(stats_of(3, 1, 2, 0));
+                datagram.extend(link_of(RTM_DELLINK, 0, &[]));
+                datagram.extend(message_of(NLMSG_ERROR, 0, &[255; 20]));
+                datagram.extend(message_of(NLMSG_DONE, 0, &[0; 4]));
+                datagram
+            }))
+        ) {
+            let within = datagram.as_ptr_range();
+            let mut count = 0;
+            for message in Messages::new(&datagram) {
+                count += 1;
+                if let Ok(Message { body: Body::NewLink(link), .. }) = message {
+                    for text in [link.name, link.kind, link.slave_kind].into_iter().filter(|text| !text.is_empty()) {
+                        assert!(within.start <= text.as_ptr() && text.as_ptr_range().end <= within.end);
+                    }
+                }
+            }
+            assert!(count <= datagram.len() / HEADER_BYTES + 1);
+        }
+
+        #[test]
         fn no_damage_panics(at in 0usize..400, byte in proptest::num::u8::ANY, cut in 0usize..500) {
             let info = attribute_of(IFLA_INFO_KIND, b"veth\0");
             let mut datagram = link_of(RTM_NEWLINK, 0, &[attribute_of(IFLA_LINKINFO, &info)]);

@@ -15,6 +15,9 @@ use crate::wire;
 /// Room is made for so many events at once.
 const EVICTED_AT_ONCE: usize = 64;
 
+/// A billion positions a second would come to it in a century.
+const POSITION_MAX: i64 = i64::MAX >> 1;
+
 /// What memory knows of the database; replaced as a whole when a transaction is committed.
 #[derive(Clone, Debug)]
 pub(super) struct State {
@@ -51,12 +54,17 @@ impl State {
                 (epoch, 1)
             }
         };
-        let last: Option<i64> =
-            connection.query_row("SELECT max(position) FROM events", [], |row| row.get(0)).map_err(damage)?;
+        let sql = "SELECT coalesce(min(position), 1), coalesce(max(position), 0), max(seq) FILTER (WHERE epoch = ?) FROM events";
+        let (first, last, seq): (i64, i64, Option<i64>) = connection
+            .query_row(sql, [signed(epoch)], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .map_err(damage)?;
+        if first < 1 || last > POSITION_MAX || next_seq < 1 || seq.is_some_and(|seq| seq >= next_seq as i64) {
+            return Err(JournalError::Damaged("positions or numbers are not those that were given".to_owned()));
+        }
         Ok(Self {
             epoch,
             next_seq,
-            next_position: last.unwrap_or(0) as u64 + 1,
+            next_position: last as u64 + 1,
             pending: count(connection)?,
             open_loss: open_loss(connection)?,
             stamp: None,
