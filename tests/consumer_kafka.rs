@@ -69,31 +69,6 @@ fn sqlite_is_enough() {
 }
 
 #[test]
-fn a_database_that_crashes_in_the_middle_loses_and_doubles_nothing() {
-    let test = "a_database_that_crashes_in_the_middle_loses_and_doubles_nothing";
-    let Some((kafka, _)) = servers(test) else { return };
-    let Some(postgres) = Postgres::own(&format!("consumer_kafka::{test}")) else { return };
-    let (topic, database) = (kafka.topic("crash", 2), postgres.database("crash"));
-    let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
-    let running = consumer.start(&[]);
-    let mut all = 0;
-    for round in 0..3 {
-        produce(&kafka.address, &topic, &events(4, 1 + round * 5_000, 5_000));
-        all += 20_000;
-        std::thread::sleep(std::time::Duration::from_millis(fastrand::u64(100..500)));
-        postgres.kill();
-        // It comes to a consumer that holds a batch, and to one that has nothing to do.
-        std::thread::sleep(std::time::Duration::from_millis(1_500));
-        postgres.start();
-        database.until(TOLD, &told(all));
-    }
-    is_whole(&database);
-    let log = running.log();
-    assert!(log.contains("nothing is skipped") && log.contains("storing again"), "{log}");
-    assert_eq!(database.ask("SELECT count(*) FROM dead_letters"), "(0)");
-}
-
-#[test]
 fn a_database_that_is_not_there_is_named_and_waited_for() {
     let Some((kafka, postgres)) = servers("a_database_that_is_not_there_is_named_and_waited_for") else { return };
     let (topic, database) = (kafka.topic("wait", 1), postgres.database("wait"));

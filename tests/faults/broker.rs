@@ -9,18 +9,12 @@ use crate::support::rounds::{Fault, rounds};
 use crate::support::services::Kafka;
 use crate::support::world::World;
 
-/// Consumers with a name take their partitions over at once: rounds need not wait for a session to end.
-fn named(world: World) -> World {
-    world.consumer.set("[kafka]", "instance = 'one'");
-    world
-}
-
 #[test]
 fn broker_killed() {
     let test = "faults::broker::broker_killed";
     let (Some((kafka, _directory)), Some(postgres)) = (Kafka::own(test), Postgres::or_skip(test)) else { return };
     let fault = Fault { name: "broker-killed", short: 2, long: 50, fresh_every: 10 };
-    let make = || named(World::new(fault.name, &kafka, &postgres));
+    let make = || World::new(fault.name, &kafka, &postgres).named();
     rounds(&fault, make, |world, rng| {
         let away = Duration::from_millis(rng.u64(0..2_000));
         let fail = |_: &mut _| {
@@ -36,7 +30,7 @@ fn broker_stopped() {
     let test = "faults::broker::broker_stopped";
     let (Some((kafka, _directory)), Some(postgres)) = (Kafka::own(test), Postgres::or_skip(test)) else { return };
     let fault = Fault { name: "broker-stopped", short: 1, long: 20, fresh_every: 10 };
-    let make = || named(World::new(fault.name, &kafka, &postgres));
+    let make = || World::new(fault.name, &kafka, &postgres).named();
     rounds(&fault, make, |world, rng| {
         let fail = |rng: &mut fastrand::Rng| {
             kafka.signal("STOP");
@@ -51,7 +45,7 @@ fn network(test: &str, fault: &Fault, mode: Mode, longest_s: u64) {
     let proxy = Proxy::new("");
     let Some(postgres) = Postgres::or_skip(test) else { return };
     let Some((kafka, _directory)) = Kafka::behind(test, &proxy) else { return };
-    let make = || named(World::behind(fault.name, &kafka, &proxy.address(), &postgres, str::to_owned));
+    let make = || World::behind(fault.name, &kafka, &proxy.address(), &postgres, str::to_owned).named();
     rounds(fault, make, |world, rng| {
         let fail = |rng: &mut fastrand::Rng| {
             proxy.set(mode);
@@ -96,7 +90,7 @@ fn outage_over_5_min() {
     let test = "faults::broker::outage_over_5_min";
     let Some(postgres) = Postgres::or_skip(test) else { return };
     let Some((kafka, _directory)) = Kafka::behind(test, &proxy) else { return };
-    let make = || named(World::behind(fault.name, &kafka, &proxy.address(), &postgres, str::to_owned));
+    let make = || World::behind(fault.name, &kafka, &proxy.address(), &postgres, str::to_owned).named();
     rounds(&fault, make, |world, rng| {
         let fail = |rng: &mut fastrand::Rng| {
             proxy.set(Mode::Refuse);

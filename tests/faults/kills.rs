@@ -36,12 +36,7 @@ fn kill_consumer() {
     let test = "faults::kills::kill_consumer";
     let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
     let fault = Fault { name: "kill-consumer", short: 30, long: 1_000, fresh_every: 50 };
-    let make = || {
-        let world = World::new(fault.name, &kafka, &postgres);
-        // One with a name takes its partitions over at once; without, the group waits for the dead one's session.
-        world.consumer.set("[kafka]", "instance = 'one'");
-        (world, 0)
-    };
+    let make = || (World::new(fault.name, &kafka, &postgres).named(), 0);
     rounds(&fault, make, |(world, sent), rng| {
         let running = world.start_consumer();
         let count = rng.u64(1..3_000);

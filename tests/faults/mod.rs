@@ -1,4 +1,5 @@
 //! Faults, injected for real: a few rounds of each in every run of the tests, and many by `tests/run --faults`.
 
 mod broker;
+mod database;
 mod kills;

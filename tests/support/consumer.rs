@@ -67,6 +67,20 @@ impl Postgres {
         assert!(self.script("kill").status.success());
     }
 
+    /// `HOST:PORT`.
+    pub(crate) fn address(&self) -> String {
+        let (_, rest) = self.url.split_once('@').expect("the URL has a password");
+        rest.split('/').next().expect("and a database").to_owned()
+    }
+
+    /// Sends a signal by its name (STOP, CONT) to the server and all its backends.
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = fs::read_to_string(self.directory.join("data/postmaster.pid")).expect("it runs");
+        let pid = pid.lines().next().expect("the first line is the process");
+        assert!(Command::new("pkill").args(["-x", "-P", pid, "--signal", name, "postgres"]).status().is_ok());
+        assert!(Command::new("kill").args(["-s", name, pid]).status().expect("kill runs").success());
+    }
+
     fn script(&self, verb: &str) -> Output {
         let script = format!("{}/tests/support/postgres", env!("CARGO_MANIFEST_DIR"));
         Command::new(script).arg(verb).arg(&self.directory).output().expect("tests/support/postgres runs")

@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -24,6 +24,15 @@ pub(crate) enum Mode {
     Slow,
 }
 
+/// When a connection ends that carries certain bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// The server never gets them.
+    Before,
+    /// The server gets them, and its answer reaches nobody.
+    After,
+}
+
 /// Listens on a port of loopback of its own, in front of an address. Ends when dropped.
 pub(crate) struct Proxy {
     port: u16,
@@ -34,6 +43,9 @@ struct State {
     upstream: Mutex<String>,
     mode: AtomicU8,
     closed: AtomicBool,
+    /// The next connection whose client sends these bytes in one piece is cut.
+    cut_at: Mutex<Option<(Vec<u8>, Cut)>>,
+    cuts: AtomicU32,
     connections: Mutex<Vec<Pair>>,
 }
 
@@ -42,6 +54,13 @@ struct Pair {
     client: TcpStream,
     server: TcpStream,
     dead: Arc<AtomicBool>,
+}
+
+/// Which way bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    There,
+    Back,
 }
 
 const BEAT: Duration = Duration::from_millis(10);
@@ -55,6 +74,8 @@ impl Proxy {
             upstream: Mutex::new(upstream.to_owned()),
             mode: AtomicU8::new(Mode::Pass as u8),
             closed: AtomicBool::new(false),
+            cut_at: Mutex::default(),
+            cuts: AtomicU32::new(0),
             connections: Mutex::default(),
         });
         let of_thread = Arc::clone(&state);
@@ -82,6 +103,16 @@ impl Proxy {
         if mode == Mode::Refuse {
             self.cut();
         }
+    }
+
+    /// Ends the next connection whose client sends `bytes`, once.
+    pub(crate) fn cut_at(&self, bytes: &[u8], cut: Cut) {
+        *self.state.cut_at.lock().expect("nobody panics with it") = Some((bytes.to_vec(), cut));
+    }
+
+    /// How many connections were cut so.
+    pub(crate) fn cuts(&self) -> u32 {
+        self.state.cuts.load(Ordering::SeqCst)
     }
 
     /// Ends every connection.
@@ -133,16 +164,23 @@ impl State {
         let Ok(server) = TcpStream::connect(upstream) else { return }; // dropped: the client sees it closed
         let (Ok(client_too), Ok(server_too)) = (client.try_clone(), server.try_clone()) else { return };
         let dead = Arc::new(AtomicBool::new(false));
-        for (from, to) in [(&client, &server), (&server, &client)] {
+        for (from, to, way) in [(&client, &server, Way::There), (&server, &client, Way::Back)] {
             let (Ok(from), Ok(to)) = (from.try_clone(), to.try_clone()) else { return };
             let (state, dead) = (Arc::clone(self), Arc::clone(&dead));
-            thread::spawn(move || state.carry(from, to, &dead));
+            thread::spawn(move || state.carry(from, to, &dead, way));
         }
         let pair = Pair { client: client_too, server: server_too, dead };
         self.connections.lock().expect("nobody panics with it").push(pair);
     }
 
-    fn carry(&self, mut from: TcpStream, mut to: TcpStream, dead: &AtomicBool) {
+    /// Whether these bytes are those at which to cut; then it is done once.
+    fn is_cut(&self, bytes: &[u8]) -> Option<Cut> {
+        let mut cut_at = self.cut_at.lock().expect("nobody panics with it");
+        let (wanted, _) = cut_at.as_ref()?;
+        bytes.windows(wanted.len()).any(|window| window == wanted).then(|| cut_at.take())?.map(|(_, cut)| cut)
+    }
+
+    fn carry(&self, mut from: TcpStream, mut to: TcpStream, dead: &AtomicBool, way: Way) {
         let _ = from.set_nonblocking(false);
         let _ = from.set_read_timeout(Some(BEAT));
         let mut buffer = vec![0; 64 << 10];
@@ -163,6 +201,19 @@ impl State {
                     now => {
                         if now == Mode::Slow {
                             thread::sleep(BEAT);
+                        }
+                        if way == Way::There
+                            && let Some(cut) = self.is_cut(&buffer[..count])
+                        {
+                            // From here on no answer comes back, whatever the server does.
+                            dead.store(true, Ordering::SeqCst);
+                            let _ = from.shutdown(Shutdown::Both);
+                            if cut == Cut::After {
+                                let _ = to.write_all(&buffer[..count]);
+                                thread::sleep(BEAT); // a reset would overtake it
+                            }
+                            self.cuts.fetch_add(1, Ordering::SeqCst);
+                            break;
                         }
                         if to.write_all(&buffer[..count]).is_err() {
                             break;
@@ -217,6 +268,10 @@ mod tests {
         }
         proxy.set(Mode::Slow);
         assert!(answers(&mut first));
+        proxy.cut_at(b"ping", Cut::Before);
+        assert!(!answers(&mut first) && proxy.cuts() == 1);
+        first = connect().expect("it listens");
+        assert!(answers(&mut first), "only one is cut");
         proxy.set(Mode::Refuse);
         assert!(!answers(&mut first));
         super::super::agent::until("it refuses", || connect().is_err().then_some(()));

@@ -1,0 +1,87 @@
+//! PostgreSQL crashes, stands still, cannot be reached, or vanishes exactly at a COMMIT. (A connection that stays and never
+//! answers is the watchdog's.)
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use crate::support::consumer::Postgres;
+use crate::support::proxy::{Cut, Mode, Proxy};
+use crate::support::rounds::{Fault, rounds};
+use crate::support::services::Kafka;
+use crate::support::world::World;
+
+/// Kafka that all tests share, and a database server of the test's own.
+fn servers(test: &str) -> Option<(Kafka, Postgres)> {
+    Some((Kafka::or_skip(test)?, Postgres::own(test)?))
+}
+
+#[test]
+fn database_restarted() {
+    let Some((kafka, postgres)) = servers("faults::database::database_restarted") else { return };
+    let fault = Fault { name: "database-restarted", short: 3, long: 150, fresh_every: 25 };
+    let make = || World::new(fault.name, &kafka, &postgres).named();
+    rounds(&fault, make, |world, rng| {
+        let fail = |rng: &mut Rng| {
+            postgres.kill();
+            sleep(Duration::from_millis(rng.u64(0..1_500)));
+        };
+        world.through(rng, fail, || drop(postgres.start()))
+    });
+}
+
+#[test]
+fn database_stopped() {
+    let Some((kafka, postgres)) = servers("faults::database::database_stopped") else { return };
+    let fault = Fault { name: "database-stopped", short: 1, long: 20, fresh_every: 10 };
+    let make = || World::new(fault.name, &kafka, &postgres).named();
+    rounds(&fault, make, |world, rng| {
+        let fail = |rng: &mut Rng| {
+            postgres.signal("STOP");
+            sleep(Duration::from_millis(rng.u64(500..15_000)));
+        };
+        world.through(rng, fail, || postgres.signal("CONT"))
+    });
+}
+
+/// A world whose consumer reaches the database through `proxy`.
+fn behind(proxy: &Proxy, name: &str, kafka: &Kafka, postgres: &Postgres) -> World {
+    proxy.lead_to(&postgres.address());
+    let through = |url: &str| url.replace(&postgres.address(), &proxy.address());
+    World::behind(name, kafka, &kafka.address, postgres, through).named()
+}
+
+#[test]
+fn database_unreachable() {
+    let test = "faults::database::database_unreachable";
+    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let fault = Fault { name: "database-unreachable", short: 1, long: 20, fresh_every: 10 };
+    let proxy = Proxy::new("");
+    let make = || behind(&proxy, fault.name, &kafka, &postgres);
+    rounds(&fault, make, |world, rng| {
+        let fail = |rng: &mut Rng| {
+            proxy.set(Mode::Refuse);
+            sleep(Duration::from_millis(rng.u64(500..10_000)));
+        };
+        world.through(rng, fail, || proxy.set(Mode::Pass))
+    });
+}
+
+/// The connection ends when a COMMIT is on its way: either the server never sees it, or nobody sees its answer.
+#[test]
+fn backend_lost_at_commit() {
+    let test = "faults::database::backend_lost_at_commit";
+    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let fault = Fault { name: "backend-lost-at-commit", short: 2, long: 50, fresh_every: 25 };
+    let proxy = Proxy::new("");
+    let make = || behind(&proxy, fault.name, &kafka, &postgres);
+    rounds(&fault, make, |world, rng| {
+        let cuts = proxy.cuts();
+        let fail = |rng: &mut Rng| {
+            proxy.cut_at(b"COMMIT\0", if rng.bool() { Cut::Before } else { Cut::After });
+            crate::support::agent::until("a COMMIT was cut", || (proxy.cuts() > cuts).then_some(()));
+        };
+        world.through(rng, fail, || ())
+    });
+}
