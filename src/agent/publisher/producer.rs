@@ -14,15 +14,19 @@ use crate::kafka::Connection;
 use crate::wire::Message;
 
 /// What the promises need; see `Connection::client` for what both programs have.
-const PROPERTIES: &[(&str, &str)] = &[
+const FIXED: &[(&str, &str)] = &[
     ("enable.idempotence", "true"),
     ("acks", "all"),
     ("message.timeout.ms", "0"), // the journal bounds the waiting
-    ("linger.ms", "5"),
     ("queue.buffering.max.messages", "10000"),
     ("queue.buffering.max.kbytes", "2048"),
-    ("compression.type", "zstd"),
     ("partitioner", "murmur2_random"), // as the Java client's
+];
+
+/// What a property of the operator's may change.
+const DEFAULTS: &[(&str, &str)] = &[
+    ("linger.ms", "5"),
+    ("compression.type", "zstd"),
     ("reconnect.backoff.ms", "500"),
     ("reconnect.backoff.max.ms", "60000"),
 ];
@@ -49,7 +53,12 @@ pub(super) enum Refusal {
 
 impl Producer {
     pub(super) fn new(connection: &Connection) -> Result<Self, String> {
-        let config = connection.client(PROPERTIES)?;
+        let mut config = connection.client(FIXED)?;
+        for (name, value) in DEFAULTS {
+            if config.get(name).is_none() {
+                config.set(*name, *value);
+            }
+        }
         BaseProducer::from_config_and_context(&config, Context::default()).map(Self).map_err(|error| error.to_string())
     }
 
