@@ -15,12 +15,14 @@
 pub(crate) mod damage;
 
 pub mod exit;
+pub mod failpoints;
 pub mod logging;
 pub mod units;
 
 pub mod output;
 
 pub mod clock;
+
 pub mod config;
 
 pub mod event;

@@ -59,7 +59,18 @@ fn agent_and_consumer_never_import_each_other() {
 /// What stands first may not import what comes after it.
 #[test]
 fn imports_follow_the_data() {
-    let order = ["exit", "logging", "units", "output", "clock", "config", "event", "wire", "kafka"];
+    let order = [
+        "exit",
+        "failpoints",
+        "logging",
+        "units",
+        "output",
+        "clock",
+        "config",
+        "event",
+        "wire",
+        "kafka",
+    ];
     for (at, module) in order.iter().enumerate() {
         for (name, text) in sources() {
             if name == format!("{module}.rs") || name.starts_with(&format!("{module}/")) {

@@ -12,7 +12,7 @@ use crate::agent::control::Control;
 use crate::agent::run::{self, Run, surroundings};
 use crate::config::{AGENT_KEYS, ConfigError, Layers, environment};
 use crate::exit::{Failure, report};
-use crate::logging;
+use crate::{failpoints, logging};
 
 /// Where the configuration stands unless the command line says otherwise.
 const CONFIG: &str = "/etc/highwater/agent.toml";
@@ -63,6 +63,7 @@ struct Common {
 
 /// Does what `arguments` say; the exit code for `main`.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    failpoints::begin();
     match Cli::try_parse_from(arguments) {
         Ok(cli) => report(cli.command.run()),
         Err(error) => {

@@ -53,6 +53,7 @@ use std::error::Error;
 
 use crate::agent::journal::{Journal, JournalError, Pending, Position, Stored};
 use crate::event::{Body, Event, EventId, Stamp};
+use crate::failpoints;
 
 /// An event before the journal has given it its identity.
 #[derive(Clone, Debug, PartialEq)]
@@ -176,7 +177,9 @@ impl EventSystem {
         if ids.is_empty() {
             return Ok(());
         }
+        failpoints::pass("removal-before");
         self.journal.remove(ids)?;
+        failpoints::pass("removal-after");
         self.tell(|observer| observer.removed(ids));
         Ok(())
     }

@@ -3,3 +3,5 @@
 mod broker;
 mod database;
 mod kills;
+mod order;
+mod points;

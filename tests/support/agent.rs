@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use super::failpoints;
+
 /// An agent's directory: its configuration, its state, and the logs of its runs.
 pub(crate) struct Agent {
     directory: TempDir,
@@ -50,9 +52,19 @@ impl Agent {
 
     /// `highwater-agent run` with these arguments more.
     pub(crate) fn start(&mut self, arguments: &[&str]) -> Running {
+        self.start_as(command(), arguments)
+    }
+
+    /// The same, where this happens at fail points.
+    pub(crate) fn start_at(&mut self, points: &str, arguments: &[&str]) -> Running {
+        self.start_as(command_at(points), arguments)
+    }
+
+    /// The same, run by `command`, which ends in the program.
+    pub(crate) fn start_as(&mut self, mut command: Command, arguments: &[&str]) -> Running {
         self.runs += 1;
         let log = self.directory.path().join(format!("log.{}", self.runs));
-        let child = command()
+        let child = command
             .arg("run")
             .arg("--config")
             .arg(self.config())
@@ -66,11 +78,7 @@ impl Agent {
 
     /// Runs to its end; what it logged.
     pub(crate) fn run(&mut self, arguments: &[&str]) -> String {
-        let mut running = self.start(arguments);
-        let status = running.wait();
-        let log = running.log();
-        assert!(status.success(), "{status}: {log}");
-        log
+        self.start(arguments).log_at_end()
     }
 
     /// What this agent's journal has accepted, by its own account: `(epoch, number of events)`. Only while it does not run.
@@ -90,19 +98,25 @@ impl Agent {
 
 /// The program, without what `tests/run` puts into the environment.
 pub(crate) fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_highwater-agent"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("HIGHWATER_") {
-            command.env_remove(name);
-        }
-    }
-    command.env_remove("RUST_LOG");
-    command
+    command_at("")
+}
+
+/// The same, where this happens at fail points.
+fn command_at(points: &str) -> Command {
+    failpoints::command(env!("CARGO_BIN_EXE_highwater-agent"), points)
 }
 
 impl Running {
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits until it has ended in order; what it logged.
+    pub(crate) fn log_at_end(mut self) -> String {
+        let status = self.wait();
+        let log = self.log();
+        assert!(status.success(), "{status}: {log}");
+        log
     }
 
     /// Waits until the log says `text`; a minute is far more than anything takes.
@@ -116,14 +130,18 @@ impl Running {
         assert!(status.expect("kill runs").success());
     }
 
-    /// Its process id, for who measures it.
-    #[allow(dead_code, reason = "the benches do")]
+    /// Its process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
     pub(crate) fn wait(&mut self) -> ExitStatus {
         self.child.wait().expect("the agent is our child")
+    }
+
+    /// Waits until it has ended by itself; a minute is far more than anything takes.
+    pub(crate) fn ended(mut self) -> ExitStatus {
+        until("the process ends by itself", || self.child.try_wait().expect("it is our child"))
     }
 
     pub(crate) fn kill(mut self) {

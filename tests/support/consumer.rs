@@ -9,6 +9,7 @@ use postgres::{Client, NoTls};
 use tempfile::TempDir;
 
 use super::agent::until;
+use super::failpoints;
 use super::netns::skip;
 
 /// A real PostgreSQL.
@@ -171,10 +172,20 @@ impl Consumer {
 
     /// `highwater-consumer run` with these arguments more.
     pub(crate) fn start(&mut self, arguments: &[&str]) -> Running {
+        self.start_as(command(), arguments)
+    }
+
+    /// The same, where this happens at fail points.
+    pub(crate) fn start_at(&mut self, points: &str, arguments: &[&str]) -> Running {
+        self.start_as(command_at(points), arguments)
+    }
+
+    /// The same, run by `command`, which ends in the program.
+    pub(crate) fn start_as(&mut self, mut command: Command, arguments: &[&str]) -> Running {
         self.runs += 1;
         let file = |kind: &str| self.directory.path().join(format!("{kind}.{}", self.runs));
         let (log, out) = (file("log"), file("out"));
-        let child = command()
+        let child = command
             .args(["run", "-v", "--config"])
             .arg(self.config())
             .args(arguments)
@@ -196,13 +207,13 @@ impl Consumer {
 
 /// The program, without what `tests/run` puts into the environment.
 pub(crate) fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_highwater-consumer"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("HIGHWATER_") {
-            command.env_remove(name);
-        }
-    }
-    command.env_remove("RUST_LOG").stdin(Stdio::null());
+    command_at("")
+}
+
+/// The same, where this happens at fail points.
+fn command_at(points: &str) -> Command {
+    let mut command = failpoints::command(env!("CARGO_BIN_EXE_highwater-consumer"), points);
+    command.stdin(Stdio::null());
     command
 }
 
@@ -225,14 +236,18 @@ impl Running {
         assert!(status.expect("kill runs").success());
     }
 
-    /// Its process id, for who measures it.
-    #[allow(dead_code, reason = "the benches do")]
+    /// Its process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
     pub(crate) fn wait(&mut self) -> ExitStatus {
         self.child.wait().expect("the consumer is our child")
+    }
+
+    /// Waits until it has ended by itself; a minute is far more than anything takes.
+    pub(crate) fn ended(mut self) -> ExitStatus {
+        until("the process ends by itself", || self.child.try_wait().expect("it is our child"))
     }
 
     pub(crate) fn kill(mut self) {

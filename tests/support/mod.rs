@@ -4,6 +4,7 @@ pub(crate) mod agent;
 pub(crate) mod checker;
 pub(crate) mod consumer;
 pub(crate) mod events;
+pub(crate) mod failpoints;
 pub(crate) mod netns;
 pub(crate) mod proxy;
 pub(crate) mod rounds;

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use log::error;
 use rusqlite::types::FromSql;
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, DropBehavior, Transaction, params};
 
 use self::rows::{
     State, count, damage, damaged, evict, find, fix_loss, insert, keep_breach, lose, oldest, open_loss, read, register,
@@ -19,6 +19,7 @@ use super::loss::{declare, split};
 use super::{Journal, JournalError, Pending, Position, Rank, Stored};
 use crate::agent::event_system::Draft;
 use crate::event::{Body, Epoch, Event, EventId, Loss, Stamp};
+use crate::failpoints;
 use crate::units::ByteCount;
 
 const SCHEMA: &str = include_str!("sqlite/schema.sql");
@@ -232,12 +233,21 @@ impl SqliteJournal {
         &mut self,
         what: impl FnOnce(&Transaction<'_>, &mut State) -> Result<T, JournalError>,
     ) -> Result<T, JournalError> {
+        self.commit_held_back()?;
         let mut state = self.state.clone();
         let transaction = self.connection.transaction()?;
         let done = what(&transaction, &mut state)?;
-        transaction.commit()?;
+        commit(transaction)?;
         self.state = state;
         Ok(done)
+    }
+
+    /// What a test held back when it took that guard out.
+    fn commit_held_back(&self) -> Result<(), JournalError> {
+        if failpoints::is_out(COMMIT_FIRST) && !self.connection.is_autocommit() {
+            self.connection.execute_batch("COMMIT")?;
+        }
+        Ok(())
     }
 }
 
@@ -252,13 +262,16 @@ impl Journal for SqliteJournal {
                 evict(transaction, state, pages_max, &stamp)?;
                 state.stamp = Some(stamp);
             }
+            failpoints::pass("journal-before-commit");
             Ok(events)
         })
+        .inspect(|_| failpoints::pass("journal-after-commit"))
         .map_err(damaged)
     }
 
     /// Without a sync: a removal that a power cut undoes is one more harmless copy.
     fn remove(&mut self, ids: &[EventId]) -> Result<(), JournalError> {
+        self.commit_held_back()?;
         self.connection.pragma_update(None, "synchronous", "NORMAL")?;
         let removed = self.transaction(|transaction, state| {
             for id in ids {
@@ -269,7 +282,8 @@ impl Journal for SqliteJournal {
             state.pending.oldest = oldest(transaction)?;
             Ok(())
         });
-        self.connection.pragma_update(None, "synchronous", "FULL")?;
+        self.commit_held_back()?;
+        self.connection.pragma_update(None, "synchronous", synchronous())?;
         removed.map_err(damaged)
     }
 
@@ -336,11 +350,28 @@ fn readable<K: FromSql + Ord>(connection: &Connection, sql: &str) -> Vec<Event> 
     events.into_values().collect()
 }
 
+/// The guard: an event is committed before anybody sees it.
+const COMMIT_FIRST: &str = "commit-before-send";
+
+/// Without the guard the transaction stays open until the next one.
+fn commit(mut transaction: Transaction<'_>) -> rusqlite::Result<()> {
+    if failpoints::is_out(COMMIT_FIRST) {
+        transaction.set_drop_behavior(DropBehavior::Ignore);
+        return Ok(());
+    }
+    transaction.commit()
+}
+
+/// The guard: an event is on the disk before anybody sees it.
+fn synchronous() -> &'static str {
+    if failpoints::is_out("synchronous-full") { "OFF" } else { "FULL" }
+}
+
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     connection.pragma_update(None, "page_size", PAGE_BYTES)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "synchronous", synchronous())?;
     connection.pragma_update(None, "wal_autocheckpoint", WAL_PAGES)?;
     connection.pragma_update(None, "journal_size_limit", WAL_PAGES * PAGE_BYTES)?;
     connection.pragma_update(None, "cache_size", -256)?; // KiB

@@ -21,6 +21,7 @@ use crate::agent::control::Waker;
 use crate::agent::event_system::{EventSystem, ObserveError, Observer};
 use crate::agent::journal::{JournalError, Position};
 use crate::event::{Event, EventId, Severity, Stamp};
+use crate::failpoints;
 use crate::kafka::Connection;
 use crate::wire::Format;
 
@@ -228,6 +229,7 @@ impl Publisher {
         if !delivered.is_empty() {
             self.progress.delivered += delivered.len() as u64;
             debug!("Kafka acknowledged {} events", delivered.len());
+            failpoints::pass("report-after");
         }
         system.remove_events(&delivered)
     }
@@ -265,6 +267,9 @@ impl Publisher {
                 }
             }
             let ids: Vec<EventId> = outgoing.iter().map(|outgoing| outgoing.event.id).collect();
+            if failpoints::is_out("report-before-removal") {
+                system.remove_events(&ids)?;
+            }
             if !self.send(outgoing, &waker) {
                 return Ok(());
             }

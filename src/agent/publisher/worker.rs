@@ -22,6 +22,7 @@ use super::producer::{Delivery, Producer, Refusal};
 use crate::agent::control::Waker;
 use crate::clock::{Clock as _, SystemClock};
 use crate::event::{Event, EventId};
+use crate::failpoints;
 use crate::kafka::{Connection, Trouble};
 use crate::wire::{self, Format};
 
@@ -201,8 +202,9 @@ impl Worker {
         let mut refused = Vec::new();
         for (serial, outgoing) in self.unacked.range(*next..) {
             let message = wire::message(&outgoing.event, &outgoing.json, self.format, None);
+            failpoints::pass("send-before");
             match producer.send(&self.topic, *serial, &message) {
-                Ok(()) => {}
+                Ok(()) => failpoints::pass("send-after"),
                 Err(Refusal::Full) => break,
                 Err(Refusal::Never(code)) => refused.push((*serial, code)),
             }
@@ -219,6 +221,7 @@ impl Worker {
             match delivery {
                 Ok((partition, offset)) => {
                     if let Some(Outgoing { event, json }) = self.unacked.remove(&serial) {
+                        failpoints::pass("report-before");
                         let (id, bytes) = (event.id, json.len());
                         reported |= self.reports.send(Report::Delivered { id, bytes, partition, offset }).is_ok();
                     }

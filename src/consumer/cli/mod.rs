@@ -19,7 +19,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use self::common::{Absent, Common};
 use super::run::{Options, Stored, run};
 use crate::exit::{Failure, report};
-use crate::wire;
+use crate::{failpoints, wire};
 
 /// Stores what the agents tell Kafka in PostgreSQL or SQLite: each event exactly once.
 #[derive(Debug, Parser)]
@@ -65,6 +65,7 @@ enum Command {
 
 /// Does what `arguments` say; the exit code for `main`.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    failpoints::begin();
     match Cli::try_parse_from(arguments) {
         Ok(cli) => report(cli.command.run()),
         Err(error) => {

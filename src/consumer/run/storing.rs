@@ -8,6 +8,7 @@ use crate::clock::Clock as _;
 use crate::consumer::batch::Batch;
 use crate::consumer::source::Polled;
 use crate::consumer::store::{Applied, Fault};
+use crate::failpoints;
 
 /// How often it is seen whether the store has finished.
 const FINISHED: Duration = Duration::from_millis(1);
@@ -52,9 +53,11 @@ impl Consumer<'_> {
         }
         self.tell(&batch, &applied);
         let next = batch.slices.keys().filter_map(|p| Some((*p, self.places.get(p)?.next))).collect();
+        failpoints::pass("kafka-before-commit");
         if let Err(error) = self.source.commit(&next) {
             log::debug!("Kafka: offsets not committed: {error}");
         }
+        failpoints::pass("kafka-after-commit");
         self.resume();
         self.well();
         Ok(())

@@ -15,6 +15,7 @@ use crate::consumer::store::rows::{self, Count, Letter, Renewed, Row};
 use crate::consumer::store::sequences::{self, Range};
 use crate::consumer::store::{Applied, Fault};
 use crate::event::{Epoch, Event};
+use crate::failpoints;
 
 /// Why a try did not come to its end; nothing of it is stored.
 #[derive(Debug)]
@@ -66,6 +67,7 @@ pub(super) fn attempt<'a>(
     mut letters: Vec<Letter<'a>>,
     care: Care,
 ) -> Result<Applied, Stop> {
+    failpoints::pass("guard-1-before");
     let Session { client, sql } = session;
     let mut applied = Applied { floors: floors.clone(), ..Applied::default() };
     let mut transaction = client.transaction()?;
@@ -101,7 +103,9 @@ pub(super) fn attempt<'a>(
         }
     }
     advance(&mut transaction, sql, batch, floors)?;
+    failpoints::pass("database-before-commit");
     transaction.commit()?;
+    failpoints::pass("database-after-commit");
     read_back(session, batch)?;
     Ok(applied)
 }
@@ -122,6 +126,7 @@ fn send(transaction: &mut Transaction<'_>, copy: &str, bytes: &[u8]) -> Result<(
     {
         return Err(*sql);
     }
+    failpoints::pass("copying");
     writer.finish().map(drop)
 }
 
@@ -172,11 +177,14 @@ fn guard(
         if generation != slice.generation {
             return Err(moved("was made anew, as another consumer found".to_owned()));
         }
-        if next < slice.from {
+        if next < slice.from && !failpoints::is_out("guard-1-gap") {
             return Err(moved(format!("stands at {next} in the database, before {} which was read", slice.from)));
         }
-        standing.insert(partition, next);
+        if !failpoints::is_out("guard-1-skip") {
+            standing.insert(partition, next);
+        }
     }
+    failpoints::pass("guard-1-after");
     if standing == *floors { Ok(()) } else { Err(Stop::Floors(standing)) }
 }
 

@@ -5,6 +5,7 @@ use postgres::{Client, Statement};
 use super::address::Address;
 use super::copy::COLUMNS;
 use crate::consumer::store::Fault;
+use crate::failpoints::{is_out, unless_out};
 
 mod migrations {
     refinery::embed_migrations!("src/consumer/store/postgres");
@@ -57,6 +58,9 @@ impl Session {
         let mut client = address.connect(application)?;
         client.batch_execute(SETTINGS)?;
         migrate(&mut client)?;
+        if is_out("unique-key") {
+            client.batch_execute("ALTER TABLE events DROP CONSTRAINT IF EXISTS events_pkey")?;
+        }
         let columns = COLUMNS[..COLUMNS.len() - 1].join(", ");
         client.batch_execute(&INCOMING.replace("{columns}", &columns))?;
         let sql = Statements::prepare(&mut client, &columns)?;
@@ -90,13 +94,11 @@ impl Statements {
             "INSERT INTO events ({columns}, topic, stored_at)
              SELECT {columns}, $1, now() FROM incoming ON CONFLICT DO NOTHING"
         );
+        let insert = unless_out("guard-2", "ON CONFLICT DO NOTHING", &insert);
         Ok(Self {
             copy: format!("COPY incoming ({}) FROM STDIN (FORMAT binary)", COLUMNS.join(", ")),
             copy_straight: format!("COPY events ({columns}, topic) FROM STDIN (FORMAT binary)"),
-            lock: client.prepare(
-                "SELECT partition, next, generation FROM kafka_offsets
-                 WHERE topic = $1 AND partition = ANY($2) ORDER BY partition FOR UPDATE",
-            )?,
+            lock: client.prepare(&unless_out("guard-1-lock", "FOR UPDATE", LOCK))?,
             insert_returning: client.prepare(&format!("{insert} RETURNING agent, epoch, seq, observed_at"))?,
             insert: client.prepare(&insert)?,
             known_ranges: client.prepare(KNOWN_RANGES)?,
@@ -127,12 +129,17 @@ impl Statements {
                  SELECT $1, * FROM unnest($2::integer[], $3::integer[], $4::bigint[], $5::bytea[], $6::bytea[], $7::text[])
                  ON CONFLICT DO NOTHING",
             )?,
-            advance: client.prepare(ADVANCE)?,
+            advance: client.prepare(&unless_out("guard-3", " AND o.next = n.old", ADVANCE))?,
             read_back: client
                 .prepare("SELECT partition, next FROM kafka_offsets WHERE topic = $1 AND partition = ANY($2)")?,
         })
     }
 }
+
+/// Guard 1.
+const LOCK: &str = "
+    SELECT partition, next, generation FROM kafka_offsets
+    WHERE topic = $1 AND partition = ANY($2) ORDER BY partition FOR UPDATE";
 
 /// Ranges that touch what was seen, locked in one order. (`first - 1`, since `last + 1` may be too large for a bigint.)
 const KNOWN_RANGES: &str = "

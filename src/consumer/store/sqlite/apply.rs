@@ -13,6 +13,7 @@ use crate::consumer::store::rows::{self, Count, Letter, Renewed, Row};
 use crate::consumer::store::sequences::Range;
 use crate::consumer::store::{Applied, Fault};
 use crate::event::{Body, Epoch, Event};
+use crate::failpoints;
 
 const INSERT: &str = "
     INSERT INTO events (agent, epoch, seq, observed_at, kind, stored_at, topic, partition, \"offset\", boot_id, monotonic_ms,
@@ -52,7 +53,9 @@ pub(super) fn apply(connection: &mut Connection, batch: &Batch, now: DateTime<Ut
         }
     }
     advance(&transaction, batch, &applied.floors, &text(now))?;
+    failpoints::pass("database-before-commit");
     transaction.commit()?;
+    failpoints::pass("database-after-commit");
     Ok(applied)
 }
 

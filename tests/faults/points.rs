@@ -1,0 +1,199 @@
+//! Processes end, or stand still, at the very points where the order of two steps matters; and at each of them the suite sees
+//! what a guard is for (`tests/run --mutants`).
+
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+
+use highwater::event::Event;
+
+use crate::support::consumer::{Consumer, Postgres};
+use crate::support::events::{produce, produce_raw, updated};
+use crate::support::failpoints::{self, until_stopped};
+use crate::support::rounds::{Fault, Outcome, rounds};
+use crate::support::services::Kafka;
+use crate::support::world::World;
+
+/// A fault and a test for each point of a program, and the list of them.
+macro_rules! kill_at {
+    ($kill:ident at $points:ident: $($test:ident $point:literal),* $(,)?) => {
+        const $points: &[&str] = &[$($point),*];
+        $(#[test] fn $test() {
+            let test = concat!("faults::points::", stringify!($test));
+            $kill(test, Fault { name: concat!("kill-at-", $point), short: 2, long: 20, fresh_every: 20 }, $point);
+        })*
+    };
+}
+
+kill_at!(kill_agent at OF_THE_AGENT:
+    kill_at_journal_before_commit "journal-before-commit",
+    kill_at_journal_after_commit "journal-after-commit",
+    kill_at_send_before "send-before",
+    kill_at_send_after "send-after",
+    kill_at_report_before "report-before",
+    kill_at_report_after "report-after",
+    kill_at_removal_before "removal-before",
+    kill_at_removal_after "removal-after",
+);
+
+kill_at!(kill_consumer at OF_THE_CONSUMER:
+    kill_at_guard_1_before "guard-1-before",
+    kill_at_guard_1_after "guard-1-after",
+    kill_at_copying "copying",
+    kill_at_database_before_commit "database-before-commit",
+    kill_at_database_after_commit "database-after-commit",
+    kill_at_kafka_before_commit "kafka-before-commit",
+    kill_at_kafka_after_commit "kafka-after-commit",
+);
+
+fn kill_agent(test: &str, fault: Fault, point: &str) {
+    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some(()) = failpoints::or_skip(test) else { return };
+    let make = || {
+        let mut world = World::new(fault.name, &kafka, &postgres);
+        let consuming = world.start_consumer();
+        (world, consuming)
+    };
+    rounds(&fault, make, |(world, _consuming), rng| {
+        let passing = rng.u64(1..=20);
+        let running = world.agent.start_at(&format!("{point}={passing}*off->return"), &[]);
+        assert_eq!(running.ended().signal(), Some(9), "it was killed at {point}");
+        world.drain_agent();
+        let outcome = world.settle();
+        is_no_dead_letter(world, 0);
+        outcome
+    });
+}
+
+fn kill_consumer(test: &str, fault: Fault, point: &str) {
+    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some(()) = failpoints::or_skip(test) else { return };
+    let make = || {
+        let world = World::new(fault.name, &kafka, &postgres);
+        // One with a name takes its partitions over at once; without, the group waits for the dead one's session.
+        world.consumer.set("[kafka]", "instance = 'one'");
+        (world, 0)
+    };
+    rounds(&fault, make, |(world, sent), rng| {
+        // Two batches or more.
+        accept(world, sent, rng.u64(5_001..10_000));
+        let passing = rng.u64(1..=2);
+        let kill = if passing == 1 { "return" } else { "1*off->return" };
+        let running = world.consumer.start_at(&format!("{point}={kill}"), &[]);
+        assert_eq!(running.ended().signal(), Some(9), "it was killed at {point}");
+        let again = world.start_consumer();
+        let outcome = world.settle();
+        again.kill();
+        is_no_dead_letter(world, 0);
+        outcome
+    });
+}
+
+/// The agent sends `count` events more.
+fn accept(world: &mut World, sent: &mut u64, count: u64) {
+    let events: Vec<Event> = (*sent + 1..=*sent + count).map(|seq| updated("gw", seq)).collect();
+    *sent += count;
+    produce(world.brokers(), &world.topic, &events);
+    world.checker.accept_events(&events);
+}
+
+/// What was put aside is what the test sent to be put aside: a copy of a stored event is none of that.
+fn is_no_dead_letter(world: &World, poison: u64) {
+    assert_eq!(world.database.ask("SELECT count(*) FROM dead_letters"), format!("({poison})"));
+}
+
+/// A consumer stands still at `point`, with a batch of `poison` messages that are no events, or with one of events; another
+/// takes its partition, and stores it all; then the first one wakes.
+fn paused(test: &str, fault: &Fault, point: &str, poison: u64) {
+    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some(()) = failpoints::or_skip(test) else { return };
+    let make = || (World::new(fault.name, &kafka, &postgres), 0);
+    rounds(fault, make, |(world, sent), rng| {
+        let messages = (0..poison).map(|_| ("gw".to_owned(), b"no event".to_vec()));
+        produce_raw(world.brokers(), &world.topic, messages, None);
+        if poison == 0 {
+            accept(world, sent, rng.u64(1..3_000));
+        }
+        let mut sleeper = world.consumer.start_at(&format!("{point}=1*return(stop)"), &[]);
+        until_stopped(sleeper.id());
+        accept(world, sent, rng.u64(1..3_000));
+        let mut successor = Consumer::new(world.brokers(), &world.topic, &world.database.url).start(&[]);
+        let took_over = world.settle();
+        successor.signal("TERM");
+        assert!(successor.wait().success(), "{}", successor.log());
+        // It finds the wish to end when it wakes, after the batch that it was at.
+        sleeper.signal("TERM");
+        sleeper.signal("CONT");
+        assert!(sleeper.wait().success(), "{}", sleeper.log());
+        let outcome = world.settle();
+        is_no_dead_letter(world, poison);
+        assert_eq!(world.database.ask("SELECT next FROM kafka_offsets"), format!("({})", poison + *sent));
+        Outcome { events: took_over.events, recovery: took_over.recovery, ..outcome }
+    });
+}
+
+#[test]
+fn consumer_paused() {
+    let fault = Fault { name: "consumer-paused", short: 1, long: 20, fresh_every: 1 };
+    paused("faults::points::consumer_paused", &fault, "guard-1-before", 0);
+}
+
+/// Its transaction is ended by its successor: no time-out of PostgreSQL's ends a COPY that waits for its client.
+#[test]
+fn consumer_paused_in_copy() {
+    let fault = Fault { name: "consumer-paused-in-copy", short: 1, long: 20, fresh_every: 1 };
+    paused("faults::points::consumer_paused_in_copy", &fault, "copying", 0);
+}
+
+/// With dead letters alone no row of `events` is in its way: only the lock and guard 3 are.
+#[test]
+fn consumer_paused_with_the_lock() {
+    let fault = Fault { name: "consumer-paused-with-the-lock", short: 1, long: 20, fresh_every: 1 };
+    paused("faults::points::consumer_paused_with_the_lock", &fault, "guard-1-after", 5);
+}
+
+/// Restored from before the last transactions, or a stand-by that had not got them.
+#[test]
+fn database_went_back() {
+    let test = "faults::points::database_went_back";
+    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let fault = Fault { name: "database-went-back", short: 1, long: 20, fresh_every: 20 };
+    let make = || {
+        let mut world = World::new(fault.name, &kafka, &postgres);
+        let consuming = world.start_consumer();
+        (world, consuming, 0)
+    };
+    rounds(&fault, make, |(world, _consuming, sent), rng| {
+        accept(world, sent, rng.u64(1..3_000));
+        world.settle();
+        let before = rng.u64(0..*sent);
+        let sql = format!("DELETE FROM events WHERE seq > {before}; UPDATE kafka_offsets SET next = {before}");
+        world.database.client().batch_execute(&sql).expect("the database obeys");
+        accept(world, sent, rng.u64(1..3_000));
+        let outcome = world.settle();
+        is_no_dead_letter(world, 0);
+        outcome
+    });
+}
+
+/// A point that no test kills at proves nothing.
+#[test]
+fn every_point_has_its_rounds() {
+    let mut found = Vec::new();
+    let mut directories = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).expect("src can be read") {
+            let path = entry.expect("its entries too").path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if let Ok(text) = std::fs::read_to_string(&path) {
+                let points = text.split("failpoints::pass(\"").skip(1);
+                found.extend(points.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())));
+            }
+        }
+    }
+    found.sort();
+    found.dedup();
+    let mut known = [OF_THE_AGENT, OF_THE_CONSUMER].concat();
+    known.sort_unstable();
+    assert_eq!(found, known);
+}

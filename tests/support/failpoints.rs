@@ -1,0 +1,69 @@
+//! Programs built with the cargo feature `failpoints`: they end, stand still, or do without a guard where a test says so.
+//! `tests/run` builds them beside those that it ships and tests.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use super::agent::until;
+use super::netns::skip;
+
+/// Their directory.
+const PROGRAMS: &str = "HIGHWATER_TEST_FAILPOINTS";
+/// Guards that all programs of this run do without, as `FAILPOINTS` names them: `tests/run --mutants` does so.
+const MUTANT: &str = "HIGHWATER_TEST_MUTANT";
+
+/// Whether there are such programs; without them the test is skipped, and says so.
+pub(crate) fn or_skip(test: &str) -> Option<()> {
+    if std::env::var_os(PROGRAMS).is_none() {
+        skip(test, "needs programs with fail points");
+        return None;
+    }
+    Some(())
+}
+
+/// Whether a guard is out, so that this test is to fail: it need not wait long for what never comes.
+pub(crate) fn is_mutant() -> bool {
+    std::env::var_os(MUTANT).is_some()
+}
+
+/// The program `shipped`, without what `tests/run` puts into the environment; or, where something is to happen at `points`, the
+/// one that has them.
+pub(crate) fn command(shipped: &str, points: &str) -> Command {
+    let mutant = std::env::var(MUTANT).unwrap_or_default();
+    let points = [points, &mutant].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(";");
+    let mut command = Command::new(shipped);
+    if !points.is_empty() {
+        let programs = PathBuf::from(std::env::var_os(PROGRAMS).expect("the test asked for them"));
+        command = Command::new(programs.join(PathBuf::from(shipped).file_name().expect("a program has a name")));
+        command.env("FAILPOINTS", points);
+    }
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("HIGHWATER_") {
+            command.env_remove(name);
+        }
+    }
+    command.env_remove("RUST_LOG");
+    command
+}
+
+/// `command`, run by another program: `wrapper` is its name, and its arguments before the command's.
+pub(crate) fn under(wrapper: &[&str], command: &Command) -> Command {
+    let mut outer = Command::new(wrapper[0]);
+    outer.args(&wrapper[1..]).arg(command.get_program());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => outer.env(name, value),
+            None => outer.env_remove(name),
+        };
+    }
+    outer
+}
+
+/// Waits until the process has stopped: by itself, or by a signal.
+pub(crate) fn until_stopped(pid: u32) {
+    until("the process stands still", || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it is there");
+        // PID (NAME) STATE …, and a name may hold anything (proc(5)).
+        stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')).then_some(())
+    });
+}
