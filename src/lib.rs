@@ -22,6 +22,8 @@ pub mod units;
 pub mod output;
 
 pub mod clock;
+pub mod service;
+pub mod watchdog;
 
 pub mod config;
 

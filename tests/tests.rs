@@ -17,4 +17,6 @@ mod consumer_topic;
 mod faults;
 mod pipeline;
 
+mod watchdogs;
+
 mod tidy;

@@ -66,6 +66,8 @@ fn imports_follow_the_data() {
         "units",
         "output",
         "clock",
+        "service",
+        "watchdog",
         "config",
         "event",
         "wire",

@@ -24,6 +24,8 @@ pub mod publisher;
 
 pub mod config;
 
+mod stall;
+
 pub mod run;
 
 pub mod cli;

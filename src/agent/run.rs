@@ -17,11 +17,14 @@ use crate::agent::event_system::{Draft, EventSystem, Observer};
 use crate::agent::journal::{DurableJournal, Journal as _, Place};
 use crate::agent::log_observer::LogObserver;
 use crate::agent::publisher::Publisher;
+use crate::agent::stall;
 use crate::agent::watch::Selection;
 use crate::clock::{Clock, SystemClock};
 use crate::event::{Body, Lifecycle, Stamp};
 use crate::exit::{Failure, chain};
 use crate::kafka::Trouble;
+use crate::service::Service;
+use crate::watchdog::Heart;
 
 /// How an agent is run, besides its settings.
 pub struct Run<'a> {
@@ -66,6 +69,8 @@ struct Agent {
     reading: Reading,
     findings: Findings,
     trouble: Trouble,
+    heart: Heart,
+    service: Service,
 }
 
 /// Watches until it is told to stop.
@@ -74,6 +79,7 @@ struct Agent {
 /// The counters can't be read at all, or another agent runs on the same state directory.
 pub fn run(settings: Settings, run: Run<'_>) -> Result<Outcome, Failure> {
     let mut agent = Agent::start(settings, run.observers)?;
+    stall::watch(&agent.heart).map_err(Failure::failed)?;
     let outcome = agent.watch(run.control, run.duration, run.reload)?;
     Ok(agent.finish(run.control, outcome))
 }
@@ -117,9 +123,22 @@ impl Agent {
         for observer in observers {
             system.subscribe(observer);
         }
-        let (reading, findings, trouble) = Default::default();
-        let mut agent =
-            Self { settings, clock, boot_id, source, detector, system, publisher, reading, findings, trouble };
+        let (reading, findings, trouble, heart) = Default::default();
+        let service = Service::ready(settings.interval);
+        let mut agent = Self {
+            settings,
+            clock,
+            boot_id,
+            source,
+            detector,
+            system,
+            publisher,
+            reading,
+            findings,
+            trouble,
+            heart,
+            service,
+        };
         agent.say_hello();
         agent.add(vec![Body::AgentStarted(lifecycle(None))]);
         Ok(agent)
@@ -154,6 +173,7 @@ impl Agent {
         let mut deadline = started;
         loop {
             let now = self.clock.monotonic();
+            let mut ticked = false;
             if control.stop() || end.is_some_and(|end| now >= end) {
                 return Ok(outcome);
             }
@@ -161,6 +181,7 @@ impl Agent {
                 outcome.lateness_max = outcome.lateness_max.max(now - deadline);
                 outcome.ticks += 1;
                 self.tick();
+                ticked = true;
                 deadline += self.settings.interval;
                 let missed = missed(deadline, self.clock.monotonic(), self.settings.interval);
                 if missed > 0 {
@@ -175,9 +196,13 @@ impl Agent {
                 self.publisher.hurry();
             }
             if control.reload() {
-                self.reload(reload())?;
+                self.reload(reload)?;
             }
             self.publish(control);
+            if ticked {
+                self.service.lives(self.clock.monotonic());
+            }
+            self.heart.rest();
             let next = end.map_or(deadline, |end| end.min(deadline));
             control.sleep(next.saturating_sub(self.clock.monotonic()));
         }
@@ -185,6 +210,7 @@ impl Agent {
 
     fn tick(&mut self) {
         let now = self.stamp();
+        self.heart.beat("reading the counters", self.clock.monotonic());
         if let Err(error) = self.source.read(&self.clock, &mut self.reading) {
             self.say(&format!("the counters could not be read: {}", chain(&error)));
             return;
@@ -193,6 +219,7 @@ impl Agent {
         for notice in self.findings.notices.drain(..) {
             warn!("{notice}");
         }
+        self.heart.beat(JOURNAL, self.clock.monotonic());
         let bodies = std::mem::take(&mut self.findings.bodies);
         self.add_at(bodies, &now);
         if let Err(error) = self.system.journal().upkeep(&now) {
@@ -219,6 +246,7 @@ impl Agent {
     }
 
     fn publish(&mut self, control: &Control) {
+        self.heart.beat(JOURNAL, self.clock.monotonic());
         let Self { publisher, system, settings, boot_id, clock, .. } = self;
         let now = || stamp(&settings.agent, boot_id, clock);
         if let Err(error) = publisher.turn(system, clock.monotonic(), now, || control.waker()) {
@@ -227,7 +255,15 @@ impl Agent {
     }
 
     /// New limits, links and intervals; what is open goes on. What can't change while it runs is said.
-    fn reload(&mut self, settings: Result<Settings, String>) -> Result<(), Failure> {
+    fn reload(&mut self, read: &dyn Fn() -> Result<Settings, String>) -> Result<(), Failure> {
+        self.heart.beat("reading the configuration", self.clock.monotonic());
+        self.service.reloads(self.clock.monotonic());
+        let reloaded = self.take_over(read());
+        self.service.reloaded(self.settings.interval);
+        reloaded
+    }
+
+    fn take_over(&mut self, settings: Result<Settings, String>) -> Result<(), Failure> {
         let settings = match settings {
             Ok(settings) => settings,
             Err(error) => {
@@ -259,6 +295,7 @@ impl Agent {
 
     /// The last event, and a last flush that is bounded: what Kafka does not take stays for the next start.
     fn finish(mut self, control: &Control, mut outcome: Outcome) -> Outcome {
+        self.service.stops();
         self.add(vec![Body::AgentStopped(lifecycle(Some("told to")))]);
         self.system.flush();
         self.publisher.hurry();
@@ -334,6 +371,9 @@ fn wait_for(threads: Vec<JoinHandle<()>>, clock: &SystemClock) {
         std::thread::sleep(Duration::from_millis(5));
     }
 }
+
+/// The step of the journal: what Kafka acknowledged leaves it as well.
+const JOURNAL: &str = "waiting for the journal's disk";
 
 /// A file of one line, empty where there is none.
 fn file_text(path: &str) -> String {

@@ -16,6 +16,5 @@ pub mod place;
 pub mod run;
 mod source;
 pub mod store;
-mod watchdog;
 
 pub use source::{Membership, Onlooker, Seen};

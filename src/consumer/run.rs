@@ -4,6 +4,7 @@ mod chores;
 mod intake;
 mod placing;
 mod storing;
+mod stuck;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,11 +19,12 @@ use super::config::Settings;
 use super::place::Place;
 use super::source::{Polled, Source};
 use super::store::{Fault, Store};
-use super::watchdog::Heart;
 use crate::clock::{Clock as _, SystemClock};
 use crate::event::Event;
 use crate::exit::Failure;
 use crate::kafka::Trouble;
+use crate::service::Service;
+use crate::watchdog::Heart;
 
 /// How a run differs from the usual.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,6 +89,7 @@ struct Consumer<'a> {
     observer: &'a mut dyn FnMut(&Stored<'_>),
     clock: SystemClock,
     heart: Heart,
+    service: Service,
     source: Source,
     store: Box<dyn Store + Send>,
     state: State,
@@ -158,10 +161,8 @@ impl<'a> Consumer<'a> {
     ) -> Result<Self, Failure> {
         let clock = SystemClock::default();
         let heart = Heart::default();
-        let started = clock.monotonic();
-        heart.beat(started);
         if options.watchdog {
-            heart.watch().map_err(Failure::failed)?;
+            stuck::watch(&heart).map_err(Failure::failed)?;
         }
         let membership = &settings.membership;
         let instance = match membership.instance.as_str() {
@@ -172,9 +173,11 @@ impl<'a> Consumer<'a> {
             settings,
             options,
             observer,
+            started: clock.monotonic(),
             clock,
             heart,
             source: Source::new(&settings.connection, membership, settings.decoder()).map_err(Failure::config)?,
+            service: Service::ready(Duration::ZERO),
             store: settings.store.open(&instance),
             state: State::Unplaced(Duration::ZERO),
             assigned: Vec::new(),
@@ -190,18 +193,18 @@ impl<'a> Consumer<'a> {
             anchors: None,
             due: Due::default(),
             ends: None,
-            started,
         })
     }
 
     /// One round; whether there is to be another.
     fn round(&mut self, stop: &AtomicBool) -> Result<bool, Failure> {
         let now = self.clock.monotonic();
-        self.heart.beat(now);
+        self.heart.beat("asking how far it is", now);
         if self.has_ended(now)? {
             return Ok(false);
         }
         self.mind_membership(now, stop);
+        self.heart.beat("waiting for the database or Kafka", self.clock.monotonic());
         match self.state {
             State::Unplaced(at) if now >= at && !self.assigned.is_empty() => self.place_all(),
             State::Holding(at) if now >= at => self.store_batch(),
@@ -213,6 +216,9 @@ impl<'a> Consumer<'a> {
             Some(heard) => heard,
             None => self.source.poll(if collecting { LINGER } else { POLL }),
         };
+        let now = self.clock.monotonic();
+        self.heart.beat("dealing with what Kafka said", now);
+        self.service.lives(now);
         match polled {
             Polled::Record(partition, record) => self.intake.take(partition, record, now),
             Polled::Nothing if collecting => self.store_batch(),
@@ -354,7 +360,7 @@ impl<'a> Consumer<'a> {
                 }
                 std::thread::sleep(POLL);
             }
-            self.heart.beat(self.clock.monotonic());
+            self.heart.beat("connecting to Kafka", self.clock.monotonic());
             let Settings { connection, membership, .. } = self.settings;
             match Source::new(connection, membership, self.settings.decoder()) {
                 Ok(source) => return std::mem::replace(&mut self.source, source).close(),
@@ -365,6 +371,7 @@ impl<'a> Consumer<'a> {
 
     /// Stores what is in hand, if that goes at once, and leaves the group.
     fn end(mut self) {
+        self.service.stops();
         if !self.intake.batch.is_empty() && self.state == State::Reading {
             self.store_batch();
         }

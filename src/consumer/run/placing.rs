@@ -48,6 +48,7 @@ impl Consumer<'_> {
         let committed = if strangers.is_empty() { BTreeMap::new() } else { self.source.committed(&strangers)? };
         let mut places = BTreeMap::new();
         for &partition in &self.assigned.clone() {
+            self.heart.beat("finding where a partition goes on", self.clock.monotonic());
             let (low, high) = self.source.watermarks(partition)?;
             let place = match stored.get(&partition) {
                 Some(old) => {

@@ -1,0 +1,28 @@
+//! A process that is stuck ends: in a call that no time-out bounds, since a server stands still or a connection swallows. Being
+//! ended is harmless, which is the promise, and whoever starts it again connects anew.
+
+use std::time::Duration;
+
+use signal_hook::low_level;
+
+use crate::exit::Status;
+use crate::failpoints;
+use crate::watchdog::{Heart, Stuck};
+
+/// How long one step of a round may take: a statement of PostgreSQL's ends after two minutes at the latest.
+const STEP_MAX: Duration = Duration::from_secs(5 * 60);
+/// How often it is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Watches the loop, as long as there is one.
+pub(super) fn watch(heart: &Heart) -> std::io::Result<()> {
+    // A test does not wait as long.
+    let instead = failpoints::instead("step-max-s").and_then(|seconds| seconds.parse().ok());
+    heart.watch(LOOK, instead.map_or(STEP_MAX, Duration::from_secs), end)
+}
+
+/// At once: to end in order may get stuck as well.
+fn end(Stuck { doing, time }: Stuck) {
+    log::error!("stuck for {} s, {doing}: ending, to be started anew", time.as_secs());
+    low_level::exit(Status::Failed as i32);
+}

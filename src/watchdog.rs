@@ -1,0 +1,118 @@
+//! Watches a loop from a thread of its own: a loop that is stuck, in a call that no time-out bounds, cannot say so itself.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::clock::{Clock as _, SystemClock};
+
+/// Where a loop shows that it lives, and at what it is.
+#[derive(Clone, Debug)]
+pub struct Heart(Arc<Mutex<Beat>>);
+
+/// A step that a loop has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Beat {
+    doing: Option<&'static str>,
+    since: Duration,
+}
+
+/// A loop that does not get on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stuck {
+    /// At what it is.
+    pub doing: &'static str,
+    /// For how long.
+    pub time: Duration,
+}
+
+impl Default for Heart {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Beat { doing: None, since: Duration::ZERO })))
+    }
+}
+
+impl Heart {
+    /// A step has begun at `now`.
+    pub fn beat(&self, doing: &'static str, now: Duration) {
+        self.set(Beat { doing: Some(doing), since: now });
+    }
+
+    /// The loop sleeps, and may do so for as long as it likes.
+    pub fn rest(&self) {
+        self.set(Beat { doing: None, since: Duration::ZERO });
+    }
+
+    fn set(&self, beat: Beat) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = beat;
+    }
+
+    /// Looks at it so often, as long as it is there, and calls `alarm` once for each step that takes longer than `longest`.
+    ///
+    /// # Errors
+    /// The system has no thread left.
+    pub fn watch(
+        &self,
+        every: Duration,
+        longest: Duration,
+        mut alarm: impl FnMut(Stuck) + Send + 'static,
+    ) -> std::io::Result<()> {
+        let heart = Arc::downgrade(&self.0);
+        let watch = move || {
+            let clock = SystemClock::default();
+            let mut told = None;
+            while let Some(beat) = heart.upgrade().map(|heart| *heart.lock().unwrap_or_else(PoisonError::into_inner)) {
+                if let Some(stuck) = stuck(beat, clock.monotonic(), longest)
+                    && told.replace(beat) != Some(beat)
+                {
+                    alarm(stuck);
+                }
+                std::thread::sleep(every);
+            }
+        };
+        std::thread::Builder::new().name("watchdog".to_owned()).spawn(watch).map(drop)
+    }
+}
+
+fn stuck(beat: Beat, now: Duration, longest: Duration) -> Option<Stuck> {
+    let time = now.saturating_sub(beat.since);
+    Some(Stuck { doing: beat.doing.filter(|_| time > longest)?, time })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    const LONGEST: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn only_a_long_step_is_stuck() {
+        let since = Duration::from_secs(100);
+        let step = Beat { doing: Some("storing"), since };
+        assert_eq!(stuck(step, since + LONGEST, LONGEST), None);
+        let time = LONGEST + Duration::from_secs(1);
+        assert_eq!(stuck(step, since + time, LONGEST), Some(Stuck { doing: "storing", time }));
+        assert_eq!(stuck(step, Duration::from_secs(1), LONGEST), None);
+        assert_eq!(stuck(Beat { doing: None, since }, since + time, LONGEST), None, "it sleeps");
+    }
+
+    #[test]
+    fn one_alarm_a_step_as_long_as_the_loop_is_there() {
+        let (sender, alarms) = channel();
+        let heart = Heart::default();
+        // Both began when the machine did.
+        heart.beat("reading", Duration::ZERO);
+        heart
+            .watch(Duration::from_millis(1), Duration::from_nanos(1), move |stuck| {
+                let _ = sender.send(stuck);
+            })
+            .unwrap();
+        assert_eq!(alarms.recv().unwrap().doing, "reading");
+        heart.beat("writing", Duration::ZERO);
+        assert_eq!(alarms.recv().unwrap().doing, "writing");
+        drop(heart);
+        // The thread ends, and its sender with it.
+        assert!(alarms.recv().is_err());
+    }
+}

@@ -1,0 +1,165 @@
+//! Who notices that a program stands still: it says so itself, ends itself, or sends its service manager no more signs of life.
+
+use std::io::ErrorKind;
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::support::agent::{self, Agent, until};
+use crate::support::consumer::{self, Consumer, Postgres};
+use crate::support::events::{produce, updated};
+use crate::support::failpoints::{self, under, until_stopped};
+use crate::support::netns::skip;
+use crate::support::services::Kafka;
+use crate::support::world::busy;
+
+/// What systemd is to a service: a socket to be told things by.
+struct Manager {
+    socket: UnixDatagram,
+    directory: TempDir,
+}
+
+impl Manager {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let socket = UnixDatagram::bind(directory.path().join("notify")).expect("a socket");
+        Self { socket, directory }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("notify")
+    }
+
+    /// It waits two seconds for a sign of life.
+    fn manage(&self, mut command: Command) -> Command {
+        command.env("NOTIFY_SOCKET", self.path()).env("WATCHDOG_USEC", "2000000");
+        command
+    }
+
+    /// What it is told next, within `time`.
+    fn told(&self, time: Duration) -> Option<String> {
+        let mut buffer = [0; 4096];
+        self.socket.set_read_timeout(Some(time)).expect("it is a socket");
+        match self.socket.recv(&mut buffer) {
+            Ok(count) => Some(String::from_utf8_lossy(&buffer[..count]).into_owned()),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => None,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Waits until it is told something that begins with `what`; all of that message.
+    fn waits_for(&self, what: &str) -> String {
+        until(&format!("the manager is told {what}"), || {
+            self.told(Duration::from_millis(50)).filter(|message| message.starts_with(what))
+        })
+    }
+
+    /// Whether it is told nothing for far longer than it waits, once all that was said before is heard.
+    fn hears_nothing(&self) -> bool {
+        while self.told(Duration::from_millis(1)).is_some() {}
+        self.told(Duration::from_secs(4)).is_none()
+    }
+}
+
+#[test]
+fn a_manager_hears_of_an_agent_that_lives_and_nothing_of_one_that_stands_still() {
+    let manager = Manager::new();
+    let mut agent = Agent::new(&busy("127.0.0.1:9", "nobody"));
+    let mut running = agent.start_as(manager.manage(agent::command()), &[]);
+    assert_eq!(manager.waits_for("READY=1"), "READY=1\nWATCHDOG_USEC=2000000\n");
+    assert_eq!(manager.waits_for("WATCHDOG=1"), "WATCHDOG=1\n");
+    manager.waits_for("WATCHDOG=1");
+    running.signal("STOP");
+    until_stopped(running.id());
+    assert!(manager.hears_nothing());
+    running.signal("CONT");
+    manager.waits_for("WATCHDOG=1");
+
+    running.signal("HUP");
+    let reloading = manager.waits_for("RELOADING=1");
+    let at = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").and_then(|at| at.trim_end().parse::<u64>().ok());
+    assert!(at.is_some_and(|at| at > 0), "{reloading}");
+    manager.waits_for("READY=1");
+    manager.waits_for("WATCHDOG=1");
+    running.signal("TERM");
+    manager.waits_for("STOPPING=1");
+    assert!(running.wait().success(), "{}", running.log());
+}
+
+#[test]
+fn a_slow_interval_asks_for_patience() {
+    let manager = Manager::new();
+    let mut agent = Agent::new("interval = '10m'\nsource = 'synthetic'\n[kafka]\nbrokers = '127.0.0.1:9'\n");
+    let _running = agent.start_as(manager.manage(agent::command()), &[]);
+    assert_eq!(manager.waits_for("READY=1"), "READY=1\nWATCHDOG_USEC=1800000000\n");
+    manager.waits_for("WATCHDOG=1");
+}
+
+/// The disk is real, its sync does not return: the kernel holds the agent back.
+#[test]
+fn an_agent_whose_disk_hangs_says_so_and_nothing_to_its_manager() {
+    let test = "watchdogs::an_agent_whose_disk_hangs_says_so_and_nothing_to_its_manager";
+    // From the 30th sync on each takes 40 s. The agent stays our child (-D).
+    let hang = "inject=fsync:delay_enter=40000000:when=30+";
+    let strace = ["strace", "-D", "-f", "-o", "/dev/null", "-e", "trace=fsync", "-e", "signal=none", "-e", hang];
+    if !under(&strace, &Command::new("true")).output().is_ok_and(|output| output.status.success()) {
+        return skip(test, "needs strace, and leave to use it");
+    }
+    let manager = Manager::new();
+    let mut agent = Agent::new(&busy("127.0.0.1:9", "nobody"));
+    let running = agent.start_as(manager.manage(under(&strace, &agent::command())), &[]);
+    manager.waits_for("READY=1");
+    manager.waits_for("WATCHDOG=1");
+    running.until("the tick stands still: waiting for the journal's disk");
+    assert!(manager.hears_nothing(), "{}", running.log());
+}
+
+#[test]
+fn a_manager_hears_of_a_consumer_that_lives_and_nothing_of_one_that_stands_still() {
+    let manager = Manager::new();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let url = format!("sqlite:{}", directory.path().join("h.db").display());
+    let mut consumer = Consumer::new("127.0.0.1:9", "nobody", &url);
+    let mut running = consumer.start_as(manager.manage(consumer::command()), &[]);
+    // It is ready without Kafka and without a database, and lives.
+    manager.waits_for("READY=1");
+    manager.waits_for("WATCHDOG=1");
+    manager.waits_for("WATCHDOG=1");
+    running.signal("STOP");
+    until_stopped(running.id());
+    assert!(manager.hears_nothing());
+    running.signal("CONT");
+    manager.waits_for("WATCHDOG=1");
+    running.signal("TERM");
+    manager.waits_for("STOPPING=1");
+    assert!(running.wait().success(), "{}", running.log());
+}
+
+/// A server that stands still acknowledges bytes, and answers nothing: no time-out of TCP's or of PostgreSQL's helps.
+#[test]
+fn a_consumer_that_is_stuck_in_the_database_ends_itself_and_starts_clean() {
+    let test = "watchdogs::a_consumer_that_is_stuck_in_the_database_ends_itself_and_starts_clean";
+    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::own(test)) else { return };
+    let Some(()) = failpoints::or_skip(test) else { return };
+    let (topic, database) = (kafka.topic("stuck", 1), postgres.database("stuck"));
+    let events: Vec<_> = (1..=2_000).map(|seq| updated("gw", seq)).collect();
+    let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
+    consumer.set("[kafka]", "instance = 'one'");
+    // Five seconds, where it usually is five minutes.
+    let running = consumer.start_at("step-max-s=return(5)", &[]);
+    produce(&kafka.address, &topic, &events[..1_000]);
+    database.until("SELECT count(*) FROM events", "(1000)");
+    postgres.signal("STOP");
+    produce(&kafka.address, &topic, &events[1_000..]);
+    running.until("ending, to be started anew");
+    assert_eq!(running.ended().code(), Some(1));
+    // It is started while the server still stands.
+    let again = consumer.start(&[]);
+    again.until("storing");
+    postgres.signal("CONT");
+    database.until("SELECT count(*), count(DISTINCT seq) FROM events", "(2000,2000)");
+    assert_eq!(database.ask("SELECT next FROM kafka_offsets"), "(2000)");
+}
