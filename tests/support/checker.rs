@@ -79,6 +79,11 @@ impl Checker {
         self.in_memory.insert((agent.to_owned(), epoch.to_owned()));
     }
 
+    /// Whether anything of this epoch stands in the book.
+    pub(crate) fn counts(&self, epoch: &str) -> bool {
+        self.accepted.keys().chain(&self.in_memory).any(|(_, known)| known == epoch)
+    }
+
     /// How many were accepted.
     pub(crate) fn accepted(&self) -> u64 {
         self.accepted.values().map(|seqs| seqs.len() as u64).sum()

@@ -127,6 +127,19 @@ impl World {
         Outcome { recovery: recovery + outcome.recovery, ..outcome }
     }
 
+    /// Waits until the database holds events of this many epochs that are not in the book; these, in the order of their offsets.
+    pub(crate) fn unknown_epochs(&self, count: usize) -> Vec<String> {
+        let mut epochs = Vec::new();
+        recovered(&format!("{count} epochs that nobody knows"), || {
+            let Ok(mut client) = postgres::Client::connect(&self.database.url, postgres::NoTls) else { return false };
+            let sql = "SELECT epoch FROM events GROUP BY epoch ORDER BY min(observed_at)";
+            let Ok(rows) = client.query(sql, &[]) else { return false };
+            epochs = rows.iter().map(|row| row.get(0)).filter(|epoch: &String| !self.checker.counts(epoch)).collect();
+            epochs.len() >= count
+        });
+        epochs
+    }
+
     /// Waits until all that was accepted is stored or declared, and compares; a consumer has to run meanwhile.
     pub(crate) fn settle(&mut self) -> Outcome {
         let checker = &self.checker;

@@ -1,0 +1,102 @@
+//! The wall clock jumps while the agent works.
+
+use std::fs;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+
+use crate::support::agent;
+use crate::support::consumer::Postgres;
+use crate::support::netns::skip;
+use crate::support::rounds::{Fault, rounds};
+use crate::support::services::Kafka;
+use crate::support::world::World;
+
+/// Traffic whose truth is known: `syn0` receives between 6 and 98 Mbit/s all the time, and nobody ever 500.
+fn steady(brokers: &str, topic: &str) -> String {
+    let limit = |name: &str, interface: &str, raise_at: &str| {
+        format!(
+            "[[limit]]\nname = '{name}'\ninterface = '{interface}'\ndirection = 'rx'\nraise_at = '{raise_at}'\n\
+             update_every = '100ms'\n"
+        )
+    };
+    format!(
+        "agent = 'gw'\ninterval = '100ms'\nsource = 'synthetic'\n{}{}\
+         [flush]\ninterval = '100ms'\n[kafka]\nbrokers = '{brokers}'\ntopic = '{topic}'\n",
+        limit("always", "syn0", "2 Mbit/s"),
+        limit("never", "syn*", "500 Mbit/s")
+    )
+}
+
+/// What the loader has to load, so that a program sees other times; none without faketime.
+fn library() -> Option<String> {
+    let output = Command::new("faketime").args(["-f", "+0", "printenv", "LD_PRELOAD"]).output().ok()?;
+    let library = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| library.trim().to_owned())
+}
+
+/// What the database says of the one breach there is: it was raised once and never cleared, and lasts as long as the monotonic
+/// clock says, from each of its events to the next.
+fn breach_is_true(world: &World) {
+    let database = &world.database;
+    assert_eq!(database.ask("SELECT count(*) FROM events WHERE \"limit\" = 'never'"), "(0)");
+    let sql = "SELECT kind, count(*) FROM events WHERE kind IN ('breach_raised', 'breach_cleared') GROUP BY kind";
+    assert_eq!(database.ask(sql), "(breach_raised,1)");
+    let sql = "SELECT count(*) FROM (SELECT duration_ms - lag(duration_ms) OVER by_seq AS lasted,
+                                            monotonic_ms - lag(monotonic_ms) OVER by_seq AS passed
+                                     FROM events WHERE \"limit\" = 'always' WINDOW by_seq AS (ORDER BY seq)) AS steps
+               WHERE lasted < 0 OR abs(lasted - passed) > 60000";
+    assert_eq!(database.ask(sql), "(0)", "steps that are a minute longer or shorter than the time that passed");
+}
+
+#[test]
+fn clock_jumps() {
+    let test = "faults::clocks::clock_jumps";
+    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some(library) = library() else { return skip(test, "needs faketime") };
+    let fault = Fault { name: "clock-jumps", short: 5, long: 100, fresh_every: 10 };
+    let make = || {
+        let mut world = World::new(fault.name, &kafka, &postgres);
+        world.agent.configure(&steady(world.brokers(), &world.topic));
+        let consuming = world.start_consumer();
+        (world, consuming, tempfile::tempdir().expect("a temporary directory"))
+    };
+    rounds(&fault, make, |(world, _consuming, directory), rng| {
+        let offset = directory.path().join("offset");
+        fs::write(&offset, "+0").expect("it can be written");
+        let mut command = agent::command();
+        command
+            .env("LD_PRELOAD", &library)
+            .env("FAKETIME_TIMESTAMP_FILE", &offset)
+            .env("FAKETIME_NO_CACHE", "1")
+            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        let running = world.agent.start_as(command, &[]);
+        running.until("watches by");
+        let mut jumps = Vec::new();
+        for _ in 0..rng.u8(1..4) {
+            sleep(Duration::from_millis(rng.u64(200..800)));
+            let (hour, year) = (TimeDelta::hours(1), TimeDelta::days(365));
+            let jump = [hour, -hour, year, -year][rng.usize(..4)];
+            // At one blow: a file that is being written could be read half.
+            let next = directory.path().join("next");
+            fs::write(&next, format!("{:+}", jump.num_seconds())).expect("it can be written");
+            fs::rename(&next, &offset).expect("it can be renamed");
+            jumps.push(jump);
+        }
+        sleep(Duration::from_millis(rng.u64(200..800)));
+        world.end_agent(running);
+        world.drain_agent();
+        let outcome = world.settle();
+        breach_is_true(world);
+        for jump in jumps {
+            let sql = format!(
+                "SELECT count(*) > 0 FROM events WHERE abs(extract(epoch FROM observed_at - now()) - {}) < 600",
+                jump.num_seconds()
+            );
+            assert_eq!(world.database.ask(&sql), "(t)", "rows of the time that the clock showed");
+        }
+        outcome
+    });
+}
