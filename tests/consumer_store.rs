@@ -140,6 +140,8 @@ on_both!(
     retention_drops_what_is_old_in_both_times,
     a_breach_goes_with_the_last_word_on_it,
     times_that_no_database_has_are_dead_letters,
+    totals_are_by_agent_interface_direction_and_day,
+    totals_stop_at_the_greatest_number,
 );
 
 fn a_replay_changes_nothing(bench: &mut Bench) {
@@ -424,6 +426,58 @@ fn retention_drops_what_is_old_in_both_times(bench: &mut Bench) {
     assert_eq!(bench.store_events(&[at(1, -30)]).inserted, 1);
 }
 
+const TOTALS: &str = "SELECT agent, interface, direction, CAST(day AS text), breaches, excess_bytes FROM totals";
+
+fn totals_are_by_agent_interface_direction_and_day(bench: &mut Bench) {
+    let excess = |agent: &str, seq, id: &str, bytes| {
+        let mut breach = breach(id, seq);
+        breach.excess_bytes = bytes;
+        event(agent, seq, Body::BreachUpdated(breach))
+    };
+    let elsewhere = |seq, interface: &str, day| {
+        let mut breach = breach(&format!("{interface}{day}"), seq);
+        (breach.interface, breach.raised_at) = (interface.to_owned(), noon() + TimeDelta::days(day));
+        event("gw", seq, Body::BreachRaised(breach))
+    };
+    // Two breaches of one day; the greatest of the first is not its last word, and one comes twice.
+    let first =
+        [excess("gw", 1, "a", 100), excess("gw", 2, "a", 900), excess("gw", 3, "a", 500), excess("gw", 4, "b", 7)];
+    let applied = bench.store_events(&first);
+    assert_eq!(applied.grown, BTreeMap::from([(("gw".to_owned(), "eth0".to_owned()), 907)]));
+    let applied = bench.store_events(&[first[1].clone(), excess("gw", 5, "a", 1_000), excess("other", 1, "a", 1)]);
+    assert_eq!(applied.grown[&("gw".to_owned(), "eth0".to_owned())], 100);
+    bench.store_events(&[elsewhere(6, "eth1", 0), elsewhere(7, "eth0", 1)]);
+    bench.store_events(&[event("gw", 8, started())]);
+    let all = "gw,eth0,rx,2026-11-20,2,1007 gw,eth0,rx,2026-11-21,1,875 gw,eth1,rx,2026-11-20,1,750 other,eth0,rx,2026-11-20,1,1";
+    assert_eq!(bench.ask(TOTALS), all);
+    assert_eq!(bench.store_events(&first).grown, BTreeMap::new());
+    // A database of the version before, with these rows.
+    bench.run("DROP TABLE totals");
+    bench.run("ALTER TABLE breach_state DROP COLUMN counted_bytes");
+    match &bench.look {
+        Look::Postgres(_) => bench.run("DELETE FROM refinery_schema_history WHERE version = 2"),
+        Look::Sqlite(_) => bench.run("PRAGMA user_version = 1"),
+    }
+    bench.store = bench.another();
+    assert_eq!(bench.place().next, 14);
+    assert_eq!(bench.ask(TOTALS), all);
+    bench.store_events(&[excess("gw", 9, "a", 1_001)]);
+    assert_eq!(bench.ask("SELECT excess_bytes FROM totals WHERE breaches = 2"), "1008");
+}
+
+/// Nobody's bytes are that many; but a sum that overflows must not hold up the others.
+fn totals_stop_at_the_greatest_number(bench: &mut Bench) {
+    let huge = |seq, id: &str| {
+        let mut breach = breach(id, seq);
+        breach.excess_bytes = i64::MAX as u64 - 1;
+        event("gw", seq, Body::BreachUpdated(breach))
+    };
+    assert_eq!(bench.store_events(&[huge(1, "a"), huge(2, "b")]).inserted, 2);
+    assert_eq!(bench.store_events(&[huge(3, "c"), updated("gw", 4)]).inserted, 2);
+    assert_eq!(bench.ask("SELECT breaches, excess_bytes FROM totals"), format!("4,{}", i64::MAX));
+    assert_eq!(bench.ask("SELECT count(*) FROM dead_letters"), "0");
+}
+
 impl Bench {
     fn run(&self, sql: &str) {
         match &self.look {
@@ -477,6 +531,60 @@ fn in_any_order(mut bench: Bench, cases: u32) {
             Ok(())
         })
         .unwrap();
+}
+
+/// Any order, copies, any batches: the same sums, and what batches say that they add makes up the same.
+fn totals_add_up(bench: &mut Bench, agent: &str, sends: &[usize], cuts: &[usize]) {
+    let events: Vec<Event> = (0..12_usize)
+        .map(|index| {
+            let mut breach = breach(["a", "b", "c"][index % 3], index as u64 + 1);
+            breach.raised_at = noon() + TimeDelta::days((index % 3 / 2) as i64);
+            breach.excess_bytes = [5, 100, 7, 90, 20, 7, 1, 300, 8, 33, 300, 0][index];
+            event(agent, index as u64 + 1, Body::BreachUpdated(breach))
+        })
+        .collect();
+    // All are sent, and some once more.
+    let sent: Vec<Event> = sends.iter().map(|index| events[index % events.len()].clone()).collect();
+    let (mut rest, mut added) = (sent.as_slice(), 0);
+    for cut in cuts.iter().copied().chain([usize::MAX]) {
+        let (head, tail) = rest.split_at(cut.min(rest.len()));
+        rest = tail;
+        if !head.is_empty() {
+            added += bench.store_events(head).grown.values().sum::<u64>();
+        }
+    }
+    let sql = format!("SELECT CAST(day AS text), breaches, excess_bytes FROM totals WHERE agent = '{agent}'");
+    assert_eq!(bench.ask(&sql), "2026-11-20,2,390 2026-11-21,1,8", "{sends:?} {cuts:?}");
+    assert_eq!(added, 398);
+}
+
+fn totals_in_any_order(mut bench: Bench, cases: u32) {
+    let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
+    let mut runner = proptest::test_runner::TestRunner::new(config);
+    let sends = Just((0..20).collect::<Vec<usize>>()).prop_shuffle();
+    let cuts = proptest::collection::vec(1..6_usize, 0..8);
+    let bench = std::cell::RefCell::new((&mut bench, 0));
+    runner
+        .run(&(sends, cuts), |(sends, cuts)| {
+            let (bench, count) = &mut *bench.borrow_mut();
+            *count += 1;
+            totals_add_up(bench, &format!("gw-{count}"), &sends, &cuts);
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn sqlite_adds_up_the_same_totals_in_any_order() {
+    totals_in_any_order(Bench::sqlite(), 64);
+}
+
+#[test]
+fn postgres_adds_up_the_same_totals_in_any_order() {
+    let Some(postgres) = Postgres::or_skip("consumer_store::postgres_adds_up_the_same_totals_in_any_order") else {
+        return;
+    };
+    totals_in_any_order(Bench::postgres(&postgres), 64);
 }
 
 #[test]
@@ -605,7 +713,7 @@ fn several_at_once_make_the_schema_once() {
         }
     });
     assert_eq!(database.ask("SELECT count(*) FROM events"), "(8)");
-    assert_eq!(database.ask("SELECT version FROM refinery_schema_history"), "(1)");
+    assert_eq!(database.ask("SELECT version FROM refinery_schema_history"), "(1) (2)");
 }
 
 /// A consumer that was stopped in the middle of its transaction holds the row; the partition's new owner takes it.

@@ -13,6 +13,7 @@ mod consumer_commands;
 mod consumer_kafka;
 mod consumer_store;
 mod consumer_topic;
+mod consumer_totals;
 
 mod faults;
 mod pipeline;

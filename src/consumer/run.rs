@@ -5,6 +5,7 @@ mod intake;
 mod placing;
 mod storing;
 mod stuck;
+mod totals;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +14,7 @@ use std::time::Duration;
 use self::chores::Due;
 use self::intake::Intake;
 use self::placing::Anchors;
+use self::totals::Totals;
 use super::backoff::Backoff;
 use super::batch::Batch;
 use super::config::Settings;
@@ -33,6 +35,8 @@ pub struct Options {
     pub until_end: bool,
     /// End the whole process if the loop gets stuck: for a process that has nothing else to do.
     pub watchdog: bool,
+    /// Log with each event what its link carried over its limits.
+    pub log_totals: bool,
 }
 
 /// An event that has just been stored.
@@ -110,6 +114,7 @@ struct Consumer<'a> {
     registry_trouble: Trouble,
     anchors: Option<Anchors>,
     due: Due,
+    totals: Option<Totals>,
     /// With `until_end`: where each partition ended at the start.
     ends: Option<BTreeMap<i32, (i64, i64)>>,
     started: Duration,
@@ -192,6 +197,7 @@ impl<'a> Consumer<'a> {
             registry_trouble: Trouble::default(),
             anchors: None,
             due: Due::default(),
+            totals: options.log_totals.then(|| Totals::new(settings.store.reader())),
             ends: None,
         })
     }

@@ -5,6 +5,7 @@ mod dead_letters;
 mod lag;
 mod losses;
 mod tail;
+mod totals;
 mod when;
 
 use std::ffi::OsString;
@@ -41,6 +42,9 @@ enum Command {
         /// Print topic, partition, offset and event as each is stored
         #[arg(long)]
         print: bool,
+        /// Log with each event what its link carried over its limits, since the start of the run and in all
+        #[arg(long)]
+        log_totals: bool,
     },
     /// Print messages as they come, and disturb nobody
     #[command(after_help = tail::HELP)]
@@ -51,6 +55,9 @@ enum Command {
     /// Show which events are missing, who says why, and which nobody speaks of
     #[command(after_help = losses::HELP)]
     Losses(losses::Losses),
+    /// Show the bytes over limit, by day, agent, interface and direction
+    #[command(after_help = totals::HELP)]
+    Totals(totals::Totals),
     /// Show the messages that could not be stored, or try them again
     DeadLetters {
         #[command(subcommand)]
@@ -79,7 +86,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 impl Command {
     fn run(self) -> Result<(), Failure> {
         match self {
-            Self::Run { common, until_end, print } => {
+            Self::Run { common, until_end, print, log_totals } => {
                 common.start_log();
                 let settings = common.settings(Absent::IsAnError).map_err(Failure::config)?;
                 let stop = Arc::new(AtomicBool::new(false));
@@ -88,11 +95,12 @@ impl Command {
                 }
                 let mut observer: Box<dyn FnMut(&Stored<'_>)> =
                     if print { Box::new(print_stored) } else { Box::new(|_| ()) };
-                run(&settings, Options { until_end, watchdog: true }, &mut *observer, &stop)
+                run(&settings, Options { until_end, watchdog: true, log_totals }, &mut *observer, &stop)
             }
             Self::Tail(command) => command.run(),
             Self::Lag(command) => command.run(),
             Self::Losses(command) => command.run(),
+            Self::Totals(command) => command.run(),
             Self::DeadLetters { command } => command.run(),
             Self::Check { common } => {
                 let settings = common.settings(Absent::MeansDefaults).map_err(Failure::config)?;

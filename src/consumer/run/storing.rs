@@ -52,6 +52,7 @@ impl Consumer<'_> {
             }
         }
         self.tell(&batch, &applied);
+        self.tell_totals(&batch, &applied);
         let next = batch.slices.keys().filter_map(|p| Some((*p, self.places.get(p)?.next))).collect();
         failpoints::pass("kafka-before-commit");
         if let Err(error) = self.source.commit(&next) {

@@ -114,6 +114,15 @@ pub struct Applied {
     pub refused: Vec<Refused>,
     /// Identities that now have a second `observed_at`: `AGENT EPOCH-SEQ`.
     pub doubled: Vec<String>,
+    /// Bytes over limit that the totals have more now, by agent and interface.
+    pub grown: BTreeMap<(String, String), u64>,
+}
+
+impl Applied {
+    fn add(&mut self, agent: &str, interface: &str, bytes: u64) {
+        let sum = self.grown.entry((agent.to_owned(), interface.to_owned())).or_default();
+        *sum = sum.saturating_add(bytes);
+    }
 }
 
 /// A message that can't be a row.

@@ -15,8 +15,8 @@ pub(super) struct Row<'a> {
     pub(super) event: &'a Event,
     pub(super) record: &'a Record,
     pub(super) partition: i32,
-    /// Whether it says most about its breach, of all in the batch.
-    pub(super) latest: bool,
+    /// Of the row that says most about its breach, of all in the batch: the greatest `excess_bytes` that these tell of it.
+    pub(super) greatest_bytes: Option<u64>,
 }
 
 /// A row of `dead_letters`.
@@ -66,7 +66,7 @@ pub(super) fn split<'a>(batch: &'a Batch, floors: &BTreeMap<i32, i64>) -> (Vec<R
         let floor = floors.get(&partition).copied().unwrap_or(slice.from);
         for record in slice.records.iter().filter(|record| record.offset >= floor) {
             match &record.content {
-                Ok(event) => rows.push(Row { event, record, partition, latest: false }),
+                Ok(event) => rows.push(Row { event, record, partition, greatest_bytes: None }),
                 Err(error) => letters.push(Letter::new(record, partition, error)),
             }
         }
@@ -79,7 +79,7 @@ pub(super) fn split<'a>(batch: &'a Batch, floors: &BTreeMap<i32, i64>) -> (Vec<R
 pub(super) fn returning(letters: &[Returning]) -> Vec<Row<'_>> {
     let events = letters.iter().filter_map(|letter| Some((letter.record.content.as_ref().ok()?, letter)));
     let mut rows: Vec<Row<'_>> = events
-        .map(|(event, letter)| Row { event, record: &letter.record, partition: letter.partition, latest: false })
+        .map(|(event, letter)| Row { event, record: &letter.record, partition: letter.partition, greatest_bytes: None })
         .collect();
     rows.sort_by(|a, b| key(a.event).cmp(&key(b.event)));
     rows
@@ -89,25 +89,31 @@ fn key(event: &Event) -> (&str, Epoch, u64, DateTime<Utc>) {
     (&event.stamp.agent, event.id.epoch, event.id.seq, event.stamp.observed_at)
 }
 
-/// Marks of each breach the row that says most.
+/// Marks of each breach the row that says most, with the greatest `excess_bytes` of all its rows.
 pub(super) fn mark_latest(rows: &mut [Row<'_>]) {
-    let mut latest: HashMap<(&str, &str), usize> = HashMap::with_capacity(rows.len() / 4);
+    let mut latest: HashMap<(&str, &str), (usize, u64)> = HashMap::with_capacity(rows.len() / 4);
     for index in 0..rows.len() {
-        rows[index].latest = false;
+        rows[index].greatest_bytes = None;
         let event = rows[index].event;
         let Some(breach) = event.body.breach() else { continue };
         latest
             .entry((&event.stamp.agent, &breach.breach_id))
-            .and_modify(|best| {
+            .and_modify(|(best, bytes)| {
                 if rank(rows[*best].event) < rank(event) {
                     *best = index;
                 }
+                *bytes = breach.excess_bytes.max(*bytes);
             })
-            .or_insert(index);
+            .or_insert((index, breach.excess_bytes));
     }
-    for index in latest.into_values() {
-        rows[index].latest = true;
+    for (index, bytes) in latest.into_values() {
+        rows[index].greatest_bytes = Some(bytes);
     }
+}
+
+/// The rows that say most of their breaches.
+pub(super) fn latest<'r, 'a>(rows: &'r [Row<'a>]) -> impl Iterator<Item = &'r Row<'a>> {
+    rows.iter().filter(|row| row.greatest_bytes.is_some())
 }
 
 /// Of two events of one breach the greater says more, whatever order they come in: an end is the last word, and what counts

@@ -6,6 +6,7 @@
 mod apply;
 mod reader;
 mod revive;
+mod totals;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -33,7 +34,7 @@ const BUSY: Duration = Duration::from_secs(10);
 const RETIRE_ROWS: u32 = 10_000;
 
 /// The schema's steps; `user_version` counts those taken.
-const MIGRATIONS: [&str; 1] = [include_str!("sqlite/v1.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("sqlite/v1.sql"), include_str!("sqlite/v2.sql")];
 
 const SETTINGS: &str = "
     PRAGMA journal_mode = WAL;

@@ -148,9 +148,9 @@ fn write_straight(
     send(transaction, &sql.copy_straight, &copy::for_events(rows, topic))?;
     applied.inserted += rows.len() as u64;
     put_ranges(transaction, sql, rows::renewed(&known, seen, &[]))?;
-    if rows.iter().any(|row| row.latest) {
-        send(transaction, &sql.copy, &copy::for_incoming(rows.iter().filter(|row| row.latest)))?;
-        transaction.execute(&sql.breaches, &[])?;
+    if rows::latest(rows).next().is_some() {
+        send(transaction, &sql.copy, &copy::for_incoming(rows::latest(rows)))?;
+        put_breaches(transaction, sql, applied)?;
     }
     put_losses(transaction, sql, rows)?;
     Ok(true)
@@ -223,8 +223,8 @@ pub(super) fn write<'a>(
     let doubled: Vec<(&str, Epoch, i64)> =
         doubled.iter().map(|e| (e.stamp.agent.as_str(), e.id.epoch, e.id.seq.cast_signed())).collect();
     put_ranges(transaction, sql, rows::renewed(&known, seen, &doubled))?;
-    if rows.iter().any(|row| row.latest) {
-        transaction.execute(&sql.breaches, &[])?;
+    if rows::latest(rows).next().is_some() {
+        put_breaches(transaction, sql, applied)?;
     }
     put_losses(transaction, sql, rows)
 }
@@ -287,6 +287,16 @@ fn put_ranges(transaction: &mut Transaction<'_>, sql: &Statements, (standing, go
     let begins: Vec<Option<DateTime<Utc>>> = standing.iter().map(|(_, range)| range.began).collect();
     let doubled: Vec<i64> = standing.iter().map(|(_, range)| range.doubled).collect();
     transaction.execute(&sql.put_ranges, &[&agents, &epochs, &firsts, &lasts, &begins, &doubled]).map(drop)
+}
+
+/// The breaches that `incoming` tells most of, and what they add to the totals.
+fn put_breaches(transaction: &mut Transaction<'_>, sql: &Statements, applied: &mut Applied) -> Result<(), Error> {
+    transaction.execute(&sql.breaches, &[])?;
+    for row in transaction.query(&sql.totals, &[])? {
+        let bytes: i64 = row.get(2);
+        applied.add(row.get(0), row.get(1), bytes.unsigned_abs());
+    }
+    Ok(())
 }
 
 fn put_losses(transaction: &mut Transaction<'_>, sql: &Statements, rows: &[Row<'_>]) -> Result<(), Error> {

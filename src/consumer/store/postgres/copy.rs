@@ -41,7 +41,7 @@ pub(super) const COLUMNS: [&str; 31] = [
     "version",
     "reason",
     "raw",
-    "latest",
+    "greatest_bytes",
 ];
 
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
@@ -55,7 +55,7 @@ const ZERO_US: i64 = 946_684_800_000_000;
 
 /// Writes `rows` as `COPY incoming` wants them: [`COLUMNS`].
 pub(super) fn for_incoming<'a>(rows: impl IntoIterator<Item = &'a Row<'a>>) -> Vec<u8> {
-    encode(rows, COLUMNS.len(), |fields, row| fields.truth(row.latest))
+    encode(rows, COLUMNS.len(), |fields, row| fields.maybe(row.greatest_bytes, Fields::number))
 }
 
 /// Writes `rows` as `COPY events` wants them: the columns of `events` among [`COLUMNS`], and the topic.

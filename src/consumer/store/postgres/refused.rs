@@ -31,6 +31,9 @@ pub(super) fn pick<'a>(
             savepoint.commit()?;
             applied.inserted += part.inserted;
             applied.doubled.append(&mut part.doubled);
+            for ((agent, interface), bytes) in part.grown {
+                applied.add(&agent, &interface, bytes);
+            }
             return Ok(Vec::new());
         }
         Err(error) if fault::class(&error) == Class::Refused => error,
@@ -67,7 +70,7 @@ pub(super) fn probe(
     };
     let record =
         Record { offset: 0, timestamp_ms: None, key: None, payload: None, content: Err(String::new()), raw: None };
-    let row = Row { event: &event, record: &record, partition: 0, latest: false };
+    let row = Row { event: &event, record: &record, partition: 0, greatest_bytes: None };
     let mut savepoint = transaction.savepoint("probe")?;
     let result = copy_in(&mut savepoint, sql, &[row])
         .and_then(|()| write(&mut savepoint, sql, topic, &[row], &mut Applied::default()));

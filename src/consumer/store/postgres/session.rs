@@ -30,6 +30,7 @@ pub(super) struct Statements {
     pub(super) put_ranges: Statement,
     pub(super) other_times: Statement,
     pub(super) breaches: Statement,
+    pub(super) totals: Statement,
     pub(super) losses: Statement,
     pub(super) gaps: Statement,
     pub(super) letters: Statement,
@@ -51,7 +52,7 @@ const MIGRATION_LOCK: i64 = 0x6877_6d69_6772; // "hwmigr"
 
 const INCOMING: &str = "
     CREATE TEMPORARY TABLE incoming ON COMMIT DELETE ROWS AS
-    SELECT {columns}, false AS latest FROM events WHERE false";
+    SELECT {columns}, 0::bigint AS greatest_bytes FROM events WHERE false";
 
 impl Session {
     pub(super) fn open(address: &Address, application: &str) -> Result<Self, Fault> {
@@ -114,6 +115,7 @@ impl Statements {
                                                       AND e.observed_at <> s.observed_at)",
             )?,
             breaches: client.prepare(BREACHES)?,
+            totals: client.prepare(TOTALS)?,
             losses: client.prepare(
                 "INSERT INTO losses (agent, epoch, first, last, loss_epoch, loss_seq, observed_at, stored_at, reason)
                  SELECT *, now(), $8::text FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[],
@@ -163,7 +165,7 @@ const BREACHES: &str = "
                               direction, limit_bps, rate_bps, peak_bps, mean_bps, duration_ms, measured_ms, excess_bytes, reason)
     SELECT agent, breach_id, epoch, seq, observed_at, kind = 'breach_cleared', raised_at, \"limit\", severity, interface,
            direction, limit_bps, rate_bps, peak_bps, mean_bps, duration_ms, measured_ms, excess_bytes, reason
-    FROM incoming WHERE latest ORDER BY agent COLLATE \"C\", breach_id COLLATE \"C\"
+    FROM incoming WHERE greatest_bytes IS NOT NULL ORDER BY agent COLLATE \"C\", breach_id COLLATE \"C\"
     ON CONFLICT (agent, breach_id) DO UPDATE
     SET epoch = excluded.epoch, seq = excluded.seq, observed_at = excluded.observed_at, cleared = excluded.cleared,
         raised_at = excluded.raised_at, \"limit\" = excluded.\"limit\", severity = excluded.severity,
@@ -173,6 +175,29 @@ const BREACHES: &str = "
         excess_bytes = excluded.excess_bytes, reason = excluded.reason
     WHERE (excluded.cleared, excluded.duration_ms, excluded.epoch, excluded.seq, excluded.observed_at)
         > (breach_state.cleared, breach_state.duration_ms, breach_state.epoch, breach_state.seq, breach_state.observed_at)";
+
+/// After [`BREACHES`], which has made and locked the rows: what each breach has more than was counted of it, into the sum of its
+/// day. How much that is, by agent and interface.
+const TOTALS: &str = "
+    WITH grown AS (
+        UPDATE breach_state b SET counted_bytes = n.bytes
+        FROM (SELECT s.agent, s.breach_id, s.counted_bytes AS before, i.greatest_bytes AS bytes
+              FROM incoming i CROSS JOIN LATERAL (
+                  SELECT agent, breach_id, counted_bytes FROM breach_state
+                  WHERE agent = i.agent AND breach_id = i.breach_id COLLATE \"C\" OFFSET 0) AS s
+              WHERE i.greatest_bytes > coalesce(s.counted_bytes, -1)) AS n
+        WHERE b.agent = n.agent AND b.breach_id = n.breach_id
+        RETURNING b.agent, b.interface, b.direction, (b.raised_at AT TIME ZONE 'UTC')::date AS day,
+                  n.before IS NULL AS is_new, n.bytes - coalesce(n.before, 0) AS bytes),
+    put AS (
+        INSERT INTO totals AS t (agent, interface, direction, day, breaches, excess_bytes)
+        SELECT agent, interface, direction, day, count(*) FILTER (WHERE is_new), least(sum(bytes), 9223372036854775807)::bigint
+        FROM grown GROUP BY 1, 2, 3, 4 ORDER BY agent, interface COLLATE \"C\", direction COLLATE \"C\", day
+        ON CONFLICT (agent, interface, direction, day) DO UPDATE
+        SET breaches = t.breaches + excluded.breaches,
+            excess_bytes = CASE WHEN t.excess_bytes > 9223372036854775807 - excluded.excess_bytes THEN 9223372036854775807
+                                ELSE t.excess_bytes + excluded.excess_bytes END)
+    SELECT agent, interface, least(sum(bytes), 9223372036854775807)::bigint FROM grown GROUP BY 1, 2";
 
 /// Guard 3: from the old value only.
 const ADVANCE: &str = "

@@ -7,7 +7,7 @@ use rusqlite::{
     Connection, Error, ErrorCode, OptionalExtension as _, Statement, Transaction, TransactionBehavior, params,
 };
 
-use super::text;
+use super::{text, totals};
 use crate::consumer::batch::Batch;
 use crate::consumer::store::rows::{self, Count, Letter, Renewed, Row};
 use crate::consumer::store::sequences::Range;
@@ -137,9 +137,10 @@ pub(super) fn write<'a>(
     put_ranges(transaction, rows::renewed(&known, seen, &doubled), now)?;
     rows::mark_latest(rows);
     let mut statement = transaction.prepare(BREACH)?;
-    for row in rows.iter().filter(|row| row.latest) {
+    for row in rows::latest(rows) {
         put_breach(&mut statement, row)?;
     }
+    totals::put(transaction, rows, applied)?;
     put_losses(transaction, rows, now)?;
     Ok(())
 }

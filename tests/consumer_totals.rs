@@ -1,0 +1,124 @@
+//! Bytes over limit as users see them: `run --log-totals`, the table and the command, exactly once through a real Kafka.
+
+use std::collections::BTreeMap;
+
+use chrono::TimeDelta;
+use highwater::event::{Body, Event};
+
+use crate::consumer_commands::{Stage, fields, said};
+use crate::support::agent::until;
+use crate::support::consumer::{Consumer, Postgres, command};
+use crate::support::events::{breach, event, noon, produce, started, updated};
+use crate::support::services::Kafka;
+
+/// One event of a breach that began `day` days after the first.
+fn over(agent: &str, seq: u64, id: &str, day: i64, bytes: u64) -> Event {
+    let mut breach = breach(id, seq);
+    breach.raised_at = noon() + TimeDelta::days(day);
+    breach.excess_bytes = bytes;
+    event(agent, seq, Body::BreachUpdated(breach))
+}
+
+#[test]
+fn three_consumers_come_and_go_and_each_byte_is_counted_once() {
+    let test = "consumer_totals::three_consumers_come_and_go_and_each_byte_is_counted_once";
+    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let (topic, database) = (kafka.topic("totals", 4), postgres.database("totals"));
+    // Each agent's breach lasts 40 events; some of the updates were evicted, some events are sent twice, later ones first too.
+    let mut expected: BTreeMap<(u64, i64), u64> = BTreeMap::new();
+    let mut sent: Vec<Vec<Event>> = Vec::new();
+    for round in 0..6_u64 {
+        let mut events = Vec::new();
+        for agent in 0..8_u64 {
+            let day = (round / 2) as i64;
+            for at in (0..40_u64).filter(|at| *at == 39 || (at + agent) % 3 != 0) {
+                let seq = 1 + round * 40 + at;
+                events.push(over(&format!("gw-{agent}"), seq, &format!("b{round}"), day, (at + 1) * 1_000 + agent));
+            }
+            *expected.entry((agent, day)).or_default() += 40_000 + agent;
+        }
+        let again: Vec<Event> = events.iter().step_by(3).rev().cloned().collect();
+        events.extend(again);
+        sent.push(events);
+    }
+    let mut consumers: Vec<Consumer> = (0..3).map(|_| Consumer::new(&kafka.address, &topic, &database.url)).collect();
+    let mut running: Vec<_> = consumers.iter_mut().map(|consumer| consumer.start(&[])).collect();
+    for (round, events) in sent.iter().enumerate() {
+        produce(&kafka.address, &topic, events);
+        // One is killed, wherever it stands, and comes back.
+        let at = round % 3;
+        running.remove(at).kill();
+        running.insert(at, consumers[at].start(&[]));
+        std::thread::sleep(std::time::Duration::from_millis(fastrand::u64(0..1_500)));
+    }
+    let count: usize = sent.iter().map(Vec::len).sum();
+    database.until("SELECT sum(next) FROM kafka_offsets", &format!("({count})"));
+    let told: Vec<String> =
+        expected.iter().map(|((agent, day), bytes)| format!("(gw-{agent},2026-11-{},2,{bytes})", 20 + day)).collect();
+    assert_eq!(database.ask("SELECT agent, day, breaches, excess_bytes FROM totals"), told.join(" "));
+}
+
+#[test]
+fn each_event_is_logged_with_the_sum_since_the_start_and_the_stored_one() {
+    let test = "consumer_totals::each_event_is_logged_with_the_sum_since_the_start_and_the_stored_one";
+    let Some(kafka) = Kafka::or_skip(test) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let mut urls = vec![format!("sqlite:{}", directory.path().join("h.db").display())];
+    urls.extend(Postgres::or_skip(test).map(|postgres| postgres.database("logged").url));
+    for url in urls {
+        let topic = kafka.topic("logged", 1);
+        produce(&kafka.address, &topic, &[over("gw", 1, "a", 0, 1_000), event("gw", 2, started())]);
+        let mut consumer = Consumer::new(&kafka.address, &topic, &url);
+        let line = |log: &str, text: &str| log.lines().filter(|line| line.contains(text)).count();
+        let running = consumer.start(&["--log-totals"]);
+        running.until("total gw/eth0: 1000 bytes (1000 B) over limit since the start, 1000 bytes (1000 B) stored");
+        running.kill();
+        // A run of its own counts anew; a copy adds nothing.
+        let running = consumer.start(&["--log-totals"]);
+        produce(&kafka.address, &topic, &[over("gw", 3, "a", 0, 3_072), over("gw", 1, "a", 0, 1_000)]);
+        let says = "total gw/eth0: 2072 bytes (2.0 KiB) over limit since the start, 3072 bytes (3.0 KiB) stored";
+        until("both events are told", || (line(&running.log(), says) == 2).then_some(()));
+        assert_eq!(line(&running.log(), "total "), 2, "{}", running.log());
+        running.kill();
+    }
+}
+
+fn totals_are_printed_by_day(mut stage: Stage) {
+    assert_eq!(stage.rows(&["totals"]), (0, vec![]));
+    stage.store_events(&[over("gw-1", 1, "a", 0, 5 << 20), over("gw-2", 1, "a", 1, 7), updated("gw-2", 2)]);
+    let columns = ["day", "agent", "interface", "direction", "breaches", "excess_bytes"];
+    let all = |arguments: &[&str]| fields(&stage.rows(&[&["totals"], arguments].concat()).1, &columns);
+    let (first, second) = ("2026-11-20 gw-1 eth0 rx 1 5242880", "2026-11-20 gw-2 eth0 rx 1 250");
+    let third = "2026-11-21 gw-2 eth0 rx 1 7";
+    assert_eq!(all(&[]), [first, second, third]);
+    assert_eq!(all(&["--agent", "gw-2"]), [second, third]);
+    assert_eq!(all(&["--since", "2026-11-21"]), [third]);
+    assert_eq!(all(&["--interface", "eth1"]), [""; 0]);
+    let (code, table, _) = stage.said(&["totals", "--agent", "gw-1"]);
+    assert_eq!(code, 0);
+    let table: Vec<&str> = table.lines().collect();
+    assert_eq!(table[0], "day         agent  interface  direction  breaches   excess");
+    assert_eq!(table[1], "2026-11-20  gw-1   eth0       rx                1  5.0 MiB");
+}
+
+#[test]
+fn sqlite_totals_are_printed_by_day() {
+    totals_are_printed_by_day(Stage::sqlite());
+}
+
+#[test]
+fn postgres_totals_are_printed_by_day() {
+    if let Some(stage) = Stage::postgres("consumer_totals::postgres_totals_are_printed_by_day") {
+        totals_are_printed_by_day(stage);
+    }
+}
+
+/// A database of the version before is not changed by looking at it.
+#[test]
+fn an_older_database_is_left_to_the_consumer() {
+    let stage = Stage::sqlite();
+    stage.run("PRAGMA user_version = 1");
+    let output = command().arg("totals").env("HIGHWATER_STORE__URL", &stage.url).output().unwrap();
+    let (code, _, err) = said(output);
+    assert!(code == 69 && err.contains("older version") && err.contains("highwater-consumer run"), "{code} {err}");
+}
