@@ -163,7 +163,7 @@ impl Which {
         let before = returned - inserted.min(returned);
         let again = if before > 0 { format!(" ({before} of them were stored before)") } else { String::new() };
         self.common.note(&format!("{returned} came back{again}, {stay} stay"));
-        if stay > 0 { Err(Failure::failed(format!("{stay} dead letters stay"))) } else { Ok(()) }
+        if stay > 0 { Err(Failure::failed(format!("dead letters that stay: {stay}"))) } else { Ok(()) }
     }
 }
 

@@ -84,7 +84,7 @@ impl Lag {
         }
         let waited = humantime::format_duration(self.timeout);
         let missing: i64 = rows.values().map(Row::lag).sum();
-        Err(Failure::failed(format!("{missing} offsets are not stored after {waited}; does a consumer run?")))
+        Err(Failure::failed(format!("not stored after {waited}: {missing} offsets; does a consumer run?")))
     }
 
     /// Asks the store again and again; whether all got there.

@@ -83,11 +83,11 @@ fn judge(ledger: &Ledger, common: &Common) -> Result<(), Failure> {
     }
     if ledger.nameless_letters > 0 {
         let count = ledger.nameless_letters;
-        common.note(&format!("{count} dead letters name no event: they may be among what is missing"));
+        common.note(&format!("dead letters that name no event, and may be what is missing: {count}"));
     }
     let dropped = ledger.missing(State::Dropped);
     if dropped > 0 {
-        common.note(&format!("Kafka dropped {dropped} offsets unread: they may be among what is missing"));
+        common.note(&format!("offsets that Kafka dropped unread, and that may be what is missing: {dropped}"));
     }
-    Err(Failure::failed(format!("{undeclared} events are missing, and nobody says why")))
+    Err(Failure::failed(format!("events missing, and nobody says why: {undeclared}")))
 }

@@ -25,6 +25,9 @@ enum Sink {
 
 const COLUMNS: &[&str] = &["topic", "partition", "offset", "time", "key", "event", "error", "payload"];
 
+/// The longest kind that is known.
+const KIND_CHARS: usize = "breach_updated".len();
+
 const PLACE: Style = Style::new().dimmed();
 const RED: Style = AnsiColor::Red.on_default().bold();
 const YELLOW: Style = AnsiColor::Yellow.on_default();
@@ -100,8 +103,10 @@ fn line(out: &mut dyn Write, topic: &str, partition: i32, record: &Record) -> io
     match &record.content {
         Ok(event) => {
             let (style, kind) = (style(&event.body), event.body.kind());
-            let words = words(event, record.raw.as_deref());
-            writeln!(out, "{style}{}{style:#} {}", harmless(kind), harmless(&words))
+            // The agent is named where the key does not.
+            let agent = if key == event.stamp.agent { String::new() } else { format!("{} ", event.stamp.agent) };
+            let words = format!("{agent}{}: {}", event.id.seq, words(event, record.raw.as_deref()));
+            writeln!(out, "{style}{:<KIND_CHARS$}{style:#} {}", harmless(kind), harmless(&words))
         }
         Err(error) => {
             /// So much of a message that is no event is shown.
@@ -109,7 +114,8 @@ fn line(out: &mut dyn Write, topic: &str, partition: i32, record: &Record) -> io
             let payload = record.payload.as_deref().map_or("(none)".into(), String::from_utf8_lossy);
             let more = if payload.chars().count() > EXCERPT_CHARS { "…" } else { "" };
             let excerpt: String = payload.chars().take(EXCERPT_CHARS).collect();
-            writeln!(out, "{MAGENTA}no event{MAGENTA:#} {}: {}{more}", harmless(error), harmless(&excerpt))
+            let (kind, error) = ("no event", harmless(error));
+            writeln!(out, "{MAGENTA}{kind:<KIND_CHARS$}{MAGENTA:#} {error}: {}{more}", harmless(&excerpt))
         }
     }
 }
@@ -128,9 +134,9 @@ fn style(body: &Body) -> Style {
     }
 }
 
-/// What an event says. The agent is named where the key does not.
+/// What an event says.
 fn words(event: &Event, raw: Option<&str>) -> String {
-    let says = match &event.body {
+    match &event.body {
         Body::BreachRaised(breach) | Body::BreachUpdated(breach) | Body::BreachCleared(breach) => of_breach(breach),
         Body::Loss(loss) => {
             let ranges: Vec<String> = loss.ranges.iter().map(|(from, to)| format!("{from}-{to}")).collect();
@@ -146,15 +152,14 @@ fn words(event: &Event, raw: Option<&str>) -> String {
             format!("version {}{reason}", lifecycle.version)
         }
         Body::Unknown(_) => raw.unwrap_or_default().to_owned(),
-    };
-    format!("{} {}: {says}", event.stamp.agent, event.id.seq)
+    }
 }
 
 fn of_breach(breach: &Breach) -> String {
     let Breach { interface, direction, limit, severity, breach_id, .. } = breach;
     let (rate, mark) = (BitRate::from_bps(breach.rate_bps), BitRate::from_bps(breach.limit_bps));
     let mut says = format!("{severity} {interface} {direction} {rate}, limit {limit} {mark}");
-    if breach.duration_ms > 0 {
+    if breach.duration_ms >= 1_000 {
         let excess = ByteCount::from_bytes(breach.excess_bytes);
         let peak = BitRate::from_bps(breach.peak_bps);
         says.push_str(&format!(", for {} s: peak {peak}, {excess} over", breach.duration_ms / 1_000));
