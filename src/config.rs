@@ -30,6 +30,13 @@ pub const KEYS: &[&str] = &[
     "kafka.sasl.mechanism",
     "kafka.sasl.username",
     "kafka.sasl.password_file",
+    "kafka.registry.url",
+    "kafka.registry.username",
+    "kafka.registry.password_file",
+    "kafka.registry.ca_file",
+    "kafka.registry.certificate_file",
+    "kafka.registry.key_file",
+    "kafka.registry.auto_register",
 ];
 
 /// Keys of the agent alone. `limit` and `kafka.properties` are set in the file only.
@@ -216,6 +223,30 @@ impl SecretFile {
     /// Where it stands.
     pub fn path(&self) -> &Path {
         &self.0
+    }
+}
+
+/// The secret that `key` names, if it does.
+///
+/// # Errors
+/// It can't be read.
+pub fn secret(key: &str, name: Option<&str>, credentials: Option<&Path>) -> Result<Option<SecretFile>, Invalid> {
+    let Some(name) = name else { return Ok(None) };
+    let file = SecretFile::new(name, credentials);
+    file.read().map_err(|message| Invalid::new(key, message))?;
+    Ok(Some(file))
+}
+
+/// The file that `key` names, if it does.
+///
+/// # Errors
+/// It can't be read.
+pub fn readable(key: &str, name: Option<&str>, credentials: Option<&Path>) -> Result<Option<PathBuf>, Invalid> {
+    let Some(name) = name else { return Ok(None) };
+    let path = SecretFile::new(name, credentials).path().to_owned();
+    match std::fs::File::open(&path) {
+        Ok(_) => Ok(Some(path)),
+        Err(e) => Err(Invalid::new(key, format!("{} cannot be read: {e}; check its owner and mode", path.display()))),
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use serde::Deserialize;
 
-use crate::config::{Invalid, SecretFile, quoted};
+use crate::config::{Invalid, SecretFile, quoted, readable, secret};
 
 /// `[kafka.tls]` as written.
 #[derive(Debug, Default, Deserialize)]
@@ -248,23 +248,6 @@ fn property((name, value): (String, toml::Value)) -> Result<(String, String), In
         _ => {
             Err(Invalid::new(key, "is neither text, number nor true or false; quote the property's name: \"a.b\" = 1"))
         }
-    }
-}
-
-fn secret(key: &str, name: Option<&str>, credentials: Option<&Path>) -> Result<Option<SecretFile>, Invalid> {
-    let Some(name) = name else { return Ok(None) };
-    let file = SecretFile::new(name, credentials);
-    file.read().map_err(|message| Invalid::new(key, message))?;
-    Ok(Some(file))
-}
-
-/// Where a file stands that can be read.
-fn readable(key: &str, name: Option<&str>, credentials: Option<&Path>) -> Result<Option<PathBuf>, Invalid> {
-    let Some(name) = name else { return Ok(None) };
-    let path = SecretFile::new(name, credentials).path().to_owned();
-    match std::fs::File::open(&path) {
-        Ok(_) => Ok(Some(path)),
-        Err(e) => Err(Invalid::new(key, format!("{} cannot be read: {e}; check its owner and mode", path.display()))),
     }
 }
 

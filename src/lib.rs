@@ -30,6 +30,8 @@ pub mod config;
 pub mod event;
 pub mod wire;
 
+pub mod registry;
+
 pub mod kafka;
 
 #[cfg(feature = "agent")]

@@ -16,6 +16,9 @@ mod consumer_topic;
 mod consumer_totals;
 
 mod faults;
+mod formats;
+mod interop;
+
 mod pipeline;
 
 mod watchdogs;

@@ -1,6 +1,7 @@
 //! The command line of `highwater-agent`.
 
 use std::ffi::OsString;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,6 +13,8 @@ use crate::agent::control::Control;
 use crate::agent::run::{self, Run, surroundings};
 use crate::config::{AGENT_KEYS, ConfigError, Layers, environment};
 use crate::exit::{Failure, report};
+use crate::output;
+use crate::wire::{FORMATS, Format};
 use crate::{failpoints, logging};
 
 /// Where the configuration stands unless the command line says otherwise.
@@ -35,6 +38,12 @@ enum Command {
         #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
         duration: Option<Duration>,
     },
+    /// Print what an event is, in the words of one of its formats; a schema registry takes the same
+    Schema {
+        /// Of which format: Avro, Protobuf or JSON
+        #[arg(long, value_name = "avsc|proto|json-schema", default_value = "json-schema", value_parser = schema_format)]
+        format: Format,
+    },
     /// Read the configuration, and say what it means or what is wrong with it
     Check {
         #[command(flatten)]
@@ -53,6 +62,9 @@ struct Common {
     /// The topic for events, in place of kafka.topic
     #[arg(short, long, value_name = "NAME")]
     topic: Option<String>,
+    /// The schema registry, in place of kafka.registry.url
+    #[arg(short = 's', long, value_name = "URL")]
+    registry: Option<String>,
     /// Say more in the log; twice says all
     #[arg(short, long, action = clap::ArgAction::Count)]
     verbose: u8,
@@ -86,6 +98,7 @@ impl Command {
                 let run = Run { control: &control, duration, observers: Vec::new(), reload: &reload };
                 run::run(settings, run).map(drop)
             }
+            Self::Schema { format } => output::finished(io::stdout().write_all(format.schema().as_bytes())),
             Self::Check { common } => {
                 let settings = common.settings().map_err(Failure::config)?;
                 print!("{settings}");
@@ -95,12 +108,22 @@ impl Command {
     }
 }
 
+fn schema_format(name: &str) -> Result<Format, String> {
+    let names = || FORMATS.map(Format::schema_name).join(", ");
+    let found = FORMATS.into_iter().find(|format| format.schema_name() == name);
+    found.ok_or_else(|| format!("it is one of {}", names()))
+}
+
 impl Common {
     /// Flags over the environment over the file.
     fn settings(&self) -> Result<Settings, ConfigError> {
         let path = self.config.clone().unwrap_or_else(|| PathBuf::from(CONFIG));
         // Flags are the environment's keys in other words: the last of a name wins.
-        let flags = [("HIGHWATER_KAFKA__BROKERS", &self.brokers), ("HIGHWATER_KAFKA__TOPIC", &self.topic)];
+        let flags = [
+            ("HIGHWATER_KAFKA__BROKERS", &self.brokers),
+            ("HIGHWATER_KAFKA__TOPIC", &self.topic),
+            ("HIGHWATER_KAFKA__REGISTRY__URL", &self.registry),
+        ];
         let flags = flags.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?)));
         let layers = Layers::read(Some(&path), environment().chain(flags), AGENT_KEYS)?;
         Settings::new(&layers, &surroundings())

@@ -14,8 +14,9 @@ use crate::agent::publisher;
 use crate::config::{ConfigError, Invalid, Layers, duration, list, quoted};
 use crate::event::{AGENT_BYTES_MAX, Direction, Severity};
 use crate::kafka::{Connection, RawConnection, RawSasl, RawTls};
+use crate::registry::{Address, RawRegistry};
 use crate::units::{BitRate, ByteCount};
-use crate::wire::FORMATS;
+use crate::wire::{FORMATS, Format};
 
 /// The file, key by key.
 #[derive(Debug, Default, Deserialize)]
@@ -84,6 +85,7 @@ struct RawKafka {
     key: Option<String>,
     tls: Option<RawTls>,
     sasl: Option<RawSasl>,
+    registry: Option<RawRegistry>,
     #[serde(default)]
     properties: BTreeMap<String, toml::Value>,
 }
@@ -216,10 +218,14 @@ fn publisher(
     let topic = kafka.topic.unwrap_or_else(|| "highwater.events".to_owned());
     check_topic(&topic)?;
     let raw = RawConnection { brokers: kafka.brokers, tls: kafka.tls, sasl: kafka.sasl, properties: kafka.properties };
+    let connection = Connection::new(raw, credentials)?;
+    let registry = kafka.registry.unwrap_or_default();
+    let auto_register = registry.auto_register.unwrap_or(true);
+    let encoding = publisher::Encoding { format, registry: Address::new(registry, credentials)?, auto_register };
     Ok(publisher::Settings {
-        connection: Connection::new(raw, credentials)?,
+        connection,
         topic,
-        format,
+        encoding,
         interval: or_duration("flush.interval", flush.interval, Duration::from_secs(120))?,
         urgent,
         events_max,
@@ -374,9 +380,16 @@ impl fmt::Display for Settings {
             writeln!(f, "limit  {limit}")?;
         }
         writeln!(f, "state  {}, at most {}", self.state_dir.display(), self.journal_size)?;
-        let publisher::Settings { connection, topic, format, interval, events_max, .. } = &self.publisher;
+        let publisher::Settings { connection, topic, encoding, interval, events_max, .. } = &self.publisher;
         let brokers = connection.brokers();
-        writeln!(f, "kafka  {topic} at {brokers} in {format}, every {} or {events_max} events", every(interval))
+        writeln!(f, "kafka  {topic} at {brokers}, every {} or {events_max} events", every(interval))?;
+        match &encoding.registry {
+            Some(registry) if encoding.format != Format::Json => {
+                let done = if encoding.auto_register { "registered" } else { "looked up" };
+                writeln!(f, "format {}, its schema {done} at {}", encoding.format, registry.url())
+            }
+            _ => writeln!(f, "format {}", encoding.format),
+        }
     }
 }
 

@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::schemas::Registered;
 use super::source::Membership;
 use super::store::{Location, Retention};
 use crate::config::{ConfigError, Invalid, Layers, SecretFile, duration};
 use crate::kafka::{Connection, RawConnection, RawSasl, RawTls};
+use crate::registry::{Address, RawRegistry};
 use crate::wire::{Decoder, NoRegistry};
 
 /// `consumer.toml` as written.
@@ -32,6 +34,7 @@ struct RawKafka {
     instance: Option<String>,
     tls: Option<RawTls>,
     sasl: Option<RawSasl>,
+    registry: Option<RawRegistry>,
     properties: BTreeMap<String, toml::Value>,
 }
 
@@ -67,6 +70,8 @@ pub struct Settings {
     pub connection: Connection,
     /// What to read, as whom.
     pub membership: Membership,
+    /// Where schemas are found.
+    pub registry: Option<Address>,
     /// Where to begin.
     pub start: Start,
     /// Where to store.
@@ -107,7 +112,10 @@ impl Settings {
 
     /// What reads the messages.
     pub fn decoder(&self) -> Decoder {
-        Decoder::new(NoRegistry)
+        match &self.registry {
+            Some(address) => Decoder::new(Registered::new(address.clone())),
+            None => Decoder::new(NoRegistry),
+        }
     }
 
     fn understood(raw: Raw, directories: &Directories) -> Result<Self, Invalid> {
@@ -125,6 +133,7 @@ impl Settings {
         Ok(Self {
             connection: Connection::new(connection, directories.credentials.as_deref())?,
             membership,
+            registry: Address::new(kafka.registry.unwrap_or_default(), directories.credentials.as_deref())?,
             start: kafka.start.unwrap_or_default(),
             store: location(store, directories)?,
             retention: Retention {
@@ -147,6 +156,9 @@ impl fmt::Display for Settings {
         match self.membership.instance.as_str() {
             "" => writeln!(f, "group     {}", self.membership.group)?,
             instance => writeln!(f, "group     {} as {instance}", self.membership.group)?,
+        }
+        if let Some(registry) = &self.registry {
+            writeln!(f, "schemas   from {}", registry.url())?;
         }
         writeln!(f, "start     {start}")?;
         writeln!(f, "stores    in {}", self.store)?;

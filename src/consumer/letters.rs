@@ -8,7 +8,7 @@ use super::store::{Fault, Kind, Query, Reader, Returning, Store};
 use crate::clock::Clock;
 use crate::event::{Epoch, EventId};
 use crate::output::Value;
-use crate::wire::Decoder;
+use crate::wire::{Decoder, Undecoded};
 
 /// A message that could not become a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,7 +126,8 @@ pub fn retry<E: From<Fault>>(
         let Some(last) = letters.last() else { return Ok(inserted) };
         after = Some(last.at.clone());
         for of_a_topic in letters.chunk_by(|a, b| a.at.topic == b.at.topic) {
-            let returning: Vec<Returning> = of_a_topic.iter().map(|letter| letter.returning(decoder)).collect();
+            let returning: Result<Vec<_>, Fault> = of_a_topic.iter().map(|letter| letter.returning(decoder)).collect();
+            let returning = returning?;
             let revived = store.revive(&of_a_topic[0].at.topic, &returning, clock.wall())?;
             inserted += revived.inserted;
             for (letter, fate) in of_a_topic.iter().zip(&revived.fates) {
@@ -193,11 +194,18 @@ impl Letter {
         }
     }
 
-    fn returning(&self, decoder: &mut Decoder) -> Returning {
+    fn returning(&self, decoder: &mut Decoder) -> Result<Returning, Fault> {
+        let decoded = match decoder.decode(self.payload.as_deref().unwrap_or_default(), None) {
+            Ok(decoded) => Ok(decoded),
+            Err(Undecoded::Never(error)) => Err(error.to_string()),
+            Err(Undecoded::NotNow { why, .. }) => return Err(Fault::Away(why)),
+        };
         let (key, payload) = (self.key.as_deref(), self.payload.as_deref());
-        let decoded = decoder.decode(payload.unwrap_or_default(), None).map_err(|error| error.to_string());
-        let Place { partition, generation, offset, .. } = self.at;
-        Returning { partition, generation, record: Record::decoded(offset, None, key, payload, decoded) }
+        Ok(Returning {
+            partition: self.at.partition,
+            generation: self.at.generation,
+            record: Record::decoded(self.at.offset, None, key, payload, decoded),
+        })
     }
 
     /// Which event it is, where it says so: an event that only the database refused, or JSON of which enough can be read.

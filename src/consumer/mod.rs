@@ -14,6 +14,7 @@ pub mod ledger;
 pub mod letters;
 pub mod place;
 pub mod run;
+mod schemas;
 mod source;
 pub mod store;
 

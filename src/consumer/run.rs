@@ -112,6 +112,8 @@ struct Consumer<'a> {
     store_trouble: Trouble,
     kafka_trouble: Trouble,
     registry_trouble: Trouble,
+    /// The message that could not be read without the registry.
+    undecided: Option<(i32, i64)>,
     anchors: Option<Anchors>,
     due: Due,
     totals: Option<Totals>,
@@ -143,7 +145,6 @@ enum State {
 enum Hindrance {
     Store(Fault),
     Kafka(String),
-    Registry(String),
 }
 
 impl From<Fault> for Hindrance {
@@ -195,6 +196,7 @@ impl<'a> Consumer<'a> {
             store_trouble: Trouble::default(),
             kafka_trouble: Trouble::default(),
             registry_trouble: Trouble::default(),
+            undecided: None,
             anchors: None,
             due: Due::default(),
             totals: options.log_totals.then(|| Totals::new(settings.store.reader())),
@@ -226,11 +228,18 @@ impl<'a> Consumer<'a> {
         self.heart.beat("dealing with what Kafka said", now);
         self.service.lives(now);
         match polled {
-            Polled::Record(partition, record) => self.intake.take(partition, record, now),
+            Polled::Record(partition, record) => {
+                if self.undecided.take_if(|at| *at == (partition, record.offset)).is_some()
+                    && self.registry_trouble.over()
+                {
+                    log::info!("the schema registry answers; reading on");
+                }
+                self.intake.take(partition, record, now);
+            }
             Polled::Nothing if collecting => self.store_batch(),
             Polled::Nothing => self.idle(),
             Polled::Assigned(partitions) => self.reassign(partitions),
-            Polled::Undecided(why) => self.read_again_later(why),
+            Polled::Undecided { at, why, wait } => self.read_again(at, &why, wait),
             Polled::Misplaced(why) => {
                 log::info!("{}: {why}; looking where to go on", self.settings.membership.topic);
                 self.unplace(Duration::ZERO);
@@ -281,15 +290,21 @@ impl<'a> Consumer<'a> {
         self.state = State::Unplaced(at);
     }
 
-    /// Nothing is passed over: what came before it is stored, and it is read again from there, after a while.
-    fn read_again_later(&mut self, why: String) {
+    /// A message has been read that can't be decoded now. What came before it is stored, if that goes, and then nothing is read
+    /// until it is time to read on from there.
+    fn read_again(&mut self, at: (i32, i64), why: &str, wait: Duration) {
+        let now = self.clock.monotonic();
         if self.state == State::Reading && !self.intake.batch.is_empty() {
             self.store_batch();
         }
-        if self.state == State::Reading {
-            let at = self.hindered(&Hindrance::Registry(why));
-            self.unplace(at);
+        if let Some(line) = self.registry_trouble.seen(why, now) {
+            log::warn!("{line}; nothing is skipped, trying again");
         }
+        if let Err(error) = self.source.place(&BTreeMap::new()) {
+            self.kafka_says(&error);
+        }
+        self.undecided = Some(at);
+        self.unplace(now + wait);
     }
 
     fn hold(&mut self, at: Duration) {
@@ -319,11 +334,6 @@ impl<'a> Consumer<'a> {
         };
         match hindrance {
             Hindrance::Kafka(trouble) => self.kafka_says(trouble),
-            Hindrance::Registry(trouble) => {
-                if let Some(line) = self.registry_trouble.seen(trouble, now) {
-                    log::warn!("{line}; nothing is skipped, trying again");
-                }
-            }
             Hindrance::Store(fault) => {
                 if let Some(line) = self.store_trouble.seen(&fault.to_string(), now) {
                     match fault {

@@ -90,8 +90,8 @@ pub(super) enum Polled {
     Record(i32, Record),
     /// The partitions are these from now on; none is read before [`Source::place`].
     Assigned(Vec<i32>),
-    /// A message can't be told from an event now; it has to be read again.
-    Undecided(String),
+    /// What the message at this partition and offset is can't be told now: it has to be read again, after this time.
+    Undecided { at: (i32, i64), why: String, wait: Duration },
     /// What is being read is not where it was thought: place all anew.
     Misplaced(String),
     /// Something is wrong; librdkafka goes on trying.
@@ -190,7 +190,9 @@ impl Source {
                 let decoded = match decoded {
                     Ok(decoded) => Ok(decoded),
                     Err(Undecoded::Never(error)) => Err(error.to_string()),
-                    Err(Undecoded::NotNow(why)) => return Polled::Undecided(why),
+                    Err(Undecoded::NotNow { why, wait }) => {
+                        return Polled::Undecided { at: (message.partition(), message.offset()), why, wait };
+                    }
                 };
                 let timestamp_ms = message.timestamp().to_millis();
                 let record = Record::decoded(message.offset(), timestamp_ms, message.key(), message.payload(), decoded);

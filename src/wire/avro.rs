@@ -21,7 +21,7 @@ use super::flat::Flat;
 pub(super) const SCHEMA: &str = include_str!("event.avsc");
 
 /// CRC-64-AVRO of its parsing canonical form.
-pub(super) const FINGERPRINT: u64 = 0x677c_f436_e9ec_1a1c;
+pub(super) const FINGERPRINT: u64 = 0xf00c_03b7_ae45_28db;
 
 /// What a single object begins with; the fingerprint follows, its least byte first.
 pub(super) const MARKER: [u8; 2] = [0xc3, 0x01];

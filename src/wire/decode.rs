@@ -1,6 +1,7 @@
 //! Tells the format of a message by what it sees, and reads it. All formats may be mixed in one topic.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -24,8 +25,13 @@ pub enum Undecoded {
     #[error(transparent)]
     Never(#[from] DecodeError),
     /// It can't be told now what it is: ask again later, and pass nothing over.
-    #[error("{0}")]
-    NotNow(String),
+    #[error("{why}")]
+    NotNow {
+        /// What hinders.
+        why: String,
+        /// How long to wait before the next try.
+        wait: Duration,
+    },
 }
 
 /// Where the schemas are found that messages name by their ids.

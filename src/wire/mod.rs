@@ -76,6 +76,15 @@ impl Format {
         }
     }
 
+    /// What its schemas' files are called by: `--format` of `highwater-agent schema`.
+    pub fn schema_name(self) -> &'static str {
+        match self {
+            Self::Json => "json-schema",
+            Self::Avro => "avsc",
+            Self::Protobuf => "proto",
+        }
+    }
+
     fn content_type(self, framed: bool) -> &'static str {
         match (self, framed) {
             (Self::Json, _) => "application/json",

@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use chrono::{DateTime, Utc};
@@ -84,7 +85,7 @@ impl Schemas for Registry {
             NEWER_ID => (Some("AVRO"), newer_schema().to_string()),
             PROTOBUF_ID => (Some("PROTOBUF"), "any".to_owned()),
             JSON_ID => (Some("JSON"), "any".to_owned()),
-            AWAY_ID => return Err(Undecoded::NotNow("away".into())),
+            AWAY_ID => return Err(Undecoded::NotNow { why: "away".into(), wait: Duration::ZERO }),
             id => return Err(DecodeError::UnknownId { id, registry: "test".into() }.into()),
         };
         Ok(Arc::new(Writer::parse(kind, &text).unwrap()))
@@ -99,7 +100,7 @@ fn decode(payload: &[u8]) -> Result<Event, DecodeError> {
     match decode_as(payload, None) {
         Ok(decoded) => Ok(decoded.event),
         Err(Undecoded::Never(error)) => Err(error),
-        Err(Undecoded::NotNow(why)) => panic!("{why}"),
+        Err(Undecoded::NotNow { why, .. }) => panic!("{why}"),
     }
 }
 
@@ -336,7 +337,7 @@ fn what_is_no_event_says_why() {
 #[test]
 fn a_registry_that_is_away_decides_nothing() {
     let framed = [&[0][..], &AWAY_ID.to_be_bytes(), b"x"].concat();
-    assert!(matches!(decode_as(&framed, None), Err(Undecoded::NotNow(_))));
+    assert!(matches!(decode_as(&framed, None), Err(Undecoded::NotNow { .. })));
 }
 
 /// Somebody else's producer may frame JSON, and need not write Protobuf's fields in order.

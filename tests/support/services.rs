@@ -126,6 +126,15 @@ impl Kafka {
         read(&self.address, topic, format)
     }
 
+    /// What stands at `offset` of the first partition begins with these bytes, in hex.
+    pub(crate) fn first_bytes(&self, topic: &str, offset: i64) -> String {
+        let offset = offset.to_string();
+        let arguments = ["-C", "-q", "-c", "1", "-p", "0", "-o", &offset, "-b", &self.address, "-t", topic, "-f", "%s"];
+        let output = Command::new("kcat").args(arguments).output().expect("kcat runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// The events of a topic, as JSON.
     pub(crate) fn events(&self, topic: &str) -> Vec<serde_json::Value> {
         self.read(topic, "%s\n").iter().map(|line| serde_json::from_str(line).expect("an event is JSON")).collect()

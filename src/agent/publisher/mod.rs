@@ -3,6 +3,7 @@
 //! The tick's thread decides and keeps the journal; a worker thread owns the producer, and exists only while there is
 //! something to send. Neither waits for the other: events go one way by a channel, reports the other.
 
+mod encoding;
 mod producer;
 mod worker;
 
@@ -16,6 +17,8 @@ use std::time::Duration;
 
 use log::{debug, error, info};
 
+use self::encoding::Encoder;
+pub use self::encoding::Encoding;
 use self::worker::{Order, Outgoing, Report, Worker};
 use crate::agent::control::Waker;
 use crate::agent::event_system::{EventSystem, ObserveError, Observer};
@@ -23,7 +26,6 @@ use crate::agent::journal::{JournalError, Position};
 use crate::event::{Event, EventId, Severity, Stamp};
 use crate::failpoints;
 use crate::kafka::Connection;
-use crate::wire::Format;
 
 /// At most so many events are under way.
 const EVENTS_MAX: usize = 5_000;
@@ -40,7 +42,7 @@ pub struct Settings {
     /// Where to.
     pub topic: String,
     /// How.
-    pub format: Format,
+    pub encoding: Encoding,
     /// A flush comes so often; zero sends each event at once.
     pub interval: Duration,
     /// An event of one of these severities is sent at once.
@@ -57,6 +59,7 @@ pub struct Publisher {
     trigger: Rc<Trigger>,
     cursor: Position,
     generation: u64,
+    encoder: Encoder,
     next_flush: Duration,
     flushing: bool,
     under_way: HashSet<EventId>,
@@ -113,6 +116,7 @@ impl Publisher {
         };
         Self {
             next_flush: now + settings.interval,
+            encoder: Encoder::new(settings.encoding.clone(), &settings.topic),
             settings,
             trigger: Rc::new(trigger),
             cursor: Position::START,
@@ -129,11 +133,15 @@ impl Publisher {
 
     /// Other settings from now on. What is under way to another place is given up there, and sent anew.
     pub fn reconfigure(&mut self, settings: Settings, now: Duration) {
-        let way = |settings: &Settings| (settings.connection.clone(), settings.topic.clone(), settings.format);
+        let way =
+            |settings: &Settings| (settings.connection.clone(), settings.topic.clone(), settings.encoding.clone());
         let moved = way(&settings) != way(&self.settings);
         if let Some(Running { thread, .. }) = self.running.take_if(|_| moved) {
             self.ending.push(thread);
             self.begin_anew();
+        }
+        if moved {
+            self.encoder = Encoder::new(settings.encoding.clone(), &settings.topic);
         }
         self.next_flush = now + settings.interval;
         self.trigger.urgent.replace(settings.urgent.clone());
@@ -286,7 +294,7 @@ impl Publisher {
             if self.ending.len() >= ENDING_MAX {
                 return false;
             }
-            match start(&self.settings, waker) {
+            match start(&self.settings, &self.encoder, waker) {
                 Ok(running) => self.running = Some(running),
                 Err(error) => {
                     error!("no thread for publishing could be started; the events wait: {error}");
@@ -346,11 +354,11 @@ impl Observer for TriggerObserver {
     }
 }
 
-fn start(settings: &Settings, waker: &impl Fn() -> io::Result<Waker>) -> io::Result<Running> {
+fn start(settings: &Settings, encoder: &Encoder, waker: &impl Fn() -> io::Result<Waker>) -> io::Result<Running> {
     let (orders, incoming) = channel();
     let (outgoing, reports) = channel();
     let worker =
-        Worker::new(settings.connection.clone(), settings.topic.clone(), settings.format, incoming, outgoing, waker()?);
+        Worker::new(settings.connection.clone(), settings.topic.clone(), encoder.clone(), incoming, outgoing, waker()?);
     let thread = std::thread::Builder::new().name("publisher".to_owned()).spawn(move || worker.run())?;
     debug!("publishing to {} at {}", settings.topic, settings.connection.brokers());
     Ok(Running { orders, reports, thread })

@@ -18,13 +18,14 @@ use std::time::Duration;
 use log::{info, warn};
 use rdkafka::error::RDKafkaErrorCode as Code;
 
+use super::encoding::Encoder;
 use super::producer::{Delivery, Producer, Refusal};
 use crate::agent::control::Waker;
 use crate::clock::{Clock as _, SystemClock};
 use crate::event::{Event, EventId};
 use crate::failpoints;
 use crate::kafka::{Connection, Trouble};
-use crate::wire::{self, Format};
+use crate::registry;
 
 /// What the worker is told.
 pub(super) enum Order {
@@ -52,7 +53,7 @@ pub(super) enum Report {
 pub(super) struct Worker {
     connection: Connection,
     topic: String,
-    format: Format,
+    encoder: Encoder,
     orders: Receiver<Order>,
     reports: Sender<Report>,
     waker: Waker,
@@ -96,7 +97,7 @@ impl Worker {
     pub(super) fn new(
         connection: Connection,
         topic: String,
-        format: Format,
+        encoder: Encoder,
         orders: Receiver<Order>,
         reports: Sender<Report>,
         waker: Waker,
@@ -104,7 +105,7 @@ impl Worker {
         Self {
             connection,
             topic,
-            format,
+            encoder,
             orders,
             reports,
             waker,
@@ -119,7 +120,7 @@ impl Worker {
 
     pub(super) fn run(mut self) {
         loop {
-            let end = match Producer::new(&self.connection) {
+            let end = match self.producer() {
                 Ok(producer) => {
                     let end = self.serve(&producer);
                     if matches!(end, End::Closed) {
@@ -128,7 +129,7 @@ impl Worker {
                     self.tear_down(producer);
                     end
                 }
-                Err(error) => End::Hold(error),
+                Err(end) => end,
             };
             let (first, longest, why) = match end {
                 End::Closed => return,
@@ -144,6 +145,15 @@ impl Worker {
                 return;
             }
         }
+    }
+
+    /// A producer, and an encoder that is ready for it.
+    fn producer(&self) -> Result<Producer, End> {
+        self.encoder.prepare().map_err(|refusal| match refusal {
+            registry::Refusal::Away(why) => End::Retry(why),
+            registry::Refusal::Misconfigured(why) | registry::Refusal::Unknown(why) => End::Hold(why),
+        })?;
+        Producer::new(&self.connection).map_err(End::Hold)
     }
 
     /// Sends until something is wrong, or nobody sends any more.
@@ -201,7 +211,7 @@ impl Worker {
     fn send_from(&mut self, producer: &Producer, next: &mut usize) -> Result<(), End> {
         let mut refused = Vec::new();
         for (serial, outgoing) in self.unacked.range(*next..) {
-            let message = wire::message(&outgoing.event, &outgoing.json, self.format, None);
+            let message = self.encoder.message(&outgoing.event, &outgoing.json);
             failpoints::pass("send-before");
             match producer.send(&self.topic, *serial, &message) {
                 Ok(()) => failpoints::pass("send-after"),

@@ -26,6 +26,9 @@ pub(super) struct Common {
     /// The group that shares the topic's partitions and the database, in place of kafka.group
     #[arg(short, long, value_name = "NAME")]
     group: Option<String>,
+    /// The schema registry, in place of kafka.registry.url
+    #[arg(short = 's', long, value_name = "URL")]
+    registry: Option<String>,
     /// Say more in the log; twice says all
     #[arg(short, long, action = clap::ArgAction::Count)]
     verbose: u8,
@@ -67,6 +70,7 @@ impl Common {
             ("HIGHWATER_KAFKA__BROKERS", &self.brokers),
             ("HIGHWATER_KAFKA__TOPIC", &self.topic),
             ("HIGHWATER_KAFKA__GROUP", &self.group),
+            ("HIGHWATER_KAFKA__REGISTRY__URL", &self.registry),
         ];
         let flags = flags.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?)));
         let layers = Layers::read(path, environment().chain(flags), CONSUMER_KEYS)?;

@@ -1,0 +1,376 @@
+//! A schema registry, by Confluent's HTTP interface: which id a schema has there, and which schema an id.
+//!
+//! Whoever asks waits, [`ASK_MAX`] at most: an agent's publishing thread, or a thread of the consumer's own.
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use ureq::Agent;
+use ureq::http::Response;
+use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, TlsProvider, parse_pem};
+
+use crate::config::{Invalid, SecretFile, quoted, readable, secret};
+use crate::wire::Format;
+
+/// `[kafka.registry]` as written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawRegistry {
+    /// Where it is: the part that stands before `/subjects`.
+    pub url: Option<String>,
+    /// Who we are.
+    pub username: Option<String>,
+    /// Our password.
+    pub password_file: Option<String>,
+    /// CA certificates, PEM. Default: the system's.
+    pub ca_file: Option<String>,
+    /// Our certificate, PEM, where the registry wants one.
+    pub certificate_file: Option<String>,
+    /// Its key, PEM.
+    pub key_file: Option<String>,
+    /// Whether an agent registers the schema it writes by, or only looks it up.
+    #[serde(default, deserialize_with = "quoted")]
+    pub auto_register: Option<bool>,
+}
+
+/// How to reach a registry. Its secrets stay in their files until it is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    url: String,
+    login: Option<(String, SecretFile)>,
+    ca_file: Option<PathBuf>,
+    identity: Option<(PathBuf, PathBuf)>,
+}
+
+/// A registry that can be asked.
+pub struct Registry {
+    url: String,
+    authorization: Option<String>,
+    http: Agent,
+}
+
+/// Why there is no answer, or not the one that was wanted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// It may answer by itself, soon.
+    #[error("{0}")]
+    Away(String),
+    /// Somebody has to do something first.
+    #[error("{0}")]
+    Misconfigured(String),
+    /// It has no such schema.
+    #[error("{0}")]
+    Unknown(String),
+}
+
+/// A schema as a registry keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// `AVRO`, which is meant where there is none, `PROTOBUF`, `JSON`.
+    pub kind: Option<String>,
+    /// Its text.
+    pub text: String,
+}
+
+/// So long an answer may take.
+pub const ASK_MAX: Duration = Duration::from_secs(10);
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// An answer is longer than this by mistake only: 1 MiB.
+const ANSWER_BYTES_MAX: u64 = 1 << 20;
+const JSON: &str = "application/vnd.schemaregistry.v1+json";
+
+impl Address {
+    /// Understands what is written; `None` where no registry is named.
+    ///
+    /// # Errors
+    /// Anything that no registry could make work, by its key.
+    pub fn new(raw: RawRegistry, credentials: Option<&Path>) -> Result<Option<Self>, Invalid> {
+        let key = |name: &str| format!("kafka.registry.{name}");
+        let Some(url) = raw.url else {
+            let others = [&raw.username, &raw.password_file, &raw.ca_file, &raw.certificate_file, &raw.key_file];
+            return if others.iter().any(|other| other.is_some()) {
+                Err(Invalid::new(key("url"), "is missing; write url = \"https://registry.example:8081\""))
+            } else {
+                Ok(None)
+            };
+        };
+        let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).unwrap_or_default();
+        let authority = host.split('/').next().unwrap_or_default();
+        if authority.is_empty() || url.contains(char::is_whitespace) {
+            let message = format!("`{url}` is no address; write it as \"https://registry.example:8081\"");
+            return Err(Invalid::new(key("url"), message));
+        }
+        if authority.contains('@') {
+            return Err(Invalid::new(key("url"), "holds a name; set username and password_file in its place"));
+        }
+        let password = secret(&key("password_file"), raw.password_file.as_deref(), credentials)?;
+        let login = match (raw.username, password) {
+            (Some(username), _) if username.contains(':') => {
+                return Err(Invalid::new(key("username"), "holds a colon, which basic authentication cannot say"));
+            }
+            (Some(username), Some(password)) => Some((username, password)),
+            (None, None) => None,
+            (Some(_), None) => return Err(Invalid::new(key("password_file"), "is missing; a username needs it")),
+            (None, Some(_)) => return Err(Invalid::new(key("username"), "is missing; a password needs it")),
+        };
+        let located = |name: &str, file: Option<String>| readable(&key(name), file.as_deref(), credentials);
+        let certificate = located("certificate_file", raw.certificate_file)?;
+        let identity = match (certificate, located("key_file", raw.key_file)?) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            (Some(_), None) => return Err(Invalid::new(key("key_file"), "is missing; a certificate needs its key")),
+            (None, Some(_)) => {
+                return Err(Invalid::new(key("certificate_file"), "is missing; a key needs its certificate"));
+            }
+        };
+        let ca_file = located("ca_file", raw.ca_file)?;
+        Ok(Some(Self { url: url.trim_end_matches('/').to_owned(), login, ca_file, identity }))
+    }
+
+    /// Where it is.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// A client of it, with the secrets as their files have them now. Nothing is asked yet.
+    ///
+    /// # Errors
+    /// A file that can't be read or understood.
+    pub fn open(&self) -> Result<Registry, Refusal> {
+        let authorization = match &self.login {
+            None => None,
+            Some((username, password)) => {
+                let password = password.read().map_err(Refusal::Misconfigured)?;
+                Some(format!("Basic {}", BASE64_STANDARD.encode(format!("{username}:{password}"))))
+            }
+        };
+        let mut config = Agent::config_builder()
+            .timeout_global(Some(ASK_MAX))
+            .timeout_connect(Some(CONNECT_MAX))
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .user_agent(concat!("highwater/", env!("CARGO_PKG_VERSION")));
+        if self.url.starts_with("https:") {
+            config = config.tls_config(self.tls().map_err(Refusal::Misconfigured)?);
+        }
+        Ok(Registry { url: self.url.clone(), authorization, http: config.build().into() })
+    }
+
+    fn tls(&self) -> Result<TlsConfig, String> {
+        let mut tls = TlsConfig::builder().provider(TlsProvider::NativeTls);
+        // A vendored OpenSSL does not know where this system keeps its CAs.
+        if let Some(file) = self.ca_file.clone().or_else(|| openssl_probe::probe().cert_file) {
+            tls = tls.root_certs(RootCerts::Specific(Arc::new(certificates(&file)?)));
+        }
+        if let Some((certificate, key)) = &self.identity {
+            let parsed = PrivateKey::from_pem(&read(key)?).map_err(|error| format!("{}: {error}", key.display()))?;
+            tls = tls.client_cert(Some(ClientCert::new_with_certs(&certificates(certificate)?, parsed)));
+        }
+        Ok(tls.build())
+    }
+}
+
+fn certificates(file: &Path) -> Result<Vec<Certificate<'static>>, String> {
+    let pem = read(file)?;
+    let found: Vec<_> = parse_pem(&pem)
+        .filter_map(|item| match item {
+            Ok(PemItem::Certificate(certificate)) => Some(certificate),
+            _ => None,
+        })
+        .collect();
+    if found.is_empty() { Err(format!("{} holds no certificate in PEM", file.display())) } else { Ok(found) }
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(file).map_err(|error| format!("{} cannot be read: {error}; check its owner and mode", file.display()))
+}
+
+impl Registry {
+    /// The id of the schema that `format` is written by, under `subject`; where it is not there yet, it is registered if
+    /// `register` says so, which the registry refuses for a schema that is not compatible with those before it.
+    ///
+    /// # Errors
+    /// `Unknown` where it is neither there nor to be registered.
+    pub fn id_of(&self, subject: &str, format: Format, register: bool) -> Result<u32, Refusal> {
+        let mut schema = json!({"schema": format.schema()});
+        match format {
+            Format::Json => schema["schemaType"] = "JSON".into(),
+            Format::Avro => {}
+            Format::Protobuf => schema["schemaType"] = "PROTOBUF".into(),
+        }
+        let path = if register { format!("/subjects/{subject}/versions") } else { format!("/subjects/{subject}") };
+        let url = format!("{}{path}", self.url);
+        let mut request = self.http.post(&url).header("accept", JSON).header("content-type", JSON);
+        if let Some(authorization) = &self.authorization {
+            request = request.header("authorization", authorization);
+        }
+        let answer = self.answer(request.send(schema.to_string()))?;
+        number(&answer, "id").ok_or_else(|| self.nonsense("an id", &answer))
+    }
+
+    /// The schema with this id.
+    ///
+    /// # Errors
+    /// `Unknown` only where the registry says so.
+    pub fn schema(&self, id: u32) -> Result<Kept, Refusal> {
+        // Ids are signed numbers; a registry knows no others, and may take the question for a wrong address.
+        if i32::try_from(id).is_err() {
+            return Err(Refusal::Unknown(format!("{id} is no id of a schema")));
+        }
+        let mut request = self.http.get(format!("{}/schemas/ids/{id}", self.url)).header("accept", JSON);
+        if let Some(authorization) = &self.authorization {
+            request = request.header("authorization", authorization);
+        }
+        let answer = self.answer(request.call())?;
+        let text = |key: &str| answer.get(key).and_then(Value::as_str).map(str::to_owned);
+        let text_of_schema = text("schema").ok_or_else(|| self.nonsense("a schema", &answer))?;
+        Ok(Kept { kind: text("schemaType"), text: text_of_schema })
+    }
+
+    fn answer(&self, response: Result<Response<ureq::Body>, ureq::Error>) -> Result<Value, Refusal> {
+        let whole = response.and_then(|mut response| {
+            let status = response.status().as_u16();
+            let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec()?;
+            Ok((status, body))
+        });
+        let (status, body) = whole.map_err(|error| self.misfortune(&error))?;
+        understood(status, &body).map_err(|refusal| match refusal {
+            Refusal::Away(why) => Refusal::Away(self.said(&why)),
+            Refusal::Misconfigured(why) => Refusal::Misconfigured(self.said(&why)),
+            Refusal::Unknown(why) => Refusal::Unknown(self.said(&why)),
+        })
+    }
+
+    fn misfortune(&self, error: &ureq::Error) -> Refusal {
+        match error {
+            ureq::Error::NativeTls(_) | ureq::Error::Tls(_) | ureq::Error::Der(_) | ureq::Error::Pem(_) => {
+                Refusal::Misconfigured(self.said(&format!("{error}; check kafka.registry.ca_file")))
+            }
+            ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::BodyExceedsLimit(_) => {
+                Refusal::Misconfigured(self.said(&format!("{error}; check kafka.registry.url")))
+            }
+            error => Refusal::Away(self.said(&error.to_string())),
+        }
+    }
+
+    fn nonsense(&self, wanted: &str, answer: &Value) -> Refusal {
+        let text: String = answer.to_string().chars().take(100).collect();
+        Refusal::Misconfigured(
+            self.said(&format!("answers `{text}` where {wanted} should be; check kafka.registry.url")),
+        )
+    }
+
+    fn said(&self, what: &str) -> String {
+        format!("schema registry {}: {what}", self.url)
+    }
+}
+
+/// What an answer means. A 404 says that there is no such schema only with the code for it: a wrong address gets one too.
+fn understood(status: u16, body: &[u8]) -> Result<Value, Refusal> {
+    let answer = serde_json::from_slice::<Value>(body);
+    let said = || {
+        let message = answer.as_ref().ok().and_then(|answer| answer.get("message")?.as_str()).map(Cow::Borrowed);
+        let text = message.unwrap_or_else(|| String::from_utf8_lossy(body));
+        let text: String = text.chars().take(300).map(|c| if c.is_control() { ' ' } else { c }).collect();
+        format!("{status} {}", text.trim())
+    };
+    let code = || answer.as_ref().ok().and_then(|answer| number(answer, "error_code"));
+    match status {
+        200..=299 => match answer {
+            Ok(answer) => Ok(answer),
+            Err(_) => Err(Refusal::Misconfigured(format!("{}, which is no JSON; check kafka.registry.url", said()))),
+        },
+        404 if matches!(code(), Some(40_401..=40_403)) => Err(Refusal::Unknown(said())),
+        401 | 403 => Err(Refusal::Misconfigured(format!("{}; check kafka.registry.username and its rights", said()))),
+        409 => Err(Refusal::Misconfigured(format!(
+            "{}; the schema of this version does not fit those before it: write to another topic, or ease the subject's \
+             compatibility rule",
+            said()
+        ))),
+        408 | 429 | 500..=599 => Err(Refusal::Away(said())),
+        _ => Err(Refusal::Misconfigured(format!("{}; check kafka.registry.url", said()))),
+    }
+}
+
+fn number(answer: &Value, key: &str) -> Option<u32> {
+    answer.get(key)?.as_u64()?.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn address(raw: RawRegistry) -> Result<Option<Address>, Invalid> {
+        Address::new(raw, None)
+    }
+
+    #[test]
+    fn what_cannot_work_is_named() {
+        let url = |url: &str| RawRegistry { url: Some(url.into()), ..RawRegistry::default() };
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(address(RawRegistry::default()), Ok(None));
+        assert_eq!(address(url("http://r:8081/api/")).unwrap().unwrap().url(), "http://r:8081/api");
+        for (raw, key, says) in [
+            (url("registry:8081"), "url", "is no address; write it as"),
+            (url("http:///x"), "url", "is no address"),
+            (url("http://u:p@r"), "url", "set username and password_file"),
+            (RawRegistry { username: some("u"), ..RawRegistry::default() }, "url", "is missing"),
+            (RawRegistry { username: some("u"), ..url("http://r") }, "password_file", "is missing"),
+            (RawRegistry { ca_file: some("/nowhere/ca"), ..url("https://r") }, "ca_file", "/nowhere/ca cannot be read"),
+        ] {
+            let Invalid { key: found, message } = address(raw).unwrap_err();
+            assert_eq!(found, format!("kafka.registry.{key}"));
+            assert!(message.contains(says), "{message}");
+        }
+    }
+
+    #[test]
+    fn answers_are_understood() {
+        let answer = |status, body: &str| understood(status, body.as_bytes());
+        assert_eq!(answer(200, r#"{"id":7}"#), Ok(json!({"id": 7})));
+        for (status, body, wanted) in [
+            (
+                404,
+                r#"{"error_code":40403,"message":"Schema not found"}"#,
+                Refusal::Unknown("404 Schema not found".into()),
+            ),
+            (503, "busy\r\n", Refusal::Away("503 busy".into())),
+        ] {
+            assert_eq!(answer(status, body), Err(wanted));
+        }
+        for (status, body, says) in [
+            (404, r#"{"error_code":404,"message":"HTTP 404 Not Found"}"#, "check kafka.registry.url"),
+            (404, "<html>", "check kafka.registry.url"),
+            (302, "", "check kafka.registry.url"),
+            (200, "<html>", "which is no JSON"),
+            (401, "", "check kafka.registry.username"),
+            (409, r#"{"error_code":409,"message":"Incompatible"}"#, "409 Incompatible; the schema of this version"),
+        ] {
+            let Err(Refusal::Misconfigured(why)) = answer(status, body) else { panic!("{status} {body}") };
+            assert!(why.contains(says), "{why}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_panics(status in 100..600_u16, body in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = understood(status, &body);
+        }
+
+        #[test]
+        fn no_damaged_answer_panics(at in any::<prop::sample::Index>(), byte in any::<u8>(), status in prop::sample::select(vec![200, 404, 409])) {
+            let mut body = br#"{"error_code":40403,"message":"Schema not found","id":7,"schema":"{}","schemaType":"AVRO"}"#.to_vec();
+            let at = at.index(body.len());
+            body[at] = byte;
+            let _ = understood(status, &body);
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Other people's clients: they read what the agent writes, and what they write is stored. See `tests/interop/client.py`.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use highwater::wire::{self, Format};
+use serde_json::Value;
+
+use crate::support::agent::Agent;
+use crate::support::consumer::{Consumer, Postgres};
+use crate::support::events::{breach, event, loss, produce_raw, started, updated};
+use crate::support::netns::skip;
+use crate::support::registry::Registry;
+use crate::support::services::Kafka;
+
+/// The interpreter of a virtual environment that has their packages.
+fn python_or_skip(test: &str) -> Option<String> {
+    let python = std::env::var("HIGHWATER_TEST_PYTHON").ok();
+    if python.is_none() {
+        skip(test, "needs Python with the packages of tests/interop");
+    }
+    python
+}
+
+/// A Python program of this repository; what it prints.
+fn run(python: &str, script: &str, arguments: &[&str], input: &str) -> String {
+    let mut child = Command::new(python)
+        .arg(format!("{}/{script}", env!("CARGO_MANIFEST_DIR")))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python runs");
+    child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("it reads");
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{script} {arguments:?}");
+    String::from_utf8(output.stdout).expect("it prints text")
+}
+
+#[test]
+fn other_peoples_clients_read_what_the_agent_writes_in_every_format() {
+    let test = "interop::other_peoples_clients_read_what_the_agent_writes_in_every_format";
+    let (Some(kafka), Some(python)) = (Kafka::or_skip(test), python_or_skip(test)) else { return };
+    let Some(registry) = Registry::or_skip(test) else { return };
+    for (format, registered) in [
+        (Format::Json, false),
+        (Format::Avro, false),
+        (Format::Avro, true),
+        (Format::Protobuf, false),
+        (Format::Protobuf, true),
+    ] {
+        let topic = kafka.topic("theirs", 1);
+        let keeper = if registered { format!("[kafka.registry]\nurl = '{}'\n", registry.url) } else { String::new() };
+        let mut agent = Agent::new(&format!(
+            "agent = 'büro 1'\ninterval = '100ms'\nsource = 'synthetic'\n\
+             [[limit]]\nname = 'low'\ninterface = 'syn*'\nraise_at = '2 Mbit/s'\nupdate_every = '100ms'\n\
+             [flush]\ninterval = '300ms'\n[kafka]\nbrokers = '{}'\ntopic = '{topic}'\nformat = '{format}'\n{keeper}",
+            kafka.address
+        ));
+        agent.run(&["--for", "2s"]);
+        let (epoch, accepted) = agent.accepted();
+        let mut arguments = vec!["read", "--brokers", &kafka.address, "--topic", &topic];
+        if registered {
+            arguments.extend(["--registry", &registry.url]);
+        }
+        let printed = run(&python, "tests/interop/client.py", &arguments, "");
+        let read: Vec<Value> = printed.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        assert_eq!(read.len() as u64, accepted, "{format}");
+        for (message, seq) in read.iter().zip(1..) {
+            let (theirs, cloud) = (&message["event"], &message["cloudevent"]);
+            // What they made of it is, as JSON, the very event.
+            let event =
+                wire::from_json(theirs.to_string().as_bytes()).unwrap_or_else(|error| panic!("{error}: {theirs}"));
+            let ours: Value = serde_json::from_slice(&wire::to_json(&event)).unwrap();
+            assert_eq!(&ours, theirs, "{format}");
+            assert_eq!((event.id.epoch.to_string(), event.id.seq), (epoch.clone(), seq));
+            assert_eq!(message["key"], "büro 1");
+            assert_eq!(cloud["id"], format!("{epoch}-{seq}"));
+            assert_eq!(cloud["source"], "/highwater/b%C3%BCro%201");
+            assert_eq!(cloud["type"], format!("io.highwater.{}.v1", event.body.kind()));
+            assert_eq!(cloud["time"], theirs["observed_at"]);
+        }
+        assert!(read.iter().any(|message| message["event"]["kind"] == "breach_raised"));
+    }
+}
+
+#[test]
+fn what_other_peoples_clients_write_is_stored() {
+    let test = "interop::what_other_peoples_clients_write_is_stored";
+    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let (Some(registry), Some(python)) = (Registry::or_skip(test), python_or_skip(test)) else { return };
+    for format in ["json", "avro", "protobuf"] {
+        let (topic, database) = (kafka.topic("ours", 1), postgres.database("ours"));
+        let mut cleared = breach("b1", 9);
+        cleared.reason = Some("below".into());
+        let events = [
+            event("gw", 1, started()),
+            updated("gw", 2),
+            event("gw", 3, highwater::event::Body::BreachCleared(cleared)),
+            event("gw", 6, loss(4, 5)),
+        ];
+        let lines: Vec<String> = events.iter().map(|event| String::from_utf8(wire::to_json(event)).unwrap()).collect();
+        let arguments =
+            ["write", "--brokers", &kafka.address, "--topic", &topic, "--registry", &registry.url, "--format", format];
+        run(&python, "tests/interop/client.py", &arguments, &lines.join("\n"));
+        let mut consumer = Consumer::with(&format!(
+            "[kafka]\nbrokers = '{}'\ntopic = '{topic}'\ngroup = '{topic}'\n[kafka.registry]\nurl = '{}'\n[store]\nurl = '{}'\n",
+            kafka.address, registry.url, database.url
+        ));
+        let (printed, _) = consumer.until_end();
+        let stored: Vec<&str> = printed.lines().map(|line| line.splitn(4, ' ').nth(3).unwrap()).collect();
+        assert_eq!(stored, lines, "{format}: {}", database.ask("SELECT error FROM dead_letters"));
+        assert_eq!(database.ask("SELECT seq FROM events"), "(1) (2) (3) (6)", "{format}");
+        assert_eq!(database.ask("SELECT first, last, reason FROM losses"), "(4,5,evicted)", "{format}");
+        assert_eq!(database.ask("SELECT open, reason FROM breaches"), "(f,below)", "{format}");
+    }
+}
+
+/// `examples/consumer.py` comes to the same sums as the rows of `highwater-consumer`, of JSON and Avro mixed, with poison between.
+#[test]
+fn the_example_in_python_comes_to_the_same_sums_as_the_rows() {
+    let test = "interop::the_example_in_python_comes_to_the_same_sums_as_the_rows";
+    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let (Some(registry), Some(python)) = (Registry::or_skip(test), python_or_skip(test)) else { return };
+    let (topic, database) = (kafka.topic("sums", 3), postgres.database("sums"));
+    for (agent, format) in [("gw-1", Format::Json), ("gw-2", Format::Avro), ("gw-3", Format::Json)] {
+        let mut agent = Agent::new(&format!(
+            "agent = '{agent}'\ninterval = '100ms'\nsource = 'synthetic'\n\
+             [[limit]]\nname = 'low'\ninterface = 'syn*'\nraise_at = '2 Mbit/s'\nupdate_every = '100ms'\n\
+             [flush]\ninterval = '300ms'\n[kafka]\nbrokers = '{}'\ntopic = '{topic}'\nformat = '{format}'\n\
+             [kafka.registry]\nurl = '{}'\n",
+            kafka.address, registry.url
+        ));
+        agent.run(&["--for", "3s"]);
+        produce_raw(
+            &kafka.address,
+            &topic,
+            [("gw".to_owned(), vec![0, 1]), ("gw".to_owned(), b"{poison".to_vec())],
+            None,
+        );
+    }
+    let mut consumer = Consumer::with(&format!(
+        "[kafka]\nbrokers = '{}'\ntopic = '{topic}'\ngroup = '{topic}'\n[kafka.registry]\nurl = '{}'\n[store]\nurl = '{}'\n",
+        kafka.address, registry.url, database.url
+    ));
+    consumer.until_end();
+    let group = format!("{topic}-python");
+    let arguments = [
+        &["examples/consumer.py", "--brokers", &kafka.address, "--topic", &topic][..],
+        &["--group", &group, "--registry", &registry.url, "--until-end"],
+    ];
+    let output = Command::new(&python)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args(arguments.concat())
+        .output()
+        .expect("python runs");
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{log}");
+    // DATE TIME AGENT/INTERFACE SUM bytes over: the last of each counts.
+    let mut sums = BTreeMap::new();
+    for line in log.lines().filter(|line| line.ends_with(" bytes over")) {
+        let mut words = line.split(' ').skip(2);
+        let (name, sum) = (words.next().unwrap(), words.next().unwrap().parse::<u64>().unwrap());
+        assert!(sums.insert(name.to_owned(), sum).is_none_or(|before| before <= sum), "a sum never falls: {line}");
+    }
+    let theirs: Vec<String> = sums.iter().map(|(name, sum)| format!("({name},{sum})")).collect();
+    let sql = "SELECT agent || '/' || interface, sum(excess_bytes)::bigint FROM breaches GROUP BY 1";
+    assert_eq!(database.ask(sql), theirs.join(" "));
+    assert!(sums.len() >= 6 && sums.values().all(|sum| *sum > 0), "{sums:?}");
+    assert_eq!(log.matches(" of partition ").count(), 6, "each poison is a line: {log}");
+}

@@ -1,0 +1,79 @@
+//! The real schema registry that `tests/run` started.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use super::netns::skip;
+
+/// A real registry.
+pub(crate) struct Registry {
+    /// Of its Confluent interface.
+    pub(crate) url: String,
+    directory: PathBuf,
+    /// Of one that this test started, and stops.
+    home: Option<TempDir>,
+}
+
+impl Registry {
+    /// The one that runs; without one the test is skipped, and says so.
+    pub(crate) fn or_skip(test: &str) -> Option<Self> {
+        let url = std::env::var("HIGHWATER_TEST_REGISTRY");
+        let directory = std::env::var_os("HIGHWATER_TEST_REGISTRY_DIR");
+        let Some((url, directory)) = url.ok().zip(directory) else {
+            skip(test, "needs a schema registry");
+            return None;
+        };
+        Some(Self { url, directory: directory.into(), home: None })
+    }
+
+    /// One that this test may stop and kill; it does not run yet.
+    pub(crate) fn own(test: &str) -> Option<Self> {
+        Self::or_skip(test)?;
+        let home = tempfile::tempdir().expect("a temporary directory");
+        let mut own = Self { url: String::new(), directory: home.path().join("registry"), home: Some(home) };
+        own.url = own.script("url");
+        Some(own)
+    }
+
+    /// Starts it (again), empty, at the same URL.
+    pub(crate) fn start(&self) {
+        assert_eq!(self.script("start"), self.url);
+    }
+
+    /// Sends its process a signal: STOP, CONT.
+    pub(crate) fn signal(&self, name: &str) {
+        let id = std::fs::read_to_string(self.directory.join("pid")).expect("it runs");
+        assert!(Command::new("kill").args(["-s", name, id.trim()]).status().expect("kill runs").success());
+    }
+
+    /// Asks it by curl; what it answers.
+    pub(crate) fn ask(&self, method: &str, path: &str, body: &serde_json::Value) -> String {
+        let header = "content-type: application/vnd.schemaregistry.v1+json";
+        let url = format!("{}{path}", self.url);
+        let mut curl = Command::new("curl");
+        curl.args(["-s", "-S", "--max-time", "30", "-X", method, "-H", header, &url]);
+        if !body.is_null() {
+            curl.args(["-d", &body.to_string()]);
+        }
+        let output = curl.output().expect("curl runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("JSON is text")
+    }
+
+    fn script(&self, verb: &str) -> String {
+        let script = format!("{}/tests/support/registry", env!("CARGO_MANIFEST_DIR"));
+        let output = Command::new(script).arg(verb).arg(&self.directory).output().expect("tests/support/registry runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("a URL is text").trim().to_owned()
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        if self.home.is_some() {
+            self.script("kill");
+        }
+    }
+}
