@@ -148,8 +148,8 @@ fn a_consumer_that_is_stuck_in_the_database_ends_itself_and_starts_clean() {
     let events: Vec<_> = (1..=2_000).map(|seq| updated("gw", seq)).collect();
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
     consumer.set("[kafka]", "instance = 'one'");
-    // Five seconds, where it usually is five minutes.
-    let running = consumer.start_at("step-max-s=return(5)", &[]);
+    // Fifteen seconds, where it usually is five minutes.
+    let running = consumer.start_at("step-max-s=return(15)", &[]);
     produce(&kafka.address, &topic, &events[..1_000]);
     database.until("SELECT count(*) FROM events", "(1000)");
     postgres.signal("STOP");
