@@ -4,11 +4,9 @@
 use std::path::Path;
 
 use highwater::event::Event;
-use highwater::wire;
 
-use crate::support::agent::until;
-use crate::support::consumer::{Consumer, Database, Postgres, command};
-use crate::support::events::{produce, produce_raw, tombstone, updated};
+use crate::support::consumer::{Consumer, Postgres, command};
+use crate::support::events::{produce, updated};
 use crate::support::services::Kafka;
 
 /// Both servers, or a note that the test was skipped.
@@ -26,12 +24,6 @@ const TOLD: &str = "SELECT count(*) AS n, count(DISTINCT (agent, epoch, seq)) AS
 
 fn told(count: usize) -> String {
     format!("({count},{count})")
-}
-
-/// What the agents are missing, whatever its age.
-fn is_whole(database: &Database) {
-    let holes = "SELECT agent, count(*) FROM agent_sequences GROUP BY agent HAVING count(*) > 1 OR min(first) > 1";
-    assert_eq!(database.ask(holes), "");
 }
 
 #[test]
@@ -79,113 +71,6 @@ fn a_database_that_is_not_there_is_named_and_waited_for() {
     // It ends in order all the same.
     running.signal("TERM");
     assert!(running.wait().success(), "{}", running.log());
-}
-
-#[test]
-fn poison_is_put_aside_and_its_neighbours_are_stored() {
-    let Some((kafka, postgres)) = servers("poison_is_put_aside_and_its_neighbours_are_stored") else { return };
-    let (topic, database) = (kafka.topic("poison", 1), postgres.database("poison"));
-    let running = Consumer::new(&kafka.address, &topic, &database.url).start(&[]);
-    let one = |payload: &[u8]| produce_raw(&kafka.address, &topic, [("k".to_owned(), payload.to_vec())], None);
-    let text = |from: &str, to: &str, seq| {
-        String::from_utf8(wire::to_json(&updated("gw-0", seq))).unwrap().replace(from, to).into_bytes()
-    };
-    // Alone in a quiet topic, each waited for: the first is the topic's first message.
-    let alone: [Vec<u8>; 4] =
-        [b"garbage".to_vec(), text("wan-down", "a\\u0000b", 90), b"\xff\xfe".to_vec(), Vec::new()];
-    for (count, payload) in (1..).zip(&alone) {
-        one(payload);
-        database.until("SELECT count(*) FROM dead_letters", &format!("({count})"));
-    }
-    tombstone(&kafka.address, &topic);
-    database.until("SELECT count(*) FROM dead_letters", "(5)");
-    assert_eq!(database.ask("SELECT count(*) FROM dead_letters WHERE payload IS NULL"), "(1)");
-    // Mixed in, with a message of 900 kB that is an event, and one that is not.
-    let mut mixed: Vec<Vec<u8>> = Vec::new();
-    for seq in 1..=400 {
-        mixed.push(wire::to_json(&updated("gw-0", seq)));
-        match seq % 40 {
-            0 => mixed.push(text("wan-down", "a\\u0000b", 1_000 + seq)),
-            10 => mixed.push(text("\"epoch\":\"0", "\"epoch\":\"X", 1_000 + seq)),
-            20 => mixed.push(text("\"limit_bps\":80000000", "\"limit_bps\":18446744073709551615", 1_000 + seq)),
-            _ => {}
-        }
-    }
-    mixed.push(vec![b'x'; 900_000]);
-    mixed.push(text("wan-down", &"long".repeat(225_000), 401));
-    let bad = mixed.len() - 401;
-    produce_raw(&kafka.address, &topic, mixed.into_iter().map(|payload| ("gw-0".to_owned(), payload)), None);
-    database.until(TOLD, &told(401));
-    database.until("SELECT count(*) FROM dead_letters", &format!("({})", 5 + bad));
-    is_whole(&database);
-    assert!(running.log().contains("dead letter"));
-}
-
-#[test]
-fn a_second_consumer_takes_its_part_and_gives_it_back() {
-    let Some((kafka, postgres)) = servers("a_second_consumer_takes_its_part_and_gives_it_back") else { return };
-    let (topic, database) = (kafka.topic("share", 4), postgres.database("share"));
-    let (mut one, mut two) =
-        (Consumer::new(&kafka.address, &topic, &database.url), Consumer::new(&kafka.address, &topic, &database.url));
-    let first = one.start(&[]);
-    let mut all = 0;
-    let mut more = |from| {
-        produce(&kafka.address, &topic, &events(8, from, 1_000));
-        all += 8_000;
-        all
-    };
-    more(1);
-    let mut second = two.start(&[]);
-    let until_shared = || (first.log().matches("partitions [").count() >= 2).then_some(());
-    more(1_001);
-    until("both have partitions", until_shared);
-    database.until(TOLD, &told(more(2_001)));
-    second.signal("TERM");
-    assert!(second.wait().success(), "{}", second.log());
-    let third = two.start(&[]);
-    more(3_001);
-    third.kill();
-    let all = more(4_001);
-    database.until(TOLD, &told(all));
-    is_whole(&database);
-    assert_eq!(database.ask("SELECT sum(next) FROM kafka_offsets"), format!("({all})"));
-}
-
-#[test]
-fn a_topic_made_anew_is_read_from_its_start() {
-    let Some((kafka, postgres)) = servers("a_topic_made_anew_is_read_from_its_start") else { return };
-    // Shorter than before, and longer.
-    for (name, second) in [("shorter", 50), ("longer", 400)] {
-        let (topic, database) = (kafka.topic(name, 1), postgres.database(name));
-        let running = Consumer::new(&kafka.address, &topic, &database.url).start(&[]);
-        produce(&kafka.address, &topic, &events(1, 1, 200));
-        database.until(TOLD, &told(200));
-        kafka.remake(&topic, 1);
-        produce(&kafka.address, &topic, &events(1, 201, second));
-        database.until(TOLD, &told(200 + second as usize));
-        assert_eq!(database.ask("SELECT generation, next FROM kafka_offsets"), format!("(1,{second})"));
-        assert!(running.log().contains("made anew"), "{}", running.log());
-        is_whole(&database);
-    }
-}
-
-#[test]
-fn transaction_markers_are_no_gap_and_are_passed() {
-    let Some((kafka, postgres)) = servers("transaction_markers_are_no_gap_and_are_passed") else { return };
-    let (topic, database) = (kafka.topic("transactions", 1), postgres.database("transactions"));
-    let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
-    let running = consumer.start(&[]);
-    for round in 0..3 {
-        let messages = events(1, 1 + round * 10, 10);
-        let messages = messages.iter().map(|event| (event.stamp.agent.clone(), wire::to_json(event)));
-        produce_raw(&kafka.address, &topic, messages, Some(&topic));
-    }
-    database.until(TOLD, &told(30));
-    // Each transaction ends in a marker, the last one too.
-    database.until("SELECT next FROM kafka_offsets", "(33)");
-    assert_eq!(database.ask("SELECT count(*) FROM kafka_gaps"), "(0)");
-    running.kill();
-    consumer.until_end();
 }
 
 #[test]

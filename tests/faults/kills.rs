@@ -3,10 +3,7 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use highwater::event::Event;
-
 use crate::support::consumer::Postgres;
-use crate::support::events::{produce, updated};
 use crate::support::rounds::{Fault, rounds};
 use crate::support::services::Kafka;
 use crate::support::world::World;
@@ -36,14 +33,10 @@ fn kill_consumer() {
     let test = "faults::kills::kill_consumer";
     let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
     let fault = Fault { name: "kill-consumer", short: 30, long: 1_000, fresh_every: 50 };
-    let make = || (World::new(fault.name, &kafka, &postgres).named(), 0);
-    rounds(&fault, make, |(world, sent), rng| {
+    let make = || World::new(fault.name, &kafka, &postgres).named();
+    rounds(&fault, make, |world, rng| {
         let running = world.start_consumer();
-        let count = rng.u64(1..3_000);
-        let events: Vec<Event> = (*sent + 1..=*sent + count).map(|seq| updated("gw", seq)).collect();
-        *sent += count;
-        produce(world.brokers(), &world.topic, &events);
-        world.checker.accept_events(&events);
+        world.feed(1, rng.u64(1..3_000));
         sleep(Duration::from_millis(rng.u64(0..600)));
         running.kill();
         let again = world.start_consumer();

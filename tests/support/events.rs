@@ -1,7 +1,5 @@
 //! Events as agents make them, and a producer that is none of ours.
 
-use std::io::Write as _;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -68,16 +66,16 @@ pub(crate) fn produce<'a>(brokers: &str, topic: &str, events: impl IntoIterator<
     produce_raw(brokers, topic, messages, None);
 }
 
-/// Sends any messages.
-pub(crate) fn produce_raw(
+/// Sends any messages; those without a payload are tombstones.
+pub(crate) fn produce_raw<P: Into<Option<Vec<u8>>>>(
     brokers: &str,
     topic: &str,
-    messages: impl IntoIterator<Item = (String, Vec<u8>)>,
-    transaction: Option<&str>,
+    messages: impl IntoIterator<Item = (String, P)>,
+    transaction: Option<Transaction<'_>>,
 ) {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", brokers).set("linger.ms", "20").set("enable.idempotence", "true");
-    if let Some(id) = transaction {
+    if let Some(Transaction { id, .. }) = transaction {
         config.set("transactional.id", id);
     }
     let producer: BaseProducer = config.create().expect("a producer");
@@ -87,25 +85,31 @@ pub(crate) fn produce_raw(
         producer.begin_transaction().expect("a transaction");
     }
     for (key, payload) in messages {
-        let mut record = BaseRecord::to(topic).key(&key).payload(&payload);
+        let payload = payload.into();
+        let mut record: BaseRecord<'_, String, Vec<u8>> = BaseRecord::to(topic).key(&key);
+        record.payload = payload.as_ref();
         while let Err((_, back)) = producer.send(record) {
             producer.poll(Duration::from_millis(50));
             record = back;
         }
     }
     producer.flush(minute).expect("all is sent");
-    if transaction.is_some() {
-        producer.commit_transaction(minute).expect("it commits");
+    match transaction {
+        Some(Transaction { commits: true, .. }) => producer.commit_transaction(minute).expect("it commits"),
+        Some(_) => producer.abort_transaction(minute).expect("it aborts"),
+        None => {}
     }
 }
 
-/// Sends a message without payload: a tombstone.
+/// How messages are sent together.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Transaction<'a> {
+    pub(crate) id: &'a str,
+    /// Or it is aborted: what it sent stays in Kafka, but is never shown to readers of what is committed.
+    pub(crate) commits: bool,
+}
+
+/// Sends a message without a payload.
 pub(crate) fn tombstone(brokers: &str, topic: &str) {
-    let mut child = Command::new("kcat")
-        .args(["-P", "-b", brokers, "-t", topic, "-Z", "-K", ":"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .expect("kcat runs");
-    child.stdin.take().expect("piped").write_all(b"key:\n").expect("kcat reads");
-    assert!(child.wait().expect("kcat ends").success());
+    produce_raw(brokers, topic, [("key".to_owned(), None::<Vec<u8>>)], None);
 }

@@ -68,6 +68,19 @@ impl Outcome {
         }
     }
 
+    /// This, and what came after it in the same round. What is wrong stays wrong: it is not added.
+    pub(crate) fn and(self, then: Self) -> Self {
+        Self {
+            events: self.events + then.events,
+            lost: self.lost.max(then.lost),
+            doubled: self.doubled.max(then.doubled),
+            disordered: self.disordered.max(then.disordered),
+            invented: self.invented.max(then.invented),
+            declared: self.declared + then.declared,
+            recovery: self.recovery + then.recovery,
+        }
+    }
+
     fn is_clean(&self) -> bool {
         [self.lost, self.doubled, self.disordered, self.invented] == [0; 4]
     }

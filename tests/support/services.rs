@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use tempfile::TempDir;
 
 use super::netns::skip;
@@ -111,6 +114,30 @@ impl Kafka {
         let file = file.display().to_string();
         let class = "org.apache.kafka.tools.DeleteRecordsCommand";
         self.tool(&[class, "--bootstrap-server", &self.address, "--offset-json-file", &file]);
+    }
+
+    /// Changes the offsets that a group committed for `topic`. It may have no member then; the last one may just have left.
+    pub(crate) fn change_group(&self, group: &str, topic: &str, how: &[&str]) {
+        let class = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";
+        let whom = [class, "--bootstrap-server", &self.address, "--group", group, "--topic", topic];
+        let said = self.tool(&[&whom, how].concat());
+        assert!(!said.contains("Error"), "{said}");
+    }
+
+    /// From now on the topic keeps only the last message of each key, and sees to that at once.
+    pub(crate) fn compact(&self, topic: &str) {
+        let class = "kafka.admin.ConfigCommand";
+        let compact = "cleanup.policy=compact,segment.ms=100,min.cleanable.dirty.ratio=0.001,min.compaction.lag.ms=0";
+        let alter = ["--alter", "--entity-type", "topics", "--entity-name", topic, "--add-config", compact];
+        self.tool(&[&[class, "--bootstrap-server", &self.address], &alter[..]].concat());
+    }
+
+    /// The offset after the last of a topic's only partition, for who reads what is committed.
+    pub(crate) fn end(&self, topic: &str) -> i64 {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.address).set("isolation.level", "read_committed");
+        let consumer: BaseConsumer = config.create().expect("a consumer");
+        consumer.fetch_watermarks(topic, 0, Duration::from_secs(60)).expect("Kafka answers").1
     }
 
     /// One of Kafka's own tools; what it prints.

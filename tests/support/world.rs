@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use fastrand::Rng;
+use highwater::event::Event;
 
 use super::agent::{self, Agent};
 use super::checker::{Checker, Sent, Stored, Verdict};
 use super::consumer::{self, Consumer, Database, Postgres};
+use super::events::{produce, updated};
 use super::rounds::{Outcome, recovered};
 use super::services::Kafka;
 
@@ -20,6 +22,8 @@ pub(crate) struct World {
     /// Where Kafka really is, whatever stands in front of it.
     kafka: String,
     before: Verdict,
+    /// How far the made-up agents count.
+    fed: u64,
 }
 
 /// What an agent is told, but for its state directory: made-up traffic on four links, limits that are crossed all the time, and
@@ -46,13 +50,26 @@ impl World {
         postgres: &Postgres,
         store: impl Fn(&str) -> String,
     ) -> Self {
-        let (topic, database) = (kafka.topic(name, 1), postgres.database(&name.replace('-', "_")));
+        Self::over(kafka.topic(name, 1), name, kafka, brokers, postgres, store)
+    }
+
+    /// The same, with this topic, whoever made it.
+    pub(crate) fn over(
+        topic: String,
+        name: &str,
+        kafka: &Kafka,
+        brokers: &str,
+        postgres: &Postgres,
+        store: impl Fn(&str) -> String,
+    ) -> Self {
+        let database = postgres.database(&name.replace('-', "_"));
         Self {
             agent: Agent::new(&busy(brokers, &topic)),
             consumer: Consumer::new(brokers, &topic, &store(&database.url)),
             checker: Checker::default(),
             kafka: kafka.address.clone(),
             before: Verdict::default(),
+            fed: 0,
             topic,
             database,
         }
@@ -62,6 +79,22 @@ impl World {
     pub(crate) fn named(self) -> Self {
         self.consumer.set("[kafka]", "instance = 'one'");
         self
+    }
+
+    /// The next `count` events of each of `agents` made-up agents, which are in the book from now on.
+    pub(crate) fn events(&mut self, agents: u64, count: u64) -> Vec<Event> {
+        let numbers = self.fed + 1..=self.fed + count;
+        self.fed += count;
+        let events: Vec<Event> =
+            numbers.flat_map(|seq| (0..agents).map(move |agent| updated(&format!("gw-{agent}"), seq))).collect();
+        self.checker.accept_events(&events);
+        events
+    }
+
+    /// Sends as many.
+    pub(crate) fn feed(&mut self, agents: u64, count: u64) {
+        let events = self.events(agents, count);
+        produce(&self.kafka, &self.topic, &events);
     }
 
     /// Where Kafka really is.
