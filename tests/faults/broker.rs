@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::support::consumer::Postgres;
 use crate::support::proxy::{Mode, Proxy};
 use crate::support::rounds::{Fault, rounds};
-use crate::support::services::Kafka;
+use crate::support::services::{Cluster, Kafka};
 use crate::support::world::World;
 
 #[test]
@@ -22,6 +22,25 @@ fn broker_killed() {
             sleep(away);
         };
         world.through(rng, fail, || drop(kafka.start()))
+    });
+}
+
+/// What was acknowledged stands on two others' disks, of which one takes over.
+#[test]
+fn three_brokers_leader_killed() {
+    let test = "faults::broker::three_brokers_leader_killed";
+    let Some(postgres) = Postgres::or_skip(test) else { return };
+    let Some(cluster) = Cluster::of_three(test) else { return };
+    let fault = Fault { name: "three-brokers-leader-killed", short: 1, long: 20, fresh_every: 10 };
+    let make = || World::new(fault.name, &cluster.kafka, &postgres).named();
+    rounds(&fault, make, |world, rng| {
+        let leader = cluster.leader(&world.topic);
+        let away = Duration::from_millis(rng.u64(0..8_000));
+        let fail = |_: &mut _| {
+            leader.kill();
+            sleep(away);
+        };
+        world.through(rng, fail, || drop(leader.start()))
     });
 }
 

@@ -11,6 +11,44 @@ use tempfile::TempDir;
 use super::netns::skip;
 use super::proxy::Proxy;
 
+/// Several brokers, each of which holds every message: one of three may be gone.
+pub(crate) struct Cluster {
+    /// All of them, to its clients.
+    pub(crate) kafka: Kafka,
+    brokers: Vec<Kafka>,
+    /// Goes after them.
+    _directory: TempDir,
+}
+
+impl Cluster {
+    /// A cluster of three in a directory of its own.
+    pub(crate) fn of_three(test: &str) -> Option<Self> {
+        Kafka::or_skip(test)?;
+        let temporary = tempfile::tempdir().expect("a temporary directory");
+        let home = temporary.path();
+        let brokers =
+            (1..=3).map(|node| Kafka { address: String::new(), directory: home.join(node.to_string()), own: true });
+        let brokers: Vec<Kafka> = brokers.collect();
+        let output = script("kafka").arg("cluster").arg(home).arg("3").output().expect("tests/support/kafka runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let address = String::from_utf8(output.stdout).expect("addresses are text").trim().to_owned();
+        let kafka = Kafka { address, directory: home.join("1"), own: false };
+        Some(Self { kafka, brokers, _directory: temporary })
+    }
+
+    /// The broker that leads a topic's only partition, as soon as all have all of it.
+    pub(crate) fn leader(&self, topic: &str) -> &Kafka {
+        let mut config = ClientConfig::new();
+        let client: BaseConsumer = config.set("bootstrap.servers", &self.kafka.address).create().expect("a client");
+        let leader = super::agent::until("all brokers are in sync", || {
+            let metadata = client.fetch_metadata(Some(topic), Duration::from_secs(5)).ok()?;
+            let partition = metadata.topics().first()?.partitions().first()?;
+            (partition.isr().len() == self.brokers.len()).then(|| partition.leader())
+        });
+        &self.brokers[leader as usize - 1]
+    }
+}
+
 /// A real Kafka.
 pub(crate) struct Kafka {
     /// `127.0.0.1:PORT`.
