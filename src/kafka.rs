@@ -1,11 +1,13 @@
 //! What both programs tell librdkafka: brokers, TLS, SASL, and the operator's own properties.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::error::RDKafkaErrorCode as Code;
 use serde::Deserialize;
 
 use crate::config::{Invalid, SecretFile, quoted, readable, secret};
@@ -175,6 +177,24 @@ impl Connection {
         Ok(client)
     }
 
+    /// What certificates and secrets hold now, as a number that differs when one of them does. A client has read them once: after
+    /// a rotation only a new one knows the new ones.
+    pub fn files(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        let identity = self.tls.as_ref().and_then(|tls| tls.identity.as_ref());
+        let files = [
+            self.tls.as_ref().and_then(|tls| tls.ca_file.as_deref()),
+            identity.map(|(certificate, _, _)| certificate.as_path()),
+            identity.map(|(_, key, _)| key.as_path()),
+            identity.and_then(|(_, _, password)| password.as_ref()).map(SecretFile::path),
+            self.sasl.as_ref().map(|sasl| sasl.password.path()),
+        ];
+        for file in files.into_iter().flatten() {
+            std::fs::read(file).ok().hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+
     fn protocol(&self) -> &'static str {
         match (&self.tls, &self.sasl) {
             (None, None) => "plaintext",
@@ -251,6 +271,35 @@ fn property((name, value): (String, toml::Value)) -> Result<(String, String), In
     }
 }
 
+/// What an error of a client's says if one side turned the other away, and what to look at; nothing if a broker is just not there.
+/// OpenSSL does not tell why a certificate is not accepted.
+pub fn refusal(code: Code, reason: &str) -> Option<String> {
+    let reason = without_timing(reason);
+    let remedy = if matches!(code, Code::Authentication | Code::SaslAuthenticationFailed) {
+        "check kafka.sasl: mechanism, username and password_file"
+    } else if reason.contains("certificate verify failed") {
+        "check that kafka.tls.ca_file signed the broker's certificate, and that this bears the broker's name and has not expired"
+    } else if reason.contains(" alert ") {
+        "the broker does not accept our certificate: check kafka.tls.certificate_file and kafka.tls.key_file"
+    } else if code == Code::SSL {
+        "check kafka.tls"
+    } else {
+        return None;
+    };
+    // It has two ways to say the same; and its own advice names its properties, which are not ours.
+    let reason = reason.replace("SSL handshake failed: ", "");
+    let reason = reason.split(": broker certificate could not be verified").next().unwrap_or(&reason);
+    Some(format!("{reason}: {remedy}"))
+}
+
+/// Without what librdkafka says of how long and how often, which differs each time.
+fn without_timing(text: &str) -> String {
+    let Some((before, rest)) = text.split_once(" (after ") else { return text.to_owned() };
+    // "(after 7ms in state CONNECT)", "(after 7ms in state CONNECT, 1 identical error(s) suppressed)"
+    let after = rest.split_once("suppressed)").or_else(|| rest.split_once(')')).map_or("", |(_, after)| after);
+    format!("{before}{after}")
+}
+
 /// Says a trouble at once when it is new, and then at a sane rate while it lasts.
 #[derive(Debug, Default)]
 pub struct Trouble(Mutex<Vec<Said>>);
@@ -268,10 +317,9 @@ const SILENCE: Duration = Duration::from_secs(300);
 const TROUBLES_MAX: usize = 16;
 
 impl Trouble {
-    /// The line to log, if it is time for one; `now` is a monotonic clock's. What librdkafka says of how long and how often, which
-    /// differs each time, is left out.
+    /// The line to log, if it is time for one; `now` is a monotonic clock's.
     pub fn seen(&self, message: &str, now: Duration) -> Option<String> {
-        let message = message.split(" (after ").next().unwrap_or(message);
+        let message = without_timing(message);
         let mut troubles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(said) = troubles.iter_mut().find(|said| said.message == message) {
             let silent = now.saturating_sub(said.since);
@@ -286,8 +334,8 @@ impl Trouble {
         if troubles.len() == TROUBLES_MAX {
             troubles.remove(0);
         }
-        troubles.push(Said { message: message.to_owned(), since: now, unsaid: 0 });
-        Some(message.to_owned())
+        troubles.push(Said { message: message.clone(), since: now, unsaid: 0 });
+        Some(message)
     }
 
     /// It is over; whether there was any.
@@ -355,5 +403,41 @@ mod tests {
         assert!(trouble.seen("no such topic", start + Duration::from_secs(2)).is_some());
         assert!(trouble.seen("no such topic", start + SILENCE * 2).unwrap().contains("in 598 s"));
         assert!(trouble.over() && !trouble.over());
+    }
+
+    #[test]
+    fn who_is_turned_away_is_told_what_to_look_at() {
+        let verify = "ssl://b:9093/bootstrap: SSL handshake failed: error:0A000086:SSL routines::certificate verify failed: broker \
+                      certificate could not be verified, verify that ssl.ca.location is correctly configured or root CA \
+                      certificates are installed (install ca-certificates package) (after 7ms in state SSL_HANDSHAKE)";
+        let said = refusal(Code::SSL, verify).unwrap();
+        assert!(
+            said.contains("verify failed: check that kafka.tls.ca_file") && !said.contains("ssl.ca.location"),
+            "{said}"
+        );
+        let alert = "ssl://b:9093/1: Receive failed: SSL alert number 116: tlsv13 alert certificate required (after 2ms in state X)";
+        assert!(refusal(Code::BrokerTransportFailure, alert).unwrap().ends_with("kafka.tls.key_file"));
+        let password = "sasl_ssl://b:9094/1: SASL authentication error: Authentication failed (after 300ms in state AUTH_REQ, 1 \
+                        identical error(s) suppressed)";
+        assert!(refusal(Code::Authentication, password).unwrap().contains("failed: check kafka.sasl"));
+        let away = "ssl://b:9093/1: Disconnected (after 3ms in state SSL_HANDSHAKE)";
+        assert_eq!(refusal(Code::BrokerTransportFailure, away), None);
+    }
+
+    #[test]
+    fn a_rotated_file_is_noticed() {
+        let directory = tempfile::tempdir().unwrap();
+        let password = directory.path().join("password");
+        std::fs::write(&password, "old").unwrap();
+        let sasl = RawSasl {
+            mechanism: Some("PLAIN".into()),
+            username: Some("u".into()),
+            password_file: Some(password.display().to_string()),
+        };
+        let connection = connection(RawConnection { sasl: Some(sasl), ..RawConnection::default() }).unwrap();
+        let before = connection.files();
+        assert_eq!(before, connection.files());
+        std::fs::write(&password, "new").unwrap();
+        assert_ne!(before, connection.files());
     }
 }

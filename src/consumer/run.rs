@@ -2,6 +2,7 @@
 
 mod chores;
 mod intake;
+mod joining;
 mod placing;
 mod storing;
 mod stuck;
@@ -82,8 +83,6 @@ pub fn run(
 
 /// How long one poll may take: rebalances and signals wait for it.
 const POLL: Duration = Duration::from_millis(100);
-/// How long a broker that answers may leave a consumer without partitions after trouble.
-const ADRIFT_MAX: Duration = Duration::from_secs(45);
 /// How long a batch waits for the next message before it counts as all there is.
 const LINGER: Duration = Duration::from_millis(5);
 
@@ -101,6 +100,8 @@ struct Consumer<'a> {
     assigned: Vec<i32>,
     /// Since when there is none, and something was wrong.
     adrift: Option<Duration>,
+    /// While a broker and we turn each other away: when to see whether somebody has mended a file.
+    refused: Option<Duration>,
     /// Those that are placed, as the database has them.
     places: BTreeMap<i32, Place>,
     intake: Intake,
@@ -188,6 +189,7 @@ impl<'a> Consumer<'a> {
             state: State::Unplaced(Duration::ZERO),
             assigned: Vec::new(),
             adrift: None,
+            refused: None,
             places: BTreeMap::new(),
             intake: Intake::new(&membership.topic),
             storing: None,
@@ -212,6 +214,7 @@ impl<'a> Consumer<'a> {
             return Ok(false);
         }
         self.mind_membership(now, stop);
+        self.mind_refusal(now);
         self.heart.beat("waiting for the database or Kafka", self.clock.monotonic());
         match self.state {
             State::Unplaced(at) if now >= at && !self.assigned.is_empty() => self.place_all(),
@@ -251,34 +254,14 @@ impl<'a> Consumer<'a> {
                 }
                 self.idle();
             }
+            Polled::Refused(why) => {
+                self.kafka_says(&format!("{why}; nothing is skipped, trying again"));
+                self.refused.get_or_insert(now);
+                self.idle();
+            }
             Polled::Fatal(why) => self.renew_source(&why, stop),
         }
         Ok(true)
-    }
-
-    fn reassign(&mut self, partitions: Vec<i32>) {
-        let topic = &self.settings.membership.topic;
-        match partitions.as_slice() {
-            [] => log::info!("{topic}: no partition now"),
-            some => log::info!("{topic}: partitions {some:?}"),
-        }
-        self.adrift = None;
-        self.assigned = partitions;
-        self.unplace(Duration::ZERO);
-    }
-
-    /// librdkafka can fail to join its group again after a broker stood still, and says nothing of it: a new client does.
-    fn mind_membership(&mut self, now: Duration, stop: &AtomicBool) {
-        if self.adrift.is_none_or(|since| now.saturating_sub(since) < ADRIFT_MAX) {
-            return;
-        }
-        // While no broker answers there is nothing to join.
-        let answers = self.source.partitions().is_ok();
-        self.adrift = (!answers).then_some(now);
-        if answers {
-            let why = format!("it answers, and gave this consumer no partition for {} s", ADRIFT_MAX.as_secs());
-            self.renew_source(&why, stop);
-        }
     }
 
     /// Forgets what is not stored: it is read again from where the database stands.
@@ -337,7 +320,9 @@ impl<'a> Consumer<'a> {
             Hindrance::Store(fault) => {
                 if let Some(line) = self.store_trouble.seen(&fault.to_string(), now) {
                     match fault {
-                        Fault::Misconfigured(_) => log::error!("{line}; nothing is skipped, trying again each minute"),
+                        Fault::Misconfigured(_) => {
+                            log::error!("{line}; nothing is skipped, trying again at least each minute");
+                        }
                         Fault::Away(_) => log::warn!("{line}; nothing is skipped, trying again"),
                         Fault::Moved(_) => log::warn!("{line}; going on from where it stands"),
                     }
@@ -355,33 +340,12 @@ impl<'a> Consumer<'a> {
 
     fn well(&mut self) {
         self.backoff.reset();
+        self.refused = None;
         if self.store_trouble.over() {
             log::info!("storing again in {}", self.settings.store);
         }
         if self.kafka_trouble.over() {
             log::info!("Kafka: reading again");
-        }
-    }
-
-    /// librdkafka gave up: a new client, after a while.
-    fn renew_source(&mut self, why: &str, stop: &AtomicBool) {
-        log::error!("Kafka: {why}; connecting anew");
-        self.assigned.clear();
-        self.unplace(Duration::ZERO);
-        loop {
-            let until = self.clock.monotonic() + self.backoff.next();
-            while self.clock.monotonic() < until {
-                if stop.load(Ordering::Relaxed) {
-                    return;
-                }
-                std::thread::sleep(POLL);
-            }
-            self.heart.beat("connecting to Kafka", self.clock.monotonic());
-            let Settings { connection, membership, .. } = self.settings;
-            match Source::new(connection, membership, self.settings.decoder()) {
-                Ok(source) => return std::mem::replace(&mut self.source, source).close(),
-                Err(error) => self.kafka_says(&error),
-            }
         }
     }
 

@@ -4,20 +4,19 @@
 //! one until the database has said where to read. Offsets are committed as a hint for other tools, never read back but for a
 //! partition that the database does not know.
 
+mod context;
 mod onlooker;
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{self, Receiver};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
-use rdkafka::topic_partition_list::TopicPartitionListElem;
-use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
-use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{Offset, TopicPartitionList};
 
 use super::batch::{Mark, Record};
 use super::place::Reading;
@@ -25,6 +24,7 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::kafka::Connection;
 use crate::wire::{Decoder, Undecoded};
 
+use self::context::Context;
 pub use self::onlooker::{Onlooker, Seen};
 
 /// What the broker is asked for at most while it is waited for. Longer, and the loop stands.
@@ -79,6 +79,8 @@ pub(super) struct Source {
     connection: Connection,
     membership: Membership,
     decoder: Decoder,
+    /// The certificates and secrets that this client has read.
+    files: u64,
 }
 
 /// What a poll brings.
@@ -96,57 +98,10 @@ pub(super) enum Polled {
     Misplaced(String),
     /// Something is wrong; librdkafka goes on trying.
     Trouble(String),
+    /// One side turned the other away; librdkafka goes on trying with the certificates and secrets that it has read once.
+    Refused(String),
     /// This client can do no more: make another one.
     Fatal(String),
-}
-
-/// What librdkafka says through callbacks, kept until the loop asks.
-#[derive(Default)]
-struct Context {
-    heard: Arc<Mutex<Heard>>,
-}
-
-#[derive(Default)]
-struct Heard {
-    assigned: Option<Vec<i32>>,
-    trouble: Option<String>,
-}
-
-impl ClientContext for Context {
-    fn error(&self, error: KafkaError, reason: &str) {
-        // The end of a partition is told by poll too.
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF) {
-            return;
-        }
-        let code = error.rdkafka_error_code().map(|code| code.to_string()).unwrap_or_default();
-        self.hear(|heard| heard.trouble = Some(format!("{code}: {reason}")));
-    }
-}
-
-impl Context {
-    fn hear<T>(&self, listen: impl FnOnce(&mut Heard) -> T) -> T {
-        listen(&mut self.heard.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl ConsumerContext for Context {
-    /// Takes note, and reads nothing yet. A batch in hand is dropped by the loop when it hears of it: its rows are read again by
-    /// whoever has the partition then, from where the database stands.
-    fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
-        let assigned = if matches!(code, RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
-            partitions.elements().iter().map(TopicPartitionListElem::partition).collect()
-        } else {
-            Vec::new()
-        };
-        let answered =
-            if assigned.is_empty() { consumer.unassign() } else { consumer.assign(&TopicPartitionList::new()) };
-        self.hear(|heard| {
-            heard.assigned = Some(assigned);
-            if let Err(error) = answered {
-                heard.trouble = Some(error.to_string());
-            }
-        });
-    }
 }
 
 impl Source {
@@ -156,7 +111,8 @@ impl Source {
     /// A secret that can't be read, or a property that librdkafka does not take.
     pub(super) fn new(connection: &Connection, membership: &Membership, decoder: Decoder) -> Result<Self, String> {
         let (connection, membership) = (connection.clone(), membership.clone());
-        let mut source = Self { consumer: None, connection, membership, decoder };
+        let files = connection.files();
+        let mut source = Self { consumer: None, connection, membership, decoder, files };
         let mut config = client(&source.connection, &source.membership, FIXED)?;
         if !source.membership.instance.is_empty() {
             config.set("group.instance.id", &source.membership.instance);
@@ -172,20 +128,25 @@ impl Source {
         self.consumer.as_ref().expect("only close() takes it, and the source with it")
     }
 
+    /// Whether certificates and secrets are others than those that this client has read.
+    pub(super) fn is_outdated(&self) -> bool {
+        self.connection.files() != self.files
+    }
+
     /// Waits at most `timeout` for what comes next.
     pub(super) fn poll(&mut self, timeout: Duration) -> Polled {
         let consumer = self.consumer.as_ref().expect("only close() takes it, and the source with it");
         let polled = consumer.poll(timeout);
-        let (assigned, trouble) = consumer.context().hear(|heard| (heard.assigned.take(), heard.trouble.take()));
+        let (assigned, refused, trouble) =
+            consumer.context().hear(|heard| (heard.assigned.take(), heard.refused.take(), heard.trouble.take()));
         if let Some(partitions) = assigned {
             // A message polled together with a new assignment is from the old one.
             return Polled::Assigned(partitions);
         }
         match polled {
             Some(Ok(message)) => {
-                if let Some(trouble) = trouble {
-                    consumer.context().hear(|heard| heard.trouble = Some(trouble));
-                }
+                // Said when nothing else is to be told.
+                consumer.context().hear(|heard| (heard.refused, heard.trouble) = (refused, trouble));
                 let decoded = self.decoder.decode(message.payload().unwrap_or_default(), content_type(&message));
                 let decoded = match decoded {
                     Ok(decoded) => Ok(decoded),
@@ -198,22 +159,18 @@ impl Source {
                 let record = Record::decoded(message.offset(), timestamp_ms, message.key(), message.payload(), decoded);
                 Polled::Record(message.partition(), record)
             }
-            Some(Err(error)) => self.misfortune(&error),
-            None => match trouble {
-                Some(trouble) => self.fatal().unwrap_or(Polled::Trouble(trouble)),
-                None => Polled::Nothing,
-            },
+            Some(Err(error)) if is_misplaced(&error) => Polled::Misplaced(error.to_string()),
+            Some(Err(error)) => self.misfortune(refused, trouble.or_else(|| said(&error))),
+            None => self.misfortune(refused, trouble),
         }
     }
 
-    fn misfortune(&self, error: &KafkaError) -> Polled {
-        match error.rdkafka_error_code() {
-            Some(
-                RDKafkaErrorCode::AutoOffsetReset
-                | RDKafkaErrorCode::OffsetOutOfRange
-                | RDKafkaErrorCode::LogTruncation,
-            ) => Polled::Misplaced(error.to_string()),
-            _ => self.fatal().unwrap_or_else(|| Polled::Trouble(error.to_string())),
+    /// What a poll without a message comes to. An error that it brings was told by callback too, and in more words.
+    fn misfortune(&self, refused: Option<String>, trouble: Option<String>) -> Polled {
+        match (refused, trouble) {
+            (Some(refused), _) => Polled::Refused(refused),
+            (None, Some(trouble)) => self.fatal().unwrap_or(Polled::Trouble(trouble)),
+            (None, None) => Polled::Nothing,
         }
     }
 
@@ -354,6 +311,17 @@ fn client(connection: &Connection, membership: &Membership, fixed: &[(&str, &str
         }
     }
     Ok(config)
+}
+
+fn is_misplaced(error: &KafkaError) -> bool {
+    let code = error.rdkafka_error_code();
+    use RDKafkaErrorCode::{AutoOffsetReset, LogTruncation, OffsetOutOfRange};
+    matches!(code, Some(AutoOffsetReset | OffsetOutOfRange | LogTruncation))
+}
+
+/// That no broker is left says nothing new.
+fn said(error: &KafkaError) -> Option<String> {
+    (error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown)).then(|| error.to_string())
 }
 
 fn partitions<C: ConsumerContext>(consumer: &BaseConsumer<C>, name: &str) -> Result<Vec<i32>, String> {

@@ -24,7 +24,7 @@ use crate::agent::control::Waker;
 use crate::clock::{Clock as _, SystemClock};
 use crate::event::{Event, EventId};
 use crate::failpoints;
-use crate::kafka::{Connection, Trouble};
+use crate::kafka::{self, Connection, Trouble};
 use crate::registry;
 
 /// What the worker is told.
@@ -90,6 +90,8 @@ const POLL_AWAY: Duration = Duration::from_millis(250);
 const AWAY_AFTER: Duration = Duration::from_secs(5);
 /// After so long without a delivery a new producer is tried.
 const STUCK_AFTER: Duration = Duration::from_secs(600);
+/// How often it is seen, while waiting, whether somebody mended a file.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// So many producers may be on their way down: it can hang.
 const TEAR_DOWNS_MAX: usize = 4;
 
@@ -120,6 +122,7 @@ impl Worker {
 
     pub(super) fn run(mut self) {
         loop {
+            let files = self.connection.files();
             let end = match self.producer() {
                 Ok(producer) => {
                     let end = self.serve(&producer);
@@ -141,7 +144,7 @@ impl Worker {
                 "cannot publish: {why}; the events stay in the journal, next attempt in {} s",
                 pause.as_secs()
             ));
-            if !self.wait(pause) {
+            if !self.wait(pause, files) {
                 return;
             }
         }
@@ -278,13 +281,10 @@ impl Worker {
             return Some(End::Retry(fatal));
         }
         for (code, reason) in producer.errors() {
+            if let Some(refusal) = kafka::refusal(code, &reason) {
+                return Some(End::Hold(refusal));
+            }
             match code {
-                Code::Authentication | Code::SaslAuthenticationFailed => {
-                    return Some(End::Hold(format!("{reason}: check kafka.sasl")));
-                }
-                Code::SSL | Code::BrokerTransportFailure if is_tls(&reason) => {
-                    return Some(End::Hold(format!("{reason}: check kafka.tls")));
-                }
                 Code::Fatal => return Some(End::Retry(reason)),
                 // Said by the line before it, for one broker.
                 Code::AllBrokersDown => {}
@@ -294,12 +294,18 @@ impl Worker {
         None
     }
 
-    /// Waits, and takes what comes meanwhile. False when nobody sends any more.
-    fn wait(&mut self, pause: Duration) -> bool {
+    /// Waits, and takes what comes meanwhile; no longer than until a certificate or secret is another than it was. False when
+    /// nobody sends any more.
+    fn wait(&mut self, pause: Duration, files: u64) -> bool {
         let until = self.clock.monotonic() + pause;
         loop {
-            match self.orders.recv_timeout(until.saturating_sub(self.clock.monotonic())) {
-                Ok(Order::TryNow) | Err(RecvTimeoutError::Timeout) => return true,
+            let left = until.saturating_sub(self.clock.monotonic());
+            match self.orders.recv_timeout(left.min(LOOK_EVERY)) {
+                Ok(Order::TryNow) => return true,
+                Err(RecvTimeoutError::Timeout) if left <= LOOK_EVERY || self.connection.files() != files => {
+                    return true;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
                 Ok(order) => self.take(order),
                 Err(RecvTimeoutError::Disconnected) => return false,
             }
@@ -333,10 +339,6 @@ impl Backoff {
         self.attempts += 1;
         Duration::from_secs(seconds)
     }
-}
-
-fn is_tls(reason: &str) -> bool {
-    reason.contains("SSL") || reason.contains("certificate")
 }
 
 #[cfg(test)]

@@ -113,7 +113,7 @@ impl Onlooker {
     pub fn poll(&mut self, timeout: Duration) -> Seen {
         match self.consumer.poll(timeout) {
             // What librdkafka says through its callback.
-            None => match self.consumer.context().hear(|heard| heard.trouble.take()) {
+            None => match self.consumer.context().hear(|heard| heard.refused.take().or(heard.trouble.take())) {
                 Some(trouble) => Seen::Trouble(trouble),
                 None => Seen::Nothing,
             },

@@ -1,0 +1,86 @@
+//! Being a member of the group: what it gives, and when only a new client helps.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::{Consumer, POLL};
+use crate::clock::Clock as _;
+use crate::consumer::config::Settings;
+use crate::consumer::source::Source;
+
+/// How long a broker that answers may leave a consumer without partitions after trouble.
+const ADRIFT_MAX: Duration = Duration::from_secs(45);
+/// How often it is seen, while Kafka and we turn each other away, whether somebody has mended a file.
+const REFUSED_EVERY: Duration = Duration::from_secs(5);
+
+impl Consumer<'_> {
+    pub(super) fn reassign(&mut self, partitions: Vec<i32>) {
+        let topic = &self.settings.membership.topic;
+        match partitions.as_slice() {
+            [] => log::info!("{topic}: no partition now"),
+            some => log::info!("{topic}: partitions {some:?}"),
+        }
+        self.adrift = None;
+        self.assigned = partitions;
+        self.unplace(Duration::ZERO);
+    }
+
+    /// librdkafka can fail to join its group again after a broker stood still, and says nothing of it: a new client does.
+    pub(super) fn mind_membership(&mut self, now: Duration, stop: &AtomicBool) {
+        if self.adrift.is_none_or(|since| now.saturating_sub(since) < ADRIFT_MAX) {
+            return;
+        }
+        // While no broker answers there is nothing to join.
+        let answers = self.source.partitions().is_ok();
+        self.adrift = (!answers).then_some(now);
+        if answers {
+            let why = format!("it answers, and gave this consumer no partition for {} s", ADRIFT_MAX.as_secs());
+            self.renew_source(&why, stop);
+        }
+    }
+
+    /// librdkafka reads certificates and secrets once: after a rotation only a new client helps. Where they are the same still,
+    /// the broker has to be mended, and this client goes on trying.
+    pub(super) fn mind_refusal(&mut self, now: Duration) {
+        if self.refused.is_none_or(|at| now < at) {
+            return;
+        }
+        self.refused = Some(now + REFUSED_EVERY);
+        if !self.source.is_outdated() {
+            return;
+        }
+        let Settings { connection, membership, .. } = self.settings;
+        match Source::new(connection, membership, self.settings.decoder()) {
+            Ok(source) => {
+                log::info!("Kafka: the files of kafka.tls or kafka.sasl have changed; connecting anew");
+                self.refused = None;
+                self.assigned.clear();
+                self.unplace(Duration::ZERO);
+                std::mem::replace(&mut self.source, source).close();
+            }
+            Err(error) => self.kafka_says(&error),
+        }
+    }
+
+    /// librdkafka gave up: a new client, after a while.
+    pub(super) fn renew_source(&mut self, why: &str, stop: &AtomicBool) {
+        log::error!("Kafka: {why}; connecting anew");
+        self.assigned.clear();
+        self.unplace(Duration::ZERO);
+        loop {
+            let until = self.clock.monotonic() + self.backoff.next();
+            while self.clock.monotonic() < until {
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                std::thread::sleep(POLL);
+            }
+            self.heart.beat("connecting to Kafka", self.clock.monotonic());
+            let Settings { connection, membership, .. } = self.settings;
+            match Source::new(connection, membership, self.settings.decoder()) {
+                Ok(source) => return std::mem::replace(&mut self.source, source).close(),
+                Err(error) => self.kafka_says(&error),
+            }
+        }
+    }
+}
