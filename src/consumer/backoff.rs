@@ -9,20 +9,24 @@ pub(super) struct Backoff {
 }
 
 const FIRST: Duration = Duration::from_secs(1);
+const FIRST_SLOW: Duration = Duration::from_secs(5);
 const MAX: Duration = Duration::from_secs(60);
 
 impl Backoff {
     /// The wait after one more failure: three quarters to all of 1, 2, 4 … 60 s.
     pub(super) fn next(&mut self) -> Duration {
-        let whole = (FIRST * 2_u32.saturating_pow(self.tries.min(10))).min(MAX);
-        self.tries += 1;
-        jittered(whole)
+        self.after(FIRST)
     }
 
-    /// The longest wait: for what does not mend by itself.
+    /// The same from 5 s on: for what does not mend by itself.
     pub(super) fn slow(&mut self) -> Duration {
+        self.after(FIRST_SLOW)
+    }
+
+    fn after(&mut self, first: Duration) -> Duration {
+        let whole = (first * 2_u32.saturating_pow(self.tries.min(10))).min(MAX);
         self.tries += 1;
-        jittered(MAX)
+        jittered(whole)
     }
 
     /// It went well.
@@ -48,6 +52,9 @@ mod tests {
         }
         backoff.reset();
         assert!(backoff.next() <= Duration::from_secs(1));
-        assert!(backoff.slow() >= Duration::from_secs(45));
+        for whole in [10, 20, 40, 60] {
+            let wait = backoff.slow().as_secs_f64();
+            assert!((0.75 * f64::from(whole)..=f64::from(whole)).contains(&wait), "{wait} of {whole}");
+        }
     }
 }

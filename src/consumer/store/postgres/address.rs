@@ -1,18 +1,13 @@
-//! Where the server is and how to speak to it: a URL as libpq understands it, TLS included.
-//!
-//! The `postgres` crate knows fewer of libpq's words than people write: `sslmode`'s verifying values, `sslrootcert`, `sslcert`
-//! and `sslkey` are taken out of the URL and understood here (<https://www.postgresql.org/docs/current/libpq-ssl.html>).
+//! Where the server is and how to speak to it: a URL as libpq understands it. The `postgres` crate knows fewer of libpq's words
+//! than people write: those for TLS are taken out of the URL, and understood by [`Tls`].
 
 use std::fmt;
-use std::net::IpAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use openssl::ssl::{SslConnector, SslFiletype, SslMethod, SslVerifyMode};
 use postgres::config::{Host, SslMode};
 use postgres::{Client, Config, NoTls};
-use postgres_openssl::MakeTlsConnector;
 
+use super::tls::Tls;
 use crate::config::SecretFile;
 
 /// A server, a database in it, and who asks.
@@ -21,23 +16,6 @@ pub(in crate::consumer::store) struct Address {
     config: Config,
     password: Option<SecretFile>,
     tls: Option<Tls>,
-}
-
-/// What is asked of the server's certificate, and ours.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Tls {
-    needed: bool,
-    verify: Verify,
-    /// `None`: the system's.
-    root: Option<PathBuf>,
-    identity: Option<(PathBuf, PathBuf)>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verify {
-    Nothing,
-    Authority,
-    AuthorityAndName,
 }
 
 /// Silence on a connection after which it is asked for a sign of life; then so many times at such an interval.
@@ -140,7 +118,7 @@ fn taken_apart(url: &str) -> Result<(String, Vec<(String, String)>), String> {
     let (mut rest, mut ssl) = (Vec::new(), Vec::new());
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         match pair.split_once('=') {
-            Some((name @ ("sslmode" | "sslrootcert" | "sslcert" | "sslkey"), value)) => {
+            Some((name @ ("sslmode" | "sslrootcert" | "sslcert" | "sslkey" | "sslpassword"), value)) => {
                 ssl.push((name.to_owned(), percent_decoded(value)?));
             }
             _ => rest.push(pair),
@@ -165,88 +143,10 @@ fn percent_decoded(text: &str) -> Result<String, String> {
     String::from_utf8(bytes).map_err(|_| wrong())
 }
 
-impl Tls {
-    /// Without `sslmode`, a remote server has to prove who it is; one on this host is asked for TLS and may have none.
-    fn understand(words: &[(String, String)], config: &Config) -> Result<Option<Self>, String> {
-        let word = |name: &str| words.iter().rev().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
-        let (system, root) = match word("sslrootcert") {
-            Some("system") => (true, None),
-            file => (false, file.map(PathBuf::from)),
-        };
-        let default = match () {
-            () if system => "verify-full",
-            () if config.get_hosts().iter().any(is_remote)
-                || config.get_hostaddrs().iter().any(|a| !a.is_loopback()) =>
-            {
-                "verify-full"
-            }
-            () if config.get_hosts().iter().any(|host| matches!(host, Host::Tcp(_))) => "prefer",
-            () => "disable",
-        };
-        let (needed, verify) = match word("sslmode").unwrap_or(default) {
-            "disable" => return Ok(None),
-            "allow" | "prefer" => (false, Verify::Nothing),
-            // As libpq: who names a root certificate wants it to be used.
-            "require" if root.is_some() => (true, Verify::Authority),
-            "require" => (true, Verify::Nothing),
-            "verify-ca" => (true, Verify::Authority),
-            "verify-full" => (true, Verify::AuthorityAndName),
-            other => {
-                return Err(format!(
-                    "has sslmode={other}, which is none of disable, allow, prefer, require, verify-ca, verify-full"
-                ));
-            }
-        };
-        if system && verify != Verify::AuthorityAndName {
-            return Err("has sslrootcert=system, which needs sslmode=verify-full".to_owned());
-        }
-        let identity = match (word("sslcert"), word("sslkey")) {
-            (Some(certificate), Some(key)) => Some((PathBuf::from(certificate), PathBuf::from(key))),
-            (None, None) => None,
-            _ => return Err("has one of sslcert and sslkey, which need each other".to_owned()),
-        };
-        let tls = Self { needed, verify, root, identity };
-        tls.connector()?;
-        Ok(Some(tls))
-    }
-
-    fn connector(&self) -> Result<MakeTlsConnector, String> {
-        let failed = |what: &str, e: &dyn fmt::Display| format!("{what} cannot be used: {e}");
-        let mut builder = SslConnector::builder(SslMethod::tls_client()).map_err(|e| failed("TLS", &e))?;
-        if self.verify == Verify::Nothing {
-            builder.set_verify(SslVerifyMode::NONE);
-        } else if let Some(root) = self.root.clone().or_else(|| openssl_probe::probe().cert_file) {
-            builder.set_ca_file(&root).map_err(|e| failed(&format!("sslrootcert {}", root.display()), &e))?;
-        }
-        if let Some((certificate, key)) = &self.identity {
-            builder
-                .set_certificate_chain_file(certificate)
-                .map_err(|e| failed(&format!("sslcert {}", certificate.display()), &e))?;
-            builder
-                .set_private_key_file(key, SslFiletype::PEM)
-                .map_err(|e| failed(&format!("sslkey {}", key.display()), &e))?;
-        }
-        let mut connector = MakeTlsConnector::new(builder.build());
-        let with_name = self.verify == Verify::AuthorityAndName;
-        connector.set_callback(move |configuration, _| {
-            configuration.set_verify_hostname(with_name);
-            Ok(())
-        });
-        Ok(connector)
-    }
-}
-
-fn is_remote(host: &Host) -> bool {
-    match host {
-        Host::Tcp(name) => name != "localhost" && !name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()),
-        #[cfg(unix)]
-        Host::Unix(_) => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::consumer::store::postgres::tls::Verify;
 
     fn tls(url: &str) -> Option<(bool, Verify)> {
         Address::parse(url, None).unwrap().tls.map(|tls| (tls.needed, tls.verify))
@@ -258,6 +158,18 @@ mod tests {
         assert_eq!(tls("postgres://u@db.example/d"), Some((true, AuthorityAndName)));
         assert_eq!(tls("postgres://u@10.0.0.1/d?sslmode=disable"), None);
         assert_eq!(tls("postgres://u@db.example/d?sslmode=require&connect_timeout=3"), Some((true, Nothing)));
+        // Who names a root certificate wants it to be used, as libpq has it.
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("root.pem");
+        let key = openssl::rsa::Rsa::generate(2048).and_then(openssl::pkey::PKey::from_rsa).unwrap();
+        let mut certificate = openssl::x509::X509::builder().unwrap();
+        certificate.set_pubkey(&key).unwrap();
+        certificate.sign(&key, openssl::hash::MessageDigest::sha256()).unwrap();
+        std::fs::write(&root, certificate.build().to_pem().unwrap()).unwrap();
+        for (mode, needed) in [("require", true), ("prefer", false), ("allow", false)] {
+            let url = format!("postgres://u@db.example/d?sslmode={mode}&sslrootcert={}", root.display());
+            assert_eq!(tls(&url), Some((needed, Authority)), "{mode}");
+        }
         assert_eq!(tls("postgres://u@db.example/d?sslmode=verify-ca"), Some((true, Authority)));
         assert_eq!(tls("postgres://u@127.0.0.1/d"), Some((false, Nothing)));
         assert_eq!(tls("postgres://u@localhost:5433/d"), Some((false, Nothing)));
@@ -271,6 +183,7 @@ mod tests {
             ("postgres://u:s3cret@h/d?sslmode=maybe", "sslmode=maybe"),
             ("postgres://u:s3cret@h/d?sslcert=/a", "need each other"),
             ("postgres://u:s3cret@h/d?sslmode=require&sslrootcert=system", "verify-full"),
+            ("postgres://u:s3cret@h/d?sslmode=disable&sslrootcert=system", "verify-full"),
             ("postgres://u:s3cret@h/d?sslrootcert=/nowhere.pem", "/nowhere.pem"),
             ("postgres://u:s3cret@h/d?nonsense=1", "nonsense"),
             ("postgres://", "names no host"),

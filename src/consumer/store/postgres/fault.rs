@@ -44,6 +44,21 @@ pub(super) fn text(error: &Error) -> String {
     line
 }
 
+/// What to look at where a connection failed by TLS, and not because the server is not there.
+fn tls_remedy(text: &str) -> Option<&'static str> {
+    if text.contains("certificate verify failed") {
+        Some(
+            "check that sslrootcert signed the server's certificate, and that this bears the server's name and has not expired",
+        )
+    } else if text.contains(" alert ") {
+        Some("the server does not accept our certificate: check sslcert and sslkey")
+    } else if text.contains("server does not support TLS") {
+        Some("set ssl = on there, or another sslmode")
+    } else {
+        None
+    }
+}
+
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
         match class(&error) {
@@ -57,6 +72,13 @@ impl From<ConnectError> for Fault {
     fn from(error: ConnectError) -> Self {
         match error {
             ConnectError::Local(message) => Self::Misconfigured(message),
+            ConnectError::Server(error) if error.as_db_error().is_none() => {
+                let text = chain(&error);
+                match tls_remedy(&text) {
+                    Some(remedy) => Self::Misconfigured(format!("PostgreSQL: {text}: {remedy}")),
+                    None => Self::Away(format!("PostgreSQL: {text}")),
+                }
+            }
             ConnectError::Server(error) => error.into(),
         }
     }
