@@ -21,6 +21,8 @@ mod interop;
 
 mod pipeline;
 
+mod secure_kafka;
+mod secure_postgres;
 mod watchdogs;
 
 mod tidy;

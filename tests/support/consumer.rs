@@ -82,6 +82,17 @@ impl Postgres {
         assert!(Command::new("kill").args(["-s", name, pid]).status().expect("kill runs").success());
     }
 
+    /// Has it speak TLS with what stands in [`Postgres::tls_dir`] now.
+    pub(crate) fn reload_tls(&self) {
+        let output = self.script("tls");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Where its certificate, key, CA and rules of entry are put for [`Postgres::reload_tls`].
+    pub(crate) fn tls_dir(&self) -> PathBuf {
+        self.directory.join("tls")
+    }
+
     fn script(&self, verb: &str) -> Output {
         let script = format!("{}/tests/support/postgres", env!("CARGO_MANIFEST_DIR"));
         Command::new(script).arg(verb).arg(&self.directory).output().expect("tests/support/postgres runs")
@@ -164,6 +175,12 @@ impl Consumer {
         let text = fs::read_to_string(self.config()).expect("there is a configuration");
         let with = text.replacen(&format!("{table}\n"), &format!("{table}\n{line}\n"), 1);
         fs::write(self.config(), with).expect("it can be written");
+    }
+
+    /// Adds tables to its configuration.
+    pub(crate) fn append(&self, tables: &str) {
+        let text = fs::read_to_string(self.config()).expect("there is a configuration");
+        fs::write(self.config(), text + tables).expect("it can be written");
     }
 
     pub(crate) fn config(&self) -> PathBuf {

@@ -1,6 +1,7 @@
 //! What tests share.
 
 pub(crate) mod agent;
+pub(crate) mod certificates;
 pub(crate) mod checker;
 pub(crate) mod consumer;
 pub(crate) mod events;

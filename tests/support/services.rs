@@ -1,6 +1,6 @@
 //! The real servers that `tests/run` started, and what other people's clients say of them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -76,6 +76,23 @@ impl Kafka {
         let mut own = Self { address: String::new(), directory: directory.path().join("kafka"), own: true };
         own.address = own.start();
         Some((own, directory))
+    }
+
+    /// One of this test's own with the listeners, properties and users that `prepare` writes into its directory.
+    pub(crate) fn secured(test: &str, prepare: impl FnOnce(&Path)) -> Option<(Self, TempDir)> {
+        Self::or_skip(test)?;
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let mut own = Self { address: String::new(), directory: directory.path().join("kafka"), own: true };
+        std::fs::create_dir(&own.directory).expect("it is empty");
+        prepare(&own.directory);
+        own.address = own.start();
+        Some((own, directory))
+    }
+
+    /// The address of one of the listeners of [`Kafka::secured`].
+    pub(crate) fn listener(&self, name: &str) -> String {
+        let address = std::fs::read_to_string(self.directory.join(format!("address.{name}")));
+        address.expect("it has this listener").trim().to_owned()
     }
 
     /// One of this test's own that its clients reach through `proxy` alone; `address` is the way around it.
@@ -179,7 +196,7 @@ impl Kafka {
     }
 
     /// One of Kafka's own tools; what it prints.
-    fn tool(&self, arguments: &[&str]) -> String {
+    pub(crate) fn tool(&self, arguments: &[&str]) -> String {
         let output = script("kafka").arg("tool").args(arguments).output().expect("tests/support/kafka runs");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "{text} {}", String::from_utf8_lossy(&output.stderr));

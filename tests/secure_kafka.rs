@@ -1,0 +1,313 @@
+//! Kafka with TLS and SASL: what is right works; what is wrong holds everything back, says so, and goes on when it is mended.
+
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::support::certificates::{Authority, put};
+use crate::support::checker::{Sent, Stored};
+use crate::support::consumer::Postgres;
+use crate::support::rounds::{Fault, Outcome, rounds};
+use crate::support::services::Kafka;
+use crate::support::world::{World, busy};
+
+const PASSWORD: &str = "right-s3cret";
+const WRONG_PASSWORD: &str = "wrong-s3cret";
+const PASSPHRASE: &str = "phrase-s3cret";
+
+/// How the programs come in.
+#[derive(Clone, Copy)]
+enum Entry {
+    Tls,
+    Mutual,
+    /// By this mechanism, over TLS.
+    Sasl(&'static str),
+    /// By PLAIN, without TLS.
+    Clear,
+}
+
+/// A broker with a listener for each entry, a world that uses one, and the files that both programs share.
+struct Secure {
+    world: World,
+    kafka: Kafka,
+    authority: Authority,
+    server: PathBuf,
+    files: TempDir,
+    _home: TempDir,
+}
+
+fn properties(directory: &Path) -> String {
+    let store = |name: &str| {
+        let directory = directory.display();
+        format!(
+            "listener.name.{name}.ssl.keystore.type=PEM\nlistener.name.{name}.ssl.keystore.location={directory}/server.pem\n\
+             listener.name.{name}.ssl.truststore.type=PEM\nlistener.name.{name}.ssl.truststore.location={directory}/ca.pem\n"
+        )
+    };
+    let modules = "org.apache.kafka.common.security";
+    let plain = format!(
+        "plain.sasl.jaas.config={modules}.plain.PlainLoginModule required user_gw=\"{PASSWORD}\" user_other=\"x\";\n"
+    );
+    let scram = |name: &str| format!("{name}.sasl.jaas.config={modules}.scram.ScramLoginModule required;\n");
+    [
+        store("tls"),
+        store("mutual"),
+        store("sasl"),
+        "listener.name.mutual.ssl.client.auth=required\n".to_owned(),
+        "listener.name.sasl.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512\n".to_owned(),
+        format!("listener.name.sasl.{plain}"),
+        format!("listener.name.sasl.{}", scram("scram-sha-256")),
+        format!("listener.name.sasl.{}", scram("scram-sha-512")),
+        "listener.name.clear.sasl.enabled.mechanisms=PLAIN\n".to_owned(),
+        format!("listener.name.clear.{plain}"),
+    ]
+    .concat()
+}
+
+impl Secure {
+    fn new(test: &str, name: &str, entry: Entry) -> Option<Self> {
+        let postgres = Postgres::or_skip(test)?;
+        let authority = Authority::new("highwater tests");
+        let mut server = PathBuf::new();
+        let (kafka, home) = Kafka::secured(test, |directory| {
+            server = directory.to_owned();
+            let leaf = authority.leaf("server");
+            put(directory, "server.pem", &(leaf.key + &leaf.certificate));
+            put(directory, "ca.pem", &authority.pem);
+            put(directory, "secure.listeners", "TLS SSL\nMUTUAL SSL\nSASL SASL_SSL\nCLEAR SASL_PLAINTEXT\n");
+            put(directory, "secure.properties", &properties(directory));
+            let user = |mechanism: &str| format!("{mechanism}=[name=gw,password={PASSWORD}]\n");
+            put(directory, "secure.users", &(user("SCRAM-SHA-256") + &user("SCRAM-SHA-512")));
+        })?;
+        let files = tempfile::tempdir().expect("a temporary directory");
+        let listener = match entry {
+            Entry::Tls => "TLS",
+            Entry::Mutual => "MUTUAL",
+            Entry::Sasl(_) => "SASL",
+            Entry::Clear => "CLEAR",
+        };
+        let brokers = kafka.listener(listener);
+        let world = World::behind(name, &kafka, &brokers, &postgres, str::to_owned);
+        let secure = Self { world, kafka, authority, server, files, _home: home };
+        secure.mend_files();
+        let tables = secure.tables(entry);
+        secure.world.agent.configure(&format!("{}{tables}", busy(&brokers, &secure.world.topic)));
+        secure.world.consumer.append(&tables);
+        Some(secure)
+    }
+
+    /// What an operator writes into both configurations.
+    fn tables(&self, entry: Entry) -> String {
+        let file = |name: &str| self.files.path().join(name).display().to_string();
+        let tls = format!("[kafka.tls]\nca_file = '{}'\n", file("ca.pem"));
+        let sasl = |mechanism: &str| {
+            format!(
+                "[kafka.sasl]\nmechanism = '{mechanism}'\nusername = 'gw'\npassword_file = '{}'\n",
+                file("password")
+            )
+        };
+        match entry {
+            Entry::Tls => tls,
+            Entry::Mutual => format!(
+                "{tls}certificate_file = '{}'\nkey_file = '{}'\nkey_password_file = '{}'\n",
+                file("client.pem"),
+                file("client.key"),
+                file("passphrase")
+            ),
+            Entry::Sasl(mechanism) => tls + &sasl(mechanism),
+            Entry::Clear => format!("[kafka.tls]\nenabled = false\n{}", sasl("PLAIN")),
+        }
+    }
+
+    fn put(&self, name: &str, text: &str) {
+        put(self.files.path(), name, text);
+    }
+
+    /// All that the programs read, as it should be.
+    fn mend_files(&self) {
+        self.put("ca.pem", &self.authority.pem);
+        self.put_client(&self.authority);
+        self.put("password", PASSWORD);
+    }
+
+    fn put_client(&self, authority: &Authority) {
+        let client = authority.leaf("gw");
+        self.put("passphrase", PASSPHRASE);
+        self.put("client.key", &client.locked_key(PASSPHRASE));
+        self.put("client.pem", &client.certificate);
+    }
+
+    /// The broker starts again: connections end, and it has another certificate, if there is one.
+    fn restart(&self, leaf: Option<crate::support::certificates::Leaf>) {
+        self.kafka.kill();
+        if let Some(leaf) = leaf {
+            put(&self.server, "server.pem", &(leaf.key + &leaf.certificate));
+        }
+        self.kafka.start();
+    }
+
+    /// Breaks something while both programs work, waits until both say `remedy`, sees that nothing moves, mends it, and
+    /// compares.
+    fn round(&mut self, remedy: &str, fail: impl FnOnce(&Self), mend: impl FnOnce(&Self)) -> Outcome {
+        let consuming = self.world.start_consumer();
+        let running = self.world.start_agent();
+        self.world.flows();
+        fail(self);
+        running.until(remedy);
+        consuming.until(remedy);
+        let held = || {
+            let stored = Stored::read(&self.world.database).expect("PostgreSQL answers").rows.len();
+            (Sent::read(self.world.brokers(), &self.world.topic).0.len(), stored)
+        };
+        let before = held();
+        sleep(Duration::from_secs(6));
+        assert_eq!(held(), before, "something came through");
+        for log in [running.log(), consuming.log()] {
+            let lines = log.lines().filter(|line| line.contains(remedy)).count();
+            // A line for each address and back-off, not for each attempt.
+            assert!(lines <= 6, "{lines} lines:\n{log}");
+        }
+        mend(self);
+        let recovery = self.world.flows();
+        for log in [running.log(), consuming.log()] {
+            for secret in [PASSWORD, WRONG_PASSWORD, PASSPHRASE] {
+                assert!(!log.contains(secret), "{log}");
+            }
+        }
+        self.world.end_agent(running);
+        self.world.drain_agent();
+        let outcome = self.world.settle();
+        drop(consuming);
+        assert_eq!(outcome.declared, 0);
+        Outcome { recovery: recovery + outcome.recovery, ..outcome }
+    }
+}
+
+/// One fault in its rounds.
+fn fault(name: &'static str, entry: Entry, remedy: &str, fail: fn(&Secure), mend: fn(&Secure)) {
+    let fault = Fault { name, short: 1, long: 5, fresh_every: 5 };
+    let test = format!("secure_kafka::{}", name.replace('-', "_"));
+    if Kafka::or_skip(&test).is_none() || Postgres::or_skip(&test).is_none() {
+        return;
+    }
+    let make = || Secure::new(&test, name, entry).expect("both servers are there");
+    rounds(&fault, make, |secure, _| secure.round(remedy, fail, mend));
+}
+
+const VERIFY: &str = "check that kafka.tls.ca_file signed the broker's certificate";
+const OURS: &str = "check kafka.tls.certificate_file";
+const SASL: &str = "check kafka.sasl";
+
+#[test]
+fn kafka_wrong_ca() {
+    let fail = |secure: &Secure| {
+        secure.put("ca.pem", &Authority::new("somebody else").pem);
+        // The programs that run have read the right one: a broker that comes back with another authority's certificate is the
+        // other half of the same fault.
+        secure.restart(Some(Authority::new("a third").leaf("server")));
+    };
+    let mend = |secure: &Secure| {
+        secure.mend_files();
+        secure.restart(Some(secure.authority.leaf("server")));
+    };
+    fault("kafka-wrong-ca", Entry::Tls, VERIFY, fail, mend);
+}
+
+/// The authority itself is replaced: the programs learn of it from their files, without a restart.
+#[test]
+fn kafka_ca_rotated() {
+    let fail = |secure: &Secure| {
+        let new = Authority::new("the new one");
+        secure.put("new.pem", &new.pem);
+        secure.restart(Some(new.leaf("server")));
+    };
+    let mend = |secure: &Secure| {
+        let new = std::fs::read_to_string(secure.files.path().join("new.pem")).expect("it was written");
+        secure.put("ca.pem", &(secure.authority.pem.clone() + &new));
+    };
+    fault("kafka-ca-rotated", Entry::Tls, VERIFY, fail, mend);
+}
+
+#[test]
+fn kafka_wrong_host() {
+    let fail = |secure: &Secure| secure.restart(Some(secure.authority.of_another_host()));
+    let mend = |secure: &Secure| secure.restart(Some(secure.authority.leaf("server")));
+    fault("kafka-wrong-host", Entry::Tls, VERIFY, fail, mend);
+}
+
+#[test]
+fn kafka_expired() {
+    let fail = |secure: &Secure| secure.restart(Some(secure.authority.expired()));
+    let mend = |secure: &Secure| secure.restart(Some(secure.authority.leaf("server")));
+    fault("kafka-expired", Entry::Tls, VERIFY, fail, mend);
+}
+
+/// The broker does not know who signed ours any more, which to it is the same as none.
+#[test]
+fn kafka_no_client_certificate() {
+    let fail = |secure: &Secure| {
+        put(&secure.server, "ca.pem", &Authority::new("somebody else").pem);
+        secure.restart(None);
+    };
+    let mend = |secure: &Secure| {
+        put(&secure.server, "ca.pem", &secure.authority.pem);
+        secure.restart(None);
+    };
+    fault("kafka-no-client-certificate", Entry::Mutual, OURS, fail, mend);
+}
+
+fn wrong_password(name: &'static str, entry: Entry) {
+    // A program that runs has read the right password: it sees the wrong one when it makes a client anew, which the agent does
+    // after its broker was away; the consumer is started with it.
+    let fault = Fault { name, short: 1, long: 5, fresh_every: 5 };
+    let test = format!("secure_kafka::{}", name.replace('-', "_"));
+    if Kafka::or_skip(&test).is_none() || Postgres::or_skip(&test).is_none() {
+        return;
+    }
+    let make = || Secure::new(&test, name, entry).expect("both servers are there");
+    rounds(&fault, make, |secure, _| {
+        secure.put("password", WRONG_PASSWORD);
+        let running = secure.world.start_agent();
+        let consuming = secure.world.start_consumer();
+        running.until(SASL);
+        consuming.until(SASL);
+        let before = Sent::read(secure.world.brokers(), &secure.world.topic).0.len();
+        sleep(Duration::from_secs(6));
+        assert_eq!(Sent::read(secure.world.brokers(), &secure.world.topic).0.len(), before, "something was sent");
+        for log in [running.log(), consuming.log()] {
+            let lines = log.lines().filter(|line| line.contains(SASL)).count();
+            assert!(lines <= 6, "{lines} lines:\n{log}");
+            assert!(!log.contains(WRONG_PASSWORD), "{log}");
+        }
+        secure.put("password", PASSWORD);
+        let recovery = secure.world.flows();
+        assert!(!(running.log() + &consuming.log()).contains(PASSWORD));
+        secure.world.end_agent(running);
+        secure.world.drain_agent();
+        let outcome = secure.world.settle();
+        assert_eq!(outcome.declared, 0);
+        Outcome { recovery: recovery + outcome.recovery, ..outcome }
+    });
+}
+
+#[test]
+fn kafka_wrong_password_plain() {
+    wrong_password("kafka-wrong-password-plain", Entry::Sasl("PLAIN"));
+}
+
+#[test]
+fn kafka_wrong_password_scram_256() {
+    wrong_password("kafka-wrong-password-scram-256", Entry::Sasl("SCRAM-SHA-256"));
+}
+
+#[test]
+fn kafka_wrong_password_scram_512() {
+    wrong_password("kafka-wrong-password-scram-512", Entry::Sasl("SCRAM-SHA-512"));
+}
+
+#[test]
+fn kafka_wrong_password_in_the_clear() {
+    wrong_password("kafka-wrong-password-in-the-clear", Entry::Clear);
+}
