@@ -42,6 +42,11 @@ impl Registry {
         assert_eq!(self.script("start"), self.url);
     }
 
+    /// Ends it at once.
+    pub(crate) fn kill(&self) {
+        self.script("kill");
+    }
+
     /// Sends its process a signal: STOP, CONT.
     pub(crate) fn signal(&self, name: &str) {
         let id = std::fs::read_to_string(self.directory.join("pid")).expect("it runs");
