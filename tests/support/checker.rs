@@ -95,7 +95,9 @@ impl Checker {
         for identity in &stored.rows {
             *rows.entry(identity).or_default() += 1;
         }
-        let mut verdict = Verdict { accepted: self.accepted(), disordered: sent.disordered(), ..Verdict::default() };
+        let mut verdict = Verdict { accepted: self.accepted(), ..Verdict::default() };
+        // What nobody accepted, poison for one, has no order.
+        verdict.disordered = sent.disordered().into_iter().filter(|identity| self.knows(identity)).collect();
         verdict.doubled = rows.iter().filter(|(_, count)| **count > 1).map(|(row, _)| (*row).clone()).collect();
         verdict.invented = rows.keys().filter(|row| !self.knows(row)).map(|row| (*row).clone()).collect();
         for ((agent, epoch), seqs) in &self.accepted {
