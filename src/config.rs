@@ -55,6 +55,12 @@ pub const AGENT_KEYS: &[&str] = &[
     "journal.max_age",
     "kafka.format",
     "kafka.key",
+    "topics.rates",
+    "topics.samples",
+    "topics.histograms",
+    "topics.partitions",
+    "topics.replication",
+    "topics.retention",
 ];
 
 /// Keys of the consumer alone.

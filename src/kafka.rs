@@ -1,5 +1,8 @@
 //! What both programs tell librdkafka: brokers, TLS, SASL, and the operator's own properties.
 
+#[cfg(feature = "toolbox")]
+pub mod admin;
+
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};

@@ -8,6 +8,7 @@ mod agent_commands;
 mod agent_journal;
 mod agent_links;
 mod agent_ticks;
+mod agent_toolbox;
 
 mod consumer_commands;
 mod consumer_kafka;

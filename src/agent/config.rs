@@ -1,5 +1,7 @@
 //! `agent.toml`: what is written, and settings that cannot be wrong ([`Settings`]).
 
+mod topics;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,6 +10,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+pub use self::topics::Topics;
+use self::topics::{RawTopics, check_topic};
 use crate::agent::counters::SourceChoice;
 use crate::agent::limit::{Level, Limit, Scope};
 use crate::agent::publisher;
@@ -16,7 +20,7 @@ use crate::event::{AGENT_BYTES_MAX, Direction, Severity};
 use crate::kafka::{Connection, RawConnection, RawSasl, RawTls};
 use crate::registry::{Address, RawRegistry};
 use crate::units::{BitRate, ByteCount};
-use crate::wire::{FORMATS, Format};
+use crate::wire::{FORMATS, Format, KEYS};
 
 /// The file, key by key.
 #[derive(Debug, Default, Deserialize)]
@@ -33,6 +37,7 @@ struct Raw {
     flush: Option<RawFlush>,
     journal: Option<RawJournal>,
     kafka: Option<RawKafka>,
+    topics: Option<RawTopics>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -115,6 +120,8 @@ pub struct Settings {
     pub journal_age: Duration,
     /// When and where to publish.
     pub publisher: publisher::Settings,
+    /// What `highwater-agent topics` makes.
+    pub topics: Topics,
 }
 
 /// What the surroundings say: the defaults of some keys.
@@ -194,6 +201,7 @@ impl Settings {
             journal_size,
             journal_age: or_duration("journal.max_age", journal.max_age, Duration::from_secs(30 * 86_400))?,
             publisher: publisher(raw.flush, raw.kafka, journal_size, surroundings.credentials_directory.as_deref())?,
+            topics: Topics::new(raw.topics.unwrap_or_default())?,
         })
     }
 }
@@ -208,7 +216,8 @@ fn publisher(
     let kafka = kafka.unwrap_or_default();
     let formats = FORMATS.map(|format| (format.as_str(), format));
     let format = one_of("kafka.format", kafka.format.as_deref().unwrap_or("json"), &formats)?;
-    one_of("kafka.key", kafka.key.as_deref().unwrap_or("agent"), &[("agent", ())])?;
+    let keys = KEYS.map(|key| (key.as_str(), key));
+    let key = one_of("kafka.key", kafka.key.as_deref().unwrap_or("agent"), &keys)?;
     let urgent = flush.urgent.unwrap_or_else(|| vec!["critical".to_owned()]);
     let urgent = urgent.iter().map(|name| one_of("flush.urgent", name, SEVERITIES)).collect::<Result<_, _>>()?;
     let events_max = flush.max_events.unwrap_or(500);
@@ -216,16 +225,17 @@ fn publisher(
         return Err(Invalid::new("flush.max_events", "is 0; the least is 1, which sends each event at once"));
     }
     let topic = kafka.topic.unwrap_or_else(|| "highwater.events".to_owned());
-    check_topic(&topic)?;
+    check_topic("kafka.topic", &topic)?;
     let raw = RawConnection { brokers: kafka.brokers, tls: kafka.tls, sasl: kafka.sasl, properties: kafka.properties };
     let connection = Connection::new(raw, credentials)?;
     let registry = kafka.registry.unwrap_or_default();
     let auto_register = registry.auto_register.unwrap_or(true);
-    let encoding = publisher::Encoding { format, registry: Address::new(registry, credentials)?, auto_register };
+    let encoding = publisher::Encoding { format, key, registry: Address::new(registry, credentials)?, auto_register };
     Ok(publisher::Settings {
         connection,
         topic,
         encoding,
+        window: publisher::Window::SMALL,
         interval: or_duration("flush.interval", flush.interval, Duration::from_secs(120))?,
         urgent,
         events_max,
@@ -234,16 +244,6 @@ fn publisher(
 }
 
 const SEVERITIES: &[(&str, Severity)] = &[("warning", Severity::Warning), ("critical", Severity::Critical)];
-
-/// A Kafka topic name: letters, digits, `.`, `_` and `-`, up to 249 of them.
-fn check_topic(topic: &str) -> Result<(), Invalid> {
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    if topic.is_empty() || topic.len() > 249 || !topic.bytes().all(legal) || topic == "." || topic == ".." {
-        let message = format!("`{topic}` is no topic: letters, digits, `.`, `_` and `-` make one, up to 249 of them");
-        return Err(Invalid::new("kafka.topic", message));
-    }
-    Ok(())
-}
 
 fn limit(index: usize, raw: RawLimit) -> Result<Limit, Invalid> {
     let key = |name: &str| format!("limit.{index}.{name}");

@@ -18,6 +18,7 @@ mod decode;
 mod error;
 mod flat;
 mod json;
+mod key;
 mod protobuf;
 
 use std::borrow::Cow;
@@ -29,12 +30,13 @@ use chrono::SecondsFormat;
 pub use self::decode::{Decoded, Decoder, NoRegistry, Schemas, Undecoded, Writer};
 pub use self::error::DecodeError;
 use self::flat::Flat;
+pub use self::key::{KEYS, Key};
 use crate::event::Event;
 
 /// A message as Kafka carries it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message<'a> {
-    /// The agent's name: one agent's events stay in order.
+    /// What decides the partition: by default the agent's name, see [`Key`].
     pub key: Cow<'a, [u8]>,
     /// The event, encoded.
     pub payload: Cow<'a, [u8]>,

@@ -6,13 +6,15 @@ use log::info;
 
 use crate::event::Event;
 use crate::registry::{Address, Refusal};
-use crate::wire::{self, Format, Message};
+use crate::wire::{self, Format, Key, Message};
 
 /// The format, and the registry that keeps its schema, if one does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Encoding {
     /// What an event is written in.
     pub format: Format,
+    /// What decides the partition.
+    pub key: Key,
     /// Who keeps the schema; JSON is never framed, so nobody keeps its.
     pub registry: Option<Address>,
     /// Whether a schema that is not there is registered.
@@ -55,6 +57,7 @@ impl Encoder {
 
     /// The message for an event, once prepared.
     pub(super) fn message<'a>(&self, event: &'a Event, json: &'a [u8]) -> Message<'a> {
-        wire::message(event, json, self.encoding.format, self.id.get().copied())
+        let message = wire::message(event, json, self.encoding.format, self.id.get().copied());
+        Message { key: self.encoding.key.of(event), ..message }
     }
 }

@@ -27,10 +27,6 @@ use crate::event::{Event, EventId, Severity, Stamp};
 use crate::failpoints;
 use crate::kafka::Connection;
 
-/// At most so many events are under way.
-const EVENTS_MAX: usize = 5_000;
-/// At most so many bytes are under way: what librdkafka's queue holds (`queue.buffering.max.kbytes`).
-const BYTES_MAX: usize = 2 << 20;
 /// So many threads may be tearing down their producers, which can hang, before no new one is started.
 const ENDING_MAX: usize = 4;
 
@@ -43,6 +39,8 @@ pub struct Settings {
     pub topic: String,
     /// How.
     pub encoding: Encoding,
+    /// How much may be under way.
+    pub window: Window,
     /// A flush comes so often; zero sends each event at once.
     pub interval: Duration,
     /// An event of one of these severities is sent at once.
@@ -51,6 +49,24 @@ pub struct Settings {
     pub events_max: u64,
     /// The journal's size: a fraction of it may be under way, so that there is always something to evict.
     pub journal_bytes: u64,
+}
+
+/// How much may be under way, and how often Kafka's answers are looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// At most so many events.
+    pub events: usize,
+    /// At most so many bytes: what librdkafka's queue holds (`queue.buffering.max.kbytes`).
+    pub bytes: usize,
+    /// How long one poll lasts while messages are coming and going.
+    pub poll: Duration,
+}
+
+impl Window {
+    /// Little memory, few wake-ups: for an agent.
+    pub const SMALL: Self = Self { events: 5_000, bytes: 2 << 20, poll: Duration::from_millis(20) };
+    /// As much a second as Kafka takes: for simulations and replays.
+    pub const WIDE: Self = Self { events: 10_000, bytes: 32 << 20, poll: Duration::from_millis(2) };
 }
 
 /// Sends what the journal holds, at the times that the settings name.
@@ -253,10 +269,10 @@ impl Publisher {
         system: &mut EventSystem,
         waker: impl Fn() -> io::Result<Waker>,
     ) -> Result<(), JournalError> {
-        let window = BYTES_MAX.min(usize::try_from(self.settings.journal_bytes / 4).unwrap_or(BYTES_MAX));
-        while self.under_way.len() < EVENTS_MAX && self.bytes_under_way < window {
-            let events_max = EVENTS_MAX - self.under_way.len();
-            let batch = system.batch(self.cursor, events_max, window - self.bytes_under_way)?;
+        let Window { events, bytes, .. } = self.settings.window;
+        let bytes = bytes.min(usize::try_from(self.settings.journal_bytes / 4).unwrap_or(bytes));
+        while self.under_way.len() < events && self.bytes_under_way < bytes {
+            let batch = system.batch(self.cursor, events - self.under_way.len(), bytes - self.bytes_under_way)?;
             let Some(last) = batch.last() else {
                 self.trigger.held_back.set(0);
                 if self.under_way.is_empty() {
@@ -266,11 +282,11 @@ impl Publisher {
             };
             let after = last.position;
             let mut outgoing = Vec::with_capacity(batch.len());
-            let mut bytes = 0;
+            let mut added = 0;
             for stored in batch {
                 // After a change of journals, what is under way is met again.
                 if !self.under_way.contains(&stored.event.id) {
-                    bytes += stored.payload.len();
+                    added += stored.payload.len();
                     outgoing.push(Outgoing { event: stored.event, json: stored.payload });
                 }
             }
@@ -282,7 +298,7 @@ impl Publisher {
                 return Ok(());
             }
             self.under_way.extend(ids);
-            self.bytes_under_way += bytes;
+            self.bytes_under_way += added;
             self.cursor = after;
         }
         Ok(())
@@ -357,8 +373,7 @@ impl Observer for TriggerObserver {
 fn start(settings: &Settings, encoder: &Encoder, waker: &impl Fn() -> io::Result<Waker>) -> io::Result<Running> {
     let (orders, incoming) = channel();
     let (outgoing, reports) = channel();
-    let worker =
-        Worker::new(settings.connection.clone(), settings.topic.clone(), encoder.clone(), incoming, outgoing, waker()?);
+    let worker = Worker::new(settings.clone(), encoder.clone(), incoming, outgoing, waker()?);
     let thread = std::thread::Builder::new().name("publisher".to_owned()).spawn(move || worker.run())?;
     debug!("publishing to {} at {}", settings.topic, settings.connection.brokers());
     Ok(Running { orders, reports, thread })

@@ -10,6 +10,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
 
+use super::Window;
 use crate::kafka::Connection;
 use crate::wire::Message;
 
@@ -17,9 +18,7 @@ use crate::wire::Message;
 const FIXED: &[(&str, &str)] = &[
     ("enable.idempotence", "true"),
     ("acks", "all"),
-    ("message.timeout.ms", "0"), // the journal bounds the waiting
-    ("queue.buffering.max.messages", "10000"),
-    ("queue.buffering.max.kbytes", "2048"),
+    ("message.timeout.ms", "0"),       // the journal bounds the waiting
     ("partitioner", "murmur2_random"), // as the Java client's
 ];
 
@@ -52,13 +51,16 @@ pub(super) enum Refusal {
 }
 
 impl Producer {
-    pub(super) fn new(connection: &Connection) -> Result<Self, String> {
+    pub(super) fn new(connection: &Connection, window: Window) -> Result<Self, String> {
         let mut config = connection.client(FIXED)?;
         for (name, value) in DEFAULTS {
             if config.get(name).is_none() {
                 config.set(*name, *value);
             }
         }
+        // Room for what was given up elsewhere, too. Headers are not counted in the bytes.
+        config.set("queue.buffering.max.messages", (2 * window.events).to_string());
+        config.set("queue.buffering.max.kbytes", (window.bytes >> 10).to_string());
         BaseProducer::from_config_and_context(&config, Context::default()).map(Self).map_err(|error| error.to_string())
     }
 

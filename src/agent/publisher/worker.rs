@@ -18,13 +18,14 @@ use std::time::Duration;
 use log::{info, warn};
 use rdkafka::error::RDKafkaErrorCode as Code;
 
+use super::Settings;
 use super::encoding::Encoder;
 use super::producer::{Delivery, Producer, Refusal};
 use crate::agent::control::Waker;
 use crate::clock::{Clock as _, SystemClock};
 use crate::event::{Event, EventId};
 use crate::failpoints;
-use crate::kafka::{self, Connection, Trouble};
+use crate::kafka::{self, Trouble};
 use crate::registry;
 
 /// What the worker is told.
@@ -51,8 +52,7 @@ pub(super) enum Report {
 }
 
 pub(super) struct Worker {
-    connection: Connection,
-    topic: String,
+    settings: Settings,
     encoder: Encoder,
     orders: Receiver<Order>,
     reports: Sender<Report>,
@@ -82,9 +82,7 @@ struct Backoff {
     attempts: u32,
 }
 
-/// How long one poll lasts while messages are coming and going.
-const POLL: Duration = Duration::from_millis(20);
-/// How long it lasts while a broker is awaited.
+/// How long one poll lasts while a broker is awaited.
 const POLL_AWAY: Duration = Duration::from_millis(250);
 /// After so long without a delivery a broker is awaited.
 const AWAY_AFTER: Duration = Duration::from_secs(5);
@@ -97,16 +95,14 @@ const TEAR_DOWNS_MAX: usize = 4;
 
 impl Worker {
     pub(super) fn new(
-        connection: Connection,
-        topic: String,
+        settings: Settings,
         encoder: Encoder,
         orders: Receiver<Order>,
         reports: Sender<Report>,
         waker: Waker,
     ) -> Self {
         Self {
-            connection,
-            topic,
+            settings,
             encoder,
             orders,
             reports,
@@ -122,7 +118,7 @@ impl Worker {
 
     pub(super) fn run(mut self) {
         loop {
-            let files = self.connection.files();
+            let files = self.settings.connection.files();
             let end = match self.producer() {
                 Ok(producer) => {
                     let end = self.serve(&producer);
@@ -156,7 +152,7 @@ impl Worker {
             registry::Refusal::Away(why) => End::Retry(why),
             registry::Refusal::Misconfigured(why) | registry::Refusal::Unknown(why) => End::Hold(why),
         })?;
-        Producer::new(&self.connection).map_err(End::Hold)
+        Producer::new(&self.settings.connection, self.settings.window).map_err(End::Hold)
     }
 
     /// Sends until something is wrong, or nobody sends any more.
@@ -171,7 +167,7 @@ impl Worker {
                 return end;
             }
             let still = self.clock.monotonic().saturating_sub(moved);
-            producer.poll(if still < AWAY_AFTER { POLL } else { POLL_AWAY });
+            producer.poll(if still < AWAY_AFTER { self.settings.window.poll } else { POLL_AWAY });
             let deliveries = producer.deliveries();
             if !deliveries.is_empty() {
                 moved = self.clock.monotonic();
@@ -216,7 +212,7 @@ impl Worker {
         for (serial, outgoing) in self.unacked.range(*next..) {
             let message = self.encoder.message(&outgoing.event, &outgoing.json);
             failpoints::pass("send-before");
-            match producer.send(&self.topic, *serial, &message) {
+            match producer.send(&self.settings.topic, *serial, &message) {
                 Ok(()) => failpoints::pass("send-after"),
                 Err(Refusal::Full) => break,
                 Err(Refusal::Never(code)) => refused.push((*serial, code)),
@@ -262,12 +258,14 @@ impl Worker {
                 }
                 Ok(())
             }
-            Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => {
-                Err(End::Hold(format!("{code}: there is no topic {}; make it, or set kafka.topic", self.topic)))
-            }
-            Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => {
-                Err(End::Hold(format!("{code}: this user may not write to {}; allow it on the broker", self.topic)))
-            }
+            Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => Err(End::Hold(format!(
+                "{code}: there is no topic {}; make it, or set kafka.topic",
+                self.settings.topic
+            ))),
+            Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => Err(End::Hold(format!(
+                "{code}: this user may not write to {}; allow it on the broker",
+                self.settings.topic
+            ))),
             Code::InvalidTimestamp => Err(End::Hold(format!(
                 "{code}: this host's clock and the broker's differ too much; set this host's clock"
             ))),
@@ -302,7 +300,7 @@ impl Worker {
             let left = until.saturating_sub(self.clock.monotonic());
             match self.orders.recv_timeout(left.min(LOOK_EVERY)) {
                 Ok(Order::TryNow) => return true,
-                Err(RecvTimeoutError::Timeout) if left <= LOOK_EVERY || self.connection.files() != files => {
+                Err(RecvTimeoutError::Timeout) if left <= LOOK_EVERY || self.settings.connection.files() != files => {
                     return true;
                 }
                 Err(RecvTimeoutError::Timeout) => {}

@@ -1,0 +1,184 @@
+//! `highwater-agent topics`.
+
+use clap::Args;
+
+use super::common::{Absent, Common};
+use crate::agent::config::Settings;
+use crate::exit::{Failure, Status};
+use crate::kafka::admin::{Admin, AdminError, Found, Wanted};
+use crate::output::{self, Format, Rows, Value};
+
+pub(super) const HELP: &str = "\
+Looks first, makes only what is missing, and changes nothing that is there. Wanted are, by these keys of the configuration:
+
+  kafka.topic         highwater.events      events                                 kept for topics.retention
+  topics.rates        highwater.rates       rates and their histograms a minute    kept for topics.retention
+  topics.histograms   highwater.histograms  merged histograms                      compacted: the last of each key stays
+  topics.samples      highwater.samples     rows of a replay; only with --samples  kept for topics.retention
+
+  topics.partitions   6     an agent's events stay in one; so many consumers can share the work
+  topics.replication  3     brokers that hold each partition; by default no more than there are
+  topics.retention    30d   longer than any consumer may be away
+
+On three brokers or more, min.insync.replicas is 2: an acknowledged event survives the loss of any one of them.
+
+Exit code: 0 if all is as wanted now, 1 with --check if something is missing or differs, 69 if Kafka could not be asked.
+
+Examples:
+  highwater-agent topics --check || highwater-agent topics
+  highwater-agent topics -b kafka-1:9092 -t site7.events
+  highwater-agent topics --list --format json | jq -s 'map(select(.topic == \"highwater.events\"))'";
+
+#[derive(Args, Debug)]
+pub(super) struct Topics {
+    #[command(flatten)]
+    common: Common,
+    /// How to print
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    format: Format,
+    /// Make nothing; exit 1 if a topic is missing or differs
+    #[arg(long)]
+    check: bool,
+    /// Make nothing; show the first and the last offset of each partition of every topic of the cluster (with -t: of this one)
+    #[arg(long, conflicts_with = "check")]
+    list: bool,
+    /// The topic for samples is wanted too: `replay --publish-samples` needs it
+    #[arg(long, conflicts_with = "list")]
+    samples: bool,
+}
+
+const COLUMNS: &[&str] = &["topic", "state", "partitions", "replication", "cleanup", "retention", "differs"];
+const LIST_COLUMNS: &[&str] = &["topic", "partition", "first_offset", "last_offset", "messages_max"];
+
+/// On so many brokers each partition stands by default, where there are so many.
+const REPLICATION: i32 = 3;
+
+impl Topics {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        self.common.start_log();
+        let settings = self.common.settings(Absent::MeansDefaults).map_err(Failure::config)?;
+        let admin = Admin::new(&settings.publisher.connection).map_err(failure)?;
+        if self.list { self.list(&admin) } else { self.make(&admin, &settings) }
+    }
+
+    fn make(&self, admin: &Admin, settings: &Settings) -> Result<(), Failure> {
+        let (brokers, mut found) = admin.topics().map_err(failure)?;
+        let wanted = wanted(settings, brokers, self.samples);
+        found.retain(|found| wanted.iter().any(|wanted| wanted.name == found.name));
+        admin.describe(&mut found).map_err(failure)?;
+        let mut made = Vec::new();
+        if !self.check {
+            for wanted in wanted.iter().filter(|wanted| found.iter().all(|found| found.name != wanted.name)) {
+                admin.create(wanted).map_err(failure)?;
+                made.push(wanted.name.as_str());
+            }
+        }
+        output::finished(print(&wanted, &found, &made, self.format))?;
+        let missing = wanted.len() - found.len() - made.len();
+        let differing = wanted.iter().filter(|wanted| !differences(wanted, &found).is_empty()).count();
+        match (missing, differing) {
+            (0, 0) => Ok(()),
+            (_, _) if self.check => {
+                Err(Failure::failed(format!("{missing} topics are missing, {differing} are not as wanted")))
+            }
+            (_, _) => {
+                self.common
+                    .note("what differs was left as it is: Kafka's own tools change it, or [topics] wants it so");
+                Ok(())
+            }
+        }
+    }
+
+    fn list(&self, admin: &Admin) -> Result<(), Failure> {
+        let (_, topics) = admin.topics().map_err(failure)?;
+        let only = self.common.topic.as_deref();
+        let shown: Vec<&Found> = topics.iter().filter(|topic| only.is_none_or(|only| only == topic.name)).collect();
+        if let (Some(only), []) = (only, &*shown) {
+            return Err(Failure::failed(format!("there is no topic {only}; `highwater-agent topics` makes it")));
+        }
+        let mut rows = Vec::new();
+        for topic in shown {
+            for partition in &topic.partitions {
+                rows.push((&topic.name, *partition, admin.offsets(&topic.name, *partition).map_err(failure)?));
+            }
+        }
+        let mut printer = Rows::new(self.format, LIST_COLUMNS, output::stdout(self.format));
+        let printed = rows.into_iter().try_for_each(|(topic, partition, (first, next))| {
+            let last = (next > first).then(|| next - 1);
+            printer.push([topic.as_str().into(), partition.into(), first.into(), last.into(), (next - first).into()])
+        });
+        output::finished(printed.and_then(|()| printer.end()))
+    }
+}
+
+/// What the configuration asks for, on a cluster of so many brokers.
+fn wanted(settings: &Settings, brokers: usize, samples: bool) -> Vec<Wanted> {
+    let topics = &settings.topics;
+    let brokers = i32::try_from(brokers).unwrap_or(REPLICATION);
+    let replication = topics.replication.unwrap_or(REPLICATION.min(brokers));
+    let kept = [("cleanup.policy", "delete".to_owned()), ("retention.ms", topics.retention.as_millis().to_string())];
+    let compacted = [("cleanup.policy", "compact".to_owned())];
+    let mut wanted =
+        vec![(&settings.publisher.topic, &kept[..]), (&topics.rates, &kept[..]), (&topics.histograms, &compacted[..])];
+    if samples {
+        wanted.push((&topics.samples, &kept[..]));
+    }
+    let wanted = wanted.into_iter().map(|(name, own)| {
+        let mut settings = own.to_vec();
+        if replication >= REPLICATION {
+            settings.push(("min.insync.replicas", "2".to_owned()));
+        }
+        Wanted { name: name.clone(), partitions: topics.partitions, replication, settings }
+    });
+    wanted.collect()
+}
+
+fn differences(wanted: &Wanted, found: &[Found]) -> Vec<String> {
+    let found = found.iter().find(|found| found.name == wanted.name);
+    found.map(|found| found.differences(wanted)).unwrap_or_default()
+}
+
+fn print(wanted: &[Wanted], found: &[Found], made: &[&str], format: Format) -> std::io::Result<()> {
+    let mut rows = Rows::new(format, COLUMNS, output::stdout(format));
+    for wanted in wanted {
+        let differs = differences(wanted, found);
+        let is = found.iter().find(|found| found.name == wanted.name);
+        let state = match is {
+            None if made.contains(&&*wanted.name) => "made",
+            None => "missing",
+            Some(_) if differs.is_empty() => "as wanted",
+            Some(_) => "differs",
+        };
+        let setting = |name: &str| match is {
+            Some(found) => found.settings.get(name).cloned(),
+            None => wanted.settings.iter().find(|(wanted, _)| *wanted == name).map(|(_, value)| value.clone()),
+        };
+        let count = |count: usize| Value::Number(count as i128);
+        rows.push([
+            wanted.name.as_str().into(),
+            state.into(),
+            is.map_or(Value::from(wanted.partitions), |found| count(found.partitions.len())),
+            is.map_or(wanted.replication, |found| found.replication).into(),
+            setting("cleanup.policy").into(),
+            setting("retention.ms").map(|ms| retention(&ms)).into(),
+            if differs.is_empty() { Value::Nothing } else { differs.join("; ").into() },
+        ])?;
+    }
+    rows.end()
+}
+
+/// `30days`, or what Kafka says where it is no number of milliseconds from 0 on: -1 keeps all.
+fn retention(ms: &str) -> String {
+    match ms.parse::<u64>() {
+        Ok(ms) => humantime::format_duration(std::time::Duration::from_millis(ms)).to_string(),
+        Err(_) if ms == "-1" => "forever".to_owned(),
+        Err(_) => ms.to_owned(),
+    }
+}
+
+pub(super) fn failure(error: AdminError) -> Failure {
+    match error {
+        AdminError::Unavailable { .. } => Failure::new(Status::Unavailable, error),
+        AdminError::Refused { .. } => Failure::failed(error),
+    }
+}

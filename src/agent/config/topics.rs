@@ -1,0 +1,73 @@
+//! `[topics]`: what `highwater-agent topics` makes where it is missing.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::or_duration;
+use crate::config::{Invalid, quoted};
+
+/// As written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTopics {
+    rates: Option<String>,
+    samples: Option<String>,
+    histograms: Option<String>,
+    #[serde(default, deserialize_with = "quoted")]
+    partitions: Option<i32>,
+    #[serde(default, deserialize_with = "quoted")]
+    replication: Option<i32>,
+    retention: Option<String>,
+}
+
+/// The topics besides that of the events, and how all of them are made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topics {
+    /// Of rates.
+    pub rates: String,
+    /// Of samples: made only when somebody asks for it.
+    pub samples: String,
+    /// Of histograms: compacted.
+    pub histograms: String,
+    /// How many partitions each has.
+    pub partitions: i32,
+    /// On how many brokers each partition stands; `None`: on three, or on as many as there are.
+    pub replication: Option<i32>,
+    /// How long Kafka keeps events, rates and samples.
+    pub retention: Duration,
+}
+
+impl Topics {
+    pub(super) fn new(raw: RawTopics) -> Result<Self, Invalid> {
+        let name = |key: &str, name: Option<String>, default: &str| {
+            let name = name.unwrap_or_else(|| default.to_owned());
+            check_topic(key, &name).map(|()| name)
+        };
+        let partitions = raw.partitions.unwrap_or(6);
+        if partitions < 1 {
+            return Err(Invalid::new("topics.partitions", format!("is {partitions}; a topic has at least 1")));
+        }
+        if raw.replication.is_some_and(|replication| !(1..=i32::from(i16::MAX)).contains(&replication)) {
+            return Err(Invalid::new("topics.replication", "is no number of brokers; write 1 or more"));
+        }
+        Ok(Self {
+            rates: name("topics.rates", raw.rates, "highwater.rates")?,
+            samples: name("topics.samples", raw.samples, "highwater.samples")?,
+            histograms: name("topics.histograms", raw.histograms, "highwater.histograms")?,
+            partitions,
+            replication: raw.replication,
+            retention: or_duration("topics.retention", raw.retention, Duration::from_secs(30 * 86_400))?,
+        })
+    }
+}
+
+/// A Kafka topic name: letters, digits, `.`, `_` and `-`, up to 249 of them.
+pub(super) fn check_topic(key: &str, topic: &str) -> Result<(), Invalid> {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if topic.is_empty() || topic.len() > 249 || !topic.bytes().all(legal) || topic == "." || topic == ".." {
+        let message = format!("`{topic}` is no topic: letters, digits, `.`, `_` and `-` make one, up to 249 of them");
+        return Err(Invalid::new(key, message));
+    }
+    Ok(())
+}

@@ -1,0 +1,271 @@
+//! What a person asks a cluster: which topics there are, how they are set, where they end; and to make one.
+//!
+//! Each call waits for its answer.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use pollster::block_on;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::{ClientContext, DefaultClientContext};
+use rdkafka::config::FromClientConfigAndContext as _;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::Metadata;
+use rdkafka::producer::{BaseProducer, DeliveryResult, Producer as _, ProducerContext};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::Connection;
+
+/// A broker that is there answers much sooner.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// So often it is asked again: what the client learns meanwhile says why nobody answers.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Why a cluster did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// Nobody answers, or not in time.
+    #[error("Kafka at {brokers} cannot be asked: {why}")]
+    Unavailable {
+        /// Where it should be.
+        brokers: String,
+        /// What the client says.
+        why: String,
+    },
+    /// The answer is no.
+    #[error("Kafka at {brokers} refuses: {why}")]
+    Refused {
+        /// Where it is.
+        brokers: String,
+        /// What it says.
+        why: String,
+    },
+}
+
+/// A topic as it should be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its name.
+    pub name: String,
+    /// How many partitions.
+    pub partitions: i32,
+    /// On how many brokers each stands.
+    pub replication: i32,
+    /// Its settings, by Kafka's names: `retention.ms`, `cleanup.policy` …
+    pub settings: Vec<(&'static str, String)>,
+}
+
+/// A topic as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Its name.
+    pub name: String,
+    /// Its partitions' numbers, ascending.
+    pub partitions: Vec<i32>,
+    /// On how many brokers its first partition stands.
+    pub replication: i32,
+    /// All its settings.
+    pub settings: BTreeMap<String, String>,
+}
+
+/// A cluster that answers.
+pub struct Admin {
+    /// An admin client can't be polled for what goes wrong; this one can.
+    client: BaseProducer<LastWord>,
+    connection: Connection,
+}
+
+/// Keeps what librdkafka said last, which is why nobody answers.
+#[derive(Default)]
+struct LastWord(Mutex<Option<String>>);
+
+impl ClientContext for LastWord {
+    fn error(&self, error: KafkaError, reason: &str) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // That all are down comes after why.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) || last.is_none() {
+            *last = Some(reason.to_owned());
+        }
+    }
+}
+
+impl ProducerContext for LastWord {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}
+
+impl Admin {
+    /// Makes a client; nobody is asked yet.
+    ///
+    /// # Errors
+    /// A secret can't be read, or a property makes no sense.
+    pub fn new(connection: &Connection) -> Result<Self, AdminError> {
+        let refused = |why| AdminError::Refused { brokers: connection.brokers().to_owned(), why };
+        let config = connection.client(&[]).map_err(refused)?;
+        let client = BaseProducer::from_config_and_context(&config, LastWord::default());
+        let client = client.map_err(|error| refused(error.to_string()))?;
+        Ok(Self { client, connection: connection.clone() })
+    }
+
+    /// How many brokers there are, and every topic, by name; without their settings.
+    ///
+    /// # Errors
+    /// Nobody answers.
+    pub fn topics(&self) -> Result<(usize, Vec<Found>), AdminError> {
+        let metadata = self.metadata()?;
+        let mut topics: Vec<Found> = metadata
+            .topics()
+            .iter()
+            .map(|topic| {
+                let mut partitions: Vec<i32> = topic.partitions().iter().map(|partition| partition.id()).collect();
+                partitions.sort_unstable();
+                let replication = topic.partitions().first().map_or(0, |partition| partition.replicas().len());
+                let name = topic.name().to_owned();
+                Found { name, partitions, replication: replication as i32, settings: BTreeMap::new() }
+            })
+            .collect();
+        topics.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok((metadata.brokers().len(), topics))
+    }
+
+    fn metadata(&self) -> Result<Metadata, AdminError> {
+        for _ in 0..ANSWER_MAX.as_secs() {
+            let asked = self.client.client().fetch_metadata(None, ASK_AGAIN);
+            self.client.poll(Duration::ZERO);
+            match asked {
+                Ok(metadata) => return Ok(metadata),
+                Err(_) if self.last_word().is_none() => {}
+                Err(_) => break,
+            }
+        }
+        Err(self.unavailable(&"no answer"))
+    }
+
+    /// Fills in the settings of these topics.
+    ///
+    /// # Errors
+    /// Nobody answers, or this user may not ask.
+    pub fn describe(&self, topics: &mut [Found]) -> Result<(), AdminError> {
+        if topics.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<_> = topics.iter().map(|topic| topic.name.clone()).collect();
+        let names: Vec<_> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
+        let described = block_on(self.admin()?.describe_configs(&names, &options()));
+        let described = described.map_err(|error| self.unavailable(&error))?;
+        for (topic, resource) in topics.iter_mut().zip(described) {
+            let resource = resource.map_err(|code| self.refused(&format!("settings of {}: {code}", topic.name)))?;
+            topic.settings =
+                resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect();
+        }
+        Ok(())
+    }
+
+    /// Makes a topic. One that somebody made meanwhile is no error.
+    ///
+    /// # Errors
+    /// Nobody answers, or Kafka refuses.
+    pub fn create(&self, wanted: &Wanted) -> Result<(), AdminError> {
+        let mut topic = NewTopic::new(&wanted.name, wanted.partitions, TopicReplication::Fixed(wanted.replication));
+        for (name, value) in &wanted.settings {
+            topic = topic.set(name, value);
+        }
+        let created = block_on(self.admin()?.create_topics(&[topic], &options()));
+        match created.map_err(|error| self.unavailable(&error))?.pop() {
+            Some(Err((name, code))) if code != RDKafkaErrorCode::TopicAlreadyExists => {
+                Err(self.refused(&format!("topic {name}: {code}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The first offset of a partition, and the one after its last.
+    ///
+    /// # Errors
+    /// Nobody answers, or this user may not ask.
+    pub fn offsets(&self, topic: &str, partition: i32) -> Result<(i64, i64), AdminError> {
+        let offsets = self.client.client().fetch_watermarks(topic, partition, ANSWER_MAX);
+        offsets.map_err(|error| self.unavailable(&format!("offsets of {topic} {partition}: {error}")))
+    }
+
+    /// What a group has committed of these partitions: the offset after the last that it has done with, where it has any.
+    ///
+    /// # Errors
+    /// Nobody answers, or this user may not ask.
+    pub fn committed(&self, group: &str, topic: &str, partitions: &[i32]) -> Result<BTreeMap<i32, i64>, AdminError> {
+        let ours = [("group.id", group), ("enable.auto.commit", "false")];
+        let config = self.connection.client(&ours).map_err(|why| self.refused(&why))?;
+        let consumer: BaseConsumer = config.create().map_err(|error| self.refused(&error))?;
+        let mut list = TopicPartitionList::new();
+        for partition in partitions {
+            list.add_partition(topic, *partition);
+        }
+        let committed = consumer.committed_offsets(list, ANSWER_MAX).map_err(|error| self.unavailable(&error))?;
+        let offset = |offset| if let Offset::Offset(next) = offset { Some(next) } else { None };
+        let elements = committed.elements();
+        Ok(elements.iter().filter_map(|found| Some((found.partition(), offset(found.offset())?))).collect())
+    }
+
+    fn admin(&self) -> Result<AdminClient<DefaultClientContext>, AdminError> {
+        let config = self.connection.client(&[]).map_err(|why| self.refused(&why))?;
+        config.create().map_err(|error| self.refused(&error))
+    }
+
+    fn last_word(&self) -> Option<String> {
+        self.client.client().context().0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn unavailable(&self, why: &dyn ToString) -> AdminError {
+        let why = self.last_word().unwrap_or_else(|| why.to_string());
+        AdminError::Unavailable { brokers: self.connection.brokers().to_owned(), why }
+    }
+
+    fn refused(&self, why: &dyn ToString) -> AdminError {
+        AdminError::Refused { brokers: self.connection.brokers().to_owned(), why: why.to_string() }
+    }
+}
+
+impl Found {
+    /// In what it is not as wanted, in words.
+    pub fn differences(&self, wanted: &Wanted) -> Vec<String> {
+        let mut differences = Vec::new();
+        let mut compare = |name: &str, is: &str, wanted: &str| {
+            if is != wanted {
+                differences.push(format!("{name} is {is}, not {wanted}"));
+            }
+        };
+        compare("partitions", &self.partitions.len().to_string(), &wanted.partitions.to_string());
+        compare("replication", &self.replication.to_string(), &wanted.replication.to_string());
+        for (name, value) in &wanted.settings {
+            compare(name, self.settings.get(*name).map_or("unset", String::as_str), value);
+        }
+        differences
+    }
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(ANSWER_MAX)).operation_timeout(Some(ANSWER_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_differs_is_named_with_what_was_wanted() {
+        let wanted = Wanted {
+            name: "t".into(),
+            partitions: 6,
+            replication: 3,
+            settings: vec![("cleanup.policy", "compact".into()), ("retention.ms", "1000".into())],
+        };
+        let settings = BTreeMap::from([("cleanup.policy".to_owned(), "compact".to_owned())]);
+        let found = Found { name: "t".into(), partitions: vec![0], replication: 3, settings };
+        assert_eq!(found.differences(&wanted), ["partitions is 1, not 6", "retention.ms is unset, not 1000"]);
+        let nothing = Wanted { partitions: 1, settings: Vec::new(), ..wanted };
+        assert!(found.differences(&nothing).is_empty());
+    }
+}

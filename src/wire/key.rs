@@ -1,0 +1,58 @@
+//! What decides the partition of a message, and so what stays in order.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use chrono::SecondsFormat;
+
+use crate::event::{Body, Event};
+
+/// What stands in a message's key. Kafka keeps the order of one partition, and one key goes to one partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Key {
+    /// The agent's name: all its events are in order.
+    #[default]
+    Agent,
+    /// The interface's name: the events of one interface are in order, and one agent's spread over the partitions. Events of no
+    /// interface have the agent's name.
+    Interface,
+    /// `observed_at`, RFC 3339: events spread evenly, and only those of one tick are in order.
+    Timestamp,
+}
+
+/// All of them.
+pub const KEYS: [Key; 3] = [Key::Agent, Key::Interface, Key::Timestamp];
+
+impl Key {
+    /// As in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Interface => "interface",
+            Self::Timestamp => "timestamp",
+        }
+    }
+
+    /// The key of this event's message.
+    pub fn of(self, event: &Event) -> Cow<'_, [u8]> {
+        let agent = event.stamp.agent.as_bytes();
+        match self {
+            Self::Agent => agent.into(),
+            Self::Interface => interface(&event.body).map_or(agent, str::as_bytes).into(),
+            Self::Timestamp => event.stamp.observed_at.to_rfc3339_opts(SecondsFormat::Micros, true).into_bytes().into(),
+        }
+    }
+}
+
+fn interface(body: &Body) -> Option<&str> {
+    match body {
+        Body::LinkAdded(link) | Body::LinkRemoved(link) => Some(&link.interface),
+        body => body.breach().map(|breach| &*breach.interface),
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
