@@ -195,6 +195,14 @@ impl Body {
         }
     }
 
+    /// The interface that it tells of.
+    pub fn interface(&self) -> Option<&str> {
+        match self {
+            Self::LinkAdded(link) | Self::LinkRemoved(link) => Some(&link.interface),
+            body => body.breach().map(|breach| &*breach.interface),
+        }
+    }
+
     /// The breach that it tells of.
     pub fn breach(&self) -> Option<&Breach> {
         match self {

@@ -3,10 +3,11 @@
 
 use std::borrow::Cow;
 
-use chrono::{DateTime, SecondsFormat, SubsecRound as _, Utc};
+use chrono::{DateTime, SubsecRound as _, Utc};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::DecodeError;
+use super::time::rfc3339;
 use crate::event::{
     AGENT_BYTES_MAX, Body, Breach, Direction, Event, EventId, Lifecycle, Link, Loss, SCHEMA, Severity, Stamp,
 };
@@ -67,7 +68,7 @@ pub(super) struct Flat<'a> {
 }
 
 fn micros<S: Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&time.to_rfc3339_opts(SecondsFormat::Micros, true))
+    serializer.serialize_str(&rfc3339(*time))
 }
 
 fn maybe_micros<S: Serializer>(time: &Option<DateTime<Utc>>, serializer: S) -> Result<S::Ok, S::Error> {

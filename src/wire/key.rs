@@ -3,9 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use chrono::SecondsFormat;
-
-use crate::event::{Body, Event};
+use super::time::rfc3339;
+use crate::event::Event;
 
 /// What stands in a message's key. Kafka keeps the order of one partition, and one key goes to one partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,16 +37,9 @@ impl Key {
         let agent = event.stamp.agent.as_bytes();
         match self {
             Self::Agent => agent.into(),
-            Self::Interface => interface(&event.body).map_or(agent, str::as_bytes).into(),
-            Self::Timestamp => event.stamp.observed_at.to_rfc3339_opts(SecondsFormat::Micros, true).into_bytes().into(),
+            Self::Interface => event.body.interface().map_or(agent, str::as_bytes).into(),
+            Self::Timestamp => rfc3339(event.stamp.observed_at).into_bytes().into(),
         }
-    }
-}
-
-fn interface(body: &Body) -> Option<&str> {
-    match body {
-        Body::LinkAdded(link) | Body::LinkRemoved(link) => Some(&link.interface),
-        body => body.breach().map(|breach| &*breach.interface),
     }
 }
 

@@ -20,17 +20,17 @@ mod flat;
 mod json;
 mod key;
 mod protobuf;
+mod time;
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
-
-use chrono::SecondsFormat;
 
 #[cfg(feature = "consumer")]
 pub use self::decode::{Decoded, Decoder, NoRegistry, Schemas, Undecoded, Writer};
 pub use self::error::DecodeError;
 use self::flat::Flat;
 pub use self::key::{KEYS, Key};
+use self::time::rfc3339;
 use crate::event::Event;
 
 /// A message as Kafka carries it.
@@ -41,7 +41,7 @@ pub struct Message<'a> {
     /// The event, encoded.
     pub payload: Cow<'a, [u8]>,
     /// `ce_…` and `content-type`, in this order.
-    pub headers: [(&'static str, String); 6],
+    pub headers: [(&'static str, Cow<'a, str>); 6],
 }
 
 /// How events are written.
@@ -120,12 +120,12 @@ pub fn from_json(payload: &[u8]) -> Result<Event, DecodeError> {
 /// The message that carries `event`, whose JSON is `json`; framed with `schema_id` where a registry gave the schema one.
 pub fn message<'a>(event: &'a Event, json: &'a [u8], format: Format, schema_id: Option<u32>) -> Message<'a> {
     let headers = [
-        ("ce_specversion", "1.0".to_owned()),
-        ("ce_id", event.id.to_string()),
-        ("ce_source", format!("/highwater/{}", percent_encoded(&event.stamp.agent))),
-        ("ce_type", format!("io.highwater.{}.v1", event.body.kind())),
-        ("ce_time", event.stamp.observed_at.to_rfc3339_opts(SecondsFormat::Micros, true)),
-        ("content-type", format.content_type(schema_id.is_some()).to_owned()),
+        ("ce_specversion", "1.0".into()),
+        ("ce_id", event.id.to_string().into()),
+        ("ce_source", source(&event.stamp.agent).into()),
+        ("ce_type", format!("io.highwater.{}.v1", event.body.kind()).into()),
+        ("ce_time", rfc3339(event.stamp.observed_at).into()),
+        ("content-type", format.content_type(schema_id.is_some()).into()),
     ];
     let payload = match format {
         Format::Json => Cow::Borrowed(json),
@@ -163,10 +163,12 @@ const CONFLUENT: u8 = 0;
 /// After it, for Protobuf: the place of the message in its file. The list `[0]` is written as a single 0.
 const FIRST_MESSAGE: u8 = 0;
 
-/// All but the unreserved characters of RFC 3986 as `%XX`.
-fn percent_encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
+/// `/highwater/AGENT`, all but the unreserved characters of RFC 3986 as `%XX`.
+fn source(agent: &str) -> String {
+    const BASE: &str = "/highwater/";
+    let mut encoded = String::with_capacity(BASE.len() + agent.len());
+    encoded.push_str(BASE);
+    for byte in agent.bytes() {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(char::from(byte)),
             _ => write!(encoded, "%{byte:02X}").expect("writing to a String does not fail"),

@@ -1,0 +1,43 @@
+//! A time as text. Every event has several, which makes it worth more than a general formatter's pace.
+
+use chrono::{DateTime, Datelike as _, SecondsFormat, Timelike as _, Utc};
+
+/// RFC 3339 with six decimals: `2026-11-20T12:00:00.123456Z`.
+pub(super) fn rfc3339(time: DateTime<Utc>) -> String {
+    let (Ok(year @ 0..=9_999), micros @ 0..1_000_000) = (u32::try_from(time.year()), time.timestamp_subsec_micros())
+    else {
+        // Five digits, a sign, a leap second.
+        return time.to_rfc3339_opts(SecondsFormat::Micros, true);
+    };
+    let mut text = *b"0000-00-00T00:00:00.000000Z";
+    let parts = [
+        (0..4, year),
+        (5..7, time.month()),
+        (8..10, time.day()),
+        (11..13, time.hour()),
+        (14..16, time.minute()),
+        (17..19, time.second()),
+        (20..26, micros),
+    ];
+    for (places, mut value) in parts {
+        for place in places.rev() {
+            text[place] += (value % 10) as u8;
+            value /= 10;
+        }
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn is_what_chrono_writes(seconds in -62_200_000_000_i64..254_000_000_000, nanos in 0_u32..2_000_000_000) {
+            if let Some(time) = DateTime::from_timestamp(seconds, nanos) {
+                assert_eq!(rfc3339(time), time.to_rfc3339_opts(SecondsFormat::Micros, true));
+            }
+        }
+    }
+}
