@@ -29,8 +29,8 @@ const AGENTS: u64 = 100;
 fn main() {
     counters::answer();
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let sections: [(&str, fn()); 4] =
-        [("readings", readings), ("idle", idle), ("ticks", ticks), ("consumer", consumer)];
+    let sections: [(&str, fn()); 5] =
+        [("readings", readings), ("idle", idle), ("ticks", ticks), ("consumer", consumer), ("simulate", simulate)];
     print_machine();
     for (name, section) in sections {
         if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
@@ -140,6 +140,77 @@ fn consumer() {
     println!("| highwater-consumer, Kafka to the same table, start and end included | {:.0} |", pace(consumed));
     println!("| of `\\copy`, pair by pair | {ratio:.2} |");
     println!("| its greatest RSS, MB | {:.1} |\n", peaks.into_iter().fold(0.0, f64::max) / 1_000.0);
+}
+
+/// A million simulated events to Kafka, beside kcat, which sends the same payloads from a file.
+fn simulate() {
+    let Some(kafka) = Kafka::or_skip("figures") else { return };
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = directory.path().join("events.jsonl");
+    let file = file.to_str().expect("a path is text");
+    let simulated = |arguments: &[&str]| {
+        let started = Instant::now();
+        let mut command = support::agent::command();
+        command.args(["simulate", "--quiet"]).args(arguments).stdout(Stdio::null());
+        let mut child = command.spawn().expect("the agent runs");
+        let peak = peak_kb(child.id());
+        assert!(child.wait().expect("it is our child").success());
+        (started.elapsed().as_secs_f64(), peak)
+    };
+    let events = EVENTS.to_string();
+    simulated(&["--events", &events, "--file", file]);
+    let bytes = fs::metadata(file).expect("it is written").len() / EVENTS - 1;
+    let (mut ours, mut theirs, mut peaks) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let topic = kafka.topic("simulate", 1);
+        let (seconds, peak) = simulated(&["--events", &events, "-b", &kafka.address, "-t", &topic]);
+        ours.push(seconds);
+        peaks.push(peak);
+        theirs.push(kcat(&kafka.address, &kafka.topic("kcat", 1), file));
+    }
+    let topic = kafka.topic("crowd", 4);
+    let crowd = ["--agents", "100000", "--events", "10000000", "-b", &kafka.address, "-t", &topic];
+    let (seconds, peak) = simulated(&crowd);
+    let ratio = median(theirs.iter().zip(&ours).map(|(theirs, ours)| theirs / ours));
+    let pace = |seconds: Vec<f64>| EVENTS as f64 / median(seconds.into_iter());
+    println!("| {EVENTS} events of {bytes} bytes to Kafka, median of {ROUNDS} | events/s |\n|---|---|");
+    println!("| `kcat -P -l`, the same payloads, headers of the same size, batching and acks | {:.0} |", pace(theirs));
+    println!("| highwater-agent simulate | {:.0} |", pace(ours));
+    println!("| of kcat, pair by pair | {ratio:.2} |");
+    println!("| its greatest RSS, MB | {:.1} |", peaks.into_iter().fold(0.0, f64::max) / 1_000.0);
+    println!("| 10,000,000 events of 100,000 agents | {:.0} |", 1e7 / seconds);
+    println!("| its greatest RSS, MB | {:.1} |\n", peak / 1_000.0);
+}
+
+/// Seconds that kcat takes for a file, a message a line, with the headers of an event.
+fn kcat(brokers: &str, topic: &str, file: &str) -> f64 {
+    let headers = [
+        "ce_specversion=1.0",
+        "ce_id=5f0c5f0c5f0c5f0c-12345",
+        "ce_source=/highwater/sim-000001",
+        "ce_type=io.highwater.breach_updated.v1",
+        "ce_time=2026-11-20T12:00:00.123456Z",
+        "content-type=application/json",
+    ];
+    let settings = [
+        "enable.idempotence=true",
+        "acks=all",
+        "linger.ms=5",
+        "compression.type=zstd",
+        "queue.buffering.max.messages=20000",
+        "queue.buffering.max.kbytes=32768",
+    ];
+    let mut command = Command::new("kcat");
+    command.args(["-P", "-q", "-b", brokers, "-t", topic, "-k", "sim-000001", "-l", file]);
+    for header in headers {
+        command.args(["-H", header]);
+    }
+    for setting in settings {
+        command.args(["-X", setting]);
+    }
+    let started = Instant::now();
+    assert!(command.status().expect("kcat runs").success());
+    started.elapsed().as_secs_f64()
 }
 
 /// Fills a topic; how many bytes of payload that were.

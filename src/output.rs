@@ -192,7 +192,7 @@ fn table(out: &mut impl Write, columns: &[&str], rows: &[Vec<Value>]) -> io::Res
 }
 
 /// A column's name for people: the unit stands with the values.
-fn head(name: &str) -> String {
+pub fn head(name: &str) -> String {
     let units = ["_bytes", "_bps"];
     units.iter().find_map(|unit| name.strip_suffix(unit)).unwrap_or(name).replace('_', " ")
 }

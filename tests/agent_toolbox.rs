@@ -1,6 +1,7 @@
 //! The commands that people call by hand, on a real Kafka.
 
 use crate::support::agent::command;
+use crate::support::consumer::Consumer;
 use crate::support::services::Kafka;
 
 /// `highwater-agent` with these arguments, each word one of them; its exit code and what it printed.
@@ -52,4 +53,187 @@ fn a_broker_that_is_not_there_is_69_and_says_why() {
     let (code, _, err) = run("topics --check -b 127.0.0.1:9");
     assert_eq!(code, 69, "{err}");
     assert!(err.contains("127.0.0.1:9") && err.contains("Connection refused"), "{err}");
+}
+
+/// `(agent, epoch, seq)` of each event of a topic.
+fn identities(kafka: &Kafka, topic: &str) -> Vec<(String, String, u64)> {
+    let text = |event: &serde_json::Value, field: &str| event[field].as_str().unwrap().to_owned();
+    let events = kafka.events(topic);
+    events.iter().map(|event| (text(event, "agent"), text(event, "epoch"), event["seq"].as_u64().unwrap())).collect()
+}
+
+#[test]
+fn simulated_agents_count_each_for_itself_and_a_second_run_adds_to_the_first() {
+    let test = "agent_toolbox::simulated_agents_count_each_for_itself_and_a_second_run_adds_to_the_first";
+    let Some(kafka) = Kafka::or_skip(test) else { return };
+    let topic = kafka.topic("simulate", 3);
+    for runs in 1..=2_usize {
+        let (code, out, err) = run(&format!("simulate -b {} -t {topic} --format json", kafka.address));
+        assert_eq!(code, 0, "{err}");
+        let summary = &objects(&out)[0];
+        assert_eq!((summary["delivered"].as_u64(), summary["failed"].as_u64()), (Some(1_000), Some(0)), "{out}");
+        let mut identities = identities(&kafka, &topic);
+        let next: i64 =
+            summary["last_offsets"].as_object().unwrap().values().map(|last| last.as_i64().unwrap() + 1).sum();
+        assert_eq!((identities.len(), next), (runs * 1_000, runs as i64 * 1_000), "{out}");
+        identities.sort();
+        identities.dedup();
+        assert_eq!(identities.len(), runs * 1_000);
+        let mut counts = std::collections::BTreeMap::new();
+        for (agent, epoch, seq) in identities {
+            let last = counts.entry((agent, epoch)).or_insert(0);
+            assert_eq!(seq, *last + 1, "without holes");
+            *last = seq;
+        }
+        assert_eq!(counts.len(), runs * 20, "an epoch for each agent and run");
+    }
+}
+
+#[test]
+fn the_seed_makes_the_same_events_again() {
+    let events = |seed: u32| {
+        let (code, out, err) = run(&format!("simulate --dry-run --events 300 --format json --seed {seed}"));
+        assert_eq!(code, 0, "{err}");
+        let without_time = |mut event: serde_json::Value| {
+            event["observed_at"].take();
+            event
+        };
+        objects(&out).into_iter().map(without_time).collect::<Vec<_>>()
+    };
+    let first = events(1);
+    assert_eq!((first.len(), &first), (300, &events(1)));
+    assert_ne!(first, events(2));
+}
+
+#[test]
+fn waits_until_a_group_has_stored_what_was_simulated() {
+    let test = "agent_toolbox::waits_until_a_group_has_stored_what_was_simulated";
+    let Some(kafka) = Kafka::or_skip(test) else { return };
+    let (brokers, topic) = (&kafka.address, kafka.topic("waited", 2));
+    let directory = tempfile::tempdir().unwrap();
+    let database = directory.path().join("events.db");
+    let mut consumer = Consumer::with(&format!(
+        "[kafka]\nbrokers = '{brokers}'\ntopic = '{topic}'\ngroup = '{topic}'\n[store]\nurl = 'sqlite:{}'\n",
+        database.display()
+    ));
+    let consuming = consumer.start(&[]);
+    let (code, _, err) = run(&format!("simulate --events 300 -b {brokers} -t {topic} --wait-stored {topic}"));
+    assert_eq!(code, 0, "{err}");
+    let rows = rusqlite::Connection::open(database).unwrap();
+    let rows: i64 = rows.query_row("SELECT count(*) FROM events", [], |row| row.get(0)).unwrap();
+    assert_eq!(rows, 300);
+    drop(consuming);
+}
+
+#[test]
+fn the_key_is_the_agent_the_interface_or_the_time() {
+    let test = "agent_toolbox::the_key_is_the_agent_the_interface_or_the_time";
+    let Some(kafka) = Kafka::or_skip(test) else { return };
+    for (key, field) in [("agent", "agent"), ("interface", "interface"), ("timestamp", "observed_at")] {
+        let topic = kafka.topic("keys", 2);
+        let mut simulate = command();
+        simulate
+            .args(["simulate", "--events", "40", "-b", &kafka.address, "-t", &topic])
+            .env("HIGHWATER_KAFKA__KEY", key);
+        assert!(simulate.output().unwrap().status.success());
+        let messages = kafka.read(&topic, "%k %s\n");
+        assert_eq!(messages.len(), 40);
+        for message in messages {
+            let (key, payload) = message.split_once(' ').unwrap();
+            let event: serde_json::Value = serde_json::from_str(payload).unwrap();
+            assert_eq!(event[field].as_str(), Some(key), "{payload}");
+        }
+    }
+}
+
+/// What a replay of a recorded series finds: when each breach was raised, and how long it took.
+fn breaches(file: &str, limit: &str, hold: &str) -> Vec<(String, u64)> {
+    let file = format!("{}/tests/data/{file}", env!("CARGO_MANIFEST_DIR"));
+    let arguments = ["replay", &file, "--bytes-per", "5min", "--limit", limit, "--for", hold];
+    let output = command().args(arguments).args(["--breaches", "--format", "json"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let found = objects(&String::from_utf8_lossy(&output.stdout));
+    let breach = |row: &serde_json::Value| {
+        assert_eq!(row["state"], "cleared");
+        (row["raised_at"].as_str().unwrap().to_owned(), row["duration_ms"].as_u64().unwrap() / 1_000)
+    };
+    found.iter().map(breach).collect()
+}
+
+#[test]
+fn recorded_anomalies_are_found_where_they_are_labelled_and_nowhere_else() {
+    // tests/data/README.md has the windows. A raise to a clear stays in the window by its seconds.
+    let within = |breaches: &[(String, u64)], from: &str, to: &str| {
+        let time = |text: &str| text.parse::<chrono::DateTime<chrono::Utc>>().unwrap();
+        !breaches.is_empty()
+            && breaches.iter().all(|(raised_at, seconds)| {
+                let raised_at = time(raised_at);
+                raised_at >= time(from) && raised_at + chrono::TimeDelta::seconds(*seconds as i64) <= time(to)
+            })
+    };
+    let ec2 = breaches("ec2_network_in_257a54.csv", "5 MB/5min", "0s");
+    assert!(within(&ec2, "2014-04-14T23:59:00Z", "2014-04-16T09:29:00Z"), "{ec2:?}");
+    let iio = breaches("iio_us-east-1_i-a2eb1cd9_NetworkIn.csv", "11.8 MB/5min", "1h");
+    assert!(within(&iio, "2013-10-10T10:35:00Z", "2013-10-10T15:45:00Z"), "{iio:?}");
+}
+
+#[test]
+fn a_replay_that_was_stopped_goes_on_and_doubles_nothing() {
+    let test = "agent_toolbox::a_replay_that_was_stopped_goes_on_and_doubles_nothing";
+    let Some(kafka) = Kafka::or_skip(test) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let (good, bad) = (directory.path().join("good.csv"), directory.path().join("bad.csv"));
+    let rows = |bad: bool| {
+        let row = |second: u64| match second {
+            400 if bad => "400,many\n".to_owned(),
+            _ => format!("{second},{}\n", if second % 7 < 3 { 9_000_000 } else { 1_000 }),
+        };
+        format!("timestamp,value\n{}", (1..=1_000).map(row).collect::<String>())
+    };
+    std::fs::write(&good, rows(false)).unwrap();
+    std::fs::write(&bad, rows(true)).unwrap();
+    let whole = kafka.topic("whole", 1);
+    let parts = kafka.topic("parts", 1);
+    let replay = |file: &std::path::Path, topic: &str, more: &str| {
+        let (file, brokers) = (file.display(), &kafka.address);
+        run(&format!("replay {file} --limit 10Mbit/s --agent gw --publish -b {brokers} -t {topic} --format json{more}"))
+    };
+    let (code, out, err) = replay(&good, &whole, "");
+    assert_eq!(code, 0, "{err}");
+    let events = objects(&out)[0]["delivered"].as_u64().unwrap();
+    let (code, _, err) = replay(&bad, &parts, " --strict");
+    assert_eq!(code, 1, "{err}");
+    assert!(err.contains("bad.csv:401: `many` is no number"), "{err}");
+    let go_on = err.split("go on with").nth(1).expect("it says how").trim_end();
+    let (code, _, err) = replay(&good, &parts, &format!(" --strict{go_on}"));
+    assert_eq!(code, 0, "{err}");
+    let seqs = |topic: &str| identities(&kafka, topic).into_iter().map(|(.., seq)| seq).collect::<Vec<_>>();
+    assert_eq!(seqs(&whole), (1..=events).collect::<Vec<_>>());
+    assert_eq!(seqs(&parts), seqs(&whole));
+    let of = |topic: &str| {
+        let field = |event: &serde_json::Value| {
+            (event["observed_at"].clone(), event["kind"].clone(), event["rate_bps"].clone())
+        };
+        kafka.events(topic).iter().map(field).collect::<Vec<_>>()
+    };
+    assert_eq!(of(&parts), of(&whole));
+    assert!(of(&whole)[0].0.as_str().unwrap().starts_with("1970-01-01T00:00:0"), "the row's own time");
+}
+
+#[test]
+fn bad_rows_are_passed_over_and_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("bad.csv");
+    std::fs::write(&file, "t,bytes\n1,100\nnoon,1\n3,9000000\n2,5\n4,9000000\n").unwrap();
+    let replay = |more: &str| run(&format!("replay {} --limit 1Mbit/s --format json{more}", file.display()));
+    let (code, _, err) = replay("");
+    assert_eq!(code, 1, "{err}");
+    assert!(err.contains("there is no column `timestamp`; the first row names t, bytes"), "{err}");
+    let (code, out, err) = replay(" --time t --rx bytes");
+    let summary = &objects(&out)[0];
+    assert_eq!((code, summary["rows"].as_u64(), summary["bad_rows"].as_u64()), (0, Some(3), Some(2)), "{err}");
+    assert_eq!(summary["breaches"].as_u64(), Some(1), "{out}");
+    assert!(err.contains("bad.csv:3: `noon` is no timestamp") && err.contains("bad.csv:5: the timestamp `2`"), "{err}");
+    let (code, ..) = run(&format!("replay {}", file.display()));
+    assert_eq!(code, 2, "no limit");
 }

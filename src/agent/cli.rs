@@ -2,6 +2,12 @@
 
 mod common;
 #[cfg(feature = "toolbox")]
+mod outlet;
+#[cfg(feature = "toolbox")]
+mod replay;
+#[cfg(feature = "toolbox")]
+mod simulate;
+#[cfg(feature = "toolbox")]
 mod topics;
 
 use std::ffi::OsString;
@@ -47,6 +53,14 @@ enum Command {
     #[cfg(feature = "toolbox")]
     #[command(after_help = topics::HELP)]
     Topics(topics::Topics),
+    /// Breach limits on purpose: made-up agents and links, or a low limit on a real one
+    #[cfg(feature = "toolbox")]
+    #[command(after_help = simulate::HELP)]
+    Simulate(Box<simulate::Simulate>),
+    /// Hold a recorded series (CSV) against a limit, row by row
+    #[cfg(feature = "toolbox")]
+    #[command(after_help = replay::HELP)]
+    Replay(Box<replay::Replay>),
     /// Read the configuration, and say what it means or what is wrong with it
     Check {
         #[command(flatten)]
@@ -82,6 +96,10 @@ impl Command {
             Self::Schema { format } => output::finished(io::stdout().write_all(format.schema().as_bytes())),
             #[cfg(feature = "toolbox")]
             Self::Topics(command) => command.run(),
+            #[cfg(feature = "toolbox")]
+            Self::Simulate(command) => command.run(),
+            #[cfg(feature = "toolbox")]
+            Self::Replay(command) => command.run(),
             Self::Check { common } => {
                 let settings = common.settings(Absent::MeansDefaults).map_err(Failure::config)?;
                 print!("{settings}");

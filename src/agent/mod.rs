@@ -22,6 +22,12 @@ pub mod control;
 
 pub mod publisher;
 
+#[cfg(feature = "toolbox")]
+pub mod courier;
+
+#[cfg(feature = "toolbox")]
+pub mod simulate;
+
 pub mod config;
 
 mod stall;

@@ -97,7 +97,7 @@ pub fn surroundings() -> Surroundings {
 impl Agent {
     fn start(settings: Settings, observers: Vec<Box<dyn Observer>>) -> Result<Self, Failure> {
         let clock = SystemClock::default();
-        let boot_id = file_text("/proc/sys/kernel/random/boot_id");
+        let boot_id = boot_id();
         let now = stamp(&settings.agent, &boot_id, &clock);
         let place = Place {
             directory: settings.state_dir.clone(),
@@ -343,7 +343,13 @@ fn open_source(settings: &Settings) -> Result<Box<dyn CounterSource>, counters::
     counters::open(settings.source.clone(), Path::new("/"), selection)
 }
 
-fn stamp(agent: &str, boot_id: &str, clock: &SystemClock) -> Stamp {
+/// The kernel's name for this boot, empty where there is none.
+pub fn boot_id() -> String {
+    file_text("/proc/sys/kernel/random/boot_id")
+}
+
+/// This moment, as `agent` saw it.
+pub fn stamp(agent: &str, boot_id: &str, clock: &SystemClock) -> Stamp {
     Stamp {
         agent: agent.to_owned(),
         observed_at: clock.wall(),

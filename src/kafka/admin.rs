@@ -12,7 +12,7 @@ use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::metadata::Metadata;
+use rdkafka::metadata::{Metadata, MetadataPartition};
 use rdkafka::producer::{BaseProducer, DeliveryResult, Producer as _, ProducerContext};
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -120,7 +120,7 @@ impl Admin {
             .topics()
             .iter()
             .map(|topic| {
-                let mut partitions: Vec<i32> = topic.partitions().iter().map(|partition| partition.id()).collect();
+                let mut partitions: Vec<i32> = topic.partitions().iter().map(MetadataPartition::id).collect();
                 partitions.sort_unstable();
                 let replication = topic.partitions().first().map_or(0, |partition| partition.replicas().len());
                 let name = topic.name().to_owned();

@@ -2,9 +2,12 @@
 //!
 //! The first row names the columns. A timestamp is RFC 3339, seconds since 1970 (with or without a fraction), or
 //! `YYYY-MM-DD hh:mm:ss` in UTC; rows ascend. Time is the rows' own: [`Reading::at`] counts from 1970.
+//!
+//! A file may be written to while it is read: rows that come after it was opened are left for another time, and so is a last row
+//! that is not whole yet.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read, Seek as _, SeekFrom};
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,6 +26,8 @@ pub enum Meaning {
     /// Bytes that came since the row before.
     #[default]
     Bytes,
+    /// Bytes in an interval of this length, which the row ends; where rows are further apart, the traffic between them was such.
+    BytesPer(Duration),
     /// The mean rate since the row before, in bit/s.
     BitsPerSecond,
 }
@@ -57,6 +62,15 @@ pub struct Csv {
     meaning: Meaning,
     link: LinkInfo,
     last: Option<Last>,
+    opened: Option<Opened>,
+}
+
+/// A file as it was when it was opened.
+struct Opened {
+    file: File,
+    bytes: u64,
+    /// Its last row ends without a line's end: whole, unless the file grows.
+    open_ended: bool,
 }
 
 /// The row before.
@@ -78,10 +92,29 @@ impl Csv {
             let error = std::io::Error::new(e.kind(), format!("{file}: {e}"));
             CounterError::system("opening a file of counters", error)
         })?;
-        Self::from_reader(Box::new(opened), file, columns, interface, speed)
+        let failed = |error| CounterError::system("reading a file of counters", error);
+        let opened = Opened::new(opened).map_err(failed)?;
+        let reader = opened.file.try_clone().map_err(failed)?.take(opened.bytes);
+        let mut source = Self::from_reader(Box::new(reader), file, columns, interface, speed)?;
+        source.opened = Some(opened);
+        Ok(source)
     }
 
-    fn from_reader(
+    /// The line of the row that was read last; from 1.
+    pub fn line(&self) -> u64 {
+        self.row.position().map_or(1, ::csv::Position::line)
+    }
+
+    /// By how many bytes the file has grown since it was opened.
+    pub fn grown(&self) -> u64 {
+        self.opened.as_ref().map_or(0, Opened::grown)
+    }
+
+    /// Reads from anything else: standard input. `file` is its name in errors.
+    ///
+    /// # Errors
+    /// See [`Csv::open`].
+    pub fn from_reader(
         reader: Box<dyn Read>,
         file: String,
         columns: &Columns,
@@ -100,7 +133,16 @@ impl Csv {
         let positions = (position(&columns.timestamp)?, position(&columns.rx)?, tx);
         let (kind, name) = (LinkKind::Physical, interface.to_owned());
         let link = LinkInfo { ifindex: 1, name, kind, up: true, enslaved: false, speed };
-        Ok(Self { rows, row: StringRecord::new(), file, positions, meaning: columns.meaning, link, last: None })
+        Ok(Self {
+            rows,
+            row: StringRecord::new(),
+            file,
+            positions,
+            meaning: columns.meaning,
+            link,
+            last: None,
+            opened: None,
+        })
     }
 
     /// What the row says, or what is wrong with it.
@@ -120,6 +162,11 @@ impl Csv {
             Ok::<u64, String>(match self.meaning {
                 Meaning::Counter => whole,
                 Meaning::Bytes => before.saturating_add(whole),
+                Meaning::BytesPer(interval) => {
+                    let intervals = (at - last.at).as_secs_f64() / interval.as_secs_f64();
+                    // A counter at 0 would be taken for one that nobody could read.
+                    before.max(1).saturating_add((value * intervals).round() as u64)
+                }
                 Meaning::BitsPerSecond => before.saturating_add((value / 8.0 * (at - last.at).as_secs_f64()) as u64),
             })
         };
@@ -145,7 +192,11 @@ impl CounterSource for Csv {
             }
             Err(e) => return Err(bad(e.position().map_or(0, ::csv::Position::line), e.to_string())),
         }
-        let line = self.row.position().map_or(0, ::csv::Position::line);
+        let last = self.rows.position().byte();
+        if self.opened.as_ref().is_some_and(|opened| opened.cuts_row_short(last)) {
+            return Err(CounterError::Ended);
+        }
+        let line = self.line();
         let now = self.counted().map_err(|reason| bad(line, reason))?;
         if self.last.replace(now).is_none() {
             reading.changes.push(LinkChange::Added(self.link.clone(), Came::Appeared));
@@ -155,6 +206,31 @@ impl CounterSource for Csv {
         let ifindex = self.link.ifindex;
         reading.counters.push(Counters { ifindex, rx_bytes, tx_bytes, bits: CounterBits::B64 });
         Ok(())
+    }
+}
+
+impl Opened {
+    fn new(mut file: File) -> io::Result<Self> {
+        // What is no file has no length: all of it is read.
+        let metadata = file.metadata()?;
+        let bytes = if metadata.is_file() { metadata.len() } else { u64::MAX };
+        let mut open_ended = false;
+        if metadata.is_file() && bytes > 0 {
+            let mut last = [0];
+            file.seek(SeekFrom::Start(bytes - 1))?;
+            file.read_exact(&mut last)?;
+            file.rewind()?;
+            open_ended = last != [b'\n'];
+        }
+        Ok(Self { file, bytes, open_ended })
+    }
+
+    fn grown(&self) -> u64 {
+        self.file.metadata().map_or(0, |metadata| metadata.len().saturating_sub(self.bytes))
+    }
+
+    fn cuts_row_short(&self, read_bytes: u64) -> bool {
+        self.open_ended && read_bytes >= self.bytes && self.grown() > 0
     }
 }
 
@@ -184,6 +260,8 @@ fn number(text: &str) -> Result<f64, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
     use crate::clock::SystemClock;
 
@@ -223,6 +301,11 @@ mod tests {
             meaning: Meaning::Counter,
         };
         assert_eq!(rows(text, &columns), [Ok((1, 9_007_199_254_740_993)), Ok((2, 9_007_199_254_740_995))]);
+        let per = Columns { meaning: Meaning::BytesPer(Duration::from_secs(5)), ..Columns::default() };
+        assert_eq!(
+            rows("timestamp,value\n10,99\n20,800\n25,100\n", &per),
+            [Ok((10, 1)), Ok((20, 1_601)), Ok((25, 1_701))]
+        );
         let rates = Columns { meaning: Meaning::BitsPerSecond, ..Columns::default() };
         assert_eq!(rows("timestamp,value\n10,99\n20,800\n", &rates), [Ok((10, 0)), Ok((20, 1_000))]);
     }
@@ -239,6 +322,26 @@ mod tests {
         assert!(wrong(5).starts_with("in.csv:7: "), "{}", wrong(5));
         assert_eq!(read[6], Ok((4, 2)));
         assert!(read[7].is_err() && read[8].is_err() && read.len() == 9);
+    }
+
+    #[test]
+    fn a_file_that_grows_ends_where_it_ended_when_it_was_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("grows.csv");
+        let (clock, mut reading) = (SystemClock::default(), Reading::default());
+        let mut seen = |text: &str, more: &str| {
+            std::fs::write(&path, text).unwrap();
+            let mut source = Csv::open(&path, &Columns::default(), "in", None).unwrap();
+            std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(more.as_bytes()).unwrap();
+            let mut seen = Vec::new();
+            while source.read(&clock, &mut reading).is_ok() {
+                seen.push(reading.counters[0].rx_bytes);
+            }
+            (seen, source.grown())
+        };
+        assert_eq!(seen("timestamp,value\n1,5\n2,7", ""), (vec![5, 12], 0));
+        assert_eq!(seen("timestamp,value\n1,5\n2,7\n", "3,9\n"), (vec![5, 12], 4));
+        assert_eq!(seen("timestamp,value\n1,5\n2,7", "7\n3,9\n"), (vec![5], 6), "77, not 7");
     }
 
     #[test]

@@ -125,9 +125,13 @@ impl CounterSource for Synthetic {
             if !link.present {
                 continue;
             }
-            let info = link.info(traffic);
-            let counters = link.counters(traffic, elapsed, info.ifindex);
-            self.table.put(info, |_| Some(SPEED));
+            let counters = link.counters(traffic, elapsed);
+            // A link is described anew only when it comes as another one.
+            if self.table.get(counters.ifindex).is_some() {
+                self.table.keep(counters.ifindex);
+            } else {
+                self.table.put(link.info(traffic), |_| Some(SPEED));
+            }
             if self.table.watches(counters.ifindex) {
                 reading.counters.push(counters);
             }
@@ -164,7 +168,7 @@ impl Link {
 
     fn info(&self, traffic: Traffic) -> LinkInfo {
         LinkInfo {
-            ifindex: 1 + traffic.number + self.life * traffic.shape.interfaces,
+            ifindex: self.ifindex(traffic),
             name: format!("syn{}", traffic.number),
             kind: LinkKind::Physical,
             up: true,
@@ -173,9 +177,14 @@ impl Link {
         }
     }
 
+    fn ifindex(&self, traffic: Traffic) -> u32 {
+        1 + traffic.number + self.life * traffic.shape.interfaces
+    }
+
     /// Within a second, bytes come evenly.
-    fn counters(&self, traffic: Traffic, elapsed: Duration, ifindex: u32) -> Counters {
-        let (rx, tx) = traffic.bytes(self.second);
+    fn counters(&self, traffic: Traffic, elapsed: Duration) -> Counters {
+        let ifindex = self.ifindex(traffic);
+        let (rx, tx) = if elapsed.subsec_nanos() == 0 { (0, 0) } else { traffic.bytes(self.second) };
         let part = |bytes: u64| bytes * u64::from(elapsed.subsec_nanos()) / 1_000_000_000;
         let (bits, mask) = match traffic.trouble() {
             Trouble::Narrow => (CounterBits::B32, u64::from(u32::MAX)),

@@ -10,6 +10,8 @@
 //! - A `loss` that nobody was handed yet grows; once handed, its content is fixed.
 
 mod durable;
+#[cfg(feature = "toolbox")]
+mod fleet;
 mod loss;
 mod memory;
 mod sqlite;
@@ -20,6 +22,8 @@ use std::path::PathBuf;
 use chrono::{DateTime, Utc};
 
 pub use self::durable::{DurableJournal, Keeping, Place};
+#[cfg(feature = "toolbox")]
+pub use self::fleet::FleetJournal;
 pub use self::memory::MemoryJournal;
 pub use self::sqlite::SqliteJournal;
 use crate::agent::event_system::Draft;

@@ -37,7 +37,7 @@ impl Encoder {
 
     /// Asks for the schema's id, where it takes one and it is not known yet. Waits for the registry.
     pub(super) fn prepare(&self) -> Result<(), Refusal> {
-        let Encoding { format, registry, auto_register } = &self.encoding;
+        let Encoding { format, registry, auto_register, .. } = &self.encoding;
         let (Some(address), false) = (registry, *format == Format::Json || self.id.get().is_some()) else {
             return Ok(());
         };

@@ -60,13 +60,15 @@ pub struct Window {
     pub bytes: usize,
     /// How long one poll lasts while messages are coming and going.
     pub poll: Duration,
+    /// The producer is taken down whenever all is acknowledged.
+    pub rests: bool,
 }
 
 impl Window {
     /// Little memory, few wake-ups: for an agent.
-    pub const SMALL: Self = Self { events: 5_000, bytes: 2 << 20, poll: Duration::from_millis(20) };
+    pub const SMALL: Self = Self { events: 5_000, bytes: 2 << 20, poll: Duration::from_millis(20), rests: true };
     /// As much a second as Kafka takes: for simulations and replays.
-    pub const WIDE: Self = Self { events: 10_000, bytes: 32 << 20, poll: Duration::from_millis(2) };
+    pub const WIDE: Self = Self { events: 10_000, bytes: 32 << 20, poll: Duration::from_millis(2), rests: false };
 }
 
 /// Sends what the journal holds, at the times that the settings name.
@@ -275,7 +277,7 @@ impl Publisher {
             let batch = system.batch(self.cursor, events - self.under_way.len(), bytes - self.bytes_under_way)?;
             let Some(last) = batch.last() else {
                 self.trigger.held_back.set(0);
-                if self.under_way.is_empty() {
+                if self.under_way.is_empty() && self.settings.window.rests {
                     self.rest();
                 }
                 return Ok(());

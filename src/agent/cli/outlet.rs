@@ -1,0 +1,191 @@
+//! Where `simulate` and `replay` leave their events, what they show meanwhile, and how they end.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufWriter, ErrorKind, IsTerminal as _, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::topics::failure;
+use crate::agent::config::Settings;
+use crate::agent::control::Control;
+use crate::agent::courier::Delivery;
+use crate::agent::event_system::{ObserveError, Observer};
+use crate::event::Event;
+use crate::exit::Failure;
+use crate::kafka::admin::Admin;
+use crate::output::{self, Format, Rows, Value};
+use crate::units::{BitRate, ByteCount};
+use crate::wire;
+
+/// Writes each event to a file, as JSON, a line each: what `kcat -P -l FILE` sends.
+pub(super) struct ToFile(BufWriter<File>);
+
+impl ToFile {
+    /// A new file.
+    pub(super) fn create(path: &Path) -> Result<Self, Failure> {
+        let file = File::create(path).map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
+        Ok(Self(BufWriter::new(file)))
+    }
+}
+
+impl Observer for ToFile {
+    fn name(&self) -> &str {
+        "the file"
+    }
+
+    fn added(&mut self, events: &[Event]) -> Result<(), ObserveError> {
+        for event in events {
+            self.0.write_all(&wire::to_json(event))?;
+            self.0.write_all(b"\n")?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), ObserveError> {
+        Ok(self.0.flush()?)
+    }
+}
+
+/// Shows each event on standard output.
+pub(super) struct ToTerminal(Option<Rows<Box<dyn Write>>>);
+
+const EVENT_COLUMNS: &[&str] =
+    &["observed_at", "agent", "kind", "interface", "direction", "limit", "rate_bps", "duration_ms", "excess_bytes"];
+
+impl ToTerminal {
+    pub(super) fn new(format: Format) -> Self {
+        Self(Some(Rows::new(format, EVENT_COLUMNS, output::stdout(format))))
+    }
+}
+
+impl Observer for ToTerminal {
+    fn name(&self) -> &str {
+        "standard output"
+    }
+
+    fn added(&mut self, events: &[Event]) -> Result<(), ObserveError> {
+        match self.push(events) {
+            // Nobody looks any more.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => self.0 = None,
+            pushed => pushed?,
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), ObserveError> {
+        output::finished(self.0.take().map_or(Ok(()), Rows::end)).map_err(|failure| failure.to_string().into())
+    }
+}
+
+impl ToTerminal {
+    fn push(&mut self, events: &[Event]) -> io::Result<()> {
+        let Some(rows) = &mut self.0 else { return Ok(()) };
+        for Event { stamp, body, .. } in events {
+            let breach = body.breach();
+            rows.push([
+                stamp.observed_at.into(),
+                stamp.agent.as_str().into(),
+                body.kind().into(),
+                body.interface().into(),
+                breach.map(|breach| breach.direction.as_str()).into(),
+                breach.map(|breach| breach.limit.as_str()).into(),
+                breach.map(|breach| BitRate::from_bps(breach.rate_bps)).into(),
+                breach.map(|breach| breach.duration_ms).into(),
+                breach.map(|breach| ByteCount::from_bytes(breach.excess_bytes)).into(),
+            ])?;
+        }
+        Ok(())
+    }
+}
+
+/// A bar on a terminal, nothing elsewhere. `None` is a length that nobody knows.
+pub(super) fn progress(length: Option<u64>, unit: &str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let (bar, template) = match length {
+        Some(length) => (
+            ProgressBar::new(length),
+            format!("{{bar:40}} {{human_pos}} of {{human_len}} {unit}, {{per_sec}}, {{eta}} left"),
+        ),
+        None => (ProgressBar::no_length(), format!("{{spinner}} {{human_pos}} {unit}, {{per_sec}}")),
+    };
+    bar.with_style(ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+/// Looks whether the topic is there, before anything is made for it.
+pub(super) fn topic_is_there(settings: &Settings, topic: &str) -> Result<(), Failure> {
+    let (_, topics) = Admin::new(&settings.publisher.connection).and_then(|admin| admin.topics()).map_err(failure)?;
+    if topics.iter().any(|found| found.name == topic && !found.partitions.is_empty()) {
+        return Ok(());
+    }
+    let brokers = settings.publisher.connection.brokers();
+    Err(Failure::failed(format!("there is no topic {topic} at {brokers}; `highwater-agent topics` makes it")))
+}
+
+/// Waits until a group has stored what was delivered to this topic: its committed offsets follow its database.
+pub(super) fn wait_stored(
+    settings: &Settings,
+    group: &str,
+    topic: &str,
+    last_offsets: &BTreeMap<i32, i64>,
+) -> Result<(), Failure> {
+    let admin = Admin::new(&settings.publisher.connection).map_err(failure)?;
+    let control = Control::new().map_err(Failure::failed)?;
+    control.listen_to_signals().map_err(Failure::failed)?;
+    let bar = progress(Some(last_offsets.len() as u64), "partitions stored");
+    let partitions: Vec<i32> = last_offsets.keys().copied().collect();
+    loop {
+        let committed = admin.committed(group, topic, &partitions).map_err(failure)?;
+        let stored =
+            last_offsets.iter().filter(|(partition, last)| committed.get(partition).is_some_and(|next| next > *last));
+        let stored = stored.count();
+        bar.set_position(stored as u64);
+        if stored == last_offsets.len() {
+            bar.finish_and_clear();
+            return Ok(());
+        }
+        if control.stop() {
+            let message = format!("interrupted: {group} has stored {stored} of {} partitions", last_offsets.len());
+            return Err(Failure::failed(message));
+        }
+        control.sleep(Duration::from_millis(500));
+    }
+}
+
+/// The offsets as one cell: `{"0":4711}`.
+pub(super) fn offsets(delivery: &Delivery) -> Value {
+    let offsets = delivery.last_offsets.iter().map(|(partition, offset)| (partition.to_string(), (*offset).into()));
+    Value::Json(serde_json::Value::Object(offsets.collect()))
+}
+
+/// One row: side by side for programs, one below the other for people.
+pub(super) fn print_record(
+    format: Format,
+    columns: &'static [&'static str],
+    values: Vec<Value>,
+) -> Result<(), Failure> {
+    let printed = if format == Format::Table {
+        let mut rows = Rows::new(format, &["field", "value"], output::stdout(format));
+        let pairs = columns.iter().zip(values);
+        pairs
+            .map(|(name, value)| [output::head(name).into(), value])
+            .try_for_each(|row| rows.push(row))
+            .and_then(|()| rows.end())
+    } else {
+        let mut rows = Rows::new(format, columns, output::stdout(format));
+        rows.push(values).and_then(|()| rows.end())
+    };
+    output::finished(printed)
+}
+
+/// The exit code: whatever Kafka has not is a failure.
+pub(super) fn judged(delivery: &Delivery) -> Result<(), Failure> {
+    match delivery.failed {
+        0 => Ok(()),
+        failed => Err(Failure::failed(format!("{failed} events were not delivered"))),
+    }
+}

@@ -1,0 +1,342 @@
+//! `highwater-agent replay`.
+
+mod rows;
+mod tally;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use indicatif::ProgressBar;
+
+use self::rows::{Rows, Undelivered};
+use self::tally::Tally;
+use super::common::{Absent, Common};
+use super::outlet;
+use crate::agent::config::Settings;
+use crate::agent::counters::CounterError;
+use crate::agent::counters::csv::{Columns, Meaning};
+use crate::agent::courier::{Courier, Delivery};
+use crate::agent::detector::{Detector, Findings};
+use crate::agent::event_system::Draft;
+use crate::agent::journal::FleetJournal;
+use crate::agent::limit::{Level, Limit, Scope};
+use crate::event::{Direction, Epoch, Severity};
+use crate::exit::{Failure, Status};
+use crate::output::{self, Format, Value};
+use crate::units::{BitRate, ByteCount};
+
+pub(super) const HELP: &str = "\
+A row is a reading of one link: its time (RFC 3339, seconds since 1970, or YYYY-MM-DD hh:mm:ss in UTC) and what it carried. The
+limit is --limit, or each [[limit]] of the configuration that names --interface. Nothing is sent without --publish; then events
+have the times of their rows, an epoch of their own, and the name --agent.
+
+Limits are upper ones. Try some: a breach that should be found has to lie above what is usual, for --for as long as it takes to
+tell it from a peak. What is unusual only because there is less of it than on other days, no limit finds.
+
+A bad row is named by its line, passed over and counted. An interrupted run ends with --epoch and --from-line: the same command
+with these goes on, and doubles nothing (the rows before are judged again, not sent).
+
+Exit code: 0 if it went through, 1 if a row stopped it (--strict) or not all was delivered, 69 if Kafka could not be asked.
+
+Examples:
+  highwater-agent replay traffic.csv --bytes-per 5min --limit '5 MB/5min'
+  highwater-agent replay traffic.csv --bytes-per 5min --limit '11.8 MB/5min' --for 1h --breaches
+  highwater-agent replay counters.csv --time when --rx in_octets --tx out_octets --counters --limit '80 Mbit/s'
+  zcat old.csv.gz | highwater-agent replay - --rates --rx bps --limit '1 Gbit/s' --publish -t trial.events";
+
+#[derive(Args, Debug)]
+pub(super) struct Replay {
+    #[command(flatten)]
+    common: Common,
+    /// The file; - is standard input
+    #[arg(value_name = "FILE.csv")]
+    file: PathBuf,
+    /// How to print
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    format: Format,
+    /// The column of times
+    #[arg(long, default_value = "timestamp", value_name = "COLUMN")]
+    time: String,
+    /// The column of what was received
+    #[arg(long, default_value = "value", value_name = "COLUMN")]
+    rx: String,
+    /// The column of what was sent
+    #[arg(long, value_name = "COLUMN")]
+    tx: Option<String>,
+    /// Values are bytes in so much time, and a row comes so often [default: bytes since the row before]
+    #[arg(long, value_name = "TIME", value_parser = positive_duration, group = "meaning")]
+    bytes_per: Option<Duration>,
+    /// Values are counters of bytes
+    #[arg(long, group = "meaning")]
+    counters: bool,
+    /// Values are bits a second
+    #[arg(long, group = "meaning")]
+    rates: bool,
+    /// A row comes so often; after more than 3.5 times that, nobody knows what was carried, and no breach is judged
+    #[arg(long, value_name = "TIME", value_parser = positive_duration)]
+    interval: Option<Duration>,
+    /// What is too much: '80 Mbit/s', '5 MB/5min'
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    limit: Option<BitRate>,
+    /// Where a breach ends [default: 90 % of --limit]
+    #[arg(long, value_name = "RATE", value_parser = rate, requires = "limit")]
+    clear_at: Option<BitRate>,
+    /// How long it has to be too much
+    #[arg(long = "for", default_value = "0s", value_name = "TIME", value_parser = humantime::parse_duration)]
+    hold: Duration,
+    /// The link's name
+    #[arg(long, default_value = "replay", value_name = "NAME")]
+    interface: String,
+    /// The agent's name in events [default: the file's name without its ending]
+    #[arg(long, value_name = "NAME")]
+    agent: Option<String>,
+    /// Show each breach; the summary goes to standard error
+    #[arg(long)]
+    breaches: bool,
+    /// Stop at the first bad row
+    #[arg(long)]
+    strict: bool,
+    /// Send the events to Kafka
+    #[arg(long)]
+    publish: bool,
+    /// Go on in this epoch: what an interrupted run ended with
+    #[arg(long, value_name = "HEX", requires = "publish", requires = "from_line")]
+    epoch: Option<Epoch>,
+    /// Go on with this line: likewise
+    #[arg(long, value_name = "N", requires = "epoch")]
+    from_line: Option<u64>,
+    /// At the end, wait until this consumer group has stored all that was sent
+    #[arg(long, value_name = "GROUP", requires = "publish")]
+    wait_stored: Option<String>,
+}
+
+const COLUMNS: &[&str] = &[
+    "rows",
+    "bad_rows",
+    "breaches",
+    "worst_bps",
+    "worst_at",
+    "over_limit_seconds",
+    "events",
+    "delivered",
+    "failed",
+    "last_offsets",
+];
+
+/// Where nobody says how often a row comes, no pause is too long.
+const ANY_INTERVAL: Duration = Duration::from_secs(365 * 86_400);
+
+/// How it ended.
+enum End {
+    Through,
+    Stopped,
+    BadRow(CounterError),
+}
+
+impl Replay {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        self.common.start_log();
+        let settings = self.common.settings(Absent::MeansDefaults).map_err(Failure::config)?;
+        let limits = self.limits(&settings)?;
+        if self.publish {
+            outlet::topic_is_there(&settings, &settings.publisher.topic)?;
+        }
+        let mut rows = Rows::open(&self.file, &self.columns(), &self.interface)?;
+        let agent = self.agent_name();
+        let epoch = self.epoch.unwrap_or_else(|| Epoch(fastrand::u64(..)));
+        let journal = FleetJournal::new().counting(&agent, epoch);
+        let mut courier = Courier::new(journal, self.publish.then(|| settings.publisher.clone()), Vec::new())?;
+        let interval = self.interval.or(self.bytes_per).unwrap_or(ANY_INTERVAL);
+        // The same rows make the same breaches, ids and all, when a run goes on.
+        let mut detector = Detector::new(limits, interval, epoch.0);
+        let bar = outlet::progress(None, "rows");
+        let mut tally = Tally::new(self.breaches.then_some(self.format));
+        let mut undelivered = Undelivered::default();
+        let end = self.replay(&mut rows, &agent, &mut detector, &mut tally, &mut undelivered, &mut courier, &bar)?;
+        let delivery = courier.finish()?;
+        bar.finish_and_clear();
+        let over_limit_ms = tally.over_limit_ms();
+        output::finished(tally.end())?;
+        self.summary(&tally, over_limit_ms, &delivery)?;
+        let next = undelivered.first(delivery.oldest_pending);
+        let go_on = format!("--epoch {epoch} --from-line {next}");
+        match end {
+            End::Through if rows.grown() > 0 => {
+                let with =
+                    if self.publish { format!("; what came meanwhile goes on with {go_on}") } else { String::new() };
+                self.common.note(&format!("the file has grown by {} bytes since it was opened{with}", rows.grown()));
+            }
+            End::Through => {}
+            End::Stopped if self.publish => return Err(Failure::failed(format!("interrupted; go on with {go_on}"))),
+            End::Stopped => return Err(Failure::failed("interrupted")),
+            End::BadRow(error) if self.publish => {
+                return Err(Failure::failed(format!("{error}; when it is mended, go on with {go_on}")));
+            }
+            End::BadRow(error) => return Err(Failure::failed(error)),
+        }
+        outlet::judged(&delivery)?;
+        if let Some(group) = &self.wait_stored {
+            outlet::wait_stored(&settings, group, &settings.publisher.topic, &delivery.last_offsets)?;
+            self.common.note(&format!("{group} has stored all of them"));
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one run, each with an owner that outlives it")]
+    fn replay(
+        &self,
+        rows: &mut Rows,
+        agent: &str,
+        detector: &mut Detector,
+        tally: &mut Tally,
+        undelivered: &mut Undelivered,
+        courier: &mut Courier,
+        bar: &ProgressBar,
+    ) -> Result<End, Failure> {
+        let mut findings = Findings::default();
+        loop {
+            if courier.stopped() {
+                return Ok(End::Stopped);
+            }
+            let reading = match rows.next() {
+                Ok(reading) => reading,
+                Err(error) if error.is_end() => return Ok(End::Through),
+                Err(error @ CounterError::Row { .. }) if self.strict => return Ok(End::BadRow(error)),
+                Err(error @ CounterError::Row { .. }) => {
+                    tally.bad_rows += 1;
+                    undelivered.next_line = rows.line() + 1;
+                    log::warn!("{error}; passed over");
+                    continue;
+                }
+                Err(error) => return Err(Failure::failed(error)),
+            };
+            let now = rows::stamp(agent, &reading);
+            detector.observe(&reading, &now, &mut findings);
+            if let Some(notice) = findings.notices.first() {
+                log::warn!("{notice}");
+            }
+            output::finished(tally.row(&findings.bodies))?;
+            bar.inc(1);
+            let drafts: Vec<Draft> = findings.bodies.drain(..).map(|body| Draft { stamp: now.clone(), body }).collect();
+            undelivered.next_line = rows.line() + 1;
+            if self.from_line.is_some_and(|from| rows.line() < from) {
+                courier.pass(drafts)?;
+                continue;
+            }
+            if !drafts.is_empty() {
+                undelivered.add(now.observed_at, rows.line(), courier.oldest_pending());
+            }
+            courier.add(drafts)?;
+        }
+    }
+
+    fn summary(&self, tally: &Tally, over_limit_ms: u64, delivery: &Delivery) -> Result<(), Failure> {
+        let worst = tally.worst.as_ref();
+        let sent = |value: Value| if self.publish { value } else { Value::Nothing };
+        let values = vec![
+            tally.rows.into(),
+            tally.bad_rows.into(),
+            tally.breaches.into(),
+            worst.map(|breach| BitRate::from_bps(breach.peak_bps)).into(),
+            worst.map(|breach| breach.raised_at).into(),
+            (over_limit_ms / 1_000).into(),
+            delivery.events.into(),
+            sent(delivery.delivered.into()),
+            sent(delivery.failed.into()),
+            sent(outlet::offsets(delivery)),
+        ];
+        if self.breaches {
+            self.common.note(&format!(
+                "{} rows, {} of them bad, {} breaches, {} s over the limit; {} events, {} delivered, {} failed",
+                tally.rows + tally.bad_rows,
+                tally.bad_rows,
+                tally.breaches,
+                over_limit_ms / 1_000,
+                delivery.events,
+                delivery.delivered,
+                delivery.failed
+            ));
+            return Ok(());
+        }
+        outlet::print_record(self.format, COLUMNS, values)
+    }
+
+    fn columns(&self) -> Columns {
+        let meaning = match self.bytes_per {
+            Some(interval) => Meaning::BytesPer(interval),
+            None if self.counters => Meaning::Counter,
+            None if self.rates => Meaning::BitsPerSecond,
+            None => Meaning::Bytes,
+        };
+        Columns { timestamp: self.time.clone(), rx: self.rx.clone(), tx: self.tx.clone(), meaning }
+    }
+
+    fn limits(&self, settings: &Settings) -> Result<Vec<Limit>, Failure> {
+        let Some(raise_at) = self.limit else {
+            if settings.limits.is_empty() {
+                return Err(Failure::new(
+                    Status::Usage,
+                    "there is no limit to hold the rows against; write --limit '80 Mbit/s', or '5 MB/5min'",
+                ));
+            }
+            return Ok(settings.limits.clone());
+        };
+        let directions = if self.tx.is_some() { vec![Direction::Rx, Direction::Tx] } else { vec![Direction::Rx] };
+        Ok(vec![Limit {
+            name: "replay".to_owned(),
+            scope: Scope::Interface(self.interface.clone()),
+            directions,
+            raise_at: Level::Rate(raise_at),
+            clear_at: Level::Rate(self.clear_at.unwrap_or_else(|| raise_at.percent(90.0))),
+            hold: self.hold,
+            clear_hold: Duration::ZERO,
+            severity: Severity::Warning,
+            update_every: Duration::from_secs(1),
+        }])
+    }
+
+    fn agent_name(&self) -> String {
+        self.agent.clone().unwrap_or_else(|| match self.file.file_stem() {
+            Some(stem) if stem != "-" => stem.to_string_lossy().into_owned(),
+            _ => "replay".to_owned(),
+        })
+    }
+}
+
+fn positive_duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Err("is no time at all".to_owned()),
+        Ok(duration) => Ok(duration),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// `80 Mbit/s`, or a size over a time: `5 MB/5min`.
+fn rate(text: &str) -> Result<BitRate, String> {
+    let known = |error| format!("{error}; or write a size and a time, as in '5 MB/5min'");
+    let error = match text.parse::<BitRate>() {
+        Ok(rate) => return Ok(rate),
+        Err(error) => error,
+    };
+    let Some((bytes, time)) = text.split_once('/') else { return Err(known(error)) };
+    let (Ok(bytes), Ok(time)) = (bytes.parse::<ByteCount>(), positive_duration(time.trim())) else {
+        return Err(known(error));
+    };
+    Ok(crate::agent::rate::bit_rate(bytes.bytes(), time))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_a_rate_or_a_size_over_a_time() {
+        assert_eq!(rate("80 Mbit/s").unwrap().bps(), 80_000_000);
+        assert_eq!(rate("5 MB/5min").unwrap().bps(), 133_333);
+        assert_eq!(rate("11.8 MB / 5 min").unwrap().bps(), 314_666);
+        for text in ["5 MB/0s", "5/5min", "fast", "5 MB/soon"] {
+            assert!(rate(text).unwrap_err().contains("'5 MB/5min'"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Events of a command that people call by hand, on their way: registered as an agent's are, sent by its publisher, or shown by
+//! observers alone.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::agent::control::Control;
+use crate::agent::event_system::{Draft, EventSystem, Observer};
+use crate::agent::journal::{FleetJournal, JournalError};
+use crate::agent::publisher::{self, Publisher, Window};
+use crate::clock::{Clock as _, SystemClock};
+use crate::event::{EventId, Stamp};
+use crate::exit::{Failure, chain};
+
+/// Takes events in no faster than they get out, and tells what became of them.
+pub struct Courier {
+    system: EventSystem,
+    publisher: Option<Publisher>,
+    pub(super) control: Control,
+    pub(super) clock: SystemClock,
+    events: u64,
+}
+
+/// What became of the events.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Delivery {
+    /// So many there were.
+    pub events: u64,
+    /// Kafka has so many.
+    pub delivered: u64,
+    /// The others: Kafka will never have them, or there was no time.
+    pub failed: u64,
+    /// The last offset that was written to, by partition.
+    pub last_offsets: BTreeMap<i32, i64>,
+    /// `observed_at` of the oldest that Kafka has not.
+    pub oldest_pending: Option<chrono::DateTime<chrono::Utc>>,
+}
+
+/// So many events may wait beyond those under way.
+const AHEAD_MAX: u64 = 1_000;
+/// So many are registered at once.
+const BATCH: usize = 500;
+/// At the end, after an interruption, Kafka is given so long.
+const LAST_MAX: Duration = Duration::from_secs(10);
+/// A producer that goes down is waited for so long: it can hang.
+const TEAR_DOWN_MAX: Duration = Duration::from_secs(2);
+
+impl Courier {
+    /// Sends `to` Kafka, if that is wanted, and tells `observers`.
+    ///
+    /// # Errors
+    /// The system refuses a pipe or signal handlers.
+    pub fn new(
+        journal: FleetJournal,
+        to: Option<publisher::Settings>,
+        observers: Vec<Box<dyn Observer>>,
+    ) -> Result<Self, Failure> {
+        let control = Control::new().map_err(Failure::failed)?;
+        control.listen_to_signals().map_err(Failure::failed)?;
+        let clock = SystemClock::default();
+        let mut system = EventSystem::new(Box::new(journal));
+        for observer in observers {
+            system.subscribe(observer);
+        }
+        let publisher = to.map(|settings| {
+            let bytes = 4 * Window::WIDE.bytes as u64;
+            let settings = publisher::Settings {
+                window: Window::WIDE,
+                interval: Duration::ZERO,
+                journal_bytes: bytes,
+                ..settings
+            };
+            Publisher::new(settings, false, clock.monotonic())
+        });
+        if let Some(publisher) = &publisher {
+            system.subscribe(publisher.observer());
+        }
+        Ok(Self { system, publisher, control, clock, events: 0 })
+    }
+
+    /// Whether somebody wants it to end.
+    pub fn stopped(&self) -> bool {
+        self.control.stop()
+    }
+
+    /// Registers events, and waits while too many are pending.
+    ///
+    /// # Errors
+    /// An observer could not do its work: a file can't be written.
+    pub fn add(&mut self, mut drafts: Vec<Draft>) -> Result<(), Failure> {
+        while !drafts.is_empty() {
+            let rest = drafts.split_off(drafts.len().min(BATCH));
+            let events = self.system.add_events(std::mem::replace(&mut drafts, rest)).map_err(Failure::failed)?;
+            self.events += events.len() as u64;
+            if let Some(failure) = self.system.failures().pop() {
+                return Err(Failure::failed(chain(&failure)));
+            }
+            if self.publisher.is_none() {
+                let ids: Vec<EventId> = events.iter().map(|event| event.id).collect();
+                self.system.remove_events(&ids).map_err(Failure::failed)?;
+            }
+            self.turn()?;
+            while self.system.pending().events > Window::WIDE.events as u64 + AHEAD_MAX && !self.stopped() {
+                self.control.sleep(Duration::from_millis(100));
+                self.turn()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts events that Kafka has from an earlier run.
+    ///
+    /// # Errors
+    /// They could not be counted.
+    pub fn pass(&mut self, drafts: Vec<Draft>) -> Result<(), Failure> {
+        let passed = self.system.journal().append(drafts).and_then(|events| {
+            let ids: Vec<EventId> = events.iter().map(|event| event.id).collect();
+            self.system.journal().remove(&ids)
+        });
+        passed.map_err(Failure::failed)
+    }
+
+    /// Goes on sending until the monotonic clock says `until`, or somebody wants it to end.
+    ///
+    /// # Errors
+    /// See [`Courier::add`].
+    pub fn wait(&mut self, until: Duration) -> Result<(), Failure> {
+        loop {
+            let left = until.saturating_sub(self.clock.monotonic());
+            if left.is_zero() || self.stopped() {
+                return Ok(());
+            }
+            self.turn()?;
+            self.control.sleep(left);
+        }
+    }
+
+    /// `observed_at` of the oldest event that Kafka has not.
+    pub fn oldest_pending(&self) -> Option<chrono::DateTime<chrono::Utc>> {
+        self.system.pending().oldest
+    }
+
+    /// Waits until Kafka has all of them; after an interruption, no longer than 10 s.
+    ///
+    /// # Errors
+    /// See [`Courier::add`].
+    pub fn finish(mut self) -> Result<Delivery, Failure> {
+        self.system.flush();
+        if let Some(failure) = self.system.failures().pop() {
+            return Err(Failure::failed(chain(&failure)));
+        }
+        let mut stop_at = None;
+        while self.system.pending().events > 0 {
+            let now = self.clock.monotonic();
+            if self.stopped() && now >= *stop_at.get_or_insert(now + LAST_MAX) {
+                break;
+            }
+            self.turn()?;
+            self.control.sleep(Duration::from_millis(100));
+        }
+        let mut delivery =
+            Delivery { events: self.events, oldest_pending: self.system.pending().oldest, ..Delivery::default() };
+        let Some(publisher) = self.publisher else { return Ok(delivery) };
+        let progress = publisher.progress().clone();
+        (delivery.delivered, delivery.last_offsets) = (progress.delivered, progress.offsets);
+        delivery.failed = progress.rejected + self.system.pending().events;
+        let until = self.clock.monotonic() + TEAR_DOWN_MAX;
+        let threads = publisher.close();
+        while threads.iter().any(|thread| !thread.is_finished()) && self.clock.monotonic() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(delivery)
+    }
+
+    fn turn(&mut self) -> Result<(), Failure> {
+        let Self { system, publisher, control, clock, .. } = self;
+        let Some(publisher) = publisher else { return Ok(()) };
+        // The stamp of a loss: the journal puts its agent's name in.
+        let stamp = || Stamp {
+            agent: String::new(),
+            observed_at: clock.wall(),
+            boot_id: String::new(),
+            monotonic_ms: u64::try_from(clock.boottime().as_millis()).unwrap_or(u64::MAX),
+            clock_synced: clock.synced(),
+        };
+        let turned = publisher.turn(system, clock.monotonic(), stamp, || control.waker());
+        turned.map_err(|error: JournalError| Failure::failed(error))
+    }
+}

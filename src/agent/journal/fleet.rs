@@ -1,0 +1,152 @@
+//! A journal of many agents in one process: each counts in an epoch of its own, all in memory.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::loss::declare;
+use super::{Journal, JournalError, Pending, Position, Stored, random_epoch};
+use crate::agent::event_system::Draft;
+use crate::event::{Body, Epoch, Event, EventId, Stamp};
+use crate::wire;
+
+/// Events of simulated or replayed agents until Kafka has them.
+///
+/// It evicts nothing: whoever appends holds back while much is pending. The bytes of what is pending are not counted.
+#[derive(Debug, Default)]
+pub struct FleetJournal {
+    counts: HashMap<String, EventId>,
+    /// From `first` on, in the order of their positions; the oldest is never `None`.
+    events: VecDeque<Option<Event>>,
+    first: u64,
+    pending: u64,
+    positions: HashMap<EventId, u64>,
+}
+
+impl FleetJournal {
+    /// With nobody in it. An agent that is not known when its first event comes begins a random epoch.
+    pub fn new() -> Self {
+        Self { first: Position::START.0 + 1, ..Self::default() }
+    }
+
+    /// This agent counts in this epoch, from 1.
+    pub fn counting(mut self, agent: &str, epoch: Epoch) -> Self {
+        self.counts.insert(agent.to_owned(), EventId { epoch, seq: 1 });
+        self
+    }
+
+    fn register(&mut self, draft: Draft) -> Event {
+        let id = match self.counts.get_mut(&draft.stamp.agent) {
+            Some(next) => {
+                let id = *next;
+                next.seq += 1;
+                id
+            }
+            None => {
+                let id = EventId { epoch: random_epoch(), seq: 1 };
+                self.counts.insert(draft.stamp.agent.clone(), EventId { seq: 2, ..id });
+                id
+            }
+        };
+        let event = Event { id, stamp: draft.stamp, body: draft.body };
+        self.positions.insert(id, self.first + self.events.len() as u64);
+        self.events.push_back(Some(event.clone()));
+        self.pending += 1;
+        event
+    }
+
+    fn take(&mut self, id: EventId) -> Option<Event> {
+        let position = self.positions.remove(&id)?;
+        let event = self.events.get_mut((position - self.first) as usize)?.take()?;
+        self.pending -= 1;
+        while let Some(None) = self.events.front() {
+            self.events.pop_front();
+            self.first += 1;
+        }
+        Some(event)
+    }
+}
+
+impl Journal for FleetJournal {
+    fn append(&mut self, drafts: Vec<Draft>) -> Result<Vec<Event>, JournalError> {
+        Ok(drafts.into_iter().map(|draft| self.register(draft)).collect())
+    }
+
+    fn remove(&mut self, ids: &[EventId]) -> Result<(), JournalError> {
+        for id in ids {
+            self.take(*id);
+        }
+        Ok(())
+    }
+
+    fn reject(&mut self, id: EventId, reason: &str, stamp: Stamp) -> Result<(), JournalError> {
+        if let Some(event) = self.take(id) {
+            let stamp = Stamp { agent: event.stamp.agent, ..stamp };
+            self.register(Draft { stamp, body: Body::Loss(declare(id.epoch, &[id], reason)) });
+        }
+        Ok(())
+    }
+
+    fn batch(&mut self, after: Position, events_max: usize, bytes_max: usize) -> Result<Vec<Stored>, JournalError> {
+        let skipped = (after.0 + 1).saturating_sub(self.first) as usize;
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        for (at, event) in self.events.iter().enumerate().skip(skipped) {
+            let Some(event) = event else { continue };
+            if batch.len() == events_max || bytes >= bytes_max {
+                break;
+            }
+            let payload = wire::to_json(event);
+            bytes += payload.len();
+            batch.push(Stored { position: Position(self.first + at as u64), event: event.clone(), payload });
+        }
+        Ok(batch)
+    }
+
+    fn pending(&self) -> Pending {
+        let oldest = self.events.front().and_then(Option::as_ref).map(|event| event.stamp.observed_at);
+        Pending { events: self.pending, bytes: 0, oldest }
+    }
+
+    fn open_breaches(&mut self) -> Result<Vec<Event>, JournalError> {
+        Ok(Vec::new())
+    }
+
+    fn upkeep(&mut self, _stamp: &Stamp) -> Result<(), JournalError> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Lifecycle;
+
+    fn draft(agent: &str) -> Draft {
+        let stamp = Stamp {
+            agent: agent.into(),
+            observed_at: chrono::DateTime::UNIX_EPOCH,
+            boot_id: String::new(),
+            monotonic_ms: 0,
+            clock_synced: None,
+        };
+        Draft { stamp, body: Body::AgentStopped(Lifecycle { version: "1".into(), reason: None }) }
+    }
+
+    #[test]
+    fn each_agent_counts_for_itself_and_removal_comes_in_any_order() {
+        let mut journal = FleetJournal::new().counting("b", Epoch(7));
+        let events = journal.append(vec![draft("a"), draft("b"), draft("a"), draft("b")]).unwrap();
+        let seqs: Vec<u64> = events.iter().map(|event| event.id.seq).collect();
+        assert_eq!(seqs, [1, 1, 2, 2]);
+        assert_eq!((events[1].id.epoch, events[0].id.epoch == events[2].id.epoch), (Epoch(7), true));
+        let first = journal.batch(Position::START, 2, usize::MAX).unwrap();
+        let rest = journal.batch(first[1].position, 9, usize::MAX).unwrap();
+        assert_eq!((first.len(), rest.len(), rest[0].event.id), (2, 2, events[2].id));
+        journal.remove(&[events[2].id, events[0].id, events[0].id]).unwrap();
+        assert_eq!((journal.pending().events, journal.events.len()), (2, 3));
+        journal.reject(events[1].id, "too large", events[0].stamp.clone()).unwrap();
+        let left = journal.batch(Position::START, 9, usize::MAX).unwrap();
+        assert_eq!(left[0].event.id, events[3].id);
+        assert_eq!((left[1].event.stamp.agent.as_str(), left[1].event.id.seq, left.len()), ("b", 3, 2));
+        assert!(matches!(&left[1].event.body, Body::Loss(loss) if loss.ranges == [(1, 1)]));
+    }
+}
