@@ -84,6 +84,10 @@ fn clock_jumps() {
             fs::write(&next, format!("{:+}", jump.num_seconds())).expect("it can be written");
             fs::rename(&next, &offset).expect("it can be renamed");
             jumps.push(jump);
+            // The first may have been stamped before; the second was not.
+            let told = || running.log().matches("[breach ").count();
+            let before = told();
+            agent::until("two events after the jump", || (told() >= before + 2).then_some(()));
         }
         sleep(Duration::from_millis(rng.u64(200..800)));
         world.end_agent(running);

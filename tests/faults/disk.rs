@@ -27,7 +27,7 @@ impl Disk {
     /// `None` where it is not permitted.
     fn on(directory: &Path) -> Option<Self> {
         fs::create_dir_all(directory).expect("a directory can be made");
-        mount(&["-t", "tmpfs", "-o", "size=2m", "tmpfs"], directory).then(|| Self(directory.to_owned()))
+        mount(&["-t", "tmpfs", "-o", "size=16m", "tmpfs"], directory).then(|| Self(directory.to_owned()))
     }
 
     fn remount(&self, how: &str) {
