@@ -161,11 +161,8 @@ mod tests {
         // Who names a root certificate wants it to be used, as libpq has it.
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().join("root.pem");
-        let key = openssl::rsa::Rsa::generate(2048).and_then(openssl::pkey::PKey::from_rsa).unwrap();
-        let mut certificate = openssl::x509::X509::builder().unwrap();
-        certificate.set_pubkey(&key).unwrap();
-        certificate.sign(&key, openssl::hash::MessageDigest::sha256()).unwrap();
-        std::fs::write(&root, certificate.build().to_pem().unwrap()).unwrap();
+        let certificate = rcgen::generate_simple_self_signed(["root".to_owned()]).unwrap().cert;
+        std::fs::write(&root, certificate.pem()).unwrap();
         for (mode, needed) in [("require", true), ("prefer", false), ("allow", false)] {
             let url = format!("postgres://u@db.example/d?sslmode={mode}&sslrootcert={}", root.display());
             assert_eq!(tls(&url), Some((needed, Authority)), "{mode}");
