@@ -31,7 +31,7 @@ Made-up counters with daily curves, bursts, resets and flaps go through the same
 ones; their agents are called sim-000000 and so on. Each run adds rows: only the traffic follows from --seed, and its time is such
 that it ends about now. Where nothing says otherwise, 1,000 events are made as fast as Kafka takes them.
 
-More than 1,000 agents take turns, a thousand at a time, so that memory stays bounded; with --time-scale all live at once.
+More than 250 agents take turns, 250 at a time, so that memory stays bounded (64 MB); with --time-scale all live at once.
 
 With --on the traffic is real: the limit is put on an interface of this host, low enough to be crossed by whatever it carries.
 
@@ -91,9 +91,10 @@ pub(super) struct Simulate {
 
 const COLUMNS: &[&str] = &["events", "delivered", "failed", "seconds", "events_per_second", "last_offsets"];
 
-/// So many agents live at once, as long as their time need not keep step with ours.
-const LIVE_MAX: u32 = 1_000;
-/// With --time-scale: about 7 kB each.
+/// So many agents live at once, as long as their time need not keep step with ours: at about 22 kB each, little beside what is
+/// under way.
+const LIVE_MAX: u32 = 250;
+/// With --time-scale, where all have to.
 const SCALED_MAX: u32 = 10_000;
 const EVENTS: u64 = 1_000;
 /// Where only --events is given: how many events a link makes in a second of its time, about.
@@ -138,7 +139,7 @@ impl Simulate {
         self.end(&settings, &delivery, took)
     }
 
-    /// Thousand after thousand of agents, second after second of theirs.
+    /// Some agents after others, second after second of theirs.
     fn invent(&self, events_max: u64, courier: &mut Courier, bar: &ProgressBar) -> Result<(), Failure> {
         let shape = Shape { seed: self.seed, interfaces: self.interfaces, troubles: true };
         let limits = [self.simulated_limit("*", BitRate::from_bps(20_000_000))];
