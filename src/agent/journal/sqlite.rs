@@ -196,8 +196,7 @@ impl SqliteJournal {
             let mut rows = statement.query(params![oldest_us, Rank::Loss as u8])?;
             let mut old = Vec::new();
             while let Some(row) = rows.next()? {
-                // Nobody knows how old an event is that was observed before the clock was set.
-                if whole(row, 1).is_none_or(|(event, _)| event.stamp.clock_synced != Some(false)) {
+                if whole(row, 1).is_none_or(|(event, _)| is_older(&event.stamp, stamp, oldest_us)) {
                     old.push(unsigned(row.get(0)?));
                 }
             }
@@ -365,6 +364,16 @@ fn commit(mut transaction: Transaction<'_>) -> rusqlite::Result<()> {
 /// The guard: an event is on the disk before anybody sees it.
 fn synchronous() -> &'static str {
     if failpoints::is_out("synchronous-full") { "OFF" } else { "FULL" }
+}
+
+/// Whether `event` was observed before `oldest_us`. In the same boot the monotonic clock says so, whatever became of the wall
+/// clock; and nobody knows how old an event is that was observed before that was set.
+fn is_older(event: &Stamp, now: &Stamp, oldest_us: i64) -> bool {
+    if event.boot_id == now.boot_id && !now.boot_id.is_empty() {
+        let longest_ms = now.observed_at.timestamp_micros().saturating_sub(oldest_us) / 1_000;
+        return now.monotonic_ms.saturating_sub(event.monotonic_ms) > longest_ms.max(0).cast_unsigned();
+    }
+    event.clock_synced != Some(false)
 }
 
 fn configure(connection: &Connection) -> rusqlite::Result<()> {

@@ -192,6 +192,16 @@ fn what_is_too_old_is_given_up_and_declared() {
 }
 
 #[test]
+fn a_wall_clock_that_jumps_makes_nothing_old() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut journal = open(&directory);
+    journal.append(vec![raised(1)]).unwrap();
+    let hour_later = stamp(3_600);
+    journal.upkeep(&Stamp { observed_at: stamp(366 * 86_400).observed_at, ..hour_later }).unwrap();
+    assert_eq!(lost(&all(&mut journal)), 0, "an hour old, whatever the date");
+}
+
+#[test]
 fn a_damaged_journal_is_set_aside_and_what_can_be_read_is_saved() {
     for (name, damage) in [("garbage", 0..4_096_usize), ("a page", 8_192..12_288)] {
         let directory = tempfile::tempdir().unwrap();
