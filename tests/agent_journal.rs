@@ -1,6 +1,6 @@
 //! From counters to Kafka: what the journal accepted arrives, whatever happens to the agent and to the broker.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
 use std::time::Duration;
 
@@ -45,6 +45,27 @@ fn a_broker_that_comes_late_gets_everything() {
     assert!(log.contains(" 0 left in the journal"), "{log}");
     let (epoch, accepted) = agent.accepted();
     arrived_whole(&kafka.events(&topic), &epoch, accepted);
+}
+
+#[test]
+fn a_topic_that_refuses_batches_gets_its_events_one_by_one() {
+    let test = "agent_journal::a_topic_that_refuses_batches_gets_its_events_one_by_one";
+    let Some(kafka) = Kafka::or_skip(test) else { return };
+    let topic = kafka.topic("small", 1);
+    // Room for any event alone, and for no batch of what waits.
+    kafka.alter(&topic, "max.message.bytes=1500");
+    let mut agent = Agent::new(&busy("127.0.0.1:9", &topic));
+    agent.run(&["--for", "4s"]);
+    agent.configure(&busy(&kafka.address, &topic));
+    let log = agent.run(&["--for", "3s"]);
+    assert!(log.contains(" 0 left in the journal") && !log.contains("declared lost"), "{log}");
+    let (epoch, accepted) = agent.accepted();
+    assert!(accepted > 30, "{accepted} are no backlog");
+    // What the broker takes of later batches before the first is sent again comes before it.
+    let events = kafka.events(&topic);
+    assert!(events.iter().all(|event| event["epoch"] == *epoch && event["kind"] != "loss"));
+    let seqs: BTreeSet<u64> = events.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
+    assert!(seqs.iter().copied().eq(1..=accepted), "{} of {accepted} arrived", seqs.len());
 }
 
 #[test]

@@ -195,6 +195,13 @@ impl Kafka {
         consumer.fetch_watermarks(topic, 0, Duration::from_secs(60)).expect("Kafka answers").1
     }
 
+    /// Sets one of a topic's settings, as in `max.message.bytes=2000`.
+    pub(crate) fn alter(&self, topic: &str, setting: &str) {
+        let class = "kafka.admin.ConfigCommand";
+        let what = ["--alter", "--entity-type", "topics", "--entity-name", topic, "--add-config", setting];
+        self.tool(&[&[class, "--bootstrap-server", &self.address], &what[..]].concat());
+    }
+
     /// One of Kafka's own tools; what it prints.
     pub(crate) fn tool(&self, arguments: &[&str]) -> String {
         let output = script("kafka").arg("tool").args(arguments).output().expect("tests/support/kafka runs");

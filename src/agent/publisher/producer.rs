@@ -51,12 +51,16 @@ pub(super) enum Refusal {
 }
 
 impl Producer {
-    pub(super) fn new(connection: &Connection, window: Window) -> Result<Self, String> {
+    /// `alone` sends each message in a batch of its own.
+    pub(super) fn new(connection: &Connection, window: Window, alone: bool) -> Result<Self, String> {
         let mut config = connection.client(FIXED)?;
         for (name, value) in DEFAULTS {
             if config.get(name).is_none() {
                 config.set(*name, *value);
             }
+        }
+        if alone {
+            config.set("batch.num.messages", "1");
         }
         // Room for what was given up elsewhere, too. Headers are not counted in the bytes.
         config.set("queue.buffering.max.messages", (2 * window.events).to_string());

@@ -61,6 +61,8 @@ pub(super) struct Worker {
     /// Not acknowledged, by number in the order of sending.
     unacked: BTreeMap<usize, Outgoing>,
     next_serial: usize,
+    /// A batch was too large: only what is too large alone will never be taken.
+    alone: bool,
     trouble: Trouble,
     backoff: Backoff,
     torn_down: Arc<AtomicUsize>,
@@ -72,6 +74,8 @@ enum End {
     Closed,
     /// It may work with a new one.
     Retry(String),
+    /// It may work with a new one, if it sends each message alone.
+    Apart(String),
     /// Somebody has to do something first.
     Hold(String),
 }
@@ -110,6 +114,7 @@ impl Worker {
             clock: SystemClock::default(),
             unacked: BTreeMap::new(),
             next_serial: 0,
+            alone: false,
             trouble: Trouble::default(),
             backoff: Backoff::default(),
             torn_down: Arc::default(),
@@ -133,6 +138,10 @@ impl Worker {
             let (first, longest, why) = match end {
                 End::Closed => return,
                 End::Retry(why) => (1, 60, why),
+                End::Apart(why) => {
+                    self.alone = true;
+                    (1, 60, why)
+                }
                 End::Hold(why) => (5, 300, why),
             };
             let pause = self.backoff.next(first, longest);
@@ -152,7 +161,7 @@ impl Worker {
             registry::Refusal::Away(why) => End::Retry(why),
             registry::Refusal::Misconfigured(why) | registry::Refusal::Unknown(why) => End::Hold(why),
         })?;
-        Producer::new(&self.settings.connection, self.settings.window).map_err(End::Hold)
+        Producer::new(&self.settings.connection, self.settings.window, self.alone).map_err(End::Hold)
     }
 
     /// Sends until something is wrong, or nobody sends any more.
@@ -250,6 +259,10 @@ impl Worker {
 
     fn failed(&mut self, serial: usize, code: Code) -> Result<(), End> {
         match code {
+            // The topic's `max.message.bytes` is for a batch, all of whose messages fail by it.
+            Code::MessageSizeTooLarge if !self.alone => {
+                Err(End::Apart(format!("{code}: the topic takes no batch as large, so events are sent one by one")))
+            }
             Code::MessageSizeTooLarge | Code::InvalidMessage | Code::InvalidMessageSize | Code::InvalidRecord => {
                 if let Some(Outgoing { event, json }) = self.unacked.remove(&serial) {
                     let (id, bytes) = (event.id, json.len());
