@@ -207,12 +207,13 @@ impl State {
                         {
                             // From here on no answer comes back, whatever the server does.
                             dead.store(true, Ordering::SeqCst);
+                            // Counted first: who sees the connection closed also sees the cut.
+                            self.cuts.fetch_add(1, Ordering::SeqCst);
                             let _ = from.shutdown(Shutdown::Both);
                             if cut == Cut::After {
                                 let _ = to.write_all(&buffer[..count]);
                                 thread::sleep(BEAT); // a reset would overtake it
                             }
-                            self.cuts.fetch_add(1, Ordering::SeqCst);
                             break;
                         }
                         if to.write_all(&buffer[..count]).is_err() {
