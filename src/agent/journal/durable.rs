@@ -12,6 +12,7 @@ use chrono::TimeDelta;
 use log::{error, info, warn};
 use rustix::fs::{FlockOperation, flock};
 
+use super::sqlite::Saved;
 use super::{Journal, JournalError, MemoryJournal, Pending, Position, SqliteJournal, Stored, breach_change};
 use crate::agent::event_system::Draft;
 use crate::event::{Event, EventId, Stamp};
@@ -135,14 +136,12 @@ impl DurableJournal {
         for suffix in ["", "-wal", "-shm"] {
             unless_missing(&with_suffix(&part, suffix), |path| fs::remove_file(path))?;
         }
-        let saved = SqliteJournal::salvage(&self.path());
-        let mut fresh = SqliteJournal::open(&part, *size_max, machine_id)?;
+        let saved = Saved::read(&self.path());
         // At the start the breaches are known from the journal alone.
         let breaches: Vec<&Event> =
             if self.ring.is_none() { saved.breaches.iter().collect() } else { self.breaches.values().collect() };
-        fresh.inherit(&saved, breaches, why, stamp)?;
-        fresh.close()?;
-        error!("journal damaged ({why}): {} events were saved from it, and a new epoch begins", saved.events.len());
+        saved.write(&part, (*size_max, machine_id), breaches, why, stamp)?;
+        error!("journal damaged ({why}): {}, and a new epoch begins", saved.summary());
         rename(&part, &self.replacement())
     }
 
@@ -169,17 +168,22 @@ impl DurableJournal {
 
     /// Goes on in memory. What is on the disk stays there, and is sent when the disk is back.
     pub(super) fn degrade(&mut self, error: &JournalError) {
-        error!(
-            "the journal cannot be written, so events are kept in memory and would not survive a restart; trying again \
-             every {} s: {}",
-            RETRY_MS / 1_000,
-            chain(error)
-        );
+        let is_damaged = matches!(error, JournalError::Damaged(_));
+        if is_damaged {
+            error!("{}; what can be read of it goes into a new one", chain(error));
+        } else {
+            error!(
+                "the journal cannot be written, so events are kept in memory and would not survive a restart; trying \
+                 again every {} s: {}",
+                RETRY_MS / 1_000,
+                chain(error)
+            );
+        }
         if let Some(disk) = self.disk.take() {
             self.refused = Some(disk.next_id());
         }
         self.ring = Some(MemoryJournal::after(RING_START, self.place.size_max.bytes()));
-        self.retry_at_ms = self.now_ms + RETRY_MS;
+        self.retry_at_ms = self.now_ms + if is_damaged { 0 } else { RETRY_MS };
         self.generation += 1;
     }
 

@@ -13,6 +13,7 @@ mod durable;
 #[cfg(feature = "toolbox")]
 mod fleet;
 mod loss;
+mod mark;
 mod memory;
 mod sqlite;
 

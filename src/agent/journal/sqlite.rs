@@ -3,26 +3,31 @@
 //! It is written only by a tick that makes an event, and when Kafka has acknowledged some.
 
 mod rows;
+mod salvage;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use log::error;
-use rusqlite::types::FromSql;
 use rusqlite::{Connection, DropBehavior, Transaction, params};
 
+#[cfg(test)]
+pub(super) use self::rows::event_crc;
 use self::rows::{
-    State, count, damage, damaged, evict, find, fix_loss, insert, keep_breach, lose, oldest, open_loss, read, register,
-    signed, take, unsigned, whole,
+    EVENT, Meta, State, damage, damaged, evict, find, find_oldest, fix_loss, insert, keep_breach, keep_count, lose,
+    read, register, signed, take, unsigned, whole, whole_event,
 };
-use super::loss::{declare, split};
+pub(super) use self::salvage::Saved;
+use super::loss::split;
+use super::mark::MarkFile;
 use super::{Journal, JournalError, Pending, Position, Rank, Stored};
 use crate::agent::event_system::Draft;
-use crate::event::{Body, Epoch, Event, EventId, Loss, Stamp};
+use crate::event::{Body, Event, EventId, Loss, Stamp};
 use crate::failpoints;
 use crate::units::ByteCount;
 
 const SCHEMA: &str = include_str!("sqlite/schema.sql");
+/// Stands at the schema's end.
+const VERSION: u32 = 2;
 const PAGE_BYTES: i64 = 4_096;
 /// The write-ahead log is copied back at so many pages (256 KiB): it counts against the journal's size.
 const WAL_PAGES: i64 = 64;
@@ -30,45 +35,52 @@ const WAL_PAGES: i64 = 64;
 /// So many events are taken over before it is seen whether there is room for more.
 const ADOPTED_AT_ONCE: usize = 256;
 
-/// What was read of a damaged journal.
-#[derive(Debug, Default)]
-pub struct Saved {
-    /// In which it counted.
-    pub epoch: Option<Epoch>,
-    /// In order.
-    pub events: Vec<Event>,
-    /// The last event of each breach that was open.
-    pub breaches: Vec<Event>,
-}
-
 /// A journal that survives the process, the power, and a full disk.
 #[derive(Debug)]
 pub struct SqliteJournal {
     connection: Connection,
     pages_max: i64,
     state: State,
+    /// None while it does not yet have its place.
+    mark: Option<MarkFile>,
 }
 
 impl SqliteJournal {
     /// Opens the journal at `path`, or makes one, and keeps it within `size_max`.
     ///
     /// # Errors
-    /// [`JournalError::Damaged`] where the file is no journal, or no whole one; else what SQLite says.
+    /// [`JournalError::Damaged`] where the file is no journal, no whole one, or knows less than was once registered; else what
+    /// SQLite says.
     pub fn open(path: &Path, size_max: ByteCount, machine_id: &str) -> Result<Self, JournalError> {
+        let file = mark_beside(path);
+        let mark = file.read().unwrap_or_default();
         let connection = Connection::open(path).map_err(damage)?;
         configure(&connection).map_err(damage)?;
-        let sound: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(damage)?;
-        if sound != "ok" {
-            return Err(JournalError::Damaged(sound));
+        check(&connection)?;
+        if mark.commits > 0 && Meta::read(&connection)?.is_none() {
+            return Err(JournalError::Damaged("it is empty".to_owned()));
         }
-        let version: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(damage)?;
-        if version == 0 {
-            let schema = format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;");
-            connection.execute_batch(&schema).map_err(damage)?;
+        let state = State::load(&connection, machine_id, 0)?;
+        if let Some(why) = mark.contradicts(&state.mark()) {
+            return Err(JournalError::Damaged(why));
         }
-        let state = State::load(&connection, machine_id)?;
+        Ok(Self::of(connection, state, size_max, Some(file)))
+    }
+
+    /// A new journal at `path`, which gets its place later; it counts on after `commits`.
+    fn make(path: &Path, size_max: ByteCount, machine_id: &str, commits: u64) -> Result<Self, JournalError> {
+        let connection = Connection::open(path)?;
+        configure(&connection)?;
+        check(&connection)?;
+        let state = State::load(&connection, machine_id, commits)?;
+        Ok(Self::of(connection, state, size_max, None))
+    }
+
+    fn of(connection: Connection, state: State, size_max: ByteCount, mark: Option<MarkFile>) -> Self {
         let pages_max = ((size_max.bytes() / PAGE_BYTES as u64) as i64 - WAL_PAGES).max(WAL_PAGES);
-        Ok(Self { connection, pages_max, state })
+        let mut journal = Self { connection, pages_max, state, mark };
+        journal.write_mark();
+        journal
     }
 
     /// The epoch in which it counts, and the number of the next event.
@@ -89,11 +101,8 @@ impl SqliteJournal {
                 "DELETE FROM events WHERE epoch = ? AND seq >= ?",
                 params![signed(from.epoch), from.seq as i64],
             )?;
-            transaction.execute("UPDATE meta SET next_seq = ?", [from.seq as i64])?;
             state.next_seq = from.seq;
-            state.pending = count(transaction)?;
-            state.open_loss = open_loss(transaction)?;
-            Ok(())
+            state.survey(transaction)
         })
     }
 
@@ -108,30 +117,14 @@ impl SqliteJournal {
         breaches: impl IntoIterator<Item = &'a Event>,
         stamp: &Stamp,
     ) -> Result<(), JournalError> {
-        self.take_over(rest, breaches, None, stamp)
-    }
-
-    /// The same of what was saved from a damaged journal, with the declaration that there may have been more.
-    ///
-    /// # Errors
-    /// None of them was taken, and nothing is declared.
-    pub fn inherit<'a>(
-        &mut self,
-        saved: &'a Saved,
-        breaches: impl IntoIterator<Item = &'a Event>,
-        why: &str,
-        stamp: &Stamp,
-    ) -> Result<(), JournalError> {
-        let lost = saved.epoch.or(saved.events.last().map(|event| event.id.epoch)).unwrap_or(Epoch(0));
-        let loss = declare(lost, &[], &format!("journal damaged: {why}; {} events were saved", saved.events.len()));
-        self.take_over(&saved.events, breaches, Some(loss), stamp)
+        self.take_over(rest, breaches, Vec::new(), stamp)
     }
 
     fn take_over<'a>(
         &mut self,
         rest: impl IntoIterator<Item = &'a Event>,
         breaches: impl IntoIterator<Item = &'a Event>,
-        loss: Option<Loss>,
+        losses: Vec<Loss>,
         stamp: &Stamp,
     ) -> Result<(), JournalError> {
         let pages_max = self.pages_max;
@@ -151,26 +144,13 @@ impl SqliteJournal {
             }
             transaction.execute("DELETE FROM open_breaches", [])?;
             breaches.into_iter().try_for_each(|event| keep_breach(transaction, event))?;
-            if let Some(loss) = loss {
+            for loss in losses {
                 register(transaction, state, Draft { stamp: stamp.clone(), body: Body::Loss(loss) })?;
+                fix_loss(transaction, state)?;
             }
             evict(transaction, state, pages_max, stamp)?;
-            transaction.execute("UPDATE events SET fixed = 1 WHERE fixed = 0", [])?;
-            state.open_loss = None;
-            Ok(())
+            fix_loss(transaction, state)
         })
-    }
-
-    /// What can still be read of a damaged journal.
-    pub fn salvage(path: &Path) -> Saved {
-        let mut saved = Saved::default();
-        let Ok(connection) = Connection::open(path) else { return saved };
-        let epoch = connection.query_row("SELECT epoch FROM meta", [], |row| row.get::<_, i64>(0)).ok();
-        saved.epoch = epoch.map(|epoch| Epoch(epoch as u64));
-        saved.events = readable::<i64>(&connection, "SELECT position, crc, payload FROM events ORDER BY position");
-        saved.breaches =
-            readable::<String>(&connection, "SELECT breach_id, crc, payload FROM open_breaches ORDER BY breach_id");
-        saved
     }
 
     /// Copies the log back into the file, which then is all there is.
@@ -191,12 +171,13 @@ impl SqliteJournal {
     /// They are still there.
     pub fn expire(&mut self, oldest_us: i64, stamp: &Stamp) -> Result<(), JournalError> {
         let old: Vec<Position> = {
-            let sql = "SELECT position, crc, payload FROM events WHERE observed_us < ? AND rank < ? ORDER BY position";
-            let mut statement = self.connection.prepare(sql)?;
+            let sql = format!("SELECT {EVENT} FROM events WHERE observed_us < ? AND rank < ? ORDER BY position");
+            let mut statement = self.connection.prepare(&sql)?;
             let mut rows = statement.query(params![oldest_us, Rank::Loss as u8])?;
             let mut old = Vec::new();
             while let Some(row) = rows.next()? {
-                if whole(row, 1).is_none_or(|(event, _)| is_older(&event.stamp, stamp, oldest_us)) {
+                // One that can't be read is noticed when it is handed out.
+                if whole_event(row).is_some_and(|(event, _)| is_older(&event.stamp, stamp, oldest_us)) {
                     old.push(unsigned(row.get(0)?));
                 }
             }
@@ -211,23 +192,7 @@ impl SqliteJournal {
         })
     }
 
-    /// Declares events lost whose content is not what was written.
-    fn give_up(&mut self, unreadable: &[Position]) -> Result<(), JournalError> {
-        let Some(stamp) = self.state.stamp.clone() else { return Ok(()) };
-        self.transaction(|transaction, state| {
-            let ids = unreadable.iter().map(|position| take(transaction, state, *position));
-            let ids = ids.collect::<Result<Vec<_>, _>>()?;
-            lose(
-                transaction,
-                state,
-                &ids.into_iter().flatten().collect::<Vec<_>>(),
-                "journal damaged: checksum",
-                &stamp,
-            )
-        })
-    }
-
-    /// Runs `what` in a transaction of its own; memory follows the database, or neither moves.
+    /// Runs `what` in a synced transaction of its own, and counts it; memory follows the database, or neither moves.
     fn transaction<T>(
         &mut self,
         what: impl FnOnce(&Transaction<'_>, &mut State) -> Result<T, JournalError>,
@@ -236,9 +201,40 @@ impl SqliteJournal {
         let mut state = self.state.clone();
         let transaction = self.connection.transaction()?;
         let done = what(&transaction, &mut state)?;
+        state.commits += 1;
+        keep_count(&transaction, &state)?;
         commit(transaction)?;
         self.state = state;
+        self.write_mark();
         Ok(done)
+    }
+
+    /// Forgets events, without a sync: a removal that a power cut undoes is one more harmless copy. The mark goes ahead, so that
+    /// it never knows of events that are no more.
+    fn forget(&mut self, ids: &[EventId]) -> Result<(), JournalError> {
+        let mut state = self.state.clone();
+        let transaction = self.connection.transaction()?;
+        for id in ids {
+            if let Some(position) = find(&transaction, &state, *id)? {
+                take(&transaction, &mut state, position)?;
+            }
+        }
+        find_oldest(&transaction, &mut state)?;
+        if let Some(mark) = &mut self.mark {
+            mark.write(&state.mark());
+        }
+        commit(transaction)?;
+        self.state = state;
+        Ok(())
+    }
+
+    /// Only of what is committed: a test may hold that back.
+    fn write_mark(&mut self) {
+        if let Some(mark) = &mut self.mark
+            && self.connection.is_autocommit()
+        {
+            mark.write(&self.state.mark());
+        }
     }
 
     /// What a test held back when it took that guard out.
@@ -259,7 +255,6 @@ impl Journal for SqliteJournal {
                 drafts.into_iter().map(|draft| register(transaction, state, draft)).collect::<Result<Vec<_>, _>>()?;
             if let Some(stamp) = stamp {
                 evict(transaction, state, pages_max, &stamp)?;
-                state.stamp = Some(stamp);
             }
             failpoints::pass("journal-before-commit");
             Ok(events)
@@ -268,19 +263,10 @@ impl Journal for SqliteJournal {
         .map_err(damaged)
     }
 
-    /// Without a sync: a removal that a power cut undoes is one more harmless copy.
     fn remove(&mut self, ids: &[EventId]) -> Result<(), JournalError> {
         self.commit_held_back()?;
         self.connection.pragma_update(None, "synchronous", "NORMAL")?;
-        let removed = self.transaction(|transaction, state| {
-            for id in ids {
-                if let Some(position) = find(transaction, state, *id)? {
-                    take(transaction, state, position)?;
-                }
-            }
-            state.pending.oldest = oldest(transaction)?;
-            Ok(())
-        });
+        let removed = self.forget(ids);
         self.commit_held_back()?;
         self.connection.pragma_update(None, "synchronous", synchronous())?;
         removed.map_err(damaged)
@@ -296,10 +282,7 @@ impl Journal for SqliteJournal {
     }
 
     fn batch(&mut self, after: Position, events_max: usize, bytes_max: usize) -> Result<Vec<Stored>, JournalError> {
-        let (batch, unreadable) = read(&self.connection, after, events_max, bytes_max).map_err(damaged)?;
-        if !unreadable.is_empty() {
-            self.give_up(&unreadable)?;
-        }
+        let batch = read(&self.connection, after, events_max, bytes_max).map_err(damaged)?;
         let fixes = self
             .state
             .open_loss
@@ -334,19 +317,24 @@ impl Journal for SqliteJournal {
     }
 }
 
-/// The events of a damaged table, by their key. A damaged page ends a reading: it is come from both sides.
-fn readable<K: FromSql + Ord>(connection: &Connection, sql: &str) -> Vec<Event> {
-    let mut events = BTreeMap::new();
-    for order in ["ASC", "DESC"] {
-        let Ok(mut statement) = connection.prepare(&format!("{sql} {order}")) else { continue };
-        let Ok(mut rows) = statement.query([]) else { continue };
-        while let Ok(Some(row)) = rows.next() {
-            if let (Ok(key), Some((event, _))) = (row.get::<_, K>(0), whole(row, 1)) {
-                events.insert(key, event);
-            }
-        }
+/// Whether the database is sound and of this version; a new one is given its tables.
+fn check(connection: &Connection) -> Result<(), JournalError> {
+    let sound: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(damage)?;
+    if sound != "ok" {
+        return Err(JournalError::Damaged(sound));
     }
-    events.into_values().collect()
+    let version: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(damage)?;
+    match version {
+        0 => connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;")).map_err(damage),
+        VERSION => Ok(()),
+        other => Err(JournalError::Damaged(format!("it is of version {other}, and this program knows {VERSION}"))),
+    }
+}
+
+fn mark_beside(path: &Path) -> MarkFile {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".mark");
+    MarkFile::new(name.into())
 }
 
 /// The guard: an event is committed before anybody sees it.

@@ -4,9 +4,10 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::damage::damaged;
 use crate::event::{Breach, Direction, Lifecycle, Loss};
 use crate::units::ByteCount;
+
+mod damage;
 
 const MIB: ByteCount = ByteCount::from_bytes(1 << 20);
 
@@ -202,52 +203,6 @@ fn a_wall_clock_that_jumps_makes_nothing_old() {
 }
 
 #[test]
-fn a_damaged_journal_is_set_aside_and_what_can_be_read_is_saved() {
-    for (name, damage) in [("garbage", 0..4_096_usize), ("a page", 8_192..12_288)] {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("journal.db");
-        let before = {
-            let mut journal = open(&directory);
-            (0..200).flat_map(|id| journal.append(vec![raised(id)]).unwrap()).collect::<Vec<_>>()
-        };
-        let mut bytes = std::fs::read(&path).unwrap();
-        bytes[damage].fill(0x5a);
-        std::fs::write(&path, bytes).unwrap();
-        let mut journal = open(&directory);
-        assert_eq!(journal.keeping(), Keeping::OnDisk);
-        let events = all(&mut journal);
-        let declared = events.last().unwrap();
-        assert!(matches!(&declared.body, Body::Loss(loss) if loss.reason.starts_with("journal damaged")), "{name}");
-        assert_ne!(declared.id.epoch, before[0].id.epoch);
-        assert!(events[..events.len() - 1].iter().all(|event| before.contains(event)), "{name}: nothing is invented");
-        let aside = std::fs::read_dir(directory.path()).unwrap().flatten();
-        let aside = aside.filter(|file| file.file_name().to_string_lossy().contains("db.damaged-")).count();
-        assert!(aside >= 1, "{name}");
-    }
-}
-
-#[test]
-fn an_event_that_is_not_what_was_written_is_declared_lost_and_its_neighbours_go_on() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("journal.db");
-    let before = {
-        let mut journal = open(&directory);
-        journal.append(vec![raised(1), raised(2), raised(3)]).unwrap()
-    };
-    let connection = rusqlite::Connection::open(&path).unwrap();
-    let sql = "UPDATE events SET payload = CAST(replace(payload, 'eth0', 'eth9') AS BLOB) WHERE seq = 2";
-    assert_eq!(connection.execute(sql, []).unwrap(), 1);
-    drop(connection);
-    let mut journal = open(&directory);
-    let started =
-        journal.append(vec![draft(Body::AgentStopped(Lifecycle { version: "1".into(), reason: None }))]).unwrap();
-    assert_eq!(all(&mut journal), [before[0].clone(), before[2].clone(), started[0].clone()]);
-    let events = all(&mut journal);
-    let Body::Loss(loss) = &events[3].body else { panic!("{events:?}") };
-    assert_eq!((loss.epoch, loss.ranges.as_slice()), (before[0].id.epoch, [(2, 2)].as_slice()));
-}
-
-#[test]
 fn what_kafka_has_is_removed_from_a_disk_that_came_back() {
     let directory = tempfile::tempdir().unwrap();
     let mut journal = open(&directory);
@@ -354,94 +309,6 @@ fn a_declaration_of_many_holes_fits_into_messages() {
         assert_eq!(all(journal), events, "what was handed out stays as it was");
         journal.reject(ids[1], "rejected", stamp(1)).unwrap();
         assert_eq!(lost(&all(journal)), 668);
-    }
-}
-
-/// Overwrites a page.
-fn damage(path: &std::path::Path) {
-    let mut bytes = std::fs::read(path).unwrap();
-    let middle = bytes.len() / 2 / 4_096 * 4_096;
-    bytes[middle..middle + 4_096].fill(0x5a);
-    std::fs::write(path, bytes).unwrap();
-}
-
-/// Where it is cut short: before the new file is there, and after each of the steps by which it takes its place.
-#[test]
-fn a_replacement_that_is_cut_short_loses_nothing() {
-    for cut in 0..4 {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("journal.db");
-        let before = {
-            let mut journal = open(&directory);
-            journal.append((0..200).map(raised).collect()).unwrap()
-        };
-        damage(&path);
-        match cut {
-            // A disk without room for the new file.
-            0 => std::fs::create_dir(directory.path().join("journal.db.part")).unwrap(),
-            1.. => {
-                let mut journal = open(&directory);
-                let saved = all(&mut journal);
-                drop(journal);
-                // As it was before the last rename, or the last two.
-                let aside = std::fs::read_dir(directory.path()).unwrap().flatten();
-                let aside = aside.map(|f| f.path()).find(|f| f.to_string_lossy().ends_with('Z')).unwrap();
-                std::fs::rename(&path, directory.path().join("journal.db.new")).unwrap();
-                if cut > 1 {
-                    std::fs::rename(&aside, &path).unwrap();
-                }
-                if cut > 2 {
-                    std::fs::write(directory.path().join("journal.db-wal"), "the damaged file's").unwrap();
-                }
-                let mut journal = open(&directory);
-                assert_eq!(all(&mut journal), saved, "{cut}");
-                let open = journal.open_breaches().unwrap().len();
-                assert!(open > 100, "{cut}: {open} breaches go on");
-                continue;
-            }
-            _ => unreachable!(),
-        }
-        let mut journal = open(&directory);
-        assert_eq!(journal.keeping(), Keeping::InMemory);
-        std::fs::remove_dir(directory.path().join("journal.db.part")).unwrap();
-        journal.upkeep(&stamp(100)).unwrap();
-        let events = all(&mut journal);
-        assert!(events.len() > 100 && events[..events.len() - 1].iter().all(|event| before.contains(event)));
-        assert!(matches!(&events.last().unwrap().body, Body::Loss(loss) if loss.reason.starts_with("journal damaged")));
-    }
-}
-
-#[test]
-fn a_breach_goes_on_though_the_journal_was_damaged() {
-    let directory = tempfile::tempdir().unwrap();
-    open(&directory).append((0..200).map(raised).collect()).unwrap();
-    let connection = rusqlite::Connection::open(directory.path().join("journal.db")).unwrap();
-    connection.execute("UPDATE open_breaches SET crc = crc + 1 WHERE breach_id = ?", [format!("{:016x}", 7)]).unwrap();
-    drop(connection);
-    let mut journal = open(&directory);
-    assert_eq!(journal.keeping(), Keeping::OnDisk);
-    assert_eq!(journal.open_breaches().unwrap().len(), 199, "all but the damaged one");
-}
-
-#[test]
-fn a_row_of_absurd_numbers_is_given_up_alone() {
-    for set in ["crc = 1 << 40", "crc = -1", "observed_us = 9223372036854775807", "seq = -1", "rank = 77", "fixed = 9"]
-    {
-        let directory = tempfile::tempdir().unwrap();
-        let before = open(&directory).append(vec![raised(1), raised(2), raised(3)]).unwrap();
-        let connection = rusqlite::Connection::open(directory.path().join("journal.db")).unwrap();
-        connection.execute(&format!("UPDATE events SET {set} WHERE seq = 2"), []).unwrap();
-        drop(connection);
-        let mut journal = open(&directory);
-        let next = journal.append(vec![raised(4)]).unwrap();
-        let events = all(&mut journal);
-        assert_eq!(journal.keeping(), Keeping::OnDisk, "{set}");
-        for event in [&before[0], &before[2], &next[0]] {
-            assert!(events.contains(event), "{set}: {events:?}");
-        }
-        journal.remove(&next.iter().chain(&before).map(|event| event.id).collect::<Vec<_>>()).unwrap();
-        journal.upkeep(&stamp(31 * 86_400)).unwrap();
-        assert_eq!(journal.keeping(), Keeping::OnDisk, "{set}");
     }
 }
 
@@ -554,77 +421,5 @@ proptest! {
             let times = declared.iter().filter(|lost| *lost == seq).count();
             prop_assert_eq!(times, usize::from(*state == "lost"), "{} is {}", seq, state);
         }
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
-    /// Rows that a journal finds, whatever stands in them: it goes on, and hands out only events that can be read again.
-    #[test]
-    fn no_row_panics(
-        payload in damaged(Just(crate::wire::to_json(&Event {
-            id: EventId { epoch: Epoch(7), seq: 2 },
-            stamp: stamp(1),
-            body: Body::Loss(Loss { epoch: Epoch(7), ranges: vec![(1, 9), (12, 400)], reason: "evicted".into() }),
-        }))),
-        numbers in proptest::array::uniform5(prop_oneof![Just(i64::MIN), Just(-1), Just(0), Just(5), Just(i64::MAX - 9)]),
-    ) {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("j.db");
-        drop(SqliteJournal::open(&path, MIB, "m").unwrap());
-        let connection = rusqlite::Connection::open(&path).unwrap();
-        connection.pragma_update(None, "synchronous", "OFF").unwrap();
-        let [position, epoch, seq, rank, observed_us] = numbers;
-        let row = rusqlite::params![position, epoch, seq, rank, observed_us, crc32fast::hash(&payload), payload];
-        connection.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, 0, ?, ?)", row).unwrap();
-        drop(connection);
-        let saved = SqliteJournal::salvage(&path);
-        prop_assert!(saved.events.len() <= 1);
-        let mut journal = match SqliteJournal::open(&path, MIB, "m") {
-            Ok(journal) => journal,
-            Err(JournalError::Damaged(_)) => {
-                prop_assert!(!(1..=5).contains(&position), "a row in its place is no reason to set all aside");
-                return Ok(());
-            }
-            Err(error) => panic!("{error}"),
-        };
-        let new = journal.append(vec![raised(1)]).unwrap();
-        journal.expire(0, &stamp(1)).unwrap();
-        let events = all(&mut journal);
-        prop_assert!(events.contains(&new[0]), "{events:?}");
-        for event in &events {
-            prop_assert!(crate::wire::from_json(&crate::wire::to_json(event)).is_ok());
-        }
-        journal.remove(&events.iter().map(|event| event.id).collect::<Vec<_>>()).unwrap();
-    }
-
-    /// Any damage to the file: nothing panics, nothing is invented, and the journal goes on.
-    #[test]
-    fn no_damaged_file_panics_or_invents(blows in proptest::collection::vec((any::<prop::sample::Index>(), 1..=64_usize, any::<u8>()), 1..6), cut in prop::option::weighted(0.2, any::<prop::sample::Index>())) {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("journal.db");
-        let before = open(&directory).append((0..60).map(raised).collect()).unwrap();
-        let mut bytes = std::fs::read(&path).unwrap();
-        for (at, length, byte) in blows {
-            let at = at.index(bytes.len());
-            let to = (at + length).min(bytes.len());
-            bytes[at..to].fill(byte);
-        }
-        if let Some(cut) = cut {
-            bytes.truncate(cut.index(bytes.len()));
-        }
-        std::fs::write(&path, bytes).unwrap();
-        let mut journal = open(&directory);
-        let new = journal.append(vec![raised(99)]).unwrap();
-        let events = all(&mut journal);
-        let invented: Vec<_> = events
-            .iter()
-            .filter(|event| !before.contains(event) && !new.contains(event) && !matches!(event.body, Body::Loss(_)))
-            .collect();
-        prop_assert!(invented.is_empty(), "{invented:?}");
-        journal.upkeep(&stamp(100)).unwrap();
-        prop_assert_eq!(journal.keeping(), Keeping::OnDisk);
-        prop_assert!(all(&mut journal).iter().any(|event| event.id == new[0].id || event.body == new[0].body));
     }
 }

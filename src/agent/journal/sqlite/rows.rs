@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, Utc};
-use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Transaction, params};
+use chrono::DateTime;
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, Transaction, params};
 
 use super::super::loss::{OpenLoss, by_epoch, declare, grow, split};
+use super::super::mark::{Mark, Spans};
 use super::super::{JournalError, Pending, Position, Rank, Stored, breach_change, random_epoch};
 use super::PAGE_BYTES;
 use crate::agent::event_system::Draft;
@@ -24,60 +25,133 @@ pub(super) struct State {
     pub(super) epoch: Epoch,
     pub(super) next_seq: u64,
     pub(super) next_position: u64,
+    /// So many synced transactions came before.
+    pub(super) commits: u64,
     pub(super) pending: Pending,
+    /// Where they lie.
+    pub(super) spans: Spans,
+    /// None at the start: what was there before may have been handed out.
     pub(super) open_loss: Option<OpenLoss>,
-    /// The last one that was written, for a declaration that comes between events.
-    pub(super) stamp: Option<Stamp>,
     /// Where the events stand that were handed out.
     pub(super) handed: BTreeMap<EventId, Position>,
 }
 
 impl State {
-    pub(super) fn load(connection: &Connection, machine_id: &str) -> Result<Self, JournalError> {
-        let row = "SELECT epoch, next_seq, machine_id FROM meta";
-        let meta: Option<(i64, i64, String)> = connection
-            .query_row(row, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-            .optional()
-            .map_err(damage)?;
-        let (epoch, next_seq) = match meta {
-            Some((epoch, next_seq, machine)) if machine == machine_id => (Epoch(epoch as u64), next_seq as u64),
+    /// Reads all that is there, and finds nothing that was not written so.
+    ///
+    /// # Errors
+    /// [`JournalError::Damaged`], and what SQLite says.
+    pub(super) fn load(connection: &Connection, machine_id: &str, commits_min: u64) -> Result<Self, JournalError> {
+        let mut state = match Meta::read(connection)? {
+            Some(meta) if meta.machine_id == machine_id => Self::new(meta.epoch, meta.next_seq, meta.commits),
             // A new journal, or one that came here on a copied disk: the original goes on counting, so we must not.
             other => {
-                let epoch = random_epoch();
+                let state = Self::new(random_epoch(), 1, other.as_ref().map_or(commits_min, |meta| meta.commits) + 1);
                 let begin = connection.unchecked_transaction()?;
                 if other.is_some() {
                     begin.execute("DELETE FROM open_breaches", [])?;
                 }
                 begin.execute("DELETE FROM meta", [])?;
-                begin.execute("INSERT INTO meta VALUES (1, ?, 1, ?)", params![signed(epoch), machine_id])?;
+                begin.execute("INSERT INTO meta VALUES (1, 0, 0, 0, ?, 0)", [machine_id])?;
+                keep_count(&begin, &state)?;
                 begin.commit()?;
-                (epoch, 1)
+                state
             }
         };
-        let sql = "SELECT coalesce(min(position), 1), coalesce(max(position), 0), max(seq) FILTER (WHERE epoch = ?) FROM events";
-        let (first, last, seq): (i64, i64, Option<i64>) = connection
-            .query_row(sql, [signed(epoch)], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-            .map_err(damage)?;
-        if first < 1 || last > POSITION_MAX || next_seq < 1 || seq.is_some_and(|seq| seq >= next_seq as i64) {
-            return Err(JournalError::Damaged("positions or numbers are not those that were given".to_owned()));
-        }
-        Ok(Self {
+        state.survey(connection)?;
+        Ok(state)
+    }
+
+    fn new(epoch: Epoch, next_seq: u64, commits: u64) -> Self {
+        Self {
             epoch,
             next_seq,
-            next_position: last as u64 + 1,
-            pending: count(connection)?,
-            open_loss: open_loss(connection)?,
-            stamp: None,
+            next_position: 1,
+            commits,
+            pending: Pending::default(),
+            spans: Spans::default(),
+            open_loss: None,
             handed: BTreeMap::new(),
-        })
+        }
     }
+
+    /// Goes through the events that are there.
+    pub(super) fn survey(&mut self, connection: &Connection) -> Result<(), JournalError> {
+        (self.pending, self.spans, self.open_loss) = Default::default();
+        let mut statement = connection.prepare(&format!("SELECT {EVENT} FROM events ORDER BY position"))?;
+        let mut rows = statement.query([]).map_err(damage)?;
+        while let Some(row) = rows.next().map_err(damage)? {
+            let position: i64 = row.get(0).map_err(damage)?;
+            let Some((event, payload)) = whole_event(row) else {
+                return Err(JournalError::Damaged(format!("the event at {position} is not what was written")));
+            };
+            let is_numbered = event.id.epoch != self.epoch || event.id.seq < self.next_seq;
+            if !(1..=POSITION_MAX).contains(&position) || !is_numbered {
+                return Err(JournalError::Damaged("positions or numbers are not those that were given".to_owned()));
+            }
+            self.next_position = position as u64 + 1;
+            self.pending.events += 1;
+            self.pending.bytes += payload.len() as u64;
+            self.pending.oldest.get_or_insert(event.stamp.observed_at);
+            self.spans.add(event.id);
+        }
+        Ok(())
+    }
+
+    /// What stands in the file beside the database.
+    pub(super) fn mark(&self) -> Mark {
+        let mut pending = self.spans.clone();
+        pending.reach(self.epoch, self.next_seq);
+        Mark { commits: self.commits, pending }
+    }
+}
+
+/// Who counts, and how far.
+pub(super) struct Meta {
+    pub(super) epoch: Epoch,
+    pub(super) next_seq: u64,
+    pub(super) commits: u64,
+    machine_id: String,
+}
+
+impl Meta {
+    /// What stands there, if anything does.
+    ///
+    /// # Errors
+    /// [`JournalError::Damaged`] where it is not what was written.
+    pub(super) fn read(connection: &Connection) -> Result<Option<Self>, JournalError> {
+        let sql = "SELECT epoch, next_seq, commits, machine_id, crc FROM meta";
+        let row = |row: &Row<'_>| {
+            let number = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
+            Ok((Epoch(number(0)?), number(1)?, number(2)?, row.get::<_, String>(3)?, row.get::<_, i64>(4)?))
+        };
+        let found = connection.query_row(sql, [], row).optional().map_err(damage)?;
+        let Some((epoch, next_seq, commits, machine_id, crc)) = found else { return Ok(None) };
+        if crc != count_crc(epoch, next_seq, commits, &machine_id) || next_seq < 1 {
+            return Err(JournalError::Damaged("its count is not what was written".to_owned()));
+        }
+        Ok(Some(Self { epoch, next_seq, commits, machine_id }))
+    }
+}
+
+/// Writes who counts, and how far.
+pub(super) fn keep_count(transaction: &Transaction<'_>, state: &State) -> Result<(), JournalError> {
+    let machine_id: String = transaction.query_row("SELECT machine_id FROM meta", [], |row| row.get(0))?;
+    let State { epoch, next_seq, commits, .. } = *state;
+    let crc = count_crc(epoch, next_seq, commits, &machine_id);
+    let row = params![signed(epoch), next_seq.cast_signed(), commits.cast_signed(), crc];
+    transaction.execute("UPDATE meta SET epoch = ?, next_seq = ?, commits = ?, crc = ?", row)?;
+    Ok(())
+}
+
+fn count_crc(epoch: Epoch, next_seq: u64, commits: u64, machine_id: &str) -> i64 {
+    crc32fast::hash(format!("{epoch} {next_seq} {commits} {machine_id}").as_bytes()).into()
 }
 
 pub(super) fn register(transaction: &Transaction<'_>, state: &mut State, draft: Draft) -> Result<Event, JournalError> {
     let event = Event { id: EventId { epoch: state.epoch, seq: state.next_seq }, stamp: draft.stamp, body: draft.body };
     state.next_seq += 1;
     insert(transaction, state, &event)?;
-    transaction.execute("UPDATE meta SET next_seq = ?", [state.next_seq as i64])?;
     keep_breach(transaction, &event)?;
     Ok(event)
 }
@@ -86,15 +160,16 @@ pub(super) fn insert(transaction: &Transaction<'_>, state: &mut State, event: &E
     let position = Position(state.next_position);
     state.next_position += 1;
     let payload = wire::to_json(event);
+    let [epoch, seq, rank, observed_us] = columns(event);
     transaction.execute(
-        "INSERT INTO events VALUES (?, ?, ?, ?, ?, 0, ?, ?)",
+        "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)",
         params![
             position.0 as i64,
-            signed(event.id.epoch),
-            event.id.seq as i64,
-            Rank::of(&event.body) as u8,
-            event.stamp.observed_at.timestamp_micros(),
-            crc32fast::hash(&payload),
+            epoch,
+            seq,
+            rank,
+            observed_us,
+            event_crc([epoch, seq, rank, observed_us], &payload),
             payload
         ],
     )?;
@@ -104,6 +179,7 @@ pub(super) fn insert(transaction: &Transaction<'_>, state: &mut State, event: &E
     state.pending.events += 1;
     state.pending.bytes += payload.len() as u64;
     state.pending.oldest.get_or_insert(event.stamp.observed_at);
+    state.spans.add(event.id);
     Ok(())
 }
 
@@ -167,7 +243,7 @@ pub(super) fn lose(
     reason: &str,
     stamp: &Stamp,
 ) -> Result<(), JournalError> {
-    state.pending.oldest = oldest(transaction)?;
+    find_oldest(transaction, state)?;
     for (epoch, ids) in by_epoch(ids) {
         match grow(&mut state.open_loss, epoch, &ids, reason) {
             Some(OpenLoss { position, event }) => rewrite(transaction, &mut state.pending, *position, event)?,
@@ -190,7 +266,7 @@ fn rewrite(
     let sql = "SELECT length(payload) FROM events WHERE position = ?";
     let before: i64 = transaction.query_row(sql, [position.0 as i64], |row| row.get(0))?;
     pending.bytes = (pending.bytes + payload.len() as u64).saturating_sub(before as u64);
-    let row = params![crc32fast::hash(&payload), payload, position.0 as i64];
+    let row = params![event_crc(columns(event), &payload), payload, position.0 as i64];
     transaction.execute("UPDATE events SET crc = ?, payload = ? WHERE position = ?", row)?;
     Ok(())
 }
@@ -206,7 +282,6 @@ pub(super) fn fix_loss(transaction: &Transaction<'_>, state: &mut State) -> Resu
             register(transaction, state, draft)?;
         }
     }
-    transaction.execute("UPDATE events SET fixed = 1 WHERE fixed = 0", [])?;
     state.open_loss = None;
     Ok(())
 }
@@ -218,12 +293,13 @@ pub(super) fn take(
     position: Position,
 ) -> Result<Option<EventId>, JournalError> {
     let sql = "DELETE FROM events WHERE position = ? RETURNING epoch, seq, length(payload)";
-    let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
+    let row = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
     let Some((epoch, seq, bytes)) = transaction.query_row(sql, [position.0 as i64], row).optional()? else {
         return Ok(None);
     };
     let id = EventId { epoch: Epoch(epoch as u64), seq: seq as u64 };
     state.handed.remove(&id);
+    state.spans.take(id);
     state.pending.events = state.pending.events.saturating_sub(1);
     state.pending.bytes = state.pending.bytes.saturating_sub(bytes as u64);
     Ok(Some(id))
@@ -242,22 +318,24 @@ pub(super) fn find(
     Ok(row.optional()?)
 }
 
-/// The events after `after`, as many as fit, and where those stand among them that can't be read.
+/// The events after `after`, as many as fit.
+///
+/// # Errors
+/// [`JournalError::Damaged`] where one of them is not what was written.
 pub(super) fn read(
     connection: &Connection,
     after: Position,
     events_max: usize,
     bytes_max: usize,
-) -> Result<(Vec<Stored>, Vec<Position>), JournalError> {
-    let sql = "SELECT position, crc, payload FROM events WHERE position > ? ORDER BY position LIMIT ?";
-    let mut statement = connection.prepare(sql)?;
+) -> Result<Vec<Stored>, JournalError> {
+    let sql = format!("SELECT {EVENT} FROM events WHERE position > ? ORDER BY position LIMIT ?");
+    let mut statement = connection.prepare(&sql)?;
     let mut rows = statement.query(params![after.0 as i64, events_max as i64])?;
-    let (mut batch, mut unreadable, mut bytes) = (Vec::new(), Vec::new(), 0);
+    let (mut batch, mut bytes) = (Vec::new(), 0);
     while let Some(row) = rows.next()? {
         let position = unsigned(row.get(0)?);
-        let Some((event, payload)) = whole(row, 1) else {
-            unreadable.push(position);
-            continue;
+        let Some((event, payload)) = whole_event(row) else {
+            return Err(JournalError::Damaged(format!("the event at {} is not what was written", position.0)));
         };
         bytes += payload.len();
         if bytes > bytes_max && !batch.is_empty() {
@@ -265,11 +343,39 @@ pub(super) fn read(
         }
         batch.push(Stored { position, event, payload });
     }
-    Ok((batch, unreadable))
+    Ok(batch)
+}
+
+/// What [`whole_event`] reads of a row.
+pub(super) const EVENT: &str = "position, epoch, seq, rank, observed_us, crc, payload";
+
+/// The event of a row of `events`, and its JSON, if all of the row is what was written.
+pub(super) fn whole_event(row: &Row<'_>) -> Option<(Event, Vec<u8>)> {
+    let column = |at| row.get::<_, i64>(at).ok();
+    let (epoch, seq, payload) = (column(1)?, column(2)?, row.get::<_, Vec<u8>>(6).ok()?);
+    if column(5)? != event_crc([epoch, seq, column(3)?, column(4)?], &payload) {
+        return None;
+    }
+    let event = wire::from_json(&payload).ok()?;
+    (signed(event.id.epoch) == epoch && event.id.seq.cast_signed() == seq).then_some((event, payload))
+}
+
+/// `epoch, seq, rank, observed_us`.
+fn columns(event: &Event) -> [i64; 4] {
+    let observed_us = event.stamp.observed_at.timestamp_micros();
+    [signed(event.id.epoch), event.id.seq.cast_signed(), Rank::of(&event.body) as i64, observed_us]
+}
+
+/// Of the [`columns`] and the payload.
+pub(in crate::agent::journal) fn event_crc(columns: [i64; 4], payload: &[u8]) -> i64 {
+    let mut hasher = crc32fast::Hasher::new();
+    columns.iter().for_each(|column| hasher.update(&column.to_le_bytes()));
+    hasher.update(payload);
+    hasher.finalize().into()
 }
 
 /// The event of a row, if it is what was written: its checksum stands at `column`, its payload behind it.
-pub(super) fn whole(row: &rusqlite::Row<'_>, column: usize) -> Option<(Event, Vec<u8>)> {
+pub(super) fn whole(row: &Row<'_>, column: usize) -> Option<(Event, Vec<u8>)> {
     let (crc, payload): (i64, Vec<u8>) = (row.get(column).ok()?, row.get(column + 1).ok()?);
     if i64::from(crc32fast::hash(&payload)) != crc {
         return None;
@@ -277,27 +383,16 @@ pub(super) fn whole(row: &rusqlite::Row<'_>, column: usize) -> Option<(Event, Ve
     Some((wire::from_json(&payload).ok()?, payload))
 }
 
-pub(super) fn count(connection: &Connection) -> Result<Pending, JournalError> {
-    let sql = "SELECT count(*), coalesce(sum(length(payload)), 0) FROM events";
-    let (events, bytes): (i64, i64) =
-        connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).map_err(damage)?;
-    Ok(Pending { events: events as u64, bytes: bytes as u64, oldest: oldest(connection)? })
-}
-
-pub(super) fn oldest(connection: &Connection) -> Result<Option<DateTime<Utc>>, JournalError> {
-    let sql = "SELECT observed_us FROM events ORDER BY position LIMIT 1";
-    let observed_us: Option<i64> = connection.query_row(sql, [], |row| row.get(0)).optional().map_err(damage)?;
-    Ok(observed_us.and_then(DateTime::from_timestamp_micros))
-}
-
-pub(super) fn open_loss(connection: &Connection) -> Result<Option<OpenLoss>, JournalError> {
-    let sql = "SELECT position, crc, payload FROM events WHERE rank = ? AND fixed = 0 ORDER BY position DESC LIMIT 1";
-    let row = connection
-        .query_row(sql, [Rank::Loss as u8], |row| Ok((row.get(0).map(unsigned)?, whole(row, 1))))
-        .optional()
-        .map_err(damage)?;
-    // One that can't be read grows no more; it is found and declared when it is to be handed out.
-    Ok(row.and_then(|(position, whole)| Some(OpenLoss { position, event: whole?.0 })))
+/// After some were taken.
+pub(super) fn find_oldest(connection: &Connection, state: &mut State) -> Result<(), JournalError> {
+    let sql = "SELECT epoch, seq, observed_us FROM events ORDER BY position LIMIT 1";
+    let row = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
+    let oldest = connection.query_row(sql, [], row).optional()?;
+    if let Some((epoch, seq, _)) = oldest {
+        state.spans.begin_at(EventId { epoch: Epoch(epoch.cast_unsigned()), seq: seq.cast_unsigned() });
+    }
+    state.pending.oldest = oldest.and_then(|(_, _, observed_us)| DateTime::from_timestamp_micros(observed_us));
+    Ok(())
 }
 
 pub(super) fn used_pages(connection: &Connection) -> Result<i64, JournalError> {

@@ -1,11 +1,13 @@
--- The agent's journal, version 1.
+-- The agent's journal, version 2.
 
 -- One row: who counts, and how far.
 CREATE TABLE meta (
     id         INTEGER PRIMARY KEY CHECK (id = 1),
     epoch      INTEGER NOT NULL,  -- 64 random bits, as a signed number
     next_seq   INTEGER NOT NULL,
-    machine_id TEXT    NOT NULL   -- /etc/machine-id: a cloned image starts an epoch of its own
+    commits    INTEGER NOT NULL,  -- so many synced transactions: compared with the mark beside the file
+    machine_id TEXT    NOT NULL,  -- /etc/machine-id: a cloned image starts an epoch of its own
+    crc        INTEGER NOT NULL   -- CRC-32 of the other columns
 ) STRICT;
 
 -- Events that nobody has acknowledged.
@@ -15,7 +17,6 @@ CREATE TABLE events (
     seq         INTEGER NOT NULL,
     rank        INTEGER NOT NULL,     -- the lower, the sooner it goes when room is short
     observed_us INTEGER NOT NULL,     -- microseconds since 1970
-    fixed       INTEGER NOT NULL,     -- a loss that was handed out grows no more
     crc         INTEGER NOT NULL,     -- CRC-32 of the payload
     payload     BLOB    NOT NULL      -- JSON, as it goes to Kafka
 ) STRICT;
@@ -27,4 +28,4 @@ CREATE TABLE open_breaches (
     payload   BLOB    NOT NULL
 ) STRICT, WITHOUT ROWID;
 
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;

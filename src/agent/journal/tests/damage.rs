@@ -1,0 +1,300 @@
+//! What becomes of a journal whose files are not what was written.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use proptest::collection::vec;
+use proptest::sample::{Index, select};
+
+use super::super::sqlite::{Saved, event_crc};
+use super::*;
+use crate::damage::damaged;
+
+#[test]
+fn a_damaged_journal_is_set_aside_and_what_can_be_read_is_saved() {
+    for (name, damage) in [("garbage", 0..4_096_usize), ("a page", 8_192..12_288)] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal.db");
+        let before = {
+            let mut journal = open(&directory);
+            (0..200).flat_map(|id| journal.append(vec![raised(id)]).unwrap()).collect::<Vec<_>>()
+        };
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[damage].fill(0x5a);
+        std::fs::write(&path, bytes).unwrap();
+        let mut journal = open(&directory);
+        assert_eq!(journal.keeping(), Keeping::OnDisk);
+        let events = all(&mut journal);
+        let declared = events.last().unwrap();
+        assert!(matches!(&declared.body, Body::Loss(loss) if loss.reason.starts_with("journal damaged")), "{name}");
+        assert_ne!(declared.id.epoch, before[0].id.epoch);
+        assert!(events[..events.len() - 1].iter().all(|event| before.contains(event)), "{name}: nothing is invented");
+        let aside = std::fs::read_dir(directory.path()).unwrap().flatten();
+        let aside = aside.filter(|file| file.file_name().to_string_lossy().contains("db.damaged-")).count();
+        assert!(aside >= 1, "{name}");
+    }
+}
+
+#[test]
+fn an_event_that_is_not_what_was_written_is_declared_lost_and_its_neighbours_go_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal.db");
+    let before = {
+        let mut journal = open(&directory);
+        journal.append(vec![raised(1), raised(2), raised(3)]).unwrap()
+    };
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    let sql = "UPDATE events SET payload = CAST(replace(payload, 'eth0', 'eth9') AS BLOB) WHERE seq = 2";
+    assert_eq!(connection.execute(sql, []).unwrap(), 1);
+    drop(connection);
+    let mut journal = open(&directory);
+    let started =
+        journal.append(vec![draft(Body::AgentStopped(Lifecycle { version: "1".into(), reason: None }))]).unwrap();
+    let events = all(&mut journal);
+    assert_eq!([&events[0], &events[1], &events[3]], [&before[0], &before[2], &started[0]]);
+    let Body::Loss(loss) = &events[2].body else { panic!("{events:?}") };
+    assert_eq!((loss.epoch, loss.ranges.as_slice()), (before[0].id.epoch, [(2, 2)].as_slice()));
+}
+
+/// Overwrites a page.
+fn damage(path: &std::path::Path) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let middle = bytes.len() / 2 / 4_096 * 4_096;
+    bytes[middle..middle + 4_096].fill(0x5a);
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// Where it is cut short: before the new file is there, and after each of the steps by which it takes its place.
+#[test]
+fn a_replacement_that_is_cut_short_loses_nothing() {
+    for cut in 0..4 {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal.db");
+        let before = {
+            let mut journal = open(&directory);
+            journal.append((0..200).map(raised).collect()).unwrap()
+        };
+        damage(&path);
+        match cut {
+            // A disk without room for the new file.
+            0 => std::fs::create_dir(directory.path().join("journal.db.part")).unwrap(),
+            1.. => {
+                let mut journal = open(&directory);
+                let saved = all(&mut journal);
+                drop(journal);
+                // As it was before the last rename, or the last two.
+                let aside = std::fs::read_dir(directory.path()).unwrap().flatten();
+                let aside = aside.map(|f| f.path()).find(|f| f.to_string_lossy().ends_with('Z')).unwrap();
+                std::fs::rename(&path, directory.path().join("journal.db.new")).unwrap();
+                if cut > 1 {
+                    std::fs::rename(&aside, &path).unwrap();
+                }
+                if cut > 2 {
+                    std::fs::write(directory.path().join("journal.db-wal"), "the damaged file's").unwrap();
+                }
+                let mut journal = open(&directory);
+                assert_eq!(all(&mut journal), saved, "{cut}");
+                let open = journal.open_breaches().unwrap().len();
+                assert!(open > 100, "{cut}: {open} breaches go on");
+                continue;
+            }
+            _ => unreachable!(),
+        }
+        let mut journal = open(&directory);
+        assert_eq!(journal.keeping(), Keeping::InMemory);
+        std::fs::remove_dir(directory.path().join("journal.db.part")).unwrap();
+        journal.upkeep(&stamp(100)).unwrap();
+        let events = all(&mut journal);
+        let saved = events.iter().filter(|event| before.contains(event)).count();
+        assert!(saved > 100, "{saved} were saved");
+        assert_eq!(saved as u64 + lost(&events), before.len() as u64);
+    }
+}
+
+#[test]
+fn a_breach_goes_on_though_the_journal_was_damaged() {
+    let directory = tempfile::tempdir().unwrap();
+    open(&directory).append((0..200).map(raised).collect()).unwrap();
+    let connection = rusqlite::Connection::open(directory.path().join("journal.db")).unwrap();
+    connection.execute("UPDATE open_breaches SET crc = crc + 1 WHERE breach_id = ?", [format!("{:016x}", 7)]).unwrap();
+    drop(connection);
+    let mut journal = open(&directory);
+    assert_eq!(journal.keeping(), Keeping::OnDisk);
+    assert_eq!(journal.open_breaches().unwrap().len(), 199, "all but the damaged one");
+}
+
+#[test]
+fn a_row_of_absurd_numbers_is_given_up_alone() {
+    for set in ["crc = 1 << 40", "crc = -1", "observed_us = 9223372036854775807", "seq = -1", "rank = 77", "epoch = 9"]
+    {
+        let directory = tempfile::tempdir().unwrap();
+        let before = open(&directory).append(vec![raised(1), raised(2), raised(3)]).unwrap();
+        let connection = rusqlite::Connection::open(directory.path().join("journal.db")).unwrap();
+        connection.execute(&format!("UPDATE events SET {set} WHERE seq = 2"), []).unwrap();
+        drop(connection);
+        let mut journal = open(&directory);
+        let next = journal.append(vec![raised(4)]).unwrap();
+        let events = all(&mut journal);
+        assert_eq!(journal.keeping(), Keeping::OnDisk, "{set}");
+        for event in [&before[0], &before[2], &next[0]] {
+            assert!(events.contains(event), "{set}: {events:?}");
+        }
+        journal.remove(&next.iter().chain(&before).map(|event| event.id).collect::<Vec<_>>()).unwrap();
+        journal.upkeep(&stamp(31 * 86_400)).unwrap();
+        assert_eq!(journal.keeping(), Keeping::OnDisk, "{set}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Rows that a journal finds, whatever stands in them: it goes on, and hands out only events that can be read again.
+    #[test]
+    fn no_row_panics(
+        payload in damaged(Just(crate::wire::to_json(&Event {
+            id: EventId { epoch: Epoch(7), seq: 2 },
+            stamp: stamp(1),
+            body: Body::Loss(Loss { epoch: Epoch(7), ranges: vec![(1, 9), (12, 400)], reason: "evicted".into() }),
+        }))),
+        numbers in proptest::array::uniform5(prop_oneof![Just(i64::MIN), Just(-1), Just(0), Just(5), Just(i64::MAX - 9)]),
+    ) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("j.db");
+        drop(SqliteJournal::open(&path, MIB, "m").unwrap());
+        let connection = rusqlite::Connection::open(&path).unwrap();
+        connection.pragma_update(None, "synchronous", "OFF").unwrap();
+        let [position, epoch, seq, rank, observed_us] = numbers;
+        let row = rusqlite::params![position, epoch, seq, rank, observed_us, event_crc([epoch, seq, rank, observed_us], &payload), payload];
+        connection.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", row).unwrap();
+        drop(connection);
+        let saved = Saved::read(&path);
+        prop_assert!(saved.events.len() <= 1);
+        let mut journal = match SqliteJournal::open(&path, MIB, "m") {
+            Ok(journal) => journal,
+            Err(JournalError::Damaged(_)) => {
+                return Ok(());
+            }
+            Err(error) => panic!("{error}"),
+        };
+        let new = journal.append(vec![raised(1)]).unwrap();
+        journal.expire(0, &stamp(1)).unwrap();
+        let events = all(&mut journal);
+        prop_assert!(events.contains(&new[0]), "{events:?}");
+        for event in &events {
+            prop_assert!(crate::wire::from_json(&crate::wire::to_json(event)).is_ok());
+        }
+        journal.remove(&events.iter().map(|event| event.id).collect::<Vec<_>>()).unwrap();
+    }
+
+    /// Any damage to the file: nothing panics, nothing is invented, and the journal goes on.
+    #[test]
+    fn no_damaged_file_panics_or_invents(blows in proptest::collection::vec((any::<prop::sample::Index>(), 1..=64_usize, any::<u8>()), 1..6), cut in prop::option::weighted(0.2, any::<prop::sample::Index>())) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal.db");
+        let before = open(&directory).append((0..60).map(raised).collect()).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        for (at, length, byte) in blows {
+            let at = at.index(bytes.len());
+            let to = (at + length).min(bytes.len());
+            bytes[at..to].fill(byte);
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        std::fs::write(&path, bytes).unwrap();
+        let mut journal = open(&directory);
+        let new = journal.append(vec![raised(99)]).unwrap();
+        let events = all(&mut journal);
+        let invented: Vec<_> = events
+            .iter()
+            .filter(|event| !before.contains(event) && !new.contains(event) && !matches!(event.body, Body::Loss(_)))
+            .collect();
+        prop_assert!(invented.is_empty(), "{invented:?}");
+        journal.upkeep(&stamp(100)).unwrap();
+        prop_assert_eq!(journal.keeping(), Keeping::OnDisk);
+        prop_assert!(all(&mut journal).iter().any(|event| event.id == new[0].id || event.body == new[0].body));
+    }
+
+    /// One of the files that a killed agent leaves, damaged anywhere: each event is there, or declared to be lost.
+    #[test]
+    fn whatever_is_damaged_each_event_is_there_or_declared(
+        steps in vec((1..9_usize, 0..9_usize), 1..60),
+        file in select(vec!["journal.db", "journal.db-wal", "journal.db.mark"]),
+        harm in prop_oneof![
+            3 => (any::<Index>(), 1..=255_u8).prop_map(|(at, flip)| Harm::Flip(at, flip)),
+            2 => (any::<Index>(), any::<u8>()).prop_map(|(at, byte)| Harm::Page(at, byte)),
+            2 => any::<Index>().prop_map(Harm::Cut),
+            1 => Just(Harm::Empty),
+            1 => Just(Harm::Gone),
+        ],
+    ) {
+        let directory = tempfile::tempdir().unwrap();
+        let mut journal = open(&directory);
+        let mut accepted: BTreeSet<EventId> = BTreeSet::new();
+        for (number, (events, acknowledged)) in steps.iter().enumerate() {
+            accepted.extend(journal.append((0..*events as u64).map(raised).collect()).unwrap().iter().map(|event| event.id));
+            let sent: Vec<EventId> = all(&mut journal).iter().map(|event| event.id).take(*acknowledged).collect();
+            journal.remove(&sent).unwrap();
+            accepted.retain(|id| !sent.contains(id));
+            if number % 20 == 19 {
+                drop(std::mem::replace(&mut journal, open(&tempfile::tempdir().unwrap())));
+                journal = open(&directory);
+            }
+        }
+        // As if it were killed: it neither ends nor tidies up.
+        let left = tempfile::tempdir().unwrap();
+        for entry in std::fs::read_dir(directory.path()).unwrap().flatten() {
+            std::fs::copy(entry.path(), left.path().join(entry.file_name())).unwrap();
+        }
+        harm.to(&left.path().join(file));
+        let mut journal = open(&left);
+        prop_assert_eq!(journal.keeping(), Keeping::OnDisk);
+        let new = journal.append(vec![raised(77)]).unwrap();
+        let events = all(&mut journal);
+        let there: BTreeSet<EventId> = events.iter().map(|event| event.id).collect();
+        prop_assert_eq!(there.len(), events.len(), "each number once");
+        prop_assert!(!accepted.contains(&new[0].id), "a number is given once");
+        let declared = |id: &EventId| events.iter().any(|event| match &event.body {
+            Body::Loss(loss) => loss.epoch == id.epoch && loss.ranges.iter().any(|(from, to)| (*from..=*to).contains(&id.seq)),
+            _ => false,
+        });
+        let missing: Vec<_> = accepted.iter().filter(|id| !there.contains(id) && !declared(id)).collect();
+        prop_assert!(missing.is_empty(), "{missing:?} of {accepted:?}: {events:?}");
+        let false_alarm = accepted.iter().find(|id| there.contains(id) && declared(id));
+        prop_assert!(false_alarm.is_none(), "{false_alarm:?} is there");
+        if file == "journal.db.mark" {
+            prop_assert_eq!(lost(&events), 0, "nothing is lost with the mark alone");
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Harm {
+    Flip(Index, u8),
+    Page(Index, u8),
+    Cut(Index),
+    Empty,
+    Gone,
+}
+
+impl Harm {
+    fn to(&self, path: &Path) {
+        let Ok(mut bytes) = std::fs::read(path) else { return };
+        match self {
+            _ if bytes.is_empty() => {}
+            Self::Flip(at, flip) => {
+                let at = at.index(bytes.len());
+                bytes[at] ^= flip;
+            }
+            Self::Page(at, byte) => {
+                let at = at.index(bytes.len()) / 4_096 * 4_096;
+                let to = (at + 4_096).min(bytes.len());
+                bytes[at..to].fill(*byte);
+            }
+            Self::Cut(at) => bytes.truncate(at.index(bytes.len())),
+            Self::Empty => bytes.clear(),
+            Self::Gone => return std::fs::remove_file(path).unwrap(),
+        }
+        std::fs::write(path, bytes).unwrap();
+    }
+}
