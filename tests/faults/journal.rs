@@ -1,8 +1,12 @@
 //! The journal overflows, or its file is damaged.
 
 use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
+
+use fastrand::Rng;
 
 use crate::support::consumer::Postgres;
 use crate::support::rounds::{Fault, recovered, rounds};
@@ -54,5 +58,87 @@ fn journal_full() {
         let outcome = world.settle();
         assert!(outcome.declared > 0, "it was never full");
         outcome
+    });
+}
+
+const PAGE: usize = 4_096;
+
+/// Damages one of the files that an agent leaves: a page or a byte is flipped, or the end is cut off.
+fn damage(state: &Path, rng: &mut Rng) {
+    let mut files: Vec<_> =
+        ["journal.db", "journal.db-wal", "journal.db.mark"].iter().map(|name| state.join(name)).collect();
+    files.retain(|file| file.metadata().is_ok_and(|file| file.len() > 0));
+    let file = rng.choice(files).expect("an agent leaves a journal");
+    let mut bytes = fs::read(&file).expect("it can be read");
+    let at = rng.usize(..bytes.len());
+    match rng.u8(..10) {
+        0..5 => bytes.iter_mut().skip(at / PAGE * PAGE).take(PAGE).for_each(|byte| *byte = !*byte),
+        5..7 => bytes[at] ^= rng.u8(1..),
+        7..9 => bytes.truncate(at),
+        _ => bytes.clear(),
+    }
+    eprintln!("{} is damaged at {at}", file.display());
+    fs::write(&file, bytes).expect("it can be written");
+}
+
+/// By how many transactions the mark is behind the journal.
+fn behind(state: &Path) -> u64 {
+    let mark = fs::read_to_string(state.join("journal.db.mark")).expect("there is a mark");
+    let (_, json) = mark.split_once(' ').expect("its checksum comes first");
+    let mark: serde_json::Value = serde_json::from_str(json).expect("then JSON");
+    let journal = rusqlite::Connection::open(state.join("journal.db")).expect("there is a journal");
+    let commits: i64 = journal.query_row("SELECT commits FROM meta", [], |row| row.get(0)).expect("it counts");
+    commits.cast_unsigned() - mark["commits"].as_u64().expect("a number")
+}
+
+fn copy(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).expect("there is a directory").flatten() {
+        if entry.path().is_file() {
+            fs::copy(entry.path(), to.join(entry.file_name())).expect("it can be copied");
+        }
+    }
+}
+
+/// While the agent does not run, or was killed. Some of its events Kafka has, the others are pending.
+#[test]
+fn journal_damaged() {
+    let test = "faults::journal::journal_damaged";
+    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let fault = Fault { name: "journal-damaged", short: 20, long: 500, fresh_every: 25 };
+    let make = || {
+        let mut world = World::new(fault.name, &kafka, &postgres);
+        let consuming = world.start_consumer();
+        (world, consuming)
+    };
+    rounds(&fault, make, |(world, _consuming), rng| {
+        let (brokers, topic) = (world.brokers().to_owned(), world.topic.clone());
+        if rng.u8(..4) > 0 {
+            world.agent.configure(&busy("127.0.0.1:9", &topic));
+        }
+        let is_killed = rng.u8(..8) > 0; // without a broker, an orderly end takes its 10 s
+        loop {
+            let running = world.start_agent();
+            sleep(Duration::from_millis(rng.u64(200..1_200)));
+            if !is_killed {
+                world.end_agent(running);
+                break;
+            }
+            drop(running); // by SIGKILL
+            // To ask the journal is to tidy it up: what was left is put back.
+            let left = tempfile::tempdir().expect("a temporary directory");
+            copy(&world.agent.state_dir(), left.path());
+            world.checker.accept_journal(&world.agent);
+            let behind = behind(&world.agent.state_dir());
+            copy(left.path(), &world.agent.state_dir());
+            // Else it was killed before a transaction had returned: that is in the journal, but nobody was told yet.
+            if behind == 0 {
+                break;
+            }
+            assert_eq!(behind, 1, "the mark follows each transaction");
+        }
+        damage(&world.agent.state_dir(), rng);
+        world.agent.configure(&busy(&brokers, &topic));
+        world.drain_agent();
+        world.settle()
     });
 }
