@@ -70,6 +70,7 @@ pub const CONSUMER_KEYS: &[&str] = &[
     "kafka.instance",
     "store.url",
     "store.password_file",
+    "topics.samples",
     "retention.events",
     "retention.dead_letters",
 ];

@@ -77,6 +77,9 @@ pub enum Body {
     AgentStarted(Lifecycle),
     /// The agent ended in order.
     AgentStopped(Lifecycle),
+    /// What a link carried up to one reading. Samples have epochs of their own: they come in great numbers, and whoever does not
+    /// read them misses no number of the other events.
+    Sample(Sample),
     /// A kind that this program does not know, from a newer agent.
     Unknown(String),
 }
@@ -149,6 +152,25 @@ pub struct Lifecycle {
     pub reason: Option<String>,
 }
 
+/// What a link carried up to one reading: a row of a recorded series.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sample {
+    /// Interface name.
+    pub interface: String,
+    /// Since the reading before; `None` where there was none.
+    pub duration_ms: Option<u64>,
+    /// Bytes received in that time; here and below `None` where nobody knows.
+    pub rx_bytes: Option<u64>,
+    /// Bytes sent in that time.
+    pub tx_bytes: Option<u64>,
+    /// The mean rate of what was received.
+    pub rx_bps: Option<u64>,
+    /// The mean rate of what was sent.
+    pub tx_bps: Option<u64>,
+    /// Why there is no rate: `first`, `reset`.
+    pub reason: Option<String>,
+}
+
 /// How much a breach matters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -191,6 +213,7 @@ impl Body {
             Self::LinkRemoved(_) => "link_removed",
             Self::AgentStarted(_) => "agent_started",
             Self::AgentStopped(_) => "agent_stopped",
+            Self::Sample(_) => "sample",
             Self::Unknown(kind) => kind,
         }
     }
@@ -199,6 +222,7 @@ impl Body {
     pub fn interface(&self) -> Option<&str> {
         match self {
             Self::LinkAdded(link) | Self::LinkRemoved(link) => Some(&link.interface),
+            Self::Sample(sample) => Some(&sample.interface),
             body => body.breach().map(|breach| &*breach.interface),
         }
     }

@@ -6,12 +6,12 @@ use chrono::{DateTime, TimeDelta, Utc};
 use highwater::consumer::batch::{Batch, Mark, Record};
 use highwater::consumer::place::Place;
 use highwater::consumer::store::{Applied, Fault, Location, Retention, Store};
-use highwater::event::{Body, Event};
+use highwater::event::{Body, Event, Sample};
 use highwater::wire;
 use proptest::prelude::*;
 
 use crate::support::consumer::{Database, Postgres};
-use crate::support::events::{breach, event, loss, noon, started, updated};
+use crate::support::events::{breach, event, loss, noon, sample, started, updated};
 
 const TOPIC: &str = "events";
 
@@ -142,6 +142,10 @@ on_both!(
     times_that_no_database_has_are_dead_letters,
     totals_are_by_agent_interface_direction_and_day,
     totals_stop_at_the_greatest_number,
+    samples_are_rows_of_their_own_table_and_once,
+    one_sample_with_two_times_is_two_rows_and_counted_once,
+    samples_that_never_came_are_gaps_and_events_none,
+    samples_go_with_retention_as_events_do,
 );
 
 fn a_replay_changes_nothing(bench: &mut Bench) {
@@ -426,6 +430,82 @@ fn retention_drops_what_is_old_in_both_times(bench: &mut Bench) {
     assert_eq!(bench.store_events(&[at(1, -30)]).inserted, 1);
 }
 
+fn samples_are_rows_of_their_own_table_and_once(bench: &mut Bench) {
+    let count = "SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM samples)";
+    let mixed = [updated("gw", 1), sample("gw", 1), sample("gw", 2), updated("gw", 2), sample("other", 1)];
+    assert_eq!(bench.store_events(&mixed).inserted, 5);
+    assert_eq!(bench.ask(count), "2,3");
+    // Again, alone, and among new ones.
+    assert_eq!(bench.store_events(&mixed).inserted, 0);
+    assert_eq!(bench.store_events(&[sample("gw", 2), sample("gw", 3), updated("gw", 2)]).inserted, 1);
+    // Twice in one batch.
+    assert_eq!(bench.store_events(&[sample("gw", 4), sample("gw", 4), started_again()]).inserted, 2);
+    let mut empty = sample("gw", 5);
+    empty.body = Body::Sample(Sample { interface: "eth1".into(), reason: Some("first".into()), ..Sample::default() });
+    bench.store_events(&[empty]);
+    let fields = "SELECT seq, topic, \"offset\", interface, duration_ms, rx_bytes, tx_bytes, rx_bps, tx_bps, reason \
+                  FROM samples WHERE agent = 'gw' AND seq IN (3, 5)";
+    assert_eq!(bench.ask(fields), "3,events,11,eth0,1000,30,,240,, 5,events,16,eth1,,,,,,first");
+    assert_eq!(bench.ask(count), "3,6");
+    // A neighbour that is none holds nothing up: PostgreSQL takes no NUL, SQLite does.
+    let mut bad = sample("gw", 6);
+    bad.body = Body::Sample(Sample { interface: "eth\0".into(), ..Sample::default() });
+    let refused = usize::from(matches!(bench.look, Look::Postgres(_)));
+    let applied = bench.store_events(&[bad.clone(), sample("gw", 7), updated("gw", 7), started_again()]);
+    assert_eq!((applied.inserted, applied.refused.len()), (3 - refused as u64, refused));
+    let alone = bench.store_events(&[bad]);
+    assert_eq!((alone.inserted, alone.refused.len()), (0, refused), "the database is well, and the row is not");
+}
+
+fn started_again() -> Event {
+    event("gw", 9, started())
+}
+
+fn one_sample_with_two_times_is_two_rows_and_counted_once(bench: &mut Bench) {
+    bench.store_events(&[sample("gw", 1), sample("gw", 2)]);
+    let mut twin = sample("gw", 2);
+    twin.stamp.observed_at += TimeDelta::days(1);
+    let applied = bench.store_events(&[twin.clone(), sample("gw", 3), updated("gw", 1)]);
+    assert_eq!((applied.inserted, applied.doubled.len()), (3, 1));
+    assert!(applied.doubled[0].starts_with("gw ffffffffffffa0f3-2"), "{:?}", applied.doubled);
+    assert_eq!(bench.store_events(&[twin]).doubled.len(), 0);
+    assert_eq!(bench.ask("SELECT count(*), count(DISTINCT seq) FROM samples"), "4,3");
+}
+
+/// Samples have an epoch of their own: what is missing of them is said, and nothing of the events is.
+fn samples_that_never_came_are_gaps_and_events_none(bench: &mut Bench) {
+    bench.store_events(&[updated("gw", 1), sample("gw", 1), sample("gw", 2), updated("gw", 2), sample("gw", 5)]);
+    bench.run("UPDATE agent_sequences SET began = '2020-01-01T00:00:00.000000Z'");
+    assert_eq!(bench.ask("SELECT epoch, first, last FROM sequence_gaps"), "ffffffffffffa0f3,3,4");
+    bench.store_events(&[sample("gw", 3), sample("gw", 4)]);
+    assert_eq!(bench.ask("SELECT count(*) FROM sequence_gaps"), "0");
+}
+
+fn samples_go_with_retention_as_events_do(bench: &mut Bench) {
+    let keep = Retention {
+        events: std::time::Duration::from_secs(10 * 86_400),
+        dead_letters: std::time::Duration::from_secs(86_400),
+    };
+    let at = |seq, day: i64| {
+        let mut event = sample("gw", seq);
+        event.stamp.observed_at = noon() + TimeDelta::days(day);
+        event
+    };
+    let mut event = event("gw", 1, started());
+    event.stamp.observed_at = noon() - TimeDelta::days(30);
+    bench.store_events(&[at(1, -30), at(2, -29), at(3, 0), event]);
+    bench.run("UPDATE samples SET stored_at = '2020-01-01T00:00:00.000000Z' WHERE seq = 1");
+    let retired = bench.store.retire(&keep, Utc::now() + TimeDelta::days(2)).unwrap();
+    assert_eq!(retired.events + retired.days.len() as u64, 1, "{retired:?}");
+    if matches!(bench.look, Look::Postgres(_)) {
+        assert_eq!(retired.days, ["samples_20261021"]);
+    }
+    assert_eq!(bench.ask("SELECT seq FROM samples"), "2 3");
+    assert_eq!(bench.ask("SELECT count(*) FROM events"), "1");
+    // It may come again, and its day is made again.
+    assert_eq!(bench.store_events(&[at(1, -30)]).inserted, 1);
+}
+
 const TOTALS: &str = "SELECT agent, interface, direction, CAST(day AS text), breaches, excess_bytes FROM totals";
 
 fn totals_are_by_agent_interface_direction_and_day(bench: &mut Bench) {
@@ -452,10 +532,11 @@ fn totals_are_by_agent_interface_direction_and_day(bench: &mut Bench) {
     assert_eq!(bench.ask(TOTALS), all);
     assert_eq!(bench.store_events(&first).grown, BTreeMap::new());
     // A database of the version before, with these rows.
+    bench.run("DROP TABLE samples");
     bench.run("DROP TABLE totals");
     bench.run("ALTER TABLE breach_state DROP COLUMN counted_bytes");
     match &bench.look {
-        Look::Postgres(_) => bench.run("DELETE FROM refinery_schema_history WHERE version = 2"),
+        Look::Postgres(_) => bench.run("DELETE FROM refinery_schema_history WHERE version >= 2"),
         Look::Sqlite(_) => bench.run("PRAGMA user_version = 1"),
     }
     bench.store = bench.another();
@@ -713,7 +794,7 @@ fn several_at_once_make_the_schema_once() {
         }
     });
     assert_eq!(database.ask("SELECT count(*) FROM events"), "(8)");
-    assert_eq!(database.ask("SELECT version FROM refinery_schema_history"), "(1) (2)");
+    assert_eq!(database.ask("SELECT version FROM refinery_schema_history"), "(1) (2) (3)");
 }
 
 /// A consumer that was stopped in the middle of its transaction holds the row; the partition's new owner takes it.

@@ -7,9 +7,9 @@ use std::process::{Command, Stdio};
 use highwater::wire::{self, Format};
 use serde_json::Value;
 
-use crate::support::agent::Agent;
+use crate::support::agent::{Agent, command};
 use crate::support::consumer::{Consumer, Postgres};
-use crate::support::events::{breach, event, loss, produce_raw, started, updated};
+use crate::support::events::{breach, event, loss, produce_raw, sample, started, updated};
 use crate::support::netns::skip;
 use crate::support::registry::Registry;
 use crate::support::services::Kafka;
@@ -60,21 +60,31 @@ fn other_peoples_clients_read_what_the_agent_writes_in_every_format() {
         ));
         agent.run(&["--for", "2s"]);
         let (epoch, accepted) = agent.accepted();
+        let series = format!("{}/tests/data/ec2_network_in_257a54.csv", env!("CARGO_MANIFEST_DIR"));
+        let mut replay = command();
+        replay.args(["replay", &series, "--agent", "büro 1", "--publish-samples", "-b", &kafka.address]);
+        replay.args(["-c", agent.config().to_str().expect("text")]).env("HIGHWATER_TOPICS__SAMPLES", &topic);
+        let output = replay.output().expect("it runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let mut arguments = vec!["read", "--brokers", &kafka.address, "--topic", &topic];
         if registered {
             arguments.extend(["--registry", &registry.url]);
         }
         let printed = run(&python, "tests/interop/client.py", &arguments, "");
         let read: Vec<Value> = printed.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-        assert_eq!(read.len() as u64, accepted, "{format}");
-        for (message, seq) in read.iter().zip(1..) {
+        let (read, samples) = read.split_at(accepted as usize);
+        assert_eq!(samples.len(), 4_032, "{format}");
+        let own = samples[0]["event"]["epoch"].as_str().expect("text").to_owned();
+        assert_ne!(own, epoch);
+        let counted = read.iter().zip(1..).map(|(event, seq)| (event, &epoch, seq));
+        for (message, epoch, seq) in counted.chain(samples.iter().zip(1..).map(|(sample, seq)| (sample, &own, seq))) {
             let (theirs, cloud) = (&message["event"], &message["cloudevent"]);
             // What they made of it is, as JSON, the very event.
             let event =
                 wire::from_json(theirs.to_string().as_bytes()).unwrap_or_else(|error| panic!("{error}: {theirs}"));
             let ours: Value = serde_json::from_slice(&wire::to_json(&event)).unwrap();
             assert_eq!(&ours, theirs, "{format}");
-            assert_eq!((event.id.epoch.to_string(), event.id.seq), (epoch.clone(), seq));
+            assert_eq!((&event.id.epoch.to_string(), event.id.seq), (epoch, seq));
             assert_eq!(message["key"], "büro 1");
             assert_eq!(cloud["id"], format!("{epoch}-{seq}"));
             assert_eq!(cloud["source"], "/highwater/b%C3%BCro%201");
@@ -97,6 +107,7 @@ fn what_other_peoples_clients_write_is_stored() {
         let events = [
             event("gw", 1, started()),
             updated("gw", 2),
+            sample("gw", 1),
             event("gw", 3, highwater::event::Body::BreachCleared(cleared)),
             event("gw", 6, loss(4, 5)),
         ];
@@ -112,6 +123,7 @@ fn what_other_peoples_clients_write_is_stored() {
         let stored: Vec<&str> = printed.lines().map(|line| line.splitn(4, ' ').nth(3).unwrap()).collect();
         assert_eq!(stored, lines, "{format}: {}", database.ask("SELECT error FROM dead_letters"));
         assert_eq!(database.ask("SELECT seq FROM events"), "(1) (2) (3) (6)", "{format}");
+        assert_eq!(database.ask("SELECT seq, rx_bytes, tx_bytes, rx_bps FROM samples"), "(1,10,,80)", "{format}");
         assert_eq!(database.ask("SELECT first, last, reason FROM losses"), "(4,5,evicted)", "{format}");
         assert_eq!(database.ask("SELECT open, reason FROM breaches"), "(f,below)", "{format}");
     }

@@ -21,6 +21,7 @@ mod formats;
 mod interop;
 
 mod pipeline;
+mod samples;
 
 mod secure_kafka;
 mod secure_postgres;

@@ -46,7 +46,7 @@ fn told(event: &Event) -> (Level, String) {
             let reason = link.reason.as_deref().unwrap_or("gone");
             (Level::Info, format!("link {} {reason} (index {})", link.interface, link.ifindex))
         }
-        Body::AgentStarted(_) | Body::AgentStopped(_) | Body::Unknown(_) => {
+        Body::AgentStarted(_) | Body::AgentStopped(_) | Body::Sample(_) | Body::Unknown(_) => {
             (Level::Debug, format!("event {} {}", event.id, event.body.kind()))
         }
     }

@@ -20,6 +20,7 @@ use crate::wire::{Decoder, NoRegistry};
 #[serde(deny_unknown_fields, default)]
 pub struct Raw {
     kafka: RawKafka,
+    topics: RawTopics,
     store: RawStore,
     retention: RawRetention,
 }
@@ -36,6 +37,12 @@ struct RawKafka {
     sasl: Option<RawSasl>,
     registry: Option<RawRegistry>,
     properties: BTreeMap<String, toml::Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawTopics {
+    samples: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -70,6 +77,8 @@ pub struct Settings {
     pub connection: Connection,
     /// What to read, as whom.
     pub membership: Membership,
+    /// The topic of samples, where that is read too.
+    pub samples: Option<String>,
     /// Where schemas are found.
     pub registry: Option<Address>,
     /// Where to begin.
@@ -88,6 +97,9 @@ pub struct Directories {
     /// `$STATE_DIRECTORY`.
     pub state: Option<PathBuf>,
 }
+
+/// The topic of samples, where somebody wants it read and does not name it.
+pub const SAMPLES: &str = "highwater.samples";
 
 const TOPIC: &str = "highwater.events";
 const GROUP: &str = "highwater";
@@ -118,10 +130,22 @@ impl Settings {
         }
     }
 
+    /// What a consumer of the samples needs to know, where they have a topic of their own that is read too.
+    pub fn of_samples(&self) -> Option<Self> {
+        let topic = self.samples.clone().filter(|samples| *samples != self.membership.topic)?;
+        let mut settings = self.clone();
+        settings.membership.topic = topic;
+        // The name of one member only.
+        if !settings.membership.instance.is_empty() {
+            settings.membership.instance.push_str("-samples");
+        }
+        Some(settings)
+    }
+
     fn understood(raw: Raw, directories: &Directories) -> Result<Self, Invalid> {
-        let Raw { kafka, store, retention } = raw;
+        let Raw { kafka, topics, store, retention } = raw;
         let membership = Membership {
-            topic: topic(kafka.topic)?,
+            topic: topic("kafka.topic", kafka.topic.unwrap_or_else(|| TOPIC.to_owned()))?,
             group: kafka.group.unwrap_or_else(|| GROUP.to_owned()),
             instance: kafka.instance.unwrap_or_default(),
         };
@@ -133,6 +157,7 @@ impl Settings {
         Ok(Self {
             connection: Connection::new(connection, directories.credentials.as_deref())?,
             membership,
+            samples: topics.samples.map(|samples| topic("topics.samples", samples)).transpose()?,
             registry: Address::new(kafka.registry.unwrap_or_default(), directories.credentials.as_deref())?,
             start: kafka.start.unwrap_or_default(),
             store: location(store, directories)?,
@@ -153,6 +178,9 @@ impl fmt::Display for Settings {
             Start::Latest => "latest: what comes",
         };
         writeln!(f, "reads     {} from {}", self.membership.topic, self.connection.brokers())?;
+        if let Some(samples) = &self.samples {
+            writeln!(f, "samples   from {samples}")?;
+        }
         match self.membership.instance.as_str() {
             "" => writeln!(f, "group     {}", self.membership.group)?,
             instance => writeln!(f, "group     {} as {instance}", self.membership.group)?,
@@ -163,17 +191,16 @@ impl fmt::Display for Settings {
         writeln!(f, "start     {start}")?;
         writeln!(f, "stores    in {}", self.store)?;
         let Retention { events, dead_letters } = self.retention;
-        writeln!(f, "keeps     events {}, dead letters {}", days(events), days(dead_letters))
+        writeln!(f, "keeps     events and samples {}, dead letters {}", days(events), days(dead_letters))
     }
 }
 
-fn topic(raw: Option<String>) -> Result<String, Invalid> {
-    let topic = raw.unwrap_or_else(|| TOPIC.to_owned());
+fn topic(key: &str, topic: String) -> Result<String, Invalid> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if topic.is_empty() || topic.len() > TOPIC_BYTES_MAX || !topic.chars().all(plain) || topic == "." || topic == ".." {
         let message =
             format!("`{topic}` is no topic's name: letters, digits, `.`, `_` and `-`, at most {TOPIC_BYTES_MAX}");
-        return Err(Invalid::new("kafka.topic", message));
+        return Err(Invalid::new(key, message));
     }
     Ok(topic)
 }
@@ -275,6 +302,7 @@ mod tests {
                 "consumer.toml:3: store.password_file: /nowhere/p cannot be read",
             ),
             ("[kafka]\ntopic = 'a b'", "consumer.toml:2: kafka.topic: `a b`"),
+            ("[topics]\nsamples = 'a b'", "consumer.toml:2: topics.samples: `a b`"),
             ("[kafka]\nstart = 'middle'", "consumer.toml:2: unknown variant `middle`"),
             ("[kafka]\ngroup = ''", "consumer.toml:2: kafka.group: is empty"),
             ("[kafka]\nbroker = 'a:1'", "unknown key `broker`; did you mean `brokers`?"),
@@ -284,6 +312,15 @@ mod tests {
             let error = settings(text).unwrap_err();
             assert!(error.contains(says), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn samples_are_read_where_they_have_a_topic_and_by_a_member_of_another_name() {
+        let samples = |text: &str| settings(text).unwrap().of_samples().map(|settings| settings.membership);
+        assert!(samples("").is_none());
+        assert!(samples("[kafka]\ntopic = 's'\n[topics]\nsamples = 's'").is_none(), "it is read already");
+        let membership = samples("[kafka]\ninstance = 'one'\n[topics]\nsamples = 's'").unwrap();
+        assert_eq!((&*membership.topic, &*membership.instance, &*membership.group), ("s", "one-samples", "highwater"));
     }
 
     #[test]

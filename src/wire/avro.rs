@@ -17,11 +17,14 @@ pub(super) use self::datum::Error;
 pub(super) use self::schema::Schema;
 use super::flat::Flat;
 
-/// The schema that is written with.
+/// The schema that is written with, and given to registries.
 pub(super) const SCHEMA: &str = include_str!("event.avsc");
 
 /// CRC-64-AVRO of its parsing canonical form.
-pub(super) const FINGERPRINT: u64 = 0xf00c_03b7_ae45_28db;
+pub(super) const FINGERPRINT: u64 = 0x078d_243c_60bf_0014;
+
+/// Of `event-1.avsc`, which has not the fields of samples.
+pub(super) const FINGERPRINT_1: u64 = 0xf00c_03b7_ae45_28db;
 
 /// What a single object begins with; the fingerprint follows, its least byte first.
 pub(super) const MARKER: [u8; 2] = [0xc3, 0x01];
@@ -29,7 +32,7 @@ pub(super) const MARKER: [u8; 2] = [0xc3, 0x01];
 /// Every schema that was ever released, by its fingerprint: a consumer reads what older agents write. When `event.avsc` changes,
 /// what it was joins them.
 #[cfg(feature = "consumer")]
-const RELEASED: [(u64, &str); 1] = [(FINGERPRINT, SCHEMA)];
+const RELEASED: [(u64, &str); 2] = [(FINGERPRINT_1, include_str!("event-1.avsc")), (FINGERPRINT, SCHEMA)];
 
 /// The released schema with this fingerprint.
 #[cfg(feature = "consumer")]
@@ -41,8 +44,31 @@ pub(super) fn released(fingerprint: u64) -> Option<&'static Schema> {
     parsed.iter().find(|(known, _)| *known == fingerprint).map(|(_, schema)| schema)
 }
 
+/// Appends the event to `bytes` in Avro's own frame, by the oldest schema that has all its fields: a consumer that knows no newer
+/// one reads on.
+pub(super) fn encode_single_object(flat: &Flat<'_>, bytes: &mut Vec<u8>) {
+    bytes.extend_from_slice(&MARKER);
+    if flat.has_fields_of_samples() {
+        bytes.extend_from_slice(&FINGERPRINT.to_le_bytes());
+        encode(flat, bytes);
+    } else {
+        bytes.extend_from_slice(&FINGERPRINT_1.to_le_bytes());
+        encode_1(flat, bytes);
+    }
+}
+
 /// Appends the event to `bytes`: the fields of the schema, in its order.
 pub(super) fn encode(flat: &Flat<'_>, bytes: &mut Vec<u8>) {
+    encode_1(flat, bytes);
+    let mut out = Writer(bytes);
+    out.maybe(flat.rx_bytes, Writer::number);
+    out.maybe(flat.tx_bytes, Writer::number);
+    out.maybe(flat.rx_bps, Writer::number);
+    out.maybe(flat.tx_bps, Writer::number);
+}
+
+/// The same by the first schema. Newer ones have their fields at the end.
+fn encode_1(flat: &Flat<'_>, bytes: &mut Vec<u8>) {
     let mut out = Writer(bytes);
     out.long(i64::from(flat.schema));
     out.text(&flat.agent);

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::DecodeError;
 use super::time::rfc3339;
 use crate::event::{
-    AGENT_BYTES_MAX, Body, Breach, Direction, Event, EventId, Lifecycle, Link, Loss, SCHEMA, Severity, Stamp,
+    AGENT_BYTES_MAX, Body, Breach, Direction, Event, EventId, Lifecycle, Link, Loss, SCHEMA, Sample, Severity, Stamp,
 };
 
 /// Every field that any kind has; those that a kind has not are left out. Numbers are whole and below 2^63: PostgreSQL's.
@@ -65,6 +65,14 @@ pub(super) struct Flat<'a> {
     pub(super) version: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reason: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) rx_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tx_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) rx_bps: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tx_bps: Option<u64>,
 }
 
 fn micros<S: Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -112,6 +120,7 @@ impl<'a> From<&'a Event> for Flat<'a> {
                 flat.version = Some(lifecycle.version.as_str().into());
                 flat.reason = lifecycle.reason.as_deref().map(Cow::from);
             }
+            Body::Sample(sample) => flat.sample(sample),
             Body::Unknown(_) => {}
         }
         flat
@@ -135,6 +144,21 @@ impl<'a> Flat<'a> {
         self.measured_ms = Some(breach.measured_ms);
         self.excess_bytes = Some(breach.excess_bytes);
         self.reason = breach.reason.as_deref().map(Cow::from);
+    }
+
+    fn sample(&mut self, sample: &'a Sample) {
+        self.interface = Some(sample.interface.as_str().into());
+        self.duration_ms = sample.duration_ms;
+        self.reason = sample.reason.as_deref().map(Cow::from);
+        self.rx_bytes = sample.rx_bytes;
+        self.tx_bytes = sample.tx_bytes;
+        self.rx_bps = sample.rx_bps;
+        self.tx_bps = sample.tx_bps;
+    }
+
+    /// Whether it has fields that the first schema had not.
+    pub(super) fn has_fields_of_samples(&self) -> bool {
+        [self.rx_bytes, self.tx_bytes, self.rx_bps, self.tx_bps].iter().any(Option::is_some)
     }
 }
 
@@ -167,6 +191,7 @@ impl TryFrom<Flat<'_>> for Event {
             "link_removed" => Body::LinkRemoved(flat.try_into()?),
             "agent_started" => Body::AgentStarted(flat.try_into()?),
             "agent_stopped" => Body::AgentStopped(flat.try_into()?),
+            "sample" => Body::Sample(flat.try_into()?),
             _ => Body::Unknown(flat.kind.into_owned()),
         };
         Ok(Self { id, stamp, body })
@@ -225,7 +250,7 @@ impl TryFrom<Flat<'_>> for Link {
         Ok(Self {
             interface: text("interface", flat.interface)?,
             ifindex: present("ifindex", flat.ifindex)?,
-            speed_bps: flat.speed_bps.map(|bps| number("speed_bps", Some(bps))).transpose()?,
+            speed_bps: maybe_number("speed_bps", flat.speed_bps)?,
             reason: flat.reason.map(Cow::into_owned),
         })
     }
@@ -236,6 +261,22 @@ impl TryFrom<Flat<'_>> for Lifecycle {
 
     fn try_from(flat: Flat<'_>) -> Result<Self, DecodeError> {
         Ok(Self { version: text("version", flat.version)?, reason: flat.reason.map(Cow::into_owned) })
+    }
+}
+
+impl TryFrom<Flat<'_>> for Sample {
+    type Error = DecodeError;
+
+    fn try_from(flat: Flat<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            interface: text("interface", flat.interface)?,
+            duration_ms: maybe_number("duration_ms", flat.duration_ms)?,
+            rx_bytes: maybe_number("rx_bytes", flat.rx_bytes)?,
+            tx_bytes: maybe_number("tx_bytes", flat.tx_bytes)?,
+            rx_bps: maybe_number("rx_bps", flat.rx_bps)?,
+            tx_bps: maybe_number("tx_bps", flat.tx_bps)?,
+            reason: flat.reason.map(Cow::into_owned),
+        })
     }
 }
 
@@ -253,4 +294,8 @@ fn number(name: &'static str, value: Option<u64>) -> Result<u64, DecodeError> {
         return Err(DecodeError::field(name, format!("{value} is over 2^63 - 1")));
     }
     Ok(value)
+}
+
+fn maybe_number(name: &'static str, value: Option<u64>) -> Result<Option<u64>, DecodeError> {
+    value.map(|value| number(name, Some(value))).transpose()
 }

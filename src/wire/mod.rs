@@ -141,19 +141,15 @@ fn binary(event: &Event, bytes_max: usize, format: Format, schema_id: Option<u32
         bytes.push(CONFLUENT);
         bytes.extend_from_slice(&id.to_be_bytes());
     }
-    match (format, schema_id) {
-        (Format::Avro, None) => {
-            bytes.extend_from_slice(&avro::MARKER);
-            bytes.extend_from_slice(&avro::FINGERPRINT.to_le_bytes());
-        }
-        (Format::Protobuf, Some(_)) => bytes.push(FIRST_MESSAGE),
-        _ => {}
-    }
     let flat = Flat::from(event);
-    match format {
-        Format::Json => {}
-        Format::Avro => avro::encode(&flat, &mut bytes),
-        Format::Protobuf => protobuf::encode(&flat, &mut bytes),
+    match (format, schema_id) {
+        (Format::Json, _) => {}
+        (Format::Avro, None) => avro::encode_single_object(&flat, &mut bytes),
+        (Format::Avro, Some(_)) => avro::encode(&flat, &mut bytes),
+        (Format::Protobuf, framed) => {
+            bytes.extend(framed.map(|_| FIRST_MESSAGE));
+            protobuf::encode(&flat, &mut bytes);
+        }
     }
     bytes
 }

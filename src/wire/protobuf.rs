@@ -79,6 +79,14 @@ pub(super) struct Event {
     version: Option<String>,
     #[prost(string, optional, tag = "28")]
     reason: Option<String>,
+    #[prost(uint64, optional, tag = "29")]
+    rx_bytes: Option<u64>,
+    #[prost(uint64, optional, tag = "30")]
+    tx_bytes: Option<u64>,
+    #[prost(uint64, optional, tag = "31")]
+    rx_bps: Option<u64>,
+    #[prost(uint64, optional, tag = "32")]
+    tx_bps: Option<u64>,
 }
 
 /// `google.protobuf.Timestamp`.
@@ -140,6 +148,10 @@ impl From<&Flat<'_>> for Event {
                 .collect(),
             version: owned(&flat.version),
             reason: owned(&flat.reason),
+            rx_bytes: flat.rx_bytes,
+            tx_bytes: flat.tx_bytes,
+            rx_bps: flat.rx_bps,
+            tx_bps: flat.tx_bps,
         }
     }
 }
@@ -205,6 +217,10 @@ impl TryFrom<Event> for Flat<'static> {
             ranges: (!event.ranges.is_empty()).then(|| event.ranges.iter().map(|r| (r.first, r.last)).collect()),
             version: event.version.map(Into::into),
             reason: event.reason.map(Into::into),
+            rx_bytes: event.rx_bytes,
+            tx_bytes: event.tx_bytes,
+            rx_bps: event.rx_bps,
+            tx_bps: event.tx_bps,
         })
     }
 }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::damage::damaged;
-use crate::event::{Body, Breach, Direction, Epoch, EventId, Lifecycle, Link, Loss, Severity, Stamp};
+use crate::event::{Body, Breach, Direction, Epoch, EventId, Lifecycle, Link, Loss, Sample, Severity, Stamp};
 
 /// An event of each kind, with numbers up to the largest that are stored.
 pub(super) fn events() -> impl Strategy<Value = Event> {
@@ -33,6 +33,17 @@ pub(super) fn events() -> impl Strategy<Value = Event> {
             reason: critical.then(|| "below".into()),
         },
     );
+    let sample = (any::<Option<u32>>(), proptest::option::of(number()), proptest::option::of(number())).prop_map(
+        |(duration_ms, rx, tx)| Sample {
+            interface: "eth0".into(),
+            duration_ms: duration_ms.map(u64::from),
+            rx_bytes: rx,
+            tx_bytes: tx,
+            rx_bps: rx.map(|bytes| bytes / 3),
+            tx_bps: tx.map(|bytes| bytes / 5),
+            reason: rx.is_none().then(|| "first".into()),
+        },
+    );
     let link = || Link { interface: "eth0".into(), ifindex: 2, speed_bps: None, reason: Some("appeared".into()) };
     let lifecycle = || Lifecycle { version: "1".into(), reason: None };
     let body = prop_oneof![
@@ -48,6 +59,7 @@ pub(super) fn events() -> impl Strategy<Value = Event> {
         Just(Body::LinkRemoved(link())),
         Just(Body::AgentStarted(lifecycle())),
         Just(Body::AgentStopped(lifecycle())),
+        sample.prop_map(Body::Sample),
         Just(Body::Unknown("quota_reached".into())),
     ];
     (any::<u64>(), 1..=i64::MAX as u64, ".{1,40}", time(), any::<Option<bool>>(), body).prop_map(
@@ -173,20 +185,37 @@ fn a_nest_without_end_is_refused() {
 }
 
 const RAISED: &str = include_str!("golden/breach_raised.json");
+const SAMPLE: &str = include_str!("golden/sample.json");
 
 #[test]
-fn the_golden_event_is_read_and_written_as_it_stands_in_every_format() {
-    let event = decode(RAISED.trim().as_bytes()).unwrap();
-    assert_eq!(event.body.breach().unwrap().rate_bps, 83_886_080);
-    let golden: [(_, &[u8]); 3] = [
-        (WAYS[0], RAISED.trim().as_bytes()),
-        (WAYS[1], include_bytes!("golden/breach_raised.avro")),
-        (WAYS[3], include_bytes!("golden/breach_raised.pb")),
+fn the_golden_events_are_read_and_written_as_they_stand_in_every_format() {
+    let golden: [(_, [&[u8]; 2]); 2] = [
+        (RAISED, [include_bytes!("golden/breach_raised.avro"), include_bytes!("golden/breach_raised.pb")]),
+        (SAMPLE, [include_bytes!("golden/sample.avro"), include_bytes!("golden/sample.pb")]),
     ];
-    for (way, bytes) in golden {
-        assert_eq!(decode(bytes).unwrap(), event, "{way:?}");
-        assert_eq!(written(&event, way), bytes, "{way:?}");
+    for (json, [avro, protobuf]) in golden {
+        let json = json.trim().as_bytes();
+        let event = decode(json).unwrap();
+        for (way, bytes) in [(WAYS[0], json), (WAYS[1], avro), (WAYS[3], protobuf)] {
+            assert_eq!(decode(bytes).unwrap(), event, "{way:?}");
+            assert_eq!(written(&event, way), bytes, "{way:?}");
+        }
     }
+    assert_eq!(decode(RAISED.as_bytes()).unwrap().body.breach().unwrap().rate_bps, 83_886_080);
+    let Body::Sample(sample) = decode(SAMPLE.as_bytes()).unwrap().body else { panic!("no sample") };
+    assert_eq!((sample.rx_bytes, sample.tx_bps), (Some(137_000_000), Some(26_666)));
+}
+
+/// What consumers without samples read of each kind of event, and what they make of a sample: nothing is lost, nothing misread.
+#[test]
+fn a_consumer_of_the_first_schema_reads_all_but_what_samples_have_more() {
+    let first = avro::Schema::parse(include_str!("event-1.avsc")).unwrap();
+    let raised = written(&decode(RAISED.as_bytes()).unwrap(), WAYS[1]);
+    assert_eq!(raised[2..10], avro::FINGERPRINT_1.to_le_bytes());
+    let read: serde_json::Value = first.read(&raised[10..]).unwrap();
+    assert_eq!(read["rate_bps"], 83_886_080);
+    let sample = written(&decode(SAMPLE.as_bytes()).unwrap(), WAYS[1]);
+    assert_eq!(sample[2..10], avro::FINGERPRINT.to_le_bytes(), "it is a dead letter there, until an upgrade");
 }
 
 #[test]

@@ -46,7 +46,7 @@ impl Agent {
         self.directory.path().join("state")
     }
 
-    fn config(&self) -> PathBuf {
+    pub(crate) fn config(&self) -> PathBuf {
         self.directory.path().join("agent.toml")
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use highwater::event::{Body, Breach, Direction, Epoch, Event, EventId, Lifecycle, Loss, Severity, Stamp};
+use highwater::event::{Body, Breach, Direction, Epoch, Event, EventId, Lifecycle, Loss, Sample, Severity, Stamp};
 use highwater::wire;
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
@@ -54,6 +54,25 @@ pub(crate) fn updated(agent: &str, seq: u64) -> Event {
 
 pub(crate) fn started() -> Body {
     Body::AgentStarted(Lifecycle { version: "1".into(), reason: None })
+}
+
+/// The `seq`th sample of `agent`, in the epoch of its samples.
+pub(crate) fn sample(agent: &str, seq: u64) -> Event {
+    let mut event = event(
+        agent,
+        seq,
+        Body::Sample(Sample {
+            interface: "eth0".into(),
+            duration_ms: Some(1_000),
+            rx_bytes: Some(seq * 10),
+            tx_bytes: None,
+            rx_bps: Some(seq * 80),
+            tx_bps: None,
+            reason: None,
+        }),
+    );
+    event.id.epoch = Epoch(!event.id.epoch.0);
+    event
 }
 
 pub(crate) fn loss(first: u64, last: u64) -> Body {

@@ -123,7 +123,8 @@ pub(super) fn topic_is_there(settings: &Settings, topic: &str) -> Result<(), Fai
         return Ok(());
     }
     let brokers = settings.publisher.connection.brokers();
-    Err(Failure::failed(format!("there is no topic {topic} at {brokers}; `highwater-agent topics` makes it")))
+    let opt_in = if topic == settings.topics.samples && topic != settings.publisher.topic { " --samples" } else { "" };
+    Err(Failure::failed(format!("there is no topic {topic} at {brokers}; `highwater-agent topics{opt_in}` makes it")))
 }
 
 /// Waits until a group has stored what was delivered to this topic: its committed offsets follow its database.
@@ -184,8 +185,13 @@ pub(super) fn print_record(
 
 /// The exit code: whatever Kafka has not is a failure.
 pub(super) fn judged(delivery: &Delivery) -> Result<(), Failure> {
+    judged_as(delivery, "events")
+}
+
+/// The same, of events that have another name.
+pub(super) fn judged_as(delivery: &Delivery, what: &str) -> Result<(), Failure> {
     match delivery.failed {
         0 => Ok(()),
-        failed => Err(Failure::failed(format!("{failed} events were not delivered"))),
+        failed => Err(Failure::failed(format!("{failed} {what} were not delivered"))),
     }
 }

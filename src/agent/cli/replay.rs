@@ -1,41 +1,47 @@
 //! `highwater-agent replay`.
 
+mod lanes;
 mod rows;
+mod sample;
 mod tally;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use indicatif::ProgressBar;
 
-use self::rows::{Rows, Undelivered};
+use self::lanes::{Delivered, Lanes};
+use self::rows::Rows;
 use self::tally::Tally;
 use super::common::{Absent, Common};
 use super::outlet;
 use crate::agent::config::Settings;
 use crate::agent::counters::CounterError;
 use crate::agent::counters::csv::{Columns, Meaning};
-use crate::agent::courier::{Courier, Delivery};
 use crate::agent::detector::{Detector, Findings};
 use crate::agent::event_system::Draft;
-use crate::agent::journal::FleetJournal;
 use crate::agent::limit::{Level, Limit, Scope};
-use crate::event::{Direction, Epoch, Severity};
+use crate::agent::publisher;
+use crate::event::{Body, Direction, Epoch, Severity};
 use crate::exit::{Failure, Status};
 use crate::output::{self, Format, Value};
 use crate::units::{BitRate, ByteCount};
 
 pub(super) const HELP: &str = "\
 A row is a reading of one link: its time (RFC 3339, seconds since 1970, or YYYY-MM-DD hh:mm:ss in UTC) and what it carried. The
-limit is --limit, or each [[limit]] of the configuration that names --interface. Nothing is sent without --publish; then events
-have the times of their rows, an epoch of their own, and the name --agent.
+limit is --limit, or each [[limit]] of the configuration that names --interface. Nothing is sent without --publish (the events)
+or --publish-samples (each row, which needs no limit); what is sent has the times of its rows, and the name --agent.
+
+Samples go to topics.samples, which `highwater-agent topics --samples` makes. They have an epoch of their own, the complement of
+the events', and are counted there from 1 without holes: that of a row is the same whenever it is sent, so the table `samples` has
+it once. `highwater-consumer run --samples` stores them.
 
 Limits are upper ones. Try some: a breach that should be found has to lie above what is usual, for --for as long as it takes to
 tell it from a peak. What is unusual only because there is less of it than on other days, no limit finds.
 
 A bad row is named by its line, passed over and counted. An interrupted run ends with --epoch and --from-line: the same command
-with these goes on, and doubles nothing (the rows before are judged again, not sent).
+with these, on the same file, goes on, and doubles nothing (the rows before are judged again, not sent).
 
 Exit code: 0 if it went through, 1 if a row stopped it (--strict) or not all was delivered, 69 if Kafka could not be asked.
 
@@ -43,9 +49,11 @@ Examples:
   highwater-agent replay traffic.csv --bytes-per 5min --limit '5 MB/5min'
   highwater-agent replay traffic.csv --bytes-per 5min --limit '11.8 MB/5min' --for 1h --breaches
   highwater-agent replay counters.csv --time when --rx in_octets --tx out_octets --counters --limit '80 Mbit/s'
-  zcat old.csv.gz | highwater-agent replay - --rates --rx bps --limit '1 Gbit/s' --publish -t trial.events";
+  zcat old.csv.gz | highwater-agent replay - --rates --rx bps --limit '1 Gbit/s' --publish -t trial.events
+  highwater-agent topics --samples && highwater-agent replay traffic.csv --bytes-per 5min --publish-samples";
 
 #[derive(Args, Debug)]
+#[command(group = ArgGroup::new("sending").multiple(true).args(["publish", "publish_samples"]))]
 pub(super) struct Replay {
     #[command(flatten)]
     common: Common,
@@ -100,14 +108,17 @@ pub(super) struct Replay {
     /// Send the events to Kafka
     #[arg(long)]
     publish: bool,
+    /// Send each row to Kafka as a sample, to topics.samples
+    #[arg(long)]
+    publish_samples: bool,
     /// Go on in this epoch: what an interrupted run ended with
-    #[arg(long, value_name = "HEX", requires = "publish", requires = "from_line")]
+    #[arg(long, value_name = "HEX", requires = "sending", requires = "from_line")]
     epoch: Option<Epoch>,
     /// Go on with this line: likewise
     #[arg(long, value_name = "N", requires = "epoch")]
     from_line: Option<u64>,
     /// At the end, wait until this consumer group has stored all that was sent
-    #[arg(long, value_name = "GROUP", requires = "publish")]
+    #[arg(long, value_name = "GROUP", requires = "sending")]
     wait_stored: Option<String>,
 }
 
@@ -122,7 +133,15 @@ const COLUMNS: &[&str] = &[
     "delivered",
     "failed",
     "last_offsets",
+    // Where samples are sent.
+    "samples",
+    "samples_delivered",
+    "samples_failed",
+    "samples_last_offsets",
 ];
+
+/// So many of them are always there.
+const ALWAYS: usize = 10;
 
 /// Where nobody says how often a row comes, no pause is too long.
 const ANY_INTERVAL: Duration = Duration::from_secs(365 * 86_400);
@@ -139,73 +158,96 @@ impl Replay {
         self.common.start_log();
         let settings = self.common.settings(Absent::MeansDefaults).map_err(Failure::config)?;
         let limits = self.limits(&settings)?;
-        if self.publish {
-            outlet::topic_is_there(&settings, &settings.publisher.topic)?;
-        }
-        let mut rows = Rows::open(&self.file, &self.columns(), &self.interface)?;
+        let (events, samples) = self.publishers(&settings)?;
         let agent = self.agent_name();
         let epoch = self.epoch.unwrap_or_else(|| Epoch(fastrand::u64(..)));
-        let journal = FleetJournal::new().counting(&agent, epoch);
-        let mut courier = Courier::new(journal, self.publish.then(|| settings.publisher.clone()), Vec::new())?;
+        let mut lanes = Lanes::open(&agent, epoch, events, samples, self.from_line)?;
+        let mut rows = Rows::open(&self.file, &self.columns(), &self.interface)?;
         let interval = self.interval.or(self.bytes_per).unwrap_or(ANY_INTERVAL);
         // The same rows make the same breaches, ids and all, when a run goes on.
         let mut detector = Detector::new(limits, interval, epoch.0);
         let bar = outlet::progress(None, "rows");
         let mut tally = Tally::new(self.breaches.then_some(self.format));
-        let mut undelivered = Undelivered::default();
-        let end = self.replay(&mut rows, &agent, &mut detector, &mut tally, &mut undelivered, &mut courier, &bar)?;
-        let delivery = courier.finish()?;
+        let end = self.replay(&mut rows, &agent, &mut detector, &mut tally, &mut lanes, &bar)?;
+        let delivered = lanes.finish()?;
         bar.finish_and_clear();
         let over_limit_ms = tally.over_limit_ms();
         output::finished(tally.end())?;
-        self.summary(&tally, over_limit_ms, &delivery)?;
-        let next = undelivered.first(delivery.oldest_pending);
-        let go_on = format!("--epoch {epoch} --from-line {next}");
+        self.summary(&tally, over_limit_ms, &delivered)?;
+        let go_on = format!("--epoch {epoch} --from-line {}", delivered.next_line);
         match end {
             End::Through if rows.grown() > 0 => {
                 let with =
-                    if self.publish { format!("; what came meanwhile goes on with {go_on}") } else { String::new() };
+                    if self.sends() { format!("; what came meanwhile goes on with {go_on}") } else { String::new() };
                 self.common.note(&format!("the file has grown by {} bytes since it was opened{with}", rows.grown()));
             }
             End::Through => {}
-            End::Stopped if self.publish => return Err(Failure::failed(format!("interrupted; go on with {go_on}"))),
+            End::Stopped if self.sends() => return Err(Failure::failed(format!("interrupted; go on with {go_on}"))),
             End::Stopped => return Err(Failure::failed("interrupted")),
-            End::BadRow(error) if self.publish => {
+            End::BadRow(error) if self.sends() => {
                 return Err(Failure::failed(format!("{error}; when it is mended, go on with {go_on}")));
             }
             End::BadRow(error) => return Err(Failure::failed(error)),
         }
-        outlet::judged(&delivery)?;
+        outlet::judged(&delivered.events)?;
+        if let Some(samples) = &delivered.samples {
+            outlet::judged_as(samples, "samples")?;
+        }
         if let Some(group) = &self.wait_stored {
-            outlet::wait_stored(&settings, group, &settings.publisher.topic, &delivery.last_offsets)?;
+            let topics = [
+                (&settings.publisher.topic, Some(&delivered.events)),
+                (&settings.topics.samples, delivered.samples.as_ref()),
+            ];
+            for (topic, delivery) in topics {
+                let Some(delivery) = delivery else { continue };
+                outlet::wait_stored(&settings, group, topic, &delivery.last_offsets)?;
+            }
             self.common.note(&format!("{group} has stored all of them"));
         }
         Ok(())
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one run, each with an owner that outlives it")]
+    /// For events and for samples, where they are sent; to topics that are there.
+    fn publishers(
+        &self,
+        settings: &Settings,
+    ) -> Result<(Option<publisher::Settings>, Option<publisher::Settings>), Failure> {
+        let to = |topic: &str| {
+            outlet::topic_is_there(settings, topic)?;
+            Ok::<_, Failure>(publisher::Settings { topic: topic.to_owned(), ..settings.publisher.clone() })
+        };
+        let events = self.publish.then(|| to(&settings.publisher.topic));
+        let samples = self.publish_samples.then(|| to(&settings.topics.samples));
+        Ok((events.transpose()?, samples.transpose()?))
+    }
+
+    fn sends(&self) -> bool {
+        self.publish || self.publish_samples
+    }
+
     fn replay(
         &self,
         rows: &mut Rows,
         agent: &str,
         detector: &mut Detector,
         tally: &mut Tally,
-        undelivered: &mut Undelivered,
-        courier: &mut Courier,
+        lanes: &mut Lanes,
         bar: &ProgressBar,
     ) -> Result<End, Failure> {
         let mut findings = Findings::default();
         loop {
-            if courier.stopped() {
+            let next = rows.next();
+            if lanes.stopped() {
+                // Whoever wrote the rows may have been told to end too, in the middle of this one.
                 return Ok(End::Stopped);
             }
-            let reading = match rows.next() {
+            let reading = match next {
                 Ok(reading) => reading,
                 Err(error) if error.is_end() => return Ok(End::Through),
                 Err(error @ CounterError::Row { .. }) if self.strict => return Ok(End::BadRow(error)),
                 Err(error @ CounterError::Row { .. }) => {
                     tally.bad_rows += 1;
-                    undelivered.next_line = rows.line() + 1;
+                    lanes.pass(rows.line());
                     log::warn!("{error}; passed over");
                     continue;
                 }
@@ -218,23 +260,20 @@ impl Replay {
             }
             output::finished(tally.row(&findings.bodies))?;
             bar.inc(1);
-            let drafts: Vec<Draft> = findings.bodies.drain(..).map(|body| Draft { stamp: now.clone(), body }).collect();
-            undelivered.next_line = rows.line() + 1;
-            if self.from_line.is_some_and(|from| rows.line() < from) {
-                courier.pass(drafts)?;
-                continue;
-            }
-            if !drafts.is_empty() {
-                undelivered.add(now.observed_at, rows.line(), courier.oldest_pending());
-            }
-            courier.add(drafts)?;
+            let drafts = findings.bodies.drain(..).map(|body| Draft { stamp: now.clone(), body }).collect();
+            let sample = lanes.wants_samples().then(|| {
+                let body = Body::Sample(sample::sample(&self.interface, &rows.carried()));
+                Draft { stamp: now.clone(), body }
+            });
+            lanes.add(rows.line(), &now, drafts, sample)?;
         }
     }
 
-    fn summary(&self, tally: &Tally, over_limit_ms: u64, delivery: &Delivery) -> Result<(), Failure> {
+    fn summary(&self, tally: &Tally, over_limit_ms: u64, delivered: &Delivered) -> Result<(), Failure> {
+        let Delivered { events: delivery, samples, .. } = delivered;
         let worst = tally.worst.as_ref();
         let sent = |value: Value| if self.publish { value } else { Value::Nothing };
-        let values = vec![
+        let mut values: Vec<Value> = vec![
             tally.rows.into(),
             tally.bad_rows.into(),
             tally.breaches.into(),
@@ -246,20 +285,29 @@ impl Replay {
             sent(delivery.failed.into()),
             sent(outlet::offsets(delivery)),
         ];
+        if let Some(samples) = samples {
+            values.extend([samples.events.into(), samples.delivered.into(), samples.failed.into()]);
+            values.push(outlet::offsets(samples));
+        }
         if self.breaches {
+            let samples = samples.as_ref().map(|samples| {
+                format!("; {} samples, {} delivered, {} failed", samples.events, samples.delivered, samples.failed)
+            });
             self.common.note(&format!(
-                "{} rows, {} of them bad, {} breaches, {} s over the limit; {} events, {} delivered, {} failed",
+                "{} rows, {} of them bad, {} breaches, {} s over the limit; {} events, {} delivered, {} failed{}",
                 tally.rows + tally.bad_rows,
                 tally.bad_rows,
                 tally.breaches,
                 over_limit_ms / 1_000,
                 delivery.events,
                 delivery.delivered,
-                delivery.failed
+                delivery.failed,
+                samples.unwrap_or_default()
             ));
             return Ok(());
         }
-        outlet::print_record(self.format, COLUMNS, values)
+        let columns = if samples.is_some() { COLUMNS } else { &COLUMNS[..ALWAYS] };
+        outlet::print_record(self.format, columns, values)
     }
 
     fn columns(&self) -> Columns {
@@ -274,7 +322,7 @@ impl Replay {
 
     fn limits(&self, settings: &Settings) -> Result<Vec<Limit>, Failure> {
         let Some(raise_at) = self.limit else {
-            if settings.limits.is_empty() {
+            if settings.limits.is_empty() && (self.publish || !self.publish_samples) {
                 return Err(Failure::new(
                     Status::Usage,
                     "there is no limit to hold the rows against; write --limit '80 Mbit/s', or '5 MB/5min'",

@@ -32,6 +32,29 @@ pub enum Meaning {
     BitsPerSecond,
 }
 
+/// What a row says itself, whatever the detector makes of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// The time it speaks of; `None` where that began before the first row.
+    pub elapsed: Option<Duration>,
+    /// What was received.
+    pub rx: Amount,
+    /// What was sent, where there is a column of it.
+    pub tx: Option<Amount>,
+}
+
+/// What was carried one way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Amount {
+    /// So many bytes.
+    Bytes(u64),
+    /// So many bit/s.
+    Rate(u64),
+    /// A counter began, or fell.
+    #[default]
+    Unknown,
+}
+
 /// Where in the file what stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Columns {
@@ -62,6 +85,7 @@ pub struct Csv {
     meaning: Meaning,
     link: LinkInfo,
     last: Option<Last>,
+    carried: Carried,
     opened: Option<Opened>,
 }
 
@@ -105,6 +129,11 @@ impl Csv {
         self.row.position().map_or(1, ::csv::Position::line)
     }
 
+    /// What the row that was read last says.
+    pub fn carried(&self) -> Carried {
+        self.carried
+    }
+
     /// By how many bytes the file has grown since it was opened.
     pub fn grown(&self) -> u64 {
         self.opened.as_ref().map_or(0, Opened::grown)
@@ -141,12 +170,13 @@ impl Csv {
             meaning: columns.meaning,
             link,
             last: None,
+            carried: Carried::default(),
             opened: None,
         })
     }
 
-    /// What the row says, or what is wrong with it.
-    fn counted(&self) -> Result<Last, String> {
+    /// What the row adds to, and what it says itself; or what is wrong with it.
+    fn counted(&self) -> Result<(Last, Carried), String> {
         let (timestamp, rx, tx) = self.positions;
         let field = |position: usize| self.row.get(position).ok_or("the row is too short");
         let at = instant(field(timestamp)?)?;
@@ -154,12 +184,12 @@ impl Csv {
         if self.last.is_some() && at <= last.at {
             return Err(format!("the timestamp `{}` is not after that of the row before", field(timestamp)?));
         }
-        let total = |position: usize, before: u64| {
+        let read = |position: usize, before: u64| {
             let text = field(position)?;
             let value = number(text)?;
             // A float would round a counter above 2^53.
             let whole = text.parse().unwrap_or(value as u64);
-            Ok::<u64, String>(match self.meaning {
+            let total = match self.meaning {
                 Meaning::Counter => whole,
                 Meaning::Bytes => before.saturating_add(whole),
                 Meaning::BytesPer(interval) => {
@@ -168,10 +198,22 @@ impl Csv {
                     before.max(1).saturating_add((value * intervals).round() as u64)
                 }
                 Meaning::BitsPerSecond => before.saturating_add((value / 8.0 * (at - last.at).as_secs_f64()) as u64),
-            })
+            };
+            let amount = match self.meaning {
+                Meaning::Counter if self.last.is_none() => Amount::Unknown,
+                Meaning::Counter => whole.checked_sub(before).map_or(Amount::Unknown, Amount::Bytes),
+                Meaning::Bytes | Meaning::BytesPer(_) => Amount::Bytes(whole),
+                Meaning::BitsPerSecond => Amount::Rate(whole),
+            };
+            Ok::<_, String>((total, amount))
         };
-        let tx_bytes = tx.map_or(Ok(0), |position| total(position, last.tx_bytes))?;
-        Ok(Last { at, rx_bytes: total(rx, last.rx_bytes)?, tx_bytes })
+        let (rx_bytes, rx) = read(rx, last.rx_bytes)?;
+        let (tx_bytes, tx) = tx.map(|tx| read(tx, last.tx_bytes)).transpose()?.unzip();
+        let elapsed = match self.meaning {
+            Meaning::BytesPer(interval) => Some(interval),
+            _ => self.last.map(|last| at - last.at),
+        };
+        Ok((Last { at, rx_bytes, tx_bytes: tx_bytes.unwrap_or(0) }, Carried { elapsed, rx, tx }))
     }
 }
 
@@ -197,7 +239,8 @@ impl CounterSource for Csv {
             return Err(CounterError::Ended);
         }
         let line = self.line();
-        let now = self.counted().map_err(|reason| bad(line, reason))?;
+        let (now, carried) = self.counted().map_err(|reason| bad(line, reason))?;
+        self.carried = carried;
         if self.last.replace(now).is_none() {
             reading.changes.push(LinkChange::Added(self.link.clone(), Came::Appeared));
         }
@@ -308,6 +351,31 @@ mod tests {
         );
         let rates = Columns { meaning: Meaning::BitsPerSecond, ..Columns::default() };
         assert_eq!(rows("timestamp,value\n10,99\n20,800\n", &rates), [Ok((10, 0)), Ok((20, 1_000))]);
+    }
+
+    #[test]
+    fn a_row_says_what_was_carried_and_in_which_time() {
+        let said = |meaning: Meaning| {
+            let columns = Columns { tx: Some("sent".into()), meaning, ..Columns::default() };
+            let mut source = open("timestamp,value,sent\n10,800,80\n20,500,90\n25,700,95\n", &columns).unwrap();
+            let (clock, mut reading) = (SystemClock::default(), Reading::default());
+            let mut said = Vec::new();
+            while source.read(&clock, &mut reading).is_ok() {
+                let Carried { elapsed, rx, tx } = source.carried();
+                said.push((elapsed.map(|elapsed| elapsed.as_secs()), rx, tx.unwrap()));
+            }
+            said
+        };
+        use Amount::{Bytes, Rate, Unknown};
+        let counted = [(None, Unknown, Unknown), (Some(10), Unknown, Bytes(10)), (Some(5), Bytes(200), Bytes(5))];
+        assert_eq!(said(Meaning::Counter), counted);
+        let bytes =
+            [(None, Bytes(800), Bytes(80)), (Some(10), Bytes(500), Bytes(90)), (Some(5), Bytes(700), Bytes(95))];
+        assert_eq!(said(Meaning::Bytes), bytes);
+        let per = said(Meaning::BytesPer(Duration::from_secs(10)));
+        assert_eq!((per[0], per[2]), ((Some(10), Bytes(800), Bytes(80)), (Some(10), Bytes(700), Bytes(95))));
+        let rates = [(None, Rate(800), Rate(80)), (Some(10), Rate(500), Rate(90)), (Some(5), Rate(700), Rate(95))];
+        assert_eq!(said(Meaning::BitsPerSecond), rates);
     }
 
     #[test]

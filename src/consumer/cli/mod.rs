@@ -12,12 +12,13 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Parser, Subcommand};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use self::common::{Absent, Common};
+use super::config::{SAMPLES, Settings};
 use super::run::{Options, Stored, run};
 use crate::exit::{Failure, report};
 use crate::{failpoints, wire};
@@ -36,6 +37,9 @@ enum Command {
     Run {
         #[command(flatten)]
         common: Common,
+        /// Store the topic of samples too: topics.samples, or highwater.samples
+        #[arg(long)]
+        samples: bool,
         /// End when all that was in Kafka at the start is stored, by whichever member of the group
         #[arg(long)]
         until_end: bool,
@@ -86,16 +90,22 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 impl Command {
     fn run(self) -> Result<(), Failure> {
         match self {
-            Self::Run { common, until_end, print, log_totals } => {
+            Self::Run { common, samples, until_end, print, log_totals } => {
                 common.start_log();
-                let settings = common.settings(Absent::IsAnError).map_err(Failure::config)?;
+                let mut settings = common.settings(Absent::IsAnError).map_err(Failure::config)?;
+                if samples {
+                    settings.samples.get_or_insert_with(|| SAMPLES.to_owned());
+                }
                 let stop = Arc::new(AtomicBool::new(false));
                 for signal in [SIGTERM, SIGINT] {
                     signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(Failure::failed)?;
                 }
-                let mut observer: Box<dyn FnMut(&Stored<'_>)> =
-                    if print { Box::new(print_stored) } else { Box::new(|_| ()) };
-                run(&settings, Options { until_end, watchdog: true, log_totals }, &mut *observer, &stop)
+                let options = Options { until_end, watchdog: true, log_totals };
+                let observer: fn(&Stored<'_>) = if print { print_stored } else { |_| () };
+                match settings.of_samples() {
+                    None => run(&settings, options, &mut { observer }, &stop),
+                    Some(of_samples) => run_both([&settings, &of_samples], options, observer, &stop),
+                }
             }
             Self::Tail(command) => command.run(),
             Self::Lag(command) => command.run(),
@@ -109,6 +119,24 @@ impl Command {
             }
         }
     }
+}
+
+/// Reads each topic on a thread of its own, until both have ended. What fails ends the other one too.
+fn run_both(
+    settings: [&Settings; 2],
+    options: Options,
+    observer: fn(&Stored<'_>),
+    stop: &AtomicBool,
+) -> Result<(), Failure> {
+    std::thread::scope(|scope| {
+        let runs = settings.map(|settings| {
+            scope.spawn(move || {
+                run(settings, options, &mut { observer }, stop).inspect_err(|_| stop.store(true, Ordering::Relaxed))
+            })
+        });
+        let ends = runs.map(|run| run.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        ends.into_iter().collect()
+    })
 }
 
 fn print_stored(stored: &Stored<'_>) {

@@ -68,7 +68,11 @@ impl Consumer<'_> {
                     log::info!("retention: dropped {day}");
                 }
                 if retired.events + retired.dead_letters > 0 {
-                    log::info!("retention: {} events, {} dead letters", retired.events, retired.dead_letters);
+                    log::info!(
+                        "retention: {} events and samples, {} dead letters",
+                        retired.events,
+                        retired.dead_letters
+                    );
                 }
                 for day in &retired.busy {
                     log::info!("retention: {day} is in use, tried again later");

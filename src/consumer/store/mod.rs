@@ -97,7 +97,7 @@ pub struct Revived {
 /// How long rows are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
-    /// Both of an event: since it was observed and since it was stored.
+    /// Both of an event, or a sample: since it was observed and since it was stored.
     pub events: Duration,
     /// Since it was stored.
     pub dead_letters: Duration,
@@ -139,7 +139,7 @@ pub struct Refused {
 /// What retention did.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Retired {
-    /// Events, where they are counted one by one.
+    /// Events and samples, where they are counted one by one.
     pub events: u64,
     /// Names of the days dropped whole.
     pub days: Vec<String>,

@@ -9,6 +9,7 @@ mod reader;
 mod refused;
 mod revive;
 mod session;
+mod tables;
 mod tls;
 
 use std::collections::BTreeMap;

@@ -9,7 +9,19 @@ use super::{Refused, Returning, sequences::merged};
 use crate::consumer::batch::{Batch, Record};
 use crate::event::{Body, Breach, Epoch, Event};
 
-/// A row of `events`.
+/// Where an event's row goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Table {
+    /// `events`.
+    Events,
+    /// `samples`: rows of recorded series.
+    Samples,
+}
+
+/// All of them.
+pub(super) const TABLES: [Table; 2] = [Table::Events, Table::Samples];
+
+/// A row of `events` or `samples`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Row<'a> {
     pub(super) event: &'a Event,
@@ -45,6 +57,24 @@ pub(super) type Renewed<'a> = (Vec<(Count<'a>, Range)>, Vec<(Count<'a>, i64)>);
 
 /// Longest text of an error that is kept, in characters.
 const ERROR_CHARS_MAX: usize = 1_000;
+
+impl Table {
+    /// Its name in the database.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::Samples => "samples",
+        }
+    }
+
+    /// Where this event's row goes.
+    pub(super) fn of(event: &Event) -> Self {
+        match event.body {
+            Body::Sample(_) => Self::Samples,
+            _ => Self::Events,
+        }
+    }
+}
 
 impl<'a> Letter<'a> {
     /// NUL, which an error may quote, is in no text of a database.
@@ -87,6 +117,11 @@ pub(super) fn returning(letters: &[Returning]) -> Vec<Row<'_>> {
 
 fn key(event: &Event) -> (&str, Epoch, u64, DateTime<Utc>) {
     (&event.stamp.agent, event.id.epoch, event.id.seq, event.stamp.observed_at)
+}
+
+/// The tables that rows go to.
+pub(super) fn tables(rows: &[Row<'_>]) -> impl Iterator<Item = Table> {
+    TABLES.into_iter().filter(|table| rows.iter().any(|row| Table::of(row.event) == *table))
 }
 
 /// Marks of each breach the row that says most, with the greatest `excess_bytes` of all its rows.
@@ -183,9 +218,10 @@ pub(super) fn losses<'a>(rows: &[Row<'a>]) -> Vec<Lost<'a>> {
     losses
 }
 
-/// Rows whose number was seen before: if one of them is new, its identity has two `observed_at`.
-pub(super) fn suspects<'a>(rows: &[Row<'a>], known: &BTreeMap<Count<'_>, Vec<Range>>) -> Vec<&'a Event> {
-    rows.iter().map(|row| row.event).filter(|event| was_seen(event, known)).collect()
+/// Rows of `table` whose number was seen before: if one of them is new, its identity has two `observed_at`.
+pub(super) fn suspects<'a>(rows: &[Row<'a>], table: Table, known: &BTreeMap<Count<'_>, Vec<Range>>) -> Vec<&'a Event> {
+    let of_table = rows.iter().map(|row| row.event).filter(|event| Table::of(event) == table);
+    of_table.filter(|event| was_seen(event, known)).collect()
 }
 
 /// The ranges that stand after the batch, with those doubled now counted; and which of the known ones are no more, by

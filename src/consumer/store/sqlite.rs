@@ -6,6 +6,7 @@
 mod apply;
 mod reader;
 mod revive;
+mod samples;
 mod totals;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use rusqlite::{Connection, Error, ErrorCode, TransactionBehavior, params};
 
+use super::rows::{TABLES, Table};
 use super::{Applied, Fault, Retention, Retired, Returning, Revived, Store};
 use crate::consumer::batch::{Batch, Mark};
 use crate::consumer::place::Place;
@@ -34,7 +36,8 @@ const BUSY: Duration = Duration::from_secs(10);
 const RETIRE_ROWS: u32 = 10_000;
 
 /// The schema's steps; `user_version` counts those taken.
-const MIGRATIONS: [&str; 2] = [include_str!("sqlite/v1.sql"), include_str!("sqlite/v2.sql")];
+const MIGRATIONS: [&str; 3] =
+    [include_str!("sqlite/v1.sql"), include_str!("sqlite/v2.sql"), include_str!("sqlite/v3.sql")];
 
 const SETTINGS: &str = "
     PRAGMA journal_mode = WAL;
@@ -172,9 +175,13 @@ impl Store for Sqlite {
         self.with(|connection| {
             let mut retired = Retired::default();
             if let Some(before) = before(now, retention.events) {
-                let sql = "DELETE FROM events WHERE rowid IN
-                           (SELECT rowid FROM events WHERE observed_at < ?1 AND stored_at < ?1 LIMIT ?2)";
-                retired.events = in_pieces(connection, sql, &before)?;
+                for table in TABLES.map(Table::name) {
+                    let sql = format!(
+                        "DELETE FROM {table} WHERE rowid IN
+                         (SELECT rowid FROM {table} WHERE observed_at < ?1 AND stored_at < ?1 LIMIT ?2)"
+                    );
+                    retired.events += in_pieces(connection, &sql, &before)?;
+                }
                 connection.execute(
                     "DELETE FROM breach_state WHERE observed_at < ?1 AND NOT EXISTS (
                          SELECT 1 FROM events e

@@ -1,12 +1,13 @@
 //! A message in one line.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use chrono::{DateTime, SecondsFormat};
 
 use crate::consumer::batch::Record;
-use crate::event::{Body, Breach, Event};
+use crate::event::{Body, Breach, Event, Sample};
 use crate::output::{Format, Rows, Value, harmless};
 use crate::units::{BitRate, ByteCount};
 use crate::wire;
@@ -130,6 +131,7 @@ fn style(body: &Body) -> Style {
         | Body::LinkRemoved(_)
         | Body::AgentStarted(_)
         | Body::AgentStopped(_)
+        | Body::Sample(_)
         | Body::Unknown(_) => PLAIN,
     }
 }
@@ -151,8 +153,25 @@ fn words(event: &Event, raw: Option<&str>) -> String {
             let reason = lifecycle.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
             format!("version {}{reason}", lifecycle.version)
         }
+        Body::Sample(sample) => of_sample(sample),
         Body::Unknown(_) => raw.unwrap_or_default().to_owned(),
     }
+}
+
+fn of_sample(sample: &Sample) -> String {
+    let direction = |name: &str, bytes: Option<u64>, bps: Option<u64>| {
+        let bytes = bytes.map(|bytes| ByteCount::from_bytes(bytes).to_string());
+        match (bps.map(|bps| BitRate::from_bps(bps).to_string()), bytes) {
+            (Some(rate), Some(bytes)) => format!(" {name} {rate} ({bytes})"),
+            (Some(known), None) | (None, Some(known)) => format!(" {name} {known}"),
+            (None, None) => String::new(),
+        }
+    };
+    let Sample { rx_bytes, tx_bytes, rx_bps, tx_bps, .. } = *sample;
+    let carried = direction("rx", rx_bytes, rx_bps) + &direction("tx", tx_bytes, tx_bps);
+    let time = sample.duration_ms.map(|ms| format!(" in {}", humantime::format_duration(Duration::from_millis(ms))));
+    let reason = sample.reason.as_deref().map(|reason| format!(" ({reason})"));
+    format!("{}{carried}{}{}", sample.interface, time.unwrap_or_default(), reason.unwrap_or_default())
 }
 
 fn of_breach(breach: &Breach) -> String {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use postgres::{Error, Transaction};
+use postgres::{Error, Statement, Transaction};
 use std::io::Write as _;
 
 use super::copy;
@@ -11,7 +11,7 @@ use super::fault::{self, Class};
 use super::refused::{pick, probe, put_letters};
 use super::session::{Session, Statements};
 use crate::consumer::batch::Batch;
-use crate::consumer::store::rows::{self, Count, Letter, Renewed, Row};
+use crate::consumer::store::rows::{self, Count, Letter, Renewed, Row, Table};
 use crate::consumer::store::sequences::{self, Range};
 use crate::consumer::store::{Applied, Fault};
 use crate::event::{Epoch, Event};
@@ -111,10 +111,10 @@ pub(super) fn attempt<'a>(
 }
 
 pub(super) fn copy_in(transaction: &mut Transaction<'_>, sql: &Statements, rows: &[Row<'_>]) -> Result<(), Error> {
-    if rows.is_empty() {
-        return Ok(());
+    for table in rows::tables(rows) {
+        send(transaction, &sql.of(table).copy, &copy::for_incoming(table, rows))?;
     }
-    send(transaction, &sql.copy, &copy::for_incoming(rows))
+    Ok(())
 }
 
 fn send(transaction: &mut Transaction<'_>, copy: &str, bytes: &[u8]) -> Result<(), Error> {
@@ -130,7 +130,7 @@ fn send(transaction: &mut Transaction<'_>, copy: &str, bytes: &[u8]) -> Result<(
     writer.finish().map(drop)
 }
 
-/// Rows of which none was seen before, straight into `events`: one index less to fill, and nothing is written twice. Whether they
+/// Rows of which none was seen before, straight into their tables: one index less to fill, and nothing is written twice. Whether they
 /// are such. The lock of guard 1 is held meanwhile: a session that is stopped in the middle of it is ended by its successor.
 fn write_straight(
     transaction: &mut Transaction<'_>,
@@ -145,11 +145,14 @@ fn write_straight(
     if rows.is_empty() || again || !rows::are_distinct(rows) {
         return Ok(false);
     }
-    send(transaction, &sql.copy_straight, &copy::for_events(rows, topic))?;
+    for table in rows::tables(rows) {
+        send(transaction, &sql.of(table).copy_straight, &copy::straight(table, rows, topic))?;
+    }
     applied.inserted += rows.len() as u64;
     put_ranges(transaction, sql, rows::renewed(&known, seen, &[]))?;
     if rows::latest(rows).next().is_some() {
-        send(transaction, &sql.copy, &copy::for_incoming(rows::latest(rows)))?;
+        let latest = copy::for_incoming(Table::Events, rows::latest(rows));
+        send(transaction, &sql.of(Table::Events).copy, &latest)?;
         put_breaches(transaction, sql, applied)?;
     }
     put_losses(transaction, sql, rows)?;
@@ -188,7 +191,7 @@ fn guard(
     if standing == *floors { Ok(()) } else { Err(Stop::Floors(standing)) }
 }
 
-/// What `incoming` holds, into all tables that follow from it.
+/// What `incoming` and its like hold, into all tables that follow from it.
 pub(super) fn write<'a>(
     transaction: &mut Transaction<'_>,
     sql: &Statements,
@@ -204,18 +207,22 @@ pub(super) fn write<'a>(
     let mut doubled: Vec<&Event> = rows::twins(rows, &known);
     if seen.iter().any(|(count, seen)| known.get(count).is_some_and(|known| sequences::meet(known, seen))) {
         // Some numbers were seen before. Rows of them that are new all the same have another observed_at.
-        let new = transaction.query(&sql.insert_returning, &[&topic])?;
-        applied.inserted += new.len() as u64;
-        let mut suspects = rows::suspects(rows, &known);
-        let new: std::collections::HashSet<(&str, &str, i64, DateTime<Utc>)> =
-            new.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3))).collect();
-        suspects.retain(|event| {
-            let Event { id, stamp, .. } = event;
-            new.contains(&(&stamp.agent, &id.epoch.to_string(), id.seq.cast_signed(), stamp.observed_at))
-        });
-        doubled.extend(with_other_times(transaction, sql, &suspects)?);
+        for table in rows::tables(rows) {
+            let new = transaction.query(&sql.of(table).insert_returning, &[&topic])?;
+            applied.inserted += new.len() as u64;
+            let mut suspects = rows::suspects(rows, table, &known);
+            let new: std::collections::HashSet<(&str, &str, i64, DateTime<Utc>)> =
+                new.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3))).collect();
+            suspects.retain(|event| {
+                let Event { id, stamp, .. } = event;
+                new.contains(&(&stamp.agent, &id.epoch.to_string(), id.seq.cast_signed(), stamp.observed_at))
+            });
+            doubled.extend(with_other_times(transaction, &sql.of(table).other_times, &suspects)?);
+        }
     } else {
-        applied.inserted += transaction.execute(&sql.insert, &[&topic])?;
+        for table in rows::tables(rows) {
+            applied.inserted += transaction.execute(&sql.of(table).insert, &[&topic])?;
+        }
     }
     doubled.sort_by_key(|event| (&event.stamp.agent, event.id));
     doubled.dedup_by_key(|event| (&event.stamp.agent, event.id));
@@ -255,7 +262,7 @@ fn known_ranges<'a>(
 
 fn with_other_times<'a>(
     transaction: &mut Transaction<'_>,
-    sql: &Statements,
+    other_times: &Statement,
     suspects: &[&'a Event],
 ) -> Result<Vec<&'a Event>, Error> {
     if suspects.is_empty() {
@@ -265,7 +272,7 @@ fn with_other_times<'a>(
     let epochs: Vec<String> = suspects.iter().map(|event| event.id.epoch.to_string()).collect();
     let seqs: Vec<i64> = suspects.iter().map(|event| event.id.seq.cast_signed()).collect();
     let times: Vec<DateTime<Utc>> = suspects.iter().map(|event| event.stamp.observed_at).collect();
-    let found = transaction.query(&sql.other_times, &[&agents, &epochs, &seqs, &times])?;
+    let found = transaction.query(other_times, &[&agents, &epochs, &seqs, &times])?;
     let found: std::collections::HashSet<(&str, &str, i64)> =
         found.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
     let is_found =

@@ -5,7 +5,7 @@ use std::io::Write as _;
 
 use chrono::{DateTime, Utc};
 
-use crate::consumer::store::rows::Row;
+use crate::consumer::store::rows::{Row, Table};
 use crate::event::{Body, Breach, Event, Lifecycle, Link, Loss};
 
 /// The columns of a row, in order, as `CREATE TEMPORARY TABLE incoming` and COPY need them. All but the last are columns of
@@ -44,6 +44,23 @@ pub(super) const COLUMNS: [&str; 31] = [
     "greatest_bytes",
 ];
 
+/// The columns of a row of `samples`, as `CREATE TEMPORARY TABLE incoming_samples` and COPY need them.
+pub(super) const SAMPLE_COLUMNS: [&str; 13] = [
+    "agent",
+    "epoch",
+    "seq",
+    "observed_at",
+    "partition",
+    "\"offset\"",
+    "interface",
+    "duration_ms",
+    "rx_bytes",
+    "tx_bytes",
+    "rx_bps",
+    "tx_bps",
+    "reason",
+];
+
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 /// What a row of a breach takes, with room to spare.
 const ROW_BYTES: usize = 400;
@@ -53,29 +70,41 @@ const NULL: [u8; 4] = (-1_i32).to_be_bytes();
 /// 2000-01-01, PostgreSQL's zero, in microseconds since 1970.
 const ZERO_US: i64 = 946_684_800_000_000;
 
-/// Writes `rows` as `COPY incoming` wants them: [`COLUMNS`].
-pub(super) fn for_incoming<'a>(rows: impl IntoIterator<Item = &'a Row<'a>>) -> Vec<u8> {
-    encode(rows, COLUMNS.len(), |fields, row| fields.maybe(row.greatest_bytes, Fields::number))
+/// Writes those of `rows` that are of `table` as `COPY incoming` and `COPY incoming_samples` want them: [`COLUMNS`] or
+/// [`SAMPLE_COLUMNS`].
+pub(super) fn for_incoming<'a>(table: Table, rows: impl IntoIterator<Item = &'a Row<'a>>) -> Vec<u8> {
+    match table {
+        Table::Events => encode(table, rows, COLUMNS.len(), |fields, row| {
+            fields.event(row);
+            fields.maybe(row.greatest_bytes, Fields::number);
+        }),
+        Table::Samples => encode(table, rows, SAMPLE_COLUMNS.len(), |fields, row| fields.sample(row, None)),
+    }
 }
 
-/// Writes `rows` as `COPY events` wants them: the columns of `events` among [`COLUMNS`], and the topic.
-pub(super) fn for_events<'a>(rows: impl IntoIterator<Item = &'a Row<'a>>, topic: &str) -> Vec<u8> {
-    encode(rows, COLUMNS.len(), |fields, _| fields.text(topic))
+/// Writes the same as `COPY events` and `COPY samples` want them: the columns of the table among those, and the topic.
+pub(super) fn straight<'a>(table: Table, rows: impl IntoIterator<Item = &'a Row<'a>>, topic: &str) -> Vec<u8> {
+    match table {
+        Table::Events => encode(table, rows, COLUMNS.len(), |fields, row| {
+            fields.event(row);
+            fields.text(topic);
+        }),
+        Table::Samples => encode(table, rows, SAMPLE_COLUMNS.len() + 1, |fields, row| fields.sample(row, Some(topic))),
+    }
 }
 
 fn encode<'a>(
+    table: Table,
     rows: impl IntoIterator<Item = &'a Row<'a>>,
     columns: usize,
-    last: impl Fn(&mut Fields<'_>, &Row<'_>),
+    write: impl Fn(&mut Fields<'_>, &Row<'_>),
 ) -> Vec<u8> {
     let rows = rows.into_iter();
     let mut buffer = Vec::with_capacity(HEADER.len() + rows.size_hint().0 * ROW_BYTES);
     buffer.extend_from_slice(HEADER);
-    for row in rows {
+    for row in rows.filter(|row| Table::of(row.event) == table) {
         buffer.extend_from_slice(&(columns as i16).to_be_bytes());
-        let mut fields = Fields(&mut buffer);
-        fields.row(row);
-        last(&mut fields, row);
+        write(&mut Fields(&mut buffer), row);
     }
     buffer.extend_from_slice(&END);
     buffer
@@ -84,15 +113,35 @@ fn encode<'a>(
 struct Fields<'a>(&'a mut Vec<u8>);
 
 impl Fields<'_> {
-    fn row(&mut self, row: &Row<'_>) {
-        let Event { id, stamp, body } = row.event;
+    fn identity(&mut self, Event { id, stamp, .. }: &Event) {
         self.text(&stamp.agent);
         self.sized(|buffer| write!(buffer, "{}", id.epoch).expect("a buffer takes all"));
         self.number(id.seq);
         self.time(stamp.observed_at);
-        self.text(body.kind());
+    }
+
+    fn place(&mut self, row: &Row<'_>) {
         self.bytes(&row.partition.to_be_bytes());
         self.bytes(&row.record.offset.to_be_bytes());
+    }
+
+    fn sample(&mut self, row: &Row<'_>, topic: Option<&str>) {
+        let Body::Sample(sample) = &row.event.body else { return };
+        self.identity(row.event);
+        self.place(row);
+        self.text(&sample.interface);
+        for number in [sample.duration_ms, sample.rx_bytes, sample.tx_bytes, sample.rx_bps, sample.tx_bps] {
+            self.maybe(number, Self::number);
+        }
+        self.maybe(sample.reason.as_deref(), Self::text);
+        topic.into_iter().for_each(|topic| self.text(topic));
+    }
+
+    fn event(&mut self, row: &Row<'_>) {
+        let Event { stamp, body, .. } = row.event;
+        self.identity(row.event);
+        self.text(body.kind());
+        self.place(row);
         self.text(&stamp.boot_id);
         self.number(stamp.monotonic_ms);
         self.maybe(stamp.clock_synced, Self::truth);
@@ -103,7 +152,8 @@ impl Fields<'_> {
             Body::Loss(loss) => self.loss(loss),
             Body::LinkAdded(link) | Body::LinkRemoved(link) => self.link(link),
             Body::AgentStarted(lifecycle) | Body::AgentStopped(lifecycle) => self.lifecycle(lifecycle),
-            Body::Unknown(_) => self.nulls(19),
+            // A sample has a table of its own.
+            Body::Sample(_) | Body::Unknown(_) => self.nulls(19),
         }
         self.maybe(row.record.raw.as_deref(), Self::text);
     }

@@ -1,13 +1,14 @@
-//! The partitions of `events`, one a day of `observed_at`: made before the batch that needs them, dropped by retention.
+//! The partitions of `events` and `samples`, one a day of `observed_at`: made before the batch that needs them, dropped by retention.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use chrono::{DateTime, Days, NaiveDate, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use postgres::{Client, Error, Transaction};
 
 use super::fault::{Class, class};
-use crate::consumer::store::rows::Row;
+use crate::consumer::store::rows::{Row, TABLES, Table};
+use crate::event::Event;
 
 /// Taken by all who make or drop a day: one at a time.
 const LOCK: i64 = 0x6877_6461_7973; // "hwdays"
@@ -15,17 +16,22 @@ const LOCK: i64 = 0x6877_6461_7973; // "hwdays"
 /// How long a day's dropping may hold up the readers behind it.
 const DETACH_WAIT: &str = "SET LOCAL lock_timeout = '1s'";
 
-const NAME_PREFIX: &str = "events_";
+/// A partition: a day of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Day {
+    table: Table,
+    date: NaiveDate,
+}
 
 /// The days that are known to be there.
 #[derive(Debug, Default)]
-pub(super) struct KnownDays(BTreeSet<NaiveDate>);
+pub(super) struct KnownDays(BTreeSet<Day>);
 
 impl KnownDays {
     /// Makes the days that `rows` need and that are not there yet, in a transaction of their own.
     pub(super) fn make(&mut self, client: &mut Client, rows: &[Row<'_>]) -> Result<(), Error> {
-        let needed: BTreeSet<NaiveDate> = rows.iter().map(|row| row.event.stamp.observed_at.date_naive()).collect();
-        let missing: Vec<NaiveDate> = needed.difference(&self.0).copied().collect();
+        let needed: BTreeSet<Day> = rows.iter().map(|row| Day::of(row.event)).collect();
+        let missing: Vec<Day> = needed.difference(&self.0).copied().collect();
         if missing.is_empty() {
             return Ok(());
         }
@@ -46,40 +52,56 @@ impl KnownDays {
     }
 }
 
+impl Day {
+    fn of(event: &Event) -> Self {
+        Self { table: Table::of(event), date: event.stamp.observed_at.date_naive() }
+    }
+
+    /// `events_20261121`.
+    fn name(self) -> String {
+        format!("{}_{}", self.table.name(), self.date.format("%Y%m%d"))
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        let (table, date) = name.split_once('_')?;
+        let table = TABLES.into_iter().find(|known| known.name() == table)?;
+        Some(Self { table, date: NaiveDate::parse_from_str(date, "%Y%m%d").ok()? })
+    }
+
+    /// Its first second, since 1970.
+    fn begin(self) -> i64 {
+        self.date.and_time(chrono::NaiveTime::MIN).and_utc().timestamp()
+    }
+
+    /// The first second after it.
+    fn end(self) -> i64 {
+        self.begin() + 86_400
+    }
+}
+
 /// Makes the day's table, unless it `stands` there detached (a dropping that was cut short), and attaches it. Queries and
 /// inserts go on meanwhile; `CREATE TABLE … PARTITION OF` would hold them all up.
-fn attach(transaction: &mut Transaction<'_>, day: NaiveDate, stands: bool) -> Result<(), Error> {
-    let name = name(day);
+fn attach(transaction: &mut Transaction<'_>, day: Day, stands: bool) -> Result<(), Error> {
+    let (table, name) = (day.table.name(), day.name());
     if !stands {
-        transaction.batch_execute(&format!("CREATE TABLE {name} (LIKE events INCLUDING ALL)"))?;
+        transaction.batch_execute(&format!("CREATE TABLE {name} (LIKE {table} INCLUDING ALL)"))?;
     }
-    let (from, to) = (seconds(day), seconds(day) + 86_400);
     transaction.batch_execute(&format!(
-        "ALTER TABLE events ATTACH PARTITION {name} FOR VALUES FROM (to_timestamp({from})) TO (to_timestamp({to}))"
+        "ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM (to_timestamp({})) TO (to_timestamp({}))",
+        day.begin(),
+        day.end()
     ))
 }
 
 /// All days' tables in the schema of `events`, and whether they are attached.
-fn days(transaction: &mut Transaction<'_>) -> Result<BTreeMap<NaiveDate, bool>, Error> {
+fn days(transaction: &mut Transaction<'_>) -> Result<BTreeMap<Day, bool>, Error> {
     let rows = transaction.query(
         "SELECT c.relname::text, c.relispartition FROM pg_class c
          WHERE c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'events'::regclass)
-           AND c.relkind = 'r' AND c.relname ~ '^events_[0-9]{8}$'",
+           AND c.relkind = 'r' AND c.relname ~ '^(events|samples)_[0-9]{8}$'",
         &[],
     )?;
-    Ok(rows.iter().filter_map(|row| Some((day(row.get(0))?, row.get(1)))).collect())
-}
-
-fn name(day: NaiveDate) -> String {
-    format!("{NAME_PREFIX}{}", day.format("%Y%m%d"))
-}
-
-fn day(name: &str) -> Option<NaiveDate> {
-    NaiveDate::parse_from_str(name.strip_prefix(NAME_PREFIX)?, "%Y%m%d").ok()
-}
-
-fn seconds(day: NaiveDate) -> i64 {
-    day.and_time(chrono::NaiveTime::MIN).and_utc().timestamp()
+    Ok(rows.iter().filter_map(|row| Some((Day::parse(row.get(0))?, row.get(1)))).collect())
 }
 
 /// Drops the days of which both the end and the newest row's `stored_at` are older than `keep`; an empty day stays. The
@@ -102,12 +124,12 @@ pub(super) fn retire(
             standing
         };
         for (day, attached) in standing {
-            let over = day.checked_add_days(Days::new(1)).is_some_and(|end| seconds(end) <= before.timestamp());
+            let over = day.end() <= before.timestamp();
             if !attached || over && is_old(client, day, before)? {
                 match drop_day(client, day, attached, before)? {
-                    Dropped::Yes => dropped.push(name(day)),
+                    Dropped::Yes => dropped.push(day.name()),
                     Dropped::No => {}
-                    Dropped::Busy => busy.push(name(day)),
+                    Dropped::Busy => busy.push(day.name()),
                 }
             }
         }
@@ -125,11 +147,12 @@ enum Dropped {
 }
 
 /// Detaches the day, looks at it once more now that nobody can write to it, and drops it or attaches it again.
-fn drop_day(client: &mut Client, day: NaiveDate, attached: bool, before: DateTime<Utc>) -> Result<Dropped, Error> {
+fn drop_day(client: &mut Client, day: Day, attached: bool, before: DateTime<Utc>) -> Result<Dropped, Error> {
     if attached {
         let mut transaction = client.transaction()?;
         transaction.batch_execute(DETACH_WAIT)?;
-        match transaction.batch_execute(&format!("ALTER TABLE events DETACH PARTITION {}", name(day))) {
+        let detach = format!("ALTER TABLE {} DETACH PARTITION {}", day.table.name(), day.name());
+        match transaction.batch_execute(&detach) {
             Ok(()) => transaction.commit()?,
             Err(error) if class(&error) == Class::Locked => {
                 transaction.rollback()?;
@@ -141,7 +164,7 @@ fn drop_day(client: &mut Client, day: NaiveDate, attached: bool, before: DateTim
     let old = is_old(client, day, before)?;
     let mut transaction = client.transaction()?;
     if old {
-        transaction.batch_execute(&format!("DROP TABLE {}", name(day)))?;
+        transaction.batch_execute(&format!("DROP TABLE {}", day.name()))?;
     } else {
         attach(&mut transaction, day, true)?;
     }
@@ -150,7 +173,7 @@ fn drop_day(client: &mut Client, day: NaiveDate, attached: bool, before: DateTim
 }
 
 /// Whether the day's newest row was stored before `before`. A day without rows is not old.
-fn is_old(client: &mut Client, day: NaiveDate, before: DateTime<Utc>) -> Result<bool, Error> {
-    let row = client.query_one(&format!("SELECT max(stored_at) < $1 FROM {}", name(day)), &[&before])?;
+fn is_old(client: &mut Client, day: Day, before: DateTime<Utc>) -> Result<bool, Error> {
+    let row = client.query_one(&format!("SELECT max(stored_at) < $1 FROM {}", day.name()), &[&before])?;
     Ok(row.get::<_, Option<bool>>(0).unwrap_or(false))
 }

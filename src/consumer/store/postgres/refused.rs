@@ -5,10 +5,11 @@ use postgres::{Error, Transaction};
 use super::apply::{Stop, copy_in, write};
 use super::fault::{self, Class};
 use super::session::Statements;
+use super::tables::CLEAR;
 use crate::consumer::batch::{Batch, Record};
-use crate::consumer::store::rows::{self, Letter, Row};
+use crate::consumer::store::rows::{self, Letter, Row, Table};
 use crate::consumer::store::{Applied, Fault};
-use crate::event::{Body, Epoch, Event, EventId, Stamp};
+use crate::event::{Body, Epoch, Event, EventId, Sample, Stamp};
 
 /// Stores `rows` but those that the database refuses alone, found by halving; those come back as letters.
 pub(super) fn pick<'a>(
@@ -27,7 +28,7 @@ pub(super) fn pick<'a>(
     let result = copy_in(&mut savepoint, sql, rows).and_then(|()| write(&mut savepoint, sql, topic, rows, &mut part));
     let error = match result {
         Ok(()) => {
-            savepoint.batch_execute("DELETE FROM incoming")?;
+            savepoint.batch_execute(CLEAR)?;
             savepoint.commit()?;
             applied.inserted += part.inserted;
             applied.doubled.append(&mut part.doubled);
@@ -49,7 +50,8 @@ pub(super) fn pick<'a>(
     Ok(refused)
 }
 
-/// Every row was refused: are they bad, or is the database? It is asked with a row of ours, which is then taken back.
+/// Every row was refused: are they bad, or is the database? It is asked with a row of ours for the same table and day, which is
+/// then taken back.
 pub(super) fn probe(
     transaction: &mut Transaction<'_>,
     sql: &Statements,
@@ -66,7 +68,10 @@ pub(super) fn probe(
             monotonic_ms: 0,
             clock_synced: None,
         },
-        body: Body::Unknown("probe".to_owned()),
+        body: match Table::of(of_a_known_day.event) {
+            Table::Events => Body::Unknown("probe".to_owned()),
+            Table::Samples => Body::Sample(Sample::default()),
+        },
     };
     let record =
         Record { offset: 0, timestamp_ms: None, key: None, payload: None, content: Err(String::new()), raw: None };

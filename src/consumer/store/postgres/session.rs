@@ -3,8 +3,9 @@
 use postgres::{Client, Statement};
 
 use super::address::Address;
-use super::copy::COLUMNS;
+use super::tables::TableSql;
 use crate::consumer::store::Fault;
+use crate::consumer::store::rows::Table;
 use crate::failpoints::{is_out, unless_out};
 
 mod migrations {
@@ -19,16 +20,12 @@ pub(super) struct Session {
 
 /// What a batch needs, prepared once.
 pub(super) struct Statements {
-    pub(super) copy: String,
-    /// Rows that are known to be new, without the detour.
-    pub(super) copy_straight: String,
+    events: TableSql,
+    samples: TableSql,
     pub(super) lock: Statement,
-    pub(super) insert: Statement,
-    pub(super) insert_returning: Statement,
     pub(super) known_ranges: Statement,
     pub(super) drop_ranges: Statement,
     pub(super) put_ranges: Statement,
-    pub(super) other_times: Statement,
     pub(super) breaches: Statement,
     pub(super) totals: Statement,
     pub(super) losses: Statement,
@@ -50,10 +47,6 @@ const SETTINGS: &str = "
 /// Held while migrating: of several programs that start at once, one migrates, the others wait.
 const MIGRATION_LOCK: i64 = 0x6877_6d69_6772; // "hwmigr"
 
-const INCOMING: &str = "
-    CREATE TEMPORARY TABLE incoming ON COMMIT DELETE ROWS AS
-    SELECT {columns}, 0::bigint AS greatest_bytes FROM events WHERE false";
-
 impl Session {
     pub(super) fn open(address: &Address, application: &str) -> Result<Self, Fault> {
         let mut client = address.connect(application)?;
@@ -62,9 +55,7 @@ impl Session {
         if is_out("unique-key") {
             client.batch_execute("ALTER TABLE events DROP CONSTRAINT IF EXISTS events_pkey")?;
         }
-        let columns = COLUMNS[..COLUMNS.len() - 1].join(", ");
-        client.batch_execute(&INCOMING.replace("{columns}", &columns))?;
-        let sql = Statements::prepare(&mut client, &columns)?;
+        let sql = Statements::prepare(&mut client)?;
         Ok(Self { client, sql })
     }
 }
@@ -90,30 +81,24 @@ pub(super) fn version() -> i64 {
 }
 
 impl Statements {
-    fn prepare(client: &mut Client, columns: &str) -> Result<Self, postgres::Error> {
-        let insert = format!(
-            "INSERT INTO events ({columns}, topic, stored_at)
-             SELECT {columns}, $1, now() FROM incoming ON CONFLICT DO NOTHING"
-        );
-        let insert = unless_out("guard-2", "ON CONFLICT DO NOTHING", &insert);
+    pub(super) fn of(&self, table: Table) -> &TableSql {
+        match table {
+            Table::Events => &self.events,
+            Table::Samples => &self.samples,
+        }
+    }
+
+    fn prepare(client: &mut Client) -> Result<Self, postgres::Error> {
         Ok(Self {
-            copy: format!("COPY incoming ({}) FROM STDIN (FORMAT binary)", COLUMNS.join(", ")),
-            copy_straight: format!("COPY events ({columns}, topic) FROM STDIN (FORMAT binary)"),
+            events: TableSql::prepare(client, Table::Events)?,
+            samples: TableSql::prepare(client, Table::Samples)?,
             lock: client.prepare(&unless_out("guard-1-lock", "FOR UPDATE", LOCK))?,
-            insert_returning: client.prepare(&format!("{insert} RETURNING agent, epoch, seq, observed_at"))?,
-            insert: client.prepare(&insert)?,
             known_ranges: client.prepare(KNOWN_RANGES)?,
             drop_ranges: client.prepare(
                 "DELETE FROM agent_sequences s USING unnest($1::text[], $2::text[], $3::bigint[]) AS g (agent, epoch, first)
                  WHERE s.agent = g.agent AND s.epoch = g.epoch AND s.first = g.first",
             )?,
             put_ranges: client.prepare(PUT_RANGES)?,
-            other_times: client.prepare(
-                "SELECT s.agent, s.epoch, s.seq
-                 FROM unnest($1::text[], $2::text[], $3::bigint[], $4::timestamptz[]) AS s (agent, epoch, seq, observed_at)
-                 WHERE EXISTS (SELECT FROM events e WHERE e.agent = s.agent AND e.epoch = s.epoch AND e.seq = s.seq
-                                                      AND e.observed_at <> s.observed_at)",
-            )?,
             breaches: client.prepare(BREACHES)?,
             totals: client.prepare(TOTALS)?,
             losses: client.prepare(

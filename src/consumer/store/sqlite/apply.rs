@@ -7,9 +7,9 @@ use rusqlite::{
     Connection, Error, ErrorCode, OptionalExtension as _, Statement, Transaction, TransactionBehavior, params,
 };
 
-use super::{text, totals};
+use super::{samples, text, totals};
 use crate::consumer::batch::Batch;
-use crate::consumer::store::rows::{self, Count, Letter, Renewed, Row};
+use crate::consumer::store::rows::{self, Count, Letter, Renewed, Row, Table};
 use crate::consumer::store::sequences::Range;
 use crate::consumer::store::{Applied, Fault};
 use crate::event::{Body, Epoch, Event};
@@ -102,8 +102,13 @@ pub(super) fn write<'a>(
 ) -> Result<(), Fault> {
     let mut new = Vec::with_capacity(rows.len());
     let mut refusal = None;
-    let mut statement = transaction.prepare(INSERT)?;
-    rows.retain(|row| match insert(&mut statement, topic, row, now) {
+    let mut events = transaction.prepare(INSERT)?;
+    let mut samples = transaction.prepare(samples::INSERT)?;
+    let mut insert = |row: &Row<'_>| match &row.event.body {
+        Body::Sample(sample) => samples::insert(&mut samples, topic, row, sample, now),
+        _ => insert(&mut events, topic, row, now),
+    };
+    rows.retain(|row| match insert(row) {
         Ok(is_new) => {
             new.push(is_new);
             true
@@ -154,7 +159,8 @@ fn insert(statement: &mut Statement<'_>, topic: &str, row: &Row<'_>, now: &str) 
         Body::Loss(loss) => (None, Some(loss), None, None),
         Body::LinkAdded(link) | Body::LinkRemoved(link) => (None, None, Some(link), None),
         Body::AgentStarted(lifecycle) | Body::AgentStopped(lifecycle) => (None, None, None, Some(lifecycle)),
-        Body::Unknown(_) => (None, None, None, None),
+        // A sample has a table of its own.
+        Body::Sample(_) | Body::Unknown(_) => (None, None, None, None),
     };
     let reason = breach
         .and_then(|breach| breach.reason.as_deref())
@@ -227,10 +233,11 @@ fn known_ranges<'a>(
 }
 
 fn has_other_time(transaction: &Transaction<'_>, event: &Event) -> Result<bool, Error> {
+    let table = Table::of(event).name();
     transaction
-        .prepare(
-            "SELECT EXISTS (SELECT 1 FROM events WHERE agent = ?1 AND epoch = ?2 AND seq = ?3 AND observed_at <> ?4)",
-        )?
+        .prepare(&format!(
+            "SELECT EXISTS (SELECT 1 FROM {table} WHERE agent = ?1 AND epoch = ?2 AND seq = ?3 AND observed_at <> ?4)"
+        ))?
         .query_row(
             params![
                 event.stamp.agent,

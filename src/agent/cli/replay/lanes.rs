@@ -1,0 +1,124 @@
+//! The two ways that a row takes to Kafka: the events that it makes, and the row itself as a sample. Each has a topic and an epoch of
+//! its own; the line to go on with is the first that one of them has not delivered.
+
+use chrono::{DateTime, Utc};
+
+use super::rows::Undelivered;
+use crate::agent::courier::{Courier, Delivery};
+use crate::agent::event_system::Draft;
+use crate::agent::journal::FleetJournal;
+use crate::agent::publisher;
+use crate::event::{Epoch, Stamp};
+use crate::exit::Failure;
+
+/// Both ways.
+pub(super) struct Lanes {
+    events: Lane,
+    samples: Option<Lane>,
+    /// Lines before this one were sent by an earlier run.
+    from_line: u64,
+    /// The first that was not judged.
+    next_line: u64,
+}
+
+struct Lane {
+    courier: Courier,
+    undelivered: Undelivered,
+}
+
+/// What became of all that was sent.
+pub(super) struct Delivered {
+    pub(super) events: Delivery,
+    pub(super) samples: Option<Delivery>,
+    /// The line to go on with.
+    pub(super) next_line: u64,
+}
+
+/// The epoch that samples are counted in, beside `events`: its complement, so that one of them names both.
+pub(super) fn epoch_of_samples(events: Epoch) -> Epoch {
+    Epoch(!events.0)
+}
+
+impl Lanes {
+    /// Sends nothing where there are no settings for it, and no sample without `samples`.
+    pub(super) fn open(
+        agent: &str,
+        epoch: Epoch,
+        events: Option<publisher::Settings>,
+        samples: Option<publisher::Settings>,
+        from_line: Option<u64>,
+    ) -> Result<Self, Failure> {
+        let lane = |epoch, to| {
+            let journal = FleetJournal::new().counting(agent, epoch);
+            Ok::<_, Failure>(Lane {
+                courier: Courier::new(journal, to, Vec::new())?,
+                undelivered: Undelivered::default(),
+            })
+        };
+        Ok(Self {
+            events: lane(epoch, events)?,
+            samples: samples.map(|to| lane(epoch_of_samples(epoch), Some(to))).transpose()?,
+            from_line: from_line.unwrap_or(0),
+            next_line: 0,
+        })
+    }
+
+    /// Whether somebody wants it to end.
+    pub(super) fn stopped(&self) -> bool {
+        self.events.courier.stopped()
+    }
+
+    /// Whether a sample is wanted of each row.
+    pub(super) fn wants_samples(&self) -> bool {
+        self.samples.is_some()
+    }
+
+    /// A line was passed over.
+    pub(super) fn pass(&mut self, line: u64) {
+        self.next_line = line + 1;
+    }
+
+    /// Takes what a line made.
+    pub(super) fn add(
+        &mut self,
+        line: u64,
+        now: &Stamp,
+        events: Vec<Draft>,
+        sample: Option<Draft>,
+    ) -> Result<(), Failure> {
+        self.next_line = line + 1;
+        let sent_before = line < self.from_line;
+        self.events.add(line, now.observed_at, events, sent_before)?;
+        match &mut self.samples {
+            Some(samples) => samples.add(line, now.observed_at, sample.into_iter().collect(), sent_before),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until Kafka has all of it, or, after an interruption, for a while.
+    pub(super) fn finish(self) -> Result<Delivered, Failure> {
+        let (events, from_events) = self.events.finish(self.next_line)?;
+        let (samples, from_samples) = self.samples.map(|lane| lane.finish(self.next_line)).transpose()?.unzip();
+        let next_line = from_samples.map_or(from_events, |line| line.min(from_events));
+        Ok(Delivered { events, samples, next_line })
+    }
+}
+
+impl Lane {
+    fn add(&mut self, line: u64, at: DateTime<Utc>, drafts: Vec<Draft>, sent_before: bool) -> Result<(), Failure> {
+        if sent_before {
+            return self.courier.pass(drafts);
+        }
+        if !drafts.is_empty() {
+            self.undelivered.add(at, line, self.courier.oldest_pending());
+        }
+        self.courier.add(drafts)
+    }
+
+    /// What became of it, and the line to go on with.
+    fn finish(self, next_line: u64) -> Result<(Delivery, u64), Failure> {
+        let delivery = self.courier.finish()?;
+        let line = self.undelivered.first(delivery.oldest_pending, next_line);
+        Ok((delivery, line))
+    }
+}
