@@ -93,6 +93,7 @@ fn clock_jumps() {
         world.end_agent(running);
         world.drain_agent();
         let outcome = world.settle();
+        assert_eq!(outcome.declared, 0, "a jump makes nothing old, and nothing lost");
         breach_is_true(world);
         for jump in jumps {
             let sql = format!(
