@@ -4,6 +4,7 @@
 
 mod rows;
 mod salvage;
+mod state;
 
 use std::path::Path;
 
@@ -13,10 +14,11 @@ use rusqlite::{Connection, DropBehavior, Transaction, params};
 #[cfg(test)]
 pub(super) use self::rows::event_crc;
 use self::rows::{
-    EVENT, Meta, State, damage, damaged, evict, find, find_oldest, fix_loss, insert, keep_breach, keep_count, lose,
-    read, register, signed, take, unsigned, whole, whole_event,
+    EVENT, damage, damaged, evict, find, find_oldest, fix_loss, insert, keep_breach, lose, read, register, signed,
+    take, unsigned, whole, whole_event,
 };
 pub(super) use self::salvage::Saved;
+use self::state::{Meta, State, keep_count};
 use super::loss::split;
 use super::mark::MarkFile;
 use super::{Journal, JournalError, Pending, Position, Rank, Stored};
