@@ -27,6 +27,8 @@ pub mod watchdog;
 
 pub mod config;
 
+mod cli;
+
 pub mod event;
 pub mod wire;
 

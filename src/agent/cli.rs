@@ -20,8 +20,8 @@ use clap::{Parser, Subcommand};
 use self::common::{Absent, Common};
 use crate::agent::control::Control;
 use crate::agent::run::{self, Run};
-use crate::exit::{Failure, report};
-use crate::failpoints;
+use crate::cli;
+use crate::exit::Failure;
 use crate::output;
 use crate::wire::{FORMATS, Format};
 
@@ -70,15 +70,7 @@ enum Command {
 
 /// Does what `arguments` say; the exit code for `main`.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    failpoints::begin();
-    match Cli::try_parse_from(arguments) {
-        Ok(cli) => report(cli.command.run()),
-        Err(error) => {
-            // clap's own codes: 0 for --help and --version, 2 for usage. Nothing can be done about a closed pipe.
-            let _ = error.print();
-            ExitCode::from(error.exit_code() as u8)
-        }
-    }
+    cli::main(arguments, |cli: Cli| cli.command.run())
 }
 
 impl Command {

@@ -20,8 +20,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use self::common::{Absent, Common};
 use super::config::{SAMPLES, Settings};
 use super::run::{Options, Stored, run};
-use crate::exit::{Failure, report};
-use crate::{failpoints, wire};
+use crate::exit::Failure;
+use crate::{cli, wire};
 
 /// Stores what the agents tell Kafka in PostgreSQL or SQLite: each event exactly once.
 #[derive(Debug, Parser)]
@@ -76,15 +76,7 @@ enum Command {
 
 /// Does what `arguments` say; the exit code for `main`.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    failpoints::begin();
-    match Cli::try_parse_from(arguments) {
-        Ok(cli) => report(cli.command.run()),
-        Err(error) => {
-            // clap's own codes: 0 for --help and --version, 2 for usage. Nothing can be done about a closed pipe.
-            let _ = error.print();
-            ExitCode::from(error.exit_code() as u8)
-        }
-    }
+    cli::main(arguments, |cli: Cli| cli.command.run())
 }
 
 impl Command {

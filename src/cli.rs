@@ -1,0 +1,80 @@
+//! What the command lines of both programs share.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{Args, Parser};
+
+use crate::config::{ConfigError, Layers, environment};
+use crate::exit::{Failure, report};
+use crate::{failpoints, logging};
+
+/// How much is said on standard error.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Verbosity {
+    /// Say more in the log; twice says all
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Say less in the log: only warnings; twice only errors
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    quiet: u8,
+}
+
+impl Verbosity {
+    /// As `-v` and `-q` say.
+    pub(crate) fn start_log(&self) {
+        logging::start(logging::level(self.verbose, self.quiet));
+    }
+
+    /// Says on standard error what the rows do not, unless `-q`.
+    pub(crate) fn note(&self, text: &str) {
+        if self.quiet == 0 {
+            eprintln!("note: {text}");
+        }
+    }
+}
+
+/// What it means that the configuration's usual place is empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Absent {
+    IsAnError,
+    MeansDefaults,
+}
+
+/// The layers of the configuration: `flags` over the environment over the file `given`, or else the one in its usual place.
+///
+/// # Errors
+/// What [`Layers::read`] says.
+pub(crate) fn layers(
+    given: Option<&Path>,
+    (usual, absent): (&str, Absent),
+    flags: &[(&str, &Option<String>)],
+    keys: &[&str],
+) -> Result<Layers, ConfigError> {
+    let usual = Path::new(usual);
+    let path = match given {
+        None if absent == Absent::MeansDefaults && !usual.exists() => None,
+        None => Some(usual),
+        given => given,
+    };
+    // Flags are the environment's keys in other words: the last of a name wins.
+    let flags = flags.iter().filter_map(|(name, value)| Some(((*name).to_owned(), (*value).clone()?)));
+    Layers::read(path, environment().chain(flags), keys)
+}
+
+/// Does what `arguments` say; the exit code for `main`.
+pub(crate) fn main<C: Parser>(
+    arguments: impl IntoIterator<Item = OsString>,
+    run: impl FnOnce(C) -> Result<(), Failure>,
+) -> ExitCode {
+    failpoints::begin();
+    match C::try_parse_from(arguments) {
+        Ok(cli) => report(run(cli)),
+        Err(error) => {
+            // clap's own codes: 0 for --help and --version, 2 for usage. Nothing can be done about a closed pipe.
+            let _ = error.print();
+            ExitCode::from(error.exit_code() as u8)
+        }
+    }
+}
