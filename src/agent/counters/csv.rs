@@ -1,21 +1,25 @@
 //! Counters from a CSV file: a recorded series, one row a reading, for replays.
 //!
 //! The first row names the columns. A timestamp is RFC 3339, seconds since 1970 (with or without a fraction), or
-//! `YYYY-MM-DD hh:mm:ss` in UTC; rows ascend. Time is the rows' own: [`Reading::at`] counts from 1970.
+//! `YYYY-MM-DD hh:mm:ss` in UTC; rows ascend. Time is the rows' own: [`Reading::at`] counts from 1970. A row is a line.
 //!
 //! A file may be written to while it is read: rows that come after it was opened are left for another time, and so is a last row
 //! that is not whole yet.
+
+mod lines;
 
 use std::fs::File;
 use std::io::{self, Read, Seek as _, SeekFrom};
 use std::path::Path;
 use std::time::Duration;
 
-use ::csv::{ReaderBuilder, StringRecord};
+use ::csv::StringRecord;
 use chrono::{DateTime, NaiveDateTime};
 
+use self::lines::{Lines, Unread};
 use super::{Came, CounterBits, CounterError, CounterSource, Counters, LinkChange, LinkInfo, LinkKind, Reading};
 use crate::clock::Clock;
+use crate::output::harmless;
 use crate::units::BitRate;
 
 /// What the values of a column are.
@@ -77,8 +81,10 @@ impl Default for Columns {
 
 /// A file of counters, as one link.
 pub struct Csv {
-    rows: ::csv::Reader<Box<dyn Read>>,
+    lines: Lines,
     row: StringRecord,
+    /// So many values has each row.
+    width: usize,
     file: String,
     /// Positions of timestamp, rx and tx in a row.
     positions: (usize, usize, Option<usize>),
@@ -126,7 +132,7 @@ impl Csv {
 
     /// The line of the row that was read last; from 1.
     pub fn line(&self) -> u64 {
-        self.row.position().map_or(1, ::csv::Position::line)
+        self.lines.number()
     }
 
     /// What the row that was read last says.
@@ -150,20 +156,29 @@ impl Csv {
         interface: &str,
         speed: Option<BitRate>,
     ) -> Result<Self, CounterError> {
-        let bad = |reason: String| CounterError::Row { file: file.clone(), line: 1, reason };
-        let mut rows = ReaderBuilder::new().trim(::csv::Trim::All).from_reader(reader);
-        let names = rows.headers().map_err(|e| bad(e.to_string()))?.clone();
+        let (mut lines, mut names) = (Lines::new(reader), StringRecord::new());
+        let named = lines.read(&mut names);
+        let bad = |reason: String| CounterError::Row { file: file.clone(), line: lines.number().max(1), reason };
+        match named {
+            Ok(true) => {}
+            Ok(false) => return Err(bad("is empty; the first row names the columns".to_owned())),
+            Err(Unread::Row(reason)) => return Err(bad(reason.to_owned())),
+            Err(Unread::Io(error)) => return Err(unreadable(&file, error)),
+        }
         let position = |wanted: &str| {
-            let known = || names.iter().collect::<Vec<_>>().join(", ");
+            let known = || shown(&names.iter().collect::<Vec<_>>().join(", "));
             let found = names.iter().position(|name| name == wanted);
-            found.ok_or_else(|| bad(format!("there is no column `{wanted}`; the first row names {}", known())))
+            let other = names.len() == 1 && names[0].contains([';', '\t']);
+            let hint = if other { "; commas separate columns" } else { "" };
+            found.ok_or_else(|| bad(format!("there is no column `{wanted}`; the first row names {}{hint}", known())))
         };
         let tx = columns.tx.as_deref().map(position).transpose()?;
         let positions = (position(&columns.timestamp)?, position(&columns.rx)?, tx);
         let (kind, name) = (LinkKind::Physical, interface.to_owned());
         let link = LinkInfo { ifindex: 1, name, kind, up: true, enslaved: false, speed };
         Ok(Self {
-            rows,
+            width: names.len(),
+            lines,
             row: StringRecord::new(),
             file,
             positions,
@@ -182,7 +197,7 @@ impl Csv {
         let at = instant(field(timestamp)?)?;
         let last = self.last.unwrap_or(Last { at, rx_bytes: 0, tx_bytes: 0 });
         if self.last.is_some() && at <= last.at {
-            return Err(format!("the timestamp `{}` is not after that of the row before", field(timestamp)?));
+            return Err(format!("the timestamp `{}` is not after that of the row before", shown(field(timestamp)?)));
         }
         let read = |position: usize, before: u64| {
             let text = field(position)?;
@@ -226,19 +241,23 @@ impl CounterSource for Csv {
     fn read(&mut self, _: &dyn Clock, reading: &mut Reading) -> Result<(), CounterError> {
         reading.clear();
         let bad = |line: u64, reason: String| CounterError::Row { file: self.file.clone(), line, reason };
-        match self.rows.read_record(&mut self.row) {
-            Ok(true) => {}
-            Ok(false) => return Err(CounterError::Ended),
-            Err(e) if e.is_io_error() => {
-                return Err(CounterError::system("reading a file of counters", std::io::Error::other(e)));
-            }
-            Err(e) => return Err(bad(e.position().map_or(0, ::csv::Position::line), e.to_string())),
-        }
-        let last = self.rows.position().byte();
-        if self.opened.as_ref().is_some_and(|opened| opened.cuts_row_short(last)) {
+        let there = self.lines.read(&mut self.row);
+        if self.opened.as_ref().is_some_and(|opened| opened.cuts_row_short(self.lines.bytes())) {
             return Err(CounterError::Ended);
         }
         let line = self.line();
+        match there {
+            Ok(true) => {}
+            Ok(false) => return Err(CounterError::Ended),
+            Err(Unread::Row(reason)) => return Err(bad(line, reason.to_owned())),
+            Err(Unread::Io(error)) => return Err(unreadable(&self.file, error)),
+        }
+        if self.row.len() != self.width {
+            return Err(bad(
+                line,
+                format!("has {} for {}", plural(self.row.len(), "value"), plural(self.width, "column")),
+            ));
+        }
         let (now, carried) = self.counted().map_err(|reason| bad(line, reason))?;
         self.carried = carried;
         if self.last.replace(now).is_none() {
@@ -277,16 +296,44 @@ impl Opened {
     }
 }
 
+fn plural(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
+/// So much of what is in a file stands in an error.
+const SHOWN_CHARS_MAX: usize = 200;
+
+/// In one line, and harmless to a terminal: it may be no text at all.
+fn shown(text: &str) -> String {
+    let more = if text.chars().nth(SHOWN_CHARS_MAX).is_some() { "…" } else { "" };
+    let start: String = text.chars().take(SHOWN_CHARS_MAX).collect();
+    format!("{}{more}", harmless(&start))
+}
+
+fn unreadable(file: &str, error: io::Error) -> CounterError {
+    let error = io::Error::new(error.kind(), format!("{file}: {error}"));
+    CounterError::system("reading a file of counters", error)
+}
+
+/// 9999-12-31 23:59:59 and all of its second: what every database has.
+const INSTANT_MAX: Duration = Duration::new(253_402_300_799, 999_999_999);
+
 /// Time since 1970.
 fn instant(text: &str) -> Result<Duration, String> {
     let wrong = || {
+        let text = shown(text);
         format!(
             "`{text}` is no timestamp; write RFC 3339, seconds since 1970, or YYYY-MM-DD hh:mm:ss (UTC), after 1970"
         )
     };
     if text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
         let seconds = text.parse::<f64>().map_err(|_| wrong())?;
-        return Duration::try_from_secs_f64(seconds).map_err(|_| wrong());
+        let instant = Duration::try_from_secs_f64(seconds).map_err(|_| wrong())?;
+        return if instant <= INSTANT_MAX {
+            Ok(instant)
+        } else {
+            Err(format!("`{}` is after the year 9999: seconds since 1970 are meant, not milliseconds", shown(text)))
+        };
     }
     let instant = DateTime::parse_from_rfc3339(text)
         .map(|instant| instant.to_utc())
@@ -297,7 +344,7 @@ fn instant(text: &str) -> Result<Duration, String> {
 fn number(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(number) if number >= 0.0 && number < u64::MAX as f64 => Ok(number),
-        _ => Err(format!("`{text}` is no number of bytes or bits; write one from 0, without a unit")),
+        _ => Err(format!("`{}` is no number of bytes or bits; write one from 0, without a unit", shown(text))),
     }
 }
 
@@ -393,6 +440,39 @@ mod tests {
     }
 
     #[test]
+    fn a_row_that_is_none_spoils_no_other_and_lines_are_counted_as_editors_do() {
+        let columns = Columns { rx: "bytes".into(), ..Columns::default() };
+        let text = "\u{feff}timestamp, note ,bytes\r\n1,\"a, b\",5\r\n\r\n2,\"never closed,5\r\n3,x,7\r\n4,x\r\n5,x,7,8\r\n\
+                    1767225600000,x,1\r\n\"6\",\"say \"\"hi\"\"\",7\r\n7,x,bad";
+        let read = rows(text, &columns);
+        let wrong = |at: usize| read[at].as_ref().unwrap_err().as_str();
+        assert_eq!((&read[0], &read[2], &read[6]), (&Ok((1, 5)), &Ok((3, 12)), &Ok((6, 19))));
+        assert_eq!(wrong(1), "in.csv:4: has a quote that is never closed");
+        assert_eq!(
+            (wrong(3), wrong(4)),
+            ("in.csv:6: has 2 values for 3 columns", "in.csv:7: has 4 values for 3 columns")
+        );
+        assert!(wrong(5).starts_with("in.csv:8: `1767225600000` is after the year 9999"), "{}", wrong(5));
+        assert!(wrong(7).starts_with("in.csv:10: `bad` is no number") && read.len() == 8, "{}", wrong(7));
+    }
+
+    #[test]
+    fn a_line_without_end_and_bytes_that_are_no_text_are_bad_rows() {
+        let mut bytes = b"timestamp,note,value\n1,caf\xe9,5\n".to_vec();
+        bytes.extend(vec![b'7'; 3 << 20]);
+        bytes.extend(b"\n2,x,\xff\n3,x,4\n");
+        let reader = Box::new(io::Cursor::new(bytes));
+        let mut source = Csv::from_reader(reader, "in.csv".into(), &Columns::default(), "in", None).unwrap();
+        let (clock, mut reading) = (SystemClock::default(), Reading::default());
+        let mut read =
+            || source.read(&clock, &mut reading).map(|()| reading.counters[0].rx_bytes).map_err(|e| e.to_string());
+        assert_eq!(read(), Ok(5));
+        assert_eq!(read(), Err("in.csv:3: is longer than 1 MiB".to_owned()));
+        assert!(read().unwrap_err().starts_with("in.csv:4: `\u{fffd}` is no number"));
+        assert_eq!(read(), Ok(9));
+    }
+
+    #[test]
     fn a_file_that_grows_ends_where_it_ended_when_it_was_opened() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("grows.csv");
@@ -416,6 +496,9 @@ mod tests {
     fn a_file_without_the_columns_is_refused() {
         let error = open("time,bytes\n", &Columns::default()).map(|_| ()).unwrap_err().to_string();
         assert_eq!(error, "in.csv:1: there is no column `timestamp`; the first row names time, bytes");
+        let refused = |text| open(text, &Columns::default()).map(|_| ()).unwrap_err().to_string();
+        assert_eq!(refused(""), "in.csv:1: is empty; the first row names the columns");
+        assert!(refused("timestamp;value\n1;2\n").ends_with("names timestamp;value; commas separate columns"));
         let error = Csv::open(Path::new("/nowhere.csv"), &Columns::default(), "in", None).map(|_| ()).unwrap_err();
         assert!(crate::exit::chain(&error).contains("/nowhere.csv"));
     }
