@@ -146,7 +146,8 @@ fn a_replay_that_was_interrupted_or_sent_twice_doubles_no_sample() {
     let tx_bytes: u64 = (1..=3_000).filter(|row| row % 97 != 13).map(|row| row % 7).sum();
     let times = "\"1970-01-01 00:00:01+00\",\"1970-01-01 00:50:00+00\"";
     assert_eq!(database.ask(sums), format!("({rx},{tx_bytes},{times})"));
-    // Once more from an earlier line, in the same epoch: it all goes to Kafka again, and nothing into the table.
+    // Once more from the first line, in the same epoch: it all goes to Kafka again, and nothing into the table.
+    assert_eq!(summary["epoch"], go_on[1]);
     let again = ["--epoch", go_on[1], "--from-line", "2"];
     let (code, summary, err) = said(&replay(&kafka, &topic, &file, &[&tx[..], &again].concat()).output().unwrap());
     assert_eq!((code, &summary["samples_delivered"]), (0, &good(3_000).into()), "{err}");

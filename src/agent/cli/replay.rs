@@ -33,15 +33,16 @@ A row is a reading of one link: its time (RFC 3339, seconds since 1970, or YYYY-
 limit is --limit, or each [[limit]] of the configuration that names --interface. Nothing is sent without --publish (the events)
 or --publish-samples (each row, which needs no limit); what is sent has the times of its rows, and the name --agent.
 
-Samples go to topics.samples, which `highwater-agent topics --samples` makes. They have an epoch of their own, the complement of
-the events', and are counted there from 1 without holes: that of a row is the same whenever it is sent, so the table `samples` has
-it once. `highwater-consumer run --samples` stores them.
+Samples go to topics.samples, which `highwater-agent topics --samples` makes, and `highwater-consumer run --samples` stores them.
+They have an epoch of their own, the complement of the events', and are counted there from 1 without holes: so a row has the same
+number whenever it is sent in one epoch, and the table has it once.
 
 Limits are upper ones. Try some: a breach that should be found has to lie above what is usual, for --for as long as it takes to
 tell it from a peak. What is unusual only because there is less of it than on other days, no limit finds.
 
-A bad row is named by its line, passed over and counted. An interrupted run ends with --epoch and --from-line: the same command
-with these, on the same file, goes on, and doubles nothing (the rows before are judged again, not sent).
+A row is a line. A bad one is named, passed over and counted. An interrupted run ends with --epoch and --from-line: the same
+command with these, on the same file, goes on, and doubles nothing (the rows before are judged again, not sent). The epoch of the
+summary with --from-line 2 sends all of it once more, to fill a topic that was lost, say: the tables have it once.
 
 Exit code: 0 if it went through, 1 if a row stopped it (--strict) or not all was delivered, 69 if Kafka could not be asked.
 
@@ -133,6 +134,7 @@ const COLUMNS: &[&str] = &[
     "delivered",
     "failed",
     "last_offsets",
+    "epoch",
     // Where samples are sent.
     "samples",
     "samples_delivered",
@@ -141,7 +143,7 @@ const COLUMNS: &[&str] = &[
 ];
 
 /// So many of them are always there.
-const ALWAYS: usize = 10;
+const ALWAYS: usize = 11;
 
 /// Where nobody says how often a row comes, no pause is too long.
 const ANY_INTERVAL: Duration = Duration::from_secs(365 * 86_400);
@@ -173,7 +175,7 @@ impl Replay {
         bar.finish_and_clear();
         let over_limit_ms = tally.over_limit_ms();
         output::finished(tally.end())?;
-        self.summary(&tally, over_limit_ms, &delivered)?;
+        self.summary(&tally, over_limit_ms, &delivered, epoch)?;
         let go_on = format!("--epoch {epoch} --from-line {}", delivered.next_line);
         match end {
             End::Through if rows.grown() > 0 => {
@@ -269,7 +271,7 @@ impl Replay {
         }
     }
 
-    fn summary(&self, tally: &Tally, over_limit_ms: u64, delivered: &Delivered) -> Result<(), Failure> {
+    fn summary(&self, tally: &Tally, over_limit_ms: u64, delivered: &Delivered, epoch: Epoch) -> Result<(), Failure> {
         let Delivered { events: delivery, samples, .. } = delivered;
         let worst = tally.worst.as_ref();
         let sent = |value: Value| if self.publish { value } else { Value::Nothing };
@@ -284,6 +286,7 @@ impl Replay {
             sent(delivery.delivered.into()),
             sent(delivery.failed.into()),
             sent(outlet::offsets(delivery)),
+            if self.sends() { epoch.to_string().into() } else { Value::Nothing },
         ];
         if let Some(samples) = samples {
             values.extend([samples.events.into(), samples.delivered.into(), samples.failed.into()]);
