@@ -296,7 +296,7 @@ pub fn refusal(code: Code, reason: &str) -> Option<String> {
 }
 
 /// Without what librdkafka says of how long and how often, which differs each time.
-fn without_timing(text: &str) -> String {
+pub fn without_timing(text: &str) -> String {
     let Some((before, rest)) = text.split_once(" (after ") else { return text.to_owned() };
     // "(after 7ms in state CONNECT)", "(after 7ms in state CONNECT, 1 identical error(s) suppressed)"
     let after = rest.split_once("suppressed)").or_else(|| rest.split_once(')')).map_or("", |(_, after)| after);

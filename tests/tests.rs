@@ -7,6 +7,7 @@ mod counters;
 mod agent_commands;
 mod agent_journal;
 mod agent_links;
+mod agent_status;
 mod agent_ticks;
 mod agent_toolbox;
 

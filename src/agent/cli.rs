@@ -7,6 +7,7 @@ mod outlet;
 mod replay;
 #[cfg(feature = "toolbox")]
 mod simulate;
+mod status;
 #[cfg(feature = "toolbox")]
 mod topics;
 
@@ -43,6 +44,9 @@ enum Command {
         #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
         duration: Option<Duration>,
     },
+    /// Show how the agent is: what is pending, which breaches are open, what Kafka acknowledged, what went wrong
+    #[command(after_help = status::HELP)]
+    Status(status::Status),
     /// Print what an event is, in the words of one of its formats; a schema registry takes the same
     Schema {
         /// Of which format: Avro, Protobuf or JSON
@@ -85,6 +89,7 @@ impl Command {
                 let run = Run { control: &control, duration, observers: Vec::new(), reload: &reload };
                 run::run(settings, run).map(drop)
             }
+            Self::Status(command) => command.run(),
             Self::Schema { format } => output::finished(io::stdout().write_all(format.schema().as_bytes())),
             #[cfg(feature = "toolbox")]
             Self::Topics(command) => command.run(),

@@ -1,5 +1,6 @@
 //! `agent.toml`: what is written, and settings that cannot be wrong ([`Settings`]).
 
+mod state;
 mod topics;
 
 use std::collections::BTreeMap;
@@ -190,10 +191,7 @@ impl Settings {
             agent,
             interval,
             source,
-            state_dir: raw
-                .state_dir
-                .or_else(|| surroundings.state_directory.clone())
-                .unwrap_or_else(|| PathBuf::from("/var/lib/highwater")),
+            state_dir: state::directory(raw.state_dir, surroundings),
             resume_within,
             include: interfaces.include.unwrap_or_else(|| vec!["*".to_owned()]),
             exclude: interfaces.exclude.unwrap_or_default(),

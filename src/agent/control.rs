@@ -1,6 +1,7 @@
 //! What wakes the loop between its ticks: signals, the publisher's thread, and whoever runs an agent inside another program.
 
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -75,8 +76,14 @@ impl Control {
 
     /// Sleeps until something wakes it, `timeout` at most.
     pub fn sleep(&self, timeout: Duration) {
+        self.sleep_beside(None, timeout);
+    }
+
+    /// The same; something to read at `door` wakes it too.
+    pub fn sleep_beside(&self, door: Option<BorrowedFd<'_>>, timeout: Duration) {
         let timeout = Timespec::try_from(timeout).ok();
-        let mut fds = [PollFd::new(&self.reader, PollFlags::IN)];
+        let wishes = self.reader.as_fd();
+        let mut fds = [wishes, door.unwrap_or(wishes)].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
         // An interruption is a signal: its byte is in the pipe by now.
         if matches!(poll(&mut fds, timeout.as_ref()), Ok(0)) {
             return;

@@ -12,6 +12,8 @@ pub mod resume;
 
 pub mod detector;
 
+pub mod mishap;
+
 pub mod event_system;
 
 pub mod journal;
@@ -29,6 +31,10 @@ pub mod courier;
 pub mod simulate;
 
 pub mod config;
+
+pub mod surroundings;
+
+pub mod status;
 
 mod stall;
 

@@ -3,13 +3,17 @@
 //! Deadlines are absolute, on the monotonic clock, so that a late tick does not make the next one late. A tick waits for nothing
 //! but the kernel's counters and, if it made an event, for the journal's disk.
 
+mod reload;
+mod status;
+
 use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use log::{error, info, warn};
 
-use crate::agent::config::{Settings, Surroundings};
+use self::status::Vitals;
+use crate::agent::config::Settings;
 use crate::agent::control::Control;
 use crate::agent::counters::{self, CounterSource, Reading};
 use crate::agent::detector::{Detector, Findings};
@@ -18,6 +22,8 @@ use crate::agent::journal::{DurableJournal, Journal as _, Place};
 use crate::agent::log_observer::LogObserver;
 use crate::agent::publisher::Publisher;
 use crate::agent::stall;
+use crate::agent::status::{StatusSocket, socket_path};
+use crate::agent::surroundings::runtime_directory;
 use crate::agent::watch::Selection;
 use crate::clock::{Clock, SystemClock};
 use crate::event::{Body, Lifecycle, Stamp};
@@ -64,12 +70,16 @@ struct Agent {
     boot_id: String,
     source: Box<dyn CounterSource>,
     detector: Detector,
+    /// Goes before the journal's lock: who starts then finds nobody here.
+    status: StatusSocket,
     system: EventSystem,
     publisher: Publisher,
     reading: Reading,
     findings: Findings,
     trouble: Trouble,
     heart: Heart,
+    vitals: Vitals,
+    outcome: Outcome,
     service: Service,
 }
 
@@ -80,18 +90,8 @@ struct Agent {
 pub fn run(settings: Settings, run: Run<'_>) -> Result<Outcome, Failure> {
     let mut agent = Agent::start(settings, run.observers)?;
     stall::watch(&agent.heart).map_err(Failure::failed)?;
-    let outcome = agent.watch(run.control, run.duration, run.reload)?;
-    Ok(agent.finish(run.control, outcome))
-}
-
-/// What the surroundings say of the defaults of some keys.
-pub fn surroundings() -> Surroundings {
-    Surroundings {
-        hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-        // systemd separates several directories by colons; a unit of ours has one.
-        state_directory: std::env::var_os("STATE_DIRECTORY").map(Into::into),
-        credentials_directory: std::env::var_os("CREDENTIALS_DIRECTORY").map(Into::into),
-    }
+    agent.watch(run.control, run.duration, run.reload)?;
+    Ok(agent.finish(run.control))
 }
 
 impl Agent {
@@ -103,7 +103,7 @@ impl Agent {
             directory: settings.state_dir.clone(),
             size_max: settings.journal_size,
             age_max: settings.journal_age,
-            machine_id: file_text("/etc/machine-id"),
+            machine_id: machine_id(),
         };
         let mut journal = DurableJournal::open(place, &now).map_err(Failure::failed)?;
         let source = open_source(&settings).map_err(Failure::failed)?;
@@ -123,7 +123,10 @@ impl Agent {
         for observer in observers {
             system.subscribe(observer);
         }
-        let (reading, findings, trouble, heart) = Default::default();
+        let runtime = runtime_directory();
+        let status = StatusSocket::open(socket_path(runtime.as_deref(), &settings.state_dir), clock.monotonic());
+        let vitals = Vitals { started_ms: now.monotonic_ms, ..Vitals::default() };
+        let (reading, findings, trouble, heart, outcome) = Default::default();
         let service = Service::ready(settings.interval);
         let mut agent = Self {
             settings,
@@ -131,12 +134,15 @@ impl Agent {
             boot_id,
             source,
             detector,
+            status,
             system,
             publisher,
             reading,
             findings,
             trouble,
             heart,
+            vitals,
+            outcome,
             service,
         };
         agent.say_hello();
@@ -166,27 +172,26 @@ impl Agent {
         control: &Control,
         duration: Option<Duration>,
         reload: &dyn Fn() -> Result<Settings, String>,
-    ) -> Result<Outcome, Failure> {
+    ) -> Result<(), Failure> {
         let started = self.clock.monotonic();
         let end = duration.map(|duration| started + duration);
-        let mut outcome = Outcome::default();
         let mut deadline = started;
         loop {
             let now = self.clock.monotonic();
             let mut ticked = false;
             if control.stop() || end.is_some_and(|end| now >= end) {
-                return Ok(outcome);
+                return Ok(());
             }
             if now >= deadline {
-                outcome.lateness_max = outcome.lateness_max.max(now - deadline);
-                outcome.ticks += 1;
+                self.outcome.lateness_max = self.outcome.lateness_max.max(now - deadline);
+                self.outcome.ticks += 1;
                 self.tick();
                 ticked = true;
                 deadline += self.settings.interval;
                 let missed = missed(deadline, self.clock.monotonic(), self.settings.interval);
                 if missed > 0 {
                     warn!("{missed} ticks were skipped: this host is too busy, or was stopped");
-                    outcome.skipped += u64::from(missed);
+                    self.outcome.skipped += u64::from(missed);
                     deadline += self.settings.interval * missed;
                 }
             }
@@ -202,19 +207,25 @@ impl Agent {
             if ticked {
                 self.service.lives(self.clock.monotonic());
             }
+            self.answer();
             self.heart.rest();
             let next = end.map_or(deadline, |end| end.min(deadline));
-            control.sleep(next.saturating_sub(self.clock.monotonic()));
+            control.sleep_beside(self.status.door(), next.saturating_sub(self.clock.monotonic()));
         }
     }
 
     fn tick(&mut self) {
         let now = self.stamp();
         self.heart.beat("reading the counters", self.clock.monotonic());
+        self.status.upkeep(self.clock.monotonic());
         if let Err(error) = self.source.read(&self.clock, &mut self.reading) {
-            self.say(&format!("the counters could not be read: {}", chain(&error)));
+            let what = format!("the counters could not be read: {}", chain(&error));
+            self.vitals.counters.begin(now.monotonic_ms, &what);
+            self.tell(&what);
             return;
         }
+        self.vitals.counters.over();
+        self.vitals.last_tick_ms = Some(now.monotonic_ms);
         self.detector.observe(&self.reading, &now, &mut self.findings);
         for notice in self.findings.notices.drain(..) {
             warn!("{notice}");
@@ -254,62 +265,26 @@ impl Agent {
         }
     }
 
-    /// New limits, links and intervals; what is open goes on. What can't change while it runs is said.
-    fn reload(&mut self, read: &dyn Fn() -> Result<Settings, String>) -> Result<(), Failure> {
-        self.heart.beat("reading the configuration", self.clock.monotonic());
-        self.service.reloads(self.clock.monotonic());
-        let reloaded = self.take_over(read());
-        self.service.reloaded(self.settings.interval);
-        reloaded
-    }
-
-    fn take_over(&mut self, settings: Result<Settings, String>) -> Result<(), Failure> {
-        let settings = match settings {
-            Ok(settings) => settings,
-            Err(error) => {
-                error!("the configuration stays as it was: {error}");
-                return Ok(());
-            }
-        };
-        if settings.agent != self.settings.agent || settings.state_dir != self.settings.state_dir {
-            warn!("agent and state_dir change with the next start only");
-        }
-        let kept =
-            Settings { agent: self.settings.agent.clone(), state_dir: self.settings.state_dir.clone(), ..settings };
-        let source = match open_source(&kept) {
-            Ok(source) => source,
-            Err(error) => {
-                error!("the configuration stays as it was: {}", chain(&error));
-                return Ok(());
-            }
-        };
-        let now = self.stamp();
-        let mut detector = detector(&kept);
-        detector.resume(self.detector.open_breaches(&now), kept.resume_within, &now);
-        (self.source, self.detector) = (source, detector);
-        self.publisher.reconfigure(kept.publisher.clone(), self.clock.monotonic());
-        self.settings = kept;
-        info!("the configuration was read again: {} limits", self.settings.limits.len());
-        Ok(())
-    }
-
     /// The last event, and a last flush that is bounded: what Kafka does not take stays for the next start.
-    fn finish(mut self, control: &Control, mut outcome: Outcome) -> Outcome {
+    fn finish(mut self, control: &Control) -> Outcome {
         self.service.stops();
+        self.vitals.ending = true;
         self.add(vec![Body::AgentStopped(lifecycle(Some("told to")))]);
         self.system.flush();
         self.publisher.hurry();
         let until = self.clock.monotonic() + FINAL_FLUSH_MAX;
         loop {
             self.publish(control);
+            self.answer();
             let left = until.saturating_sub(self.clock.monotonic());
             if self.publisher.idle() || left.is_zero() {
                 break;
             }
-            control.sleep(left.min(Duration::from_millis(100)));
+            control.sleep_beside(self.status.door(), left.min(Duration::from_millis(100)));
         }
-        outcome.delivered = self.publisher.progress().delivered;
-        outcome.pending = self.system.pending().events;
+        self.outcome.delivered = self.publisher.progress().delivered;
+        self.outcome.pending = self.system.pending().events;
+        let outcome = self.outcome;
         info!(
             "ended after {} ticks ({} skipped, the latest by {:.1} ms): {} events delivered, {} left in the journal",
             outcome.ticks,
@@ -318,6 +293,7 @@ impl Agent {
             outcome.delivered,
             outcome.pending
         );
+        drop(self.status);
         drop(self.system);
         wait_for(self.publisher.close(), &self.clock);
         outcome
@@ -327,7 +303,12 @@ impl Agent {
         stamp(&self.settings.agent, &self.boot_id, &self.clock)
     }
 
-    fn say(&self, message: &str) {
+    fn say(&mut self, message: &str) {
+        self.vitals.others.note(self.stamp().monotonic_ms, message);
+        self.tell(message);
+    }
+
+    fn tell(&self, message: &str) {
         if let Some(line) = self.trouble.seen(message, self.clock.monotonic()) {
             error!("{line}");
         }
@@ -346,6 +327,11 @@ fn open_source(settings: &Settings) -> Result<Box<dyn CounterSource>, counters::
 /// The kernel's name for this boot, empty where there is none.
 pub fn boot_id() -> String {
     file_text("/proc/sys/kernel/random/boot_id")
+}
+
+/// `/etc/machine-id`, empty where there is none.
+pub fn machine_id() -> String {
+    file_text("/etc/machine-id")
 }
 
 /// This moment, as `agent` saw it.

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::agent::config::Settings;
-use crate::agent::run::surroundings;
+use crate::agent::surroundings::surroundings;
 pub(super) use crate::cli::Absent;
 use crate::cli::{self, Verbosity};
-use crate::config::{AGENT_KEYS, ConfigError};
+use crate::config::{AGENT_KEYS, ConfigError, Layers};
 
 /// Where the configuration stands unless the command line says otherwise.
 const CONFIG: &str = "/etc/highwater/agent.toml";
@@ -45,12 +45,20 @@ impl Common {
 
     /// Flags over the environment over the file.
     pub(super) fn settings(&self, absent: Absent) -> Result<Settings, ConfigError> {
+        Settings::new(&self.layers(absent)?, &surroundings())
+    }
+
+    /// The state directory alone: whoever asks for it need not be able to read the service's secrets.
+    pub(super) fn state_dir(&self, absent: Absent) -> Result<PathBuf, ConfigError> {
+        Settings::state_dir(&self.layers(absent)?, &surroundings())
+    }
+
+    fn layers(&self, absent: Absent) -> Result<Layers, ConfigError> {
         let flags = [
             ("HIGHWATER_KAFKA__BROKERS", &self.brokers),
             ("HIGHWATER_KAFKA__TOPIC", &self.topic),
             ("HIGHWATER_KAFKA__REGISTRY__URL", &self.registry),
         ];
-        let layers = cli::layers(self.config.as_deref(), (CONFIG, absent), &flags, AGENT_KEYS)?;
-        Settings::new(&layers, &surroundings())
+        cli::layers(self.config.as_deref(), (CONFIG, absent), &flags, AGENT_KEYS)
     }
 }

@@ -15,6 +15,7 @@ use rustix::fs::{FlockOperation, flock};
 use super::sqlite::Saved;
 use super::{Journal, JournalError, MemoryJournal, Pending, Position, SqliteJournal, Stored, breach_change};
 use crate::agent::event_system::Draft;
+use crate::agent::mishap::Mishaps;
 use crate::event::{Event, EventId, Stamp};
 use crate::exit::chain;
 use crate::units::ByteCount;
@@ -66,6 +67,8 @@ pub struct DurableJournal {
     retry_at_ms: u64,
     expire_at_ms: u64,
     generation: u64,
+    /// It lasts as long as the disk refuses.
+    mishaps: Mishaps,
 }
 
 impl DurableJournal {
@@ -94,6 +97,7 @@ impl DurableJournal {
             retry_at_ms: 0,
             expire_at_ms: stamp.monotonic_ms,
             generation: 0,
+            mishaps: Mishaps::default(),
         };
         match journal.open_disk(stamp).and_then(|mut disk| Ok((disk.open_breaches()?, disk))) {
             Ok((breaches, disk)) => {
@@ -103,11 +107,6 @@ impl DurableJournal {
             Err(error) => journal.degrade(&error),
         }
         Ok(journal)
-    }
-
-    /// Where events are kept now.
-    pub fn keeping(&self) -> Keeping {
-        if self.disk.is_some() { Keeping::OnDisk } else { Keeping::InMemory }
     }
 
     fn path(&self) -> PathBuf {
@@ -169,6 +168,8 @@ impl DurableJournal {
     /// Goes on in memory. What is on the disk stays there, and is sent when the disk is back.
     pub(super) fn degrade(&mut self, error: &JournalError) {
         let is_damaged = matches!(error, JournalError::Damaged(_));
+        let what = if is_damaged { chain(error) } else { format!("the journal cannot be written: {}", chain(error)) };
+        self.mishaps.begin(self.now_ms, &what);
         if is_damaged {
             error!("{}; what can be read of it goes into a new one", chain(error));
         } else {
@@ -199,6 +200,7 @@ impl DurableJournal {
         disk.remove(&self.removed)?;
         disk.adopt(self.ring.iter().flat_map(MemoryJournal::events), self.breaches.values(), stamp)?;
         info!("the journal can be written again");
+        self.mishaps.over();
         (self.disk, self.ring, self.refused) = (Some(disk), None, None);
         self.removed.clear();
         self.generation += 1;
@@ -308,6 +310,18 @@ impl Journal for DurableJournal {
             }
         }
         Ok(())
+    }
+
+    fn keeping(&self) -> Keeping {
+        if self.disk.is_some() { Keeping::OnDisk } else { Keeping::InMemory }
+    }
+
+    fn next_id(&self) -> Option<EventId> {
+        self.disk.as_ref().map(SqliteJournal::next_id).or(self.ring.as_ref().map(MemoryJournal::next_id))
+    }
+
+    fn mishaps(&self) -> Mishaps {
+        self.mishaps.clone()
     }
 
     fn generation(&self) -> u64 {

@@ -49,6 +49,11 @@ impl MemoryJournal {
         self.epoch
     }
 
+    /// The epoch in which it counts, and the number of the next event.
+    pub(super) fn next_id(&self) -> EventId {
+        EventId { epoch: self.epoch, seq: self.next_seq }
+    }
+
     /// All that is registered, in order.
     pub(super) fn events(&self) -> impl Iterator<Item = &Event> {
         self.events.values().map(|stored| &stored.event)

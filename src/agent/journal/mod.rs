@@ -15,6 +15,7 @@ mod fleet;
 mod loss;
 mod mark;
 mod memory;
+mod snapshot;
 mod sqlite;
 
 use std::io;
@@ -26,8 +27,10 @@ pub use self::durable::{DurableJournal, Keeping, Place};
 #[cfg(feature = "toolbox")]
 pub use self::fleet::FleetJournal;
 pub use self::memory::MemoryJournal;
+pub use self::snapshot::{Snapshot, is_held};
 pub use self::sqlite::SqliteJournal;
 use crate::agent::event_system::Draft;
+use crate::agent::mishap::Mishaps;
 use crate::event::{Body, Epoch, Event, EventId, Severity, Stamp};
 
 /// A place in the order in which events were registered.
@@ -125,6 +128,21 @@ pub trait Journal {
     /// # Errors
     /// Something was tried and did not succeed.
     fn upkeep(&mut self, stamp: &Stamp) -> Result<(), JournalError>;
+
+    /// Whether events survive the process at the moment.
+    fn keeping(&self) -> Keeping {
+        Keeping::InMemory
+    }
+
+    /// The identity of the next event, where there is one count for all.
+    fn next_id(&self) -> Option<EventId> {
+        None
+    }
+
+    /// What its disk refused.
+    fn mishaps(&self) -> Mishaps {
+        Mishaps::default()
+    }
 
     /// Changes whenever positions given before mean nothing any more: begin again at [`Position::START`].
     fn generation(&self) -> u64 {

@@ -5,6 +5,7 @@
 
 mod encoding;
 mod producer;
+mod progress;
 mod worker;
 
 use std::cell::{Cell, RefCell};
@@ -19,6 +20,7 @@ use log::{debug, error, info};
 
 use self::encoding::Encoder;
 pub use self::encoding::Encoding;
+pub use self::progress::Progress;
 use self::worker::{Order, Outgoing, Report, Worker};
 use crate::agent::control::Waker;
 use crate::agent::event_system::{EventSystem, ObserveError, Observer};
@@ -87,17 +89,6 @@ pub struct Publisher {
     progress: Progress,
     /// What the log was told of `progress.delivered`.
     told: u64,
-}
-
-/// How publishing goes, for whoever asks.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// Acknowledged since the start.
-    pub delivered: u64,
-    /// Given up since the start.
-    pub rejected: u64,
-    /// The last acknowledged offset of each partition that was written to.
-    pub offsets: std::collections::BTreeMap<i32, i64>,
 }
 
 struct Running {
@@ -177,6 +168,11 @@ impl Publisher {
         &self.progress
     }
 
+    /// When the next flush is due, by the monotonic clock; `None` where each event is sent at once.
+    pub fn next_flush(&self) -> Option<Duration> {
+        (!self.settings.interval.is_zero()).then_some(self.next_flush)
+    }
+
     /// Takes reports in, and hands events out while there is a reason and room. Does not wait.
     ///
     /// # Errors
@@ -206,6 +202,7 @@ impl Publisher {
         }
         if self.flushing {
             self.hand_out(system, waker)?;
+            self.progress.flushing(self.flushing, stamp().monotonic_ms);
         }
         Ok(())
     }
@@ -242,6 +239,7 @@ impl Publisher {
                 Report::Delivered { id, bytes, partition, offset } => {
                     self.settle(id, bytes);
                     self.progress.offsets.insert(partition, offset);
+                    self.progress.mishaps.over();
                     delivered.push(id);
                 }
                 Report::Rejected { id, bytes, reason } => {
@@ -249,6 +247,10 @@ impl Publisher {
                     self.settle(id, bytes);
                     self.progress.rejected += 1;
                     system.reject_event(id, &format!("rejected: {reason}"), stamp())?;
+                }
+                Report::Trouble { what, gave_up } => {
+                    self.progress.retries += u64::from(gave_up);
+                    self.progress.mishaps.begin(stamp().monotonic_ms, &what);
                 }
             }
         }

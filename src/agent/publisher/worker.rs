@@ -49,6 +49,8 @@ pub(super) enum Report {
     Delivered { id: EventId, bytes: usize, partition: i32, offset: i64 },
     /// Kafka will never have it.
     Rejected { id: EventId, bytes: usize, reason: String },
+    /// Something keeps events from Kafka; whether the producer was given up for it.
+    Trouble { what: String, gave_up: bool },
 }
 
 pub(super) struct Worker {
@@ -149,6 +151,7 @@ impl Worker {
                 "cannot publish: {why}; the events stay in the journal, next attempt in {} s",
                 pause.as_secs()
             ));
+            self.report_trouble(format!("cannot publish: {why}"), true);
             if !self.wait(pause, files) {
                 return;
             }
@@ -299,7 +302,11 @@ impl Worker {
                 Code::Fatal => return Some(End::Retry(reason)),
                 // Said by the line before it, for one broker.
                 Code::AllBrokersDown => {}
-                _ => self.say(&format!("broker away, the events stay in the journal: {reason}")),
+                _ => {
+                    if self.say(&format!("broker away, the events stay in the journal: {reason}")) {
+                        self.report_trouble(format!("broker away: {}", kafka::without_timing(&reason)), false);
+                    }
+                }
             }
         }
         None
@@ -337,10 +344,16 @@ impl Worker {
         }
     }
 
-    fn say(&self, message: &str) {
-        if let Some(line) = self.trouble.seen(message, self.clock.monotonic()) {
-            warn!("{line}");
-        }
+    /// Whether it was time to say it.
+    fn say(&self, message: &str) -> bool {
+        let line = self.trouble.seen(message, self.clock.monotonic());
+        line.inspect(|line| warn!("{line}")).is_some()
+    }
+
+    fn report_trouble(&self, what: String, gave_up: bool) {
+        // A loop that has ended asks no more.
+        let _ = self.reports.send(Report::Trouble { what, gave_up });
+        self.waker.wake();
     }
 }
 

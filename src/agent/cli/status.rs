@@ -1,0 +1,261 @@
+//! `highwater-agent status`.
+
+mod table;
+
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+
+use super::common::{Absent, Common};
+use crate::agent::journal::{JournalError, Snapshot, is_held};
+use crate::agent::run;
+use crate::agent::status::{NoAnswer, Report, ask, socket_path};
+use crate::agent::surroundings::runtime_directory;
+use crate::clock::{Clock as _, SystemClock};
+use crate::exit::{Failure, Status as Exit, chain};
+use crate::output::{self, Format, Rows, Value};
+
+pub(super) const HELP: &str = "\
+Asks the running agent, on agent.sock in $RUNTIME_DIRECTORY, in the state directory or in /run/highwater. Where none runs, a copy of
+its journal is read, and nothing there is touched: what waits for Kafka, and which breaches are open.
+
+  pending       events that are in the journal, and that Kafka has not acknowledged
+  last flush    Kafka had all that there was; between two flushes there is no connection
+  acknowledged  the last offset that Kafka acknowledged, of each partition that was written to since the start
+  errors        what went wrong since the start, and the last of it; the log has all
+  trouble       what is wrong now, and since when
+
+JSON is one object, as the agent sends it (`socat - UNIX-CONNECT:/run/highwater/agent.sock` needs no program of ours); CSV is one row
+of the same columns. Times are UTC, what is not known is null.
+
+The units keep both directories for their own user: ask as root, as in `sudo highwater-agent status`.
+
+Exit code: 0 the agent runs and nothing is wrong; 1 it does not run, or has a trouble; 69 it could not be asked: no permission, or it
+runs and does not answer.
+
+Examples:
+  highwater-agent status
+  highwater-agent status -c /etc/highwater/wan2.toml
+  highwater-agent status --format json | jq '.pending, .last_offsets'
+  highwater-agent status --format json | jq -r '.breaches[] | [.interface, .limit, .peak_bps] | @tsv'
+  watch -n 5 highwater-agent status";
+
+#[derive(Args, Debug)]
+pub(super) struct Status {
+    #[command(flatten)]
+    common: Common,
+    /// How to print
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    format: Format,
+}
+
+/// Where the unit's agent has its socket: whoever asks has another `$RUNTIME_DIRECTORY`, or none.
+const UNIT_RUNTIME: &str = "/run/highwater";
+/// An agent that has just taken its lock listens sooner, and one that has stopped listening is gone sooner.
+const BETWEEN_MAX: Duration = Duration::from_secs(3);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// The columns of CSV: the fields of a [`Report`], in their order.
+const COLUMNS: &[&str] = &[
+    "state",
+    "healthy",
+    "asked_at",
+    "agent",
+    "version",
+    "pid",
+    "started_at",
+    "state_dir",
+    "kept_on",
+    "epoch",
+    "next_seq",
+    "pending",
+    "pending_bytes",
+    "oldest_at",
+    "source",
+    "limits",
+    "interval_ms",
+    "last_tick_at",
+    "ticks",
+    "skipped_ticks",
+    "topic",
+    "brokers",
+    "last_flush_at",
+    "flushing_since",
+    "next_flush_at",
+    "delivered",
+    "rejected",
+    "retries",
+    "last_offsets",
+    "errors",
+    "last_error_at",
+    "last_error",
+    "troubles",
+    "open_breaches",
+    "breaches",
+];
+
+impl Status {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        self.common.start_log();
+        let state_dir = self.common.state_dir(Absent::MeansDefaults).map_err(Failure::config)?;
+        let found = find(&state_dir, runtime_directory().as_deref())?;
+        output::finished(print(&found, self.format))?;
+        verdict(&found)
+    }
+}
+
+/// The exit code's reason, said where the report already says the rest.
+fn verdict(report: &Report) -> Result<(), Failure> {
+    match (report.running(), report.troubles.len()) {
+        (true, 0) => Ok(()),
+        (true, 1) => Err(Failure::failed("the agent runs, and has a trouble")),
+        (true, troubles) => Err(Failure::failed(format!("the agent runs, and has {troubles} troubles"))),
+        (false, _) => Err(Failure::failed(format!(
+            "no agent runs on {}; start it: systemctl start highwater-agent, or highwater-agent run",
+            report.state_dir.display()
+        ))),
+    }
+}
+
+/// What the agent of this state directory says; what its journal says, where none runs.
+fn find(state_dir: &Path, runtime: Option<&Path>) -> Result<Report, Failure> {
+    let clock = SystemClock::default();
+    let until = clock.monotonic() + BETWEEN_MAX;
+    loop {
+        let denied = match answer(state_dir, runtime)? {
+            Ok(report) => return Ok(report),
+            Err(denied) => denied,
+        };
+        if !is_held(state_dir).map_err(|error| unreadable(error, state_dir))? {
+            let report = left(state_dir, &clock)?;
+            // An agent that has started meanwhile was changing what was read.
+            if !is_held(state_dir).map_err(|error| unreadable(error, state_dir))? {
+                return Ok(report);
+            }
+        }
+        if let Some(socket) = denied {
+            return Err(permission(&socket));
+        }
+        if clock.monotonic() >= until {
+            return Err(unavailable(format!(
+                "an agent runs on {} (it holds agent.lock), and nobody answers on agent.sock; its log says why",
+                state_dir.display()
+            )));
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// Asks at each place where the agent may listen; else the one that this user may not ask, if there is one.
+fn answer(state_dir: &Path, runtime: Option<&Path>) -> Result<Result<Report, Option<PathBuf>>, Failure> {
+    let mut denied = None;
+    for runtime in [runtime, None, Some(Path::new(UNIT_RUNTIME))] {
+        let socket = socket_path(runtime, state_dir);
+        match ask(&socket) {
+            Ok(report) if same(&report.state_dir, state_dir) => return Ok(Ok(report)),
+            // The agent of another state directory: nobody has asked for it.
+            Ok(_) | Err(NoAnswer::Nobody) => {}
+            Err(NoAnswer::Denied) => denied = Some(socket),
+            Err(error @ (NoAnswer::Silent | NoAnswer::Garbled(_))) => {
+                return Err(unavailable(format!(
+                    "{}: {error}; it may stand still, waiting for its disk: its log says so (journalctl -u highwater-agent)",
+                    socket.display()
+                )));
+            }
+        }
+    }
+    Ok(Err(denied))
+}
+
+/// What an agent that has ended left.
+fn left(state_dir: &Path, clock: &SystemClock) -> Result<Report, Failure> {
+    let snapshot = match Snapshot::read(state_dir, &run::machine_id()) {
+        Ok(Some(snapshot)) => snapshot,
+        Ok(None) => {
+            let message = format!("no agent runs on {}, and none has left a journal there", state_dir.display());
+            return Err(Failure::failed(message));
+        }
+        Err(error @ JournalError::Damaged(_)) => {
+            let place = state_dir.display();
+            let next = "the next start sets it aside, and saves what can be read";
+            return Err(Failure::failed(format!("no agent runs on {place}, and its {}; {next}", chain(&error))));
+        }
+        Err(error) => return Err(unreadable(error, state_dir)),
+    };
+    let last = snapshot.open_breaches.last().map(|event| event.stamp.agent.clone());
+    let breaches = snapshot.open_breaches.into_iter();
+    let report = Report {
+        asked_at: clock.wall(),
+        agent: last,
+        state_dir: state_dir.to_owned(),
+        pending: snapshot.pending.events,
+        pending_bytes: snapshot.pending.bytes,
+        oldest_at: snapshot.pending.oldest,
+        ..Report::default()
+    };
+    Ok(report.with_breaches(breaches.filter_map(|event| Some((event.body.breach()?.clone(), event.stamp)))))
+}
+
+/// Whether two paths lead to one directory: that of a unit with a dynamic user has two names.
+fn same(a: &Path, b: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    real(a) == real(b)
+}
+
+fn unreadable(error: JournalError, state_dir: &Path) -> Failure {
+    match &error {
+        JournalError::Io { path, source } if source.kind() == ErrorKind::PermissionDenied => permission(path),
+        JournalError::Io { path, source } if source.kind() == ErrorKind::NotFound && path == state_dir => {
+            Failure::failed(format!(
+                "there is no state directory {}: no agent has run with this configuration; -c FILE or HIGHWATER_STATE_DIR names \
+                 another",
+                state_dir.display()
+            ))
+        }
+        _ => Failure::failed(error),
+    }
+}
+
+fn permission(path: &Path) -> Failure {
+    unavailable(format!(
+        "{}: permission denied; ask as root, or as the agent's user: sudo highwater-agent status",
+        path.display()
+    ))
+}
+
+fn unavailable(message: String) -> Failure {
+    Failure::new(Exit::Unavailable, message)
+}
+
+fn print(report: &Report, format: Format) -> std::io::Result<()> {
+    let mut out = output::stdout(format);
+    match format {
+        Format::Table => table::print(report, &mut out),
+        Format::Json => out.write_all(&report.to_json()).and_then(|()| out.flush()),
+        Format::Csv => {
+            let object = serde_json::to_value(report)?;
+            let mut rows = Rows::new(format, COLUMNS, out);
+            rows.push(COLUMNS.iter().map(|column| match &object[column] {
+                serde_json::Value::Null => Value::Nothing,
+                serde_json::Value::String(text) => text.as_str().into(),
+                other => other.clone().into(),
+            }))?;
+            rows.end()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_of_a_report_has_its_column_in_its_place() {
+        let line = String::from_utf8(Report::default().to_json()).unwrap();
+        let places: Vec<usize> = COLUMNS.iter().map(|column| line.find(&format!("\"{column}\":")).unwrap()).collect();
+        assert!(places.is_sorted());
+        assert_eq!(serde_json::to_value(Report::default()).unwrap().as_object().unwrap().len(), COLUMNS.len());
+    }
+}

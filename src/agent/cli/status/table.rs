@@ -1,0 +1,335 @@
+//! A report for people: a line for each thing that matters, in 80 columns, and a table of the open breaches.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use unicode_width::UnicodeWidthStr as _;
+
+use crate::agent::status::{OpenBreach, Report, State};
+use crate::event::ALL_INTERFACES;
+use crate::output::{Format, Rows, harmless};
+use crate::units::{BitRate, ByteCount};
+
+/// The texts stand behind their names.
+const NAME_WIDTH: usize = 15;
+/// Lines end here.
+const WIDTH: usize = 80;
+
+const BREACH_COLUMNS: &[&str] = &["severity", "link", "limit", "over", "now", "peak", "for"];
+/// The same of an agent that does not run: as its last events say.
+const LEFT_COLUMNS: &[&str] = &["severity", "link", "limit", "over", "last", "peak", "for"];
+
+pub(super) fn print(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    for (name, text) in lines(report) {
+        let style = match (name, report.healthy) {
+            ("state", true) => AnsiColor::Green.on_default(),
+            ("state", false) | ("trouble", _) => AnsiColor::Red.on_default(),
+            _ => Style::new(),
+        };
+        for (nth, line) in wrapped(&text).into_iter().enumerate() {
+            let name = if nth == 0 { name } else { "" };
+            writeln!(out, "{name:NAME_WIDTH$}{style}{line}{style:#}")?;
+        }
+    }
+    if report.breaches.is_empty() {
+        return out.flush();
+    }
+    writeln!(out)?;
+    let columns = if report.running() { BREACH_COLUMNS } else { LEFT_COLUMNS };
+    let mut rows = Rows::new(Format::Table, columns, out);
+    for breach in &report.breaches {
+        rows.push([
+            breach.severity.as_str().into(),
+            link(breach).into(),
+            breach.limit.as_str().into(),
+            BitRate::from_bps(breach.limit_bps).into(),
+            BitRate::from_bps(breach.rate_bps).into(),
+            BitRate::from_bps(breach.peak_bps).into(),
+            length(breach.observed_at - breach.raised_at).into(),
+        ])?;
+    }
+    rows.end()
+}
+
+/// What is known, in the order in which it is asked for.
+fn lines(report: &Report) -> Vec<(&'static str, String)> {
+    let mut lines = vec![("state", state(report))];
+    lines.extend(
+        report
+            .troubles
+            .iter()
+            .map(|trouble| ("trouble", format!("for {}: {}", length(report.asked_at - trouble.since), trouble.what))),
+    );
+    let agent = report.agent.iter().map(|agent| match &report.version {
+        Some(version) => format!("{agent}, version {version}"),
+        None => agent.clone(),
+    });
+    lines.extend(agent.map(|agent| ("agent", agent)));
+    lines.push(("journal", journal(report)));
+    if let (Some(epoch), Some(next)) = (&report.epoch, report.next_seq) {
+        lines.push(("next event", format!("{next} of epoch {epoch}")));
+    }
+    lines.push(("pending", pending(report)));
+    if let (Some(topic), Some(brokers)) = (&report.topic, &report.brokers) {
+        lines.push(("sends to", format!("{topic} at {brokers}")));
+    }
+    if report.running() {
+        lines.push(("last flush", flush(report)));
+        let count = |count: Option<u64>| count.unwrap_or_default();
+        let (delivered, rejected, retries) = (count(report.delivered), count(report.rejected), count(report.retries));
+        lines.push(("delivered", format!("{delivered} since the start; {rejected} rejected, {retries} retries")));
+        lines.push(("acknowledged", offsets(report.last_offsets.as_ref())));
+        lines.push(("errors", errors(report)));
+        lines.push(("last tick", tick(report)));
+    }
+    lines.push(("open breaches", breaches(report)));
+    lines
+}
+
+fn state(report: &Report) -> String {
+    let since = |report: &Report| {
+        let started = report.started_at.unwrap_or(report.asked_at);
+        let pid = report.pid.map(|pid| format!(", pid {pid}")).unwrap_or_default();
+        format!("since {}, {}{pid}", moment(started), length(report.asked_at - started))
+    };
+    match report.state {
+        State::Running => format!("running {}", since(report)),
+        State::Ending => format!("ending; ran {}", since(report)),
+        State::NotRunning => "not running; this is what its journal holds".to_owned(),
+    }
+}
+
+fn journal(report: &Report) -> String {
+    let place = report.state_dir.display();
+    let kept = match report.kept_on.as_deref() {
+        Some("disk") => ", on disk",
+        Some(_) => ", refused: events are in memory alone",
+        None => "",
+    };
+    format!("{place}{kept}")
+}
+
+fn pending(report: &Report) -> String {
+    let bytes = ByteCount::from_bytes(report.pending_bytes);
+    match (report.pending, report.oldest_at) {
+        (0, _) => "nothing".to_owned(),
+        (events, Some(oldest)) => {
+            let age = length(report.asked_at - oldest);
+            format!("{}, {bytes}; the oldest is {age} old ({})", counted(events, "event"), moment(oldest))
+        }
+        (events, None) => format!("{}, {bytes}", counted(events, "event")),
+    }
+}
+
+fn flush(report: &Report) -> String {
+    let last = match report.last_flush_at {
+        Some(last) => format!("{}, {} ago", moment(last), length(report.asked_at - last)),
+        None => "none yet".to_owned(),
+    };
+    let next = match (report.flushing_since, report.next_flush_at) {
+        (Some(since), _) => format!("one goes on for {}", length(report.asked_at - since)),
+        (None, Some(next)) => format!("next in {}", length(next - report.asked_at)),
+        (None, None) => "each event is sent at once".to_owned(),
+    };
+    format!("{last}; {next}")
+}
+
+/// `partition 0 at 1022, 3 at 17`.
+fn offsets(offsets: Option<&BTreeMap<i32, i64>>) -> String {
+    let offsets = offsets.into_iter().flatten();
+    let offsets: Vec<String> = offsets.map(|(partition, offset)| format!("{partition} at {offset}")).collect();
+    if offsets.is_empty() { "nothing yet".to_owned() } else { format!("partition {}", offsets.join(", ")) }
+}
+
+fn errors(report: &Report) -> String {
+    match (report.errors, &report.last_error, report.last_error_at) {
+        (Some(errors), Some(last), Some(at)) if errors > 0 => {
+            format!("{errors} since the start; the last {} ago: {last}", length(report.asked_at - at))
+        }
+        _ => "none since the start".to_owned(),
+    }
+}
+
+fn tick(report: &Report) -> String {
+    let ago = match report.last_tick_at {
+        Some(last) => format!("{:.1} s ago", (report.asked_at - last).as_seconds_f64()),
+        None => "none yet".to_owned(),
+    };
+    let every = Duration::from_millis(report.interval_ms.unwrap_or_default());
+    let (ticks, skipped) = (report.ticks.unwrap_or_default(), report.skipped_ticks.unwrap_or_default());
+    format!(
+        "{ago}, by {} every {}; {ticks} since the start, {skipped} skipped",
+        report.source.as_deref().unwrap_or("-"),
+        humantime::format_duration(every)
+    )
+}
+
+fn breaches(report: &Report) -> String {
+    let limits = report.limits.map(|limits| format!(", of {}", counted(limits as u64, "limit"))).unwrap_or_default();
+    let (open, shown) = (report.open_breaches, report.breaches.len() as u64);
+    match open {
+        0 => format!("none{limits}"),
+        _ if open > shown => format!("{open}{limits}; the worst {shown} are"),
+        _ => format!("{open}{limits}"),
+    }
+}
+
+fn link(breach: &OpenBreach) -> String {
+    let interface = if breach.interface == ALL_INTERFACES { "host" } else { &*breach.interface };
+    format!("{interface} {}", breach.direction)
+}
+
+fn counted(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+fn moment(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+/// As long as people say it: `48s`, `2h 5m`, `12days 3h`. A clock that was set back makes none of it negative.
+fn length(time: TimeDelta) -> String {
+    let seconds = time.num_seconds().max(0).cast_unsigned();
+    let coarse = match seconds {
+        ..3_600 => seconds,
+        3_600..86_400 => seconds - seconds % 60,
+        _ => seconds - seconds % 3_600,
+    };
+    humantime::format_duration(Duration::from_secs(coarse)).to_string()
+}
+
+/// In lines that end before the last column, where the words let them; and obeyed by no terminal.
+fn wrapped(text: &str) -> Vec<String> {
+    let text = harmless(text);
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines.last_mut().expect("there is one from the beginning");
+        if !line.is_empty() && line.width() + 1 + word.width() > WIDTH - NAME_WIDTH {
+            lines.push(word.to_owned());
+        } else {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::status::Trouble;
+    use crate::event::{Direction, Severity};
+
+    fn now() -> DateTime<Utc> {
+        DateTime::from_timestamp(1_795_176_000, 0).unwrap()
+    }
+
+    fn printed(report: &Report) -> String {
+        let mut out = anstream::StripStream::new(Vec::new());
+        print(report, &mut out).unwrap();
+        String::from_utf8(out.into_inner()).unwrap()
+    }
+
+    fn running() -> Report {
+        let ago = |seconds| Some(now() - TimeDelta::seconds(seconds));
+        Report {
+            state: State::Running,
+            asked_at: now(),
+            agent: Some("gw-042".into()),
+            version: Some("0.1.0".into()),
+            pid: Some(812),
+            started_at: ago(7_384),
+            state_dir: "/var/lib/highwater".into(),
+            kept_on: Some("disk".into()),
+            epoch: Some("5f0c6b1a9d3e2f47".into()),
+            next_seq: Some(35),
+            pending: 12,
+            pending_bytes: 4_200,
+            oldest_at: ago(72),
+            source: Some("netlink".into()),
+            limits: Some(2),
+            interval_ms: Some(1_000),
+            last_tick_at: ago(0),
+            ticks: Some(7_384),
+            skipped_ticks: Some(0),
+            topic: Some("highwater.events".into()),
+            brokers: Some("kafka-1:9092".into()),
+            last_flush_at: ago(90),
+            flushing_since: ago(70),
+            delivered: Some(22),
+            rejected: Some(0),
+            retries: Some(4),
+            last_offsets: Some(BTreeMap::from([(0, 1_022), (3, 17)])),
+            errors: Some(1),
+            last_error_at: ago(65),
+            last_error: Some("broker away: kafka-1:9092/bootstrap: Connection refused".into()),
+            troubles: vec![Trouble { since: now() - TimeDelta::seconds(65), what: "broker away: a\nb".into() }],
+            open_breaches: 1,
+            breaches: vec![OpenBreach {
+                breach_id: "fc701383db4a6738".into(),
+                severity: Severity::Warning,
+                interface: "eth0".into(),
+                direction: Direction::Rx,
+                limit: "wan-down".into(),
+                limit_bps: 80_000_000,
+                rate_bps: 94_900_000,
+                peak_bps: 97_900_000,
+                mean_bps: 90_000_000,
+                excess_bytes: 1,
+                raised_at: now() - TimeDelta::seconds(124),
+                observed_at: now(),
+            }],
+            ..Report::default()
+        }
+    }
+
+    #[test]
+    fn a_running_agent_fits_a_terminal() {
+        let table = "\
+state          running since 2026-11-20T09:56:56Z, 2h 3m, pid 812
+trouble        for 1m 5s: broker away: a\\nb
+agent          gw-042, version 0.1.0
+journal        /var/lib/highwater, on disk
+next event     35 of epoch 5f0c6b1a9d3e2f47
+pending        12 events, 4.1 KiB; the oldest is 1m 12s old
+               (2026-11-20T11:58:48Z)
+sends to       highwater.events at kafka-1:9092
+last flush     2026-11-20T11:58:30Z, 1m 30s ago; one goes on for 1m 10s
+delivered      22 since the start; 0 rejected, 4 retries
+acknowledged   partition 0 at 1022, 3 at 17
+errors         1 since the start; the last 1m 5s ago: broker away:
+               kafka-1:9092/bootstrap: Connection refused
+last tick      0.0 s ago, by netlink every 1s; 7384 since the start, 0 skipped
+open breaches  1, of 2 limits
+
+severity  link     limit            over          now         peak  for
+warning   eth0 rx  wan-down  80.0 Mbit/s  94.9 Mbit/s  97.9 Mbit/s  2m 4s
+";
+        assert_eq!(printed(&running()), table);
+        assert!(table.lines().all(|line| line.len() <= WIDTH));
+    }
+
+    #[test]
+    fn one_that_does_not_run_says_so_and_only_what_is_known() {
+        let report = Report { state_dir: "/srv/hw".into(), asked_at: now(), ..Report::default() };
+        let table = "\
+state          not running; this is what its journal holds
+journal        /srv/hw
+pending        nothing
+open breaches  none
+";
+        assert_eq!(printed(&report), table);
+    }
+
+    #[test]
+    fn a_time_is_as_long_as_people_say_it() {
+        for (seconds, said) in [(-5, "0s"), (48, "48s"), (7_384, "2h 3m"), (266_400, "3days 2h")] {
+            assert_eq!(length(TimeDelta::seconds(seconds)), said);
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Where the state directory is.
+
+use std::path::PathBuf;
+
+use super::{Raw, Settings, Surroundings};
+use crate::config::{ConfigError, Layers};
+
+/// Where nobody says anything else.
+const USUAL: &str = "/var/lib/highwater";
+
+impl Settings {
+    /// The state directory that is written, whatever else is: all that is needed to look at an agent.
+    ///
+    /// # Errors
+    /// What is written is no configuration.
+    pub fn state_dir(layers: &Layers, surroundings: &Surroundings) -> Result<PathBuf, ConfigError> {
+        let raw: Raw = layers.parse()?;
+        Ok(directory(raw.state_dir, surroundings))
+    }
+}
+
+pub(super) fn directory(written: Option<PathBuf>, surroundings: &Surroundings) -> PathBuf {
+    written.or_else(|| surroundings.state_directory.clone()).unwrap_or_else(|| PathBuf::from(USUAL))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_directory_is_found_without_the_secrets_of_the_service() {
+        let text =
+            "state_dir = '/srv/hw'\n[kafka.sasl]\nmechanism = 'PLAIN'\nusername = 'u'\npassword_file = 'not-for-you'\n";
+        let (layers, surroundings) = (Layers::from_text("agent.toml", text), Surroundings::default());
+        assert!(Settings::new(&layers, &surroundings).is_err());
+        assert_eq!(Settings::state_dir(&layers, &surroundings).unwrap(), PathBuf::from("/srv/hw"));
+        let none = Layers::from_text("agent.toml", "");
+        assert_eq!(Settings::state_dir(&none, &surroundings).unwrap(), PathBuf::from(USUAL));
+        let systemd = Surroundings { state_directory: Some("/var/lib/other".into()), ..Surroundings::default() };
+        assert_eq!(Settings::state_dir(&none, &systemd).unwrap(), PathBuf::from("/var/lib/other"));
+        assert!(Settings::state_dir(&Layers::from_text("agent.toml", "statedir = '/x'"), &surroundings).is_err());
+    }
+}

@@ -1,0 +1,85 @@
+//! What a running agent says of itself.
+
+use chrono::SubsecRound as _;
+
+use super::Agent;
+use crate::agent::journal::Keeping;
+use crate::agent::mishap::{Mishap, Mishaps};
+use crate::agent::status::{Report, State, Trouble, at, words};
+use crate::clock::Clock as _;
+
+/// What the loop remembers of itself, for whoever asks. Times are `CLOCK_BOOTTIME` in milliseconds.
+#[derive(Debug, Default)]
+pub(super) struct Vitals {
+    pub(super) started_ms: u64,
+    pub(super) last_tick_ms: Option<u64>,
+    pub(super) ending: bool,
+    /// The counters could not be read.
+    pub(super) counters: Mishaps,
+    /// Whatever else the loop said.
+    pub(super) others: Mishaps,
+}
+
+impl Agent {
+    /// Answers those who ask how it is.
+    pub(super) fn answer(&mut self) {
+        let clients = self.status.clients();
+        if clients.is_empty() {
+            return;
+        }
+        let answer = self.report().to_json();
+        clients.into_iter().for_each(|client| client.answer(&answer));
+    }
+
+    fn report(&mut self) -> Report {
+        let now = self.stamp();
+        let monotonic = self.clock.monotonic();
+        let journal = self.system.journal();
+        let (keeping, next_id, pending, disk) =
+            (journal.keeping(), journal.next_id(), journal.pending(), journal.mishaps());
+        let Self { settings, vitals, publisher, outcome, source, detector, .. } = self;
+        let progress = publisher.progress();
+        let parts = [&disk, &vitals.counters, &progress.mishaps, &vitals.others];
+        let last = parts.iter().filter_map(|part| part.last.as_ref()).max_by_key(|last| last.at_ms);
+        let lasting: Vec<&Mishap> = parts.iter().filter_map(|part| part.lasting.as_ref()).collect();
+        let moment = |ms: u64| at(ms, &now);
+        let next_flush = publisher.next_flush().map(|next| now.observed_at + next.saturating_sub(monotonic));
+        let report = Report {
+            state: if vitals.ending { State::Ending } else { State::Running },
+            healthy: lasting.is_empty(),
+            asked_at: now.observed_at,
+            agent: Some(settings.agent.clone()),
+            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+            pid: Some(std::process::id()),
+            started_at: Some(moment(vitals.started_ms)),
+            state_dir: std::path::absolute(&settings.state_dir).unwrap_or_else(|_| settings.state_dir.clone()),
+            kept_on: Some(if keeping == Keeping::OnDisk { "disk" } else { "memory" }.to_owned()),
+            epoch: next_id.map(|next| next.epoch.to_string()),
+            next_seq: next_id.map(|next| next.seq),
+            pending: pending.events,
+            pending_bytes: pending.bytes,
+            oldest_at: pending.oldest,
+            source: Some(source.name().to_owned()),
+            limits: Some(settings.limits.len()),
+            interval_ms: u64::try_from(settings.interval.as_millis()).ok(),
+            last_tick_at: vitals.last_tick_ms.map(moment),
+            ticks: Some(outcome.ticks),
+            skipped_ticks: Some(outcome.skipped),
+            topic: Some(settings.publisher.topic.clone()),
+            brokers: Some(settings.publisher.connection.brokers().to_owned()),
+            last_flush_at: progress.flushed_ms.map(moment),
+            flushing_since: progress.flushing_ms.map(moment),
+            next_flush_at: next_flush.map(|next| next.trunc_subsecs(6)),
+            delivered: Some(progress.delivered),
+            rejected: Some(progress.rejected),
+            retries: Some(progress.retries),
+            last_offsets: Some(progress.offsets.clone()),
+            errors: Some(parts.iter().map(|part| part.count).sum()),
+            last_error_at: last.map(|last| moment(last.at_ms)),
+            last_error: last.map(|last| words(&last.what)),
+            troubles: lasting.into_iter().map(|lasting| Trouble::of(lasting, &now)).collect(),
+            ..Report::default()
+        };
+        report.with_breaches(detector.open_breaches(&now))
+    }
+}

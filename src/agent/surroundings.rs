@@ -1,0 +1,20 @@
+//! What the host and its service manager say: defaults, and places.
+
+use std::path::PathBuf;
+
+use crate::agent::config::Surroundings;
+
+/// What the surroundings say of the defaults of some keys.
+pub fn surroundings() -> Surroundings {
+    Surroundings {
+        hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        // systemd separates several directories by colons; a unit of ours has one.
+        state_directory: std::env::var_os("STATE_DIRECTORY").map(Into::into),
+        credentials_directory: std::env::var_os("CREDENTIALS_DIRECTORY").map(Into::into),
+    }
+}
+
+/// `$RUNTIME_DIRECTORY`, as systemd sets it.
+pub fn runtime_directory() -> Option<PathBuf> {
+    std::env::var_os("RUNTIME_DIRECTORY").map(Into::into)
+}
