@@ -220,7 +220,7 @@ fn a_unit_has_its_socket_in_its_runtime_directory_and_answers_for_its_own_state_
 }
 
 #[test]
-fn events_that_the_disk_refuses_are_a_trouble() {
+fn events_that_the_disk_refuses_are_a_trouble_and_are_said_to_be_lost_at_the_end() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("file");
     fs::write(&file, "").unwrap();
@@ -228,7 +228,7 @@ fn events_that_the_disk_refuses_are_a_trouble() {
     let mut agent = Agent::new(&config("127.0.0.1:9", "nowhere"));
     let mut refused = command();
     refused.env("RUNTIME_DIRECTORY", directory.path()).env("HIGHWATER_STATE_DIR", &state);
-    let running = agent.start_as(refused, &[]);
+    let mut running = agent.start_as(refused, &[]);
     running.until("bandwidth exceeded on");
     let mut status = status(&agent, &["--format", "json"]);
     status.env("RUNTIME_DIRECTORY", directory.path()).env("HIGHWATER_STATE_DIR", &state);
@@ -236,4 +236,11 @@ fn events_that_the_disk_refuses_are_a_trouble() {
     let report: Value = serde_json::from_str(&out).expect("JSON");
     assert_eq!((code, &report["kept_on"]), (1, &"memory".into()), "{out} {err}");
     assert!(report["troubles"][0]["what"].as_str().unwrap().contains("the journal cannot be written"), "{out}");
+    running.signal("TERM");
+    assert!(running.wait().success());
+    let log = running.log();
+    assert!(
+        log.contains(" events are lost: they were in memory alone") && !log.contains("left in the journal"),
+        "{log}"
+    );
 }

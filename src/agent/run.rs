@@ -18,7 +18,7 @@ use crate::agent::control::Control;
 use crate::agent::counters::{self, CounterSource, Reading};
 use crate::agent::detector::{Detector, Findings};
 use crate::agent::event_system::{Draft, EventSystem, Observer};
-use crate::agent::journal::{DurableJournal, Journal as _, Place};
+use crate::agent::journal::{DurableJournal, Journal as _, Keeping, Place};
 use crate::agent::log_observer::LogObserver;
 use crate::agent::publisher::Publisher;
 use crate::agent::stall;
@@ -57,6 +57,8 @@ pub struct Outcome {
     pub delivered: u64,
     /// Events that stay in the journal for the next start.
     pub pending: u64,
+    /// Events that were in memory alone, because the disk refused them, and are gone.
+    pub lost: u64,
 }
 
 /// At the end, Kafka is given so long to take what is left.
@@ -282,17 +284,20 @@ impl Agent {
             }
             control.sleep_beside(self.status.door(), left.min(Duration::from_millis(100)));
         }
-        self.outcome.delivered = self.publisher.progress().delivered;
-        self.outcome.pending = self.system.pending().events;
-        let outcome = self.outcome;
+        let (pending, keeping) = (self.system.pending().events, self.system.journal().keeping());
+        let (pending, lost) = if keeping == Keeping::OnDisk { (pending, 0) } else { (0, pending) };
+        let delivered = self.publisher.progress().delivered;
+        let outcome = Outcome { delivered, pending, lost, ..self.outcome };
         info!(
-            "ended after {} ticks ({} skipped, the latest by {:.1} ms): {} events delivered, {} left in the journal",
+            "ended after {} ticks ({} skipped, the latest by {:.1} ms): {delivered} events delivered, {}",
             outcome.ticks,
             outcome.skipped,
             outcome.lateness_max.as_secs_f64() * 1_000.0,
-            outcome.delivered,
-            outcome.pending
+            if keeping == Keeping::OnDisk { format!("{pending} left in the journal") } else { format!("{lost} lost") }
         );
+        if lost > 0 {
+            error!("{lost} events are lost: they were in memory alone, because the journal's disk refuses");
+        }
         drop(self.status);
         drop(self.system);
         wait_for(self.publisher.close(), &self.clock);
