@@ -138,6 +138,19 @@ fn the_journal_of_a_killed_agent_is_read_and_stays_as_it_is() {
 }
 
 #[test]
+fn a_damaged_journal_is_said_to_be_damaged_and_left_to_the_next_start() {
+    let (agent, running) = without_kafka();
+    running.kill();
+    let log = fs::File::options().write(true).open(agent.state_dir().join("journal.db-wal")).unwrap();
+    log.set_len(0).unwrap();
+    let before = files(&agent.state_dir());
+    let (code, out, err) = output(status(&agent, &[]));
+    assert_eq!((code, &*out), (1, ""), "{err}");
+    assert!(err.contains("journal damaged") && err.contains("the next start sets it aside"), "{err}");
+    assert_eq!(files(&agent.state_dir()), before);
+}
+
+#[test]
 fn clients_that_say_nothing_and_stay_cost_nothing() {
     let (agent, running) = without_kafka();
     let held = |what: &str| fs::read_dir(format!("/proc/{}/{what}", running.id())).expect("it runs").count();
