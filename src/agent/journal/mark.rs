@@ -18,6 +18,7 @@ use log::warn;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Epoch, EventId};
+use crate::failpoints;
 
 /// The file is a multiple of it: a sector is written whole, or not at all.
 const SECTOR: usize = 512;
@@ -125,6 +126,9 @@ impl MarkFile {
 
     /// What stands there; nothing where there is no file, or none that can be believed.
     pub(super) fn read(&self) -> Option<Mark> {
+        if failpoints::is_out("journal-mark") {
+            return None;
+        }
         let bytes = match fs::read(&self.path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
