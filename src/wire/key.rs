@@ -38,7 +38,7 @@ impl Key {
         match self {
             Self::Agent => agent.into(),
             Self::Interface => event.body.interface().map_or(agent, str::as_bytes).into(),
-            Self::Timestamp => rfc3339(event.stamp.observed_at).into_bytes().into(),
+            Self::Timestamp => rfc3339(event.stamp.observed_at).as_bytes().to_owned().into(),
         }
     }
 }

@@ -123,8 +123,8 @@ pub fn message<'a>(event: &'a Event, json: &'a [u8], format: Format, schema_id: 
         ("ce_specversion", "1.0".into()),
         ("ce_id", event.id.to_string().into()),
         ("ce_source", source(&event.stamp.agent).into()),
-        ("ce_type", format!("io.highwater.{}.v1", event.body.kind()).into()),
-        ("ce_time", rfc3339(event.stamp.observed_at).into()),
+        ("ce_type", kind(event.body.kind())),
+        ("ce_time", rfc3339(event.stamp.observed_at).to_owned().into()),
         ("content-type", format.content_type(schema_id.is_some()).into()),
     ];
     let payload = match format {
@@ -159,15 +159,31 @@ const CONFLUENT: u8 = 0;
 /// After it, for Protobuf: the place of the message in its file. The list `[0]` is written as a single 0.
 const FIRST_MESSAGE: u8 = 0;
 
+/// `io.highwater.KIND.v1`. Breaches are most of what there is: theirs are not put together each time.
+fn kind(kind: &str) -> Cow<'static, str> {
+    match kind {
+        "breach_raised" => "io.highwater.breach_raised.v1".into(),
+        "breach_updated" => "io.highwater.breach_updated.v1".into(),
+        "breach_cleared" => "io.highwater.breach_cleared.v1".into(),
+        kind => ["io.highwater.", kind, ".v1"].concat().into(),
+    }
+}
+
 /// `/highwater/AGENT`, all but the unreserved characters of RFC 3986 as `%XX`.
 fn source(agent: &str) -> String {
     const BASE: &str = "/highwater/";
     let mut encoded = String::with_capacity(BASE.len() + agent.len());
     encoded.push_str(BASE);
+    let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    if agent.bytes().all(unreserved) {
+        encoded.push_str(agent);
+        return encoded;
+    }
     for byte in agent.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(char::from(byte)),
-            _ => write!(encoded, "%{byte:02X}").expect("writing to a String does not fail"),
+        if unreserved(byte) {
+            encoded.push(char::from(byte));
+        } else {
+            write!(encoded, "%{byte:02X}").expect("writing to a String does not fail");
         }
     }
     encoded

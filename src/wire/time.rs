@@ -1,13 +1,15 @@
 //! A time as text. Every event has several, which makes it worth more than a general formatter's pace.
 
+use std::ops::Deref;
+
 use chrono::{DateTime, Datelike as _, SecondsFormat, Timelike as _, Utc};
 
 /// RFC 3339 with six decimals: `2026-11-20T12:00:00.123456Z`.
-pub(super) fn rfc3339(time: DateTime<Utc>) -> String {
+pub(super) fn rfc3339(time: DateTime<Utc>) -> Text {
     let (Ok(year @ 0..=9_999), micros @ 0..1_000_000) = (u32::try_from(time.year()), time.timestamp_subsec_micros())
     else {
         // Five digits, a sign, a leap second.
-        return time.to_rfc3339_opts(SecondsFormat::Micros, true);
+        return Text::Long(time.to_rfc3339_opts(SecondsFormat::Micros, true));
     };
     let mut text = *b"0000-00-00T00:00:00.000000Z";
     let parts = [
@@ -25,7 +27,24 @@ pub(super) fn rfc3339(time: DateTime<Utc>) -> String {
             value /= 10;
         }
     }
-    String::from_utf8_lossy(&text).into_owned()
+    Text::Usual(text)
+}
+
+/// A time's text, which seldom needs memory of its own.
+pub(super) enum Text {
+    Usual([u8; 27]),
+    Long(String),
+}
+
+impl Deref for Text {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        match self {
+            Self::Usual(text) => std::str::from_utf8(text).expect("it has only digits and signs"),
+            Self::Long(text) => text,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -36,7 +55,7 @@ mod tests {
         #[test]
         fn is_what_chrono_writes(seconds in -62_200_000_000_i64..254_000_000_000, nanos in 0_u32..2_000_000_000) {
             if let Some(time) = DateTime::from_timestamp(seconds, nanos) {
-                assert_eq!(rfc3339(time), time.to_rfc3339_opts(SecondsFormat::Micros, true));
+                assert_eq!(&*rfc3339(time), time.to_rfc3339_opts(SecondsFormat::Micros, true));
             }
         }
     }
