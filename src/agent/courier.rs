@@ -87,10 +87,11 @@ impl Courier {
     ///
     /// # Errors
     /// An observer could not do its work: a file can't be written.
-    pub fn add(&mut self, mut drafts: Vec<Draft>) -> Result<(), Failure> {
-        while !drafts.is_empty() {
-            let rest = drafts.split_off(drafts.len().min(BATCH));
-            let events = self.system.add_events(std::mem::replace(&mut drafts, rest)).map_err(Failure::failed)?;
+    pub fn add(&mut self, drafts: Vec<Draft>) -> Result<(), Failure> {
+        let mut drafts = drafts.into_iter();
+        while drafts.len() > 0 {
+            let batch = drafts.by_ref().take(BATCH).collect();
+            let events = self.system.add_events(batch).map_err(Failure::failed)?;
             self.events += events.len() as u64;
             if let Some(failure) = self.system.failures().pop() {
                 return Err(Failure::failed(chain(&failure)));
@@ -177,7 +178,7 @@ impl Courier {
         let Some(publisher) = publisher else { return Ok(()) };
         // The stamp of a loss: the journal puts its agent's name in.
         let stamp = || Stamp {
-            agent: String::new(),
+            agent: Default::default(),
             observed_at: clock.wall(),
             boot_id: String::new(),
             monotonic_ms: u64::try_from(clock.boottime().as_millis()).unwrap_or(u64::MAX),

@@ -14,6 +14,8 @@ pub mod detector;
 
 pub mod mishap;
 
+mod numbered;
+
 pub mod event_system;
 
 pub mod journal;

@@ -201,8 +201,12 @@ pub fn bit_rate(bytes: u64, elapsed: Duration) -> BitRate {
     if elapsed.is_zero() {
         return BitRate::default();
     }
-    let bps = u128::from(bytes) * 8 * 1_000_000_000 / elapsed.as_nanos();
-    BitRate::from_bps(u64::try_from(bps).unwrap_or(u64::MAX))
+    let (bits, nanos) = (u128::from(bytes) * 8 * 1_000_000_000, elapsed.as_nanos());
+    // Most fit into a division that the processor has.
+    BitRate::from_bps(match (u64::try_from(bits), u64::try_from(nanos)) {
+        (Ok(bits), Ok(nanos)) => bits / nanos,
+        _ => u64::try_from(bits / nanos).unwrap_or(u64::MAX),
+    })
 }
 
 fn busier(traffic: Traffic) -> BitRate {

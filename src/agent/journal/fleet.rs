@@ -1,35 +1,37 @@
 //! A journal of many agents in one process: each counts in an epoch of its own, all in memory.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
+
+use rustc_hash::FxHashMap;
+use smol_str::SmolStr;
 
 use super::loss::declare;
 use super::{Journal, JournalError, Pending, Position, Stored, random_epoch};
 use crate::agent::event_system::Draft;
+use crate::agent::numbered::Numbered;
 use crate::event::{Body, Epoch, Event, EventId, Stamp};
 use crate::wire;
 
 /// Events of simulated or replayed agents until Kafka has them.
 ///
 /// It evicts nothing: whoever appends holds back while much is pending. The bytes of what is pending are not counted.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct FleetJournal {
-    counts: HashMap<String, EventId>,
-    /// From `first` on, in the order of their positions; the oldest is never `None`.
-    events: VecDeque<Option<Event>>,
-    first: u64,
-    pending: u64,
-    positions: HashMap<EventId, u64>,
+    counts: FxHashMap<SmolStr, EventId>,
+    /// By position.
+    events: Numbered<Event>,
+    positions: FxHashMap<EventId, usize>,
 }
 
 impl FleetJournal {
     /// With nobody in it. An agent that is not known when its first event comes begins a random epoch.
     pub fn new() -> Self {
-        Self { first: Position::START.0 + 1, ..Self::default() }
+        Self { counts: HashMap::default(), events: Numbered::from(1), positions: HashMap::default() }
     }
 
     /// This agent counts in this epoch, from 1.
     pub fn counting(mut self, agent: &str, epoch: Epoch) -> Self {
-        self.counts.insert(agent.to_owned(), EventId { epoch, seq: 1 });
+        self.counts.insert(agent.into(), EventId { epoch, seq: 1 });
         self
     }
 
@@ -47,21 +49,18 @@ impl FleetJournal {
             }
         };
         let event = Event { id, stamp: draft.stamp, body: draft.body };
-        self.positions.insert(id, self.first + self.events.len() as u64);
-        self.events.push_back(Some(event.clone()));
-        self.pending += 1;
+        self.positions.insert(id, self.events.push(event.clone()));
         event
     }
 
     fn take(&mut self, id: EventId) -> Option<Event> {
-        let position = self.positions.remove(&id)?;
-        let event = self.events.get_mut((position - self.first) as usize)?.take()?;
-        self.pending -= 1;
-        while let Some(None) = self.events.front() {
-            self.events.pop_front();
-            self.first += 1;
-        }
-        Some(event)
+        self.events.take(self.positions.remove(&id)?)
+    }
+}
+
+impl Default for FleetJournal {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -86,24 +85,22 @@ impl Journal for FleetJournal {
     }
 
     fn batch(&mut self, after: Position, events_max: usize, bytes_max: usize) -> Result<Vec<Stored>, JournalError> {
-        let skipped = (after.0 + 1).saturating_sub(self.first) as usize;
         let mut batch = Vec::new();
         let mut bytes = 0;
-        for (at, event) in self.events.iter().enumerate().skip(skipped) {
-            let Some(event) = event else { continue };
+        for (position, event) in self.events.since(after.0 as usize + 1) {
             if batch.len() == events_max || bytes >= bytes_max {
                 break;
             }
             let payload = wire::to_json(event);
             bytes += payload.len();
-            batch.push(Stored { position: Position(self.first + at as u64), event: event.clone(), payload });
+            batch.push(Stored { position: Position(position as u64), event: event.clone(), payload });
         }
         Ok(batch)
     }
 
     fn pending(&self) -> Pending {
-        let oldest = self.events.front().and_then(Option::as_ref).map(|event| event.stamp.observed_at);
-        Pending { events: self.pending, bytes: 0, oldest }
+        let oldest = self.events.since(0).next().map(|(_, event)| event.stamp.observed_at);
+        Pending { events: self.positions.len() as u64, bytes: 0, oldest }
     }
 
     fn open_breaches(&mut self) -> Result<Vec<Event>, JournalError> {
@@ -142,7 +139,7 @@ mod tests {
         let rest = journal.batch(first[1].position, 9, usize::MAX).unwrap();
         assert_eq!((first.len(), rest.len(), rest[0].event.id), (2, 2, events[2].id));
         journal.remove(&[events[2].id, events[0].id, events[0].id]).unwrap();
-        assert_eq!((journal.pending().events, journal.events.len()), (2, 3));
+        assert_eq!((journal.pending().events, journal.events.first()), (2, 2));
         journal.reject(events[1].id, "too large", events[0].stamp.clone()).unwrap();
         let left = journal.batch(Position::START, 9, usize::MAX).unwrap();
         assert_eq!(left[0].event.id, events[3].id);

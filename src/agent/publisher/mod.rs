@@ -9,7 +9,6 @@ mod progress;
 mod worker;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
 use std::io;
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -17,6 +16,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use log::{debug, error, info};
+use rustc_hash::FxHashSet;
 
 use self::encoding::Encoder;
 pub use self::encoding::Encoding;
@@ -60,7 +60,7 @@ pub struct Window {
     pub events: usize,
     /// At most so many bytes: what librdkafka's queue holds (`queue.buffering.max.kbytes`).
     pub bytes: usize,
-    /// How long one poll lasts while messages are coming and going.
+    /// How long one pause between two looks lasts while messages are coming and going.
     pub poll: Duration,
     /// The producer is taken down whenever all is acknowledged.
     pub rests: bool,
@@ -82,7 +82,7 @@ pub struct Publisher {
     encoder: Encoder,
     next_flush: Duration,
     flushing: bool,
-    under_way: HashSet<EventId>,
+    under_way: FxHashSet<EventId>,
     bytes_under_way: usize,
     running: Option<Running>,
     ending: Vec<JoinHandle<()>>,
@@ -131,7 +131,7 @@ impl Publisher {
             cursor: Position::START,
             generation: 0,
             flushing: false,
-            under_way: HashSet::new(),
+            under_way: FxHashSet::default(),
             bytes_under_way: 0,
             running: None,
             ending: Vec::new(),

@@ -1,6 +1,6 @@
 //! One librdkafka producer: its settings, and what it says.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use log::debug;
@@ -83,18 +83,22 @@ impl Producer {
         }
     }
 
-    /// Serves librdkafka's callbacks for all of `timeout`.
-    pub(super) fn poll(&self, timeout: Duration) {
-        self.0.poll(timeout);
-    }
-
+    /// What was delivered by now. Does not wait: rust-rdkafka's poll spins through the last millisecond of its time-out.
     pub(super) fn deliveries(&self) -> Vec<(usize, Delivery)> {
-        take(&self.0.context().deliveries)
+        let Context { deliveries, errors } = &**self.0.context();
+        let served = || locked(deliveries).len() + locked(errors).len();
+        loop {
+            let before = served();
+            self.0.poll(Duration::ZERO);
+            if served() == before {
+                return std::mem::take(&mut *locked(deliveries));
+            }
+        }
     }
 
     /// What went wrong with the client as a whole.
     pub(super) fn errors(&self) -> Vec<(RDKafkaErrorCode, String)> {
-        take(&self.0.context().errors)
+        std::mem::take(&mut *locked(&self.0.context().errors))
     }
 
     /// An error after which this producer is of no more use.
@@ -103,8 +107,8 @@ impl Producer {
     }
 }
 
-fn take<T>(shared: &Mutex<Vec<T>>) -> Vec<T> {
-    std::mem::take(&mut shared.lock().unwrap_or_else(PoisonError::into_inner))
+fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl ClientContext for Context {
@@ -114,7 +118,7 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
-        self.errors.lock().unwrap_or_else(PoisonError::into_inner).push((code, reason.to_owned()));
+        locked(&self.errors).push((code, reason.to_owned()));
     }
 }
 
@@ -126,6 +130,6 @@ impl ProducerContext for Context {
             Ok(message) => Ok((message.partition(), message.offset())),
             Err((error, _)) => Err(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail)),
         };
-        self.deliveries.lock().unwrap_or_else(PoisonError::into_inner).push((serial, delivery));
+        locked(&self.deliveries).push((serial, delivery));
     }
 }

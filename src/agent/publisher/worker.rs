@@ -9,7 +9,6 @@
 //!             └─────── nobody sends any more, or all is given up ──► ended
 //! ```
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
@@ -22,6 +21,7 @@ use super::Settings;
 use super::encoding::Encoder;
 use super::producer::{Delivery, Producer, Refusal};
 use crate::agent::control::Waker;
+use crate::agent::numbered::Numbered;
 use crate::clock::{Clock as _, SystemClock};
 use crate::event::{Event, EventId};
 use crate::failpoints;
@@ -60,9 +60,8 @@ pub(super) struct Worker {
     reports: Sender<Report>,
     waker: Waker,
     clock: SystemClock,
-    /// Not acknowledged, by number in the order of sending.
-    unacked: BTreeMap<usize, Outgoing>,
-    next_serial: usize,
+    /// Not acknowledged, numbered in the order of sending.
+    unacked: Numbered<Outgoing>,
     /// A batch was too large: only what is too large alone will never be taken.
     alone: bool,
     trouble: Trouble,
@@ -88,7 +87,7 @@ struct Backoff {
     attempts: u32,
 }
 
-/// How long one poll lasts while a broker is awaited.
+/// How long one pause between looks at Kafka's answers lasts while a broker is awaited.
 const POLL_AWAY: Duration = Duration::from_millis(250);
 /// After so long without a delivery a broker is awaited.
 const AWAY_AFTER: Duration = Duration::from_secs(5);
@@ -114,8 +113,7 @@ impl Worker {
             reports,
             waker,
             clock: SystemClock::default(),
-            unacked: BTreeMap::new(),
-            next_serial: 0,
+            unacked: Numbered::from(0),
             alone: false,
             trouble: Trouble::default(),
             backoff: Backoff::default(),
@@ -169,7 +167,7 @@ impl Worker {
 
     /// Sends until something is wrong, or nobody sends any more.
     fn serve(&mut self, producer: &Producer) -> End {
-        let mut next = self.unacked.keys().next().copied().unwrap_or(self.next_serial);
+        let mut next = self.unacked.first();
         let mut moved = self.clock.monotonic();
         loop {
             if !self.take_orders() {
@@ -179,7 +177,6 @@ impl Worker {
                 return end;
             }
             let still = self.clock.monotonic().saturating_sub(moved);
-            producer.poll(if still < AWAY_AFTER { self.settings.window.poll } else { POLL_AWAY });
             let deliveries = producer.deliveries();
             if !deliveries.is_empty() {
                 moved = self.clock.monotonic();
@@ -191,6 +188,13 @@ impl Worker {
                 moved = self.clock.monotonic();
             } else if still > STUCK_AFTER {
                 return End::Retry(format!("nothing was delivered for {} s", STUCK_AFTER.as_secs()));
+            } else {
+                let pause = if still < AWAY_AFTER { self.settings.window.poll } else { POLL_AWAY };
+                match self.orders.recv_timeout(pause) {
+                    Ok(order) => self.take(order),
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return End::Closed,
+                }
             }
         }
     }
@@ -214,20 +218,19 @@ impl Worker {
     fn take(&mut self, order: Order) {
         let Order::Send(outgoing) = order else { return };
         for outgoing in outgoing {
-            self.unacked.insert(self.next_serial, outgoing);
-            self.next_serial += 1;
+            self.unacked.push(outgoing);
         }
     }
 
     fn send_from(&mut self, producer: &Producer, next: &mut usize) -> Result<(), End> {
         let mut refused = Vec::new();
-        for (serial, outgoing) in self.unacked.range(*next..) {
+        for (serial, outgoing) in self.unacked.since(*next) {
             let message = self.encoder.message(&outgoing.event, &outgoing.json);
             failpoints::pass("send-before");
-            match producer.send(&self.settings.topic, *serial, &message) {
+            match producer.send(&self.settings.topic, serial, &message) {
                 Ok(()) => failpoints::pass("send-after"),
                 Err(Refusal::Full) => break,
-                Err(Refusal::Never(code)) => refused.push((*serial, code)),
+                Err(Refusal::Never(code)) => refused.push((serial, code)),
             }
             *next = serial + 1;
         }
@@ -241,7 +244,7 @@ impl Worker {
         for (serial, delivery) in deliveries {
             match delivery {
                 Ok((partition, offset)) => {
-                    if let Some(Outgoing { event, json }) = self.unacked.remove(&serial) {
+                    if let Some(Outgoing { event, json }) = self.unacked.take(serial) {
                         failpoints::pass("report-before");
                         let (id, bytes) = (event.id, json.len());
                         reported |= self.reports.send(Report::Delivered { id, bytes, partition, offset }).is_ok();
@@ -267,7 +270,7 @@ impl Worker {
                 Err(End::Apart(format!("{code}: the topic takes no batch as large, so events are sent one by one")))
             }
             Code::MessageSizeTooLarge | Code::InvalidMessage | Code::InvalidMessageSize | Code::InvalidRecord => {
-                if let Some(Outgoing { event, json }) = self.unacked.remove(&serial) {
+                if let Some(Outgoing { event, json }) = self.unacked.take(serial) {
                     let (id, bytes) = (event.id, json.len());
                     let _ = self.reports.send(Report::Rejected { id, bytes, reason: code.to_string() });
                     self.waker.wake();

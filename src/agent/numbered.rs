@@ -1,0 +1,70 @@
+//! Things that are numbered in the order in which they come, and go in almost the same order.
+
+use std::collections::VecDeque;
+
+/// A queue that is also taken from by number.
+#[derive(Clone, Debug)]
+pub(crate) struct Numbered<T> {
+    /// The number of the front, which is never `None`.
+    first: usize,
+    items: VecDeque<Option<T>>,
+    count: usize,
+}
+
+impl<T> Numbered<T> {
+    /// Empty; the first to come gets this number.
+    pub(crate) fn from(first: usize) -> Self {
+        Self { first, items: VecDeque::new(), count: 0 }
+    }
+
+    /// Adds a thing; its number.
+    pub(crate) fn push(&mut self, item: T) -> usize {
+        self.items.push_back(Some(item));
+        self.count += 1;
+        self.first + self.items.len() - 1
+    }
+
+    /// Takes one out, if it is there.
+    pub(crate) fn take(&mut self, number: usize) -> Option<T> {
+        let item = self.items.get_mut(number.checked_sub(self.first)?)?.take()?;
+        self.count -= 1;
+        while let Some(None) = self.items.front() {
+            self.items.pop_front();
+            self.first += 1;
+        }
+        Some(item)
+    }
+
+    /// The number of the oldest, or of the next to come where there is none.
+    pub(crate) fn first(&self) -> usize {
+        self.first
+    }
+
+    /// From this number on, in order.
+    pub(crate) fn since(&self, number: usize) -> impl Iterator<Item = (usize, &T)> {
+        let skipped = number.saturating_sub(self.first);
+        let items = self.items.iter().enumerate().skip(skipped);
+        items.filter_map(|(at, item)| Some((self.first + at, item.as_ref()?)))
+    }
+
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_follow_each_other_whatever_is_taken() {
+        let mut queue = Numbered::from(7);
+        assert_eq!((queue.push('a'), queue.push('b'), queue.push('c'), queue.first()), (7, 8, 9, 7));
+        assert_eq!((queue.take(8), queue.take(8), queue.take(6), queue.take(10)), (Some('b'), None, None, None));
+        assert_eq!(queue.since(0).collect::<Vec<_>>(), [(7, &'a'), (9, &'c')]);
+        assert_eq!((queue.take(7), queue.first(), queue.is_empty()), (Some('a'), 9, false));
+        assert_eq!((queue.take(9), queue.first(), queue.is_empty()), (Some('c'), 10, true));
+        assert_eq!((queue.push('d'), queue.since(0).next()), (10, Some((10, &'d'))));
+    }
+}
