@@ -25,6 +25,7 @@ use support::services::Kafka;
 const ROUNDS: usize = 5;
 const EVENTS: u64 = 1_000_000;
 const AGENTS: u64 = 100;
+const CROWD_EVENTS: u64 = 10_000_000;
 
 fn main() {
     counters::answer();
@@ -142,48 +143,104 @@ fn consumer() {
     println!("| its greatest RSS, MB | {:.1} |\n", peaks.into_iter().fold(0.0, f64::max) / 1_000.0);
 }
 
-/// A million simulated events to Kafka, beside kcat, which sends the same payloads from a file.
+/// A million simulated events to Kafka, beside kcat, which sends the same payloads from a file; and ten million of a crowd.
 fn simulate() {
     let Some(kafka) = Kafka::or_skip("figures") else { return };
     let directory = tempfile::tempdir().expect("a temporary directory");
     let file = directory.path().join("events.jsonl");
     let file = file.to_str().expect("a path is text");
-    let simulated = |arguments: &[&str]| {
-        let started = Instant::now();
-        let mut command = support::agent::command();
-        command.args(["simulate", "--quiet"]).args(arguments).stdout(Stdio::null());
-        let mut child = command.spawn().expect("the agent runs");
-        let peak = peak_kb(child.id());
-        assert!(child.wait().expect("it is our child").success());
-        (started.elapsed().as_secs_f64(), peak)
-    };
     let events = EVENTS.to_string();
-    simulated(&["--events", &events, "--file", file]);
+    Run::of(simulating(&["--events", &events, "--file", file]));
     let bytes = fs::metadata(file).expect("it is written").len() / EVENTS - 1;
-    let (mut ours, mut theirs, mut peaks) = (Vec::new(), Vec::new(), Vec::new());
+    let (ours_to, theirs_to) = (kafka.topic("simulate", 1), kafka.topic("kcat", 1));
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        let topic = kafka.topic("simulate", 1);
-        let (seconds, peak) = simulated(&["--events", &events, "-b", &kafka.address, "-t", &topic]);
-        ours.push(seconds);
-        peaks.push(peak);
-        theirs.push(kcat(&kafka.address, &kafka.topic("kcat", 1), file));
+        ours.push(Run::of(simulating(&["--events", &events, "-b", &kafka.address, "-t", &ours_to])));
+        theirs.push(Run::of(kcat(&kafka.address, &theirs_to, file)));
     }
+    for topic in [&ours_to, &theirs_to] {
+        assert_eq!(end_of(&kafka, topic), ROUNDS as u64 * EVENTS, "{topic}");
+    }
+    let version = Command::new("kcat").arg("-V").output().expect("kcat runs").stdout;
+    let version = String::from_utf8_lossy(&version);
+    let version = version.lines().find_map(|line| line.strip_prefix("Version ")).unwrap_or("unknown");
+    let version = version
+        .split(" builtin.features")
+        .next()
+        .unwrap_or(version)
+        .replace("(JSON, Transactions, IncrementalAssign, ", "(");
+    let librdkafka = rdkafka::util::get_rdkafka_version().1;
+    println!(
+        "kcat {version}), highwater-agent {} (librdkafka {librdkafka}), Apache Kafka 4.3.0\n",
+        env!("CARGO_PKG_VERSION")
+    );
+    println!(
+        "| {EVENTS} events of {bytes} bytes to Kafka, median of {ROUNDS} pairs | s | CPU, s | events/s | greatest RSS, MB |"
+    );
+    println!("|---|---|---|---|---|");
+    Run::print("`kcat -P -l`, the same payloads, batching and acks, as many bytes of headers", &theirs, EVENTS);
+    Run::print("highwater-agent simulate", &ours, EVENTS);
+    let ratio = |of: fn(&Run) -> f64| median(theirs.iter().zip(&ours).map(|(theirs, ours)| of(theirs) / of(ours)));
+    println!("\nPair by pair, simulate has {:.2} times the pace of kcat, ", ratio(|run| run.seconds));
+    println!("and {:.2} times its pace for each second of CPU.\n", ratio(|run| run.cpu_seconds));
     let topic = kafka.topic("crowd", 4);
-    let crowd = ["--agents", "100000", "--events", "10000000", "-b", &kafka.address, "-t", &topic];
-    let (seconds, peak) = simulated(&crowd);
-    let ratio = median(theirs.iter().zip(&ours).map(|(theirs, ours)| theirs / ours));
-    let pace = |seconds: Vec<f64>| EVENTS as f64 / median(seconds.into_iter());
-    println!("| {EVENTS} events of {bytes} bytes to Kafka, median of {ROUNDS} | events/s |\n|---|---|");
-    println!("| `kcat -P -l`, the same payloads, headers of the same size, batching and acks | {:.0} |", pace(theirs));
-    println!("| highwater-agent simulate | {:.0} |", pace(ours));
-    println!("| of kcat, pair by pair | {ratio:.2} |");
-    println!("| its greatest RSS, MB | {:.1} |", peaks.into_iter().fold(0.0, f64::max) / 1_000.0);
-    println!("| 10,000,000 events of 100,000 agents | {:.0} |", 1e7 / seconds);
-    println!("| its greatest RSS, MB | {:.1} |\n", peak / 1_000.0);
+    let crowd = CROWD_EVENTS.to_string();
+    let crowd = Run::of(simulating(&["--agents", "100000", "--events", &crowd, "-b", &kafka.address, "-t", &topic]));
+    let end = end_of(&kafka, &topic);
+    assert_eq!(end, CROWD_EVENTS, "what the topic holds");
+    println!("| 100,000 agents | s | CPU, s | events/s | greatest RSS, MB |\n|---|---|---|---|---|");
+    Run::print(&format!("{CROWD_EVENTS} events, and the topic's offsets say {end}"), &[crowd], CROWD_EVENTS);
+    println!();
 }
 
-/// Seconds that kcat takes for a file, a message a line, with the headers of an event.
-fn kcat(brokers: &str, topic: &str, file: &str) -> f64 {
+fn simulating(arguments: &[&str]) -> Command {
+    let mut command = support::agent::command();
+    command.args(["simulate", "--quiet"]).args(arguments).stdout(Stdio::null());
+    command
+}
+
+/// How many messages a topic was given.
+fn end_of(kafka: &Kafka, topic: &str) -> u64 {
+    let mut command = support::agent::command();
+    command.args(["topics", "--list", "--format", "json", "-b", &kafka.address, "-t", topic]);
+    let output = command.output().expect("the agent runs");
+    let rows = String::from_utf8_lossy(&output.stdout);
+    let rows = rows.lines().map(|row| serde_json::from_str::<serde_json::Value>(row).expect("an object a line"));
+    rows.filter(|row| row["topic"] == topic).filter_map(|row| row["messages_max"].as_u64()).sum()
+}
+
+/// What one run of a program took.
+struct Run {
+    seconds: f64,
+    cpu_seconds: f64,
+    peak_kb: f64,
+}
+
+impl Run {
+    /// Follows a program to its end, which has to be a good one.
+    fn of(mut command: Command) -> Self {
+        let started = Instant::now();
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let peak_kb = peak_kb(child.id());
+        // It has ended, and is not waited for yet: its times stand (proc_pid_stat(5), in ticks of 10 ms).
+        let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap_or_default();
+        let times = stat.rsplit(')').next().unwrap_or_default().split(' ').skip(12).take(2);
+        let ticks: f64 = times.filter_map(|ticks| ticks.parse::<f64>().ok()).sum();
+        assert!(child.wait().expect("it is our child").success(), "{command:?}");
+        Self { seconds: started.elapsed().as_secs_f64(), cpu_seconds: ticks / 100.0, peak_kb }
+    }
+
+    /// The medians of some runs, and the greatest of their sizes.
+    fn print(name: &str, runs: &[Self], events: u64) {
+        let seconds = median(runs.iter().map(|run| run.seconds));
+        let cpu_seconds = median(runs.iter().map(|run| run.cpu_seconds));
+        let peak = runs.iter().map(|run| run.peak_kb).fold(0.0, f64::max) / 1_000.0;
+        println!("| {name} | {seconds:.2} | {cpu_seconds:.2} | {:.0} | {peak:.1} |", events as f64 / seconds);
+    }
+}
+
+/// kcat, which sends a file, a message a line, with the headers of an event.
+fn kcat(brokers: &str, topic: &str, file: &str) -> Command {
     let headers = [
         "ce_specversion=1.0",
         "ce_id=5f0c5f0c5f0c5f0c-12345",
@@ -208,9 +265,7 @@ fn kcat(brokers: &str, topic: &str, file: &str) -> f64 {
     for setting in settings {
         command.args(["-X", setting]);
     }
-    let started = Instant::now();
-    assert!(command.status().expect("kcat runs").success());
-    started.elapsed().as_secs_f64()
+    command
 }
 
 /// Fills a topic; how many bytes of payload that were.
@@ -223,7 +278,7 @@ fn produce(brokers: &str, topic: &str) -> u64 {
         let event = event(number);
         let payload = wire::to_json(&event);
         bytes += payload.len() as u64;
-        let mut record = BaseRecord::to(topic).key(&event.stamp.agent).payload(&payload);
+        let mut record = BaseRecord::to(topic).key(event.stamp.agent.as_str()).payload(&payload);
         while let Err((_, refused)) = producer.send(record) {
             producer.poll(Duration::from_millis(5));
             record = refused;
@@ -239,7 +294,7 @@ fn event(number: u64) -> Event {
     let raised_at = DateTime::from_timestamp(1_795_176_000, 0).expect("a time");
     let observed_at = raised_at + TimeDelta::seconds(seq as i64);
     let breach = Breach {
-        breach_id: format!("{:016x}", (agent << 32) | (seq / 60)),
+        breach_id: format!("{:016x}", (agent << 32) | (seq / 60)).into(),
         raised_at,
         limit: "wan-down".into(),
         severity: Severity::Warning,
@@ -256,7 +311,7 @@ fn event(number: u64) -> Event {
         reason: None,
     };
     let stamp = Stamp {
-        agent: format!("gw-{agent:03}"),
+        agent: format!("gw-{agent:03}").into(),
         observed_at,
         boot_id: "6e4f5a0e-6a0e-4ac4-b9d0-1f0b2a9f3c11".into(),
         monotonic_ms: seq * 1_000,
