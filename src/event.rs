@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 /// The version of the event's fields that this program writes.
 pub const SCHEMA: u32 = 1;
@@ -47,7 +48,7 @@ pub struct Epoch(pub u64);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {
     /// The agent's name; 1 to [`AGENT_BYTES_MAX`] bytes.
-    pub agent: String,
+    pub agent: SmolStr,
     /// Wall clock, in whole microseconds; set once, when the event is made.
     pub observed_at: DateTime<Utc>,
     /// The kernel's `/proc/sys/kernel/random/boot_id`, empty where there is none.
@@ -88,15 +89,15 @@ pub enum Body {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Breach {
     /// The same in all events of one breach; 16 hex digits.
-    pub breach_id: String,
+    pub breach_id: SmolStr,
     /// `observed_at` of the event that raised it.
     pub raised_at: DateTime<Utc>,
     /// Name of the limit.
-    pub limit: String,
+    pub limit: SmolStr,
     /// As configured.
     pub severity: Severity,
     /// Interface name, or [`ALL_INTERFACES`].
-    pub interface: String,
+    pub interface: SmolStr,
     /// The kernel's index of the interface; `None` for the whole host.
     pub ifindex: Option<u32>,
     /// Which way the traffic went.
@@ -271,7 +272,11 @@ impl fmt::Display for Direction {
 
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
+        let mut digits = [0; 16];
+        for (place, digit) in digits.iter_mut().enumerate() {
+            *digit = b"0123456789abcdef"[(self.0 >> (60 - 4 * place) & 0xf) as usize];
+        }
+        f.write_str(std::str::from_utf8(&digits).expect("digits are text"))
     }
 }
 

@@ -516,7 +516,7 @@ fn totals_are_by_agent_interface_direction_and_day(bench: &mut Bench) {
     };
     let elsewhere = |seq, interface: &str, day| {
         let mut breach = breach(&format!("{interface}{day}"), seq);
-        (breach.interface, breach.raised_at) = (interface.to_owned(), noon() + TimeDelta::days(day));
+        (breach.interface, breach.raised_at) = (interface.into(), noon() + TimeDelta::days(day));
         event("gw", seq, Body::BreachRaised(breach))
     };
     // Two breaches of one day; the greatest of the first is not its last word, and one comes twice.

@@ -342,7 +342,7 @@ pub fn machine_id() -> String {
 /// This moment, as `agent` saw it.
 pub fn stamp(agent: &str, boot_id: &str, clock: &SystemClock) -> Stamp {
     Stamp {
-        agent: agent.to_owned(),
+        agent: agent.into(),
         observed_at: clock.wall(),
         boot_id: boot_id.to_owned(),
         monotonic_ms: u64::try_from(clock.boottime().as_millis()).unwrap_or(u64::MAX),

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use smol_str::format_smolstr;
 
 use crate::agent::counters::synthetic::{Shape, Synthetic};
 use crate::agent::counters::{CounterError, CounterSource as _, Reading};
@@ -64,7 +65,7 @@ impl Agent {
     fn new(number: u32, shape: Shape, limits: &[Limit], start: DateTime<Utc>) -> Self {
         let seed = fastrand::Rng::with_seed(shape.seed ^ (u64::from(number) << 32)).u64(..);
         let stamp = Stamp {
-            agent: format!("sim-{number:06}"),
+            agent: format_smolstr!("sim-{number:06}"),
             observed_at: start,
             boot_id: String::new(),
             monotonic_ms: 0,

@@ -187,11 +187,11 @@ impl OpenBreach {
 
 fn open_breach(breach: Breach, stamp: &Stamp) -> OpenBreach {
     OpenBreach {
-        breach_id: breach.breach_id,
+        breach_id: breach.breach_id.into(),
         severity: breach.severity,
-        interface: breach.interface,
+        interface: breach.interface.into(),
         direction: breach.direction,
-        limit: breach.limit,
+        limit: breach.limit.into(),
         limit_bps: breach.limit_bps,
         rate_bps: breach.rate_bps,
         peak_bps: breach.peak_bps,
@@ -233,7 +233,7 @@ mod tests {
 
     fn breach(severity: Severity, limit_bps: u64, peak_bps: u64) -> (Breach, Stamp) {
         let breach = Breach {
-            breach_id: format!("{peak_bps}"),
+            breach_id: format!("{peak_bps}").into(),
             raised_at: now().observed_at,
             limit: "wan".into(),
             severity,

@@ -219,7 +219,7 @@ impl Letter {
         }
         let payload = self.payload.as_deref()?;
         if let Ok(event) = Record::new(0, None, None, Some(payload)).content {
-            return Some((event.stamp.agent, event.id));
+            return Some((event.stamp.agent.into(), event.id));
         }
         let Identity { agent, epoch, seq } = serde_json::from_slice(payload).ok()?;
         Some((agent, EventId { epoch: epoch.parse::<Epoch>().ok()?, seq }))

@@ -176,7 +176,7 @@ impl TryFrom<Flat<'_>> for Event {
             return Err(DecodeError::field("agent", format!("has {bytes} bytes; 1 to {AGENT_BYTES_MAX} are allowed")));
         }
         let stamp = Stamp {
-            agent: flat.agent.clone().into_owned(),
+            agent: flat.agent.clone().into(),
             observed_at: flat.observed_at.trunc_subsecs(6),
             boot_id: flat.boot_id.clone().into_owned(),
             monotonic_ms: number("monotonic_ms", Some(flat.monotonic_ms))?,
@@ -284,8 +284,8 @@ fn present<T>(name: &'static str, value: Option<T>) -> Result<T, DecodeError> {
     value.ok_or_else(|| DecodeError::field(name, "is missing"))
 }
 
-fn text(name: &'static str, value: Option<Cow<'_, str>>) -> Result<String, DecodeError> {
-    present(name, value).map(Cow::into_owned)
+fn text<'a, T: From<Cow<'a, str>>>(name: &'static str, value: Option<Cow<'a, str>>) -> Result<T, DecodeError> {
+    present(name, value).map(T::from)
 }
 
 fn number(name: &'static str, value: Option<u64>) -> Result<u64, DecodeError> {

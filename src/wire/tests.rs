@@ -18,9 +18,9 @@ pub(super) fn events() -> impl Strategy<Value = Event> {
         |(limit, raised_at, interface, limit_bps, rate_bps, critical, ifindex)| Breach {
             breach_id: "0123456789abcdef".into(),
             raised_at,
-            limit,
+            limit: limit.into(),
             severity: if critical { Severity::Critical } else { Severity::Warning },
-            interface,
+            interface: interface.into(),
             ifindex,
             direction: if critical { Direction::Rx } else { Direction::Total },
             limit_bps,
@@ -65,7 +65,7 @@ pub(super) fn events() -> impl Strategy<Value = Event> {
     (any::<u64>(), 1..=i64::MAX as u64, ".{1,40}", time(), any::<Option<bool>>(), body).prop_map(
         |(epoch, seq, agent, observed_at, clock_synced, body)| Event {
             id: EventId { epoch: Epoch(epoch), seq },
-            stamp: Stamp { agent, observed_at, boot_id: "b".into(), monotonic_ms: 7, clock_synced },
+            stamp: Stamp { agent: agent.into(), observed_at, boot_id: "b".into(), monotonic_ms: 7, clock_synced },
             body,
         },
     )

@@ -93,7 +93,7 @@ fn poison() {
             let json = String::from_utf8(wire::to_json(&event)).expect("JSON is text");
             // Large is not bad.
             let long = if rng.u16(..2_000) == 0 { json.replace("wan-down", &"long".repeat(225_000)) } else { json };
-            messages.push((event.stamp.agent.clone(), Some(long.into_bytes())));
+            messages.push((event.stamp.agent.to_string(), Some(long.into_bytes())));
         }
         shuffle(rng, &mut messages);
         produce_raw(world.brokers(), &world.topic, messages, None);

@@ -38,7 +38,7 @@ fn transactions() {
                 } else {
                     (1..rng.u64(2..300)).map(|seq| updated("aborted", seq)).collect()
                 };
-                let messages = events.iter().map(|event| (event.stamp.agent.clone(), wire::to_json(event)));
+                let messages = events.iter().map(|event| (event.stamp.agent.to_string(), wire::to_json(event)));
                 produce_raw(world.brokers(), &world.topic, messages, Some(Transaction { id: &world.topic, commits }));
                 if rng.u8(..3) == 0 {
                     running.kill();

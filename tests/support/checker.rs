@@ -63,7 +63,7 @@ impl Checker {
     /// These were sent by the test itself.
     pub(crate) fn accept_events<'a>(&mut self, events: impl IntoIterator<Item = &'a Event>) {
         for Event { id, stamp, .. } in events {
-            let count = (stamp.agent.clone(), id.epoch.to_string());
+            let count = (stamp.agent.to_string(), id.epoch.to_string());
             self.accepted.entry(count).or_default().insert(id.seq);
         }
     }

@@ -18,7 +18,7 @@ pub(crate) fn event(agent: &str, seq: u64, body: Body) -> Event {
     Event {
         id: EventId { epoch: Epoch(0x5f0c), seq },
         stamp: Stamp {
-            agent: agent.to_owned(),
+            agent: agent.into(),
             observed_at: noon() + TimeDelta::seconds(seq.min(40_000) as i64),
             boot_id: "6e4f5a0e".into(),
             monotonic_ms: seq.min(1 << 40) * 1_000,
@@ -30,7 +30,7 @@ pub(crate) fn event(agent: &str, seq: u64, body: Body) -> Event {
 
 pub(crate) fn breach(id: &str, seconds: u64) -> Breach {
     Breach {
-        breach_id: id.to_owned(),
+        breach_id: id.into(),
         raised_at: noon(),
         limit: "wan-down".into(),
         severity: Severity::Warning,
@@ -81,7 +81,7 @@ pub(crate) fn loss(first: u64, last: u64) -> Body {
 
 /// Sends `events` in order, each keyed by its agent.
 pub(crate) fn produce<'a>(brokers: &str, topic: &str, events: impl IntoIterator<Item = &'a Event>) {
-    let messages = events.into_iter().map(|event| (event.stamp.agent.clone(), wire::to_json(event)));
+    let messages = events.into_iter().map(|event| (event.stamp.agent.to_string(), wire::to_json(event)));
     produce_raw(brokers, topic, messages, None);
 }
 

@@ -184,7 +184,7 @@ fn left(state_dir: &Path, clock: &SystemClock) -> Result<Report, Failure> {
         }
         Err(error) => return Err(unreadable(error, state_dir)),
     };
-    let last = snapshot.open_breaches.last().map(|event| event.stamp.agent.clone());
+    let last = snapshot.open_breaches.last().map(|event| event.stamp.agent.to_string());
     let breaches = snapshot.open_breaches.into_iter();
     let report = Report {
         asked_at: clock.wall(),

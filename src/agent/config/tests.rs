@@ -19,7 +19,7 @@ fn use_all_of(settings: &Settings) {
     let mut publisher = Publisher::new(settings.publisher.clone(), true, start);
     publisher.reconfigure(settings.publisher.clone(), start);
     let stamp = Stamp {
-        agent: settings.agent.clone(),
+        agent: settings.agent.as_str().into(),
         observed_at: chrono::DateTime::from_timestamp(1 << 33, 0).unwrap(),
         boot_id: String::new(),
         monotonic_ms: 1 << 43,

@@ -96,8 +96,8 @@ impl Host {
 /// `kind interface [reason]`.
 fn told(body: &Body) -> String {
     let (interface, reason) = match body {
-        Body::LinkAdded(link) | Body::LinkRemoved(link) => (&link.interface, &link.reason),
-        other => other.breach().map(|breach| (&breach.interface, &breach.reason)).unwrap(),
+        Body::LinkAdded(link) | Body::LinkRemoved(link) => (link.interface.as_str(), &link.reason),
+        other => other.breach().map(|breach| (breach.interface.as_str(), &breach.reason)).unwrap(),
     };
     let reason = reason.as_deref().map(|reason| format!(" {reason}")).unwrap_or_default();
     format!("{} {interface}{reason}", body.kind())

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use smol_str::{SmolStr, format_smolstr};
 
 use super::{Findings, Notice};
 use crate::agent::limit::{Action, Carried, Limit, Machine, Marks, Tally};
@@ -17,7 +18,7 @@ pub(super) struct Tracker {
     pub(super) limit: usize,
     pub(super) direction: Direction,
     pub(super) machine: Machine,
-    pub(super) open: Option<(String, DateTime<Utc>)>,
+    pub(super) open: Option<(SmolStr, DateTime<Utc>)>,
     pub(super) marks: Option<Marks>,
     pub(super) waits: bool,
 }
@@ -60,7 +61,7 @@ impl Tracker {
         }
         let Some(action) = self.machine.judge(limit, marks, carried) else { return };
         if matches!(action, Action::Raise(_)) {
-            self.open = Some((format!("{:016x}", context.ids.u64(..)), context.now.observed_at));
+            self.open = Some((format_smolstr!("{:016x}", context.ids.u64(..)), context.now.observed_at));
         }
         let below = matches!(action, Action::Clear(_)).then(|| "below".to_owned());
         let (Action::Raise(tally) | Action::Update(tally) | Action::Clear(tally)) = action;
@@ -80,17 +81,19 @@ impl Tracker {
         let limit = &limits[self.limit];
         let raise_at = limit.raise_at.resolve(target.speed, self.direction);
         let clear_at = limit.clear_at.resolve(target.speed, self.direction);
-        let (limit, interface) = (limit.name.clone(), target.interface.to_owned());
+        let names = || (limit.name.clone(), target.interface.to_owned());
         match raise_at.zip(clear_at) {
             Some((raise_at, clear_at)) => {
                 self.marks = Some(Marks { raise_at, clear_at });
                 if std::mem::take(&mut self.waits) {
+                    let (limit, interface) = names();
                     findings.notices.push(Notice::SpeedKnown { limit, interface, raise_at });
                 }
             }
             None if self.open.is_none() => {
                 self.marks = None;
                 if !std::mem::replace(&mut self.waits, true) {
+                    let (limit, interface) = names();
                     findings.notices.push(Notice::SpeedUnknown { limit, interface });
                 }
             }
@@ -123,9 +126,9 @@ impl Tracker {
         Some(Breach {
             breach_id,
             raised_at,
-            limit: limit.name.clone(),
+            limit: limit.name.as_str().into(),
             severity: limit.severity,
-            interface: target.interface.to_owned(),
+            interface: target.interface.into(),
             ifindex: target.ifindex,
             direction: self.direction,
             limit_bps: self.marks?.raise_at.bps(),

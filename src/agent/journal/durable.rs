@@ -330,7 +330,7 @@ impl Journal for DurableJournal {
 }
 
 fn breach_of(event: &Event) -> Option<String> {
-    event.body.breach().map(|breach| breach.breach_id.clone())
+    event.body.breach().map(|breach| breach.breach_id.to_string())
 }
 
 fn rename(from: &Path, to: &Path) -> Result<(), JournalError> {

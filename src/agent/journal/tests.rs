@@ -23,7 +23,7 @@ fn stamp(second: u64) -> Stamp {
 
 fn breach(id: u64) -> Breach {
     Breach {
-        breach_id: format!("{id:016x}"),
+        breach_id: format!("{id:016x}").into(),
         raised_at: stamp(0).observed_at,
         limit: "wan-down".into(),
         severity: Severity::Warning,

@@ -90,7 +90,7 @@ pub(super) fn stamp(agent: &str, reading: &Reading) -> Stamp {
     let since_1970 = TimeDelta::from_std(reading.at).unwrap_or(TimeDelta::MAX);
     let observed_at = DateTime::UNIX_EPOCH.checked_add_signed(since_1970).unwrap_or(DateTime::<Utc>::MAX_UTC);
     Stamp {
-        agent: agent.to_owned(),
+        agent: agent.into(),
         observed_at: observed_at.trunc_subsecs(6),
         boot_id: String::new(),
         monotonic_ms: u64::try_from(reading.at.as_millis()).unwrap_or(u64::MAX),

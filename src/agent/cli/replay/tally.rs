@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
+use smol_str::SmolStr;
+
 use crate::event::{Body, Breach};
 use crate::output::{self, Format, Rows, Value};
 use crate::units::{BitRate, ByteCount};
@@ -17,7 +19,7 @@ pub(super) struct Tally {
     pub(super) worst: Option<Breach>,
     cleared_ms: u64,
     /// As they were told of last.
-    open: BTreeMap<String, Breach>,
+    open: BTreeMap<SmolStr, Breach>,
     printer: Option<Rows<Box<dyn Write>>>,
 }
 

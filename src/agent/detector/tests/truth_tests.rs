@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
+use smol_str::SmolStr;
 
 use super::*;
 
@@ -102,8 +103,8 @@ impl Link {
 /// What has been told of breaches: each is raised, updated and cleared, in this order and once.
 #[derive(Default)]
 struct Told {
-    open: BTreeMap<String, Breach>,
-    ended: BTreeSet<String>,
+    open: BTreeMap<SmolStr, Breach>,
+    ended: BTreeSet<SmolStr>,
 }
 
 impl Told {

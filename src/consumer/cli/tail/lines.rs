@@ -105,7 +105,7 @@ fn line(out: &mut dyn Write, topic: &str, partition: i32, record: &Record) -> io
         Ok(event) => {
             let (style, kind) = (style(&event.body), event.body.kind());
             // The agent is named where the key does not.
-            let agent = if key == event.stamp.agent { String::new() } else { format!("{} ", event.stamp.agent) };
+            let agent = if *key == *event.stamp.agent { String::new() } else { format!("{} ", event.stamp.agent) };
             let words = format!("{agent}{}: {}", event.id.seq, words(event, record.raw.as_deref()));
             writeln!(out, "{style}{:<KIND_CHARS$}{style:#} {}", harmless(kind), harmless(&words))
         }

@@ -62,7 +62,7 @@ pub(super) fn probe(
     let event = Event {
         id: EventId { epoch: Epoch(0), seq: 1 },
         stamp: Stamp {
-            agent: "highwater-consumer-probe".to_owned(),
+            agent: "highwater-consumer-probe".into(),
             observed_at: of_a_known_day.event.stamp.observed_at,
             boot_id: String::new(),
             monotonic_ms: 0,

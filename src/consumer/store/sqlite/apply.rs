@@ -168,7 +168,7 @@ fn insert(statement: &mut Statement<'_>, topic: &str, row: &Row<'_>, now: &str) 
         .or(link.and_then(|link| link.reason.as_deref()))
         .or(lifecycle.and_then(|lifecycle| lifecycle.reason.as_deref()));
     let changed = statement.execute(params![
-        stamp.agent,
+        stamp.agent.as_str(),
         id.epoch.to_string(),
         id.seq.cast_signed(),
         text(stamp.observed_at),
@@ -180,11 +180,11 @@ fn insert(statement: &mut Statement<'_>, topic: &str, row: &Row<'_>, now: &str) 
         stamp.boot_id,
         stamp.monotonic_ms.cast_signed(),
         stamp.clock_synced,
-        breach.map(|breach| &breach.breach_id),
+        breach.map(|breach| breach.breach_id.as_str()),
         breach.map(|breach| text(breach.raised_at)),
-        breach.map(|breach| &breach.limit),
+        breach.map(|breach| breach.limit.as_str()),
         breach.map(|breach| breach.severity.as_str()),
-        breach.map(|breach| &breach.interface).or(link.map(|link| &link.interface)),
+        breach.map(|breach| breach.interface.as_str()).or(link.map(|link| link.interface.as_str())),
         breach.and_then(|breach| breach.ifindex).or(link.map(|link| link.ifindex)),
         breach.map(|breach| breach.direction.as_str()),
         breach.map(|breach| breach.limit_bps.cast_signed()),
@@ -240,7 +240,7 @@ fn has_other_time(transaction: &Transaction<'_>, event: &Event) -> Result<bool, 
         ))?
         .query_row(
             params![
-                event.stamp.agent,
+                event.stamp.agent.as_str(),
                 event.id.epoch.to_string(),
                 event.id.seq.cast_signed(),
                 text(event.stamp.observed_at)
@@ -270,16 +270,16 @@ fn put_breach(statement: &mut Statement<'_>, row: &Row<'_>) -> Result<(), Error>
     let Some(breach) = rows::breach(row) else { return Ok(()) };
     let Event { id, stamp, .. } = row.event;
     statement.execute(params![
-        stamp.agent,
-        breach.breach_id,
+        stamp.agent.as_str(),
+        breach.breach_id.as_str(),
         id.epoch.to_string(),
         id.seq.cast_signed(),
         text(stamp.observed_at),
         rows::is_cleared(row.event),
         text(breach.raised_at),
-        breach.limit,
+        breach.limit.as_str(),
         breach.severity.as_str(),
-        breach.interface,
+        breach.interface.as_str(),
         breach.direction.as_str(),
         breach.limit_bps.cast_signed(),
         breach.rate_bps.cast_signed(),
@@ -301,8 +301,8 @@ fn put_losses(transaction: &Transaction<'_>, rows: &[Row<'_>], now: &str) -> Res
     for lost in rows::losses(rows) {
         let Event { id, stamp, .. } = lost.event;
         let (epoch, own) = (lost.epoch.to_string(), id.epoch.to_string());
-        let (seq, observed_at) = (id.seq.cast_signed(), text(stamp.observed_at));
-        put.execute(params![stamp.agent, epoch, lost.first, lost.last, own, seq, observed_at, now, lost.reason])?;
+        let (agent, seq, observed_at) = (stamp.agent.as_str(), id.seq.cast_signed(), text(stamp.observed_at));
+        put.execute(params![agent, epoch, lost.first, lost.last, own, seq, observed_at, now, lost.reason])?;
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ pub(super) fn insert(
 ) -> Result<bool, Error> {
     let Event { id, stamp, .. } = row.event;
     let changed = statement.execute(params![
-        stamp.agent,
+        stamp.agent.as_str(),
         id.epoch.to_string(),
         id.seq.cast_signed(),
         text(stamp.observed_at),

@@ -29,9 +29,9 @@ pub(super) fn put(transaction: &Transaction<'_>, rows: &[Row<'_>], applied: &mut
     let mut add = transaction.prepare(ADD)?;
     for row in rows::latest(rows) {
         let (Some(breach), Some(bytes)) = (rows::breach(row), row.greatest_bytes) else { continue };
-        let (agent, bytes) = (&row.event.stamp.agent, bytes.cast_signed());
+        let (agent, bytes) = (row.event.stamp.agent.as_str(), bytes.cast_signed());
         let found = counted
-            .query_row(params![agent, breach.breach_id, bytes], |row| {
+            .query_row(params![agent, breach.breach_id.as_str(), bytes], |row| {
                 let (interface, direction): (String, String) = (row.get(0)?, row.get(1)?);
                 let (day, before): (String, Option<i64>) = (row.get(2)?, row.get(3)?);
                 Ok((interface, direction, day, before))
@@ -39,7 +39,7 @@ pub(super) fn put(transaction: &Transaction<'_>, rows: &[Row<'_>], applied: &mut
             .optional()?;
         let Some((interface, direction, day, before)) = found else { continue };
         let added = bytes - before.unwrap_or(0);
-        count.execute(params![agent, breach.breach_id, bytes])?;
+        count.execute(params![agent, breach.breach_id.as_str(), bytes])?;
         add.execute(params![agent, interface, direction, day, i64::from(before.is_none()), added])?;
         applied.add(agent, &interface, added.unsigned_abs());
     }
