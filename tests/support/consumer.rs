@@ -1,16 +1,17 @@
 //! The consumer as its users run it, the databases it writes to, and events to feed it with.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 use postgres::{Client, NoTls};
 use tempfile::TempDir;
 
-use super::agent::until;
 use super::failpoints;
 use super::netns::skip;
+pub(crate) use super::process::Running;
+use super::process::until;
 
 /// A real PostgreSQL.
 pub(crate) struct Postgres {
@@ -146,15 +147,6 @@ pub(crate) struct Consumer {
     runs: u32,
 }
 
-/// A run of it. Killed when it is dropped.
-pub(crate) struct Running {
-    child: Child,
-    log: PathBuf,
-    out: PathBuf,
-    /// The files' home outlives its consumer.
-    _directory: Arc<TempDir>,
-}
-
 impl Consumer {
     /// Reads `topic` as a group of the topic's name, and stores at `url`.
     pub(crate) fn new(brokers: &str, topic: &str, url: &str) -> Self {
@@ -200,17 +192,8 @@ impl Consumer {
     /// The same, run by `command`, which ends in the program.
     pub(crate) fn start_as(&mut self, mut command: Command, arguments: &[&str]) -> Running {
         self.runs += 1;
-        let file = |kind: &str| self.directory.path().join(format!("{kind}.{}", self.runs));
-        let (log, out) = (file("log"), file("out"));
-        let child = command
-            .args(["run", "-v", "--config"])
-            .arg(self.config())
-            .args(arguments)
-            .stdout(File::create(&out).expect("a file can be written"))
-            .stderr(File::create(&log).expect("a log can be written"))
-            .spawn()
-            .expect("the consumer starts");
-        Running { child, log, out, _directory: Arc::clone(&self.directory) }
+        command.args(["run", "-v", "--config"]).arg(self.config()).args(arguments);
+        Running::start("consumer", command, &self.directory, self.runs)
     }
 
     /// Stores all that is there now; what it printed and what it logged.
@@ -232,53 +215,4 @@ fn command_at(points: &str) -> Command {
     let mut command = failpoints::command(env!("CARGO_BIN_EXE_highwater-consumer"), points);
     command.stdin(Stdio::null());
     command
-}
-
-impl Running {
-    pub(crate) fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
-    }
-
-    pub(crate) fn out(&self) -> String {
-        fs::read_to_string(&self.out).unwrap_or_default()
-    }
-
-    /// Waits until the log says `text`.
-    pub(crate) fn until(&self, text: &str) {
-        until(&format!("`{text}` in the log {}", self.log()), || self.log().contains(text).then_some(()));
-    }
-
-    pub(crate) fn signal(&self, name: &str) {
-        let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
-        assert!(status.expect("kill runs").success());
-    }
-
-    /// Its process id.
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
-    }
-
-    pub(crate) fn wait(&mut self) -> ExitStatus {
-        self.child.wait().expect("the consumer is our child")
-    }
-
-    /// Waits until it has ended by itself; a minute is far more than anything takes.
-    pub(crate) fn ended(mut self) -> ExitStatus {
-        until("the process ends by itself", || self.child.try_wait().expect("it is our child"))
-    }
-
-    pub(crate) fn kill(mut self) {
-        let _ = self.child.kill();
-        self.wait();
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            eprintln!("what the consumer logged:\n{}", self.log());
-        }
-    }
 }

@@ -7,6 +7,7 @@ pub(crate) mod consumer;
 pub(crate) mod events;
 pub(crate) mod failpoints;
 pub(crate) mod netns;
+pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod registry;
 pub(crate) mod rounds;

@@ -1,0 +1,101 @@
+//! A run of one of the programs.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+/// A process, and what it says. Killed when it is dropped.
+pub(crate) struct Running {
+    program: &'static str,
+    child: Child,
+    log: PathBuf,
+    out: PathBuf,
+    /// It outlives whoever made it.
+    _directory: Arc<TempDir>,
+}
+
+impl Running {
+    /// Starts `command`; this is its run of this number in `directory`.
+    pub(super) fn start(program: &'static str, mut command: Command, directory: &Arc<TempDir>, run: u32) -> Self {
+        let file = |kind: &str| directory.path().join(format!("{kind}.{run}"));
+        let (log, out) = (file("log"), file("out"));
+        command
+            .stdout(File::create(&out).expect("a file can be written"))
+            .stderr(File::create(&log).expect("a log can be written"));
+        let child = command.spawn().expect("the program starts");
+        Self { program, child, log, out, _directory: Arc::clone(directory) }
+    }
+
+    /// What it logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// What it printed.
+    pub(crate) fn out(&self) -> String {
+        fs::read_to_string(&self.out).unwrap_or_default()
+    }
+
+    /// Waits until it has ended in order; what it logged.
+    pub(crate) fn log_at_end(mut self) -> String {
+        let status = self.wait();
+        let log = self.log();
+        assert!(status.success(), "{status}: {log}");
+        log
+    }
+
+    /// Waits until the log says `text`; a minute is far more than anything takes.
+    pub(crate) fn until(&self, text: &str) {
+        until(&format!("`{text}` in the log"), || self.log().contains(text).then_some(()));
+    }
+
+    /// Sends a signal by its name: TERM, HUP, USR1, KILL.
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
+        assert!(status.expect("kill runs").success());
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        self.child.wait().expect("it is our child")
+    }
+
+    /// Waits until it has ended by itself; a minute is far more than anything takes.
+    pub(crate) fn ended(mut self) -> ExitStatus {
+        until("the process ends by itself", || self.child.try_wait().expect("it is our child"))
+    }
+
+    pub(crate) fn kill(mut self) {
+        let _ = self.child.kill();
+        self.wait();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("what the {} logged:\n{}", self.program, self.log());
+        }
+    }
+}
+
+/// Asks `what` again and again until it has an answer. The stop is generous: it is no measurement.
+pub(crate) fn until<T>(name: &str, mut what: impl FnMut() -> Option<T>) -> T {
+    for _ in 0..1_200 {
+        if let Some(answer) = what() {
+            return answer;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("a minute was not enough for: {name}");
+}
