@@ -13,6 +13,7 @@ mod agent_toolbox;
 
 mod consumer_commands;
 mod consumer_kafka;
+mod consumer_reload;
 mod consumer_store;
 mod consumer_topic;
 mod consumer_totals;

@@ -4,17 +4,19 @@ mod chores;
 mod intake;
 mod joining;
 mod placing;
+mod reload;
 mod storing;
 mod stuck;
 mod totals;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use self::chores::Due;
 use self::intake::Intake;
 use self::placing::Anchors;
+pub use self::reload::{Reload, run, run_reloading};
 use self::totals::Totals;
 use super::backoff::Backoff;
 use super::batch::Batch;
@@ -51,34 +53,6 @@ pub struct Stored<'a> {
     pub offset: i64,
     /// What it says.
     pub event: &'a Event,
-}
-
-/// Stores what comes until `stop` is set, or, if asked, until all is stored that was there at the start. Tells `observer` of
-/// each event after the transaction that stored it.
-///
-/// # Errors
-/// Settings that librdkafka does not take; with `until_end`, a topic that is not there.
-pub fn run(
-    settings: &Settings,
-    options: Options,
-    observer: &mut dyn FnMut(&Stored<'_>),
-    stop: &AtomicBool,
-) -> Result<(), Failure> {
-    let mut consumer = Consumer::new(settings, options, observer)?;
-    log::info!("storing {} from {} in {}", settings.membership.topic, settings.connection.brokers(), settings.store);
-    let result = loop {
-        if stop.load(Ordering::Relaxed) {
-            log::info!("ending as asked");
-            break Ok(());
-        }
-        match consumer.round(stop) {
-            Ok(true) => {}
-            Ok(false) => break Ok(()),
-            Err(failure) => break Err(failure),
-        }
-    };
-    consumer.end();
-    result
 }
 
 /// How long one poll may take: rebalances and signals wait for it.
@@ -351,7 +325,6 @@ impl<'a> Consumer<'a> {
 
     /// Stores what is in hand, if that goes at once, and leaves the group.
     fn end(mut self) {
-        self.service.stops();
         if !self.intake.batch.is_empty() && self.state == State::Reading {
             self.store_batch();
         }

@@ -15,11 +15,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Parser, Subcommand};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use self::common::{Absent, Common};
 use super::config::{SAMPLES, Settings};
-use super::run::{Options, Stored, run};
+use super::run::{Options, Reload, Stored, run_reloading};
+use crate::config::ConfigError;
 use crate::exit::Failure;
 use crate::{cli, wire};
 
@@ -33,7 +34,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Store what comes, until SIGTERM or SIGINT
+    /// Store what comes, until SIGTERM or SIGINT (SIGHUP reads the configuration again)
     Run {
         #[command(flatten)]
         common: Common,
@@ -84,19 +85,24 @@ impl Command {
         match self {
             Self::Run { common, samples, until_end, print, log_totals } => {
                 common.start_log();
-                let mut settings = common.settings(Absent::IsAnError).map_err(Failure::config)?;
-                if samples {
-                    settings.samples.get_or_insert_with(|| SAMPLES.to_owned());
-                }
+                let read = || {
+                    let mut settings = common.settings(Absent::IsAnError)?;
+                    if samples {
+                        settings.samples.get_or_insert_with(|| SAMPLES.to_owned());
+                    }
+                    Ok(settings)
+                };
+                let settings = read().map_err(|error: ConfigError| Failure::config(error))?;
                 let stop = Arc::new(AtomicBool::new(false));
                 for signal in [SIGTERM, SIGINT] {
                     signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(Failure::failed)?;
                 }
                 let options = Options { until_end, watchdog: true, log_totals };
                 let observer: fn(&Stored<'_>) = if print { print_stored } else { |_| () };
+                let reader = Reader { settings: &read, both: settings.of_samples().is_some() };
                 match settings.of_samples() {
-                    None => run(&settings, options, &mut { observer }, &stop),
-                    Some(of_samples) => run_both([&settings, &of_samples], options, observer, &stop),
+                    None => reader.run(&settings, options, observer, &stop),
+                    Some(of_samples) => run_both([&settings, &of_samples], options, observer, &stop, reader),
                 }
             }
             Self::Tail(command) => command.run(),
@@ -119,16 +125,52 @@ fn run_both(
     options: Options,
     observer: fn(&Stored<'_>),
     stop: &AtomicBool,
+    reader: Reader<'_>,
 ) -> Result<(), Failure> {
     std::thread::scope(|scope| {
         let runs = settings.map(|settings| {
             scope.spawn(move || {
-                run(settings, options, &mut { observer }, stop).inspect_err(|_| stop.store(true, Ordering::Relaxed))
+                let ran = reader.run(settings, options, observer, stop);
+                ran.inspect_err(|_| stop.store(true, Ordering::Relaxed))
             })
         });
         let ends = runs.map(|run| run.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         ends.into_iter().collect()
     })
+}
+
+/// Reads the configuration again, for each of the runs.
+#[derive(Clone, Copy)]
+struct Reader<'a> {
+    settings: &'a (dyn Fn() -> Result<Settings, ConfigError> + Sync),
+    /// Whether samples are read too.
+    both: bool,
+}
+
+impl Reader<'_> {
+    /// A run that takes other settings over on SIGHUP.
+    fn run(
+        self,
+        settings: &Settings,
+        options: Options,
+        observer: fn(&Stored<'_>),
+        stop: &AtomicBool,
+    ) -> Result<(), Failure> {
+        let wish = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register(SIGHUP, Arc::clone(&wish)).map_err(Failure::failed)?;
+        let of_samples = self.both && Some(&settings.membership.topic) == settings.samples.as_ref();
+        let reload = Reload { wish: &wish, read: &|| self.read(of_samples) };
+        run_reloading(settings, options, &mut { observer }, stop, reload)
+    }
+
+    fn read(self, of_samples: bool) -> Result<Settings, String> {
+        let settings = (self.settings)().map_err(|error| error.to_string())?;
+        match settings.of_samples() {
+            Some(settings) if of_samples => Ok(settings),
+            other if other.is_some() == self.both => Ok(settings),
+            _ => Err("whether samples are stored too changes with the next start only".to_owned()),
+        }
+    }
 }
 
 fn print_stored(stored: &Stored<'_>) {

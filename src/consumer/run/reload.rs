@@ -1,0 +1,111 @@
+//! A run from its start to its end, through as many configurations as somebody wants.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::{Consumer, Options, Stored};
+use crate::clock::Clock as _;
+use crate::consumer::config::Settings;
+use crate::exit::Failure;
+
+/// How settings are read again while a run goes on.
+#[derive(Clone, Copy)]
+pub struct Reload<'a> {
+    /// Set by whoever wants it, and taken back when it is done.
+    pub wish: &'a AtomicBool,
+    /// Reads them; why not, where they can't be used.
+    pub read: &'a dyn Fn() -> Result<Settings, String>,
+}
+
+/// Stores what comes until `stop` is set, or, if asked, until all is stored that was there at the start. Tells `observer` of
+/// each event after the transaction that stored it.
+///
+/// # Errors
+/// Settings that librdkafka does not take; with `until_end`, a topic that is not there.
+pub fn run(
+    settings: &Settings,
+    options: Options,
+    observer: &mut dyn FnMut(&Stored<'_>),
+    stop: &AtomicBool,
+) -> Result<(), Failure> {
+    let nobody = AtomicBool::new(false);
+    let reload = Reload { wish: &nobody, read: &|| Err("nobody reads it".to_owned()) };
+    run_reloading(settings, options, observer, stop, reload)
+}
+
+/// The same, and takes other settings over as they come. For that it ends in order and begins anew, in the same process: Kafka and
+/// the database are connected anew, with their certificates and secrets as they are then.
+///
+/// # Errors
+/// See [`run`]; settings that can't be used later change nothing.
+pub fn run_reloading(
+    settings: &Settings,
+    options: Options,
+    observer: &mut dyn FnMut(&Stored<'_>),
+    stop: &AtomicBool,
+    reload: Reload<'_>,
+) -> Result<(), Failure> {
+    let mut settings = settings.clone();
+    let mut before: Option<Settings> = None;
+    loop {
+        let consumer = match (Consumer::new(&settings, options, &mut *observer), before.take()) {
+            (Ok(consumer), _) => consumer,
+            (Err(failure), Some(before)) => {
+                log::error!("the configuration stays as it was: {failure}");
+                settings = before;
+                continue;
+            }
+            (Err(failure), None) => return Err(failure),
+        };
+        log::info!(
+            "storing {} from {} in {}",
+            settings.membership.topic,
+            settings.connection.brokers(),
+            settings.store
+        );
+        let Some(others) = consumer.rounds(stop, reload)? else { return Ok(()) };
+        log::info!("the configuration was read again; connecting anew");
+        before = Some(std::mem::replace(&mut settings, others));
+    }
+}
+
+impl Consumer<'_> {
+    /// Until there are other settings to go on with, or none because it is over.
+    fn rounds(mut self, stop: &AtomicBool, reload: Reload<'_>) -> Result<Option<Settings>, Failure> {
+        let result = loop {
+            if stop.load(Ordering::Relaxed) {
+                log::info!("ending as asked");
+                break Ok(None);
+            }
+            if reload.wish.swap(false, Ordering::Relaxed)
+                && let Some(settings) = self.settings_anew(reload)
+            {
+                break Ok(Some(settings));
+            }
+            match self.round(stop) {
+                Ok(true) => {}
+                Ok(false) => break Ok(None),
+                Err(failure) => break Err(failure),
+            }
+        };
+        if !matches!(result, Ok(Some(_))) {
+            self.service.stops();
+        }
+        self.end();
+        result
+    }
+
+    fn settings_anew(&mut self, reload: Reload<'_>) -> Option<Settings> {
+        self.heart.beat("reading the configuration", self.clock.monotonic());
+        self.service.reloads(self.clock.monotonic());
+        match (reload.read)() {
+            // Whoever takes them over says that it is ready.
+            Ok(settings) => Some(settings),
+            Err(error) => {
+                log::error!("the configuration stays as it was: {error}");
+                self.service.reloaded(Duration::ZERO);
+                None
+            }
+        }
+    }
+}

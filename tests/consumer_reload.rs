@@ -1,0 +1,54 @@
+//! A consumer that is told, by SIGHUP, to read its configuration again.
+
+use std::fs;
+
+use crate::support::consumer::{Consumer, Postgres};
+use crate::support::events::{produce, updated};
+use crate::support::services::Kafka;
+
+const TOLD: &str = "SELECT count(*) AS n, count(DISTINCT (agent, epoch, seq)) AS d FROM events";
+
+#[test]
+fn another_configuration_is_taken_over_and_a_wrong_one_changes_nothing() {
+    let test = "consumer_reload::another_configuration_is_taken_over_and_a_wrong_one_changes_nothing";
+    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let (first, second) = (kafka.topic("before", 2), kafka.topic("after", 2));
+    let database = postgres.database("reload");
+    let send = |topic: &str, agent: &str, seqs: std::ops::Range<u64>| {
+        let events: Vec<_> = seqs.map(|seq| updated(agent, seq)).collect();
+        produce(&kafka.address, topic, &events);
+    };
+    let mut consumer = Consumer::new(&kafka.address, &first, &database.url);
+    let mut running = consumer.start(&[]);
+    send(&first, "gw-1", 1..101);
+    database.until(TOLD, "(100,100)");
+
+    // One that is wrong, and one that only librdkafka finds wrong: both are said, and storing goes on.
+    let right = fs::read_to_string(consumer.config()).unwrap();
+    fs::write(consumer.config(), format!("{right}\nnonsense = 1\n")).unwrap();
+    running.signal("HUP");
+    running.until("the configuration stays as it was: ");
+    fs::write(consumer.config(), right.replace("'session.timeout.ms' = 6000", "'session.timeout.ms' = -6000")).unwrap();
+    running.signal("HUP");
+    running.until("connecting anew");
+    running.until("session.timeout.ms");
+    send(&first, "gw-1", 101..201);
+    database.until(TOLD, "(200,200)");
+
+    fs::write(consumer.config(), right.replacen(&format!("topic = '{first}'"), &format!("topic = '{second}'"), 1))
+        .unwrap();
+    running.signal("HUP");
+    running.until(&format!("storing {second} from"));
+    send(&second, "gw-2", 1..51);
+    send(&first, "gw-1", 201..211);
+    database.until(TOLD, "(250,250)");
+    assert_eq!(database.ask("SELECT max(seq) FROM events WHERE agent = 'gw-1'"), "(200)");
+
+    // And back: it goes on where the database stands.
+    fs::write(consumer.config(), right).unwrap();
+    running.signal("HUP");
+    database.until(TOLD, "(260,260)");
+    running.signal("TERM");
+    assert!(running.wait().success(), "{}", running.log());
+    assert_eq!(running.log().matches("ending as asked").count(), 1, "{}", running.log());
+}
