@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 use highwater::wire::{self, Format};
 use serde_json::Value;
@@ -157,6 +158,42 @@ fn a_replay_that_was_interrupted_or_sent_twice_doubles_no_sample() {
     assert_eq!(database.ask("SELECT count(*) FROM events"), "(0)");
 }
 
+/// A broker that stands still keeps what was sent last from being delivered: the interrupted run names the first such line.
+#[test]
+fn what_kafka_has_not_taken_when_a_replay_is_interrupted_is_sent_when_it_goes_on() {
+    let test = "samples::what_kafka_has_not_taken_when_a_replay_is_interrupted_is_sent_when_it_goes_on";
+    let (Some((kafka, _home)), Some(postgres)) = (Kafka::own(test), Postgres::or_skip(test)) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let (file, whole) = (directory.path().join("series.csv"), series(2_000));
+    std::fs::write(&file, &whole).unwrap();
+    let (topic, database) = (kafka.topic("still", 1), postgres.database("still"));
+    let (first_half, rest) = whole.split_at(whole.match_indices('\n').nth(1_000).unwrap().0 + 1);
+    let limit = ["--limit", "80 bit/s", "--publish", "-t", &topic, "--agent", "gw"];
+    let mut first = begin(replay(&kafka, &topic, Path::new("-"), &limit), first_half);
+    // Events go to the same topic, too.
+    until("the first half is in Kafka", || (kafka.read(&topic, "%o\n").len() as u64 > good(1_000)).then_some(()));
+    kafka.signal("STOP");
+    first.stdin.as_mut().unwrap().write_all(rest.as_bytes()).unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    let signalled = Command::new("kill").args(["-s", "INT", &first.id().to_string()]).status().unwrap();
+    assert!(signalled.success());
+    until("it ends", || first.try_wait().unwrap());
+    kafka.signal("CONT");
+    let (code, summary, err) = said(&first.wait_with_output().unwrap());
+    assert_eq!(code, 1, "{err}");
+    assert!(summary["samples_failed"].as_u64() > Some(0) && summary["failed"].as_u64() > Some(0), "{summary}");
+    let go_on: Vec<&str> =
+        err.split("interrupted; go on with").nth(1).expect("it says how").trim().split(' ').collect();
+    let line: u64 = go_on[3].parse().unwrap();
+    assert!(line > 900 && line < 2_000, "the first that is not delivered: {line}");
+    let (code, _, err) = said(&replay(&kafka, &topic, &file, &[&limit[..], &go_on].concat()).output().unwrap());
+    assert_eq!(code, 0, "{err}");
+    consumer(&kafka, &topic, &database.url, None).until_end();
+    assert_eq!(database.ask(STORED), format!("({0},{0},0,0)", good(2_000)));
+    let events = "SELECT count(*) = max(seq), count(DISTINCT seq) = max(seq), max(seq) > 100 FROM events";
+    assert_eq!(database.ask(events), "(t,t,t)");
+}
+
 /// Events and samples of one replay, each to its topic, stored by one consumer that reads both; and both in one topic.
 #[test]
 fn one_consumer_stores_events_and_samples() {
@@ -189,6 +226,45 @@ fn one_consumer_stores_events_and_samples() {
         };
         assert_eq!(counts, [9, SERIES_ROWS as i64, 2, 0], "each counted in its own epoch, without holes");
     }
+}
+
+#[test]
+fn a_consumer_that_is_killed_again_and_again_stores_each_sample_once() {
+    let test = "samples::a_consumer_that_is_killed_again_and_again_stores_each_sample_once";
+    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("long.csv");
+    std::fs::write(&file, series(40_000)).unwrap();
+    let (topic, database) = (kafka.topic("killed", 2), postgres.database("killed"));
+    let mut consumer = consumer(&kafka, &topic, &database.url, None);
+    let replaying =
+        replay(&kafka, &topic, &file, &["--tx", "sent"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    for _ in 0..6 {
+        let running = consumer.start(&[]);
+        std::thread::sleep(Duration::from_millis(fastrand::u64(300..2_000)));
+        running.kill();
+    }
+    assert!(replaying.unwrap().wait().unwrap().success());
+    consumer.until_end();
+    assert_eq!(database.ask(STORED), format!("({0},{0},0,0)", good(40_000)));
+    let rx: u64 = (1..=40_000).filter(|row| row % 97 != 13).map(|row| row % 11).sum();
+    assert_eq!(database.ask("SELECT sum(rx_bytes) FROM samples"), format!("({rx})"));
+}
+
+#[test]
+fn waits_until_a_group_has_stored_events_and_samples() {
+    let test = "samples::waits_until_a_group_has_stored_events_and_samples";
+    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let (events, samples, database) = (kafka.topic("we", 2), kafka.topic("ws", 2), postgres.database("waited"));
+    let mut both = Consumer::new(&kafka.address, &events, &database.url);
+    both.append(&format!("[topics]\nsamples = '{samples}'\n"));
+    let _running = both.start(&["--samples"]);
+    let arguments =
+        ["--bytes-per", "5min", "--limit", "5 MB/5min", "--publish", "-t", &events, "--wait-stored", &events];
+    let (code, _, err) = said(&replay(&kafka, &samples, Path::new(SERIES), &arguments).output().unwrap());
+    assert!(code == 0 && err.contains("has stored all of them"), "{err}");
+    let counts = "SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM samples)";
+    assert_eq!(database.ask(counts), format!("(9,{SERIES_ROWS})"));
 }
 
 #[test]
