@@ -12,7 +12,7 @@ use chrono::TimeDelta;
 use log::{error, info, warn};
 use rustix::fs::{FlockOperation, flock};
 
-use super::sqlite::Saved;
+use super::sqlite::{Saved, Since};
 use super::{Journal, JournalError, MemoryJournal, Pending, Position, SqliteJournal, Stored, breach_change};
 use crate::agent::event_system::Draft;
 use crate::agent::mishap::Mishaps;
@@ -135,7 +135,8 @@ impl DurableJournal {
         for suffix in ["", "-wal", "-shm"] {
             unless_missing(&with_suffix(&part, suffix), |path| fs::remove_file(path))?;
         }
-        let saved = Saved::read(&self.path());
+        let since = Since { refused: self.refused, removed: &self.removed };
+        let saved = Saved::read(&self.path(), machine_id, since)?;
         // At the start the breaches are known from the journal alone.
         let breaches: Vec<&Event> =
             if self.ring.is_none() { saved.breaches.iter().collect() } else { self.breaches.values().collect() };

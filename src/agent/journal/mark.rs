@@ -6,7 +6,8 @@
 //! exactly that is declared.
 //!
 //! The file is written in place and never synced: after a power cut it may be behind, which proves nothing, but not ahead of a
-//! commit that was synced before. When it can't be written or read, the database is taken at its word.
+//! commit that was synced before. So it is believed only where it counts more than the database, which keeps the same in a row of
+//! its own. When it can't be written or read, the database is taken at its word.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -17,7 +18,7 @@ use std::path::PathBuf;
 use log::warn;
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Epoch, EventId};
+use crate::event::{Epoch, EpochError, EventId};
 use crate::failpoints;
 
 /// The file is a multiple of it: a sector is written whole, or not at all.
@@ -35,8 +36,12 @@ pub(super) struct Span {
 }
 
 /// Pending events by epoch.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "Vec<(String, Span)>", try_from = "Vec<(String, Span)>")]
 pub(super) struct Spans(BTreeMap<Epoch, Span>);
+
+/// Numbers of an epoch, the first and the last of each range.
+pub(super) type Ranges = Vec<(u64, u64)>;
 
 impl Spans {
     pub(super) fn add(&mut self, id: EventId) {
@@ -68,47 +73,69 @@ impl Spans {
         span.next = span.next.max(next);
     }
 
-    /// All that lies in them, but for `known`.
-    pub(super) fn without(&self, known: impl IntoIterator<Item = EventId>) -> Vec<EventId> {
-        let mut known: Vec<EventId> = known.into_iter().collect();
-        known.sort_unstable();
-        let all =
-            self.0.iter().flat_map(|(&epoch, span)| (span.first..span.next).map(move |seq| EventId { epoch, seq }));
-        all.filter(|id| known.binary_search(id).is_err()).collect()
+    /// None of `epoch` is pending from `next` on.
+    pub(super) fn end_at(&mut self, EventId { epoch, seq: next }: EventId) {
+        if let Some(span) = self.0.get_mut(&epoch) {
+            span.next = span.next.min(next);
+        }
     }
 
-    /// How many events these know of that `found` does not have.
-    fn missing_in(&self, found: &Self) -> u64 {
-        let events = |epoch| found.0.get(epoch).map_or(0, |span| span.events);
-        self.0.iter().map(|(epoch, span)| span.events.saturating_sub(events(epoch))).sum()
+    /// All that lies in them, but for `known` ranges.
+    pub(super) fn without(&self, known: impl IntoIterator<Item = (Epoch, (u64, u64))>) -> BTreeMap<Epoch, Ranges> {
+        let mut known: Vec<_> = known.into_iter().collect();
+        known.sort_unstable();
+        let mut rest = BTreeMap::new();
+        for (&epoch, span) in &self.0 {
+            let (mut from, mut ranges) = (span.first, Ranges::new());
+            let here = &known[known.partition_point(|(e, _)| *e < epoch)..known.partition_point(|(e, _)| *e <= epoch)];
+            for &(_, (first, last)) in here.iter().chain([&(epoch, (span.next, span.next))]) {
+                let first = first.min(span.next);
+                if from < first {
+                    ranges.push((from, first - 1));
+                }
+                from = from.max(last.saturating_add(1));
+            }
+            if !ranges.is_empty() {
+                rest.insert(epoch, ranges);
+            }
+        }
+        rest
+    }
+
+    /// How many events lie in them.
+    pub(super) fn events(&self) -> u64 {
+        self.0.values().map(|span| span.events).fold(0, u64::saturating_add)
+    }
+
+    /// Whether `other` has as many of each epoch.
+    pub(super) fn holds_as_many_as(&self, other: &Self) -> bool {
+        let events = |spans: &Self| -> Vec<(Epoch, u64)> {
+            spans.0.iter().filter(|(_, span)| span.events > 0).map(|(epoch, span)| (*epoch, span.events)).collect()
+        };
+        events(self) == events(other)
+    }
+}
+
+impl From<Spans> for Vec<(String, Span)> {
+    fn from(Spans(spans): Spans) -> Self {
+        spans.into_iter().map(|(epoch, span)| (epoch.to_string(), span)).collect()
+    }
+}
+
+impl TryFrom<Vec<(String, Span)>> for Spans {
+    type Error = EpochError;
+
+    fn try_from(spans: Vec<(String, Span)>) -> Result<Self, EpochError> {
+        spans.into_iter().map(|(epoch, span)| Ok((epoch.parse()?, span))).collect::<Result<_, _>>().map(Self)
     }
 }
 
 /// How far a journal had come.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Mark {
     /// So many synced transactions.
     pub(super) commits: u64,
     pub(super) pending: Spans,
-}
-
-impl Mark {
-    /// Why a journal that is at `found` can't be the one that was here; nothing where it can.
-    pub(super) fn contradicts(&self, found: &Self) -> Option<String> {
-        let missing = self.pending.missing_in(&found.pending);
-        match self.commits.checked_sub(found.commits) {
-            Some(0) if missing > 0 => Some(format!("{missing} events are missing")),
-            None | Some(0) => None,
-            Some(lost) => Some(format!("its last {lost} transactions are missing")),
-        }
-    }
-}
-
-/// As it stands in the file.
-#[derive(Serialize, Deserialize)]
-struct Written {
-    commits: u64,
-    pending: Vec<(String, Span)>,
 }
 
 /// The file.
@@ -166,8 +193,7 @@ impl MarkFile {
 
 /// A line: the checksum of what follows it, and that. Blanks fill the sector, and cover what stood there before.
 fn render(mark: &Mark) -> Vec<u8> {
-    let pending = mark.pending.0.iter().map(|(epoch, span)| (epoch.to_string(), *span)).collect();
-    let json = serde_json::to_string(&Written { commits: mark.commits, pending }).unwrap_or_default();
+    let json = serde_json::to_string(mark).unwrap_or_default();
     let mut line = format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes())).into_bytes();
     line.resize(line.len().next_multiple_of(SECTOR), b' ');
     line
@@ -179,10 +205,7 @@ fn parse(bytes: &[u8]) -> Option<Mark> {
     if u32::from_str_radix(crc, 16) != Ok(crc32fast::hash(json.as_bytes())) {
         return None;
     }
-    let written: Written = serde_json::from_str(json).ok()?;
-    let span = |(epoch, span): (String, Span)| Some((epoch.parse().ok()?, span));
-    let pending = written.pending.into_iter().map(span).collect::<Option<_>>()?;
-    Some(Mark { commits: written.commits, pending: Spans(pending) })
+    serde_json::from_str(json).ok()
 }
 
 #[cfg(test)]
@@ -216,10 +239,17 @@ mod tests {
         }
         spans.take(id(1, 4));
         spans.begin_at(id(1, 5));
-        assert_eq!(spans.without([id(1, 6)]), [id(1, 5), id(2, 1)]);
+        let without =
+            |spans: &Spans, known: &[(Epoch, (u64, u64))]| Vec::from_iter(spans.without(known.iter().copied()));
+        assert_eq!(without(&spans, &[(Epoch(1), (6, 6))]), [(Epoch(1), vec![(5, 5)]), (Epoch(2), vec![(1, 1)])]);
         spans.take(id(2, 1));
         spans.reach(Epoch(1), 9);
-        assert_eq!(spans.without([]), [5, 6, 7, 8].map(|seq| id(1, seq)));
+        assert_eq!(without(&spans, &[]), [(Epoch(1), vec![(5, 8)])]);
+        spans.reach(Epoch(1), u64::MAX);
+        let known = [(Epoch(1), (7, 9)), (Epoch(1), (1, 2)), (Epoch(1), (8, 8)), (Epoch(3), (1, 1))];
+        assert_eq!(without(&spans, &known), [(Epoch(1), vec![(5, 6), (10, u64::MAX - 1)])]);
+        spans.end_at(id(1, 7));
+        assert_eq!(without(&spans, &known), [(Epoch(1), vec![(5, 6)])]);
     }
 
     proptest! {

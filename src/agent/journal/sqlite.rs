@@ -17,7 +17,7 @@ use self::rows::{
     EVENT, damage, damaged, evict, find, find_oldest, fix_loss, insert, keep_breach, lose, read, register, signed,
     take, unsigned, whole, whole_event,
 };
-pub(super) use self::salvage::Saved;
+pub(super) use self::salvage::{Saved, Since};
 use self::state::{Meta, State, keep_count};
 use super::loss::split;
 use super::mark::MarkFile;
@@ -29,7 +29,7 @@ use crate::units::ByteCount;
 
 const SCHEMA: &str = include_str!("sqlite/schema.sql");
 /// Stands at the schema's end.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 const PAGE_BYTES: i64 = 4_096;
 /// The write-ahead log is copied back at so many pages (256 KiB): it counts against the journal's size.
 const WAL_PAGES: i64 = 64;
@@ -63,8 +63,9 @@ impl SqliteJournal {
             return Err(JournalError::Damaged("it is empty".to_owned()));
         }
         let state = State::load(&connection, machine_id, 0)?;
-        if let Some(why) = mark.contradicts(&state.mark()) {
-            return Err(JournalError::Damaged(why));
+        let lost = mark.commits.saturating_sub(state.commits);
+        if lost > 0 {
+            return Err(JournalError::Damaged(format!("its last {lost} transactions are missing")));
         }
         Ok(Self::of(connection, state, size_max, Some(file)))
     }
@@ -222,6 +223,7 @@ impl SqliteJournal {
             }
         }
         find_oldest(&transaction, &mut state)?;
+        keep_count(&transaction, &state)?;
         if let Some(mark) = &mut self.mark {
             mark.write(&state.mark());
         }

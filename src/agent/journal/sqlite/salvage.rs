@@ -1,22 +1,22 @@
 //! What a damaged journal still has, and the journal that is made of it.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use rusqlite::types::FromSql;
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, Row, ffi};
 
 use super::super::JournalError;
-use super::super::loss::{by_epoch, declare};
-use super::super::mark::Mark;
-use super::rows::{EVENT, whole, whole_event};
+use super::super::mark::{Mark, Ranges};
+use super::rows::{EVENT, damage, whole, whole_event};
 use super::state::Meta;
 use super::{SqliteJournal, mark_beside};
-use crate::event::{Epoch, Event, EventId, Loss, Stamp};
+use crate::event::{Body, Epoch, Event, EventId, Loss, Stamp};
 use crate::units::ByteCount;
 
 /// What was read of a damaged journal.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Saved {
     /// In order.
     pub events: Vec<Event>,
@@ -27,35 +27,63 @@ pub(crate) struct Saved {
     /// So many transactions it had seen.
     commits: u64,
     /// What was pending and is not among the events; nothing where nobody knows.
-    lost: Option<Vec<EventId>>,
+    lost: Option<BTreeMap<Epoch, Ranges>>,
+}
+
+/// What became of events while the journal was not at hand.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Since<'a> {
+    /// From here on they were refused, whatever reached the disk.
+    pub refused: Option<EventId>,
+    /// They were acknowledged.
+    pub removed: &'a [EventId],
 }
 
 impl Saved {
     /// What can still be read of the damaged journal at `path`, and of the mark beside it.
-    pub(crate) fn read(path: &Path) -> Self {
-        let mut saved = Self::default();
-        let mark = mark_beside(path).read();
-        saved.commits = mark.as_ref().map_or(0, |mark| mark.commits);
-        let mut meta = None;
-        if let Ok(connection) = Connection::open(path) {
-            let event = |row: &Row<'_>| whole_event(row).map(|(event, _)| event);
-            saved.events =
-                readable::<i64>(&connection, &format!("SELECT {EVENT} FROM events ORDER BY position"), event);
-            let breach = |row: &Row<'_>| whole(row, 1).map(|(event, _)| event);
-            let sql = "SELECT breach_id, crc, payload FROM open_breaches ORDER BY breach_id";
-            saved.breaches = readable::<String>(&connection, sql, breach);
-            meta = Meta::read(&connection).ok().flatten();
+    ///
+    /// # Errors
+    /// It is not the damage that keeps it from being read.
+    pub(crate) fn read(path: &Path, machine_id: &str, since: Since<'_>) -> Result<Self, JournalError> {
+        let connection = Connection::open(path)?;
+        // Else it needs a file of its own, for which there may be no room.
+        connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+        let event = |row: &Row<'_>| whole_event(row).map(|(event, _)| event);
+        let mut events = readable::<i64>(&connection, &format!("SELECT {EVENT} FROM events ORDER BY position"), event)?;
+        let breach = |row: &Row<'_>| whole(row, 1).map(|(event, _)| event);
+        let sql = "SELECT breach_id, crc, payload FROM open_breaches ORDER BY breach_id";
+        let mut breaches = readable::<String>(&connection, sql, breach)?;
+        let meta = match Meta::read(&connection) {
+            Ok(meta) => meta,
+            Err(JournalError::Damaged(_)) => None,
+            Err(JournalError::Sqlite(error)) => unless_unreadable(error).map(|()| None)?,
+            Err(error) => return Err(error),
+        };
+        if meta.as_ref().is_some_and(|meta| meta.machine_id != machine_id) {
+            breaches.clear(); // they go on where they began
         }
-        saved.epoch = meta.as_ref().map(|meta| meta.epoch).or(saved.events.last().map(|event| event.id.epoch));
-        saved.lost = mark.map(|Mark { mut pending, .. }| {
-            // The mark may be behind.
-            if let Some(Meta { epoch, next_seq, .. }) = meta {
-                pending.reach(epoch, next_seq);
-            }
-            pending.without(saved.events.iter().map(|event| event.id))
+        let epoch = meta.as_ref().map(|meta| meta.epoch).or(events.last().map(|event| event.id.epoch));
+        // Of two that count the same, the one with fewer events is the later.
+        let is_known = meta.is_some();
+        let marks = [meta.map(|meta| meta.mark), mark_beside(path).read()];
+        let mark = marks.into_iter().flatten().max_by_key(|mark| (mark.commits, Reverse(mark.pending.events())));
+        events.retain(|event| {
+            !since.refused.is_some_and(|from| from.epoch == event.id.epoch && from.seq <= event.id.seq)
         });
-        saved.commits = saved.commits.max(meta.map_or(0, |meta| meta.commits));
-        saved
+        let commits = mark.as_ref().map_or(0, |mark| mark.commits);
+        let lost = mark.map(|Mark { mut pending, .. }| {
+            // The file beside it may be behind.
+            let reached = events.iter().filter(|_| !is_known).map(|event| event.id);
+            reached.for_each(|id| pending.reach(id.epoch, id.seq.saturating_add(1)));
+            since.refused.into_iter().for_each(|from| pending.end_at(from));
+            let declared = events.iter().filter_map(|event| match &event.body {
+                Body::Loss(loss) => Some(loss.ranges.iter().map(|range| (loss.epoch, *range))),
+                _ => None,
+            });
+            let known = events.iter().map(|event| event.id).chain(since.removed.iter().copied());
+            pending.without(known.map(|id| (id.epoch, (id.seq, id.seq))).chain(declared.flatten()))
+        });
+        Ok(Self { events, breaches, epoch, commits, lost })
     }
 
     /// Makes a journal of it at `path`, to be put into its place, with the declaration of what is lost.
@@ -77,15 +105,18 @@ impl Saved {
 
     /// In a few words, for the log.
     pub(crate) fn summary(&self) -> String {
-        let lost = self.lost.as_ref().map_or("nobody knows how many".to_owned(), |lost| lost.len().to_string());
+        let count = |ranges: &Ranges| ranges.iter().map(|(first, last)| last - first + 1).sum::<u64>();
+        let lost = self.lost.as_ref().map(|lost| lost.values().map(count).sum::<u64>().to_string());
+        let lost = lost.unwrap_or("nobody knows how many".to_owned());
         format!("{} events were saved, {lost} are lost", self.events.len())
     }
 
     fn losses(&self, why: &str) -> Vec<Loss> {
         let reason = format!("journal damaged: {why}; {}", self.summary());
+        let loss = |epoch, ranges| Loss { epoch, ranges, reason: reason.clone() };
         match &self.lost {
-            Some(lost) => by_epoch(lost).iter().map(|(epoch, ids)| declare(*epoch, ids, &reason)).collect(),
-            None => vec![declare(self.epoch.unwrap_or(Epoch(0)), &[], &reason)],
+            Some(lost) => lost.iter().map(|(epoch, ranges)| loss(*epoch, ranges.clone())).collect(),
+            None => vec![loss(self.epoch.unwrap_or(Epoch(0)), Ranges::new())],
         }
     }
 }
@@ -96,16 +127,38 @@ fn readable<K: FromSql + Ord>(
     connection: &Connection,
     sql: &str,
     read: impl Fn(&Row<'_>) -> Option<Event>,
-) -> Vec<Event> {
+) -> Result<Vec<Event>, JournalError> {
     let mut events = BTreeMap::new();
     for order in ["ASC", "DESC"] {
-        let Ok(mut statement) = connection.prepare(&format!("{sql} {order}")) else { continue };
-        let Ok(mut rows) = statement.query([]) else { continue };
-        while let Ok(Some(row)) = rows.next() {
-            if let (Ok(key), Some(event)) = (row.get::<_, K>(0), read(row)) {
-                events.insert(key, event);
+        let mut visit = || {
+            let mut statement = connection.prepare(&format!("{sql} {order}"))?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                if let (Ok(key), Some(event)) = (row.get::<_, K>(0), read(row)) {
+                    events.insert(key, event);
+                }
             }
+            Ok(())
+        };
+        match visit() {
+            Ok(()) => break,
+            Err(error) => unless_unreadable(error)?,
         }
     }
-    events.into_values().collect()
+    Ok(events.into_values().collect())
+}
+
+/// A damaged file is read as far as it goes, one on bad sectors too; but of a disk that refuses for the moment nothing is given up.
+fn unless_unreadable(error: rusqlite::Error) -> Result<(), JournalError> {
+    const BAD_SECTOR: [i32; 4] =
+        [ffi::SQLITE_IOERR_READ, ffi::SQLITE_IOERR_SHORT_READ, ffi::SQLITE_IOERR_CORRUPTFS, ffi::SQLITE_IOERR_DATA];
+    match damage(error) {
+        JournalError::Damaged(_) => Ok(()),
+        JournalError::Sqlite(error)
+            if error.sqlite_error().is_some_and(|error| BAD_SECTOR.contains(&error.extended_code)) =>
+        {
+            Ok(())
+        }
+        error => Err(error),
+    }
 }

@@ -1,4 +1,4 @@
--- The agent's journal, version 2.
+-- The agent's journal, version 3.
 
 -- One row: who counts, and how far.
 CREATE TABLE meta (
@@ -6,6 +6,7 @@ CREATE TABLE meta (
     epoch      INTEGER NOT NULL,  -- 64 random bits, as a signed number
     next_seq   INTEGER NOT NULL,
     commits    INTEGER NOT NULL,  -- so many synced transactions: compared with the mark beside the file
+    pending    TEXT    NOT NULL,  -- where the events lie, and how many: [["EPOCH", {first, next, events}], …]
     machine_id TEXT    NOT NULL,  -- /etc/machine-id: a cloned image starts an epoch of its own
     crc        INTEGER NOT NULL   -- CRC-32 of the other columns
 ) STRICT;
@@ -28,4 +29,4 @@ CREATE TABLE open_breaches (
     payload   BLOB    NOT NULL
 ) STRICT, WITHOUT ROWID;
 
-PRAGMA user_version = 2;
+PRAGMA user_version = 3;

@@ -36,23 +36,27 @@ impl State {
     /// # Errors
     /// [`JournalError::Damaged`], and what SQLite says.
     pub(super) fn load(connection: &Connection, machine_id: &str, commits_min: u64) -> Result<Self, JournalError> {
-        let mut state = match Meta::read(connection)? {
-            Some(meta) if meta.machine_id == machine_id => Self::new(meta.epoch, meta.next_seq, meta.commits),
-            // A new journal, or one that came here on a copied disk: the original goes on counting, so we must not.
-            other => {
-                let state = Self::new(random_epoch(), 1, other.as_ref().map_or(commits_min, |meta| meta.commits) + 1);
-                let begin = connection.unchecked_transaction()?;
-                if other.is_some() {
-                    begin.execute("DELETE FROM open_breaches", [])?;
-                }
-                begin.execute("DELETE FROM meta", [])?;
-                begin.execute("INSERT INTO meta VALUES (1, 0, 0, 0, ?, 0)", [machine_id])?;
-                keep_count(&begin, &state)?;
-                begin.commit()?;
-                state
-            }
+        let found = Meta::read(connection)?;
+        let ours = found.as_ref().filter(|meta| meta.machine_id == machine_id);
+        let mut state = match ours {
+            Some(meta) => Self::new(meta.epoch, meta.next_seq, meta.mark.commits),
+            None => Self::new(random_epoch(), 1, found.as_ref().map_or(commits_min, |meta| meta.mark.commits) + 1),
         };
         state.survey(connection)?;
+        let registered = found.as_ref().map(|meta| meta.mark.pending.clone()).unwrap_or_default();
+        if !registered.holds_as_many_as(&state.spans) {
+            let (was, is) = (registered.events(), state.pending.events);
+            return Err(JournalError::Damaged(format!("it should hold {was} events, and holds {is}")));
+        }
+        if ours.is_none() {
+            // A new journal, or one that came here on a copied disk: the original goes on counting, so we must not.
+            let begin = connection.unchecked_transaction()?;
+            begin.execute("DELETE FROM open_breaches", [])?;
+            begin.execute("DELETE FROM meta", [])?;
+            begin.execute("INSERT INTO meta VALUES (1, 0, 0, 0, '', ?, 0)", [machine_id])?;
+            keep_count(&begin, &state)?;
+            begin.commit()?;
+        }
         Ok(state)
     }
 
@@ -92,7 +96,7 @@ impl State {
         Ok(())
     }
 
-    /// What stands in the file beside the database.
+    /// What is kept of it, in the database and beside it.
     pub(super) fn mark(&self) -> Mark {
         let mut pending = self.spans.clone();
         pending.reach(self.epoch, self.next_seq);
@@ -104,8 +108,8 @@ impl State {
 pub(super) struct Meta {
     pub(super) epoch: Epoch,
     pub(super) next_seq: u64,
-    pub(super) commits: u64,
-    machine_id: String,
+    pub(super) mark: Mark,
+    pub(super) machine_id: String,
 }
 
 impl Meta {
@@ -114,17 +118,19 @@ impl Meta {
     /// # Errors
     /// [`JournalError::Damaged`] where it is not what was written.
     pub(super) fn read(connection: &Connection) -> Result<Option<Self>, JournalError> {
-        let sql = "SELECT epoch, next_seq, commits, machine_id, crc FROM meta";
+        let sql = "SELECT epoch, next_seq, commits, pending, machine_id, crc FROM meta";
         let row = |row: &Row<'_>| {
             let number = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
-            Ok((Epoch(number(0)?), number(1)?, number(2)?, row.get::<_, String>(3)?, row.get::<_, i64>(4)?))
+            let text = |at| row.get::<_, String>(at);
+            Ok((Epoch(number(0)?), number(1)?, number(2)?, text(3)?, text(4)?, row.get::<_, i64>(5)?))
         };
         let found = connection.query_row(sql, [], row).optional().map_err(damage)?;
-        let Some((epoch, next_seq, commits, machine_id, crc)) = found else { return Ok(None) };
-        if crc != count_crc(epoch, next_seq, commits, &machine_id) || next_seq < 1 {
-            return Err(JournalError::Damaged("its count is not what was written".to_owned()));
+        let Some((epoch, next_seq, commits, pending, machine_id, crc)) = found else { return Ok(None) };
+        let is_whole = crc == count_crc(epoch, next_seq, commits, &pending, &machine_id) && next_seq > 0;
+        match serde_json::from_str(&pending) {
+            Ok(pending) if is_whole => Ok(Some(Self { epoch, next_seq, mark: Mark { commits, pending }, machine_id })),
+            _ => Err(JournalError::Damaged("its count is not what was written".to_owned())),
         }
-        Ok(Some(Self { epoch, next_seq, commits, machine_id }))
     }
 }
 
@@ -132,12 +138,13 @@ impl Meta {
 pub(super) fn keep_count(transaction: &Transaction<'_>, state: &State) -> Result<(), JournalError> {
     let machine_id: String = transaction.query_row("SELECT machine_id FROM meta", [], |row| row.get(0))?;
     let State { epoch, next_seq, commits, .. } = *state;
-    let crc = count_crc(epoch, next_seq, commits, &machine_id);
-    let row = params![signed(epoch), next_seq.cast_signed(), commits.cast_signed(), crc];
-    transaction.execute("UPDATE meta SET epoch = ?, next_seq = ?, commits = ?, crc = ?", row)?;
+    let pending = serde_json::to_string(&state.mark().pending).unwrap_or_default();
+    let crc = count_crc(epoch, next_seq, commits, &pending, &machine_id);
+    let row = params![signed(epoch), next_seq.cast_signed(), commits.cast_signed(), pending, crc];
+    transaction.execute("UPDATE meta SET epoch = ?, next_seq = ?, commits = ?, pending = ?, crc = ?", row)?;
     Ok(())
 }
 
-fn count_crc(epoch: Epoch, next_seq: u64, commits: u64, machine_id: &str) -> i64 {
-    crc32fast::hash(format!("{epoch} {next_seq} {commits} {machine_id}").as_bytes()).into()
+fn count_crc(epoch: Epoch, next_seq: u64, commits: u64, pending: &str, machine_id: &str) -> i64 {
+    crc32fast::hash(format!("{epoch} {next_seq} {commits} {pending} {machine_id}").as_bytes()).into()
 }

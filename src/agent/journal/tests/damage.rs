@@ -6,7 +6,7 @@ use std::path::Path;
 use proptest::collection::vec;
 use proptest::sample::{Index, select};
 
-use super::super::sqlite::{Saved, event_crc};
+use super::super::sqlite::event_crc;
 use super::*;
 use crate::damage::damaged;
 
@@ -123,6 +123,110 @@ fn a_breach_goes_on_though_the_journal_was_damaged() {
     assert_eq!(journal.open_breaches().unwrap().len(), 199, "all but the damaged one");
 }
 
+/// What became of a journal whose mark is the one of an earlier time, as after a power cut.
+fn with_an_older_mark(step: impl FnOnce(&mut DurableJournal), damage: &str) -> (Vec<Event>, Vec<(u64, u64)>) {
+    let directory = tempfile::tempdir().unwrap();
+    let mark = directory.path().join("journal.db.mark");
+    let mut journal = open(&directory);
+    journal.append((0..50).map(raised).collect()).unwrap();
+    let older = std::fs::read(&mark).unwrap();
+    step(&mut journal);
+    drop(journal);
+    std::fs::write(&mark, older).unwrap();
+    rusqlite::Connection::open(directory.path().join("journal.db")).unwrap().execute_batch(damage).unwrap();
+    let events = all(&mut open(&directory));
+    let ranges = declared(&events);
+    (events.into_iter().filter(|event| !matches!(event.body, Body::Loss(_))).collect(), ranges)
+}
+
+fn declared(events: &[Event]) -> Vec<(u64, u64)> {
+    events
+        .iter()
+        .filter_map(|event| if let Body::Loss(loss) = &event.body { Some(&loss.ranges) } else { None })
+        .flatten()
+        .copied()
+        .collect()
+}
+
+fn ids(events: &[Event]) -> Vec<EventId> {
+    events.iter().map(|event| event.id).collect()
+}
+
+#[test]
+fn a_mark_that_a_power_cut_left_behind_is_no_damage() {
+    let removed = |journal: &mut DurableJournal| {
+        let events = all(journal);
+        journal.remove(&ids(&events[..40])).unwrap();
+    };
+    let (events, declared) = with_an_older_mark(removed, "");
+    assert_eq!((events.len(), declared), (10, vec![]));
+    assert_eq!(events[0].id.seq, 41);
+}
+
+#[test]
+fn what_kafka_has_is_not_declared_lost_because_the_mark_is_behind() {
+    const DAMAGE: &str = "UPDATE events SET crc = crc + 1 WHERE seq = 45";
+    for more in [0, 30] {
+        let removed = |journal: &mut DurableJournal| {
+            let events = all(journal);
+            journal.append((0..more).map(raised).collect()).unwrap();
+            journal.remove(&ids(&events[..40])).unwrap();
+        };
+        let (events, declared) = with_an_older_mark(removed, DAMAGE);
+        assert_eq!((events.len() as u64, declared), (9 + more, vec![(45, 45)]));
+    }
+}
+
+#[test]
+fn a_row_that_is_missing_is_noticed() {
+    let directory = tempfile::tempdir().unwrap();
+    open(&directory).append((0..50).map(raised).collect()).unwrap();
+    let connection = rusqlite::Connection::open(directory.path().join("journal.db")).unwrap();
+    connection.execute("DELETE FROM events WHERE seq = 7", []).unwrap();
+    drop(connection);
+    std::fs::remove_file(directory.path().join("journal.db.mark")).unwrap();
+    assert_eq!(declared(&all(&mut open(&directory))), [(7, 7)], "whatever became of the mark");
+}
+
+/// What the journal was told while its disk was away counts, when that comes back damaged.
+#[test]
+fn a_disk_that_comes_back_damaged_has_not_lost_what_kafka_has_nor_what_it_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut journal = open(&directory);
+    let before = journal.append((0..9).map(raised).collect()).unwrap();
+    all(&mut journal);
+    journal.degrade(&JournalError::Damaged("a test's wish".into()));
+    let path = directory.path().join("journal.db");
+    // Refused, and on the disk all the same.
+    SqliteJournal::open(&path, MIB, "machine").unwrap().append((10..13).map(raised).collect()).unwrap();
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection.execute("UPDATE events SET crc = crc + 1 WHERE seq IN (2, 3, 12)", []).unwrap();
+    drop(connection);
+    let in_ring = journal.append((10..13).map(raised).collect()).unwrap();
+    journal.remove(&ids(&before[1..2])).unwrap();
+    journal.upkeep(&stamp(100)).unwrap();
+    assert_eq!(journal.keeping(), Keeping::OnDisk);
+    let events = all(&mut journal);
+    assert_eq!(declared(&events), [(3, 3)]);
+    let there: Vec<EventId> =
+        events.iter().filter(|event| !matches!(event.body, Body::Loss(_))).map(|event| event.id).collect();
+    let kept = before.iter().filter(|event| !(2..=3).contains(&event.id.seq)).chain(&in_ring);
+    assert_eq!(there, kept.map(|event| event.id).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_was_declared_before_is_not_declared_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut journal = open(&directory);
+    let before = journal.append((0..9).map(raised).collect()).unwrap();
+    journal.reject(before[4].id, "rejected", stamp(1)).unwrap();
+    drop(journal);
+    let connection = rusqlite::Connection::open(directory.path().join("journal.db")).unwrap();
+    connection.execute("UPDATE events SET crc = crc + 1 WHERE seq = 7", []).unwrap();
+    drop(connection);
+    assert_eq!(declared(&all(&mut open(&directory))), [(5, 5), (7, 7)]);
+}
+
 #[test]
 fn a_row_of_absurd_numbers_is_given_up_alone() {
     for set in ["crc = 1 << 40", "crc = -1", "observed_us = 9223372036854775807", "seq = -1", "rank = 77", "epoch = 9"]
@@ -159,31 +263,25 @@ proptest! {
         numbers in proptest::array::uniform5(prop_oneof![Just(i64::MIN), Just(-1), Just(0), Just(5), Just(i64::MAX - 9)]),
     ) {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("j.db");
-        drop(SqliteJournal::open(&path, MIB, "m").unwrap());
+        let path = directory.path().join("journal.db");
+        drop(open(&directory));
         let connection = rusqlite::Connection::open(&path).unwrap();
         connection.pragma_update(None, "synchronous", "OFF").unwrap();
         let [position, epoch, seq, rank, observed_us] = numbers;
         let row = rusqlite::params![position, epoch, seq, rank, observed_us, event_crc([epoch, seq, rank, observed_us], &payload), payload];
         connection.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", row).unwrap();
         drop(connection);
-        let saved = Saved::read(&path);
-        prop_assert!(saved.events.len() <= 1);
-        let mut journal = match SqliteJournal::open(&path, MIB, "m") {
-            Ok(journal) => journal,
-            Err(JournalError::Damaged(_)) => {
-                return Ok(());
-            }
-            Err(error) => panic!("{error}"),
-        };
+        let mut journal = open(&directory);
+        prop_assert_eq!(journal.keeping(), Keeping::OnDisk);
         let new = journal.append(vec![raised(1)]).unwrap();
-        journal.expire(0, &stamp(1)).unwrap();
+        journal.upkeep(&stamp(1)).unwrap();
         let events = all(&mut journal);
         prop_assert!(events.contains(&new[0]), "{events:?}");
         for event in &events {
             prop_assert!(crate::wire::from_json(&crate::wire::to_json(event)).is_ok());
         }
         journal.remove(&events.iter().map(|event| event.id).collect::<Vec<_>>()).unwrap();
+        prop_assert_eq!(journal.pending().events, 0);
     }
 
     /// Any damage to the file: nothing panics, nothing is invented, and the journal goes on.
