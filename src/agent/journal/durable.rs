@@ -198,6 +198,10 @@ impl DurableJournal {
         if let Some(refused) = self.refused {
             disk.take_back(refused)?;
         }
+        if let Some(ring) = &self.ring {
+            // An earlier try may have come so far before it was refused.
+            disk.take_back(EventId { epoch: ring.epoch(), seq: 1 })?;
+        }
         disk.remove(&self.removed)?;
         disk.adopt(self.ring.iter().flat_map(MemoryJournal::events), self.breaches.values(), stamp)?;
         info!("the journal can be written again");

@@ -91,12 +91,14 @@ impl SqliteJournal {
         EventId { epoch: self.state.epoch, seq: self.state.next_seq }
     }
 
-    /// Forgets the events of its own epoch from `seq` on: they were refused, whatever reached the disk.
+    /// Forgets the events of an epoch from this one on: they were refused, whatever reached the disk. Its own numbers it gives
+    /// anew.
     ///
     /// # Errors
     /// They are still there.
     pub fn take_back(&mut self, from: EventId) -> Result<(), JournalError> {
-        if from.epoch != self.state.epoch || from.seq >= self.state.next_seq {
+        let is_own = from.epoch == self.state.epoch;
+        if is_own && from.seq >= self.state.next_seq {
             return Ok(());
         }
         self.transaction(|transaction, state| {
@@ -104,7 +106,9 @@ impl SqliteJournal {
                 "DELETE FROM events WHERE epoch = ? AND seq >= ?",
                 params![signed(from.epoch), from.seq as i64],
             )?;
-            state.next_seq = from.seq;
+            if is_own {
+                state.next_seq = from.seq;
+            }
             state.survey(transaction)
         })
     }

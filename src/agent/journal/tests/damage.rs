@@ -215,6 +215,22 @@ fn a_disk_that_comes_back_damaged_has_not_lost_what_kafka_has_nor_what_it_refuse
 }
 
 #[test]
+fn what_reached_a_disk_that_refused_it_is_there_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut journal = open(&directory);
+    let before = journal.append(vec![raised(1)]).unwrap();
+    journal.degrade(&JournalError::Damaged("a test's wish".into()));
+    let in_ring = journal.append(vec![raised(2), raised(3)]).unwrap();
+    // An attempt to go back whose sync fails.
+    let mut disk = SqliteJournal::open(&directory.path().join("journal.db"), MIB, "machine").unwrap();
+    disk.adopt(&in_ring, &in_ring, &stamp(1)).unwrap();
+    drop(disk);
+    journal.upkeep(&stamp(100)).unwrap();
+    assert_eq!(journal.pending().events, 3);
+    assert_eq!(all(&mut journal), [before, in_ring].concat());
+}
+
+#[test]
 fn what_was_declared_before_is_not_declared_again() {
     let directory = tempfile::tempdir().unwrap();
     let mut journal = open(&directory);
