@@ -24,6 +24,8 @@ use crate::units::ByteCount;
 const RETRY_MS: u64 = 30_000;
 /// Old events are looked for so often.
 const EXPIRE_MS: u64 = 3_600_000;
+/// So many damaged journals are kept.
+const ASIDE_MAX: usize = 3;
 /// The ring's events stand after all that a disk ever held.
 const RING_START: Position = Position(1 << 62);
 
@@ -142,24 +144,44 @@ impl DurableJournal {
             if self.ring.is_none() { saved.breaches.iter().collect() } else { self.breaches.values().collect() };
         saved.write(&part, (*size_max, machine_id), breaches, why, stamp)?;
         error!("journal damaged ({why}): {}, and a new epoch begins", saved.summary());
-        rename(&part, &self.replacement())
+        rename(&part, &self.replacement()).map_err(|source| JournalError::Io { path: part, source })
     }
 
     /// Puts the journal that was made in the place of the damaged one, which is set aside, its log first: without it the file
     /// could look sound.
     fn finish_replacement(&self, stamp: &Stamp) -> Result<(), JournalError> {
-        if !self.replacement().exists() {
+        let replacement = self.replacement();
+        if !replacement.try_exists().map_err(|source| JournalError::Io { path: replacement.clone(), source })? {
             return Ok(());
         }
         let path = self.path();
         let aside = path.with_extension(format!("db.damaged-{}", stamp.observed_at.format("%Y%m%dT%H%M%S%.3fZ")));
         for suffix in ["-wal", ""] {
             let to = with_suffix(&aside, suffix);
-            unless_missing(&with_suffix(&path, suffix), |path| fs::rename(path, &to))?;
+            unless_missing(&with_suffix(&path, suffix), |path| rename(path, &to))?;
         }
-        rename(&self.replacement(), &path)?;
+        rename(&replacement, &path).map_err(|source| JournalError::Io { path: replacement, source })?;
         error!("the damaged journal was set aside as {}", aside.display());
+        self.tidy_up(&aside);
         Ok(())
+    }
+
+    /// Of the damaged journals only the latest are kept, that they do not fill the disk.
+    fn tidy_up(&self, latest: &Path) {
+        let is_aside = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with("journal.db.damaged-") && !name.ends_with("-wal") && path != latest
+        };
+        let files = fs::read_dir(&self.place.directory).into_iter().flatten().flatten().map(|entry| entry.path());
+        let mut aside: Vec<PathBuf> = files.filter(is_aside).collect();
+        aside.sort_unstable();
+        for old in aside.iter().rev().skip(ASIDE_MAX - 1) {
+            for suffix in ["-wal", ""] {
+                if let Err(error) = unless_missing(&with_suffix(old, suffix), |path| fs::remove_file(path)) {
+                    warn!("{}", chain(&error));
+                }
+            }
+        }
     }
 
     fn replacement(&self) -> PathBuf {
@@ -338,8 +360,12 @@ fn breach_of(event: &Event) -> Option<String> {
     event.body.breach().map(|breach| breach.breach_id.to_string())
 }
 
-fn rename(from: &Path, to: &Path) -> Result<(), JournalError> {
-    fs::rename(from, to).map_err(|source| JournalError::Io { path: from.to_owned(), source })
+/// On the disk too, where the file system can do that: a power cut must not undo one renaming and leave the next.
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    let directory = to.parent().map(File::open);
+    drop(directory.map(|directory| directory.and_then(|directory| directory.sync_all())));
+    Ok(())
 }
 
 fn unless_missing(path: &Path, what: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), JournalError> {

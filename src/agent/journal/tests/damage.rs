@@ -231,6 +231,25 @@ fn what_reached_a_disk_that_refused_it_is_there_once() {
 }
 
 #[test]
+fn damaged_journals_do_not_fill_the_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = journal_place(&directory);
+    for second in 0..6 {
+        let mut journal = DurableJournal::open(place.clone(), &stamp(second)).unwrap();
+        journal.append((0..50).map(raised).collect()).unwrap();
+        drop(journal);
+        damage(&directory.path().join("journal.db"));
+    }
+    assert_eq!(DurableJournal::open(place, &stamp(6)).unwrap().keeping(), Keeping::OnDisk);
+    let files = std::fs::read_dir(directory.path()).unwrap().flatten().map(|file| file.file_name());
+    let mut aside: Vec<_> = files.filter(|name| name.to_string_lossy().contains("damaged-")).collect();
+    aside.sort();
+    assert_eq!(aside.len(), 3, "{aside:?}");
+    let last = stamp(6).observed_at.format("%H%M%S").to_string();
+    assert!(aside[2].to_string_lossy().contains(&last), "{aside:?}");
+}
+
+#[test]
 fn what_was_declared_before_is_not_declared_again() {
     let directory = tempfile::tempdir().unwrap();
     let mut journal = open(&directory);
