@@ -29,6 +29,12 @@ pub(super) fn grow<'a>(
     Some(open)
 }
 
+/// The first and the last number that an event declares to be lost, if it does.
+pub(super) fn hull(body: &Body) -> Option<(Epoch, (u64, u64))> {
+    let Body::Loss(Loss { epoch, ranges, .. }) = body else { return None };
+    Some((*epoch, (ranges.first()?.0, ranges.last()?.1)))
+}
+
 /// A new declaration.
 pub(super) fn declare(epoch: Epoch, ids: &[EventId], reason: &str) -> Loss {
     let mut loss = Loss { epoch, ranges: Vec::new(), reason: reason.to_owned() };

@@ -73,6 +73,12 @@ impl Spans {
         span.next = span.next.max(next);
     }
 
+    /// Whether these numbers of `epoch` are lost stands in an event that may be lost itself.
+    pub(super) fn hold(&mut self, epoch: Epoch, (first, last): (u64, u64)) {
+        self.reach(epoch, last.saturating_add(1));
+        self.0.entry(epoch).and_modify(|span| span.first = span.first.min(first));
+    }
+
     /// None of `epoch` is pending from `next` on.
     pub(super) fn end_at(&mut self, EventId { epoch, seq: next }: EventId) {
         if let Some(span) = self.0.get_mut(&epoch) {

@@ -3,7 +3,7 @@
 use chrono::DateTime;
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, Transaction, params};
 
-use super::super::loss::{OpenLoss, by_epoch, declare, grow, split};
+use super::super::loss::{OpenLoss, by_epoch, declare, grow, hull, split};
 use super::super::{JournalError, Pending, Position, Rank, Stored, breach_change};
 use super::PAGE_BYTES;
 use super::state::State;
@@ -46,6 +46,7 @@ pub(super) fn insert(transaction: &Transaction<'_>, state: &mut State, event: &E
     state.pending.bytes += payload.len() as u64;
     state.pending.oldest.get_or_insert(event.stamp.observed_at);
     state.spans.add(event.id);
+    state.declared.extend(hull(&event.body).map(|hull| (event.id, hull)));
     Ok(())
 }
 
@@ -140,6 +141,7 @@ fn rewrite(
 /// The open declaration grows no more; what of it one event does not carry gets events of its own.
 pub(super) fn fix_loss(transaction: &Transaction<'_>, state: &mut State) -> Result<(), JournalError> {
     if let Some(OpenLoss { position, mut event }) = state.open_loss.take() {
+        state.declared.extend(hull(&event.body).map(|hull| (event.id, hull)));
         let rest = split(&mut event);
         if !rest.is_empty() {
             rewrite(transaction, &mut state.pending, position, &event)?;
@@ -166,6 +168,7 @@ pub(super) fn take(
     let id = EventId { epoch: Epoch(epoch as u64), seq: seq as u64 };
     state.handed.remove(&id);
     state.spans.take(id);
+    state.declared.remove(&id);
     state.pending.events = state.pending.events.saturating_sub(1);
     state.pending.bytes = state.pending.bytes.saturating_sub(bytes as u64);
     Ok(Some(id))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
-use super::super::loss::OpenLoss;
+use super::super::loss::{OpenLoss, hull};
 use super::super::mark::{Mark, Spans};
 use super::super::{JournalError, Pending, Position, random_epoch};
 use super::rows::{EVENT, damage, signed, whole_event};
@@ -24,6 +24,8 @@ pub(super) struct State {
     pub(super) pending: Pending,
     /// Where they lie.
     pub(super) spans: Spans,
+    /// What the declarations among them say to be lost, from where to where; as long as one grows, that may be more.
+    pub(super) declared: BTreeMap<EventId, (Epoch, (u64, u64))>,
     /// None at the start: what was there before may have been handed out.
     pub(super) open_loss: Option<OpenLoss>,
     /// Where the events stand that were handed out.
@@ -68,6 +70,7 @@ impl State {
             commits,
             pending: Pending::default(),
             spans: Spans::default(),
+            declared: BTreeMap::new(),
             open_loss: None,
             handed: BTreeMap::new(),
         }
@@ -75,7 +78,7 @@ impl State {
 
     /// Goes through the events that are there.
     pub(super) fn survey(&mut self, connection: &Connection) -> Result<(), JournalError> {
-        (self.pending, self.spans, self.open_loss) = Default::default();
+        (self.pending, self.spans, self.declared, self.open_loss) = Default::default();
         let mut statement = connection.prepare(&format!("SELECT {EVENT} FROM events ORDER BY position"))?;
         let mut rows = statement.query([]).map_err(damage)?;
         while let Some(row) = rows.next().map_err(damage)? {
@@ -92,6 +95,7 @@ impl State {
             self.pending.bytes += payload.len() as u64;
             self.pending.oldest.get_or_insert(event.stamp.observed_at);
             self.spans.add(event.id);
+            self.declared.extend(hull(&event.body).map(|hull| (event.id, hull)));
         }
         Ok(())
     }
@@ -100,6 +104,8 @@ impl State {
     pub(super) fn mark(&self) -> Mark {
         let mut pending = self.spans.clone();
         pending.reach(self.epoch, self.next_seq);
+        let growing = self.open_loss.as_ref().and_then(|loss| hull(&loss.event.body));
+        self.declared.values().copied().chain(growing).for_each(|(epoch, ends)| pending.hold(epoch, ends));
         Mark { commits: self.commits, pending }
     }
 }

@@ -250,6 +250,22 @@ fn damaged_journals_do_not_fill_the_disk() {
 }
 
 #[test]
+fn what_a_lost_declaration_said_is_declared_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut journal = open(&directory);
+    let before = journal.append((0..9).map(raised).collect()).unwrap();
+    journal.reject(before[1].id, "rejected", stamp(1)).unwrap();
+    journal.reject(before[0].id, "rejected", stamp(1)).unwrap();
+    assert_eq!(declared(&all(&mut journal)), [(1, 2)]);
+    journal.remove(&ids(&before[2..4])).unwrap();
+    drop(journal);
+    let connection = rusqlite::Connection::open(directory.path().join("journal.db")).unwrap();
+    connection.execute("UPDATE events SET crc = crc + 1 WHERE seq = 10", []).unwrap();
+    drop(connection);
+    assert_eq!(declared(&all(&mut open(&directory))), [(1, 4), (10, 10)], "3 and 4 are known to those who have them");
+}
+
+#[test]
 fn what_was_declared_before_is_not_declared_again() {
     let directory = tempfile::tempdir().unwrap();
     let mut journal = open(&directory);
