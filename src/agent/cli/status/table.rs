@@ -74,7 +74,7 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
     }
     lines.push(("pending", pending(report)));
     if let (Some(topic), Some(brokers)) = (&report.topic, &report.brokers) {
-        lines.push(("sends to", format!("{topic} at {brokers}")));
+        lines.push(("sends to", format!("{topic} at {}", brokers.replace(',', ", "))));
     }
     if report.running() {
         lines.push(("last flush", flush(report)));
@@ -258,7 +258,7 @@ mod tests {
             ticks: Some(7_384),
             skipped_ticks: Some(0),
             topic: Some("highwater.events".into()),
-            brokers: Some("kafka-1:9092".into()),
+            brokers: Some("kafka-1.example:9092,kafka-2.example:9092,kafka-3.example:9092".into()),
             last_flush_at: ago(90),
             flushing_since: ago(70),
             delivered: Some(22),
@@ -298,7 +298,8 @@ journal        /var/lib/highwater, on disk
 next event     35 of epoch 5f0c6b1a9d3e2f47
 pending        12 events, 4.1 KiB; the oldest is 1m 12s old
                (2026-11-20T11:58:48Z)
-sends to       highwater.events at kafka-1:9092
+sends to       highwater.events at kafka-1.example:9092, kafka-2.example:9092,
+               kafka-3.example:9092
 last flush     2026-11-20T11:58:30Z, 1m 30s ago; one goes on for 1m 10s
 delivered      22 since the start; 0 rejected, 4 retries
 acknowledged   partition 0 at 1022, 3 at 17
