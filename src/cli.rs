@@ -28,6 +28,7 @@ impl Verbosity {
     }
 
     /// Says on standard error what the rows do not, unless `-q`.
+    #[cfg(any(feature = "consumer", feature = "toolbox"))]
     pub(crate) fn note(&self, text: &str) {
         if self.quiet == 0 {
             eprintln!("note: {text}");
