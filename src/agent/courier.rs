@@ -39,7 +39,7 @@ pub struct Delivery {
 /// So many events may wait beyond those under way.
 const AHEAD_MAX: u64 = 1_000;
 /// So many are registered at once.
-const BATCH: usize = 500;
+const BATCH: usize = 200;
 /// At the end, after an interruption, Kafka is given so long.
 const LAST_MAX: Duration = Duration::from_secs(10);
 /// A producer that goes down is waited for so long: it can hang.

@@ -25,6 +25,8 @@ mod time;
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
+use smol_str::{SmolStr, SmolStrBuilder, format_smolstr};
+
 #[cfg(feature = "consumer")]
 pub use self::decode::{Decoded, Decoder, NoRegistry, Schemas, Undecoded, Writer};
 pub use self::error::DecodeError;
@@ -41,7 +43,7 @@ pub struct Message<'a> {
     /// The event, encoded.
     pub payload: Cow<'a, [u8]>,
     /// `ce_…` and `content-type`, in this order.
-    pub headers: [(&'static str, Cow<'a, str>); 6],
+    pub headers: [(&'static str, SmolStr); 6],
 }
 
 /// How events are written.
@@ -120,12 +122,12 @@ pub fn from_json(payload: &[u8]) -> Result<Event, DecodeError> {
 /// The message that carries `event`, whose JSON is `json`; framed with `schema_id` where a registry gave the schema one.
 pub fn message<'a>(event: &'a Event, json: &'a [u8], format: Format, schema_id: Option<u32>) -> Message<'a> {
     let headers = [
-        ("ce_specversion", "1.0".into()),
-        ("ce_id", event.id.to_string().into()),
-        ("ce_source", source(&event.stamp.agent).into()),
+        ("ce_specversion", SmolStr::new_static("1.0")),
+        ("ce_id", format_smolstr!("{}", event.id)),
+        ("ce_source", source(&event.stamp.agent)),
         ("ce_type", kind(event.body.kind())),
-        ("ce_time", rfc3339(event.stamp.observed_at).to_owned().into()),
-        ("content-type", format.content_type(schema_id.is_some()).into()),
+        ("ce_time", SmolStr::new(&*rfc3339(event.stamp.observed_at))),
+        ("content-type", SmolStr::new_static(format.content_type(schema_id.is_some()))),
     ];
     let payload = match format {
         Format::Json => Cow::Borrowed(json),
@@ -160,33 +162,33 @@ const CONFLUENT: u8 = 0;
 const FIRST_MESSAGE: u8 = 0;
 
 /// `io.highwater.KIND.v1`. Breaches are most of what there is: theirs are not put together each time.
-fn kind(kind: &str) -> Cow<'static, str> {
+fn kind(kind: &str) -> SmolStr {
     match kind {
-        "breach_raised" => "io.highwater.breach_raised.v1".into(),
-        "breach_updated" => "io.highwater.breach_updated.v1".into(),
-        "breach_cleared" => "io.highwater.breach_cleared.v1".into(),
-        kind => ["io.highwater.", kind, ".v1"].concat().into(),
+        "breach_raised" => SmolStr::new_static("io.highwater.breach_raised.v1"),
+        "breach_updated" => SmolStr::new_static("io.highwater.breach_updated.v1"),
+        "breach_cleared" => SmolStr::new_static("io.highwater.breach_cleared.v1"),
+        kind => format_smolstr!("io.highwater.{kind}.v1"),
     }
 }
 
 /// `/highwater/AGENT`, all but the unreserved characters of RFC 3986 as `%XX`.
-fn source(agent: &str) -> String {
+fn source(agent: &str) -> SmolStr {
     const BASE: &str = "/highwater/";
-    let mut encoded = String::with_capacity(BASE.len() + agent.len());
+    let mut encoded = SmolStrBuilder::new();
     encoded.push_str(BASE);
     let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     if agent.bytes().all(unreserved) {
         encoded.push_str(agent);
-        return encoded;
+        return encoded.finish();
     }
     for byte in agent.bytes() {
         if unreserved(byte) {
             encoded.push(char::from(byte));
         } else {
-            write!(encoded, "%{byte:02X}").expect("writing to a String does not fail");
+            write!(encoded, "%{byte:02X}").expect("writing to memory does not fail");
         }
     }
-    encoded
+    encoded.finish()
 }
 
 #[cfg(test)]

@@ -199,7 +199,7 @@ impl Simulate {
         let began = clock.monotonic();
         let mut deadline = began;
         let end = began + self.duration.unwrap_or(Duration::from_secs(30));
-        while deadline < end && pace.events < events_max && !courier.stopped() {
+        while deadline <= end && pace.events < events_max && !courier.stopped() {
             courier.wait(deadline)?;
             source.read(&clock, &mut reading).map_err(Failure::failed)?;
             let now = run::stamp(&settings.agent, &boot_id, &clock);

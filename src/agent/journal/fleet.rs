@@ -1,6 +1,7 @@
 //! A journal of many agents in one process: each counts in an epoch of its own, all in memory.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use smol_str::SmolStr;
@@ -19,7 +20,7 @@ use crate::wire;
 pub struct FleetJournal {
     counts: FxHashMap<SmolStr, EventId>,
     /// By position.
-    events: Numbered<Event>,
+    events: Numbered<Arc<Event>>,
     positions: FxHashMap<EventId, usize>,
 }
 
@@ -49,11 +50,11 @@ impl FleetJournal {
             }
         };
         let event = Event { id, stamp: draft.stamp, body: draft.body };
-        self.positions.insert(id, self.events.push(event.clone()));
+        self.positions.insert(id, self.events.push(event.clone().into()));
         event
     }
 
-    fn take(&mut self, id: EventId) -> Option<Event> {
+    fn take(&mut self, id: EventId) -> Option<Arc<Event>> {
         self.events.take(self.positions.remove(&id)?)
     }
 }
@@ -78,7 +79,7 @@ impl Journal for FleetJournal {
 
     fn reject(&mut self, id: EventId, reason: &str, stamp: Stamp) -> Result<(), JournalError> {
         if let Some(event) = self.take(id) {
-            let stamp = Stamp { agent: event.stamp.agent, ..stamp };
+            let stamp = Stamp { agent: event.stamp.agent.clone(), ..stamp };
             self.register(Draft { stamp, body: Body::Loss(declare(id.epoch, &[id], reason)) });
         }
         Ok(())
@@ -93,7 +94,7 @@ impl Journal for FleetJournal {
             }
             let payload = wire::to_json(event);
             bytes += payload.len();
-            batch.push(Stored { position: Position(position as u64), event: event.clone(), payload });
+            batch.push(Stored { position: Position(position as u64), event: Arc::clone(event), payload });
         }
         Ok(batch)
     }

@@ -56,7 +56,7 @@ impl MemoryJournal {
 
     /// All that is registered, in order.
     pub(super) fn events(&self) -> impl Iterator<Item = &Event> {
-        self.events.values().map(|stored| &stored.event)
+        self.events.values().map(|stored| &*stored.event)
     }
 
     fn register(&mut self, draft: Draft) -> Event {
@@ -82,7 +82,7 @@ impl MemoryJournal {
     fn put(&mut self, position: Position, event: Event) {
         let payload = wire::to_json(&event);
         self.bytes += payload.len() as u64;
-        if let Some(before) = self.events.insert(position, Stored { position, event, payload }) {
+        if let Some(before) = self.events.insert(position, Stored { position, event: event.into(), payload }) {
             self.bytes -= before.payload.len() as u64;
         }
     }

@@ -20,6 +20,7 @@ mod sqlite;
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
@@ -47,8 +48,8 @@ impl Position {
 pub struct Stored {
     /// Where it stands.
     pub position: Position,
-    /// The event.
-    pub event: Event,
+    /// The event; shared with whoever keeps it.
+    pub event: Arc<Event>,
     /// Its JSON, as it was committed.
     pub payload: Vec<u8>,
 }

@@ -60,7 +60,12 @@ fn open(directory: &TempDir) -> DurableJournal {
 }
 
 fn all(journal: &mut dyn Journal) -> Vec<Event> {
-    journal.batch(Position::START, usize::MAX >> 1, usize::MAX >> 1).unwrap().into_iter().map(|s| s.event).collect()
+    journal
+        .batch(Position::START, usize::MAX >> 1, usize::MAX >> 1)
+        .unwrap()
+        .iter()
+        .map(|s| s.event.as_ref().clone())
+        .collect()
 }
 
 fn lost(events: &[Event]) -> u64 {

@@ -38,7 +38,7 @@ pub(super) enum Order {
 
 /// An event on its way.
 pub(super) struct Outgoing {
-    pub(super) event: Event,
+    pub(super) event: Arc<Event>,
     /// As the journal has it.
     pub(super) json: Vec<u8>,
 }

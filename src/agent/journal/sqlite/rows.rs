@@ -210,7 +210,7 @@ pub(super) fn read(
         if bytes > bytes_max && !batch.is_empty() {
             break;
         }
-        batch.push(Stored { position, event, payload });
+        batch.push(Stored { position, event: event.into(), payload });
     }
     Ok(batch)
 }
