@@ -1,6 +1,6 @@
 //! From counters to Kafka: what the journal accepted arrives, whatever happens to the agent and to the broker.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::time::Duration;
 
@@ -61,11 +61,72 @@ fn a_topic_that_refuses_batches_gets_its_events_one_by_one() {
     assert!(log.contains(" 0 left in the journal") && !log.contains("declared lost"), "{log}");
     let (epoch, accepted) = agent.accepted();
     assert!(accepted > 30, "{accepted} are no backlog");
-    // What the broker takes of later batches before the first is sent again comes before it.
+    arrived_whole(&kafka.events(&topic), &epoch, accepted);
+}
+
+/// What `busy` says, and as many events that are three times as large.
+fn mixed(brokers: &str, topic: &str, properties: &str) -> String {
+    let name = "x".repeat(1_500);
+    let large =
+        format!("[[limit]]\nname = '{name}'\ninterface = 'syn*'\nraise_at = '2 Mbit/s'\nupdate_every = '100ms'\n");
+    let properties = format!("[kafka.properties]\n'compression.type' = 'none'\n{properties}\n");
+    busy(brokers, topic).replace("[flush]", &format!("{large}[flush]")) + &properties
+}
+
+#[test]
+fn a_batch_that_is_refused_is_not_overtaken() {
+    let Some(kafka) = Kafka::or_skip("agent_journal::a_batch_that_is_refused_is_not_overtaken") else { return };
+    // Some batches fit and some do not, while many are under way: with these the first that does not is another one.
+    for (name, bytes, together) in [("overtaken-1", 8_000, 8), ("overtaken-2", 2_500, 3)] {
+        let topic = kafka.topic(name, 1);
+        kafka.alter(&topic, &format!("max.message.bytes={bytes}"));
+        let mut agent = Agent::new(&mixed("127.0.0.1:9", &topic, ""));
+        agent.run(&["--for", "4s"]);
+        agent.configure(&mixed(&kafka.address, &topic, &format!("'batch.num.messages' = {together}")));
+        let log = agent.run(&["--for", "2s"]);
+        assert!(log.contains("refuses a") && log.contains(" 0 left in the journal"), "{log}");
+        assert!(!log.contains("declared lost"), "{log}");
+        let (epoch, accepted) = agent.accepted();
+        arrived_whole(&kafka.events(&topic), &epoch, accepted);
+    }
+}
+
+#[test]
+fn an_event_that_is_too_large_alone_is_declared_and_overtaken_by_none() {
+    let test = "agent_journal::an_event_that_is_too_large_alone_is_declared_and_overtaken_by_none";
+    let Some(kafka) = Kafka::or_skip(test) else { return };
+    let topic = kafka.topic("too-large", 1);
+    kafka.alter(&topic, "max.message.bytes=1500");
+    let mut agent = Agent::new(&mixed("127.0.0.1:9", &topic, ""));
+    agent.run(&["--for", "1s"]);
+    let (epoch, _) = agent.accepted();
+    let plain = "[kafka.properties]\n'compression.type' = 'none'\n"; // else a name of one letter takes no room
+    agent.configure(&(busy(&kafka.address, &topic) + plain));
+    let mut running = agent.start(&[]);
+    running.until("it is declared lost");
+    running.until("events delivered to");
+    running.signal("TERM");
+    assert!(running.wait().success());
+    while agent.pending() > 0 {
+        agent.run(&["--for", "1s"]);
+    }
+    let (_, accepted) = agent.accepted();
     let events = kafka.events(&topic);
-    assert!(events.iter().all(|event| event["epoch"] == *epoch && event["kind"] != "loss"));
-    let seqs: BTreeSet<u64> = events.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
-    assert!(seqs.iter().copied().eq(1..=accepted), "{} of {accepted} arrived", seqs.len());
+    let seqs: Vec<u64> = events.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
+    assert!(seqs.is_sorted(), "{seqs:?}");
+    // Each is there, or declared.
+    let lost = events.iter().filter(|event| event["kind"] == "loss").flat_map(|event| {
+        assert!(event["reason"].as_str().unwrap().contains("too large"), "{event}");
+        event["ranges"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .flat_map(|range| range[0].as_u64().unwrap()..=range[1].as_u64().unwrap())
+    });
+    let mut all: Vec<u64> = lost.chain(seqs.iter().copied()).collect();
+    all.sort_unstable();
+    all.dedup();
+    assert!(events.iter().all(|event| event["epoch"] == *epoch) && all.into_iter().eq(1..=accepted), "{seqs:?}");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! something to send. Neither waits for the other: events go one way by a channel, reports the other.
 
 mod encoding;
+mod end;
 mod producer;
 mod progress;
 mod worker;
@@ -11,6 +12,8 @@ mod worker;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -20,6 +23,7 @@ use rustc_hash::FxHashSet;
 
 use self::encoding::Encoder;
 pub use self::encoding::Encoding;
+use self::producer::BATCH_MAX;
 pub use self::progress::Progress;
 use self::worker::{Order, Outgoing, Report, Worker};
 use crate::agent::control::Waker;
@@ -80,6 +84,8 @@ pub struct Publisher {
     cursor: Position,
     generation: u64,
     encoder: Encoder,
+    /// So many bytes of a batch the topic takes, as far as is known.
+    batch_max: Arc<AtomicUsize>,
     next_flush: Duration,
     flushing: bool,
     under_way: FxHashSet<EventId>,
@@ -126,6 +132,7 @@ impl Publisher {
         Self {
             next_flush: now + settings.interval,
             encoder: Encoder::new(settings.encoding.clone(), &settings.topic),
+            batch_max: Arc::new(BATCH_MAX.into()),
             settings,
             trigger: Rc::new(trigger),
             cursor: Position::START,
@@ -151,6 +158,7 @@ impl Publisher {
         }
         if moved {
             self.encoder = Encoder::new(settings.encoding.clone(), &settings.topic);
+            self.batch_max = Arc::new(BATCH_MAX.into());
         }
         self.next_flush = now + settings.interval;
         self.trigger.urgent.replace(settings.urgent.clone());
@@ -314,7 +322,7 @@ impl Publisher {
             if self.ending.len() >= ENDING_MAX {
                 return false;
             }
-            match start(&self.settings, &self.encoder, waker) {
+            match self.start(waker) {
                 Ok(running) => self.running = Some(running),
                 Err(error) => {
                     error!("no thread for publishing could be started; the events wait: {error}");
@@ -323,6 +331,16 @@ impl Publisher {
             }
         }
         self.running.as_ref().is_some_and(|running| running.orders.send(Order::Send(outgoing)).is_ok())
+    }
+
+    fn start(&self, waker: &impl Fn() -> io::Result<Waker>) -> io::Result<Running> {
+        let (orders, incoming) = channel();
+        let (outgoing, reports) = channel();
+        let (settings, encoder, batch_max) = (self.settings.clone(), self.encoder.clone(), Arc::clone(&self.batch_max));
+        let worker = Worker::new(settings, encoder, batch_max, incoming, outgoing, waker()?);
+        let thread = std::thread::Builder::new().name("publisher".to_owned()).spawn(move || worker.run())?;
+        debug!("publishing to {} at {}", self.settings.topic, self.settings.connection.brokers());
+        Ok(Running { orders, reports, thread })
     }
 
     /// All is acknowledged: the worker takes its producer down, and nobody waits for it.
@@ -372,13 +390,4 @@ impl Observer for TriggerObserver {
         self.0.due.set(true);
         Ok(())
     }
-}
-
-fn start(settings: &Settings, encoder: &Encoder, waker: &impl Fn() -> io::Result<Waker>) -> io::Result<Running> {
-    let (orders, incoming) = channel();
-    let (outgoing, reports) = channel();
-    let worker = Worker::new(settings.clone(), encoder.clone(), incoming, outgoing, waker()?);
-    let thread = std::thread::Builder::new().name("publisher".to_owned()).spawn(move || worker.run())?;
-    debug!("publishing to {} at {}", settings.topic, settings.connection.brokers());
-    Ok(Running { orders, reports, thread })
 }

@@ -30,6 +30,9 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("reconnect.backoff.max.ms", "60000"),
 ];
 
+/// librdkafka's own `batch.size`.
+pub(super) const BATCH_MAX: usize = 1_000_000;
+
 /// What became of a message.
 pub(super) type Delivery = Result<(i32, i64), RDKafkaErrorCode>;
 
@@ -51,17 +54,21 @@ pub(super) enum Refusal {
 }
 
 impl Producer {
-    /// `alone` sends each message in a batch of its own.
-    pub(super) fn new(connection: &Connection, window: Window, alone: bool) -> Result<Self, String> {
+    /// Sends batches of no more than `batch_max` bytes, or of one message. A refusal is fatal, so that nothing overtakes what was
+    /// refused, but where a message is `alone` under way.
+    pub(super) fn new(connection: &Connection, window: Window, batch_max: usize, alone: bool) -> Result<Self, String> {
         let mut config = connection.client(FIXED)?;
         for (name, value) in DEFAULTS {
             if config.get(name).is_none() {
                 config.set(*name, *value);
             }
         }
+        let theirs = config.get("batch.size").and_then(|bytes| bytes.parse().ok()).unwrap_or(BATCH_MAX);
+        config.set("enable.gapless.guarantee", (!alone).to_string());
         if alone {
-            config.set("batch.num.messages", "1");
+            config.set("linger.ms", "0");
         }
+        config.set("batch.size", batch_max.min(theirs).to_string());
         // Room for what was given up elsewhere, too. Headers are not counted in the bytes.
         config.set("queue.buffering.max.messages", (2 * window.events).to_string());
         config.set("queue.buffering.max.kbytes", (window.bytes >> 10).to_string());

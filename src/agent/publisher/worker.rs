@@ -5,9 +5,14 @@
 //!             ┌───────────── back-off over, or told to hurry ─────────────┐
 //!             ▼                                                           │
 //!   start ► Sending ── fatal error, failed delivery, no progress ──► Waiting   1 → 60 s
-//!             │  └──── topic, authorization, authentication, TLS ──► Waiting   5 → 300 s, alarm
+//!             │  ├──── topic, authorization, authentication, TLS ──► Waiting   5 → 300 s, alarm
+//!             │  └──── batch too large, event never taken ─────────► Sending   smaller batches, one by one
 //!             └─────── nobody sends any more, or all is given up ──► ended
 //! ```
+//!
+//! Nothing overtakes what is sent again: the producer counts what it sends, Kafka takes nothing that skips a number, and after a
+//! refusal librdkafka counts no further (`enable.gapless.guarantee`). But of a producer that has written nothing yet Kafka takes
+//! any number: so the first message goes alone.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +24,8 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 
 use super::Settings;
 use super::encoding::Encoder;
-use super::producer::{Delivery, Producer, Refusal};
+use super::end::{Backoff, End};
+use super::producer::{BATCH_MAX, Delivery, Producer, Refusal};
 use crate::agent::control::Waker;
 use crate::agent::numbered::Numbered;
 use crate::clock::{Clock as _, SystemClock};
@@ -56,43 +62,42 @@ pub(super) enum Report {
 pub(super) struct Worker {
     settings: Settings,
     encoder: Encoder,
+    /// Of no more bytes is a batch, but for one of a single event.
+    batch_max: Arc<AtomicUsize>,
     orders: Receiver<Order>,
     reports: Sender<Report>,
     waker: Waker,
     clock: SystemClock,
     /// Not acknowledged, numbered in the order of sending.
     unacked: Numbered<Outgoing>,
-    /// A batch was too large: only what is too large alone will never be taken.
+    /// One event at a time, since one among them is refused.
     alone: bool,
     trouble: Trouble,
     backoff: Backoff,
     torn_down: Arc<AtomicUsize>,
 }
 
-/// Why a producer is given up.
-enum End {
-    /// Nobody sends any more.
-    Closed,
-    /// It may work with a new one.
-    Retry(String),
-    /// It may work with a new one, if it sends each message alone.
-    Apart(String),
-    /// Somebody has to do something first.
-    Hold(String),
-}
-
-/// How long to wait before the next attempt: doubles from attempt to attempt, and begins anew after a delivery.
-#[derive(Default)]
-struct Backoff {
-    attempts: u32,
+/// How far a producer is fed.
+struct Feed {
+    /// The number from which on it has been given nothing.
+    next: usize,
+    /// It has written something, from which Kafka counts.
+    proven: bool,
 }
 
 /// How long one pause between looks at Kafka's answers lasts while a broker is awaited.
 const POLL_AWAY: Duration = Duration::from_millis(250);
+/// The same where the next event waits for it.
+const POLL_ALONE: Duration = Duration::from_millis(2);
+/// So often, at such an interval, a producer with a fatal error is asked what became of its messages.
+const LAST_WORDS: u32 = 10;
+const LAST_WORD: Duration = Duration::from_millis(10);
 /// After so long without a delivery a broker is awaited.
 const AWAY_AFTER: Duration = Duration::from_secs(5);
 /// After so long without a delivery a new producer is tried.
 const STUCK_AFTER: Duration = Duration::from_secs(600);
+/// A topic that takes no batch of so many bytes gets its events one by one.
+const BATCH_MIN: usize = 1_000;
 /// How often it is seen, while waiting, whether somebody mended a file.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// So many producers may be on their way down: it can hang.
@@ -102,6 +107,7 @@ impl Worker {
     pub(super) fn new(
         settings: Settings,
         encoder: Encoder,
+        batch_max: Arc<AtomicUsize>,
         orders: Receiver<Order>,
         reports: Sender<Report>,
         waker: Waker,
@@ -109,6 +115,7 @@ impl Worker {
         Self {
             settings,
             encoder,
+            batch_max,
             orders,
             reports,
             waker,
@@ -137,11 +144,18 @@ impl Worker {
             };
             let (first, longest, why) = match end {
                 End::Closed => return,
-                End::Retry(why) => (1, 60, why),
-                End::Apart(why) => {
-                    self.alone = true;
-                    (1, 60, why)
+                End::Smaller(bytes, code) => {
+                    let topic = &self.settings.topic;
+                    info!("{topic} refuses a batch by {code}: sending no more than {bytes} bytes at once from now on");
+                    self.batch_max.store(bytes, Ordering::Relaxed);
+                    continue;
                 }
+                End::Apart(code) => {
+                    info!("{} refuses an event by {code}: sending one by one", self.settings.topic);
+                    self.alone = true;
+                    continue;
+                }
+                End::Retry(why) => (1, 60, why),
                 End::Hold(why) => (5, 300, why),
             };
             let pause = self.backoff.next(first, longest);
@@ -162,18 +176,20 @@ impl Worker {
             registry::Refusal::Away(why) => End::Retry(why),
             registry::Refusal::Misconfigured(why) | registry::Refusal::Unknown(why) => End::Hold(why),
         })?;
-        Producer::new(&self.settings.connection, self.settings.window, self.alone).map_err(End::Hold)
+        let batch_max = self.batch_max.load(Ordering::Relaxed);
+        Producer::new(&self.settings.connection, self.settings.window, batch_max, self.alone).map_err(End::Hold)
     }
 
     /// Sends until something is wrong, or nobody sends any more.
     fn serve(&mut self, producer: &Producer) -> End {
-        let mut next = self.unacked.first();
+        let mut feed = Feed { next: 0, proven: false };
+        let mut last_words = LAST_WORDS;
         let mut moved = self.clock.monotonic();
         loop {
             if !self.take_orders() {
                 return End::Closed;
             }
-            if let Err(end) = self.send_from(producer, &mut next) {
+            if let Err(end) = self.feed(producer, &mut feed) {
                 return end;
             }
             let still = self.clock.monotonic().saturating_sub(moved);
@@ -181,7 +197,16 @@ impl Worker {
             if !deliveries.is_empty() {
                 moved = self.clock.monotonic();
             }
-            if let Some(end) = self.settle(deliveries).or_else(|| self.listen(producer)) {
+            if let Some(end) = self.settle(deliveries, &mut feed) {
+                return end;
+            }
+            if last_words > 0 && producer.fatal().is_some() {
+                // The reports tell more than the error does, and come after it.
+                last_words -= 1;
+                std::thread::sleep(LAST_WORD);
+                continue;
+            }
+            if let Some(end) = self.listen(producer) {
                 return end;
             }
             if self.unacked.is_empty() {
@@ -189,7 +214,11 @@ impl Worker {
             } else if still > STUCK_AFTER {
                 return End::Retry(format!("nothing was delivered for {} s", STUCK_AFTER.as_secs()));
             } else {
-                let pause = if still < AWAY_AFTER { self.settings.window.poll } else { POLL_AWAY };
+                let pause = match still {
+                    _ if still >= AWAY_AFTER => POLL_AWAY,
+                    _ if self.alone => POLL_ALONE,
+                    _ => self.settings.window.poll,
+                };
                 match self.orders.recv_timeout(pause) {
                     Ok(order) => self.take(order),
                     Err(RecvTimeoutError::Timeout) => {}
@@ -222,35 +251,48 @@ impl Worker {
         }
     }
 
-    fn send_from(&mut self, producer: &Producer, next: &mut usize) -> Result<(), End> {
-        let mut refused = Vec::new();
-        for (serial, outgoing) in self.unacked.since(*next) {
+    /// Gives the producer what it has room for, in order: after what it does not take comes nothing.
+    fn feed(&mut self, producer: &Producer, feed: &mut Feed) -> Result<(), End> {
+        let oldest = self.unacked.first();
+        let mut refused = None;
+        for (serial, outgoing) in self.unacked.since(feed.next) {
+            if serial != oldest && (self.alone || !feed.proven) {
+                break;
+            }
             let message = self.encoder.message(&outgoing.event, &outgoing.json);
             failpoints::pass("send-before");
             match producer.send(&self.settings.topic, serial, &message) {
                 Ok(()) => failpoints::pass("send-after"),
-                Err(Refusal::Full) => break,
-                Err(Refusal::Never(code)) => refused.push((serial, code)),
+                // What was fatal is told by what was sent before.
+                Err(Refusal::Full | Refusal::Never(Code::Fatal)) => break,
+                Err(Refusal::Never(code)) => {
+                    refused = Some((serial, code));
+                    break;
+                }
             }
-            *next = serial + 1;
+            feed.next = serial + 1;
         }
-        refused.into_iter().try_for_each(|(serial, code)| self.failed(serial, code))
+        refused.and_then(|(serial, code)| self.failed(serial, code, true)).map_or(Ok(()), Err)
     }
 
     /// Reports what was delivered; the first failure decides what becomes of the producer.
-    fn settle(&mut self, deliveries: Vec<(usize, Delivery)>) -> Option<End> {
+    fn settle(&mut self, deliveries: Vec<(usize, Delivery)>, feed: &mut Feed) -> Option<End> {
         let mut end = None;
         let mut reported = false;
+        let alone = self.alone || !feed.proven;
         for (serial, delivery) in deliveries {
             match delivery {
                 Ok((partition, offset)) => {
+                    feed.proven = true;
                     if let Some(Outgoing { event, json }) = self.unacked.take(serial) {
                         failpoints::pass("report-before");
                         let (id, bytes) = (event.id, json.len());
                         reported |= self.reports.send(Report::Delivered { id, bytes, partition, offset }).is_ok();
                     }
                 }
-                Err(code) => end = end.or(self.failed(serial, code).err()),
+                // Taken back after a fatal error, which is asked for next.
+                Err(Code::PurgeQueue | Code::PurgeInflight) => {}
+                Err(code) => end = end.or(self.failed(serial, code, alone)),
             }
         }
         if reported {
@@ -263,32 +305,25 @@ impl Worker {
         end
     }
 
-    fn failed(&mut self, serial: usize, code: Code) -> Result<(), End> {
+    /// What a failure means. All messages of a batch fail by one code; a message that went `alone` failed by itself.
+    fn failed(&mut self, serial: usize, code: Code, alone: bool) -> Option<End> {
         match code {
-            // The topic's `max.message.bytes` is for a batch, all of whose messages fail by it.
-            Code::MessageSizeTooLarge if !self.alone => {
-                Err(End::Apart(format!("{code}: the topic takes no batch as large, so events are sent one by one")))
+            Code::MessageSizeTooLarge if !alone => {
+                let smaller = self.batch_max.load(Ordering::Relaxed) / 8;
+                Some(if smaller < BATCH_MIN { End::Apart(code) } else { End::Smaller(smaller, code) })
             }
+            Code::InvalidDifferentRecord => Some(End::Apart(code)),
             Code::MessageSizeTooLarge | Code::InvalidMessage | Code::InvalidMessageSize | Code::InvalidRecord => {
-                if let Some(Outgoing { event, json }) = self.unacked.take(serial) {
+                if alone && let Some(Outgoing { event, json }) = self.unacked.take(serial) {
                     let (id, bytes) = (event.id, json.len());
                     let _ = self.reports.send(Report::Rejected { id, bytes, reason: code.to_string() });
                     self.waker.wake();
+                    // It was this event, not the batches that it came in.
+                    self.batch_max.store(BATCH_MAX, Ordering::Relaxed);
                 }
-                Ok(())
+                (!self.alone).then_some(End::Apart(code))
             }
-            Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => Err(End::Hold(format!(
-                "{code}: there is no topic {}; make it, or set kafka.topic",
-                self.settings.topic
-            ))),
-            Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => Err(End::Hold(format!(
-                "{code}: this user may not write to {}; allow it on the broker",
-                self.settings.topic
-            ))),
-            Code::InvalidTimestamp => Err(End::Hold(format!(
-                "{code}: this host's clock and the broker's differ too much; set this host's clock"
-            ))),
-            code => Err(End::Retry(code.to_string())),
+            code => Some(End::of(code, &self.settings.topic)),
         }
     }
 
@@ -357,25 +392,5 @@ impl Worker {
         // A loop that has ended asks no more.
         let _ = self.reports.send(Report::Trouble { what, gave_up });
         self.waker.wake();
-    }
-}
-
-impl Backoff {
-    fn next(&mut self, first_s: u64, longest_s: u64) -> Duration {
-        let seconds = (first_s << self.attempts.min(16)).min(longest_s);
-        self.attempts += 1;
-        Duration::from_secs(seconds)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_back_off_doubles_up_to_its_longest() {
-        let mut backoff = Backoff::default();
-        let seconds: Vec<u64> = (0..8).map(|_| backoff.next(5, 300).as_secs()).collect();
-        assert_eq!(seconds, [5, 10, 20, 40, 80, 160, 300, 300]);
     }
 }
