@@ -18,6 +18,29 @@ fn member(world: &World) -> (Consumer, Running) {
     (consumer, running)
 }
 
+/// With more members than partitions some are given none; they rejoin with the others all the same.
+#[test]
+fn a_member_without_partitions_holds_up_nobody() {
+    let test = "faults::groups::a_member_without_partitions_holds_up_nobody";
+    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let mut world = World::new("idle-member", &kafka, &postgres);
+    let mut members = Vec::new();
+    for _ in 0..4 {
+        let (consumer, running) = member(&world);
+        running.until("partition"); // those that are its own, or none; each join is a rebalance of all
+        members.push((consumer, running));
+    }
+    world.feed(8, 100);
+    for (_consumer, mut running) in members.drain(1..) {
+        running.signal("TERM");
+        assert!(running.wait().success(), "{}", running.log());
+        world.feed(8, 100);
+        let all = world.checker.accepted();
+        world.database.until("SELECT count(*) FROM events", &format!("({all})"));
+    }
+    assert!(world.settle().is_clean());
+}
+
 /// A member that woke up after another had taken its partition over: whatever it still holds is not stored again.
 #[test]
 fn consumer_stopped() {

@@ -81,7 +81,7 @@ impl Outcome {
         }
     }
 
-    fn is_clean(&self) -> bool {
+    pub(crate) fn is_clean(&self) -> bool {
         [self.lost, self.doubled, self.disordered, self.invented] == [0; 4]
     }
 }

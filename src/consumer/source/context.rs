@@ -48,13 +48,14 @@ impl ConsumerContext for Context {
     /// Takes note, and reads nothing yet. A batch in hand is dropped by the loop when it hears of it: its rows are read again by
     /// whoever has the partition then, from where the database stands.
     fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
-        let assigned = if matches!(code, RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
-            partitions.elements().iter().map(TopicPartitionListElem::partition).collect()
+        // An assignment of nothing is one too: answered otherwise, librdkafka waits for its answer through all that comes, and
+        // the group waits for this member.
+        let (assigned, answered) = if matches!(code, RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
+            let partitions = partitions.elements().iter().map(TopicPartitionListElem::partition).collect();
+            (partitions, consumer.assign(&TopicPartitionList::new()))
         } else {
-            Vec::new()
+            (Vec::new(), consumer.unassign())
         };
-        let answered =
-            if assigned.is_empty() { consumer.unassign() } else { consumer.assign(&TopicPartitionList::new()) };
         self.hear(|heard| {
             heard.assigned = Some(assigned);
             if let Err(error) = answered {
