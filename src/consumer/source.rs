@@ -52,6 +52,8 @@ const FIXED: &[(&str, &str)] = &[
 const DEFAULTS: &[(&str, &str)] = &[
     ("session.timeout.ms", "10000"),
     ("heartbeat.interval.ms", "2000"),
+    // So long a rebalance waits for a member that is in a call of the store.
+    ("max.poll.interval.ms", "90000"),
     ("topic.metadata.refresh.interval.ms", "30000"),
     ("partition.assignment.strategy", "range"),
     ("queued.min.messages", "10000"),
