@@ -150,5 +150,6 @@ impl Writer<'_> {
     }
 }
 
-#[cfg(test)]
+// What is written is read again: only where there is the decoder too.
+#[cfg(all(test, feature = "consumer"))]
 mod tests;

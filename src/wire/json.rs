@@ -163,7 +163,7 @@ fn quoted(plain: &str, json: &mut Vec<u8>) {
     json.push(b'"');
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "consumer"))]
 mod tests {
     use super::super::tests::events;
     use super::*;

@@ -191,5 +191,6 @@ fn source(agent: &str) -> SmolStr {
     encoded.finish()
 }
 
-#[cfg(test)]
+// What is written is read again: only where there is the decoder too.
+#[cfg(all(test, feature = "consumer"))]
 mod tests;

@@ -238,5 +238,6 @@ fn named<T: serde::de::DeserializeOwned>(field: &'static str, text: String) -> R
     serde_json::from_value(Value::String(text)).map_err(|error| DecodeError::field(field, error))
 }
 
-#[cfg(test)]
+// What is written is read again: only where there is the decoder too.
+#[cfg(all(test, feature = "consumer"))]
 pub(in crate::wire) mod tests;
