@@ -7,7 +7,7 @@ use super::*;
 use crate::event::{Breach, Direction, Lifecycle, Loss};
 use crate::units::ByteCount;
 
-mod damage;
+mod damage_tests;
 
 const MIB: ByteCount = ByteCount::from_bytes(1 << 20);
 
