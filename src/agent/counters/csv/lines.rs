@@ -9,6 +9,9 @@ use ::csv::StringRecord;
 /// What is longer is no row of a series, and most likely no text.
 const LINE_BYTES_MAX: u64 = 1 << 20;
 
+/// What goes on for so long without a line's end has none: a device, an image of a disk. To look for it could take for ever.
+const SKIP_BYTES_MAX: u64 = 64 << 20;
+
 /// Reads rows.
 pub(super) struct Lines {
     reader: BufReader<Box<dyn Read>>,
@@ -53,7 +56,14 @@ impl Lines {
             self.number += 1;
             self.bytes += length as u64;
             if length as u64 == LINE_BYTES_MAX && self.line.last() != Some(&b'\n') {
-                self.bytes += self.reader.skip_until(b'\n').map_err(Unread::Io)? as u64;
+                let skipped = (&mut self.reader).take(SKIP_BYTES_MAX).skip_until(b'\n').map_err(Unread::Io)? as u64;
+                self.bytes += skipped;
+                if skipped == SKIP_BYTES_MAX {
+                    return Err(Unread::Io(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        "a line of more than 64 MiB; name a file of text, with a row on each line",
+                    )));
+                }
                 return Err(Unread::Row("is longer than 1 MiB"));
             }
             let text = String::from_utf8_lossy(&self.line);
@@ -124,6 +134,23 @@ mod tests {
             assert_eq!(values(text), Err("has a quote that is never closed"), "{text}");
         }
         assert_eq!(values("\"a\"b,1"), Err("has a value that goes on behind its closing quote"));
+    }
+
+    #[test]
+    fn a_line_that_never_ends_is_given_up() {
+        let mut lines = Lines::new(Box::new(io::repeat(0)));
+        let Err(Unread::Io(error)) = lines.read(&mut StringRecord::new()) else { panic!("it was read") };
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_spoils_no_other() {
+        let text = format!("{}\n1,2\n", "x".repeat(LINE_BYTES_MAX as usize + 5));
+        let mut lines = Lines::new(Box::new(io::Cursor::new(text)));
+        let mut row = StringRecord::new();
+        assert!(matches!(lines.read(&mut row), Err(Unread::Row("is longer than 1 MiB"))));
+        assert!(matches!(lines.read(&mut row), Ok(true)));
+        assert_eq!(row, vec!["1", "2"]);
     }
 
     proptest::proptest! {
