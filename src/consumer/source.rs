@@ -333,6 +333,9 @@ fn partitions<C: ConsumerContext>(consumer: &BaseConsumer<C>, name: &str) -> Res
         Some((None, partitions)) if !partitions.is_empty() => {
             Ok(partitions.iter().map(rdkafka::metadata::MetadataPartition::id).collect())
         }
+        Some((Some(error), _)) if RDKafkaErrorCode::from(error) == RDKafkaErrorCode::UnknownTopicOrPartition => {
+            Err(format!("there is no topic {name}; `highwater-agent topics` makes it, or set kafka.topic"))
+        }
         Some((Some(error), _)) => Err(format!("{name}: {}", RDKafkaErrorCode::from(error))),
         _ => Err(format!("{name}: no such topic; make it, or set kafka.topic")),
     }

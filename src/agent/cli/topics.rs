@@ -79,7 +79,7 @@ impl Topics {
         match (missing, differing) {
             (0, 0) => Ok(()),
             (_, _) if self.check => {
-                Err(Failure::failed(format!("{missing} topics are missing, {differing} are not as wanted")))
+                Err(Failure::failed(format!("topics missing: {missing}, not as wanted: {differing}")))
             }
             (_, _) => {
                 self.common
