@@ -3,10 +3,11 @@
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser};
 
-use crate::config::{ConfigError, Layers, environment};
+use crate::config::{self, ConfigError, Layers, environment};
 use crate::exit::{Failure, report};
 use crate::{failpoints, logging};
 
@@ -50,7 +51,7 @@ pub(crate) enum Absent {
 pub(crate) fn layers(
     given: Option<&Path>,
     (usual, absent): (&str, Absent),
-    flags: &[(&str, &Option<String>)],
+    flags: &[(&str, &str, &Option<String>)],
     keys: &[&str],
 ) -> Result<Layers, ConfigError> {
     let usual = Path::new(usual);
@@ -59,9 +60,15 @@ pub(crate) fn layers(
         None => Some(usual),
         given => given,
     };
-    // Flags are the environment's keys in other words: the last of a name wins.
-    let flags = flags.iter().filter_map(|(name, value)| Some(((*name).to_owned(), (*value).clone()?)));
-    Layers::read(path, environment().chain(flags), keys)
+    Ok(Layers::read(path, environment(), keys)?.with_flags(flags))
+}
+
+/// Reads `90s`, `5m`, `1h 30m`.
+///
+/// # Errors
+/// What is wrong, and an example.
+pub(crate) fn time(text: &str) -> Result<Duration, String> {
+    config::duration("", text).map_err(|invalid| invalid.message)
 }
 
 /// Does what `arguments` say; the exit code for `main`.

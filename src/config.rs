@@ -104,10 +104,11 @@ impl Invalid {
     }
 }
 
-/// The file and the environment, before they are understood.
+/// The file, the environment and the flags, before they are understood.
 #[derive(Debug)]
 pub struct Layers {
     file: Option<(PathBuf, String)>,
+    /// Name, key and value; the last of a key wins.
     variables: Vec<(String, String, String)>,
 }
 
@@ -149,6 +150,13 @@ impl Layers {
         Ok(Self { file, variables })
     }
 
+    /// Puts flags of the command line over them: each with the key that it sets, and its value if it was given.
+    pub fn with_flags(mut self, flags: &[(&str, &str, &Option<String>)]) -> Self {
+        let given = flags.iter().filter_map(|(flag, key, value)| Some((*flag, *key, value.as_ref()?)));
+        self.variables.extend(given.map(|(flag, key, value)| (flag.to_owned(), key.to_owned(), value.clone())));
+        self
+    }
+
     /// Configuration from `text` alone, as if it stood in a file called `name`.
     pub fn from_text(name: &str, text: &str) -> Self {
         Self { file: Some((PathBuf::from(name), text.to_owned())), variables: Vec::new() }
@@ -177,7 +185,7 @@ impl Layers {
     /// Where `invalid` stands, and what it says.
     pub fn locate(&self, invalid: Invalid) -> ConfigError {
         let Invalid { key, message } = invalid;
-        if let Some((name, ..)) = self.variables.iter().find(|(_, set, _)| *set == key) {
+        if let Some((name, ..)) = self.variables.iter().rfind(|(_, set, _)| *set == key) {
             return ConfigError { place: name.clone(), message };
         }
         let Some((path, text)) = &self.file else { return ConfigError { place: key, message } };

@@ -147,3 +147,18 @@ fn lag_is_what_is_not_stored_and_is_waited_for() {
         running.kill();
     }
 }
+
+#[test]
+fn a_new_database_with_an_old_group_says_what_it_leaves_out() {
+    let test = "consumer_topic::a_new_database_with_an_old_group_says_what_it_leaves_out";
+    let Some(kafka) = Kafka::or_skip(test) else { return };
+    let topic = kafka.topic("old-group", 1);
+    produce(&kafka.address, &topic, &events(1, 10));
+    let directory = tempfile::tempdir().unwrap();
+    for (database, said) in [("first", false), ("first", false), ("second", true)] {
+        let url = format!("sqlite:{}/{database}.db", directory.path().display());
+        let (_, log) = Consumer::new(&kafka.address, &topic, &url).until_end();
+        let line = format!("{topic}[0]: the database does not know it, so it goes on at 10");
+        assert_eq!(log.contains(&line), said, "{database}: {log}");
+    }
+}

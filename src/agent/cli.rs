@@ -41,7 +41,7 @@ enum Command {
         #[command(flatten)]
         common: Common,
         /// End by itself after this time and a last flush: 120s, 5m
-        #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+        #[arg(long = "for", value_name = "TIME", value_parser = crate::cli::time)]
         duration: Option<Duration>,
     },
     /// Show how the agent is: what is pending, which breaches are open, what Kafka acknowledged, what went wrong

@@ -55,9 +55,9 @@ impl Common {
 
     fn layers(&self, absent: Absent) -> Result<Layers, ConfigError> {
         let flags = [
-            ("HIGHWATER_KAFKA__BROKERS", &self.brokers),
-            ("HIGHWATER_KAFKA__TOPIC", &self.topic),
-            ("HIGHWATER_KAFKA__REGISTRY__URL", &self.registry),
+            ("--brokers", "kafka.brokers", &self.brokers),
+            ("--topic", "kafka.topic", &self.topic),
+            ("--registry", "kafka.registry.url", &self.registry),
         ];
         cli::layers(self.config.as_deref(), (CONFIG, absent), &flags, AGENT_KEYS)
     }

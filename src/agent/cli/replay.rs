@@ -92,7 +92,7 @@ pub(super) struct Replay {
     #[arg(long, value_name = "RATE", value_parser = rate, requires = "limit")]
     clear_at: Option<BitRate>,
     /// How long it has to be too much
-    #[arg(long = "for", default_value = "0s", value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long = "for", default_value = "0s", value_name = "TIME", value_parser = crate::cli::time)]
     hold: Duration,
     /// The link's name
     #[arg(long, default_value = "replay", value_name = "NAME")]
@@ -333,13 +333,20 @@ impl Replay {
             }
             return Ok(settings.limits.clone());
         };
+        let clear_at = self.clear_at.unwrap_or_else(|| raise_at.percent(90.0));
+        if clear_at > raise_at {
+            let message = format!(
+                "--clear-at {clear_at} is above --limit ({raise_at}): a breach would clear before it was raised"
+            );
+            return Err(Failure::new(Status::Usage, message));
+        }
         let directions = if self.tx.is_some() { vec![Direction::Rx, Direction::Tx] } else { vec![Direction::Rx] };
         Ok(vec![Limit {
             name: "replay".to_owned(),
             scope: Scope::Interface(self.interface.clone()),
             directions,
             raise_at: Level::Rate(raise_at),
-            clear_at: Level::Rate(self.clear_at.unwrap_or_else(|| raise_at.percent(90.0))),
+            clear_at: Level::Rate(clear_at),
             hold: self.hold,
             clear_hold: Duration::ZERO,
             severity: Severity::Warning,
@@ -356,10 +363,9 @@ impl Replay {
 }
 
 fn positive_duration(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(Duration::ZERO) => Err("is no time at all".to_owned()),
-        Ok(duration) => Ok(duration),
-        Err(error) => Err(error.to_string()),
+    match crate::cli::time(text)? {
+        Duration::ZERO => Err("is no time at all".to_owned()),
+        duration => Ok(duration),
     }
 }
 

@@ -64,7 +64,7 @@ pub(super) struct Simulate {
     #[arg(long, value_name = "N")]
     events: Option<u64>,
     /// End after so much time of theirs: 30s, 1d
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = crate::cli::time)]
     duration: Option<Duration>,
     /// At most so many events a second [default: as many as Kafka takes]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]

@@ -48,10 +48,10 @@ impl Common {
     /// Flags over the environment over the file.
     pub(super) fn settings(&self, absent: Absent) -> Result<Settings, ConfigError> {
         let flags = [
-            ("HIGHWATER_KAFKA__BROKERS", &self.brokers),
-            ("HIGHWATER_KAFKA__TOPIC", &self.topic),
-            ("HIGHWATER_KAFKA__GROUP", &self.group),
-            ("HIGHWATER_KAFKA__REGISTRY__URL", &self.registry),
+            ("--brokers", "kafka.brokers", &self.brokers),
+            ("--topic", "kafka.topic", &self.topic),
+            ("--group", "kafka.group", &self.group),
+            ("--registry", "kafka.registry.url", &self.registry),
         ];
         let layers = cli::layers(self.config.as_deref(), (CONFIG, absent), &flags, CONSUMER_KEYS)?;
         Settings::new(&layers, &directories())

@@ -37,7 +37,7 @@ pub(super) struct Lag {
     #[arg(long)]
     wait: bool,
     /// How long to wait at most
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration, requires = "wait")]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = crate::cli::time, requires = "wait")]
     timeout: Duration,
 }
 

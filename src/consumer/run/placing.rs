@@ -111,6 +111,13 @@ impl Consumer<'_> {
             Start::Earliest => low,
             Start::Latest => high,
         });
+        if next > low && committed.is_some() {
+            log::warn!(
+                "{topic}[{partition}]: the database does not know it, so it goes on at {next}, where Kafka has the group \
+                 {}; what came before is not stored (another kafka.group begins as kafka.start says)",
+                self.settings.membership.group
+            );
+        }
         let first = Place { next, cluster: cluster.map(str::to_owned), ..Place::default() };
         let place = self.store.found(topic, partition, &first)?;
         if place.next >= low || place != first {
