@@ -326,6 +326,18 @@ fn said(error: &KafkaError) -> Option<String> {
     (error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown)).then(|| error.to_string())
 }
 
+/// What a topic that Kafka does not know is called.
+const NO_TOPIC: &str = "there is no topic";
+
+fn no_topic(name: &str) -> String {
+    format!("{NO_TOPIC} {name}; `highwater-agent topics` makes it, or set kafka.topic")
+}
+
+/// Whether what [`Source`] said is that the topic does not exist.
+pub(super) fn is_unknown_topic(error: &str) -> bool {
+    error.starts_with(NO_TOPIC)
+}
+
 fn partitions<C: ConsumerContext>(consumer: &BaseConsumer<C>, name: &str) -> Result<Vec<i32>, String> {
     let metadata = consumer.fetch_metadata(Some(name), ASK_MAX).map_err(|e| e.to_string())?;
     let topic = metadata.topics().iter().find(|topic| topic.name() == name);
@@ -334,10 +346,10 @@ fn partitions<C: ConsumerContext>(consumer: &BaseConsumer<C>, name: &str) -> Res
             Ok(partitions.iter().map(rdkafka::metadata::MetadataPartition::id).collect())
         }
         Some((Some(error), _)) if RDKafkaErrorCode::from(error) == RDKafkaErrorCode::UnknownTopicOrPartition => {
-            Err(format!("there is no topic {name}; `highwater-agent topics` makes it, or set kafka.topic"))
+            Err(no_topic(name))
         }
         Some((Some(error), _)) => Err(format!("{name}: {}", RDKafkaErrorCode::from(error))),
-        _ => Err(format!("{name}: no such topic; make it, or set kafka.topic")),
+        _ => Err(no_topic(name)),
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Consumer, State};
 use crate::clock::Clock as _;
+use crate::consumer::source::is_unknown_topic;
 use crate::exit::{Failure, Status};
 
 /// How often offsets without records are passed.
@@ -94,7 +95,7 @@ impl Consumer<'_> {
             match self.look_for_ends() {
                 Ok(ends) => self.ends = Some(ends),
                 Err(error) => {
-                    let unknown = error.contains("no such topic") || error.contains("Unknown topic");
+                    let unknown = is_unknown_topic(&error);
                     if unknown && now.saturating_sub(self.started) > TOPIC_UNKNOWN_MAX {
                         return Err(Failure::new(Status::Unavailable, error));
                     }
