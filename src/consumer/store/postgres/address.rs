@@ -119,7 +119,12 @@ fn taken_apart(url: &str) -> Result<(String, Vec<(String, String)>), String> {
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         match pair.split_once('=') {
             Some((name @ ("sslmode" | "sslrootcert" | "sslcert" | "sslkey" | "sslpassword"), value)) => {
-                ssl.push((name.to_owned(), percent_decoded(value)?));
+                let value = percent_decoded(value)?;
+                // OpenSSL's binding panics at one.
+                if value.contains('\0') {
+                    return Err(format!("{name} holds a NUL character, which no file has in its name"));
+                }
+                ssl.push((name.to_owned(), value));
             }
             _ => rest.push(pair),
         }
@@ -182,6 +187,7 @@ mod tests {
             ("postgres://u:s3cret@h/d?sslmode=require&sslrootcert=system", "verify-full"),
             ("postgres://u:s3cret@h/d?sslmode=disable&sslrootcert=system", "verify-full"),
             ("postgres://u:s3cret@h/d?sslrootcert=/nowhere.pem", "/nowhere.pem"),
+            ("postgres://u:s3cret@h/d?sslrootcert=/a%00b", "sslrootcert holds a NUL"),
             ("postgres://u:s3cret@h/d?nonsense=1", "nonsense"),
             ("postgres://", "names no host"),
         ] {
