@@ -83,9 +83,16 @@ impl Link {
             Fault::Jump if !self.narrow => self.counter + bytes + (1 << 45),
             _ => self.counter + bytes,
         };
-        // A longer standstill than two readings is believed, as it must be.
+        // A reset to more than was shown is no fall: it looks like the little traffic after which silence is believed. A
+        // longer standstill than two readings is believed too, as both must be.
+        let hidden_reset = fault == Fault::Reset && self.counter >= self.shown;
         let frozen = fault == Fault::Frozen && self.unseen < 2;
-        self.unseen = if frozen || fault == Fault::Missing { self.unseen + 1 } else { 0 };
+        self.unseen = match fault {
+            _ if hidden_reset => 2,
+            _ if frozen => self.unseen + 1,
+            Fault::Missing => self.unseen + 1,
+            _ => 0,
+        };
         if fault == Fault::Missing {
             return None;
         }
