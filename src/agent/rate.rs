@@ -237,4 +237,4 @@ fn wrapped(base: Sample, now: Sample, elapsed: Duration, believed: Option<BitRat
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

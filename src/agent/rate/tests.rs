@@ -143,6 +143,11 @@ fn faults() -> impl Strategy<Value = Fault> {
     ]
 }
 
+/// Whether `value` can look like little traffic since any of what was `read`.
+pub(in crate::agent) fn is_little_above(read: &[u64], value: u64) -> bool {
+    read.iter().any(|before| value.checked_sub(*before).is_some_and(|bytes| bytes < BUSY_BYTES))
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(10_000))]
 
@@ -158,7 +163,7 @@ proptest! {
         let (mut at, mut boottime, mut counter) = (Duration::ZERO, Duration::ZERO, start);
         // As if long unseen: nothing can stand still before it was ever read.
         let (mut offset, mut unseen_ticks, mut shown) = (0_u64, STALLED_TICKS_MAX, start);
-        let mut is_busy = true;
+        let (mut is_busy, mut read) = (true, Vec::new());
         for (bytes, fault) in ticks {
             let step = if matches!(fault, Fault::Late) { SECOND * 7 } else { SECOND };
             at += step;
@@ -175,7 +180,7 @@ proptest! {
                 offset = 0;
             }
             // Two ticks at most are unseen: a longer silence is believed, as it must be. So is that of a link that seemed to
-            // carry next to nothing, which a reset does that lands a few bytes above what was shown.
+            // carry next to nothing, which a reset does that lands a few bytes above what was read before.
             let freezes = matches!(fault, Fault::Frozen) && unseen_ticks < STALLED_TICKS_MAX && is_busy;
             unseen_ticks = if freezes || matches!(fault, Fault::Missing) { unseen_ticks + 1 } else { 0 };
             let true_value = counter.wrapping_add(offset);
@@ -186,8 +191,9 @@ proptest! {
                 _ => true_value & mask,
             };
             if !matches!(fault, Fault::Missing) {
-                is_busy = value == shown || value.abs_diff(shown) >= BUSY_BYTES;
+                is_busy = value == shown || !is_little_above(&read, value);
                 shown = value;
+                read.push(value);
             }
             let sample = Sample { at, boottime, rx_bytes: value, tx_bytes: 0, narrow };
             let verdict = meter.read((!matches!(fault, Fault::Missing)).then_some(sample), GIGABIT);

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use smol_str::SmolStr;
 
 use super::*;
+use crate::agent::rate::tests::is_little_above;
 
 const MIB: u64 = 1 << 20;
 /// Bytes a second at which a link's limit raises, and below which it clears; the host's is three times that.
@@ -72,6 +73,8 @@ struct Link {
     shown: u64,
     unseen: u32,
     narrow: bool,
+    /// All that was shown.
+    read: Vec<u64>,
 }
 
 impl Link {
@@ -83,9 +86,9 @@ impl Link {
             Fault::Jump if !self.narrow => self.counter + bytes + (1 << 45),
             _ => self.counter + bytes,
         };
-        // A reset to more than was shown is no fall: it looks like the little traffic after which silence is believed. A
-        // longer standstill than two readings is believed too, as both must be.
-        let hidden_reset = fault == Fault::Reset && self.counter >= self.shown;
+        // A reset to a little more than was read before is no fall: it looks like the little traffic after which silence is
+        // believed. A longer standstill than two readings is believed too, as both must be.
+        let hidden_reset = fault == Fault::Reset && is_little_above(&self.read, self.counter);
         let frozen = fault == Fault::Frozen && self.unseen < 2;
         self.unseen = match fault {
             _ if hidden_reset => 2,
@@ -102,6 +105,7 @@ impl Link {
             _ if self.narrow => self.counter & u64::from(u32::MAX),
             _ => self.counter,
         };
+        self.read.push(self.shown);
         let bits = if self.narrow { CounterBits::B32 } else { CounterBits::B64 };
         Some(Counters { ifindex: self.ifindex, rx_bytes: self.shown, tx_bytes: 0, bits })
     }
@@ -173,7 +177,15 @@ fn limits() -> Vec<Limit> {
 /// Runs `ticks` on three links that carry from 1 MiB/s to `ceiling` bytes a second; fails where what is told can't be true.
 fn judge(ticks: &[Tick], ceiling: u64, narrow: bool, start: u64) -> Result<(), TestCaseError> {
     let mut links: Vec<Link> = (0..3)
-        .map(|nth| Link { ifindex: nth + 2, there: false, counter: start, shown: 0, unseen: 2, narrow })
+        .map(|nth| Link {
+            ifindex: nth + 2,
+            there: false,
+            counter: start,
+            shown: 0,
+            unseen: 2,
+            narrow,
+            read: Vec::new(),
+        })
         .collect();
     let mut detector = Detector::new(limits(), SECOND, 7);
     let (mut at, mut boottime, mut told, mut settled, mut next_index) = (SECOND, SECOND, Told::default(), 0, 5);
