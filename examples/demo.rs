@@ -55,7 +55,7 @@ const BAR_CELLS: u64 = 26;
 /// What the main thread prints, as it happens.
 enum News {
     /// The agent has registered an event.
-    Registered(Box<Event>),
+    Registered(Arc<Event>),
     /// The consumer has stored one.
     Stored { partition: i32, offset: i64, kind: String },
 }
@@ -141,8 +141,8 @@ impl Observer for Messenger {
         "demo"
     }
 
-    fn added(&mut self, events: &[Event]) -> Result<(), ObserveError> {
-        events.iter().try_for_each(|event| self.0.send(News::Registered(Box::new(event.clone()))).map_err(Into::into))
+    fn added(&mut self, events: &[Arc<Event>]) -> Result<(), ObserveError> {
+        events.iter().try_for_each(|event| self.0.send(News::Registered(Arc::clone(event))).map_err(Into::into))
     }
 }
 

@@ -270,13 +270,20 @@ impl fmt::Display for Direction {
     }
 }
 
-impl fmt::Display for Epoch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Epoch {
+    /// Its 16 hex digits; takes no memory.
+    pub fn digits(self) -> SmolStr {
         let mut digits = [0; 16];
         for (place, digit) in digits.iter_mut().enumerate() {
             *digit = b"0123456789abcdef"[(self.0 >> (60 - 4 * place) & 0xf) as usize];
         }
-        f.write_str(std::str::from_utf8(&digits).expect("digits are text"))
+        SmolStr::new(std::str::from_utf8(&digits).expect("digits are text"))
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.digits())
     }
 }
 

@@ -38,8 +38,6 @@ pub struct Delivery {
 
 /// So many events may wait beyond those under way.
 const AHEAD_MAX: u64 = 1_000;
-/// So many are registered at once.
-const BATCH: usize = 200;
 /// At the end, after an interruption, Kafka is given so long.
 const LAST_MAX: Duration = Duration::from_secs(10);
 /// A producer that goes down is waited for so long: it can hang.
@@ -88,23 +86,20 @@ impl Courier {
     /// # Errors
     /// An observer could not do its work: a file can't be written.
     pub fn add(&mut self, drafts: Vec<Draft>) -> Result<(), Failure> {
-        let mut drafts = drafts.into_iter();
-        while drafts.len() > 0 {
-            let batch = drafts.by_ref().take(BATCH).collect();
-            let events = self.system.add_events(batch).map_err(Failure::failed)?;
-            self.events += events.len() as u64;
-            if let Some(failure) = self.system.failures().pop() {
-                return Err(Failure::failed(chain(&failure)));
-            }
-            if self.publisher.is_none() {
-                let ids: Vec<EventId> = events.iter().map(|event| event.id).collect();
-                self.system.remove_events(&ids).map_err(Failure::failed)?;
-            }
+        let events = self.system.add_events(drafts).map_err(Failure::failed)?;
+        self.events += events.len() as u64;
+        if let Some(failure) = self.system.failures().pop() {
+            return Err(Failure::failed(chain(&failure)));
+        }
+        if self.publisher.is_none() {
+            let ids: Vec<EventId> = events.iter().map(|event| event.id).collect();
+            self.system.remove_events(&ids).map_err(Failure::failed)?;
+        }
+        drop(events);
+        self.turn()?;
+        while self.system.pending().events > Window::WIDE.events as u64 + AHEAD_MAX && !self.stopped() {
+            self.control.sleep(Duration::from_millis(100));
             self.turn()?;
-            while self.system.pending().events > Window::WIDE.events as u64 + AHEAD_MAX && !self.stopped() {
-                self.control.sleep(Duration::from_millis(100));
-                self.turn()?;
-            }
         }
         Ok(())
     }

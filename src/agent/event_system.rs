@@ -1,7 +1,7 @@
 //! The observer pattern in the open: whoever has something to tell adds an event, whoever wants to know subscribes.
 //!
 //! ```
-//! use std::time::Duration;
+//! use std::sync::Arc;
 //!
 //! use highwater::agent::event_system::{Draft, EventSystem, ObserveError, Observer};
 //! use highwater::agent::journal::MemoryJournal;
@@ -16,7 +16,7 @@
 //!         "counter"
 //!     }
 //!
-//!     fn added(&mut self, events: &[Event]) -> Result<(), ObserveError> {
+//!     fn added(&mut self, events: &[Arc<Event>]) -> Result<(), ObserveError> {
 //!         for event in events {
 //!             self.0.send(event.body.kind().to_owned())?;
 //!         }
@@ -50,6 +50,7 @@
 //! ```
 
 use std::error::Error;
+use std::sync::Arc;
 
 use crate::agent::journal::{Journal, JournalError, Pending, Position, Stored};
 use crate::event::{Body, Event, EventId, Stamp};
@@ -76,7 +77,7 @@ pub trait Observer {
     ///
     /// # Errors
     /// What failed is logged by the loop; the events stay registered, and the other observers see them too.
-    fn added(&mut self, events: &[Event]) -> Result<(), ObserveError>;
+    fn added(&mut self, events: &[Arc<Event>]) -> Result<(), ObserveError>;
 
     /// Events that Kafka has acknowledged, or that were given up.
     ///
@@ -152,7 +153,7 @@ impl EventSystem {
     ///
     /// # Errors
     /// The journal could not take them; then nobody has seen any of them.
-    pub fn add_events(&mut self, drafts: Vec<Draft>) -> Result<Vec<Event>, JournalError> {
+    pub fn add_events(&mut self, drafts: Vec<Draft>) -> Result<Vec<Arc<Event>>, JournalError> {
         if drafts.is_empty() {
             return Ok(Vec::new());
         }
@@ -247,7 +248,7 @@ mod tests {
             self.0
         }
 
-        fn added(&mut self, events: &[Event]) -> Result<(), ObserveError> {
+        fn added(&mut self, events: &[Arc<Event>]) -> Result<(), ObserveError> {
             self.1.borrow_mut().extend(events.iter().map(|event| format!("{}+{}", self.0, event.id.seq)));
             if self.2 { Err("out of ink".into()) } else { Ok(()) }
         }

@@ -1,5 +1,7 @@
 //! Tells the log of each event, in the words of whoever reads it at night.
 
+use std::sync::Arc;
+
 use log::{Level, log};
 
 use crate::agent::event_system::{ObserveError, Observer};
@@ -15,7 +17,7 @@ impl Observer for LogObserver {
         "log"
     }
 
-    fn added(&mut self, events: &[Event]) -> Result<(), ObserveError> {
+    fn added(&mut self, events: &[Arc<Event>]) -> Result<(), ObserveError> {
         for event in events {
             let (level, line) = told(event);
             log!(level, "{line}");

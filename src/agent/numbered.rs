@@ -47,6 +47,11 @@ impl<T> Numbered<T> {
         items.filter_map(|(at, item)| Some((self.first + at, item.as_ref()?)))
     }
 
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.count
+    }
+
     /// Whether there are none.
     pub(crate) fn is_empty(&self) -> bool {
         self.count == 0

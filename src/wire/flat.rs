@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use chrono::{DateTime, SubsecRound as _, Utc};
 use serde::{Deserialize, Serialize, Serializer};
+use smol_str::SmolStr;
 
 use super::DecodeError;
 use super::time::rfc3339;
@@ -17,7 +18,7 @@ use crate::event::{
 pub(super) struct Flat<'a> {
     pub(super) schema: u32,
     pub(super) agent: Cow<'a, str>,
-    pub(super) epoch: Cow<'a, str>,
+    pub(super) epoch: SmolStr,
     pub(super) seq: u64,
     pub(super) kind: Cow<'a, str>,
     #[serde(serialize_with = "micros")]
@@ -92,7 +93,7 @@ impl<'a> From<&'a Event> for Flat<'a> {
         let mut flat = Self {
             schema: SCHEMA,
             agent: stamp.agent.as_str().into(),
-            epoch: id.epoch.to_string().into(),
+            epoch: id.epoch.digits(),
             seq: id.seq,
             kind: body.kind().into(),
             observed_at: stamp.observed_at,

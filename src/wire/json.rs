@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use chrono::{DateTime, Utc};
+use smol_str::SmolStr;
 
 use super::DecodeError;
 use super::flat::Flat;
@@ -13,21 +14,14 @@ use super::time::rfc3339;
 use crate::event::{Direction, Event, Severity};
 
 /// What most events need, with names that are not too long.
-const BREACH_BYTES: usize = 576;
+pub(super) const BREACH_BYTES: usize = 576;
 
-/// Appends the fields that are there.
+/// Appends the fields that are there, after another.
 macro_rules! put {
-    ($json:ident: $($field:ident)*) => { $(
-        if $field.is_there() {
-            $json.extend_from_slice(concat!("\"", stringify!($field), "\":").as_bytes());
-            $field.put(&mut $json);
-            $json.push(b',');
-        }
-    )* };
+    ($json:ident: $($field:ident)*) => { $( $field.put(concat!(",\"", stringify!($field), "\":"), $json); )* };
 }
 
-pub(super) fn encode(event: &Event) -> Vec<u8> {
-    let mut json = Vec::with_capacity(BREACH_BYTES);
+pub(super) fn encode(event: &Event, json: &mut Vec<u8>) {
     let Flat {
         schema,
         agent,
@@ -63,14 +57,12 @@ pub(super) fn encode(event: &Event) -> Vec<u8> {
         tx_bps,
     } = Flat::from(event);
     let clock_synced = OrNull(clock_synced);
-    json.push(b'{');
-    put!(json: schema agent epoch seq kind observed_at boot_id monotonic_ms clock_synced);
+    schema.put("{\"schema\":", json);
+    put!(json: agent epoch seq kind observed_at boot_id monotonic_ms clock_synced);
     put!(json: breach_id raised_at limit severity interface ifindex direction limit_bps rate_bps peak_bps mean_bps);
     put!(json: duration_ms measured_ms excess_bytes speed_bps lost_epoch ranges version reason);
     put!(json: rx_bytes tx_bytes rx_bps tx_bps);
-    json.pop();
     json.push(b'}');
-    json
 }
 
 pub(super) fn decode(payload: &[u8]) -> Result<Flat<'_>, DecodeError> {
@@ -82,84 +74,103 @@ pub(super) fn decode(payload: &[u8]) -> Result<Flat<'_>, DecodeError> {
 
 /// What can stand in a field.
 trait Put {
-    fn put(&self, json: &mut Vec<u8>);
-
-    fn is_there(&self) -> bool {
-        true
-    }
+    /// Appends `name`, which comes with all that stands between, and the value.
+    fn put(&self, name: &str, json: &mut Vec<u8>);
 }
 
 /// A field that is `null` where nobody knows, and never left out.
 struct OrNull(Option<bool>);
 
 impl Put for OrNull {
-    fn put(&self, json: &mut Vec<u8>) {
-        json.extend_from_slice(match self.0 {
-            None => b"null",
-            Some(false) => b"false",
-            Some(true) => b"true",
-        });
+    #[inline]
+    fn put(&self, name: &str, json: &mut Vec<u8>) {
+        plain(name, json);
+        plain(self.0.map_or("null", |known| if known { "true" } else { "false" }), json);
     }
 }
 
 impl<T: Put> Put for Option<T> {
-    fn put(&self, json: &mut Vec<u8>) {
-        self.iter().for_each(|value| value.put(json));
-    }
-
-    fn is_there(&self) -> bool {
-        self.is_some()
+    #[inline]
+    fn put(&self, name: &str, json: &mut Vec<u8>) {
+        if let Some(value) = self {
+            value.put(name, json);
+        }
     }
 }
 
 impl Put for u64 {
-    fn put(&self, json: &mut Vec<u8>) {
-        json.extend_from_slice(itoa::Buffer::new().format(*self).as_bytes());
+    #[inline]
+    fn put(&self, name: &str, json: &mut Vec<u8>) {
+        plain(name, json);
+        plain(itoa::Buffer::new().format(*self), json);
     }
 }
 
 impl Put for u32 {
-    fn put(&self, json: &mut Vec<u8>) {
-        u64::from(*self).put(json);
+    #[inline]
+    fn put(&self, name: &str, json: &mut Vec<u8>) {
+        u64::from(*self).put(name, json);
     }
 }
 
 impl Put for Cow<'_, str> {
-    fn put(&self, json: &mut Vec<u8>) {
+    #[inline]
+    fn put(&self, name: &str, json: &mut Vec<u8>) {
+        plain(name, json);
         if self.bytes().any(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
             return serde_json::to_writer(json, self).expect("a text can be written to memory");
         }
-        quoted(self, json);
+        quoted(self.as_bytes(), json);
+    }
+}
+
+impl Put for SmolStr {
+    #[inline]
+    fn put(&self, name: &str, json: &mut Vec<u8>) {
+        Cow::Borrowed(self.as_str()).put(name, json);
     }
 }
 
 impl Put for DateTime<Utc> {
-    fn put(&self, json: &mut Vec<u8>) {
-        quoted(&rfc3339(*self), json);
+    #[inline]
+    fn put(&self, name: &str, json: &mut Vec<u8>) {
+        plain(name, json);
+        quoted(rfc3339(*self).as_bytes(), json);
     }
 }
 
 impl Put for Severity {
-    fn put(&self, json: &mut Vec<u8>) {
-        quoted(self.as_str(), json);
+    #[inline]
+    fn put(&self, name: &str, json: &mut Vec<u8>) {
+        plain(name, json);
+        quoted(self.as_str().as_bytes(), json);
     }
 }
 
 impl Put for Direction {
-    fn put(&self, json: &mut Vec<u8>) {
-        quoted(self.as_str(), json);
+    #[inline]
+    fn put(&self, name: &str, json: &mut Vec<u8>) {
+        plain(name, json);
+        quoted(self.as_str().as_bytes(), json);
     }
 }
 
 impl Put for Cow<'_, [(u64, u64)]> {
-    fn put(&self, json: &mut Vec<u8>) {
+    #[inline]
+    fn put(&self, name: &str, json: &mut Vec<u8>) {
+        plain(name, json);
         serde_json::to_writer(json, self).expect("numbers can be written to memory");
     }
 }
 
-fn quoted(plain: &str, json: &mut Vec<u8>) {
+#[inline]
+fn plain(text: &str, json: &mut Vec<u8>) {
+    json.extend_from_slice(text.as_bytes());
+}
+
+fn quoted(text: &[u8], json: &mut Vec<u8>) {
     json.push(b'"');
-    json.extend_from_slice(plain.as_bytes());
+    json.extend_from_slice(text);
     json.push(b'"');
 }
 
@@ -171,7 +182,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn is_what_serde_writes(event in events()) {
-            let (ours, serdes) = (encode(&event), serde_json::to_vec(&Flat::from(&event)).unwrap());
+            let (ours, serdes) = (crate::wire::to_json(&event), serde_json::to_vec(&Flat::from(&event)).unwrap());
             proptest::prop_assert_eq!(String::from_utf8(ours).unwrap(), String::from_utf8(serdes).unwrap());
         }
     }

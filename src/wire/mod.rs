@@ -32,8 +32,8 @@ pub use self::decode::{Decoded, Decoder, NoRegistry, Schemas, Undecoded, Writer}
 pub use self::error::DecodeError;
 use self::flat::Flat;
 pub use self::key::{KEYS, Key};
-use self::time::rfc3339;
-use crate::event::Event;
+use self::time::{Text, rfc3339};
+use crate::event::{Event, EventId};
 
 /// A message as Kafka carries it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,8 +42,26 @@ pub struct Message<'a> {
     pub key: Cow<'a, [u8]>,
     /// The event, encoded.
     pub payload: Cow<'a, [u8]>,
-    /// `ce_…` and `content-type`, in this order.
-    pub headers: [(&'static str, SmolStr); 6],
+    id: SmolStr,
+    source: SmolStr,
+    time: Text,
+    kind: SmolStr,
+    content_type: &'static str,
+}
+
+/// Some of a message's headers.
+pub type Headers<'a> = [(&'static str, &'a [u8]); 3];
+
+impl Message<'_> {
+    /// The headers that are the same in all messages of a kind.
+    pub fn common_headers(&self) -> Headers<'_> {
+        [("ce_specversion", b"1.0"), ("ce_type", self.kind.as_bytes()), ("content-type", self.content_type.as_bytes())]
+    }
+
+    /// The headers that are this message's own.
+    pub fn own_headers(&self) -> Headers<'_> {
+        [("ce_id", self.id.as_bytes()), ("ce_source", self.source.as_bytes()), ("ce_time", self.time.as_bytes())]
+    }
 }
 
 /// How events are written.
@@ -108,7 +126,14 @@ impl fmt::Display for Format {
 
 /// The event as text, as the journal keeps it and Kafka by default carries it.
 pub fn to_json(event: &Event) -> Vec<u8> {
-    json::encode(event)
+    let mut json = Vec::with_capacity(json::BREACH_BYTES);
+    write_json(event, &mut json);
+    json
+}
+
+/// Appends the same text to `json`.
+pub fn write_json(event: &Event, json: &mut Vec<u8>) {
+    json::encode(event, json);
 }
 
 /// Reads what [`to_json`] wrote.
@@ -121,19 +146,19 @@ pub fn from_json(payload: &[u8]) -> Result<Event, DecodeError> {
 
 /// The message that carries `event`, whose JSON is `json`; framed with `schema_id` where a registry gave the schema one.
 pub fn message<'a>(event: &'a Event, json: &'a [u8], format: Format, schema_id: Option<u32>) -> Message<'a> {
-    let headers = [
-        ("ce_specversion", SmolStr::new_static("1.0")),
-        ("ce_id", format_smolstr!("{}", event.id)),
-        ("ce_source", source(&event.stamp.agent)),
-        ("ce_type", kind(event.body.kind())),
-        ("ce_time", SmolStr::new(&*rfc3339(event.stamp.observed_at))),
-        ("content-type", SmolStr::new_static(format.content_type(schema_id.is_some()))),
-    ];
     let payload = match format {
         Format::Json => Cow::Borrowed(json),
         Format::Avro | Format::Protobuf => Cow::Owned(binary(event, json.len(), format, schema_id)),
     };
-    Message { key: event.stamp.agent.as_bytes().into(), payload, headers }
+    Message {
+        key: event.stamp.agent.as_bytes().into(),
+        payload,
+        id: id(event.id),
+        source: source(&event.stamp.agent),
+        time: rfc3339(event.stamp.observed_at),
+        kind: kind(event.body.kind()),
+        content_type: format.content_type(schema_id.is_some()),
+    }
 }
 
 fn binary(event: &Event, bytes_max: usize, format: Format, schema_id: Option<u32>) -> Vec<u8> {
@@ -169,6 +194,15 @@ fn kind(kind: &str) -> SmolStr {
         "breach_cleared" => SmolStr::new_static("io.highwater.breach_cleared.v1"),
         kind => format_smolstr!("io.highwater.{kind}.v1"),
     }
+}
+
+/// As `Display` writes it, with less ado.
+fn id(id: EventId) -> SmolStr {
+    let mut text = SmolStrBuilder::new();
+    text.push_str(&id.epoch.digits());
+    text.push('-');
+    text.push_str(itoa::Buffer::new().format(id.seq));
+    text.finish()
 }
 
 /// `/highwater/AGENT`, all but the unreserved characters of RFC 3986 as `%XX`.

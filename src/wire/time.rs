@@ -31,9 +31,20 @@ pub(super) fn rfc3339(time: DateTime<Utc>) -> Text {
 }
 
 /// A time's text, which seldom needs memory of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Text {
     Usual([u8; 27]),
     Long(String),
+}
+
+impl Text {
+    /// Without a look at whether it is text, which it is.
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Usual(text) => text,
+            Self::Long(text) => text.as_bytes(),
+        }
+    }
 }
 
 impl Deref for Text {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, ErrorKind, IsTerminal as _, Write};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -36,7 +37,7 @@ impl Observer for ToFile {
         "the file"
     }
 
-    fn added(&mut self, events: &[Event]) -> Result<(), ObserveError> {
+    fn added(&mut self, events: &[Arc<Event>]) -> Result<(), ObserveError> {
         for event in events {
             self.0.write_all(&wire::to_json(event))?;
             self.0.write_all(b"\n")?;
@@ -66,7 +67,7 @@ impl Observer for ToTerminal {
         "standard output"
     }
 
-    fn added(&mut self, events: &[Event]) -> Result<(), ObserveError> {
+    fn added(&mut self, events: &[Arc<Event>]) -> Result<(), ObserveError> {
         match self.push(events) {
             // Nobody looks any more.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => self.0 = None,
@@ -81,9 +82,10 @@ impl Observer for ToTerminal {
 }
 
 impl ToTerminal {
-    fn push(&mut self, events: &[Event]) -> io::Result<()> {
+    fn push(&mut self, events: &[Arc<Event>]) -> io::Result<()> {
         let Some(rows) = &mut self.0 else { return Ok(()) };
-        for Event { stamp, body, .. } in events {
+        for event in events {
+            let Event { stamp, body, .. } = &**event;
             let breach = body.breach();
             rows.push([
                 stamp.observed_at.into(),

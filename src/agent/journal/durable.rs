@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
@@ -234,10 +235,10 @@ impl DurableJournal {
         Ok(())
     }
 
-    fn keep_breaches(&mut self, events: &[Event]) {
+    fn keep_breaches(&mut self, events: &[Arc<Event>]) {
         for event in events {
             match breach_change(&event.body) {
-                Some((id, true)) => drop(self.breaches.insert(id.to_owned(), event.clone())),
+                Some((id, true)) => drop(self.breaches.insert(id.to_owned(), Event::clone(event))),
                 Some((id, false)) => drop(self.breaches.remove(id)),
                 None => {}
             }
@@ -260,7 +261,7 @@ impl DurableJournal {
 }
 
 impl Journal for DurableJournal {
-    fn append(&mut self, drafts: Vec<Draft>) -> Result<Vec<Event>, JournalError> {
+    fn append(&mut self, drafts: Vec<Draft>) -> Result<Vec<Arc<Event>>, JournalError> {
         if let Some(disk) = &mut self.disk {
             // A copy, since a refused transaction is never tried again: the same events are written anew, elsewhere.
             match disk.append(drafts.clone()) {

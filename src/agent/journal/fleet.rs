@@ -11,17 +11,18 @@ use super::{Journal, JournalError, Pending, Position, Stored, random_epoch};
 use crate::agent::event_system::Draft;
 use crate::agent::numbered::Numbered;
 use crate::event::{Body, Epoch, Event, EventId, Stamp};
-use crate::wire;
 
 /// Events of simulated or replayed agents until Kafka has them.
 ///
-/// It evicts nothing: whoever appends holds back while much is pending. The bytes of what is pending are not counted.
+/// It evicts nothing: whoever appends holds back while much is pending. It keeps no JSON, and so counts no bytes: who sends an
+/// event writes it.
 #[derive(Debug)]
 pub struct FleetJournal {
     counts: FxHashMap<SmolStr, EventId>,
     /// By position.
     events: Numbered<Arc<Event>>,
-    positions: FxHashMap<EventId, usize>,
+    /// Of each epoch's events, by `seq`.
+    positions: FxHashMap<Epoch, Numbered<usize>>,
 }
 
 impl FleetJournal {
@@ -36,7 +37,7 @@ impl FleetJournal {
         self
     }
 
-    fn register(&mut self, draft: Draft) -> Event {
+    fn register(&mut self, draft: Draft) -> Arc<Event> {
         let id = match self.counts.get_mut(&draft.stamp.agent) {
             Some(next) => {
                 let id = *next;
@@ -49,13 +50,19 @@ impl FleetJournal {
                 id
             }
         };
-        let event = Event { id, stamp: draft.stamp, body: draft.body };
-        self.positions.insert(id, self.events.push(event.clone().into()));
+        let event = Arc::new(Event { id, stamp: draft.stamp, body: draft.body });
+        let position = self.events.push(Arc::clone(&event));
+        self.positions.entry(id.epoch).or_insert_with(|| Numbered::from(id.seq as usize)).push(position);
         event
     }
 
     fn take(&mut self, id: EventId) -> Option<Arc<Event>> {
-        self.events.take(self.positions.remove(&id)?)
+        let of_its_epoch = self.positions.get_mut(&id.epoch)?;
+        let position = of_its_epoch.take(id.seq as usize)?;
+        if of_its_epoch.is_empty() {
+            self.positions.remove(&id.epoch);
+        }
+        self.events.take(position)
     }
 }
 
@@ -66,7 +73,7 @@ impl Default for FleetJournal {
 }
 
 impl Journal for FleetJournal {
-    fn append(&mut self, drafts: Vec<Draft>) -> Result<Vec<Event>, JournalError> {
+    fn append(&mut self, drafts: Vec<Draft>) -> Result<Vec<Arc<Event>>, JournalError> {
         Ok(drafts.into_iter().map(|draft| self.register(draft)).collect())
     }
 
@@ -85,23 +92,16 @@ impl Journal for FleetJournal {
         Ok(())
     }
 
-    fn batch(&mut self, after: Position, events_max: usize, bytes_max: usize) -> Result<Vec<Stored>, JournalError> {
-        let mut batch = Vec::new();
-        let mut bytes = 0;
-        for (position, event) in self.events.since(after.0 as usize + 1) {
-            if batch.len() == events_max || bytes >= bytes_max {
-                break;
-            }
-            let payload = wire::to_json(event);
-            bytes += payload.len();
-            batch.push(Stored { position: Position(position as u64), event: Arc::clone(event), payload });
-        }
-        Ok(batch)
+    fn batch(&mut self, after: Position, events_max: usize, _bytes_max: usize) -> Result<Vec<Stored>, JournalError> {
+        let events = self.events.since(after.0 as usize + 1).take(events_max);
+        let stored =
+            |(position, event)| Stored { position: Position(position as u64), event: Arc::clone(event), payload: None };
+        Ok(events.map(stored).collect())
     }
 
     fn pending(&self) -> Pending {
         let oldest = self.events.since(0).next().map(|(_, event)| event.stamp.observed_at);
-        Pending { events: self.positions.len() as u64, bytes: 0, oldest }
+        Pending { events: self.events.len() as u64, bytes: 0, oldest }
     }
 
     fn open_breaches(&mut self) -> Result<Vec<Event>, JournalError> {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
+use std::sync::Arc;
 
 use super::loss::{OpenLoss, by_epoch, declare, grow, split};
 use super::{Journal, JournalError, Pending, Position, Rank, Stored, breach_change, random_epoch};
@@ -20,7 +21,7 @@ pub struct MemoryJournal {
     events: BTreeMap<Position, Stored>,
     handed: BTreeSet<Position>,
     open_loss: Option<OpenLoss>,
-    breaches: BTreeMap<String, Event>,
+    breaches: BTreeMap<String, Arc<Event>>,
 }
 
 impl MemoryJournal {
@@ -59,38 +60,38 @@ impl MemoryJournal {
         self.events.values().map(|stored| &*stored.event)
     }
 
-    fn register(&mut self, draft: Draft) -> Event {
-        let event =
-            Event { id: EventId { epoch: self.epoch, seq: self.next_seq }, stamp: draft.stamp, body: draft.body };
+    fn register(&mut self, draft: Draft) -> Arc<Event> {
+        let id = EventId { epoch: self.epoch, seq: self.next_seq };
+        let event = Arc::new(Event { id, stamp: draft.stamp, body: draft.body });
         self.next_seq += 1;
         let position = Position(self.next_position);
         self.next_position += 1;
         if let Some((breach_id, open)) = breach_change(&event.body) {
             if open {
-                self.breaches.insert(breach_id.to_owned(), event.clone());
+                self.breaches.insert(breach_id.to_owned(), Arc::clone(&event));
             } else {
                 self.breaches.remove(breach_id);
             }
         }
         if matches!(event.body, Body::Loss(_)) {
-            self.open_loss = Some(OpenLoss { position, event: event.clone() });
+            self.open_loss = Some(OpenLoss { position, event: Event::clone(&event) });
         }
-        self.put(position, event.clone());
+        self.put(position, Arc::clone(&event));
         event
     }
 
-    fn put(&mut self, position: Position, event: Event) {
-        let payload = wire::to_json(&event);
-        self.bytes += payload.len() as u64;
-        if let Some(before) = self.events.insert(position, Stored { position, event: event.into(), payload }) {
-            self.bytes -= before.payload.len() as u64;
+    fn put(&mut self, position: Position, event: Arc<Event>) {
+        let stored = Stored { position, payload: Some(wire::to_json(&event)), event };
+        self.bytes += stored.bytes() as u64;
+        if let Some(before) = self.events.insert(position, stored) {
+            self.bytes -= before.bytes() as u64;
         }
     }
 
     fn take(&mut self, position: Position) -> Option<Stored> {
         let stored = self.events.remove(&position)?;
         self.handed.remove(&position);
-        self.bytes -= stored.payload.len() as u64;
+        self.bytes -= stored.bytes() as u64;
         Some(stored)
     }
 
@@ -98,7 +99,7 @@ impl MemoryJournal {
         for (epoch, ids) in by_epoch(ids) {
             match grow(&mut self.open_loss, epoch, &ids, reason) {
                 Some(OpenLoss { position, event }) => {
-                    let (position, event) = (*position, event.clone());
+                    let (position, event) = (*position, Arc::new(event.clone()));
                     self.put(position, event);
                 }
                 None => {
@@ -112,7 +113,7 @@ impl MemoryJournal {
     fn select(&self, after: Position, events_max: usize, bytes_max: usize) -> Vec<Stored> {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         for (_, stored) in self.events.range((Bound::Excluded(after), Bound::Unbounded)) {
-            bytes += stored.payload.len();
+            bytes += stored.bytes();
             if batch.len() == events_max || (bytes > bytes_max && !batch.is_empty()) {
                 break;
             }
@@ -125,7 +126,7 @@ impl MemoryJournal {
     fn fix_loss(&mut self) {
         let Some(OpenLoss { position, mut event }) = self.open_loss.take() else { return };
         let rest = split(&mut event);
-        self.put(position, event);
+        self.put(position, event.into());
         rest.into_iter().for_each(|draft| drop(self.register(draft)));
         self.open_loss = None;
     }
@@ -147,7 +148,7 @@ impl MemoryJournal {
 }
 
 impl Journal for MemoryJournal {
-    fn append(&mut self, drafts: Vec<Draft>) -> Result<Vec<Event>, JournalError> {
+    fn append(&mut self, drafts: Vec<Draft>) -> Result<Vec<Arc<Event>>, JournalError> {
         let stamp = drafts.last().map(|draft| draft.stamp.clone());
         let events = drafts.into_iter().map(|draft| self.register(draft)).collect();
         if let Some(stamp) = stamp.filter(|_| self.bytes > self.bytes_max) {
@@ -193,7 +194,7 @@ impl Journal for MemoryJournal {
     }
 
     fn open_breaches(&mut self) -> Result<Vec<Event>, JournalError> {
-        Ok(self.breaches.values().cloned().collect())
+        Ok(self.breaches.values().map(|event| Event::clone(event)).collect())
     }
 
     fn upkeep(&mut self, _stamp: &Stamp) -> Result<(), JournalError> {

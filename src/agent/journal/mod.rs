@@ -50,8 +50,15 @@ pub struct Stored {
     pub position: Position,
     /// The event; shared with whoever keeps it.
     pub event: Arc<Event>,
-    /// Its JSON, as it was committed.
-    pub payload: Vec<u8>,
+    /// Its JSON, as it was committed; `None` where the journal keeps the event alone.
+    pub payload: Option<Vec<u8>>,
+}
+
+impl Stored {
+    /// Of its JSON, as far as it is kept.
+    fn bytes(&self) -> usize {
+        self.payload.as_ref().map_or(0, Vec::len)
+    }
 }
 
 /// How much is registered.
@@ -94,7 +101,7 @@ pub trait Journal {
     ///
     /// # Errors
     /// None of them is registered.
-    fn append(&mut self, drafts: Vec<Draft>) -> Result<Vec<Event>, JournalError>;
+    fn append(&mut self, drafts: Vec<Draft>) -> Result<Vec<Arc<Event>>, JournalError>;
 
     /// Forgets events; those it does not know are passed over.
     ///

@@ -7,6 +7,7 @@ mod salvage;
 mod state;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use log::error;
 use rusqlite::{Connection, DropBehavior, Transaction, params};
@@ -255,7 +256,7 @@ impl SqliteJournal {
 }
 
 impl Journal for SqliteJournal {
-    fn append(&mut self, drafts: Vec<Draft>) -> Result<Vec<Event>, JournalError> {
+    fn append(&mut self, drafts: Vec<Draft>) -> Result<Vec<Arc<Event>>, JournalError> {
         let pages_max = self.pages_max;
         self.transaction(|transaction, state| {
             let stamp = drafts.last().map(|draft| draft.stamp.clone());

@@ -59,16 +59,16 @@ fn open(directory: &TempDir) -> DurableJournal {
     DurableJournal::open(place, &stamp(0)).unwrap()
 }
 
-fn all(journal: &mut dyn Journal) -> Vec<Event> {
+fn all(journal: &mut dyn Journal) -> Vec<Arc<Event>> {
     journal
         .batch(Position::START, usize::MAX >> 1, usize::MAX >> 1)
         .unwrap()
-        .iter()
-        .map(|s| s.event.as_ref().clone())
+        .into_iter()
+        .map(|stored| stored.event)
         .collect()
 }
 
-fn lost(events: &[Event]) -> u64 {
+fn lost(events: &[Arc<Event>]) -> u64 {
     events.iter().map(|event| if let Body::Loss(loss) = &event.body { loss.count() } else { 0 }).sum()
 }
 
@@ -286,7 +286,7 @@ fn a_full_ring_that_meets_a_full_disk_stays_within_the_bound() {
     let after = on_disk(&directory);
     assert!(after <= MIB.bytes() + MIB.bytes() / 4, "{before} bytes before, {after} after");
     let events = all(&mut open(&directory));
-    let counted = |loss: &Event| if let Body::Loss(loss) = &loss.body { loss.count() } else { 1 };
+    let counted = |loss: &Arc<Event>| if let Body::Loss(loss) = &loss.body { loss.count() } else { 1 };
     let losses = events.iter().filter(|event| matches!(event.body, Body::Loss(_))).count() as u64;
     assert_eq!(events.iter().map(counted).sum::<u64>(), 6_001, "all but {losses} declarations, which are numbered too");
 }

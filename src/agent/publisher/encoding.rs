@@ -57,7 +57,8 @@ impl Encoder {
 
     /// The message for an event, once prepared.
     pub(super) fn message<'a>(&self, event: &'a Event, json: &'a [u8]) -> Message<'a> {
-        let message = wire::message(event, json, self.encoding.format, self.id.get().copied());
-        Message { key: self.encoding.key.of(event), ..message }
+        let mut message = wire::message(event, json, self.encoding.format, self.id.get().copied());
+        message.key = self.encoding.key.of(event);
+        message
     }
 }

@@ -5,8 +5,10 @@
 
 mod encoding;
 mod end;
+mod orders;
 mod producer;
 mod progress;
+mod trigger;
 mod worker;
 
 use std::cell::{Cell, RefCell};
@@ -23,13 +25,16 @@ use rustc_hash::FxHashSet;
 
 use self::encoding::Encoder;
 pub use self::encoding::Encoding;
+use self::orders::{Order, Outgoing, Receipt, Report};
 use self::producer::BATCH_MAX;
 pub use self::progress::Progress;
-use self::worker::{Order, Outgoing, Report, Worker};
+use self::trigger::{Trigger, TriggerObserver};
+use self::worker::Worker;
 use crate::agent::control::Waker;
-use crate::agent::event_system::{EventSystem, ObserveError, Observer};
-use crate::agent::journal::{JournalError, Position};
-use crate::event::{Event, EventId, Severity, Stamp};
+use crate::agent::event_system::{EventSystem, Observer};
+use crate::agent::journal::{JournalError, Position, Stored};
+use crate::agent::numbered::Numbered;
+use crate::event::{EventId, Severity, Stamp};
 use crate::failpoints;
 use crate::kafka::Connection;
 
@@ -88,7 +93,10 @@ pub struct Publisher {
     batch_max: Arc<AtomicUsize>,
     next_flush: Duration,
     flushing: bool,
-    under_way: FxHashSet<EventId>,
+    /// By the number that the worker knows them by.
+    under_way: Numbered<EventId>,
+    /// What was under way when the journals changed: it is met again there.
+    met_again: FxHashSet<EventId>,
     bytes_under_way: usize,
     running: Option<Running>,
     ending: Vec<JoinHandle<()>>,
@@ -102,17 +110,6 @@ struct Running {
     reports: Receiver<Report>,
     thread: JoinHandle<()>,
 }
-
-/// The observer that watches for a reason to flush.
-#[derive(Debug)]
-struct Trigger {
-    urgent: RefCell<Vec<Severity>>,
-    events_max: Cell<u64>,
-    held_back: Cell<u64>,
-    due: Cell<bool>,
-}
-
-struct TriggerObserver(Rc<Trigger>);
 
 impl Settings {
     fn held_back_max(&self) -> u64 {
@@ -138,7 +135,8 @@ impl Publisher {
             cursor: Position::START,
             generation: 0,
             flushing: false,
-            under_way: FxHashSet::default(),
+            under_way: Numbered::from(0),
+            met_again: FxHashSet::default(),
             bytes_under_way: 0,
             running: None,
             ending: Vec::new(),
@@ -200,6 +198,7 @@ impl Publisher {
         }
         if system.journal().generation() != self.generation {
             (self.generation, self.cursor) = (system.journal().generation(), Position::START);
+            self.met_again = self.under_way.since(0).map(|(_, id)| *id).collect();
         }
         if self.trigger.due.take() {
             self.flushing = true;
@@ -244,15 +243,17 @@ impl Publisher {
         let mut delivered = Vec::new();
         for report in reports {
             match report {
-                Report::Delivered { id, bytes, partition, offset } => {
-                    self.settle(id, bytes);
-                    self.progress.offsets.insert(partition, offset);
+                Report::Delivered(receipts) => {
+                    delivered.reserve(receipts.len());
+                    for Receipt { serial, bytes, partition, offset } in receipts {
+                        delivered.extend(self.settle(serial, bytes));
+                        self.progress.offsets.insert(partition, offset);
+                    }
                     self.progress.mishaps.over();
-                    delivered.push(id);
                 }
-                Report::Rejected { id, bytes, reason } => {
+                Report::Rejected { serial, bytes, reason } => {
+                    let Some(id) = self.settle(serial, bytes) else { continue };
                     error!("Kafka will never take event {id}: {reason}; it is declared lost");
-                    self.settle(id, bytes);
                     self.progress.rejected += 1;
                     system.reject_event(id, &format!("rejected: {reason}"), stamp())?;
                 }
@@ -270,10 +271,11 @@ impl Publisher {
         system.remove_events(&delivered)
     }
 
-    fn settle(&mut self, id: EventId, bytes: usize) {
-        if self.under_way.remove(&id) {
-            self.bytes_under_way -= bytes;
-        }
+    /// It is under way no more; which event it was.
+    fn settle(&mut self, serial: usize, bytes: usize) -> Option<EventId> {
+        let id = self.under_way.take(serial)?;
+        self.bytes_under_way -= bytes;
+        Some(id)
     }
 
     fn hand_out(
@@ -294,14 +296,12 @@ impl Publisher {
             };
             let after = last.position;
             let mut outgoing = Vec::with_capacity(batch.len());
-            let mut added = 0;
-            for stored in batch {
-                // After a change of journals, what is under way is met again.
-                if !self.under_way.contains(&stored.event.id) {
-                    added += stored.payload.len();
-                    outgoing.push(Outgoing { event: stored.event, json: stored.payload });
+            for Stored { event, payload: json, .. } in batch {
+                if !self.met_again.contains(&event.id) {
+                    outgoing.push(Outgoing { event, json });
                 }
             }
+            let added: usize = outgoing.iter().map(Outgoing::bytes).sum();
             let ids: Vec<EventId> = outgoing.iter().map(|outgoing| outgoing.event.id).collect();
             if failpoints::is_out("report-before-removal") {
                 system.remove_events(&ids)?;
@@ -309,7 +309,9 @@ impl Publisher {
             if !self.send(outgoing, &waker) {
                 return Ok(());
             }
-            self.under_way.extend(ids);
+            for id in ids {
+                self.under_way.push(id);
+            }
             self.bytes_under_way += added;
             self.cursor = after;
         }
@@ -333,7 +335,8 @@ impl Publisher {
         self.running.as_ref().is_some_and(|running| running.orders.send(Order::Send(outgoing)).is_ok())
     }
 
-    fn start(&self, waker: &impl Fn() -> io::Result<Waker>) -> io::Result<Running> {
+    fn start(&mut self, waker: &impl Fn() -> io::Result<Waker>) -> io::Result<Running> {
+        self.under_way = Numbered::from(0);
         let (orders, incoming) = channel();
         let (outgoing, reports) = channel();
         let (settings, encoder, batch_max) = (self.settings.clone(), self.encoder.clone(), Arc::clone(&self.batch_max));
@@ -364,30 +367,9 @@ impl Publisher {
 
     /// Nothing is under way any more; all that is registered is met again.
     fn begin_anew(&mut self) {
-        self.under_way.clear();
+        self.under_way = Numbered::from(0);
+        self.met_again.clear();
         self.bytes_under_way = 0;
         self.cursor = Position::START;
-    }
-}
-
-impl Observer for TriggerObserver {
-    fn name(&self) -> &'static str {
-        "publisher"
-    }
-
-    fn added(&mut self, events: &[Event]) -> Result<(), ObserveError> {
-        let Trigger { urgent, events_max, held_back, due } = &*self.0;
-        held_back.set(held_back.get() + events.len() as u64);
-        let is_urgent =
-            |event: &Event| event.body.breach().is_some_and(|breach| urgent.borrow().contains(&breach.severity));
-        if held_back.get() >= events_max.get() || events.iter().any(is_urgent) {
-            due.set(true);
-        }
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<(), ObserveError> {
-        self.0.due.set(true);
-        Ok(())
     }
 }

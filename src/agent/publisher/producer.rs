@@ -1,5 +1,6 @@
 //! One librdkafka producer: its settings, and what it says.
 
+use std::cell::RefCell;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _,
 
 use super::Window;
 use crate::kafka::Connection;
-use crate::wire::Message;
+use crate::wire::{Headers, Message};
 
 /// What the promises need; see `Connection::client` for what both programs have.
 const FIXED: &[(&str, &str)] = &[
@@ -33,11 +34,18 @@ const DEFAULTS: &[(&str, &str)] = &[
 /// librdkafka's own `batch.size`.
 pub(super) const BATCH_MAX: usize = 1_000_000;
 
+/// Of so many kinds the headers are kept: more than there are.
+const KINDS_MAX: usize = 16;
+
 /// What became of a message.
 pub(super) type Delivery = Result<(i32, i64), RDKafkaErrorCode>;
 
 /// A producer, polled by its owner.
-pub(super) struct Producer(BaseProducer<Context>);
+pub(super) struct Producer {
+    client: BaseProducer<Context>,
+    /// What the messages of each kind have in common, by its values.
+    headers: RefCell<Vec<([Vec<u8>; 3], OwnedHeaders)>>,
+}
 
 #[derive(Default)]
 struct Context {
@@ -72,46 +80,66 @@ impl Producer {
         // Room for what was given up elsewhere, too. Headers are not counted in the bytes.
         config.set("queue.buffering.max.messages", (2 * window.events).to_string());
         config.set("queue.buffering.max.kbytes", (window.bytes >> 10).to_string());
-        BaseProducer::from_config_and_context(&config, Context::default()).map(Self).map_err(|error| error.to_string())
+        let client =
+            BaseProducer::from_config_and_context(&config, Context::default()).map_err(|error| error.to_string())?;
+        Ok(Self { client, headers: RefCell::default() })
     }
 
     /// Hands a message to librdkafka; its delivery will bear `serial`.
     pub(super) fn send(&self, topic: &str, serial: usize, message: &Message<'_>) -> Result<(), Refusal> {
-        let mut headers = OwnedHeaders::new_with_capacity(message.headers.len());
-        for (key, value) in &message.headers {
-            headers = headers.insert(Header { key, value: Some(value.as_bytes()) });
-        }
-        let record =
-            BaseRecord::with_opaque_to(topic, serial).key(&*message.key).payload(&*message.payload).headers(headers);
-        match self.0.send(record) {
+        let record = BaseRecord::with_opaque_to(topic, serial)
+            .key(&*message.key)
+            .payload(&*message.payload)
+            .headers(with(self.common_headers(message), message.own_headers()));
+        match self.client.send(record) {
             Ok(()) => Ok(()),
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => Err(Refusal::Full),
             Err((error, _)) => Err(Refusal::Never(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail))),
         }
     }
 
-    /// What was delivered by now. Does not wait: rust-rdkafka's poll spins through the last millisecond of its time-out.
+    /// A copy of what was put together for the first message of this kind: cheaper than to do it for each.
+    fn common_headers(&self, message: &Message<'_>) -> OwnedHeaders {
+        let mut kinds = self.headers.borrow_mut();
+        let headers = message.common_headers();
+        let values = headers.map(|(_, value)| value);
+        if let Some((_, of_this_kind)) = kinds.iter().find(|(kind, _)| kind.each_ref().map(Vec::as_slice) == values) {
+            return of_this_kind.clone();
+        }
+        let of_this_kind = with(OwnedHeaders::new(), headers);
+        // A newer agent's journal can name other kinds than we know.
+        kinds.truncate(KINDS_MAX - 1);
+        kinds.insert(0, (values.map(<[u8]>::to_vec), of_this_kind.clone()));
+        of_this_kind
+    }
+
+    /// What was delivered by now, a request's messages at a time. Does not wait: rust-rdkafka's poll spins through the last
+    /// millisecond of its time-out.
     pub(super) fn deliveries(&self) -> Vec<(usize, Delivery)> {
-        let Context { deliveries, errors } = &**self.0.context();
-        let served = || locked(deliveries).len() + locked(errors).len();
+        let Context { deliveries, errors } = &**self.client.context();
         loop {
-            let before = served();
-            self.0.poll(Duration::ZERO);
-            if served() == before {
-                return std::mem::take(&mut *locked(deliveries));
+            let errors_before = locked(errors).len();
+            self.client.poll(Duration::ZERO);
+            let deliveries = std::mem::take(&mut *locked(deliveries));
+            if !deliveries.is_empty() || locked(errors).len() == errors_before {
+                return deliveries;
             }
         }
     }
 
     /// What went wrong with the client as a whole.
     pub(super) fn errors(&self) -> Vec<(RDKafkaErrorCode, String)> {
-        std::mem::take(&mut *locked(&self.0.context().errors))
+        std::mem::take(&mut *locked(&self.client.context().errors))
     }
 
     /// An error after which this producer is of no more use.
     pub(super) fn fatal(&self) -> Option<String> {
-        self.0.client().fatal_error().map(|(code, reason)| format!("{code}: {reason}"))
+        self.client.client().fatal_error().map(|(code, reason)| format!("{code}: {reason}"))
     }
+}
+
+fn with(headers: OwnedHeaders, more: Headers<'_>) -> OwnedHeaders {
+    more.into_iter().fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(value) }))
 }
 
 fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -25,39 +25,14 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 use super::Settings;
 use super::encoding::Encoder;
 use super::end::{Backoff, End};
+use super::orders::{Order, Outgoing, Receipt, Report};
 use super::producer::{BATCH_MAX, Delivery, Producer, Refusal};
 use crate::agent::control::Waker;
 use crate::agent::numbered::Numbered;
 use crate::clock::{Clock as _, SystemClock};
-use crate::event::{Event, EventId};
 use crate::failpoints;
 use crate::kafka::{self, Trouble};
-use crate::registry;
-
-/// What the worker is told.
-pub(super) enum Order {
-    /// Deliver these, in this order, after all before them.
-    Send(Vec<Outgoing>),
-    /// Do not wait any longer.
-    TryNow,
-}
-
-/// An event on its way.
-pub(super) struct Outgoing {
-    pub(super) event: Arc<Event>,
-    /// As the journal has it.
-    pub(super) json: Vec<u8>,
-}
-
-/// What the worker tells.
-pub(super) enum Report {
-    /// Kafka has it.
-    Delivered { id: EventId, bytes: usize, partition: i32, offset: i64 },
-    /// Kafka will never have it.
-    Rejected { id: EventId, bytes: usize, reason: String },
-    /// Something keeps events from Kafka; whether the producer was given up for it.
-    Trouble { what: String, gave_up: bool },
-}
+use crate::{registry, wire};
 
 pub(super) struct Worker {
     settings: Settings,
@@ -70,6 +45,8 @@ pub(super) struct Worker {
     clock: SystemClock,
     /// Not acknowledged, numbered in the order of sending.
     unacked: Numbered<Outgoing>,
+    /// The JSON that was written last, where the journal has none.
+    written: Vec<u8>,
     /// One event at a time, since one among them is refused.
     alone: bool,
     trouble: Trouble,
@@ -121,6 +98,7 @@ impl Worker {
             waker,
             clock: SystemClock::default(),
             unacked: Numbered::from(0),
+            written: Vec::new(),
             alone: false,
             trouble: Trouble::default(),
             backoff: Backoff::default(),
@@ -194,11 +172,14 @@ impl Worker {
             }
             let still = self.clock.monotonic().saturating_sub(moved);
             let deliveries = producer.deliveries();
-            if !deliveries.is_empty() {
-                moved = self.clock.monotonic();
-            }
+            let goes_on = !deliveries.is_empty();
             if let Some(end) = self.settle(deliveries, &mut feed) {
                 return end;
+            }
+            if goes_on {
+                // There may be more, but what they made room for goes first.
+                moved = self.clock.monotonic();
+                continue;
             }
             if last_words > 0 && producer.fatal().is_some() {
                 // The reports tell more than the error does, and come after it.
@@ -259,7 +240,12 @@ impl Worker {
             if serial != oldest && (self.alone || !feed.proven) {
                 break;
             }
-            let message = self.encoder.message(&outgoing.event, &outgoing.json);
+            let json = outgoing.json.as_deref().unwrap_or_else(|| {
+                self.written.clear();
+                wire::write_json(&outgoing.event, &mut self.written);
+                &self.written
+            });
+            let message = self.encoder.message(&outgoing.event, json);
             failpoints::pass("send-before");
             match producer.send(&self.settings.topic, serial, &message) {
                 Ok(()) => failpoints::pass("send-after"),
@@ -278,16 +264,14 @@ impl Worker {
     /// Reports what was delivered; the first failure decides what becomes of the producer.
     fn settle(&mut self, deliveries: Vec<(usize, Delivery)>, feed: &mut Feed) -> Option<End> {
         let mut end = None;
-        let mut reported = false;
+        let mut receipts = Vec::with_capacity(deliveries.len());
         let alone = self.alone || !feed.proven;
         for (serial, delivery) in deliveries {
             match delivery {
                 Ok((partition, offset)) => {
                     feed.proven = true;
-                    if let Some(Outgoing { event, json }) = self.unacked.take(serial) {
-                        failpoints::pass("report-before");
-                        let (id, bytes) = (event.id, json.len());
-                        reported |= self.reports.send(Report::Delivered { id, bytes, partition, offset }).is_ok();
+                    if let Some(outgoing) = self.unacked.take(serial) {
+                        receipts.push(Receipt { serial, bytes: outgoing.bytes(), partition, offset });
                     }
                 }
                 // Taken back after a fatal error, which is asked for next.
@@ -295,7 +279,9 @@ impl Worker {
                 Err(code) => end = end.or(self.failed(serial, code, alone)),
             }
         }
-        if reported {
+        if !receipts.is_empty() {
+            failpoints::pass("report-before");
+            let _ = self.reports.send(Report::Delivered(receipts));
             self.backoff = Backoff::default();
             if self.trouble.over() {
                 info!("publishing again");
@@ -314,9 +300,9 @@ impl Worker {
             }
             Code::InvalidDifferentRecord => Some(End::Apart(code)),
             Code::MessageSizeTooLarge | Code::InvalidMessage | Code::InvalidMessageSize | Code::InvalidRecord => {
-                if alone && let Some(Outgoing { event, json }) = self.unacked.take(serial) {
-                    let (id, bytes) = (event.id, json.len());
-                    let _ = self.reports.send(Report::Rejected { id, bytes, reason: code.to_string() });
+                if alone && let Some(outgoing) = self.unacked.take(serial) {
+                    let bytes = outgoing.bytes();
+                    let _ = self.reports.send(Report::Rejected { serial, bytes, reason: code.to_string() });
                     self.waker.wake();
                     // It was this event, not the batches that it came in.
                     self.batch_max.store(BATCH_MAX, Ordering::Relaxed);

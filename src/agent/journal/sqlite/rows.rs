@@ -1,5 +1,7 @@
 //! The journal's rows: what a transaction does to them.
 
+use std::sync::Arc;
+
 use chrono::DateTime;
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, Transaction, params};
 
@@ -14,8 +16,13 @@ use crate::wire;
 /// Room is made for so many events at once.
 const EVICTED_AT_ONCE: usize = 64;
 
-pub(super) fn register(transaction: &Transaction<'_>, state: &mut State, draft: Draft) -> Result<Event, JournalError> {
-    let event = Event { id: EventId { epoch: state.epoch, seq: state.next_seq }, stamp: draft.stamp, body: draft.body };
+pub(super) fn register(
+    transaction: &Transaction<'_>,
+    state: &mut State,
+    draft: Draft,
+) -> Result<Arc<Event>, JournalError> {
+    let id = EventId { epoch: state.epoch, seq: state.next_seq };
+    let event = Arc::new(Event { id, stamp: draft.stamp, body: draft.body });
     state.next_seq += 1;
     insert(transaction, state, &event)?;
     keep_breach(transaction, &event)?;
@@ -210,7 +217,7 @@ pub(super) fn read(
         if bytes > bytes_max && !batch.is_empty() {
             break;
         }
-        batch.push(Stored { position, event: event.into(), payload });
+        batch.push(Stored { position, event: event.into(), payload: Some(payload) });
     }
     Ok(batch)
 }

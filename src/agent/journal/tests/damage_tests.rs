@@ -124,7 +124,7 @@ fn a_breach_goes_on_though_the_journal_was_damaged() {
 }
 
 /// What became of a journal whose mark is the one of an earlier time, as after a power cut.
-fn with_an_older_mark(step: impl FnOnce(&mut DurableJournal), damage: &str) -> (Vec<Event>, Vec<(u64, u64)>) {
+fn with_an_older_mark(step: impl FnOnce(&mut DurableJournal), damage: &str) -> (Vec<Arc<Event>>, Vec<(u64, u64)>) {
     let directory = tempfile::tempdir().unwrap();
     let mark = directory.path().join("journal.db.mark");
     let mut journal = open(&directory);
@@ -139,7 +139,7 @@ fn with_an_older_mark(step: impl FnOnce(&mut DurableJournal), damage: &str) -> (
     (events.into_iter().filter(|event| !matches!(event.body, Body::Loss(_))).collect(), ranges)
 }
 
-fn declared(events: &[Event]) -> Vec<(u64, u64)> {
+fn declared(events: &[Arc<Event>]) -> Vec<(u64, u64)> {
     events
         .iter()
         .filter_map(|event| if let Body::Loss(loss) = &event.body { Some(&loss.ranges) } else { None })
@@ -148,7 +148,7 @@ fn declared(events: &[Event]) -> Vec<(u64, u64)> {
         .collect()
 }
 
-fn ids(events: &[Event]) -> Vec<EventId> {
+fn ids(events: &[Arc<Event>]) -> Vec<EventId> {
     events.iter().map(|event| event.id).collect()
 }
 
@@ -223,7 +223,7 @@ fn what_reached_a_disk_that_refused_it_is_there_once() {
     let in_ring = journal.append(vec![raised(2), raised(3)]).unwrap();
     // An attempt to go back whose sync fails.
     let mut disk = SqliteJournal::open(&directory.path().join("journal.db"), MIB, "machine").unwrap();
-    disk.adopt(&in_ring, &in_ring, &stamp(1)).unwrap();
+    disk.adopt(in_ring.iter().map(|event| &**event), in_ring.iter().map(|event| &**event), &stamp(1)).unwrap();
     drop(disk);
     journal.upkeep(&stamp(100)).unwrap();
     assert_eq!(journal.pending().events, 3);

@@ -1,0 +1,42 @@
+//! The observer that watches for a reason to flush.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::agent::event_system::{ObserveError, Observer};
+use crate::event::{Event, Severity};
+
+/// What the observer saw, for the publisher.
+#[derive(Debug)]
+pub(super) struct Trigger {
+    pub(super) urgent: RefCell<Vec<Severity>>,
+    pub(super) events_max: Cell<u64>,
+    pub(super) held_back: Cell<u64>,
+    pub(super) due: Cell<bool>,
+}
+
+/// Subscribed to the events.
+pub(super) struct TriggerObserver(pub(super) Rc<Trigger>);
+
+impl Observer for TriggerObserver {
+    fn name(&self) -> &'static str {
+        "publisher"
+    }
+
+    fn added(&mut self, events: &[Arc<Event>]) -> Result<(), ObserveError> {
+        let Trigger { urgent, events_max, held_back, due } = &*self.0;
+        held_back.set(held_back.get() + events.len() as u64);
+        let is_urgent =
+            |event: &Arc<Event>| event.body.breach().is_some_and(|breach| urgent.borrow().contains(&breach.severity));
+        if held_back.get() >= events_max.get() || events.iter().any(is_urgent) {
+            due.set(true);
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), ObserveError> {
+        self.0.due.set(true);
+        Ok(())
+    }
+}
