@@ -152,16 +152,18 @@ fn simulate() {
     let events = EVENTS.to_string();
     Run::of(simulating(&["--events", &events, "--file", file]));
     let bytes = fs::metadata(file).expect("it is written").len() / EVENTS - 1;
-    let (ours_to, theirs_to) = (kafka.topic("simulate", 1), kafka.topic("kcat", 1));
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let (ours_to, theirs_to, theirs_by_ours_to) =
+        (kafka.topic("simulate", 1), kafka.topic("kcat", 1), kafka.topic("kcat-by-ours", 1));
+    let (mut ours, mut theirs, mut theirs_by_ours) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         ours.push(Run::of(simulating(&["--events", &events, "-b", &kafka.address, "-t", &ours_to])));
-        theirs.push(Run::of(kcat(&kafka.address, &theirs_to, file)));
+        theirs.push(Run::of(kcat(&kafka.address, &theirs_to, file, Librdkafka::Theirs)));
+        theirs_by_ours.push(Run::of(kcat(&kafka.address, &theirs_by_ours_to, file, Librdkafka::Ours)));
     }
-    for topic in [&ours_to, &theirs_to] {
+    for topic in [&ours_to, &theirs_to, &theirs_by_ours_to] {
         assert_eq!(end_of(&kafka, topic), ROUNDS as u64 * EVENTS, "{topic}");
     }
-    let version = Command::new("kcat").arg("-V").output().expect("kcat runs").stdout;
+    let version = by(Librdkafka::Theirs).arg("-V").output().expect("kcat runs").stdout;
     let version = String::from_utf8_lossy(&version);
     let version = version.lines().find_map(|line| line.strip_prefix("Version ")).unwrap_or("unknown");
     let version = version
@@ -179,10 +181,15 @@ fn simulate() {
     );
     println!("|---|---|---|---|---|");
     Run::print("`kcat -P -l`, the same payloads, batching and acks, as many bytes of headers", &theirs, EVENTS);
+    Run::print("the same kcat, by the agent's librdkafka", &theirs_by_ours, EVENTS);
     Run::print("highwater-agent simulate", &ours, EVENTS);
-    let ratio = |of: fn(&Run) -> f64| median(theirs.iter().zip(&ours).map(|(theirs, ours)| of(theirs) / of(ours)));
-    println!("\nPair by pair, simulate has {:.2} times the pace of kcat, ", ratio(|run| run.seconds));
-    println!("and {:.2} times its pace for each second of CPU.\n", ratio(|run| run.cpu_seconds));
+    for (name, theirs) in [("kcat", &theirs), ("kcat by the agent's librdkafka", &theirs_by_ours)] {
+        let ratio = |of: fn(&Run) -> f64| median(theirs.iter().zip(&ours).map(|(theirs, ours)| of(theirs) / of(ours)));
+        let (pace, for_cpu) = (ratio(|run| run.seconds), ratio(|run| run.cpu_seconds));
+        println!("\nRound by round, simulate has {pace:.2} times the pace of {name},");
+        println!("and {for_cpu:.2} times its pace for each second of CPU.");
+    }
+    println!();
     let topic = kafka.topic("crowd", 4);
     let crowd = CROWD_EVENTS.to_string();
     let crowd = Run::of(simulating(&["--agents", "100000", "--events", &crowd, "-b", &kafka.address, "-t", &topic]));
@@ -239,8 +246,25 @@ impl Run {
     }
 }
 
+/// Which library kcat sends by.
+#[derive(Clone, Copy)]
+enum Librdkafka {
+    /// Its own.
+    Theirs,
+    /// The one that the agent is built with, which cargo puts in `LD_LIBRARY_PATH`.
+    Ours,
+}
+
+fn by(library: Librdkafka) -> Command {
+    let mut command = Command::new("kcat");
+    if let Librdkafka::Theirs = library {
+        command.env_remove("LD_LIBRARY_PATH");
+    }
+    command
+}
+
 /// kcat, which sends a file, a message a line, with the headers of an event.
-fn kcat(brokers: &str, topic: &str, file: &str) -> Command {
+fn kcat(brokers: &str, topic: &str, file: &str, library: Librdkafka) -> Command {
     let headers = [
         "ce_specversion=1.0",
         "ce_id=5f0c5f0c5f0c5f0c-12345",
@@ -257,7 +281,7 @@ fn kcat(brokers: &str, topic: &str, file: &str) -> Command {
         "queue.buffering.max.messages=20000",
         "queue.buffering.max.kbytes=32768",
     ];
-    let mut command = Command::new("kcat");
+    let mut command = by(library);
     command.args(["-P", "-q", "-b", brokers, "-t", topic, "-k", "sim-000001", "-l", file]);
     for header in headers {
         command.args(["-H", header]);
