@@ -335,9 +335,21 @@ fn check(connection: &Connection) -> Result<(), JournalError> {
     let version: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(damage)?;
     match version {
         0 => connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;")).map_err(damage),
-        VERSION => Ok(()),
+        VERSION => check_tables(connection),
         other => Err(JournalError::Damaged(format!("it is of version {other}, and this program knows {VERSION}"))),
     }
+}
+
+/// Whether the tables are those of [`SCHEMA`], to the letter: SQLite finds a damaged column's name sound, until it is asked for.
+fn check_tables(connection: &Connection) -> Result<(), JournalError> {
+    let mut statement = connection.prepare("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL").map_err(damage)?;
+    let tables = statement.query_map([], |row| row.get::<_, String>(0)).map_err(damage)?;
+    let tables = tables.collect::<Result<Vec<_>, _>>().map_err(damage)?;
+    let are_all_there = tables.len() == SCHEMA.matches("CREATE TABLE").count();
+    if are_all_there && tables.iter().all(|table| SCHEMA.contains(table.as_str())) {
+        return Ok(());
+    }
+    Err(JournalError::Damaged("its tables are not those that this program makes".to_owned()))
 }
 
 fn mark_beside(path: &Path) -> MarkFile {

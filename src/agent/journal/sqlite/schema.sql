@@ -1,4 +1,5 @@
--- The agent's journal, version 3.
+-- The agent's journal, version 3. Whatever changes within a statement, be it a comment, makes another version: a journal whose
+-- tables are not these to the letter is damaged.
 
 -- One row: who counts, and how far.
 CREATE TABLE meta (

@@ -79,7 +79,8 @@ impl State {
     /// Goes through the events that are there.
     pub(super) fn survey(&mut self, connection: &Connection) -> Result<(), JournalError> {
         (self.pending, self.spans, self.declared, self.open_loss) = Default::default();
-        let mut statement = connection.prepare(&format!("SELECT {EVENT} FROM events ORDER BY position"))?;
+        let mut statement =
+            connection.prepare(&format!("SELECT {EVENT} FROM events ORDER BY position")).map_err(damage)?;
         let mut rows = statement.query([]).map_err(damage)?;
         while let Some(row) = rows.next().map_err(damage)? {
             let position: i64 = row.get(0).map_err(damage)?;

@@ -56,6 +56,34 @@ fn an_event_that_is_not_what_was_written_is_declared_lost_and_its_neighbours_go_
     assert_eq!((loss.epoch, loss.ranges.as_slice()), (before[0].id.epoch, [(2, 2)].as_slice()));
 }
 
+/// SQLite finds such a file sound, until the column is asked for.
+#[test]
+fn a_damaged_name_in_the_schema_is_damage() {
+    for name in ["position", "observed_us", "open_breaches", "breach_id", "next_seq", "machine_id", "STRICT"] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal.db");
+        let before = open(&directory).append(vec![raised(1), raised(2)]).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let at = bytes.windows(name.len()).position(|window| window == name.as_bytes()).unwrap();
+        assert!(at < 4_096, "the schema stands on the first page");
+        bytes[at] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let mut journal = open(&directory);
+        assert_eq!(journal.keeping(), Keeping::OnDisk, "{name}");
+        let new = journal.append(vec![raised(3)]).unwrap();
+        journal.upkeep(&stamp(100)).unwrap();
+        let events = all(&mut journal);
+        assert!(events.contains(&new[0]), "{name}: {events:?}");
+        let lost = events.iter().filter_map(|event| match &event.body {
+            Body::Loss(loss) => Some(loss.ranges.iter().map(|(first, last)| last - first + 1).sum::<u64>()),
+            _ => None,
+        });
+        let lost = lost.sum::<u64>() as usize;
+        let saved = before.iter().filter(|event| events.contains(event)).count();
+        assert_eq!(saved + lost, before.len(), "{name}: {events:?}");
+    }
+}
+
 /// Overwrites a page.
 fn damage(path: &std::path::Path) {
     let mut bytes = std::fs::read(path).unwrap();
