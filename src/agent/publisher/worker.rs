@@ -174,6 +174,7 @@ impl Worker {
             let deliveries = producer.deliveries();
             let goes_on = !deliveries.is_empty();
             if let Some(end) = self.settle(deliveries, &mut feed) {
+                self.settle_rest(producer, &mut feed);
                 return end;
             }
             if goes_on {
@@ -289,6 +290,18 @@ impl Worker {
             self.waker.wake();
         }
         end
+    }
+
+    /// What else was delivered is not sent again by the next producer.
+    fn settle_rest(&mut self, producer: &Producer, feed: &mut Feed) {
+        loop {
+            let deliveries = producer.deliveries();
+            if deliveries.is_empty() {
+                return;
+            }
+            // The first failure has decided.
+            let _ = self.settle(deliveries, feed);
+        }
     }
 
     /// What a failure means. All messages of a batch fail by one code; a message that went `alone` failed by itself.
