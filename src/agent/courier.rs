@@ -146,12 +146,13 @@ impl Courier {
             return Err(Failure::failed(chain(&failure)));
         }
         let mut stop_at = None;
-        while self.system.pending().events > 0 {
+        loop {
+            self.turn()?;
             let now = self.clock.monotonic();
-            if self.stopped() && now >= *stop_at.get_or_insert(now + LAST_MAX) {
+            let is_late = self.stopped() && now >= *stop_at.get_or_insert(now + LAST_MAX);
+            if is_late || self.system.pending().events == 0 {
                 break;
             }
-            self.turn()?;
             self.control.sleep(Duration::from_millis(100));
         }
         let mut delivery =
