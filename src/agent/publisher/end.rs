@@ -1,8 +1,12 @@
-//! Why a producer is given up, and for how long.
+//! Why a producer is given up, for how long, and how it goes down.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rdkafka::error::RDKafkaErrorCode as Code;
+
+use super::producer::Producer;
 
 /// Why a producer is given up.
 pub(super) enum End {
@@ -22,6 +26,31 @@ pub(super) enum End {
 #[derive(Default)]
 pub(super) struct Backoff {
     attempts: u32,
+}
+
+/// Producers on their way down, which can hang.
+#[derive(Default)]
+pub(super) struct TearDowns {
+    under_way: Arc<AtomicUsize>,
+}
+
+/// So many may be on their way down on threads of their own.
+const TEAR_DOWNS_MAX: usize = 4;
+
+impl TearDowns {
+    /// Takes it down off this thread; where too many hang, this one waits.
+    pub(super) fn add(&self, producer: Producer) {
+        let under_way = Arc::clone(&self.under_way);
+        let take_down = move || {
+            drop(producer);
+            under_way.fetch_sub(1, Ordering::Relaxed);
+        };
+        if self.under_way.fetch_add(1, Ordering::Relaxed) < TEAR_DOWNS_MAX {
+            std::thread::spawn(take_down);
+        } else {
+            take_down();
+        }
+    }
 }
 
 impl End {

@@ -24,12 +24,8 @@ const FIXED: &[(&str, &str)] = &[
 ];
 
 /// What a property of the operator's may change.
-const DEFAULTS: &[(&str, &str)] = &[
-    ("linger.ms", "5"),
-    ("compression.type", "zstd"),
-    ("reconnect.backoff.ms", "500"),
-    ("reconnect.backoff.max.ms", "60000"),
-];
+const DEFAULTS: &[(&str, &str)] =
+    &[("linger.ms", "5"), ("compression.type", "zstd"), ("reconnect.backoff.max.ms", "60000")];
 
 /// librdkafka's own `batch.size`.
 pub(super) const BATCH_MAX: usize = 1_000_000;
@@ -124,6 +120,14 @@ impl Producer {
             if !deliveries.is_empty() || locked(errors).len() == errors_before {
                 return deliveries;
             }
+        }
+    }
+
+    /// Asks for metadata, and waits for them no longer than `longest`. When they come librdkafka asks for the producer id, without
+    /// which no message goes; else it looks only each 500 ms whether a broker is there that it can ask.
+    pub(super) fn introduce(&self, topic: &str, longest: Duration) {
+        if let Err(error) = self.client.client().fetch_metadata(Some(topic), longest) {
+            debug!("no metadata yet: {error}");
         }
     }
 

@@ -24,7 +24,7 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 
 use super::Settings;
 use super::encoding::Encoder;
-use super::end::{Backoff, End};
+use super::end::{Backoff, End, TearDowns};
 use super::orders::{Order, Outgoing, Receipt, Report};
 use super::producer::{BATCH_MAX, Delivery, Producer, Refusal};
 use crate::agent::control::Waker;
@@ -51,7 +51,7 @@ pub(super) struct Worker {
     alone: bool,
     trouble: Trouble,
     backoff: Backoff,
-    torn_down: Arc<AtomicUsize>,
+    torn_down: TearDowns,
 }
 
 /// How far a producer is fed.
@@ -66,6 +66,9 @@ struct Feed {
 const POLL_AWAY: Duration = Duration::from_millis(250);
 /// The same where the next event waits for it.
 const POLL_ALONE: Duration = Duration::from_millis(2);
+/// A producer is helped to its first message so often, for so long.
+const INTRODUCTIONS: u32 = 10;
+const INTRODUCTION: Duration = Duration::from_millis(100);
 /// So often, at such an interval, a producer with a fatal error is asked what became of its messages.
 const LAST_WORDS: u32 = 10;
 const LAST_WORD: Duration = Duration::from_millis(10);
@@ -77,8 +80,6 @@ const STUCK_AFTER: Duration = Duration::from_secs(600);
 const BATCH_MIN: usize = 1_000;
 /// How often it is seen, while waiting, whether somebody mended a file.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// So many producers may be on their way down: it can hang.
-const TEAR_DOWNS_MAX: usize = 4;
 
 impl Worker {
     pub(super) fn new(
@@ -102,7 +103,7 @@ impl Worker {
             alone: false,
             trouble: Trouble::default(),
             backoff: Backoff::default(),
-            torn_down: Arc::default(),
+            torn_down: TearDowns::default(),
         }
     }
 
@@ -115,7 +116,7 @@ impl Worker {
                     if matches!(end, End::Closed) {
                         return; // on this thread, for which nobody waits
                     }
-                    self.tear_down(producer);
+                    self.torn_down.add(producer);
                     end
                 }
                 Err(end) => end,
@@ -161,6 +162,7 @@ impl Worker {
     /// Sends until something is wrong, or nobody sends any more.
     fn serve(&mut self, producer: &Producer) -> End {
         let mut feed = Feed { next: 0, proven: false };
+        let mut introductions = INTRODUCTIONS;
         let mut last_words = LAST_WORDS;
         let mut moved = self.clock.monotonic();
         loop {
@@ -198,6 +200,11 @@ impl Worker {
             } else {
                 let pause = match still {
                     _ if still >= AWAY_AFTER => POLL_AWAY,
+                    _ if !feed.proven && introductions > 0 => {
+                        introductions -= 1;
+                        producer.introduce(&self.settings.topic, INTRODUCTION);
+                        POLL_ALONE
+                    }
                     _ if self.alone => POLL_ALONE,
                     _ => self.settings.window.poll,
                 };
@@ -364,20 +371,6 @@ impl Worker {
                 Ok(order) => self.take(order),
                 Err(RecvTimeoutError::Disconnected) => return false,
             }
-        }
-    }
-
-    /// Off this thread, since it can hang; where too many do, this one waits for its own.
-    fn tear_down(&self, producer: Producer) {
-        if self.torn_down.fetch_add(1, Ordering::Relaxed) < TEAR_DOWNS_MAX {
-            let count = Arc::clone(&self.torn_down);
-            std::thread::spawn(move || {
-                drop(producer);
-                count.fetch_sub(1, Ordering::Relaxed);
-            });
-        } else {
-            drop(producer);
-            self.torn_down.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
