@@ -14,6 +14,7 @@
 #[cfg(test)]
 pub(crate) mod damage;
 
+pub mod excerpt;
 pub mod exit;
 pub mod failpoints;
 pub mod logging;

@@ -24,6 +24,7 @@ use clap::ValueEnum;
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use unicode_width::UnicodeWidthStr as _;
 
+use crate::excerpt::harmless;
 use crate::exit::Failure;
 use crate::units::{BitRate, ByteCount};
 
@@ -195,18 +196,6 @@ fn table(out: &mut impl Write, columns: &[&str], rows: &[Vec<Value>]) -> io::Res
 pub fn head(name: &str) -> String {
     let units = ["_bytes", "_bps"];
     units.iter().find_map(|unit| name.strip_suffix(unit)).unwrap_or(name).replace('_', " ")
-}
-
-/// `text` in one line, and without what a terminal would obey: messages may come from anybody.
-pub fn harmless(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(char::is_control) {
-        return Cow::Borrowed(text);
-    }
-    let mut shown = String::with_capacity(text.len() + 8);
-    for c in text.chars() {
-        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
-    }
-    Cow::Owned(shown)
 }
 
 impl Value {

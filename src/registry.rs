@@ -16,6 +16,7 @@ use ureq::http::Response;
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, TlsProvider, parse_pem};
 
 use crate::config::{Invalid, SecretFile, quoted, readable, secret};
+use crate::excerpt::{beginning, harmless};
 use crate::wire::Format;
 
 /// `[kafka.registry]` as written.
@@ -260,7 +261,7 @@ impl Registry {
     }
 
     fn nonsense(&self, wanted: &str, answer: &Value) -> Refusal {
-        let text: String = answer.to_string().chars().take(100).collect();
+        let text = beginning(&answer.to_string(), 100);
         Refusal::Misconfigured(
             self.said(&format!("answers `{text}` where {wanted} should be; check kafka.registry.url")),
         )
@@ -277,8 +278,7 @@ fn understood(status: u16, body: &[u8]) -> Result<Value, Refusal> {
     let said = || {
         let message = answer.as_ref().ok().and_then(|answer| answer.get("message")?.as_str()).map(Cow::Borrowed);
         let text = message.unwrap_or_else(|| String::from_utf8_lossy(body));
-        let text: String = text.chars().take(300).map(|c| if c.is_control() { ' ' } else { c }).collect();
-        format!("{status} {}", text.trim())
+        format!("{status} {}", harmless(&beginning(text.trim(), 300)))
     };
     let code = || answer.as_ref().ok().and_then(|answer| number(answer, "error_code"));
     match status {

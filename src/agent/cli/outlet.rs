@@ -1,13 +1,14 @@
 //! Where `simulate` and `replay` leave their events, what they show meanwhile, and how they end.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, BufWriter, ErrorKind, IsTerminal as _, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressState, ProgressStyle};
 
 use super::topics::failure;
 use crate::agent::config::Settings;
@@ -111,11 +112,15 @@ pub(super) fn progress(length: Option<u64>, unit: &str) -> ProgressBar {
     let (bar, template) = match length {
         Some(length) => (
             ProgressBar::new(length),
-            format!("{{bar:40}} {{human_pos}} of {{human_len}} {unit}, {{per_sec}}, {{eta}} left"),
+            format!("{{wide_bar}} {{human_pos}} of {{human_len}} {unit}, {{pace}} a second, {{eta}} left"),
         ),
-        None => (ProgressBar::no_length(), format!("{{spinner}} {{human_pos}} {unit}, {{per_sec}}")),
+        None => (ProgressBar::no_length(), format!("{{spinner}} {{human_pos}} {unit}, {{pace}} a second")),
     };
-    bar.with_style(ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar()))
+    let pace = |state: &ProgressState, line: &mut dyn fmt::Write| {
+        let _ = write!(line, "{}", HumanCount(state.per_sec() as u64));
+    };
+    let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    bar.with_style(style.with_key("pace", pace))
 }
 
 /// Looks whether the topic is there, before anything is made for it.

@@ -19,7 +19,7 @@ use chrono::{DateTime, NaiveDateTime};
 use self::lines::{Lines, Unread};
 use super::{Came, CounterBits, CounterError, CounterSource, Counters, LinkChange, LinkInfo, LinkKind, Reading};
 use crate::clock::Clock;
-use crate::output::harmless;
+use crate::excerpt::{beginning, harmless};
 use crate::units::BitRate;
 
 /// What the values of a column are.
@@ -305,9 +305,7 @@ const SHOWN_CHARS_MAX: usize = 200;
 
 /// In one line, and harmless to a terminal: it may be no text at all.
 fn shown(text: &str) -> String {
-    let more = if text.chars().nth(SHOWN_CHARS_MAX).is_some() { "…" } else { "" };
-    let start: String = text.chars().take(SHOWN_CHARS_MAX).collect();
-    format!("{}{more}", harmless(&start))
+    harmless(&beginning(text, SHOWN_CHARS_MAX)).into_owned()
 }
 
 fn unreadable(file: &str, error: io::Error) -> CounterError {

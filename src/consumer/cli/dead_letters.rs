@@ -8,6 +8,7 @@ use super::common::{Absent, Common, unavailable};
 use crate::clock::SystemClock;
 use crate::consumer::letters::{self, Fate, Filter, Letter, Payloads, Place};
 use crate::consumer::store::Fault;
+use crate::excerpt::beginning;
 use crate::exit::Failure;
 use crate::output::{self, Format, Rows, Value};
 
@@ -188,7 +189,7 @@ impl Listed {
 
     fn words(&self, bytes: Option<Vec<u8>>) -> Value {
         match (bytes, self.format) {
-            (Some(bytes), Format::Table) => excerpt(&String::from_utf8_lossy(&bytes)).into(),
+            (Some(bytes), Format::Table) => beginning(&String::from_utf8_lossy(&bytes), EXCERPT_CHARS).into(),
             (bytes, _) => bytes.into(),
         }
     }
@@ -236,14 +237,6 @@ impl Sink for Raw {
     }
 }
 
-/// The beginning of a text, and a sign where there is more.
-fn excerpt(text: &str) -> String {
-    match text.char_indices().nth(EXCERPT_CHARS) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
-}
-
 /// `1200` or `1200-1300`.
 fn offsets(text: &str) -> Result<(i64, i64), String> {
     let number = |text: &str| text.parse::<i64>().map_err(|_| "is no offset; write 1200 or 1200-1300".to_owned());
@@ -264,11 +257,5 @@ mod tests {
         assert_eq!(offsets("7-9"), Ok((7, 9)));
         assert_eq!(offsets("9-7"), Err("ends before it begins; write 7-9".into()));
         assert!(offsets("-7").is_err() && offsets("seven").is_err());
-    }
-
-    #[test]
-    fn an_excerpt_says_that_there_is_more() {
-        assert_eq!(excerpt("short"), "short");
-        assert_eq!(excerpt(&"é".repeat(99)), format!("{}…", "é".repeat(EXCERPT_CHARS)));
     }
 }

@@ -10,7 +10,8 @@ use unicode_width::UnicodeWidthStr as _;
 
 use crate::agent::status::{OpenBreach, Report, State};
 use crate::event::ALL_INTERFACES;
-use crate::output::{Format, Rows, harmless};
+use crate::excerpt::harmless;
+use crate::output::{Format, Rows};
 use crate::units::{BitRate, ByteCount};
 
 /// The texts stand behind their names.

@@ -8,7 +8,8 @@ use chrono::{DateTime, SecondsFormat};
 
 use crate::consumer::batch::Record;
 use crate::event::{Body, Breach, Event, Sample};
-use crate::output::{Format, Rows, Value, harmless};
+use crate::excerpt::{beginning, harmless};
+use crate::output::{Format, Rows, Value};
 use crate::units::{BitRate, ByteCount};
 use crate::wire;
 
@@ -113,10 +114,12 @@ fn line(out: &mut dyn Write, topic: &str, partition: i32, record: &Record) -> io
             /// So much of a message that is no event is shown.
             const EXCERPT_CHARS: usize = 80;
             let payload = record.payload.as_deref().map_or("(none)".into(), String::from_utf8_lossy);
-            let more = if payload.chars().count() > EXCERPT_CHARS { "…" } else { "" };
-            let excerpt: String = payload.chars().take(EXCERPT_CHARS).collect();
             let (kind, error) = ("no event", harmless(error));
-            writeln!(out, "{MAGENTA}{kind:<KIND_CHARS$}{MAGENTA:#} {error}: {}{more}", harmless(&excerpt))
+            writeln!(
+                out,
+                "{MAGENTA}{kind:<KIND_CHARS$}{MAGENTA:#} {error}: {}",
+                harmless(&beginning(&payload, EXCERPT_CHARS))
+            )
         }
     }
 }
