@@ -79,17 +79,18 @@ impl Control {
         self.sleep_beside(None, timeout);
     }
 
-    /// The same; something to read at `door` wakes it too.
-    pub fn sleep_beside(&self, door: Option<BorrowedFd<'_>>, timeout: Duration) {
+    /// The same; somebody at the `door` wakes it too. Whether anybody is there.
+    pub fn sleep_beside(&self, door: Option<BorrowedFd<'_>>, timeout: Duration) -> bool {
         let timeout = Timespec::try_from(timeout).ok();
         let wishes = self.reader.as_fd();
         let mut fds = [wishes, door.unwrap_or(wishes)].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
         // An interruption is a signal: its byte is in the pipe by now.
         if matches!(poll(&mut fds, timeout.as_ref()), Ok(0)) {
-            return;
+            return false;
         }
         let mut bytes = [0; 256];
         while matches!((&self.reader).read(&mut bytes), Ok(count) if count == bytes.len()) {}
+        door.is_some() && !fds[1].revents().is_empty()
     }
 
     /// Whether it was asked to end. Stays so.

@@ -178,6 +178,7 @@ impl Agent {
         let started = self.clock.monotonic();
         let end = duration.map(|duration| started + duration);
         let mut deadline = started;
+        let mut visited = false;
         loop {
             let now = self.clock.monotonic();
             let mut ticked = false;
@@ -209,10 +210,12 @@ impl Agent {
             if ticked {
                 self.service.lives(self.clock.monotonic());
             }
-            self.answer();
+            if visited {
+                self.answer();
+            }
             self.heart.rest();
             let next = end.map_or(deadline, |end| end.min(deadline));
-            control.sleep_beside(self.status.door(), next.saturating_sub(self.clock.monotonic()));
+            visited = control.sleep_beside(self.status.door(), next.saturating_sub(self.clock.monotonic()));
         }
     }
 
@@ -275,14 +278,17 @@ impl Agent {
         self.system.flush();
         self.publisher.hurry();
         let until = self.clock.monotonic() + FINAL_FLUSH_MAX;
+        let mut visited = false;
         loop {
             self.publish(control);
-            self.answer();
+            if visited {
+                self.answer();
+            }
             let left = until.saturating_sub(self.clock.monotonic());
             if self.publisher.idle() || left.is_zero() {
                 break;
             }
-            control.sleep_beside(self.status.door(), left.min(Duration::from_millis(100)));
+            visited = control.sleep_beside(self.status.door(), left.min(Duration::from_millis(100)));
         }
         let (pending, keeping) = (self.system.pending().events, self.system.journal().keeping());
         let (pending, lost) = if keeping == Keeping::OnDisk { (pending, 0) } else { (0, pending) };
