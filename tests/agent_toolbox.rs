@@ -55,6 +55,27 @@ fn a_broker_that_is_not_there_is_69_and_says_why() {
     assert!(err.contains("127.0.0.1:9") && err.contains("Connection refused"), "{err}");
 }
 
+#[test]
+fn simulated_events_go_to_a_file_or_to_standard_output() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("events.jsonl");
+    let (code, out, err) = run(&format!("simulate --events 7 --agents 2 --file {}", path.display()));
+    assert!(code == 0 && out.is_empty() && err.contains("7 events to "), "{out} {err}");
+    let (code, out, err) = run("simulate --events 7 --agents 2 --file -");
+    assert!(code == 0 && err.contains("7 events to standard output"), "{out} {err}");
+    // The epochs differ, and the times; the traffic is the same.
+    let told = |text: &str| {
+        let events = objects(text).into_iter();
+        events
+            .map(|event| (event["agent"].clone(), event["kind"].clone(), event["rate_bps"].clone()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(told(&std::fs::read_to_string(path).unwrap()), told(&out));
+    assert_eq!(told(&out).len(), 7);
+    let (code, _, err) = run("simulate --events 7 --file /dev/full");
+    assert!(code == 1 && err.contains("/dev/full") && err.contains("No space left"), "{err}");
+}
+
 /// `(agent, epoch, seq)` of each event of a topic.
 fn identities(kafka: &Kafka, topic: &str) -> Vec<(String, String, u64)> {
     let text = |event: &serde_json::Value, field: &str| event[field].as_str().unwrap().to_owned();

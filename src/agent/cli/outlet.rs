@@ -22,32 +22,63 @@ use crate::output::{self, Format, Rows, Value};
 use crate::units::{BitRate, ByteCount};
 use crate::wire;
 
-/// Writes each event to a file, as JSON, a line each: what `kcat -P -l FILE` sends.
-pub(super) struct ToFile(BufWriter<File>);
+/// Writes each event to a file or to standard output, as JSON, a line each: what `kcat -P -l FILE` sends.
+pub(super) struct ToFile {
+    name: String,
+    /// None when nobody reads any more.
+    file: Option<BufWriter<Box<dyn Write>>>,
+}
 
 impl ToFile {
-    /// A new file.
+    /// A new file; `-` is standard output.
     pub(super) fn create(path: &Path) -> Result<Self, Failure> {
-        let file = File::create(path).map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
-        Ok(Self(BufWriter::new(file)))
+        let name = file_name(path);
+        let file: Box<dyn Write> = if path == Path::new(STANDARD_OUTPUT) {
+            Box::new(io::stdout())
+        } else {
+            Box::new(File::create(path).map_err(|error| Failure::failed(format!("{name}: {error}")))?)
+        };
+        Ok(Self { name, file: Some(BufWriter::new(file)) })
     }
+}
+
+/// What stands for standard output where a file is named.
+const STANDARD_OUTPUT: &str = "-";
+
+/// For people.
+pub(super) fn file_name(path: &Path) -> String {
+    if path == Path::new(STANDARD_OUTPUT) { "standard output".to_owned() } else { path.display().to_string() }
 }
 
 impl Observer for ToFile {
     fn name(&self) -> &str {
-        "the file"
+        &self.name
     }
 
     fn added(&mut self, events: &[Arc<Event>]) -> Result<(), ObserveError> {
-        for event in events {
-            self.0.write_all(&wire::to_json(event))?;
-            self.0.write_all(b"\n")?;
+        match self.push(events) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => self.file = None,
+            pushed => pushed?,
         }
         Ok(())
     }
 
     fn flush(&mut self) -> Result<(), ObserveError> {
-        Ok(self.0.flush()?)
+        match self.file.as_mut().map_or(Ok(()), BufWriter::flush) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+            flushed => Ok(flushed?),
+        }
+    }
+}
+
+impl ToFile {
+    fn push(&mut self, events: &[Arc<Event>]) -> io::Result<()> {
+        let Some(file) = &mut self.file else { return Ok(()) };
+        for event in events {
+            file.write_all(&wire::to_json(event))?;
+            file.write_all(b"\n")?;
+        }
+        Ok(())
     }
 }
 

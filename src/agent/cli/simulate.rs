@@ -8,7 +8,7 @@ use clap::Args;
 use indicatif::ProgressBar;
 
 use super::common::{Absent, Common};
-use super::outlet::{self, ToFile, ToTerminal};
+use super::outlet::{self, ToFile, ToTerminal, file_name};
 use crate::agent::config::Settings;
 use crate::agent::counters::synthetic::Shape;
 use crate::agent::counters::{self, CounterSource, Reading, SourceChoice};
@@ -75,7 +75,7 @@ pub(super) struct Simulate {
     /// What is too much on a link, received or sent [default: 20 Mbit/s; with --on 1 kbit/s]
     #[arg(long, value_name = "RATE")]
     limit: Option<BitRate>,
-    /// Write the events to a file instead, as JSON, a line each
+    /// Write the events to a file instead, as JSON, a line each; - is standard output
     #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
     file: Option<PathBuf>,
     /// Show the events instead
@@ -232,7 +232,7 @@ impl Simulate {
     fn end(&self, settings: &Settings, delivery: &Delivery, took: Duration) -> Result<(), Failure> {
         let seconds = (took.as_secs_f64() * 1_000.0).round() / 1_000.0;
         if let Some(file) = &self.file {
-            self.common.note(&format!("{} events in {} in {seconds} s", delivery.events, file.display()));
+            self.common.note(&format!("{} events to {} in {seconds} s", delivery.events, file_name(file)));
             return Ok(());
         }
         if self.dry_run {
