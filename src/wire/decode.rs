@@ -72,9 +72,14 @@ impl Writer {
     /// Says what is wrong with it.
     pub fn parse(kind: Option<&str>, text: &str) -> Result<Self, String> {
         Ok(Self(match kind {
+            Some("JSON") => Kind::Json,
+            // Apicurio tells the type of a subject's first schema for all of them: the text knows better.
+            None | Some("AVRO" | "PROTOBUF") if text.trim_start().starts_with('{') => {
+                Kind::Avro(avro::Schema::parse(text)?)
+            }
+            None | Some("AVRO" | "PROTOBUF") if text.contains("syntax = \"proto") => Kind::Protobuf,
             None | Some("AVRO") => Kind::Avro(avro::Schema::parse(text)?),
             Some("PROTOBUF") => Kind::Protobuf,
-            Some("JSON") => Kind::Json,
             Some(other) => return Err(format!("is of the type {other}")),
         }))
     }

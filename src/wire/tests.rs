@@ -104,6 +104,15 @@ impl Schemas for Registry {
     }
 }
 
+#[test]
+fn a_schema_is_what_its_text_says_where_the_registry_tells_another_type() {
+    for kind in [None, Some("AVRO"), Some("PROTOBUF")] {
+        let understood = |format: Format| format!("{:?}", Writer::parse(kind, format.schema()).unwrap());
+        assert!(understood(Format::Avro).starts_with("Writer(Avro("), "{kind:?}");
+        assert_eq!(understood(Format::Protobuf), "Writer(Protobuf)", "{kind:?}");
+    }
+}
+
 fn decode_as(payload: &[u8], content_type: Option<&str>) -> Result<Decoded, Undecoded> {
     Decoder::new(Registry).decode(payload, content_type.map(str::as_bytes))
 }
