@@ -130,7 +130,7 @@ impl Detector {
         }
         for counters in &reading.counters {
             if let Some(link) = self.links.get_mut(&counters.ifindex) {
-                link.verdict = link.meter.read(Some(sample(counters, reading)), link.info.speed);
+                link.verdict = link.meter.read(Some(sample(counters, reading)), link.info.speed.max());
             }
         }
         self.judge_links(reading.boottime, now, findings);
@@ -144,7 +144,7 @@ impl Detector {
         let Self { limits, links, resume, ids, .. } = self;
         for link in links.values_mut() {
             let Watched { info, trackers, accounted, verdict, .. } = link;
-            let target = Target { interface: &info.name, ifindex: Some(info.ifindex), speed: info.speed };
+            let target = Target { interface: &info.name, ifindex: Some(info.ifindex), speed: info.speed.max() };
             let passed = boottime.saturating_sub(*accounted);
             match verdict {
                 // What passes now is covered by the reading that comes next.
@@ -180,7 +180,7 @@ impl Detector {
             sum.tx_bytes = sum.tx_bytes.saturating_add(share(traffic.tx_bytes, elapsed, traffic.elapsed));
         }
         let passed = boottime.saturating_sub(std::mem::replace(host_accounted, boottime));
-        let speed = links.values().map(|link| link.info.speed.map(BitRate::bps)).sum::<Option<u64>>();
+        let speed = links.values().map(|link| link.info.speed.max().map(BitRate::bps)).sum::<Option<u64>>();
         let target = Target::host(speed.map(BitRate::from_bps));
         for tracker in host {
             let carried = carried(sum, tracker.direction);
@@ -247,7 +247,7 @@ impl Detector {
 
 impl Watched {
     fn target(&self) -> Target<'_> {
-        Target { interface: &self.info.name, ifindex: Some(self.info.ifindex), speed: self.info.speed }
+        Target { interface: &self.info.name, ifindex: Some(self.info.ifindex), speed: self.info.speed.max() }
     }
 
     /// Adds what is missing: a tracker for each direction of each limit that names this link.
@@ -262,7 +262,7 @@ impl Watched {
 
     fn clear_unmatched(&mut self, limits: &[Limit], before: &str, reason: &str, findings: &mut Findings) {
         let Self { info, trackers, .. } = self;
-        let target = Target { interface: before, ifindex: Some(info.ifindex), speed: info.speed };
+        let target = Target { interface: before, ifindex: Some(info.ifindex), speed: info.speed.max() };
         trackers.retain_mut(|tracker| {
             let stays = matches!(&limits[tracker.limit].scope, Scope::Interface(p) if watch::names(p, &info.name));
             if !stays {
@@ -273,14 +273,14 @@ impl Watched {
     }
 
     fn clear_all(&mut self, limits: &[Limit], reason: &str, findings: &mut Findings) {
-        let target = Target { interface: &self.info.name, ifindex: Some(self.info.ifindex), speed: self.info.speed };
+        let target = Target { interface: &self.info.name, ifindex: Some(self.info.ifindex), speed: self.info.speed.max() };
         for tracker in &mut self.trackers {
             tracker.end(limits, target, reason, findings);
         }
     }
 
     fn say_speed(&mut self, limits: &[Limit], findings: &mut Findings) {
-        let target = Target { interface: &self.info.name, ifindex: Some(self.info.ifindex), speed: self.info.speed };
+        let target = Target { interface: &self.info.name, ifindex: Some(self.info.ifindex), speed: self.info.speed.max() };
         for tracker in &mut self.trackers {
             tracker.resolve(limits, target, findings);
         }
@@ -325,7 +325,7 @@ fn link_event(info: &LinkInfo, reason: &dyn fmt::Display) -> Link {
     Link {
         interface: info.name.clone(),
         ifindex: info.ifindex,
-        speed_bps: info.speed.map(BitRate::bps),
+        speed_bps: info.speed.max().map(BitRate::bps),
         reason: Some(reason.to_string()),
     }
 }

@@ -74,7 +74,7 @@ mod tests {
             "loopback" => LinkKind::Loopback,
             kind => LinkKind::from_kernel(kind),
         };
-        LinkInfo { ifindex: 1, name: name.into(), kind, up: true, enslaved, speed: None }
+        LinkInfo { enslaved, ..LinkInfo::new(1, name, kind) }
     }
 
     fn selection(include: &str, exclude: &str, limits: &str) -> Selection {

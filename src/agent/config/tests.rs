@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
-use crate::agent::counters::{Came, CounterBits, Counters, LinkChange, LinkInfo, LinkKind, Reading};
+use crate::agent::counters::{Came, CounterBits, Counters, LinkChange, LinkInfo, LinkKind, Reading, Speed};
 use crate::agent::detector::{Detector, Findings};
 use crate::agent::publisher::Publisher;
 use crate::damage::{damaged_text, hostile_value};
@@ -27,19 +27,13 @@ fn use_all_of(settings: &Settings) {
     };
     let mut detector = Detector::new(settings.limits.clone(), settings.interval, 1);
     detector.resume(Vec::new(), settings.resume_within, &stamp);
-    let info = LinkInfo {
-        ifindex: 1,
-        name: "eth0".into(),
-        kind: LinkKind::Physical,
-        up: true,
-        enslaved: false,
-        speed: Some(BitRate::from_bps(1 << 40)),
-    };
+    let speed = Speed::both(Some(BitRate::from_bps(1 << 40)));
+    let info = LinkInfo { speed, ..LinkInfo::new(1, "eth0", LinkKind::Physical) };
     reading.changes.push(LinkChange::Added(info, Came::Appeared));
     for tick in 1..6_u32 {
         (reading.at, reading.boottime) = (start + settings.interval * tick, start + settings.interval * tick);
         let bytes = u64::from(tick) << 36;
-        reading.counters = vec![Counters { ifindex: 1, rx_bytes: bytes, tx_bytes: bytes, bits: CounterBits::B64 }];
+        reading.counters = vec![Counters { ifindex: 1, rx_bytes: bytes, tx_bytes: bytes, packets: None, bits: CounterBits::B64 }];
         detector.observe(&reading, &stamp, &mut Findings::default());
         reading.changes.clear();
     }

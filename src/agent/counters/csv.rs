@@ -17,7 +17,7 @@ use ::csv::StringRecord;
 use chrono::{DateTime, NaiveDateTime};
 
 use self::lines::{Lines, Unread};
-use super::{Came, CounterBits, CounterError, CounterSource, Counters, LinkChange, LinkInfo, LinkKind, Reading};
+use super::{Came, CounterBits, CounterError, CounterSource, Counters, LinkChange, LinkInfo, LinkKind, Reading, Speed};
 use crate::clock::Clock;
 use crate::excerpt::{beginning, harmless};
 use crate::units::BitRate;
@@ -175,7 +175,7 @@ impl Csv {
         let tx = columns.tx.as_deref().map(position).transpose()?;
         let positions = (position(&columns.timestamp)?, position(&columns.rx)?, tx);
         let (kind, name) = (LinkKind::Physical, interface.to_owned());
-        let link = LinkInfo { ifindex: 1, name, kind, up: true, enslaved: false, speed };
+        let link = LinkInfo { speed: Speed::both(speed), ..LinkInfo::new(1, name, kind) };
         Ok(Self {
             width: names.len(),
             lines,
@@ -266,7 +266,7 @@ impl CounterSource for Csv {
         (reading.at, reading.boottime) = (now.at, now.at);
         let Last { rx_bytes, tx_bytes, .. } = now;
         let ifindex = self.link.ifindex;
-        reading.counters.push(Counters { ifindex, rx_bytes, tx_bytes, bits: CounterBits::B64 });
+        reading.counters.push(Counters { ifindex, rx_bytes, tx_bytes, packets: None, bits: CounterBits::B64 });
         Ok(())
     }
 }

@@ -29,14 +29,52 @@ pub struct LinkInfo {
     pub ifindex: u32,
     /// Its name, of at most 15 bytes in the kernel.
     pub name: String,
-    /// What it is.
+    /// Other names that the kernel knows it by (`IFLA_PROP_LIST`).
+    pub altnames: Vec<String>,
     pub kind: LinkKind,
     /// It is switched on and operational (`IFF_UP` and `IFF_RUNNING`, netdevice(7)).
     pub up: bool,
-    /// It is the slave of a bond.
+    /// It is a port of a bond or team.
     pub enslaved: bool,
-    /// What the driver says it can carry, each way; `None` where it does not know.
-    pub speed: Option<BitRate>,
+    /// Links whose counters hold this one's bytes as well, by ifindex: those beneath it, and the bond or team that it is a port of;
+    /// whatever stands between them, too.
+    pub counted_by: Vec<u32>,
+    pub speed: Speed,
+}
+
+/// What a link can carry each way; `None` where that is unknown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Speed {
+    pub rx: Option<BitRate>,
+    pub tx: Option<BitRate>,
+}
+
+impl Speed {
+    /// The same both ways, as drivers report it.
+    pub fn both(speed: Option<BitRate>) -> Self {
+        Self { rx: speed, tx: speed }
+    }
+
+    /// The faster way.
+    pub fn max(self) -> Option<BitRate> {
+        self.rx.max(self.tx)
+    }
+}
+
+impl LinkInfo {
+    /// A link that is up, and of which nothing else is known.
+    pub fn new(ifindex: u32, name: impl Into<String>, kind: LinkKind) -> Self {
+        Self {
+            ifindex,
+            name: name.into(),
+            altnames: Vec::new(),
+            kind,
+            up: true,
+            enslaved: false,
+            counted_by: Vec::new(),
+            speed: Speed::default(),
+        }
+    }
 }
 
 /// What a link is: the kinds that matter to the selection of links.
@@ -81,8 +119,27 @@ pub struct Counters {
     pub rx_bytes: u64,
     /// Bytes sent, likewise.
     pub tx_bytes: u64,
+    /// Packets received and sent, where the source knows them: they tell traffic from a counter that jumps.
+    pub packets: Option<Packets>,
     /// Where the counters wrap.
     pub bits: CounterBits,
+}
+
+/// Packet counters of one link at one reading.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Packets {
+    pub rx: u64,
+    pub tx: u64,
+}
+
+/// What a link carried in the time up to a reading, from a source that has no counters: a recorded series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Carried {
+    pub ifindex: u32,
+    pub rx_bytes: u64,
+    pub tx_bytes: u64,
+    /// Never zero.
+    pub elapsed: Duration,
 }
 
 /// The width of a counter, where it is known.
@@ -103,6 +160,8 @@ pub struct Reading {
     pub boottime: Duration,
     /// Of each watched link that could be read. One that is missing here and not removed could not be read this time.
     pub counters: Vec<Counters>,
+    /// Likewise, of a source that knows amounts instead.
+    pub carried: Vec<Carried>,
     /// What happened to watched links since the last successful reading, in the order it happened.
     pub changes: Vec<LinkChange>,
 }
@@ -249,6 +308,7 @@ impl Reading {
     pub fn clear(&mut self) {
         (self.at, self.boottime) = Default::default();
         self.counters.clear();
+        self.carried.clear();
         self.changes.clear();
     }
 }

@@ -167,14 +167,7 @@ impl Link {
     }
 
     fn info(&self, traffic: Traffic) -> LinkInfo {
-        LinkInfo {
-            ifindex: self.ifindex(traffic),
-            name: format!("syn{}", traffic.number),
-            kind: LinkKind::Physical,
-            up: true,
-            enslaved: false,
-            speed: None,
-        }
+        LinkInfo::new(self.ifindex(traffic), format!("syn{}", traffic.number), LinkKind::Physical)
     }
 
     fn ifindex(&self, traffic: Traffic) -> u32 {
@@ -191,7 +184,7 @@ impl Link {
             _ => (CounterBits::B64, u64::MAX),
         };
         let (rx_bytes, tx_bytes) = ((self.rx_bytes + part(rx)) & mask, (self.tx_bytes + part(tx)) & mask);
-        Counters { ifindex, rx_bytes, tx_bytes, bits }
+        Counters { ifindex, rx_bytes, tx_bytes, packets: None, bits }
     }
 }
 

@@ -80,16 +80,14 @@ impl Sysfs {
         let ifindex = self.ifindex(name)?;
         let flags = u32::from_str_radix(self.text(name, "flags")?.trim_start_matches("0x"), 16).ok()?;
         let operational = matches!(&*self.text(name, "operstate")?, "up" | "unknown");
+        let kind = match known {
+            Some(kind) => kind,
+            None => self.kind(name)?,
+        };
         Some(LinkInfo {
-            ifindex,
-            name: name.to_owned(),
-            kind: match known {
-                Some(kind) => kind,
-                None => self.kind(name)?,
-            },
             up: flags & IFF_UP != 0 && operational,
             enslaved: flags & IFF_SLAVE != 0,
-            speed: None,
+            ..LinkInfo::new(ifindex, name, kind)
         })
     }
 
@@ -220,8 +218,7 @@ mod tests {
             ],
         );
         let sysfs = Sysfs::new(root.path());
-        let (name, kind) = ("eth0".to_owned(), LinkKind::Physical);
-        let link = LinkInfo { ifindex: 3, name, kind, up: true, enslaved: true, speed: None };
+        let link = LinkInfo { enslaved: true, ..LinkInfo::new(3, "eth0", LinkKind::Physical) };
         assert_eq!(sysfs.link("eth0", None), Some(link));
         assert_eq!(sysfs.bytes("eth0", "rx_bytes"), Some(u64::MAX));
         assert_eq!(sysfs.bytes("eth0", "tx_bytes"), None);

@@ -10,7 +10,7 @@ use ::sysinfo::Networks;
 
 use super::sysfs::{Presence, Sysfs, kind_by_name};
 use super::table::LinkTable;
-use super::{CounterBits, CounterError, CounterSource, Counters, LinkInfo, Reading};
+use super::{CounterBits, CounterError, CounterSource, Counters, LinkInfo, Reading, Speed};
 use crate::agent::watch::Selection;
 use crate::clock::Clock;
 
@@ -93,7 +93,7 @@ impl Links {
             });
             let ifindex = FIRST_OWN_IFINDEX + at as u32;
             let (kind, name) = (kind_by_name(name), name.to_owned());
-            self.table.put(LinkInfo { ifindex, name, kind, up: true, enslaved: false, speed: None }, |_| None);
+            self.table.put(LinkInfo::new(ifindex, name, kind), |_| Speed::default());
             return Some(ifindex);
         }
         let ifindex = self.sysfs.ifindex(name)?;
@@ -103,7 +103,7 @@ impl Links {
             self.table.keep(ifindex);
         } else {
             let kind = known.map(|known| known.kind.clone());
-            self.table.put(self.sysfs.link(name, kind)?, |name| self.sysfs.speed(name));
+            self.table.put(self.sysfs.link(name, kind)?, |name| Speed::both(self.sysfs.speed(name)));
         }
         Some(ifindex)
     }
@@ -119,7 +119,7 @@ impl Links {
             }
             None => zeros.all(|counter| self.sysfs.bytes(name, counter) == Some(0)),
         };
-        believed.then_some(Counters { ifindex, rx_bytes, tx_bytes, bits: CounterBits::B64 })
+        believed.then_some(Counters { ifindex, rx_bytes, tx_bytes, packets: None, bits: CounterBits::B64 })
     }
 }
 

@@ -1,8 +1,7 @@
 //! The table of links: what is known of each, and what changed. Pure.
 
-use super::{Came, Left, LinkChange, LinkInfo};
+use super::{Came, Left, LinkChange, LinkInfo, Speed};
 use crate::agent::watch::Selection;
-use crate::units::BitRate;
 
 /// All links, watched or not (one that is not may be renamed into the selection), and the changes not yet reported.
 #[derive(Debug)]
@@ -29,7 +28,7 @@ impl LinkTable {
     }
 
     /// Notes a link as it is now. Its speed, which takes a file to read, is asked only if it is watched.
-    pub(super) fn put(&mut self, mut link: LinkInfo, speed: impl FnOnce(&str) -> Option<BitRate>) {
+    pub(super) fn put(&mut self, mut link: LinkInfo, speed: impl FnOnce(&str) -> Speed) {
         let watched = self.selection.watches(&link);
         if watched {
             link.speed = speed(&link.name);
@@ -148,9 +147,10 @@ impl LinkTable {
 mod tests {
     use super::super::LinkKind;
     use super::*;
+    use crate::units::BitRate;
 
     fn link(ifindex: u32, name: &str) -> LinkInfo {
-        LinkInfo { ifindex, name: name.into(), kind: LinkKind::Physical, up: true, enslaved: false, speed: None }
+        LinkInfo::new(ifindex, name, LinkKind::Physical)
     }
 
     fn table() -> LinkTable {
@@ -158,7 +158,7 @@ mod tests {
     }
 
     fn put(table: &mut LinkTable, link: LinkInfo) -> Vec<LinkChange> {
-        table.put(link, |_| None);
+        table.put(link, |_| Speed::default());
         changes(table)
     }
 
@@ -216,9 +216,9 @@ mod tests {
     #[test]
     fn a_whole_reading_finds_what_is_gone_and_tells_it_first() {
         let mut table = table();
-        table.put(link(2, "eth0"), |_| None);
+        table.put(link(2, "eth0"), |_| Speed::default());
         table.mark();
-        table.put(link(3, "eth0"), |_| None);
+        table.put(link(3, "eth0"), |_| Speed::default());
         table.sweep();
         let (first, second) = (link(2, "eth0"), link(3, "eth0"));
         assert_eq!(
@@ -242,9 +242,9 @@ mod tests {
         table.put(link(2, "old0"), |_| panic!("nobody watches it"));
         table.put(link(3, "eth0"), |name| {
             assert_eq!(name, "eth0");
-            Some(BitRate::from_bps(1))
+            Speed::both(Some(BitRate::from_bps(1)))
         });
-        assert!(matches!(&changes(&mut table)[..], [LinkChange::Added(link, _)] if link.speed.is_some()));
+        assert!(matches!(&changes(&mut table)[..], [LinkChange::Added(link, _)] if link.speed.rx.is_some()));
     }
 
     proptest::proptest! {
@@ -261,11 +261,11 @@ mod tests {
                     0 => table.remove(ifindex),
                     1 => {
                         table.mark();
-                        table.put(link, |_| None);
+                        table.put(link, |_| Speed::default());
                         table.sweep();
                         assert_eq!(table.len(), 1);
                     }
-                    _ => table.put(link, |_| None),
+                    _ => table.put(link, |_| Speed::default()),
                 }
                 for change in changes(&mut table) {
                     match change {

@@ -3,7 +3,7 @@ mod truth_tests;
 use chrono::{DateTime, TimeDelta};
 
 use super::*;
-use crate::agent::counters::{Came, Left, LinkKind};
+use crate::agent::counters::{Came, Left, LinkKind, Speed};
 use crate::agent::limit::Level;
 use crate::event::{Direction, Severity};
 
@@ -31,8 +31,8 @@ fn on(pattern: &str) -> Scope {
 }
 
 fn info(ifindex: u32, name: &str) -> LinkInfo {
-    let speed = Some(BitRate::from_bps(1_000_000_000));
-    LinkInfo { ifindex, name: name.into(), kind: LinkKind::Physical, up: true, enslaved: false, speed }
+    let speed = Speed::both(Some(BitRate::from_bps(1_000_000_000)));
+    LinkInfo { speed, ..LinkInfo::new(ifindex, name, LinkKind::Physical) }
 }
 
 /// A host whose links carry what the test says, one reading a second.
@@ -74,7 +74,7 @@ impl Host {
             .map(|(ifindex, more)| {
                 let counter = self.counters.entry(*ifindex).or_insert(0);
                 *counter += more;
-                Counters { ifindex: *ifindex, rx_bytes: *counter, tx_bytes: 0, bits: CounterBits::B64 }
+                Counters { ifindex: *ifindex, rx_bytes: *counter, tx_bytes: 0, packets: None, bits: CounterBits::B64 }
             })
             .collect();
         let reading = Reading { at, boottime: at, counters, changes };
@@ -197,7 +197,7 @@ fn a_breach_that_waits_to_be_taken_up_outlives_another_reading_of_the_configurat
 #[test]
 fn a_percentage_waits_for_the_speed_and_says_so() {
     let percent = Limit { raise_at: Level::Percent(1.0), clear_at: Level::Percent(0.9), ..limit("wan", on("eth0")) };
-    let unknown = LinkInfo { speed: None, ..info(2, "eth0") };
+    let unknown = LinkInfo { speed: Speed::default(), ..info(2, "eth0") };
     let mut host = Host::new(vec![percent, limit("none", on("ppp*"))], &[unknown]);
     assert!(host.notices[0].contains("speed of eth0 is not known"), "{:?}", host.notices);
     assert!(host.notices[1].contains("no link matches interface = \"ppp*\""), "{:?}", host.notices);

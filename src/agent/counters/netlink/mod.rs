@@ -13,7 +13,7 @@ use std::path::Path;
 
 use super::sysfs::Sysfs;
 use super::table::LinkTable;
-use super::{CounterBits, CounterError, CounterSource, Counters, LinkInfo, LinkKind, Reading};
+use super::{CounterBits, CounterError, CounterSource, Counters, LinkInfo, LinkKind, Reading, Speed};
 use crate::agent::watch::Selection;
 use crate::clock::Clock;
 
@@ -103,7 +103,7 @@ impl Netlink {
         let take = |body: Body<'_>| match body {
             Body::Stats { ifindex, rx_bytes, tx_bytes } => {
                 if table.watches(ifindex) {
-                    counters.push(Counters { ifindex, rx_bytes, tx_bytes, bits: CounterBits::B64 });
+                    counters.push(Counters { ifindex, rx_bytes, tx_bytes, packets: None, bits: CounterBits::B64 });
                 }
             }
             change => {
@@ -198,9 +198,8 @@ fn note(body: Body<'_>, table: &mut LinkTable, sysfs: &Sysfs) {
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             let kind = if link.loopback { LinkKind::Loopback } else { LinkKind::from_kernel(&text(link.kind)) };
             let enslaved = link.slave_kind == b"bond";
-            let link =
-                LinkInfo { ifindex: link.ifindex, name: text(link.name), kind, up: link.up, enslaved, speed: None };
-            table.put(link, |name| sysfs.speed(name));
+            let link = LinkInfo { up: link.up, enslaved, ..LinkInfo::new(link.ifindex, text(link.name), kind) };
+            table.put(link, |name| Speed::both(sysfs.speed(name)));
         }
         Body::DelLink(ifindex) => table.remove(ifindex),
         _ => {}

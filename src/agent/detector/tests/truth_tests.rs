@@ -107,7 +107,7 @@ impl Link {
         };
         self.read.push(self.shown);
         let bits = if self.narrow { CounterBits::B32 } else { CounterBits::B64 };
-        Some(Counters { ifindex: self.ifindex, rx_bytes: self.shown, tx_bytes: 0, bits })
+        Some(Counters { ifindex: self.ifindex, rx_bytes: self.shown, tx_bytes: 0, packets: None, bits })
     }
 }
 
