@@ -18,7 +18,7 @@
 use std::time::Duration;
 
 use super::table::LinkTable;
-use super::{CounterBits, CounterError, CounterSource, Counters, LinkInfo, LinkKind, Reading};
+use super::{CounterBits, CounterError, CounterSource, Counters, LinkInfo, LinkKind, Reading, Speed};
 use crate::agent::watch::Selection;
 use crate::clock::Clock;
 use crate::units::BitRate;
@@ -130,7 +130,7 @@ impl CounterSource for Synthetic {
             if self.table.get(counters.ifindex).is_some() {
                 self.table.keep(counters.ifindex);
             } else {
-                self.table.put(link.info(traffic), |_| Some(SPEED));
+                self.table.put(link.info(traffic), |_| Speed::both(Some(SPEED)));
             }
             if self.table.watches(counters.ifindex) {
                 reading.counters.push(counters);
