@@ -74,6 +74,8 @@ pub enum Body {
     LinkAdded(Link),
     /// A watched interface went away.
     LinkRemoved(Link),
+    /// A watched interface went up or down, or has another name.
+    LinkChanged(Link),
     /// The agent began to watch.
     AgentStarted(Lifecycle),
     /// The agent ended in order.
@@ -85,39 +87,45 @@ pub enum Body {
     Unknown(String),
 }
 
-/// One breach as it stood at one reading. All sums count from the start of the reading that raised it.
+/// One breach, as it is at one reading.
+///
+/// A reading covers the time from its begin to its end. It counts for the breach if its rate is at or above the limit's
+/// `clear_at`, or if one that is follows within `clear_for`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Breach {
     /// The same in all events of one breach; 16 hex digits.
     pub breach_id: SmolStr,
-    /// `observed_at` of the event that raised it.
+    /// Begin of the first reading of the rise, in whole microseconds.
+    pub started_at: DateTime<Utc>,
+    /// End of the reading that raised the breach.
     pub raised_at: DateTime<Utc>,
-    /// Name of the limit.
-    pub limit: SmolStr,
-    /// As configured.
+    /// End of the last reading so far that was at or above `clear_at`.
+    pub ended_at: DateTime<Utc>,
+    pub limit_name: SmolStr,
     pub severity: Severity,
     /// Interface name, or [`ALL_INTERFACES`].
     pub interface: SmolStr,
     /// The kernel's index of the interface; `None` for the whole host.
     pub ifindex: Option<u32>,
-    /// Which way the traffic went.
     pub direction: Direction,
-    /// The mark that was crossed.
+    /// `raise_at` of the limit.
     pub limit_bps: u64,
-    /// The rate of the reading that made this event.
+    /// Rate of the last reading that was judged, low ones too.
     pub rate_bps: u64,
-    /// The highest rate of one reading.
+    /// Highest rate of one counted reading.
     pub peak_bps: u64,
-    /// The mean over `measured_ms`.
+    /// Mean rate over `measured_ms`.
     pub mean_bps: u64,
-    /// How long it lasts, pauses of the agent included.
+    /// Time from `started_at` to `ended_at` by `CLOCK_BOOTTIME`, measured or not.
     pub duration_ms: u64,
-    /// How much of that was measured.
+    /// Time of the counted readings.
     pub measured_ms: u64,
-    /// Bytes above what the limit allows.
+    /// Bytes above `limit_bps`, summed over the counted readings.
     pub excess_bytes: u64,
     /// Why it was cleared.
-    pub reason: Option<String>,
+    pub reason: Option<Reason>,
+    /// What a person may want to know besides.
+    pub detail: Option<String>,
 }
 
 /// Events that were accepted and then given up, declared.
@@ -127,21 +135,24 @@ pub struct Loss {
     pub epoch: Epoch,
     /// Their numbers: inclusive, ascending, apart from each other.
     pub ranges: Vec<(u64, u64)>,
-    /// Why: `evicted`, `expired`, `rejected: …`, `journal damaged: …`.
-    pub reason: String,
+    /// `evicted`, `expired`, `rejected` or `damaged`.
+    pub reason: Reason,
+    /// The broker's error, or what is wrong with the journal.
+    pub detail: Option<String>,
 }
 
-/// An interface that came or went.
+/// An interface that came, went or changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// Its name.
     pub interface: String,
     /// The kernel's index of it.
     pub ifindex: u32,
-    /// Link speed, where the driver knows it.
+    /// Link speed, where it is known.
     pub speed_bps: Option<u64>,
-    /// `appeared`, `gone`, `renamed from …`, `renamed to …`.
-    pub reason: Option<String>,
+    /// `added`, `removed`, `renamed`, `up` or `down`.
+    pub reason: Option<Reason>,
+    /// The other name of a renamed link, or what else a person may want to know.
+    pub detail: Option<String>,
 }
 
 /// The agent's start or end.
@@ -149,8 +160,9 @@ pub struct Link {
 pub struct Lifecycle {
     /// The program's version.
     pub version: String,
-    /// Why.
-    pub reason: Option<String>,
+    /// Why it ended: `signal`, or `finished` with `run --for`.
+    pub reason: Option<Reason>,
+    pub detail: Option<String>,
 }
 
 /// What a link carried up to one reading: a row of a recorded series.
@@ -169,8 +181,68 @@ pub struct Sample {
     /// The mean rate of what was sent.
     pub tx_bps: Option<u64>,
     /// Why there is no rate: `first`, `reset`.
-    pub reason: Option<String>,
+    pub reason: Option<Reason>,
 }
+
+/// Why something happened, as a word that programs match. A text beside it ([`Breach::detail`] and its like) may say more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The rate stayed below `clear_at` for `clear_for`.
+    Below,
+    /// The interface is no longer there, or no longer watched.
+    LinkRemoved,
+    /// The interface has a name that the limit does not match.
+    LinkRenamed,
+    /// The configuration no longer has the limit.
+    LimitRemoved,
+    /// The agent was not running, for too long or for an unknown time.
+    Interrupted,
+    /// SIGTERM or SIGINT.
+    Signal,
+    /// `run --for` is over.
+    Finished,
+    /// The journal was full.
+    Evicted,
+    /// The journal held them for longer than `max_age`.
+    Expired,
+    /// Kafka refused them for good.
+    Rejected,
+    /// The journal was damaged.
+    Damaged,
+    Added,
+    Removed,
+    Renamed,
+    Up,
+    Down,
+    /// The first reading of a series.
+    First,
+    /// A counter fell.
+    Reset,
+    /// A word that this program does not know, from a newer agent.
+    Other(SmolStr),
+}
+
+/// Every word of [`Reason`], as on the wire.
+pub const REASONS: [(&str, Reason); 18] = [
+    ("below", Reason::Below),
+    ("link_removed", Reason::LinkRemoved),
+    ("link_renamed", Reason::LinkRenamed),
+    ("limit_removed", Reason::LimitRemoved),
+    ("interrupted", Reason::Interrupted),
+    ("signal", Reason::Signal),
+    ("finished", Reason::Finished),
+    ("evicted", Reason::Evicted),
+    ("expired", Reason::Expired),
+    ("rejected", Reason::Rejected),
+    ("damaged", Reason::Damaged),
+    ("added", Reason::Added),
+    ("removed", Reason::Removed),
+    ("renamed", Reason::Renamed),
+    ("up", Reason::Up),
+    ("down", Reason::Down),
+    ("first", Reason::First),
+    ("reset", Reason::Reset),
+];
 
 /// How much a breach matters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -212,6 +284,7 @@ impl Body {
             Self::Loss(_) => "loss",
             Self::LinkAdded(_) => "link_added",
             Self::LinkRemoved(_) => "link_removed",
+            Self::LinkChanged(_) => "link_changed",
             Self::AgentStarted(_) => "agent_started",
             Self::AgentStopped(_) => "agent_stopped",
             Self::Sample(_) => "sample",
@@ -222,7 +295,7 @@ impl Body {
     /// The interface that it tells of.
     pub fn interface(&self) -> Option<&str> {
         match self {
-            Self::LinkAdded(link) | Self::LinkRemoved(link) => Some(&link.interface),
+            Self::LinkAdded(link) | Self::LinkRemoved(link) | Self::LinkChanged(link) => Some(&link.interface),
             Self::Sample(sample) => Some(&sample.interface),
             body => body.breach().map(|breach| &*breach.interface),
         }
@@ -234,6 +307,30 @@ impl Body {
             Self::BreachRaised(breach) | Self::BreachUpdated(breach) | Self::BreachCleared(breach) => Some(breach),
             _ => None,
         }
+    }
+}
+
+impl Reason {
+    /// The word on the wire.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Other(word) => word,
+            known => REASONS.iter().find(|(_, reason)| reason == known).map_or("", |(word, _)| word),
+        }
+    }
+}
+
+impl From<&str> for Reason {
+    /// Any word is a reason: newer agents have more of them.
+    fn from(word: &str) -> Self {
+        let known = REASONS.iter().find(|(known, _)| *known == word);
+        known.map_or_else(|| Self::Other(word.into()), |(_, reason)| reason.clone())
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
     }
 }
 
@@ -326,8 +423,16 @@ mod tests {
     }
 
     #[test]
+    fn each_reason_has_one_word() {
+        for (word, reason) in &REASONS {
+            assert_eq!((reason.as_str(), Reason::from(*word)), (*word, reason.clone()));
+        }
+        assert_eq!(Reason::from("solar_flare").as_str(), "solar_flare");
+    }
+
+    #[test]
     fn a_loss_counts_its_events() {
-        let loss = Loss { epoch: Epoch(1), ranges: vec![(1, 1), (3, 5)], reason: "evicted".into() };
+        let loss = Loss { epoch: Epoch(1), ranges: vec![(1, 1), (3, 5)], reason: Reason::Evicted, detail: None };
         assert_eq!(loss.count(), 4);
     }
 }
