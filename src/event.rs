@@ -301,6 +301,33 @@ impl Body {
         }
     }
 
+    /// Why it happened.
+    pub fn reason(&self) -> Option<&Reason> {
+        match self {
+            Self::BreachRaised(breach) | Self::BreachUpdated(breach) | Self::BreachCleared(breach) => {
+                breach.reason.as_ref()
+            }
+            Self::Loss(loss) => Some(&loss.reason),
+            Self::LinkAdded(link) | Self::LinkRemoved(link) | Self::LinkChanged(link) => link.reason.as_ref(),
+            Self::AgentStarted(lifecycle) | Self::AgentStopped(lifecycle) => lifecycle.reason.as_ref(),
+            Self::Sample(sample) => sample.reason.as_ref(),
+            Self::Unknown(_) => None,
+        }
+    }
+
+    /// The text beside the reason.
+    pub fn detail(&self) -> Option<&str> {
+        match self {
+            Self::BreachRaised(breach) | Self::BreachUpdated(breach) | Self::BreachCleared(breach) => {
+                breach.detail.as_deref()
+            }
+            Self::Loss(loss) => loss.detail.as_deref(),
+            Self::LinkAdded(link) | Self::LinkRemoved(link) | Self::LinkChanged(link) => link.detail.as_deref(),
+            Self::AgentStarted(lifecycle) | Self::AgentStopped(lifecycle) => lifecycle.detail.as_deref(),
+            Self::Sample(_) | Self::Unknown(_) => None,
+        }
+    }
+
     /// The breach that it tells of.
     pub fn breach(&self) -> Option<&Breach> {
         match self {

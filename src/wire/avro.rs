@@ -21,54 +21,28 @@ use super::flat::Flat;
 pub(super) const SCHEMA: &str = include_str!("event.avsc");
 
 /// CRC-64-AVRO of its parsing canonical form.
-pub(super) const FINGERPRINT: u64 = 0x078d_243c_60bf_0014;
-
-/// Of `event-1.avsc`, which has not the fields of samples.
-pub(super) const FINGERPRINT_1: u64 = 0xf00c_03b7_ae45_28db;
+pub(super) const FINGERPRINT: u64 = 0xf3d2_05c6_6fa1_2606;
 
 /// What a single object begins with; the fingerprint follows, its least byte first.
 pub(super) const MARKER: [u8; 2] = [0xc3, 0x01];
 
-/// Every schema that was ever released, by its fingerprint: a consumer reads what older agents write. When `event.avsc` changes,
-/// what it was joins them.
-#[cfg(feature = "consumer")]
-const RELEASED: [(u64, &str); 2] = [(FINGERPRINT_1, include_str!("event-1.avsc")), (FINGERPRINT, SCHEMA)];
-
-/// The released schema with this fingerprint.
+/// The schema with this fingerprint: the first release has one. Whenever `event.avsc` changes after it, what it was stays here,
+/// for a consumer reads what older agents write.
 #[cfg(feature = "consumer")]
 pub(super) fn released(fingerprint: u64) -> Option<&'static Schema> {
-    static PARSED: OnceLock<Vec<(u64, Schema)>> = OnceLock::new();
-    let parse =
-        |&(fingerprint, text): &(u64, &str)| (fingerprint, Schema::parse(text).expect("a test reads each of them"));
-    let parsed = PARSED.get_or_init(|| RELEASED.iter().map(parse).collect());
-    parsed.iter().find(|(known, _)| *known == fingerprint).map(|(_, schema)| schema)
+    static PARSED: OnceLock<Schema> = OnceLock::new();
+    (fingerprint == FINGERPRINT).then(|| PARSED.get_or_init(|| Schema::parse(SCHEMA).expect("a test reads it")))
 }
 
-/// Appends the event to `bytes` in Avro's own frame, by the oldest schema that has all its fields: a consumer that knows no newer
-/// one reads on.
+/// Appends the event to `bytes` in Avro's own frame.
 pub(super) fn encode_single_object(flat: &Flat<'_>, bytes: &mut Vec<u8>) {
     bytes.extend_from_slice(&MARKER);
-    if flat.has_fields_of_samples() {
-        bytes.extend_from_slice(&FINGERPRINT.to_le_bytes());
-        encode(flat, bytes);
-    } else {
-        bytes.extend_from_slice(&FINGERPRINT_1.to_le_bytes());
-        encode_1(flat, bytes);
-    }
+    bytes.extend_from_slice(&FINGERPRINT.to_le_bytes());
+    encode(flat, bytes);
 }
 
 /// Appends the event to `bytes`: the fields of the schema, in its order.
 pub(super) fn encode(flat: &Flat<'_>, bytes: &mut Vec<u8>) {
-    encode_1(flat, bytes);
-    let mut out = Writer(bytes);
-    out.maybe(flat.rx_bytes, Writer::number);
-    out.maybe(flat.tx_bytes, Writer::number);
-    out.maybe(flat.rx_bps, Writer::number);
-    out.maybe(flat.tx_bps, Writer::number);
-}
-
-/// The same by the first schema. Newer ones have their fields at the end.
-fn encode_1(flat: &Flat<'_>, bytes: &mut Vec<u8>) {
     let mut out = Writer(bytes);
     out.long(i64::from(flat.schema));
     out.text(&flat.agent);
@@ -80,8 +54,10 @@ fn encode_1(flat: &Flat<'_>, bytes: &mut Vec<u8>) {
     out.number(flat.monotonic_ms);
     out.maybe(flat.clock_synced, |out, synced| out.0.push(u8::from(synced)));
     out.maybe(flat.breach_id.as_deref(), Writer::text);
+    out.maybe(flat.started_at, Writer::time);
     out.maybe(flat.raised_at, Writer::time);
-    out.maybe(flat.limit.as_deref(), Writer::text);
+    out.maybe(flat.ended_at, Writer::time);
+    out.maybe(flat.limit_name.as_deref(), Writer::text);
     out.maybe(flat.severity, |out, severity| out.text(severity.as_str()));
     out.maybe(flat.interface.as_deref(), Writer::text);
     out.maybe(flat.ifindex.map(u64::from), Writer::number);
@@ -94,12 +70,17 @@ fn encode_1(flat: &Flat<'_>, bytes: &mut Vec<u8>) {
     out.maybe(flat.measured_ms, Writer::number);
     out.maybe(flat.excess_bytes, Writer::number);
     out.maybe(flat.speed_bps, Writer::number);
+    out.maybe(flat.rx_bytes, Writer::number);
+    out.maybe(flat.tx_bytes, Writer::number);
+    out.maybe(flat.rx_bps, Writer::number);
+    out.maybe(flat.tx_bps, Writer::number);
     out.maybe(flat.lost_epoch.as_deref(), Writer::text);
     out.maybe(flat.ranges.as_deref(), |out, ranges| {
         out.array(ranges, |out, (first, last)| out.array(&[*first, *last], |out, seq| out.number(*seq)));
     });
     out.maybe(flat.version.as_deref(), Writer::text);
     out.maybe(flat.reason.as_deref(), Writer::text);
+    out.maybe(flat.detail.as_deref(), Writer::text);
 }
 
 struct Writer<'a>(&'a mut Vec<u8>);

@@ -10,7 +10,8 @@ use smol_str::SmolStr;
 use super::DecodeError;
 use super::time::rfc3339;
 use crate::event::{
-    AGENT_BYTES_MAX, Body, Breach, Direction, Event, EventId, Lifecycle, Link, Loss, SCHEMA, Sample, Severity, Stamp,
+    AGENT_BYTES_MAX, Body, Breach, Direction, Event, EventId, Lifecycle, Link, Loss, Reason, SCHEMA, Sample, Severity,
+    Stamp,
 };
 
 /// Every field that any kind has; those that a kind has not are left out. Numbers are whole and below 2^63: PostgreSQL's.
@@ -31,9 +32,13 @@ pub(super) struct Flat<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) breach_id: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "maybe_micros")]
+    pub(super) started_at: Option<DateTime<Utc>>,
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "maybe_micros")]
     pub(super) raised_at: Option<DateTime<Utc>>,
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "maybe_micros")]
+    pub(super) ended_at: Option<DateTime<Utc>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) limit: Option<Cow<'a, str>>,
+    pub(super) limit_name: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) severity: Option<Severity>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,6 +64,14 @@ pub(super) struct Flat<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) speed_bps: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) rx_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tx_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) rx_bps: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tx_bps: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) lost_epoch: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) ranges: Option<Cow<'a, [(u64, u64)]>>,
@@ -67,13 +80,7 @@ pub(super) struct Flat<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reason: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) rx_bytes: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) tx_bytes: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) rx_bps: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) tx_bps: Option<u64>,
+    pub(super) detail: Option<Cow<'a, str>>,
 }
 
 fn micros<S: Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -109,17 +116,20 @@ impl<'a> From<&'a Event> for Flat<'a> {
             Body::Loss(loss) => {
                 flat.lost_epoch = Some(loss.epoch.to_string().into());
                 flat.ranges = Some(loss.ranges.as_slice().into());
-                flat.reason = Some(loss.reason.as_str().into());
+                flat.reason = Some(word(&loss.reason));
+                flat.detail = loss.detail.as_deref().map(Cow::from);
             }
-            Body::LinkAdded(link) | Body::LinkRemoved(link) => {
+            Body::LinkAdded(link) | Body::LinkRemoved(link) | Body::LinkChanged(link) => {
                 flat.interface = Some(link.interface.as_str().into());
                 flat.ifindex = Some(link.ifindex);
                 flat.speed_bps = link.speed_bps;
-                flat.reason = link.reason.as_deref().map(Cow::from);
+                flat.reason = link.reason.as_ref().map(word);
+                flat.detail = link.detail.as_deref().map(Cow::from);
             }
             Body::AgentStarted(lifecycle) | Body::AgentStopped(lifecycle) => {
                 flat.version = Some(lifecycle.version.as_str().into());
-                flat.reason = lifecycle.reason.as_deref().map(Cow::from);
+                flat.reason = lifecycle.reason.as_ref().map(word);
+                flat.detail = lifecycle.detail.as_deref().map(Cow::from);
             }
             Body::Sample(sample) => flat.sample(sample),
             Body::Unknown(_) => {}
@@ -131,8 +141,10 @@ impl<'a> From<&'a Event> for Flat<'a> {
 impl<'a> Flat<'a> {
     fn breach(&mut self, breach: &'a Breach) {
         self.breach_id = Some(breach.breach_id.as_str().into());
+        self.started_at = Some(breach.started_at);
         self.raised_at = Some(breach.raised_at);
-        self.limit = Some(breach.limit.as_str().into());
+        self.ended_at = Some(breach.ended_at);
+        self.limit_name = Some(breach.limit_name.as_str().into());
         self.severity = Some(breach.severity);
         self.interface = Some(breach.interface.as_str().into());
         self.ifindex = breach.ifindex;
@@ -144,22 +156,18 @@ impl<'a> Flat<'a> {
         self.duration_ms = Some(breach.duration_ms);
         self.measured_ms = Some(breach.measured_ms);
         self.excess_bytes = Some(breach.excess_bytes);
-        self.reason = breach.reason.as_deref().map(Cow::from);
+        self.reason = breach.reason.as_ref().map(word);
+        self.detail = breach.detail.as_deref().map(Cow::from);
     }
 
     fn sample(&mut self, sample: &'a Sample) {
         self.interface = Some(sample.interface.as_str().into());
         self.duration_ms = sample.duration_ms;
-        self.reason = sample.reason.as_deref().map(Cow::from);
+        self.reason = sample.reason.as_ref().map(word);
         self.rx_bytes = sample.rx_bytes;
         self.tx_bytes = sample.tx_bytes;
         self.rx_bps = sample.rx_bps;
         self.tx_bps = sample.tx_bps;
-    }
-
-    /// Whether it has fields that the first schema had not.
-    pub(super) fn has_fields_of_samples(&self) -> bool {
-        [self.rx_bytes, self.tx_bytes, self.rx_bps, self.tx_bps].iter().any(Option::is_some)
     }
 }
 
@@ -190,6 +198,7 @@ impl TryFrom<Flat<'_>> for Event {
             "loss" => Body::Loss(flat.try_into()?),
             "link_added" => Body::LinkAdded(flat.try_into()?),
             "link_removed" => Body::LinkRemoved(flat.try_into()?),
+            "link_changed" => Body::LinkChanged(flat.try_into()?),
             "agent_started" => Body::AgentStarted(flat.try_into()?),
             "agent_stopped" => Body::AgentStopped(flat.try_into()?),
             "sample" => Body::Sample(flat.try_into()?),
@@ -205,8 +214,10 @@ impl TryFrom<Flat<'_>> for Breach {
     fn try_from(flat: Flat<'_>) -> Result<Self, DecodeError> {
         Ok(Self {
             breach_id: text("breach_id", flat.breach_id)?,
-            raised_at: present("raised_at", flat.raised_at)?.trunc_subsecs(6),
-            limit: text("limit", flat.limit)?,
+            started_at: time("started_at", flat.started_at)?,
+            raised_at: time("raised_at", flat.raised_at)?,
+            ended_at: time("ended_at", flat.ended_at)?,
+            limit_name: text("limit_name", flat.limit_name)?,
             severity: present("severity", flat.severity)?,
             interface: text("interface", flat.interface)?,
             ifindex: flat.ifindex,
@@ -216,9 +227,10 @@ impl TryFrom<Flat<'_>> for Breach {
             peak_bps: number("peak_bps", flat.peak_bps)?,
             mean_bps: number("mean_bps", flat.mean_bps)?,
             duration_ms: number("duration_ms", flat.duration_ms)?,
-            measured_ms: number("measured_ms", flat.measured_ms.or(flat.duration_ms))?,
+            measured_ms: number("measured_ms", flat.measured_ms)?,
             excess_bytes: number("excess_bytes", flat.excess_bytes)?,
-            reason: flat.reason.map(Cow::into_owned),
+            reason: reason(flat.reason),
+            detail: flat.detail.map(Cow::into_owned),
         })
     }
 }
@@ -234,13 +246,9 @@ impl TryFrom<Flat<'_>> for Loss {
             }
             number("ranges", Some(*to))?;
         }
-        let epoch = flat
-            .lost_epoch
-            .as_deref()
-            .unwrap_or(&flat.epoch)
-            .parse()
-            .map_err(|e| DecodeError::field("lost_epoch", e))?;
-        Ok(Self { epoch, ranges, reason: text("reason", flat.reason)? })
+        let epoch = present("lost_epoch", flat.lost_epoch)?.parse().map_err(|e| DecodeError::field("lost_epoch", e))?;
+        let reason = present("reason", reason(flat.reason))?;
+        Ok(Self { epoch, ranges, reason, detail: flat.detail.map(Cow::into_owned) })
     }
 }
 
@@ -252,7 +260,8 @@ impl TryFrom<Flat<'_>> for Link {
             interface: text("interface", flat.interface)?,
             ifindex: present("ifindex", flat.ifindex)?,
             speed_bps: maybe_number("speed_bps", flat.speed_bps)?,
-            reason: flat.reason.map(Cow::into_owned),
+            reason: reason(flat.reason),
+            detail: flat.detail.map(Cow::into_owned),
         })
     }
 }
@@ -261,7 +270,11 @@ impl TryFrom<Flat<'_>> for Lifecycle {
     type Error = DecodeError;
 
     fn try_from(flat: Flat<'_>) -> Result<Self, DecodeError> {
-        Ok(Self { version: text("version", flat.version)?, reason: flat.reason.map(Cow::into_owned) })
+        Ok(Self {
+            version: text("version", flat.version)?,
+            reason: reason(flat.reason),
+            detail: flat.detail.map(Cow::into_owned),
+        })
     }
 }
 
@@ -276,7 +289,7 @@ impl TryFrom<Flat<'_>> for Sample {
             tx_bytes: maybe_number("tx_bytes", flat.tx_bytes)?,
             rx_bps: maybe_number("rx_bps", flat.rx_bps)?,
             tx_bps: maybe_number("tx_bps", flat.tx_bps)?,
-            reason: flat.reason.map(Cow::into_owned),
+            reason: reason(flat.reason),
         })
     }
 }
@@ -287,6 +300,18 @@ fn present<T>(name: &'static str, value: Option<T>) -> Result<T, DecodeError> {
 
 fn text<'a, T: From<Cow<'a, str>>>(name: &'static str, value: Option<Cow<'a, str>>) -> Result<T, DecodeError> {
     present(name, value).map(T::from)
+}
+
+fn time(name: &'static str, value: Option<DateTime<Utc>>) -> Result<DateTime<Utc>, DecodeError> {
+    present(name, value).map(|time| time.trunc_subsecs(6))
+}
+
+fn word(reason: &Reason) -> Cow<'_, str> {
+    reason.as_str().into()
+}
+
+fn reason(word: Option<Cow<'_, str>>) -> Option<Reason> {
+    word.as_deref().map(Reason::from)
 }
 
 fn number(name: &'static str, value: Option<u64>) -> Result<u64, DecodeError> {

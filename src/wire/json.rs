@@ -14,7 +14,7 @@ use super::time::rfc3339;
 use crate::event::{Direction, Event, Severity};
 
 /// What most events need, with names that are not too long.
-pub(super) const BREACH_BYTES: usize = 576;
+pub(super) const BREACH_BYTES: usize = 672;
 
 /// Appends the fields that are there, after another.
 macro_rules! put {
@@ -33,8 +33,10 @@ pub(super) fn encode(event: &Event, json: &mut Vec<u8>) {
         monotonic_ms,
         clock_synced,
         breach_id,
+        started_at,
         raised_at,
-        limit,
+        ended_at,
+        limit_name,
         severity,
         interface,
         ifindex,
@@ -47,21 +49,22 @@ pub(super) fn encode(event: &Event, json: &mut Vec<u8>) {
         measured_ms,
         excess_bytes,
         speed_bps,
-        lost_epoch,
-        ranges,
-        version,
-        reason,
         rx_bytes,
         tx_bytes,
         rx_bps,
         tx_bps,
+        lost_epoch,
+        ranges,
+        version,
+        reason,
+        detail,
     } = Flat::from(event);
     let clock_synced = OrNull(clock_synced);
     schema.put("{\"schema\":", json);
     put!(json: agent epoch seq kind observed_at boot_id monotonic_ms clock_synced);
-    put!(json: breach_id raised_at limit severity interface ifindex direction limit_bps rate_bps peak_bps mean_bps);
-    put!(json: duration_ms measured_ms excess_bytes speed_bps lost_epoch ranges version reason);
-    put!(json: rx_bytes tx_bytes rx_bps tx_bps);
+    put!(json: breach_id started_at raised_at ended_at limit_name severity interface ifindex direction);
+    put!(json: limit_bps rate_bps peak_bps mean_bps duration_ms measured_ms excess_bytes);
+    put!(json: speed_bps rx_bytes tx_bytes rx_bps tx_bps lost_epoch ranges version reason detail);
     json.push(b'}');
 }
 

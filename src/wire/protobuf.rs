@@ -44,49 +44,55 @@ pub(super) struct Event {
     #[prost(string, optional, tag = "10")]
     breach_id: Option<String>,
     #[prost(message, optional, tag = "11")]
+    started_at: Option<Timestamp>,
+    #[prost(message, optional, tag = "12")]
     raised_at: Option<Timestamp>,
-    #[prost(string, optional, tag = "12")]
-    limit: Option<String>,
-    #[prost(string, optional, tag = "13")]
-    severity: Option<String>,
+    #[prost(message, optional, tag = "13")]
+    ended_at: Option<Timestamp>,
     #[prost(string, optional, tag = "14")]
-    interface: Option<String>,
-    #[prost(uint32, optional, tag = "15")]
-    ifindex: Option<u32>,
+    limit_name: Option<String>,
+    #[prost(string, optional, tag = "15")]
+    severity: Option<String>,
     #[prost(string, optional, tag = "16")]
+    interface: Option<String>,
+    #[prost(uint32, optional, tag = "17")]
+    ifindex: Option<u32>,
+    #[prost(string, optional, tag = "18")]
     direction: Option<String>,
-    #[prost(uint64, optional, tag = "17")]
-    limit_bps: Option<u64>,
-    #[prost(uint64, optional, tag = "18")]
-    rate_bps: Option<u64>,
     #[prost(uint64, optional, tag = "19")]
-    peak_bps: Option<u64>,
+    limit_bps: Option<u64>,
     #[prost(uint64, optional, tag = "20")]
-    mean_bps: Option<u64>,
+    rate_bps: Option<u64>,
     #[prost(uint64, optional, tag = "21")]
-    duration_ms: Option<u64>,
+    peak_bps: Option<u64>,
     #[prost(uint64, optional, tag = "22")]
-    measured_ms: Option<u64>,
+    mean_bps: Option<u64>,
     #[prost(uint64, optional, tag = "23")]
-    excess_bytes: Option<u64>,
+    duration_ms: Option<u64>,
     #[prost(uint64, optional, tag = "24")]
+    measured_ms: Option<u64>,
+    #[prost(uint64, optional, tag = "25")]
+    excess_bytes: Option<u64>,
+    #[prost(uint64, optional, tag = "26")]
     speed_bps: Option<u64>,
-    #[prost(string, optional, tag = "25")]
-    lost_epoch: Option<String>,
-    #[prost(message, repeated, tag = "26")]
-    ranges: Vec<Range>,
-    #[prost(string, optional, tag = "27")]
-    version: Option<String>,
-    #[prost(string, optional, tag = "28")]
-    reason: Option<String>,
-    #[prost(uint64, optional, tag = "29")]
+    #[prost(uint64, optional, tag = "27")]
     rx_bytes: Option<u64>,
-    #[prost(uint64, optional, tag = "30")]
+    #[prost(uint64, optional, tag = "28")]
     tx_bytes: Option<u64>,
-    #[prost(uint64, optional, tag = "31")]
+    #[prost(uint64, optional, tag = "29")]
     rx_bps: Option<u64>,
-    #[prost(uint64, optional, tag = "32")]
+    #[prost(uint64, optional, tag = "30")]
     tx_bps: Option<u64>,
+    #[prost(string, optional, tag = "31")]
+    lost_epoch: Option<String>,
+    #[prost(message, repeated, tag = "32")]
+    ranges: Vec<Range>,
+    #[prost(string, optional, tag = "33")]
+    version: Option<String>,
+    #[prost(string, optional, tag = "34")]
+    reason: Option<String>,
+    #[prost(string, optional, tag = "35")]
+    detail: Option<String>,
 }
 
 /// `google.protobuf.Timestamp`.
@@ -125,8 +131,10 @@ impl From<&Flat<'_>> for Event {
             monotonic_ms: flat.monotonic_ms,
             clock_synced: flat.clock_synced,
             breach_id: owned(&flat.breach_id),
+            started_at: flat.started_at.map(Timestamp::from),
             raised_at: flat.raised_at.map(Timestamp::from),
-            limit: owned(&flat.limit),
+            ended_at: flat.ended_at.map(Timestamp::from),
+            limit_name: owned(&flat.limit_name),
             severity: flat.severity.map(|severity| severity.as_str().to_owned()),
             interface: owned(&flat.interface),
             ifindex: flat.ifindex,
@@ -139,6 +147,10 @@ impl From<&Flat<'_>> for Event {
             measured_ms: flat.measured_ms,
             excess_bytes: flat.excess_bytes,
             speed_bps: flat.speed_bps,
+            rx_bytes: flat.rx_bytes,
+            tx_bytes: flat.tx_bytes,
+            rx_bps: flat.rx_bps,
+            tx_bps: flat.tx_bps,
             lost_epoch: owned(&flat.lost_epoch),
             ranges: flat
                 .ranges
@@ -148,10 +160,7 @@ impl From<&Flat<'_>> for Event {
                 .collect(),
             version: owned(&flat.version),
             reason: owned(&flat.reason),
-            rx_bytes: flat.rx_bytes,
-            tx_bytes: flat.tx_bytes,
-            rx_bps: flat.rx_bps,
-            tx_bps: flat.tx_bps,
+            detail: owned(&flat.detail),
         }
     }
 }
@@ -198,8 +207,10 @@ impl TryFrom<Event> for Flat<'static> {
             monotonic_ms: event.monotonic_ms,
             clock_synced: event.clock_synced,
             breach_id: event.breach_id.map(Into::into),
-            raised_at: event.raised_at.map(|raised_at| time("raised_at", raised_at)).transpose()?,
-            limit: event.limit.map(Into::into),
+            started_at: event.started_at.map(|at| time("started_at", at)).transpose()?,
+            raised_at: event.raised_at.map(|at| time("raised_at", at)).transpose()?,
+            ended_at: event.ended_at.map(|at| time("ended_at", at)).transpose()?,
+            limit_name: event.limit_name.map(Into::into),
             severity: event.severity.map(|text| named("severity", text)).transpose()?,
             interface: event.interface.map(Into::into),
             ifindex: event.ifindex,
@@ -212,15 +223,16 @@ impl TryFrom<Event> for Flat<'static> {
             measured_ms: event.measured_ms,
             excess_bytes: event.excess_bytes,
             speed_bps: event.speed_bps,
+            rx_bytes: event.rx_bytes,
+            tx_bytes: event.tx_bytes,
+            rx_bps: event.rx_bps,
+            tx_bps: event.tx_bps,
             lost_epoch: event.lost_epoch.map(Into::into),
             // A list that is empty and one that is not there are the same bytes.
             ranges: (!event.ranges.is_empty()).then(|| event.ranges.iter().map(|r| (r.first, r.last)).collect()),
             version: event.version.map(Into::into),
             reason: event.reason.map(Into::into),
-            rx_bytes: event.rx_bytes,
-            tx_bytes: event.tx_bytes,
-            rx_bps: event.rx_bps,
-            tx_bps: event.tx_bps,
+            detail: event.detail.map(Into::into),
         })
     }
 }

@@ -1,1 +1,1 @@
-gw-0425f0c3a1e9b7d2468 *breach_raised2Ø÷ƒØÐ åŽ:$6e4f5a0e-6a0e-4ac4-b9d0-1f0b2a9f3c11@ûÝÛHRc2b1a09f8e7d6c5bZØ÷ƒØÐ åŽbwan-downjwarningreth0x‚rxˆ€è’&€€€(˜€€€( €€€(¨è°è¸€Ó
+gw-0425f0c3a1e9b7d2468 *breach_raised2Ø÷ƒØÐ åŽ:$6e4f5a0e-6a0e-4ac4-b9d0-1f0b2a9f3c11@ûÝÛHRc2b1a09f8e7d6c5bZ×÷ƒØÐ åŽbØ÷ƒØÐ åŽjØ÷ƒØÐ åŽrwan-downzwarning‚eth0ˆ’rx˜€è’& €€€(¨€€€(°€€€(¸èÀèÈ€Ó

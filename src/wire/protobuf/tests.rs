@@ -64,10 +64,10 @@ fn varint(bytes: &mut &[u8]) -> u64 {
 #[test]
 fn the_file_and_the_code_are_one() {
     let json = r#"{"schema":1,"agent":"a","epoch":"00000000000000ff","seq":2,"kind":"new","observed_at":"2026-01-01T00:00:00.000001Z",
-        "boot_id":"b","monotonic_ms":3,"clock_synced":true,"breach_id":"c","raised_at":"2026-01-01T00:00:01Z","limit":"d",
-        "severity":"critical","interface":"e","ifindex":4,"direction":"tx","limit_bps":5,"rate_bps":6,"peak_bps":7,"mean_bps":8,
+        "boot_id":"b","monotonic_ms":3,"clock_synced":true,"breach_id":"c","started_at":"2026-01-01T00:00:01Z",
+        "raised_at":"2026-01-01T00:00:02.5Z","ended_at":"2026-01-01T00:00:03Z","limit_name":"d","severity":"critical","interface":"e","ifindex":4,"direction":"tx","limit_bps":5,"rate_bps":6,"peak_bps":7,"mean_bps":8,
         "duration_ms":9,"measured_ms":10,"excess_bytes":11,"speed_bps":12,"lost_epoch":"f","ranges":[[13,14],[15,16]],
-        "version":"g","reason":"h","rx_bytes":17,"tx_bytes":18,"rx_bps":19,"tx_bps":20}"#;
+        "version":"g","reason":"h","detail":"i","rx_bytes":17,"tx_bytes":18,"rx_bps":19,"tx_bps":20}"#;
     let values: Value = serde_json::from_str(json).unwrap();
     let mut bytes = Vec::new();
     encode(&serde_json::from_str(json).unwrap(), &mut bytes);
