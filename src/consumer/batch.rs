@@ -169,8 +169,10 @@ impl Record {
 /// Refuses times that are none to a database.
 fn storable(decoded: Decoded) -> Result<Decoded, String> {
     let Decoded { event, .. } = &decoded;
-    let raised_at = event.body.breach().map(|breach| ("raised_at", breach.raised_at));
-    for (name, time) in [("observed_at", event.stamp.observed_at)].into_iter().chain(raised_at) {
+    let of_breach = event.body.breach().map(|breach| {
+        [("started_at", breach.started_at), ("raised_at", breach.raised_at), ("ended_at", breach.ended_at)]
+    });
+    for (name, time) in [("observed_at", event.stamp.observed_at)].into_iter().chain(of_breach.into_iter().flatten()) {
         if !YEARS.contains(&time.year()) {
             return Err(format!("field `{name}`: the year {} is not one of 1 to 9999", time.year()));
         }

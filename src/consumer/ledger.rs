@@ -2,7 +2,7 @@
 //!
 //! An agent counts its events without holes. A number that never became a row is one of these:
 //!
-//! - **declared**: the agent itself gave it up (evicted, expired, rejected, journal damaged) and said so in a `loss` event;
+//! - **declared**: the agent itself gave it up (evicted, expired, rejected, damaged) and said so in a `loss` event;
 //! - **dead letter**: it came, but could not be stored, and still can be: `highwater-consumer dead-letters retry`;
 //! - **undeclared**: nobody knows. This is the alarm.
 //!
@@ -46,8 +46,10 @@ pub struct Entry {
     pub missing: i64,
     /// What is known.
     pub state: State,
-    /// In words.
-    pub reason: String,
+    /// The agent's word, of what it declared.
+    pub reason: Option<String>,
+    /// A text that says more.
+    pub detail: Option<String>,
     /// When the consumer first knew.
     pub noticed_at: Option<DateTime<Utc>>,
 }
@@ -73,14 +75,15 @@ pub struct Ledger {
 /// An event is smaller than this; what is larger is no event whose number is looked for.
 const EVENT_BYTES_MAX: i64 = 64 << 10;
 
-const DECLARED: &[Kind] = &[Kind::Text, Kind::Text, Kind::Number, Kind::Number, Kind::Number, Kind::Text, Kind::Time];
+const DECLARED: &[Kind] =
+    &[Kind::Text, Kind::Text, Kind::Number, Kind::Number, Kind::Number, Kind::Text, Kind::Text, Kind::Time];
 const GAPS: &[Kind] = &[Kind::Text, Kind::Text, Kind::Number, Kind::Number, Kind::Time];
 const DROPPED: &[Kind] = &[Kind::Text, Kind::Number, Kind::Number, Kind::Number, Kind::Time];
 
 /// What was declared as lost, less what came all the same.
 const DECLARED_SQL: &str = "
-    SELECT agent, epoch, first, last, missing, reason, stored_at FROM (
-        SELECT l.agent, l.epoch, l.first, l.last, l.reason, l.stored_at, l.last - l.first + 1 - coalesce((
+    SELECT agent, epoch, first, last, missing, reason, detail, stored_at FROM (
+        SELECT l.agent, l.epoch, l.first, l.last, l.reason, l.detail, l.stored_at, l.last - l.first + 1 - coalesce((
             SELECT CAST(sum(CASE WHEN s.last < l.last THEN s.last ELSE l.last END
                           - CASE WHEN s.first > l.first THEN s.first ELSE l.first END + 1) AS bigint)
             FROM agent_sequences s
@@ -148,7 +151,8 @@ fn declared(row: Vec<Value>) -> Option<Entry> {
         last: row.next()?.into_number()?,
         missing: row.next()?.into_number()?,
         state: State::Declared,
-        reason: row.next()?.into_text()?,
+        reason: row.next()?.into_text(),
+        detail: row.next()?.into_text(),
         noticed_at: row.next()?.into_time(),
     })
 }
@@ -164,7 +168,8 @@ fn gap(row: Vec<Value>) -> Option<Entry> {
         last,
         missing: last - first + 1,
         state: State::Undeclared,
-        reason: "never came".to_owned(),
+        reason: None,
+        detail: Some("never came".to_owned()),
         noticed_at: row.next()?.into_time(),
     })
 }
@@ -180,7 +185,8 @@ fn dropped(row: Vec<Value>) -> Option<Entry> {
         last,
         missing: last - first + 1,
         state: State::Dropped,
-        reason: format!("offsets of {topic}[{partition}] that Kafka's retention dropped before they were read"),
+        reason: None,
+        detail: Some(format!("offsets of {topic}[{partition}] that Kafka's retention dropped before they were read")),
         noticed_at: row.next()?.into_time(),
     })
 }
@@ -216,8 +222,8 @@ fn explained(gap: &Entry, named: &Named) -> Vec<Entry> {
             pieces.push(piece(from, seq - 1));
         }
         let at = &letters.expect("it was found there")[&seq];
-        let reason = format!("{}[{}] at {}: `highwater-consumer dead-letters`", at.topic, at.partition, at.offset);
-        pieces.push(Entry { state: State::DeadLetter, reason, ..piece(seq, seq) });
+        let detail = format!("{}[{}] at {}: `highwater-consumer dead-letters`", at.topic, at.partition, at.offset);
+        pieces.push(Entry { state: State::DeadLetter, detail: Some(detail), ..piece(seq, seq) });
         from = seq + 1;
     }
     if from <= gap.last {
@@ -239,7 +245,8 @@ mod tests {
             last: 9,
             missing: 5,
             state: State::Undeclared,
-            reason: "never came".into(),
+            reason: None,
+            detail: Some("never came".into()),
             noticed_at: None,
         };
         let at = letters::Place { topic: "t".into(), partition: 0, generation: 0, offset: 3 };

@@ -12,7 +12,7 @@ use crate::output::{self, Format, Rows};
 pub(super) const HELP: &str = "\
 Agents number their events without holes. A number that is no row is
 
-  declared     given up by its agent, which said so: evicted, expired, rejected, journal damaged
+  declared     given up by its agent, which said so: evicted, expired, rejected, damaged
   dead_letter  kept, but not storable as it came; `dead-letters retry` brings it back
   dropped      offsets that Kafka's retention dropped before they were read; whose events they held is not known
   undeclared   missing, and nobody says why: the alarm
@@ -42,7 +42,7 @@ pub(super) struct Losses {
     since: Option<When>,
 }
 
-const COLUMNS: &[&str] = &["noticed_at", "agent", "epoch", "first", "last", "missing", "state", "reason"];
+const COLUMNS: &[&str] = &["noticed_at", "agent", "epoch", "first", "last", "missing", "state", "reason", "detail"];
 
 impl Losses {
     pub(super) fn run(self) -> Result<(), Failure> {
@@ -59,7 +59,7 @@ impl Losses {
 
 fn print(ledger: &Ledger, format: Format) -> std::io::Result<()> {
     let mut rows = Rows::new(format, COLUMNS, output::stdout(format));
-    for Entry { agent, epoch, first, last, missing, state, reason, noticed_at } in &ledger.entries {
+    for Entry { agent, epoch, first, last, missing, state, reason, detail, noticed_at } in &ledger.entries {
         rows.push([
             (*noticed_at).into(),
             agent.clone().into(),
@@ -68,7 +68,8 @@ fn print(ledger: &Ledger, format: Format) -> std::io::Result<()> {
             (*last).into(),
             (*missing).into(),
             state.as_str().into(),
-            reason.as_str().into(),
+            reason.clone().into(),
+            detail.clone().into(),
         ])?;
     }
     rows.end()

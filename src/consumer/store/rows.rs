@@ -1,5 +1,6 @@
 //! A batch as rows: what goes into which table, the same for every database.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
@@ -47,6 +48,7 @@ pub(super) struct Lost<'a> {
     pub(super) first: i64,
     pub(super) last: i64,
     pub(super) reason: &'a str,
+    pub(super) detail: Option<&'a str>,
 }
 
 /// Whose count.
@@ -134,7 +136,7 @@ pub(super) fn mark_latest(rows: &mut [Row<'_>]) {
         latest
             .entry((&event.stamp.agent, &breach.breach_id))
             .and_modify(|(best, bytes)| {
-                if rank(rows[*best].event) < rank(event) {
+                if by_rank(rows[*best].event, event).is_lt() {
                     *best = index;
                 }
                 *bytes = breach.excess_bytes.max(*bytes);
@@ -151,11 +153,19 @@ pub(super) fn latest<'r, 'a>(rows: &'r [Row<'a>]) -> impl Iterator<Item = &'r Ro
     rows.iter().filter(|row| row.greatest_bytes.is_some())
 }
 
-/// Of two events of one breach the greater says more, whatever order they come in: an end is the last word, and what counts
-/// from the raise only grows, also where an agent had to go on under another epoch.
-fn rank(event: &Event) -> (bool, u64, Epoch, u64, DateTime<Utc>) {
-    let duration_ms = event.body.breach().map_or(0, |breach| breach.duration_ms);
-    (is_cleared(event), duration_ms, event.id.epoch, event.id.seq, event.stamp.observed_at)
+/// Compares two events of one breach by how much they say, whatever order they come in. An end is the last word, and the duration
+/// never shrinks, also where an agent had to go on under another epoch. It stays the same while the rate is low: then the
+/// count of the epoch decides, which no step of a clock disturbs, and the time only between two epochs.
+fn by_rank(a: &Event, b: &Event) -> Ordering {
+    let state = |event: &Event| (is_cleared(event), event.body.breach().map_or(0, |breach| breach.duration_ms));
+    let (a_time, b_time) = (a.stamp.observed_at, b.stamp.observed_at);
+    state(a).cmp(&state(b)).then_with(|| {
+        if a.id.epoch == b.id.epoch {
+            (a.id.seq, a_time).cmp(&(b.id.seq, b_time))
+        } else {
+            (a_time, a.id.epoch).cmp(&(b_time, b.id.epoch))
+        }
+    })
 }
 
 /// Whether it is the end of a breach.
@@ -212,7 +222,8 @@ pub(super) fn losses<'a>(rows: &[Row<'a>]) -> Vec<Lost<'a>> {
             epoch: loss.epoch,
             first: first.cast_signed(),
             last: last.cast_signed(),
-            reason: &loss.reason,
+            reason: loss.reason.as_str(),
+            detail: loss.detail.as_deref(),
         }));
     }
     losses

@@ -36,8 +36,7 @@ const BUSY: Duration = Duration::from_secs(10);
 const RETIRE_ROWS: u32 = 10_000;
 
 /// The schema's steps; `user_version` counts those taken.
-const MIGRATIONS: [&str; 3] =
-    [include_str!("sqlite/v1.sql"), include_str!("sqlite/v2.sql"), include_str!("sqlite/v3.sql")];
+const MIGRATIONS: [&str; 1] = [include_str!("sqlite/v1.sql")];
 
 const SETTINGS: &str = "
     PRAGMA journal_mode = WAL;

@@ -7,7 +7,7 @@ use anstyle::{AnsiColor, Style};
 use chrono::{DateTime, SecondsFormat};
 
 use crate::consumer::batch::Record;
-use crate::event::{Body, Breach, Event, Sample};
+use crate::event::{Body, Breach, Event, Reason, Sample};
 use crate::excerpt::{beginning, harmless};
 use crate::output::{Format, Rows, Value};
 use crate::units::{BitRate, ByteCount};
@@ -132,6 +132,7 @@ fn style(body: &Body) -> Style {
         Body::Loss(_) => MAGENTA,
         Body::LinkAdded(_)
         | Body::LinkRemoved(_)
+        | Body::LinkChanged(_)
         | Body::AgentStarted(_)
         | Body::AgentStopped(_)
         | Body::Sample(_)
@@ -142,23 +143,30 @@ fn style(body: &Body) -> Style {
 /// What an event says.
 fn words(event: &Event, raw: Option<&str>) -> String {
     match &event.body {
-        Body::BreachRaised(breach) | Body::BreachUpdated(breach) | Body::BreachCleared(breach) => of_breach(breach),
+        Body::BreachRaised(breach) | Body::BreachUpdated(breach) | Body::BreachCleared(breach) => {
+            of_breach(breach, &why(&event.body))
+        }
         Body::Loss(loss) => {
             let ranges: Vec<String> = loss.ranges.iter().map(|(from, to)| format!("{from}-{to}")).collect();
-            format!("{} events of epoch {}: {} ({})", loss.count(), loss.epoch, ranges.join(" "), loss.reason)
+            let why = why(&event.body);
+            format!("{} events of epoch {}: {}{why}", loss.count(), loss.epoch, ranges.join(" "))
         }
-        Body::LinkAdded(link) | Body::LinkRemoved(link) => {
+        Body::LinkAdded(link) | Body::LinkRemoved(link) | Body::LinkChanged(link) => {
             let speed = link.speed_bps.map(|bps| format!(", {}", BitRate::from_bps(bps))).unwrap_or_default();
-            let reason = link.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
-            format!("{}{speed}{reason}", link.interface)
+            format!("{}{speed}{}", link.interface, why(&event.body))
         }
         Body::AgentStarted(lifecycle) | Body::AgentStopped(lifecycle) => {
-            let reason = lifecycle.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
-            format!("version {}{reason}", lifecycle.version)
+            format!("version {}{}", lifecycle.version, why(&event.body))
         }
-        Body::Sample(sample) => of_sample(sample),
+        Body::Sample(sample) => format!("{}{}", of_sample(sample), why(&event.body)),
         Body::Unknown(_) => raw.unwrap_or_default().to_owned(),
     }
+}
+
+/// ` (rejected: too large)`.
+fn why(body: &Body) -> String {
+    let words: Vec<&str> = body.reason().map(Reason::as_str).into_iter().chain(body.detail()).collect();
+    if words.is_empty() { String::new() } else { format!(" ({})", words.join(": ")) }
 }
 
 fn of_sample(sample: &Sample) -> String {
@@ -173,21 +181,17 @@ fn of_sample(sample: &Sample) -> String {
     let Sample { rx_bytes, tx_bytes, rx_bps, tx_bps, .. } = *sample;
     let carried = direction("rx", rx_bytes, rx_bps) + &direction("tx", tx_bytes, tx_bps);
     let time = sample.duration_ms.map(|ms| format!(" in {}", humantime::format_duration(Duration::from_millis(ms))));
-    let reason = sample.reason.as_deref().map(|reason| format!(" ({reason})"));
-    format!("{}{carried}{}{}", sample.interface, time.unwrap_or_default(), reason.unwrap_or_default())
+    format!("{}{carried}{}", sample.interface, time.unwrap_or_default())
 }
 
-fn of_breach(breach: &Breach) -> String {
-    let Breach { interface, direction, limit, severity, breach_id, .. } = breach;
+fn of_breach(breach: &Breach, why: &str) -> String {
+    let Breach { interface, direction, limit_name, severity, breach_id, .. } = breach;
     let (rate, mark) = (BitRate::from_bps(breach.rate_bps), BitRate::from_bps(breach.limit_bps));
-    let mut says = format!("{severity} {interface} {direction} {rate}, limit {limit} {mark}");
+    let mut says = format!("{severity} {interface} {direction} {rate}, limit {limit_name} {mark}");
     if breach.duration_ms >= 1_000 {
         let excess = ByteCount::from_bytes(breach.excess_bytes);
         let peak = BitRate::from_bps(breach.peak_bps);
         says.push_str(&format!(", for {} s: peak {peak}, {excess} over", breach.duration_ms / 1_000));
     }
-    if let Some(reason) = &breach.reason {
-        says.push_str(&format!(" ({reason})"));
-    }
-    format!("{says} [breach {breach_id}]")
+    format!("{says}{why} [breach {breach_id}]")
 }

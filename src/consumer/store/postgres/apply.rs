@@ -325,6 +325,7 @@ fn put_losses(transaction: &mut Transaction<'_>, sql: &Statements, rows: &[Row<'
                 &vec![id.seq.cast_signed(); all],
                 &vec![stamp.observed_at; all],
                 &of_one[0].reason,
+                &of_one[0].detail,
             ],
         )?;
     }

@@ -6,24 +6,26 @@ use std::io::Write as _;
 use chrono::{DateTime, Utc};
 
 use crate::consumer::store::rows::{Row, Table};
-use crate::event::{Body, Breach, Event, Lifecycle, Link, Loss};
+use crate::event::{Body, Breach, Event, Lifecycle, Link, Loss, Reason};
 
 /// The columns of a row, in order, as `CREATE TEMPORARY TABLE incoming` and COPY need them. All but the last are columns of
 /// `events` too.
-pub(super) const COLUMNS: [&str; 31] = [
+pub(super) const COLUMNS: [&str; 34] = [
     "agent",
     "epoch",
     "seq",
     "observed_at",
     "kind",
-    "partition",
-    "\"offset\"",
+    "kafka_partition",
+    "kafka_offset",
     "boot_id",
     "monotonic_ms",
     "clock_synced",
     "breach_id",
+    "started_at",
     "raised_at",
-    "\"limit\"",
+    "ended_at",
+    "limit_name",
     "severity",
     "interface",
     "ifindex",
@@ -40,6 +42,7 @@ pub(super) const COLUMNS: [&str; 31] = [
     "ranges",
     "version",
     "reason",
+    "detail",
     "raw",
     "greatest_bytes",
 ];
@@ -50,8 +53,8 @@ pub(super) const SAMPLE_COLUMNS: [&str; 13] = [
     "epoch",
     "seq",
     "observed_at",
-    "partition",
-    "\"offset\"",
+    "kafka_partition",
+    "kafka_offset",
     "interface",
     "duration_ms",
     "rx_bytes",
@@ -133,7 +136,7 @@ impl Fields<'_> {
         for number in [sample.duration_ms, sample.rx_bytes, sample.tx_bytes, sample.rx_bps, sample.tx_bps] {
             self.maybe(number, Self::number);
         }
-        self.maybe(sample.reason.as_deref(), Self::text);
+        self.maybe(sample.reason.as_ref().map(Reason::as_str), Self::text);
         topic.into_iter().for_each(|topic| self.text(topic));
     }
 
@@ -150,18 +153,22 @@ impl Fields<'_> {
                 self.breach(breach);
             }
             Body::Loss(loss) => self.loss(loss),
-            Body::LinkAdded(link) | Body::LinkRemoved(link) => self.link(link),
+            Body::LinkAdded(link) | Body::LinkRemoved(link) | Body::LinkChanged(link) => self.link(link),
             Body::AgentStarted(lifecycle) | Body::AgentStopped(lifecycle) => self.lifecycle(lifecycle),
             // A sample has a table of its own.
-            Body::Sample(_) | Body::Unknown(_) => self.nulls(19),
+            Body::Sample(_) | Body::Unknown(_) => self.nulls(20),
         }
+        self.maybe(body.reason().map(Reason::as_str), Self::text);
+        self.maybe(body.detail(), Self::text);
         self.maybe(row.record.raw.as_deref(), Self::text);
     }
 
     fn breach(&mut self, breach: &Breach) {
         self.text(&breach.breach_id);
+        self.time(breach.started_at);
         self.time(breach.raised_at);
-        self.text(&breach.limit);
+        self.time(breach.ended_at);
+        self.text(&breach.limit_name);
         self.text(breach.severity.as_str());
         self.text(&breach.interface);
         self.maybe(breach.ifindex, |fields, index| fields.number(index.into()));
@@ -178,34 +185,30 @@ impl Fields<'_> {
             self.number(number);
         }
         self.nulls(4); // speed_bps, lost_epoch, ranges, version
-        self.maybe(breach.reason.as_deref(), Self::text);
     }
 
     fn loss(&mut self, loss: &Loss) {
-        self.nulls(15);
+        self.nulls(17); // breach_id to speed_bps
         self.sized(|buffer| write!(buffer, "{}", loss.epoch).expect("a buffer takes all"));
         self.sized(|buffer| {
             buffer.push(1); // the version of jsonb's binary form
             serde_json::to_writer(buffer, &loss.ranges).expect("a buffer takes all");
         });
         self.nulls(1); // version
-        self.text(&loss.reason);
     }
 
     fn link(&mut self, link: &Link) {
-        self.nulls(4); // breach_id, raised_at, limit, severity
+        self.nulls(6); // breach_id to severity
         self.text(&link.interface);
         self.number(link.ifindex.into());
         self.nulls(8); // direction to excess_bytes
         self.maybe(link.speed_bps, Self::number);
         self.nulls(3); // lost_epoch, ranges, version
-        self.maybe(link.reason.as_deref(), Self::text);
     }
 
     fn lifecycle(&mut self, lifecycle: &Lifecycle) {
-        self.nulls(17);
+        self.nulls(19);
         self.text(&lifecycle.version);
-        self.maybe(lifecycle.reason.as_deref(), Self::text);
     }
 
     fn bytes(&mut self, bytes: &[u8]) {

@@ -102,8 +102,9 @@ impl Statements {
             breaches: client.prepare(BREACHES)?,
             totals: client.prepare(TOTALS)?,
             losses: client.prepare(
-                "INSERT INTO losses (agent, epoch, first, last, loss_epoch, loss_seq, observed_at, stored_at, reason)
-                 SELECT *, now(), $8::text FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[],
+                "INSERT INTO losses (agent, epoch, first, last, loss_epoch, loss_seq, observed_at, stored_at, reason,
+                                     detail)
+                 SELECT *, now(), $8::text, $9::text FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[],
                                                        $6::bigint[], $7::timestamptz[])
                  ON CONFLICT DO NOTHING",
             )?,
@@ -144,22 +145,28 @@ const PUT_RANGES: &str = "
     SET last = greatest(agent_sequences.last, excluded.last), began = least(agent_sequences.began, excluded.began),
         doubled = greatest(agent_sequences.doubled, excluded.doubled)";
 
-/// The order of `rows::rank`, which makes the last word the same in whatever order the events come.
+/// The order of `rows::by_rank`, which makes the last word the same in whatever order the events come.
 const BREACHES: &str = "
-    INSERT INTO breach_state (agent, breach_id, epoch, seq, observed_at, cleared, raised_at, \"limit\", severity, interface,
-                              direction, limit_bps, rate_bps, peak_bps, mean_bps, duration_ms, measured_ms, excess_bytes, reason)
-    SELECT agent, breach_id, epoch, seq, observed_at, kind = 'breach_cleared', raised_at, \"limit\", severity, interface,
-           direction, limit_bps, rate_bps, peak_bps, mean_bps, duration_ms, measured_ms, excess_bytes, reason
+    INSERT INTO breach_state (agent, breach_id, epoch, seq, observed_at, state, started_at, raised_at, ended_at, limit_name,
+                              severity, interface, direction, limit_bps, rate_bps, peak_bps, mean_bps, duration_ms, measured_ms,
+                              excess_bytes, reason, detail)
+    SELECT agent, breach_id, epoch, seq, observed_at, CASE kind WHEN 'breach_cleared' THEN 'cleared' ELSE 'open' END,
+           started_at, raised_at, ended_at, limit_name, severity, interface, direction, limit_bps, rate_bps, peak_bps, mean_bps,
+           duration_ms, measured_ms, excess_bytes, reason, detail
     FROM incoming WHERE greatest_bytes IS NOT NULL ORDER BY agent COLLATE \"C\", breach_id COLLATE \"C\"
     ON CONFLICT (agent, breach_id) DO UPDATE
-    SET epoch = excluded.epoch, seq = excluded.seq, observed_at = excluded.observed_at, cleared = excluded.cleared,
-        raised_at = excluded.raised_at, \"limit\" = excluded.\"limit\", severity = excluded.severity,
-        interface = excluded.interface, direction = excluded.direction, limit_bps = excluded.limit_bps,
-        rate_bps = excluded.rate_bps, peak_bps = excluded.peak_bps, mean_bps = excluded.mean_bps,
-        duration_ms = excluded.duration_ms, measured_ms = excluded.measured_ms,
-        excess_bytes = excluded.excess_bytes, reason = excluded.reason
-    WHERE (excluded.cleared, excluded.duration_ms, excluded.epoch, excluded.seq, excluded.observed_at)
-        > (breach_state.cleared, breach_state.duration_ms, breach_state.epoch, breach_state.seq, breach_state.observed_at)";
+    SET epoch = excluded.epoch, seq = excluded.seq, observed_at = excluded.observed_at, state = excluded.state,
+        started_at = excluded.started_at, raised_at = excluded.raised_at, ended_at = excluded.ended_at,
+        limit_name = excluded.limit_name, severity = excluded.severity, interface = excluded.interface,
+        direction = excluded.direction, limit_bps = excluded.limit_bps, rate_bps = excluded.rate_bps,
+        peak_bps = excluded.peak_bps, mean_bps = excluded.mean_bps, duration_ms = excluded.duration_ms,
+        measured_ms = excluded.measured_ms, excess_bytes = excluded.excess_bytes, reason = excluded.reason,
+        detail = excluded.detail
+    WHERE CASE WHEN excluded.epoch = breach_state.epoch
+               THEN (excluded.state = 'cleared', excluded.duration_ms, excluded.seq, excluded.observed_at)
+                    > (breach_state.state = 'cleared', breach_state.duration_ms, breach_state.seq, breach_state.observed_at)
+               ELSE (excluded.state = 'cleared', excluded.duration_ms, excluded.observed_at, excluded.epoch)
+                    > (breach_state.state = 'cleared', breach_state.duration_ms, breach_state.observed_at, breach_state.epoch) END";
 
 /// After [`BREACHES`], which has made and locked the rows: what each breach has more than was counted of it, into the sum of its
 /// day. How much that is, by agent and interface.

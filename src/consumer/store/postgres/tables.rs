@@ -34,13 +34,13 @@ impl TableSql {
             "CREATE TEMPORARY TABLE {incoming} ON COMMIT DELETE ROWS AS SELECT {columns}{more} FROM {name} WHERE false"
         ))?;
         let insert = format!(
-            "INSERT INTO {name} ({columns}, topic, stored_at)
+            "INSERT INTO {name} ({columns}, kafka_topic, stored_at)
              SELECT {columns}, $1, now() FROM {incoming} ON CONFLICT DO NOTHING"
         );
         let insert = unless_out("guard-2", "ON CONFLICT DO NOTHING", &insert);
         Ok(Self {
             copy: format!("COPY {incoming} ({copied}) FROM STDIN (FORMAT binary)"),
-            copy_straight: format!("COPY {name} ({columns}, topic) FROM STDIN (FORMAT binary)"),
+            copy_straight: format!("COPY {name} ({columns}, kafka_topic) FROM STDIN (FORMAT binary)"),
             insert_returning: client.prepare(&format!("{insert} RETURNING agent, epoch, seq, observed_at"))?,
             insert: client.prepare(&insert)?,
             other_times: client.prepare(&format!(

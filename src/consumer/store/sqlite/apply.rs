@@ -12,31 +12,37 @@ use crate::consumer::batch::Batch;
 use crate::consumer::store::rows::{self, Count, Letter, Renewed, Row, Table};
 use crate::consumer::store::sequences::Range;
 use crate::consumer::store::{Applied, Fault};
-use crate::event::{Body, Epoch, Event};
+use crate::event::{Body, Epoch, Event, Reason};
 use crate::failpoints;
 
 const INSERT: &str = "
-    INSERT INTO events (agent, epoch, seq, observed_at, kind, stored_at, topic, partition, \"offset\", boot_id, monotonic_ms,
-        clock_synced, breach_id, raised_at, \"limit\", severity, interface, ifindex, direction, limit_bps, rate_bps, peak_bps,
-        mean_bps, duration_ms, measured_ms, excess_bytes, speed_bps, lost_epoch, ranges, version, reason, raw)
+    INSERT INTO events (agent, epoch, seq, observed_at, kind, stored_at, kafka_topic, kafka_partition, kafka_offset, boot_id,
+        monotonic_ms, clock_synced, breach_id, started_at, raised_at, ended_at, limit_name, severity, interface, ifindex,
+        direction, limit_bps, rate_bps, peak_bps, mean_bps, duration_ms, measured_ms, excess_bytes, speed_bps, lost_epoch,
+        ranges, version, reason, detail, raw)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24,
-        ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32)
+        ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35)
     ON CONFLICT (agent, epoch, seq, observed_at) DO NOTHING";
 
-/// The order of `rows::rank`.
+/// The order of `rows::by_rank`.
 const BREACH: &str = "
-    INSERT INTO breach_state (agent, breach_id, epoch, seq, observed_at, cleared, raised_at, \"limit\", severity, interface,
-        direction, limit_bps, rate_bps, peak_bps, mean_bps, duration_ms, measured_ms, excess_bytes, reason)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)
+    INSERT INTO breach_state (agent, breach_id, epoch, seq, observed_at, state, started_at, raised_at, ended_at, limit_name,
+        severity, interface, direction, limit_bps, rate_bps, peak_bps, mean_bps, duration_ms, measured_ms, excess_bytes, reason,
+        detail)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)
     ON CONFLICT (agent, breach_id) DO UPDATE
-    SET epoch = excluded.epoch, seq = excluded.seq, observed_at = excluded.observed_at, cleared = excluded.cleared,
-        raised_at = excluded.raised_at, \"limit\" = excluded.\"limit\", severity = excluded.severity,
-        interface = excluded.interface, direction = excluded.direction, limit_bps = excluded.limit_bps,
-        rate_bps = excluded.rate_bps, peak_bps = excluded.peak_bps, mean_bps = excluded.mean_bps,
-        duration_ms = excluded.duration_ms, measured_ms = excluded.measured_ms,
-        excess_bytes = excluded.excess_bytes, reason = excluded.reason
-    WHERE (excluded.cleared, excluded.duration_ms, excluded.epoch, excluded.seq, excluded.observed_at)
-        > (breach_state.cleared, breach_state.duration_ms, breach_state.epoch, breach_state.seq, breach_state.observed_at)";
+    SET epoch = excluded.epoch, seq = excluded.seq, observed_at = excluded.observed_at, state = excluded.state,
+        started_at = excluded.started_at, raised_at = excluded.raised_at, ended_at = excluded.ended_at,
+        limit_name = excluded.limit_name, severity = excluded.severity, interface = excluded.interface,
+        direction = excluded.direction, limit_bps = excluded.limit_bps, rate_bps = excluded.rate_bps,
+        peak_bps = excluded.peak_bps, mean_bps = excluded.mean_bps, duration_ms = excluded.duration_ms,
+        measured_ms = excluded.measured_ms, excess_bytes = excluded.excess_bytes, reason = excluded.reason,
+        detail = excluded.detail
+    WHERE CASE WHEN excluded.epoch = breach_state.epoch
+               THEN (excluded.state = 'cleared', excluded.duration_ms, excluded.seq, excluded.observed_at)
+                    > (breach_state.state = 'cleared', breach_state.duration_ms, breach_state.seq, breach_state.observed_at)
+               ELSE (excluded.state = 'cleared', excluded.duration_ms, excluded.observed_at, excluded.epoch)
+                    > (breach_state.state = 'cleared', breach_state.duration_ms, breach_state.observed_at, breach_state.epoch) END";
 
 /// Stores `batch`, whole or not at all.
 pub(super) fn apply(connection: &mut Connection, batch: &Batch, now: DateTime<Utc>) -> Result<Applied, Fault> {
@@ -157,16 +163,11 @@ fn insert(statement: &mut Statement<'_>, topic: &str, row: &Row<'_>, now: &str) 
             (Some(breach), None, None, None)
         }
         Body::Loss(loss) => (None, Some(loss), None, None),
-        Body::LinkAdded(link) | Body::LinkRemoved(link) => (None, None, Some(link), None),
+        Body::LinkAdded(link) | Body::LinkRemoved(link) | Body::LinkChanged(link) => (None, None, Some(link), None),
         Body::AgentStarted(lifecycle) | Body::AgentStopped(lifecycle) => (None, None, None, Some(lifecycle)),
         // A sample has a table of its own.
         Body::Sample(_) | Body::Unknown(_) => (None, None, None, None),
     };
-    let reason = breach
-        .and_then(|breach| breach.reason.as_deref())
-        .or(loss.map(|loss| loss.reason.as_str()))
-        .or(link.and_then(|link| link.reason.as_deref()))
-        .or(lifecycle.and_then(|lifecycle| lifecycle.reason.as_deref()));
     let changed = statement.execute(params![
         stamp.agent.as_str(),
         id.epoch.to_string(),
@@ -181,8 +182,10 @@ fn insert(statement: &mut Statement<'_>, topic: &str, row: &Row<'_>, now: &str) 
         stamp.monotonic_ms.cast_signed(),
         stamp.clock_synced,
         breach.map(|breach| breach.breach_id.as_str()),
+        breach.map(|breach| text(breach.started_at)),
         breach.map(|breach| text(breach.raised_at)),
-        breach.map(|breach| breach.limit.as_str()),
+        breach.map(|breach| text(breach.ended_at)),
+        breach.map(|breach| breach.limit_name.as_str()),
         breach.map(|breach| breach.severity.as_str()),
         breach.map(|breach| breach.interface.as_str()).or(link.map(|link| link.interface.as_str())),
         breach.and_then(|breach| breach.ifindex).or(link.map(|link| link.ifindex)),
@@ -198,7 +201,8 @@ fn insert(statement: &mut Statement<'_>, topic: &str, row: &Row<'_>, now: &str) 
         loss.map(|loss| loss.epoch.to_string()),
         loss.map(|loss| serde_json::to_string(&loss.ranges).expect("whole numbers")),
         lifecycle.map(|lifecycle| &lifecycle.version),
-        reason,
+        body.reason().map(Reason::as_str),
+        body.detail(),
         row.record.raw.as_deref(),
     ])?;
     Ok(changed > 0)
@@ -275,9 +279,11 @@ fn put_breach(statement: &mut Statement<'_>, row: &Row<'_>) -> Result<(), Error>
         id.epoch.to_string(),
         id.seq.cast_signed(),
         text(stamp.observed_at),
-        rows::is_cleared(row.event),
+        if rows::is_cleared(row.event) { "cleared" } else { "open" },
+        text(breach.started_at),
         text(breach.raised_at),
-        breach.limit.as_str(),
+        text(breach.ended_at),
+        breach.limit_name.as_str(),
         breach.severity.as_str(),
         breach.interface.as_str(),
         breach.direction.as_str(),
@@ -288,21 +294,23 @@ fn put_breach(statement: &mut Statement<'_>, row: &Row<'_>) -> Result<(), Error>
         breach.duration_ms.cast_signed(),
         breach.measured_ms.cast_signed(),
         breach.excess_bytes.cast_signed(),
-        breach.reason,
+        breach.reason.as_ref().map(Reason::as_str),
+        breach.detail,
     ])?;
     Ok(())
 }
 
 fn put_losses(transaction: &Transaction<'_>, rows: &[Row<'_>], now: &str) -> Result<(), Error> {
     let mut put = transaction.prepare(
-        "INSERT INTO losses (agent, epoch, first, last, loss_epoch, loss_seq, observed_at, stored_at, reason)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO NOTHING",
+        "INSERT INTO losses (agent, epoch, first, last, loss_epoch, loss_seq, observed_at, stored_at, reason, detail)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING",
     )?;
     for lost in rows::losses(rows) {
         let Event { id, stamp, .. } = lost.event;
         let (epoch, own) = (lost.epoch.to_string(), id.epoch.to_string());
         let (agent, seq, observed_at) = (stamp.agent.as_str(), id.seq.cast_signed(), text(stamp.observed_at));
-        put.execute(params![agent, epoch, lost.first, lost.last, own, seq, observed_at, now, lost.reason])?;
+        let (first, last, reason, detail) = (lost.first, lost.last, lost.reason, lost.detail);
+        put.execute(params![agent, epoch, first, last, own, seq, observed_at, now, reason, detail])?;
     }
     Ok(())
 }

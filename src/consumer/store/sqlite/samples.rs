@@ -4,11 +4,11 @@ use rusqlite::{Error, Statement, params};
 
 use super::text;
 use crate::consumer::store::rows::Row;
-use crate::event::{Event, Sample};
+use crate::event::{Event, Reason, Sample};
 
 pub(super) const INSERT: &str = "
-    INSERT INTO samples (agent, epoch, seq, observed_at, stored_at, topic, partition, \"offset\", interface, duration_ms,
-        rx_bytes, tx_bytes, rx_bps, tx_bps, reason)
+    INSERT INTO samples (agent, epoch, seq, observed_at, stored_at, kafka_topic, kafka_partition, kafka_offset, interface,
+        duration_ms, rx_bytes, tx_bytes, rx_bps, tx_bps, reason)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
     ON CONFLICT (agent, epoch, seq, observed_at) DO NOTHING";
 
@@ -36,7 +36,7 @@ pub(super) fn insert(
         sample.tx_bytes.map(u64::cast_signed),
         sample.rx_bps.map(u64::cast_signed),
         sample.tx_bps.map(u64::cast_signed),
-        sample.reason,
+        sample.reason.as_ref().map(Reason::as_str),
     ])?;
     Ok(changed > 0)
 }

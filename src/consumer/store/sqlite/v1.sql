@@ -1,72 +1,111 @@
 -- The same tables and views as in PostgreSQL; see there for what they mean. Times are text, RFC 3339 in UTC with microseconds,
 -- which sorts by time. Booleans are 0 and 1.
 CREATE TABLE events (
-    agent        text NOT NULL,
-    epoch        text NOT NULL,
-    seq          integer NOT NULL,
-    observed_at  text NOT NULL,
-    kind         text NOT NULL,
-    stored_at    text NOT NULL,
-    topic        text NOT NULL,
-    partition    integer NOT NULL,
-    "offset"     integer NOT NULL,
-    boot_id      text NOT NULL,
-    monotonic_ms integer NOT NULL,
-    clock_synced integer,                     -- NULL: unknown
-    breach_id    text,
-    raised_at    text,
-    "limit"      text,
-    severity     text,
-    interface    text,
-    ifindex      integer,
-    direction    text,
-    limit_bps    integer,
-    rate_bps     integer,
-    peak_bps     integer,
-    mean_bps     integer,
-    duration_ms  integer,
-    measured_ms  integer,
-    excess_bytes integer,
-    speed_bps    integer,
-    lost_epoch   text,
-    ranges       text,
-    version      text,
-    reason       text,
-    raw          text,                        -- the whole text of a kind that this version does not know
+    agent           text NOT NULL,
+    epoch           text NOT NULL,
+    seq             integer NOT NULL,
+    observed_at     text NOT NULL,
+    kind            text NOT NULL,
+    stored_at       text NOT NULL,
+    kafka_topic     text NOT NULL,
+    kafka_partition integer NOT NULL,
+    kafka_offset    integer NOT NULL,
+    boot_id         text NOT NULL,
+    monotonic_ms    integer NOT NULL,
+    clock_synced    integer,                    -- NULL: unknown
+    breach_id       text,
+    started_at      text,
+    raised_at       text,
+    ended_at        text,
+    limit_name      text,
+    severity        text,
+    interface       text,
+    ifindex         integer,
+    direction       text,
+    limit_bps       integer,
+    rate_bps        integer,
+    peak_bps        integer,
+    mean_bps        integer,
+    duration_ms     integer,
+    measured_ms     integer,
+    excess_bytes    integer,
+    speed_bps       integer,
+    lost_epoch      text,
+    ranges          text,
+    version         text,
+    reason          text,
+    detail          text,
+    raw             text,                       -- the whole text of a kind that this version does not know
     PRIMARY KEY (agent, epoch, seq, observed_at)
 ) STRICT;
 CREATE INDEX events_observed_at ON events (observed_at);
 
+CREATE TABLE samples (
+    agent           text NOT NULL,
+    epoch           text NOT NULL,              -- of samples alone
+    seq             integer NOT NULL,
+    observed_at     text NOT NULL,
+    stored_at       text NOT NULL,
+    kafka_topic     text NOT NULL,
+    kafka_partition integer NOT NULL,
+    kafka_offset    integer NOT NULL,
+    interface       text NOT NULL,
+    duration_ms     integer,
+    rx_bytes        integer,
+    tx_bytes        integer,
+    rx_bps          integer,
+    tx_bps          integer,
+    reason          text,
+    PRIMARY KEY (agent, epoch, seq, observed_at)
+) STRICT;
+CREATE INDEX samples_observed_at ON samples (observed_at);
+
 -- The last word on each breach.
 CREATE TABLE breach_state (
-    agent        text NOT NULL,
-    breach_id    text NOT NULL,
-    epoch        text NOT NULL,   -- of the event that this is from
-    seq          integer NOT NULL,
-    observed_at  text NOT NULL,
-    cleared      integer NOT NULL,
-    raised_at    text NOT NULL,
-    "limit"      text NOT NULL,
-    severity     text NOT NULL,
-    interface    text NOT NULL,
-    direction    text NOT NULL,
-    limit_bps    integer NOT NULL,
-    rate_bps     integer NOT NULL,
-    peak_bps     integer NOT NULL,
-    mean_bps     integer NOT NULL,
-    duration_ms  integer NOT NULL,
-    measured_ms  integer NOT NULL,
-    excess_bytes integer NOT NULL,
-    reason       text,
+    agent           text NOT NULL,
+    breach_id       text NOT NULL,
+    epoch           text NOT NULL,              -- of the event that this is from
+    seq             integer NOT NULL,
+    observed_at     text NOT NULL,
+    state           text NOT NULL CHECK (state IN ('open', 'cleared')),
+    started_at      text NOT NULL,
+    raised_at       text NOT NULL,
+    ended_at        text NOT NULL,
+    limit_name      text NOT NULL,
+    severity        text NOT NULL,
+    interface       text NOT NULL,
+    direction       text NOT NULL,
+    limit_bps       integer NOT NULL,
+    rate_bps        integer NOT NULL,
+    peak_bps        integer NOT NULL,
+    mean_bps        integer NOT NULL,
+    duration_ms     integer NOT NULL,
+    measured_ms     integer NOT NULL,
+    excess_bytes    integer NOT NULL,
+    reason          text,
+    detail          text,
+    counted_bytes   integer,
     PRIMARY KEY (agent, breach_id)
 ) STRICT;
 
+-- lasted is in seconds.
 CREATE VIEW breaches AS
-SELECT agent, breach_id, "limit", severity, interface, direction,
-       raised_at, CASE WHEN cleared THEN observed_at END AS cleared_at, NOT cleared AS open,
+SELECT agent, breach_id, limit_name, severity, interface, direction, state,
+       started_at, raised_at, ended_at, CASE WHEN state = 'cleared' THEN observed_at END AS cleared_at,
+       duration_ms / 1000.0 AS lasted,
        limit_bps, rate_bps, peak_bps, mean_bps, excess_bytes, duration_ms, measured_ms,
-       observed_at AS last_seen_at, reason
+       observed_at AS last_seen_at, reason, detail
 FROM breach_state;
+
+CREATE TABLE totals (
+    agent        text NOT NULL,
+    interface    text NOT NULL,
+    direction    text NOT NULL,
+    day          text NOT NULL,               -- 2026-11-21, of the breach's raised_at
+    breaches     integer NOT NULL,
+    excess_bytes integer NOT NULL,
+    PRIMARY KEY (agent, interface, direction, day)
+) STRICT;
 
 -- Events that their agent gave up, as it declared them.
 CREATE TABLE losses (
@@ -79,6 +118,7 @@ CREATE TABLE losses (
     observed_at text NOT NULL,
     stored_at   text NOT NULL,
     reason      text NOT NULL,
+    detail      text,
     PRIMARY KEY (agent, epoch, first, last, loss_epoch, loss_seq, observed_at)
 ) STRICT;
 
