@@ -14,7 +14,7 @@ use crate::agent::limit::{Limit, Scope};
 use crate::agent::rate::{Meter, Sample, Traffic, Verdict};
 use crate::agent::resume::Resume;
 use crate::agent::watch;
-use crate::event::{Body, Breach, Link, Stamp};
+use crate::event::{Body, Breach, Link, Reason, Stamp};
 use crate::units::BitRate;
 
 /// Judges readings.
@@ -205,7 +205,7 @@ impl Detector {
                 link.match_limits(&self.limits);
                 // Those that were there at the start are no news.
                 if self.readings > 0 {
-                    findings.bodies.push(Body::LinkAdded(link_event(info, came)));
+                    findings.bodies.push(Body::LinkAdded(link_event(info, Reason::Added, came.to_string())));
                 }
                 link.say_speed(&self.limits, findings);
                 self.links.insert(info.ifindex, link);
@@ -213,9 +213,8 @@ impl Detector {
             LinkChange::Changed(info) => self.changed(info, now, findings),
             LinkChange::Removed(ifindex, left) => {
                 let Some(mut link) = self.links.remove(ifindex) else { return };
-                let reason = left.to_string();
-                link.clear_all(&self.limits, &reason, findings);
-                findings.bodies.push(Body::LinkRemoved(link_event(&link.info, &reason)));
+                link.clear_all(&self.limits, &Reason::LinkRemoved, findings);
+                findings.bodies.push(Body::LinkRemoved(link_event(&link.info, Reason::Removed, left.to_string())));
             }
         }
     }
@@ -224,11 +223,11 @@ impl Detector {
         let Some(link) = self.links.get_mut(&info.ifindex) else { return };
         let before = std::mem::replace(&mut link.info, info.clone());
         if before.name != info.name {
-            let reason = format!("renamed to {}", info.name);
-            link.clear_unmatched(&self.limits, &before.name, &reason, findings);
+            link.clear_unmatched(&self.limits, &before.name, &Reason::LinkRenamed, findings);
             link.match_limits(&self.limits);
-            findings.bodies.push(Body::LinkRemoved(link_event(&before, &reason)));
-            findings.bodies.push(Body::LinkAdded(link_event(info, &format!("renamed from {}", before.name))));
+            let (to, from) = (format!("renamed to {}", info.name), format!("renamed from {}", before.name));
+            findings.bodies.push(Body::LinkRemoved(link_event(&before, Reason::Renamed, to)));
+            findings.bodies.push(Body::LinkAdded(link_event(info, Reason::Renamed, from)));
         }
         if before.speed != info.speed || before.name != info.name {
             link.say_speed(&self.limits, findings);
@@ -260,7 +259,7 @@ impl Watched {
         }
     }
 
-    fn clear_unmatched(&mut self, limits: &[Limit], before: &str, reason: &str, findings: &mut Findings) {
+    fn clear_unmatched(&mut self, limits: &[Limit], before: &str, reason: &Reason, findings: &mut Findings) {
         let Self { info, trackers, .. } = self;
         let target = Target { interface: before, ifindex: Some(info.ifindex), speed: info.speed.max() };
         trackers.retain_mut(|tracker| {
@@ -272,15 +271,17 @@ impl Watched {
         });
     }
 
-    fn clear_all(&mut self, limits: &[Limit], reason: &str, findings: &mut Findings) {
-        let target = Target { interface: &self.info.name, ifindex: Some(self.info.ifindex), speed: self.info.speed.max() };
+    fn clear_all(&mut self, limits: &[Limit], reason: &Reason, findings: &mut Findings) {
+        let target =
+            Target { interface: &self.info.name, ifindex: Some(self.info.ifindex), speed: self.info.speed.max() };
         for tracker in &mut self.trackers {
             tracker.end(limits, target, reason, findings);
         }
     }
 
     fn say_speed(&mut self, limits: &[Limit], findings: &mut Findings) {
-        let target = Target { interface: &self.info.name, ifindex: Some(self.info.ifindex), speed: self.info.speed.max() };
+        let target =
+            Target { interface: &self.info.name, ifindex: Some(self.info.ifindex), speed: self.info.speed.max() };
         for tracker in &mut self.trackers {
             tracker.resolve(limits, target, findings);
         }
@@ -321,12 +322,13 @@ fn sample(counters: &Counters, reading: &Reading) -> Sample {
     }
 }
 
-fn link_event(info: &LinkInfo, reason: &dyn fmt::Display) -> Link {
+fn link_event(info: &LinkInfo, reason: Reason, detail: String) -> Link {
     Link {
         interface: info.name.clone(),
         ifindex: info.ifindex,
         speed_bps: info.speed.max().map(BitRate::bps),
-        reason: Some(reason.to_string()),
+        reason: Some(reason),
+        detail: Some(detail),
     }
 }
 

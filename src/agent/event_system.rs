@@ -37,7 +37,7 @@
 //!     monotonic_ms: clock.boottime().as_millis() as u64,
 //!     clock_synced: None,
 //! };
-//! let body = Body::AgentStarted(Lifecycle { version: "1".into(), reason: None });
+//! let body = Body::AgentStarted(Lifecycle { version: "1".into(), reason: None, detail: None });
 //! let id = system.add_event(Draft { stamp, body })?;
 //! assert_eq!(kinds.recv()?, "agent_started");
 //!
@@ -185,12 +185,12 @@ impl EventSystem {
         Ok(())
     }
 
-    /// Gives up an event that Kafka will never take, and declares its loss in its place.
+    /// Gives up an event that Kafka will never take, and declares its loss in its place, with what Kafka said.
     ///
     /// # Errors
     /// The journal could not be written; the event stays.
-    pub fn reject_event(&mut self, id: EventId, reason: &str, stamp: Stamp) -> Result<(), JournalError> {
-        self.journal.reject(id, reason, stamp)?;
+    pub fn reject_event(&mut self, id: EventId, detail: &str, stamp: Stamp) -> Result<(), JournalError> {
+        self.journal.reject(id, detail, stamp)?;
         self.tell(|observer| observer.removed(&[id]));
         Ok(())
     }
@@ -272,7 +272,7 @@ mod tests {
             monotonic_ms: 0,
             clock_synced: None,
         };
-        Draft { stamp, body: Body::AgentStopped(Lifecycle { version: "1".into(), reason: None }) }
+        Draft { stamp, body: Body::AgentStopped(Lifecycle { version: "1".into(), reason: None, detail: None }) }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use log::{Level, log};
 
 use crate::agent::event_system::{ObserveError, Observer};
-use crate::event::{ALL_INTERFACES, Body, Breach, Event, Severity};
+use crate::event::{ALL_INTERFACES, Body, Breach, Event, Loss, Reason, Severity};
 use crate::units::{BitRate, ByteCount};
 
 /// The observer that logs.
@@ -37,16 +37,23 @@ fn told(event: &Event) -> (Level, String) {
         }
         Body::BreachCleared(breach) => (Level::Info, cleared(breach)),
         Body::Loss(loss) => {
-            (Level::Error, format!("{} events of epoch {} are lost: {}", loss.count(), loss.epoch, loss.reason))
+            let Loss { epoch, reason, .. } = loss;
+            let detail = loss.detail.as_ref().map(|detail| format!(" ({detail})")).unwrap_or_default();
+            (Level::Error, format!("{} events of epoch {epoch} are lost: {reason}{detail}", loss.count()))
         }
         Body::LinkAdded(link) => {
             let speed = link.speed_bps.map_or("speed unknown".to_owned(), |bps| BitRate::from_bps(bps).to_string());
-            let reason = link.reason.as_deref().unwrap_or("appeared");
-            (Level::Info, format!("link {} {reason} (index {}, {speed})", link.interface, link.ifindex))
+            let what = link.detail.as_deref().unwrap_or("added");
+            (Level::Info, format!("link {} {what} (index {}, {speed})", link.interface, link.ifindex))
         }
         Body::LinkRemoved(link) => {
-            let reason = link.reason.as_deref().unwrap_or("gone");
-            (Level::Info, format!("link {} {reason} (index {})", link.interface, link.ifindex))
+            let what = link.detail.as_deref().unwrap_or("removed");
+            (Level::Info, format!("link {} {what} (index {})", link.interface, link.ifindex))
+        }
+        Body::LinkChanged(link) => {
+            let reason = link.reason.as_ref().map_or("changed", Reason::as_str);
+            let detail = link.detail.as_ref().map(|detail| format!(" {detail}")).unwrap_or_default();
+            (Level::Info, format!("link {} {reason}{detail} (index {})", link.interface, link.ifindex))
         }
         Body::AgentStarted(_) | Body::AgentStopped(_) | Body::Sample(_) | Body::Unknown(_) => {
             (Level::Debug, format!("event {} {}", event.id, event.body.kind()))
@@ -56,8 +63,8 @@ fn told(event: &Event) -> (Level, String) {
 
 fn cleared(breach: &Breach) -> String {
     let place = place(breach);
-    let end = match breach.reason.as_deref() {
-        None | Some("below") => format!("bandwidth back under the limit on {place}"),
+    let end = match &breach.reason {
+        None | Some(Reason::Below) => format!("bandwidth back under the limit on {place}"),
         Some(reason) => format!("no more to say of the breach on {place} ({reason})"),
     };
     format!(
@@ -66,7 +73,7 @@ fn cleared(breach: &Breach) -> String {
         BitRate::from_bps(breach.peak_bps),
         BitRate::from_bps(breach.mean_bps),
         ByteCount::from_bytes(breach.excess_bytes),
-        breach.limit,
+        breach.limit_name,
         breach.breach_id
     )
 }
@@ -76,7 +83,7 @@ fn over(breach: &Breach) -> String {
         "on {}: {}, limit {} {} [breach {}]",
         place(breach),
         BitRate::from_bps(breach.rate_bps),
-        breach.limit,
+        breach.limit_name,
         BitRate::from_bps(breach.limit_bps),
         breach.breach_id
     )

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::event::{Breach, Direction, Stamp};
+use crate::event::{Breach, Direction, Reason, Stamp};
 
 /// The breaches that wait to be taken up.
 #[derive(Debug, Default)]
@@ -41,7 +41,7 @@ impl Resume {
     /// A rate of `interface` is about to be held against `limit`: is a breach of it waiting?
     pub fn decide(&mut self, limit: &str, interface: &str, direction: Direction, now: &Stamp) -> Decision {
         let found = self.open.iter().position(|(breach, _)| {
-            breach.limit == limit && breach.interface == interface && breach.direction == direction
+            breach.limit_name == limit && breach.interface == interface && breach.direction == direction
         });
         let Some(at) = found else { return Decision::None };
         let age = age_ms(&self.open[at].1, now);
@@ -51,7 +51,7 @@ impl Resume {
         let (breach, _) = self.open.remove(at);
         match age {
             Age::Ms(age) if age <= self.within_ms => Decision::Resumed(breach, Duration::from_millis(age)),
-            _ => Decision::Interrupted(interrupted(breach, "interrupted")),
+            _ => Decision::Interrupted(interrupted(breach, Reason::Interrupted)),
         }
     }
 
@@ -64,10 +64,10 @@ impl Resume {
                 Age::Unknown => waited_ms > within_ms,
                 Age::Future => true,
             };
-            late || !known(&breach.limit)
+            late || !known(&breach.limit_name)
         });
         gone.map(|(breach, _)| {
-            let reason = if known(&breach.limit) { "interrupted" } else { "limit removed" };
+            let reason = if known(&breach.limit_name) { Reason::Interrupted } else { Reason::LimitRemoved };
             interrupted(breach, reason)
         })
         .collect()
@@ -93,6 +93,6 @@ fn age_ms(event: &Stamp, now: &Stamp) -> Age {
     u64::try_from((now.observed_at - event.observed_at).num_milliseconds()).map_or(Age::Future, Age::Ms)
 }
 
-fn interrupted(breach: Breach, reason: &str) -> Breach {
-    Breach { reason: Some(reason.to_owned()), ..breach }
+fn interrupted(breach: Breach, reason: Reason) -> Breach {
+    Breach { reason: Some(reason), ..breach }
 }

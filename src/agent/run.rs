@@ -26,7 +26,7 @@ use crate::agent::status::{StatusSocket, socket_path};
 use crate::agent::surroundings::runtime_directory;
 use crate::agent::watch::Selection;
 use crate::clock::{Clock, SystemClock};
-use crate::event::{Body, Lifecycle, Stamp};
+use crate::event::{Body, Lifecycle, Reason, Stamp};
 use crate::exit::{Failure, chain};
 use crate::kafka::Trouble;
 use crate::service::Service;
@@ -274,7 +274,8 @@ impl Agent {
     fn finish(mut self, control: &Control) -> Outcome {
         self.service.stops();
         self.vitals.ending = true;
-        self.add(vec![Body::AgentStopped(lifecycle(Some("told to")))]);
+        let reason = if control.stop() { Reason::Signal } else { Reason::Finished };
+        self.add(vec![Body::AgentStopped(lifecycle(Some(reason)))]);
         self.system.flush();
         self.publisher.hurry();
         let until = self.clock.monotonic() + FINAL_FLUSH_MAX;
@@ -356,8 +357,8 @@ pub fn stamp(agent: &str, boot_id: &str, clock: &SystemClock) -> Stamp {
     }
 }
 
-fn lifecycle(reason: Option<&str>) -> Lifecycle {
-    Lifecycle { version: env!("CARGO_PKG_VERSION").to_owned(), reason: reason.map(str::to_owned) }
+fn lifecycle(reason: Option<Reason>) -> Lifecycle {
+    Lifecycle { version: env!("CARGO_PKG_VERSION").to_owned(), reason, detail: None }
 }
 
 /// How many deadlines, from `deadline` on, have passed at `now`.

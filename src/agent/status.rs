@@ -128,7 +128,7 @@ pub struct OpenBreach {
     /// Which way.
     pub direction: Direction,
     /// Name of the limit.
-    pub limit: String,
+    pub limit_name: String,
     /// The mark that was crossed.
     pub limit_bps: u64,
     /// The rate of the last reading.
@@ -192,7 +192,7 @@ fn open_breach(breach: Breach, stamp: &Stamp) -> OpenBreach {
         severity: breach.severity,
         interface: breach.interface.into(),
         direction: breach.direction,
-        limit: breach.limit.into(),
+        limit_name: breach.limit_name.into(),
         limit_bps: breach.limit_bps,
         rate_bps: breach.rate_bps,
         peak_bps: breach.peak_bps,
@@ -232,8 +232,10 @@ mod tests {
     fn breach(severity: Severity, limit_bps: u64, peak_bps: u64) -> (Breach, Stamp) {
         let breach = Breach {
             breach_id: format!("{peak_bps}").into(),
+            started_at: now().observed_at,
             raised_at: now().observed_at,
-            limit: "wan".into(),
+            ended_at: now().observed_at,
+            limit_name: "wan".into(),
             severity,
             interface: "eth0".into(),
             ifindex: Some(2),
@@ -246,6 +248,7 @@ mod tests {
             measured_ms: 0,
             excess_bytes: 0,
             reason: None,
+            detail: None,
         };
         (breach, now())
     }

@@ -85,8 +85,17 @@ impl ToFile {
 /// Shows each event on standard output.
 pub(super) struct ToTerminal(Option<Rows<Box<dyn Write>>>);
 
-const EVENT_COLUMNS: &[&str] =
-    &["observed_at", "agent", "kind", "interface", "direction", "limit", "rate_bps", "duration_ms", "excess_bytes"];
+const EVENT_COLUMNS: &[&str] = &[
+    "observed_at",
+    "agent",
+    "kind",
+    "interface",
+    "direction",
+    "limit_name",
+    "rate_bps",
+    "duration_ms",
+    "excess_bytes",
+];
 
 impl ToTerminal {
     pub(super) fn new(format: Format) -> Self {
@@ -125,7 +134,7 @@ impl ToTerminal {
                 body.kind().into(),
                 body.interface().into(),
                 breach.map(|breach| breach.direction.as_str()).into(),
-                breach.map(|breach| breach.limit.as_str()).into(),
+                breach.map(|breach| breach.limit_name.as_str()).into(),
                 breach.map(|breach| BitRate::from_bps(breach.rate_bps)).into(),
                 breach.map(|breach| breach.duration_ms).into(),
                 breach.map(|breach| ByteCount::from_bytes(breach.excess_bytes)).into(),

@@ -39,7 +39,7 @@ Examples:
   highwater-agent status
   highwater-agent status -c /etc/highwater/wan2.toml
   highwater-agent status --format json | jq '.pending, .last_offsets'
-  highwater-agent status --format json | jq -r '.breaches[] | [.interface, .limit, .peak_bps] | @tsv'
+  highwater-agent status --format json | jq -r '.breaches[] | [.interface, .limit_name, .peak_bps] | @tsv'
   watch -n 5 highwater-agent status";
 
 #[derive(Args, Debug)]

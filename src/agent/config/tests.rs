@@ -33,7 +33,8 @@ fn use_all_of(settings: &Settings) {
     for tick in 1..6_u32 {
         (reading.at, reading.boottime) = (start + settings.interval * tick, start + settings.interval * tick);
         let bytes = u64::from(tick) << 36;
-        reading.counters = vec![Counters { ifindex: 1, rx_bytes: bytes, tx_bytes: bytes, packets: None, bits: CounterBits::B64 }];
+        reading.counters =
+            vec![Counters { ifindex: 1, rx_bytes: bytes, tx_bytes: bytes, packets: None, bits: CounterBits::B64 }];
         detector.observe(&reading, &stamp, &mut Findings::default());
         reading.changes.clear();
     }

@@ -5,7 +5,7 @@ use chrono::{DateTime, TimeDelta};
 use super::*;
 use crate::agent::counters::{Came, Left, LinkKind, Speed};
 use crate::agent::limit::Level;
-use crate::event::{Direction, Severity};
+use crate::event::{Direction, Reason, Severity};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// Bytes a second: over, below, and between the marks of [`limit`].
@@ -77,7 +77,7 @@ impl Host {
                 Counters { ifindex: *ifindex, rx_bytes: *counter, tx_bytes: 0, packets: None, bits: CounterBits::B64 }
             })
             .collect();
-        let reading = Reading { at, boottime: at, counters, changes };
+        let reading = Reading { at, boottime: at, counters, carried: Vec::new(), changes };
         let mut findings = Findings::default();
         self.detector.observe(&reading, &self.stamp(), &mut findings);
         self.notices.extend(findings.notices.iter().map(ToString::to_string));
@@ -93,14 +93,10 @@ impl Host {
     }
 }
 
-/// `kind interface [reason]`.
+/// `kind interface [reason [detail]]`.
 fn told(body: &Body) -> String {
-    let (interface, reason) = match body {
-        Body::LinkAdded(link) | Body::LinkRemoved(link) => (link.interface.as_str(), &link.reason),
-        other => other.breach().map(|breach| (breach.interface.as_str(), &breach.reason)).unwrap(),
-    };
-    let reason = reason.as_deref().map(|reason| format!(" {reason}")).unwrap_or_default();
-    format!("{} {interface}{reason}", body.kind())
+    let words = [Some(body.kind()), body.interface(), body.reason().map(Reason::as_str), body.detail()];
+    words.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
 #[test]
@@ -135,9 +131,9 @@ fn a_link_that_goes_takes_its_breach_with_it_and_one_that_comes_is_told() {
     let mut host = Host::new(vec![limit("wan", on("eth*"))], &[info(2, "eth0")]);
     host.carry(&[(2, OVER)]);
     let told = host.change(LinkChange::Removed(2, Left::Gone), &[]);
-    assert_eq!(told, ["breach_cleared eth0 gone", "link_removed eth0 gone"]);
+    assert_eq!(told, ["breach_cleared eth0 link_removed", "link_removed eth0 removed gone"]);
     let told = host.change(LinkChange::Added(info(5, "eth0"), Came::Appeared), &[(5, 9_999_999)]);
-    assert_eq!(told, ["link_added eth0 appeared"], "its counters began somewhere: no breach");
+    assert_eq!(told, ["link_added eth0 added appeared"], "its counters began somewhere: no breach");
 }
 
 #[test]
@@ -149,9 +145,9 @@ fn a_new_name_keeps_a_breach_where_the_limit_still_names_it() {
     assert_eq!(
         told,
         [
-            "breach_cleared eth0 renamed to eth7",
-            "link_removed eth0 renamed to eth7",
-            "link_added eth7 renamed from eth0"
+            "breach_cleared eth0 link_renamed",
+            "link_removed eth0 renamed renamed to eth7",
+            "link_added eth7 renamed renamed from eth0"
         ]
     );
     assert_eq!(host.carry(&[(2, BELOW)]), ["breach_cleared eth7 below"]);
@@ -234,7 +230,7 @@ fn a_breach_goes_on_after_a_restart() {
         let cleared = host.tick(Vec::new(), &[(2, BELOW)]);
         let cleared = cleared[0].breach().unwrap();
         assert_eq!((&cleared.breach_id, cleared.raised_at), (&before.breach_id, before.raised_at));
-        assert_eq!(cleared.reason.as_deref(), Some("below"));
+        assert_eq!(cleared.reason, Some(Reason::Below));
         // One second before, 101 of pause, of which one was the first reading after it, and two after.
         assert_eq!((cleared.duration_ms, cleared.measured_ms), (104_000, 3_000));
         assert_eq!(cleared.excess_bytes, before.excess_bytes + 1_000);
@@ -274,5 +270,5 @@ fn without_a_clock_a_breach_waits_and_is_then_judged() {
 fn a_limit_that_is_no_longer_configured_ends_its_breach() {
     let (mut host, _) = restarted(100, false, None);
     host.detector.limits[0].name = "another".into();
-    assert_eq!(host.carry(&[]), ["breach_cleared eth0 limit removed"]);
+    assert_eq!(host.carry(&[]), ["breach_cleared eth0 limit_removed"]);
 }

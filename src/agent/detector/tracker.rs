@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use smol_str::{SmolStr, format_smolstr};
 
 use super::{Findings, Notice};
 use crate::agent::limit::{Action, Carried, Limit, Machine, Marks, Tally};
 use crate::agent::rate::{Traffic, bit_rate};
 use crate::agent::resume::{Decision, Resume};
-use crate::event::{ALL_INTERFACES, Body, Breach, Direction, Stamp};
+use crate::event::{ALL_INTERFACES, Body, Breach, Direction, Reason, Stamp};
 use crate::units::BitRate;
 
 /// One limit on one link, or on the host, in one direction.
@@ -18,7 +18,8 @@ pub(super) struct Tracker {
     pub(super) limit: usize,
     pub(super) direction: Direction,
     pub(super) machine: Machine,
-    pub(super) open: Option<(SmolStr, DateTime<Utc>)>,
+    /// Its breach: id, `started_at` and `raised_at`.
+    pub(super) open: Option<(SmolStr, DateTime<Utc>, DateTime<Utc>)>,
     pub(super) marks: Option<Marks>,
     pub(super) waits: bool,
 }
@@ -55,15 +56,17 @@ impl Tracker {
             Decision::Wait => return,
             Decision::Interrupted(breach) => context.findings.bodies.push(Body::BreachCleared(breach)),
             Decision::Resumed(breach, pause) => {
-                self.open = Some((breach.breach_id.clone(), breach.raised_at));
+                self.open = Some((breach.breach_id.clone(), breach.started_at, breach.raised_at));
                 self.machine = Machine::resumed(tally(&breach, pause));
             }
         }
         let Some(action) = self.machine.judge(limit, marks, carried) else { return };
-        if matches!(action, Action::Raise(_)) {
-            self.open = Some((format_smolstr!("{:016x}", context.ids.u64(..)), context.now.observed_at));
+        if let Action::Raise(tally) = action {
+            let raised_at = context.now.observed_at;
+            let started_at = raised_at - time_delta(tally.duration);
+            self.open = Some((format_smolstr!("{:016x}", context.ids.u64(..)), started_at, raised_at));
         }
-        let below = matches!(action, Action::Clear(_)).then(|| "below".to_owned());
+        let below = matches!(action, Action::Clear(_)).then_some(Reason::Below);
         let (Action::Raise(tally) | Action::Update(tally) | Action::Clear(tally)) = action;
         let Some(breach) = self.breach(limits, target, tally, below) else { return };
         context.findings.bodies.push(match action {
@@ -106,9 +109,9 @@ impl Tracker {
         self.marks.is_some_and(|marks| rate >= marks.raise_at)
     }
 
-    pub(super) fn end(&mut self, limits: &[Limit], target: Target<'_>, reason: &str, findings: &mut Findings) {
+    pub(super) fn end(&mut self, limits: &[Limit], target: Target<'_>, reason: &Reason, findings: &mut Findings) {
         if let Some(Action::Clear(tally)) = self.machine.end() {
-            let breach = self.breach(limits, target, tally, Some(reason.to_owned()));
+            let breach = self.breach(limits, target, tally, Some(reason.clone()));
             findings.bodies.extend(breach.map(Body::BreachCleared));
             self.open = None;
         }
@@ -119,14 +122,16 @@ impl Tracker {
         limits: &[Limit],
         target: Target<'_>,
         tally: Tally,
-        reason: Option<String>,
+        reason: Option<Reason>,
     ) -> Option<Breach> {
-        let (breach_id, raised_at) = self.open.clone()?;
+        let (breach_id, started_at, raised_at) = self.open.clone()?;
         let limit = &limits[self.limit];
         Some(Breach {
             breach_id,
+            started_at,
             raised_at,
-            limit: limit.name.as_str().into(),
+            ended_at: started_at + time_delta(tally.duration),
+            limit_name: limit.name.as_str().into(),
             severity: limit.severity,
             interface: target.interface.into(),
             ifindex: target.ifindex,
@@ -139,6 +144,7 @@ impl Tracker {
             measured_ms: millis(tally.measured),
             excess_bytes: tally.excess_bytes,
             reason,
+            detail: None,
         })
     }
 }
@@ -173,6 +179,11 @@ pub(super) fn tally(breach: &Breach, pause: Duration) -> Tally {
         measured: Duration::from_millis(breach.measured_ms),
         duration: Duration::from_millis(breach.duration_ms) + pause,
     }
+}
+
+/// In whole microseconds, as all times of events are.
+fn time_delta(duration: Duration) -> TimeDelta {
+    i64::try_from(duration.as_micros()).map_or(TimeDelta::MAX, TimeDelta::microseconds)
 }
 
 pub(super) fn millis(duration: Duration) -> u64 {

@@ -288,15 +288,15 @@ impl Journal for DurableJournal {
         self.current().remove(ids)
     }
 
-    fn reject(&mut self, id: EventId, reason: &str, stamp: Stamp) -> Result<(), JournalError> {
+    fn reject(&mut self, id: EventId, detail: &str, stamp: Stamp) -> Result<(), JournalError> {
         if let Some(disk) = &mut self.disk {
-            match disk.reject(id, reason, stamp.clone()) {
+            match disk.reject(id, detail, stamp.clone()) {
                 Ok(()) => return Ok(()),
                 Err(error) => self.degrade(&error),
             }
         }
         self.remember_removed(&[id]);
-        self.current().reject(id, reason, stamp)
+        self.current().reject(id, detail, stamp)
     }
 
     fn batch(&mut self, after: Position, events_max: usize, bytes_max: usize) -> Result<Vec<Stored>, JournalError> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use smol_str::SmolStr;
 
-use super::loss::declare;
+use super::loss::{Cause, declare};
 use super::{Journal, JournalError, Pending, Position, Stored, random_epoch};
 use crate::agent::event_system::Draft;
 use crate::agent::numbered::Numbered;
@@ -84,10 +84,10 @@ impl Journal for FleetJournal {
         Ok(())
     }
 
-    fn reject(&mut self, id: EventId, reason: &str, stamp: Stamp) -> Result<(), JournalError> {
+    fn reject(&mut self, id: EventId, detail: &str, stamp: Stamp) -> Result<(), JournalError> {
         if let Some(event) = self.take(id) {
             let stamp = Stamp { agent: event.stamp.agent.clone(), ..stamp };
-            self.register(Draft { stamp, body: Body::Loss(declare(id.epoch, &[id], reason)) });
+            self.register(Draft { stamp, body: Body::Loss(declare(id.epoch, &[id], Cause::rejected(detail))) });
         }
         Ok(())
     }
@@ -126,7 +126,7 @@ mod tests {
             monotonic_ms: 0,
             clock_synced: None,
         };
-        Draft { stamp, body: Body::AgentStopped(Lifecycle { version: "1".into(), reason: None }) }
+        Draft { stamp, body: Body::AgentStopped(Lifecycle { version: "1".into(), reason: None, detail: None }) }
     }
 
     #[test]

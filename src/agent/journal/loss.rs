@@ -2,7 +2,7 @@
 
 use super::Position;
 use crate::agent::event_system::Draft;
-use crate::event::{Body, Epoch, Event, EventId, Loss};
+use crate::event::{Body, Epoch, Event, EventId, Loss, Reason};
 
 /// So many ranges are handed out in one event, which must fit into a message: 40 bytes each at most.
 const RANGES_MAX: usize = 500;
@@ -14,16 +14,39 @@ pub(super) struct OpenLoss {
     pub(super) event: Event,
 }
 
-/// Takes `ids` into the open declaration, if there is one of the same epoch and reason; what it is now.
+/// Why events are lost, as their declaration says it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cause<'a> {
+    pub(super) reason: &'a Reason,
+    pub(super) detail: Option<&'a str>,
+}
+
+impl<'a> Cause<'a> {
+    pub(super) fn rejected(detail: &'a str) -> Self {
+        Self { reason: &Reason::Rejected, detail: Some(detail) }
+    }
+}
+
+impl<'a> From<&'a Reason> for Cause<'a> {
+    fn from(reason: &'a Reason) -> Self {
+        Self { reason, detail: None }
+    }
+}
+
+/// Takes `ids` into the open declaration, if there is one of the same epoch and cause; what it is now.
 pub(super) fn grow<'a>(
     open: &'a mut Option<OpenLoss>,
     epoch: Epoch,
     ids: &[EventId],
-    reason: &str,
+    cause: Cause<'_>,
 ) -> Option<&'a OpenLoss> {
     let open = open.as_mut()?;
     match &mut open.event.body {
-        Body::Loss(loss) if loss.epoch == epoch && loss.reason == reason => insert(loss, ids),
+        Body::Loss(loss)
+            if loss.epoch == epoch && loss.reason == *cause.reason && loss.detail.as_deref() == cause.detail =>
+        {
+            insert(loss, ids);
+        }
         _ => return None,
     }
     Some(open)
@@ -36,8 +59,9 @@ pub(super) fn hull(body: &Body) -> Option<(Epoch, (u64, u64))> {
 }
 
 /// A new declaration.
-pub(super) fn declare(epoch: Epoch, ids: &[EventId], reason: &str) -> Loss {
-    let mut loss = Loss { epoch, ranges: Vec::new(), reason: reason.to_owned() };
+pub(super) fn declare(epoch: Epoch, ids: &[EventId], cause: Cause<'_>) -> Loss {
+    let Cause { reason, detail } = cause;
+    let mut loss = Loss { epoch, ranges: Vec::new(), reason: reason.clone(), detail: detail.map(str::to_owned) };
     insert(&mut loss, ids);
     loss
 }
@@ -82,7 +106,7 @@ mod tests {
             let epoch = Epoch(7);
             let ids: Vec<_> = numbers.iter().map(|seq| EventId { epoch, seq: *seq }).collect();
             let (first, second) = ids.split_at(ids.len() / 2);
-            let mut loss = declare(epoch, second, "evicted");
+            let mut loss = declare(epoch, second, (&Reason::Evicted).into());
             insert(&mut loss, first);
             let held: Vec<u64> = loss.ranges.iter().flat_map(|(from, to)| *from..=*to).collect();
             prop_assert_eq!(held, numbers.into_iter().collect::<Vec<_>>());

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use super::loss::{OpenLoss, by_epoch, declare, grow, split};
+use super::loss::{Cause, OpenLoss, by_epoch, declare, grow, split};
 use super::{Journal, JournalError, Pending, Position, Rank, Stored, breach_change, random_epoch};
 use crate::agent::event_system::Draft;
-use crate::event::{Body, Epoch, Event, EventId, Stamp};
+use crate::event::{Body, Epoch, Event, EventId, Reason, Stamp};
 use crate::wire;
 
 /// Events in a ring of bounded size, under an epoch of its own.
@@ -95,15 +95,15 @@ impl MemoryJournal {
         Some(stored)
     }
 
-    fn lose(&mut self, ids: &[EventId], reason: &str, stamp: &Stamp) {
+    fn lose(&mut self, ids: &[EventId], cause: Cause<'_>, stamp: &Stamp) {
         for (epoch, ids) in by_epoch(ids) {
-            match grow(&mut self.open_loss, epoch, &ids, reason) {
+            match grow(&mut self.open_loss, epoch, &ids, cause) {
                 Some(OpenLoss { position, event }) => {
                     let (position, event) = (*position, Arc::new(event.clone()));
                     self.put(position, event);
                 }
                 None => {
-                    let body = Body::Loss(declare(epoch, &ids, reason));
+                    let body = Body::Loss(declare(epoch, &ids, cause));
                     self.register(Draft { stamp: stamp.clone(), body });
                 }
             }
@@ -143,7 +143,7 @@ impl MemoryJournal {
             let Some(stored) = victim.and_then(|(.., position)| self.take(position)) else { break };
             lost.push(stored.event.id);
         }
-        self.lose(&lost, "evicted", stamp);
+        self.lose(&lost, (&Reason::Evicted).into(), stamp);
     }
 }
 
@@ -171,9 +171,9 @@ impl Journal for MemoryJournal {
         Ok(())
     }
 
-    fn reject(&mut self, id: EventId, reason: &str, stamp: Stamp) -> Result<(), JournalError> {
+    fn reject(&mut self, id: EventId, detail: &str, stamp: Stamp) -> Result<(), JournalError> {
         self.remove(&[id])?;
-        self.lose(&[id], reason, &stamp);
+        self.lose(&[id], Cause::rejected(detail), &stamp);
         Ok(())
     }
 

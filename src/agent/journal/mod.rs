@@ -109,11 +109,11 @@ pub trait Journal {
     /// They are still there.
     fn remove(&mut self, ids: &[EventId]) -> Result<(), JournalError>;
 
-    /// Gives an event up, and registers its loss in the same transaction.
+    /// Gives up an event that was rejected, and registers its loss, with what the broker said of it, in the same transaction.
     ///
     /// # Errors
     /// It is still there.
-    fn reject(&mut self, id: EventId, reason: &str, stamp: Stamp) -> Result<(), JournalError>;
+    fn reject(&mut self, id: EventId, detail: &str, stamp: Stamp) -> Result<(), JournalError>;
 
     /// The events after `after`, in order, as many as fit; at least one where there is one. They are handed out: from now on they
     /// are evicted last.

@@ -20,17 +20,17 @@ use self::rows::{
 };
 pub(super) use self::salvage::{Saved, Since};
 use self::state::{Meta, State, keep_count};
-use super::loss::split;
+use super::loss::{Cause, split};
 use super::mark::MarkFile;
 use super::{Journal, JournalError, Pending, Position, Rank, Stored};
 use crate::agent::event_system::Draft;
-use crate::event::{Body, Event, EventId, Loss, Stamp};
+use crate::event::{Body, Event, EventId, Loss, Reason, Stamp};
 use crate::failpoints;
 use crate::units::ByteCount;
 
 const SCHEMA: &str = include_str!("sqlite/schema.sql");
 /// Stands at the schema's end.
-const VERSION: u32 = 3;
+const VERSION: u32 = 1;
 const PAGE_BYTES: i64 = 4_096;
 /// The write-ahead log is copied back at so many pages (256 KiB): it counts against the journal's size.
 const WAL_PAGES: i64 = 64;
@@ -196,7 +196,7 @@ impl SqliteJournal {
         }
         self.transaction(|transaction, state| {
             let ids = old.iter().map(|position| take(transaction, state, *position)).collect::<Result<Vec<_>, _>>()?;
-            lose(transaction, state, &ids.into_iter().flatten().collect::<Vec<_>>(), "expired", stamp)
+            lose(transaction, state, &ids.into_iter().flatten().collect::<Vec<_>>(), (&Reason::Expired).into(), stamp)
         })
     }
 
@@ -281,11 +281,11 @@ impl Journal for SqliteJournal {
         removed.map_err(damaged)
     }
 
-    fn reject(&mut self, id: EventId, reason: &str, stamp: Stamp) -> Result<(), JournalError> {
+    fn reject(&mut self, id: EventId, detail: &str, stamp: Stamp) -> Result<(), JournalError> {
         self.transaction(|transaction, state| {
             let Some(position) = find(transaction, state, id)? else { return Ok(()) };
             take(transaction, state, position)?;
-            lose(transaction, state, &[id], reason, &stamp)
+            lose(transaction, state, &[id], Cause::rejected(detail), &stamp)
         })
         .map_err(damaged)
     }

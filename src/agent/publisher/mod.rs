@@ -255,7 +255,7 @@ impl Publisher {
                     let Some(id) = self.settle(serial, bytes) else { continue };
                     error!("Kafka will never take event {id}: {reason}; it is declared lost");
                     self.progress.rejected += 1;
-                    system.reject_event(id, &format!("rejected: {reason}"), stamp())?;
+                    system.reject_event(id, &reason, stamp())?;
                 }
                 Report::Trouble { what, gave_up } => {
                     self.progress.retries += u64::from(gave_up);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::agent::counters::csv::{Amount, Carried};
 use crate::agent::rate::bit_rate;
-use crate::event::Sample;
+use crate::event::{Reason, Sample};
 
 /// What a row says of its link.
 pub(super) fn sample(interface: &str, carried: &Carried) -> Sample {
@@ -12,7 +12,7 @@ pub(super) fn sample(interface: &str, carried: &Carried) -> Sample {
     let (rx_bytes, rx_bps) = measured(rx, elapsed);
     let (tx_bytes, tx_bps) = tx.map_or((None, None), |tx| measured(tx, elapsed));
     let rate_is_missing = rx_bps.is_none() || tx.is_some() && tx_bps.is_none();
-    let why = if elapsed.is_none() { "first" } else { "reset" };
+    let why = if elapsed.is_none() { Reason::First } else { Reason::Reset };
     Sample {
         interface: interface.to_owned(),
         duration_ms: elapsed.map(|elapsed| whole(elapsed.as_millis())),
@@ -20,7 +20,7 @@ pub(super) fn sample(interface: &str, carried: &Carried) -> Sample {
         tx_bytes,
         rx_bps,
         tx_bps,
-        reason: rate_is_missing.then(|| why.to_owned()),
+        reason: rate_is_missing.then_some(why),
     }
 }
 
@@ -62,9 +62,9 @@ mod tests {
     fn a_rate_that_nobody_knows_says_why() {
         let why = |elapsed, rx, tx| sample("eth0", &Carried { elapsed, rx, tx }).reason;
         let minute = Some(Duration::from_secs(60));
-        assert_eq!(why(None, Amount::Bytes(1), None).as_deref(), Some("first"));
-        assert_eq!(why(minute, Amount::Unknown, None).as_deref(), Some("reset"));
-        assert_eq!(why(minute, Amount::Bytes(1), Some(Amount::Unknown)).as_deref(), Some("reset"));
+        assert_eq!(why(None, Amount::Bytes(1), None), Some(Reason::First));
+        assert_eq!(why(minute, Amount::Unknown, None), Some(Reason::Reset));
+        assert_eq!(why(minute, Amount::Bytes(1), Some(Amount::Unknown)), Some(Reason::Reset));
         assert_eq!(why(None, Amount::Rate(1), None), None);
     }
 

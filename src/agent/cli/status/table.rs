@@ -45,7 +45,7 @@ pub(super) fn print(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         rows.push([
             breach.severity.as_str().into(),
             link(breach).into(),
-            breach.limit.as_str().into(),
+            breach.limit_name.as_str().into(),
             BitRate::from_bps(breach.limit_bps).into(),
             BitRate::from_bps(breach.rate_bps).into(),
             BitRate::from_bps(breach.peak_bps).into(),
@@ -276,7 +276,7 @@ mod tests {
                 severity: Severity::Warning,
                 interface: "eth0".into(),
                 direction: Direction::Rx,
-                limit: "wan-down".into(),
+                limit_name: "wan-down".into(),
                 limit_bps: 80_000_000,
                 rate_bps: 94_900_000,
                 peak_bps: 97_900_000,

@@ -129,7 +129,7 @@ impl Told {
                     let twice = self
                         .open
                         .values()
-                        .any(|open| (&open.limit, &open.interface) == (&breach.limit, &breach.interface));
+                        .any(|open| (&open.limit_name, &open.interface) == (&breach.limit_name, &breach.interface));
                     prop_assert!(!twice, "raised twice: {body:?}");
                     prop_assert!(breach.rate_bps >= breach.limit_bps);
                 }

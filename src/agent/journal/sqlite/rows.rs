@@ -5,12 +5,12 @@ use std::sync::Arc;
 use chrono::DateTime;
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, Transaction, params};
 
-use super::super::loss::{OpenLoss, by_epoch, declare, grow, hull, split};
+use super::super::loss::{Cause, OpenLoss, by_epoch, declare, grow, hull, split};
 use super::super::{JournalError, Pending, Position, Rank, Stored, breach_change};
 use super::PAGE_BYTES;
 use super::state::State;
 use crate::agent::event_system::Draft;
-use crate::event::{Body, Epoch, Event, EventId, Stamp};
+use crate::event::{Body, Epoch, Event, EventId, Reason, Stamp};
 use crate::wire;
 
 /// Room is made for so many events at once.
@@ -106,7 +106,7 @@ pub(super) fn evict(
             }
         }
     }
-    lose(transaction, state, &lost, "evicted", stamp)
+    lose(transaction, state, &lost, (&Reason::Evicted).into(), stamp)
 }
 
 /// Declares that events are lost, which were taken.
@@ -114,15 +114,15 @@ pub(super) fn lose(
     transaction: &Transaction<'_>,
     state: &mut State,
     ids: &[EventId],
-    reason: &str,
+    cause: Cause<'_>,
     stamp: &Stamp,
 ) -> Result<(), JournalError> {
     find_oldest(transaction, state)?;
     for (epoch, ids) in by_epoch(ids) {
-        match grow(&mut state.open_loss, epoch, &ids, reason) {
+        match grow(&mut state.open_loss, epoch, &ids, cause) {
             Some(OpenLoss { position, event }) => rewrite(transaction, &mut state.pending, *position, event)?,
             None => {
-                let body = Body::Loss(declare(epoch, &ids, reason));
+                let body = Body::Loss(declare(epoch, &ids, cause));
                 register(transaction, state, Draft { stamp: stamp.clone(), body })?;
             }
         }

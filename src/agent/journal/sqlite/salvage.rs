@@ -12,7 +12,7 @@ use super::super::mark::{Mark, Ranges};
 use super::rows::{EVENT, damage, whole, whole_event};
 use super::state::Meta;
 use super::{SqliteJournal, mark_beside};
-use crate::event::{Body, Epoch, Event, EventId, Loss, Stamp};
+use crate::event::{Body, Epoch, Event, EventId, Loss, Reason, Stamp};
 use crate::units::ByteCount;
 
 /// What was read of a damaged journal.
@@ -112,8 +112,8 @@ impl Saved {
     }
 
     fn losses(&self, why: &str) -> Vec<Loss> {
-        let reason = format!("journal damaged: {why}; {}", self.summary());
-        let loss = |epoch, ranges| Loss { epoch, ranges, reason: reason.clone() };
+        let detail = format!("{why}; {}", self.summary());
+        let loss = |epoch, ranges| Loss { epoch, ranges, reason: Reason::Damaged, detail: Some(detail.clone()) };
         match &self.lost {
             Some(lost) => lost.iter().map(|(epoch, ranges)| loss(*epoch, ranges.clone())).collect(),
             None => vec![loss(self.epoch.unwrap_or(Epoch(0)), Ranges::new())],

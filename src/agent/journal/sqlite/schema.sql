@@ -1,4 +1,4 @@
--- The agent's journal, version 3. Whatever changes within a statement, be it a comment, makes another version: a journal whose
+-- The agent's journal, version 1. Whatever changes within a statement, be it a comment, makes another version: a journal whose
 -- tables are not these to the letter is damaged.
 
 -- One row: who counts, and how far.
@@ -30,4 +30,4 @@ CREATE TABLE open_breaches (
     payload   BLOB    NOT NULL
 ) STRICT, WITHOUT ROWID;
 
-PRAGMA user_version = 3;
+PRAGMA user_version = 1;

@@ -26,7 +26,10 @@ fn a_damaged_journal_is_set_aside_and_what_can_be_read_is_saved() {
         assert_eq!(journal.keeping(), Keeping::OnDisk);
         let events = all(&mut journal);
         let declared = events.last().unwrap();
-        assert!(matches!(&declared.body, Body::Loss(loss) if loss.reason.starts_with("journal damaged")), "{name}");
+        assert!(
+            matches!(&declared.body, Body::Loss(loss) if loss.reason == Reason::Damaged && loss.detail.is_some()),
+            "{name}"
+        );
         assert_ne!(declared.id.epoch, before[0].id.epoch);
         assert!(events[..events.len() - 1].iter().all(|event| before.contains(event)), "{name}: nothing is invented");
         let aside = std::fs::read_dir(directory.path()).unwrap().flatten();
@@ -48,8 +51,9 @@ fn an_event_that_is_not_what_was_written_is_declared_lost_and_its_neighbours_go_
     assert_eq!(connection.execute(sql, []).unwrap(), 1);
     drop(connection);
     let mut journal = open(&directory);
-    let started =
-        journal.append(vec![draft(Body::AgentStopped(Lifecycle { version: "1".into(), reason: None }))]).unwrap();
+    let started = journal
+        .append(vec![draft(Body::AgentStopped(Lifecycle { version: "1".into(), reason: None, detail: None }))])
+        .unwrap();
     let events = all(&mut journal);
     assert_eq!([&events[0], &events[1], &events[3]], [&before[0], &before[2], &started[0]]);
     let Body::Loss(loss) = &events[2].body else { panic!("{events:?}") };
@@ -282,8 +286,8 @@ fn what_a_lost_declaration_said_is_declared_again() {
     let directory = tempfile::tempdir().unwrap();
     let mut journal = open(&directory);
     let before = journal.append((0..9).map(raised).collect()).unwrap();
-    journal.reject(before[1].id, "rejected", stamp(1)).unwrap();
-    journal.reject(before[0].id, "rejected", stamp(1)).unwrap();
+    journal.reject(before[1].id, "too large", stamp(1)).unwrap();
+    journal.reject(before[0].id, "too large", stamp(1)).unwrap();
     assert_eq!(declared(&all(&mut journal)), [(1, 2)]);
     journal.remove(&ids(&before[2..4])).unwrap();
     drop(journal);
@@ -298,7 +302,7 @@ fn what_was_declared_before_is_not_declared_again() {
     let directory = tempfile::tempdir().unwrap();
     let mut journal = open(&directory);
     let before = journal.append((0..9).map(raised).collect()).unwrap();
-    journal.reject(before[4].id, "rejected", stamp(1)).unwrap();
+    journal.reject(before[4].id, "too large", stamp(1)).unwrap();
     drop(journal);
     let connection = rusqlite::Connection::open(directory.path().join("journal.db")).unwrap();
     connection.execute("UPDATE events SET crc = crc + 1 WHERE seq = 7", []).unwrap();
@@ -337,7 +341,7 @@ proptest! {
         payload in damaged(Just(crate::wire::to_json(&Event {
             id: EventId { epoch: Epoch(7), seq: 2 },
             stamp: stamp(1),
-            body: Body::Loss(Loss { epoch: Epoch(7), ranges: vec![(1, 9), (12, 400)], reason: "evicted".into() }),
+            body: Body::Loss(Loss { epoch: Epoch(7), ranges: vec![(1, 9), (12, 400)], reason: Reason::Evicted, detail: None }),
         }))),
         numbers in proptest::array::uniform5(prop_oneof![Just(i64::MIN), Just(-1), Just(0), Just(5), Just(i64::MAX - 9)]),
     ) {
