@@ -330,8 +330,10 @@ fn event(number: u64) -> Event {
     let observed_at = raised_at + TimeDelta::seconds(seq as i64);
     let breach = Breach {
         breach_id: format!("{:016x}", (agent << 32) | (seq / 60)).into(),
+        started_at: raised_at,
         raised_at,
-        limit: "wan-down".into(),
+        ended_at: observed_at,
+        limit_name: "wan-down".into(),
         severity: Severity::Warning,
         interface: "eth0".into(),
         ifindex: Some(2),
@@ -344,6 +346,7 @@ fn event(number: u64) -> Event {
         measured_ms: seq % 60 * 1_000,
         excess_bytes: seq * 125,
         reason: None,
+        detail: None,
     };
     let stamp = Stamp {
         agent: format!("gw-{agent:03}").into(),

@@ -349,24 +349,23 @@ fn print_summary(database: &Path, registered: u64, outcome: &Outcome, stored: u6
     );
     say!();
     let rows = rusqlite::Connection::open(database)?;
-    let sql =
-        "SELECT interface, direction, substr(raised_at, 12, 8), duration_ms, peak_bps, mean_bps, excess_bytes, open
-               FROM breaches ORDER BY raised_at";
+    let sql = "SELECT interface, direction, substr(started_at, 12, 8), lasted, peak_bps, mean_bps, excess_bytes, state
+               FROM breaches ORDER BY started_at";
     let mut statement = rows.prepare(sql)?;
     let mut breaches = statement.query([])?;
-    let titles = ["link", "way", "raised (UTC)", "lasted", "peak", "mean", "over limit"];
-    let [link, way, raised, lasted, peak, mean, excess] = titles;
-    say!("  {BOLD}{link:<6} {way:<4} {raised:<12} {lasted:>9} {peak:>12} {mean:>12} {excess:>12}{BOLD:#}");
+    let titles = ["link", "way", "began (UTC)", "lasted", "peak", "mean", "over limit"];
+    let [link, way, began, lasted, peak, mean, excess] = titles;
+    say!("  {BOLD}{link:<6} {way:<4} {began:<12} {lasted:>9} {peak:>12} {mean:>12} {excess:>12}{BOLD:#}");
     while let Some(row) = breaches.next()? {
         let rate = |column| row.get::<_, i64>(column).map(|bps| BitRate::from_bps(bps as u64).to_string());
         let excess = ByteCount::from_bytes(row.get::<_, i64>(6)? as u64).to_string();
-        let open = if row.get::<_, i64>(7)? == 1 { "still open" } else { "" };
+        let open = if row.get::<_, String>(7)? == "open" { "still open" } else { "" };
         say!(
             "  {:<6} {:<4} {:<12} {:>7.1} s {:>12} {:>12} {excess:>12}  {open}",
             row.get::<_, String>(0)?,
             row.get::<_, String>(1)?,
             row.get::<_, String>(2)?,
-            row.get::<_, i64>(3)? as f64 / 1_000.0,
+            row.get::<_, f64>(3)?,
             rate(4)?,
             rate(5)?
         );

@@ -116,7 +116,8 @@ fn an_event_that_is_too_large_alone_is_declared_and_overtaken_by_none() {
     assert!(seqs.is_sorted(), "{seqs:?}");
     // Each is there, or declared.
     let lost = events.iter().filter(|event| event["kind"] == "loss").flat_map(|event| {
-        assert!(event["reason"].as_str().unwrap().contains("too large"), "{event}");
+        assert_eq!(event["reason"], "rejected");
+        assert!(event["detail"].as_str().unwrap().contains("too large"), "{event}");
         event["ranges"]
             .as_array()
             .unwrap()

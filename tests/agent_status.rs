@@ -65,7 +65,7 @@ fn what_waits_is_shown_while_the_broker_is_away_and_afterwards_what_kafka_acknow
     assert_eq!((&report["agent"], &report["pid"]), (&"gw".into(), &running.id().into()));
     let breach = &report["breaches"][0];
     assert_eq!(
-        (&breach["limit"], &breach["limit_bps"], &breach["severity"]),
+        (&breach["limit_name"], &breach["limit_bps"], &breach["severity"]),
         (&"low".into(), &1_000_000.into(), &"warning".into())
     );
     assert!(breach["peak_bps"].as_u64() >= breach["rate_bps"].as_u64(), "{breach}");

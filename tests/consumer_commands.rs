@@ -196,7 +196,8 @@ fn losses_tell_who_says_that_what_is_missing(mut stage: Stage) {
     );
     assert_eq!(rows[0]["reason"], "evicted");
     assert_eq!(rows[1]["noticed_at"], "2026-11-20T12:00:00.000000Z");
-    assert!(rows[3]["reason"].as_str().unwrap().starts_with("events[0] at 7"), "{}", rows[3]);
+    assert_eq!((&rows[1]["reason"], &rows[1]["detail"]), (&serde_json::Value::Null, &"never came".into()));
+    assert!(rows[3]["detail"].as_str().unwrap().starts_with("events[0] at 7"), "{}", rows[3]);
     let (code, _, err) = stage.said(&["losses"]);
     assert_eq!(code, 1);
     assert!(
@@ -265,7 +266,7 @@ fn what_can_be_stored_by_now_comes_back_once_with_all_that_follows(mut stage: St
     assert_eq!(stage.numbers("SELECT seq, duration_ms FROM breach_state"), [7, 7_000]);
     assert_eq!(stage.numbers("SELECT first, last FROM losses"), [6, 6]);
     assert_eq!(stage.numbers("SELECT count(*) FROM dead_letters"), [2]);
-    assert_eq!(stage.numbers("SELECT \"offset\", CAST(partition AS bigint) FROM events WHERE seq = 7"), [2, 3]);
+    assert_eq!(stage.numbers("SELECT kafka_offset, CAST(kafka_partition AS bigint) FROM events WHERE seq = 7"), [2, 3]);
     // What stays is told, and stays.
     let (code, rows) = stage.rows(&["dead-letters", "retry"]);
     assert_eq!(code, 1);

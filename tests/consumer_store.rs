@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use highwater::consumer::batch::{Batch, Mark, Record};
 use highwater::consumer::place::Place;
 use highwater::consumer::store::{Applied, Fault, Location, Retention, Store};
-use highwater::event::{Body, Event, Sample};
+use highwater::event::{Body, Epoch, Event, Lifecycle, Link, Loss, Reason, Sample};
 use highwater::wire;
 use proptest::prelude::*;
 
@@ -137,6 +137,7 @@ on_both!(
     times_from_1970_to_9999_are_rows,
     every_kind_is_stored_with_its_fields,
     an_open_breach_is_open,
+    a_falling_breach_is_as_its_last_event_says,
     retention_drops_what_is_old_in_both_times,
     a_breach_goes_with_the_last_word_on_it,
     times_that_no_database_has_are_dead_letters,
@@ -234,7 +235,7 @@ fn what_is_no_event_is_a_dead_letter_among_its_neighbours(bench: &mut Bench) {
     let applied = bench.store(&all);
     assert_eq!((applied.inserted, applied.refused.len()), (2, 5));
     assert_eq!(bench.ask("SELECT count(*), min(\"offset\"), max(\"offset\") FROM dead_letters"), "5,1,5");
-    assert_eq!(bench.ask("SELECT seq, \"offset\" FROM events"), "1,0 2,6");
+    assert_eq!(bench.ask("SELECT seq, kafka_offset FROM events"), "1,0 2,6");
     assert_eq!(bench.ask("SELECT length(payload) FROM dead_letters WHERE \"offset\" = 1"), "11");
     // Alone in a quiet topic.
     assert_eq!(bench.store(&[b"garbage".to_vec()]).refused.len(), 1);
@@ -279,7 +280,7 @@ fn sequences_merge_and_gaps_show_unless_declared(bench: &mut Bench) {
         "gw,0000000000005f0c,1,1,1 gw,0000000000005f0c,6,8,3"
     );
     bench.store_events(&[event("gw", 11, loss(6, 7))]);
-    assert_eq!(bench.ask("SELECT first, last, reason FROM losses"), "6,7,evicted");
+    assert_eq!(bench.ask("SELECT first, last, reason, detail FROM losses"), "6,7,evicted,");
     assert_eq!(bench.ask("SELECT first, last FROM sequence_gaps"), "1,1 8,8");
 }
 
@@ -327,31 +328,65 @@ fn times_from_1970_to_9999_are_rows(bench: &mut Bench) {
 }
 
 fn every_kind_is_stored_with_its_fields(bench: &mut Bench) {
-    use highwater::event::Link;
-    let link =
-        Link { interface: "wan0".into(), ifindex: u32::MAX, speed_bps: Some(1 << 40), reason: Some("new".into()) };
+    let link = |reason| Link {
+        interface: "wan0".into(),
+        ifindex: u32::MAX,
+        speed_bps: Some(1 << 40),
+        reason: Some(reason),
+        detail: Some("eth7".into()),
+    };
+    let too_large = Loss {
+        epoch: Epoch(0x5f0c),
+        ranges: vec![(7, 8)],
+        reason: Reason::Rejected,
+        detail: Some("MessageSizeTooLarge".into()),
+    };
+    let stopped = Lifecycle { version: "1".into(), reason: Some(Reason::Signal), detail: None };
+    let mut cleared = breach("b1", 4);
+    (cleared.reason, cleared.detail) = (Some(Reason::LinkRenamed), Some("eth7".into()));
     let unknown =
         String::from_utf8(wire::to_json(&updated("gw", 5))).unwrap().replace("breach_updated", "quota_reached");
     let mut all: Vec<Vec<u8>> = [
         event("gw", 1, started()),
-        event("gw", 2, Body::LinkAdded(link)),
-        event("gw", 3, loss(7, 8)),
-        updated("gw", 4),
+        event("gw", 2, Body::LinkAdded(link(Reason::Added))),
+        event("gw", 3, Body::Loss(too_large)),
+        event("gw", 4, Body::BreachCleared(cleared)),
+        event("gw", 6, Body::LinkChanged(link(Reason::Renamed))),
+        event("gw", 7, Body::AgentStopped(stopped)),
     ]
     .iter()
     .map(wire::to_json)
     .collect();
     all.push(unknown.clone().into_bytes());
-    assert_eq!(bench.store(&all).inserted, 5);
-    assert_eq!(bench.ask("SELECT seq, kind, version FROM events WHERE version IS NOT NULL"), "1,agent_started,1");
+    assert_eq!(bench.store(&all).inserted, 7);
+    let lives = "SELECT seq, kind, version, reason, detail FROM events WHERE version IS NOT NULL";
+    assert_eq!(bench.ask(lives), "1,agent_started,1,, 7,agent_stopped,1,signal,");
     assert_eq!(
-        bench.ask("SELECT interface, ifindex, speed_bps, reason FROM events WHERE kind = 'link_added'"),
-        "wan0,4294967295,1099511627776,new"
+        bench.ask("SELECT kind, interface, ifindex, speed_bps, reason, detail FROM events WHERE kind LIKE 'link%'"),
+        "link_added,wan0,4294967295,1099511627776,added,eth7 link_changed,wan0,4294967295,1099511627776,renamed,eth7"
     );
-    assert_eq!(bench.ask("SELECT lost_epoch, reason FROM events WHERE kind = 'loss'"), "0000000000005f0c,evicted");
-    let breach = "SELECT breach_id, \"limit\", severity, interface, ifindex, direction, limit_bps, rate_bps, peak_bps, \
-                  mean_bps, duration_ms, measured_ms, excess_bytes FROM events WHERE seq = 4";
-    assert_eq!(bench.ask(breach), "b1,wan-down,warning,eth0,2,rx,80000000,90000004,90000004,85000000,4000,4000,500");
+    assert_eq!(
+        bench.ask("SELECT lost_epoch, reason, detail FROM events WHERE kind = 'loss'"),
+        "0000000000005f0c,rejected,MessageSizeTooLarge"
+    );
+    assert_eq!(bench.ask("SELECT first, last, reason, detail FROM losses"), "7,8,rejected,MessageSizeTooLarge");
+    let fields = "limit_name, severity, interface, direction, limit_bps, rate_bps, peak_bps, mean_bps, duration_ms, \
+                  measured_ms, excess_bytes, reason, detail";
+    let values = "wan-down,warning,eth0,rx,80000000,90000004,90000004,85000000,4000,4000,500,link_renamed,eth7";
+    assert_eq!(bench.ask(&format!("SELECT {fields} FROM events WHERE seq = 4")), values);
+    assert_eq!(bench.ask(&format!("SELECT {fields} FROM breaches")), values);
+    assert_eq!(bench.ask("SELECT breach_id, ifindex FROM events WHERE seq = 4"), "b1,2");
+    let times = |table: &str| match bench.look {
+        Look::Sqlite(_) => format!("SELECT started_at, raised_at, ended_at FROM {table}"),
+        Look::Postgres(_) => {
+            let text = |name: &str| format!("to_char({name}, 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')");
+            format!("SELECT {}, {}, {} FROM {table}", text("started_at"), text("raised_at"), text("ended_at"))
+        }
+    };
+    let told = "2026-11-20T12:00:00.000000Z,2026-11-20T12:00:01.000000Z,2026-11-20T12:00:04.000000Z";
+    assert_eq!(bench.ask(&times("events WHERE seq = 4")), told);
+    assert_eq!(bench.ask(&times("breaches")), told);
+    assert_eq!(bench.ask("SELECT kafka_topic, kafka_partition, kafka_offset FROM events WHERE seq = 4"), "events,0,3");
     assert_eq!(bench.ask("SELECT length(raw) FROM events WHERE kind = 'quota_reached'"), unknown.len().to_string());
 }
 
@@ -362,27 +397,75 @@ fn an_open_breach_is_open(bench: &mut Bench) {
         event("gw", 3, Body::BreachUpdated(breach("two", 5))),
         event("gw", 4, Body::BreachCleared(breach("two", 9))),
     ]);
-    let sql = "SELECT breach_id, CASE WHEN open THEN 1 ELSE 0 END, CASE WHEN cleared_at IS NULL THEN 0 ELSE 1 END, duration_ms, \
-               peak_bps, excess_bytes FROM breaches";
-    assert_eq!(bench.ask(sql), "one,1,0,1000,90000001,125 two,0,1,9000,90000009,1125");
+    let sql = "SELECT breach_id, state, CASE WHEN cleared_at IS NULL THEN 0 ELSE 1 END, duration_ms, peak_bps, excess_bytes \
+               FROM breaches";
+    assert_eq!(bench.ask(sql), "one,open,0,1000,90000001,125 two,cleared,1,9000,90000009,1125");
+    let sql = match bench.look {
+        Look::Sqlite(_) => {
+            "SELECT breach_id, CAST(lasted * 1000 AS integer) FROM breaches WHERE cleared_at = last_seen_at"
+        }
+        Look::Postgres(_) => {
+            "SELECT breach_id, (extract(epoch FROM lasted) * 1000)::bigint FROM breaches WHERE cleared_at = last_seen_at"
+        }
+    };
+    assert_eq!(bench.ask(sql), "two,9000", "a clear is when it was judged, and the breach as long as it was over");
+    // Longer than any interval.
+    let mut endless = breach("endless", 1);
+    endless.duration_ms = i64::MAX as u64;
+    bench.store_events(&[event("gw", 5, Body::BreachUpdated(endless))]);
+    assert_eq!(bench.ask("SELECT count(lasted) FROM breaches"), "3");
+}
+
+/// While a breach falls, its duration stays the same: the last event is then known by its number, whatever the clock shows; and
+/// between two journals by the time.
+fn a_falling_breach_is_as_its_last_event_says(bench: &mut Bench) {
+    let falling = |name: &str, epoch, seq, second: i64| {
+        let mut event = event("gw", seq, Body::BreachUpdated(breach(name, 9)));
+        event.id.epoch = Epoch(epoch);
+        event.stamp.observed_at = noon() + TimeDelta::seconds(second);
+        event
+    };
+    // The clock is set back between two events of a journal; another journal, whose epoch is smaller, goes on.
+    let told = |name: &str, seq| {
+        [falling(name, 0x5f0c, seq, 3_600), falling(name, 0x5f0c, seq + 1, 60), falling(name, 1, seq, 7_200)]
+    };
+    let [first, second, third] = told("a", 1);
+    bench.store_events(&[first, second]);
+    assert_eq!(bench.ask("SELECT epoch, seq FROM breach_state"), "0000000000005f0c,2");
+    bench.store_events(&[third]);
+    assert_eq!(bench.ask("SELECT epoch, seq FROM breach_state"), "0000000000000001,1");
+    // In other batches, and the other way round.
+    for event in told("b", 3).into_iter().rev() {
+        bench.store_events(&[event]);
+    }
+    let [first, second, _] = told("c", 5);
+    bench.store_events(&[second]);
+    bench.store_events(&[first]);
+    let sql = "SELECT breach_id, epoch, seq FROM breach_state";
+    assert_eq!(bench.ask(sql), "a,0000000000000001,1 b,0000000000000001,3 c,0000000000005f0c,6");
 }
 
 fn times_that_no_database_has_are_dead_letters(bench: &mut Bench) {
     let event = String::from_utf8(wire::to_json(&event("gw", 1, Body::BreachUpdated(breach("b", 1))))).unwrap();
     let field = |name: &str| {
-        let from = event.find(&format!("\"{name}\":\"")).unwrap() + name.len() + 4;
-        event[from..].split('"').next().unwrap().to_owned()
+        let from = event.find(&format!("\"{name}\":\"")).unwrap();
+        let value = event[from + name.len() + 4..].split('"').next().unwrap();
+        format!("\"{name}\":\"{value}\"")
     };
     let mut all = Vec::new();
     for year in ["0000", "-0001", "-4714", "+10000", "+262142"] {
-        for name in ["observed_at", "raised_at"] {
-            all.push(event.replace(&field(name), &format!("{year}-01-01T00:00:00Z")).into_bytes());
+        for name in ["observed_at", "started_at", "raised_at", "ended_at"] {
+            all.push(event.replace(&field(name), &format!("\"{name}\":\"{year}-01-01T00:00:00Z\"")).into_bytes());
         }
     }
     all.extend(payloads([2]));
     let applied = bench.store(&all);
-    assert_eq!((applied.inserted, applied.refused.len()), (1, 10), "{:?}", applied.refused);
-    assert!(applied.refused[0].error.contains("observed_at"), "{:?}", applied.refused[0]);
+    assert_eq!((applied.inserted, applied.refused.len()), (1, 20), "{:?}", applied.refused);
+    for (refused, name) in
+        applied.refused.iter().zip(["observed_at", "started_at", "raised_at", "ended_at"].iter().cycle())
+    {
+        assert!(refused.error.contains(name), "{refused:?}");
+    }
 }
 
 fn a_breach_goes_with_the_last_word_on_it(bench: &mut Bench) {
@@ -441,9 +524,9 @@ fn samples_are_rows_of_their_own_table_and_once(bench: &mut Bench) {
     // Twice in one batch.
     assert_eq!(bench.store_events(&[sample("gw", 4), sample("gw", 4), started_again()]).inserted, 2);
     let mut empty = sample("gw", 5);
-    empty.body = Body::Sample(Sample { interface: "eth1".into(), reason: Some("first".into()), ..Sample::default() });
+    empty.body = Body::Sample(Sample { interface: "eth1".into(), reason: Some(Reason::First), ..Sample::default() });
     bench.store_events(&[empty]);
-    let fields = "SELECT seq, topic, \"offset\", interface, duration_ms, rx_bytes, tx_bytes, rx_bps, tx_bps, reason \
+    let fields = "SELECT seq, kafka_topic, kafka_offset, interface, duration_ms, rx_bytes, tx_bytes, rx_bps, tx_bps, reason \
                   FROM samples WHERE agent = 'gw' AND seq IN (3, 5)";
     assert_eq!(bench.ask(fields), "3,events,11,eth0,1000,30,,240,, 5,events,16,eth1,,,,,,first");
     assert_eq!(bench.ask(count), "3,6");
@@ -531,17 +614,6 @@ fn totals_are_by_agent_interface_direction_and_day(bench: &mut Bench) {
     let all = "gw,eth0,rx,2026-11-20,2,1007 gw,eth0,rx,2026-11-21,1,875 gw,eth1,rx,2026-11-20,1,750 other,eth0,rx,2026-11-20,1,1";
     assert_eq!(bench.ask(TOTALS), all);
     assert_eq!(bench.store_events(&first).grown, BTreeMap::new());
-    // A database of the version before, with these rows.
-    bench.run("DROP TABLE samples");
-    bench.run("DROP TABLE totals");
-    bench.run("ALTER TABLE breach_state DROP COLUMN counted_bytes");
-    match &bench.look {
-        Look::Postgres(_) => bench.run("DELETE FROM refinery_schema_history WHERE version >= 2"),
-        Look::Sqlite(_) => bench.run("PRAGMA user_version = 1"),
-    }
-    bench.store = bench.another();
-    assert_eq!(bench.place().next, 14);
-    assert_eq!(bench.ask(TOTALS), all);
     bench.store_events(&[excess("gw", 9, "a", 1_001)]);
     assert_eq!(bench.ask("SELECT excess_bytes FROM totals WHERE breaches = 2"), "1008");
 }
@@ -690,7 +762,7 @@ fn rows_that_postgres_refuses_are_dead_letters_and_their_neighbours_are_rows() {
     let mut bench = Bench::postgres(&postgres);
     let nul = |seq| {
         let mut breach = breach("b", seq);
-        breach.limit = "a\0b".into();
+        breach.limit_name = "a\0b".into();
         wire::to_json(&event("gw", seq, Body::BreachUpdated(breach)))
     };
     let mut all = payloads(1..=50);
@@ -794,7 +866,7 @@ fn several_at_once_make_the_schema_once() {
         }
     });
     assert_eq!(database.ask("SELECT count(*) FROM events"), "(8)");
-    assert_eq!(database.ask("SELECT version FROM refinery_schema_history"), "(1) (2) (3)");
+    assert_eq!(database.ask("SELECT version FROM refinery_schema_history"), "(1)");
 }
 
 /// A consumer that was stopped in the middle of its transaction holds the row; the partition's new owner takes it.

@@ -113,12 +113,15 @@ fn postgres_totals_are_printed_by_day() {
     }
 }
 
-/// A database of the version before is not changed by looking at it.
+/// A database without the tables is not changed by looking at it.
 #[test]
-fn an_older_database_is_left_to_the_consumer() {
+fn a_foreign_database_is_left_to_the_consumer() {
     let stage = Stage::sqlite();
-    stage.run("PRAGMA user_version = 1");
+    stage.run("PRAGMA user_version = 0");
     let output = command().arg("totals").env("HIGHWATER_STORE__URL", &stage.url).output().unwrap();
     let (code, _, err) = said(output);
-    assert!(code == 69 && err.contains("older version") && err.contains("highwater-consumer run"), "{code} {err}");
+    assert!(
+        code == 69 && err.contains("is no database of this program") && err.contains("highwater-consumer run"),
+        "{code} {err}"
+    );
 }

@@ -103,7 +103,7 @@ fn what_other_peoples_clients_write_is_stored() {
     for format in ["json", "avro", "protobuf"] {
         let (topic, database) = (kafka.topic("ours", 1), postgres.database("ours"));
         let mut cleared = breach("b1", 9);
-        cleared.reason = Some("below".into());
+        cleared.reason = Some(highwater::event::Reason::Below);
         let events = [
             event("gw", 1, started()),
             updated("gw", 2),
@@ -125,7 +125,7 @@ fn what_other_peoples_clients_write_is_stored() {
         assert_eq!(database.ask("SELECT seq FROM events"), "(1) (2) (3) (6)", "{format}");
         assert_eq!(database.ask("SELECT seq, rx_bytes, tx_bytes, rx_bps FROM samples"), "(1,10,,80)", "{format}");
         assert_eq!(database.ask("SELECT first, last, reason FROM losses"), "(4,5,evicted)", "{format}");
-        assert_eq!(database.ask("SELECT open, reason FROM breaches"), "(f,below)", "{format}");
+        assert_eq!(database.ask("SELECT state, reason FROM breaches"), "(cleared,below)", "{format}");
     }
 }
 

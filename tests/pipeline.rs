@@ -41,7 +41,7 @@ fn traffic_through_a_link_becomes_a_row_that_says_how_much() {
     running.until("bandwidth back under the limit on");
     running.signal("TERM");
     assert!(running.wait().success());
-    database.until("SELECT open FROM breaches", "(f)");
+    database.until("SELECT state FROM breaches", "(cleared)");
     database.until("SELECT count(*) FROM events WHERE kind = 'agent_stopped'", "(1)");
     every_accepted_event_is_one_row(&agent, &database);
 

@@ -41,12 +41,12 @@ fn library() -> Option<String> {
 /// clock says, from each of its events to the next.
 fn breach_is_true(world: &World) {
     let database = &world.database;
-    assert_eq!(database.ask("SELECT count(*) FROM events WHERE \"limit\" = 'never'"), "(0)");
+    assert_eq!(database.ask("SELECT count(*) FROM events WHERE limit_name = 'never'"), "(0)");
     let sql = "SELECT kind, count(*) FROM events WHERE kind IN ('breach_raised', 'breach_cleared') GROUP BY kind";
     assert_eq!(database.ask(sql), "(breach_raised,1)");
     let sql = "SELECT count(*) FROM (SELECT duration_ms - lag(duration_ms) OVER by_seq AS lasted,
                                             monotonic_ms - lag(monotonic_ms) OVER by_seq AS passed
-                                     FROM events WHERE \"limit\" = 'always' WINDOW by_seq AS (ORDER BY seq)) AS steps
+                                     FROM events WHERE limit_name = 'always' WINDOW by_seq AS (ORDER BY seq)) AS steps
                WHERE lasted < 0 OR abs(lasted - passed) > 60000";
     assert_eq!(database.ask(sql), "(0)", "steps that are a minute longer or shorter than the time that passed");
 }

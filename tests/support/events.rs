@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use highwater::event::{Body, Breach, Direction, Epoch, Event, EventId, Lifecycle, Loss, Sample, Severity, Stamp};
+use highwater::event::{
+    Body, Breach, Direction, Epoch, Event, EventId, Lifecycle, Loss, Reason, Sample, Severity, Stamp,
+};
 use highwater::wire;
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
@@ -31,8 +33,10 @@ pub(crate) fn event(agent: &str, seq: u64, body: Body) -> Event {
 pub(crate) fn breach(id: &str, seconds: u64) -> Breach {
     Breach {
         breach_id: id.into(),
-        raised_at: noon(),
-        limit: "wan-down".into(),
+        started_at: noon(),
+        raised_at: noon() + TimeDelta::seconds(1),
+        ended_at: noon() + TimeDelta::seconds(seconds.min(40_000) as i64),
+        limit_name: "wan-down".into(),
         severity: Severity::Warning,
         interface: "eth0".into(),
         ifindex: Some(2),
@@ -45,6 +49,7 @@ pub(crate) fn breach(id: &str, seconds: u64) -> Breach {
         measured_ms: seconds * 1_000,
         excess_bytes: seconds * 125,
         reason: None,
+        detail: None,
     }
 }
 
@@ -53,7 +58,7 @@ pub(crate) fn updated(agent: &str, seq: u64) -> Event {
 }
 
 pub(crate) fn started() -> Body {
-    Body::AgentStarted(Lifecycle { version: "1".into(), reason: None })
+    Body::AgentStarted(Lifecycle { version: "1".into(), reason: None, detail: None })
 }
 
 /// The `seq`th sample of `agent`, in the epoch of its samples.
@@ -76,7 +81,7 @@ pub(crate) fn sample(agent: &str, seq: u64) -> Event {
 }
 
 pub(crate) fn loss(first: u64, last: u64) -> Body {
-    Body::Loss(Loss { epoch: Epoch(0x5f0c), ranges: vec![(first, last)], reason: "evicted".into() })
+    Body::Loss(Loss { epoch: Epoch(0x5f0c), ranges: vec![(first, last)], reason: Reason::Evicted, detail: None })
 }
 
 /// Sends `events` in order, each keyed by its agent.
