@@ -55,6 +55,8 @@ struct RawInterfaces {
 struct RawLimit {
     name: Option<String>,
     interface: Option<String>,
+    #[serde(default, deserialize_with = "list")]
+    interfaces: Option<Vec<String>>,
     scope: Option<String>,
     direction: Option<String>,
     raise_at: Option<String>,
@@ -153,11 +155,11 @@ impl Settings {
 
     /// The patterns of links that limits name.
     pub fn limit_patterns(&self) -> Vec<String> {
-        let patterns = self.limits.iter().filter_map(|limit| match &limit.scope {
-            Scope::Interface(pattern) => Some(pattern.clone()),
-            Scope::Host => None,
+        let patterns = self.limits.iter().flat_map(|limit| match &limit.scope {
+            Scope::Interface(pattern) => std::slice::from_ref(pattern),
+            Scope::Host(patterns) => patterns.as_slice(),
         });
-        patterns.collect()
+        patterns.cloned().collect()
     }
 
     fn checked(raw: Raw, surroundings: &Surroundings) -> Result<Self, Invalid> {
@@ -266,23 +268,10 @@ fn limit(index: usize, raw: RawLimit) -> Result<Limit, Invalid> {
         }
         _ => {}
     }
-    let scope = match (raw.interface, raw.scope.as_deref()) {
-        (Some(pattern), None | Some("interface")) if !pattern.is_empty() => Scope::Interface(pattern),
-        (None, Some("host")) => Scope::Host,
-        (Some(_), Some("host")) => {
-            return Err(Invalid::new(key("scope"), "\"host\" is the sum over all watched links; leave interface out"));
-        }
-        (_, Some(other)) if other != "interface" => {
-            return Err(Invalid::new(
-                key("scope"),
-                format!("`{other}` is no scope; write scope = \"host\", or interface = \"eth*\""),
-            ));
-        }
-        _ => return Err(missing("interface", "\"eth*\", or scope = \"host\"")),
-    };
+    let scope = scope(raw.interface, raw.interfaces, raw.scope.as_deref(), &key)?;
     let name = raw.name.unwrap_or_else(|| match &scope {
         Scope::Interface(pattern) => pattern.clone(),
-        Scope::Host => "host".to_owned(),
+        Scope::Host(_) => "host".to_owned(),
     });
     if name.is_empty() || name.contains('\0') {
         return Err(Invalid::new(key("name"), "is empty, or has a NUL, which no database takes"));
@@ -302,6 +291,33 @@ fn limit(index: usize, raw: RawLimit) -> Result<Limit, Invalid> {
         severity: one_of(&key("severity"), raw.severity.as_deref().unwrap_or("warning"), SEVERITIES)?,
         update_every,
     })
+}
+
+fn scope(
+    interface: Option<String>,
+    interfaces: Option<Vec<String>>,
+    scope: Option<&str>,
+    key: &dyn Fn(&str) -> String,
+) -> Result<Scope, Invalid> {
+    match (interface, interfaces, scope) {
+        (Some(pattern), None, None | Some("interface")) if !pattern.is_empty() => Ok(Scope::Interface(pattern)),
+        (None, Some(patterns), Some("host")) if patterns.is_empty() => {
+            Err(Invalid::new(key("interfaces"), "is empty; leave it out to sum the links that [interfaces] selects"))
+        }
+        (None, patterns, Some("host")) => Ok(Scope::Host(patterns.unwrap_or_default())),
+        (Some(_), _, Some("host")) => {
+            Err(Invalid::new(key("scope"), "\"host\" is a sum over links; leave interface out, or list interfaces"))
+        }
+        (_, _, Some(other)) if other != "interface" => {
+            let message = format!("`{other}` is no scope; write scope = \"host\", or interface = \"eth*\"");
+            Err(Invalid::new(key("scope"), message))
+        }
+        (_, Some(_), _) => Err(Invalid::new(
+            key("interfaces"),
+            "goes with scope = \"host\", whose sum it is about; a pattern is interface",
+        )),
+        _ => Err(Invalid::new(key("interface"), "is missing; write interface = \"eth*\", or scope = \"host\"")),
+    }
 }
 
 const DIRECTIONS: &[(&str, &[Direction])] = &[

@@ -1,98 +1,100 @@
-//! From readings to what is to be told: the links, a meter for each, and a limit's machine for each that it watches.
+//! From readings to what is to be reported: the links, a meter for each, and the limits on them and on their sums.
 //!
 //! Pure: a reading and a stamp come in, bodies of events and notices go out. The loop, a simulation and a replay all judge by it.
 
+mod host;
+mod link;
 mod tracker;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
-use self::tracker::{Context, Target, Tracker, carried, trackers};
-use crate::agent::counters::{CounterBits, Counters, LinkChange, LinkInfo, Reading};
-use crate::agent::limit::{Limit, Scope};
-use crate::agent::rate::{Meter, Sample, Traffic, Verdict};
+use self::host::{HostLimit, Links};
+pub use self::link::VerdictCounts;
+use self::link::{WatchedLink, event, sample};
+use self::tracker::{Context, Moment, Target};
+use crate::agent::counters::{Came, Left, LinkChange, LinkInfo, Reading, Speed};
+use crate::agent::limit::{Limit, Scope, Thresholds, delta};
+use crate::agent::rate::{Traffic, Verdict};
 use crate::agent::resume::Resume;
 use crate::agent::watch;
-use crate::event::{Body, Breach, Link, Reason, Stamp};
+use crate::event::{Body, Breach, Direction, Reason, Stamp};
 use crate::units::BitRate;
+
+/// A link's driver is waited for at most so long, if ten intervals are not longer; then a sum is judged without it.
+const HOST_WAIT_MAX: Duration = Duration::from_secs(10);
+const HOST_WAIT_INTERVALS: u32 = 10;
 
 /// Judges readings.
 #[derive(Debug)]
 pub struct Detector {
     limits: Vec<Limit>,
     interval: Duration,
-    links: BTreeMap<u32, Watched>,
-    host: Vec<Tracker>,
-    /// `CLOCK_BOOTTIME` up to which the host's trackers know what time has passed.
-    host_accounted: Duration,
+    links: Links,
+    hosts: Vec<HostLimit>,
     resume: Resume,
     ids: fastrand::Rng,
     readings: u64,
+    /// The source was opened again and will report all its links: those that it has reported.
+    reported: Option<BTreeSet<u32>>,
 }
 
 /// What one reading gave; the caller's, and reused.
 #[derive(Debug, Default)]
-pub struct Findings {
+pub struct Detections {
     /// What happened, in order.
     pub bodies: Vec<Body>,
-    /// What the operator should know of the configuration.
+    /// What the operator should know besides.
     pub notices: Vec<Notice>,
 }
 
-/// Something about the configuration that only a reading shows.
+/// Something about the configuration or a link that only readings show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
     /// A limit's pattern matches no link.
-    MatchesNothing {
-        /// The limit.
-        limit: String,
-        /// Its pattern.
-        pattern: String,
-    },
+    MatchesNothing { limit: String, pattern: String },
     /// A percentage of an unknown speed: the limit waits.
-    SpeedUnknown {
-        /// The limit.
-        limit: String,
-        /// The link whose speed nobody knows.
-        interface: String,
-    },
+    SpeedUnknown { limit: String, interface: String },
     /// The speed is known now: the limit is judged.
-    SpeedKnown {
-        /// The limit.
-        limit: String,
-        /// The link.
-        interface: String,
-        /// Where the limit stands.
-        raise_at: BitRate,
-    },
+    SpeedKnown { limit: String, interface: String, raise_at: BitRate },
+    /// A link carries more than it can, says its driver.
+    SpeedDoubted { interface: String, speed: BitRate, rate: BitRate },
+    /// Readings of a link that could not be judged.
+    Unjudged { interface: String, counts: VerdictCounts },
 }
 
-#[derive(Debug)]
-struct Watched {
-    info: LinkInfo,
-    meter: Meter,
-    trackers: Vec<Tracker>,
-    /// `CLOCK_BOOTTIME` up to which the trackers know what time has passed.
-    accounted: Duration,
-    verdict: Verdict,
+/// A watched link as it is now, for whoever looks at it.
+#[derive(Clone, Debug)]
+pub struct LinkView<'a> {
+    pub info: &'a LinkInfo,
+    /// Each reading covers its own time alone; else the driver's updates are waited for.
+    pub is_exact: bool,
+    pub doubts_speed: bool,
+    pub verdict: &'static str,
+    /// What the last reading measured, if it could.
+    pub traffic: Option<Traffic>,
+    /// Readings that were not judged.
+    pub unjudged: &'a VerdictCounts,
+    /// Limits on it: name, direction, and where they stand, if that is known.
+    pub limits: Vec<(&'a str, Direction, Option<Thresholds>)>,
 }
 
 impl Detector {
     /// For readings every `interval`; `seed` makes the breach ids.
     pub fn new(limits: Vec<Limit>, interval: Duration, seed: u64) -> Self {
-        let host = (0..limits.len()).filter(|index| limits[*index].scope == Scope::Host);
-        let host = host.flat_map(|index| trackers(index, &limits[index])).collect();
-        Self {
-            limits,
+        let mut detector = Self {
+            limits: Vec::new(),
             interval,
-            links: BTreeMap::new(),
-            host,
-            host_accounted: Duration::ZERO,
+            links: Links::new(),
+            hosts: Vec::new(),
             resume: Resume::default(),
             ids: fastrand::Rng::with_seed(seed),
             readings: 0,
-        }
+            reported: None,
+        };
+        detector.reconfigure(limits, interval, &mut Detections::default());
+        detector
     }
 
     /// Takes up breaches that were open before, each as it stood and when. They go on where a link of that name gives a rate not
@@ -101,189 +103,236 @@ impl Detector {
         self.resume = Resume::new(open, within, now);
     }
 
-    /// The breaches that are open, as they stand at `now`, and those that still wait to be taken up, as they stood: for a
-    /// detector with another configuration.
-    pub fn open_breaches(&self, now: &Stamp) -> Vec<(Breach, Stamp)> {
-        let links = self.links.values().flat_map(|link| link.trackers.iter().map(|tracker| (link.target(), tracker)));
-        let host = self.host.iter().map(|tracker| (Target::host(None), tracker));
-        links
-            .chain(host)
-            .filter_map(|(target, tracker)| tracker.breach(&self.limits, target, tracker.machine.tally()?, None))
-            .map(|breach| (breach, now.clone()))
-            .chain(self.resume.waiting().iter().cloned())
-            .collect()
+    /// Goes on with other limits: breaches and rises of a limit that keeps its name and scope stay as they are, and the others end.
+    /// `detections` is filled anew.
+    pub fn reconfigure(&mut self, limits: Vec<Limit>, interval: Duration, detections: &mut Detections) {
+        detections.bodies.clear();
+        detections.notices.clear();
+        let old = std::mem::replace(&mut self.limits, limits);
+        let place = |limit: &Limit| self.limits.iter().position(|new| new.name == limit.name);
+        let stays = |tracker: &tracker::Tracker, scope: &dyn Fn(&Scope) -> bool| {
+            let at = place(&old[tracker.limit])?;
+            let limit = &self.limits[at];
+            (limit.directions.contains(&tracker.direction) && scope(&limit.scope)).then_some(at)
+        };
+        for link in self.links.values_mut() {
+            let WatchedLink { info, trackers, .. } = link;
+            let on_link =
+                |scope: &Scope| matches!(scope, Scope::Interface(pattern) if watch::names(pattern, &info.name));
+            trackers.retain_mut(|tracker| match stays(tracker, &on_link) {
+                Some(at) => {
+                    tracker.limit = at;
+                    true
+                }
+                None => {
+                    tracker.end(&old, Target::link(info), Reason::LimitRemoved, detections);
+                    false
+                }
+            });
+        }
+        let mut hosts: Vec<HostLimit> = (0..self.limits.len())
+            .filter(|at| matches!(self.limits[*at].scope, Scope::Host(_)))
+            .map(|at| HostLimit::new(at, &self.limits[at]))
+            .collect();
+        for mut host in std::mem::take(&mut self.hosts) {
+            let at = place(&old[host.limit]);
+            match hosts.iter_mut().find(|new| Some(new.limit) == at) {
+                Some(new) => new.take_over(host, &old, detections),
+                None => host.end_all(&old, &Reason::LimitRemoved, detections),
+            }
+        }
+        self.hosts = hosts;
+        for link in self.links.values_mut() {
+            link.match_limits(&self.limits);
+            link.resolve(&self.limits, detections);
+            if interval != self.interval {
+                link.meter.set_interval(interval);
+            }
+        }
+        self.interval = interval;
+        self.find_members();
     }
 
-    /// Judges a reading; `findings` is filled anew.
-    pub fn observe(&mut self, reading: &Reading, now: &Stamp, findings: &mut Findings) {
-        findings.bodies.clear();
-        findings.notices.clear();
-        for change in &reading.changes {
-            self.change(change, reading.boottime, now, findings);
-        }
+    /// The source was opened again: its next reading reports all links that are watched from now on, as added.
+    pub fn expect_all_links(&mut self) {
+        self.reported = Some(BTreeSet::new());
+    }
+
+    /// The breaches that are open, and those that still wait to be taken up, as they stood: each with the time of the latter.
+    pub fn open_breaches(&self, now: &Stamp) -> Vec<(Breach, Stamp)> {
+        let links = self.links.values().flat_map(|link| {
+            link.trackers.iter().filter_map(|tracker| tracker.open_breach(&self.limits, Target::link(&link.info)))
+        });
+        let hosts = self.hosts.iter().flat_map(|host| &host.trackers);
+        let hosts = hosts.filter_map(|tracker| tracker.open_breach(&self.limits, Target::host(Speed::default(), "")));
+        links.chain(hosts).map(|breach| (breach, now.clone())).chain(self.resume.waiting().iter().cloned()).collect()
+    }
+
+    /// The watched links, by ifindex.
+    pub fn links(&self) -> impl Iterator<Item = LinkView<'_>> {
+        self.links.values().map(|link| LinkView {
+            info: &link.info,
+            is_exact: link.meter.is_exact(),
+            doubts_speed: link.meter.doubts_speed(),
+            verdict: link.verdict.as_str(),
+            traffic: link.verdict.judged(),
+            unjudged: &link.unjudged,
+            limits: link
+                .trackers
+                .iter()
+                .map(|tracker| (&*self.limits[tracker.limit].name, tracker.direction, tracker.thresholds))
+                .collect(),
+        })
+    }
+
+    /// Judges a reading that was taken at `now`; `detections` is filled anew.
+    pub fn observe(&mut self, reading: &Reading, now: &Stamp, detections: &mut Detections) {
+        detections.bodies.clear();
+        detections.notices.clear();
+        self.follow_links(reading, detections);
         if self.readings == 0 {
-            self.say_what_matches_nothing(findings);
+            self.report_what_matches_nothing(detections);
         }
         self.readings += 1;
-        for link in self.links.values_mut() {
-            link.verdict = Verdict::Gone;
-        }
-        for counters in &reading.counters {
-            if let Some(link) = self.links.get_mut(&counters.ifindex) {
-                link.verdict = link.meter.read(Some(sample(counters, reading)), link.info.speed.max());
-            }
-        }
-        self.judge_links(reading.boottime, now, findings);
-        self.judge_host(reading.boottime, now, findings);
-        for breach in self.resume.overdue(now, |name| self.limits.iter().any(|limit| limit.name == name)) {
-            findings.bodies.push(Body::BreachCleared(breach));
-        }
-    }
-
-    fn judge_links(&mut self, boottime: Duration, now: &Stamp, findings: &mut Findings) {
-        let Self { limits, links, resume, ids, .. } = self;
+        self.read_links(reading, detections);
+        let Self { limits, links, hosts, resume, ids, .. } = self;
+        let moment = Moment { wall: now.observed_at, boottime: delta(reading.boottime) };
+        let mut context = Context { resume, ids, now, moment, detections };
         for link in links.values_mut() {
-            let Watched { info, trackers, accounted, verdict, .. } = link;
-            let target = Target { interface: &info.name, ifindex: Some(info.ifindex), speed: info.speed.max() };
-            let passed = boottime.saturating_sub(*accounted);
-            match verdict {
-                // What passes now is covered by the reading that comes next.
-                Verdict::First | Verdict::Stalled | Verdict::Gone => continue,
-                Verdict::Reset | Verdict::Glitch | Verdict::Gap(_) => {
-                    trackers.iter_mut().for_each(|tracker| tracker.machine.pass(passed));
-                }
-                Verdict::Measured(traffic) | Verdict::Wrapped(traffic) => {
-                    for tracker in trackers {
-                        let carried = carried(*traffic, tracker.direction);
-                        tracker.judge(limits, target, carried, &mut Context { resume, ids, now, findings });
-                    }
-                }
-            }
-            *accounted = boottime;
+            link.judge(limits, reading.boottime, &mut context);
+        }
+        for host in &mut *hosts {
+            host.judge(limits, links, reading.boottime, &mut context);
+        }
+        for link in links.values_mut() {
+            link.report_unjudged(reading.boottime, detections);
+            link.history.forget(hosts.iter().filter_map(HostLimit::judged_until).min().unwrap_or(reading.boottime));
+        }
+        for breach in self.resume.overdue(now, |name| self.limits.iter().any(|limit| limit.name == name)) {
+            detections.bodies.push(Body::BreachCleared(breach));
         }
     }
 
-    /// The sum over the watched links. A link without a rate can only add to it: what is over is over, and what is below is not
-    /// judged.
-    fn judge_host(&mut self, boottime: Duration, now: &Stamp, findings: &mut Findings) {
-        let Self { limits, links, host, host_accounted, resume, ids, .. } = self;
-        if host.is_empty() || links.is_empty() {
-            return;
-        }
-        let judged = || links.values().filter_map(|link| link.verdict.judged());
-        let whole = judged().count() == links.len();
-        // A link that was silent or unread for a while is measured over more time than the others: what is added is rates.
-        let elapsed = judged().map(|traffic| traffic.elapsed).min().unwrap_or_default();
-        let mut sum = Traffic { elapsed, ..Traffic::default() };
-        for traffic in judged() {
-            sum.rx_bytes = sum.rx_bytes.saturating_add(share(traffic.rx_bytes, elapsed, traffic.elapsed));
-            sum.tx_bytes = sum.tx_bytes.saturating_add(share(traffic.tx_bytes, elapsed, traffic.elapsed));
-        }
-        let passed = boottime.saturating_sub(std::mem::replace(host_accounted, boottime));
-        let speed = links.values().map(|link| link.info.speed.max().map(BitRate::bps)).sum::<Option<u64>>();
-        let target = Target::host(speed.map(BitRate::from_bps));
-        for tracker in host {
-            let carried = carried(sum, tracker.direction);
-            if !sum.elapsed.is_zero() && (whole || tracker.is_over(carried)) {
-                tracker.judge(limits, target, carried, &mut Context { resume, ids, now, findings });
-            } else {
-                tracker.machine.pass(passed);
+    /// Whether two readings, 20 and 40 ms after the last one, would show if a driver counts in software.
+    pub fn wants_probe(&self) -> bool {
+        self.links.values().any(|link| link.meter.wants_probe())
+    }
+
+    /// Takes such a reading. Only changes of links make events of it; `detections` is filled anew.
+    pub fn probe(&mut self, reading: &Reading, detections: &mut Detections) {
+        detections.bodies.clear();
+        detections.notices.clear();
+        self.follow_links(reading, detections);
+        for counters in &reading.counters {
+            if let Some(link) = self.links.get_mut(&counters.ifindex).filter(|link| link.meter.wants_probe()) {
+                link.meter.probe(&sample(counters, reading));
             }
         }
     }
 
-    fn change(&mut self, change: &LinkChange, boottime: Duration, now: &Stamp, findings: &mut Findings) {
+    fn read_links(&mut self, reading: &Reading, detections: &mut Detections) {
+        for link in self.links.values_mut() {
+            link.verdict = Verdict::Unread;
+        }
+        let wait_max = HOST_WAIT_MAX.max(self.interval * HOST_WAIT_INTERVALS);
+        let (mut counters, mut carried) = (reading.counters.iter().peekable(), reading.carried.iter().peekable());
+        for (ifindex, link) in &mut self.links {
+            // Sources report links in the order of their ifindex; one that does not costs a search.
+            let of_link = counters.next_if(|counters| counters.ifindex == *ifindex);
+            let of_link = of_link.or_else(|| reading.counters.iter().find(|counters| counters.ifindex == *ifindex));
+            let amount = carried.next_if(|carried| carried.ifindex == *ifindex);
+            match amount.or_else(|| reading.carried.iter().find(|carried| carried.ifindex == *ifindex)) {
+                Some(amount) => link.carry(amount),
+                None => link.read(of_link, reading, detections),
+            }
+            if !self.hosts.is_empty() {
+                link.history.add(link.verdict, reading.boottime, wait_max);
+            }
+        }
+    }
+
+    fn follow_links(&mut self, reading: &Reading, detections: &mut Detections) {
+        for change in &reading.changes {
+            self.change(change, reading.boottime, detections);
+        }
+        if let Some(reported) = self.reported.take() {
+            let gone: Vec<u32> = self.links.keys().filter(|ifindex| !reported.contains(ifindex)).copied().collect();
+            gone.into_iter().for_each(|ifindex| self.remove(ifindex, &Left::Unselected, detections));
+        }
+        if !reading.changes.is_empty() {
+            self.find_members();
+        }
+        for link in self.links.values_mut() {
+            link.report_state(reading.boottime, detections);
+        }
+    }
+
+    fn change(&mut self, change: &LinkChange, boottime: Duration, detections: &mut Detections) {
         match change {
             LinkChange::Added(info, came) => {
-                let mut link = Watched {
-                    info: info.clone(),
-                    meter: Meter::new(self.interval),
-                    trackers: Vec::new(),
-                    accounted: boottime,
-                    verdict: Verdict::First,
-                };
-                link.match_limits(&self.limits);
+                if let Some(reported) = &mut self.reported {
+                    reported.insert(info.ifindex);
+                    if self.links.get(&info.ifindex).is_some_and(|link| link.info.kind == info.kind) {
+                        return self.update(info, detections);
+                    }
+                }
+                let mut link = WatchedLink::new(info.clone(), &self.limits, self.interval, boottime);
                 // Those that were there at the start are no news.
                 if self.readings > 0 {
-                    findings.bodies.push(Body::LinkAdded(link_event(info, Reason::Added, came.to_string())));
+                    let (reason, detail) = added(came);
+                    detections.bodies.push(Body::LinkAdded(event(info, reason, detail)));
                 }
-                link.say_speed(&self.limits, findings);
+                link.resolve(&self.limits, detections);
                 self.links.insert(info.ifindex, link);
             }
-            LinkChange::Changed(info) => self.changed(info, now, findings),
-            LinkChange::Removed(ifindex, left) => {
-                let Some(mut link) = self.links.remove(ifindex) else { return };
-                link.clear_all(&self.limits, &Reason::LinkRemoved, findings);
-                findings.bodies.push(Body::LinkRemoved(link_event(&link.info, Reason::Removed, left.to_string())));
-            }
+            LinkChange::Changed(info) => self.update(info, detections),
+            LinkChange::Removed(ifindex, left) => self.remove(*ifindex, left, detections),
         }
     }
 
-    fn changed(&mut self, info: &LinkInfo, _now: &Stamp, findings: &mut Findings) {
+    fn remove(&mut self, ifindex: u32, left: &Left, detections: &mut Detections) {
+        let Some(mut link) = self.links.remove(&ifindex) else { return };
+        let (reason, of_breach, detail) = removed(left);
+        link.end_all(&self.limits, &of_breach, detections);
+        detections.bodies.push(Body::LinkRemoved(event(&link.info, reason, detail)));
+    }
+
+    fn update(&mut self, info: &LinkInfo, detections: &mut Detections) {
         let Some(link) = self.links.get_mut(&info.ifindex) else { return };
         let before = std::mem::replace(&mut link.info, info.clone());
         if before.name != info.name {
-            link.clear_unmatched(&self.limits, &before.name, &Reason::LinkRenamed, findings);
+            link.drop_unmatched(&self.limits, &before.name, &Reason::LinkRenamed, detections);
             link.match_limits(&self.limits);
-            let (to, from) = (format!("renamed to {}", info.name), format!("renamed from {}", before.name));
-            findings.bodies.push(Body::LinkRemoved(link_event(&before, Reason::Renamed, to)));
-            findings.bodies.push(Body::LinkAdded(link_event(info, Reason::Renamed, from)));
+            let detail = Some(format!("was {}", before.name));
+            detections.bodies.push(Body::LinkChanged(event(info, Reason::Renamed, detail)));
         }
-        if before.speed != info.speed || before.name != info.name {
-            link.say_speed(&self.limits, findings);
+        if before.speed != info.speed {
+            link.meter.trust_speed();
+        }
+        link.resolve(&self.limits, detections);
+    }
+
+    fn find_members(&mut self) {
+        for host in &mut self.hosts {
+            host.find_members(&self.limits, &self.links);
         }
     }
 
-    fn say_what_matches_nothing(&self, findings: &mut Findings) {
+    fn report_what_matches_nothing(&self, detections: &mut Detections) {
         for limit in &self.limits {
             let Scope::Interface(pattern) = &limit.scope else { continue };
             if !self.links.values().any(|link| watch::names(pattern, &link.info.name)) {
-                findings.notices.push(Notice::MatchesNothing { limit: limit.name.clone(), pattern: pattern.clone() });
+                detections.notice(Notice::MatchesNothing { limit: limit.name.clone(), pattern: pattern.clone() });
             }
         }
     }
 }
 
-impl Watched {
-    fn target(&self) -> Target<'_> {
-        Target { interface: &self.info.name, ifindex: Some(self.info.ifindex), speed: self.info.speed.max() }
-    }
-
-    /// Adds what is missing: a tracker for each direction of each limit that names this link.
-    fn match_limits(&mut self, limits: &[Limit]) {
-        for (index, limit) in limits.iter().enumerate() {
-            let named = matches!(&limit.scope, Scope::Interface(pattern) if watch::names(pattern, &self.info.name));
-            if named && !self.trackers.iter().any(|tracker| tracker.limit == index) {
-                self.trackers.extend(trackers(index, limit));
-            }
-        }
-    }
-
-    fn clear_unmatched(&mut self, limits: &[Limit], before: &str, reason: &Reason, findings: &mut Findings) {
-        let Self { info, trackers, .. } = self;
-        let target = Target { interface: before, ifindex: Some(info.ifindex), speed: info.speed.max() };
-        trackers.retain_mut(|tracker| {
-            let stays = matches!(&limits[tracker.limit].scope, Scope::Interface(p) if watch::names(p, &info.name));
-            if !stays {
-                tracker.end(limits, target, reason, findings);
-            }
-            stays
-        });
-    }
-
-    fn clear_all(&mut self, limits: &[Limit], reason: &Reason, findings: &mut Findings) {
-        let target =
-            Target { interface: &self.info.name, ifindex: Some(self.info.ifindex), speed: self.info.speed.max() };
-        for tracker in &mut self.trackers {
-            tracker.end(limits, target, reason, findings);
-        }
-    }
-
-    fn say_speed(&mut self, limits: &[Limit], findings: &mut Findings) {
-        let target =
-            Target { interface: &self.info.name, ifindex: Some(self.info.ifindex), speed: self.info.speed.max() };
-        for tracker in &mut self.trackers {
-            tracker.resolve(limits, target, findings);
+impl Detections {
+    /// Adds a notice, once: both directions of a limit may have the same one.
+    fn notice(&mut self, notice: Notice) {
+        if !self.notices.contains(&notice) {
+            self.notices.push(notice);
         }
     }
 }
@@ -296,39 +345,40 @@ impl fmt::Display for Notice {
             }
             Self::SpeedUnknown { limit, interface } => write!(
                 f,
-                "limit {limit}: the speed of {interface} is not known, so a percentage of it waits; give raise_at as a bit rate to \
-                 be judged at once"
+                "limit {limit}: the speed of {interface} is unknown, so a percentage of it waits; give raise_at as a bit rate, or \
+                 the speed in [[link]]"
             ),
             Self::SpeedKnown { limit, interface, raise_at } => {
                 write!(f, "limit {limit}: the speed of {interface} is known now; a breach is raised at {raise_at}")
+            }
+            Self::SpeedDoubted { interface, speed, rate } => write!(
+                f,
+                "{interface} carries {rate}, more than the {speed} of its driver: the speed is doubted and the traffic is judged; \
+                 set the right speed in [[link]]"
+            ),
+            Self::Unjudged { interface, counts } => {
+                let counts: Vec<_> = counts.iter().map(|(word, count)| format!("{count} {word}")).collect();
+                write!(f, "{interface}: readings that could not be judged: {}", counts.join(", "))
             }
         }
     }
 }
 
-/// The part of `bytes`, which were carried in `whole`, that falls into `part`.
-fn share(bytes: u64, part: Duration, whole: Duration) -> u64 {
-    let bytes = u128::from(bytes) * part.as_nanos() / whole.as_nanos().max(1);
-    u64::try_from(bytes).unwrap_or(u64::MAX)
-}
-
-fn sample(counters: &Counters, reading: &Reading) -> Sample {
-    Sample {
-        at: reading.at,
-        boottime: reading.boottime,
-        rx_bytes: counters.rx_bytes,
-        tx_bytes: counters.tx_bytes,
-        narrow: counters.bits == CounterBits::B32,
+/// The reason and detail of a `link_added` event.
+fn added(came: &Came) -> (Reason, Option<String>) {
+    match came {
+        Came::Appeared => (Reason::Added, None),
+        Came::RenamedFrom(name) => (Reason::Renamed, Some(format!("was {name}"))),
+        other => (Reason::Added, Some(other.to_string())),
     }
 }
 
-fn link_event(info: &LinkInfo, reason: Reason, detail: String) -> Link {
-    Link {
-        interface: info.name.clone(),
-        ifindex: info.ifindex,
-        speed_bps: info.speed.max().map(BitRate::bps),
-        reason: Some(reason),
-        detail: Some(detail),
+/// The reason of a `link_removed` event, that of the breaches that end with it, and the event's detail.
+fn removed(left: &Left) -> (Reason, Reason, Option<String>) {
+    match left {
+        Left::Gone => (Reason::Removed, Reason::LinkRemoved, None),
+        Left::RenamedTo(name) => (Reason::Renamed, Reason::LinkRenamed, Some(format!("now {name}"))),
+        other => (Reason::Removed, Reason::LinkRemoved, Some(other.to_string())),
     }
 }
 

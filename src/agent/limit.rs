@@ -1,10 +1,14 @@
 //! A limit, and the life of a breach of it.
 //!
-//! Pure: rates and the time they were measured over are arguments; what is to be done comes back as an [`Action`].
+//! Pure: loads and the time that they cover are arguments; what is to be reported comes back as an [`Action`]. All times are
+//! `CLOCK_BOOTTIME`, and signed, since a breach may have begun before this boot.
 
 use std::fmt;
 use std::time::Duration;
 
+use chrono::TimeDelta;
+
+use crate::agent::counters::Speed;
 use crate::agent::rate::bit_rate;
 use crate::event::{Direction, Severity};
 use crate::units::BitRate;
@@ -37,8 +41,9 @@ pub struct Limit {
 pub enum Scope {
     /// Each link whose whole name matches this pattern.
     Interface(String),
-    /// The sum over the watched links.
-    Host,
+    /// The sum over the links that match one of these patterns, or over those that `[interfaces]` selects if there is none. A link
+    /// whose bytes another one of them counts as well is left out.
+    Host(Vec<String>),
 }
 
 /// A mark on the scale of rates.
@@ -56,7 +61,7 @@ impl fmt::Display for Limit {
         let directions: Vec<_> = self.directions.iter().map(|direction| direction.as_str()).collect();
         let place = match &self.scope {
             Scope::Interface(pattern) => pattern,
-            Scope::Host => "the host",
+            Scope::Host(_) => "the host",
         };
         let hold = |hold: Duration| humantime::format_duration(hold).to_string();
         write!(f, "{}: {} of {place} ", self.name, directions.join(" or "))?;
@@ -75,170 +80,263 @@ impl fmt::Display for Level {
 }
 
 impl Level {
-    /// In bits per second; `None` for a percentage of an unknown speed.
-    pub fn resolve(self, speed: Option<BitRate>, direction: Direction) -> Option<BitRate> {
-        match self {
-            Self::Rate(rate) => Some(rate),
+    /// In bits per second, at least 1; `None` for a percentage of an unknown speed.
+    pub fn resolve(self, speed: Speed, direction: Direction) -> Option<BitRate> {
+        let rate = match self {
+            Self::Rate(rate) => rate,
             Self::Percent(percent) => {
-                let ways = if direction == Direction::Total { 2.0 } else { 1.0 };
-                speed.map(|speed| speed.percent(percent * ways))
+                let speed = match direction {
+                    Direction::Rx => speed.rx?,
+                    Direction::Tx => speed.tx?,
+                    Direction::Total => BitRate::from_bps(speed.rx?.bps().saturating_add(speed.tx?.bps())),
+                };
+                speed.percent(percent)
             }
-        }
+        };
+        // Below 0 bit/s there is nothing, and so no end of a breach.
+        Some(rate.max(BitRate::from_bps(1)))
     }
 }
 
-/// The marks of a limit on a link whose speed is known.
+/// Where a limit stands on a link whose speed is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Marks {
-    /// [`Limit::raise_at`].
+pub struct Thresholds {
     pub raise_at: BitRate,
-    /// [`Limit::clear_at`].
     pub clear_at: BitRate,
 }
 
-/// Bytes over a time: one reading of what a limit is held against.
+/// Bytes over a time: one reading of what a limit is compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Carried {
-    /// Bytes.
+pub struct Load {
     pub bytes: u64,
-    /// The time over which they were measured.
+    /// The time that it covers.
     pub elapsed: Duration,
+    /// When that time ends.
+    pub end: TimeDelta,
 }
 
-/// What a breach amounts to, from the start of the reading that raised it.
+/// What a breach amounts to. All but `rate` is of the readings that count for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// The last rate.
+pub struct BreachStats {
+    /// Begin of the first reading.
+    pub started: TimeDelta,
+    /// End of the last one at or above `clear_at`.
+    pub ended: TimeDelta,
+    /// Rate of the last reading that was judged, counted or not.
     pub rate: BitRate,
-    /// The highest rate.
+    /// Highest rate of one reading.
     pub peak: BitRate,
-    /// Bytes carried.
     pub bytes: u64,
-    /// Bytes above what [`Marks::raise_at`] allows.
+    /// Bytes above what `raise_at` allows.
     pub excess_bytes: u64,
-    /// Time measured.
+    /// Time of the readings.
     pub measured: Duration,
-    /// Time passed, measured or not.
-    pub duration: Duration,
 }
 
-/// What is to be told.
+/// What is to be reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// A breach begins.
-    Raise(Tally),
+    Raise(BreachStats),
     /// It goes on, and `update_every` has passed.
-    Update(Tally),
+    Update(BreachStats),
     /// It is over.
-    Clear(Tally),
+    Clear(BreachStats),
 }
 
 /// The state of one limit on one link (or host) in one direction.
 ///
 /// ```text
 ///             rate ≥ raise_at                     it stayed there for `for`
-///   Quiet ───────────────────────► Rising ─────────────────────────────────► Over
-///     ▲ ▲                            │                                       ▲  │
-///     │ └────────────────────────────┘                     rate ≥ clear_at   │  │  rate < clear_at
-///     │        rate < raise_at, gap                                          │  ▼
-///     └────────────────────────────────────────────────────────────────── Falling
+///   Normal ──────────────────────► Pending ───────────────────────────────► Raised
+///     ▲ ▲                             │                                       ▲  │
+///     │ └─────────────────────────────┘                     rate ≥ clear_at   │  │  rate < clear_at
+///     │     rate < raise_at, no verdict                                       │  ▼
+///     └──────────────────────────────────────────────────────────────────── Clearing
 ///                                it stayed there for `clear_for`
 /// ```
 ///
-/// A reading without a judgement (reset, glitch, gap) changes nothing but a breach's duration, and breaks a rise.
+/// A breach lasts from the begin of the first reading of its rise to the end of the last one at or above `clear_at`. Readings below
+/// are held apart: one at or above `clear_at` that follows in time takes them in, the end of the breach drops them. Time without
+/// a verdict breaks a rise; in a breach it counts for the duration alone, if the breach goes on, and not for `clear_for`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Machine {
-    /// Nothing to tell.
+pub enum BreachState {
     #[default]
-    Quiet,
-    /// Up, not yet for long enough.
-    Rising {
-        /// For how long.
-        held: Duration,
-    },
-    /// A breach.
-    Over {
-        /// What it amounts to.
-        tally: Tally,
-        /// Since the last event of it.
-        untold: Duration,
-    },
-    /// A breach, and the rate is down, not yet for long enough.
-    Falling {
-        /// What the breach amounts to.
-        tally: Tally,
-        /// Since the last event of it.
-        untold: Duration,
-        /// For how long it is down.
-        held: Duration,
-    },
+    Normal,
+    /// An unbroken run of readings at or above `raise_at`, not long enough yet.
+    Pending(BreachStats),
+    Raised(Open),
+    /// The rate is below `clear_at`, not long enough yet.
+    Clearing(Open, Below),
 }
 
-impl Machine {
-    /// A breach that was open before, taken up again.
-    pub fn resumed(tally: Tally) -> Self {
-        Self::Over { tally, untold: Duration::ZERO }
+/// A breach that has been reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Open {
+    pub stats: BreachStats,
+    /// When it was last reported.
+    reported: TimeDelta,
+}
+
+/// Readings below `clear_at`, in a row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Below {
+    bytes: u64,
+    pub held_for: Duration,
+    /// When the last one ends.
+    end: TimeDelta,
+}
+
+/// Ticks do not come to the nanosecond: three readings of a second satisfy three seconds, though they took 2.999.
+const TICK_SLACK_MAX: Duration = Duration::from_millis(250);
+
+impl BreachState {
+    /// A breach that was open before, taken up again at `now`.
+    pub fn resumed(stats: BreachStats, now: TimeDelta) -> Self {
+        Self::Raised(Open { stats, reported: now })
     }
 
     /// What an open breach amounts to.
-    pub fn tally(&self) -> Option<Tally> {
+    pub fn stats(&self) -> Option<BreachStats> {
         match self {
-            Self::Quiet | Self::Rising { .. } => None,
-            Self::Over { tally, .. } | Self::Falling { tally, .. } => Some(*tally),
+            Self::Normal | Self::Pending(_) => None,
+            Self::Raised(open) | Self::Clearing(open, _) => Some(open.stats),
+        }
+    }
+
+    /// How long the rate of an open breach has been below `clear_at`.
+    pub fn below_for(&self) -> Option<Duration> {
+        match self {
+            Self::Clearing(_, below) => Some(below.held_for),
+            _ => None,
         }
     }
 
     /// Judges a reading.
-    pub fn judge(&mut self, limit: &Limit, marks: Marks, carried: Carried) -> Option<Action> {
-        let rate = bit_rate(carried.bytes, carried.elapsed);
+    pub fn judge(&mut self, limit: &Limit, thresholds: Thresholds, load: Load) -> Option<Action> {
+        let rate = load.rate();
         let (next, action) = match std::mem::take(self) {
-            Self::Quiet => rising(limit, marks, carried, rate, Duration::ZERO),
-            Self::Rising { held } => rising(limit, marks, carried, rate, held),
-            Self::Over { tally, untold } => {
-                let tally = tally.with(marks, carried, rate);
-                over(limit, marks, tally, untold + carried.elapsed, Duration::ZERO, carried.elapsed)
-            }
-            Self::Falling { tally, untold, held } => {
-                let tally = tally.with(marks, carried, rate);
-                over(limit, marks, tally, untold + carried.elapsed, held, carried.elapsed)
-            }
+            Self::Normal if rate >= thresholds.raise_at => rise(limit, BreachStats::first(thresholds, load), load),
+            Self::Pending(stats) if rate >= thresholds.raise_at => rise(limit, stats.with(thresholds, load), load),
+            Self::Normal | Self::Pending(_) => (Self::Normal, None),
+            Self::Raised(open) => go_on(limit, thresholds, open, Below::default(), load),
+            Self::Clearing(open, below) => go_on(limit, thresholds, open, below, load),
         };
         *self = next;
         action
     }
 
-    /// Lets `elapsed` pass without a judgement.
-    pub fn pass(&mut self, elapsed: Duration) {
-        match self {
-            Self::Quiet => {}
-            Self::Rising { .. } => *self = Self::Quiet,
-            Self::Over { tally, untold } | Self::Falling { tally, untold, .. } => {
-                tally.duration += elapsed;
-                *untold += elapsed;
-            }
+    /// Lets time pass without a verdict.
+    pub fn pass(&mut self) {
+        if let Self::Pending(_) = self {
+            *self = Self::Normal;
         }
     }
 
     /// Ends an open breach whatever the rate: what it watched is gone.
     pub fn end(&mut self) -> Option<Action> {
-        let tally = self.tally();
-        *self = Self::Quiet;
-        tally.map(Action::Clear)
+        let stats = self.stats();
+        *self = Self::Normal;
+        stats.map(Action::Clear)
     }
 }
 
-impl Tally {
-    fn with(self, marks: Marks, carried: Carried, rate: BitRate) -> Self {
-        let allowed = u128::from(marks.raise_at.bps()) * carried.elapsed.as_nanos() / 8 / 1_000_000_000;
-        let excess = u128::from(carried.bytes).saturating_sub(allowed);
-        Self {
-            rate,
-            peak: self.peak.max(rate),
-            bytes: self.bytes.saturating_add(carried.bytes),
-            excess_bytes: self.excess_bytes.saturating_add(u64::try_from(excess).unwrap_or(u64::MAX)),
-            measured: self.measured + carried.elapsed,
-            duration: self.duration + carried.elapsed,
+fn rise(limit: &Limit, stats: BreachStats, load: Load) -> (BreachState, Option<Action>) {
+    if held_enough(stats.duration(), load.elapsed, limit.hold) {
+        (BreachState::Raised(Open { stats, reported: load.end }), Some(Action::Raise(stats)))
+    } else {
+        (BreachState::Pending(stats), None)
+    }
+}
+
+fn go_on(
+    limit: &Limit,
+    thresholds: Thresholds,
+    mut open: Open,
+    mut below: Below,
+    load: Load,
+) -> (BreachState, Option<Action>) {
+    let is_below = load.rate() < thresholds.clear_at;
+    if is_below {
+        open.stats.rate = load.rate();
+        below.add(load);
+        if held_enough(below.held_for, load.elapsed, limit.clear_hold) {
+            return (BreachState::Normal, Some(Action::Clear(open.stats)));
         }
+    } else {
+        open.stats = open.stats.taking_in(below, load).with(thresholds, load);
+    }
+    let is_due = held_enough(std_or_zero(load.end - open.reported), load.elapsed, limit.update_every);
+    if is_due {
+        open.reported = load.end;
+    }
+    let next = if is_below { BreachState::Clearing(open, below) } else { BreachState::Raised(open) };
+    (next, is_due.then_some(Action::Update(open.stats)))
+}
+
+fn held_enough(held: Duration, elapsed: Duration, wanted: Duration) -> bool {
+    held + (elapsed / 4).min(TICK_SLACK_MAX) >= wanted
+}
+
+impl Load {
+    pub fn rate(&self) -> BitRate {
+        bit_rate(self.bytes, self.elapsed)
+    }
+
+    /// When the time that it covers begins.
+    pub fn begin(&self) -> TimeDelta {
+        self.end - delta(self.elapsed)
+    }
+}
+
+impl Below {
+    fn add(&mut self, load: Load) {
+        self.bytes = self.bytes.saturating_add(load.bytes);
+        self.held_for += load.elapsed;
+        self.end = load.end;
+    }
+}
+
+impl BreachStats {
+    /// Of a rise that begins with this reading.
+    fn first(thresholds: Thresholds, load: Load) -> Self {
+        Self { started: load.begin(), ..Self::default() }.with(thresholds, load)
+    }
+
+    /// One reading more that counts.
+    fn with(self, thresholds: Thresholds, load: Load) -> Self {
+        let allowed = u128::from(thresholds.raise_at.bps()) * load.elapsed.as_nanos() / 8 / 1_000_000_000;
+        let excess = u128::from(load.bytes).saturating_sub(allowed);
+        Self {
+            ended: load.end,
+            rate: load.rate(),
+            peak: self.peak.max(load.rate()),
+            bytes: self.bytes.saturating_add(load.bytes),
+            excess_bytes: self.excess_bytes.saturating_add(u64::try_from(excess).unwrap_or(u64::MAX)),
+            measured: self.measured + load.elapsed,
+            ..self
+        }
+    }
+
+    /// Counts the readings below that `load` follows. Where `load` covers some of their time as well, a driver showed its bytes
+    /// late: that time was not silent.
+    fn taking_in(self, below: Below, load: Load) -> Self {
+        let overlap = if below.held_for.is_zero() { Duration::ZERO } else { std_or_zero(below.end - load.begin()) };
+        Self {
+            bytes: self.bytes.saturating_add(below.bytes),
+            measured: self.measured + below.held_for.saturating_sub(overlap),
+            ..self
+        }
+    }
+
+    /// From the begin of the first reading to the end of the last one at or above `clear_at`, measured or not.
+    pub fn duration(&self) -> Duration {
+        std_or_zero(self.ended - self.started)
+    }
+
+    /// The time that was measured: drivers that show their bytes at uneven times can make it look longer than it was.
+    pub fn measured(&self) -> Duration {
+        self.measured.min(self.duration())
     }
 
     /// The mean rate over the time measured.
@@ -247,40 +345,13 @@ impl Tally {
     }
 }
 
-/// Ticks do not come to the nanosecond: three readings of a second satisfy three seconds, though they took 2.999.
-fn held_enough(held: Duration, elapsed: Duration, wanted: Duration) -> bool {
-    held + elapsed / 4 >= wanted
+/// A time since boot.
+pub fn delta(since: Duration) -> TimeDelta {
+    TimeDelta::from_std(since).unwrap_or(TimeDelta::MAX)
 }
 
-fn rising(limit: &Limit, marks: Marks, carried: Carried, rate: BitRate, held: Duration) -> (Machine, Option<Action>) {
-    if rate < marks.raise_at || carried.bytes == 0 {
-        return (Machine::Quiet, None);
-    }
-    let held = held + carried.elapsed;
-    if !held_enough(held, carried.elapsed, limit.hold) {
-        return (Machine::Rising { held }, None);
-    }
-    let tally = Tally::default().with(marks, carried, rate);
-    (Machine::Over { tally, untold: Duration::ZERO }, Some(Action::Raise(tally)))
-}
-
-fn over(
-    limit: &Limit,
-    marks: Marks,
-    tally: Tally,
-    untold: Duration,
-    held: Duration,
-    elapsed: Duration,
-) -> (Machine, Option<Action>) {
-    let falling = tally.rate < marks.clear_at;
-    let held = held + elapsed;
-    if falling && held_enough(held, elapsed, limit.clear_hold) {
-        return (Machine::Quiet, Some(Action::Clear(tally)));
-    }
-    let due = held_enough(untold, elapsed, limit.update_every);
-    let untold = if due { Duration::ZERO } else { untold };
-    let next = if falling { Machine::Falling { tally, untold, held } } else { Machine::Over { tally, untold } };
-    (next, due.then_some(Action::Update(tally)))
+fn std_or_zero(time: TimeDelta) -> Duration {
+    time.to_std().unwrap_or_default()
 }
 
 #[cfg(test)]

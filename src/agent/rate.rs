@@ -1,15 +1,19 @@
-//! Two readings of a link's counters and the time between them: a rate, and a verdict on how far to trust it.
+//! Two readings of a link's counters and the time between them: what was carried, and a verdict on how far to trust it.
 //!
 //! Pure: time and counters are arguments. Whatever a counter does, a [`Verdict::Measured`] is never more than was counted:
-//! a reset, a glitch, a failed read or a suspend yields another verdict, on which no breach is judged.
+//! a reset, a jump, a failed read or a suspend yields another verdict, on which no breach is judged.
+
+mod cadence;
 
 use std::time::Duration;
 
+use self::cadence::{Cadence, Coverage};
+use crate::agent::counters::{CounterBits, Packets, Speed};
 use crate::units::BitRate;
 
-/// A link's byte counters at one moment.
+/// A link's counters at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sample {
+pub struct CounterSample {
     /// `CLOCK_MONOTONIC`: rates are taken over it.
     pub at: Duration,
     /// `CLOCK_BOOTTIME`: it alone sees a suspend.
@@ -18,18 +22,16 @@ pub struct Sample {
     pub rx_bytes: u64,
     /// Bytes sent since the counter began.
     pub tx_bytes: u64,
-    /// The counters are known to be 32 bits wide, and so to wrap at 4 GiB.
-    pub narrow: bool,
+    pub packets: Option<Packets>,
+    pub bits: CounterBits,
 }
 
-/// What was carried between two samples.
+/// What was carried in a time that ends at the reading.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Bytes received.
     pub rx_bytes: u64,
-    /// Bytes sent.
     pub tx_bytes: u64,
-    /// Over which time (`CLOCK_MONOTONIC`); never zero.
+    /// The time that it covers (`CLOCK_MONOTONIC`); never zero.
     pub elapsed: Duration,
 }
 
@@ -38,159 +40,293 @@ pub struct Traffic {
 pub enum Verdict {
     /// The first reading of a link: there is nothing to compare it with.
     First,
-    /// A rate, to be judged.
+    /// Traffic, to be judged.
     Measured(Traffic),
-    /// A rate over a 32-bit counter's wrap: told from a reset by the link's speed, and by being no higher than the last rate,
-    /// so that a reset close to the wrap raises nothing. To be judged.
-    Wrapped(Traffic),
+    /// The counters moved, and how often their driver updates them is not known yet.
+    Learning,
+    /// The counters stand, and may move later for this time too: the driver updates them rarely. A later reading covers this one's
+    /// time.
+    Waiting,
     /// A counter fell: it was reset, or read falsely. The first movement after a fall has the same verdict, for it may be
     /// the return from a false zero, and then all that was ever counted would look like one reading's traffic.
     Reset,
-    /// More than the link can carry: rejected.
-    Glitch,
-    /// A busy link's counters stood still: a driver that updates them rarely. The next reading covers this one's time.
-    Stalled,
+    /// More bytes than the packets beside them can hold, or a high half that changed by itself: rejected.
+    Jump,
+    /// Far above the speed that the driver names, with no packets to bear it out: held back, twice at most in a row.
+    Suspect,
     /// The host slept, or the agent was stopped or starved: a mean over that time, not to be judged.
     Gap(Traffic),
-    /// The link was not among those read.
-    Gone,
+    /// The link was not among those read. The next reading covers this one's time.
+    Unread,
 }
 
-/// The fastest links there are (800 Gbit/s), doubled: what a link of unknown speed may carry.
-const UNKNOWN_SPEED: BitRate = BitRate::from_bps(1_600_000_000_000);
-/// A driver that updates its counters every other tick shows twice the link's speed at most.
-const SPEED_TOLERANCE: f64 = 200.0;
-/// A link that carried this much (64 KiB) in a tick does not fall silent to the byte, but counters do that stand still.
-const BUSY_BYTES: u64 = 64 << 10;
-/// For so many ticks a busy link's standing counters are waited for; then the silence is believed.
-const STALLED_TICKS_MAX: u32 = 2;
+/// A driver can pack many packets of the wire into one that it counts, up to 512 KiB (`GSO_MAX_SIZE` of IPv6 jumbograms).
+const PACKET_BYTES_MAX: u64 = 512 << 10;
+/// Twice the fastest links there are: no counter moves faster.
+const ANY_SPEED: BitRate = BitRate::from_bps(1_600_000_000_000);
+/// In percent of the link's speed: a reading above it contradicts the speed. Frames come in whole, and clocks are read late.
+const EXACT_TOLERANCE: f64 = 110.0;
+/// Likewise of a driver that may show two updates' bytes at once.
+const TOLERANCE: f64 = 205.0;
+/// So many readings in a row above the speed are held back where no packets bear them out.
+const SUSPECTS_MAX: u32 = 2;
 /// Over so many intervals a reading is a mean that hides what happened in between.
 const GAP_INTERVALS: f64 = 3.5;
-/// By so much the two clocks may differ while nobody sleeps.
+/// By so much the two clocks may differ while the host is awake.
 const CLOCK_SLACK: Duration = Duration::from_millis(50);
+const NARROW: u64 = 1 << 32;
 
 /// Follows one link's counters.
 #[derive(Clone, Debug)]
 pub struct Meter {
     interval: Duration,
-    base: Option<Sample>,
+    is_counted_in_software: bool,
+    cadence: Cadence,
+    /// The counters up to which everything is accounted for.
+    base: Option<CounterSample>,
+    /// The last reading, accounted for or not.
+    last: Option<CounterSample>,
     /// A counter fell and has not moved since.
-    fallen: bool,
-    /// A reading that was too high to believe: the next one shows whether the counter stays there.
-    doubted: Option<Sample>,
-    /// The last rate, of the busier direction.
-    last: BitRate,
-    /// It carried [`BUSY_BYTES`] in the last tick, or nobody knows what it carried.
-    busy: bool,
-    stalled_ticks: u32,
+    has_fallen: bool,
+    /// The agent or the host stood still since `base`.
+    is_after_gap: bool,
+    /// A reading that was no traffic: the next one shows whether the counter stays there.
+    rejected: Option<CounterSample>,
+    /// The last rate, and the highest so far, of the busier direction.
+    last_rate: BitRate,
+    peak: BitRate,
+    suspects: u32,
+    doubts_speed: bool,
 }
 
 impl Meter {
-    /// For a link that is read every `interval`.
-    pub fn new(interval: Duration) -> Self {
+    /// For a link that is read every `interval`. Where its counters are kept by software, each reading shows all that was carried
+    /// until then; else that has to be found out.
+    pub fn new(interval: Duration, is_counted_in_software: bool) -> Self {
         Self {
             interval,
+            is_counted_in_software,
+            cadence: Cadence::new(interval, is_counted_in_software),
             base: None,
-            fallen: false,
-            doubted: None,
-            last: BitRate::default(),
-            busy: true,
-            stalled_ticks: 0,
+            last: None,
+            has_fallen: false,
+            is_after_gap: false,
+            rejected: None,
+            last_rate: BitRate::default(),
+            peak: BitRate::default(),
+            suspects: 0,
+            doubts_speed: false,
         }
     }
 
-    /// Takes the next reading; `None` where the link could not be read. `speed` is the link's, where it is known.
-    pub fn read(&mut self, sample: Option<Sample>, speed: Option<BitRate>) -> Verdict {
-        let Some(now) = sample else { return Verdict::Gone };
-        let Some(base) = self.base else {
+    /// Goes on at another interval; what was learned of the driver is learned again.
+    pub fn set_interval(&mut self, interval: Duration) {
+        self.interval = interval;
+        self.cadence = Cadence::new(interval, self.is_counted_in_software);
+    }
+
+    /// Whether each reading covers its own time alone.
+    pub fn is_exact(&self) -> bool {
+        self.cadence.is_exact()
+    }
+
+    /// Whether traffic contradicted the speed that the driver names.
+    pub fn doubts_speed(&self) -> bool {
+        self.doubts_speed
+    }
+
+    /// The speed is another now: it may be right.
+    pub fn trust_speed(&mut self) {
+        (self.doubts_speed, self.suspects) = (false, 0);
+    }
+
+    /// Whether two readings 20 and 40 ms after this one would show if a driver counts in software.
+    pub fn wants_probe(&self) -> bool {
+        self.cadence.wants_probe()
+    }
+
+    /// Takes such a reading.
+    pub fn probe(&mut self, sample: &CounterSample) {
+        let Some(before) = self.last.replace(*sample) else { return };
+        self.cadence.probe((before.rx_bytes, before.tx_bytes) != (sample.rx_bytes, sample.tx_bytes));
+    }
+
+    /// Takes the next reading; `None` where the link could not be read. `speed` is the link's, where it means anything.
+    pub fn read(&mut self, sample: Option<CounterSample>, speed: Speed) -> Verdict {
+        let Some(now) = sample else { return Verdict::Unread };
+        let (Some(base), Some(last)) = (self.base, self.last.replace(now)) else {
             self.base = Some(now);
-            // A new link stands at zero, and so does one whose first read failed: the first movement tells nothing.
-            self.fallen = now.rx_bytes == 0 && now.tx_bytes == 0;
             return Verdict::First;
         };
-        let Some(elapsed) = now.at.checked_sub(base.at).filter(|elapsed| !elapsed.is_zero()) else {
-            return Verdict::Stalled;
-        };
+        let elapsed = now.at.saturating_sub(base.at);
+        if now.at <= last.at || elapsed.is_zero() {
+            return Verdict::Waiting;
+        }
+        if self.is_gap(&last, &now) {
+            self.is_after_gap = true;
+            self.cadence.pause(now.at);
+        }
         let fell = now.rx_bytes < base.rx_bytes || now.tx_bytes < base.tx_bytes;
-        if fell {
-            let believed = speed.map(|speed| speed.min(self.last));
-            if let Some(traffic) = wrapped(base, now, elapsed, believed) {
-                self.settle(now, traffic);
-                return Verdict::Wrapped(traffic);
-            }
-            self.doubted = None;
-            self.fallen = true;
+        let moved = if fell { self.wrapped(&base, &now, elapsed) } else { Some(moved(&base, &now)) };
+        let Some((rx_bytes, tx_bytes)) = moved else {
+            self.has_fallen = true;
+            self.restart(now);
+            return Verdict::Reset;
+        };
+        let traffic = Traffic { rx_bytes, tx_bytes, elapsed };
+        let has_moved = rx_bytes + tx_bytes > 0;
+        if self.has_fallen && has_moved {
+            self.has_fallen = false;
             self.restart(now);
             return Verdict::Reset;
         }
-        let traffic =
-            Traffic { rx_bytes: now.rx_bytes - base.rx_bytes, tx_bytes: now.tx_bytes - base.tx_bytes, elapsed };
-        if self.fallen && traffic.rx_bytes + traffic.tx_bytes > 0 {
-            self.fallen = false;
-            self.restart(now);
-            return Verdict::Reset;
+        if self.is_jump(&base, &now, traffic) {
+            return self.reject(now);
         }
-        if !fits(traffic, carries(speed)) {
-            return self.doubt(now, speed);
-        }
-        self.doubted = None;
-        let still = traffic.rx_bytes == 0 && traffic.tx_bytes == 0;
-        // Also after a gap: what was counted meanwhile and is not shown yet would be the next second's.
-        if still && self.busy && self.stalled_ticks < STALLED_TICKS_MAX {
-            self.stalled_ticks += 1;
-            return Verdict::Stalled;
-        }
-        if self.is_gap(base, now, elapsed) {
+        self.rejected = None;
+        self.judge(now, traffic, has_moved, speed)
+    }
+
+    fn judge(&mut self, now: CounterSample, traffic: Traffic, has_moved: bool, speed: Speed) -> Verdict {
+        if self.is_after_gap && has_moved {
+            self.cadence.skip(now.at);
             self.settle(now, traffic);
             return Verdict::Gap(traffic);
         }
-        self.settle(now, traffic);
-        Verdict::Measured(traffic)
-    }
-
-    /// Too high to believe. Where a later reading goes on from there, the counter has really moved, and counts from there.
-    fn doubt(&mut self, now: Sample, speed: Option<BitRate>) -> Verdict {
-        let onward = self.doubted.and_then(|before| {
-            let rx_bytes = now.rx_bytes.checked_sub(before.rx_bytes)?;
-            let tx_bytes = now.tx_bytes.checked_sub(before.tx_bytes)?;
-            Some(Traffic { rx_bytes, tx_bytes, elapsed: now.at.saturating_sub(before.at) })
-        });
-        match onward {
-            Some(Traffic { rx_bytes: 0, tx_bytes: 0, .. }) => {}
-            Some(traffic) if fits(traffic, carries(speed)) => {
-                self.doubted = None;
-                self.restart(now);
+        let covered = match self.cadence.read(now.at, traffic.elapsed, has_moved) {
+            // Over a gap, too: what was counted meanwhile and is not shown yet would be the next reading's.
+            Coverage::Waiting => return Verdict::Waiting,
+            Coverage::Learning => {
+                self.settle(now, traffic);
+                return Verdict::Learning;
             }
-            _ => self.doubted = Some(now),
+            Coverage::Covers(covered) => Traffic { elapsed: covered, ..traffic },
+        };
+        if self.contradicts(covered, now.packets.is_some(), speed) {
+            self.base = Some(now);
+            return Verdict::Suspect;
         }
-        Verdict::Glitch
+        let was_after_gap = self.is_after_gap;
+        self.settle(now, covered);
+        if was_after_gap { Verdict::Gap(traffic) } else { Verdict::Measured(covered) }
     }
 
-    fn is_gap(&self, base: Sample, now: Sample, elapsed: Duration) -> bool {
-        let boottime = now.boottime.saturating_sub(base.boottime);
-        boottime > elapsed + CLOCK_SLACK || boottime > self.interval.mul_f64(GAP_INTERVALS)
+    /// Whether a reading above the link's speed is held back. A third one in a row, or one that packets bear out, is traffic, and
+    /// the speed is doubted instead.
+    fn contradicts(&mut self, traffic: Traffic, has_packets: bool, speed: Speed) -> bool {
+        let above = |tolerance: f64| {
+            let exceeds = |bytes: u64, speed: Option<BitRate>| {
+                speed.is_some_and(|speed| bit_rate(bytes, traffic.elapsed) > speed.percent(tolerance))
+            };
+            exceeds(traffic.rx_bytes, speed.rx) || exceeds(traffic.tx_bytes, speed.tx)
+        };
+        if self.doubts_speed || !above(if self.cadence.is_exact() { EXACT_TOLERANCE } else { TOLERANCE }) {
+            self.suspects = 0;
+            return false;
+        }
+        if has_packets || self.suspects >= SUSPECTS_MAX {
+            self.doubts_speed = true;
+            return false;
+        }
+        self.suspects += 1;
+        above(TOLERANCE)
     }
 
-    fn settle(&mut self, now: Sample, traffic: Traffic) {
+    /// More than any traffic moves a counter.
+    fn is_jump(&self, base: &CounterSample, now: &CounterSample, traffic: Traffic) -> bool {
+        if busier(traffic) > ANY_SPEED {
+            return true;
+        }
+        let packets = base.packets.zip(now.packets);
+        let packets = packets.and_then(|(base, now)| now.rx.checked_sub(base.rx).zip(now.tx.checked_sub(base.tx)));
+        match packets {
+            Some((rx, tx)) => {
+                let holds = |bytes: u64, packets: u64| bytes <= PACKET_BYTES_MAX.saturating_mul(packets.max(1));
+                !holds(traffic.rx_bytes, rx) || !holds(traffic.tx_bytes, tx)
+            }
+            // The high half of a counter that is kept in two went up by itself.
+            None => [traffic.rx_bytes, traffic.tx_bytes].iter().any(|bytes| {
+                bytes.checked_sub(NARROW).is_some_and(|rest| bit_rate(rest, traffic.elapsed) <= self.peak)
+            }),
+        }
+    }
+
+    /// Not traffic. Where the next reading goes on from there, the counter has really jumped, and counts from there.
+    fn reject(&mut self, now: CounterSample) -> Verdict {
+        let Some(before) = self.rejected.replace(now) else { return Verdict::Jump };
+        let went_on = now.rx_bytes >= before.rx_bytes && now.tx_bytes >= before.tx_bytes && now.at > before.at;
+        let (rx_bytes, tx_bytes) = if went_on { moved(&before, &now) } else { return Verdict::Jump };
+        let traffic = Traffic { rx_bytes, tx_bytes, elapsed: now.at.saturating_sub(before.at) };
+        if rx_bytes + tx_bytes > 0 && !self.is_jump(&before, &now, traffic) {
+            self.rejected = None;
+            self.restart(now);
+        }
+        Verdict::Jump
+    }
+
+    fn is_gap(&self, last: &CounterSample, now: &CounterSample) -> bool {
+        let boottime = now.boottime.saturating_sub(last.boottime);
+        let awake = now.at.saturating_sub(last.at);
+        boottime > awake + CLOCK_SLACK || boottime > self.interval.mul_f64(GAP_INTERVALS)
+    }
+
+    /// The bytes over the wrap of 32-bit counters, where the rate is at most twice the last one; a reset is not told from a wrap
+    /// otherwise.
+    fn wrapped(&self, base: &CounterSample, now: &CounterSample, elapsed: Duration) -> Option<(u64, u64)> {
+        if base.bits != CounterBits::B32 || now.bits != CounterBits::B32 {
+            return None;
+        }
+        // Packets that fall with the bytes were reset with them.
+        if base.packets.zip(now.packets).is_some_and(|(base, now)| now.rx < base.rx || now.tx < base.tx) {
+            return None;
+        }
+        let over = |from: u64, to: u64| match to {
+            // More likely a read that failed than a wrap to the byte.
+            0 if from > 0 => None,
+            _ if to >= from => Some(to - from),
+            _ => (to + NARROW).checked_sub(from),
+        };
+        let (rx_bytes, tx_bytes) = (over(base.rx_bytes, now.rx_bytes)?, over(base.tx_bytes, now.tx_bytes)?);
+        let rate = busier(Traffic { rx_bytes, tx_bytes, elapsed });
+        (rate <= self.last_rate.percent(200.0)).then_some((rx_bytes, tx_bytes))
+    }
+
+    fn settle(&mut self, now: CounterSample, traffic: Traffic) {
         self.base = Some(now);
-        self.last = busier(traffic);
-        self.busy = traffic.rx_bytes + traffic.tx_bytes >= BUSY_BYTES;
-        self.stalled_ticks = 0;
+        self.is_after_gap = false;
+        self.last_rate = busier(traffic);
+        self.peak = self.peak.max(self.last_rate);
     }
 
-    fn restart(&mut self, now: Sample) {
+    fn restart(&mut self, now: CounterSample) {
         self.base = Some(now);
-        self.last = BitRate::default();
-        self.busy = true;
-        self.stalled_ticks = 0;
+        self.rejected = None;
+        self.is_after_gap = false;
+        self.last_rate = BitRate::default();
+        self.cadence.skip(now.at);
     }
 }
 
 impl Verdict {
+    /// One word for it, as in `status`.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Measured(_) => "measured",
+            Self::Learning => "learning",
+            Self::Waiting => "waiting",
+            Self::Reset => "reset",
+            Self::Jump => "jump",
+            Self::Suspect => "suspect",
+            Self::Gap(_) => "gap",
+            Self::Unread => "unread",
+        }
+    }
+
     /// The traffic on which limits are judged.
     pub fn judged(&self) -> Option<Traffic> {
         match self {
-            Self::Measured(traffic) | Self::Wrapped(traffic) => Some(*traffic),
+            Self::Measured(traffic) => Some(*traffic),
             _ => None,
         }
     }
@@ -209,32 +345,13 @@ pub fn bit_rate(bytes: u64, elapsed: Duration) -> BitRate {
     })
 }
 
+fn moved(base: &CounterSample, now: &CounterSample) -> (u64, u64) {
+    (now.rx_bytes - base.rx_bytes, now.tx_bytes - base.tx_bytes)
+}
+
 fn busier(traffic: Traffic) -> BitRate {
     bit_rate(traffic.rx_bytes.max(traffic.tx_bytes), traffic.elapsed)
 }
 
-/// More than this is no traffic.
-fn carries(speed: Option<BitRate>) -> BitRate {
-    speed.map_or(UNKNOWN_SPEED, |speed| speed.percent(SPEED_TOLERANCE))
-}
-
-fn fits(traffic: Traffic, limit: BitRate) -> bool {
-    busier(traffic) <= limit
-}
-
-/// The traffic over a wrap, if the counters are narrow and it is within what is believed of the link.
-fn wrapped(base: Sample, now: Sample, elapsed: Duration, believed: Option<BitRate>) -> Option<Traffic> {
-    let believed = believed.filter(|_| base.narrow && now.narrow)?;
-    let over = |from: u64, to: u64| match to {
-        0 if from > 0 => None, // more likely a failed read than a wrap to the byte
-        _ if to >= from => Some(to - from),
-        _ => (to + (1 << 32)).checked_sub(from),
-    };
-    let rx_bytes = over(base.rx_bytes, now.rx_bytes)?;
-    let tx_bytes = over(base.tx_bytes, now.tx_bytes)?;
-    let traffic = Traffic { rx_bytes, tx_bytes, elapsed };
-    fits(traffic, believed).then_some(traffic)
-}
-
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;

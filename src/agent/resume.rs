@@ -21,7 +21,7 @@ pub enum Decision {
     None,
     /// Nobody knows yet what time it is.
     Wait,
-    /// It goes on, after this pause.
+    /// It goes on, so long after its `ended_at`.
     Resumed(Breach, Duration),
     /// Too much time has passed, or nobody can say how much: it ends.
     Interrupted(Breach),
@@ -48,9 +48,12 @@ impl Resume {
         if age == Age::Unknown && now.monotonic_ms.saturating_sub(self.began_ms) <= self.within_ms {
             return Decision::Wait;
         }
-        let (breach, _) = self.open.remove(at);
+        let (breach, stamp) = self.open.remove(at);
         match age {
-            Age::Ms(age) if age <= self.within_ms => Decision::Resumed(breach, Duration::from_millis(age)),
+            Age::Ms(age) if age <= self.within_ms => {
+                let until_event = (stamp.observed_at - breach.ended_at).to_std().unwrap_or_default();
+                Decision::Resumed(breach, until_event + Duration::from_millis(age))
+            }
             _ => Decision::Interrupted(interrupted(breach, Reason::Interrupted)),
         }
     }
@@ -94,5 +97,5 @@ fn age_ms(event: &Stamp, now: &Stamp) -> Age {
 }
 
 fn interrupted(breach: Breach, reason: Reason) -> Breach {
-    Breach { reason: Some(reason), ..breach }
+    Breach { reason: Some(reason), detail: None, ..breach }
 }

@@ -10,13 +10,14 @@ use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use chrono::SubsecRound as _;
 use log::{error, info, warn};
 
 use self::status::Vitals;
 use crate::agent::config::Settings;
 use crate::agent::control::Control;
 use crate::agent::counters::{self, CounterSource, Reading};
-use crate::agent::detector::{Detector, Findings};
+use crate::agent::detector::{Detections, Detector};
 use crate::agent::event_system::{Draft, EventSystem, Observer};
 use crate::agent::journal::{DurableJournal, Journal as _, Keeping, Place};
 use crate::agent::log_observer::LogObserver;
@@ -63,6 +64,8 @@ pub struct Outcome {
 
 /// At the end, Kafka is given so long to take what is left.
 const FINAL_FLUSH_MAX: Duration = Duration::from_secs(10);
+/// A driver that counts in software shows it by readings so long after a tick; the last one first.
+const PROBE_AFTER: [Duration; 2] = [Duration::from_millis(40), Duration::from_millis(20)];
 /// And a producer so long to go down: it can hang.
 const TEAR_DOWN_MAX: Duration = Duration::from_secs(2);
 
@@ -77,7 +80,7 @@ struct Agent {
     system: EventSystem,
     publisher: Publisher,
     reading: Reading,
-    findings: Findings,
+    detections: Detections,
     trouble: Trouble,
     heart: Heart,
     vitals: Vitals,
@@ -128,7 +131,7 @@ impl Agent {
         let runtime = runtime_directory();
         let status = StatusSocket::open(socket_path(runtime.as_deref(), &settings.state_dir), clock.monotonic());
         let vitals = Vitals { started_ms: now.monotonic_ms, ..Vitals::default() };
-        let (reading, findings, trouble, heart, outcome) = Default::default();
+        let (reading, detections, trouble, heart, outcome) = Default::default();
         let service = Service::ready(settings.interval);
         let mut agent = Self {
             settings,
@@ -140,7 +143,7 @@ impl Agent {
             system,
             publisher,
             reading,
-            findings,
+            detections,
             trouble,
             heart,
             vitals,
@@ -178,6 +181,7 @@ impl Agent {
         let started = self.clock.monotonic();
         let end = duration.map(|duration| started + duration);
         let mut deadline = started;
+        let mut probes: Vec<Duration> = Vec::new();
         let mut visited = false;
         loop {
             let now = self.clock.monotonic();
@@ -190,6 +194,11 @@ impl Agent {
                 self.outcome.ticks += 1;
                 self.tick();
                 ticked = true;
+                probes.clear();
+                if self.detector.wants_probe() {
+                    let read = self.clock.monotonic();
+                    probes.extend(PROBE_AFTER.map(|after| read + after));
+                }
                 deadline += self.settings.interval;
                 let missed = missed(deadline, self.clock.monotonic(), self.settings.interval);
                 if missed > 0 {
@@ -198,13 +207,20 @@ impl Agent {
                     deadline += self.settings.interval * missed;
                 }
             }
+            if probes.pop_if(|at| now >= *at).is_some() {
+                self.probe();
+            }
             if control.flush() {
                 info!("asked to flush: {} events are pending", self.system.pending().events);
                 self.system.flush();
                 self.publisher.hurry();
             }
             if control.reload() {
+                let interval = self.settings.interval;
                 self.reload(reload)?;
+                if self.settings.interval != interval {
+                    deadline = self.clock.monotonic() + self.settings.interval;
+                }
             }
             self.publish(control);
             if ticked {
@@ -214,33 +230,48 @@ impl Agent {
                 self.answer();
             }
             self.heart.rest();
-            let next = end.map_or(deadline, |end| end.min(deadline));
+            let next = [end, probes.last().copied()].into_iter().flatten().fold(deadline, Duration::min);
             visited = control.sleep_beside(self.status.door(), next.saturating_sub(self.clock.monotonic()));
         }
     }
 
     fn tick(&mut self) {
-        let now = self.stamp();
         self.heart.beat("reading the counters", self.clock.monotonic());
         self.status.upkeep(self.clock.monotonic());
         if let Err(error) = self.source.read(&self.clock, &mut self.reading) {
             let what = format!("the counters could not be read: {}", chain(&error));
-            self.vitals.counters.begin(now.monotonic_ms, &what);
+            self.vitals.counters.begin(self.stamp().monotonic_ms, &what);
             self.tell(&what);
             return;
         }
+        let now = self.stamp_of_reading();
         self.vitals.counters.over();
         self.vitals.last_tick_ms = Some(now.monotonic_ms);
-        self.detector.observe(&self.reading, &now, &mut self.findings);
-        for notice in self.findings.notices.drain(..) {
-            warn!("{notice}");
-        }
+        self.detector.observe(&self.reading, &now, &mut self.detections);
         self.heart.beat(JOURNAL, self.clock.monotonic());
-        let bodies = std::mem::take(&mut self.findings.bodies);
-        self.add_at(bodies, &now);
+        self.add_detected(&now);
         if let Err(error) = self.system.journal().upkeep(&now) {
             self.say(&chain(&error));
         }
+    }
+
+    /// Reads the counters shortly after a tick, to see whether a driver counts in software.
+    fn probe(&mut self) {
+        // A failure is the next tick's to report.
+        if self.source.read(&self.clock, &mut self.reading).is_ok() {
+            self.detector.probe(&self.reading, &mut self.detections);
+            let now = self.stamp_of_reading();
+            self.add_detected(&now);
+        }
+    }
+
+    /// Logs and registers what the detector found.
+    fn add_detected(&mut self, now: &Stamp) {
+        for notice in self.detections.notices.drain(..) {
+            warn!("{notice}");
+        }
+        let bodies = std::mem::take(&mut self.detections.bodies);
+        self.add_at(bodies, now);
     }
 
     fn add(&mut self, bodies: Vec<Body>) {
@@ -313,6 +344,17 @@ impl Agent {
 
     fn stamp(&self) -> Stamp {
         stamp(&self.settings.agent, &self.boot_id, &self.clock)
+    }
+
+    /// The moment of the reading, however long it took: the wall clock now less the time since.
+    fn stamp_of_reading(&self) -> Stamp {
+        let now = self.stamp();
+        let since = self.clock.boottime().saturating_sub(self.reading.boottime);
+        Stamp {
+            observed_at: (now.observed_at - since).trunc_subsecs(6),
+            monotonic_ms: u64::try_from(self.reading.boottime.as_millis()).unwrap_or(u64::MAX),
+            ..now
+        }
     }
 
     fn say(&mut self, message: &str) {

@@ -10,7 +10,7 @@ use smol_str::format_smolstr;
 
 use crate::agent::counters::synthetic::{Shape, Synthetic};
 use crate::agent::counters::{CounterError, CounterSource as _, Reading};
-use crate::agent::detector::{Detector, Findings};
+use crate::agent::detector::{Detections, Detector};
 use crate::agent::event_system::Draft;
 use crate::agent::limit::Limit;
 use crate::agent::watch::Selection;
@@ -25,7 +25,7 @@ pub struct Fleet {
     agents: Vec<Agent>,
     clock: ManualClock,
     reading: Reading,
-    findings: Findings,
+    detections: Detections,
     /// How many events the last second had.
     told: usize,
 }
@@ -40,8 +40,8 @@ impl Fleet {
     /// The agents of these numbers, from `start` on.
     pub fn new(numbers: std::ops::Range<u32>, shape: Shape, limits: &[Limit], start: DateTime<Utc>) -> Self {
         let agents = numbers.map(|number| Agent::new(number, shape, limits, start)).collect();
-        let (reading, findings) = Default::default();
-        Self { agents, clock: ManualClock::new(start), reading, findings, told: 0 }
+        let (reading, detections) = Default::default();
+        Self { agents, clock: ManualClock::new(start), reading, detections, told: 0 }
     }
 
     /// Lets a second pass; what the agents have to tell.
@@ -49,15 +49,15 @@ impl Fleet {
     /// # Errors
     /// None, as long as made-up counters can be read.
     pub fn tick(&mut self) -> Result<Vec<Draft>, CounterError> {
-        let Self { agents, clock, reading, findings, told } = self;
+        let Self { agents, clock, reading, detections, told } = self;
         let (observed_at, monotonic_ms) = (clock.wall(), clock.boottime().as_millis() as u64);
         // A second has about as much to tell as the one before.
         let mut drafts = Vec::with_capacity(*told + *told / 8);
         for Agent { source, detector, stamp } in agents {
             (stamp.observed_at, stamp.monotonic_ms) = (observed_at, monotonic_ms);
             source.read(&*clock, reading)?;
-            detector.observe(reading, stamp, findings);
-            drafts.extend(findings.bodies.drain(..).map(|body| Draft { stamp: stamp.clone(), body }));
+            detector.observe(reading, stamp, detections);
+            drafts.extend(detections.bodies.drain(..).map(|body| Draft { stamp: stamp.clone(), body }));
         }
         clock.advance(TICK);
         *told = drafts.len();

@@ -19,7 +19,7 @@ use super::outlet;
 use crate::agent::config::Settings;
 use crate::agent::counters::CounterError;
 use crate::agent::counters::csv::{Columns, Meaning};
-use crate::agent::detector::{Detector, Findings};
+use crate::agent::detector::{Detections, Detector};
 use crate::agent::event_system::Draft;
 use crate::agent::limit::{Level, Limit, Scope};
 use crate::agent::publisher;
@@ -236,7 +236,7 @@ impl Replay {
         lanes: &mut Lanes,
         bar: &ProgressBar,
     ) -> Result<End, Failure> {
-        let mut findings = Findings::default();
+        let mut detections = Detections::default();
         loop {
             let next = rows.next();
             if lanes.stopped() {
@@ -256,13 +256,13 @@ impl Replay {
                 Err(error) => return Err(Failure::failed(error)),
             };
             let now = rows::stamp(agent, &reading);
-            detector.observe(&reading, &now, &mut findings);
-            if let Some(notice) = findings.notices.first() {
+            detector.observe(&reading, &now, &mut detections);
+            if let Some(notice) = detections.notices.first() {
                 log::warn!("{notice}");
             }
-            output::finished(tally.row(&findings.bodies))?;
+            output::finished(tally.row(&detections.bodies))?;
             bar.inc(1);
-            let drafts = findings.bodies.drain(..).map(|body| Draft { stamp: now.clone(), body }).collect();
+            let drafts = detections.bodies.drain(..).map(|body| Draft { stamp: now.clone(), body }).collect();
             let sample = lanes.wants_samples().then(|| {
                 let body = Body::Sample(sample::sample(&self.interface, &rows.carried()));
                 Draft { stamp: now.clone(), body }

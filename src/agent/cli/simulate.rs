@@ -13,7 +13,7 @@ use crate::agent::config::Settings;
 use crate::agent::counters::synthetic::Shape;
 use crate::agent::counters::{self, CounterSource, Reading, SourceChoice};
 use crate::agent::courier::{Courier, Delivery};
-use crate::agent::detector::{Detector, Findings};
+use crate::agent::detector::{Detections, Detector};
 use crate::agent::event_system::{Draft, Observer};
 use crate::agent::journal::FleetJournal;
 use crate::agent::limit::{Level, Limit, Scope};
@@ -192,7 +192,7 @@ impl Simulate {
         let mut source: Box<dyn CounterSource> = source.map_err(Failure::failed)?;
         let limits = vec![self.simulated_limit(interface, BitRate::from_bps(1_000))];
         let mut detector = Detector::new(limits, TICK, fastrand::u64(..));
-        let (mut reading, mut findings) = (Reading::default(), Findings::default());
+        let (mut reading, mut detections) = (Reading::default(), Detections::default());
         let mut pace = Pace::new(None);
         let clock = SystemClock::default();
         let boot_id = run::boot_id();
@@ -203,11 +203,11 @@ impl Simulate {
             courier.wait(deadline)?;
             source.read(&clock, &mut reading).map_err(Failure::failed)?;
             let now = run::stamp(&settings.agent, &boot_id, &clock);
-            detector.observe(&reading, &now, &mut findings);
+            detector.observe(&reading, &now, &mut detections);
             if deadline == began && reading.counters.is_empty() {
                 return Err(Failure::failed(format!("there is no interface {interface} on this host")));
             }
-            let drafts = findings.bodies.drain(..).map(|body| Draft { stamp: now.clone(), body });
+            let drafts = detections.bodies.drain(..).map(|body| Draft { stamp: now.clone(), body });
             pace.add(drafts.collect(), courier, bar)?;
             deadline += TICK;
         }

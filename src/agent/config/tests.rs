@@ -3,7 +3,7 @@ use proptest::sample::select;
 
 use super::*;
 use crate::agent::counters::{Came, CounterBits, Counters, LinkChange, LinkInfo, LinkKind, Reading, Speed};
-use crate::agent::detector::{Detector, Findings};
+use crate::agent::detector::{Detections, Detector};
 use crate::agent::publisher::Publisher;
 use crate::damage::{damaged_text, hostile_value};
 use crate::event::Stamp;
@@ -35,7 +35,7 @@ fn use_all_of(settings: &Settings) {
         let bytes = u64::from(tick) << 36;
         reading.counters =
             vec![Counters { ifindex: 1, rx_bytes: bytes, tx_bytes: bytes, packets: None, bits: CounterBits::B64 }];
-        detector.observe(&reading, &stamp, &mut Findings::default());
+        detector.observe(&reading, &stamp, &mut Detections::default());
         reading.changes.clear();
     }
     assert!(!settings.to_string().is_empty());
@@ -120,6 +120,15 @@ fn the_shipped_file_is_understood_as_it_is_and_with_every_key_switched_on() {
 }
 
 #[test]
+fn a_host_limit_may_list_its_links() {
+    let text = "[[limit]]\nscope = 'host'\ninterfaces = ['eth0', 'ppp*']\nraise_at = '80%'\n";
+    let settings = settings(text).unwrap();
+    let patterns = ["eth0".to_owned(), "ppp*".to_owned()];
+    assert_eq!(settings.limits[0].scope, Scope::Host(patterns.to_vec()));
+    assert_eq!(settings.limit_patterns(), patterns, "they are watched for it");
+}
+
+#[test]
 fn what_cannot_be_right_is_named_with_its_line_and_the_remedy() {
     let limit = |more: &str| format!("{LIMIT}{more}");
     for (text, says) in [
@@ -136,6 +145,11 @@ fn what_cannot_be_right_is_named_with_its_line_and_the_remedy() {
         ("[[limit]]\nraise_at = '120%'\n".into(), "up to 100%"),
         ("[[limit]]\nraise_at = '80%'\n".into(), "limit.interface: is missing"),
         ("[[limit]]\nraise_at = '80%'\nscope = 'rack'\n".into(), "agent.toml:3: limit.scope: `rack`"),
+        ("[[limit]]\nraise_at = '80%'\ninterfaces = ['eth0']\n".into(), "limit.interfaces: goes with scope = \"host\""),
+        (
+            "[[limit]]\nraise_at = '80%'\nscope = 'host'\ninterfaces = []\n".into(),
+            "agent.toml:4: limit.interfaces: is empty",
+        ),
         ("[kafka]\nbrokers = ''\n".into(), "agent.toml:2: kafka.brokers: is empty"),
         ("[kafka]\ntopic = 'a b'\n".into(), "agent.toml:2: kafka.topic: `a b` is no topic"),
         ("[kafka.properties]\n'acks' = '1'\n".into(), "agent.toml:2: kafka.properties.acks: is not for configuration"),

@@ -39,6 +39,8 @@ pub struct LinkInfo {
     /// Links whose counters hold this one's bytes as well, by ifindex: those beneath it, and the bond or team that it is a port of;
     /// whatever stands between them, too.
     pub counted_by: Vec<u32>,
+    /// `[interfaces]` selects it; else a limit's pattern alone does.
+    pub selected: bool,
     pub speed: Speed,
 }
 
@@ -72,6 +74,7 @@ impl LinkInfo {
             up: true,
             enslaved: false,
             counted_by: Vec::new(),
+            selected: true,
             speed: Speed::default(),
         }
     }
@@ -106,6 +109,15 @@ impl LinkKind {
             "wwan" => Self::Wwan,
             "rmnet" => Self::Rmnet,
             other => Self::Other(other.to_owned()),
+        }
+    }
+
+    /// Hardware does not count for it: the kernel does, packet by packet.
+    pub fn is_counted_in_software(&self) -> bool {
+        match self {
+            Self::Physical | Self::Bond => false,
+            Self::Other(kind) => kind != "team",
+            Self::Loopback | Self::Ppp | Self::Wwan | Self::Rmnet => true,
         }
     }
 }
@@ -197,6 +209,8 @@ pub enum Left {
     RenamedTo(String),
     /// It became the slave of a bond.
     Enslaved,
+    /// The configuration no longer selects it.
+    Unselected,
 }
 
 /// Where byte counters come from.
@@ -344,6 +358,7 @@ impl fmt::Display for Left {
             Self::Gone => f.write_str("gone"),
             Self::RenamedTo(name) => write!(f, "renamed to {name}"),
             Self::Enslaved => f.write_str("became the slave of a bond"),
+            Self::Unselected => f.write_str("no longer watched"),
         }
     }
 }

@@ -1,13 +1,14 @@
-//! One limit on one link, or on the host, in one direction: its machine, and the events of its breach.
+//! One limit on one link, or on the host, in one direction: its state, and the events of its breach.
 
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use smol_str::{SmolStr, format_smolstr};
 
-use super::{Findings, Notice};
-use crate::agent::limit::{Action, Carried, Limit, Machine, Marks, Tally};
-use crate::agent::rate::{Traffic, bit_rate};
+use super::{Detections, Notice};
+use crate::agent::counters::{LinkInfo, Speed};
+use crate::agent::limit::{Action, BreachState, BreachStats, Limit, Load, Thresholds, delta};
+use crate::agent::rate::Traffic;
 use crate::agent::resume::{Decision, Resume};
 use crate::event::{ALL_INTERFACES, Body, Breach, Direction, Reason, Stamp};
 use crate::units::BitRate;
@@ -15,26 +16,56 @@ use crate::units::BitRate;
 /// One limit on one link, or on the host, in one direction.
 #[derive(Debug)]
 pub(super) struct Tracker {
+    /// The limit's place in the configuration.
     pub(super) limit: usize,
     pub(super) direction: Direction,
-    pub(super) machine: Machine,
-    /// Its breach: id, `started_at` and `raised_at`.
-    pub(super) open: Option<(SmolStr, DateTime<Utc>, DateTime<Utc>)>,
-    pub(super) marks: Option<Marks>,
-    pub(super) waits: bool,
+    pub(super) state: BreachState,
+    open: Option<OpenBreach>,
+    pub(super) thresholds: Option<Thresholds>,
+    /// A percentage whose speed is unknown, and that was reported.
+    waits: bool,
 }
 
-/// Whom a tracker watches, for its events.
+/// What the events of one breach have in common.
+#[derive(Clone, Debug)]
+struct OpenBreach {
+    id: SmolStr,
+    started_at: DateTime<Utc>,
+    raised_at: DateTime<Utc>,
+    ended_at: DateTime<Utc>,
+}
+
+/// What a tracker is about, for its events.
 #[derive(Clone, Copy)]
 pub(super) struct Target<'a> {
     pub(super) interface: &'a str,
     pub(super) ifindex: Option<u32>,
-    pub(super) speed: Option<BitRate>,
+    pub(super) speed: Speed,
+    /// The links whose speed is unknown, for messages.
+    pub(super) without_speed: &'a str,
 }
 
-impl Target<'_> {
-    pub(super) fn host(speed: Option<BitRate>) -> Self {
-        Self { interface: ALL_INTERFACES, ifindex: None, speed }
+impl<'a> Target<'a> {
+    pub(super) fn link(info: &'a LinkInfo) -> Self {
+        Self { interface: &info.name, ifindex: Some(info.ifindex), speed: info.speed, without_speed: &info.name }
+    }
+
+    pub(super) fn host(speed: Speed, without_speed: &'a str) -> Self {
+        Self { interface: ALL_INTERFACES, ifindex: None, speed, without_speed }
+    }
+}
+
+/// A moment by all clocks.
+#[derive(Clone, Copy)]
+pub(super) struct Moment {
+    pub(super) wall: DateTime<Utc>,
+    pub(super) boottime: TimeDelta,
+}
+
+impl Moment {
+    /// The wall clock's time of another moment of this boot.
+    fn wall_at(self, boottime: TimeDelta) -> DateTime<Utc> {
+        (self.wall - (self.boottime - boottime)).trunc_subsecs(6)
     }
 }
 
@@ -43,33 +74,39 @@ pub(super) struct Context<'a> {
     pub(super) resume: &'a mut Resume,
     pub(super) ids: &'a mut fastrand::Rng,
     pub(super) now: &'a Stamp,
-    pub(super) findings: &'a mut Findings,
+    pub(super) moment: Moment,
+    pub(super) detections: &'a mut Detections,
 }
 
 impl Tracker {
-    pub(super) fn judge(&mut self, limits: &[Limit], target: Target<'_>, carried: Carried, context: &mut Context<'_>) {
-        self.resolve(limits, target, context.findings);
-        let Some(marks) = self.marks else { return };
+    pub(super) fn judge(&mut self, limits: &[Limit], target: Target<'_>, load: Load, context: &mut Context<'_>) {
+        self.resolve(limits, target, context.detections);
+        let Some(thresholds) = self.thresholds else { return };
         let limit = &limits[self.limit];
         match context.resume.decide(&limit.name, target.interface, self.direction, context.now) {
             Decision::None => {}
             Decision::Wait => return,
-            Decision::Interrupted(breach) => context.findings.bodies.push(Body::BreachCleared(breach)),
-            Decision::Resumed(breach, pause) => {
-                self.open = Some((breach.breach_id.clone(), breach.started_at, breach.raised_at));
-                self.machine = Machine::resumed(tally(&breach, pause));
-            }
+            Decision::Interrupted(breach) => context.detections.bodies.push(Body::BreachCleared(breach)),
+            Decision::Resumed(breach, since_ended) => self.resume(&breach, since_ended, context.moment),
         }
-        let Some(action) = self.machine.judge(limit, marks, carried) else { return };
-        if let Action::Raise(tally) = action {
-            let raised_at = context.now.observed_at;
-            let started_at = raised_at - time_delta(tally.duration);
-            self.open = Some((format_smolstr!("{:016x}", context.ids.u64(..)), started_at, raised_at));
+        let Some(action) = self.state.judge(limit, thresholds, load) else {
+            self.follow(context.moment);
+            return;
+        };
+        if let Action::Raise(stats) = action {
+            let wall_at = |boottime| context.moment.wall_at(boottime);
+            self.open = Some(OpenBreach {
+                id: format_smolstr!("{:016x}", context.ids.u64(..)),
+                started_at: wall_at(stats.started),
+                raised_at: wall_at(stats.ended),
+                ended_at: wall_at(stats.ended),
+            });
         }
-        let below = matches!(action, Action::Clear(_)).then_some(Reason::Below);
-        let (Action::Raise(tally) | Action::Update(tally) | Action::Clear(tally)) = action;
-        let Some(breach) = self.breach(limits, target, tally, below) else { return };
-        context.findings.bodies.push(match action {
+        self.follow(context.moment);
+        let (Action::Raise(stats) | Action::Update(stats) | Action::Clear(stats)) = action;
+        let reason = matches!(action, Action::Clear(_)).then_some(Reason::Below);
+        let Some(breach) = self.breach(limits, target, stats, reason) else { return };
+        context.detections.bodies.push(match action {
             Action::Raise(_) => Body::BreachRaised(breach),
             Action::Update(_) => Body::BreachUpdated(breach),
             Action::Clear(_) => {
@@ -79,72 +116,105 @@ impl Tracker {
         });
     }
 
-    /// The marks on a link of this speed; those of before, where a breach is open and the speed no longer known.
-    pub(super) fn resolve(&mut self, limits: &[Limit], target: Target<'_>, findings: &mut Findings) {
+    /// Keeps the wall clock's time of the end so far.
+    fn follow(&mut self, moment: Moment) {
+        let Some((open, stats)) = self.open.as_mut().zip(self.state.stats()) else { return };
+        let is_new = matches!(self.state, BreachState::Raised(_));
+        if is_new {
+            open.ended_at = moment.wall_at(stats.ended).max(open.raised_at);
+        }
+    }
+
+    fn resume(&mut self, breach: &Breach, since_ended: Duration, moment: Moment) {
+        self.open = Some(OpenBreach {
+            id: breach.breach_id.clone(),
+            started_at: breach.started_at,
+            raised_at: breach.raised_at,
+            ended_at: breach.ended_at,
+        });
+        let ended = moment.boottime - delta(since_ended);
+        self.state = BreachState::resumed(stats(breach, ended), moment.boottime);
+    }
+
+    /// Sets the thresholds on a link of this speed; they stay where a breach is open and the speed is no longer known.
+    pub(super) fn resolve(&mut self, limits: &[Limit], target: Target<'_>, detections: &mut Detections) {
         let limit = &limits[self.limit];
         let raise_at = limit.raise_at.resolve(target.speed, self.direction);
         let clear_at = limit.clear_at.resolve(target.speed, self.direction);
-        let names = || (limit.name.clone(), target.interface.to_owned());
         match raise_at.zip(clear_at) {
             Some((raise_at, clear_at)) => {
-                self.marks = Some(Marks { raise_at, clear_at });
+                self.thresholds = Some(Thresholds { raise_at, clear_at });
                 if std::mem::take(&mut self.waits) {
-                    let (limit, interface) = names();
-                    findings.notices.push(Notice::SpeedKnown { limit, interface, raise_at });
+                    let (limit, interface) = (limit.name.clone(), target.interface.to_owned());
+                    detections.notice(Notice::SpeedKnown { limit, interface, raise_at });
                 }
             }
             None if self.open.is_none() => {
-                self.marks = None;
+                self.thresholds = None;
+                self.state = BreachState::Normal;
                 if !std::mem::replace(&mut self.waits, true) {
-                    let (limit, interface) = names();
-                    findings.notices.push(Notice::SpeedUnknown { limit, interface });
+                    let (limit, interface) = (limit.name.clone(), target.without_speed.to_owned());
+                    detections.notice(Notice::SpeedUnknown { limit, interface });
                 }
             }
             None => {}
         }
     }
 
-    pub(super) fn is_over(&self, carried: Carried) -> bool {
-        let rate = bit_rate(carried.bytes, carried.elapsed);
-        self.marks.is_some_and(|marks| rate >= marks.raise_at)
+    /// Whether a load that may not be all there is decides already.
+    pub(super) fn is_over(&self, load: Load) -> bool {
+        self.thresholds.is_some_and(|thresholds| {
+            load.rate() >= if self.open.is_some() { thresholds.clear_at } else { thresholds.raise_at }
+        })
     }
 
-    pub(super) fn end(&mut self, limits: &[Limit], target: Target<'_>, reason: &Reason, findings: &mut Findings) {
-        if let Some(Action::Clear(tally)) = self.machine.end() {
-            let breach = self.breach(limits, target, tally, Some(reason.clone()));
-            findings.bodies.extend(breach.map(Body::BreachCleared));
+    pub(super) fn end(&mut self, limits: &[Limit], target: Target<'_>, reason: Reason, detections: &mut Detections) {
+        if let Some(Action::Clear(stats)) = self.state.end() {
+            let breach = self.breach(limits, target, stats, Some(reason));
+            detections.bodies.extend(breach.map(Body::BreachCleared));
             self.open = None;
         }
     }
 
-    pub(super) fn breach(
+    /// The open breach as it is now.
+    pub(super) fn open_breach(&self, limits: &[Limit], target: Target<'_>) -> Option<Breach> {
+        self.breach(limits, target, self.state.stats()?, None)
+    }
+
+    fn breach(
         &self,
         limits: &[Limit],
         target: Target<'_>,
-        tally: Tally,
+        stats: BreachStats,
         reason: Option<Reason>,
     ) -> Option<Breach> {
-        let (breach_id, started_at, raised_at) = self.open.clone()?;
+        let OpenBreach { id, started_at, raised_at, ended_at } = self.open.clone()?;
         let limit = &limits[self.limit];
+        let below = self.state.below_for().filter(|_| reason.is_none());
+        let detail = below.map(|below| {
+            let seconds = Duration::from_secs((below + Duration::from_millis(500)).as_secs());
+            let (below, clears_after) = (spaced(seconds), spaced(limit.clear_hold));
+            format!("below the limit for {below}, clears after {clears_after}")
+        });
         Some(Breach {
-            breach_id,
+            breach_id: id,
             started_at,
             raised_at,
-            ended_at: started_at + time_delta(tally.duration),
+            ended_at,
             limit_name: limit.name.as_str().into(),
             severity: limit.severity,
             interface: target.interface.into(),
             ifindex: target.ifindex,
             direction: self.direction,
-            limit_bps: self.marks?.raise_at.bps(),
-            rate_bps: tally.rate.bps(),
-            peak_bps: tally.peak.bps(),
-            mean_bps: tally.mean().bps(),
-            duration_ms: millis(tally.duration),
-            measured_ms: millis(tally.measured),
-            excess_bytes: tally.excess_bytes,
+            limit_bps: self.thresholds?.raise_at.bps(),
+            rate_bps: stats.rate.bps(),
+            peak_bps: stats.peak.bps(),
+            mean_bps: stats.mean().bps(),
+            duration_ms: rounded_millis(stats.duration()),
+            measured_ms: rounded_millis(stats.measured()),
+            excess_bytes: stats.excess_bytes,
             reason,
-            detail: None,
+            detail,
         })
     }
 }
@@ -153,39 +223,45 @@ pub(super) fn trackers(index: usize, limit: &Limit) -> impl Iterator<Item = Trac
     limit.directions.iter().map(move |direction| Tracker {
         limit: index,
         direction: *direction,
-        machine: Machine::default(),
+        state: BreachState::Normal,
         open: None,
-        marks: None,
+        thresholds: None,
         waits: false,
     })
 }
 
-pub(super) fn carried(traffic: Traffic, direction: Direction) -> Carried {
+/// What a limit in this direction is compared with, of a reading that ends at `end`.
+pub(super) fn load(traffic: Traffic, direction: Direction, end: TimeDelta) -> Load {
     let bytes = match direction {
         Direction::Rx => traffic.rx_bytes,
         Direction::Tx => traffic.tx_bytes,
-        Direction::Total => traffic.rx_bytes + traffic.tx_bytes,
+        Direction::Total => traffic.rx_bytes.saturating_add(traffic.tx_bytes),
     };
-    Carried { bytes, elapsed: traffic.elapsed }
+    Load { bytes, elapsed: traffic.elapsed, end }
 }
 
-pub(super) fn tally(breach: &Breach, pause: Duration) -> Tally {
-    let bytes = u128::from(breach.mean_bps) * u128::from(breach.measured_ms) / 8_000;
-    Tally {
+/// What a breach amounted to that ended, so far, at `ended`.
+fn stats(breach: &Breach, ended: TimeDelta) -> BreachStats {
+    let bytes = (u128::from(breach.mean_bps) * u128::from(breach.measured_ms)).div_ceil(8_000);
+    BreachStats {
+        started: ended - delta(Duration::from_millis(breach.duration_ms)),
+        ended,
         rate: BitRate::from_bps(breach.rate_bps),
         peak: BitRate::from_bps(breach.peak_bps),
         bytes: u64::try_from(bytes).unwrap_or(u64::MAX),
         excess_bytes: breach.excess_bytes,
         measured: Duration::from_millis(breach.measured_ms),
-        duration: Duration::from_millis(breach.duration_ms) + pause,
     }
 }
 
-/// In whole microseconds, as all times of events are.
-fn time_delta(duration: Duration) -> TimeDelta {
-    i64::try_from(duration.as_micros()).map_or(TimeDelta::MAX, TimeDelta::microseconds)
+/// `3 s`, or `1m 30s` as humantime has it.
+fn spaced(duration: Duration) -> String {
+    if duration < Duration::from_secs(60) && duration.subsec_nanos() == 0 {
+        return format!("{} s", duration.as_secs());
+    }
+    humantime::format_duration(duration).to_string()
 }
 
-pub(super) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+fn rounded_millis(duration: Duration) -> u64 {
+    u64::try_from((duration.as_micros() + 500) / 1_000).unwrap_or(u64::MAX)
 }

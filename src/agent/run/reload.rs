@@ -2,13 +2,13 @@
 
 use log::{error, info, warn};
 
-use super::{Agent, detector, open_source};
+use super::{Agent, open_source};
 use crate::agent::config::Settings;
 use crate::clock::Clock as _;
 use crate::exit::{Failure, chain};
 
 impl Agent {
-    /// New limits, links and intervals; what is open goes on. What can't change while it runs is said.
+    /// Takes over new limits, links and intervals, and changes nothing else. What can't change while it runs is logged.
     pub(super) fn reload(&mut self, read: &dyn Fn() -> Result<Settings, String>) -> Result<(), Failure> {
         self.heart.beat("reading the configuration", self.clock.monotonic());
         self.service.reloads(self.clock.monotonic());
@@ -30,19 +30,26 @@ impl Agent {
         }
         let kept =
             Settings { agent: self.settings.agent.clone(), state_dir: self.settings.state_dir.clone(), ..settings };
-        let source = match open_source(&kept) {
-            Ok(source) => source,
-            Err(error) => {
-                error!("the configuration stays as it was: {}", chain(&error));
-                return Ok(());
-            }
+        let watched = |settings: &Settings| {
+            let Settings { source, include, exclude, .. } = settings;
+            (source.clone(), include.clone(), exclude.clone(), settings.limit_patterns())
         };
-        let now = self.stamp();
-        let mut detector = detector(&kept);
-        detector.resume(self.detector.open_breaches(&now), kept.resume_within, &now);
-        (self.source, self.detector) = (source, detector);
+        if watched(&kept) != watched(&self.settings) {
+            match open_source(&kept) {
+                Ok(source) => self.source = source,
+                Err(error) => {
+                    error!("the configuration stays as it was: {}", chain(&error));
+                    return Ok(());
+                }
+            }
+            self.detector.expect_all_links();
+        }
+        // What is open and has its limit still goes on, and so does what rises or falls.
+        self.detector.reconfigure(kept.limits.clone(), kept.interval, &mut self.detections);
         self.publisher.reconfigure(kept.publisher.clone(), self.clock.monotonic());
         self.settings = kept;
+        let now = self.stamp();
+        self.add_detected(&now);
         info!("the configuration was read again: {} limits", self.settings.limits.len());
         Ok(())
     }

@@ -7,7 +7,6 @@ use proptest::prelude::*;
 use smol_str::SmolStr;
 
 use super::*;
-use crate::agent::rate::tests::is_little_above;
 
 const MIB: u64 = 1 << 20;
 /// Bytes a second at which a link's limit raises, and below which it clears; the host's is three times that.
@@ -24,7 +23,6 @@ enum Fault {
     FalseZero,
     Missing,
     Jump,
-    Frozen,
     Leaves,
 }
 
@@ -52,7 +50,6 @@ fn tick() -> impl Strategy<Value = Tick> {
             1 => Just(Fault::FalseZero),
             1 => Just(Fault::Missing),
             1 => Just(Fault::Jump),
-            1 => Just(Fault::Frozen),
             1 => Just(Fault::Leaves),
         ]
     };
@@ -71,43 +68,39 @@ struct Link {
     /// Bytes since the counter began, and what a driver added to it.
     counter: u64,
     shown: u64,
-    unseen: u32,
+    packets: u64,
+    was_read: bool,
     narrow: bool,
-    /// All that was shown.
-    read: Vec<u64>,
 }
 
 impl Link {
     /// Carries `bytes`, and shows what `fault` leaves of it.
     fn show(&mut self, bytes: u64, fault: Fault) -> Option<Counters> {
+        self.packets = if fault == Fault::Reset { 0 } else { self.packets } + bytes.div_ceil(1_000);
         self.counter = match fault {
             Fault::Reset => bytes % MIB,
             // A 32-bit counter has no room for a jump that could not be traffic.
             Fault::Jump if !self.narrow => self.counter + bytes + (1 << 45),
             _ => self.counter + bytes,
         };
-        // A reset to a little more than was read before is no fall: it looks like the little traffic after which silence is
-        // believed. A longer standstill than two readings is believed too, as both must be.
-        let hidden_reset = fault == Fault::Reset && is_little_above(&self.read, self.counter);
-        let frozen = fault == Fault::Frozen && self.unseen < 2;
-        self.unseen = match fault {
-            _ if hidden_reset => 2,
-            _ if frozen => self.unseen + 1,
-            Fault::Missing => self.unseen + 1,
-            _ => 0,
-        };
         if fault == Fault::Missing {
             return None;
         }
+        let was_read = std::mem::replace(&mut self.was_read, true);
         self.shown = match fault {
-            Fault::FalseZero => 0,
-            _ if frozen => self.shown,
+            // What was never read before is believed.
+            Fault::FalseZero if was_read => 0,
             _ if self.narrow => self.counter & u64::from(u32::MAX),
             _ => self.counter,
         };
-        self.read.push(self.shown);
         let bits = if self.narrow { CounterBits::B32 } else { CounterBits::B64 };
-        Some(Counters { ifindex: self.ifindex, rx_bytes: self.shown, tx_bytes: 0, packets: None, bits })
+        Some(Counters {
+            ifindex: self.ifindex,
+            rx_bytes: self.shown,
+            tx_bytes: 0,
+            packets: Some(Packets { rx: self.packets, tx: 0 }),
+            bits,
+        })
     }
 }
 
@@ -144,6 +137,7 @@ impl Told {
                 }
             }
             prop_assert!(breach.rate_bps <= breach.peak_bps && breach.mean_bps <= breach.peak_bps, "{body:?}");
+            prop_assert!(breach.started_at < breach.raised_at && breach.raised_at <= breach.ended_at, "{body:?}");
             prop_assert!(breach.measured_ms <= breach.duration_ms, "{body:?}");
             if let Body::BreachCleared(_) = body {
                 self.open.remove(&id);
@@ -166,7 +160,7 @@ fn limits() -> Vec<Limit> {
         Limit { raise_at: rate(RAISE), clear_at: rate(CLEAR), update_every: SECOND * 3, ..limit("link", on("eth*")) };
     let host = Limit {
         name: "host".into(),
-        scope: Scope::Host,
+        scope: host(),
         raise_at: rate(3 * RAISE),
         clear_at: rate(3 * CLEAR),
         ..link.clone()
@@ -182,9 +176,9 @@ fn judge(ticks: &[Tick], ceiling: u64, narrow: bool, start: u64) -> Result<(), T
             there: false,
             counter: start,
             shown: 0,
-            unseen: 2,
+            packets: start / 1_000,
+            was_read: false,
             narrow,
-            read: Vec::new(),
         })
         .collect();
     let mut detector = Detector::new(limits(), SECOND, 7);
@@ -204,7 +198,7 @@ fn judge(ticks: &[Tick], ceiling: u64, narrow: bool, start: u64) -> Result<(), T
                 continue;
             }
             if !link.there {
-                (link.ifindex, link.there, link.unseen) = (next_index, true, 2);
+                (link.ifindex, link.there, link.was_read) = (next_index, true, false);
                 next_index += 1;
                 let name = format!("eth{nth}");
                 reading.changes.push(LinkChange::Added(info(link.ifindex, &name), Came::Appeared));
@@ -220,9 +214,9 @@ fn judge(ticks: &[Tick], ceiling: u64, narrow: bool, start: u64) -> Result<(), T
             monotonic_ms: boottime.as_millis() as u64,
             clock_synced: None,
         };
-        let mut findings = Findings::default();
-        detector.observe(&reading, &stamp, &mut findings);
-        told.hear(&findings.bodies)?;
+        let mut detections = Detections::default();
+        detector.observe(&reading, &stamp, &mut detections);
+        told.hear(&detections.bodies)?;
         for breach in told.open.values() {
             let all = if breach.interface == "*" { 3 } else { 1 };
             prop_assert!(breach.peak_bps <= all * ceiling * 8, "more than was ever carried: {breach:?}");

@@ -1,0 +1,142 @@
+//! A limit on the host: on the sum of several links.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::Detections;
+use super::link::WatchedLink;
+use super::tracker::{Context, Target, Tracker, load, trackers};
+use crate::agent::counters::{LinkInfo, Speed};
+use crate::agent::limit::{Limit, Scope, delta};
+use crate::agent::rate::Traffic;
+use crate::agent::watch;
+use crate::event::Reason;
+use crate::units::BitRate;
+
+pub(super) type Links = BTreeMap<u32, WatchedLink>;
+
+/// One limit on the host. Times are `CLOCK_BOOTTIME`.
+///
+/// The sum is judged up to where all its links are known, which one with a slow driver delays by an update: each piece of time in
+/// which no link has two readings is a reading of the sum.
+#[derive(Debug)]
+pub(super) struct HostLimit {
+    pub(super) limit: usize,
+    pub(super) trackers: Vec<Tracker>,
+    /// The links of the sum, by ifindex.
+    members: Vec<u32>,
+    judged_until: Option<Duration>,
+}
+
+impl HostLimit {
+    pub(super) fn new(index: usize, limit: &Limit) -> Self {
+        let trackers = trackers(index, limit).collect();
+        Self { limit: index, trackers, members: Vec::new(), judged_until: None }
+    }
+
+    /// Finds the links of the sum again: those that the limit lists, or that `[interfaces]` selects. One whose bytes another one of
+    /// them counts as well is left out.
+    pub(super) fn find_members(&mut self, limits: &[Limit], links: &Links) {
+        let Scope::Host(patterns) = &limits[self.limit].scope else { return };
+        let is_named = |info: &LinkInfo| match &patterns[..] {
+            [] => info.selected,
+            patterns => patterns.iter().any(|pattern| watch::names(pattern, &info.name)),
+        };
+        let named: Vec<&LinkInfo> = links.values().map(|link| &link.info).filter(|info| is_named(info)).collect();
+        let counts = |other: &LinkInfo, info: &LinkInfo| {
+            // The two ends of a veth pair count each other's bytes: one of them stays.
+            let is_mutual = other.counted_by.contains(&info.ifindex);
+            info.counted_by.contains(&other.ifindex) && (!is_mutual || other.ifindex < info.ifindex)
+        };
+        let stays = |info: &&&LinkInfo| !named.iter().any(|other| counts(other, info));
+        self.members = named.iter().filter(stays).map(|info| info.ifindex).collect();
+    }
+
+    pub(super) fn judged_until(&self) -> Option<Duration> {
+        self.judged_until
+    }
+
+    /// What the sum can carry, and the first link that is up and whose speed is unknown.
+    fn speed(&self, links: &Links) -> (Speed, Option<String>) {
+        let mut sum = Speed::both(Some(BitRate::default()));
+        let mut unknown = None;
+        let add = |sum: Option<BitRate>, speed: Option<BitRate>| {
+            Some(BitRate::from_bps(sum?.bps().saturating_add(speed?.bps())))
+        };
+        for info in self.members.iter().filter_map(|ifindex| links.get(ifindex)).map(|link| &link.info) {
+            let is_known = info.speed.rx.is_some() && info.speed.tx.is_some();
+            if !is_known && info.up && unknown.is_none() {
+                unknown = Some(info.name.clone());
+            }
+            if is_known || info.up {
+                sum = Speed { rx: add(sum.rx, info.speed.rx), tx: add(sum.tx, info.speed.tx) };
+            }
+        }
+        // No link with a speed is up: there is nothing to take a percentage of.
+        let known = |speed: Option<BitRate>| speed.filter(|speed| speed.bps() > 0);
+        (Speed { rx: known(sum.rx), tx: known(sum.tx) }, unknown)
+    }
+
+    /// Judges what has become known since the last time.
+    pub(super) fn judge(&mut self, limits: &[Limit], links: &Links, now: Duration, context: &mut Context<'_>) {
+        let (speed, unknown) = self.speed(links);
+        let target = Target::host(speed, unknown.as_deref().unwrap_or("the host's links"));
+        let members = || self.members.iter().filter_map(|ifindex| links.get(ifindex));
+        let from = self.judged_until.unwrap_or(now);
+        let until = members().map(|link| link.history.known_until()).min().unwrap_or(now).max(from);
+        let mut ends: Vec<Duration> = members().flat_map(|link| link.history.ends(from, until)).collect();
+        ends.sort_unstable();
+        ends.dedup();
+        let mut begin = from;
+        for end in ends {
+            let (sum, is_whole) = sum(members(), begin, end);
+            for tracker in &mut self.trackers {
+                let load = load(sum, tracker.direction, delta(end));
+                tracker.resolve(limits, target, context.detections);
+                // What one link is missing can only add to the others'.
+                if is_whole || tracker.is_over(load) {
+                    tracker.judge(limits, target, load, context);
+                } else {
+                    tracker.state.pass();
+                }
+            }
+            begin = end;
+        }
+        self.judged_until = Some(until);
+    }
+
+    /// Goes on with the state of the limit as it was configured before.
+    pub(super) fn take_over(&mut self, old: Self, limits: &[Limit], detections: &mut Detections) {
+        self.judged_until = old.judged_until;
+        for mut tracker in old.trackers {
+            match self.trackers.iter_mut().find(|new| new.direction == tracker.direction) {
+                Some(new) => {
+                    tracker.limit = self.limit;
+                    *new = tracker;
+                }
+                None => tracker.end(limits, Target::host(Speed::default(), ""), Reason::LimitRemoved, detections),
+            }
+        }
+    }
+
+    pub(super) fn end_all(&mut self, limits: &[Limit], reason: &Reason, detections: &mut Detections) {
+        let target = Target::host(Speed::default(), "");
+        self.trackers.iter_mut().for_each(|tracker| tracker.end(limits, target, reason.clone(), detections));
+    }
+}
+
+/// What the links carried from `begin` to `end`, and whether all of them are known.
+fn sum<'a>(links: impl Iterator<Item = &'a WatchedLink>, begin: Duration, end: Duration) -> (Traffic, bool) {
+    let mut sum = Traffic { elapsed: end.saturating_sub(begin), ..Traffic::default() };
+    let mut is_whole = true;
+    for link in links {
+        match link.history.carried(begin, end) {
+            Some(traffic) => {
+                sum.rx_bytes = sum.rx_bytes.saturating_add(traffic.rx_bytes);
+                sum.tx_bytes = sum.tx_bytes.saturating_add(traffic.tx_bytes);
+            }
+            None => is_whole = false,
+        }
+    }
+    (sum, is_whole)
+}

@@ -1,0 +1,192 @@
+//! How often a driver updates its counters, and so which time a movement of them covers.
+//!
+//! Where the kernel counts in software, a reading is exact: what moved since the last one was carried since then, and a counter
+//! that stands is silence. Many drivers copy their hardware's counters only now and then, a second or more apart. Read in
+//! between, such a counter stands although the link is busy, and then shows several readings' bytes at once. Its movements are
+//! spread over the time from update to update, which is learned from the gaps between them.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// At this interval or a longer one each reading holds several updates of any driver.
+const EXACT_INTERVAL: Duration = Duration::from_secs(10);
+/// The longest time that a movement covers, if ten intervals are not longer.
+const COVERED_MAX: Duration = Duration::from_secs(10);
+const COVERED_INTERVALS: u32 = 10;
+/// Gaps between movements that teach before the first one is judged.
+const LEARNING_GAPS: u32 = 4;
+/// The mean is over the last gaps, at least so many …
+const MEAN_GAPS: usize = 8;
+/// … and over so many intervals: a gap is known to one interval only.
+const MEAN_INTERVALS: u32 = 16;
+/// After so many failures a link is probed only now and then.
+const PROBES_FAILED_MAX: u32 = 100;
+const RARE_PROBES: u32 = 64;
+
+/// What is known of one link's driver. Times are `CLOCK_MONOTONIC`.
+#[derive(Clone, Debug)]
+pub(super) struct Cadence {
+    interval: Duration,
+    is_exact: bool,
+    /// When the counters last moved.
+    moved_at: Option<Duration>,
+    /// Up to when the bytes that have been seen are spread; ahead of the clock by one mean gap at most.
+    covered_until: Duration,
+    /// Gaps between movements of a busy link, oldest first.
+    gaps: VecDeque<Duration>,
+    gaps_sum: Duration,
+    learned: u32,
+    /// The counters stand, and that is silence.
+    is_silent: bool,
+    probe: Probe,
+    probes_failed: u32,
+    /// Ticks since the last probe.
+    since_probe: u32,
+}
+
+/// Two readings shortly after a tick: a counter that moves in both is counted by software.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Probe {
+    Idle,
+    /// The counters moved in the last tick, so that the question makes sense.
+    Wanted,
+    MovedOnce,
+}
+
+/// What a reading of the counters means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Coverage {
+    /// It covers this time, up to now.
+    Covers(Duration),
+    /// The driver's pace is not known yet.
+    Learning,
+    /// The counters stand, and may move later for this time too.
+    Waiting,
+}
+
+impl Cadence {
+    pub(super) fn new(interval: Duration, is_exact: bool) -> Self {
+        Self {
+            interval,
+            is_exact: is_exact || interval >= EXACT_INTERVAL,
+            moved_at: None,
+            covered_until: Duration::ZERO,
+            gaps: VecDeque::new(),
+            gaps_sum: Duration::ZERO,
+            learned: 0,
+            is_silent: true,
+            probe: Probe::Idle,
+            probes_failed: 0,
+            since_probe: 0,
+        }
+    }
+
+    pub(super) fn is_exact(&self) -> bool {
+        self.is_exact
+    }
+
+    /// Takes what moved by `now` as accounted for, and learns nothing of it: the counters began again, or were not read for a
+    /// while.
+    pub(super) fn skip(&mut self, now: Duration) {
+        self.covered_until = now;
+        self.moved_at = Some(now);
+        self.is_silent = false;
+        self.probe = Probe::Idle;
+    }
+
+    /// Nothing was read for a while until `now`: a busy link's driver is waited for again.
+    pub(super) fn pause(&mut self, now: Duration) {
+        if !self.is_silent {
+            self.moved_at = self.moved_at.map(|_| now);
+        }
+    }
+
+    /// Judges a reading at `now`, `elapsed` after the one before that was judged.
+    pub(super) fn read(&mut self, now: Duration, elapsed: Duration, moved: bool) -> Coverage {
+        if self.is_exact {
+            return Coverage::Covers(elapsed);
+        }
+        self.since_probe = self.since_probe.saturating_add(1);
+        let is_due = self.probes_failed < PROBES_FAILED_MAX || self.since_probe >= RARE_PROBES;
+        self.probe = if moved && is_due { Probe::Wanted } else { Probe::Idle };
+        if moved { self.moved(now) } else { self.stood(now, elapsed) }
+    }
+
+    fn moved(&mut self, now: Duration) -> Coverage {
+        let was_silent = std::mem::replace(&mut self.is_silent, false);
+        let before = self.moved_at.replace(now);
+        let gap = before.filter(|_| !was_silent).map(|before| now.saturating_sub(before));
+        let is_known = self.learned >= LEARNING_GAPS;
+        if let Some(gap) = gap {
+            self.learn(gap);
+        }
+        let Some(mean) = self.mean().filter(|_| is_known) else {
+            self.covered_until = now;
+            return Coverage::Learning;
+        };
+        let covered = now.saturating_sub(self.covered_until).max(mean).min(self.covered_max());
+        self.covered_until = (self.covered_until + covered).clamp(now, now + mean);
+        Coverage::Covers(covered)
+    }
+
+    fn stood(&mut self, now: Duration, elapsed: Duration) -> Coverage {
+        let Some(moved_at) = self.moved_at else {
+            self.covered_until = now;
+            return Coverage::Covers(elapsed);
+        };
+        if self.is_silent {
+            self.covered_until = now;
+            return Coverage::Covers(elapsed);
+        }
+        let wait = self.mean().map_or(self.covered_max(), |mean| mean * 2);
+        // A gap is known to one interval.
+        if now.saturating_sub(moved_at) <= wait + self.interval / 4 {
+            return Coverage::Waiting;
+        }
+        self.is_silent = true;
+        let since = now.saturating_sub(self.covered_until.min(now));
+        self.covered_until = now;
+        Coverage::Covers(since.max(elapsed.min(self.interval)))
+    }
+
+    fn learn(&mut self, gap: Duration) {
+        self.learned = self.learned.saturating_add(1);
+        self.gaps.push_back(gap);
+        self.gaps_sum += gap;
+        while self.gaps.len() > MEAN_GAPS && self.gaps_sum - self.gaps[0] >= self.interval * MEAN_INTERVALS {
+            self.gaps_sum -= self.gaps.pop_front().unwrap_or_default();
+        }
+    }
+
+    fn mean(&self) -> Option<Duration> {
+        let gaps = u32::try_from(self.gaps.len()).ok().filter(|gaps| *gaps > 0)?;
+        // When an update came is known to an interval. Few gaps may add up to too little: rather too low a rate than too high.
+        let differ = self.gaps.iter().any(|gap| gap.abs_diff(self.gaps[0]) > self.interval / 4);
+        let is_short = self.gaps_sum < self.interval * MEAN_INTERVALS;
+        let unknown = if differ && is_short { self.interval / 2 } else { Duration::ZERO };
+        Some((self.gaps_sum + unknown) / gaps)
+    }
+
+    fn covered_max(&self) -> Duration {
+        COVERED_MAX.max(self.interval * COVERED_INTERVALS)
+    }
+
+    /// Whether two readings shortly after this tick would tell something.
+    pub(super) fn wants_probe(&self) -> bool {
+        self.probe != Probe::Idle
+    }
+
+    /// Takes such a reading: `moved` since the reading before it.
+    pub(super) fn probe(&mut self, moved: bool) {
+        let before = std::mem::replace(&mut self.probe, Probe::Idle);
+        match (before, moved) {
+            (Probe::Idle, _) => {}
+            (Probe::Wanted, true) => self.probe = Probe::MovedOnce,
+            (Probe::MovedOnce, true) => self.is_exact = true,
+            (_, false) => {
+                self.probes_failed = self.probes_failed.saturating_add(1);
+                self.since_probe = 0;
+            }
+        }
+    }
+}
