@@ -9,12 +9,17 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 pub use self::socket::{Client, NoAnswer, StatusSocket, ask, socket_path};
+use crate::agent::detector::LinkView;
 use crate::agent::mishap::Mishap;
+use crate::agent::rate::bit_rate;
 use crate::event::{Breach, Direction, Severity, Stamp};
 use crate::excerpt::beginning;
+use crate::units::BitRate;
 
 /// So many breaches are told one by one, the worst first.
 pub const BREACHES_MAX: usize = 100;
+/// Likewise links, the busiest first.
+pub const LINKS_MAX: usize = 100;
 /// So much of an error is told, in characters.
 const WORDS_MAX: usize = 500;
 
@@ -92,6 +97,41 @@ pub struct Report {
     pub open_breaches: u64,
     /// They, the critical ones first, then the highest above their limit; [`BREACHES_MAX`] at most.
     pub breaches: Vec<OpenBreach>,
+    /// Number of watched links.
+    pub watched_links: u64,
+    /// They, the busiest first; [`LINKS_MAX`] at most.
+    pub links: Vec<LinkStatus>,
+}
+
+/// A watched link at the last reading.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LinkStatus {
+    pub interface: String,
+    pub ifindex: u32,
+    pub up: bool,
+    /// What it can carry each way, if that is known.
+    pub rx_speed_bps: Option<u64>,
+    pub tx_speed_bps: Option<u64>,
+    /// Traffic contradicted the speed that the driver names.
+    pub speed_doubted: bool,
+    /// What became of the last reading: `measured`, or why it was not judged.
+    pub verdict: String,
+    /// Rate of the last reading; `null` where it was not judged.
+    pub rx_bps: Option<u64>,
+    pub tx_bps: Option<u64>,
+    /// Readings that were not judged since the link is watched, by their verdict.
+    pub unjudged: BTreeMap<String, u64>,
+    pub limits: Vec<LinkLimit>,
+}
+
+/// A limit on a link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkLimit {
+    pub name: String,
+    pub direction: Direction,
+    /// Where it stands; `null` for a percentage of an unknown speed.
+    pub raise_at_bps: Option<u64>,
 }
 
 /// Whether an agent runs.
@@ -162,6 +202,17 @@ impl Report {
         self
     }
 
+    /// With these links watched.
+    pub fn with_links<'a>(mut self, links: impl IntoIterator<Item = LinkView<'a>>) -> Self {
+        let mut links: Vec<LinkStatus> = links.into_iter().map(|link| link_status(&link)).collect();
+        let rate = |link: &LinkStatus| link.rx_bps.unwrap_or_default().saturating_add(link.tx_bps.unwrap_or_default());
+        links.sort_by_key(|link| std::cmp::Reverse(rate(link)));
+        self.watched_links = links.len() as u64;
+        links.truncate(LINKS_MAX);
+        self.links = links;
+        self
+    }
+
     /// The agent's own answer, or the one in its place, in one line.
     pub fn to_json(&self) -> Vec<u8> {
         // Maps with numbers as keys become text; nothing else in it can fail.
@@ -200,6 +251,31 @@ fn open_breach(breach: Breach, stamp: &Stamp) -> OpenBreach {
         excess_bytes: breach.excess_bytes,
         raised_at: breach.raised_at,
         observed_at: stamp.observed_at,
+    }
+}
+
+fn link_status(link: &LinkView<'_>) -> LinkStatus {
+    let rate = |bytes, elapsed| bit_rate(bytes, elapsed).bps();
+    LinkStatus {
+        interface: link.info.name.clone(),
+        ifindex: link.info.ifindex,
+        up: link.info.up,
+        rx_speed_bps: link.info.speed.rx.map(BitRate::bps),
+        tx_speed_bps: link.info.speed.tx.map(BitRate::bps),
+        speed_doubted: link.doubts_speed,
+        verdict: link.verdict.to_owned(),
+        rx_bps: link.traffic.map(|traffic| rate(traffic.rx_bytes, traffic.elapsed)),
+        tx_bps: link.traffic.map(|traffic| rate(traffic.tx_bytes, traffic.elapsed)),
+        unjudged: link.unjudged.iter().map(|(word, count)| ((*word).to_owned(), *count)).collect(),
+        limits: link
+            .limits
+            .iter()
+            .map(|(name, direction, thresholds)| LinkLimit {
+                name: (*name).to_owned(),
+                direction: *direction,
+                raise_at_bps: thresholds.map(|thresholds| thresholds.raise_at.bps()),
+            })
+            .collect(),
     }
 }
 

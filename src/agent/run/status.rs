@@ -80,6 +80,6 @@ impl Agent {
             troubles: lasting.into_iter().map(|lasting| Trouble::of(lasting, &now)).collect(),
             ..Report::default()
         };
-        report.with_breaches(detector.open_breaches(&now))
+        report.with_breaches(detector.open_breaches(&now)).with_links(detector.links())
     }
 }

@@ -8,7 +8,7 @@ use anstyle::{AnsiColor, Style};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use unicode_width::UnicodeWidthStr as _;
 
-use crate::agent::status::{OpenBreach, Report, State};
+use crate::agent::status::{LinkStatus, OpenBreach, Report, State};
 use crate::event::ALL_INTERFACES;
 use crate::excerpt::harmless;
 use crate::output::{Format, Rows};
@@ -19,6 +19,7 @@ const NAME_WIDTH: usize = 15;
 /// Lines end here.
 const WIDTH: usize = 80;
 
+const LINK_COLUMNS: &[&str] = &["link", "state", "speed", "rx", "tx", "limit", "unjudged"];
 const BREACH_COLUMNS: &[&str] = &["severity", "link", "limit", "over", "now", "peak", "for"];
 /// The same of an agent that does not run: as its last events say.
 const LEFT_COLUMNS: &[&str] = &["severity", "link", "limit", "over", "last", "peak", "for"];
@@ -34,6 +35,10 @@ pub(super) fn print(report: &Report, out: &mut dyn Write) -> io::Result<()> {
             let name = if nth == 0 { name } else { "" };
             writeln!(out, "{name:NAME_WIDTH$}{style}{line}{style:#}")?;
         }
+    }
+    if !report.links.is_empty() {
+        writeln!(out)?;
+        print_links(report, out)?;
     }
     if report.breaches.is_empty() {
         return out.flush();
@@ -53,6 +58,45 @@ pub(super) fn print(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         ])?;
     }
     rows.end()
+}
+
+fn print_links(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    let mut rows = Rows::new(Format::Table, LINK_COLUMNS, out);
+    for link in &report.links {
+        let rate = |bps: Option<u64>| bps.map_or("-".to_owned(), |bps| BitRate::from_bps(bps).to_string());
+        rows.push([
+            link.interface.as_str().into(),
+            (if link.up { "up" } else { "down" }).into(),
+            speed(link).into(),
+            rate(link.rx_bps).into(),
+            rate(link.tx_bps).into(),
+            limit(link).into(),
+            unjudged(link).into(),
+        ])?;
+    }
+    rows.end()
+}
+
+/// `1.0 Gbit/s`, and a question mark where traffic contradicted it.
+fn speed(link: &LinkStatus) -> String {
+    let Some(bps) = link.rx_speed_bps.max(link.tx_speed_bps) else { return "unknown".to_owned() };
+    format!("{}{}", BitRate::from_bps(bps), if link.speed_doubted { "?" } else { "" })
+}
+
+/// Where the lowest of its limits is.
+fn limit(link: &LinkStatus) -> String {
+    match link.limits.iter().filter_map(|limit| limit.raise_at_bps).min() {
+        Some(bps) => BitRate::from_bps(bps).to_string(),
+        None if link.limits.is_empty() => "none".to_owned(),
+        None => "waits".to_owned(),
+    }
+}
+
+/// `3 reset, 1 jump`. The first reading of a link never is judged.
+fn unjudged(link: &LinkStatus) -> String {
+    let counts = link.unjudged.iter().filter(|(word, _)| *word != "first");
+    let counts: Vec<_> = counts.map(|(word, count)| format!("{count} {word}")).collect();
+    if counts.is_empty() { "none".to_owned() } else { counts.join(", ") }
 }
 
 /// What is known, in the order in which it is asked for.
@@ -223,7 +267,7 @@ fn wrapped(text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::status::Trouble;
+    use crate::agent::status::{LinkLimit, Trouble};
     use crate::event::{Direction, Severity};
 
     fn now() -> DateTime<Utc> {
@@ -285,6 +329,29 @@ mod tests {
                 raised_at: now() - TimeDelta::seconds(124),
                 observed_at: now(),
             }],
+            watched_links: 2,
+            links: vec![
+                LinkStatus {
+                    interface: "eth0".into(),
+                    up: true,
+                    rx_speed_bps: Some(1_000_000_000),
+                    tx_speed_bps: Some(1_000_000_000),
+                    rx_bps: Some(94_900_000),
+                    tx_bps: Some(1_200_000),
+                    unjudged: BTreeMap::from([("first".into(), 1), ("reset".into(), 2)]),
+                    limits: vec![LinkLimit {
+                        name: "wan-down".into(),
+                        direction: Direction::Rx,
+                        raise_at_bps: Some(80_000_000),
+                    }],
+                    ..LinkStatus::default()
+                },
+                LinkStatus {
+                    interface: "ppp0".into(),
+                    unjudged: BTreeMap::from([("first".into(), 1)]),
+                    ..LinkStatus::default()
+                },
+            ],
             ..Report::default()
         }
     }
@@ -308,6 +375,10 @@ errors         1 since the start; the last 1m 5s ago: broker away:
                kafka-1:9092/bootstrap: Connection refused
 last tick      0.0 s ago, by netlink every 1s; 7384 since the start, 0 skipped
 open breaches  1, of 2 limits
+
+link  state       speed           rx          tx        limit  unjudged
+eth0  up     1.0 Gbit/s  94.9 Mbit/s  1.2 Mbit/s  80.0 Mbit/s  2 reset
+ppp0  down      unknown            -           -         none  none
 
 severity  link     limit            over          now         peak  for
 warning   eth0 rx  wan-down  80.0 Mbit/s  94.9 Mbit/s  97.9 Mbit/s  2m 4s
