@@ -94,6 +94,8 @@ const COLUMNS: &[&str] = &[
     "troubles",
     "open_breaches",
     "breaches",
+    "watched_links",
+    "links",
 ];
 
 impl Status {

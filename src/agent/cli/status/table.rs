@@ -376,9 +376,9 @@ errors         1 since the start; the last 1m 5s ago: broker away:
 last tick      0.0 s ago, by netlink every 1s; 7384 since the start, 0 skipped
 open breaches  1, of 2 limits
 
-link  state       speed           rx          tx        limit  unjudged
+link  state  speed       rx           tx          limit        unjudged
 eth0  up     1.0 Gbit/s  94.9 Mbit/s  1.2 Mbit/s  80.0 Mbit/s  2 reset
-ppp0  down      unknown            -           -         none  none
+ppp0  down   unknown     -            -           none         none
 
 severity  link     limit            over          now         peak  for
 warning   eth0 rx  wan-down  80.0 Mbit/s  94.9 Mbit/s  97.9 Mbit/s  2m 4s
