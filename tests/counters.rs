@@ -1,5 +1,6 @@
 //! The counter sources: one body for all, and the two that read the kernel's on links that come and go.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::UdpSocket;
@@ -12,15 +13,15 @@ use chrono::DateTime;
 use highwater::agent::counters::csv::{Columns, Csv};
 use highwater::agent::counters::synthetic::Shape;
 use highwater::agent::counters::{
-    Came, CounterError, CounterSource, Counters, Left, LinkChange, LinkInfo, LinkKind, Reading, SourceChoice, Speed,
-    open,
+    Came, CounterBits, CounterError, CounterSource, Counters, Left, LinkChange, LinkInfo, LinkKind, Packets, Reading,
+    SourceChoice, Speed, open,
 };
-use highwater::agent::watch::Selection;
+use highwater::agent::watch::{LinkOverride, Selection};
 use highwater::clock::{Clock, ManualClock, SystemClock};
 use highwater::units::BitRate;
 
 use crate::support::agent::until;
-use crate::support::netns::{inside, ip, ip_can, skip};
+use crate::support::netns::{Namespace, inside, ip, ip_can, skip};
 
 /// A source, and who follows it: the links it told of, by ifindex.
 struct Follower {
@@ -182,12 +183,13 @@ fn follows_links(choice: SourceChoice) {
     ip("link set hw1 up");
     // The kernel tells of a carrier a little later (its linkwatch), now and then up to a second.
     follower.read_until("both ends are up", |follower| follower.link("hw0").up && follower.link("hw1").up);
-    let speed = follower.link("hw0").speed.max().map(BitRate::bps);
-    assert_eq!(speed, Some(10_000_000_000), "what veth says of itself once it is up");
+    let ten_gigabit = Speed::both(Some(BitRate::from_bps(10_000_000_000)));
+    assert_eq!(follower.link("hw0").speed, ten_gigabit, "what veth says of itself once it is up");
     ip("link set hw1 down");
     follower.read_until("without the other end it carries nothing", |follower| {
         !follower.link("hw0").up && !follower.link("hw1").up
     });
+    assert_eq!(follower.link("hw0").speed, Speed::default(), "a link that is down has none");
 
     ip("link set hw0 down");
     ip("link set hw0 name hw9");
@@ -232,12 +234,12 @@ fn sysinfo_follows_links() {
     inside("counters::sysinfo_follows_links", || follows_links(SourceChoice::Sysinfo));
 }
 
-/// Received and sent bytes of a link by `/proc/net/dev`, which is the namespace's own.
-fn by_proc(name: &str) -> (u64, u64) {
+/// Received and sent bytes and packets of a link by `/proc/net/dev`, which is the namespace's own.
+fn by_proc(name: &str) -> ((u64, u64), Packets) {
     let text = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
     let line = text.lines().find_map(|line| line.trim_start().strip_prefix(&format!("{name}:"))).unwrap();
     let fields: Vec<u64> = line.split_whitespace().map(|field| field.parse().unwrap()).collect();
-    (fields[0], fields[8])
+    ((fields[0], fields[8]), Packets { rx: fields[1], tx: fields[9] })
 }
 
 /// Sends over the loopback, and compares.
@@ -252,9 +254,11 @@ fn counts_as_the_kernel_does(choice: SourceChoice) {
     }
     follower.read();
     let after = follower.counters("lo");
-    assert_eq!((after.rx_bytes, after.tx_bytes), by_proc("lo"));
+    let (bytes, packets) = by_proc("lo");
+    assert_eq!(((after.rx_bytes, after.tx_bytes), after.packets), (bytes, Some(packets)));
     // Payload, and the headers of UDP and IPv4; a loopback has none of its own.
     assert_eq!(after.rx_bytes - before.rx_bytes, 100 * 1_028);
+    assert_eq!(packets.rx - before.packets.expect("they are counted").rx, 100);
 }
 
 #[test]
@@ -265,6 +269,200 @@ fn netlink_counts_as_the_kernel_does() {
 #[test]
 fn sysinfo_counts_as_the_kernel_does() {
     inside("counters::sysinfo_counts_as_the_kernel_does", || counts_as_the_kernel_does(SourceChoice::Sysinfo));
+}
+
+/// Which links count another one's bytes as well, on kinds of links that this kernel has; without one, the others are tried.
+fn knows_what_counts_a_links_bytes_as_well(test: &str, choice: SourceChoice) {
+    ip("link add hwp0 type veth peer name hwp1");
+    ip("link add hwq0 type veth peer name hwq1");
+    // A peer in another namespace has numbers that mean other links here.
+    let elsewhere = Namespace::new().expect("one was made for this test");
+    ip(&format!("link add hwfar type veth peer name far netns {}", elsewhere.name));
+    let stacked = [
+        ("link add link hwp0 name hwm0 type macvlan mode bridge", "hwm0", "hwp0"),
+        ("link add link hwq1 name hwq1.7 type vlan id 7", "hwq1.7", "hwq1"),
+    ];
+    let made: Vec<_> = stacked.iter().filter(|(arguments, ..)| ip_can(arguments)).collect();
+    if made.is_empty() {
+        skip(test, "needs macvlan or vlan links");
+    }
+    let mut follower = kernel(choice, "hw*");
+    follower.read();
+    let netlink = follower.source.name() == "netlink";
+    for (_, upper, lower) in made {
+        let counted_by = &follower.link(upper).counted_by;
+        let lower = follower.link(lower);
+        assert!(counted_by.contains(&lower.ifindex), "{upper} is counted by {counted_by:?}, not by {lower:?}");
+    }
+    // The two ends of a pair carry the same bytes: all belong to one of them. sysfs does not tell of peers.
+    let (first, second) = (follower.link("hwp0"), follower.link("hwp1"));
+    let pair = if first.ifindex < second.ifindex { (first, second) } else { (second, first) };
+    let expected = if netlink { vec![pair.0.ifindex] } else { Vec::new() };
+    assert_eq!((&pair.0.counted_by, &pair.1.counted_by), (&Vec::new(), &expected));
+    assert_eq!(follower.link("hwfar").counted_by, [0; 0]);
+
+    if ip_can("link add hwbr0 type bridge") {
+        ip("link set hwq0 master hwbr0");
+        follower.read();
+        assert!(!follower.link("hwq0").enslaved, "a bridge has bytes of its own");
+    }
+    // What is beneath goes, and its ends with it.
+    ip("link del hwp1");
+    follower.read();
+    let known: Vec<u32> = follower.links.keys().copied().collect();
+    for link in follower.links.values() {
+        assert!(link.counted_by.iter().all(|by| known.contains(by)), "{link:?}");
+    }
+}
+
+#[test]
+fn netlink_knows_what_counts_a_links_bytes_as_well() {
+    const TEST: &str = "counters::netlink_knows_what_counts_a_links_bytes_as_well";
+    inside(TEST, || knows_what_counts_a_links_bytes_as_well(TEST, SourceChoice::Netlink));
+}
+
+#[test]
+fn sysinfo_knows_what_counts_a_links_bytes_as_well() {
+    const TEST: &str = "counters::sysinfo_knows_what_counts_a_links_bytes_as_well";
+    inside(TEST, || knows_what_counts_a_links_bytes_as_well(TEST, SourceChoice::Sysinfo));
+}
+
+#[test]
+fn netlink_knows_altnames() {
+    inside("counters::netlink_knows_altnames", || {
+        ip("link add hw0 type veth peer name hw1");
+        // The kernel tells of another altname only while the link is up, else with its next change.
+        ip("link set hw0 up");
+        ip("link set hw1 up");
+        ip("link property add dev hw0 altname uplink-of-the-building altname second");
+        let mut follower = kernel(SourceChoice::Netlink, "uplink*");
+        follower.read();
+        assert_eq!(follower.names(), ["hw0"]);
+        assert_eq!(follower.link("hw0").altnames, ["uplink-of-the-building", "second"]);
+        follower.read_until("it is up", |follower| follower.link("hw0").up);
+        ip("link property del dev hw0 altname second");
+        let changes = follower.read();
+        assert!(matches!(&changes[..], [LinkChange::Changed(link)] if link.altnames.len() == 1), "{changes:?}");
+        ip("link property del dev hw0 altname uplink-of-the-building");
+        ip("link property add dev hw1 altname uplink");
+        let changes = follower.read();
+        let [LinkChange::Removed(_, Left::Unselected), LinkChange::Added(hw1, Came::Named)] = &changes[..] else {
+            panic!("{changes:?}")
+        };
+        assert_eq!(hw1.name, "hw1");
+        assert_eq!(follower.reading.counters.len(), 1);
+    });
+}
+
+/// What the configuration says of a link, and which of the links it selects rather than a limit.
+fn heeds_the_configuration(choice: SourceChoice) {
+    ip("link add hw0 type veth peer name hw1");
+    ip("link set hw0 up");
+    ip("link set hw1 up");
+    let bps = |bps| Some(BitRate::from_bps(bps));
+    let known =
+        |interface: &str, speed, counter_bits| LinkOverride { interface: interface.into(), speed, counter_bits };
+    let overrides = vec![
+        known("hw0", Speed { rx: bps(7), tx: None }, Some(CounterBits::B32)),
+        known("hw*", Speed::both(bps(9)), None),
+    ];
+    let selection = Selection::new(&["hw1".to_owned()], &[], &["hw0".to_owned()]).with_overrides(overrides);
+    let mut follower = Follower::new(open(choice, Path::new("/"), selection));
+    follower.read();
+    assert_eq!(follower.link("hw0").speed, Speed { rx: bps(7), tx: bps(9) });
+    assert_eq!(follower.link("hw1").speed, Speed::both(bps(9)));
+    assert_eq!((follower.link("hw0").selected, follower.link("hw1").selected), (false, true));
+    assert_eq!((follower.counters("hw0").bits, follower.counters("hw1").bits), (CounterBits::B32, CounterBits::B64));
+}
+
+#[test]
+fn netlink_heeds_the_configuration() {
+    inside("counters::netlink_heeds_the_configuration", || heeds_the_configuration(SourceChoice::Netlink));
+}
+
+#[test]
+fn sysinfo_heeds_the_configuration() {
+    inside("counters::sysinfo_heeds_the_configuration", || heeds_the_configuration(SourceChoice::Sysinfo));
+}
+
+/// A carrier that is lost and back between two readings.
+fn ends_with_the_right_state(choice: SourceChoice) {
+    ip("link add hw0 type veth peer name hw1");
+    ip("link set hw0 up");
+    ip("link set hw1 up");
+    let mut follower = kernel(choice, "hw0");
+    follower.read_until("it is up", |follower| follower.link("hw0").up);
+    let speed = follower.link("hw0").speed;
+    for _ in 0..5 {
+        ip("link set hw1 down");
+        ip("link set hw1 up");
+        follower
+            .read_until("it is up again", |follower| follower.link("hw0").up && follower.link("hw0").speed == speed);
+    }
+    // It may still be told of a carrier that is back; then nothing more comes.
+    std::thread::sleep(Duration::from_millis(1_500));
+    follower.read();
+    assert_eq!((follower.link("hw0").up, follower.link("hw0").speed), (true, speed));
+    ip("link set hw0 mtu 1400");
+    ip("link set hw0 down");
+    let changes = follower.read();
+    assert!(matches!(&changes[..], [LinkChange::Changed(link)] if !link.up), "{changes:?}");
+    assert_eq!((follower.read(), follower.read()), (vec![], vec![]), "what changed is told once");
+}
+
+#[test]
+fn netlink_ends_with_the_right_state() {
+    inside("counters::netlink_ends_with_the_right_state", || ends_with_the_right_state(SourceChoice::Netlink));
+}
+
+#[test]
+fn sysinfo_ends_with_the_right_state() {
+    inside("counters::sysinfo_ends_with_the_right_state", || ends_with_the_right_state(SourceChoice::Sysinfo));
+}
+
+/// A clock on which each look takes a while, and each fifth one much longer.
+struct Slow(ManualClock, Cell<u32>);
+
+impl Slow {
+    fn pass(&self) {
+        let looks = self.1.get() + 1;
+        self.1.set(looks);
+        self.0.advance(if looks.is_multiple_of(5) { Duration::from_millis(150) } else { Duration::from_micros(50) });
+    }
+}
+
+impl Clock for Slow {
+    fn monotonic(&self) -> Duration {
+        self.pass();
+        self.0.monotonic()
+    }
+    fn boottime(&self) -> Duration {
+        self.pass();
+        self.0.boottime()
+    }
+    fn wall(&self) -> DateTime<chrono::Utc> {
+        self.0.wall()
+    }
+    fn synced(&self) -> Option<bool> {
+        self.0.synced()
+    }
+}
+
+#[test]
+fn a_slow_reading_has_one_moment_by_both_clocks() {
+    for choice in [SourceChoice::Netlink, SourceChoice::Sysinfo, SourceChoice::Synthetic(Shape::default())] {
+        let mut follower = kernel(choice, "* lo");
+        follower.clock = Box::new(Slow(ManualClock::new(DateTime::UNIX_EPOCH), Cell::new(0)));
+        for _ in 0..20 {
+            follower.read();
+            let Reading { at, boottime, .. } = follower.reading;
+            assert!(
+                at.abs_diff(boottime) < Duration::from_millis(2),
+                "{}: {at:?}, {boottime:?}",
+                follower.source.name()
+            );
+        }
+    }
 }
 
 #[test]

@@ -117,8 +117,7 @@ impl Detector {
         };
         for link in self.links.values_mut() {
             let WatchedLink { info, trackers, .. } = link;
-            let on_link =
-                |scope: &Scope| matches!(scope, Scope::Interface(pattern) if watch::names(pattern, &info.name));
+            let on_link = |scope: &Scope| matches!(scope, Scope::Interface(pattern) if watch::names(pattern, info));
             trackers.retain_mut(|tracker| match stays(tracker, &on_link) {
                 Some(at) => {
                     tracker.limit = at;
@@ -321,7 +320,7 @@ impl Detector {
     fn report_what_matches_nothing(&self, detections: &mut Detections) {
         for limit in &self.limits {
             let Scope::Interface(pattern) = &limit.scope else { continue };
-            if !self.links.values().any(|link| watch::names(pattern, &link.info.name)) {
+            if !self.links.values().any(|link| watch::names(pattern, &link.info)) {
                 detections.notice(Notice::MatchesNothing { limit: limit.name.clone(), pattern: pattern.clone() });
             }
         }

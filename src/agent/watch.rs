@@ -1,42 +1,117 @@
-//! Which links are watched.
+//! Which links are watched, and what the configuration says of them. Pure.
 //!
-//! By default those that carry a host's traffic to other hosts: links of no kind (hardware), ppp, wwan, rmnet, and a bond in the
-//! place of its slaves. What other kinds carry (loopback, bridge, veth, vlan, tunnels …) is counted on the link beneath, or never
-//! leaves the host; they are watched where a pattern names them. Pure.
+//! By default those that carry a host's traffic to other hosts: links of no kind (hardware), ppp, wwan, rmnet, and a bond or team in
+//! the place of its ports. What other kinds carry (loopback, bridge, veth, vlan, tunnels …) is counted on the link beneath, or never
+//! leaves the host; they are watched where a pattern names them. A pattern matches whole names, with `*` for any characters and `?`
+//! for one: the kernel's name of a link, or any of its altnames.
+
+use std::fmt;
 
 use wildmatch::WildMatch;
 
-use super::counters::{LinkInfo, LinkKind};
+use super::counters::{CounterBits, LinkInfo, LinkKind, Speed};
+use crate::units::BitRate;
 
-/// The configured patterns. A pattern matches whole names, with `*` for any characters and `?` for one.
+/// Longest list of links in a warning.
+const LISTED_MAX: usize = 8;
+
+/// The configured patterns.
 #[derive(Clone, Debug)]
 pub struct Selection {
     /// `include` has a pattern for everything.
     everything: bool,
-    /// All other patterns of `include` and of the limits.
-    naming: Vec<WildMatch>,
-    excluded: Vec<WildMatch>,
+    /// All other patterns of `include`.
+    include: Vec<WildMatch>,
+    exclude: Vec<WildMatch>,
+    /// Patterns of the limits, but for those for everything.
+    limits: Vec<WildMatch>,
+    overrides: Vec<LinkOverride>,
+}
+
+/// A `[[link]]` of the configuration: what the kernel does not know of some links, or knows wrongly.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LinkOverride {
+    pub interface: String,
+    pub speed: Speed,
+    pub counter_bits: Option<CounterBits>,
 }
 
 impl Selection {
     /// `include` and `exclude` of `[interfaces]`, and the `interface` of each limit: what a limit names is watched for it.
     pub fn new(include: &[String], exclude: &[String], limit_patterns: &[String]) -> Self {
+        let compiled = |patterns: &[String]| patterns.iter().map(|pattern| WildMatch::new(pattern)).collect();
+        let naming = |patterns: &[String]| {
+            patterns.iter().filter(|pattern| !matches_everything(pattern)).map(|p| WildMatch::new(p)).collect()
+        };
         Self {
             everything: include.iter().any(|pattern| matches_everything(pattern)),
-            naming: include
-                .iter()
-                .chain(limit_patterns)
-                .filter(|pattern| !matches_everything(pattern))
-                .map(|pattern| WildMatch::new(pattern))
-                .collect(),
-            excluded: exclude.iter().map(|pattern| WildMatch::new(pattern)).collect(),
+            include: naming(include),
+            exclude: compiled(exclude),
+            limits: naming(limit_patterns),
+            overrides: Vec::new(),
         }
     }
 
-    /// `exclude` wins; then a pattern that names the link; then `*`, which means the links that are watched by default.
+    /// Adds what the configuration says of links; where several match, the first that says it.
+    pub fn with_overrides(self, overrides: Vec<LinkOverride>) -> Self {
+        Self { overrides, ..self }
+    }
+
+    /// Whether `[interfaces]` watches this link: `exclude` wins; then a pattern of `include` that names it; then `*`, which means
+    /// the links that are watched by default.
+    pub fn selects(&self, link: &LinkInfo) -> bool {
+        let included = any_names(&self.include, link) || self.everything && watched_by_default(link);
+        included && !self.excludes(link)
+    }
+
+    /// Whether this link is watched: by `[interfaces]`, or because a limit names it.
     pub fn watches(&self, link: &LinkInfo) -> bool {
-        let matched = |patterns: &[WildMatch]| patterns.iter().any(|pattern| pattern.matches(&link.name));
-        !matched(&self.excluded) && (matched(&self.naming) || self.everything && watched_by_default(link))
+        self.selects(link) || any_names(&self.limits, link) && !self.excludes(link)
+    }
+
+    /// What the configuration says that a link can carry.
+    pub fn speed(&self, link: &LinkInfo) -> Speed {
+        let first = |way: fn(Speed) -> Option<BitRate>| self.overrides_of(link).find_map(|known| way(known.speed));
+        Speed { rx: first(|speed| speed.rx), tx: first(|speed| speed.tx) }
+    }
+
+    /// How wide the configuration says that a link's counters are.
+    pub fn counter_bits(&self, link: &LinkInfo) -> Option<CounterBits> {
+        self.overrides_of(link).find_map(|known| known.counter_bits)
+    }
+
+    /// Warnings of patterns that do nothing on a host with these links, each with its remedy.
+    pub fn warnings(&self, links: &[&LinkInfo]) -> Vec<String> {
+        let mut warnings: Vec<String> =
+            self.include.iter().filter_map(|pattern| matches_nothing("[interfaces] include", pattern, links)).collect();
+        if self.everything && !links.iter().any(|link| self.watches(link)) {
+            warnings.push(format!(
+                "no link is watched: include = \"*\" means hardware, ppp, wwan, rmnet, bonds and teams, and there are only {}; \
+                 name in include what to watch",
+                listed(links.iter().copied())
+            ));
+        }
+        for pattern in &self.limits {
+            let named: Vec<_> = links.iter().copied().filter(|link| matches(pattern, link)).collect();
+            if !named.is_empty() && named.iter().all(|link| self.excludes(link)) {
+                warnings.push(format!(
+                    "exclude takes away all that the limit on \"{pattern}\" names ({}), so it watches nothing; take it out of \
+                     [interfaces] exclude, or remove the limit",
+                    listed(named.into_iter())
+                ));
+            }
+        }
+        let overridden = self.overrides.iter().map(|known| WildMatch::new(&known.interface));
+        warnings.extend(overridden.filter_map(|pattern| matches_nothing("[[link]] interface", &pattern, links)));
+        warnings
+    }
+
+    fn excludes(&self, link: &LinkInfo) -> bool {
+        any_names(&self.exclude, link)
+    }
+
+    fn overrides_of(&self, link: &LinkInfo) -> impl Iterator<Item = &LinkOverride> {
+        self.overrides.iter().filter(|known| names(&known.interface, link))
     }
 }
 
@@ -47,9 +122,22 @@ impl Default for Selection {
     }
 }
 
-/// Whether `pattern`, a limit's `interface`, is meant for the link called `name`.
-pub fn names(pattern: &str, name: &str) -> bool {
-    WildMatch::new(pattern).matches(name)
+/// Whether `pattern`, a limit's `interface`, is meant for this link.
+pub fn names(pattern: &str, link: &LinkInfo) -> bool {
+    matches(&WildMatch::new(pattern), link)
+}
+
+/// Whether this is the link's name or one of its altnames.
+pub fn is_called(name: &str, link: &LinkInfo) -> bool {
+    link.name == name || link.altnames.iter().any(|altname| altname == name)
+}
+
+fn any_names(patterns: &[WildMatch], link: &LinkInfo) -> bool {
+    patterns.iter().any(|pattern| matches(pattern, link))
+}
+
+fn matches(pattern: &WildMatch, link: &LinkInfo) -> bool {
+    pattern.matches(&link.name) || link.altnames.iter().any(|name| pattern.matches(name))
 }
 
 fn matches_everything(pattern: &str) -> bool {
@@ -58,8 +146,44 @@ fn matches_everything(pattern: &str) -> bool {
 
 fn watched_by_default(link: &LinkInfo) -> bool {
     match link.kind {
-        LinkKind::Physical | LinkKind::Ppp | LinkKind::Wwan | LinkKind::Rmnet | LinkKind::Bond => !link.enslaved,
+        LinkKind::Physical | LinkKind::Ppp | LinkKind::Wwan | LinkKind::Rmnet | LinkKind::Bond | LinkKind::Team => {
+            !link.enslaved
+        }
         LinkKind::Loopback | LinkKind::Other(_) => false,
+    }
+}
+
+fn matches_nothing(key: &str, pattern: &WildMatch, links: &[&LinkInfo]) -> Option<String> {
+    let any = links.iter().any(|link| matches(pattern, link));
+    (!any).then(|| {
+        let there = listed(links.iter().copied());
+        format!("{key} = \"{pattern}\" matches no link yet; there are {there}; mend the pattern if none is to come")
+    })
+}
+
+/// `eth0, lo`, and how many more.
+fn listed<'a>(links: impl ExactSizeIterator<Item = &'a LinkInfo>) -> String {
+    let more = links.len().saturating_sub(LISTED_MAX);
+    let names: Vec<&str> = links.take(LISTED_MAX).map(|link| &*link.name).collect();
+    match (names.is_empty(), more) {
+        (true, _) => "none".to_owned(),
+        (false, 0) => names.join(", "),
+        (false, more) => format!("{} and {more} more", names.join(", ")),
+    }
+}
+
+impl fmt::Display for LinkOverride {
+    /// `eth0: rx 100.0 Mbit/s, tx 20.0 Mbit/s, counters of 32 bits`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut facts = match (self.speed.rx, self.speed.tx) {
+            (Some(rx), Some(tx)) if rx == tx => vec![format!("speed {rx}")],
+            (rx, tx) => {
+                let ways = [("rx", rx), ("tx", tx)];
+                ways.iter().filter_map(|(way, speed)| Some(format!("{way} speed {}", (*speed)?))).collect()
+            }
+        };
+        facts.extend(self.counter_bits.map(|bits| format!("counters of {} bits", bits.count())));
+        write!(f, "{}: {}", self.interface, facts.join(", "))
     }
 }
 
@@ -77,6 +201,10 @@ mod tests {
         LinkInfo { enslaved, ..LinkInfo::new(1, name, kind) }
     }
 
+    fn with_altname(name: &str, altname: &str) -> LinkInfo {
+        LinkInfo { altnames: vec![altname.to_owned()], ..link(name, "") }
+    }
+
     fn selection(include: &str, exclude: &str, limits: &str) -> Selection {
         let list = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         Selection::new(&list(include), &list(exclude), &list(limits))
@@ -92,6 +220,7 @@ mod tests {
             ("*",       "",       "",       "wwan0",   "wwan",      true),
             ("*",       "",       "",       "rmnet0",  "rmnet",     true),
             ("*",       "",       "",       "bond0",   "bond",      true),
+            ("*",       "",       "",       "team0",   "team",      true),
             ("*",       "",       "",       "eth0",    "slave",     false),
             ("*",       "",       "",       "lo",      "loopback",  false),
             ("*",       "",       "",       "br0",     "bridge",    false),
@@ -127,11 +256,90 @@ mod tests {
     }
 
     #[test]
+    fn what_only_a_limit_names_is_watched_and_not_selected() {
+        #[rustfmt::skip]
+        let table = [
+            // include  exclude   limits    name       kind         watched  selected
+            ("*",       "",       "",       "eth0",    "",          true,    true),
+            ("*",       "",       "eth0",   "eth0",    "",          true,    true),
+            ("wan0",    "",       "eth*",   "eth0",    "",          true,    false),
+            ("",        "",       "eth0",   "eth0",    "",          true,    false),
+            ("*",       "",       "eth0",   "eth0",    "slave",     true,    false),
+            ("eth0",    "",       "",       "eth0",    "slave",     true,    true),
+            ("wan0",    "eth0",   "eth*",   "eth0",    "",          false,   false),
+        ];
+        for (include, exclude, limits, name, kind, watched, selected) in table {
+            let (selection, link) = (selection(include, exclude, limits), link(name, kind));
+            let found = (selection.watches(&link), selection.selects(&link));
+            assert_eq!(found, (watched, selected), "{name} by include {include}, exclude {exclude}, limits {limits}");
+        }
+    }
+
+    #[test]
+    fn an_altname_is_as_good_as_the_name() {
+        let link = with_altname("eth0", "enp3s0");
+        assert!(names("enp*", &link) && names("eth0", &link) && !names("enp", &link));
+        assert!(selection("enp3s0", "", "").selects(&link));
+        assert!(!selection("*", "enp3s0", "").watches(&link));
+        assert!(selection("wan0", "", "enp?s0").watches(&link));
+        let speed = Speed::both(Some(BitRate::from_bps(7)));
+        let known = LinkOverride { interface: "enp3s0".into(), speed, counter_bits: None };
+        assert_eq!(Selection::default().with_overrides(vec![known]).speed(&link), speed);
+    }
+
+    #[test]
+    fn of_several_links_that_match_the_first_says_each_thing() {
+        let bps = |bps| Some(BitRate::from_bps(bps));
+        let known = |interface: &str, rx, tx, counter_bits| {
+            let speed = Speed { rx, tx };
+            LinkOverride { interface: interface.into(), speed, counter_bits }
+        };
+        let selection = Selection::default().with_overrides(vec![
+            known("eth0", bps(5), None, None),
+            known("eth*", bps(7), bps(9), Some(CounterBits::B32)),
+        ]);
+        assert_eq!(selection.speed(&link("eth0", "")), Speed { rx: bps(5), tx: bps(9) });
+        assert_eq!(selection.speed(&link("eth1", "")), Speed { rx: bps(7), tx: bps(9) });
+        assert_eq!(selection.counter_bits(&link("eth0", "")), Some(CounterBits::B32));
+        assert_eq!((selection.speed(&link("wan0", "")), selection.counter_bits(&link("wan0", ""))), Default::default());
+    }
+
+    #[test]
+    fn patterns_that_do_nothing_are_named_with_the_remedy() {
+        let (lo, eth0, eth1) = (link("lo", "loopback"), link("eth0", ""), with_altname("eth1", "enp3s0"));
+        let links = [&lo, &eth0, &eth1];
+        #[rustfmt::skip]
+        let table: &[(&str, &str, &str, &[&str])] = &[
+            // include        exclude      limits          warnings
+            ("*",             "",          "eth0",         &[]),
+            ("enp*",          "eth0",      "eth*",         &[]),
+            ("eth0 wlan0",    "",          "",             &["[interfaces] include = \"wlan0\" matches no link yet; there are lo, eth0, eth1;"]),
+            ("*",             "eth*",      "",             &["no link is watched: include = \"*\" means hardware"]),
+            ("*",             "eth0",      "eth0",         &["exclude takes away all that the limit on \"eth0\" names (eth0)"]),
+            ("*",             "enp3s0",    "eth1",         &["exclude takes away all that the limit on \"eth1\" names (eth1)"]),
+            ("*",             "eth0",      "ppp0 *",       &[]),
+        ];
+        for (include, exclude, limits, expected) in table {
+            let warnings = selection(include, exclude, limits).warnings(&links);
+            let as_expected = warnings.iter().zip(*expected).all(|(warning, begin)| warning.starts_with(begin));
+            assert!(as_expected && warnings.len() == expected.len(), "{include}, {exclude}, {limits}: {warnings:#?}");
+        }
+        let only_lo = Selection::default().warnings(&[&lo]);
+        assert!(only_lo[0].ends_with("there are only lo; name in include what to watch"), "{only_lo:?}");
+        let known = LinkOverride { interface: "eht0".into(), speed: Speed::default(), counter_bits: None };
+        let warnings = Selection::default().with_overrides(vec![known]).warnings(&links);
+        assert!(warnings[0].starts_with("[[link]] interface = \"eht0\" matches no link yet"), "{warnings:?}");
+        let many: Vec<LinkInfo> = (0..12).map(|number| link(&format!("v{number}"), "veth")).collect();
+        let warnings = Selection::default().warnings(&many.iter().collect::<Vec<_>>());
+        assert!(warnings[0].contains("v6, v7 and 4 more;"), "{warnings:?}");
+    }
+
+    #[test]
     fn a_limits_pattern_is_for_whole_names() {
         for (pattern, name, meant) in
             [("eth1", "eth1", true), ("eth1", "eth10", false), ("eth*", "eth10", true), ("*", "lo", true)]
         {
-            assert_eq!(names(pattern, name), meant, "{pattern} {name}");
+            assert_eq!(names(pattern, &link(name, "")), meant, "{pattern} {name}");
         }
     }
 }

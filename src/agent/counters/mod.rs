@@ -4,8 +4,10 @@
 //! fallback), [`synthetic`] and [`csv`]. None of them works out a rate: a reading is not a rate.
 
 pub mod csv;
+mod moment;
 #[cfg(target_os = "linux")]
 mod netlink;
+mod stacking;
 pub mod synthetic;
 mod sysfs;
 mod sysinfo;
@@ -32,15 +34,16 @@ pub struct LinkInfo {
     /// Other names that the kernel knows it by (`IFLA_PROP_LIST`).
     pub altnames: Vec<String>,
     pub kind: LinkKind,
-    /// It is switched on and operational (`IFF_UP` and `IFF_RUNNING`, netdevice(7)).
+    /// `[interfaces]` watches it, rather than only a limit that names it.
+    pub selected: bool,
+    /// It is switched on and operational (`IFF_UP` and `IFF_RUNNING`, netdevice(7)); a link that cannot detect its carrier counts as
+    /// operational.
     pub up: bool,
     /// It is a port of a bond or team.
     pub enslaved: bool,
     /// Links whose counters hold this one's bytes as well, by ifindex: those beneath it, and the bond or team that it is a port of;
     /// whatever stands between them, too.
     pub counted_by: Vec<u32>,
-    /// `[interfaces]` selects it; else a limit's pattern alone does.
-    pub selected: bool,
     pub speed: Speed,
 }
 
@@ -61,20 +64,29 @@ impl Speed {
     pub fn max(self) -> Option<BitRate> {
         self.rx.max(self.tx)
     }
+
+    /// Each way as here, or where that is unknown, as in `other`.
+    fn or(self, other: Self) -> Self {
+        Self { rx: self.rx.or(other.rx), tx: self.tx.or(other.tx) }
+    }
+
+    fn is_known(self) -> bool {
+        self.rx.is_some() && self.tx.is_some()
+    }
 }
 
 impl LinkInfo {
-    /// A link that is up, and of which nothing else is known.
+    /// A link that is selected and up, and of which nothing else is known.
     pub fn new(ifindex: u32, name: impl Into<String>, kind: LinkKind) -> Self {
         Self {
             ifindex,
             name: name.into(),
             altnames: Vec::new(),
             kind,
+            selected: true,
             up: true,
             enslaved: false,
             counted_by: Vec::new(),
-            selected: true,
             speed: Speed::default(),
         }
     }
@@ -89,6 +101,8 @@ pub enum LinkKind {
     Loopback,
     /// Several links as one.
     Bond,
+    /// Likewise, by the kernel's team driver.
+    Team,
     /// A serial line, DSL, or a modem that behaves as one.
     Ppp,
     /// A modem's data channel.
@@ -105,6 +119,7 @@ impl LinkKind {
         match kind {
             "" => Self::Physical,
             "bond" => Self::Bond,
+            "team" => Self::Team,
             "ppp" => Self::Ppp,
             "wwan" => Self::Wwan,
             "rmnet" => Self::Rmnet,
@@ -112,12 +127,16 @@ impl LinkKind {
         }
     }
 
+    /// It stands for its ports: what they carry is its own.
+    fn is_aggregate(&self) -> bool {
+        matches!(self, Self::Bond | Self::Team)
+    }
+
     /// Hardware does not count for it: the kernel does, packet by packet.
     pub fn is_counted_in_software(&self) -> bool {
         match self {
-            Self::Physical | Self::Bond => false,
-            Self::Other(kind) => kind != "team",
-            Self::Loopback | Self::Ppp | Self::Wwan | Self::Rmnet => true,
+            Self::Physical | Self::Bond | Self::Team => false,
+            Self::Loopback | Self::Ppp | Self::Wwan | Self::Rmnet | Self::Other(_) => true,
         }
     }
 }
@@ -144,6 +163,14 @@ pub struct Packets {
     pub tx: u64,
 }
 
+impl Packets {
+    /// The packets of these bytes; `None` where there are bytes without a packet, as of drivers that count none.
+    fn of_bytes((rx, rx_bytes): (u64, u64), (tx, tx_bytes): (u64, u64)) -> Option<Self> {
+        let counted = |packets: u64, bytes: u64| packets > 0 || bytes == 0;
+        (counted(rx, rx_bytes) && counted(tx, tx_bytes)).then_some(Self { rx, tx })
+    }
+}
+
 /// What a link carried in the time up to a reading, from a source that has no counters: a recorded series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Carried {
@@ -161,6 +188,15 @@ pub enum CounterBits {
     B32,
     /// It does not wrap in the life of the machine, or nobody can say: then a fall is a reset.
     B64,
+}
+
+impl CounterBits {
+    pub fn count(self) -> u32 {
+        match self {
+            Self::B32 => 32,
+            Self::B64 => 64,
+        }
+    }
 }
 
 /// One reading of everything: the caller's, and reused.
@@ -183,7 +219,7 @@ pub struct Reading {
 pub enum LinkChange {
     /// It is watched from now on.
     Added(LinkInfo, Came),
-    /// It has another name, speed or state than before.
+    /// Something of it is not as before: its name, speed, state, or what else [`LinkInfo`] says.
     Changed(LinkInfo),
     /// It is not watched any more; by its ifindex.
     Removed(u32, Left),
@@ -196,8 +232,10 @@ pub enum Came {
     Appeared,
     /// It had this name, which nobody watches.
     RenamedFrom(String),
-    /// It was the slave of a bond.
+    /// It was a port of a bond or team.
     Released,
+    /// It has a further name, by which it is watched.
+    Named,
 }
 
 /// Why a link is no longer watched; printed as a `link_removed` event's reason.
@@ -207,9 +245,9 @@ pub enum Left {
     Gone,
     /// It has this name now, which nobody watches.
     RenamedTo(String),
-    /// It became the slave of a bond.
+    /// It became a port of a bond or team.
     Enslaved,
-    /// The configuration no longer selects it.
+    /// The configuration no longer selects it, or not by the altnames that it has now.
     Unselected,
 }
 
@@ -244,6 +282,9 @@ pub enum CounterError {
     /// What the kernel sent makes no sense.
     #[error("the kernel's answer cannot be understood: {0}")]
     Malformed(&'static str),
+    /// The kernel had more to tell than it keeps for a reader, again and again.
+    #[error("the kernel dropped netlink messages each time: links change faster than they can be read")]
+    Overrun,
     /// This system has no such source.
     #[error("there are no {0} counters on this system; choose another source")]
     Unavailable(&'static str),
@@ -258,7 +299,7 @@ pub enum CounterError {
         reason: String,
     },
     /// There is no more to read.
-    #[error("the counters have ended")]
+    #[error("there are no more counters to read")]
     Ended,
 }
 
@@ -287,10 +328,10 @@ pub enum SourceChoice {
     Synthetic(Shape),
 }
 
-/// Opens the source that is wanted, for the links that `selection` watches. `root` is where `/sys` stands: `/`.
+/// Opens the source that is wanted, for the links that `selection` watches. `/sys` and `/proc` are below `root`: `/`.
 ///
 /// # Errors
-/// The source was asked for by name and is not to be had. `Auto` falls back, with a warning in the log that says why.
+/// The source was asked for by name and is unavailable. `Auto` falls back, with a warning in the log that says why.
 pub fn open(choice: SourceChoice, root: &Path, selection: Selection) -> Result<Box<dyn CounterSource>, CounterError> {
     Ok(match choice {
         SourceChoice::Netlink => netlink(root, selection)?,
@@ -300,7 +341,7 @@ pub fn open(choice: SourceChoice, root: &Path, selection: Selection) -> Result<B
             Ok(source) => source,
             Err(error) => {
                 let why = crate::exit::chain(&error);
-                log::warn!("netlink counters are not to be had ({why}); reading them by sysinfo, which costs more");
+                log::warn!("netlink counters are unavailable ({why}); reading them by sysinfo, which costs more");
                 Box::new(sysinfo::Sysinfo::new(root, selection)?)
             }
         },
@@ -347,7 +388,8 @@ impl fmt::Display for Came {
         match self {
             Self::Appeared => f.write_str("appeared"),
             Self::RenamedFrom(name) => write!(f, "renamed from {name}"),
-            Self::Released => f.write_str("released by its bond"),
+            Self::Released => f.write_str("is no longer a port of a bond or team"),
+            Self::Named => f.write_str("got an altname"),
         }
     }
 }
@@ -357,7 +399,7 @@ impl fmt::Display for Left {
         match self {
             Self::Gone => f.write_str("gone"),
             Self::RenamedTo(name) => write!(f, "renamed to {name}"),
-            Self::Enslaved => f.write_str("became the slave of a bond"),
+            Self::Enslaved => f.write_str("became a port of a bond or team"),
             Self::Unselected => f.write_str("no longer watched"),
         }
     }

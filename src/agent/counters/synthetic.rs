@@ -17,7 +17,9 @@
 
 use std::time::Duration;
 
-use super::table::LinkTable;
+use super::moment::Moment;
+use super::stacking::Attachment;
+use super::table::{Facts, LinkTable};
 use super::{CounterBits, CounterError, CounterSource, Counters, LinkInfo, LinkKind, Reading, Speed};
 use crate::agent::watch::Selection;
 use crate::clock::Clock;
@@ -115,7 +117,7 @@ impl CounterSource for Synthetic {
 
     fn read(&mut self, clock: &dyn Clock, reading: &mut Reading) -> Result<(), CounterError> {
         reading.clear();
-        (reading.at, reading.boottime) = (clock.monotonic(), clock.boottime());
+        Moment::now(clock).stamp(reading);
         let elapsed = self.elapsed(reading.at);
         self.table.mark();
         for number in 0..self.shape.interfaces {
@@ -130,15 +132,27 @@ impl CounterSource for Synthetic {
             if self.table.get(counters.ifindex).is_some() {
                 self.table.keep(counters.ifindex);
             } else {
-                self.table.put(link.info(traffic), |_| Speed::both(Some(SPEED)));
+                self.table.put(link.info(traffic), Attachment::default());
             }
-            if self.table.watches(counters.ifindex) {
-                reading.counters.push(counters);
+            match self.table.counter_bits(counters.ifindex) {
+                Some(CounterBits::B32) => reading.counters.push(Counters { bits: CounterBits::B32, ..counters }),
+                Some(CounterBits::B64) => reading.counters.push(counters),
+                None => {}
             }
         }
         self.table.sweep();
-        self.table.take_changes(&mut reading.changes);
+        self.table.report(&self.shape, reading.at, &mut reading.changes);
         Ok(())
+    }
+}
+
+impl Facts for Shape {
+    fn speed(&self, _: &LinkInfo) -> Speed {
+        Speed::both(Some(SPEED))
+    }
+
+    fn pppoe_devices(&self) -> Vec<String> {
+        Vec::new()
     }
 }
 

@@ -1,16 +1,19 @@
-//! What `/sys/class/net` tells of a link (Documentation/ABI/testing/sysfs-class-net in the kernel's sources).
+//! What `/sys/class/net` tells of a link (Documentation/ABI/testing/sysfs-class-net in the kernel's sources), and `/proc/net/pppoe`.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{LinkInfo, LinkKind};
+use super::stacking::{Attachment, pppoe_devices};
+use super::table::Facts;
+use super::{LinkInfo, LinkKind, Speed};
 use crate::units::BitRate;
 
 /// `IFF_UP` in `flags`, uapi/linux/if.h.
 const IFF_UP: u32 = 1 << 0;
-/// `IFF_SLAVE`: the slave of a bond.
-const IFF_SLAVE: u32 = 1 << 11;
+/// Speeds in Mbit/s that mean "unknown", beside those below 1: -1 as drivers of 16 bits, and of 32 bits, write it. ethtool(8) reads
+/// them the same way.
+const SPEEDS_UNKNOWN: [i64; 2] = [u16::MAX as i64, u32::MAX as i64];
 
 /// `type` of some links, uapi/linux/if_arp.h.
 const ARPHRD_PPP: u32 = 512;
@@ -25,6 +28,7 @@ const ARPHRD_IP6GRE: u32 = 823;
 #[derive(Clone, Debug)]
 pub(super) struct Sysfs {
     net: PathBuf,
+    pppoe: PathBuf,
 }
 
 /// Whether a link is there.
@@ -38,7 +42,7 @@ pub(super) enum Presence {
 
 impl Sysfs {
     pub(super) fn new(root: &Path) -> Self {
-        Self { net: root.join("sys/class/net") }
+        Self { net: root.join("sys/class/net"), pppoe: root.join("proc/net/pppoe") }
     }
 
     /// There is such a directory.
@@ -52,9 +56,10 @@ impl Sysfs {
     }
 
     /// What the driver says the link can carry; many say nothing, -1, or that it is no question for them.
-    pub(super) fn speed(&self, name: &str) -> Option<BitRate> {
-        let mbps = self.number::<i64>(name, "speed").filter(|mbps| (1..i64::from(i32::MAX)).contains(mbps))?;
-        Some(BitRate::from_bps(mbps.unsigned_abs() * 1_000_000))
+    fn driver_speed(&self, name: &str) -> Option<BitRate> {
+        let mbps = self.number::<i64>(name, "speed").filter(|mbps| !SPEEDS_UNKNOWN.contains(mbps))?;
+        let mbps = u64::try_from(mbps).ok().filter(|mbps| (1..1 << 31).contains(mbps))?;
+        Some(BitRate::from_bps(mbps * 1_000_000))
     }
 
     /// One of the link's byte counters: `rx_bytes` or `tx_bytes`. `None` where it cannot be read.
@@ -74,21 +79,44 @@ impl Sysfs {
         }
     }
 
-    /// All that is known of a link but its speed; `known` saves finding out its kind. `None` where any of it cannot be read, so
-    /// that a process out of file descriptors takes no link for another.
-    pub(super) fn link(&self, name: &str, known: Option<LinkKind>) -> Option<LinkInfo> {
+    /// All that is known of a link but its speed and altnames; `known`, its kind and the link beneath, saves finding them out. `None`
+    /// where any of it cannot be read, so that a process out of file descriptors takes no link for another.
+    pub(super) fn link(&self, name: &str, known: Option<(LinkKind, Option<u32>)>) -> Option<(LinkInfo, Attachment)> {
         let ifindex = self.ifindex(name)?;
         let flags = u32::from_str_radix(self.text(name, "flags")?.trim_start_matches("0x"), 16).ok()?;
         let operational = matches!(&*self.text(name, "operstate")?, "up" | "unknown");
-        let kind = match known {
-            Some(kind) => kind,
-            None => self.kind(name)?,
+        let (kind, lower) = match known {
+            Some(known) => known,
+            None => (self.kind(name)?, self.lower(name, ifindex)?),
         };
-        Some(LinkInfo {
-            up: flags & IFF_UP != 0 && operational,
-            enslaved: flags & IFF_SLAVE != 0,
-            ..LinkInfo::new(ifindex, name, kind)
-        })
+        let aggregate = self.aggregate(name)?;
+        let up = flags & IFF_UP != 0 && operational;
+        let link = LinkInfo { up, enslaved: aggregate.is_some(), ..LinkInfo::new(ifindex, name, kind) };
+        Some((link, Attachment { lower, aggregate }))
+    }
+
+    /// The link beneath, if there is one in this namespace: what `iflink` names may be in another, which `lower_*` never is.
+    fn lower(&self, name: &str, ifindex: u32) -> Option<Option<u32>> {
+        let lower: u32 = self.number(name, "iflink")?;
+        if lower == ifindex {
+            return Some(None);
+        }
+        let entries = fs::read_dir(self.net.join(name)).ok()?;
+        let mut lowers =
+            entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_prefix("lower_").map(str::to_owned));
+        Some(lowers.any(|name| self.ifindex(&name) == Some(lower)).then_some(lower))
+    }
+
+    /// The bond or team that this link is a port of.
+    fn aggregate(&self, name: &str) -> Option<Option<u32>> {
+        let master = match fs::read_link(self.net.join(name).join("master")) {
+            Ok(master) => master,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Some(None),
+            Err(_) => return None,
+        };
+        let master = master.file_name()?.to_str()?;
+        let aggregate = self.kind(master)?.is_aggregate();
+        Some(self.ifindex(master).filter(|_| aggregate))
     }
 
     /// sysfs does not tell a link's kind as netlink does: it follows from its type, from what stands in its directory, and from
@@ -102,13 +130,8 @@ impl Sysfs {
             ARPHRD_IPGRE | ARPHRD_IP6GRE => return Some(LinkKind::from_kernel("gre")),
             _ => {}
         }
-        match self.text(name, "uevent")?.lines().find_map(|line| line.strip_prefix("DEVTYPE=")) {
-            // Hardware with a driver that says what sort it is.
-            Some("wlan" | "wwan" | "gadget") | None => {}
-            Some(kind) => return Some(LinkKind::from_kernel(kind)),
-        }
         let has = |entry: &str| self.net.join(name).join(entry).exists();
-        let uevent = self.text(name, "uevent").unwrap_or_default();
+        let uevent = self.text(name, "uevent")?;
         match uevent.lines().find_map(|line| line.strip_prefix("DEVTYPE=")) {
             // Hardware with a driver that says what sort it is.
             Some("wlan" | "wwan" | "gadget") | None => {}
@@ -145,10 +168,26 @@ impl Sysfs {
     }
 }
 
+impl Facts for Sysfs {
+    /// A tun device says 10 Mbit/s, or of late 10 Gbit/s, whatever it runs over: that is no speed.
+    fn speed(&self, link: &LinkInfo) -> Speed {
+        if link.kind == LinkKind::from_kernel("tun") {
+            Speed::default()
+        } else {
+            Speed::both(self.driver_speed(&link.name))
+        }
+    }
+
+    fn pppoe_devices(&self) -> Vec<String> {
+        pppoe_devices(&fs::read_to_string(&self.pppoe).unwrap_or_default())
+    }
+}
+
 /// A guess at what a link is from how it is usually called, where nothing better is known.
 pub(super) fn kind_by_name(name: &str) -> LinkKind {
     const PREFIXES: &[(&str, &str)] = &[
         ("bond", "bond"),
+        ("team", "team"),
         ("ppp", "ppp"),
         ("wwan", "wwan"),
         ("rmnet", "rmnet"),
@@ -209,6 +248,7 @@ mod tests {
             "eth0",
             &[
                 ("ifindex", "3\n"),
+                ("iflink", "3\n"),
                 ("flags", "0x1803\n"),
                 ("operstate", "up\n"),
                 ("type", "1\n"),
@@ -218,8 +258,8 @@ mod tests {
             ],
         );
         let sysfs = Sysfs::new(root.path());
-        let link = LinkInfo { enslaved: true, ..LinkInfo::new(3, "eth0", LinkKind::Physical) };
-        assert_eq!(sysfs.link("eth0", None), Some(link));
+        let link = LinkInfo::new(3, "eth0", LinkKind::Physical);
+        assert_eq!(sysfs.link("eth0", None), Some((link, Attachment::default())));
         assert_eq!(sysfs.bytes("eth0", "rx_bytes"), Some(u64::MAX));
         assert_eq!(sysfs.bytes("eth0", "tx_bytes"), None);
         assert_eq!(sysfs.link("../net/eth0", None), None);
@@ -229,13 +269,83 @@ mod tests {
 
     #[test]
     fn a_speed_is_known_or_not() {
-        for (text, mbps) in [("1000\n", Some(1_000)), ("-1\n", None), ("0\n", None), ("4294967295\n", None), ("", None)]
-        {
+        for (text, mbps) in [
+            ("1000\n", Some(1_000)),
+            ("800000\n", Some(800_000)),
+            ("-1\n", None),
+            ("0\n", None),
+            ("65535\n", None),
+            ("4294967295\n", None),
+            ("9223372036854775807\n", None),
+            ("", None),
+        ] {
             let root = root("eth0", &[("speed", text)]);
-            let speed = Sysfs::new(root.path()).speed("eth0");
-            assert_eq!(speed, mbps.map(|mbps: u64| BitRate::from_bps(mbps * 1_000_000)), "{text}");
+            let speed = |kind| Sysfs::new(root.path()).speed(&LinkInfo::new(3, "eth0", kind));
+            let expected = Speed::both(mbps.map(|mbps: u64| BitRate::from_bps(mbps * 1_000_000)));
+            assert_eq!(speed(LinkKind::Physical), expected, "{text}");
+            assert_eq!(speed(LinkKind::from_kernel("tun")), Speed::default(), "{text}");
         }
-        assert_eq!(Sysfs::new(Path::new("/nowhere")).speed("eth0"), None);
+        assert_eq!(Sysfs::new(Path::new("/nowhere")).driver_speed("eth0"), None);
+    }
+
+    #[test]
+    fn a_link_without_carrier_detection_is_up() {
+        for (flags, operstate, up) in [
+            ("0x1003", "up", true),
+            ("0x1003", "unknown", true),
+            ("0x1003", "down", false),
+            ("0x1003", "lowerlayerdown", false),
+            ("0x1003", "dormant", false),
+            ("0x1002", "unknown", false),
+        ] {
+            let files = [("ifindex", "3"), ("iflink", "3"), ("flags", flags), ("operstate", operstate)];
+            let root = root("eth0", &[&files[..], &[("type", "1"), ("uevent", "")]].concat());
+            let (link, _) = Sysfs::new(root.path()).link("eth0", None).unwrap();
+            assert_eq!(link.up, up, "{flags} {operstate}");
+        }
+    }
+
+    #[test]
+    fn knows_what_a_link_stands_on() {
+        let root = tempfile::tempdir().unwrap();
+        let net = root.path().join("sys/class/net");
+        let add = |name: &str, ifindex: &str, iflink: &str, more: &[&str]| {
+            let files = [("ifindex", ifindex), ("iflink", iflink), ("flags", "0x3"), ("operstate", "up")];
+            fs::create_dir_all(net.join(name)).unwrap();
+            for (file, text) in files.iter().chain(&[("type", "1"), ("uevent", "")]) {
+                fs::write(net.join(name).join(file), text).unwrap();
+            }
+            more.iter().for_each(|directory| fs::create_dir(net.join(name).join(directory)).unwrap());
+        };
+        add("eth0", "2", "2", &["device", "upper_eth0.7"]);
+        add("eth0.7", "3", "2", &["lower_eth0"]);
+        // Its peer is number 2 of another namespace.
+        add("veth0", "4", "2", &[]);
+        add("bond0", "5", "5", &["bonding", "lower_eth0"]);
+        add("team0", "6", "6", &[]);
+        add("br0", "7", "7", &[]);
+        let sysfs = Sysfs::new(root.path());
+        let attachment = |name: &str| sysfs.link(name, None).unwrap();
+        assert_eq!(attachment("eth0.7").1, Attachment { lower: Some(2), aggregate: None });
+        assert_eq!(attachment("veth0").1, Attachment::default());
+        for (master, ifindex) in [("bond0", Some(5)), ("team0", Some(6)), ("br0", None)] {
+            std::os::unix::fs::symlink(format!("../{master}"), net.join("eth0/master")).unwrap();
+            let (link, attachment) = attachment("eth0");
+            assert_eq!((link.enslaved, attachment.aggregate), (ifindex.is_some(), ifindex), "{master}");
+            fs::remove_file(net.join("eth0/master")).unwrap();
+        }
+        assert_eq!(attachment("team0").0.kind, LinkKind::Team);
+    }
+
+    #[test]
+    fn reads_the_devices_of_pppoe_sessions() {
+        let root = tempfile::tempdir().unwrap();
+        let sysfs = Sysfs::new(root.path());
+        assert_eq!(sysfs.pppoe_devices(), [""; 0], "no such file");
+        fs::create_dir_all(root.path().join("proc/net")).unwrap();
+        let text = "Id       Address              Device\n0000000A 52:54:00:12:34:56     eth0\n";
+        fs::write(root.path().join("proc/net/pppoe"), text).unwrap();
+        assert_eq!(sysfs.pppoe_devices(), ["eth0"]);
     }
 
     #[test]

@@ -1,21 +1,28 @@
 //! The portable source, by the crate sysinfo: other systems, old kernels, sandboxes and emulators that refuse netlink.
 //!
 //! sysinfo counts a failed read as 0. Taken at its word, the next good read would look as if all that was ever counted had come
-//! in one second; so a 0 is believed only where the kernel's own file confirms it, and a link is gone only where sysfs says so.
-//! Its differences are not used at all: they hide a counter that begins anew.
+//! in one second; so a 0 is believed only where the kernel's own file confirms it, and a link is gone only where sysfs says so. On a
+//! system without sysfs nothing can confirm it, and a link with nothing but zeros is left out, unless it had so little counted
+//! before that an invented 0 does no harm.
+//!
+//! Its differences are not used at all: they hide a counter that begins anew. It knows no altnames.
 
 use std::path::Path;
 
 use ::sysinfo::Networks;
 
+use super::moment::Moment;
+use super::stacking::Attachment;
 use super::sysfs::{Presence, Sysfs, kind_by_name};
 use super::table::LinkTable;
-use super::{CounterBits, CounterError, CounterSource, Counters, LinkInfo, Reading, Speed};
+use super::{CounterError, CounterSource, Counters, LinkInfo, Packets, Reading};
 use crate::agent::watch::Selection;
 use crate::clock::Clock;
 
 /// Where the system knows no ifindex, links are numbered from here in the order they were seen.
 const FIRST_OWN_IFINDEX: u32 = 1 << 31;
+/// Where sysfs cannot be asked, all zeros are believed only after at most so many bytes.
+const LITTLE_BYTES: u64 = 64 << 10;
 
 /// All links as sysinfo sees them.
 pub(super) struct Sysinfo {
@@ -32,12 +39,20 @@ struct Links {
     own: Vec<OwnLink>,
 }
 
+/// A link's counters as sysinfo has them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Totals {
+    rx_bytes: u64,
+    tx_bytes: u64,
+    packets: Packets,
+}
+
 /// What is remembered of a link of which sysfs knows nothing.
 #[derive(Debug)]
 struct OwnLink {
     name: String,
-    /// It had more than 0 counted once: a 0 is not believed any more.
-    counted: bool,
+    /// Bytes received and sent at the last reading that was believed.
+    last_bytes: Option<u64>,
 }
 
 impl Sysinfo {
@@ -50,23 +65,26 @@ impl Sysinfo {
 }
 
 impl Links {
-    /// What the last refresh brought.
+    /// What the last refresh, of about `reading.at`, brought.
     fn take(&mut self, networks: &Networks, reading: &mut Reading) -> Result<(), CounterError> {
         if networks.is_empty() {
             self.sysfs.list().map_err(|error| CounterError::system("listing the links", error))?;
         }
+        let due = self.table.is_due(reading.at);
         self.table.mark();
         for (name, data) in networks {
             let Some(name) = name.to_str() else { continue };
-            let Some(ifindex) = self.follow(name) else { continue };
-            if self.table.watches(ifindex) {
-                let totals = (data.total_received(), data.total_transmitted());
-                reading.counters.extend(self.counters(name, ifindex, totals));
-            }
+            let Some(ifindex) = self.follow(name, due) else { continue };
+            let totals = Totals {
+                rx_bytes: data.total_received(),
+                tx_bytes: data.total_transmitted(),
+                packets: Packets { rx: data.total_packets_received(), tx: data.total_packets_transmitted() },
+            };
+            reading.counters.extend(self.counters(name, ifindex, totals));
         }
         self.keep_unless_gone();
         self.table.sweep();
-        self.table.take_changes(&mut reading.changes);
+        self.table.report(&self.sysfs, reading.at, &mut reading.changes);
         Ok(())
     }
 
@@ -84,42 +102,52 @@ impl Links {
         unseen.into_iter().for_each(|ifindex| self.table.keep(ifindex));
     }
 
-    /// Brings the table up to date with one link; its ifindex, where it can be read.
-    fn follow(&mut self, name: &str) -> Option<u32> {
+    /// Brings the table up to date with one link; its ifindex, where it can be read. What seldom changes is read when that is `due`.
+    fn follow(&mut self, name: &str, due: bool) -> Option<u32> {
         if !self.sysfs.exists() {
             let at = self.own.iter().position(|own| own.name == name).unwrap_or_else(|| {
-                self.own.push(OwnLink { name: name.to_owned(), counted: false });
+                self.own.push(OwnLink { name: name.to_owned(), last_bytes: None });
                 self.own.len() - 1
             });
             let ifindex = FIRST_OWN_IFINDEX + at as u32;
             let (kind, name) = (kind_by_name(name), name.to_owned());
-            self.table.put(LinkInfo::new(ifindex, name, kind), |_| Speed::default());
+            self.table.put(LinkInfo::new(ifindex, name, kind), Attachment::default());
             return Some(ifindex);
         }
         let ifindex = self.sysfs.ifindex(name)?;
         let known = self.table.get(ifindex).filter(|known| known.name == name);
         // Hundreds of links that nobody watches cost one file each.
-        if known.is_some_and(|known| !known.enslaved && !self.table.watches(ifindex)) {
+        if known.is_some_and(|known| !due && !known.enslaved && !self.table.watches(ifindex)) {
             self.table.keep(ifindex);
         } else {
-            let kind = known.map(|known| known.kind.clone());
-            self.table.put(self.sysfs.link(name, kind)?, |name| Speed::both(self.sysfs.speed(name)));
+            let lower = self.table.attachment(ifindex).and_then(|attachment| attachment.lower);
+            let known = known.filter(|_| !due).map(|known| (known.kind.clone(), lower));
+            let (link, attachment) = self.sysfs.link(name, known)?;
+            self.table.put(link, attachment);
         }
         Some(ifindex)
     }
 
-    /// What was counted, unless it may be a failed read.
-    fn counters(&mut self, name: &str, ifindex: u32, (rx_bytes, tx_bytes): (u64, u64)) -> Option<Counters> {
-        let zeros = [("rx_bytes", rx_bytes), ("tx_bytes", tx_bytes)];
-        let mut zeros = zeros.iter().filter(|(_, bytes)| *bytes == 0).map(|(counter, _)| *counter);
+    /// What a watched link has counted, unless it may be a failed read.
+    fn counters(&mut self, name: &str, ifindex: u32, totals: Totals) -> Option<Counters> {
+        let bits = self.table.counter_bits(ifindex)?;
+        let Totals { rx_bytes, tx_bytes, packets } = totals;
         let believed = match self.own.iter_mut().find(|own| own.name == name) {
             Some(own) => {
-                own.counted |= rx_bytes != 0 && tx_bytes != 0;
-                !own.counted || zeros.next().is_none()
+                let little = own.last_bytes.is_some_and(|bytes| bytes <= LITTLE_BYTES);
+                let believed = little || totals != Totals::default();
+                if believed {
+                    own.last_bytes = Some(rx_bytes.saturating_add(tx_bytes));
+                }
+                believed
             }
-            None => zeros.all(|counter| self.sysfs.bytes(name, counter) == Some(0)),
+            None => {
+                let mut counters = [("rx_bytes", rx_bytes), ("tx_bytes", tx_bytes)].into_iter();
+                counters.all(|(counter, bytes)| bytes != 0 || self.sysfs.bytes(name, counter) == Some(0))
+            }
         };
-        believed.then_some(Counters { ifindex, rx_bytes, tx_bytes, packets: None, bits: CounterBits::B64 })
+        let packets = Packets::of_bytes((packets.rx, rx_bytes), (packets.tx, tx_bytes));
+        believed.then_some(Counters { ifindex, rx_bytes, tx_bytes, packets, bits })
     }
 }
 
@@ -130,12 +158,10 @@ impl CounterSource for Sysinfo {
 
     fn read(&mut self, clock: &dyn Clock, reading: &mut Reading) -> Result<(), CounterError> {
         reading.clear();
-        let before = clock.monotonic();
+        let before = Moment::now(clock);
         self.networks.refresh(true);
-        let after = clock.monotonic();
-        self.links.take(&self.networks, reading)?;
-        (reading.at, reading.boottime) = (before + (after - before) / 2, clock.boottime());
-        Ok(())
+        before.midway(Moment::now(clock)).stamp(reading);
+        self.links.take(&self.networks, reading).inspect_err(|_| reading.clear())
     }
 }
 
@@ -143,7 +169,12 @@ impl CounterSource for Sysinfo {
 mod tests {
     use std::fs;
 
+    use super::super::LinkKind;
     use super::*;
+
+    fn totals((rx_bytes, tx_bytes): (u64, u64)) -> Totals {
+        Totals { rx_bytes, tx_bytes, packets: Packets::default() }
+    }
 
     fn links(root: &Path) -> Links {
         let sysfs = Sysfs::new(root);
@@ -157,7 +188,8 @@ mod tests {
         fs::create_dir_all(&statistics).unwrap();
         let (rx, tx) = (statistics.join("rx_bytes"), statistics.join("tx_bytes"));
         let mut links = links(root.path());
-        let mut believed = |totals| links.counters("eth0", 2, totals).is_some();
+        links.table.put(LinkInfo::new(2, "eth0", LinkKind::Physical), Attachment::default());
+        let mut believed = |bytes| links.counters("eth0", 2, totals(bytes)).is_some();
         assert!(believed((5, 7)), "what was counted was read");
         assert!(!believed((0, 7)) && !believed((0, 0)), "no file");
         fs::write(&rx, "0\n").unwrap();
@@ -172,15 +204,37 @@ mod tests {
     }
 
     #[test]
-    fn without_sysfs_a_zero_is_believed_until_something_was_counted() {
+    fn without_sysfs_no_zero_is_invented() {
         let root = tempfile::tempdir().unwrap();
         let mut links = links(root.path());
-        let ifindex = links.follow("en0").unwrap();
-        assert_eq!(links.follow("en1"), Some(ifindex + 1));
-        assert_eq!(links.follow("en0"), Some(ifindex));
-        for (totals, believed) in [((0, 0), true), ((9, 0), true), ((9, 9), true), ((0, 0), false), ((10, 10), true)] {
-            assert_eq!(links.counters("en0", ifindex, totals).is_some(), believed, "{totals:?}");
+        let ifindex = links.follow("en0", false).unwrap();
+        assert_eq!(links.follow("en1", false), Some(ifindex + 1));
+        assert_eq!(links.follow("en0", false), Some(ifindex));
+        for (bytes, believed) in [
+            ((0, 0), false),
+            ((9, 0), true),
+            ((9, 9), true),
+            ((0, 0), true),
+            ((0, 5_000_000), true),
+            ((0, 0), false),
+            ((7, 7), true),
+            ((0, 0), true),
+        ] {
+            assert_eq!(links.counters("en0", ifindex, totals(bytes)).is_some(), believed, "{bytes:?}");
         }
+    }
+
+    #[test]
+    fn packets_that_were_not_counted_are_unknown() {
+        let root = tempfile::tempdir().unwrap();
+        let mut links = links(root.path());
+        let ifindex = links.follow("en0", false).unwrap();
+        let mut packets = |rx, tx| {
+            let totals = Totals { packets: Packets { rx, tx }, ..totals((9_000, 9_000)) };
+            links.counters("en0", ifindex, totals).unwrap().packets
+        };
+        assert_eq!(packets(6, 7), Some(Packets { rx: 6, tx: 7 }));
+        assert_eq!((packets(0, 7), packets(6, 0)), (None, None));
     }
 
     #[test]
@@ -193,11 +247,11 @@ mod tests {
             fs::write(eth0.join(file), text).unwrap();
         }
         let mut links = links(root.path());
-        let ifindex = links.follow("eth0").unwrap();
+        let ifindex = links.follow("eth0", false).unwrap();
         // As when sysinfo may open no more files, and lists nothing.
         fs::remove_file(eth0.join("operstate")).unwrap();
         links.table.mark();
-        assert_eq!(links.follow("eth0"), None);
+        assert_eq!(links.follow("eth0", false), None);
         links.keep_unless_gone();
         links.table.sweep();
         assert!(links.table.watches(ifindex));

@@ -1,7 +1,13 @@
-//! The table of links: what is known of each, and what changed. Pure.
+//! The table of links: what is known of each, and what changed.
 
-use super::{Came, Left, LinkChange, LinkInfo, Speed};
-use crate::agent::watch::Selection;
+use std::time::Duration;
+
+use super::stacking::{Attachment, holders};
+use super::{Came, CounterBits, Left, LinkChange, LinkInfo, LinkKind, Speed};
+use crate::agent::watch::{self, Selection};
+
+/// Interval of asking again what the kernel does not report by itself: another speed, another PPPoE session.
+const ASK_EVERY: Duration = Duration::from_secs(60);
 
 /// All links, watched or not (one that is not may be renamed into the selection), and the changes not yet reported.
 #[derive(Debug)]
@@ -12,27 +18,52 @@ pub(super) struct LinkTable {
     changes: Vec<LinkChange>,
     /// How many changes there were at the last [`LinkTable::mark`].
     changes_before: usize,
+    /// Links came, went or changed since `counted_by` was worked out.
+    stirred: bool,
+    /// When [`Facts`] were last asked about all links; `None` before the first report.
+    asked_at: Option<Duration>,
+    warned_of_sessions: bool,
 }
 
 #[derive(Debug)]
 struct Entry {
     link: LinkInfo,
+    attachment: Attachment,
+    bits: CounterBits,
     watched: bool,
     /// Seen since the last [`LinkTable::mark`].
     seen: bool,
+    /// Its speed may be another than is known.
+    ask_speed: bool,
+}
+
+/// What is asked about links, rather than told.
+pub(super) trait Facts {
+    /// Returns what the driver says that a watched link can carry.
+    fn speed(&self, link: &LinkInfo) -> Speed;
+
+    /// Returns the device of each PPPoE session.
+    fn pppoe_devices(&self) -> Vec<String>;
 }
 
 impl LinkTable {
     pub(super) fn new(selection: Selection) -> Self {
-        Self { selection, entries: Vec::new(), changes: Vec::new(), changes_before: 0 }
+        Self {
+            selection,
+            entries: Vec::new(),
+            changes: Vec::new(),
+            changes_before: 0,
+            stirred: false,
+            asked_at: None,
+            warned_of_sessions: false,
+        }
     }
 
-    /// Notes a link as it is now. Its speed, which takes a file to read, is asked only if it is watched.
-    pub(super) fn put(&mut self, mut link: LinkInfo, speed: impl FnOnce(&str) -> Speed) {
+    /// Notes a link as it is now. Its speed and `counted_by` are found out later, by [`report`](Self::report).
+    pub(super) fn put(&mut self, mut link: LinkInfo, attachment: Attachment) {
+        let bits = self.selection.counter_bits(&link).unwrap_or(CounterBits::B64);
         let watched = self.selection.watches(&link);
-        if watched {
-            link.speed = speed(&link.name);
-        }
+        link.selected = self.selection.selects(&link);
         let at = match self.position(link.ifindex) {
             // A kind never changes: this is another link, which got the number of one that went unnoticed.
             Ok(at) if self.entries[at].link.kind != link.kind => {
@@ -46,35 +77,45 @@ impl LinkTable {
                 if watched {
                     self.changes.push(LinkChange::Added(link.clone(), Came::Appeared));
                 }
-                self.entries.insert(at, Entry { link, watched, seen: true });
+                let entry = Entry { link, attachment, bits, watched, seen: true, ask_speed: watched };
+                self.entries.insert(at, entry);
+                self.stirred = true;
             }
             Ok(at) => {
                 let entry = &mut self.entries[at];
                 entry.seen = true;
+                entry.bits = bits;
+                if entry.watched && watched {
+                    (link.speed, link.counted_by) = (entry.link.speed, entry.link.counted_by.clone());
+                }
+                let changed = entry.link != link || entry.watched != watched;
+                entry.ask_speed = watched && (entry.ask_speed || changed);
+                self.stirred |= changed || entry.attachment != attachment;
+                entry.attachment = attachment;
                 let was_watched = std::mem::replace(&mut entry.watched, watched);
-                let renamed = entry.link.name != link.name;
+                let old = std::mem::replace(&mut entry.link, link.clone());
                 let change = match (was_watched, watched) {
-                    (true, true) => (entry.link != link).then(|| LinkChange::Changed(link.clone())),
-                    (false, true) => {
-                        let old = std::mem::take(&mut entry.link.name);
-                        let came = if renamed { Came::RenamedFrom(old) } else { Came::Released };
-                        Some(LinkChange::Added(link.clone(), came))
-                    }
-                    (true, false) => {
-                        let left = if renamed { Left::RenamedTo(link.name.clone()) } else { Left::Enslaved };
-                        Some(LinkChange::Removed(link.ifindex, left))
-                    }
+                    (true, true) => changed.then_some(LinkChange::Changed(link)),
+                    (false, true) => Some(LinkChange::Added(link.clone(), Came::as_another(old, &link))),
+                    (true, false) => Some(LinkChange::Removed(link.ifindex, Left::as_another(&old, link))),
                     (false, false) => None,
                 };
-                entry.link = link;
                 self.changes.extend(change);
             }
+        }
+    }
+
+    /// Has the speed of this link asked about, if it is watched: the kernel told of it, though of nothing else that is another.
+    pub(super) fn doubt_speed(&mut self, ifindex: u32) {
+        if let Ok(at) = self.position(ifindex) {
+            self.entries[at].ask_speed |= self.entries[at].watched;
         }
     }
 
     /// Notes that a link is gone.
     pub(super) fn remove(&mut self, ifindex: u32) {
         let Ok(at) = self.position(ifindex) else { return };
+        self.stirred = true;
         if self.entries.remove(at).watched {
             self.changes.push(LinkChange::Removed(ifindex, Left::Gone));
         }
@@ -98,8 +139,9 @@ impl LinkTable {
     /// again before another link takes it.
     pub(super) fn sweep(&mut self) {
         let put = self.changes.len() - self.changes_before;
-        let changes = &mut self.changes;
+        let Self { changes, stirred, .. } = self;
         self.entries.retain(|entry| {
+            *stirred |= !entry.seen;
             if !entry.seen && entry.watched {
                 changes.push(LinkChange::Removed(entry.link.ifindex, Left::Gone));
             }
@@ -110,12 +152,23 @@ impl LinkTable {
 
     /// Whether this link is known and watched.
     pub(super) fn watches(&self, ifindex: u32) -> bool {
-        self.position(ifindex).is_ok_and(|at| self.entries[at].watched)
+        self.counter_bits(ifindex).is_some()
+    }
+
+    /// How wide the counters of this link are, if it is watched.
+    pub(super) fn counter_bits(&self, ifindex: u32) -> Option<CounterBits> {
+        let entry = &self.entries[self.position(ifindex).ok()?];
+        entry.watched.then_some(entry.bits)
     }
 
     /// What is known of a link.
     pub(super) fn get(&self, ifindex: u32) -> Option<&LinkInfo> {
         self.position(ifindex).ok().map(|at| &self.entries[at].link)
+    }
+
+    /// What a known link is attached to.
+    pub(super) fn attachment(&self, ifindex: u32) -> Option<Attachment> {
+        self.position(ifindex).ok().map(|at| self.entries[at].attachment)
     }
 
     /// Links that were neither put nor kept since the mark.
@@ -133,9 +186,99 @@ impl LinkTable {
         self.entries.len()
     }
 
-    /// Hands over the changes.
-    pub(super) fn take_changes(&mut self, changes: &mut Vec<LinkChange>) {
+    /// Whether it is time to ask again what the kernel does not report by itself.
+    pub(super) fn is_due(&self, now: Duration) -> bool {
+        self.asked_at.is_none_or(|at| now.saturating_sub(at) >= ASK_EVERY)
+    }
+
+    /// Finds out what was put off, and hands over the changes. The first time, the log hears of patterns that do nothing.
+    pub(super) fn report(&mut self, facts: &impl Facts, now: Duration, changes: &mut Vec<LinkChange>) {
+        let due = self.is_due(now);
+        if due {
+            if self.asked_at.is_none() {
+                let links: Vec<&LinkInfo> = self.entries.iter().map(|entry| &entry.link).collect();
+                self.selection.warnings(&links).iter().for_each(|warning| log::warn!("{warning}"));
+            }
+            self.asked_at = Some(now);
+            for entry in self.entries.iter_mut().filter(|entry| entry.watched) {
+                entry.ask_speed |= entry.link.kind == LinkKind::Physical || entry.link.kind.is_aggregate();
+            }
+        }
+        self.ask_speeds(facts);
+        let stirred = std::mem::take(&mut self.stirred);
+        if due || stirred {
+            self.work_out_counted_by(facts);
+        }
         changes.append(&mut self.changes);
+    }
+
+    /// Asks for the speeds that may have changed. What the configuration says goes first, and a link that is down has none: drivers
+    /// then say -1, 0, 10 Mbit/s or the last one.
+    fn ask_speeds(&mut self, facts: &impl Facts) {
+        let Self { selection, entries, changes, .. } = self;
+        for Entry { link, ask_speed, .. } in entries {
+            if !std::mem::take(ask_speed) {
+                continue;
+            }
+            let mut speed = selection.speed(link);
+            if link.up && !speed.is_known() {
+                speed = speed.or(facts.speed(link));
+            }
+            if link.speed != speed {
+                link.speed = speed;
+                amend(changes, link);
+            }
+        }
+    }
+
+    fn work_out_counted_by(&mut self, facts: &impl Facts) {
+        let carriers = self.pppoe_carriers(facts);
+        let attached = |ifindex: u32| {
+            let entry = self.position(ifindex).ok().map(|at| &self.entries[at]);
+            let Attachment { lower, aggregate } = entry.map(|entry| entry.attachment).unwrap_or_default();
+            let mut attached: Vec<u32> = lower.into_iter().chain(aggregate).collect();
+            if entry.is_some_and(|entry| entry.link.kind == LinkKind::Ppp) {
+                attached.extend(&carriers);
+            }
+            attached.retain(|ifindex| self.position(*ifindex).is_ok());
+            attached
+        };
+        let watched = self.entries.iter().enumerate().filter(|(_, entry)| entry.watched);
+        let found: Vec<_> = watched.map(|(at, entry)| (at, holders(entry.link.ifindex, &attached))).collect();
+        for (at, counted_by) in found {
+            let link = &mut self.entries[at].link;
+            if link.counted_by != counted_by {
+                link.counted_by = counted_by;
+                amend(&mut self.changes, link);
+            }
+        }
+    }
+
+    /// Returns the links that carry PPPoE sessions, if all ppp links are such sessions: the kernel does not say which are.
+    fn pppoe_carriers(&mut self, facts: &impl Facts) -> Vec<u32> {
+        let ppp: Vec<&LinkInfo> =
+            self.entries.iter().map(|e| &e.link).filter(|link| link.kind == LinkKind::Ppp).collect();
+        if ppp.is_empty() {
+            return Vec::new();
+        }
+        let devices = facts.pppoe_devices();
+        let named = |link: &&LinkInfo| devices.iter().any(|device| watch::is_called(device, link));
+        let carriers: Vec<&LinkInfo> = self.entries.iter().map(|entry| &entry.link).filter(named).collect();
+        if devices.len() >= ppp.len() {
+            return carriers.iter().map(|link| link.ifindex).collect();
+        }
+        let any_selected = |links: &[&LinkInfo]| links.iter().any(|link| link.selected);
+        if !self.warned_of_sessions && any_selected(&carriers) && any_selected(&ppp) {
+            log::warn!(
+                "{} ppp links, but {} PPPoE sessions (on {}): the sum over the host may have bytes of PPPoE twice; exclude the \
+                 ppp links that run over them, or those devices",
+                ppp.len(),
+                devices.len(),
+                devices.join(", ")
+            );
+            self.warned_of_sessions = true;
+        }
+        Vec::new()
     }
 
     fn position(&self, ifindex: u32) -> Result<usize, usize> {
@@ -143,11 +286,80 @@ impl LinkTable {
     }
 }
 
+/// Brings the link's last change that is not yet reported up to date, or adds one.
+fn amend(changes: &mut Vec<LinkChange>, link: &LinkInfo) {
+    let last = changes.iter_mut().rev().find_map(|change| match change {
+        LinkChange::Added(known, _) | LinkChange::Changed(known) if known.ifindex == link.ifindex => Some(known),
+        _ => None,
+    });
+    match last {
+        Some(known) => known.clone_from(link),
+        None => changes.push(LinkChange::Changed(link.clone())),
+    }
+}
+
+impl Came {
+    /// Why a known link is watched now that was not.
+    fn as_another(old: LinkInfo, new: &LinkInfo) -> Self {
+        if old.name != new.name {
+            Self::RenamedFrom(old.name)
+        } else if old.enslaved && !new.enslaved {
+            Self::Released
+        } else {
+            Self::Named
+        }
+    }
+}
+
+impl Left {
+    /// Why a known link is not watched any more.
+    fn as_another(old: &LinkInfo, new: LinkInfo) -> Self {
+        if old.name != new.name {
+            Self::RenamedTo(new.name)
+        } else if new.enslaved && !old.enslaved {
+            Self::Enslaved
+        } else {
+            Self::Unselected
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::LinkKind;
+    use std::cell::{Cell, RefCell};
+
     use super::*;
+    use crate::agent::watch::LinkOverride;
     use crate::units::BitRate;
+
+    /// What a test's drivers and its `/proc/net/pppoe` say, and which links were asked for their speed.
+    #[derive(Default)]
+    struct Known {
+        mbps: Cell<Option<u64>>,
+        sessions: RefCell<Vec<String>>,
+        asked: RefCell<Vec<String>>,
+    }
+
+    impl Facts for Known {
+        fn speed(&self, link: &LinkInfo) -> Speed {
+            self.asked.borrow_mut().push(link.name.clone());
+            Speed::both(self.mbps.get().map(|mbps| BitRate::from_bps(mbps * 1_000_000)))
+        }
+
+        fn pppoe_devices(&self) -> Vec<String> {
+            self.sessions.borrow().clone()
+        }
+    }
+
+    impl Known {
+        fn sessions_on(&self, devices: &[&str]) {
+            *self.sessions.borrow_mut() = devices.iter().map(|&device| device.to_owned()).collect();
+        }
+
+        fn asked(&self) -> Vec<String> {
+            self.asked.take()
+        }
+    }
 
     fn link(ifindex: u32, name: &str) -> LinkInfo {
         LinkInfo::new(ifindex, name, LinkKind::Physical)
@@ -158,14 +370,26 @@ mod tests {
     }
 
     fn put(table: &mut LinkTable, link: LinkInfo) -> Vec<LinkChange> {
-        table.put(link, |_| Speed::default());
+        table.put(link, Attachment::default());
         changes(table)
     }
 
     fn changes(table: &mut LinkTable) -> Vec<LinkChange> {
+        report(table, &Known::default(), 0)
+    }
+
+    fn report(table: &mut LinkTable, known: &Known, second: u64) -> Vec<LinkChange> {
         let mut changes = Vec::new();
-        table.take_changes(&mut changes);
+        table.report(known, Duration::from_secs(second), &mut changes);
         changes
+    }
+
+    fn speed(mbps: u64) -> Speed {
+        Speed::both(Some(BitRate::from_bps(mbps * 1_000_000)))
+    }
+
+    fn beneath(lower: u32) -> Attachment {
+        Attachment { lower: Some(lower), aggregate: None }
     }
 
     #[test]
@@ -216,9 +440,9 @@ mod tests {
     #[test]
     fn a_whole_reading_finds_what_is_gone_and_tells_it_first() {
         let mut table = table();
-        table.put(link(2, "eth0"), |_| Speed::default());
+        table.put(link(2, "eth0"), Attachment::default());
         table.mark();
-        table.put(link(3, "eth0"), |_| Speed::default());
+        table.put(link(3, "eth0"), Attachment::default());
         table.sweep();
         let (first, second) = (link(2, "eth0"), link(3, "eth0"));
         assert_eq!(
@@ -237,14 +461,167 @@ mod tests {
     }
 
     #[test]
-    fn speed_is_asked_of_watched_links_only() {
-        let mut table = table();
-        table.put(link(2, "old0"), |_| panic!("nobody watches it"));
-        table.put(link(3, "eth0"), |name| {
-            assert_eq!(name, "eth0");
-            Speed::both(Some(BitRate::from_bps(1)))
-        });
-        assert!(matches!(&changes(&mut table)[..], [LinkChange::Added(link, _)] if link.speed.rx.is_some()));
+    fn speed_is_asked_of_watched_links_and_comes_with_them() {
+        let (mut table, known) = (table(), Known::default());
+        known.mbps.set(Some(100));
+        table.put(link(2, "old0"), Attachment::default());
+        table.put(link(3, "eth0"), Attachment::default());
+        let eth0 = LinkInfo { speed: speed(100), ..link(3, "eth0") };
+        assert_eq!(report(&mut table, &known, 0), [LinkChange::Added(eth0, Came::Appeared)]);
+        assert_eq!(known.asked(), ["eth0"]);
+    }
+
+    #[test]
+    fn speed_is_asked_again_each_minute_and_when_the_kernel_tells_of_the_link() {
+        let (mut table, known) = (table(), Known::default());
+        known.mbps.set(Some(1_000));
+        let veth = || LinkInfo { kind: LinkKind::from_kernel("veth"), ..link(3, "eth1") };
+        let bond = || LinkInfo { kind: LinkKind::Bond, ..link(4, "eth2") };
+        for link in [link(2, "eth0"), veth(), bond()] {
+            table.put(link, Attachment::default());
+        }
+        report(&mut table, &known, 100);
+        known.asked();
+        known.mbps.set(Some(100));
+        assert_eq!(report(&mut table, &known, 159), []);
+        assert_eq!(known.asked(), [""; 0]);
+        let slower = |link: LinkInfo| LinkChange::Changed(LinkInfo { speed: speed(100), ..link });
+        assert_eq!(report(&mut table, &known, 160), [slower(link(2, "eth0")), slower(bond())]);
+        assert_eq!(known.asked(), ["eth0", "eth2"], "a veth's does not change by itself");
+        assert_eq!(report(&mut table, &known, 161), []);
+        table.doubt_speed(3);
+        assert_eq!(report(&mut table, &known, 162), [slower(veth())]);
+    }
+
+    #[test]
+    fn a_link_that_is_down_has_no_speed_and_its_driver_is_not_asked() {
+        let (mut table, known) = (table(), Known::default());
+        known.mbps.set(Some(10));
+        let down = LinkInfo { up: false, ..link(2, "eth0") };
+        table.put(down.clone(), Attachment::default());
+        assert_eq!(report(&mut table, &known, 0), [LinkChange::Added(down.clone(), Came::Appeared)]);
+        let up = LinkInfo { speed: speed(10), ..link(2, "eth0") };
+        table.put(link(2, "eth0"), Attachment::default());
+        assert_eq!(report(&mut table, &known, 1), [LinkChange::Changed(up.clone())]);
+        // Down and up again between two readings: both are told, and the last is what it is.
+        table.put(down.clone(), Attachment::default());
+        table.put(link(2, "eth0"), Attachment::default());
+        let passing = LinkInfo { speed: speed(10), ..down.clone() };
+        assert_eq!(report(&mut table, &known, 2), [LinkChange::Changed(passing), LinkChange::Changed(up)]);
+        assert_eq!(put(&mut table, down.clone()), [LinkChange::Changed(down)]);
+    }
+
+    #[test]
+    fn what_is_configured_wins_over_the_driver() {
+        let overrides = vec![
+            LinkOverride { interface: "eth0".into(), speed: speed(7), counter_bits: Some(CounterBits::B32) },
+            LinkOverride { interface: "eth1".into(), speed: Speed { tx: None, ..speed(5) }, counter_bits: None },
+        ];
+        let mut table = LinkTable::new(Selection::default().with_overrides(overrides));
+        let known = Known::default();
+        known.mbps.set(Some(100));
+        table.put(link(2, "eth0"), Attachment::default());
+        table.put(link(3, "eth1"), Attachment::default());
+        report(&mut table, &known, 0);
+        assert_eq!(table.get(2).unwrap().speed, speed(7));
+        assert_eq!(table.get(3).unwrap().speed, Speed { rx: speed(5).rx, tx: speed(100).tx });
+        assert_eq!(known.asked(), ["eth1"], "of eth0 all is known");
+        assert_eq!((table.counter_bits(2), table.counter_bits(3)), (Some(CounterBits::B32), Some(CounterBits::B64)));
+        assert_eq!(table.counter_bits(4), None);
+    }
+
+    #[test]
+    fn counted_by_is_kept_true_while_links_come_and_go() {
+        let (mut table, known) = (table(), Known::default());
+        let counted_by = |ifindex, name: &str, by: &[u32]| LinkInfo { counted_by: by.to_vec(), ..link(ifindex, name) };
+        // A VLAN in a VLAN in a link that is not watched.
+        table.put(link(2, "old0"), Attachment::default());
+        table.put(link(3, "old0.7"), beneath(2));
+        table.put(link(4, "old0.7.8"), beneath(3));
+        table.put(link(5, "wan"), beneath(4));
+        let added = LinkChange::Added(counted_by(5, "wan", &[2, 3, 4]), Came::Appeared);
+        assert_eq!(report(&mut table, &known, 0), [added], "known with the first word of it");
+        // The lowest becomes a port of a bond.
+        let bond = LinkInfo { kind: LinkKind::Bond, ..link(9, "bond0") };
+        table.put(bond.clone(), Attachment::default());
+        let port = LinkInfo { enslaved: true, ..link(2, "old0") };
+        table.put(port, Attachment { lower: None, aggregate: Some(9) });
+        let expected =
+            [LinkChange::Added(bond, Came::Appeared), LinkChange::Changed(counted_by(5, "wan", &[2, 3, 4, 9]))];
+        assert_eq!(report(&mut table, &known, 1), expected);
+        table.remove(3);
+        assert_eq!(report(&mut table, &known, 2), [LinkChange::Changed(counted_by(5, "wan", &[4]))]);
+        assert_eq!(report(&mut table, &known, 3), []);
+    }
+
+    #[test]
+    fn ppp_links_are_counted_by_the_devices_of_their_sessions() {
+        let (mut table, known) = (table(), Known::default());
+        let ppp = |ifindex, name: &str, by: &[u32]| {
+            let (kind, counted_by) = (LinkKind::Ppp, by.to_vec());
+            LinkInfo { kind, counted_by, ..link(ifindex, name) }
+        };
+        let altnames = vec!["uplink".to_owned()];
+        table.put(LinkInfo { altnames, ..link(2, "eth0") }, Attachment::default());
+        table.put(link(3, "eth0.7"), beneath(2));
+        table.put(link(4, "eth1"), Attachment::default());
+        table.put(ppp(5, "ppp0", &[]), Attachment::default());
+        report(&mut table, &known, 0);
+        assert_eq!(table.get(5).unwrap().counted_by, [0; 0], "a modem's: there is no session");
+        // A session through a VLAN: it is seen within a minute, or when links change.
+        known.sessions_on(&["eth0.7"]);
+        assert_eq!(report(&mut table, &known, 59), []);
+        assert_eq!(report(&mut table, &known, 60), [LinkChange::Changed(ppp(5, "ppp0", &[2, 3]))]);
+        // Two, and two links: which is which is not known, so both count on both.
+        known.sessions_on(&["eth0.7", "eth1"]);
+        table.put(ppp(6, "ppp1", &[]), Attachment::default());
+        let expected = [
+            LinkChange::Added(ppp(6, "ppp1", &[2, 3, 4]), Came::Appeared),
+            LinkChange::Changed(ppp(5, "ppp0", &[2, 3, 4])),
+        ];
+        assert_eq!(report(&mut table, &known, 61), expected);
+        // A third ppp link, of a modem: now nothing is certain, and the log has a warning.
+        table.put(ppp(7, "ppp2", &[]), Attachment::default());
+        report(&mut table, &known, 62);
+        assert!([5, 6, 7].iter().all(|ifindex| table.get(*ifindex).unwrap().counted_by.is_empty()));
+        assert!(table.warned_of_sessions);
+        // A device may be written as it was called when the session began.
+        table.remove(7);
+        known.sessions_on(&["uplink", "uplink"]);
+        report(&mut table, &known, 63);
+        assert_eq!(table.get(5).unwrap().counted_by, [2]);
+    }
+
+    #[test]
+    fn uncertain_sessions_are_no_matter_where_their_links_are_not_summed() {
+        let mut table = LinkTable::new(Selection::new(&["ppp*".to_owned()], &[], &["eth0".to_owned()]));
+        let known = Known::default();
+        table.put(link(2, "eth0"), Attachment::default());
+        for ifindex in [3, 4] {
+            table.put(LinkInfo { kind: LinkKind::Ppp, ..link(ifindex, "ppp0") }, Attachment::default());
+        }
+        known.sessions_on(&["eth0"]);
+        report(&mut table, &known, 0);
+        assert!(!table.get(2).unwrap().selected && !table.warned_of_sessions);
+    }
+
+    #[test]
+    fn what_only_a_limit_names_is_not_selected() {
+        let mut table = LinkTable::new(Selection::new(&["*".to_owned()], &[], &["eth*".to_owned()]));
+        put(&mut table, link(2, "eth0"));
+        assert!(table.get(2).unwrap().selected);
+        let port = LinkInfo { enslaved: true, selected: false, ..link(2, "eth0") };
+        assert_eq!(put(&mut table, port.clone()), [LinkChange::Changed(port)]);
+        assert_eq!(put(&mut table, link(2, "eth0")), [LinkChange::Changed(link(2, "eth0"))]);
+    }
+
+    #[test]
+    fn an_altname_that_comes_and_goes_watches_a_link_and_does_not() {
+        let mut table = LinkTable::new(Selection::new(&["uplink".to_owned()], &[], &[]));
+        assert_eq!(put(&mut table, link(2, "eth0")), []);
+        let named = LinkInfo { altnames: vec!["uplink".to_owned()], ..link(2, "eth0") };
+        assert_eq!(put(&mut table, named.clone()), [LinkChange::Added(named, Came::Named)]);
+        assert_eq!(put(&mut table, link(2, "eth0")), [LinkChange::Removed(2, Left::Unselected)]);
     }
 
     proptest::proptest! {
@@ -254,6 +631,7 @@ mod tests {
             const NAMES: [&str; 4] = ["eth0", "eth1", "old0", "wan0"];
             let mut table = table();
             let mut known = std::collections::BTreeMap::new();
+            let (drivers, mut second) = (Known::default(), 0);
             for (what, ifindex, name, state) in steps {
                 let mut link = link(ifindex, NAMES[name]);
                 (link.up, link.enslaved) = (state & 1 == 0, state & 2 == 0);
@@ -261,13 +639,20 @@ mod tests {
                     0 => table.remove(ifindex),
                     1 => {
                         table.mark();
-                        table.put(link, |_| Speed::default());
+                        table.put(link, Attachment::default());
                         table.sweep();
                         assert_eq!(table.len(), 1);
                     }
-                    _ => table.put(link, |_| Speed::default()),
+                    2 => table.put(link, Attachment { lower: Some(5 - ifindex), aggregate: Some(3) }),
+                    _ => table.put(link, Attachment::default()),
                 }
-                for change in changes(&mut table) {
+                // Now and then several changes come with one report.
+                if state == 0 {
+                    continue;
+                }
+                drivers.mbps.set(Some(u64::from(state) * 100));
+                second += 25;
+                for change in report(&mut table, &drivers, second) {
                     match change {
                         LinkChange::Added(link, _) => assert!(known.insert(link.ifindex, link).is_none()),
                         LinkChange::Changed(link) => assert!(known.insert(link.ifindex, link).is_some()),

@@ -40,7 +40,7 @@ impl HostLimit {
         let Scope::Host(patterns) = &limits[self.limit].scope else { return };
         let is_named = |info: &LinkInfo| match &patterns[..] {
             [] => info.selected,
-            patterns => patterns.iter().any(|pattern| watch::names(pattern, &info.name)),
+            patterns => patterns.iter().any(|pattern| watch::names(pattern, info)),
         };
         let named: Vec<&LinkInfo> = links.values().map(|link| &link.info).filter(|info| is_named(info)).collect();
         let counts = |other: &LinkInfo, info: &LinkInfo| {

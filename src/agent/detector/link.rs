@@ -225,7 +225,7 @@ impl History {
 
 /// Whether a limit is on this link.
 fn names(limit: &Limit, info: &LinkInfo) -> bool {
-    matches!(&limit.scope, Scope::Interface(pattern) if watch::names(pattern, &info.name))
+    matches!(&limit.scope, Scope::Interface(pattern) if watch::names(pattern, info))
 }
 
 /// The part of `bytes`, which were carried in `whole`, that falls into `part`.

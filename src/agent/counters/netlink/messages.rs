@@ -25,16 +25,24 @@ const RTM_GETSTATS: u16 = 94;
 const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
 /// uapi/linux/if_link.h: attributes of a link.
 const IFLA_IFNAME: u16 = 3;
+const IFLA_LINK: u16 = 5;
+const IFLA_MASTER: u16 = 10;
 const IFLA_WIRELESS: u16 = 11;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_EXT_MASK: u16 = 29;
+const IFLA_LINK_NETNSID: u16 = 37;
+const IFLA_PROP_LIST: u16 = 52;
+/// uapi/linux/if_link.h: an attribute within `IFLA_PROP_LIST`.
+const IFLA_ALT_IFNAME: u16 = 53;
 /// uapi/linux/if_link.h: attributes within `IFLA_LINKINFO`.
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
 /// uapi/linux/if_link.h: the attribute that holds a `struct rtnl_link_stats64`, and its bit in the filter.
 const IFLA_STATS_LINK_64: u16 = 1;
 const IFLA_STATS_LINK_64_FILTER: u32 = 1 << (IFLA_STATS_LINK_64 - 1);
-/// uapi/linux/if_link.h: where `rx_bytes` and `tx_bytes` stand in `struct rtnl_link_stats64`.
+/// uapi/linux/if_link.h: where these stand in `struct rtnl_link_stats64`.
+const STATS64_RX_PACKETS: usize = 0;
+const STATS64_TX_PACKETS: usize = 8;
 const STATS64_RX_BYTES: usize = 16;
 const STATS64_TX_BYTES: usize = 24;
 /// uapi/linux/if.h: `ifi_flags`.
@@ -74,10 +82,20 @@ pub(super) enum Body<'a> {
     NewLink(Link<'a>),
     /// There is no such link any more.
     DelLink(u32),
-    /// Bytes received and sent by a link.
-    Stats { ifindex: u32, rx_bytes: u64, tx_bytes: u64 },
+    /// What a link has counted.
+    Stats(Stats),
     /// Nothing that matters here.
     Other,
+}
+
+/// A link's statistics, as far as they matter here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Stats {
+    pub(super) ifindex: u32,
+    pub(super) rx_packets: u64,
+    pub(super) tx_packets: u64,
+    pub(super) rx_bytes: u64,
+    pub(super) tx_bytes: u64,
 }
 
 /// A link, as `RTM_NEWLINK` tells it.
@@ -85,10 +103,15 @@ pub(super) enum Body<'a> {
 pub(super) struct Link<'a> {
     pub(super) ifindex: u32,
     pub(super) name: &'a [u8],
+    pub(super) altnames: Vec<&'a [u8]>,
     /// Empty where the kernel names none.
     pub(super) kind: &'a [u8],
     /// Empty where it has no master, or one of no kind.
     pub(super) slave_kind: &'a [u8],
+    /// The link that it is a port of.
+    pub(super) master: Option<u32>,
+    /// The link beneath it, or its peer: not one in another namespace, nor itself.
+    pub(super) lower: Option<u32>,
     pub(super) up: bool,
     pub(super) loopback: bool,
 }
@@ -159,9 +182,21 @@ fn link(payload: &[u8]) -> Option<Option<Link<'_>>> {
     };
     let mut rest = payload.get(IFINFOMSG_BYTES..)?;
     let mut partial = family != 0 || ifindex == 0;
+    let mut elsewhere = false;
     while let Some((kind, value)) = attribute(&mut rest)? {
         match kind {
             IFLA_IFNAME => link.name = text(value),
+            IFLA_LINK => link.lower = u32_at(value, 0).filter(|lower| *lower != 0 && *lower != ifindex),
+            IFLA_LINK_NETNSID => elsewhere = true,
+            IFLA_MASTER => link.master = u32_at(value, 0).filter(|master| *master != 0),
+            IFLA_PROP_LIST => {
+                let mut rest = value;
+                while let Some((kind, value)) = attribute(&mut rest)? {
+                    if kind == IFLA_ALT_IFNAME {
+                        link.altnames.push(text(value));
+                    }
+                }
+            }
             IFLA_WIRELESS => partial = true,
             IFLA_LINKINFO => {
                 let mut rest = value;
@@ -176,6 +211,9 @@ fn link(payload: &[u8]) -> Option<Option<Link<'_>>> {
             _ => {}
         }
     }
+    if elsewhere {
+        link.lower = None;
+    }
     Some((!partial).then_some(link))
 }
 
@@ -185,8 +223,13 @@ fn stats<'a>(payload: &[u8]) -> Option<Body<'a>> {
     let mut rest = payload.get(IF_STATS_MSG_BYTES..)?;
     while let Some((kind, value)) = attribute(&mut rest)? {
         if kind == IFLA_STATS_LINK_64 {
-            let (rx_bytes, tx_bytes) = (u64_at(value, STATS64_RX_BYTES)?, u64_at(value, STATS64_TX_BYTES)?);
-            return Some(Body::Stats { ifindex, rx_bytes, tx_bytes });
+            return Some(Body::Stats(Stats {
+                ifindex,
+                rx_packets: u64_at(value, STATS64_RX_PACKETS)?,
+                tx_packets: u64_at(value, STATS64_TX_PACKETS)?,
+                rx_bytes: u64_at(value, STATS64_RX_BYTES)?,
+                tx_bytes: u64_at(value, STATS64_TX_BYTES)?,
+            }));
         }
     }
     None
@@ -307,9 +350,14 @@ mod tests {
         message_of(kind, 0, &payload)
     }
 
+    /// What [`link_of`] says.
+    fn eth0() -> Link<'static> {
+        Link { ifindex: 5, name: b"eth0", up: true, ..Link::default() }
+    }
+
     fn stats_of(ifindex: u32, rx_bytes: u64, tx_bytes: u64, flags: u16) -> Vec<u8> {
         let mut values = [0u64; 25];
-        (values[2], values[3]) = (rx_bytes, tx_bytes);
+        (values[0], values[1], values[2], values[3]) = (11, 12, rx_bytes, tx_bytes);
         let mut payload = vec![0; 4];
         payload.extend([ifindex.to_ne_bytes(), IFLA_STATS_LINK_64_FILTER.to_ne_bytes()].concat());
         // Where 64-bit values must be aligned, the kernel pads with an empty attribute.
@@ -328,8 +376,9 @@ mod tests {
         datagram.extend(stats_of(4, 0, u64::MAX, NLM_F_DUMP_INTR));
         datagram.extend(message_of(NLMSG_DONE, 0, &0i32.to_ne_bytes()));
         let messages: Vec<_> = Messages::new(&datagram).collect::<Result<_, _>>().unwrap();
-        assert_eq!(messages[0].body, Body::Stats { ifindex: 3, rx_bytes: 1 << 40, tx_bytes: 7 });
-        assert_eq!(messages[1].body, Body::Stats { ifindex: 4, rx_bytes: 0, tx_bytes: u64::MAX });
+        let stats = |ifindex, rx_bytes, tx_bytes| Stats { ifindex, rx_packets: 11, tx_packets: 12, rx_bytes, tx_bytes };
+        assert_eq!(messages[0].body, Body::Stats(stats(3, 1 << 40, 7)));
+        assert_eq!(messages[1].body, Body::Stats(stats(4, 0, u64::MAX)));
         assert_eq!(messages[2].body, Body::Done);
         assert_eq!(
             messages.iter().map(|m| (m.seq, m.interrupted)).collect::<Vec<_>>(),
@@ -342,13 +391,37 @@ mod tests {
         let info = [attribute_of(IFLA_INFO_KIND, b"vlan\0"), attribute_of(IFLA_INFO_SLAVE_KIND, b"bond\0")].concat();
         // The kernel marks nests in some versions.
         let more = [attribute_of(IFLA_LINKINFO | 0x8000, &info)];
-        let link = Link { ifindex: 5, name: b"eth0", kind: b"vlan", slave_kind: b"bond", up: true, loopback: false };
+        let link = Link { kind: b"vlan", slave_kind: b"bond", ..eth0() };
         assert_eq!(bodies(&link_of(RTM_NEWLINK, 0, &more)), [Ok(Body::NewLink(link))]);
         assert_eq!(bodies(&link_of(RTM_DELLINK, 0, &[])), [Ok(Body::DelLink(5))]);
         let mut loopback = ifinfomsg(0, 1, IFF_UP | IFF_LOOPBACK);
         loopback.extend(attribute_of(IFLA_IFNAME, b"lo"));
         let link = Link { ifindex: 1, name: b"lo", loopback: true, ..Link::default() };
         assert_eq!(bodies(&message_of(RTM_NEWLINK, 0, &loopback)), [Ok(Body::NewLink(link))]);
+    }
+
+    #[test]
+    fn reads_what_a_link_stands_on_and_its_altnames() {
+        let number = |kind, value: u32| attribute_of(kind, &value.to_ne_bytes());
+        let names = [
+            attribute_of(IFLA_ALT_IFNAME, b"enp3s0\0"),
+            attribute_of(IFLA_ALT_IFNAME, b"a-name-of-more-than-15-bytes\0"),
+        ];
+        for (more, link) in [
+            (vec![number(IFLA_LINK, 9)], Link { lower: Some(9), ..eth0() }),
+            (vec![number(IFLA_LINK, 9), number(IFLA_LINK_NETNSID, 0)], eth0()),
+            (vec![number(IFLA_LINK_NETNSID, 0), number(IFLA_LINK, 9)], eth0()),
+            (vec![number(IFLA_LINK, 5)], eth0()),
+            (vec![number(IFLA_LINK, 0)], eth0()),
+            (vec![number(IFLA_MASTER, 7)], Link { master: Some(7), ..eth0() }),
+            (vec![number(IFLA_MASTER, 0)], eth0()),
+            (
+                vec![attribute_of(IFLA_PROP_LIST | 0x8000, &names.concat())],
+                Link { altnames: vec![b"enp3s0", b"a-name-of-more-than-15-bytes"], ..eth0() },
+            ),
+        ] {
+            assert_eq!(bodies(&link_of(RTM_NEWLINK, 0, &more)), [Ok(Body::NewLink(link))]);
+        }
     }
 
     #[test]

@@ -11,13 +11,15 @@ mod tests;
 
 use std::path::Path;
 
+use super::moment::Moment;
+use super::stacking::Attachment;
 use super::sysfs::Sysfs;
 use super::table::LinkTable;
-use super::{CounterBits, CounterError, CounterSource, Counters, LinkInfo, LinkKind, Reading, Speed};
+use super::{CounterError, CounterSource, Counters, LinkInfo, LinkKind, Packets, Reading};
 use crate::agent::watch::Selection;
 use crate::clock::Clock;
 
-use self::messages::{Body, get_links, get_stats, get_stats_of_each, set_seqs};
+use self::messages::{Body, Link, Stats, get_links, get_stats, get_stats_of_each, set_seqs};
 use self::socket::{Answer, Buffer, Socket, Until};
 
 /// How often a request is repeated whose answer is not whole: the links change while they are listed, the buffer was too small.
@@ -71,10 +73,10 @@ impl Netlink {
         let mut socket = Socket::open()?;
         self.trusted = false;
         for _ in 0..ATTEMPTS_MAX {
-            let (table, sysfs) = (&mut self.table, &self.sysfs);
+            let table = &mut self.table;
             table.mark();
             let request = get_links(socket.next_seq());
-            match socket.exchange(&mut self.buffer, &request, Until::Done, |body| note(body, table, sysfs))? {
+            match socket.exchange(&mut self.buffer, &request, Until::Done, |body| note(body, table))? {
                 Answer::Whole => {
                     self.table.sweep();
                     self.trusted = true;
@@ -98,17 +100,18 @@ impl Netlink {
         // Taken, so that after an error it is closed.
         let Some(mut socket) = self.socket.take() else { return Ok(Answer::Lost) };
         counters.clear();
-        let (table, sysfs) = (&mut self.table, &self.sysfs);
+        let table = &mut self.table;
         let mut stirred = false;
         let take = |body: Body<'_>| match body {
-            Body::Stats { ifindex, rx_bytes, tx_bytes } => {
-                if table.watches(ifindex) {
-                    counters.push(Counters { ifindex, rx_bytes, tx_bytes, packets: None, bits: CounterBits::B64 });
+            Body::Stats(Stats { ifindex, rx_packets, tx_packets, rx_bytes, tx_bytes }) => {
+                if let Some(bits) = table.counter_bits(ifindex) {
+                    let packets = Packets::of_bytes((rx_packets, rx_bytes), (tx_packets, tx_bytes));
+                    counters.push(Counters { ifindex, rx_bytes, tx_bytes, packets, bits });
                 }
             }
             change => {
                 stirred = true;
-                note(change, table, sysfs);
+                note(change, table);
             }
         };
         let answer = match &mut self.plan {
@@ -147,7 +150,7 @@ impl Netlink {
             }
         }
         match self.ask(counters)? {
-            Answer::Lost => return Err(CounterError::Malformed("more is lost each time")),
+            Answer::Lost => return Err(CounterError::Overrun),
             Answer::Interrupted => {
                 counters.sort_by_key(|counters| counters.ifindex);
                 counters.dedup_by_key(|counters| counters.ifindex);
@@ -168,15 +171,14 @@ impl CounterSource for Netlink {
         if self.socket.is_none() || !self.trusted {
             self.begin()?;
         }
-        let before = clock.monotonic();
+        let before = Moment::now(clock);
         if let Err(error) = self.count(&mut reading.counters) {
             reading.clear();
             return Err(error);
         }
-        // The counters are of some moment between the two.
-        reading.at = before + clock.monotonic().saturating_sub(before) / 2;
-        reading.boottime = clock.boottime();
-        self.table.take_changes(&mut reading.changes);
+        // The counters are of some moment between the two. Files, which can be slow, are read only now.
+        before.midway(Moment::now(clock)).stamp(reading);
+        self.table.report(&self.sysfs, reading.at, &mut reading.changes);
         Ok(())
     }
 }
@@ -192,16 +194,23 @@ impl Plan {
 }
 
 /// Enters what the kernel says of a link.
-fn note(body: Body<'_>, table: &mut LinkTable, sysfs: &Sysfs) {
+fn note(body: Body<'_>, table: &mut LinkTable) {
     match body {
         Body::NewLink(link) => {
-            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-            let kind = if link.loopback { LinkKind::Loopback } else { LinkKind::from_kernel(&text(link.kind)) };
-            let enslaved = link.slave_kind == b"bond";
-            let link = LinkInfo { up: link.up, enslaved, ..LinkInfo::new(link.ifindex, text(link.name), kind) };
-            table.put(link, |name| Speed::both(sysfs.speed(name)));
+            let (info, attachment) = described(&link);
+            table.put(info, attachment);
+            table.doubt_speed(link.ifindex);
         }
         Body::DelLink(ifindex) => table.remove(ifindex),
         _ => {}
     }
+}
+
+fn described(link: &Link<'_>) -> (LinkInfo, Attachment) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let kind = if link.loopback { LinkKind::Loopback } else { LinkKind::from_kernel(&text(link.kind)) };
+    let enslaved = LinkKind::from_kernel(&text(link.slave_kind)).is_aggregate();
+    let altnames = link.altnames.iter().map(|name| text(name)).collect();
+    let info = LinkInfo { altnames, up: link.up, enslaved, ..LinkInfo::new(link.ifindex, text(link.name), kind) };
+    (info, Attachment { lower: link.lower, aggregate: link.master.filter(|_| enslaved) })
 }

@@ -115,7 +115,7 @@ impl Socket {
         self.seq = self.seq.wrapping_add(count);
         if !requests.is_empty() {
             send(&self.fd, requests, SendFlags::empty())
-                .map_err(|e| CounterError::system("asking the kernel by netlink", e))?;
+                .map_err(|e| CounterError::system("sending a netlink request", e))?;
         }
         let mut answer = Answer::Whole;
         let mut left = count;
@@ -132,17 +132,18 @@ impl Socket {
                     continue;
                 }
                 Err(Errno::NOBUFS) => return Ok(Answer::Lost),
-                Err(errno) => return Err(CounterError::system("waiting for the kernel's answer", errno)),
+                Err(errno) => return Err(CounterError::system("waiting for the kernel's answer by netlink", errno)),
             };
             for message in Messages::new(datagram) {
-                let message = message.map_err(|_| CounterError::Malformed("a wrong length"))?;
+                let message =
+                    message.map_err(|_| CounterError::Malformed("the length of a message or attribute is wrong"))?;
                 // A change that another process asked for has the number of that process's request.
                 let ours = message.seq.wrapping_sub(first) < count;
                 match message.body {
                     Body::NewLink(_) | Body::DelLink(_) => take(message.body),
                     Body::Other => {}
                     _ if !ours => {}
-                    Body::Stats { .. } => {
+                    Body::Stats(_) => {
                         left = left.saturating_sub(u32::from(until != Until::Done));
                         take(message.body);
                     }
@@ -153,7 +154,7 @@ impl Socket {
                     }
                     Body::Error(errno) => {
                         let error = io::Error::from_raw_os_error(errno);
-                        return Err(CounterError::system("the kernel refuses to answer by netlink", error));
+                        return Err(CounterError::system("the kernel refused a netlink request", error));
                     }
                 }
                 if ours && message.interrupted {
@@ -161,7 +162,7 @@ impl Socket {
                 }
             }
         }
-        Err(CounterError::Malformed("an answer without end"))
+        Err(CounterError::Malformed("it does not end"))
     }
 
     /// One datagram, if there is one. One that is cut off makes the buffer grow, and counts as lost.
@@ -184,7 +185,7 @@ impl Socket {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(errno) => Err(errno),
         }
-        .map_err(|errno| CounterError::system("waiting for the kernel's answer", errno))
+        .map_err(|errno| CounterError::system("waiting for the kernel's answer by netlink", errno))
     }
 }
 

@@ -1,5 +1,8 @@
 //! The source on the kernel that runs the tests, on its loopback, which every namespace has.
 
+use std::time::Duration;
+
+use super::super::moment::tests::BusyClock;
 use super::super::{Came, LinkChange};
 use super::*;
 use crate::clock::SystemClock;
@@ -84,4 +87,25 @@ fn losing_what_was_told_changes_nothing() {
     let reading = read(&mut source);
     assert_eq!((reading.counters.len(), reading.changes.len()), (1, 0));
     assert!(source.trusted && source.socket.is_some());
+}
+
+#[test]
+fn a_port_is_one_of_a_bond_or_team_and_of_no_other_master() {
+    for (slave_kind, aggregate) in [("bond", Some(7)), ("team", Some(7)), ("bridge", None), ("vrf", None), ("", None)] {
+        let (slave_kind, lower) = (slave_kind.as_bytes(), Some(9));
+        let link = Link { ifindex: 5, name: b"eth0", slave_kind, master: Some(7), lower, ..Link::default() };
+        let (info, attachment) = described(&link);
+        assert_eq!((info.enslaved, attachment), (aggregate.is_some(), Attachment { lower, aggregate }));
+    }
+    let link = Link { kind: b"team", altnames: vec![b"a", b"b"], ..Link::default() };
+    let (info, _) = described(&link);
+    assert_eq!((info.kind, info.altnames), (LinkKind::Team, vec!["a".to_owned(), "b".to_owned()]));
+}
+
+#[test]
+fn a_slow_reading_is_stamped_by_both_clocks_at_one_moment() {
+    let mut source = source("lo");
+    let mut reading = Reading::default();
+    source.read(&BusyClock::new(&[0, 0, 0, 250, 0, 120]), &mut reading).unwrap();
+    assert!(reading.at.abs_diff(reading.boottime) < Duration::from_millis(2), "{reading:?}");
 }
