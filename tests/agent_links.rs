@@ -77,3 +77,23 @@ fn links_are_added_renamed_and_removed_while_it_runs() {
     ];
     assert_eq!(kinds, expected);
 }
+
+#[test]
+fn patterns_that_do_nothing_are_warned_of_once() {
+    let test = "agent_links::patterns_that_do_nothing_are_warned_of_once";
+    let Some(kafka) = Kafka::or_skip(test) else { return };
+    let topic = kafka.topic("patterns", 1);
+    let patterns = "[interfaces]\ninclude = ['lo', 'hw-none*']\nexclude = ['lo']\n\
+                    [[link]]\ninterface = 'hw-nothing'\nspeed = '1 Mbit/s'\n\
+                    [[limit]]\nname = 'home'\ninterface = 'l?'\nraise_at = '1 Gbit/s'\n";
+    let text = format!("{patterns}[kafka]\nbrokers = '{}'\ntopic = '{topic}'\n", kafka.address);
+    let mut agent = Agent::new(&text);
+    let log = agent.run(&["--for", "3s"]);
+    for warning in [
+        "[interfaces] include = \"hw-none*\" matches no link yet",
+        "exclude takes away all that the limit on \"l?\" names (lo)",
+        "[[link]] interface = \"hw-nothing\" matches no link yet",
+    ] {
+        assert_eq!(log.matches(warning).count(), 1, "{warning}\n{log}");
+    }
+}

@@ -1,5 +1,6 @@
 //! `agent.toml`: what is written, and settings that cannot be wrong ([`Settings`]).
 
+mod link;
 mod state;
 mod topics;
 
@@ -11,11 +12,13 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use self::link::RawLink;
 pub use self::topics::Topics;
 use self::topics::{RawTopics, check_topic};
 use crate::agent::counters::SourceChoice;
 use crate::agent::limit::{Level, Limit, Scope};
 use crate::agent::publisher;
+use crate::agent::watch::{LinkOverride, Selection};
 use crate::config::{ConfigError, Invalid, Layers, duration, list, quoted};
 use crate::event::{AGENT_BYTES_MAX, Direction, Severity};
 use crate::kafka::{Connection, RawConnection, RawSasl, RawTls};
@@ -33,6 +36,8 @@ struct Raw {
     state_dir: Option<PathBuf>,
     resume_within: Option<String>,
     interfaces: Option<RawInterfaces>,
+    #[serde(default)]
+    link: Vec<RawLink>,
     #[serde(default)]
     limit: Vec<RawLimit>,
     flush: Option<RawFlush>,
@@ -115,6 +120,8 @@ pub struct Settings {
     pub include: Vec<String>,
     /// `[interfaces]` exclude.
     pub exclude: Vec<String>,
+    /// `[[link]]`, in the order of the file.
+    pub links: Vec<LinkOverride>,
     /// What is watched for.
     pub limits: Vec<Limit>,
     /// The journal's size.
@@ -153,13 +160,14 @@ impl Settings {
         Self::checked(raw, surroundings).map_err(|invalid| layers.locate(invalid))
     }
 
-    /// The patterns of links that limits name.
-    pub fn limit_patterns(&self) -> Vec<String> {
-        let patterns = self.limits.iter().flat_map(|limit| match &limit.scope {
+    /// Which links are watched, and what is configured of them.
+    pub fn selection(&self) -> Selection {
+        let named = self.limits.iter().flat_map(|limit| match &limit.scope {
             Scope::Interface(pattern) => std::slice::from_ref(pattern),
             Scope::Host(patterns) => patterns.as_slice(),
         });
-        patterns.cloned().collect()
+        let named: Vec<String> = named.cloned().collect();
+        Selection::new(&self.include, &self.exclude, &named).with_overrides(self.links.clone())
     }
 
     fn checked(raw: Raw, surroundings: &Surroundings) -> Result<Self, Invalid> {
@@ -197,6 +205,7 @@ impl Settings {
             resume_within,
             include: interfaces.include.unwrap_or_else(|| vec!["*".to_owned()]),
             exclude: interfaces.exclude.unwrap_or_default(),
+            links: raw.link.into_iter().enumerate().map(|(at, link)| link.checked(at)).collect::<Result<_, _>>()?,
             limits,
             journal_size,
             journal_age: or_duration("journal.max_age", journal.max_age, Duration::from_secs(30 * 86_400))?,
@@ -381,7 +390,15 @@ where
     T: FromStr,
     T::Err: std::fmt::Display,
 {
-    text.map_or(Ok(default), |text| text.parse().map_err(|e: T::Err| Invalid::new(key, e)))
+    Ok(parsed_some(key, text)?.unwrap_or(default))
+}
+
+fn parsed_some<T>(key: &str, text: Option<String>) -> Result<Option<T>, Invalid>
+where
+    T: FromStr,
+    T::Err: std::fmt::Display,
+{
+    text.map(|text| text.parse().map_err(|e: T::Err| Invalid::new(key, e))).transpose()
 }
 
 impl fmt::Display for Settings {
@@ -390,6 +407,9 @@ impl fmt::Display for Settings {
         let every = |duration: &Duration| humantime::format_duration(*duration).to_string();
         writeln!(f, "agent {} reads its counters every {}", self.agent, every(&self.interval))?;
         writeln!(f, "links  {} without {}", self.include.join(", "), list_or_none(&self.exclude))?;
+        for link in &self.links {
+            writeln!(f, "link   {link}")?;
+        }
         for limit in &self.limits {
             writeln!(f, "limit  {limit}")?;
         }

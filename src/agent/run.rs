@@ -25,7 +25,6 @@ use crate::agent::publisher::Publisher;
 use crate::agent::stall;
 use crate::agent::status::{StatusSocket, socket_path};
 use crate::agent::surroundings::runtime_directory;
-use crate::agent::watch::Selection;
 use crate::clock::{Clock, SystemClock};
 use crate::event::{Body, Lifecycle, Reason, Stamp};
 use crate::exit::{Failure, chain};
@@ -374,8 +373,7 @@ fn detector(settings: &Settings) -> Detector {
 }
 
 fn open_source(settings: &Settings) -> Result<Box<dyn CounterSource>, counters::CounterError> {
-    let selection = Selection::new(&settings.include, &settings.exclude, &settings.limit_patterns());
-    counters::open(settings.source.clone(), Path::new("/"), selection)
+    counters::open(settings.source.clone(), Path::new("/"), settings.selection())
 }
 
 /// The kernel's name for this boot, empty where there is none.

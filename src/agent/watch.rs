@@ -16,7 +16,7 @@ use crate::units::BitRate;
 const LISTED_MAX: usize = 8;
 
 /// The configured patterns.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Selection {
     /// `include` has a pattern for everything.
     everything: bool,

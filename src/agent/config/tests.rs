@@ -51,7 +51,8 @@ proptest! {
         text in prop_oneof![
             damaged_text(include_str!("../../../systemd/agent.toml")),
             damaged_text(
-                "agent='g'\ninterval='1s'\nsource='auto'\nresume_within='5m'\n[interfaces]\ninclude=['*']\n[[limit]]\n\
+                "agent='g'\ninterval='1s'\nsource='auto'\nresume_within='5m'\n[interfaces]\ninclude=['*']\n[[link]]\n\
+                 interface='eth*'\nrx_speed='80 Mbit/s'\ncounter_bits=32\n[[limit]]\n\
                  name='w'\ninterface='eth*'\ndirection='rx'\nraise_at='80 Mbit/s'\nclear_at='70 Mbit/s'\nfor='3s'\n\
                  clear_for='10s'\nseverity='warning'\nupdate_every='10s'\n[[limit]]\nscope='host'\nraise_at='80%'\n\
                  [flush]\ninterval='120s'\nmax_events=500\n[journal]\nmax_size='16MiB'\nmax_age='30d'\n\

@@ -30,10 +30,7 @@ impl Agent {
         }
         let kept =
             Settings { agent: self.settings.agent.clone(), state_dir: self.settings.state_dir.clone(), ..settings };
-        let watched = |settings: &Settings| {
-            let Settings { source, include, exclude, .. } = settings;
-            (source.clone(), include.clone(), exclude.clone(), settings.limit_patterns())
-        };
+        let watched = |settings: &Settings| (settings.source.clone(), settings.selection());
         if watched(&kept) != watched(&self.settings) {
             match open_source(&kept) {
                 Ok(source) => self.source = source,
