@@ -57,9 +57,8 @@ mod tests {
             7 => vec![5],
             5 => vec![9],
             3 => vec![7],
-            1 => vec![2],
+            1 | 4 => vec![2],
             2 => vec![1],
-            4 => vec![2],
             _ => vec![],
         };
         for (link, expected) in

@@ -244,7 +244,7 @@ impl LinkTable {
             attached
         };
         let watched = self.entries.iter().enumerate().filter(|(_, entry)| entry.watched);
-        let found: Vec<_> = watched.map(|(at, entry)| (at, holders(entry.link.ifindex, &attached))).collect();
+        let found: Vec<_> = watched.map(|(at, entry)| (at, holders(entry.link.ifindex, attached))).collect();
         for (at, counted_by) in found {
             let link = &mut self.entries[at].link;
             if link.counted_by != counted_by {

@@ -103,7 +103,8 @@ pub(super) struct Stats {
 pub(super) struct Link<'a> {
     pub(super) ifindex: u32,
     pub(super) name: &'a [u8],
-    pub(super) altnames: Vec<&'a [u8]>,
+    /// Attributes with its altnames; kept as they are, so that nothing is allocated.
+    pub(super) properties: &'a [u8],
     /// Empty where the kernel names none.
     pub(super) kind: &'a [u8],
     /// Empty where it has no master, or one of no kind.
@@ -114,6 +115,14 @@ pub(super) struct Link<'a> {
     pub(super) lower: Option<u32>,
     pub(super) up: bool,
     pub(super) loopback: bool,
+}
+
+impl<'a> Link<'a> {
+    pub(super) fn altnames(&self) -> impl Iterator<Item = &'a [u8]> {
+        let mut rest = self.properties;
+        let properties = std::iter::from_fn(move || attribute(&mut rest).flatten());
+        properties.filter(|(kind, _)| *kind == IFLA_ALT_IFNAME).map(|(_, value)| text(value))
+    }
 }
 
 /// A message or attribute whose length cannot be right.
@@ -191,11 +200,8 @@ fn link(payload: &[u8]) -> Option<Option<Link<'_>>> {
             IFLA_MASTER => link.master = u32_at(value, 0).filter(|master| *master != 0),
             IFLA_PROP_LIST => {
                 let mut rest = value;
-                while let Some((kind, value)) = attribute(&mut rest)? {
-                    if kind == IFLA_ALT_IFNAME {
-                        link.altnames.push(text(value));
-                    }
-                }
+                while attribute(&mut rest)?.is_some() {}
+                link.properties = value;
             }
             IFLA_WIRELESS => partial = true,
             IFLA_LINKINFO => {
@@ -415,13 +421,20 @@ mod tests {
             (vec![number(IFLA_LINK, 0)], eth0()),
             (vec![number(IFLA_MASTER, 7)], Link { master: Some(7), ..eth0() }),
             (vec![number(IFLA_MASTER, 0)], eth0()),
-            (
-                vec![attribute_of(IFLA_PROP_LIST | 0x8000, &names.concat())],
-                Link { altnames: vec![b"enp3s0", b"a-name-of-more-than-15-bytes"], ..eth0() },
-            ),
         ] {
             assert_eq!(bodies(&link_of(RTM_NEWLINK, 0, &more)), [Ok(Body::NewLink(link))]);
         }
+        let altnames = |properties: &[u8]| {
+            let datagram = link_of(RTM_NEWLINK, 0, &[attribute_of(IFLA_PROP_LIST | 0x8000, properties)]);
+            match &bodies(&datagram)[..] {
+                [Ok(Body::NewLink(link))] => Some(link.altnames().map(<[u8]>::to_vec).collect::<Vec<_>>()),
+                _ => None,
+            }
+        };
+        let expected: [&[u8]; 2] = [b"enp3s0", b"a-name-of-more-than-15-bytes"];
+        assert_eq!(altnames(&names.concat()).unwrap(), expected);
+        assert_eq!(altnames(&[]).unwrap(), [[0; 0]; 0]);
+        assert_eq!(altnames(&[0, 0, 0, 0]), None, "a length that cannot be right");
     }
 
     #[test]
