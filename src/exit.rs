@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 /// Why a command did not do what it was asked.
@@ -67,12 +68,18 @@ pub fn chain(error: &dyn Error) -> String {
     line
 }
 
+/// Writes a line to standard error. `eprintln!` would panic where the reader of a pipe has gone, and there is nobody else to tell.
+pub fn write_error(line: &str) {
+    // In one piece: what other processes write to the same pipe comes before it or after it.
+    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+}
+
 /// Prints a failure on standard error; the exit code for `main`.
 pub fn report(result: Result<(), Failure>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("error: {failure}");
+            write_error(&format!("error: {failure}"));
             ExitCode::from(failure.status as u8)
         }
     }

@@ -91,6 +91,15 @@ pub fn stdout(format: Format) -> Box<dyn Write> {
     }
 }
 
+/// Prints a text on standard output as it is.
+///
+/// # Errors
+/// Whatever writing fails with, but for a reader that has gone.
+pub fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    finished(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+}
+
 /// What printing came to. Nobody is left to be told about a reader that has gone (`| head`): that is no failure.
 ///
 /// # Errors
@@ -136,7 +145,7 @@ impl<W: Write> Rows<W> {
                 out.write_all(b"\n")
             }
             Sink::Csv(writer) => {
-                writer.write_record(row.iter().map(|value| value.plain().into_owned())).map_err(io::Error::from)
+                writer.write_record(row.iter().map(|value| value.plain().into_owned())).map_err(io_error)
             }
         }
     }
@@ -166,6 +175,14 @@ impl<W: Write> Rows<W> {
             Sink::Json(mut out) => out.flush(),
             Sink::Csv(mut writer) => writer.flush(),
         }
+    }
+}
+
+/// The error beneath one of the CSV writer's: its own conversion hides a closed pipe.
+fn io_error(error: csv::Error) -> io::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        other => io::Error::other(format!("{other:?}")),
     }
 }
 

@@ -11,6 +11,8 @@ mod agent_status;
 mod agent_ticks;
 mod agent_toolbox;
 
+mod closed_pipes;
+
 mod consumer_commands;
 mod consumer_kafka;
 mod consumer_reload;

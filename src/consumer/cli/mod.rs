@@ -22,7 +22,7 @@ use super::config::{SAMPLES, Settings};
 use super::run::{Options, Reload, Stored, run_reloading};
 use crate::config::ConfigError;
 use crate::exit::Failure;
-use crate::{cli, wire};
+use crate::{cli, output, wire};
 
 /// Stores what the agents tell Kafka in PostgreSQL or SQLite: each event exactly once.
 #[derive(Debug, Parser)]
@@ -112,8 +112,7 @@ impl Command {
             Self::DeadLetters { command } => command.run(),
             Self::Check { common } => {
                 let settings = common.settings(Absent::MeansDefaults).map_err(Failure::config)?;
-                print!("{settings}");
-                Ok(())
+                output::print(&settings.to_string())
             }
         }
     }
