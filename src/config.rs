@@ -3,6 +3,8 @@
 //! What is written is parsed here into a program's raw structure; the program turns that into settings that cannot be
 //! wrong, and names a wrong value by its key path (`limit.0.raise_at`), for which [`Layers`] finds file and line.
 
+mod kubernetes;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -138,7 +140,7 @@ impl Layers {
             let key = key.to_ascii_lowercase().replace("__", ".");
             if KEYS.contains(&&*key) || own.contains(&&*key) {
                 variables.push((name, key, value));
-            } else if !AGENT_KEYS.contains(&&*key) && !CONSUMER_KEYS.contains(&&*key) {
+            } else if !AGENT_KEYS.contains(&&*key) && !CONSUMER_KEYS.contains(&&*key) && !kubernetes::sets(&name) {
                 let known = [KEYS, own].concat();
                 let message = match nearest(&key, known.iter().copied()) {
                     Some(near) => format!("no such key; did you mean {ENV_PREFIX}{}?", variable(near)),
