@@ -1,18 +1,19 @@
-//! The log, as a person reads it: under journald, which has the time, or on a terminal.
+//! The log, as a person reads it: in the journal, which has the time, or on a terminal, in a file or in a container's log.
 
-use std::io::Write as _;
+use std::ffi::OsStr;
+use std::io::{self, Write as _};
 
+use chrono::{SecondsFormat, Utc};
 use env_logger::{Builder, Env};
 use log::LevelFilter;
+use rustix::fs::fstat;
 
 /// Starts the log on standard error. `RUST_LOG` chooses what it says, in place of `default`.
 pub fn start(default: LevelFilter) {
-    // systemd sets it where standard error goes to the journal (systemd.exec(5)).
-    let journald = std::env::var_os("JOURNAL_STREAM").is_some();
     let mut builder = Builder::from_env(
         Env::default().default_filter_or(format!("{default},refinery_core=warn,tokio_postgres=warn")),
     );
-    if journald {
+    if goes_to_the_journal() {
         // The number is syslog's priority (sd-daemon(3)): `journalctl -p warning` works.
         builder.format(|out, record| {
             let priority = match record.level() {
@@ -26,12 +27,25 @@ pub fn start(default: LevelFilter) {
     } else {
         builder.format(|out, record| {
             let style = out.default_level_style(record.level());
-            let now = chrono::Local::now().format("%H:%M:%S");
+            let now = Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true);
             writeln!(out, "{now} {style}{:<5}{style:#} {}", record.level(), record.args())
         });
     }
     // A second start, in a test or an example, changes nothing.
     let _ = builder.try_init();
+}
+
+/// Returns whether standard error is the stream that systemd connected to the journal. The variable alone does not say so: whoever
+/// is started with a redirection, from a shell of a user's session or from a unit, inherits it (systemd.exec(5)).
+fn goes_to_the_journal() -> bool {
+    let Ok(stream) = fstat(io::stderr()) else { return false };
+    let named = std::env::var_os("JOURNAL_STREAM");
+    named.is_some_and(|named| names_stream(&named, stream.st_dev, stream.st_ino))
+}
+
+/// Compares `$JOURNAL_STREAM`, which is device and inode in decimal with a colon between them.
+fn names_stream(named: &OsStr, device: u64, inode: u64) -> bool {
+    named.to_str() == Some(&*format!("{device}:{inode}"))
 }
 
 /// From `-v` and `-q`, counted.
@@ -42,5 +56,19 @@ pub fn level(verbose: u8, quiet: u8) -> LevelFilter {
         0 => LevelFilter::Info,
         1 => LevelFilter::Debug,
         2.. => LevelFilter::Trace,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_stream_itself_is_the_journal() {
+        for (named, is_it) in
+            [("8:42", true), ("8:43", false), ("9:42", false), ("", false), ("8", false), ("8:42:1", false)]
+        {
+            assert_eq!(names_stream(OsStr::new(named), 8, 42), is_it, "{named}");
+        }
     }
 }
