@@ -3,6 +3,7 @@
 //! What is written is parsed here into a program's raw structure; the program turns that into settings that cannot be
 //! wrong, and names a wrong value by its key path (`limit.0.raise_at`), for which [`Layers`] finds file and line.
 
+mod form;
 mod kubernetes;
 
 use std::fmt;
@@ -200,11 +201,19 @@ impl Layers {
 
     fn syntax(&self, error: &toml::de::Error) -> ConfigError {
         let (path, text) = self.file.as_ref().expect("only a file has syntax");
-        let place = match error.span() {
-            Some(span) => format!("{}:{}", path.display(), line(text, span.start)),
-            None => path.display().to_string(),
+        let Some(span) = error.span() else {
+            return ConfigError { place: path.display().to_string(), message: explained(error.message()) };
         };
-        ConfigError { place, message: explained(error.message()) }
+        let place = format!("{}:{}", path.display(), line(text, span.start));
+        let message = if error.message().starts_with("unknown field") {
+            explained(error.message())
+        } else {
+            match form::explained(text, span.start, error.message()) {
+                Some((key, message)) => format!("{}: {}", shown(&key), explained(&message)),
+                None => form::unquoted(text, span.start).unwrap_or_else(|| explained(error.message())),
+            }
+        };
+        ConfigError { place, message }
     }
 }
 
@@ -249,9 +258,14 @@ impl SecretFile {
 /// It can't be read.
 pub fn secret(key: &str, name: Option<&str>, credentials: Option<&Path>) -> Result<Option<SecretFile>, Invalid> {
     let Some(name) = name else { return Ok(None) };
+    not_empty(key, name)?;
     let file = SecretFile::new(name, credentials);
     file.read().map_err(|message| Invalid::new(key, message))?;
     Ok(Some(file))
+}
+
+fn not_empty(key: &str, name: &str) -> Result<(), Invalid> {
+    if name.is_empty() { Err(Invalid::new(key, "is empty; name a file, or leave the key out")) } else { Ok(()) }
 }
 
 /// The file that `key` names, if it does.
@@ -260,6 +274,7 @@ pub fn secret(key: &str, name: Option<&str>, credentials: Option<&Path>) -> Resu
 /// It can't be read.
 pub fn readable(key: &str, name: Option<&str>, credentials: Option<&Path>) -> Result<Option<PathBuf>, Invalid> {
     let Some(name) = name else { return Ok(None) };
+    not_empty(key, name)?;
     let path = SecretFile::new(name, credentials).path().to_owned();
     match std::fs::File::open(&path) {
         Ok(_) => Ok(Some(path)),
@@ -272,11 +287,16 @@ pub fn readable(key: &str, name: Option<&str>, credentials: Option<&Path>) -> Re
 /// # Errors
 /// Names the key and shows an example.
 pub fn duration(key: &str, text: &str) -> Result<Duration, Invalid> {
+    let text = text.trim();
     match humantime::parse_duration(text) {
         Ok(duration) if duration > DURATION_MAX => {
             Err(Invalid::new(key, format!("`{text}` is over 100 years, the longest")))
         }
         Ok(duration) => Ok(duration),
+        Err(_) if text.is_empty() => Err(Invalid::new(key, "is empty; write it as \"120s\" or \"5m\"")),
+        Err(_) if text.parse::<u64>().is_ok() => {
+            Err(Invalid::new(key, format!("`{text}` has no unit; write it as \"{text}s\"")))
+        }
         Err(e) => Err(Invalid::new(key, format!("`{text}`: {e}; write it as \"120s\" or \"5m\""))),
     }
 }
@@ -308,16 +328,17 @@ where
         other => T::deserialize(other.clone()).ok(),
     };
     read.map(Some).ok_or_else(|| {
-        let (value, wanted) = (value.to_string(), std::any::type_name::<T>());
-        D::Error::custom(format!(
-            "{value} is not {}",
-            if wanted == "bool" { "true or false" } else { "a whole number" }
-        ))
+        let wanted = match std::any::type_name::<T>() {
+            "bool" => "true or false",
+            unsigned if unsigned.starts_with('u') => "a whole number of 0 or more; write it as 500",
+            _ => "a whole number; write it as 3",
+        };
+        D::Error::custom(format!("{value} is not {wanted}"))
     })
 }
 
 #[derive(Deserialize, Serialize)]
-#[serde(untagged, expecting = "expected a list of strings, as in [\"eth*\"]")]
+#[serde(untagged, expecting = "takes a list, as in [\"one\", \"two\"]")]
 enum OneOrMany {
     One(String),
     Many(Vec<String>),
@@ -454,14 +475,14 @@ mod tests {
             error("agent = 'a'\n[flush]\nintervall = '1s'", &[]),
             "agent.toml:3: unknown key `intervall`; did you mean `interval`?"
         );
-        assert!(error("agent = 5", &[]).starts_with("agent.toml:1: invalid type"));
+        assert_eq!(error("agent = 5", &[]), "agent.toml:1: agent: write it in quotes: \"5\"");
         assert!(error("agent = ", &[]).starts_with("agent.toml:1: "));
         assert_eq!(
             error("", &[("HIGHWATER_FLUSH__INTERVALL", "1s")]),
             "HIGHWATER_FLUSH__INTERVALL: no such key; did you mean HIGHWATER_FLUSH__INTERVAL?"
         );
         let wrong = error("", &[("HIGHWATER_FLUSH__MAX_EVENTS", "many")]);
-        assert_eq!(wrong, "HIGHWATER_FLUSH__MAX_EVENTS: \"many\" is not a whole number");
+        assert!(wrong.starts_with("HIGHWATER_FLUSH__MAX_EVENTS: \"many\" is not a whole number"), "{wrong}");
     }
 
     #[test]

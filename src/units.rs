@@ -1,9 +1,12 @@
 //! Quantities with their units: as people write them (`"80 Mbit/s"`, `"16MiB"`) and as the program keeps them.
 //!
+//! Counts and durations are put into words here too ([`counted`], [`lasting`]), for log lines and messages.
+//!
 //! Bit rates are decimal (1 kbit = 1,000 bit), as link speeds are; byte counts know both (kB = 1,000, KiB = 1,024).
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// A rate in bits per second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,7 +18,7 @@ pub struct ByteCount(u64);
 
 /// A value whose unit was not understood; says what would have been.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{given}` is not {what}: write a number and a unit, as in {example} (units: {units})")]
+#[error("{given} is not {what}: write a number and a unit, as in {example} (units: {units})")]
 pub struct UnitError {
     given: String,
     what: &'static str,
@@ -86,7 +89,7 @@ impl FromStr for BitRate {
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
         parse(text, BIT_RATES).map(Self).ok_or_else(|| UnitError {
-            given: text.to_owned(),
+            given: quoted(text),
             what: "a bit rate",
             example: "\"80 Mbit/s\"",
             units: names(BIT_RATES),
@@ -99,7 +102,7 @@ impl FromStr for ByteCount {
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
         parse(text, BYTE_COUNTS).map(Self).ok_or_else(|| UnitError {
-            given: text.to_owned(),
+            given: quoted(text),
             what: "a size",
             example: "\"16MiB\"",
             units: names(BYTE_COUNTS),
@@ -119,6 +122,46 @@ impl fmt::Display for ByteCount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&scaled(self.0, 1_024.0, &["B", "KiB", "MiB", "GiB", "TiB"]))
     }
+}
+
+fn quoted(text: &str) -> String {
+    if text.trim().is_empty() { "an empty text".to_owned() } else { format!("`{text}`") }
+}
+
+/// A number of things in words: `1 event`, `2 breaches`, `no retries` is `0 retries`.
+pub fn counted<N: fmt::Display + PartialEq + From<u8>>(count: N, noun: &str) -> String {
+    if count == N::from(1) { format!("{count} {noun}") } else { format!("{count} {}", plural(noun)) }
+}
+
+fn plural(noun: &str) -> String {
+    match noun.strip_suffix('y') {
+        Some(stem) if !stem.ends_with(['a', 'e', 'o', 'u']) => format!("{stem}ies"),
+        _ if noun.ends_with("ch") || noun.ends_with(['s', 'x']) => format!("{noun}es"),
+        _ => format!("{noun}s"),
+    }
+}
+
+/// A duration as a log line has it, rounded: `0.4 s`, `9.6 s`, `48 s`, from two minutes on `2m 5s`, and `2h 3m` from an hour on.
+pub fn lasting(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64();
+    if seconds < 9.95 {
+        let rounded = (seconds * 10.0).round() / 10.0;
+        return format!("{rounded} s");
+    }
+    match seconds.round() as u64 {
+        seconds @ ..120 => format!("{seconds} s"),
+        seconds => humantime::format_duration(Duration::from_secs(coarse(seconds))).to_string(),
+    }
+}
+
+/// Seconds without what nobody reads beside hours or days.
+pub(crate) fn coarse(seconds: u64) -> u64 {
+    let step = match seconds {
+        ..3_600 => 1,
+        3_600..86_400 => 60,
+        _ => 3_600,
+    };
+    (seconds + step / 2) / step * step
 }
 
 /// `None` where number or unit is not understood, or the value does not fit.
@@ -190,6 +233,37 @@ mod tests {
             assert_eq!(BitRate::from_bps(bps).to_string(), text);
         }
         assert_eq!(ByteCount::from_bytes(16 << 20).to_string(), "16.0 MiB");
+    }
+
+    #[test]
+    fn one_thing_is_singular_and_any_other_number_plural() {
+        assert_eq!(counted(1_u64, "event"), "1 event");
+        assert_eq!(counted(0_usize, "event"), "0 events");
+        for (noun, plural) in
+            [("breach", "2 breaches"), ("retry", "2 retries"), ("day", "2 days"), ("dead letter", "2 dead letters")]
+        {
+            assert_eq!(counted(2, noun), plural);
+        }
+    }
+
+    #[test]
+    fn a_duration_is_rounded() {
+        for (ms, text) in [
+            (0, "0 s"),
+            (420, "0.4 s"),
+            (2_999, "3 s"),
+            (9_600, "9.6 s"),
+            (9_960, "10 s"),
+            (10_600, "11 s"),
+            (119_400, "119 s"),
+            (125_000, "2m 5s"),
+            (7_384_000, "2h 3m"),
+            (86_399_900, "1day"),
+            (266_400_000, "3days 2h"),
+        ] {
+            assert_eq!(lasting(Duration::from_millis(ms)), text, "{ms} ms");
+        }
+        let _ = lasting(Duration::MAX);
     }
 
     proptest::proptest! {

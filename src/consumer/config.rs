@@ -13,6 +13,7 @@ use super::store::{Location, Retention};
 use crate::config::{ConfigError, Invalid, Layers, SecretFile, duration};
 use crate::kafka::{Connection, RawConnection, RawSasl, RawTls};
 use crate::registry::{Address, RawRegistry};
+use crate::units::counted;
 use crate::wire::{Decoder, NoRegistry};
 
 /// `consumer.toml` as written.
@@ -31,7 +32,7 @@ struct RawKafka {
     brokers: Option<String>,
     topic: Option<String>,
     group: Option<String>,
-    start: Option<Start>,
+    start: Option<String>,
     instance: Option<String>,
     tls: Option<RawTls>,
     sasl: Option<RawSasl>,
@@ -60,8 +61,7 @@ struct RawRetention {
 }
 
 /// Where to begin in a partition that neither the database nor Kafka has an offset of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Start {
     /// With all that is there.
     #[default]
@@ -159,7 +159,7 @@ impl Settings {
             membership,
             samples: topics.samples.map(|samples| topic("topics.samples", samples)).transpose()?,
             registry: Address::new(kafka.registry.unwrap_or_default(), directories.credentials.as_deref())?,
-            start: kafka.start.unwrap_or_default(),
+            start: kafka.start.map_or(Ok(Start::default()), |text| start(&text))?,
             store: location(store, directories)?,
             retention: Retention {
                 events: kept("retention.events", retention.events, KEEP_EVENTS)?,
@@ -172,7 +172,7 @@ impl Settings {
 impl fmt::Display for Settings {
     /// What a consumer with these settings does.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let days = |keep: Duration| format!("{} days", keep.as_secs() / 86_400);
+        let days = |keep: Duration| counted(keep.as_secs() / 86_400, "day");
         let start = match self.start {
             Start::Earliest => "earliest: all that is there",
             Start::Latest => "latest: what comes",
@@ -192,6 +192,14 @@ impl fmt::Display for Settings {
         writeln!(f, "stores    in {}", self.store)?;
         let Retention { events, dead_letters } = self.retention;
         writeln!(f, "keeps     events and samples {}, dead letters {}", days(events), days(dead_letters))
+    }
+}
+
+fn start(text: &str) -> Result<Start, Invalid> {
+    match text {
+        "earliest" => Ok(Start::Earliest),
+        "latest" => Ok(Start::Latest),
+        other => Err(Invalid::new("kafka.start", format!("`{other}` is not one of earliest, latest"))),
     }
 }
 
@@ -303,7 +311,7 @@ mod tests {
             ),
             ("[kafka]\ntopic = 'a b'", "consumer.toml:2: kafka.topic: `a b`"),
             ("[topics]\nsamples = 'a b'", "consumer.toml:2: topics.samples: `a b`"),
-            ("[kafka]\nstart = 'middle'", "consumer.toml:2: unknown variant `middle`"),
+            ("[kafka]\nstart = 'middle'", "consumer.toml:2: kafka.start: `middle` is not one of earliest, latest"),
             ("[kafka]\ngroup = ''", "consumer.toml:2: kafka.group: is empty"),
             ("[kafka]\nbroker = 'a:1'", "unknown key `broker`; did you mean `brokers`?"),
             ("[retention]\nevents = '1h'", "consumer.toml:2: retention.events: `1h` is less than a day"),

@@ -1,0 +1,122 @@
+//! The form that each key's value has, shown to whoever wrote it in another one.
+
+use toml::de::{DeTable, DeValue};
+
+/// What a key takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// `"5s"`.
+    Duration,
+    /// `"16MiB"`.
+    Size,
+    /// `"80 Mbit/s"`, or a share of the link's speed.
+    Level,
+    /// `"kafka-1:9092,kafka-2:9092"`: what looks like a list is one text.
+    Joined,
+    /// Any other text.
+    Text,
+}
+
+/// The keys whose text has a form of its own.
+const FORMS: &[(&str, Form)] = &[
+    ("interval", Form::Duration),
+    ("resume_within", Form::Duration),
+    ("limit.for", Form::Duration),
+    ("limit.clear_for", Form::Duration),
+    ("limit.update_every", Form::Duration),
+    ("limit.raise_at", Form::Level),
+    ("limit.clear_at", Form::Level),
+    ("link.speed", Form::Level),
+    ("link.rx_speed", Form::Level),
+    ("link.tx_speed", Form::Level),
+    ("flush.interval", Form::Duration),
+    ("flush.linger", Form::Duration),
+    ("journal.max_size", Form::Size),
+    ("journal.max_age", Form::Duration),
+    ("kafka.brokers", Form::Joined),
+    ("topics.retention", Form::Duration),
+    ("retention.events", Form::Duration),
+    ("retention.dead_letters", Form::Duration),
+];
+
+/// Tables that there may be several of, and that so have two brackets.
+const REPEATED: &[&str] = &["limit", "link"];
+
+impl Form {
+    fn of(key: &str) -> Self {
+        FORMS.iter().find(|(known, _)| *known == key).map_or(Self::Text, |(_, form)| *form)
+    }
+
+    /// How `value`, which is no text, is to be written.
+    fn instead_of(self, value: &DeValue<'_>) -> String {
+        match (self, value) {
+            (Self::Duration, DeValue::Integer(number)) => format!("write it as \"{number}s\""),
+            (Self::Duration, _) => "write it as \"5s\" or \"2m\"".to_owned(),
+            (Self::Size, _) => "write it with its unit, as in \"16MiB\"".to_owned(),
+            (Self::Level, _) => "write it with its unit, as in \"80 Mbit/s\" or \"80%\"".to_owned(),
+            (Self::Joined, DeValue::Array(items)) if items.iter().all(|item| item.get_ref().as_str().is_some()) => {
+                let items: Vec<_> = items.iter().filter_map(|item| item.get_ref().as_str()).collect();
+                format!("write it as one text, with commas: \"{}\"", items.join(","))
+            }
+            (_, DeValue::Integer(number)) => format!("write it in quotes: \"{number}\""),
+            (_, DeValue::Float(number)) => format!("write it in quotes: \"{number}\""),
+            (_, DeValue::Boolean(truth)) => format!("write it in quotes: \"{truth}\""),
+            (_, DeValue::Array(_)) => "takes one text, in quotes, and no list".to_owned(),
+            _ => "takes a text, in quotes".to_owned(),
+        }
+    }
+}
+
+/// The key path of the value at `offset` of a file, and how it is to be written where a value of another type is expected.
+/// `message` is the parser's, and stays where it says something else than that the type is wrong.
+pub(super) fn explained(text: &str, offset: usize, message: &str) -> Option<(String, String)> {
+    let table = DeTable::parse(text).ok()?;
+    let (key, value) = value_at(table.get_ref(), offset)?;
+    let shown = super::shown(&key);
+    let right = right_form(&shown, value, message).unwrap_or_else(|| message.to_owned());
+    Some((key, right))
+}
+
+fn right_form(key: &str, value: &DeValue<'_>, message: &str) -> Option<String> {
+    let expected = message.strip_prefix("invalid type: ")?.split_once(", expected ")?.1;
+    if expected.contains("string") {
+        return Some(Form::of(key).instead_of(value));
+    }
+    if expected.contains("sequence") && REPEATED.contains(&key) {
+        return Some(format!("write [[{key}]], with two brackets: there may be several"));
+    }
+    let is_table = expected.starts_with("struct") || expected.contains("map");
+    is_table.then(|| format!("is a table: write [{key}] in a line of its own, and its keys below"))
+}
+
+/// What is to be written instead of a text without quotes: TOML's own error shows the place and names no remedy.
+pub(super) fn unquoted(text: &str, offset: usize) -> Option<String> {
+    let start = text.get(..offset)?.rfind('\n').map_or(0, |at| at + 1);
+    let (key, value) = text[start..].lines().next()?.split_once('=')?;
+    let (key, value) = (key.trim(), value.split('#').next().unwrap_or_default().trim());
+    let is_key = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c));
+    let is_bare = value.starts_with(|c: char| c.is_alphanumeric()) && !value.contains(['"', '\'']);
+    (is_key && is_bare).then(|| format!("{key}: write it in quotes: \"{value}\""))
+}
+
+/// The innermost value at `offset`, and its key path.
+fn value_at<'a, 'text>(table: &'a DeTable<'text>, offset: usize) -> Option<(String, &'a DeValue<'text>)> {
+    table.iter().find_map(|(key, value)| {
+        let key = key.get_ref().as_ref();
+        // The place of a table is that of its head, and its values stand below.
+        let inner = match value.get_ref() {
+            DeValue::Table(table) => value_at(table, offset),
+            DeValue::Array(items) => items.iter().enumerate().find_map(|(index, item)| match item.get_ref() {
+                DeValue::Table(table) => {
+                    value_at(table, offset).map(|(inner, value)| (format!("{index}.{inner}"), value))
+                }
+                other => item.span().contains(&offset).then(|| (index.to_string(), other)),
+            }),
+            _ => None,
+        };
+        match inner {
+            Some((inner, value)) => Some((format!("{key}.{inner}"), value)),
+            None => value.span().contains(&offset).then(|| (key.to_owned(), value.get_ref())),
+        }
+    })
+}
