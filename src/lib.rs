@@ -11,6 +11,9 @@
 //! [`agent`] is the upper line, `highwater-agent`; [`consumer`] the lower one, `highwater-consumer`. They never import each
 //! other: all they share stands before them, and the [`event`] is the only thing that goes from one to the other.
 
+// They panic where the reader of a pipe has gone: `output::print` and `exit::write_error` do not.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 #[cfg(test)]
 pub(crate) mod damage;
 

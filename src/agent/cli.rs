@@ -12,17 +12,17 @@ mod status;
 mod topics;
 
 use std::ffi::OsString;
-use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use log::warn;
 
 use self::common::{Absent, Common};
 use crate::agent::control::Control;
 use crate::agent::run::{self, Run};
 use crate::cli;
-use crate::exit::Failure;
+use crate::exit::{Failure, write_error};
 use crate::output;
 use crate::wire::{FORMATS, Format};
 
@@ -82,15 +82,16 @@ impl Command {
         match self {
             Self::Run { common, duration } => {
                 common.start_log();
-                let settings = common.settings(Absent::IsAnError).map_err(Failure::config)?;
+                let settings = common.settings_of_an_agent(Absent::IsAnError)?;
+                settings.warnings.iter().for_each(|warning| warn!("{warning}"));
                 let control = Control::new().map_err(Failure::failed)?;
                 control.listen_to_signals().map_err(Failure::failed)?;
-                let reload = || common.settings(Absent::IsAnError).map_err(|error| error.to_string());
+                let reload = || common.settings_of_an_agent(Absent::IsAnError).map_err(|error| error.to_string());
                 let run = Run { control: &control, duration, observers: Vec::new(), reload: &reload };
                 run::run(settings, run).map(drop)
             }
             Self::Status(command) => command.run(),
-            Self::Schema { format } => output::finished(io::stdout().write_all(format.schema().as_bytes())),
+            Self::Schema { format } => output::print(format.schema()),
             #[cfg(feature = "toolbox")]
             Self::Topics(command) => command.run(),
             #[cfg(feature = "toolbox")]
@@ -98,9 +99,9 @@ impl Command {
             #[cfg(feature = "toolbox")]
             Self::Replay(command) => command.run(),
             Self::Check { common } => {
-                let settings = common.settings(Absent::MeansDefaults).map_err(Failure::config)?;
-                print!("{settings}");
-                Ok(())
+                let settings = common.settings_of_an_agent(Absent::MeansDefaults)?;
+                settings.warnings.iter().for_each(|warning| write_error(&format!("warning: {warning}")));
+                output::print(&settings.to_string())
             }
         }
     }

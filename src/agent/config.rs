@@ -1,6 +1,8 @@
 //! `agent.toml`: what is written, and settings that cannot be wrong ([`Settings`]).
 
 mod link;
+mod name;
+mod pattern;
 mod state;
 mod topics;
 
@@ -13,6 +15,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use self::link::RawLink;
+use self::name::Name;
 pub use self::topics::Topics;
 use self::topics::{RawTopics, check_topic};
 use crate::agent::counters::SourceChoice;
@@ -20,10 +23,10 @@ use crate::agent::limit::{Level, Limit, Scope};
 use crate::agent::publisher;
 use crate::agent::watch::{LinkOverride, Selection};
 use crate::config::{ConfigError, Invalid, Layers, duration, list, quoted};
-use crate::event::{AGENT_BYTES_MAX, Direction, Severity};
+use crate::event::{Direction, Severity};
 use crate::kafka::{Connection, RawConnection, RawSasl, RawTls};
 use crate::registry::{Address, RawRegistry};
-use crate::units::{BitRate, ByteCount};
+use crate::units::{BitRate, ByteCount, counted, lasting};
 use crate::wire::{FORMATS, Format, KEYS};
 
 /// The file, key by key.
@@ -108,6 +111,10 @@ struct RawKafka {
 pub struct Settings {
     /// Its name in events.
     pub agent: String,
+    /// What is probably not meant, each with its place.
+    pub warnings: Vec<String>,
+    /// Why it has no name that it could run by.
+    pub nameless: Option<String>,
     /// How often the counters are read.
     pub interval: Duration,
     /// Where they are read from.
@@ -139,6 +146,8 @@ pub struct Settings {
 pub struct Surroundings {
     /// The host's name.
     pub hostname: String,
+    /// `/etc/machine-id`, empty where there is none.
+    pub machine_id: String,
     /// `$STATE_DIRECTORY`, as systemd sets it.
     pub state_directory: Option<PathBuf>,
     /// `$CREDENTIALS_DIRECTORY`, likewise.
@@ -157,7 +166,12 @@ impl Settings {
     /// The first thing that can't be right, with its place.
     pub fn new(layers: &Layers, surroundings: &Surroundings) -> Result<Self, ConfigError> {
         let raw: Raw = layers.parse()?;
-        Self::checked(raw, surroundings).map_err(|invalid| layers.locate(invalid))
+        let mut warnings = Vec::new();
+        let (mut settings, missing) =
+            Self::checked(raw, surroundings, &mut warnings).map_err(|invalid| layers.locate(invalid))?;
+        settings.warnings = warnings.into_iter().map(|warning| layers.locate(warning).to_string()).collect();
+        settings.nameless = missing.map(|missing| layers.locate(missing).to_string());
+        Ok(settings)
     }
 
     /// Which links are watched, and what is configured of them.
@@ -170,12 +184,13 @@ impl Settings {
         Selection::new(&self.include, &self.exclude, &named).with_overrides(self.links.clone())
     }
 
-    fn checked(raw: Raw, surroundings: &Surroundings) -> Result<Self, Invalid> {
-        let agent = raw.agent.unwrap_or_else(|| surroundings.hostname.clone());
-        if agent.is_empty() || agent.len() > AGENT_BYTES_MAX || agent.contains('\0') {
-            let message = format!("`{agent}` is no name: it takes 1 to {AGENT_BYTES_MAX} bytes");
-            return Err(Invalid::new("agent", message));
-        }
+    fn checked(
+        raw: Raw,
+        surroundings: &Surroundings,
+        warnings: &mut Vec<Invalid>,
+    ) -> Result<(Self, Option<Invalid>), Invalid> {
+        let Name { name: agent, warning, missing } = Name::new(raw.agent, surroundings)?;
+        warnings.extend(warning);
         let interval = or_duration("interval", raw.interval, Duration::from_secs(1))?;
         if interval < MIN_INTERVAL {
             return Err(Invalid::new("interval", format!("is below {} ms, the shortest", MIN_INTERVAL.as_millis())));
@@ -186,33 +201,61 @@ impl Settings {
         unique(&limits)?;
         let resume_within = or_duration("resume_within", raw.resume_within, Duration::from_secs(300))?;
         if let Some(limit) = limits.iter().find(|limit| limit.update_every > resume_within) {
-            let (name, every) = (&limit.name, limit.update_every.as_secs());
+            let (name, every) = (&limit.name, lasting(limit.update_every));
             let message =
-                format!("is below the update_every of limit {name} ({every} s): its breaches could not be resumed");
+                format!("is below the update_every of limit {name} ({every}): its breaches could not be resumed");
             return Err(Invalid::new("resume_within", message));
         }
         let interfaces = raw.interfaces.unwrap_or_default();
+        let include = patterns("interfaces.include", interfaces.include, &["*"], warnings)?;
+        let exclude = patterns("interfaces.exclude", interfaces.exclude, &[], warnings)?;
+        if include.is_empty() {
+            let message = "is empty: only links that a limit's interface names are watched; [\"*\"] is the default";
+            warnings.push(Invalid::new("interfaces.include", message));
+        }
+        for (index, limit) in limits.iter().enumerate() {
+            if let Scope::Interface(pattern) = &limit.scope {
+                warnings.extend(pattern::check(&format!("limit.{index}.interface"), pattern)?);
+            }
+        }
         let journal = raw.journal.unwrap_or_default();
         let journal_size: ByteCount = parsed("journal.max_size", journal.max_size, ByteCount::from_bytes(16 << 20))?;
         if journal_size < MIN_JOURNAL {
             return Err(Invalid::new("journal.max_size", format!("is below {MIN_JOURNAL}, the smallest")));
         }
-        Ok(Self {
+        let settings = Self {
             agent,
+            warnings: Vec::new(),
+            nameless: None,
             interval,
             source,
-            state_dir: state::directory(raw.state_dir, surroundings),
+            state_dir: state::directory(raw.state_dir, surroundings)?,
             resume_within,
-            include: interfaces.include.unwrap_or_else(|| vec!["*".to_owned()]),
-            exclude: interfaces.exclude.unwrap_or_default(),
             links: raw.link.into_iter().enumerate().map(|(at, link)| link.checked(at)).collect::<Result<_, _>>()?,
+            include,
+            exclude,
             limits,
             journal_size,
             journal_age: or_duration("journal.max_age", journal.max_age, Duration::from_secs(30 * 86_400))?,
             publisher: publisher(raw.flush, raw.kafka, journal_size, surroundings.credentials_directory.as_deref())?,
             topics: Topics::new(raw.topics.unwrap_or_default())?,
-        })
+        };
+        Ok((settings, missing))
     }
+}
+
+/// The patterns of a list, checked.
+fn patterns(
+    key: &str,
+    written: Option<Vec<String>>,
+    default: &[&str],
+    warnings: &mut Vec<Invalid>,
+) -> Result<Vec<String>, Invalid> {
+    let Some(patterns) = written else { return Ok(default.iter().map(|pattern| (*pattern).to_owned()).collect()) };
+    for (index, pattern) in patterns.iter().enumerate() {
+        warnings.extend(pattern::check(&format!("{key}.{index}"), pattern)?);
+    }
+    Ok(patterns)
 }
 
 fn publisher(
@@ -377,7 +420,11 @@ impl Level {
 fn one_of<T: Copy>(key: &str, value: &str, known: &[(&str, T)]) -> Result<T, Invalid> {
     known.iter().find(|(name, _)| *name == value).map(|(_, meaning)| *meaning).ok_or_else(|| {
         let names: Vec<_> = known.iter().map(|(name, _)| *name).collect();
-        Invalid::new(key, format!("`{value}` is not one of {}", names.join(", ")))
+        let names = names.join(", ");
+        match value {
+            "" => Invalid::new(key, format!("is empty; it is one of {names}")),
+            value => Invalid::new(key, format!("`{value}` is not one of {names}")),
+        }
     })
 }
 
@@ -416,7 +463,8 @@ impl fmt::Display for Settings {
         writeln!(f, "state  {}, at most {}", self.state_dir.display(), self.journal_size)?;
         let publisher::Settings { connection, topic, encoding, interval, events_max, .. } = &self.publisher;
         let brokers = connection.brokers();
-        writeln!(f, "kafka  {topic} at {brokers}, every {} or {events_max} events", every(interval))?;
+        let events = counted(*events_max, "event");
+        writeln!(f, "kafka  {topic} at {brokers}, every {} or {events}", every(interval))?;
         match &encoding.registry {
             Some(registry) if encoding.format != Format::Json => {
                 let done = if encoding.auto_register { "registered" } else { "looked up" };

@@ -4,6 +4,7 @@
 //! but the kernel's counters and, if it made an event, for the journal's disk.
 
 mod reload;
+mod skipped;
 mod status;
 
 use std::path::Path;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use chrono::SubsecRound as _;
 use log::{error, info, warn};
 
+use self::skipped::SkippedReadings;
 use self::status::Vitals;
 use crate::agent::config::Settings;
 use crate::agent::control::Control;
@@ -24,12 +26,13 @@ use crate::agent::log_observer::LogObserver;
 use crate::agent::publisher::Publisher;
 use crate::agent::stall;
 use crate::agent::status::{StatusSocket, socket_path};
-use crate::agent::surroundings::runtime_directory;
+use crate::agent::surroundings::{machine_id, runtime_directory};
 use crate::clock::{Clock, SystemClock};
 use crate::event::{Body, Lifecycle, Reason, Stamp};
 use crate::exit::{Failure, chain};
 use crate::kafka::Trouble;
 use crate::service::Service;
+use crate::units::{counted, lasting};
 use crate::watchdog::Heart;
 
 /// How an agent is run, besides its settings.
@@ -81,6 +84,7 @@ struct Agent {
     reading: Reading,
     detections: Detections,
     trouble: Trouble,
+    skipped: SkippedReadings,
     heart: Heart,
     vitals: Vitals,
     outcome: Outcome,
@@ -130,7 +134,7 @@ impl Agent {
         let runtime = runtime_directory();
         let status = StatusSocket::open(socket_path(runtime.as_deref(), &settings.state_dir), clock.monotonic());
         let vitals = Vitals { started_ms: now.monotonic_ms, ..Vitals::default() };
-        let (reading, detections, trouble, heart, outcome) = Default::default();
+        let (reading, detections, trouble, skipped, heart, outcome) = Default::default();
         let service = Service::ready(settings.interval);
         let mut agent = Self {
             settings,
@@ -144,6 +148,7 @@ impl Agent {
             reading,
             detections,
             trouble,
+            skipped,
             heart,
             vitals,
             outcome,
@@ -157,14 +162,14 @@ impl Agent {
     fn say_hello(&self) {
         let Settings { agent, interval, limits, state_dir, publisher, .. } = &self.settings;
         info!(
-            "agent {agent} watches by {} every {}, limits: {}; journal in {}; to {} at {} every {}",
+            "agent {agent} started: reading by {} every {}, {}; journal in {}; publishing to {} at {} every {}",
             self.source.name(),
-            humantime::format_duration(*interval),
-            limits.len(),
+            lasting(*interval),
+            counted(limits.len() as u64, "limit"),
             state_dir.display(),
             publisher.topic,
             publisher.connection.brokers(),
-            humantime::format_duration(publisher.interval)
+            lasting(publisher.interval)
         );
         if limits.is_empty() {
             warn!("no limit is configured, so nothing can be exceeded; write a [[limit]]");
@@ -199,18 +204,19 @@ impl Agent {
                     probes.extend(PROBE_AFTER.map(|after| read + after));
                 }
                 deadline += self.settings.interval;
-                let missed = missed(deadline, self.clock.monotonic(), self.settings.interval);
-                if missed > 0 {
-                    warn!("{missed} ticks were skipped: this host is too busy, or was stopped");
-                    self.outcome.skipped += u64::from(missed);
-                    deadline += self.settings.interval * missed;
+                let now = self.clock.monotonic();
+                let missed = missed(deadline, now, self.settings.interval);
+                self.outcome.skipped += u64::from(missed);
+                deadline += self.settings.interval * missed;
+                if let Some(line) = self.skipped.count(missed, now) {
+                    warn!("{line}");
                 }
             }
             if probes.pop_if(|at| now >= *at).is_some() {
                 self.probe();
             }
             if control.flush() {
-                info!("asked to flush: {} events are pending", self.system.pending().events);
+                info!("flushing on signal: {} pending", counted(self.system.pending().events, "event"));
                 self.system.flush();
                 self.publisher.hurry();
             }
@@ -326,14 +332,15 @@ impl Agent {
         let delivered = self.publisher.progress().delivered;
         let outcome = Outcome { delivered, pending, lost, ..self.outcome };
         info!(
-            "ended after {} ticks ({} skipped, the latest by {:.1} ms): {delivered} events delivered, {}",
-            outcome.ticks,
+            "stopped after {} ({} skipped, at most {:.1} ms late): {} delivered, {}",
+            counted(outcome.ticks, "reading"),
             outcome.skipped,
             outcome.lateness_max.as_secs_f64() * 1_000.0,
+            counted(delivered, "event"),
             if keeping == Keeping::OnDisk { format!("{pending} left in the journal") } else { format!("{lost} lost") }
         );
         if lost > 0 {
-            error!("{lost} events are lost: they were in memory alone, because the journal's disk refuses");
+            error!("lost {}: kept in memory alone, because the journal cannot be written", counted(lost, "event"));
         }
         drop(self.status);
         drop(self.system);
@@ -379,11 +386,6 @@ fn open_source(settings: &Settings) -> Result<Box<dyn CounterSource>, counters::
 /// The kernel's name for this boot, empty where there is none.
 pub fn boot_id() -> String {
     file_text("/proc/sys/kernel/random/boot_id")
-}
-
-/// `/etc/machine-id`, empty where there is none.
-pub fn machine_id() -> String {
-    file_text("/etc/machine-id")
 }
 
 /// This moment, as `agent` saw it.

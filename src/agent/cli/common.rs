@@ -9,6 +9,7 @@ use crate::agent::surroundings::surroundings;
 pub(super) use crate::cli::Absent;
 use crate::cli::{self, Verbosity};
 use crate::config::{AGENT_KEYS, ConfigError, Layers};
+use crate::exit::Failure;
 
 /// Where the configuration stands unless the command line says otherwise.
 const CONFIG: &str = "/etc/highwater/agent.toml";
@@ -46,6 +47,15 @@ impl Common {
     /// Flags over the environment over the file.
     pub(super) fn settings(&self, absent: Absent) -> Result<Settings, ConfigError> {
         Settings::new(&self.layers(absent)?, &surroundings())
+    }
+
+    /// The same for whoever acts under the agent's name, and so needs one.
+    pub(super) fn settings_of_an_agent(&self, absent: Absent) -> Result<Settings, Failure> {
+        let settings = self.settings(absent).map_err(Failure::config)?;
+        match settings.nameless {
+            Some(why) => Err(Failure::config(why)),
+            None => Ok(settings),
+        }
     }
 
     /// The state directory alone: whoever asks for it need not be able to read the service's secrets.

@@ -10,9 +10,8 @@ use clap::Args;
 
 use super::common::{Absent, Common};
 use crate::agent::journal::{JournalError, Snapshot, is_held};
-use crate::agent::run;
 use crate::agent::status::{NoAnswer, Report, ask, socket_path};
-use crate::agent::surroundings::runtime_directory;
+use crate::agent::surroundings::{machine_id, runtime_directory};
 use crate::clock::{Clock as _, SystemClock};
 use crate::exit::{Failure, Status as Exit, chain};
 use crate::output::{self, Format, Rows, Value};
@@ -173,7 +172,7 @@ fn answer(state_dir: &Path, runtime: Option<&Path>) -> Result<Result<Report, Opt
 
 /// What an agent that has ended left.
 fn left(state_dir: &Path, clock: &SystemClock) -> Result<Report, Failure> {
-    let snapshot = match Snapshot::read(state_dir, &run::machine_id()) {
+    let snapshot = match Snapshot::read(state_dir, &machine_id()) {
         Ok(Some(snapshot)) => snapshot,
         Ok(None) => {
             let message = format!("no agent runs on {}, and none has left a journal there", state_dir.display());

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{Raw, Settings, Surroundings};
-use crate::config::{ConfigError, Layers};
+use crate::config::{ConfigError, Invalid, Layers};
 
 /// Where nobody says anything else.
 const USUAL: &str = "/var/lib/highwater";
@@ -15,12 +15,15 @@ impl Settings {
     /// What is written is no configuration.
     pub fn state_dir(layers: &Layers, surroundings: &Surroundings) -> Result<PathBuf, ConfigError> {
         let raw: Raw = layers.parse()?;
-        Ok(directory(raw.state_dir, surroundings))
+        directory(raw.state_dir, surroundings).map_err(|invalid| layers.locate(invalid))
     }
 }
 
-pub(super) fn directory(written: Option<PathBuf>, surroundings: &Surroundings) -> PathBuf {
-    written.or_else(|| surroundings.state_directory.clone()).unwrap_or_else(|| PathBuf::from(USUAL))
+pub(super) fn directory(written: Option<PathBuf>, surroundings: &Surroundings) -> Result<PathBuf, Invalid> {
+    if written.as_ref().is_some_and(|written| written.as_os_str().is_empty()) {
+        return Err(Invalid::new("state_dir", format!("is empty; name a directory, or leave it out for {USUAL}")));
+    }
+    Ok(written.or_else(|| surroundings.state_directory.clone()).unwrap_or_else(|| PathBuf::from(USUAL)))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use super::{Agent, open_source};
 use crate::agent::config::Settings;
 use crate::clock::Clock as _;
 use crate::exit::{Failure, chain};
+use crate::units::counted;
 
 impl Agent {
     /// Takes over new limits, links and intervals, and changes nothing else. What can't change while it runs is logged.
@@ -25,6 +26,7 @@ impl Agent {
                 return Ok(());
             }
         };
+        settings.warnings.iter().for_each(|warning| warn!("{warning}"));
         if settings.agent != self.settings.agent || settings.state_dir != self.settings.state_dir {
             warn!("agent and state_dir change with the next start only");
         }
@@ -47,7 +49,7 @@ impl Agent {
         self.settings = kept;
         let now = self.stamp();
         self.add_detected(&now);
-        info!("the configuration was read again: {} limits", self.settings.limits.len());
+        info!("the configuration was read again: {}", counted(self.settings.limits.len() as u64, "limit"));
         Ok(())
     }
 }

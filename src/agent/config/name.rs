@@ -1,0 +1,113 @@
+//! What an agent is called: as configured, else as its host is, else by a name made from the machine's id.
+
+use openssl::sha::sha256;
+
+use super::Surroundings;
+use crate::config::Invalid;
+use crate::event::AGENT_BYTES_MAX;
+
+/// Names that a host has before anybody gives it one: those of all such hosts would be one agent.
+const NOBODYS: &[&str] = &["", "(none)", "localhost", "localhost.localdomain", "localhost4", "localhost6"];
+
+/// How many hex digits of the hash a name takes: 48 bits tell a fleet's hosts apart.
+const DIGITS: usize = 12;
+
+/// An agent's name, and what is to be said of it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Name {
+    pub(super) name: String,
+    /// The host's name is no name for an agent: another one stands in.
+    pub(super) warning: Option<Invalid>,
+    /// Not even that: an agent can't run, while commands that need no name can.
+    pub(super) missing: Option<Invalid>,
+}
+
+impl Name {
+    /// The name that is configured, or else follows from the surroundings.
+    ///
+    /// # Errors
+    /// The configured name can't be one.
+    pub(super) fn new(configured: Option<String>, surroundings: &Surroundings) -> Result<Self, Invalid> {
+        if let Some(name) = configured {
+            check(&name).map_err(|message| Invalid::new("agent", message))?;
+            return Ok(Self { name, ..Self::default() });
+        }
+        let host = surroundings.hostname.trim_end_matches('.');
+        if !NOBODYS.contains(&&*host.to_ascii_lowercase()) && check(host).is_ok() {
+            return Ok(Self { name: host.to_owned(), ..Self::default() });
+        }
+        let called = format!("this host is called `{host}`, which is no name for an agent");
+        Ok(match from_machine_id(&surroundings.machine_id) {
+            Some(name) => {
+                let message = format!("{called}: it goes by {name}, made from /etc/machine-id; set agent to choose another");
+                Self { name, warning: Some(Invalid::new("agent", message)), missing: None }
+            }
+            None => {
+                let message = format!("{called}, and there is no /etc/machine-id to make one from; set agent, as in agent = \"gw-042\"");
+                Self { name: "unnamed".to_owned(), warning: None, missing: Some(Invalid::new("agent", message)) }
+            }
+        })
+    }
+}
+
+/// Checks a name that somebody gives to an agent.
+///
+/// # Errors
+/// Says what a name has to be.
+pub(super) fn check(name: &str) -> Result<(), String> {
+    if name.trim().is_empty() {
+        return Err(format!("is empty; a name has 1 to {AGENT_BYTES_MAX} bytes"));
+    }
+    if name.len() > AGENT_BYTES_MAX {
+        return Err(format!("has {} bytes; a name has 1 to {AGENT_BYTES_MAX}", name.len()));
+    }
+    if name.contains('\0') { Err("has a NUL, which no database takes".to_owned()) } else { Ok(()) }
+}
+
+/// A machine's id is as good as a secret (machine-id(5)): only a hash of it goes out.
+fn from_machine_id(id: &str) -> Option<String> {
+    // During the first boot it is "uninitialized".
+    if id.len() != 32 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let hash = sha256(format!("highwater-agent {id}").as_bytes());
+    let digits: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    Some(format!("host-{}", &digits[..DIGITS]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "0123456789abcdef0123456789abcdef";
+
+    fn name(host: &str, machine_id: &str) -> Name {
+        let surroundings =
+            Surroundings { hostname: host.into(), machine_id: machine_id.into(), ..Surroundings::default() };
+        Name::new(None, &surroundings).unwrap()
+    }
+
+    #[test]
+    fn a_hosts_name_is_its_agents_unless_nobody_gave_it_one() {
+        assert_eq!(name("gw-042", ID), Name { name: "gw-042".into(), ..Name::default() });
+        for host in ["", "(none)", "localhost", "localhost.localdomain", "LocalHost", "localhost."] {
+            let stand_in = name(host, ID);
+            assert_eq!(stand_in.name, "host-58d2494c3a75", "{host}: the same after each restart");
+            assert!(!stand_in.name.contains(&ID[..8]), "the id itself stays here");
+            assert!(stand_in.warning.unwrap().message.contains("set agent"), "{host}");
+            for no_id in ["", "uninitialized", &ID[1..]] {
+                assert!(name(host, no_id).missing.unwrap().message.contains("set agent"), "{host} {no_id}");
+            }
+        }
+        assert_ne!(name("localhost", ID).name, name("localhost", &ID.replace('f', "e")).name);
+    }
+
+    #[test]
+    fn a_configured_name_is_taken_whatever_the_host_is_called() {
+        let configured = |name: &str| Name::new(Some(name.to_owned()), &Surroundings::default());
+        assert_eq!(configured("localhost").unwrap(), Name { name: "localhost".into(), ..Name::default() });
+        for bad in ["", " ", "a\0", &"x".repeat(256)] {
+            assert_eq!(configured(bad).unwrap_err().key, "agent");
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Patterns of interface names: what can match none is refused, and what is written in another notation is pointed out.
+//!
+//! A kernel's name has up to 15 bytes, an alternative name up to 127 (`ip link property add … altname`). Neither has a slash or white
+//! space; any other character can be in one, also those that other notations give a meaning.
+
+use crate::config::Invalid;
+
+/// An interface's name has no more bytes (`IFNAMSIZ`, without its NUL).
+const NAME_BYTES_MAX: usize = 15;
+/// An alternative name has no more bytes (`ALTIFNAMSIZ`, likewise).
+const ALTERNATIVE_BYTES_MAX: usize = 127;
+
+/// Characters of regular expressions, shells' patterns, lists, and iptables' own wildcard.
+const OTHER_NOTATIONS: &[char] =
+    &['[', ']', '{', '}', '(', ')', '|', '^', '$', ',', ';', '+', '!', '\\', '"', '\''];
+
+const PATTERN: &str = "a pattern is a whole name, with `*` for any characters and `?` for one";
+
+/// Returns what is probably not meant about `pattern`, if anything.
+///
+/// # Errors
+/// No interface can have a name that it matches.
+pub(super) fn check(key: &str, pattern: &str) -> Result<Option<Invalid>, Invalid> {
+    let help = format!("{PATTERN}; {}", several(key));
+    let never = |why: &str| Err(Invalid::new(key, format!("`{pattern}` matches no interface: {why}; {help}")));
+    let bytes = pattern.bytes().filter(|byte| *byte != b'*').count();
+    if pattern.is_empty() {
+        return Err(Invalid::new(key, format!("is empty; {help}")));
+    }
+    if pattern.contains(char::is_whitespace) {
+        return never("no name has a space");
+    }
+    if pattern.contains(['/', '\0']) {
+        return never("no name has a slash or a NUL");
+    }
+    if bytes > ALTERNATIVE_BYTES_MAX {
+        return never(&format!("a name has up to {NAME_BYTES_MAX} bytes, an alternative name {ALTERNATIVE_BYTES_MAX}"));
+    }
+    let doubt = if pattern.contains(OTHER_NOTATIONS) {
+        format!("`{pattern}` matches only what has these characters in its name; {help}")
+    } else if bytes > NAME_BYTES_MAX {
+        format!("`{pattern}` is longer than {NAME_BYTES_MAX} bytes, so only an alternative name can match it; {help}")
+    } else {
+        return Ok(None);
+    };
+    Ok(Some(Invalid::new(key, doubt)))
+}
+
+fn several(key: &str) -> &'static str {
+    if key.starts_with("interfaces.") {
+        "a list is written [\"eth0\", \"eth1\"]"
+    } else {
+        "for links that no pattern has in common write a [[limit]] each"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_match_is_taken() {
+        for pattern in ["*", "eth*", "eth?", "eth0.100", "br-1a2b3c4d5e6f", "wlp3s0@x", "usb0_#2", "ünïx0", "*ovs*-very-long*"] {
+            assert_eq!(check("limit.0.interface", pattern), Ok(None), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn what_looks_like_another_notation_or_an_alternative_name_is_pointed_out() {
+        for pattern in ["eth[0-9]", "eth0,eth1", "^eth", "eth(0|1)", "eth+", "!lo", "an-alternative-name"] {
+            let doubt = check("interfaces.include.0", pattern).unwrap().expect(pattern);
+            assert!(doubt.message.contains("`*` for any characters and `?` for one"), "{doubt:?}");
+            assert!(doubt.message.ends_with("a list is written [\"eth0\", \"eth1\"]"), "{doubt:?}");
+        }
+    }
+
+    #[test]
+    fn what_no_name_can_be_is_refused() {
+        let long = "x".repeat(128);
+        for pattern in ["", "eth0 eth1", " eth0", "eth0\t", "/dev/eth0", "a\0", &long] {
+            let error = check("limit.0.interface", pattern).expect_err(pattern);
+            assert!(error.message.contains("`*` for any characters and `?` for one"), "{error:?}");
+        }
+    }
+}
