@@ -65,7 +65,7 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
 fn two_agents_on_one_state_directory_are_one_too_many() {
     let mut agent = Agent::new("source = 'synthetic'\n[kafka]\nbrokers = '127.0.0.1:9'\n");
     let first = agent.start(&[]);
-    first.until("watches by synthetic");
+    first.until("reading by synthetic");
     let mut second = agent.start(&[]);
     assert_eq!(second.wait().code(), Some(1));
     assert!(second.log().contains("another agent runs on"), "{}", second.log());

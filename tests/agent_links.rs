@@ -24,7 +24,7 @@ fn a_breach_carries_what_the_link_carried() {
     let topic = kafka.topic("veth", 1);
     let mut agent = Agent::new(&config(&kafka, &topic, &veth.name));
     let running = agent.start(&[]);
-    running.until("watches by netlink");
+    running.until("reading by netlink");
     // Two readings first: the first movement of a new counter tells nothing.
     veth.send(Duration::from_secs(2), 50_000);
     let sent_bytes = veth.send(Duration::from_secs(10), 16_000_000);

@@ -253,7 +253,8 @@ fn events_that_the_disk_refuses_are_a_trouble_and_are_said_to_be_lost_at_the_end
     assert!(running.wait().success());
     let log = running.log();
     assert!(
-        log.contains(" events are lost: they were in memory alone") && !log.contains("left in the journal"),
+        log.contains(": kept in memory alone, because the journal cannot be written")
+            && !log.contains("left in the journal"),
         "{log}"
     );
 }

@@ -12,7 +12,7 @@ fn keeps_time(brokers: &str, topic: &str) -> String {
          [flush]\ninterval = '1s'\n[kafka]\nbrokers = '{brokers}'\ntopic = '{topic}'\n"
     ));
     let log = agent.run(&["--for", "30s"]);
-    assert!(log.contains("ended after 30 ticks (0 skipped"), "{log}");
+    assert!(log.contains("stopped after 30 readings (0 skipped"), "{log}");
     log
 }
 

@@ -33,7 +33,7 @@ fn traffic_through_a_link_becomes_a_row_that_says_how_much() {
         veth.name, kafka.address
     ));
     let mut running = agent.start(&[]);
-    running.until("watches by netlink");
+    running.until("reading by netlink");
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
     let _consuming = consumer.start(&[]);
     veth.send(Duration::from_secs(2), 50_000);

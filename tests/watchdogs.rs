@@ -154,7 +154,7 @@ fn a_consumer_that_is_stuck_in_the_database_ends_itself_and_starts_clean() {
     database.until("SELECT count(*) FROM events", "(1000)");
     postgres.signal("STOP");
     produce(&kafka.address, &topic, &events[1_000..]);
-    running.until("ending, to be started anew");
+    running.until("ending, to be restarted");
     assert_eq!(running.ended().code(), Some(1));
     // It is started while the server still stands.
     let again = consumer.start(&[]);

@@ -1,12 +1,13 @@
-//! Tells the log of each event, in the words of whoever reads it at night.
+//! Logs each event, in words for whoever reads them at night.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use log::{Level, log};
 
 use crate::agent::event_system::{ObserveError, Observer};
 use crate::event::{ALL_INTERFACES, Body, Breach, Event, Loss, Reason, Severity};
-use crate::units::{BitRate, ByteCount};
+use crate::units::{BitRate, ByteCount, counted, lasting};
 
 /// The observer that logs.
 #[derive(Debug)]
@@ -33,13 +34,13 @@ fn told(event: &Event) -> (Level, String) {
             (Level::Warn, format!("bandwidth exceeded{critical} {}", over(breach)))
         }
         Body::BreachUpdated(breach) => {
-            (Level::Info, format!("still exceeded for {} s {}", breach.duration_ms / 1_000, over(breach)))
+            (Level::Info, format!("still exceeded for {} {}", lasted(breach.duration_ms), over(breach)))
         }
         Body::BreachCleared(breach) => (Level::Info, cleared(breach)),
         Body::Loss(loss) => {
             let Loss { epoch, reason, .. } = loss;
             let detail = loss.detail.as_ref().map(|detail| format!(" ({detail})")).unwrap_or_default();
-            (Level::Error, format!("{} events of epoch {epoch} are lost: {reason}{detail}", loss.count()))
+            (Level::Error, format!("lost {} of epoch {epoch}: {reason}{detail}", counted(loss.count(), "event")))
         }
         Body::LinkAdded(link) => {
             let speed = link.speed_bps.map_or("speed unknown".to_owned(), |bps| BitRate::from_bps(bps).to_string());
@@ -65,17 +66,27 @@ fn cleared(breach: &Breach) -> String {
     let place = place(breach);
     let end = match &breach.reason {
         None | Some(Reason::Below) => format!("bandwidth back under the limit on {place}"),
-        Some(reason) => format!("no more to say of the breach on {place} ({reason})"),
+        Some(reason) => format!("breach on {place} closed ({reason})"),
     };
     format!(
-        "{end} after {} s: peak {}, mean {}, {} over limit {} [breach {}]",
-        breach.duration_ms / 1_000,
+        "{end} after {}: peak {}, mean {}, {} over limit {} [breach {}]",
+        whole_and_measured(breach),
         BitRate::from_bps(breach.peak_bps),
         BitRate::from_bps(breach.mean_bps),
         ByteCount::from_bytes(breach.excess_bytes),
         breach.limit_name,
         breach.breach_id
     )
+}
+
+/// `10 s`, or `10 s, 8 s of it measured` where counters could not be read all the time.
+fn whole_and_measured(breach: &Breach) -> String {
+    let (whole, measured) = (lasted(breach.duration_ms), lasted(breach.measured_ms));
+    if measured == whole { whole } else { format!("{whole}, {measured} of it measured") }
+}
+
+fn lasted(ms: u64) -> String {
+    lasting(Duration::from_millis(ms))
 }
 
 fn over(breach: &Breach) -> String {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use log::error;
 
+use crate::units::lasting;
 use crate::watchdog::{Heart, Stuck};
 
 /// A step of a tick takes no longer than this.
@@ -14,6 +15,6 @@ const LOOK: Duration = Duration::from_secs(5);
 /// Watches the ticks, as long as there are any.
 pub(super) fn watch(heart: &Heart) -> std::io::Result<()> {
     heart.watch(LOOK, STEP_MAX, |Stuck { doing, time }| {
-        error!("the tick stands still: {doing} for {} s; nothing is measured meanwhile", time.as_secs());
+        error!("the tick stands still: {doing} for {}; nothing is measured meanwhile", lasting(time));
     })
 }

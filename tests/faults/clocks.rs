@@ -73,7 +73,7 @@ fn clock_jumps() {
             .env("FAKETIME_NO_CACHE", "1")
             .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         let running = world.agent.start_as(command, &[]);
-        running.until("watches by");
+        running.until("reading by");
         let mut jumps = Vec::new();
         for _ in 0..rng.u8(1..4) {
             sleep(Duration::from_millis(rng.u64(200..800)));

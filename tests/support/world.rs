@@ -105,7 +105,7 @@ impl World {
     /// Starts the agent, and waits until it watches.
     pub(crate) fn start_agent(&mut self) -> agent::Running {
         let running = self.agent.start(&[]);
-        running.until("watches by");
+        running.until("reading by");
         running
     }
 

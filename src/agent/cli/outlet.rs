@@ -19,7 +19,7 @@ use crate::event::Event;
 use crate::exit::Failure;
 use crate::kafka::admin::Admin;
 use crate::output::{self, Format, Rows, Value};
-use crate::units::{BitRate, ByteCount};
+use crate::units::{BitRate, ByteCount, counted};
 use crate::wire;
 
 /// Writes each event to a file or to standard output, as JSON, a line each: what `kcat -P -l FILE` sends.
@@ -197,7 +197,8 @@ pub(super) fn wait_stored(
             return Ok(());
         }
         if control.stop() {
-            let message = format!("interrupted: {group} has stored {stored} of {} partitions", last_offsets.len());
+            let partitions = counted(last_offsets.len() as u64, "partition");
+            let message = format!("interrupted: {group} has stored {stored} of {partitions}");
             return Err(Failure::failed(message));
         }
         control.sleep(Duration::from_millis(500));
@@ -232,13 +233,13 @@ pub(super) fn print_record(
 
 /// The exit code: whatever Kafka has not is a failure.
 pub(super) fn judged(delivery: &Delivery) -> Result<(), Failure> {
-    judged_as(delivery, "events")
+    judged_as(delivery, "event")
 }
 
 /// The same, of events that have another name.
 pub(super) fn judged_as(delivery: &Delivery, what: &str) -> Result<(), Failure> {
     match delivery.failed {
         0 => Ok(()),
-        failed => Err(Failure::failed(format!("{failed} {what} were not delivered"))),
+        failed => Err(Failure::failed(format!("not delivered: {}", counted(failed, what)))),
     }
 }

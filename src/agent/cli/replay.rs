@@ -193,7 +193,7 @@ impl Replay {
         }
         outlet::judged(&delivered.events)?;
         if let Some(samples) = &delivered.samples {
-            outlet::judged_as(samples, "samples")?;
+            outlet::judged_as(samples, "sample")?;
         }
         if let Some(group) = &self.wait_stored {
             let topics = [

@@ -7,6 +7,7 @@ use super::{Consumer, State};
 use crate::clock::Clock as _;
 use crate::consumer::source::is_unknown_topic;
 use crate::exit::{Failure, Status};
+use crate::units::counted;
 
 /// How often offsets without records are passed.
 const PASS_EVERY: Duration = Duration::from_secs(1);
@@ -70,9 +71,9 @@ impl Consumer<'_> {
                 }
                 if retired.events + retired.dead_letters > 0 {
                     log::info!(
-                        "retention: {} events and samples, {} dead letters",
-                        retired.events,
-                        retired.dead_letters
+                        "retention: deleted {} or samples, {}",
+                        counted(retired.events, "event"),
+                        counted(retired.dead_letters, "dead letter")
                     );
                 }
                 for day in &retired.busy {

@@ -9,6 +9,7 @@ use crate::consumer::batch::Batch;
 use crate::consumer::source::Polled;
 use crate::consumer::store::{Applied, Fault};
 use crate::failpoints;
+use crate::units::counted;
 
 /// How often it is seen whether the store has finished.
 const FINISHED: Duration = Duration::from_millis(1);
@@ -105,13 +106,13 @@ impl Consumer<'_> {
             log::warn!("dead letter: {}[{}] at {}: {}", batch.topic, refused.partition, refused.offset, refused.error);
         }
         if applied.refused.len() > LINES_MAX {
-            log::warn!("and {} dead letters more", applied.refused.len() - LINES_MAX);
+            log::warn!("and {} more", counted((applied.refused.len() - LINES_MAX) as u64, "dead letter"));
         }
         for identity in applied.doubled.iter().take(LINES_MAX) {
             log::error!("{identity} came with two times: is a state directory in use twice, or an old copy of one?");
         }
         if applied.doubled.len() > LINES_MAX {
-            log::error!("and {} such identities more", applied.doubled.len() - LINES_MAX);
+            log::error!("and {} more", counted((applied.doubled.len() - LINES_MAX) as u64, "such identity"));
         }
         let refused: HashSet<(i32, i64)> = applied.refused.iter().map(|r| (r.partition, r.offset)).collect();
         for (&partition, slice) in &batch.slices {
@@ -122,6 +123,7 @@ impl Consumer<'_> {
                 }
             }
         }
-        log::debug!("{}: {} rows, {} dead letters", batch.topic, applied.inserted, applied.refused.len());
+        let (rows, refused) = (applied.inserted, applied.refused.len() as u64);
+        log::debug!("{}: {}, {}", batch.topic, counted(rows, "row"), counted(refused, "dead letter"));
     }
 }

@@ -7,6 +7,7 @@ use signal_hook::low_level;
 
 use crate::exit::Status;
 use crate::failpoints;
+use crate::units::lasting;
 use crate::watchdog::{Heart, Stuck};
 
 /// How long one step of a round may take: a statement of PostgreSQL's ends after two minutes at the latest.
@@ -23,6 +24,6 @@ pub(super) fn watch(heart: &Heart) -> std::io::Result<()> {
 
 /// At once: to end in order may get stuck as well.
 fn end(Stuck { doing, time }: Stuck) {
-    log::error!("stuck for {} s, {doing}: ending, to be started anew", time.as_secs());
+    log::error!("stuck for {}, {doing}: ending, to be restarted", lasting(time));
     low_level::exit(Status::Failed as i32);
 }

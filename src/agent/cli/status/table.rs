@@ -12,7 +12,7 @@ use crate::agent::status::{LinkStatus, OpenBreach, Report, State};
 use crate::event::ALL_INTERFACES;
 use crate::excerpt::harmless;
 use crate::output::{Format, Rows};
-use crate::units::{BitRate, ByteCount};
+use crate::units::{BitRate, ByteCount, coarse, counted, lasting};
 
 /// The texts stand behind their names.
 const NAME_WIDTH: usize = 15;
@@ -125,7 +125,10 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
         lines.push(("last flush", flush(report)));
         let count = |count: Option<u64>| count.unwrap_or_default();
         let (delivered, rejected, retries) = (count(report.delivered), count(report.rejected), count(report.retries));
-        lines.push(("delivered", format!("{delivered} since the start; {rejected} rejected, {retries} retries")));
+        lines.push((
+            "delivered",
+            format!("{delivered} since the start; {rejected} rejected, {}", counted(retries, "retry")),
+        ));
         lines.push(("acknowledged", offsets(report.last_offsets.as_ref())));
         lines.push(("errors", errors(report)));
         lines.push(("last tick", tick(report)));
@@ -208,7 +211,7 @@ fn tick(report: &Report) -> String {
     format!(
         "{ago}, by {} every {}; {ticks} since the start, {skipped} skipped",
         report.source.as_deref().unwrap_or("-"),
-        humantime::format_duration(every)
+        lasting(every)
     )
 }
 
@@ -227,23 +230,14 @@ fn link(breach: &OpenBreach) -> String {
     format!("{interface} {}", breach.direction)
 }
 
-fn counted(count: u64, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
-}
-
 fn moment(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
 /// As long as people say it: `48s`, `2h 5m`, `12days 3h`. A clock that was set back makes none of it negative.
 fn length(time: TimeDelta) -> String {
-    let seconds = time.num_seconds().max(0).cast_unsigned();
-    let coarse = match seconds {
-        ..3_600 => seconds,
-        3_600..86_400 => seconds - seconds % 60,
-        _ => seconds - seconds % 3_600,
-    };
-    humantime::format_duration(Duration::from_secs(coarse)).to_string()
+    let seconds = ((time.num_milliseconds() + 500) / 1_000).max(0).cast_unsigned();
+    humantime::format_duration(Duration::from_secs(coarse(seconds))).to_string()
 }
 
 /// In lines that end before the last column, where the words let them; and obeyed by no terminal.
@@ -373,7 +367,7 @@ delivered      22 since the start; 0 rejected, 4 retries
 acknowledged   partition 0 at 1022, 3 at 17
 errors         1 since the start; the last 1m 5s ago: broker away:
                kafka-1:9092/bootstrap: Connection refused
-last tick      0.0 s ago, by netlink every 1s; 7384 since the start, 0 skipped
+last tick      0.0 s ago, by netlink every 1 s; 7384 since the start, 0 skipped
 open breaches  1, of 2 limits
 
 link  state  speed       rx           tx          limit        unjudged

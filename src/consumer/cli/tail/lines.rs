@@ -10,7 +10,7 @@ use crate::consumer::batch::Record;
 use crate::event::{Body, Breach, Event, Reason, Sample};
 use crate::excerpt::{beginning, harmless};
 use crate::output::{Format, Rows, Value};
-use crate::units::{BitRate, ByteCount};
+use crate::units::{BitRate, ByteCount, counted, lasting};
 use crate::wire;
 
 /// Messages on their way to a terminal or a program.
@@ -149,7 +149,7 @@ fn words(event: &Event, raw: Option<&str>) -> String {
         Body::Loss(loss) => {
             let ranges: Vec<String> = loss.ranges.iter().map(|(from, to)| format!("{from}-{to}")).collect();
             let why = why(&event.body);
-            format!("{} events of epoch {}: {}{why}", loss.count(), loss.epoch, ranges.join(" "))
+            format!("{} of epoch {}: {}{why}", counted(loss.count(), "event"), loss.epoch, ranges.join(" "))
         }
         Body::LinkAdded(link) | Body::LinkRemoved(link) | Body::LinkChanged(link) => {
             let speed = link.speed_bps.map(|bps| format!(", {}", BitRate::from_bps(bps))).unwrap_or_default();
@@ -191,7 +191,8 @@ fn of_breach(breach: &Breach, why: &str) -> String {
     if breach.duration_ms >= 1_000 {
         let excess = ByteCount::from_bytes(breach.excess_bytes);
         let peak = BitRate::from_bps(breach.peak_bps);
-        says.push_str(&format!(", for {} s: peak {peak}, {excess} over", breach.duration_ms / 1_000));
+        let lasted = lasting(Duration::from_millis(breach.duration_ms));
+        says.push_str(&format!(", for {lasted}: peak {peak}, {excess} over"));
     }
     format!("{says}{why} [breach {breach_id}]")
 }
