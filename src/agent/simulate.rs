@@ -1,138 +1,334 @@
 //! Agents that do not exist, on hosts that do not exist: made-up counters through the real rates, limits and detector.
 //!
-//! A fleet lives in steps of a simulated second. What its agents see follows from the seed alone; their epochs do not, so that a
-//! second run adds to the first.
+//! A fleet lives from reading to reading: its time jumps to the next second in which an agent has something to read. What its agents
+//! see follows from the seed, the start and the [`Schedule`]; their epochs do not, so that a second run adds to the first.
 
+mod traffic;
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use smol_str::format_smolstr;
 
-use crate::agent::counters::synthetic::{Shape, Synthetic};
-use crate::agent::counters::{CounterError, CounterSource as _, Reading};
+use self::traffic::{ACTIVITY_MEAN, BURST_MEAN_S, Link, PAUSE_S, QUIET_MAX, World, activity};
+use crate::agent::counters::Reading;
 use crate::agent::detector::{Detections, Detector};
 use crate::agent::event_system::Draft;
-use crate::agent::limit::Limit;
-use crate::agent::watch::Selection;
-use crate::clock::{Clock as _, ManualClock};
+use crate::agent::limit::{Level, Limit};
 use crate::event::Stamp;
 
-/// A tick of simulated time.
-pub const TICK: Duration = Duration::from_secs(1);
+/// How often something happens to a link of a real fleet: a burst or an outage.
+const INCIDENTS_A_WEEK: f64 = 2.9;
+/// About how many events one makes with the limit that `simulate` sets by default.
+const EVENTS_AN_INCIDENT: f64 = 4.4;
+/// In the busiest hour incidents of a link are at least so far apart, on average.
+const BETWEEN_MIN_S: f64 = 10.0;
+const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(86_400);
+const WEEK: Duration = Duration::from_secs(7 * 86_400);
+/// A simulated host has been up for so long when its agent starts.
+const UPTIME: Duration = HOUR;
+/// The longest time between two readings in an incident, and the interval with which a detector takes it for one reading.
+const LONGEST_S: u64 = 10;
+const INTERVAL: Duration = Duration::from_secs(3);
+/// Agents start within this many seconds.
+const START_S: u64 = 60;
 
 /// Agents that live at the same time.
 pub struct Fleet {
     agents: Vec<Agent>,
-    clock: ManualClock,
+    world: World,
+    /// The second of each agent's next reading.
+    due: BinaryHeap<Reverse<(u64, usize)>>,
     reading: Reading,
     detections: Detections,
-    /// How many events the last second had.
-    told: usize,
 }
 
 struct Agent {
-    source: Synthetic,
+    links: Vec<Link>,
     detector: Detector,
     stamp: Stamp,
+    /// Agents do not read at the full second.
+    phase: TimeDelta,
+    /// The second in which it starts, as long as it has not.
+    starts_at: Option<u64>,
+}
+
+/// What a fleet is made of.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Shape {
+    /// The same seed makes the same traffic.
+    pub seed: u64,
+    /// Links of each agent.
+    pub interfaces: u32,
+    pub schedule: Schedule,
+}
+
+/// How much happens, and how long it takes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Schedule {
+    /// How long the fleet lives; with a number of events, about that long.
+    pub lasts: Duration,
+    /// The mean time between two incidents of a link in the busiest hour.
+    between_s: f64,
+}
+
+impl Schedule {
+    /// A schedule on which `links` make so many events up to `end`, no later: within a week, unless they are too many for that.
+    pub fn of_events(events: u64, links: f64, end: DateTime<Utc>) -> Self {
+        let incidents = events as f64 / EVENTS_AN_INCIDENT;
+        // What is random may take longer; it is not to end in the future.
+        let of_a_link = incidents / links * (1.05 + 2.0 / incidents.max(1.0).sqrt());
+        if of_a_link <= INCIDENTS_A_WEEK {
+            let wanted = of_a_link * usual_between_s();
+            return Self { lasts: back_from(end, wanted), between_s: usual_between_s() };
+        }
+        let taken_s = BURST_MEAN_S + PAUSE_S as f64;
+        let fitting = (WEEK.as_secs_f64() / of_a_link - taken_s) * ACTIVITY_MEAN;
+        let between_s = fitting.max(BETWEEN_MIN_S);
+        let needed = Duration::from_secs_f64(((between_s / ACTIVITY_MEAN + taken_s) * of_a_link).min(1e10));
+        Self { lasts: needed.max(WEEK), between_s }
+    }
+
+    /// A schedule for a time: as much happens as in a real fleet, and within less than a day as much as in a day.
+    pub fn lasting(time: Duration) -> Self {
+        let part = time.as_secs_f64() / DAY.as_secs_f64();
+        Self { lasts: time, between_s: (usual_between_s() * part.min(1.0)).max(BETWEEN_MIN_S) }
+    }
+}
+
+fn usual_between_s() -> f64 {
+    WEEK.as_secs_f64() * ACTIVITY_MEAN / INCIDENTS_A_WEEK
+}
+
+/// Returns how long before `end` so many seconds of the busiest hour have to begin; a week at most.
+fn back_from(end: DateTime<Utc>, busy_s: f64) -> Duration {
+    let (mut time, mut busy) = (Duration::ZERO, 0.0);
+    while busy < busy_s && time < WEEK {
+        time += HOUR;
+        busy += HOUR.as_secs_f64() * activity(end - time);
+    }
+    time
 }
 
 impl Fleet {
     /// The agents of these numbers, from `start` on.
     pub fn new(numbers: std::ops::Range<u32>, shape: Shape, limits: &[Limit], start: DateTime<Utc>) -> Self {
-        let agents = numbers.map(|number| Agent::new(number, shape, limits, start)).collect();
+        let longest = |time: fn(&Limit) -> Duration| limits.iter().map(time).max().unwrap_or_default().as_secs();
+        let update_s = limits.iter().map(|limit| limit.update_every).min().unwrap_or_default().as_secs();
+        let world = World {
+            start,
+            between_s: shape.schedule.between_s,
+            rise_s: longest(|limit| limit.hold),
+            update_s: update_s.clamp(1, LONGEST_S),
+            settle_s: longest(|limit| limit.clear_hold).max(1),
+            reads_all: limits.iter().any(|limit| sees_quiet_links(limit) || limit.clear_hold.as_secs() > LONGEST_S),
+        };
+        let agents: Vec<Agent> = numbers.map(|number| Agent::new(number, shape, limits, &world)).collect();
+        let due = agents.iter().enumerate().map(|(index, agent)| Reverse((agent.due(), index))).collect();
         let (reading, detections) = Default::default();
-        Self { agents, clock: ManualClock::new(start), reading, detections, told: 0 }
+        Self { agents, world, due, reading, detections }
     }
 
-    /// Lets a second pass; what the agents have to tell.
-    ///
-    /// # Errors
-    /// None, as long as made-up counters can be read.
-    pub fn tick(&mut self) -> Result<Vec<Draft>, CounterError> {
-        let Self { agents, clock, reading, detections, told } = self;
-        let (observed_at, monotonic_ms) = (clock.wall(), clock.boottime().as_millis() as u64);
-        // A second has about as much to tell as the one before.
-        let mut drafts = Vec::with_capacity(*told + *told / 8);
-        for Agent { source, detector, stamp } in agents {
-            (stamp.observed_at, stamp.monotonic_ms) = (observed_at, monotonic_ms);
-            source.read(&*clock, reading)?;
-            detector.observe(reading, stamp, detections);
-            drafts.extend(detections.bodies.drain(..).map(|body| Draft { stamp: stamp.clone(), body }));
+    /// The time of the next reading, from the start.
+    pub fn next_at(&self) -> Duration {
+        self.due.peek().map_or(Duration::MAX, |Reverse((second, _))| Duration::from_secs(*second))
+    }
+
+    /// Lets time pass up to the next reading; the events that follow from it, and from all others in the same second.
+    pub fn tick(&mut self) -> Vec<Draft> {
+        let mut drafts = Vec::new();
+        let Some(Reverse((now, _))) = self.due.peek().copied() else { return drafts };
+        let Self { agents, world, due, reading, detections } = self;
+        while let Some(mut next) = due.peek_mut().filter(|next| next.0.0 == now) {
+            let Reverse((second, index)) = &mut *next;
+            let agent = &mut agents[*index];
+            agent.read(world, now, reading, detections, &mut drafts);
+            *second = agent.due();
         }
-        clock.advance(TICK);
-        *told = drafts.len();
-        Ok(drafts)
+        drafts
+    }
+}
+
+/// Returns whether what a link carries between two incidents may keep a breach of `limit` open.
+fn sees_quiet_links(limit: &Limit) -> bool {
+    match limit.clear_at {
+        Level::Rate(clear_at) => clear_at <= QUIET_MAX,
+        Level::Percent(_) => true,
     }
 }
 
 impl Agent {
-    fn new(number: u32, shape: Shape, limits: &[Limit], start: DateTime<Utc>) -> Self {
-        let seed = fastrand::Rng::with_seed(shape.seed ^ (u64::from(number) << 32)).u64(..);
+    fn new(number: u32, shape: Shape, limits: &[Limit], world: &World) -> Self {
+        let mut rng = fastrand::Rng::with_seed(shape.seed ^ (u64::from(number) << 32));
+        let start = rng.u64(0..START_S);
+        let phase = TimeDelta::milliseconds(rng.i64(0..1_000));
+        let links = (0..shape.interfaces).map(|link| Link::new((link, shape.interfaces), rng.u64(..), world, start));
         let stamp = Stamp {
             agent: format_smolstr!("sim-{number:06}"),
-            observed_at: start,
+            observed_at: world.start,
             boot_id: String::new(),
             monotonic_ms: 0,
             clock_synced: Some(true),
         };
         Self {
-            source: Synthetic::new(Shape { seed, ..shape }, Selection::default()),
+            links: links.collect(),
             // Breaches are told apart from run to run, and so their ids are not seeded.
-            detector: Detector::new(limits.to_vec(), TICK, fastrand::u64(..)),
+            detector: Detector::new(limits.to_vec(), INTERVAL, fastrand::u64(..)),
             stamp,
+            phase,
+            starts_at: Some(start),
         }
+    }
+
+    fn due(&self) -> u64 {
+        self.starts_at.or_else(|| self.links.iter().map(|link| link.due).min()).unwrap_or(u64::MAX)
+    }
+
+    fn read(
+        &mut self,
+        world: &World,
+        now: u64,
+        reading: &mut Reading,
+        detections: &mut Detections,
+        drafts: &mut Vec<Draft>,
+    ) {
+        reading.clear();
+        let since_boot = UPTIME + Duration::from_secs(now);
+        (reading.at, reading.boottime) = (since_boot, since_boot);
+        self.stamp.observed_at = world.at(now) + self.phase;
+        self.stamp.monotonic_ms = u64::try_from(since_boot.as_millis()).unwrap_or(u64::MAX);
+        if self.starts_at.take().is_none() {
+            self.links.iter_mut().filter(|link| link.due <= now).for_each(|link| link.read(world, now, reading));
+        } else {
+            self.links.iter().for_each(|link| link.appear(reading));
+        }
+        self.detector.observe(reading, &self.stamp, detections);
+        drafts.extend(detections.bodies.drain(..).map(|body| Draft { stamp: self.stamp.clone(), body }));
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
     use super::*;
-    use crate::agent::limit::{Level, Scope};
-    use crate::event::{Body, Direction, Severity};
+    use crate::agent::limit::Scope;
+    use crate::event::{Direction, Severity};
     use crate::units::BitRate;
 
-    fn limit() -> Limit {
+    fn limit(raise_at: u64) -> Limit {
         Limit {
             name: "simulated".into(),
             scope: Scope::Interface("*".into()),
-            directions: vec![Direction::Rx],
-            raise_at: Level::Rate(BitRate::from_bps(20_000_000)),
-            clear_at: Level::Rate(BitRate::from_bps(18_000_000)),
-            hold: Duration::ZERO,
-            clear_hold: Duration::ZERO,
+            directions: vec![Direction::Rx, Direction::Tx],
+            raise_at: Level::Rate(BitRate::from_bps(raise_at)),
+            clear_at: Level::Rate(BitRate::from_bps(raise_at / 10 * 9)),
+            hold: Duration::from_secs(3),
+            clear_hold: Duration::from_secs(5),
             severity: Severity::Warning,
-            update_every: TICK,
+            update_every: Duration::from_secs(10),
         }
+    }
+
+    /// A Monday.
+    fn start() -> DateTime<Utc> {
+        "2026-11-23T00:00:00Z".parse().unwrap()
+    }
+
+    /// All that 20 agents with 4 links each tell in a week.
+    fn week(seed: u64) -> Vec<Draft> {
+        let shape = Shape { seed, interfaces: 4, schedule: Schedule::lasting(WEEK) };
+        let mut fleet = Fleet::new(0..20, shape, &[limit(80_000_000)], start());
+        let mut drafts = Vec::new();
+        while fleet.next_at() < WEEK {
+            drafts.extend(fleet.tick());
+        }
+        drafts
     }
 
     #[test]
     fn the_seed_makes_the_series() {
         let run = |seed| {
-            let shape = Shape { seed, interfaces: 4, troubles: true };
-            let mut fleet = Fleet::new(3..6, shape, &[limit()], DateTime::UNIX_EPOCH);
-            let drafts: Vec<Draft> = (0..600).flat_map(|_| fleet.tick().unwrap()).collect();
             let told = |draft: &Draft| {
                 let rate = draft.body.breach().map(|breach| (breach.interface.clone(), breach.rate_bps));
                 (draft.stamp.clone(), draft.body.kind().to_owned(), rate)
             };
-            drafts.iter().map(told).collect::<Vec<_>>()
+            week(seed).iter().map(told).collect::<Vec<_>>()
         };
         let first = run(1);
         assert_eq!(first, run(1));
         assert_ne!(first, run(2));
-        let agents: std::collections::BTreeSet<_> = first.iter().map(|(stamp, ..)| &stamp.agent).collect();
-        assert_eq!(agents.len(), 3);
+        let agents: BTreeSet<_> = first.iter().map(|(stamp, ..)| &stamp.agent).collect();
+        assert_eq!(agents.len(), 20);
         for kind in ["breach_raised", "breach_updated", "breach_cleared", "link_removed", "link_added"] {
             assert!(first.iter().any(|(_, told, _)| told == kind), "{kind}");
+        }
+        assert!(first.is_sorted_by_key(|(stamp, ..)| stamp.monotonic_ms), "in the order of their time");
+    }
+
+    #[test]
+    fn a_week_is_mostly_quiet_and_busier_in_working_hours() {
+        let drafts = week(1);
+        let count = |kind: &str| drafts.iter().filter(|draft| draft.body.kind() == kind).count();
+        assert!((700..1_400).contains(&drafts.len()), "about a thousand events: {}", drafts.len());
+        assert!(count("breach_updated") * 10 < drafts.len() * 6, "{} updates", count("breach_updated"));
+        let links = count("link_added") + count("link_removed");
+        assert!((2..60).contains(&links), "a few link changes: {links}");
+        let mut raised = BTreeMap::new();
+        for draft in drafts.iter().filter(|draft| draft.body.kind() == "breach_raised") {
+            let time = draft.stamp.observed_at;
+            *raised.entry(activity(time) > 0.6).or_insert(0) += 1;
+        }
+        // In 50 of 168 hours.
+        assert!(raised[&true] > raised[&false], "{raised:?}");
+        let lengths = drafts.iter().filter(|draft| draft.body.kind() == "breach_cleared");
+        let lengths: BTreeSet<u64> =
+            lengths.filter_map(|draft| Some(draft.body.breach()?.duration_ms / 1_000)).collect();
+        assert!(lengths.first() < Some(&10) && lengths.last() > Some(&120), "seconds to minutes: {lengths:?}");
+        let over: u64 = drafts
+            .iter()
+            .filter(|draft| draft.body.kind() == "breach_cleared")
+            .filter_map(|draft| Some(draft.body.breach()?.duration_ms))
+            .sum();
+        assert!(over < 80 * WEEK.as_millis() as u64 / 1_000, "a thousandth of the time at most: {over} ms");
+    }
+
+    #[test]
+    fn a_number_of_events_takes_as_long_as_it_needs_and_ends_before_now() {
+        for (agents, events) in [(1_u32, 50_u64), (20, 20), (20, 1_000), (20, 100_000), (100, 10_000), (250, 10)] {
+            let links = f64::from(agents * 4);
+            let schedule = Schedule::of_events(events, links, start());
+            let shape = Shape { seed: 1, interfaces: 4, schedule };
+            let mut fleet = Fleet::new(0..agents, shape, &[limit(80_000_000)], start() - schedule.lasts);
+            let (mut told, mut took) = (0, Duration::ZERO);
+            while told < events {
+                took = fleet.next_at();
+                told += fleet.tick().len() as u64;
+            }
+            assert!(took <= schedule.lasts, "{events} events of {agents}: {took:?} of {:?}", schedule.lasts);
+            assert!(schedule.lasts <= WEEK || events == 100_000, "{events} events of {agents}: {:?}", schedule.lasts);
         }
     }
 
     #[test]
-    fn no_trouble_of_a_counter_is_told_as_traffic() {
-        let shape = Shape { seed: 3, interfaces: 8, troubles: true };
-        let mut fleet = Fleet::new(0..5, shape, &[limit()], DateTime::UNIX_EPOCH);
-        for draft in (0..3_000).flat_map(|_| fleet.tick().unwrap()) {
-            if let Body::BreachRaised(breach) | Body::BreachUpdated(breach) = &draft.body {
+    fn a_limit_below_quiet_traffic_is_exceeded_in_quiet_hours_too() {
+        let shape = Shape { seed: 1, interfaces: 2, schedule: Schedule::lasting(HOUR) };
+        let noon = start() + 10 * HOUR;
+        let mut fleet = Fleet::new(0..1, shape, &[limit(5_000_000)], noon);
+        let mut raised = 0;
+        while fleet.next_at() < Duration::from_secs(120) {
+            raised += fleet.tick().iter().filter(|draft| draft.body.kind() == "breach_raised").count();
+        }
+        assert!(raised >= 2, "both links receive 12 Mbit/s at noon: {raised}");
+    }
+
+    #[test]
+    fn no_reset_of_a_counter_is_told_as_traffic() {
+        for draft in week(3) {
+            if let Some(breach) = draft.body.breach() {
                 assert!(breach.peak_bps <= 100_000_000, "{breach:?}");
             }
         }

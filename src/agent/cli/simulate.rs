@@ -10,7 +10,6 @@ use indicatif::ProgressBar;
 use super::common::{Absent, Common};
 use super::outlet::{self, ToFile, ToTerminal, file_name};
 use crate::agent::config::Settings;
-use crate::agent::counters::synthetic::Shape;
 use crate::agent::counters::{self, CounterSource, Reading, SourceChoice};
 use crate::agent::courier::{Courier, Delivery};
 use crate::agent::detector::{Detections, Detector};
@@ -18,24 +17,27 @@ use crate::agent::event_system::{Draft, Observer};
 use crate::agent::journal::FleetJournal;
 use crate::agent::limit::{Level, Limit, Scope};
 use crate::agent::run;
-use crate::agent::simulate::{Fleet, TICK};
+use crate::agent::simulate::{Fleet, Schedule, Shape};
 use crate::agent::watch::Selection;
 use crate::clock::{Clock as _, SystemClock};
-use crate::event::{Direction, Severity};
+use crate::event::{Body, Direction, Severity};
 use crate::exit::{Failure, Status};
 use crate::output::Format;
-use crate::units::BitRate;
+use crate::units::{BitRate, counted};
 
 pub(super) const HELP: &str = "\
-Made-up counters with daily curves, bursts, resets and flaps go through the same rates, limits, wire format and publisher as real
-ones; their agents are called sim-000000 and so on. Each run adds rows: only the traffic follows from --seed, and its time is such
-that it ends about now. Where nothing says otherwise, 1,000 events are made as fast as Kafka takes them.
+A fleet of made-up agents, called sim-000000 and so on: mostly quiet, with bursts of seconds to minutes that come in working hours
+(UTC) more often, counters that begin again, and links that come and go. They go through the same rates, limits, wire format and
+publisher as real ones. Where nothing else is given, 1,000 events of 20 agents are sent as fast as Kafka takes them: a week that
+ends about now. More events make the week busier, fewer make it shorter. Each run adds rows; the traffic depends on --seed.
+
+A breach is raised after 3 s above --limit, updated every 10 s, and cleared after 5 s below 90 % of it.
 
 More than 250 agents take turns, 250 at a time, so that memory stays bounded (64 MB); with --time-scale all live at once.
 
-With --on the traffic is real: the limit is put on an interface of this host, low enough to be crossed by whatever it carries.
+With --on the traffic is real: the limit is put on an interface of this host, low enough to be exceeded by whatever it carries.
 
-Exit code: 0 if all was delivered, 1 if not, 69 if Kafka could not be asked.
+Exit code: 0 if all was delivered, 1 if not, 69 if Kafka could not be reached.
 
 Examples:
   highwater-agent simulate --dry-run --events 20
@@ -48,34 +50,34 @@ Examples:
 pub(super) struct Simulate {
     #[command(flatten)]
     common: Common,
-    /// How to print
+    /// Output format
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     format: Format,
-    /// So many agents
+    /// Number of agents
     #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     agents: u32,
-    /// So many network links each has
+    /// Links per agent
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000))]
     interfaces: u32,
-    /// Another seed, other traffic
+    /// Random seed
     #[arg(long, default_value_t = 1, value_name = "N")]
     seed: u64,
-    /// End after so many events [default: 1000, where there is no --duration]
+    /// Stop after this many events [default: 1000, where there is no --duration]
     #[arg(long, value_name = "N")]
     events: Option<u64>,
-    /// End after so much time of theirs: 30s, 1d
+    /// Stop after this much simulated time: 30s, 1d
     #[arg(long, value_name = "TIME", value_parser = crate::cli::time)]
     duration: Option<Duration>,
-    /// At most so many events a second [default: as many as Kafka takes]
+    /// At most this many events per second [default: as many as Kafka takes]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     rate: Option<u64>,
-    /// Their time goes so many times faster than ours; 1 is live [default: as fast as it goes]
+    /// Speed-up over real time; 1 is live [default: as fast as possible]
     #[arg(long, value_name = "N")]
     time_scale: Option<f64>,
-    /// What is too much on a link, received or sent [default: 20 Mbit/s; with --on 1 kbit/s]
+    /// The limit on a link, received or sent [default: 80 Mbit/s of 100; with --on 1 kbit/s]
     #[arg(long, value_name = "RATE")]
     limit: Option<BitRate>,
-    /// Write the events to a file instead, as JSON, a line each; - is standard output
+    /// Write the events to a file instead, one JSON object per line; - is standard output
     #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
     file: Option<PathBuf>,
     /// Show the events instead
@@ -91,19 +93,24 @@ pub(super) struct Simulate {
 
 const COLUMNS: &[&str] = &["events", "delivered", "failed", "seconds", "events_per_second", "last_offsets"];
 
-/// So many agents live at once, as long as their time need not keep step with ours: at about 22 kB each, little beside what is
-/// under way.
+/// Agents that live at once where their time need not keep step with ours: at about 22 kB each, little beside what is in flight.
 const LIVE_MAX: u32 = 250;
-/// With --time-scale, where all have to.
+/// Agents with --time-scale, where all have to live at once.
 const SCALED_MAX: u32 = 10_000;
 const EVENTS: u64 = 1_000;
-/// Where only --events is given: how many events a link makes in a second of its time, about.
-const EVENTS_A_SECOND: f64 = 0.7;
+/// The interval at which a real interface is read.
+const TICK: Duration = Duration::from_secs(1);
+/// Events are handed on in portions of about this many.
+const PORTION: usize = 500;
 
 impl Simulate {
     pub(super) fn run(self) -> Result<(), Failure> {
         self.common.start_log();
-        let settings = self.common.settings(Absent::MeansDefaults).map_err(Failure::config)?;
+        let settings = match self.on {
+            // Only what is seen here is told under the agent's own name.
+            Some(_) => self.common.settings_of_an_agent(Absent::MeansDefaults)?,
+            None => self.common.settings(Absent::MeansDefaults).map_err(Failure::config)?,
+        };
         let usage = |message: &str| Err(Failure::new(Status::Usage, message));
         if self.time_scale.is_some_and(|scale| !(scale.is_finite() && scale > 0.0)) {
             return usage("--time-scale is above 0: 1 is live, 1440 a day in a minute");
@@ -129,22 +136,31 @@ impl Simulate {
         let events_max =
             self.events.unwrap_or(if self.duration.is_some() || self.on.is_some() { u64::MAX } else { EVENTS });
         let bar = outlet::progress((events_max < u64::MAX).then_some(events_max), "events");
-        match &self.on {
-            Some(interface) => self.watch(interface, &settings, events_max, &mut courier, &bar)?,
-            None => self.invent(events_max, &mut courier, &bar)?,
-        }
+        let seen = match &self.on {
+            Some(interface) => Some(self.watch(interface, &settings, events_max, &mut courier, &bar)?),
+            None => {
+                self.invent(events_max, &mut courier, &bar)?;
+                None
+            }
+        };
         let delivery = courier.finish()?;
         bar.finish_and_clear();
         let took = clock.monotonic() - began;
-        self.end(&settings, &delivery, took)
+        self.end(&settings, &delivery, took)?;
+        seen.iter().for_each(|seen| self.common.note(seen));
+        outlet::judged(&delivery)
     }
 
-    /// Some agents after others, second after second of theirs.
+    /// Simulates the agents, as many at a time as may live at once.
     fn invent(&self, events_max: u64, courier: &mut Courier, bar: &ProgressBar) -> Result<(), Failure> {
-        let shape = Shape { seed: self.seed, interfaces: self.interfaces, troubles: true };
-        let limits = [self.simulated_limit("*", BitRate::from_bps(20_000_000))];
-        let live = if self.time_scale.is_some() { self.agents } else { LIVE_MAX };
-        let start = self.start(events_max, live);
+        let limits = [self.simulated_limit(
+            "*",
+            BitRate::from_bps(80_000_000),
+            (Duration::from_secs(3), Duration::from_secs(5)),
+        )];
+        let live = if self.time_scale.is_some() { self.agents } else { self.agents.min(LIVE_MAX) };
+        let (schedule, start) = self.schedule(events_max, live);
+        let shape = Shape { seed: self.seed, interfaces: self.interfaces, schedule };
         let mut pace = Pace::new(self.rate);
         let mut first = 0;
         while first < self.agents && !courier.stopped() {
@@ -152,33 +168,57 @@ impl Simulate {
             let until = (u128::from(events_max) * u128::from(end) / u128::from(self.agents)) as u64;
             let mut fleet = Fleet::new(first..end, shape, &limits, start);
             let began = courier.clock.monotonic();
-            let mut lived = Duration::ZERO;
-            while pace.events < until && self.duration.is_none_or(|duration| lived < duration) && !courier.stopped() {
-                if let Some(scale) = self.time_scale {
-                    courier.wait(began + lived.div_f64(scale))?;
+            while pace.events < until && !courier.stopped() {
+                let left = usize::try_from(until - pace.events).unwrap_or(usize::MAX);
+                let mut drafts = self.portion(&mut fleet, left.min(PORTION), courier, began)?;
+                if drafts.is_empty() {
+                    break;
                 }
-                let mut drafts = fleet.tick().map_err(Failure::failed)?;
-                drafts.truncate(usize::try_from(until - pace.events).unwrap_or(usize::MAX));
+                drafts.truncate(left);
                 pace.add(drafts, courier, bar)?;
-                lived += TICK;
             }
             first = end;
         }
         Ok(())
     }
 
-    /// When their time begins, so that it ends about when ours does.
-    fn start(&self, events_max: u64, live: u32) -> DateTime<Utc> {
-        let links = f64::from(self.agents.min(live)) * f64::from(self.interfaces);
-        let turns = f64::from(self.agents.div_ceil(live));
-        let guess = Duration::from_secs_f64((events_max as f64 / turns / links / EVENTS_A_SECOND).clamp(1.0, 1e9));
-        let theirs = self.duration.unwrap_or(guess);
-        let ours = self.time_scale.map_or(Duration::ZERO, |scale| theirs.div_f64(scale));
-        let ahead = TimeDelta::from_std(theirs.saturating_sub(ours)).unwrap_or(TimeDelta::MAX);
-        SystemClock::default().wall().checked_sub_signed(ahead).unwrap_or(DateTime::UNIX_EPOCH)
+    /// The next events, about as many as wanted; fewer with --time-scale, which waits for their time, and none after --duration.
+    fn portion(
+        &self,
+        fleet: &mut Fleet,
+        wanted: usize,
+        courier: &mut Courier,
+        began: Duration,
+    ) -> Result<Vec<Draft>, Failure> {
+        let mut drafts = Vec::new();
+        while drafts.len() < wanted && !courier.stopped() && self.duration.is_none_or(|end| fleet.next_at() < end) {
+            if let Some(scale) = self.time_scale {
+                if !drafts.is_empty() {
+                    break;
+                }
+                courier.wait(began + fleet.next_at().div_f64(scale))?;
+            }
+            drafts.extend(fleet.tick());
+        }
+        Ok(drafts)
     }
 
-    /// Real counters, each second.
+    /// How much happens, and when it begins, so that it ends about when the run does.
+    fn schedule(&self, events_max: u64, live: u32) -> (Schedule, DateTime<Utc>) {
+        let now = SystemClock::default().wall();
+        let schedule = match self.duration {
+            Some(duration) => Schedule::lasting(duration),
+            None => {
+                let turns = u64::from(self.agents.div_ceil(live));
+                Schedule::of_events(events_max / turns, f64::from(live) * f64::from(self.interfaces), now)
+            }
+        };
+        let ours = self.time_scale.map_or(Duration::ZERO, |scale| schedule.lasts.div_f64(scale));
+        let ahead = TimeDelta::from_std(schedule.lasts.saturating_sub(ours)).unwrap_or(TimeDelta::MAX);
+        (schedule, now.checked_sub_signed(ahead).unwrap_or(DateTime::UNIX_EPOCH))
+    }
+
+    /// Watches real counters, each second; returns what became of the limit.
     fn watch(
         &self,
         interface: &str,
@@ -186,12 +226,13 @@ impl Simulate {
         events_max: u64,
         courier: &mut Courier,
         bar: &ProgressBar,
-    ) -> Result<(), Failure> {
+    ) -> Result<String, Failure> {
         let selection = Selection::new(&[interface.to_owned()], &[], &[]);
         let source = counters::open(SourceChoice::Auto, std::path::Path::new("/"), selection);
         let mut source: Box<dyn CounterSource> = source.map_err(Failure::failed)?;
-        let limits = vec![self.simulated_limit(interface, BitRate::from_bps(1_000))];
-        let mut detector = Detector::new(limits, TICK, fastrand::u64(..));
+        let limit = self.simulated_limit(interface, BitRate::from_bps(1_000), (Duration::ZERO, Duration::ZERO));
+        let mut seen = Seen::new(interface, limit.raise_at.to_string());
+        let mut detector = Detector::new(vec![limit], TICK, fastrand::u64(..));
         let (mut reading, mut detections) = (Reading::default(), Detections::default());
         let mut pace = Pace::new(None);
         let clock = SystemClock::default();
@@ -207,14 +248,15 @@ impl Simulate {
             if deadline == began && reading.counters.is_empty() {
                 return Err(Failure::failed(format!("there is no interface {interface} on this host")));
             }
+            detections.bodies.iter().for_each(|body| seen.count(body));
             let drafts = detections.bodies.drain(..).map(|body| Draft { stamp: now.clone(), body });
             pace.add(drafts.collect(), courier, bar)?;
             deadline += TICK;
         }
-        Ok(())
+        Ok(seen.words())
     }
 
-    fn simulated_limit(&self, pattern: &str, default: BitRate) -> Limit {
+    fn simulated_limit(&self, pattern: &str, default: BitRate, (hold, clear_hold): (Duration, Duration)) -> Limit {
         let raise_at = self.limit.unwrap_or(default);
         Limit {
             name: "simulated".to_owned(),
@@ -222,21 +264,21 @@ impl Simulate {
             directions: vec![Direction::Rx, Direction::Tx],
             raise_at: Level::Rate(raise_at),
             clear_at: Level::Rate(raise_at.percent(90.0)),
-            hold: Duration::ZERO,
-            clear_hold: Duration::ZERO,
+            hold,
+            clear_hold,
             severity: Severity::Warning,
-            update_every: TICK,
+            update_every: Duration::from_secs(10),
         }
     }
 
     fn end(&self, settings: &Settings, delivery: &Delivery, took: Duration) -> Result<(), Failure> {
         let seconds = (took.as_secs_f64() * 1_000.0).round() / 1_000.0;
         if let Some(file) = &self.file {
-            self.common.note(&format!("{} events to {} in {seconds} s", delivery.events, file_name(file)));
+            self.common.note(&format!("{} to {} in {seconds} s", counted(delivery.events, "event"), file_name(file)));
             return Ok(());
         }
         if self.dry_run {
-            self.common.note(&format!("{} events, none of them sent", delivery.events));
+            self.common.note(&format!("{}, not sent", counted(delivery.events, "event")));
             return Ok(());
         }
         let pace = (delivery.delivered as f64 / took.as_secs_f64()).round();
@@ -249,8 +291,7 @@ impl Simulate {
             outlet::offsets(delivery),
         ];
         outlet::print_record(self.format, COLUMNS, values)?;
-        outlet::judged(delivery)?;
-        if let Some(group) = &self.wait_stored {
+        if let Some(group) = self.wait_stored.as_ref().filter(|_| delivery.failed == 0) {
             outlet::wait_stored(settings, group, &settings.publisher.topic, &delivery.last_offsets)?;
             self.common.note(&format!("{group} has stored all of them"));
         }
@@ -258,7 +299,38 @@ impl Simulate {
     }
 }
 
-/// So many events a second, and no more.
+/// What a limit on a real interface has seen.
+struct Seen<'a> {
+    interface: &'a str,
+    raise_at: String,
+    raised: u64,
+    open: u64,
+}
+
+impl<'a> Seen<'a> {
+    fn new(interface: &'a str, raise_at: String) -> Self {
+        Self { interface, raise_at, raised: 0, open: 0 }
+    }
+
+    fn count(&mut self, body: &Body) {
+        match body {
+            Body::BreachRaised(_) => (self.raised, self.open) = (self.raised + 1, self.open + 1),
+            Body::BreachCleared(_) => self.open = self.open.saturating_sub(1),
+            _ => {}
+        }
+    }
+
+    fn words(&self) -> String {
+        let Self { interface, raise_at, raised, open } = self;
+        match (raised, open) {
+            (0, _) => format!("{interface} stayed below {raise_at}: no breach; a lower --limit, or traffic, makes one"),
+            (_, 0) => format!("{interface} exceeded {raise_at}: {}", counted(*raised, "breach")),
+            _ => format!("{interface} exceeded {raise_at}: {}, {open} of them still open", counted(*raised, "breach")),
+        }
+    }
+}
+
+/// Events at a bounded rate.
 struct Pace {
     rate: Option<u64>,
     began: Option<Duration>,

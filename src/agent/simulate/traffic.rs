@@ -1,0 +1,267 @@
+//! Made-up traffic of a link in a fleet: quiet, with bursts that come in working hours more often than at night.
+//!
+//! A link's life is a series of incidents, drawn one after the other from its own random numbers: a Poisson process whose rate follows
+//! the hour of the week ([`activity`]). Most incidents are bursts near the link's speed, of seconds to a few minutes, most of them
+//! short; a third of them go out instead of in. On one link in four the counters begin again at 0 during some bursts, and on another
+//! one in four some incidents are outages, from which the link comes back under another index.
+//!
+//! Between two incidents a link stays below [`QUIET_MAX`], and its counters are not read: a week of a thousand agents takes seconds.
+
+use chrono::{DateTime, Datelike as _, TimeDelta, Timelike as _, Utc, Weekday};
+
+use crate::agent::counters::{Came, CounterBits, Counters, Left, LinkChange, LinkInfo, LinkKind, Reading, Speed};
+use crate::units::BitRate;
+
+/// Between two incidents no link carries more.
+pub(super) const QUIET_MAX: BitRate = BitRate::from_bps(16_000_000);
+/// At least so long after an incident the next one begins.
+pub(super) const PAUSE_S: u64 = 30;
+/// How long a burst is on average.
+pub(super) const BURST_MEAN_S: f64 = 30.0;
+
+/// The speed of each link, which its driver knows.
+const SPEED: BitRate = BitRate::from_bps(100_000_000);
+/// What a link receives in the busiest hour between two incidents; of it, this much is noise.
+const BUSY_HOUR_BPS: f64 = 12e6;
+const NOISE: f64 = 0.3;
+/// What goes one way, of what goes the other way.
+const ANSWERS: f64 = 0.1;
+/// What a burst carries, at least, and at most so much more.
+const BURST_BPS: f64 = 82e6;
+const BURST_MORE_BPS: f64 = 16e6;
+/// The shortest burst, and how many times as long the longest is.
+const BURST_MIN_S: f64 = 4.0;
+const BURST_SPREAD: f64 = 60.0;
+const OUTAGE_S: std::ops::Range<u64> = 10..90;
+/// A counter that begins again is read before and after, and once more for a rate.
+const RESET_READINGS: u64 = 4;
+
+/// How busy each hour of a working day is, against the busiest.
+#[rustfmt::skip]
+const WORKING_DAY: [f64; 24] = [
+    0.06, 0.05, 0.05, 0.05, 0.06, 0.10, 0.20, 0.40, 0.75, 0.95, 1.00, 0.95,
+    0.85, 0.95, 1.00, 0.95, 0.85, 0.65, 0.50, 0.45, 0.40, 0.30, 0.18, 0.10,
+];
+/// How busy Saturday and Sunday are, against a working day.
+const WEEKEND: f64 = 0.25;
+/// The mean over a week.
+pub(super) const ACTIVITY_MEAN: f64 = 0.386;
+
+/// Returns how busy the hour of `time` (UTC) is, against the busiest of the week.
+pub(super) fn activity(time: DateTime<Utc>) -> f64 {
+    let day = if matches!(time.weekday(), Weekday::Sat | Weekday::Sun) { WEEKEND } else { 1.0 };
+    day * WORKING_DAY[time.hour() as usize]
+}
+
+/// What all links have in common.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct World {
+    /// Second 0.
+    pub(super) start: DateTime<Utc>,
+    /// The mean time between two incidents of a link in the busiest hour.
+    pub(super) between_s: f64,
+    /// How long a burst lasts until its breach is raised, how often an update of it is due, and how long after it it is cleared.
+    pub(super) rise_s: u64,
+    pub(super) update_s: u64,
+    pub(super) settle_s: u64,
+    /// A limit is so low that even quiet links may exceed it: all of them are read each second.
+    pub(super) reads_all: bool,
+}
+
+impl World {
+    pub(super) fn at(&self, second: u64) -> DateTime<Utc> {
+        self.start + TimeDelta::seconds(second.cast_signed())
+    }
+}
+
+/// What happens to a link, from `start` to `end`.
+#[derive(Clone, Copy, Debug)]
+struct Incident {
+    start: u64,
+    end: u64,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    Received { bps: f64 },
+    Sent { bps: f64 },
+    Outage,
+}
+
+/// A link: its counters, and the incident that it is in or that comes next.
+#[derive(Debug)]
+pub(super) struct Link {
+    rng: fastrand::Rng,
+    number: u32,
+    links: u32,
+    ifindex: u32,
+    rx_bytes: u64,
+    tx_bytes: u64,
+    /// The second up to which the counters count.
+    counted: u64,
+    incident: Incident,
+    /// In this second of the incident the counters begin again.
+    reset_at: Option<u64>,
+    is_gone: bool,
+    /// The second of the next reading.
+    pub(super) due: u64,
+}
+
+impl Link {
+    /// The link of this `number` among so many `links`, from second `now` on.
+    pub(super) fn new((number, links): (u32, u32), seed: u64, world: &World, now: u64) -> Self {
+        let incident = Incident { start: 0, end: 0, kind: Kind::Outage };
+        let mut link = Self {
+            rng: fastrand::Rng::with_seed(seed),
+            number,
+            links,
+            ifindex: 1 + number,
+            rx_bytes: 1 << 30,
+            tx_bytes: 1 << 27,
+            counted: now,
+            incident,
+            reset_at: None,
+            is_gone: false,
+            due: now,
+        };
+        link.draw_incident(world, now);
+        link
+    }
+
+    /// Adds to `reading` what an agent sees of this link when it starts.
+    pub(super) fn appear(&self, reading: &mut Reading) {
+        reading.changes.push(LinkChange::Added(self.info(), Came::Appeared));
+        reading.counters.push(self.counters());
+    }
+
+    /// Adds to `reading` what an agent sees of this link in second `now`, which is the one that was due.
+    pub(super) fn read(&mut self, world: &World, now: u64, reading: &mut Reading) {
+        let Incident { start, end, kind } = self.incident;
+        if kind == Kind::Outage && now >= start {
+            if now >= end {
+                self.come_back(now, reading);
+                self.draw_incident(world, now);
+            } else {
+                reading.changes.push(LinkChange::Removed(self.ifindex, Left::Gone));
+                (self.is_gone, self.due) = (true, end);
+            }
+            return;
+        }
+        self.count(world, now);
+        reading.counters.push(self.counters());
+        if kind != Kind::Outage && now >= end + world.settle_s {
+            self.draw_incident(world, now);
+        } else {
+            self.due = self.next_reading(world, now);
+        }
+    }
+
+    /// When something may come of a reading: while a breach rises, when an update of it is due, around a counter's new beginning, and
+    /// when it ends and is cleared.
+    fn next_reading(&self, world: &World, now: u64) -> u64 {
+        let Incident { start, end, kind } = self.incident;
+        if world.reads_all {
+            return now + 1;
+        }
+        if kind == Kind::Outage || now < start {
+            return start;
+        }
+        let raised = start + world.rise_s;
+        let next = if now < raised { now + 1 } else { now + world.update_s - (now - raised) % world.update_s };
+        let reset = self.reset_at.into_iter().flat_map(|second| second..second + RESET_READINGS);
+        let others = reset.chain([end, end + world.settle_s]);
+        others.filter(|second| *second > now).fold(next, u64::min)
+    }
+
+    fn come_back(&mut self, now: u64, reading: &mut Reading) {
+        self.ifindex += self.links;
+        (self.rx_bytes, self.tx_bytes, self.counted, self.is_gone) = (0, 0, now, false);
+        self.appear(reading);
+    }
+
+    fn draw_incident(&mut self, world: &World, now: u64) {
+        let mut start = (now + PAUSE_S) as f64;
+        loop {
+            start -= world.between_s * (1.0 - self.rng.f64()).ln();
+            if self.rng.f64() < activity(world.at(start as u64)) {
+                break;
+            }
+        }
+        let start = start as u64;
+        let kind = self.draw_kind();
+        let length = match kind {
+            Kind::Outage => self.rng.u64(OUTAGE_S),
+            _ => (BURST_MIN_S * BURST_SPREAD.powf(self.rng.f64().powi(3))) as u64,
+        };
+        let resets = self.number % 4 == 2 && self.rng.u8(0..6) == 0;
+        self.reset_at = resets.then_some(start + length / 2);
+        self.incident = Incident { start, end: start + length, kind };
+        self.due = self.next_reading(world, now);
+    }
+
+    fn draw_kind(&mut self) -> Kind {
+        if self.number % 4 == 3 && self.rng.u8(0..5) == 0 {
+            return Kind::Outage;
+        }
+        let bps = BURST_BPS + BURST_MORE_BPS * self.rng.f64();
+        if self.rng.u8(0..3) == 0 { Kind::Sent { bps } } else { Kind::Received { bps } }
+    }
+
+    /// Lets the counters count up to the start of second `now`.
+    fn count(&mut self, world: &World, now: u64) {
+        let Incident { start, end, kind } = self.incident;
+        while self.counted < now {
+            let from = self.counted;
+            if self.reset_at == Some(from) {
+                (self.rx_bytes, self.tx_bytes) = (0, 0);
+            }
+            let turns = [start, end, self.reset_at.unwrap_or(now)];
+            let to = turns.into_iter().filter(|turn| *turn > from).fold(now, u64::min);
+            let quiet = self.quiet_bps(world, from);
+            let bursts = (start..end).contains(&from);
+            let (rx, tx) = match kind {
+                Kind::Received { bps } if bursts => (bps, bps * ANSWERS),
+                Kind::Sent { bps } if bursts => (quiet.max(bps * ANSWERS), bps),
+                _ => (quiet, quiet * ANSWERS),
+            };
+            let seconds = (to - from) as f64;
+            self.rx_bytes += (rx * seconds / 8.0) as u64;
+            self.tx_bytes += (tx * seconds / 8.0) as u64;
+            self.counted = to;
+        }
+    }
+
+    /// What is received in a quiet second.
+    fn quiet_bps(&mut self, world: &World, second: u64) -> f64 {
+        let noise = 1.0 + NOISE * (2.0 * self.rng.f64() - 1.0);
+        BUSY_HOUR_BPS * activity(world.at(second)) * noise
+    }
+
+    fn counters(&self) -> Counters {
+        let Self { ifindex, rx_bytes, tx_bytes, .. } = *self;
+        Counters { ifindex, rx_bytes, tx_bytes, packets: None, bits: CounterBits::B64 }
+    }
+
+    fn info(&self) -> LinkInfo {
+        let name = format!("eth{}", self.number);
+        LinkInfo { speed: Speed::both(Some(SPEED)), ..LinkInfo::new(self.ifindex, name, LinkKind::Physical) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mean_activity_is_that_of_the_hours() {
+        let monday = "2026-11-23T00:00:00Z".parse::<DateTime<Utc>>().unwrap();
+        let sum: f64 = (0..168).map(|hour| activity(monday + TimeDelta::hours(hour))).sum();
+        assert!((sum / 168.0 - ACTIVITY_MEAN).abs() < 0.001, "{}", sum / 168.0);
+    }
+
+    #[test]
+    fn between_incidents_a_link_is_below_what_is_called_quiet() {
+        assert!(BUSY_HOUR_BPS * (1.0 + NOISE) < QUIET_MAX.bps() as f64);
+    }
+}
