@@ -171,7 +171,11 @@ impl Layers {
     /// Syntax, unknown keys and wrong types, each with its line or variable.
     pub fn parse<R: DeserializeOwned>(&self) -> Result<R, ConfigError> {
         let mut merged = Table::new();
-        if let Some((_, text)) = &self.file {
+        if let Some((path, text)) = &self.file {
+            if let Some((at, table)) = form::listed_table(text, &[KEYS, AGENT_KEYS, CONSUMER_KEYS].concat()) {
+                let place = format!("{}:{}", path.display(), line(text, at));
+                return Err(ConfigError { place, message: format!("{table}: {}", form::table_form(&table)) });
+            }
             toml::from_str::<R>(text).map_err(|e| self.syntax(&e))?;
             merged = text.parse().map_err(|e| self.syntax(&e))?;
         }

@@ -141,7 +141,7 @@ fn plural(noun: &str) -> String {
     }
 }
 
-/// A duration as a log line has it, rounded: `0.4 s`, `9.6 s`, `48 s`, from two minutes on `2m 5s`, and `2h 3m` from an hour on.
+/// A duration as a log line has it, rounded: `0.4 s`, `9.6 s`, `48 s`, from two minutes on `2 min 5 s`, from an hour on `2 h 3 min`.
 pub fn lasting(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();
     if seconds < 9.95 {
@@ -150,8 +150,16 @@ pub fn lasting(duration: Duration) -> String {
     }
     match seconds.round() as u64 {
         seconds @ ..120 => format!("{seconds} s"),
-        seconds => humantime::format_duration(Duration::from_secs(coarse(seconds))).to_string(),
+        seconds => in_units(coarse(seconds)),
     }
+}
+
+/// `2 min 5 s`: the two largest units, of which the second may be none.
+fn in_units(seconds: u64) -> String {
+    let parts = [("d", seconds / 86_400), ("h", seconds / 3_600 % 24), ("min", seconds / 60 % 60), ("s", seconds % 60)];
+    let largest = parts.iter().position(|(_, count)| *count > 0).unwrap_or(parts.len() - 1);
+    let shown = parts[largest..].iter().take(2).enumerate().filter(|(at, (_, count))| *at == 0 || *count > 0);
+    shown.map(|(_, (unit, count))| format!("{count} {unit}")).collect::<Vec<_>>().join(" ")
 }
 
 /// Seconds without what nobody reads beside hours or days.
@@ -161,7 +169,7 @@ pub(crate) fn coarse(seconds: u64) -> u64 {
         3_600..86_400 => 60,
         _ => 3_600,
     };
-    (seconds + step / 2) / step * step
+    seconds.saturating_add(step / 2) / step * step
 }
 
 /// `None` where number or unit is not understood, or the value does not fit.
@@ -256,10 +264,11 @@ mod tests {
             (9_960, "10 s"),
             (10_600, "11 s"),
             (119_400, "119 s"),
-            (125_000, "2m 5s"),
-            (7_384_000, "2h 3m"),
-            (86_399_900, "1day"),
-            (266_400_000, "3days 2h"),
+            (120_000, "2 min"),
+            (125_000, "2 min 5 s"),
+            (7_384_000, "2 h 3 min"),
+            (86_399_900, "1 d"),
+            (266_400_000, "3 d 2 h"),
         ] {
             assert_eq!(lasting(Duration::from_millis(ms)), text, "{ms} ms");
         }

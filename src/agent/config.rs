@@ -451,8 +451,7 @@ where
 impl fmt::Display for Settings {
     /// What the configuration means, a line for each thing that matters.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let every = |duration: &Duration| humantime::format_duration(*duration).to_string();
-        writeln!(f, "agent {} reads its counters every {}", self.agent, every(&self.interval))?;
+        writeln!(f, "agent {} reads its counters every {}", self.agent, lasting(self.interval))?;
         writeln!(f, "links  {} without {}", self.include.join(", "), list_or_none(&self.exclude))?;
         for link in &self.links {
             writeln!(f, "link   {link}")?;
@@ -464,7 +463,7 @@ impl fmt::Display for Settings {
         let publisher::Settings { connection, topic, encoding, interval, events_max, .. } = &self.publisher;
         let brokers = connection.brokers();
         let events = counted(*events_max, "event");
-        writeln!(f, "kafka  {topic} at {brokers}, every {} or {events}", every(interval))?;
+        writeln!(f, "kafka  {topic} at {brokers}, every {} or {events}", lasting(*interval))?;
         match &encoding.registry {
             Some(registry) if encoding.format != Format::Json => {
                 let done = if encoding.auto_register { "registered" } else { "looked up" };

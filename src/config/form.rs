@@ -7,12 +7,16 @@ use toml::de::{DeTable, DeValue};
 enum Form {
     /// `"5s"`.
     Duration,
+    /// `"400d"`: so long that a number can only mean days.
+    Days,
     /// `"16MiB"`.
     Size,
     /// `"80 Mbit/s"`, or a share of the link's speed.
     Level,
     /// `"kafka-1:9092,kafka-2:9092"`: what looks like a list is one text.
     Joined,
+    /// `"eth*"`.
+    Pattern,
     /// Any other text.
     Text,
 }
@@ -21,6 +25,7 @@ enum Form {
 const FORMS: &[(&str, Form)] = &[
     ("interval", Form::Duration),
     ("resume_within", Form::Duration),
+    ("limit.interface", Form::Pattern),
     ("limit.for", Form::Duration),
     ("limit.clear_for", Form::Duration),
     ("limit.update_every", Form::Duration),
@@ -32,11 +37,11 @@ const FORMS: &[(&str, Form)] = &[
     ("flush.interval", Form::Duration),
     ("flush.linger", Form::Duration),
     ("journal.max_size", Form::Size),
-    ("journal.max_age", Form::Duration),
+    ("journal.max_age", Form::Days),
     ("kafka.brokers", Form::Joined),
-    ("topics.retention", Form::Duration),
-    ("retention.events", Form::Duration),
-    ("retention.dead_letters", Form::Duration),
+    ("topics.retention", Form::Days),
+    ("retention.events", Form::Days),
+    ("retention.dead_letters", Form::Days),
 ];
 
 /// Tables that there may be several of, and that so have two brackets.
@@ -50,13 +55,24 @@ impl Form {
     /// How `value`, which is no text, is to be written.
     fn instead_of(self, value: &DeValue<'_>) -> String {
         match (self, value) {
-            (Self::Duration, DeValue::Integer(number)) => format!("write it as \"{number}s\""),
+            (Self::Duration, DeValue::Integer(number)) if !number.as_str().starts_with('-') => {
+                format!("write it as \"{number}s\"")
+            }
+            (Self::Days, DeValue::Integer(number)) if !number.as_str().starts_with('-') => {
+                format!("write it as \"{number}d\"")
+            }
+            (Self::Days, _) => "write it as \"30d\"".to_owned(),
             (Self::Duration, _) => "write it as \"5s\" or \"2m\"".to_owned(),
             (Self::Size, _) => "write it with its unit, as in \"16MiB\"".to_owned(),
             (Self::Level, _) => "write it with its unit, as in \"80 Mbit/s\" or \"80%\"".to_owned(),
             (Self::Joined, DeValue::Array(items)) if items.iter().all(|item| item.get_ref().as_str().is_some()) => {
                 let items: Vec<_> = items.iter().filter_map(|item| item.get_ref().as_str()).collect();
                 format!("write it as one text, with commas: \"{}\"", items.join(","))
+            }
+            (Self::Pattern, DeValue::Array(_)) => {
+                "takes one pattern, with `*` for any characters and `?` for one; for links that no pattern has in common \
+                 write a [[limit]] each"
+                    .to_owned()
             }
             (_, DeValue::Integer(number)) => format!("write it in quotes: \"{number}\""),
             (_, DeValue::Float(number)) => format!("write it in quotes: \"{number}\""),
@@ -86,7 +102,31 @@ fn right_form(key: &str, value: &DeValue<'_>, message: &str) -> Option<String> {
         return Some(format!("write [[{key}]], with two brackets: there may be several"));
     }
     let is_table = expected.starts_with("struct") || expected.contains("map");
-    is_table.then(|| format!("is a table: write [{key}] in a line of its own, and its keys below"))
+    is_table.then(|| table_form(key))
+}
+
+pub(super) fn table_form(key: &str) -> String {
+    format!("is a table: write [{key}] in a line of its own, and its keys below")
+}
+
+/// The first table of `keys` that is written as a list: serde would take its values for those of the keys, in their order.
+pub(super) fn listed_table(text: &str, keys: &[&str]) -> Option<(usize, String)> {
+    let table = DeTable::parse(text).ok()?;
+    keys.iter().find_map(|key| {
+        let mut parts = key.split('.').peekable();
+        let (mut table, mut path) = (table.get_ref(), String::new());
+        while let Some(part) = parts.next() {
+            parts.peek()?;
+            path = if path.is_empty() { part.to_owned() } else { format!("{path}.{part}") };
+            let value = table.get(part)?;
+            match value.get_ref() {
+                DeValue::Table(inner) => table = inner,
+                DeValue::Array(_) => return Some((value.span().start, path)),
+                _ => return None,
+            }
+        }
+        None
+    })
 }
 
 /// What is to be written instead of a text without quotes: TOML's own error shows the place and names no remedy.

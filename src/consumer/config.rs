@@ -323,6 +323,24 @@ mod tests {
     }
 
     #[test]
+    fn whatever_is_written_for_a_key_an_error_names_it() {
+        for key in crate::config::KEYS.iter().chain(crate::config::CONSUMER_KEYS) {
+            let (table, name) = key.rsplit_once('.').unwrap();
+            for value in ["5", "-5", "1.5", "true", "''", "[5]", "{}", "bare", "2026-11-28"] {
+                if let Err(error) = settings(&format!("[{table}]\n{name} = {value}\n")) {
+                    let named = error.contains(&format!("{name}: ")) || error.contains("is missing");
+                    assert!(named && error.starts_with("consumer.toml"), "{key} = {value}: {error}");
+                    assert!(!error.contains("invalid type"), "{key} = {value}: {error}");
+                }
+            }
+        }
+        let error = settings("[retention]\nevents = 400").unwrap_err();
+        assert_eq!(error, "consumer.toml:2: retention.events: write it as \"400d\"");
+        let error = settings("retention = '400d'").unwrap_err();
+        assert!(error.starts_with("consumer.toml:1: retention: is a table: write [retention]"), "{error}");
+    }
+
+    #[test]
     fn samples_are_read_where_they_have_a_topic_and_by_a_member_of_another_name() {
         let samples = |text: &str| settings(text).unwrap().of_samples().map(|settings| settings.membership);
         assert!(samples("").is_none());

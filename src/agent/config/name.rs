@@ -39,11 +39,14 @@ impl Name {
         let called = format!("this host is called `{host}`, which is no name for an agent");
         Ok(match from_machine_id(&surroundings.machine_id) {
             Some(name) => {
-                let message = format!("{called}: it goes by {name}, made from /etc/machine-id; set agent to choose another");
+                let message =
+                    format!("{called}: it goes by {name}, made from /etc/machine-id; set agent to choose another");
                 Self { name, warning: Some(Invalid::new("agent", message)), missing: None }
             }
             None => {
-                let message = format!("{called}, and there is no /etc/machine-id to make one from; set agent, as in agent = \"gw-042\"");
+                let message = format!(
+                    "{called}, and there is no /etc/machine-id to make one from; set agent, as in agent = \"gw-042\""
+                );
                 Self { name: "unnamed".to_owned(), warning: None, missing: Some(Invalid::new("agent", message)) }
             }
         })

@@ -11,8 +11,7 @@ const NAME_BYTES_MAX: usize = 15;
 const ALTERNATIVE_BYTES_MAX: usize = 127;
 
 /// Characters of regular expressions, shells' patterns, lists, and iptables' own wildcard.
-const OTHER_NOTATIONS: &[char] =
-    &['[', ']', '{', '}', '(', ')', '|', '^', '$', ',', ';', '+', '!', '\\', '"', '\''];
+const OTHER_NOTATIONS: &[char] = &['[', ']', '{', '}', '(', ')', '|', '^', '$', ',', ';', '+', '!', '\\', '"', '\''];
 
 const PATTERN: &str = "a pattern is a whole name, with `*` for any characters and `?` for one";
 
@@ -60,7 +59,9 @@ mod tests {
 
     #[test]
     fn what_can_match_is_taken() {
-        for pattern in ["*", "eth*", "eth?", "eth0.100", "br-1a2b3c4d5e6f", "wlp3s0@x", "usb0_#2", "ünïx0", "*ovs*-very-long*"] {
+        for pattern in
+            ["*", "eth*", "eth?", "eth0.100", "br-1a2b3c4d5e6f", "wlp3s0@x", "usb0_#2", "ünïx0", "*ovs*-very-long*"]
+        {
             assert_eq!(check("limit.0.interface", pattern), Ok(None), "{pattern}");
         }
     }

@@ -171,6 +171,79 @@ fn what_cannot_be_right_is_named_with_its_line_and_the_remedy() {
 }
 
 #[test]
+fn a_wrong_type_or_unit_names_the_key_and_shows_the_right_form() {
+    for (text, says) in [
+        ("interval = 5", "agent.toml:1: interval: write it as \"5s\""),
+        ("interval = '5'", "agent.toml:1: interval: `5` has no unit; write it as \"5s\""),
+        ("interval = 5s", "agent.toml:1: interval: write it in quotes: \"5s\""),
+        ("interval = -1", "agent.toml:1: interval: write it as \"5s\" or \"2m\""),
+        ("interval = ''", "agent.toml:1: interval: is empty; write it as"),
+        ("agent = 5", "agent.toml:1: agent: write it in quotes: \"5\""),
+        ("state_dir = ''", "agent.toml:1: state_dir: is empty; name a directory"),
+        ("interfaces = ['eth0']", "agent.toml:1: interfaces: is a table: write [interfaces]"),
+        ("kafka = 'localhost:9092'", "agent.toml:1: kafka: is a table: write [kafka]"),
+        ("[limit]\nraise_at = '80%'", "agent.toml:1: limit: write [[limit]], with two brackets"),
+        ("[[limit]]\nfor = 3", "agent.toml:2: limit.for: write it as \"3s\""),
+        (
+            "[[limit]]\nraise_at = 80",
+            "agent.toml:2: limit.raise_at: write it with its unit, as in \"80 Mbit/s\" or \"80%\"",
+        ),
+        ("[[limit]]\nraise_at = 80%", "agent.toml:2: raise_at: write it in quotes: \"80%\""),
+        ("[[limit]]\nraise_at = ''", "agent.toml:2: limit.raise_at: an empty text is not a bit rate"),
+        ("[[limit]]\ninterface = ['eth0', 'eth1']", "agent.toml:2: limit.interface: takes one pattern, with `*`"),
+        ("[interfaces]\ninclude = 5", "agent.toml:2: interfaces.include: takes a list, as in [\"one\", \"two\"]"),
+        (
+            "[interfaces]\nexclude = ['a b']",
+            "agent.toml:2: interfaces.exclude: `a b` matches no interface: no name has a space",
+        ),
+        (
+            "[flush]\nmax_events = 'x'",
+            "agent.toml:2: flush.max_events: \"x\" is not a whole number of 0 or more; write it as 500",
+        ),
+        ("[journal]\nmax_size = 16", "agent.toml:2: journal.max_size: write it with its unit, as in \"16MiB\""),
+        ("[kafka]\nbrokers = ['a:1', 'b:1']", "kafka.brokers: write it as one text, with commas: \"a:1,b:1\""),
+        ("[kafka.tls]\nenabled = 'yes'", "agent.toml:2: kafka.tls.enabled: \"yes\" is not true or false"),
+        ("[kafka.tls]\nca_file = ''", "agent.toml:2: kafka.tls.ca_file: is empty; name a file"),
+    ] {
+        let error = settings(text).expect_err(text);
+        assert!(error.contains(says), "{text}\n{error}");
+    }
+    assert_eq!(settings("[interfaces]\ninclude = 'eth0, eth1'").unwrap().include, ["eth0", "eth1"]);
+}
+
+#[test]
+fn whatever_is_written_for_a_key_an_error_names_it() {
+    for key in crate::config::KEYS.iter().chain(crate::config::AGENT_KEYS) {
+        let (path, name) = key.rsplit_once('.').map_or(("", *key), |(table, name)| (table, name));
+        let table = if path.is_empty() { String::new() } else { format!("[{path}]\n") };
+        for value in ["5", "-5", "1.5", "true", "''", "[5]", "{}", "bare", "2026-11-28"] {
+            if let Err(error) = settings(&format!("{table}{name} = {value}\n")) {
+                // What is missing beside it may be the first thing that is wrong.
+                let named = error.contains(&format!("{name}: ")) || error.contains("is missing");
+                assert!(named && error.starts_with("agent.toml"), "{key} = {value}: {error}");
+                assert!(!error.contains("invalid type"), "{key} = {value}: {error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_probably_not_meant_is_a_warning_with_its_line() {
+    let warnings = |text: &str| settings(text).unwrap().warnings;
+    assert_eq!(warnings(LIMIT), [""; 0]);
+    let limit = "[[limit]]\ninterface = 'eth[0-9]'\nraise_at = '80 Mbit/s'\n";
+    let said = warnings(&format!("{limit}[interfaces]\ninclude = []\nexclude = ['^lo']\n"));
+    for (warning, says) in said.iter().zip([
+        "agent.toml:6: interfaces.exclude: `^lo` matches only",
+        "agent.toml:5: interfaces.include: is empty",
+        "agent.toml:2: limit.interface: `eth[0-9]` matches only",
+    ]) {
+        assert!(warning.starts_with(says), "{warning}");
+    }
+    assert_eq!(said.len(), 3, "{said:?}");
+}
+
+#[test]
 fn every_key_of_the_environment_is_a_key_of_the_file() {
     for key in crate::config::KEYS.iter().chain(crate::config::AGENT_KEYS) {
         let (path, name) = key.rsplit_once('.').map_or(("", *key), |(table, name)| (table, name));
