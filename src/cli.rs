@@ -14,10 +14,10 @@ use crate::{failpoints, logging};
 /// How much is said on standard error.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Verbosity {
-    /// Say more in the log; twice says all
+    /// Log more (-vv: everything)
     #[arg(short, long, action = clap::ArgAction::Count)]
     verbose: u8,
-    /// Say less in the log: only warnings; twice only errors
+    /// Log less: only warnings (-qq: only errors)
     #[arg(short, long, action = clap::ArgAction::Count)]
     quiet: u8,
 }

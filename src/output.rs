@@ -34,9 +34,9 @@ pub enum Format {
     /// Aligned columns with units, for people
     #[default]
     Table,
-    /// One JSON object a line, for jq and programs
+    /// One JSON object per line, for jq and programs
     Json,
-    /// A head line and commas (RFC 4180), for spreadsheets
+    /// CSV with a header row (RFC 4180), for spreadsheets
     Csv,
 }
 

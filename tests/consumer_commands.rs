@@ -201,7 +201,7 @@ fn losses_tell_who_says_that_what_is_missing(mut stage: Stage) {
     let (code, _, err) = stage.said(&["losses"]);
     assert_eq!(code, 1);
     assert!(
-        err.contains("nobody says why: 4")
+        err.contains("without explanation: 4")
             && err.contains("dead letters that name no event, and may be what is missing: 1"),
         "{err}"
     );
@@ -260,7 +260,7 @@ fn what_can_be_stored_by_now_comes_back_once_with_all_that_follows(mut stage: St
     let (code, out, err) =
         stage.said(&["dead-letters", "retry", "--topic", "old", "--offset", "0-50", "--format", "json"]);
     assert_eq!((code, out.as_str()), (0, ""), "{err}");
-    assert!(err.contains("5 came back (2 of them were stored before), 0 stay"), "{err}");
+    assert!(err.contains("5 stored (2 of them before), 0 remain"), "{err}");
     assert_eq!(stage.numbers("SELECT count(*), count(DISTINCT seq) FROM events"), [5, 5]);
     assert_eq!(stage.numbers("SELECT min(first), max(last), count(*) FROM agent_sequences WHERE first < 5"), [1, 3, 1]);
     assert_eq!(stage.numbers("SELECT seq, duration_ms FROM breach_state"), [7, 7_000]);

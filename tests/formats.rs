@@ -243,7 +243,7 @@ fn what_no_schema_explains_is_a_dead_letter_that_says_why_and_comes_back_when_it
         consumer::command().args(["dead-letters", "retry", "--config"]).arg(consumer.config()).output().unwrap();
     let table = String::from_utf8_lossy(&retried.stdout).into_owned() + &String::from_utf8_lossy(&retried.stderr);
     assert_eq!(retried.status.code(), Some(1), "{table}");
-    assert!(table.contains("1 came back, 4 stay"), "{table}");
+    assert!(table.contains("1 stored, 4 remain"), "{table}");
     assert!(table.contains("by schema 2000000000, which the schema registry at"), "{table}");
     assert_eq!(database.ask("SELECT seq FROM events"), "(1) (2) (3)");
 

@@ -26,7 +26,7 @@ use crate::exit::{Failure, write_error};
 use crate::output;
 use crate::wire::{FORMATS, Format};
 
-/// Watches how much traffic this host's network links carry, and tells Kafka when one rises over its limit.
+/// Watches how much traffic this host's network links carry, and reports to Kafka when one exceeds its limit.
 #[derive(Debug, Parser)]
 #[command(name = "highwater-agent", version, propagate_version = true)]
 struct Cli {
@@ -44,10 +44,10 @@ enum Command {
         #[arg(long = "for", value_name = "TIME", value_parser = crate::cli::time)]
         duration: Option<Duration>,
     },
-    /// Show how the agent is: what is pending, which breaches are open, what Kafka acknowledged, what went wrong
+    /// Show the agent's state: what is pending, which breaches are open, what Kafka acknowledged, what went wrong
     #[command(after_help = status::HELP)]
     Status(status::Status),
-    /// Print what an event is, in the words of one of its formats; a schema registry takes the same
+    /// Print the event schema, as a schema registry takes it
     Schema {
         /// Of which format: Avro, Protobuf or JSON
         #[arg(long, value_name = "avsc|proto|json-schema", default_value = "json-schema", value_parser = schema_format)]
@@ -61,11 +61,11 @@ enum Command {
     #[cfg(feature = "toolbox")]
     #[command(after_help = simulate::HELP)]
     Simulate(Box<simulate::Simulate>),
-    /// Hold a recorded series (CSV) against a limit, row by row
+    /// Replay a recorded series (CSV) against a limit, row by row
     #[cfg(feature = "toolbox")]
     #[command(after_help = replay::HELP)]
     Replay(Box<replay::Replay>),
-    /// Read the configuration, and say what it means or what is wrong with it
+    /// Validate the configuration and explain it
     Check {
         #[command(flatten)]
         common: Common,

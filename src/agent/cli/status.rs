@@ -17,21 +17,21 @@ use crate::exit::{Failure, Status as Exit, chain};
 use crate::output::{self, Format, Rows, Value};
 
 pub(super) const HELP: &str = "\
-Asks the running agent, on agent.sock in $RUNTIME_DIRECTORY, in the state directory or in /run/highwater. Where none runs, a copy of
-its journal is read, and nothing there is touched: what waits for Kafka, and which breaches are open.
+Asks the running agent, on agent.sock in $RUNTIME_DIRECTORY, in the state directory or in /run/highwater. If none is running, a copy of
+its journal is read, and nothing is changed: what waits for Kafka, and which breaches are open.
 
   pending       events that are in the journal, and that Kafka has not acknowledged
   last flush    Kafka had all that there was; between two flushes there is no connection
   acknowledged  the last offset that Kafka acknowledged, of each partition that was written to since the start
   errors        what went wrong since the start, and the last of it; the log has all
-  trouble       what is wrong now, and since when
+  problem       what is wrong now, and since when
 
 JSON is one object, as the agent sends it (`socat - UNIX-CONNECT:/run/highwater/agent.sock` needs no program of ours); CSV is one row
 of the same columns. Times are UTC, what is not known is null.
 
 The units keep both directories for their own user: ask as root, as in `sudo highwater-agent status`.
 
-Exit code: 0 the agent runs and nothing is wrong; 1 it does not run, or has a trouble; 69 it could not be asked: no permission, or it
+Exit code: 0 the agent runs and nothing is wrong; 1 it does not run, or has a problem; 69 it could not be reached: no permission, or it
 runs and does not answer.
 
 Examples:
@@ -45,7 +45,7 @@ Examples:
 pub(super) struct Status {
     #[command(flatten)]
     common: Common,
-    /// How to print
+    /// Output format
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     format: Format,
 }
@@ -111,8 +111,8 @@ impl Status {
 fn verdict(report: &Report) -> Result<(), Failure> {
     match (report.running(), report.troubles.len()) {
         (true, 0) => Ok(()),
-        (true, 1) => Err(Failure::failed("the agent runs, and has a trouble")),
-        (true, troubles) => Err(Failure::failed(format!("the agent runs, and has {troubles} troubles"))),
+        (true, 1) => Err(Failure::failed("the agent runs, and has a problem")),
+        (true, troubles) => Err(Failure::failed(format!("the agent runs, and has {troubles} problems"))),
         (false, _) => Err(Failure::failed(format!(
             "no agent runs on {}; start it: systemctl start highwater-agent, or highwater-agent run",
             report.state_dir.display()

@@ -22,7 +22,7 @@ Looks first, makes only what is missing, and changes nothing that is there. Want
 
 On three brokers or more, min.insync.replicas is 2: an acknowledged event survives the loss of any one of them.
 
-Exit code: 0 if all is as wanted now, 1 with --check if something is missing or differs, 69 if Kafka could not be asked.
+Exit code: 0 if all is as wanted now, 1 with --check if something is missing or differs, 69 if Kafka could not be reached.
 
 Examples:
   highwater-agent topics --check || highwater-agent topics
@@ -33,7 +33,7 @@ Examples:
 pub(super) struct Topics {
     #[command(flatten)]
     common: Common,
-    /// How to print
+    /// Output format
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     format: Format,
     /// Make nothing; exit 1 if a topic is missing or differs

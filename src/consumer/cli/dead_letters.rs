@@ -28,7 +28,7 @@ Decodes the messages once more, and stores those that are events now: after an u
 or once the database takes them. Row and dead letter change in one transaction, with all that follows from the row; an event that
 was stored already, because its agent sent it twice, is no second row. A consumer may run meanwhile.
 
-Exit code: 0 if no dead letter stays, 1 if some do (they are listed, with the reason), 69 if the store could not be asked.
+Exit code: 0 if no dead letter stays, 1 if some do (they are listed, with the reason), 69 if the store could not be reached.
 
 Examples:
   highwater-consumer dead-letters retry
@@ -57,7 +57,7 @@ pub(super) enum DeadLetters {
 pub(super) struct Which {
     #[command(flatten)]
     common: Common,
-    /// How to print
+    /// Output format
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     format: Format,
     /// Only of this partition (and of one topic with --topic)
@@ -162,9 +162,9 @@ impl Which {
         }
         let inserted = retried.map_err(|fault| unavailable(format!("{fault}; {returned} came back before that")))?;
         let before = returned - inserted.min(returned);
-        let again = if before > 0 { format!(" ({before} of them were stored before)") } else { String::new() };
-        self.common.note(&format!("{returned} came back{again}, {stay} stay"));
-        if stay > 0 { Err(Failure::failed(format!("dead letters that stay: {stay}"))) } else { Ok(()) }
+        let again = if before > 0 { format!(" ({before} of them before)") } else { String::new() };
+        self.common.note(&format!("{returned} stored{again}, {stay} remain"));
+        if stay > 0 { Err(Failure::failed(format!("dead letters that remain: {stay}"))) } else { Ok(()) }
     }
 }
 

@@ -19,7 +19,7 @@ database has stored. The database is the truth; Kafka's committed offset follows
 between the end and what is stored; transaction markers among them hold no message.
 
 Exit code: 0; with --wait 0 if all that was there at the call is stored, 1 if it is not by the timeout; 69 if Kafka or the store
-could not be asked.
+could not be reached.
 
 Examples:
   highwater-consumer lag
@@ -30,7 +30,7 @@ Examples:
 pub(super) struct Lag {
     #[command(flatten)]
     common: Common,
-    /// How to print
+    /// Output format
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     format: Format,
     /// Wait until all that is there now is stored

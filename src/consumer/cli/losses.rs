@@ -15,12 +15,12 @@ Agents number their events without holes. A number that is no row is
   declared     given up by its agent, which said so: evicted, expired, rejected, damaged
   dead_letter  kept, but not storable as it came; `dead-letters retry` brings it back
   dropped      offsets that Kafka's retention dropped before they were read; whose events they held is not known
-  undeclared   missing, and nobody says why: the alarm
+  undeclared   missing, and without explanation: the alarm
 
 Only what names a number explains it: a dead letter that can't be read, or dropped offsets, may be what is missing, but end no
-alarm. Numbers are missed 5 minutes after a later one came. What is known to be gone is left out with --since.
+alarm. A gap counts as missing 5 minutes after a later event arrived. What is known to be gone is left out with --since.
 
-Exit code: 0 if nothing undeclared is missing, 1 if something is, 69 if the store could not be asked.
+Exit code: 0 if there are no unexplained gaps, 1 if there are, 69 if the store could not be reached.
 
 Examples:
   highwater-consumer losses
@@ -31,7 +31,7 @@ Examples:
 pub(super) struct Losses {
     #[command(flatten)]
     common: Common,
-    /// How to print
+    /// Output format
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     format: Format,
     /// Only this agent's; offsets that Kafka dropped are then left out
@@ -90,5 +90,5 @@ fn judge(ledger: &Ledger, common: &Common) -> Result<(), Failure> {
     if dropped > 0 {
         common.note(&format!("offsets that Kafka dropped unread, and that may be what is missing: {dropped}"));
     }
-    Err(Failure::failed(format!("events missing, and nobody says why: {undeclared}")))
+    Err(Failure::failed(format!("events missing without explanation: {undeclared}")))
 }

@@ -34,7 +34,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Store what comes, until SIGTERM or SIGINT (SIGHUP reads the configuration again)
+    /// Store events, until SIGTERM or SIGINT (SIGHUP reads the configuration again)
     Run {
         #[command(flatten)]
         common: Common,
@@ -51,13 +51,13 @@ enum Command {
         #[arg(long)]
         log_totals: bool,
     },
-    /// Print messages as they come, and disturb nobody
+    /// Print messages as they come, without joining a group
     #[command(after_help = tail::HELP)]
     Tail(tail::Tail),
-    /// Show how far storing is behind Kafka, or wait until it is not
+    /// Show the consumer's lag, or wait until it is zero
     #[command(after_help = lag::HELP)]
     Lag(lag::Lag),
-    /// Show which events are missing, who says why, and which nobody speaks of
+    /// Show which events are missing, why, and which are unexplained
     #[command(after_help = losses::HELP)]
     Losses(losses::Losses),
     /// Show the bytes over limit, by day, agent, interface and direction
@@ -68,7 +68,7 @@ enum Command {
         #[command(subcommand)]
         command: dead_letters::DeadLetters,
     },
-    /// Read the configuration, and say what it means or what is wrong with it; nothing is asked of Kafka or the database
+    /// Validate the configuration and explain it; nothing is asked of Kafka or the database
     Check {
         #[command(flatten)]
         common: Common,

@@ -38,7 +38,7 @@ Examples:
 pub(super) struct Tail {
     #[command(flatten)]
     common: Common,
-    /// How to print: a line for people, or all of the event
+    /// Output format: a line for people, or all of the event
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     format: Format,
     /// Where to begin: earliest, latest, an offset, a time (2026-11-21T06:00:00Z) or how long ago (10m); -5 is the last five of each partition

@@ -23,7 +23,7 @@ Examples:
 pub(super) struct Totals {
     #[command(flatten)]
     common: Common,
-    /// How to print
+    /// Output format
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     format: Format,
     /// Only this agent's

@@ -28,7 +28,7 @@ pub(super) fn print(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     for (name, text) in lines(report) {
         let style = match (name, report.healthy) {
             ("state", true) => AnsiColor::Green.on_default(),
-            ("state", false) | ("trouble", _) => AnsiColor::Red.on_default(),
+            ("state", false) | ("problem", _) => AnsiColor::Red.on_default(),
             _ => Style::new(),
         };
         for (nth, line) in wrapped(&text).into_iter().enumerate() {
@@ -106,7 +106,7 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
         report
             .troubles
             .iter()
-            .map(|trouble| ("trouble", format!("for {}: {}", length(report.asked_at - trouble.since), trouble.what))),
+            .map(|trouble| ("problem", format!("for {}: {}", length(report.asked_at - trouble.since), trouble.what))),
     );
     let agent = report.agent.iter().map(|agent| match &report.version {
         Some(version) => format!("{agent}, version {version}"),
@@ -354,7 +354,7 @@ mod tests {
     fn a_running_agent_fits_a_terminal() {
         let table = "\
 state          running since 2026-11-20T09:56:56Z, 2h 3m, pid 812
-trouble        for 1m 5s: broker away: a\\nb
+problem        for 1m 5s: broker away: a\\nb
 agent          gw-042, version 0.1.0
 journal        /var/lib/highwater, on disk
 next event     35 of epoch 5f0c6b1a9d3e2f47
