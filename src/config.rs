@@ -192,7 +192,9 @@ impl Layers {
     /// Where `invalid` stands, and what it says.
     pub fn locate(&self, invalid: Invalid) -> ConfigError {
         let Invalid { key, message } = invalid;
-        if let Some((name, ..)) = self.variables.iter().rfind(|(_, set, _)| *set == key) {
+        // An item of a list has the list's variable.
+        let sets = |set: &str| key.strip_prefix(set).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        if let Some((name, ..)) = self.variables.iter().rfind(|(_, set, _)| sets(set)) {
             return ConfigError { place: name.clone(), message };
         }
         let Some((path, text)) = &self.file else { return ConfigError { place: key, message } };
