@@ -12,7 +12,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use smol_str::format_smolstr;
 
-use self::traffic::{ACTIVITY_MEAN, BURST_MEAN_S, Link, PAUSE_S, QUIET_MAX, World, activity};
+use self::traffic::{ACTIVITY_MEAN, INCIDENT_MEAN_S, Link, PAUSE_S, QUIET_MAX, World, activity};
 use crate::agent::counters::Reading;
 use crate::agent::detector::{Detections, Detector};
 use crate::agent::event_system::Draft;
@@ -85,11 +85,9 @@ impl Schedule {
             let wanted = of_a_link * usual_between_s();
             return Self { lasts: back_from(end, wanted), between_s: usual_between_s() };
         }
-        let taken_s = BURST_MEAN_S + PAUSE_S as f64;
-        let fitting = (WEEK.as_secs_f64() / of_a_link - taken_s) * ACTIVITY_MEAN;
-        let between_s = fitting.max(BETWEEN_MIN_S);
-        let needed = Duration::from_secs_f64(((between_s / ACTIVITY_MEAN + taken_s) * of_a_link).min(1e10));
-        Self { lasts: needed.max(WEEK), between_s }
+        let between_s = between(of_a_link);
+        let weeks = of_a_link / in_a_week(between_s);
+        Self { lasts: WEEK.mul_f64(weeks.clamp(1.0, 1e4)), between_s }
     }
 
     /// A schedule for a time: as much happens as in a real fleet, and within less than a day as much as in a day.
@@ -101,6 +99,25 @@ impl Schedule {
 
 fn usual_between_s() -> f64 {
     WEEK.as_secs_f64() * ACTIVITY_MEAN / INCIDENTS_A_WEEK
+}
+
+/// Returns the mean time between incidents in the busiest hour with which a link has so many in a week; no less than
+/// [`BETWEEN_MIN_S`].
+fn between(incidents: f64) -> f64 {
+    let (mut least, mut most) = (BETWEEN_MIN_S, usual_between_s());
+    // Halved until the difference is below a second.
+    while most - least > 1.0 {
+        let middle = f64::midpoint(least, most);
+        if in_a_week(middle) > incidents { least = middle } else { most = middle }
+    }
+    least
+}
+
+/// Returns how many incidents a link has in a week: a new one begins only after the last one is over.
+fn in_a_week(between_s: f64) -> f64 {
+    let taken_s = INCIDENT_MEAN_S + PAUSE_S as f64;
+    let hours = (0..7 * 24).map(|hour| activity(DateTime::UNIX_EPOCH + HOUR * hour));
+    hours.map(|activity| HOUR.as_secs_f64() / (between_s / activity + taken_s)).sum()
 }
 
 /// Returns how long before `end` so many seconds of the busiest hour have to begin; a week at most.
