@@ -14,6 +14,7 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 use serde::Deserialize;
 
 use crate::config::{Invalid, SecretFile, quoted, readable, secret};
+use crate::units::{counted, lasting};
 
 /// `[kafka.tls]` as written.
 #[derive(Debug, Default, Deserialize)]
@@ -333,7 +334,7 @@ impl Trouble {
                 said.unsaid += 1;
                 return None;
             }
-            let line = format!("{message} (and {} times before, in {} s)", said.unsaid, silent.as_secs());
+            let line = format!("{message} (and {} before, in {})", counted(said.unsaid, "time"), lasting(silent));
             (said.since, said.unsaid) = (now, 0);
             return Some(line);
         }
@@ -407,7 +408,7 @@ mod tests {
         assert!(trouble.seen("broker away", start).is_some());
         assert!(trouble.seen("broker away (after 7ms in state CONNECT)", start + Duration::from_secs(1)).is_none());
         assert!(trouble.seen("no such topic", start + Duration::from_secs(2)).is_some());
-        assert!(trouble.seen("no such topic", start + SILENCE * 2).unwrap().contains("in 598 s"));
+        assert!(trouble.seen("no such topic", start + SILENCE * 2).unwrap().contains("in 9 min 58 s"));
         assert!(trouble.over() && !trouble.over());
     }
 

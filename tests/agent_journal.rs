@@ -104,7 +104,7 @@ fn an_event_that_is_too_large_alone_is_declared_and_overtaken_by_none() {
     agent.configure(&(busy(&kafka.address, &topic) + plain));
     let mut running = agent.start(&[]);
     running.until("it is declared lost");
-    running.until("events delivered to");
+    running.until(" delivered to");
     running.signal("TERM");
     assert!(running.wait().success());
     while agent.pending() > 0 {
@@ -140,7 +140,7 @@ fn a_wrong_broker_is_mended_by_reading_the_configuration_again() {
     running.until("broker away, the events stay in the journal");
     agent.configure(&busy(&kafka.address, &topic));
     running.signal("HUP");
-    running.until("events delivered to");
+    running.until(" delivered to");
     running.signal("TERM");
     assert!(running.wait().success());
     let (epoch, accepted) = agent.accepted();

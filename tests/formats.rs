@@ -107,7 +107,7 @@ fn a_registry_that_is_away_keeps_events_in_the_journal_and_holds_no_tick() {
     assert_eq!(kafka.read(&topic, "%o\n").len(), 0);
     registry.start();
     running.until("writing avro by schema 1");
-    running.until("events delivered to");
+    running.until(" delivered to");
     running.signal("TERM");
     assert!(running.wait().success());
     let log = running.log();
@@ -160,7 +160,7 @@ fn a_schema_that_does_not_fit_is_held_and_said() {
     running.until("does not fit those before it: write to another topic, or ease the subject's compatibility rule");
     assert_eq!(kafka.read(&topic, "%o\n").len(), 0);
     registry.ask("PUT", &format!("/config/{topic}-value"), &json!({"compatibility": "NONE"}));
-    running.until("events delivered to");
+    running.until(" delivered to");
     running.signal("TERM");
     assert!(running.wait().success());
     assert_eq!(agent.accepted().1, kafka.read(&topic, "%o\n").len() as u64);
@@ -190,7 +190,7 @@ fn a_schema_that_is_only_looked_up_is_asked_for_by_name() {
             &format!("/subjects/{topic}-value/versions"),
             &json!({"schema": schema, "schemaType": kind}),
         );
-        running.until("events delivered to");
+        running.until(" delivered to");
         running.signal("TERM");
         assert!(running.wait().success());
     }
@@ -311,7 +311,7 @@ fn a_registry_behind_tls_is_asked_with_a_password_and_verified() {
         running.until(wanted);
         assert!(!running.log().contains("s3cret") && !running.log().contains("guess"));
     };
-    try_with("localhost", true, "password", "events delivered to");
+    try_with("localhost", true, "password", " delivered to");
     try_with("localhost", true, "wrong", "401 who are you?; check kafka.registry.username");
     try_with("localhost", false, "password", "check kafka.registry.ca_file");
     try_with("127.0.0.1", true, "password", "check kafka.registry.ca_file");

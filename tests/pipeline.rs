@@ -70,7 +70,7 @@ fn a_broker_that_is_down_at_the_start_and_later_loses_nothing() {
     let consuming = consumer.start(&[]);
     running.until("broker away, the events stay in the journal");
     kafka.start();
-    running.until("events delivered to");
+    running.until(" delivered to");
     kafka.kill();
     std::thread::sleep(Duration::from_secs(3));
     kafka.start();

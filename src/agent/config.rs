@@ -292,6 +292,7 @@ fn publisher(
         urgent,
         events_max,
         journal_bytes: journal_size.bytes(),
+        undelivered: "stay in the journal",
     })
 }
 

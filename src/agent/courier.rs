@@ -66,6 +66,7 @@ impl Courier {
                 window: Window::WIDE,
                 interval: Duration::ZERO,
                 journal_bytes: bytes,
+                undelivered: "wait in memory",
                 ..settings
             };
             Publisher::new(settings, false, clock.monotonic())

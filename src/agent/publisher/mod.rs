@@ -37,6 +37,7 @@ use crate::agent::numbered::Numbered;
 use crate::event::{EventId, Severity, Stamp};
 use crate::failpoints;
 use crate::kafka::Connection;
+use crate::units::counted;
 
 /// So many threads may be tearing down their producers, which can hang, before no new one is started.
 const ENDING_MAX: usize = 4;
@@ -60,6 +61,8 @@ pub struct Settings {
     pub events_max: u64,
     /// The journal's size: a fraction of it may be under way, so that there is always something to evict.
     pub journal_bytes: u64,
+    /// What undelivered events do, in the words of the log.
+    pub undelivered: &'static str,
 }
 
 /// How much may be under way, and how often Kafka's answers are looked for.
@@ -265,7 +268,7 @@ impl Publisher {
         }
         if !delivered.is_empty() {
             self.progress.delivered += delivered.len() as u64;
-            debug!("Kafka acknowledged {} events", delivered.len());
+            debug!("Kafka acknowledged {}", counted(delivered.len() as u64, "event"));
             failpoints::pass("report-after");
         }
         system.remove_events(&delivered)
@@ -351,7 +354,7 @@ impl Publisher {
         self.flushing = false;
         let delivered = self.progress.delivered - std::mem::replace(&mut self.told, self.progress.delivered);
         if delivered > 0 {
-            info!("{delivered} events delivered to {}", self.settings.topic);
+            info!("{} delivered to {}", counted(delivered, "event"), self.settings.topic);
         }
         if let Some(Running { thread, .. }) = self.running.take() {
             self.ending.push(thread);

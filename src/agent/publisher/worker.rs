@@ -32,6 +32,7 @@ use crate::agent::numbered::Numbered;
 use crate::clock::{Clock as _, SystemClock};
 use crate::failpoints;
 use crate::kafka::{self, Trouble};
+use crate::units::lasting;
 use crate::{registry, wire};
 
 pub(super) struct Worker {
@@ -139,8 +140,9 @@ impl Worker {
             };
             let pause = self.backoff.next(first, longest);
             self.say(&format!(
-                "cannot publish: {why}; the events stay in the journal, next attempt in {} s",
-                pause.as_secs()
+                "cannot publish: {why}; the events {}, next attempt in {}",
+                self.settings.undelivered,
+                lasting(pause)
             ));
             self.report_trouble(format!("cannot publish: {why}"), true);
             if !self.wait(pause, files) {
@@ -196,7 +198,7 @@ impl Worker {
             if self.unacked.is_empty() {
                 moved = self.clock.monotonic();
             } else if still > STUCK_AFTER {
-                return End::Retry(format!("nothing was delivered for {} s", STUCK_AFTER.as_secs()));
+                return End::Retry(format!("nothing was delivered for {}", lasting(STUCK_AFTER)));
             } else {
                 let pause = match still {
                     _ if still >= AWAY_AFTER => POLL_AWAY,
@@ -347,7 +349,7 @@ impl Worker {
                 // Said by the line before it, for one broker.
                 Code::AllBrokersDown => {}
                 _ => {
-                    if self.say(&format!("broker away, the events stay in the journal: {reason}")) {
+                    if self.say(&format!("broker away, the events {}: {reason}", self.settings.undelivered)) {
                         self.report_trouble(format!("broker away: {}", kafka::without_timing(&reason)), false);
                     }
                 }
