@@ -22,7 +22,9 @@ pub fn start(default: LevelFilter) {
                 log::Level::Info => 6,
                 log::Level::Debug | log::Level::Trace => 7,
             };
-            writeln!(out, "<{priority}>{} {}", record.level(), record.args())
+            // Each line is an entry of its own.
+            let text = record.args().to_string();
+            text.lines().try_for_each(|line| writeln!(out, "<{priority}>{} {line}", record.level()))
         });
     } else {
         builder.format(|out, record| {

@@ -1,6 +1,9 @@
 //! The agent's command line: what is wrong is said in one line that names the remedy, with the exit code of INTERFACE.
 
-use crate::support::agent::{Agent, command};
+use std::fs::{self, File, Metadata};
+use std::os::unix::fs::MetadataExt as _;
+
+use crate::support::agent::{Agent, command, until};
 
 fn run(arguments: &[&str]) -> (i32, String, String) {
     let output = command().args(arguments).output().expect("the agent runs");
@@ -87,4 +90,42 @@ fn it_ends_in_order_on_a_signal_and_reads_its_configuration_again() {
     running.signal("TERM");
     assert!(running.wait().success());
     assert!(running.log().contains("left in the journal"), "{}", running.log());
+}
+
+#[test]
+fn the_log_has_date_and_zone_unless_it_goes_to_the_journal() {
+    let agent = Agent::new("source = 'synthetic'\n[kafka]\nbrokers = '127.0.0.1:9'\n");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
+    // The first line with what systemd says of its stream: nothing, that of somebody else, or this one.
+    let first_line = |stream: fn(&Metadata) -> Option<String>| {
+        let log = File::create(&path).unwrap();
+        let mut run = command();
+        run.args(["run", "--config"]).arg(agent.config()).env_remove("JOURNAL_STREAM");
+        run.envs(stream(&log.metadata().unwrap()).map(|stream| ("JOURNAL_STREAM", stream)));
+        let mut running = run.stderr(log).spawn().unwrap();
+        let log =
+            until("a line in the log", || Some(fs::read_to_string(&path).unwrap()).filter(|log| log.contains('\n')));
+        running.kill().unwrap();
+        running.wait().unwrap();
+        log.lines().next().unwrap().to_owned()
+    };
+    for elsewhere in [first_line(|_| None), first_line(|log| Some(format!("{}:{}", log.dev(), log.ino() + 1)))] {
+        let (time, rest) = elsewhere.split_once(' ').unwrap();
+        assert!(time.parse::<chrono::DateTime<chrono::Utc>>().is_ok() && time.ends_with('Z'), "{elsewhere}");
+        assert!(rest.starts_with("INFO  agent "), "{elsewhere}");
+    }
+    let journal = first_line(|log| Some(format!("{}:{}", log.dev(), log.ino())));
+    assert!(journal.starts_with("<6>INFO agent "), "{journal}");
+}
+
+#[test]
+fn a_service_of_kubernetes_is_passed_over_and_a_mistyped_key_is_not() {
+    let check = |name: &str| command().arg("check").env(name, "tcp://10.96.0.1:9092").output().unwrap();
+    for name in ["HIGHWATER_PORT", "HIGHWATER_AGENT_SERVICE_HOST", "HIGHWATER_KAFKA_PORT_9092_TCP_ADDR"] {
+        assert!(check(name).status.success(), "{name}");
+    }
+    let mistyped = check("HIGHWATER_KAFKA_BROKERS");
+    let error = String::from_utf8_lossy(&mistyped.stderr).into_owned();
+    assert!(mistyped.status.code() == Some(78) && error.contains("did you mean HIGHWATER_KAFKA__BROKERS?"), "{error}");
 }

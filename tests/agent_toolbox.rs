@@ -76,6 +76,15 @@ fn simulated_events_go_to_a_file_or_to_standard_output() {
     assert!(code == 1 && err.contains("/dev/full") && err.contains("No space left"), "{err}");
 }
 
+#[test]
+fn a_real_interface_is_said_to_exceed_its_limit_or_not() {
+    let (code, out, err) = run("simulate --on lo --duration 2s --limit 800Gbit/s --dry-run --format json");
+    assert_eq!((code, &*out), (0, ""), "{err}");
+    assert!(err.contains("lo stayed below 800.0 Gbit/s: no breach"), "{err}");
+    let (code, _, err) = run("simulate --on lo2 --dry-run");
+    assert!(code == 1 && err.contains("there is no interface lo2"), "{err}");
+}
+
 /// `(agent, epoch, seq)` of each event of a topic.
 fn identities(kafka: &Kafka, topic: &str) -> Vec<(String, String, u64)> {
     let text = |event: &serde_json::Value, field: &str| event[field].as_str().unwrap().to_owned();

@@ -7,7 +7,17 @@ use crate::config::Invalid;
 use crate::event::AGENT_BYTES_MAX;
 
 /// Names that a host has before anybody gives it one: those of all such hosts would be one agent.
-const NOBODYS: &[&str] = &["", "(none)", "localhost", "localhost.localdomain", "localhost4", "localhost6"];
+const NOBODYS: &[&str] = &[
+    "",
+    "(none)",
+    "localhost",
+    "localhost.localdomain",
+    "localhost4",
+    "localhost4.localdomain4",
+    "localhost6",
+    "localhost6.localdomain6",
+    "ip6-localhost",
+];
 
 /// How many hex digits of the hash a name takes: 48 bits tell a fleet's hosts apart.
 const DIGITS: usize = 12;
