@@ -33,9 +33,7 @@ fn told(event: &Event) -> (Level, String) {
             let critical = if breach.severity == Severity::Critical { " (critical)" } else { "" };
             (Level::Warn, format!("bandwidth exceeded{critical} {}", over(breach)))
         }
-        Body::BreachUpdated(breach) => {
-            (Level::Info, format!("still exceeded for {} {}", lasted(breach.duration_ms), over(breach)))
-        }
+        Body::BreachUpdated(breach) => (Level::Info, updated(breach)),
         Body::BreachCleared(breach) => (Level::Info, cleared(breach)),
         Body::Loss(loss) => {
             let Loss { epoch, reason, .. } = loss;
@@ -59,6 +57,15 @@ fn told(event: &Event) -> (Level, String) {
         Body::AgentStarted(_) | Body::AgentStopped(_) | Body::Sample(_) | Body::Unknown(_) => {
             (Level::Debug, format!("event {} {}", event.id, event.body.kind()))
         }
+    }
+}
+
+fn updated(breach: &Breach) -> String {
+    let Breach { limit_name, breach_id, .. } = breach;
+    match &breach.detail {
+        // The rate is down, and the breach open until it has been for long enough.
+        Some(detail) => format!("still open on {}: {detail}, limit {limit_name} [breach {breach_id}]", place(breach)),
+        None => format!("still exceeded for {} {}", lasted(breach.duration_ms), over(breach)),
     }
 }
 
@@ -104,5 +111,69 @@ fn place(breach: &Breach) -> String {
     match &*breach.interface {
         ALL_INTERFACES => format!("the host {}", breach.direction),
         interface => format!("{interface} {}", breach.direction),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+
+    use super::*;
+    use crate::event::{Direction, Epoch, EventId, Stamp};
+
+    fn breach() -> Breach {
+        Breach {
+            breach_id: "fc701383db4a6738".into(),
+            started_at: DateTime::UNIX_EPOCH,
+            raised_at: DateTime::UNIX_EPOCH,
+            ended_at: DateTime::UNIX_EPOCH,
+            limit_name: "wan-down".into(),
+            severity: Severity::Warning,
+            interface: "eth0".into(),
+            ifindex: Some(2),
+            direction: Direction::Rx,
+            limit_bps: 4_000_000,
+            rate_bps: 8_000_000,
+            peak_bps: 9_000_000,
+            mean_bps: 8_500_000,
+            duration_ms: 9_960,
+            measured_ms: 9_960,
+            excess_bytes: 1 << 20,
+            reason: None,
+            detail: None,
+        }
+    }
+
+    fn line(body: fn(Breach) -> Body, breach: Breach) -> String {
+        let stamp = Stamp {
+            agent: "gw".into(),
+            observed_at: DateTime::UNIX_EPOCH,
+            boot_id: String::new(),
+            monotonic_ms: 0,
+            clock_synced: None,
+        };
+        told(&Event { id: EventId { epoch: Epoch(1), seq: 1 }, stamp, body: body(breach) }).1
+    }
+
+    #[test]
+    fn a_breach_that_falls_is_open_and_no_longer_exceeded() {
+        let limit = "limit wan-down 4.0 Mbit/s [breach fc701383db4a6738]";
+        let raised = line(Body::BreachRaised, breach());
+        assert_eq!(raised, format!("bandwidth exceeded on eth0 rx: 8.0 Mbit/s, {limit}"));
+        let updated = line(Body::BreachUpdated, breach());
+        assert_eq!(updated, format!("still exceeded for 10 s on eth0 rx: 8.0 Mbit/s, {limit}"));
+        let detail = Some("below the limit for 3 s, clears after 5 s".to_owned());
+        let falling = line(Body::BreachUpdated, Breach { detail, rate_bps: 1_000, ..breach() });
+        let open = "still open on eth0 rx: below the limit for 3 s, clears after 5 s, limit wan-down [breach fc701383db4a6738]";
+        assert_eq!(falling, open);
+    }
+
+    #[test]
+    fn a_clear_says_how_much_was_measured_where_that_is_less() {
+        let sums = "peak 9.0 Mbit/s, mean 8.5 Mbit/s, 1.0 MiB over limit wan-down [breach fc701383db4a6738]";
+        let whole = line(Body::BreachCleared, breach());
+        assert_eq!(whole, format!("bandwidth back under the limit on eth0 rx after 10 s: {sums}"));
+        let part = line(Body::BreachCleared, Breach { measured_ms: 8_000, ..breach() });
+        assert_eq!(part, format!("bandwidth back under the limit on eth0 rx after 10 s, 8 s of it measured: {sums}"));
     }
 }

@@ -30,9 +30,10 @@ const DAY: Duration = Duration::from_secs(86_400);
 const WEEK: Duration = Duration::from_secs(7 * 86_400);
 /// A simulated host has been up for so long when its agent starts.
 const UPTIME: Duration = HOUR;
-/// The longest time between two readings in an incident, and the interval with which a detector takes it for one reading.
+/// The longest time between two readings in an incident. For a detector it is the interval, so that each reading covers the time since
+/// the one before, however short that is.
 const LONGEST_S: u64 = 10;
-const INTERVAL: Duration = Duration::from_secs(3);
+const INTERVAL: Duration = Duration::from_secs(LONGEST_S);
 /// Agents start within this many seconds.
 const START_S: u64 = 60;
 

@@ -7,6 +7,7 @@ use super::{Consumer, POLL};
 use crate::clock::Clock as _;
 use crate::consumer::config::Settings;
 use crate::consumer::source::Source;
+use crate::units::lasting;
 
 /// How long a broker that answers may leave a consumer without partitions after trouble.
 const ADRIFT_MAX: Duration = Duration::from_secs(45);
@@ -34,7 +35,7 @@ impl Consumer<'_> {
         let answers = self.source.partitions().is_ok();
         self.adrift = (!answers).then_some(now);
         if answers {
-            let why = format!("it answers, and gave this consumer no partition for {} s", ADRIFT_MAX.as_secs());
+            let why = format!("it answers, and gave this consumer no partition for {}", lasting(ADRIFT_MAX));
             self.renew_source(&why, stop);
         }
     }
