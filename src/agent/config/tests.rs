@@ -126,7 +126,9 @@ fn a_host_limit_may_list_its_links() {
     let settings = settings(text).unwrap();
     let patterns = ["eth0".to_owned(), "ppp*".to_owned()];
     assert_eq!(settings.limits[0].scope, Scope::Host(patterns.to_vec()));
-    assert_eq!(settings.limit_patterns(), patterns, "they are watched for it");
+    let tunnel = |name: &str| LinkInfo::new(2, name, LinkKind::Other("tun".into()));
+    let watched = ["eth0", "ppp7", "tun0"].map(|name| settings.selection().watches(&tunnel(name)));
+    assert_eq!(watched, [true, true, false], "they are watched for it");
 }
 
 #[test]
