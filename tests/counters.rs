@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chrono::DateTime;
-use highwater::agent::counters::csv::{Columns, Csv};
 use highwater::agent::counters::synthetic::Shape;
 use highwater::agent::counters::{
     Came, CounterBits, CounterError, CounterSource, Counters, Left, LinkChange, LinkInfo, LinkKind, Packets, Reading,
@@ -129,20 +128,6 @@ fn synthetic_keeps_the_promises() {
     let mut follower = kernel(SourceChoice::Synthetic(shape), "*");
     follower.clock = Box::new(Walking(ManualClock::new(DateTime::UNIX_EPOCH)));
     keeps_its_promises(follower);
-}
-
-#[test]
-fn csv_keeps_the_promises_and_ends() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("series.csv");
-    let rows: String = (0..6).map(|row| format!("2014-04-14 00:{:02}:00,{row}\n", row * 5)).collect();
-    std::fs::write(&path, format!("timestamp,value\n{rows}")).unwrap();
-    let open = || Csv::open(&path, &Columns::default(), "in", None);
-    keeps_its_promises(Follower::new(open().map(|source| Box::new(source) as Box<dyn CounterSource>)));
-    let mut source = open().unwrap();
-    let (clock, mut reading) = (SystemClock::default(), Reading::default());
-    let read = (0..7).map(|_| source.read(&clock, &mut reading)).collect::<Vec<_>>();
-    assert!(read[..6].iter().all(Result::is_ok) && read[6].as_ref().is_err_and(CounterError::is_end));
 }
 
 #[test]
