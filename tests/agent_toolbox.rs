@@ -233,8 +233,8 @@ fn a_replay_that_was_stopped_goes_on_and_doubles_nothing() {
     let events = objects(&out)[0]["delivered"].as_u64().unwrap();
     let (code, _, err) = replay(&bad, &parts, " --strict");
     assert_eq!(code, 1, "{err}");
-    assert!(err.contains("bad.csv:401: `many` is no number"), "{err}");
-    let go_on = err.split("go on with").nth(1).expect("it says how").trim_end();
+    assert!(err.contains("bad.csv:401: `many` is not a number"), "{err}");
+    let go_on = err.split("resume with").nth(1).expect("it says how").trim_end();
     let (code, _, err) = replay(&good, &parts, &format!(" --strict{go_on}"));
     assert_eq!(code, 0, "{err}");
     let seqs = |topic: &str| identities(&kafka, topic).into_iter().map(|(.., seq)| seq).collect::<Vec<_>>();
@@ -263,7 +263,10 @@ fn bad_rows_are_passed_over_and_counted() {
     let summary = &objects(&out)[0];
     assert_eq!((code, summary["rows"].as_u64(), summary["bad_rows"].as_u64()), (0, Some(3), Some(2)), "{err}");
     assert_eq!(summary["breaches"].as_u64(), Some(1), "{out}");
-    assert!(err.contains("bad.csv:3: `noon` is no timestamp") && err.contains("bad.csv:5: the timestamp `2`"), "{err}");
+    assert!(
+        err.contains("bad.csv:3: `noon` is not a timestamp") && err.contains("bad.csv:5: the timestamp `2`"),
+        "{err}"
+    );
     let (code, ..) = run(&format!("replay {}", file.display()));
     assert_eq!(code, 2, "no limit");
 }

@@ -129,7 +129,7 @@ fn a_replay_that_was_interrupted_or_sent_twice_doubles_no_sample() {
     until("it ends", || first.try_wait().unwrap());
     let (code, _, err) = said(&first.wait_with_output().unwrap());
     assert_eq!(code, 1, "{err}");
-    let go_on = err.split("interrupted; go on with").nth(1).expect("it says how").trim();
+    let go_on = err.split("interrupted; resume with").nth(1).expect("it says how").trim();
     let go_on: Vec<&str> = go_on.split(' ').collect();
     assert_eq!((go_on[0], go_on[2]), ("--epoch", "--from-line"), "{err}");
     let mut store = consumer(&kafka, &topic, &database.url, None);
@@ -183,7 +183,7 @@ fn what_kafka_has_not_taken_when_a_replay_is_interrupted_is_sent_when_it_goes_on
     assert_eq!(code, 1, "{err}");
     assert!(summary["samples_failed"].as_u64() > Some(0) && summary["failed"].as_u64() > Some(0), "{summary}");
     let go_on: Vec<&str> =
-        err.split("interrupted; go on with").nth(1).expect("it says how").trim().split(' ').collect();
+        err.split("interrupted; resume with").nth(1).expect("it says how").trim().split(' ').collect();
     let line: u64 = go_on[3].parse().unwrap();
     assert!(line > 900 && line < 2_000, "the first that is not delivered: {line}");
     let (code, _, err) = said(&replay(&kafka, &topic, &file, &[&limit[..], &go_on].concat()).output().unwrap());

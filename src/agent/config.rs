@@ -16,6 +16,8 @@ use serde::Deserialize;
 
 use self::link::RawLink;
 use self::name::Name;
+#[cfg(feature = "toolbox")]
+pub(in crate::agent) use self::name::check as check_name;
 pub use self::topics::Topics;
 use self::topics::{RawTopics, check_topic};
 use crate::agent::counters::SourceChoice;

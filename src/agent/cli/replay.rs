@@ -1,55 +1,66 @@
 //! `highwater-agent replay`.
 
+mod csv;
+mod csv_lines;
+mod encoding;
 mod lanes;
+mod order;
 mod rows;
 mod sample;
-mod tally;
+mod summary;
+mod times;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
 use indicatif::ProgressBar;
+use jiff::tz::TimeZone;
 
-use self::lanes::{Delivered, Lanes};
-use self::rows::Rows;
-use self::tally::Tally;
+use self::csv::{Dialect, RowError};
+use self::lanes::Lanes;
+use self::rows::{Meaning, Rows};
+use self::summary::Summary;
+use self::times::Times;
 use super::common::{Absent, Common};
 use super::outlet;
-use crate::agent::config::Settings;
-use crate::agent::counters::CounterError;
-use crate::agent::counters::csv::{Columns, Meaning};
+use crate::agent::config::{self, Settings};
+use crate::agent::counters::CounterBits;
 use crate::agent::detector::{Detections, Detector};
 use crate::agent::event_system::Draft;
 use crate::agent::limit::{Level, Limit, Scope};
 use crate::agent::publisher;
 use crate::event::{Body, Direction, Epoch, Severity};
 use crate::exit::{Failure, Status};
-use crate::output::{self, Format, Value};
+use crate::output::{self, Format};
 use crate::units::{BitRate, ByteCount};
 
 pub(super) const HELP: &str = "\
-A row is a reading of one link: its time (RFC 3339, seconds since 1970, or YYYY-MM-DD hh:mm:ss in UTC) and what it carried. The
-limit is --limit, or each [[limit]] of the configuration that names --interface. Nothing is sent without --publish (the events)
-or --publish-samples (each row, which needs no limit); what is sent has the times of its rows, and the name --agent.
+A row is a reading of one link: its time and what it carried. A time is RFC 3339, YYYY-MM-DD hh:mm:ss, or seconds, ms, µs or ns
+since 1970; --time-format describes any other. Without an offset it is local time of --time-zone, or UTC. The first row lasts as
+long as the second. Columns are separated by commas, semicolons (then a number may have a decimal comma) or tabs. The limit is
+--limit, or each [[limit]] of the configuration that names --interface. Nothing is sent without --publish (the events) or
+--publish-samples (each row, which needs no limit); what is sent has the times of its rows, and the name --agent.
 
 Samples go to topics.samples, which `highwater-agent topics --samples` makes, and `highwater-consumer run --samples` stores them.
 They have an epoch of their own, the complement of the events', and are counted there from 1 without holes: so a row has the same
 number whenever it is sent in one epoch, and the table has it once.
 
-Limits are upper ones. Try some: a breach that should be found has to lie above what is usual, for --for as long as it takes to
-tell it from a peak. What is unusual only because there is less of it than on other days, no limit finds.
+Limits are upper ones. Try some: a breach that should be found has to be above what is usual, for --for as long as it takes to
+tell it from a peak. Unusually low traffic is not detected.
 
-A row is a line. A bad one is named, passed over and counted. An interrupted run ends with --epoch and --from-line: the same
-command with these, on the same file, goes on, and doubles nothing (the rows before are judged again, not sent). The epoch of the
+A bad row is skipped and counted, and the first five are named. An interrupted run ends with --epoch and --from-line: the same
+command with these, on the same file, resumes without duplicates (the rows before are evaluated again, not sent). The epoch of the
 summary with --from-line 2 sends all of it once more, to fill a topic that was lost, say: the tables have it once.
 
-Exit code: 0 if it went through, 1 if a row stopped it (--strict) or not all was delivered, 69 if Kafka could not be asked.
+Exit code: 0 if it went through, 1 if a row stopped it (--strict), more than half of the rows are bad, their order makes no sense,
+or not all was delivered, 69 if Kafka could not be reached.
 
 Examples:
   highwater-agent replay traffic.csv --bytes-per 5min --limit '5 MB/5min'
   highwater-agent replay traffic.csv --bytes-per 5min --limit '11.8 MB/5min' --for 1h --breaches
   highwater-agent replay counters.csv --time when --rx in_octets --tx out_octets --counters --limit '80 Mbit/s'
+  highwater-agent replay excel.csv --time-format '%d.%m.%Y %H:%M' --time-zone Europe/Berlin --rates --limit '1 Gbit/s'
   zcat old.csv.gz | highwater-agent replay - --rates --rx bps --limit '1 Gbit/s' --publish -t trial.events
   highwater-agent topics --samples && highwater-agent replay traffic.csv --bytes-per 5min --publish-samples";
 
@@ -61,7 +72,7 @@ pub(super) struct Replay {
     /// The file; - is standard input
     #[arg(value_name = "FILE.csv")]
     file: PathBuf,
-    /// How to print
+    /// Output format
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     format: Format,
     /// The column of times
@@ -73,25 +84,44 @@ pub(super) struct Replay {
     /// The column of what was sent
     #[arg(long, value_name = "COLUMN")]
     tx: Option<String>,
-    /// Values are bytes in so much time, and a row comes so often [default: bytes since the row before]
+    /// Format of the times, as in strftime(3): '%d.%m.%Y %H:%M:%S'
+    #[arg(long, value_name = "FORMAT", value_parser = times::time_format)]
+    time_format: Option<String>,
+    /// The time zone of times that name none: Europe/Berlin [default: UTC]
+    #[arg(long, value_name = "ZONE", value_parser = times::time_zone)]
+    time_zone: Option<TimeZone>,
+    /// Character between columns, or tab [default: found by the first row]
+    #[arg(long, value_name = "CHARACTER", value_parser = delimiter)]
+    delimiter: Option<char>,
+    /// Values are bytes per this time, which is also the row interval [default: bytes since the row before]
     #[arg(long, value_name = "TIME", value_parser = positive_duration, group = "meaning")]
     bytes_per: Option<Duration>,
     /// Values are counters of bytes
     #[arg(long, group = "meaning")]
     counters: bool,
-    /// Values are bits a second
+    /// Width of the counters, which tells where they wrap: 32 or 64
+    #[arg(
+        long,
+        value_name = "BITS",
+        value_parser = counter_bits,
+        requires = "counters",
+        conflicts_with_all = ["rates", "bytes_per"],
+        default_value = "64"
+    )]
+    counter_bits: CounterBits,
+    /// Values are bits per second
     #[arg(long, group = "meaning")]
     rates: bool,
-    /// A row comes so often; after more than 3.5 times that, nobody knows what was carried, and no breach is judged
+    /// Expected row interval; after a pause of more than 3.5 times this a row is not evaluated
     #[arg(long, value_name = "TIME", value_parser = positive_duration)]
     interval: Option<Duration>,
-    /// What is too much: '80 Mbit/s', '5 MB/5min'
+    /// Raise a breach at this rate: '80 Mbit/s', '5 MB/5min'
     #[arg(long, value_name = "RATE", value_parser = rate)]
     limit: Option<BitRate>,
-    /// Where a breach ends [default: 90 % of --limit]
+    /// Clear it below this rate [default: 90 % of --limit]
     #[arg(long, value_name = "RATE", value_parser = rate, requires = "limit")]
     clear_at: Option<BitRate>,
-    /// How long it has to be too much
+    /// Time that the rate must stay above the limit
     #[arg(long = "for", default_value = "0s", value_name = "TIME", value_parser = crate::cli::time)]
     hold: Duration,
     /// The link's name
@@ -112,10 +142,10 @@ pub(super) struct Replay {
     /// Send each row to Kafka as a sample, to topics.samples
     #[arg(long)]
     publish_samples: bool,
-    /// Go on in this epoch: what an interrupted run ended with
+    /// Resume in this epoch (printed by the interrupted run)
     #[arg(long, value_name = "HEX", requires = "sending", requires = "from_line")]
     epoch: Option<Epoch>,
-    /// Go on with this line: likewise
+    /// Resume at this line (printed by the interrupted run)
     #[arg(long, value_name = "N", requires = "epoch")]
     from_line: Option<u64>,
     /// At the end, wait until this consumer group has stored all that was sent
@@ -123,78 +153,66 @@ pub(super) struct Replay {
     wait_stored: Option<String>,
 }
 
-const COLUMNS: &[&str] = &[
-    "rows",
-    "bad_rows",
-    "breaches",
-    "worst_bps",
-    "worst_at",
-    "over_limit_seconds",
-    "events",
-    "delivered",
-    "failed",
-    "last_offsets",
-    "epoch",
-    // Where samples are sent.
-    "samples",
-    "samples_delivered",
-    "samples_failed",
-    "samples_last_offsets",
-];
+/// The most bad rows that are shown.
+const BAD_ROWS_SHOWN: u64 = 5;
 
-/// So many of them are always there.
-const ALWAYS: usize = 11;
-
-/// Where nobody says how often a row comes, no pause is too long.
+/// The interval where none is known: no pause is too long.
 const ANY_INTERVAL: Duration = Duration::from_secs(365 * 86_400);
 
-/// How it ended.
+/// The end of a run.
 enum End {
     Through,
     Stopped,
-    BadRow(CounterError),
+    BadRow(String),
+    Failed(Failure),
 }
 
 impl Replay {
     pub(super) fn run(self) -> Result<(), Failure> {
         self.common.start_log();
+        let agent = self.agent_name()?;
         let settings = self.common.settings(Absent::MeansDefaults).map_err(Failure::config)?;
         let limits = self.limits(&settings)?;
         let (events, samples) = self.publishers(&settings)?;
-        let agent = self.agent_name();
         let epoch = self.epoch.unwrap_or_else(|| Epoch(fastrand::u64(..)));
+        let interval = self.interval.or(self.bytes_per);
+        let mut rows = Rows::open(&self.file, &self.dialect(), self.meaning(), interval, &self.interface)?;
         let mut lanes = Lanes::open(&agent, epoch, events, samples, self.from_line)?;
-        let mut rows = Rows::open(&self.file, &self.columns(), &self.interface)?;
-        let interval = self.interval.or(self.bytes_per).unwrap_or(ANY_INTERVAL);
         // The same rows make the same breaches, ids and all, when a run goes on.
-        let mut detector = Detector::new(limits, interval, epoch.0);
+        let mut detector = Detector::new(limits, interval.unwrap_or(ANY_INTERVAL), epoch.0);
         let bar = outlet::progress(None, "rows");
-        let mut tally = Tally::new(self.breaches.then_some(self.format));
-        let end = self.replay(&mut rows, &agent, &mut detector, &mut tally, &mut lanes, &bar)?;
+        let mut summary = Summary::new(self.breaches.then_some(self.format));
+        let end = self.replay(&mut rows, &agent, &mut detector, &mut summary, &mut lanes, &bar)?;
         let delivered = lanes.finish()?;
         bar.finish_and_clear();
-        let over_limit_ms = tally.over_limit_ms();
-        output::finished(tally.end())?;
-        self.summary(&tally, over_limit_ms, &delivered, epoch)?;
-        let go_on = format!("--epoch {epoch} --from-line {}", delivered.next_line);
+        if let End::Failed(failure) = end {
+            return Err(failure);
+        }
+        output::finished(summary.end())?;
+        if self.breaches {
+            self.common.note(&summary.words(&delivered));
+        } else {
+            summary.print(self.format, &delivered, self.publish, self.sends().then_some(epoch))?;
+        }
+        let resume = format!("--epoch {epoch} --from-line {}", delivered.next_line);
         match end {
-            End::Through if rows.grown() > 0 => {
-                let with =
-                    if self.sends() { format!("; what came meanwhile goes on with {go_on}") } else { String::new() };
-                self.common.note(&format!("the file has grown by {} bytes since it was opened{with}", rows.grown()));
-            }
-            End::Through => {}
-            End::Stopped if self.sends() => return Err(Failure::failed(format!("interrupted; go on with {go_on}"))),
+            End::Through | End::Failed(_) => {}
+            End::Stopped if self.sends() => return Err(Failure::failed(format!("interrupted; resume with {resume}"))),
             End::Stopped => return Err(Failure::failed("interrupted")),
-            End::BadRow(error) if self.sends() => {
-                return Err(Failure::failed(format!("{error}; when it is mended, go on with {go_on}")));
+            End::BadRow(reason) if self.sends() => {
+                return Err(Failure::failed(format!("{reason}; when it is mended, resume with {resume}")));
             }
-            End::BadRow(error) => return Err(Failure::failed(error)),
+            End::BadRow(reason) => return Err(Failure::failed(reason)),
+        }
+        if rows.grown() > 0 {
+            let with = if self.sends() { format!("; send those rows with {resume}") } else { String::new() };
+            self.common.note(&format!("the file has grown by {} bytes since it was opened{with}", rows.grown()));
         }
         outlet::judged(&delivered.events)?;
         if let Some(samples) = &delivered.samples {
             outlet::judged_as(samples, "sample")?;
         }
+        summary.judged(rows.file())?;
         if let Some(group) = &self.wait_stored {
             let topics = [
                 (&settings.publisher.topic, Some(&delivered.events)),
@@ -232,95 +250,71 @@ impl Replay {
         rows: &mut Rows,
         agent: &str,
         detector: &mut Detector,
-        tally: &mut Tally,
+        summary: &mut Summary,
         lanes: &mut Lanes,
         bar: &ProgressBar,
     ) -> Result<End, Failure> {
-        let mut detections = Detections::default();
-        loop {
+        let (mut detections, mut last) = (Detections::default(), None);
+        let end = loop {
             let next = rows.next();
             if lanes.stopped() {
                 // Whoever wrote the rows may have been told to end too, in the middle of this one.
-                return Ok(End::Stopped);
+                break End::Stopped;
             }
-            let reading = match next {
-                Ok(reading) => reading,
-                Err(error) if error.is_end() => return Ok(End::Through),
-                Err(error @ CounterError::Row { .. }) if self.strict => return Ok(End::BadRow(error)),
-                Err(error @ CounterError::Row { .. }) => {
-                    tally.bad_rows += 1;
-                    lanes.pass(rows.line());
-                    log::warn!("{error}; passed over");
+            let row = match next {
+                Ok(Some(row)) => row,
+                Ok(None) => break End::Through,
+                Err(RowError::Bad { reason, .. }) if self.strict => break End::BadRow(reason),
+                Err(RowError::Bad { line, reason }) => {
+                    summary.bad_rows += 1;
+                    lanes.pass(line);
+                    if summary.bad_rows <= BAD_ROWS_SHOWN {
+                        log::warn!("{reason}; row skipped");
+                    }
                     continue;
                 }
-                Err(error) => return Err(Failure::failed(error)),
+                Err(RowError::Failed(failure)) => break End::Failed(failure),
             };
-            let now = rows::stamp(agent, &reading);
-            detector.observe(&reading, &now, &mut detections);
+            let now = rows::stamp(agent, &row.reading);
+            detector.observe(&row.reading, &now, &mut detections);
             if let Some(notice) = detections.notices.first() {
                 log::warn!("{notice}");
             }
-            output::finished(tally.row(&detections.bodies))?;
+            output::finished(summary.row(&detections.bodies))?;
             bar.inc(1);
             let drafts = detections.bodies.drain(..).map(|body| Draft { stamp: now.clone(), body }).collect();
             let sample = lanes.wants_samples().then(|| {
-                let body = Body::Sample(sample::sample(&self.interface, &rows.carried()));
+                let body = Body::Sample(sample::sample(&self.interface, &row.recorded));
                 Draft { stamp: now.clone(), body }
             });
-            lanes.add(rows.line(), &now, drafts, sample)?;
+            lanes.add(row.line, &now, drafts, sample)?;
+            last = Some(now);
+        };
+        if summary.bad_rows > BAD_ROWS_SHOWN {
+            log::warn!("{} more bad rows skipped", summary.bad_rows - BAD_ROWS_SHOWN);
+        }
+        let open = last.map(|now| detector.open_breaches(&now)).unwrap_or_default();
+        output::finished(summary.open(open.into_iter().map(|(breach, _)| breach)))?;
+        Ok(end)
+    }
+
+    fn dialect(&self) -> Dialect {
+        Dialect {
+            time: self.time.clone(),
+            rx: self.rx.clone(),
+            tx: self.tx.clone(),
+            delimiter: self.delimiter,
+            times: Times { format: self.time_format.clone(), zone: self.time_zone.clone() },
         }
     }
 
-    fn summary(&self, tally: &Tally, over_limit_ms: u64, delivered: &Delivered, epoch: Epoch) -> Result<(), Failure> {
-        let Delivered { events: delivery, samples, .. } = delivered;
-        let worst = tally.worst.as_ref();
-        let sent = |value: Value| if self.publish { value } else { Value::Nothing };
-        let mut values: Vec<Value> = vec![
-            tally.rows.into(),
-            tally.bad_rows.into(),
-            tally.breaches.into(),
-            worst.map(|breach| BitRate::from_bps(breach.peak_bps)).into(),
-            worst.map(|breach| breach.raised_at).into(),
-            (over_limit_ms / 1_000).into(),
-            delivery.events.into(),
-            sent(delivery.delivered.into()),
-            sent(delivery.failed.into()),
-            sent(outlet::offsets(delivery)),
-            if self.sends() { epoch.to_string().into() } else { Value::Nothing },
-        ];
-        if let Some(samples) = samples {
-            values.extend([samples.events.into(), samples.delivered.into(), samples.failed.into()]);
-            values.push(outlet::offsets(samples));
-        }
-        if self.breaches {
-            let samples = samples.as_ref().map(|samples| {
-                format!("; {} samples, {} delivered, {} failed", samples.events, samples.delivered, samples.failed)
-            });
-            self.common.note(&format!(
-                "{} rows, {} of them bad, {} breaches, {} s over the limit; {} events, {} delivered, {} failed{}",
-                tally.rows + tally.bad_rows,
-                tally.bad_rows,
-                tally.breaches,
-                over_limit_ms / 1_000,
-                delivery.events,
-                delivery.delivered,
-                delivery.failed,
-                samples.unwrap_or_default()
-            ));
-            return Ok(());
-        }
-        let columns = if samples.is_some() { COLUMNS } else { &COLUMNS[..ALWAYS] };
-        outlet::print_record(self.format, columns, values)
-    }
-
-    fn columns(&self) -> Columns {
-        let meaning = match self.bytes_per {
+    fn meaning(&self) -> Meaning {
+        match self.bytes_per {
             Some(interval) => Meaning::BytesPer(interval),
-            None if self.counters => Meaning::Counter,
+            None if self.counters => Meaning::Counter(self.counter_bits),
             None if self.rates => Meaning::BitsPerSecond,
             None => Meaning::Bytes,
-        };
-        Columns { timestamp: self.time.clone(), rx: self.rx.clone(), tx: self.tx.clone(), meaning }
+        }
     }
 
     fn limits(&self, settings: &Settings) -> Result<Vec<Limit>, Failure> {
@@ -328,7 +322,7 @@ impl Replay {
             if settings.limits.is_empty() && (self.publish || !self.publish_samples) {
                 return Err(Failure::new(
                     Status::Usage,
-                    "there is no limit to hold the rows against; write --limit '80 Mbit/s', or '5 MB/5min'",
+                    "there is no limit to evaluate the rows by; write --limit '80 Mbit/s', or '5 MB/5min'",
                 ));
             }
             return Ok(settings.limits.clone());
@@ -354,11 +348,32 @@ impl Replay {
         }])
     }
 
-    fn agent_name(&self) -> String {
-        self.agent.clone().unwrap_or_else(|| match self.file.file_stem() {
+    fn agent_name(&self) -> Result<String, Failure> {
+        let name = self.agent.clone().unwrap_or_else(|| match self.file.file_stem() {
             Some(stem) if stem != "-" => stem.to_string_lossy().into_owned(),
             _ => "replay".to_owned(),
-        })
+        });
+        match config::check_name(&name) {
+            Ok(()) => Ok(name),
+            Err(error) => Err(Failure::new(Status::Usage, format!("--agent: {error}"))),
+        }
+    }
+}
+
+fn counter_bits(text: &str) -> Result<CounterBits, String> {
+    match text {
+        "32" => Ok(CounterBits::B32),
+        "64" => Ok(CounterBits::B64),
+        _ => Err("counters have 32 or 64 bits".to_owned()),
+    }
+}
+
+fn delimiter(text: &str) -> Result<char, String> {
+    let mut characters = text.chars();
+    match (characters.next(), characters.next()) {
+        _ if ["tab", "\\t"].contains(&text) => Ok('\t'),
+        (Some(one), None) if !one.is_alphanumeric() && !matches!(one, '"' | '\n' | '\r' | '#') => Ok(one),
+        _ => Err("write one character, or tab".to_owned()),
     }
 }
 

@@ -67,7 +67,7 @@ impl Name {
 ///
 /// # Errors
 /// Says what a name has to be.
-pub(super) fn check(name: &str) -> Result<(), String> {
+pub(in crate::agent) fn check(name: &str) -> Result<(), String> {
     if name.trim().is_empty() {
         return Err(format!("is empty; a name has 1 to {AGENT_BYTES_MAX} bytes"));
     }

@@ -1,9 +1,8 @@
 //! What the kernel has counted: bytes received and sent, per link, and the links that come, change and go.
 //!
-//! A [`CounterSource`] reads them all at once, once a tick. There are four: `netlink` (Linux), `sysinfo` (portable, and the
-//! fallback), [`synthetic`] and [`csv`]. None of them works out a rate: a reading is not a rate.
+//! A [`CounterSource`] reads them all at once, once a tick. There are three: `netlink` (Linux), `sysinfo` (portable, and the
+//! fallback) and [`synthetic`]. None of them works out a rate: a reading is not a rate.
 
-pub mod csv;
 mod moment;
 #[cfg(target_os = "linux")]
 mod netlink;
@@ -202,7 +201,7 @@ impl CounterBits {
 /// One reading of everything: the caller's, and reused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
-    /// `CLOCK_MONOTONIC` at the reading; a source with a time of its own ([`csv`]) says what it is.
+    /// `CLOCK_MONOTONIC` at the reading; a series that was recorded has times of its own.
     pub at: Duration,
     /// `CLOCK_BOOTTIME` at the reading, or the source's own time.
     pub boottime: Duration,
@@ -253,7 +252,7 @@ pub enum Left {
 
 /// Where byte counters come from.
 pub trait CounterSource {
-    /// As in the configuration: `netlink`, `sysinfo`, `synthetic`, `csv`.
+    /// As in the configuration: `netlink`, `sysinfo`, `synthetic`.
     fn name(&self) -> &'static str;
 
     /// Fills `reading` anew. The first reading reports every watched link as added.
@@ -263,7 +262,7 @@ pub trait CounterSource {
     ///
     /// # Errors
     /// Nothing could be read; `reading` is empty then. The source stays usable, and changes that it saw come with the next
-    /// reading. [`CounterError::Ended`] is the end of a source that has one.
+    /// reading.
     fn read(&mut self, clock: &dyn Clock, reading: &mut Reading) -> Result<(), CounterError>;
 }
 
@@ -288,27 +287,9 @@ pub enum CounterError {
     /// This system has no such source.
     #[error("there are no {0} counters on this system; choose another source")]
     Unavailable(&'static str),
-    /// A row of a file cannot be used. The next reading goes on behind it.
-    #[error("{file}:{line}: {reason}")]
-    Row {
-        /// The file.
-        file: String,
-        /// Its line, from 1.
-        line: u64,
-        /// What is wrong, and what would be right.
-        reason: String,
-    },
-    /// There is no more to read.
-    #[error("there are no more counters to read")]
-    Ended,
 }
 
 impl CounterError {
-    /// The end of the source, rather than a failure.
-    pub fn is_end(&self) -> bool {
-        matches!(self, Self::Ended)
-    }
-
     fn system(what: &'static str, error: impl Into<io::Error>) -> Self {
         Self::System { what, error: error.into() }
     }

@@ -75,7 +75,7 @@ impl Lanes {
 
     /// A line was passed over.
     pub(super) fn pass(&mut self, line: u64) {
-        self.next_line = line + 1;
+        self.next_line = self.next_line.max(line + 1);
     }
 
     /// Takes what a line made.

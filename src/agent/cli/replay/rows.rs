@@ -1,64 +1,254 @@
-//! The rows of a file, one by one, and which of them Kafka has not yet.
+//! The rows of a file as readings, one by one, and which of them Kafka has not yet.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::agent::counters::csv::{Carried, Columns, Csv};
-use crate::agent::counters::{CounterError, CounterSource as _, Reading};
-use crate::clock::SystemClock;
+use super::csv::{Csv, Dialect, Record, RowError, STANDARD_INPUT, as_argument};
+use super::order::{Order, Outcome, PAUSE_INTERVALS, Placed};
+use crate::agent::counters::{Came, Carried, CounterBits, Counters, LinkChange, LinkInfo, LinkKind, Reading};
 use crate::event::Stamp;
 use crate::exit::Failure;
 
-/// A file's rows, as readings.
-pub(super) struct Rows {
-    source: Csv,
-    clock: SystemClock,
+/// The meaning of the values of a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Meaning {
+    /// Bytes counted from some beginning, as a kernel does.
+    Counter(CounterBits),
+    /// Bytes since the row before.
+    Bytes,
+    /// Bytes in an interval of this length, which the row ends.
+    BytesPer(Duration),
+    /// The mean rate since the row before, in bit/s.
+    BitsPerSecond,
 }
 
+/// A row of the series.
+pub(super) struct Row {
+    pub(super) line: u64,
+    /// For the detector.
+    pub(super) reading: Reading,
+    /// The row itself, whatever the detector makes of it.
+    pub(super) recorded: Recorded,
+}
+
+/// The amounts of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Recorded {
+    /// The time that it covers; `None` where it is a counter's first, or the only row.
+    pub(super) elapsed: Option<Duration>,
+    pub(super) rx: Amount,
+    /// `None` where there is no column of it.
+    pub(super) tx: Option<Amount>,
+}
+
+/// The amount one way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Amount {
+    Bytes(u64),
+    /// In bit/s.
+    Rate(u64),
+    /// A counter began, or fell.
+    Unknown,
+}
+
+/// Reads a file's rows.
+pub(super) struct Rows {
+    csv: Csv,
+    order: Order,
+    series: Series,
+    ended: bool,
+}
+
+/// Turns rows into readings of one link.
+struct Series {
+    meaning: Meaning,
+    /// The usual time between rows, if known: a much longer one is a pause.
+    interval: Option<Duration>,
+    /// Until the first row is read.
+    link: Option<LinkInfo>,
+    /// The counters of the row before.
+    counted: Option<(u64, Option<u64>)>,
+}
+
+/// The link's.
+const IFINDEX: u32 = 1;
+
 impl Rows {
-    /// `-` is standard input. It ends too when somebody wants us to end; those who asked before to be told know it by then.
-    pub(super) fn open(file: &Path, columns: &Columns, interface: &str) -> Result<Self, Failure> {
-        let source = if file == Path::new("-") {
+    /// `-` is standard input. It ends too on a signal; those who asked before to be told know it by then.
+    pub(super) fn open(
+        file: &Path,
+        dialect: &Dialect,
+        meaning: Meaning,
+        interval: Option<Duration>,
+        interface: &str,
+    ) -> Result<Self, Failure> {
+        let csv = if file == Path::new("-") {
             let stdin = Box::new(Stdin::new().map_err(Failure::failed)?);
-            Csv::from_reader(stdin, "standard input".to_owned(), columns, interface, None)
+            Csv::from_reader(stdin, STANDARD_INPUT.to_owned(), dialect)?
         } else {
-            Csv::open(file, columns, interface, None)
+            Csv::open(file, dialect)?
         };
-        Ok(Self { source: source.map_err(Failure::failed)?, clock: SystemClock::default() })
+        Ok(Self::new(csv, meaning, interval, interface))
     }
 
-    pub(super) fn next(&mut self) -> Result<Reading, CounterError> {
-        let mut reading = Reading::default();
-        self.source.read(&self.clock, &mut reading).map(|()| reading)
+    fn new(csv: Csv, meaning: Meaning, interval: Option<Duration>, interface: &str) -> Self {
+        let link = Some(LinkInfo::new(IFINDEX, interface, LinkKind::Physical));
+        let series = Series { meaning, interval, link, counted: None };
+        Self { csv, order: Order::new(interval), series, ended: false }
     }
 
-    /// Of the row that was read last.
-    pub(super) fn line(&self) -> u64 {
-        self.source.line()
+    /// Reads the next row; `None` at the end.
+    ///
+    /// # Errors
+    /// See [`RowError`]; their reasons name file and line.
+    pub(super) fn next(&mut self) -> Result<Option<Row>, RowError> {
+        loop {
+            match self.order.pop() {
+                Some(Outcome::Placed(placed)) => return Ok(Some(self.series.row(&placed))),
+                Some(Outcome::Bad { line, reason }) => {
+                    return Err(RowError::Bad { line, reason: format!("{}:{line}: {reason}", self.csv.file()) });
+                }
+                Some(Outcome::Failed { line, reason }) => {
+                    let reason = reason.replace("FILE", &as_argument(self.csv.file()));
+                    return Err(RowError::Failed(Failure::failed(format!("{}:{line}: {reason}", self.csv.file()))));
+                }
+                None if self.ended => return Ok(None),
+                None => self.read()?,
+            }
+        }
     }
 
-    /// What that row says.
-    pub(super) fn carried(&self) -> Carried {
-        self.source.carried()
+    fn read(&mut self) -> Result<(), RowError> {
+        match self.csv.next() {
+            Ok(Some(record)) => match self.series.fitting(&record) {
+                Ok(()) => self.order.take(record),
+                Err(reason) => self.order.bad(record.line, reason),
+            },
+            Ok(None) => {
+                self.ended = true;
+                self.order.end();
+            }
+            Err(RowError::Bad { line, reason }) => self.order.bad(line, reason),
+            Err(error @ RowError::Failed(_)) => return Err(error),
+        }
+        Ok(())
+    }
+
+    pub(super) fn file(&self) -> &str {
+        self.csv.file()
     }
 
     pub(super) fn grown(&self) -> u64 {
-        self.source.grown()
+        self.csv.grown()
     }
+}
+
+impl Series {
+    /// Refuses what no counter of this width shows.
+    fn fitting(&self, record: &Record) -> Result<(), String> {
+        let highest = record.rx.max(record.tx.unwrap_or_default());
+        if self.meaning == Meaning::Counter(CounterBits::B32) && highest > u64::from(u32::MAX) {
+            return Err(format!("{highest} is more than a counter of 32 bits shows; leave out --counter-bits"));
+        }
+        Ok(())
+    }
+
+    fn row(&mut self, placed: &Placed) -> Row {
+        let Placed { record, at, spacing } = placed;
+        let mut reading = Reading { at: *at, boottime: *at, ..Reading::default() };
+        let link = self.link.take();
+        let spacing = match spacing.or(self.interval) {
+            // Behind the first row the pause says nothing about it.
+            Some(spacing) if link.is_some() && self.is_pause(spacing) => self.interval,
+            spacing => spacing,
+        };
+        reading.changes.extend(link.map(|link| LinkChange::Added(link, Came::Appeared)));
+        let recorded = match self.meaning {
+            Meaning::Counter(bits) => {
+                reading.counters.push(counters(record, bits));
+                self.counted(record, spacing, bits)
+            }
+            meaning => {
+                let recorded = recorded(meaning, record, spacing, self.interval);
+                // Nobody knows when, in a pause, it was carried.
+                let covered = spacing.filter(|spacing| !self.is_pause(*spacing));
+                reading.carried.extend(covered.and_then(|covered| carried(&recorded, covered)));
+                recorded
+            }
+        };
+        Row { line: record.line, reading, recorded }
+    }
+
+    fn is_pause(&self, spacing: Duration) -> bool {
+        self.interval.is_some_and(|interval| spacing > interval.mul_f64(PAUSE_INTERVALS))
+    }
+
+    fn counted(&mut self, record: &Record, spacing: Option<Duration>, bits: CounterBits) -> Recorded {
+        let before = self.counted.replace((record.rx, record.tx));
+        let amount = |before: Option<u64>, now: u64| match before {
+            Some(before) if now >= before => Amount::Bytes(now - before),
+            Some(before) if bits == CounterBits::B32 => Amount::Bytes(now + (1 << 32) - before),
+            _ => Amount::Unknown,
+        };
+        Recorded {
+            elapsed: spacing.filter(|_| before.is_some()),
+            rx: amount(before.map(|(rx, _)| rx), record.rx),
+            tx: record.tx.map(|now| amount(before.and_then(|(_, tx)| tx), now)),
+        }
+    }
+}
+
+/// A zero of a kernel's may stand for a counter that could not be read; one in a file is a reading. So all are moved on by one, and
+/// differ as before.
+fn counters(record: &Record, bits: CounterBits) -> Counters {
+    let moved = |counter: u64| match bits {
+        CounterBits::B32 => u64::from((counter as u32).wrapping_add(1)),
+        CounterBits::B64 => counter.saturating_add(1),
+    };
+    Counters { ifindex: IFINDEX, rx_bytes: moved(record.rx), tx_bytes: record.tx.map_or(0, moved), packets: None, bits }
+}
+
+/// Reads a row of amounts or rates.
+fn recorded(meaning: Meaning, record: &Record, spacing: Option<Duration>, interval: Option<Duration>) -> Recorded {
+    let (elapsed, amount): (_, fn(u64) -> Amount) = match meaning {
+        Meaning::BytesPer(interval) => (Some(interval), Amount::Bytes),
+        Meaning::BitsPerSecond => (spacing.min(interval.or(spacing)), Amount::Rate),
+        Meaning::Bytes | Meaning::Counter(_) => (spacing, Amount::Bytes),
+    };
+    Recorded { elapsed, rx: amount(record.rx), tx: record.tx.map(amount) }
+}
+
+/// Returns the bytes of the time that a row covers, of the `spacing` between it and the one before.
+fn carried(recorded: &Recorded, spacing: Duration) -> Option<Carried> {
+    let whole = recorded.elapsed.filter(|elapsed| !elapsed.is_zero())?;
+    let elapsed = whole.min(spacing);
+    let bytes = |amount: Amount| {
+        let bytes = match amount {
+            Amount::Bytes(bytes) => u128::from(bytes) * elapsed.as_nanos() / whole.as_nanos(),
+            // Rounded up: the detector, which rounds rates down, comes to the row's own.
+            Amount::Rate(bps) => (u128::from(bps) * elapsed.as_nanos()).div_ceil(8_000_000_000),
+            Amount::Unknown => 0,
+        };
+        let most = i64::MAX as u128 * elapsed.as_nanos() / 8_000_000_000;
+        bytes.min(most).min(i64::MAX as u128) as u64
+    };
+    let (rx_bytes, tx_bytes) = (bytes(recorded.rx), recorded.tx.map_or(0, bytes));
+    (!elapsed.is_zero()).then_some(Carried { ifindex: IFINDEX, rx_bytes, tx_bytes, elapsed })
 }
 
 /// Standard input, which may be silent for long: it can be interrupted.
 struct Stdin(Arc<AtomicBool>);
 
-/// How often a silent one looks whether somebody wants an end.
+/// The interval at which a silent one looks for a signal.
 const LOOK_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
 impl Stdin {
@@ -122,7 +312,126 @@ impl Undelivered {
 
 #[cfg(test)]
 mod tests {
+    use super::super::times::Times;
     use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn read(text: &'static str, meaning: Meaning, interval: Option<Duration>) -> Vec<Row> {
+        let tx = text.starts_with("timestamp,value,sent").then(|| "sent".to_owned());
+        let dialect =
+            Dialect { time: "timestamp".into(), rx: "value".into(), tx, delimiter: None, times: Times::default() };
+        let csv = Csv::from_reader(Box::new(text.as_bytes()), "in.csv".to_owned(), &dialect).unwrap();
+        let mut rows = Rows::new(csv, meaning, interval, "eth0");
+        std::iter::from_fn(|| rows.next().unwrap()).collect()
+    }
+
+    /// Second; bytes each way and over how many seconds, as the detector gets them.
+    type Judged = (u64, Option<(u64, u64, u64)>);
+
+    fn carried(text: &'static str, meaning: Meaning, interval: Option<Duration>) -> Vec<Judged> {
+        let rows = read(text, meaning, interval);
+        let carried = |row: &Row| {
+            let carried = row.reading.carried.first();
+            let carried = carried.map(|carried| (carried.rx_bytes, carried.tx_bytes, carried.elapsed.as_secs()));
+            (row.reading.at.as_secs(), carried)
+        };
+        rows.iter().map(carried).collect()
+    }
+
+    #[test]
+    fn bytes_and_rates_go_to_the_detector_as_they_are() {
+        let text = "timestamp,value,sent\n10,800,80\n20,0,90\n25,720,95\n";
+        let bytes = carried(text, Meaning::Bytes, None);
+        assert_eq!(bytes, [(10, Some((800, 80, 10))), (20, Some((0, 90, 10))), (25, Some((720, 95, 5)))]);
+        let rates = carried(text, Meaning::BitsPerSecond, None);
+        assert_eq!(rates, [(10, Some((1_000, 100, 10))), (20, Some((0, 113, 10))), (25, Some((450, 60, 5)))]);
+        let ten = Duration::from_secs(10);
+        let per = carried(text, Meaning::BytesPer(ten), Some(ten));
+        assert_eq!(per, [(10, Some((800, 80, 10))), (20, Some((0, 90, 10))), (25, Some((360, 47, 5)))]);
+        let rows = read(text, Meaning::Bytes, None);
+        assert!(matches!(&rows[0].reading.changes[..], [LinkChange::Added(link, _)] if link.name == "eth0"));
+        assert!(rows[1].reading.changes.is_empty() && rows.iter().all(|row| row.reading.counters.is_empty()));
+    }
+
+    #[test]
+    fn a_rate_stays_what_it_is_once_it_is_bytes() {
+        for bps in [1_000_001, 1_000_012, 1_000_013, 7, 0] {
+            let seconds = Duration::from_secs(8);
+            let recorded = Recorded { elapsed: Some(seconds), rx: Amount::Rate(bps), tx: None };
+            let carried = super::carried(&recorded, seconds).unwrap();
+            assert_eq!(crate::agent::rate::bit_rate(carried.rx_bytes, carried.elapsed).bps(), bps);
+        }
+        let recorded =
+            Recorded { elapsed: Some(SECOND), rx: Amount::Rate(u64::MAX), tx: Some(Amount::Bytes(u64::MAX)) };
+        let carried = super::carried(&recorded, Duration::from_nanos(1)).unwrap();
+        for bytes in [carried.rx_bytes, carried.tx_bytes] {
+            let rate = crate::agent::rate::bit_rate(bytes, carried.elapsed).bps();
+            assert!(rate <= i64::MAX as u64, "what a database holds");
+        }
+    }
+
+    #[test]
+    fn a_row_behind_a_pause_is_not_evaluated() {
+        let text = "timestamp,value\n100,8\n101,8\n104,8\n108,8\n109,8\n";
+        let bytes = carried(text, Meaning::Bytes, Some(SECOND));
+        let wanted = [(100, Some((8, 0, 1))), (101, Some((8, 0, 1))), (104, Some((8, 0, 3))), (108, None)];
+        assert_eq!(bytes[..4], wanted);
+        let per = carried(text, Meaning::BytesPer(SECOND), Some(SECOND));
+        assert_eq!(per[2..4], [(104, Some((8, 0, 1))), (108, None)], "for its own second");
+        let rates = carried(text, Meaning::BitsPerSecond, Some(SECOND));
+        assert_eq!(rates[2..], [(104, Some((1, 0, 1))), (108, None), (109, Some((1, 0, 1)))]);
+        let first = carried("timestamp,value\n100,8\n200,8\n201,8\n", Meaning::Bytes, Some(SECOND));
+        assert_eq!(first, [(100, Some((8, 0, 1))), (200, None), (201, Some((8, 0, 1)))]);
+        assert_eq!(carried("timestamp,value\n5,8\n", Meaning::BytesPer(SECOND), Some(SECOND)), [(5, Some((8, 0, 1)))]);
+        assert_eq!(carried("timestamp,value\n5,8\n", Meaning::Bytes, None), [(5, None)]);
+    }
+
+    #[test]
+    fn counters_go_to_the_detector_as_counters_and_zero_is_a_reading() {
+        let text = "timestamp,value,sent\n1,0,4294967295\n2,7,5\n3,3,6\n";
+        let counters = |bits| -> Vec<(u64, u64)> {
+            let rows = read(text, Meaning::Counter(bits), None);
+            assert!(rows.iter().all(|row| row.reading.carried.is_empty() && row.reading.counters[0].bits == bits));
+            rows.iter().map(|row| (row.reading.counters[0].rx_bytes, row.reading.counters[0].tx_bytes)).collect()
+        };
+        assert_eq!(counters(CounterBits::B64), [(1, 4_294_967_296), (8, 6), (4, 7)]);
+        assert_eq!(counters(CounterBits::B32), [(1, 0), (8, 6), (4, 7)]);
+    }
+
+    #[test]
+    fn a_row_says_itself_what_was_carried() {
+        let recorded = |meaning, interval| -> Vec<(Option<u64>, Amount, Option<Amount>)> {
+            let rows = read("timestamp,value,sent\n10,800,80\n20,500,90\n25,700,95\n", meaning, interval);
+            let seconds = |row: &Row| row.recorded.elapsed.map(|elapsed| elapsed.as_secs());
+            rows.iter().map(|row| (seconds(row), row.recorded.rx, row.recorded.tx)).collect()
+        };
+        use Amount::{Bytes, Rate, Unknown};
+        let counted = recorded(Meaning::Counter(CounterBits::B64), None);
+        assert_eq!(counted[0], (None, Unknown, Some(Unknown)));
+        assert_eq!(counted[1..], [(Some(10), Unknown, Some(Bytes(10))), (Some(5), Bytes(200), Some(Bytes(5)))]);
+        let wrapped = recorded(Meaning::Counter(CounterBits::B32), None);
+        assert_eq!(wrapped[1].1, Bytes((1 << 32) - 300));
+        assert_eq!(recorded(Meaning::Bytes, None)[0], (Some(10), Bytes(800), Some(Bytes(80))));
+        let ten = Duration::from_secs(10);
+        assert_eq!(recorded(Meaning::BytesPer(ten), Some(ten))[2], (Some(10), Bytes(700), Some(Bytes(95))));
+        assert_eq!(recorded(Meaning::BitsPerSecond, None)[2], (Some(5), Rate(700), Some(Rate(95))));
+    }
+
+    #[test]
+    fn a_counter_that_is_too_wide_is_a_bad_row() {
+        let dialect = Dialect {
+            time: "timestamp".into(),
+            rx: "value".into(),
+            tx: None,
+            delimiter: None,
+            times: Times::default(),
+        };
+        let csv = Csv::from_reader(Box::new(&b"timestamp,value\n1,4294967296\n"[..]), "in.csv".to_owned(), &dialect);
+        let mut rows = Rows::new(csv.unwrap(), Meaning::Counter(CounterBits::B32), None, "eth0");
+        let Err(RowError::Bad { line: 2, reason }) = rows.next() else { panic!("it was taken") };
+        assert!(reason.starts_with("in.csv:2: 4294967296 is more than"), "{reason}");
+    }
 
     #[test]
     fn the_line_to_go_on_with_is_that_of_the_oldest_pending_event() {

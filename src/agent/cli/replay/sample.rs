@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use crate::agent::counters::csv::{Amount, Carried};
+use super::rows::{Amount, Recorded};
 use crate::agent::rate::bit_rate;
 use crate::event::{Reason, Sample};
 
-/// What a row says of its link.
-pub(super) fn sample(interface: &str, carried: &Carried) -> Sample {
-    let Carried { elapsed, rx, tx } = *carried;
+/// Makes a sample of a row.
+pub(super) fn sample(interface: &str, recorded: &Recorded) -> Sample {
+    let Recorded { elapsed, rx, tx } = *recorded;
     let (rx_bytes, rx_bps) = measured(rx, elapsed);
     let (tx_bytes, tx_bps) = tx.map_or((None, None), |tx| measured(tx, elapsed));
     let rate_is_missing = rx_bps.is_none() || tx.is_some() && tx_bps.is_none();
@@ -51,8 +51,8 @@ mod tests {
     #[test]
     fn a_rate_is_bytes_over_time_and_the_other_way_round() {
         let minute = Some(Duration::from_secs(60));
-        let carried = Carried { elapsed: minute, rx: Amount::Bytes(600), tx: Some(Amount::Rate(8_000)) };
-        let sample = sample("eth0", &carried);
+        let recorded = Recorded { elapsed: minute, rx: Amount::Bytes(600), tx: Some(Amount::Rate(8_000)) };
+        let sample = sample("eth0", &recorded);
         assert_eq!((sample.rx_bytes, sample.rx_bps), (Some(600), Some(80)));
         assert_eq!((sample.tx_bytes, sample.tx_bps), (Some(60_000), Some(8_000)));
         assert_eq!((sample.duration_ms, sample.reason), (Some(60_000), None));
@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn a_rate_that_nobody_knows_says_why() {
-        let why = |elapsed, rx, tx| sample("eth0", &Carried { elapsed, rx, tx }).reason;
+        let why = |elapsed, rx, tx| sample("eth0", &Recorded { elapsed, rx, tx }).reason;
         let minute = Some(Duration::from_secs(60));
         assert_eq!(why(None, Amount::Bytes(1), None), Some(Reason::First));
         assert_eq!(why(minute, Amount::Unknown, None), Some(Reason::Reset));
@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn what_is_too_large_for_a_database_stays_below_its_bound() {
         let tick = Some(Duration::from_nanos(1));
-        let sample = sample("eth0", &Carried { elapsed: tick, rx: Amount::Bytes(u64::MAX), tx: None });
+        let sample = sample("eth0", &Recorded { elapsed: tick, rx: Amount::Bytes(u64::MAX), tx: None });
         assert_eq!((sample.rx_bytes, sample.rx_bps), (Some(i64::MAX as u64), Some(i64::MAX as u64)));
     }
 }

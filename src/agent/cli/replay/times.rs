@@ -1,0 +1,357 @@
+//! Reads the times of a recorded series, in the notations that other programs write.
+//!
+//! A time with an offset, or counted from 1970, is an instant. One without is local time: of `--time-zone`, or else taken for UTC. An
+//! hour that a time zone has twice is told apart by the order of the rows, which only the caller knows.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use jiff::civil::{DateTime, Time};
+use jiff::fmt::temporal::DateTimeParser;
+use jiff::fmt::{rfc2822, strtime};
+use jiff::tz::{AmbiguousOffset, TimeZone};
+use jiff::{Timestamp, ZonedDateTime};
+
+use super::csv::shown;
+
+/// The form of times, as far as the command line says.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Times {
+    /// A format of strftime(3).
+    pub(super) format: Option<String>,
+    /// The zone of local times.
+    pub(super) zone: Option<TimeZone>,
+}
+
+/// The time of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Moment {
+    /// Time since 1970.
+    Exact(Duration),
+    /// A local time that was taken for UTC, because no zone was given.
+    AssumedUtc(Duration),
+    /// A local time that its zone has twice, when clocks are set back.
+    Twice { earlier: Duration, later: Duration },
+}
+
+impl Moment {
+    /// Time since 1970, for a row that comes after one at `last`.
+    pub(super) fn after(self, last: Option<Duration>) -> Duration {
+        match self {
+            Self::Exact(at) | Self::AssumedUtc(at) => at,
+            Self::Twice { earlier, later } => {
+                if last.is_none_or(|last| earlier > last) {
+                    earlier
+                } else {
+                    later
+                }
+            }
+        }
+    }
+}
+
+/// 9999-12-31 23:59:59 and all of its second: every database has it.
+const INSTANT_MAX: Duration = Duration::new(253_402_300_799, 999_999_999);
+
+static ISO_8601: DateTimeParser = DateTimeParser::new();
+
+impl Times {
+    /// Reads one; or says what is wrong with it.
+    pub(super) fn read(&self, text: &str) -> Result<Moment, String> {
+        if let Some(format) = &self.format {
+            return self.formatted(format, text);
+        }
+        if let Some(since_1970) = epoch(text) {
+            return since_1970.map(Moment::Exact);
+        }
+        if let Some(read) = self.iso_8601(&normal(text)) {
+            return read;
+        }
+        if let Ok(zoned) = rfc2822::parse(text) {
+            return exact(zoned.timestamp(), text);
+        }
+        Err(format!(
+            "`{}` is not a timestamp: write RFC 3339, YYYY-MM-DD hh:mm:ss, or seconds, ms, µs or ns since 1970, or describe it \
+             with --time-format",
+            shown(text)
+        ))
+    }
+
+    /// `None` where it is no such time at all.
+    fn iso_8601(&self, text: &str) -> Option<Result<Moment, String>> {
+        let pieces = ISO_8601.parse_pieces(text).ok()?;
+        let local = DateTime::from_parts(pieces.date(), pieces.time().unwrap_or(Time::midnight()));
+        if let Some(offset) = pieces.to_numeric_offset() {
+            return Some(offset.to_timestamp(local).map_err(|_| too_far(text)).and_then(|at| exact(at, text)));
+        }
+        match pieces.to_time_zone() {
+            Ok(zone) => Some(resolve(zone.as_ref().or(self.zone.as_ref()), local, text)),
+            Err(error) => Some(Err(format!("`{}`: {error}", shown(text)))),
+        }
+    }
+
+    fn formatted(&self, format: &str, text: &str) -> Result<Moment, String> {
+        let wrong = |error: jiff::Error| format!("`{}` does not match --time-format '{format}': {error}", shown(text));
+        let parts = strtime::parse(format, text).map_err(wrong)?;
+        if let Ok(at) = parts.to_timestamp() {
+            return exact(at, text);
+        }
+        if parts.iana_time_zone().is_some() {
+            return exact(parts.to_zoned_datetime().map_err(wrong)?.timestamp(), text);
+        }
+        resolve(self.zone.as_ref(), parts.to_datetime().map_err(wrong)?, text)
+    }
+}
+
+/// Checks a format before a file is read.
+pub(super) fn time_format(text: &str) -> Result<String, String> {
+    let some_time = ZonedDateTime::new(Timestamp::UNIX_EPOCH, TimeZone::UTC);
+    match strtime::format(text, &some_time) {
+        Ok(formatted) if text.contains('%') && strtime::parse(text, &formatted).is_ok() => Ok(text.to_owned()),
+        Ok(_) => Err("is no format to read a time by; write one of strftime(3), as in '%d.%m.%Y %H:%M:%S'".to_owned()),
+        Err(error) => Err(format!("{error}; write a format of strftime(3), as in '%d.%m.%Y %H:%M:%S'")),
+    }
+}
+
+/// Finds a zone by its name, in the tz database that is built in.
+pub(super) fn time_zone(text: &str) -> Result<TimeZone, String> {
+    TimeZone::get(text).map_err(|_| {
+        "is no time zone of the tz database; write one as in Europe/Berlin, America/New_York, UTC".to_owned()
+    })
+}
+
+/// A local time, as an instant.
+fn resolve(zone: Option<&TimeZone>, local: DateTime, text: &str) -> Result<Moment, String> {
+    let Some(zone) = zone else {
+        let at = TimeZone::UTC.to_ambiguous_timestamp(local).compatible().map_err(|_| too_far(text))?;
+        return since_1970(at, text).map(Moment::AssumedUtc);
+    };
+    let ambiguous = zone.to_ambiguous_timestamp(local);
+    let at = |timestamp: Result<Timestamp, _>| since_1970(timestamp.map_err(|_| too_far(text))?, text);
+    match ambiguous.offset() {
+        AmbiguousOffset::Unambiguous { .. } => at(ambiguous.compatible()).map(Moment::Exact),
+        AmbiguousOffset::Fold { .. } => {
+            Ok(Moment::Twice { earlier: at(ambiguous.earlier())?, later: at(ambiguous.later())? })
+        }
+        AmbiguousOffset::Gap { .. } => Err(format!(
+            "`{}` does not exist in {}, where clocks are set forward over it; is --time-zone right?",
+            shown(text),
+            zone.iana_name().unwrap_or("this time zone")
+        )),
+    }
+}
+
+/// Time since 1970 by a number; its size says in what. `None` where it is no number.
+fn epoch(text: &str) -> Option<Result<Duration, String>> {
+    let is_number = text.starts_with(|c: char| c.is_ascii_digit())
+        && text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'+'));
+    if !is_number {
+        return None;
+    }
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let Some(whole) = whole.parse::<u64>().ok().filter(|_| !text.contains(['e', 'E'])) else {
+        let seconds = text.parse::<f64>().ok()?;
+        return Some(exponential(seconds).ok_or_else(|| too_far(text)));
+    };
+    if FILETIMES.contains(&whole) && fraction.is_empty() {
+        return Some(Ok(Duration::from_nanos((whole - FILETIMES.start) * 100)));
+    }
+    if SPREADSHEET_DAYS.contains(&whole) && fraction.len() >= 5 {
+        return Some(Err(format!(
+            "`{}` is a day as spreadsheets count them; format the column as yyyy-mm-dd hh:mm:ss and save the file again",
+            shown(text)
+        )));
+    }
+    // Each stands for years from 1973 to 5138.
+    let unit: u32 = match whole {
+        0..100_000_000_000 => 1_000_000_000,
+        100_000_000_000..100_000_000_000_000 => 1_000_000,
+        100_000_000_000_000..100_000_000_000_000_000 => 1_000,
+        _ => 1,
+    };
+    // What is below a nanosecond is cut: no clock shows it.
+    let fraction = fraction.get(..9).unwrap_or(fraction);
+    if !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let parts = fraction.parse::<u64>().unwrap_or(0);
+    let below = parts * u64::from(unit) / 10_u64.pow(fraction.len() as u32);
+    let nanos = u128::from(whole) * u128::from(unit) + u128::from(below);
+    let at = Duration::new(u64::try_from(nanos / 1_000_000_000).ok()?, (nanos % 1_000_000_000) as u32);
+    Some(if at <= INSTANT_MAX { Ok(at) } else { Err(too_far(text)) })
+}
+
+/// Windows counts 100 ns from 1601: these are the years from 1970 to 2108. As nanoseconds they would be 1973 and 1974.
+const FILETIMES: Range<u64> = 116_444_736_000_000_000..160_000_000_000_000_000;
+
+/// Spreadsheets count days from 1900, with a fraction: these are the years from 1970 to 2119. As seconds they would be a part of
+/// 1970-01-01, to a hundred thousandth.
+const SPREADSHEET_DAYS: Range<u64> = 25_569..80_000;
+
+/// Reads a long number as spreadsheets write it: 1.7314002E+09.
+fn exponential(number: f64) -> Option<Duration> {
+    let unit = match number {
+        ..1e11 => 1.0,
+        ..1e14 => 1e3,
+        ..1e17 => 1e6,
+        _ => 1e9,
+    };
+    Duration::try_from_secs_f64(number / unit).ok().filter(|at| *at <= INSTANT_MAX)
+}
+
+/// The notation of ISO 8601 for what differs from it in small things: `2024/11/12`, ` UTC`, ` +0530`.
+fn normal(text: &str) -> String {
+    let mut text = text.to_owned();
+    for name in ["UTC", "GMT"] {
+        if let Some(rest) = text.strip_suffix(name) {
+            let rest = rest.trim_end();
+            // Go writes both: `+0000 UTC`.
+            let zulu = if rest.get(19..).is_some_and(|end| end.contains(['+', '-'])) { "" } else { "Z" };
+            text = format!("{rest}{zulu}");
+        }
+    }
+    if let Some(date) = text.get(..10).filter(|date| date.as_bytes()[4] == b'/' && date.as_bytes()[7] == b'/') {
+        text.replace_range(..10, &date.replace('/', "-"));
+    }
+    for sign in [" +", " -", " Z"] {
+        if let Some(at) = text.rfind(sign).filter(|at| *at >= 16) {
+            text.remove(at);
+        }
+    }
+    text
+}
+
+fn exact(at: Timestamp, text: &str) -> Result<Moment, String> {
+    since_1970(at, text).map(Moment::Exact)
+}
+
+fn since_1970(at: Timestamp, text: &str) -> Result<Duration, String> {
+    let nanos = u128::try_from(at.as_nanosecond()).map_err(|_| format!("`{}` is before 1970", shown(text)))?;
+    Ok(Duration::new(u64::try_from(nanos / 1_000_000_000).unwrap_or(u64::MAX), (nanos % 1_000_000_000) as u32))
+}
+
+fn too_far(text: &str) -> String {
+    format!("`{}` is after the year 9999", shown(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Moment, String> {
+        Times::default().read(text)
+    }
+
+    fn with(format: &str, zone: &str, text: &str) -> Result<Moment, String> {
+        let format = (!format.is_empty()).then(|| time_format(format).unwrap());
+        let zone = (!zone.is_empty()).then(|| time_zone(zone).unwrap());
+        Times { format, zone }.read(text)
+    }
+
+    /// 2024-11-12 08:00:00 UTC.
+    const MORNING: Duration = Duration::from_secs(1_731_398_400);
+
+    #[test]
+    fn a_number_is_time_since_1970_in_the_unit_that_its_size_shows() {
+        let at = |nanos| Ok(Moment::Exact(MORNING + Duration::from_nanos(nanos)));
+        assert_eq!(read("1731398400"), at(0));
+        assert_eq!(read("1731398400.25"), at(250_000_000));
+        assert_eq!(read("1731398400017"), at(17_000_000));
+        assert_eq!(read("1731398400017.5"), at(17_500_000));
+        assert_eq!(read("1731398400000005"), at(5_000));
+        assert_eq!(read("1731398400000000005"), at(5));
+        assert_eq!(read("1731398400.1234567899"), at(123_456_789));
+        assert_eq!(read("1.7313984E+09"), at(0));
+        assert_eq!(read("1.7313984e12"), at(0));
+        assert_eq!(read("1.5"), Ok(Moment::Exact(Duration::from_millis(1_500))));
+        assert!(read("999999999999999999999").unwrap_err().contains("is after the year 9999"));
+        assert!(read("1e400").unwrap_err().contains("is after the year 9999"));
+        assert_eq!(read("133758720000000000"), at(0), "a FILETIME");
+        assert_eq!(read("45608.5"), Ok(Moment::Exact(Duration::from_millis(45_608_500))));
+        assert!(read("45608.33333").unwrap_err().contains("as spreadsheets count them"));
+        for text in ["1.2.3", "1+1", "-5", "5e", "."] {
+            assert!(read(text).unwrap_err().contains("--time-format"), "{text}");
+        }
+    }
+
+    #[test]
+    fn times_are_read_as_programs_write_them() {
+        for text in [
+            "2024-11-12T08:00:00Z",
+            "2024-11-12T09:00:00+01:00",
+            "2024-11-12T13:30:00+0530",
+            "2024-11-12 08:00:00+00",
+            "2024-11-12 08:00:00.000000 +00:00",
+            "2024-11-12 08:00:00 UTC",
+            "2024-11-12 08:00:00 GMT",
+            "2024-11-12 08:00:00 +0000 UTC",
+            "2024-11-12 08:00:00.000 +0000 UTC",
+            "2024-11-12T09:00:00[Europe/Berlin]",
+            "2024-11-12T09:00:00+01:00[Europe/Berlin]",
+            "Tue, 12 Nov 2024 08:00:00 GMT",
+            "12 Nov 2024 09:00:00 +0100",
+            "20241112T080000Z",
+        ] {
+            assert_eq!(read(text), Ok(Moment::Exact(MORNING)), "{text}");
+        }
+        for text in [
+            "2024-11-12T08:00:00",
+            "2024-11-12 08:00:00",
+            "2024-11-12 08:00",
+            "2024/11/12 08:00:00",
+            "2024/11/12T08:00:00",
+            "2024-11-12 08:00:00.000",
+            "2024-11-12 08:00:00,000",
+        ] {
+            assert_eq!(read(text), Ok(Moment::AssumedUtc(MORNING)), "{text}");
+            let berlin = MORNING - Duration::from_secs(3_600);
+            assert_eq!(with("", "Europe/Berlin", text), Ok(Moment::Exact(berlin)), "{text}");
+        }
+        let midnight = MORNING - Duration::from_secs(8 * 3_600);
+        assert_eq!(read("2024-11-12"), Ok(Moment::AssumedUtc(midnight)));
+        assert!(read("1969-12-31T23:59:59Z").unwrap_err().contains("is before 1970"));
+        for text in
+            ["", "noon", "12.11.2024 08:00", "11/12/2024 8:00 AM", "2024-13-01 00:00:00", "2024-11-12 08:00 CET"]
+        {
+            assert!(read(text).unwrap_err().contains("--time-format"), "{text}");
+        }
+        assert!(read("2024-11-12T09:00:00[Europe/Atlantis]").is_err());
+    }
+
+    #[test]
+    fn a_format_reads_what_nothing_else_does() {
+        let utc = Ok(Moment::AssumedUtc(MORNING));
+        assert_eq!(with("%d.%m.%y %Hh%M", "", "12.11.24 08h00"), utc);
+        assert_eq!(with("%m/%d/%Y %I:%M:%S %p", "", "11/12/2024 8:00:00 AM"), utc);
+        assert_eq!(with("%d/%b/%Y:%H:%M:%S %z", "", "12/Nov/2024:09:00:00 +0100"), Ok(Moment::Exact(MORNING)));
+        assert_eq!(with("%s", "", "1731398400"), Ok(Moment::Exact(MORNING)));
+        assert_eq!(with("%d.%m.%Y %H:%M", "Europe/Berlin", "12.11.2024 09:00"), Ok(Moment::Exact(MORNING)));
+        let error = with("%d.%m.%Y", "", "2024-11-12").unwrap_err();
+        assert!(error.starts_with("`2024-11-12` does not match --time-format '%d.%m.%Y': "), "{error}");
+        for format in ["%", "%!", "noon", ""] {
+            assert!(time_format(format).unwrap_err().contains("strftime(3)"), "{format}");
+        }
+        assert!(time_zone("Europe/Atlantis").unwrap_err().contains("Europe/Berlin"));
+    }
+
+    #[test]
+    fn the_order_tells_the_two_hours_apart_when_clocks_are_set_back() {
+        let at = |text| with("", "Europe/Berlin", text).unwrap();
+        let half_past = at("2024-10-27 02:30:00");
+        let first = half_past.after(None);
+        assert_eq!(first, Duration::from_secs(1_729_989_000), "00:30 UTC");
+        assert_eq!(half_past.after(Some(first)), first + Duration::from_secs(3_600));
+        assert_eq!(at("2024-10-27 02:45:00").after(Some(first)), first + Duration::from_secs(900));
+        let error = with("", "Europe/Berlin", "2024-03-31 02:30:00").unwrap_err();
+        assert!(error.contains("does not exist in Europe/Berlin"), "{error}");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_panics(text in "[0-9TZ:+., /eUTCGM-]{0,40}|\\PC{0,30}") {
+            let _ = read(&text);
+            let _ = with("%Y-%m-%d %H:%M:%S %z", "Europe/Berlin", &text);
+            let _ = with("", "Europe/Berlin", &text);
+        }
+    }
+}
