@@ -25,6 +25,7 @@ mod formats;
 mod interop;
 
 mod pipeline;
+mod replay;
 mod samples;
 
 mod secure_kafka;
