@@ -28,8 +28,8 @@ use highwater::clock::SystemClock;
 use highwater::config::Layers;
 use highwater::consumer::config::{Directories, Settings as ConsumerSettings};
 use highwater::consumer::run::{Options, Stored, run as run_consumer};
-use highwater::event::{Body, Event};
-use highwater::units::{BitRate, ByteCount};
+use highwater::event::{Body, Breach, Event};
+use highwater::units::{BitRate, ByteCount, lasting};
 use rdkafka::mocking::MockCluster;
 
 /// Shows a breach on its way from this host's counters to a row.
@@ -322,15 +322,20 @@ fn print_event(shown: &Shown, event: &Event) {
         }
         Body::BreachUpdated(breach) => {
             let excess = ByteCount::from_bytes(breach.excess_bytes);
-            (YELLOW, format!("● still exceeded for {} s, {excess} over the limit so far", breach.duration_ms / 1_000))
+            let still = format!("still exceeded for {}, {excess} over the limit so far", lasted(breach));
+            (YELLOW, format!("● {}", breach.detail.as_ref().unwrap_or(&still)))
         }
         Body::BreachCleared(breach) => {
             let peak = BitRate::from_bps(breach.peak_bps);
-            (GREEN, format!("▼ back under the limit after {} s, peak {peak}", breach.duration_ms / 1_000))
+            (GREEN, format!("▼ back under the limit after {}, peak {peak}", lasted(breach)))
         }
         other => (DIM, format!("· {}", other.kind().replace('_', " "))),
     };
     say!("{} {BOLD}journal{BOLD:#}   {style}{what}{style:#} {DIM}event {}{DIM:#}", stamp(shown), event.id.seq);
+}
+
+fn lasted(breach: &Breach) -> String {
+    lasting(Duration::from_millis(breach.duration_ms))
 }
 
 fn print_stored(shown: &Shown, partition: i32, offset: i64, kind: &str) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use log::{Level, log};
 
 use crate::agent::event_system::{ObserveError, Observer};
-use crate::event::{ALL_INTERFACES, Body, Breach, Event, Loss, Reason, Severity};
+use crate::event::{ALL_INTERFACES, Body, Breach, Event, Link, Loss, Reason, Severity};
 use crate::units::{BitRate, ByteCount, counted, lasting};
 
 /// The observer that logs.
@@ -42,22 +42,22 @@ fn told(event: &Event) -> (Level, String) {
         }
         Body::LinkAdded(link) => {
             let speed = link.speed_bps.map_or("speed unknown".to_owned(), |bps| BitRate::from_bps(bps).to_string());
-            let what = link.detail.as_deref().unwrap_or("added");
-            (Level::Info, format!("link {} {what} (index {}, {speed})", link.interface, link.ifindex))
+            (Level::Info, format!("{} (index {}, {speed})", changed(link), link.ifindex))
         }
-        Body::LinkRemoved(link) => {
-            let what = link.detail.as_deref().unwrap_or("removed");
-            (Level::Info, format!("link {} {what} (index {})", link.interface, link.ifindex))
-        }
-        Body::LinkChanged(link) => {
-            let reason = link.reason.as_ref().map_or("changed", Reason::as_str);
-            let detail = link.detail.as_ref().map(|detail| format!(" {detail}")).unwrap_or_default();
-            (Level::Info, format!("link {} {reason}{detail} (index {})", link.interface, link.ifindex))
+        Body::LinkRemoved(link) | Body::LinkChanged(link) => {
+            (Level::Info, format!("{} (index {})", changed(link), link.ifindex))
         }
         Body::AgentStarted(_) | Body::AgentStopped(_) | Body::Sample(_) | Body::Unknown(_) => {
             (Level::Debug, format!("event {} {}", event.id, event.body.kind()))
         }
     }
+}
+
+/// `link eth0 added`, `link wan renamed, was eth0`.
+fn changed(link: &Link) -> String {
+    let reason = link.reason.as_ref().map_or("changed", Reason::as_str);
+    let detail = link.detail.as_ref().map(|detail| format!(", {detail}")).unwrap_or_default();
+    format!("link {} {reason}{detail}", link.interface)
 }
 
 fn updated(breach: &Breach) -> String {
