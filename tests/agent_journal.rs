@@ -44,7 +44,11 @@ fn a_broker_that_comes_late_gets_everything() {
     let log = agent.run(&["--for", "2s"]);
     assert!(log.contains(" 0 left in the journal"), "{log}");
     let (epoch, accepted) = agent.accepted();
-    arrived_whole(&kafka.events(&topic), &epoch, accepted);
+    let events = kafka.events(&topic);
+    arrived_whole(&events, &epoch, accepted);
+    let ends = events.iter().filter(|event| event["kind"] == "agent_stopped");
+    let reasons: Vec<&str> = ends.map(|event| event["reason"].as_str().unwrap()).collect();
+    assert_eq!(reasons, ["signal", "finished"]);
 }
 
 #[test]

@@ -97,6 +97,8 @@ fn stages_do_not_import_their_siblings() {
     let stages = ["counters", "rate", "limit", "watch", "journal", "log_observer", "publisher", "control"];
     let known: &[(&str, &str)] = &[
         ("limit", "rate"),        // a rate is bytes over time, worked out in one place
+        ("limit", "counters"),    // a percentage is one of the link's speed
+        ("rate", "counters"),     // a link's speed says what its counters can have counted
         ("counters", "watch"),    // filter first: what nobody watches costs nothing
         ("watch", "counters"),    // a link is described where it is read
         ("publisher", "journal"), // it empties it
