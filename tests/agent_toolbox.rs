@@ -176,7 +176,7 @@ fn the_key_is_the_agent_the_interface_or_the_time() {
     }
 }
 
-/// What a replay of a recorded series finds: when each breach was raised, and how long it took.
+/// What a replay of a recorded series finds: when each breach began, and how long it took.
 fn breaches(file: &str, limit: &str, hold: &str) -> Vec<(String, u64)> {
     let file = format!("{}/tests/data/{file}", env!("CARGO_MANIFEST_DIR"));
     let arguments = ["replay", &file, "--bytes-per", "5min", "--limit", limit, "--for", hold];
@@ -185,20 +185,20 @@ fn breaches(file: &str, limit: &str, hold: &str) -> Vec<(String, u64)> {
     let found = objects(&String::from_utf8_lossy(&output.stdout));
     let breach = |row: &serde_json::Value| {
         assert_eq!(row["state"], "cleared");
-        (row["raised_at"].as_str().unwrap().to_owned(), row["duration_ms"].as_u64().unwrap() / 1_000)
+        (row["started_at"].as_str().unwrap().to_owned(), row["duration_ms"].as_u64().unwrap() / 1_000)
     };
     found.iter().map(breach).collect()
 }
 
 #[test]
 fn recorded_anomalies_are_found_where_they_are_labelled_and_nowhere_else() {
-    // tests/data/README.md has the windows. A raise to a clear stays in the window by its seconds.
+    // tests/data/README.md has the windows. A breach stays in the window by its seconds.
     let within = |breaches: &[(String, u64)], from: &str, to: &str| {
         let time = |text: &str| text.parse::<chrono::DateTime<chrono::Utc>>().unwrap();
         !breaches.is_empty()
-            && breaches.iter().all(|(raised_at, seconds)| {
-                let raised_at = time(raised_at);
-                raised_at >= time(from) && raised_at + chrono::TimeDelta::seconds(*seconds as i64) <= time(to)
+            && breaches.iter().all(|(started_at, seconds)| {
+                let started_at = time(started_at);
+                started_at >= time(from) && started_at + chrono::TimeDelta::seconds(*seconds as i64) <= time(to)
             })
     };
     let ec2 = breaches("ec2_network_in_257a54.csv", "5 MB/5min", "0s");

@@ -18,6 +18,7 @@ use super::encoding;
 use super::times::{Moment, Times};
 use crate::excerpt::{beginning, harmless};
 use crate::exit::{Failure, Status};
+use crate::units::counted;
 
 /// The form of a file, as far as the command line says.
 #[derive(Clone, Debug)]
@@ -152,7 +153,11 @@ impl Csv {
         let Header { delimiter, width, time, rx, tx } = self.header;
         let fits = self.row.len() >= width && self.row.iter().skip(width).all(str::is_empty);
         if !fits {
-            return Err(format!("has {} for {}", plural(self.row.len(), "value"), plural(width, "column")));
+            return Err(format!(
+                "has {} for {}",
+                counted(self.row.len() as u64, "value"),
+                counted(width as u64, "column")
+            ));
         }
         let number = |column: usize| number(&self.row[column], delimiter != ',');
         Ok(Record {
@@ -274,10 +279,6 @@ fn names(text: &str, delimiter: char) -> Vec<String> {
         names.pop();
     }
     names
-}
-
-fn plural(count: usize, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 /// The most characters of a file that an error shows.

@@ -1,13 +1,15 @@
 //! The result of a replay: its rows, and the breaches that its events tell of.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use super::lanes::Delivered;
 use crate::agent::cli::outlet;
+use crate::agent::courier::Delivery;
 use crate::event::{Body, Breach, Epoch};
 use crate::exit::Failure;
 use crate::output::{self, Format, Rows, Value};
-use crate::units::{BitRate, ByteCount};
+use crate::units::{BitRate, ByteCount, counted, lasting};
 
 /// Rows, and the breaches that they make. All figures of a breach are those of its last event.
 pub(super) struct Summary {
@@ -23,7 +25,8 @@ pub(super) struct Summary {
 }
 
 const BREACH_COLUMNS: &[&str] = &[
-    "raised_at",
+    "started_at",
+    "ended_at",
     "state",
     "interface",
     "direction",
@@ -112,7 +115,7 @@ impl Summary {
             self.breaches.into(),
             self.open.into(),
             self.worst.as_ref().map(|breach| BitRate::from_bps(breach.peak_bps)).into(),
-            self.worst.as_ref().map(|breach| breach.raised_at).into(),
+            self.worst.as_ref().map(|breach| breach.started_at).into(),
             self.over_limit_seconds().into(),
             events.events.into(),
             sent(events.delivered.into()),
@@ -131,20 +134,19 @@ impl Summary {
     /// Puts it in a line, where standard output has the breaches.
     pub(super) fn words(&self, delivered: &Delivered) -> String {
         let Delivered { events, samples, .. } = delivered;
-        let samples = samples.as_ref().map(|samples| {
-            format!("; {} samples, {} delivered, {} failed", samples.events, samples.delivered, samples.failed)
-        });
+        let sent = |delivery: &Delivery, noun: &str| {
+            let Delivery { events, delivered, failed, .. } = delivery;
+            format!("; {}, {delivered} delivered, {failed} failed", counted(*events, noun))
+        };
         let open = if self.open == 0 { String::new() } else { format!(" ({} open at the end)", self.open) };
         format!(
-            "{} rows, {} of them bad, {} breaches{open}, {} s over the limit; {} events, {} delivered, {} failed{}",
-            self.rows + self.bad_rows,
+            "{}, {} of them bad, {}{open}, {} over the limit{}{}",
+            counted(self.rows + self.bad_rows, "row"),
             self.bad_rows,
-            self.breaches,
-            self.over_limit_seconds(),
-            events.events,
-            events.delivered,
-            events.failed,
-            samples.unwrap_or_default()
+            counted(self.breaches, "breach"),
+            lasting(Duration::from_millis(self.over_limit_ms)),
+            sent(events, "event"),
+            samples.as_ref().map(|samples| sent(samples, "sample")).unwrap_or_default()
         )
     }
 
@@ -171,8 +173,9 @@ impl Summary {
 
     fn print_breach(&mut self, breach: &Breach, state: &str) -> io::Result<()> {
         let Some(printer) = &mut self.printer else { return Ok(()) };
-        let values: [Value; 10] = [
-            breach.raised_at.into(),
+        let values: [Value; 11] = [
+            breach.started_at.into(),
+            breach.ended_at.into(),
             state.into(),
             breach.interface.as_str().into(),
             breach.direction.as_str().into(),
