@@ -22,7 +22,7 @@ use crate::event::Stamp;
 /// How often something happens to a link of a real fleet: a burst or an outage.
 const INCIDENTS_A_WEEK: f64 = 2.9;
 /// About how many events one makes with the limit that `simulate` sets by default.
-const EVENTS_AN_INCIDENT: f64 = 4.4;
+const EVENTS_AN_INCIDENT: f64 = 3.85;
 /// In the busiest hour incidents of a link are at least so far apart, on average.
 const BETWEEN_MIN_S: f64 = 10.0;
 const HOUR: Duration = Duration::from_secs(3_600);

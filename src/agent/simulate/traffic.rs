@@ -17,7 +17,7 @@ pub(super) const QUIET_MAX: BitRate = BitRate::from_bps(16_000_000);
 /// At least so long after an incident the next one begins.
 pub(super) const PAUSE_S: u64 = 30;
 /// How long an incident is on average, with what its breach takes to be cleared.
-pub(super) const INCIDENT_MEAN_S: f64 = 37.0;
+pub(super) const INCIDENT_MEAN_S: f64 = 40.0;
 
 /// The speed of each link, which its driver knows.
 const SPEED: BitRate = BitRate::from_bps(100_000_000);
