@@ -361,6 +361,13 @@ impl fmt::Display for Reason {
     }
 }
 
+impl Stamp {
+    /// Whether both are known to be of one boot of one machine.
+    pub fn is_of_boot(&self, other: &Self) -> bool {
+        self.boot_id == other.boot_id && !self.boot_id.is_empty()
+    }
+}
+
 impl Severity {
     /// As in the configuration and on the wire.
     pub fn as_str(self) -> &'static str {

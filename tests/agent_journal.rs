@@ -1,12 +1,15 @@
 //! From counters to Kafka: what the journal accepted arrives, whatever happens to the agent and to the broker.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::agent::{Agent, until};
+use crate::support::agent::{self, Agent, until};
+use crate::support::netns::skip;
 use crate::support::services::Kafka;
 use crate::support::world::busy;
 
@@ -210,4 +213,81 @@ fn an_open_breach_goes_on_after_a_kill() {
     let of_syn0 = |event: &&Value| event["interface"] == "syn0" && event["direction"] == "rx";
     let ids: Vec<_> = events.iter().filter(of_syn0).map(|event| event["breach_id"].as_str().unwrap()).collect();
     assert!(ids.len() > 1 && ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+}
+
+/// One that root made, say, with the agent started by hand as somebody else.
+#[test]
+fn a_state_directory_of_another_user_is_named_with_its_owner() {
+    let test = "agent_journal::a_state_directory_of_another_user_is_named_with_its_owner";
+    let can = std::process::Command::new("setpriv").args(["--reuid=65534", "--clear-groups", "true"]).status();
+    if !can.is_ok_and(|status| status.success()) {
+        skip(test, "needs setpriv, and to be root");
+        return;
+    }
+    let mut agent = Agent::new(&busy("127.0.0.1:9", "nowhere"));
+    agent.run(&["--for", "1ms"]);
+    let state = agent.state_dir();
+    for (mode, blamed) in [(0o700, state.clone()), (0o755, state.join("agent.lock"))] {
+        fs::set_permissions(&state, fs::Permissions::from_mode(mode)).unwrap();
+        fs::set_permissions(state.parent().unwrap(), fs::Permissions::from_mode(0o755)).unwrap();
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--reuid=65534", "--clear-groups"]).arg(agent::command().get_program());
+        let running = agent.start_as(command, &[]);
+        running.until("events are kept in memory");
+        let said = format!(
+            "cannot write {}: it belongs to root (uid 0), this agent runs as nobody (uid 65534); set state_dir, or chown it",
+            blamed.display()
+        );
+        assert!(running.log().contains(&said), "{}", running.log());
+        assert!(!running.log().contains("disk I/O error"), "{}", running.log());
+    }
+}
+
+/// The default name is the host's, which is another one before DHCP has answered.
+#[test]
+fn another_name_leaves_no_breach_open_and_no_number_missing() {
+    let test = "agent_journal::another_name_leaves_no_breach_open_and_no_number_missing";
+    let Some(kafka) = Kafka::or_skip(test) else { return };
+    let topic = kafka.topic("renamed", 1);
+    let config = busy("127.0.0.1:9", &topic);
+    let mut agent = Agent::new(&config.replace("'gw'", "'localhost'"));
+    let running = agent.start(&[]);
+    running.until("bandwidth exceeded on syn0 rx");
+    running.kill();
+    let (old_epoch, _) = agent.accepted();
+    agent.configure(&busy(&kafka.address, &topic));
+    let log = agent.run(&["--for", "1s"]);
+    assert!(log.contains("this agent was localhost, and is gw now: a new epoch begins"), "{log}");
+    let (epoch, accepted) = agent.accepted();
+    let events = kafka.events(&topic);
+    let (old, new): (Vec<Value>, Vec<Value>) = events.into_iter().partition(|event| event["agent"] == "localhost");
+    arrived_whole(&new, &epoch, accepted);
+    arrived_whole(&old, &old_epoch, old.len() as u64);
+    let of = |kind: &str| -> std::collections::BTreeSet<&str> {
+        let of_kind = old.iter().filter(|event| event["kind"] == kind);
+        of_kind.map(|event| event["breach_id"].as_str().unwrap()).collect()
+    };
+    assert!(!of("breach_raised").is_empty());
+    assert_eq!(of("breach_raised"), of("breach_cleared"));
+}
+
+#[test]
+fn an_agent_tells_how_many_events_were_lost() {
+    let mut flood = busy("127.0.0.1:9", "nowhere") + "[journal]\nmax_size = '1MiB'\n";
+    for number in 0..30 {
+        flood += &format!(
+            "[[limit]]\nname = 'flood-{number}'\ninterface = 'syn*'\nraise_at = '2 Mbit/s'\nupdate_every = '100ms'\n"
+        );
+    }
+    let mut agent = Agent::new(&flood);
+    let running = agent.start(&[]);
+    running.until("events lost, and declared: evicted: the journal is full (journal.max_size)");
+    let report = until("losses in the status", || {
+        let output = agent::command().args(["status", "--format", "json", "-c"]).arg(agent.config()).output().unwrap();
+        let report: Value = serde_json::from_slice(&output.stdout).ok()?;
+        (report["lost"].as_u64()? > 200).then_some(report)
+    });
+    assert_eq!(report["lost"], report["lost_evicted"]);
+    let lines = running.log().matches("events lost").count();
+    assert_eq!(lines, 1, "one line for many: {}", running.log());
 }

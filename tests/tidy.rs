@@ -145,6 +145,7 @@ fn pure_files_touch_nothing() {
         "agent/limit.rs",
         "agent/detector.rs",
         "agent/resume.rs",
+        "agent/age.rs",
         "agent/watch.rs",
         "units.rs",
         "event.rs",

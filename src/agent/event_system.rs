@@ -4,9 +4,10 @@
 //! use std::sync::Arc;
 //!
 //! use highwater::agent::event_system::{Draft, EventSystem, ObserveError, Observer};
-//! use highwater::agent::journal::MemoryJournal;
+//! use highwater::agent::journal::SqliteJournal;
 //! use highwater::clock::{Clock, ManualClock};
 //! use highwater::event::{Body, Event, Lifecycle, Stamp};
+//! use highwater::units::ByteCount;
 //!
 //! /// A reaction: counts what it sees.
 //! struct Counter(std::sync::mpsc::Sender<String>);
@@ -25,7 +26,8 @@
 //! }
 //!
 //! let (sender, kinds) = std::sync::mpsc::channel();
-//! let mut system = EventSystem::new(Box::new(MemoryJournal::new(1 << 20)));
+//! let journal = SqliteJournal::in_memory(ByteCount::from_bytes(1 << 20))?;
+//! let mut system = EventSystem::new(Box::new(journal));
 //! let counter = system.subscribe(Box::new(Counter(sender)));
 //!
 //! // A trigger of your own: any code that can say what happened, and when.
@@ -51,10 +53,12 @@
 
 use std::error::Error;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::agent::journal::{Journal, JournalError, Pending, Position, Stored};
 use crate::event::{Body, Event, EventId, Stamp};
 use crate::failpoints;
+use crate::units::ByteCount;
 
 /// An event before the journal has given it its identity.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,7 +77,8 @@ pub trait Observer {
     /// For the log, where observing fails.
     fn name(&self) -> &str;
 
-    /// Events that one tick made. They are in the journal already.
+    /// Events that one tick made, or that the journal made itself: a `loss`, which may still grow until it is sent. They are in
+    /// the journal already.
     ///
     /// # Errors
     /// What failed is logged by the loop; the events stay registered, and the other observers see them too.
@@ -159,7 +164,36 @@ impl EventSystem {
         }
         let events = self.journal.append(drafts)?;
         self.tell(|observer| observer.added(&events));
+        self.tell_own_events();
         Ok(events)
+    }
+
+    /// Tells the observers of the events that the journal registered by itself.
+    pub fn tell_own_events(&mut self) {
+        let events = self.journal.take_own_events();
+        if !events.is_empty() {
+            self.tell(|observer| observer.added(&events));
+        }
+    }
+
+    /// Lets the journal do what is due; see [`Journal::upkeep`].
+    ///
+    /// # Errors
+    /// Something was tried and did not succeed.
+    pub fn upkeep(&mut self, now: &Stamp) -> Result<(), JournalError> {
+        let done = self.journal.upkeep(now);
+        self.tell_own_events();
+        done
+    }
+
+    /// Gives the journal other bounds; see [`Journal::reconfigure`].
+    ///
+    /// # Errors
+    /// What exceeds them is still there.
+    pub fn reconfigure(&mut self, size_max: ByteCount, age_max: Duration, now: &Stamp) -> Result<(), JournalError> {
+        let done = self.journal.reconfigure(size_max, age_max, now);
+        self.tell_own_events();
+        done
     }
 
     /// Forgets an event: Kafka has it, or whoever added it takes it back.
@@ -192,6 +226,7 @@ impl EventSystem {
     pub fn reject_event(&mut self, id: EventId, detail: &str, stamp: Stamp) -> Result<(), JournalError> {
         self.journal.reject(id, detail, stamp)?;
         self.tell(|observer| observer.removed(&[id]));
+        self.tell_own_events();
         Ok(())
     }
 
@@ -210,10 +245,12 @@ impl EventSystem {
     /// # Errors
     /// The journal could not be read.
     pub fn batch(&mut self, after: Position, events_max: usize, bytes_max: usize) -> Result<Vec<Stored>, JournalError> {
-        self.journal.batch(after, events_max, bytes_max)
+        let batch = self.journal.batch(after, events_max, bytes_max);
+        self.tell_own_events();
+        batch
     }
 
-    /// The journal, for its upkeep.
+    /// The journal: what it keeps, and how.
     pub fn journal(&mut self) -> &mut dyn Journal {
         &mut *self.journal
     }
@@ -238,8 +275,11 @@ mod tests {
     use std::rc::Rc;
 
     use super::*;
-    use crate::agent::journal::MemoryJournal;
+    use crate::agent::journal::SqliteJournal;
     use crate::event::Lifecycle;
+    use crate::units::ByteCount;
+
+    const MIB: ByteCount = ByteCount::from_bytes(1 << 20);
 
     struct Diary(&'static str, Rc<RefCell<Vec<String>>>, bool);
 
@@ -278,7 +318,7 @@ mod tests {
     #[test]
     fn observers_are_told_in_order_until_they_leave_and_one_that_fails_stops_nobody() {
         let diary = Rc::new(RefCell::new(Vec::new()));
-        let mut system = EventSystem::new(Box::new(MemoryJournal::new(1 << 20)));
+        let mut system = EventSystem::new(Box::new(SqliteJournal::in_memory(MIB).unwrap()));
         let first = system.subscribe(Box::new(Diary("a", Rc::clone(&diary), true)));
         system.subscribe(Box::new(Diary("b", Rc::clone(&diary), false)));
         let id = system.add_event(draft()).unwrap();

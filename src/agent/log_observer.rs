@@ -7,7 +7,7 @@ use log::{Level, log};
 
 use crate::agent::event_system::{ObserveError, Observer};
 use crate::event::{ALL_INTERFACES, Body, Breach, Event, Link, Loss, Reason, Severity};
-use crate::units::{BitRate, ByteCount, counted, lasting};
+use crate::units::{BitRate, ByteCount, lasting};
 
 /// The observer that logs.
 #[derive(Debug)]
@@ -35,10 +35,10 @@ fn told(event: &Event) -> (Level, String) {
         }
         Body::BreachUpdated(breach) => (Level::Info, updated(breach)),
         Body::BreachCleared(breach) => (Level::Info, cleared(breach)),
+        // The journal logs losses as their number grows: one event may declare many.
         Body::Loss(loss) => {
             let Loss { epoch, reason, .. } = loss;
-            let detail = loss.detail.as_ref().map(|detail| format!(" ({detail})")).unwrap_or_default();
-            (Level::Error, format!("lost {} of epoch {epoch}: {reason}{detail}", counted(loss.count(), "event")))
+            (Level::Debug, format!("event {} declares losses of epoch {epoch}: {reason}", event.id))
         }
         Body::LinkAdded(link) => {
             let speed = link.speed_bps.map_or("speed unknown".to_owned(), |bps| BitRate::from_bps(bps).to_string());

@@ -1,5 +1,7 @@
 //! The agent: from the counters to Kafka.
 
+pub mod age;
+
 pub mod watch;
 
 pub mod counters;

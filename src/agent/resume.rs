@@ -1,16 +1,18 @@
 //! Breaches that were open when the agent ended: whether they go on, or were interrupted.
 //!
-//! Pure. In one boot their age is told by `CLOCK_BOOTTIME`; after a reboot by the wall clock, once it is synchronised.
+//! Pure. In one boot their age is told by `CLOCK_BOOTTIME`; after a reboot by the wall clock, where it was synchronised, once it is
+//! again.
 
 use std::time::Duration;
 
+use crate::agent::age::Age;
 use crate::event::{Breach, Direction, Reason, Stamp};
 
 /// The breaches that wait to be taken up.
 #[derive(Debug, Default)]
 pub struct Resume {
     open: Vec<(Breach, Stamp)>,
-    within_ms: u64,
+    within: Duration,
     began_ms: u64,
 }
 
@@ -30,7 +32,7 @@ pub enum Decision {
 impl Resume {
     /// Each breach as it stood, and when; `within` is measured from there.
     pub fn new(open: Vec<(Breach, Stamp)>, within: Duration, now: &Stamp) -> Self {
-        Self { open, within_ms: u64::try_from(within.as_millis()).unwrap_or(u64::MAX), began_ms: now.monotonic_ms }
+        Self { open, within, began_ms: now.monotonic_ms }
     }
 
     /// Those that nothing has taken up yet.
@@ -44,15 +46,15 @@ impl Resume {
             breach.limit_name == limit && breach.interface == interface && breach.direction == direction
         });
         let Some(at) = found else { return Decision::None };
-        let age = age_ms(&self.open[at].1, now);
-        if age == Age::Unknown && now.monotonic_ms.saturating_sub(self.began_ms) <= self.within_ms {
+        let age = Age::of(&self.open[at].1, now);
+        if age == Age::NotYetKnown && self.waited(now) <= self.within {
             return Decision::Wait;
         }
         let (breach, stamp) = self.open.remove(at);
         match age {
-            Age::Ms(age) if age <= self.within_ms => {
+            Age::Known(age) if age <= self.within => {
                 let until_event = (stamp.observed_at - breach.ended_at).to_std().unwrap_or_default();
-                Decision::Resumed(breach, until_event + Duration::from_millis(age))
+                Decision::Resumed(breach, until_event + age)
             }
             _ => Decision::Interrupted(interrupted(breach, Reason::Interrupted)),
         }
@@ -60,12 +62,12 @@ impl Resume {
 
     /// Those that nothing can take up any more: their time is over, or `known` no longer has their limit.
     pub fn overdue(&mut self, now: &Stamp, known: impl Fn(&str) -> bool) -> Vec<Breach> {
-        let (within_ms, waited_ms) = (self.within_ms, now.monotonic_ms.saturating_sub(self.began_ms));
+        let (within, waited) = (self.within, self.waited(now));
         let gone = self.open.extract_if(.., |(breach, stamp)| {
-            let late = match age_ms(stamp, now) {
-                Age::Ms(age) => age > within_ms,
-                Age::Unknown => waited_ms > within_ms,
-                Age::Future => true,
+            let late = match Age::of(stamp, now) {
+                Age::Known(age) => age > within,
+                Age::NotYetKnown => waited > within,
+                Age::Future | Age::Unknown => true,
             };
             late || !known(&breach.limit_name)
         });
@@ -75,25 +77,10 @@ impl Resume {
         })
         .collect()
     }
-}
 
-#[derive(Debug, PartialEq, Eq)]
-enum Age {
-    Ms(u64),
-    /// The clock is behind the event.
-    Future,
-    /// The clock was never set.
-    Unknown,
-}
-
-fn age_ms(event: &Stamp, now: &Stamp) -> Age {
-    if event.boot_id == now.boot_id && !now.boot_id.is_empty() {
-        return now.monotonic_ms.checked_sub(event.monotonic_ms).map_or(Age::Future, Age::Ms);
+    fn waited(&self, now: &Stamp) -> Duration {
+        Duration::from_millis(now.monotonic_ms.saturating_sub(self.began_ms))
     }
-    if now.clock_synced == Some(false) {
-        return Age::Unknown;
-    }
-    u64::try_from((now.observed_at - event.observed_at).num_milliseconds()).map_or(Age::Future, Age::Ms)
 }
 
 fn interrupted(breach: Breach, reason: Reason) -> Breach {

@@ -21,7 +21,7 @@ use crate::agent::control::Control;
 use crate::agent::counters::{self, CounterSource, Reading};
 use crate::agent::detector::{Detections, Detector};
 use crate::agent::event_system::{Draft, EventSystem, Observer};
-use crate::agent::journal::{DurableJournal, Journal as _, Keeping, Place};
+use crate::agent::journal::{Durability, DurableJournal, Identity, Journal as _, JournalConfig};
 use crate::agent::log_observer::LogObserver;
 use crate::agent::publisher::Publisher;
 use crate::agent::stall;
@@ -107,15 +107,15 @@ impl Agent {
         let clock = SystemClock::default();
         let boot_id = boot_id();
         let now = stamp(&settings.agent, &boot_id, &clock);
-        let place = Place {
+        let config = JournalConfig {
             directory: settings.state_dir.clone(),
             size_max: settings.journal_size,
             age_max: settings.journal_age,
-            machine_id: machine_id(),
+            identity: Identity { agent: settings.agent.as_str().into(), machine_id: machine_id() },
         };
-        let mut journal = DurableJournal::open(place, &now).map_err(Failure::failed)?;
+        let mut journal = DurableJournal::open(config, &now).map_err(Failure::failed)?;
         let source = open_source(&settings).map_err(Failure::failed)?;
-        let mut detector = detector(&settings);
+        let mut detector = detector(&settings)?;
         match journal.open_breaches() {
             Ok(open) => {
                 let open = open.into_iter().filter_map(|event| Some((event.body.breach()?.clone(), event.stamp)));
@@ -155,6 +155,7 @@ impl Agent {
             service,
         };
         agent.say_hello();
+        agent.system.tell_own_events();
         agent.add(vec![Body::AgentStarted(lifecycle(None))]);
         Ok(agent)
     }
@@ -245,8 +246,10 @@ impl Agent {
         self.status.upkeep(self.clock.monotonic());
         if let Err(error) = self.source.read(&self.clock, &mut self.reading) {
             let what = format!("the counters could not be read: {}", chain(&error));
-            self.vitals.counters.begin(self.stamp().monotonic_ms, &what);
+            let now = self.stamp();
+            self.vitals.counters.begin(now.monotonic_ms, &what);
             self.tell(&what);
+            self.keep_journal(&now);
             return;
         }
         let now = self.stamp_of_reading();
@@ -255,7 +258,12 @@ impl Agent {
         self.detector.observe(&self.reading, &now, &mut self.detections);
         self.heart.beat(JOURNAL, self.clock.monotonic());
         self.add_detected(&now);
-        if let Err(error) = self.system.journal().upkeep(&now) {
+        self.keep_journal(&now);
+    }
+
+    fn keep_journal(&mut self, now: &Stamp) {
+        self.heart.beat(JOURNAL, self.clock.monotonic());
+        if let Err(error) = self.system.upkeep(now) {
             self.say(&chain(&error));
         }
     }
@@ -327,8 +335,12 @@ impl Agent {
             }
             visited = control.sleep_beside(self.status.door(), left.min(Duration::from_millis(100)));
         }
-        let (pending, keeping) = (self.system.pending().events, self.system.journal().keeping());
-        let (pending, lost) = if keeping == Keeping::OnDisk { (pending, 0) } else { (0, pending) };
+        let now = self.stamp();
+        if let Err(error) = self.system.journal().close(&now) {
+            self.say(&chain(&error));
+        }
+        let (pending, durability) = (self.system.pending().events, self.system.journal().durability());
+        let (pending, lost) = if durability == Durability::OnDisk { (pending, 0) } else { (0, pending) };
         let delivered = self.publisher.progress().delivered;
         let outcome = Outcome { delivered, pending, lost, ..self.outcome };
         info!(
@@ -337,7 +349,11 @@ impl Agent {
             outcome.skipped,
             outcome.lateness_max.as_secs_f64() * 1_000.0,
             counted(delivered, "event"),
-            if keeping == Keeping::OnDisk { format!("{pending} left in the journal") } else { format!("{lost} lost") }
+            if durability == Durability::OnDisk {
+                format!("{pending} left in the journal")
+            } else {
+                format!("{lost} lost")
+            }
         );
         if lost > 0 {
             error!("lost {}: kept in memory alone, because the journal cannot be written", counted(lost, "event"));
@@ -375,8 +391,9 @@ impl Agent {
     }
 }
 
-fn detector(settings: &Settings) -> Detector {
-    Detector::new(settings.limits.clone(), settings.interval, fastrand::u64(..))
+fn detector(settings: &Settings) -> Result<Detector, Failure> {
+    let seed = getrandom::u64().map_err(Failure::failed)?;
+    Ok(Detector::new(settings.limits.clone(), settings.interval, seed))
 }
 
 fn open_source(settings: &Settings) -> Result<Box<dyn CounterSource>, counters::CounterError> {

@@ -81,6 +81,16 @@ pub struct Report {
     pub delivered: Option<u64>,
     /// Events given up since the start, and declared.
     pub rejected: Option<u64>,
+    /// Events given up since the start: the sum of the four below. Each is declared by a `loss` event.
+    pub lost: Option<u64>,
+    /// The journal was full.
+    pub lost_evicted: Option<u64>,
+    /// They were older than `journal.max_age`.
+    pub lost_expired: Option<u64>,
+    /// Kafka refused them for good.
+    pub lost_rejected: Option<u64>,
+    /// The journal was damaged.
+    pub lost_damaged: Option<u64>,
     /// So often all that was not acknowledged was sent anew.
     pub retries: Option<u64>,
     /// The last acknowledged offset of each partition that was written to since the start.

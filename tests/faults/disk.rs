@@ -1,13 +1,19 @@
 //! The disk under the journal fills up, cannot be written, or fails, and comes back.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::Duration;
 
 use fastrand::Rng;
+use highwater::agent::event_system::Draft;
+use highwater::agent::journal::{Durability, DurableJournal, Identity, Journal, JournalConfig, Position};
+use highwater::event::{Body, Event, EventId, Lifecycle, Stamp};
+use highwater::units::ByteCount;
 
 use crate::support::agent::Running;
 use crate::support::consumer::{self, Postgres};
@@ -232,6 +238,127 @@ fn disk_erofs() {
 fn disk_eio() {
     let fault = Fault { name: "disk-eio", short: 1, long: 10, fresh_every: 5 };
     failing("faults::disk::disk_eio", &fault, &["fsync,fdatasync", "pwrite64"], "EIO");
+}
+
+/// What a run under strace is told: the state directory, and where it notes each event that is accepted or acknowledged.
+const UNDER_STRACE: [&str; 2] = ["HIGHWATER_TEST_STATE", "HIGHWATER_TEST_NOTES"];
+
+fn stamp(second: u64) -> Stamp {
+    Stamp {
+        agent: "gw".into(),
+        observed_at: chrono::DateTime::from_timestamp(1_790_000_000 + second.cast_signed(), 0).expect("it is in range"),
+        boot_id: "boot".to_owned(),
+        monotonic_ms: second * 1_000,
+        clock_synced: None,
+    }
+}
+
+fn open_journal(directory: &Path) -> DurableJournal {
+    let config = JournalConfig {
+        directory: directory.to_owned(),
+        size_max: ByteCount::from_bytes(1 << 20),
+        age_max: Duration::from_secs(86_400),
+        identity: Identity { agent: "gw".into(), machine_id: "machine".to_owned() },
+    };
+    DurableJournal::open(config, &stamp(0)).expect("nobody else holds it")
+}
+
+/// Registers `count` events; notes each.
+fn register(journal: &mut dyn Journal, count: usize, notes: &mut File) {
+    let body = Body::AgentStopped(Lifecycle { version: "1".into(), reason: None, detail: None });
+    let drafts = vec![Draft { stamp: stamp(1), body }; count];
+    for event in journal.append(drafts).expect("there is always memory") {
+        writeln!(notes, "{} {}", event.id.epoch, event.id.seq).expect("notes can be written");
+    }
+}
+
+/// All that is registered.
+fn registered(journal: &mut dyn Journal) -> Vec<Arc<Event>> {
+    let batch = journal.batch(Position::START, usize::MAX >> 1, usize::MAX >> 1).expect("it can be read");
+    batch.into_iter().map(|stored| stored.event).collect()
+}
+
+/// Run by the test below, in a process of its own whose syncs fail.
+#[test]
+#[ignore = "run under strace by each_event_is_there_or_declared_whichever_sync_fails"]
+fn journal_under_strace() {
+    let [Some(state), Some(notes)] = UNDER_STRACE.map(std::env::var_os) else { return };
+    let mut notes = File::options().append(true).open(notes).expect("it was made");
+    let mut journal = open_journal(Path::new(&state));
+    for second in 1..4_u64 {
+        register(&mut journal, 40, &mut notes);
+        // A declaration is handed out: the next eviction begins another one.
+        let first = registered(&mut journal).first().map(|event| event.id);
+        register(&mut journal, 40, &mut notes);
+        if let Some(id) = first {
+            journal.remove(&[id]).expect("there is always memory");
+            writeln!(notes, "{} {} acknowledged", id.epoch, id.seq).expect("notes can be written");
+        }
+        // A way back may be refused too.
+        let _ = journal.upkeep(&stamp(second * 100));
+    }
+    for second in 400..403 {
+        let _ = journal.close(&stamp(second));
+    }
+    assert_eq!(journal.durability(), Durability::OnDisk, "its disk is back");
+}
+
+/// What each event came to that the notes have: how many are neither there nor declared, and how many both.
+fn unaccounted(state: &Path, notes: &Path) -> (usize, usize) {
+    let mut accepted = BTreeSet::new();
+    let notes = fs::read_to_string(notes).expect("they were made");
+    for line in notes.lines() {
+        let mut words = line.split(' ');
+        let (epoch, seq) = (words.next().expect("an epoch"), words.next().expect("a number"));
+        let id = EventId { epoch: epoch.parse().expect("an epoch"), seq: seq.parse().expect("a number") };
+        if words.next().is_some() {
+            accepted.remove(&id)
+        } else {
+            accepted.insert(id)
+        };
+    }
+    let events = registered(&mut open_journal(state));
+    let there: BTreeSet<EventId> = events.iter().map(|event| event.id).collect();
+    let losses = events.iter().filter_map(|event| if let Body::Loss(loss) = &event.body { Some(loss) } else { None });
+    let declared: BTreeSet<EventId> = losses
+        .flat_map(|loss| {
+            let seqs = loss.ranges.iter().flat_map(|(from, to)| *from..=*to);
+            seqs.map(|seq| EventId { epoch: loss.epoch, seq })
+        })
+        .collect();
+    let missing = accepted.iter().filter(|id| !there.contains(id) && !declared.contains(id)).count();
+    (missing, there.intersection(&declared).count())
+}
+
+#[test]
+fn each_event_is_there_or_declared_whichever_sync_fails() {
+    let test = "faults::disk::each_event_is_there_or_declared_whichever_sync_fails";
+    if !strace_can() {
+        skip(test, "needs strace");
+        return;
+    }
+    let this = std::env::current_exe().expect("a test knows its program");
+    for (fill, events) in [("empty", 0), ("half full", 1_000), ("full", 4_000)] {
+        for (first, last) in (1..=10).flat_map(|first| [(first, first), (first, first + 1)]) {
+            let directory = tempfile::tempdir().expect("a temporary directory");
+            let (state, notes) = (directory.path().join("state"), directory.path().join("notes"));
+            let mut file = File::create(&notes).expect("notes can be written");
+            if events > 0 {
+                register(&mut open_journal(&state), events, &mut file);
+            }
+            let output = Command::new("strace")
+                .args(["-f", "-q", "-o", "/dev/null", "-e", "trace=fsync,fdatasync", "-e"])
+                .arg(format!("inject=fsync,fdatasync:error=EIO:when={first}..{last}"))
+                .arg(&this)
+                .args(["faults::disk::journal_under_strace", "--exact", "--ignored", "--nocapture"])
+                .envs(UNDER_STRACE.into_iter().zip([&state, &notes]))
+                .output()
+                .expect("strace runs");
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && said.contains("1 passed"), "{fill}, {first} to {last}: {said}");
+            assert_eq!(unaccounted(&state, &notes), (0, 0), "{fill}, syncs {first} to {last}: missing, and both");
+        }
+    }
 }
 
 #[test]

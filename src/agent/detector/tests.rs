@@ -193,7 +193,7 @@ fn a_link_that_falls_silent_does_not_thin_out_what_the_others_carry() {
 
 #[test]
 fn a_breach_that_waits_to_be_taken_up_outlives_another_reading_of_the_configuration() {
-    let (mut host, before) = restarted(100, true, Some(false));
+    let (mut host, before) = restarted(100, true, Some(true), Some(false));
     assert!(host.carry(&[(2, OVER)]).is_empty(), "how long it was is unknown");
     assert!(host.reconfigure(vec![limit("wan", on("eth0")), limit("new", on("eth1"))]).is_empty());
     host.synced = Some(true);
@@ -383,9 +383,11 @@ fn a_percentage_waits_for_the_speed_and_says_so() {
     assert_eq!(host.notices.len(), 3, "each is said once");
 }
 
-/// A host whose agent ended during a breach and starts again `pause` seconds later, in the same boot or in another.
-fn restarted(pause: u64, reboot: bool, synced: Option<bool>) -> (Host, Breach) {
+/// A host whose agent ended during a breach and starts again `pause` seconds later, in the same boot or in another; whether its
+/// clock was synchronised before, and is after.
+fn restarted(pause: u64, reboot: bool, was_synced: Option<bool>, synced: Option<bool>) -> (Host, Breach) {
     let mut before = Host::new(vec![limit("wan", on("eth0"))], &[info(2, "eth0")]);
+    before.synced = was_synced;
     let raised = before.tick(Vec::new(), &[(2, OVER)]);
     let stamp = before.stamp();
     let breach = raised[0].breach().unwrap().clone();
@@ -398,14 +400,15 @@ fn restarted(pause: u64, reboot: bool, synced: Option<bool>) -> (Host, Breach) {
     detector.resume(vec![(breach, stamp)], Duration::from_secs(300), &host.stamp());
     host.detector = detector;
     let told = host.change(LinkChange::Added(info(2, "eth0"), Came::Appeared), &[(2, 0)]);
-    assert!(told.is_empty() || pause > 300 || synced == Some(false), "{told:?}");
+    assert!(told.is_empty() || pause > 300 || synced != Some(true), "{told:?}");
     (host, raised[0].breach().unwrap().clone())
 }
 
 #[test]
 fn a_breach_goes_on_after_a_restart() {
     for reboot in [false, true] {
-        let (mut host, before) = restarted(100, reboot, None);
+        let synced = reboot.then_some(true);
+        let (mut host, before) = restarted(100, reboot, synced, synced);
         assert!(host.carry(&[(2, OVER)]).is_empty(), "it is not raised twice");
         let cleared = host.tick(Vec::new(), &[(2, BELOW)]);
         let cleared = cleared[0].breach().unwrap();
@@ -422,11 +425,12 @@ fn a_breach_goes_on_after_a_restart() {
 fn a_breach_ends_as_interrupted_when_its_time_is_over_or_the_clock_is_behind() {
     let mut before = Host::new(vec![limit("wan", on("eth0"))], &[info(2, "eth0")]);
     let breach = before.tick(Vec::new(), &[(2, OVER)])[0].breach().unwrap().clone();
+    before.synced = Some(true);
     let open = (breach, before.stamp());
     for (second, boot_id) in [(before.second + 400, "one"), (before.second + 400, "two"), (before.second - 50, "two")] {
         let mut detector = Detector::new(vec![limit("wan", on("eth0"))], SECOND, 8);
         let mut host = Host::new(Vec::new(), &[]);
-        (host.second, host.boot_id) = (second, boot_id);
+        (host.second, host.boot_id, host.synced) = (second, boot_id, Some(true));
         detector.resume(vec![open.clone()], Duration::from_secs(300), &host.stamp());
         host.detector = detector;
         assert_eq!(host.carry(&[]), ["breach_cleared eth0 interrupted"]);
@@ -436,20 +440,36 @@ fn a_breach_ends_as_interrupted_when_its_time_is_over_or_the_clock_is_behind() {
 
 #[test]
 fn without_a_clock_a_breach_waits_and_is_then_judged() {
-    let (mut host, _) = restarted(100, true, Some(false));
-    assert!(host.carry(&[(2, OVER)]).is_empty(), "nobody knows how long it was");
-    host.synced = Some(true);
-    assert!(host.carry(&[(2, OVER)]).is_empty(), "it goes on");
-    assert_eq!(host.carry(&[(2, BELOW)]), ["breach_cleared eth0 below"]);
+    for synced in [Some(false), None] {
+        let (mut host, _) = restarted(100, true, Some(true), synced);
+        assert!(host.carry(&[(2, OVER)]).is_empty(), "nobody knows how long it was");
+        host.synced = Some(true);
+        assert!(host.carry(&[(2, OVER)]).is_empty(), "it goes on");
+        assert_eq!(host.carry(&[(2, BELOW)]), ["breach_cleared eth0 below"]);
 
-    let (mut host, _) = restarted(100, true, Some(false));
-    host.second += 400;
-    assert_eq!(host.carry(&[]), ["breach_cleared eth0 interrupted"]);
+        let (mut host, _) = restarted(100, true, Some(true), synced);
+        host.second += 400;
+        assert_eq!(host.carry(&[]), ["breach_cleared eth0 interrupted"]);
+    }
+}
+
+#[test]
+fn a_breach_of_another_boot_whose_clock_was_never_right_ends_at_once() {
+    for was_synced in [Some(false), None] {
+        let mut before = Host::new(vec![limit("wan", on("eth0"))], &[info(2, "eth0")]);
+        let breach = before.tick(Vec::new(), &[(2, OVER)])[0].breach().unwrap().clone();
+        before.synced = was_synced;
+        let mut host = Host::new(Vec::new(), &[]);
+        (host.second, host.boot_id, host.synced) = (before.second + 10, "two", Some(true));
+        host.detector = Detector::new(vec![limit("wan", on("eth0"))], SECOND, 8);
+        host.detector.resume(vec![(breach, before.stamp())], Duration::from_secs(300), &host.stamp());
+        assert_eq!(host.carry(&[]), ["breach_cleared eth0 interrupted"]);
+    }
 }
 
 #[test]
 fn a_limit_that_is_no_longer_configured_ends_its_breach() {
-    let (mut host, _) = restarted(100, false, None);
+    let (mut host, _) = restarted(100, false, None, None);
     host.detector.limits[0].name = "another".into();
     assert_eq!(host.carry(&[]), ["breach_cleared eth0 limit_removed"]);
 }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use smol_str::SmolStr;
 
-use super::loss::{Cause, declare};
+use super::loss::declare;
 use super::{Journal, JournalError, Pending, Position, Stored, random_epoch};
 use crate::agent::event_system::Draft;
 use crate::agent::numbered::Numbered;
-use crate::event::{Body, Epoch, Event, EventId, Stamp};
+use crate::event::{Body, Epoch, Event, EventId, Reason, Stamp};
 
 /// Events of simulated or replayed agents until Kafka has them.
 ///
@@ -87,7 +87,9 @@ impl Journal for FleetJournal {
     fn reject(&mut self, id: EventId, detail: &str, stamp: Stamp) -> Result<(), JournalError> {
         if let Some(event) = self.take(id) {
             let stamp = Stamp { agent: event.stamp.agent.clone(), ..stamp };
-            self.register(Draft { stamp, body: Body::Loss(declare(id.epoch, &[id], Cause::rejected(detail))) });
+            for loss in declare(&[id], &Reason::Rejected, Some(detail)) {
+                self.register(Draft { stamp: stamp.clone(), body: Body::Loss(loss) });
+            }
         }
         Ok(())
     }

@@ -18,6 +18,8 @@ use std::path::PathBuf;
 use log::warn;
 use serde::{Deserialize, Serialize};
 
+use super::files::open_private;
+use super::loss::{Ranges, subtract};
 use crate::event::{Epoch, EpochError, EventId};
 use crate::failpoints;
 
@@ -39,9 +41,6 @@ pub(super) struct Span {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "Vec<(String, Span)>", try_from = "Vec<(String, Span)>")]
 pub(super) struct Spans(BTreeMap<Epoch, Span>);
-
-/// Numbers of an epoch, the first and the last of each range.
-pub(super) type Ranges = Vec<(u64, u64)>;
 
 impl Spans {
     pub(super) fn add(&mut self, id: EventId) {
@@ -88,29 +87,26 @@ impl Spans {
 
     /// All that lies in them, but for `known` ranges.
     pub(super) fn without(&self, known: impl IntoIterator<Item = (Epoch, (u64, u64))>) -> BTreeMap<Epoch, Ranges> {
-        let mut known: Vec<_> = known.into_iter().collect();
-        known.sort_unstable();
-        let mut rest = BTreeMap::new();
-        for (&epoch, span) in &self.0 {
-            let (mut from, mut ranges) = (span.first, Ranges::new());
-            let here = &known[known.partition_point(|(e, _)| *e < epoch)..known.partition_point(|(e, _)| *e <= epoch)];
-            for &(_, (first, last)) in here.iter().chain([&(epoch, (span.next, span.next))]) {
-                let first = first.min(span.next);
-                if from < first {
-                    ranges.push((from, first - 1));
-                }
-                from = from.max(last.saturating_add(1));
-            }
-            if !ranges.is_empty() {
-                rest.insert(epoch, ranges);
-            }
+        let mut by_epoch: BTreeMap<Epoch, Ranges> = BTreeMap::new();
+        for (epoch, range) in known {
+            by_epoch.entry(epoch).or_default().push(range);
         }
-        rest
+        let spans = self.0.iter().filter(|(_, span)| span.first < span.next);
+        let rest = spans.map(|(&epoch, span)| {
+            let known = by_epoch.remove(&epoch).unwrap_or_default();
+            (epoch, subtract(&[(span.first, span.next - 1)], known))
+        });
+        rest.filter(|(_, ranges)| !ranges.is_empty()).collect()
     }
 
     /// How many events lie in them.
     pub(super) fn events(&self) -> u64 {
         self.0.values().map(|span| span.events).fold(0, u64::saturating_add)
+    }
+
+    /// Whether any event of `epoch` is pending.
+    pub(super) fn has(&self, epoch: Epoch) -> bool {
+        self.0.get(&epoch).is_some_and(|span| span.events > 0)
     }
 
     /// Whether `other` has as many of each epoch.
@@ -191,7 +187,7 @@ impl MarkFile {
 
     fn try_write(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.file.is_none() {
-            self.file = Some(File::options().create(true).truncate(false).write(true).open(&self.path)?);
+            self.file = Some(open_private(&self.path)?);
         }
         self.file.as_ref().map_or(Ok(()), |file| file.write_all_at(bytes, 0))
     }

@@ -1,5 +1,5 @@
-//! Where events are registered until Kafka has acknowledged them: durably in [`SqliteJournal`], in [`MemoryJournal`] for
-//! simulations and while the disk refuses, and in [`DurableJournal`], which is the one as long as it can be, else the other.
+//! Where events are registered until Kafka has acknowledged them: in a [`SqliteJournal`], on disk or in memory. An agent has a
+//! [`DurableJournal`], which is on disk as long as that can be written, and in memory until it can be written again.
 //!
 //! Invariants, whatever the implementation:
 //!
@@ -8,31 +8,36 @@
 //! - `seq` counts from 1 in each epoch, without holes. No number is given twice to events that anybody has seen.
 //! - What is kept is bounded. When it is full, the oldest of the least severe goes first; a `loss` never goes.
 //! - A `loss` that nobody was handed yet grows; once handed, its content is fixed.
+//! - An epoch belongs to one name on one machine: what counts under another one begins an epoch of its own.
 
-mod durable;
+mod failover;
+mod files;
 #[cfg(feature = "toolbox")]
 mod fleet;
 mod loss;
 mod mark;
-mod memory;
+mod quarantine;
 mod snapshot;
 mod sqlite;
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use smol_str::SmolStr;
 
-pub use self::durable::{DurableJournal, Keeping, Place};
+pub use self::failover::DurableJournal;
 #[cfg(feature = "toolbox")]
 pub use self::fleet::FleetJournal;
-pub use self::memory::MemoryJournal;
+pub use self::loss::LossCounts;
 pub use self::snapshot::{Snapshot, is_held};
 pub use self::sqlite::SqliteJournal;
 use crate::agent::event_system::Draft;
 use crate::agent::mishap::Mishaps;
 use crate::event::{Body, Epoch, Event, EventId, Severity, Stamp};
+use crate::units::ByteCount;
 
 /// A place in the order in which events were registered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,13 +59,6 @@ pub struct Stored {
     pub payload: Option<Vec<u8>>,
 }
 
-impl Stored {
-    /// Of its JSON, as far as it is kept.
-    fn bytes(&self) -> usize {
-        self.payload.as_ref().map_or(0, Vec::len)
-    }
-}
-
 /// How much is registered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pending {
@@ -72,12 +70,45 @@ pub struct Pending {
     pub oldest: Option<DateTime<Utc>>,
 }
 
+/// The place and the bounds of an agent's journal.
+#[derive(Clone, Debug)]
+pub struct JournalConfig {
+    /// The state directory; made if it is missing.
+    pub directory: PathBuf,
+    /// Bounds the file, and what is kept in memory while the file can't be written.
+    pub size_max: ByteCount,
+    /// Events older than this are given up.
+    pub age_max: Duration,
+    pub identity: Identity,
+}
+
+/// Who counts in an epoch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// The agent's name in events.
+    pub agent: SmolStr,
+    /// `/etc/machine-id`, empty where there is none.
+    pub machine_id: String,
+}
+
+/// Where events are kept at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// In the file: they survive the process.
+    OnDisk,
+    /// In memory, because the disk can't be written: they don't.
+    InMemory,
+}
+
 /// Why a journal could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// Another agent holds the state directory.
     #[error("another agent runs on {}; give each agent a state_dir of its own", .0.display())]
     Locked(PathBuf),
+    /// A file or directory belongs to another user.
+    #[error(transparent)]
+    NotPermitted(#[from] files::NotPermitted),
     /// A file or directory refuses.
     #[error("{}", path.display())]
     Io {
@@ -115,6 +146,17 @@ pub trait Journal {
     /// It is still there.
     fn reject(&mut self, id: EventId, detail: &str, stamp: Stamp) -> Result<(), JournalError>;
 
+    /// The events that the journal registered by itself since the last call: declarations of losses, and the ends of breaches
+    /// of an agent that has another name now. A declaration may grow until it is handed out.
+    fn take_own_events(&mut self) -> Vec<Arc<Event>> {
+        Vec::new()
+    }
+
+    /// The number of events given up since the start.
+    fn lost(&self) -> LossCounts {
+        LossCounts::default()
+    }
+
     /// The events after `after`, in order, as many as fit; at least one where there is one. They are handed out: from now on they
     /// are evicted last.
     ///
@@ -137,9 +179,25 @@ pub trait Journal {
     /// Something was tried and did not succeed.
     fn upkeep(&mut self, stamp: &Stamp) -> Result<(), JournalError>;
 
+    /// Takes other bounds: what exceeds them is given up at once.
+    ///
+    /// # Errors
+    /// What exceeds them is still there, and goes with one of the next events.
+    fn reconfigure(&mut self, _size_max: ByteCount, _age_max: Duration, _now: &Stamp) -> Result<(), JournalError> {
+        Ok(())
+    }
+
+    /// Prepares for the end of the process: tries a disk once more that could not be written.
+    ///
+    /// # Errors
+    /// What is kept in memory alone is lost with the process.
+    fn close(&mut self, _now: &Stamp) -> Result<(), JournalError> {
+        Ok(())
+    }
+
     /// Whether events survive the process at the moment.
-    fn keeping(&self) -> Keeping {
-        Keeping::InMemory
+    fn durability(&self) -> Durability {
+        Durability::InMemory
     }
 
     /// The identity of the next event, where there is one count for all.
@@ -158,10 +216,10 @@ pub trait Journal {
     }
 }
 
-/// How dear an event is when room is short: the lower, the sooner it goes.
+/// The order in which events go when room is short: the lowest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
-enum Rank {
+enum EvictionPriority {
     WarningUpdate,
     CriticalUpdate,
     Other,
@@ -170,7 +228,7 @@ enum Rank {
     Loss,
 }
 
-impl Rank {
+impl EvictionPriority {
     fn of(body: &Body) -> Self {
         match body {
             Body::BreachUpdated(breach) if breach.severity == Severity::Warning => Self::WarningUpdate,
@@ -190,8 +248,12 @@ fn breach_change(body: &Body) -> Option<(&str, bool)> {
     body.breach().map(|breach| (breach.breach_id.as_str(), !matches!(body, Body::BreachCleared(_))))
 }
 
+/// Draws an epoch from the operating system: a seeded generator could repeat itself on the next machine.
+///
+/// # Panics
+/// Where the system has no random numbers, as the standard library's maps do.
 fn random_epoch() -> Epoch {
-    Epoch(fastrand::u64(..))
+    Epoch(getrandom::u64().expect("the system has random numbers"))
 }
 
 #[cfg(test)]

@@ -43,8 +43,10 @@ impl Snapshot {
         }
         // Nothing is evicted from the copy.
         let size_max = ByteCount::from_bytes(u64::from(u32::MAX));
-        let mut journal = SqliteJournal::open(&copy.path().join("journal.db"), size_max, machine_id)?;
-        Ok(Some(Self { pending: journal.pending(), open_breaches: journal.open_breaches()? }))
+        let mut journal = SqliteJournal::open(&copy.path().join("journal.db"), size_max)?;
+        let is_from_here = journal.owner().machine_id == machine_id;
+        let open_breaches = if is_from_here { journal.open_breaches()? } else { Vec::new() };
+        Ok(Some(Self { pending: journal.pending(), open_breaches }))
     }
 }
 

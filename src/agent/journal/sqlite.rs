@@ -2,50 +2,61 @@
 //!
 //! It is written only by a tick that makes an event, and when Kafka has acknowledged some.
 
+mod database;
 mod rows;
 mod salvage;
 mod state;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use log::error;
+use log::warn;
 use rusqlite::{Connection, DropBehavior, Transaction, params};
 
+use self::database::{PAGE_BYTES, WAL_PAGES, check, configure, synchronous};
 #[cfg(test)]
 pub(super) use self::rows::event_crc;
 use self::rows::{
-    EVENT, damage, damaged, evict, find, find_oldest, fix_loss, insert, keep_breach, lose, read, register, signed,
-    take, unsigned, whole, whole_event,
+    EVENT, damage, damaged, declare_loss, declare_lost, delete, evict, find, find_oldest, import, interrupt_breaches,
+    keep_breach, losses, open_breaches, page_count, read, read_at, register, rewrite, seal, signed, unsigned,
+    used_pages, whole_event,
 };
-pub(super) use self::salvage::{Saved, Since};
+pub(super) use self::salvage::Saved;
 use self::state::{Meta, State, keep_count};
-use super::loss::{Cause, split};
+use super::files::{prepare_database, with_suffix};
+use super::loss::{LossCounts, Ranges, subtract};
 use super::mark::MarkFile;
-use super::{Journal, JournalError, Pending, Position, Rank, Stored};
+use super::{EvictionPriority, Identity, Journal, JournalError, Pending, Position, Stored};
+use crate::agent::age::Age;
 use crate::agent::event_system::Draft;
-use crate::event::{Body, Event, EventId, Loss, Reason, Stamp};
+use crate::event::{Body, Epoch, Event, EventId, Loss, Reason, Stamp};
 use crate::failpoints;
 use crate::units::ByteCount;
 
-const SCHEMA: &str = include_str!("sqlite/schema.sql");
-/// Stands at the schema's end.
-const VERSION: u32 = 1;
-const PAGE_BYTES: i64 = 4_096;
-/// The write-ahead log is copied back at so many pages (256 KiB): it counts against the journal's size.
-const WAL_PAGES: i64 = 64;
+/// How many events are taken over before it is seen whether there is room for more.
+const IMPORTED_AT_ONCE: usize = 256;
 
-/// So many events are taken over before it is seen whether there is room for more.
-const ADOPTED_AT_ONCE: usize = 256;
-
-/// A journal that survives the process, the power, and a full disk.
+/// A journal that survives the process, the power, and a full disk; or the same in memory.
 #[derive(Debug)]
 pub struct SqliteJournal {
     connection: Connection,
     pages_max: i64,
     state: State,
-    /// None while it does not yet have its place.
+    /// None while it does not yet have its place, and in memory.
     mark: Option<MarkFile>,
+    is_in_memory: bool,
+}
+
+/// What came of [`SqliteJournal::claim`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// The epoch goes on.
+    Kept,
+    /// The agent had another name; its open breaches ended as interrupted.
+    Renamed { interrupted: usize },
+    /// The files are from another machine, whose open breaches are forgotten here.
+    OtherMachine { forgotten: usize },
 }
 
 impl SqliteJournal {
@@ -54,7 +65,8 @@ impl SqliteJournal {
     /// # Errors
     /// [`JournalError::Damaged`] where the file is no journal, no whole one, or knows less than was once registered; else what
     /// SQLite says.
-    pub fn open(path: &Path, size_max: ByteCount, machine_id: &str) -> Result<Self, JournalError> {
+    pub fn open(path: &Path, size_max: ByteCount) -> Result<Self, JournalError> {
+        prepare_database(path)?;
         let file = mark_beside(path);
         let mark = file.read().unwrap_or_default();
         let connection = Connection::open(path).map_err(damage)?;
@@ -63,28 +75,39 @@ impl SqliteJournal {
         if mark.commits > 0 && Meta::read(&connection)?.is_none() {
             return Err(JournalError::Damaged("it is empty".to_owned()));
         }
-        let state = State::load(&connection, machine_id, 0)?;
+        let state = State::load(&connection, 0)?;
         let lost = mark.commits.saturating_sub(state.commits);
         if lost > 0 {
             return Err(JournalError::Damaged(format!("its last {lost} transactions are missing")));
         }
-        Ok(Self::of(connection, state, size_max, Some(file)))
+        let mut journal = Self { mark: Some(file), ..Self::of(connection, state, size_max) };
+        journal.write_mark();
+        Ok(journal)
+    }
+
+    /// A journal that is gone with the process, in an epoch of its own; bounded like one on disk.
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    pub fn in_memory(size_max: ByteCount) -> Result<Self, JournalError> {
+        let connection = Connection::open_in_memory()?;
+        check(&connection)?;
+        let state = State::load(&connection, 0)?;
+        Ok(Self { is_in_memory: true, ..Self::of(connection, state, size_max) })
     }
 
     /// A new journal at `path`, which gets its place later; it counts on after `commits`.
-    fn make(path: &Path, size_max: ByteCount, machine_id: &str, commits: u64) -> Result<Self, JournalError> {
+    fn make(path: &Path, size_max: ByteCount, commits: u64) -> Result<Self, JournalError> {
+        prepare_database(path)?;
         let connection = Connection::open(path)?;
         configure(&connection)?;
         check(&connection)?;
-        let state = State::load(&connection, machine_id, commits)?;
-        Ok(Self::of(connection, state, size_max, None))
+        let state = State::load(&connection, commits)?;
+        Ok(Self::of(connection, state, size_max))
     }
 
-    fn of(connection: Connection, state: State, size_max: ByteCount, mark: Option<MarkFile>) -> Self {
-        let pages_max = ((size_max.bytes() / PAGE_BYTES as u64) as i64 - WAL_PAGES).max(WAL_PAGES);
-        let mut journal = Self { connection, pages_max, state, mark };
-        journal.write_mark();
-        journal
+    fn of(connection: Connection, state: State, size_max: ByteCount) -> Self {
+        Self { connection, pages_max: pages_max(size_max), state, mark: None, is_in_memory: false }
     }
 
     /// The epoch in which it counts, and the number of the next event.
@@ -92,73 +115,175 @@ impl SqliteJournal {
         EventId { epoch: self.state.epoch, seq: self.state.next_seq }
     }
 
-    /// Forgets the events of an epoch from this one on: they were refused, whatever reached the disk. Its own numbers it gives
-    /// anew.
+    /// The next number in each epoch that is still counted in: its own, and those of former names.
+    pub(super) fn next_ids(&self) -> Vec<EventId> {
+        self.state.next_ids()
+    }
+
+    /// Who counts here; nobody in a new journal.
+    pub(super) fn owner(&self) -> &Identity {
+        &self.state.owner
+    }
+
+    /// Counts for `identity` from now on. Another name than before begins a new epoch, after the end of what was open under the
+    /// old one; so does another machine, which forgets what was open: the original may still be at it.
+    ///
+    /// # Errors
+    /// The journal is as it was.
+    pub(super) fn claim(&mut self, identity: &Identity, now: &Stamp) -> Result<Claim, JournalError> {
+        let owner = &self.state.owner;
+        if owner == identity {
+            return Ok(Claim::Kept);
+        }
+        let is_new = *owner == Identity::default();
+        let is_elsewhere = owner.machine_id != identity.machine_id;
+        let pages_max = self.pages_max;
+        self.transaction(|transaction, state| {
+            if is_new {
+                state.owner = identity.clone();
+                return Ok(Claim::Kept);
+            }
+            let claim = if is_elsewhere {
+                Claim::OtherMachine { forgotten: transaction.execute("DELETE FROM open_breaches", [])? }
+            } else {
+                let interrupted = interrupt_breaches(transaction, state, now)?;
+                evict(transaction, state, pages_max, now)?;
+                Claim::Renamed { interrupted }
+            };
+            state.begin_epoch(identity);
+            Ok(claim)
+        })
+    }
+
+    /// Ends all breaches that are open as interrupted.
+    ///
+    /// # Errors
+    /// They are still open.
+    pub(super) fn interrupt_breaches(&mut self, now: &Stamp) -> Result<(), JournalError> {
+        if open_breaches(&self.connection)?.is_empty() {
+            return Ok(());
+        }
+        self.transaction(|transaction, state| interrupt_breaches(transaction, state, now).map(drop))
+    }
+
+    /// Forgets the events of each epoch from these on: they were refused, whatever reached the disk. Numbers of its own it gives
+    /// again. What they declared to be lost of other events is lost, where their transaction reached the disk: it is declared
+    /// again, but for `removed` events, whose fate is known.
     ///
     /// # Errors
     /// They are still there.
-    pub fn take_back(&mut self, from: EventId) -> Result<(), JournalError> {
-        let is_own = from.epoch == self.state.epoch;
-        if is_own && from.seq >= self.state.next_seq {
-            return Ok(());
-        }
+    pub(super) fn roll_back_from(&mut self, refused: &[EventId], removed: &[EventId]) -> Result<(), JournalError> {
         self.transaction(|transaction, state| {
-            transaction.execute(
-                "DELETE FROM events WHERE epoch = ? AND seq >= ?",
-                params![signed(from.epoch), from.seq as i64],
-            )?;
-            if is_own {
-                state.next_seq = from.seq;
+            let mut again = Vec::new();
+            for (position, event, loss) in losses(transaction)? {
+                let known = from_on(refused, loss.epoch);
+                let ranges = subtract(&loss.ranges, known);
+                if refused.iter().any(|from| from.epoch == event.id.epoch && from.seq <= event.id.seq) {
+                    let removed = removed.iter().filter(|id| id.epoch == loss.epoch).map(|id| (id.seq, id.seq));
+                    again.push((event.stamp, Loss { ranges: subtract(&ranges, removed), ..loss }));
+                } else if ranges != loss.ranges {
+                    let trimmed = Event { body: Body::Loss(Loss { ranges, ..loss }), ..event };
+                    rewrite(transaction, &mut state.pending, position, &trimmed)?;
+                }
             }
-            state.survey(transaction)
+            for from in refused {
+                let sql = "DELETE FROM events WHERE epoch = ? AND seq >= ?";
+                transaction.execute(sql, params![signed(from.epoch), from.seq.cast_signed()])?;
+                state.count_from(*from);
+            }
+            state.scan(transaction)?;
+            for (stamp, loss) in again.into_iter().filter(|(_, loss)| !loss.ranges.is_empty()) {
+                declare_loss(transaction, state, loss, &stamp)?;
+            }
+            seal(transaction, state)
         })
     }
 
-    /// Takes over events that have their identity already, and the breaches that are open with them. Where they are more than
-    /// fits, the least severe are evicted.
+    /// Takes over what is kept in memory, and the breaches that are open with it. Where that is more than fits, the least severe
+    /// are evicted.
     ///
     /// # Errors
-    /// None of them was taken.
-    pub fn adopt<'a>(
+    /// None of it was taken.
+    pub(super) fn import<'a>(
         &mut self,
-        rest: impl IntoIterator<Item = &'a Event>,
+        memory: &Self,
         breaches: impl IntoIterator<Item = &'a Event>,
-        stamp: &Stamp,
-    ) -> Result<(), JournalError> {
-        self.take_over(rest, breaches, Vec::new(), stamp)
-    }
-
-    fn take_over<'a>(
-        &mut self,
-        rest: impl IntoIterator<Item = &'a Event>,
-        breaches: impl IntoIterator<Item = &'a Event>,
-        losses: Vec<Loss>,
-        stamp: &Stamp,
+        now: &Stamp,
     ) -> Result<(), JournalError> {
         let pages_max = self.pages_max;
         self.transaction(|transaction, state| {
-            for (nth, event) in rest.into_iter().enumerate() {
-                let mut event = event.clone();
-                let more = split(&mut event);
-                insert(transaction, state, &event)?;
-                for draft in more {
-                    register(transaction, state, draft)?;
-                }
-                // Some of them may have been handed out: nothing among them grows.
-                state.open_loss = None;
-                if nth % ADOPTED_AT_ONCE == 0 {
-                    evict(transaction, state, pages_max, stamp)?;
-                }
+            let mut after = Position::START;
+            loop {
+                let events = read(&memory.connection, after, IMPORTED_AT_ONCE, usize::MAX)?;
+                let Some(last) = events.last() else { break };
+                after = last.position;
+                events.iter().try_for_each(|stored| import(transaction, state, &stored.event))?;
+                evict(transaction, state, pages_max, now)?;
             }
-            transaction.execute("DELETE FROM open_breaches", [])?;
-            breaches.into_iter().try_for_each(|event| keep_breach(transaction, event))?;
-            for loss in losses {
-                register(transaction, state, Draft { stamp: stamp.clone(), body: Body::Loss(loss) })?;
-                fix_loss(transaction, state)?;
-            }
-            evict(transaction, state, pages_max, stamp)?;
-            fix_loss(transaction, state)
+            keep_breaches_alone(transaction, breaches)?;
+            seal(transaction, state)
         })
+    }
+
+    /// Takes over what was saved of a damaged journal, and declares what was not.
+    ///
+    /// # Errors
+    /// None of it was taken.
+    pub(super) fn restore<'a>(
+        &mut self,
+        events: impl IntoIterator<Item = &'a Event>,
+        breaches: impl IntoIterator<Item = &'a Event>,
+        lost: Vec<Loss>,
+        now: &Stamp,
+    ) -> Result<(), JournalError> {
+        let pages_max = self.pages_max;
+        self.transaction(|transaction, state| {
+            for (nth, event) in events.into_iter().enumerate() {
+                import(transaction, state, event)?;
+                if nth % IMPORTED_AT_ONCE == 0 {
+                    evict(transaction, state, pages_max, now)?;
+                }
+            }
+            keep_breaches_alone(transaction, breaches)?;
+            for loss in lost {
+                declare_loss(transaction, state, loss, now)?;
+                seal(transaction, state)?;
+            }
+            evict(transaction, state, pages_max, now)?;
+            seal(transaction, state)
+        })
+    }
+
+    /// Counts what a journal that took the place of a damaged one declares, and tells of it.
+    pub(super) fn announce_losses(&mut self) -> Result<(), JournalError> {
+        for (position, event, loss) in losses(&self.connection)? {
+            // That of a former name is declared in its own epoch.
+            if event.id.epoch == self.state.epoch || loss.reason == Reason::Damaged {
+                self.state.lost.add(&loss, loss.count());
+                self.state.own.push(position);
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps it within another size from now on.
+    ///
+    /// # Errors
+    /// What exceeds it is still there.
+    pub(super) fn resize(&mut self, size_max: ByteCount, now: &Stamp) -> Result<(), JournalError> {
+        self.pages_max = pages_max(size_max);
+        let pages_max = self.pages_max;
+        if used_pages(&self.connection)? > pages_max {
+            self.transaction(|transaction, state| evict(transaction, state, pages_max, now))?;
+        }
+        // A file does not shrink by itself: free pages are used again, which are too many now.
+        if !self.is_in_memory && page_count(&self.connection)? > pages_max + WAL_PAGES {
+            let shrunk = self.connection.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)");
+            if let Err(error) = shrunk {
+                warn!("the journal's file stays larger than journal.max_size for now: {error}");
+            }
+        }
+        Ok(())
     }
 
     /// Copies the log back into the file, which then is all there is.
@@ -173,31 +298,40 @@ impl SqliteJournal {
         self.connection.close().map_err(|(_, error)| error.into())
     }
 
-    /// Drops events observed before `oldest_us`, declared as `expired`.
+    /// Drops events that are surely older than `age_max`, declared as `expired`.
     ///
     /// # Errors
     /// They are still there.
-    pub fn expire(&mut self, oldest_us: i64, stamp: &Stamp) -> Result<(), JournalError> {
-        let old: Vec<Position> = {
-            let sql = format!("SELECT {EVENT} FROM events WHERE observed_us < ? AND rank < ? ORDER BY position");
-            let mut statement = self.connection.prepare(&sql)?;
-            let mut rows = statement.query(params![oldest_us, Rank::Loss as u8])?;
-            let mut old = Vec::new();
-            while let Some(row) = rows.next()? {
-                // One that can't be read is noticed when it is handed out.
-                if whole_event(row).is_some_and(|(event, _)| is_older(&event.stamp, stamp, oldest_us)) {
-                    old.push(unsigned(row.get(0)?));
-                }
-            }
-            old
-        };
+    pub(super) fn expire(&mut self, age_max: Duration, now: &Stamp) -> Result<(), JournalError> {
+        let old = self.older_than(age_max, now)?;
         if old.is_empty() {
             return Ok(());
         }
         self.transaction(|transaction, state| {
-            let ids = old.iter().map(|position| take(transaction, state, *position)).collect::<Result<Vec<_>, _>>()?;
-            lose(transaction, state, &ids.into_iter().flatten().collect::<Vec<_>>(), (&Reason::Expired).into(), stamp)
+            let ids = old.iter().map(|position| delete(transaction, state, *position));
+            let ids = ids.collect::<Result<Vec<_>, _>>()?;
+            let ids: Vec<EventId> = ids.into_iter().flatten().collect();
+            declare_lost(transaction, state, &ids, (&Reason::Expired, None), now)
         })
+        .map_err(damaged)
+    }
+
+    /// They stand in the order in which they were registered: those after the first of this boot that is younger are younger too.
+    fn older_than(&self, age_max: Duration, now: &Stamp) -> Result<Vec<Position>, JournalError> {
+        let sql = format!("SELECT {EVENT} FROM events WHERE rank < ? ORDER BY position");
+        let mut statement = self.connection.prepare(&sql)?;
+        let mut rows = statement.query([EvictionPriority::Loss as u8])?;
+        let mut old = Vec::new();
+        while let Some(row) = rows.next()? {
+            // One that can't be read is noticed when it is handed out.
+            let Some((event, _)) = whole_event(row) else { continue };
+            match Age::of(&event.stamp, now) {
+                Age::Known(age) if age > age_max => old.push(unsigned(row.get(0)?)),
+                _ if event.stamp.is_of_boot(now) => break,
+                _ => {}
+            }
+        }
+        Ok(old)
     }
 
     /// Runs `what` in a synced transaction of its own, and counts it; memory follows the database, or neither moves.
@@ -224,7 +358,7 @@ impl SqliteJournal {
         let transaction = self.connection.transaction()?;
         for id in ids {
             if let Some(position) = find(&transaction, &state, *id)? {
-                take(&transaction, &mut state, position)?;
+                delete(&transaction, &mut state, position)?;
             }
         }
         find_oldest(&transaction, &mut state)?;
@@ -273,6 +407,9 @@ impl Journal for SqliteJournal {
     }
 
     fn remove(&mut self, ids: &[EventId]) -> Result<(), JournalError> {
+        if self.is_in_memory {
+            return self.forget(ids);
+        }
         self.commit_held_back()?;
         self.connection.pragma_update(None, "synchronous", "NORMAL")?;
         let removed = self.forget(ids);
@@ -282,10 +419,15 @@ impl Journal for SqliteJournal {
     }
 
     fn reject(&mut self, id: EventId, detail: &str, stamp: Stamp) -> Result<(), JournalError> {
+        // One of another epoch is on the disk for which this stands in.
+        let is_elsewhere = self.is_in_memory && id.epoch != self.state.epoch;
         self.transaction(|transaction, state| {
-            let Some(position) = find(transaction, state, id)? else { return Ok(()) };
-            take(transaction, state, position)?;
-            lose(transaction, state, &[id], Cause::rejected(detail), &stamp)
+            match find(transaction, state, id)? {
+                Some(position) => drop(delete(transaction, state, position)?),
+                None if is_elsewhere => {}
+                None => return Ok(()),
+            }
+            declare_lost(transaction, state, &[id], (&Reason::Rejected, Some(detail)), &stamp)
         })
         .map_err(damaged)
     }
@@ -298,7 +440,7 @@ impl Journal for SqliteJournal {
             .as_ref()
             .is_some_and(|loss| batch.iter().any(|stored| stored.position == loss.position));
         if fixes {
-            self.transaction(fix_loss)?;
+            self.transaction(seal)?;
             return self.batch(after, events_max, bytes_max);
         }
         for stored in &batch {
@@ -312,13 +454,16 @@ impl Journal for SqliteJournal {
     }
 
     fn open_breaches(&mut self) -> Result<Vec<Event>, JournalError> {
-        let mut statement = self.connection.prepare("SELECT crc, payload FROM open_breaches ORDER BY breach_id")?;
-        let events = statement.query_map([], |row| Ok(whole(row, 0)))?.collect::<Result<Vec<_>, _>>()?;
-        let damaged = events.iter().filter(|event| event.is_none()).count();
-        if damaged > 0 {
-            error!("journal damaged: {damaged} open breaches cannot be read, so nobody will be told of their end");
-        }
-        Ok(events.into_iter().flatten().map(|(event, _)| event).collect())
+        open_breaches(&self.connection)
+    }
+
+    fn take_own_events(&mut self) -> Vec<Arc<Event>> {
+        let positions = std::mem::take(&mut self.state.own);
+        positions.into_iter().filter_map(|position| read_at(&self.connection, position)).map(Arc::new).collect()
+    }
+
+    fn lost(&self) -> LossCounts {
+        self.state.lost
     }
 
     fn upkeep(&mut self, _stamp: &Stamp) -> Result<(), JournalError> {
@@ -326,36 +471,8 @@ impl Journal for SqliteJournal {
     }
 }
 
-/// Whether the database is sound and of this version; a new one is given its tables.
-fn check(connection: &Connection) -> Result<(), JournalError> {
-    let sound: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(damage)?;
-    if sound != "ok" {
-        return Err(JournalError::Damaged(sound));
-    }
-    let version: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(damage)?;
-    match version {
-        0 => connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;")).map_err(damage),
-        VERSION => check_tables(connection),
-        other => Err(JournalError::Damaged(format!("it is of version {other}, and this program knows {VERSION}"))),
-    }
-}
-
-/// Whether the tables are those of [`SCHEMA`], to the letter: SQLite finds a damaged column's name sound, until it is asked for.
-fn check_tables(connection: &Connection) -> Result<(), JournalError> {
-    let mut statement = connection.prepare("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL").map_err(damage)?;
-    let tables = statement.query_map([], |row| row.get::<_, String>(0)).map_err(damage)?;
-    let tables = tables.collect::<Result<Vec<_>, _>>().map_err(damage)?;
-    let are_all_there = tables.len() == SCHEMA.matches("CREATE TABLE").count();
-    if are_all_there && tables.iter().all(|table| SCHEMA.contains(table.as_str())) {
-        return Ok(());
-    }
-    Err(JournalError::Damaged("its tables are not those that this program makes".to_owned()))
-}
-
 fn mark_beside(path: &Path) -> MarkFile {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".mark");
-    MarkFile::new(name.into())
+    MarkFile::new(with_suffix(path, ".mark"))
 }
 
 /// The guard: an event is committed before anybody sees it.
@@ -370,28 +487,19 @@ fn commit(mut transaction: Transaction<'_>) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-/// The guard: an event is on the disk before anybody sees it.
-fn synchronous() -> &'static str {
-    if failpoints::is_out("synchronous-full") { "OFF" } else { "FULL" }
+fn pages_max(size_max: ByteCount) -> i64 {
+    ((size_max.bytes() / PAGE_BYTES as u64) as i64 - WAL_PAGES).max(WAL_PAGES)
 }
 
-/// Whether `event` was observed before `oldest_us`. In the same boot the monotonic clock says so, whatever became of the wall
-/// clock; and nobody knows how old an event is that was observed before that was set.
-fn is_older(event: &Stamp, now: &Stamp, oldest_us: i64) -> bool {
-    if event.boot_id == now.boot_id && !now.boot_id.is_empty() {
-        let longest_ms = now.observed_at.timestamp_micros().saturating_sub(oldest_us) / 1_000;
-        return now.monotonic_ms.saturating_sub(event.monotonic_ms) > longest_ms.max(0).cast_unsigned();
-    }
-    event.clock_synced != Some(false)
+/// The numbers of `epoch` that `refused` ends with.
+fn from_on(refused: &[EventId], epoch: Epoch) -> Ranges {
+    refused.iter().filter(|from| from.epoch == epoch).map(|from| (from.seq, u64::MAX)).collect()
 }
 
-fn configure(connection: &Connection) -> rusqlite::Result<()> {
-    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-    connection.pragma_update(None, "page_size", PAGE_BYTES)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", synchronous())?;
-    connection.pragma_update(None, "wal_autocheckpoint", WAL_PAGES)?;
-    connection.pragma_update(None, "journal_size_limit", WAL_PAGES * PAGE_BYTES)?;
-    connection.pragma_update(None, "cache_size", -256)?; // KiB
-    connection.pragma_update(None, "temp_store", "MEMORY")
+fn keep_breaches_alone<'a>(
+    transaction: &Transaction<'_>,
+    breaches: impl IntoIterator<Item = &'a Event>,
+) -> Result<(), JournalError> {
+    transaction.execute("DELETE FROM open_breaches", [])?;
+    breaches.into_iter().try_for_each(|event| keep_breach(transaction, event))
 }

@@ -8,6 +8,8 @@ use crate::event::{Breach, Direction, Lifecycle, Loss, Reason};
 use crate::units::ByteCount;
 
 mod damage_tests;
+mod identity_tests;
+mod outage_tests;
 
 const MIB: ByteCount = ByteCount::from_bytes(1 << 20);
 
@@ -53,13 +55,29 @@ fn raised(id: u64) -> Draft {
 }
 
 fn open(directory: &TempDir) -> DurableJournal {
-    let place = Place {
+    let config = JournalConfig { age_max: Duration::from_secs(30 * 86_400), ..config(directory) };
+    DurableJournal::open(config, &stamp(0)).unwrap()
+}
+
+fn identity(agent: &str, machine_id: &str) -> Identity {
+    Identity { agent: agent.into(), machine_id: machine_id.into() }
+}
+
+fn config(directory: &TempDir) -> JournalConfig {
+    JournalConfig {
         directory: directory.path().to_owned(),
         size_max: MIB,
-        age_max: std::time::Duration::from_secs(30 * 86_400),
-        machine_id: "machine".into(),
-    };
-    DurableJournal::open(place, &stamp(0)).unwrap()
+        age_max: Duration::from_secs(86_400),
+        identity: identity("gw-042", "machine"),
+    }
+}
+
+fn in_memory(size_max: ByteCount) -> SqliteJournal {
+    SqliteJournal::in_memory(size_max).unwrap()
+}
+
+fn wish() -> JournalError {
+    JournalError::Damaged("a test's wish".into())
 }
 
 fn all(journal: &mut dyn Journal) -> Vec<Arc<Event>> {
@@ -104,9 +122,9 @@ fn keeps_its_promises(journal: &mut dyn Journal) {
 
 #[test]
 fn every_journal_keeps_its_promises() {
-    keeps_its_promises(&mut MemoryJournal::new(1 << 20));
+    keeps_its_promises(&mut in_memory(MIB));
     let directory = tempfile::tempdir().unwrap();
-    keeps_its_promises(&mut SqliteJournal::open(&directory.path().join("j.db"), MIB, "m").unwrap());
+    keeps_its_promises(&mut SqliteJournal::open(&directory.path().join("j.db"), MIB).unwrap());
     keeps_its_promises(&mut open(&directory));
 }
 
@@ -139,10 +157,10 @@ fn evicts_the_least_severe_and_declares_it(journal: &mut dyn Journal) {
 
 #[test]
 fn every_journal_evicts_the_least_severe_and_declares_it() {
-    evicts_the_least_severe_and_declares_it(&mut MemoryJournal::new(1 << 20));
+    evicts_the_least_severe_and_declares_it(&mut in_memory(MIB));
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("j.db");
-    evicts_the_least_severe_and_declares_it(&mut SqliteJournal::open(&path, MIB, "m").unwrap());
+    evicts_the_least_severe_and_declares_it(&mut SqliteJournal::open(&path, MIB).unwrap());
     let wal = std::fs::metadata(path.with_extension("db-wal")).map_or(0, |wal| wal.len());
     let size = std::fs::metadata(&path).unwrap().len() + wal;
     assert!(size <= MIB.bytes() + MIB.bytes() / 4, "{size} bytes on disk, {wal} of them in the log");
@@ -166,24 +184,19 @@ fn a_restart_finds_everything_and_counts_on() {
 fn a_second_agent_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let journal = open(&directory);
-    let place = journal_place(&directory);
-    let error = DurableJournal::open(place.clone(), &stamp(0)).unwrap_err();
+    let config = config(&directory);
+    let error = DurableJournal::open(config.clone(), &stamp(0)).unwrap_err();
     assert!(matches!(error, JournalError::Locked(_)), "{error}");
     drop(journal);
-    DurableJournal::open(place, &stamp(0)).unwrap();
-}
-
-fn journal_place(directory: &TempDir) -> Place {
-    let age_max = std::time::Duration::from_secs(86_400);
-    Place { directory: directory.path().to_owned(), size_max: MIB, age_max, machine_id: "machine".into() }
+    DurableJournal::open(config, &stamp(0)).unwrap();
 }
 
 #[test]
 fn a_copied_disk_starts_an_epoch_of_its_own() {
     let directory = tempfile::tempdir().unwrap();
     let original = open(&directory).append(vec![raised(1)]).unwrap();
-    let place = Place { machine_id: "another".into(), ..journal_place(&directory) };
-    let mut journal = DurableJournal::open(place, &stamp(0)).unwrap();
+    let config = JournalConfig { identity: identity("gw-042", "another"), ..config(&directory) };
+    let mut journal = DurableJournal::open(config, &stamp(0)).unwrap();
     assert!(journal.open_breaches().unwrap().is_empty(), "they go on where they began");
     let next = journal.append(vec![raised(2)]).unwrap();
     assert_ne!(next[0].id.epoch, original[0].id.epoch);
@@ -217,13 +230,13 @@ fn what_kafka_has_is_removed_from_a_disk_that_came_back() {
     let mut journal = open(&directory);
     let on_disk = journal.append(vec![raised(1), raised(2)]).unwrap();
     all(&mut journal);
-    journal.degrade(&JournalError::Damaged("a test's wish".into()));
-    let in_ring = journal.append(vec![raised(3), raised(4)]).unwrap();
-    assert_ne!(in_ring[0].id.epoch, on_disk[0].id.epoch);
-    journal.remove(&[on_disk[0].id, in_ring[0].id]).unwrap();
+    journal.fail_over(&wish()).unwrap();
+    let kept = journal.append(vec![raised(3), raised(4)]).unwrap();
+    assert_ne!(kept[0].id.epoch, on_disk[0].id.epoch);
+    journal.remove(&[on_disk[0].id, kept[0].id]).unwrap();
     journal.upkeep(&stamp(100)).unwrap();
-    assert_eq!(journal.keeping(), Keeping::OnDisk);
-    assert_eq!(all(&mut journal), [on_disk[1].clone(), in_ring[1].clone()]);
+    assert_eq!(journal.durability(), Durability::OnDisk);
+    assert_eq!(all(&mut journal), [on_disk[1].clone(), kept[1].clone()]);
     assert_eq!(journal.open_breaches().unwrap().len(), 4);
 }
 
@@ -232,9 +245,9 @@ fn without_its_disk_it_goes_on_in_memory_and_comes_back() {
     let directory = tempfile::tempdir().unwrap();
     let blocked = directory.path().join("state");
     std::fs::write(&blocked, "not a directory").unwrap();
-    let place = Place { directory: blocked.clone(), ..journal_place(&directory) };
-    let mut journal = DurableJournal::open(place.clone(), &stamp(0)).unwrap();
-    assert_eq!(journal.keeping(), Keeping::InMemory);
+    let config = JournalConfig { directory: blocked.clone(), ..config(&directory) };
+    let mut journal = DurableJournal::open(config.clone(), &stamp(0)).unwrap();
+    assert_eq!(journal.durability(), Durability::InMemory);
     let kept = journal.append(vec![raised(1), raised(2)]).unwrap();
     assert!(journal.upkeep(&stamp(40)).is_err());
     let generation = journal.generation();
@@ -242,23 +255,23 @@ fn without_its_disk_it_goes_on_in_memory_and_comes_back() {
     std::fs::remove_file(&blocked).unwrap();
     journal.remove(&[kept[0].id]).unwrap();
     journal.upkeep(&stamp(80)).unwrap();
-    assert_eq!(journal.keeping(), Keeping::OnDisk);
+    assert_eq!(journal.durability(), Durability::OnDisk);
     assert_ne!(journal.generation(), generation, "positions begin anew");
     assert_eq!(all(&mut journal), kept[1..]);
     assert_eq!(journal.open_breaches().unwrap().len(), 2);
     drop(journal);
-    let mut journal = DurableJournal::open(place, &stamp(90)).unwrap();
+    let mut journal = DurableJournal::open(config, &stamp(90)).unwrap();
     assert_eq!(all(&mut journal), kept[1..], "it is on disk now");
 }
 
 #[test]
 fn what_was_refused_is_taken_back_though_it_reached_the_disk() {
     let directory = tempfile::tempdir().unwrap();
-    let mut journal = SqliteJournal::open(&directory.path().join("j.db"), MIB, "m").unwrap();
+    let mut journal = SqliteJournal::open(&directory.path().join("j.db"), MIB).unwrap();
     journal.append(vec![raised(1)]).unwrap();
     let from = journal.next_id();
     journal.append(vec![raised(2), raised(3)]).unwrap();
-    journal.take_back(from).unwrap();
+    journal.roll_back_from(&[from], &[]).unwrap();
     assert_eq!(all(&mut journal).len(), 1);
     assert_eq!(journal.append(vec![raised(4)]).unwrap()[0].id, from);
 }
@@ -281,10 +294,10 @@ fn a_full_ring_that_meets_a_full_disk_stays_within_the_bound() {
         |journal: &mut DurableJournal| (0..30).for_each(|_| drop(journal.append(vec![draft(body()); 100]).unwrap()));
     fill(&mut journal);
     let before = on_disk(&directory);
-    journal.degrade(&JournalError::Damaged("a test's wish".into()));
+    journal.fail_over(&wish()).unwrap();
     fill(&mut journal);
     journal.upkeep(&stamp(100)).unwrap();
-    assert_eq!(journal.keeping(), Keeping::OnDisk);
+    assert_eq!(journal.durability(), Durability::OnDisk);
     journal.append(vec![raised(1)]).unwrap();
     drop(journal);
     let after = on_disk(&directory);
@@ -297,10 +310,10 @@ fn a_full_ring_that_meets_a_full_disk_stays_within_the_bound() {
 
 #[test]
 fn a_declaration_of_many_holes_fits_into_messages() {
-    let mut memory = MemoryJournal::new(16 << 20);
+    let mut memory = in_memory(ByteCount::from_bytes(16 << 20));
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("j.db");
-    let mut disk = SqliteJournal::open(&path, ByteCount::from_bytes(16 << 20), "m").unwrap();
+    let mut disk = SqliteJournal::open(&path, ByteCount::from_bytes(16 << 20)).unwrap();
     for journal in [&mut memory as &mut dyn Journal, &mut disk] {
         // They stand apart from each other, so that each is a range of its own.
         let ids: Vec<EventId> =
@@ -332,6 +345,101 @@ fn what_was_observed_without_a_clock_is_not_old_because_the_clock_was_set() {
     assert_eq!(lost(&all(&mut journal)), 0);
 }
 
+/// A gateway without a battery comes up 40 days ahead, or at its image's date.
+#[test]
+fn a_clock_that_is_wrong_after_a_boot_makes_nothing_old() {
+    let days = |days: u64, boot_id: &str, clock_synced| Stamp {
+        monotonic_ms: 60_000,
+        boot_id: boot_id.into(),
+        clock_synced,
+        ..stamp(days * 86_400)
+    };
+    for (before, after, lost_in_another_boot) in
+        [(Some(true), None, 0), (None, Some(true), 0), (Some(false), Some(true), 0), (Some(true), Some(true), 1)]
+    {
+        let directory = tempfile::tempdir().unwrap();
+        let mut journal = open(&directory);
+        let body = Body::BreachRaised(breach(1));
+        journal.append(vec![Draft { stamp: days(0, "one", before), body }]).unwrap();
+        let now = days(40, "two", after);
+        journal.append(vec![Draft { stamp: now.clone(), body: Body::BreachRaised(breach(2)) }]).unwrap();
+        journal.upkeep(&now).unwrap();
+        assert_eq!(lost(&all(&mut journal)), lost_in_another_boot, "{before:?} {after:?}");
+        assert_eq!(journal.lost().expired, lost_in_another_boot);
+        // Of the same boot the other clock tells, whatever the date is said to be.
+        let later = Stamp { observed_at: now.observed_at, monotonic_ms: now.monotonic_ms + 31 * 86_400_000, ..now };
+        journal.upkeep(&later).unwrap();
+        assert_eq!(lost(&all(&mut journal)), lost_in_another_boot + 1, "{before:?} {after:?}");
+    }
+}
+
+#[test]
+fn other_bounds_take_effect_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut journal = open(&directory);
+    let eight = ByteCount::from_bytes(8 << 20);
+    journal.reconfigure(eight, Duration::from_secs(86_400), &stamp(0)).unwrap();
+    for id in 0..40 {
+        journal.append((0..200).map(|nth| raised(id * 200 + nth)).collect()).unwrap();
+    }
+    assert_eq!(journal.lost().total(), 0, "8 MiB hold them all");
+    assert!(on_disk(&directory) > 2 * MIB.bytes());
+    journal.reconfigure(MIB, Duration::from_secs(86_400), &stamp(0)).unwrap();
+    let evicted = journal.lost().evicted;
+    assert!(evicted > 1_000, "{evicted} evicted");
+    assert!(on_disk(&directory) <= MIB.bytes() + MIB.bytes() / 4, "{} bytes on disk", on_disk(&directory));
+    let events = all(&mut journal);
+    let losses = events.iter().filter(|event| matches!(event.body, Body::Loss(_))).count() as u64;
+    assert_eq!((lost(&events), events.len() as u64 + evicted), (evicted, 8_000 + losses));
+
+    journal.reconfigure(MIB, Duration::from_secs(60), &stamp(61)).unwrap();
+    assert_eq!(journal.lost().expired, 8_000 - evicted);
+}
+
+#[test]
+fn a_file_that_is_larger_than_it_may_be_is_made_smaller_at_the_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let large = JournalConfig { size_max: ByteCount::from_bytes(8 << 20), ..config(&directory) };
+    let mut journal = DurableJournal::open(large, &stamp(0)).unwrap();
+    journal.append((0..8_000).map(raised).collect()).unwrap();
+    drop(journal);
+    let mut journal = open(&directory);
+    assert!(on_disk(&directory) <= MIB.bytes() + MIB.bytes() / 4, "{} bytes on disk", on_disk(&directory));
+    assert!(lost(&all(&mut journal)) > 1_000);
+}
+
+#[test]
+fn nobody_else_reads_the_files_of_a_journal() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    let parent = tempfile::tempdir().unwrap();
+    let made = parent.path().join("made");
+    let wide = parent.path().join("wide");
+    std::fs::create_dir(&wide).unwrap();
+    std::fs::set_permissions(&wide, std::fs::Permissions::from_mode(0o755)).unwrap();
+    for name in ["journal.db", "journal.db.mark", "agent.lock"] {
+        std::fs::write(wide.join(name), "").unwrap();
+        std::fs::set_permissions(wide.join(name), std::fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().mode() & 0o777;
+    for (directory, expected) in [(&made, 0o700), (&wide, 0o755)] {
+        let config = JournalConfig { directory: directory.clone(), ..config(&parent) };
+        let mut journal = DurableJournal::open(config.clone(), &stamp(0)).unwrap();
+        journal.append((0..50).map(raised).collect()).unwrap();
+        // A damaged one is set aside beside them.
+        drop(journal);
+        damage_tests::damage(&directory.join("journal.db"));
+        let mut journal = DurableJournal::open(config, &stamp(0)).unwrap();
+        journal.append(vec![raised(1)]).unwrap();
+        assert_eq!(mode(directory), expected, "{}", directory.display());
+        let files: Vec<_> = std::fs::read_dir(directory).unwrap().flatten().map(|entry| entry.path()).collect();
+        assert!(files.iter().any(|path| path.display().to_string().contains("damaged-")), "{files:?}");
+        assert!(files.len() >= 5, "{files:?}");
+        for path in files {
+            assert_eq!(mode(&path), 0o600, "{}", path.display());
+        }
+    }
+}
+
 #[test]
 fn the_oldest_is_told_right_after_it_went() {
     let directory = tempfile::tempdir().unwrap();
@@ -346,8 +454,8 @@ fn the_oldest_is_told_right_after_it_went() {
 #[test]
 fn the_longest_memory_forgets_nothing() {
     let directory = tempfile::tempdir().unwrap();
-    let place = Place { age_max: std::time::Duration::MAX, ..journal_place(&directory) };
-    let mut journal = DurableJournal::open(place, &stamp(0)).unwrap();
+    let config = JournalConfig { age_max: Duration::MAX, ..config(&directory) };
+    let mut journal = DurableJournal::open(config, &stamp(0)).unwrap();
     journal.append(vec![raised(1)]).unwrap();
     journal.upkeep(&stamp(7_200)).unwrap();
     assert_eq!(journal.pending().events, 1);

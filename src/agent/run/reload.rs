@@ -49,6 +49,10 @@ impl Agent {
         self.settings = kept;
         let now = self.stamp();
         self.add_detected(&now);
+        let Settings { journal_size, journal_age, .. } = self.settings;
+        if let Err(error) = self.system.reconfigure(journal_size, journal_age, &now) {
+            self.say(&chain(&error));
+        }
         info!("the configuration was read again: {}", counted(self.settings.limits.len() as u64, "limit"));
         Ok(())
     }

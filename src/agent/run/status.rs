@@ -3,7 +3,7 @@
 use chrono::SubsecRound as _;
 
 use super::Agent;
-use crate::agent::journal::Keeping;
+use crate::agent::journal::Durability;
 use crate::agent::mishap::{Mishap, Mishaps};
 use crate::agent::status::{Report, State, Trouble, at, words};
 use crate::clock::Clock as _;
@@ -35,8 +35,8 @@ impl Agent {
         let now = self.stamp();
         let monotonic = self.clock.monotonic();
         let journal = self.system.journal();
-        let (keeping, next_id, pending, disk) =
-            (journal.keeping(), journal.next_id(), journal.pending(), journal.mishaps());
+        let (durability, next_id, pending, lost, disk) =
+            (journal.durability(), journal.next_id(), journal.pending(), journal.lost(), journal.mishaps());
         let Self { settings, vitals, publisher, outcome, source, detector, .. } = self;
         let progress = publisher.progress();
         let parts = [&disk, &vitals.counters, &progress.mishaps, &vitals.others];
@@ -53,7 +53,7 @@ impl Agent {
             pid: Some(std::process::id()),
             started_at: Some(moment(vitals.started_ms)),
             state_dir: std::path::absolute(&settings.state_dir).unwrap_or_else(|_| settings.state_dir.clone()),
-            kept_on: Some(if keeping == Keeping::OnDisk { "disk" } else { "memory" }.to_owned()),
+            kept_on: Some(if durability == Durability::OnDisk { "disk" } else { "memory" }.to_owned()),
             epoch: next_id.map(|next| next.epoch.to_string()),
             next_seq: next_id.map(|next| next.seq),
             pending: pending.events,
@@ -72,6 +72,11 @@ impl Agent {
             next_flush_at: next_flush.map(|next| next.trunc_subsecs(6)),
             delivered: Some(progress.delivered),
             rejected: Some(progress.rejected),
+            lost: Some(lost.total()),
+            lost_evicted: Some(lost.evicted),
+            lost_expired: Some(lost.expired),
+            lost_rejected: Some(lost.rejected),
+            lost_damaged: Some(lost.damaged),
             retries: Some(progress.retries),
             last_offsets: Some(progress.offsets.clone()),
             errors: Some(parts.iter().map(|part| part.count).sum()),

@@ -129,6 +129,7 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
             "delivered",
             format!("{delivered} since the start; {rejected} rejected, {}", counted(retries, "retry")),
         ));
+        lines.extend(lost(report).map(|lost| ("lost", lost)));
         lines.push(("acknowledged", offsets(report.last_offsets.as_ref())));
         lines.push(("errors", errors(report)));
         lines.push(("last tick", tick(report)));
@@ -170,6 +171,20 @@ fn pending(report: &Report) -> String {
         }
         (events, None) => format!("{}, {bytes}", counted(events, "event")),
     }
+}
+
+/// Nothing where nothing is.
+fn lost(report: &Report) -> Option<String> {
+    let lost = report.lost.filter(|lost| *lost > 0)?;
+    let reasons = [
+        (report.lost_evicted, "evicted"),
+        (report.lost_expired, "expired"),
+        (report.lost_rejected, "rejected"),
+        (report.lost_damaged, "damaged"),
+    ];
+    let reasons = reasons.into_iter().filter_map(|(count, reason)| Some((count.filter(|count| *count > 0)?, reason)));
+    let reasons: Vec<String> = reasons.map(|(count, reason)| format!("{count} {reason}")).collect();
+    Some(format!("{} since the start: {}", counted(lost, "event"), reasons.join(", ")))
 }
 
 fn flush(report: &Report) -> String {

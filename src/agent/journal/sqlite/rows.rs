@@ -3,17 +3,18 @@
 use std::sync::Arc;
 
 use chrono::DateTime;
+use log::error;
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, Transaction, params};
 
-use super::super::loss::{Cause, OpenLoss, by_epoch, declare, grow, hull, split};
-use super::super::{JournalError, Pending, Position, Rank, Stored, breach_change};
-use super::PAGE_BYTES;
+use super::super::loss::{OpenDeclaration, bounds, declare, extend, split};
+use super::super::{EvictionPriority, JournalError, Pending, Position, Stored, breach_change};
+use super::database::PAGE_BYTES;
 use super::state::State;
 use crate::agent::event_system::Draft;
-use crate::event::{Body, Epoch, Event, EventId, Reason, Stamp};
+use crate::event::{Body, Breach, Epoch, Event, EventId, Loss, Reason, Stamp};
 use crate::wire;
 
-/// Room is made for so many events at once.
+/// How many events are evicted before it is seen whether there is room.
 const EVICTED_AT_ONCE: usize = 64;
 
 pub(super) fn register(
@@ -27,6 +28,65 @@ pub(super) fn register(
     insert(transaction, state, &event)?;
     keep_breach(transaction, &event)?;
     Ok(event)
+}
+
+/// Registers an event that the journal makes itself, about `epoch`: in that epoch and under that name, where a former name
+/// counted there.
+fn register_own(
+    transaction: &Transaction<'_>,
+    state: &mut State,
+    Draft { mut stamp, body }: Draft,
+    epoch: Epoch,
+) -> Result<(), JournalError> {
+    let (id, agent) = state.declaring(epoch);
+    stamp.agent = agent.unwrap_or(stamp.agent);
+    state.own.push(Position(state.next_position));
+    let event = Event { id, stamp, body };
+    insert(transaction, state, &event)?;
+    keep_breach(transaction, &event)
+}
+
+/// Ends the breaches that are open as interrupted, each under the name that raised it.
+pub(super) fn interrupt_breaches(
+    transaction: &Transaction<'_>,
+    state: &mut State,
+    now: &Stamp,
+) -> Result<usize, JournalError> {
+    let open = open_breaches(transaction)?;
+    let epoch = state.epoch;
+    for event in &open {
+        let Some(breach) = event.body.breach() else { continue };
+        let stamp = Stamp { agent: event.stamp.agent.clone(), ..now.clone() };
+        let body = Body::BreachCleared(Breach { reason: Some(Reason::Interrupted), detail: None, ..breach.clone() });
+        register_own(transaction, state, Draft { stamp, body }, epoch)?;
+    }
+    transaction.execute("DELETE FROM open_breaches", [])?;
+    Ok(open.len())
+}
+
+/// The last event of each breach that is not cleared.
+pub(super) fn open_breaches(connection: &Connection) -> Result<Vec<Event>, JournalError> {
+    let mut statement = connection.prepare("SELECT crc, payload FROM open_breaches ORDER BY breach_id")?;
+    let events = statement.query_map([], |row| Ok(whole(row, 0)))?.collect::<Result<Vec<_>, _>>()?;
+    let damaged = events.iter().filter(|event| event.is_none()).count();
+    if damaged > 0 {
+        error!("journal damaged: {damaged} open breaches cannot be read, so their end will not be reported");
+    }
+    Ok(events.into_iter().flatten().map(|(event, _)| event).collect())
+}
+
+/// Takes over an event that has its identity already.
+pub(super) fn import(transaction: &Transaction<'_>, state: &mut State, event: &Event) -> Result<(), JournalError> {
+    let mut event = event.clone();
+    let rest = split(&mut event);
+    insert(transaction, state, &event)?;
+    for draft in rest {
+        let (epoch, _) = bounds(&draft.body).unwrap_or((state.epoch, (0, 0)));
+        register_own(transaction, state, draft, epoch)?;
+    }
+    // Some of them may have been handed out: nothing among them grows.
+    state.open_loss = None;
+    Ok(())
 }
 
 pub(super) fn insert(transaction: &Transaction<'_>, state: &mut State, event: &Event) -> Result<(), JournalError> {
@@ -47,13 +107,13 @@ pub(super) fn insert(transaction: &Transaction<'_>, state: &mut State, event: &E
         ],
     )?;
     if matches!(event.body, Body::Loss(_)) {
-        state.open_loss = Some(OpenLoss { position, event: event.clone() });
+        state.open_loss = Some(OpenDeclaration { position, event: event.clone() });
     }
     state.pending.events += 1;
     state.pending.bytes += payload.len() as u64;
     state.pending.oldest.get_or_insert(event.stamp.observed_at);
     state.spans.add(event.id);
-    state.declared.extend(hull(&event.body).map(|hull| (event.id, hull)));
+    state.declared.extend(bounds(&event.body).map(|bounds| (event.id, bounds)));
     Ok(())
 }
 
@@ -94,7 +154,7 @@ pub(super) fn evict(
             let sql = "SELECT position FROM events WHERE position > ? AND rank < ? ORDER BY rank, position LIMIT ?";
             let victims: Vec<Position> = transaction
                 .prepare(sql)?
-                .query_map(params![after.0 as i64, Rank::Loss as u8, EVICTED_AT_ONCE as i64], |row| {
+                .query_map(params![after.0 as i64, EvictionPriority::Loss as u8, EVICTED_AT_ONCE as i64], |row| {
                     row.get(0).map(unsigned)
                 })?
                 .collect::<Result<_, _>>()?;
@@ -102,35 +162,46 @@ pub(super) fn evict(
                 break;
             }
             for position in victims {
-                lost.extend(take(transaction, state, position)?);
+                lost.extend(delete(transaction, state, position)?);
             }
         }
     }
-    lose(transaction, state, &lost, (&Reason::Evicted).into(), stamp)
+    declare_lost(transaction, state, &lost, (&Reason::Evicted, None), stamp)
 }
 
-/// Declares that events are lost, which were taken.
-pub(super) fn lose(
+/// Declares events that were deleted to be lost.
+pub(super) fn declare_lost(
     transaction: &Transaction<'_>,
     state: &mut State,
     ids: &[EventId],
-    cause: Cause<'_>,
+    (reason, detail): (&Reason, Option<&str>),
     stamp: &Stamp,
 ) -> Result<(), JournalError> {
     find_oldest(transaction, state)?;
-    for (epoch, ids) in by_epoch(ids) {
-        match grow(&mut state.open_loss, epoch, &ids, cause) {
-            Some(OpenLoss { position, event }) => rewrite(transaction, &mut state.pending, *position, event)?,
-            None => {
-                let body = Body::Loss(declare(epoch, &ids, cause));
-                register(transaction, state, Draft { stamp: stamp.clone(), body })?;
-            }
-        }
+    for loss in declare(ids, reason, detail) {
+        declare_loss(transaction, state, loss, stamp)?;
     }
     Ok(())
 }
 
-fn rewrite(
+/// Registers a declaration, or lets the open one grow by it.
+pub(super) fn declare_loss(
+    transaction: &Transaction<'_>,
+    state: &mut State,
+    loss: Loss,
+    stamp: &Stamp,
+) -> Result<(), JournalError> {
+    state.lost.add(&loss, loss.count());
+    match extend(&mut state.open_loss, &loss) {
+        Some(OpenDeclaration { position, event }) => rewrite(transaction, &mut state.pending, *position, event),
+        None => {
+            let epoch = loss.epoch;
+            register_own(transaction, state, Draft { stamp: stamp.clone(), body: Body::Loss(loss) }, epoch)
+        }
+    }
+}
+
+pub(super) fn rewrite(
     transaction: &Transaction<'_>,
     pending: &mut Pending,
     position: Position,
@@ -145,24 +216,26 @@ fn rewrite(
     Ok(())
 }
 
-/// The open declaration grows no more; what of it one event does not carry gets events of its own.
-pub(super) fn fix_loss(transaction: &Transaction<'_>, state: &mut State) -> Result<(), JournalError> {
-    if let Some(OpenLoss { position, mut event }) = state.open_loss.take() {
-        state.declared.extend(hull(&event.body).map(|hull| (event.id, hull)));
+/// Lets the open declaration grow no more; what of it one event does not carry gets events of its own.
+pub(super) fn seal(transaction: &Transaction<'_>, state: &mut State) -> Result<(), JournalError> {
+    if let Some(OpenDeclaration { position, mut event }) = state.open_loss.take() {
+        let declared = bounds(&event.body);
+        state.declared.extend(declared.map(|bounds| (event.id, bounds)));
         let rest = split(&mut event);
         if !rest.is_empty() {
             rewrite(transaction, &mut state.pending, position, &event)?;
         }
         for draft in rest {
-            register(transaction, state, draft)?;
+            let epoch = declared.map_or(state.epoch, |(epoch, _)| epoch);
+            register_own(transaction, state, draft, epoch)?;
         }
     }
     state.open_loss = None;
     Ok(())
 }
 
-/// Deletes the event at `position`; its identity.
-pub(super) fn take(
+/// Deletes the event at `position`; returns its identity.
+pub(super) fn delete(
     transaction: &Transaction<'_>,
     state: &mut State,
     position: Position,
@@ -192,6 +265,25 @@ pub(super) fn find(
     let sql = "SELECT position FROM events WHERE epoch = ? AND seq = ?";
     let row = transaction.query_row(sql, params![signed(id.epoch), id.seq as i64], |row| row.get(0).map(unsigned));
     Ok(row.optional()?)
+}
+
+/// All declarations, and where they stand.
+pub(super) fn losses(connection: &Connection) -> Result<Vec<(Position, Event, Loss)>, JournalError> {
+    let sql = format!("SELECT {EVENT} FROM events WHERE rank = ? ORDER BY position");
+    let mut statement = connection.prepare(&sql)?;
+    let rows =
+        statement.query_map([EvictionPriority::Loss as u8], |row| Ok((row.get(0).map(unsigned)?, whole_event(row))))?;
+    let mut losses = Vec::new();
+    for row in rows {
+        let (position, event) = row?;
+        if let Some((event, _)) = event
+            && let Body::Loss(loss) = &event.body
+        {
+            let loss = loss.clone();
+            losses.push((position, event, loss));
+        }
+    }
+    Ok(losses)
 }
 
 /// The events after `after`, as many as fit.
@@ -239,7 +331,7 @@ pub(super) fn whole_event(row: &Row<'_>) -> Option<(Event, Vec<u8>)> {
 /// `epoch, seq, rank, observed_us`.
 fn columns(event: &Event) -> [i64; 4] {
     let observed_us = event.stamp.observed_at.timestamp_micros();
-    [signed(event.id.epoch), event.id.seq.cast_signed(), Rank::of(&event.body) as i64, observed_us]
+    [signed(event.id.epoch), event.id.seq.cast_signed(), EvictionPriority::of(&event.body) as i64, observed_us]
 }
 
 /// Of the [`columns`] and the payload.
@@ -259,7 +351,7 @@ pub(super) fn whole(row: &Row<'_>, column: usize) -> Option<(Event, Vec<u8>)> {
     Some((wire::from_json(&payload).ok()?, payload))
 }
 
-/// After some were taken.
+/// Finds the oldest of those that are left.
 pub(super) fn find_oldest(connection: &Connection, state: &mut State) -> Result<(), JournalError> {
     let sql = "SELECT epoch, seq, observed_us FROM events ORDER BY position LIMIT 1";
     let row = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
@@ -272,8 +364,19 @@ pub(super) fn find_oldest(connection: &Connection, state: &mut State) -> Result<
 }
 
 pub(super) fn used_pages(connection: &Connection) -> Result<i64, JournalError> {
-    let pragma = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
-    Ok(pragma("PRAGMA page_count")? - pragma("PRAGMA freelist_count")?)
+    let free = connection.query_row("PRAGMA freelist_count", [], |row| row.get::<_, i64>(0))?;
+    Ok(page_count(connection)? - free)
+}
+
+pub(super) fn page_count(connection: &Connection) -> Result<i64, JournalError> {
+    Ok(connection.query_row("PRAGMA page_count", [], |row| row.get(0))?)
+}
+
+/// The event at `position`, if it is there and whole.
+pub(super) fn read_at(connection: &Connection, position: Position) -> Option<Event> {
+    let sql = format!("SELECT {EVENT} FROM events WHERE position = ?");
+    let event = connection.query_row(&sql, [position.0 as i64], |row| Ok(whole_event(row)));
+    event.ok().flatten().map(|(event, _)| event)
 }
 
 /// SQLite has signed numbers only.

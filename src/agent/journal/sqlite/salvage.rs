@@ -7,12 +7,14 @@ use std::path::Path;
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, Row, ffi};
 
-use super::super::JournalError;
-use super::super::mark::{Mark, Ranges};
+use super::super::failover::Outage;
+use super::super::loss::Ranges;
+use super::super::mark::Mark;
+use super::super::{Identity, JournalError};
 use super::rows::{EVENT, damage, whole, whole_event};
-use super::state::Meta;
+use super::state::{Former, Meta};
 use super::{SqliteJournal, mark_beside};
-use crate::event::{Body, Epoch, Event, EventId, Loss, Reason, Stamp};
+use crate::event::{Body, Epoch, Event, Loss, Reason, Stamp};
 use crate::units::ByteCount;
 
 /// What was read of a damaged journal.
@@ -24,19 +26,13 @@ pub(crate) struct Saved {
     pub breaches: Vec<Event>,
     /// In which epoch it counted, if that can be read.
     epoch: Option<Epoch>,
+    /// Who counted; nobody where that can't be read.
+    owner: Identity,
+    former: Vec<Former>,
     /// So many transactions it had seen.
     commits: u64,
     /// What was pending and is not among the events; nothing where nobody knows.
     lost: Option<BTreeMap<Epoch, Ranges>>,
-}
-
-/// What became of events while the journal was not at hand.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Since<'a> {
-    /// From here on they were refused, whatever reached the disk.
-    pub refused: Option<EventId>,
-    /// They were acknowledged.
-    pub removed: &'a [EventId],
 }
 
 impl Saved {
@@ -44,7 +40,7 @@ impl Saved {
     ///
     /// # Errors
     /// It is not the damage that keeps it from being read.
-    pub(crate) fn read(path: &Path, machine_id: &str, since: Since<'_>) -> Result<Self, JournalError> {
+    pub(crate) fn read(path: &Path, outage: Option<&Outage>) -> Result<Self, JournalError> {
         let connection = Connection::open(path)?;
         // Else it needs a file of its own, for which there may be no room.
         connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
@@ -52,54 +48,48 @@ impl Saved {
         let mut events = readable::<i64>(&connection, &format!("SELECT {EVENT} FROM events ORDER BY position"), event)?;
         let breach = |row: &Row<'_>| whole(row, 1).map(|(event, _)| event);
         let sql = "SELECT breach_id, crc, payload FROM open_breaches ORDER BY breach_id";
-        let mut breaches = readable::<String>(&connection, sql, breach)?;
+        let breaches = readable::<String>(&connection, sql, breach)?;
         let meta = match Meta::read(&connection) {
             Ok(meta) => meta,
             Err(JournalError::Damaged(_)) => None,
             Err(JournalError::Sqlite(error)) => unless_unreadable(error).map(|()| None)?,
             Err(error) => return Err(error),
         };
-        if meta.as_ref().is_some_and(|meta| meta.machine_id != machine_id) {
-            breaches.clear(); // they go on where they began
-        }
+        let (owner, former) = meta.as_ref().map(|meta| (meta.owner.clone(), meta.former.clone())).unwrap_or_default();
         let epoch = meta.as_ref().map(|meta| meta.epoch).or(events.last().map(|event| event.id.epoch));
         // Of two that count the same, the one with fewer events is the later.
         let is_known = meta.is_some();
         let marks = [meta.map(|meta| meta.mark), mark_beside(path).read()];
         let mark = marks.into_iter().flatten().max_by_key(|mark| (mark.commits, Reverse(mark.pending.events())));
-        events.retain(|event| {
-            !since.refused.is_some_and(|from| from.epoch == event.id.epoch && from.seq <= event.id.seq)
-        });
+        events.retain(|event| !outage.is_some_and(|outage| outage.refused(event.id)));
         let commits = mark.as_ref().map_or(0, |mark| mark.commits);
         let lost = mark.map(|Mark { mut pending, .. }| {
             // The file beside it may be behind.
             let reached = events.iter().filter(|_| !is_known).map(|event| event.id);
             reached.for_each(|id| pending.reach(id.epoch, id.seq.saturating_add(1)));
-            since.refused.into_iter().for_each(|from| pending.end_at(from));
+            let refused = outage.map_or(&[][..], |outage| &outage.refused);
+            refused.iter().for_each(|from| pending.end_at(*from));
+            let removed = outage.map_or(&[][..], |outage| &outage.removed);
             let declared = events.iter().filter_map(|event| match &event.body {
                 Body::Loss(loss) => Some(loss.ranges.iter().map(|range| (loss.epoch, *range))),
                 _ => None,
             });
-            let known = events.iter().map(|event| event.id).chain(since.removed.iter().copied());
+            let known = events.iter().map(|event| event.id).chain(removed.iter().copied());
             pending.without(known.map(|id| (id.epoch, (id.seq, id.seq))).chain(declared.flatten()))
         });
-        Ok(Self { events, breaches, epoch, commits, lost })
+        Ok(Self { events, breaches, epoch, owner, former, commits, lost })
     }
 
     /// Makes a journal of it at `path`, to be put into its place, with the declaration of what is lost.
     ///
     /// # Errors
     /// What stands at `path` is no whole journal.
-    pub(crate) fn write<'a>(
-        &'a self,
-        path: &Path,
-        (size_max, machine_id): (ByteCount, &str),
-        breaches: impl IntoIterator<Item = &'a Event>,
-        why: &str,
-        stamp: &Stamp,
-    ) -> Result<(), JournalError> {
-        let mut journal = SqliteJournal::make(path, size_max, machine_id, self.commits)?;
-        journal.take_over(&self.events, breaches, self.losses(why), stamp)?;
+    pub(crate) fn write(&self, path: &Path, size_max: ByteCount, why: &str, now: &Stamp) -> Result<(), JournalError> {
+        let mut journal = SqliteJournal::make(path, size_max, self.commits)?;
+        (journal.state.owner, journal.state.former) = (self.owner.clone(), self.former.clone());
+        let named = !self.owner.agent.is_empty();
+        let stamp = Stamp { agent: if named { &self.owner.agent } else { &now.agent }.clone(), ..now.clone() };
+        journal.restore(&self.events, &self.breaches, self.losses(why), &stamp)?;
         journal.close()
     }
 

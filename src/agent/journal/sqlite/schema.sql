@@ -6,9 +6,11 @@ CREATE TABLE meta (
     id         INTEGER PRIMARY KEY CHECK (id = 1),
     epoch      INTEGER NOT NULL,  -- 64 random bits, as a signed number
     next_seq   INTEGER NOT NULL,
-    commits    INTEGER NOT NULL,  -- so many synced transactions: compared with the mark beside the file
+    commits    INTEGER NOT NULL,  -- number of synced transactions: compared with the mark beside the file
     pending    TEXT    NOT NULL,  -- where the events lie, and how many: [["EPOCH", {first, next, events}], …]
-    machine_id TEXT    NOT NULL,  -- /etc/machine-id: a cloned image starts an epoch of its own
+    agent      TEXT    NOT NULL,  -- the agent's name: under another one it begins an epoch of its own
+    machine_id TEXT    NOT NULL,  -- /etc/machine-id: a cloned image begins an epoch of its own
+    former     TEXT    NOT NULL,  -- epochs of former names that have events here: [{epoch, agent, next_seq}, …]
     crc        INTEGER NOT NULL   -- CRC-32 of the other columns
 ) STRICT;
 

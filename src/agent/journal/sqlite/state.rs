@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
+use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
-use super::super::loss::{OpenLoss, hull};
+use super::super::loss::{OpenDeclaration, bounds};
 use super::super::mark::{Mark, Spans};
-use super::super::{JournalError, Pending, Position, random_epoch};
+use super::super::{Identity, JournalError, LossCounts, Pending, Position, random_epoch};
 use super::rows::{EVENT, damage, signed, whole_event};
 use crate::event::{Epoch, EventId};
 
@@ -16,10 +18,12 @@ const POSITION_MAX: i64 = i64::MAX >> 1;
 /// What memory knows of the database; replaced as a whole when a transaction is committed.
 #[derive(Clone, Debug)]
 pub(super) struct State {
+    pub(super) owner: Identity,
     pub(super) epoch: Epoch,
     pub(super) next_seq: u64,
+    pub(super) former: Vec<Former>,
     pub(super) next_position: u64,
-    /// So many synced transactions came before.
+    /// Number of synced transactions before.
     pub(super) commits: u64,
     pub(super) pending: Pending,
     /// Where they lie.
@@ -27,45 +31,60 @@ pub(super) struct State {
     /// What the declarations among them say to be lost, from where to where; as long as one grows, that may be more.
     pub(super) declared: BTreeMap<EventId, (Epoch, (u64, u64))>,
     /// None at the start: what was there before may have been handed out.
-    pub(super) open_loss: Option<OpenLoss>,
+    pub(super) open_loss: Option<OpenDeclaration>,
     /// Where the events stand that were handed out.
     pub(super) handed: BTreeMap<EventId, Position>,
+    /// Events that the journal made, and nobody was told of yet.
+    pub(super) own: Vec<Position>,
+    pub(super) lost: LossCounts,
+}
+
+/// A name that the agent no longer has, and the epoch in which it counted. What is lost of it is declared there: under the new
+/// name, the old one would miss those events for ever.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Former {
+    #[serde(with = "digits")]
+    pub(super) epoch: Epoch,
+    pub(super) agent: SmolStr,
+    pub(super) next_seq: u64,
 }
 
 impl State {
-    /// Reads all that is there, and finds nothing that was not written so.
+    /// Reads all that is there, and finds nothing that was not written so. A new database begins an epoch that belongs to nobody
+    /// yet, and counts on after `commits_min`.
     ///
     /// # Errors
     /// [`JournalError::Damaged`], and what SQLite says.
-    pub(super) fn load(connection: &Connection, machine_id: &str, commits_min: u64) -> Result<Self, JournalError> {
+    pub(super) fn load(connection: &Connection, commits_min: u64) -> Result<Self, JournalError> {
         let found = Meta::read(connection)?;
-        let ours = found.as_ref().filter(|meta| meta.machine_id == machine_id);
-        let mut state = match ours {
-            Some(meta) => Self::new(meta.epoch, meta.next_seq, meta.mark.commits),
-            None => Self::new(random_epoch(), 1, found.as_ref().map_or(commits_min, |meta| meta.mark.commits) + 1),
-        };
-        state.survey(connection)?;
-        let registered = found.as_ref().map(|meta| meta.mark.pending.clone()).unwrap_or_default();
+        let mut state = Self::new(random_epoch(), commits_min + 1);
+        let mut registered = Spans::default();
+        if let Some(Meta { owner, epoch, next_seq, former, mark }) = &found {
+            state = Self { owner: owner.clone(), next_seq: *next_seq, ..Self::new(*epoch, mark.commits) };
+            state.former.clone_from(former);
+            registered.clone_from(&mark.pending);
+        }
+        state.scan(connection)?;
         if !registered.holds_as_many_as(&state.spans) {
             let (was, is) = (registered.events(), state.pending.events);
             return Err(JournalError::Damaged(format!("it should hold {was} events, and holds {is}")));
         }
-        if ours.is_none() {
-            // A new journal, or one that came here on a copied disk: the original goes on counting, so we must not.
+        if found.is_none() {
             let begin = connection.unchecked_transaction()?;
             begin.execute("DELETE FROM open_breaches", [])?;
-            begin.execute("DELETE FROM meta", [])?;
-            begin.execute("INSERT INTO meta VALUES (1, 0, 0, 0, '', ?, 0)", [machine_id])?;
+            begin.execute("INSERT INTO meta VALUES (1, 0, 0, 0, '', '', '', '', 0)", [])?;
             keep_count(&begin, &state)?;
             begin.commit()?;
         }
         Ok(state)
     }
 
-    fn new(epoch: Epoch, next_seq: u64, commits: u64) -> Self {
+    fn new(epoch: Epoch, commits: u64) -> Self {
         Self {
+            owner: Identity::default(),
             epoch,
-            next_seq,
+            next_seq: 1,
+            former: Vec::new(),
             next_position: 1,
             commits,
             pending: Pending::default(),
@@ -73,11 +92,13 @@ impl State {
             declared: BTreeMap::new(),
             open_loss: None,
             handed: BTreeMap::new(),
+            own: Vec::new(),
+            lost: LossCounts::default(),
         }
     }
 
     /// Goes through the events that are there.
-    pub(super) fn survey(&mut self, connection: &Connection) -> Result<(), JournalError> {
+    pub(super) fn scan(&mut self, connection: &Connection) -> Result<(), JournalError> {
         (self.pending, self.spans, self.declared, self.open_loss) = Default::default();
         let mut statement =
             connection.prepare(&format!("SELECT {EVENT} FROM events ORDER BY position")).map_err(damage)?;
@@ -96,16 +117,51 @@ impl State {
             self.pending.bytes += payload.len() as u64;
             self.pending.oldest.get_or_insert(event.stamp.observed_at);
             self.spans.add(event.id);
-            self.declared.extend(hull(&event.body).map(|hull| (event.id, hull)));
+            self.declared.extend(bounds(&event.body).map(|bounds| (event.id, bounds)));
         }
         Ok(())
+    }
+
+    /// Begins another epoch, under another identity; what the one before was has to be known where it has another name.
+    pub(super) fn begin_epoch(&mut self, owner: &Identity) {
+        let (epoch, next_seq) = (self.epoch, self.next_seq);
+        if self.owner.agent != owner.agent {
+            self.former.push(Former { epoch, agent: self.owner.agent.clone(), next_seq });
+        }
+        self.former.retain(|former| self.spans.has(former.epoch));
+        (self.owner, self.epoch, self.next_seq, self.open_loss) = (owner.clone(), random_epoch(), 1, None);
+    }
+
+    /// Gives the next number, in the epoch that declares losses of `epoch`: its own where a former name counted there, else the
+    /// journal's. With it comes that name.
+    pub(super) fn declaring(&mut self, epoch: Epoch) -> (EventId, Option<SmolStr>) {
+        let former = self.former.iter_mut().find(|former| former.epoch == epoch);
+        let (id, next_seq, agent) = match former {
+            Some(former) => (former.epoch, &mut former.next_seq, Some(former.agent.clone())),
+            None => (self.epoch, &mut self.next_seq, None),
+        };
+        *next_seq += 1;
+        (EventId { epoch: id, seq: *next_seq - 1 }, agent)
+    }
+
+    /// Takes numbers back from this one on.
+    pub(super) fn count_from(&mut self, EventId { epoch, seq }: EventId) {
+        let former = self.former.iter_mut().filter(|former| former.epoch == epoch).map(|former| &mut former.next_seq);
+        let own = (self.epoch == epoch).then_some(&mut self.next_seq);
+        former.chain(own).for_each(|next_seq| *next_seq = seq.min(*next_seq));
+    }
+
+    /// The next number in each epoch that is still counted in.
+    pub(super) fn next_ids(&self) -> Vec<EventId> {
+        let former = self.former.iter().map(|former| EventId { epoch: former.epoch, seq: former.next_seq });
+        [EventId { epoch: self.epoch, seq: self.next_seq }].into_iter().chain(former).collect()
     }
 
     /// What is kept of it, in the database and beside it.
     pub(super) fn mark(&self) -> Mark {
         let mut pending = self.spans.clone();
         pending.reach(self.epoch, self.next_seq);
-        let growing = self.open_loss.as_ref().and_then(|loss| hull(&loss.event.body));
+        let growing = self.open_loss.as_ref().and_then(|loss| bounds(&loss.event.body));
         self.declared.values().copied().chain(growing).for_each(|(epoch, ends)| pending.hold(epoch, ends));
         Mark { commits: self.commits, pending }
     }
@@ -113,10 +169,11 @@ impl State {
 
 /// Who counts, and how far.
 pub(super) struct Meta {
+    pub(super) owner: Identity,
     pub(super) epoch: Epoch,
     pub(super) next_seq: u64,
+    pub(super) former: Vec<Former>,
     pub(super) mark: Mark,
-    pub(super) machine_id: String,
 }
 
 impl Meta {
@@ -125,17 +182,22 @@ impl Meta {
     /// # Errors
     /// [`JournalError::Damaged`] where it is not what was written.
     pub(super) fn read(connection: &Connection) -> Result<Option<Self>, JournalError> {
-        let sql = "SELECT epoch, next_seq, commits, pending, machine_id, crc FROM meta";
+        let sql = "SELECT epoch, next_seq, commits, pending, agent, machine_id, former, crc FROM meta";
         let row = |row: &Row<'_>| {
             let number = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
             let text = |at| row.get::<_, String>(at);
-            Ok((Epoch(number(0)?), number(1)?, number(2)?, text(3)?, text(4)?, row.get::<_, i64>(5)?))
+            let texts = [text(3)?, text(4)?, text(5)?, text(6)?];
+            Ok((Epoch(number(0)?), number(1)?, number(2)?, texts, row.get::<_, i64>(7)?))
         };
         let found = connection.query_row(sql, [], row).optional().map_err(damage)?;
-        let Some((epoch, next_seq, commits, pending, machine_id, crc)) = found else { return Ok(None) };
-        let is_whole = crc == count_crc(epoch, next_seq, commits, &pending, &machine_id) && next_seq > 0;
-        match serde_json::from_str(&pending) {
-            Ok(pending) if is_whole => Ok(Some(Self { epoch, next_seq, mark: Mark { commits, pending }, machine_id })),
+        let Some((epoch, next_seq, commits, texts, crc)) = found else { return Ok(None) };
+        let is_whole = crc == count_crc(epoch, next_seq, commits, &texts) && next_seq > 0;
+        let [pending, agent, machine_id, former] = texts;
+        match (serde_json::from_str(&pending), serde_json::from_str(&former)) {
+            (Ok(pending), Ok(former)) if is_whole => {
+                let owner = Identity { agent: agent.into(), machine_id };
+                Ok(Some(Self { owner, epoch, next_seq, former, mark: Mark { commits, pending } }))
+            }
             _ => Err(JournalError::Damaged("its count is not what was written".to_owned())),
         }
     }
@@ -143,15 +205,38 @@ impl Meta {
 
 /// Writes who counts, and how far.
 pub(super) fn keep_count(transaction: &Transaction<'_>, state: &State) -> Result<(), JournalError> {
-    let machine_id: String = transaction.query_row("SELECT machine_id FROM meta", [], |row| row.get(0))?;
-    let State { epoch, next_seq, commits, .. } = *state;
-    let pending = serde_json::to_string(&state.mark().pending).unwrap_or_default();
-    let crc = count_crc(epoch, next_seq, commits, &pending, &machine_id);
-    let row = params![signed(epoch), next_seq.cast_signed(), commits.cast_signed(), pending, crc];
-    transaction.execute("UPDATE meta SET epoch = ?, next_seq = ?, commits = ?, pending = ?, crc = ?", row)?;
+    let State { owner, epoch, next_seq, commits, former, .. } = state;
+    let json = |value: Result<String, serde_json::Error>| value.unwrap_or_default();
+    let texts = [
+        json(serde_json::to_string(&state.mark().pending)),
+        owner.agent.to_string(),
+        owner.machine_id.clone(),
+        json(serde_json::to_string(former)),
+    ];
+    let crc = count_crc(*epoch, *next_seq, *commits, &texts);
+    let [pending, agent, machine_id, former] = texts;
+    let count = (signed(*epoch), next_seq.cast_signed(), commits.cast_signed());
+    let row = params![count.0, count.1, count.2, pending, agent, machine_id, former, crc];
+    let sql = "UPDATE meta SET epoch = ?, next_seq = ?, commits = ?, pending = ?, agent = ?, machine_id = ?, former = ?, crc = ?";
+    transaction.execute(sql, row)?;
     Ok(())
 }
 
-fn count_crc(epoch: Epoch, next_seq: u64, commits: u64, pending: &str, machine_id: &str) -> i64 {
-    crc32fast::hash(format!("{epoch} {next_seq} {commits} {pending} {machine_id}").as_bytes()).into()
+fn count_crc(epoch: Epoch, next_seq: u64, commits: u64, texts: &[String; 4]) -> i64 {
+    crc32fast::hash(format!("{epoch} {next_seq} {commits} {}", texts.join("\0")).as_bytes()).into()
+}
+
+/// An epoch as its 16 digits.
+mod digits {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    use crate::event::Epoch;
+
+    pub(super) fn serialize<S: Serializer>(epoch: &Epoch, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(epoch)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Epoch, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
 }

@@ -23,7 +23,7 @@ fn a_damaged_journal_is_set_aside_and_what_can_be_read_is_saved() {
         bytes[damage].fill(0x5a);
         std::fs::write(&path, bytes).unwrap();
         let mut journal = open(&directory);
-        assert_eq!(journal.keeping(), Keeping::OnDisk);
+        assert_eq!(journal.durability(), Durability::OnDisk);
         let events = all(&mut journal);
         let declared = events.last().unwrap();
         assert!(
@@ -73,7 +73,7 @@ fn a_damaged_name_in_the_schema_is_damage() {
         bytes[at] ^= 1;
         std::fs::write(&path, bytes).unwrap();
         let mut journal = open(&directory);
-        assert_eq!(journal.keeping(), Keeping::OnDisk, "{name}");
+        assert_eq!(journal.durability(), Durability::OnDisk, "{name}");
         let new = journal.append(vec![raised(3)]).unwrap();
         journal.upkeep(&stamp(100)).unwrap();
         let events = all(&mut journal);
@@ -89,7 +89,7 @@ fn a_damaged_name_in_the_schema_is_damage() {
 }
 
 /// Overwrites a page.
-fn damage(path: &std::path::Path) {
+pub(super) fn damage(path: &std::path::Path) {
     let mut bytes = std::fs::read(path).unwrap();
     let middle = bytes.len() / 2 / 4_096 * 4_096;
     bytes[middle..middle + 4_096].fill(0x5a);
@@ -133,7 +133,7 @@ fn a_replacement_that_is_cut_short_loses_nothing() {
             _ => unreachable!(),
         }
         let mut journal = open(&directory);
-        assert_eq!(journal.keeping(), Keeping::InMemory);
+        assert_eq!(journal.durability(), Durability::InMemory);
         std::fs::remove_dir(directory.path().join("journal.db.part")).unwrap();
         journal.upkeep(&stamp(100)).unwrap();
         let events = all(&mut journal);
@@ -151,7 +151,7 @@ fn a_breach_goes_on_though_the_journal_was_damaged() {
     connection.execute("UPDATE open_breaches SET crc = crc + 1 WHERE breach_id = ?", [format!("{:016x}", 7)]).unwrap();
     drop(connection);
     let mut journal = open(&directory);
-    assert_eq!(journal.keeping(), Keeping::OnDisk);
+    assert_eq!(journal.durability(), Durability::OnDisk);
     assert_eq!(journal.open_breaches().unwrap().len(), 199, "all but the damaged one");
 }
 
@@ -227,22 +227,22 @@ fn a_disk_that_comes_back_damaged_has_not_lost_what_kafka_has_nor_what_it_refuse
     let mut journal = open(&directory);
     let before = journal.append((0..9).map(raised).collect()).unwrap();
     all(&mut journal);
-    journal.degrade(&JournalError::Damaged("a test's wish".into()));
+    journal.fail_over(&wish()).unwrap();
     let path = directory.path().join("journal.db");
     // Refused, and on the disk all the same.
-    SqliteJournal::open(&path, MIB, "machine").unwrap().append((10..13).map(raised).collect()).unwrap();
+    SqliteJournal::open(&path, MIB).unwrap().append((10..13).map(raised).collect()).unwrap();
     let connection = rusqlite::Connection::open(&path).unwrap();
     connection.execute("UPDATE events SET crc = crc + 1 WHERE seq IN (2, 3, 12)", []).unwrap();
     drop(connection);
-    let in_ring = journal.append((10..13).map(raised).collect()).unwrap();
+    let kept = journal.append((10..13).map(raised).collect()).unwrap();
     journal.remove(&ids(&before[1..2])).unwrap();
     journal.upkeep(&stamp(100)).unwrap();
-    assert_eq!(journal.keeping(), Keeping::OnDisk);
+    assert_eq!(journal.durability(), Durability::OnDisk);
     let events = all(&mut journal);
     assert_eq!(declared(&events), [(3, 3)]);
     let there: Vec<EventId> =
         events.iter().filter(|event| !matches!(event.body, Body::Loss(_))).map(|event| event.id).collect();
-    let kept = before.iter().filter(|event| !(2..=3).contains(&event.id.seq)).chain(&in_ring);
+    let kept = before.iter().filter(|event| !(2..=3).contains(&event.id.seq)).chain(&kept);
     assert_eq!(there, kept.map(|event| event.id).collect::<Vec<_>>());
 }
 
@@ -251,28 +251,29 @@ fn what_reached_a_disk_that_refused_it_is_there_once() {
     let directory = tempfile::tempdir().unwrap();
     let mut journal = open(&directory);
     let before = journal.append(vec![raised(1)]).unwrap();
-    journal.degrade(&JournalError::Damaged("a test's wish".into()));
-    let in_ring = journal.append(vec![raised(2), raised(3)]).unwrap();
+    journal.fail_over(&wish()).unwrap();
+    let kept = journal.append(vec![raised(2), raised(3)]).unwrap();
     // An attempt to go back whose sync fails.
-    let mut disk = SqliteJournal::open(&directory.path().join("journal.db"), MIB, "machine").unwrap();
-    disk.adopt(in_ring.iter().map(|event| &**event), in_ring.iter().map(|event| &**event), &stamp(1)).unwrap();
+    let mut disk = SqliteJournal::open(&directory.path().join("journal.db"), MIB).unwrap();
+    let events = || kept.iter().map(|event| &**event);
+    disk.restore(events(), events(), Vec::new(), &stamp(1)).unwrap();
     drop(disk);
     journal.upkeep(&stamp(100)).unwrap();
     assert_eq!(journal.pending().events, 3);
-    assert_eq!(all(&mut journal), [before, in_ring].concat());
+    assert_eq!(all(&mut journal), [before, kept].concat());
 }
 
 #[test]
 fn damaged_journals_do_not_fill_the_disk() {
     let directory = tempfile::tempdir().unwrap();
-    let place = journal_place(&directory);
+    let config = config(&directory);
     for second in 0..6 {
-        let mut journal = DurableJournal::open(place.clone(), &stamp(second)).unwrap();
+        let mut journal = DurableJournal::open(config.clone(), &stamp(second)).unwrap();
         journal.append((0..50).map(raised).collect()).unwrap();
         drop(journal);
         damage(&directory.path().join("journal.db"));
     }
-    assert_eq!(DurableJournal::open(place, &stamp(6)).unwrap().keeping(), Keeping::OnDisk);
+    assert_eq!(DurableJournal::open(config, &stamp(6)).unwrap().durability(), Durability::OnDisk);
     let files = std::fs::read_dir(directory.path()).unwrap().flatten().map(|file| file.file_name());
     let mut aside: Vec<_> = files.filter(|name| name.to_string_lossy().contains("damaged-")).collect();
     aside.sort();
@@ -322,13 +323,13 @@ fn a_row_of_absurd_numbers_is_given_up_alone() {
         let mut journal = open(&directory);
         let next = journal.append(vec![raised(4)]).unwrap();
         let events = all(&mut journal);
-        assert_eq!(journal.keeping(), Keeping::OnDisk, "{set}");
+        assert_eq!(journal.durability(), Durability::OnDisk, "{set}");
         for event in [&before[0], &before[2], &next[0]] {
             assert!(events.contains(event), "{set}: {events:?}");
         }
         journal.remove(&next.iter().chain(&before).map(|event| event.id).collect::<Vec<_>>()).unwrap();
         journal.upkeep(&stamp(31 * 86_400)).unwrap();
-        assert_eq!(journal.keeping(), Keeping::OnDisk, "{set}");
+        assert_eq!(journal.durability(), Durability::OnDisk, "{set}");
     }
 }
 
@@ -355,7 +356,7 @@ proptest! {
         connection.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", row).unwrap();
         drop(connection);
         let mut journal = open(&directory);
-        prop_assert_eq!(journal.keeping(), Keeping::OnDisk);
+        prop_assert_eq!(journal.durability(), Durability::OnDisk);
         let new = journal.append(vec![raised(1)]).unwrap();
         journal.upkeep(&stamp(1)).unwrap();
         let events = all(&mut journal);
@@ -392,7 +393,7 @@ proptest! {
             .collect();
         prop_assert!(invented.is_empty(), "{invented:?}");
         journal.upkeep(&stamp(100)).unwrap();
-        prop_assert_eq!(journal.keeping(), Keeping::OnDisk);
+        prop_assert_eq!(journal.durability(), Durability::OnDisk);
         prop_assert!(all(&mut journal).iter().any(|event| event.id == new[0].id || event.body == new[0].body));
     }
 
@@ -429,7 +430,7 @@ proptest! {
         }
         harm.to(&left.path().join(file));
         let mut journal = open(&left);
-        prop_assert_eq!(journal.keeping(), Keeping::OnDisk);
+        prop_assert_eq!(journal.durability(), Durability::OnDisk);
         let new = journal.append(vec![raised(77)]).unwrap();
         let events = all(&mut journal);
         let there: BTreeSet<EventId> = events.iter().map(|event| event.id).collect();

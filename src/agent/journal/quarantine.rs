@@ -1,0 +1,100 @@
+//! Damaged journals: set aside, and replaced by a journal of what can still be read of them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use log::{error, warn};
+
+use super::failover::Outage;
+use super::files::{rename, unless_missing, with_suffix};
+use super::sqlite::Saved;
+use super::{JournalError, SqliteJournal};
+use crate::event::Stamp;
+use crate::exit::chain;
+use crate::units::ByteCount;
+
+/// Maximum number of damaged journals to keep.
+const QUARANTINED_MAX: usize = 3;
+
+/// Opens the journal of a state directory, or the one that takes its place where it is damaged.
+pub(super) fn open_or_replace(
+    directory: &Path,
+    size_max: ByteCount,
+    outage: Option<&Outage>,
+    now: &Stamp,
+) -> Result<SqliteJournal, JournalError> {
+    let path = directory.join("journal.db");
+    let mut is_replaced = finish_replacement(&path, now)?;
+    let mut journal = match SqliteJournal::open(&path, size_max) {
+        Err(JournalError::Damaged(why)) => {
+            prepare_replacement(&path, size_max, &why, outage, now)?;
+            is_replaced = finish_replacement(&path, now)?;
+            SqliteJournal::open(&path, size_max)?
+        }
+        opened => opened?,
+    };
+    if is_replaced {
+        journal.announce_losses()?;
+    }
+    Ok(journal)
+}
+
+/// Makes a journal, beside the damaged one, of what can still be read of that, and declares that there may have been more. It
+/// has its name only when it is whole, so that this can be cut short anywhere.
+fn prepare_replacement(
+    path: &Path,
+    size_max: ByteCount,
+    why: &str,
+    outage: Option<&Outage>,
+    now: &Stamp,
+) -> Result<(), JournalError> {
+    let part = with_suffix(path, ".part");
+    for suffix in ["", "-wal", "-shm"] {
+        unless_missing(&with_suffix(&part, suffix), |path| fs::remove_file(path))?;
+    }
+    let saved = Saved::read(path, outage)?;
+    saved.write(&part, size_max, why, now)?;
+    error!("journal damaged ({why}): {}, and a new epoch begins", saved.summary());
+    rename(&part, &replacement(path)).map_err(|source| JournalError::Io { path: part, source })
+}
+
+/// Puts the journal that was made in the place of the damaged one, which is set aside, its log first: without it the file could
+/// look sound. Returns whether there was one.
+fn finish_replacement(path: &Path, now: &Stamp) -> Result<bool, JournalError> {
+    let replacement = replacement(path);
+    if !replacement.try_exists().map_err(|source| JournalError::Io { path: replacement.clone(), source })? {
+        return Ok(false);
+    }
+    let aside = path.with_extension(format!("db.damaged-{}", now.observed_at.format("%Y%m%dT%H%M%S%.3fZ")));
+    for suffix in ["-wal", ""] {
+        let to = with_suffix(&aside, suffix);
+        unless_missing(&with_suffix(path, suffix), |path| rename(path, &to))?;
+    }
+    rename(&replacement, path).map_err(|source| JournalError::Io { path: replacement, source })?;
+    error!("the damaged journal was set aside as {}", aside.display());
+    remove_old(path, &aside);
+    Ok(true)
+}
+
+/// Removes all but the latest of the damaged journals, lest they fill the disk.
+fn remove_old(path: &Path, latest: &Path) {
+    let is_older = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("journal.db.damaged-") && !name.ends_with("-wal") && path != latest
+    };
+    let directory = path.parent().unwrap_or(Path::new(""));
+    let files = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut aside: Vec<PathBuf> = files.filter(is_older).collect();
+    aside.sort_unstable();
+    for old in aside.iter().rev().skip(QUARANTINED_MAX - 1) {
+        for suffix in ["-wal", ""] {
+            if let Err(error) = unless_missing(&with_suffix(old, suffix), |path| fs::remove_file(path)) {
+                warn!("{}", chain(&error));
+            }
+        }
+    }
+}
+
+fn replacement(path: &Path) -> PathBuf {
+    with_suffix(path, ".new")
+}

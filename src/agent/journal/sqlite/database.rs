@@ -1,0 +1,57 @@
+//! The database under the journal: its settings, its tables, and whether it is sound.
+
+use rusqlite::Connection;
+
+use super::super::JournalError;
+use super::rows::damage;
+use crate::failpoints;
+
+const SCHEMA: &str = include_str!("schema.sql");
+/// Stands at the schema's end.
+const VERSION: u32 = 1;
+/// SQLite's own default.
+pub(super) const PAGE_BYTES: i64 = 4_096;
+/// Pages at which the write-ahead log is copied back (256 KiB): it counts against the journal's size.
+pub(super) const WAL_PAGES: i64 = 64;
+
+pub(super) fn configure(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    connection.pragma_update(None, "page_size", PAGE_BYTES)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", synchronous())?;
+    connection.pragma_update(None, "wal_autocheckpoint", WAL_PAGES)?;
+    connection.pragma_update(None, "journal_size_limit", WAL_PAGES * PAGE_BYTES)?;
+    connection.pragma_update(None, "cache_size", -256)?; // KiB
+    connection.pragma_update(None, "temp_store", "MEMORY")
+}
+
+/// The guard: an event is on the disk before anybody sees it.
+pub(super) fn synchronous() -> &'static str {
+    if failpoints::is_out("synchronous-full") { "OFF" } else { "FULL" }
+}
+
+/// Whether the database is sound and of this version; a new one is given its tables.
+pub(super) fn check(connection: &Connection) -> Result<(), JournalError> {
+    let sound: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(damage)?;
+    if sound != "ok" {
+        return Err(JournalError::Damaged(sound));
+    }
+    let version: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(damage)?;
+    match version {
+        0 => connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;")).map_err(damage),
+        VERSION => check_tables(connection),
+        other => Err(JournalError::Damaged(format!("it is of version {other}, and this program knows {VERSION}"))),
+    }
+}
+
+/// Whether the tables are those of [`SCHEMA`], to the letter: SQLite finds a damaged column's name sound, until it is asked for.
+fn check_tables(connection: &Connection) -> Result<(), JournalError> {
+    let mut statement = connection.prepare("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL").map_err(damage)?;
+    let tables = statement.query_map([], |row| row.get::<_, String>(0)).map_err(damage)?;
+    let tables = tables.collect::<Result<Vec<_>, _>>().map_err(damage)?;
+    let are_all_there = tables.len() == SCHEMA.matches("CREATE TABLE").count();
+    if are_all_there && tables.iter().all(|table| SCHEMA.contains(table.as_str())) {
+        return Ok(());
+    }
+    Err(JournalError::Damaged("its tables are not those that this program makes".to_owned()))
+}
