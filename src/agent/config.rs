@@ -220,6 +220,8 @@ impl Settings {
                 warnings.extend(pattern::check(&format!("limit.{index}.interface"), pattern)?);
             }
         }
+        let links = raw.link.into_iter().enumerate().map(|(index, raw)| raw.checked(index, warnings));
+        let links = links.collect::<Result<_, _>>()?;
         let journal = raw.journal.unwrap_or_default();
         let journal_size: ByteCount = parsed("journal.max_size", journal.max_size, ByteCount::from_bytes(16 << 20))?;
         if journal_size < MIN_JOURNAL {
@@ -233,7 +235,7 @@ impl Settings {
             source,
             state_dir: state::directory(raw.state_dir, surroundings)?,
             resume_within,
-            links: raw.link.into_iter().enumerate().map(|(at, link)| link.checked(at)).collect::<Result<_, _>>()?,
+            links,
             include,
             exclude,
             limits,

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::parsed_some;
+use super::{parsed_some, pattern};
 use crate::agent::counters::{CounterBits, Speed};
 use crate::agent::watch::LinkOverride;
 use crate::config::{Invalid, quoted};
@@ -20,12 +20,13 @@ pub(super) struct RawLink {
 }
 
 impl RawLink {
-    /// Checks the table number `index`.
-    pub(super) fn checked(self, index: usize) -> Result<LinkOverride, Invalid> {
+    /// Checks the table number `index`; what is allowed and probably not meant goes to `warnings`.
+    pub(super) fn checked(self, index: usize, warnings: &mut Vec<Invalid>) -> Result<LinkOverride, Invalid> {
         let key = |name: &str| format!("link.{index}.{name}");
         let Some(interface) = self.interface.filter(|pattern| !pattern.is_empty()) else {
             return Err(Invalid::new(key("interface"), "is missing; write interface = \"eth0\""));
         };
+        warnings.extend(pattern::check(&key("interface"), &interface)?);
         if self.speed.is_some() && (self.rx_speed.is_some() || self.tx_speed.is_some()) {
             let message = "is for both ways; write either it, or rx_speed and tx_speed";
             return Err(Invalid::new(key("speed"), message));
@@ -109,6 +110,10 @@ mod tests {
             (link("counter_bits = 48"), "agent.toml:3: link.counter_bits: `48` is not one of 32, 64"),
             (link("counter_bit = 32"), "agent.toml:3: unknown key `counter_bit`; did you mean `counter_bits`?"),
             ("[[link]]\nspeed = '1 Mbit/s'\n".into(), "link.interface: is missing; write interface = \"eth0\""),
+            (
+                "[[link]]\ninterface = 'eth 0'\nspeed = '1 Mbit/s'\n".into(),
+                "agent.toml:2: link.interface: `eth 0` matches no interface",
+            ),
             ("[[link]]\ninterface = ''\nspeed = '1 Mbit/s'\n".into(), "agent.toml:2: link.interface: is missing"),
         ] {
             let error = settings(&text).expect_err(&text);
