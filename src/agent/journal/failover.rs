@@ -120,6 +120,8 @@ impl DurableJournal {
                 counted(forgotten as u64, "open breach")
             ),
         }
+        // It may have been larger before.
+        disk.resize(*size_max, now)?;
         Ok(disk)
     }
 

@@ -276,7 +276,7 @@ impl SqliteJournal {
         if used_pages(&self.connection)? > pages_max {
             self.transaction(|transaction, state| evict(transaction, state, pages_max, now))?;
         }
-        // A file does not shrink by itself: free pages are used again, which are too many now.
+        // A file does not shrink by itself: its free pages are used again, but there are too many of them now.
         if !self.is_in_memory && page_count(&self.connection)? > pages_max + WAL_PAGES {
             let shrunk = self.connection.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)");
             if let Err(error) = shrunk {

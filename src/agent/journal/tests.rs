@@ -379,8 +379,8 @@ fn other_bounds_take_effect_at_once() {
     let mut journal = open(&directory);
     let eight = ByteCount::from_bytes(8 << 20);
     journal.reconfigure(eight, Duration::from_secs(86_400), &stamp(0)).unwrap();
-    for id in 0..40 {
-        journal.append((0..200).map(|nth| raised(id * 200 + nth)).collect()).unwrap();
+    for _ in 0..40 {
+        journal.append(vec![draft(Body::BreachUpdated(breach(1))); 200]).unwrap();
     }
     assert_eq!(journal.lost().total(), 0, "8 MiB hold them all");
     assert!(on_disk(&directory) > 2 * MIB.bytes());
@@ -401,7 +401,7 @@ fn a_file_that_is_larger_than_it_may_be_is_made_smaller_at_the_start() {
     let directory = tempfile::tempdir().unwrap();
     let large = JournalConfig { size_max: ByteCount::from_bytes(8 << 20), ..config(&directory) };
     let mut journal = DurableJournal::open(large, &stamp(0)).unwrap();
-    journal.append((0..8_000).map(raised).collect()).unwrap();
+    journal.append(vec![draft(Body::BreachUpdated(breach(1))); 8_000]).unwrap();
     drop(journal);
     let mut journal = open(&directory);
     assert!(on_disk(&directory) <= MIB.bytes() + MIB.bytes() / 4, "{} bytes on disk", on_disk(&directory));

@@ -169,7 +169,7 @@ impl Observer for Diary {
 #[test]
 fn observers_see_each_declaration_and_the_journal_counts_what_is_lost() {
     let directory = tempfile::tempdir().unwrap();
-    open(&directory).append((0..200).map(raised).collect()).unwrap();
+    open(&directory).append((0..200).map(|_| update(1)).collect()).unwrap();
     damage_tests::damage(&directory.path().join("journal.db"));
     let mut system = EventSystem::new(Box::new(open(&directory)));
     let diary = Diary(std::rc::Rc::default());
