@@ -27,6 +27,8 @@ pub(super) struct WatchedLink {
     pub(super) meter: Meter,
     pub(super) trackers: Vec<Tracker>,
     pub(super) verdict: Verdict,
+    /// Its source has amounts, each for its own time, and no counters.
+    has_amounts: bool,
     /// Readings that were not judged.
     pub(super) unjudged: VerdictCounts,
     /// Those of them that are worth a line in the log and have none yet.
@@ -60,6 +62,7 @@ impl WatchedLink {
             meter: Meter::new(interval, info.kind.is_counted_in_software()),
             trackers: Vec::new(),
             verdict: Verdict::First,
+            has_amounts: false,
             unjudged: VerdictCounts::new(),
             unlogged: VerdictCounts::new(),
             logged_at: None,
@@ -97,6 +100,7 @@ impl WatchedLink {
     /// Takes an amount that a source knows without counters.
     pub(super) fn carry(&mut self, carried: &Carried) {
         let Carried { rx_bytes, tx_bytes, elapsed, .. } = *carried;
+        self.has_amounts = true;
         self.verdict = Verdict::Measured(Traffic { rx_bytes, tx_bytes, elapsed });
     }
 
@@ -104,6 +108,8 @@ impl WatchedLink {
     pub(super) fn judge(&mut self, limits: &[Limit], boottime: Duration, context: &mut Context<'_>) {
         let target = Target::link(&self.info);
         match self.verdict {
+            // No later amount covers this one's time.
+            Verdict::Unread if self.has_amounts => self.trackers.iter_mut().for_each(|tracker| tracker.state.pass()),
             // A later reading covers this one's time.
             Verdict::First | Verdict::Waiting | Verdict::Unread => {}
             Verdict::Learning | Verdict::Reset | Verdict::Jump | Verdict::Suspect | Verdict::Gap(_) => {
