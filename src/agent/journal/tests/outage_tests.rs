@@ -15,7 +15,7 @@ fn declared(events: &[Arc<Event>]) -> Vec<EventId> {
         let epoch = loss.epoch;
         loss.ranges.clone().into_iter().flat_map(move |(from, to)| (from..=to).map(move |seq| EventId { epoch, seq }))
     };
-    losses.flat_map(|loss| ids(loss)).collect()
+    losses.flat_map(ids).collect()
 }
 
 /// Each of `accepted` is there or declared, once, and nothing else is declared.
