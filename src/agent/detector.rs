@@ -299,9 +299,11 @@ impl Detector {
     fn update(&mut self, info: &LinkInfo, detections: &mut Detections) {
         let Some(link) = self.links.get_mut(&info.ifindex) else { return };
         let before = std::mem::replace(&mut link.info, info.clone());
-        if before.name != info.name {
+        if (&before.name, &before.altnames) != (&info.name, &info.altnames) {
             link.drop_unmatched(&self.limits, &before.name, &Reason::LinkRenamed, detections);
             link.match_limits(&self.limits);
+        }
+        if before.name != info.name {
             let detail = Some(format!("was {}", before.name));
             detections.bodies.push(Body::LinkChanged(event(info, Reason::Renamed, detail)));
         }

@@ -170,6 +170,15 @@ fn a_new_name_keeps_a_breach_where_the_limit_still_names_it() {
 }
 
 #[test]
+fn a_limit_follows_an_altname() {
+    let mut host = Host::new(vec![limit("wan", on("uplink"))], &[info(2, "eth0")]);
+    assert!(host.carry(&[(2, OVER)]).is_empty());
+    let named = LinkInfo { altnames: vec!["uplink".into()], ..info(2, "eth0") };
+    assert_eq!(host.change(LinkChange::Changed(named), &[(2, OVER)]), ["breach_raised eth0"]);
+    assert_eq!(host.change(LinkChange::Changed(info(2, "eth0")), &[(2, OVER)]), ["breach_cleared eth0 link_renamed"]);
+}
+
+#[test]
 fn the_host_is_the_sum_and_a_missing_link_neither_raises_nor_clears() {
     let mut host = Host::new(vec![limit("all", host())], &[info(2, "eth0"), info(3, "eth1")]);
     assert_eq!(host.carry(&[(2, 600), (3, 600)]), ["breach_raised *"]);
