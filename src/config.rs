@@ -7,6 +7,7 @@ mod form;
 mod kubernetes;
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -54,6 +55,7 @@ pub const AGENT_KEYS: &[&str] = &[
     "flush.interval",
     "flush.urgent",
     "flush.max_events",
+    "flush.linger",
     "journal.max_size",
     "journal.max_age",
     "kafka.format",
@@ -258,34 +260,43 @@ impl SecretFile {
     }
 }
 
-/// The secret that `key` names, if it does.
+/// The secret that `key` names, if it does; see [`SecretFile::new`]. It is read when it is needed.
 ///
 /// # Errors
-/// It can't be read.
-pub fn secret(key: &str, name: Option<&str>, credentials: Option<&Path>) -> Result<Option<SecretFile>, Invalid> {
-    let Some(name) = name else { return Ok(None) };
-    not_empty(key, name)?;
-    let file = SecretFile::new(name, credentials);
-    file.read().map_err(|message| Invalid::new(key, message))?;
-    Ok(Some(file))
-}
-
-fn not_empty(key: &str, name: &str) -> Result<(), Invalid> {
-    if name.is_empty() { Err(Invalid::new(key, "is empty; name a file, or leave the key out")) } else { Ok(()) }
-}
-
-/// The file that `key` names, if it does.
-///
-/// # Errors
-/// It can't be read.
-pub fn readable(key: &str, name: Option<&str>, credentials: Option<&Path>) -> Result<Option<PathBuf>, Invalid> {
-    let Some(name) = name else { return Ok(None) };
-    not_empty(key, name)?;
-    let path = SecretFile::new(name, credentials).path().to_owned();
-    match std::fs::File::open(&path) {
-        Ok(_) => Ok(Some(path)),
-        Err(e) => Err(Invalid::new(key, format!("{} cannot be read: {e}; check its owner and mode", path.display()))),
+/// The name is empty.
+pub fn secret(key: &str, name: Option<String>, credentials: Option<&Path>) -> Result<Option<SecretFile>, Invalid> {
+    match name {
+        Some(name) if name.is_empty() => Err(Invalid::new(key, "is empty; name a file, or leave the key out")),
+        name => Ok(name.map(|name| SecretFile::new(&name, credentials))),
     }
+}
+
+/// The path of the certificate or key that `key` names, if it does; likewise.
+///
+/// # Errors
+/// The name is empty.
+pub fn located(key: &str, name: Option<String>, credentials: Option<&Path>) -> Result<Option<PathBuf>, Invalid> {
+    Ok(secret(key, name, credentials)?.map(|file| file.0))
+}
+
+/// Checks that the file that `key` names can be read now.
+///
+/// # Errors
+/// It can't be.
+pub fn check_readable(key: &str, file: &Path) -> Result<(), Invalid> {
+    let opened = std::fs::File::open(file);
+    opened.map(drop).map_err(|error| {
+        Invalid::new(key, format!("{} cannot be read: {error}; check its owner and mode", file.display()))
+    })
+}
+
+/// A number that differs when the content of one of these files does.
+pub fn fingerprint<'a>(files: impl Iterator<Item = &'a Path>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for file in files {
+        std::fs::read(file).ok().hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 /// Reads `"120s"`, `"5m"`, `"30d"`.
@@ -377,19 +388,29 @@ fn shown(key: &str) -> String {
 
 /// Where the value of `key` begins; that of its nearest parent where it stands nowhere.
 fn offset(text: &str, key: &str) -> Option<usize> {
-    let table = DeTable::parse(text).ok()?;
-    let mut found = None;
-    let mut parts = key.split('.');
-    let mut next: Option<&Spanned<DeValue<'_>>> = table.get_ref().get(parts.next()?);
-    while let Some(value) = next {
-        found = Some(value.span().start);
-        next = parts.next().and_then(|part| match value.get_ref() {
-            DeValue::Table(table) => table.get(part),
-            DeValue::Array(array) => array.get(part.parse::<usize>().ok()?),
-            _ => None,
-        });
+    offset_in(DeTable::parse(text).ok()?.get_ref(), key)
+}
+
+/// The same in a table. The rest of a path can be one key that holds dots: `"socket.timeout.ms" = 5000`.
+fn offset_in(table: &DeTable<'_>, key: &str) -> Option<usize> {
+    if let Some(value) = table.get(key) {
+        return Some(value.span().start);
     }
-    found
+    let (first, rest) = key.split_once('.')?;
+    let value = table.get(first)?;
+    offset_below(value, rest).or(Some(value.span().start))
+}
+
+fn offset_below(value: &Spanned<DeValue<'_>>, key: &str) -> Option<usize> {
+    match value.get_ref() {
+        DeValue::Table(table) => offset_in(table, key),
+        DeValue::Array(array) => {
+            let (index, rest) = key.split_once('.').unwrap_or((key, ""));
+            let value = array.get(index.parse::<usize>().ok()?)?;
+            offset_below(value, rest).or(Some(value.span().start))
+        }
+        _ => None,
+    }
 }
 
 fn line(text: &str, offset: usize) -> usize {
@@ -498,6 +519,9 @@ mod tests {
         assert_eq!(place("limit.1.raise_at"), "agent.toml:7: limit.raise_at: no");
         assert_eq!(place("limit.0.raise_at"), "agent.toml:3: limit.raise_at: no");
         assert_eq!(place("kafka.brokers"), "agent.toml: kafka.brokers: no");
+        let text = "[kafka.properties]\n'a.b' = 1\n'a.c' = 2\n";
+        let place = |key: &str| layers(text, &[]).unwrap().locate(Invalid::new(key, "no")).to_string();
+        assert_eq!(place("kafka.properties.a.c"), "agent.toml:3: kafka.properties.a.c: no");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use ureq::Agent;
 use ureq::http::Response;
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, TlsProvider, parse_pem};
 
-use crate::config::{Invalid, SecretFile, quoted, readable, secret};
+use crate::config::{Invalid, SecretFile, check_readable, fingerprint, located, quoted, secret};
 use crate::excerpt::{beginning, harmless};
 use crate::wire::Format;
 
@@ -110,7 +110,7 @@ impl Address {
         if authority.contains('@') {
             return Err(Invalid::new(key("url"), "holds a name; set username and password_file in its place"));
         }
-        let password = secret(&key("password_file"), raw.password_file.as_deref(), credentials)?;
+        let password = secret(&key("password_file"), raw.password_file, credentials)?;
         let login = match (raw.username, password) {
             (Some(username), _) if username.contains(':') => {
                 return Err(Invalid::new(key("username"), "holds a colon, which basic authentication cannot say"));
@@ -120,7 +120,7 @@ impl Address {
             (Some(_), None) => return Err(Invalid::new(key("password_file"), "is missing; a username needs it")),
             (None, Some(_)) => return Err(Invalid::new(key("username"), "is missing; a password needs it")),
         };
-        let located = |name: &str, file: Option<String>| readable(&key(name), file.as_deref(), credentials);
+        let located = |name: &str, file: Option<String>| located(&key(name), file, credentials);
         let certificate = located("certificate_file", raw.certificate_file)?;
         let identity = match (certificate, located("key_file", raw.key_file)?) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
@@ -137,6 +137,31 @@ impl Address {
     /// Where it is.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Checks that each named file can be read now. The registry is not asked.
+    ///
+    /// # Errors
+    /// The first that can't be, by its key.
+    pub fn check(&self) -> Result<(), Invalid> {
+        self.named_files().try_for_each(|(key, file)| check_readable(key, file))
+    }
+
+    /// What certificates and secrets hold now, as a number that differs when one of them does.
+    pub fn files(&self) -> u64 {
+        fingerprint(self.named_files().map(|(_, file)| file))
+    }
+
+    /// The files that are named, each with its key.
+    fn named_files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let identity = self.identity.as_ref();
+        let files = [
+            ("kafka.registry.password_file", self.login.as_ref().map(|(_, password)| password.path())),
+            ("kafka.registry.ca_file", self.ca_file.as_deref()),
+            ("kafka.registry.certificate_file", identity.map(|(certificate, _)| certificate.as_path())),
+            ("kafka.registry.key_file", identity.map(|(_, key)| key.as_path())),
+        ];
+        files.into_iter().filter_map(|(key, file)| Some((key, file?)))
     }
 
     /// A client of it, with the secrets as their files have them now. Nothing is asked yet.
@@ -324,12 +349,14 @@ mod tests {
             (url("http://u:p@r"), "url", "set username and password_file"),
             (RawRegistry { username: some("u"), ..RawRegistry::default() }, "url", "is missing"),
             (RawRegistry { username: some("u"), ..url("http://r") }, "password_file", "is missing"),
-            (RawRegistry { ca_file: some("/nowhere/ca"), ..url("https://r") }, "ca_file", "/nowhere/ca cannot be read"),
         ] {
             let Invalid { key: found, message } = address(raw).unwrap_err();
             assert_eq!(found, format!("kafka.registry.{key}"));
             assert!(message.contains(says), "{message}");
         }
+        let missing = RawRegistry { ca_file: some("/nowhere/ca"), ..url("https://r") };
+        let Invalid { key, message } = address(missing).unwrap().unwrap().check().unwrap_err();
+        assert!(key == "kafka.registry.ca_file" && message.contains("/nowhere/ca cannot be read"), "{message}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::schemas::Registered;
-use super::source::Membership;
+use super::source::{Membership, check_client};
 use super::store::{Location, Retention};
 use crate::config::{ConfigError, Invalid, Layers, SecretFile, duration};
 use crate::kafka::{Connection, RawConnection, RawSasl, RawTls};
@@ -120,6 +120,16 @@ impl Settings {
     /// What cannot work, with its place.
     pub fn new(layers: &Layers, directories: &Directories) -> Result<Self, ConfigError> {
         Self::understood(layers.parse()?, directories).map_err(|invalid| layers.locate(invalid))
+    }
+
+    /// Checks what [`Settings::new`] leaves open: that the files that `[kafka]` names are there, and that librdkafka makes a client of
+    /// it. No broker is asked.
+    ///
+    /// # Errors
+    /// What is missing or refused, by its key.
+    pub fn check(&self) -> Result<(), Invalid> {
+        self.registry.as_ref().map_or(Ok(()), Address::check)?;
+        check_client(&self.connection, &self.membership)
     }
 
     /// What reads the messages.

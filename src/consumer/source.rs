@@ -21,7 +21,8 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::batch::{Mark, Record};
 use super::place::Reading;
 use crate::clock::{Clock as _, SystemClock};
-use crate::kafka::Connection;
+use crate::config::Invalid;
+use crate::kafka::{Connection, not_created};
 use crate::wire::{Decoder, Undecoded};
 
 use self::context::Context;
@@ -112,15 +113,15 @@ impl Source {
     /// # Errors
     /// A secret that can't be read, or a property that librdkafka does not take.
     pub(super) fn new(connection: &Connection, membership: &Membership, decoder: Decoder) -> Result<Self, String> {
-        let (connection, membership) = (connection.clone(), membership.clone());
         let files = connection.files();
-        let mut source = Self { consumer: None, connection, membership, decoder, files };
+        let mut source =
+            Self { consumer: None, connection: connection.clone(), membership: membership.clone(), decoder, files };
         let mut config = client(&source.connection, &source.membership, FIXED)?;
         if !source.membership.instance.is_empty() {
             config.set("group.instance.id", &source.membership.instance);
         }
         let consumer: BaseConsumer<Context> =
-            config.create_with_context(Context::default()).map_err(|e| e.to_string())?;
+            config.create_with_context(Context::new(connection.brokers())).map_err(|e| not_created(&e))?;
         consumer.subscribe(&[&source.membership.topic]).map_err(|e| e.to_string())?;
         source.consumer = Some(consumer);
         Ok(source)
@@ -256,7 +257,7 @@ impl Source {
         ];
         let mut config = client(&self.connection, &self.membership, &fixed)?;
         config.set("fetch.message.max.bytes", "16384");
-        let consumer: BaseConsumer = config.create().map_err(|e| e.to_string())?;
+        let consumer: BaseConsumer = config.create().map_err(|e| not_created(&e))?;
         consumer.assign(&self.list(offsets)?).map_err(|e| e.to_string())?;
         let (sender, receiver) = mpsc::channel();
         let wanted = offsets.clone();
@@ -301,6 +302,14 @@ impl Source {
         }
         list
     }
+}
+
+/// Checks that librdkafka makes a client of these, and that the files that they name are there.
+///
+/// # Errors
+/// What is missing or refused, by its key.
+pub(super) fn check_client(connection: &Connection, membership: &Membership) -> Result<(), Invalid> {
+    connection.check::<BaseConsumer>(|connection| client(connection, membership, FIXED))
 }
 
 /// A client's configuration: what is fixed, then the operator's properties, then our defaults.

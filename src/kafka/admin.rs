@@ -16,7 +16,7 @@ use rdkafka::metadata::{Metadata, MetadataPartition};
 use rdkafka::producer::{BaseProducer, DeliveryResult, Producer as _, ProducerContext};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::Connection;
+use super::{Connection, explained, not_created, unreachable_broker};
 
 /// A broker that is there answers much sooner.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
@@ -34,6 +34,9 @@ pub enum AdminError {
         /// What the client says.
         why: String,
     },
+    /// No client can be made of the configuration.
+    #[error("{0}")]
+    Misconfigured(String),
     /// The answer is no.
     #[error("Kafka at {brokers} refuses: {why}")]
     Refused {
@@ -101,12 +104,11 @@ impl Admin {
     /// Makes a client; nobody is asked yet.
     ///
     /// # Errors
-    /// A secret can't be read, or a property makes no sense.
+    /// A file can't be read, or a property makes no sense.
     pub fn new(connection: &Connection) -> Result<Self, AdminError> {
-        let refused = |why| AdminError::Refused { brokers: connection.brokers().to_owned(), why };
-        let config = connection.client(&[]).map_err(refused)?;
+        let config = connection.client(&[]).map_err(AdminError::Misconfigured)?;
         let client = BaseProducer::from_config_and_context(&config, LastWord::default());
-        let client = client.map_err(|error| refused(error.to_string()))?;
+        let client = client.map_err(|error| AdminError::Misconfigured(not_created(&error)))?;
         Ok(Self { client, connection: connection.clone() })
     }
 
@@ -141,7 +143,7 @@ impl Admin {
                 Err(_) => break,
             }
         }
-        Err(self.unavailable(&"no answer"))
+        Err(self.no_answer("no answer".to_owned()))
     }
 
     /// Fills in the settings of these topics.
@@ -197,8 +199,8 @@ impl Admin {
     /// Nobody answers, or this user may not ask.
     pub fn committed(&self, group: &str, topic: &str, partitions: &[i32]) -> Result<BTreeMap<i32, i64>, AdminError> {
         let ours = [("group.id", group), ("enable.auto.commit", "false")];
-        let config = self.connection.client(&ours).map_err(|why| self.refused(&why))?;
-        let consumer: BaseConsumer = config.create().map_err(|error| self.refused(&error))?;
+        let config = self.connection.client(&ours).map_err(AdminError::Misconfigured)?;
+        let consumer: BaseConsumer = config.create().map_err(|error| AdminError::Misconfigured(not_created(&error)))?;
         let mut list = TopicPartitionList::new();
         for partition in partitions {
             list.add_partition(topic, *partition);
@@ -210,17 +212,29 @@ impl Admin {
     }
 
     fn admin(&self) -> Result<AdminClient<DefaultClientContext>, AdminError> {
-        let config = self.connection.client(&[]).map_err(|why| self.refused(&why))?;
-        config.create().map_err(|error| self.refused(&error))
+        let config = self.connection.client(&[]).map_err(AdminError::Misconfigured)?;
+        config.create().map_err(|error| AdminError::Misconfigured(not_created(&error)))
     }
 
     fn last_word(&self) -> Option<String> {
         self.client.client().context().0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// A broker that answered does not answer this. It may be another one, which has to be reached by an address that the cluster
+    /// names.
     fn unavailable(&self, why: &dyn ToString) -> AdminError {
-        let why = self.last_word().unwrap_or_else(|| why.to_string());
-        AdminError::Unavailable { brokers: self.connection.brokers().to_owned(), why }
+        match self.metadata().as_ref().map(unreachable_broker) {
+            Ok(Some(unreachable)) => {
+                AdminError::Unavailable { brokers: self.connection.brokers().to_owned(), why: unreachable }
+            }
+            _ => self.no_answer(why.to_string()),
+        }
+    }
+
+    fn no_answer(&self, why: String) -> AdminError {
+        let brokers = self.connection.brokers();
+        let why = self.last_word().map_or(why, |reason| explained(&reason, brokers));
+        AdminError::Unavailable { brokers: brokers.to_owned(), why }
     }
 
     fn refused(&self, why: &dyn ToString) -> AdminError {

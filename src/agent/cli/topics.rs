@@ -179,6 +179,7 @@ fn retention(ms: &str) -> String {
 pub(super) fn failure(error: AdminError) -> Failure {
     match error {
         AdminError::Unavailable { .. } => Failure::new(Status::Unavailable, error),
+        AdminError::Misconfigured(_) => Failure::config(error),
         AdminError::Refused { .. } => Failure::failed(error),
     }
 }

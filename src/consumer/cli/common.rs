@@ -6,7 +6,7 @@ use clap::Args;
 
 pub(super) use crate::cli::Absent;
 use crate::cli::{self, Verbosity};
-use crate::config::{CONSUMER_KEYS, ConfigError};
+use crate::config::{CONSUMER_KEYS, ConfigError, Layers};
 use crate::consumer::config::{Directories, Settings};
 use crate::exit::{Failure, Status};
 
@@ -47,14 +47,25 @@ impl Common {
 
     /// Flags over the environment over the file.
     pub(super) fn settings(&self, absent: Absent) -> Result<Settings, ConfigError> {
+        Settings::new(&self.layers(absent)?, &directories())
+    }
+
+    /// The same, and librdkafka makes a client of them.
+    pub(super) fn checked_settings(&self, absent: Absent) -> Result<Settings, ConfigError> {
+        let layers = self.layers(absent)?;
+        let settings = Settings::new(&layers, &directories())?;
+        settings.check().map_err(|invalid| layers.locate(invalid))?;
+        Ok(settings)
+    }
+
+    fn layers(&self, absent: Absent) -> Result<Layers, ConfigError> {
         let flags = [
             ("--brokers", "kafka.brokers", &self.brokers),
             ("--topic", "kafka.topic", &self.topic),
             ("--group", "kafka.group", &self.group),
             ("--registry", "kafka.registry.url", &self.registry),
         ];
-        let layers = cli::layers(self.config.as_deref(), (CONFIG, absent), &flags, CONSUMER_KEYS)?;
-        Settings::new(&layers, &directories())
+        cli::layers(self.config.as_deref(), (CONFIG, absent), &flags, CONSUMER_KEYS)
     }
 }
 

@@ -111,7 +111,7 @@ impl Command {
             Self::Totals(command) => command.run(),
             Self::DeadLetters { command } => command.run(),
             Self::Check { common } => {
-                let settings = common.settings(Absent::MeansDefaults).map_err(Failure::config)?;
+                let settings = common.checked_settings(Absent::MeansDefaults).map_err(Failure::config)?;
                 output::print(&settings.to_string())
             }
         }

@@ -11,8 +11,9 @@ use rdkafka::{ClientContext, TopicPartitionList};
 use crate::kafka;
 
 /// What librdkafka says through callbacks, kept until the loop asks.
-#[derive(Default)]
 pub(super) struct Context {
+    /// The configured brokers.
+    brokers: String,
     heard: Arc<Mutex<Heard>>,
 }
 
@@ -33,12 +34,16 @@ impl ClientContext for Context {
         let code = code.unwrap_or(RDKafkaErrorCode::Fail);
         self.hear(|heard| match kafka::refusal(code, reason) {
             Some(refusal) => heard.refused = Some(refusal),
-            None => heard.trouble = Some(format!("{code}: {reason}")),
+            None => heard.trouble = Some(format!("{code}: {}", kafka::explained(reason, &self.brokers))),
         });
     }
 }
 
 impl Context {
+    pub(super) fn new(brokers: &str) -> Self {
+        Self { brokers: brokers.to_owned(), heard: Arc::default() }
+    }
+
     pub(super) fn hear<T>(&self, listen: impl FnOnce(&mut Heard) -> T) -> T {
         listen(&mut self.heard.lock().unwrap_or_else(PoisonError::into_inner))
     }

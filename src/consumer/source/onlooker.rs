@@ -11,7 +11,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::{ASK_MAX, Context, Membership, client, content_type};
 use crate::consumer::batch::Record;
-use crate::kafka::Connection;
+use crate::kafka::{Connection, not_created};
 use crate::wire::Decoder;
 
 /// Somebody who looks at a topic.
@@ -52,7 +52,7 @@ impl Onlooker {
     /// A secret that can't be read, or a property that librdkafka does not take.
     pub fn new(connection: &Connection, membership: &Membership, decoder: Decoder) -> Result<Self, String> {
         let config = client(connection, membership, FIXED)?;
-        let consumer = config.create_with_context(Context::default()).map_err(|e| e.to_string())?;
+        let consumer = config.create_with_context(Context::new(connection.brokers())).map_err(|e| not_created(&e))?;
         Ok(Self { consumer, topic: membership.topic.clone(), decoder })
     }
 
@@ -70,7 +70,8 @@ impl Onlooker {
     /// No broker answers.
     pub fn watermarks(&self, partition: i32) -> Result<(i64, i64), String> {
         let topic = &self.topic;
-        self.consumer.fetch_watermarks(topic, partition, ASK_MAX).map_err(|e| format!("{topic}[{partition}]: {e}"))
+        let watermarks = self.consumer.fetch_watermarks(topic, partition, ASK_MAX);
+        watermarks.map_err(|error| format!("{topic}[{partition}]: {}", self.unanswered(&error)))
     }
 
     /// The first offset of each partition whose message is not older than `time_ms`; where there is none, none is given.
@@ -82,7 +83,7 @@ impl Onlooker {
         for &partition in partitions {
             times.add_partition_offset(&self.topic, partition, Offset::Offset(time_ms)).map_err(|e| e.to_string())?;
         }
-        known(&self.consumer.offsets_for_times(times, ASK_MAX).map_err(|e| e.to_string())?)
+        known(&self.consumer.offsets_for_times(times, ASK_MAX).map_err(|error| self.unanswered(&error))?)
     }
 
     /// What the group has committed, where it has.
@@ -94,7 +95,15 @@ impl Onlooker {
         for &partition in partitions {
             names.add_partition(&self.topic, partition);
         }
-        known(&self.consumer.committed_offsets(names, ASK_MAX).map_err(|e| e.to_string())?)
+        known(&self.consumer.committed_offsets(names, ASK_MAX).map_err(|error| self.unanswered(&error))?)
+    }
+
+    /// Why a broker did not answer: what librdkafka says of its connections tells more than that the time is over.
+    fn unanswered(&self, error: &KafkaError) -> String {
+        // Nothing is looked at yet, so that no message is lost by it.
+        while self.consumer.poll(Duration::ZERO).is_some() {}
+        let heard = self.consumer.context().hear(|heard| heard.refused.take().or(heard.trouble.take()));
+        heard.unwrap_or_else(|| error.to_string())
     }
 
     /// Looks from `offsets` on.

@@ -1,0 +1,162 @@
+//! Errors of librdkafka in words that name the remedy, and never a secret.
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::types::RDKafkaConfRes;
+
+/// What an error of a client's says if one side turned the other away, and what to look at; nothing if a broker is just not there.
+/// OpenSSL does not tell why a certificate is not accepted.
+pub fn refusal(code: Code, reason: &str) -> Option<String> {
+    let reason = without_timing(reason);
+    let remedy = if matches!(code, Code::Authentication | Code::SaslAuthenticationFailed) {
+        "check kafka.sasl: mechanism, username and password_file"
+    } else if reason.contains("certificate verify failed") {
+        "check that kafka.tls.ca_file signed the broker's certificate, and that this bears the broker's name and has not expired"
+    } else if reason.contains(" alert ") {
+        "the broker does not accept our certificate: check kafka.tls.certificate_file and kafka.tls.key_file"
+    } else if code == Code::SSL {
+        "check kafka.tls"
+    } else {
+        return None;
+    };
+    // It has two ways to say the same; and its own advice names its properties, which are not ours.
+    let reason = reason.replace("SSL handshake failed: ", "");
+    let reason = reason.split(": broker certificate could not be verified").next().unwrap_or(&reason);
+    Some(format!("{reason}: {remedy}"))
+}
+
+/// Without what librdkafka says of how long and how often, which differs each time.
+pub fn without_timing(text: &str) -> String {
+    let Some((before, rest)) = text.split_once(" (after ") else { return text.to_owned() };
+    // "(after 7ms in state CONNECT)", "(after 7ms in state CONNECT, 1 identical error(s) suppressed)"
+    let after = rest.split_once("suppressed)").or_else(|| rest.split_once(')')).map_or("", |(_, after)| after);
+    format!("{before}{after}")
+}
+
+/// Names the cause to look at where the broker that an error of a client's is about was not configured: its address came from the
+/// cluster's metadata, and cannot be resolved or reached from here. `brokers` are the configured ones.
+pub fn explained(reason: &str, brokers: &str) -> String {
+    let reason = without_timing(reason);
+    let hint = advertised_address(&reason)
+        .filter(|address| !brokers.split(',').any(|broker| is_same_address(broker, address)))
+        .map(unreachable_address);
+    match hint {
+        Some(hint) => format!("{reason}: {hint}"),
+        None => reason,
+    }
+}
+
+/// The remedy where a cluster names a broker by an address that is of no use from here.
+pub(super) fn unreachable_address(address: &str) -> String {
+    format!(
+        "the cluster names this broker {address}, which this host cannot reach: check advertised.listeners of the broker"
+    )
+}
+
+/// The address of a broker that the cluster named, in an error about connecting to it: `ssl://kafka-1:9093/7: Failed to resolve …`, or
+/// `GroupCoordinator: kafka-1:9093: Failed …`. A configured broker has no number before it has answered: `kafka-1:9092/bootstrap: …`.
+fn advertised_address(reason: &str) -> Option<&str> {
+    let coordinator = reason.strip_prefix("GroupCoordinator: ");
+    let (broker, error) = coordinator.unwrap_or(reason).split_once(": ")?;
+    let address = match coordinator {
+        Some(_) => broker,
+        None => {
+            let (address, node) = broker.rsplit_once('/')?;
+            let is_number = !node.is_empty() && node.bytes().all(|byte| byte.is_ascii_digit());
+            is_number.then_some(address)?
+        }
+    };
+    let cannot_connect = ["Failed to resolve", "Connect to ", "Connection setup timed out"];
+    let is_about_connecting = cannot_connect.iter().any(|begin| error.starts_with(begin));
+    is_about_connecting.then(|| address.split_once("://").map_or(address, |(_, address)| address))
+}
+
+/// Compares `HOST[:PORT]` as configured, perhaps after a protocol, with `HOST:PORT`.
+fn is_same_address(configured: &str, address: &str) -> bool {
+    let configured = configured.trim();
+    let configured = configured.split_once("://").map_or(configured, |(_, address)| address);
+    let has_port = configured.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+    configured.eq_ignore_ascii_case(address)
+        || (!has_port && address.eq_ignore_ascii_case(&format!("{configured}:{DEFAULT_PORT}")))
+}
+
+/// The port that librdkafka takes where none is written.
+const DEFAULT_PORT: u16 = 9092;
+
+/// Says why librdkafka made no client, without a property's value, which can be a secret.
+pub fn not_created(error: &KafkaError) -> String {
+    match error {
+        KafkaError::ClientConfig(result, _, name, _) => {
+            format!("kafka.properties: `{name}` {}", property_error(*result))
+        }
+        KafkaError::ClientCreation(reason) => format!("librdkafka refuses the configuration: {reason}"),
+        other => other.to_string(),
+    }
+}
+
+/// What is wrong with a property, without its value.
+pub(super) fn property_error(result: RDKafkaConfRes) -> &'static str {
+    match result {
+        RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN => "is no property of librdkafka, or not in this build",
+        _ => "does not take this value; see librdkafka's CONFIGURATION.md",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_turned_away_is_told_what_to_look_at() {
+        let verify = "ssl://b:9093/bootstrap: SSL handshake failed: error:0A000086:SSL routines::certificate verify failed: broker \
+                      certificate could not be verified, verify that ssl.ca.location is correctly configured or root CA \
+                      certificates are installed (install ca-certificates package) (after 7ms in state SSL_HANDSHAKE)";
+        let said = refusal(Code::SSL, verify).unwrap();
+        assert!(
+            said.contains("verify failed: check that kafka.tls.ca_file") && !said.contains("ssl.ca.location"),
+            "{said}"
+        );
+        let alert = "ssl://b:9093/1: Receive failed: SSL alert number 116: tlsv13 alert certificate required (after 2ms in state X)";
+        assert!(refusal(Code::BrokerTransportFailure, alert).unwrap().ends_with("kafka.tls.key_file"));
+        let password = "sasl_ssl://b:9094/1: SASL authentication error: Authentication failed (after 300ms in state AUTH_REQ, 1 \
+                        identical error(s) suppressed)";
+        assert!(refusal(Code::Authentication, password).unwrap().contains("failed: check kafka.sasl"));
+        let away = "ssl://b:9093/1: Disconnected (after 3ms in state SSL_HANDSHAKE)";
+        assert_eq!(refusal(Code::BrokerTransportFailure, away), None);
+    }
+
+    #[test]
+    fn an_address_that_the_cluster_named_is_told_from_a_configured_one() {
+        let resolve = "kafka.internal:9092/1: Failed to resolve 'kafka.internal:9092': Name or service not known (after 2ms in \
+                       state CONNECT)";
+        let said = explained(resolve, "gateway.example:9092");
+        assert!(
+            said.contains("names this broker kafka.internal:9092") && said.contains("check advertised.listeners"),
+            "{said}"
+        );
+        assert!(!said.contains("after 2ms"), "{said}");
+        let refused = "ssl://10.1.2.3:9093/17: Connect to ipv4#10.1.2.3:9093 failed: Connection refused (after 0ms in state CONNECT)";
+        assert!(explained(refused, "a:9093,b:9093").contains("names this broker 10.1.2.3:9093,"));
+        let coordinator = "GroupCoordinator: 10.1.2.3:9093: Connect to ipv4#10.1.2.3:9093 failed: Connection refused";
+        assert!(explained(coordinator, "a:9093").contains("names this broker 10.1.2.3:9093,"));
+        for configured in ["a:9093,10.1.2.3:9093", "SSL://10.1.2.3:9093"] {
+            assert!(!explained(refused, configured).contains("advertised"), "{configured}");
+        }
+        let default_port = "localhost:9092/1: Connect to ipv4#127.0.0.1:9092 failed: Connection refused";
+        assert_eq!(explained(default_port, "localhost"), default_port);
+        let bootstrap = "gateway:9092/bootstrap: Failed to resolve 'gateway:9092': Name or service not known";
+        assert_eq!(explained(bootstrap, "other:9092"), bootstrap);
+        assert_eq!(
+            explained("kafka.internal:9092/1: Disconnected", "gateway:9092"),
+            "kafka.internal:9092/1: Disconnected"
+        );
+    }
+
+    #[test]
+    fn a_propertys_value_is_not_shown() {
+        let unknown = RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN;
+        let error =
+            KafkaError::ClientConfig(unknown, "no such s3cret".into(), "ssl.key.passwrd".into(), "s3cret".into());
+        let said = not_created(&error);
+        assert!(said.contains("ssl.key.passwrd") && !said.contains("s3cret"), "{said}");
+    }
+}
