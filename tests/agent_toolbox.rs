@@ -1,6 +1,9 @@
 //! The commands that people call by hand, on a real Kafka.
 
-use crate::support::agent::command;
+use rdkafka::config::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+
+use crate::support::agent::{command, until};
 use crate::support::consumer::Consumer;
 use crate::support::services::Kafka;
 
@@ -46,6 +49,37 @@ fn topics_are_made_where_they_are_missing_and_left_alone_where_they_differ() {
     assert!(out.contains(&format!("{there}.r,1,0,,0")), "{out}");
     let (code, out, _) = run(&format!("topics --list -b {brokers}"));
     assert!(code == 0 && out.contains(&there), "{out}");
+}
+
+/// Retention goes by the time of a message: by its sender's, all that a gateway sends whose clock says 1970 is deleted at once.
+#[test]
+fn what_a_clock_in_the_past_sends_is_kept() {
+    let test = "agent_toolbox::what_a_clock_in_the_past_sends_is_kept";
+    let prepare = |directory: &std::path::Path| {
+        std::fs::write(directory.join("secure.properties"), "log.retention.check.interval.ms=1000\n").unwrap();
+    };
+    let Some((kafka, _directory)) = Kafka::secured(test, prepare) else { return };
+    let (code, _, err) = run(&format!("topics -b {}", kafka.address));
+    assert_eq!(code, 0, "{err}");
+    let by_sender = kafka.topic("by-sender", 1);
+    kafka.alter(&by_sender, "retention.ms=2592000000");
+    for topic in [&*by_sender, "highwater.events"] {
+        produce_in_1970(&kafka.address, topic);
+    }
+    until("retention has deleted what its sender dates to 1970", || {
+        kafka.read(&by_sender, "%s\n").is_empty().then_some(())
+    });
+    assert_eq!(kafka.read("highwater.events", "%s\n"), ["from 1970"]);
+    let (code, out, _) = run(&format!("topics --check -b {} -t {by_sender}", kafka.address));
+    assert!(code == 1 && out.contains("message.timestamp.type is CreateTime, not LogAppendTime"), "{out}");
+}
+
+fn produce_in_1970(brokers: &str, topic: &str) {
+    let mut config = ClientConfig::new();
+    let producer: BaseProducer = config.set("bootstrap.servers", brokers).create().expect("a producer");
+    let record = BaseRecord::to(topic).key("gw").payload("from 1970").timestamp(3_600_000);
+    producer.send(record).map_err(|(error, _)| error).expect("there is room");
+    producer.flush(std::time::Duration::from_secs(60)).expect("Kafka takes it");
 }
 
 #[test]

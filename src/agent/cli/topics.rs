@@ -20,6 +20,9 @@ Looks first, makes only what is missing, and changes nothing that is there. Want
   topics.replication  3     brokers that hold each partition; by default no more than there are
   topics.retention    30d   longer than any consumer may be away
 
+Messages bear the time at which the broker took them (message.timestamp.type is LogAppendTime): retention goes by it, whatever the
+clock of a gateway says. An event's own time is in the event.
+
 On three brokers or more, min.insync.replicas is 2: an acknowledged event survives the loss of any one of them.
 
 Exit code: 0 if all is as wanted now, 1 with --check if something is missing or differs, 69 if Kafka could not be reached.
@@ -125,6 +128,9 @@ fn wanted(settings: &Settings, brokers: usize, samples: bool) -> Vec<Wanted> {
     }
     let wanted = wanted.into_iter().map(|(name, own)| {
         let mut settings = own.to_vec();
+        // By the sender's time, retention would delete at once what a gateway sends whose clock is in the past, and what
+        // `replay` sends of a recording. An event bears its own time.
+        settings.push(("message.timestamp.type", "LogAppendTime".to_owned()));
         if replication >= REPLICATION {
             settings.push(("min.insync.replicas", "2".to_owned()));
         }
