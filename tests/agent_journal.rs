@@ -42,7 +42,7 @@ fn a_broker_that_comes_late_gets_everything() {
     assert!(away <= 3, "said at a sane rate, not {away} times");
     agent.configure(&busy(&kafka.address, &topic));
     running.signal("TERM");
-    assert!(running.wait().success());
+    assert_eq!(running.wait().code(), Some(1));
     assert!(running.log().contains("0 events delivered"), "{}", running.log());
     let log = agent.run(&["--for", "2s"]);
     assert!(log.contains(" 0 left in the journal"), "{log}");
@@ -71,9 +71,9 @@ fn a_topic_that_refuses_batches_gets_its_events_one_by_one() {
     arrived_whole(&kafka.events(&topic), &epoch, accepted);
 }
 
-/// What `busy` says, and as many events that are three times as large.
-fn mixed(brokers: &str, topic: &str, properties: &str) -> String {
-    let name = "x".repeat(1_500);
+/// What `busy` says, and as many events that are larger by so many bytes.
+fn mixed(brokers: &str, topic: &str, larger: usize, properties: &str) -> String {
+    let name = "x".repeat(larger);
     let large =
         format!("[[limit]]\nname = '{name}'\ninterface = 'syn*'\nraise_at = '2 Mbit/s'\nupdate_every = '100ms'\n");
     let properties = format!("[kafka.properties]\n'compression.type' = 'none'\n{properties}\n");
@@ -87,9 +87,9 @@ fn a_batch_that_is_refused_is_not_overtaken() {
     for (name, bytes, together) in [("overtaken-1", 8_000, 8), ("overtaken-2", 2_500, 3)] {
         let topic = kafka.topic(name, 1);
         kafka.alter(&topic, &format!("max.message.bytes={bytes}"));
-        let mut agent = Agent::new(&mixed("127.0.0.1:9", &topic, ""));
+        let mut agent = Agent::new(&mixed("127.0.0.1:9", &topic, 1_500, ""));
         agent.run(&["--for", "4s"]);
-        agent.configure(&mixed(&kafka.address, &topic, &format!("'batch.num.messages' = {together}")));
+        agent.configure(&mixed(&kafka.address, &topic, 1_500, &format!("'batch.num.messages' = {together}")));
         let log = agent.run(&["--for", "2s"]);
         assert!(log.contains("refuses a") && log.contains(" 0 left in the journal"), "{log}");
         assert!(!log.contains("declared lost"), "{log}");
@@ -104,7 +104,7 @@ fn an_event_that_is_too_large_alone_is_declared_and_overtaken_by_none() {
     let Some(kafka) = Kafka::or_skip(test) else { return };
     let topic = kafka.topic("too-large", 1);
     kafka.alter(&topic, "max.message.bytes=1500");
-    let mut agent = Agent::new(&mixed("127.0.0.1:9", &topic, ""));
+    let mut agent = Agent::new(&mixed("127.0.0.1:9", &topic, 64 << 10, ""));
     agent.run(&["--for", "1s"]);
     let (epoch, _) = agent.accepted();
     let plain = "[kafka.properties]\n'compression.type' = 'none'\n"; // else a name of one letter takes no room
@@ -162,7 +162,7 @@ fn an_urgent_event_is_sent_at_once_and_others_wait_for_the_flush() {
     let limit = |severity: &str| {
         format!(
             "source = 'synthetic'\n[[limit]]\ninterface = 'syn0'\ndirection = 'rx'\nraise_at = '2 Mbit/s'\n\
-             severity = '{severity}'\n[kafka]\nbrokers = '{}'\ntopic = '{topic}'\n",
+             severity = '{severity}'\n[flush]\ninterval = '1d'\n[kafka]\nbrokers = '{}'\ntopic = '{topic}'\n",
             kafka.address
         )
     };
@@ -170,7 +170,7 @@ fn an_urgent_event_is_sent_at_once_and_others_wait_for_the_flush() {
     let running = agent.start(&[]);
     running.until("bandwidth exceeded on syn0");
     std::thread::sleep(Duration::from_secs(2));
-    assert!(kafka.events(&topic).is_empty(), "they wait for 120 s");
+    assert!(kafka.events(&topic).is_empty(), "they wait for the flush");
     running.signal("USR1");
     until("a flush by SIGUSR1", || (kafka.events(&topic).len() >= 2).then_some(()));
     running.kill();
@@ -189,9 +189,9 @@ fn an_unknown_topic_loses_nothing_and_is_said() {
     let Some(kafka) = Kafka::or_skip("agent_journal::an_unknown_topic_loses_nothing_and_is_said") else { return };
     let mut agent = Agent::new(&busy(&kafka.address, "nobody-made-this-topic"));
     let mut running = agent.start(&[]);
-    running.until("there is no topic nobody-made-this-topic; make it, or set kafka.topic");
+    running.until("there is no topic nobody-made-this-topic; `highwater-agent topics` makes it, or set kafka.topic");
     running.signal("TERM");
-    assert!(running.wait().success());
+    assert_eq!(running.wait().code(), Some(1));
     let topic = kafka.topic("made", 1);
     agent.configure(&busy(&kafka.address, &topic));
     agent.run(&["--for", "1s"]);

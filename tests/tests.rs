@@ -25,6 +25,7 @@ mod formats;
 mod interop;
 
 mod pipeline;
+mod publishing;
 mod replay;
 mod samples;
 

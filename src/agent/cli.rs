@@ -88,7 +88,7 @@ impl Command {
                 control.listen_to_signals().map_err(Failure::failed)?;
                 let reload = || common.settings_of_an_agent(Absent::IsAnError).map_err(|error| error.to_string());
                 let run = Run { control: &control, duration, observers: Vec::new(), reload: &reload };
-                run::run(settings, run).map(drop)
+                run::run(settings, run)?.all_delivered()
             }
             Self::Status(command) => command.run(),
             Self::Schema { format } => output::print(format.schema()),
@@ -99,7 +99,7 @@ impl Command {
             #[cfg(feature = "toolbox")]
             Self::Replay(command) => command.run(),
             Self::Check { common } => {
-                let settings = common.settings_of_an_agent(Absent::MeansDefaults)?;
+                let settings = common.checked_settings(Absent::MeansDefaults)?;
                 settings.warnings.iter().for_each(|warning| write_error(&format!("warning: {warning}")));
                 output::print(&settings.to_string())
             }

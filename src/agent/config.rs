@@ -85,6 +85,7 @@ struct RawFlush {
     urgent: Option<Vec<String>>,
     #[serde(default, deserialize_with = "quoted")]
     max_events: Option<u64>,
+    linger: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -157,6 +158,8 @@ pub struct Surroundings {
 }
 
 const MIN_JOURNAL: ByteCount = ByteCount::from_bytes(1 << 20);
+/// The connection to Kafka outlasts three flushes, and at least this time.
+const LINGER_MIN: Duration = Duration::from_secs(300);
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
 /// A breach is cleared below this part of `raise_at` unless `clear_at` says otherwise.
 const CLEAR_PERCENT: f64 = 90.0;
@@ -208,6 +211,7 @@ impl Settings {
                 format!("is below the update_every of limit {name} ({every}): its breaches could not be resumed");
             return Err(Invalid::new("resume_within", message));
         }
+        let spread = publisher::Spread::of(&agent);
         let interfaces = raw.interfaces.unwrap_or_default();
         let include = patterns("interfaces.include", interfaces.include, &["*"], warnings)?;
         let exclude = patterns("interfaces.exclude", interfaces.exclude, &[], warnings)?;
@@ -241,7 +245,10 @@ impl Settings {
             limits,
             journal_size,
             journal_age: or_duration("journal.max_age", journal.max_age, Duration::from_secs(30 * 86_400))?,
-            publisher: publisher(raw.flush, raw.kafka, journal_size, surroundings.credentials_directory.as_deref())?,
+            publisher: publisher::Settings {
+                spread,
+                ..publisher(raw.flush, raw.kafka, journal_size, surroundings.credentials_directory.as_deref())?
+            },
             topics: Topics::new(raw.topics.unwrap_or_default())?,
         };
         Ok((settings, missing))
@@ -287,12 +294,16 @@ fn publisher(
     let registry = kafka.registry.unwrap_or_default();
     let auto_register = registry.auto_register.unwrap_or(true);
     let encoding = publisher::Encoding { format, key, registry: Address::new(registry, credentials)?, auto_register };
+    let interval = or_duration("flush.interval", flush.interval, Duration::from_secs(120))?;
+    let linger = LINGER_MIN.max(interval.saturating_mul(3));
     Ok(publisher::Settings {
         connection,
         topic,
         encoding,
         window: publisher::Window::SMALL,
-        interval: or_duration("flush.interval", flush.interval, Duration::from_secs(120))?,
+        interval,
+        linger: or_duration("flush.linger", flush.linger, linger)?,
+        spread: publisher::Spread::default(),
         urgent,
         events_max,
         journal_bytes: journal_size.bytes(),

@@ -34,6 +34,8 @@ pub struct Delivery {
     pub last_offsets: BTreeMap<i32, i64>,
     /// `observed_at` of the oldest that Kafka has not.
     pub oldest_pending: Option<chrono::DateTime<chrono::Utc>>,
+    /// Why Kafka has not all of them.
+    pub obstacle: Option<String>,
 }
 
 /// So many events may wait beyond those under way.
@@ -65,6 +67,7 @@ impl Courier {
             let settings = publisher::Settings {
                 window: Window::WIDE,
                 interval: Duration::ZERO,
+                linger: Duration::MAX,
                 journal_bytes: bytes,
                 undelivered: "wait in memory",
                 ..settings
@@ -77,9 +80,13 @@ impl Courier {
         Ok(Self { system, publisher, control, clock, events: 0 })
     }
 
-    /// Whether somebody wants it to end.
+    /// Whether it should end: somebody wants it to, or the topic refuses what it is given.
     pub fn stopped(&self) -> bool {
-        self.control.stop()
+        self.control.stop() || self.is_refused()
+    }
+
+    fn is_refused(&self) -> bool {
+        self.publisher.as_ref().is_some_and(|publisher| publisher.progress().refusing)
     }
 
     /// Registers events, and waits while too many are pending.
@@ -137,7 +144,7 @@ impl Courier {
         self.system.pending().oldest
     }
 
-    /// Waits until Kafka has all of them; after an interruption, no longer than 10 s.
+    /// Waits until Kafka has all of them, or the topic refuses what is left; after an interruption, no longer than 10 s.
     ///
     /// # Errors
     /// See [`Courier::add`].
@@ -150,8 +157,8 @@ impl Courier {
         loop {
             self.turn()?;
             let now = self.clock.monotonic();
-            let is_late = self.stopped() && now >= *stop_at.get_or_insert(now + LAST_MAX);
-            if is_late || self.system.pending().events == 0 {
+            let is_late = self.control.stop() && now >= *stop_at.get_or_insert(now + LAST_MAX);
+            if is_late || self.is_refused() || self.system.pending().events == 0 {
                 break;
             }
             self.control.sleep(Duration::from_millis(100));
@@ -160,8 +167,10 @@ impl Courier {
             Delivery { events: self.events, oldest_pending: self.system.pending().oldest, ..Delivery::default() };
         let Some(publisher) = self.publisher else { return Ok(delivery) };
         let progress = publisher.progress().clone();
+        let pending = self.system.pending().events;
+        delivery.failed = progress.rejected + pending;
+        delivery.obstacle = (pending > 0).then(|| progress.obstacle().to_owned());
         (delivery.delivered, delivery.last_offsets) = (progress.delivered, progress.offsets);
-        delivery.failed = progress.rejected + self.system.pending().events;
         let until = self.clock.monotonic() + TEAR_DOWN_MAX;
         let threads = publisher.close();
         while threads.iter().any(|thread| !thread.is_finished()) && self.clock.monotonic() < until {

@@ -48,7 +48,7 @@ pub struct Run<'a> {
 }
 
 /// How it went.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// Readings.
     pub ticks: u64,
@@ -62,6 +62,24 @@ pub struct Outcome {
     pub pending: u64,
     /// Events that were in memory alone, because the disk refused them, and are gone.
     pub lost: u64,
+    /// Why they are left.
+    pub obstacle: Option<String>,
+}
+
+impl Outcome {
+    /// Whether Kafka has all events.
+    ///
+    /// # Errors
+    /// How many it has not, and why.
+    pub fn all_delivered(self) -> Result<(), Failure> {
+        let left = match (self.pending, self.lost) {
+            (0, 0) => return Ok(()),
+            (pending, 0) => format!("{pending} events are left in the journal"),
+            (_, lost) => format!("{lost} events are lost"),
+        };
+        let why = self.obstacle.unwrap_or_default();
+        Err(Failure::failed(format!("{left}: {why}")))
+    }
 }
 
 /// At the end, Kafka is given so long to take what is left.
@@ -342,7 +360,8 @@ impl Agent {
         let (pending, durability) = (self.system.pending().events, self.system.journal().durability());
         let (pending, lost) = if durability == Durability::OnDisk { (pending, 0) } else { (0, pending) };
         let delivered = self.publisher.progress().delivered;
-        let outcome = Outcome { delivered, pending, lost, ..self.outcome };
+        let obstacle = (pending + lost > 0).then(|| self.publisher.progress().obstacle().to_owned());
+        let outcome = Outcome { delivered, pending, lost, obstacle, ..self.outcome };
         info!(
             "stopped after {} ({} skipped, at most {:.1} ms late): {} delivered, {}",
             counted(outcome.ticks, "reading"),

@@ -9,6 +9,7 @@ pub(crate) mod failpoints;
 pub(crate) mod netns;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod publishing;
 pub(crate) mod registry;
 pub(crate) mod rounds;
 pub(crate) mod services;

@@ -40,11 +40,12 @@ impl Running {
         fs::read_to_string(&self.out).unwrap_or_default()
     }
 
-    /// Waits until it has ended in order; what it logged.
+    /// Waits until it has ended in order; what it logged. An agent may have events left that Kafka did not take, which is exit code 1.
     pub(crate) fn log_at_end(mut self) -> String {
         let status = self.wait();
         let log = self.log();
-        assert!(status.success(), "{status}: {log}");
+        let is_left = status.code() == Some(1) && log.contains(" events are left in the journal: ");
+        assert!(status.success() || is_left, "{status}: {log}");
         log
     }
 

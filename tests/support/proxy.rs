@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -47,6 +47,11 @@ struct State {
     cut_at: Mutex<Option<(Vec<u8>, Cut)>>,
     cuts: AtomicU32,
     connections: Mutex<Vec<Pair>>,
+    /// How many connections there were, and how many are open.
+    accepted: AtomicU32,
+    open: AtomicU32,
+    /// What they carried, both ways.
+    bytes: AtomicU64,
 }
 
 /// A connection's two ends. Once bytes were withheld from it, it never works again.
@@ -77,6 +82,9 @@ impl Proxy {
             cut_at: Mutex::default(),
             cuts: AtomicU32::new(0),
             connections: Mutex::default(),
+            accepted: AtomicU32::new(0),
+            open: AtomicU32::new(0),
+            bytes: AtomicU64::new(0),
         });
         let of_thread = Arc::clone(&state);
         thread::spawn(move || of_thread.listen(port, Some(listener)));
@@ -113,6 +121,28 @@ impl Proxy {
     /// How many connections were cut so.
     pub(crate) fn cuts(&self) -> u32 {
         self.state.cuts.load(Ordering::SeqCst)
+    }
+
+    /// From now on nothing comes or goes on the connections that there are, not even a FIN; new ones work.
+    pub(crate) fn forget(&self) {
+        for pair in self.state.connections.lock().expect("nobody panics with it").iter() {
+            pair.dead.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// How many connections there were.
+    pub(crate) fn connections(&self) -> u32 {
+        self.state.accepted.load(Ordering::SeqCst)
+    }
+
+    /// How many are open.
+    pub(crate) fn open(&self) -> u32 {
+        self.state.open.load(Ordering::SeqCst)
+    }
+
+    /// How many bytes they carried, both ways.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.state.bytes.load(Ordering::SeqCst)
     }
 
     /// Ends every connection.
@@ -164,10 +194,17 @@ impl State {
         let Ok(server) = TcpStream::connect(upstream) else { return }; // dropped: the client sees it closed
         let (Ok(client_too), Ok(server_too)) = (client.try_clone(), server.try_clone()) else { return };
         let dead = Arc::new(AtomicBool::new(false));
+        self.accepted.fetch_add(1, Ordering::SeqCst);
+        self.open.fetch_add(1, Ordering::SeqCst);
         for (from, to, way) in [(&client, &server, Way::There), (&server, &client, Way::Back)] {
             let (Ok(from), Ok(to)) = (from.try_clone(), to.try_clone()) else { return };
             let (state, dead) = (Arc::clone(self), Arc::clone(&dead));
-            thread::spawn(move || state.carry(from, to, &dead, way));
+            thread::spawn(move || {
+                state.carry(from, to, &dead, way);
+                if way == Way::There {
+                    state.open.fetch_sub(1, Ordering::SeqCst);
+                }
+            });
         }
         let pair = Pair { client: client_too, server: server_too, dead };
         self.connections.lock().expect("nobody panics with it").push(pair);
@@ -219,6 +256,7 @@ impl State {
                         if to.write_all(&buffer[..count]).is_err() {
                             break;
                         }
+                        self.bytes.fetch_add(count as u64, Ordering::SeqCst);
                     }
                 },
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}

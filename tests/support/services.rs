@@ -101,8 +101,13 @@ impl Kafka {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let mut own = Self { address: String::new(), directory: directory.path().join("kafka"), own: true };
         own.address = own.start_with(&[&proxy.port().to_string()]);
-        proxy.lead_to(std::fs::read_to_string(own.directory.join("behind")).expect("it has an address").trim());
+        proxy.lead_to(&own.listener_behind());
         Some((own, directory))
+    }
+
+    /// The listener of [`Kafka::behind`] itself, which names the proxy to its clients.
+    pub(crate) fn listener_behind(&self) -> String {
+        std::fs::read_to_string(self.directory.join("behind")).expect("it has an address").trim().to_owned()
     }
 
     /// Sends its process a signal by its name: STOP, CONT.
@@ -200,6 +205,14 @@ impl Kafka {
         let class = "kafka.admin.ConfigCommand";
         let what = ["--alter", "--entity-type", "topics", "--entity-name", topic, "--add-config", setting];
         self.tool(&[&[class, "--bootstrap-server", &self.address], &what[..]].concat());
+    }
+
+    /// How many producers have written to a topic's only partition and are remembered by its broker (KIP-664).
+    pub(crate) fn producers(&self, topic: &str) -> usize {
+        let class = "org.apache.kafka.tools.TransactionsCommand";
+        let what = ["describe-producers", "--topic", topic, "--partition", "0"];
+        let table = self.tool(&[&[class, "--bootstrap-server", &self.address], &what[..]].concat());
+        table.lines().skip(1).filter(|line| !line.trim().is_empty()).count()
     }
 
     /// One of Kafka's own tools; what it prints.

@@ -58,6 +58,14 @@ impl Common {
         }
     }
 
+    /// The same, and what `run` would wait for is there: the files that the configuration names.
+    pub(super) fn checked_settings(&self, absent: Absent) -> Result<Settings, Failure> {
+        let settings = self.settings_of_an_agent(absent)?;
+        let layers = self.layers(absent).map_err(Failure::config)?;
+        settings.publisher.check().map_err(|invalid| Failure::config(layers.locate(invalid)))?;
+        Ok(settings)
+    }
+
     /// The state directory alone: whoever asks for it need not be able to read the service's secrets.
     pub(super) fn state_dir(&self, absent: Absent) -> Result<PathBuf, ConfigError> {
         Settings::state_dir(&self.layers(absent)?, &surroundings())

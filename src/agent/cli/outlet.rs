@@ -238,8 +238,9 @@ pub(super) fn judged(delivery: &Delivery) -> Result<(), Failure> {
 
 /// The same, of events that have another name.
 pub(super) fn judged_as(delivery: &Delivery, what: &str) -> Result<(), Failure> {
-    match delivery.failed {
-        0 => Ok(()),
-        failed => Err(Failure::failed(format!("not delivered: {}", counted(failed, what)))),
+    match (delivery.failed, &delivery.obstacle) {
+        (0, _) => Ok(()),
+        (failed, None) => Err(Failure::failed(format!("not delivered: {}", counted(failed, what)))),
+        (failed, Some(why)) => Err(Failure::failed(format!("not delivered: {}: {why}", counted(failed, what)))),
     }
 }

@@ -95,6 +95,9 @@ fn the_defaults_are_those_of_the_documentation() {
         (settings.resume_within, settings.publisher.interval),
         (Duration::from_secs(300), Duration::from_secs(120))
     );
+    let linger = |text: &str| self::settings(text).unwrap().publisher.linger.as_secs();
+    assert_eq!(linger(LIMIT), 360, "three intervals");
+    assert_eq!((linger("[flush]\ninterval = '1s'\n"), linger("[flush]\nlinger = '0s'\n")), (300, 0));
     assert_eq!(
         (settings.publisher.events_max, settings.publisher.urgent.as_slice()),
         (500, [Severity::Critical].as_slice())
@@ -156,10 +159,8 @@ fn what_cannot_be_right_is_named_with_its_line_and_the_remedy() {
         ("[kafka]\nbrokers = ''\n".into(), "agent.toml:2: kafka.brokers: is empty"),
         ("[kafka]\ntopic = 'a b'\n".into(), "agent.toml:2: kafka.topic: `a b` is no topic"),
         ("[kafka.properties]\n'acks' = '1'\n".into(), "agent.toml:2: kafka.properties.acks: is not for configuration"),
-        (
-            "[kafka.sasl]\nmechanism = 'PLAIN'\nusername = 'u'\npassword_file = '/nowhere/p'\n".into(),
-            "agent.toml:4: kafka.sasl.password_file: /nowhere/p cannot be read",
-        ),
+        ("[kafka.sasl]\nmechanism = 'PLAIN'\nusername = 'u'\n".into(), "kafka.sasl.password_file: is missing"),
+        ("[flush]\nlinger = 'long'\n".into(), "agent.toml:2: flush.linger: `long`"),
         ("[journal]\nmax_size = '100 KiB'\n".into(), "is below 1.0 MiB"),
         ("interval = '1ms'\n".into(), "agent.toml:1: interval: is below 100 ms"),
         ("source = 'psychic'\n".into(), "agent.toml:1: source: `psychic`"),

@@ -7,37 +7,45 @@ use std::time::Duration;
 use rdkafka::error::RDKafkaErrorCode as Code;
 
 use super::producer::Producer;
+use super::spread::Spread;
 
 /// Why a producer is given up.
-pub(super) enum End {
-    /// Nobody sends any more.
+pub(super) enum SessionEnd {
+    /// No more events will come.
     Closed,
+    /// It has to be replaced at once: it failed while it was idle, a certificate or secret has changed, or it waits to connect and nobody
+    /// wants to wait.
+    Stale,
     /// It may work with a new one.
     Retry(String),
-    /// It works with a new one that sends batches of no more bytes than these: this became of a greater one.
-    Smaller(usize, Code),
-    /// It works with a new one that is given one event at a time: this became of one of them.
-    Apart(Code),
-    /// Somebody has to do something first.
-    Hold(String),
+    /// It works with a new one that waits longer for answers, in smaller batches: the connection is slow.
+    Patience,
+    /// It works with a new one that sends batches of no more than this size: a larger one was refused by this code.
+    ReduceBatch(usize, Code),
+    /// It works with a new one that is given one event at a time: one of them was refused by this code.
+    OneByOne(Code),
+    /// It works with a new one that sends batches again.
+    Together,
+    /// An operator has to do something first.
+    NeedsOperator(String),
 }
 
-/// How long to wait before the next attempt: doubles from attempt to attempt, and begins anew after a delivery.
-#[derive(Default)]
+/// How long to wait before the next attempt: doubles from attempt to attempt, and starts over after a delivery.
 pub(super) struct Backoff {
     attempts: u32,
+    spread: Spread,
 }
 
-/// Producers on their way down, which can hang.
+/// Drops producers on threads of their own, because dropping one can hang.
 #[derive(Default)]
-pub(super) struct TearDowns {
+pub(super) struct Reaper {
     under_way: Arc<AtomicUsize>,
 }
 
-/// So many may be on their way down on threads of their own.
+/// Maximum number of producers that may be going down on threads of their own.
 const TEAR_DOWNS_MAX: usize = 4;
 
-impl TearDowns {
+impl Reaper {
     /// Takes it down off this thread; where too many hang, this one waits.
     pub(super) fn add(&self, producer: Producer) {
         let under_way = Arc::clone(&self.under_way);
@@ -53,29 +61,38 @@ impl TearDowns {
     }
 }
 
-impl End {
+impl SessionEnd {
     /// After a delivery to `topic` that failed by `code`.
     pub(super) fn of(code: Code, topic: &str) -> Self {
         match code {
-            Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => {
-                Self::Hold(format!("{code}: there is no topic {topic}; make it, or set kafka.topic"))
-            }
+            Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => Self::NeedsOperator(
+                format!("{code}: there is no topic {topic}; `highwater-agent topics` makes it, or set kafka.topic"),
+            ),
             Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => {
-                Self::Hold(format!("{code}: this user may not write to {topic}; allow it on the broker"))
+                Self::NeedsOperator(format!("{code}: this user may not write to {topic}; allow it on the broker"))
             }
-            Code::InvalidTimestamp => {
-                Self::Hold(format!("{code}: this host's clock and the broker's differ too much; set this host's clock"))
-            }
+            Code::InvalidTimestamp => Self::NeedsOperator(format!(
+                "{code}: this host's clock and the broker's differ too much; set this host's clock, or \
+                 message.timestamp.type=LogAppendTime for {topic}"
+            )),
             code => Self::Retry(code.to_string()),
         }
     }
 }
 
 impl Backoff {
+    pub(super) fn new(spread: Spread) -> Self {
+        Self { attempts: 0, spread }
+    }
+
     pub(super) fn next(&mut self, first_s: u64, longest_s: u64) -> Duration {
         let seconds = (first_s << self.attempts.min(16)).min(longest_s);
         self.attempts += 1;
-        Duration::from_secs(seconds)
+        self.spread.shorten(Duration::from_secs(seconds))
+    }
+
+    pub(super) fn reset(&mut self) {
+        self.attempts = 0;
     }
 }
 
@@ -85,8 +102,10 @@ mod tests {
 
     #[test]
     fn a_back_off_doubles_up_to_its_longest() {
-        let mut backoff = Backoff::default();
-        let seconds: Vec<u64> = (0..8).map(|_| backoff.next(5, 300).as_secs()).collect();
-        assert_eq!(seconds, [5, 10, 20, 40, 80, 160, 300, 300]);
+        let mut backoff = Backoff::new(Spread::default());
+        let seconds: Vec<f64> = (0..8).map(|_| backoff.next(5, 300).as_secs_f64()).collect();
+        assert_eq!(seconds, [2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 150.0, 150.0]);
+        backoff.reset();
+        assert!(backoff.next(5, 300) < Duration::from_secs(5));
     }
 }

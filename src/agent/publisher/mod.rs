@@ -1,13 +1,17 @@
 //! From the journal to Kafka: when to send, what is under way, and what Kafka has acknowledged.
 //!
-//! The tick's thread decides and keeps the journal; a worker thread owns the producer, and exists only while there is
-//! something to send. Neither waits for the other: events go one way by a channel, reports the other.
+//! The tick's thread decides and keeps the journal; a worker thread owns the producer. Both are kept from flush to flush, because each
+//! new producer leaves an id on the broker for a day and needs a connection, a handshake and metadata; after some time without events
+//! they go, and then an idle host sends no byte. Neither thread waits for the other: events go one way by a channel, reports the other.
 
 mod encoding;
 mod end;
 mod orders;
 mod producer;
 mod progress;
+mod session;
+mod spread;
+mod trial;
 mod trigger;
 mod worker;
 
@@ -26,19 +30,24 @@ use rustc_hash::FxHashSet;
 use self::encoding::Encoder;
 pub use self::encoding::Encoding;
 use self::orders::{Order, Outgoing, Receipt, Report};
-use self::producer::BATCH_MAX;
+use self::producer::{BATCH_MAX, Producer};
 pub use self::progress::Progress;
+pub use self::spread::Spread;
 use self::trigger::{Trigger, TriggerObserver};
 use self::worker::Worker;
 use crate::agent::control::Waker;
 use crate::agent::event_system::{EventSystem, Observer};
 use crate::agent::journal::{JournalError, Position, Stored};
 use crate::agent::numbered::Numbered;
+use crate::config::Invalid;
 use crate::event::{EventId, Severity, Stamp};
 use crate::failpoints;
 use crate::kafka::Connection;
+use crate::registry::Address;
 use crate::units::counted;
 
+/// What an earlier run has left goes within this time: a fleet that starts together spreads it.
+const BACKLOG_MAX: Duration = Duration::from_secs(5);
 /// So many threads may be tearing down their producers, which can hang, before no new one is started.
 const ENDING_MAX: usize = 4;
 
@@ -55,6 +64,10 @@ pub struct Settings {
     pub window: Window,
     /// A flush comes so often; zero sends each event at once.
     pub interval: Duration,
+    /// The producer is closed after so long without events.
+    pub linger: Duration,
+    /// When in an interval this agent flushes, among all of a fleet.
+    pub spread: Spread,
     /// An event of one of these severities is sent at once.
     pub urgent: Vec<Severity>,
     /// So many events held back are sent at once.
@@ -74,15 +87,15 @@ pub struct Window {
     pub bytes: usize,
     /// How long one pause between two looks lasts while messages are coming and going.
     pub poll: Duration,
-    /// The producer is taken down whenever all is acknowledged.
-    pub rests: bool,
+    /// Requests are large, and may take their time.
+    pub patient: bool,
 }
 
 impl Window {
     /// Little memory, few wake-ups: for an agent.
-    pub const SMALL: Self = Self { events: 5_000, bytes: 2 << 20, poll: Duration::from_millis(20), rests: true };
+    pub const SMALL: Self = Self { events: 5_000, bytes: 2 << 20, poll: Duration::from_millis(20), patient: false };
     /// As much a second as Kafka takes: for simulations and replays.
-    pub const WIDE: Self = Self { events: 10_000, bytes: 32 << 20, poll: Duration::from_millis(2), rests: false };
+    pub const WIDE: Self = Self { events: 10_000, bytes: 32 << 20, poll: Duration::from_millis(2), patient: true };
 }
 
 /// Sends what the journal holds, at the times that the settings name.
@@ -102,6 +115,8 @@ pub struct Publisher {
     met_again: FxHashSet<EventId>,
     bytes_under_way: usize,
     running: Option<Running>,
+    /// When the last event was under way.
+    busy: Duration,
     ending: Vec<JoinHandle<()>>,
     progress: Progress,
     /// What the log was told of `progress.delivered`.
@@ -115,22 +130,34 @@ struct Running {
 }
 
 impl Settings {
+    /// Checks what is waited for while an agent runs: that the files are there that the configuration names, and that librdkafka makes a
+    /// producer of it. Nothing is sent.
+    ///
+    /// # Errors
+    /// What is missing or refused, by its key.
+    pub fn check(&self) -> Result<(), Invalid> {
+        self.encoding.registry.as_ref().map_or(Ok(()), Address::check)?;
+        Producer::check(&self.connection, self.window)
+    }
+
     fn held_back_max(&self) -> u64 {
         if self.interval.is_zero() { 1 } else { self.events_max }
     }
 }
 
 impl Publisher {
-    /// Nothing is under way, and the first flush comes at `now` plus the interval; what was left by an earlier run goes at once.
+    /// Nothing is under way, and the first flush comes within an interval from `now`; what was left by an earlier run (`backlog`) goes
+    /// within seconds.
     pub fn new(settings: Settings, backlog: bool, now: Duration) -> Self {
+        let first_within = if backlog { settings.interval.min(BACKLOG_MAX) } else { settings.interval };
         let trigger = Trigger {
             urgent: RefCell::new(settings.urgent.clone()),
             events_max: Cell::new(settings.held_back_max()),
             held_back: Cell::new(0),
-            due: Cell::new(backlog),
+            due: Cell::new(backlog && settings.interval.is_zero()),
         };
         Self {
-            next_flush: now + settings.interval,
+            next_flush: now + settings.spread.within(first_within),
             encoder: Encoder::new(settings.encoding.clone(), &settings.topic),
             batch_max: Arc::new(BATCH_MAX.into()),
             settings,
@@ -142,6 +169,7 @@ impl Publisher {
             met_again: FxHashSet::default(),
             bytes_under_way: 0,
             running: None,
+            busy: now,
             ending: Vec::new(),
             progress: Progress::default(),
             told: 0,
@@ -161,7 +189,7 @@ impl Publisher {
             self.encoder = Encoder::new(settings.encoding.clone(), &settings.topic);
             self.batch_max = Arc::new(BATCH_MAX.into());
         }
-        self.next_flush = now + settings.interval;
+        self.next_flush = now + settings.spread.within(settings.interval);
         self.trigger.urgent.replace(settings.urgent.clone());
         self.trigger.events_max.set(settings.held_back_max());
         self.settings = settings;
@@ -214,6 +242,11 @@ impl Publisher {
             self.hand_out(system, waker)?;
             self.progress.flushing(self.flushing, stamp().monotonic_ms);
         }
+        if !self.under_way.is_empty() {
+            self.busy = now;
+        } else if now.saturating_sub(self.busy) >= self.settings.linger {
+            self.let_go();
+        }
         Ok(())
     }
 
@@ -228,7 +261,7 @@ impl Publisher {
 
     /// Whether nothing is under way and nothing is to be sent.
     pub fn idle(&self) -> bool {
-        !self.flushing && !self.trigger.due.get() && self.running.is_none()
+        !self.flushing && !self.trigger.due.get() && self.under_way.is_empty()
     }
 
     /// The threads that still have a producer; for the end of the program, which should not pull OpenSSL from under them.
@@ -252,7 +285,6 @@ impl Publisher {
                         delivered.extend(self.settle(serial, bytes));
                         self.progress.offsets.insert(partition, offset);
                     }
-                    self.progress.mishaps.over();
                 }
                 Report::Rejected { serial, bytes, reason } => {
                     let Some(id) = self.settle(serial, bytes) else { continue };
@@ -264,6 +296,12 @@ impl Publisher {
                     self.progress.retries += u64::from(gave_up);
                     self.progress.mishaps.begin(stamp().monotonic_ms, &what);
                 }
+                Report::Refusing { what } => {
+                    self.progress.mishaps.begin(stamp().monotonic_ms, &what);
+                    self.progress.refusing = true;
+                }
+                Report::Retrying { cause } => self.progress.retrying = Some(cause),
+                Report::Recovered => self.progress.recover(),
             }
         }
         if !delivered.is_empty() {
@@ -292,8 +330,8 @@ impl Publisher {
             let batch = system.batch(self.cursor, events - self.under_way.len(), bytes - self.bytes_under_way)?;
             let Some(last) = batch.last() else {
                 self.trigger.held_back.set(0);
-                if self.under_way.is_empty() && self.settings.window.rests {
-                    self.rest();
+                if self.under_way.is_empty() {
+                    self.end_flush();
                 }
                 return Ok(());
             };
@@ -349,14 +387,19 @@ impl Publisher {
         Ok(Running { orders, reports, thread })
     }
 
-    /// All is acknowledged: the worker takes its producer down, and nobody waits for it.
-    fn rest(&mut self) {
+    /// All is acknowledged.
+    fn end_flush(&mut self) {
         self.flushing = false;
         let delivered = self.progress.delivered - std::mem::replace(&mut self.told, self.progress.delivered);
         if delivered > 0 {
             info!("{} delivered to {}", counted(delivered, "event"), self.settings.topic);
         }
+    }
+
+    /// The worker takes its producer down and ends, and nobody waits for it.
+    fn let_go(&mut self) {
         if let Some(Running { thread, .. }) = self.running.take() {
+            debug!("no event for a while: closing the connection to {}", self.settings.connection.brokers());
             self.ending.push(thread);
         }
     }

@@ -34,6 +34,12 @@ pub(super) enum Report {
     Rejected { serial: usize, bytes: usize, reason: String },
     /// Something keeps events from Kafka; whether the producer was given up for it.
     Trouble { what: String, gave_up: bool },
+    /// The topic refuses every event that it was given since the last that it took, if it took any.
+    Refusing { what: String },
+    /// librdkafka goes on trying by itself, for this reason.
+    Retrying { cause: String },
+    /// Events get to Kafka again.
+    Recovered,
 }
 
 /// Where Kafka has an event.

@@ -4,15 +4,16 @@ use std::cell::RefCell;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use log::debug;
+use log::{debug, trace};
 use rdkafka::ClientContext;
-use rdkafka::config::{FromClientConfigAndContext as _, RDKafkaLogLevel};
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
 
 use super::Window;
-use crate::kafka::Connection;
+use crate::config::Invalid;
+use crate::kafka::{self, Connection};
 use crate::wire::{Headers, Message};
 
 /// What the promises need; see `Connection::client` for what both programs have.
@@ -24,14 +25,35 @@ const FIXED: &[(&str, &str)] = &[
 ];
 
 /// What a property of the operator's may change.
-const DEFAULTS: &[(&str, &str)] =
-    &[("linger.ms", "5"), ("compression.type", "zstd"), ("reconnect.backoff.max.ms", "60000")];
+const DEFAULTS: &[(&str, &str)] = &[
+    ("linger.ms", "5"),
+    ("compression.type", "zstd"),
+    ("reconnect.backoff.max.ms", "60000"),
+    // Its refusals and its failures to reach a leader ask for metadata by themselves; what is known expires after 15 minutes.
+    ("topic.metadata.refresh.interval.ms", "-1"),
+    // A topic that is missing is reported after this time.
+    ("topic.metadata.propagation.max.ms", "5000"),
+    // The only way in which librdkafka names the cause of what it retries by itself; see `Context::log`.
+    ("debug", "msg"),
+];
+
+/// How long to wait for an answer, and how long a broker may wait for its replicas, which is less: a connection that is gone is noticed
+/// soon.
+const PROMPT: &[(&str, &str)] = &[("socket.timeout.ms", "10000"), ("request.timeout.ms", "8000")];
+/// librdkafka's own times, for a slow connection or large requests.
+const PATIENT: &[(&str, &str)] = &[("socket.timeout.ms", "60000"), ("request.timeout.ms", "30000")];
 
 /// librdkafka's own `batch.size`.
 pub(super) const BATCH_MAX: usize = 1_000_000;
 
 /// Of so many kinds the headers are kept: more than there are.
 const KINDS_MAX: usize = 16;
+
+/// What librdkafka's line about a batch says if there was no answer in time.
+const TIMED_OUT: &str = "Local: Timed out";
+
+/// How long a broker may take to say what is wrong.
+const DIAGNOSIS_MAX: Duration = Duration::from_secs(1);
 
 /// What became of a message.
 pub(super) type Delivery = Result<(i32, i64), RDKafkaErrorCode>;
@@ -43,10 +65,32 @@ pub(super) struct Producer {
     headers: RefCell<Vec<([Vec<u8>; 3], OwnedHeaders)>>,
 }
 
+/// What a producer is made for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tuning {
+    /// Batches are of no more bytes, or of one message.
+    pub(super) batch_max: usize,
+    /// One message at a time is given to it, of which each may be refused. Otherwise a refusal is fatal, so that nothing overtakes what
+    /// was refused.
+    pub(super) one_by_one: bool,
+    /// The connection is slow.
+    pub(super) patient: bool,
+}
+
 #[derive(Default)]
-struct Context {
-    deliveries: Mutex<Vec<(usize, Delivery)>>,
-    errors: Mutex<Vec<(RDKafkaErrorCode, String)>>,
+struct Context(Mutex<Heard>);
+
+/// What librdkafka reported since it was last asked.
+#[derive(Default)]
+struct Heard {
+    /// How many events it reported, of any kind.
+    events: u64,
+    deliveries: Vec<(usize, Delivery)>,
+    errors: Vec<(RDKafkaErrorCode, String)>,
+    /// Why it last retried a request.
+    cause: Option<String>,
+    /// A batch was sent and not answered in time.
+    timed_out: bool,
 }
 
 /// Why a message was not taken.
@@ -58,27 +102,39 @@ pub(super) enum Refusal {
 }
 
 impl Producer {
-    /// Sends batches of no more than `batch_max` bytes, or of one message. A refusal is fatal, so that nothing overtakes what was
-    /// refused, but where a message is `alone` under way.
-    pub(super) fn new(connection: &Connection, window: Window, batch_max: usize, alone: bool) -> Result<Self, String> {
+    pub(super) fn new(connection: &Connection, window: Window, tuning: Tuning) -> Result<Self, String> {
+        let config = Self::config(connection, window, tuning)?;
+        let client = BaseProducer::from_config_and_context(&config, Context::default());
+        let client = client.map_err(|error| kafka::not_created(&error))?;
+        Ok(Self { client, headers: RefCell::default() })
+    }
+
+    /// Checks that librdkafka makes a producer of these settings, and that the files that they name are there.
+    pub(super) fn check(connection: &Connection, window: Window) -> Result<(), Invalid> {
+        let tuning = Tuning { batch_max: BATCH_MAX, one_by_one: false, patient: false };
+        connection.check::<BaseProducer>(|connection| Self::config(connection, window, tuning))
+    }
+
+    fn config(connection: &Connection, window: Window, tuning: Tuning) -> Result<ClientConfig, String> {
+        let Tuning { batch_max, one_by_one, patient } = tuning;
         let mut config = connection.client(FIXED)?;
-        for (name, value) in DEFAULTS {
+        let times = if patient || window.patient { PATIENT } else { PROMPT };
+        for (name, value) in DEFAULTS.iter().chain(times) {
             if config.get(name).is_none() {
                 config.set(*name, *value);
             }
         }
         let theirs = config.get("batch.size").and_then(|bytes| bytes.parse().ok()).unwrap_or(BATCH_MAX);
-        config.set("enable.gapless.guarantee", (!alone).to_string());
-        if alone {
+        config.set("enable.gapless.guarantee", (!one_by_one).to_string());
+        if one_by_one {
             config.set("linger.ms", "0");
         }
         config.set("batch.size", batch_max.min(theirs).to_string());
         // Room for what was given up elsewhere, too. Headers are not counted in the bytes.
         config.set("queue.buffering.max.messages", (2 * window.events).to_string());
         config.set("queue.buffering.max.kbytes", (window.bytes >> 10).to_string());
-        let client =
-            BaseProducer::from_config_and_context(&config, Context::default()).map_err(|error| error.to_string())?;
-        Ok(Self { client, headers: RefCell::default() })
+        config.set_log_level(RDKafkaLogLevel::Debug);
+        Ok(config)
     }
 
     /// Hands a message to librdkafka; its delivery will bear `serial`.
@@ -109,18 +165,28 @@ impl Producer {
         of_this_kind
     }
 
-    /// What was delivered by now, a request's messages at a time. Does not wait: rust-rdkafka's poll spins through the last
+    /// Returns what was delivered by now, a request's messages at a time. Does not wait: rust-rdkafka's poll spins through the last
     /// millisecond of its time-out.
     pub(super) fn deliveries(&self) -> Vec<(usize, Delivery)> {
-        let Context { deliveries, errors } = &**self.client.context();
         loop {
-            let errors_before = locked(errors).len();
+            let events_before = self.heard().events;
+            // One event, whatever it is.
             self.client.poll(Duration::ZERO);
-            let deliveries = std::mem::take(&mut *locked(deliveries));
-            if !deliveries.is_empty() || locked(errors).len() == errors_before {
-                return deliveries;
+            let mut heard = self.heard();
+            if !heard.deliveries.is_empty() || heard.events == events_before {
+                return std::mem::take(&mut heard.deliveries);
             }
         }
+    }
+
+    /// Serves librdkafka while there is nothing to send, and forgets what it says then: that a broker closed a connection that nobody
+    /// needs, for one. Returns whether this producer can still be used.
+    pub(super) fn idle(&self) -> bool {
+        self.deliveries();
+        let mut heard = self.heard();
+        (heard.errors, heard.cause, heard.timed_out) = Default::default();
+        drop(heard);
+        self.fatal().is_none()
     }
 
     /// Asks for metadata, and waits for them no longer than `longest`. When they come librdkafka asks for the producer id, without
@@ -131,9 +197,38 @@ impl Producer {
         }
     }
 
-    /// What went wrong with the client as a whole.
+    /// Asks the cluster what is wrong with the topic, or with the way to its brokers. Waits, some seconds at most.
+    pub(super) fn diagnose(&self, topic: &str) -> Option<String> {
+        let metadata = match self.client.client().fetch_metadata(Some(topic), DIAGNOSIS_MAX) {
+            Ok(metadata) => metadata,
+            Err(error) => return Some(format!("no broker answers in time: {error}")),
+        };
+        let found = metadata.topics().iter().find(|found| found.name() == topic)?;
+        if let Some(error) = found.error() {
+            return Some(format!("topic {topic}: {}", RDKafkaErrorCode::from(error)));
+        }
+        let leaderless = found.partitions().iter().find(|partition| partition.leader() < 0);
+        let leaderless = leaderless.map(|partition| format!("partition {} of {topic} has no leader", partition.id()));
+        leaderless.or_else(|| kafka::unreachable_broker(&metadata))
+    }
+
+    /// Returns what went wrong with the client as a whole since this was last called.
     pub(super) fn errors(&self) -> Vec<(RDKafkaErrorCode, String)> {
-        std::mem::take(&mut *locked(&self.client.context().errors))
+        std::mem::take(&mut self.heard().errors)
+    }
+
+    /// Returns why a request was last retried, if one was since this was last called.
+    pub(super) fn cause(&self) -> Option<String> {
+        self.heard().cause.take()
+    }
+
+    /// Returns whether a batch was sent and not answered in time since this was last called. librdkafka has then closed the connection.
+    pub(super) fn timed_out(&self) -> bool {
+        std::mem::take(&mut self.heard().timed_out)
+    }
+
+    fn heard(&self) -> MutexGuard<'_, Heard> {
+        self.client.context().heard()
     }
 
     /// An error after which this producer is of no more use.
@@ -146,18 +241,37 @@ fn with(headers: OwnedHeaders, more: Headers<'_>) -> OwnedHeaders {
     more.into_iter().fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(value) }))
 }
 
-fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
+impl Context {
+    fn heard(&self) -> MutexGuard<'_, Heard> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Returns the error in librdkafka's line about a batch: `… encountered error: Broker: Not enough in-sync replicas (actions Retry)`.
+fn batch_error(line: &str) -> Option<&str> {
+    let (_, error) = line.split_once(" encountered error: ")?;
+    Some(error.split(" (actions ").next().unwrap_or(error))
 }
 
 impl ClientContext for Context {
-    fn log(&self, _level: RDKafkaLogLevel, facility: &str, line: &str) {
-        debug!("librdkafka: {facility} {line}");
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        let mut heard = self.heard();
+        heard.events += 1;
+        if let ("MSGSET", Some(error)) = (facility, batch_error(line)) {
+            heard.timed_out |= error == TIMED_OUT;
+            heard.cause = Some(error.to_owned());
+        }
+        match level {
+            RDKafkaLogLevel::Debug => trace!("librdkafka: {facility} {line}"),
+            _ => debug!("librdkafka: {facility} {line}"),
+        }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
-        locked(&self.errors).push((code, reason.to_owned()));
+        let mut heard = self.heard();
+        heard.events += 1;
+        heard.errors.push((code, reason.to_owned()));
     }
 }
 
@@ -169,6 +283,21 @@ impl ProducerContext for Context {
             Ok(message) => Ok((message.partition(), message.offset())),
             Err((error, _)) => Err(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail)),
         };
-        locked(&self.deliveries).push((serial, delivery));
+        let mut heard = self.heard();
+        heard.events += 1;
+        heard.deliveries.push((serial, delivery));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cause_of_a_retry_is_found_in_the_line_about_its_batch() {
+        let line = "[thrd:127.0.0.1:9092/bootstrap]: 127.0.0.1:9092/1: t [0]: MessageSet with 5 message(s) (MsgId 1, BaseSeq 0) \
+                    encountered error: Broker: Not enough in-sync replicas (actions Retry,MsgNotPersisted)";
+        assert_eq!(batch_error(line), Some("Broker: Not enough in-sync replicas"));
+        assert_eq!(batch_error("t [0]: MessageSet with 1 message(s) (MsgId 1, BaseSeq 0) delivered"), None);
     }
 }

@@ -21,6 +21,10 @@ pub struct Progress {
     pub flushing_ms: Option<u64>,
     /// What kept events from Kafka; it lasts until Kafka takes some, or none are left.
     pub mishaps: Mishaps,
+    /// The topic refuses what is left: waiting does not help.
+    pub refusing: bool,
+    /// Why librdkafka last tried something again, since an event was delivered.
+    pub(super) retrying: Option<String>,
 }
 
 impl Progress {
@@ -30,8 +34,21 @@ impl Progress {
             self.flushing_ms.get_or_insert(now_ms);
         } else {
             (self.flushed_ms, self.flushing_ms) = (Some(now_ms), None);
-            self.mishaps.over();
+            self.recover();
         }
+    }
+
+    /// Nothing keeps events from Kafka any more.
+    pub(super) fn recover(&mut self) {
+        self.mishaps.over();
+        self.refusing = false;
+        self.retrying = None;
+    }
+
+    /// Says why events are left.
+    pub fn obstacle(&self) -> &str {
+        let lasting = self.mishaps.lasting.as_ref().map(|lasting| lasting.what.as_str());
+        lasting.or(self.retrying.as_deref()).unwrap_or("Kafka did not acknowledge them in time")
     }
 }
 

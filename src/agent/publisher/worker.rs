@@ -6,13 +6,13 @@
 //!             ▼                                                           │
 //!   start ► Sending ── fatal error, failed delivery, no progress ──► Waiting   1 → 60 s
 //!             │  ├──── topic, authorization, authentication, TLS ──► Waiting   5 → 300 s, alarm
-//!             │  └──── batch too large, event never taken ─────────► Sending   smaller batches, one by one
-//!             └─────── nobody sends any more, or all is given up ──► ended
+//!             │  └──── batch too large, event refused ─────────────► Sending   smaller batches, one by one
+//!             └─────── no events for a while, or reconfigured ─────► ended
 //! ```
 //!
 //! Nothing overtakes what is sent again: the producer counts what it sends, Kafka takes nothing that skips a number, and after a
 //! refusal librdkafka counts no further (`enable.gapless.guarantee`). But of a producer that has written nothing yet Kafka takes
-//! any number: so the first message goes alone.
+//! any number: so the first message goes alone. Only what a topic refuses alone is overtaken (see [`Trial`]).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,21 +24,25 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 
 use super::Settings;
 use super::encoding::Encoder;
-use super::end::{Backoff, End, TearDowns};
+use super::end::{Backoff, Reaper, SessionEnd};
 use super::orders::{Order, Outgoing, Receipt, Report};
-use super::producer::{BATCH_MAX, Delivery, Producer, Refusal};
+use super::producer::{BATCH_MAX, Delivery, Producer, Refusal, Tuning};
+use super::session::Session;
+use super::trial::{Refused, Trial, Verdict};
 use crate::agent::control::Waker;
 use crate::agent::numbered::Numbered;
 use crate::clock::{Clock as _, SystemClock};
+use crate::event::Body;
 use crate::failpoints;
 use crate::kafka::{self, Trouble};
+use crate::registry::{self, Address};
 use crate::units::lasting;
-use crate::{registry, wire};
+use crate::wire;
 
 pub(super) struct Worker {
     settings: Settings,
     encoder: Encoder,
-    /// Of no more bytes is a batch, but for one of a single event.
+    /// A batch is of no more bytes, unless it is a single event.
     batch_max: Arc<AtomicUsize>,
     orders: Receiver<Order>,
     reports: Sender<Report>,
@@ -48,35 +52,35 @@ pub(super) struct Worker {
     unacked: Numbered<Outgoing>,
     /// The JSON that was written last, where the journal has none.
     written: Vec<u8>,
-    /// One event at a time, since one among them is refused.
-    alone: bool,
+    /// Events go one at a time, because one of them was refused.
+    trial: Option<Trial>,
+    /// The connection is slow.
+    patient: bool,
     trouble: Trouble,
+    /// Something was reported that has to be reported as over.
+    is_troubled: bool,
     backoff: Backoff,
-    torn_down: TearDowns,
-}
-
-/// How far a producer is fed.
-struct Feed {
-    /// The number from which on it has been given nothing.
-    next: usize,
-    /// It has written something, from which Kafka counts.
-    proven: bool,
+    reaper: Reaper,
 }
 
 /// How long one pause between looks at Kafka's answers lasts while a broker is awaited.
 const POLL_AWAY: Duration = Duration::from_millis(250);
 /// The same where the next event waits for it.
 const POLL_ALONE: Duration = Duration::from_millis(2);
-/// A producer is helped to its first message so often, for so long.
-const INTRODUCTIONS: u32 = 10;
+/// How often librdkafka is served while there is nothing to send.
+const POLL_IDLE: Duration = Duration::from_secs(5);
+/// How long a producer is helped to its first message at once.
 const INTRODUCTION: Duration = Duration::from_millis(100);
-/// So often, at such an interval, a producer with a fatal error is asked what became of its messages.
-const LAST_WORDS: u32 = 10;
+/// At which interval a producer with a fatal error is asked what became of its messages.
 const LAST_WORD: Duration = Duration::from_millis(10);
 /// After so long without a delivery a broker is awaited.
 const AWAY_AFTER: Duration = Duration::from_secs(5);
 /// After so long without a delivery a new producer is tried.
 const STUCK_AFTER: Duration = Duration::from_secs(600);
+/// After this many unanswered requests in a row, each on a connection that works, the connection is slow: larger requests take longer.
+const TIMEOUTS_MAX: u32 = 2;
+/// Batches over a slow connection.
+const BATCH_SLOW: usize = 64 << 10;
 /// A topic that takes no batch of so many bytes gets its events one by one.
 const BATCH_MIN: usize = 1_000;
 /// How often it is seen, while waiting, whether somebody mended a file.
@@ -92,6 +96,7 @@ impl Worker {
         waker: Waker,
     ) -> Self {
         Self {
+            backoff: Backoff::new(settings.spread),
             settings,
             encoder,
             batch_max,
@@ -101,200 +106,258 @@ impl Worker {
             clock: SystemClock::default(),
             unacked: Numbered::from(0),
             written: Vec::new(),
-            alone: false,
+            trial: None,
+            patient: false,
             trouble: Trouble::default(),
-            backoff: Backoff::default(),
-            torn_down: TearDowns::default(),
+            is_troubled: false,
+            reaper: Reaper::default(),
         }
     }
 
     pub(super) fn run(mut self) {
-        loop {
-            let files = self.settings.connection.files();
-            let end = match self.producer() {
-                Ok(producer) => {
-                    let end = self.serve(&producer);
-                    if matches!(end, End::Closed) {
+        while self.has_events() {
+            let files = self.files();
+            let end = match self.open(files) {
+                Ok(mut session) => {
+                    let end = self.serve(&mut session);
+                    if matches!(end, SessionEnd::Closed) {
                         return; // on this thread, for which nobody waits
                     }
-                    self.torn_down.add(producer);
+                    self.reaper.add(session.producer);
                     end
                 }
                 Err(end) => end,
             };
-            let (first, longest, why) = match end {
-                End::Closed => return,
-                End::Smaller(bytes, code) => {
-                    let topic = &self.settings.topic;
-                    info!("{topic} refuses a batch by {code}: sending no more than {bytes} bytes at once from now on");
-                    self.batch_max.store(bytes, Ordering::Relaxed);
-                    continue;
-                }
-                End::Apart(code) => {
-                    info!("{} refuses an event by {code}: sending one by one", self.settings.topic);
-                    self.alone = true;
-                    continue;
-                }
-                End::Retry(why) => (1, 60, why),
-                End::Hold(why) => (5, 300, why),
-            };
-            let pause = self.backoff.next(first, longest);
-            self.say(&format!(
-                "cannot publish: {why}; the events {}, next attempt in {}",
-                self.settings.undelivered,
-                lasting(pause)
-            ));
-            self.report_trouble(format!("cannot publish: {why}"), true);
-            if !self.wait(pause, files) {
+            if !self.go_on_after(end, files) {
                 return;
             }
         }
     }
 
+    /// Waits for the first events: no producer is made before there are any. False when no more will come.
+    fn has_events(&mut self) -> bool {
+        while self.unacked.is_empty() {
+            match self.orders.recv() {
+                Ok(order) => self.take(order),
+                Err(_) => return false,
+            };
+        }
+        true
+    }
+
     /// A producer, and an encoder that is ready for it.
-    fn producer(&self) -> Result<Producer, End> {
+    fn open(&self, files: (u64, u64)) -> Result<Session, SessionEnd> {
         self.encoder.prepare().map_err(|refusal| match refusal {
-            registry::Refusal::Away(why) => End::Retry(why),
-            registry::Refusal::Misconfigured(why) | registry::Refusal::Unknown(why) => End::Hold(why),
+            registry::Refusal::Away(why) => SessionEnd::Retry(why),
+            registry::Refusal::Misconfigured(why) | registry::Refusal::Unknown(why) => SessionEnd::NeedsOperator(why),
         })?;
         let batch_max = self.batch_max.load(Ordering::Relaxed);
-        Producer::new(&self.settings.connection, self.settings.window, batch_max, self.alone).map_err(End::Hold)
+        let batch_max = if self.patient { batch_max.min(BATCH_SLOW) } else { batch_max };
+        let tuning = Tuning { batch_max, one_by_one: self.trial.is_some(), patient: self.patient };
+        let producer = Producer::new(&self.settings.connection, self.settings.window, tuning);
+        let producer = producer.map_err(SessionEnd::NeedsOperator)?;
+        Ok(Session::new(producer, files, self.unacked.first(), self.clock.monotonic()))
     }
 
-    /// Sends until something is wrong, or nobody sends any more.
-    fn serve(&mut self, producer: &Producer) -> End {
-        let mut feed = Feed { next: 0, proven: false };
-        let mut introductions = INTRODUCTIONS;
-        let mut last_words = LAST_WORDS;
-        let mut moved = self.clock.monotonic();
+    /// Prepares the next session, after a pause if need be. False when no more events will come.
+    fn go_on_after(&mut self, end: SessionEnd, files: (u64, u64)) -> bool {
+        let topic = &self.settings.topic;
+        let (first, longest, why) = match end {
+            SessionEnd::Closed => return false,
+            SessionEnd::Stale => return true,
+            SessionEnd::Patience => {
+                info!("the connection to Kafka is slow: waiting longer for its answers, and sending less at once");
+                self.patient = true;
+                return true;
+            }
+            SessionEnd::ReduceBatch(bytes, code) => {
+                info!("{topic} refuses a batch by {code}: sending no more than {bytes} bytes at once from now on");
+                self.batch_max.store(bytes, Ordering::Relaxed);
+                return true;
+            }
+            SessionEnd::OneByOne(code) => {
+                info!("{topic} refuses an event by {code}: sending one by one");
+                self.trial.get_or_insert_default();
+                return true;
+            }
+            SessionEnd::Together => {
+                info!("{topic} takes what is left: sending in batches again");
+                self.trial = None;
+                self.batch_max.store(BATCH_MAX, Ordering::Relaxed);
+                return true;
+            }
+            SessionEnd::Retry(why) => (1, 60, why),
+            SessionEnd::NeedsOperator(why) => (5, 300, why),
+        };
+        let pause = self.backoff.next(first, longest);
+        self.say(&format!(
+            "cannot publish: {why}; the events {}, next attempt in {}",
+            self.settings.undelivered,
+            lasting(pause)
+        ));
+        self.report_trouble(Report::Trouble { what: format!("cannot publish: {why}"), gave_up: true });
+        self.wait(pause, files)
+    }
+
+    /// Sends until something is wrong, or no more events will come.
+    fn serve(&mut self, session: &mut Session) -> SessionEnd {
         loop {
-            if !self.take_orders() {
-                return End::Closed;
-            }
-            if let Err(end) = self.feed(producer, &mut feed) {
+            if let Err(end) = self.step(session) {
                 return end;
             }
-            let still = self.clock.monotonic().saturating_sub(moved);
-            let deliveries = producer.deliveries();
-            let goes_on = !deliveries.is_empty();
-            if let Some(end) = self.settle(deliveries, &mut feed) {
-                self.settle_rest(producer, &mut feed);
-                return end;
+        }
+    }
+
+    fn step(&mut self, session: &mut Session) -> Result<(), SessionEnd> {
+        self.take_orders(session)?;
+        match self.trial {
+            Some(_) => self.feed_one(session),
+            None => self.feed(session)?,
+        }
+        let deliveries = session.producer.deliveries();
+        if !deliveries.is_empty() {
+            if let Some(end) = self.settle(session, deliveries) {
+                self.settle_rest(session);
+                return Err(end);
             }
-            if goes_on {
-                // There may be more, but what they made room for goes first.
-                moved = self.clock.monotonic();
-                continue;
-            }
-            if last_words > 0 && producer.fatal().is_some() {
-                // The reports tell more than the error does, and come after it.
-                last_words -= 1;
-                std::thread::sleep(LAST_WORD);
-                continue;
-            }
-            if let Some(end) = self.listen(producer) {
-                return end;
-            }
-            if self.unacked.is_empty() {
-                moved = self.clock.monotonic();
-            } else if still > STUCK_AFTER {
-                return End::Retry(format!("nothing was delivered for {}", lasting(STUCK_AFTER)));
-            } else {
-                let pause = match still {
-                    _ if still >= AWAY_AFTER => POLL_AWAY,
-                    _ if !feed.proven && introductions > 0 => {
-                        introductions -= 1;
-                        producer.introduce(&self.settings.topic, INTRODUCTION);
-                        POLL_ALONE
-                    }
-                    _ if self.alone => POLL_ALONE,
-                    _ => self.settings.window.poll,
-                };
-                match self.orders.recv_timeout(pause) {
-                    Ok(order) => self.take(order),
-                    Err(RecvTimeoutError::Timeout) => {}
-                    Err(RecvTimeoutError::Disconnected) => return End::Closed,
+            // There may be more, but what they made room for goes first.
+            return Ok(());
+        }
+        if session.last_words > 0 && session.producer.fatal().is_some() {
+            // The reports tell more than the error does, and come after it.
+            session.last_words -= 1;
+            std::thread::sleep(LAST_WORD);
+            return Ok(());
+        }
+        self.listen(session)?;
+        if self.trial.as_ref().is_some_and(|trial| trial.is_over(&self.unacked)) {
+            return Err(SessionEnd::Together);
+        }
+        if self.unacked.is_empty() {
+            return Ok(());
+        }
+        let pause = self.pause(session)?;
+        match self.orders.recv_timeout(pause) {
+            Ok(order) => self.take_during(session, order),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Err(SessionEnd::Closed),
+        }
+        Ok(())
+    }
+
+    /// Takes what there is. Where nothing is under way, waits for it, and keeps the producer served.
+    fn take_orders(&mut self, session: &mut Session) -> Result<(), SessionEnd> {
+        if self.unacked.is_empty() {
+            while self.unacked.is_empty() {
+                match self.orders.recv_timeout(POLL_IDLE) {
+                    Ok(order) => self.take_during(session, order),
+                    Err(RecvTimeoutError::Timeout) if session.producer.idle() => {}
+                    Err(RecvTimeoutError::Timeout) => return Err(SessionEnd::Stale),
+                    Err(RecvTimeoutError::Disconnected) => return Err(SessionEnd::Closed),
                 }
             }
+            session.begin_to_await(self.unacked.first(), self.clock.monotonic());
+            if !session.producer.idle() || self.files() != session.files {
+                return Err(SessionEnd::Stale);
+            }
         }
-    }
-
-    /// Takes what there is, and waits for it where nothing is under way. False when nobody sends any more.
-    fn take_orders(&mut self) -> bool {
         loop {
-            let order = if self.unacked.is_empty() {
-                self.orders.recv().map_err(|_| TryRecvError::Disconnected)
-            } else {
-                self.orders.try_recv()
-            };
-            match order {
-                Ok(order) => self.take(order),
-                Err(TryRecvError::Empty) => return true,
-                Err(TryRecvError::Disconnected) => return false,
+            match self.orders.try_recv() {
+                Ok(order) => self.take_during(session, order),
+                Err(TryRecvError::Empty) => return Ok(()),
+                Err(TryRecvError::Disconnected) => return Err(SessionEnd::Closed),
             }
         }
     }
 
-    fn take(&mut self, order: Order) {
-        let Order::Send(outgoing) = order else { return };
+    fn take_during(&mut self, session: &mut Session, order: Order) {
+        if !self.take(order) {
+            return;
+        }
+        session.is_hurried = true;
+        if let Some(trial) = &mut self.trial {
+            trial.begin_round();
+            session.held_until = None;
+        }
+    }
+
+    /// Whether it was an order to hurry.
+    fn take(&mut self, order: Order) -> bool {
+        let Order::Send(outgoing) = order else { return true };
         for outgoing in outgoing {
             self.unacked.push(outgoing);
         }
+        false
     }
 
     /// Gives the producer what it has room for, in order: after what it does not take comes nothing.
-    fn feed(&mut self, producer: &Producer, feed: &mut Feed) -> Result<(), End> {
+    fn feed(&mut self, session: &mut Session) -> Result<(), SessionEnd> {
         let oldest = self.unacked.first();
-        let mut refused = None;
-        for (serial, outgoing) in self.unacked.since(feed.next) {
-            if serial != oldest && (self.alone || !feed.proven) {
+        for (serial, outgoing) in self.unacked.since(session.next) {
+            if serial != oldest && !session.proven {
                 break;
             }
-            let json = outgoing.json.as_deref().unwrap_or_else(|| {
-                self.written.clear();
-                wire::write_json(&outgoing.event, &mut self.written);
-                &self.written
-            });
-            let message = self.encoder.message(&outgoing.event, json);
-            failpoints::pass("send-before");
-            match producer.send(&self.settings.topic, serial, &message) {
-                Ok(()) => failpoints::pass("send-after"),
+            let (_, sent) =
+                send(&session.producer, &self.encoder, &self.settings.topic, serial, outgoing, &mut self.written);
+            match sent {
+                Ok(()) => session.next = serial + 1,
                 // What was fatal is told by what was sent before.
                 Err(Refusal::Full | Refusal::Never(Code::Fatal)) => break,
-                Err(Refusal::Never(code)) => {
-                    refused = Some((serial, code));
-                    break;
-                }
+                Err(Refusal::Never(code)) => return Err(SessionEnd::OneByOne(code)),
             }
-            feed.next = serial + 1;
         }
-        refused.and_then(|(serial, code)| self.failed(serial, code, true)).map_or(Ok(()), Err)
+        Ok(())
+    }
+
+    /// Gives the producer the event whose turn it is, if it has none.
+    fn feed_one(&mut self, session: &mut Session) {
+        let Some(serial) = self.trial.as_ref().and_then(|trial| trial.next(&self.unacked)) else { return };
+        let Some((_, outgoing)) = self.unacked.since(serial).next().filter(|_| session.alone.is_none()) else { return };
+        let (bytes, sent) =
+            send(&session.producer, &self.encoder, &self.settings.topic, serial, outgoing, &mut self.written);
+        match sent {
+            Ok(()) => {
+                session.alone = Some((serial, bytes));
+                session.begin_to_await(serial, self.clock.monotonic());
+            }
+            Err(Refusal::Full | Refusal::Never(Code::Fatal)) => {}
+            Err(Refusal::Never(code)) => self.judge(session, (serial, bytes), code),
+        }
     }
 
     /// Reports what was delivered; the first failure decides what becomes of the producer.
-    fn settle(&mut self, deliveries: Vec<(usize, Delivery)>, feed: &mut Feed) -> Option<End> {
+    fn settle(&mut self, session: &mut Session, deliveries: Vec<(usize, Delivery)>) -> Option<SessionEnd> {
         let mut end = None;
         let mut receipts = Vec::with_capacity(deliveries.len());
-        let alone = self.alone || !feed.proven;
         for (serial, delivery) in deliveries {
+            let alone = session.alone.take_if(|(alone, _)| *alone == serial);
             match delivery {
                 Ok((partition, offset)) => {
-                    feed.proven = true;
+                    session.proven = true;
+                    if let Some(trial) = &mut self.trial {
+                        trial.take(serial);
+                    }
                     if let Some(outgoing) = self.unacked.take(serial) {
                         receipts.push(Receipt { serial, bytes: outgoing.bytes(), partition, offset });
                     }
                 }
                 // Taken back after a fatal error, which is asked for next.
                 Err(Code::PurgeQueue | Code::PurgeInflight) => {}
-                Err(code) => end = end.or(self.failed(serial, code, alone)),
+                Err(code) => match alone.filter(|_| is_refusal(code)) {
+                    Some(alone) => self.judge(session, alone, code),
+                    None => end = end.or(Some(self.failed(session, code))),
+                },
             }
         }
         if !receipts.is_empty() {
             failpoints::pass("report-before");
             let _ = self.reports.send(Report::Delivered(receipts));
-            self.backoff = Backoff::default();
-            if self.trouble.over() {
-                info!("publishing again");
+            self.backoff.reset();
+            (session.held_until, session.is_hurried) = (None, false);
+            session.forget_timeouts();
+            let is_held = self.trial.as_ref().is_some_and(|trial| trial.held() > 0);
+            if !is_held && session.has_moved_to(self.unacked.first()) {
+                self.recover();
             }
             self.waker.wake();
         }
@@ -302,78 +365,172 @@ impl Worker {
     }
 
     /// What else was delivered is not sent again by the next producer.
-    fn settle_rest(&mut self, producer: &Producer, feed: &mut Feed) {
+    fn settle_rest(&mut self, session: &mut Session) {
         loop {
-            let deliveries = producer.deliveries();
+            let deliveries = session.producer.deliveries();
             if deliveries.is_empty() {
                 return;
             }
             // The first failure has decided.
-            let _ = self.settle(deliveries, feed);
+            let _ = self.settle(session, deliveries);
         }
     }
 
-    /// What a failure means. All messages of a batch fail by one code; a message that went `alone` failed by itself.
-    fn failed(&mut self, serial: usize, code: Code, alone: bool) -> Option<End> {
-        match code {
-            Code::MessageSizeTooLarge if !alone => {
-                let smaller = self.batch_max.load(Ordering::Relaxed) / 8;
-                Some(if smaller < BATCH_MIN { End::Apart(code) } else { End::Smaller(smaller, code) })
-            }
-            Code::InvalidDifferentRecord => Some(End::Apart(code)),
-            Code::MessageSizeTooLarge | Code::InvalidMessage | Code::InvalidMessageSize | Code::InvalidRecord => {
-                if alone && let Some(outgoing) = self.unacked.take(serial) {
-                    let bytes = outgoing.bytes();
-                    let _ = self.reports.send(Report::Rejected { serial, bytes, reason: code.to_string() });
-                    self.waker.wake();
-                    // It was this event, not the batches that it came in.
-                    self.batch_max.store(BATCH_MAX, Ordering::Relaxed);
-                }
-                (!self.alone).then_some(End::Apart(code))
-            }
-            code => Some(End::of(code, &self.settings.topic)),
+    /// Decides what becomes of an event that was refused alone.
+    fn judge(&mut self, session: &mut Session, (serial, bytes): (usize, usize), code: Code) {
+        let Some(trial) = &mut self.trial else { return };
+        let is_loss = |outgoing: &Outgoing| matches!(outgoing.event.body, Body::Loss(_));
+        let is_loss = self.unacked.since(serial).next().is_some_and(|(_, outgoing)| is_loss(outgoing));
+        session.refused_by = Some(code);
+        let verdict = trial.refuse(Refused { serial, bytes, for_its_size: is_about_size(code), is_loss });
+        if verdict == Verdict::AtFault
+            && let Some(outgoing) = self.unacked.take(serial)
+        {
+            let bytes = outgoing.bytes();
+            let _ = self.reports.send(Report::Rejected { serial, bytes, reason: code.to_string() });
+            self.waker.wake();
         }
     }
 
-    /// What the client as a whole has to say.
-    fn listen(&self, producer: &Producer) -> Option<End> {
-        if let Some(fatal) = producer.fatal() {
-            return Some(End::Retry(fatal));
+    /// What the failure of a batch means, all of whose messages fail by one code.
+    fn failed(&self, session: &Session, code: Code) -> SessionEnd {
+        if !is_refusal(code) {
+            return SessionEnd::of(code, &self.settings.topic);
         }
-        for (code, reason) in producer.errors() {
+        let smaller = self.batch_max.load(Ordering::Relaxed) / 8;
+        // The first message of a producer is a batch by itself.
+        if is_about_size(code) && session.proven && smaller >= BATCH_MIN {
+            SessionEnd::ReduceBatch(smaller, code)
+        } else {
+            SessionEnd::OneByOne(code)
+        }
+    }
+
+    /// Takes in what the client as a whole has to say.
+    fn listen(&mut self, session: &mut Session) -> Result<(), SessionEnd> {
+        if let Some(fatal) = session.producer.fatal() {
+            return Err(SessionEnd::Retry(fatal));
+        }
+        if let Some(cause) = session.producer.cause()
+            && session.cause.replace(cause.clone()).as_ref() != Some(&cause)
+        {
+            self.report_trouble(Report::Retrying { cause });
+        }
+        if session.producer.timed_out()
+            && session.count_timeout(self.clock.monotonic()) >= TIMEOUTS_MAX
+            && !self.patient
+        {
+            return Err(SessionEnd::Patience);
+        }
+        for (code, reason) in session.producer.errors() {
             if let Some(refusal) = kafka::refusal(code, &reason) {
-                return Some(End::Hold(refusal));
+                return Err(SessionEnd::NeedsOperator(refusal));
             }
             match code {
-                Code::Fatal => return Some(End::Retry(reason)),
+                Code::Fatal => return Err(SessionEnd::Retry(reason)),
                 // Said by the line before it, for one broker.
-                Code::AllBrokersDown => {}
-                _ => {
-                    if self.say(&format!("broker away, the events {}: {reason}", self.settings.undelivered)) {
-                        self.report_trouble(format!("broker away: {}", kafka::without_timing(&reason)), false);
-                    }
+                Code::AllBrokersDown => continue,
+                _ => {}
+            }
+            let reason = kafka::explained(&reason, self.settings.connection.brokers());
+            if self.say(&format!("broker away, the events {}: {reason}", self.settings.undelivered)) {
+                self.report_trouble(Report::Trouble { what: format!("broker away: {reason}"), gave_up: false });
+            }
+            session.cause = Some(reason);
+        }
+        Ok(())
+    }
+
+    /// How long to wait for the next look.
+    fn pause(&mut self, session: &mut Session) -> Result<Duration, SessionEnd> {
+        let now = self.clock.monotonic();
+        let is_refused = |trial: &Trial| session.alone.is_none() && trial.next(&self.unacked).is_none();
+        if self.trial.as_ref().is_some_and(is_refused) {
+            return Ok(self.hold(session, now));
+        }
+        let awaited = session.alone.map_or(self.unacked.first(), |(serial, _)| serial);
+        let waited = session.waited(awaited, now);
+        if waited > STUCK_AFTER {
+            return Err(SessionEnd::Retry(format!("nothing was delivered for {}", lasting(STUCK_AFTER))));
+        }
+        if std::mem::take(&mut session.is_hurried) && waited >= AWAY_AFTER {
+            // A new producer connects at once; this one has its own back-off, of up to a minute.
+            return Err(SessionEnd::Stale);
+        }
+        if session.is_overdue(now) {
+            self.report_overdue(session);
+        }
+        Ok(match waited {
+            _ if waited >= AWAY_AFTER => POLL_AWAY,
+            _ if !session.proven && session.introductions > 0 => {
+                session.introductions -= 1;
+                session.producer.introduce(&self.settings.topic, INTRODUCTION);
+                POLL_ALONE
+            }
+            _ if session.alone.is_some() => POLL_ALONE,
+            _ => self.settings.window.poll,
+        })
+    }
+
+    /// Keeps what the topic refuses, and tries it again after a while.
+    fn hold(&mut self, session: &mut Session, now: Duration) -> Duration {
+        match session.held_until {
+            Some(until) if now < until => POLL_AWAY.min(until - now),
+            Some(_) => {
+                session.held_until = None;
+                if let Some(trial) = &mut self.trial {
+                    trial.begin_round();
                 }
+                Duration::ZERO
+            }
+            None => {
+                session.held_until = Some(now + self.backoff.next(5, 300));
+                let topic = &self.settings.topic;
+                let (code, remedy) = match session.refused_by {
+                    Some(code) if is_about_size(code) => (code, "raise its max.message.bytes"),
+                    code => (code.unwrap_or(Code::Fail), "the broker's log says why"),
+                };
+                let what = format!("topic {topic} refuses events: {code}; {remedy}");
+                self.say(&format!("cannot publish: {what}; the events {} and are tried again", self.settings.undelivered));
+                self.report_trouble(Report::Refusing { what });
+                POLL_AWAY
             }
         }
-        None
+    }
+
+    /// Reports that librdkafka goes on trying without success, and what it says of the reason.
+    fn report_overdue(&mut self, session: &Session) {
+        let cause = session.cause.clone().or_else(|| session.producer.diagnose(&self.settings.topic));
+        let cause = cause.unwrap_or_else(|| "no broker says why".to_owned());
+        let what = format!("Kafka has not acknowledged an event for over 10 s: {cause}");
+        if self.say(&format!("{what}; the events {}", self.settings.undelivered)) {
+            self.report_trouble(Report::Trouble { what, gave_up: false });
+        }
     }
 
     /// Waits, and takes what comes meanwhile; no longer than until a certificate or secret is another than it was. False when
-    /// nobody sends any more.
-    fn wait(&mut self, pause: Duration, files: u64) -> bool {
+    /// no more events will come.
+    fn wait(&mut self, pause: Duration, files: (u64, u64)) -> bool {
         let until = self.clock.monotonic() + pause;
         loop {
             let left = until.saturating_sub(self.clock.monotonic());
             match self.orders.recv_timeout(left.min(LOOK_EVERY)) {
-                Ok(Order::TryNow) => return true,
-                Err(RecvTimeoutError::Timeout) if left <= LOOK_EVERY || self.settings.connection.files() != files => {
-                    return true;
+                Ok(order) => {
+                    if self.take(order) {
+                        return true;
+                    }
                 }
+                Err(RecvTimeoutError::Timeout) if left <= LOOK_EVERY || self.files() != files => return true,
                 Err(RecvTimeoutError::Timeout) => {}
-                Ok(order) => self.take(order),
                 Err(RecvTimeoutError::Disconnected) => return false,
             }
         }
+    }
+
+    /// What the certificates and secrets of the broker and of the registry hold now.
+    fn files(&self) -> (u64, u64) {
+        let registry = self.settings.encoding.registry.as_ref();
+        (self.settings.connection.files(), registry.map_or(0, Address::files))
     }
 
     /// Whether it was time to say it.
@@ -382,9 +539,51 @@ impl Worker {
         line.inspect(|line| warn!("{line}")).is_some()
     }
 
-    fn report_trouble(&self, what: String, gave_up: bool) {
+    fn report_trouble(&mut self, report: Report) {
+        self.is_troubled = true;
         // A loop that has ended asks no more.
-        let _ = self.reports.send(Report::Trouble { what, gave_up });
+        let _ = self.reports.send(report);
         self.waker.wake();
     }
+
+    fn recover(&mut self) {
+        if self.trouble.over() {
+            info!("publishing again");
+        }
+        if std::mem::take(&mut self.is_troubled) {
+            let _ = self.reports.send(Report::Recovered);
+        }
+    }
+}
+
+/// Hands an event to the producer; the size of its message, and whether it was taken.
+fn send(
+    producer: &Producer,
+    encoder: &Encoder,
+    topic: &str,
+    serial: usize,
+    outgoing: &Outgoing,
+    written: &mut Vec<u8>,
+) -> (usize, Result<(), Refusal>) {
+    let json = outgoing.json.as_deref().unwrap_or_else(|| {
+        written.clear();
+        wire::write_json(&outgoing.event, written);
+        written
+    });
+    let message = encoder.message(&outgoing.event, json);
+    failpoints::pass("send-before");
+    let sent = producer.send(topic, serial, &message);
+    if sent.is_ok() {
+        failpoints::pass("send-after");
+    }
+    (message.key.len() + message.payload.len(), sent)
+}
+
+/// Whether the topic does not take what it was given, as it is.
+fn is_refusal(code: Code) -> bool {
+    is_about_size(code) || matches!(code, Code::InvalidMessage | Code::InvalidRecord | Code::InvalidDifferentRecord)
+}
+
+fn is_about_size(code: Code) -> bool {
+    matches!(code, Code::MessageSizeTooLarge | Code::InvalidMessageSize | Code::MessageBatchTooLarge)
 }

@@ -1,0 +1,47 @@
+//! A fleet that starts at the same moment, after a power cut or an upgrade, does not come to its brokers at the same moment: each
+//! agent has its own place in a flush interval, and its own pace of trying again, both by its name.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::time::Duration;
+
+/// Where an agent is among all of them: from 0 to 1, evenly over many names, and always the same for one.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Spread(f64);
+
+impl Spread {
+    /// The place of the agent of this name.
+    pub fn of(agent: &str) -> Self {
+        let mut hasher = DefaultHasher::new();
+        agent.hash(&mut hasher);
+        Self((hasher.finish() >> 11) as f64 / (1_u64 << 53) as f64)
+    }
+
+    /// A time from the beginning of an interval to its end.
+    pub(super) fn within(self, interval: Duration) -> Duration {
+        interval.mul_f64(self.0)
+    }
+
+    /// A pause from half as long to as long.
+    pub(super) fn shorten(self, pause: Duration) -> Duration {
+        pause.mul_f64(0.5 + self.0 / 2.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fleet_is_spread_over_the_whole_interval() {
+        let minute = Duration::from_secs(60);
+        let mut flushes = [0; 10];
+        for number in 0..1_000 {
+            let spread = Spread::of(&format!("gw-{number:03}"));
+            let phase = spread.within(minute);
+            assert!(phase < minute && phase == Spread::of(&format!("gw-{number:03}")).within(minute));
+            assert!((minute / 2..=minute).contains(&spread.shorten(minute)));
+            flushes[phase.as_secs() as usize / 6] += 1;
+        }
+        assert!(flushes.iter().all(|flushes| (60..=140).contains(flushes)), "{flushes:?}");
+    }
+}

@@ -1,0 +1,211 @@
+//! Events tried one at a time after a refusal, until it is known whose fault it is: the event's, or the topic's.
+//!
+//! A topic can refuse every event: `max.message.bytes` is too small, or the broker validates what it takes by a rule that fits none. To
+//! give up what is refused would then give up everything. So a refused event stays, and those behind it are tried, one after the other
+//! and around again. An event is at fault if the topic took another one between two refusals of it. Otherwise all of them wait, and
+//! are tried again later.
+//!
+//! Two kinds of events are never at fault, and wait for as long as it takes: one that is refused for its size and is smaller than any
+//! topic should be set to, and the declaration of a loss, whose own loss would have to be declared in turn.
+
+use std::collections::BTreeMap;
+
+use crate::agent::numbered::Numbered;
+
+/// A topic that refuses events of fewer bytes is set wrong.
+const SIZE_MIN: usize = 64 << 10;
+/// After this many refusals in a row the topic is taken to refuse all, and the rest is spared the attempt for now.
+const REFUSALS_MAX: usize = 16;
+/// After this many that were taken in a row, while none is held, events go in batches again.
+const TAKEN_ENOUGH: usize = 16;
+
+/// Whose turn it is, and what was refused so far.
+#[derive(Debug, Default)]
+pub(super) struct Trial {
+    /// The number of the event that was tried last.
+    last: Option<usize>,
+    /// Refused events, each with how many others had been taken at its last refusal.
+    held: BTreeMap<usize, u64>,
+    taken: u64,
+    taken_in_a_row: usize,
+    refused_in_a_row: usize,
+}
+
+/// An event that was refused alone.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Refused {
+    pub(super) serial: usize,
+    /// Key and payload.
+    pub(super) bytes: usize,
+    pub(super) for_its_size: bool,
+    pub(super) is_loss: bool,
+}
+
+/// What becomes of a refused event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It stays, and is tried again.
+    Held,
+    /// It is at fault: the topic takes others.
+    AtFault,
+}
+
+impl Trial {
+    /// Returns the number of the event to try next; `None` where the topic refuses all, until [`Trial::begin_round`].
+    pub(super) fn next<T>(&self, unacked: &Numbered<T>) -> Option<usize> {
+        if self.refused_in_a_row >= unacked.len().min(REFUSALS_MAX) {
+            return None;
+        }
+        let after = self.last.map_or(0, |last| last + 1);
+        unacked.since(after).chain(unacked.since(0)).map(|(serial, _)| serial).next()
+    }
+
+    pub(super) fn take(&mut self, serial: usize) {
+        self.last = Some(serial);
+        self.held.remove(&serial);
+        self.taken += 1;
+        self.taken_in_a_row += 1;
+        self.refused_in_a_row = 0;
+    }
+
+    pub(super) fn refuse(&mut self, refused: Refused) -> Verdict {
+        let Refused { serial, bytes, for_its_size, is_loss } = refused;
+        self.last = Some(serial);
+        self.taken_in_a_row = 0;
+        let is_too_small = for_its_size && bytes < SIZE_MIN;
+        let can_be_at_fault = !is_loss && !is_too_small;
+        let refused_before = self.held.insert(serial, self.taken);
+        if can_be_at_fault && refused_before.is_some_and(|taken_then| self.taken > taken_then) {
+            self.held.remove(&serial);
+            return Verdict::AtFault;
+        }
+        self.refused_in_a_row += 1;
+        Verdict::Held
+    }
+
+    /// Lets all be tried once more.
+    pub(super) fn begin_round(&mut self) {
+        self.refused_in_a_row = 0;
+    }
+
+    /// How many events are held.
+    pub(super) fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether events can go in batches again.
+    pub(super) fn is_over<T>(&self, unacked: &Numbered<T>) -> bool {
+        self.held.is_empty() && (unacked.is_empty() || self.taken_in_a_row >= TAKEN_ENOUGH)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A topic that refuses the events of these numbers; what became of `events`, in the order in which it did.
+    struct Topic {
+        trial: Trial,
+        unacked: Numbered<()>,
+        delivered: Vec<usize>,
+        given_up: Vec<usize>,
+        attempts: usize,
+    }
+
+    impl Topic {
+        fn new(events: usize) -> Self {
+            let mut unacked = Numbered::from(0);
+            for _ in 0..events {
+                unacked.push(());
+            }
+            let (trial, delivered, given_up) = Default::default();
+            Self { trial, unacked, delivered, given_up, attempts: 0 }
+        }
+
+        /// Tries until all wait, or none is left.
+        fn round(&mut self, refused: impl Fn(usize) -> Option<Refused>) {
+            self.trial.begin_round();
+            while let Some(serial) = self.trial.next(&self.unacked) {
+                self.attempts += 1;
+                assert!(self.attempts < 10_000, "it ends");
+                match refused(serial).map(|refused| self.trial.refuse(refused)) {
+                    None => {
+                        self.trial.take(serial);
+                        self.unacked.take(serial);
+                        self.delivered.push(serial);
+                    }
+                    Some(Verdict::AtFault) => {
+                        self.unacked.take(serial);
+                        self.given_up.push(serial);
+                    }
+                    Some(Verdict::Held) => {}
+                }
+            }
+        }
+    }
+
+    fn invalid(serial: usize) -> Refused {
+        Refused { serial, bytes: 500, for_its_size: false, is_loss: false }
+    }
+
+    #[test]
+    fn a_topic_that_refuses_all_gives_up_none_and_gets_all_in_order_once_it_takes_them() {
+        let mut topic = Topic::new(100);
+        for round in 1..=5 {
+            topic.round(|serial| Some(invalid(serial)));
+            assert_eq!((topic.given_up.len(), topic.unacked.len(), topic.attempts), (0, 100, round * REFUSALS_MAX));
+        }
+        topic.trial = Trial::default();
+        topic.round(|_| None);
+        assert_eq!(topic.delivered, (0..100).collect::<Vec<_>>());
+        // Mended between two attempts: what was refused before is tried again before it is judged.
+        let mut topic = Topic::new(10);
+        topic.round(|serial| Some(invalid(serial)));
+        topic.round(|_| None);
+        assert_eq!((topic.delivered.len(), topic.given_up.len()), (10, 0));
+    }
+
+    #[test]
+    fn an_event_at_fault_is_given_up_only_after_another_was_taken() {
+        let poison = |serial: usize| (serial == 0).then(|| invalid(serial));
+        let mut topic = Topic::new(1);
+        topic.round(poison);
+        assert_eq!(topic.given_up.len(), 0, "it is alone: nobody knows whose fault it is");
+        topic.unacked.push(());
+        topic.round(poison);
+        assert_eq!(
+            (&*topic.given_up, &*topic.delivered, topic.trial.is_over(&topic.unacked)),
+            (&[0][..], &[1][..], true)
+        );
+    }
+
+    #[test]
+    fn a_small_event_is_never_too_large_and_a_loss_is_never_lost() {
+        for kept in [
+            Refused { for_its_size: true, ..invalid(0) },
+            Refused { for_its_size: true, bytes: SIZE_MIN - 1, ..invalid(0) },
+            Refused { is_loss: true, ..invalid(0) },
+            Refused { is_loss: true, for_its_size: true, bytes: SIZE_MIN, ..invalid(0) },
+        ] {
+            let mut topic = Topic::new(5);
+            for _ in 0..3 {
+                topic.round(|serial| (serial == 0).then_some(kept));
+            }
+            assert_eq!((topic.given_up.len(), &*topic.delivered), (0, &[1, 2, 3, 4][..]), "{kept:?}");
+            topic.round(|_| None);
+            assert!(topic.unacked.is_empty() && topic.trial.is_over(&topic.unacked));
+        }
+        let large = Refused { for_its_size: true, bytes: SIZE_MIN, ..invalid(0) };
+        let mut topic = Topic::new(2);
+        topic.round(|serial| (serial == 0).then_some(large));
+        assert_eq!(topic.given_up, [0]);
+    }
+
+    #[test]
+    fn what_comes_later_is_tried_although_others_wait() {
+        let mut topic = Topic::new(3);
+        topic.round(|serial| Some(invalid(serial)));
+        topic.unacked.push(());
+        assert_eq!(topic.trial.next(&topic.unacked), Some(3));
+    }
+}

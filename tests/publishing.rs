@@ -1,0 +1,224 @@
+//! What becomes of events that Kafka refuses, does not acknowledge, or cannot be given, and of the connection between flushes.
+
+use std::time::Duration;
+
+use highwater::agent::publisher::Progress;
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+use crate::support::agent::{Agent, command, until};
+use crate::support::events::{loss, updated};
+use crate::support::proxy::{Mode, Proxy};
+use crate::support::publishing::Publishing;
+use crate::support::services::Kafka;
+
+type Mock = MockCluster<'static, DefaultProducerContext>;
+
+const INVALID: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD;
+const TAKEN: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
+const TOO_FEW: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS;
+
+/// A broker that answers the next requests to produce like this, and takes those after them.
+fn mock(answers: &[RDKafkaRespErr]) -> (Mock, Publishing) {
+    let mock = MockCluster::new(1).expect("a mock cluster");
+    mock.create_topic("t", 1, 1).expect("a topic");
+    mock.request_errors(RDKafkaApiKey::Produce, answers);
+    let publishing = Publishing::new(&mock.bootstrap_servers(), "t", &[]);
+    (mock, publishing)
+}
+
+fn lasting(progress: &Progress) -> &str {
+    progress.mishaps.lasting.as_ref().map_or("", |lasting| &lasting.what)
+}
+
+#[test]
+fn a_topic_that_refuses_all_loses_none_and_gets_all_once_it_takes_them() {
+    let (mock, mut publishing) = mock(&[INVALID; 1_000]);
+    publishing.add(40);
+    publishing.until("it is refused", |progress| progress.refusing);
+    assert!(lasting(publishing.progress()).contains("topic t refuses events: "), "{:?}", publishing.progress());
+    publishing.hurry();
+    publishing.until("it is refused again", |progress| progress.mishaps.count > 1);
+    assert_eq!((publishing.progress().rejected, publishing.pending()), (0, 40));
+    mock.clear_request_errors(RDKafkaApiKey::Produce);
+    publishing.hurry();
+    publishing.until_delivered();
+    let progress = publishing.progress();
+    assert_eq!((progress.delivered, progress.rejected, progress.refusing, lasting(progress)), (40, 0, false, ""));
+    assert_eq!(publishing.pending(), 0);
+}
+
+#[test]
+fn an_event_is_given_up_only_if_the_topic_takes_others_between_two_refusals_of_it() {
+    // The first event, alone and again one by one; the two behind it; and it once more.
+    let (_mock, mut publishing) = mock(&[INVALID, INVALID, TAKEN, TAKEN, INVALID]);
+    publishing.add(3);
+    publishing.until("all is over", |progress| progress.rejected == 1 && progress.delivered == 3);
+    assert_eq!(publishing.pending(), 0, "its loss was declared, and delivered");
+}
+
+#[test]
+fn a_loss_that_is_refused_declares_no_other_loss() {
+    let (_mock, mut publishing) = mock(&[INVALID, INVALID, TAKEN, TAKEN, INVALID, INVALID]);
+    publishing.add_bodies(vec![loss(1, 1), updated("gw", 2).body, updated("gw", 3).body]);
+    publishing.until("the others are delivered", |progress| progress.delivered == 2 && progress.refusing);
+    assert_eq!((publishing.progress().rejected, publishing.pending()), (0, 1));
+    publishing.hurry();
+    publishing.until_delivered();
+    assert_eq!((publishing.progress().delivered, publishing.progress().rejected), (3, 0));
+}
+
+#[test]
+fn what_librdkafka_tries_again_in_silence_is_reported_with_its_cause() {
+    let (mock, mut publishing) = mock(&[TOO_FEW; 10_000]);
+    publishing.add(5);
+    publishing.until("the cause is known", |progress| progress.obstacle().contains("Not enough in-sync replicas"));
+    publishing.until("it is a problem", |progress| lasting(progress).contains("has not acknowledged"));
+    assert!(lasting(publishing.progress()).contains("Not enough in-sync replicas"), "{:?}", publishing.progress());
+    mock.clear_request_errors(RDKafkaApiKey::Produce);
+    publishing.until_delivered();
+    publishing.until("the problem is over", |progress| progress.mishaps.lasting.is_none());
+}
+
+#[test]
+fn one_producer_serves_all_flushes_on_one_connection_and_outlives_a_connection_that_the_network_forgot() {
+    let test = "publishing::one_producer_serves_all_flushes_on_one_connection_and_outlives_a_connection_that_the_network_forgot";
+    let proxy = Proxy::new("");
+    let Some((kafka, _directory)) = Kafka::behind(test, &proxy) else { return };
+    let topic = kafka.topic("kept", 1);
+    let mut publishing = Publishing::new(&proxy.address(), &topic, &[]);
+    publishing.add(1);
+    publishing.until_delivered();
+    let connections = proxy.connections();
+    for _ in 0..20 {
+        publishing.add(5);
+        publishing.until_delivered();
+    }
+    assert_eq!((proxy.connections(), kafka.producers(&topic)), (connections, 1));
+    // No FIN, no RST: the connection just does not work any more, as behind a NAT that has forgotten it.
+    proxy.forget();
+    publishing.add(5);
+    publishing.until_delivered();
+    assert_eq!(kafka.producers(&topic), 1, "the same producer has connected again");
+    let read = kafka.events(&topic);
+    assert_eq!(read.len(), 106, "none twice");
+    assert!(read.windows(2).all(|pair| pair[0]["seq"].as_u64() < pair[1]["seq"].as_u64()), "in order");
+}
+
+/// 1 MB at a time takes longer over this network than a request may that is answered soon.
+#[test]
+fn a_slow_connection_gets_the_time_that_it_needs() {
+    let test = "publishing::a_slow_connection_gets_the_time_that_it_needs";
+    let proxy = Proxy::new("");
+    let Some((kafka, _directory)) = Kafka::behind(test, &proxy) else { return };
+    let topic = kafka.topic("slow", 1);
+    let mut publishing = Publishing::new(&proxy.address(), &topic, &[("compression.type", "none")]);
+    proxy.set(Mode::Slow);
+    publishing.add(1_200);
+    publishing.until("some are delivered", |progress| progress.delivered > 1);
+    publishing.until("half of them are delivered", |progress| progress.delivered > 600);
+    publishing.until_delivered();
+}
+
+#[test]
+fn a_topic_too_narrow_for_any_event_holds_all_and_says_so() {
+    let test = "publishing::a_topic_too_narrow_for_any_event_holds_all_and_says_so";
+    let Some(kafka) = Kafka::or_skip(test) else { return };
+    let topic = kafka.topic("narrow", 1);
+    kafka.alter(&topic, "max.message.bytes=100");
+    let mut agent = Agent::new(&crate::support::world::busy(&kafka.address, &topic));
+    let mut running = agent.start(&[]);
+    running.until(&format!("topic {topic} refuses events: "));
+    std::thread::sleep(Duration::from_secs(3));
+    running.signal("TERM");
+    assert_eq!(running.wait().code(), Some(1));
+    let log = running.log();
+    assert!(log.contains("events are left in the journal: topic ") && log.contains("max.message.bytes"), "{log}");
+    let lines = log.lines().filter(|line| line.contains(&topic)).count();
+    assert!(lines < 10, "{lines} lines:\n{log}");
+    let (_, accepted) = agent.accepted();
+    assert_eq!(agent.pending(), accepted, "nothing was given up, and nothing declared lost");
+
+    let simulate = ["simulate", "--events", "100", "-b", &kafka.address, "-t", &topic];
+    let output = command().args(simulate).output().expect("the agent runs");
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && err.contains("100 events were not delivered: topic "), "{err}");
+
+    kafka.alter(&topic, "max.message.bytes=1048588");
+    let log = agent.run(&["--for", "1s"]);
+    assert!(log.contains(" 0 left in the journal") || agent.pending() == 0, "{log}");
+    let (_, accepted) = agent.accepted();
+    let seqs: Vec<u64> = kafka.events(&topic).iter().filter_map(|event| event["seq"].as_u64()).collect();
+    assert_eq!(seqs, (1..=accepted).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_end_with_events_left_says_why() {
+    let mock = MockCluster::new(1).expect("a mock cluster");
+    mock.create_topic("t", 1, 1).expect("a topic");
+    mock.request_errors(RDKafkaApiKey::Produce, &[TOO_FEW; 10_000]);
+    mock.topic_error("missing", RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART).expect("a topic");
+    let brokers = mock.bootstrap_servers();
+    for (topic, says) in [("t", "Not enough in-sync replicas"), ("missing", "there is no topic")] {
+        let mut agent = Agent::new(&crate::support::world::busy(&brokers, topic));
+        let mut running = agent.start(&["--for", "2s"]);
+        assert_eq!(running.wait().code(), Some(1));
+        let log = running.log();
+        let end = log.lines().find(|line| line.contains("events are left in the journal: ")).unwrap_or_default();
+        assert!(end.contains(says), "{log}");
+    }
+}
+
+#[test]
+fn the_connection_is_closed_after_a_while_without_events_and_the_host_is_silent() {
+    let test = "publishing::the_connection_is_closed_after_a_while_without_events_and_the_host_is_silent";
+    let proxy = Proxy::new("");
+    let Some((kafka, _directory)) = Kafka::behind(test, &proxy) else { return };
+    let topic = kafka.topic("linger", 1);
+    let config = |linger: &str| {
+        let brokers = proxy.address();
+        format!("[flush]\ninterval = '1s'\nlinger = '{linger}'\n[kafka]\nbrokers = '{brokers}'\ntopic = '{topic}'\n")
+    };
+    let mut agent = Agent::new(&config("2s"));
+    let running = agent.start(&[]);
+    running.until("delivered to");
+    until("the connection is closed", || (proxy.open() == 0).then_some(()));
+    let bytes = proxy.bytes();
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!((proxy.open(), proxy.bytes()), (0, bytes));
+    drop(running);
+}
+
+#[test]
+fn a_broker_that_is_named_by_an_address_of_no_use_is_reported_with_what_to_look_at() {
+    let test = "publishing::a_broker_that_is_named_by_an_address_of_no_use_is_reported_with_what_to_look_at";
+    let proxy = Proxy::new("");
+    let Some((kafka, _directory)) = Kafka::behind(test, &proxy) else { return };
+    let (named, topic) = (proxy.address(), kafka.topic("named", 1));
+    // The broker's listener itself, which sends its clients to the proxy.
+    let brokers = kafka.listener_behind();
+    proxy.set(Mode::Refuse);
+    until("nobody listens there", || std::net::TcpStream::connect(&named).is_err().then_some(()));
+    let directory = tempfile::tempdir().unwrap();
+    for arguments in [
+        vec!["highwater-agent", "topics", "--check"],
+        vec!["highwater-agent", "topics", "--list"],
+        vec!["highwater-consumer", "tail", "--from", "earliest", "--until-end"],
+    ] {
+        let mut command = match arguments[0] {
+            "highwater-agent" => command(),
+            _ => crate::support::consumer::command(),
+        };
+        let output =
+            command.current_dir(&directory).args(&arguments[1..]).args(["-b", &brokers, "-t", &topic]).output();
+        let output = output.expect("it runs");
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(69), "{arguments:?}: {err}");
+        assert!(err.contains(&named) && err.contains("check advertised.listeners"), "{arguments:?}: {err}");
+    }
+    let mut agent = Agent::new(&crate::support::world::busy(&brokers, &topic));
+    let running = agent.start(&[]);
+    running.until("check advertised.listeners");
+    assert!(running.log().contains(&named), "{}", running.log());
+}

@@ -1,0 +1,109 @@
+//! The agent's publisher by itself: a journal in memory, and a broker that a test may let fail as it likes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use highwater::agent::control::Control;
+use highwater::agent::event_system::{Draft, EventSystem};
+use highwater::agent::journal::FleetJournal;
+use highwater::agent::publisher::{Encoding, Progress, Publisher, Settings, Spread, Window};
+use highwater::clock::{Clock as _, SystemClock};
+use highwater::event::{Body, Event, Stamp};
+use highwater::kafka::{Connection, RawConnection};
+
+use super::events::updated;
+use super::process::until;
+
+/// A publisher that sends each event at once, and the loop that it is part of.
+pub(crate) struct Publishing {
+    system: EventSystem,
+    publisher: Publisher,
+    control: Control,
+    clock: SystemClock,
+    added: u64,
+}
+
+impl Publishing {
+    /// To `topic`, with these properties of librdkafka's.
+    pub(crate) fn new(brokers: &str, topic: &str, properties: &[(&str, &str)]) -> Self {
+        let text = |value: &str| toml::Value::String(value.to_owned());
+        let properties: BTreeMap<_, _> =
+            properties.iter().map(|(name, value)| ((*name).to_owned(), text(value))).collect();
+        let connection = RawConnection { brokers: Some(brokers.to_owned()), properties, ..RawConnection::default() };
+        let settings = Settings {
+            connection: Connection::new(connection, None).expect("it can work"),
+            topic: topic.to_owned(),
+            encoding: Encoding::default(),
+            window: Window::SMALL,
+            interval: Duration::ZERO,
+            linger: Duration::from_secs(3_600),
+            spread: Spread::default(),
+            urgent: Vec::new(),
+            events_max: 500,
+            journal_bytes: 16 << 20,
+        };
+        let clock = SystemClock::default();
+        let publisher = Publisher::new(settings, false, clock.monotonic());
+        let mut system = EventSystem::new(Box::new(FleetJournal::new()));
+        system.subscribe(publisher.observer());
+        let control = Control::new().expect("a pipe");
+        Self { system, publisher, control, clock, added: 0 }
+    }
+
+    /// Registers some events.
+    pub(crate) fn add(&mut self, events: u64) {
+        let bodies: Vec<Body> = (0..events).map(|seq| updated("gw", seq).body).collect();
+        self.add_bodies(bodies);
+    }
+
+    pub(crate) fn add_bodies(&mut self, bodies: Vec<Body>) {
+        let Event { stamp, .. } = updated("gw", 1);
+        self.added += bodies.len() as u64;
+        let drafts = bodies.into_iter().map(|body| Draft { stamp: stamp.clone(), body }).collect();
+        self.system.add_events(drafts).expect("the journal takes them");
+        self.turn();
+    }
+
+    fn turn(&mut self) {
+        let Self { system, publisher, control, clock, .. } = self;
+        let stamp = || Stamp { agent: "gw".into(), ..updated("gw", 1).stamp };
+        publisher.turn(system, clock.monotonic(), stamp, || control.waker()).expect("the journal works");
+    }
+
+    /// Tries at once what waits.
+    pub(crate) fn hurry(&mut self) {
+        self.publisher.hurry();
+        self.turn();
+    }
+
+    /// Goes on until it is so.
+    pub(crate) fn until(&mut self, name: &str, is_so: impl Fn(&Progress) -> bool) {
+        until(name, || {
+            self.control.sleep(Duration::from_millis(20));
+            self.turn();
+            is_so(self.publisher.progress()).then_some(())
+        });
+    }
+
+    /// Goes on until all that was added is delivered.
+    pub(crate) fn until_delivered(&mut self) {
+        let added = self.added;
+        self.until("all is delivered", |progress| progress.delivered >= added);
+    }
+
+    pub(crate) fn progress(&self) -> &Progress {
+        self.publisher.progress()
+    }
+
+    pub(crate) fn pending(&self) -> u64 {
+        self.system.pending().events
+    }
+}
+
+impl Drop for Publishing {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("how publishing goes: {:?}, pending {}", self.publisher.progress(), self.pending());
+        }
+    }
+}
