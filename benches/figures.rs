@@ -20,18 +20,30 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
 use support::agent::Agent;
 use support::consumer::{Consumer, Database, Postgres};
+use support::proxy::Proxy;
+use support::publishing::Publishing;
 use support::services::Kafka;
 
 const ROUNDS: usize = 5;
 const EVENTS: u64 = 1_000_000;
 const AGENTS: u64 = 100;
 const CROWD_EVENTS: u64 = 10_000_000;
+const FLUSHES: usize = 50;
+const FLUSH_EVENTS: u64 = 5;
+const URGENT_EVENTS: u64 = 200;
 
 fn main() {
     counters::answer();
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let sections: [(&str, fn()); 5] =
-        [("readings", readings), ("idle", idle), ("ticks", ticks), ("consumer", consumer), ("simulate", simulate)];
+    let sections: [(&str, fn()); 7] = [
+        ("readings", readings),
+        ("idle", idle),
+        ("ticks", ticks),
+        ("flush", flush),
+        ("urgent", urgent),
+        ("consumer", consumer),
+        ("simulate", simulate),
+    ];
     print_machine();
     for (name, section) in sections {
         if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
@@ -102,6 +114,62 @@ fn ticks() {
     let worst = latest.iter().copied().fold(0.0, f64::max);
     println!("| the latest tick of 12, broker swallowing, flush each second | ms |\n|---|---|");
     println!("| median of {ROUNDS} runs | {:.1} |\n| worst | {worst:.1} |\n", median(latest.into_iter()));
+}
+
+/// What flushes of five events cost on an open connection to one broker.
+fn flush() {
+    let proxy = Proxy::new("");
+    let Some((kafka, _directory)) = Kafka::behind("figures", &proxy) else { return };
+    let topic = kafka.topic("flush", 1);
+    let mut publishing = Publishing::new(&proxy.address(), &topic, &[]);
+    publishing.add(FLUSH_EVENTS);
+    publishing.until_delivered();
+    let connections = proxy.connections();
+    let mut bytes = Vec::new();
+    for _ in 0..FLUSHES {
+        let before = proxy.bytes();
+        publishing.add(FLUSH_EVENTS);
+        publishing.until_delivered();
+        bytes.push((proxy.bytes() - before) as f64);
+    }
+    println!("| {FLUSHES} flushes of {FLUSH_EVENTS} events (JSON, zstd) to one broker | |\n|---|---|");
+    println!("| TCP payload of a flush, both ways, median | {:.0} B |", median(bytes.iter().copied()));
+    println!("| the most | {:.0} B |", bytes.iter().copied().fold(0.0, f64::max));
+    println!("| connections made after the first flush | {} |", proxy.connections() - connections);
+    println!("| producer ids on the broker | {} |\n", kafka.producers(&topic));
+}
+
+/// How long an urgent breach takes to its row in PostgreSQL, by the clock of this one machine.
+fn urgent() {
+    let (Some(kafka), Some(postgres)) = (Kafka::or_skip("figures"), Postgres::or_skip("figures")) else { return };
+    let topic = kafka.topic("urgent", 1);
+    let database = postgres.database("figures");
+    let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
+    let storing = consumer.start(&["--quiet"]);
+    let mut agent = Agent::new(&format!(
+        "source = 'synthetic'\n[[limit]]\nscope = 'host'\ndirection = 'total'\nraise_at = '1 kbit/s'\nseverity = 'critical'\n\
+         update_every = '1s'\n[kafka]\nbrokers = '{}'\ntopic = '{topic}'\n",
+        kafka.address
+    ));
+    let running = agent.start(&["--quiet"]);
+    std::thread::sleep(Duration::from_secs(URGENT_EVENTS));
+    database.until(&format!("SELECT count(*) >= {URGENT_EVENTS} FROM events WHERE breach_id IS NOT NULL"), "(t)");
+    drop((running, storing));
+    // The first ones wait for the connection and for the group.
+    let percentile = |of: f64| {
+        let sql = format!(
+            "SELECT round((percentile_cont({of}) WITHIN GROUP (ORDER BY extract(epoch FROM stored_at - observed_at) * 1000))::numeric, 1) \
+             FROM (SELECT * FROM events WHERE breach_id IS NOT NULL ORDER BY seq OFFSET 5) AS events"
+        );
+        database.ask(&sql)
+    };
+    println!(
+        "| an urgent breach each second, {URGENT_EVENTS} of them, from observed_at to stored_at | ms |\n|---|---|"
+    );
+    for (name, of) in [("median", 0.5), ("99 of 100", 0.99), ("worst", 1.0)] {
+        println!("| {name} | {} |", percentile(of).trim_matches(['(', ')']));
+    }
+    println!();
 }
 
 /// A topic with a million events into PostgreSQL, beside `\copy` of the same rows into the same table.
