@@ -41,6 +41,7 @@ impl Publishing {
             urgent: Vec::new(),
             events_max: 500,
             journal_bytes: 16 << 20,
+            undelivered: "wait in memory",
         };
         let clock = SystemClock::default();
         let publisher = Publisher::new(settings, false, clock.monotonic());

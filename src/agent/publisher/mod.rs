@@ -189,7 +189,10 @@ impl Publisher {
             self.encoder = Encoder::new(settings.encoding.clone(), &settings.topic);
             self.batch_max = Arc::new(BATCH_MAX.into());
         }
-        self.next_flush = now + settings.spread.within(settings.interval);
+        // What does not change does not put off a flush.
+        if settings.interval != self.settings.interval {
+            self.next_flush = now + settings.spread.within(settings.interval);
+        }
         self.trigger.urgent.replace(settings.urgent.clone());
         self.trigger.events_max.set(settings.held_back_max());
         self.settings = settings;

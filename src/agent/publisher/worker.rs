@@ -491,7 +491,10 @@ impl Worker {
                     code => (code.unwrap_or(Code::Fail), "the broker's log says why"),
                 };
                 let what = format!("topic {topic} refuses events: {code}; {remedy}");
-                self.say(&format!("cannot publish: {what}; the events {} and are tried again", self.settings.undelivered));
+                self.say(&format!(
+                    "cannot publish: {what}; the events {} and are tried again",
+                    self.settings.undelivered
+                ));
                 self.report_trouble(Report::Refusing { what });
                 POLL_AWAY
             }
