@@ -155,6 +155,24 @@ fn a_wrong_broker_is_mended_by_reading_the_configuration_again() {
 }
 
 #[test]
+fn a_configuration_that_did_not_change_does_not_put_off_a_flush() {
+    let test = "agent_journal::a_configuration_that_did_not_change_does_not_put_off_a_flush";
+    let Some(kafka) = Kafka::or_skip(test) else { return };
+    let topic = kafka.topic("unchanged", 1);
+    let brokers = &kafka.address;
+    let mut agent = Agent::new(&format!(
+        "agent = 'gw'\nsource = 'synthetic'\n[flush]\ninterval = '6s'\n[kafka]\nbrokers = '{brokers}'\ntopic = '{topic}'\n"
+    ));
+    let running = agent.start(&[]);
+    running.until("started");
+    until("the flush, whatever is read again meanwhile", || {
+        running.signal("HUP");
+        std::thread::sleep(Duration::from_millis(500));
+        (!kafka.events(&topic).is_empty()).then_some(())
+    });
+}
+
+#[test]
 fn an_urgent_event_is_sent_at_once_and_others_wait_for_the_flush() {
     let test = "agent_journal::an_urgent_event_is_sent_at_once_and_others_wait_for_the_flush";
     let Some(kafka) = Kafka::or_skip(test) else { return };
