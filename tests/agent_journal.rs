@@ -249,7 +249,14 @@ fn a_state_directory_of_another_user_is_named_with_its_owner() {
         fs::set_permissions(&state, fs::Permissions::from_mode(mode)).unwrap();
         fs::set_permissions(state.parent().unwrap(), fs::Permissions::from_mode(0o755)).unwrap();
         let mut command = std::process::Command::new("setpriv");
-        command.args(["--reuid=65534", "--clear-groups"]).arg(agent::command().get_program());
+        let program = agent::command();
+        command.args(["--reuid=65534", "--clear-groups"]).arg(program.get_program());
+        for (name, value) in program.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
         let running = agent.start_as(command, &[]);
         running.until("events are kept in memory");
         let said = format!(
