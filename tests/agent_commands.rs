@@ -174,5 +174,5 @@ fn a_file_that_is_missing_fails_the_check_and_is_waited_for_by_run() {
     running.until("librdkafka refuses the configuration: ");
     running.signal("TERM");
     let log = running.log_at_end();
-    assert!(log.contains("events are left in the journal: "), "{log}");
+    assert!(log.contains("events left in the journal: "), "{log}");
 }

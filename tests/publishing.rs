@@ -134,7 +134,7 @@ fn a_topic_too_narrow_for_any_event_holds_all_and_says_so() {
     running.signal("TERM");
     assert_eq!(running.wait().code(), Some(1));
     let log = running.log();
-    assert!(log.contains("events are left in the journal: topic ") && log.contains("max.message.bytes"), "{log}");
+    assert!(log.contains("events left in the journal: topic ") && log.contains("max.message.bytes"), "{log}");
     let lines = log.lines().filter(|line| line.contains(&topic)).count();
     assert!(lines < 10, "{lines} lines:\n{log}");
     let (_, accepted) = agent.accepted();
@@ -165,7 +165,7 @@ fn an_end_with_events_left_says_why() {
         let mut running = agent.start(&["--for", "2s"]);
         assert_eq!(running.wait().code(), Some(1));
         let log = running.log();
-        let end = log.lines().find(|line| line.contains("events are left in the journal: ")).unwrap_or_default();
+        let end = log.lines().find(|line| line.contains("events left in the journal: ")).unwrap_or_default();
         assert!(end.contains(says), "{log}");
     }
 }

@@ -74,11 +74,11 @@ impl Outcome {
     pub fn all_delivered(self) -> Result<(), Failure> {
         let left = match (self.pending, self.lost) {
             (0, 0) => return Ok(()),
-            (pending, 0) => format!("{pending} events are left in the journal"),
-            (_, lost) => format!("{lost} events are lost"),
+            (pending, 0) => format!("{} left in the journal", counted(pending, "event")),
+            (_, lost) => format!("{} lost", counted(lost, "event")),
         };
-        let why = self.obstacle.unwrap_or_default();
-        Err(Failure::failed(format!("{left}: {why}")))
+        let why = self.obstacle.map(|why| format!(": {why}")).unwrap_or_default();
+        Err(Failure::failed(format!("{left}{why}")))
     }
 }
 

@@ -5,6 +5,7 @@ use log::error;
 use super::Position;
 use crate::agent::event_system::Draft;
 use crate::event::{Body, Epoch, Event, EventId, Loss, Reason};
+use crate::units::counted;
 
 /// Maximum number of ranges handed out in one event, which must fit into a message: 40 bytes each at most.
 const RANGES_MAX: usize = 500;
@@ -84,7 +85,7 @@ impl LossLog {
         due.map(|(logged, lost, reason)| {
             let events = lost - logged.events;
             *logged = Logged { events: lost, next_ms: now_ms.saturating_add(LOG_EVERY_MS) };
-            format!("{events} events lost, and declared: {reason}; {lost} since the start")
+            format!("{} lost, and declared: {reason}; {lost} since the start", counted(events, "event"))
         })
         .collect()
     }

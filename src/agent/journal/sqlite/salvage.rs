@@ -15,7 +15,7 @@ use super::rows::{EVENT, damage, whole, whole_event};
 use super::state::{Former, Meta};
 use super::{SqliteJournal, mark_beside};
 use crate::event::{Body, Epoch, Event, Loss, Reason, Stamp};
-use crate::units::ByteCount;
+use crate::units::{ByteCount, counted};
 
 /// What was read of a damaged journal.
 #[derive(Debug)]
@@ -98,7 +98,7 @@ impl Saved {
         let count = |ranges: &Ranges| ranges.iter().map(|(first, last)| last - first + 1).sum::<u64>();
         let lost = self.lost.as_ref().map(|lost| lost.values().map(count).sum::<u64>().to_string());
         let lost = lost.unwrap_or("nobody knows how many".to_owned());
-        format!("{} events were saved, {lost} are lost", self.events.len())
+        format!("{} saved, {lost} lost", counted(self.events.len() as u64, "event"))
     }
 
     fn losses(&self, why: &str) -> Vec<Loss> {
