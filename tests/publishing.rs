@@ -143,7 +143,7 @@ fn a_topic_too_narrow_for_any_event_holds_all_and_says_so() {
     let simulate = ["simulate", "--events", "100", "-b", &kafka.address, "-t", &topic];
     let output = command().args(simulate).output().expect("the agent runs");
     let err = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.code() == Some(1) && err.contains("100 events were not delivered: topic "), "{err}");
+    assert!(output.status.code() == Some(1) && err.contains("not delivered: 100 events: topic "), "{err}");
 
     kafka.alter(&topic, "max.message.bytes=1048588");
     let log = agent.run(&["--for", "1s"]);
