@@ -60,7 +60,8 @@ fn a_topic_that_refuses_batches_gets_its_events_one_by_one() {
     let Some(kafka) = Kafka::or_skip(test) else { return };
     let topic = kafka.topic("small", 1);
     // Room for any event alone, and for no batch of what waits.
-    kafka.alter(&topic, "max.message.bytes=1500");
+    // Room for a declaration of many losses, and for none of the large events.
+    kafka.alter(&topic, "max.message.bytes=20000");
     let mut agent = Agent::new(&busy("127.0.0.1:9", &topic));
     agent.run(&["--for", "4s"]);
     agent.configure(&busy(&kafka.address, &topic));
@@ -103,7 +104,8 @@ fn an_event_that_is_too_large_alone_is_declared_and_overtaken_by_none() {
     let test = "agent_journal::an_event_that_is_too_large_alone_is_declared_and_overtaken_by_none";
     let Some(kafka) = Kafka::or_skip(test) else { return };
     let topic = kafka.topic("too-large", 1);
-    kafka.alter(&topic, "max.message.bytes=1500");
+    // Room for a declaration of many losses, and for none of the large events.
+    kafka.alter(&topic, "max.message.bytes=20000");
     let mut agent = Agent::new(&mixed("127.0.0.1:9", &topic, 64 << 10, ""));
     agent.run(&["--for", "1s"]);
     let (epoch, _) = agent.accepted();

@@ -83,7 +83,7 @@ fn an_agent_goes_on_when_nobody_reads_its_log() {
     let agent = Agent::new(&format!("source = 'synthetic'\n{limit}[kafka]\nbrokers = '127.0.0.1:9'\n"));
     let mut run = command();
     run.args(["run", "--for", "3s", "--config"]).arg(agent.config());
-    assert_eq!(unread(&mut run).code(), Some(0));
+    assert_eq!(unread(&mut run).code(), Some(1));
     let (_, accepted) = agent.accepted();
     assert!(accepted > 2, "{accepted} events: its start, its end, and breaches between them");
 }

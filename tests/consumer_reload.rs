@@ -23,14 +23,13 @@ fn another_configuration_is_taken_over_and_a_wrong_one_changes_nothing() {
     send(&first, "gw-1", 1..101);
     database.until(TOLD, "(100,100)");
 
-    // One that is wrong, and one that only librdkafka finds wrong: both are said, and storing goes on.
+    // One that is wrong, and one with a property that librdkafka finds wrong: both are said, and storing goes on.
     let right = fs::read_to_string(consumer.config()).unwrap();
     fs::write(consumer.config(), format!("{right}\nnonsense = 1\n")).unwrap();
     running.signal("HUP");
     running.until("the configuration stays as it was: ");
     fs::write(consumer.config(), right.replace("'session.timeout.ms' = 6000", "'session.timeout.ms' = -6000")).unwrap();
     running.signal("HUP");
-    running.until("connecting anew");
     running.until("session.timeout.ms");
     send(&first, "gw-1", 101..201);
     database.until(TOLD, "(200,200)");
