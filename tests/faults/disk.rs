@@ -278,13 +278,10 @@ fn registered(journal: &mut dyn Journal) -> Vec<Arc<Event>> {
     batch.into_iter().map(|stored| stored.event).collect()
 }
 
-/// Run by the test below, in a process of its own whose syncs fail.
-#[test]
-#[ignore = "run under strace by each_event_is_there_or_declared_whichever_sync_fails"]
-fn journal_under_strace() {
-    let [Some(state), Some(notes)] = UNDER_STRACE.map(std::env::var_os) else { return };
+/// The part of the test below that runs in a process of its own, whose syncs fail.
+fn fill_journal(state: &Path, notes: &Path) {
     let mut notes = File::options().append(true).open(notes).expect("it was made");
-    let mut journal = open_journal(Path::new(&state));
+    let mut journal = open_journal(state);
     for second in 1..4_u64 {
         register(&mut journal, 40, &mut notes);
         // A declaration is handed out: the next eviction begins another one.
@@ -333,6 +330,9 @@ fn unaccounted(state: &Path, notes: &Path) -> (usize, usize) {
 #[test]
 fn each_event_is_there_or_declared_whichever_sync_fails() {
     let test = "faults::disk::each_event_is_there_or_declared_whichever_sync_fails";
+    if let [Some(state), Some(notes)] = UNDER_STRACE.map(std::env::var_os) {
+        return fill_journal(Path::new(&state), Path::new(&notes));
+    }
     if !strace_can() {
         skip(test, "needs strace");
         return;
@@ -350,7 +350,7 @@ fn each_event_is_there_or_declared_whichever_sync_fails() {
                 .args(["-f", "-q", "-o", "/dev/null", "-e", "trace=fsync,fdatasync", "-e"])
                 .arg(format!("inject=fsync,fdatasync:error=EIO:when={first}..{last}"))
                 .arg(&this)
-                .args(["faults::disk::journal_under_strace", "--exact", "--ignored", "--nocapture"])
+                .args([test, "--exact", "--nocapture"])
                 .envs(UNDER_STRACE.into_iter().zip([&state, &notes]))
                 .output()
                 .expect("strace runs");
