@@ -387,7 +387,7 @@ proptest! {
         let mut meter = Meter::new(SECOND, true);
         let (mut at, mut boottime) = (Duration::ZERO, Duration::ZERO);
         let mut counter = if narrow { start % (1 << 32) } else { start };
-        let (mut packets, mut offset, mut was_read) = (start / 1_000, 0_u64, false);
+        let (mut packets, mut offset, mut last) = (start / 1_000, 0_u64, 0);
         for (bytes, fault) in ticks {
             let step = if matches!(fault, Fault::Late) { SECOND * 7 } else { SECOND };
             at += step;
@@ -403,8 +403,8 @@ proptest! {
             }
             let shown = counter.wrapping_add(offset);
             let rx_bytes = match fault {
-                // What was never read before is believed.
-                Fault::FalseZero if was_read => 0,
+                // What was never read before is believed, and so is a zero that was one: that would be a counter that stands.
+                Fault::FalseZero if last > 0 => 0,
                 Fault::Torn(by) if !narrow => shown.wrapping_add(by),
                 _ if narrow => shown & u64::from(u32::MAX),
                 _ => shown,
@@ -413,7 +413,7 @@ proptest! {
             let packets = Some(Packets { rx: packets, tx: 0 });
             let sample = CounterSample { at, boottime, rx_bytes, tx_bytes: 0, packets, bits };
             let is_missing = matches!(fault, Fault::Missing);
-            was_read |= !is_missing;
+            last = if is_missing { last } else { rx_bytes };
             let verdict = meter.read((!is_missing).then_some(sample), Speed::default());
             if let Some(traffic) = verdict.judged() {
                 let rate = bit_rate(traffic.rx_bytes, traffic.elapsed).bps();

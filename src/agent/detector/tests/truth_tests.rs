@@ -86,9 +86,9 @@ impl Link {
         if fault == Fault::Missing {
             return None;
         }
-        let was_read = std::mem::replace(&mut self.was_read, true);
+        let was_read = std::mem::replace(&mut self.was_read, true) && self.shown > 0;
         self.shown = match fault {
-            // What was never read before is believed.
+            // What was never read before is believed, and so is a zero that was one: that would be a counter that stands.
             Fault::FalseZero if was_read => 0,
             _ if self.narrow => self.counter & u64::from(u32::MAX),
             _ => self.counter,
