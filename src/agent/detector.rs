@@ -68,8 +68,6 @@ pub enum Notice {
 #[derive(Clone, Debug)]
 pub struct LinkView<'a> {
     pub info: &'a LinkInfo,
-    /// Each reading covers its own time alone; else the driver's updates are waited for.
-    pub is_exact: bool,
     pub doubts_speed: bool,
     pub verdict: &'static str,
     /// What the last reading measured, if it could.
@@ -171,7 +169,6 @@ impl Detector {
     pub fn links(&self) -> impl Iterator<Item = LinkView<'_>> {
         self.links.values().map(|link| LinkView {
             info: &link.info,
-            is_exact: link.meter.is_exact(),
             doubts_speed: link.meter.doubts_speed(),
             verdict: link.verdict.as_str(),
             traffic: link.verdict.judged(),

@@ -57,7 +57,7 @@ impl HostLimit {
     }
 
     /// What the sum can carry, and the first link that is up and whose speed is unknown.
-    fn speed(&self, links: &Links) -> (Speed, Option<String>) {
+    fn speed<'a>(&self, links: &'a Links) -> (Speed, Option<&'a str>) {
         let mut sum = Speed::both(Some(BitRate::default()));
         let mut unknown = None;
         let add = |sum: Option<BitRate>, speed: Option<BitRate>| {
@@ -66,7 +66,7 @@ impl HostLimit {
         for info in self.members.iter().filter_map(|ifindex| links.get(ifindex)).map(|link| &link.info) {
             let is_known = info.speed.rx.is_some() && info.speed.tx.is_some();
             if !is_known && info.up && unknown.is_none() {
-                unknown = Some(info.name.clone());
+                unknown = Some(info.name.as_str());
             }
             if is_known || info.up {
                 sum = Speed { rx: add(sum.rx, info.speed.rx), tx: add(sum.tx, info.speed.tx) };
@@ -80,7 +80,7 @@ impl HostLimit {
     /// Judges what has become known since the last time.
     pub(super) fn judge(&mut self, limits: &[Limit], links: &Links, now: Duration, context: &mut Context<'_>) {
         let (speed, unknown) = self.speed(links);
-        let target = Target::host(speed, unknown.as_deref().unwrap_or("the host's links"));
+        let target = Target::host(speed, unknown.unwrap_or("the host's links"));
         let members = || self.members.iter().filter_map(|ifindex| links.get(ifindex));
         let from = self.judged_until.unwrap_or(now);
         let until = members().map(|link| link.history.known_until()).min().unwrap_or(now).max(from);
