@@ -75,9 +75,12 @@ pub const CONSUMER_KEYS: &[&str] = &[
     "kafka.instance",
     "store.url",
     "store.password_file",
+    "store.schema",
+    "store.partition",
     "topics.samples",
     "retention.events",
     "retention.dead_letters",
+    "retention.totals",
 ];
 
 /// A configuration that can't be used: where, and what to do about it.

@@ -4,8 +4,8 @@ use std::process::Output;
 
 use chrono::Utc;
 use highwater::consumer::batch::{Batch, Record};
-use highwater::consumer::place::Place;
-use highwater::consumer::store::{Location, Store};
+use highwater::consumer::checkpoint::Checkpoint;
+use highwater::consumer::store::{StoreUrl, Store};
 use highwater::event::Event;
 use highwater::wire;
 use serde_json::Value;
@@ -41,8 +41,8 @@ impl Stage {
     }
 
     fn begun(url: String, home: Home) -> Self {
-        let mut store = Location::parse(&url, None).unwrap().open("stage");
-        store.found(TOPIC, 0, &Place::default()).unwrap();
+        let mut store = StoreUrl::parse(&url, None).unwrap().open("stage");
+        store.insert_checkpoint(TOPIC, 0, &Checkpoint::default()).unwrap();
         Self { url, store, next: 0, home }
     }
 

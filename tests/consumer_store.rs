@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use highwater::consumer::batch::{Batch, Mark, Record};
-use highwater::consumer::place::Place;
-use highwater::consumer::store::{Applied, Fault, Location, Retention, Store};
+use highwater::consumer::batch::{Batch, Fingerprint, Record};
+use highwater::consumer::checkpoint::Checkpoint;
+use highwater::consumer::store::{Applied, StoreError, StoreUrl, Retention, Store};
 use highwater::event::{Body, Epoch, Event, Lifecycle, Link, Loss, Reason, Sample};
 use highwater::wire;
 use proptest::prelude::*;
@@ -30,25 +30,25 @@ enum Look {
 impl Bench {
     fn sqlite() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let store = Location::sqlite(&directory.path().join("h.db")).open("test");
+        let store = StoreUrl::sqlite(&directory.path().join("h.db")).open("test");
         Self::begun(store, Look::Sqlite(directory))
     }
 
     fn postgres(postgres: &Postgres) -> Self {
         let database = postgres.database("store");
-        let store = Location::parse(&database.url, None).unwrap().open("test");
+        let store = StoreUrl::parse(&database.url, None).unwrap().open("test");
         Self::begun(store, Look::Postgres(database))
     }
 
     fn begun(mut store: Box<dyn Store + Send>, look: Look) -> Self {
-        assert_eq!(store.found(TOPIC, 0, &Place::default()).unwrap(), Place::default());
+        assert_eq!(store.insert_checkpoint(TOPIC, 0, &Checkpoint::default()).unwrap(), Checkpoint::default());
         Self { store, look, next: 0 }
     }
 
     fn another(&self) -> Box<dyn Store + Send> {
         match &self.look {
-            Look::Sqlite(directory) => Location::sqlite(&directory.path().join("h.db")).open("other"),
-            Look::Postgres(database) => Location::parse(&database.url, None).unwrap().open("other"),
+            Look::Sqlite(directory) => StoreUrl::sqlite(&directory.path().join("h.db")).open("other"),
+            Look::Postgres(database) => StoreUrl::parse(&database.url, None).unwrap().open("other"),
         }
     }
 
@@ -88,8 +88,8 @@ impl Bench {
         self.store(&events.iter().map(wire::to_json).collect::<Vec<_>>())
     }
 
-    fn place(&mut self) -> Place {
-        self.store.places(TOPIC).unwrap()[&0].clone()
+    fn place(&mut self) -> Checkpoint {
+        self.store.checkpoints(TOPIC).unwrap()[&0].clone()
     }
 }
 
@@ -163,7 +163,7 @@ fn a_replay_changes_nothing(bench: &mut Bench) {
 fn a_batch_before_its_turn_moves_nothing(bench: &mut Bench) {
     bench.store(&payloads(1..=3));
     let fault = bench.store.apply(&batch(5, &payloads(6..=7)), Utc::now()).unwrap_err();
-    assert!(matches!(fault, Fault::Moved(_)), "{fault:?}");
+    assert!(matches!(fault, StoreError::Conflict(_)), "{fault:?}");
     assert_eq!(bench.ask("SELECT count(*) FROM events"), "3");
     assert_eq!(bench.place().next, 3);
     assert_eq!(bench.store(&payloads(4..=5)).inserted, 2);
@@ -195,7 +195,7 @@ fn another_generation_is_left_alone(bench: &mut Bench) {
     let old = bench.place();
     bench.store.replace(TOPIC, 0, &old, &old.anew(Some("c"), 0), None).unwrap();
     let fault = bench.store.apply(&batch(3, &payloads(4..=9)), Utc::now()).unwrap_err();
-    assert!(matches!(fault, Fault::Moved(_)), "{fault:?}");
+    assert!(matches!(fault, StoreError::Conflict(_)), "{fault:?}");
     assert_eq!(bench.ask("SELECT count(*) FROM events"), "3");
 }
 
@@ -205,7 +205,7 @@ fn holes_pass_and_gaps_are_written_down(bench: &mut Bench) {
         let payload = wire::to_json(&updated("gw", seq));
         batch.push(0, Record::new(offset, None, None, Some(&payload)), || (0, 0));
     }
-    batch.slices.get_mut(&0).unwrap().judge_holes(3);
+    batch.partitions.get_mut(&0).unwrap().judge_missing(3);
     bench.store.apply(&batch, Utc::now()).unwrap();
     assert_eq!(bench.ask("SELECT partition, generation, first, last FROM kafka_gaps"), "0,0,0,2");
     assert_eq!(bench.place().next, 10);
@@ -293,19 +293,19 @@ fn last_and_anchor_are_remembered(bench: &mut Bench) {
     let second = bench.place();
     assert_eq!((second.last.map(|mark| mark.offset), second.anchor), (Some(4), first.last));
     let payload = wire::to_json(&updated("gw", 5));
-    assert_eq!(second.last, Some(Mark::new(4, Some(7), Some(b"k"), Some(&payload))));
+    assert_eq!(second.last, Some(Fingerprint::new(4, Some(7), Some(b"k"), Some(&payload))));
 }
 
 fn a_place_is_replaced_only_from_what_it_was(bench: &mut Bench) {
     let mut other = bench.another();
     bench.store(&payloads(1..=3));
     let old = bench.place();
-    let new = Place { next: 50, ..old.clone() };
+    let new = Checkpoint { next: 50, ..old.clone() };
     bench.store.replace(TOPIC, 0, &old, &new, Some((3, 49))).unwrap();
     assert_eq!(bench.ask("SELECT first, last FROM kafka_gaps"), "3,49");
     let fault = other.replace(TOPIC, 0, &old, &new, Some((3, 60))).unwrap_err();
-    assert!(matches!(fault, Fault::Moved(_)));
-    assert_eq!(other.found(TOPIC, 0, &Place::default()).unwrap(), new);
+    assert!(matches!(fault, StoreError::Conflict(_)));
+    assert_eq!(other.found(TOPIC, 0, &Checkpoint::default()).unwrap(), new);
     assert_eq!(bench.ask("SELECT first, last FROM kafka_gaps"), "3,49");
 }
 
@@ -803,7 +803,7 @@ fn a_database_that_refuses_its_own_probe_makes_no_dead_letters() {
     let mut bench = Bench::postgres(&postgres);
     bench.run("ALTER TABLE events ADD CONSTRAINT broken CHECK (seq < 0) NOT VALID");
     let fault = bench.store.apply(&batch(0, &payloads(1..=5)), Utc::now()).unwrap_err();
-    assert!(matches!(&fault, Fault::Misconfigured(text) if text.contains("broken")), "{fault:?}");
+    assert!(matches!(&fault, StoreError::Misconfigured(text) if text.contains("broken")), "{fault:?}");
     assert_eq!(bench.ask("SELECT count(*) FROM dead_letters"), "0");
     bench.run("ALTER TABLE events DROP CONSTRAINT broken");
     assert_eq!(bench.store(&payloads(1..=5)).inserted, 5);
@@ -856,8 +856,8 @@ fn several_at_once_make_the_schema_once() {
         for partition in 0..8 {
             let url = &database.url;
             scope.spawn(move || {
-                let mut store = Location::parse(url, None).unwrap().open("racer");
-                store.found(TOPIC, partition, &Place::default()).unwrap();
+                let mut store = StoreUrl::parse(url, None).unwrap().open("racer");
+                store.insert_checkpoint(TOPIC, partition, &Checkpoint::default()).unwrap();
                 let mut batch = Batch::new(TOPIC);
                 let payload = wire::to_json(&updated(&format!("gw-{partition}"), 1));
                 batch.push(partition, Record::new(0, None, None, Some(&payload)), || (0, 0));
@@ -879,7 +879,7 @@ fn a_held_partition_is_freed_by_its_owner() {
     let mut holder = database.client();
     holder.batch_execute("BEGIN; SELECT next FROM kafka_offsets FOR UPDATE").unwrap();
     let fault = bench.store.apply(&batch(3, &payloads(4..=5)), Utc::now()).unwrap_err();
-    assert!(matches!(&fault, Fault::Away(text) if text.contains("1 ended")), "{fault:?}");
+    assert!(matches!(&fault, StoreError::Unavailable(text) if text.contains("1 ended")), "{fault:?}");
     assert!(holder.batch_execute("SELECT 1").is_err());
     assert_eq!(bench.store(&payloads(4..=5)).inserted, 2);
 }
@@ -890,20 +890,20 @@ fn wrong_passwords_and_missing_databases_are_named() {
         return;
     };
     let database = postgres.database("named");
-    let fault = |url: &str| Location::parse(url, None).unwrap().open("t").places(TOPIC).unwrap_err();
+    let fault = |url: &str| StoreUrl::parse(url, None).unwrap().open("t").checkpoints(TOPIC).unwrap_err();
     let missing = fault(&format!("{}_not", database.url));
-    assert!(matches!(&missing, Fault::Misconfigured(text) if text.contains("does not exist")), "{missing:?}");
+    assert!(matches!(&missing, StoreError::Misconfigured(text) if text.contains("does not exist")), "{missing:?}");
     let (before, after) = database.url.split_once('@').unwrap();
     let wrong = fault(&format!("{before}x@{after}"));
-    assert!(matches!(&wrong, Fault::Misconfigured(text) if text.contains("password")), "{wrong:?}");
+    assert!(matches!(&wrong, StoreError::Misconfigured(text) if text.contains("password")), "{wrong:?}");
     let away = fault("postgres://u:p@127.0.0.1:1/d");
-    assert!(matches!(&away, Fault::Away(_)), "{away:?}");
+    assert!(matches!(&away, StoreError::Unavailable(_)), "{away:?}");
 }
 
 #[test]
 fn places_are_by_topic() {
     let mut bench = Bench::sqlite();
-    bench.store.found("other", 3, &Place { next: 9, ..Place::default() }).unwrap();
-    assert_eq!(bench.store.places("other").unwrap(), BTreeMap::from([(3, Place { next: 9, ..Place::default() })]));
-    assert_eq!(bench.store.places(TOPIC).unwrap().len(), 1);
+    bench.store.insert_checkpoint("other", 3, &Checkpoint { next: 9, ..Checkpoint::default() }).unwrap();
+    assert_eq!(bench.store.checkpoints("other").unwrap(), BTreeMap::from([(3, Checkpoint { next: 9, ..Checkpoint::default() })]));
+    assert_eq!(bench.store.checkpoints(TOPIC).unwrap().len(), 1);
 }

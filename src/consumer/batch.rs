@@ -1,32 +1,43 @@
-//! What was read from Kafka and is not yet stored: a batch of slices, one a partition.
+//! What was read from Kafka and is not yet stored: a batch, a part of it for each partition.
 //!
-//! A slice speaks for *all* offsets from its `from` to its `to`: what is between them is in its records, or holds no record
-//! (transaction markers, compaction), or is named as a gap. That is what lets a store move `next` from one to the other.
+//! A [`PartitionBatch`] speaks for *all* offsets from its `from` to its `to`: what is between them is in its records, or holds no
+//! record (transaction markers, compaction), or is named as a gap. That is what lets a store move `next_offset` from one to the other.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::ops::RangeInclusive;
 
-use chrono::{Datelike as _, NaiveDate};
+use chrono::{DateTime, Datelike as _, NaiveDate, Utc};
+use serde::Deserialize;
 
-use crate::event::Event;
-use crate::wire::{Decoded, Decoder, NoRegistry};
+use crate::event::{Epoch, Event};
+use crate::wire::{self, Decoded, Decoder, NoRegistry};
 
 /// A batch is stored when it has this many records …
 pub const RECORDS_MAX: usize = 5_000;
 /// … or this many bytes: 4 MiB. One message may be larger than that and then is a batch alone.
 pub const BYTES_MAX: usize = 4 << 20;
-/// … or events of this many days: a transaction locks the partition of each, and PostgreSQL has room for some thousand locks.
+/// … or events of this many days: a transaction locks the table of each, and PostgreSQL has room for some thousand locks.
 const DAYS_MAX: usize = 64;
-/// What has a name in four digits, and a place in every database.
+/// Years that every database can store, and that have four digits.
 const YEARS: RangeInclusive<i32> = 1..=9999;
 
-/// Records of one topic that go to the store in one transaction.
+/// A topic of a cluster: two clusters may have one of the same name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TopicId {
+    /// The cluster's id, empty where it has none.
+    pub cluster: String,
+    /// The topic's name.
+    pub name: String,
+}
+
+/// Records of one topic that go to the store together.
 #[derive(Debug, Default)]
 pub struct Batch {
     /// The topic.
-    pub topic: String,
+    pub topic: TopicId,
     /// What each partition gives.
-    pub slices: BTreeMap<i32, Slice>,
+    pub partitions: BTreeMap<i32, PartitionBatch>,
     records: usize,
     bytes: usize,
     days: BTreeSet<NaiveDate>,
@@ -34,7 +45,7 @@ pub struct Batch {
 
 /// A stretch of one partition.
 #[derive(Debug, Default)]
-pub struct Slice {
+pub struct PartitionBatch {
     /// How often this topic was made anew under its name, as far as the database knows.
     pub generation: i32,
     /// The first offset it speaks for.
@@ -44,9 +55,33 @@ pub struct Slice {
     /// Ascending by offset.
     pub records: Vec<Record>,
     /// Offsets that hold no record, first to last: harmless or a gap, which the low watermark tells.
-    pub holes: Vec<(i64, i64)>,
-    /// Holes that held records once: Kafka's retention was faster than we.
-    pub gaps: Vec<(i64, i64)>,
+    pub missing_offsets: Vec<(i64, i64)>,
+    /// Offsets that held records which were never read.
+    pub gaps: Vec<Gap>,
+}
+
+/// Offsets that were never read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The first.
+    pub first: i64,
+    /// The last.
+    pub last: i64,
+    /// Why.
+    pub cause: GapCause,
+}
+
+/// Why offsets were never read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GapCause {
+    /// Kafka's retention dropped them first.
+    Expired,
+    /// They stand in a batch that is larger than librdkafka takes (`receive.message.max.bytes`).
+    TooLarge,
+    /// Kafka had dropped them before this database first read the topic: no loss.
+    ExpiredBeforeStart,
+    /// `kafka.start = "latest"` passed them over: no loss.
+    SkippedAtStart,
 }
 
 /// One message.
@@ -56,6 +91,8 @@ pub struct Record {
     pub offset: i64,
     /// Milliseconds since 1970, by producer or broker.
     pub timestamp_ms: Option<i64>,
+    /// Its headers.
+    pub headers: Headers,
     /// As it came.
     pub key: Option<Vec<u8>>,
     /// As it came; `None` is a tombstone.
@@ -66,9 +103,23 @@ pub struct Record {
     pub raw: Option<String>,
 }
 
+/// A message's headers in one piece: of each the length of its name (4 bytes, big-endian), its name, the length of its value
+/// (-1: none), its value.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Headers(Vec<u8>);
+
+/// Whose event a message claims to be that could not be read as one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClaimedIdentity {
+    /// The agent.
+    pub agent: Option<String>,
+    /// The epoch and number within it.
+    pub id: Option<(Epoch, i64)>,
+}
+
 /// Enough of a record to know it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mark {
+pub struct Fingerprint {
     /// Where it stands.
     pub offset: i64,
     /// Its timestamp in milliseconds, -1 for none.
@@ -77,35 +128,60 @@ pub struct Mark {
     pub digest: i64,
 }
 
+impl fmt::Display for TopicId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.name)
+    }
+}
+
+impl GapCause {
+    /// As the database has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::TooLarge => "too_large",
+            Self::ExpiredBeforeStart => "expired_before_start",
+            Self::SkippedAtStart => "skipped_at_start",
+        }
+    }
+}
+
 impl Batch {
     /// An empty one.
-    pub fn new(topic: &str) -> Self {
-        Self { topic: topic.to_owned(), ..Self::default() }
+    pub fn new(topic: &TopicId) -> Self {
+        Self { topic: topic.clone(), ..Self::default() }
     }
 
-    /// Adds `record`. A partition's first record opens its slice with `open()`: the generation, and the offset that the
+    /// Adds `record`. A partition's first record opens its part with `open()`: the generation, and the offset that the
     /// reading stands at. What was there already is passed over.
     pub fn push(&mut self, partition: i32, record: Record, open: impl FnOnce() -> (i32, i64)) {
-        let slice = self.slices.entry(partition).or_insert_with(|| {
+        let part = self.partitions.entry(partition).or_insert_with(|| {
             let (generation, from) = open();
-            Slice { generation, from, to: from, ..Slice::default() }
+            PartitionBatch { generation, from, to: from, ..PartitionBatch::default() }
         });
-        if record.offset < slice.to {
+        if record.offset < part.to {
             return;
         }
-        if record.offset > slice.to {
-            slice.holes.push((slice.to, record.offset - 1));
+        if record.offset > part.to {
+            part.missing_offsets.push((part.to, record.offset - 1));
         }
-        slice.to = record.offset + 1;
+        part.to = record.offset + 1;
         self.records += 1;
         self.bytes += record.len();
         self.days.extend(record.content.as_ref().ok().map(|event| event.stamp.observed_at.date_naive()));
-        slice.records.push(record);
+        part.records.push(record);
     }
 
-    /// Speaks for offsets that were passed and hold no record.
-    pub fn pass(&mut self, partition: i32, generation: i32, from: i64, to: i64) {
-        self.slices.entry(partition).or_insert(Slice { generation, from, to, ..Slice::default() });
+    /// Speaks for offsets from `from` to before `to` that hold no record, or none that can be read: then `gap` says why.
+    pub fn skip_to(&mut self, partition: i32, generation: i32, from: i64, to: i64, gap: Option<Gap>) {
+        let part = self.partitions.entry(partition).or_insert(PartitionBatch {
+            generation,
+            from,
+            to: from,
+            ..PartitionBatch::default()
+        });
+        part.to = part.to.max(to);
+        part.gaps.extend(gap);
     }
 
     /// Whether it is time to store it.
@@ -115,37 +191,80 @@ impl Batch {
 
     /// Whether there is nothing to store.
     pub fn is_empty(&self) -> bool {
-        self.slices.is_empty()
+        self.partitions.is_empty()
     }
 }
 
-impl Slice {
-    /// The last record, to know it again.
-    pub fn last(&self) -> Option<Mark> {
-        self.records.last().map(Record::mark)
+impl PartitionBatch {
+    /// The last record before `to`, to know it again.
+    pub fn last_before(&self, to: i64) -> Option<Fingerprint> {
+        let until = self.records.partition_point(|record| record.offset < to);
+        self.records[..until].last().map(Record::fingerprint)
     }
 
-    /// Takes as gaps those holes that lie below `low`, the first offset that Kafka still has.
-    pub fn judge_holes(&mut self, low: i64) {
-        self.gaps.extend(
-            self.holes.drain(..).filter(|(first, _)| *first < low).map(|(first, last)| (first, last.min(low - 1))),
-        );
+    /// Takes as gaps those missing offsets that lie below `low`, the first offset that Kafka still has.
+    pub fn judge_missing(&mut self, low: i64) {
+        let expired = |(first, last): (i64, i64)| Gap { first, last: last.min(low - 1), cause: GapCause::Expired };
+        self.gaps.extend(self.missing_offsets.drain(..).filter(|(first, _)| *first < low).map(expired));
+    }
+}
+
+impl Headers {
+    /// Packs headers, in their order.
+    pub fn pack<'a>(headers: impl IntoIterator<Item = (&'a str, Option<&'a [u8]>)>) -> Self {
+        let mut packed = Vec::new();
+        for (name, value) in headers {
+            for bytes in [Some(name.as_bytes()), value] {
+                let length = bytes.map_or(-1, |bytes| i32::try_from(bytes.len()).unwrap_or(i32::MAX));
+                packed.extend_from_slice(&length.to_be_bytes());
+                packed.extend_from_slice(bytes.unwrap_or_default());
+            }
+        }
+        Self(packed)
+    }
+
+    /// What [`Headers::as_bytes`] gave.
+    pub fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// As a database keeps them.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Each header, in their order; what is damaged ends them.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
+        let mut rest = &self.0[..];
+        let mut take = move || -> Option<Option<&[u8]>> {
+            let (length, after) = rest.split_at_checked(4)?;
+            let length = i32::from_be_bytes(length.try_into().ok()?);
+            let (bytes, after) = after.split_at_checked(usize::try_from(length).unwrap_or(0))?;
+            rest = after;
+            Some((length >= 0).then_some(bytes))
+        };
+        std::iter::from_fn(move || Some((std::str::from_utf8(take()??).ok()?, take()?)))
+    }
+
+    /// The value of the first header of this name.
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.iter().find(|(other, _)| *other == name)?.1
     }
 }
 
 impl Record {
-    /// A message, read as far as that goes without a schema registry.
+    /// A message without headers, read as far as that goes without a schema registry.
     pub fn new(offset: i64, timestamp_ms: Option<i64>, key: Option<&[u8]>, payload: Option<&[u8]>) -> Self {
         let decoded = Decoder::new(NoRegistry).decode(payload.unwrap_or_default(), None);
-        Self::decoded(offset, timestamp_ms, key, payload, decoded.map_err(|error| error.to_string()))
+        let decoded = decoded.map_err(|error| error.to_string());
+        Self::decoded(offset, timestamp_ms, (key, payload, Headers::default()), decoded)
     }
 
     /// A message, and what was read in it.
     pub fn decoded(
         offset: i64,
         timestamp_ms: Option<i64>,
-        key: Option<&[u8]>,
-        payload: Option<&[u8]>,
+        (key, payload, headers): (Option<&[u8]>, Option<&[u8]>, Headers),
         decoded: Result<Decoded, String>,
     ) -> Self {
         let (content, raw) = match decoded.and_then(storable) {
@@ -153,17 +272,60 @@ impl Record {
             Err(error) => (Err(error), None),
         };
         let (key, payload) = (key.map(<[u8]>::to_vec), payload.map(<[u8]>::to_vec));
-        Self { offset, timestamp_ms, key, payload, content, raw }
+        Self { offset, timestamp_ms, headers, key, payload, content, raw }
+    }
+
+    /// When it came, by producer or broker.
+    pub fn timestamp(&self) -> Option<DateTime<Utc>> {
+        DateTime::from_timestamp_millis(self.timestamp_ms?)
     }
 
     /// Enough of it to know it again.
-    pub fn mark(&self) -> Mark {
-        Mark::new(self.offset, self.timestamp_ms, self.key.as_deref(), self.payload.as_deref())
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::new(self.offset, self.timestamp_ms, self.key.as_deref(), self.payload.as_deref())
+    }
+
+    /// Whose event it is, as far as payload, headers and key tell.
+    pub fn claimed_identity(&self) -> ClaimedIdentity {
+        /// The least of an event.
+        #[derive(Deserialize)]
+        struct Identity {
+            agent: String,
+            epoch: String,
+            seq: i64,
+        }
+        if let Ok(event) = &self.content {
+            let id = (event.id.epoch, event.id.seq.cast_signed());
+            return ClaimedIdentity { agent: Some(event.stamp.agent.as_str().into()), id: Some(id) };
+        }
+        let read = serde_json::from_slice::<Identity>(self.payload.as_deref().unwrap_or_default()).ok();
+        let header = |name| std::str::from_utf8(self.headers.get(name)?).ok();
+        let of_headers = || {
+            let agent = wire::agent_of_source(header("ce_source")?)?;
+            let (epoch, seq) = header("ce_id")?.split_once('-')?;
+            Some(Identity { agent, epoch: epoch.to_owned(), seq: seq.parse().ok()? })
+        };
+        match read.or_else(of_headers) {
+            Some(Identity { agent, epoch, seq }) if is_name(&agent) => {
+                let id = epoch.parse().ok().zip(Some(seq).filter(|seq| *seq > 0));
+                ClaimedIdentity { agent: Some(agent), id }
+            }
+            _ => {
+                let key = self.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
+                let agent = key.filter(|key| is_name(key) && DateTime::parse_from_rfc3339(key).is_err());
+                ClaimedIdentity { agent: agent.map(str::to_owned), id: None }
+            }
+        }
     }
 
     fn len(&self) -> usize {
         self.key.as_ref().map_or(0, Vec::len) + self.payload.as_ref().map_or(0, Vec::len)
     }
+}
+
+/// Whether an agent can be called so.
+fn is_name(text: &str) -> bool {
+    (1..=255).contains(&text.len()) && !text.chars().any(char::is_control)
 }
 
 /// Refuses times that are none to a database.
@@ -180,8 +342,8 @@ fn storable(decoded: Decoded) -> Result<Decoded, String> {
     Ok(decoded)
 }
 
-impl Mark {
-    /// The mark of a message.
+impl Fingerprint {
+    /// The fingerprint of a message.
     pub fn new(offset: i64, timestamp_ms: Option<i64>, key: Option<&[u8]>, payload: Option<&[u8]>) -> Self {
         let bytes = key.unwrap_or_default().iter().chain(payload.unwrap_or_default());
         let digest = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
@@ -200,27 +362,28 @@ mod tests {
     }
 
     #[test]
-    fn a_slice_speaks_for_all_offsets_between_its_ends() {
-        let mut batch = Batch::new("t");
+    fn a_part_speaks_for_all_offsets_between_its_ends() {
+        let mut batch = Batch::new(&TopicId { cluster: String::new(), name: "t".into() });
         for offset in [7, 8, 8, 5, 11] {
             batch.push(0, record(offset), || (0, 5));
         }
-        let slice = &batch.slices[&0];
-        assert_eq!((slice.from, slice.to), (5, 12));
-        assert_eq!(slice.holes, [(5, 6), (9, 10)]);
-        assert_eq!(slice.records.iter().map(|r| r.offset).collect::<Vec<_>>(), [7, 8, 11]);
+        let part = &batch.partitions[&0];
+        assert_eq!((part.from, part.to), (5, 12));
+        assert_eq!(part.missing_offsets, [(5, 6), (9, 10)]);
+        assert_eq!(part.records.iter().map(|r| r.offset).collect::<Vec<_>>(), [7, 8, 11]);
     }
 
     #[test]
     fn only_what_kafka_dropped_is_a_gap() {
-        let holes = vec![(5, 6), (9, 10), (20, 29)];
+        let missing_offsets = vec![(5, 6), (9, 10), (20, 29)];
         let judged = |low| {
-            let mut slice = Slice { holes: holes.clone(), ..Slice::default() };
-            slice.judge_holes(low);
-            slice.gaps
+            let mut part = PartitionBatch { missing_offsets: missing_offsets.clone(), ..PartitionBatch::default() };
+            part.judge_missing(low);
+            part.gaps
         };
+        let expired = |first, last| Gap { first, last, cause: GapCause::Expired };
         assert_eq!(judged(5), []);
-        assert_eq!(judged(10), [(5, 6), (9, 9)]);
-        assert_eq!(judged(25), [(5, 6), (9, 10), (20, 24)]);
+        assert_eq!(judged(10), [expired(5, 6), expired(9, 9)]);
+        assert_eq!(judged(25), [expired(5, 6), expired(9, 10), expired(20, 24)]);
     }
 }

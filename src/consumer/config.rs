@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::schemas::Registered;
 use super::source::{Membership, check_client};
-use super::store::{Location, Retention};
+use super::store::{PartitionWidth, Retention, StoreOptions, StoreUrl};
 use crate::config::{ConfigError, Invalid, Layers, SecretFile, duration};
 use crate::kafka::{Connection, RawConnection, RawSasl, RawTls};
 use crate::registry::{Address, RawRegistry};
@@ -51,6 +51,8 @@ struct RawTopics {
 struct RawStore {
     url: Option<String>,
     password_file: Option<String>,
+    schema: Option<String>,
+    partition: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -58,6 +60,7 @@ struct RawStore {
 struct RawRetention {
     events: Option<String>,
     dead_letters: Option<String>,
+    totals: Option<String>,
 }
 
 /// Where to begin in a partition that neither the database nor Kafka has an offset of.
@@ -84,7 +87,9 @@ pub struct Settings {
     /// Where to begin.
     pub start: Start,
     /// Where to store.
-    pub store: Location,
+    pub store: StoreUrl,
+    /// How much time a new partition of `events` takes.
+    pub partition: PartitionWidth,
     /// How long to keep it.
     pub retention: Retention,
 }
@@ -109,6 +114,12 @@ const DATABASE: &str = "highwater.db";
 const KEEP_EVENTS: Duration = Duration::from_secs(400 * 86_400);
 /// 90 days.
 const KEEP_DEAD_LETTERS: Duration = Duration::from_secs(90 * 86_400);
+
+/// 5 years.
+const KEEP_TOTALS: Duration = Duration::from_secs(1826 * 86_400);
+
+/// The longest name that PostgreSQL takes, in bytes.
+const NAME_BYTES_MAX: usize = 63;
 
 /// The longest topic name that Kafka allows, in bytes.
 const TOPIC_BYTES_MAX: usize = 249;
@@ -138,6 +149,11 @@ impl Settings {
             Some(address) => Decoder::new(Registered::new(address.clone())),
             None => Decoder::new(NoRegistry),
         }
+    }
+
+    /// What a store is made with.
+    pub fn store_options(&self, instance: String) -> StoreOptions {
+        StoreOptions { instance, partition: self.partition, keep: self.retention.events }
     }
 
     /// What a consumer of the samples needs to know, where they have a topic of their own that is read too.
@@ -170,10 +186,12 @@ impl Settings {
             samples: topics.samples.map(|samples| topic("topics.samples", samples)).transpose()?,
             registry: Address::new(kafka.registry.unwrap_or_default(), directories.credentials.as_deref())?,
             start: kafka.start.map_or(Ok(Start::default()), |text| start(&text))?,
+            partition: store.partition.as_deref().map_or(Ok(PartitionWidth::default()), width)?,
             store: location(store, directories)?,
             retention: Retention {
                 events: kept("retention.events", retention.events, KEEP_EVENTS)?,
                 dead_letters: kept("retention.dead_letters", retention.dead_letters, KEEP_DEAD_LETTERS)?,
+                totals: kept("retention.totals", retention.totals, KEEP_TOTALS)?,
             },
         })
     }
@@ -200,8 +218,8 @@ impl fmt::Display for Settings {
         }
         writeln!(f, "start     {start}")?;
         writeln!(f, "stores    in {}", self.store)?;
-        let Retention { events, dead_letters } = self.retention;
-        writeln!(f, "keeps     events and samples {}, dead letters {}", days(events), days(dead_letters))
+        let Retention { events, dead_letters, totals } = self.retention;
+        writeln!(f, "keeps     events and samples {}, dead letters {}, totals {}", days(events), days(dead_letters), days(totals))
     }
 }
 
@@ -210,6 +228,15 @@ fn start(text: &str) -> Result<Start, Invalid> {
         "earliest" => Ok(Start::Earliest),
         "latest" => Ok(Start::Latest),
         other => Err(Invalid::new("kafka.start", format!("`{other}` is not one of earliest, latest"))),
+    }
+}
+
+fn width(text: &str) -> Result<PartitionWidth, Invalid> {
+    match text {
+        "day" => Ok(PartitionWidth::Day),
+        "week" => Ok(PartitionWidth::Week),
+        "month" => Ok(PartitionWidth::Month),
+        other => Err(Invalid::new("store.partition", format!("`{other}` is not one of day, week, month"))),
     }
 }
 
@@ -223,15 +250,20 @@ fn topic(key: &str, topic: String) -> Result<String, Invalid> {
     Ok(topic)
 }
 
-fn location(raw: RawStore, directories: &Directories) -> Result<Location, Invalid> {
+fn location(raw: RawStore, directories: &Directories) -> Result<StoreUrl, Invalid> {
     let Some(url) = raw.url else {
-        return Ok(Location::sqlite(&directories.state.as_deref().unwrap_or(Path::new("")).join(DATABASE)));
+        return Ok(StoreUrl::sqlite(&directories.state.as_deref().unwrap_or(Path::new("")).join(DATABASE)));
     };
+    if let Some(schema) = &raw.schema
+        && (schema.is_empty() || schema.len() > NAME_BYTES_MAX)
+    {
+        return Err(Invalid::new("store.schema", format!("`{schema}` is no name of a schema: 1 to {NAME_BYTES_MAX} bytes")));
+    }
     let password = raw.password_file.map(|name| SecretFile::new(&name, directories.credentials.as_deref()));
     if let (Some(file), false) = (&password, url.starts_with("sqlite:")) {
         file.read().map_err(|message| Invalid::new("store.password_file", message))?;
     }
-    Location::parse(&url, password).map_err(|message| Invalid::new("store.url", message))
+    StoreUrl::parse(&url, password, raw.schema.as_deref()).map_err(|message| Invalid::new("store.url", message))
 }
 
 fn kept(key: &str, raw: Option<String>, default: Duration) -> Result<Duration, Invalid> {

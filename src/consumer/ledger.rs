@@ -1,6 +1,6 @@
 //! What is missing of the agents' counts, and who says so.
 //!
-//! An agent counts its events without holes. A number that never became a row is one of these:
+//! An agent counts its events without missing_offsets. A number that never became a row is one of these:
 //!
 //! - **declared**: the agent itself gave it up (evicted, expired, rejected, damaged) and said so in a `loss` event;
 //! - **dead letter**: it came, but could not be stored, and still can be: `highwater-consumer dead-letters retry`;
@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, Utc};
 
 use super::letters::{self, Letter};
-use super::store::{Fault, Kind, Query, Reader};
+use super::store::{StoreError, Kind, Query, Reader};
 use crate::output::Value;
 
 /// What is known of missing numbers.
@@ -95,7 +95,7 @@ const DECLARED_SQL: &str = "
 ///
 /// # Errors
 /// The store's.
-pub fn read(reader: &mut dyn Reader, filter: &Filter) -> Result<Ledger, Fault> {
+pub fn read(reader: &mut dyn Reader, filter: &Filter) -> Result<Ledger, StoreError> {
     let mut ledger = Ledger::default();
     let query = Query::new(DECLARED_SQL, DECLARED)
         .with_any("AND agent = ?", filter.agent.as_deref())
@@ -192,9 +192,9 @@ fn dropped(row: Vec<Value>) -> Option<Entry> {
 }
 
 /// Agent and epoch, and the numbers of that count which are dead letters, with the place of each.
-type Named = BTreeMap<(String, String), BTreeMap<i64, letters::Place>>;
+type Named = BTreeMap<(String, String), BTreeMap<i64, letters::KafkaPosition>>;
 
-fn numbers_in_letters(reader: &mut dyn Reader) -> Result<(Named, u64), Fault> {
+fn numbers_in_letters(reader: &mut dyn Reader) -> Result<(Named, u64), StoreError> {
     let (mut named, mut nameless) = (Named::new(), 0);
     letters::read(reader, &letters::Filter::default(), letters::Payloads::UpTo(EVENT_BYTES_MAX), |letter: Letter| {
         match letter.identity() {
@@ -204,7 +204,7 @@ fn numbers_in_letters(reader: &mut dyn Reader) -> Result<(Named, u64), Fault> {
             }
             None => nameless += 1,
         }
-        Ok::<(), Fault>(())
+        Ok::<(), StoreError>(())
     })?;
     Ok((named, nameless))
 }
@@ -249,7 +249,7 @@ mod tests {
             detail: Some("never came".into()),
             noticed_at: None,
         };
-        let at = letters::Place { topic: "t".into(), partition: 0, generation: 0, offset: 3 };
+        let at = letters::KafkaPosition { topic: "t".into(), partition: 0, generation: 0, offset: 3 };
         let named = |agent: &str, seqs: &[i64]| {
             let letters = seqs.iter().map(|seq| (*seq, at.clone())).collect();
             Named::from([((agent.to_owned(), "e".to_owned()), letters)])

@@ -3,8 +3,8 @@
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 
-use super::batch::Record;
-use super::store::{Fault, Kind, Query, Reader, Returning, Store};
+use super::batch::{Headers, Record, TopicId};
+use super::store::{Kind, Query, Reader, RetriedRecord, RetryOutcome, Store, StoreError};
 use crate::clock::Clock;
 use crate::event::{Epoch, EventId};
 use crate::output::Value;
@@ -14,7 +14,7 @@ use crate::wire::{Decoder, Undecoded};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Letter {
     /// Where it stood in Kafka.
-    pub at: Place,
+    pub at: KafkaPosition,
     /// When it was put aside.
     pub stored_at: Option<DateTime<Utc>>,
     /// Why.
@@ -36,20 +36,9 @@ pub enum Payloads {
     UpTo(i64),
 }
 
-/// What became of a letter that was tried again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// Its event is a row, and it is no letter any more.
-    Returned,
-    /// It stays, for this reason.
-    Stays(String),
-    /// Somebody else took it meanwhile: another retry, or retention.
-    Gone,
-}
-
 /// A message's place in Kafka; the order in which letters are read.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct KafkaPosition {
     /// Its topic.
     pub topic: String,
     /// Its partition.
@@ -92,7 +81,7 @@ const KINDS: &[Kind] = &[
 ///
 /// # Errors
 /// The store's, or what `each` ends it with.
-pub fn read<E: From<Fault>>(
+pub fn read<E: From<StoreError>>(
     reader: &mut dyn Reader,
     filter: &Filter,
     payloads: Payloads,
@@ -113,12 +102,12 @@ pub fn read<E: From<Fault>>(
 ///
 /// # Errors
 /// The store's, or what `each` ends it with; what was told by then has happened.
-pub fn retry<E: From<Fault>>(
+pub fn retry<E: From<StoreError>>(
     store: &mut dyn Store,
     reader: &mut dyn Reader,
     filter: &Filter,
     (decoder, clock): (&mut Decoder, &dyn Clock),
-    mut each: impl FnMut(&Place, &Fate) -> Result<(), E>,
+    mut each: impl FnMut(&KafkaPosition, &RetryOutcome) -> Result<(), E>,
 ) -> Result<u64, E> {
     let (mut after, mut inserted) = (None, 0);
     loop {
@@ -126,11 +115,11 @@ pub fn retry<E: From<Fault>>(
         let Some(last) = letters.last() else { return Ok(inserted) };
         after = Some(last.at.clone());
         for of_a_topic in letters.chunk_by(|a, b| a.at.topic == b.at.topic) {
-            let returning: Result<Vec<_>, Fault> = of_a_topic.iter().map(|letter| letter.returning(decoder)).collect();
+            let returning: Result<Vec<_>, StoreError> = of_a_topic.iter().map(|letter| letter.returning(decoder)).collect();
             let returning = returning?;
-            let revived = store.revive(&of_a_topic[0].at.topic, &returning, clock.wall())?;
+            let revived = store.retry(&TopicId { cluster: String::new(), name: of_a_topic[0].at.topic.clone() }, &returning, clock.wall())?;
             inserted += revived.inserted;
-            for (letter, fate) in of_a_topic.iter().zip(&revived.fates) {
+            for (letter, fate) in of_a_topic.iter().zip(&revived.outcomes) {
                 each(&letter.at, fate)?;
             }
         }
@@ -141,12 +130,12 @@ fn page(
     reader: &mut dyn Reader,
     filter: &Filter,
     payloads: Payloads,
-    after: Option<&Place>,
-) -> Result<Vec<Letter>, Fault> {
+    after: Option<&KafkaPosition>,
+) -> Result<Vec<Letter>, StoreError> {
     Ok(reader.ask(&query(filter, payloads, after))?.into_iter().map(Letter::from_row).collect())
 }
 
-fn query(filter: &Filter, payloads: Payloads, after: Option<&Place>) -> Query {
+fn query(filter: &Filter, payloads: Payloads, after: Option<&KafkaPosition>) -> Query {
     let columns =
         "SELECT topic, partition, generation, \"offset\", stored_at, error, CAST(length(payload) AS bigint), key,";
     let query = match payloads {
@@ -165,7 +154,7 @@ fn query(filter: &Filter, payloads: Payloads, after: Option<&Place>) -> Query {
         .with_any("AND \"offset\" <= ?", filter.last);
     let query = match after {
         None => query,
-        Some(Place { topic, partition, generation, offset }) => query
+        Some(KafkaPosition { topic, partition, generation, offset }) => query
             .with("AND (topic, partition, generation, \"offset\") > (?,", topic.as_str())
             .with("CAST(? AS bigint),", *partition)
             .with("CAST(? AS bigint),", *generation)
@@ -178,7 +167,7 @@ impl Letter {
     fn from_row(row: Vec<Value>) -> Self {
         let mut row = row.into_iter();
         let mut next = || row.next().unwrap_or(Value::Nothing);
-        let at = Place {
+        let at = KafkaPosition {
             topic: next().into_text().unwrap_or_default(),
             partition: next().into_number().unwrap_or_default(),
             generation: next().into_number().unwrap_or_default(),
@@ -194,17 +183,17 @@ impl Letter {
         }
     }
 
-    fn returning(&self, decoder: &mut Decoder) -> Result<Returning, Fault> {
+    fn returning(&self, decoder: &mut Decoder) -> Result<RetriedRecord, StoreError> {
         let decoded = match decoder.decode(self.payload.as_deref().unwrap_or_default(), None) {
             Ok(decoded) => Ok(decoded),
             Err(Undecoded::Never(error)) => Err(error.to_string()),
-            Err(Undecoded::NotNow { why, .. }) => return Err(Fault::Away(why)),
+            Err(Undecoded::NotNow { why, .. }) => return Err(StoreError::Unavailable(why)),
         };
         let (key, payload) = (self.key.as_deref(), self.payload.as_deref());
-        Ok(Returning {
+        Ok(RetriedRecord {
             partition: self.at.partition,
             generation: self.at.generation,
-            record: Record::decoded(self.at.offset, None, key, payload, decoded),
+            record: Record::decoded(self.at.offset, None, (key, payload, Headers::default()), decoded),
         })
     }
 
@@ -231,7 +220,7 @@ mod tests {
     use super::*;
 
     fn letter(payload: &str) -> Letter {
-        let at = Place { topic: "t".into(), partition: 0, generation: 0, offset: 0 };
+        let at = KafkaPosition { topic: "t".into(), partition: 0, generation: 0, offset: 0 };
         let payload = Some(payload.as_bytes().to_vec());
         Letter { at, stored_at: None, error: String::new(), length: None, key: None, payload }
     }

@@ -12,10 +12,10 @@ pub mod cli;
 pub mod config;
 pub mod ledger;
 pub mod letters;
-pub mod place;
+pub mod checkpoint;
 pub mod run;
 mod schemas;
 mod source;
 pub mod store;
 
-pub use source::{Membership, Onlooker, Seen};
+pub use source::{Membership, StandaloneConsumer, Seen};

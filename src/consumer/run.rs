@@ -19,11 +19,11 @@ use self::placing::Anchors;
 pub use self::reload::{Reload, run, run_reloading};
 use self::totals::Totals;
 use super::backoff::Backoff;
-use super::batch::Batch;
+use super::batch::{Batch, TopicId};
 use super::config::Settings;
-use super::place::Place;
+use super::checkpoint::Checkpoint;
 use super::source::{Polled, Source};
-use super::store::{Fault, Store};
+use super::store::{StoreError, Store};
 use crate::clock::{Clock as _, SystemClock};
 use crate::event::Event;
 use crate::exit::Failure;
@@ -77,7 +77,7 @@ struct Consumer<'a> {
     /// While a broker and we turn each other away: when to see whether somebody has mended a file.
     refused: Option<Duration>,
     /// Those that are placed, as the database has them.
-    places: BTreeMap<i32, Place>,
+    places: BTreeMap<i32, Checkpoint>,
     intake: Intake,
     /// The batch that the store has or had in hand.
     storing: Option<Batch>,
@@ -118,12 +118,12 @@ enum State {
 
 /// Why something could not be done now.
 enum Hindrance {
-    Store(Fault),
+    Store(StoreError),
     Kafka(String),
 }
 
-impl From<Fault> for Hindrance {
-    fn from(fault: Fault) -> Self {
+impl From<StoreError> for Hindrance {
+    fn from(fault: StoreError) -> Self {
         Self::Store(fault)
     }
 }
@@ -159,13 +159,13 @@ impl<'a> Consumer<'a> {
             heart,
             source: Source::new(&settings.connection, membership, settings.decoder()).map_err(Failure::config)?,
             service: Service::ready(Duration::ZERO),
-            store: settings.store.open(&instance),
+            store: settings.store.open(&settings.store_options(instance)),
             state: State::Unplaced(Duration::ZERO),
             assigned: Vec::new(),
             adrift: None,
             refused: None,
             places: BTreeMap::new(),
-            intake: Intake::new(&membership.topic),
+            intake: Intake::new(&TopicId { cluster: String::new(), name: membership.topic.clone() }),
             storing: None,
             heard: None,
             backoff: Backoff::default(),
@@ -240,7 +240,7 @@ impl<'a> Consumer<'a> {
 
     /// Forgets what is not stored: it is read again from where the database stands.
     fn unplace(&mut self, at: Duration) {
-        self.intake = Intake::new(&self.settings.membership.topic);
+        self.intake = Intake::new(&self.intake.batch.topic.clone());
         self.storing = None;
         self.places.clear();
         self.anchors = None;
@@ -286,7 +286,7 @@ impl<'a> Consumer<'a> {
     fn hindered(&mut self, hindrance: &Hindrance) -> Duration {
         let now = self.clock.monotonic();
         let wait = match hindrance {
-            Hindrance::Store(Fault::Misconfigured(_)) => self.backoff.slow(),
+            Hindrance::Store(StoreError::Misconfigured(_)) => self.backoff.slow(),
             _ => self.backoff.next(),
         };
         match hindrance {
@@ -294,11 +294,11 @@ impl<'a> Consumer<'a> {
             Hindrance::Store(fault) => {
                 if let Some(line) = self.store_trouble.seen(&fault.to_string(), now) {
                     match fault {
-                        Fault::Misconfigured(_) => {
+                        StoreError::Misconfigured(_) => {
                             log::error!("{line}; nothing is skipped, trying again at least each minute");
                         }
-                        Fault::Away(_) => log::warn!("{line}; nothing is skipped, trying again"),
-                        Fault::Moved(_) => log::warn!("{line}; going on from where it stands"),
+                        StoreError::Unavailable(_) => log::warn!("{line}; nothing is skipped, trying again"),
+                        StoreError::Conflict(_) => log::warn!("{line}; going on from where it stands"),
                     }
                 }
             }

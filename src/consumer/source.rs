@@ -5,7 +5,7 @@
 //! partition that the database does not know.
 
 mod context;
-mod onlooker;
+mod standalone;
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{self, Receiver};
@@ -18,15 +18,15 @@ use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::batch::{Mark, Record};
-use super::place::Reading;
+use super::batch::{Fingerprint, Headers, Record};
+use super::checkpoint::AnchorRecord;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Invalid;
 use crate::kafka::{Connection, not_created};
 use crate::wire::{Decoder, Undecoded};
 
 use self::context::Context;
-pub use self::onlooker::{Onlooker, Seen};
+pub use self::standalone::{StandaloneConsumer, Seen};
 
 /// What the broker is asked for at most while it is waited for. Longer, and the loop stands.
 const ASK_MAX: Duration = Duration::from_secs(5);
@@ -159,7 +159,8 @@ impl Source {
                     }
                 };
                 let timestamp_ms = message.timestamp().to_millis();
-                let record = Record::decoded(message.offset(), timestamp_ms, message.key(), message.payload(), decoded);
+                let parts = (message.key(), message.payload(), headers(&message));
+                let record = Record::decoded(message.offset(), timestamp_ms, parts, decoded);
                 Polled::Record(message.partition(), record)
             }
             Some(Err(error)) if is_misplaced(&error) => Polled::Misplaced(error.to_string()),
@@ -237,14 +238,16 @@ impl Source {
         partitions(self.consumer(), &self.membership.topic)
     }
 
-    /// The cluster's id, where it has one.
-    pub(super) fn cluster(&self) -> Option<String> {
-        self.consumer().client().fetch_cluster_id(ASK_MAX).filter(|id| !id.is_empty())
+    /// The cluster's id, empty where it has none.
+    pub(super) fn cluster(&self) -> Result<String, String> {
+        // Without an answer there is no id either: that would be another key in the database.
+        self.partitions()?;
+        Ok(self.consumer().client().fetch_cluster_id(ASK_MAX).unwrap_or_default())
     }
 
     /// Reads again what stands at `offsets`, with a short-lived client on a thread of its own. The channel closes without a
     /// word if that can't be told.
-    pub(super) fn read_again(&self, offsets: &BTreeMap<i32, i64>) -> Result<Receiver<BTreeMap<i32, Reading>>, String> {
+    pub(super) fn read_again(&self, offsets: &BTreeMap<i32, i64>) -> Result<Receiver<BTreeMap<i32, AnchorRecord>>, String> {
         let fixed = [
             ("enable.auto.commit", "false"),
             ("enable.auto.offset.store", "false"),
@@ -362,13 +365,18 @@ fn partitions<C: ConsumerContext>(consumer: &BaseConsumer<C>, name: &str) -> Res
     }
 }
 
+fn headers(message: &BorrowedMessage<'_>) -> Headers {
+    let Some(headers) = message.headers() else { return Headers::default() };
+    Headers::pack(headers.iter().map(|header| (header.key, header.value)))
+}
+
 fn content_type<'a>(message: &'a BorrowedMessage<'_>) -> Option<&'a [u8]> {
     let headers = message.headers()?;
     headers.iter().find(|header| header.key == "content-type")?.value
 }
 
 /// What stands at each of `wanted`; `None` if one stays unknown.
-fn read_all(consumer: &BaseConsumer, wanted: &BTreeMap<i32, i64>) -> Option<BTreeMap<i32, Reading>> {
+fn read_all(consumer: &BaseConsumer, wanted: &BTreeMap<i32, i64>) -> Option<BTreeMap<i32, AnchorRecord>> {
     let clock = SystemClock::default();
     let until = clock.monotonic() + AGAIN_MAX;
     let mut found = BTreeMap::new();
@@ -376,14 +384,14 @@ fn read_all(consumer: &BaseConsumer, wanted: &BTreeMap<i32, i64>) -> Option<BTre
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) if wanted.get(&message.partition()) == Some(&message.offset()) => {
                 let timestamp_ms = message.timestamp().to_millis();
-                let mark = Mark::new(message.offset(), timestamp_ms, message.key(), message.payload());
-                found.entry(message.partition()).or_insert(Reading::Record(mark));
+                let mark = Fingerprint::new(message.offset(), timestamp_ms, message.key(), message.payload());
+                found.entry(message.partition()).or_insert(AnchorRecord::Record(mark));
             }
             Some(Ok(message)) => {
-                found.entry(message.partition()).or_insert(Reading::Gone);
+                found.entry(message.partition()).or_insert(AnchorRecord::Gone);
             }
             Some(Err(KafkaError::PartitionEOF(partition))) => {
-                found.entry(partition).or_insert(Reading::Gone);
+                found.entry(partition).or_insert(AnchorRecord::Gone);
             }
             Some(Err(_)) | None => {}
         }

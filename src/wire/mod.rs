@@ -205,11 +205,12 @@ fn id(id: EventId) -> SmolStr {
     text.finish()
 }
 
+const SOURCE: &str = "/highwater/";
+
 /// `/highwater/AGENT`, all but the unreserved characters of RFC 3986 as `%XX`.
 fn source(agent: &str) -> SmolStr {
-    const BASE: &str = "/highwater/";
     let mut encoded = SmolStrBuilder::new();
-    encoded.push_str(BASE);
+    encoded.push_str(SOURCE);
     let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     if agent.bytes().all(unreserved) {
         encoded.push_str(agent);
@@ -223,6 +224,24 @@ fn source(agent: &str) -> SmolStr {
         }
     }
     encoded.finish()
+}
+
+/// The agent that a message's header `ce_source` names.
+#[cfg(feature = "consumer")]
+pub fn agent_of_source(source: &str) -> Option<String> {
+    let encoded = source.strip_prefix(SOURCE)?.as_bytes();
+    let mut agent = Vec::with_capacity(encoded.len());
+    let mut rest = encoded.iter();
+    while let Some(&byte) = rest.next() {
+        agent.push(match byte {
+            b'%' => {
+                let digits = [*rest.next()?, *rest.next()?];
+                u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(agent).ok()
 }
 
 // What is written is read again: only where there is the decoder too.

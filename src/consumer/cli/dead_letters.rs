@@ -6,8 +6,8 @@ use clap::{Args, Subcommand};
 
 use super::common::{Absent, Common, unavailable};
 use crate::clock::SystemClock;
-use crate::consumer::letters::{self, Fate, Filter, Letter, Payloads, Place};
-use crate::consumer::store::Fault;
+use crate::consumer::letters::{self, Filter, Letter, Payloads, KafkaPosition};
+use crate::consumer::store::{RetryOutcome, StoreError};
 use crate::excerpt::beginning;
 use crate::exit::Failure;
 use crate::output::{self, Format, Rows, Value};
@@ -91,12 +91,12 @@ impl DeadLetters {
 
 /// Why going through the letters ended early.
 enum End {
-    Store(Fault),
+    Store(StoreError),
     Output(io::Error),
 }
 
-impl From<Fault> for End {
-    fn from(fault: Fault) -> Self {
+impl From<StoreError> for End {
+    fn from(fault: StoreError) -> Self {
         Self::Store(fault)
     }
 }
@@ -141,21 +141,21 @@ impl Which {
         let settings = self.common.settings(Absent::MeansDefaults).map_err(Failure::config)?;
         let mut reader = settings.store.reader();
         // Looked at first: where nothing was ever stored, nothing is to be made.
-        let mut store = settings.store.open("dead-letters");
+        let mut store = settings.store.open(&settings.store_options("dead-letters".to_owned()));
         let mut rows = Rows::new(self.format, RETRY, output::stdout(self.format));
         let (mut decoder, clock) = (settings.decoder(), SystemClock::default());
         let (mut returned, mut stay, mut printed) = (0_u64, 0_u64, Ok(()));
         let retried = letters::retry(&mut *store, &mut *reader, &self.filter(), (&mut decoder, &clock), |at, fate| {
             match fate {
-                Fate::Returned => returned += 1,
-                Fate::Stays(_) => stay += 1,
-                Fate::Gone => {}
+                RetryOutcome::Stored => returned += 1,
+                RetryOutcome::Stays(_) => stay += 1,
+                RetryOutcome::Gone => {}
             }
             let row = outcome(at, fate);
-            if printed.is_ok() && *fate != Fate::Returned {
+            if printed.is_ok() && *fate != RetryOutcome::Stored {
                 printed = rows.push(row);
             }
-            Ok::<(), Fault>(())
+            Ok::<(), StoreError>(())
         });
         if retried.is_ok() || stay > 0 {
             output::finished(printed.and_then(|()| rows.end()))?;
@@ -168,11 +168,11 @@ impl Which {
     }
 }
 
-fn outcome(at: &Place, fate: &Fate) -> [Value; 5] {
+fn outcome(at: &KafkaPosition, fate: &RetryOutcome) -> [Value; 5] {
     let (result, reason) = match fate {
-        Fate::Returned => ("stored", Value::Nothing),
-        Fate::Stays(reason) => ("stays", reason.as_str().into()),
-        Fate::Gone => ("gone", "somebody else took it meanwhile".into()),
+        RetryOutcome::Stored => ("stored", Value::Nothing),
+        RetryOutcome::Stays(reason) => ("stays", reason.as_str().into()),
+        RetryOutcome::Gone => ("gone", "somebody else took it meanwhile".into()),
     };
     [at.topic.as_str().into(), at.partition.into(), at.offset.into(), result.into(), reason]
 }

@@ -7,9 +7,9 @@ use clap::Args;
 
 use super::common::{Absent, Common, unavailable};
 use crate::clock::{Clock as _, SystemClock};
-use crate::consumer::Onlooker;
+use crate::consumer::StandaloneConsumer;
 use crate::consumer::config::Settings;
-use crate::consumer::store::{Fault, Kind, Query, Reader};
+use crate::consumer::store::{StoreError, Kind, Query, Reader};
 use crate::exit::Failure;
 use crate::output::{self, Format, Rows, Value};
 
@@ -136,21 +136,21 @@ impl Row {
 /// The store first, then Kafka: what is stored can't be beyond the end then.
 fn look(settings: &Settings, reader: &mut dyn Reader) -> Result<BTreeMap<i32, Row>, Failure> {
     let mut stored = stored(reader, &settings.membership.topic).map_err(unavailable)?;
-    let onlooker = Onlooker::new(&settings.connection, &settings.membership, settings.decoder());
-    let onlooker = onlooker.map_err(Failure::config)?;
+    let standalone = StandaloneConsumer::new(&settings.connection, &settings.membership, settings.decoder());
+    let standalone = standalone.map_err(Failure::config)?;
     let kafka = |error: String| unavailable(format!("Kafka at {}: {error}", settings.connection.brokers()));
-    let partitions = onlooker.partitions().map_err(kafka)?;
-    let committed = onlooker.committed(&partitions).map_err(kafka)?;
+    let partitions = standalone.partitions().map_err(kafka)?;
+    let committed = standalone.committed(&partitions).map_err(kafka)?;
     let mut rows = BTreeMap::new();
     for partition in partitions {
-        let (begin, end) = onlooker.watermarks(partition).map_err(kafka)?;
+        let (begin, end) = standalone.watermarks(partition).map_err(kafka)?;
         let (committed, stored) = (committed.get(&partition).copied(), stored.remove(&partition));
         rows.insert(partition, Row { begin, end, committed, stored });
     }
     Ok(rows)
 }
 
-fn stored(reader: &mut dyn Reader, topic: &str) -> Result<BTreeMap<i32, Stored>, Fault> {
+fn stored(reader: &mut dyn Reader, topic: &str) -> Result<BTreeMap<i32, Stored>, StoreError> {
     let query = Query::new("SELECT partition, next, generation, updated_at FROM kafka_offsets", STORED);
     let rows = reader.ask(&query.with("WHERE topic = ?", topic))?;
     let stored = |row: Vec<Value>| {

@@ -10,7 +10,7 @@ use crate::exit::Failure;
 use crate::output::{self, Format, Rows};
 
 pub(super) const HELP: &str = "\
-Agents number their events without holes. A number that is no row is
+Agents number their events without missing_offsets. A number that is no row is
 
   declared     given up by its agent, which said so: evicted, expired, rejected, damaged
   dead_letter  kept, but not storable as it came; `dead-letters retry` brings it back

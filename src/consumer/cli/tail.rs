@@ -15,7 +15,7 @@ use super::common::{Absent, Common, unavailable};
 use super::when::When;
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::config::Settings;
-use crate::consumer::{Onlooker, Seen};
+use crate::consumer::{StandaloneConsumer, Seen};
 use crate::exit::Failure;
 use crate::kafka::Trouble;
 use crate::output::{self, Format};
@@ -89,11 +89,11 @@ impl Tail {
     pub(super) fn run(self) -> Result<(), Failure> {
         self.common.start_log();
         let settings = self.common.settings(Absent::MeansDefaults).map_err(Failure::config)?;
-        let onlooker = Onlooker::new(&settings.connection, &settings.membership, settings.decoder());
-        let mut onlooker = onlooker.map_err(Failure::config)?;
+        let standalone = StandaloneConsumer::new(&settings.connection, &settings.membership, settings.decoder());
+        let mut standalone = standalone.map_err(Failure::config)?;
         let kafka = |error: String| unavailable(format!("Kafka at {}: {error}", settings.connection.brokers()));
-        let begin = self.begin(&onlooker).map_err(kafka)?;
-        onlooker.look_from(&begin.iter().map(|(partition, (from, _))| (*partition, *from)).collect()).map_err(kafka)?;
+        let begin = self.begin(&standalone).map_err(kafka)?;
+        standalone.look_from(&begin.iter().map(|(partition, (from, _))| (*partition, *from)).collect()).map_err(kafka)?;
         let stop = Arc::new(AtomicBool::new(false));
         for signal in [SIGTERM, SIGINT] {
             signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(Failure::failed)?;
@@ -103,12 +103,12 @@ impl Tail {
             false => output::stdout(self.format),
         };
         let lines = Lines::new(&settings.membership.topic, self.format, self.raw, out);
-        output::finished(self.show(&mut onlooker, begin, lines, &stop, &settings))
+        output::finished(self.show(&mut standalone, begin, lines, &stop, &settings))
     }
 
     /// Where each partition is begun, and where it ended at the start.
-    fn begin(&self, onlooker: &Onlooker) -> Result<BTreeMap<i32, (i64, i64)>, String> {
-        let mut partitions = onlooker.partitions()?;
+    fn begin(&self, standalone: &StandaloneConsumer) -> Result<BTreeMap<i32, (i64, i64)>, String> {
+        let mut partitions = standalone.partitions()?;
         if let Some(wanted) = self.partition {
             let count = partitions.len();
             partitions.retain(|partition| *partition == wanted);
@@ -119,13 +119,13 @@ impl Tail {
         let at = match self.from {
             From::Time(when) => {
                 let time = when.from(SystemClock::default().wall());
-                onlooker.offsets_at(&partitions, time.timestamp_millis())?
+                standalone.offsets_at(&partitions, time.timestamp_millis())?
             }
             _ => BTreeMap::new(),
         };
         let mut begin = BTreeMap::new();
         for partition in partitions {
-            let (low, high) = onlooker.watermarks(partition)?;
+            let (low, high) = standalone.watermarks(partition)?;
             let from = match self.from {
                 From::Earliest => low,
                 From::Latest => high,
@@ -140,7 +140,7 @@ impl Tail {
 
     fn show(
         &self,
-        onlooker: &mut Onlooker,
+        standalone: &mut StandaloneConsumer,
         mut begin: BTreeMap<i32, (i64, i64)>,
         mut lines: Lines,
         stop: &AtomicBool,
@@ -152,7 +152,7 @@ impl Tail {
         begin.retain(|_, (from, end)| from < end);
         let mut timeout = POLL;
         while left > 0 && !stop.load(Ordering::Relaxed) && !(self.until_end && begin.is_empty()) {
-            match onlooker.poll(timeout) {
+            match standalone.poll(timeout) {
                 Seen::Record(partition, record) => {
                     let end = begin.get(&partition).map(|(_, end)| *end);
                     if self.until_end && end.is_none_or(|end| record.offset >= end) {

@@ -7,13 +7,9 @@ use super::{Consumer, State};
 use crate::clock::Clock as _;
 use crate::consumer::source::is_unknown_topic;
 use crate::exit::{Failure, Status};
-use crate::units::counted;
 
 /// How often offsets without records are passed.
 const PASS_EVERY: Duration = Duration::from_secs(1);
-const RETIRE_EVERY: Duration = Duration::from_secs(3600);
-/// After retention could not do its work.
-const RETIRE_AGAIN: Duration = Duration::from_secs(60);
 /// How often it is asked whether all is stored.
 const END_EVERY: Duration = Duration::from_millis(200);
 /// How long a topic may be unknown to a run that wants its end.
@@ -24,7 +20,6 @@ const TOPIC_UNKNOWN_MAX: Duration = Duration::from_secs(10);
 pub(super) struct Due {
     pub(super) anchors: Duration,
     passing: Duration,
-    retiring: Duration,
     ending: Duration,
 }
 
@@ -38,9 +33,6 @@ impl Consumer<'_> {
                 self.pass_empty_offsets();
             }
             self.mind_anchors(now);
-        }
-        if now >= self.due.retiring && !matches!(self.state, State::Holding(_)) {
-            self.due.retiring = now + if self.retire() { RETIRE_EVERY } else { RETIRE_AGAIN };
         }
     }
 
@@ -63,33 +55,6 @@ impl Consumer<'_> {
         }
     }
 
-    fn retire(&mut self) -> bool {
-        match self.store.retire(&self.settings.retention, self.clock.wall()) {
-            Ok(retired) => {
-                for day in &retired.days {
-                    log::info!("retention: dropped {day}");
-                }
-                if retired.events + retired.dead_letters > 0 {
-                    log::info!(
-                        "retention: deleted {} or samples, {}",
-                        counted(retired.events, "event"),
-                        counted(retired.dead_letters, "dead letter")
-                    );
-                }
-                for day in &retired.busy {
-                    log::info!("retention: {day} is in use, tried again later");
-                }
-                retired.busy.is_empty()
-            }
-            Err(fault) => {
-                if let Some(line) = self.store_trouble.seen(&fault.to_string(), self.clock.monotonic()) {
-                    log::warn!("{line}");
-                }
-                false
-            }
-        }
-    }
-
     /// Whoever stored it.
     fn is_at_end(&mut self, now: Duration) -> Result<bool, Failure> {
         let Some(ends) = &self.ends else {
@@ -105,9 +70,9 @@ impl Consumer<'_> {
             }
             return Ok(false);
         };
-        match self.store.places(&self.settings.membership.topic) {
+        match self.store.checkpoints(&self.intake.batch.topic) {
             Ok(places) => Ok(ends.iter().all(|(partition, (low, high))| match places.get(partition) {
-                Some(place) => place.next >= *high,
+                Some(place) => place.next_offset >= *high,
                 None => low == high,
             })),
             Err(fault) => {

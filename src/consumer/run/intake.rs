@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::consumer::batch::{Batch, Record};
+use crate::consumer::batch::{Batch, Record, TopicId};
 
 /// How long a batch may collect.
 const BATCH_AGE_MAX: Duration = Duration::from_secs(1);
@@ -17,7 +17,7 @@ pub(super) struct Intake {
 }
 
 impl Intake {
-    pub(super) fn new(topic: &str) -> Self {
+    pub(super) fn new(topic: &TopicId) -> Self {
         Self { batch: Batch::new(topic), since: Duration::ZERO, read: BTreeMap::new() }
     }
 
@@ -36,7 +36,7 @@ impl Intake {
     pub(super) fn pass(&mut self, partition: i32, position: i64) {
         let Some((generation, read)) = self.read.get_mut(&partition) else { return };
         if position > *read {
-            self.batch.pass(partition, *generation, *read, position);
+            self.batch.skip_to(partition, *generation, *read, position, None);
             *read = position;
         }
     }

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
 
+use super::intake::Intake;
 use super::{Consumer, Hindrance, State};
+use crate::consumer::batch::{Gap, GapCause, TopicId};
 use crate::clock::Clock as _;
 use crate::consumer::config::Start;
-use crate::consumer::place::{Place, Reading, Verdict};
-use crate::consumer::store::Fault;
+use crate::consumer::checkpoint::{Checkpoint, AnchorRecord, Verdict};
+use crate::consumer::store::StoreError;
 
 /// How often a topic is looked at: is it still the same?
 const ANCHOR_EVERY: Duration = Duration::from_secs(30);
@@ -17,9 +19,9 @@ const ANCHOR_MAX: Duration = Duration::from_secs(10);
 
 /// A look at the anchors that is under way.
 pub(super) struct Anchors {
-    found: Receiver<BTreeMap<i32, Reading>>,
+    found: Receiver<BTreeMap<i32, AnchorRecord>>,
     /// What was last before it: the next anchors.
-    before: BTreeMap<i32, Place>,
+    before: BTreeMap<i32, Checkpoint>,
 }
 
 impl Consumer<'_> {
@@ -39,32 +41,27 @@ impl Consumer<'_> {
 
     /// Finds where each partition goes on, and reads on from there.
     fn try_to_place(&mut self) -> Result<(), Hindrance> {
-        let topic = self.settings.membership.topic.clone();
-        let cluster = self.source.cluster();
-        let mut stored = self.store.places(&topic)?;
+        let topic = TopicId { cluster: self.source.cluster()?, name: self.settings.membership.topic.clone() };
+        let mut stored = self.store.checkpoints(&topic)?;
         stored.retain(|partition, _| self.assigned.contains(partition));
         let found = self.look_at_anchors(&stored)?;
-        let strangers: Vec<i32> = self.assigned.iter().copied().filter(|p| !stored.contains_key(p)).collect();
-        let committed = if strangers.is_empty() { BTreeMap::new() } else { self.source.committed(&strangers)? };
         let mut places = BTreeMap::new();
         for &partition in &self.assigned.clone() {
             self.heart.beat("finding where a partition goes on", self.clock.monotonic());
             let (low, high) = self.source.watermarks(partition)?;
             let place = match stored.get(&partition) {
                 Some(old) => {
-                    let verdict = old.judge(cluster.as_deref(), found.get(&partition).copied(), low, high);
-                    self.go_on(partition, old, cluster.as_deref(), &verdict, low)?
+                    let verdict = old.verify(found.get(&partition).copied(), low, high);
+                    self.go_on(&topic, partition, old, &verdict, low)?
                 }
-                None => {
-                    let committed = committed.get(&partition).copied().filter(|next| *next <= high);
-                    self.begin(partition, committed, cluster.as_deref(), low, high)?
-                }
+                None => self.begin(&topic, partition, low, high)?,
             };
             places.insert(partition, place);
         }
-        self.source.place(&places.iter().map(|(partition, place)| (*partition, place.next)).collect())?;
+        self.source.place(&places.iter().map(|(partition, place)| (*partition, place.next_offset)).collect())?;
+        self.intake = Intake::new(&topic);
         self.intake.read =
-            places.iter().map(|(partition, place)| (*partition, (place.generation, place.next))).collect();
+            places.iter().map(|(partition, place)| (*partition, (place.generation, place.next_offset))).collect();
         self.places = places;
         Ok(())
     }
@@ -72,61 +69,47 @@ impl Consumer<'_> {
     /// A partition that the database knows.
     fn go_on(
         &mut self,
+        topic: &TopicId,
         partition: i32,
-        old: &Place,
-        cluster: Option<&str>,
+        old: &Checkpoint,
         verdict: &Verdict,
         low: i64,
-    ) -> Result<Place, Fault> {
-        let topic = &self.settings.membership.topic;
+    ) -> Result<Checkpoint, StoreError> {
         let (new, gap) = match *verdict {
             Verdict::Same => (old.anchored(old.last), None),
-            Verdict::Anew(why) => {
+            Verdict::Recreated(why) => {
                 log::error!("{topic}[{partition}] was made anew ({why}): reading it from its start, {low}");
-                (old.anew(cluster, low), None)
+                (old.recreated(low), None)
             }
-            Verdict::Gap(first, last) => {
-                log::error!("{topic}[{partition}]: Kafka dropped offsets {first} to {last} before they were read");
-                (Place { next: last + 1, ..old.clone() }, Some((first, last)))
+            Verdict::Gap(gap) => {
+                log::error!("{topic}[{partition}]: Kafka dropped offsets {} to {} before they were read", gap.first, gap.last);
+                (Checkpoint { next_offset: gap.last + 1, ..old.clone() }, Some(gap))
             }
         };
-        let new = Place { cluster: cluster.map(str::to_owned).or(new.cluster), ..new };
         if new != *old {
-            self.store.replace(topic, partition, old, &new, gap)?;
+            self.store.replace_checkpoint(topic, partition, old, &new, gap)?;
         }
         Ok(new)
     }
 
-    /// A partition that the database does not know.
-    fn begin(
-        &mut self,
-        partition: i32,
-        committed: Option<i64>,
-        cluster: Option<&str>,
-        low: i64,
-        high: i64,
-    ) -> Result<Place, Fault> {
-        let topic = &self.settings.membership.topic;
-        let next = committed.unwrap_or(match self.settings.start {
-            Start::Earliest => low,
-            Start::Latest => high,
-        });
-        if next > low && committed.is_some() {
-            log::warn!(
-                "{topic}[{partition}]: the database does not know it, so it goes on at {next}, where Kafka has the group \
-                 {}; what came before is not stored (another kafka.group begins as kafka.start says)",
-                self.settings.membership.group
-            );
-        }
-        let first = Place { next, cluster: cluster.map(str::to_owned), ..Place::default() };
-        let place = self.store.found(topic, partition, &first)?;
-        if place.next >= low || place != first {
+    /// A partition that the database does not know: `kafka.start` decides, and Kafka's committed offset never does.
+    fn begin(&mut self, topic: &TopicId, partition: i32, low: i64, high: i64) -> Result<Checkpoint, StoreError> {
+        let (next_offset, gap) = match self.settings.start {
+            Start::Earliest => {
+                (low, (low > 0).then(|| Gap { first: 0, last: low - 1, cause: GapCause::ExpiredBeforeStart }))
+            }
+            Start::Latest => (high, (high > low).then(|| Gap { first: low, last: high - 1, cause: GapCause::SkippedAtStart })),
+        };
+        let first = Checkpoint { next_offset, ..Checkpoint::default() };
+        let place = self.store.insert_checkpoint(topic, partition, &first, gap)?;
+        if place.next_offset >= low || place != first {
             return Ok(place);
         }
-        self.go_on(partition, &place, cluster, &Verdict::Gap(place.next, low - 1), low)
+        let verdict = place.verify(None, low, high);
+        self.go_on(topic, partition, &place, &verdict, low)
     }
 
-    fn look_at_anchors(&mut self, places: &BTreeMap<i32, Place>) -> Result<BTreeMap<i32, Reading>, Hindrance> {
+    fn look_at_anchors(&mut self, places: &BTreeMap<i32, Checkpoint>) -> Result<BTreeMap<i32, AnchorRecord>, Hindrance> {
         let wanted = anchors(places);
         if wanted.is_empty() {
             return Ok(BTreeMap::new());
@@ -160,27 +143,27 @@ impl Consumer<'_> {
         }
     }
 
-    fn judge_anchors(&mut self, found: &BTreeMap<i32, Reading>, before: &BTreeMap<i32, Place>) {
-        let topic = &self.settings.membership.topic;
+    fn judge_anchors(&mut self, found: &BTreeMap<i32, AnchorRecord>, before: &BTreeMap<i32, Checkpoint>) {
+        let topic = self.intake.batch.topic.clone();
         for (&partition, &reading) in found {
             let (Some(place), Some(before)) = (self.places.get(&partition).cloned(), before.get(&partition)) else {
                 continue;
             };
             let watermarks = match reading {
-                Reading::Gone => self.source.watermarks(partition).ok(),
-                Reading::Record(_) => Some((0, i64::MAX)),
+                AnchorRecord::Gone => self.source.watermarks(partition).ok(),
+                AnchorRecord::Record(_) => Some((0, i64::MAX)),
             };
             let Some((low, high)) = watermarks else { continue };
-            if let Verdict::Anew(why) = place.judge(None, Some(reading), low, high) {
+            if let Verdict::Recreated(why) = place.verify(Some(reading), low, high) {
                 log::info!("{topic}[{partition}]: {why}; looking again");
                 return self.unplace(Duration::ZERO);
             }
             let new = place.anchored(before.last);
             if new != place {
-                if let Err(fault) = self.store.replace(topic, partition, &place, &new, None) {
+                if let Err(fault) = self.store.replace_checkpoint(&topic, partition, &place, &new, None) {
                     let at = self.hindered(&fault.clone().into());
                     return match fault {
-                        Fault::Moved(_) => self.unplace(at),
+                        StoreError::Conflict(_) => self.unplace(at),
                         _ => self.hold(at),
                     };
                 }
@@ -191,6 +174,6 @@ impl Consumer<'_> {
 }
 
 /// Where each anchor stands.
-fn anchors(places: &BTreeMap<i32, Place>) -> BTreeMap<i32, i64> {
+fn anchors(places: &BTreeMap<i32, Checkpoint>) -> BTreeMap<i32, i64> {
     places.iter().filter_map(|(partition, place)| Some((*partition, place.anchor?.offset))).collect()
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::{Consumer, Hindrance, Stored};
 use crate::clock::Clock as _;
-use crate::consumer::batch::Batch;
+use crate::consumer::batch::{Batch, Gap};
 use crate::consumer::source::Polled;
-use crate::consumer::store::{Applied, Fault};
+use crate::consumer::store::{Applied, StoreError};
 use crate::failpoints;
 use crate::units::counted;
 
@@ -28,7 +28,7 @@ impl Consumer<'_> {
         if let Err(hindrance) = self.try_to_store() {
             let at = self.hindered(&hindrance);
             match hindrance {
-                Hindrance::Store(Fault::Moved(_)) => self.unplace(at),
+                Hindrance::Store(StoreError::Conflict(_)) => self.unplace(at),
                 _ => self.hold(at),
             }
         }
@@ -37,24 +37,24 @@ impl Consumer<'_> {
     fn try_to_store(&mut self) -> Result<(), Hindrance> {
         let topic = &self.settings.membership.topic;
         let Some(batch) = &mut self.storing else { return Ok(()) };
-        for (&partition, slice) in batch.slices.iter_mut().filter(|(_, slice)| !slice.holes.is_empty()) {
+        for (&partition, slice) in batch.partitions.iter_mut().filter(|(_, slice)| !slice.missing_offsets.is_empty()) {
             let (low, _) = self.source.watermarks(partition)?;
-            slice.judge_holes(low);
-            for (first, last) in &slice.gaps {
+            slice.judge_missing(low);
+            for Gap { first, last, .. } in &slice.gaps {
                 log::error!("{topic}[{partition}]: Kafka dropped offsets {first} to {last} before they were read");
             }
         }
         let applied = self.apply_while_reading()?;
         let Some(batch) = self.storing.take() else { return Ok(()) };
-        for (partition, slice) in &batch.slices {
-            let floor = applied.floors.get(partition).copied().unwrap_or(slice.from);
+        for (partition, slice) in &batch.partitions {
+            let Some((_, to)) = applied.stored.get(partition).copied() else { continue };
             if let Some(place) = self.places.get_mut(partition) {
-                *place = place.advanced(slice.to.max(floor), slice.last());
+                *place = place.advanced(to, slice.last_before(to));
             }
         }
         self.tell(&batch, &applied);
-        self.tell_totals(&batch, &applied);
-        let next = batch.slices.keys().filter_map(|p| Some((*p, self.places.get(p)?.next))).collect();
+        self.tell_totals(&applied);
+        let next = batch.partitions.keys().filter_map(|p| Some((*p, self.places.get(p)?.next_offset))).collect();
         failpoints::pass("kafka-before-commit");
         if let Err(error) = self.source.commit(&next) {
             log::debug!("Kafka: offsets not committed: {error}");
@@ -67,14 +67,14 @@ impl Consumer<'_> {
 
     /// Lets the store work on a thread of its own, and reads the next batch meanwhile: half of the time is the database's, and
     /// the group must not think us dead while it is slow.
-    fn apply_while_reading(&mut self) -> Result<Applied, Fault> {
+    fn apply_while_reading(&mut self) -> Result<Applied, StoreError> {
         let Self { storing, store, intake, source, heard, clock, assigned, .. } = self;
         let Some(batch) = storing.as_ref() else { return Ok(Applied::default()) };
         let wall = clock.wall();
         let full_until = clock.monotonic() + FULL_MAX;
         let mut paused = false;
         let result = std::thread::scope(|scope| {
-            let work = scope.spawn(|| store.apply(batch, wall));
+            let work = scope.spawn(|| store.apply(batch, wall, &std::sync::atomic::AtomicBool::new(false)));
             while !work.is_finished() {
                 let now = clock.monotonic();
                 if heard.is_some() || intake.batch.is_full() && now < full_until {
@@ -102,28 +102,28 @@ impl Consumer<'_> {
     fn tell(&mut self, batch: &Batch, applied: &Applied) {
         /// Lines about one batch.
         const LINES_MAX: usize = 3;
-        for refused in applied.refused.iter().take(LINES_MAX) {
+        for refused in applied.rejected.iter().take(LINES_MAX) {
             log::warn!("dead letter: {}[{}] at {}: {}", batch.topic, refused.partition, refused.offset, refused.error);
         }
-        if applied.refused.len() > LINES_MAX {
-            log::warn!("and {} more", counted((applied.refused.len() - LINES_MAX) as u64, "dead letter"));
+        if applied.rejected.len() > LINES_MAX {
+            log::warn!("and {} more", counted((applied.rejected.len() - LINES_MAX) as u64, "dead letter"));
         }
-        for identity in applied.doubled.iter().take(LINES_MAX) {
+        for identity in applied.identity_conflicts.iter().take(LINES_MAX) {
             log::error!("{identity} came with two times: is a state directory in use twice, or an old copy of one?");
         }
-        if applied.doubled.len() > LINES_MAX {
-            log::error!("and {} more", counted((applied.doubled.len() - LINES_MAX) as u64, "such identity"));
+        if applied.identity_conflicts.len() > LINES_MAX {
+            log::error!("and {} more", counted((applied.identity_conflicts.len() - LINES_MAX) as u64, "such identity"));
         }
-        let refused: HashSet<(i32, i64)> = applied.refused.iter().map(|r| (r.partition, r.offset)).collect();
-        for (&partition, slice) in &batch.slices {
-            let floor = applied.floors.get(&partition).copied().unwrap_or(slice.from);
-            for record in slice.records.iter().filter(|record| record.offset >= floor) {
+        let refused: HashSet<(i32, i64)> = applied.rejected.iter().map(|r| (r.partition, r.offset)).collect();
+        for (&partition, slice) in &batch.partitions {
+            let (from, to) = applied.stored.get(&partition).copied().unwrap_or_default();
+            for record in slice.records.iter().filter(|record| (from..to).contains(&record.offset)) {
                 if let (Ok(event), false) = (&record.content, refused.contains(&(partition, record.offset))) {
-                    (self.observer)(&Stored { topic: &batch.topic, partition, offset: record.offset, event });
+                    (self.observer)(&Stored { topic: &batch.topic.name, partition, offset: record.offset, event });
                 }
             }
         }
-        let (rows, refused) = (applied.inserted, applied.refused.len() as u64);
+        let (rows, refused) = (applied.inserted, applied.rejected.len() as u64);
         log::debug!("{}: {}, {}", batch.topic, counted(rows, "row"), counted(refused, "dead letter"));
     }
 }

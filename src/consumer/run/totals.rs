@@ -1,15 +1,14 @@
-//! `--log-totals`: what each event's link has carried over its limits, since the start of the run and in all.
+//! `--log-totals`: what each link has carried over each of its limits, since the start of the run and in all.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::Consumer;
-use crate::consumer::batch::Batch;
-use crate::consumer::store::{Applied, Kind, Query, Reader};
-use crate::event::Event;
+use crate::consumer::store::{Applied, Kind, Query, Reader, StoreError, TotalKey};
+use crate::output::Value;
 use crate::units::ByteCount;
 
-/// Sums by agent and interface.
-type Sums = BTreeMap<(String, String), u64>;
+/// Bytes by what they are summed by.
+type Sums = BTreeMap<TotalKey, u64>;
 
 /// The sums of this run, and who knows those of all runs.
 pub(super) struct Totals {
@@ -24,34 +23,26 @@ impl Totals {
 }
 
 impl Consumer<'_> {
-    /// A line for each event of a breach in the batch, which is stored. Copies of an event are told too: their sum stands still.
-    pub(super) fn tell_totals(&mut self, batch: &Batch, applied: &Applied) {
+    /// A line for each sum that a batch, which is stored, has changed.
+    pub(super) fn tell_totals(&mut self, applied: &Applied) {
         let Some(totals) = &mut self.totals else { return };
-        for (pair, bytes) in &applied.grown {
-            let sum = totals.since_start.entry(pair.clone()).or_default();
+        let changed: Vec<(&TotalKey, u64)> = applied.grown.iter().map(|(key, bytes)| (key, *bytes)).filter(|(_, bytes)| *bytes > 0).collect();
+        for (key, bytes) in &changed {
+            let sum = totals.since_start.entry((*key).clone()).or_default();
             *sum = sum.saturating_add(*bytes);
         }
-        let floor = |partition: &i32| applied.floors.get(partition).copied().unwrap_or(0);
-        let events = batch.slices.iter().flat_map(|(partition, slice)| {
-            slice.records.iter().filter(move |record| record.offset >= floor(partition))
-        });
-        let pairs: Vec<(&str, &str)> = events.filter_map(|record| pair(record.content.as_ref().ok()?)).collect();
-        if pairs.is_empty() {
+        if changed.is_empty() {
             return;
         }
-        match stored(&mut *totals.reader, &pairs) {
+        match stored(&mut *totals.reader, &changed) {
             Ok(stored) => {
-                for (agent, interface) in pairs {
-                    let pair = (agent.to_owned(), interface.to_owned());
-                    let (since, all) = (totals.since_start.get(&pair), stored.get(&pair));
-                    let shown = |bytes: Option<&u64>| {
-                        let bytes = bytes.copied().unwrap_or(0);
-                        format!("{bytes} bytes ({})", ByteCount::from_bytes(bytes))
-                    };
+                for (key, _) in changed {
+                    let shown = |sums: &Sums| ByteCount::from_bytes(sums.get(key).copied().unwrap_or(0));
+                    let TotalKey { agent, interface, direction, limit_name } = key;
                     log::info!(
-                        "total {agent}/{interface}: {} over limit since the start, {} stored",
-                        shown(since),
-                        shown(all)
+                        "total {agent} {interface} {direction} {limit_name}: {} over limit since the start, {} in all",
+                        shown(&totals.since_start),
+                        shown(&stored)
                     );
                 }
             }
@@ -60,30 +51,33 @@ impl Consumer<'_> {
     }
 }
 
-fn pair(event: &Event) -> Option<(&str, &str)> {
-    Some((event.stamp.agent.as_str(), event.body.breach()?.interface.as_str()))
-}
-
-/// The sums of these pairs over all days and directions.
-fn stored(reader: &mut dyn Reader, pairs: &[(&str, &str)]) -> Result<Sums, String> {
-    const KINDS: &[Kind] = &[Kind::Text, Kind::Text, Kind::Bytes];
+/// These sums over all days.
+fn stored(reader: &mut dyn Reader, keys: &[(&TotalKey, u64)]) -> Result<Sums, StoreError> {
+    const KINDS: &[Kind] = &[Kind::Text, Kind::Text, Kind::Text, Kind::Text, Kind::Bytes];
     /// Databases bound the number of parameters.
-    const PAIRS_MAX: usize = 1_000;
-    let distinct: Vec<&(&str, &str)> = pairs.iter().collect::<BTreeSet<_>>().into_iter().collect();
+    const KEYS_MAX: usize = 1_000;
     let mut sums = Sums::new();
-    for pairs in distinct.chunks(PAIRS_MAX) {
-        let mut query = Query::new("SELECT agent, interface, CAST(sum(excess_bytes) AS bigint) FROM totals", KINDS)
-            .then("WHERE (agent, interface) IN (VALUES");
-        for (at, (agent, interface)) in pairs.iter().enumerate() {
+    for keys in keys.chunks(KEYS_MAX) {
+        let mut query = Query::new(
+            "SELECT agent, interface, direction, limit_name, CAST(sum(excess_bytes) AS bigint) FROM totals",
+            KINDS,
+        )
+        .then("WHERE (agent, interface, direction, limit_name) IN (VALUES");
+        for (at, (key, _)) in keys.iter().enumerate() {
             let comma = if at == 0 { "" } else { "," };
-            query = query.with(&format!("{comma} (?,"), *agent).with("?)", *interface);
+            query = query
+                .with(&format!("{comma} (?,"), key.agent.as_str())
+                .with("?,", key.interface.as_str())
+                .with("?,", key.direction)
+                .with("?)", key.limit_name.as_str());
         }
-        for row in reader.ask(&query.then(") GROUP BY 1, 2")).map_err(|fault| fault.to_string())? {
-            let mut row = row.into_iter();
-            let mut text = || row.next()?.into_text();
-            let pair = text().zip(text());
-            let bytes = row.next().and_then(crate::output::Value::into_number);
-            sums.extend(pair.zip(bytes));
+        let rows = reader.ask(&query.then(") GROUP BY 1, 2, 3, 4"))?;
+        for (row, bytes) in rows.into_iter().filter_map(|mut row| Some((row.clone(), row.pop()?))) {
+            let texts: Vec<String> = row.into_iter().filter_map(Value::into_text).collect();
+            let found = keys.iter().map(|(key, _)| *key).find(|key| {
+                texts == [&*key.agent, &*key.interface, key.direction, &*key.limit_name]
+            });
+            sums.extend(found.cloned().zip(bytes.into_number()));
         }
     }
     Ok(sums)

@@ -2,81 +2,122 @@
 //!
 //! What holds whatever happens, in every implementation:
 //!
-//! - A record below `kafka_offsets.next` is stored, is a dead letter, or is named in `kafka_gaps`.
-//! - `next` moves only in the transaction that stores what it passes, and only from where the batch began (guard 1 reads it
+//! - A record below `kafka_offsets.next_offset` is stored, is a dead letter, or is named in `kafka_gaps`.
+//! - `next_offset` moves only in the transaction that stores what it passes, and only from where the batch began (guard 1 reads it
 //!   under a lock, guard 3 sets it only from its old value).
-//! - One `(agent, epoch, seq, observed_at)` is one row (guard 2: the primary key).
+//! - One `(agent, observed_at, epoch, seq)` is one row (guard 2: the primary key).
 
+mod apply;
+mod open;
 mod postgres;
 mod query;
 mod rows;
 mod sequences;
+
+
 mod sqlite;
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::batch::{Batch, Record};
-use super::letters::Fate;
-use super::place::Place;
-use crate::config::SecretFile;
+use super::batch::{Batch, Gap, Record, TopicId};
+use super::checkpoint::Checkpoint;
 
+pub use self::open::StoreUrl;
 pub use self::query::{Kind, Parameter, Query, Reader};
 
 /// A database that events end in.
 pub trait Store {
+    /// The migration that it is at while a call is under way.
+    fn migrating(&self) -> Migrating;
+
     /// What is remembered of the topic's partitions.
     ///
     /// # Errors
-    /// See [`Fault`]; the same for all others.
-    fn places(&mut self, topic: &str) -> Result<BTreeMap<i32, Place>, Fault>;
+    /// See [`StoreError`]; the same for all others.
+    fn checkpoints(&mut self, topic: &TopicId) -> Result<BTreeMap<i32, Checkpoint>, StoreError>;
 
-    /// Remembers a partition for the first time; what stands there then, which another consumer may have written.
+    /// Remembers a partition for the first time, and what is never read of it. Returns what stands there then, which another
+    /// consumer may have written.
     ///
     /// # Errors
-    /// See [`Fault`].
-    fn found(&mut self, topic: &str, partition: i32, place: &Place) -> Result<Place, Fault>;
-
-    /// Puts `new` in the place of `old`, and writes down what Kafka has dropped between them.
-    ///
-    /// # Errors
-    /// [`Fault::Moved`] where `old` no longer stands there.
-    fn replace(
+    /// See [`StoreError`].
+    fn insert_checkpoint(
         &mut self,
-        topic: &str,
+        topic: &TopicId,
         partition: i32,
-        old: &Place,
-        new: &Place,
-        gap: Option<(i64, i64)>,
-    ) -> Result<(), Fault>;
+        checkpoint: &Checkpoint,
+        gap: Option<Gap>,
+    ) -> Result<Checkpoint, StoreError>;
 
-    /// Stores a batch, whole or not at all. What the database refuses becomes a dead letter in the same transaction.
+    /// Puts `new` in the place of `old`, and writes down what is never read between them.
     ///
     /// # Errors
-    /// [`Fault::Moved`] where the database does not stand where the batch begins.
-    fn apply(&mut self, batch: &Batch, now: DateTime<Utc>) -> Result<Applied, Fault>;
+    /// [`StoreError::Conflict`] where `old` no longer stands there.
+    fn replace_checkpoint(
+        &mut self,
+        topic: &TopicId,
+        partition: i32,
+        old: &Checkpoint,
+        new: &Checkpoint,
+        gap: Option<Gap>,
+    ) -> Result<(), StoreError>;
 
-    /// Stores the events of dead letters of `topic`, each in the transaction that removes its letter, as [`Store::apply`] would
-    /// have.
+    /// Stores a batch. What the database rejects becomes a dead letter in the transaction that passes it; only then the batch is
+    /// stored in more than one transaction, and `stop` ends it between two of them.
     ///
     /// # Errors
-    /// See [`Fault`]; nothing has changed then.
-    fn revive(&mut self, topic: &str, letters: &[Returning], now: DateTime<Utc>) -> Result<Revived, Fault>;
+    /// [`StoreError::Conflict`] where the database does not stand where the batch begins.
+    fn apply(&mut self, batch: &Batch, now: DateTime<Utc>, stop: &AtomicBool) -> Result<Applied, StoreError>;
 
-    /// Drops what is older than it has to be kept; a breach goes with the event that had the last word on it.
+    /// Stores the events of dead letters of `topic`, each in the transaction that removes its dead letter, as [`Store::apply`]
+    /// would have.
     ///
     /// # Errors
-    /// See [`Fault`].
-    fn retire(&mut self, retention: &Retention, now: DateTime<Utc>) -> Result<Retired, Fault>;
+    /// See [`StoreError`]; nothing has changed then.
+    fn retry(
+        &mut self,
+        topic: &TopicId,
+        records: &[RetriedRecord],
+        now: DateTime<Utc>,
+    ) -> Result<RetrySummary, StoreError>;
+
+    /// Gives up the bytes of dead letters, and keeps that they were there and `reason`. Returns how many those were.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; nothing has changed then.
+    fn drop_dead_letters(
+        &mut self,
+        topic: &TopicId,
+        letters: &[(i32, i32, i64)],
+        reason: &str,
+        now: DateTime<Utc>,
+    ) -> Result<u64, StoreError>;
+}
+
+/// Keeps a database small: its own session, beside the one that stores.
+pub trait Maintenance {
+    /// Drops what is older than it has to be kept, in pieces. Ends when all is done, at the first lock that somebody holds, when
+    /// `budget` is used up, or at `stop`.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; what was done by then is done.
+    fn run(
+        &mut self,
+        retention: &Retention,
+        now: DateTime<Utc>,
+        budget: Duration,
+        stop: &AtomicBool,
+    ) -> Result<Maintained, StoreError>;
 }
 
 /// A dead letter that is to become a row.
 #[derive(Clone, Debug)]
-pub struct Returning {
+pub struct RetriedRecord {
     /// Its partition.
     pub partition: i32,
     /// How often its topic had been made anew.
@@ -85,11 +126,22 @@ pub struct Returning {
     pub record: Record,
 }
 
+/// What became of a dead letter that was tried again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RetryOutcome {
+    /// Its event is a row, and it is no dead letter any more.
+    Stored,
+    /// It stays, for this reason.
+    Stays(String),
+    /// Somebody else took it meanwhile: another retry, a drop, or retention.
+    Gone,
+}
+
 /// What became of dead letters that were tried again.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Revived {
+pub struct RetrySummary {
     /// Of each, in their order.
-    pub fates: Vec<Fate>,
+    pub outcomes: Vec<RetryOutcome>,
     /// Rows that were not there before.
     pub inserted: u64,
 }
@@ -97,10 +149,24 @@ pub struct Revived {
 /// How long rows are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
-    /// Both of an event, or a sample: since it was observed and since it was stored.
+    /// Both of an event, or a sample: since it was observed and since it was stored. So long, too, declared losses and gaps.
     pub events: Duration,
     /// Since it was stored.
     pub dead_letters: Duration,
+    /// Since the day that it sums.
+    pub totals: Duration,
+}
+
+/// How much time one partition of `events` takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PartitionWidth {
+    /// A day.
+    Day,
+    /// A week, from Monday on.
+    Week,
+    /// A calendar month.
+    #[default]
+    Month,
 }
 
 /// What became of a batch.
@@ -108,26 +174,33 @@ pub struct Retention {
 pub struct Applied {
     /// Rows that were not there before.
     pub inserted: u64,
-    /// The first offset of each partition that was not stored before.
-    pub floors: BTreeMap<i32, i64>,
+    /// What was stored of each partition now: from the first of these offsets to before the second. Where this ends before the
+    /// batch does, it was stopped.
+    pub stored: BTreeMap<i32, (i64, i64)>,
     /// What became dead letters, and why.
-    pub refused: Vec<Refused>,
+    pub rejected: Vec<Rejected>,
     /// Identities that now have a second `observed_at`: `AGENT EPOCH-SEQ`.
-    pub doubled: Vec<String>,
-    /// Bytes over limit that the totals have more now, by agent and interface.
-    pub grown: BTreeMap<(String, String), u64>,
+    pub identity_conflicts: Vec<String>,
+    /// Bytes over limit that the totals have more now.
+    pub grown: BTreeMap<TotalKey, u64>,
 }
 
-impl Applied {
-    fn add(&mut self, agent: &str, interface: &str, bytes: u64) {
-        let sum = self.grown.entry((agent.to_owned(), interface.to_owned())).or_default();
-        *sum = sum.saturating_add(bytes);
-    }
+/// What bytes over limit are summed by, beside the day.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TotalKey {
+    /// The agent.
+    pub agent: String,
+    /// The interface, `*` for the sum over the host.
+    pub interface: String,
+    /// `rx` or `tx`.
+    pub direction: &'static str,
+    /// The limit.
+    pub limit_name: String,
 }
 
 /// A message that can't be a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
+pub struct Rejected {
     /// Its partition.
     pub partition: i32,
     /// Its offset.
@@ -136,89 +209,53 @@ pub struct Refused {
     pub error: String,
 }
 
-/// What retention did.
+/// What one run of the maintenance did.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Retired {
-    /// Events and samples, where they are counted one by one.
-    pub events: u64,
-    /// Names of the days dropped whole.
-    pub days: Vec<String>,
-    /// Dead letters.
-    pub dead_letters: u64,
-    /// Days whose time has come, but which are in use: tried again the next time.
-    pub busy: Vec<String>,
+pub struct Maintained {
+    /// Rows deleted, by table.
+    pub deleted: BTreeMap<&'static str, u64>,
+    /// Names of the partitions dropped whole.
+    pub dropped: Vec<String>,
+    /// Why it ended before all was done: what is in use, or that its time was up.
+    pub unfinished: Option<String>,
 }
 
 /// Why the store did not do it. Nothing is skipped for any of these.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
+pub enum StoreError {
     /// It may come back by itself, soon.
     #[error("{0}")]
-    Away(String),
+    Unavailable(String),
     /// Somebody has to do something: password, database, rights, schema.
     #[error("{0}")]
     Misconfigured(String),
     /// The database does not stand where this consumer does: ask it where, and go on from there.
     #[error("{0}")]
-    Moved(String),
+    Conflict(String),
 }
 
-/// Which database.
+/// What a store is made with.
 #[derive(Clone, Debug)]
-pub struct Location(Which);
-
-#[derive(Clone, Debug)]
-enum Which {
-    Postgres(Box<postgres::Address>),
-    Sqlite(PathBuf),
+pub struct StoreOptions {
+    /// How it names itself to the database.
+    pub instance: String,
+    /// How much time a new partition of `events` takes.
+    pub partition: PartitionWidth,
+    /// How long events are kept: partitions outside of it are made only now and then.
+    pub keep: Duration,
 }
 
-impl Location {
-    /// Understands `postgres://…` and `sqlite:PATH`.
-    ///
-    /// # Errors
-    /// Says what would be right.
-    pub fn parse(url: &str, password: Option<SecretFile>) -> Result<Self, String> {
-        if let Some(path) = url.strip_prefix("sqlite:") {
-            return match path {
-                "" => Err("names no file; write it as \"sqlite:/var/lib/highwater/highwater.db\"".to_owned()),
-                path => Ok(Self::sqlite(Path::new(path))),
-            };
-        }
-        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            return postgres::Address::parse(url, password).map(|address| Self(Which::Postgres(Box::new(address))));
-        }
-        Err("is neither \"postgres://USER@HOST/DATABASE\" nor \"sqlite:PATH\"".to_owned())
+/// The migration that a store is at. Migrations may take hours: whoever waits for a store looks here.
+#[derive(Clone, Debug, Default)]
+pub struct Migrating(Arc<Mutex<Option<String>>>);
+
+impl Migrating {
+    /// Which one it is, if any.
+    pub fn current(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A SQLite file.
-    pub fn sqlite(path: &Path) -> Self {
-        Self(Which::Sqlite(path.to_owned()))
-    }
-
-    /// What only looks at the store there; it connects when it is first asked.
-    pub fn reader(&self) -> Box<dyn Reader + Send> {
-        match &self.0 {
-            Which::Postgres(address) => Box::new(postgres::PostgresReader::new((**address).clone())),
-            Which::Sqlite(path) => Box::new(sqlite::SqliteReader::new(path)),
-        }
-    }
-
-    /// The store there; it connects when it is first needed. `instance` is how it names itself.
-    pub fn open(&self, instance: &str) -> Box<dyn Store + Send> {
-        match &self.0 {
-            Which::Postgres(address) => Box::new(postgres::Postgres::new((**address).clone(), instance)),
-            Which::Sqlite(path) => Box::new(sqlite::Sqlite::new(path)),
-        }
-    }
-}
-
-impl fmt::Display for Location {
-    /// Without the password.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Which::Postgres(address) => address.fmt(f),
-            Which::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
-        }
+    pub(super) fn set(&self, migration: Option<String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = migration;
     }
 }

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::Fault;
+use super::StoreError;
 use crate::output::Value;
 
 /// Reads what stands in a store, and changes nothing: no table is made, no schema is brought up to date.
@@ -10,8 +10,8 @@ pub trait Reader {
     /// The rows that answer `query`.
     ///
     /// # Errors
-    /// [`Fault::Misconfigured`] too where nothing was ever stored.
-    fn ask(&mut self, query: &Query) -> Result<Vec<Vec<Value>>, Fault>;
+    /// [`StoreError::Misconfigured`] too where nothing was ever stored.
+    fn ask(&mut self, query: &Query) -> Result<Vec<Vec<Value>>, StoreError>;
 }
 
 /// One question.

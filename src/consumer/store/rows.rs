@@ -1,13 +1,13 @@
-//! A batch as rows: what goes into which table, the same for every database.
+//! A batch as rows: what goes into which table, the same for every database. Pure.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 
-use super::sequences::{self, Range};
-use super::{Refused, Returning, sequences::merged};
-use crate::consumer::batch::{Batch, Record};
+use super::sequences::{self, Range, merged};
+use super::{Rejected, RetriedRecord, TotalKey};
+use crate::consumer::batch::{Batch, ClaimedIdentity, Record};
 use crate::event::{Body, Breach, Epoch, Event};
 
 /// Where an event's row goes.
@@ -28,16 +28,16 @@ pub(super) struct Row<'a> {
     pub(super) event: &'a Event,
     pub(super) record: &'a Record,
     pub(super) partition: i32,
-    /// Of the row that says most about its breach, of all in the batch: the greatest `excess_bytes` that these tell of it.
-    pub(super) greatest_bytes: Option<u64>,
 }
 
 /// A row of `dead_letters`.
 #[derive(Clone, Debug)]
-pub(super) struct Letter<'a> {
+pub(super) struct DeadLetter<'a> {
     pub(super) record: &'a Record,
     pub(super) partition: i32,
+    pub(super) generation: i32,
     pub(super) error: String,
+    pub(super) claimed: ClaimedIdentity,
 }
 
 /// A row of `losses`.
@@ -51,11 +51,58 @@ pub(super) struct Lost<'a> {
     pub(super) detail: Option<&'a str>,
 }
 
-/// Whose count.
-pub(super) type Count<'a> = (&'a str, Epoch);
+/// Which series of numbers: an agent's name and an epoch.
+pub(super) type Series<'a> = (&'a str, Epoch);
+
+/// Ranges of numbers by their series.
+pub(super) type Ranges<'a> = BTreeMap<Series<'a>, Vec<Range>>;
 
 /// The ranges that stand after a batch, and the first numbers of those that went into others.
-pub(super) type Renewed<'a> = (Vec<(Count<'a>, Range)>, Vec<(Count<'a>, i64)>);
+pub(super) type MergedRanges<'a> = (Vec<(Series<'a>, Range)>, Vec<(Series<'a>, i64)>);
+
+/// What orders the events of one breach by how much they say, whatever order they come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rank {
+    pub(super) cleared: bool,
+    pub(super) duration_ms: i64,
+    pub(super) epoch: Epoch,
+    pub(super) seq: i64,
+    pub(super) observed_at: DateTime<Utc>,
+}
+
+/// What the database knows of a breach.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct KnownBreach {
+    pub(super) rank: Rank,
+    /// What `totals` has of it.
+    pub(super) counted_bytes: i64,
+}
+
+/// A breach, its agent before its id: the order in which its rows are locked.
+pub(super) type BreachKey<'a> = (&'a str, &'a str);
+
+/// What a batch says of one breach.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LastWord<'a> {
+    /// The event that says most.
+    pub(super) event: &'a Event,
+    pub(super) breach: &'a Breach,
+    /// The greatest `excess_bytes` that an event tells.
+    pub(super) counted_bytes: i64,
+}
+
+/// What a batch changes in `breach_state` and `totals`.
+#[derive(Debug, Default)]
+pub(super) struct BreachChanges<'a> {
+    /// Rows to write, in the order of their keys; a row that is there is replaced.
+    pub(super) put: Vec<LastWord<'a>>,
+    /// How many of those are not there.
+    pub(super) new: usize,
+    /// Rows of which only `counted_bytes` changes.
+    pub(super) counted: Vec<LastWord<'a>>,
+    /// Breaches and bytes to add.
+    pub(super) totals: BTreeMap<(TotalKey, NaiveDate), (i64, i64)>,
+}
 
 /// Longest text of an error that is kept, in characters.
 const ERROR_CHARS_MAX: usize = 1_000;
@@ -78,47 +125,75 @@ impl Table {
     }
 }
 
-impl<'a> Letter<'a> {
-    /// NUL, which an error may quote, is in no text of a database.
-    pub(super) fn new(record: &'a Record, partition: i32, error: &str) -> Self {
-        let error = error.chars().take(ERROR_CHARS_MAX).map(|c| if c == '\0' { '\u{fffd}' } else { c }).collect();
-        Self { record, partition, error }
+impl Row<'_> {
+    /// The order in which rows are written, so that two transactions never wait for each other crosswise.
+    fn key(&self) -> (&str, Epoch, u64, DateTime<Utc>) {
+        let Event { id, stamp, .. } = self.event;
+        (&stamp.agent, id.epoch, id.seq, stamp.observed_at)
     }
 
-    pub(super) fn refused(&self) -> Refused {
-        Refused { partition: self.partition, offset: self.record.offset, error: self.error.clone() }
+    pub(super) fn series(&self) -> Series<'_> {
+        (&self.event.stamp.agent, self.event.id.epoch)
     }
 }
 
-/// What is not below its partition's floor: rows in the order of their key, so that two transactions never wait for each
-/// other crosswise, and what was no event.
-pub(super) fn split<'a>(batch: &'a Batch, floors: &BTreeMap<i32, i64>) -> (Vec<Row<'a>>, Vec<Letter<'a>>) {
+impl<'a> DeadLetter<'a> {
+    pub(super) fn new(record: &'a Record, partition: i32, generation: i32, error: &str) -> Self {
+        // NUL, which an error may quote, is in no text of a database.
+        let error = error.chars().take(ERROR_CHARS_MAX).map(|c| if c == '\0' { '\u{fffd}' } else { c }).collect();
+        Self { record, partition, generation, error, claimed: record.claimed_identity() }
+    }
+
+    pub(super) fn rejected(&self) -> Rejected {
+        Rejected { partition: self.partition, offset: self.record.offset, error: self.error.clone() }
+    }
+}
+
+/// The stretch of each partition that one transaction stores.
+pub(super) type Bounds = BTreeMap<i32, (i64, i64)>;
+
+/// The whole of a batch.
+pub(super) fn whole(batch: &Batch) -> Bounds {
+    batch.partitions.iter().map(|(partition, part)| (*partition, (part.from, part.to))).collect()
+}
+
+/// The records within `bounds`, each with its partition and the generation of its topic.
+pub(super) fn records<'a>(batch: &'a Batch, bounds: &Bounds) -> impl Iterator<Item = (i32, i32, &'a Record)> {
+    bounds.iter().flat_map(|(&partition, &(from, to))| {
+        let part = batch.partitions.get(&partition);
+        let records = part.map_or(&[][..], |part| {
+            let at = |offset| part.records.partition_point(|record| record.offset < offset);
+            &part.records[at(from)..at(to).max(at(from))]
+        });
+        let generation = part.map_or(0, |part| part.generation);
+        records.iter().map(move |record| (partition, generation, record))
+    })
+}
+
+/// The events among `records`, and the others as dead letters.
+pub(super) fn split<'a>(
+    records: impl IntoIterator<Item = (i32, i32, &'a Record)>,
+) -> (Vec<Row<'a>>, Vec<DeadLetter<'a>>) {
     let (mut rows, mut letters) = (Vec::new(), Vec::new());
-    for (&partition, slice) in &batch.slices {
-        let floor = floors.get(&partition).copied().unwrap_or(slice.from);
-        for record in slice.records.iter().filter(|record| record.offset >= floor) {
-            match &record.content {
-                Ok(event) => rows.push(Row { event, record, partition, greatest_bytes: None }),
-                Err(error) => letters.push(Letter::new(record, partition, error)),
-            }
+    for (partition, generation, record) in records {
+        match &record.content {
+            Ok(event) => rows.push(Row { event, record, partition }),
+            Err(error) => letters.push(DeadLetter::new(record, partition, generation, error)),
         }
     }
-    rows.sort_by(|a, b| key(a.event).cmp(&key(b.event)));
     (rows, letters)
 }
 
-/// Those of `letters` that are events now, in the order of their key.
-pub(super) fn returning(letters: &[Returning]) -> Vec<Row<'_>> {
-    let events = letters.iter().filter_map(|letter| Some((letter.record.content.as_ref().ok()?, letter)));
-    let mut rows: Vec<Row<'_>> = events
-        .map(|(event, letter)| Row { event, record: &letter.record, partition: letter.partition, greatest_bytes: None })
-        .collect();
-    rows.sort_by(|a, b| key(a.event).cmp(&key(b.event)));
-    rows
+/// Those of `records` that are events.
+pub(super) fn of_retried(records: &[RetriedRecord]) -> Vec<Row<'_>> {
+    let events = records.iter().filter_map(|retried| Some((retried.record.content.as_ref().ok()?, retried)));
+    events.map(|(event, retried)| Row { event, record: &retried.record, partition: retried.partition }).collect()
 }
 
-fn key(event: &Event) -> (&str, Epoch, u64, DateTime<Utc>) {
-    (&event.stamp.agent, event.id.epoch, event.id.seq, event.stamp.observed_at)
+/// Puts rows in the order in which they are written; of rows with one key the first stays.
+pub(super) fn in_order(rows: &mut Vec<Row<'_>>) {
+    rows.sort_by(|a, b| a.key().cmp(&b.key()));
+    rows.dedup_by(|b, a| a.key() == b.key());
 }
 
 /// The tables that rows go to.
@@ -126,90 +201,143 @@ pub(super) fn tables(rows: &[Row<'_>]) -> impl Iterator<Item = Table> {
     TABLES.into_iter().filter(|table| rows.iter().any(|row| Table::of(row.event) == *table))
 }
 
-/// Marks of each breach the row that says most, with the greatest `excess_bytes` of all its rows.
-pub(super) fn mark_latest(rows: &mut [Row<'_>]) {
-    let mut latest: HashMap<(&str, &str), (usize, u64)> = HashMap::with_capacity(rows.len() / 4);
-    for index in 0..rows.len() {
-        rows[index].greatest_bytes = None;
-        let event = rows[index].event;
-        let Some(breach) = event.body.breach() else { continue };
-        latest
-            .entry((&event.stamp.agent, &breach.breach_id))
-            .and_modify(|(best, bytes)| {
-                if by_rank(rows[*best].event, event).is_lt() {
-                    *best = index;
-                }
-                *bytes = breach.excess_bytes.max(*bytes);
-            })
-            .or_insert((index, breach.excess_bytes));
-    }
-    for (index, bytes) in latest.into_values() {
-        rows[index].greatest_bytes = Some(bytes);
-    }
-}
-
-/// The rows that say most of their breaches.
-pub(super) fn latest<'r, 'a>(rows: &'r [Row<'a>]) -> impl Iterator<Item = &'r Row<'a>> {
-    rows.iter().filter(|row| row.greatest_bytes.is_some())
-}
-
-/// Compares two events of one breach by how much they say, whatever order they come in. An end is the last word, and the duration
-/// never shrinks, also where an agent had to go on under another epoch. It stays the same while the rate is low: then the
-/// count of the epoch decides, which no step of a clock disturbs, and the time only between two epochs.
-fn by_rank(a: &Event, b: &Event) -> Ordering {
-    let state = |event: &Event| (is_cleared(event), event.body.breach().map_or(0, |breach| breach.duration_ms));
-    let (a_time, b_time) = (a.stamp.observed_at, b.stamp.observed_at);
-    state(a).cmp(&state(b)).then_with(|| {
-        if a.id.epoch == b.id.epoch {
-            (a.id.seq, a_time).cmp(&(b.id.seq, b_time))
-        } else {
-            (a_time, a.id.epoch).cmp(&(b_time, b.id.epoch))
-        }
-    })
-}
-
-/// Whether it is the end of a breach.
-pub(super) fn is_cleared(event: &Event) -> bool {
-    matches!(event.body, Body::BreachCleared(_))
-}
-
-/// The ranges of numbers in rows that are in order, by whose count they are.
-pub(super) fn ranges<'a>(rows: &[Row<'a>]) -> BTreeMap<Count<'a>, Vec<Range>> {
-    let mut ranges: BTreeMap<Count<'a>, Vec<Range>> = BTreeMap::new();
+/// The ranges of numbers in rows that are in order.
+pub(super) fn ranges<'a>(rows: &[Row<'a>]) -> Ranges<'a> {
+    let mut ranges: Ranges<'a> = BTreeMap::new();
     for row in rows {
         let seq = row.event.id.seq.cast_signed();
-        let count = ranges.entry((&row.event.stamp.agent, row.event.id.epoch)).or_default();
-        match count.last_mut() {
+        let of_one = ranges.entry((&row.event.stamp.agent, row.event.id.epoch)).or_default();
+        match of_one.last_mut() {
             Some(range) if seq - 1 <= range.last => range.last = seq,
-            _ => count.push(Range { first: seq, last: seq, began: None, doubled: 0 }),
+            _ => of_one.push(Range {
+                first: seq,
+                last: seq,
+                of_samples: Table::of(row.event) == Table::Samples,
+                first_stored_at: None,
+                identity_conflicts: 0,
+            }),
         }
     }
     ranges
 }
 
-/// Rows, in order, whose identity the row before has too, under another `observed_at`. Only of numbers that are new: of the
-/// others the database tells more.
-pub(super) fn twins<'a>(rows: &[Row<'a>], known: &BTreeMap<Count<'_>, Vec<Range>>) -> Vec<&'a Event> {
+/// Whether the row's number was seen before.
+pub(super) fn was_seen(row: &Row<'_>, known: &Ranges<'_>) -> bool {
+    known.get(&row.series()).is_some_and(|known| sequences::contain(known, row.event.id.seq.cast_signed()))
+}
+
+/// Rows, in order, whose identity the row before has too, under another `observed_at`.
+pub(super) fn twins<'a>(rows: &[Row<'a>]) -> impl Iterator<Item = &'a Event> {
     rows.windows(2)
         .map(|pair| (pair[0].event, pair[1].event))
-        .filter(|(a, b)| a.id == b.id && a.stamp.agent == b.stamp.agent && a.stamp.observed_at != b.stamp.observed_at)
+        .filter(|(a, b)| a.id == b.id && a.stamp.agent == b.stamp.agent)
         .map(|(_, b)| b)
-        .filter(|event| !was_seen(event, known))
-        .collect()
 }
 
-/// Whether no two of the rows, which are in order, have one number.
-pub(super) fn are_distinct(rows: &[Row<'_>]) -> bool {
-    rows.windows(2).all(|pair| {
-        let (a, b) = (pair[0].event, pair[1].event);
-        a.id != b.id || a.stamp.agent != b.stamp.agent
-    })
+/// The ranges that stand after a batch has brought `seen`, with `conflicts` now counted; and which of the known ones are no more.
+pub(super) fn merge_ranges<'a>(known: &Ranges<'_>, mut seen: Ranges<'a>, conflicts: &[&'a Event]) -> MergedRanges<'a> {
+    for event in conflicts {
+        let seq = event.id.seq.cast_signed();
+        let ranges = seen.get_mut(&(event.stamp.agent.as_str(), event.id.epoch)).into_iter().flatten();
+        if let Some(range) = ranges.into_iter().find(|range| (range.first..=range.last).contains(&seq)) {
+            range.identity_conflicts += 1;
+        }
+    }
+    let (mut standing, mut gone) = (Vec::new(), Vec::new());
+    for (series, seen) in seen {
+        let known = known.get(&series).map_or(&[][..], Vec::as_slice);
+        let merged = merged(known, &seen);
+        gone.extend(
+            known.iter().filter(|k| merged.iter().all(|m| m.first != k.first)).map(|range| (series, range.first)),
+        );
+        standing.extend(merged.into_iter().map(|range| (series, range)));
+    }
+    (standing, gone)
 }
 
-/// Whether the event's number was seen before.
-pub(super) fn was_seen(event: &Event, known: &BTreeMap<Count<'_>, Vec<Range>>) -> bool {
-    let known = known.get(&(event.stamp.agent.as_str(), event.id.epoch));
-    known.is_some_and(|known| sequences::contain(known, event.id.seq.cast_signed()))
+impl Rank {
+    fn of(event: &Event, breach: &Breach) -> Self {
+        Self {
+            cleared: is_cleared(event),
+            duration_ms: breach.duration_ms.cast_signed(),
+            epoch: event.id.epoch,
+            seq: event.id.seq.cast_signed(),
+            observed_at: event.stamp.observed_at,
+        }
+    }
+
+    /// An end is the last word, and the duration never shrinks, also where an agent had to go on under another epoch. It stays the
+    /// same while the rate is low: then the number decides, which no step of a clock disturbs, and the time only between two epochs.
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.cleared, self.duration_ms).cmp(&(other.cleared, other.duration_ms)).then_with(|| {
+            if self.epoch == other.epoch {
+                (self.seq, self.observed_at).cmp(&(other.seq, other.observed_at))
+            } else {
+                (self.observed_at, self.epoch).cmp(&(other.observed_at, other.epoch))
+            }
+        })
+    }
+}
+
+/// What rows say of their breaches, by breach.
+pub(super) fn last_words<'a>(rows: &[Row<'a>]) -> BTreeMap<BreachKey<'a>, LastWord<'a>> {
+    let mut words: HashMap<BreachKey<'a>, LastWord<'a>> = HashMap::with_capacity(rows.len() / 4);
+    for Row { event, .. } in rows {
+        let Some(breach) = event.body.breach() else { continue };
+        let bytes = breach.excess_bytes.cast_signed();
+        words
+            .entry((&event.stamp.agent, &breach.breach_id))
+            .and_modify(|word| {
+                if Rank::of(word.event, word.breach).cmp(&Rank::of(event, breach)).is_lt() {
+                    (word.event, word.breach) = (event, breach);
+                }
+                word.counted_bytes = word.counted_bytes.max(bytes);
+            })
+            .or_insert(LastWord { event, breach, counted_bytes: bytes });
+    }
+    words.into_iter().collect()
+}
+
+/// What `words` change, where the database knows `known`. "Greatest seen" makes the totals the same whatever order events come in,
+/// and however often; and the last event of a breach says it all where updates were evicted.
+pub(super) fn breach_changes<'a>(
+    words: BTreeMap<BreachKey<'a>, LastWord<'a>>,
+    known: &HashMap<BreachKey<'_>, KnownBreach>,
+) -> BreachChanges<'a> {
+    let mut changes = BreachChanges::default();
+    for (key, mut word) in words {
+        let known = known.get(&key);
+        let before = known.map_or(0, |known| known.counted_bytes);
+        let grown = word.counted_bytes - before;
+        word.counted_bytes = word.counted_bytes.max(before);
+        match known {
+            Some(known) if Rank::of(word.event, word.breach).cmp(&known.rank).is_gt() => changes.put.push(word),
+            Some(_) if grown > 0 => changes.counted.push(word),
+            Some(_) => {}
+            None => {
+                changes.new += 1;
+                changes.put.push(word);
+            }
+        }
+        if grown > 0 || known.is_none() {
+            let LastWord { event, breach, .. } = word;
+            let key = TotalKey {
+                agent: event.stamp.agent.as_str().to_owned(),
+                interface: breach.interface.as_str().to_owned(),
+                direction: breach.direction.as_str(),
+                limit_name: breach.limit_name.as_str().to_owned(),
+            };
+            let (breaches, bytes) = changes.totals.entry((key, breach.raised_at.date_naive())).or_default();
+            *breaches += i64::from(known.is_none());
+            *bytes = bytes.saturating_add(grown.max(0));
+        }
+    }
+    changes
+}
+
+/// Whether it is the end of a breach.
+pub(super) fn is_cleared(event: &Event) -> bool {
+    matches!(event.body, Body::BreachCleared(_))
 }
 
 /// What the rows declare as lost.
@@ -227,40 +355,4 @@ pub(super) fn losses<'a>(rows: &[Row<'a>]) -> Vec<Lost<'a>> {
         }));
     }
     losses
-}
-
-/// Rows of `table` whose number was seen before: if one of them is new, its identity has two `observed_at`.
-pub(super) fn suspects<'a>(rows: &[Row<'a>], table: Table, known: &BTreeMap<Count<'_>, Vec<Range>>) -> Vec<&'a Event> {
-    let of_table = rows.iter().map(|row| row.event).filter(|event| Table::of(event) == table);
-    of_table.filter(|event| was_seen(event, known)).collect()
-}
-
-/// The ranges that stand after the batch, with those doubled now counted; and which of the known ones are no more, by
-/// their first number.
-pub(super) fn renewed<'a>(
-    known: &BTreeMap<Count<'_>, Vec<Range>>,
-    mut seen: BTreeMap<Count<'a>, Vec<Range>>,
-    doubled: &[(&'a str, Epoch, i64)],
-) -> Renewed<'a> {
-    for (agent, epoch, seq) in doubled {
-        let ranges = seen.get_mut(&(*agent, *epoch)).into_iter().flatten();
-        if let Some(range) = ranges.into_iter().find(|range| (range.first..=range.last).contains(seq)) {
-            range.doubled += 1;
-        }
-    }
-    let (mut standing, mut gone) = (Vec::new(), Vec::new());
-    for (count, seen) in seen {
-        let known = known.get(&count).map_or(&[][..], Vec::as_slice);
-        let merged = merged(known, &seen);
-        gone.extend(
-            known.iter().filter(|k| merged.iter().all(|m| m.first != k.first)).map(|range| (count, range.first)),
-        );
-        standing.extend(merged.into_iter().map(|range| (count, range)));
-    }
-    (standing, gone)
-}
-
-/// The breach of a row, where it has one.
-pub(super) fn breach<'a>(row: &Row<'a>) -> Option<&'a Breach> {
-    row.event.body.breach()
 }

@@ -1,39 +1,33 @@
 //! SQLite: one file, nothing to install, the same tables.
-//!
-//! One writer at a time is SQLite's own rule (`BEGIN IMMEDIATE`), which makes the guards cheap; they hold all the same, since
-//! several consumers may share the file.
 
-mod apply;
+mod maintenance;
 mod reader;
-mod revive;
-mod samples;
-mod totals;
+mod transaction;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use rusqlite::{Connection, Error, ErrorCode, TransactionBehavior, params};
 
-use super::rows::{TABLES, Table};
-use super::{Applied, Fault, Retention, Retired, Returning, Revived, Store};
-use crate::consumer::batch::{Batch, Mark};
-use crate::consumer::place::Place;
+use self::transaction::{ONE_DEAD_LETTER, Session, put_gap};
+use super::{Applied, Migrating, RetriedRecord, RetrySummary, Store, StoreError, apply};
+use crate::consumer::batch::{Batch, Fingerprint, Gap, TopicId};
+use crate::consumer::checkpoint::Checkpoint;
 
+pub(super) use self::maintenance::SqliteMaintenance;
 pub(super) use self::reader::SqliteReader;
 
-/// A store in a SQLite file, opened when it is first needed and again after a fault.
+/// A store in a SQLite file, opened when it is first needed and again after an error.
 pub(super) struct Sqlite {
     path: PathBuf,
-    connection: Option<Connection>,
+    session: Option<Session>,
 }
 
 /// How long another writer is waited for.
 const BUSY: Duration = Duration::from_secs(10);
-
-/// Events and dead letters are dropped in pieces, so that no transaction grows without bound.
-const RETIRE_ROWS: u32 = 10_000;
 
 /// The schema's steps; `user_version` counts those taken.
 const MIGRATIONS: [&str; 1] = [include_str!("sqlite/v1.sql")];
@@ -44,45 +38,48 @@ const SETTINGS: &str = "
     PRAGMA cache_size = -8192;
     PRAGMA foreign_keys = ON;";
 
-const PLACE: &str = "
-    SELECT next, generation, cluster, last_offset, last_time, last_digest, anchor_offset, anchor_time, anchor_digest, partition
-    FROM kafka_offsets WHERE topic = ?1";
+const CHECKPOINT: &str = "
+    SELECT next_offset, topic_generation, last_offset, last_timestamp, last_digest, anchor_offset, anchor_timestamp, anchor_digest,
+           kafka_partition
+    FROM kafka_offsets WHERE kafka_cluster = ?1 AND kafka_topic = ?2";
 
-impl From<Error> for Fault {
+impl From<Error> for StoreError {
     fn from(error: Error) -> Self {
         let text = format!("SQLite: {error}");
         match error.sqlite_error_code() {
             Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt | ErrorCode::PermissionDenied) => {
                 Self::Misconfigured(text)
             }
-            _ => Self::Away(text),
+            _ => Self::Unavailable(text),
         }
     }
 }
 
 impl Sqlite {
     pub(super) fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), connection: None }
+        Self { path: path.to_owned(), session: None }
     }
 
-    fn with<T>(&mut self, work: impl FnOnce(&mut Connection) -> Result<T, Fault>) -> Result<T, Fault> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => open(&self.path).map_err(|fault| match fault {
-                Fault::Away(text) => Fault::Away(format!("{}: {text}", self.path.display())),
-                Fault::Misconfigured(text) => Fault::Misconfigured(format!("{}: {text}", self.path.display())),
-                moved @ Fault::Moved(_) => moved,
-            })?,
+    fn with<T>(&mut self, work: impl FnOnce(&mut Session) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let mut session = match self.session.take() {
+            Some(session) => session,
+            None => Session(open(&self.path).map_err(|error| match error {
+                StoreError::Unavailable(text) => StoreError::Unavailable(format!("{}: {text}", self.path.display())),
+                StoreError::Misconfigured(text) => {
+                    StoreError::Misconfigured(format!("{}: {text}", self.path.display()))
+                }
+                conflict @ StoreError::Conflict(_) => conflict,
+            })?),
         };
-        let result = work(&mut connection);
-        if matches!(result, Ok(_) | Err(Fault::Moved(_))) {
-            self.connection = Some(connection);
+        let result = work(&mut session);
+        if matches!(result, Ok(_) | Err(StoreError::Conflict(_))) {
+            self.session = Some(session);
         }
         result
     }
 }
 
-fn open(path: &Path) -> Result<Connection, Fault> {
+fn open(path: &Path) -> Result<Connection, StoreError> {
     let mut connection = Connection::open(path)?;
     connection.busy_timeout(BUSY)?;
     connection.execute_batch(SETTINGS)?;
@@ -90,7 +87,13 @@ fn open(path: &Path) -> Result<Connection, Fault> {
     let taken: u32 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     let taken = taken as usize;
     if taken > MIGRATIONS.len() {
-        return Err(Fault::Misconfigured("was written by a newer version of this program".to_owned()));
+        return Err(StoreError::Misconfigured("was written by a newer version of this program".to_owned()));
+    }
+    let others: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema WHERE type = 'table'", [], |row| row.get(0))?;
+    if taken == 0 && others > 0 {
+        return Err(StoreError::Misconfigured(
+            "has tables of another program; name another file in store.url, which is then made".to_owned(),
+        ));
     }
     for step in &MIGRATIONS[taken..] {
         transaction.execute_batch(step)?;
@@ -101,100 +104,125 @@ fn open(path: &Path) -> Result<Connection, Fault> {
 }
 
 impl Store for Sqlite {
-    fn places(&mut self, topic: &str) -> Result<BTreeMap<i32, Place>, Fault> {
-        self.with(|connection| {
-            let mut statement = connection.prepare(PLACE)?;
-            let rows = statement.query_map([topic], |row| Ok((row.get(9)?, place(row)?)))?;
+    fn migrating(&self) -> Migrating {
+        Migrating::default()
+    }
+
+    fn checkpoints(&mut self, topic: &TopicId) -> Result<BTreeMap<i32, Checkpoint>, StoreError> {
+        self.with(|Session(connection)| {
+            let mut statement = connection.prepare(CHECKPOINT)?;
+            let rows = statement.query_map([&topic.cluster, &topic.name], |row| Ok((row.get(8)?, checkpoint(row)?)))?;
             Ok(rows.collect::<Result<_, _>>()?)
         })
     }
 
-    fn found(&mut self, topic: &str, partition: i32, place: &Place) -> Result<Place, Fault> {
-        self.with(|connection| {
-            connection.execute(
-                "INSERT INTO kafka_offsets (topic, partition, next, generation, cluster, updated_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, strftime('%Y-%m-%dT%H:%M:%fZ', 'now')) ON CONFLICT DO NOTHING",
-                params![topic, partition, place.next, place.generation, place.cluster],
+    fn insert_checkpoint(
+        &mut self,
+        topic: &TopicId,
+        partition: i32,
+        checkpoint: &Checkpoint,
+        gap: Option<Gap>,
+    ) -> Result<Checkpoint, StoreError> {
+        self.with(|Session(connection)| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let now = text(Utc::now());
+            let Checkpoint { next_offset, generation, .. } = checkpoint;
+            let inserted = transaction.execute(
+                "INSERT INTO kafka_offsets (kafka_cluster, kafka_topic, kafka_partition, next_offset, topic_generation, updated_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING",
+                params![topic.cluster, topic.name, partition, next_offset, generation, now],
             )?;
-            Ok(connection.query_row(&format!("{PLACE} AND partition = ?2"), params![topic, partition], self::place)?)
+            if let Some(gap) = gap.filter(|_| inserted > 0) {
+                put_gap(&transaction, topic, partition, *generation, gap, &now)?;
+            }
+            let standing = transaction.query_row(
+                &format!("{CHECKPOINT} AND kafka_partition = ?3"),
+                params![topic.cluster, topic.name, partition],
+                self::checkpoint,
+            )?;
+            transaction.commit()?;
+            Ok(standing)
         })
     }
 
-    fn replace(
+    fn replace_checkpoint(
         &mut self,
-        topic: &str,
+        topic: &TopicId,
         partition: i32,
-        old: &Place,
-        new: &Place,
-        gap: Option<(i64, i64)>,
-    ) -> Result<(), Fault> {
-        self.with(|connection| {
+        old: &Checkpoint,
+        new: &Checkpoint,
+        gap: Option<Gap>,
+    ) -> Result<(), StoreError> {
+        self.with(|Session(connection)| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let now = text(Utc::now());
             let replaced = transaction.execute(
                 "UPDATE kafka_offsets
-                 SET next = ?3, generation = ?4, cluster = ?5, last_offset = ?6, last_time = ?7, last_digest = ?8,
-                     anchor_offset = ?9, anchor_time = ?10, anchor_digest = ?11,
-                     updated_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
-                 WHERE topic = ?1 AND partition = ?2 AND next = ?12 AND generation = ?13",
+                 SET next_offset = ?4, topic_generation = ?5, last_offset = ?6, last_timestamp = ?7, last_digest = ?8,
+                     anchor_offset = ?9, anchor_timestamp = ?10, anchor_digest = ?11, updated_at = ?14
+                 WHERE kafka_cluster = ?1 AND kafka_topic = ?2 AND kafka_partition = ?3 AND next_offset = ?12
+                   AND topic_generation = ?13",
                 params![
-                    topic,
+                    topic.cluster,
+                    topic.name,
                     partition,
-                    new.next,
+                    new.next_offset,
                     new.generation,
-                    new.cluster,
-                    new.last.map(|mark| mark.offset),
-                    new.last.map(|mark| mark.timestamp_ms),
-                    new.last.map(|mark| mark.digest),
-                    new.anchor.map(|mark| mark.offset),
-                    new.anchor.map(|mark| mark.timestamp_ms),
-                    new.anchor.map(|mark| mark.digest),
-                    old.next,
+                    new.last.map(|print| print.offset),
+                    new.last.map(|print| print.timestamp_ms),
+                    new.last.map(|print| print.digest),
+                    new.anchor.map(|print| print.offset),
+                    new.anchor.map(|print| print.timestamp_ms),
+                    new.anchor.map(|print| print.digest),
+                    old.next_offset,
                     old.generation,
+                    now,
                 ],
             )?;
             if replaced == 0 {
-                return Err(Fault::Moved(format!("{topic}[{partition}]: another consumer was here")));
+                return Err(StoreError::Conflict(format!("{topic}[{partition}]: another consumer was here")));
             }
             if let Some(gap) = gap {
-                apply::put_gap(&transaction, topic, partition, new.generation, gap)?;
+                put_gap(&transaction, topic, partition, new.generation, gap, &now)?;
             }
             Ok(transaction.commit()?)
         })
     }
 
-    fn apply(&mut self, batch: &Batch, now: DateTime<Utc>) -> Result<Applied, Fault> {
-        self.with(|connection| apply::apply(connection, batch, now))
+    fn apply(&mut self, batch: &Batch, now: DateTime<Utc>, stop: &AtomicBool) -> Result<Applied, StoreError> {
+        self.with(|session| apply::apply(session, batch, now, stop))
     }
 
-    fn revive(&mut self, topic: &str, letters: &[Returning], now: DateTime<Utc>) -> Result<Revived, Fault> {
-        self.with(|connection| revive::revive(connection, topic, letters, now))
+    fn retry(
+        &mut self,
+        topic: &TopicId,
+        records: &[RetriedRecord],
+        now: DateTime<Utc>,
+    ) -> Result<RetrySummary, StoreError> {
+        self.with(|session| apply::retry(session, topic, records, now))
     }
 
-    fn retire(&mut self, retention: &Retention, now: DateTime<Utc>) -> Result<Retired, Fault> {
-        self.with(|connection| {
-            let mut retired = Retired::default();
-            if let Some(before) = before(now, retention.events) {
-                for table in TABLES.map(Table::name) {
-                    let sql = format!(
-                        "DELETE FROM {table} WHERE rowid IN
-                         (SELECT rowid FROM {table} WHERE observed_at < ?1 AND stored_at < ?1 LIMIT ?2)"
-                    );
-                    retired.events += in_pieces(connection, &sql, &before)?;
-                }
-                connection.execute(
-                    "DELETE FROM breach_state WHERE observed_at < ?1 AND NOT EXISTS (
-                         SELECT 1 FROM events e
-                         WHERE e.agent = breach_state.agent AND e.epoch = breach_state.epoch
-                           AND e.seq = breach_state.seq AND e.observed_at = breach_state.observed_at)",
-                    [&before],
-                )?;
+    fn drop_dead_letters(
+        &mut self,
+        topic: &TopicId,
+        letters: &[(i32, i32, i64)],
+        reason: &str,
+        now: DateTime<Utc>,
+    ) -> Result<u64, StoreError> {
+        self.with(|Session(connection)| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let (mut dropped, now) = (0, text(now));
+            for (partition, generation, offset) in letters {
+                let (set, which) = ("UPDATE dead_letters", ONE_DEAD_LETTER.trim_start_matches("dead_letters"));
+                let sql = format!(
+                    "{set} SET headers = NULL, key = NULL, payload = NULL, dropped_at = ?6, drop_reason = ?7
+                     {which} AND dropped_at IS NULL"
+                );
+                let key = params![topic.cluster, topic.name, partition, generation, offset, now, reason];
+                dropped += transaction.prepare(&sql)?.execute(key)? as u64;
             }
-            if let Some(before) = before(now, retention.dead_letters) {
-                let sql = "DELETE FROM dead_letters WHERE rowid IN
-                           (SELECT rowid FROM dead_letters WHERE stored_at < ?1 LIMIT ?2)";
-                retired.dead_letters = in_pieces(connection, sql, &before)?;
-            }
-            Ok(retired)
+            transaction.commit()?;
+            Ok(dropped)
         })
     }
 }
@@ -204,25 +232,15 @@ fn text(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
-fn before(now: DateTime<Utc>, keep: Duration) -> Option<String> {
-    now.checked_sub_signed(TimeDelta::from_std(keep).ok()?).map(text)
-}
-
-fn in_pieces(connection: &Connection, sql: &str, before: &str) -> Result<u64, Error> {
-    let mut all = 0;
-    loop {
-        let gone = connection.execute(sql, params![before, RETIRE_ROWS])?;
-        all += gone as u64;
-        if gone < RETIRE_ROWS as usize {
-            return Ok(all);
-        }
-    }
-}
-
-fn place(row: &rusqlite::Row<'_>) -> Result<Place, Error> {
-    let mark = |first: usize| -> Result<Option<Mark>, Error> {
+fn checkpoint(row: &rusqlite::Row<'_>) -> Result<Checkpoint, Error> {
+    let fingerprint = |first: usize| -> Result<Option<Fingerprint>, Error> {
         let Some(offset) = row.get(first)? else { return Ok(None) };
-        Ok(Some(Mark { offset, timestamp_ms: row.get(first + 1)?, digest: row.get(first + 2)? }))
+        Ok(Some(Fingerprint { offset, timestamp_ms: row.get(first + 1)?, digest: row.get(first + 2)? }))
     };
-    Ok(Place { next: row.get(0)?, generation: row.get(1)?, cluster: row.get(2)?, last: mark(3)?, anchor: mark(6)? })
+    Ok(Checkpoint {
+        next_offset: row.get(0)?,
+        generation: row.get(1)?,
+        last: fingerprint(2)?,
+        anchor: fingerprint(5)?,
+    })
 }

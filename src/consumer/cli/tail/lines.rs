@@ -30,7 +30,7 @@ const COLUMNS: &[&str] = &["topic", "partition", "offset", "time", "key", "event
 /// The longest kind that is known.
 const KIND_CHARS: usize = "breach_updated".len();
 
-const PLACE: Style = Style::new().dimmed();
+const CHECKPOINT: Style = Style::new().dimmed();
 const RED: Style = AnsiColor::Red.on_default().bold();
 const YELLOW: Style = AnsiColor::Yellow.on_default();
 const GREEN: Style = AnsiColor::Green.on_default();
@@ -101,7 +101,7 @@ fn row(topic: &str, partition: i32, record: &Record) -> [Value; 8] {
 fn line(out: &mut dyn Write, topic: &str, partition: i32, record: &Record) -> io::Result<()> {
     let time = time(record).map_or_else(|| "-".to_owned(), |time| time.to_rfc3339_opts(SecondsFormat::Millis, true));
     let key = record.key.as_deref().map(String::from_utf8_lossy).unwrap_or("-".into());
-    write!(out, "{PLACE}{topic} {partition} {} {time}{PLACE:#} {} ", record.offset, harmless(&key))?;
+    write!(out, "{CHECKPOINT}{topic} {partition} {} {time}{CHECKPOINT:#} {} ", record.offset, harmless(&key))?;
     match &record.content {
         Ok(event) => {
             let (style, kind) = (style(&event.body), event.body.kind());

@@ -1,5 +1,7 @@
--- Events, one row each, a partition for each day of observed_at. Days are made before the batch that needs them; there is no
--- default partition, since rows in it would block the making of their day. Identities are compared byte by byte ("C").
+-- What each table holds and each column means stands in the database itself: see the COMMENTs, or \d+ in psql. ASCII only, so that
+-- a database of any encoding can be told what is wrong with it.
+
+-- The key serves (agent, time) by itself. A b-tree on the time serves what asks of all agents.
 CREATE TABLE events (
     agent           text COLLATE "C" NOT NULL,
     epoch           text COLLATE "C" NOT NULL,
@@ -12,11 +14,11 @@ CREATE TABLE events (
     kafka_offset    bigint NOT NULL,
     boot_id         text NOT NULL,
     monotonic_ms    bigint NOT NULL,
-    clock_synced    boolean,                    -- NULL: unknown
+    clock_synced    boolean,
     breach_id       text,
-    started_at      timestamptz,                -- begin of the breach's first reading
-    raised_at       timestamptz,                -- end of the reading that raised it
-    ended_at        timestamptz,                -- end of the last reading so far that was over
+    started_at      timestamptz,
+    raised_at       timestamptz,
+    ended_at        timestamptz,
     limit_name      text,
     severity        text,
     interface       text,
@@ -33,17 +35,25 @@ CREATE TABLE events (
     lost_epoch      text,
     ranges          jsonb,
     version         text,
-    reason          text,                       -- a word of the list in the schema
-    detail          text,                       -- what a person may want to know besides
-    raw             text,                       -- the whole text of a kind that this version does not know
-    PRIMARY KEY (agent, epoch, seq, observed_at)
+    reason          text,
+    detail          text,
+    raw             text,
+    PRIMARY KEY (agent, observed_at, epoch, seq),
+    CONSTRAINT events_seq CHECK (seq > 0),
+    CONSTRAINT events_severity CHECK (severity IN ('warning', 'critical')),
+    CONSTRAINT events_direction CHECK (direction IN ('rx', 'tx'))
 ) PARTITION BY RANGE (observed_at);
+CREATE INDEX events_observed_at ON events (observed_at);
 
--- Rows of recorded series (`highwater-agent replay --publish-samples`): what a link carried up to one reading, once each. A
--- partition for each day of observed_at, as `events` has; kept as long.
+-- Gateways without a clock say 1970: such times have one partition each way, which is thinned by stored_at instead of dropped.
+CREATE TABLE events_before_2020 PARTITION OF events FOR VALUES FROM (MINVALUE) TO ('2020-01-01 00:00:00+00');
+CREATE TABLE events_after_2100 PARTITION OF events FOR VALUES FROM ('2100-01-01 00:00:00+00') TO (MAXVALUE);
+CREATE INDEX events_before_2020_stored_at ON events_before_2020 USING brin (stored_at);
+CREATE INDEX events_after_2100_stored_at ON events_after_2100 USING brin (stored_at);
+
 CREATE TABLE samples (
     agent           text COLLATE "C" NOT NULL,
-    epoch           text COLLATE "C" NOT NULL,  -- of samples alone
+    epoch           text COLLATE "C" NOT NULL,
     seq             bigint NOT NULL,
     observed_at     timestamptz NOT NULL,
     stored_at       timestamptz NOT NULL DEFAULT now(),
@@ -51,30 +61,44 @@ CREATE TABLE samples (
     kafka_partition integer NOT NULL,
     kafka_offset    bigint NOT NULL,
     interface       text NOT NULL,
-    duration_ms     bigint,                     -- since the reading before; here and below NULL: nobody knows
-    rx_bytes        bigint,                     -- in that time
+    duration_ms     bigint,
+    rx_bytes        bigint,
     tx_bytes        bigint,
-    rx_bps          bigint,                     -- the mean over it
+    rx_bps          bigint,
     tx_bps          bigint,
-    reason          text,                       -- why there is no rate: first, reset
-    PRIMARY KEY (agent, epoch, seq, observed_at)
+    reason          text,
+    PRIMARY KEY (agent, observed_at, epoch, seq),
+    CONSTRAINT samples_seq CHECK (seq > 0)
 ) PARTITION BY RANGE (observed_at);
 
--- The last word on each breach.
+CREATE TABLE samples_before_2020 PARTITION OF samples FOR VALUES FROM (MINVALUE) TO ('2020-01-01 00:00:00+00');
+CREATE TABLE samples_after_2100 PARTITION OF samples FOR VALUES FROM ('2100-01-01 00:00:00+00') TO (MAXVALUE);
+CREATE INDEX samples_before_2020_stored_at ON samples_before_2020 USING brin (stored_at);
+CREATE INDEX samples_after_2100_stored_at ON samples_after_2100 USING brin (stored_at);
+
+CREATE TABLE partition_notes (
+    partition        text PRIMARY KEY,
+    newest_stored_at timestamptz NOT NULL,
+    made_at          timestamptz NOT NULL DEFAULT now(),
+    outside          boolean NOT NULL
+);
+
+-- Updated in place while a breach is open (HOT): no index on what an update changes, and room for it in the page.
 CREATE TABLE breach_state (
     agent           text COLLATE "C" NOT NULL,
     breach_id       text COLLATE "C" NOT NULL,
-    epoch           text COLLATE "C" NOT NULL,  -- of the event that this is from
+    epoch           text COLLATE "C" NOT NULL,
     seq             bigint NOT NULL,
     observed_at     timestamptz NOT NULL,
-    state           text NOT NULL CHECK (state IN ('open', 'cleared')),
+    stored_at       timestamptz NOT NULL,
+    state           text NOT NULL,
     started_at      timestamptz NOT NULL,
     raised_at       timestamptz NOT NULL,
     ended_at        timestamptz NOT NULL,
-    limit_name      text NOT NULL,
+    limit_name      text COLLATE "C" NOT NULL,
     severity        text NOT NULL,
-    interface       text NOT NULL,
-    direction       text NOT NULL,
+    interface       text COLLATE "C" NOT NULL,
+    direction       text COLLATE "C" NOT NULL,
     limit_bps       bigint NOT NULL,
     rate_bps        bigint NOT NULL,
     peak_bps        bigint NOT NULL,
@@ -84,110 +108,330 @@ CREATE TABLE breach_state (
     excess_bytes    bigint NOT NULL,
     reason          text,
     detail          text,
-    counted_bytes   bigint,                     -- the greatest excess_bytes seen, which `totals` has; NULL: not counted yet
-    PRIMARY KEY (agent, breach_id)
-);
+    counted_bytes   bigint NOT NULL,
+    PRIMARY KEY (agent, breach_id),
+    CONSTRAINT breach_state_state CHECK (state IN ('open', 'cleared')),
+    CONSTRAINT breach_state_figures CHECK (duration_ms >= 0 AND measured_ms >= 0 AND excess_bytes >= 0 AND counted_bytes >= 0)
+) WITH (fillfactor = 70);
+CREATE INDEX breach_state_raised_at ON breach_state (raised_at);
+CREATE INDEX breach_state_open ON breach_state (raised_at) WHERE state = 'open';
 
--- What is known of each breach. A clear's own time is when it was judged; the traffic ended at ended_at. (An interval has no room for
--- the greatest bigint.)
-CREATE VIEW breaches AS
-SELECT agent, breach_id, limit_name, severity, interface, direction, state,
-       started_at, raised_at, ended_at, CASE WHEN state = 'cleared' THEN observed_at END AS cleared_at,
-       make_interval(secs => least(duration_ms, 9000000000000000) / 1000.0) AS lasted,
-       limit_bps, rate_bps, peak_bps, mean_bps, excess_bytes, duration_ms, measured_ms,
-       observed_at AS last_seen_at, reason, detail
-FROM breach_state;
+CREATE TABLE agent_sequences (
+    agent              text COLLATE "C" NOT NULL,
+    epoch              text COLLATE "C" NOT NULL,
+    first_seq          bigint NOT NULL,
+    last_seq           bigint NOT NULL,
+    of_samples         boolean NOT NULL,
+    first_stored_at    timestamptz NOT NULL,
+    last_stored_at     timestamptz NOT NULL,
+    identity_conflicts bigint NOT NULL,
+    PRIMARY KEY (agent, epoch, first_seq),
+    CONSTRAINT agent_sequences_range CHECK (first_seq BETWEEN 1 AND last_seq)
+) WITH (fillfactor = 70);
 
--- Sums over breaches of the greatest excess_bytes seen of each. "Greatest seen" is the same whatever order events come in, and
--- however often, and the last of a breach says it all where updates were evicted. It holds as long as the breach is kept: an event
--- that comes again when retention has dropped its breach counts anew.
-CREATE TABLE totals (
-    agent        text COLLATE "C" NOT NULL,
-    interface    text COLLATE "C" NOT NULL,
-    direction    text COLLATE "C" NOT NULL,
-    day          date NOT NULL,               -- of the breach's raised_at, in UTC
-    breaches     bigint NOT NULL,
-    excess_bytes bigint NOT NULL,             -- bytes over limit; stops at the greatest bigint
-    PRIMARY KEY (agent, interface, direction, day)
-);
-
--- Events that their agent gave up, as it declared them.
 CREATE TABLE losses (
     agent       text COLLATE "C" NOT NULL,
-    epoch       text COLLATE "C" NOT NULL,    -- of the lost events
-    first       bigint NOT NULL,
-    last        bigint NOT NULL,
-    loss_epoch  text COLLATE "C" NOT NULL,    -- of the declaring event
+    epoch       text COLLATE "C" NOT NULL,
+    first_seq   bigint NOT NULL,
+    last_seq    bigint NOT NULL,
+    loss_epoch  text COLLATE "C" NOT NULL,
     loss_seq    bigint NOT NULL,
     observed_at timestamptz NOT NULL,
     stored_at   timestamptz NOT NULL,
     reason      text NOT NULL,
     detail      text,
-    PRIMARY KEY (agent, epoch, first, last, loss_epoch, loss_seq, observed_at)
+    PRIMARY KEY (agent, epoch, first_seq, last_seq, loss_epoch, loss_seq, observed_at),
+    CONSTRAINT losses_range CHECK (first_seq BETWEEN 1 AND last_seq)
 );
 
--- Ranges of seq seen, merged where they touch. It outlives the events, so that retention is no gap.
-CREATE TABLE agent_sequences (
-    agent   text COLLATE "C" NOT NULL,
-    epoch   text COLLATE "C" NOT NULL,
-    first   bigint NOT NULL,
-    last    bigint NOT NULL,
-    began   timestamptz NOT NULL,             -- when the first of it was stored
-    doubled bigint NOT NULL,                  -- identities in it that came with a second observed_at
-    PRIMARY KEY (agent, epoch, first)
-);
+CREATE TABLE totals (
+    agent        text COLLATE "C" NOT NULL,
+    interface    text COLLATE "C" NOT NULL,
+    direction    text COLLATE "C" NOT NULL,
+    limit_name   text COLLATE "C" NOT NULL,
+    day          date NOT NULL,
+    scope        text GENERATED ALWAYS AS (CASE interface WHEN '*' THEN 'host' ELSE 'link' END) STORED,
+    breaches     bigint NOT NULL,
+    excess_bytes bigint NOT NULL,
+    PRIMARY KEY (agent, interface, direction, limit_name, day)
+) WITH (fillfactor = 70);
+CREATE INDEX totals_day ON totals (day);
 
--- What is missing of each agent's count, neither seen nor declared as lost.
-CREATE VIEW sequence_gaps AS
-SELECT agent, epoch, before + 1 AS first, first - 1 AS last, first - 1 - before AS missing, began AS since
-FROM (
-    SELECT agent, epoch, first, began,
-           coalesce(max(last) OVER (PARTITION BY agent, epoch ORDER BY first, last
-                                    ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
-    FROM (SELECT agent, epoch, first, last, began FROM agent_sequences
-          UNION ALL
-          SELECT agent, epoch, first, last, stored_at FROM losses) AS known
-) AS ranges
-WHERE first - 1 > before AND began < now() - interval '5 minutes';
-
--- Where each partition is read from: the truth, which Kafka's committed offset only follows.
 CREATE TABLE kafka_offsets (
-    topic         text NOT NULL,
-    partition     integer NOT NULL,
-    next          bigint NOT NULL,            -- the first offset that is not stored
-    generation    integer NOT NULL,           -- how often the topic was made anew
-    cluster       text,
-    last_offset   bigint,                     -- the last record stored …
-    last_time     bigint,                     -- … its timestamp in ms, -1: none
-    last_digest   bigint,
-    anchor_offset bigint,                     -- an older one, read again to know the topic by
-    anchor_time   bigint,
-    anchor_digest bigint,
-    updated_at    timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (topic, partition)
-);
+    kafka_cluster    text NOT NULL,
+    kafka_topic      text NOT NULL,
+    kafka_partition  integer NOT NULL,
+    topic_generation integer NOT NULL,
+    next_offset      bigint NOT NULL,
+    last_offset      bigint,
+    last_timestamp   bigint,
+    last_digest      bigint,
+    anchor_offset    bigint,
+    anchor_timestamp bigint,
+    anchor_digest    bigint,
+    updated_at       timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (kafka_cluster, kafka_topic, kafka_partition),
+    CONSTRAINT kafka_offsets_next CHECK (next_offset >= 0 AND topic_generation >= 0)
+) WITH (fillfactor = 50);
 
--- Offsets that Kafka's retention dropped before they were read.
 CREATE TABLE kafka_gaps (
-    topic      text NOT NULL,
-    partition  integer NOT NULL,
-    generation integer NOT NULL,
-    first      bigint NOT NULL,
-    last       bigint NOT NULL,
-    noticed_at timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (topic, partition, generation, first)
+    kafka_cluster    text NOT NULL,
+    kafka_topic      text NOT NULL,
+    kafka_partition  integer NOT NULL,
+    topic_generation integer NOT NULL,
+    first_offset     bigint NOT NULL,
+    last_offset      bigint NOT NULL,
+    cause            text NOT NULL,
+    noticed_at       timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (kafka_cluster, kafka_topic, kafka_partition, topic_generation, first_offset),
+    CONSTRAINT kafka_gaps_range CHECK (first_offset BETWEEN 0 AND last_offset),
+    CONSTRAINT kafka_gaps_cause CHECK (cause IN ('expired', 'too_large', 'expired_before_start', 'skipped_at_start'))
 );
 
--- Messages that can't be rows, as they came.
 CREATE TABLE dead_letters (
-    topic      text NOT NULL,
-    partition  integer NOT NULL,
-    generation integer NOT NULL,
-    "offset"   bigint NOT NULL,
-    key        bytea,
-    payload    bytea,                         -- NULL: a tombstone
-    error      text NOT NULL,
-    stored_at  timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (topic, partition, generation, "offset")
+    kafka_cluster    text NOT NULL,
+    kafka_topic      text NOT NULL,
+    kafka_partition  integer NOT NULL,
+    topic_generation integer NOT NULL,
+    kafka_offset     bigint NOT NULL,
+    kafka_timestamp  timestamptz,
+    headers          bytea,
+    key              bytea,
+    payload          bytea,
+    bytes            bigint,
+    error            text NOT NULL,
+    stored_at        timestamptz NOT NULL DEFAULT now(),
+    agent            text COLLATE "C",
+    epoch            text COLLATE "C",
+    seq              bigint,
+    dropped_at       timestamptz,
+    drop_reason      text,
+    PRIMARY KEY (kafka_cluster, kafka_topic, kafka_partition, topic_generation, kafka_offset),
+    CONSTRAINT dead_letters_dropped CHECK ((dropped_at IS NULL) = (drop_reason IS NULL))
 );
 CREATE INDEX dead_letters_stored_at ON dead_letters (stored_at);
+CREATE INDEX dead_letters_agent ON dead_letters (agent, epoch, seq) WHERE agent IS NOT NULL;
+
+-- Nothing says that a breach ended whose agent lost its journal and began to count anew: it is neither open nor cleared.
+CREATE VIEW breaches AS
+SELECT b.agent, b.breach_id, b.limit_name, b.severity, b.interface, b.direction, known.state,
+       b.started_at, b.raised_at, b.ended_at, CASE WHEN b.state = 'cleared' THEN b.observed_at END AS cleared_at,
+       CASE known.state WHEN 'open' THEN greatest(now() - b.started_at, interval '0')
+                        -- An interval has no room for the greatest bigint.
+                        ELSE make_interval(secs => least(b.duration_ms, 9000000000000000) / 1000.0) END AS lasted,
+       b.limit_bps, b.rate_bps, b.peak_bps, b.mean_bps, b.excess_bytes, b.duration_ms, b.measured_ms,
+       b.observed_at AS last_observed_at, b.reason, b.detail
+FROM breach_state b CROSS JOIN LATERAL (
+    SELECT CASE WHEN b.state = 'cleared' THEN 'cleared'
+                WHEN EXISTS (SELECT FROM agent_sequences s WHERE s.agent = b.agent AND s.epoch <> b.epoch AND NOT s.of_samples
+                                                             AND s.first_stored_at > b.stored_at) THEN 'unknown'
+                ELSE 'open' END AS state) AS known;
+
+CREATE VIEW open_breaches AS
+SELECT b.agent, b.breach_id, b.limit_name, b.severity, b.interface, b.direction, b.started_at, b.raised_at, b.ended_at,
+       greatest(now() - b.started_at, interval '0') AS lasted,
+       b.limit_bps, b.rate_bps, b.peak_bps, b.mean_bps, b.excess_bytes, b.duration_ms, b.measured_ms,
+       b.observed_at AS last_observed_at, b.detail
+FROM breach_state b
+WHERE b.state = 'open'
+  AND NOT EXISTS (SELECT FROM agent_sequences s WHERE s.agent = b.agent AND s.epoch <> b.epoch AND NOT s.of_samples
+                                                  AND s.first_stored_at > b.stored_at);
+
+-- Numbers that are accounted for: seen, declared as lost, or kept as dead letters. What is between them is missing.
+CREATE VIEW sequence_gaps AS
+SELECT agent, epoch, before + 1 AS first_seq, first_seq - 1 AS last_seq, first_seq - 1 - before AS missing, since
+FROM (
+    SELECT agent, epoch, first_seq, since,
+           coalesce(max(last_seq) OVER (PARTITION BY agent, epoch ORDER BY first_seq, last_seq
+                                        ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
+    FROM (SELECT agent, epoch, first_seq, last_seq, first_stored_at AS since FROM agent_sequences
+          UNION ALL
+          SELECT agent, epoch, first_seq, last_seq, stored_at FROM losses
+          UNION ALL
+          SELECT agent, epoch, seq, seq, stored_at FROM dead_letters WHERE agent IS NOT NULL AND seq IS NOT NULL) AS known
+) AS ranges
+WHERE first_seq - 1 > before AND since < now() - interval '5 minutes';
+
+CREATE VIEW missing_events AS
+SELECT agent, epoch, first_seq, last_seq, missing, 'declared' AS cause, reason, detail, stored_at AS noticed_at
+FROM (
+    SELECT l.*, l.last_seq - l.first_seq + 1 - coalesce((
+        SELECT sum(least(s.last_seq, l.last_seq) - greatest(s.first_seq, l.first_seq) + 1) FROM agent_sequences s
+        WHERE s.agent = l.agent AND s.epoch = l.epoch AND s.first_seq <= l.last_seq AND s.last_seq >= l.first_seq), 0)::bigint
+        AS missing
+    FROM losses l) AS declared
+WHERE missing > 0
+UNION ALL
+SELECT agent, epoch, seq, seq, 1, CASE WHEN dropped_at IS NULL THEN 'dead_letter' ELSE 'discarded' END, drop_reason, error, stored_at
+FROM dead_letters d
+WHERE agent IS NOT NULL AND (seq IS NULL OR NOT EXISTS (
+    SELECT FROM agent_sequences s
+    WHERE s.agent = d.agent AND s.epoch = d.epoch AND d.seq BETWEEN s.first_seq AND s.last_seq))
+UNION ALL
+SELECT agent, epoch, first_seq, last_seq, missing, 'undeclared', NULL, 'never came', since FROM sequence_gaps;
+
+COMMENT ON TABLE events IS 'What the agents told, one row an event. Partitioned by observed_at (UTC); see [store] partition';
+COMMENT ON COLUMN events.agent IS 'The name of the agent that observed it';
+COMMENT ON COLUMN events.epoch IS 'The series that seq counts in, 16 hex digits; a new journal begins a new one';
+COMMENT ON COLUMN events.seq IS 'Number of the event in its epoch, from 1, without holes';
+COMMENT ON COLUMN events.observed_at IS 'When it was observed, by the wall clock of the agent';
+COMMENT ON COLUMN events.kind IS 'breach_raised, breach_updated, breach_cleared, loss, link_added, link_removed, link_changed, agent_started, agent_stopped';
+COMMENT ON COLUMN events.stored_at IS 'When the consumer stored it, by the clock of this server';
+COMMENT ON COLUMN events.kafka_topic IS 'The topic it came from';
+COMMENT ON COLUMN events.kafka_partition IS 'The partition it came from';
+COMMENT ON COLUMN events.kafka_offset IS 'The offset it came from';
+COMMENT ON COLUMN events.boot_id IS 'The boot of the agent''s host, as the kernel names it';
+COMMENT ON COLUMN events.monotonic_ms IS 'Milliseconds since that boot (CLOCK_BOOTTIME)';
+COMMENT ON COLUMN events.clock_synced IS 'Whether the wall clock was synchronised; NULL: not known';
+COMMENT ON COLUMN events.breach_id IS 'The breach that the event tells of';
+COMMENT ON COLUMN events.started_at IS 'Begin of the first reading of the breach';
+COMMENT ON COLUMN events.raised_at IS 'End of the reading that raised the breach';
+COMMENT ON COLUMN events.ended_at IS 'End of the last reading so far that was over the limit';
+COMMENT ON COLUMN events.limit_name IS 'The limit, as the configuration of the agent names it';
+COMMENT ON COLUMN events.severity IS 'warning or critical';
+COMMENT ON COLUMN events.interface IS 'The network interface; *: the sum over the host';
+COMMENT ON COLUMN events.ifindex IS 'The kernel''s number of the interface';
+COMMENT ON COLUMN events.direction IS 'rx: received, tx: sent';
+COMMENT ON COLUMN events.limit_bps IS 'The limit, in bits a second';
+COMMENT ON COLUMN events.rate_bps IS 'The rate last judged, in bits a second';
+COMMENT ON COLUMN events.peak_bps IS 'The highest rate counted so far, in bits a second';
+COMMENT ON COLUMN events.mean_bps IS 'The mean rate over measured_ms, in bits a second';
+COMMENT ON COLUMN events.duration_ms IS 'From started_at to ended_at on the monotonic clock, in milliseconds';
+COMMENT ON COLUMN events.measured_ms IS 'How much of duration_ms was measured, in milliseconds';
+COMMENT ON COLUMN events.excess_bytes IS 'Bytes above the limit so far';
+COMMENT ON COLUMN events.speed_bps IS 'Speed of the link, in bits a second; NULL: not known';
+COMMENT ON COLUMN events.lost_epoch IS 'The epoch of the events declared as lost';
+COMMENT ON COLUMN events.ranges IS 'The numbers declared as lost: [[first, last], ...]';
+COMMENT ON COLUMN events.version IS 'Version of the agent';
+COMMENT ON COLUMN events.reason IS 'Why, in one word of the list in the event schema';
+COMMENT ON COLUMN events.detail IS 'Why, in more words';
+COMMENT ON COLUMN events.raw IS 'The whole event as JSON, where this version does not know its kind';
+
+COMMENT ON TABLE samples IS 'What a link carried up to one reading of a recorded series (highwater-agent replay --publish-samples). Partitioned by week of observed_at';
+COMMENT ON COLUMN samples.agent IS 'The agent that the series was published as';
+COMMENT ON COLUMN samples.epoch IS 'The series that seq counts in, 16 hex digits; never one of events';
+COMMENT ON COLUMN samples.seq IS 'Number of the row in its epoch, from 1';
+COMMENT ON COLUMN samples.observed_at IS 'When it was read, as the series says';
+COMMENT ON COLUMN samples.stored_at IS 'When the consumer stored it, by the clock of this server';
+COMMENT ON COLUMN samples.kafka_topic IS 'The topic it came from';
+COMMENT ON COLUMN samples.kafka_partition IS 'The partition it came from';
+COMMENT ON COLUMN samples.kafka_offset IS 'The offset it came from';
+COMMENT ON COLUMN samples.interface IS 'The name given to the series';
+COMMENT ON COLUMN samples.duration_ms IS 'Milliseconds since the reading before; NULL: not known';
+COMMENT ON COLUMN samples.rx_bytes IS 'Bytes received in that time; NULL: not known';
+COMMENT ON COLUMN samples.tx_bytes IS 'Bytes sent in that time; NULL: not known';
+COMMENT ON COLUMN samples.rx_bps IS 'Mean rate received, in bits a second; NULL: not known';
+COMMENT ON COLUMN samples.tx_bps IS 'Mean rate sent, in bits a second; NULL: not known';
+COMMENT ON COLUMN samples.reason IS 'Why there is no rate: first, reset';
+
+COMMENT ON TABLE partition_notes IS 'What the consumer notes of each partition of events and samples that it made';
+COMMENT ON COLUMN partition_notes.partition IS 'Name of the partition';
+COMMENT ON COLUMN partition_notes.newest_stored_at IS 'No row is newer than this and a day: noted once a day, so that writers do not wait for each other';
+COMMENT ON COLUMN partition_notes.made_at IS 'When it was made';
+COMMENT ON COLUMN partition_notes.outside IS 'Whether it lay outside the retention then; such are made at most 12 an hour';
+
+COMMENT ON TABLE breach_state IS 'The last word on each breach. Ask the views breaches and open_breaches';
+COMMENT ON COLUMN breach_state.agent IS 'The agent';
+COMMENT ON COLUMN breach_state.breach_id IS 'The breach, unique within its agent';
+COMMENT ON COLUMN breach_state.epoch IS 'Epoch of the event that had the last word';
+COMMENT ON COLUMN breach_state.seq IS 'Number of the event that had the last word';
+COMMENT ON COLUMN breach_state.observed_at IS 'When the event that had the last word was observed';
+COMMENT ON COLUMN breach_state.stored_at IS 'When the event that had the last word was stored';
+COMMENT ON COLUMN breach_state.state IS 'open or cleared, as the agent said last';
+COMMENT ON COLUMN breach_state.started_at IS 'Begin of its first reading';
+COMMENT ON COLUMN breach_state.raised_at IS 'End of the reading that raised it';
+COMMENT ON COLUMN breach_state.ended_at IS 'End of the last reading so far that was over the limit';
+COMMENT ON COLUMN breach_state.limit_name IS 'The limit, as the configuration of the agent names it';
+COMMENT ON COLUMN breach_state.severity IS 'warning or critical';
+COMMENT ON COLUMN breach_state.interface IS 'The network interface; *: the sum over the host';
+COMMENT ON COLUMN breach_state.direction IS 'rx: received, tx: sent';
+COMMENT ON COLUMN breach_state.limit_bps IS 'The limit, in bits a second';
+COMMENT ON COLUMN breach_state.rate_bps IS 'The rate last judged, in bits a second';
+COMMENT ON COLUMN breach_state.peak_bps IS 'The highest rate counted, in bits a second';
+COMMENT ON COLUMN breach_state.mean_bps IS 'The mean rate over measured_ms, in bits a second';
+COMMENT ON COLUMN breach_state.duration_ms IS 'From started_at to ended_at on the monotonic clock, in milliseconds';
+COMMENT ON COLUMN breach_state.measured_ms IS 'How much of duration_ms was measured, in milliseconds';
+COMMENT ON COLUMN breach_state.excess_bytes IS 'Bytes above the limit';
+COMMENT ON COLUMN breach_state.reason IS 'Why it was cleared: below, link_removed, link_renamed, limit_removed, interrupted';
+COMMENT ON COLUMN breach_state.detail IS 'More words on that';
+COMMENT ON COLUMN breach_state.counted_bytes IS 'The greatest excess_bytes seen, which totals has';
+
+COMMENT ON TABLE agent_sequences IS 'Ranges of seq that were seen, merged where they touch. They outlive the events, so that retention is no gap';
+COMMENT ON COLUMN agent_sequences.agent IS 'The agent';
+COMMENT ON COLUMN agent_sequences.epoch IS 'The epoch';
+COMMENT ON COLUMN agent_sequences.first_seq IS 'The first number of the range';
+COMMENT ON COLUMN agent_sequences.last_seq IS 'The last number of the range';
+COMMENT ON COLUMN agent_sequences.of_samples IS 'Whether it counts samples, not events';
+COMMENT ON COLUMN agent_sequences.first_stored_at IS 'When the first of it was stored';
+COMMENT ON COLUMN agent_sequences.last_stored_at IS 'When the last of it was stored';
+COMMENT ON COLUMN agent_sequences.identity_conflicts IS 'How many of its numbers came under two times: a state directory in use twice, or an old copy of one';
+
+COMMENT ON TABLE losses IS 'Events that their agent gave up, as it declared them';
+COMMENT ON COLUMN losses.agent IS 'The agent';
+COMMENT ON COLUMN losses.epoch IS 'Epoch of the lost events';
+COMMENT ON COLUMN losses.first_seq IS 'The first number that is lost';
+COMMENT ON COLUMN losses.last_seq IS 'The last number that is lost';
+COMMENT ON COLUMN losses.loss_epoch IS 'Epoch of the event that declares it';
+COMMENT ON COLUMN losses.loss_seq IS 'Number of the event that declares it';
+COMMENT ON COLUMN losses.observed_at IS 'When it was declared, by the wall clock of the agent';
+COMMENT ON COLUMN losses.stored_at IS 'When the declaration was stored';
+COMMENT ON COLUMN losses.reason IS 'evicted, expired, rejected, damaged';
+COMMENT ON COLUMN losses.detail IS 'More words on that';
+
+COMMENT ON TABLE totals IS 'Bytes over limit by day: of each breach the greatest excess_bytes that any of its events told. The sum is the same whatever came twice, late or out of order';
+COMMENT ON COLUMN totals.agent IS 'The agent';
+COMMENT ON COLUMN totals.interface IS 'The network interface; *: the sum over the host';
+COMMENT ON COLUMN totals.direction IS 'rx: received, tx: sent';
+COMMENT ON COLUMN totals.limit_name IS 'The limit';
+COMMENT ON COLUMN totals.day IS 'The day of raised_at, in UTC';
+COMMENT ON COLUMN totals.scope IS 'host: a limit on the sum over the host, whose bytes the links count too; link: all others';
+COMMENT ON COLUMN totals.breaches IS 'How many breaches';
+COMMENT ON COLUMN totals.excess_bytes IS 'Bytes over limit; stops at the greatest bigint';
+
+COMMENT ON TABLE kafka_offsets IS 'Where each partition is read from: the truth, which the offset committed to Kafka only follows';
+COMMENT ON COLUMN kafka_offsets.kafka_cluster IS 'Id of the cluster; empty where it has none';
+COMMENT ON COLUMN kafka_offsets.kafka_topic IS 'The topic';
+COMMENT ON COLUMN kafka_offsets.kafka_partition IS 'The partition';
+COMMENT ON COLUMN kafka_offsets.topic_generation IS 'How often the topic was made anew under its name';
+COMMENT ON COLUMN kafka_offsets.next_offset IS 'The first offset that is not stored';
+COMMENT ON COLUMN kafka_offsets.last_offset IS 'Offset of the last record stored';
+COMMENT ON COLUMN kafka_offsets.last_timestamp IS 'Its timestamp in milliseconds since 1970; -1: none';
+COMMENT ON COLUMN kafka_offsets.last_digest IS 'FNV-1a of its key and payload';
+COMMENT ON COLUMN kafka_offsets.anchor_offset IS 'Offset of an older record, read again to know the topic by';
+COMMENT ON COLUMN kafka_offsets.anchor_timestamp IS 'Its timestamp in milliseconds since 1970; -1: none';
+COMMENT ON COLUMN kafka_offsets.anchor_digest IS 'FNV-1a of its key and payload';
+COMMENT ON COLUMN kafka_offsets.updated_at IS 'When it was last changed';
+
+COMMENT ON TABLE kafka_gaps IS 'Offsets that were never read';
+COMMENT ON COLUMN kafka_gaps.kafka_cluster IS 'Id of the cluster; empty where it has none';
+COMMENT ON COLUMN kafka_gaps.kafka_topic IS 'The topic';
+COMMENT ON COLUMN kafka_gaps.kafka_partition IS 'The partition';
+COMMENT ON COLUMN kafka_gaps.topic_generation IS 'How often the topic had been made anew under its name';
+COMMENT ON COLUMN kafka_gaps.first_offset IS 'The first offset';
+COMMENT ON COLUMN kafka_gaps.last_offset IS 'The last offset';
+COMMENT ON COLUMN kafka_gaps.cause IS 'expired: dropped by Kafka''s retention before they were read; too_large: no batch that librdkafka takes (receive.message.max.bytes); expired_before_start: dropped before this database first read the topic; skipped_at_start: passed over by kafka.start = latest. The last two are no loss';
+COMMENT ON COLUMN kafka_gaps.noticed_at IS 'When it was noticed';
+
+COMMENT ON TABLE dead_letters IS 'Messages that could not become rows, as they came. highwater-consumer dead-letters lists, retries and drops them';
+COMMENT ON COLUMN dead_letters.kafka_cluster IS 'Id of the cluster; empty where it has none';
+COMMENT ON COLUMN dead_letters.kafka_topic IS 'The topic';
+COMMENT ON COLUMN dead_letters.kafka_partition IS 'The partition';
+COMMENT ON COLUMN dead_letters.topic_generation IS 'How often the topic had been made anew under its name';
+COMMENT ON COLUMN dead_letters.kafka_offset IS 'The offset';
+COMMENT ON COLUMN dead_letters.kafka_timestamp IS 'Timestamp of the record';
+COMMENT ON COLUMN dead_letters.headers IS 'Its headers, packed: of each the length of the name (4 bytes, big-endian), the name, the length of the value (4 bytes; -1: none), the value';
+COMMENT ON COLUMN dead_letters.key IS 'Its key';
+COMMENT ON COLUMN dead_letters.payload IS 'Its payload; NULL: a tombstone, or dropped';
+COMMENT ON COLUMN dead_letters.bytes IS 'Length of its payload; NULL: a tombstone';
+COMMENT ON COLUMN dead_letters.error IS 'Why it is no row';
+COMMENT ON COLUMN dead_letters.stored_at IS 'When it was put aside';
+COMMENT ON COLUMN dead_letters.agent IS 'Whose event it is, where payload, headers or key tell';
+COMMENT ON COLUMN dead_letters.epoch IS 'Its epoch, where payload or headers tell';
+COMMENT ON COLUMN dead_letters.seq IS 'Its number, where payload or headers tell';
+COMMENT ON COLUMN dead_letters.dropped_at IS 'When somebody gave it up (dead-letters drop); its bytes are gone then';
+COMMENT ON COLUMN dead_letters.drop_reason IS 'Why, in the words of whoever did';
+
+COMMENT ON VIEW breaches IS 'Each breach with what is known of it. state: open, cleared, or unknown where its agent began a new epoch without it; lasted: to now while open';
+COMMENT ON VIEW open_breaches IS 'The breaches that are open now';
+COMMENT ON VIEW sequence_gaps IS 'Numbers missing of each agent''s count that nothing accounts for, five minutes after a later one came';
+COMMENT ON VIEW missing_events IS 'Events that are no rows. cause: declared (given up by the agent), dead_letter (kept, and can be retried), discarded (a dead letter that somebody dropped), undeclared (the alarm)';

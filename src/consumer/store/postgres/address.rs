@@ -16,6 +16,7 @@ pub(in crate::consumer::store) struct Address {
     config: Config,
     password: Option<SecretFile>,
     tls: Option<Tls>,
+    schema: Option<String>,
 }
 
 /// Silence on a connection after which it is asked for a sign of life; then so many times at such an interval.
@@ -31,7 +32,11 @@ impl Address {
     ///
     /// # Errors
     /// Says what would be right, and quotes no password.
-    pub(in crate::consumer::store) fn parse(url: &str, password: Option<SecretFile>) -> Result<Self, String> {
+    pub(in crate::consumer::store) fn parse(
+        url: &str,
+        password: Option<SecretFile>,
+        schema: Option<&str>,
+    ) -> Result<Self, String> {
         let (rest, ssl) = taken_apart(url)?;
         let mut config: Config = rest.parse().map_err(|e| {
             format!(
@@ -56,7 +61,12 @@ impl Address {
             .keepalives_interval(KEEPALIVE_INTERVAL)
             .keepalives_retries(KEEPALIVE_RETRIES);
         let password = if config.get_password().is_some() { None } else { password };
-        Ok(Self { config, password, tls })
+        Ok(Self { config, password, tls, schema: schema.map(str::to_owned) })
+    }
+
+    /// The schema that the tables are in, where it is not the role's own first one.
+    pub(super) fn schema(&self) -> Option<&str> {
+        self.schema.as_deref()
     }
 
     /// A new connection, with secrets and certificates as their files have them now.
@@ -224,7 +234,7 @@ mod tests {
                 Err(error) => proptest::prop_assert!(!error.contains("qqqqqqqqpassword"), "{url}: {error}"),
             }
             let _ = Address::parse(&format!("{before}p{after}"), None);
-            let _ = crate::consumer::store::Location::parse(&format!("{before}{after}"), None);
+            let _ = crate::consumer::store::StoreUrl::parse(&format!("{before}{after}"), None);
         }
     }
 }

@@ -8,8 +8,7 @@ use chrono::{DateTime, Utc};
 use crate::consumer::store::rows::{Row, Table};
 use crate::event::{Body, Breach, Event, Lifecycle, Link, Loss, Reason};
 
-/// The columns of a row, in order, as `CREATE TEMPORARY TABLE incoming` and COPY need them. All but the last are columns of
-/// `events` too.
+/// The columns of `events` that a row fills, in order.
 pub(super) const COLUMNS: [&str; 34] = [
     "agent",
     "epoch",
@@ -44,11 +43,11 @@ pub(super) const COLUMNS: [&str; 34] = [
     "reason",
     "detail",
     "raw",
-    "greatest_bytes",
+    "kafka_topic",
 ];
 
-/// The columns of a row of `samples`, as `CREATE TEMPORARY TABLE incoming_samples` and COPY need them.
-pub(super) const SAMPLE_COLUMNS: [&str; 13] = [
+/// The columns of `samples` that a row fills, in order.
+pub(super) const SAMPLE_COLUMNS: [&str; 14] = [
     "agent",
     "epoch",
     "seq",
@@ -62,6 +61,7 @@ pub(super) const SAMPLE_COLUMNS: [&str; 13] = [
     "rx_bps",
     "tx_bps",
     "reason",
+    "kafka_topic",
 ];
 
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
@@ -73,41 +73,31 @@ const NULL: [u8; 4] = (-1_i32).to_be_bytes();
 /// 2000-01-01, PostgreSQL's zero, in microseconds since 1970.
 const ZERO_US: i64 = 946_684_800_000_000;
 
-/// Writes those of `rows` that are of `table` as `COPY incoming` and `COPY incoming_samples` want them: [`COLUMNS`] or
-/// [`SAMPLE_COLUMNS`].
-pub(super) fn for_incoming<'a>(table: Table, rows: impl IntoIterator<Item = &'a Row<'a>>) -> Vec<u8> {
-    match table {
-        Table::Events => encode(table, rows, COLUMNS.len(), |fields, row| {
-            fields.event(row);
-            fields.maybe(row.greatest_bytes, Fields::number);
-        }),
-        Table::Samples => encode(table, rows, SAMPLE_COLUMNS.len(), |fields, row| fields.sample(row, None)),
-    }
+/// The statement that takes what [`encode`] writes.
+pub(super) fn statement(table: Table) -> String {
+    let columns = match table {
+        Table::Events => COLUMNS.join(", "),
+        Table::Samples => SAMPLE_COLUMNS.join(", "),
+    };
+    format!("COPY {} ({columns}) FROM STDIN (FORMAT binary)", table.name())
 }
 
-/// Writes the same as `COPY events` and `COPY samples` want them: the columns of the table among those, and the topic.
-pub(super) fn straight<'a>(table: Table, rows: impl IntoIterator<Item = &'a Row<'a>>, topic: &str) -> Vec<u8> {
-    match table {
-        Table::Events => encode(table, rows, COLUMNS.len(), |fields, row| {
-            fields.event(row);
-            fields.text(topic);
-        }),
-        Table::Samples => encode(table, rows, SAMPLE_COLUMNS.len() + 1, |fields, row| fields.sample(row, Some(topic))),
-    }
-}
-
-fn encode<'a>(
-    table: Table,
-    rows: impl IntoIterator<Item = &'a Row<'a>>,
-    columns: usize,
-    write: impl Fn(&mut Fields<'_>, &Row<'_>),
-) -> Vec<u8> {
-    let rows = rows.into_iter();
-    let mut buffer = Vec::with_capacity(HEADER.len() + rows.size_hint().0 * ROW_BYTES);
+/// Rows of `table`, as its COPY wants them.
+pub(super) fn encode(table: Table, topic: &str, rows: &[&Row<'_>]) -> Vec<u8> {
+    let columns = match table {
+        Table::Events => COLUMNS.len(),
+        Table::Samples => SAMPLE_COLUMNS.len(),
+    };
+    let mut buffer = Vec::with_capacity(HEADER.len() + rows.len() * ROW_BYTES);
     buffer.extend_from_slice(HEADER);
-    for row in rows.filter(|row| Table::of(row.event) == table) {
+    for row in rows {
         buffer.extend_from_slice(&(columns as i16).to_be_bytes());
-        write(&mut Fields(&mut buffer), row);
+        let mut fields = Fields(&mut buffer);
+        match table {
+            Table::Events => fields.event(row),
+            Table::Samples => fields.sample(row),
+        }
+        fields.text(topic);
     }
     buffer.extend_from_slice(&END);
     buffer
@@ -128,7 +118,7 @@ impl Fields<'_> {
         self.bytes(&row.record.offset.to_be_bytes());
     }
 
-    fn sample(&mut self, row: &Row<'_>, topic: Option<&str>) {
+    fn sample(&mut self, row: &Row<'_>) {
         let Body::Sample(sample) = &row.event.body else { return };
         self.identity(row.event);
         self.place(row);
@@ -137,7 +127,6 @@ impl Fields<'_> {
             self.maybe(number, Self::number);
         }
         self.maybe(sample.reason.as_ref().map(Reason::as_str), Self::text);
-        topic.into_iter().for_each(|topic| self.text(topic));
     }
 
     fn event(&mut self, row: &Row<'_>) {

@@ -6,7 +6,7 @@ use postgres::{Client, Row};
 
 use super::address::Address;
 use super::session;
-use crate::consumer::store::Fault;
+use crate::consumer::store::StoreError;
 use crate::consumer::store::query::{Kind, Parameter, Query, Reader};
 use crate::output::Value;
 use crate::units::{BitRate, ByteCount};
@@ -30,11 +30,11 @@ impl PostgresReader {
         Self { address, client: None }
     }
 
-    fn open(&self) -> Result<Client, Fault> {
+    fn open(&self) -> Result<Client, StoreError> {
         let mut client = self.address.connect("highwater-consumer/reader")?;
         client.batch_execute(SETTINGS)?;
         let wrong = |why: &str| {
-            Fault::Misconfigured(format!("{} {why}; `highwater-consumer run` makes what is missing", self.address))
+            StoreError::Misconfigured(format!("{} {why}; `highwater-consumer run` makes what is missing", self.address))
         };
         let found = client.query_one("SELECT to_regclass('refinery_schema_history') IS NOT NULL", &[])?;
         if !found.get::<_, bool>(0) {
@@ -49,7 +49,7 @@ impl PostgresReader {
 }
 
 impl Reader for PostgresReader {
-    fn ask(&mut self, query: &Query) -> Result<Vec<Vec<Value>>, Fault> {
+    fn ask(&mut self, query: &Query) -> Result<Vec<Vec<Value>>, StoreError> {
         let mut client = match self.client.take() {
             Some(client) if !client.is_closed() => client,
             _ => self.open()?,
@@ -57,7 +57,7 @@ impl Reader for PostgresReader {
         let parameters: Vec<&(dyn ToSql + Sync)> = query.parameters.iter().map(Parameter::as_sql).collect();
         let rows = client.query(&query.sql, &parameters)?;
         self.client = Some(client);
-        rows.iter().map(|row| values(row, query.kinds).map_err(Fault::from)).collect()
+        rows.iter().map(|row| values(row, query.kinds).map_err(StoreError::from)).collect()
     }
 }
 

@@ -7,7 +7,7 @@ use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Error, OpenFlags};
 
 use super::{BUSY, MIGRATIONS, text};
-use crate::consumer::store::Fault;
+use crate::consumer::store::StoreError;
 use crate::consumer::store::query::{Kind, Parameter, Query, Reader};
 use crate::output::Value;
 use crate::units::{BitRate, ByteCount};
@@ -23,18 +23,18 @@ impl SqliteReader {
         Self { path: path.to_owned(), connection: None }
     }
 
-    fn connection(&mut self) -> Result<&Connection, Fault> {
+    fn connection(&mut self) -> Result<&Connection, StoreError> {
         if self.connection.is_none() {
             self.connection = Some(open(&self.path)?);
         }
-        self.connection.as_ref().ok_or_else(|| Fault::Away("SQLite: it was just open".to_owned()))
+        self.connection.as_ref().ok_or_else(|| StoreError::Unavailable("SQLite: it was just open".to_owned()))
     }
 }
 
-fn open(path: &Path) -> Result<Connection, Fault> {
+fn open(path: &Path) -> Result<Connection, StoreError> {
     let shown = path.display();
     if !path.exists() {
-        return Err(Fault::Misconfigured(format!(
+        return Err(StoreError::Misconfigured(format!(
             "{shown}: no such database; set store.url to the consumer's, or let `highwater-consumer run` make this one"
         )));
     }
@@ -43,13 +43,13 @@ fn open(path: &Path) -> Result<Connection, Fault> {
     let taken: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if (taken as usize) < MIGRATIONS.len() {
         let why = if taken == 0 { "is no database of this program" } else { "has the tables of an older version" };
-        return Err(Fault::Misconfigured(format!("{shown} {why}; `highwater-consumer run` makes what is missing")));
+        return Err(StoreError::Misconfigured(format!("{shown} {why}; `highwater-consumer run` makes what is missing")));
     }
     Ok(connection)
 }
 
 impl Reader for SqliteReader {
-    fn ask(&mut self, query: &Query) -> Result<Vec<Vec<Value>>, Fault> {
+    fn ask(&mut self, query: &Query) -> Result<Vec<Vec<Value>>, StoreError> {
         let connection = self.connection()?;
         let mut statement = connection.prepare(&query.sql)?;
         for (index, parameter) in query.parameters.iter().enumerate() {

@@ -1,5 +1,5 @@
--- The same tables and views as in PostgreSQL; see there for what they mean. Times are text, RFC 3339 in UTC with microseconds,
--- which sorts by time. Booleans are 0 and 1.
+-- The same tables and views as in PostgreSQL; see the comments there for what they mean. Times are text, RFC 3339 in UTC with
+-- microseconds, which sorts by time; days are 2026-11-21. Booleans are 0 and 1.
 CREATE TABLE events (
     agent           text NOT NULL,
     epoch           text NOT NULL,
@@ -12,7 +12,7 @@ CREATE TABLE events (
     kafka_offset    integer NOT NULL,
     boot_id         text NOT NULL,
     monotonic_ms    integer NOT NULL,
-    clock_synced    integer,                    -- NULL: unknown
+    clock_synced    integer,
     breach_id       text,
     started_at      text,
     raised_at       text,
@@ -35,14 +35,17 @@ CREATE TABLE events (
     version         text,
     reason          text,
     detail          text,
-    raw             text,                       -- the whole text of a kind that this version does not know
-    PRIMARY KEY (agent, epoch, seq, observed_at)
+    raw             text,
+    PRIMARY KEY (agent, observed_at, epoch, seq),
+    CONSTRAINT events_seq CHECK (seq > 0),
+    CONSTRAINT events_severity CHECK (severity IN ('warning', 'critical')),
+    CONSTRAINT events_direction CHECK (direction IN ('rx', 'tx'))
 ) STRICT;
 CREATE INDEX events_observed_at ON events (observed_at);
 
 CREATE TABLE samples (
     agent           text NOT NULL,
-    epoch           text NOT NULL,              -- of samples alone
+    epoch           text NOT NULL,
     seq             integer NOT NULL,
     observed_at     text NOT NULL,
     stored_at       text NOT NULL,
@@ -56,18 +59,18 @@ CREATE TABLE samples (
     rx_bps          integer,
     tx_bps          integer,
     reason          text,
-    PRIMARY KEY (agent, epoch, seq, observed_at)
+    PRIMARY KEY (agent, observed_at, epoch, seq),
+    CONSTRAINT samples_seq CHECK (seq > 0)
 ) STRICT;
-CREATE INDEX samples_observed_at ON samples (observed_at);
 
--- The last word on each breach.
 CREATE TABLE breach_state (
     agent           text NOT NULL,
     breach_id       text NOT NULL,
-    epoch           text NOT NULL,              -- of the event that this is from
+    epoch           text NOT NULL,
     seq             integer NOT NULL,
     observed_at     text NOT NULL,
-    state           text NOT NULL CHECK (state IN ('open', 'cleared')),
+    stored_at       text NOT NULL,
+    state           text NOT NULL,
     started_at      text NOT NULL,
     raised_at       text NOT NULL,
     ended_at        text NOT NULL,
@@ -84,106 +87,163 @@ CREATE TABLE breach_state (
     excess_bytes    integer NOT NULL,
     reason          text,
     detail          text,
-    counted_bytes   integer,
-    PRIMARY KEY (agent, breach_id)
+    counted_bytes   integer NOT NULL,
+    PRIMARY KEY (agent, breach_id),
+    CONSTRAINT breach_state_state CHECK (state IN ('open', 'cleared')),
+    CONSTRAINT breach_state_figures CHECK (duration_ms >= 0 AND measured_ms >= 0 AND excess_bytes >= 0 AND counted_bytes >= 0)
+) STRICT;
+CREATE INDEX breach_state_raised_at ON breach_state (raised_at);
+CREATE INDEX breach_state_open ON breach_state (raised_at) WHERE state = 'open';
+
+CREATE TABLE agent_sequences (
+    agent              text NOT NULL,
+    epoch              text NOT NULL,
+    first_seq          integer NOT NULL,
+    last_seq           integer NOT NULL,
+    of_samples         integer NOT NULL,
+    first_stored_at    text NOT NULL,
+    last_stored_at     text NOT NULL,
+    identity_conflicts integer NOT NULL,
+    PRIMARY KEY (agent, epoch, first_seq),
+    CONSTRAINT agent_sequences_range CHECK (first_seq BETWEEN 1 AND last_seq)
 ) STRICT;
 
--- lasted is in seconds.
-CREATE VIEW breaches AS
-SELECT agent, breach_id, limit_name, severity, interface, direction, state,
-       started_at, raised_at, ended_at, CASE WHEN state = 'cleared' THEN observed_at END AS cleared_at,
-       duration_ms / 1000.0 AS lasted,
-       limit_bps, rate_bps, peak_bps, mean_bps, excess_bytes, duration_ms, measured_ms,
-       observed_at AS last_seen_at, reason, detail
-FROM breach_state;
-
-CREATE TABLE totals (
-    agent        text NOT NULL,
-    interface    text NOT NULL,
-    direction    text NOT NULL,
-    day          text NOT NULL,               -- 2026-11-21, of the breach's raised_at
-    breaches     integer NOT NULL,
-    excess_bytes integer NOT NULL,
-    PRIMARY KEY (agent, interface, direction, day)
-) STRICT;
-
--- Events that their agent gave up, as it declared them.
 CREATE TABLE losses (
     agent       text NOT NULL,
-    epoch       text NOT NULL,    -- of the lost events
-    first       integer NOT NULL,
-    last        integer NOT NULL,
-    loss_epoch  text NOT NULL,    -- of the declaring event
+    epoch       text NOT NULL,
+    first_seq   integer NOT NULL,
+    last_seq    integer NOT NULL,
+    loss_epoch  text NOT NULL,
     loss_seq    integer NOT NULL,
     observed_at text NOT NULL,
     stored_at   text NOT NULL,
     reason      text NOT NULL,
     detail      text,
-    PRIMARY KEY (agent, epoch, first, last, loss_epoch, loss_seq, observed_at)
+    PRIMARY KEY (agent, epoch, first_seq, last_seq, loss_epoch, loss_seq, observed_at),
+    CONSTRAINT losses_range CHECK (first_seq BETWEEN 1 AND last_seq)
 ) STRICT;
 
--- Ranges of seq seen, merged where they touch. It outlives the events, so that retention is no gap.
-CREATE TABLE agent_sequences (
-    agent   text NOT NULL,
-    epoch   text NOT NULL,
-    first   integer NOT NULL,
-    last    integer NOT NULL,
-    began   text NOT NULL,             -- when the first of it was stored
-    doubled integer NOT NULL,                  -- identities in it that came with a second observed_at
-    PRIMARY KEY (agent, epoch, first)
+CREATE TABLE totals (
+    agent        text NOT NULL,
+    interface    text NOT NULL,
+    direction    text NOT NULL,
+    limit_name   text NOT NULL,
+    day          text NOT NULL,
+    scope        text GENERATED ALWAYS AS (CASE interface WHEN '*' THEN 'host' ELSE 'link' END) STORED,
+    breaches     integer NOT NULL,
+    excess_bytes integer NOT NULL,
+    PRIMARY KEY (agent, interface, direction, limit_name, day)
 ) STRICT;
+CREATE INDEX totals_day ON totals (day);
 
--- What is missing of each agent's count, neither seen nor declared as lost.
-CREATE VIEW sequence_gaps AS
-SELECT agent, epoch, before + 1 AS first, first - 1 AS last, first - 1 - before AS missing, began AS since
-FROM (
-    SELECT agent, epoch, first, began,
-           coalesce(max(last) OVER (PARTITION BY agent, epoch ORDER BY first, last
-                                    ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
-    FROM (SELECT agent, epoch, first, last, began FROM agent_sequences
-          UNION ALL
-          SELECT agent, epoch, first, last, stored_at FROM losses) AS known
-) AS ranges
-WHERE first - 1 > before AND began < strftime('%Y-%m-%dT%H:%M:%S', 'now', '-5 minutes');
-
--- Where each partition is read from: the truth, which Kafka's committed offset only follows.
 CREATE TABLE kafka_offsets (
-    topic         text NOT NULL,
-    partition     integer NOT NULL,
-    next          integer NOT NULL,            -- the first offset that is not stored
-    generation    integer NOT NULL,           -- how often the topic was made anew
-    cluster       text,
-    last_offset   integer,                     -- the last record stored …
-    last_time     integer,                     -- … its timestamp in ms, -1: none
-    last_digest   integer,
-    anchor_offset integer,                     -- an older one, read again to know the topic by
-    anchor_time   integer,
-    anchor_digest integer,
-    updated_at    text NOT NULL,
-    PRIMARY KEY (topic, partition)
+    kafka_cluster    text NOT NULL,
+    kafka_topic      text NOT NULL,
+    kafka_partition  integer NOT NULL,
+    topic_generation integer NOT NULL,
+    next_offset      integer NOT NULL,
+    last_offset      integer,
+    last_timestamp   integer,
+    last_digest      integer,
+    anchor_offset    integer,
+    anchor_timestamp integer,
+    anchor_digest    integer,
+    updated_at       text NOT NULL,
+    PRIMARY KEY (kafka_cluster, kafka_topic, kafka_partition),
+    CONSTRAINT kafka_offsets_next CHECK (next_offset >= 0 AND topic_generation >= 0)
 ) STRICT;
 
--- Offsets that Kafka's retention dropped before they were read.
 CREATE TABLE kafka_gaps (
-    topic      text NOT NULL,
-    partition  integer NOT NULL,
-    generation integer NOT NULL,
-    first      integer NOT NULL,
-    last       integer NOT NULL,
-    noticed_at text NOT NULL,
-    PRIMARY KEY (topic, partition, generation, first)
+    kafka_cluster    text NOT NULL,
+    kafka_topic      text NOT NULL,
+    kafka_partition  integer NOT NULL,
+    topic_generation integer NOT NULL,
+    first_offset     integer NOT NULL,
+    last_offset      integer NOT NULL,
+    cause            text NOT NULL,
+    noticed_at       text NOT NULL,
+    PRIMARY KEY (kafka_cluster, kafka_topic, kafka_partition, topic_generation, first_offset),
+    CONSTRAINT kafka_gaps_range CHECK (first_offset BETWEEN 0 AND last_offset),
+    CONSTRAINT kafka_gaps_cause CHECK (cause IN ('expired', 'too_large', 'expired_before_start', 'skipped_at_start'))
 ) STRICT;
 
--- Messages that can't be rows, as they came.
 CREATE TABLE dead_letters (
-    topic      text NOT NULL,
-    partition  integer NOT NULL,
-    generation integer NOT NULL,
-    "offset"   integer NOT NULL,
-    key        blob,
-    payload    blob,                         -- NULL: a tombstone
-    error      text NOT NULL,
-    stored_at  text NOT NULL,
-    PRIMARY KEY (topic, partition, generation, "offset")
+    kafka_cluster    text NOT NULL,
+    kafka_topic      text NOT NULL,
+    kafka_partition  integer NOT NULL,
+    topic_generation integer NOT NULL,
+    kafka_offset     integer NOT NULL,
+    kafka_timestamp  text,
+    headers          blob,
+    key              blob,
+    payload          blob,
+    bytes            integer,
+    error            text NOT NULL,
+    stored_at        text NOT NULL,
+    agent            text,
+    epoch            text,
+    seq              integer,
+    dropped_at       text,
+    drop_reason      text,
+    PRIMARY KEY (kafka_cluster, kafka_topic, kafka_partition, topic_generation, kafka_offset),
+    CONSTRAINT dead_letters_dropped CHECK ((dropped_at IS NULL) = (drop_reason IS NULL))
 ) STRICT;
 CREATE INDEX dead_letters_stored_at ON dead_letters (stored_at);
+CREATE INDEX dead_letters_agent ON dead_letters (agent, epoch, seq) WHERE agent IS NOT NULL;
+
+-- `lasted` is in seconds.
+CREATE VIEW breaches AS
+SELECT agent, breach_id, limit_name, severity, interface, direction, state, started_at, raised_at, ended_at,
+       CASE WHEN state = 'cleared' THEN observed_at END AS cleared_at,
+       CASE state WHEN 'open' THEN max((julianday('now') - julianday(started_at)) * 86400.0, 0.0)
+                  ELSE duration_ms / 1000.0 END AS lasted,
+       limit_bps, rate_bps, peak_bps, mean_bps, excess_bytes, duration_ms, measured_ms, observed_at AS last_observed_at,
+       reason, detail
+FROM (SELECT b.agent, b.breach_id, b.limit_name, b.severity, b.interface, b.direction, b.started_at, b.raised_at, b.ended_at,
+             b.limit_bps, b.rate_bps, b.peak_bps, b.mean_bps, b.excess_bytes, b.duration_ms, b.measured_ms,
+             b.observed_at, b.reason, b.detail,
+             CASE WHEN b.state = 'cleared' THEN 'cleared' WHEN EXISTS (
+    SELECT 1 FROM agent_sequences s WHERE s.agent = b.agent AND s.epoch <> b.epoch AND NOT s.of_samples
+                                      AND s.first_stored_at > b.stored_at) THEN 'unknown' ELSE 'open' END AS state
+      FROM breach_state b);
+
+CREATE VIEW open_breaches AS
+SELECT b.agent, b.breach_id, b.limit_name, b.severity, b.interface, b.direction, b.started_at, b.raised_at, b.ended_at,
+       max((julianday('now') - julianday(b.started_at)) * 86400.0, 0.0) AS lasted,
+       b.limit_bps, b.rate_bps, b.peak_bps, b.mean_bps, b.excess_bytes, b.duration_ms, b.measured_ms,
+       b.observed_at AS last_observed_at, b.detail
+FROM breach_state b
+WHERE b.state = 'open' AND NOT EXISTS (
+    SELECT 1 FROM agent_sequences s WHERE s.agent = b.agent AND s.epoch <> b.epoch AND NOT s.of_samples
+                                      AND s.first_stored_at > b.stored_at);
+
+CREATE VIEW sequence_gaps AS
+SELECT agent, epoch, before + 1 AS first_seq, first_seq - 1 AS last_seq, first_seq - 1 - before AS missing, since
+FROM (
+    SELECT agent, epoch, first_seq, since,
+           coalesce(max(last_seq) OVER (PARTITION BY agent, epoch ORDER BY first_seq, last_seq
+                                        ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
+    FROM (SELECT agent, epoch, first_seq, last_seq, first_stored_at AS since FROM agent_sequences
+          UNION ALL
+          SELECT agent, epoch, first_seq, last_seq, stored_at FROM losses
+          UNION ALL
+          SELECT agent, epoch, seq, seq, stored_at FROM dead_letters WHERE agent IS NOT NULL AND seq IS NOT NULL) AS known
+) AS ranges
+WHERE first_seq - 1 > before AND since < strftime('%Y-%m-%dT%H:%M:%S', 'now', '-5 minutes');
+
+CREATE VIEW missing_events AS
+SELECT agent, epoch, first_seq, last_seq, missing, 'declared' AS cause, reason, detail, stored_at AS noticed_at
+FROM (
+    SELECT l.*, l.last_seq - l.first_seq + 1 - coalesce((
+        SELECT sum(min(s.last_seq, l.last_seq) - max(s.first_seq, l.first_seq) + 1) FROM agent_sequences s
+        WHERE s.agent = l.agent AND s.epoch = l.epoch AND s.first_seq <= l.last_seq AND s.last_seq >= l.first_seq), 0) AS missing
+    FROM losses l) AS declared
+WHERE missing > 0
+UNION ALL
+SELECT agent, epoch, seq, seq, 1, CASE WHEN dropped_at IS NULL THEN 'dead_letter' ELSE 'discarded' END, drop_reason, error, stored_at
+FROM dead_letters d
+WHERE agent IS NOT NULL AND (seq IS NULL OR NOT EXISTS (
+    SELECT 1 FROM agent_sequences s
+    WHERE s.agent = d.agent AND s.epoch = d.epoch AND d.seq BETWEEN s.first_seq AND s.last_seq))
+UNION ALL
+SELECT agent, epoch, first_seq, last_seq, missing, 'undeclared', NULL, 'never came', since FROM sequence_gaps;

@@ -9,13 +9,13 @@ use rdkafka::message::Message as _;
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::{ASK_MAX, Context, Membership, client, content_type};
+use super::{ASK_MAX, Context, Membership, client, content_type, headers};
 use crate::consumer::batch::Record;
 use crate::kafka::{Connection, not_created};
 use crate::wire::Decoder;
 
 /// Somebody who looks at a topic.
-pub struct Onlooker {
+pub struct StandaloneConsumer {
     consumer: BaseConsumer<Context>,
     topic: String,
     decoder: Decoder,
@@ -45,7 +45,7 @@ const FIXED: &[(&str, &str)] = &[
     ("queued.max.messages.kbytes", "8192"),
 ];
 
-impl Onlooker {
+impl StandaloneConsumer {
     /// Connects when it is first asked. The group is named to the broker and never joined.
     ///
     /// # Errors
@@ -133,7 +133,8 @@ impl Onlooker {
                 let decoded = self.decoder.decode(payload.unwrap_or_default(), content_type(&message));
                 let decoded = decoded.map_err(|error| error.to_string());
                 let timestamp_ms = message.timestamp().to_millis();
-                let record = Record::decoded(message.offset(), timestamp_ms, message.key(), payload, decoded);
+                let parts = (message.key(), payload, headers(&message));
+                let record = Record::decoded(message.offset(), timestamp_ms, parts, decoded);
                 Seen::Record(message.partition(), record)
             }
         }

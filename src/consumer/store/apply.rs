@@ -1,0 +1,529 @@
+//! One way to commit, for every database.
+//!
+//! ```text
+//!  lock the checkpoints (guard 1) ─► rows that are not there yet (guard 2) ─► insert them
+//!     ─► ranges, breaches, totals, losses that follow from them ─► dead letters, gaps
+//!     ─► advance `next_offset` from where it stood (guard 3) ─► commit ─► read back
+//! ```
+//!
+//! A row that the database rejects takes the whole transaction with it. The batch is then stored in pieces, each in a transaction of
+//! its own: what comes before the row, the row, what comes after it; or halves, where the database does not say which row it is. A row
+//! that is rejected alone becomes a dead letter, if the database takes a row of ours in the same session: else it is the
+//! database that is out of order, and nothing is passed over. What is stored in pieces is as safe as what is stored at once: each of
+//! them moves `next_offset` over what it stores.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use chrono::{DateTime, Utc};
+
+use super::rows::{
+    self, Bounds, BreachChanges, BreachKey, DeadLetter, KnownBreach, Lost, MergedRanges, Ranges, Row, Table,
+};
+use super::{Applied, RetriedRecord, RetryOutcome, RetrySummary, StoreError};
+use crate::consumer::batch::{Batch, Fingerprint, Gap, Headers, Record, TopicId};
+use crate::event::{Body, Epoch, Event, EventId, Sample, Stamp};
+use crate::failpoints;
+
+/// How often a transaction is tried at once: as others write the same rows, or a partition is missing.
+const TRIES_MAX: u32 = 5;
+
+/// A connection that transactions are made in.
+pub(super) trait Session {
+    /// One of them; dropped, it is rolled back.
+    type Transaction<'s>: Transaction
+    where
+        Self: 's;
+
+    /// Begins a transaction.
+    fn begin(&mut self, now: DateTime<Utc>) -> Result<Self::Transaction<'_>, AttemptError>;
+
+    /// Makes the partitions that the rows need, before their transaction. Returns why for those that have none.
+    fn make_partitions(&mut self, rows: &[Row<'_>], now: DateTime<Utc>) -> Result<Vec<Unplaceable>, StoreError>;
+
+    /// A partition was not there after all.
+    fn forget_partitions(&mut self);
+
+    /// The checkpoints were not to be had: does what helps, and says what that was.
+    fn end_holders(&mut self, topic: &TopicId, partitions: &[i32]) -> StoreError;
+
+    /// Whether `next_offset` stands at or above these.
+    fn read_back(&mut self, topic: &TopicId, bounds: &Bounds) -> Result<bool, AttemptError>;
+}
+
+/// A row for which there is no partition.
+pub(super) struct Unplaceable {
+    pub(super) partition: i32,
+    pub(super) offset: i64,
+    pub(super) error: String,
+}
+
+/// What a transaction can do.
+pub(super) trait Transaction: Sized {
+    /// Guard 1: each partition's `next_offset` and generation, locked until the end.
+    fn lock_checkpoints(&mut self, topic: &TopicId, partitions: &[i32])
+    -> Result<BTreeMap<i32, (i64, i32)>, AttemptError>;
+
+    /// The ranges that `seen` meets or touches, locked.
+    fn known_ranges<'a>(&mut self, seen: &Ranges<'a>) -> Result<Ranges<'a>, AttemptError>;
+
+    /// Which of these rows are there, by their index.
+    fn existing(&mut self, table: Table, rows: &[&Row<'_>]) -> Result<HashSet<usize>, AttemptError>;
+
+    /// Which of these rows' identities are there under another `observed_at`, by their index.
+    fn have_other_times(&mut self, table: Table, rows: &[&Row<'_>]) -> Result<HashSet<usize>, AttemptError>;
+
+    /// Inserts rows, none of which is there.
+    fn insert(&mut self, table: Table, topic: &TopicId, rows: &[&Row<'_>]) -> Result<(), AttemptError>;
+
+    fn put_ranges(&mut self, ranges: MergedRanges<'_>) -> Result<(), AttemptError>;
+
+    /// What is known of these breaches, locked.
+    fn known_breaches<'a>(
+        &mut self,
+        breaches: &[BreachKey<'a>],
+    ) -> Result<HashMap<BreachKey<'a>, KnownBreach>, AttemptError>;
+
+    fn put_breaches(&mut self, changes: &BreachChanges<'_>) -> Result<(), AttemptError>;
+
+    fn put_losses(&mut self, losses: &[Lost<'_>]) -> Result<(), AttemptError>;
+
+    fn put_dead_letters(&mut self, topic: &TopicId, letters: &[DeadLetter<'_>]) -> Result<(), AttemptError>;
+
+    fn put_gap(&mut self, topic: &TopicId, partition: i32, generation: i32, gap: Gap) -> Result<(), AttemptError>;
+
+    /// Guard 3: moves each partition's `next_offset` from the first of its bounds, and from nowhere else, to the second. Returns how
+    /// many moved.
+    fn advance(
+        &mut self,
+        topic: &TopicId,
+        ahead: &[(i32, (i64, i64), Option<Fingerprint>)],
+    ) -> Result<usize, AttemptError>;
+
+    /// Which of these dead letters are there, locked: partition, generation, offset.
+    fn lock_dead_letters(
+        &mut self,
+        topic: &TopicId,
+        letters: &[(i32, i32, i64)],
+    ) -> Result<HashSet<(i32, i32, i64)>, AttemptError>;
+
+    fn delete_dead_letters(&mut self, topic: &TopicId, letters: &[(i32, i32, i64)]) -> Result<(), AttemptError>;
+
+    fn commit(self) -> Result<(), AttemptError>;
+}
+
+/// Why a transaction did not come to its end; nothing of it is stored.
+#[derive(Debug)]
+pub(super) enum AttemptError {
+    /// Others were faster: another try finds what they wrote.
+    Again(StoreError),
+    /// A partition is missing.
+    NoPartition(StoreError),
+    /// The lock of guard 1 was not to be had.
+    Held,
+    /// The database does not want a row: at this partition and offset, where it says.
+    Rejected { at: Option<(i32, i64)>, error: String, otherwise: StoreError },
+    /// No more to try.
+    Store(StoreError),
+}
+
+impl From<AttemptError> for StoreError {
+    fn from(error: AttemptError) -> Self {
+        match error {
+            AttemptError::Again(error) | AttemptError::NoPartition(error) | AttemptError::Store(error) => error,
+            AttemptError::Rejected { otherwise, .. } => otherwise,
+            AttemptError::Held => Self::Unavailable("another session holds what is needed".to_owned()),
+        }
+    }
+}
+
+impl From<StoreError> for AttemptError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// A record that was rejected alone, and why.
+type RejectedAlone = ((i32, i64), String);
+
+/// Stores `batch`; see [`super::Store::apply`].
+pub(super) fn apply<S: Session>(
+    session: &mut S,
+    batch: &Batch,
+    now: DateTime<Utc>,
+    stop: &AtomicBool,
+) -> Result<Applied, StoreError> {
+    let mut applied = Applied::default();
+    let mut pieces = vec![rows::whole(batch)];
+    while let Some(bounds) = pieces.pop() {
+        if !applied.stored.is_empty() && stop.load(Ordering::Relaxed) {
+            break;
+        }
+        match store_piece(session, batch, &bounds, now)? {
+            Piece::Stored(piece) => applied.add(piece),
+            Piece::Split(smaller) => pieces.extend(smaller.into_iter().rev()),
+        }
+    }
+    Ok(applied)
+}
+
+enum Piece {
+    Stored(Applied),
+    Split(Vec<Bounds>),
+}
+
+fn store_piece<S: Session>(
+    session: &mut S,
+    batch: &Batch,
+    bounds: &Bounds,
+    now: DateTime<Utc>,
+) -> Result<Piece, StoreError> {
+    let mut rejected: Option<RejectedAlone> = None;
+    let mut tries = 0;
+    loop {
+        let (rows, _) = rows::split(rows::records(batch, bounds));
+        let unplaceable = session.make_partitions(&rows, now)?;
+        let refused = unplaceable.into_iter().map(|row| ((row.partition, row.offset), row.error));
+        let refused: HashMap<(i32, i64), String> = refused.chain(rejected.clone()).collect();
+        tries += 1;
+        let (at, error, otherwise) = match attempt(session, batch, bounds, &refused, now) {
+            Ok(applied) => return Ok(Piece::Stored(applied)),
+            Err(AttemptError::Held) => {
+                let partitions: Vec<i32> = bounds.keys().copied().collect();
+                return Err(session.end_holders(&batch.topic, &partitions));
+            }
+            Err(AttemptError::NoPartition(_)) if tries < TRIES_MAX => {
+                session.forget_partitions();
+                continue;
+            }
+            Err(AttemptError::Again(_)) if tries < TRIES_MAX => continue,
+            Err(AttemptError::Rejected { at, error, otherwise }) => (at, error, otherwise),
+            Err(AttemptError::Again(error) | AttemptError::NoPartition(error)) => (None, error.to_string(), error),
+            Err(AttemptError::Store(error)) => return Err(error),
+        };
+        // A dead letter, too, or what the database wants of a transaction without any row.
+        let Some(first) = rows.iter().find(|row| at.is_none_or(|at| (row.partition, row.record.offset) == at)) else {
+            return Err(otherwise);
+        };
+        if !takes_ours(session, &batch.topic, first.event, now)? {
+            return Err(otherwise);
+        }
+        if rejected.is_some() {
+            return Err(otherwise);
+        }
+        match pieces(batch, bounds, at) {
+            Some(pieces) => return Ok(Piece::Split(pieces)),
+            None => rejected = Some(((first.partition, first.record.offset), error)),
+        }
+    }
+}
+
+/// The stretch in pieces: around the record `at`, or halves; `None` if it holds one record.
+fn pieces(batch: &Batch, bounds: &Bounds, at: Option<(i32, i64)>) -> Option<Vec<Bounds>> {
+    let count = rows::records(batch, bounds).count();
+    if count <= 1 {
+        return None;
+    }
+    let middle = rows::records(batch, bounds).nth(count / 2).map(|(partition, _, record)| (partition, record.offset));
+    let (partition, offset) = at.or(middle)?;
+    let (from, to) = *bounds.get(&partition)?;
+    // A record and what comes after it; the other partitions go with what comes before.
+    let cuts = if at.is_some() { vec![offset, offset + 1] } else { vec![offset] };
+    let mut before = bounds.clone();
+    let (mut begin, mut rest) = (from, Vec::new());
+    for cut in cuts.into_iter().filter(|cut| (from..to).contains(cut)).chain([to]) {
+        rest.push(Bounds::from([(partition, (begin, cut))]));
+        begin = cut;
+    }
+    let first = rest.remove(0);
+    before.extend(first);
+    // Nothing comes before the first record of the only partition.
+    let is_empty = |bounds: &Bounds| rows::records(batch, bounds).next().is_none();
+    let mut pieces: Vec<Bounds> = if is_empty(&before) { Vec::new() } else { vec![before] };
+    match (pieces.is_empty(), rest.first_mut()) {
+        (true, Some(next)) => {
+            next.insert(partition, (from, next[&partition].1));
+        }
+        (true, None) => return None,
+        _ => {}
+    }
+    pieces.extend(rest);
+    (pieces.len() > 1).then_some(pieces)
+}
+
+/// Whether the database takes a row of ours, for the same table and time; it is taken back.
+fn takes_ours<S: Session>(
+    session: &mut S,
+    topic: &TopicId,
+    like: &Event,
+    now: DateTime<Utc>,
+) -> Result<bool, StoreError> {
+    let event = Event {
+        id: EventId { epoch: Epoch(0), seq: 1 },
+        stamp: Stamp {
+            agent: "highwater-consumer-probe".into(),
+            observed_at: like.stamp.observed_at,
+            boot_id: String::new(),
+            monotonic_ms: 0,
+            clock_synced: None,
+        },
+        body: match Table::of(like) {
+            Table::Events => Body::Unknown("probe".to_owned()),
+            Table::Samples => Body::Sample(Sample::default()),
+        },
+    };
+    let record = Record {
+        offset: 0,
+        timestamp_ms: None,
+        headers: Headers::default(),
+        key: None,
+        payload: None,
+        content: Err(String::new()),
+        raw: None,
+    };
+    let mut rows = vec![Row { event: &event, record: &record, partition: 0 }];
+    let mut transaction = session.begin(now)?;
+    match store_rows(&mut transaction, topic, &mut rows, &mut Applied::default()) {
+        Ok(()) => Ok(true),
+        Err(AttemptError::Rejected { .. } | AttemptError::NoPartition(_)) => Ok(false),
+        Err(other) => Err(other.into()),
+    }
+}
+
+/// Stores what of `batch` lies within `bounds` and is not below `next_offset`; `refused` become dead letters.
+fn attempt<S: Session>(
+    session: &mut S,
+    batch: &Batch,
+    bounds: &Bounds,
+    refused: &HashMap<(i32, i64), String>,
+    now: DateTime<Utc>,
+) -> Result<Applied, AttemptError> {
+    failpoints::pass("guard-1-before");
+    let topic = &batch.topic;
+    let mut transaction = session.begin(now)?;
+    let bounds = guard(&mut transaction, batch, bounds)?;
+    failpoints::pass("guard-1-after");
+    let (mut rows, mut letters) = rows::split(rows::records(batch, &bounds));
+    rows.retain(|row| {
+        let refusal = refused.get(&(row.partition, row.record.offset));
+        letters.extend(refusal.map(|error| {
+            let generation = batch.partitions[&row.partition].generation;
+            DeadLetter::new(row.record, row.partition, generation, error)
+        }));
+        refusal.is_none()
+    });
+    let mut applied = Applied { stored: bounds.clone(), ..Applied::default() };
+    store_rows(&mut transaction, topic, &mut rows, &mut applied)?;
+    if !letters.is_empty() {
+        transaction.put_dead_letters(topic, &letters)?;
+        applied.rejected = letters.iter().map(DeadLetter::rejected).collect();
+    }
+    for (&partition, &(from, to)) in &bounds {
+        let part = &batch.partitions[&partition];
+        for gap in part.gaps.iter().filter(|gap| (from..to).contains(&gap.first)) {
+            transaction.put_gap(topic, partition, part.generation, *gap)?;
+        }
+    }
+    let ahead = bounds.iter().filter(|(_, (from, to))| from < to).map(|(&partition, &(from, to))| {
+        let records = &batch.partitions[&partition].records;
+        let last = records[..records.partition_point(|record| record.offset < to)].last();
+        (partition, (from, to), last.filter(|record| record.offset >= from).map(Record::fingerprint))
+    });
+    let ahead: Vec<_> = ahead.collect();
+    if transaction.advance(topic, &ahead)? != ahead.len() {
+        return Err(StoreError::Conflict(format!("{topic}: another consumer took a partition")).into());
+    }
+    failpoints::pass("database-before-commit");
+    transaction.commit()?;
+    failpoints::pass("database-after-commit");
+    // A commit that says it went well is believed when `next_offset` says so too.
+    if !session.read_back(topic, &bounds)? {
+        return Err(StoreError::Conflict(format!("{topic}: the database did not keep what it committed")).into());
+    }
+    Ok(applied)
+}
+
+/// Guard 1: where the database stands, under a lock. What is below it is stored.
+fn guard(transaction: &mut impl Transaction, batch: &Batch, bounds: &Bounds) -> Result<Bounds, AttemptError> {
+    let topic = &batch.topic;
+    let partitions: Vec<i32> = bounds.keys().copied().collect();
+    let found = transaction.lock_checkpoints(topic, &partitions)?;
+    let mut standing = Bounds::new();
+    for (&partition, &(from, to)) in bounds {
+        let conflict = |what: String| Err(StoreError::Conflict(format!("{topic}[{partition}] {what}")).into());
+        let Some(&(next, generation)) = found.get(&partition) else {
+            return conflict("has no row in kafka_offsets any more".to_owned());
+        };
+        if generation != batch.partitions[&partition].generation {
+            return conflict("was made anew, as another consumer found".to_owned());
+        }
+        if next < from && !failpoints::is_out("guard-1-gap") {
+            return conflict(format!("stands at {next} in the database, before {from} which was read"));
+        }
+        let skip = next > from && !failpoints::is_out("guard-1-skip");
+        standing.insert(partition, if skip { (next.min(to), to) } else { (from, to) });
+    }
+    Ok(standing)
+}
+
+/// Inserts those of `rows` that are not there yet, and writes all that follows from them.
+fn store_rows(
+    transaction: &mut impl Transaction,
+    topic: &TopicId,
+    rows: &mut Vec<Row<'_>>,
+    applied: &mut Applied,
+) -> Result<(), AttemptError> {
+    rows::in_order(rows);
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let known = transaction.known_ranges(&rows::ranges(rows))?;
+    let mut conflicts = Vec::new();
+    if !failpoints::is_out("guard-2") {
+        pass_over_known(transaction, rows, &known, &mut conflicts)?;
+    }
+    conflicts.extend(rows::twins(rows));
+    conflicts.sort_by_key(|event| (&event.stamp.agent, event.id));
+    conflicts.dedup_by_key(|event| (&event.stamp.agent, event.id));
+    for table in rows::tables(rows) {
+        let of_table: Vec<&Row<'_>> = rows.iter().filter(|row| Table::of(row.event) == table).collect();
+        transaction.insert(table, topic, &of_table)?;
+    }
+    applied.inserted += rows.len() as u64;
+    applied
+        .identity_conflicts
+        .extend(conflicts.iter().map(|event| format!("{} {}", event.stamp.agent, event.id)));
+    transaction.put_ranges(rows::merge_ranges(&known, rows::ranges(rows), &conflicts))?;
+    let words = rows::last_words(rows);
+    if !words.is_empty() {
+        let keys: Vec<BreachKey<'_>> = words.keys().copied().collect();
+        let known = transaction.known_breaches(&keys)?;
+        let changes = rows::breach_changes(words, &known);
+        transaction.put_breaches(&changes)?;
+        for ((key, _), (_, bytes)) in changes.totals {
+            let sum = applied.grown.entry(key).or_default();
+            *sum = sum.saturating_add(bytes.unsigned_abs());
+        }
+    }
+    let losses = rows::losses(rows);
+    if losses.is_empty() { Ok(()) } else { transaction.put_losses(&losses) }
+}
+
+/// Guard 2: takes out of `rows` those that are there already. One whose number was seen under another time is a conflict.
+fn pass_over_known<'a>(
+    transaction: &mut impl Transaction,
+    rows: &mut Vec<Row<'a>>,
+    known: &Ranges<'_>,
+    conflicts: &mut Vec<&'a Event>,
+) -> Result<(), AttemptError> {
+    for table in rows::TABLES {
+        let of_table = |row: &Row<'_>| Table::of(row.event) == table && rows::was_seen(row, known);
+        let seen: Vec<Row<'a>> = rows.iter().filter(|row| of_table(row)).copied().collect();
+        if seen.is_empty() {
+            continue;
+        }
+        let there = transaction.existing(table, &seen.iter().collect::<Vec<_>>())?;
+        let new: Vec<Row<'a>> =
+            seen.iter().enumerate().filter(|(index, _)| !there.contains(index)).map(|(_, row)| *row).collect();
+        if !new.is_empty() {
+            let others = transaction.have_other_times(table, &new.iter().collect::<Vec<_>>())?;
+            conflicts.extend(others.into_iter().map(|index| new[index].event));
+        }
+        let there: HashSet<*const Record> = there.into_iter().map(|index| std::ptr::from_ref(seen[index].record)).collect();
+        rows.retain(|row| !there.contains(&std::ptr::from_ref(row.record)));
+    }
+    Ok(())
+}
+
+/// Makes rows of dead letters; see [`super::Store::retry`].
+pub(super) fn retry<S: Session>(
+    session: &mut S,
+    topic: &TopicId,
+    records: &[RetriedRecord],
+    now: DateTime<Utc>,
+) -> Result<RetrySummary, StoreError> {
+    match retry_at_once(session, topic, records, now) {
+        // One after the other, to find which it is.
+        Err(AttemptError::Rejected { .. }) if records.len() > 1 => {
+            let mut all = RetrySummary::default();
+            for record in records {
+                let one = retry(session, topic, std::slice::from_ref(record), now)?;
+                all.outcomes.extend(one.outcomes);
+                all.inserted += one.inserted;
+            }
+            Ok(all)
+        }
+        Err(AttemptError::Rejected { error, otherwise, .. }) => {
+            let like = records.iter().find_map(|record| record.record.content.as_ref().ok());
+            match like {
+                Some(like) if takes_ours(session, topic, like, now)? => {
+                    Ok(RetrySummary { outcomes: vec![RetryOutcome::Stays(error)], inserted: 0 })
+                }
+                _ => Err(otherwise),
+            }
+        }
+        other => Ok(other?),
+    }
+}
+
+fn retry_at_once<S: Session>(
+    session: &mut S,
+    topic: &TopicId,
+    records: &[RetriedRecord],
+    now: DateTime<Utc>,
+) -> Result<RetrySummary, AttemptError> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match retry_once(session, topic, records, now) {
+            Err(AttemptError::NoPartition(_)) if tries < TRIES_MAX => session.forget_partitions(),
+            Err(AttemptError::Again(_)) if tries < TRIES_MAX => {}
+            other => return other,
+        }
+    }
+}
+
+fn retry_once<S: Session>(
+    session: &mut S,
+    topic: &TopicId,
+    records: &[RetriedRecord],
+    now: DateTime<Utc>,
+) -> Result<RetrySummary, AttemptError> {
+    let mut rows = rows::of_retried(records);
+    let unplaceable = session.make_partitions(&rows, now)?;
+    let refusal = |partition: i32, offset: i64| {
+        unplaceable.iter().find(|row| (row.partition, row.offset) == (partition, offset)).map(|row| row.error.clone())
+    };
+    let key = |record: &RetriedRecord| (record.partition, record.generation, record.record.offset);
+    let mut transaction = session.begin(now)?;
+    let there = transaction.lock_dead_letters(topic, &records.iter().map(key).collect::<Vec<_>>())?;
+    let outcome = |record: &RetriedRecord| match &record.record.content {
+        _ if !there.contains(&key(record)) => RetryOutcome::Gone,
+        Err(error) => RetryOutcome::Stays(error.clone()),
+        Ok(_) => refusal(record.partition, record.record.offset).map_or(RetryOutcome::Stored, RetryOutcome::Stays),
+    };
+    let outcomes: Vec<RetryOutcome> = records.iter().map(outcome).collect();
+    let stored: Vec<&RetriedRecord> =
+        records.iter().zip(&outcomes).filter(|(_, outcome)| **outcome == RetryOutcome::Stored).map(|(r, _)| r).collect();
+    rows.retain(|row| stored.iter().any(|record| std::ptr::eq(&raw const record.record, row.record)));
+    let mut applied = Applied::default();
+    store_rows(&mut transaction, topic, &mut rows, &mut applied)?;
+    transaction.delete_dead_letters(topic, &stored.into_iter().map(key).collect::<Vec<_>>())?;
+    transaction.commit()?;
+    Ok(RetrySummary { outcomes, inserted: applied.inserted })
+}
+
+impl Applied {
+    fn add(&mut self, piece: Self) {
+        self.inserted += piece.inserted;
+        for (partition, (from, to)) in piece.stored {
+            self.stored.entry(partition).and_modify(|(_, end)| *end = to.max(*end)).or_insert((from, to));
+        }
+        self.rejected.extend(piece.rejected);
+        self.identity_conflicts.extend(piece.identity_conflicts);
+        for (key, bytes) in piece.grown {
+            let sum = self.grown.entry(key).or_default();
+            *sum = sum.saturating_add(bytes);
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! What keeps the database small: retention, in a session of its own, so that storing goes on beside it.
+//!
+//! Nothing here waits for long: it ends at the first lock that somebody holds, and is tried again later. Expired rows go a
+//! partition at a time where they can, and in pieces where they can't.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use postgres::{Client, Error};
+
+use super::address::Address;
+use super::partitions::{self, Partition};
+use super::session::{self, quoted};
+use super::sqlstate::{Class, class};
+use crate::consumer::store::{Maintained, Maintenance, Retention, StoreError, StoreOptions};
+use crate::failpoints::instead;
+
+/// Retention's end of a PostgreSQL store.
+pub(in crate::consumer::store) struct PostgresMaintenance {
+    address: Address,
+    application: String,
+}
+
+/// It never holds anybody up for long.
+const SETTINGS: &str = "SET lock_timeout = '500ms'; SET statement_timeout = '60s'";
+
+/// Held while it runs: of several consumers of a database, one does it.
+const LOCK: i64 = 0x6877_6d61_696e; // "hwmain"
+
+/// Rows that one statement deletes.
+const PIECE: i64 = 10_000;
+
+/// A partition's note may be so much older than its newest row.
+const NOTE_AGE: TimeDelta = TimeDelta::days(1);
+
+/// What is deleted in pieces: the table, and which of its rows, where `$1` is the time before which they are old.
+const EXPIRED: &[(&str, &str, Kept)] = &[
+    ("events_before_2020", "stored_at < $1", Kept::Events),
+    ("events_after_2100", "stored_at < $1", Kept::Events),
+    ("samples_before_2020", "stored_at < $1", Kept::Events),
+    ("samples_after_2100", "stored_at < $1", Kept::Events),
+    ("dead_letters", "stored_at < $1", Kept::DeadLetters),
+    // A breach goes with the event that had the last word on it.
+    (
+        "breach_state",
+        "raised_at < $1 AND observed_at < $1 AND NOT EXISTS (
+             SELECT FROM events e WHERE (e.agent, e.observed_at, e.epoch, e.seq)
+                                      = (breach_state.agent, breach_state.observed_at, breach_state.epoch, breach_state.seq))",
+        Kept::Events,
+    ),
+    ("kafka_gaps", "noticed_at < $1", Kept::Events),
+    ("totals", "day < ($1 AT TIME ZONE 'UTC')::date", Kept::Totals),
+    // The series of an agent that counts in another one now.
+    (
+        "agent_sequences",
+        "last_stored_at < $1 AND EXISTS (
+             SELECT FROM agent_sequences n WHERE n.agent = agent_sequences.agent AND n.epoch <> agent_sequences.epoch
+                                             AND n.of_samples = agent_sequences.of_samples AND n.last_stored_at >= $1)",
+        Kept::Events,
+    ),
+];
+
+/// A gap that was noticed before `$1` is no news any more: the ranges around it become one. Then its declaration can go.
+const CLOSE_GAPS: &str = "
+    WITH closed AS (
+        SELECT agent, epoch, first_seq, last_seq, first_stored_at,
+               lag(first_seq) OVER same AS before, lag(last_seq) OVER same AS before_last
+        FROM agent_sequences WINDOW same AS (PARTITION BY agent, epoch ORDER BY first_seq)),
+    gone AS (
+        DELETE FROM agent_sequences s USING closed c
+        WHERE c.first_stored_at < $1 AND c.before IS NOT NULL
+          AND (s.agent, s.epoch, s.first_seq) = (c.agent, c.epoch, c.first_seq)
+        RETURNING c.agent, c.epoch, c.before, c.last_seq)
+    UPDATE agent_sequences s SET last_seq = greatest(s.last_seq, g.last)
+    FROM (SELECT agent, epoch, before, max(last_seq) AS last FROM gone GROUP BY 1, 2, 3) g
+    WHERE (s.agent, s.epoch, s.first_seq) = (g.agent, g.epoch, g.before)";
+
+#[derive(Clone, Copy)]
+enum Kept {
+    Events,
+    DeadLetters,
+    Totals,
+}
+
+/// Why a run ended early.
+enum End {
+    /// Somebody holds a lock, or the time is up.
+    Unfinished(String),
+    Error(StoreError),
+}
+
+impl From<Error> for End {
+    fn from(error: Error) -> Self {
+        match class(&error) {
+            Class::Locked => Self::Unfinished("a table is in use".to_owned()),
+            _ => Self::Error(error.into()),
+        }
+    }
+}
+
+impl PostgresMaintenance {
+    pub(in crate::consumer::store) fn new(address: Address, options: &StoreOptions) -> Self {
+        Self { address, application: format!("highwater-consumer/{}/maintenance", options.instance) }
+    }
+}
+
+impl Maintenance for PostgresMaintenance {
+    fn run(
+        &mut self,
+        retention: &Retention,
+        now: DateTime<Utc>,
+        budget: Duration,
+        stop: &AtomicBool,
+    ) -> Result<Maintained, StoreError> {
+        let mut client = session::connect(&self.address, &self.application)?;
+        client.batch_execute(SETTINGS)?;
+        let mut maintained = Maintained::default();
+        let locked = client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK])?;
+        if session::taken(&mut client)? < session::version() || !locked.get::<_, bool>(0) {
+            return Ok(maintained);
+        }
+        if let Some(seconds) = instead("maintenance-s").and_then(|seconds| seconds.parse::<f64>().ok()) {
+            client.batch_execute("SET statement_timeout = 0")?;
+            client.execute("SELECT pg_sleep($1)", &[&seconds])?;
+            client.batch_execute(SETTINGS)?;
+        }
+        let mut round = Round { client, now, retention, until: Instant::now() + budget, stop };
+        match round.all(&mut maintained) {
+            Ok(()) => {}
+            Err(End::Unfinished(why)) => maintained.unfinished = Some(why),
+            Err(End::Error(error)) => return Err(error),
+        }
+        Ok(maintained)
+    }
+}
+
+struct Round<'a> {
+    client: Client,
+    now: DateTime<Utc>,
+    retention: &'a Retention,
+    until: Instant,
+    stop: &'a AtomicBool,
+}
+
+impl Round<'_> {
+    fn all(&mut self, maintained: &mut Maintained) -> Result<(), End> {
+        let before = self.before(Kept::Events);
+        self.drop_partitions(before, maintained)?;
+        for (table, condition, kept) in EXPIRED {
+            self.delete(table, condition, self.before(*kept), &mut maintained.deleted)?;
+        }
+        self.client.execute(CLOSE_GAPS, &[&before])?;
+        // A declaration of numbers that no gap shows any more.
+        let closed = "stored_at < $1 AND NOT EXISTS (
+                          SELECT FROM agent_sequences s WHERE s.agent = losses.agent AND s.epoch = losses.epoch
+                                                          AND s.first_seq > losses.last_seq AND s.first_stored_at >= $1)";
+        self.delete("losses", closed, before, &mut maintained.deleted)
+    }
+
+    /// The time before which rows are old.
+    fn before(&self, kept: Kept) -> DateTime<Utc> {
+        let keep = match kept {
+            Kept::Events => self.retention.events,
+            Kept::DeadLetters => self.retention.dead_letters,
+            Kept::Totals => self.retention.totals,
+        };
+        let keep = TimeDelta::from_std(keep).unwrap_or(TimeDelta::MAX);
+        self.now.checked_sub_signed(keep).unwrap_or(DateTime::UNIX_EPOCH)
+    }
+
+    fn go_on(&self) -> Result<(), End> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(End::Unfinished("the consumer ends".to_owned()));
+        }
+        if Instant::now() >= self.until {
+            return Err(End::Unfinished("its time was up".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn delete(
+        &mut self,
+        table: &'static str,
+        condition: &str,
+        before: DateTime<Utc>,
+        deleted: &mut BTreeMap<&'static str, u64>,
+    ) -> Result<(), End> {
+        let sql = format!(
+            "DELETE FROM {table} WHERE ctid = ANY (ARRAY (SELECT ctid FROM {table} WHERE {condition} LIMIT {PIECE}))"
+        );
+        loop {
+            self.go_on()?;
+            let gone = self.client.execute(&sql, &[&before])?;
+            if gone > 0 {
+                *deleted.entry(table).or_default() += gone;
+            }
+            if gone < PIECE.unsigned_abs() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Drops the partitions of which both the end and the newest row's `stored_at` are older than `before`.
+    fn drop_partitions(&mut self, before: DateTime<Utc>, maintained: &mut Maintained) -> Result<(), End> {
+        let mut transaction = self.client.transaction()?;
+        let standing = partitions::read(&mut transaction)?;
+        transaction.commit()?;
+        // Those that nothing else ever drops: they are thinned.
+        let expired = |partition: &Partition| partition.to <= before && partition.from > DateTime::<Utc>::MIN_UTC;
+        for partition in standing.iter().filter(|partition| !partition.attached || expired(partition)) {
+            self.go_on()?;
+            if partition.attached && !self.detach(partition, before)? {
+                continue;
+            }
+            let name = &partition.name;
+            self.client.batch_execute(&format!("DROP TABLE IF EXISTS {}", quoted(name)))?;
+            self.client.execute("DELETE FROM partition_notes WHERE partition = $1", &[name])?;
+            maintained.dropped.push(name.clone());
+        }
+        Ok(())
+    }
+
+    /// Detaches a partition whose rows are all old; false if they are not. Nobody who makes or notes a partition goes on meanwhile.
+    fn detach(&mut self, partition: &Partition, before: DateTime<Utc>) -> Result<bool, End> {
+        let mut transaction = self.client.transaction()?;
+        partitions::lock(&mut transaction)?;
+        // Without a note nobody has stored in it since there are notes; its rows tell, once.
+        transaction.execute(
+            &format!(
+                "INSERT INTO partition_notes (partition, newest_stored_at, outside)
+                 SELECT $1, coalesce((SELECT max(stored_at) FROM {}), now()), false
+                 WHERE NOT EXISTS (SELECT FROM partition_notes WHERE partition = $1)",
+                quoted(&partition.name)
+            ),
+            &[&partition.name],
+        )?;
+        let newest = "SELECT newest_stored_at FROM partition_notes WHERE partition = $1";
+        let newest: DateTime<Utc> = transaction.query_one(newest, &[&partition.name])?.get(0);
+        let is_old = newest + NOTE_AGE < before;
+        if is_old {
+            let table = partition.table.name();
+            let detached = transaction
+                .batch_execute(&format!("ALTER TABLE {table} DETACH PARTITION {}", quoted(&partition.name)));
+            if let Err(error) = detached {
+                return Err(match class(&error) {
+                    Class::Locked => End::Unfinished(format!("{} is in use", partition.name)),
+                    _ => error.into(),
+                });
+            }
+        }
+        transaction.commit()?;
+        Ok(is_old)
+    }
+}

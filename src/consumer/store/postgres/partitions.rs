@@ -1,0 +1,358 @@
+//! The partitions of `events` and `samples`: made before the batch that needs them, dropped by the maintenance.
+//!
+//! PostgreSQL's catalog says which there are. `partition_notes` says of each how new its rows may be: noted once a day, before the
+//! first row of the day, so that retention needs no scan, and writers do not wait for each other.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use chrono::{DateTime, Datelike as _, Days, Months, NaiveDate, NaiveDateTime, NaiveTime, Utc};
+use postgres::{Client, Error, Transaction};
+
+use super::session::quoted;
+use crate::clock::{Clock as _, SystemClock};
+use crate::consumer::store::apply::Unplaceable;
+use crate::consumer::store::rows::{Row, TABLES, Table};
+use crate::consumer::store::{PartitionWidth, StoreError, StoreOptions};
+use crate::units::counted;
+
+/// Taken by all who make or drop a partition: one at a time.
+const LOCK: i64 = 0x6877_7061_7274; // "hwpart"
+
+/// How often the newest row of a partition is noted.
+const NOTE_EVERY: Duration = Duration::from_secs(86_400);
+
+/// How many partitions of events are made in an hour for times outside of the retention: an agent whose clock is wrong must not
+/// fill the catalog.
+const OUTSIDE_MAX: i64 = 12;
+
+/// A partition that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Partition {
+    pub(super) name: String,
+    pub(super) table: Table,
+    /// Its first moment.
+    pub(super) from: DateTime<Utc>,
+    /// The first moment after it.
+    pub(super) to: DateTime<Utc>,
+    pub(super) attached: bool,
+}
+
+/// What a session knows of them.
+pub(super) struct Partitions {
+    width: PartitionWidth,
+    keep: Duration,
+    clock: SystemClock,
+    /// By table and time.
+    known: Vec<Partition>,
+    /// When each was noted.
+    noted: HashMap<String, Duration>,
+}
+
+impl Partitions {
+    pub(super) fn new(options: &StoreOptions) -> Self {
+        Self {
+            width: options.partition,
+            keep: options.keep,
+            clock: SystemClock::default(),
+            known: Vec::new(),
+            noted: HashMap::new(),
+        }
+    }
+
+    /// One was not there after all.
+    pub(super) fn forget(&mut self) {
+        self.known.clear();
+    }
+
+    /// Makes the partitions that `rows` need and that are not there, in a transaction of their own. Returns the rows for which none is
+    /// made.
+    pub(super) fn make(&mut self, client: &mut Client, rows: &[Row<'_>]) -> Result<Vec<Unplaceable>, StoreError> {
+        let now = self.clock.monotonic();
+        let is_current = |partitions: &Self, row: &Row<'_>| {
+            partitions.find(Table::of(row.event), row.event.stamp.observed_at).is_some_and(|partition| {
+                let noted = partitions.noted.get(&partition.name);
+                noted.is_some_and(|at| now.saturating_sub(*at) < NOTE_EVERY)
+            })
+        };
+        if rows.iter().all(|row| is_current(self, row)) {
+            return Ok(Vec::new());
+        }
+        let mut transaction = client.transaction()?;
+        transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK])?;
+        self.known = read(&mut transaction)?;
+        let mut missing = Vec::new();
+        for row in rows {
+            let (table, time) = (Table::of(row.event), row.event.stamp.observed_at);
+            if self.find(table, time).is_none() && !self.add(&mut transaction, table, time)? {
+                missing.push(unplaceable(row));
+            }
+        }
+        let touched = rows.iter().filter_map(|row| self.find(Table::of(row.event), row.event.stamp.observed_at));
+        let mut names: Vec<String> = touched.map(|partition| partition.name.clone()).collect();
+        names.sort();
+        names.dedup();
+        transaction.execute(
+            "INSERT INTO partition_notes AS n (partition, newest_stored_at, outside)
+             SELECT name, now(), false FROM unnest($1::text[]) AS name
+             ON CONFLICT (partition) DO UPDATE SET newest_stored_at = greatest(n.newest_stored_at, excluded.newest_stored_at)",
+            &[&names],
+        )?;
+        transaction.commit()?;
+        self.noted.extend(names.into_iter().map(|name| (name, now)));
+        warn_of_clocks(rows, &missing);
+        Ok(missing)
+    }
+
+    fn find(&self, table: Table, time: DateTime<Utc>) -> Option<&Partition> {
+        let after = self.known.partition_point(|partition| (partition.table, partition.from) <= (table, time));
+        let partition = self.known.get(after.checked_sub(1)?)?;
+        (partition.attached && partition.table == table && time < partition.to).then_some(partition)
+    }
+
+    /// Makes the partition of `time`; false if there were too many of its kind. Queries and inserts go on meanwhile: `CREATE TABLE …
+    /// PARTITION OF` would hold them all up.
+    fn add(&mut self, transaction: &mut Transaction<'_>, table: Table, time: DateTime<Utc>) -> Result<bool, Error> {
+        let width = match table {
+            Table::Events => self.width,
+            Table::Samples => PartitionWidth::Week,
+        };
+        let (from, to) = self.free_period(table, time, width);
+        let kept_s = self.keep.as_secs_f64();
+        let outside: bool = transaction
+            .query_one(
+                "SELECT $1 <= now() - make_interval(secs => $3) OR $2 > now() + interval '32 days'",
+                &[&to, &from, &kept_s],
+            )?
+            .get(0);
+        let outside = outside && table == Table::Events;
+        if outside && made_outside(transaction)? >= OUTSIDE_MAX {
+            return Ok(false);
+        }
+        let name = format!("{}_{}", table.name(), from.format("%Y%m%d"));
+        // What the maintenance detached and could not drop is no more than its name.
+        transaction.batch_execute(&format!("DROP TABLE IF EXISTS {}", quoted(&name)))?;
+        transaction.batch_execute(&format!(
+            "CREATE TABLE {} (LIKE {} INCLUDING ALL);
+             ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM (to_timestamp({})) TO (to_timestamp({}))",
+            quoted(&name),
+            table.name(),
+            table.name(),
+            quoted(&name),
+            from.timestamp(),
+            to.timestamp()
+        ))?;
+        transaction.execute(
+            "INSERT INTO partition_notes (partition, newest_stored_at, outside) VALUES ($1, now(), $2)
+             ON CONFLICT (partition) DO UPDATE SET newest_stored_at = now(), made_at = now(), outside = excluded.outside",
+            &[&name, &outside],
+        )?;
+        self.known.push(Partition { name, table, from, to, attached: true });
+        self.known.sort_by_key(|partition| (partition.table, partition.from));
+        Ok(true)
+    }
+
+    /// The period around `time`, as far as no other partition has it: widths may have changed.
+    fn free_period(
+        &self,
+        table: Table,
+        time: DateTime<Utc>,
+        width: PartitionWidth,
+    ) -> (DateTime<Utc>, DateTime<Utc>) {
+        let (mut from, mut to) = period(time, width);
+        for partition in self.known.iter().filter(|partition| partition.attached && partition.table == table) {
+            if partition.to <= time {
+                from = from.max(partition.to);
+            } else if partition.from > time {
+                to = to.min(partition.from);
+            }
+        }
+        (from, to)
+    }
+
+    /// Says so if a query over all partitions takes most of the locks that the server has room for.
+    pub(super) fn warn_of_locks(&mut self, client: &mut Client) -> Result<(), StoreError> {
+        let mut transaction = client.transaction()?;
+        self.known = read(&mut transaction)?;
+        let row = transaction.query_one(
+            "SELECT current_setting('max_locks_per_transaction')::bigint
+                    * (current_setting('max_connections')::bigint + current_setting('max_prepared_transactions')::bigint)",
+            &[],
+        )?;
+        transaction.commit()?;
+        let (room, events) = (row.get::<_, i64>(0), self.known.iter().filter(|p| p.table == Table::Events).count());
+        if let Some(warning) = too_many_locks(events, room) {
+            log::warn!("PostgreSQL: {warning}");
+        }
+        Ok(())
+    }
+}
+
+/// What to say of a table with so many partitions on a server with room for so many locks.
+pub(super) fn too_many_locks(partitions: usize, room: i64) -> Option<String> {
+    /// The table and its indexes.
+    const LOCKS: usize = 3;
+    let needed = partitions * LOCKS;
+    (i64::try_from(needed).unwrap_or(i64::MAX) > room / 4).then(|| {
+        format!(
+            "a query over all {} of events takes {needed} of the {room} locks that the server has room for; raise \
+             max_locks_per_transaction, or set store.partition = \"month\"",
+            counted(partitions as u64, "partition")
+        )
+    })
+}
+
+fn unplaceable(row: &Row<'_>) -> Unplaceable {
+    let Row { event, record, partition } = row;
+    let error = format!(
+        "no partition for {}: {OUTSIDE_MAX} were made in the last hour for times outside of the retention; is the clock of {} \
+         right? `highwater-consumer dead-letters retry` stores it later",
+        event.stamp.observed_at.date_naive(),
+        event.stamp.agent
+    );
+    Unplaceable { partition: *partition, offset: record.offset, error }
+}
+
+/// One line for each agent.
+fn warn_of_clocks(rows: &[Row<'_>], missing: &[Unplaceable]) {
+    let mut agents: Vec<&str> = missing
+        .iter()
+        .filter_map(|missing| {
+            let row = rows.iter().find(|row| (row.partition, row.record.offset) == (missing.partition, missing.offset))?;
+            Some(row.event.stamp.agent.as_str())
+        })
+        .collect();
+    agents.sort_unstable();
+    agents.dedup();
+    for agent in agents {
+        log::error!("PostgreSQL: {agent} tells of too many times outside of the retention: is its clock right? They are dead letters");
+    }
+}
+
+/// How many partitions of events were made in the last hour for times outside of the retention.
+fn made_outside(transaction: &mut Transaction<'_>) -> Result<i64, Error> {
+    let made = "SELECT count(*) FROM partition_notes WHERE outside AND made_at > now() - interval '1 hour'";
+    Ok(transaction.query_one(made, &[])?.get(0))
+}
+
+/// The period of this width that `time` lies in.
+fn period(time: DateTime<Utc>, width: PartitionWidth) -> (DateTime<Utc>, DateTime<Utc>) {
+    let day = time.date_naive();
+    let (from, to) = match width {
+        PartitionWidth::Day => (day, day + Days::new(1)),
+        PartitionWidth::Week => {
+            let monday = day - Days::new(day.weekday().num_days_from_monday().into());
+            (monday, monday + Days::new(7))
+        }
+        PartitionWidth::Month => {
+            let first = day.with_day(1).unwrap_or(day);
+            (first, first + Months::new(1))
+        }
+    };
+    let midnight = |day: NaiveDate| day.and_time(NaiveTime::MIN).and_utc();
+    (midnight(from), midnight(to))
+}
+
+/// All partitions, by table and time: what stands in the catalog, and tables of such a name that were detached from it.
+pub(super) fn read(transaction: &mut Transaction<'_>) -> Result<Vec<Partition>, Error> {
+    transaction.batch_execute("SET LOCAL timezone = 'UTC'; SET LOCAL datestyle = 'ISO'")?;
+    let mut partitions = Vec::new();
+    for table in TABLES {
+        let rows = transaction.query(
+            "SELECT c.relname::text, coalesce(pg_get_expr(c.relpartbound, c.oid), ''), c.relispartition
+             FROM pg_class c LEFT JOIN pg_inherits i ON i.inhrelid = c.oid
+             WHERE i.inhparent = $1::text::regclass
+                OR NOT c.relispartition AND c.relkind = 'r' AND c.relname ~ ('^' || $1 || '_[0-9]{8}$')
+                   AND c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = $1::text::regclass)",
+            &[&table.name()],
+        )?;
+        for row in rows {
+            let (name, bounds, attached): (String, &str, bool) = (row.get(0), row.get(1), row.get(2));
+            let Some((from, to)) = bounds_of(bounds).or(Some(NEVER).filter(|_| !attached)) else { continue };
+            partitions.push(Partition { name, table, from, to, attached });
+        }
+    }
+    partitions.sort_by_key(|partition| (partition.table, partition.from));
+    Ok(partitions)
+}
+
+const NEVER: (DateTime<Utc>, DateTime<Utc>) = (DateTime::<Utc>::MIN_UTC, DateTime::<Utc>::MIN_UTC);
+
+/// `FOR VALUES FROM ('2026-11-01 00:00:00+00') TO (MAXVALUE)`.
+fn bounds_of(text: &str) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
+    let (from, to) = text.strip_prefix("FOR VALUES FROM (")?.strip_suffix(')')?.split_once(") TO (")?;
+    let time = |text: &str| match text {
+        "MINVALUE" => Some(DateTime::<Utc>::MIN_UTC),
+        "MAXVALUE" => Some(DateTime::<Utc>::MAX_UTC),
+        text => {
+            let text = text.trim_matches('\'').strip_suffix("+00")?;
+            NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f").ok().map(|time| time.and_utc())
+        }
+    };
+    Some((time(from)?, time(to)?))
+}
+
+/// Holds the lock of all who make or drop partitions, in this transaction.
+pub(super) fn lock(transaction: &mut Transaction<'_>) -> Result<(), Error> {
+    transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> DateTime<Utc> {
+        text.parse().unwrap()
+    }
+
+    fn partition(from: &str, to: &str) -> Partition {
+        let (from, to) = (at(from), at(to));
+        Partition { name: from.to_string(), table: Table::Events, from, to, attached: true }
+    }
+
+    #[test]
+    fn a_period_is_a_day_a_week_from_monday_or_a_month() {
+        let time = at("2026-11-28T23:59:59.999999Z");
+        let text = |width| {
+            let (from, to) = period(time, width);
+            (from.date_naive().to_string(), to.date_naive().to_string())
+        };
+        assert_eq!(text(PartitionWidth::Day), ("2026-11-28".into(), "2026-11-29".into()));
+        assert_eq!(text(PartitionWidth::Week), ("2026-11-23".into(), "2026-11-30".into()));
+        assert_eq!(text(PartitionWidth::Month), ("2026-11-01".into(), "2026-12-01".into()));
+    }
+
+    #[test]
+    fn a_new_width_takes_what_the_old_one_left() {
+        let options = StoreOptions { instance: String::new(), partition: PartitionWidth::Month, keep: Duration::ZERO };
+        let mut partitions = Partitions::new(&options);
+        partitions.known = vec![
+            partition("2026-11-01T00:00:00Z", "2026-11-02T00:00:00Z"),
+            partition("2026-11-02T00:00:00Z", "2026-11-03T00:00:00Z"),
+            partition("2026-11-20T00:00:00Z", "2026-11-21T00:00:00Z"),
+        ];
+        let free = |time| partitions.free_period(Table::Events, at(time), PartitionWidth::Month);
+        assert_eq!(free("2026-11-10T00:00:00Z"), (at("2026-11-03T00:00:00Z"), at("2026-11-20T00:00:00Z")));
+        assert_eq!(free("2026-11-28T00:00:00Z"), (at("2026-11-21T00:00:00Z"), at("2026-12-01T00:00:00Z")));
+        assert_eq!(partitions.find(Table::Events, at("2026-11-02T23:59:59Z")).unwrap().from, at("2026-11-02T00:00:00Z"));
+        assert_eq!(partitions.find(Table::Events, at("2026-11-03T00:00:00Z")), None);
+        assert_eq!(partitions.find(Table::Samples, at("2026-11-02T00:00:00Z")), None);
+    }
+
+    #[test]
+    fn bounds_are_read_as_postgresql_writes_them() {
+        let text = "FOR VALUES FROM ('2026-11-01 00:00:00+00') TO ('2026-12-01 00:00:00+00')";
+        assert_eq!(bounds_of(text), Some((at("2026-11-01T00:00:00Z"), at("2026-12-01T00:00:00Z"))));
+        assert_eq!(
+            bounds_of("FOR VALUES FROM (MINVALUE) TO ('2020-01-01 00:00:00+00')"),
+            Some((DateTime::<Utc>::MIN_UTC, at("2020-01-01T00:00:00Z")))
+        );
+        assert_eq!(bounds_of("DEFAULT"), None);
+    }
+
+    #[test]
+    fn more_locks_than_a_quarter_of_the_room_are_worth_a_word() {
+        assert_eq!(too_many_locks(14, 6400), None);
+        assert!(too_many_locks(1824, 6400).unwrap().contains("5472 of the 6400 locks"));
+    }
+}

@@ -1,0 +1,35 @@
+//! A pooler in transaction mode gives each transaction another server: prepared statements, settings and locks of a session mean
+//! nothing there.
+
+use postgres::{Client, SimpleQueryMessage};
+
+use super::address::Address;
+use crate::consumer::store::StoreError;
+
+/// Refuses a pooler in transaction mode: one session asks which server it speaks to, a second keeps that one busy with a transaction,
+/// and the first asks again.
+pub(super) fn refuse(address: &Address, application: &str) -> Result<(), StoreError> {
+    let mut first = address.connect(application)?;
+    let before = backend(&mut first)?;
+    // The server may have no room for a second session: then this is not the time to find out.
+    let Ok(mut second) = address.connect(application) else { return Ok(()) };
+    second.batch_execute("BEGIN")?;
+    let same = backend(&mut first)? == before;
+    second.batch_execute("ROLLBACK")?;
+    if same {
+        return Ok(());
+    }
+    Err(StoreError::Misconfigured(format!(
+        "PostgreSQL: {address} is a pooler in transaction mode, which gives each transaction another server session; name the \
+         server itself in store.url, or a pool in session mode (pool_mode = session)"
+    )))
+}
+
+/// Without a prepared statement, which such a pooler may not know.
+fn backend(client: &mut Client) -> Result<Option<String>, postgres::Error> {
+    let rows = client.simple_query("SELECT pg_backend_pid()")?;
+    Ok(rows.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    }))
+}

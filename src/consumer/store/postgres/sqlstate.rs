@@ -1,0 +1,134 @@
+//! What an error of PostgreSQL means for us, by its SQLSTATE (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
+
+use postgres::Error;
+
+use super::address::ConnectError;
+use crate::consumer::store::StoreError;
+use crate::consumer::store::apply::AttemptError;
+use crate::exit::chain;
+
+/// What to do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    /// Wait; it comes back by itself. None of these is the fault of a row.
+    Unavailable,
+    /// Wait, and call somebody, unless it turns out to be the fault of a row: a trigger may say anything.
+    Misconfigured,
+    /// The database does not want this row.
+    Rejected,
+    /// A row's time has no partition.
+    NoPartition,
+    /// Somebody else wrote the same row first.
+    Duplicate,
+    /// A lock was waited for in vain.
+    Locked,
+}
+
+pub(super) fn class(error: &Error) -> Class {
+    let Some(db) = error.as_db_error() else { return Class::Unavailable };
+    let code = db.code().code();
+    match (code, &code[..2]) {
+        ("55P03", _) => Class::Locked,
+        ("23505", _) => Class::Duplicate,
+        // The same code is a CHECK's, but that has a name.
+        ("23514", _) if db.constraint().is_none() => Class::NoPartition,
+        // Connections, transactions that met another one, no room, somebody's wish, the operating system, a standby.
+        ("25006", _) | (_, "08" | "40" | "53" | "55" | "57" | "58") => Class::Unavailable,
+        (_, "28" | "3D" | "3F" | "42") => Class::Misconfigured,
+        _ => Class::Rejected,
+    }
+}
+
+/// The whole of an error in one line: its `Display` says only "db error".
+pub(super) fn text(error: &Error) -> String {
+    let Some(db) = error.as_db_error() else { return chain(error) };
+    let mut line = format!("{} (SQLSTATE {})", db.message(), db.code().code());
+    for more in [db.detail(), db.hint(), db.where_()].into_iter().flatten() {
+        line = format!("{line}; {}", more.replace('\n', " "));
+    }
+    line
+}
+
+/// Which line of a COPY it is about, from 0.
+pub(super) fn copy_line(error: &Error) -> Option<usize> {
+    let context = error.as_db_error()?.where_()?;
+    let (_, line) = context.strip_prefix("COPY ")?.split_once(", line ")?;
+    let digits = line.find(|c: char| !c.is_ascii_digit()).unwrap_or(line.len());
+    line[..digits].parse::<usize>().ok()?.checked_sub(1)
+}
+
+/// What to look at where a connection failed by TLS, and not because the server is not there.
+fn tls_remedy(text: &str) -> Option<&'static str> {
+    if text.contains("certificate verify failed") {
+        Some(
+            "check that sslrootcert signed the server's certificate, and that this bears the server's name and has not expired",
+        )
+    } else if text.contains(" alert ") {
+        Some("the server does not accept our certificate: check sslcert and sslkey")
+    } else if text.contains("server does not support TLS") {
+        Some("set ssl = on there, or another sslmode")
+    } else {
+        None
+    }
+}
+
+/// The SQL that mends it, where that is known.
+fn remedy(code: &str, text: &str) -> Option<&'static str> {
+    Some(match code {
+        "3D000" => "make it as a superuser: CREATE DATABASE name OWNER role",
+        "28000" if text.contains("does not exist") => "make it as a superuser: CREATE ROLE name LOGIN PASSWORD '…'",
+        "28P01" => "check the password: store.password_file, or in store.url",
+        "3F000" => "make it: CREATE SCHEMA name AUTHORIZATION role",
+        "42501" if text.contains("schema") => {
+            "as its owner: GRANT CREATE, USAGE ON SCHEMA name TO role; or set store.schema to one of this role's own: \
+             CREATE SCHEMA name AUTHORIZATION role"
+        }
+        "42501" => "as the owner: GRANT ALL ON ALL TABLES IN SCHEMA name TO role; or let this role own the tables",
+        "25006" => "the server is a standby or set to default_transaction_read_only: name the primary in store.url",
+        _ => return None,
+    })
+}
+
+impl From<Error> for StoreError {
+    fn from(error: Error) -> Self {
+        let code = error.as_db_error().map(|db| db.code().code().to_owned()).unwrap_or_default();
+        let mut text = format!("PostgreSQL: {}", text(&error));
+        if let Some(remedy) = remedy(&code, &text) {
+            text = format!("{text}: {remedy}");
+        }
+        match class(&error) {
+            Class::Misconfigured => Self::Misconfigured(text),
+            _ if code == "25006" => Self::Misconfigured(text),
+            _ => Self::Unavailable(text),
+        }
+    }
+}
+
+impl From<Error> for AttemptError {
+    fn from(error: Error) -> Self {
+        match class(&error) {
+            Class::Duplicate => Self::Again(error.into()),
+            Class::NoPartition => Self::NoPartition(error.into()),
+            Class::Rejected | Class::Misconfigured => {
+                Self::Rejected { at: None, error: text(&error), otherwise: error.into() }
+            }
+            Class::Unavailable | Class::Locked => Self::Store(error.into()),
+        }
+    }
+}
+
+impl From<ConnectError> for StoreError {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::Local(message) => Self::Misconfigured(message),
+            ConnectError::Server(error) if error.as_db_error().is_none() => {
+                let text = chain(&error);
+                match tls_remedy(&text) {
+                    Some(remedy) => Self::Misconfigured(format!("PostgreSQL: {text}: {remedy}")),
+                    None => Self::Unavailable(format!("PostgreSQL: {text}")),
+                }
+            }
+            ConnectError::Server(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! What a transaction does in PostgreSQL.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::Write as _;
+
+use chrono::{DateTime, NaiveDate, Utc};
+use postgres::Statement;
+use postgres::types::ToSql;
+
+use super::sqlstate::{self, Class};
+use super::statements::Statements;
+use super::{Session, copy};
+use crate::consumer::batch::{Fingerprint, Gap, TopicId};
+use crate::consumer::store::apply::{self, AttemptError, Unplaceable};
+use crate::consumer::store::rows::{
+    self, Bounds, BreachChanges, BreachKey, DeadLetter, KnownBreach, LastWord, Lost, MergedRanges, Rank, Ranges, Row, Table,
+};
+use crate::consumer::store::sequences::Range;
+use crate::consumer::store::{StoreError, TotalKey};
+use crate::event::{Breach, Epoch, Event, Reason};
+use crate::failpoints;
+
+/// A transaction, and what is prepared for it.
+pub(super) struct Transaction<'s> {
+    inner: postgres::Transaction<'s>,
+    sql: &'s Statements,
+}
+
+/// With more suspects than this their agents' rows are read once for all of them.
+const SUSPECTS_ONE_BY_ONE: usize = 20;
+
+impl apply::Session for Session {
+    type Transaction<'s> = Transaction<'s>;
+
+    fn begin(&mut self, _now: DateTime<Utc>) -> Result<Transaction<'_>, AttemptError> {
+        Ok(Transaction { inner: self.client.transaction()?, sql: &self.sql })
+    }
+
+    fn make_partitions(&mut self, rows: &[Row<'_>], _now: DateTime<Utc>) -> Result<Vec<Unplaceable>, StoreError> {
+        self.partitions.make(&mut self.client, rows)
+    }
+
+    fn forget_partitions(&mut self) {
+        self.partitions.forget();
+    }
+
+    fn end_holders(&mut self, topic: &TopicId, partitions: &[i32]) -> StoreError {
+        super::end_holders(&mut self.client, topic, partitions).unwrap_or_else(|error| error.into())
+    }
+
+    fn read_back(&mut self, topic: &TopicId, bounds: &Bounds) -> Result<bool, AttemptError> {
+        let partitions: Vec<i32> = bounds.keys().copied().collect();
+        let rows = self.client.query(&self.sql.read_back, &[&topic.cluster, &topic.name, &partitions])?;
+        let next: BTreeMap<i32, i64> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        Ok(bounds.iter().all(|(partition, (_, to))| next.get(partition).is_some_and(|next| next >= to)))
+    }
+}
+
+impl Transaction<'_> {
+    fn indices(
+        &mut self,
+        statement: &Statement,
+        rows: &[&Row<'_>],
+    ) -> Result<HashSet<usize>, AttemptError> {
+        let agents: Vec<&str> = rows.iter().map(|row| row.event.stamp.agent.as_str()).collect();
+        let times: Vec<DateTime<Utc>> = rows.iter().map(|row| row.event.stamp.observed_at).collect();
+        let epochs: Vec<String> = rows.iter().map(|row| row.event.id.epoch.to_string()).collect();
+        let seqs: Vec<i64> = rows.iter().map(|row| row.event.id.seq.cast_signed()).collect();
+        let found = self.inner.query(statement, &[&agents, &times, &epochs, &seqs])?;
+        let index = |row: &postgres::Row| usize::try_from(row.get::<_, i64>(0) - 1).unwrap_or(usize::MAX);
+        Ok(found.iter().map(index).collect())
+    }
+}
+
+impl apply::Transaction for Transaction<'_> {
+    fn lock_checkpoints(
+        &mut self,
+        topic: &TopicId,
+        partitions: &[i32],
+    ) -> Result<BTreeMap<i32, (i64, i32)>, AttemptError> {
+        let found = self
+            .inner
+            .query(&self.sql.lock_checkpoints, &[&topic.cluster, &topic.name, &partitions])
+            .map_err(|error| match sqlstate::class(&error) {
+                Class::Locked => AttemptError::Held,
+                _ => error.into(),
+            })?;
+        Ok(found.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect())
+    }
+
+    fn known_ranges<'a>(&mut self, seen: &Ranges<'a>) -> Result<Ranges<'a>, AttemptError> {
+        let flat = || seen.iter().flat_map(|(series, ranges)| ranges.iter().map(|range| (*series, range)));
+        let agents: Vec<&str> = flat().map(|((agent, _), _)| agent).collect();
+        let epochs: Vec<String> = flat().map(|((_, epoch), _)| epoch.to_string()).collect();
+        let firsts: Vec<i64> = flat().map(|(_, range)| range.first).collect();
+        let lasts: Vec<i64> = flat().map(|(_, range)| range.last).collect();
+        let all: Vec<rows::Series<'a>> = seen.keys().copied().collect();
+        let mut known: Ranges<'a> = BTreeMap::new();
+        for row in self.inner.query(&self.sql.known_ranges, &[&agents, &epochs, &firsts, &lasts])? {
+            let (agent, epoch): (&str, &str) = (row.get(0), row.get(1));
+            let epoch = epoch.parse().unwrap_or(Epoch(0));
+            let range = Range {
+                first: row.get(2),
+                last: row.get(3),
+                of_samples: row.get(4),
+                first_stored_at: Some(row.get(5)),
+                identity_conflicts: row.get(6),
+            };
+            let Ok(index) = all.binary_search(&(agent, epoch)) else { continue };
+            let of_one = known.entry(all[index]).or_default();
+            // Two of the ranges asked for may touch the same one.
+            if of_one.last() != Some(&range) {
+                of_one.push(range);
+            }
+        }
+        Ok(known)
+    }
+
+    fn existing(&mut self, table: Table, rows: &[&Row<'_>]) -> Result<HashSet<usize>, AttemptError> {
+        self.indices(&self.sql.of(table).existing, rows)
+    }
+
+    /// The key has the time before the number: all index entries of an agent are gone through.
+    fn have_other_times(&mut self, table: Table, rows: &[&Row<'_>]) -> Result<HashSet<usize>, AttemptError> {
+        let at_once = rows.len() > SUSPECTS_ONE_BY_ONE;
+        if at_once {
+            self.inner.batch_execute("SET LOCAL enable_nestloop = off")?;
+        }
+        let found = self.indices(&self.sql.of(table).other_times, rows)?;
+        if at_once {
+            self.inner.batch_execute("SET LOCAL enable_nestloop = on")?;
+        }
+        Ok(found)
+    }
+
+    fn insert(&mut self, table: Table, topic: &TopicId, rows: &[&Row<'_>]) -> Result<(), AttemptError> {
+        let bytes = copy::encode(table, &topic.name, rows);
+        copy_in(&mut self.inner, &self.sql.of(table).copy, &bytes).map_err(|error| {
+            let line = sqlstate::copy_line(&error).and_then(|line| rows.get(line));
+            match AttemptError::from(error) {
+                AttemptError::Rejected { error, otherwise, .. } => {
+                    let at = line.map(|row| (row.partition, row.record.offset));
+                    AttemptError::Rejected { at, error, otherwise }
+                }
+                other => other,
+            }
+        })
+    }
+
+    fn put_ranges(&mut self, (standing, gone): MergedRanges<'_>) -> Result<(), AttemptError> {
+        if !gone.is_empty() {
+            let agents: Vec<&str> = gone.iter().map(|((agent, _), _)| *agent).collect();
+            let epochs: Vec<String> = gone.iter().map(|((_, epoch), _)| epoch.to_string()).collect();
+            let firsts: Vec<i64> = gone.iter().map(|(_, first)| *first).collect();
+            self.inner.execute(&self.sql.drop_ranges, &[&agents, &epochs, &firsts])?;
+        }
+        let agents: Vec<&str> = standing.iter().map(|((agent, _), _)| *agent).collect();
+        let epochs: Vec<String> = standing.iter().map(|((_, epoch), _)| epoch.to_string()).collect();
+        let firsts: Vec<i64> = standing.iter().map(|(_, range)| range.first).collect();
+        let lasts: Vec<i64> = standing.iter().map(|(_, range)| range.last).collect();
+        let of_samples: Vec<bool> = standing.iter().map(|(_, range)| range.of_samples).collect();
+        let begins: Vec<Option<DateTime<Utc>>> = standing.iter().map(|(_, range)| range.first_stored_at).collect();
+        let conflicts: Vec<i64> = standing.iter().map(|(_, range)| range.identity_conflicts).collect();
+        let parameters: [&(dyn ToSql + Sync); 7] =
+            [&agents, &epochs, &firsts, &lasts, &of_samples, &begins, &conflicts];
+        self.inner.execute(&self.sql.put_ranges, &parameters)?;
+        Ok(())
+    }
+
+    fn known_breaches<'a>(
+        &mut self,
+        breaches: &[BreachKey<'a>],
+    ) -> Result<HashMap<BreachKey<'a>, KnownBreach>, AttemptError> {
+        let agents: Vec<&str> = breaches.iter().map(|(agent, _)| *agent).collect();
+        let ids: Vec<&str> = breaches.iter().map(|(_, id)| *id).collect();
+        let mut known = HashMap::new();
+        for row in self.inner.query(&self.sql.known_breaches, &[&agents, &ids])? {
+            let Ok(index) = breaches.binary_search(&(row.get(0), row.get(1))) else { continue };
+            let rank = Rank {
+                cleared: row.get(2),
+                duration_ms: row.get(3),
+                epoch: row.get::<_, &str>(4).parse().unwrap_or(Epoch(0)),
+                seq: row.get(5),
+                observed_at: row.get(6),
+            };
+            known.insert(breaches[index], KnownBreach { rank, counted_bytes: row.get(7) });
+        }
+        Ok(known)
+    }
+
+    fn put_breaches(&mut self, changes: &BreachChanges<'_>) -> Result<(), AttemptError> {
+        if !changes.put.is_empty() {
+            let there = put_last_words(&mut self.inner, &self.sql.put_breaches, &changes.put)?;
+            if there != changes.new {
+                return Err(AttemptError::Again(StoreError::Unavailable(
+                    "PostgreSQL: another consumer wrote the same breaches".to_owned(),
+                )));
+            }
+        }
+        if !changes.counted.is_empty() {
+            let agents: Vec<&str> = changes.counted.iter().map(|word| word.event.stamp.agent.as_str()).collect();
+            let ids: Vec<&str> = changes.counted.iter().map(|word| word.breach.breach_id.as_str()).collect();
+            let bytes: Vec<i64> = changes.counted.iter().map(|word| word.counted_bytes).collect();
+            self.inner.execute(&self.sql.count_breaches, &[&agents, &ids, &bytes])?;
+        }
+        if !changes.totals.is_empty() {
+            let text = |part: fn(&TotalKey) -> &str| -> Vec<&str> {
+                changes.totals.keys().map(|(key, _)| part(key)).collect()
+            };
+            let days: Vec<NaiveDate> = changes.totals.keys().map(|(_, day)| *day).collect();
+            let breaches: Vec<i64> = changes.totals.values().map(|(breaches, _)| *breaches).collect();
+            let bytes: Vec<i64> = changes.totals.values().map(|(_, bytes)| *bytes).collect();
+            let (agents, interfaces) = (text(|key| &key.agent), text(|key| &key.interface));
+            let (directions, limits) = (text(|key| key.direction), text(|key| &key.limit_name));
+            let parameters: [&(dyn ToSql + Sync); 7] =
+                [&agents, &interfaces, &directions, &limits, &days, &breaches, &bytes];
+            self.inner.execute(&self.sql.add_totals, &parameters)?;
+        }
+        Ok(())
+    }
+
+    fn put_losses(&mut self, losses: &[Lost<'_>]) -> Result<(), AttemptError> {
+        let agents: Vec<&str> = losses.iter().map(|lost| lost.event.stamp.agent.as_str()).collect();
+        let epochs: Vec<String> = losses.iter().map(|lost| lost.epoch.to_string()).collect();
+        let firsts: Vec<i64> = losses.iter().map(|lost| lost.first).collect();
+        let lasts: Vec<i64> = losses.iter().map(|lost| lost.last).collect();
+        let own_epochs: Vec<String> = losses.iter().map(|lost| lost.event.id.epoch.to_string()).collect();
+        let own_seqs: Vec<i64> = losses.iter().map(|lost| lost.event.id.seq.cast_signed()).collect();
+        let times: Vec<DateTime<Utc>> = losses.iter().map(|lost| lost.event.stamp.observed_at).collect();
+        let reasons: Vec<&str> = losses.iter().map(|lost| lost.reason).collect();
+        let details: Vec<Option<&str>> = losses.iter().map(|lost| lost.detail).collect();
+        let parameters: [&(dyn ToSql + Sync); 9] =
+            [&agents, &epochs, &firsts, &lasts, &own_epochs, &own_seqs, &times, &reasons, &details];
+        self.inner.execute(&self.sql.put_losses, &parameters)?;
+        Ok(())
+    }
+
+    fn put_dead_letters(&mut self, topic: &TopicId, letters: &[DeadLetter<'_>]) -> Result<(), AttemptError> {
+        let partitions: Vec<i32> = letters.iter().map(|letter| letter.partition).collect();
+        let generations: Vec<i32> = letters.iter().map(|letter| letter.generation).collect();
+        let offsets: Vec<i64> = letters.iter().map(|letter| letter.record.offset).collect();
+        let times: Vec<Option<DateTime<Utc>>> = letters.iter().map(|letter| letter.record.timestamp()).collect();
+        let headers: Vec<&[u8]> = letters.iter().map(|letter| letter.record.headers.as_bytes()).collect();
+        let keys: Vec<Option<&[u8]>> = letters.iter().map(|letter| letter.record.key.as_deref()).collect();
+        let payloads: Vec<Option<&[u8]>> = letters.iter().map(|letter| letter.record.payload.as_deref()).collect();
+        let errors: Vec<&str> = letters.iter().map(|letter| letter.error.as_str()).collect();
+        let agents: Vec<Option<&str>> = letters.iter().map(|letter| letter.claimed.agent.as_deref()).collect();
+        let epochs: Vec<Option<String>> =
+            letters.iter().map(|letter| Some(letter.claimed.id?.0.to_string())).collect();
+        let seqs: Vec<Option<i64>> = letters.iter().map(|letter| Some(letter.claimed.id?.1)).collect();
+        let parameters: [&(dyn ToSql + Sync); 13] = [
+            &topic.cluster,
+            &topic.name,
+            &partitions,
+            &generations,
+            &offsets,
+            &times,
+            &headers,
+            &keys,
+            &payloads,
+            &errors,
+            &agents,
+            &epochs,
+            &seqs,
+        ];
+        self.inner.execute(&self.sql.put_dead_letters, &parameters)?;
+        Ok(())
+    }
+
+    fn put_gap(&mut self, topic: &TopicId, partition: i32, generation: i32, gap: Gap) -> Result<(), AttemptError> {
+        let cause = gap.cause.as_str();
+        let parameters: [&(dyn ToSql + Sync); 7] =
+            [&topic.cluster, &topic.name, &partition, &generation, &gap.first, &gap.last, &cause];
+        self.inner.execute(&self.sql.put_gap, &parameters)?;
+        Ok(())
+    }
+
+    fn advance(
+        &mut self,
+        topic: &TopicId,
+        ahead: &[(i32, (i64, i64), Option<Fingerprint>)],
+    ) -> Result<usize, AttemptError> {
+        let partitions: Vec<i32> = ahead.iter().map(|(partition, ..)| *partition).collect();
+        let old: Vec<i64> = ahead.iter().map(|(_, (from, _), _)| *from).collect();
+        let new: Vec<i64> = ahead.iter().map(|(_, (_, to), _)| *to).collect();
+        let part = |part: fn(Fingerprint) -> i64| -> Vec<Option<i64>> {
+            ahead.iter().map(|(_, _, last)| last.map(part)).collect()
+        };
+        let (offsets, times, digests) =
+            (part(|last| last.offset), part(|last| last.timestamp_ms), part(|last| last.digest));
+        let parameters: [&(dyn ToSql + Sync); 8] =
+            [&topic.cluster, &topic.name, &partitions, &old, &new, &offsets, &times, &digests];
+        Ok(self.inner.execute(&self.sql.advance, &parameters)? as usize)
+    }
+
+    fn lock_dead_letters(
+        &mut self,
+        topic: &TopicId,
+        letters: &[(i32, i32, i64)],
+    ) -> Result<HashSet<(i32, i32, i64)>, AttemptError> {
+        let (partitions, generations, offsets) = positions(letters);
+        let parameters: [&(dyn ToSql + Sync); 5] =
+            [&topic.cluster, &topic.name, &partitions, &generations, &offsets];
+        let there = self.inner.query(&self.sql.lock_dead_letters, &parameters)?;
+        Ok(there.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
+    }
+
+    fn delete_dead_letters(&mut self, topic: &TopicId, letters: &[(i32, i32, i64)]) -> Result<(), AttemptError> {
+        let (partitions, generations, offsets) = positions(letters);
+        let parameters: [&(dyn ToSql + Sync); 5] =
+            [&topic.cluster, &topic.name, &partitions, &generations, &offsets];
+        self.inner.execute(&self.sql.delete_dead_letters, &parameters)?;
+        Ok(())
+    }
+
+    fn commit(self) -> Result<(), AttemptError> {
+        Ok(self.inner.commit()?)
+    }
+}
+
+/// Places of dead letters, as `unnest` wants them.
+pub(super) fn positions(letters: &[(i32, i32, i64)]) -> (Vec<i32>, Vec<i32>, Vec<i64>) {
+    let partitions = letters.iter().map(|(partition, ..)| *partition).collect();
+    let generations = letters.iter().map(|(_, generation, _)| *generation).collect();
+    (partitions, generations, letters.iter().map(|(.., offset)| *offset).collect())
+}
+
+fn copy_in(
+    transaction: &mut postgres::Transaction<'_>,
+    statement: &str,
+    bytes: &[u8],
+) -> Result<(), postgres::Error> {
+    let mut writer = transaction.copy_in(statement)?;
+    // What the server said is within; the writer, dropped unfinished, ends the COPY.
+    if let Err(error) = writer.write_all(bytes)
+        && let Some(inner) = error.into_inner()
+        && let Ok(sql) = inner.downcast::<postgres::Error>()
+    {
+        return Err(*sql);
+    }
+    failpoints::pass("copying");
+    writer.finish().map(drop)
+}
+
+/// Writes rows of `breach_state`. Returns how many of them were not there.
+fn put_last_words(
+    transaction: &mut postgres::Transaction<'_>,
+    statement: &Statement,
+    words: &[LastWord<'_>],
+) -> Result<usize, postgres::Error> {
+    fn column<'w, T>(words: &'w [LastWord<'_>], value: impl Fn(&'w Event, &'w Breach) -> T) -> Vec<T> {
+        words.iter().map(|word| value(word.event, word.breach)).collect()
+    }
+    let texts = |value: fn(&Breach) -> &str| column(words, |_, breach| value(breach));
+    let times = |value: fn(&Breach) -> DateTime<Utc>| column(words, |_, breach| value(breach));
+    let numbers = |value: fn(&Breach) -> u64| column(words, |_, breach| value(breach).cast_signed());
+    let state = |event: &Event| if rows::is_cleared(event) { "cleared" } else { "open" };
+    let parameters: [&(dyn ToSql + Sync); 23] = [
+        &column(words, |event, _| event.stamp.agent.as_str()),
+        &texts(|breach| &breach.breach_id),
+        &column(words, |event, _| event.id.epoch.to_string()),
+        &column(words, |event, _| event.id.seq.cast_signed()),
+        &column(words, |event, _| event.stamp.observed_at),
+        &column(words, |event, _| state(event)),
+        &times(|breach| breach.started_at),
+        &times(|breach| breach.raised_at),
+        &times(|breach| breach.ended_at),
+        &texts(|breach| &breach.limit_name),
+        &texts(|breach| breach.severity.as_str()),
+        &texts(|breach| &breach.interface),
+        &texts(|breach| breach.direction.as_str()),
+        &numbers(|breach| breach.limit_bps),
+        &numbers(|breach| breach.rate_bps),
+        &numbers(|breach| breach.peak_bps),
+        &numbers(|breach| breach.mean_bps),
+        &numbers(|breach| breach.duration_ms),
+        &numbers(|breach| breach.measured_ms),
+        &numbers(|breach| breach.excess_bytes),
+        &column(words, |_, breach| breach.reason.as_ref().map(Reason::as_str)),
+        &column(words, |_, breach| breach.detail.as_deref()),
+        &words.iter().map(|word| word.counted_bytes).collect::<Vec<_>>(),
+    ];
+    let rows = transaction.query(statement, &parameters)?;
+    Ok(rows.iter().filter(|row| row.get::<_, bool>(0)).count())
+}

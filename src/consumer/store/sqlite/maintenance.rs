@@ -1,0 +1,171 @@
+//! What keeps the file small: retention, on a connection of its own. Rows go in pieces, so that no transaction keeps the one that stores
+//! waiting for long.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use rusqlite::{Connection, Error, ErrorCode, OpenFlags, params};
+
+use super::{MIGRATIONS, text};
+use crate::consumer::store::{Maintained, Maintenance, Retention, StoreError};
+
+/// Retention's end of a SQLite store.
+pub(in crate::consumer::store) struct SqliteMaintenance {
+    path: PathBuf,
+}
+
+/// How long the one that stores is waited for.
+const BUSY: Duration = Duration::from_secs(1);
+
+/// Rows that one statement deletes.
+const PIECE: usize = 10_000;
+
+/// The table, and which of its rows, where `?1` is the time before which they are old.
+const EXPIRED: &[(&str, &str)] = &[
+    ("events", "observed_at < ?1 AND stored_at < ?1"),
+    // A clock that is wrong: as PostgreSQL's partition of these times.
+    ("events", "observed_at >= '2100' AND stored_at < ?1"),
+    ("samples", "observed_at < ?1 AND stored_at < ?1"),
+    ("samples", "observed_at >= '2100' AND stored_at < ?1"),
+    // A breach goes with the event that had the last word on it.
+    (
+        "breach_state",
+        "raised_at < ?1 AND observed_at < ?1 AND NOT EXISTS (
+             SELECT 1 FROM events e WHERE (e.agent, e.observed_at, e.epoch, e.seq)
+                                        = (breach_state.agent, breach_state.observed_at, breach_state.epoch, breach_state.seq))",
+    ),
+    ("kafka_gaps", "noticed_at < ?1"),
+    // The series of an agent that counts in another one now.
+    (
+        "agent_sequences",
+        "last_stored_at < ?1 AND EXISTS (
+             SELECT 1 FROM agent_sequences n WHERE n.agent = agent_sequences.agent AND n.epoch <> agent_sequences.epoch
+                                               AND n.of_samples = agent_sequences.of_samples AND n.last_stored_at >= ?1)",
+    ),
+];
+
+/// A gap that was noticed before `?1` is no news any more: the ranges around it become one. Then its declaration can go.
+const CLOSED: &str = "
+    SELECT agent, epoch, first_seq, last_seq, before FROM (
+        SELECT agent, epoch, first_seq, last_seq, first_stored_at,
+               lag(first_seq) OVER (PARTITION BY agent, epoch ORDER BY first_seq) AS before
+        FROM agent_sequences)
+    WHERE first_stored_at < ?1 AND before IS NOT NULL ORDER BY agent, epoch, first_seq DESC";
+
+const LOSSES: &str = "stored_at < ?1 AND NOT EXISTS (
+    SELECT 1 FROM agent_sequences s WHERE s.agent = losses.agent AND s.epoch = losses.epoch
+                                      AND s.first_seq > losses.last_seq AND s.first_stored_at >= ?1)";
+
+impl SqliteMaintenance {
+    pub(in crate::consumer::store) fn new(path: &Path) -> Self {
+        Self { path: path.to_owned() }
+    }
+}
+
+impl Maintenance for SqliteMaintenance {
+    fn run(
+        &mut self,
+        retention: &Retention,
+        now: DateTime<Utc>,
+        budget: Duration,
+        stop: &AtomicBool,
+    ) -> Result<Maintained, StoreError> {
+        let mut maintained = Maintained::default();
+        if !self.path.exists() {
+            return Ok(maintained);
+        }
+        let connection = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        connection.busy_timeout(BUSY)?;
+        let taken: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        if (taken as usize) < MIGRATIONS.len() {
+            return Ok(maintained);
+        }
+        let until = Instant::now() + budget;
+        let ended = || stop.load(Ordering::Relaxed) || Instant::now() >= until;
+        match all(&connection, retention, now, &ended, &mut maintained) {
+            Ok(true) => {}
+            Ok(false) => maintained.unfinished = Some("its time was up".to_owned()),
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
+                maintained.unfinished = Some("another program writes".to_owned());
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(maintained)
+    }
+}
+
+/// Whether all was done.
+fn all(
+    connection: &Connection,
+    retention: &Retention,
+    now: DateTime<Utc>,
+    ended: &dyn Fn() -> bool,
+    maintained: &mut Maintained,
+) -> Result<bool, Error> {
+    let before = |keep: Duration| {
+        let before = TimeDelta::from_std(keep).ok().and_then(|keep| now.checked_sub_signed(keep));
+        text(before.unwrap_or(DateTime::UNIX_EPOCH))
+    };
+    let (events, letters) = (before(retention.events), before(retention.dead_letters));
+    let totals = before(retention.totals);
+    let tables = EXPIRED.iter().map(|(table, condition)| (*table, *condition, &events));
+    let others =
+        [("dead_letters", "stored_at < ?1", &letters), ("totals", "day < substr(?1, 1, 10)", &totals)];
+    for (table, condition, before) in tables.chain(others) {
+        if !delete(connection, table, condition, before, ended, maintained)? {
+            return Ok(false);
+        }
+    }
+    close_gaps(connection, &events)?;
+    delete(connection, "losses", LOSSES, &events, ended, maintained)
+}
+
+/// Whether all was done.
+fn delete(
+    connection: &Connection,
+    table: &'static str,
+    condition: &str,
+    before: &str,
+    ended: &dyn Fn() -> bool,
+    maintained: &mut Maintained,
+) -> Result<bool, Error> {
+    let sql =
+        format!("DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} WHERE {condition} LIMIT {PIECE})");
+    while !ended() {
+        let gone = connection.execute(&sql, [before])?;
+        if gone > 0 {
+            *maintained.deleted.entry(table).or_default() += gone as u64;
+        }
+        if gone < PIECE {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// From the last range of a series to its first: each takes the one after it in.
+fn close_gaps(connection: &Connection, before: &str) -> Result<(), Error> {
+    let transaction = connection.unchecked_transaction()?;
+    {
+        let mut closed = transaction.prepare(CLOSED)?;
+        let rows = closed.query_map([before], |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?, row.get::<_, i64>(4)?))
+        })?;
+        let rows: Vec<(String, String, i64, i64)> = rows.collect::<Result<_, _>>()?;
+        for (agent, epoch, first, before) in rows {
+            transaction.execute(
+                "UPDATE agent_sequences SET last_seq = max(last_seq, (
+                     SELECT last_seq FROM agent_sequences WHERE agent = ?1 AND epoch = ?2 AND first_seq = ?3))
+                 WHERE agent = ?1 AND epoch = ?2 AND first_seq = ?4",
+                params![agent, epoch, first, before],
+            )?;
+            transaction.execute(
+                "DELETE FROM agent_sequences WHERE agent = ?1 AND epoch = ?2 AND first_seq = ?3",
+                params![agent, epoch, first],
+            )?;
+        }
+    }
+    transaction.commit()
+}

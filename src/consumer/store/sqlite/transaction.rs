@@ -1,0 +1,520 @@
+//! What a transaction does in SQLite. One writer at a time is SQLite's own rule (`BEGIN IMMEDIATE`), which makes the guards cheap;
+//! they hold all the same, since several consumers may share the file.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use chrono::{DateTime, Utc};
+use rusqlite::{Connection, Error, ErrorCode, OptionalExtension as _, Statement, TransactionBehavior, params};
+
+use super::text;
+use crate::consumer::batch::{Fingerprint, Gap, TopicId};
+use crate::consumer::store::StoreError;
+use crate::consumer::store::apply::{self, AttemptError, Unplaceable};
+use crate::consumer::store::rows::{
+    self, Bounds, BreachChanges, BreachKey, DeadLetter, KnownBreach, LastWord, Lost, MergedRanges, Rank, Ranges, Row, Table,
+};
+use crate::consumer::store::sequences::Range;
+use crate::event::{Body, Epoch, Event, Reason, Sample};
+
+/// A connection to the file.
+pub(super) struct Session(pub(super) Connection);
+
+/// A transaction, and the time that its rows are stored at.
+pub(super) struct Transaction<'s> {
+    inner: rusqlite::Transaction<'s>,
+    now: String,
+}
+
+const INSERT_EVENT: &str = "
+    INSERT INTO events (agent, epoch, seq, observed_at, kind, stored_at, kafka_topic, kafka_partition, kafka_offset, boot_id,
+        monotonic_ms, clock_synced, breach_id, started_at, raised_at, ended_at, limit_name, severity, interface, ifindex,
+        direction, limit_bps, rate_bps, peak_bps, mean_bps, duration_ms, measured_ms, excess_bytes, speed_bps, lost_epoch,
+        ranges, version, reason, detail, raw)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24,
+        ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35)";
+
+const INSERT_SAMPLE: &str = "
+    INSERT INTO samples (agent, epoch, seq, observed_at, stored_at, kafka_topic, kafka_partition, kafka_offset, interface,
+        duration_ms, rx_bytes, tx_bytes, rx_bps, tx_bps, reason)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
+
+
+/// All but the key.
+const PUT_BREACH: &str = "
+    INSERT INTO breach_state (agent, breach_id, epoch, seq, observed_at, stored_at, state, started_at, raised_at, ended_at, limit_name,
+        severity, interface, direction, limit_bps, rate_bps, peak_bps, mean_bps, duration_ms, measured_ms, excess_bytes, reason,
+        detail, counted_bytes)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24)
+    ON CONFLICT (agent, breach_id) DO UPDATE
+    SET epoch = excluded.epoch, seq = excluded.seq, observed_at = excluded.observed_at, stored_at = excluded.stored_at,
+        state = excluded.state, started_at = excluded.started_at, raised_at = excluded.raised_at, ended_at = excluded.ended_at,
+        limit_name = excluded.limit_name, severity = excluded.severity, interface = excluded.interface,
+        direction = excluded.direction, limit_bps = excluded.limit_bps, rate_bps = excluded.rate_bps,
+        peak_bps = excluded.peak_bps, mean_bps = excluded.mean_bps, duration_ms = excluded.duration_ms,
+        measured_ms = excluded.measured_ms, excess_bytes = excluded.excess_bytes, reason = excluded.reason,
+        detail = excluded.detail, counted_bytes = excluded.counted_bytes";
+
+const ADD_TOTAL: &str = "
+    INSERT INTO totals (agent, interface, direction, limit_name, day, breaches, excess_bytes) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+    ON CONFLICT (agent, interface, direction, limit_name, day) DO UPDATE
+    SET breaches = totals.breaches + excluded.breaches,
+        excess_bytes = CASE WHEN totals.excess_bytes > 9223372036854775807 - excluded.excess_bytes THEN 9223372036854775807
+                            ELSE totals.excess_bytes + excluded.excess_bytes END";
+
+impl From<Error> for AttemptError {
+    fn from(error: Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig) => {
+                Self::Rejected { at: None, error: error.to_string(), otherwise: error.into() }
+            }
+            _ => Self::Store(error.into()),
+        }
+    }
+}
+
+impl apply::Session for Session {
+    type Transaction<'s> = Transaction<'s>;
+
+    fn begin(&mut self, now: DateTime<Utc>) -> Result<Transaction<'_>, AttemptError> {
+        let inner = self.0.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        Ok(Transaction { inner, now: text(now) })
+    }
+
+    fn make_partitions(&mut self, _: &[Row<'_>], _: DateTime<Utc>) -> Result<Vec<Unplaceable>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    fn forget_partitions(&mut self) {}
+
+    fn end_holders(&mut self, _: &TopicId, _: &[i32]) -> StoreError {
+        StoreError::Unavailable("SQLite: another program writes".to_owned())
+    }
+
+    fn read_back(&mut self, topic: &TopicId, bounds: &Bounds) -> Result<bool, AttemptError> {
+        let mut next = self.0.prepare(
+            "SELECT next_offset FROM kafka_offsets WHERE kafka_cluster = ?1 AND kafka_topic = ?2 AND kafka_partition = ?3",
+        )?;
+        for (partition, (_, to)) in bounds {
+            let found: Option<i64> =
+                next.query_row(params![topic.cluster, topic.name, partition], |row| row.get(0)).optional()?;
+            if found.is_none_or(|next| next < *to) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl apply::Transaction for Transaction<'_> {
+    fn lock_checkpoints(
+        &mut self,
+        topic: &TopicId,
+        partitions: &[i32],
+    ) -> Result<BTreeMap<i32, (i64, i32)>, AttemptError> {
+        let mut statement = self.inner.prepare(
+            "SELECT next_offset, topic_generation FROM kafka_offsets
+             WHERE kafka_cluster = ?1 AND kafka_topic = ?2 AND kafka_partition = ?3",
+        )?;
+        let mut found = BTreeMap::new();
+        for partition in partitions {
+            let row = statement
+                .query_row(params![topic.cluster, topic.name, partition], |row| Ok((row.get(0)?, row.get(1)?)))
+                .optional()?;
+            found.extend(row.map(|row| (*partition, row)));
+        }
+        Ok(found)
+    }
+
+    fn known_ranges<'a>(&mut self, seen: &Ranges<'a>) -> Result<Ranges<'a>, AttemptError> {
+        let mut statement = self.inner.prepare(
+            "SELECT first_seq, last_seq, of_samples, first_stored_at, identity_conflicts FROM agent_sequences
+             WHERE agent = ?1 AND epoch = ?2 AND first_seq - 1 <= ?4 AND last_seq >= ?3 - 1 ORDER BY first_seq",
+        )?;
+        let mut known: Ranges<'a> = BTreeMap::new();
+        for (&(agent, epoch), ranges) in seen {
+            let of_one = known.entry((agent, epoch)).or_default();
+            for range in ranges {
+                let found = statement.query_map(params![agent, epoch.to_string(), range.first, range.last], |row| {
+                    Ok(Range {
+                        first: row.get(0)?,
+                        last: row.get(1)?,
+                        of_samples: row.get(2)?,
+                        first_stored_at: time(&row.get::<_, String>(3)?),
+                        identity_conflicts: row.get(4)?,
+                    })
+                })?;
+                for range in found {
+                    let range = range?;
+                    // Two of the ranges asked for may touch the same one.
+                    if of_one.last() != Some(&range) {
+                        of_one.push(range);
+                    }
+                }
+            }
+        }
+        Ok(known)
+    }
+
+    fn existing(&mut self, table: Table, rows: &[&Row<'_>]) -> Result<HashSet<usize>, AttemptError> {
+        self.indices(&format!("{} AND observed_at = ?4", one_of(table)), rows)
+    }
+
+    fn have_other_times(&mut self, table: Table, rows: &[&Row<'_>]) -> Result<HashSet<usize>, AttemptError> {
+        self.indices(&format!("{} AND observed_at <> ?4", one_of(table)), rows)
+    }
+
+    fn insert(&mut self, table: Table, topic: &TopicId, rows: &[&Row<'_>]) -> Result<(), AttemptError> {
+        let mut statement = self.inner.prepare(match table {
+            Table::Events => INSERT_EVENT,
+            Table::Samples => INSERT_SAMPLE,
+        })?;
+        for row in rows {
+            let inserted = match &row.event.body {
+                Body::Sample(sample) => insert_sample(&mut statement, &topic.name, row, sample, &self.now),
+                _ => insert_event(&mut statement, &topic.name, row, &self.now),
+            };
+            inserted.map_err(|error| match AttemptError::from(error) {
+                AttemptError::Rejected { error, otherwise, .. } => {
+                    AttemptError::Rejected { at: Some((row.partition, row.record.offset)), error, otherwise }
+                }
+                other => other,
+            })?;
+        }
+        Ok(())
+    }
+
+    fn put_ranges(&mut self, (standing, gone): MergedRanges<'_>) -> Result<(), AttemptError> {
+        let mut delete = self
+            .inner
+            .prepare("DELETE FROM agent_sequences WHERE agent = ?1 AND epoch = ?2 AND first_seq = ?3")?;
+        for ((agent, epoch), first) in gone {
+            delete.execute(params![agent, epoch.to_string(), first])?;
+        }
+        let mut put = self.inner.prepare(
+            "INSERT INTO agent_sequences (agent, epoch, first_seq, last_seq, of_samples, first_stored_at, last_stored_at,
+                                          identity_conflicts)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+             ON CONFLICT (agent, epoch, first_seq) DO UPDATE
+             SET last_seq = excluded.last_seq, first_stored_at = excluded.first_stored_at,
+                 last_stored_at = excluded.last_stored_at, identity_conflicts = excluded.identity_conflicts",
+        )?;
+        for ((agent, epoch), range) in standing {
+            let Range { first, last, of_samples, first_stored_at, identity_conflicts } = range;
+            let begin = first_stored_at.map_or_else(|| self.now.clone(), text);
+            put.execute(params![agent, epoch.to_string(), first, last, of_samples, begin, self.now, identity_conflicts])?;
+        }
+        Ok(())
+    }
+
+    fn known_breaches<'a>(
+        &mut self,
+        breaches: &[BreachKey<'a>],
+    ) -> Result<HashMap<BreachKey<'a>, KnownBreach>, AttemptError> {
+        let mut statement = self.inner.prepare(
+            "SELECT state = 'cleared', duration_ms, epoch, seq, observed_at, counted_bytes FROM breach_state
+             WHERE agent = ?1 AND breach_id = ?2",
+        )?;
+        let mut known = HashMap::new();
+        for (agent, id) in breaches {
+            let found = statement.query_row(params![agent, id], |row| {
+                let rank = Rank {
+                    cleared: row.get(0)?,
+                    duration_ms: row.get(1)?,
+                    epoch: row.get::<_, String>(2)?.parse().unwrap_or(Epoch(0)),
+                    seq: row.get(3)?,
+                    observed_at: time(&row.get::<_, String>(4)?).unwrap_or_default(),
+                };
+                Ok(KnownBreach { rank, counted_bytes: row.get(5)? })
+            });
+            known.extend(found.optional()?.map(|found| ((*agent, *id), found)));
+        }
+        Ok(known)
+    }
+
+    fn put_breaches(&mut self, changes: &BreachChanges<'_>) -> Result<(), AttemptError> {
+        let mut put = self.inner.prepare(PUT_BREACH)?;
+        for word in &changes.put {
+            put_breach(&mut put, word, &self.now)?;
+        }
+        let mut count = self
+            .inner
+            .prepare("UPDATE breach_state SET counted_bytes = ?3 WHERE agent = ?1 AND breach_id = ?2")?;
+        for LastWord { event, breach, counted_bytes } in &changes.counted {
+            count.execute(params![event.stamp.agent.as_str(), breach.breach_id.as_str(), counted_bytes])?;
+        }
+        let mut add = self.inner.prepare(ADD_TOTAL)?;
+        for ((key, day), (breaches, bytes)) in &changes.totals {
+            let day = day.to_string();
+            add.execute(params![key.agent, key.interface, key.direction, key.limit_name, day, breaches, bytes])?;
+        }
+        Ok(())
+    }
+
+    fn put_losses(&mut self, losses: &[Lost<'_>]) -> Result<(), AttemptError> {
+        let mut put = self.inner.prepare(
+            "INSERT INTO losses (agent, epoch, first_seq, last_seq, loss_epoch, loss_seq, observed_at, stored_at, reason, detail)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING",
+        )?;
+        for Lost { event, epoch, first, last, reason, detail } in losses {
+            let Event { id, stamp, .. } = event;
+            let (epoch, own) = (epoch.to_string(), id.epoch.to_string());
+            let (agent, seq, observed_at) = (stamp.agent.as_str(), id.seq.cast_signed(), text(stamp.observed_at));
+            put.execute(params![agent, epoch, first, last, own, seq, observed_at, self.now, reason, detail])?;
+        }
+        Ok(())
+    }
+
+    fn put_dead_letters(&mut self, topic: &TopicId, letters: &[DeadLetter<'_>]) -> Result<(), AttemptError> {
+        let mut put = self.inner.prepare(
+            "INSERT INTO dead_letters (kafka_cluster, kafka_topic, kafka_partition, topic_generation, kafka_offset, kafka_timestamp,
+                                       headers, key, payload, bytes, error, stored_at, agent, epoch, seq)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) ON CONFLICT DO NOTHING",
+        )?;
+        for DeadLetter { record, partition, generation, error, claimed } in letters {
+            put.execute(params![
+                topic.cluster,
+                topic.name,
+                partition,
+                generation,
+                record.offset,
+                record.timestamp().map(text),
+                record.headers.as_bytes(),
+                record.key,
+                record.payload,
+                record.payload.as_ref().map(|payload| payload.len() as i64),
+                error,
+                self.now,
+                claimed.agent,
+                claimed.id.map(|(epoch, _)| epoch.to_string()),
+                claimed.id.map(|(_, seq)| seq),
+            ])?;
+        }
+        Ok(())
+    }
+
+    fn put_gap(&mut self, topic: &TopicId, partition: i32, generation: i32, gap: Gap) -> Result<(), AttemptError> {
+        Ok(put_gap(&self.inner, topic, partition, generation, gap, &self.now)?)
+    }
+
+    fn advance(
+        &mut self,
+        topic: &TopicId,
+        ahead: &[(i32, (i64, i64), Option<Fingerprint>)],
+    ) -> Result<usize, AttemptError> {
+        let mut statement = self.inner.prepare(
+            "UPDATE kafka_offsets
+             SET next_offset = ?5, updated_at = ?9,
+                 last_offset = coalesce(?6, last_offset), last_timestamp = coalesce(?7, last_timestamp),
+                 last_digest = coalesce(?8, last_digest), anchor_offset = coalesce(anchor_offset, ?6),
+                 anchor_timestamp = coalesce(anchor_timestamp, ?7), anchor_digest = coalesce(anchor_digest, ?8)
+             WHERE kafka_cluster = ?1 AND kafka_topic = ?2 AND kafka_partition = ?3 AND next_offset = ?4",
+        )?;
+        let mut moved = 0;
+        for (partition, (from, to), last) in ahead {
+            moved += statement.execute(params![
+                topic.cluster,
+                topic.name,
+                partition,
+                from,
+                to,
+                last.map(|last| last.offset),
+                last.map(|last| last.timestamp_ms),
+                last.map(|last| last.digest),
+                self.now
+            ])?;
+        }
+        Ok(moved)
+    }
+
+    fn lock_dead_letters(
+        &mut self,
+        topic: &TopicId,
+        letters: &[(i32, i32, i64)],
+    ) -> Result<HashSet<(i32, i32, i64)>, AttemptError> {
+        let mut there = self.inner.prepare(&format!("SELECT 1 FROM {ONE_DEAD_LETTER} AND dropped_at IS NULL"))?;
+        let mut found = HashSet::new();
+        for letter in letters {
+            let (partition, generation, offset) = letter;
+            if there.exists(params![topic.cluster, topic.name, partition, generation, offset])? {
+                found.insert(*letter);
+            }
+        }
+        Ok(found)
+    }
+
+    fn delete_dead_letters(&mut self, topic: &TopicId, letters: &[(i32, i32, i64)]) -> Result<(), AttemptError> {
+        let mut delete = self.inner.prepare(&format!("DELETE FROM {ONE_DEAD_LETTER}"))?;
+        for (partition, generation, offset) in letters {
+            delete.execute(params![topic.cluster, topic.name, partition, generation, offset])?;
+        }
+        Ok(())
+    }
+
+    fn commit(self) -> Result<(), AttemptError> {
+        Ok(self.inner.commit()?)
+    }
+}
+
+/// Which dead letter: its cluster, topic, partition, generation, offset.
+pub(super) const ONE_DEAD_LETTER: &str = "dead_letters
+    WHERE kafka_cluster = ?1 AND kafka_topic = ?2 AND kafka_partition = ?3 AND topic_generation = ?4 AND kafka_offset = ?5";
+
+fn one_of(table: Table) -> String {
+    format!("SELECT 1 FROM {} WHERE agent = ?1 AND epoch = ?2 AND seq = ?3", table.name())
+}
+
+impl Transaction<'_> {
+    /// For which of the rows the question has an answer.
+    fn indices(&mut self, question: &str, rows: &[&Row<'_>]) -> Result<HashSet<usize>, AttemptError> {
+        let mut statement = self.inner.prepare(question)?;
+        let mut found = HashSet::new();
+        for (index, row) in rows.iter().enumerate() {
+            let Event { id, stamp, .. } = row.event;
+            let key = params![
+                stamp.agent.as_str(),
+                id.epoch.to_string(),
+                id.seq.cast_signed(),
+                text(stamp.observed_at)
+            ];
+            if statement.exists(key)? {
+                found.insert(index);
+            }
+        }
+        Ok(found)
+    }
+}
+
+pub(super) fn put_gap(
+    connection: &Connection,
+    topic: &TopicId,
+    partition: i32,
+    generation: i32,
+    gap: Gap,
+    now: &str,
+) -> Result<(), Error> {
+    let Gap { first, last, cause } = gap;
+    connection.execute(
+        "INSERT INTO kafka_gaps (kafka_cluster, kafka_topic, kafka_partition, topic_generation, first_offset, last_offset, cause,
+                                 noticed_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING",
+        params![topic.cluster, topic.name, partition, generation, first, last, cause.as_str(), now],
+    )?;
+    Ok(())
+}
+
+fn time(text: &str) -> Option<DateTime<Utc>> {
+    DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc())
+}
+
+fn insert_event(statement: &mut Statement<'_>, topic: &str, row: &Row<'_>, now: &str) -> Result<(), Error> {
+    let Event { id, stamp, body } = row.event;
+    let (breach, loss, link, lifecycle) = match body {
+        Body::BreachRaised(breach) | Body::BreachUpdated(breach) | Body::BreachCleared(breach) => {
+            (Some(breach), None, None, None)
+        }
+        Body::Loss(loss) => (None, Some(loss), None, None),
+        Body::LinkAdded(link) | Body::LinkRemoved(link) | Body::LinkChanged(link) => (None, None, Some(link), None),
+        Body::AgentStarted(lifecycle) | Body::AgentStopped(lifecycle) => (None, None, None, Some(lifecycle)),
+        // A sample has a table of its own.
+        Body::Sample(_) | Body::Unknown(_) => (None, None, None, None),
+    };
+    statement.execute(params![
+        stamp.agent.as_str(),
+        id.epoch.to_string(),
+        id.seq.cast_signed(),
+        text(stamp.observed_at),
+        body.kind(),
+        now,
+        topic,
+        row.partition,
+        row.record.offset,
+        stamp.boot_id,
+        stamp.monotonic_ms.cast_signed(),
+        stamp.clock_synced,
+        breach.map(|breach| breach.breach_id.as_str()),
+        breach.map(|breach| text(breach.started_at)),
+        breach.map(|breach| text(breach.raised_at)),
+        breach.map(|breach| text(breach.ended_at)),
+        breach.map(|breach| breach.limit_name.as_str()),
+        breach.map(|breach| breach.severity.as_str()),
+        breach.map(|breach| breach.interface.as_str()).or(link.map(|link| link.interface.as_str())),
+        breach.and_then(|breach| breach.ifindex).or(link.map(|link| link.ifindex)),
+        breach.map(|breach| breach.direction.as_str()),
+        breach.map(|breach| breach.limit_bps.cast_signed()),
+        breach.map(|breach| breach.rate_bps.cast_signed()),
+        breach.map(|breach| breach.peak_bps.cast_signed()),
+        breach.map(|breach| breach.mean_bps.cast_signed()),
+        breach.map(|breach| breach.duration_ms.cast_signed()),
+        breach.map(|breach| breach.measured_ms.cast_signed()),
+        breach.map(|breach| breach.excess_bytes.cast_signed()),
+        link.and_then(|link| link.speed_bps).map(u64::cast_signed),
+        loss.map(|loss| loss.epoch.to_string()),
+        loss.map(|loss| serde_json::to_string(&loss.ranges).expect("whole numbers")),
+        lifecycle.map(|lifecycle| &lifecycle.version),
+        body.reason().map(Reason::as_str),
+        body.detail(),
+        row.record.raw.as_deref(),
+    ])?;
+    Ok(())
+}
+
+
+fn insert_sample(
+    statement: &mut Statement<'_>,
+    topic: &str,
+    row: &Row<'_>,
+    sample: &Sample,
+    now: &str,
+) -> Result<(), Error> {
+    let Event { id, stamp, .. } = row.event;
+    statement.execute(params![
+        stamp.agent.as_str(),
+        id.epoch.to_string(),
+        id.seq.cast_signed(),
+        text(stamp.observed_at),
+        now,
+        topic,
+        row.partition,
+        row.record.offset,
+        sample.interface,
+        sample.duration_ms.map(u64::cast_signed),
+        sample.rx_bytes.map(u64::cast_signed),
+        sample.tx_bytes.map(u64::cast_signed),
+        sample.rx_bps.map(u64::cast_signed),
+        sample.tx_bps.map(u64::cast_signed),
+        sample.reason.as_ref().map(Reason::as_str),
+    ])?;
+    Ok(())
+}
+
+fn put_breach(statement: &mut Statement<'_>, word: &LastWord<'_>, now: &str) -> Result<(), Error> {
+    let LastWord { event, breach, counted_bytes } = word;
+    let Event { id, stamp, .. } = event;
+    statement.execute(params![
+        stamp.agent.as_str(),
+        breach.breach_id.as_str(),
+        id.epoch.to_string(),
+        id.seq.cast_signed(),
+        text(stamp.observed_at),
+        now,
+        if rows::is_cleared(event) { "cleared" } else { "open" },
+        text(breach.started_at),
+        text(breach.raised_at),
+        text(breach.ended_at),
+        breach.limit_name.as_str(),
+        breach.severity.as_str(),
+        breach.interface.as_str(),
+        breach.direction.as_str(),
+        breach.limit_bps.cast_signed(),
+        breach.rate_bps.cast_signed(),
+        breach.peak_bps.cast_signed(),
+        breach.mean_bps.cast_signed(),
+        breach.duration_ms.cast_signed(),
+        breach.measured_ms.cast_signed(),
+        breach.excess_bytes.cast_signed(),
+        breach.reason.as_ref().map(Reason::as_str),
+        breach.detail,
+        counted_bytes,
+    ])?;
+    Ok(())
+}
