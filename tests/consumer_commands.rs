@@ -3,9 +3,9 @@
 use std::process::Output;
 
 use chrono::Utc;
-use highwater::consumer::batch::{Batch, Record};
+use highwater::consumer::batch::{Batch, Record, TopicId};
 use highwater::consumer::checkpoint::Checkpoint;
-use highwater::consumer::store::{StoreUrl, Store};
+use highwater::consumer::store::{PartitionWidth, Store, StoreOptions, StoreUrl};
 use highwater::event::Event;
 use highwater::wire;
 use serde_json::Value;
@@ -28,6 +28,15 @@ enum Home {
     Postgres(Database),
 }
 
+fn topic() -> TopicId {
+    TopicId { cluster: String::new(), name: TOPIC.into() }
+}
+
+fn options() -> StoreOptions {
+    let keep = std::time::Duration::from_secs(400 * 86_400);
+    StoreOptions { instance: "stage".into(), partition: PartitionWidth::Month, keep }
+}
+
 impl Stage {
     pub(crate) fn sqlite() -> Self {
         let directory = tempfile::tempdir().unwrap();
@@ -41,14 +50,14 @@ impl Stage {
     }
 
     fn begun(url: String, home: Home) -> Self {
-        let mut store = StoreUrl::parse(&url, None).unwrap().open("stage");
-        store.insert_checkpoint(TOPIC, 0, &Checkpoint::default()).unwrap();
+        let mut store = StoreUrl::parse(&url, None, None).unwrap().open(&options());
+        store.insert_checkpoint(&topic(), 0, &Checkpoint::default(), None).unwrap();
         Self { url, store, next: 0, home }
     }
 
     /// Stores messages as a consumer does.
     pub(crate) fn store(&mut self, payloads: &[Vec<u8>]) {
-        let mut batch = Batch::new(TOPIC);
+        let mut batch = Batch::new(&topic());
         let from = self.next;
         for (offset, payload) in (from..).zip(payloads) {
             batch.push(0, Record::new(offset, Some(7), Some(b"gw"), Some(payload)), || (0, from));

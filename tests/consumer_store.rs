@@ -1,11 +1,16 @@
 //! What every store promises: one body of tests, run against SQLite and against a real PostgreSQL.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use highwater::consumer::batch::{Batch, Fingerprint, Record};
+use highwater::consumer::batch::{Batch, Fingerprint, Gap, GapCause, Record, TopicId};
 use highwater::consumer::checkpoint::Checkpoint;
-use highwater::consumer::store::{Applied, StoreError, StoreUrl, Retention, Store};
+use highwater::consumer::store::{
+    Applied, Maintained, PartitionWidth, Retention, RetriedRecord, RetryOutcome, Store, StoreError, StoreOptions,
+    StoreUrl, TotalKey,
+};
 use highwater::event::{Body, Epoch, Event, Lifecycle, Link, Loss, Reason, Sample};
 use highwater::wire;
 use proptest::prelude::*;
@@ -13,7 +18,20 @@ use proptest::prelude::*;
 use crate::support::consumer::{Database, Postgres};
 use crate::support::events::{breach, event, loss, noon, sample, started, updated};
 
-const TOPIC: &str = "events";
+fn topic() -> TopicId {
+    TopicId { cluster: "c".into(), name: "events".into() }
+}
+
+fn options(instance: &str) -> StoreOptions {
+    let keep = Duration::from_secs(400 * 86_400);
+    StoreOptions { instance: instance.to_owned(), partition: PartitionWidth::Month, keep }
+}
+
+/// Nobody wants it to end.
+static GO_ON: AtomicBool = AtomicBool::new(false);
+
+/// Long enough for all of it.
+const BUDGET: Duration = Duration::from_secs(60);
 
 /// A store under test, and a way to look at it that is not the store's.
 struct Bench {
@@ -30,25 +48,25 @@ enum Look {
 impl Bench {
     fn sqlite() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let store = StoreUrl::sqlite(&directory.path().join("h.db")).open("test");
+        let store = StoreUrl::sqlite(&directory.path().join("h.db")).open(&options("test"));
         Self::begun(store, Look::Sqlite(directory))
     }
 
     fn postgres(postgres: &Postgres) -> Self {
         let database = postgres.database("store");
-        let store = StoreUrl::parse(&database.url, None).unwrap().open("test");
+        let store = StoreUrl::parse(&database.url, None, None).unwrap().open(&options("test"));
         Self::begun(store, Look::Postgres(database))
     }
 
     fn begun(mut store: Box<dyn Store + Send>, look: Look) -> Self {
-        assert_eq!(store.insert_checkpoint(TOPIC, 0, &Checkpoint::default()).unwrap(), Checkpoint::default());
+        assert_eq!(store.insert_checkpoint(&topic(), 0, &Checkpoint::default(), None).unwrap(), Checkpoint::default());
         Self { store, look, next: 0 }
     }
 
     fn another(&self) -> Box<dyn Store + Send> {
         match &self.look {
-            Look::Sqlite(directory) => StoreUrl::sqlite(&directory.path().join("h.db")).open("other"),
-            Look::Postgres(database) => StoreUrl::parse(&database.url, None).unwrap().open("other"),
+            Look::Sqlite(directory) => StoreUrl::sqlite(&directory.path().join("h.db")).open(&options("other")),
+            Look::Postgres(database) => StoreUrl::parse(&database.url, None, None).unwrap().open(&options("other")),
         }
     }
 
@@ -88,17 +106,43 @@ impl Bench {
         self.store(&events.iter().map(wire::to_json).collect::<Vec<_>>())
     }
 
+    /// One run of the maintenance.
+    fn retire(&self, days: u64, now: DateTime<Utc>) -> Maintained {
+        let url = match &self.look {
+            Look::Sqlite(directory) => StoreUrl::sqlite(&directory.path().join("h.db")),
+            Look::Postgres(database) => StoreUrl::parse(&database.url, None, None).unwrap(),
+        };
+        let day = Duration::from_secs(86_400);
+        let keep = Retention { events: day * days as u32, dead_letters: day, totals: day * 1826 };
+        url.maintenance(&options("maintenance")).run(&keep, now, BUDGET, &GO_ON).unwrap()
+    }
+
+    /// Makes rows old, and what is noted of their partitions.
+    fn age(&self, table: &str, which: &str) {
+        self.run(&format!("UPDATE {table} SET stored_at = '2020-01-01T00:00:00.000000Z' WHERE {which}"));
+        if matches!(self.look, Look::Postgres(_)) {
+            self.run(&format!(
+                "UPDATE partition_notes SET newest_stored_at = '2020-01-01'
+                 WHERE partition IN (SELECT tableoid::regclass::text FROM {table} WHERE {which})"
+            ));
+        }
+    }
+
     fn place(&mut self) -> Checkpoint {
-        self.store.checkpoints(TOPIC).unwrap()[&0].clone()
+        self.store.checkpoints(&topic()).unwrap()[&0].clone()
     }
 }
 
 fn batch(from: i64, payloads: &[Vec<u8>]) -> Batch {
-    let mut batch = Batch::new(TOPIC);
+    let mut batch = Batch::new(&topic());
     for (offset, payload) in (from..).zip(payloads) {
         batch.push(0, Record::new(offset, Some(7), Some(b"k"), Some(payload)), || (0, from));
     }
     batch
+}
+
+fn expired(first: i64, last: i64) -> Gap {
+    Gap { first, last, cause: GapCause::Expired }
 }
 
 fn payloads(seqs: impl IntoIterator<Item = u64>) -> Vec<Vec<u8>> {
@@ -140,6 +184,8 @@ on_both!(
     a_falling_breach_is_as_its_last_event_says,
     retention_drops_what_is_old_in_both_times,
     a_breach_goes_with_the_last_word_on_it,
+    times_without_a_clock_are_thinned,
+    old_gaps_are_closed_and_old_series_go,
     times_that_no_database_has_are_dead_letters,
     totals_are_by_agent_interface_direction_and_day,
     totals_stop_at_the_greatest_number,
@@ -154,10 +200,10 @@ fn a_replay_changes_nothing(bench: &mut Bench) {
     assert_eq!(bench.store(&events).inserted, 100);
     // The same messages again, further on in the topic: an agent that sent them twice.
     let again = bench.store(&events);
-    assert_eq!((again.inserted, again.doubled.len()), (0, 0));
+    assert_eq!((again.inserted, again.identity_conflicts.len()), (0, 0));
     assert_eq!(bench.ask("SELECT count(*), count(DISTINCT seq), sum(seq) FROM events"), "100,100,5050");
-    assert_eq!(bench.ask("SELECT first, last, doubled FROM agent_sequences"), "1,100,0");
-    assert_eq!(bench.place().next, 200);
+    assert_eq!(bench.ask("SELECT first_seq, last_seq, identity_conflicts FROM agent_sequences"), "1,100,0");
+    assert_eq!(bench.place().next_offset, 200);
 }
 
 fn a_batch_before_its_turn_moves_nothing(bench: &mut Bench) {
@@ -165,7 +211,7 @@ fn a_batch_before_its_turn_moves_nothing(bench: &mut Bench) {
     let fault = bench.store.apply(&batch(5, &payloads(6..=7)), Utc::now()).unwrap_err();
     assert!(matches!(fault, StoreError::Conflict(_)), "{fault:?}");
     assert_eq!(bench.ask("SELECT count(*) FROM events"), "3");
-    assert_eq!(bench.place().next, 3);
+    assert_eq!(bench.place().next_offset, 3);
     assert_eq!(bench.store(&payloads(4..=5)).inserted, 2);
 }
 
@@ -173,10 +219,10 @@ fn what_is_stored_already_is_passed_over(bench: &mut Bench) {
     bench.store(&payloads(1..=3));
     // Killed between the database's commit and Kafka's: the same offsets come again, with more behind them.
     let applied = bench.store.apply(&batch(0, &payloads(1..=5)), Utc::now()).unwrap();
-    assert_eq!((applied.inserted, applied.floors[&0]), (2, 3));
-    assert_eq!(bench.place().next, 5);
+    assert_eq!((applied.inserted, applied.stored[&0]), (2, (3, 5)));
+    assert_eq!(bench.place().next_offset, 5);
     let behind = bench.store.apply(&batch(0, &payloads(1..=4)), Utc::now()).unwrap();
-    assert_eq!((behind.inserted, behind.floors[&0], bench.place().next), (0, 5, 5));
+    assert_eq!((behind.inserted, behind.stored[&0], bench.place().next_offset), (0, (4, 4), 5));
 }
 
 /// Guard 1 skips by offset, whatever stands there now: that is what tells it from guard 2.
@@ -187,37 +233,42 @@ fn a_partition_taken_by_another_is_left_to_it(bench: &mut Bench) {
     let late = bench.store.apply(&batch(3, &payloads(104..=106)), Utc::now()).unwrap();
     assert_eq!(late.inserted, 0);
     assert_eq!(bench.ask("SELECT count(*), max(seq) FROM events"), "9,9");
-    assert_eq!(bench.place().next, 9);
+    assert_eq!(bench.place().next_offset, 9);
 }
 
 fn another_generation_is_left_alone(bench: &mut Bench) {
     bench.store(&payloads(1..=3));
     let old = bench.place();
-    bench.store.replace(TOPIC, 0, &old, &old.anew(Some("c"), 0), None).unwrap();
+    bench.store.replace_checkpoint(&topic(), 0, &old, &old.recreated(0), None).unwrap();
     let fault = bench.store.apply(&batch(3, &payloads(4..=9)), Utc::now()).unwrap_err();
     assert!(matches!(fault, StoreError::Conflict(_)), "{fault:?}");
     assert_eq!(bench.ask("SELECT count(*) FROM events"), "3");
 }
 
 fn holes_pass_and_gaps_are_written_down(bench: &mut Bench) {
-    let mut batch = Batch::new(TOPIC);
+    let mut batch = Batch::new(&topic());
     for (offset, seq) in [(3, 1), (4, 2), (9, 3)] {
         let payload = wire::to_json(&updated("gw", seq));
         batch.push(0, Record::new(offset, None, None, Some(&payload)), || (0, 0));
     }
     batch.partitions.get_mut(&0).unwrap().judge_missing(3);
     bench.store.apply(&batch, Utc::now()).unwrap();
-    assert_eq!(bench.ask("SELECT partition, generation, first, last FROM kafka_gaps"), "0,0,0,2");
-    assert_eq!(bench.place().next, 10);
+    assert_eq!(
+        bench.ask(
+            "SELECT kafka_cluster, kafka_partition, topic_generation, first_offset, last_offset, cause FROM kafka_gaps"
+        ),
+        "c,0,0,0,2,expired"
+    );
+    assert_eq!(bench.place().next_offset, 10);
 }
 
 fn offsets_without_records_are_passed(bench: &mut Bench) {
     bench.store(&payloads(1..=3));
     let last = bench.place().last;
-    let mut batch = Batch::new(TOPIC);
-    batch.pass(0, 0, 3, 8);
+    let mut batch = Batch::new(&topic());
+    batch.skip_to(0, 0, 3, 8, None);
     bench.store.apply(&batch, Utc::now()).unwrap();
-    assert_eq!((bench.place().next, bench.place().last), (8, last));
+    assert_eq!((bench.place().next_offset, bench.place().last), (8, last));
 }
 
 fn what_is_no_event_is_a_dead_letter_among_its_neighbours(bench: &mut Bench) {
@@ -233,13 +284,13 @@ fn what_is_no_event_is_a_dead_letter_among_its_neighbours(bench: &mut Bench) {
     all.extend(bad);
     all.extend(payloads([2]));
     let applied = bench.store(&all);
-    assert_eq!((applied.inserted, applied.refused.len()), (2, 5));
-    assert_eq!(bench.ask("SELECT count(*), min(\"offset\"), max(\"offset\") FROM dead_letters"), "5,1,5");
+    assert_eq!((applied.inserted, applied.rejected.len()), (2, 5));
+    assert_eq!(bench.ask("SELECT count(*), min(kafka_offset), max(kafka_offset) FROM dead_letters"), "5,1,5");
     assert_eq!(bench.ask("SELECT seq, kafka_offset FROM events"), "1,0 2,6");
-    assert_eq!(bench.ask("SELECT length(payload) FROM dead_letters WHERE \"offset\" = 1"), "11");
+    assert_eq!(bench.ask("SELECT length(payload) FROM dead_letters WHERE kafka_offset = 1"), "11");
     // Alone in a quiet topic.
-    assert_eq!(bench.store(&[b"garbage".to_vec()]).refused.len(), 1);
-    assert_eq!(bench.place().next, 8);
+    assert_eq!(bench.store(&[b"garbage".to_vec()]).rejected.len(), 1);
+    assert_eq!(bench.place().next_offset, 8);
     assert_eq!(bench.store(&payloads([3])).inserted, 1);
 }
 
@@ -252,36 +303,36 @@ fn one_identity_with_two_times_is_two_rows_and_counted_once(bench: &mut Bench) {
     bench.store_events(&[updated("gw", 1), updated("gw", 2), updated("gw", 3)]);
     // One is a copy, one is a stranger with its identity (a day later too), one is new.
     let applied = bench.store_events(&[updated("gw", 1), moved(2, 86_400), updated("gw", 4)]);
-    assert_eq!((applied.inserted, applied.doubled.len()), (2, 1), "{applied:?}");
-    assert!(applied.doubled[0].contains("gw 0000000000005f0c-2"), "{applied:?}");
+    assert_eq!((applied.inserted, applied.identity_conflicts.len()), (2, 1), "{applied:?}");
+    assert!(applied.identity_conflicts[0].contains("gw 0000000000005f0c-2"), "{applied:?}");
     // Both in one batch.
     let applied = bench.store_events(&[updated("gw", 5), moved(5, 1)]);
-    assert_eq!((applied.inserted, applied.doubled.len()), (2, 1));
+    assert_eq!((applied.inserted, applied.identity_conflicts.len()), (2, 1));
     // Neither is counted when it comes again.
     let applied = bench.store_events(&[moved(2, 86_400), updated("gw", 2)]);
-    assert_eq!((applied.inserted, applied.doubled.len()), (0, 0));
+    assert_eq!((applied.inserted, applied.identity_conflicts.len()), (0, 0));
     assert_eq!(bench.ask("SELECT count(*), count(DISTINCT seq) FROM events"), "7,5");
-    assert_eq!(bench.ask("SELECT first, last, doubled FROM agent_sequences"), "1,5,2");
+    assert_eq!(bench.ask("SELECT first_seq, last_seq, identity_conflicts FROM agent_sequences"), "1,5,2");
 }
 
 fn sequences_merge_and_gaps_show_unless_declared(bench: &mut Bench) {
     bench.store(&payloads([2, 3, 9, 10]));
     bench.store(&payloads([5]));
     bench.store(&payloads([4]));
-    assert_eq!(bench.ask("SELECT first, last FROM agent_sequences"), "2,5 9,10");
-    assert_eq!(bench.ask("SELECT first FROM sequence_gaps"), "", "they are too young to be told");
+    assert_eq!(bench.ask("SELECT first_seq, last_seq FROM agent_sequences"), "2,5 9,10");
+    assert_eq!(bench.ask("SELECT first_seq FROM sequence_gaps"), "", "they are too young to be told");
     let old = match bench.look {
-        Look::Sqlite(_) => "UPDATE agent_sequences SET began = '2026-01-01T00:00:00.000000Z'",
-        Look::Postgres(_) => "UPDATE agent_sequences SET began = now() - interval '6 minutes'",
+        Look::Sqlite(_) => "UPDATE agent_sequences SET first_stored_at = '2026-01-01T00:00:00.000000Z'",
+        Look::Postgres(_) => "UPDATE agent_sequences SET first_stored_at = now() - interval '6 minutes'",
     };
     bench.run(old);
     assert_eq!(
-        bench.ask("SELECT agent, epoch, first, last, missing FROM sequence_gaps"),
+        bench.ask("SELECT agent, epoch, first_seq, last_seq, missing FROM sequence_gaps"),
         "gw,0000000000005f0c,1,1,1 gw,0000000000005f0c,6,8,3"
     );
     bench.store_events(&[event("gw", 11, loss(6, 7))]);
-    assert_eq!(bench.ask("SELECT first, last, reason, detail FROM losses"), "6,7,evicted,");
-    assert_eq!(bench.ask("SELECT first, last FROM sequence_gaps"), "1,1 8,8");
+    assert_eq!(bench.ask("SELECT first_seq, last_seq, reason, detail FROM losses"), "6,7,evicted,");
+    assert_eq!(bench.ask("SELECT first_seq, last_seq FROM sequence_gaps"), "1,1 8,8");
 }
 
 fn last_and_anchor_are_remembered(bench: &mut Bench) {
@@ -300,13 +351,13 @@ fn a_place_is_replaced_only_from_what_it_was(bench: &mut Bench) {
     let mut other = bench.another();
     bench.store(&payloads(1..=3));
     let old = bench.place();
-    let new = Checkpoint { next: 50, ..old.clone() };
-    bench.store.replace(TOPIC, 0, &old, &new, Some((3, 49))).unwrap();
-    assert_eq!(bench.ask("SELECT first, last FROM kafka_gaps"), "3,49");
-    let fault = other.replace(TOPIC, 0, &old, &new, Some((3, 60))).unwrap_err();
+    let new = Checkpoint { next_offset: 50, ..old.clone() };
+    bench.store.replace_checkpoint(&topic(), 0, &old, &new, Some(expired(3, 49))).unwrap();
+    assert_eq!(bench.ask("SELECT first_offset, last_offset FROM kafka_gaps"), "3,49");
+    let fault = other.replace_checkpoint(&topic(), 0, &old, &new, Some(expired(3, 60))).unwrap_err();
     assert!(matches!(fault, StoreError::Conflict(_)));
-    assert_eq!(other.found(TOPIC, 0, &Checkpoint::default()).unwrap(), new);
-    assert_eq!(bench.ask("SELECT first, last FROM kafka_gaps"), "3,49");
+    assert_eq!(other.insert_checkpoint(&topic(), 0, &Checkpoint::default(), None).unwrap(), new);
+    assert_eq!(bench.ask("SELECT first_offset, last_offset FROM kafka_gaps"), "3,49");
 }
 
 fn times_from_1970_to_9999_are_rows(bench: &mut Bench) {
@@ -369,7 +420,7 @@ fn every_kind_is_stored_with_its_fields(bench: &mut Bench) {
         bench.ask("SELECT lost_epoch, reason, detail FROM events WHERE kind = 'loss'"),
         "0000000000005f0c,rejected,MessageSizeTooLarge"
     );
-    assert_eq!(bench.ask("SELECT first, last, reason, detail FROM losses"), "7,8,rejected,MessageSizeTooLarge");
+    assert_eq!(bench.ask("SELECT first_seq, last_seq, reason, detail FROM losses"), "7,8,rejected,MessageSizeTooLarge");
     let fields = "limit_name, severity, interface, direction, limit_bps, rate_bps, peak_bps, mean_bps, duration_ms, \
                   measured_ms, excess_bytes, reason, detail";
     let values = "wan-down,warning,eth0,rx,80000000,90000004,90000004,85000000,4000,4000,500,link_renamed,eth7";
@@ -402,10 +453,10 @@ fn an_open_breach_is_open(bench: &mut Bench) {
     assert_eq!(bench.ask(sql), "one,open,0,1000,90000001,125 two,cleared,1,9000,90000009,1125");
     let sql = match bench.look {
         Look::Sqlite(_) => {
-            "SELECT breach_id, CAST(lasted * 1000 AS integer) FROM breaches WHERE cleared_at = last_seen_at"
+            "SELECT breach_id, CAST(lasted * 1000 AS integer) FROM breaches WHERE cleared_at = last_observed_at"
         }
         Look::Postgres(_) => {
-            "SELECT breach_id, (extract(epoch FROM lasted) * 1000)::bigint FROM breaches WHERE cleared_at = last_seen_at"
+            "SELECT breach_id, (extract(epoch FROM lasted) * 1000)::bigint FROM breaches WHERE cleared_at = last_observed_at"
         }
     };
     assert_eq!(bench.ask(sql), "two,9000", "a clear is when it was judged, and the breach as long as it was over");
@@ -460,57 +511,87 @@ fn times_that_no_database_has_are_dead_letters(bench: &mut Bench) {
     }
     all.extend(payloads([2]));
     let applied = bench.store(&all);
-    assert_eq!((applied.inserted, applied.refused.len()), (1, 20), "{:?}", applied.refused);
+    assert_eq!((applied.inserted, applied.rejected.len()), (1, 20), "{:?}", applied.rejected);
     for (refused, name) in
-        applied.refused.iter().zip(["observed_at", "started_at", "raised_at", "ended_at"].iter().cycle())
+        applied.rejected.iter().zip(["observed_at", "started_at", "raised_at", "ended_at"].iter().cycle())
     {
         assert!(refused.error.contains(name), "{refused:?}");
     }
 }
 
 fn a_breach_goes_with_the_last_word_on_it(bench: &mut Bench) {
-    let keep = Retention {
-        events: std::time::Duration::from_secs(10 * 86_400),
-        dead_letters: std::time::Duration::from_secs(86_400),
-    };
     let at = |seq, day: i64, name: &str| {
-        let mut event = event("gw", seq, Body::BreachUpdated(breach(name, seq)));
-        event.stamp.observed_at = noon() + TimeDelta::days(day);
+        let time = noon() + TimeDelta::days(day);
+        let mut breach = breach(name, seq);
+        breach.raised_at = time;
+        let mut event = event("gw", seq, Body::BreachUpdated(breach));
+        event.stamp.observed_at = time;
         event
     };
-    bench.store_events(&[at(1, -30, "old"), at(2, -30, "long"), at(3, -29, "kept"), at(4, 0, "long")]);
-    bench.run("UPDATE events SET stored_at = '2020-01-01T00:00:00.000000Z' WHERE seq < 3");
-    bench.store.retire(&keep, Utc::now()).unwrap();
+    bench.store_events(&[at(1, -60, "old"), at(2, -60, "long"), at(3, -20, "kept"), at(4, 0, "long")]);
+    bench.age("events", "seq < 3");
+    bench.retire(10, noon() + TimeDelta::days(3));
     assert_eq!(bench.ask("SELECT seq FROM events"), "3 4");
     assert_eq!(bench.ask("SELECT breach_id FROM breach_state ORDER BY 1"), "kept long");
 }
 
 fn retention_drops_what_is_old_in_both_times(bench: &mut Bench) {
-    let keep = Retention {
-        events: std::time::Duration::from_secs(10 * 86_400),
-        dead_letters: std::time::Duration::from_secs(86_400),
-    };
     let at = |seq, day: i64| {
         let mut event = event("gw", seq, started());
         event.stamp.observed_at = noon() + TimeDelta::days(day);
         event
     };
-    bench.store_events(&[at(1, -30), at(2, -29), at(3, 0)]);
+    bench.store_events(&[at(1, -60), at(2, -25), at(3, 0)]);
     bench.store(&[b"garbage".to_vec()]);
-    let now = Utc::now();
     // Old by what was observed, but just stored: they stay.
-    let retired = bench.store.retire(&keep, now).unwrap();
-    assert_eq!((retired.events, retired.days.len(), retired.dead_letters), (0, 0, 0));
+    assert_eq!(bench.retire(10, Utc::now()), Maintained::default());
+    bench.age("events", "seq = 1");
+    let maintained = bench.retire(10, Utc::now() + TimeDelta::days(2));
     match &bench.look {
-        Look::Sqlite(_) => bench.run("UPDATE events SET stored_at = '2020-01-01T00:00:00.000000Z' WHERE seq = 1"),
-        Look::Postgres(_) => bench.run("UPDATE events SET stored_at = '2020-01-01T00:00:00Z' WHERE seq = 1"),
+        Look::Sqlite(_) => assert_eq!(maintained.deleted["events"], 1),
+        Look::Postgres(_) => assert_eq!(maintained.dropped, ["events_20260901"]),
     }
-    let retired = bench.store.retire(&keep, now + TimeDelta::days(2)).unwrap();
-    assert_eq!((retired.events + retired.days.len() as u64, retired.dead_letters), (1, 1), "{retired:?}");
+    assert_eq!((maintained.deleted["dead_letters"], maintained.unfinished), (1, None));
     assert_eq!(bench.ask("SELECT seq FROM events"), "2 3");
     // What retention dropped is no gap, and may come again.
-    assert_eq!(bench.ask("SELECT first, last FROM agent_sequences"), "1,3");
-    assert_eq!(bench.store_events(&[at(1, -30)]).inserted, 1);
+    assert_eq!(bench.ask("SELECT first_seq, last_seq FROM agent_sequences"), "1,3");
+    assert_eq!(bench.store_events(&[at(1, -60)]).inserted, 1);
+}
+
+/// A gateway without a clock says 1970, or the year 2170.
+fn times_without_a_clock_are_thinned(bench: &mut Bench) {
+    let at = |seq, text: &str| {
+        let mut event = event("gw", seq, started());
+        event.stamp.observed_at = text.parse().unwrap();
+        event
+    };
+    bench.store_events(&[at(1, "1970-01-01T00:00:07Z"), at(2, "1970-01-01T00:00:07Z"), at(3, "2170-01-01T00:00:00Z")]);
+    bench.age("events", "seq <> 2");
+    let maintained = bench.retire(400, Utc::now());
+    assert_eq!(maintained.deleted.values().sum::<u64>(), 2, "{maintained:?}");
+    assert_eq!(bench.ask("SELECT seq FROM events"), "2");
+}
+
+/// Nothing grows for ever: what was declared, what is missing, and the series of agents that began anew.
+fn old_gaps_are_closed_and_old_series_go(bench: &mut Bench) {
+    let of = |epoch, seq| {
+        let mut event = updated("gw", seq);
+        event.id.epoch = Epoch(epoch);
+        event
+    };
+    bench.store_events(&[of(1, 5), of(2, 3), of(2, 9), of(2, 12)]);
+    let mut declared = event("gw", 13, loss(4, 8));
+    declared.id.epoch = Epoch(2);
+    bench.store_events(&[declared]);
+    bench.run("UPDATE agent_sequences SET first_stored_at = '2020-01-01T00:00:00.000000Z' WHERE first_seq < 12");
+    bench.run("UPDATE agent_sequences SET last_stored_at = '2020-01-01T00:00:00.000000Z' WHERE first_seq = 5");
+    bench.run("UPDATE losses SET stored_at = '2020-01-01T00:00:00.000000Z'");
+    bench.retire(400, Utc::now());
+    assert_eq!(
+        bench.ask("SELECT epoch, first_seq, last_seq FROM agent_sequences"),
+        "0000000000000002,12,13 0000000000000002,3,9"
+    );
+    assert_eq!(bench.ask("SELECT count(*) FROM losses WHERE first_seq = 4"), "0");
 }
 
 fn samples_are_rows_of_their_own_table_and_once(bench: &mut Bench) {
@@ -535,9 +616,9 @@ fn samples_are_rows_of_their_own_table_and_once(bench: &mut Bench) {
     bad.body = Body::Sample(Sample { interface: "eth\0".into(), ..Sample::default() });
     let refused = usize::from(matches!(bench.look, Look::Postgres(_)));
     let applied = bench.store_events(&[bad.clone(), sample("gw", 7), updated("gw", 7), started_again()]);
-    assert_eq!((applied.inserted, applied.refused.len()), (3 - refused as u64, refused));
+    assert_eq!((applied.inserted, applied.rejected.len()), (3 - refused as u64, refused));
     let alone = bench.store_events(&[bad]);
-    assert_eq!((alone.inserted, alone.refused.len()), (0, refused), "the database is well, and the row is not");
+    assert_eq!((alone.inserted, alone.rejected.len()), (0, refused), "the database is well, and the row is not");
 }
 
 fn started_again() -> Event {
@@ -549,47 +630,48 @@ fn one_sample_with_two_times_is_two_rows_and_counted_once(bench: &mut Bench) {
     let mut twin = sample("gw", 2);
     twin.stamp.observed_at += TimeDelta::days(1);
     let applied = bench.store_events(&[twin.clone(), sample("gw", 3), updated("gw", 1)]);
-    assert_eq!((applied.inserted, applied.doubled.len()), (3, 1));
-    assert!(applied.doubled[0].starts_with("gw ffffffffffffa0f3-2"), "{:?}", applied.doubled);
-    assert_eq!(bench.store_events(&[twin]).doubled.len(), 0);
+    assert_eq!((applied.inserted, applied.identity_conflicts.len()), (3, 1));
+    assert!(applied.identity_conflicts[0].starts_with("gw ffffffffffffa0f3-2"), "{:?}", applied.identity_conflicts);
+    assert_eq!(bench.store_events(&[twin]).identity_conflicts.len(), 0);
     assert_eq!(bench.ask("SELECT count(*), count(DISTINCT seq) FROM samples"), "4,3");
 }
 
 /// Samples have an epoch of their own: what is missing of them is said, and nothing of the events is.
 fn samples_that_never_came_are_gaps_and_events_none(bench: &mut Bench) {
     bench.store_events(&[updated("gw", 1), sample("gw", 1), sample("gw", 2), updated("gw", 2), sample("gw", 5)]);
-    bench.run("UPDATE agent_sequences SET began = '2020-01-01T00:00:00.000000Z'");
-    assert_eq!(bench.ask("SELECT epoch, first, last FROM sequence_gaps"), "ffffffffffffa0f3,3,4");
+    bench.run("UPDATE agent_sequences SET first_stored_at = '2020-01-01T00:00:00.000000Z'");
+    assert_eq!(bench.ask("SELECT epoch, first_seq, last_seq FROM sequence_gaps"), "ffffffffffffa0f3,3,4");
     bench.store_events(&[sample("gw", 3), sample("gw", 4)]);
     assert_eq!(bench.ask("SELECT count(*) FROM sequence_gaps"), "0");
 }
 
 fn samples_go_with_retention_as_events_do(bench: &mut Bench) {
-    let keep = Retention {
-        events: std::time::Duration::from_secs(10 * 86_400),
-        dead_letters: std::time::Duration::from_secs(86_400),
-    };
     let at = |seq, day: i64| {
         let mut event = sample("gw", seq);
         event.stamp.observed_at = noon() + TimeDelta::days(day);
         event
     };
     let mut event = event("gw", 1, started());
-    event.stamp.observed_at = noon() - TimeDelta::days(30);
-    bench.store_events(&[at(1, -30), at(2, -29), at(3, 0), event]);
-    bench.run("UPDATE samples SET stored_at = '2020-01-01T00:00:00.000000Z' WHERE seq = 1");
-    let retired = bench.store.retire(&keep, Utc::now() + TimeDelta::days(2)).unwrap();
-    assert_eq!(retired.events + retired.days.len() as u64, 1, "{retired:?}");
-    if matches!(bench.look, Look::Postgres(_)) {
-        assert_eq!(retired.days, ["samples_20261021"]);
+    event.stamp.observed_at = noon() - TimeDelta::days(60);
+    bench.store_events(&[at(1, -30), at(2, -20), at(3, 0), event]);
+    bench.age("samples", "seq = 1");
+    let maintained = bench.retire(10, noon() + TimeDelta::days(5));
+    match &bench.look {
+        Look::Sqlite(_) => assert_eq!(maintained.deleted["samples"], 1),
+        Look::Postgres(_) => assert_eq!(maintained.dropped, ["samples_20261019"]),
     }
     assert_eq!(bench.ask("SELECT seq FROM samples"), "2 3");
-    assert_eq!(bench.ask("SELECT count(*) FROM events"), "1");
-    // It may come again, and its day is made again.
+    // It may come again, and its week is made again.
     assert_eq!(bench.store_events(&[at(1, -30)]).inserted, 1);
 }
 
-const TOTALS: &str = "SELECT agent, interface, direction, CAST(day AS text), breaches, excess_bytes FROM totals";
+const TOTALS: &str =
+    "SELECT agent, interface, direction, limit_name, CAST(day AS text), breaches, excess_bytes FROM totals";
+
+fn total_key(agent: &str) -> TotalKey {
+    let (agent, interface, limit_name) = (agent.to_owned(), "eth0".to_owned(), "wan-down".to_owned());
+    TotalKey { agent, interface, direction: "rx", limit_name }
+}
 
 fn totals_are_by_agent_interface_direction_and_day(bench: &mut Bench) {
     let excess = |agent: &str, seq, id: &str, bytes| {
@@ -606,12 +688,13 @@ fn totals_are_by_agent_interface_direction_and_day(bench: &mut Bench) {
     let first =
         [excess("gw", 1, "a", 100), excess("gw", 2, "a", 900), excess("gw", 3, "a", 500), excess("gw", 4, "b", 7)];
     let applied = bench.store_events(&first);
-    assert_eq!(applied.grown, BTreeMap::from([(("gw".to_owned(), "eth0".to_owned()), 907)]));
+    assert_eq!(applied.grown, BTreeMap::from([(total_key("gw"), 907)]));
     let applied = bench.store_events(&[first[1].clone(), excess("gw", 5, "a", 1_000), excess("other", 1, "a", 1)]);
-    assert_eq!(applied.grown[&("gw".to_owned(), "eth0".to_owned())], 100);
+    assert_eq!(applied.grown[&total_key("gw")], 100);
     bench.store_events(&[elsewhere(6, "eth1", 0), elsewhere(7, "eth0", 1)]);
     bench.store_events(&[event("gw", 8, started())]);
-    let all = "gw,eth0,rx,2026-11-20,2,1007 gw,eth0,rx,2026-11-21,1,875 gw,eth1,rx,2026-11-20,1,750 other,eth0,rx,2026-11-20,1,1";
+    let all = "gw,eth0,rx,wan-down,2026-11-20,2,1007 gw,eth0,rx,wan-down,2026-11-21,1,875 gw,eth1,rx,wan-down,2026-11-20,1,750 \
+               other,eth0,rx,wan-down,2026-11-20,1,1";
     assert_eq!(bench.ask(TOTALS), all);
     assert_eq!(bench.store_events(&first).grown, BTreeMap::new());
     bench.store_events(&[excess("gw", 9, "a", 1_001)]);
@@ -652,7 +735,7 @@ fn breaches_merge_in_any_order(bench: &mut Bench, name: &str, order: &[usize], c
                 7 => Body::BreachCleared(breach),
                 _ => Body::BreachUpdated(breach),
             };
-            event("gw", index + 1, body)
+            event(name, index + 1, body)
         })
         .collect();
     let mut rest = order;
@@ -770,14 +853,14 @@ fn rows_that_postgres_refuses_are_dead_letters_and_their_neighbours_are_rows() {
     all.insert(30, nul(102));
     all.push(nul(103));
     let applied = bench.store(&all);
-    assert_eq!((applied.inserted, applied.refused.len()), (50, 3), "{applied:?}");
-    assert!(applied.refused[0].error.contains("22021"), "{applied:?}");
+    assert_eq!((applied.inserted, applied.rejected.len()), (50, 3), "{applied:?}");
+    assert!(applied.rejected[0].error.contains("22021"), "{applied:?}");
     // Alone, and all of a batch.
-    assert_eq!(bench.store(&[nul(104)]).refused.len(), 1);
-    assert_eq!(bench.store(&[nul(105), nul(106), nul(107)]).refused.len(), 3);
+    assert_eq!(bench.store(&[nul(104)]).rejected.len(), 1);
+    assert_eq!(bench.store(&[nul(105), nul(106), nul(107)]).rejected.len(), 3);
     assert_eq!(bench.ask("SELECT count(*) FROM dead_letters"), "7");
-    assert_eq!(bench.ask("SELECT first, last FROM agent_sequences"), "1,50");
-    assert_eq!(bench.place().next, 57);
+    assert_eq!(bench.ask("SELECT first_seq, last_seq FROM agent_sequences"), "1,50");
+    assert_eq!(bench.place().next_offset, 57);
 }
 
 /// Rows that the ranges know nothing of: what was seen is told by the primary key alone.
@@ -788,11 +871,11 @@ fn the_key_decides_where_the_ranges_are_lost() {
     bench.store(&payloads(1..=20));
     bench.run("DELETE FROM agent_sequences");
     let applied = bench.store(&payloads(11..=30));
-    assert_eq!((applied.inserted, applied.refused.len()), (10, 0), "{applied:?}");
+    assert_eq!((applied.inserted, applied.rejected.len()), (10, 0), "{applied:?}");
     assert_eq!(bench.ask("SELECT count(*), count(DISTINCT seq) FROM events"), "30,30");
     // One event twice in one batch.
     let applied = bench.store(&payloads([31, 32, 31, 33]));
-    assert_eq!((applied.inserted, applied.refused.len(), applied.doubled.len()), (3, 0, 0), "{applied:?}");
+    assert_eq!((applied.inserted, applied.rejected.len(), applied.identity_conflicts.len()), (3, 0, 0), "{applied:?}");
 }
 
 /// A database that refuses everything is broken, not the messages.
@@ -809,30 +892,59 @@ fn a_database_that_refuses_its_own_probe_makes_no_dead_letters() {
     assert_eq!(bench.store(&payloads(1..=5)).inserted, 5);
 }
 
-/// As many days as a hostile agent, or a long history read at once, may bring.
+/// As many days as an agent with a bad clock may bring.
 #[test]
-fn thousands_of_days_do_not_exhaust_the_locks_of_the_database() {
-    let test = "consumer_store::thousands_of_days_do_not_exhaust_the_locks_of_the_database";
+fn a_bad_clock_makes_few_partitions_and_loses_nothing() {
+    let test = "consumer_store::a_bad_clock_makes_few_partitions_and_loses_nothing";
     let Some(postgres) = Postgres::or_skip(test) else { return };
     let mut bench = Bench::postgres(&postgres);
-    let event = |seq: u64| {
-        let mut event = event("gw", seq, started());
-        event.stamp.observed_at = noon() + TimeDelta::days(seq as i64);
-        wire::to_json(&event)
-    };
-    let payloads: Vec<Vec<u8>> = (1..=2_000).map(event).collect();
+    let payloads: Vec<Vec<u8>> = (1..=2_000)
+        .map(|seq: u64| {
+            let mut event = event("gw", seq, started());
+            event.stamp.observed_at = noon() + TimeDelta::days(100 + seq as i64);
+            wire::to_json(&event)
+        })
+        .collect();
     let mut rest = payloads.as_slice();
+    let mut rejected = Vec::new();
     while !rest.is_empty() {
-        let mut batch = Batch::new(TOPIC);
+        let mut batch = Batch::new(&topic());
         let from = bench.next;
         while !batch.is_full() && !rest.is_empty() {
             batch.push(0, Record::new(bench.next, Some(7), None, Some(&rest[0])), || (0, from));
             (bench.next, rest) = (bench.next + 1, &rest[1..]);
         }
-        assert!(bench.next - from <= 100, "{} days in a batch", bench.next - from);
-        bench.store.apply(&batch, Utc::now()).unwrap();
+        rejected.extend(bench.store.apply(&batch, Utc::now()).unwrap().rejected);
     }
-    assert_eq!(bench.ask("SELECT count(*) FROM events"), "2000");
+    assert!(rejected[0].error.contains("clock of gw"), "{:?}", rejected[0]);
+    assert_eq!(bench.ask("SELECT count(*) FROM partition_notes WHERE outside"), "12");
+    assert_eq!(bench.ask("SELECT (SELECT count(*) FROM events) + (SELECT count(*) FROM dead_letters)"), "2000");
+    // Those within reach of the partitions that are there are rows, and the others become such later.
+    let stored: usize = bench.ask("SELECT count(*) FROM events").parse().unwrap();
+    assert!((300..400).contains(&stored), "{stored}");
+    bench.run("UPDATE partition_notes SET made_at = now() - interval '2 hours'");
+    let record = Record::new(1_900, Some(7), None, Some(&payloads[1_900]));
+    let retried = RetriedRecord { partition: 0, generation: 0, record };
+    let summary = bench.store.retry(&topic(), &[retried], Utc::now()).unwrap();
+    assert_eq!((summary.outcomes, summary.inserted), (vec![RetryOutcome::Stored], 1));
+}
+
+/// A series of five years is no bad clock.
+#[test]
+fn a_long_series_of_samples_is_stored_whole() {
+    let Some(postgres) = Postgres::or_skip("consumer_store::a_long_series_of_samples_is_stored_whole") else { return };
+    let mut bench = Bench::postgres(&postgres);
+    let series: Vec<Event> = (1..=1_800)
+        .map(|seq: u64| {
+            let mut event = sample("gw", seq);
+            event.stamp.observed_at = noon() - TimeDelta::days(seq as i64);
+            event
+        })
+        .collect();
+    for part in series.chunks(60) {
+        assert_eq!(bench.store_events(part).rejected, []);
+    }
+    assert_eq!(bench.ask("SELECT count(*) FROM samples"), "1800");
 }
 
 #[test]
@@ -840,12 +952,13 @@ fn a_day_that_vanished_is_made_again() {
     let Some(postgres) = Postgres::or_skip("consumer_store::a_day_that_vanished_is_made_again") else { return };
     let mut bench = Bench::postgres(&postgres);
     bench.store(&payloads(1..=3));
-    bench.run("DROP TABLE events_20261120");
+    bench.run("DROP TABLE events_20261101");
     assert_eq!(bench.store(&payloads(4..=5)).inserted, 2);
-    // Detached by a dropping that was cut short.
-    bench.run("ALTER TABLE events DETACH PARTITION events_20261120");
+    // Detached by somebody who keeps it.
+    bench.run("ALTER TABLE events DETACH PARTITION events_20261101");
     assert_eq!(bench.store(&payloads(6..=7)).inserted, 2);
-    assert_eq!(bench.ask("SELECT count(*) FROM events"), "4");
+    assert_eq!(bench.ask("SELECT seq FROM events"), "6 7");
+    assert_eq!(bench.ask("SELECT seq FROM events_20261101"), "4 5", "what somebody keeps is left alone");
 }
 
 #[test]
@@ -856,9 +969,9 @@ fn several_at_once_make_the_schema_once() {
         for partition in 0..8 {
             let url = &database.url;
             scope.spawn(move || {
-                let mut store = StoreUrl::parse(url, None).unwrap().open("racer");
-                store.insert_checkpoint(TOPIC, partition, &Checkpoint::default()).unwrap();
-                let mut batch = Batch::new(TOPIC);
+                let mut store = StoreUrl::parse(url, None, None).unwrap().open(&options("racer"));
+                store.insert_checkpoint(&topic(), partition, &Checkpoint::default(), None).unwrap();
+                let mut batch = Batch::new(&topic());
                 let payload = wire::to_json(&updated(&format!("gw-{partition}"), 1));
                 batch.push(partition, Record::new(0, None, None, Some(&payload)), || (0, 0));
                 assert_eq!(store.apply(&batch, Utc::now()).unwrap().inserted, 1);
@@ -866,7 +979,7 @@ fn several_at_once_make_the_schema_once() {
         }
     });
     assert_eq!(database.ask("SELECT count(*) FROM events"), "(8)");
-    assert_eq!(database.ask("SELECT version FROM refinery_schema_history"), "(1)");
+    assert_eq!(database.ask("SELECT version FROM highwater_migrations"), "(1)");
 }
 
 /// A consumer that was stopped in the middle of its transaction holds the row; the partition's new owner takes it.
@@ -877,7 +990,7 @@ fn a_held_partition_is_freed_by_its_owner() {
     bench.store(&payloads(1..=3));
     let Look::Postgres(database) = &bench.look else { unreachable!() };
     let mut holder = database.client();
-    holder.batch_execute("BEGIN; SELECT next FROM kafka_offsets FOR UPDATE").unwrap();
+    holder.batch_execute("BEGIN; SELECT next_offset FROM kafka_offsets FOR UPDATE").unwrap();
     let fault = bench.store.apply(&batch(3, &payloads(4..=5)), Utc::now()).unwrap_err();
     assert!(matches!(&fault, StoreError::Unavailable(text) if text.contains("1 ended")), "{fault:?}");
     assert!(holder.batch_execute("SELECT 1").is_err());
@@ -890,7 +1003,8 @@ fn wrong_passwords_and_missing_databases_are_named() {
         return;
     };
     let database = postgres.database("named");
-    let fault = |url: &str| StoreUrl::parse(url, None).unwrap().open("t").checkpoints(TOPIC).unwrap_err();
+    let fault =
+        |url: &str| StoreUrl::parse(url, None, None).unwrap().open(&options("t")).checkpoints(&topic()).unwrap_err();
     let missing = fault(&format!("{}_not", database.url));
     assert!(matches!(&missing, StoreError::Misconfigured(text) if text.contains("does not exist")), "{missing:?}");
     let (before, after) = database.url.split_once('@').unwrap();
@@ -901,9 +1015,14 @@ fn wrong_passwords_and_missing_databases_are_named() {
 }
 
 #[test]
-fn places_are_by_topic() {
+fn checkpoints_are_by_cluster_and_topic() {
     let mut bench = Bench::sqlite();
-    bench.store.insert_checkpoint("other", 3, &Checkpoint { next: 9, ..Checkpoint::default() }).unwrap();
-    assert_eq!(bench.store.checkpoints("other").unwrap(), BTreeMap::from([(3, Checkpoint { next: 9, ..Checkpoint::default() })]));
-    assert_eq!(bench.store.checkpoints(TOPIC).unwrap().len(), 1);
+    let nine = Checkpoint { next_offset: 9, ..Checkpoint::default() };
+    let (other_topic, mut other_cluster) = (TopicId { name: "other".into(), ..topic() }, topic());
+    other_cluster.cluster = "d".into();
+    for other in [other_topic, other_cluster] {
+        bench.store.insert_checkpoint(&other, 3, &nine, None).unwrap();
+        assert_eq!(bench.store.checkpoints(&other).unwrap(), BTreeMap::from([(3, nine.clone())]));
+    }
+    assert_eq!(bench.store.checkpoints(&topic()).unwrap().len(), 1);
 }

@@ -84,7 +84,10 @@ mod tests {
         let same = Some(AnchorRecord::Record(print(50, 1)));
         assert_eq!(place.verify(same, 0, 100), Verdict::Same);
         assert_eq!(place.verify(Some(AnchorRecord::Gone), 60, 100), Verdict::Same);
-        assert_eq!(place.verify(Some(AnchorRecord::Gone), 120, 150), Verdict::Gap(Gap { first: 100, last: 119, cause: GapCause::Expired }));
+        assert_eq!(
+            place.verify(Some(AnchorRecord::Gone), 120, 150),
+            Verdict::Gap(Gap { first: 100, last: 119, cause: GapCause::Expired })
+        );
         assert!(matches!(place.verify(same, 0, 99), Verdict::Recreated(_)));
         assert!(matches!(place.verify(Some(AnchorRecord::Record(print(50, 2))), 0, 100), Verdict::Recreated(_)));
     }

@@ -219,7 +219,13 @@ impl fmt::Display for Settings {
         writeln!(f, "start     {start}")?;
         writeln!(f, "stores    in {}", self.store)?;
         let Retention { events, dead_letters, totals } = self.retention;
-        writeln!(f, "keeps     events and samples {}, dead letters {}, totals {}", days(events), days(dead_letters), days(totals))
+        writeln!(
+            f,
+            "keeps     events and samples {}, dead letters {}, totals {}",
+            days(events),
+            days(dead_letters),
+            days(totals)
+        )
     }
 }
 
@@ -257,7 +263,10 @@ fn location(raw: RawStore, directories: &Directories) -> Result<StoreUrl, Invali
     if let Some(schema) = &raw.schema
         && (schema.is_empty() || schema.len() > NAME_BYTES_MAX)
     {
-        return Err(Invalid::new("store.schema", format!("`{schema}` is no name of a schema: 1 to {NAME_BYTES_MAX} bytes")));
+        return Err(Invalid::new(
+            "store.schema",
+            format!("`{schema}` is no name of a schema: 1 to {NAME_BYTES_MAX} bytes"),
+        ));
     }
     let password = raw.password_file.map(|name| SecretFile::new(&name, directories.credentials.as_deref()));
     if let (Some(file), false) = (&password, url.starts_with("sqlite:")) {

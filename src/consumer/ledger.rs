@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, Utc};
 
 use super::letters::{self, Letter};
-use super::store::{StoreError, Kind, Query, Reader};
+use super::store::{Kind, Query, Reader, StoreError};
 use crate::output::Value;
 
 /// What is known of missing numbers.

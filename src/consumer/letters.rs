@@ -115,9 +115,14 @@ pub fn retry<E: From<StoreError>>(
         let Some(last) = letters.last() else { return Ok(inserted) };
         after = Some(last.at.clone());
         for of_a_topic in letters.chunk_by(|a, b| a.at.topic == b.at.topic) {
-            let returning: Result<Vec<_>, StoreError> = of_a_topic.iter().map(|letter| letter.returning(decoder)).collect();
+            let returning: Result<Vec<_>, StoreError> =
+                of_a_topic.iter().map(|letter| letter.returning(decoder)).collect();
             let returning = returning?;
-            let revived = store.retry(&TopicId { cluster: String::new(), name: of_a_topic[0].at.topic.clone() }, &returning, clock.wall())?;
+            let revived = store.retry(
+                &TopicId { cluster: String::new(), name: of_a_topic[0].at.topic.clone() },
+                &returning,
+                clock.wall(),
+            )?;
             inserted += revived.inserted;
             for (letter, fate) in of_a_topic.iter().zip(&revived.outcomes) {
                 each(&letter.at, fate)?;

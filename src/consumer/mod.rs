@@ -8,14 +8,14 @@
 
 mod backoff;
 pub mod batch;
+pub mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod ledger;
 pub mod letters;
-pub mod checkpoint;
 pub mod run;
 mod schemas;
 mod source;
 pub mod store;
 
-pub use source::{Membership, StandaloneConsumer, Seen};
+pub use source::{Membership, Seen, StandaloneConsumer};

@@ -3,32 +3,38 @@
 mod chores;
 mod intake;
 mod joining;
+mod maintenance;
 mod placing;
 mod reload;
 mod storing;
 mod stuck;
 mod totals;
+mod writer;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use self::chores::Due;
 use self::intake::Intake;
+use self::maintenance::MaintenanceThread;
 use self::placing::Anchors;
 pub use self::reload::{Reload, run, run_reloading};
 use self::totals::Totals;
+use self::writer::Writer;
 use super::backoff::Backoff;
 use super::batch::{Batch, TopicId};
-use super::config::Settings;
 use super::checkpoint::Checkpoint;
+use super::config::Settings;
 use super::source::{Polled, Source};
-use super::store::{StoreError, Store};
+use super::store::StoreError;
 use crate::clock::{Clock as _, SystemClock};
 use crate::event::Event;
 use crate::exit::Failure;
 use crate::kafka::Trouble;
 use crate::service::Service;
+use crate::units::counted;
 use crate::watchdog::Heart;
 
 /// How a run differs from the usual.
@@ -68,7 +74,10 @@ struct Consumer<'a> {
     heart: Heart,
     service: Service,
     source: Source,
-    store: Box<dyn Store + Send>,
+    writer: Writer,
+    /// It ends with the run.
+    _maintenance: MaintenanceThread,
+    stop: &'a AtomicBool,
     state: State,
     /// The partitions that the group gave us.
     assigned: Vec<i32>,
@@ -80,7 +89,7 @@ struct Consumer<'a> {
     places: BTreeMap<i32, Checkpoint>,
     intake: Intake,
     /// The batch that the store has or had in hand.
-    storing: Option<Batch>,
+    storing: Option<Arc<Batch>>,
     /// What was heard, while a batch was stored, that is no record.
     heard: Option<Polled>,
     backoff: Backoff,
@@ -93,8 +102,17 @@ struct Consumer<'a> {
     due: Due,
     totals: Option<Totals>,
     /// With `until_end`: where each partition ended at the start.
-    ends: Option<BTreeMap<i32, (i64, i64)>>,
+    ends: Option<(TopicId, BTreeMap<i32, (i64, i64)>)>,
+    told: Told,
     started: Duration,
+}
+
+/// What this run has stored so far.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    rows: u64,
+    dead_letters: u64,
+    gaps: u64,
 }
 
 /// What the loop may do now.
@@ -139,6 +157,7 @@ impl<'a> Consumer<'a> {
         settings: &'a Settings,
         options: Options,
         observer: &'a mut dyn FnMut(&Stored<'_>),
+        stop: &'a AtomicBool,
     ) -> Result<Self, Failure> {
         let clock = SystemClock::default();
         let heart = Heart::default();
@@ -159,7 +178,9 @@ impl<'a> Consumer<'a> {
             heart,
             source: Source::new(&settings.connection, membership, settings.decoder()).map_err(Failure::config)?,
             service: Service::ready(Duration::ZERO),
-            store: settings.store.open(&settings.store_options(instance)),
+            writer: Writer::new(&settings.store, settings.store_options(instance.clone())),
+            _maintenance: MaintenanceThread::start(settings, instance).map_err(Failure::failed)?,
+            stop,
             state: State::Unplaced(Duration::ZERO),
             assigned: Vec::new(),
             adrift: None,
@@ -177,19 +198,21 @@ impl<'a> Consumer<'a> {
             due: Due::default(),
             totals: options.log_totals.then(|| Totals::new(settings.store.reader())),
             ends: None,
+            told: Told::default(),
         })
     }
 
     /// One round; whether there is to be another.
-    fn round(&mut self, stop: &AtomicBool) -> Result<bool, Failure> {
+    fn round(&mut self) -> Result<bool, Failure> {
         let now = self.clock.monotonic();
         self.heart.beat("asking how far it is", now);
         if self.has_ended(now)? {
             return Ok(false);
         }
-        self.mind_membership(now, stop);
+        self.mind_membership(now);
         self.mind_refusal(now);
-        self.heart.beat("waiting for the database or Kafka", self.clock.monotonic());
+        self.chores(now);
+        self.heart.beat("waiting for Kafka", self.clock.monotonic());
         match self.state {
             State::Unplaced(at) if now >= at && !self.assigned.is_empty() => self.place_all(),
             State::Holding(at) if now >= at => self.store_batch(),
@@ -214,7 +237,7 @@ impl<'a> Consumer<'a> {
                 self.intake.take(partition, record, now);
             }
             Polled::Nothing if collecting => self.store_batch(),
-            Polled::Nothing => self.idle(),
+            Polled::Nothing => {}
             Polled::Assigned(partitions) => self.reassign(partitions),
             Polled::Undecided { at, why, wait } => self.read_again(at, &why, wait),
             Polled::Misplaced(why) => {
@@ -226,14 +249,12 @@ impl<'a> Consumer<'a> {
                 if self.assigned.is_empty() {
                     self.adrift.get_or_insert(now);
                 }
-                self.idle();
             }
             Polled::Refused(why) => {
                 self.kafka_says(&format!("{why}; nothing is skipped, trying again"));
                 self.refused.get_or_insert(now);
-                self.idle();
             }
-            Polled::Fatal(why) => self.renew_source(&why, stop),
+            Polled::Fatal(why) => self.renew_source(&why),
         }
         Ok(true)
     }
@@ -328,6 +349,10 @@ impl<'a> Consumer<'a> {
         if !self.intake.batch.is_empty() && self.state == State::Reading {
             self.store_batch();
         }
+        let Told { rows, dead_letters, gaps } = self.told;
+        let gaps = if gaps > 0 { format!(", {}", counted(gaps, "gap")) } else { String::new() };
+        let topic = &self.settings.membership.topic;
+        log::info!("{topic}: stored {}, {}{gaps}", counted(rows, "event"), counted(dead_letters, "dead letter"));
         self.source.close();
     }
 }

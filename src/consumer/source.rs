@@ -26,7 +26,7 @@ use crate::kafka::{Connection, not_created};
 use crate::wire::{Decoder, Undecoded};
 
 use self::context::Context;
-pub use self::standalone::{StandaloneConsumer, Seen};
+pub use self::standalone::{Seen, StandaloneConsumer};
 
 /// What the broker is asked for at most while it is waited for. Longer, and the loop stands.
 const ASK_MAX: Duration = Duration::from_secs(5);
@@ -247,7 +247,10 @@ impl Source {
 
     /// Reads again what stands at `offsets`, with a short-lived client on a thread of its own. The channel closes without a
     /// word if that can't be told.
-    pub(super) fn read_again(&self, offsets: &BTreeMap<i32, i64>) -> Result<Receiver<BTreeMap<i32, AnchorRecord>>, String> {
+    pub(super) fn read_again(
+        &self,
+        offsets: &BTreeMap<i32, i64>,
+    ) -> Result<Receiver<BTreeMap<i32, AnchorRecord>>, String> {
         let fixed = [
             ("enable.auto.commit", "false"),
             ("enable.auto.offset.store", "false"),

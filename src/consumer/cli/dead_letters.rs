@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::common::{Absent, Common, unavailable};
 use crate::clock::SystemClock;
-use crate::consumer::letters::{self, Filter, Letter, Payloads, KafkaPosition};
+use crate::consumer::letters::{self, Filter, KafkaPosition, Letter, Payloads};
 use crate::consumer::store::{RetryOutcome, StoreError};
 use crate::excerpt::beginning;
 use crate::exit::Failure;

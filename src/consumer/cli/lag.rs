@@ -9,7 +9,7 @@ use super::common::{Absent, Common, unavailable};
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::StandaloneConsumer;
 use crate::consumer::config::Settings;
-use crate::consumer::store::{StoreError, Kind, Query, Reader};
+use crate::consumer::store::{Kind, Query, Reader, StoreError};
 use crate::exit::Failure;
 use crate::output::{self, Format, Rows, Value};
 

@@ -15,7 +15,7 @@ use super::common::{Absent, Common, unavailable};
 use super::when::When;
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::config::Settings;
-use crate::consumer::{StandaloneConsumer, Seen};
+use crate::consumer::{Seen, StandaloneConsumer};
 use crate::exit::Failure;
 use crate::kafka::Trouble;
 use crate::output::{self, Format};
@@ -93,7 +93,9 @@ impl Tail {
         let mut standalone = standalone.map_err(Failure::config)?;
         let kafka = |error: String| unavailable(format!("Kafka at {}: {error}", settings.connection.brokers()));
         let begin = self.begin(&standalone).map_err(kafka)?;
-        standalone.look_from(&begin.iter().map(|(partition, (from, _))| (*partition, *from)).collect()).map_err(kafka)?;
+        standalone
+            .look_from(&begin.iter().map(|(partition, (from, _))| (*partition, *from)).collect())
+            .map_err(kafka)?;
         let stop = Arc::new(AtomicBool::new(false));
         for signal in [SIGTERM, SIGINT] {
             signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(Failure::failed)?;

@@ -1,10 +1,10 @@
-//! What is done while nothing waits.
+//! What is done by the clock.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Consumer, State};
-use crate::clock::Clock as _;
+use crate::consumer::batch::TopicId;
 use crate::consumer::source::is_unknown_topic;
 use crate::exit::{Failure, Status};
 
@@ -24,9 +24,8 @@ pub(super) struct Due {
 }
 
 impl Consumer<'_> {
-    /// Chores, while nothing waits.
-    pub(super) fn idle(&mut self) {
-        let now = self.clock.monotonic();
+    /// Does what is due, also under a stream that never ends.
+    pub(super) fn chores(&mut self, now: Duration) {
         if self.state == State::Reading {
             if now >= self.due.passing {
                 self.due.passing = now + PASS_EVERY;
@@ -57,7 +56,7 @@ impl Consumer<'_> {
 
     /// Whoever stored it.
     fn is_at_end(&mut self, now: Duration) -> Result<bool, Failure> {
-        let Some(ends) = &self.ends else {
+        let Some((topic, ends)) = self.ends.clone() else {
             match self.look_for_ends() {
                 Ok(ends) => self.ends = Some(ends),
                 Err(error) => {
@@ -70,7 +69,7 @@ impl Consumer<'_> {
             }
             return Ok(false);
         };
-        match self.store.checkpoints(&self.intake.batch.topic) {
+        match self.ask_store(move |store| store.checkpoints(&topic)) {
             Ok(places) => Ok(ends.iter().all(|(partition, (low, high))| match places.get(partition) {
                 Some(place) => place.next_offset >= *high,
                 None => low == high,
@@ -82,8 +81,10 @@ impl Consumer<'_> {
         }
     }
 
-    fn look_for_ends(&self) -> Result<BTreeMap<i32, (i64, i64)>, String> {
-        let partitions = self.source.partitions()?;
-        partitions.into_iter().map(|partition| Ok((partition, self.source.watermarks(partition)?))).collect()
+    fn look_for_ends(&self) -> Result<(TopicId, BTreeMap<i32, (i64, i64)>), String> {
+        let topic = TopicId { cluster: self.source.cluster()?, name: self.settings.membership.topic.clone() };
+        let partitions = self.source.partitions()?.into_iter();
+        let ends = partitions.map(|partition| Ok((partition, self.source.watermarks(partition)?)));
+        Ok((topic, ends.collect::<Result<_, String>>()?))
     }
 }

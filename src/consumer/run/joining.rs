@@ -1,6 +1,6 @@
 //! Being a member of the group: what it gives, and when only a new client helps.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{Consumer, POLL};
@@ -27,7 +27,7 @@ impl Consumer<'_> {
     }
 
     /// librdkafka can fail to join its group again after a broker stood still, and says nothing of it: a new client does.
-    pub(super) fn mind_membership(&mut self, now: Duration, stop: &AtomicBool) {
+    pub(super) fn mind_membership(&mut self, now: Duration) {
         if self.adrift.is_none_or(|since| now.saturating_sub(since) < ADRIFT_MAX) {
             return;
         }
@@ -36,7 +36,7 @@ impl Consumer<'_> {
         self.adrift = (!answers).then_some(now);
         if answers {
             let why = format!("it answers, and gave this consumer no partition for {}", lasting(ADRIFT_MAX));
-            self.renew_source(&why, stop);
+            self.renew_source(&why);
         }
     }
 
@@ -64,14 +64,14 @@ impl Consumer<'_> {
     }
 
     /// librdkafka gave up: a new client, after a while.
-    pub(super) fn renew_source(&mut self, why: &str, stop: &AtomicBool) {
+    pub(super) fn renew_source(&mut self, why: &str) {
         log::error!("Kafka: {why}; connecting anew");
         self.assigned.clear();
         self.unplace(Duration::ZERO);
         loop {
             let until = self.clock.monotonic() + self.backoff.next();
             while self.clock.monotonic() < until {
-                if stop.load(Ordering::Relaxed) {
+                if self.stop.load(Ordering::Relaxed) {
                     return;
                 }
                 std::thread::sleep(POLL);

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::intake::Intake;
 use super::{Consumer, Hindrance, State};
-use crate::consumer::batch::{Gap, GapCause, TopicId};
 use crate::clock::Clock as _;
+use crate::consumer::batch::{Gap, GapCause, TopicId};
+use crate::consumer::checkpoint::{AnchorRecord, Checkpoint, Verdict};
 use crate::consumer::config::Start;
-use crate::consumer::checkpoint::{Checkpoint, AnchorRecord, Verdict};
 use crate::consumer::store::StoreError;
 
 /// How often a topic is looked at: is it still the same?
@@ -42,7 +42,8 @@ impl Consumer<'_> {
     /// Finds where each partition goes on, and reads on from there.
     fn try_to_place(&mut self) -> Result<(), Hindrance> {
         let topic = TopicId { cluster: self.source.cluster()?, name: self.settings.membership.topic.clone() };
-        let mut stored = self.store.checkpoints(&topic)?;
+        let asked = topic.clone();
+        let mut stored = self.ask_store(move |store| store.checkpoints(&asked))?;
         stored.retain(|partition, _| self.assigned.contains(partition));
         let found = self.look_at_anchors(&stored)?;
         let mut places = BTreeMap::new();
@@ -82,12 +83,16 @@ impl Consumer<'_> {
                 (old.recreated(low), None)
             }
             Verdict::Gap(gap) => {
-                log::error!("{topic}[{partition}]: Kafka dropped offsets {} to {} before they were read", gap.first, gap.last);
+                log::error!(
+                    "{topic}[{partition}]: Kafka dropped offsets {} to {} before they were read",
+                    gap.first,
+                    gap.last
+                );
                 (Checkpoint { next_offset: gap.last + 1, ..old.clone() }, Some(gap))
             }
         };
         if new != *old {
-            self.store.replace_checkpoint(topic, partition, old, &new, gap)?;
+            self.replace_checkpoint(topic, partition, old, &new, gap)?;
         }
         Ok(new)
     }
@@ -98,10 +103,13 @@ impl Consumer<'_> {
             Start::Earliest => {
                 (low, (low > 0).then(|| Gap { first: 0, last: low - 1, cause: GapCause::ExpiredBeforeStart }))
             }
-            Start::Latest => (high, (high > low).then(|| Gap { first: low, last: high - 1, cause: GapCause::SkippedAtStart })),
+            Start::Latest => {
+                (high, (high > low).then(|| Gap { first: low, last: high - 1, cause: GapCause::SkippedAtStart }))
+            }
         };
         let first = Checkpoint { next_offset, ..Checkpoint::default() };
-        let place = self.store.insert_checkpoint(topic, partition, &first, gap)?;
+        let (asked, inserted) = (topic.clone(), first.clone());
+        let place = self.ask_store(move |store| store.insert_checkpoint(&asked, partition, &inserted, gap))?;
         if place.next_offset >= low || place != first {
             return Ok(place);
         }
@@ -109,7 +117,22 @@ impl Consumer<'_> {
         self.go_on(topic, partition, &place, &verdict, low)
     }
 
-    fn look_at_anchors(&mut self, places: &BTreeMap<i32, Checkpoint>) -> Result<BTreeMap<i32, AnchorRecord>, Hindrance> {
+    fn replace_checkpoint(
+        &mut self,
+        topic: &TopicId,
+        partition: i32,
+        old: &Checkpoint,
+        new: &Checkpoint,
+        gap: Option<Gap>,
+    ) -> Result<(), StoreError> {
+        let (topic, old, new) = (topic.clone(), old.clone(), new.clone());
+        self.ask_store(move |store| store.replace_checkpoint(&topic, partition, &old, &new, gap))
+    }
+
+    fn look_at_anchors(
+        &mut self,
+        places: &BTreeMap<i32, Checkpoint>,
+    ) -> Result<BTreeMap<i32, AnchorRecord>, Hindrance> {
         let wanted = anchors(places);
         if wanted.is_empty() {
             return Ok(BTreeMap::new());
@@ -160,7 +183,7 @@ impl Consumer<'_> {
             }
             let new = place.anchored(before.last);
             if new != place {
-                if let Err(fault) = self.store.replace_checkpoint(&topic, partition, &place, &new, None) {
+                if let Err(fault) = self.replace_checkpoint(&topic, partition, &place, &new, None) {
                     let at = self.hindered(&fault.clone().into());
                     return match fault {
                         StoreError::Conflict(_) => self.unplace(at),

@@ -48,7 +48,7 @@ pub fn run_reloading(
     let mut settings = settings.clone();
     let mut before: Option<Settings> = None;
     loop {
-        let consumer = match (Consumer::new(&settings, options, &mut *observer), before.take()) {
+        let consumer = match (Consumer::new(&settings, options, &mut *observer, stop), before.take()) {
             (Ok(consumer), _) => consumer,
             (Err(failure), Some(before)) => {
                 log::error!("the configuration stays as it was: {failure}");
@@ -63,7 +63,7 @@ pub fn run_reloading(
             settings.connection.brokers(),
             settings.store
         );
-        let Some(others) = consumer.rounds(stop, reload)? else { return Ok(()) };
+        let Some(others) = consumer.rounds(reload)? else { return Ok(()) };
         log::info!("the configuration was read again; connecting anew");
         before = Some(std::mem::replace(&mut settings, others));
     }
@@ -71,9 +71,9 @@ pub fn run_reloading(
 
 impl Consumer<'_> {
     /// Until there are other settings to go on with, or none because it is over.
-    fn rounds(mut self, stop: &AtomicBool, reload: Reload<'_>) -> Result<Option<Settings>, Failure> {
+    fn rounds(mut self, reload: Reload<'_>) -> Result<Option<Settings>, Failure> {
         let result = loop {
-            if stop.load(Ordering::Relaxed) {
+            if self.stop.load(Ordering::Relaxed) {
                 log::info!("ending as asked");
                 break Ok(None);
             }
@@ -82,7 +82,7 @@ impl Consumer<'_> {
             {
                 break Ok(Some(settings));
             }
-            match self.round(stop) {
+            match self.round() {
                 Ok(true) => {}
                 Ok(false) => break Ok(None),
                 Err(failure) => break Err(failure),

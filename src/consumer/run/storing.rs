@@ -1,26 +1,20 @@
 //! A batch goes to the store, while the next one is read.
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::sync::Arc;
 
 use super::{Consumer, Hindrance, Stored};
 use crate::clock::Clock as _;
-use crate::consumer::batch::{Batch, Gap};
-use crate::consumer::source::Polled;
+use crate::consumer::batch::{Batch, Gap, GapCause, PartitionBatch};
+use crate::consumer::source::Source;
 use crate::consumer::store::{Applied, StoreError};
 use crate::failpoints;
 use crate::units::counted;
 
-/// How often it is seen whether the store has finished.
-const FINISHED: Duration = Duration::from_millis(1);
-/// How long a slow store may keep the next batch, which is full by then, from being read on; then Kafka is paused, so that
-/// polling can go on.
-const FULL_MAX: Duration = Duration::from_secs(20);
-
 impl Consumer<'_> {
     pub(super) fn store_batch(&mut self) {
         if self.storing.is_none() && !self.intake.batch.is_empty() {
-            self.storing = Some(self.intake.hand_over());
+            self.storing = Some(Arc::new(self.intake.hand_over()));
         }
         if self.storing.is_none() {
             return self.resume();
@@ -35,21 +29,21 @@ impl Consumer<'_> {
     }
 
     fn try_to_store(&mut self) -> Result<(), Hindrance> {
-        let topic = &self.settings.membership.topic;
         let Some(batch) = &mut self.storing else { return Ok(()) };
-        for (&partition, slice) in batch.partitions.iter_mut().filter(|(_, slice)| !slice.missing_offsets.is_empty()) {
-            let (low, _) = self.source.watermarks(partition)?;
-            slice.judge_missing(low);
-            for Gap { first, last, .. } in &slice.gaps {
-                log::error!("{topic}[{partition}]: Kafka dropped offsets {first} to {last} before they were read");
-            }
+        // Nobody else has it before it is first stored, and only then there is something to judge.
+        if let Some(batch) = Arc::get_mut(batch) {
+            judge_missing(batch, &self.source)?;
         }
-        let applied = self.apply_while_reading()?;
-        let Some(batch) = self.storing.take() else { return Ok(()) };
-        for (partition, slice) in &batch.partitions {
+        let (batch, wall) = (Arc::clone(batch), self.clock.wall());
+        let applied = self.ask_store({
+            let batch = Arc::clone(&batch);
+            move |store| store.apply(&batch, wall)
+        })?;
+        self.storing = None;
+        for (partition, part) in &batch.partitions {
             let Some((_, to)) = applied.stored.get(partition).copied() else { continue };
             if let Some(place) = self.places.get_mut(partition) {
-                *place = place.advanced(to, slice.last_before(to));
+                *place = place.advanced(to, part.last_before(to));
             }
         }
         self.tell(&batch, &applied);
@@ -60,42 +54,15 @@ impl Consumer<'_> {
             log::debug!("Kafka: offsets not committed: {error}");
         }
         failpoints::pass("kafka-after-commit");
+        let is_whole = |(partition, part): (&i32, &PartitionBatch)| {
+            applied.stored.get(partition).is_some_and(|(_, to)| *to >= part.to)
+        };
+        if !batch.partitions.iter().all(is_whole) {
+            return Err(StoreError::Conflict("a batch was stored in part, before the end".to_owned()).into());
+        }
         self.resume();
         self.well();
         Ok(())
-    }
-
-    /// Lets the store work on a thread of its own, and reads the next batch meanwhile: half of the time is the database's, and
-    /// the group must not think us dead while it is slow.
-    fn apply_while_reading(&mut self) -> Result<Applied, StoreError> {
-        let Self { storing, store, intake, source, heard, clock, assigned, .. } = self;
-        let Some(batch) = storing.as_ref() else { return Ok(Applied::default()) };
-        let wall = clock.wall();
-        let full_until = clock.monotonic() + FULL_MAX;
-        let mut paused = false;
-        let result = std::thread::scope(|scope| {
-            let work = scope.spawn(|| store.apply(batch, wall, &std::sync::atomic::AtomicBool::new(false)));
-            while !work.is_finished() {
-                let now = clock.monotonic();
-                if heard.is_some() || intake.batch.is_full() && now < full_until {
-                    std::thread::sleep(FINISHED);
-                    continue;
-                }
-                if intake.batch.is_full() && !paused {
-                    paused = source.pause(assigned).is_ok();
-                }
-                match source.poll(FINISHED) {
-                    Polled::Record(partition, record) => intake.take(partition, record, now),
-                    Polled::Nothing => {}
-                    other => *heard = Some(other),
-                }
-            }
-            work.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        });
-        if paused && let Err(error) = self.source.resume(&self.assigned) {
-            self.kafka_says(&error);
-        }
-        result
     }
 
     /// Says what became of the batch.
@@ -123,7 +90,23 @@ impl Consumer<'_> {
                 }
             }
         }
-        let (rows, refused) = (applied.inserted, applied.rejected.len() as u64);
-        log::debug!("{}: {}, {}", batch.topic, counted(rows, "row"), counted(refused, "dead letter"));
+        let (rows, letters) = (applied.inserted, applied.rejected.len() as u64);
+        self.told.rows += rows;
+        self.told.dead_letters += letters;
+        self.told.gaps += batch.partitions.values().map(|part| part.gaps.len() as u64).sum::<u64>();
+        log::debug!("{}: {}, {}", batch.topic, counted(rows, "row"), counted(letters, "dead letter"));
     }
+}
+
+/// Which of the offsets without records Kafka has dropped.
+fn judge_missing(batch: &mut Batch, source: &Source) -> Result<(), String> {
+    let Batch { topic, partitions, .. } = batch;
+    for (&partition, part) in partitions.iter_mut().filter(|(_, part)| !part.missing_offsets.is_empty()) {
+        let (low, _) = source.watermarks(partition)?;
+        part.judge_missing(low);
+        for Gap { first, last, .. } in part.gaps.iter().filter(|gap| gap.cause == GapCause::Expired) {
+            log::error!("{topic}[{partition}]: Kafka dropped offsets {first} to {last} before they were read");
+        }
+    }
+    Ok(())
 }

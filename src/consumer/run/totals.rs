@@ -26,7 +26,8 @@ impl Consumer<'_> {
     /// A line for each sum that a batch, which is stored, has changed.
     pub(super) fn tell_totals(&mut self, applied: &Applied) {
         let Some(totals) = &mut self.totals else { return };
-        let changed: Vec<(&TotalKey, u64)> = applied.grown.iter().map(|(key, bytes)| (key, *bytes)).filter(|(_, bytes)| *bytes > 0).collect();
+        let changed: Vec<(&TotalKey, u64)> =
+            applied.grown.iter().map(|(key, bytes)| (key, *bytes)).filter(|(_, bytes)| *bytes > 0).collect();
         for (key, bytes) in &changed {
             let sum = totals.since_start.entry((*key).clone()).or_default();
             *sum = sum.saturating_add(*bytes);
@@ -74,9 +75,10 @@ fn stored(reader: &mut dyn Reader, keys: &[(&TotalKey, u64)]) -> Result<Sums, St
         let rows = reader.ask(&query.then(") GROUP BY 1, 2, 3, 4"))?;
         for (row, bytes) in rows.into_iter().filter_map(|mut row| Some((row.clone(), row.pop()?))) {
             let texts: Vec<String> = row.into_iter().filter_map(Value::into_text).collect();
-            let found = keys.iter().map(|(key, _)| *key).find(|key| {
-                texts == [&*key.agent, &*key.interface, key.direction, &*key.limit_name]
-            });
+            let found = keys
+                .iter()
+                .map(|(key, _)| *key)
+                .find(|key| texts == [&*key.agent, &*key.interface, key.direction, &*key.limit_name]);
             sums.extend(found.cloned().zip(bytes.into_number()));
         }
     }

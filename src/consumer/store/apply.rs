@@ -13,14 +13,13 @@
 //! them moves `next_offset` over what it stores.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use chrono::{DateTime, Utc};
 
 use super::rows::{
     self, Bounds, BreachChanges, BreachKey, DeadLetter, KnownBreach, Lost, MergedRanges, Ranges, Row, Table,
 };
-use super::{Applied, RetriedRecord, RetryOutcome, RetrySummary, StoreError};
+use super::{Applied, Progress, RetriedRecord, RetryOutcome, RetrySummary, StoreError};
 use crate::consumer::batch::{Batch, Fingerprint, Gap, Headers, Record, TopicId};
 use crate::event::{Body, Epoch, Event, EventId, Sample, Stamp};
 use crate::failpoints;
@@ -61,8 +60,11 @@ pub(super) struct Unplaceable {
 /// What a transaction can do.
 pub(super) trait Transaction: Sized {
     /// Guard 1: each partition's `next_offset` and generation, locked until the end.
-    fn lock_checkpoints(&mut self, topic: &TopicId, partitions: &[i32])
-    -> Result<BTreeMap<i32, (i64, i32)>, AttemptError>;
+    fn lock_checkpoints(
+        &mut self,
+        topic: &TopicId,
+        partitions: &[i32],
+    ) -> Result<BTreeMap<i32, (i64, i32)>, AttemptError>;
 
     /// The ranges that `seen` meets or touches, locked.
     fn known_ranges<'a>(&mut self, seen: &Ranges<'a>) -> Result<Ranges<'a>, AttemptError>;
@@ -117,6 +119,8 @@ pub(super) trait Transaction: Sized {
 pub(super) enum AttemptError {
     /// Others were faster: another try finds what they wrote.
     Again(StoreError),
+    /// A row is there although its number was never seen: another try asks for each of them.
+    Duplicate(StoreError),
     /// A partition is missing.
     NoPartition(StoreError),
     /// The lock of guard 1 was not to be had.
@@ -130,7 +134,10 @@ pub(super) enum AttemptError {
 impl From<AttemptError> for StoreError {
     fn from(error: AttemptError) -> Self {
         match error {
-            AttemptError::Again(error) | AttemptError::NoPartition(error) | AttemptError::Store(error) => error,
+            AttemptError::Again(error)
+            | AttemptError::Duplicate(error)
+            | AttemptError::NoPartition(error)
+            | AttemptError::Store(error) => error,
             AttemptError::Rejected { otherwise, .. } => otherwise,
             AttemptError::Held => Self::Unavailable("another session holds what is needed".to_owned()),
         }
@@ -143,6 +150,15 @@ impl From<StoreError> for AttemptError {
     }
 }
 
+/// What tells that a row is not there yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trust {
+    /// The ranges of numbers seen: the usual.
+    Ranges,
+    /// They were wrong: somebody has deleted some.
+    Nothing,
+}
+
 /// A record that was rejected alone, and why.
 type RejectedAlone = ((i32, i64), String);
 
@@ -151,16 +167,19 @@ pub(super) fn apply<S: Session>(
     session: &mut S,
     batch: &Batch,
     now: DateTime<Utc>,
-    stop: &AtomicBool,
+    progress: &Progress,
 ) -> Result<Applied, StoreError> {
     let mut applied = Applied::default();
     let mut pieces = vec![rows::whole(batch)];
     while let Some(bounds) = pieces.pop() {
-        if !applied.stored.is_empty() && stop.load(Ordering::Relaxed) {
+        if !applied.stored.is_empty() && progress.is_stopped() {
             break;
         }
         match store_piece(session, batch, &bounds, now)? {
-            Piece::Stored(piece) => applied.add(piece),
+            Piece::Stored(piece) => {
+                progress.count_transaction();
+                applied.add(piece);
+            }
             Piece::Split(smaller) => pieces.extend(smaller.into_iter().rev()),
         }
     }
@@ -179,14 +198,14 @@ fn store_piece<S: Session>(
     now: DateTime<Utc>,
 ) -> Result<Piece, StoreError> {
     let mut rejected: Option<RejectedAlone> = None;
-    let mut tries = 0;
+    let (mut tries, mut trust) = (0, Trust::Ranges);
     loop {
         let (rows, _) = rows::split(rows::records(batch, bounds));
         let unplaceable = session.make_partitions(&rows, now)?;
         let refused = unplaceable.into_iter().map(|row| ((row.partition, row.offset), row.error));
         let refused: HashMap<(i32, i64), String> = refused.chain(rejected.clone()).collect();
         tries += 1;
-        let (at, error, otherwise) = match attempt(session, batch, bounds, &refused, now) {
+        let (at, error, otherwise) = match attempt(session, batch, bounds, (&refused, trust), now) {
             Ok(applied) => return Ok(Piece::Stored(applied)),
             Err(AttemptError::Held) => {
                 let partitions: Vec<i32> = bounds.keys().copied().collect();
@@ -197,19 +216,25 @@ fn store_piece<S: Session>(
                 continue;
             }
             Err(AttemptError::Again(_)) if tries < TRIES_MAX => continue,
+            Err(AttemptError::Duplicate(_)) if tries < TRIES_MAX => {
+                trust = Trust::Nothing;
+                continue;
+            }
             Err(AttemptError::Rejected { at, error, otherwise }) => (at, error, otherwise),
-            Err(AttemptError::Again(error) | AttemptError::NoPartition(error)) => (None, error.to_string(), error),
-            Err(AttemptError::Store(error)) => return Err(error),
+            Err(AttemptError::NoPartition(error)) => (None, error.to_string(), error),
+            Err(AttemptError::Again(error) | AttemptError::Duplicate(error) | AttemptError::Store(error)) => {
+                return Err(error);
+            }
         };
         // A dead letter, too, or what the database wants of a transaction without any row.
         let Some(first) = rows.iter().find(|row| at.is_none_or(|at| (row.partition, row.record.offset) == at)) else {
             return Err(otherwise);
         };
-        if !takes_ours(session, &batch.topic, first.event, now)? {
-            return Err(otherwise);
-        }
         if rejected.is_some() {
             return Err(otherwise);
+        }
+        if !takes_ours(session, &batch.topic, first.event, now)? {
+            return Err(takes_nothing(otherwise));
         }
         match pieces(batch, bounds, at) {
             Some(pieces) => return Ok(Piece::Split(pieces)),
@@ -251,6 +276,16 @@ fn pieces(batch: &Batch, bounds: &Bounds, at: Option<(i32, i64)>) -> Option<Vec<
     (pieces.len() > 1).then_some(pieces)
 }
 
+/// That it is the database which is out of order.
+fn takes_nothing(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Unavailable(text) => {
+            StoreError::Misconfigured(format!("the database takes no row, not even one of ours: {text}"))
+        }
+        other => other,
+    }
+}
+
 /// Whether the database takes a row of ours, for the same table and time; it is taken back.
 fn takes_ours<S: Session>(
     session: &mut S,
@@ -283,7 +318,7 @@ fn takes_ours<S: Session>(
     };
     let mut rows = vec![Row { event: &event, record: &record, partition: 0 }];
     let mut transaction = session.begin(now)?;
-    match store_rows(&mut transaction, topic, &mut rows, &mut Applied::default()) {
+    match store_rows(&mut transaction, topic, &mut rows, Trust::Ranges, &mut Applied::default()) {
         Ok(()) => Ok(true),
         Err(AttemptError::Rejected { .. } | AttemptError::NoPartition(_)) => Ok(false),
         Err(other) => Err(other.into()),
@@ -295,7 +330,7 @@ fn attempt<S: Session>(
     session: &mut S,
     batch: &Batch,
     bounds: &Bounds,
-    refused: &HashMap<(i32, i64), String>,
+    (refused, trust): (&HashMap<(i32, i64), String>, Trust),
     now: DateTime<Utc>,
 ) -> Result<Applied, AttemptError> {
     failpoints::pass("guard-1-before");
@@ -313,7 +348,7 @@ fn attempt<S: Session>(
         refusal.is_none()
     });
     let mut applied = Applied { stored: bounds.clone(), ..Applied::default() };
-    store_rows(&mut transaction, topic, &mut rows, &mut applied)?;
+    store_rows(&mut transaction, topic, &mut rows, trust, &mut applied)?;
     if !letters.is_empty() {
         transaction.put_dead_letters(topic, &letters)?;
         applied.rejected = letters.iter().map(DeadLetter::rejected).collect();
@@ -371,6 +406,7 @@ fn store_rows(
     transaction: &mut impl Transaction,
     topic: &TopicId,
     rows: &mut Vec<Row<'_>>,
+    trust: Trust,
     applied: &mut Applied,
 ) -> Result<(), AttemptError> {
     rows::in_order(rows);
@@ -380,7 +416,7 @@ fn store_rows(
     let known = transaction.known_ranges(&rows::ranges(rows))?;
     let mut conflicts = Vec::new();
     if !failpoints::is_out("guard-2") {
-        pass_over_known(transaction, rows, &known, &mut conflicts)?;
+        pass_over_known(transaction, rows, (&known, trust), &mut conflicts)?;
     }
     conflicts.extend(rows::twins(rows));
     conflicts.sort_by_key(|event| (&event.stamp.agent, event.id));
@@ -390,9 +426,7 @@ fn store_rows(
         transaction.insert(table, topic, &of_table)?;
     }
     applied.inserted += rows.len() as u64;
-    applied
-        .identity_conflicts
-        .extend(conflicts.iter().map(|event| format!("{} {}", event.stamp.agent, event.id)));
+    applied.identity_conflicts.extend(conflicts.iter().map(|event| format!("{} {}", event.stamp.agent, event.id)));
     transaction.put_ranges(rows::merge_ranges(&known, rows::ranges(rows), &conflicts))?;
     let words = rows::last_words(rows);
     if !words.is_empty() {
@@ -413,23 +447,25 @@ fn store_rows(
 fn pass_over_known<'a>(
     transaction: &mut impl Transaction,
     rows: &mut Vec<Row<'a>>,
-    known: &Ranges<'_>,
+    (known, trust): (&Ranges<'_>, Trust),
     conflicts: &mut Vec<&'a Event>,
 ) -> Result<(), AttemptError> {
     for table in rows::TABLES {
-        let of_table = |row: &Row<'_>| Table::of(row.event) == table && rows::was_seen(row, known);
+        let is_asked_for = |row: &Row<'_>| trust == Trust::Nothing || rows::was_seen(row, known);
+        let of_table = |row: &Row<'_>| Table::of(row.event) == table && is_asked_for(row);
         let seen: Vec<Row<'a>> = rows.iter().filter(|row| of_table(row)).copied().collect();
         if seen.is_empty() {
             continue;
         }
         let there = transaction.existing(table, &seen.iter().collect::<Vec<_>>())?;
-        let new: Vec<Row<'a>> =
-            seen.iter().enumerate().filter(|(index, _)| !there.contains(index)).map(|(_, row)| *row).collect();
+        let new = seen.iter().enumerate().filter(|(index, row)| !there.contains(index) && rows::was_seen(row, known));
+        let new: Vec<Row<'a>> = new.map(|(_, row)| *row).collect();
         if !new.is_empty() {
             let others = transaction.have_other_times(table, &new.iter().collect::<Vec<_>>())?;
             conflicts.extend(others.into_iter().map(|index| new[index].event));
         }
-        let there: HashSet<*const Record> = there.into_iter().map(|index| std::ptr::from_ref(seen[index].record)).collect();
+        let there: HashSet<*const Record> =
+            there.into_iter().map(|index| std::ptr::from_ref(seen[index].record)).collect();
         rows.retain(|row| !there.contains(&std::ptr::from_ref(row.record)));
     }
     Ok(())
@@ -459,7 +495,7 @@ pub(super) fn retry<S: Session>(
                 Some(like) if takes_ours(session, topic, like, now)? => {
                     Ok(RetrySummary { outcomes: vec![RetryOutcome::Stays(error)], inserted: 0 })
                 }
-                _ => Err(otherwise),
+                _ => Err(takes_nothing(otherwise)),
             }
         }
         other => Ok(other?),
@@ -472,11 +508,12 @@ fn retry_at_once<S: Session>(
     records: &[RetriedRecord],
     now: DateTime<Utc>,
 ) -> Result<RetrySummary, AttemptError> {
-    let mut tries = 0;
+    let (mut tries, mut trust) = (0, Trust::Ranges);
     loop {
         tries += 1;
-        match retry_once(session, topic, records, now) {
+        match retry_once(session, topic, records, trust, now) {
             Err(AttemptError::NoPartition(_)) if tries < TRIES_MAX => session.forget_partitions(),
+            Err(AttemptError::Duplicate(_)) if tries < TRIES_MAX => trust = Trust::Nothing,
             Err(AttemptError::Again(_)) if tries < TRIES_MAX => {}
             other => return other,
         }
@@ -487,6 +524,7 @@ fn retry_once<S: Session>(
     session: &mut S,
     topic: &TopicId,
     records: &[RetriedRecord],
+    trust: Trust,
     now: DateTime<Utc>,
 ) -> Result<RetrySummary, AttemptError> {
     let mut rows = rows::of_retried(records);
@@ -503,11 +541,15 @@ fn retry_once<S: Session>(
         Ok(_) => refusal(record.partition, record.record.offset).map_or(RetryOutcome::Stored, RetryOutcome::Stays),
     };
     let outcomes: Vec<RetryOutcome> = records.iter().map(outcome).collect();
-    let stored: Vec<&RetriedRecord> =
-        records.iter().zip(&outcomes).filter(|(_, outcome)| **outcome == RetryOutcome::Stored).map(|(r, _)| r).collect();
+    let stored: Vec<&RetriedRecord> = records
+        .iter()
+        .zip(&outcomes)
+        .filter(|(_, outcome)| **outcome == RetryOutcome::Stored)
+        .map(|(r, _)| r)
+        .collect();
     rows.retain(|row| stored.iter().any(|record| std::ptr::eq(&raw const record.record, row.record)));
     let mut applied = Applied::default();
-    store_rows(&mut transaction, topic, &mut rows, &mut applied)?;
+    store_rows(&mut transaction, topic, &mut rows, trust, &mut applied)?;
     transaction.delete_dead_letters(topic, &stored.into_iter().map(key).collect::<Vec<_>>())?;
     transaction.commit()?;
     Ok(RetrySummary { outcomes, inserted: applied.inserted })

@@ -14,11 +14,10 @@ mod query;
 mod rows;
 mod sequences;
 
-
 mod sqlite;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,8 +31,8 @@ pub use self::query::{Kind, Parameter, Query, Reader};
 
 /// A database that events end in.
 pub trait Store {
-    /// The migration that it is at while a call is under way.
-    fn migrating(&self) -> Migrating;
+    /// How it gets on while a call is under way.
+    fn progress(&self) -> Arc<Progress>;
 
     /// What is remembered of the topic's partitions.
     ///
@@ -68,11 +67,11 @@ pub trait Store {
     ) -> Result<(), StoreError>;
 
     /// Stores a batch. What the database rejects becomes a dead letter in the transaction that passes it; only then the batch is
-    /// stored in more than one transaction, and `stop` ends it between two of them.
+    /// stored in more than one transaction, and [`Progress::stop`] ends it between two of them.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] where the database does not stand where the batch begins.
-    fn apply(&mut self, batch: &Batch, now: DateTime<Utc>, stop: &AtomicBool) -> Result<Applied, StoreError>;
+    fn apply(&mut self, batch: &Batch, now: DateTime<Utc>) -> Result<Applied, StoreError>;
 
     /// Stores the events of dead letters of `topic`, each in the transaction that removes its dead letter, as [`Store::apply`]
     /// would have.
@@ -245,17 +244,39 @@ pub struct StoreOptions {
     pub keep: Duration,
 }
 
-/// The migration that a store is at. Migrations may take hours: whoever waits for a store looks here.
-#[derive(Clone, Debug, Default)]
-pub struct Migrating(Arc<Mutex<Option<String>>>);
+/// How a store gets on, for whoever waits for it on another thread.
+#[derive(Debug, Default)]
+pub struct Progress {
+    migration: Mutex<Option<String>>,
+    transactions: AtomicU64,
+    stop: AtomicBool,
+}
 
-impl Migrating {
-    /// Which one it is, if any.
-    pub fn current(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+impl Progress {
+    /// The migration that it is at. Migrations may take hours.
+    pub fn migration(&self) -> Option<String> {
+        self.migration.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn set(&self, migration: Option<String>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = migration;
+    /// How many transactions it has committed.
+    pub fn transactions(&self) -> u64 {
+        self.transactions.load(Ordering::Relaxed)
+    }
+
+    /// Asks it to end between two transactions.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    fn count_transaction(&self) {
+        self.transactions.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn set_migration(&self, migration: Option<String>) {
+        *self.migration.lock().unwrap_or_else(PoisonError::into_inner) = migration;
     }
 }

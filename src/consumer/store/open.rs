@@ -29,7 +29,8 @@ impl StoreUrl {
             };
         }
         if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            return postgres::Address::parse(url, password, schema).map(|address| Self(Backend::Postgres(Box::new(address))));
+            return postgres::Address::parse(url, password, schema)
+                .map(|address| Self(Backend::Postgres(Box::new(address))));
         }
         Err("is neither \"postgres://USER@HOST/DATABASE\" nor \"sqlite:PATH\"".to_owned())
     }

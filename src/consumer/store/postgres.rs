@@ -13,7 +13,7 @@ mod tls;
 mod transaction;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use postgres::types::ToSql;
@@ -21,9 +21,7 @@ use postgres::{Client, Error, Row as SqlRow};
 
 use self::session::Session;
 use self::transaction::positions;
-use super::{
-    Applied, Migrating, RetriedRecord, RetrySummary, Store, StoreError, StoreOptions, apply,
-};
+use super::{Applied, Progress, RetriedRecord, RetrySummary, Store, StoreError, StoreOptions, apply};
 use crate::consumer::batch::{Batch, Fingerprint, Gap, TopicId};
 use crate::consumer::checkpoint::Checkpoint;
 
@@ -37,7 +35,7 @@ pub(super) struct Postgres {
     application: String,
     options: StoreOptions,
     session: Option<Session>,
-    migrating: Migrating,
+    progress: Arc<Progress>,
     /// Whether sessions are known to be sessions.
     unpooled: bool,
 }
@@ -53,8 +51,8 @@ const CHECKPOINT: &str = "
 impl Postgres {
     pub(super) fn new(address: Address, options: &StoreOptions) -> Self {
         let application = format!("highwater-consumer/{}", options.instance);
-        let (options, migrating) = (options.clone(), Migrating::default());
-        Self { address, application, options, session: None, migrating, unpooled: false }
+        let (options, progress) = (options.clone(), Arc::default());
+        Self { address, application, options, session: None, progress, unpooled: false }
     }
 
     /// Runs `work` in a session. Whatever fails ends the session: its state is not worth guessing.
@@ -66,7 +64,7 @@ impl Postgres {
                     pooler::refuse(&self.address, &self.application)?;
                     self.unpooled = true;
                 }
-                Session::open(&self.address, &self.application, &self.options, &self.migrating)?
+                Session::open(&self.address, &self.application, &self.options, &self.progress)?
             }
         };
         let result = work(&mut session);
@@ -78,8 +76,8 @@ impl Postgres {
 }
 
 impl Store for Postgres {
-    fn migrating(&self) -> Migrating {
-        self.migrating.clone()
+    fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
     }
 
     fn checkpoints(&mut self, topic: &TopicId) -> Result<BTreeMap<i32, Checkpoint>, StoreError> {
@@ -161,8 +159,9 @@ impl Store for Postgres {
         })
     }
 
-    fn apply(&mut self, batch: &Batch, now: DateTime<Utc>, stop: &AtomicBool) -> Result<Applied, StoreError> {
-        self.with(|session| apply::apply(session, batch, now, stop))
+    fn apply(&mut self, batch: &Batch, now: DateTime<Utc>) -> Result<Applied, StoreError> {
+        let progress = Arc::clone(&self.progress);
+        self.with(|session| apply::apply(session, batch, now, &progress))
     }
 
     fn retry(
@@ -208,12 +207,7 @@ fn checkpoint(row: &SqlRow) -> Checkpoint {
         let (time, digest): (Option<i64>, Option<i64>) = (row.get(first + 1), row.get(first + 2));
         Some(Fingerprint { offset: offset?, timestamp_ms: time?, digest: digest? })
     };
-    Checkpoint {
-        next_offset: row.get(0),
-        generation: row.get(1),
-        last: fingerprint(2),
-        anchor: fingerprint(5),
-    }
+    Checkpoint { next_offset: row.get(0), generation: row.get(1), last: fingerprint(2), anchor: fingerprint(5) }
 }
 
 /// Guard 1 waited in vain: a session of our role holds the row, perhaps a consumer that was stopped in the middle of a COPY,

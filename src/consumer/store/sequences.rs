@@ -72,9 +72,14 @@ mod tests {
     #[test]
     fn a_merged_range_began_with_its_oldest_part_and_keeps_the_count_of_conflicts() {
         let at = |s| DateTime::from_timestamp(s, 0);
-        let known =
-            [Range { first_stored_at: at(5), identity_conflicts: 1, ..range(1, 3) }, Range { first_stored_at: at(2), identity_conflicts: 2, ..range(5, 9) }];
-        assert_eq!(merged(&known, &[range(4, 4)]), [Range { first: 1, last: 9, of_samples: false, first_stored_at: at(2), identity_conflicts: 3 }]);
+        let known = [
+            Range { first_stored_at: at(5), identity_conflicts: 1, ..range(1, 3) },
+            Range { first_stored_at: at(2), identity_conflicts: 2, ..range(5, 9) },
+        ];
+        assert_eq!(
+            merged(&known, &[range(4, 4)]),
+            [Range { first: 1, last: 9, of_samples: false, first_stored_at: at(2), identity_conflicts: 3 }]
+        );
         assert_eq!(merged(&[], &[range(i64::MAX, i64::MAX)]), [range(i64::MAX, i64::MAX)]);
         assert!(contain(&known, 9) && !contain(&known, 4));
     }

@@ -6,14 +6,14 @@ mod transaction;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use rusqlite::{Connection, Error, ErrorCode, TransactionBehavior, params};
 
 use self::transaction::{ONE_DEAD_LETTER, Session, put_gap};
-use super::{Applied, Migrating, RetriedRecord, RetrySummary, Store, StoreError, apply};
+use super::{Applied, Progress, RetriedRecord, RetrySummary, Store, StoreError, apply};
 use crate::consumer::batch::{Batch, Fingerprint, Gap, TopicId};
 use crate::consumer::checkpoint::Checkpoint;
 
@@ -24,6 +24,7 @@ pub(super) use self::reader::SqliteReader;
 pub(super) struct Sqlite {
     path: PathBuf,
     session: Option<Session>,
+    progress: Arc<Progress>,
 }
 
 /// How long another writer is waited for.
@@ -57,7 +58,7 @@ impl From<Error> for StoreError {
 
 impl Sqlite {
     pub(super) fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), session: None }
+        Self { path: path.to_owned(), session: None, progress: Arc::default() }
     }
 
     fn with<T>(&mut self, work: impl FnOnce(&mut Session) -> Result<T, StoreError>) -> Result<T, StoreError> {
@@ -89,7 +90,8 @@ fn open(path: &Path) -> Result<Connection, StoreError> {
     if taken > MIGRATIONS.len() {
         return Err(StoreError::Misconfigured("was written by a newer version of this program".to_owned()));
     }
-    let others: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema WHERE type = 'table'", [], |row| row.get(0))?;
+    let others: i64 =
+        transaction.query_row("SELECT count(*) FROM sqlite_schema WHERE type = 'table'", [], |row| row.get(0))?;
     if taken == 0 && others > 0 {
         return Err(StoreError::Misconfigured(
             "has tables of another program; name another file in store.url, which is then made".to_owned(),
@@ -104,8 +106,8 @@ fn open(path: &Path) -> Result<Connection, StoreError> {
 }
 
 impl Store for Sqlite {
-    fn migrating(&self) -> Migrating {
-        Migrating::default()
+    fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
     }
 
     fn checkpoints(&mut self, topic: &TopicId) -> Result<BTreeMap<i32, Checkpoint>, StoreError> {
@@ -189,8 +191,9 @@ impl Store for Sqlite {
         })
     }
 
-    fn apply(&mut self, batch: &Batch, now: DateTime<Utc>, stop: &AtomicBool) -> Result<Applied, StoreError> {
-        self.with(|session| apply::apply(session, batch, now, stop))
+    fn apply(&mut self, batch: &Batch, now: DateTime<Utc>) -> Result<Applied, StoreError> {
+        let progress = Arc::clone(&self.progress);
+        self.with(|session| apply::apply(session, batch, now, &progress))
     }
 
     fn retry(
@@ -237,10 +240,5 @@ fn checkpoint(row: &rusqlite::Row<'_>) -> Result<Checkpoint, Error> {
         let Some(offset) = row.get(first)? else { return Ok(None) };
         Ok(Some(Fingerprint { offset, timestamp_ms: row.get(first + 1)?, digest: row.get(first + 2)? }))
     };
-    Ok(Checkpoint {
-        next_offset: row.get(0)?,
-        generation: row.get(1)?,
-        last: fingerprint(2)?,
-        anchor: fingerprint(5)?,
-    })
+    Ok(Checkpoint { next_offset: row.get(0)?, generation: row.get(1)?, last: fingerprint(2)?, anchor: fingerprint(5)? })
 }

@@ -209,21 +209,18 @@ impl Round<'_> {
         transaction.commit()?;
         // Those that nothing else ever drops: they are thinned.
         let expired = |partition: &Partition| partition.to <= before && partition.from > DateTime::<Utc>::MIN_UTC;
-        for partition in standing.iter().filter(|partition| !partition.attached || expired(partition)) {
+        for partition in standing.iter().filter(|partition| expired(partition)) {
             self.go_on()?;
-            if partition.attached && !self.detach(partition, before)? {
-                continue;
+            if self.drop_partition(partition, before)? {
+                maintained.dropped.push(partition.name.clone());
             }
-            let name = &partition.name;
-            self.client.batch_execute(&format!("DROP TABLE IF EXISTS {}", quoted(name)))?;
-            self.client.execute("DELETE FROM partition_notes WHERE partition = $1", &[name])?;
-            maintained.dropped.push(name.clone());
         }
         Ok(())
     }
 
-    /// Detaches a partition whose rows are all old; false if they are not. Nobody who makes or notes a partition goes on meanwhile.
-    fn detach(&mut self, partition: &Partition, before: DateTime<Utc>) -> Result<bool, End> {
+    /// Drops a partition whose rows are all old; false if they are not. Nobody who makes or notes a partition goes on meanwhile. Its
+    /// files go after the locks.
+    fn drop_partition(&mut self, partition: &Partition, before: DateTime<Utc>) -> Result<bool, End> {
         let mut transaction = self.client.transaction()?;
         partitions::lock(&mut transaction)?;
         // Without a note nobody has stored in it since there are notes; its rows tell, once.
@@ -240,15 +237,14 @@ impl Round<'_> {
         let newest: DateTime<Utc> = transaction.query_one(newest, &[&partition.name])?.get(0);
         let is_old = newest + NOTE_AGE < before;
         if is_old {
-            let table = partition.table.name();
-            let detached = transaction
-                .batch_execute(&format!("ALTER TABLE {table} DETACH PARTITION {}", quoted(&partition.name)));
-            if let Err(error) = detached {
+            let drop = format!("DROP TABLE {}", quoted(&partition.name));
+            if let Err(error) = transaction.batch_execute(&drop) {
                 return Err(match class(&error) {
                     Class::Locked => End::Unfinished(format!("{} is in use", partition.name)),
                     _ => error.into(),
                 });
             }
+            transaction.execute("DELETE FROM partition_notes WHERE partition = $1", &[&partition.name])?;
         }
         transaction.commit()?;
         Ok(is_old)

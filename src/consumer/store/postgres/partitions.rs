@@ -35,7 +35,6 @@ pub(super) struct Partition {
     pub(super) from: DateTime<Utc>,
     /// The first moment after it.
     pub(super) to: DateTime<Utc>,
-    pub(super) attached: bool,
 }
 
 /// What a session knows of them.
@@ -107,7 +106,7 @@ impl Partitions {
     fn find(&self, table: Table, time: DateTime<Utc>) -> Option<&Partition> {
         let after = self.known.partition_point(|partition| (partition.table, partition.from) <= (table, time));
         let partition = self.known.get(after.checked_sub(1)?)?;
-        (partition.attached && partition.table == table && time < partition.to).then_some(partition)
+        (partition.table == table && time < partition.to).then_some(partition)
     }
 
     /// Makes the partition of `time`; false if there were too many of its kind. Queries and inserts go on meanwhile: `CREATE TABLE …
@@ -129,9 +128,7 @@ impl Partitions {
         if outside && made_outside(transaction)? >= OUTSIDE_MAX {
             return Ok(false);
         }
-        let name = format!("{}_{}", table.name(), from.format("%Y%m%d"));
-        // What the maintenance detached and could not drop is no more than its name.
-        transaction.batch_execute(&format!("DROP TABLE IF EXISTS {}", quoted(&name)))?;
+        let name = free_name(transaction, &format!("{}_{}", table.name(), from.format("%Y%m%d")))?;
         transaction.batch_execute(&format!(
             "CREATE TABLE {} (LIKE {} INCLUDING ALL);
              ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM (to_timestamp({})) TO (to_timestamp({}))",
@@ -147,20 +144,15 @@ impl Partitions {
              ON CONFLICT (partition) DO UPDATE SET newest_stored_at = now(), made_at = now(), outside = excluded.outside",
             &[&name, &outside],
         )?;
-        self.known.push(Partition { name, table, from, to, attached: true });
+        self.known.push(Partition { name, table, from, to });
         self.known.sort_by_key(|partition| (partition.table, partition.from));
         Ok(true)
     }
 
     /// The period around `time`, as far as no other partition has it: widths may have changed.
-    fn free_period(
-        &self,
-        table: Table,
-        time: DateTime<Utc>,
-        width: PartitionWidth,
-    ) -> (DateTime<Utc>, DateTime<Utc>) {
+    fn free_period(&self, table: Table, time: DateTime<Utc>, width: PartitionWidth) -> (DateTime<Utc>, DateTime<Utc>) {
         let (mut from, mut to) = period(time, width);
-        for partition in self.known.iter().filter(|partition| partition.attached && partition.table == table) {
+        for partition in self.known.iter().filter(|partition| partition.table == table) {
             if partition.to <= time {
                 from = from.max(partition.to);
             } else if partition.from > time {
@@ -218,15 +210,30 @@ fn warn_of_clocks(rows: &[Row<'_>], missing: &[Unplaceable]) {
     let mut agents: Vec<&str> = missing
         .iter()
         .filter_map(|missing| {
-            let row = rows.iter().find(|row| (row.partition, row.record.offset) == (missing.partition, missing.offset))?;
+            let row =
+                rows.iter().find(|row| (row.partition, row.record.offset) == (missing.partition, missing.offset))?;
             Some(row.event.stamp.agent.as_str())
         })
         .collect();
     agents.sort_unstable();
     agents.dedup();
     for agent in agents {
-        log::error!("PostgreSQL: {agent} tells of too many times outside of the retention: is its clock right? They are dead letters");
+        log::error!(
+            "PostgreSQL: {agent} tells of too many times outside of the retention: is its clock right? They are dead letters"
+        );
     }
+}
+
+/// The name, or another one where somebody has detached a partition of this name and keeps it.
+fn free_name(transaction: &mut Transaction<'_>, name: &str) -> Result<String, Error> {
+    let mut free = name.to_owned();
+    for number in 2.. {
+        if !transaction.query_one("SELECT to_regclass($1) IS NOT NULL", &[&free])?.get::<_, bool>(0) {
+            break;
+        }
+        free = format!("{name}_{number}");
+    }
+    Ok(free)
 }
 
 /// How many partitions of events were made in the last hour for times outside of the retention.
@@ -253,30 +260,25 @@ fn period(time: DateTime<Utc>, width: PartitionWidth) -> (DateTime<Utc>, DateTim
     (midnight(from), midnight(to))
 }
 
-/// All partitions, by table and time: what stands in the catalog, and tables of such a name that were detached from it.
+/// All partitions, by table and time.
 pub(super) fn read(transaction: &mut Transaction<'_>) -> Result<Vec<Partition>, Error> {
     transaction.batch_execute("SET LOCAL timezone = 'UTC'; SET LOCAL datestyle = 'ISO'")?;
     let mut partitions = Vec::new();
     for table in TABLES {
         let rows = transaction.query(
-            "SELECT c.relname::text, coalesce(pg_get_expr(c.relpartbound, c.oid), ''), c.relispartition
-             FROM pg_class c LEFT JOIN pg_inherits i ON i.inhrelid = c.oid
-             WHERE i.inhparent = $1::text::regclass
-                OR NOT c.relispartition AND c.relkind = 'r' AND c.relname ~ ('^' || $1 || '_[0-9]{8}$')
-                   AND c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = $1::text::regclass)",
+            "SELECT c.relname::text, pg_get_expr(c.relpartbound, c.oid)
+             FROM pg_class c JOIN pg_inherits i ON i.inhrelid = c.oid WHERE i.inhparent = $1::text::regclass",
             &[&table.name()],
         )?;
         for row in rows {
-            let (name, bounds, attached): (String, &str, bool) = (row.get(0), row.get(1), row.get(2));
-            let Some((from, to)) = bounds_of(bounds).or(Some(NEVER).filter(|_| !attached)) else { continue };
-            partitions.push(Partition { name, table, from, to, attached });
+            // Somebody's default partition has no bounds.
+            let Some((from, to)) = bounds_of(row.get(1)) else { continue };
+            partitions.push(Partition { name: row.get(0), table, from, to });
         }
     }
     partitions.sort_by_key(|partition| (partition.table, partition.from));
     Ok(partitions)
 }
-
-const NEVER: (DateTime<Utc>, DateTime<Utc>) = (DateTime::<Utc>::MIN_UTC, DateTime::<Utc>::MIN_UTC);
 
 /// `FOR VALUES FROM ('2026-11-01 00:00:00+00') TO (MAXVALUE)`.
 fn bounds_of(text: &str) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
@@ -307,7 +309,7 @@ mod tests {
 
     fn partition(from: &str, to: &str) -> Partition {
         let (from, to) = (at(from), at(to));
-        Partition { name: from.to_string(), table: Table::Events, from, to, attached: true }
+        Partition { name: from.to_string(), table: Table::Events, from, to }
     }
 
     #[test]
@@ -334,7 +336,10 @@ mod tests {
         let free = |time| partitions.free_period(Table::Events, at(time), PartitionWidth::Month);
         assert_eq!(free("2026-11-10T00:00:00Z"), (at("2026-11-03T00:00:00Z"), at("2026-11-20T00:00:00Z")));
         assert_eq!(free("2026-11-28T00:00:00Z"), (at("2026-11-21T00:00:00Z"), at("2026-12-01T00:00:00Z")));
-        assert_eq!(partitions.find(Table::Events, at("2026-11-02T23:59:59Z")).unwrap().from, at("2026-11-02T00:00:00Z"));
+        assert_eq!(
+            partitions.find(Table::Events, at("2026-11-02T23:59:59Z")).unwrap().from,
+            at("2026-11-02T00:00:00Z")
+        );
         assert_eq!(partitions.find(Table::Events, at("2026-11-03T00:00:00Z")), None);
         assert_eq!(partitions.find(Table::Samples, at("2026-11-02T00:00:00Z")), None);
     }

@@ -7,7 +7,7 @@ use postgres::Client;
 use super::address::Address;
 use super::partitions::Partitions;
 use super::statements::Statements;
-use crate::consumer::store::{Migrating, StoreError, StoreOptions};
+use crate::consumer::store::{Progress, StoreError, StoreOptions};
 use crate::failpoints::{instead, is_out};
 
 mod migrations {
@@ -42,11 +42,11 @@ impl Session {
         address: &Address,
         application: &str,
         options: &StoreOptions,
-        migrating: &Migrating,
+        progress: &Progress,
     ) -> Result<Self, StoreError> {
         let mut client = connect(address, application)?;
-        let migrated = migrate(&mut client, address, migrating);
-        migrating.set(None);
+        let migrated = migrate(&mut client, address, progress);
+        progress.set_migration(None);
         migrated?;
         if is_out("unique-key") {
             client.batch_execute("ALTER TABLE events DROP CONSTRAINT IF EXISTS events_pkey")?;
@@ -87,7 +87,7 @@ pub(super) fn quoted(name: &str) -> String {
 }
 
 /// Brings the schema up to date, one migration after the other. The lock ends with the session, should it end here.
-fn migrate(client: &mut Client, address: &Address, migrating: &Migrating) -> Result<(), StoreError> {
+fn migrate(client: &mut Client, address: &Address, progress: &Progress) -> Result<(), StoreError> {
     if taken(client)? >= version() {
         return Ok(());
     }
@@ -98,7 +98,7 @@ fn migrate(client: &mut Client, address: &Address, migrating: &Migrating) -> Res
     let steps: Vec<(i64, String)> =
         runner.get_migrations().iter().map(|step| (i64::from(step.version()), step.to_string())).collect();
     for (version, name) in steps.into_iter().filter(|(version, _)| *version > before) {
-        migrating.set(Some(name.clone()));
+        progress.set_migration(Some(name.clone()));
         if let Some(seconds) = instead("migration-s").and_then(|seconds| seconds.parse::<f64>().ok()) {
             client.execute("SELECT pg_sleep($1)", &[&seconds])?;
         }

@@ -107,7 +107,7 @@ impl From<Error> for StoreError {
 impl From<Error> for AttemptError {
     fn from(error: Error) -> Self {
         match class(&error) {
-            Class::Duplicate => Self::Again(error.into()),
+            Class::Duplicate => Self::Duplicate(error.into()),
             Class::NoPartition => Self::NoPartition(error.into()),
             Class::Rejected | Class::Misconfigured => {
                 Self::Rejected { at: None, error: text(&error), otherwise: error.into() }

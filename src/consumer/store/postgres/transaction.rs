@@ -13,7 +13,8 @@ use super::{Session, copy};
 use crate::consumer::batch::{Fingerprint, Gap, TopicId};
 use crate::consumer::store::apply::{self, AttemptError, Unplaceable};
 use crate::consumer::store::rows::{
-    self, Bounds, BreachChanges, BreachKey, DeadLetter, KnownBreach, LastWord, Lost, MergedRanges, Rank, Ranges, Row, Table,
+    self, Bounds, BreachChanges, BreachKey, DeadLetter, KnownBreach, LastWord, Lost, MergedRanges, Ranges, Rank, Row,
+    Table,
 };
 use crate::consumer::store::sequences::Range;
 use crate::consumer::store::{StoreError, TotalKey};
@@ -57,11 +58,7 @@ impl apply::Session for Session {
 }
 
 impl Transaction<'_> {
-    fn indices(
-        &mut self,
-        statement: &Statement,
-        rows: &[&Row<'_>],
-    ) -> Result<HashSet<usize>, AttemptError> {
+    fn indices(&mut self, statement: &Statement, rows: &[&Row<'_>]) -> Result<HashSet<usize>, AttemptError> {
         let agents: Vec<&str> = rows.iter().map(|row| row.event.stamp.agent.as_str()).collect();
         let times: Vec<DateTime<Utc>> = rows.iter().map(|row| row.event.stamp.observed_at).collect();
         let epochs: Vec<String> = rows.iter().map(|row| row.event.id.epoch.to_string()).collect();
@@ -78,13 +75,12 @@ impl apply::Transaction for Transaction<'_> {
         topic: &TopicId,
         partitions: &[i32],
     ) -> Result<BTreeMap<i32, (i64, i32)>, AttemptError> {
-        let found = self
-            .inner
-            .query(&self.sql.lock_checkpoints, &[&topic.cluster, &topic.name, &partitions])
-            .map_err(|error| match sqlstate::class(&error) {
+        let found = self.inner.query(&self.sql.lock_checkpoints, &[&topic.cluster, &topic.name, &partitions]).map_err(
+            |error| match sqlstate::class(&error) {
                 Class::Locked => AttemptError::Held,
                 _ => error.into(),
-            })?;
+            },
+        )?;
         Ok(found.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect())
     }
 
@@ -245,8 +241,7 @@ impl apply::Transaction for Transaction<'_> {
         let payloads: Vec<Option<&[u8]>> = letters.iter().map(|letter| letter.record.payload.as_deref()).collect();
         let errors: Vec<&str> = letters.iter().map(|letter| letter.error.as_str()).collect();
         let agents: Vec<Option<&str>> = letters.iter().map(|letter| letter.claimed.agent.as_deref()).collect();
-        let epochs: Vec<Option<String>> =
-            letters.iter().map(|letter| Some(letter.claimed.id?.0.to_string())).collect();
+        let epochs: Vec<Option<String>> = letters.iter().map(|letter| Some(letter.claimed.id?.0.to_string())).collect();
         let seqs: Vec<Option<i64>> = letters.iter().map(|letter| Some(letter.claimed.id?.1)).collect();
         let parameters: [&(dyn ToSql + Sync); 13] = [
             &topic.cluster,
@@ -299,16 +294,14 @@ impl apply::Transaction for Transaction<'_> {
         letters: &[(i32, i32, i64)],
     ) -> Result<HashSet<(i32, i32, i64)>, AttemptError> {
         let (partitions, generations, offsets) = positions(letters);
-        let parameters: [&(dyn ToSql + Sync); 5] =
-            [&topic.cluster, &topic.name, &partitions, &generations, &offsets];
+        let parameters: [&(dyn ToSql + Sync); 5] = [&topic.cluster, &topic.name, &partitions, &generations, &offsets];
         let there = self.inner.query(&self.sql.lock_dead_letters, &parameters)?;
         Ok(there.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
     }
 
     fn delete_dead_letters(&mut self, topic: &TopicId, letters: &[(i32, i32, i64)]) -> Result<(), AttemptError> {
         let (partitions, generations, offsets) = positions(letters);
-        let parameters: [&(dyn ToSql + Sync); 5] =
-            [&topic.cluster, &topic.name, &partitions, &generations, &offsets];
+        let parameters: [&(dyn ToSql + Sync); 5] = [&topic.cluster, &topic.name, &partitions, &generations, &offsets];
         self.inner.execute(&self.sql.delete_dead_letters, &parameters)?;
         Ok(())
     }
@@ -325,11 +318,7 @@ pub(super) fn positions(letters: &[(i32, i32, i64)]) -> (Vec<i32>, Vec<i32>, Vec
     (partitions, generations, letters.iter().map(|(.., offset)| *offset).collect())
 }
 
-fn copy_in(
-    transaction: &mut postgres::Transaction<'_>,
-    statement: &str,
-    bytes: &[u8],
-) -> Result<(), postgres::Error> {
+fn copy_in(transaction: &mut postgres::Transaction<'_>, statement: &str, bytes: &[u8]) -> Result<(), postgres::Error> {
     let mut writer = transaction.copy_in(statement)?;
     // What the server said is within; the writer, dropped unfinished, ends the COPY.
     if let Err(error) = writer.write_all(bytes)

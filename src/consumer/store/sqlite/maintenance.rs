@@ -111,8 +111,7 @@ fn all(
     let (events, letters) = (before(retention.events), before(retention.dead_letters));
     let totals = before(retention.totals);
     let tables = EXPIRED.iter().map(|(table, condition)| (*table, *condition, &events));
-    let others =
-        [("dead_letters", "stored_at < ?1", &letters), ("totals", "day < substr(?1, 1, 10)", &totals)];
+    let others = [("dead_letters", "stored_at < ?1", &letters), ("totals", "day < substr(?1, 1, 10)", &totals)];
     for (table, condition, before) in tables.chain(others) {
         if !delete(connection, table, condition, before, ended, maintained)? {
             return Ok(false);
@@ -131,8 +130,7 @@ fn delete(
     ended: &dyn Fn() -> bool,
     maintained: &mut Maintained,
 ) -> Result<bool, Error> {
-    let sql =
-        format!("DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} WHERE {condition} LIMIT {PIECE})");
+    let sql = format!("DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} WHERE {condition} LIMIT {PIECE})");
     while !ended() {
         let gone = connection.execute(&sql, [before])?;
         if gone > 0 {

@@ -43,7 +43,9 @@ fn open(path: &Path) -> Result<Connection, StoreError> {
     let taken: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if (taken as usize) < MIGRATIONS.len() {
         let why = if taken == 0 { "is no database of this program" } else { "has the tables of an older version" };
-        return Err(StoreError::Misconfigured(format!("{shown} {why}; `highwater-consumer run` makes what is missing")));
+        return Err(StoreError::Misconfigured(format!(
+            "{shown} {why}; `highwater-consumer run` makes what is missing"
+        )));
     }
     Ok(connection)
 }

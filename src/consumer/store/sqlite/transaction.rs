@@ -11,7 +11,8 @@ use crate::consumer::batch::{Fingerprint, Gap, TopicId};
 use crate::consumer::store::StoreError;
 use crate::consumer::store::apply::{self, AttemptError, Unplaceable};
 use crate::consumer::store::rows::{
-    self, Bounds, BreachChanges, BreachKey, DeadLetter, KnownBreach, LastWord, Lost, MergedRanges, Rank, Ranges, Row, Table,
+    self, Bounds, BreachChanges, BreachKey, DeadLetter, KnownBreach, LastWord, Lost, MergedRanges, Ranges, Rank, Row,
+    Table,
 };
 use crate::consumer::store::sequences::Range;
 use crate::event::{Body, Epoch, Event, Reason, Sample};
@@ -37,7 +38,6 @@ const INSERT_SAMPLE: &str = "
     INSERT INTO samples (agent, epoch, seq, observed_at, stored_at, kafka_topic, kafka_partition, kafka_offset, interface,
         duration_ms, rx_bytes, tx_bytes, rx_bps, tx_bps, reason)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
-
 
 /// All but the key.
 const PUT_BREACH: &str = "
@@ -184,9 +184,8 @@ impl apply::Transaction for Transaction<'_> {
     }
 
     fn put_ranges(&mut self, (standing, gone): MergedRanges<'_>) -> Result<(), AttemptError> {
-        let mut delete = self
-            .inner
-            .prepare("DELETE FROM agent_sequences WHERE agent = ?1 AND epoch = ?2 AND first_seq = ?3")?;
+        let mut delete =
+            self.inner.prepare("DELETE FROM agent_sequences WHERE agent = ?1 AND epoch = ?2 AND first_seq = ?3")?;
         for ((agent, epoch), first) in gone {
             delete.execute(params![agent, epoch.to_string(), first])?;
         }
@@ -201,7 +200,16 @@ impl apply::Transaction for Transaction<'_> {
         for ((agent, epoch), range) in standing {
             let Range { first, last, of_samples, first_stored_at, identity_conflicts } = range;
             let begin = first_stored_at.map_or_else(|| self.now.clone(), text);
-            put.execute(params![agent, epoch.to_string(), first, last, of_samples, begin, self.now, identity_conflicts])?;
+            put.execute(params![
+                agent,
+                epoch.to_string(),
+                first,
+                last,
+                of_samples,
+                begin,
+                self.now,
+                identity_conflicts
+            ])?;
         }
         Ok(())
     }
@@ -236,9 +244,8 @@ impl apply::Transaction for Transaction<'_> {
         for word in &changes.put {
             put_breach(&mut put, word, &self.now)?;
         }
-        let mut count = self
-            .inner
-            .prepare("UPDATE breach_state SET counted_bytes = ?3 WHERE agent = ?1 AND breach_id = ?2")?;
+        let mut count =
+            self.inner.prepare("UPDATE breach_state SET counted_bytes = ?3 WHERE agent = ?1 AND breach_id = ?2")?;
         for LastWord { event, breach, counted_bytes } in &changes.counted {
             count.execute(params![event.stamp.agent.as_str(), breach.breach_id.as_str(), counted_bytes])?;
         }
@@ -370,12 +377,8 @@ impl Transaction<'_> {
         let mut found = HashSet::new();
         for (index, row) in rows.iter().enumerate() {
             let Event { id, stamp, .. } = row.event;
-            let key = params![
-                stamp.agent.as_str(),
-                id.epoch.to_string(),
-                id.seq.cast_signed(),
-                text(stamp.observed_at)
-            ];
+            let key =
+                params![stamp.agent.as_str(), id.epoch.to_string(), id.seq.cast_signed(), text(stamp.observed_at)];
             if statement.exists(key)? {
                 found.insert(index);
             }
@@ -457,7 +460,6 @@ fn insert_event(statement: &mut Statement<'_>, topic: &str, row: &Row<'_>, now: 
     ])?;
     Ok(())
 }
-
 
 fn insert_sample(
     statement: &mut Statement<'_>,

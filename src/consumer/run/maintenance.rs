@@ -1,0 +1,88 @@
+//! Retention, on a thread of its own with a session of its own: storing never waits for it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::clock::{Clock as _, SystemClock};
+use crate::consumer::config::Settings;
+use crate::consumer::store::{Maintained, StoreError};
+use crate::kafka::Trouble;
+use crate::units::counted;
+
+/// From the start to the first run.
+const FIRST: Duration = Duration::from_secs(10);
+/// From the end of a run to the next.
+const PAUSE: Duration = Duration::from_secs(3600);
+/// The same after a run that did not get to its end.
+const PAUSE_UNFINISHED: Duration = Duration::from_secs(60);
+/// How long a run may take.
+const BUDGET: Duration = Duration::from_secs(300);
+/// How soon the thread hears that it is to end.
+const HEARS: Duration = Duration::from_millis(200);
+
+/// The thread; it ends when this is dropped.
+pub(super) struct MaintenanceThread(Arc<AtomicBool>);
+
+impl MaintenanceThread {
+    pub(super) fn start(settings: &Settings, instance: String) -> std::io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, retention) = (Arc::clone(&stop), settings.retention);
+        let mut maintenance = settings.store.maintenance(&settings.store_options(instance));
+        let rounds = move || {
+            let (clock, trouble) = (SystemClock::default(), Trouble::default());
+            let mut pause = FIRST;
+            while sleep(pause, &stopped) {
+                let result = maintenance.run(&retention, clock.wall(), BUDGET, &stopped);
+                pause = if tell(&result, &trouble, clock.monotonic()) { PAUSE } else { PAUSE_UNFINISHED };
+            }
+        };
+        std::thread::Builder::new().name("maintenance".into()).spawn(rounds)?;
+        Ok(Self(stop))
+    }
+}
+
+impl Drop for MaintenanceThread {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Whether to go on.
+fn sleep(pause: Duration, stop: &AtomicBool) -> bool {
+    let until = Instant::now() + pause;
+    while !stop.load(Ordering::Relaxed) {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return true;
+        }
+        std::thread::sleep(left.min(HEARS));
+    }
+    false
+}
+
+/// Says what a run did; whether it did all.
+fn tell(result: &Result<Maintained, StoreError>, trouble: &Trouble, now: Duration) -> bool {
+    match result {
+        Ok(Maintained { deleted, dropped, unfinished }) => {
+            for partition in dropped {
+                log::info!("retention: dropped {partition}");
+            }
+            if !deleted.is_empty() {
+                let deleted: Vec<String> =
+                    deleted.iter().map(|(table, rows)| format!("{} of {table}", counted(*rows, "row"))).collect();
+                log::info!("retention: deleted {}", deleted.join(", "));
+            }
+            if let Some(why) = unfinished {
+                log::info!("retention: {why}; going on in a minute");
+            }
+            unfinished.is_none()
+        }
+        Err(error) => {
+            if let Some(line) = trouble.seen(&error.to_string(), now) {
+                log::warn!("retention: {line}; trying again in a minute");
+            }
+            false
+        }
+    }
+}

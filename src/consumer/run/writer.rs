@@ -1,0 +1,189 @@
+//! The store, on a thread of its own: while it works, the next batch is read, and the group hears of us.
+//!
+//! A store that never answers is left to itself, with its thread and its connection, and another one is opened. Should it commit
+//! late all the same, guards 1 and 3 see to it that nothing is stored twice.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::time::Duration;
+
+use super::Consumer;
+use crate::clock::Clock as _;
+use crate::consumer::source::Polled;
+use crate::consumer::store::{Progress, Store, StoreError, StoreOptions, StoreUrl};
+use crate::failpoints;
+use crate::units::lasting;
+
+/// How often it is seen whether the store has finished.
+const FINISHED: Duration = Duration::from_millis(1);
+/// How long a slow store may keep the next batch, which is full by then, from being read on; then Kafka is paused, so that
+/// polling can go on.
+const FULL_MAX: Duration = Duration::from_secs(20);
+/// How long a store may go without a committed transaction.
+const ANSWER_MAX: Duration = Duration::from_secs(90);
+/// How long it may go on after somebody wants the consumer to end.
+const STOP_MAX: Duration = Duration::from_secs(4);
+/// How often it is said that a migration runs.
+const MIGRATION_SAID: Duration = Duration::from_secs(60);
+
+/// The thread that the store works on.
+pub(super) struct Writer {
+    url: StoreUrl,
+    options: StoreOptions,
+    worker: Option<Worker>,
+}
+
+struct Worker {
+    jobs: Sender<Job>,
+    progress: Arc<Progress>,
+}
+
+type Job = Box<dyn FnOnce(&mut dyn Store) + Send>;
+
+impl Writer {
+    pub(super) fn new(url: &StoreUrl, options: StoreOptions) -> Self {
+        Self { url: url.clone(), options, worker: None }
+    }
+
+    /// Gives the store something to do. Its answer comes through the channel, or the channel closes.
+    fn begin<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut dyn Store) -> T + Send + 'static,
+    ) -> Result<(Receiver<T>, Arc<Progress>), StoreError> {
+        let (sender, answer) = channel();
+        let job: Job = Box::new(move |store| {
+            // Nobody waits any more for a store that took too long.
+            let _ = sender.send(work(store));
+        });
+        let worker = match self.worker.take() {
+            Some(worker) => worker,
+            None => self.spawn()?,
+        };
+        let progress = Arc::clone(&worker.progress);
+        // A thread that has ended, by a panic, drops the job and so closes the channel.
+        if worker.jobs.send(job).is_ok() {
+            self.worker = Some(worker);
+        }
+        Ok((answer, progress))
+    }
+
+    fn spawn(&self) -> Result<Worker, StoreError> {
+        let mut store = self.url.open(&self.options);
+        let progress = store.progress();
+        let (jobs, queue) = channel::<Job>();
+        let work = move || queue.into_iter().for_each(|job| job(&mut *store));
+        let thread = std::thread::Builder::new().name("store".into()).spawn(work);
+        thread.map_err(|error| StoreError::Unavailable(format!("no thread for the store: {error}")))?;
+        Ok(Worker { jobs, progress })
+    }
+
+    /// Leaves the store to itself; the next one is opened when it is needed.
+    fn abandon(&mut self) {
+        self.worker = None;
+    }
+}
+
+/// How long a store is waited for.
+struct Wait {
+    /// Since the last sign of it.
+    since: Duration,
+    transactions: u64,
+    /// Since when it migrates, and when that was said last.
+    migrating: Option<(Duration, Duration)>,
+    stopping: Option<Duration>,
+}
+
+impl Wait {
+    fn new(now: Duration, progress: &Progress) -> Self {
+        Self { since: now, transactions: progress.transactions(), migrating: None, stopping: None }
+    }
+
+    /// Why it is not waited for any longer.
+    fn is_over(&mut self, progress: &Progress, now: Duration, stop: bool) -> Option<StoreError> {
+        if stop {
+            progress.stop();
+            let stopping = *self.stopping.get_or_insert(now);
+            return (now.saturating_sub(stopping) > STOP_MAX).then(|| {
+                StoreError::Unavailable(
+                    "the store did not finish before the end; what it has not committed is read again".into(),
+                )
+            });
+        }
+        if let Some(migration) = progress.migration() {
+            self.since = now;
+            let (began, said) = self.migrating.get_or_insert((now, now));
+            if now.saturating_sub(*said) >= MIGRATION_SAID {
+                *said = now;
+                log::info!(
+                    "the migration {migration} of the database runs for {}",
+                    lasting(now.saturating_sub(*began))
+                );
+            }
+        } else if self.transactions != progress.transactions() {
+            (self.since, self.transactions) = (now, progress.transactions());
+        }
+        let longest = failpoints::instead("answer-max-s").and_then(|seconds| seconds.parse().ok());
+        let longest = longest.map_or(ANSWER_MAX, Duration::from_secs);
+        (now.saturating_sub(self.since) > longest).then(|| {
+            StoreError::Unavailable(format!("the store has not answered for {}; connecting anew", lasting(longest)))
+        })
+    }
+}
+
+impl Consumer<'_> {
+    /// Waits for what the store answers, and reads on meanwhile: half of the time is the database's, and the group must not think us
+    /// dead while it is slow.
+    pub(super) fn ask_store<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut dyn Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (answer, progress) = self.writer.begin(work)?;
+        let mut now = self.clock.monotonic();
+        let full_until = now + FULL_MAX;
+        let (mut wait, mut paused) = (Wait::new(now, &progress), false);
+        let answered = loop {
+            match answer.try_recv() {
+                Ok(answered) => break answered,
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => {
+                    self.writer.abandon();
+                    break Err(StoreError::Unavailable("the thread of the store has ended; see above".to_owned()));
+                }
+            }
+            if let Some(error) = wait.is_over(&progress, now, self.stop.load(std::sync::atomic::Ordering::Relaxed)) {
+                self.writer.abandon();
+                break Err(error);
+            }
+            now = self.clock.monotonic();
+            self.heart.beat("waiting for the database", now);
+            self.service.lives(now);
+            if self.intake.batch.is_full() {
+                if now < full_until {
+                    std::thread::sleep(FINISHED);
+                    continue;
+                }
+                if !paused {
+                    paused = self.source.pause(&self.assigned).is_ok();
+                }
+            }
+            let polled = self.source.poll(FINISHED);
+            self.hear(polled, now);
+        };
+        if paused && let Err(error) = self.source.resume(&self.assigned) {
+            self.kafka_says(&error);
+        }
+        answered
+    }
+
+    /// What comes while the store works: records go on, and of all else the first is kept for later, unless the partitions change.
+    fn hear(&mut self, polled: Polled, now: Duration) {
+        match polled {
+            Polled::Record(partition, record) => self.intake.take(partition, record, now),
+            Polled::Nothing => {}
+            Polled::Assigned(partitions) => self.heard = Some(Polled::Assigned(partitions)),
+            other => {
+                self.heard.get_or_insert(other);
+            }
+        }
+    }
+}
