@@ -83,7 +83,7 @@ fn what_kafka_dropped_is_written_down() {
     produce(&kafka.address, &topic, &events(1, 11, 30));
     kafka.delete_records(&topic, 0, 25);
     let (_, log) = consumer.until_end();
-    assert_eq!(database.ask("SELECT first, last FROM kafka_gaps"), "(10,24)", "{log}");
+    assert_eq!(database.ask("SELECT first_offset, last_offset FROM kafka_gaps"), "(10,24)", "{log}");
     assert_eq!(database.ask(TOLD), told(25));
     assert!(log.contains("Kafka dropped offsets 10 to 24"), "{log}");
 }

@@ -175,6 +175,7 @@ on_both!(
     offsets_without_records_are_passed,
     what_is_no_event_is_a_dead_letter_among_its_neighbours,
     one_identity_with_two_times_is_two_rows_and_counted_once,
+    a_dead_letter_is_kept_whatever_it_claims,
     sequences_merge_and_gaps_show_unless_declared,
     last_and_anchor_are_remembered,
     a_place_is_replaced_only_from_what_it_was,
@@ -292,6 +293,20 @@ fn what_is_no_event_is_a_dead_letter_among_its_neighbours(bench: &mut Bench) {
     assert_eq!(bench.store(&[b"garbage".to_vec()]).rejected.len(), 1);
     assert_eq!(bench.place().next_offset, 8);
     assert_eq!(bench.store(&payloads([3])).inserted, 1);
+}
+
+/// Whatever a message claims, its dead letter is kept.
+fn a_dead_letter_is_kept_whatever_it_claims(bench: &mut Bench) {
+    let named = |agent: &str, seq| wire::to_json(&updated(agent, seq));
+    let claims = [named("gw\0", 1), named("gw\u{202e}\n", 2), named("gw", i64::MAX as u64), b"\xff".to_vec()];
+    let mut batch = Batch::new(&topic());
+    for (offset, payload) in (0..).zip(&claims) {
+        let times = [Some(i64::MIN), Some(-62_200_000_000_000), Some(i64::MAX), Some(-1)];
+        let record = Record::new(offset, times[offset as usize], Some(b"\0"), Some(payload));
+        batch.push(0, Record { content: Err("no \0 event".into()), ..record }, || (0, 0));
+    }
+    assert_eq!(bench.store.apply(&batch, Utc::now()).unwrap().rejected.len(), 4);
+    assert_eq!(bench.ask("SELECT count(*), count(kafka_timestamp) FROM dead_letters"), "4,1");
 }
 
 fn one_identity_with_two_times_is_two_rows_and_counted_once(bench: &mut Bench) {

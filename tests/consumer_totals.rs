@@ -52,7 +52,7 @@ fn three_consumers_come_and_go_and_each_byte_is_counted_once() {
         std::thread::sleep(std::time::Duration::from_millis(fastrand::u64(0..1_500)));
     }
     let count: usize = sent.iter().map(Vec::len).sum();
-    database.until("SELECT sum(next) FROM kafka_offsets", &format!("({count})"));
+    database.until("SELECT sum(next_offset) FROM kafka_offsets", &format!("({count})"));
     let told: Vec<String> =
         expected.iter().map(|((agent, day), bytes)| format!("(gw-{agent},2026-11-{},2,{bytes})", 20 + day)).collect();
     assert_eq!(database.ask("SELECT agent, day, breaches, excess_bytes FROM totals"), told.join(" "));

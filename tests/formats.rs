@@ -225,7 +225,7 @@ fn what_no_schema_explains_is_a_dead_letter_that_says_why_and_comes_back_when_it
     let blind = consumer_config(&kafka.address, &topic, &database.url, None);
     Consumer::with(&blind).until_end();
     assert_eq!(database.ask("SELECT seq FROM events"), "(2) (3)");
-    let letters = database.ask("SELECT \"offset\", error FROM dead_letters");
+    let letters = database.ask("SELECT kafka_offset, error FROM dead_letters");
     for says in [
         format!(
             "(0,\"by schema {id} of a schema registry; set kafka.registry.url, then `highwater-consumer dead-letters retry`"

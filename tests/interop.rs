@@ -124,7 +124,7 @@ fn what_other_peoples_clients_write_is_stored() {
         assert_eq!(stored, lines, "{format}: {}", database.ask("SELECT error FROM dead_letters"));
         assert_eq!(database.ask("SELECT seq FROM events"), "(1) (2) (3) (6)", "{format}");
         assert_eq!(database.ask("SELECT seq, rx_bytes, tx_bytes, rx_bps FROM samples"), "(1,10,,80)", "{format}");
-        assert_eq!(database.ask("SELECT first, last, reason FROM losses"), "(4,5,evicted)", "{format}");
+        assert_eq!(database.ask("SELECT first_seq, last_seq, reason FROM losses"), "(4,5,evicted)", "{format}");
         assert_eq!(database.ask("SELECT state, reason FROM breaches"), "(cleared,below)", "{format}");
     }
 }

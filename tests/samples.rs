@@ -43,8 +43,8 @@ fn consumer(kafka: &Kafka, topic: &str, url: &str, registry: Option<&Registry>) 
 
 /// Rows, distinct identities, and what is wrong: dead letters and missing numbers.
 const STORED: &str = "SELECT count(*), count(DISTINCT (agent, epoch, seq)), (SELECT count(*) FROM dead_letters), \
-                      (SELECT count(*) FROM (SELECT first - 1 - coalesce(lag(last) OVER (PARTITION BY agent, epoch \
-                      ORDER BY first), 0) AS missing FROM agent_sequences) AS gaps WHERE missing > 0) FROM samples";
+                      (SELECT count(*) FROM (SELECT first_seq - 1 - coalesce(lag(last_seq) OVER (PARTITION BY agent, epoch \
+                      ORDER BY first_seq), 0) AS missing FROM agent_sequences) AS gaps WHERE missing > 0) FROM samples";
 
 #[test]
 fn a_recorded_series_becomes_a_topic_and_a_table_in_every_format() {

@@ -14,6 +14,7 @@ mod agent_toolbox;
 mod closed_pipes;
 
 mod consumer_commands;
+mod consumer_database;
 mod consumer_kafka;
 mod consumer_reload;
 mod consumer_store;

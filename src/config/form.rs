@@ -42,6 +42,7 @@ const FORMS: &[(&str, Form)] = &[
     ("topics.retention", Form::Days),
     ("retention.events", Form::Days),
     ("retention.dead_letters", Form::Days),
+    ("retention.totals", Form::Days),
 ];
 
 /// Tables that there may be several of, and that so have two brackets.

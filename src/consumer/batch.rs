@@ -275,9 +275,9 @@ impl Record {
         Self { offset, timestamp_ms, headers, key, payload, content, raw }
     }
 
-    /// When it came, by producer or broker.
+    /// When it came, by producer or broker, where that is a time that every database can store: producers say what they like.
     pub fn timestamp(&self) -> Option<DateTime<Utc>> {
-        DateTime::from_timestamp_millis(self.timestamp_ms?)
+        DateTime::from_timestamp_millis(self.timestamp_ms?).filter(|time| YEARS.contains(&time.year()))
     }
 
     /// Enough of it to know it again.
@@ -295,8 +295,10 @@ impl Record {
             seq: i64,
         }
         if let Ok(event) = &self.content {
-            let id = (event.id.epoch, event.id.seq.cast_signed());
-            return ClaimedIdentity { agent: Some(event.stamp.agent.as_str().into()), id: Some(id) };
+            // Decoded, and rejected by the database all the same: its name may be why.
+            let agent = Some(event.stamp.agent.as_str()).filter(|agent| is_name(agent));
+            let id = agent.map(|_| (event.id.epoch, event.id.seq.cast_signed()));
+            return ClaimedIdentity { agent: agent.map(str::to_owned), id };
         }
         let read = serde_json::from_slice::<Identity>(self.payload.as_deref().unwrap_or_default()).ok();
         let header = |name| std::str::from_utf8(self.headers.get(name)?).ok();

@@ -165,7 +165,7 @@ fn sent_twice() {
             let outcome = world.settle();
             // The copies are read to their end too.
             let high = kafka.end(&world.topic);
-            world.database.until("SELECT next FROM kafka_offsets", &format!("({high})"));
+            world.database.until("SELECT next_offset FROM kafka_offsets", &format!("({high})"));
             again.kill();
             outcome.and(world.settle())
         },

@@ -126,7 +126,7 @@ fn paused(test: &str, fault: &Fault, point: &str, poison: u64) {
         assert!(sleeper.wait().success(), "{}", sleeper.log());
         let outcome = world.settle();
         is_no_dead_letter(world, poison);
-        assert_eq!(world.database.ask("SELECT next FROM kafka_offsets"), format!("({})", poison + *sent));
+        assert_eq!(world.database.ask("SELECT next_offset FROM kafka_offsets"), format!("({})", poison + *sent));
         Outcome { events: took_over.events, recovery: took_over.recovery, ..outcome }
     });
 }

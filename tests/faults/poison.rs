@@ -102,7 +102,7 @@ fn poison() {
         let again = world.start_consumer();
         let outcome = world.settle();
         let end = kafka.end(&world.topic);
-        world.database.until("SELECT next FROM kafka_offsets", &format!("({end})"));
+        world.database.until("SELECT next_offset FROM kafka_offsets", &format!("({end})"));
         let outcome = outcome.and(world.settle());
         drop(again);
         judge(world, *poured, &doses, outcome)

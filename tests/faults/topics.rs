@@ -16,7 +16,7 @@ use crate::support::world::World;
 /// Waits until the database says that all of the topic's offsets were read, and none was taken for a loss.
 fn is_read_to_its_end(kafka: &Kafka, world: &World) {
     let end = kafka.end(&world.topic);
-    world.database.until("SELECT next FROM kafka_offsets", &format!("({end})"));
+    world.database.until("SELECT next_offset FROM kafka_offsets", &format!("({end})"));
     assert_eq!(world.database.ask("SELECT count(*) FROM kafka_gaps"), "(0)");
 }
 
@@ -111,7 +111,7 @@ fn remade(test: &str, fault: &Fault, longer: bool) {
             let after = world.settle();
             running.until("made anew");
             *generation += 1;
-            assert_eq!(world.database.ask("SELECT generation FROM kafka_offsets"), format!("({generation})"));
+            assert_eq!(world.database.ask("SELECT topic_generation FROM kafka_offsets"), format!("({generation})"));
             is_read_to_its_end(&kafka, world);
             outcome.and(after)
         },

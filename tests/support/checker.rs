@@ -164,7 +164,7 @@ impl Stored {
         for row in client.query("SELECT agent, epoch, seq FROM events", &[])? {
             stored.rows.push((row.get(0), row.get(1), row.get::<_, i64>(2).cast_unsigned()));
         }
-        for row in client.query("SELECT agent, epoch, first, last FROM losses", &[])? {
+        for row in client.query("SELECT agent, epoch, first_seq, last_seq FROM losses", &[])? {
             let (first, last) = (row.get::<_, i64>(2).cast_unsigned(), row.get::<_, i64>(3).cast_unsigned());
             stored.declared.push((row.get(0), row.get(1), first, last));
         }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::config::Settings;
 use crate::consumer::store::{Maintained, StoreError};
+use crate::failpoints;
 use crate::kafka::Trouble;
 use crate::units::counted;
 
@@ -31,7 +32,8 @@ impl MaintenanceThread {
         let mut maintenance = settings.store.maintenance(&settings.store_options(instance));
         let rounds = move || {
             let (clock, trouble) = (SystemClock::default(), Trouble::default());
-            let mut pause = FIRST;
+            let first = failpoints::instead("maintenance-first-s").and_then(|seconds| seconds.parse().ok());
+            let mut pause = first.map_or(FIRST, Duration::from_secs);
             while sleep(pause, &stopped) {
                 let result = maintenance.run(&retention, clock.wall(), BUDGET, &stopped);
                 pause = if tell(&result, &trouble, clock.monotonic()) { PAUSE } else { PAUSE_UNFINISHED };

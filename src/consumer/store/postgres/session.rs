@@ -1,5 +1,6 @@
 //! A connection that is ready for batches: what the server must be, settings, migrations, prepared statements.
 
+use std::cell::Cell;
 use std::error::Error as _;
 
 use postgres::Client;
@@ -19,7 +20,11 @@ pub(super) const MIGRATIONS_TABLE: &str = "highwater_migrations";
 
 /// One session of the server's.
 pub(super) struct Session {
+    address: Address,
+    application: String,
     pub(super) client: Client,
+    /// A COPY that the server refused before it began leaves one answer more than was asked for, and the client lost.
+    pub(super) desynced: Cell<bool>,
     pub(super) sql: Statements,
     pub(super) partitions: Partitions,
 }
@@ -53,9 +58,22 @@ impl Session {
         }
         let sql = Statements::prepare(&mut client)?;
         let partitions = Partitions::new(options);
-        let mut session = Self { client, sql, partitions };
+        let (address, application) = (address.clone(), application.to_owned());
+        let mut session = Self { address, application, client, desynced: Cell::new(false), sql, partitions };
         session.partitions.warn_of_locks(&mut session.client)?;
         Ok(session)
+    }
+}
+
+impl Session {
+    /// Connects anew where that is needed.
+    pub(super) fn resync(&mut self) -> Result<(), StoreError> {
+        if self.desynced.get() {
+            self.client = connect(&self.address, &self.application)?;
+            self.sql = Statements::prepare(&mut self.client)?;
+            self.desynced.set(false);
+        }
+        Ok(())
     }
 }
 
@@ -137,19 +155,16 @@ fn failed(error: &refinery::Error, client: &Client, address: &Address) -> StoreE
 }
 
 fn of_migration(error: &postgres::Error, address: &Address) -> StoreError {
-    let text = super::sqlstate::text(error);
     match error.as_db_error().map(|db| db.code().code()) {
+        // What a CREATE says of a table, an index, a type or a view that is there.
         Some("42P07" | "42710" | "42P16") => {
-            let schema = address.schema().unwrap_or("public");
+            let (schema, text) = (address.schema().unwrap_or("public"), super::sqlstate::text(error));
             StoreError::Misconfigured(format!(
                 "PostgreSQL: the schema {schema} has something of somebody else's under a name of ours ({text}): set \
                  store.schema = \"highwater\", or name another database in store.url"
             ))
         }
-        Some(code) if !code.starts_with("57") && !code.starts_with("08") => {
-            StoreError::Misconfigured(format!("PostgreSQL: cannot bring the schema up to date: {text}"))
-        }
-        _ => StoreError::Unavailable(format!("PostgreSQL: cannot bring the schema up to date: {text}")),
+        _ => super::sqlstate::store_error(error),
     }
 }
 

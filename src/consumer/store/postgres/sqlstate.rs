@@ -89,18 +89,23 @@ fn remedy(code: &str, text: &str) -> Option<&'static str> {
     })
 }
 
+/// The error, with what mends it where that is known.
+pub(super) fn store_error(error: &Error) -> StoreError {
+    let code = error.as_db_error().map(|db| db.code().code().to_owned()).unwrap_or_default();
+    let mut text = format!("PostgreSQL: {}", text(error));
+    if let Some(remedy) = remedy(&code, &text) {
+        text = format!("{text}: {remedy}");
+    }
+    match class(error) {
+        Class::Misconfigured => StoreError::Misconfigured(text),
+        _ if code == "25006" => StoreError::Misconfigured(text),
+        _ => StoreError::Unavailable(text),
+    }
+}
+
 impl From<Error> for StoreError {
     fn from(error: Error) -> Self {
-        let code = error.as_db_error().map(|db| db.code().code().to_owned()).unwrap_or_default();
-        let mut text = format!("PostgreSQL: {}", text(&error));
-        if let Some(remedy) = remedy(&code, &text) {
-            text = format!("{text}: {remedy}");
-        }
-        match class(&error) {
-            Class::Misconfigured => Self::Misconfigured(text),
-            _ if code == "25006" => Self::Misconfigured(text),
-            _ => Self::Unavailable(text),
-        }
+        store_error(&error)
     }
 }
 

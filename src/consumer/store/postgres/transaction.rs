@@ -1,5 +1,6 @@
 //! What a transaction does in PostgreSQL.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Write as _;
 
@@ -25,6 +26,7 @@ use crate::failpoints;
 pub(super) struct Transaction<'s> {
     inner: postgres::Transaction<'s>,
     sql: &'s Statements,
+    desynced: &'s Cell<bool>,
 }
 
 /// With more suspects than this their agents' rows are read once for all of them.
@@ -34,7 +36,8 @@ impl apply::Session for Session {
     type Transaction<'s> = Transaction<'s>;
 
     fn begin(&mut self, _now: DateTime<Utc>) -> Result<Transaction<'_>, AttemptError> {
-        Ok(Transaction { inner: self.client.transaction()?, sql: &self.sql })
+        self.resync()?;
+        Ok(Transaction { inner: self.client.transaction()?, sql: &self.sql, desynced: &self.desynced })
     }
 
     fn make_partitions(&mut self, rows: &[Row<'_>], _now: DateTime<Utc>) -> Result<Vec<Unplaceable>, StoreError> {
@@ -131,7 +134,7 @@ impl apply::Transaction for Transaction<'_> {
 
     fn insert(&mut self, table: Table, topic: &TopicId, rows: &[&Row<'_>]) -> Result<(), AttemptError> {
         let bytes = copy::encode(table, &topic.name, rows);
-        copy_in(&mut self.inner, &self.sql.of(table).copy, &bytes).map_err(|error| {
+        copy_in(&mut self.inner, &self.sql.of(table).copy, &bytes, self.desynced).map_err(|error| {
             let line = sqlstate::copy_line(&error).and_then(|line| rows.get(line));
             match AttemptError::from(error) {
                 AttemptError::Rejected { error, otherwise, .. } => {
@@ -318,8 +321,13 @@ pub(super) fn positions(letters: &[(i32, i32, i64)]) -> (Vec<i32>, Vec<i32>, Vec
     (partitions, generations, letters.iter().map(|(.., offset)| *offset).collect())
 }
 
-fn copy_in(transaction: &mut postgres::Transaction<'_>, statement: &str, bytes: &[u8]) -> Result<(), postgres::Error> {
-    let mut writer = transaction.copy_in(statement)?;
+fn copy_in(
+    transaction: &mut postgres::Transaction<'_>,
+    statement: &str,
+    bytes: &[u8],
+    desynced: &Cell<bool>,
+) -> Result<(), postgres::Error> {
+    let mut writer = transaction.copy_in(statement).inspect_err(|_| desynced.set(true))?;
     // What the server said is within; the writer, dropped unfinished, ends the COPY.
     if let Err(error) = writer.write_all(bytes)
         && let Some(inner) = error.into_inner()

@@ -1,0 +1,411 @@
+//! Databases as people have them: busy, locked, pooled, somebody else's, with settings and triggers of their own. Storing goes on, or
+//! says what would mend it; nothing is passed over.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use chrono::{TimeDelta, Utc};
+use highwater::consumer::batch::{Batch, Record, TopicId};
+use highwater::consumer::checkpoint::Checkpoint;
+use highwater::consumer::store::{Applied, PartitionWidth, Retention, Store, StoreError, StoreOptions, StoreUrl};
+use highwater::event::{Body, Event};
+use highwater::wire;
+
+use crate::support::consumer::{Consumer, Database, Postgres};
+use crate::support::events::{breach, event, noon, produce, sample, started, updated};
+use crate::support::failpoints;
+use crate::support::netns::skip;
+use crate::support::process::until;
+use crate::support::services::Kafka;
+
+/// Both servers and the programs with fail points, or a note that the test was skipped.
+fn servers(test: &str) -> Option<(Kafka, Postgres)> {
+    let test = format!("consumer_database::{test}");
+    failpoints::or_skip(&test)?;
+    Some((Kafka::or_skip(&test)?, Postgres::or_skip(&test)?))
+}
+
+fn postgres(test: &str) -> Option<Postgres> {
+    Postgres::or_skip(&format!("consumer_database::{test}"))
+}
+
+fn topic() -> TopicId {
+    TopicId { cluster: "c".into(), name: "t".into() }
+}
+
+fn options(partition: PartitionWidth) -> StoreOptions {
+    StoreOptions { instance: "test".into(), partition, keep: Duration::from_secs(400 * 86_400) }
+}
+
+fn open(url: &str, schema: Option<&str>) -> Box<dyn Store + Send> {
+    StoreUrl::parse(url, None, schema).unwrap().open(&options(PartitionWidth::Month))
+}
+
+fn batch(from: i64, events: &[Event]) -> Batch {
+    let mut batch = Batch::new(&topic());
+    for (offset, event) in (from..).zip(events) {
+        batch.push(0, Record::new(offset, Some(7), Some(b"k"), Some(&wire::to_json(event))), || (0, from));
+    }
+    batch
+}
+
+/// Stores events as the first of the topic.
+fn store(store: &mut dyn Store, events: &[Event]) -> Result<Applied, StoreError> {
+    store.insert_checkpoint(&topic(), 0, &Checkpoint::default(), None)?;
+    store.apply(&batch(0, events), Utc::now())
+}
+
+fn events(seqs: std::ops::RangeInclusive<u64>) -> Vec<Event> {
+    seqs.map(|seq| updated("gw", seq)).collect()
+}
+
+/// The database's URL, for somebody else.
+fn url_of(database: &Database, role: &str) -> String {
+    let (_, server) = database.url.split_once('@').unwrap();
+    format!("postgres://{role}:secret@{server}")
+}
+
+#[test]
+fn storing_goes_on_while_the_maintenance_runs() {
+    let Some((kafka, postgres)) = servers("storing_goes_on_while_the_maintenance_runs") else { return };
+    let (topic, database) = (kafka.topic("maintained", 1), postgres.database("maintained"));
+    produce(&kafka.address, &topic, &events(1..=10));
+    let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
+    let running = consumer.start_at("maintenance-first-s=return(1);maintenance-s=return(10)", &[]);
+    database.until("SELECT count(*) FROM events", "(10)");
+    database.until("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE '%/maintenance' AND datname = current_database()", "(1)");
+    let began = Instant::now();
+    produce(&kafka.address, &topic, &events(11..=20));
+    database.until("SELECT count(*) FROM events", "(20)");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}: {}", began.elapsed(), running.log());
+    database.until("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE '%/maintenance' AND datname = current_database()", "(0)");
+}
+
+/// A partition that somebody reads is dropped later, and nobody waits.
+#[test]
+fn retention_ends_at_the_first_lock_that_is_held() {
+    let Some(postgres) = postgres("retention_ends_at_the_first_lock_that_is_held") else { return };
+    let database = postgres.database("locked");
+    let url = StoreUrl::parse(&database.url, None, None).unwrap();
+    let mut stored = url.open(&options(PartitionWidth::Day));
+    let old: Vec<Event> = (1..=30_u64)
+        .map(|seq| {
+            let mut event = event("gw", seq, started());
+            event.stamp.observed_at = noon() - TimeDelta::days(seq as i64);
+            event
+        })
+        .collect();
+    store(&mut *stored, &old).unwrap();
+    database.client().batch_execute("UPDATE partition_notes SET newest_stored_at = '2020-01-01'").unwrap();
+    let day = Duration::from_secs(86_400);
+    let keep = Retention { events: day, dead_letters: day, totals: day };
+    let mut maintenance = url.maintenance(&options(PartitionWidth::Day));
+    let mut run = || {
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        maintenance.run(&keep, noon() + TimeDelta::days(3), Duration::from_secs(60), &stop).unwrap()
+    };
+    // As pg_dump does.
+    let mut dump = database.client();
+    dump.batch_execute("BEGIN; LOCK TABLE events IN ACCESS SHARE MODE").unwrap();
+    let began = Instant::now();
+    let maintained = run();
+    assert_eq!((maintained.dropped.len(), maintained.unfinished.is_some()), (0, true), "{maintained:?}");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!(stored.apply(&batch(30, &events(31..=40)), Utc::now()).unwrap().inserted, 10);
+    dump.batch_execute("ROLLBACK").unwrap();
+    let maintained = run();
+    assert_eq!((maintained.dropped.len(), maintained.unfinished), (30, None));
+    assert_eq!(database.ask("SELECT count(*) FROM events"), "(10)");
+}
+
+#[test]
+fn a_migration_takes_as_long_as_it_takes() {
+    let Some((kafka, postgres)) = servers("a_migration_takes_as_long_as_it_takes") else { return };
+    let (topic, database) = (kafka.topic("migrated", 1), postgres.database("migrated"));
+    produce(&kafka.address, &topic, &events(1..=10));
+    let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
+    let points = "migration-s=return(9);answer-max-s=return(3);step-max-s=return(4);migration-said-s=return(2)";
+    let running = consumer.start_at(points, &[]);
+    running.until("the migration V1__tables of the database runs for");
+    database.until("SELECT count(*) FROM highwater_migrations", "(1)");
+    database.until("SELECT count(*) FROM events", "(10)");
+    assert!(!running.log().contains("has not answered"), "{}", running.log());
+}
+
+/// What the database lacks is somebody's to mend, and no message's fault.
+#[test]
+fn a_revoked_grant_makes_no_dead_letters() {
+    let Some(postgres) = postgres("a_revoked_grant_makes_no_dead_letters") else { return };
+    let database = postgres.database("revoked");
+    let role = format!("writer_{:08x}", fastrand::u32(..));
+    let mut owner = database.client();
+    owner
+        .batch_execute(&format!("CREATE ROLE {role} LOGIN PASSWORD 'secret'; GRANT ALL ON SCHEMA public TO {role}"))
+        .unwrap();
+    let mut stored = open(&url_of(&database, &role), None);
+    store(&mut *stored, &events(1..=5)).unwrap();
+    owner.batch_execute(&format!("REVOKE INSERT ON events FROM {role}")).unwrap();
+    let error = stored.apply(&batch(5, &events(6..=9)), Utc::now()).unwrap_err();
+    assert!(matches!(&error, StoreError::Misconfigured(text) if text.contains("GRANT")), "{error:?}");
+    assert_eq!(database.ask("SELECT count(*) FROM dead_letters"), "(0)");
+    owner.batch_execute(&format!("GRANT INSERT ON events TO {role}")).unwrap();
+    assert_eq!(stored.apply(&batch(5, &events(6..=9)), Utc::now()).unwrap().inserted, 4);
+}
+
+/// A trigger may refuse a row with whatever code it likes.
+#[test]
+fn a_row_that_a_trigger_refuses_is_a_dead_letter_among_its_neighbours() {
+    let test = "a_row_that_a_trigger_refuses_is_a_dead_letter_among_its_neighbours";
+    let Some(postgres) = postgres(test) else { return };
+    for code in ["P0001", "42P01", "22000", "XX000"] {
+        let database = postgres.database("trigger");
+        let mut stored = open(&database.url, None);
+        store(&mut *stored, &events(1..=3)).unwrap();
+        refuse_every_second(&database, code);
+        let applied = stored.apply(&batch(3, &events(4..=103)), Utc::now()).unwrap();
+        assert_eq!((applied.inserted, applied.rejected.len()), (50, 50), "{code}");
+        assert_eq!(applied.stored, BTreeMap::from([(0, (3, 103))]));
+        assert_eq!(database.ask("SELECT count(*), sum(seq % 2) FROM dead_letters"), "(50,0)");
+        assert_eq!(database.ask("SELECT count(*) FROM events"), "(53)");
+    }
+}
+
+fn refuse_every_second(database: &Database, code: &str) {
+    let sql = format!(
+        "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS
+         $$BEGIN IF NEW.seq % 2 = 0 THEN RAISE 'not this one' USING ERRCODE = '{code}'; END IF; RETURN NEW; END$$;
+         CREATE TRIGGER no BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION no()"
+    );
+    database.client().batch_execute(&sql).unwrap();
+}
+
+/// What is stored in pieces ends between two of them.
+#[test]
+fn a_stop_ends_the_search_for_what_is_refused() {
+    let Some(postgres) = postgres("a_stop_ends_the_search_for_what_is_refused") else { return };
+    let database = postgres.database("stopped");
+    let mut stored = open(&database.url, None);
+    store(&mut *stored, &events(1..=3)).unwrap();
+    refuse_every_second(&database, "P0001");
+    stored.progress().stop();
+    let applied = stored.apply(&batch(3, &events(4..=503)), Utc::now()).unwrap();
+    let (from, to) = applied.stored[&0];
+    assert!(from == 3 && to < 503, "{:?}", applied.stored);
+    assert_eq!(database.ask("SELECT next_offset FROM kafka_offsets"), format!("({to})"));
+}
+
+/// Settings of a server that change how text is read and written.
+const SETTINGS: &[&str] = &[
+    "DateStyle = 'SQL, MDY'",
+    "DateStyle = 'German, DMY'",
+    "IntervalStyle = 'sql_standard'",
+    "TimeZone = 'Asia/Kolkata'",
+    "TimeZone = 'America/St_Johns'",
+    "bytea_output = 'escape'",
+    "extra_float_digits = -15",
+    "standard_conforming_strings = off",
+    "default_transaction_isolation = 'serializable'",
+    "transform_null_equals = on",
+    "lc_messages = 'C'",
+    "search_path = nowhere, public",
+];
+
+#[test]
+fn no_setting_of_the_server_changes_what_is_stored() {
+    let Some(postgres) = postgres("no_setting_of_the_server_changes_what_is_stored") else { return };
+    let told = |setting: Option<&str>| {
+        let database = postgres.database("settings");
+        if let Some(setting) = setting {
+            let sql = format!(
+                "DO $$BEGIN EXECUTE 'ALTER DATABASE ' || current_database() || ' SET {}'; END$$",
+                setting.replace('\'', "''")
+            );
+            database.client().batch_execute(&sql).unwrap();
+        }
+        let mut stored = open(&database.url, None);
+        let mut all =
+            vec![event("gw", 1, started()), event("gw", 2, Body::BreachRaised(breach("b", 1))), sample("gw", 1)];
+        for (seq, day) in [(3, -40), (4, 40), (5, 80)] {
+            let mut event = event("gw", seq, Body::BreachUpdated(breach("b", seq)));
+            event.stamp.observed_at = noon() + TimeDelta::days(day);
+            all.push(event);
+        }
+        store(&mut *stored, &all).unwrap();
+        // Another session finds the partitions again.
+        let mut again = open(&database.url, None);
+        assert_eq!(again.apply(&batch(0, &all), Utc::now()).unwrap().inserted, 0);
+        let mut client = database.client();
+        client.batch_execute("SET timezone = 'UTC'; SET datestyle = 'ISO'; SET search_path = public").unwrap();
+        let sql = "SELECT (SELECT string_agg(seq || ' ' || observed_at, ',' ORDER BY seq) FROM events),
+                          (SELECT string_agg(c.relname || ' ' || pg_get_expr(c.relpartbound, c.oid), ',' ORDER BY c.relname)
+                           FROM pg_class c WHERE relispartition AND relkind = 'r'),
+                          (SELECT string_agg(day || ' ' || excess_bytes, ',') FROM totals)";
+        let row = client.query_one(sql, &[]).unwrap();
+        [row.get::<_, String>(0), row.get(1), row.get(2)]
+    };
+    let usual = told(None);
+    for setting in SETTINGS {
+        assert_eq!(told(Some(setting)), usual, "{setting}");
+    }
+}
+
+#[test]
+fn what_can_not_be_stored_in_is_refused_by_name_with_what_mends_it() {
+    let Some(postgres) = postgres("what_can_not_be_stored_in_is_refused_by_name_with_what_mends_it") else { return };
+    let refused = |url: &str| match open(url, None).checkpoints(&topic()).unwrap_err() {
+        StoreError::Misconfigured(text) => text,
+        other => panic!("{other:?}"),
+    };
+    let database = postgres.database("refused");
+    let name = database.url.rsplit_once('/').unwrap().1.to_owned();
+    let mut client = database.client();
+    // Not UTF8.
+    client
+        .batch_execute(&format!(
+            "CREATE DATABASE {name}_ascii TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'"
+        ))
+        .unwrap();
+    let said = refused(&format!("{}_ascii", database.url));
+    assert!(said.contains("SQL_ASCII") && said.contains("ENCODING 'UTF8'"), "{said}");
+    // Somebody else's tables; a schema of our own helps, and another tool's migrations are no matter.
+    client.batch_execute("CREATE TABLE events (a int); CREATE TABLE refinery_schema_history (b int)").unwrap();
+    let said = refused(&database.url);
+    assert!(said.contains("store.schema = \"highwater\""), "{said}");
+    let mut own = open(&database.url, Some("highwater"));
+    assert_eq!(store(&mut *own, &events(1..=3)).unwrap().inserted, 3);
+    assert_eq!(database.ask("SELECT count(*) FROM highwater.events"), "(3)");
+    assert_eq!(database.ask("SELECT count(*) FROM public.events"), "(0)");
+    // Nobody but its owner makes tables in public, since PostgreSQL 15.
+    let role = format!("reader_{:08x}", fastrand::u32(..));
+    client.batch_execute(&format!("CREATE ROLE {role} LOGIN PASSWORD 'secret'")).unwrap();
+    let other = postgres.database("refused");
+    let said = refused(&url_of(&other, &role));
+    assert!(said.contains("GRANT CREATE, USAGE ON SCHEMA"), "{said}");
+    // A standby, or one that is to be read only.
+    let name = other.url.rsplit_once('/').unwrap().1;
+    client.batch_execute(&format!("ALTER DATABASE {name} SET default_transaction_read_only = on")).unwrap();
+    let said = refused(&other.url);
+    assert!(said.contains("standby") && said.contains("primary"), "{said}");
+    // No such role, no such database.
+    let said = refused(&format!("{}_not", other.url));
+    assert!(said.contains("CREATE DATABASE"), "{said}");
+    let said = refused(&url_of(&other, "nobody_of_this_name"));
+    assert!(said.contains("password") || said.contains("CREATE ROLE"), "{said}");
+}
+
+#[test]
+fn a_pooler_in_transaction_mode_is_refused_and_one_in_session_mode_taken() {
+    let test = "a_pooler_in_transaction_mode_is_refused_and_one_in_session_mode_taken";
+    let Some(postgres) = postgres(test) else { return };
+    if Command::new("pgbouncer").arg("--version").output().is_err() {
+        return skip(&format!("consumer_database::{test}"), "needs pgbouncer");
+    }
+    let database = postgres.database("pooled");
+    let transaction = Pooler::start(&database, "transaction");
+    let error = open(&transaction.url, None).checkpoints(&topic()).unwrap_err();
+    assert!(matches!(&error, StoreError::Misconfigured(text) if text.contains("pool_mode = session")), "{error:?}");
+    let session = Pooler::start(&database, "session");
+    assert_eq!(store(&mut *open(&session.url, None), &events(1..=3)).unwrap().inserted, 3);
+}
+
+/// pgbouncer before a database.
+struct Pooler {
+    url: String,
+    child: std::process::Child,
+    _directory: tempfile::TempDir,
+}
+
+impl Pooler {
+    fn start(database: &Database, mode: &str) -> Self {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let (role, rest) = database.url.trim_start_matches("postgres://").split_once(':').unwrap();
+        let (password, rest) = rest.split_once('@').unwrap();
+        let (server, name) = rest.split_once('/').unwrap();
+        let (host, server_port) = server.split_once(':').unwrap();
+        let ini = format!(
+            "[databases]\n{name} = host={host} port={server_port} user={role} password={password}\n[pgbouncer]\n\
+             listen_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\npool_mode = {mode}\nunix_socket_dir =\n\
+             ignore_startup_parameters = extra_float_digits\n"
+        );
+        let file = directory.path().join("pgbouncer.ini");
+        fs::write(&file, ini).unwrap();
+        let mut command = Command::new("pgbouncer");
+        command
+            .args(["-q", "-u", "postgres"])
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .stdout(Stdio::null());
+        let child = command.spawn().unwrap();
+        until("pgbouncer listens", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
+        Self { url: format!("postgres://{role}@127.0.0.1:{port}/{name}"), child, _directory: directory }
+    }
+}
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn every_table_and_column_says_what_it_is() {
+    let Some(postgres) = postgres("every_table_and_column_says_what_it_is") else { return };
+    let database = postgres.database("comments");
+    open(&database.url, None).checkpoints(&topic()).unwrap();
+    let silent = "SELECT c.relname, a.attname FROM pg_class c
+                  JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum >= 0 AND NOT a.attisdropped
+                  WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+                    AND c.relname <> 'highwater_migrations'
+                    AND (col_description(c.oid, a.attnum) IS NULL OR obj_description(c.oid, 'pg_class') IS NULL)";
+    assert_eq!(database.ask(silent), "");
+    let views = "SELECT relname FROM pg_class
+                 WHERE relnamespace = 'public'::regnamespace AND relkind = 'v' AND obj_description(oid, 'pg_class') IS NULL";
+    assert_eq!(database.ask(views), "");
+}
+
+/// An update of an open breach stays in its page and touches no index.
+#[test]
+fn breaches_are_updated_in_place() {
+    let Some(postgres) = postgres("breaches_are_updated_in_place") else { return };
+    let database = postgres.database("hot");
+    let mut stored = open(&database.url, None);
+    stored.insert_checkpoint(&topic(), 0, &Checkpoint::default(), None).unwrap();
+    let mut next = 0;
+    for round in 1..=50_u64 {
+        let told = |agent: u64| {
+            let body = Body::BreachUpdated(breach("b", round));
+            event(&format!("gw-{agent}"), round, if round == 1 { Body::BreachRaised(breach("b", 1)) } else { body })
+        };
+        let all: Vec<Event> = (0..40).map(told).collect();
+        stored.apply(&batch(next, &all), Utc::now()).unwrap();
+        next += 40;
+    }
+    drop(stored);
+    let share = "SELECT count(*) FROM pg_stat_user_tables
+                 WHERE relname = 'breach_state' AND n_tup_upd >= 1900 AND n_tup_hot_upd >= 0.95 * n_tup_upd";
+    database.until(share, "(1)");
+}
+
+#[test]
+fn a_breach_whose_agent_began_anew_is_unknown() {
+    let Some(postgres) = postgres("a_breach_whose_agent_began_anew_is_unknown") else { return };
+    let database = postgres.database("unknown");
+    let mut stored = open(&database.url, None);
+    let raised = |agent: &str| event(agent, 1, Body::BreachRaised(breach("b", 3)));
+    store(&mut *stored, &[raised("lost"), raised("alive"), sample("alive", 1)]).unwrap();
+    let mut anew = event("lost", 1, started());
+    anew.id.epoch = highwater::event::Epoch(7);
+    stored.apply(&batch(3, &[anew]), Utc::now()).unwrap();
+    assert_eq!(database.ask("SELECT agent, state FROM breaches"), "(alive,open) (lost,unknown)");
+    assert_eq!(database.ask("SELECT agent FROM open_breaches"), "(alive)");
+    assert_eq!(database.ask("SELECT agent, lasted = interval '3 s' FROM breaches WHERE state = 'unknown'"), "(lost,t)");
+    assert_eq!(database.ask("SELECT lasted > interval '1 h' FROM breaches WHERE state = 'open'"), "(t)");
+}
