@@ -2,16 +2,25 @@
 
 use std::borrow::Cow;
 
-/// `text` in one line, and without what a terminal would obey: messages may come from anybody.
+/// Returns `text` in one line, without what a terminal would obey and without what makes a text look like another one: messages may
+/// come from anybody.
 pub fn harmless(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(char::is_control) {
+    if !text.chars().any(misleads) {
         return Cow::Borrowed(text);
     }
     let mut shown = String::with_capacity(text.len() + 8);
     for c in text.chars() {
-        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+        if misleads(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
     }
     Cow::Owned(shown)
+}
+
+/// Control characters, and those of Unicode's format characters that turn the direction of a text or are not seen at all.
+fn misleads(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// So many characters of `text`, and a sign where there is more.
@@ -25,6 +34,14 @@ pub fn beginning(text: &str, chars: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_turns_a_text_around_or_hides_in_it_is_shown() {
+        assert_eq!(harmless("gw-\u{202e}lmth.exe"), "gw-\\u{202e}lmth.exe");
+        assert_eq!(harmless("e\u{200b}th0\u{feff}\u{2066}\u{e0041}"), "e\\u{200b}th0\\u{feff}\\u{2066}\\u{e0041}");
+        assert_eq!(harmless("a\n\u{1b}[31m"), "a\\n\\u{1b}[31m");
+        assert!(matches!(harmless("Zürich 東京 é → 80 %"), Cow::Borrowed(_)));
+    }
 
     #[test]
     fn a_long_text_is_cut_between_characters_and_says_that_there_is_more() {

@@ -8,6 +8,8 @@ use env_logger::{Builder, Env};
 use log::LevelFilter;
 use rustix::fs::fstat;
 
+use crate::excerpt::harmless;
+
 /// Starts the log on standard error. `RUST_LOG` chooses what it says, in place of `default`.
 pub fn start(default: LevelFilter) {
     let mut builder = Builder::from_env(
@@ -24,13 +26,16 @@ pub fn start(default: LevelFilter) {
             };
             // Each line is an entry of its own.
             let text = record.args().to_string();
-            text.lines().try_for_each(|line| writeln!(out, "<{priority}>{} {line}", record.level()))
+            text.lines().try_for_each(|line| writeln!(out, "<{priority}>{} {}", record.level(), harmless(line)))
         });
     } else {
         builder.format(|out, record| {
             let style = out.default_level_style(record.level());
             let now = Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true);
-            writeln!(out, "{now} {style}{:<5}{style:#} {}", record.level(), record.args())
+            let text = record.args().to_string();
+            let text: Vec<_> = text.lines().map(harmless).collect();
+            // A line that a message brought along can't pass for one of the log.
+            writeln!(out, "{now} {style}{:<5}{style:#} {}", record.level(), text.join("\n  "))
         });
     }
     // A second start, in a test or an example, changes nothing.

@@ -12,14 +12,19 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! Columns are named as in the data, unit last. JSON and CSV carry the plain values, whole numbers and RFC 3339 times, as they come.
-//! The table says the same with units that suit the size, once all rows are there: only then it is known how wide a column is.
+//! Columns are named as in the data, unit last. JSON and CSV carry the plain values, whole numbers and RFC 3339 times. The table says
+//! the same with units that suit the size. Rows are printed as they come, and memory does not grow with their number: a table's
+//! first rows, [`MEASURED_ROWS`] of them at most, are kept until it is known how wide they make the columns; a later cell that is
+//! wider moves the rest of its line.
+//!
+//! CSV is opened by spreadsheets, which run a cell that begins like a formula: such a text has an apostrophe before it. JSON has
+//! texts as they are.
 
 use std::borrow::Cow;
 use std::io::{self, BufWriter, ErrorKind, Write};
 
 use anstyle::Style;
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, NaiveDate, SecondsFormat, Utc};
 use clap::ValueEnum;
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use unicode_width::UnicodeWidthStr as _;
@@ -55,6 +60,8 @@ pub enum Value {
     Truth(bool),
     /// A moment. A table shows milliseconds.
     Time(DateTime<Utc>),
+    /// A day: `2026-11-21`.
+    Day(NaiveDate),
     /// Bytes; `18.9 MiB` in a table.
     Bytes(ByteCount),
     /// Bits a second; `83.9 Mbit/s` in a table.
@@ -74,10 +81,30 @@ pub struct Rows<W: Write> {
 
 #[derive(Debug)]
 enum Sink<W: Write> {
-    Table(W, Vec<Vec<Value>>),
+    Table(W, Layout),
     Json(W),
     Csv(Box<csv::Writer<W>>),
 }
+
+/// How a table is laid out.
+#[derive(Debug)]
+enum Layout {
+    /// By these rows and perhaps more.
+    Measured(Vec<Vec<Value>>),
+    /// As its head was printed.
+    Fixed(Vec<Column>),
+}
+
+/// How a column of a table stands.
+#[derive(Clone, Copy, Debug)]
+struct Column {
+    width: usize,
+    /// Numbers end under the right end of their head.
+    to_the_right: bool,
+}
+
+/// Rows that a table is measured by, at most.
+pub const MEASURED_ROWS: usize = 1_000;
 
 /// Between two columns of a table.
 const SPACE: &str = "  ";
@@ -116,7 +143,7 @@ impl<W: Write> Rows<W> {
     /// Rows of these columns, none of them yet.
     pub fn new(format: Format, columns: &'static [&'static str], out: W) -> Self {
         let sink = match format {
-            Format::Table => Sink::Table(out, Vec::new()),
+            Format::Table => Sink::Table(out, Layout::Measured(Vec::new())),
             Format::Json => Sink::Json(out),
             Format::Csv => {
                 let mut writer = csv::Writer::from_writer(out);
@@ -136,45 +163,61 @@ impl<W: Write> Rows<W> {
         let row: Vec<Value> = row.into_iter().collect();
         debug_assert_eq!(row.len(), self.columns.len(), "a value for each column");
         match &mut self.sink {
-            Sink::Table(_, rows) => {
+            Sink::Table(_, Layout::Measured(rows)) => {
                 rows.push(row);
-                Ok(())
+                if rows.len() < MEASURED_ROWS { Ok(()) } else { self.begin_table() }
+            }
+            Sink::Table(out, Layout::Fixed(columns)) => {
+                let cells: Vec<String> = row.iter().map(Value::shown).collect();
+                line(out, columns, &cells, Style::new())
             }
             Sink::Json(out) => {
                 serde_json::to_writer(&mut *out, &Object(self.columns, &row))?;
                 out.write_all(b"\n")
             }
             Sink::Csv(writer) => {
-                writer.write_record(row.iter().map(|value| value.plain().into_owned())).map_err(io_error)
+                writer.write_record(row.iter().map(|value| value.in_csv().into_owned())).map_err(io_error)
             }
         }
     }
 
-    /// Lets the rows so far be seen, for commands that go on; a table waits for its end.
+    /// Lets the rows so far be seen, for commands that go on; those that a table is measured by wait for it.
     ///
     /// # Errors
     /// See [`Rows::push`].
     pub fn flush(&mut self) -> io::Result<()> {
         match &mut self.sink {
-            Sink::Table(..) => Ok(()),
-            Sink::Json(out) => out.flush(),
+            Sink::Table(_, Layout::Measured(_)) => Ok(()),
+            Sink::Table(out, Layout::Fixed(_)) | Sink::Json(out) => out.flush(),
             Sink::Csv(writer) => writer.flush(),
         }
     }
 
-    /// Writes what is not written yet: all of a table.
+    /// Writes what is not written yet.
     ///
     /// # Errors
     /// See [`Rows::push`].
-    pub fn end(self) -> io::Result<()> {
-        match self.sink {
-            Sink::Table(mut out, rows) => {
-                table(&mut out, self.columns, &rows)?;
-                out.flush()
-            }
-            Sink::Json(mut out) => out.flush(),
-            Sink::Csv(mut writer) => writer.flush(),
-        }
+    pub fn end(mut self) -> io::Result<()> {
+        self.begin_table()?;
+        self.flush()
+    }
+
+    /// Prints a table as far as its rows are known, once there are enough of them, or all.
+    fn begin_table(&mut self) -> io::Result<()> {
+        let Sink::Table(out, layout) = &mut self.sink else { return Ok(()) };
+        let Layout::Measured(rows) = layout else { return Ok(()) };
+        let head: Vec<String> = self.columns.iter().map(|name| head(name)).collect();
+        let cells: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(Value::shown).collect()).collect();
+        let column = |at: usize| Column {
+            width: cells.iter().map(|row| row[at].width()).chain([head[at].width()]).max().unwrap_or(0),
+            to_the_right: rows.iter().any(|row| row[at].is_quantity())
+                && rows.iter().all(|row| row[at].may_stand_right()),
+        };
+        let columns: Vec<Column> = (0..head.len()).map(column).collect();
+        line(out, &columns, &head, Style::new().bold())?;
+        cells.iter().try_for_each(|row| line(out, &columns, row, Style::new()))?;
+        *layout = Layout::Fixed(columns);
+        Ok(())
     }
 }
 
@@ -186,27 +229,16 @@ fn io_error(error: csv::Error) -> io::Error {
     }
 }
 
-/// Columns as wide as their widest cell; numbers to the right, under the right end of their head.
-fn table(out: &mut impl Write, columns: &[&str], rows: &[Vec<Value>]) -> io::Result<()> {
-    let head: Vec<String> = columns.iter().map(|name| head(name)).collect();
-    let cells: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(Value::shown).collect()).collect();
-    let width = |at: usize| cells.iter().map(|row| row[at].width()).chain([head[at].width()]).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns.len()).map(width).collect();
-    let to_the_right: Vec<bool> = (0..columns.len())
-        .map(|at| rows.iter().any(|row| row[at].is_quantity()) && rows.iter().all(|row| row[at].may_stand_right()))
-        .collect();
-    let mut line = |cells: &[String], style: Style| {
-        let mut text = String::new();
-        for (at, cell) in cells.iter().enumerate() {
-            let pad = " ".repeat(widths[at] - cell.width());
-            let (before, after) = if to_the_right[at] { (pad.as_str(), "") } else { ("", pad.as_str()) };
-            let space = if at == 0 { "" } else { SPACE };
-            text.extend([space, before, cell, after]);
-        }
-        writeln!(out, "{style}{}{style:#}", text.trim_end())
-    };
-    line(&head, Style::new().bold())?;
-    cells.iter().try_for_each(|row| line(row, Style::new()))
+/// Prints a line of a table.
+fn line(out: &mut impl Write, columns: &[Column], cells: &[String], style: Style) -> io::Result<()> {
+    let mut text = String::new();
+    for (at, (cell, column)) in cells.iter().zip(columns).enumerate() {
+        let pad = " ".repeat(column.width.saturating_sub(cell.width()));
+        let (before, after) = if column.to_the_right { (pad.as_str(), "") } else { ("", pad.as_str()) };
+        let space = if at == 0 { "" } else { SPACE };
+        text.extend([space, before, cell, after]);
+    }
+    writeln!(out, "{style}{}{style:#}", text.trim_end())
 }
 
 /// A column's name for people: the unit stands with the values.
@@ -255,12 +287,20 @@ impl Value {
             Self::Nothing => "-".to_owned(),
             Self::Truth(truth) => if *truth { "yes" } else { "no" }.to_owned(),
             Self::Time(time) => time.to_rfc3339_opts(SecondsFormat::Millis, true),
+            Self::Day(day) => day.to_string(),
             Self::Bytes(bytes) => bytes.to_string(),
             Self::Rate(rate) => rate.to_string(),
             Self::Text(_) | Self::Blob(_) | Self::Number(_) | Self::Fraction(_) | Self::Json(_) => {
                 harmless(&self.plain()).into_owned()
             }
         }
+    }
+
+    /// For programs that may be a spreadsheet: no text is run as a formula.
+    fn in_csv(&self) -> Cow<'_, str> {
+        let plain = self.plain();
+        let is_text = matches!(self, Self::Text(_) | Self::Blob(_) | Self::Json(_));
+        if is_text && plain.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{plain}").into() } else { plain }
     }
 
     /// For programs, as text.
@@ -272,6 +312,7 @@ impl Value {
             Self::Fraction(number) => number.to_string().into(),
             Self::Truth(truth) => truth.to_string().into(),
             Self::Time(time) => time.to_rfc3339_opts(SecondsFormat::Micros, true).into(),
+            Self::Day(day) => day.to_string().into(),
             Self::Bytes(bytes) => bytes.bytes().to_string().into(),
             Self::Rate(rate) => rate.bps().to_string().into(),
             Self::Blob(bytes) => String::from_utf8_lossy(bytes),
@@ -297,7 +338,7 @@ impl Serialize for Value {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Nothing => serializer.serialize_unit(),
-            Self::Text(_) | Self::Blob(_) | Self::Time(_) => serializer.serialize_str(&self.plain()),
+            Self::Text(_) | Self::Blob(_) | Self::Time(_) | Self::Day(_) => serializer.serialize_str(&self.plain()),
             Self::Number(number) => serializer.serialize_i128(*number),
             Self::Fraction(number) => serializer.serialize_f64(*number),
             Self::Truth(truth) => serializer.serialize_bool(*truth),
@@ -328,6 +369,7 @@ value_from! {
     f64 => Self::Fraction,
     bool => Self::Truth,
     DateTime<Utc> => Self::Time,
+    NaiveDate => Self::Day,
     ByteCount => Self::Bytes,
     BitRate => Self::Rate,
     Vec<u8> => Self::Blob,
@@ -396,6 +438,48 @@ mod tests {
         assert_eq!(rows[0], vec!["gw-1", "9", "1048576", "2026-11-20T12:00:00.123456Z"]);
         assert_eq!(rows[1], vec!["a,\"b\"\u{1b}[31m\n", "10000", "", ""]);
         assert_eq!(printed(Format::Csv, &[]), "agent,seq,excess_bytes,since\n");
+    }
+
+    #[test]
+    fn a_table_is_printed_as_its_rows_come_however_wide_the_later_ones_are() {
+        let mut out = Vec::new();
+        let row = |agent: &str| [agent.into(), 7_u64.into(), Value::Nothing, Value::Nothing];
+        let mut rows = Rows::new(Format::Table, COLUMNS, anstream::StripStream::new(&mut out));
+        for _ in 0..MEASURED_ROWS {
+            rows.push(row("gw")).unwrap();
+        }
+        assert!(matches!(&rows.sink, Sink::Table(_, Layout::Fixed(_))), "no row is kept any longer");
+        rows.push(row("a-long-name")).unwrap();
+        rows.end().unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), MEASURED_ROWS + 2);
+        assert_eq!((lines[0], lines[1]), ("agent  seq  excess  since", "gw       7  -       -"));
+        assert_eq!(lines[MEASURED_ROWS + 1], "a-long-name    7  -       -");
+    }
+
+    #[test]
+    fn csv_holds_nothing_that_a_spreadsheet_runs_and_no_number_or_time_is_changed() {
+        for (text, cell) in [
+            ("=1+1", "'=1+1"),
+            ("+1", "'+1"),
+            ("-1", "'-1"),
+            ("@SUM(1)", "'@SUM(1)"),
+            ("\t=1", "'\t=1"),
+            ("\r=1", "'\r=1"),
+            ("a=1", "a=1"),
+            ("'=1", "'=1"),
+            ("", ""),
+        ] {
+            for value in [Value::from(text), text.as_bytes().to_vec().into()] {
+                assert_eq!(value.in_csv(), cell, "{value:?}");
+            }
+        }
+        for value in [Value::from(-1_i64), Value::from(-0.5), DateTime::<Utc>::MIN_UTC.into()] {
+            assert!(value.in_csv().starts_with('-'), "{value:?}");
+        }
+        // JSON has it as it is.
+        assert_eq!(serde_json::to_string(&Value::from("=1+1")).unwrap(), "\"=1+1\"");
     }
 
     #[test]
