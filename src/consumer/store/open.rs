@@ -23,16 +23,18 @@ impl StoreUrl {
     /// Says what would be right.
     pub fn parse(url: &str, password: Option<SecretFile>, schema: Option<&str>) -> Result<Self, String> {
         if let Some(path) = url.strip_prefix("sqlite:") {
-            return match path {
-                "" => Err("names no file; write it as \"sqlite:/var/lib/highwater/highwater.db\"".to_owned()),
-                path => Ok(Self::sqlite(Path::new(path))),
-            };
+            return sqlite_file(path).map(Self::sqlite);
         }
         if url.starts_with("postgres://") || url.starts_with("postgresql://") {
             return postgres::Address::parse(url, password, schema)
                 .map(|address| Self(Backend::Postgres(Box::new(address))));
         }
-        Err("is neither \"postgres://USER@HOST/DATABASE\" nor \"sqlite:PATH\"".to_owned())
+        let neither = "is neither \"postgres://USER@HOST/DATABASE\" nor \"sqlite:PATH\"";
+        // What may hold a password is not shown.
+        match url.contains(['@', '=', ' ']) || url.contains("://") || url.is_empty() {
+            true => Err(neither.to_owned()),
+            false => Err(format!("`{url}` {neither}; for the SQLite file of this name write \"sqlite:{url}\"")),
+        }
     }
 
     /// A SQLite file.
@@ -65,12 +67,89 @@ impl StoreUrl {
     }
 }
 
+/// The file that `sqlite:PATH` names. What other programs read differently is refused, so that it does not become a file of a strange
+/// name.
+fn sqlite_file(path: &str) -> Result<&Path, String> {
+    let (file, parameters) = path.split_once('?').unwrap_or((path, ""));
+    let below = file.trim_start_matches('/');
+    let wrong = match file {
+        "" | "/" | "//" => "names no file; write it as \"sqlite:/var/lib/highwater/highwater.db\"".to_owned(),
+        _ if file.starts_with(":memory:") || file == "file::memory:" => {
+            "keeps nothing: a database in memory ends with the program, and no other one sees it; name a file: \"sqlite:highwater.db\""
+                .to_owned()
+        }
+        _ if path.contains('?') => {
+            format!("parameters (`?{parameters}`) are not understood; name the file alone: \"sqlite:{file}\"")
+        }
+        _ if file.starts_with("//") => format!(
+            "has slashes that programs read differently; write \"sqlite:{below}\" for a file in the working directory, \
+             \"sqlite:/{below}\" for one at the root"
+        ),
+        _ if file.starts_with("file:") => format!("names the file twice; write \"sqlite:{}\"", &file["file:".len()..]),
+        _ if file.ends_with('/') => format!("names a directory; write \"sqlite:{file}highwater.db\""),
+        _ if file.contains('\0') => "holds a NUL character, which no file has in its name".to_owned(),
+        _ => return Ok(Path::new(file)),
+    };
+    Err(wrong)
+}
+
 impl fmt::Display for StoreUrl {
     /// Without the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Backend::Postgres(address) => address.fmt(f),
             Backend::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(url: &str) -> Result<String, String> {
+        StoreUrl::parse(url, None, None).map(|url| url.to_string())
+    }
+
+    #[test]
+    fn a_file_is_the_one_that_is_named() {
+        for url in ["sqlite:hw.db", "sqlite:/var/lib/hw.db", "sqlite:./a b.db", "sqlite:../é.db"] {
+            assert_eq!(parsed(url), Ok(url.to_owned()));
+        }
+    }
+
+    #[test]
+    fn what_is_no_store_is_shown_with_what_would_be_right() {
+        for (url, says) in [
+            ("hw.db", "`hw.db` is neither"),
+            ("hw.db", "write \"sqlite:hw.db\""),
+            ("/var/lib/hw.db", "write \"sqlite:/var/lib/hw.db\""),
+            ("", "is neither"),
+            ("mysql://h/d", "is neither"),
+            ("sqlite:", "names no file"),
+            ("sqlite://", "names no file"),
+            ("sqlite::memory:", "a database in memory"),
+            ("sqlite::memory:?cache=shared", "a database in memory"),
+            ("sqlite:file::memory:", "a database in memory"),
+            ("sqlite:x.db?mode=ro", "parameters (`?mode=ro`) are not understood; name the file alone: \"sqlite:x.db\""),
+            (
+                "sqlite://x.db",
+                "\"sqlite:x.db\" for a file in the working directory, \"sqlite:/x.db\" for one at the root",
+            ),
+            ("sqlite:///x.db", "\"sqlite:/x.db\" for one at the root"),
+            ("sqlite:file:x.db", "write \"sqlite:x.db\""),
+            ("sqlite:/var/lib/", "write \"sqlite:/var/lib/highwater.db\""),
+        ] {
+            let error = parsed(url).unwrap_err();
+            assert!(error.contains(says), "{url}: {error}");
+        }
+    }
+
+    #[test]
+    fn no_password_is_shown_of_what_is_no_url() {
+        for url in ["mysql://u:s3cret@h/d", "host=h password=s3cret", "u:s3cret@h/d", "postgres:u:s3cret@h/d"] {
+            let error = parsed(url).unwrap_err();
+            assert!(!error.contains("s3cret"), "{error}");
         }
     }
 }

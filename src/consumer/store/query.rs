@@ -1,17 +1,34 @@
 //! Questions to a store, in SQL that both databases understand: they have the same tables and views.
 
-use chrono::{DateTime, Utc};
+use std::ops::ControlFlow;
+
+use chrono::{DateTime, NaiveDate, Utc};
 
 use super::StoreError;
 use crate::output::Value;
 
-/// Reads what stands in a store, and changes nothing: no table is made, no schema is brought up to date.
+/// Reads a store and changes nothing: no table is made, no schema is brought up to date, and no session is set in a way that
+/// outlives the question, so that a pooler may stand between.
 pub trait Reader {
-    /// The rows that answer `query`.
+    /// Calls `each` with the rows that answer `query`, one after the other as they come, until `each` breaks. All of them are of one
+    /// moment. The rows that are not taken yet stay in the database: memory does not grow with their number.
     ///
     /// # Errors
     /// [`StoreError::Misconfigured`] too where nothing was ever stored.
-    fn ask(&mut self, query: &Query) -> Result<Vec<Vec<Value>>, StoreError>;
+    fn read(&mut self, query: &Query, each: &mut dyn FnMut(Vec<Value>) -> ControlFlow<()>) -> Result<(), StoreError>;
+
+    /// Returns all rows that answer `query`, for answers that are known to be small.
+    ///
+    /// # Errors
+    /// See [`Reader::read`].
+    fn ask(&mut self, query: &Query) -> Result<Vec<Vec<Value>>, StoreError> {
+        let mut rows = Vec::new();
+        self.read(query, &mut |row| {
+            rows.push(row);
+            ControlFlow::Continue(())
+        })?;
+        Ok(rows)
+    }
 }
 
 /// One question.
@@ -33,6 +50,8 @@ pub enum Kind {
     Truth,
     /// `timestamptz`.
     Time,
+    /// `date`.
+    Day,
     /// `bytea`.
     Blob,
     /// A whole number of bytes.
@@ -41,15 +60,18 @@ pub enum Kind {
     Rate,
 }
 
-/// What a condition compares with.
+/// A value that a condition compares with. It travels with its type, and never as text that a setting of the server reads
+/// differently.
 #[derive(Clone, Debug)]
 pub enum Parameter {
-    /// Text.
+    /// `text`.
     Text(String),
-    /// A `bigint`.
+    /// `bigint`.
     Number(i64),
-    /// A `timestamptz`.
+    /// `timestamptz`.
     Time(DateTime<Utc>),
+    /// `date`.
+    Day(NaiveDate),
 }
 
 impl From<&str> for Parameter {
@@ -73,6 +95,12 @@ impl From<i32> for Parameter {
 impl From<DateTime<Utc>> for Parameter {
     fn from(time: DateTime<Utc>) -> Self {
         Self::Time(time)
+    }
+}
+
+impl From<NaiveDate> for Parameter {
+    fn from(day: NaiveDate) -> Self {
+        Self::Day(day)
     }
 }
 

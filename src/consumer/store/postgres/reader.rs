@@ -1,8 +1,15 @@
 //! Looking into the database, while others write to it.
+//!
+//! Each question is a transaction of its own that only reads, with settings that end with it: nothing is left in the session for
+//! whoever has it next, behind a pooler in transaction mode. Values travel in binary form both ways, so that no setting of the
+//! server, database or role (`DateStyle`, `IntervalStyle`, `bytea_output`, …) changes what they mean.
 
-use chrono::{DateTime, Utc};
+use std::ops::ControlFlow;
+
+use chrono::{DateTime, NaiveDate, Utc};
+use postgres::fallible_iterator::FallibleIterator as _;
 use postgres::types::{ToSql, Type};
-use postgres::{Client, Row};
+use postgres::{Client, IsolationLevel, Row, Transaction};
 
 use super::address::Address;
 use super::session;
@@ -11,53 +18,205 @@ use crate::consumer::store::query::{Kind, Parameter, Query, Reader};
 use crate::output::Value;
 use crate::units::{BitRate, ByteCount};
 
-/// A reader of a database, connected when it is first asked and again after each fault.
+/// A reader of a database, connected when it is first asked and again after each error.
 pub(in crate::consumer::store) struct PostgresReader {
     address: Address,
     client: Option<Client>,
 }
 
-/// A reader never writes, and never holds anybody up for long.
+/// A reader holds nobody up for long: neither by a question, nor by a snapshot while somebody looks at the first page of the answer
+/// (vacuum can remove nothing that is younger).
 const SETTINGS: &str = "
-    SET default_transaction_read_only = on;
-    SET lock_timeout = '10s';
-    SET statement_timeout = '120s';
-    SET timezone = 'UTC';
-    SET client_min_messages = 'warning';";
+    SET LOCAL lock_timeout = '10s';
+    SET LOCAL statement_timeout = '120s';
+    SET LOCAL idle_in_transaction_session_timeout = '10min';
+    SET LOCAL timezone = 'UTC';
+    SET LOCAL datestyle = 'ISO, YMD';
+    SET LOCAL client_min_messages = 'warning';";
+
+/// Rows that are fetched at once: as many as the sockets' buffers take, so that the server is done with them however long it takes to
+/// print them. Messages may be large.
+const FETCHED: i32 = 1_000;
+const FETCHED_MESSAGES: i32 = 10;
 
 impl PostgresReader {
     pub(in crate::consumer::store) fn new(address: Address) -> Self {
         Self { address, client: None }
     }
 
-    fn open(&self) -> Result<Client, StoreError> {
-        let mut client = self.address.connect("highwater-consumer/reader")?;
-        client.batch_execute(SETTINGS)?;
-        let wrong = |why: &str| {
-            StoreError::Misconfigured(format!("{} {why}; `highwater-consumer run` makes what is missing", self.address))
+    /// A transaction in which `work` reads.
+    fn reading<T>(
+        &self,
+        client: &mut Client,
+        work: impl FnOnce(&mut Transaction<'_>) -> Result<T, ReadError>,
+    ) -> Result<T, ReadError> {
+        let mut transaction =
+            client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true).start()?;
+        transaction.batch_execute(SETTINGS)?;
+        if let Some(schema) = self.address.schema() {
+            transaction.batch_execute(&format!("SET LOCAL search_path = {}", session::quoted(schema)))?;
+        }
+        let done = work(&mut transaction)?;
+        transaction.commit()?;
+        Ok(done)
+    }
+
+    /// What an error means, and the SQL or setting that mends it. Where the server says that something is missing or forbidden, it is
+    /// asked for the names.
+    fn explained(&self, client: &mut Client, error: ReadError) -> StoreError {
+        let error = match error {
+            ReadError::Store(error) => return error,
+            ReadError::Server(error) => error,
         };
-        let found = client.query_one("SELECT to_regclass('refinery_schema_history') IS NOT NULL", &[])?;
-        if !found.get::<_, bool>(0) {
-            return Err(wrong("has none of this program's tables"));
+        let code = error.code().map(|code| code.code().to_owned()).unwrap_or_default();
+        let text = super::sqlstate::text(&error);
+        let said = format!("PostgreSQL: {text}");
+        match code.as_str() {
+            "42501" => match self.reading(client, |transaction| Ok(Whereabouts::find(transaction)?)) {
+                Ok(found) => StoreError::Misconfigured(format!("{said}: as the owner: {}", found.grants())),
+                Err(_) => error.into(),
+            },
+            "42P01" | "42703" | "42883" => StoreError::Misconfigured(format!(
+                "{said}: the tables are not those of this version; update this program, or let its `run` bring them up to date"
+            )),
+            "55P03" => StoreError::Unavailable(format!(
+                "{said}: another session holds a lock; pg_locks and pg_stat_activity name it"
+            )),
+            "57014" => StoreError::Unavailable(format!("{said}: ask for less, as with --since or --agent")),
+            "25P03" => StoreError::Unavailable(format!("{said}: nobody took the rows for ten minutes")),
+            _ => error.into(),
         }
-        let taken = client.query_one("SELECT max(version)::bigint FROM refinery_schema_history", &[])?;
+    }
+
+    /// Looks whether the tables are there, and are those of this version.
+    fn check(&self, transaction: &mut Transaction<'_>) -> Result<(), ReadError> {
+        let wrong = |why: String| Err(StoreError::Misconfigured(format!("{} {why}", self.address)).into());
+        let found = Whereabouts::find(transaction)?;
+        match &found {
+            Whereabouts { here: true, .. } => {}
+            Whereabouts { schema: Some(schema), usable: false, role, .. } => {
+                let grants = found.grants();
+                return wrong(format!(
+                    "has the tables in schema {schema}, which role {role} may not use: as the owner: {grants}"
+                ));
+            }
+            Whereabouts { schema: Some(schema), .. } => {
+                return wrong(format!(
+                    "has the tables in schema {schema}: set store.schema = \"{}\"",
+                    schema.trim_matches('"')
+                ));
+            }
+            Whereabouts { schema: None, .. } => {
+                return wrong(
+                    "has none of this program's tables; `highwater-consumer run` makes what is missing".to_owned(),
+                );
+            }
+        }
+        let taken = transaction
+            .query_typed_one(&format!("SELECT max(version)::bigint FROM {}", session::MIGRATIONS_TABLE), &[])?;
         if taken.get::<_, Option<i64>>(0).unwrap_or(0) < session::version() {
-            return Err(wrong("has the tables of an older version"));
+            return wrong(
+                "has the tables of an older version; `highwater-consumer run` makes what is missing".to_owned(),
+            );
         }
-        Ok(client)
+        Ok(())
     }
 }
 
 impl Reader for PostgresReader {
-    fn ask(&mut self, query: &Query) -> Result<Vec<Vec<Value>>, StoreError> {
-        let mut client = match self.client.take() {
-            Some(client) if !client.is_closed() => client,
-            _ => self.open()?,
+    fn read(&mut self, query: &Query, each: &mut dyn FnMut(Vec<Value>) -> ControlFlow<()>) -> Result<(), StoreError> {
+        let (mut client, known) = match self.client.take() {
+            Some(client) if !client.is_closed() => (client, true),
+            _ => (self.address.connect("highwater-consumer/reader")?, false),
         };
-        let parameters: Vec<&(dyn ToSql + Sync)> = query.parameters.iter().map(Parameter::as_sql).collect();
-        let rows = client.query(&query.sql, &parameters)?;
+        let read = self.reading(&mut client, |transaction| {
+            if !known {
+                self.check(transaction)?;
+            }
+            rows(transaction, query, each)
+        });
+        read.map_err(|error| self.explained(&mut client, error))?;
         self.client = Some(client);
-        rows.iter().map(|row| values(row, query.kinds).map_err(StoreError::from)).collect()
+        Ok(())
+    }
+}
+
+/// Fetches the rows piece by piece. Statement and portal have names, and are closed before the transaction ends: behind a pooler the
+/// next one goes to another session.
+fn rows(
+    transaction: &mut Transaction<'_>,
+    query: &Query,
+    each: &mut dyn FnMut(Vec<Value>) -> ControlFlow<()>,
+) -> Result<(), ReadError> {
+    let types: Vec<Type> = query.parameters.iter().map(Parameter::sql_type).collect();
+    let parameters: Vec<&(dyn ToSql + Sync)> = query.parameters.iter().map(Parameter::as_sql).collect();
+    let statement = transaction.prepare_typed(&query.sql, &types)?;
+    let portal = transaction.bind(&statement, &parameters)?;
+    let wanted = if query.kinds.contains(&Kind::Blob) { FETCHED_MESSAGES } else { FETCHED };
+    loop {
+        let mut fetched = 0;
+        let mut rows = transaction.query_portal_raw(&portal, wanted)?;
+        while let Some(row) = rows.next()? {
+            fetched += 1;
+            if each(values(&row, query.kinds)?).is_break() {
+                return Ok(());
+            }
+        }
+        if fetched < wanted {
+            return Ok(());
+        }
+    }
+}
+
+/// Why something was not read.
+enum ReadError {
+    Server(postgres::Error),
+    Store(StoreError),
+}
+
+impl From<postgres::Error> for ReadError {
+    fn from(error: postgres::Error) -> Self {
+        Self::Server(error)
+    }
+}
+
+impl From<StoreError> for ReadError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// Where the tables are, and who looks for them; names as they stand in SQL.
+struct Whereabouts {
+    /// Whether the search path leads to them.
+    here: bool,
+    role: String,
+    /// The schema that has them.
+    schema: Option<String>,
+    /// Whether the role may use that.
+    usable: bool,
+}
+
+impl Whereabouts {
+    fn find(transaction: &mut Transaction<'_>) -> Result<Self, postgres::Error> {
+        let sql = format!(
+            "
+            SELECT here.oid IS NOT NULL, quote_ident(current_user), quote_ident(n.nspname),
+                   coalesce(has_schema_privilege(n.oid, 'USAGE'), false)
+            FROM (SELECT to_regclass('{table}')::oid AS oid) AS here
+            LEFT JOIN (pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace)
+                   ON c.relname = '{table}' AND c.relkind = 'r' AND c.oid = coalesce(here.oid, c.oid)
+            ORDER BY n.nspname LIMIT 1",
+            table = session::MIGRATIONS_TABLE
+        );
+        let row = transaction.query_typed_one(&sql, &[])?;
+        Ok(Self { here: row.try_get(0)?, role: row.try_get(1)?, schema: row.try_get(2)?, usable: row.try_get(3)? })
+    }
+
+    /// The SQL that lets the role read.
+    fn grants(&self) -> String {
+        let (role, schema) = (&self.role, self.schema.as_deref().unwrap_or("public"));
+        format!("GRANT USAGE ON SCHEMA {schema} TO {role}; GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {role}")
     }
 }
 
@@ -67,6 +226,16 @@ impl Parameter {
             Self::Text(text) => text,
             Self::Number(number) => number,
             Self::Time(time) => time,
+            Self::Day(day) => day,
+        }
+    }
+
+    fn sql_type(&self) -> Type {
+        match self {
+            Self::Text(_) => Type::TEXT,
+            Self::Number(_) => Type::INT8,
+            Self::Time(_) => Type::TIMESTAMPTZ,
+            Self::Day(_) => Type::DATE,
         }
     }
 }
@@ -77,6 +246,7 @@ fn values(row: &Row, kinds: &[Kind]) -> Result<Vec<Value>, postgres::Error> {
             Kind::Text => row.try_get::<_, Option<String>>(at)?.into(),
             Kind::Truth => row.try_get::<_, Option<bool>>(at)?.into(),
             Kind::Time => row.try_get::<_, Option<DateTime<Utc>>>(at)?.into(),
+            Kind::Day => row.try_get::<_, Option<NaiveDate>>(at)?.into(),
             Kind::Blob => row.try_get::<_, Option<Vec<u8>>>(at)?.into(),
             Kind::Number => whole(row, at)?.into(),
             Kind::Bytes => whole(row, at)?.map(|bytes| ByteCount::from_bytes(bytes.max(0).unsigned_abs())).into(),

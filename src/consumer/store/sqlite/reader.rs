@@ -1,8 +1,9 @@
 //! Looking into the file, while others may write to it.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use chrono::DateTime;
+use chrono::{DateTime, NaiveDate};
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Error, OpenFlags};
 
@@ -51,7 +52,7 @@ fn open(path: &Path) -> Result<Connection, StoreError> {
 }
 
 impl Reader for SqliteReader {
-    fn ask(&mut self, query: &Query) -> Result<Vec<Vec<Value>>, StoreError> {
+    fn read(&mut self, query: &Query, each: &mut dyn FnMut(Vec<Value>) -> ControlFlow<()>) -> Result<(), StoreError> {
         let connection = self.connection()?;
         let mut statement = connection.prepare(&query.sql)?;
         for (index, parameter) in query.parameters.iter().enumerate() {
@@ -60,12 +61,13 @@ impl Reader for SqliteReader {
             statement.raw_bind_parameter(at, parameter)?;
         }
         let mut rows = statement.raw_query();
-        let mut all = Vec::new();
         while let Some(row) = rows.next()? {
             let values = query.kinds.iter().enumerate().map(|(at, kind)| Ok(value(*kind, row.get_ref(at)?)));
-            all.push(values.collect::<Result<_, Error>>()?);
+            if each(values.collect::<Result<_, Error>>()?).is_break() {
+                break;
+            }
         }
-        Ok(all)
+        Ok(())
     }
 }
 
@@ -75,6 +77,7 @@ impl ToSql for Parameter {
             Self::Text(words) => words.to_sql(),
             Self::Number(number) => number.to_sql(),
             Self::Time(time) => Ok(text(*time).into()),
+            Self::Day(day) => Ok(day.to_string().into()),
         }
     }
 }
@@ -90,10 +93,12 @@ fn value(kind: Kind, found: ValueRef<'_>) -> Value {
         (Kind::Blob, ValueRef::Text(bytes)) | (_, ValueRef::Blob(bytes)) => bytes.to_vec().into(),
         (_, ValueRef::Text(bytes)) => {
             let words = String::from_utf8_lossy(bytes);
-            match (kind, DateTime::parse_from_rfc3339(&words)) {
-                (Kind::Time, Ok(time)) => time.to_utc().into(),
-                _ => Value::Text(words.into_owned()),
+            match kind {
+                Kind::Time => DateTime::parse_from_rfc3339(&words).ok().map(|time| time.to_utc().into()),
+                Kind::Day => words.parse::<NaiveDate>().ok().map(Value::Day),
+                _ => None,
             }
+            .unwrap_or_else(|| Value::Text(words.into_owned()))
         }
     }
 }
