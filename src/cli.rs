@@ -40,6 +40,7 @@ impl Verbosity {
 /// What it means that the configuration's usual place is empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Absent {
+    #[cfg(feature = "agent")]
     IsAnError,
     MeansDefaults,
 }

@@ -1,6 +1,6 @@
 //! What all commands share: their flags, the settings these lead to, and what a missing service means.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -43,6 +43,11 @@ impl Common {
     /// Says on standard error what the rows do not, unless `-q`.
     pub(super) fn note(&self, text: &str) {
         self.verbosity.note(text);
+    }
+
+    /// Where the configuration would be, if it is not there: then flags, environment and defaults are all there is.
+    pub(super) fn absent_file(&self) -> Option<&'static str> {
+        (self.config.is_none() && !Path::new(CONFIG).exists()).then_some(CONFIG)
     }
 
     /// Flags over the environment over the file.

@@ -3,36 +3,54 @@
 use std::io::{self, Write as _};
 
 use clap::{Args, Subcommand};
+use serde_json::json;
 
 use super::common::{Absent, Common, unavailable};
 use crate::clock::SystemClock;
-use crate::consumer::letters::{self, Filter, KafkaPosition, Letter, Payloads};
+use crate::consumer::batch::Headers;
+use crate::consumer::report::dead_letters::{self, DeadLetter, DeadLetterFilter, KafkaPosition, Payloads};
 use crate::consumer::store::{RetryOutcome, StoreError};
 use crate::excerpt::beginning;
 use crate::exit::Failure;
 use crate::output::{self, Format, Rows, Value};
+use crate::units::counted;
 
 const LIST_HELP: &str = "\
 A message that is no event, or that the database refuses, never holds up the others: it is kept as it came, with the reason.
-They are dropped after retention.dead_letters (90 days by default).
+Dead letters are removed after retention.dead_letters (90 days by default).
 
-A table shows where each payload begins; JSON and CSV have all of it, as text. --raw has its very bytes.
+A table shows where each payload begins; JSON and CSV have all of it, as text, with Kafka's timestamp, the headers, and the event
+that the message claims to be. --raw has its very bytes.
 
 Examples:
   highwater-consumer dead-letters list
+  highwater-consumer dead-letters list --error 'schema registry' --agent gw-042
   highwater-consumer dead-letters list --partition 3 --offset 1200-1300
-  highwater-consumer dead-letters list --partition 3 --offset 1234 --raw | xxd";
+  highwater-consumer dead-letters list --partition 3 --offset 1234 --raw | xxd
+  highwater-consumer dead-letters list --format json | jq -r .error | sort | uniq -c";
 
 const RETRY_HELP: &str = "\
-Decodes the messages once more, and stores those that are events now: after an update of this program that knows their format,
-or once the database takes them. Row and dead letter change in one transaction, with all that follows from the row; an event that
-was stored already, because its agent sent it twice, is no second row. A consumer may run meanwhile.
+Decodes the messages once more, with the headers that they came with, and stores those that are events now: after an update of
+this program that knows their format, once the schema registry answers, or once the database takes them. Row and dead letter
+change in one transaction, with all that follows from the row; an event that was stored already, because its agent sent it twice,
+is no second row. A consumer may run meanwhile. What was dropped is not tried again.
 
 Exit code: 0 if no dead letter stays, 1 if some do (they are listed, with the reason), 69 if the store could not be reached.
 
 Examples:
   highwater-consumer dead-letters retry
   highwater-consumer dead-letters retry --topic highwater.events --partition 3 --offset 1234";
+
+const DROP_HELP: &str = "\
+Gives dead letters up: their bytes are removed, and what stays is where they were in Kafka, whose events they were, and the reason.
+`losses` counts them as discarded. Without a selection all of them are meant, and nothing is asked: look at `list` with the same
+flags first.
+
+Exit code: 0, also if there were none; 69 if the store could not be reached.
+
+Examples:
+  highwater-consumer dead-letters drop --error 'neither JSON' --reason 'test messages of the load test'
+  highwater-consumer dead-letters drop --agent gw-042 --reason 'replaced, ticket 4711'";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DeadLetters {
@@ -41,6 +59,12 @@ pub(super) enum DeadLetters {
     List {
         #[command(flatten)]
         which: Which,
+        /// Output format
+        #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+        format: Format,
+        /// Show those too that were dropped, with the reason
+        #[arg(long)]
+        dropped: bool,
         /// Print nothing but the payloads, byte by byte, each followed by a line end
         #[arg(long, conflicts_with = "format")]
         raw: bool,
@@ -50,6 +74,18 @@ pub(super) enum DeadLetters {
     Retry {
         #[command(flatten)]
         which: Which,
+        /// Output format
+        #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+        format: Format,
+    },
+    /// Give up messages that can't be stored, with a reason
+    #[command(after_help = DROP_HELP)]
+    Drop {
+        #[command(flatten)]
+        which: Which,
+        /// Why: `losses` and `list --dropped` show it
+        #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+        reason: String,
     },
 }
 
@@ -57,21 +93,56 @@ pub(super) enum DeadLetters {
 pub(super) struct Which {
     #[command(flatten)]
     common: Common,
-    /// Output format
-    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    format: Format,
     /// Only of this partition (and of one topic with --topic)
     #[arg(short, long, value_name = "NUMBER")]
     partition: Option<i32>,
     /// Only at this offset, or from one to another: 1200-1300
     #[arg(short, long, value_name = "FROM-TO", value_parser = offsets)]
     offset: Option<(i64, i64)>,
+    /// Only with this text in the error, in whatever case
+    #[arg(long, value_name = "TEXT")]
+    error: Option<String>,
+    /// Only this agent's, as far as payload, headers or key tell
+    #[arg(long, value_name = "NAME")]
+    agent: Option<String>,
 }
 
-const LIST: &[&str] = &["stored_at", "topic", "partition", "offset", "bytes", "key", "payload", "error"];
-const RETRY: &[&str] = &["topic", "partition", "offset", "result", "reason"];
+/// A table is for people; there is no room for all of it.
+const TABLE: &[&str] =
+    &["stored_at", "kafka_topic", "kafka_partition", "kafka_offset", "agent", "bytes", "key", "payload", "error"];
+const DROPPED_TABLE: &[&str] = &[
+    "stored_at",
+    "kafka_topic",
+    "kafka_partition",
+    "kafka_offset",
+    "agent",
+    "bytes",
+    "error",
+    "dropped_at",
+    "drop_reason",
+];
+const LIST: &[&str] = &[
+    "stored_at",
+    "kafka_cluster",
+    "kafka_topic",
+    "kafka_partition",
+    "topic_generation",
+    "kafka_offset",
+    "kafka_timestamp",
+    "agent",
+    "epoch",
+    "seq",
+    "bytes",
+    "key",
+    "headers",
+    "payload",
+    "error",
+    "dropped_at",
+    "drop_reason",
+];
+const RETRY: &[&str] = &["kafka_topic", "kafka_partition", "kafka_offset", "result", "reason"];
 
-/// So many characters of a payload or a key stand in a table.
+/// How many characters of a payload or a key a table shows.
 const EXCERPT_CHARS: usize = 48;
 /// They and one more, however long each is.
 const EXCERPT_BYTES: i64 = 4 * (EXCERPT_CHARS as i64 + 1);
@@ -79,25 +150,29 @@ const EXCERPT_BYTES: i64 = 4 * (EXCERPT_CHARS as i64 + 1);
 impl DeadLetters {
     pub(super) fn run(self) -> Result<(), Failure> {
         match self {
-            Self::List { which, raw: true } => which.list(Payloads::UpTo(i64::MAX), Raw::default()),
-            Self::List { which, raw: false } => match which.format {
-                Format::Table => which.list(Payloads::Begin(EXCERPT_BYTES), Listed::new(which.format)),
-                Format::Json | Format::Csv => which.list(Payloads::UpTo(i64::MAX), Listed::new(which.format)),
-            },
-            Self::Retry { which } => which.retry(),
+            Self::List { which, dropped, raw: true, .. } => which.list(dropped, Payloads::Whole, Raw::default()),
+            Self::List { which, format, dropped, raw: false } => {
+                let payloads = match format {
+                    Format::Table => Payloads::Begin(EXCERPT_BYTES),
+                    Format::Json | Format::Csv => Payloads::Whole,
+                };
+                which.list(dropped, payloads, Listed::new(format, dropped))
+            }
+            Self::Retry { which, format } => which.retry(format),
+            Self::Drop { which, reason } => which.drop(&reason),
         }
     }
 }
 
-/// Why going through the letters ended early.
+/// Why going through the dead letters ended early.
 enum End {
     Store(StoreError),
     Output(io::Error),
 }
 
 impl From<StoreError> for End {
-    fn from(fault: StoreError) -> Self {
-        Self::Store(fault)
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
     }
 }
 
@@ -107,114 +182,155 @@ impl From<io::Error> for End {
     }
 }
 
-/// What letters are printed to.
+/// What dead letters are printed to.
 trait Sink {
-    fn letter(&mut self, letter: Letter) -> io::Result<()>;
+    fn letter(&mut self, letter: DeadLetter) -> io::Result<()>;
     fn end(self) -> io::Result<()>;
 }
 
 impl Which {
-    fn filter(&self) -> Filter {
-        Filter {
+    fn filter(&self) -> DeadLetterFilter {
+        DeadLetterFilter {
             topic: self.common.topic.clone(),
             partition: self.partition,
             first: self.offset.map(|(first, _)| first),
             last: self.offset.map(|(_, last)| last),
+            agent: self.agent.clone(),
+            error: self.error.clone(),
+            with_dropped: false,
         }
     }
 
-    fn list(&self, payloads: Payloads, mut sink: impl Sink) -> Result<(), Failure> {
+    fn list(&self, with_dropped: bool, payloads: Payloads, mut sink: impl Sink) -> Result<(), Failure> {
         self.common.start_log();
         let settings = self.common.settings(Absent::MeansDefaults).map_err(Failure::config)?;
         let mut reader = settings.store.reader();
-        let listed = letters::read(&mut *reader, &self.filter(), payloads, |letter| Ok(sink.letter(letter)?));
-        match listed {
+        let filter = DeadLetterFilter { with_dropped, ..self.filter() };
+        match dead_letters::read(&mut *reader, &filter, payloads, |letter| Ok(sink.letter(letter)?)) {
             Ok(()) => output::finished(sink.end()),
-            Err(End::Store(fault)) => Err(unavailable(fault)),
+            Err(End::Store(error)) => Err(unavailable(error)),
             Err(End::Output(error)) => output::finished(Err(error)),
         }
     }
 
-    /// What stays is printed, and what came back counted. A reader that has gone does not end it: the work is to be done.
-    fn retry(&self) -> Result<(), Failure> {
+    /// Prints what stays, and counts what came back. A closed pipe does not end it: the work is to be done.
+    fn retry(&self, format: Format) -> Result<(), Failure> {
         self.common.start_log();
         let settings = self.common.settings(Absent::MeansDefaults).map_err(Failure::config)?;
         let mut reader = settings.store.reader();
-        // Looked at first: where nothing was ever stored, nothing is to be made.
+        // Opened with the first page: where nothing was ever stored, nothing is to be made.
         let mut store = settings.store.open(&settings.store_options("dead-letters".to_owned()));
-        let mut rows = Rows::new(self.format, RETRY, output::stdout(self.format));
+        let mut rows = Rows::new(format, RETRY, output::stdout(format));
         let (mut decoder, clock) = (settings.decoder(), SystemClock::default());
         let (mut returned, mut stay, mut printed) = (0_u64, 0_u64, Ok(()));
-        let retried = letters::retry(&mut *store, &mut *reader, &self.filter(), (&mut decoder, &clock), |at, fate| {
-            match fate {
+        let each = |at: &KafkaPosition, outcome: &RetryOutcome| {
+            match outcome {
                 RetryOutcome::Stored => returned += 1,
                 RetryOutcome::Stays(_) => stay += 1,
                 RetryOutcome::Gone => {}
             }
-            let row = outcome(at, fate);
-            if printed.is_ok() && *fate != RetryOutcome::Stored {
-                printed = rows.push(row);
+            if printed.is_ok() && *outcome != RetryOutcome::Stored {
+                printed = rows.push(row_of(at, outcome));
             }
             Ok::<(), StoreError>(())
-        });
+        };
+        let retried = dead_letters::retry(&mut *store, &mut *reader, &self.filter(), (&mut decoder, &clock), each);
         if retried.is_ok() || stay > 0 {
             output::finished(printed.and_then(|()| rows.end()))?;
         }
-        let inserted = retried.map_err(|fault| unavailable(format!("{fault}; {returned} came back before that")))?;
+        let inserted = retried.map_err(|error| unavailable(format!("{error}; {returned} came back before that")))?;
         let before = returned - inserted.min(returned);
         let again = if before > 0 { format!(" ({before} of them before)") } else { String::new() };
         self.common.note(&format!("{returned} stored{again}, {stay} remain"));
         if stay > 0 { Err(Failure::failed(format!("dead letters that remain: {stay}"))) } else { Ok(()) }
     }
+
+    fn drop(&self, reason: &str) -> Result<(), Failure> {
+        self.common.start_log();
+        let settings = self.common.settings(Absent::MeansDefaults).map_err(Failure::config)?;
+        let mut reader = settings.store.reader();
+        let mut store = settings.store.open(&settings.store_options("dead-letters".to_owned()));
+        let clock = SystemClock::default();
+        match dead_letters::drop_all(&mut *store, &mut *reader, &self.filter(), reason, &clock) {
+            Ok(dropped) => output::print(&format!("dropped {}\n", counted(dropped, "dead letter"))),
+            Err((error, dropped)) => Err(unavailable(format!("{error}; {dropped} were dropped before that"))),
+        }
+    }
 }
 
-fn outcome(at: &KafkaPosition, fate: &RetryOutcome) -> [Value; 5] {
-    let (result, reason) = match fate {
+fn row_of(at: &KafkaPosition, outcome: &RetryOutcome) -> [Value; 5] {
+    let (result, reason) = match outcome {
         RetryOutcome::Stored => ("stored", Value::Nothing),
         RetryOutcome::Stays(reason) => ("stays", reason.as_str().into()),
-        RetryOutcome::Gone => ("gone", "somebody else took it meanwhile".into()),
+        RetryOutcome::Gone => ("gone", "another program took it meanwhile".into()),
     };
-    [at.topic.as_str().into(), at.partition.into(), at.offset.into(), result.into(), reason]
+    [at.topic.name.as_str().into(), at.partition.into(), at.offset.into(), result.into(), reason]
 }
 
 struct Listed {
     rows: Rows<Box<dyn io::Write>>,
+    columns: &'static [&'static str],
     format: Format,
 }
 
 impl Listed {
-    fn new(format: Format) -> Self {
-        Self { rows: Rows::new(format, LIST, output::stdout(format)), format }
+    fn new(format: Format, dropped: bool) -> Self {
+        let columns = match format {
+            Format::Table if dropped => DROPPED_TABLE,
+            Format::Table => TABLE,
+            Format::Json | Format::Csv => LIST,
+        };
+        Self { rows: Rows::new(format, columns, output::stdout(format)), columns, format }
     }
 
-    fn words(&self, bytes: Option<Vec<u8>>) -> Value {
+    fn text(&self, bytes: &Option<Vec<u8>>) -> Value {
         match (bytes, self.format) {
-            (Some(bytes), Format::Table) => beginning(&String::from_utf8_lossy(&bytes), EXCERPT_CHARS).into(),
-            (bytes, _) => bytes.into(),
+            (Some(bytes), Format::Table) => beginning(&String::from_utf8_lossy(bytes), EXCERPT_CHARS).into(),
+            (bytes, _) => bytes.clone().into(),
+        }
+    }
+
+    fn value(&self, column: &str, letter: &DeadLetter) -> Value {
+        let DeadLetter { at, dropped, .. } = letter;
+        match column {
+            "stored_at" => letter.stored_at.into(),
+            "kafka_cluster" => at.topic.cluster.as_str().into(),
+            "kafka_topic" => at.topic.name.as_str().into(),
+            "kafka_partition" => at.partition.into(),
+            "topic_generation" => at.generation.into(),
+            "kafka_offset" => at.offset.into(),
+            "kafka_timestamp" => letter.kafka_timestamp.into(),
+            "agent" => letter.agent.clone().into(),
+            "epoch" => letter.epoch.clone().into(),
+            "seq" => letter.seq.into(),
+            "bytes" => letter.bytes.into(),
+            "key" => self.text(&letter.key),
+            "headers" => in_json(&letter.headers).into(),
+            "payload" => self.text(&letter.payload),
+            "error" => letter.error.as_str().into(),
+            "dropped_at" => dropped.as_ref().map(|(time, _)| *time).into(),
+            "drop_reason" => dropped.as_ref().map(|(_, reason)| reason.as_str()).into(),
+            _ => Value::Nothing,
         }
     }
 }
 
 impl Sink for Listed {
-    fn letter(&mut self, letter: Letter) -> io::Result<()> {
-        let Letter { at, stored_at, error, length, key, payload } = letter;
-        let (key, payload) = (self.words(key), self.words(payload));
-        let partition = at.partition.into();
-        self.rows.push([
-            stored_at.into(),
-            at.topic.into(),
-            partition,
-            at.offset.into(),
-            length.into(),
-            key,
-            payload,
-            error.into(),
-        ])
+    fn letter(&mut self, letter: DeadLetter) -> io::Result<()> {
+        let row: Vec<Value> = self.columns.iter().map(|column| self.value(column, &letter)).collect();
+        self.rows.push(row)
     }
 
     fn end(self) -> io::Result<()> {
         self.rows.end()
     }
+}
+
+/// A name may be there more than once.
+fn in_json(headers: &Headers) -> serde_json::Value {
+    let header =
+        |(name, value): (&str, Option<&[u8]>)| json!({"name": name, "value": value.map(String::from_utf8_lossy)});
+    headers.iter().map(header).collect()
 }
 
 /// The payloads and nothing else.
@@ -227,7 +343,7 @@ impl Default for Raw {
 }
 
 impl Sink for Raw {
-    fn letter(&mut self, letter: Letter) -> io::Result<()> {
+    fn letter(&mut self, letter: DeadLetter) -> io::Result<()> {
         self.0.write_all(&letter.payload.unwrap_or_default())?;
         self.0.write_all(b"\n")
     }

@@ -8,6 +8,7 @@ use clap::Args;
 use super::common::{Absent, Common, unavailable};
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::StandaloneConsumer;
+use crate::consumer::batch::TopicId;
 use crate::consumer::config::Settings;
 use crate::consumer::store::{Kind, Query, Reader, StoreError};
 use crate::exit::Failure;
@@ -41,8 +42,17 @@ pub(super) struct Lag {
     timeout: Duration,
 }
 
-const COLUMNS: &[&str] = &["topic", "partition", "begin", "end", "committed", "stored", "lag", "updated_at"];
-const STORED: &[Kind] = &[Kind::Number, Kind::Number, Kind::Number, Kind::Time];
+const COLUMNS: &[&str] = &[
+    "kafka_topic",
+    "kafka_partition",
+    "begin_offset",
+    "end_offset",
+    "committed_offset",
+    "next_offset",
+    "lag",
+    "updated_at",
+];
+const STORED: &[Kind] = &[Kind::Text, Kind::Number, Kind::Number, Kind::Number, Kind::Time];
 
 /// How often the store is asked while it is waited for.
 const ASK_EVERY: Duration = Duration::from_millis(200);
@@ -70,13 +80,14 @@ impl Lag {
         let settings = self.common.settings(Absent::MeansDefaults).map_err(Failure::config)?;
         let topic = &settings.membership.topic;
         let mut reader = settings.store.reader();
-        let mut rows = look(&settings, &mut *reader)?;
-        let all_stored = !self.wait || self.wait_for(&mut rows, &mut *reader, topic)?;
+        let (cluster, mut rows) = look(&settings, &mut *reader)?;
+        let of_cluster = TopicId { cluster, name: topic.clone() };
+        let all_stored = !self.wait || self.wait_for(&mut rows, &mut *reader, &of_cluster)?;
         output::finished(print(&rows, topic, self.format))?;
         for (partition, row) in rows.iter().filter(|(_, row)| row.is_beyond()) {
             let end = row.end;
             self.common.note(&format!(
-                "{topic}[{partition}] ends at {end}, before what is stored: was it made anew? A running consumer finds out"
+                "{topic}[{partition}] ends at {end}, before what is stored: was it recreated? A running consumer finds out"
             ));
         }
         if all_stored {
@@ -88,7 +99,12 @@ impl Lag {
     }
 
     /// Asks the store again and again; whether all got there.
-    fn wait_for(&self, rows: &mut BTreeMap<i32, Row>, reader: &mut dyn Reader, topic: &str) -> Result<bool, Failure> {
+    fn wait_for(
+        &self,
+        rows: &mut BTreeMap<i32, Row>,
+        reader: &mut dyn Reader,
+        topic: &TopicId,
+    ) -> Result<bool, Failure> {
         let clock = SystemClock::default();
         let until = clock.monotonic() + self.timeout;
         let before = rows.clone();
@@ -101,9 +117,10 @@ impl Lag {
                 return Ok(false);
             }
             std::thread::sleep(ASK_EVERY.min(until - now));
-            match stored(reader, topic) {
+            match stored(reader, &topic.name) {
                 Ok(mut stored) => {
-                    rows.iter_mut().for_each(|(partition, row)| row.stored = stored.remove(partition));
+                    let key = |partition: i32| (topic.cluster.clone(), partition);
+                    rows.iter_mut().for_each(|(partition, row)| row.stored = stored.remove(&key(*partition)));
                 }
                 // A database that is away may come back in time.
                 Err(fault) if clock.monotonic() < until => log::warn!("{fault}; asking again"),
@@ -133,31 +150,33 @@ impl Row {
     }
 }
 
-/// The store first, then Kafka: what is stored can't be beyond the end then.
-fn look(settings: &Settings, reader: &mut dyn Reader) -> Result<BTreeMap<i32, Row>, Failure> {
+/// Asks the store first, then Kafka: what is stored can't be beyond the end then. Returns the cluster's id and its partitions.
+fn look(settings: &Settings, reader: &mut dyn Reader) -> Result<(String, BTreeMap<i32, Row>), Failure> {
     let mut stored = stored(reader, &settings.membership.topic).map_err(unavailable)?;
     let standalone = StandaloneConsumer::new(&settings.connection, &settings.membership, settings.decoder());
     let standalone = standalone.map_err(Failure::config)?;
     let kafka = |error: String| unavailable(format!("Kafka at {}: {error}", settings.connection.brokers()));
     let partitions = standalone.partitions().map_err(kafka)?;
+    let cluster = standalone.cluster();
     let committed = standalone.committed(&partitions).map_err(kafka)?;
     let mut rows = BTreeMap::new();
     for partition in partitions {
         let (begin, end) = standalone.watermarks(partition).map_err(kafka)?;
-        let (committed, stored) = (committed.get(&partition).copied(), stored.remove(&partition));
-        rows.insert(partition, Row { begin, end, committed, stored });
+        let stored = stored.remove(&(cluster.clone(), partition));
+        rows.insert(partition, Row { begin, end, committed: committed.get(&partition).copied(), stored });
     }
-    Ok(rows)
+    Ok((cluster, rows))
 }
 
-fn stored(reader: &mut dyn Reader, topic: &str) -> Result<BTreeMap<i32, Stored>, StoreError> {
-    let query = Query::new("SELECT partition, next, generation, updated_at FROM kafka_offsets", STORED);
-    let rows = reader.ask(&query.with("WHERE topic = ?", topic))?;
+/// What the database has of a topic, by cluster and partition: two clusters may have one of the same name.
+fn stored(reader: &mut dyn Reader, topic: &str) -> Result<BTreeMap<(String, i32), Stored>, StoreError> {
+    let sql = "SELECT kafka_cluster, kafka_partition, next_offset, topic_generation, updated_at FROM kafka_offsets";
+    let rows = reader.ask(&Query::new(sql, STORED).with("WHERE kafka_topic = ?", topic))?;
     let stored = |row: Vec<Value>| {
         let mut row = row.into_iter();
-        let partition = row.next()?.into_number()?;
+        let key = (row.next()?.into_text()?, row.next()?.into_number()?);
         let (next, generation) = (row.next()?.into_number()?, row.next()?.into_number()?);
-        Some((partition, Stored { next, generation, updated_at: row.next()? }))
+        Some((key, Stored { next, generation, updated_at: row.next()? }))
     };
     Ok(rows.into_iter().filter_map(stored).collect())
 }

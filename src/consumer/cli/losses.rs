@@ -1,31 +1,37 @@
 //! `highwater-consumer losses`.
 
+use std::io;
+
 use clap::Args;
 
 use super::common::{Absent, Common, unavailable};
-use super::when::When;
+use super::when::{TIMES, When};
 use crate::clock::{Clock as _, SystemClock};
-use crate::consumer::ledger::{self, Entry, Filter, Ledger, State};
+use crate::consumer::report::missing_events::{self, MissingCause, MissingEvents, MissingFilter, MissingSummary};
+use crate::consumer::store::StoreError;
 use crate::exit::Failure;
-use crate::output::{self, Format, Rows};
+use crate::output::{self, Format, Rows, Value};
 
 pub(super) const HELP: &str = "\
-Agents number their events without missing_offsets. A number that is no row is
+Shows which events are no rows, and why. Agents number their events from 1, without gaps, so that each missing one is known:
 
-  declared     given up by its agent, which said so: evicted, expired, rejected, damaged
-  dead_letter  kept, but not storable as it came; `dead-letters retry` brings it back
-  dropped      offsets that Kafka's retention dropped before they were read; whose events they held is not known
-  undeclared   missing, and without explanation: the alarm
+  declared     its agent gave it up, and declared that: evicted, expired, rejected, damaged (the reason)
+  dead_letter  it came, but could not be stored; `dead-letters retry` brings it back
+  discarded    a dead letter that somebody dropped (the reason)
+  expired      offsets that Kafka's retention dropped before they were read; whose events they held is not known
+  too_large    offsets of a batch that librdkafka does not take (receive.message.max.bytes); the same
+  undeclared   missing, and nothing explains it: the alarm
 
-Only what names a number explains it: a dead letter that can't be read, or dropped offsets, may be what is missing, but end no
-alarm. A gap counts as missing 5 minutes after a later event arrived. What is known to be gone is left out with --since.
+Only what names a number explains it: a dead letter without one, or offsets that were never read, may be what is missing, but end
+no alarm. A gap counts as missing 5 minutes after a later event was stored. The same is in the database: SELECT * FROM
+missing_events, kafka_gaps.
 
-Exit code: 0 if there are no unexplained gaps, 1 if there are, 69 if the store could not be reached.
+Exit code: 0 if nothing is missing without explanation, 1 if something is, 69 if the store could not be reached.
 
 Examples:
   highwater-consumer losses
   highwater-consumer losses --agent gw-042 --since 7d
-  highwater-consumer losses --since 1h --format json || alert";
+  highwater-consumer losses --since today --format json || alert";
 
 #[derive(Args, Debug)]
 pub(super) struct Losses {
@@ -34,61 +40,134 @@ pub(super) struct Losses {
     /// Output format
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     format: Format,
-    /// Only this agent's; offsets that Kafka dropped are then left out
+    /// Only this agent's; offsets that were never read are then left out
     #[arg(long, value_name = "NAME")]
     agent: Option<String>,
-    /// Only what was noticed since then: a time, or how long ago (10m, 2d)
-    #[arg(long, value_name = "TIME")]
+    /// Only what was noticed since then: today, 10:00, 2026-11-21, 10m
+    #[arg(long, value_name = "TIME", long_help = format!("Only what was noticed since then. {TIMES}"))]
     since: Option<When>,
+    /// Only what was noticed before then
+    #[arg(long, value_name = "TIME")]
+    until: Option<When>,
 }
 
-const COLUMNS: &[&str] = &["noticed_at", "agent", "epoch", "first", "last", "missing", "state", "reason", "detail"];
+/// A table has the offsets in its last column.
+const TABLE: &[&str] =
+    &["noticed_at", "cause", "agent", "epoch", "first_seq", "last_seq", "missing", "reason", "detail"];
+const COLUMNS: &[&str] = &[
+    "noticed_at",
+    "cause",
+    "agent",
+    "epoch",
+    "first_seq",
+    "last_seq",
+    "missing",
+    "reason",
+    "detail",
+    "kafka_topic",
+    "kafka_partition",
+    "first_offset",
+    "last_offset",
+];
+
+/// Why it ended early.
+enum End {
+    Store(StoreError),
+    Output(io::Error),
+}
+
+impl From<StoreError> for End {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
 
 impl Losses {
     pub(super) fn run(self) -> Result<(), Failure> {
         self.common.start_log();
         let settings = self.common.settings(Absent::MeansDefaults).map_err(Failure::config)?;
-        let since = self.since.map(|when| when.from(SystemClock::default().wall()));
-        let filter = Filter { agent: self.agent, since };
+        let now = SystemClock::default().wall();
+        let moment = |when: Option<When>| when.map(|when| when.from(now));
+        let filter = MissingFilter { agent: self.agent.clone(), since: moment(self.since), until: moment(self.until) };
         let mut reader = settings.store.reader();
-        let ledger = ledger::read(&mut *reader, &filter).map_err(unavailable)?;
-        output::finished(print(&ledger, self.format))?;
-        judge(&ledger, &self.common)
+        let columns = if self.format == Format::Table { TABLE } else { COLUMNS };
+        let mut rows = Rows::new(self.format, columns, output::stdout(self.format));
+        let mut printed = Ok(());
+        let summary = missing_events::read(&mut *reader, &filter, |missing| {
+            // What it comes to is to be known to the end: the exit code says it.
+            if printed.is_ok() {
+                printed = rows.push(row(missing, columns.len()));
+            }
+            match &printed {
+                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                    Err(End::Output(io::Error::new(error.kind(), error.to_string())))
+                }
+                _ => Ok(()),
+            }
+        });
+        let summary = match summary {
+            Ok(summary) => summary,
+            Err(End::Store(error)) => return Err(unavailable(error)),
+            Err(End::Output(error)) => return output::finished(Err(error)),
+        };
+        output::finished(printed.and_then(|()| rows.end()))?;
+        self.judge(&summary)
+    }
+
+    /// Says in the last lines what it means.
+    fn judge(&self, summary: &MissingSummary) -> Result<(), Failure> {
+        let say = |text: &str| self.common.note(text);
+        if summary.is_empty() {
+            let of = self.agent.as_ref().map(|agent| format!(" of {agent}")).unwrap_or_default();
+            let noticed = if self.since.or(self.until).is_some() { " that was noticed in this time" } else { "" };
+            say(&format!("nothing{of} is missing{noticed}"));
+            return Ok(());
+        }
+        for (cause, means) in [
+            (MissingCause::Declared, "given up and declared by their agents"),
+            (MissingCause::DeadLetter, "kept as dead letters: see `highwater-consumer dead-letters list`"),
+            (MissingCause::Discarded, "dropped as dead letters: see `highwater-consumer dead-letters list --dropped`"),
+        ] {
+            match summary.missing(cause) {
+                0 => {}
+                missing => say(&format!("events {means}: {missing}")),
+            }
+        }
+        let unread = summary.missing(MissingCause::Expired).saturating_add(summary.missing(MissingCause::TooLarge));
+        for (count, means) in [
+            (unread, "offsets that were never read; whose events they held is not known"),
+            (summary.of_no_agent.into(), "dead letters that name no agent; whose events they are is not known"),
+            (summary.of_no_agent_dropped.into(), "dead letters that named no agent, and were dropped"),
+        ] {
+            if count > 0 {
+                say(&format!("{means}: {count}"));
+            }
+        }
+        match summary.missing(MissingCause::Undeclared) {
+            0 => Ok(()),
+            missing => Err(Failure::failed(format!("events missing without explanation: {missing}"))),
+        }
     }
 }
 
-fn print(ledger: &Ledger, format: Format) -> std::io::Result<()> {
-    let mut rows = Rows::new(format, COLUMNS, output::stdout(format));
-    for Entry { agent, epoch, first, last, missing, state, reason, detail, noticed_at } in &ledger.entries {
-        rows.push([
-            (*noticed_at).into(),
-            agent.clone().into(),
-            epoch.clone().into(),
-            (*first).into(),
-            (*last).into(),
-            (*missing).into(),
-            state.as_str().into(),
-            reason.clone().into(),
-            detail.clone().into(),
-        ])?;
-    }
-    rows.end()
-}
-
-/// The last lines: what it means.
-fn judge(ledger: &Ledger, common: &Common) -> Result<(), Failure> {
-    let undeclared = ledger.missing(State::Undeclared);
-    if undeclared == 0 {
-        common.note("nothing undeclared is missing");
-        return Ok(());
-    }
-    if ledger.nameless_letters > 0 {
-        let count = ledger.nameless_letters;
-        common.note(&format!("dead letters that name no event, and may be what is missing: {count}"));
-    }
-    let dropped = ledger.missing(State::Dropped);
-    if dropped > 0 {
-        common.note(&format!("offsets that Kafka dropped unread, and that may be what is missing: {dropped}"));
-    }
-    Err(Failure::failed(format!("events missing without explanation: {undeclared}")))
+fn row(missing: MissingEvents, columns: usize) -> Vec<Value> {
+    let MissingEvents { cause, agent, epoch, seqs, offsets, missing, reason, detail, noticed_at } = missing;
+    let offset = |at: fn(&(String, i32, i64, i64)) -> Value| offsets.as_ref().map_or(Value::Nothing, at);
+    let mut row = vec![
+        noticed_at.into(),
+        cause.as_str().into(),
+        agent.into(),
+        epoch.into(),
+        seqs.map(|(first, _)| first).into(),
+        seqs.map(|(_, last)| last).into(),
+        Value::Number(missing),
+        reason.into(),
+        detail.into(),
+        offset(|(topic, ..)| topic.as_str().into()),
+        offset(|(_, partition, ..)| (*partition).into()),
+        offset(|(_, _, first, _)| (*first).into()),
+        offset(|(.., last)| (*last).into()),
+    ];
+    row.truncate(columns);
+    row
 }

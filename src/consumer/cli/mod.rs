@@ -47,7 +47,7 @@ enum Command {
         /// Print topic, partition, offset and event as each is stored
         #[arg(long)]
         print: bool,
-        /// Log with each event what its link carried over its limits, since the start of the run and in all
+        /// Log each change of what a link carried over a limit, since the start of the run and in all
         #[arg(long)]
         log_totals: bool,
     },
@@ -57,13 +57,13 @@ enum Command {
     /// Show the consumer's lag, or wait until it is zero
     #[command(after_help = lag::HELP)]
     Lag(lag::Lag),
-    /// Show which events are missing, why, and which are unexplained
+    /// Show which events are missing, why, and which of them nothing explains
     #[command(after_help = losses::HELP)]
     Losses(losses::Losses),
-    /// Show the bytes over limit, by day, agent, interface and direction
+    /// Show the bytes over limit, by day, agent, interface, direction and limit
     #[command(after_help = totals::HELP)]
     Totals(totals::Totals),
-    /// Show the messages that could not be stored, or try them again
+    /// Show the messages that could not be stored, try them again, or give them up
     DeadLetters {
         #[command(subcommand)]
         command: dead_letters::DeadLetters,
@@ -86,13 +86,16 @@ impl Command {
             Self::Run { common, samples, until_end, print, log_totals } => {
                 common.start_log();
                 let read = || {
-                    let mut settings = common.settings(Absent::IsAnError)?;
+                    let mut settings = common.settings(Absent::MeansDefaults)?;
                     if samples {
                         settings.samples.get_or_insert_with(|| SAMPLES.to_owned());
                     }
                     Ok(settings)
                 };
                 let settings = read().map_err(|error: ConfigError| Failure::config(error))?;
+                if let Some(file) = common.absent_file() {
+                    log::info!("there is no {file}: storing in {}", settings.store);
+                }
                 let stop = Arc::new(AtomicBool::new(false));
                 for signal in [SIGTERM, SIGINT] {
                     signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(Failure::failed)?;
@@ -112,6 +115,9 @@ impl Command {
             Self::DeadLetters { command } => command.run(),
             Self::Check { common } => {
                 let settings = common.checked_settings(Absent::MeansDefaults).map_err(Failure::config)?;
+                if let Some(file) = common.absent_file() {
+                    common.note(&format!("there is no {file}: `run` takes flags, the environment and defaults"));
+                }
                 output::print(&settings.to_string())
             }
         }

@@ -10,9 +10,9 @@ use std::time::Duration;
 use clap::Args;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use self::lines::Lines;
+use self::lines::{Lines, Time};
 use super::common::{Absent, Common, unavailable};
-use super::when::When;
+use super::when::{TIMES, When};
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::config::Settings;
 use crate::consumer::{Seen, StandaloneConsumer};
@@ -23,9 +23,11 @@ use crate::output::{self, Format};
 mod lines;
 
 pub(super) const HELP: &str = "\
-Prints each message as it comes: partition and offset, its time, its key, and what the event says. A message that is no event is
-shown as such, as the consumer would put it aside, and ends nothing. No group is joined and nothing is committed: looking
-disturbs nobody.
+Prints each message as it comes: partition and offset, when the event was observed, its key, and what the event says. A message
+that is no event is shown as such, with Kafka's timestamp, as the consumer would put it aside, and ends nothing. No group is
+joined and nothing is committed: looking disturbs nobody.
+
+With --from TIME, Kafka looks for its own timestamps. What came late, as after an outage, is found where it came.
 
 Examples:
   highwater-consumer tail                                  what comes from now on, until Ctrl-C
@@ -41,8 +43,10 @@ pub(super) struct Tail {
     /// Output format: a line for people, or all of the event
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     format: Format,
-    /// Where to begin: earliest, latest, an offset, a time (2026-11-21T06:00:00Z) or how long ago (10m); -5 is the last five of each partition
-    #[arg(long, value_name = "WHERE", default_value = "latest", allow_hyphen_values = true)]
+    /// Where to begin: earliest, latest, an offset, a time (10:00, today) or how long ago (10m); -5 is the last five of each partition
+    #[arg(long, value_name = "WHERE", default_value = "latest", allow_hyphen_values = true, long_help = format!(
+        "Where to begin: earliest, latest, an offset, or a time; -5 is the last five of each partition. {TIMES}"
+    ))]
     from: From,
     /// Only this partition
     #[arg(short, long, value_name = "NUMBER")]
@@ -53,6 +57,9 @@ pub(super) struct Tail {
     /// End when all is shown that was there at the start
     #[arg(long)]
     until_end: bool,
+    /// Show Kafka's timestamps in place of the times of the events (JSON and CSV have both)
+    #[arg(long)]
+    kafka_time: bool,
     /// Print nothing but the payloads, byte by byte, each followed by a line end
     #[arg(long, conflicts_with = "format")]
     raw: bool,
@@ -104,7 +111,8 @@ impl Tail {
             true => Box::new(io::BufWriter::new(io::stdout())),
             false => output::stdout(self.format),
         };
-        let lines = Lines::new(&settings.membership.topic, self.format, self.raw, out);
+        let time = if self.kafka_time { Time::Kafka } else { Time::Observed };
+        let lines = Lines::new(&settings.membership.topic, self.format, self.raw, time, out);
         output::finished(self.show(&mut standalone, begin, lines, &stop, &settings))
     }
 

@@ -1,22 +1,28 @@
 //! `highwater-consumer totals`.
 
-use chrono::NaiveDate;
-use clap::Args;
+use std::io;
+use std::ops::ControlFlow;
+
+use clap::{Args, ValueEnum};
 
 use super::common::{Absent, Common, unavailable};
-use super::when::When;
+use super::when::{TIMES, When};
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::store::{Kind, Query};
 use crate::exit::Failure;
 use crate::output::{self, Format, Rows};
 
 pub(super) const HELP: &str = "\
-Bytes over limit: of each breach the greatest `excess_bytes` that any of its events told, on the day it was raised (UTC). So a
+Bytes over limit: of each breach the greatest `excess_bytes` that any of its events reported, on the day it was raised (UTC). The
 sum is the same whatever came twice, late, out of order, or not at all because the journal was full; an open breach grows in it.
-An interface `*` is a limit on the whole host. Sums outlive the events that they came from.
+Sums outlive the events that they came from.
+
+A limit on the sum over the host (scope host, interface `*`) counts bytes that its links count too, and two limits on one link
+count the same bytes: add up rows of one scope and one limit only.
 
 Examples:
   highwater-consumer totals --since 7d
+  highwater-consumer totals --scope link --limit wan-down --since yesterday
   highwater-consumer totals --agent gw-042 --interface eth0 --format csv > gw-042.csv";
 
 #[derive(Args, Debug)]
@@ -29,36 +35,64 @@ pub(super) struct Totals {
     /// Only this agent's
     #[arg(long, value_name = "NAME")]
     agent: Option<String>,
+    /// Only of links, or of sums over the host
+    #[arg(long, value_enum, value_name = "SCOPE")]
+    scope: Option<Scope>,
     /// Only this interface's
     #[arg(long, value_name = "NAME")]
     interface: Option<String>,
-    /// Only from this day on: 2026-11-21, a time, or how long ago (7d)
-    #[arg(long, value_name = "DAY")]
+    /// Only over this limit
+    #[arg(long, value_name = "NAME")]
+    limit: Option<String>,
+    /// Only from this day on: 2026-11-21, today, yesterday, or the day of a time (10:00, 7d)
+    #[arg(long, value_name = "DAY", long_help = format!("Only from this day on (in UTC, as sums are), or the day of a time. {TIMES}"))]
     since: Option<When>,
+    /// Only up to this day
+    #[arg(long, value_name = "DAY")]
+    until: Option<When>,
 }
 
-const COLUMNS: &[&str] = &["day", "agent", "interface", "direction", "breaches", "excess_bytes"];
-const KINDS: &[Kind] = &[Kind::Text, Kind::Text, Kind::Text, Kind::Text, Kind::Number, Kind::Bytes];
+/// What a limit watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Scope {
+    /// One link
+    Link,
+    /// The sum over the links of a host
+    Host,
+}
+
+const COLUMNS: &[&str] = &["day", "agent", "scope", "interface", "direction", "limit_name", "breaches", "excess_bytes"];
+const KINDS: &[Kind] =
+    &[Kind::Day, Kind::Text, Kind::Text, Kind::Text, Kind::Text, Kind::Text, Kind::Number, Kind::Bytes];
 
 impl Totals {
     pub(super) fn run(self) -> Result<(), Failure> {
         self.common.start_log();
         let settings = self.common.settings(Absent::MeansDefaults).map_err(Failure::config)?;
-        let rows = settings.store.reader().ask(&self.query()).map_err(unavailable)?;
-        let mut printed = Rows::new(self.format, COLUMNS, output::stdout(self.format));
-        output::finished(rows.into_iter().try_for_each(|row| printed.push(row)).and_then(|()| printed.end()))
+        let mut rows = Rows::new(self.format, COLUMNS, output::stdout(self.format));
+        let mut printed: io::Result<()> = Ok(());
+        let read = settings.store.reader().read(&self.query(), &mut |row| {
+            printed = rows.push(row);
+            if printed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        read.map_err(unavailable)?;
+        output::finished(printed.and_then(|()| rows.end()))
     }
 
     fn query(&self) -> Query {
-        let since: Option<NaiveDate> = self.since.map(|when| when.from(SystemClock::default().wall()).date_naive());
-        Query::new(
-            "SELECT * FROM (SELECT CAST(day AS text) AS day, agent, interface, direction, breaches, excess_bytes",
-            KINDS,
-        )
-        .then("FROM totals) AS totals WHERE true")
-        .with_any("AND agent = ?", self.agent.as_deref())
-        .with_any("AND interface = ?", self.interface.as_deref())
-        .with_any("AND day >= ?", since.map(|day| day.to_string()).as_deref())
-        .then("ORDER BY day, agent, interface, direction")
+        let now = SystemClock::default().wall();
+        let scope = self.scope.map(|scope| match scope {
+            Scope::Link => "link",
+            Scope::Host => "host",
+        });
+        Query::new("SELECT day, agent, scope, interface, direction, limit_name, breaches, excess_bytes", KINDS)
+            .then("FROM totals WHERE true")
+            .with_any("AND agent = ?", self.agent.as_deref())
+            .with_any("AND scope = ?", scope)
+            .with_any("AND interface = ?", self.interface.as_deref())
+            .with_any("AND limit_name = ?", self.limit.as_deref())
+            .with_any("AND day >= ?", self.since.map(|when| when.day(now)))
+            .with_any("AND day <= ?", self.until.map(|when| when.day(now)))
+            .then("ORDER BY day, agent, scope DESC, interface, direction, limit_name")
     }
 }

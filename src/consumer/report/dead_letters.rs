@@ -1,222 +1,260 @@
 //! Dead letters: messages that could not become rows, kept as they came.
 
-use chrono::{DateTime, Utc};
-use serde::Deserialize;
+use std::ops::ControlFlow;
 
-use super::batch::{Headers, Record, TopicId};
-use super::store::{Kind, Query, Reader, RetriedRecord, RetryOutcome, Store, StoreError};
+use chrono::{DateTime, Utc};
+
+use super::stream;
 use crate::clock::Clock;
-use crate::event::{Epoch, EventId};
+use crate::consumer::batch::{Headers, Record, TopicId};
+use crate::consumer::store::{Kind, Query, Reader, RetriedRecord, RetryOutcome, Store, StoreError};
 use crate::output::Value;
-use crate::wire::{Decoder, Undecoded};
+use crate::wire::Decoder;
 
 /// A message that could not become a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Letter {
-    /// Where it stood in Kafka.
+pub struct DeadLetter {
     pub at: KafkaPosition,
+    /// Kafka's timestamp of the record.
+    pub kafka_timestamp: Option<DateTime<Utc>>,
     /// When it was put aside.
     pub stored_at: Option<DateTime<Utc>>,
-    /// Why.
     pub error: String,
-    /// How long its payload is, in bytes; `None` is a tombstone.
-    pub length: Option<i64>,
-    /// As it came.
+    /// Length of its payload in bytes; `None` is a tombstone.
+    pub bytes: Option<i64>,
+    /// The agent whose event it is, as far as payload, headers or key tell; the same for the next two.
+    pub agent: Option<String>,
+    pub epoch: Option<String>,
+    pub seq: Option<i64>,
+    /// When and why it was given up.
+    pub dropped: Option<(DateTime<Utc>, String)>,
     pub key: Option<Vec<u8>>,
+    pub headers: Headers,
     /// As it came, as far as it was asked for.
     pub payload: Option<Vec<u8>>,
 }
 
-/// How much of the payloads is wanted, in bytes.
+/// How much of each payload is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Payloads {
-    /// So much of each.
+    /// At most so many bytes from its begin.
     Begin(i64),
-    /// Those that are not longer than this; nothing of the others.
-    UpTo(i64),
+    /// All of it.
+    Whole,
 }
 
-/// A message's place in Kafka; the order in which letters are read.
+/// A message's place in Kafka; the order in which dead letters are read.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KafkaPosition {
-    /// Its topic.
-    pub topic: String,
-    /// Its partition.
+    pub topic: TopicId,
     pub partition: i32,
-    /// How often the topic had been made anew.
+    /// How often the topic had been recreated.
     pub generation: i32,
-    /// Its offset.
     pub offset: i64,
 }
 
-/// Which letters are meant: all, but for what is given.
+/// Which dead letters are meant: all, but for what is given.
 #[derive(Clone, Debug, Default)]
-pub struct Filter {
-    /// Of this topic.
+pub struct DeadLetterFilter {
     pub topic: Option<String>,
-    /// Of this partition.
     pub partition: Option<i32>,
     /// From this offset …
     pub first: Option<i64>,
     /// … to this one.
     pub last: Option<i64>,
+    pub agent: Option<String>,
+    /// With this text in their error, in whatever case.
+    pub error: Option<String>,
+    /// Those too that were dropped.
+    pub with_dropped: bool,
 }
 
-/// So many letters are in memory at once, and go back in one transaction.
+/// How many dead letters are tried again, or dropped, in one transaction.
 const PAGE: i64 = 100;
+/// Payloads of this many bytes make a page too.
+const PAGE_BYTES: usize = 4 << 20;
 
+const COLUMNS: &str = "SELECT kafka_cluster, kafka_topic, kafka_partition, topic_generation, kafka_offset, kafka_timestamp, \
+                       stored_at, error, bytes, agent, epoch, seq, dropped_at, drop_reason, key, headers,";
 const KINDS: &[Kind] = &[
+    Kind::Text,
     Kind::Text,
     Kind::Number,
     Kind::Number,
     Kind::Number,
     Kind::Time,
+    Kind::Time,
     Kind::Text,
     Kind::Number,
+    Kind::Text,
+    Kind::Text,
+    Kind::Number,
+    Kind::Time,
+    Kind::Text,
+    Kind::Blob,
     Kind::Blob,
     Kind::Blob,
 ];
 
-/// Calls `each` with the letters in the order of their places.
+/// Calls `each` with the dead letters in the order of their places.
 ///
 /// # Errors
 /// The store's, or what `each` ends it with.
 pub fn read<E: From<StoreError>>(
     reader: &mut dyn Reader,
-    filter: &Filter,
+    filter: &DeadLetterFilter,
     payloads: Payloads,
-    mut each: impl FnMut(Letter) -> Result<(), E>,
+    mut each: impl FnMut(DeadLetter) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut after = None;
-    loop {
-        let letters = page(reader, filter, payloads, after.as_ref())?;
-        let Some(last) = letters.last() else { return Ok(()) };
-        after = Some(last.at.clone());
-        letters.into_iter().try_for_each(&mut each)?;
-    }
+    stream(reader, &query(filter, payloads, None), |row| each(DeadLetter::from_row(row)))
 }
 
-/// Decodes letters once more and stores what is an event now, each in the transaction that removes its letter; calls `each` with
-/// what became of each of them. A consumer may run meanwhile, and another retry too. How many rows there are more: an event that
-/// its agent sent twice may be stored already.
+/// Decodes dead letters once more, with the headers that came with them, and stores what is an event now, each in the transaction
+/// that removes the dead letter; calls `each` with what became of each of them. A consumer may run meanwhile, and another retry
+/// too. Returns how many rows there are more: an event that its agent sent twice may be stored already.
 ///
 /// # Errors
-/// The store's, or what `each` ends it with; what was told by then has happened.
+/// The store's, or what `each` ends it with; what was reported by then has happened.
 pub fn retry<E: From<StoreError>>(
     store: &mut dyn Store,
     reader: &mut dyn Reader,
-    filter: &Filter,
+    filter: &DeadLetterFilter,
     (decoder, clock): (&mut Decoder, &dyn Clock),
     mut each: impl FnMut(&KafkaPosition, &RetryOutcome) -> Result<(), E>,
 ) -> Result<u64, E> {
+    let filter = DeadLetterFilter { with_dropped: false, ..filter.clone() };
     let (mut after, mut inserted) = (None, 0);
     loop {
-        let letters = page(reader, filter, Payloads::UpTo(i64::MAX), after.as_ref())?;
+        let letters = page(reader, &filter, Payloads::Whole, after.as_ref())?;
         let Some(last) = letters.last() else { return Ok(inserted) };
         after = Some(last.at.clone());
         for of_a_topic in letters.chunk_by(|a, b| a.at.topic == b.at.topic) {
-            let returning: Result<Vec<_>, StoreError> =
-                of_a_topic.iter().map(|letter| letter.returning(decoder)).collect();
-            let returning = returning?;
-            let revived = store.retry(
-                &TopicId { cluster: String::new(), name: of_a_topic[0].at.topic.clone() },
-                &returning,
-                clock.wall(),
-            )?;
-            inserted += revived.inserted;
-            for (letter, fate) in of_a_topic.iter().zip(&revived.outcomes) {
-                each(&letter.at, fate)?;
+            let records: Vec<RetriedRecord> = of_a_topic.iter().map(|letter| letter.retried(decoder)).collect();
+            let retried = store.retry(&of_a_topic[0].at.topic, &records, clock.wall())?;
+            inserted += retried.inserted;
+            for (letter, outcome) in of_a_topic.iter().zip(&retried.outcomes) {
+                each(&letter.at, outcome)?;
             }
         }
     }
 }
 
-fn page(
+/// Gives up the bytes of dead letters for `reason`, which stays with their places. Returns how many those were.
+///
+/// # Errors
+/// The store's, with the number that was dropped before.
+pub fn drop_all(
+    store: &mut dyn Store,
     reader: &mut dyn Reader,
-    filter: &Filter,
-    payloads: Payloads,
-    after: Option<&KafkaPosition>,
-) -> Result<Vec<Letter>, StoreError> {
-    Ok(reader.ask(&query(filter, payloads, after))?.into_iter().map(Letter::from_row).collect())
+    filter: &DeadLetterFilter,
+    reason: &str,
+    clock: &dyn Clock,
+) -> Result<u64, (StoreError, u64)> {
+    let filter = DeadLetterFilter { with_dropped: false, ..filter.clone() };
+    let (mut after, mut dropped) = (None, 0);
+    loop {
+        let letters = page(reader, &filter, Payloads::Begin(0), after.as_ref()).map_err(|error| (error, dropped))?;
+        let Some(last) = letters.last() else { return Ok(dropped) };
+        after = Some(last.at.clone());
+        for of_a_topic in letters.chunk_by(|a, b| a.at.topic == b.at.topic) {
+            let place = |letter: &DeadLetter| (letter.at.partition, letter.at.generation, letter.at.offset);
+            let places: Vec<_> = of_a_topic.iter().map(place).collect();
+            let count = store.drop_dead_letters(&of_a_topic[0].at.topic, &places, reason, clock.wall());
+            dropped += count.map_err(|error| (error, dropped))?;
+        }
+    }
 }
 
-fn query(filter: &Filter, payloads: Payloads, after: Option<&KafkaPosition>) -> Query {
-    let columns =
-        "SELECT topic, partition, generation, \"offset\", stored_at, error, CAST(length(payload) AS bigint), key,";
+/// Reads some dead letters after `after`, so that the database can be written to before the next ones are read.
+fn page(
+    reader: &mut dyn Reader,
+    filter: &DeadLetterFilter,
+    payloads: Payloads,
+    after: Option<&KafkaPosition>,
+) -> Result<Vec<DeadLetter>, StoreError> {
+    let (mut letters, mut bytes) = (Vec::new(), 0);
+    reader.read(&query(filter, payloads, after).with("LIMIT ?", PAGE), &mut |row| {
+        let letter = DeadLetter::from_row(row);
+        bytes += letter.payload.as_ref().map_or(0, Vec::len);
+        letters.push(letter);
+        if bytes < PAGE_BYTES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    Ok(letters)
+}
+
+fn query(filter: &DeadLetterFilter, payloads: Payloads, after: Option<&KafkaPosition>) -> Query {
     let query = match payloads {
-        Payloads::Begin(bytes) => {
-            Query::new(columns, KINDS).with("substr(payload, 1, CAST(CAST(? AS bigint) AS integer))", bytes)
-        }
-        Payloads::UpTo(bytes) => {
-            Query::new(columns, KINDS).with("CASE WHEN length(payload) <= CAST(? AS bigint) THEN payload END", bytes)
-        }
+        Payloads::Begin(bytes) => Query::new(COLUMNS, KINDS)
+            .with("substr(payload, 1, CAST(? AS integer)) FROM dead_letters WHERE true", bytes),
+        Payloads::Whole => Query::new(COLUMNS, KINDS).then("payload FROM dead_letters WHERE true"),
     };
     let query = query
-        .then("FROM dead_letters WHERE true")
-        .with_any("AND topic = ?", filter.topic.as_deref())
-        .with_any("AND partition = CAST(? AS bigint)", filter.partition)
-        .with_any("AND \"offset\" >= ?", filter.first)
-        .with_any("AND \"offset\" <= ?", filter.last);
+        .with_any("AND kafka_topic = ?", filter.topic.as_deref())
+        .with_any("AND kafka_partition = ?", filter.partition)
+        .with_any("AND kafka_offset >= ?", filter.first)
+        .with_any("AND kafka_offset <= ?", filter.last)
+        .with_any("AND agent = ?", filter.agent.as_deref())
+        .with_any("AND lower(error) LIKE lower(?) ESCAPE '!'", filter.error.as_deref().map(containing).as_deref());
+    let query = if filter.with_dropped { query } else { query.then("AND dropped_at IS NULL") };
     let query = match after {
         None => query,
         Some(KafkaPosition { topic, partition, generation, offset }) => query
-            .with("AND (topic, partition, generation, \"offset\") > (?,", topic.as_str())
-            .with("CAST(? AS bigint),", *partition)
-            .with("CAST(? AS bigint),", *generation)
+            .with(
+                "AND (kafka_cluster, kafka_topic, kafka_partition, topic_generation, kafka_offset) > (?,",
+                &*topic.cluster,
+            )
+            .with("?,", &*topic.name)
+            .with("?,", *partition)
+            .with("?,", *generation)
             .with("?)", *offset),
     };
-    query.with("ORDER BY topic, partition, generation, \"offset\" LIMIT CAST(? AS bigint)", PAGE)
+    query.then("ORDER BY kafka_cluster, kafka_topic, kafka_partition, topic_generation, kafka_offset")
 }
 
-impl Letter {
+/// The pattern of LIKE for texts that contain `text`.
+fn containing(text: &str) -> String {
+    format!("%{}%", text.replace('!', "!!").replace('%', "!%").replace('_', "!_"))
+}
+
+impl DeadLetter {
     fn from_row(row: Vec<Value>) -> Self {
         let mut row = row.into_iter();
         let mut next = || row.next().unwrap_or(Value::Nothing);
+        let topic =
+            TopicId { cluster: next().into_text().unwrap_or_default(), name: next().into_text().unwrap_or_default() };
         let at = KafkaPosition {
-            topic: next().into_text().unwrap_or_default(),
+            topic,
             partition: next().into_number().unwrap_or_default(),
             generation: next().into_number().unwrap_or_default(),
             offset: next().into_number().unwrap_or_default(),
         };
         Self {
             at,
+            kafka_timestamp: next().into_time(),
             stored_at: next().into_time(),
             error: next().into_text().unwrap_or_default(),
-            length: next().into_number(),
+            bytes: next().into_number(),
+            agent: next().into_text(),
+            epoch: next().into_text(),
+            seq: next().into_number(),
+            dropped: next().into_time().zip(next().into_text()),
             key: next().into_blob(),
+            headers: Headers::from_bytes(next().into_blob().unwrap_or_default()),
             payload: next().into_blob(),
         }
     }
 
-    fn returning(&self, decoder: &mut Decoder) -> Result<RetriedRecord, StoreError> {
-        let decoded = match decoder.decode(self.payload.as_deref().unwrap_or_default(), None) {
-            Ok(decoded) => Ok(decoded),
-            Err(Undecoded::Never(error)) => Err(error.to_string()),
-            Err(Undecoded::NotNow { why, .. }) => return Err(StoreError::Unavailable(why)),
-        };
+    /// What it says now. What can't be told now, because the schema registry is unavailable, stays a dead letter.
+    fn retried(&self, decoder: &mut Decoder) -> RetriedRecord {
         let (key, payload) = (self.key.as_deref(), self.payload.as_deref());
-        Ok(RetriedRecord {
+        let decoded = decoder.decode(payload.unwrap_or_default(), self.headers.get("content-type"));
+        let decoded = decoded.map_err(|error| error.to_string());
+        let timestamp_ms = self.kafka_timestamp.map(|time| time.timestamp_millis());
+        RetriedRecord {
             partition: self.at.partition,
             generation: self.at.generation,
-            record: Record::decoded(self.at.offset, None, (key, payload, Headers::default()), decoded),
-        })
-    }
-
-    /// Which event it is, where it says so: an event that only the database refused, or JSON of which enough can be read.
-    pub fn identity(&self) -> Option<(String, EventId)> {
-        /// The least of an event.
-        #[derive(Deserialize)]
-        struct Identity {
-            agent: String,
-            epoch: String,
-            seq: u64,
+            record: Record::decoded(self.at.offset, timestamp_ms, (key, payload, self.headers.clone()), decoded),
         }
-        let payload = self.payload.as_deref()?;
-        if let Ok(event) = Record::new(0, None, None, Some(payload)).content {
-            return Some((event.stamp.agent.into(), event.id));
-        }
-        let Identity { agent, epoch, seq } = serde_json::from_slice(payload).ok()?;
-        Some((agent, EventId { epoch: epoch.parse::<Epoch>().ok()?, seq }))
     }
 }
 
@@ -224,18 +262,8 @@ impl Letter {
 mod tests {
     use super::*;
 
-    fn letter(payload: &str) -> Letter {
-        let at = KafkaPosition { topic: "t".into(), partition: 0, generation: 0, offset: 0 };
-        let payload = Some(payload.as_bytes().to_vec());
-        Letter { at, stored_at: None, error: String::new(), length: None, key: None, payload }
-    }
-
     #[test]
-    fn a_letter_names_its_event_where_enough_of_it_can_be_read() {
-        let text = r#"{"agent":"gw","epoch":"00000000000000ff","seq":7,"limit_bps":18446744073709551615}"#;
-        assert_eq!(letter(text).identity(), Some(("gw".into(), EventId { epoch: Epoch(255), seq: 7 })));
-        assert_eq!(letter(&text.replace("7,", "-7,")).identity(), None);
-        assert_eq!(letter(&text.replace("ff", "xx")).identity(), None);
-        assert_eq!(letter("garbage").identity(), None);
+    fn a_text_is_looked_for_as_it_is() {
+        assert_eq!(containing("100%_!"), "%100!%!_!!%");
     }
 }

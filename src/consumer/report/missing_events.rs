@@ -1,235 +1,199 @@
-//! What is missing of the agents' counts, and who says so.
+//! Events that are no rows, and what explains them.
 //!
-//! An agent counts its events without missing_offsets. A number that never became a row is one of these:
+//! An agent numbers its events without gaps. A number that never became a row is one of these (the view `missing_events`):
 //!
-//! - **declared**: the agent itself gave it up (evicted, expired, rejected, damaged) and said so in a `loss` event;
+//! - **declared**: the agent itself gave it up (evicted, expired, rejected, damaged) and declared that in a `loss` event;
 //! - **dead letter**: it came, but could not be stored, and still can be: `highwater-consumer dead-letters retry`;
-//! - **undeclared**: nobody knows. This is the alarm.
+//! - **discarded**: a dead letter that somebody dropped, with the reason;
+//! - **undeclared**: nothing explains it. This is the alarm.
 //!
-//! Only what names the number explains it. A dead letter that can't be read, or messages that Kafka's retention dropped before
-//! they were read (**dropped**, by offset: nobody knows which events those were), may be what is missing, and is reported beside it;
-//! but the number stays undeclared, since a guess must not end an alarm.
+//! Only what names the number explains it. A dead letter without a number, or offsets that were never read (`kafka_gaps`: whose
+//! events they held is not known), may be what is missing, and is reported beside it; but the number stays undeclared, since a
+//! guess must not end an alarm.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 
-use super::letters::{self, Letter};
-use super::store::{Kind, Query, Reader, StoreError};
+use super::stream;
+use crate::consumer::store::{Kind, Query, Reader, StoreError};
 use crate::output::Value;
 
-/// What is known of missing numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// The agent said that it gave them up.
+/// What explains that events are missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MissingCause {
+    /// Their agent gave them up.
     Declared,
-    /// They are dead letters.
+    /// They are kept as dead letters.
     DeadLetter,
-    /// Kafka dropped them unread; it is not known whose they were.
-    Dropped,
-    /// Nothing is.
+    /// They were dead letters, which somebody dropped.
+    Discarded,
+    /// Kafka's retention dropped them before they were read.
+    Expired,
+    /// They are in a batch that is larger than librdkafka takes.
+    TooLarge,
+    /// Nothing does.
     Undeclared,
 }
 
-/// Consecutive numbers that are missing for one reason.
+/// Consecutive events that are missing for one reason, or offsets of which nobody knows what they held.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Whose; `None` where only Kafka's offsets are known.
+pub struct MissingEvents {
+    pub cause: MissingCause,
+    /// Whose they are; the numbers are known of most of them.
     pub agent: Option<String>,
-    /// The epoch of the numbers, 16 hex digits.
     pub epoch: Option<String>,
-    /// The first of them; with [`State::Dropped`] an offset.
-    pub first: i64,
-    /// The last of them.
-    pub last: i64,
-    /// How many of them never became a row.
-    pub missing: i64,
-    /// What is known.
-    pub state: State,
-    /// The agent's word, of what it declared.
+    pub seqs: Option<(i64, i64)>,
+    /// Topic, partition, first and last offset that were never read.
+    pub offsets: Option<(String, i32, i64, i64)>,
+    /// How many never became a row.
+    pub missing: i128,
+    /// The agent's word for why it gave them up, or the reason for which they were dropped.
     pub reason: Option<String>,
-    /// A text that says more.
     pub detail: Option<String>,
     /// When the consumer first knew.
     pub noticed_at: Option<DateTime<Utc>>,
 }
 
-/// Which entries are wanted: all, but for what is given.
+/// Which of them are wanted: all, but for what is given.
 #[derive(Clone, Debug, Default)]
-pub struct Filter {
-    /// Of this agent.
+pub struct MissingFilter {
     pub agent: Option<String>,
-    /// Noticed since then.
+    /// Noticed at or after this.
     pub since: Option<DateTime<Utc>>,
+    /// Noticed before this.
+    pub until: Option<DateTime<Utc>>,
 }
 
-/// Everything that is missing.
+/// How much is missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ledger {
-    /// By time.
-    pub entries: Vec<Entry>,
-    /// Dead letters of which it is not known which event they were. Counted only where something is undeclared.
-    pub nameless_letters: u64,
+pub struct MissingSummary {
+    /// Events, or offsets, by what explains them.
+    pub by_cause: BTreeMap<MissingCause, i128>,
+    /// Dead letters of which it is not known whose event they are.
+    pub of_no_agent: u64,
+    /// Such that were dropped.
+    pub of_no_agent_dropped: u64,
 }
 
-/// An event is smaller than this; what is larger is no event whose number is looked for.
-const EVENT_BYTES_MAX: i64 = 64 << 10;
+const KINDS: &[Kind] = &[
+    Kind::Text,
+    Kind::Text,
+    Kind::Text,
+    Kind::Number,
+    Kind::Number,
+    Kind::Text,
+    Kind::Number,
+    Kind::Number,
+    Kind::Number,
+    Kind::Number,
+    Kind::Text,
+    Kind::Text,
+    Kind::Time,
+];
 
-const DECLARED: &[Kind] =
-    &[Kind::Text, Kind::Text, Kind::Number, Kind::Number, Kind::Number, Kind::Text, Kind::Text, Kind::Time];
-const GAPS: &[Kind] = &[Kind::Text, Kind::Text, Kind::Number, Kind::Number, Kind::Time];
-const DROPPED: &[Kind] = &[Kind::Text, Kind::Number, Kind::Number, Kind::Number, Kind::Time];
+const SQL: &str = "
+    SELECT cause, agent, epoch, first_seq, last_seq, kafka_topic, kafka_partition, first_offset, last_offset, missing, reason, detail,
+           noticed_at
+    FROM (
+        SELECT cause, agent, epoch, first_seq, last_seq, CAST(NULL AS text) AS kafka_topic, CAST(NULL AS integer) AS kafka_partition,
+               CAST(NULL AS bigint) AS first_offset, CAST(NULL AS bigint) AS last_offset, missing, reason, detail, noticed_at
+        FROM missing_events
+        UNION ALL
+        SELECT cause, NULL, NULL, NULL, NULL, kafka_topic, kafka_partition, first_offset, last_offset, NULL, NULL, NULL, noticed_at
+        FROM kafka_gaps WHERE cause IN ('expired', 'too_large')
+    ) AS missing
+    WHERE true";
 
-/// What was declared as lost, less what came all the same.
-const DECLARED_SQL: &str = "
-    SELECT agent, epoch, first, last, missing, reason, detail, stored_at FROM (
-        SELECT l.agent, l.epoch, l.first, l.last, l.reason, l.detail, l.stored_at, l.last - l.first + 1 - coalesce((
-            SELECT CAST(sum(CASE WHEN s.last < l.last THEN s.last ELSE l.last END
-                          - CASE WHEN s.first > l.first THEN s.first ELSE l.first END + 1) AS bigint)
-            FROM agent_sequences s
-            WHERE s.agent = l.agent AND s.epoch = l.epoch AND s.first <= l.last AND s.last >= l.first), 0) AS missing
-        FROM losses l) AS declared
-    WHERE missing > 0";
+const ORDER: &str =
+    "ORDER BY noticed_at, agent NULLS LAST, epoch NULLS LAST, first_seq NULLS LAST, kafka_topic NULLS LAST,
+                     kafka_partition NULLS LAST, first_offset NULLS LAST";
 
-/// Reads what is missing.
+/// Calls `each` with what is missing, in the order in which it was noticed, and returns the sums.
 ///
 /// # Errors
-/// The store's.
-pub fn read(reader: &mut dyn Reader, filter: &Filter) -> Result<Ledger, StoreError> {
-    let mut ledger = Ledger::default();
-    let query = Query::new(DECLARED_SQL, DECLARED)
+/// The store's, or what `each` ends it with.
+pub fn read<E: From<StoreError>>(
+    reader: &mut dyn Reader,
+    filter: &MissingFilter,
+    mut each: impl FnMut(MissingEvents) -> Result<(), E>,
+) -> Result<MissingSummary, E> {
+    let mut summary = MissingSummary::default();
+    let query = Query::new(SQL, KINDS)
         .with_any("AND agent = ?", filter.agent.as_deref())
-        .with_any("AND stored_at >= ?", filter.since);
-    ledger.entries.extend(reader.ask(&query)?.into_iter().filter_map(declared));
-    let query = Query::new("SELECT agent, epoch, first, last, since FROM sequence_gaps WHERE true", GAPS)
-        .with_any("AND agent = ?", filter.agent.as_deref())
-        .with_any("AND since >= ?", filter.since);
-    let gaps: Vec<Entry> = reader.ask(&query)?.into_iter().filter_map(gap).collect();
-    if !gaps.is_empty() {
-        let (named, nameless) = numbers_in_letters(reader)?;
-        ledger.entries.extend(gaps.iter().flat_map(|gap| explained(gap, &named)));
-        ledger.nameless_letters = nameless;
-    }
-    if filter.agent.is_none() {
-        let query = Query::new("SELECT topic, partition, first, last, noticed_at FROM kafka_gaps WHERE true", DROPPED)
-            .with_any("AND noticed_at >= ?", filter.since);
-        ledger.entries.extend(reader.ask(&query)?.into_iter().filter_map(dropped));
-    }
-    ledger.entries.sort_by(|a, b| key(a).cmp(&key(b)));
-    Ok(ledger)
+        .with_any("AND noticed_at >= ?", filter.since)
+        .with_any("AND noticed_at < ?", filter.until);
+    stream(reader, &query.then(ORDER), |row| {
+        let Some(missing) = MissingEvents::from_row(row) else { return Ok(()) };
+        *summary.by_cause.entry(missing.cause).or_default() += missing.missing;
+        each(missing)
+    })?;
+    let query = Query::new(
+        "SELECT count(*), count(dropped_at) FROM dead_letters WHERE agent IS NULL",
+        &[Kind::Number, Kind::Number],
+    )
+    .with_any("AND stored_at >= ?", filter.since)
+    .with_any("AND stored_at < ?", filter.until);
+    let mut counts = reader.ask(&query)?.into_iter().flatten().map(|count| count.into_number().unwrap_or_default());
+    let (all, dropped): (u64, u64) = (counts.next().unwrap_or_default(), counts.next().unwrap_or_default());
+    (summary.of_no_agent, summary.of_no_agent_dropped) = (all.saturating_sub(dropped), dropped);
+    Ok(summary)
 }
 
-fn key(entry: &Entry) -> (Option<DateTime<Utc>>, &Option<String>, &Option<String>, i64) {
-    (entry.noticed_at, &entry.agent, &entry.epoch, entry.first)
-}
+impl MissingSummary {
+    /// How many events, or offsets, are missing for this cause.
+    pub fn missing(&self, cause: MissingCause) -> i128 {
+        self.by_cause.get(&cause).copied().unwrap_or_default()
+    }
 
-impl Ledger {
-    /// How many events are missing in this state.
-    pub fn missing(&self, state: State) -> i64 {
-        self.entries.iter().filter(|entry| entry.state == state).map(|entry| entry.missing).sum()
+    /// Whether nothing is missing, as far as anybody can know.
+    pub fn is_empty(&self) -> bool {
+        self.by_cause.is_empty() && self.of_no_agent + self.of_no_agent_dropped == 0
     }
 }
 
-impl State {
-    /// As it is printed.
+impl MissingCause {
+    const ALL: [Self; 6] =
+        [Self::Declared, Self::DeadLetter, Self::Discarded, Self::Expired, Self::TooLarge, Self::Undeclared];
+
+    /// The word of the database, which is printed too.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Declared => "declared",
             Self::DeadLetter => "dead_letter",
-            Self::Dropped => "dropped",
+            Self::Discarded => "discarded",
+            Self::Expired => "expired",
+            Self::TooLarge => "too_large",
             Self::Undeclared => "undeclared",
         }
     }
 }
 
-fn declared(row: Vec<Value>) -> Option<Entry> {
-    let mut row = row.into_iter();
-    Some(Entry {
-        agent: row.next()?.into_text(),
-        epoch: row.next()?.into_text(),
-        first: row.next()?.into_number()?,
-        last: row.next()?.into_number()?,
-        missing: row.next()?.into_number()?,
-        state: State::Declared,
-        reason: row.next()?.into_text(),
-        detail: row.next()?.into_text(),
-        noticed_at: row.next()?.into_time(),
-    })
-}
-
-fn gap(row: Vec<Value>) -> Option<Entry> {
-    let mut row = row.into_iter();
-    let (agent, epoch) = (row.next()?.into_text(), row.next()?.into_text());
-    let (first, last) = (row.next()?.into_number()?, row.next()?.into_number::<i64>()?);
-    Some(Entry {
-        agent,
-        epoch,
-        first,
-        last,
-        missing: last - first + 1,
-        state: State::Undeclared,
-        reason: None,
-        detail: Some("never came".to_owned()),
-        noticed_at: row.next()?.into_time(),
-    })
-}
-
-fn dropped(row: Vec<Value>) -> Option<Entry> {
-    let mut row = row.into_iter();
-    let (topic, partition) = (row.next()?.into_text()?, row.next()?.into_number::<i32>()?);
-    let (first, last) = (row.next()?.into_number()?, row.next()?.into_number::<i64>()?);
-    Some(Entry {
-        agent: None,
-        epoch: None,
-        first,
-        last,
-        missing: last - first + 1,
-        state: State::Dropped,
-        reason: None,
-        detail: Some(format!("offsets of {topic}[{partition}] that Kafka's retention dropped before they were read")),
-        noticed_at: row.next()?.into_time(),
-    })
-}
-
-/// Agent and epoch, and the numbers of that count which are dead letters, with the place of each.
-type Named = BTreeMap<(String, String), BTreeMap<i64, letters::KafkaPosition>>;
-
-fn numbers_in_letters(reader: &mut dyn Reader) -> Result<(Named, u64), StoreError> {
-    let (mut named, mut nameless) = (Named::new(), 0);
-    letters::read(reader, &letters::Filter::default(), letters::Payloads::UpTo(EVENT_BYTES_MAX), |letter: Letter| {
-        match letter.identity() {
-            Some((agent, id)) => {
-                let count = named.entry((agent, id.epoch.to_string())).or_default();
-                count.insert(id.seq.cast_signed(), letter.at);
-            }
-            None => nameless += 1,
-        }
-        Ok::<(), StoreError>(())
-    })?;
-    Ok((named, nameless))
-}
-
-/// The gap in pieces: what stands in dead letters, and what does not.
-fn explained(gap: &Entry, named: &Named) -> Vec<Entry> {
-    let count = gap.agent.clone().zip(gap.epoch.clone());
-    let letters = count.and_then(|count| named.get(&count));
-    let inside: BTreeSet<i64> =
-        letters.into_iter().flat_map(|letters| letters.range(gap.first..=gap.last).map(|(seq, _)| *seq)).collect();
-    let piece = |first: i64, last: i64| Entry { first, last, missing: last - first + 1, ..gap.clone() };
-    let (mut pieces, mut from) = (Vec::new(), gap.first);
-    for seq in inside {
-        if from < seq {
-            pieces.push(piece(from, seq - 1));
-        }
-        let at = &letters.expect("it was found there")[&seq];
-        let detail = format!("{}[{}] at {}: `highwater-consumer dead-letters`", at.topic, at.partition, at.offset);
-        pieces.push(Entry { state: State::DeadLetter, detail: Some(detail), ..piece(seq, seq) });
-        from = seq + 1;
+impl MissingEvents {
+    fn from_row(row: Vec<Value>) -> Option<Self> {
+        let mut row = row.into_iter();
+        let mut next = || row.next().unwrap_or(Value::Nothing);
+        let cause = next().into_text()?;
+        let cause = MissingCause::ALL.into_iter().find(|known| known.as_str() == cause)?;
+        let (agent, epoch) = (next().into_text(), next().into_text());
+        let seqs = next().into_number().zip(next().into_number());
+        let (topic, partition) = (next().into_text(), next().into_number());
+        let (first, last) = (next().into_number::<i64>(), next().into_number::<i64>());
+        let offsets = topic.zip(partition).zip(first.zip(last)).map(|((a, b), (c, d))| (a, b, c, d));
+        let of_offsets = offsets.as_ref().map(|(_, _, first, last)| i128::from(*last) - i128::from(*first) + 1);
+        let missing = next().into_number().or(of_offsets).unwrap_or(1);
+        let (reason, detail) = (next().into_text(), next().into_text());
+        let detail = detail.or_else(|| offsets.as_ref().map(|offsets| of_gap(cause, offsets)));
+        Some(Self { cause, agent, epoch, seqs, offsets, missing, reason, detail, noticed_at: next().into_time() })
     }
-    if from <= gap.last {
-        pieces.push(piece(from, gap.last));
-    }
-    pieces
+}
+
+fn of_gap(cause: MissingCause, (topic, partition, first, last): &(String, i32, i64, i64)) -> String {
+    let why = match cause {
+        MissingCause::TooLarge => "in a batch that is too large; raise receive.message.max.bytes",
+        _ => "dropped by Kafka's retention before they were read",
+    };
+    format!("offsets {first} to {last} of {topic}[{partition}]: {why}")
 }
 
 #[cfg(test)]
@@ -237,36 +201,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dead_letters_explain_only_the_numbers_that_they_name() {
-        let gap = Entry {
-            agent: Some("gw".into()),
-            epoch: Some("e".into()),
-            first: 5,
-            last: 9,
-            missing: 5,
-            state: State::Undeclared,
-            reason: None,
-            detail: Some("never came".into()),
-            noticed_at: None,
+    fn no_number_of_missing_offsets_overflows() {
+        let row = |first: i64, last: i64| {
+            let nothing = || Value::Nothing;
+            let offsets = ["t".into(), 3_i32.into(), first.into(), last.into()];
+            let of_agent = [nothing(), nothing(), nothing(), nothing()];
+            let rest = [nothing(), nothing(), nothing(), nothing()];
+            MissingEvents::from_row(["expired".into()].into_iter().chain(of_agent).chain(offsets).chain(rest).collect())
         };
-        let at = letters::KafkaPosition { topic: "t".into(), partition: 0, generation: 0, offset: 3 };
-        let named = |agent: &str, seqs: &[i64]| {
-            let letters = seqs.iter().map(|seq| (*seq, at.clone())).collect();
-            Named::from([((agent.to_owned(), "e".to_owned()), letters)])
-        };
-        let pieces = |named: &Named| -> Vec<(i64, i64, State)> {
-            explained(&gap, named).iter().map(|entry| (entry.first, entry.last, entry.state)).collect()
-        };
-        assert_eq!(pieces(&named("other", &[6])), [(5, 9, State::Undeclared)]);
-        assert_eq!(
-            pieces(&named("gw", &[2, 5, 7, 12])),
-            [
-                (5, 5, State::DeadLetter),
-                (6, 6, State::Undeclared),
-                (7, 7, State::DeadLetter),
-                (8, 9, State::Undeclared)
-            ]
-        );
-        assert_eq!(pieces(&named("gw", &[9])), [(5, 8, State::Undeclared), (9, 9, State::DeadLetter)]);
+        let missing = row(0, i64::MAX).unwrap();
+        assert_eq!((missing.cause, missing.missing), (MissingCause::Expired, 1 << 63));
+        assert_eq!(row(90, 99).unwrap().missing, 10);
+        let says = "offsets 90 to 99 of t[3]: dropped by Kafka's retention before they were read";
+        assert_eq!(row(90, 99).unwrap().detail.as_deref(), Some(says));
     }
 }

@@ -47,7 +47,7 @@ impl Consumer<'_> {
             }
         }
         self.tell(&batch, &applied);
-        self.tell_totals(&applied);
+        self.log_totals(&applied);
         let next = batch.partitions.keys().filter_map(|p| Some((*p, self.places.get(p)?.next_offset))).collect();
         failpoints::pass("kafka-before-commit");
         if let Err(error) = self.source.commit(&next) {

@@ -64,6 +64,11 @@ impl StandaloneConsumer {
         super::partitions(&self.consumer, &self.topic)
     }
 
+    /// The cluster's id, empty where it has none.
+    pub fn cluster(&self) -> String {
+        self.consumer.client().fetch_cluster_id(ASK_MAX).unwrap_or_default()
+    }
+
     /// The first offset there is, and the one after the last that a reader may see (the last stable offset).
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
-use chrono::{DateTime, SecondsFormat};
+use chrono::{DateTime, SecondsFormat, Utc};
 
 use crate::consumer::batch::Record;
 use crate::event::{Body, Breach, Event, Reason, Sample};
@@ -17,6 +17,16 @@ use crate::wire;
 pub(super) struct Lines {
     topic: String,
     sink: Sink,
+    time: Time,
+}
+
+/// Which time a line begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Time {
+    /// When the event was observed; Kafka's timestamp of what is no event.
+    Observed,
+    /// Kafka's timestamp of the record.
+    Kafka,
 }
 
 enum Sink {
@@ -25,7 +35,17 @@ enum Sink {
     Programs(Box<Rows<Box<dyn Write>>>),
 }
 
-const COLUMNS: &[&str] = &["topic", "partition", "offset", "time", "key", "event", "error", "payload"];
+const COLUMNS: &[&str] = &[
+    "kafka_topic",
+    "kafka_partition",
+    "kafka_offset",
+    "kafka_timestamp",
+    "observed_at",
+    "key",
+    "event",
+    "error",
+    "payload",
+];
 
 /// The longest kind that is known.
 const KIND_CHARS: usize = "breach_updated".len();
@@ -38,13 +58,13 @@ const MAGENTA: Style = AnsiColor::Magenta.on_default().bold();
 const PLAIN: Style = AnsiColor::Cyan.on_default();
 
 impl Lines {
-    pub(super) fn new(topic: &str, format: Format, raw: bool, out: Box<dyn Write>) -> Self {
+    pub(super) fn new(topic: &str, format: Format, raw: bool, time: Time, out: Box<dyn Write>) -> Self {
         let sink = match format {
             _ if raw => Sink::Raw(out),
             Format::Table => Sink::People(out),
             Format::Json | Format::Csv => Sink::Programs(Box::new(Rows::new(format, COLUMNS, out))),
         };
-        Self { topic: topic.to_owned(), sink }
+        Self { topic: topic.to_owned(), sink, time }
     }
 
     pub(super) fn record(&mut self, partition: i32, record: &Record) -> io::Result<()> {
@@ -53,7 +73,7 @@ impl Lines {
                 out.write_all(record.payload.as_deref().unwrap_or_default())?;
                 out.write_all(b"\n")
             }
-            Sink::People(out) => line(out, &self.topic, partition, record),
+            Sink::People(out) => line(out, &self.topic, self.time, partition, record),
             Sink::Programs(rows) => rows.push(row(&self.topic, partition, record)),
         }
     }
@@ -73,12 +93,8 @@ impl Lines {
     }
 }
 
-fn time(record: &Record) -> Option<DateTime<chrono::Utc>> {
-    DateTime::from_timestamp_millis(record.timestamp_ms?)
-}
-
 /// The payload stands beside the reason where it is no event.
-fn row(topic: &str, partition: i32, record: &Record) -> [Value; 8] {
+fn row(topic: &str, partition: i32, record: &Record) -> [Value; 9] {
     let (event, error, payload) = match &record.content {
         Ok(event) => {
             let text = record.raw.clone().map_or_else(|| wire::to_json(event), String::into_bytes);
@@ -90,7 +106,8 @@ fn row(topic: &str, partition: i32, record: &Record) -> [Value; 8] {
         topic.into(),
         partition.into(),
         record.offset.into(),
-        time(record).into(),
+        record.timestamp().into(),
+        observed_at(record).into(),
         record.key.clone().into(),
         event.into(),
         error.into(),
@@ -98,8 +115,16 @@ fn row(topic: &str, partition: i32, record: &Record) -> [Value; 8] {
     ]
 }
 
-fn line(out: &mut dyn Write, topic: &str, partition: i32, record: &Record) -> io::Result<()> {
-    let time = time(record).map_or_else(|| "-".to_owned(), |time| time.to_rfc3339_opts(SecondsFormat::Millis, true));
+fn observed_at(record: &Record) -> Option<DateTime<Utc>> {
+    record.content.as_ref().ok().map(|event| event.stamp.observed_at)
+}
+
+fn line(out: &mut dyn Write, topic: &str, time: Time, partition: i32, record: &Record) -> io::Result<()> {
+    let time = match time {
+        Time::Observed => observed_at(record).or(record.timestamp()),
+        Time::Kafka => record.timestamp(),
+    };
+    let time = time.map_or_else(|| "-".to_owned(), |time| time.to_rfc3339_opts(SecondsFormat::Millis, true));
     let key = record.key.as_deref().map(String::from_utf8_lossy).unwrap_or("-".into());
     write!(out, "{CHECKPOINT}{topic} {partition} {} {time}{CHECKPOINT:#} {} ", record.offset, harmless(&key))?;
     match &record.content {
