@@ -164,7 +164,7 @@ mod tests {
     use crate::consumer::store::postgres::tls::Verify;
 
     fn tls(url: &str) -> Option<(bool, Verify)> {
-        Address::parse(url, None).unwrap().tls.map(|tls| (tls.needed, tls.verify))
+        Address::parse(url, None, None).unwrap().tls.map(|tls| (tls.needed, tls.verify))
     }
 
     #[test]
@@ -201,19 +201,19 @@ mod tests {
             ("postgres://u:s3cret@h/d?nonsense=1", "nonsense"),
             ("postgres://", "names no host"),
         ] {
-            let error = Address::parse(url, None).unwrap_err();
+            let error = Address::parse(url, None, None).unwrap_err();
             assert!(error.contains(says), "{url}: {error}");
             assert!(!error.contains("s3cret"), "{error}");
         }
-        let shown = Address::parse("postgres://u:s3cret@h:5433/d", None).unwrap();
+        let shown = Address::parse("postgres://u:s3cret@h:5433/d", None, None).unwrap();
         assert_eq!(format!("{shown} {shown:?}"), "postgres://u@h:5433/d postgres://u@h:5433/d");
     }
 
     #[test]
     fn a_password_in_the_url_wins() {
         let file = || Some(SecretFile::new("/nowhere", None));
-        assert!(Address::parse("postgres://u:p@localhost/d", file()).unwrap().password.is_none());
-        assert!(Address::parse("postgres://u@localhost/d", file()).unwrap().password.is_some());
+        assert!(Address::parse("postgres://u:p@localhost/d", file(), None).unwrap().password.is_none());
+        assert!(Address::parse("postgres://u@localhost/d", file(), None).unwrap().password.is_some());
     }
 
     proptest::proptest! {
@@ -226,15 +226,15 @@ mod tests {
             ),
         ) {
             let url = format!("postgres://u:qqqqqqqqpassword{after}");
-            match Address::parse(&url, None) {
+            match Address::parse(&url, None, None) {
                 Ok(address) => {
                     let shown = format!("{address} {address:?}");
                     proptest::prop_assert!(!shown.contains("qqqqqqqqpassword"), "{}", shown);
                 }
                 Err(error) => proptest::prop_assert!(!error.contains("qqqqqqqqpassword"), "{url}: {error}"),
             }
-            let _ = Address::parse(&format!("{before}p{after}"), None);
-            let _ = crate::consumer::store::StoreUrl::parse(&format!("{before}{after}"), None);
+            let _ = Address::parse(&format!("{before}p{after}"), None, None);
+            let _ = crate::consumer::store::StoreUrl::parse(&format!("{before}{after}"), None, None);
         }
     }
 }
