@@ -6,7 +6,6 @@ use chrono::TimeDelta;
 use highwater::event::{Body, Event};
 
 use crate::consumer_commands::{Stage, fields, said};
-use crate::support::agent::until;
 use crate::support::consumer::{Consumer, Postgres, command};
 use crate::support::events::{breach, event, noon, produce, started, updated};
 use crate::support::services::Kafka;
@@ -59,8 +58,8 @@ fn three_consumers_come_and_go_and_each_byte_is_counted_once() {
 }
 
 #[test]
-fn each_event_is_logged_with_the_sum_since_the_start_and_the_stored_one() {
-    let test = "consumer_totals::each_event_is_logged_with_the_sum_since_the_start_and_the_stored_one";
+fn each_change_is_logged_once_with_the_sum_since_the_start_and_in_all() {
+    let test = "consumer_totals::each_change_is_logged_once_with_the_sum_since_the_start_and_in_all";
     let Some(kafka) = Kafka::or_skip(test) else { return };
     let directory = tempfile::tempdir().unwrap();
     let mut urls = vec![format!("sqlite:{}", directory.path().join("h.db").display())];
@@ -71,13 +70,15 @@ fn each_event_is_logged_with_the_sum_since_the_start_and_the_stored_one() {
         let mut consumer = Consumer::new(&kafka.address, &topic, &url);
         let line = |log: &str, text: &str| log.lines().filter(|line| line.contains(text)).count();
         let running = consumer.start(&["--log-totals"]);
-        running.until("total gw/eth0: 1000 bytes (1000 B) over limit since the start, 1000 bytes (1000 B) stored");
+        running.until("total gw eth0 rx: 1000 B over limit wan-down since the start, 1000 B in all");
         running.kill();
-        // A run of its own counts anew; a copy adds nothing.
+        // A run of its own counts anew; a copy adds nothing, and is not logged.
         let running = consumer.start(&["--log-totals"]);
         produce(&kafka.address, &topic, &[over("gw", 3, "a", 0, 3_072), over("gw", 1, "a", 0, 1_000)]);
-        let says = "total gw/eth0: 2072 bytes (2.0 KiB) over limit since the start, 3072 bytes (3.0 KiB) stored";
-        until("both events are told", || (line(&running.log(), says) == 2).then_some(()));
+        running.until("total gw eth0 rx: 2.0 KiB over limit wan-down since the start, 3.0 KiB in all");
+        produce(&kafka.address, &topic, &[over("gw", 1, "a", 0, 1_000)]);
+        produce(&kafka.address, &topic, &[over("gw", 4, "a", 0, 4_096)]);
+        running.until("total gw eth0 rx: 3.0 KiB over limit wan-down since the start, 4.0 KiB in all");
         assert_eq!(line(&running.log(), "total "), 2, "{}", running.log());
         running.kill();
     }
@@ -85,20 +86,40 @@ fn each_event_is_logged_with_the_sum_since_the_start_and_the_stored_one() {
 
 fn totals_are_printed_by_day(mut stage: Stage) {
     assert_eq!(stage.rows(&["totals"]), (0, vec![]));
+    let host = |seq: u64| {
+        let mut event = over("gw-2", seq, "host", 1, 9);
+        let Body::BreachUpdated(breach) = &mut event.body else { panic!("it is one") };
+        (breach.interface, breach.limit_name) = ("*".into(), "host-total".into());
+        event
+    };
+    let other_limit = |seq: u64| {
+        let mut event = over("gw-2", seq, "other", 1, 8);
+        let Body::BreachUpdated(breach) = &mut event.body else { panic!("it is one") };
+        breach.limit_name = "wan-full".into();
+        event
+    };
     stage.store_events(&[over("gw-1", 1, "a", 0, 5 << 20), over("gw-2", 1, "a", 1, 7), updated("gw-2", 2)]);
-    let columns = ["day", "agent", "interface", "direction", "breaches", "excess_bytes"];
+    stage.store_events(&[host(3), other_limit(4)]);
+    let columns = ["day", "agent", "scope", "interface", "direction", "limit_name", "breaches", "excess_bytes"];
     let all = |arguments: &[&str]| fields(&stage.rows(&[&["totals"], arguments].concat()).1, &columns);
-    let (first, second) = ("2026-11-20 gw-1 eth0 rx 1 5242880", "2026-11-20 gw-2 eth0 rx 1 250");
-    let third = "2026-11-21 gw-2 eth0 rx 1 7";
-    assert_eq!(all(&[]), [first, second, third]);
-    assert_eq!(all(&["--agent", "gw-2"]), [second, third]);
-    assert_eq!(all(&["--since", "2026-11-21"]), [third]);
+    let first = "2026-11-20 gw-1 link eth0 rx wan-down 1 5242880";
+    let second = "2026-11-20 gw-2 link eth0 rx wan-down 1 250";
+    let third = "2026-11-21 gw-2 link eth0 rx wan-down 1 7";
+    let fourth = "2026-11-21 gw-2 link eth0 rx wan-full 1 8";
+    let fifth = "2026-11-21 gw-2 host * rx host-total 1 9";
+    assert_eq!(all(&[]), [first, second, third, fourth, fifth]);
+    assert_eq!(all(&["--agent", "gw-2", "--until", "2026-11-20"]), [second]);
+    assert_eq!(all(&["--since", "2026-11-21"]), [third, fourth, fifth]);
+    assert_eq!(all(&["--since", "2026-11-21T01:00:00+02:00", "--limit", "wan-down"]), [first, second, third]);
+    assert_eq!(all(&["--scope", "host"]), [fifth]);
+    assert_eq!(all(&["--scope", "link", "--since", "2026-11-21"]), [third, fourth]);
+    assert_eq!(all(&["--limit", "wan-full"]), [fourth]);
     assert_eq!(all(&["--interface", "eth1"]), [""; 0]);
     let (code, table, _) = stage.said(&["totals", "--agent", "gw-1"]);
     assert_eq!(code, 0);
     let table: Vec<&str> = table.lines().collect();
-    assert_eq!(table[0], "day         agent  interface  direction  breaches   excess");
-    assert_eq!(table[1], "2026-11-20  gw-1   eth0       rx                1  5.0 MiB");
+    assert_eq!(table[0], "day         agent  scope  interface  direction  limit name  breaches   excess");
+    assert_eq!(table[1], "2026-11-20  gw-1   link   eth0       rx         wan-down           1  5.0 MiB");
 }
 
 #[test]
