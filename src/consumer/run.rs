@@ -21,7 +21,7 @@ use self::intake::Intake;
 use self::maintenance::MaintenanceThread;
 use self::placing::Anchors;
 pub use self::reload::{Reload, run, run_reloading};
-use self::totals::Totals;
+use self::totals::TotalsLog;
 use self::writer::Writer;
 use super::backoff::Backoff;
 use super::batch::{Batch, TopicId};
@@ -100,7 +100,7 @@ struct Consumer<'a> {
     undecided: Option<(i32, i64)>,
     anchors: Option<Anchors>,
     due: Due,
-    totals: Option<Totals>,
+    totals: Option<TotalsLog>,
     /// With `until_end`: where each partition ended at the start.
     ends: Option<(TopicId, BTreeMap<i32, (i64, i64)>)>,
     told: Told,
@@ -196,7 +196,10 @@ impl<'a> Consumer<'a> {
             undecided: None,
             anchors: None,
             due: Due::default(),
-            totals: options.log_totals.then(|| Totals::new(settings.store.reader())),
+            totals: match options.log_totals {
+                true => Some(TotalsLog::start(settings.store.reader()).map_err(Failure::failed)?),
+                false => None,
+            },
             ends: None,
             told: Told::default(),
         })

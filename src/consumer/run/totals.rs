@@ -1,6 +1,8 @@
 //! `--log-totals`: what each link has carried over each of its limits, since the start of the run and in all.
 
 use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
 
 use super::Consumer;
 use crate::consumer::store::{Applied, Kind, Query, Reader, StoreError, TotalKey};
@@ -10,38 +12,74 @@ use crate::units::ByteCount;
 /// Bytes by what they are summed by.
 type Sums = BTreeMap<TotalKey, u64>;
 
+/// The sums of this run, and who knows those of all runs: on a thread of their own, so that no batch waits for a line of the log.
+pub(super) struct TotalsLog {
+    grown: Option<Sender<Sums>>,
+    ended: Receiver<()>,
+}
+
+/// How long the last lines are waited for.
+const END_MAX: Duration = Duration::from_secs(2);
+
+impl TotalsLog {
+    pub(super) fn start(reader: Box<dyn Reader + Send>) -> std::io::Result<Self> {
+        let (grown, changes) = channel::<Sums>();
+        let (end, ended) = channel();
+        std::thread::Builder::new().name("totals".into()).spawn(move || {
+            let mut totals = Totals::new(reader);
+            while let Ok(mut grown) = changes.recv() {
+                // What came while the database was asked is one change with it.
+                changes.try_iter().for_each(|more| add(&mut grown, &more));
+                totals.lines(&grown).iter().for_each(|line| log::info!("{line}"));
+            }
+            drop(end);
+        })?;
+        Ok(Self { grown: Some(grown), ended })
+    }
+}
+
+impl Drop for TotalsLog {
+    fn drop(&mut self) {
+        self.grown = None;
+        // It closes with the thread.
+        if self.ended.recv_timeout(END_MAX) == Err(RecvTimeoutError::Timeout) {
+            log::warn!("totals: the database does not answer; the last ones are not logged");
+        }
+    }
+}
+
+impl Consumer<'_> {
+    /// Has a line logged for each sum that a batch, which is stored, has changed.
+    pub(super) fn log_totals(&self, applied: &Applied) {
+        if let Some(grown) = self.totals.as_ref().and_then(|totals| totals.grown.as_ref()) {
+            // A thread that has ended, by a panic, logs nothing any more.
+            let _ = grown.send(applied.grown.clone());
+        }
+    }
+}
+
+fn add(sums: &mut Sums, more: &Sums) {
+    for (key, bytes) in more {
+        let sum = sums.entry(key.clone()).or_default();
+        *sum = sum.saturating_add(*bytes);
+    }
+}
+
 /// The sums of this run, and who knows those of all runs.
-pub(super) struct Totals {
+struct Totals {
     since_start: Sums,
     reader: Box<dyn Reader + Send>,
 }
 
 impl Totals {
-    pub(super) fn new(reader: Box<dyn Reader + Send>) -> Self {
+    fn new(reader: Box<dyn Reader + Send>) -> Self {
         Self { since_start: Sums::new(), reader }
     }
-}
 
-impl Consumer<'_> {
-    /// Logs a line for each sum that a batch, which is stored, has changed.
-    pub(super) fn log_totals(&mut self, applied: &Applied) {
-        let Some(totals) = &mut self.totals else { return };
-        for line in totals.lines(&applied.grown) {
-            log::info!("{line}");
-        }
-    }
-}
-
-impl Totals {
-    /// Adds what the sums have grown by; the lines that say what they are now.
+    /// Adds what the sums have grown by, and returns the lines that say what they are now.
     fn lines(&mut self, grown: &Sums) -> Vec<String> {
-        let changed: Vec<(&TotalKey, u64)> =
-            grown.iter().map(|(key, bytes)| (key, *bytes)).filter(|(_, bytes)| *bytes > 0).collect();
-        for (key, bytes) in &changed {
-            let sum = self.since_start.entry((*key).clone()).or_default();
-            *sum = sum.saturating_add(*bytes);
-        }
-        let keys: Vec<&TotalKey> = changed.into_iter().map(|(key, _)| key).collect();
+        add(&mut self.since_start, grown);
+        let keys: Vec<&TotalKey> = grown.iter().filter(|(_, bytes)| **bytes > 0).map(|(key, _)| key).collect();
         let stored = match stored(&mut *self.reader, &keys) {
             Ok(stored) => stored,
             Err(why) => {
@@ -135,6 +173,13 @@ mod tests {
         assert_eq!(totals.lines(&Sums::from([(key("eth0"), 2_072), (key("eth1"), 0)])), [line]);
         assert_eq!(totals.lines(&Sums::from([(key("eth0"), 0)])), [""; 0]);
         assert_eq!(totals.lines(&Sums::new()), [""; 0]);
+    }
+
+    #[test]
+    fn what_changed_meanwhile_is_one_change() {
+        let mut sums = Sums::from([(key("eth0"), u64::MAX - 1)]);
+        add(&mut sums, &Sums::from([(key("eth0"), 2), (key("eth1"), 3)]));
+        assert_eq!(sums, Sums::from([(key("eth0"), u64::MAX), (key("eth1"), 3)]));
     }
 
     #[test]
