@@ -13,6 +13,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use highwater::consumer::batch::TopicId;
+use highwater::consumer::store::{PartitionWidth, StoreOptions, StoreUrl};
 use highwater::event::{Body, Breach, Direction, Epoch, Event, EventId, Severity, Stamp};
 use highwater::wire;
 use rdkafka::config::ClientConfig;
@@ -22,11 +24,14 @@ use support::agent::Agent;
 use support::consumer::{Consumer, Database, Postgres};
 use support::proxy::Proxy;
 use support::publishing::Publishing;
+use support::questions::{QUESTIONS, fill};
 use support::services::Kafka;
 
 const ROUNDS: usize = 5;
 const EVENTS: u64 = 1_000_000;
 const AGENTS: u64 = 100;
+const BREACHES: u32 = 1_200_000;
+const QUESTION_ROUNDS: usize = 11;
 const CROWD_EVENTS: u64 = 10_000_000;
 const FLUSHES: usize = 50;
 const FLUSH_EVENTS: u64 = 5;
@@ -35,13 +40,14 @@ const URGENT_EVENTS: u64 = 200;
 fn main() {
     counters::answer();
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let sections: [(&str, fn()); 7] = [
+    let sections: [(&str, fn()); 8] = [
         ("readings", readings),
         ("idle", idle),
         ("ticks", ticks),
         ("flush", flush),
         ("urgent", urgent),
         ("consumer", consumer),
+        ("questions", questions),
         ("simulate", simulate),
     ];
     print_machine();
@@ -209,6 +215,62 @@ fn consumer() {
     println!("| highwater-consumer, Kafka to the same table, start and end included | {:.0} |", pace(consumed));
     println!("| of `\\copy`, pair by pair | {ratio:.2} |");
     println!("| its greatest RSS, MB | {:.1} |\n", peaks.into_iter().fold(0.0, f64::max) / 1_000.0);
+}
+
+/// What people ask the tables, on ten million events and 1.2 million breaches of a month.
+fn questions() {
+    let Some(postgres) = Postgres::or_skip("figures") else { return };
+    let database = postgres.database("questions");
+    let keep = Duration::from_secs(400 * 86_400);
+    let options = StoreOptions { instance: "figures".into(), partition: PartitionWidth::Month, keep };
+    let topic = TopicId { cluster: String::new(), name: "highwater.events".into() };
+    let mut store = StoreUrl::parse(&database.url, None, None).expect("a URL").open(&options);
+    store.checkpoints(&topic).expect("it makes the tables");
+    let mut client = database.client();
+    client.batch_execute("SET work_mem = '512MB'; SET synchronous_commit = off").expect("it is ours");
+    fill(&mut client, BREACHES);
+    psql(&database, "VACUUM ANALYZE");
+    psql(&database, "CHECKPOINT");
+    // As anybody's session.
+    let mut client = database.client();
+    let counts =
+        "SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM breaches), (SELECT count(*) FROM open_breaches)";
+    let (events, breaches, open): (i64, i64, i64) = {
+        let row = client.query_one(counts, &[]).expect("they are there");
+        (row.get(0), row.get(1), row.get(2))
+    };
+    println!(
+        "| {events} events, {breaches} breaches of which {open} are open, {QUESTION_ROUNDS} times each | rows | median, ms | worst, ms | aim, ms |"
+    );
+    println!("|---|---|---|---|---|");
+    for question in QUESTIONS {
+        let ask = || client.query(question.sql, &[]).expect("the question is right").len();
+        print_times(question.name, question.ms_max, ask);
+    }
+    for (name, arguments) in [
+        ("`highwater-consumer totals --since 30d`", &["totals", "--since", "30d"][..]),
+        ("`highwater-consumer losses`", &["losses", "--quiet"]),
+    ] {
+        print_times(name, 1_000.0, || {
+            let mut command = support::consumer::command();
+            let output =
+                command.args(arguments).args(["--format", "json"]).env("HIGHWATER_STORE__URL", &database.url).output();
+            output.expect("it runs").stdout.iter().filter(|byte| **byte == b'\n').count()
+        });
+    }
+    println!();
+}
+
+/// One line: how many rows the answer has, and how long it took. The first time, which fills the caches, counts as the worst.
+fn print_times(name: &str, ms_max: f64, mut ask: impl FnMut() -> usize) {
+    let (mut times, mut rows) = (Vec::new(), 0);
+    for _ in 0..QUESTION_ROUNDS {
+        let started = Instant::now();
+        rows = ask();
+        times.push(started.elapsed().as_secs_f64() * 1_000.0);
+    }
+    let worst = times.iter().copied().fold(0.0, f64::max);
+    println!("| {name} | {rows} | {:.1} | {worst:.1} | {ms_max:.0} |", median(times.into_iter()));
 }
 
 /// A million simulated events to Kafka, beside kcat, which sends the same payloads from a file; and ten million of a crowd.

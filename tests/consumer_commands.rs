@@ -11,6 +11,7 @@ use highwater::event::Event;
 use highwater::wire;
 use serde_json::{Value, json};
 
+use crate::consumer_database::Pooler;
 use crate::support::consumer::{Database, Postgres, command};
 use crate::support::events::{event, loss, started, updated};
 use crate::support::netns::skip;
@@ -642,6 +643,44 @@ fn what_a_reader_may_not_is_named_with_the_sql_that_mends_it() {
     owner.batch_execute("BEGIN; LOCK TABLE \"High water\".totals").unwrap();
     let (code, _, err) = totals(Some("High water"));
     assert!(code == 69 && err.contains("pg_locks"), "{err}");
+}
+
+/// Each question may go to another session of the server.
+#[test]
+fn readers_work_through_a_pooler_in_transaction_mode() {
+    let test = "consumer_commands::readers_work_through_a_pooler_in_transaction_mode";
+    let Some(mut stage) = Stage::postgres(test) else { return };
+    if std::process::Command::new("pgbouncer").arg("--version").output().is_err() {
+        return skip(test, "needs pgbouncer");
+    }
+    stage.store_events(&[updated("gw", 1)]);
+    stage.store(&vec![b"garbage".to_vec(); 30]);
+    let expected = printed(&stage.url);
+    let Home::Postgres(database) = &stage.home else { panic!("it is one") };
+    let pooler = Pooler::start(database, "transaction");
+    std::thread::scope(|scope| {
+        let all: Vec<_> = (0..4).map(|_| scope.spawn(|| printed(&pooler.url))).collect();
+        all.into_iter().for_each(|printed| assert_eq!(printed.join().unwrap(), expected));
+    });
+    // Nothing of theirs is left in the sessions.
+    let settings =
+        ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "TimeZone", "DateStyle"];
+    let left = |url: &str| -> Vec<String> {
+        let mut client = ::postgres::Client::connect(url, ::postgres::NoTls).unwrap();
+        let prepared = "SELECT count(*) FROM pg_prepared_statements WHERE name <> ''".to_owned();
+        let all = settings.iter().map(|name| format!("SHOW {name}")).chain([prepared]);
+        let first = |sql: String| {
+            let messages = client.simple_query(&sql).unwrap();
+            let row = messages.into_iter().find_map(|message| match message {
+                ::postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+                _ => None,
+            });
+            row.unwrap()
+        };
+        all.map(first).collect()
+    };
+    let untouched = left(&stage.url);
+    (0..8).for_each(|_| assert_eq!(left(&pooler.url), untouched));
 }
 
 /// Rows are printed as they come: memory does not grow with their number.

@@ -312,14 +312,14 @@ fn a_pooler_in_transaction_mode_is_refused_and_one_in_session_mode_taken() {
 }
 
 /// pgbouncer before a database.
-struct Pooler {
-    url: String,
+pub(crate) struct Pooler {
+    pub(crate) url: String,
     child: std::process::Child,
     _directory: tempfile::TempDir,
 }
 
 impl Pooler {
-    fn start(database: &Database, mode: &str) -> Self {
+    pub(crate) fn start(database: &Database, mode: &str) -> Self {
         use std::os::unix::fs::PermissionsExt as _;
         let directory = tempfile::tempdir().unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();

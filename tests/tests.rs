@@ -16,6 +16,7 @@ mod closed_pipes;
 mod consumer_commands;
 mod consumer_database;
 mod consumer_kafka;
+mod consumer_questions;
 mod consumer_reload;
 mod consumer_store;
 mod consumer_topic;

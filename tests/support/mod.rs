@@ -10,6 +10,7 @@ pub(crate) mod netns;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod publishing;
+pub(crate) mod questions;
 pub(crate) mod registry;
 pub(crate) mod rounds;
 pub(crate) mod services;

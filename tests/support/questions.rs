@@ -1,0 +1,151 @@
+//! What people ask the tables, and rows to ask: for the test of the plans, and for the figures.
+
+/// A question in SQL.
+pub(crate) struct Question {
+    pub(crate) name: &'static str,
+    pub(crate) sql: &'static str,
+    /// The end of the name of the index that serves it.
+    pub(crate) index: &'static str,
+    /// How long it may take on 10 million events and 1.2 million breaches, in milliseconds (`benches/run questions`).
+    pub(crate) ms_max: f64,
+}
+
+pub(crate) const QUESTIONS: &[Question] = &[
+    Question {
+        name: "the latest 50 open breaches",
+        sql: "SELECT * FROM open_breaches ORDER BY raised_at DESC LIMIT 50",
+        index: "breach_state_open",
+        ms_max: 50.0,
+    },
+    Question {
+        name: "the latest 100 breaches",
+        sql: "SELECT * FROM breaches ORDER BY raised_at DESC LIMIT 100",
+        index: "breach_state_raised_at",
+        ms_max: 50.0,
+    },
+    Question {
+        name: "the breaches of an hour",
+        sql: "SELECT * FROM breaches
+              WHERE raised_at >= now() - interval '26 hours' AND raised_at < now() - interval '25 hours' ORDER BY raised_at",
+        index: "breach_state_raised_at",
+        ms_max: 50.0,
+    },
+    Question {
+        name: "the latest 100 events",
+        sql: "SELECT * FROM events ORDER BY observed_at DESC LIMIT 100",
+        index: "_observed_at_idx",
+        ms_max: 50.0,
+    },
+    Question {
+        name: "the last hour by agent",
+        sql: "SELECT agent, count(*), max(peak_bps) FROM events WHERE observed_at >= now() - interval '1 hour' GROUP BY agent",
+        index: "_observed_at_idx",
+        ms_max: 50.0,
+    },
+    Question {
+        name: "the last hour, each event",
+        sql: "SELECT observed_at, agent, kind, interface, direction, rate_bps FROM events
+              WHERE observed_at >= now() - interval '1 hour' ORDER BY observed_at",
+        index: "_observed_at_idx",
+        ms_max: 50.0,
+    },
+    Question {
+        name: "an agent's last day",
+        sql: "SELECT * FROM events WHERE agent = 'gw-0042' AND observed_at >= now() - interval '1 day' ORDER BY observed_at",
+        index: "_pkey",
+        ms_max: 50.0,
+    },
+    Question {
+        name: "one breach's events",
+        sql: "SELECT e.* FROM breaches b JOIN events e ON e.agent = b.agent AND e.breach_id = b.breach_id
+                                                  AND e.observed_at BETWEEN b.started_at AND b.last_observed_at
+              WHERE b.agent = 'gw-0042' AND b.breach_id = 'br-0000042' ORDER BY e.observed_at",
+        index: "_pkey",
+        ms_max: 50.0,
+    },
+    Question {
+        name: "totals of 30 days by agent and limit",
+        sql: "SELECT agent, limit_name, sum(excess_bytes) FROM totals WHERE scope = 'link' AND day >= current_date - 30 GROUP BY 1, 2",
+        index: "",
+        ms_max: 1_000.0,
+    },
+    Question {
+        name: "all that is missing",
+        sql: "SELECT * FROM missing_events ORDER BY noticed_at",
+        index: "",
+        ms_max: 1_000.0,
+    },
+];
+
+/// Makes `breaches` breaches of 1,000 agents within the last 30 days, each of 8 or 9 events and one in 10,000 of them still open, and
+/// what belongs to them. Rows are inserted by time, as they come.
+pub(crate) fn fill(client: &mut postgres::Client, breaches: u32) {
+    // Of one now(): a breach has the times of its events.
+    let mut transaction = client.transaction().expect("a transaction");
+    transaction.batch_execute(PARTITIONS).expect("partitions");
+    for (table, rows) in ROWS {
+        let sql = format!("INSERT INTO {table} {}", rows.replace("{breaches}", &breaches.to_string()));
+        transaction.batch_execute(&sql).unwrap_or_else(|error| panic!("{table}: {error:?}"));
+    }
+    transaction.commit().expect("it is committed");
+}
+
+/// For the months that the events are of.
+const PARTITIONS: &str = "
+    DO $$ DECLARE month date; BEGIN
+      FOR month IN SELECT generate_series(date_trunc('month', now() - interval '31 days'), now() + interval '1 day', '1 month')::date LOOP
+        EXECUTE format('CREATE TABLE events_%s PARTITION OF events FOR VALUES FROM (%L) TO (%L)', to_char(month, 'YYYY_MM'),
+                       month::text || ' 00:00:00+00', (month + interval '1 month')::date::text || ' 00:00:00+00');
+      END LOOP;
+    END $$";
+
+/// Breach `i` of {breaches}.
+const ROWS: &[(&str, &str)] = &[
+    (
+        "events (agent, epoch, seq, observed_at, kind, stored_at, kafka_topic, kafka_partition, kafka_offset, boot_id, monotonic_ms,
+                 clock_synced, breach_id, started_at, raised_at, ended_at, limit_name, severity, interface, ifindex, direction,
+                 limit_bps, rate_bps, peak_bps, mean_bps, duration_ms, measured_ms, excess_bytes)",
+        "SELECT 'gw-' || lpad((i % 1000)::text, 4, '0'), '5f0c5f0c5f0c5f0c', i / 1000 * 10 + k + 1, began + k * interval '10 s',
+                CASE k WHEN 0 THEN 'breach_raised' ELSE 'breach_updated' END, began + k * interval '10 s', 'highwater.events', 0,
+                i * 10 + k, '6e4f5a0e-6a0e-4ac4-b9d0-1f0b2a9f3c11', i * 10 + k, true, 'br-' || lpad(i::text, 7, '0'), began, began,
+                began + k * interval '10 s', 'wan-down', 'warning', 'eth0', 2, 'rx', 80000000, 90000000, 93000000, 82000000,
+                k * 10000, k * 10000, k * 125000
+         FROM (SELECT i, now() - interval '30 days' * (1 - i / {breaches}.0) - interval '90 s' AS began
+               FROM generate_series(1, {breaches}) AS i) AS b, LATERAL generate_series(0, 7 + (i % 3 = 0)::int) AS k
+         ORDER BY began + k * interval '10 s'",
+    ),
+    (
+        "breach_state",
+        "SELECT 'gw-' || lpad((i % 1000)::text, 4, '0'), 'br-' || lpad(i::text, 7, '0'), '5f0c5f0c5f0c5f0c', i / 1000 * 10 + 8,
+                began + interval '80 s', began + interval '80 s', CASE WHEN i % 10000 = 7 THEN 'open' ELSE 'cleared' END, began,
+                began, began + interval '80 s', 'wan-down', 'warning', 'eth0', 'rx', 80000000, 90000000, 93000000, 82000000, 80000,
+                80000, 1000000, NULL, NULL, 1000000
+         FROM (SELECT i, now() - interval '30 days' * (1 - i / {breaches}.0) - interval '90 s' AS began
+               FROM generate_series(1, {breaches}) AS i) AS b",
+    ),
+    (
+        "totals (agent, interface, direction, limit_name, day, breaches, excess_bytes)",
+        "SELECT agent, interface, direction, limit_name, (raised_at AT TIME ZONE 'UTC')::date, count(*), sum(excess_bytes)::bigint
+         FROM breach_state GROUP BY 1, 2, 3, 4, 5",
+    ),
+    (
+        "agent_sequences",
+        "SELECT agent, epoch, first, first + {breaches} / 400, false, now() - interval '30 days', now(), 0
+         FROM (SELECT DISTINCT agent, epoch FROM breach_state) AS agents,
+              (SELECT 1 + n * ({breaches} / 400 + 2) AS first FROM generate_series(0, 3) AS n) AS ranges",
+    ),
+    (
+        "losses",
+        "SELECT 'gw-' || lpad(i::text, 4, '0'), '5f0c5f0c5f0c5f0c', {breaches} / 400 + 2, {breaches} / 400 + 2, '5f0c5f0c5f0c5f0c', i,
+                now(), now(), 'evicted', NULL
+         FROM generate_series(0, 900) AS i",
+    ),
+    (
+        "dead_letters (kafka_cluster, kafka_topic, kafka_partition, topic_generation, kafka_offset, payload, bytes, error, agent, epoch, \
+         seq)",
+        "SELECT '', 'highwater.events', 0, 0, i, 'x', 1, 'neither JSON nor Avro nor Protobuf',
+                CASE WHEN i % 3 > 0 THEN 'gw-' || lpad((i % 1000)::text, 4, '0') END,
+                CASE WHEN i % 3 > 1 THEN '5f0c5f0c5f0c5f0c' END, CASE WHEN i % 3 > 1 THEN i END
+         FROM generate_series(1, 10000) AS i",
+    ),
+];
