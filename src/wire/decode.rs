@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::flat::Flat;
-use super::{CONFLUENT, DecodeError, avro, json, protobuf};
+use super::{CONFLUENT, DecodeError, avro, bounds, json, protobuf};
 use crate::event::{Body, Event};
 
 /// A message that was read.
@@ -31,6 +31,8 @@ pub enum Undecoded {
         why: String,
         /// How long to wait before the next try.
         wait: Duration,
+        /// For how long nothing could be told by now.
+        lasted: Duration,
     },
 }
 
@@ -152,12 +154,13 @@ fn from_protobuf(message: &[u8]) -> Result<Decoded, DecodeError> {
     decoded(event, || Ok(protobuf::rendered(message)?.to_string()))
 }
 
-/// With its rendering where its kind is unknown: a later version may understand it.
+/// An event that a database can store, with its rendering where its kind is unknown: a later version may understand it.
 fn decoded(event: Event, render: impl FnOnce() -> Result<String, DecodeError>) -> Result<Decoded, DecodeError> {
     let raw = match event.body {
         Body::Unknown(_) => Some(render()?),
         _ => None,
     };
+    bounds::check(&event, raw.as_deref())?;
     Ok(Decoded { event, raw })
 }
 

@@ -1,5 +1,6 @@
 //! Why a message is no event.
 
+use std::borrow::Cow;
 use std::fmt;
 
 /// Why a message is no event, and will not become one by waiting. What could help is said.
@@ -21,7 +22,7 @@ pub enum DecodeError {
     #[error("field `{field}`: {problem}")]
     Field {
         /// Its name on the wire.
-        field: &'static str,
+        field: Cow<'static, str>,
         /// What is wrong with it.
         problem: String,
     },
@@ -73,7 +74,7 @@ pub enum DecodeError {
 
 impl DecodeError {
     /// `field` says what it can't.
-    pub(super) fn field(field: &'static str, problem: impl fmt::Display) -> Self {
-        Self::Field { field, problem: problem.to_string() }
+    pub(super) fn field(field: impl Into<Cow<'static, str>>, problem: impl fmt::Display) -> Self {
+        Self::Field { field: field.into(), problem: problem.to_string() }
     }
 }

@@ -3,12 +3,12 @@
 
 use std::borrow::Cow;
 
-use chrono::{DateTime, SubsecRound as _, Utc};
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize, Serializer};
 use smol_str::SmolStr;
 
 use super::DecodeError;
-use super::time::rfc3339;
+use super::time::{normalized, rfc3339};
 use crate::event::{
     AGENT_BYTES_MAX, Body, Breach, Direction, Event, EventId, Lifecycle, Link, Loss, Reason, SCHEMA, Sample, Severity,
     Stamp,
@@ -186,7 +186,7 @@ impl TryFrom<Flat<'_>> for Event {
         }
         let stamp = Stamp {
             agent: flat.agent.clone().into(),
-            observed_at: flat.observed_at.trunc_subsecs(6),
+            observed_at: normalized(flat.observed_at),
             boot_id: flat.boot_id.clone().into_owned(),
             monotonic_ms: number("monotonic_ms", Some(flat.monotonic_ms))?,
             clock_synced: flat.clock_synced,
@@ -303,7 +303,7 @@ fn text<'a, T: From<Cow<'a, str>>>(name: &'static str, value: Option<Cow<'a, str
 }
 
 fn time(name: &'static str, value: Option<DateTime<Utc>>) -> Result<DateTime<Utc>, DecodeError> {
-    present(name, value).map(|time| time.trunc_subsecs(6))
+    present(name, value).map(normalized)
 }
 
 fn word(reason: &Reason) -> Cow<'_, str> {

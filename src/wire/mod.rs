@@ -14,6 +14,8 @@
 
 mod avro;
 #[cfg(feature = "consumer")]
+mod bounds;
+#[cfg(feature = "consumer")]
 mod decode;
 mod error;
 mod flat;
@@ -27,6 +29,8 @@ use std::fmt::{self, Write as _};
 
 use smol_str::{SmolStr, SmolStrBuilder, format_smolstr};
 
+#[cfg(feature = "consumer")]
+pub use self::bounds::YEARS;
 #[cfg(feature = "consumer")]
 pub use self::decode::{Decoded, Decoder, NoRegistry, Schemas, Undecoded, Writer};
 pub use self::error::DecodeError;

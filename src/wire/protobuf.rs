@@ -239,8 +239,11 @@ impl TryFrom<Event> for Flat<'static> {
 
 #[cfg(feature = "consumer")]
 impl Timestamp {
+    /// The time, where its nanoseconds are fewer than a second's: 0 to 999,999,999, or some more in a leap second.
     fn utc(self) -> Option<DateTime<Utc>> {
-        DateTime::from_timestamp(self.seconds, u32::try_from(self.nanos).ok()?)
+        let nanos = u32::try_from(self.nanos).ok()?;
+        let leap = i64::from(nanos / 1_000_000_000);
+        DateTime::from_timestamp(self.seconds.checked_add(leap).filter(|_| leap <= 1)?, nanos % 1_000_000_000)
     }
 }
 

@@ -17,7 +17,7 @@ pub(super) fn events() -> impl Strategy<Value = Event> {
     let number = || 0..=i64::MAX as u64;
     let time = || (0..4_102_444_800_000_000_i64).prop_map(|us| DateTime::<Utc>::from_timestamp_micros(us).unwrap());
     let times = || (time(), time(), time());
-    let breach = (".{0,20}", times(), "[a-z-]{1,9}", number(), number(), any::<bool>(), any::<Option<u32>>()).prop_map(
+    let breach = ("[^\\x00]{0,20}", times(), "[a-z-]{1,9}", number(), number(), any::<bool>(), any::<Option<u32>>()).prop_map(
         |(limit_name, (started_at, raised_at, ended_at), interface, limit_bps, rate_bps, critical, ifindex)| Breach {
             breach_id: "0123456789abcdef".into(),
             started_at,
@@ -76,7 +76,7 @@ pub(super) fn events() -> impl Strategy<Value = Event> {
         sample.prop_map(Body::Sample),
         Just(Body::Unknown("quota_reached".into())),
     ];
-    (any::<u64>(), 1..=i64::MAX as u64, ".{1,40}", time(), any::<Option<bool>>(), body).prop_map(
+    (any::<u64>(), 1..=bounds::SEQ_MAX, "[^\\x00]{1,40}", time(), any::<Option<bool>>(), body).prop_map(
         |(epoch, seq, agent, observed_at, clock_synced, body)| Event {
             id: EventId { epoch: Epoch(epoch), seq },
             stamp: Stamp { agent: agent.into(), observed_at, boot_id: "b".into(), monotonic_ms: 7, clock_synced },
@@ -111,7 +111,7 @@ impl Schemas for Registry {
             NEWER_ID => (Some("AVRO"), newer_schema().to_string()),
             PROTOBUF_ID => (Some("PROTOBUF"), "any".to_owned()),
             JSON_ID => (Some("JSON"), "any".to_owned()),
-            AWAY_ID => return Err(Undecoded::NotNow { why: "away".into(), wait: Duration::ZERO }),
+            AWAY_ID => return Err(Undecoded::NotNow { why: "away".into(), wait: Duration::ZERO, lasted: Duration::ZERO }),
             id => return Err(DecodeError::UnknownId { id, registry: "test".into() }.into()),
         };
         Ok(Arc::new(Writer::parse(kind, &text).unwrap()))
@@ -337,6 +337,7 @@ fn by_newer_schema(kind: &str) -> Vec<u8> {
 fn what_is_no_event_says_why() {
     for (from, to, says) in [
         ("\"seq\":17", "\"seq\":9223372036854775808", "over 2^63"),
+        ("\"seq\":17", "\"seq\":281474976710657", "field `seq`: 281474976710657 is over 2^48"),
         ("\"seq\":17", "\"seq\":0", "from 1"),
         ("\"seq\":17", "\"seq\":-1", "invalid value"),
         ("\"seq\":17,", "", "missing field `seq`"),
@@ -378,6 +379,85 @@ fn what_is_no_event_says_why() {
     }
     let error = Decoder::new(NoRegistry).decode(&framed, None).unwrap_err().to_string();
     assert!(error.contains("by schema 7 of a schema registry; set kafka.registry.url"), "{error}");
+}
+
+/// What PostgreSQL is known to refuse, in each format.
+#[test]
+fn what_no_database_stores_is_refused_by_its_field() {
+    let golden = decode(RAISED.as_bytes()).unwrap();
+    let stamped = |change: &dyn Fn(&mut Stamp)| {
+        let mut event = golden.clone();
+        change(&mut event.stamp);
+        event
+    };
+    let breach = |change: &dyn Fn(&mut Breach)| {
+        let mut breach = golden.body.breach().unwrap().clone();
+        change(&mut breach);
+        Event { body: Body::BreachRaised(breach), ..golden.clone() }
+    };
+    let body = |body| Event { body, ..golden.clone() };
+    let nul = "a\0b";
+    let link = Link { interface: nul.into(), ifindex: 1, speed_bps: None, reason: None, detail: None };
+    let lifecycle = Lifecycle { version: nul.into(), reason: None, detail: None };
+    let loss = |last| Loss { epoch: Epoch(1), ranges: vec![(1, last)], reason: Reason::Evicted, detail: None };
+    let year = |year: &str| format!("{year}-01-01T00:00:00Z").parse::<DateTime<Utc>>().unwrap();
+    for (event, says) in [
+        (stamped(&|stamp| stamp.agent = nul.into()), "field `agent`: holds a NUL character"),
+        (stamped(&|stamp| stamp.boot_id = nul.into()), "field `boot_id`: holds a NUL"),
+        (stamped(&|stamp| stamp.observed_at = year("0000")), "field `observed_at`: the year 0 is not one of 1 to 9999"),
+        (breach(&|breach| breach.limit_name = nul.into()), "field `limit_name`: holds a NUL"),
+        (breach(&|breach| breach.limit_name = "x".repeat(1_001).into()), "field `limit_name`: has 1001 bytes; at most 1000"),
+        (breach(&|breach| breach.breach_id = nul.into()), "field `breach_id`: holds a NUL"),
+        (breach(&|breach| breach.interface = nul.into()), "field `interface`: holds a NUL"),
+        (breach(&|breach| breach.detail = Some(nul.into())), "field `detail`: holds a NUL"),
+        (breach(&|breach| breach.reason = Some(Reason::Other(nul.into()))), "field `reason`: holds a NUL"),
+        (breach(&|breach| breach.ended_at = year("+10000")), "field `ended_at`: the year 10000"),
+        (body(Body::LinkAdded(link)), "field `interface`: holds a NUL"),
+        (body(Body::AgentStarted(lifecycle)), "field `version`: holds a NUL"),
+        (body(Body::Loss(loss(bounds::SEQ_MAX + 1))), "field `ranges`: 281474976710657 is over 2^48"),
+        (body(Body::Unknown(nul.into())), "field `kind`: holds a NUL"),
+        (Event { id: EventId { seq: bounds::SEQ_MAX + 1, ..golden.id }, ..golden.clone() }, "field `seq`: 281474976710657"),
+    ] {
+        for way in WAYS {
+            let error = decode(&written(&event, way)).unwrap_err().to_string();
+            assert!(error.contains(says), "{way:?}: {error}");
+        }
+    }
+    assert!(decode(&written(&body(Body::Loss(loss(bounds::SEQ_MAX))), WAYS[0])).is_ok());
+}
+
+/// A field that this version does not know goes to the database as JSON.
+#[test]
+fn json_of_an_unknown_kind_is_what_a_database_takes() {
+    let with = |field: &str| RAISED.replace("breach_raised", "quota_reached").replace("{\"schema\"", &format!("{{{field},\"schema\""));
+    assert!(decode(with(r#""mood":["\\u0000",{"a":1e300}]"#).as_bytes()).is_ok(), "a backslash before it: no NUL");
+    for (field, says) in [
+        (r#""mood":"a\u0000""#, "field `mood`: holds a NUL"),
+        (r#""mood":[1,{"deep":["\u0000"]}]"#, "field `mood`: holds a NUL"),
+        (r#""mood":{"\u0000":1}"#, "field `mood`: holds a NUL"),
+        (r#""mo\u0000od":1"#, "field `mo\\0od`: holds a NUL"),
+        (r#""mood":"\ud800""#, "not an event in JSON"),
+        (r#""mood":1e999"#, "not an event in JSON"),
+    ] {
+        let error = decode(with(field).as_bytes()).unwrap_err().to_string();
+        assert!(error.contains(says), "{field}: {error}");
+    }
+}
+
+/// The value that is decoded is the value that is stored: whole microseconds, and no leap second, in every format.
+#[test]
+fn a_leap_second_is_a_normal_instant_in_every_format() {
+    let json = RAISED
+        .replace("2026-11-21T02:03:04.567890Z", "2026-12-31T23:59:60.1234567Z")
+        .replace("2026-11-21T02:03:03.567890Z", "2026-12-31T23:59:60Z");
+    let event = decode(json.as_bytes()).unwrap();
+    let breach = event.body.breach().unwrap();
+    assert_eq!(event.stamp.observed_at.to_rfc3339(), "2027-01-01T00:00:00.123456+00:00");
+    assert_eq!(breach.started_at.to_rfc3339(), "2027-01-01T00:00:00+00:00");
+    assert_eq!(breach.ended_at, event.stamp.observed_at);
+    for way in WAYS {
+        assert_eq!(decode(&written(&event, way)).unwrap(), event, "{way:?}");
+    }
 }
 
 #[test]

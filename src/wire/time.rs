@@ -1,8 +1,15 @@
-//! A time as text. Every event has several, which makes it worth more than a general formatter's pace.
+//! A time as every format and every database has it: whole microseconds; and as text. Every event has several, which makes it worth
+//! more than a general formatter's pace.
 
 use std::ops::Deref;
 
 use chrono::{DateTime, Datelike as _, SecondsFormat, Timelike as _, Utc};
+
+/// The same instant in whole microseconds. A leap second, which no database has, is the second after it, as UNIX time has it: the value
+/// that is decoded is the value that is stored.
+pub(super) fn normalized(time: DateTime<Utc>) -> DateTime<Utc> {
+    DateTime::from_timestamp_micros(time.timestamp_micros()).unwrap_or(time)
+}
 
 /// RFC 3339 with six decimals: `2026-11-20T12:00:00.123456Z`.
 pub(super) fn rfc3339(time: DateTime<Utc>) -> Text {
@@ -62,7 +69,31 @@ impl Deref for Text {
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_leap_second_is_the_second_after_it() {
+        for (leap, normal) in [
+            ("2026-12-31T23:59:60Z", "2027-01-01T00:00:00Z"),
+            ("2026-12-31T23:59:60.9999999Z", "2027-01-01T00:00:00.999999Z"),
+            ("1969-12-31T23:59:60.5Z", "1970-01-01T00:00:00.5Z"),
+            ("1969-12-31T23:59:59.9999999Z", "1969-12-31T23:59:59.999999Z"),
+        ] {
+            let time = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
+            assert_eq!(normalized(time(leap)), time(normal), "{leap}");
+        }
+    }
+
     proptest::proptest! {
+        #[test]
+        fn a_normal_time_is_whole_microseconds_and_stays_so(seconds in -62_200_000_000_i64..254_000_000_000, nanos in 0_u32..2_000_000_000) {
+            if let Some(time) = DateTime::from_timestamp(seconds, nanos) {
+                let normal = normalized(time);
+                proptest::prop_assert_eq!(normal.timestamp_subsec_nanos() % 1_000, 0);
+                proptest::prop_assert!(normal.timestamp_subsec_nanos() < 1_000_000_000);
+                proptest::prop_assert_eq!(normalized(normal), normal);
+                proptest::prop_assert_eq!(rfc3339(normal).parse::<DateTime<Utc>>().unwrap(), normal);
+            }
+        }
+
         #[test]
         fn is_what_chrono_writes(seconds in -62_200_000_000_i64..254_000_000_000, nanos in 0_u32..2_000_000_000) {
             if let Some(time) = DateTime::from_timestamp(seconds, nanos) {

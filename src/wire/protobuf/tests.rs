@@ -117,3 +117,14 @@ fn times_before_1970_and_with_strange_parts_are_read_or_refused() {
     encode(&Flat::from(&event), &mut bytes);
     assert_eq!(decode(&bytes).unwrap().observed_at, event.stamp.observed_at);
 }
+
+#[test]
+fn nanoseconds_of_more_than_a_second_are_a_leap_seconds_or_no_time() {
+    let utc = |seconds, nanos| Timestamp { seconds, nanos }.utc().map(|time| time.timestamp_nanos_opt().unwrap());
+    assert_eq!(utc(59, 999_999_999), Some(59_999_999_999));
+    assert_eq!(utc(59, 1_500_000_000), Some(60_500_000_000));
+    assert_eq!(utc(7, 1_000_000_000), Some(8_000_000_000));
+    for (seconds, nanos) in [(0, -1), (0, 2_000_000_000), (i64::MAX, 0), (i64::MAX, 1_000_000_000)] {
+        assert_eq!(utc(seconds, nanos), None);
+    }
+}
