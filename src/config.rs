@@ -41,6 +41,7 @@ pub const KEYS: &[&str] = &[
     "kafka.registry.certificate_file",
     "kafka.registry.key_file",
     "kafka.registry.auto_register",
+    "kafka.registry.give_up",
 ];
 
 /// Keys of the agent alone. `limit` and `kafka.properties` are set in the file only.

@@ -4,6 +4,7 @@
 pub mod admin;
 mod advertised;
 mod errors;
+mod reports;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,8 @@ use rdkafka::error::KafkaError;
 use serde::Deserialize;
 
 pub use self::advertised::unreachable_broker;
-pub use self::errors::{explained, not_created, refusal, without_timing};
+pub use self::errors::{explained, missing_topic, not_created, refusal, without_timing};
+pub use self::reports::Reports;
 use crate::config::{Invalid, SecretFile, check_readable, fingerprint, located, quoted, secret};
 use crate::units::{counted, lasting};
 
@@ -111,9 +113,15 @@ const REFUSED: &[(&str, &str)] = &[
     ("auto.offset.reset", "set kafka.start"),
     ("isolation.level", "aborted messages would become rows"),
     ("check.crcs", "a damaged message would become a row"),
+    ("auto.commit.enable", "offsets are committed after the database has the rows"),
+    ("offset.store.method", "the database keeps what was read, and Kafka's committed offset follows it"),
+    ("enable.partition.eof", "the consumer knows from the offsets where a partition ends"),
+    ("topic.blacklist", "a topic that is not to be read is not named: set kafka.topic, topics.samples"),
     ("group.id", "set kafka.group"),
     ("group.instance.id", "set kafka.instance"),
-    ("group.protocol", "the consumer is written for the classic protocol"),
+    ("group.protocol", CLASSIC),
+    ("group.protocol.type", CLASSIC),
+    ("group.remote.assignor", CLASSIC),
     ("bootstrap.servers", "set kafka.brokers"),
     ("metadata.broker.list", "set kafka.brokers"),
     ("security.protocol", "write a section [kafka.tls] or [kafka.sasl]"),
@@ -130,6 +138,14 @@ const REFUSED: &[(&str, &str)] = &[
     ("sasl.password", "secrets stay in files: set kafka.sasl.password_file"),
 ];
 
+/// Why nothing but the classic group protocol is taken.
+const CLASSIC: &str = "the consumer places every partition by its database, for which it takes the classic protocol and \
+                       partition.assignment.strategy";
+
+/// The strategies of the classic protocol that give a member all its partitions at each rebalance. `cooperative-sticky` gives and takes
+/// some of them: librdkafka would wait for an answer of another kind, and read nothing.
+const STRATEGIES: [&str; 2] = ["range", "roundrobin"];
+
 const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
 
 impl Connection {
@@ -138,7 +154,7 @@ impl Connection {
     /// # Errors
     /// Anything that no broker could make work, by its key.
     pub fn new(raw: RawConnection, credentials: Option<&Path>) -> Result<Self, Invalid> {
-        let brokers = raw.brokers.unwrap_or_else(|| "localhost:9092".to_owned());
+        let brokers = raw.brokers.unwrap_or_else(|| errors::DEFAULT_BROKERS.to_owned());
         brokers.split(',').try_for_each(check_broker)?;
         let sasl = raw.sasl.map(|sasl| Sasl::new(sasl, credentials)).transpose()?;
         let tls = match raw.tls {
@@ -154,6 +170,11 @@ impl Connection {
     /// The brokers, as configured.
     pub fn brokers(&self) -> &str {
         &self.brokers
+    }
+
+    /// A property of librdkafka, where the operator has set it.
+    pub fn property(&self, name: &str) -> Option<&str> {
+        self.properties.iter().find(|(set, _)| set == name).map(|(_, value)| value.as_str())
     }
 
     /// Checks what [`Connection::new`] leaves open, because it can come right while a program runs: that each named file can be
@@ -310,6 +331,15 @@ fn property((name, value): (String, toml::Value)) -> Result<(String, String), In
             return Err(Invalid::new(key, message));
         }
     };
+    if name == "partition.assignment.strategy"
+        && let Some(strategy) = value.split(',').map(str::trim).find(|strategy| !STRATEGIES.contains(strategy))
+    {
+        let message = format!(
+            "`{strategy}` is not for this consumer, which has all its partitions assigned at once; write {}",
+            STRATEGIES.map(|strategy| format!("\"{strategy}\"")).join(" or ")
+        );
+        return Err(Invalid::new(key, message));
+    }
     let mut alone = ClientConfig::new();
     alone.set(&name, &value);
     match alone.create_native_config() {
@@ -410,6 +440,31 @@ mod tests {
         let properties = BTreeMap::from([("socket.timeout.ms".to_owned(), toml::Value::Integer(5_000))]);
         let connection = connection(RawConnection { properties, ..RawConnection::default() }).unwrap();
         assert_eq!(connection.client(&[]).unwrap().get("socket.timeout.ms"), Some("5000"));
+    }
+
+    #[test]
+    fn what_would_change_rebalances_is_refused_by_name() {
+        let with = |name: &str, value: &str| {
+            let properties = BTreeMap::from([(name.to_owned(), toml::Value::String(value.into()))]);
+            connection(RawConnection { properties, ..RawConnection::default() })
+        };
+        for (name, value, says) in [
+            ("partition.assignment.strategy", "cooperative-sticky", "`cooperative-sticky` is not for this consumer"),
+            ("partition.assignment.strategy", "range, cooperative-sticky", "write \"range\" or \"roundrobin\""),
+            ("group.protocol", "consumer", "classic protocol"),
+            ("group.protocol.type", "connect", "classic protocol"),
+            ("group.remote.assignor", "uniform", "classic protocol"),
+            ("group.instance.id", "one", "set kafka.instance"),
+            ("enable.partition.eof", "true", "knows from the offsets"),
+            ("topic.blacklist", "^high", "set kafka.topic"),
+        ] {
+            let error = with(name, value).unwrap_err();
+            assert_eq!(error.key, format!("kafka.properties.{name}"));
+            assert!(error.message.contains(says), "{name} = {value}: {error:?}");
+        }
+        for strategy in ["range", "roundrobin", "range,roundrobin"] {
+            assert!(with("partition.assignment.strategy", strategy).is_ok(), "{strategy}");
+        }
     }
 
     #[test]

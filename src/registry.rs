@@ -38,6 +38,8 @@ pub struct RawRegistry {
     /// Whether an agent registers the schema it writes by, or only looks it up.
     #[serde(default, deserialize_with = "quoted")]
     pub auto_register: Option<bool>,
+    /// How long a consumer waits for a schema before messages that are written by it become dead letters; `0` is for ever.
+    pub give_up: Option<String>,
 }
 
 /// How to reach a registry. Its secrets stay in their files until it is asked.

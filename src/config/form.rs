@@ -39,6 +39,7 @@ const FORMS: &[(&str, Form)] = &[
     ("journal.max_size", Form::Size),
     ("journal.max_age", Form::Days),
     ("kafka.brokers", Form::Joined),
+    ("kafka.registry.give_up", Form::Duration),
     ("topics.retention", Form::Days),
     ("retention.events", Form::Days),
     ("retention.dead_letters", Form::Days),

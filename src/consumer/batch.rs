@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::ops::RangeInclusive;
 
 use chrono::{DateTime, Datelike as _, NaiveDate, Utc};
 use serde::Deserialize;
@@ -19,8 +18,6 @@ pub const RECORDS_MAX: usize = 5_000;
 pub const BYTES_MAX: usize = 4 << 20;
 /// … or events of this many days: a transaction locks the table of each, and PostgreSQL has room for some thousand locks.
 const DAYS_MAX: usize = 64;
-/// Years that every database can store, and that have four digits.
-const YEARS: RangeInclusive<i32> = 1..=9999;
 
 /// A topic of a cluster: two clusters may have one of the same name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -267,7 +264,7 @@ impl Record {
         (key, payload, headers): (Option<&[u8]>, Option<&[u8]>, Headers),
         decoded: Result<Decoded, String>,
     ) -> Self {
-        let (content, raw) = match decoded.and_then(storable) {
+        let (content, raw) = match decoded {
             Ok(Decoded { event, raw }) => (Ok(event), raw),
             Err(error) => (Err(error), None),
         };
@@ -277,7 +274,7 @@ impl Record {
 
     /// When it came, by producer or broker, where that is a time that every database can store: producers say what they like.
     pub fn timestamp(&self) -> Option<DateTime<Utc>> {
-        DateTime::from_timestamp_millis(self.timestamp_ms?).filter(|time| YEARS.contains(&time.year()))
+        DateTime::from_timestamp_millis(self.timestamp_ms?).filter(|time| wire::YEARS.contains(&time.year()))
     }
 
     /// Enough of it to know it again.
@@ -328,20 +325,6 @@ impl Record {
 /// Whether an agent can be called so.
 fn is_name(text: &str) -> bool {
     (1..=255).contains(&text.len()) && !text.chars().any(char::is_control)
-}
-
-/// Refuses times that are none to a database.
-fn storable(decoded: Decoded) -> Result<Decoded, String> {
-    let Decoded { event, .. } = &decoded;
-    let of_breach = event.body.breach().map(|breach| {
-        [("started_at", breach.started_at), ("raised_at", breach.raised_at), ("ended_at", breach.ended_at)]
-    });
-    for (name, time) in [("observed_at", event.stamp.observed_at)].into_iter().chain(of_breach.into_iter().flatten()) {
-        if !YEARS.contains(&time.year()) {
-            return Err(format!("field `{name}`: the year {} is not one of 1 to 9999", time.year()));
-        }
-    }
-    Ok(decoded)
 }
 
 impl Fingerprint {

@@ -11,11 +11,11 @@ pub struct Checkpoint {
     pub generation: i32,
     /// The last record stored.
     pub last: Option<Fingerprint>,
-    /// An older one, read again now and then: in a topic made anew something else stands there.
+    /// An older one. Both are read again now and then: in a topic made anew something else stands there.
     pub anchor: Option<Fingerprint>,
 }
 
-/// What was found at an anchor's offset.
+/// What was found at the offset of a known record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AnchorRecord {
     /// A record.
@@ -36,16 +36,33 @@ pub enum Verdict {
 }
 
 impl Checkpoint {
-    /// Whether this still is the partition that was stored from. `low` and `high` are its watermarks, `anchor` what was found
-    /// where the anchor stood, `None` without an anchor.
-    pub fn verify(&self, anchor: Option<AnchorRecord>, low: i64, high: i64) -> Verdict {
+    /// The records that are known, the newest first: in this order they are read again.
+    pub fn known(&self) -> impl Iterator<Item = Fingerprint> {
+        let older = self.anchor.filter(|anchor| self.last.is_none_or(|last| last.offset != anchor.offset));
+        self.last.into_iter().chain(older)
+    }
+
+    /// Tells whether this still is the partition that was stored from. `low` and `high` are its watermarks, asked for after `found`,
+    /// which has what stands now where the [known](Self::known) records stood, as far as it was read.
+    ///
+    /// A hole proves nothing by itself: a transaction's marker may stand there, and retention and compaction make holes. So both
+    /// records and the watermarks decide together. A record that differs proves another topic, and one that is the same proves this
+    /// one. Where neither is left, although retention has not come so far, only compaction could have taken both; then reading again
+    /// from the start is the verdict that loses nothing, since the database's key skips what is there.
+    pub fn verify(&self, found: &[AnchorRecord], low: i64, high: i64) -> Verdict {
         if self.next_offset > high {
             return Verdict::Recreated("it ends before the last stored record");
         }
-        if let (Some(then), Some(AnchorRecord::Record(now))) = (self.anchor, anchor)
-            && then != now
-        {
-            return Verdict::Recreated("an old record has changed");
+        let (mut is_same, mut is_gone) = (false, false);
+        for (then, now) in self.known().zip(found) {
+            match now {
+                AnchorRecord::Record(now) if *now == then => is_same = true,
+                AnchorRecord::Record(_) => return Verdict::Recreated("an old record has changed"),
+                AnchorRecord::Gone => is_gone |= then.offset >= low,
+            }
+        }
+        if is_gone && !is_same {
+            return Verdict::Recreated("the records that were read last are gone, and not by retention");
         }
         if low > self.next_offset {
             return Verdict::Gap(Gap { first: self.next_offset, last: low - 1, cause: GapCause::Expired });
@@ -58,9 +75,10 @@ impl Checkpoint {
         Self { next_offset: low, generation: self.generation + 1, last: None, anchor: None }
     }
 
-    /// The anchor was looked at: the record that was last `before` the look takes its place.
+    /// The known records were looked at: the one that was last `before` the look becomes the anchor, as soon as it is an older one.
     pub fn anchored(&self, before: Option<Fingerprint>) -> Self {
-        Self { anchor: before.or(self.anchor), ..self.clone() }
+        let older = before.filter(|before| self.last.is_some_and(|last| before.offset < last.offset));
+        Self { anchor: older.or(self.anchor), ..self.clone() }
     }
 
     /// `next` and the last record, after a slice was stored.
@@ -79,26 +97,70 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_made_anew_is_known_by_its_end_or_its_anchor() {
-        let place = Checkpoint { next_offset: 100, anchor: Some(print(50, 1)), ..Checkpoint::default() };
-        let same = Some(AnchorRecord::Record(print(50, 1)));
-        assert_eq!(place.verify(same, 0, 100), Verdict::Same);
-        assert_eq!(place.verify(Some(AnchorRecord::Gone), 60, 100), Verdict::Same);
-        assert_eq!(
-            place.verify(Some(AnchorRecord::Gone), 120, 150),
-            Verdict::Gap(Gap { first: 100, last: 119, cause: GapCause::Expired })
+    fn a_topic_made_anew_is_known_by_its_end_and_by_both_records() {
+        use AnchorRecord::{Gone, Record};
+        let (last, anchor) = (print(90, 9), print(50, 5));
+        let place = Checkpoint { next_offset: 100, last: Some(last), anchor: Some(anchor), ..Checkpoint::default() };
+        assert_eq!(place.known().collect::<Vec<_>>(), [last, anchor]);
+        let other = |print: Fingerprint| Record(Fingerprint { digest: 77, ..print });
+        let recreated =
+            |found: &[AnchorRecord], low, high| matches!(place.verify(found, low, high), Verdict::Recreated(_));
+        for found in [&[Record(last)][..], &[Gone, Record(anchor)]] {
+            assert_eq!(place.verify(found, 0, 100), Verdict::Same, "{found:?}");
+            assert!(recreated(found, 0, 99), "it is shorter");
+        }
+        assert!(recreated(&[other(last)], 0, 200) && recreated(&[Gone, other(anchor)], 0, 200));
+        assert!(recreated(&[other(last), Record(anchor)], 0, 200), "its end was cut off and written again");
+        // Holes at both: a marker each in a topic made anew, or compaction.
+        assert!(
+            recreated(&[Gone, Gone], 0, 200) && recreated(&[Gone, Gone], 60, 200) && recreated(&[Gone, Gone], 90, 200)
         );
-        assert!(matches!(place.verify(same, 0, 99), Verdict::Recreated(_)));
-        assert!(matches!(place.verify(Some(AnchorRecord::Record(print(50, 2))), 0, 100), Verdict::Recreated(_)));
+        // Retention took both: they prove nothing.
+        assert_eq!(place.verify(&[Gone, Gone], 91, 200), Verdict::Same);
+        let gap = Gap { first: 100, last: 119, cause: GapCause::Expired };
+        assert_eq!(place.verify(&[Gone, Gone], 120, 150), Verdict::Gap(gap));
+        // Nothing known, or nothing read.
+        assert_eq!(place.verify(&[], 0, 100), Verdict::Same);
+        assert_eq!(Checkpoint { last: None, anchor: None, ..place }.verify(&[], 0, 100), Verdict::Same);
     }
 
     #[test]
-    fn the_first_last_record_is_the_first_anchor() {
+    fn one_record_is_asked_for_once() {
+        let place = Checkpoint { last: Some(print(9, 1)), anchor: Some(print(9, 1)), ..Checkpoint::default() };
+        assert_eq!(place.known().count(), 1);
+        assert!(matches!(place.verify(&[AnchorRecord::Gone], 0, 100), Verdict::Recreated(_)));
+    }
+
+    proptest::proptest! {
+        /// Whatever stands in the new topic where the old records stood, and whatever its watermarks are: what is below `next` is read,
+        /// unless retention has taken all that was known.
+        #[test]
+        fn no_record_of_a_topic_made_anew_is_lost(
+            holes in proptest::array::uniform2(proptest::bool::ANY), low in 0..=90_i64, more in 0..50_i64
+        ) {
+            let place = Checkpoint {
+                next_offset: 100,
+                last: Some(print(90, 9)),
+                anchor: Some(print(50, 5)),
+                ..Checkpoint::default()
+            };
+            let found: Vec<_> = place.known().zip(holes).map(|(print, hole)| match hole {
+                true => AnchorRecord::Gone,
+                false => AnchorRecord::Record(Fingerprint { digest: 77, ..print }),
+            }).collect();
+            proptest::prop_assert!(matches!(place.verify(&found, low, 100 + more), Verdict::Recreated(_)));
+        }
+    }
+
+    #[test]
+    fn the_anchor_follows_the_last_record_at_a_distance() {
         let place = Checkpoint::default().advanced(10, Some(print(9, 1)));
         assert_eq!((place.next_offset, place.last, place.anchor), (10, Some(print(9, 1)), Some(print(9, 1))));
         let later = place.advanced(20, Some(print(19, 2)));
         assert_eq!((later.last, later.anchor), (Some(print(19, 2)), Some(print(9, 1))));
-        assert_eq!(later.anchored(Some(print(19, 2))).anchor, Some(print(19, 2)));
+        assert_eq!(later.anchored(Some(print(19, 2))), later, "nothing came since: they stay two");
+        let latest = later.advanced(30, Some(print(29, 3)));
+        assert_eq!(latest.anchored(Some(print(19, 2))).anchor, Some(print(19, 2)));
         assert_eq!(later.advanced(25, None).last, Some(print(19, 2)));
     }
 }

@@ -13,7 +13,7 @@ use super::store::{PartitionWidth, Retention, StoreOptions, StoreUrl};
 use crate::config::{ConfigError, Invalid, Layers, SecretFile, duration};
 use crate::kafka::{Connection, RawConnection, RawSasl, RawTls};
 use crate::registry::{Address, RawRegistry};
-use crate::units::counted;
+use crate::units::{counted, lasting};
 use crate::wire::{Decoder, NoRegistry};
 
 /// `consumer.toml` as written.
@@ -63,7 +63,7 @@ struct RawRetention {
     totals: Option<String>,
 }
 
-/// Where to begin in a partition that neither the database nor Kafka has an offset of.
+/// Where to begin in a partition that the database does not know. What a group committed to Kafka decides nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Start {
     /// With all that is there.
@@ -84,6 +84,8 @@ pub struct Settings {
     pub samples: Option<String>,
     /// Where schemas are found.
     pub registry: Option<Address>,
+    /// How long a message waits for its schema; `None` is for ever.
+    pub give_up: Option<Duration>,
     /// Where to begin.
     pub start: Start,
     /// Where to store.
@@ -105,6 +107,9 @@ pub struct Directories {
 
 /// The topic of samples, where somebody wants it read and does not name it.
 pub const SAMPLES: &str = "highwater.samples";
+
+/// How long a message waits for its schema unless `kafka.registry.give_up` says otherwise: longer than a registry takes to restart.
+const GIVE_UP: Duration = Duration::from_secs(15 * 60);
 
 const TOPIC: &str = "highwater.events";
 const GROUP: &str = "highwater";
@@ -178,13 +183,16 @@ impl Settings {
         if membership.group.is_empty() {
             return Err(Invalid::new("kafka.group", "is empty; consumers that share a database share a name here"));
         }
+        let mut registry = kafka.registry.unwrap_or_default();
+        let give_up = patience(registry.give_up.take())?;
         let connection =
             RawConnection { brokers: kafka.brokers, tls: kafka.tls, sasl: kafka.sasl, properties: kafka.properties };
         Ok(Self {
             connection: Connection::new(connection, directories.credentials.as_deref())?,
             membership,
             samples: topics.samples.map(|samples| topic("topics.samples", samples)).transpose()?,
-            registry: Address::new(kafka.registry.unwrap_or_default(), directories.credentials.as_deref())?,
+            registry: Address::new(registry, directories.credentials.as_deref())?,
+            give_up,
             start: kafka.start.map_or(Ok(Start::default()), |text| start(&text))?,
             partition: store.partition.as_deref().map_or(Ok(PartitionWidth::default()), width)?,
             store: location(store, directories)?,
@@ -214,7 +222,11 @@ impl fmt::Display for Settings {
             instance => writeln!(f, "group     {} as {instance}", self.membership.group)?,
         }
         if let Some(registry) = &self.registry {
-            writeln!(f, "schemas   from {}", registry.url())?;
+            let waits = match self.give_up {
+                Some(patience) => format!("waits {} for one", lasting(patience)),
+                None => "waits for one for ever".to_owned(),
+            };
+            writeln!(f, "schemas   from {}; {waits}", registry.url())?;
         }
         writeln!(f, "start     {start}")?;
         writeln!(f, "stores    in {}", self.store)?;
@@ -234,6 +246,15 @@ fn start(text: &str) -> Result<Start, Invalid> {
         "earliest" => Ok(Start::Earliest),
         "latest" => Ok(Start::Latest),
         other => Err(Invalid::new("kafka.start", format!("`{other}` is not one of earliest, latest"))),
+    }
+}
+
+/// Reads `kafka.registry.give_up`.
+fn patience(raw: Option<String>) -> Result<Option<Duration>, Invalid> {
+    match raw {
+        None => Ok(Some(GIVE_UP)),
+        Some(text) if text.trim() == "0" => Ok(None),
+        Some(text) => Ok(Some(duration("kafka.registry.give_up", &text)?).filter(|patience| !patience.is_zero())),
     }
 }
 
@@ -398,6 +419,21 @@ mod tests {
         assert!(samples("[kafka]\ntopic = 's'\n[topics]\nsamples = 's'").is_none(), "it is read already");
         let membership = samples("[kafka]\ninstance = 'one'\n[topics]\nsamples = 's'").unwrap();
         assert_eq!((&*membership.topic, &*membership.instance, &*membership.group), ("s", "one-samples", "highwater"));
+    }
+
+    #[test]
+    fn a_schema_is_waited_for_as_long_as_is_written() {
+        let give_up = |text: &str| {
+            settings(&format!("[kafka.registry]\nurl = 'http://r'\n{text}")).map(|settings| settings.give_up)
+        };
+        assert_eq!(give_up(""), Ok(Some(Duration::from_secs(900))));
+        assert_eq!(give_up("give_up = '1h'"), Ok(Some(Duration::from_secs(3_600))));
+        assert_eq!((give_up("give_up = '0'"), give_up("give_up = '0s'")), (Ok(None), Ok(None)));
+        let error = give_up("give_up = 15").unwrap_err();
+        assert_eq!(error, "consumer.toml:3: kafka.registry.give_up: write it as \"15s\"");
+        assert!(
+            give_up("give_up = 'soon'").unwrap_err().starts_with("consumer.toml:3: kafka.registry.give_up: `soon`")
+        );
     }
 
     #[test]

@@ -95,9 +95,6 @@ struct Consumer<'a> {
     backoff: Backoff,
     store_trouble: Trouble,
     kafka_trouble: Trouble,
-    registry_trouble: Trouble,
-    /// The message that could not be read without the registry.
-    undecided: Option<(i32, i64)>,
     anchors: Option<Anchors>,
     due: Due,
     totals: Option<TotalsLog>,
@@ -176,7 +173,8 @@ impl<'a> Consumer<'a> {
             started: clock.monotonic(),
             clock,
             heart,
-            source: Source::new(&settings.connection, membership, settings.decoder()).map_err(Failure::config)?,
+            source: Source::new(&settings.connection, membership, settings.decoder(), settings.give_up)
+                .map_err(Failure::config)?,
             service: Service::ready(Duration::ZERO),
             writer: Writer::new(&settings.store, settings.store_options(instance.clone())),
             _maintenance: MaintenanceThread::start(settings, instance).map_err(Failure::failed)?,
@@ -192,8 +190,6 @@ impl<'a> Consumer<'a> {
             backoff: Backoff::default(),
             store_trouble: Trouble::default(),
             kafka_trouble: Trouble::default(),
-            registry_trouble: Trouble::default(),
-            undecided: None,
             anchors: None,
             due: Due::default(),
             totals: match options.log_totals {
@@ -231,18 +227,11 @@ impl<'a> Consumer<'a> {
         self.heart.beat("dealing with what Kafka said", now);
         self.service.lives(now);
         match polled {
-            Polled::Record(partition, record) => {
-                if self.undecided.take_if(|at| *at == (partition, record.offset)).is_some()
-                    && self.registry_trouble.over()
-                {
-                    log::info!("the schema registry answers; reading on");
-                }
-                self.intake.take(partition, record, now);
-            }
+            Polled::Record(partition, record) => self.intake.take(partition, record, now),
+            Polled::Unreadable(unreadable) => self.intake.pass_unreadable(unreadable, now),
             Polled::Nothing if collecting => self.store_batch(),
             Polled::Nothing => {}
             Polled::Assigned(partitions) => self.reassign(partitions),
-            Polled::Undecided { at, why, wait } => self.read_again(at, &why, wait),
             Polled::Misplaced(why) => {
                 log::info!("{}: {why}; looking where to go on", self.settings.membership.topic);
                 self.unplace(Duration::ZERO);
@@ -269,23 +258,6 @@ impl<'a> Consumer<'a> {
         self.places.clear();
         self.anchors = None;
         self.state = State::Unplaced(at);
-    }
-
-    /// A message has been read that can't be decoded now. What came before it is stored, if that goes, and then nothing is read
-    /// until it is time to read on from there.
-    fn read_again(&mut self, at: (i32, i64), why: &str, wait: Duration) {
-        let now = self.clock.monotonic();
-        if self.state == State::Reading && !self.intake.batch.is_empty() {
-            self.store_batch();
-        }
-        if let Some(line) = self.registry_trouble.seen(why, now) {
-            log::warn!("{line}; nothing is skipped, trying again");
-        }
-        if let Err(error) = self.source.place(&BTreeMap::new()) {
-            self.kafka_says(&error);
-        }
-        self.undecided = Some(at);
-        self.unplace(now + wait);
     }
 
     fn hold(&mut self, at: Duration) {

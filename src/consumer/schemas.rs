@@ -14,8 +14,14 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::registry::{Address, Kept, Refusal};
 use crate::wire::{DecodeError, Schemas, Undecoded, Writer};
 
-/// So long an answer is waited for, which usually takes a thousandth of it; then the loop has other things to do.
+/// How long an answer is waited for, which usually takes a thousandth of it; then the loop has other things to do.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// The same while the registry does not answer: other partitions are read meanwhile. A later answer is taken at the next try.
+const PATIENCE_AGAIN: Duration = Duration::from_millis(100);
+/// A registry that nobody has asked for so long may have been well meanwhile.
+const STALE: Duration = Duration::from_secs(180);
+/// Maximum number of questions that are kept open.
+const QUESTIONS_MAX: usize = 16;
 /// So long the registry's word holds that there is no such schema.
 const UNKNOWN_FOR: Duration = Duration::from_secs(30);
 /// So many ids are remembered before all are forgotten.
@@ -26,10 +32,19 @@ pub(super) struct Registered {
     address: Address,
     clock: SystemClock,
     answers: HashMap<u32, Answer>,
-    asking: Option<(u32, Receiver<Result<Kept, Refusal>>)>,
+    /// Questions that were not answered in time.
+    asking: HashMap<u32, Receiver<Result<Kept, Refusal>>>,
     backoff: Backoff,
-    /// It is left alone until this time, since it failed for this reason.
-    resting: Option<(Duration, String)>,
+    /// Set while the registry does not answer.
+    failing: Option<Failing>,
+}
+
+/// A registry that does not answer.
+struct Failing {
+    since: Duration,
+    why: String,
+    /// It is left alone until this time.
+    until: Duration,
 }
 
 enum Answer {
@@ -45,39 +60,47 @@ impl Registered {
             address,
             clock: SystemClock::default(),
             answers: HashMap::new(),
-            asking: None,
+            asking: HashMap::new(),
             backoff: Backoff::default(),
-            resting: None,
+            failing: None,
         }
     }
 
     /// The registry's answer, if it comes soon.
     fn ask(&mut self, id: u32) -> Result<Result<Kept, Refusal>, String> {
-        let receiver = match self.asking.take() {
-            Some((asked, receiver)) if asked == id => receiver,
-            // An answer that nobody waits for any more is dropped with its thread's end.
-            _ => {
-                let (sender, receiver) = channel();
-                let address = self.address.clone();
-                let question = move || drop(sender.send(address.open().and_then(|registry| registry.schema(id))));
-                let thread = std::thread::Builder::new().name("registry".into()).spawn(question);
-                thread.map_err(|error| format!("no thread to ask the schema registry: {error}"))?;
-                receiver
-            }
+        let receiver = match self.asking.remove(&id) {
+            Some(receiver) => receiver,
+            None => self.question(id)?,
         };
-        match receiver.recv_timeout(PATIENCE) {
+        let patience = if self.failing.is_some() { PATIENCE_AGAIN } else { PATIENCE };
+        match receiver.recv_timeout(patience) {
             Ok(answer) => Ok(answer),
             Err(RecvTimeoutError::Timeout) => {
-                self.asking = Some((id, receiver));
+                if self.asking.len() >= QUESTIONS_MAX {
+                    // An answer that nobody waits for is dropped when its thread ends.
+                    self.asking.clear();
+                }
+                self.asking.insert(id, receiver);
                 Err(format!("schema registry {}: no answer yet", self.address.url()))
             }
             Err(RecvTimeoutError::Disconnected) => Err("asking the schema registry failed; see above".to_owned()),
         }
     }
 
+    fn question(&self, id: u32) -> Result<Receiver<Result<Kept, Refusal>>, String> {
+        let (sender, receiver) = channel();
+        let address = self.address.clone();
+        let question = move || drop(sender.send(address.open().and_then(|registry| registry.schema(id))));
+        let thread = std::thread::Builder::new().name("registry".into()).spawn(question);
+        thread.map_err(|error| format!("no thread to ask the schema registry: {error}"))?;
+        Ok(receiver)
+    }
+
     fn rest(&mut self, wait: Duration, why: String) -> Undecoded {
-        self.resting = Some((self.clock.monotonic() + wait, why.clone()));
-        Undecoded::NotNow { why, wait }
+        let now = self.clock.monotonic();
+        let since = self.failing.as_ref().map_or(now, |failing| failing.since);
+        self.failing = Some(Failing { since, why: why.clone(), until: now + wait });
+        Undecoded::NotNow { why, wait, lasted: now.saturating_sub(since) }
     }
 }
 
@@ -91,10 +114,11 @@ impl Schemas for Registered {
             Some(Answer::Unknown(until)) if now < *until => return Err(unknown().into()),
             _ => {}
         }
-        if let Some((until, why)) = &self.resting
+        self.failing.take_if(|failing| now.saturating_sub(failing.until) > STALE);
+        if let Some(Failing { since, why, until }) = &self.failing
             && now < *until
         {
-            return Err(Undecoded::NotNow { why: why.clone(), wait: *until - now });
+            return Err(Undecoded::NotNow { why: why.clone(), wait: *until - now, lasted: now.saturating_sub(*since) });
         }
         let answer = match self.ask(id) {
             Ok(Ok(Kept { kind, text })) => match Writer::parse(kind.as_deref(), &text) {
@@ -112,7 +136,7 @@ impl Schemas for Registered {
             }
         };
         self.backoff.reset();
-        self.resting = None;
+        self.failing = None;
         if self.answers.len() >= IDS_MAX {
             self.answers.clear();
         }

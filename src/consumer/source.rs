@@ -1,32 +1,35 @@
 //! Kafka, as a member of a group that places every partition itself.
 //!
 //! librdkafka is told nothing of offsets: no automatic commit, no automatic reset, and an assignment is answered with an empty
-//! one until the database has said where to read. Offsets are committed as a hint for other tools, never read back but for a
-//! partition that the database does not know.
+//! one until the database has said where to read. Offsets are committed as a hint for other tools, and never read back.
 
 mod context;
 mod standalone;
+mod unreadable;
+mod waiting;
 
-use std::collections::BTreeMap;
-use std::sync::mpsc::{self, Receiver};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::time::Duration;
 
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::message::Message as _;
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::batch::{Fingerprint, Headers, Record};
-use super::checkpoint::AnchorRecord;
+use self::context::{Context, Rebalanced};
+pub use self::standalone::{Seen, StandaloneConsumer};
+pub(super) use self::unreadable::Unreadable;
+use self::unreadable::{Strikes, is_unreadable};
+use self::waiting::{Waiting, headers};
+use super::batch::{Fingerprint, Record};
+use super::checkpoint::{AnchorRecord, Checkpoint};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Invalid;
-use crate::kafka::{Connection, not_created};
-use crate::wire::{Decoder, Undecoded};
-
-use self::context::Context;
-pub use self::standalone::{Seen, StandaloneConsumer};
+use crate::kafka::{Connection, Reports, Trouble, missing_topic, not_created};
+use crate::wire::Decoder;
 
 /// What the broker is asked for at most while it is waited for. Longer, and the loop stands.
 const ASK_MAX: Duration = Duration::from_secs(5);
@@ -34,8 +37,26 @@ const ASK_MAX: Duration = Duration::from_secs(5);
 /// How long a consumer may take to leave its group; it can hang.
 const CLOSE_MAX: Duration = Duration::from_secs(10);
 
+/// The property that bounds a batch with all that it holds.
+const RECEIVE_MAX: &str = "receive.message.max.bytes";
+
+/// What stands where the known records of each partition stood.
+pub(super) type Known = BTreeMap<i32, Vec<AnchorRecord>>;
+
 /// How long old records may take to be read again.
 const AGAIN_MAX: Duration = Duration::from_secs(8);
+
+/// What a client has that reads what was read before, or what can't be read: it joins no group.
+const FIXED_APART: &[(&str, &str)] = &[
+    ("enable.auto.commit", "false"),
+    ("enable.auto.offset.store", "false"),
+    ("auto.offset.reset", "earliest"),
+    ("enable.partition.eof", "true"),
+    ("check.crcs", "true"),
+    ("isolation.level", "read_committed"),
+    ("queued.min.messages", "1"),
+    ("queued.max.messages.kbytes", "1024"),
+];
 
 /// What no setting may change: each carries a promise.
 const FIXED: &[(&str, &str)] = &[
@@ -82,8 +103,23 @@ pub(super) struct Source {
     connection: Connection,
     membership: Membership,
     decoder: Decoder,
+    clock: SystemClock,
     /// The certificates and secrets that this client has read.
     files: u64,
+    /// Where the reading of each partition began, or went on behind what can't be read.
+    placed: BTreeMap<i32, i64>,
+    /// Partitions that are paused. librdkafka keeps them so whatever is assigned then; and to resume one that is not would take its
+    /// reading back to where it was placed.
+    paused: BTreeSet<i32>,
+    /// [`Source::pause`] holds: nothing new is given out.
+    holds: bool,
+    waiting: Waiting,
+    registry_trouble: Trouble,
+    strikes: Strikes,
+    /// A search for what can't be read is under way.
+    search: Option<Receiver<Vec<Unreadable>>>,
+    /// What it found, to be given out.
+    unreadable: Vec<Unreadable>,
 }
 
 /// What a poll brings.
@@ -95,8 +131,9 @@ pub(super) enum Polled {
     Record(i32, Record),
     /// The partitions are these from now on; none is read before [`Source::place`].
     Assigned(Vec<i32>),
-    /// What the message at this partition and offset is can't be told now: it has to be read again, after this time.
-    Undecided { at: (i32, i64), why: String, wait: Duration },
+    /// These offsets can't be read, and are passed over: the next record of their partition is from behind them. Whoever polls notes
+    /// that before it takes the next record.
+    Unreadable(Unreadable),
     /// What is being read is not where it was thought: place all anew.
     Misplaced(String),
     /// Something is wrong; librdkafka goes on trying.
@@ -108,23 +145,40 @@ pub(super) enum Polled {
 }
 
 impl Source {
-    /// Joins the group; nothing is waited for.
+    /// Joins the group; nothing is waited for. A message whose schema can't be had waits for it at most `give_up`, `None` is for ever.
     ///
     /// # Errors
     /// A secret that can't be read, or a property that librdkafka does not take.
-    pub(super) fn new(connection: &Connection, membership: &Membership, decoder: Decoder) -> Result<Self, String> {
+    pub(super) fn new(
+        connection: &Connection,
+        membership: &Membership,
+        decoder: Decoder,
+        give_up: Option<Duration>,
+    ) -> Result<Self, String> {
         let files = connection.files();
-        let mut source =
-            Self { consumer: None, connection: connection.clone(), membership: membership.clone(), decoder, files };
-        let mut config = client(&source.connection, &source.membership, FIXED)?;
-        if !source.membership.instance.is_empty() {
-            config.set("group.instance.id", &source.membership.instance);
+        let mut config = client(connection, membership, FIXED)?;
+        if !membership.instance.is_empty() {
+            config.set("group.instance.id", &membership.instance);
         }
         let consumer: BaseConsumer<Context> =
             config.create_with_context(Context::new(connection.brokers())).map_err(|e| not_created(&e))?;
-        consumer.subscribe(&[&source.membership.topic]).map_err(|e| e.to_string())?;
-        source.consumer = Some(consumer);
-        Ok(source)
+        consumer.subscribe(&[&membership.topic]).map_err(|e| e.to_string())?;
+        Ok(Self {
+            consumer: Some(consumer),
+            connection: connection.clone(),
+            membership: membership.clone(),
+            decoder,
+            clock: SystemClock::default(),
+            files,
+            placed: BTreeMap::new(),
+            paused: BTreeSet::new(),
+            holds: false,
+            waiting: Waiting::new(give_up),
+            registry_trouble: Trouble::default(),
+            strikes: Strikes::default(),
+            search: None,
+            unreadable: Vec::new(),
+        })
     }
 
     fn consumer(&self) -> &BaseConsumer<Context> {
@@ -138,40 +192,133 @@ impl Source {
 
     /// Waits at most `timeout` for what comes next.
     pub(super) fn poll(&mut self, timeout: Duration) -> Polled {
+        if let Some(polled) = self.pass_unreadable().or_else(|| self.retry_waiting()) {
+            return polled;
+        }
         let consumer = self.consumer.as_ref().expect("only close() takes it, and the source with it");
         let polled = consumer.poll(timeout);
-        let (assigned, refused, trouble) =
-            consumer.context().hear(|heard| (heard.assigned.take(), heard.refused.take(), heard.trouble.take()));
-        if let Some(partitions) = assigned {
+        if let Some(Rebalanced { assigned, error }) = consumer.context().take_rebalanced() {
             // A message polled together with a new assignment is from the old one.
-            return Polled::Assigned(partitions);
+            drop(polled);
+            if let Some(error) = error {
+                log::warn!("Kafka: {error}");
+            }
+            self.forget();
+            return Polled::Assigned(assigned);
         }
         match polled {
-            Some(Ok(message)) => {
-                // Said when nothing else is to be told.
-                consumer.context().hear(|heard| (heard.refused, heard.trouble) = (refused, trouble));
-                let decoded = self.decoder.decode(message.payload().unwrap_or_default(), content_type(&message));
-                let decoded = match decoded {
-                    Ok(decoded) => Ok(decoded),
-                    Err(Undecoded::Never(error)) => Err(error.to_string()),
-                    Err(Undecoded::NotNow { why, wait }) => {
-                        return Polled::Undecided { at: (message.partition(), message.offset()), why, wait };
-                    }
-                };
-                let timestamp_ms = message.timestamp().to_millis();
-                let parts = (message.key(), message.payload(), headers(&message));
-                let record = Record::decoded(message.offset(), timestamp_ms, parts, decoded);
-                Polled::Record(message.partition(), record)
+            Some(Ok(message)) if self.waiting.contains(message.partition()) => {
+                Polled::Misplaced(format!("partition {} was not paused", message.partition()))
             }
+            Some(Ok(message)) => match self.waiting.read(&message, &mut self.decoder) {
+                Ok(read) => Polled::Record(message.partition(), read.record),
+                Err(undecided) => {
+                    self.waiting.keep(&message, &undecided, self.clock.monotonic());
+                    let partition = message.partition();
+                    drop(message);
+                    self.wait(partition, &undecided.why)
+                }
+            },
             Some(Err(error)) if is_misplaced(&error) => Polled::Misplaced(error.to_string()),
-            Some(Err(error)) => self.misfortune(refused, trouble.or_else(|| said(&error))),
-            None => self.misfortune(refused, trouble),
+            Some(Err(error)) if is_unreadable(&error) => self.strike(error.to_string()),
+            Some(Err(error)) => self.misfortune(said(&error)),
+            None => self.misfortune(None),
+        }
+    }
+
+    /// Has a partition wait for the schema of a message of its own.
+    fn wait(&mut self, partition: i32, why: &str) -> Polled {
+        if let Some(line) = self.registry_trouble.seen(why, self.clock.monotonic()) {
+            let topic = &self.membership.topic;
+            log::warn!("{line}; {topic}[{partition}] waits for it, and nothing is skipped");
+        }
+        if self.paused.insert(partition)
+            && let Err(error) = self.consumer().pause(&self.names(&[partition]))
+        {
+            return Polled::Misplaced(error.to_string());
+        }
+        Polled::Nothing
+    }
+
+    /// Tries again to read a message that waits for its schema.
+    fn retry_waiting(&mut self) -> Option<Polled> {
+        if self.holds || self.waiting.is_empty() {
+            return None;
+        }
+        let (partition, read) = self.waiting.retry(&mut self.decoder, self.clock.monotonic())?;
+        match read {
+            Err(undecided) => {
+                self.wait(partition, &undecided.why);
+                None
+            }
+            Ok(read) => {
+                self.paused.remove(&partition);
+                if let Err(error) = self.consumer().resume(&self.names(&[partition])) {
+                    return Some(Polled::Misplaced(error.to_string()));
+                }
+                if !read.is_given_up && self.registry_trouble.over() {
+                    log::info!("the schema registry answers; {}[{partition}] is read on", self.membership.topic);
+                }
+                Some(Polled::Record(partition, read.record))
+            }
+        }
+    }
+
+    /// A batch could not be unpacked. The same error again and again starts the search for the batch.
+    fn strike(&mut self, error: String) -> Polled {
+        let reports = &self.consumer().context().reports;
+        let (_, reported) = (reports.take_refused(), reports.take_trouble());
+        let error = reported.unwrap_or(error);
+        if self.search.is_none() && self.strikes.out(&error) {
+            match self.search() {
+                Ok(search) => self.search = Some(search),
+                Err(error) => log::warn!("Kafka: {error}"),
+            }
+        }
+        Polled::Trouble(error)
+    }
+
+    fn search(&self) -> Result<Receiver<Vec<Unreadable>>, String> {
+        let client = self.client_apart(&[])?;
+        let (topic, positions) = (self.membership.topic.clone(), self.reading());
+        let (sender, receiver) = mpsc::channel();
+        let find = move || drop(sender.send(unreadable::find(&client, &topic, &positions)));
+        std::thread::Builder::new().name("unreadable".into()).spawn(find).map_err(|e| e.to_string())?;
+        Ok(receiver)
+    }
+
+    /// Goes on behind what was found to be unreadable.
+    fn pass_unreadable(&mut self) -> Option<Polled> {
+        if self.holds {
+            return None;
+        }
+        if let Some(search) = &self.search {
+            match search.try_recv() {
+                Ok(found) => (self.search, self.unreadable) = (None, found),
+                Err(TryRecvError::Disconnected) => self.search = None,
+                Err(TryRecvError::Empty) => {}
+            }
+        }
+        let found = self.unreadable.pop()?;
+        let Unreadable { partition, first, end } = found;
+        let topic = &self.membership.topic;
+        let max = self.connection.property(RECEIVE_MAX).unwrap_or("100000000");
+        log::error!(
+            "{topic}[{partition}]: offsets {first} to {} stand in a batch that cannot be unpacked, and are passed over: it holds more than \
+             {RECEIVE_MAX} = {max} allows, or is damaged. Set {RECEIVE_MAX} in [kafka.properties] higher to read such batches",
+            end - 1
+        );
+        self.placed.insert(partition, end);
+        match self.consumer().seek(topic, partition, Offset::Offset(end), ASK_MAX) {
+            Ok(()) => Some(Polled::Unreadable(found)),
+            Err(error) => Some(Polled::Misplaced(error.to_string())),
         }
     }
 
     /// What a poll without a message comes to. An error that it brings was told by callback too, and in more words.
-    fn misfortune(&self, refused: Option<String>, trouble: Option<String>) -> Polled {
-        match (refused, trouble) {
+    fn misfortune(&self, polled: Option<String>) -> Polled {
+        let reports = &self.consumer().context().reports;
+        match (reports.take_refused(), reports.take_trouble().or(polled)) {
             (Some(refused), _) => Polled::Refused(refused),
             (None, Some(trouble)) => self.fatal().unwrap_or(Polled::Trouble(trouble)),
             (None, None) => Polled::Nothing,
@@ -183,48 +330,68 @@ impl Source {
         Some(Polled::Fatal(format!("{code}: {reason}")))
     }
 
+    /// Forgets what belongs to an assignment.
+    fn forget(&mut self) {
+        self.waiting.clear();
+        self.placed.clear();
+        self.strikes = Strikes::default();
+        self.search = None;
+        self.unreadable.clear();
+    }
+
     /// Reads on from `offsets`, and nothing else; what was fetched before is forgotten.
-    pub(super) fn place(&self, offsets: &BTreeMap<i32, i64>) -> Result<(), String> {
-        self.consumer().assign(&self.list(offsets)?).map_err(|e| e.to_string())
+    pub(super) fn place(&mut self, offsets: &BTreeMap<i32, i64>) -> Result<(), String> {
+        self.forget();
+        self.holds = false;
+        let paused: Vec<i32> = std::mem::take(&mut self.paused).into_iter().collect();
+        self.consumer().resume(&self.names(&paused)).map_err(|e| e.to_string())?;
+        self.consumer().assign(&list(&self.membership.topic, offsets)?).map_err(|e| e.to_string())?;
+        self.placed = offsets.clone();
+        Ok(())
     }
 
     /// Fetches no more until [`Source::resume`], but stays in the group.
-    pub(super) fn pause(&self, partitions: &[i32]) -> Result<(), String> {
-        self.consumer().pause(&self.names(partitions)).map_err(|e| e.to_string())
+    pub(super) fn pause(&mut self, partitions: &[i32]) -> Result<(), String> {
+        self.holds = true;
+        let mut partitions = partitions.to_vec();
+        partitions.retain(|partition| self.paused.insert(*partition));
+        self.consumer().pause(&self.names(&partitions)).map_err(|e| e.to_string())
     }
 
-    pub(super) fn resume(&self, partitions: &[i32]) -> Result<(), String> {
-        self.consumer().resume(&self.names(partitions)).map_err(|e| e.to_string())
+    /// Goes on with all but the partitions that wait for a schema.
+    pub(super) fn resume(&mut self, partitions: &[i32]) -> Result<(), String> {
+        self.holds = false;
+        let mut partitions = partitions.to_vec();
+        partitions.retain(|partition| !self.waiting.contains(*partition) && self.paused.remove(partition));
+        self.consumer().resume(&self.names(&partitions)).map_err(|e| e.to_string())
     }
 
     /// Tells Kafka what is stored. A hint: nothing depends on it.
     pub(super) fn commit(&self, offsets: &BTreeMap<i32, i64>) -> Result<(), String> {
-        self.consumer().commit(&self.list(offsets)?, CommitMode::Async).map_err(|e| e.to_string())
+        let offsets = list(&self.membership.topic, offsets)?;
+        self.consumer().commit(&offsets, CommitMode::Async).map_err(|e| e.to_string())
     }
 
-    /// How far reading has come in each partition, records or not: transaction markers count.
+    /// How far reading has come in each partition, records or not: transaction markers count. Those that wait for a schema are left
+    /// out: their position is behind a message that was not given out.
     pub(super) fn positions(&self) -> BTreeMap<i32, i64> {
         let Ok(list) = self.consumer().position() else { return BTreeMap::new() };
-        list.elements()
-            .iter()
-            .filter_map(|element| match element.offset() {
-                Offset::Offset(offset) => Some((element.partition(), offset)),
-                _ => None,
-            })
-            .collect()
+        let elements = list.elements();
+        let positions = elements.iter().filter_map(|element| match element.offset() {
+            Offset::Offset(offset) => Some((element.partition(), offset)),
+            _ => None,
+        });
+        positions.filter(|(partition, _)| !self.waiting.contains(*partition)).collect()
     }
 
-    /// What the group committed, where it did.
-    pub(super) fn committed(&self, partitions: &[i32]) -> Result<BTreeMap<i32, i64>, String> {
-        let list = self.consumer().committed_offsets(self.names(partitions), ASK_MAX).map_err(|e| e.to_string())?;
-        let mut committed = BTreeMap::new();
-        for element in list.elements() {
-            element.error().map_err(|e| e.to_string())?;
-            if let Offset::Offset(offset) = element.offset() {
-                committed.insert(element.partition(), offset);
-            }
-        }
-        Ok(committed)
+    /// Where each partition is read at, from where it was placed on.
+    fn reading(&self) -> BTreeMap<i32, i64> {
+        let positions = self.positions();
+        let reading = |(&partition, &placed): (&i32, &i64)| {
+            let position = positions.get(&partition).map_or(placed, |position| placed.max(*position));
+            (partition, position)
+        };
+        self.placed.iter().filter(|(partition, _)| !self.waiting.contains(**partition)).map(reading).collect()
     }
 
     /// The first offset there is, and the one after the last that a reader may see.
@@ -235,7 +402,7 @@ impl Source {
 
     /// The topic's partitions.
     pub(super) fn partitions(&self) -> Result<Vec<i32>, String> {
-        partitions(self.consumer(), &self.membership.topic)
+        partitions(self.consumer(), &self.membership.topic, self.connection.brokers())
     }
 
     /// The cluster's id, empty where it has none.
@@ -245,38 +412,33 @@ impl Source {
         Ok(self.consumer().client().fetch_cluster_id(ASK_MAX).unwrap_or_default())
     }
 
-    /// Reads again what stands at `offsets`, with a short-lived client on a thread of its own. The channel closes without a
-    /// word if that can't be told.
-    pub(super) fn read_again(
-        &self,
-        offsets: &BTreeMap<i32, i64>,
-    ) -> Result<Receiver<BTreeMap<i32, AnchorRecord>>, String> {
-        let fixed = [
-            ("enable.auto.commit", "false"),
-            ("enable.auto.offset.store", "false"),
-            ("auto.offset.reset", "earliest"),
-            ("enable.partition.eof", "true"),
-            ("check.crcs", "true"),
-            ("isolation.level", "read_committed"),
-            ("queued.min.messages", "1"),
-            ("queued.max.messages.kbytes", "1024"),
-        ];
-        let mut config = client(&self.connection, &self.membership, &fixed)?;
-        config.set("fetch.message.max.bytes", "16384");
-        let consumer: BaseConsumer = config.create().map_err(|e| not_created(&e))?;
-        consumer.assign(&self.list(offsets)?).map_err(|e| e.to_string())?;
+    /// Reads again what stands where the known records of these partitions stood, with a short-lived client on a thread of its own:
+    /// the newest of each, and where that is gone the older one. The channel closes without a word if that can't be told.
+    pub(super) fn read_again(&self, known: &BTreeMap<i32, Checkpoint>) -> Result<Receiver<Known>, String> {
+        let client = self.client_apart(&[("fetch.message.max.bytes", "16384")])?;
+        let wanted: BTreeMap<i32, Vec<i64>> = known
+            .iter()
+            .map(|(partition, checkpoint)| (*partition, checkpoint.known().map(|print| print.offset).collect()))
+            .collect();
         let (sender, receiver) = mpsc::channel();
-        let wanted = offsets.clone();
-        std::thread::Builder::new()
-            .name("anchors".into())
-            .spawn(move || {
-                if let Some(found) = read_all(&consumer, &wanted) {
-                    // Nobody listens any more after a rebalance.
-                    let _ = sender.send(found);
-                }
-            })
-            .map_err(|e| e.to_string())?;
+        let topic = self.membership.topic.clone();
+        let read = move || {
+            if let Some(found) = read_known(&client, &topic, &wanted) {
+                // Nobody listens any more after a rebalance.
+                let _ = sender.send(found);
+            }
+        };
+        std::thread::Builder::new().name("anchors".into()).spawn(read).map_err(|e| e.to_string())?;
         Ok(receiver)
+    }
+
+    /// A client that is no member of the group.
+    fn client_apart(&self, more: &[(&str, &str)]) -> Result<BaseConsumer<Reports>, String> {
+        let mut config = client(&self.connection, &self.membership, FIXED_APART)?;
+        for (name, value) in more {
+            config.set(*name, *value);
+        }
+        config.create_with_context(Reports::new(self.connection.brokers())).map_err(|e| not_created(&e))
     }
 
     /// Leaves the group, so that the others need not wait for the session to run out.
@@ -290,15 +452,6 @@ impl Source {
         if spawned.is_err() || closed.recv_timeout(CLOSE_MAX).is_err() {
             log::warn!("Kafka: leaving the group takes too long; gone without");
         }
-    }
-
-    fn list(&self, offsets: &BTreeMap<i32, i64>) -> Result<TopicPartitionList, String> {
-        let mut list = TopicPartitionList::with_capacity(offsets.len());
-        for (&partition, &offset) in offsets {
-            list.add_partition_offset(&self.membership.topic, partition, Offset::Offset(offset))
-                .map_err(|e| e.to_string())?;
-        }
-        Ok(list)
     }
 
     fn names(&self, partitions: &[i32]) -> TopicPartitionList {
@@ -341,19 +494,21 @@ fn said(error: &KafkaError) -> Option<String> {
     (error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown)).then(|| error.to_string())
 }
 
-/// What a topic that Kafka does not know is called.
-const NO_TOPIC: &str = "there is no topic";
-
-fn no_topic(name: &str) -> String {
-    format!("{NO_TOPIC} {name}; `highwater-agent topics` makes it, or set kafka.topic")
-}
-
 /// Whether what [`Source`] said is that the topic does not exist.
 pub(super) fn is_unknown_topic(error: &str) -> bool {
-    error.starts_with(NO_TOPIC)
+    error.starts_with("there is no topic ")
 }
 
-fn partitions<C: ConsumerContext>(consumer: &BaseConsumer<C>, name: &str) -> Result<Vec<i32>, String> {
+/// Offsets of partitions, as librdkafka takes them.
+fn list(topic: &str, offsets: &BTreeMap<i32, i64>) -> Result<TopicPartitionList, String> {
+    let mut list = TopicPartitionList::with_capacity(offsets.len());
+    for (&partition, &offset) in offsets {
+        list.add_partition_offset(topic, partition, Offset::Offset(offset)).map_err(|e| e.to_string())?;
+    }
+    Ok(list)
+}
+
+fn partitions<C: ConsumerContext>(consumer: &BaseConsumer<C>, name: &str, brokers: &str) -> Result<Vec<i32>, String> {
     let metadata = consumer.fetch_metadata(Some(name), ASK_MAX).map_err(|e| e.to_string())?;
     let topic = metadata.topics().iter().find(|topic| topic.name() == name);
     match topic.map(|topic| (topic.error(), topic.partitions())) {
@@ -361,34 +516,46 @@ fn partitions<C: ConsumerContext>(consumer: &BaseConsumer<C>, name: &str) -> Res
             Ok(partitions.iter().map(rdkafka::metadata::MetadataPartition::id).collect())
         }
         Some((Some(error), _)) if RDKafkaErrorCode::from(error) == RDKafkaErrorCode::UnknownTopicOrPartition => {
-            Err(no_topic(name))
+            Err(missing_topic(name, brokers))
         }
         Some((Some(error), _)) => Err(format!("{name}: {}", RDKafkaErrorCode::from(error))),
-        _ => Err(no_topic(name)),
+        _ => Err(missing_topic(name, brokers)),
     }
 }
 
-fn headers(message: &BorrowedMessage<'_>) -> Headers {
-    let Some(headers) = message.headers() else { return Headers::default() };
-    Headers::pack(headers.iter().map(|header| (header.key, header.value)))
+/// Reads the records at `wanted` offsets in turn, until there is one; `None` if one stays unknown.
+fn read_known(client: &BaseConsumer<Reports>, topic: &str, wanted: &BTreeMap<i32, Vec<i64>>) -> Option<Known> {
+    let until = SystemClock::default().monotonic() + AGAIN_MAX;
+    let mut found: Known = wanted.keys().map(|partition| (*partition, Vec::new())).collect();
+    for turn in 0.. {
+        let is_open = |partition| found[&partition].iter().all(|now| *now == AnchorRecord::Gone);
+        let offsets = wanted.iter().filter_map(|(partition, offsets)| Some((*partition, *offsets.get(turn)?)));
+        let offsets: BTreeMap<i32, i64> = offsets.filter(|(partition, _)| is_open(*partition)).collect();
+        if offsets.is_empty() {
+            break;
+        }
+        client.assign(&list(topic, &offsets).ok()?).ok()?;
+        for (partition, record) in read_each(client, &offsets, until)? {
+            found.entry(partition).or_default().push(record);
+        }
+    }
+    Some(found)
 }
 
-fn content_type<'a>(message: &'a BorrowedMessage<'_>) -> Option<&'a [u8]> {
-    let headers = message.headers()?;
-    headers.iter().find(|header| header.key == "content-type")?.value
-}
-
-/// What stands at each of `wanted`; `None` if one stays unknown.
-fn read_all(consumer: &BaseConsumer, wanted: &BTreeMap<i32, i64>) -> Option<BTreeMap<i32, AnchorRecord>> {
+/// What stands at each of the offsets that are assigned.
+fn read_each(
+    client: &BaseConsumer<Reports>,
+    offsets: &BTreeMap<i32, i64>,
+    until: Duration,
+) -> Option<BTreeMap<i32, AnchorRecord>> {
     let clock = SystemClock::default();
-    let until = clock.monotonic() + AGAIN_MAX;
     let mut found = BTreeMap::new();
     while clock.monotonic() < until {
-        match consumer.poll(Duration::from_millis(100)) {
-            Some(Ok(message)) if wanted.get(&message.partition()) == Some(&message.offset()) => {
+        match client.poll(Duration::from_millis(100)) {
+            Some(Ok(message)) if offsets.get(&message.partition()) == Some(&message.offset()) => {
                 let timestamp_ms = message.timestamp().to_millis();
-                let mark = Fingerprint::new(message.offset(), timestamp_ms, message.key(), message.payload());
-                found.entry(message.partition()).or_insert(AnchorRecord::Record(mark));
+                let print = Fingerprint::new(message.offset(), timestamp_ms, message.key(), message.payload());
+                found.entry(message.partition()).or_insert(AnchorRecord::Record(print));
             }
             Some(Ok(message)) => {
                 found.entry(message.partition()).or_insert(AnchorRecord::Gone);
@@ -398,7 +565,7 @@ fn read_all(consumer: &BaseConsumer, wanted: &BTreeMap<i32, i64>) -> Option<BTre
             }
             Some(Err(_)) | None => {}
         }
-        if found.len() >= wanted.len() {
+        if found.len() >= offsets.len() {
             return Some(found);
         }
     }

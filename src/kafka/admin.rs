@@ -3,20 +3,18 @@
 //! Each call waits for its answer.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use pollster::block_on;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::{Metadata, MetadataPartition};
-use rdkafka::producer::{BaseProducer, DeliveryResult, Producer as _, ProducerContext};
+use rdkafka::producer::{BaseProducer, Producer as _};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::{Connection, explained, not_created, unreachable_broker};
+use super::{Connection, Reports, not_created, unreachable_broker};
 
 /// A broker that is there answers much sooner.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
@@ -76,28 +74,8 @@ pub struct Found {
 /// A cluster that answers.
 pub struct Admin {
     /// An admin client can't be polled for what goes wrong; this one can.
-    client: BaseProducer<LastWord>,
+    client: BaseProducer<Reports>,
     connection: Connection,
-}
-
-/// Keeps what librdkafka said last, which is why nobody answers.
-#[derive(Default)]
-struct LastWord(Mutex<Option<String>>);
-
-impl ClientContext for LastWord {
-    fn error(&self, error: KafkaError, reason: &str) {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // That all are down comes after why.
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) || last.is_none() {
-            *last = Some(reason.to_owned());
-        }
-    }
-}
-
-impl ProducerContext for LastWord {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
 }
 
 impl Admin {
@@ -107,8 +85,8 @@ impl Admin {
     /// A file can't be read, or a property makes no sense.
     pub fn new(connection: &Connection) -> Result<Self, AdminError> {
         let config = connection.client(&[]).map_err(AdminError::Misconfigured)?;
-        let client = BaseProducer::from_config_and_context(&config, LastWord::default());
-        let client = client.map_err(|error| AdminError::Misconfigured(not_created(&error)))?;
+        let client = BaseProducer::from_config_and_context(&config, Reports::new(connection.brokers()));
+        let client = client.map_err(misconfigured)?;
         Ok(Self { client, connection: connection.clone() })
     }
 
@@ -200,7 +178,7 @@ impl Admin {
     pub fn committed(&self, group: &str, topic: &str, partitions: &[i32]) -> Result<BTreeMap<i32, i64>, AdminError> {
         let ours = [("group.id", group), ("enable.auto.commit", "false")];
         let config = self.connection.client(&ours).map_err(AdminError::Misconfigured)?;
-        let consumer: BaseConsumer = config.create().map_err(|error| AdminError::Misconfigured(not_created(&error)))?;
+        let consumer: BaseConsumer<Reports> = config.create_with_context(self.reports()).map_err(misconfigured)?;
         let mut list = TopicPartitionList::new();
         for partition in partitions {
             list.add_partition(topic, *partition);
@@ -211,13 +189,17 @@ impl Admin {
         Ok(elements.iter().filter_map(|found| Some((found.partition(), offset(found.offset())?))).collect())
     }
 
-    fn admin(&self) -> Result<AdminClient<DefaultClientContext>, AdminError> {
+    fn admin(&self) -> Result<AdminClient<Reports>, AdminError> {
         let config = self.connection.client(&[]).map_err(AdminError::Misconfigured)?;
-        config.create().map_err(|error| AdminError::Misconfigured(not_created(&error)))
+        config.create_with_context(self.reports()).map_err(misconfigured)
+    }
+
+    fn reports(&self) -> Reports {
+        Reports::new(self.connection.brokers())
     }
 
     fn last_word(&self) -> Option<String> {
-        self.client.client().context().0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.client.client().context().last()
     }
 
     /// A broker that answered does not answer this. It may be another one, which has to be reached by an address that the cluster
@@ -233,7 +215,7 @@ impl Admin {
 
     fn no_answer(&self, why: String) -> AdminError {
         let brokers = self.connection.brokers();
-        let why = self.last_word().map_or(why, |reason| explained(&reason, brokers));
+        let why = self.last_word().unwrap_or(why);
         AdminError::Unavailable { brokers: brokers.to_owned(), why }
     }
 
@@ -258,6 +240,10 @@ impl Found {
         }
         differences
     }
+}
+
+fn misconfigured(error: KafkaError) -> AdminError {
+    AdminError::Misconfigured(not_created(&error))
 }
 
 fn options() -> AdminOptions {

@@ -24,6 +24,12 @@ pub fn refusal(code: Code, reason: &str) -> Option<String> {
     Some(format!("{reason}: {remedy}"))
 }
 
+/// Says that a cluster has no topic of this name, and which command makes just that one. `brokers` are the configured ones.
+pub fn missing_topic(name: &str, brokers: &str) -> String {
+    let brokers = if brokers == DEFAULT_BROKERS { String::new() } else { format!(" -b {brokers}") };
+    format!("there is no topic {name}: `highwater-agent topics{brokers} -t {name}` makes it")
+}
+
 /// Without what librdkafka says of how long and how often, which differs each time.
 pub fn without_timing(text: &str) -> String {
     let Some((before, rest)) = text.split_once(" (after ") else { return text.to_owned() };
@@ -78,6 +84,9 @@ fn is_same_address(configured: &str, address: &str) -> bool {
     configured.eq_ignore_ascii_case(address)
         || (!has_port && address.eq_ignore_ascii_case(&format!("{configured}:{DEFAULT_PORT}")))
 }
+
+/// The brokers that both programs ask where none are configured.
+pub(super) const DEFAULT_BROKERS: &str = "localhost:9092";
 
 /// The port that librdkafka takes where none is written.
 const DEFAULT_PORT: u16 = 9092;
@@ -149,6 +158,12 @@ mod tests {
             explained("kafka.internal:9092/1: Disconnected", "gateway:9092"),
             "kafka.internal:9092/1: Disconnected"
         );
+    }
+
+    #[test]
+    fn a_missing_topic_is_made_by_one_command() {
+        assert_eq!(missing_topic("t", DEFAULT_BROKERS), "there is no topic t: `highwater-agent topics -t t` makes it");
+        assert!(missing_topic("t", "a:1,b:2").contains("`highwater-agent topics -b a:1,b:2 -t t`"));
     }
 
     #[test]

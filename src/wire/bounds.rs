@@ -67,7 +67,10 @@ fn text(field: &'static str, text: &str) -> Result<(), DecodeError> {
 
 fn key(field: &'static str, value: &str) -> Result<(), DecodeError> {
     if value.len() > KEY_BYTES_MAX {
-        return Err(DecodeError::field(field, format!("has {} bytes; at most {KEY_BYTES_MAX} are allowed", value.len())));
+        return Err(DecodeError::field(
+            field,
+            format!("has {} bytes; at most {KEY_BYTES_MAX} are allowed", value.len()),
+        ));
     }
     text(field, value)
 }

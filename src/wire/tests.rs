@@ -17,28 +17,31 @@ pub(super) fn events() -> impl Strategy<Value = Event> {
     let number = || 0..=i64::MAX as u64;
     let time = || (0..4_102_444_800_000_000_i64).prop_map(|us| DateTime::<Utc>::from_timestamp_micros(us).unwrap());
     let times = || (time(), time(), time());
-    let breach = ("[^\\x00]{0,20}", times(), "[a-z-]{1,9}", number(), number(), any::<bool>(), any::<Option<u32>>()).prop_map(
-        |(limit_name, (started_at, raised_at, ended_at), interface, limit_bps, rate_bps, critical, ifindex)| Breach {
-            breach_id: "0123456789abcdef".into(),
-            started_at,
-            raised_at,
-            ended_at,
-            limit_name: limit_name.into(),
-            severity: if critical { Severity::Critical } else { Severity::Warning },
-            interface: interface.into(),
-            ifindex,
-            direction: if critical { Direction::Rx } else { Direction::Total },
-            limit_bps,
-            rate_bps,
-            peak_bps: rate_bps,
-            mean_bps: rate_bps / 2,
-            duration_ms: 1_000,
-            measured_ms: 900,
-            excess_bytes: rate_bps / 8,
-            reason: critical.then_some(Reason::Below),
-            detail: ifindex.map(|_| "the rate fell".to_owned()),
-        },
-    );
+    let breach = ("[^\\x00]{0,20}", times(), "[a-z-]{1,9}", number(), number(), any::<bool>(), any::<Option<u32>>())
+        .prop_map(
+            |(limit_name, (started_at, raised_at, ended_at), interface, limit_bps, rate_bps, critical, ifindex)| {
+                Breach {
+                    breach_id: "0123456789abcdef".into(),
+                    started_at,
+                    raised_at,
+                    ended_at,
+                    limit_name: limit_name.into(),
+                    severity: if critical { Severity::Critical } else { Severity::Warning },
+                    interface: interface.into(),
+                    ifindex,
+                    direction: if critical { Direction::Rx } else { Direction::Total },
+                    limit_bps,
+                    rate_bps,
+                    peak_bps: rate_bps,
+                    mean_bps: rate_bps / 2,
+                    duration_ms: 1_000,
+                    measured_ms: 900,
+                    excess_bytes: rate_bps / 8,
+                    reason: critical.then_some(Reason::Below),
+                    detail: ifindex.map(|_| "the rate fell".to_owned()),
+                }
+            },
+        );
     let sample = (any::<Option<u32>>(), proptest::option::of(number()), proptest::option::of(number())).prop_map(
         |(duration_ms, rx, tx)| Sample {
             interface: "eth0".into(),
@@ -111,7 +114,9 @@ impl Schemas for Registry {
             NEWER_ID => (Some("AVRO"), newer_schema().to_string()),
             PROTOBUF_ID => (Some("PROTOBUF"), "any".to_owned()),
             JSON_ID => (Some("JSON"), "any".to_owned()),
-            AWAY_ID => return Err(Undecoded::NotNow { why: "away".into(), wait: Duration::ZERO, lasted: Duration::ZERO }),
+            AWAY_ID => {
+                return Err(Undecoded::NotNow { why: "away".into(), wait: Duration::ZERO, lasted: Duration::ZERO });
+            }
             id => return Err(DecodeError::UnknownId { id, registry: "test".into() }.into()),
         };
         Ok(Arc::new(Writer::parse(kind, &text).unwrap()))
@@ -406,7 +411,10 @@ fn what_no_database_stores_is_refused_by_its_field() {
         (stamped(&|stamp| stamp.boot_id = nul.into()), "field `boot_id`: holds a NUL"),
         (stamped(&|stamp| stamp.observed_at = year("0000")), "field `observed_at`: the year 0 is not one of 1 to 9999"),
         (breach(&|breach| breach.limit_name = nul.into()), "field `limit_name`: holds a NUL"),
-        (breach(&|breach| breach.limit_name = "x".repeat(1_001).into()), "field `limit_name`: has 1001 bytes; at most 1000"),
+        (
+            breach(&|breach| breach.limit_name = "x".repeat(1_001).into()),
+            "field `limit_name`: has 1001 bytes; at most 1000",
+        ),
         (breach(&|breach| breach.breach_id = nul.into()), "field `breach_id`: holds a NUL"),
         (breach(&|breach| breach.interface = nul.into()), "field `interface`: holds a NUL"),
         (breach(&|breach| breach.detail = Some(nul.into())), "field `detail`: holds a NUL"),
@@ -416,7 +424,10 @@ fn what_no_database_stores_is_refused_by_its_field() {
         (body(Body::AgentStarted(lifecycle)), "field `version`: holds a NUL"),
         (body(Body::Loss(loss(bounds::SEQ_MAX + 1))), "field `ranges`: 281474976710657 is over 2^48"),
         (body(Body::Unknown(nul.into())), "field `kind`: holds a NUL"),
-        (Event { id: EventId { seq: bounds::SEQ_MAX + 1, ..golden.id }, ..golden.clone() }, "field `seq`: 281474976710657"),
+        (
+            Event { id: EventId { seq: bounds::SEQ_MAX + 1, ..golden.id }, ..golden.clone() },
+            "field `seq`: 281474976710657",
+        ),
     ] {
         for way in WAYS {
             let error = decode(&written(&event, way)).unwrap_err().to_string();
@@ -429,7 +440,9 @@ fn what_no_database_stores_is_refused_by_its_field() {
 /// A field that this version does not know goes to the database as JSON.
 #[test]
 fn json_of_an_unknown_kind_is_what_a_database_takes() {
-    let with = |field: &str| RAISED.replace("breach_raised", "quota_reached").replace("{\"schema\"", &format!("{{{field},\"schema\""));
+    let with = |field: &str| {
+        RAISED.replace("breach_raised", "quota_reached").replace("{\"schema\"", &format!("{{{field},\"schema\""))
+    };
     assert!(decode(with(r#""mood":["\\u0000",{"a":1e300}]"#).as_bytes()).is_ok(), "a backslash before it: no NUL");
     for (field, says) in [
         (r#""mood":"a\u0000""#, "field `mood`: holds a NUL"),

@@ -50,8 +50,7 @@ impl Consumer<'_> {
         if !self.source.is_outdated() {
             return;
         }
-        let Settings { connection, membership, .. } = self.settings;
-        match Source::new(connection, membership, self.settings.decoder()) {
+        match self.new_source() {
             Ok(source) => {
                 log::info!("Kafka: the files of kafka.tls or kafka.sasl have changed; connecting anew");
                 self.refused = None;
@@ -61,6 +60,11 @@ impl Consumer<'_> {
             }
             Err(error) => self.kafka_says(&error),
         }
+    }
+
+    fn new_source(&self) -> Result<Source, String> {
+        let Settings { connection, membership, give_up, .. } = self.settings;
+        Source::new(connection, membership, self.settings.decoder(), *give_up)
     }
 
     /// librdkafka gave up: a new client, after a while.
@@ -77,8 +81,7 @@ impl Consumer<'_> {
                 std::thread::sleep(POLL);
             }
             self.heart.beat("connecting to Kafka", self.clock.monotonic());
-            let Settings { connection, membership, .. } = self.settings;
-            match Source::new(connection, membership, self.settings.decoder()) {
+            match self.new_source() {
                 Ok(source) => return std::mem::replace(&mut self.source, source).close(),
                 Err(error) => self.kafka_says(&error),
             }

@@ -10,6 +10,7 @@ use crate::clock::Clock as _;
 use crate::consumer::batch::{Gap, GapCause, TopicId};
 use crate::consumer::checkpoint::{AnchorRecord, Checkpoint, Verdict};
 use crate::consumer::config::Start;
+use crate::consumer::source::Known;
 use crate::consumer::store::StoreError;
 
 /// How often a topic is looked at: is it still the same?
@@ -17,10 +18,10 @@ const ANCHOR_EVERY: Duration = Duration::from_secs(30);
 /// How long the looking may take when a partition is placed.
 const ANCHOR_MAX: Duration = Duration::from_secs(10);
 
-/// A look at the anchors that is under way.
+/// A look at known records that is under way.
 pub(super) struct Anchors {
-    found: Receiver<BTreeMap<i32, AnchorRecord>>,
-    /// What was last before it: the next anchors.
+    found: Receiver<Known>,
+    /// What was known when it began.
     before: BTreeMap<i32, Checkpoint>,
 }
 
@@ -45,14 +46,14 @@ impl Consumer<'_> {
         let asked = topic.clone();
         let mut stored = self.ask_store(move |store| store.checkpoints(&asked))?;
         stored.retain(|partition, _| self.assigned.contains(partition));
-        let found = self.look_at_anchors(&stored)?;
+        let found = self.look_at_known(&stored)?;
         let mut places = BTreeMap::new();
         for &partition in &self.assigned.clone() {
             self.heart.beat("finding where a partition goes on", self.clock.monotonic());
             let (low, high) = self.source.watermarks(partition)?;
             let place = match stored.get(&partition) {
                 Some(old) => {
-                    let verdict = old.verify(found.get(&partition).copied(), low, high);
+                    let verdict = old.verify(found.get(&partition).map_or(&[], Vec::as_slice), low, high);
                     self.go_on(&topic, partition, old, &verdict, low)?
                 }
                 None => self.begin(&topic, partition, low, high)?,
@@ -77,9 +78,11 @@ impl Consumer<'_> {
         low: i64,
     ) -> Result<Checkpoint, StoreError> {
         let (new, gap) = match *verdict {
-            Verdict::Same => (old.anchored(old.last), None),
+            Verdict::Same => (old.clone(), None),
             Verdict::Recreated(why) => {
-                log::error!("{topic}[{partition}] was made anew ({why}): reading it from its start, {low}");
+                log::error!(
+                    "{topic}[{partition}] was made anew ({why}): reading it from its start, {low}; what is stored already is not stored twice"
+                );
                 (old.recreated(low), None)
             }
             Verdict::Gap(gap) => {
@@ -113,7 +116,7 @@ impl Consumer<'_> {
         if place.next_offset >= low || place != first {
             return Ok(place);
         }
-        let verdict = place.verify(None, low, high);
+        let verdict = place.verify(&[], low, high);
         self.go_on(topic, partition, &place, &verdict, low)
     }
 
@@ -129,15 +132,12 @@ impl Consumer<'_> {
         self.ask_store(move |store| store.replace_checkpoint(&topic, partition, &old, &new, gap))
     }
 
-    fn look_at_anchors(
-        &mut self,
-        places: &BTreeMap<i32, Checkpoint>,
-    ) -> Result<BTreeMap<i32, AnchorRecord>, Hindrance> {
-        let wanted = anchors(places);
-        if wanted.is_empty() {
-            return Ok(BTreeMap::new());
+    fn look_at_known(&mut self, places: &BTreeMap<i32, Checkpoint>) -> Result<Known, Hindrance> {
+        let known = with_records(places);
+        if known.is_empty() {
+            return Ok(Known::new());
         }
-        let found = self.source.read_again(&wanted)?;
+        let found = self.source.read_again(&known)?;
         found.recv_timeout(ANCHOR_MAX).map_err(|_| Hindrance::Kafka("old records cannot be read again yet".to_owned()))
     }
 
@@ -155,29 +155,27 @@ impl Consumer<'_> {
             }
         } else if now >= self.due.anchors {
             self.due.anchors = now + ANCHOR_EVERY;
-            let wanted = anchors(&self.places);
-            if wanted.is_empty() {
+            let before = with_records(&self.places);
+            if before.is_empty() {
                 return;
             }
-            match self.source.read_again(&wanted) {
-                Ok(found) => self.anchors = Some(Anchors { found, before: self.places.clone() }),
+            match self.source.read_again(&before) {
+                Ok(found) => self.anchors = Some(Anchors { found, before }),
                 Err(error) => self.kafka_says(&error),
             }
         }
     }
 
-    fn judge_anchors(&mut self, found: &BTreeMap<i32, AnchorRecord>, before: &BTreeMap<i32, Checkpoint>) {
+    fn judge_anchors(&mut self, found: &Known, before: &BTreeMap<i32, Checkpoint>) {
         let topic = self.intake.batch.topic.clone();
-        for (&partition, &reading) in found {
+        for (&partition, found) in found {
             let (Some(place), Some(before)) = (self.places.get(&partition).cloned(), before.get(&partition)) else {
                 continue;
             };
-            let watermarks = match reading {
-                AnchorRecord::Gone => self.source.watermarks(partition).ok(),
-                AnchorRecord::Record(_) => Some((0, i64::MAX)),
-            };
+            let is_there = found.iter().any(|record| matches!(record, AnchorRecord::Record(_)));
+            let watermarks = if is_there { Some((0, i64::MAX)) } else { self.source.watermarks(partition).ok() };
             let Some((low, high)) = watermarks else { continue };
-            if let Verdict::Recreated(why) = place.verify(Some(reading), low, high) {
+            if let Verdict::Recreated(why) = before.verify(found, low, high) {
                 log::info!("{topic}[{partition}]: {why}; looking again");
                 return self.unplace(Duration::ZERO);
             }
@@ -196,7 +194,8 @@ impl Consumer<'_> {
     }
 }
 
-/// Where each anchor stands.
-fn anchors(places: &BTreeMap<i32, Checkpoint>) -> BTreeMap<i32, i64> {
-    places.iter().filter_map(|(partition, place)| Some((*partition, place.anchor?.offset))).collect()
+/// Those of which a record is known.
+fn with_records(places: &BTreeMap<i32, Checkpoint>) -> BTreeMap<i32, Checkpoint> {
+    let places = places.iter().filter(|(_, place)| place.known().next().is_some());
+    places.map(|(partition, place)| (*partition, place.clone())).collect()
 }

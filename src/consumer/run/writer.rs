@@ -184,6 +184,7 @@ impl Consumer<'_> {
     fn hear(&mut self, polled: Polled, now: Duration) {
         match polled {
             Polled::Record(partition, record) => self.intake.take(partition, record, now),
+            Polled::Unreadable(unreadable) => self.intake.pass_unreadable(unreadable, now),
             Polled::Nothing => {}
             Polled::Assigned(partitions) => self.heard = Some(Polled::Assigned(partitions)),
             other => {

@@ -1,57 +1,58 @@
-//! What librdkafka says of itself.
+//! What a member of a group hears from librdkafka.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::TopicPartitionListElem;
-use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
+use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, TopicPartitionList};
 
-use crate::kafka;
+use crate::kafka::Reports;
 
 /// What librdkafka says through callbacks, kept until the loop asks.
 pub(super) struct Context {
-    /// The configured brokers.
-    brokers: String,
-    heard: Arc<Mutex<Heard>>,
+    pub(super) reports: Reports,
+    rebalanced: Mutex<Option<Rebalanced>>,
 }
 
-#[derive(Default)]
-pub(super) struct Heard {
-    pub(super) assigned: Option<Vec<i32>>,
-    pub(super) refused: Option<String>,
-    pub(super) trouble: Option<String>,
-}
-
-impl ClientContext for Context {
-    fn error(&self, error: KafkaError, reason: &str) {
-        // The end of a partition is told by poll too; that no broker is left comes after what happened to the last one.
-        let code = error.rdkafka_error_code();
-        if matches!(code, Some(RDKafkaErrorCode::PartitionEOF | RDKafkaErrorCode::AllBrokersDown)) {
-            return;
-        }
-        let code = code.unwrap_or(RDKafkaErrorCode::Fail);
-        self.hear(|heard| match kafka::refusal(code, reason) {
-            Some(refusal) => heard.refused = Some(refusal),
-            None => heard.trouble = Some(format!("{code}: {}", kafka::explained(reason, &self.brokers))),
-        });
-    }
+/// The partitions of this member after a rebalance, and why librdkafka did not take the answer.
+pub(super) struct Rebalanced {
+    pub(super) assigned: Vec<i32>,
+    pub(super) error: Option<String>,
 }
 
 impl Context {
     pub(super) fn new(brokers: &str) -> Self {
-        Self { brokers: brokers.to_owned(), heard: Arc::default() }
+        Self { reports: Reports::new(brokers), rebalanced: Mutex::default() }
     }
 
-    pub(super) fn hear<T>(&self, listen: impl FnOnce(&mut Heard) -> T) -> T {
-        listen(&mut self.heard.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Takes the last rebalance.
+    pub(super) fn take_rebalanced(&self) -> Option<Rebalanced> {
+        self.rebalanced.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl ClientContext for Context {
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.reports.error(error, reason);
+    }
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        self.reports.log(level, facility, line);
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        self.reports.stats_raw(statistics);
     }
 }
 
 impl ConsumerContext for Context {
     /// Takes note, and reads nothing yet. A batch in hand is dropped by the loop when it hears of it: its rows are read again by
     /// whoever has the partition then, from where the database stands.
+    ///
+    /// Each rebalance brings all partitions, since strategies that bring some of them are refused (see `kafka::Connection`).
     fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
         // An assignment of nothing is one too: answered otherwise, librdkafka waits for its answer through all that comes, and
         // the group waits for this member.
@@ -61,11 +62,7 @@ impl ConsumerContext for Context {
         } else {
             (Vec::new(), consumer.unassign())
         };
-        self.hear(|heard| {
-            heard.assigned = Some(assigned);
-            if let Err(error) = answered {
-                heard.trouble = Some(error.to_string());
-            }
-        });
+        let error = answered.err().map(|error| error.to_string());
+        *self.rebalanced.lock().unwrap_or_else(PoisonError::into_inner) = Some(Rebalanced { assigned, error });
     }
 }

@@ -9,15 +9,16 @@ use rdkafka::message::Message as _;
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::{ASK_MAX, Context, Membership, client, content_type, headers};
+use super::{ASK_MAX, Membership, client, headers, list};
 use crate::consumer::batch::Record;
-use crate::kafka::{Connection, not_created};
+use crate::kafka::{Connection, Reports, not_created};
 use crate::wire::Decoder;
 
 /// Somebody who looks at a topic.
 pub struct StandaloneConsumer {
-    consumer: BaseConsumer<Context>,
+    consumer: BaseConsumer<Reports>,
     topic: String,
+    brokers: String,
     decoder: Decoder,
 }
 
@@ -52,8 +53,8 @@ impl StandaloneConsumer {
     /// A secret that can't be read, or a property that librdkafka does not take.
     pub fn new(connection: &Connection, membership: &Membership, decoder: Decoder) -> Result<Self, String> {
         let config = client(connection, membership, FIXED)?;
-        let consumer = config.create_with_context(Context::new(connection.brokers())).map_err(|e| not_created(&e))?;
-        Ok(Self { consumer, topic: membership.topic.clone(), decoder })
+        let consumer = config.create_with_context(Reports::new(connection.brokers())).map_err(|e| not_created(&e))?;
+        Ok(Self { consumer, topic: membership.topic.clone(), brokers: connection.brokers().to_owned(), decoder })
     }
 
     /// The topic's partitions.
@@ -61,7 +62,7 @@ impl StandaloneConsumer {
     /// # Errors
     /// No broker answers, or there is no such topic.
     pub fn partitions(&self) -> Result<Vec<i32>, String> {
-        super::partitions(&self.consumer, &self.topic)
+        super::partitions(&self.consumer, &self.topic, &self.brokers)
     }
 
     /// The cluster's id, empty where it has none.
@@ -84,10 +85,7 @@ impl StandaloneConsumer {
     /// # Errors
     /// No broker answers.
     pub fn offsets_at(&self, partitions: &[i32], time_ms: i64) -> Result<BTreeMap<i32, i64>, String> {
-        let mut times = TopicPartitionList::new();
-        for &partition in partitions {
-            times.add_partition_offset(&self.topic, partition, Offset::Offset(time_ms)).map_err(|e| e.to_string())?;
-        }
+        let times = list(&self.topic, &partitions.iter().map(|partition| (*partition, time_ms)).collect())?;
         known(&self.consumer.offsets_for_times(times, ASK_MAX).map_err(|error| self.unanswered(&error))?)
     }
 
@@ -107,8 +105,12 @@ impl StandaloneConsumer {
     fn unanswered(&self, error: &KafkaError) -> String {
         // Nothing is looked at yet, so that no message is lost by it.
         while self.consumer.poll(Duration::ZERO).is_some() {}
-        let heard = self.consumer.context().hear(|heard| heard.refused.take().or(heard.trouble.take()));
-        heard.unwrap_or_else(|| error.to_string())
+        self.reported().unwrap_or_else(|| error.to_string())
+    }
+
+    fn reported(&self) -> Option<String> {
+        let reports = self.consumer.context();
+        reports.take_refused().or_else(|| reports.take_trouble())
     }
 
     /// Looks from `offsets` on.
@@ -116,29 +118,22 @@ impl StandaloneConsumer {
     /// # Errors
     /// librdkafka's.
     pub fn look_from(&self, offsets: &BTreeMap<i32, i64>) -> Result<(), String> {
-        let mut list = TopicPartitionList::new();
-        for (&partition, &offset) in offsets {
-            list.add_partition_offset(&self.topic, partition, Offset::Offset(offset)).map_err(|e| e.to_string())?;
-        }
-        self.consumer.assign(&list).map_err(|e| e.to_string())
+        self.consumer.assign(&list(&self.topic, offsets)?).map_err(|e| e.to_string())
     }
 
     /// Waits at most `timeout` for what comes next.
     pub fn poll(&mut self, timeout: Duration) -> Seen {
         match self.consumer.poll(timeout) {
             // What librdkafka says through its callback.
-            None => match self.consumer.context().hear(|heard| heard.refused.take().or(heard.trouble.take())) {
-                Some(trouble) => Seen::Trouble(trouble),
-                None => Seen::Nothing,
-            },
+            None => self.reported().map_or(Seen::Nothing, Seen::Trouble),
             Some(Err(KafkaError::PartitionEOF(partition))) => Seen::End(partition),
-            Some(Err(error)) => Seen::Trouble(error.to_string()),
+            Some(Err(error)) => Seen::Trouble(self.reported().unwrap_or_else(|| error.to_string())),
             Some(Ok(message)) => {
-                let payload = message.payload();
-                let decoded = self.decoder.decode(payload.unwrap_or_default(), content_type(&message));
+                let (payload, headers) = (message.payload(), headers(&message));
+                let decoded = self.decoder.decode(payload.unwrap_or_default(), headers.get("content-type"));
                 let decoded = decoded.map_err(|error| error.to_string());
                 let timestamp_ms = message.timestamp().to_millis();
-                let parts = (message.key(), payload, headers(&message));
+                let parts = (message.key(), payload, headers);
                 let record = Record::decoded(message.offset(), timestamp_ms, parts, decoded);
                 Seen::Record(message.partition(), record)
             }

@@ -1,0 +1,185 @@
+//! Batches that librdkafka does not unpack: with all that they hold they are larger than `receive.message.max.bytes`, or damaged.
+//!
+//! librdkafka asks for such a batch again and again. It names the batch's first offset and nothing else: neither the partition nor where
+//! the batch ends. A client of its own finds both, while the others go on: it reads each partition from where the reading stands, and
+//! where it gets the same error, it looks for the end of the batch by offsets whose distance doubles and then halves.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaErrorCode;
+
+use super::{ASK_MAX, list};
+use crate::clock::{Clock as _, SystemClock};
+use crate::kafka::Reports;
+
+/// How often the same error makes a batch unreadable.
+const STRIKES: u32 = 3;
+/// How long one look at an offset may take: it fetches and unpacks the whole batch.
+const LOOK_MAX: Duration = Duration::from_secs(30);
+
+/// A stretch of a partition that can't be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::consumer) struct Unreadable {
+    pub(in crate::consumer) partition: i32,
+    /// The first offset of it that was not read.
+    pub(in crate::consumer) first: i64,
+    /// The first offset after it.
+    pub(in crate::consumer) end: i64,
+}
+
+/// Counts how often the same error came.
+#[derive(Debug, Default)]
+pub(super) struct Strikes {
+    error: String,
+    count: u32,
+}
+
+/// What is at an offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    /// A record, there or behind it, or the end of the partition.
+    Readable,
+    /// A batch that can't be unpacked, and its first offset, as far as it was named.
+    Unreadable(Option<i64>),
+}
+
+impl Strikes {
+    /// Notes an error, and tells whether it has come often enough. Then it is counted from the start.
+    pub(super) fn out(&mut self, error: &str) -> bool {
+        if self.error != error {
+            (self.error, self.count) = (error.to_owned(), 0);
+        }
+        self.count += 1;
+        if self.count < STRIKES {
+            return false;
+        }
+        *self = Self::default();
+        true
+    }
+}
+
+/// Whether an error says that a batch can't be unpacked.
+pub(super) fn is_unreadable(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{BadCompression, MessageSizeTooLarge};
+    matches!(error.rdkafka_error_code(), Some(BadCompression | MessageSizeTooLarge))
+}
+
+/// Finds what can't be read at `positions`, where the reading of each partition stands. What can't be told is left out.
+pub(super) fn find(client: &BaseConsumer<Reports>, topic: &str, positions: &BTreeMap<i32, i64>) -> Vec<Unreadable> {
+    let found = positions.iter().filter_map(|(&partition, &position)| {
+        let (_, high) = client.fetch_watermarks(topic, partition, ASK_MAX).ok()?;
+        let (first, end) = search(position, high, |offset| look(client, topic, partition, offset))?;
+        Some(Unreadable { partition, first, end })
+    });
+    found.collect()
+}
+
+/// The part of the batch at `position` that is not read, if the batch is unreadable: its first offset, and the one after its last, at
+/// most `high`.
+fn search(position: i64, high: i64, mut look: impl FnMut(i64) -> Option<Look>) -> Option<(i64, i64)> {
+    if position >= high {
+        return None;
+    }
+    let Look::Unreadable(base) = look(position)? else { return None };
+    // The next batch may be unreadable too: it has another first offset.
+    let mut is_within = |offset: i64| Some(look(offset)? == Look::Unreadable(base));
+    let first = base.map_or(position, |base| base.max(position));
+    let (mut within, mut step) = (first, 1);
+    let mut beyond = loop {
+        let offset = within.saturating_add(step);
+        if offset >= high {
+            break high;
+        }
+        if !is_within(offset)? {
+            break offset;
+        }
+        (within, step) = (offset, step * 2);
+    };
+    while beyond - within > 1 {
+        let middle = within + (beyond - within) / 2;
+        if is_within(middle)? { within = middle } else { beyond = middle }
+    }
+    Some((first, beyond))
+}
+
+fn look(client: &BaseConsumer<Reports>, topic: &str, partition: i32, offset: i64) -> Option<Look> {
+    client.assign(&list(topic, &BTreeMap::from([(partition, offset)])).ok()?).ok()?;
+    let clock = SystemClock::default();
+    let until = clock.monotonic() + LOOK_MAX;
+    while clock.monotonic() < until {
+        match client.poll(Duration::from_millis(100)) {
+            Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => return Some(Look::Readable),
+            Some(Err(error)) if is_unreadable(&error) => {
+                let trouble = client.context().take_trouble();
+                return Some(Look::Unreadable(trouble.as_deref().and_then(first_offset)));
+            }
+            Some(Err(_)) | None => {}
+        }
+    }
+    None
+}
+
+/// The offset in `Decompression (codec 0x4) of message at 7 of 26132 bytes failed: …` or `Message at offset 7 might be too large …`.
+fn first_offset(error: &str) -> Option<i64> {
+    let (_, rest) = error.split_once("essage at ")?;
+    rest.trim_start_matches("offset ").split(' ').next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_that_comes_three_times_is_enough() {
+        let mut strikes = Strikes::default();
+        let outs = ["a", "a", "b", "b", "b", "b", "b", "b"].map(|error| strikes.out(error));
+        assert_eq!(outs, [false, false, false, false, true, false, false, true]);
+    }
+
+    #[test]
+    fn a_batch_is_known_by_its_first_offset() {
+        let decompression = "BadCompression (Local: Invalid compressed data): Decompression (codec 0x4) of message at 70 of 26132 \
+                             bytes failed: Local: Invalid compressed data";
+        assert_eq!(first_offset(decompression), Some(70));
+        let size = "Message at offset 7 might be too large to fetch, try increasing receive.message.max.bytes";
+        assert_eq!(first_offset(size), Some(7));
+        assert_eq!(first_offset("Local: Invalid compressed data"), None);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_end_of_a_batch_is_found_in_few_looks(
+            base in 0..1_000_i64, size in 1..100_000_i64, into in proptest::prelude::any::<proptest::sample::Index>(),
+            after in 0..50_000_i64, next_is_unreadable: bool, named: bool
+        ) {
+            let (end, high) = (base + size, base + size + after);
+            let position = base + into.index(size as usize) as i64;
+            let mut looks = 0;
+            let found = search(position, high, |offset| {
+                looks += 1;
+                Some(match offset {
+                    offset if offset < end => Look::Unreadable(named.then_some(base)),
+                    _ if next_is_unreadable && named => Look::Unreadable(Some(end)),
+                    _ => Look::Readable,
+                })
+            });
+            proptest::prop_assert_eq!(found, Some((position, end)));
+            proptest::prop_assert!(looks <= 40, "{} looks", looks);
+        }
+    }
+
+    #[test]
+    fn what_can_be_read_or_not_be_told_is_left_alone() {
+        assert_eq!(search(7, 100, |_| Some(Look::Readable)), None);
+        assert_eq!(search(7, 100, |_| None), None);
+        assert_eq!(search(7, 7, |_| Some(Look::Unreadable(Some(7)))), None);
+        // Offsets before the batch hold no record.
+        assert_eq!(
+            search(3, 20, |offset| Some(if offset < 12 { Look::Unreadable(Some(7)) } else { Look::Readable })),
+            Some((7, 12))
+        );
+    }
+}

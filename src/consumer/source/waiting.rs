@@ -1,0 +1,129 @@
+//! Messages that can't be read before a schema registry answers. Each holds up its own partition and no other: the partition is paused
+//! while its message is kept here.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+
+use crate::consumer::batch::{Headers, Record};
+use crate::units::lasting;
+use crate::wire::{Decoder, Undecoded};
+
+/// The message that each waiting partition waits for.
+pub(super) struct Waiting {
+    messages: BTreeMap<i32, Message>,
+    /// How long a message waits before it becomes a dead letter; `None` is for ever.
+    give_up: Option<Duration>,
+}
+
+/// A message as it came.
+struct Message {
+    offset: i64,
+    timestamp_ms: Option<i64>,
+    headers: Headers,
+    key: Option<Vec<u8>>,
+    payload: Option<Vec<u8>>,
+    retry_at: Duration,
+}
+
+/// A message that was read.
+pub(super) struct Read {
+    pub(super) record: Record,
+    /// It was not: no schema came in time, and it is a dead letter.
+    pub(super) is_given_up: bool,
+}
+
+/// A message that can't be read now.
+pub(super) struct Undecided {
+    pub(super) why: String,
+    wait: Duration,
+}
+
+impl Waiting {
+    pub(super) fn new(give_up: Option<Duration>) -> Self {
+        Self { messages: BTreeMap::new(), give_up }
+    }
+
+    /// Reads a message, unless that has to wait.
+    pub(super) fn read(&self, message: &BorrowedMessage<'_>, decoder: &mut Decoder) -> Result<Read, Undecided> {
+        let headers = headers(message);
+        let (key, payload) = (message.key(), message.payload());
+        let parts = (message.offset(), message.timestamp().to_millis());
+        self.decode(parts, (key, payload, headers), decoder)
+    }
+
+    fn decode(
+        &self,
+        (offset, timestamp_ms): (i64, Option<i64>),
+        (key, payload, headers): (Option<&[u8]>, Option<&[u8]>, Headers),
+        decoder: &mut Decoder,
+    ) -> Result<Read, Undecided> {
+        let mut is_given_up = false;
+        let decoded = match decoder.decode(payload.unwrap_or_default(), headers.get("content-type")) {
+            Ok(decoded) => Ok(decoded),
+            Err(Undecoded::Never(error)) => Err(error.to_string()),
+            Err(Undecoded::NotNow { why, wait, lasted }) => match self.give_up {
+                Some(patience) if lasted >= patience => {
+                    is_given_up = true;
+                    Err(given_up(&why, lasted))
+                }
+                _ => return Err(Undecided { why, wait }),
+            },
+        };
+        Ok(Read { record: Record::decoded(offset, timestamp_ms, (key, payload, headers), decoded), is_given_up })
+    }
+
+    /// Keeps a message until it can be read.
+    pub(super) fn keep(&mut self, message: &BorrowedMessage<'_>, undecided: &Undecided, now: Duration) {
+        let kept = Message {
+            offset: message.offset(),
+            timestamp_ms: message.timestamp().to_millis(),
+            headers: headers(message),
+            key: message.key().map(<[u8]>::to_vec),
+            payload: message.payload().map(<[u8]>::to_vec),
+            retry_at: now + undecided.wait,
+        };
+        self.messages.insert(message.partition(), kept);
+    }
+
+    /// Tries again to read what is due. Once a message is read its partition waits no longer.
+    pub(super) fn retry(&mut self, decoder: &mut Decoder, now: Duration) -> Option<(i32, Result<Read, Undecided>)> {
+        let (&partition, message) = self.messages.iter().find(|(_, message)| message.retry_at <= now)?;
+        let parts = (message.key.as_deref(), message.payload.as_deref(), message.headers.clone());
+        match self.decode((message.offset, message.timestamp_ms), parts, decoder) {
+            Ok(read) => {
+                self.messages.remove(&partition);
+                Some((partition, Ok(read)))
+            }
+            Err(undecided) => {
+                self.messages.get_mut(&partition)?.retry_at = now + undecided.wait;
+                Some((partition, Err(undecided)))
+            }
+        }
+    }
+
+    pub(super) fn contains(&self, partition: i32) -> bool {
+        self.messages.contains_key(&partition)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// Forgets all of them: they are read again.
+    pub(super) fn clear(&mut self) {
+        self.messages.clear();
+    }
+}
+
+fn given_up(why: &str, lasted: Duration) -> String {
+    let lasted = lasting(lasted);
+    format!("no schema for {lasted}: {why}; once there is one, `highwater-consumer dead-letters retry` brings it back")
+}
+
+/// A message's headers, packed.
+pub(super) fn headers(message: &BorrowedMessage<'_>) -> Headers {
+    let Some(headers) = message.headers() else { return Headers::default() };
+    Headers::pack(headers.iter().map(|header| (header.key, header.value)))
+}

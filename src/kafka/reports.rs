@@ -1,0 +1,111 @@
+//! What librdkafka reports through callbacks. Every client has a [`Reports`], by itself or within a context of its own: it knows what is
+//! news, and logs nothing by itself.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{DeliveryResult, ProducerContext};
+
+use super::errors::{explained, refusal};
+
+/// The errors that a client reported, kept until its owner asks.
+#[derive(Debug, Default)]
+pub struct Reports {
+    brokers: String,
+    reported: Mutex<Reported>,
+}
+
+/// The last error of each kind.
+#[derive(Debug, Default)]
+struct Reported {
+    /// One side turned the other away, with the remedy.
+    refused: Option<String>,
+    /// Anything else, which librdkafka goes on with by itself.
+    trouble: Option<(RDKafkaErrorCode, String)>,
+}
+
+impl Reports {
+    /// Those of a client of the configured `brokers`.
+    pub fn new(brokers: &str) -> Self {
+        Self { brokers: brokers.to_owned(), reported: Mutex::default() }
+    }
+
+    /// Takes what was reported about a side that turned the other away.
+    pub fn take_refused(&self) -> Option<String> {
+        self.lock().refused.take()
+    }
+
+    /// Takes the last other error.
+    pub fn take_trouble(&self) -> Option<String> {
+        self.lock().trouble.take().map(|(code, reason)| format!("{code}: {reason}"))
+    }
+
+    /// Returns why a broker does not answer, as far as that was reported, and keeps it.
+    pub fn last(&self) -> Option<String> {
+        let reported = self.lock();
+        reported.refused.clone().or_else(|| reported.trouble.as_ref().map(|(_, reason)| reason.clone()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Reported> {
+        self.reported.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ClientContext for Reports {
+    fn error(&self, error: KafkaError, reason: &str) {
+        // A poll reports the end of a partition too; that no broker is left comes after what happened to the last one.
+        let code = error.rdkafka_error_code();
+        if matches!(code, Some(RDKafkaErrorCode::PartitionEOF | RDKafkaErrorCode::AllBrokersDown)) {
+            return;
+        }
+        let code = code.unwrap_or(RDKafkaErrorCode::Fail);
+        match refusal(code, reason) {
+            Some(refusal) => self.lock().refused = Some(refusal),
+            None => self.lock().trouble = Some((code, explained(reason, &self.brokers))),
+        }
+    }
+
+    /// Clients are made with a log level at which only what is about to end the process is logged.
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+                log::error!("librdkafka: {facility} {line}");
+            }
+            _ => log::debug!("librdkafka: {facility} {line}"),
+        }
+    }
+
+    fn stats_raw(&self, _: &[u8]) {}
+}
+
+impl ConsumerContext for Reports {}
+
+impl ProducerContext for Reports {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_partition_is_no_error() {
+        let reports = Reports::new("localhost");
+        reports
+            .error(KafkaError::Global(RDKafkaErrorCode::PartitionEOF), "Fetch from broker 1 reached end of partition");
+        reports.error(KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
+        assert_eq!((reports.take_refused(), reports.take_trouble(), reports.last()), (None, None, None));
+        reports.error(
+            KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure),
+            "b:1/1: Disconnected (after 3ms in state UP)",
+        );
+        assert_eq!(reports.last().as_deref(), Some("b:1/1: Disconnected"));
+        let trouble = reports.take_trouble().unwrap();
+        assert!(trouble.ends_with(": b:1/1: Disconnected") && reports.take_trouble().is_none(), "{trouble}");
+    }
+}
