@@ -209,7 +209,7 @@ fn an_unknown_topic_loses_nothing_and_is_said() {
     let Some(kafka) = Kafka::or_skip("agent_journal::an_unknown_topic_loses_nothing_and_is_said") else { return };
     let mut agent = Agent::new(&busy(&kafka.address, "nobody-made-this-topic"));
     let mut running = agent.start(&[]);
-    running.until("there is no topic nobody-made-this-topic; `highwater-agent topics` makes it, or set kafka.topic");
+    running.until(&kafka.missing("nobody-made-this-topic"));
     running.signal("TERM");
     assert_eq!(running.wait().code(), Some(1));
     let topic = kafka.topic("made", 1);

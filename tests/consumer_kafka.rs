@@ -3,9 +3,10 @@
 
 
 use highwater::event::Event;
+use highwater::wire;
 
 use crate::support::consumer::{Consumer, Postgres, command};
-use crate::support::events::{produce, updated};
+use crate::support::events::{produce, produce_to, updated};
 use crate::support::services::Kafka;
 
 /// Both servers, or a note that the test was skipped.
@@ -87,6 +88,57 @@ fn what_kafka_dropped_is_written_down() {
     assert!(log.contains("Kafka dropped offsets 10 to 24"), "{log}");
 }
 
+/// Some kilobytes that hold megabytes: more than librdkafka takes, here with a low bound, as it is asked to.
+#[test]
+fn a_batch_that_is_too_large_is_a_gap_and_what_follows_is_stored() {
+    let Some((kafka, postgres)) = servers("a_batch_that_is_too_large_is_a_gap_and_what_follows_is_stored") else { return };
+    let (topic, database) = (kafka.topic("large", 2), postgres.database("large"));
+    let brokers = &kafka.address;
+    let plain = |agent: &'static str, first: u64, last: u64| {
+        (first..=last).map(move |seq| wire::to_json(&updated(agent, seq))).collect::<Vec<_>>()
+    };
+    let zeros = |count: usize| vec![vec![0; 500_000]; count];
+    // Two such batches one after the other, and one at the end.
+    for payloads in [plain("a", 1, 3), zeros(11), zeros(12), plain("a", 4, 5), zeros(13)] {
+        produce_to(brokers, &topic, 0, payloads);
+    }
+    produce_to(brokers, &topic, 1, plain("b", 1, 10));
+    let mut consumer = Consumer::new(brokers, &topic, &database.url);
+    let bounds = "'receive.message.max.bytes' = 4194816\n'fetch.max.bytes' = 4194304";
+    consumer.set("[kafka.properties]", bounds);
+    let (_, log) = consumer.until_end();
+    assert_eq!(database.ask("SELECT agent, count(*) FROM events GROUP BY 1"), "(a,5) (b,10)", "{log}");
+    let gaps = "SELECT kafka_partition, first_offset, last_offset, cause FROM kafka_gaps";
+    assert_eq!(database.ask(gaps), "(0,14,25,too_large) (0,28,40,too_large) (0,3,13,too_large)", "{log}");
+    assert!(log.contains("[0]: offsets 3 to 13 stand in a batch that cannot be unpacked"), "{log}");
+    assert!(log.contains("Set receive.message.max.bytes in [kafka.properties] higher"), "{log}");
+    assert_eq!(database.ask("SELECT count(*) FROM dead_letters"), "(0)");
+    // Nothing of that is done again.
+    produce_to(brokers, &topic, 0, plain("a", 6, 6));
+    let (_, log) = consumer.until_end();
+    assert_eq!(database.ask("SELECT count(*) FROM events"), "(16)", "{log}");
+    assert!(!log.contains("cannot be unpacked"), "{log}");
+}
+
+/// Old records are read again at each start: their end is no error.
+#[test]
+fn a_healthy_consumer_logs_no_error() {
+    let Some((kafka, postgres)) = servers("a_healthy_consumer_logs_no_error") else { return };
+    let (topic, database) = (kafka.topic("healthy", 3), postgres.database("healthy"));
+    let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
+    for round in 0..3 {
+        for partition in 0..3 {
+            let event = updated(&format!("gw-{partition}"), round + 1);
+            produce_to(&kafka.address, &topic, partition, [wire::to_json(&event)]);
+        }
+        let (_, log) = consumer.until_end();
+        assert!(!log.contains("ERROR") && !log.contains("WARN") && !log.contains("librdkafka"), "{log}");
+    }
+    assert_eq!(database.ask(TOLD), told(9));
+    let cluster = "SELECT count(DISTINCT kafka_cluster), min(length(kafka_cluster)) FROM kafka_offsets";
+    assert_eq!(database.ask(cluster), "(1,22)");
+}
+
 #[test]
 fn the_database_knows_better_than_kafka_where_to_go_on() {
     let Some((kafka, postgres)) = servers("the_database_knows_better_than_kafka_where_to_go_on") else { return };
@@ -95,7 +147,7 @@ fn the_database_knows_better_than_kafka_where_to_go_on() {
     Consumer::new(&kafka.address, &topic, &database.url).until_end();
     // A database restored from before the last four.
     let mut client = database.client();
-    client.batch_execute("DELETE FROM events WHERE seq > 6; UPDATE kafka_offsets SET next = 6").unwrap();
+    client.batch_execute("DELETE FROM events WHERE seq > 6; UPDATE kafka_offsets SET next_offset = 6").unwrap();
     Consumer::new(&kafka.address, &topic, &database.url).until_end();
     assert_eq!(database.ask(TOLD), told(10));
 }
@@ -134,6 +186,13 @@ fn bad_configuration_ends_with_78_and_says_where() {
         assert!(error.contains(&format!("{config}:2: unknown key `brokres`; did you mean `brokers`?")), "{error}");
     }
     assert_eq!(run(&["stroll"]).0, Some(2));
+    let cooperative = Consumer::with("[kafka.properties]\n'partition.assignment.strategy' = 'cooperative-sticky'\n");
+    let config = cooperative.config().display().to_string();
+    for verb in ["run", "check"] {
+        let (code, error) = run(&[verb, "--config", &config]);
+        let line = format!("{config}:2: kafka.properties.partition.assignment.strategy: `cooperative-sticky` is not for");
+        assert!(code == Some(78) && error.contains(&line), "{error}");
+    }
     // A topic that is not there has no end.
     if let Some(kafka) = Kafka::or_skip("consumer_kafka::bad_configuration_ends_with_78_and_says_where") {
         let directory = tempfile::tempdir().unwrap();

@@ -8,7 +8,8 @@ use highwater::wire;
 
 use crate::consumer_commands::{fields, said};
 use crate::support::consumer::{Consumer, Postgres, command};
-use crate::support::events::{event, produce, produce_raw, started, tombstone, updated};
+use crate::support::agent;
+use crate::support::events::{Transaction, event, produce, produce_raw, started, tombstone, updated};
 use crate::support::services::Kafka;
 
 fn events(first: u64, last: u64) -> Vec<Event> {
@@ -148,17 +149,93 @@ fn lag_is_what_is_not_stored_and_is_waited_for() {
     }
 }
 
+/// What the group has committed to Kafka is of another database: `start` decides.
 #[test]
-fn a_new_database_with_an_old_group_says_what_it_leaves_out() {
-    let test = "consumer_topic::a_new_database_with_an_old_group_says_what_it_leaves_out";
+fn a_new_database_with_an_old_group_has_all_of_the_topic() {
+    let test = "consumer_topic::a_new_database_with_an_old_group_has_all_of_the_topic";
     let Some(kafka) = Kafka::or_skip(test) else { return };
     let topic = kafka.topic("old-group", 1);
     produce(&kafka.address, &topic, &events(1, 10));
     let directory = tempfile::tempdir().unwrap();
-    for (database, said) in [("first", false), ("first", false), ("second", true)] {
-        let url = format!("sqlite:{}/{database}.db", directory.path().display());
-        let (_, log) = Consumer::new(&kafka.address, &topic, &url).until_end();
-        let line = format!("{topic}[0]: the database does not know it, so it goes on at 10");
-        assert_eq!(log.contains(&line), said, "{database}: {log}");
+    for database in ["first", "second", "second"] {
+        let file = directory.path().join(format!("{database}.db"));
+        Consumer::new(&kafka.address, &topic, &format!("sqlite:{}", file.display())).until_end();
+        let connection = rusqlite::Connection::open(file).unwrap();
+        let count: i64 = connection.query_row("SELECT count(*) FROM events", [], |row| row.get(0)).unwrap();
+        assert_eq!(count, 10, "{database}");
     }
+}
+
+/// Neither is missing: the one was gone before, the other is not wanted.
+#[test]
+fn what_a_start_leaves_out_is_written_down() {
+    let test = "consumer_topic::what_a_start_leaves_out_is_written_down";
+    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let topic = kafka.topic("start", 1);
+    produce(&kafka.address, &topic, &events(1, 20));
+    kafka.delete_records(&topic, 0, 5);
+    let gaps = "SELECT first_offset, last_offset, cause FROM kafka_gaps";
+    let database = postgres.database("earliest");
+    Consumer::new(&kafka.address, &topic, &database.url).until_end();
+    assert_eq!(database.ask(gaps), "(0,4,expired_before_start)");
+    assert_eq!(database.ask("SELECT count(*) FROM events"), "(15)");
+    let database = postgres.database("latest");
+    let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
+    consumer.set("[kafka]", "start = 'latest'");
+    consumer.until_end();
+    assert_eq!(database.ask(gaps), "(5,19,skipped_at_start)");
+    produce(&kafka.address, &topic, &events(21, 25));
+    consumer.until_end();
+    assert_eq!(database.ask("SELECT min(seq), max(seq), count(*) FROM events"), "(21,25,5)");
+    assert_eq!(database.ask("SELECT count(*) FROM kafka_gaps"), "(1)");
+}
+
+/// A marker of a transaction is where the last stored record was.
+#[test]
+fn a_topic_made_anew_behind_a_marker_loses_nothing() {
+    let test = "consumer_topic::a_topic_made_anew_behind_a_marker_loses_nothing";
+    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let (topic, database) = (kafka.topic("marker", 1), postgres.database("marker"));
+    let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
+    // Two runs: the last record is at 9, an older one is known at 4.
+    for (first, last) in [(1, 5), (6, 10)] {
+        produce(&kafka.address, &topic, &events(first, last));
+        consumer.until_end();
+    }
+    kafka.remake(&topic, 1);
+    let keyed = |agent: &str, first: u64, last: u64| -> Vec<(String, Vec<u8>)> {
+        (first..=last).map(|seq| (agent.to_owned(), wire::to_json(&updated(agent, seq)))).collect()
+    };
+    // Offsets 0 to 3, a marker at 4; 5 to 8, a marker at 9; then more.
+    for (id, (first, last)) in [("one", (1, 4)), ("two", (5, 8))] {
+        let id = format!("{topic}-{id}");
+        produce_raw(&kafka.address, &topic, keyed("new", first, last), Some(Transaction { id: &id, commits: true }));
+    }
+    produce_raw(&kafka.address, &topic, keyed("new", 9, 12), None);
+    assert_eq!(kafka.end(&topic), 14);
+    let (_, log) = consumer.until_end();
+    let stored = "SELECT agent, count(*), max(seq) FROM events GROUP BY 1";
+    assert_eq!(database.ask(stored), "(gw,10,10) (new,12,12)", "{log}");
+    assert_eq!(log.matches("was made anew").count(), 1, "{log}");
+    // It is the same from now on.
+    let (_, log) = consumer.until_end();
+    assert!(!log.contains("was made anew"), "{log}");
+}
+
+#[test]
+fn a_topic_that_is_missing_is_made_by_the_command_that_is_named() {
+    let test = "consumer_topic::a_topic_that_is_missing_is_made_by_the_command_that_is_named";
+    let Some(kafka) = Kafka::or_skip(test) else { return };
+    let topic = format!("missing-{:08x}", fastrand::u32(..));
+    let (code, _, err) = said(asking(&kafka, &topic, &["tail", "--until-end"]).output().unwrap());
+    assert!(code == 69 && err.contains(&kafka.missing(&topic)), "{err}");
+    let named = err.split('`').nth(1).unwrap();
+    let (program, arguments) = named.split_once(' ').unwrap();
+    assert_eq!(program, "highwater-agent");
+    let made = agent::command().args(arguments.split(' ')).args(["--format", "json"]).output().unwrap();
+    let (code, out, err) = said(made);
+    assert_eq!((code, out.lines().count()), (0, 1), "this topic and no other: {out} {err}");
+    assert!(out.contains(&topic) && out.contains("made"), "{out}");
+    let (code, _, err) = said(asking(&kafka, &topic, &["tail", "--until-end"]).output().unwrap());
+    assert_eq!(code, 0, "{err}");
 }

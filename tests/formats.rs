@@ -1,13 +1,15 @@
 //! Formats on the wire: what the agent writes, with and without a schema registry, and what becomes of it.
 
+use std::ops::RangeInclusive;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use highwater::wire::{self, Format};
 use serde_json::{Value, json};
 
 use crate::support::agent::{self, Agent, until};
 use crate::support::consumer::{self, Consumer, Postgres};
-use crate::support::events::{produce_raw, updated};
+use crate::support::events::{produce_raw, produce_to, updated};
 use crate::support::registry::Registry;
 use crate::support::services::Kafka;
 
@@ -133,7 +135,7 @@ fn a_consumer_waits_for_a_registry_that_is_away_and_makes_no_dead_letter() {
     registry.signal("STOP");
     let mut consumer = Consumer::with(&consumer_config(&kafka.address, &topic, &database.url, Some(&registry.url)));
     let running = consumer.start(&[]);
-    running.until(&format!("schema registry {}: no answer yet; nothing is skipped", registry.url));
+    running.until(&format!("schema registry {}: no answer yet; {topic}[0] waits for it, and nothing is skipped", registry.url));
     // What came before it is stored meanwhile.
     database.until("SELECT count(*) FROM events", "(3)");
     registry.signal("CONT");
@@ -141,6 +143,71 @@ fn a_consumer_waits_for_a_registry_that_is_away_and_makes_no_dead_letter() {
     database.until(&format!("SELECT count(*) FROM events WHERE epoch = '{epoch}'"), &format!("({accepted})"));
     assert_eq!(database.ask("SELECT count(*) FROM dead_letters"), "(0)");
     assert_eq!(database.ask("SELECT count(*) FROM kafka_gaps"), "(0)");
+}
+
+/// A message framed with the id of a schema.
+fn framed(agent: &str, seq: u64, format: Format, id: u32) -> Vec<u8> {
+    let event = updated(agent, seq);
+    wire::message(&event, &wire::to_json(&event), format, Some(id)).payload.into_owned()
+}
+
+/// The registry is wrongly configured, which only a person mends: the other partitions go on, at their pace.
+#[test]
+fn only_the_partition_of_a_framed_message_waits_for_the_registry() {
+    let test = "formats::only_the_partition_of_a_framed_message_waits_for_the_registry";
+    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let (topic, database) = (kafka.topic("one-waits", 2), postgres.database("one_waits"));
+    let plain = |agent: &'static str, seqs: RangeInclusive<u64>| seqs.map(move |seq| wire::to_json(&updated(agent, seq)));
+    let messages = plain("gw", 1..=3).chain([framed("gw", 4, Format::Avro, 7)]).chain(plain("gw", 5..=6));
+    produce_to(&kafka.address, &topic, 0, messages);
+    produce_to(&kafka.address, &topic, 1, plain("other", 1..=10));
+    let mut consumer = Consumer::with(&consumer_config(&kafka.address, &topic, &database.url, Some("http://127.0.0.1:9")));
+    let mut running = consumer.start(&[]);
+    running.until("waits for it, and nothing is skipped");
+    let stored = "SELECT agent, count(*) FROM events GROUP BY 1";
+    database.until(stored, "(gw,3) (other,10)");
+    for last in [20, 30] {
+        produce_to(&kafka.address, &topic, 1, plain("other", last - 9..=last));
+        let sent = Instant::now();
+        database.until(stored, &format!("(gw,3) (other,{last})"));
+        assert!(sent.elapsed() < Duration::from_secs(5), "{:?}", sent.elapsed());
+    }
+    let offsets = "SELECT next_offset FROM kafka_offsets ORDER BY next_offset";
+    assert_eq!(database.ask(offsets), "(3) (30)");
+    running.signal("TERM");
+    assert!(running.wait().success());
+    assert!(!running.log().contains("dead letter:"), "{}", running.log());
+}
+
+/// After a while it is a dead letter, which comes back as soon as there is a registry that knows its schema.
+#[test]
+fn a_schema_that_is_long_in_coming_is_given_up_and_retry_brings_its_messages_back() {
+    let test = "formats::a_schema_that_is_long_in_coming_is_given_up_and_retry_brings_its_messages_back";
+    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some(registry) = Registry::or_skip(test) else { return };
+    let (topic, database) = (kafka.topic("give-up", 1), postgres.database("give_up"));
+    let schema = json!({"schema": Format::Avro.schema()});
+    let answer = registry.ask("POST", &format!("/subjects/{topic}-value/versions"), &schema);
+    let id = serde_json::from_str::<Value>(&answer).unwrap()["id"].as_u64().unwrap() as u32;
+    let messages = (1..=50).map(|seq| match seq % 2 {
+        0 => ("gw".to_owned(), wire::to_json(&updated("gw", seq))),
+        _ => ("gw".to_owned(), framed("gw", seq, Format::Avro, id)),
+    });
+    produce_raw(&kafka.address, &topic, messages, None);
+    let away = consumer_config(&kafka.address, &topic, &database.url, Some("http://127.0.0.1:9"));
+    let impatient = away.replace("[kafka.registry]\n", "[kafka.registry]\ngive_up = '3s'\n");
+    let (_, log) = Consumer::with(&impatient).until_end();
+    assert!(!log.contains("the schema registry answers"), "{log}");
+    assert_eq!(database.ask("SELECT count(*) FROM events"), "(25)", "{log}");
+    let letters = database.ask("SELECT count(*), min(error), count(DISTINCT agent) FROM dead_letters");
+    assert!(letters.starts_with("(25,\"no schema for "), "{letters}");
+    for says in ["schema registry http://127.0.0.1:9: ", "`highwater-consumer dead-letters retry` brings it back"] {
+        assert!(letters.contains(says), "{letters}");
+    }
+    let seeing = Consumer::with(&consumer_config(&kafka.address, &topic, &database.url, Some(&registry.url)));
+    let retried = consumer::command().args(["dead-letters", "retry", "--config"]).arg(seeing.config()).output().unwrap();
+    assert_eq!(retried.status.code(), Some(0), "{}", String::from_utf8_lossy(&retried.stderr));
+    assert_eq!(database.ask("SELECT count(*), count(DISTINCT seq) FROM events"), "(50,50)");
 }
 
 #[test]

@@ -273,10 +273,7 @@ fn a_topic_that_is_not_there_is_named_with_what_makes_it() {
     let Some(kafka) = Kafka::or_skip(test) else { return };
     let (code, _, err) = said(&replay(&kafka, "no.such.samples", Path::new(SERIES), &[]).output().unwrap());
     assert_eq!(code, 1, "{err}");
-    assert!(
-        err.contains("there is no topic no.such.samples")
-            && err.contains("`highwater-agent topics --samples` makes it")
-    );
+    assert!(err.contains(&kafka.missing("no.such.samples")), "{err}");
 }
 
 /// A producer of somebody else's sends samples that say little, or too much.

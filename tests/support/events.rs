@@ -125,6 +125,20 @@ pub(crate) fn produce_raw<P: Into<Option<Vec<u8>>>>(
     }
 }
 
+/// Sends messages to one partition, as many together as there are.
+pub(crate) fn produce_to(brokers: &str, topic: &str, partition: i32, payloads: impl IntoIterator<Item = Vec<u8>>) {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers).set("linger.ms", "2000").set("compression.type", "zstd");
+    config.set("message.max.bytes", "1000000000").set("batch.size", "500000000");
+    config.set("queue.buffering.max.kbytes", "1000000");
+    let producer: BaseProducer = config.create().expect("a producer");
+    for payload in payloads {
+        let record: BaseRecord<'_, str, Vec<u8>> = BaseRecord::to(topic).partition(partition).key("key").payload(&payload);
+        producer.send(record).map_err(|(error, _)| error).expect("there is room");
+    }
+    producer.flush(Duration::from_secs(60)).expect("all is sent");
+}
+
 /// How messages are sent together.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Transaction<'a> {

@@ -149,6 +149,11 @@ impl Kafka {
         topic
     }
 
+    /// What is said of a topic that is not there.
+    pub(crate) fn missing(&self, topic: &str) -> String {
+        format!("there is no topic {topic}: `highwater-agent topics -b {} -t {topic}` makes it", self.address)
+    }
+
     /// Deletes a topic and makes it again, as an operator would by mistake.
     pub(crate) fn remake(&self, topic: &str, partitions: u32) {
         let class = "org.apache.kafka.tools.TopicCommand";

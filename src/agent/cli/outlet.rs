@@ -18,6 +18,7 @@ use crate::agent::event_system::{ObserveError, Observer};
 use crate::event::Event;
 use crate::exit::Failure;
 use crate::kafka::admin::Admin;
+use crate::kafka::missing_topic;
 use crate::output::{self, Format, Rows, Value};
 use crate::units::{BitRate, ByteCount, counted};
 use crate::wire;
@@ -169,9 +170,7 @@ pub(super) fn topic_is_there(settings: &Settings, topic: &str) -> Result<(), Fai
     if topics.iter().any(|found| found.name == topic && !found.partitions.is_empty()) {
         return Ok(());
     }
-    let brokers = settings.publisher.connection.brokers();
-    let opt_in = if topic == settings.topics.samples && topic != settings.publisher.topic { " --samples" } else { "" };
-    Err(Failure::failed(format!("there is no topic {topic} at {brokers}; `highwater-agent topics{opt_in}` makes it")))
+    Err(Failure::failed(missing_topic(topic, settings.publisher.connection.brokers())))
 }
 
 /// Waits until a group has stored what was delivered to this topic: its committed offsets follow its database.

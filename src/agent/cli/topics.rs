@@ -6,10 +6,12 @@ use super::common::{Absent, Common};
 use crate::agent::config::Settings;
 use crate::exit::{Failure, Status};
 use crate::kafka::admin::{Admin, AdminError, Found, Wanted};
+use crate::kafka::missing_topic;
 use crate::output::{self, Format, Rows, Value};
 
 pub(super) const HELP: &str = "\
-Looks first, makes only what is missing, and changes nothing that is there. Wanted are, by these keys of the configuration:
+Looks first, makes only what is missing, and changes nothing that is there. With -t only this topic is wanted, with the settings of one
+for events, rates or samples. Otherwise, by these keys of the configuration:
 
   kafka.topic         highwater.events      events                                 kept for topics.retention
   topics.rates        highwater.rates       rates and their histograms a minute    kept for topics.retention
@@ -61,12 +63,16 @@ impl Topics {
         self.common.start_log();
         let settings = self.common.settings(Absent::MeansDefaults).map_err(Failure::config)?;
         let admin = Admin::new(&settings.publisher.connection).map_err(failure)?;
-        if self.list { self.list(&admin) } else { self.make(&admin, &settings) }
+        if self.list { self.list(&admin, &settings) } else { self.make(&admin, &settings) }
     }
 
     fn make(&self, admin: &Admin, settings: &Settings) -> Result<(), Failure> {
         let (brokers, mut found) = admin.topics().map_err(failure)?;
-        let wanted = wanted(settings, brokers, self.samples);
+        let mut wanted = wanted(settings, brokers, self.samples);
+        if self.common.topic.is_some() {
+            let samples = self.samples.then_some(&settings.topics.samples);
+            wanted.retain(|wanted| wanted.name == settings.publisher.topic || Some(&wanted.name) == samples);
+        }
         found.retain(|found| wanted.iter().any(|wanted| wanted.name == found.name));
         admin.describe(&mut found).map_err(failure)?;
         let mut made = Vec::new();
@@ -92,12 +98,12 @@ impl Topics {
         }
     }
 
-    fn list(&self, admin: &Admin) -> Result<(), Failure> {
+    fn list(&self, admin: &Admin, settings: &Settings) -> Result<(), Failure> {
         let (_, topics) = admin.topics().map_err(failure)?;
         let only = self.common.topic.as_deref();
         let shown: Vec<&Found> = topics.iter().filter(|topic| only.is_none_or(|only| only == topic.name)).collect();
         if let (Some(only), []) = (only, &*shown) {
-            return Err(Failure::failed(format!("there is no topic {only}; `highwater-agent topics` makes it")));
+            return Err(Failure::failed(missing_topic(only, settings.publisher.connection.brokers())));
         }
         let mut rows = Vec::new();
         for topic in shown {

@@ -8,6 +8,7 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 
 use super::producer::Producer;
 use super::spread::Spread;
+use crate::kafka::missing_topic;
 
 /// Why a producer is given up.
 pub(super) enum SessionEnd {
@@ -62,12 +63,12 @@ impl Reaper {
 }
 
 impl SessionEnd {
-    /// After a delivery to `topic` that failed by `code`.
-    pub(super) fn of(code: Code, topic: &str) -> Self {
+    /// After a delivery to `topic` of a cluster that failed by `code`.
+    pub(super) fn of(code: Code, topic: &str, brokers: &str) -> Self {
         match code {
-            Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => Self::NeedsOperator(
-                format!("{code}: there is no topic {topic}; `highwater-agent topics` makes it, or set kafka.topic"),
-            ),
+            Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => {
+                Self::NeedsOperator(format!("{code}: {}", missing_topic(topic, brokers)))
+            }
             Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => {
                 Self::NeedsOperator(format!("{code}: this user may not write to {topic}; allow it on the broker"))
             }

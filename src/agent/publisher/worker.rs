@@ -395,7 +395,7 @@ impl Worker {
     /// What the failure of a batch means, all of whose messages fail by one code.
     fn failed(&self, session: &Session, code: Code) -> SessionEnd {
         if !is_refusal(code) {
-            return SessionEnd::of(code, &self.settings.topic);
+            return SessionEnd::of(code, &self.settings.topic, self.settings.connection.brokers());
         }
         let smaller = self.batch_max.load(Ordering::Relaxed) / 8;
         // The first message of a producer is a batch by itself.
