@@ -91,7 +91,9 @@ fn what_kafka_dropped_is_written_down() {
 /// Some kilobytes that hold megabytes: more than librdkafka takes, here with a low bound, as it is asked to.
 #[test]
 fn a_batch_that_is_too_large_is_a_gap_and_what_follows_is_stored() {
-    let Some((kafka, postgres)) = servers("a_batch_that_is_too_large_is_a_gap_and_what_follows_is_stored") else { return };
+    let Some((kafka, postgres)) = servers("a_batch_that_is_too_large_is_a_gap_and_what_follows_is_stored") else {
+        return;
+    };
     let (topic, database) = (kafka.topic("large", 2), postgres.database("large"));
     let brokers = &kafka.address;
     let plain = |agent: &'static str, first: u64, last: u64| {
@@ -113,6 +115,16 @@ fn a_batch_that_is_too_large_is_a_gap_and_what_follows_is_stored() {
     assert!(log.contains("[0]: offsets 3 to 13 stand in a batch that cannot be unpacked"), "{log}");
     assert!(log.contains("Set receive.message.max.bytes in [kafka.properties] higher"), "{log}");
     assert_eq!(database.ask("SELECT count(*) FROM dead_letters"), "(0)");
+    // Whoever looks at the topic sees what there is around them.
+    let mut tail = command();
+    tail.args(["tail", "--from", "earliest", "--until-end", "--format", "csv", "--config"]).arg(consumer.config());
+    let seen = tail.output().unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&seen.stdout).lines().count(),
+        1 + 15,
+        "{}",
+        String::from_utf8_lossy(&seen.stderr)
+    );
     // Nothing of that is done again.
     produce_to(brokers, &topic, 0, plain("a", 6, 6));
     let (_, log) = consumer.until_end();
@@ -190,7 +202,8 @@ fn bad_configuration_ends_with_78_and_says_where() {
     let config = cooperative.config().display().to_string();
     for verb in ["run", "check"] {
         let (code, error) = run(&[verb, "--config", &config]);
-        let line = format!("{config}:2: kafka.properties.partition.assignment.strategy: `cooperative-sticky` is not for");
+        let line =
+            format!("{config}:2: kafka.properties.partition.assignment.strategy: `cooperative-sticky` is not for");
         assert!(code == Some(78) && error.contains(&line), "{error}");
     }
     // A topic that is not there has no end.

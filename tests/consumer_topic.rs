@@ -7,8 +7,8 @@ use highwater::event::Event;
 use highwater::wire;
 
 use crate::consumer_commands::{fields, said};
-use crate::support::consumer::{Consumer, Postgres, command};
 use crate::support::agent;
+use crate::support::consumer::{Consumer, Postgres, command};
 use crate::support::events::{Transaction, event, produce, produce_raw, started, tombstone, updated};
 use crate::support::services::Kafka;
 

@@ -135,7 +135,10 @@ fn a_consumer_waits_for_a_registry_that_is_away_and_makes_no_dead_letter() {
     registry.signal("STOP");
     let mut consumer = Consumer::with(&consumer_config(&kafka.address, &topic, &database.url, Some(&registry.url)));
     let running = consumer.start(&[]);
-    running.until(&format!("schema registry {}: no answer yet; {topic}[0] waits for it, and nothing is skipped", registry.url));
+    running.until(&format!(
+        "schema registry {}: no answer yet; {topic}[0] waits for it, and nothing is skipped",
+        registry.url
+    ));
     // What came before it is stored meanwhile.
     database.until("SELECT count(*) FROM events", "(3)");
     registry.signal("CONT");
@@ -157,11 +160,13 @@ fn only_the_partition_of_a_framed_message_waits_for_the_registry() {
     let test = "formats::only_the_partition_of_a_framed_message_waits_for_the_registry";
     let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
     let (topic, database) = (kafka.topic("one-waits", 2), postgres.database("one_waits"));
-    let plain = |agent: &'static str, seqs: RangeInclusive<u64>| seqs.map(move |seq| wire::to_json(&updated(agent, seq)));
+    let plain =
+        |agent: &'static str, seqs: RangeInclusive<u64>| seqs.map(move |seq| wire::to_json(&updated(agent, seq)));
     let messages = plain("gw", 1..=3).chain([framed("gw", 4, Format::Avro, 7)]).chain(plain("gw", 5..=6));
     produce_to(&kafka.address, &topic, 0, messages);
     produce_to(&kafka.address, &topic, 1, plain("other", 1..=10));
-    let mut consumer = Consumer::with(&consumer_config(&kafka.address, &topic, &database.url, Some("http://127.0.0.1:9")));
+    let mut consumer =
+        Consumer::with(&consumer_config(&kafka.address, &topic, &database.url, Some("http://127.0.0.1:9")));
     let mut running = consumer.start(&[]);
     running.until("waits for it, and nothing is skipped");
     let stored = "SELECT agent, count(*) FROM events GROUP BY 1";
@@ -205,7 +210,8 @@ fn a_schema_that_is_long_in_coming_is_given_up_and_retry_brings_its_messages_bac
         assert!(letters.contains(says), "{letters}");
     }
     let seeing = Consumer::with(&consumer_config(&kafka.address, &topic, &database.url, Some(&registry.url)));
-    let retried = consumer::command().args(["dead-letters", "retry", "--config"]).arg(seeing.config()).output().unwrap();
+    let retried =
+        consumer::command().args(["dead-letters", "retry", "--config"]).arg(seeing.config()).output().unwrap();
     assert_eq!(retried.status.code(), Some(0), "{}", String::from_utf8_lossy(&retried.stderr));
     assert_eq!(database.ask("SELECT count(*), count(DISTINCT seq) FROM events"), "(50,50)");
 }

@@ -37,9 +37,6 @@ const ASK_MAX: Duration = Duration::from_secs(5);
 /// How long a consumer may take to leave its group; it can hang.
 const CLOSE_MAX: Duration = Duration::from_secs(10);
 
-/// The property that bounds a batch with all that it holds.
-const RECEIVE_MAX: &str = "receive.message.max.bytes";
-
 /// What stands where the known records of each partition stood.
 pub(super) type Known = BTreeMap<i32, Vec<AnchorRecord>>;
 
@@ -108,11 +105,10 @@ pub(super) struct Source {
     files: u64,
     /// Where the reading of each partition began, or went on behind what can't be read.
     placed: BTreeMap<i32, i64>,
-    /// Partitions that are paused. librdkafka keeps them so whatever is assigned then; and to resume one that is not would take its
-    /// reading back to where it was placed.
+    /// Partitions that are paused. librdkafka keeps them so whatever is assigned then.
     paused: BTreeSet<i32>,
-    /// [`Source::pause`] holds: nothing new is given out.
-    holds: bool,
+    /// How many calls of [`Source::pause`] have no [`Source::resume`] yet: while there are some, nothing new is given out.
+    pauses: u32,
     waiting: Waiting,
     registry_trouble: Trouble,
     strikes: Strikes,
@@ -172,7 +168,7 @@ impl Source {
             files,
             placed: BTreeMap::new(),
             paused: BTreeSet::new(),
-            holds: false,
+            pauses: 0,
             waiting: Waiting::new(give_up),
             registry_trouble: Trouble::default(),
             strikes: Strikes::default(),
@@ -242,7 +238,7 @@ impl Source {
 
     /// Tries again to read a message that waits for its schema.
     fn retry_waiting(&mut self) -> Option<Polled> {
-        if self.holds || self.waiting.is_empty() {
+        if self.pauses > 0 || self.waiting.is_empty() {
             return None;
         }
         let (partition, read) = self.waiting.retry(&mut self.decoder, self.clock.monotonic())?;
@@ -289,7 +285,7 @@ impl Source {
 
     /// Goes on behind what was found to be unreadable.
     fn pass_unreadable(&mut self) -> Option<Polled> {
-        if self.holds {
+        if self.pauses > 0 {
             return None;
         }
         if let Some(search) = &self.search {
@@ -300,14 +296,9 @@ impl Source {
             }
         }
         let found = self.unreadable.pop()?;
-        let Unreadable { partition, first, end } = found;
+        let Unreadable { partition, end, .. } = found;
         let topic = &self.membership.topic;
-        let max = self.connection.property(RECEIVE_MAX).unwrap_or("100000000");
-        log::error!(
-            "{topic}[{partition}]: offsets {first} to {} stand in a batch that cannot be unpacked, and are passed over: it holds more than \
-             {RECEIVE_MAX} = {max} allows, or is damaged. Set {RECEIVE_MAX} in [kafka.properties] higher to read such batches",
-            end - 1
-        );
+        log::error!("{}", found.description(topic, &self.connection));
         self.placed.insert(partition, end);
         match self.consumer().seek(topic, partition, Offset::Offset(end), ASK_MAX) {
             Ok(()) => Some(Polled::Unreadable(found)),
@@ -342,7 +333,7 @@ impl Source {
     /// Reads on from `offsets`, and nothing else; what was fetched before is forgotten.
     pub(super) fn place(&mut self, offsets: &BTreeMap<i32, i64>) -> Result<(), String> {
         self.forget();
-        self.holds = false;
+        self.pauses = 0;
         let paused: Vec<i32> = std::mem::take(&mut self.paused).into_iter().collect();
         self.consumer().resume(&self.names(&paused)).map_err(|e| e.to_string())?;
         self.consumer().assign(&list(&self.membership.topic, offsets)?).map_err(|e| e.to_string())?;
@@ -350,9 +341,9 @@ impl Source {
         Ok(())
     }
 
-    /// Fetches no more until [`Source::resume`], but stays in the group.
+    /// Fetches no more until [`Source::resume`] was called as often, but stays in the group.
     pub(super) fn pause(&mut self, partitions: &[i32]) -> Result<(), String> {
-        self.holds = true;
+        self.pauses += 1;
         let mut partitions = partitions.to_vec();
         partitions.retain(|partition| self.paused.insert(*partition));
         self.consumer().pause(&self.names(&partitions)).map_err(|e| e.to_string())
@@ -360,7 +351,10 @@ impl Source {
 
     /// Goes on with all but the partitions that wait for a schema.
     pub(super) fn resume(&mut self, partitions: &[i32]) -> Result<(), String> {
-        self.holds = false;
+        self.pauses = self.pauses.saturating_sub(1);
+        if self.pauses > 0 {
+            return Ok(());
+        }
         let mut partitions = partitions.to_vec();
         partitions.retain(|partition| !self.waiting.contains(*partition) && self.paused.remove(partition));
         self.consumer().resume(&self.names(&partitions)).map_err(|e| e.to_string())
@@ -571,3 +565,6 @@ fn read_each(
     }
     None
 }
+
+#[cfg(test)]
+mod tests;

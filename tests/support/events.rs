@@ -133,7 +133,8 @@ pub(crate) fn produce_to(brokers: &str, topic: &str, partition: i32, payloads: i
     config.set("queue.buffering.max.kbytes", "1000000");
     let producer: BaseProducer = config.create().expect("a producer");
     for payload in payloads {
-        let record: BaseRecord<'_, str, Vec<u8>> = BaseRecord::to(topic).partition(partition).key("key").payload(&payload);
+        let record: BaseRecord<'_, str, Vec<u8>> =
+            BaseRecord::to(topic).partition(partition).key("key").payload(&payload);
         producer.send(record).map_err(|(error, _)| error).expect("there is room");
     }
     producer.flush(Duration::from_secs(60)).expect("all is sent");

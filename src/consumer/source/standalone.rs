@@ -9,6 +9,7 @@ use rdkafka::message::Message as _;
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::unreadable::{self, Strikes, is_unreadable};
 use super::{ASK_MAX, Membership, client, headers, list};
 use crate::consumer::batch::Record;
 use crate::kafka::{Connection, Reports, not_created};
@@ -18,8 +19,11 @@ use crate::wire::Decoder;
 pub struct StandaloneConsumer {
     consumer: BaseConsumer<Reports>,
     topic: String,
-    brokers: String,
+    connection: Connection,
     decoder: Decoder,
+    /// Where each partition is looked at.
+    positions: BTreeMap<i32, i64>,
+    strikes: Strikes,
 }
 
 /// What is seen next.
@@ -54,7 +58,8 @@ impl StandaloneConsumer {
     pub fn new(connection: &Connection, membership: &Membership, decoder: Decoder) -> Result<Self, String> {
         let config = client(connection, membership, FIXED)?;
         let consumer = config.create_with_context(Reports::new(connection.brokers())).map_err(|e| not_created(&e))?;
-        Ok(Self { consumer, topic: membership.topic.clone(), brokers: connection.brokers().to_owned(), decoder })
+        let (topic, connection) = (membership.topic.clone(), connection.clone());
+        Ok(Self { consumer, topic, connection, decoder, positions: BTreeMap::new(), strikes: Strikes::default() })
     }
 
     /// The topic's partitions.
@@ -62,7 +67,7 @@ impl StandaloneConsumer {
     /// # Errors
     /// No broker answers, or there is no such topic.
     pub fn partitions(&self) -> Result<Vec<i32>, String> {
-        super::partitions(&self.consumer, &self.topic, &self.brokers)
+        super::partitions(&self.consumer, &self.topic, self.connection.brokers())
     }
 
     /// The cluster's id, empty where it has none.
@@ -117,17 +122,19 @@ impl StandaloneConsumer {
     ///
     /// # Errors
     /// librdkafka's.
-    pub fn look_from(&self, offsets: &BTreeMap<i32, i64>) -> Result<(), String> {
+    pub fn look_from(&mut self, offsets: &BTreeMap<i32, i64>) -> Result<(), String> {
+        self.positions = offsets.clone();
         self.consumer.assign(&list(&self.topic, offsets)?).map_err(|e| e.to_string())
     }
 
     /// Waits at most `timeout` for what comes next.
     pub fn poll(&mut self, timeout: Duration) -> Seen {
-        match self.consumer.poll(timeout) {
+        let unreadable = match self.consumer.poll(timeout) {
             // What librdkafka says through its callback.
-            None => self.reported().map_or(Seen::Nothing, Seen::Trouble),
-            Some(Err(KafkaError::PartitionEOF(partition))) => Seen::End(partition),
-            Some(Err(error)) => Seen::Trouble(self.reported().unwrap_or_else(|| error.to_string())),
+            None => return self.reported().map_or(Seen::Nothing, Seen::Trouble),
+            Some(Err(KafkaError::PartitionEOF(partition))) => return Seen::End(partition),
+            Some(Err(error)) if is_unreadable(&error) => error,
+            Some(Err(error)) => return Seen::Trouble(self.reported().unwrap_or_else(|| error.to_string())),
             Some(Ok(message)) => {
                 let (payload, headers) = (message.payload(), headers(&message));
                 let decoded = self.decoder.decode(payload.unwrap_or_default(), headers.get("content-type"));
@@ -135,8 +142,28 @@ impl StandaloneConsumer {
                 let timestamp_ms = message.timestamp().to_millis();
                 let parts = (message.key(), payload, headers);
                 let record = Record::decoded(message.offset(), timestamp_ms, parts, decoded);
-                Seen::Record(message.partition(), record)
+                self.positions.insert(message.partition(), record.offset + 1);
+                return Seen::Record(message.partition(), record);
             }
+        };
+        self.strike(&unreadable)
+    }
+
+    /// A batch could not be unpacked. Once that is certain, it is passed over.
+    fn strike(&mut self, error: &KafkaError) -> Seen {
+        let reported = self.reported().unwrap_or_else(|| error.to_string());
+        if !self.strikes.out(&reported) {
+            return Seen::Trouble(reported);
+        }
+        let found = unreadable::find(&self.consumer, &self.topic, &self.positions);
+        let descriptions: Vec<String> =
+            found.iter().map(|unreadable| unreadable.description(&self.topic, &self.connection)).collect();
+        let mut positions = self.positions.clone();
+        positions.extend(found.iter().map(|unreadable| (unreadable.partition, unreadable.end)));
+        match self.look_from(&positions) {
+            Ok(()) if found.is_empty() => Seen::Trouble(reported),
+            Ok(()) => Seen::Trouble(descriptions.join("; ")),
+            Err(error) => Seen::Trouble(error),
         }
     }
 }

@@ -13,8 +13,10 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use super::{ASK_MAX, list};
 use crate::clock::{Clock as _, SystemClock};
-use crate::kafka::Reports;
+use crate::kafka::{Connection, Reports};
 
+/// The property that bounds a batch with all that it holds, and librdkafka's default.
+const RECEIVE_MAX: (&str, &str) = ("receive.message.max.bytes", "100000000");
 /// How often the same error makes a batch unreadable.
 const STRIKES: u32 = 3;
 /// How long one look at an offset may take: it fetches and unpacks the whole batch.
@@ -44,6 +46,19 @@ enum Look {
     Readable,
     /// A batch that can't be unpacked, and its first offset, as far as it was named.
     Unreadable(Option<i64>),
+}
+
+impl Unreadable {
+    /// What is passed over, and what to set.
+    pub(super) fn description(&self, topic: &str, connection: &Connection) -> String {
+        let (Self { partition, first, end }, (name, default)) = (self, RECEIVE_MAX);
+        let max = connection.property(name).unwrap_or(default);
+        format!(
+            "{topic}[{partition}]: offsets {first} to {} stand in a batch that cannot be unpacked, and are passed over: it holds more than \
+             {name} = {max} allows, or is damaged. Set {name} in [kafka.properties] higher to read such batches",
+            end - 1
+        )
+    }
 }
 
 impl Strikes {

@@ -1,0 +1,208 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
+
+use super::*;
+use crate::kafka::RawConnection;
+use crate::wire::{Format, NoRegistry, Schemas, Undecoded, Writer};
+
+const TOPIC: &str = "t";
+
+/// A broker with a topic of two partitions, and a member of a group that has both.
+struct World {
+    mock: MockCluster<'static, DefaultProducerContext>,
+    source: Source,
+}
+
+impl World {
+    fn new(decoder: Decoder, give_up: Option<Duration>) -> Self {
+        let mock = MockCluster::new(1).unwrap();
+        mock.create_topic(TOPIC, 2, 1).unwrap();
+        let raw = RawConnection { brokers: Some(mock.bootstrap_servers()), ..RawConnection::default() };
+        let membership = Membership { topic: TOPIC.into(), group: "g".into(), instance: String::new() };
+        let source = Source::new(&Connection::new(raw, None).unwrap(), &membership, decoder, give_up).unwrap();
+        Self { mock, source }
+    }
+
+    fn produce(&self, partition: i32, payloads: &[&[u8]]) {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", self.mock.bootstrap_servers());
+        let producer: BaseProducer = config.create().unwrap();
+        for payload in payloads {
+            let record: BaseRecord<'_, (), [u8]> = BaseRecord::to(TOPIC).partition(partition).payload(payload);
+            producer.send(record).map_err(|(error, _)| error).unwrap();
+        }
+        producer.flush(Duration::from_secs(10)).unwrap();
+    }
+
+    /// Polls until `found` says so, at most 20 s; every record on the way is put into `records`.
+    fn poll_until(&mut self, records: &mut Vec<(i32, i64)>, mut found: impl FnMut(&Polled) -> bool) {
+        let until = Instant::now() + Duration::from_secs(20);
+        while Instant::now() < until {
+            let polled = self.source.poll(Duration::from_millis(50));
+            match &polled {
+                Polled::Record(partition, record) => records.push((*partition, record.offset)),
+                Polled::Misplaced(why) => panic!("{why}"),
+                _ => {}
+            }
+            if found(&polled) {
+                return;
+            }
+        }
+        panic!("not within 20 s; {records:?}");
+    }
+
+    /// Waits for both partitions, and reads them from their start.
+    fn placed(&mut self) {
+        self.poll_until(
+            &mut Vec::new(),
+            |polled| matches!(polled, Polled::Assigned(partitions) if partitions.len() == 2),
+        );
+        self.source.place(&BTreeMap::from([(0, 0), (1, 0)])).unwrap();
+    }
+
+    /// The next records, as many as are wanted, each partition's in their order.
+    fn read(&mut self, count: usize) -> Vec<(i32, i64)> {
+        let mut records = Vec::new();
+        let mut left = count;
+        self.poll_until(&mut records, |polled| {
+            left -= usize::from(matches!(polled, Polled::Record(..)));
+            left == 0
+        });
+        records.sort_by_key(|(partition, _)| *partition);
+        records
+    }
+
+    /// What comes within half a second.
+    fn read_all(&mut self) -> Vec<(i32, i64)> {
+        let (mut records, until) = (Vec::new(), Instant::now() + Duration::from_millis(700));
+        self.poll_until(&mut records, |_| Instant::now() > until);
+        records
+    }
+}
+
+/// A registry that is away until somebody says otherwise.
+struct Away(Arc<AtomicBool>, Duration);
+
+impl Schemas for Away {
+    fn schema(&mut self, _: u32) -> Result<Arc<Writer>, Undecoded> {
+        if self.0.load(Ordering::Relaxed) {
+            let wait = Duration::from_secs(3);
+            return Err(Undecoded::NotNow { why: "away".into(), wait, lasted: self.1 });
+        }
+        Ok(Arc::new(Writer::parse(Some("AVRO"), Format::Avro.schema()).unwrap()))
+    }
+}
+
+const FRAMED: &[u8] = b"\0\0\0\0\x07nonsense";
+
+#[test]
+fn what_was_paused_is_read_where_it_is_placed() {
+    let mut world = World::new(Decoder::new(NoRegistry), None);
+    world.produce(0, &[b"a", b"b"]);
+    world.produce(1, &[b"c"]);
+    world.placed();
+    assert_eq!(world.read(3), [(0, 0), (0, 1), (1, 0)]);
+    world.source.pause(&[0, 1]).unwrap();
+    world.source.place(&BTreeMap::from([(0, 1), (1, 0)])).unwrap();
+    assert_eq!(world.read(2), [(0, 1), (1, 0)]);
+    // Paused twice, it is resumed by the second of two calls.
+    world.source.pause(&[0, 1]).unwrap();
+    world.source.pause(&[0, 1]).unwrap();
+    world.produce(1, &[b"d"]);
+    world.source.resume(&[0, 1]).unwrap();
+    assert_eq!(world.read_all(), []);
+    world.source.resume(&[0, 1]).unwrap();
+    assert_eq!(world.read(1), [(1, 1)]);
+}
+
+#[test]
+fn a_message_that_waits_for_its_schema_holds_up_its_own_partition() {
+    let away = Arc::new(AtomicBool::new(true));
+    let mut world = World::new(Decoder::new(Away(Arc::clone(&away), Duration::ZERO)), None);
+    world.produce(0, &[b"a", FRAMED, b"b"]);
+    world.produce(1, &[b"c"]);
+    world.placed();
+    assert_eq!(world.read(2), [(0, 0), (1, 0)]);
+    assert_eq!(world.read_all(), []);
+    assert_eq!(world.source.positions().keys().collect::<Vec<_>>(), [&1], "where it waits no offset is passed");
+    // A store that is away pauses and resumes all.
+    world.source.pause(&[0, 1]).unwrap();
+    world.source.resume(&[0, 1]).unwrap();
+    world.produce(1, &[b"d"]);
+    assert_eq!(world.read(1), [(1, 1)]);
+    assert_eq!(world.read_all(), []);
+    // While all are paused nothing is given out, whatever the registry says.
+    world.source.pause(&[0, 1]).unwrap();
+    away.store(false, Ordering::Relaxed);
+    assert_eq!(world.read_all(), []);
+    world.source.resume(&[0, 1]).unwrap();
+    assert_eq!(world.read(2), [(0, 1), (0, 2)]);
+    assert_eq!(world.source.positions().get(&0), Some(&3));
+}
+
+#[test]
+fn a_schema_that_is_away_for_too_long_is_given_up() {
+    let away = Arc::new(AtomicBool::new(true));
+    let lasted = Duration::from_secs(900);
+    let mut world = World::new(Decoder::new(Away(away, lasted)), Some(lasted));
+    world.produce(0, &[FRAMED, b"b"]);
+    world.placed();
+    let mut error = String::new();
+    world.poll_until(&mut Vec::new(), |polled| match polled {
+        Polled::Record(0, record) => {
+            error = record.content.as_ref().unwrap_err().clone();
+            true
+        }
+        _ => false,
+    });
+    assert_eq!(
+        error,
+        "no schema for 15 min: away; once there is one, `highwater-consumer dead-letters retry` brings it back"
+    );
+    assert_eq!(world.read(1), [(0, 1)]);
+}
+
+#[test]
+fn a_cluster_has_one_id() {
+    let mut world = World::new(Decoder::new(NoRegistry), None);
+    let id = world.source.cluster().unwrap();
+    assert!(id.starts_with("mockCluster"), "{id}");
+    world.placed();
+    assert_eq!(world.source.cluster().unwrap(), id);
+    // Without an answer there is none: another key in the database would be another topic.
+    let raw = RawConnection { brokers: Some("127.0.0.1:1".into()), ..RawConnection::default() };
+    let membership = Membership { topic: TOPIC.into(), group: "g".into(), instance: String::new() };
+    let alone = Source::new(&Connection::new(raw, None).unwrap(), &membership, Decoder::new(NoRegistry), None).unwrap();
+    assert!(alone.cluster().is_err());
+    alone.close();
+}
+
+/// What is read again is the newest known record, and where that is gone the older one.
+#[test]
+fn known_records_are_read_again_until_one_is_there() {
+    let mut world = World::new(Decoder::new(NoRegistry), None);
+    world.produce(0, &[b"a", b"b", b"c"]);
+    world.produce(1, &[b"d"]);
+    let print =
+        |offset, payload: &[u8]| Fingerprint { timestamp_ms: 0, ..Fingerprint::new(offset, None, None, Some(payload)) };
+    let place = |last, anchor| Checkpoint { last: Some(last), anchor: Some(anchor), ..Checkpoint::default() };
+    let known =
+        BTreeMap::from([(0, place(print(2, b"c"), print(1, b"b"))), (1, place(print(1, b"gone"), print(0, b"d")))]);
+    let found = world.source.read_again(&known).unwrap().recv_timeout(Duration::from_secs(20)).unwrap();
+    let digests = |partition: i32| -> Vec<Option<(i64, i64)>> {
+        let records = found[&partition].iter();
+        records
+            .map(|record| match record {
+                AnchorRecord::Record(print) => Some((print.offset, print.digest)),
+                AnchorRecord::Gone => None,
+            })
+            .collect()
+    };
+    let is = |print: Fingerprint| Some((print.offset, print.digest));
+    assert_eq!(digests(0), [is(print(2, b"c"))]);
+    assert_eq!(digests(1), [None, is(print(0, b"d"))]);
+}
