@@ -15,7 +15,7 @@ pub struct Checkpoint {
     pub anchor: Option<Fingerprint>,
 }
 
-/// What was found at the offset of a known record.
+/// Content of a known record's offset when it was read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AnchorRecord {
     /// A record.

@@ -63,7 +63,7 @@ struct RawRetention {
     totals: Option<String>,
 }
 
-/// Where to begin in a partition that the database does not know. What a group committed to Kafka decides nothing.
+/// Beginning of a partition that the database does not know. A group's offset that is committed to Kafka decides nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Start {
     /// With all that is there.

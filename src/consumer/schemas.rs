@@ -43,7 +43,7 @@ pub(super) struct Registered {
 struct Failing {
     since: Duration,
     why: String,
-    /// It is left alone until this time.
+    /// Time of the next question.
     until: Duration,
 }
 

@@ -37,13 +37,13 @@ const ASK_MAX: Duration = Duration::from_secs(5);
 /// How long a consumer may take to leave its group; it can hang.
 const CLOSE_MAX: Duration = Duration::from_secs(10);
 
-/// What stands where the known records of each partition stood.
+/// Content of the offsets of each partition's known records.
 pub(super) type Known = BTreeMap<i32, Vec<AnchorRecord>>;
 
 /// How long old records may take to be read again.
 const AGAIN_MAX: Duration = Duration::from_secs(8);
 
-/// What a client has that reads what was read before, or what can't be read: it joins no group.
+/// Properties of a client that is no member of the group: it reads what was read before, or what can't be read.
 const FIXED_APART: &[(&str, &str)] = &[
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
@@ -103,7 +103,7 @@ pub(super) struct Source {
     clock: SystemClock,
     /// The certificates and secrets that this client has read.
     files: u64,
-    /// Where the reading of each partition began, or went on behind what can't be read.
+    /// Offset at which the reading of each partition began, or went on behind what can't be read.
     placed: BTreeMap<i32, i64>,
     /// Partitions that are paused. librdkafka keeps them so whatever is assigned then.
     paused: BTreeSet<i32>,
@@ -114,7 +114,7 @@ pub(super) struct Source {
     strikes: Strikes,
     /// A search for what can't be read is under way.
     search: Option<Receiver<Vec<Unreadable>>>,
-    /// What it found, to be given out.
+    /// Results of the last search, to be given out.
     unreadable: Vec<Unreadable>,
 }
 
@@ -378,7 +378,7 @@ impl Source {
         positions.filter(|(partition, _)| !self.waiting.contains(*partition)).collect()
     }
 
-    /// Where each partition is read at, from where it was placed on.
+    /// Returns the offset at which each partition is read.
     fn reading(&self) -> BTreeMap<i32, i64> {
         let positions = self.positions();
         let reading = |(&partition, &placed): (&i32, &i64)| {
@@ -536,7 +536,7 @@ fn read_known(client: &BaseConsumer<Reports>, topic: &str, wanted: &BTreeMap<i32
     Some(found)
 }
 
-/// What stands at each of the offsets that are assigned.
+/// Reads the content of each of the offsets that are assigned.
 fn read_each(
     client: &BaseConsumer<Reports>,
     offsets: &BTreeMap<i32, i64>,

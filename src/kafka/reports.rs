@@ -1,4 +1,4 @@
-//! What librdkafka reports through callbacks. Every client has a [`Reports`], by itself or within a context of its own: it knows what is
+//! Errors that librdkafka reports through callbacks. Every client has a [`Reports`], by itself or within a context of its own: it knows what is
 //! news, and logs nothing by itself.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -28,7 +28,7 @@ struct Reported {
 }
 
 impl Reports {
-    /// Those of a client of the configured `brokers`.
+    /// Makes the reports of a client of the configured `brokers`.
     pub fn new(brokers: &str) -> Self {
         Self { brokers: brokers.to_owned(), reported: Mutex::default() }
     }

@@ -1,4 +1,4 @@
-//! What a database can store of an event: whatever it is known to refuse is refused at decoding, with the field's name, since a
+//! Bounds of an event that a database can store: whatever it is known to refuse is refused at decoding, with the field's name, since a
 //! refusal by the database costs a search for the row that it is about.
 
 use std::ops::RangeInclusive;

@@ -386,7 +386,7 @@ fn what_is_no_event_says_why() {
     assert!(error.contains("by schema 7 of a schema registry; set kafka.registry.url"), "{error}");
 }
 
-/// What PostgreSQL is known to refuse, in each format.
+/// Each format, and each field that PostgreSQL is known to refuse.
 #[test]
 fn what_no_database_stores_is_refused_by_its_field() {
     let golden = decode(RAISED.as_bytes()).unwrap();

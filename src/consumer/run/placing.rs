@@ -21,7 +21,7 @@ const ANCHOR_MAX: Duration = Duration::from_secs(10);
 /// A look at known records that is under way.
 pub(super) struct Anchors {
     found: Receiver<Known>,
-    /// What was known when it began.
+    /// The known records when it began.
     before: BTreeMap<i32, Checkpoint>,
 }
 
@@ -194,7 +194,7 @@ impl Consumer<'_> {
     }
 }
 
-/// Those of which a record is known.
+/// Partitions of which a record is known.
 fn with_records(places: &BTreeMap<i32, Checkpoint>) -> BTreeMap<i32, Checkpoint> {
     let places = places.iter().filter(|(_, place)| place.known().next().is_some());
     places.map(|(partition, place)| (*partition, place.clone())).collect()

@@ -1,4 +1,4 @@
-//! What a member of a group hears from librdkafka.
+//! The callbacks of a member of a group.
 
 use std::sync::{Mutex, PoisonError};
 

@@ -21,7 +21,7 @@ pub struct StandaloneConsumer {
     topic: String,
     connection: Connection,
     decoder: Decoder,
-    /// Where each partition is looked at.
+    /// Next offset of each partition.
     positions: BTreeMap<i32, i64>,
     strikes: Strikes,
 }

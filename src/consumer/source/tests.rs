@@ -76,7 +76,7 @@ impl World {
         records
     }
 
-    /// What comes within half a second.
+    /// Returns all that comes within 0.7 s.
     fn read_all(&mut self) -> Vec<(i32, i64)> {
         let (mut records, until) = (Vec::new(), Instant::now() + Duration::from_millis(700));
         self.poll_until(&mut records, |_| Instant::now() > until);
@@ -181,7 +181,7 @@ fn a_cluster_has_one_id() {
     alone.close();
 }
 
-/// What is read again is the newest known record, and where that is gone the older one.
+/// The newest known record is read again, and where that is gone the older one.
 #[test]
 fn known_records_are_read_again_until_one_is_there() {
     let mut world = World::new(Decoder::new(NoRegistry), None);

@@ -39,7 +39,7 @@ pub(super) struct Strikes {
     count: u32,
 }
 
-/// What is at an offset.
+/// Content of an offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Look {
     /// A record, there or behind it, or the end of the partition.
@@ -49,7 +49,7 @@ enum Look {
 }
 
 impl Unreadable {
-    /// What is passed over, and what to set.
+    /// Names the offsets that are passed over, and the property to set.
     pub(super) fn description(&self, topic: &str, connection: &Connection) -> String {
         let (Self { partition, first, end }, (name, default)) = (self, RECEIVE_MAX);
         let max = connection.property(name).unwrap_or(default);
@@ -76,7 +76,7 @@ impl Strikes {
     }
 }
 
-/// Whether an error says that a batch can't be unpacked.
+/// Tells whether an error says that a batch can't be unpacked.
 pub(super) fn is_unreadable(error: &KafkaError) -> bool {
     use RDKafkaErrorCode::{BadCompression, MessageSizeTooLarge};
     matches!(error.rdkafka_error_code(), Some(BadCompression | MessageSizeTooLarge))

@@ -30,7 +30,7 @@ struct Message {
 /// A message that was read.
 pub(super) struct Read {
     pub(super) record: Record,
-    /// It was not: no schema came in time, and it is a dead letter.
+    /// No schema came in time: it is a dead letter.
     pub(super) is_given_up: bool,
 }
 
