@@ -117,7 +117,7 @@ const ROWS: &[(&str, &str)] = &[
     (
         "breach_state",
         "SELECT 'gw-' || lpad((i % 1000)::text, 4, '0'), 'br-' || lpad(i::text, 7, '0'), '5f0c5f0c5f0c5f0c', i / 1000 * 10 + 8,
-                began + interval '80 s', began + interval '80 s', CASE WHEN i % 10000 = 7 THEN 'open' ELSE 'cleared' END, began,
+                began + interval '80 s', began + interval '80 s', CASE WHEN i % 10007 = 7 THEN 'open' ELSE 'cleared' END, began,
                 began, began + interval '80 s', 'wan-down', 'warning', 'eth0', 'rx', 80000000, 90000000, 93000000, 82000000, 80000,
                 80000, 1000000, NULL, NULL, 1000000
          FROM (SELECT i, now() - interval '30 days' * (1 - i / {breaches}.0) - interval '90 s' AS began
