@@ -184,7 +184,7 @@ fn a_cluster_has_one_id() {
 /// The newest known record is read again, and where that is gone the older one.
 #[test]
 fn known_records_are_read_again_until_one_is_there() {
-    let mut world = World::new(Decoder::new(NoRegistry), None);
+    let world = World::new(Decoder::new(NoRegistry), None);
     world.produce(0, &[b"a", b"b", b"c"]);
     world.produce(1, &[b"d"]);
     let print =
