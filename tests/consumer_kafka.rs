@@ -1,7 +1,6 @@
 //! The consumer as a program, between a real Kafka and a real PostgreSQL (and SQLite): what is in the topic is in the table, each
 //! once, whatever happens in between.
 
-
 use highwater::event::Event;
 use highwater::wire;
 

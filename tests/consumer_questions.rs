@@ -48,7 +48,7 @@ fn the_plan_of_each_question_uses_its_index() {
         scans(&plan[0]["Plan"], &mut found);
         let is_large = |relation: &str| relation.starts_with("events_2") || relation == "breach_state";
         let whole: Vec<_> = found.iter().filter(|(node, on, _)| node == "Seq Scan" && is_large(on)).collect();
-        assert!(whole.is_empty(), "{}: {whole:?}\n{plan:#}", question.name);
+        assert!(whole.is_empty(), "{}, {} ms at most: {whole:?}\n{plan:#}", question.name, question.ms_max);
         let served = question.index.is_empty() || found.iter().any(|(_, _, index)| index.ends_with(question.index));
         assert!(served, "{}: not by {}: {found:?}\n{plan:#}", question.name, question.index);
     }

@@ -38,7 +38,7 @@ fn tail_shows_what_is_there_from_where_it_is_asked() {
     tombstone(&kafka.address, &topic);
     produce(&kafka.address, &topic, &[event("gw", 11, started())]);
     let tail = |arguments: &[&str]| asking(&kafka, &topic, &[&["tail", "--until-end"], arguments].concat());
-    let offsets = |arguments: &[&str]| fields(&rows(tail(arguments)).1, &["offset"]).join(" ");
+    let offsets = |arguments: &[&str]| fields(&rows(tail(arguments)).1, &["kafka_offset"]).join(" ");
     assert_eq!(offsets(&["--from", "earliest"]), "0 1 2 3 4 5 6 7 8 9 10 11 12");
     assert_eq!(offsets(&["--from", "8"]), "8 9 10 11 12");
     assert_eq!(offsets(&["--from", "-2"]), "11 12");
@@ -132,8 +132,9 @@ fn lag_is_what_is_not_stored_and_is_waited_for() {
         produce(&kafka.address, &topic, &events(1, 30));
         let mut consumer = Consumer::new(&kafka.address, &topic, &url);
         consumer.until_end();
-        let all =
-            |rows: &[serde_json::Value]| fields(rows, &["partition", "begin", "end", "committed", "stored", "lag"]);
+        let all = |rows: &[serde_json::Value]| {
+            fields(rows, &["kafka_partition", "begin_offset", "end_offset", "committed_offset", "next_offset", "lag"])
+        };
         let (code, now) = rows(lag(&[]));
         assert_eq!((code, all(&now)), (0, vec!["0 0 30 30 30 0".to_owned()]));
         assert!(now[0]["updated_at"].as_str().unwrap().ends_with('Z'), "{}", now[0]);

@@ -99,10 +99,13 @@ struct Consumer<'a> {
     due: Due,
     totals: Option<TotalsLog>,
     /// With `until_end`: where each partition ended at the start.
-    ends: Option<(TopicId, BTreeMap<i32, (i64, i64)>)>,
+    ends: Option<Ends>,
     told: Told,
     started: Duration,
 }
+
+/// A topic, and the watermarks of its partitions.
+type Ends = (TopicId, BTreeMap<i32, (i64, i64)>);
 
 /// What this run has stored so far.
 #[derive(Clone, Copy, Debug, Default)]

@@ -92,7 +92,8 @@ fn poison() {
         for event in world.events(4, rng.u64(200..800)) {
             let json = String::from_utf8(wire::to_json(&event)).expect("JSON is text");
             // Large is not bad.
-            let long = if rng.u16(..2_000) == 0 { json.replace("wan-down", &"long".repeat(225_000)) } else { json };
+            let boot_id = format!("\"boot_id\":\"{}", "long".repeat(225_000));
+            let long = if rng.u16(..2_000) == 0 { json.replace("\"boot_id\":\"", &boot_id) } else { json };
             messages.push((event.stamp.agent.to_string(), Some(long.into_bytes())));
         }
         shuffle(rng, &mut messages);

@@ -19,7 +19,7 @@ Shows which events are no rows, and why. Agents number their events from 1, with
   dead_letter  it came, but could not be stored; `dead-letters retry` brings it back
   discarded    a dead letter that somebody dropped (the reason)
   expired      offsets that Kafka's retention dropped before they were read; whose events they held is not known
-  too_large    offsets of a batch that librdkafka does not take (receive.message.max.bytes); the same
+  too_large    offsets of a batch that the client does not take (receive.message.max.bytes); the same
   undeclared   missing, and nothing explains it: the alarm
 
 Only what names a number explains it: a dead letter without one, or offsets that were never read, may be what is missing, but end

@@ -1,9 +1,8 @@
 //! What is done by the clock.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Consumer, State};
+use super::{Consumer, Ends, State};
 use crate::consumer::batch::TopicId;
 use crate::consumer::source::is_unknown_topic;
 use crate::exit::{Failure, Status};
@@ -81,7 +80,7 @@ impl Consumer<'_> {
         }
     }
 
-    fn look_for_ends(&self) -> Result<(TopicId, BTreeMap<i32, (i64, i64)>), String> {
+    fn look_for_ends(&self) -> Result<Ends, String> {
         let topic = TopicId { cluster: self.source.cluster()?, name: self.settings.membership.topic.clone() };
         let partitions = self.source.partitions()?.into_iter();
         let ends = partitions.map(|partition| Ok((partition, self.source.watermarks(partition)?)));

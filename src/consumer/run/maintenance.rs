@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::config::Settings;
@@ -34,7 +34,7 @@ impl MaintenanceThread {
             let (clock, trouble) = (SystemClock::default(), Trouble::default());
             let first = failpoints::instead("maintenance-first-s").and_then(|seconds| seconds.parse().ok());
             let mut pause = first.map_or(FIRST, Duration::from_secs);
-            while sleep(pause, &stopped) {
+            while sleep(&clock, pause, &stopped) {
                 let result = maintenance.run(&retention, clock.wall(), BUDGET, &stopped);
                 pause = if tell(&result, &trouble, clock.monotonic()) { PAUSE } else { PAUSE_UNFINISHED };
             }
@@ -51,10 +51,10 @@ impl Drop for MaintenanceThread {
 }
 
 /// Whether to go on.
-fn sleep(pause: Duration, stop: &AtomicBool) -> bool {
-    let until = Instant::now() + pause;
+fn sleep(clock: &SystemClock, pause: Duration, stop: &AtomicBool) -> bool {
+    let until = clock.monotonic() + pause;
     while !stop.load(Ordering::Relaxed) {
-        let left = until.saturating_duration_since(Instant::now());
+        let left = until.saturating_sub(clock.monotonic());
         if left.is_zero() {
             return true;
         }

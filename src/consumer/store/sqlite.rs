@@ -14,6 +14,7 @@ use rusqlite::{Connection, Error, ErrorCode, TransactionBehavior, params};
 
 use self::transaction::{ONE_DEAD_LETTER, Session, put_gap};
 use super::{Applied, Progress, RetriedRecord, RetrySummary, Store, StoreError, apply};
+use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::batch::{Batch, Fingerprint, Gap, TopicId};
 use crate::consumer::checkpoint::Checkpoint;
 
@@ -127,7 +128,7 @@ impl Store for Sqlite {
     ) -> Result<Checkpoint, StoreError> {
         self.with(|Session(connection)| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let now = text(Utc::now());
+            let now = text(SystemClock::default().wall());
             let Checkpoint { next_offset, generation, .. } = checkpoint;
             let inserted = transaction.execute(
                 "INSERT INTO kafka_offsets (kafka_cluster, kafka_topic, kafka_partition, next_offset, topic_generation, updated_at)
@@ -157,7 +158,7 @@ impl Store for Sqlite {
     ) -> Result<(), StoreError> {
         self.with(|Session(connection)| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let now = text(Utc::now());
+            let now = text(SystemClock::default().wall());
             let replaced = transaction.execute(
                 "UPDATE kafka_offsets
                  SET next_offset = ?4, topic_generation = ?5, last_offset = ?6, last_timestamp = ?7, last_digest = ?8,

@@ -50,7 +50,7 @@ const COLUMNS: &[&str] = &[
 /// The longest kind that is known.
 const KIND_CHARS: usize = "breach_updated".len();
 
-const CHECKPOINT: Style = Style::new().dimmed();
+const DIMMED: Style = Style::new().dimmed();
 const RED: Style = AnsiColor::Red.on_default().bold();
 const YELLOW: Style = AnsiColor::Yellow.on_default();
 const GREEN: Style = AnsiColor::Green.on_default();
@@ -126,7 +126,7 @@ fn line(out: &mut dyn Write, topic: &str, time: Time, partition: i32, record: &R
     };
     let time = time.map_or_else(|| "-".to_owned(), |time| time.to_rfc3339_opts(SecondsFormat::Millis, true));
     let key = record.key.as_deref().map(String::from_utf8_lossy).unwrap_or("-".into());
-    write!(out, "{CHECKPOINT}{topic} {partition} {} {time}{CHECKPOINT:#} {} ", record.offset, harmless(&key))?;
+    write!(out, "{DIMMED}{topic} {partition} {} {time}{DIMMED:#} {} ", record.offset, harmless(&key))?;
     match &record.content {
         Ok(event) => {
             let (style, kind) = (style(&event.body), event.body.kind());

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use postgres::{Client, Error};
@@ -14,6 +14,7 @@ use super::address::Address;
 use super::partitions::{self, Partition};
 use super::session::{self, quoted};
 use super::sqlstate::{Class, class};
+use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::store::{Maintained, Maintenance, Retention, StoreError, StoreOptions};
 use crate::failpoints::instead;
 
@@ -126,7 +127,8 @@ impl Maintenance for PostgresMaintenance {
             client.execute("SELECT pg_sleep($1)", &[&seconds])?;
             client.batch_execute(SETTINGS)?;
         }
-        let mut round = Round { client, now, retention, until: Instant::now() + budget, stop };
+        let clock = SystemClock::default();
+        let mut round = Round { client, now, retention, until: clock.monotonic() + budget, clock, stop };
         match round.all(&mut maintained) {
             Ok(()) => {}
             Err(End::Unfinished(why)) => maintained.unfinished = Some(why),
@@ -140,7 +142,8 @@ struct Round<'a> {
     client: Client,
     now: DateTime<Utc>,
     retention: &'a Retention,
-    until: Instant,
+    until: Duration,
+    clock: SystemClock,
     stop: &'a AtomicBool,
 }
 
@@ -174,7 +177,7 @@ impl Round<'_> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(End::Unfinished("the consumer ends".to_owned()));
         }
-        if Instant::now() >= self.until {
+        if self.clock.monotonic() >= self.until {
             return Err(End::Unfinished("its time was up".to_owned()));
         }
         Ok(())

@@ -49,7 +49,7 @@ impl apply::Session for Session {
     }
 
     fn end_holders(&mut self, topic: &TopicId, partitions: &[i32]) -> StoreError {
-        super::end_holders(&mut self.client, topic, partitions).unwrap_or_else(|error| error.into())
+        super::end_holders(&mut self.client, topic, partitions).unwrap_or_else(Into::into)
     }
 
     fn read_back(&mut self, topic: &TopicId, bounds: &Bounds) -> Result<bool, AttemptError> {

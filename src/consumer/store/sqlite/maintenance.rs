@@ -3,12 +3,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use rusqlite::{Connection, Error, ErrorCode, OpenFlags, params};
 
 use super::{MIGRATIONS, text};
+use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::store::{Maintained, Maintenance, Retention, StoreError};
 
 /// Retention's end of a SQLite store.
@@ -82,8 +83,9 @@ impl Maintenance for SqliteMaintenance {
         if (taken as usize) < MIGRATIONS.len() {
             return Ok(maintained);
         }
-        let until = Instant::now() + budget;
-        let ended = || stop.load(Ordering::Relaxed) || Instant::now() >= until;
+        let clock = SystemClock::default();
+        let until = clock.monotonic() + budget;
+        let ended = || stop.load(Ordering::Relaxed) || clock.monotonic() >= until;
         match all(&connection, retention, now, &ended, &mut maintained) {
             Ok(true) => {}
             Ok(false) => maintained.unfinished = Some("its time was up".to_owned()),
