@@ -1,5 +1,6 @@
 //! What all commands share: their flags, the settings these lead to, and what a missing service means.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -8,7 +9,9 @@ pub(super) use crate::cli::Absent;
 use crate::cli::{self, Verbosity};
 use crate::config::{CONSUMER_KEYS, ConfigError, Layers};
 use crate::consumer::config::{Directories, Settings};
+use crate::consumer::store::StoreError;
 use crate::exit::{Failure, Status};
+use crate::output;
 
 /// Where the configuration stands unless the command line says otherwise.
 const CONFIG: &str = "/etc/highwater/consumer.toml";
@@ -82,4 +85,32 @@ fn directories() -> Directories {
 /// A service that was needed could not be asked.
 pub(super) fn unavailable(why: impl std::fmt::Display) -> Failure {
     Failure::new(Status::Unavailable, why.to_string())
+}
+
+/// Why printing what a store has ended early.
+pub(super) enum PrintError {
+    Store(StoreError),
+    Output(io::Error),
+}
+
+impl From<StoreError> for PrintError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<io::Error> for PrintError {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+impl PrintError {
+    /// What the command ends with: a closed pipe is no failure.
+    pub(super) fn into_result(self) -> Result<(), Failure> {
+        match self {
+            Self::Store(error) => Err(unavailable(error)),
+            Self::Output(error) => output::finished(Err(error)),
+        }
+    }
 }

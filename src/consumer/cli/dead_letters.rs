@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::common::{Absent, Common, unavailable};
+use super::common::{Absent, Common, PrintError, unavailable};
 use crate::clock::SystemClock;
 use crate::consumer::batch::Headers;
 use crate::consumer::report::dead_letters::{self, DeadLetter, DeadLetterFilter, KafkaPosition, Payloads};
@@ -164,24 +164,6 @@ impl DeadLetters {
     }
 }
 
-/// Why going through the dead letters ended early.
-enum End {
-    Store(StoreError),
-    Output(io::Error),
-}
-
-impl From<StoreError> for End {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-impl From<io::Error> for End {
-    fn from(error: io::Error) -> Self {
-        Self::Output(error)
-    }
-}
-
 /// What dead letters are printed to.
 trait Sink {
     fn letter(&mut self, letter: DeadLetter) -> io::Result<()>;
@@ -208,8 +190,7 @@ impl Which {
         let filter = DeadLetterFilter { with_dropped, ..self.filter() };
         match dead_letters::read(&mut *reader, &filter, payloads, |letter| Ok(sink.letter(letter)?)) {
             Ok(()) => output::finished(sink.end()),
-            Err(End::Store(error)) => Err(unavailable(error)),
-            Err(End::Output(error)) => output::finished(Err(error)),
+            Err(error) => PrintError::into_result(error),
         }
     }
 

@@ -4,11 +4,10 @@ use std::io;
 
 use clap::Args;
 
-use super::common::{Absent, Common, unavailable};
+use super::common::{Absent, Common, PrintError};
 use super::when::{TIMES, When};
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::report::missing_events::{self, MissingCause, MissingEvents, MissingFilter, MissingSummary};
-use crate::consumer::store::StoreError;
 use crate::exit::Failure;
 use crate::output::{self, Format, Rows, Value};
 
@@ -19,7 +18,7 @@ Shows which events are no rows, and why. Agents number their events from 1, with
   dead_letter  it came, but could not be stored; `dead-letters retry` brings it back
   discarded    a dead letter that somebody dropped (the reason)
   expired      offsets that Kafka's retention dropped before they were read; whose events they held is not known
-  too_large    offsets of a batch that the client does not take (receive.message.max.bytes); the same
+  too_large    offsets of a batch larger than the consumer takes (receive.message.max.bytes); the same
   undeclared   missing, and nothing explains it: the alarm
 
 Only what names a number explains it: a dead letter without one, or offsets that were never read, may be what is missing, but end
@@ -70,18 +69,6 @@ const COLUMNS: &[&str] = &[
     "last_offset",
 ];
 
-/// Why it ended early.
-enum End {
-    Store(StoreError),
-    Output(io::Error),
-}
-
-impl From<StoreError> for End {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
 impl Losses {
     pub(super) fn run(self) -> Result<(), Failure> {
         self.common.start_log();
@@ -92,25 +79,22 @@ impl Losses {
         let mut reader = settings.store.reader();
         let columns = if self.format == Format::Table { TABLE } else { COLUMNS };
         let mut rows = Rows::new(self.format, columns, output::stdout(self.format));
-        let mut printed = Ok(());
+        let mut unread = false;
         let summary = missing_events::read(&mut *reader, &filter, |missing| {
-            // What it comes to is to be known to the end: the exit code says it.
-            if printed.is_ok() {
-                printed = rows.push(row(missing, columns.len()));
+            match rows.push(row(missing, columns.len())) {
+                // Nobody reads the rows any more, but the exit code is to say what they come to.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => unread = true,
+                other => other?,
             }
-            match &printed {
-                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                    Err(End::Output(io::Error::new(error.kind(), error.to_string())))
-                }
-                _ => Ok(()),
-            }
+            Ok(())
         });
         let summary = match summary {
             Ok(summary) => summary,
-            Err(End::Store(error)) => return Err(unavailable(error)),
-            Err(End::Output(error)) => return output::finished(Err(error)),
+            Err(error) => return PrintError::into_result(error),
         };
-        output::finished(printed.and_then(|()| rows.end()))?;
+        if !unread {
+            output::finished(rows.end())?;
+        }
         self.judge(&summary)
     }
 

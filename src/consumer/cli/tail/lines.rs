@@ -221,3 +221,55 @@ fn of_breach(breach: &Breach, why: &str) -> String {
     }
     format!("{says}{why} [breach {breach_id}]")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// What was written, for whoever has a clone.
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn shown(format: Format, time: Time, payload: &str) -> String {
+        let written = Written::default();
+        let plain: Box<dyn Write> = Box::new(written.clone());
+        let out: Box<dyn Write> = Box::new(anstream::StripStream::new(plain));
+        let mut lines = Lines::new("t", format, false, time, out);
+        lines.record(3, &Record::new(7, Some(1_795_176_600_000), Some(b"gw"), Some(payload.as_bytes()))).unwrap();
+        lines.end().unwrap();
+        let bytes = written.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_line_begins_with_the_time_of_the_event_or_of_the_record() {
+        let event = r#"{"schema":1,"agent":"gw","epoch":"0000000000005f0c","seq":1,"kind":"agent_started","boot_id":"b","monotonic_ms":1,
+            "observed_at":"2026-11-20T12:00:00Z","version":"1"}"#;
+        assert!(
+            shown(Format::Table, Time::Observed, event).starts_with("t 3 7 2026-11-20T12:00:00.000Z gw agent_started")
+        );
+        assert!(
+            shown(Format::Table, Time::Kafka, event).starts_with("t 3 7 2026-11-20T12:10:00.000Z gw agent_started")
+        );
+        // What is no event has no other time than Kafka's.
+        assert!(
+            shown(Format::Table, Time::Observed, "garbage").starts_with("t 3 7 2026-11-20T12:10:00.000Z gw no event")
+        );
+        let json = shown(Format::Json, Time::Observed, event);
+        let times = r#""kafka_timestamp":"2026-11-20T12:10:00.000000Z","observed_at":"2026-11-20T12:00:00.000000Z""#;
+        assert!(json.contains(times), "{json}");
+        assert!(shown(Format::Json, Time::Kafka, "garbage").contains(r#""observed_at":null"#));
+    }
+}
