@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::consumer::batch::{Headers, Record, TopicId};
 use crate::consumer::store::{Kind, Query, Reader, RetriedRecord, RetryOutcome, Store, StoreError};
 use crate::output::Value;
-use crate::wire::Decoder;
+use crate::wire::{Decoder, Undecoded};
 
 /// A message that could not become a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,7 +129,9 @@ pub fn retry<E: From<StoreError>>(
         let Some(last) = letters.last() else { return Ok(inserted) };
         after = Some(last.at.clone());
         for of_a_topic in letters.chunk_by(|a, b| a.at.topic == b.at.topic) {
-            let records: Vec<RetriedRecord> = of_a_topic.iter().map(|letter| letter.retried(decoder)).collect();
+            let records: Result<Vec<RetriedRecord>, StoreError> =
+                of_a_topic.iter().map(|letter| letter.retried(decoder)).collect();
+            let records = records?;
             let retried = store.retry(&of_a_topic[0].at.topic, &records, clock.wall())?;
             inserted += retried.inserted;
             for (letter, outcome) in of_a_topic.iter().zip(&retried.outcomes) {
@@ -244,17 +246,21 @@ impl DeadLetter {
         }
     }
 
-    /// What it says now. What can't be told now, because the schema registry is unavailable, stays a dead letter.
-    fn retried(&self, decoder: &mut Decoder) -> RetriedRecord {
+    /// What it says now, unless the schema registry is unavailable.
+    fn retried(&self, decoder: &mut Decoder) -> Result<RetriedRecord, StoreError> {
         let (key, payload) = (self.key.as_deref(), self.payload.as_deref());
         let decoded = decoder.decode(payload.unwrap_or_default(), self.headers.get("content-type"));
-        let decoded = decoded.map_err(|error| error.to_string());
+        let decoded = match decoded {
+            Ok(decoded) => Ok(decoded),
+            Err(Undecoded::Never(error)) => Err(error.to_string()),
+            Err(Undecoded::NotNow { why, .. }) => return Err(StoreError::Unavailable(why)),
+        };
         let timestamp_ms = self.kafka_timestamp.map(|time| time.timestamp_millis());
-        RetriedRecord {
+        Ok(RetriedRecord {
             partition: self.at.partition,
             generation: self.at.generation,
             record: Record::decoded(self.at.offset, timestamp_ms, (key, payload, self.headers.clone()), decoded),
-        }
+        })
     }
 }
 
