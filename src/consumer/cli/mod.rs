@@ -68,7 +68,7 @@ enum Command {
         #[command(subcommand)]
         command: dead_letters::DeadLetters,
     },
-    /// Validate the configuration and explain it; nothing is asked of Kafka or the database
+    /// Validate the configuration and explain it, and compare the partitions with the locks that the database has room for
     Check {
         #[command(flatten)]
         common: Common,
@@ -118,9 +118,24 @@ impl Command {
                 if let Some(file) = common.absent_file() {
                     common.note(&format!("there is no {file}: `run` takes flags, the environment and defaults"));
                 }
-                output::print(&settings.to_string())
+                output::print(&settings.to_string())?;
+                tell_locks(&settings, &common);
+                Ok(())
             }
         }
+    }
+}
+
+/// Says whether the database has room for its partitions. A database that is not there, or has no tables yet, is no mistake in the
+/// configuration.
+fn tell_locks(settings: &Settings, common: &Common) {
+    match settings.store.reader().locks() {
+        Ok(None) => {}
+        Ok(Some(locks)) => {
+            let words = locks.warning().map_or_else(|| locks.to_string(), |warning| format!("warning: {warning}"));
+            common.note(&format!("{}: {words}", settings.store));
+        }
+        Err(error) => common.note(&format!("the partitions were not counted: {error}")),
     }
 }
 

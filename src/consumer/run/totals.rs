@@ -146,11 +146,16 @@ mod tests {
     use std::ops::ControlFlow;
 
     use super::*;
+    use crate::consumer::store::Locks;
 
     /// A database that has these rows.
     struct Rows(Vec<Vec<Value>>);
 
     impl Reader for Rows {
+        fn locks(&mut self) -> Result<Option<Locks>, StoreError> {
+            Ok(None)
+        }
+
         fn read(&mut self, _: &Query, each: &mut dyn FnMut(Vec<Value>) -> ControlFlow<()>) -> Result<(), StoreError> {
             let _ = self.0.iter().cloned().try_for_each(each);
             Ok(())

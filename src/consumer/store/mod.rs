@@ -27,7 +27,7 @@ use super::batch::{Batch, Gap, Record, TopicId};
 use super::checkpoint::Checkpoint;
 
 pub use self::open::StoreUrl;
-pub use self::query::{Kind, Parameter, Query, Reader};
+pub use self::query::{Kind, Locks, Parameter, Query, Reader};
 
 /// A database that events end in.
 pub trait Store {

@@ -1,11 +1,13 @@
 //! Questions to a store, in SQL that both databases understand: they have the same tables and views.
 
+use std::fmt;
 use std::ops::ControlFlow;
 
 use chrono::{DateTime, NaiveDate, Utc};
 
 use super::StoreError;
 use crate::output::Value;
+use crate::units::counted;
 
 /// Reads a store and changes nothing: no table is made, no schema is brought up to date, and no session is set in a way that
 /// outlives the question, so that a pooler may stand between.
@@ -16,6 +18,12 @@ pub trait Reader {
     /// # Errors
     /// [`StoreError::Misconfigured`] too where nothing was ever stored.
     fn read(&mut self, query: &Query, each: &mut dyn FnMut(Vec<Value>) -> ControlFlow<()>) -> Result<(), StoreError>;
+
+    /// What a question over all partitions takes of the locks that the server has room for; `None` where nobody counts them.
+    ///
+    /// # Errors
+    /// See [`Reader::read`].
+    fn locks(&mut self) -> Result<Option<Locks>, StoreError>;
 
     /// Returns all rows that answer `query`, for answers that are known to be small.
     ///
@@ -28,6 +36,40 @@ pub trait Reader {
             ControlFlow::Continue(())
         })?;
         Ok(rows)
+    }
+}
+
+/// Locks of PostgreSQL's, which has room for a number of them that is set at its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Locks {
+    /// Partitions of `events`.
+    pub partitions: u64,
+    /// What there is room for, of all sessions together.
+    pub room: u64,
+}
+
+impl Locks {
+    /// What one question over all of `events` takes: each partition and its two indexes.
+    pub fn needed(self) -> u64 {
+        3 * self.partitions
+    }
+
+    /// What to do where that is more than a quarter of all.
+    pub fn warning(self) -> Option<String> {
+        (self.needed() > self.room / 4).then(|| {
+            format!("{self}; raise max_locks_per_transaction, or set store.partition = \"month\" for those to come")
+        })
+    }
+}
+
+impl fmt::Display for Locks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (partitions, needed) = (counted(self.partitions, "partition"), self.needed());
+        write!(
+            f,
+            "a query over all {partitions} of events takes {needed} of the {} locks that there is room for",
+            self.room
+        )
     }
 }
 
@@ -133,5 +175,17 @@ impl Query {
             Some(parameter) => self.with(sql, parameter),
             None => self,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_locks_than_a_quarter_of_the_room_are_worth_a_word() {
+        assert_eq!(Locks { partitions: 16, room: 6400 }.warning(), None);
+        let warning = Locks { partitions: 1824, room: 6400 }.warning().unwrap();
+        assert!(warning.contains("5472 of the 6400 locks"), "{warning}");
     }
 }

@@ -12,9 +12,9 @@ use postgres::{Client, Error, Transaction};
 use super::session::quoted;
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::store::apply::Unplaceable;
+use crate::consumer::store::query::Locks;
 use crate::consumer::store::rows::{Row, TABLES, Table};
 use crate::consumer::store::{PartitionWidth, StoreError, StoreOptions};
-use crate::units::counted;
 
 /// Taken by all who make or drop a partition: one at a time.
 const LOCK: i64 = 0x6877_7061_7274; // "hwpart"
@@ -161,37 +161,18 @@ impl Partitions {
         }
         (from, to)
     }
-
-    /// Says so if a query over all partitions takes most of the locks that the server has room for.
-    pub(super) fn warn_of_locks(&mut self, client: &mut Client) -> Result<(), StoreError> {
-        let mut transaction = client.transaction()?;
-        self.known = read(&mut transaction)?;
-        let row = transaction.query_one(
-            "SELECT current_setting('max_locks_per_transaction')::bigint
-                    * (current_setting('max_connections')::bigint + current_setting('max_prepared_transactions')::bigint)",
-            &[],
-        )?;
-        transaction.commit()?;
-        let (room, events) = (row.get::<_, i64>(0), self.known.iter().filter(|p| p.table == Table::Events).count());
-        if let Some(warning) = too_many_locks(events, room) {
-            log::warn!("PostgreSQL: {warning}");
-        }
-        Ok(())
-    }
 }
 
-/// What to say of a table with so many partitions on a server with room for so many locks.
-pub(super) fn too_many_locks(partitions: usize, room: i64) -> Option<String> {
-    /// The table and its indexes.
-    const LOCKS: usize = 3;
-    let needed = partitions * LOCKS;
-    (i64::try_from(needed).unwrap_or(i64::MAX) > room / 4).then(|| {
-        format!(
-            "a query over all {} of events takes {needed} of the {room} locks that the server has room for; raise \
-             max_locks_per_transaction, or set store.partition = \"month\"",
-            counted(partitions as u64, "partition")
-        )
-    })
+/// What a query over all partitions takes.
+pub(super) fn locks(transaction: &mut Transaction<'_>) -> Result<Locks, Error> {
+    let row = transaction.query_one(
+        "SELECT current_setting('max_locks_per_transaction')::bigint
+                * (current_setting('max_connections')::bigint + current_setting('max_prepared_transactions')::bigint),
+                (SELECT count(*) FROM pg_inherits WHERE inhparent = 'events'::regclass)",
+        &[],
+    )?;
+    let number = |at| row.get::<_, i64>(at).unsigned_abs();
+    Ok(Locks { partitions: number(1), room: number(0) })
 }
 
 fn unplaceable(row: &Row<'_>) -> Unplaceable {
@@ -353,11 +334,5 @@ mod tests {
             Some((DateTime::<Utc>::MIN_UTC, at("2020-01-01T00:00:00Z")))
         );
         assert_eq!(bounds_of("DEFAULT"), None);
-    }
-
-    #[test]
-    fn more_locks_than_a_quarter_of_the_room_are_worth_a_word() {
-        assert_eq!(too_many_locks(14, 6400), None);
-        assert!(too_many_locks(1824, 6400).unwrap().contains("5472 of the 6400 locks"));
     }
 }

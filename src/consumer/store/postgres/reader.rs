@@ -12,9 +12,9 @@ use postgres::types::{ToSql, Type};
 use postgres::{Client, IsolationLevel, Row, Transaction};
 
 use super::address::Address;
-use super::session;
+use super::{partitions, session};
 use crate::consumer::store::StoreError;
-use crate::consumer::store::query::{Kind, Parameter, Query, Reader};
+use crate::consumer::store::query::{Kind, Locks, Parameter, Query, Reader};
 use crate::output::Value;
 use crate::units::{BitRate, ByteCount};
 
@@ -42,6 +42,26 @@ const FETCHED_MESSAGES: i32 = 10;
 impl PostgresReader {
     pub(in crate::consumer::store) fn new(address: Address) -> Self {
         Self { address, client: None }
+    }
+
+    /// Connects where that is needed, and reads.
+    fn ask_server<T>(
+        &mut self,
+        work: impl FnOnce(&mut Transaction<'_>) -> Result<T, ReadError>,
+    ) -> Result<T, StoreError> {
+        let (mut client, known) = match self.client.take() {
+            Some(client) if !client.is_closed() => (client, true),
+            _ => (self.address.connect("highwater-consumer/reader")?, false),
+        };
+        let read = self.reading(&mut client, |transaction| {
+            if !known {
+                self.check(transaction)?;
+            }
+            work(transaction)
+        });
+        let read = read.map_err(|error| self.explained(&mut client, error))?;
+        self.client = Some(client);
+        Ok(read)
     }
 
     /// A transaction in which `work` reads.
@@ -125,19 +145,11 @@ impl PostgresReader {
 
 impl Reader for PostgresReader {
     fn read(&mut self, query: &Query, each: &mut dyn FnMut(Vec<Value>) -> ControlFlow<()>) -> Result<(), StoreError> {
-        let (mut client, known) = match self.client.take() {
-            Some(client) if !client.is_closed() => (client, true),
-            _ => (self.address.connect("highwater-consumer/reader")?, false),
-        };
-        let read = self.reading(&mut client, |transaction| {
-            if !known {
-                self.check(transaction)?;
-            }
-            rows(transaction, query, each)
-        });
-        read.map_err(|error| self.explained(&mut client, error))?;
-        self.client = Some(client);
-        Ok(())
+        self.ask_server(|transaction| rows(transaction, query, each))
+    }
+
+    fn locks(&mut self) -> Result<Option<Locks>, StoreError> {
+        self.ask_server(|transaction| Ok(Some(partitions::locks(transaction)?)))
     }
 }
 

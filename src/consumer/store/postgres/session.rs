@@ -6,7 +6,7 @@ use std::error::Error as _;
 use postgres::Client;
 
 use super::address::Address;
-use super::partitions::Partitions;
+use super::partitions::{self, Partitions};
 use super::statements::Statements;
 use crate::consumer::store::{Progress, StoreError, StoreOptions};
 use crate::failpoints::{instead, is_out};
@@ -57,11 +57,14 @@ impl Session {
             client.batch_execute("ALTER TABLE events DROP CONSTRAINT IF EXISTS events_pkey")?;
         }
         let sql = Statements::prepare(&mut client)?;
+        let mut transaction = client.transaction()?;
+        if let Some(warning) = partitions::locks(&mut transaction)?.warning() {
+            log::warn!("PostgreSQL: {warning}");
+        }
+        transaction.commit()?;
         let partitions = Partitions::new(options);
         let (address, application) = (address.clone(), application.to_owned());
-        let mut session = Self { address, application, client, desynced: Cell::new(false), sql, partitions };
-        session.partitions.warn_of_locks(&mut session.client)?;
-        Ok(session)
+        Ok(Self { address, application, client, desynced: Cell::new(false), sql, partitions })
     }
 }
 

@@ -9,7 +9,7 @@ use rusqlite::{Connection, Error, OpenFlags};
 
 use super::{BUSY, MIGRATIONS, text};
 use crate::consumer::store::StoreError;
-use crate::consumer::store::query::{Kind, Parameter, Query, Reader};
+use crate::consumer::store::query::{Kind, Locks, Parameter, Query, Reader};
 use crate::output::Value;
 use crate::units::{BitRate, ByteCount};
 
@@ -68,6 +68,10 @@ impl Reader for SqliteReader {
             }
         }
         Ok(())
+    }
+
+    fn locks(&mut self) -> Result<Option<Locks>, StoreError> {
+        Ok(None)
     }
 }
 
