@@ -23,7 +23,7 @@ fn misleads(c: char) -> bool {
             | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// So many characters of `text`, and a sign where there is more.
+/// Returns the first `chars` characters of `text`, and a sign where there is more.
 pub fn beginning(text: &str, chars: usize) -> String {
     match text.char_indices().nth(chars) {
         Some((end, _)) => format!("{}…", &text[..end]),

@@ -45,10 +45,10 @@ pub enum Format {
     Csv,
 }
 
-/// What stands in a cell.
+/// The value of a cell.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
-    /// Nothing is known, or nothing applies: empty, and `null` in JSON.
+    /// No value, unknown or not applicable: empty, and `null` in JSON.
     Nothing,
     /// Words, from anywhere: what would steer a terminal is shown escaped.
     Text(String),
@@ -68,7 +68,7 @@ pub enum Value {
     Rate(BitRate),
     /// A message's bytes: text, as far as they are UTF-8.
     Blob(Vec<u8>),
-    /// What is JSON already; a table and CSV show it as one line of text.
+    /// A JSON value; a table and CSV show it as one line of text.
     Json(serde_json::Value),
 }
 
@@ -91,7 +91,7 @@ enum Sink<W: Write> {
 enum Layout {
     /// By these rows and perhaps more.
     Measured(Vec<Vec<Value>>),
-    /// As its head was printed.
+    /// Columns as the head was printed.
     Fixed(Vec<Column>),
 }
 
@@ -127,7 +127,7 @@ pub fn print(text: &str) -> Result<(), Failure> {
     finished(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
 }
 
-/// What printing came to. Nobody is left to be told about a reader that has gone (`| head`): that is no failure.
+/// Turns the end of printing into the command's. A reader that has gone (`| head`) is no failure.
 ///
 /// # Errors
 /// Whatever else writing fails with.

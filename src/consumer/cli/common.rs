@@ -38,7 +38,7 @@ pub(super) struct Common {
 }
 
 impl Common {
-    /// As `-v` and `-q` say.
+    /// Starts the log at the level of `-v` and `-q`.
     pub(super) fn start_log(&self) {
         self.verbosity.start_log();
     }
@@ -106,7 +106,7 @@ impl From<io::Error> for PrintError {
 }
 
 impl PrintError {
-    /// What the command ends with: a closed pipe is no failure.
+    /// Turns it into the end of the command: a closed pipe is no failure.
     pub(super) fn into_result(self) -> Result<(), Failure> {
         match self {
             Self::Store(error) => Err(unavailable(error)),

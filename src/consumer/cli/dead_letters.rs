@@ -144,7 +144,7 @@ const RETRY: &[&str] = &["kafka_topic", "kafka_partition", "kafka_offset", "resu
 
 /// How many characters of a payload or a key a table shows.
 const EXCERPT_CHARS: usize = 48;
-/// They and one more, however long each is.
+/// Bytes of so many characters and one more, however long each is.
 const EXCERPT_BYTES: i64 = 4 * (EXCERPT_CHARS as i64 + 1);
 
 impl DeadLetters {
@@ -164,7 +164,7 @@ impl DeadLetters {
     }
 }
 
-/// What dead letters are printed to.
+/// An output for dead letters.
 trait Sink {
     fn letter(&mut self, letter: DeadLetter) -> io::Result<()>;
     fn end(self) -> io::Result<()>;

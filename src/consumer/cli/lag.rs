@@ -57,7 +57,7 @@ const STORED: &[Kind] = &[Kind::Text, Kind::Number, Kind::Number, Kind::Number, 
 /// How often the store is asked while it is waited for.
 const ASK_EVERY: Duration = Duration::from_millis(200);
 
-/// What the database says of a partition.
+/// A partition as the database has it.
 #[derive(Clone, Debug)]
 struct Stored {
     next: i64,
@@ -137,12 +137,12 @@ impl Row {
         (self.end - from).max(0)
     }
 
-    /// What is stored is from another topic of the name: the store was asked before Kafka.
+    /// Returns whether what is stored is from another topic of the name: the store was asked before Kafka.
     fn is_beyond(&self) -> bool {
         self.stored.as_ref().is_some_and(|stored| stored.next > self.end)
     }
 
-    /// Whether all is stored that was there at the call, when the row was `before`.
+    /// Returns whether all is stored that was there at the call, when the row was `before`.
     fn is_done(&self, before: &Self) -> bool {
         let Some(stored) = &self.stored else { return before.begin == before.end };
         let renewed = before.stored.as_ref().is_some_and(|old| stored.generation > old.generation);
@@ -168,7 +168,7 @@ fn look(settings: &Settings, reader: &mut dyn Reader) -> Result<(String, BTreeMa
     Ok((cluster, rows))
 }
 
-/// What the database has of a topic, by cluster and partition: two clusters may have one of the same name.
+/// Reads what the database has of a topic, by cluster and partition: two clusters may have one of the same name.
 fn stored(reader: &mut dyn Reader, topic: &str) -> Result<BTreeMap<(String, i32), Stored>, StoreError> {
     let sql = "SELECT kafka_cluster, kafka_partition, next_offset, topic_generation, updated_at FROM kafka_offsets";
     let rows = reader.ask(&Query::new(sql, STORED).with("WHERE kafka_topic = ?", topic))?;

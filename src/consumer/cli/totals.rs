@@ -52,7 +52,7 @@ pub(super) struct Totals {
     until: Option<When>,
 }
 
-/// What a limit watches.
+/// The traffic that a limit watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Scope {
     /// One link

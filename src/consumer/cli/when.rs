@@ -62,7 +62,7 @@ fn before(day: NaiveDate, days: u64) -> NaiveDate {
     day.checked_sub_days(Days::new(days)).unwrap_or(NaiveDate::MIN)
 }
 
-/// Of two moments of one local time, as when clocks are set back, the first; where clocks are set forward over it, as long after
+/// Returns the moment of a local time: of two, as when clocks are set back, the first; where clocks are set forward over it, as long after
 /// the hour before as it is written.
 fn in_utc(time: NaiveDateTime, zone: &impl TimeZone) -> DateTime<Utc> {
     let found = |time: NaiveDateTime| zone.from_local_datetime(&time).earliest().map(|time| time.to_utc());

@@ -30,7 +30,7 @@ pub struct DeadLetter {
     pub dropped: Option<(DateTime<Utc>, String)>,
     pub key: Option<Vec<u8>>,
     pub headers: Headers,
-    /// As it came, as far as it was asked for.
+    /// The payload as it came, as far as it was asked for.
     pub payload: Option<Vec<u8>>,
 }
 
@@ -246,7 +246,7 @@ impl DeadLetter {
         }
     }
 
-    /// What it says now, unless the schema registry is unavailable.
+    /// Decodes it again, unless the schema registry that it needs is unavailable.
     fn retried(&self, decoder: &mut Decoder) -> Result<RetriedRecord, StoreError> {
         let (key, payload) = (self.key.as_deref(), self.payload.as_deref());
         let decoded = decoder.decode(payload.unwrap_or_default(), self.headers.get("content-type"));

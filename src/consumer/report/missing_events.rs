@@ -19,20 +19,20 @@ use super::stream;
 use crate::consumer::store::{Kind, Query, Reader, StoreError};
 use crate::output::Value;
 
-/// What explains that events are missing.
+/// The reason why events are missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MissingCause {
-    /// Their agent gave them up.
+    /// Given up by their agent.
     Declared,
-    /// They are kept as dead letters.
+    /// Kept as dead letters.
     DeadLetter,
-    /// They were dead letters, which somebody dropped.
+    /// Dead letters that a person dropped.
     Discarded,
-    /// Kafka's retention dropped them before they were read.
+    /// Dropped by Kafka's retention before they were read.
     Expired,
-    /// They are in a batch that is larger than librdkafka takes.
+    /// In a batch that is larger than librdkafka takes.
     TooLarge,
-    /// Nothing does.
+    /// Unexplained.
     Undeclared,
 }
 
@@ -146,7 +146,7 @@ impl MissingSummary {
         self.by_cause.get(&cause).copied().unwrap_or_default()
     }
 
-    /// Whether nothing is missing, as far as anybody can know.
+    /// Returns whether nothing is missing, as far as the database can tell.
     pub fn is_empty(&self) -> bool {
         self.by_cause.is_empty() && self.of_no_agent + self.of_no_agent_dropped == 0
     }

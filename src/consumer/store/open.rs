@@ -42,7 +42,7 @@ impl StoreUrl {
         Self(Backend::Sqlite(path.to_owned()))
     }
 
-    /// What only looks at the store there; it connects when it is first asked.
+    /// Makes a reader of the store; it connects when it is first asked.
     pub fn reader(&self) -> Box<dyn Reader + Send> {
         match &self.0 {
             Backend::Postgres(address) => Box::new(postgres::PostgresReader::new((**address).clone())),

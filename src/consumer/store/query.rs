@@ -81,7 +81,7 @@ pub struct Query {
     pub(super) kinds: &'static [Kind],
 }
 
-/// What a column holds, so that a SQLite file, which knows no times, gives the same values as PostgreSQL.
+/// The type of a column, so that a SQLite file, which knows no times, gives the same values as PostgreSQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// `text`.

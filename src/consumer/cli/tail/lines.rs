@@ -136,7 +136,7 @@ fn line(out: &mut dyn Write, topic: &str, time: Time, partition: i32, record: &R
             writeln!(out, "{style}{:<KIND_CHARS$}{style:#} {}", harmless(kind), harmless(&words))
         }
         Err(error) => {
-            /// So much of a message that is no event is shown.
+            /// Characters shown of a message that is no event.
             const EXCERPT_CHARS: usize = 80;
             let payload = record.payload.as_deref().map_or("(none)".into(), String::from_utf8_lossy);
             let (kind, error) = ("no event", harmless(error));
@@ -165,7 +165,7 @@ fn style(body: &Body) -> Style {
     }
 }
 
-/// What an event says.
+/// Puts what an event says into words.
 fn words(event: &Event, raw: Option<&str>) -> String {
     match &event.body {
         Body::BreachRaised(breach) | Body::BreachUpdated(breach) | Body::BreachCleared(breach) => {
@@ -228,7 +228,7 @@ mod tests {
 
     use super::*;
 
-    /// What was written, for whoever has a clone.
+    /// An output that shares what was written with its clones.
     #[derive(Clone, Default)]
     struct Written(Arc<Mutex<Vec<u8>>>);
 

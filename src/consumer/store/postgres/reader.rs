@@ -81,7 +81,7 @@ impl PostgresReader {
         Ok(done)
     }
 
-    /// What an error means, and the SQL or setting that mends it. Where the server says that something is missing or forbidden, it is
+    /// Says what an error means, and the SQL or setting that mends it. Where the server says that something is missing or forbidden, it is
     /// asked for the names.
     fn explained(&self, client: &mut Client, error: ReadError) -> StoreError {
         let error = match error {
@@ -200,12 +200,12 @@ impl From<StoreError> for ReadError {
 
 /// Where the tables are, and who looks for them; names as they stand in SQL.
 struct Whereabouts {
-    /// Whether the search path leads to them.
+    /// The search path leads to them.
     here: bool,
     role: String,
     /// The schema that has them.
     schema: Option<String>,
-    /// Whether the role may use that.
+    /// The role may use that.
     usable: bool,
 }
 
