@@ -35,7 +35,8 @@ this program that knows their format, once the schema registry answers, or once 
 change in one transaction, with all that follows from the row; an event that was stored already, because its agent sent it twice,
 is no second row. A consumer may run meanwhile. What was dropped is not tried again.
 
-Exit code: 0 if no dead letter stays, 1 if some do (they are listed, with the reason), 69 if the store could not be reached.
+Exit code: 0 if no dead letter stays, 1 if some do (they are listed, with the reason), 69 if the store, or a schema registry that is
+needed, could not be reached.
 
 Examples:
   highwater-consumer dead-letters retry
