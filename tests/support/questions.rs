@@ -18,6 +18,12 @@ pub(crate) const QUESTIONS: &[Question] = &[
         ms_max: 50.0,
     },
     Question {
+        name: "all open breaches, by their state",
+        sql: "SELECT * FROM breaches WHERE state = 'open'",
+        index: "breach_state_open",
+        ms_max: 50.0,
+    },
+    Question {
         name: "the latest 100 breaches",
         sql: "SELECT * FROM breaches ORDER BY raised_at DESC LIMIT 100",
         index: "breach_state_raised_at",
