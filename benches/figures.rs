@@ -9,7 +9,7 @@ mod support;
 
 use std::fs;
 use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -29,7 +29,8 @@ use support::services::Kafka;
 
 const ROUNDS: usize = 5;
 const EVENTS: u64 = 1_000_000;
-const AGENTS: u64 = 100;
+/// Messages of which every second one is no event.
+const REFUSED_EVENTS: u64 = 200_000;
 const BREACHES: u32 = 1_200_000;
 const QUESTION_ROUNDS: usize = 11;
 const CROWD_EVENTS: u64 = 10_000_000;
@@ -114,8 +115,8 @@ fn ticks() {
             listener.local_addr().expect("it has one")
         ));
         let log = agent.run(&["--for", "12s"]);
-        let end = log.split("the latest by ").nth(1).and_then(|rest| rest.split(' ').next());
-        latest.extend(end.and_then(|ms| ms.parse::<f64>().ok()));
+        let late = log.split(" skipped, at most ").nth(1).and_then(|rest| rest.split(' ').next());
+        latest.push(late.and_then(|ms| ms.parse::<f64>().ok()).unwrap_or_else(|| panic!("no word on ticks: {log}")));
     }
     let worst = latest.iter().copied().fold(0.0, f64::max);
     println!("| the latest tick of 12, broker swallowing, flush each second | ms |\n|---|---|");
@@ -178,27 +179,50 @@ fn urgent() {
     println!();
 }
 
-/// A topic with a million events into PostgreSQL, beside `\copy` of the same rows into the same table.
+/// A topic with a million events into PostgreSQL, beside `\copy` of the same rows into the same table; and a topic of which every
+/// second message is no event.
 fn consumer() {
     let (Some(kafka), Some(postgres)) = (Kafka::or_skip("figures"), Postgres::or_skip("figures")) else { return };
+    for agents in [20, 20_000] {
+        beside_copy(&kafka, &postgres, agents);
+    }
     let topic = kafka.topic("figures", 1);
-    let bytes = produce(&kafka.address, &topic);
+    let refused = produce(&kafka.address, &topic, REFUSED_EVENTS, 20, |number| number % 2 == 0);
+    let database = postgres.database("figures");
+    let started = Instant::now();
+    let (status, log) = store_all(&kafka, &topic, &database, &mut Vec::new());
+    assert!(status.success(), "{log}");
+    let pace = REFUSED_EVENTS as f64 / started.elapsed().as_secs_f64();
+    let told = format!("({},{})", REFUSED_EVENTS / 2, REFUSED_EVENTS / 2);
+    assert_eq!(database.ask("SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM dead_letters)"), told);
+    let bytes = refused / REFUSED_EVENTS;
+    println!("| {REFUSED_EVENTS} messages of {bytes} bytes, every second one with a NUL | messages/s |\n|---|---|");
+    println!("| highwater-consumer, start and end included | {pace:.0} |\n");
+}
+
+/// Stores all of a topic; what came of it.
+fn store_all(kafka: &Kafka, topic: &str, database: &Database, peaks: &mut Vec<f64>) -> (ExitStatus, String) {
+    let (brokers, url) = (&kafka.address, &database.url);
+    let config =
+        format!("[kafka]\nbrokers = '{brokers}'\ntopic = '{topic}'\ngroup = '{topic}'\n[store]\nurl = '{url}'\n");
+    let mut consumer = Consumer::with(&config);
+    let mut running = consumer.start(&["--until-end", "--quiet"]);
+    peaks.push(peak_kb(running.id()));
+    (running.wait(), running.log())
+}
+
+fn beside_copy(kafka: &Kafka, postgres: &Postgres, agents: u64) {
+    let topic = kafka.topic("figures", 1);
+    let bytes = produce(&kafka.address, &topic, EVENTS, agents, |_| false);
     let csv = tempfile::tempdir().expect("a temporary directory");
     let csv = csv.path().join("events.csv");
     let (mut consumed, mut copied, mut peaks) = (Vec::new(), Vec::new(), Vec::new());
-    for round in 0..ROUNDS {
+    for _ in 0..ROUNDS {
         let database = postgres.database("figures");
-        // A group of its own each time: a database that knows no offset takes the group's.
-        let mut consumer = Consumer::with(&format!(
-            "[kafka]\nbrokers = '{}'\ntopic = '{topic}'\ngroup = '{topic}-{round}'\n[store]\nurl = '{}'\n",
-            kafka.address, database.url
-        ));
         let started = Instant::now();
-        let mut running = consumer.start(&["--until-end", "--quiet"]);
-        peaks.push(peak_kb(running.id()));
-        let status = running.wait();
+        let (status, log) = store_all(kafka, &topic, &database, &mut peaks);
         consumed.push(started.elapsed().as_secs_f64());
-        assert!(status.success(), "{}", running.log());
+        assert!(status.success(), "{log}");
         assert_eq!(database.ask("SELECT count(*) FROM events"), format!("({EVENTS})"));
         psql(&database, &format!("\\copy (SELECT * FROM events) TO '{}'", csv.display()));
         psql(&database, "TRUNCATE events");
@@ -210,7 +234,10 @@ fn consumer() {
     }
     let ratio = median(copied.iter().zip(&consumed).map(|(copied, consumed)| copied / consumed));
     let pace = |seconds: Vec<f64>| EVENTS as f64 / median(seconds.into_iter());
-    println!("| {EVENTS} events of {} bytes, median of {ROUNDS} | rows/s |\n|---|---|", bytes / EVENTS);
+    println!(
+        "| {EVENTS} events of {} bytes by {agents} agents, median of {ROUNDS} | rows/s |\n|---|---|",
+        bytes / EVENTS
+    );
     println!("| `psql \\copy` into the events table | {:.0} |", pace(copied));
     println!("| highwater-consumer, Kafka to the same table, start and end included | {:.0} |", pace(consumed));
     println!("| of `\\copy`, pair by pair | {ratio:.2} |");
@@ -433,14 +460,17 @@ fn kcat(brokers: &str, topic: &str, file: &str, library: Librdkafka) -> Command 
     command
 }
 
-/// Fills a topic; how many bytes of payload that were.
-fn produce(brokers: &str, topic: &str) -> u64 {
+/// Fills a topic, with a NUL in those messages that are to be `spoilt`; how many bytes of payload that were.
+fn produce(brokers: &str, topic: &str, events: u64, agents: u64, spoilt: impl Fn(u64) -> bool) -> u64 {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", brokers).set("linger.ms", "20").set("queue.buffering.max.messages", "100000");
     let producer: BaseProducer = config.create().expect("a producer");
     let mut bytes = 0;
-    for number in 0..EVENTS {
-        let event = event(number);
+    for number in 0..events {
+        let mut event = event(number, agents);
+        if spoilt(number) {
+            event.stamp.boot_id = "\0".to_owned();
+        }
         let payload = wire::to_json(&event);
         bytes += payload.len() as u64;
         let mut record = BaseRecord::to(topic).key(event.stamp.agent.as_str()).payload(&payload);
@@ -454,8 +484,8 @@ fn produce(brokers: &str, topic: &str) -> u64 {
 }
 
 /// The next event of one agent after another, a second apart.
-fn event(number: u64) -> Event {
-    let (agent, seq) = (number % AGENTS, number / AGENTS + 1);
+fn event(number: u64, agents: u64) -> Event {
+    let (agent, seq) = (number % agents, number / agents + 1);
     let raised_at = DateTime::from_timestamp(1_795_176_000, 0).expect("a time");
     let observed_at = raised_at + TimeDelta::seconds(seq as i64);
     let breach = Breach {
