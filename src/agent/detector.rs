@@ -16,7 +16,7 @@ use self::link::{WatchedLink, event, sample};
 use self::tracker::{Context, Moment, Target};
 use crate::agent::counters::{Came, Left, LinkChange, LinkInfo, Reading, Speed};
 use crate::agent::limit::{Limit, Scope, Thresholds, delta};
-use crate::agent::rate::{Traffic, Verdict};
+use crate::agent::rate::Traffic;
 use crate::agent::resume::Resume;
 use crate::agent::watch;
 use crate::event::{Body, Breach, Direction, Reason, Stamp};
@@ -194,16 +194,15 @@ impl Detector {
         let Self { limits, links, hosts, resume, ids, .. } = self;
         let moment = Moment { wall: now.observed_at, boottime: delta(reading.boottime) };
         let mut context = Context { resume, ids, now, moment, detections };
-        for link in links.values_mut() {
-            link.judge(limits, reading.boottime, &mut context);
-        }
+        for_each_read(links, reading, |link| link.judge(limits, reading.boottime, &mut context));
         for host in &mut *hosts {
             host.judge(limits, links, reading.boottime, &mut context);
         }
-        for link in links.values_mut() {
+        let judged_until = hosts.iter().filter_map(HostLimit::judged_until).min().unwrap_or(reading.boottime);
+        for_each_read(links, reading, |link| {
             link.report_unjudged(reading.boottime, detections);
-            link.history.forget(hosts.iter().filter_map(HostLimit::judged_until).min().unwrap_or(reading.boottime));
-        }
+            link.history.forget(judged_until);
+        });
         for breach in self.resume.overdue(now, |name| self.limits.iter().any(|limit| limit.name == name)) {
             detections.bodies.push(Body::BreachCleared(breach));
         }
@@ -227,24 +226,23 @@ impl Detector {
     }
 
     fn read_links(&mut self, reading: &Reading, detections: &mut Detections) {
-        for link in self.links.values_mut() {
-            link.verdict = Verdict::Unread;
-        }
         let wait_max = HOST_WAIT_MAX.max(self.interval * HOST_WAIT_INTERVALS);
+        let has_hosts = !self.hosts.is_empty();
         let (mut counters, mut carried) = (reading.counters.iter().peekable(), reading.carried.iter().peekable());
-        for (ifindex, link) in &mut self.links {
+        for_each_read(&mut self.links, reading, |link| {
+            let ifindex = link.info.ifindex;
             // Sources report links in the order of their ifindex; one that does not costs a search.
-            let of_link = counters.next_if(|counters| counters.ifindex == *ifindex);
-            let of_link = of_link.or_else(|| reading.counters.iter().find(|counters| counters.ifindex == *ifindex));
-            let amount = carried.next_if(|carried| carried.ifindex == *ifindex);
-            match amount.or_else(|| reading.carried.iter().find(|carried| carried.ifindex == *ifindex)) {
+            let of_link = counters.next_if(|counters| counters.ifindex == ifindex);
+            let of_link = of_link.or_else(|| reading.counters.iter().find(|counters| counters.ifindex == ifindex));
+            let amount = carried.next_if(|carried| carried.ifindex == ifindex);
+            match amount.or_else(|| reading.carried.iter().find(|carried| carried.ifindex == ifindex)) {
                 Some(amount) => link.carry(amount),
                 None => link.read(of_link, reading, detections),
             }
-            if !self.hosts.is_empty() {
+            if has_hosts {
                 link.history.add(link.verdict, reading.boottime, wait_max);
             }
-        }
+        });
     }
 
     fn follow_links(&mut self, reading: &Reading, detections: &mut Detections) {
@@ -258,9 +256,7 @@ impl Detector {
         if !reading.changes.is_empty() {
             self.find_members();
         }
-        for link in self.links.values_mut() {
-            link.report_state(reading.boottime, detections);
-        }
+        for_each_read(&mut self.links, reading, |link| link.report_state(reading.boottime, detections));
     }
 
     fn change(&mut self, change: &LinkChange, boottime: Duration, detections: &mut Detections) {
@@ -323,6 +319,17 @@ impl Detector {
                 detections.notice(Notice::MatchesNothing { limit: limit.name.clone(), pattern: pattern.clone() });
             }
         }
+    }
+}
+
+/// Visits the links that `reading` is about: all of them, unless it is partial.
+fn for_each_read(links: &mut Links, reading: &Reading, mut visit: impl FnMut(&mut WatchedLink)) {
+    if reading.is_partial {
+        for counters in &reading.counters {
+            links.get_mut(&counters.ifindex).into_iter().for_each(&mut visit);
+        }
+    } else {
+        links.values_mut().for_each(visit);
     }
 }
 

@@ -51,8 +51,8 @@ struct Agent {
     links: Vec<Link>,
     detector: Detector,
     stamp: Stamp,
-    /// Agents do not read at the full second.
-    phase: TimeDelta,
+    /// Second 0 of its time: agents do not read at the full second.
+    start: DateTime<Utc>,
     /// The second in which it starts, as long as it has not.
     starts_at: Option<u64>,
 }
@@ -155,18 +155,16 @@ impl Fleet {
         self.due.peek().map_or(Duration::MAX, |Reverse((second, _))| Duration::from_secs(*second))
     }
 
-    /// Lets time pass up to the next reading; the events that follow from it, and from all others in the same second.
-    pub fn tick(&mut self) -> Vec<Draft> {
-        let mut drafts = Vec::new();
-        let Some(Reverse((now, _))) = self.due.peek().copied() else { return drafts };
+    /// Lets time pass up to the next reading; adds the events that follow from it, and from all others in the same second, to `drafts`.
+    pub fn tick(&mut self, drafts: &mut Vec<Draft>) {
+        let Some(Reverse((now, _))) = self.due.peek().copied() else { return };
         let Self { agents, world, due, reading, detections } = self;
         while let Some(mut next) = due.peek_mut().filter(|next| next.0.0 == now) {
             let Reverse((second, index)) = &mut *next;
             let agent = &mut agents[*index];
-            agent.read(world, now, reading, detections, &mut drafts);
+            agent.read(world, now, reading, detections, drafts);
             *second = agent.due();
         }
-        drafts
     }
 }
 
@@ -196,7 +194,7 @@ impl Agent {
             // Breaches are told apart from run to run, and so their ids are not seeded.
             detector: Detector::new(limits.to_vec(), INTERVAL, fastrand::u64(..)),
             stamp,
-            phase,
+            start: world.start + phase,
             starts_at: Some(start),
         }
     }
@@ -215,14 +213,17 @@ impl Agent {
     ) {
         reading.clear();
         let since_boot = UPTIME + Duration::from_secs(now);
-        (reading.at, reading.boottime) = (since_boot, since_boot);
-        self.stamp.observed_at = world.at(now) + self.phase;
+        // Most readings are of one link, and the others have nothing to tell.
+        (reading.at, reading.boottime, reading.is_partial) = (since_boot, since_boot, true);
+        self.stamp.observed_at = self.start + TimeDelta::seconds(now.cast_signed());
         self.stamp.monotonic_ms = u64::try_from(since_boot.as_millis()).unwrap_or(u64::MAX);
         if self.starts_at.take().is_none() {
             self.links.iter_mut().filter(|link| link.due <= now).for_each(|link| link.read(world, now, reading));
         } else {
             self.links.iter().for_each(|link| link.appear(reading));
         }
+        // As a source does; a link that came back has another ifindex.
+        reading.counters.sort_unstable_by_key(|counters| counters.ifindex);
         self.detector.observe(reading, &self.stamp, detections);
         drafts.extend(detections.bodies.drain(..).map(|body| Draft { stamp: self.stamp.clone(), body }));
     }
@@ -262,7 +263,7 @@ mod tests {
         let mut fleet = Fleet::new(0..20, shape, &[limit(80_000_000)], start());
         let mut drafts = Vec::new();
         while fleet.next_at() < WEEK {
-            drafts.extend(fleet.tick());
+            fleet.tick(&mut drafts);
         }
         drafts
     }
@@ -321,10 +322,10 @@ mod tests {
             let schedule = Schedule::of_events(events, links, start());
             let shape = Shape { seed: 1, interfaces: 4, schedule };
             let mut fleet = Fleet::new(0..agents, shape, &[limit(80_000_000)], start() - schedule.lasts);
-            let (mut told, mut took) = (0, Duration::ZERO);
-            while told < events {
+            let (mut drafts, mut took) = (Vec::new(), Duration::ZERO);
+            while (drafts.len() as u64) < events {
                 took = fleet.next_at();
-                told += fleet.tick().len() as u64;
+                fleet.tick(&mut drafts);
             }
             assert!(took <= schedule.lasts, "{events} events of {agents}: {took:?} of {:?}", schedule.lasts);
             assert!(schedule.lasts <= WEEK || events == 100_000, "{events} events of {agents}: {:?}", schedule.lasts);
@@ -336,10 +337,11 @@ mod tests {
         let shape = Shape { seed: 1, interfaces: 2, schedule: Schedule::lasting(HOUR) };
         let noon = start() + 10 * HOUR;
         let mut fleet = Fleet::new(0..1, shape, &[limit(5_000_000)], noon);
-        let mut raised = 0;
+        let mut drafts = Vec::new();
         while fleet.next_at() < Duration::from_secs(120) {
-            raised += fleet.tick().iter().filter(|draft| draft.body.kind() == "breach_raised").count();
+            fleet.tick(&mut drafts);
         }
+        let raised = drafts.iter().filter(|draft| draft.body.kind() == "breach_raised").count();
         assert!(raised >= 2, "both links receive 12 Mbit/s at noon: {raised}");
     }
 

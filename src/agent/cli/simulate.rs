@@ -198,7 +198,7 @@ impl Simulate {
                 }
                 courier.wait(began + fleet.next_at().div_f64(scale))?;
             }
-            drafts.extend(fleet.tick());
+            fleet.tick(&mut drafts);
         }
         Ok(drafts)
     }

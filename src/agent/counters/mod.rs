@@ -209,6 +209,8 @@ pub struct Reading {
     pub counters: Vec<Counters>,
     /// Likewise, of a source that knows amounts instead.
     pub carried: Vec<Carried>,
+    /// Only the links of `counters` were to be read, and the others stay as they are; else a link that is missing has failed.
+    pub is_partial: bool,
     /// What happened to watched links since the last successful reading, in the order it happened.
     pub changes: Vec<LinkChange>,
 }
@@ -342,7 +344,7 @@ fn netlink(_: &Path, _: Selection) -> Result<Box<dyn CounterSource>, CounterErro
 impl Reading {
     /// Forgets everything and keeps the memory.
     pub fn clear(&mut self) {
-        (self.at, self.boottime) = Default::default();
+        (self.at, self.boottime, self.is_partial) = Default::default();
         self.counters.clear();
         self.carried.clear();
         self.changes.clear();

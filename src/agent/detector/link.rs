@@ -167,8 +167,8 @@ impl WatchedLink {
 
     /// Reports that the link went up or down, at a sane rate: what lasts is reported.
     pub(super) fn report_state(&mut self, now: Duration, detections: &mut Detections) {
-        let is_early = self.reported_at.is_some_and(|at| now.saturating_sub(at) < UP_DOWN_EVERY);
-        if self.info.up == self.reported_up || is_early {
+        let is_early = || self.reported_at.is_some_and(|at| now.saturating_sub(at) < UP_DOWN_EVERY);
+        if self.info.up == self.reported_up || is_early() {
             return;
         }
         (self.reported_up, self.reported_at) = (self.info.up, Some(now));
@@ -178,8 +178,8 @@ impl WatchedLink {
 
     /// Logs how many readings were not judged, at a sane rate.
     pub(super) fn report_unjudged(&mut self, now: Duration, detections: &mut Detections) {
-        let is_early = self.logged_at.is_some_and(|at| now.saturating_sub(at) < UNJUDGED_EVERY);
-        if self.unlogged.is_empty() || is_early {
+        let is_early = || self.logged_at.is_some_and(|at| now.saturating_sub(at) < UNJUDGED_EVERY);
+        if self.unlogged.is_empty() || is_early() {
             return;
         }
         self.logged_at = Some(now);

@@ -348,6 +348,21 @@ fn readings_that_are_not_judged_are_counted_and_logged_at_a_sane_rate() {
 }
 
 #[test]
+fn a_partial_reading_leaves_the_other_links_as_they_are() {
+    let mut host = Host::new(vec![limit("wan", on("*"))], &[info(2, "eth0"), info(3, "eth1")]);
+    assert_eq!(host.carry(&[(2, OVER), (3, OVER)]), ["breach_raised eth0", "breach_raised eth1"]);
+    host.second += 1;
+    let at = Duration::from_secs(host.second);
+    let counters = vec![Counters { ifindex: 3, rx_bytes: 0, tx_bytes: 0, packets: None, bits: CounterBits::B64 }];
+    let reading = Reading { at, boottime: at, counters, is_partial: true, ..Reading::default() };
+    host.detector.observe(&reading, &host.stamp(), &mut Detections::default());
+    let links: Vec<_> =
+        host.detector.links().map(|link| (link.verdict, link.unjudged.contains_key("unread"))).collect();
+    assert_eq!(links, [("measured", false), ("reset", false)]);
+    assert_eq!(host.carry(&[(2, 0), (3, 0)]), ["breach_cleared eth0 below"]);
+}
+
+#[test]
 fn a_speed_that_the_driver_names_too_low_is_doubted_aloud_and_the_traffic_judged() {
     let slow =
         LinkInfo { speed: Speed::both(Some(BitRate::from_bps(1_000))), ..LinkInfo::new(2, "eth0", LinkKind::Physical) };

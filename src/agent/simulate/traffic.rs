@@ -7,7 +7,7 @@
 //!
 //! Between two incidents a link stays below [`QUIET_MAX`], and its counters are not read: a week of a thousand agents takes seconds.
 
-use chrono::{DateTime, Datelike as _, TimeDelta, Timelike as _, Utc, Weekday};
+use chrono::{DateTime, Utc};
 
 use crate::agent::counters::{Came, CounterBits, Counters, Left, LinkChange, LinkInfo, LinkKind, Reading, Speed};
 use crate::units::BitRate;
@@ -49,8 +49,16 @@ pub(super) const ACTIVITY_MEAN: f64 = 0.386;
 
 /// Returns how busy the hour of `time` (UTC) is, against the busiest of the week.
 pub(super) fn activity(time: DateTime<Utc>) -> f64 {
-    let day = if matches!(time.weekday(), Weekday::Sat | Weekday::Sun) { WEEKEND } else { 1.0 };
-    day * WORKING_DAY[time.hour() as usize]
+    activity_at(time.timestamp())
+}
+
+/// Does the same for seconds since 1970, without a calendar: each reading asks for it.
+fn activity_at(timestamp: i64) -> f64 {
+    let hours = timestamp.div_euclid(3_600);
+    // Monday is 0, and 1970 began on a Thursday.
+    let weekday = (hours.div_euclid(24) + 3).rem_euclid(7);
+    let day = if weekday >= 5 { WEEKEND } else { 1.0 };
+    day * WORKING_DAY[hours.rem_euclid(24) as usize]
 }
 
 /// What all links have in common.
@@ -69,8 +77,8 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn at(&self, second: u64) -> DateTime<Utc> {
-        self.start + TimeDelta::seconds(second.cast_signed())
+    fn activity(&self, second: u64) -> f64 {
+        activity_at(self.start.timestamp() + second.cast_signed())
     }
 }
 
@@ -169,9 +177,9 @@ impl Link {
         }
         let raised = start + world.rise_s;
         let next = if now < raised { now + 1 } else { now + world.update_s - (now - raised) % world.update_s };
-        let reset = self.reset_at.into_iter().flat_map(|second| second..second + RESET_READINGS);
-        let others = reset.chain([end, end + world.settle_s]);
-        others.filter(|second| *second > now).fold(next, u64::min)
+        let around_reset = self.reset_at.filter(|second| now + 1 < second + RESET_READINGS);
+        let around_reset = around_reset.map_or(next, |second| second.max(now + 1));
+        [around_reset, end, end + world.settle_s].into_iter().filter(|second| *second > now).fold(next, u64::min)
     }
 
     fn come_back(&mut self, now: u64, reading: &mut Reading) {
@@ -184,7 +192,7 @@ impl Link {
         let mut start = (now + PAUSE_S) as f64;
         loop {
             start -= world.between_s * (1.0 - self.rng.f64()).ln();
-            if self.rng.f64() < activity(world.at(start as u64)) {
+            if self.rng.f64() < world.activity(start as u64) {
                 break;
             }
         }
@@ -235,7 +243,7 @@ impl Link {
     /// What is received in a quiet second.
     fn quiet_bps(&mut self, world: &World, second: u64) -> f64 {
         let noise = 1.0 + NOISE * (2.0 * self.rng.f64() - 1.0);
-        BUSY_HOUR_BPS * activity(world.at(second)) * noise
+        BUSY_HOUR_BPS * world.activity(second) * noise
     }
 
     fn counters(&self) -> Counters {
@@ -251,6 +259,8 @@ impl Link {
 
 #[cfg(test)]
 mod tests {
+    use chrono::TimeDelta;
+
     use super::*;
 
     #[test]
