@@ -9,7 +9,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 
 use crate::agent::counters::Speed;
-use crate::agent::rate::bit_rate;
+use crate::agent::rate::{bit_rate, byte_count};
 use crate::event::{Direction, Severity};
 use crate::units::BitRate;
 
@@ -215,10 +215,14 @@ impl BreachState {
     /// Judges a reading.
     pub fn judge(&mut self, limit: &Limit, thresholds: Thresholds, load: Load) -> Option<Action> {
         let rate = load.rate();
+        // Most readings end here, before anything is moved.
+        if matches!(self, Self::Normal) && rate < thresholds.raise_at {
+            return None;
+        }
         let (next, action) = match std::mem::take(self) {
-            Self::Normal if rate >= thresholds.raise_at => rise(limit, BreachStats::first(thresholds, load), load),
-            Self::Pending(stats) if rate >= thresholds.raise_at => rise(limit, stats.with(thresholds, load), load),
-            Self::Normal | Self::Pending(_) => (Self::Normal, None),
+            Self::Pending(_) if rate < thresholds.raise_at => return None,
+            Self::Normal => rise(limit, BreachStats::first(thresholds, load), load),
+            Self::Pending(stats) => rise(limit, stats.with(thresholds, load), load),
             Self::Raised(open) => go_on(limit, thresholds, open, Below::default(), load),
             Self::Clearing(open, below) => go_on(limit, thresholds, open, below, load),
         };
@@ -256,9 +260,10 @@ fn go_on(
     mut below: Below,
     load: Load,
 ) -> (BreachState, Option<Action>) {
-    let is_below = load.rate() < thresholds.clear_at;
+    let rate = load.rate();
+    let is_below = rate < thresholds.clear_at;
     if is_below {
-        open.stats.rate = load.rate();
+        open.stats.rate = rate;
         below.add(load);
         if held_enough(below.held_for, load.elapsed, limit.clear_hold) {
             return (BreachState::Normal, Some(Action::Clear(open.stats)));
@@ -305,14 +310,14 @@ impl BreachStats {
 
     /// One reading more that counts.
     fn with(self, thresholds: Thresholds, load: Load) -> Self {
-        let allowed = u128::from(thresholds.raise_at.bps()) * load.elapsed.as_nanos() / 8 / 1_000_000_000;
-        let excess = u128::from(load.bytes).saturating_sub(allowed);
+        let rate = load.rate();
+        let excess = load.bytes.saturating_sub(byte_count(thresholds.raise_at, load.elapsed));
         Self {
             ended: load.end,
-            rate: load.rate(),
-            peak: self.peak.max(load.rate()),
+            rate,
+            peak: self.peak.max(rate),
             bytes: self.bytes.saturating_add(load.bytes),
-            excess_bytes: self.excess_bytes.saturating_add(u64::try_from(excess).unwrap_or(u64::MAX)),
+            excess_bytes: self.excess_bytes.saturating_add(excess),
             measured: self.measured + load.elapsed,
             ..self
         }

@@ -216,7 +216,7 @@ impl Meter {
     fn contradicts(&mut self, traffic: Traffic, has_packets: bool, speed: Speed) -> bool {
         let above = |tolerance: f64| {
             let exceeds = |bytes: u64, speed: Option<BitRate>| {
-                speed.is_some_and(|speed| bit_rate(bytes, traffic.elapsed) > speed.percent(tolerance))
+                speed.is_some_and(|speed| is_above(bytes, traffic.elapsed, speed.percent(tolerance)))
             };
             exceeds(traffic.rx_bytes, speed.rx) || exceeds(traffic.tx_bytes, speed.tx)
         };
@@ -234,7 +234,7 @@ impl Meter {
 
     /// More than any traffic moves a counter.
     fn is_jump(&self, base: &CounterSample, now: &CounterSample, traffic: Traffic) -> bool {
-        if busier(traffic) > ANY_SPEED {
+        if is_above(traffic.rx_bytes.max(traffic.tx_bytes), traffic.elapsed, ANY_SPEED) {
             return true;
         }
         let packets = base.packets.zip(now.packets);
@@ -343,6 +343,21 @@ pub fn bit_rate(bytes: u64, elapsed: Duration) -> BitRate {
         (Ok(bits), Ok(nanos)) => bits / nanos,
         _ => u64::try_from(bits / nanos).unwrap_or(u64::MAX),
     })
+}
+
+/// Returns whether [`bit_rate`] is above `rate`, without a division.
+fn is_above(bytes: u64, elapsed: Duration, rate: BitRate) -> bool {
+    let bit_nanos = u128::from(bytes) * 8 * 1_000_000_000;
+    !elapsed.is_zero() && bit_nanos >= (u128::from(rate.bps()) + 1) * elapsed.as_nanos()
+}
+
+/// Returns how many bytes `rate` makes in `elapsed`, rounded down.
+pub fn byte_count(rate: BitRate, elapsed: Duration) -> u64 {
+    let bit_nanos = u128::from(rate.bps()) * elapsed.as_nanos();
+    match u64::try_from(bit_nanos) {
+        Ok(bit_nanos) => bit_nanos / 8_000_000_000,
+        Err(_) => u64::try_from(bit_nanos / 8_000_000_000).unwrap_or(u64::MAX),
+    }
 }
 
 fn moved(base: &CounterSample, now: &CounterSample) -> (u64, u64) {

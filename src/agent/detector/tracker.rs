@@ -118,10 +118,8 @@ impl Tracker {
 
     /// Keeps the wall clock's time of the end so far.
     fn follow(&mut self, moment: Moment) {
-        let Some((open, stats)) = self.open.as_mut().zip(self.state.stats()) else { return };
-        let is_new = matches!(self.state, BreachState::Raised(_));
-        if is_new {
-            open.ended_at = moment.wall_at(stats.ended).max(open.raised_at);
+        if let (Some(open), BreachState::Raised(raised)) = (&mut self.open, &self.state) {
+            open.ended_at = moment.wall_at(raised.stats.ended).max(open.raised_at);
         }
     }
 

@@ -312,6 +312,17 @@ fn judged(driver: &Driver, interval: Duration, readings: u32) -> Vec<Traffic> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
+    #[test]
+    fn a_rate_is_compared_as_it_is_divided(bytes in 0_u64..1 << 50, nanos in 1_000_000_u64..1 << 50, more in 0_u64..3) {
+        let elapsed = Duration::from_nanos(nanos);
+        let rate = bit_rate(bytes, elapsed);
+        let near = BitRate::from_bps((rate.bps() + more).saturating_sub(1));
+        prop_assert_eq!(is_above(bytes, elapsed, near), rate > near);
+        let carried = u128::from(rate.bps()) * u128::from(nanos) / 8 / 1_000_000_000;
+        prop_assert_eq!(u128::from(byte_count(rate, elapsed)), carried);
+        prop_assert!(!is_above(bytes, Duration::ZERO, BitRate::default()));
+    }
+
     /// Steady traffic, and a driver that updates its counters at its own pace: no reading is above the truth by more than what the
     /// pace's jitter and the ticks leave open, and their mean is the truth.
     #[test]
