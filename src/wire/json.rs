@@ -1,7 +1,8 @@
 //! The event as one flat JSON object.
 //!
 //! An agent on its way to Kafka writes little else, which makes it worth more than a general serializer's pace: names are put in
-//! as they stand, and a text that needs no escapes is copied whole.
+//! as they stand, and a text that needs no escapes is copied whole. A field's name is inlined into [`encode`], where its length is
+//! known and a few moves copy it.
 
 use std::borrow::Cow;
 
@@ -58,8 +59,8 @@ pub(super) fn encode(event: &Event, json: &mut Vec<u8>) {
         version,
         reason,
         detail,
-    } = Flat::from(event);
-    let clock_synced = OrNull(clock_synced);
+    } = &Flat::from(event);
+    let clock_synced = OrNull(*clock_synced);
     schema.put("{\"schema\":", json);
     put!(json: agent epoch seq kind observed_at boot_id monotonic_ms clock_synced);
     put!(json: breach_id started_at raised_at ended_at limit_name severity interface ifindex direction);
@@ -85,7 +86,7 @@ trait Put {
 struct OrNull(Option<bool>);
 
 impl Put for OrNull {
-    #[inline]
+    #[inline(always)]
     fn put(&self, name: &str, json: &mut Vec<u8>) {
         plain(name, json);
         plain(self.0.map_or("null", |known| if known { "true" } else { "false" }), json);
@@ -93,7 +94,7 @@ impl Put for OrNull {
 }
 
 impl<T: Put> Put for Option<T> {
-    #[inline]
+    #[inline(always)]
     fn put(&self, name: &str, json: &mut Vec<u8>) {
         if let Some(value) = self {
             value.put(name, json);
@@ -102,7 +103,7 @@ impl<T: Put> Put for Option<T> {
 }
 
 impl Put for u64 {
-    #[inline]
+    #[inline(always)]
     fn put(&self, name: &str, json: &mut Vec<u8>) {
         plain(name, json);
         plain(itoa::Buffer::new().format(*self), json);
@@ -110,32 +111,30 @@ impl Put for u64 {
 }
 
 impl Put for u32 {
-    #[inline]
+    #[inline(always)]
     fn put(&self, name: &str, json: &mut Vec<u8>) {
         u64::from(*self).put(name, json);
     }
 }
 
 impl Put for Cow<'_, str> {
-    #[inline]
+    #[inline(always)]
     fn put(&self, name: &str, json: &mut Vec<u8>) {
         plain(name, json);
-        if self.bytes().any(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
-            return serde_json::to_writer(json, self).expect("a text can be written to memory");
-        }
-        quoted(self.as_bytes(), json);
+        text(self, json);
     }
 }
 
 impl Put for SmolStr {
-    #[inline]
+    #[inline(always)]
     fn put(&self, name: &str, json: &mut Vec<u8>) {
-        Cow::Borrowed(self.as_str()).put(name, json);
+        plain(name, json);
+        text(self, json);
     }
 }
 
 impl Put for DateTime<Utc> {
-    #[inline]
+    #[inline(always)]
     fn put(&self, name: &str, json: &mut Vec<u8>) {
         plain(name, json);
         quoted(rfc3339(*self).as_bytes(), json);
@@ -143,7 +142,7 @@ impl Put for DateTime<Utc> {
 }
 
 impl Put for Severity {
-    #[inline]
+    #[inline(always)]
     fn put(&self, name: &str, json: &mut Vec<u8>) {
         plain(name, json);
         quoted(self.as_str().as_bytes(), json);
@@ -151,7 +150,7 @@ impl Put for Severity {
 }
 
 impl Put for Direction {
-    #[inline]
+    #[inline(always)]
     fn put(&self, name: &str, json: &mut Vec<u8>) {
         plain(name, json);
         quoted(self.as_str().as_bytes(), json);
@@ -159,16 +158,22 @@ impl Put for Direction {
 }
 
 impl Put for Cow<'_, [(u64, u64)]> {
-    #[inline]
     fn put(&self, name: &str, json: &mut Vec<u8>) {
         plain(name, json);
         serde_json::to_writer(json, self).expect("numbers can be written to memory");
     }
 }
 
-#[inline]
+#[inline(always)]
 fn plain(text: &str, json: &mut Vec<u8>) {
     json.extend_from_slice(text.as_bytes());
+}
+
+fn text(text: &str, json: &mut Vec<u8>) {
+    if text.bytes().any(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
+        return serde_json::to_writer(json, text).expect("a text can be written to memory");
+    }
+    quoted(text.as_bytes(), json);
 }
 
 fn quoted(text: &[u8], json: &mut Vec<u8>) {

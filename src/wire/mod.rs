@@ -202,11 +202,12 @@ fn kind(kind: &str) -> SmolStr {
 
 /// As `Display` writes it, with less ado.
 fn id(id: EventId) -> SmolStr {
-    let mut text = SmolStrBuilder::new();
-    text.push_str(&id.epoch.digits());
-    text.push('-');
-    text.push_str(itoa::Buffer::new().format(id.seq));
-    text.finish()
+    let (epoch, mut seq) = (id.epoch.digits(), itoa::Buffer::new());
+    let seq = seq.format(id.seq).as_bytes();
+    let mut text = [b'-'; 16 + 1 + 20];
+    text[..16].copy_from_slice(epoch.as_bytes());
+    text[17..][..seq.len()].copy_from_slice(seq);
+    SmolStr::new(std::str::from_utf8(&text[..17 + seq.len()]).expect("digits are text"))
 }
 
 const SOURCE: &str = "/highwater/";
@@ -215,7 +216,7 @@ const SOURCE: &str = "/highwater/";
 fn source(agent: &str) -> SmolStr {
     let mut encoded = SmolStrBuilder::new();
     encoded.push_str(SOURCE);
-    let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
     if agent.bytes().all(unreserved) {
         encoded.push_str(agent);
         return encoded.finish();

@@ -13,26 +13,29 @@ pub(super) fn normalized(time: DateTime<Utc>) -> DateTime<Utc> {
 
 /// RFC 3339 with six decimals: `2026-11-20T12:00:00.123456Z`.
 pub(super) fn rfc3339(time: DateTime<Utc>) -> Text {
-    let (Ok(year @ 0..=9_999), micros @ 0..1_000_000) = (u32::try_from(time.year()), time.timestamp_subsec_micros())
+    // A `DateTime` adds its offset for each part that it is asked for, even if that is 0.
+    let parts = time.naive_utc();
+    let (Ok(year @ 0..=9_999), micros @ 0..1_000_000) = (u32::try_from(parts.year()), parts.nanosecond() / 1_000)
     else {
         // Five digits, a sign, a leap second.
         return Text::Long(time.to_rfc3339_opts(SecondsFormat::Micros, true));
     };
     let mut text = *b"0000-00-00T00:00:00.000000Z";
-    let parts = [
-        (0..4, year),
-        (5..7, time.month()),
-        (8..10, time.day()),
-        (11..13, time.hour()),
-        (14..16, time.minute()),
-        (17..19, time.second()),
-        (20..26, micros),
+    let pairs = [
+        (0, year / 100),
+        (2, year % 100),
+        (5, parts.month()),
+        (8, parts.day()),
+        (11, parts.hour()),
+        (14, parts.minute()),
+        (17, parts.second()),
+        (20, micros / 10_000),
+        (22, micros / 100 % 100),
+        (24, micros % 100),
     ];
-    for (places, mut value) in parts {
-        for place in places.rev() {
-            text[place] += (value % 10) as u8;
-            value /= 10;
-        }
+    for (place, pair) in pairs {
+        text[place] += (pair / 10) as u8;
+        text[place + 1] += (pair % 10) as u8;
     }
     Text::Usual(text)
 }
