@@ -166,7 +166,7 @@ fn database_went_back() {
         accept(world, sent, rng.u64(1..3_000));
         world.settle();
         let before = rng.u64(0..*sent);
-        let sql = format!("DELETE FROM events WHERE seq > {before}; UPDATE kafka_offsets SET next = {before}");
+        let sql = format!("DELETE FROM events WHERE seq > {before}; UPDATE kafka_offsets SET next_offset = {before}");
         world.database.client().batch_execute(&sql).expect("the database obeys");
         accept(world, sent, rng.u64(1..3_000));
         let outcome = world.settle();
