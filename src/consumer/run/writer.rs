@@ -155,11 +155,12 @@ impl Consumer<'_> {
                     break Err(StoreError::Unavailable("the thread of the store has ended; see above".to_owned()));
                 }
             }
+            // The whole process may have stood still since the last time.
+            now = self.clock.monotonic();
             if let Some(error) = wait.is_over(&progress, now, self.stop.load(std::sync::atomic::Ordering::Relaxed)) {
                 self.writer.abandon();
                 break Err(error);
             }
-            now = self.clock.monotonic();
             self.heart.beat("waiting for the database", now);
             self.service.lives(now);
             if self.intake.batch.is_full() {
