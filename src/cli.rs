@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser};
 
 use crate::config::{self, ConfigError, Layers, environment};
-use crate::exit::{Failure, report, write_error};
+use crate::exit::{Failure, report};
 use crate::{failpoints, logging};
 
 /// How much is said on standard error.
@@ -32,7 +32,7 @@ impl Verbosity {
     #[cfg(any(feature = "consumer", feature = "toolbox"))]
     pub(crate) fn note(&self, text: &str) {
         if self.quiet == 0 {
-            write_error(&format!("note: {text}"));
+            crate::exit::write_error(&format!("note: {text}"));
         }
     }
 }
