@@ -186,6 +186,7 @@ fn consumer() {
     for agents in [20, 20_000] {
         beside_copy(&kafka, &postgres, agents);
     }
+    memory(&kafka, &postgres, 100_000);
     let topic = kafka.topic("figures", 1);
     let refused = produce(&kafka.address, &topic, REFUSED_EVENTS, 20, |number| number % 2 == 0);
     let database = postgres.database("figures");
@@ -198,6 +199,17 @@ fn consumer() {
     let bytes = refused / REFUSED_EVENTS;
     println!("| {REFUSED_EVENTS} messages of {bytes} bytes, every second one with a NUL | messages/s |\n|---|---|");
     println!("| highwater-consumer, start and end included | {pace:.0} |\n");
+}
+
+/// What it takes where nearly each event is another agent's.
+fn memory(kafka: &Kafka, postgres: &Postgres, agents: u64) {
+    let topic = kafka.topic("figures", 6);
+    produce(&kafka.address, &topic, EVENTS / 2, agents, |_| false);
+    let (database, mut peaks) = (postgres.database("figures"), Vec::new());
+    let (status, log) = store_all(kafka, &topic, &database, &mut peaks);
+    assert!(status.success(), "{log}");
+    println!("| {} events by {agents} agents, from 6 partitions | MB |\n|---|---|", EVENTS / 2);
+    println!("| highwater-consumer's greatest RSS | {:.1} |\n", peaks[0] / 1_000.0);
 }
 
 /// Stores all of a topic; what came of it.
@@ -464,6 +476,8 @@ fn kcat(brokers: &str, topic: &str, file: &str, library: Librdkafka) -> Command 
 fn produce(brokers: &str, topic: &str, events: u64, agents: u64, spoilt: impl Fn(u64) -> bool) -> u64 {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", brokers).set("linger.ms", "20").set("queue.buffering.max.messages", "100000");
+    // As agents send.
+    config.set("compression.type", "zstd");
     let producer: BaseProducer = config.create().expect("a producer");
     let mut bytes = 0;
     for number in 0..events {
