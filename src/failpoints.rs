@@ -11,6 +11,8 @@
 //! FAILPOINTS='guard-2-out=return'          runs without that guard
 //! ```
 
+use std::time::Duration;
+
 /// Takes over what the environment says. Before anything else; a second call changes nothing.
 pub fn begin() {
     #[cfg(feature = "failpoints")]
@@ -31,6 +33,11 @@ pub fn instead(_name: &str) -> Option<String> {
     return on::instead(_name);
     #[cfg(not(feature = "failpoints"))]
     None
+}
+
+/// The seconds that a test gives under this name instead of the `usual`.
+pub fn duration(name: &str, usual: Duration) -> Duration {
+    instead(name).and_then(|seconds| seconds.parse().ok()).map_or(usual, Duration::from_secs)
 }
 
 /// Whether a test has taken this guard out.

@@ -1,11 +1,15 @@
 //! The consumer as a program, between a real Kafka and a real PostgreSQL (and SQLite): what is in the topic is in the table, each
 //! once, whatever happens in between.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use highwater::event::Event;
 use highwater::wire;
 
 use crate::support::consumer::{Consumer, Postgres, command};
-use crate::support::events::{produce, produce_to, updated};
+use crate::support::events::{produce, produce_raw, produce_to, updated};
+use crate::support::failpoints;
 use crate::support::services::Kafka;
 
 /// Both servers, or a note that the test was skipped.
@@ -161,6 +165,43 @@ fn the_database_knows_better_than_kafka_where_to_go_on() {
     client.batch_execute("DELETE FROM events WHERE seq > 6; UPDATE kafka_offsets SET next_offset = 6").unwrap();
     Consumer::new(&kafka.address, &topic, &database.url).until_end();
     assert_eq!(database.ask(TOLD), told(10));
+}
+
+/// Retention and the look at known records go by their own clocks: a stream that never pauses starves neither.
+#[test]
+fn a_steady_stream_starves_no_chore() {
+    let Some((kafka, postgres)) = servers("a_steady_stream_starves_no_chore") else { return };
+    if failpoints::or_skip("consumer_kafka::a_steady_stream_starves_no_chore").is_none() {
+        return;
+    }
+    let (topic, database) = (kafka.topic("steady", 1), postgres.database("steady"));
+    produce_raw(&kafka.address, &topic, [("gw".to_owned(), b"no event".to_vec())], None);
+    let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
+    consumer.append("[retention]\ndead_letters = '1d'\n");
+    consumer.until_end();
+    assert_eq!(database.ask("SELECT count(*) FROM dead_letters"), "(1)");
+    database.client().batch_execute("UPDATE dead_letters SET stored_at = now() - interval '2 days'").unwrap();
+
+    let running = consumer.start_at("maintenance-first-s=return(1);anchor-every-s=return(1)", &[]);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        let stream = threads.spawn(|| {
+            let mut seq = 0;
+            while !done.load(Ordering::Relaxed) {
+                seq += 1;
+                produce(&kafka.address, &topic, &[updated("gw", seq)]);
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            seq
+        });
+        let chores = "SELECT (SELECT count(*) FROM dead_letters) AS old,
+                             (SELECT bool_and(anchor_offset > 0) FROM kafka_offsets) AS seen";
+        database.until(chores, "(0,t)");
+        done.store(true, Ordering::Relaxed);
+        let sent = stream.join().unwrap();
+        database.until(TOLD, &told(sent as usize));
+    });
+    drop(running);
 }
 
 #[test]

@@ -32,8 +32,7 @@ impl MaintenanceThread {
         let mut maintenance = settings.store.maintenance(&settings.store_options(instance));
         let rounds = move || {
             let (clock, trouble) = (SystemClock::default(), Trouble::default());
-            let first = failpoints::instead("maintenance-first-s").and_then(|seconds| seconds.parse().ok());
-            let mut pause = first.map_or(FIRST, Duration::from_secs);
+            let mut pause = failpoints::duration("maintenance-first-s", FIRST);
             while sleep(&clock, pause, &stopped) {
                 let result = maintenance.run(&retention, clock.wall(), BUDGET, &stopped);
                 pause = if tell(&result, &trouble, clock.monotonic()) { PAUSE } else { PAUSE_UNFINISHED };

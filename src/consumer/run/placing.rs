@@ -12,6 +12,7 @@ use crate::consumer::checkpoint::{AnchorRecord, Checkpoint, Verdict};
 use crate::consumer::config::Start;
 use crate::consumer::source::Known;
 use crate::consumer::store::StoreError;
+use crate::failpoints;
 
 /// How often a topic is looked at: is it still the same?
 const ANCHOR_EVERY: Duration = Duration::from_secs(30);
@@ -31,7 +32,7 @@ impl Consumer<'_> {
             Ok(()) => {
                 self.state = State::Reading;
                 self.well();
-                self.due.anchors = self.clock.monotonic() + ANCHOR_EVERY;
+                self.due.anchors = self.clock.monotonic() + anchor_every();
             }
             Err(hindrance) => {
                 let at = self.hindered(&hindrance);
@@ -154,7 +155,7 @@ impl Consumer<'_> {
                 Err(TryRecvError::Disconnected) => self.anchors = None,
             }
         } else if now >= self.due.anchors {
-            self.due.anchors = now + ANCHOR_EVERY;
+            self.due.anchors = now + anchor_every();
             let before = with_records(&self.places);
             if before.is_empty() {
                 return;
@@ -192,6 +193,10 @@ impl Consumer<'_> {
             }
         }
     }
+}
+
+fn anchor_every() -> Duration {
+    failpoints::duration("anchor-every-s", ANCHOR_EVERY)
 }
 
 /// Partitions of which a record is known.

@@ -17,9 +17,7 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// Watches the loop, as long as there is one.
 pub(super) fn watch(heart: &Heart) -> std::io::Result<()> {
-    // A test does not wait as long.
-    let instead = failpoints::instead("step-max-s").and_then(|seconds| seconds.parse().ok());
-    heart.watch(LOOK, instead.map_or(STEP_MAX, Duration::from_secs), end)
+    heart.watch(LOOK, failpoints::duration("step-max-s", STEP_MAX), end)
 }
 
 /// At once: to end in order may get stuck as well.

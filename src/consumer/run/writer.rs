@@ -112,7 +112,7 @@ impl Wait {
         if let Some(migration) = progress.migration() {
             self.since = now;
             let (began, said) = self.migrating.get_or_insert((now, now));
-            if now.saturating_sub(*said) >= instead("migration-said-s", MIGRATION_SAID) {
+            if now.saturating_sub(*said) >= failpoints::duration("migration-said-s", MIGRATION_SAID) {
                 *said = now;
                 log::info!(
                     "the migration {migration} of the database runs for {}",
@@ -122,17 +122,11 @@ impl Wait {
         } else if self.transactions != progress.transactions() {
             (self.since, self.transactions) = (now, progress.transactions());
         }
-        let longest = instead("answer-max-s", ANSWER_MAX);
+        let longest = failpoints::duration("answer-max-s", ANSWER_MAX);
         (now.saturating_sub(self.since) > longest).then(|| {
             StoreError::Unavailable(format!("the store has not answered for {}; connecting anew", lasting(longest)))
         })
     }
-}
-
-/// So many seconds, or those that a test does not wait longer than.
-fn instead(name: &str, usual: Duration) -> Duration {
-    let seconds = failpoints::instead(name).and_then(|seconds| seconds.parse().ok());
-    seconds.map_or(usual, Duration::from_secs)
 }
 
 impl Consumer<'_> {
