@@ -64,7 +64,7 @@ const FIXED: &[(&str, &str)] = &[
     ("check.crcs", "true"),
     ("isolation.level", "read_committed"),
     ("group.protocol", "classic"),
-    ("queued.max.messages.kbytes", "8192"),
+    ("queued.max.messages.kbytes", "4096"),
 ];
 
 /// What a property of the operator's may change.
@@ -78,8 +78,10 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("queued.min.messages", "10000"),
     // librdkafka's second of rest once its queue is full would be most of the time.
     ("fetch.queue.backoff.ms", "10"),
-    ("fetch.message.max.bytes", "1048576"),
-    ("fetch.max.bytes", "4194304"),
+    // What comes compressed takes ten to twenty-five times as much once it is here. The third lets the second be so small.
+    ("fetch.message.max.bytes", "262144"),
+    ("fetch.max.bytes", "262144"),
+    ("message.max.bytes", "262144"),
     ("reconnect.backoff.max.ms", "10000"),
 ];
 
