@@ -275,6 +275,13 @@ FROM dead_letters d
 WHERE agent IS NOT NULL AND (seq IS NULL OR NOT EXISTS (
     SELECT FROM agent_sequences s
     WHERE s.agent = d.agent AND s.epoch = d.epoch AND d.seq BETWEEN s.first_seq AND s.last_seq))
+  -- A number is missing once: where it was declared too, or came more than once.
+  AND NOT EXISTS (SELECT FROM losses l
+                  WHERE l.agent = d.agent AND l.epoch = d.epoch AND d.seq BETWEEN l.first_seq AND l.last_seq)
+  AND NOT EXISTS (SELECT FROM dead_letters e
+                  WHERE e.agent = d.agent AND e.epoch = d.epoch AND e.seq = d.seq
+                    AND (e.kafka_cluster, e.kafka_topic, e.kafka_partition, e.topic_generation, e.kafka_offset)
+                      < (d.kafka_cluster, d.kafka_topic, d.kafka_partition, d.topic_generation, d.kafka_offset))
 UNION ALL
 SELECT agent, epoch, first_seq, last_seq, missing, 'undeclared', NULL, 'never came', since FROM sequence_gaps;
 
@@ -291,7 +298,7 @@ COMMENT ON COLUMN events.kafka_offset IS 'The offset it came from';
 COMMENT ON COLUMN events.boot_id IS 'The boot of the agent''s host, as the kernel names it';
 COMMENT ON COLUMN events.monotonic_ms IS 'Milliseconds since that boot (CLOCK_BOOTTIME)';
 COMMENT ON COLUMN events.clock_synced IS 'Whether the wall clock was synchronised; NULL: not known';
-COMMENT ON COLUMN events.breach_id IS 'The breach that the event tells of';
+COMMENT ON COLUMN events.breach_id IS 'The breach that the event tells of. Not indexed: ask by the agent and the times of the breach as well';
 COMMENT ON COLUMN events.started_at IS 'Begin of the first reading of the breach';
 COMMENT ON COLUMN events.raised_at IS 'End of the reading that raised the breach';
 COMMENT ON COLUMN events.ended_at IS 'End of the last reading so far that was over the limit';

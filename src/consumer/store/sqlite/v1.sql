@@ -245,5 +245,12 @@ FROM dead_letters d
 WHERE agent IS NOT NULL AND (seq IS NULL OR NOT EXISTS (
     SELECT 1 FROM agent_sequences s
     WHERE s.agent = d.agent AND s.epoch = d.epoch AND d.seq BETWEEN s.first_seq AND s.last_seq))
+  -- A number is missing once: where it was declared too, or came more than once.
+  AND NOT EXISTS (SELECT 1 FROM losses l
+                  WHERE l.agent = d.agent AND l.epoch = d.epoch AND d.seq BETWEEN l.first_seq AND l.last_seq)
+  AND NOT EXISTS (SELECT 1 FROM dead_letters e
+                  WHERE e.agent = d.agent AND e.epoch = d.epoch AND e.seq = d.seq
+                    AND (e.kafka_cluster, e.kafka_topic, e.kafka_partition, e.topic_generation, e.kafka_offset)
+                      < (d.kafka_cluster, d.kafka_topic, d.kafka_partition, d.topic_generation, d.kafka_offset))
 UNION ALL
 SELECT agent, epoch, first_seq, last_seq, missing, 'undeclared', NULL, 'never came', since FROM sequence_gaps;
