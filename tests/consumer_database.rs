@@ -371,10 +371,11 @@ fn every_table_and_column_says_what_it_is() {
     assert_eq!(database.ask(views), "");
 }
 
-/// An update of an open breach stays in its page and touches no index, as far as nobody holds back what was there before.
+/// An update of an open breach stays in its page and touches no index. On a server of its own: a transaction in any other
+/// database holds back what pages could give free.
 #[test]
 fn breaches_are_updated_in_place() {
-    let Some(postgres) = postgres("breaches_are_updated_in_place") else { return };
+    let Some(postgres) = Postgres::own("breaches_are_updated_in_place") else { return };
     let database = postgres.database("hot");
     let mut stored = open(&database.url, None);
     stored.insert_checkpoint(&topic(), 0, &Checkpoint::default(), None).unwrap();
@@ -390,7 +391,7 @@ fn breaches_are_updated_in_place() {
     }
     drop(stored);
     let share = "SELECT count(*) FROM pg_stat_user_tables
-                 WHERE relname = 'breach_state' AND n_tup_upd >= 1900 AND n_tup_hot_upd >= 0.5 * n_tup_upd";
+                 WHERE relname = 'breach_state' AND n_tup_upd >= 1900 AND n_tup_hot_upd >= 0.9 * n_tup_upd";
     database.until(share, "(1)");
 }
 

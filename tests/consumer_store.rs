@@ -177,6 +177,7 @@ on_both!(
     one_identity_with_two_times_is_two_rows_and_counted_once,
     a_dead_letter_is_kept_whatever_it_claims,
     sequences_merge_and_gaps_show_unless_declared,
+    what_is_missing_is_counted_once,
     last_and_anchor_are_remembered,
     a_place_is_replaced_only_from_what_it_was,
     times_from_1970_to_9999_are_rows,
@@ -353,6 +354,25 @@ fn sequences_merge_and_gaps_show_unless_declared(bench: &mut Bench) {
     bench.store_events(&[event("gw", 11, loss(6, 7))]);
     assert_eq!(bench.ask("SELECT first_seq, last_seq, reason, detail FROM losses"), "6,7,evicted,");
     assert_eq!(bench.ask("SELECT first_seq, last_seq FROM sequence_gaps"), "1,1 8,8");
+}
+
+/// A number is missing once, however many things account for it.
+fn what_is_missing_is_counted_once(bench: &mut Bench) {
+    // Known by their agent's name and number, and no events all the same.
+    let unreadable = |seq| {
+        let text = String::from_utf8(wire::to_json(&updated("gw", seq))).unwrap();
+        text.replace("\"direction\":\"rx\"", "\"direction\":\"up\"").into_bytes()
+    };
+    bench.store(&[unreadable(2), unreadable(2), unreadable(3)]);
+    bench.store_events(&[updated("gw", 1), event("gw", 4, loss(3, 3))]);
+    assert_eq!(
+        bench.ask("SELECT seq, claims FROM (SELECT seq, count(*) AS claims FROM dead_letters GROUP BY seq) AS d"),
+        "2,2 3,1"
+    );
+    assert_eq!(
+        bench.ask("SELECT first_seq, last_seq, missing, cause FROM missing_events"),
+        "2,2,1,dead_letter 3,3,1,declared"
+    );
 }
 
 fn last_and_anchor_are_remembered(bench: &mut Bench) {
@@ -997,6 +1017,53 @@ fn several_at_once_make_the_schema_once() {
     });
     assert_eq!(database.ask("SELECT count(*) FROM events"), "(8)");
     assert_eq!(database.ask("SELECT version FROM highwater_migrations"), "(1)");
+}
+
+/// Agents whose events come by two partitions, to two consumers, and some of them by both: what each reads and writes back is the
+/// other's too.
+#[test]
+fn two_consumers_of_the_same_agents_lose_and_double_nothing() {
+    let test = "consumer_store::two_consumers_of_the_same_agents_lose_and_double_nothing";
+    let Some(postgres) = Postgres::or_skip(test) else { return };
+    let mut bench = Bench::postgres(&postgres);
+    let (rounds, agents) = (60_u64, 4_u64);
+    bench.store.insert_checkpoint(&topic(), 1, &Checkpoint::default(), None).unwrap();
+    std::thread::scope(|scope| {
+        for partition in 0..2_u64 {
+            let mut store = bench.another();
+            scope.spawn(move || {
+                for round in 0..rounds {
+                    // Of each three numbers one by each partition, and one by both.
+                    let seqs = [round * 3 + 1 + partition, round * 3 + 3];
+                    let told = seqs.into_iter().flat_map(|seq| (0..agents).map(move |agent| (agent, seq)));
+                    let mut batch = Batch::new(&topic());
+                    let from = (round * agents * 2) as i64;
+                    for (offset, (agent, seq)) in (from..).zip(told) {
+                        let payload = wire::to_json(&updated(&format!("gw-{agent}"), seq));
+                        batch.push(partition as i32, Record::new(offset, None, None, Some(&payload)), || (0, from));
+                    }
+                    // It may lose to the other one more often than it tries; then the consumer, too, comes again.
+                    while store.apply(&batch, Utc::now()).is_err() {}
+                }
+            });
+        }
+    });
+    let (last, all) = (rounds * 3, rounds * 3 * agents);
+    assert_eq!(bench.ask("SELECT count(*) FROM events"), all.to_string());
+    assert_eq!(bench.ask("SELECT sum(next_offset) FROM kafka_offsets"), (rounds * agents * 4).to_string());
+    assert_eq!(
+        bench.ask("SELECT DISTINCT seq, counted_bytes FROM breach_state"),
+        format!("{last},{}", breach("b1", last).excess_bytes)
+    );
+    assert_eq!(
+        bench.ask("SELECT DISTINCT breaches, excess_bytes FROM totals"),
+        format!("1,{}", breach("b1", last).excess_bytes)
+    );
+    assert_eq!(
+        bench.ask("SELECT sum(last_seq - first_seq + 1), sum(identity_conflicts) FROM agent_sequences"),
+        format!("{all},0")
+    );
+    assert_eq!(bench.ask("SELECT count(*) FROM missing_events"), "0");
 }
 
 /// A consumer that was stopped in the middle of its transaction holds the row; the partition's new owner takes it.

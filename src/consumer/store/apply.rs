@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use chrono::{DateTime, Utc};
 
 use super::rows::{
-    self, Bounds, BreachChanges, BreachKey, DeadLetter, KnownBreach, Lost, MergedRanges, Ranges, Row, Table,
+    self, Bounds, BreachChanges, BreachKey, DeadLetter, KnownBreach, Lost, RangeChanges, Ranges, Row, Table,
 };
 use super::{Applied, Progress, RetriedRecord, RetryOutcome, RetrySummary, StoreError};
 use crate::consumer::batch::{Batch, Fingerprint, Gap, Headers, Record, TopicId};
@@ -66,7 +66,7 @@ pub(super) trait Transaction: Sized {
         partitions: &[i32],
     ) -> Result<BTreeMap<i32, (i64, i32)>, AttemptError>;
 
-    /// The ranges that `seen` meets or touches, locked.
+    /// The ranges that `seen` meets or touches. Nothing is locked: [`Self::put_ranges`] sees whether somebody else was faster.
     fn known_ranges<'a>(&mut self, seen: &Ranges<'a>) -> Result<Ranges<'a>, AttemptError>;
 
     /// Which of these rows are there, by their index.
@@ -78,14 +78,16 @@ pub(super) trait Transaction: Sized {
     /// Inserts rows, none of which is there.
     fn insert(&mut self, table: Table, topic: &TopicId, rows: &[&Row<'_>]) -> Result<(), AttemptError>;
 
-    fn put_ranges(&mut self, ranges: MergedRanges<'_>) -> Result<(), AttemptError>;
+    /// Fails with [`AttemptError::Again`] where a range no longer is as it was known.
+    fn put_ranges(&mut self, changes: RangeChanges<'_>) -> Result<(), AttemptError>;
 
-    /// What is known of these breaches, locked.
+    /// What is known of these breaches; as with the ranges, nothing is locked.
     fn known_breaches<'a>(
         &mut self,
         breaches: &[BreachKey<'a>],
     ) -> Result<HashMap<BreachKey<'a>, KnownBreach>, AttemptError>;
 
+    /// Fails with [`AttemptError::Again`] where a breach no longer is as it was known.
     fn put_breaches(&mut self, changes: &BreachChanges<'_>) -> Result<(), AttemptError>;
 
     fn put_losses(&mut self, losses: &[Lost<'_>]) -> Result<(), AttemptError>;

@@ -57,8 +57,16 @@ pub(super) type Series<'a> = (&'a str, Epoch);
 /// Ranges of numbers by their series.
 pub(super) type Ranges<'a> = BTreeMap<Series<'a>, Vec<Range>>;
 
-/// The ranges that stand after a batch, and the first numbers of those that went into others.
-pub(super) type MergedRanges<'a> = (Vec<(Series<'a>, Range)>, Vec<(Series<'a>, i64)>);
+/// What a batch changes in `agent_sequences`.
+#[derive(Debug, Default)]
+pub(super) struct RangeChanges<'a> {
+    /// Ranges that are not there yet.
+    pub(super) new: Vec<(Series<'a>, Range)>,
+    /// Ranges that begin where they did: as they were known, and as they are now.
+    pub(super) changed: Vec<(Series<'a>, Range, Range)>,
+    /// Ranges, as they were known, that have become part of others.
+    pub(super) gone: Vec<(Series<'a>, Range)>,
+}
 
 /// What orders the events of one breach by how much they say, whatever order they come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,12 +102,12 @@ pub(super) struct LastWord<'a> {
 /// What a batch changes in `breach_state` and `totals`.
 #[derive(Debug, Default)]
 pub(super) struct BreachChanges<'a> {
-    /// Rows to write, in the order of their keys; a row that is there is replaced.
-    pub(super) put: Vec<LastWord<'a>>,
-    /// How many of those are not there.
-    pub(super) new: usize,
+    /// Rows that are not there yet, in the order of their keys.
+    pub(super) new: Vec<LastWord<'a>>,
+    /// Rows to replace, each with what was known of it, in the same order.
+    pub(super) changed: Vec<(LastWord<'a>, KnownBreach)>,
     /// Rows of which only `counted_bytes` changes.
-    pub(super) counted: Vec<LastWord<'a>>,
+    pub(super) counted: Vec<(LastWord<'a>, KnownBreach)>,
     /// Breaches and bytes to add.
     pub(super) totals: BTreeMap<(TotalKey, NaiveDate), (i64, i64)>,
 }
@@ -234,8 +242,8 @@ pub(super) fn twins<'a>(rows: &[Row<'a>]) -> impl Iterator<Item = &'a Event> {
         .map(|(_, b)| b)
 }
 
-/// The ranges that stand after a batch has brought `seen`, with `conflicts` now counted; and which of the known ones are no more.
-pub(super) fn merge_ranges<'a>(known: &Ranges<'_>, mut seen: Ranges<'a>, conflicts: &[&'a Event]) -> MergedRanges<'a> {
+/// What becomes of the ranges `known` where a batch has brought `seen`, with `conflicts` now counted.
+pub(super) fn merge_ranges<'a>(known: &Ranges<'_>, mut seen: Ranges<'a>, conflicts: &[&'a Event]) -> RangeChanges<'a> {
     for event in conflicts {
         let seq = event.id.seq.cast_signed();
         let ranges = seen.get_mut(&(event.stamp.agent.as_str(), event.id.epoch)).into_iter().flatten();
@@ -243,16 +251,20 @@ pub(super) fn merge_ranges<'a>(known: &Ranges<'_>, mut seen: Ranges<'a>, conflic
             range.identity_conflicts += 1;
         }
     }
-    let (mut standing, mut gone) = (Vec::new(), Vec::new());
+    let mut changes = RangeChanges::default();
     for (series, seen) in seen {
         let known = known.get(&series).map_or(&[][..], Vec::as_slice);
         let merged = merged(known, &seen);
-        gone.extend(
-            known.iter().filter(|k| merged.iter().all(|m| m.first != k.first)).map(|range| (series, range.first)),
-        );
-        standing.extend(merged.into_iter().map(|range| (series, range)));
+        let is_gone = |range: &&Range| merged.iter().all(|merged| merged.first != range.first);
+        changes.gone.extend(known.iter().filter(is_gone).map(|range| (series, range.clone())));
+        for range in merged {
+            match known.iter().find(|known| known.first == range.first) {
+                Some(known) => changes.changed.push((series, known.clone(), range)),
+                None => changes.new.push((series, range)),
+            }
+        }
     }
-    (standing, gone)
+    changes
 }
 
 impl Rank {
@@ -311,13 +323,12 @@ pub(super) fn breach_changes<'a>(
         let grown = word.counted_bytes - before;
         word.counted_bytes = word.counted_bytes.max(before);
         match known {
-            Some(known) if Rank::of(word.event, word.breach).cmp(&known.rank).is_gt() => changes.put.push(word),
-            Some(_) if grown > 0 => changes.counted.push(word),
-            Some(_) => {}
-            None => {
-                changes.new += 1;
-                changes.put.push(word);
+            Some(known) if Rank::of(word.event, word.breach).cmp(&known.rank).is_gt() => {
+                changes.changed.push((word, *known));
             }
+            Some(known) if grown > 0 => changes.counted.push((word, *known)),
+            Some(_) => {}
+            None => changes.new.push(word),
         }
         if grown > 0 || known.is_none() {
             let LastWord { event, breach, .. } = word;

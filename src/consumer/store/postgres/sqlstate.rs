@@ -12,6 +12,8 @@ use crate::exit::chain;
 pub(super) enum Class {
     /// Wait; it comes back by itself. None of these is the fault of a row.
     Unavailable,
+    /// The transaction met another one: it can be tried at once.
+    Collision,
     /// Wait, and call somebody, unless it turns out to be the fault of a row: a trigger may say anything.
     Misconfigured,
     /// The database does not want this row.
@@ -32,8 +34,9 @@ pub(super) fn class(error: &Error) -> Class {
         ("23505", _) => Class::Duplicate,
         // The same code is a CHECK's, but that has a name.
         ("23514", _) if db.constraint().is_none() => Class::NoPartition,
-        // Connections, transactions that met another one, no room, somebody's wish, the operating system, a standby.
-        ("25006", _) | (_, "08" | "40" | "53" | "55" | "57" | "58") => Class::Unavailable,
+        (_, "40") => Class::Collision,
+        // Connections, no room, somebody's wish, the operating system, a standby.
+        ("25006", _) | (_, "08" | "53" | "55" | "57" | "58") => Class::Unavailable,
         (_, "28" | "3D" | "3F" | "42") => Class::Misconfigured,
         _ => Class::Rejected,
     }
@@ -112,6 +115,7 @@ impl From<Error> for StoreError {
 impl From<Error> for AttemptError {
     fn from(error: Error) -> Self {
         match class(&error) {
+            Class::Collision => Self::Again(error.into()),
             Class::Duplicate => Self::Duplicate(error.into()),
             Class::NoPartition => Self::NoPartition(error.into()),
             Class::Rejected | Class::Misconfigured => {

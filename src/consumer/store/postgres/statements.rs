@@ -12,11 +12,14 @@ pub(super) struct Statements {
     pub(super) lock_checkpoints: Statement,
     pub(super) known_ranges: Statement,
     pub(super) drop_ranges: Statement,
-    pub(super) put_ranges: Statement,
+    pub(super) change_ranges: Statement,
+    pub(super) insert_ranges: Statement,
     pub(super) known_breaches: Statement,
-    pub(super) put_breaches: Statement,
+    pub(super) insert_breaches: Statement,
+    pub(super) change_breaches: Statement,
     pub(super) count_breaches: Statement,
     pub(super) add_totals: Statement,
+    pub(super) put_totals: Statement,
     pub(super) put_losses: Statement,
     pub(super) put_gap: Statement,
     pub(super) put_dead_letters: Statement,
@@ -48,11 +51,14 @@ impl Statements {
             lock_checkpoints: client.prepare(&unless_out("guard-1-lock", "FOR UPDATE", LOCK_CHECKPOINTS))?,
             known_ranges: client.prepare(KNOWN_RANGES)?,
             drop_ranges: client.prepare(DROP_RANGES)?,
-            put_ranges: client.prepare(PUT_RANGES)?,
+            change_ranges: client.prepare(CHANGE_RANGES)?,
+            insert_ranges: client.prepare(INSERT_RANGES)?,
             known_breaches: client.prepare(KNOWN_BREACHES)?,
-            put_breaches: client.prepare(PUT_BREACHES)?,
+            insert_breaches: client.prepare(&insert_breaches())?,
+            change_breaches: client.prepare(&change_breaches())?,
             count_breaches: client.prepare(COUNT_BREACHES)?,
             add_totals: client.prepare(ADD_TOTALS)?,
+            put_totals: client.prepare(PUT_TOTALS)?,
             put_losses: client.prepare(PUT_LOSSES)?,
             put_gap: client.prepare(PUT_GAP)?,
             put_dead_letters: client.prepare(PUT_DEAD_LETTERS)?,
@@ -90,67 +96,114 @@ const LOCK_CHECKPOINTS: &str = "
     SELECT kafka_partition, next_offset, topic_generation FROM kafka_offsets
     WHERE kafka_cluster = $1 AND kafka_topic = $2 AND kafka_partition = ANY($3) ORDER BY kafka_partition FOR UPDATE";
 
-/// Ranges that touch what was seen, locked in one order.
+/// Ranges that touch what was seen. To lock what nearly always stays as it is would cost a write for each.
 const KNOWN_RANGES: &str = "
     SELECT s.agent, s.epoch, s.first_seq, s.last_seq, s.of_samples, s.first_stored_at, s.identity_conflicts
     FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS b (agent, epoch, first, last)
     JOIN agent_sequences s ON s.agent = b.agent AND s.epoch = b.epoch AND s.first_seq <= b.last + 1
                           AND s.last_seq >= b.first - 1
-    ORDER BY s.agent, s.epoch, s.first_seq FOR UPDATE OF s";
+    ORDER BY s.agent, s.epoch, s.first_seq";
 
 const DROP_RANGES: &str = "
-    DELETE FROM agent_sequences s USING unnest($1::text[], $2::text[], $3::bigint[]) AS g (agent, epoch, first)
-    WHERE s.agent = g.agent AND s.epoch = g.epoch AND s.first_seq = g.first";
+    DELETE FROM agent_sequences s
+    USING unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS g (agent, epoch, first, last)
+    WHERE s.agent = g.agent AND s.epoch = g.epoch AND s.first_seq = g.first AND s.last_seq = g.last";
 
-const PUT_RANGES: &str = "
-    INSERT INTO agent_sequences AS s (agent, epoch, first_seq, last_seq, of_samples, first_stored_at, last_stored_at,
-                                      identity_conflicts)
+const CHANGE_RANGES: &str = "
+    UPDATE agent_sequences s
+    SET last_seq = b.last, first_stored_at = b.first_stored_at, last_stored_at = now(), identity_conflicts = b.conflicts
+    FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::timestamptz[], $7::bigint[], $8::bigint[])
+         AS b (agent, epoch, first, old_last, last, first_stored_at, old_conflicts, conflicts)
+    WHERE s.agent = b.agent AND s.epoch = b.epoch AND s.first_seq = b.first
+      AND s.last_seq = b.old_last AND s.identity_conflicts = b.old_conflicts";
+
+const INSERT_RANGES: &str = "
+    INSERT INTO agent_sequences (agent, epoch, first_seq, last_seq, of_samples, first_stored_at, last_stored_at,
+                                 identity_conflicts)
     SELECT agent, epoch, first, last, of_samples, coalesce(first_stored_at, now()), now(), conflicts
     FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::boolean[], $6::timestamptz[], $7::bigint[])
          AS b (agent, epoch, first, last, of_samples, first_stored_at, conflicts)
-    ON CONFLICT (agent, epoch, first_seq) DO UPDATE
-    SET last_seq = greatest(s.last_seq, excluded.last_seq),
-        first_stored_at = least(s.first_stored_at, excluded.first_stored_at), last_stored_at = excluded.last_stored_at,
-        identity_conflicts = greatest(s.identity_conflicts, excluded.identity_conflicts)";
+    ON CONFLICT DO NOTHING";
 
 const KNOWN_BREACHES: &str = "
     SELECT b.agent, b.breach_id, b.state = 'cleared', b.duration_ms, b.epoch, b.seq, b.observed_at, b.counted_bytes
     FROM unnest($1::text[], $2::text[]) AS k (agent, breach_id)
-    JOIN breach_state b ON b.agent = k.agent AND b.breach_id = k.breach_id
-    ORDER BY b.agent, b.breach_id FOR UPDATE OF b";
+    JOIN breach_state b ON b.agent = k.agent AND b.breach_id = k.breach_id";
 
-/// What is compared is known: the rows are locked, but for those that were not there. If one of those is there by now, `xmax` of what
-/// this returns tells, and the transaction is tried again.
-const PUT_BREACHES: &str = "
-    INSERT INTO breach_state AS b (agent, breach_id, epoch, seq, observed_at, stored_at, state, started_at, raised_at, ended_at,
-                                   limit_name, severity, interface, direction, limit_bps, rate_bps, peak_bps, mean_bps,
-                                   duration_ms, measured_ms, excess_bytes, reason, detail, counted_bytes)
-    SELECT agent, breach_id, epoch, seq, observed_at, now(), state, started_at, raised_at, ended_at, limit_name, severity,
-           interface, direction, limit_bps, rate_bps, peak_bps, mean_bps, duration_ms, measured_ms, excess_bytes, reason,
-           detail, counted_bytes
-    FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::timestamptz[], $6::text[], $7::timestamptz[],
-                $8::timestamptz[], $9::timestamptz[], $10::text[], $11::text[], $12::text[], $13::text[], $14::bigint[],
-                $15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[], $19::bigint[], $20::bigint[], $21::text[],
-                $22::text[], $23::bigint[])
-         AS n (agent, breach_id, epoch, seq, observed_at, state, started_at, raised_at, ended_at, limit_name, severity, interface,
-               direction, limit_bps, rate_bps, peak_bps, mean_bps, duration_ms, measured_ms, excess_bytes, reason, detail,
-               counted_bytes)
-    ON CONFLICT (agent, breach_id) DO UPDATE
-    SET epoch = excluded.epoch, seq = excluded.seq, observed_at = excluded.observed_at, stored_at = excluded.stored_at,
-        state = excluded.state, started_at = excluded.started_at, raised_at = excluded.raised_at, ended_at = excluded.ended_at,
-        limit_name = excluded.limit_name, severity = excluded.severity, interface = excluded.interface,
-        direction = excluded.direction, limit_bps = excluded.limit_bps, rate_bps = excluded.rate_bps,
-        peak_bps = excluded.peak_bps, mean_bps = excluded.mean_bps, duration_ms = excluded.duration_ms,
-        measured_ms = excluded.measured_ms, excess_bytes = excluded.excess_bytes, reason = excluded.reason,
-        detail = excluded.detail, counted_bytes = excluded.counted_bytes
-    RETURNING b.xmax = 0";
+/// The columns of `breach_state`, but for `stored_at`, and their types.
+const BREACH_COLUMNS: [(&str, &str); 23] = [
+    ("agent", "text"),
+    ("breach_id", "text"),
+    ("epoch", "text"),
+    ("seq", "bigint"),
+    ("observed_at", "timestamptz"),
+    ("state", "text"),
+    ("started_at", "timestamptz"),
+    ("raised_at", "timestamptz"),
+    ("ended_at", "timestamptz"),
+    ("limit_name", "text"),
+    ("severity", "text"),
+    ("interface", "text"),
+    ("direction", "text"),
+    ("limit_bps", "bigint"),
+    ("rate_bps", "bigint"),
+    ("peak_bps", "bigint"),
+    ("mean_bps", "bigint"),
+    ("duration_ms", "bigint"),
+    ("measured_ms", "bigint"),
+    ("excess_bytes", "bigint"),
+    ("reason", "text"),
+    ("detail", "text"),
+    ("counted_bytes", "bigint"),
+];
+
+/// `SELECT`s from this give a row for each breach; `more` are columns that are not `breach_state`'s.
+fn breaches(more: &[(&str, &str)]) -> String {
+    let columns: Vec<(&str, &str)> = BREACH_COLUMNS.iter().chain(more).copied().collect();
+    let arrays: Vec<String> =
+        columns.iter().enumerate().map(|(index, (_, kind))| format!("${}::{kind}[]", index + 1)).collect();
+    let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
+    format!("unnest({}) AS n ({})", arrays.join(", "), names.join(", "))
+}
+
+fn insert_breaches() -> String {
+    let columns = BREACH_COLUMNS.map(|(name, _)| name).join(", ");
+    format!(
+        "INSERT INTO breach_state ({columns}, stored_at) SELECT {columns}, now() FROM {} ON CONFLICT DO NOTHING",
+        breaches(&[])
+    )
+}
+
+fn change_breaches() -> String {
+    let columns =
+        BREACH_COLUMNS[2..].iter().map(|(name, _)| format!("{name} = n.{name}")).collect::<Vec<_>>().join(", ");
+    let old = [("old_epoch", "text"), ("old_seq", "bigint"), ("old_counted_bytes", "bigint")];
+    format!(
+        "UPDATE breach_state b SET {columns}, stored_at = now() FROM {}
+         WHERE b.agent = n.agent AND b.breach_id = n.breach_id
+           AND b.epoch = n.old_epoch AND b.seq = n.old_seq AND b.counted_bytes = n.old_counted_bytes",
+        breaches(&old)
+    )
+}
 
 const COUNT_BREACHES: &str = "
     UPDATE breach_state b SET counted_bytes = n.counted_bytes
-    FROM unnest($1::text[], $2::text[], $3::bigint[]) AS n (agent, breach_id, counted_bytes)
-    WHERE b.agent = n.agent AND b.breach_id = n.breach_id";
+    FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS n (agent, breach_id, old_counted_bytes, counted_bytes)
+    WHERE b.agent = n.agent AND b.breach_id = n.breach_id AND b.counted_bytes = n.old_counted_bytes";
 
+/// Adds to those that are there, and says which.
 const ADD_TOTALS: &str = "
+    UPDATE totals t
+    SET breaches = t.breaches + n.breaches,
+        excess_bytes = CASE WHEN t.excess_bytes > 9223372036854775807 - n.excess_bytes THEN 9223372036854775807
+                            ELSE t.excess_bytes + n.excess_bytes END
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::date[], $6::bigint[], $7::bigint[]) WITH ORDINALITY
+         AS n (agent, interface, direction, limit_name, day, breaches, excess_bytes, number)
+    WHERE t.agent = n.agent AND t.interface = n.interface AND t.direction = n.direction AND t.limit_name = n.limit_name
+      AND t.day = n.day
+    RETURNING n.number";
+
+const PUT_TOTALS: &str = "
     INSERT INTO totals AS t (agent, interface, direction, limit_name, day, breaches, excess_bytes)
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::date[], $6::bigint[], $7::bigint[])
     ON CONFLICT (agent, interface, direction, limit_name, day) DO UPDATE

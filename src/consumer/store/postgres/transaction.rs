@@ -14,7 +14,7 @@ use super::{Session, copy};
 use crate::consumer::batch::{Fingerprint, Gap, TopicId};
 use crate::consumer::store::apply::{self, AttemptError, Unplaceable};
 use crate::consumer::store::rows::{
-    self, Bounds, BreachChanges, BreachKey, DeadLetter, KnownBreach, LastWord, Lost, MergedRanges, Ranges, Rank, Row,
+    self, Bounds, BreachChanges, BreachKey, DeadLetter, KnownBreach, LastWord, Lost, RangeChanges, Ranges, Rank, Row,
     Table,
 };
 use crate::consumer::store::sequences::Range;
@@ -61,15 +61,59 @@ impl apply::Session for Session {
 }
 
 impl Transaction<'_> {
+    /// Most are there already, and to update them is half the work of an upsert.
+    fn add_totals(&mut self, totals: &BTreeMap<(TotalKey, NaiveDate), (i64, i64)>) -> Result<(), AttemptError> {
+        let mut all: Vec<_> = totals.iter().collect();
+        for statement in [&self.sql.add_totals, &self.sql.put_totals] {
+            if all.is_empty() {
+                break;
+            }
+            let text =
+                |part: fn(&TotalKey) -> &str| -> Vec<&str> { all.iter().map(|((key, _), _)| part(key)).collect() };
+            let days: Vec<NaiveDate> = all.iter().map(|((_, day), _)| *day).collect();
+            let breaches: Vec<i64> = all.iter().map(|(_, (breaches, _))| *breaches).collect();
+            let bytes: Vec<i64> = all.iter().map(|(_, (_, bytes))| *bytes).collect();
+            let parameters: [&(dyn ToSql + Sync); 7] = [
+                &text(|key| &key.agent),
+                &text(|key| &key.interface),
+                &text(|key| key.direction),
+                &text(|key| &key.limit_name),
+                &days,
+                &breaches,
+                &bytes,
+            ];
+            let done = indices(&self.inner.query(statement, &parameters)?);
+            let mut index = 0..;
+            all.retain(|_| index.next().is_some_and(|index| !done.contains(&index)));
+        }
+        Ok(())
+    }
+
     fn indices(&mut self, statement: &Statement, rows: &[&Row<'_>]) -> Result<HashSet<usize>, AttemptError> {
         let agents: Vec<&str> = rows.iter().map(|row| row.event.stamp.agent.as_str()).collect();
         let times: Vec<DateTime<Utc>> = rows.iter().map(|row| row.event.stamp.observed_at).collect();
         let epochs: Vec<String> = rows.iter().map(|row| row.event.id.epoch.to_string()).collect();
         let seqs: Vec<i64> = rows.iter().map(|row| row.event.id.seq.cast_signed()).collect();
-        let found = self.inner.query(statement, &[&agents, &times, &epochs, &seqs])?;
-        let index = |row: &postgres::Row| usize::try_from(row.get::<_, i64>(0) - 1).unwrap_or(usize::MAX);
-        Ok(found.iter().map(index).collect())
+        Ok(indices(&self.inner.query(statement, &[&agents, &times, &epochs, &seqs])?))
     }
+}
+
+/// Rows of one number each, from 1: the indices that they are.
+fn indices(rows: &[postgres::Row]) -> HashSet<usize> {
+    rows.iter().map(|row| usize::try_from(row.get::<_, i64>(0) - 1).unwrap_or(usize::MAX)).collect()
+}
+
+/// Agents and epochs, as `unnest` wants them.
+fn series<'a>(all: impl Iterator<Item = rows::Series<'a>>) -> (Vec<&'a str>, Vec<String>) {
+    all.map(|(agent, epoch)| (agent, epoch.to_string())).unzip()
+}
+
+/// What was read was not locked: if somebody else has written it since, the transaction is tried again.
+fn expect_all(what: &str, expected: usize, written: u64) -> Result<(), AttemptError> {
+    if written == expected as u64 {
+        return Ok(());
+    }
+    Err(AttemptError::Again(StoreError::Unavailable(format!("PostgreSQL: another consumer wrote the same {what}"))))
 }
 
 impl apply::Transaction for Transaction<'_> {
@@ -146,23 +190,48 @@ impl apply::Transaction for Transaction<'_> {
         })
     }
 
-    fn put_ranges(&mut self, (standing, gone): MergedRanges<'_>) -> Result<(), AttemptError> {
+    fn put_ranges(&mut self, RangeChanges { new, changed, gone }: RangeChanges<'_>) -> Result<(), AttemptError> {
         if !gone.is_empty() {
-            let agents: Vec<&str> = gone.iter().map(|((agent, _), _)| *agent).collect();
-            let epochs: Vec<String> = gone.iter().map(|((_, epoch), _)| epoch.to_string()).collect();
-            let firsts: Vec<i64> = gone.iter().map(|(_, first)| *first).collect();
-            self.inner.execute(&self.sql.drop_ranges, &[&agents, &epochs, &firsts])?;
+            let (agents, epochs) = series(gone.iter().map(|(series, _)| *series));
+            let firsts: Vec<i64> = gone.iter().map(|(_, range)| range.first).collect();
+            let lasts: Vec<i64> = gone.iter().map(|(_, range)| range.last).collect();
+            let there = self.inner.execute(&self.sql.drop_ranges, &[&agents, &epochs, &firsts, &lasts])?;
+            expect_all("ranges", gone.len(), there)?;
         }
-        let agents: Vec<&str> = standing.iter().map(|((agent, _), _)| *agent).collect();
-        let epochs: Vec<String> = standing.iter().map(|((_, epoch), _)| epoch.to_string()).collect();
-        let firsts: Vec<i64> = standing.iter().map(|(_, range)| range.first).collect();
-        let lasts: Vec<i64> = standing.iter().map(|(_, range)| range.last).collect();
-        let of_samples: Vec<bool> = standing.iter().map(|(_, range)| range.of_samples).collect();
-        let begins: Vec<Option<DateTime<Utc>>> = standing.iter().map(|(_, range)| range.first_stored_at).collect();
-        let conflicts: Vec<i64> = standing.iter().map(|(_, range)| range.identity_conflicts).collect();
-        let parameters: [&(dyn ToSql + Sync); 7] =
-            [&agents, &epochs, &firsts, &lasts, &of_samples, &begins, &conflicts];
-        self.inner.execute(&self.sql.put_ranges, &parameters)?;
+        if !changed.is_empty() {
+            let (agents, epochs) = series(changed.iter().map(|(series, ..)| *series));
+            let number = |value: fn(&Range, &Range) -> i64| -> Vec<i64> {
+                changed.iter().map(|(_, old, new)| value(old, new)).collect()
+            };
+            let begins: Vec<Option<DateTime<Utc>>> = changed.iter().map(|(.., new)| new.first_stored_at).collect();
+            let parameters: [&(dyn ToSql + Sync); 8] = [
+                &agents,
+                &epochs,
+                &number(|_, new| new.first),
+                &number(|old, _| old.last),
+                &number(|_, new| new.last),
+                &begins,
+                &number(|old, _| old.identity_conflicts),
+                &number(|_, new| new.identity_conflicts),
+            ];
+            expect_all("ranges", changed.len(), self.inner.execute(&self.sql.change_ranges, &parameters)?)?;
+        }
+        if !new.is_empty() {
+            let (agents, epochs) = series(new.iter().map(|(series, _)| *series));
+            let number = |value: fn(&Range) -> i64| -> Vec<i64> { new.iter().map(|(_, range)| value(range)).collect() };
+            let of_samples: Vec<bool> = new.iter().map(|(_, range)| range.of_samples).collect();
+            let begins: Vec<Option<DateTime<Utc>>> = new.iter().map(|(_, range)| range.first_stored_at).collect();
+            let parameters: [&(dyn ToSql + Sync); 7] = [
+                &agents,
+                &epochs,
+                &number(|range| range.first),
+                &number(|range| range.last),
+                &of_samples,
+                &begins,
+                &number(|range| range.identity_conflicts),
+            ];
+            expect_all("ranges", new.len(), self.inner.execute(&self.sql.insert_ranges, &parameters)?)?;
+        }
         Ok(())
     }
 
@@ -188,34 +257,26 @@ impl apply::Transaction for Transaction<'_> {
     }
 
     fn put_breaches(&mut self, changes: &BreachChanges<'_>) -> Result<(), AttemptError> {
-        if !changes.put.is_empty() {
-            let there = put_last_words(&mut self.inner, &self.sql.put_breaches, &changes.put)?;
-            if there != changes.new {
-                return Err(AttemptError::Again(StoreError::Unavailable(
-                    "PostgreSQL: another consumer wrote the same breaches".to_owned(),
-                )));
-            }
+        if !changes.new.is_empty() {
+            let there = put_last_words(&mut self.inner, &self.sql.insert_breaches, &changes.new, &[])?;
+            expect_all("breaches", changes.new.len(), there)?;
+        }
+        if !changes.changed.is_empty() {
+            let (words, known): (Vec<LastWord<'_>>, Vec<KnownBreach>) = changes.changed.iter().copied().unzip();
+            let there = put_last_words(&mut self.inner, &self.sql.change_breaches, &words, &known)?;
+            expect_all("breaches", words.len(), there)?;
         }
         if !changes.counted.is_empty() {
-            let agents: Vec<&str> = changes.counted.iter().map(|word| word.event.stamp.agent.as_str()).collect();
-            let ids: Vec<&str> = changes.counted.iter().map(|word| word.breach.breach_id.as_str()).collect();
-            let bytes: Vec<i64> = changes.counted.iter().map(|word| word.counted_bytes).collect();
-            self.inner.execute(&self.sql.count_breaches, &[&agents, &ids, &bytes])?;
+            let text =
+                |value: fn(&LastWord<'_>) -> String| changes.counted.iter().map(|(word, _)| value(word)).collect();
+            let (agents, ids): (Vec<String>, Vec<String>) =
+                (text(|word| word.event.stamp.agent.to_string()), text(|word| word.breach.breach_id.to_string()));
+            let before: Vec<i64> = changes.counted.iter().map(|(_, known)| known.counted_bytes).collect();
+            let bytes: Vec<i64> = changes.counted.iter().map(|(word, _)| word.counted_bytes).collect();
+            let there = self.inner.execute(&self.sql.count_breaches, &[&agents, &ids, &before, &bytes])?;
+            expect_all("breaches", changes.counted.len(), there)?;
         }
-        if !changes.totals.is_empty() {
-            let text = |part: fn(&TotalKey) -> &str| -> Vec<&str> {
-                changes.totals.keys().map(|(key, _)| part(key)).collect()
-            };
-            let days: Vec<NaiveDate> = changes.totals.keys().map(|(_, day)| *day).collect();
-            let breaches: Vec<i64> = changes.totals.values().map(|(breaches, _)| *breaches).collect();
-            let bytes: Vec<i64> = changes.totals.values().map(|(_, bytes)| *bytes).collect();
-            let (agents, interfaces) = (text(|key| &key.agent), text(|key| &key.interface));
-            let (directions, limits) = (text(|key| key.direction), text(|key| &key.limit_name));
-            let parameters: [&(dyn ToSql + Sync); 7] =
-                [&agents, &interfaces, &directions, &limits, &days, &breaches, &bytes];
-            self.inner.execute(&self.sql.add_totals, &parameters)?;
-        }
-        Ok(())
+        self.add_totals(&changes.totals)
     }
 
     fn put_losses(&mut self, losses: &[Lost<'_>]) -> Result<(), AttemptError> {
@@ -339,12 +400,13 @@ fn copy_in(
     writer.finish().map(drop)
 }
 
-/// Writes rows of `breach_state`. Returns how many of them were not there.
+/// Writes rows of `breach_state`, over what was `known` of them or where nothing was. Returns how many.
 fn put_last_words(
     transaction: &mut postgres::Transaction<'_>,
     statement: &Statement,
     words: &[LastWord<'_>],
-) -> Result<usize, postgres::Error> {
+    known: &[KnownBreach],
+) -> Result<u64, postgres::Error> {
     fn column<'w, T>(words: &'w [LastWord<'_>], value: impl Fn(&'w Event, &'w Breach) -> T) -> Vec<T> {
         words.iter().map(|word| value(word.event, word.breach)).collect()
     }
@@ -352,7 +414,8 @@ fn put_last_words(
     let times = |value: fn(&Breach) -> DateTime<Utc>| column(words, |_, breach| value(breach));
     let numbers = |value: fn(&Breach) -> u64| column(words, |_, breach| value(breach).cast_signed());
     let state = |event: &Event| if rows::is_cleared(event) { "cleared" } else { "open" };
-    let parameters: [&(dyn ToSql + Sync); 23] = [
+    // In the order of `BREACH_COLUMNS`.
+    let new: [&(dyn ToSql + Sync); 23] = [
         &column(words, |event, _| event.stamp.agent.as_str()),
         &texts(|breach| &breach.breach_id),
         &column(words, |event, _| event.id.epoch.to_string()),
@@ -377,6 +440,13 @@ fn put_last_words(
         &column(words, |_, breach| breach.detail.as_deref()),
         &words.iter().map(|word| word.counted_bytes).collect::<Vec<_>>(),
     ];
-    let rows = transaction.query(statement, &parameters)?;
-    Ok(rows.iter().filter(|row| row.get::<_, bool>(0)).count())
+    if known.is_empty() {
+        return transaction.execute(statement, &new);
+    }
+    let old: [&(dyn ToSql + Sync); 3] = [
+        &known.iter().map(|known| known.rank.epoch.to_string()).collect::<Vec<_>>(),
+        &known.iter().map(|known| known.rank.seq).collect::<Vec<_>>(),
+        &known.iter().map(|known| known.counted_bytes).collect::<Vec<_>>(),
+    ];
+    transaction.execute(statement, &[&new[..], &old[..]].concat())
 }

@@ -11,7 +11,7 @@ use crate::consumer::batch::{Fingerprint, Gap, TopicId};
 use crate::consumer::store::StoreError;
 use crate::consumer::store::apply::{self, AttemptError, Unplaceable};
 use crate::consumer::store::rows::{
-    self, Bounds, BreachChanges, BreachKey, DeadLetter, KnownBreach, LastWord, Lost, MergedRanges, Ranges, Rank, Row,
+    self, Bounds, BreachChanges, BreachKey, DeadLetter, KnownBreach, LastWord, Lost, RangeChanges, Ranges, Rank, Row,
     Table,
 };
 use crate::consumer::store::sequences::Range;
@@ -183,12 +183,13 @@ impl apply::Transaction for Transaction<'_> {
         Ok(())
     }
 
-    fn put_ranges(&mut self, (standing, gone): MergedRanges<'_>) -> Result<(), AttemptError> {
+    fn put_ranges(&mut self, changes: RangeChanges<'_>) -> Result<(), AttemptError> {
         let mut delete =
             self.inner.prepare("DELETE FROM agent_sequences WHERE agent = ?1 AND epoch = ?2 AND first_seq = ?3")?;
-        for ((agent, epoch), first) in gone {
-            delete.execute(params![agent, epoch.to_string(), first])?;
+        for ((agent, epoch), range) in changes.gone {
+            delete.execute(params![agent, epoch.to_string(), range.first])?;
         }
+        let changed = changes.changed.into_iter().map(|(series, _, range)| (series, range));
         let mut put = self.inner.prepare(
             "INSERT INTO agent_sequences (agent, epoch, first_seq, last_seq, of_samples, first_stored_at, last_stored_at,
                                           identity_conflicts)
@@ -197,7 +198,7 @@ impl apply::Transaction for Transaction<'_> {
              SET last_seq = excluded.last_seq, first_stored_at = excluded.first_stored_at,
                  last_stored_at = excluded.last_stored_at, identity_conflicts = excluded.identity_conflicts",
         )?;
-        for ((agent, epoch), range) in standing {
+        for ((agent, epoch), range) in changes.new.into_iter().chain(changed) {
             let Range { first, last, of_samples, first_stored_at, identity_conflicts } = range;
             let begin = first_stored_at.map_or_else(|| self.now.clone(), text);
             put.execute(params![
@@ -241,12 +242,12 @@ impl apply::Transaction for Transaction<'_> {
 
     fn put_breaches(&mut self, changes: &BreachChanges<'_>) -> Result<(), AttemptError> {
         let mut put = self.inner.prepare(PUT_BREACH)?;
-        for word in &changes.put {
+        for word in changes.new.iter().chain(changes.changed.iter().map(|(word, _)| word)) {
             put_breach(&mut put, word, &self.now)?;
         }
         let mut count =
             self.inner.prepare("UPDATE breach_state SET counted_bytes = ?3 WHERE agent = ?1 AND breach_id = ?2")?;
-        for LastWord { event, breach, counted_bytes } in &changes.counted {
+        for (LastWord { event, breach, counted_bytes }, _) in &changes.counted {
             count.execute(params![event.stamp.agent.as_str(), breach.breach_id.as_str(), counted_bytes])?;
         }
         let mut add = self.inner.prepare(ADD_TOTAL)?;
