@@ -75,13 +75,13 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("max.poll.interval.ms", "90000"),
     ("topic.metadata.refresh.interval.ms", "30000"),
     ("partition.assignment.strategy", "range"),
-    ("queued.min.messages", "10000"),
+    ("queued.min.messages", "1000"),
     // librdkafka's second of rest once its queue is full would be most of the time.
     ("fetch.queue.backoff.ms", "10"),
     // What comes compressed takes ten to twenty-five times as much once it is here. The third lets the second be so small.
-    ("fetch.message.max.bytes", "262144"),
-    ("fetch.max.bytes", "262144"),
-    ("message.max.bytes", "262144"),
+    ("fetch.message.max.bytes", "131072"),
+    ("fetch.max.bytes", "131072"),
+    ("message.max.bytes", "131072"),
     ("reconnect.backoff.max.ms", "10000"),
 ];
 
