@@ -1,4 +1,4 @@
-//! The observer pattern in the open: whoever has something to tell adds an event, whoever wants to know subscribes.
+//! Registers events in the journal and passes them on to observers (the observer pattern).
 //!
 //! ```
 //! use std::sync::Arc;
@@ -60,52 +60,39 @@ use crate::event::{Body, Event, EventId, Stamp};
 use crate::failpoints;
 use crate::units::ByteCount;
 
-/// An event before the journal has given it its identity.
+/// An event without an identity: the journal gives it one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Draft {
-    /// Who saw it, and when.
     pub stamp: Stamp,
-    /// What happened.
     pub body: Body,
 }
 
-/// Whatever kept an observer from doing its work.
 pub type ObserveError = Box<dyn Error>;
 
-/// A reaction to events. It is called on the tick's thread: it must not wait.
+/// A reaction to events. Its methods run on the tick's thread and must not block. The loop logs their errors; the events stay
+/// registered, and the other observers still see them.
 pub trait Observer {
-    /// For the log, where observing fails.
+    /// Names the observer in the log.
     fn name(&self) -> &str;
 
-    /// Events that one tick made, or that the journal made itself: a `loss`, which may still grow until it is sent. They are in
-    /// the journal already.
-    ///
-    /// # Errors
-    /// What failed is logged by the loop; the events stay registered, and the other observers see them too.
+    /// Handles events that one tick made, or that the journal made itself: a `loss`, which may still grow until it is sent. All of
+    /// them are committed in the journal already.
     fn added(&mut self, events: &[Arc<Event>]) -> Result<(), ObserveError>;
 
-    /// Events that Kafka has acknowledged, or that were given up.
-    ///
-    /// # Errors
-    /// As for [`Observer::added`].
+    /// Handles events that Kafka has acknowledged, or that were given up.
     fn removed(&mut self, _ids: &[EventId]) -> Result<(), ObserveError> {
         Ok(())
     }
 
-    /// Send now what was held back.
-    ///
-    /// # Errors
-    /// As for [`Observer::added`].
+    /// Sends events that were held back.
     fn flush(&mut self) -> Result<(), ObserveError> {
         Ok(())
     }
 }
 
-/// Names a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ObserverId(u64);
 
-/// An observer could not do its work.
 #[derive(Debug, thiserror::Error)]
 #[error("observer {observer} failed")]
 pub struct ObserverFailure {
@@ -114,10 +101,10 @@ pub struct ObserverFailure {
     cause: ObserveError,
 }
 
-/// Where events are registered, and who is told of them.
+/// Registers events and notifies observers.
 ///
-/// The journal comes first, always: it alone gives an event its identity, and nothing is shown to anybody before it is
-/// committed there. Then come the observers, in the order in which they subscribed.
+/// The journal always comes first: it alone gives an event its identity, and no observer sees an event before it is committed
+/// there. Observers follow in the order in which they subscribed.
 pub struct EventSystem {
     journal: Box<dyn Journal>,
     observers: Vec<(ObserverId, Box<dyn Observer>)>,
@@ -126,12 +113,10 @@ pub struct EventSystem {
 }
 
 impl EventSystem {
-    /// Events are registered in `journal`.
     pub fn new(journal: Box<dyn Journal>) -> Self {
         Self { journal, observers: Vec::new(), next_id: 0, failures: Vec::new() }
     }
 
-    /// Tells `observer` of all events from now on.
     pub fn subscribe(&mut self, observer: Box<dyn Observer>) -> ObserverId {
         let id = ObserverId(self.next_id);
         self.next_id += 1;
@@ -139,25 +124,21 @@ impl EventSystem {
         id
     }
 
-    /// Ends a subscription and gives the observer back.
+    /// Ends a subscription and returns the observer.
     pub fn unsubscribe(&mut self, id: ObserverId) -> Option<Box<dyn Observer>> {
         let at = self.observers.iter().position(|(subscribed, _)| *subscribed == id)?;
         Some(self.observers.remove(at).1)
     }
 
-    /// Registers one event.
-    ///
-    /// # Errors
-    /// The journal could not take it; then nobody has seen it.
     pub fn add_event(&mut self, draft: Draft) -> Result<EventId, JournalError> {
         let events = self.add_events(vec![draft])?;
         Ok(events[0].id)
     }
 
-    /// Registers the events of one tick, in one transaction.
+    /// Registers the events of one tick in one transaction.
     ///
     /// # Errors
-    /// The journal could not take them; then nobody has seen any of them.
+    /// The journal refused them; no observer has seen any of them.
     pub fn add_events(&mut self, drafts: Vec<Draft>) -> Result<Vec<Arc<Event>>, JournalError> {
         if drafts.is_empty() {
             return Ok(Vec::new());
@@ -168,7 +149,7 @@ impl EventSystem {
         Ok(events)
     }
 
-    /// Tells the observers of the events that the journal registered by itself.
+    /// Passes on the events that the journal registered by itself.
     pub fn tell_own_events(&mut self) {
         let events = self.journal.take_own_events();
         if !events.is_empty() {
@@ -176,38 +157,28 @@ impl EventSystem {
         }
     }
 
-    /// Lets the journal do what is due; see [`Journal::upkeep`].
-    ///
-    /// # Errors
-    /// Something was tried and did not succeed.
+    /// Does the journal's periodic work; see [`Journal::upkeep`].
     pub fn upkeep(&mut self, now: &Stamp) -> Result<(), JournalError> {
         let done = self.journal.upkeep(now);
         self.tell_own_events();
         done
     }
 
-    /// Gives the journal other bounds; see [`Journal::reconfigure`].
-    ///
-    /// # Errors
-    /// What exceeds them is still there.
+    /// Changes the journal's bounds; see [`Journal::reconfigure`].
     pub fn reconfigure(&mut self, size_max: ByteCount, age_max: Duration, now: &Stamp) -> Result<(), JournalError> {
         let done = self.journal.reconfigure(size_max, age_max, now);
         self.tell_own_events();
         done
     }
 
-    /// Forgets an event: Kafka has it, or whoever added it takes it back.
-    ///
-    /// # Errors
-    /// The journal could not forget it; it will be sent again.
     pub fn remove_event(&mut self, id: EventId) -> Result<(), JournalError> {
         self.remove_events(&[id])
     }
 
-    /// Forgets events that Kafka has.
+    /// Removes events that Kafka has acknowledged, or that their sender withdraws.
     ///
     /// # Errors
-    /// The journal could not forget them; they will be sent again.
+    /// The journal could not remove them; they will be sent again.
     pub fn remove_events(&mut self, ids: &[EventId]) -> Result<(), JournalError> {
         if ids.is_empty() {
             return Ok(());
@@ -219,7 +190,7 @@ impl EventSystem {
         Ok(())
     }
 
-    /// Gives up an event that Kafka will never take, and declares its loss in its place, with what Kafka said.
+    /// Gives up an event that Kafka will never accept, and declares its loss in its place, with Kafka's error as `detail`.
     ///
     /// # Errors
     /// The journal could not be written; the event stays.
@@ -230,32 +201,26 @@ impl EventSystem {
         Ok(())
     }
 
-    /// Events that nobody has acknowledged yet.
     pub fn pending(&self) -> Pending {
         self.journal.pending()
     }
 
-    /// Tells the observers to send now what they hold back.
     pub fn flush(&mut self) {
         self.tell(|observer| observer.flush());
     }
 
-    /// The registered events after `after`, oldest first; see [`Journal::batch`].
-    ///
-    /// # Errors
-    /// The journal could not be read.
+    /// Returns the registered events after `after`, oldest first; see [`Journal::batch`].
     pub fn batch(&mut self, after: Position, events_max: usize, bytes_max: usize) -> Result<Vec<Stored>, JournalError> {
         let batch = self.journal.batch(after, events_max, bytes_max);
         self.tell_own_events();
         batch
     }
 
-    /// The journal: what it keeps, and how.
     pub fn journal(&mut self) -> &mut dyn Journal {
         &mut *self.journal
     }
 
-    /// What observers could not do since this was last asked.
+    /// Takes the failures of observers since the last call.
     pub fn failures(&mut self) -> Vec<ObserverFailure> {
         std::mem::take(&mut self.failures)
     }

@@ -1,7 +1,7 @@
-//! What the kernel has counted: bytes received and sent, per link, and the links that come, change and go.
+//! Byte counters of the kernel's network links, and the links that are added, changed and removed.
 //!
-//! A [`CounterSource`] reads them all at once, once a tick. There are three: `netlink` (Linux), `sysinfo` (portable, and the
-//! fallback) and [`synthetic`]. None of them works out a rate: a reading is not a rate.
+//! A [`CounterSource`] reads all of them at once, once a tick. There are three: `netlink` (Linux), `sysinfo` (portable, and the
+//! fallback) and [`synthetic`]. A reading is not a rate: no source computes one.
 
 mod moment;
 #[cfg(target_os = "linux")]
@@ -23,30 +23,29 @@ use super::watch::Selection;
 use crate::clock::Clock;
 use crate::units::BitRate;
 
-/// One interface as the kernel describes it.
+/// A network interface as the kernel describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkInfo {
-    /// The kernel's number of it, which stays when its name changes; from 1.
+    /// The kernel's index, from 1; a rename does not change it.
     pub ifindex: u32,
-    /// Its name, of at most 15 bytes in the kernel.
+    /// At most 15 bytes in the kernel.
     pub name: String,
-    /// Other names that the kernel knows it by (`IFLA_PROP_LIST`).
+    /// Alternative names (`IFLA_PROP_LIST`).
     pub altnames: Vec<String>,
     pub kind: LinkKind,
-    /// `[interfaces]` watches it, rather than only a limit that names it.
+    /// Selected by `[interfaces]`, rather than only named by a limit.
     pub selected: bool,
-    /// It is switched on and operational (`IFF_UP` and `IFF_RUNNING`, netdevice(7)); a link that cannot detect its carrier counts as
-    /// operational.
+    /// `IFF_UP` and `IFF_RUNNING`, netdevice(7). A link that cannot detect its carrier counts as operational.
     pub up: bool,
-    /// It is a port of a bond or team.
+    /// A port of a bond or team.
     pub enslaved: bool,
-    /// Links whose counters hold this one's bytes as well, by ifindex: those beneath it, and the bond or team that it is a port of;
-    /// whatever stands between them, too.
+    /// Links whose counters include this one's bytes, by ifindex: all those beneath it, and the bond or team that it is a port of,
+    /// through any links in between.
     pub counted_by: Vec<u32>,
     pub speed: Speed,
 }
 
-/// What a link can carry each way; `None` where that is unknown.
+/// The capacity of a link in each direction; `None` where it is unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Speed {
     pub rx: Option<BitRate>,
@@ -54,17 +53,15 @@ pub struct Speed {
 }
 
 impl Speed {
-    /// The same both ways, as drivers report it.
     pub fn both(speed: Option<BitRate>) -> Self {
         Self { rx: speed, tx: speed }
     }
 
-    /// The faster way.
     pub fn max(self) -> Option<BitRate> {
         self.rx.max(self.tx)
     }
 
-    /// Each way as here, or where that is unknown, as in `other`.
+    /// Returns `self`, with `other`'s speed for each direction that is unknown.
     fn or(self, other: Self) -> Self {
         Self { rx: self.rx.or(other.rx), tx: self.tx.or(other.tx) }
     }
@@ -75,7 +72,7 @@ impl Speed {
 }
 
 impl LinkInfo {
-    /// A link that is selected and up, and of which nothing else is known.
+    /// Returns a link that is selected and up, and of which nothing else is known.
     pub fn new(ifindex: u32, name: impl Into<String>, kind: LinkKind) -> Self {
         Self {
             ifindex,
@@ -91,29 +88,26 @@ impl LinkInfo {
     }
 }
 
-/// What a link is: the kinds that matter to the selection of links.
+/// The kind of a link, as far as the selection of links depends on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkKind {
-    /// The kernel names no kind: hardware.
+    /// Hardware: the kernel names no kind.
     Physical,
-    /// It leads back to this host (`IFF_LOOPBACK`).
+    /// Leads back to this host (`IFF_LOOPBACK`).
     Loopback,
-    /// Several links as one.
     Bond,
-    /// Likewise, by the kernel's team driver.
     Team,
     /// A serial line, DSL, or a modem that behaves as one.
     Ppp,
-    /// A modem's data channel.
     Wwan,
     /// A Qualcomm modem's data channel.
     Rmnet,
-    /// Any other, by the kernel's name for it: `bridge`, `veth`, `vlan` …
+    /// Any other, by the kernel's name: `bridge`, `veth`, `vlan` …
     Other(String),
 }
 
 impl LinkKind {
-    /// From `IFLA_INFO_KIND`; an empty one is none.
+    /// Maps the kernel's `IFLA_INFO_KIND`; an empty text is [`LinkKind::Physical`].
     pub fn from_kernel(kind: &str) -> Self {
         match kind {
             "" => Self::Physical,
@@ -126,12 +120,11 @@ impl LinkKind {
         }
     }
 
-    /// It stands for its ports: what they carry is its own.
     fn is_aggregate(&self) -> bool {
         matches!(self, Self::Bond | Self::Team)
     }
 
-    /// Hardware does not count for it: the kernel does, packet by packet.
+    /// Returns whether the kernel counts each packet itself, rather than copying the counters of hardware.
     pub fn is_counted_in_software(&self) -> bool {
         match self {
             Self::Physical | Self::Bond | Self::Team => false,
@@ -140,22 +133,17 @@ impl LinkKind {
     }
 }
 
-/// Byte counters of one link at one reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counters {
-    /// Which link.
     pub ifindex: u32,
-    /// Bytes received since the link (or its driver) began to count.
+    /// Bytes since the link (or its driver) began to count.
     pub rx_bytes: u64,
-    /// Bytes sent, likewise.
     pub tx_bytes: u64,
-    /// Packets received and sent, where the source knows them: they tell traffic from a counter that jumps.
+    /// `None` where the source has none. Packets distinguish traffic from a counter that jumps.
     pub packets: Option<Packets>,
-    /// Where the counters wrap.
     pub bits: CounterBits,
 }
 
-/// Packet counters of one link at one reading.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Packets {
     pub rx: u64,
@@ -163,14 +151,14 @@ pub struct Packets {
 }
 
 impl Packets {
-    /// The packets of these bytes; `None` where there are bytes without a packet, as of drivers that count none.
+    /// Returns `None` where bytes were counted without a packet: some drivers count no packets.
     fn of_bytes((rx, rx_bytes): (u64, u64), (tx, tx_bytes): (u64, u64)) -> Option<Self> {
         let counted = |packets: u64, bytes: u64| packets > 0 || bytes == 0;
         (counted(rx, rx_bytes) && counted(tx, tx_bytes)).then_some(Self { rx, tx })
     }
 }
 
-/// What a link carried in the time up to a reading, from a source that has no counters: a recorded series.
+/// Traffic of a link up to a reading, from a source without counters: a recorded series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Carried {
     pub ifindex: u32,
@@ -180,12 +168,12 @@ pub struct Carried {
     pub elapsed: Duration,
 }
 
-/// The width of a counter, where it is known.
+/// The width at which a byte counter wraps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CounterBits {
-    /// It begins anew after 2³² - 1: known to be so narrow.
+    /// Known to wrap to 0 after 2³² - 1.
     B32,
-    /// It does not wrap in the life of the machine, or nobody can say: then a fall is a reset.
+    /// Does not wrap in the life of the machine, or the width is unknown: a lower value is a reset.
     B64,
 }
 
@@ -198,95 +186,84 @@ impl CounterBits {
     }
 }
 
-/// One reading of everything: the caller's, and reused.
+/// One reading of all links. The caller owns and reuses it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
-    /// `CLOCK_MONOTONIC` at the reading; a series that was recorded has times of its own.
+    /// `CLOCK_MONOTONIC` at the reading; a recorded series has times of its own.
     pub at: Duration,
     /// `CLOCK_BOOTTIME` at the reading, or the source's own time.
     pub boottime: Duration,
-    /// Of each watched link that could be read. One that is missing here and not removed could not be read this time.
+    /// A watched link that is missing here and was not removed could not be read this time.
     pub counters: Vec<Counters>,
-    /// Likewise, of a source that knows amounts instead.
+    /// Amounts, from a source that has no counters.
     pub carried: Vec<Carried>,
-    /// Only the links of `counters` were to be read, and the others stay as they are; else a link that is missing has failed.
+    /// Only the links in `counters` were to be read, and the others stay as they are; otherwise a missing link has failed.
     pub is_partial: bool,
-    /// What happened to watched links since the last successful reading, in the order it happened.
+    /// Changes of watched links since the last successful reading, in order.
     pub changes: Vec<LinkChange>,
 }
 
-/// What happened to a watched link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkChange {
-    /// It is watched from now on.
+    /// The link is watched from now on.
     Added(LinkInfo, Came),
-    /// Something of it is not as before: its name, speed, state, or what else [`LinkInfo`] says.
+    /// The link's name, speed, state or another field of [`LinkInfo`] changed.
     Changed(LinkInfo),
-    /// It is not watched any more; by its ifindex.
+    /// The link, by its ifindex, is no longer watched.
     Removed(u32, Left),
 }
 
 /// Why a link is watched from now on; printed as a `link_added` event's reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Came {
-    /// It is new, or this is the first reading.
+    /// The link is new, or this is the first reading.
     Appeared,
-    /// It had this name, which nobody watches.
+    /// The link had this name, which is not watched.
     RenamedFrom(String),
-    /// It was a port of a bond or team.
+    /// The link was a port of a bond or team.
     Released,
-    /// It has a further name, by which it is watched.
+    /// The link has a new altname, by which it is watched.
     Named,
 }
 
 /// Why a link is no longer watched; printed as a `link_removed` event's reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Left {
-    /// It exists no more.
     Gone,
-    /// It has this name now, which nobody watches.
+    /// The link has this name now, which is not watched.
     RenamedTo(String),
-    /// It became a port of a bond or team.
     Enslaved,
-    /// The configuration no longer selects it, or not by the altnames that it has now.
+    /// The configuration no longer selects the link, or not by the altnames that it has now.
     Unselected,
 }
 
-/// Where byte counters come from.
 pub trait CounterSource {
-    /// As in the configuration: `netlink`, `sysinfo`, `synthetic`.
+    /// Returns the source's name in the configuration: `netlink`, `sysinfo`, `synthetic`.
     fn name(&self) -> &'static str;
 
-    /// Fills `reading` anew. The first reading reports every watched link as added.
+    /// Clears `reading` and fills it. The first reading reports every watched link as added.
     ///
-    /// A failed reading of one link leaves it out of `counters`: it is never a 0. Time is asked of `clock` at the moment of the
-    /// reading, not before.
+    /// A link that could not be read is left out of `counters`, never reported as 0. `clock` is asked at the moment of the reading.
     ///
     /// # Errors
-    /// Nothing could be read; `reading` is empty then. The source stays usable, and changes that it saw come with the next
-    /// reading.
+    /// Nothing could be read, and `reading` is empty. The source stays usable; changes that it saw come with the next reading.
     fn read(&mut self, clock: &dyn Clock, reading: &mut Reading) -> Result<(), CounterError>;
 }
 
-/// Why counters could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum CounterError {
-    /// A call to the system failed, or the kernel answered with an error.
+    /// A system call failed, or the kernel answered with an error.
     #[error("{what}")]
     System {
-        /// What was being done.
         what: &'static str,
-        /// The system's answer.
         #[source]
         error: io::Error,
     },
-    /// What the kernel sent makes no sense.
     #[error("the kernel's answer cannot be understood: {0}")]
     Malformed(&'static str),
-    /// The kernel had more to tell than it keeps for a reader, again and again.
+    /// The socket's receive buffer overflowed again and again.
     #[error("the kernel dropped netlink messages each time: links change faster than they can be read")]
     Overrun,
-    /// This system has no such source.
     #[error("there are no {0} counters on this system; choose another source")]
     Unavailable(&'static str),
 }
@@ -297,21 +274,17 @@ impl CounterError {
     }
 }
 
-/// Which source to open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum SourceChoice {
-    /// `netlink`, or `sysinfo` where that is refused.
+    /// `netlink`, or `sysinfo` where netlink is refused.
     #[default]
     Auto,
-    /// The kernel's routing netlink, rtnetlink(7).
     Netlink,
-    /// The crate sysinfo.
     Sysinfo,
-    /// Made-up traffic.
     Synthetic(Shape),
 }
 
-/// Opens the source that is wanted, for the links that `selection` watches. `/sys` and `/proc` are below `root`: `/`.
+/// Opens a source for the links that `selection` watches. `/sys` and `/proc` are read below `root`.
 ///
 /// # Errors
 /// The source was asked for by name and is unavailable. `Auto` falls back, with a warning in the log that says why.
@@ -342,7 +315,7 @@ fn netlink(_: &Path, _: Selection) -> Result<Box<dyn CounterSource>, CounterErro
 }
 
 impl Reading {
-    /// Forgets everything and keeps the memory.
+    /// Clears the reading and keeps its memory.
     pub fn clear(&mut self) {
         (self.at, self.boottime, self.is_partial) = Default::default();
         self.counters.clear();
@@ -354,7 +327,6 @@ impl Reading {
 impl FromStr for SourceChoice {
     type Err = String;
 
-    /// As in the configuration.
     fn from_str(text: &str) -> Result<Self, String> {
         Ok(match text {
             "auto" => Self::Auto,

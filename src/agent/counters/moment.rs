@@ -1,16 +1,15 @@
-//! The moment of a reading, by both clocks at once.
+//! The moment of a reading, by two clocks at once.
 
 use std::time::Duration;
 
 use super::Reading;
 use crate::clock::Clock;
 
-/// Longest time that may pass between asking one clock and the other; more is a process that was not running.
+/// Longest time between asking the two clocks; more means that the process was not running in between.
 const APART_MAX: Duration = Duration::from_millis(1);
-/// Bound on asking again: on a host so busy, the last answer has to do.
+/// Bound on asking again; on a host that is too busy, the last answer is used.
 const ATTEMPTS_MAX: u32 = 5;
 
-/// A moment by `CLOCK_MONOTONIC` and `CLOCK_BOOTTIME`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Moment {
     monotonic: Duration,
@@ -32,7 +31,6 @@ impl Moment {
         unreachable!("the last attempt returns")
     }
 
-    /// Returns the middle between this moment and a later one.
     pub(super) fn midway(self, later: Self) -> Self {
         let middle = |from: Duration, to: Duration| from + to.saturating_sub(from) / 2;
         Self { monotonic: middle(self.monotonic, later.monotonic), boottime: middle(self.boottime, later.boottime) }
@@ -100,7 +98,7 @@ pub(super) mod tests {
             let moment = Moment::now(&BusyClock::new(pauses_ms));
             assert!(apart(moment) <= APART_MAX, "{pauses_ms:?}: {moment:?}");
         }
-        // Never quiet: it ends all the same.
+        // A clock that never settles: the attempts end all the same.
         let moment = Moment::now(&BusyClock::new(&[100; 50]));
         assert!(apart(moment) <= Duration::from_millis(100));
     }

@@ -1,21 +1,22 @@
-//! Links that stand on others: whose counters hold the bytes of a link as well. Pure.
+//! Stacked links: those whose counters include the bytes of another link. Pure.
 //!
-//! A VLAN's bytes pass the link beneath it, those of a bond's or team's port are the bond's too, and a PPPoE session's pass the
-//! Ethernet device that carries it. In a sum over several of them, each byte belongs once.
+//! A VLAN's bytes are also counted by the link beneath it, those of a bond's or team's port by the bond or team, and those of a
+//! PPPoE session by the Ethernet device that carries it. A sum over several of them has to count each byte once.
 
-/// The links that one link is directly attached to, by ifindex.
+/// The links that a link is directly attached to, by ifindex.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Attachment {
     /// The link beneath, in the same namespace (`IFLA_LINK`).
     pub(super) lower: Option<u32>,
-    /// The bond or team that it is a port of (`IFLA_MASTER`).
+    /// The bond or team that the link is a port of (`IFLA_MASTER`).
     pub(super) aggregate: Option<u32>,
 }
 
-/// Returns the links that hold the bytes of `ifindex` as well, ascending, given those that each link is directly attached to.
+/// Returns the links whose counters include the bytes of `ifindex`, ascending; `attached` returns the links that a link is directly
+/// attached to.
 ///
-/// Two ends of a veth pair are each beneath the other. In such a ring only the lowest ifindex holds the others' bytes, so that a sum
-/// which leaves out what is held elsewhere still has them once.
+/// The ends of a veth pair are each beneath the other. In such a ring only the lowest ifindex counts for the others, so that a sum
+/// which leaves out links counted elsewhere still has their bytes once.
 pub(super) fn holders<I: IntoIterator<Item = u32>>(ifindex: u32, attached: impl Fn(u32) -> I) -> Vec<u32> {
     let mut holders = reachable(ifindex, &attached);
     if let Ok(at) = holders.binary_search(&ifindex) {
@@ -25,7 +26,7 @@ pub(super) fn holders<I: IntoIterator<Item = u32>>(ifindex: u32, attached: impl 
     holders
 }
 
-/// Ascending, with `from` itself where a way leads back to it.
+/// Returns the reachable links, ascending, including `from` where a path leads back to it.
 fn reachable<I: IntoIterator<Item = u32>>(from: u32, attached: impl Fn(u32) -> I) -> Vec<u32> {
     let mut found: Vec<u32> = Vec::new();
     let mut unvisited = vec![from];
@@ -40,8 +41,8 @@ fn reachable<I: IntoIterator<Item = u32>>(from: u32, attached: impl Fn(u32) -> I
     found
 }
 
-/// Returns the device of each session in `/proc/net/pppoe` (pppoe_seq_show in the kernel's drivers/net/ppp/pppoe.c): a header, then
-/// `00000001 52:54:00:12:34:56     eth0`. The name is the one that the device had, or was called by, when the session began.
+/// Returns the device of each session in `/proc/net/pppoe` (pppoe_seq_show in drivers/net/ppp/pppoe.c): a header, then lines like
+/// `00000001 52:54:00:12:34:56     eth0`. The device is given by its name or altname at the start of the session.
 pub(super) fn pppoe_devices(text: &str) -> Vec<String> {
     text.lines().skip(1).filter_map(|line| line.split_whitespace().nth(2)).map(str::to_owned).collect()
 }
@@ -69,7 +70,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Of links that hold each other's bytes, a sum over those held nowhere else keeps at least one.
+        /// A sum over links that no other link counts for keeps at least one link of each ring.
         #[test]
         fn no_ring_vanishes(edges in proptest::collection::vec((1u32..8, 1u32..8), 0..20)) {
             let attached = |link| edges.iter().filter(move |(from, _)| *from == link).map(|(_, to)| *to);

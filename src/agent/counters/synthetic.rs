@@ -1,19 +1,19 @@
-//! Made-up traffic, for tests and simulations: what a small host's links might carry, and the troubles they might have.
+//! Made-up traffic for tests and simulations: the links of a small host, and their impairments.
 //!
-//! Everything follows from the seed and the time since the first reading, however often it is read. The links are `syn0`, `syn1`
-//! …, 100 Mbit/s each, of no kind. Each carries a daily curve (around 20 Mbit/s received; sent is a tenth of it) with noise, and
+//! Everything follows from the seed and the time since the first reading, however often it is read. The links are `syn0`, `syn1` …,
+//! 100 Mbit/s each, without a kind. Each follows a daily curve (around 20 Mbit/s received, a tenth of it sent) with noise and
 //! bursts:
 //!
-//! | link | bursts | trouble |
+//! | link | bursts | impairment |
 //! |---|---|---|
 //! | `syn0` | 92 to 98 Mbit/s received from second 5 to second 15 of every 30 s | none |
 //! | `syn1`, and each fourth after it | seeded: in one of 4 minutes, 5 to 34 s of 70 to 98 Mbit/s | counters of 32 bits, which wrap, the first time within 20 s |
-//! | `syn2`, and each fourth after it | likewise | once in 10 minutes the counters begin anew at 0 |
-//! | `syn3`, and each fourth after it | likewise | once in 2 minutes it is gone for 10 s, and comes back as another link |
+//! | `syn2`, and each fourth after it | likewise | once in 10 minutes the counters are reset to 0 |
+//! | `syn3`, and each fourth after it | likewise | once in 2 minutes it is absent for 10 s, and comes back as another link |
 //! | `syn4`, and each fourth after it | likewise | none |
 //!
-//! Outside its bursts no link receives more than 40 Mbit/s, so that a limit of 80 Mbit/s on `syn0` is raised within 6 s of the
-//! start and cleared 10 s later, again and again.
+//! Outside its bursts no link receives more than 40 Mbit/s, so a limit of 80 Mbit/s on `syn0` is raised within 6 s of the start and
+//! cleared 10 s later, again and again.
 
 use std::time::Duration;
 
@@ -25,32 +25,28 @@ use crate::agent::watch::Selection;
 use crate::clock::Clock;
 use crate::units::BitRate;
 
-/// What each link can carry, and its driver says so.
 const SPEED: BitRate = BitRate::from_bps(100_000_000);
-/// The middle of the daily curve.
+/// Middle of the daily curve.
 const MEAN_BPS: f64 = 20_000_000.0;
-/// How far the daily curve goes from its middle, and the noise from the curve.
+/// Amplitude of the daily curve, and of the noise on it.
 const SWING: f64 = 0.6;
 const NOISE: f64 = 0.15;
-/// What is sent, of what is received.
+/// Sent traffic as a fraction of received traffic.
 const SENT: f64 = 0.1;
-/// The bursts of `syn0`: every so many seconds, in these seconds.
+/// Bursts of `syn0`: period in seconds, and the seconds of the burst within it.
 const BEAT_S: u64 = 30;
 const BEAT_BURST_S: std::ops::Range<u64> = 5..15;
-/// Resets of `syn2` and absences of `syn3`: one in so many seconds.
+/// Periods of the resets of `syn2` and the absences of `syn3`.
 const RESET_EVERY_S: u64 = 600;
 const ABSENT_EVERY_S: u64 = 120;
 const ABSENT_FOR_S: u64 = 10;
 const DAY_S: f64 = 86_400.0;
 
-/// How much is made up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// The same seed makes the same traffic.
     pub seed: u64,
-    /// How many links there are.
     pub interfaces: u32,
-    /// Links have the troubles of the table above; without, they only have its bursts.
+    /// Links have the impairments of the table above; otherwise only its bursts.
     pub troubles: bool,
 }
 
@@ -60,7 +56,6 @@ impl Default for Shape {
     }
 }
 
-/// Traffic of a [`Shape`], as long as it is read.
 #[derive(Debug)]
 pub struct Synthetic {
     shape: Shape,
@@ -70,25 +65,24 @@ pub struct Synthetic {
     began: Option<Duration>,
 }
 
-/// One link as it stands at the start of a second.
+/// A link's state at the start of a second.
 #[derive(Debug)]
 struct Link {
     second: u64,
     rx_bytes: u64,
     tx_bytes: u64,
-    /// How often it came back as another link.
+    /// Number of times the link came back as another one.
     life: u32,
     present: bool,
 }
 
-/// What makes the traffic of one link: all of it follows from these and the second.
+/// The inputs that determine a link's traffic, along with the second.
 #[derive(Clone, Copy)]
 struct Traffic {
     shape: Shape,
     number: u32,
 }
 
-/// A link's trouble.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Trouble {
     None,
@@ -98,13 +92,12 @@ enum Trouble {
 }
 
 impl Synthetic {
-    /// A source of `shape`, for the links that `selection` watches. Its time begins at the first reading.
+    /// Creates a source for the links that `selection` watches. Its time begins at the first reading.
     pub fn new(shape: Shape, selection: Selection) -> Self {
         let links = (0..shape.interfaces).map(|number| Link::new(Traffic { shape, number })).collect();
         Self { shape, links, table: LinkTable::new(selection), began: None }
     }
 
-    /// The time that this source has lived at `now`.
     fn elapsed(&mut self, now: Duration) -> Duration {
         now.saturating_sub(*self.began.get_or_insert(now))
     }
@@ -128,7 +121,7 @@ impl CounterSource for Synthetic {
                 continue;
             }
             let counters = link.counters(traffic, elapsed);
-            // A link is described anew only when it comes as another one.
+            // Described again only when the link comes back as another one.
             if self.table.get(counters.ifindex).is_some() {
                 self.table.keep(counters.ifindex);
             } else {
@@ -158,12 +151,12 @@ impl Facts for Shape {
 
 impl Link {
     fn new(traffic: Traffic) -> Self {
-        // A narrow counter begins 50 MB before its wrap, so that it is seen within half a minute.
+        // Begins 50 MB below its wrap, so that the wrap comes within half a minute.
         let rx_bytes = if traffic.trouble() == Trouble::Narrow { (1 << 32) - 50_000_000 } else { 0 };
         Self { second: 0, rx_bytes, tx_bytes: 0, life: 0, present: true }
     }
 
-    /// Lives on until the start of the second `to`.
+    /// Advances to the start of the second `to`.
     fn advance(&mut self, traffic: Traffic, to: u64) {
         while self.second < to {
             let (rx, tx) = traffic.bytes(self.second);
@@ -188,7 +181,7 @@ impl Link {
         1 + traffic.number + self.life * traffic.shape.interfaces
     }
 
-    /// Within a second, bytes come evenly.
+    /// Returns the counters at `elapsed`; within a second, bytes are spread evenly.
     fn counters(&self, traffic: Traffic, elapsed: Duration) -> Counters {
         let ifindex = self.ifindex(traffic);
         let (rx, tx) = if elapsed.subsec_nanos() == 0 { (0, 0) } else { traffic.bytes(self.second) };
@@ -213,7 +206,6 @@ impl Traffic {
         }
     }
 
-    /// Bytes received and sent in one second.
     fn bytes(self, second: u64) -> (u64, u64) {
         let bps = self.burst(second).unwrap_or_else(|| {
             let phase = std::f64::consts::TAU * (second as f64 / DAY_S);
@@ -222,7 +214,7 @@ impl Traffic {
         ((bps / 8.0) as u64, (bps * SENT / 8.0) as u64)
     }
 
-    /// The rate of the burst that this second belongs to, in bit/s.
+    /// Returns the rate of the burst in this second, in bit/s.
     fn burst(self, second: u64) -> Option<f64> {
         let mut height = self.dice(second, "height");
         if self.number == 0 {
@@ -246,7 +238,7 @@ impl Traffic {
         (start..start + ABSENT_FOR_S).contains(&(second % ABSENT_EVERY_S))
     }
 
-    /// Dice that always fall the same way for one link, one moment and one purpose.
+    /// Returns a random generator that is the same for one link, one moment and one purpose.
     fn dice(self, moment: u64, purpose: &str) -> fastrand::Rng {
         let purpose = purpose.bytes().fold(0u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
         let mut mixed = self.shape.seed;
@@ -268,7 +260,6 @@ mod tests {
         (Synthetic::new(shape, Selection::default()), ManualClock::new(DateTime::UNIX_EPOCH))
     }
 
-    /// Readings at each of `seconds`, ascending.
     fn readings(shape: Shape, seconds: impl Iterator<Item = u64>) -> Vec<Reading> {
         let (mut source, clock) = source(shape);
         let mut now = 0;

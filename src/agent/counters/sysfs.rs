@@ -1,4 +1,4 @@
-//! What `/sys/class/net` tells of a link (Documentation/ABI/testing/sysfs-class-net in the kernel's sources), and `/proc/net/pppoe`.
+//! Links in `/sys/class/net` (Documentation/ABI/testing/sysfs-class-net in the kernel's sources), and `/proc/net/pppoe`.
 
 use std::fs;
 use std::io;
@@ -9,13 +9,13 @@ use super::table::Facts;
 use super::{LinkInfo, LinkKind, Speed};
 use crate::units::BitRate;
 
-/// `IFF_UP` in `flags`, uapi/linux/if.h.
+// uapi/linux/if.h, for `flags`.
 const IFF_UP: u32 = 1 << 0;
-/// Speeds in Mbit/s that mean "unknown", beside those below 1: -1 as drivers of 16 bits, and of 32 bits, write it. ethtool(8) reads
-/// them the same way.
+/// Speeds in Mbit/s that mean "unknown", besides those below 1: -1 as drivers with 16-bit and 32-bit fields write it. ethtool(8)
+/// reads them the same way.
 const SPEEDS_UNKNOWN: [i64; 2] = [u16::MAX as i64, u32::MAX as i64];
 
-/// `type` of some links, uapi/linux/if_arp.h.
+// uapi/linux/if_arp.h: values of `type`.
 const ARPHRD_PPP: u32 = 512;
 const ARPHRD_TUNNEL: u32 = 768;
 const ARPHRD_TUNNEL6: u32 = 769;
@@ -24,19 +24,17 @@ const ARPHRD_SIT: u32 = 776;
 const ARPHRD_IPGRE: u32 = 778;
 const ARPHRD_IP6GRE: u32 = 823;
 
-/// `/sys/class/net` under some root.
 #[derive(Clone, Debug)]
 pub(super) struct Sysfs {
     net: PathBuf,
     pppoe: PathBuf,
 }
 
-/// Whether a link is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Presence {
     There,
     Gone,
-    /// Nobody can say now.
+    /// Could not be determined.
     Unknown,
 }
 
@@ -45,24 +43,22 @@ impl Sysfs {
         Self { net: root.join("sys/class/net"), pppoe: root.join("proc/net/pppoe") }
     }
 
-    /// There is such a directory.
     pub(super) fn exists(&self) -> bool {
         self.net.is_dir()
     }
 
-    /// Fails where the links cannot be listed.
     pub(super) fn list(&self) -> io::Result<fs::ReadDir> {
         fs::read_dir(&self.net)
     }
 
-    /// What the driver says the link can carry; many say nothing, -1, or that it is no question for them.
+    /// Returns the speed that the driver reports; many report none, -1, or an error.
     fn driver_speed(&self, name: &str) -> Option<BitRate> {
         let mbps = self.number::<i64>(name, "speed").filter(|mbps| !SPEEDS_UNKNOWN.contains(mbps))?;
         let mbps = u64::try_from(mbps).ok().filter(|mbps| (1..1 << 31).contains(mbps))?;
         Some(BitRate::from_bps(mbps * 1_000_000))
     }
 
-    /// One of the link's byte counters: `rx_bytes` or `tx_bytes`. `None` where it cannot be read.
+    /// Reads a byte counter of the link, `rx_bytes` or `tx_bytes`; `None` where it cannot be read.
     pub(super) fn bytes(&self, name: &str, counter: &str) -> Option<u64> {
         self.number(name, &format!("statistics/{counter}"))
     }
@@ -79,8 +75,8 @@ impl Sysfs {
         }
     }
 
-    /// All that is known of a link but its speed and altnames; `known`, its kind and the link beneath, saves finding them out. `None`
-    /// where any of it cannot be read, so that a process out of file descriptors takes no link for another.
+    /// Reads all of a link but its speed and altnames. `known`, its kind and the link beneath, saves finding them out. Returns
+    /// `None` where any of it cannot be read, so that a process out of file descriptors does not take a link for another.
     pub(super) fn link(&self, name: &str, known: Option<(LinkKind, Option<u32>)>) -> Option<(LinkInfo, Attachment)> {
         let ifindex = self.ifindex(name)?;
         let flags = u32::from_str_radix(self.text(name, "flags")?.trim_start_matches("0x"), 16).ok()?;
@@ -95,7 +91,7 @@ impl Sysfs {
         Some((link, Attachment { lower, aggregate }))
     }
 
-    /// The link beneath, if there is one in this namespace: what `iflink` names may be in another, which `lower_*` never is.
+    /// Returns the link beneath, if it is in this namespace: `iflink` may name one in another namespace, `lower_*` never does.
     fn lower(&self, name: &str, ifindex: u32) -> Option<Option<u32>> {
         let lower: u32 = self.number(name, "iflink")?;
         if lower == ifindex {
@@ -107,7 +103,6 @@ impl Sysfs {
         Some(lowers.any(|name| self.ifindex(&name) == Some(lower)).then_some(lower))
     }
 
-    /// The bond or team that this link is a port of.
     fn aggregate(&self, name: &str) -> Option<Option<u32>> {
         let master = match fs::read_link(self.net.join(name).join("master")) {
             Ok(master) => master,
@@ -119,8 +114,8 @@ impl Sysfs {
         Some(self.ifindex(master).filter(|_| aggregate))
     }
 
-    /// sysfs does not tell a link's kind as netlink does: it follows from its type, from what stands in its directory, and from
-    /// its name where it has no hardware.
+    /// Derives a link's kind, which sysfs does not name as netlink does, from its type, the entries in its directory, and its name
+    /// where it has no hardware.
     fn kind(&self, name: &str) -> Option<LinkKind> {
         match self.number::<u32>(name, "type")? {
             ARPHRD_LOOPBACK => return Some(LinkKind::Loopback),
@@ -133,7 +128,7 @@ impl Sysfs {
         let has = |entry: &str| self.net.join(name).join(entry).exists();
         let uevent = self.text(name, "uevent")?;
         match uevent.lines().find_map(|line| line.strip_prefix("DEVTYPE=")) {
-            // Hardware with a driver that says what sort it is.
+            // Hardware whose driver names its device type.
             Some("wlan" | "wwan" | "gadget") | None => {}
             Some(kind) => return Some(LinkKind::from_kernel(kind)),
         }
@@ -145,7 +140,7 @@ impl Sysfs {
             LinkKind::Physical
         } else {
             match kind_by_name(name) {
-                // It stands on another link, as one end of a veth does on the other.
+                // Attached to another link, as one end of a veth is to the other.
                 LinkKind::Physical if self.number::<u32>(name, "iflink")? != self.ifindex(name)? => {
                     LinkKind::from_kernel("virtual")
                 }
@@ -159,7 +154,7 @@ impl Sysfs {
     }
 
     fn text(&self, name: &str, entry: &str) -> Option<String> {
-        // The kernel allows no such name, but then it is not the kernel that says what is read.
+        // The kernel allows no such name, but what is read here may not come from the kernel.
         if name.contains('/') || name.starts_with('.') {
             return None;
         }
@@ -169,7 +164,7 @@ impl Sysfs {
 }
 
 impl Facts for Sysfs {
-    /// A tun device says 10 Mbit/s, or of late 10 Gbit/s, whatever it runs over: that is no speed.
+    /// A tun device reports 10 Mbit/s, or 10 Gbit/s on recent kernels, whatever it runs over: that is not a speed.
     fn speed(&self, link: &LinkInfo) -> Speed {
         if link.kind == LinkKind::from_kernel("tun") {
             Speed::default()
@@ -183,7 +178,7 @@ impl Facts for Sysfs {
     }
 }
 
-/// A guess at what a link is from how it is usually called, where nothing better is known.
+/// Guesses a link's kind from common names, where nothing better is known.
 pub(super) fn kind_by_name(name: &str) -> LinkKind {
     const PREFIXES: &[(&str, &str)] = &[
         ("bond", "bond"),
@@ -231,7 +226,6 @@ pub(super) fn kind_by_name(name: &str) -> LinkKind {
 mod tests {
     use super::*;
 
-    /// A root with one link, whose files have these contents.
     fn root(name: &str, files: &[(&str, &str)]) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         for (file, text) in files {
@@ -319,7 +313,7 @@ mod tests {
         };
         add("eth0", "2", "2", &["device", "upper_eth0.7"]);
         add("eth0.7", "3", "2", &["lower_eth0"]);
-        // Its peer is number 2 of another namespace.
+        // Its peer has index 2 in another namespace.
         add("veth0", "4", "2", &[]);
         add("bond0", "5", "5", &["bonding", "lower_eth0"]);
         add("team0", "6", "6", &[]);

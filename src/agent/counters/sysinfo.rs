@@ -1,11 +1,11 @@
-//! The portable source, by the crate sysinfo: other systems, old kernels, sandboxes and emulators that refuse netlink.
+//! The portable source, by the crate sysinfo: for other systems, old kernels, and sandboxes and emulators that refuse netlink.
 //!
-//! sysinfo counts a failed read as 0. Taken at its word, the next good read would look as if all that was ever counted had come
-//! in one second; so a 0 is believed only where the kernel's own file confirms it, and a link is gone only where sysfs says so. On a
-//! system without sysfs nothing can confirm it, and a link with nothing but zeros is left out, unless it had so little counted
-//! before that an invented 0 does no harm.
+//! sysinfo reports a failed read as 0. Taken literally, the next good read would look as if everything ever counted had come in one
+//! second. So a 0 is believed only where the kernel's own file confirms it, and a link is removed only where sysfs confirms that.
+//! On a system without sysfs, a link with nothing but zeros is left out, unless its last counters were so low that a false 0 does
+//! no harm.
 //!
-//! Its differences are not used at all: they hide a counter that begins anew. It knows no altnames.
+//! sysinfo's differences are not used: they hide counter resets. It knows no altnames.
 
 use std::path::Path;
 
@@ -19,27 +19,23 @@ use super::{CounterError, CounterSource, Counters, LinkInfo, Packets, Reading};
 use crate::agent::watch::Selection;
 use crate::clock::Clock;
 
-/// Where the system knows no ifindex, links are numbered from here in the order they were seen.
+/// First of the ifindexes that links get here, in the order they are seen, where the system has none.
 const FIRST_OWN_IFINDEX: u32 = 1 << 31;
-/// Where sysfs cannot be asked, all zeros are believed only after at most so many bytes.
+/// Without sysfs, all zeros are believed only after at most this many bytes.
 const LITTLE_BYTES: u64 = 64 << 10;
 
-/// All links as sysinfo sees them.
 pub(super) struct Sysinfo {
     networks: Networks,
     links: Links,
 }
 
-/// What is known of the links.
 #[derive(Debug)]
 struct Links {
     sysfs: Sysfs,
     table: LinkTable,
-    /// Links numbered here.
     own: Vec<OwnLink>,
 }
 
-/// A link's counters as sysinfo has them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Totals {
     rx_bytes: u64,
@@ -47,7 +43,7 @@ struct Totals {
     packets: Packets,
 }
 
-/// What is remembered of a link of which sysfs knows nothing.
+/// A link that sysfs does not know.
 #[derive(Debug)]
 struct OwnLink {
     name: String,
@@ -56,7 +52,7 @@ struct OwnLink {
 }
 
 impl Sysinfo {
-    /// A source for the links that `selection` watches; what sysinfo does not tell of them stands in `/sys` under `root`.
+    /// Creates a source for the links that `selection` watches; facts that sysinfo lacks come from `/sys` below `root`.
     pub(super) fn new(root: &Path, selection: Selection) -> Result<Self, CounterError> {
         let networks = Networks::new().map_err(|_| CounterError::Unavailable("sysinfo"))?;
         let links = Links { sysfs: Sysfs::new(root), table: LinkTable::new(selection), own: Vec::new() };
@@ -65,7 +61,7 @@ impl Sysinfo {
 }
 
 impl Links {
-    /// What the last refresh, of about `reading.at`, brought.
+    /// Evaluates the last refresh, of about `reading.at`.
     fn take(&mut self, networks: &Networks, reading: &mut Reading) -> Result<(), CounterError> {
         if networks.is_empty() {
             self.sysfs.list().map_err(|error| CounterError::system("listing the links", error))?;
@@ -88,7 +84,7 @@ impl Links {
         Ok(())
     }
 
-    /// A link that could not be read is not gone: out of file descriptors, sysinfo sees no links at all.
+    /// Keeps links that could not be read: without free file descriptors, sysinfo sees no links at all.
     fn keep_unless_gone(&mut self) {
         if !self.sysfs.exists() {
             return;
@@ -102,7 +98,7 @@ impl Links {
         unseen.into_iter().for_each(|ifindex| self.table.keep(ifindex));
     }
 
-    /// Brings the table up to date with one link; its ifindex, where it can be read. What seldom changes is read when that is `due`.
+    /// Updates the table with one link, and returns its ifindex where it can be read. Facts that seldom change are read when `due`.
     fn follow(&mut self, name: &str, due: bool) -> Option<u32> {
         if !self.sysfs.exists() {
             let at = self.own.iter().position(|own| own.name == name).unwrap_or_else(|| {
@@ -116,7 +112,7 @@ impl Links {
         }
         let ifindex = self.sysfs.ifindex(name)?;
         let known = self.table.get(ifindex).filter(|known| known.name == name);
-        // Hundreds of links that nobody watches cost one file each.
+        // Hundreds of unwatched links cost one file each.
         if known.is_some_and(|known| !due && !known.enslaved && !self.table.watches(ifindex)) {
             self.table.keep(ifindex);
         } else {
@@ -128,7 +124,7 @@ impl Links {
         Some(ifindex)
     }
 
-    /// What a watched link has counted, unless it may be a failed read.
+    /// Returns the counters of a watched link, unless they may be a failed read.
     fn counters(&mut self, name: &str, ifindex: u32, totals: Totals) -> Option<Counters> {
         let bits = self.table.counter_bits(ifindex)?;
         let Totals { rx_bytes, tx_bytes, packets } = totals;
@@ -248,7 +244,7 @@ mod tests {
         }
         let mut links = links(root.path());
         let ifindex = links.follow("eth0", false).unwrap();
-        // As when sysinfo may open no more files, and lists nothing.
+        // Like sysinfo when it may open no more files, and lists nothing.
         fs::remove_file(eth0.join("operstate")).unwrap();
         links.table.mark();
         assert_eq!(links.follow("eth0", false), None);

@@ -1,4 +1,4 @@
-//! The table of links: what is known of each, and what changed.
+//! The table of links: their current state, and the changes not yet reported.
 
 use std::time::Duration;
 
@@ -6,21 +6,21 @@ use super::stacking::{Attachment, holders};
 use super::{Came, CounterBits, Left, LinkChange, LinkInfo, LinkKind, Speed};
 use crate::agent::watch::{self, Selection};
 
-/// Interval of asking again what the kernel does not report by itself: another speed, another PPPoE session.
+/// Interval of polling what the kernel does not report by itself: a changed speed, a new PPPoE session.
 const ASK_EVERY: Duration = Duration::from_secs(60);
 
-/// All links, watched or not (one that is not may be renamed into the selection), and the changes not yet reported.
+/// All links, watched or not (an unwatched one may be renamed into the selection), and the changes not yet reported.
 #[derive(Debug)]
 pub(super) struct LinkTable {
     selection: Selection,
-    /// In the order of their ifindex.
+    /// Sorted by ifindex.
     entries: Vec<Entry>,
     changes: Vec<LinkChange>,
-    /// How many changes there were at the last [`LinkTable::mark`].
+    /// Number of changes at the last [`LinkTable::mark`].
     changes_before: usize,
-    /// Links came, went or changed since `counted_by` was worked out.
+    /// Links were added, removed or changed since `counted_by` was computed.
     stirred: bool,
-    /// When [`Facts`] were last asked about all links; `None` before the first report.
+    /// The last poll of [`Facts`] about all links; `None` before the first report.
     asked_at: Option<Duration>,
     warned_of_sessions: bool,
 }
@@ -33,16 +33,15 @@ struct Entry {
     watched: bool,
     /// Seen since the last [`LinkTable::mark`].
     seen: bool,
-    /// Its speed may be another than is known.
     ask_speed: bool,
 }
 
-/// What is asked about links, rather than told.
+/// Facts about links that have to be asked for, because the kernel does not report their changes.
 pub(super) trait Facts {
-    /// Returns what the driver says that a watched link can carry.
+    /// Returns the speed that the driver reports for a watched link.
     fn speed(&self, link: &LinkInfo) -> Speed;
 
-    /// Returns the device of each PPPoE session.
+    /// Returns the Ethernet device of each PPPoE session.
     fn pppoe_devices(&self) -> Vec<String>;
 }
 
@@ -59,13 +58,13 @@ impl LinkTable {
         }
     }
 
-    /// Notes a link as it is now. Its speed and `counted_by` are found out later, by [`report`](Self::report).
+    /// Inserts or updates a link. Its speed and `counted_by` are found later, by [`report`](Self::report).
     pub(super) fn put(&mut self, mut link: LinkInfo, attachment: Attachment) {
         let bits = self.selection.counter_bits(&link).unwrap_or(CounterBits::B64);
         let watched = self.selection.watches(&link);
         link.selected = self.selection.selects(&link);
         let at = match self.position(link.ifindex) {
-            // A kind never changes: this is another link, which got the number of one that went unnoticed.
+            // A link's kind never changes: this is another link with a reused ifindex, and the removal of the first went unnoticed.
             Ok(at) if self.entries[at].link.kind != link.kind => {
                 self.remove(link.ifindex);
                 Err(at)
@@ -105,14 +104,13 @@ impl LinkTable {
         }
     }
 
-    /// Has the speed of this link asked about, if it is watched: the kernel told of it, though of nothing else that is another.
+    /// Marks the speed of a watched link to be asked for again: the kernel reported the link, even if nothing else of it changed.
     pub(super) fn doubt_speed(&mut self, ifindex: u32) {
         if let Ok(at) = self.position(ifindex) {
             self.entries[at].ask_speed |= self.entries[at].watched;
         }
     }
 
-    /// Notes that a link is gone.
     pub(super) fn remove(&mut self, ifindex: u32) {
         let Ok(at) = self.position(ifindex) else { return };
         self.stirred = true;
@@ -121,22 +119,21 @@ impl LinkTable {
         }
     }
 
-    /// Begins a reading of the whole table: what is not [`put`](Self::put) or [`keep`](Self::keep)t before
-    /// [`sweep`](Self::sweep) is gone.
+    /// Begins a reading of the whole table: links that are neither put nor kept before [`sweep`](Self::sweep) are removed.
     pub(super) fn mark(&mut self) {
         self.entries.iter_mut().for_each(|entry| entry.seen = false);
         self.changes_before = self.changes.len();
     }
 
-    /// Nothing new is known of this link, but that it is still there.
+    /// Marks a link as seen, without new data.
     pub(super) fn keep(&mut self, ifindex: u32) {
         if let Ok(at) = self.position(ifindex) {
             self.entries[at].seen = true;
         }
     }
 
-    /// Ends a reading of the whole table. Those gone are reported before what was put since the mark, so that a name is free
-    /// again before another link takes it.
+    /// Ends a reading of the whole table. Removals are reported before what was put since the mark, so that a name is free before
+    /// another link takes it.
     pub(super) fn sweep(&mut self) {
         let put = self.changes.len() - self.changes_before;
         let Self { changes, stirred, .. } = self;
@@ -150,48 +147,45 @@ impl LinkTable {
         self.changes[self.changes_before..].rotate_left(put);
     }
 
-    /// Whether this link is known and watched.
     pub(super) fn watches(&self, ifindex: u32) -> bool {
         self.counter_bits(ifindex).is_some()
     }
 
-    /// How wide the counters of this link are, if it is watched.
+    /// Returns the width of the link's counters, if it is known and watched.
     pub(super) fn counter_bits(&self, ifindex: u32) -> Option<CounterBits> {
         let entry = &self.entries[self.position(ifindex).ok()?];
         entry.watched.then_some(entry.bits)
     }
 
-    /// What is known of a link.
     pub(super) fn get(&self, ifindex: u32) -> Option<&LinkInfo> {
         self.position(ifindex).ok().map(|at| &self.entries[at].link)
     }
 
-    /// What a known link is attached to.
     pub(super) fn attachment(&self, ifindex: u32) -> Option<Attachment> {
         self.position(ifindex).ok().map(|at| self.entries[at].attachment)
     }
 
-    /// Links that were neither put nor kept since the mark.
+    /// Returns the links that were neither put nor kept since the mark.
     pub(super) fn unseen(&self) -> impl Iterator<Item = &LinkInfo> {
         self.entries.iter().filter(|entry| !entry.seen).map(|entry| &entry.link)
     }
 
-    /// The ifindex of each watched link, ascending.
+    /// Returns the ifindex of each watched link, ascending.
     pub(super) fn watched(&self) -> impl Iterator<Item = u32> {
         self.entries.iter().filter(|entry| entry.watched).map(|entry| entry.link.ifindex)
     }
 
-    /// How many links there are, watched or not.
+    /// Returns the number of links, watched or not.
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether it is time to ask again what the kernel does not report by itself.
     pub(super) fn is_due(&self, now: Duration) -> bool {
         self.asked_at.is_none_or(|at| now.saturating_sub(at) >= ASK_EVERY)
     }
 
-    /// Finds out what was put off, and hands over the changes. The first time, the log hears of patterns that do nothing.
+    /// Asks for speeds and PPPoE sessions where due, and moves the changes to `changes`. The first call logs warnings of patterns
+    /// that do nothing.
     pub(super) fn report(&mut self, facts: &impl Facts, now: Duration, changes: &mut Vec<LinkChange>) {
         let due = self.is_due(now);
         if due {
@@ -212,8 +206,8 @@ impl LinkTable {
         changes.append(&mut self.changes);
     }
 
-    /// Asks for the speeds that may have changed. What the configuration says goes first, and a link that is down has none: drivers
-    /// then say -1, 0, 10 Mbit/s or the last one.
+    /// Asks for the speeds that may have changed. The configuration takes precedence. The driver of a link that is down is not
+    /// asked: such drivers report -1, 0, 10 Mbit/s or the last speed.
     fn ask_speeds(&mut self, facts: &impl Facts) {
         let Self { selection, entries, changes, .. } = self;
         for Entry { link, ask_speed, .. } in entries {
@@ -254,7 +248,7 @@ impl LinkTable {
         }
     }
 
-    /// Returns the links that carry PPPoE sessions, if all ppp links are such sessions: the kernel does not say which are.
+    /// Returns the links that carry PPPoE sessions, if all ppp links are such sessions: the kernel does not say which ones are.
     fn pppoe_carriers(&mut self, facts: &impl Facts) -> Vec<u32> {
         let ppp: Vec<&LinkInfo> =
             self.entries.iter().map(|e| &e.link).filter(|link| link.kind == LinkKind::Ppp).collect();
@@ -286,7 +280,7 @@ impl LinkTable {
     }
 }
 
-/// Brings the link's last change that is not yet reported up to date, or adds one.
+/// Updates the link's last change that is not yet reported, or adds one.
 fn amend(changes: &mut Vec<LinkChange>, link: &LinkInfo) {
     let last = changes.iter_mut().rev().find_map(|change| match change {
         LinkChange::Added(known, _) | LinkChange::Changed(known) if known.ifindex == link.ifindex => Some(known),
@@ -299,7 +293,6 @@ fn amend(changes: &mut Vec<LinkChange>, link: &LinkInfo) {
 }
 
 impl Came {
-    /// Why a known link is watched now that was not.
     fn as_another(old: LinkInfo, new: &LinkInfo) -> Self {
         if old.name != new.name {
             Self::RenamedFrom(old.name)
@@ -312,7 +305,6 @@ impl Came {
 }
 
 impl Left {
-    /// Why a known link is not watched any more.
     fn as_another(old: &LinkInfo, new: LinkInfo) -> Self {
         if old.name != new.name {
             Self::RenamedTo(new.name)
@@ -332,7 +324,6 @@ mod tests {
     use crate::agent::watch::LinkOverride;
     use crate::units::BitRate;
 
-    /// What a test's drivers and its `/proc/net/pppoe` say, and which links were asked for their speed.
     #[derive(Default)]
     struct Known {
         mbps: Cell<Option<u64>>,
@@ -503,7 +494,7 @@ mod tests {
         let up = LinkInfo { speed: speed(10), ..link(2, "eth0") };
         table.put(link(2, "eth0"), Attachment::default());
         assert_eq!(report(&mut table, &known, 1), [LinkChange::Changed(up.clone())]);
-        // Down and up again between two readings: both are told, and the last is what it is.
+        // Down and up again between two readings: both are reported, and the last one is right.
         table.put(down.clone(), Attachment::default());
         table.put(link(2, "eth0"), Attachment::default());
         let passing = LinkInfo { speed: speed(10), ..down.clone() };
@@ -572,7 +563,7 @@ mod tests {
         known.sessions_on(&["eth0.7"]);
         assert_eq!(report(&mut table, &known, 59), []);
         assert_eq!(report(&mut table, &known, 60), [LinkChange::Changed(ppp(5, "ppp0", &[2, 3]))]);
-        // Two, and two links: which is which is not known, so both count on both.
+        // Two sessions on two links: which runs over which is unknown, so both links count both.
         known.sessions_on(&["eth0.7", "eth1"]);
         table.put(ppp(6, "ppp1", &[]), Attachment::default());
         let expected = [
@@ -580,12 +571,12 @@ mod tests {
             LinkChange::Changed(ppp(5, "ppp0", &[2, 3, 4])),
         ];
         assert_eq!(report(&mut table, &known, 61), expected);
-        // A third ppp link, of a modem: now nothing is certain, and the log has a warning.
+        // A third ppp link, of a modem: now no assignment is certain, and a warning is logged.
         table.put(ppp(7, "ppp2", &[]), Attachment::default());
         report(&mut table, &known, 62);
         assert!([5, 6, 7].iter().all(|ifindex| table.get(*ifindex).unwrap().counted_by.is_empty()));
         assert!(table.warned_of_sessions);
-        // A device may be written as it was called when the session began.
+        // A device may appear under the name that it had when the session began.
         table.remove(7);
         known.sessions_on(&["uplink", "uplink"]);
         report(&mut table, &known, 63);
@@ -625,7 +616,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Whoever follows the changes knows the watched links, whatever happened.
+        /// Following the changes yields the watched links, whatever happened.
         #[test]
         fn the_changes_add_up(steps in proptest::collection::vec((0u8..4, 1u32..5, 0usize..4, 0u8..4), 0..60)) {
             const NAMES: [&str; 4] = ["eth0", "eth1", "old0", "wan0"];
@@ -646,7 +637,7 @@ mod tests {
                     2 => table.put(link, Attachment { lower: Some(5 - ifindex), aggregate: Some(3) }),
                     _ => table.put(link, Attachment::default()),
                 }
-                // Now and then several changes come with one report.
+                // Sometimes several changes come with one report.
                 if state == 0 {
                     continue;
                 }

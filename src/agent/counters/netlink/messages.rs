@@ -1,29 +1,28 @@
-//! Netlink messages: what is asked, and what the answers say. Pure: bytes in, values out, and no bytes that panic.
+//! Netlink messages: requests, and parsed answers. Pure: bytes in, values out, and no bytes that panic.
 //!
-//! Formats are those of netlink(7) and rtnetlink(7), in the machine's byte order; the numbers are those of the kernel's headers,
-//! named here once.
+//! Formats are those of netlink(7) and rtnetlink(7), in the machine's byte order; the numbers are those of the kernel's headers.
 //!
-//! What reads a link's statistics is inlined by force: 30 ns a link of 60, at each reading.
+//! The functions that read a link's statistics are `inline(always)`, which saves 30 of 60 ns a link at each reading.
 
-/// uapi/linux/netlink.h: types of control messages.
+// uapi/linux/netlink.h: types of control messages.
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLMSG_OVERRUN: u16 = 4;
-/// uapi/linux/netlink.h: flags.
+// uapi/linux/netlink.h: flags.
 const NLM_F_REQUEST: u16 = 0x001;
 const NLM_F_DUMP_INTR: u16 = 0x010;
 const NLM_F_DUMP: u16 = 0x300;
-/// uapi/linux/netlink.h: the two highest bits of an attribute's type are flags.
+// uapi/linux/netlink.h: the two highest bits of an attribute's type are flags.
 const NLA_TYPE_MASK: u16 = 0x3fff;
-/// uapi/linux/rtnetlink.h: types of messages.
+// uapi/linux/rtnetlink.h: types of messages.
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
 const RTM_NEWSTATS: u16 = 92;
 const RTM_GETSTATS: u16 = 94;
-/// uapi/linux/rtnetlink.h: leave the statistics out of a link's message; a kernel that does not know the bit passes it over.
+// uapi/linux/rtnetlink.h: leave the statistics out of a link's message; a kernel that does not know the bit ignores it.
 const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
-/// uapi/linux/if_link.h: attributes of a link.
+// uapi/linux/if_link.h: attributes of a link.
 const IFLA_IFNAME: u16 = 3;
 const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
@@ -32,63 +31,57 @@ const IFLA_LINKINFO: u16 = 18;
 const IFLA_EXT_MASK: u16 = 29;
 const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_PROP_LIST: u16 = 52;
-/// uapi/linux/if_link.h: an attribute within `IFLA_PROP_LIST`.
+// uapi/linux/if_link.h: an attribute within `IFLA_PROP_LIST`.
 const IFLA_ALT_IFNAME: u16 = 53;
-/// uapi/linux/if_link.h: attributes within `IFLA_LINKINFO`.
+// uapi/linux/if_link.h: attributes within `IFLA_LINKINFO`.
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
-/// uapi/linux/if_link.h: the attribute that holds a `struct rtnl_link_stats64`, and its bit in the filter.
+// uapi/linux/if_link.h: the attribute that holds a `struct rtnl_link_stats64`, and its bit in the filter.
 const IFLA_STATS_LINK_64: u16 = 1;
 const IFLA_STATS_LINK_64_FILTER: u32 = 1 << (IFLA_STATS_LINK_64 - 1);
-/// uapi/linux/if_link.h: where these stand in `struct rtnl_link_stats64`.
+// uapi/linux/if_link.h: offsets in `struct rtnl_link_stats64`.
 const STATS64_RX_PACKETS: usize = 0;
 const STATS64_TX_PACKETS: usize = 8;
 const STATS64_RX_BYTES: usize = 16;
 const STATS64_TX_BYTES: usize = 24;
-/// uapi/linux/if.h: `ifi_flags`.
+// uapi/linux/if.h: `ifi_flags`.
 const IFF_UP: u32 = 1 << 0;
 const IFF_LOOPBACK: u32 = 1 << 3;
 const IFF_RUNNING: u32 = 1 << 6;
 
-/// `struct nlmsghdr`, `struct ifinfomsg`, `struct if_stats_msg` and `struct rtattr`: their lengths.
+// Lengths of `struct nlmsghdr`, `struct ifinfomsg`, `struct if_stats_msg` and `struct rtattr`.
 const HEADER_BYTES: usize = 16;
 const IFINFOMSG_BYTES: usize = 16;
 const IF_STATS_MSG_BYTES: usize = 12;
 const RTATTR_BYTES: usize = 4;
 
-/// The request for all links, without their statistics and virtual functions.
 const GET_LINKS_BYTES: usize = HEADER_BYTES + IFINFOMSG_BYTES + RTATTR_BYTES + 4;
-/// The request for statistics.
 const GET_STATS_BYTES: usize = HEADER_BYTES + IF_STATS_MSG_BYTES;
 
-/// One message of a datagram.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Message<'a> {
-    /// Copied from the request that it answers.
+    /// Copied from the request that the message answers.
     pub(super) seq: u32,
-    /// What was dumped changed meanwhile.
+    /// The table changed while it was dumped (`NLM_F_DUMP_INTR`).
     pub(super) interrupted: bool,
     pub(super) body: Body<'a>,
 }
 
-/// What a message says.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Body<'a> {
-    /// The dump is at its end.
+    /// End of a dump.
     Done,
-    /// The request failed, or the dump did, by this errno; 0 is an acknowledgement.
+    /// The errno with which the request or dump failed; 0 is an acknowledgement.
     Error(i32),
-    /// There is, or is now, such a link.
+    /// A link was added or changed, or is listed.
     NewLink(Link<'a>),
-    /// There is no such link any more.
+    /// The link with this ifindex was deleted.
     DelLink(u32),
-    /// What a link has counted.
     Stats(Stats),
-    /// Nothing that matters here.
+    /// A message that does not matter here.
     Other,
 }
 
-/// A link's statistics, as far as they matter here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stats {
     pub(super) ifindex: u32,
@@ -98,20 +91,19 @@ pub(super) struct Stats {
     pub(super) tx_bytes: u64,
 }
 
-/// A link, as `RTM_NEWLINK` tells it.
+/// A link in `RTM_NEWLINK`.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Link<'a> {
     pub(super) ifindex: u32,
     pub(super) name: &'a [u8],
-    /// Attributes with its altnames; kept as they are, so that nothing is allocated.
+    /// The attributes that hold its altnames, unparsed, so that nothing is allocated.
     pub(super) properties: &'a [u8],
     /// Empty where the kernel names none.
     pub(super) kind: &'a [u8],
-    /// Empty where it has no master, or one of no kind.
+    /// Empty where the link has no master, or a master without a kind.
     pub(super) slave_kind: &'a [u8],
-    /// The link that it is a port of.
     pub(super) master: Option<u32>,
-    /// The link beneath it, or its peer: not one in another namespace, nor itself.
+    /// The link beneath, or the peer; not one in another namespace, nor the link itself.
     pub(super) lower: Option<u32>,
     pub(super) up: bool,
     pub(super) loopback: bool,
@@ -125,11 +117,11 @@ impl<'a> Link<'a> {
     }
 }
 
-/// A message or attribute whose length cannot be right.
+/// Error for a message or attribute with an impossible length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Malformed;
 
-/// The messages of a datagram. It ends at the first that is malformed.
+/// Iterates over the messages of a datagram; ends after the first malformed one.
 #[derive(Debug)]
 pub(super) struct Messages<'a> {
     rest: &'a [u8],
@@ -178,8 +170,8 @@ fn message<'a>(rest: &mut &'a [u8]) -> Option<Message<'a>> {
     Some(Message { seq, interrupted: flags & NLM_F_DUMP_INTR != 0, body })
 }
 
-/// `Some(None)` is a message about a link that does not tell its state: a bridge's about its port (which, deleted, is still a
-/// link), or a wireless event.
+/// Parses a message about a link. Returns `Some(None)` for one that does not describe its state: a bridge's about its port (a
+/// deleted port is still a link), or a wireless event.
 #[inline(never)]
 fn link(payload: &[u8]) -> Option<Option<Link<'_>>> {
     let (family, ifindex, flags) = (*payload.first()?, u32_at(payload, 4)?, u32_at(payload, 8)?);
@@ -241,7 +233,7 @@ fn stats<'a>(payload: &[u8]) -> Option<Body<'a>> {
     None
 }
 
-/// The next attribute; `Some(None)` at the end, `None` if its length cannot be right.
+/// Splits off the next attribute; `Some(None)` at the end, `None` if its length is impossible.
 #[inline(always)]
 fn attribute<'a>(rest: &mut &'a [u8]) -> Option<Option<(u16, &'a [u8])>> {
     if rest.is_empty() {
@@ -254,12 +246,12 @@ fn attribute<'a>(rest: &mut &'a [u8]) -> Option<Option<(u16, &'a [u8])>> {
     Some(Some((kind, value)))
 }
 
-/// Up to the NUL that ends it.
+/// Returns the text before the terminating NUL.
 fn text(value: &[u8]) -> &[u8] {
     value.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
-/// Asks for all links.
+/// Builds the request for all links, without their statistics and virtual functions.
 pub(super) fn get_links(seq: u32) -> [u8; GET_LINKS_BYTES] {
     let mut request = [0; GET_LINKS_BYTES];
     header(&mut request, RTM_GETLINK, NLM_F_DUMP, seq);
@@ -270,7 +262,7 @@ pub(super) fn get_links(seq: u32) -> [u8; GET_LINKS_BYTES] {
     request
 }
 
-/// Asks for the statistics of one link, or of all.
+/// Builds the request for the statistics of one link, or of all.
 pub(super) fn get_stats(seq: u32, ifindex: Option<u32>) -> [u8; GET_STATS_BYTES] {
     let mut request = [0; GET_STATS_BYTES];
     header(&mut request, RTM_GETSTATS, if ifindex.is_some() { 0 } else { NLM_F_DUMP }, seq);
@@ -279,12 +271,11 @@ pub(super) fn get_stats(seq: u32, ifindex: Option<u32>) -> [u8; GET_STATS_BYTES]
     request
 }
 
-/// Asks for the statistics of each of these links; the requests are numbered by [`set_seqs`].
+/// Builds one request for each link, to be numbered by [`set_seqs`].
 pub(super) fn get_stats_of_each(ifindexes: impl Iterator<Item = u32>) -> Vec<u8> {
     ifindexes.flat_map(|ifindex| get_stats(0, Some(ifindex))).collect()
 }
 
-/// Numbers the requests of [`get_stats_of_each`].
 pub(super) fn set_seqs(requests: &mut [u8], first: u32) {
     for (nth, request) in (0u32..).zip(requests.chunks_exact_mut(GET_STATS_BYTES)) {
         request[8..12].copy_from_slice(&first.wrapping_add(nth).to_ne_bytes());
@@ -299,7 +290,7 @@ fn header(request: &mut [u8], kind: u16, flags: u16, seq: u32) {
     request[8..12].copy_from_slice(&seq.to_ne_bytes());
 }
 
-/// Messages and attributes begin at multiples of 4.
+/// Rounds up to 4 bytes, the alignment of messages and attributes.
 fn aligned(length: usize) -> usize {
     length.next_multiple_of(4)
 }
@@ -324,7 +315,6 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// An attribute, padded.
     fn attribute_of(kind: u16, value: &[u8]) -> Vec<u8> {
         let length = (RTATTR_BYTES + value.len()) as u16;
         let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
@@ -347,7 +337,7 @@ mod tests {
         bytes
     }
 
-    /// A link as the kernel tells it, with some attributes that are of no interest.
+    /// A link message, with some attributes that do not matter here.
     fn link_of(kind: u16, family: u8, more: &[Vec<u8>]) -> Vec<u8> {
         let mut payload = ifinfomsg(family, 5, IFF_UP | IFF_RUNNING);
         payload.extend(attribute_of(IFLA_IFNAME, b"eth0\0"));
@@ -356,7 +346,6 @@ mod tests {
         message_of(kind, 0, &payload)
     }
 
-    /// What [`link_of`] says.
     fn eth0() -> Link<'static> {
         Link { ifindex: 5, name: b"eth0", up: true, ..Link::default() }
     }
@@ -366,7 +355,7 @@ mod tests {
         (values[0], values[1], values[2], values[3]) = (11, 12, rx_bytes, tx_bytes);
         let mut payload = vec![0; 4];
         payload.extend([ifindex.to_ne_bytes(), IFLA_STATS_LINK_64_FILTER.to_ne_bytes()].concat());
-        // Where 64-bit values must be aligned, the kernel pads with an empty attribute.
+        // The kernel pads with an empty attribute where 64-bit values must be aligned.
         payload.extend(attribute_of(0, &[]));
         payload.extend(attribute_of(IFLA_STATS_LINK_64, &values.map(u64::to_ne_bytes).concat()));
         message_of(RTM_NEWSTATS, flags, &payload)
@@ -395,7 +384,7 @@ mod tests {
     #[test]
     fn reads_links() {
         let info = [attribute_of(IFLA_INFO_KIND, b"vlan\0"), attribute_of(IFLA_INFO_SLAVE_KIND, b"bond\0")].concat();
-        // The kernel marks nests in some versions.
+        // Some kernel versions set the nested flag.
         let more = [attribute_of(IFLA_LINKINFO | 0x8000, &info)];
         let link = Link { kind: b"vlan", slave_kind: b"bond", ..eth0() };
         assert_eq!(bodies(&link_of(RTM_NEWLINK, 0, &more)), [Ok(Body::NewLink(link))]);
@@ -471,7 +460,7 @@ mod tests {
             assert_eq!(bodies.len(), 2, "{length}");
             assert!(bodies[0].is_ok() && bodies[1].is_err(), "{length}");
         }
-        // An attribute of length 0 would be read for ever.
+        // An attribute of length 0 must not be read for ever.
         let mut datagram = link_of(RTM_NEWLINK, 0, &[]);
         let name = HEADER_BYTES + IFINFOMSG_BYTES;
         datagram[name..name + 2].copy_from_slice(&0u16.to_ne_bytes());

@@ -1,8 +1,8 @@
-//! The kernel's own counters by netlink, rtnetlink(7): all links in one exchange of a few microseconds.
+//! The kernel's own counters by rtnetlink(7): all links in one exchange of a few microseconds.
 //!
-//! Statistics are asked for at each reading (`RTM_GETSTATS`); the table of links once, or when something was lost. From then on
-//! the kernel tells each change of a link (`RTNLGRP_LINK`), in the same queue, before the answer to the next request. A socket in
-//! doubt (an answer that was cut off, or is late, or an error) is closed, and the table is read anew.
+//! Statistics are requested at each reading (`RTM_GETSTATS`); the table of links once, or after a loss. From then on the kernel
+//! reports each change of a link (`RTNLGRP_LINK`) in the same queue, before the answer to the next request. A socket in doubt (a
+//! truncated or late answer, or an error) is closed, and the table is read again.
 
 mod messages;
 mod socket;
@@ -22,35 +22,33 @@ use crate::clock::Clock;
 use self::messages::{Body, Link, Stats, get_links, get_stats, get_stats_of_each, set_seqs};
 use self::socket::{Answer, Buffer, Socket, Until};
 
-/// How often a request is repeated whose answer is not whole: the links change while they are listed, the buffer was too small.
+/// Attempts at a request whose answer is not whole: the links changed while they were listed, or the buffer was too small.
 const ATTEMPTS_MAX: u32 = 4;
-/// Where at most one link in so many is watched, and at most so many are, each is asked for by itself.
+/// Links are requested one by one where at most one in 8 is watched, and at most 32 are.
 const SINGLY_ONE_IN: usize = 8;
 const SINGLY_MAX: usize = 32;
 
-/// The kernel's counters and links.
 pub(super) struct Netlink {
     sysfs: Sysfs,
     table: LinkTable,
-    /// `None` where the last one is in doubt.
+    /// `None` after the last one was in doubt.
     socket: Option<Socket>,
-    /// The table was read whole on this socket, so that all changes since then are told there.
+    /// The whole table was read on this socket, so all changes since then are reported there.
     trusted: bool,
     buffer: Buffer,
     plan: Plan,
 }
 
-/// How the statistics are asked for.
 #[derive(Debug)]
 enum Plan {
-    /// All at once.
+    /// All links at once.
     Dump,
-    /// Few of many links are watched: by one request each, so that the others cost nothing.
+    /// One request for each watched link, where few of many are watched: the others cost nothing.
     Singly { requests: Vec<u8>, count: u32 },
 }
 
 impl Netlink {
-    /// Opens the socket, and tries whether this kernel, or what stands in its place, answers.
+    /// Opens the socket, and tries whether this kernel, or an emulation of it, answers.
     pub(super) fn open(root: &Path, selection: Selection) -> Result<Self, CounterError> {
         let mut source = Self {
             sysfs: Sysfs::new(root),
@@ -60,7 +58,7 @@ impl Netlink {
             buffer: Buffer::default(),
             plan: Plan::Dump,
         };
-        // The table's plan may be to ask for nothing.
+        // The plan for the table may be to request nothing.
         let mut probe = Socket::open()?;
         let request = get_stats(probe.next_seq(), None);
         probe.exchange(&mut source.buffer, &request, Until::Done, |_| {})?;
@@ -68,7 +66,7 @@ impl Netlink {
         Ok(source)
     }
 
-    /// Opens a socket and reads the whole table. It is told of changes before, so that none falls between the two.
+    /// Opens a socket and reads the whole table. The socket joins the group first, so no change is missed in between.
     fn begin(&mut self) -> Result<(), CounterError> {
         let mut socket = Socket::open()?;
         self.trusted = false;
@@ -82,7 +80,7 @@ impl Netlink {
                     self.trusted = true;
                     break;
                 }
-                // In a table that changes all the while, a link that was not seen is not yet gone.
+                // In a table that keeps changing, a link that was not seen is not gone yet.
                 Answer::Interrupted => {}
                 Answer::Lost => socket = Socket::open()?,
             }
@@ -92,12 +90,12 @@ impl Netlink {
         Ok(())
     }
 
-    /// Asks for the counters, and notes the changes told until then.
+    /// Requests the counters, and applies the changes reported until then.
     fn ask(&mut self, counters: &mut Vec<Counters>) -> Result<Answer, CounterError> {
         if self.socket.is_none() {
             self.begin()?;
         }
-        // Taken, so that after an error it is closed.
+        // Taken, so that an error closes it.
         let Some(mut socket) = self.socket.take() else { return Ok(Answer::Lost) };
         counters.clear();
         let table = &mut self.table;
@@ -119,7 +117,7 @@ impl Netlink {
                 let request = get_stats(socket.next_seq(), None);
                 socket.exchange(&mut self.buffer, &request, Until::Done, take)?
             }
-            // The kernel takes no empty message.
+            // The kernel accepts no empty message.
             Plan::Singly { count: 0, .. } => socket.exchange(&mut self.buffer, &[], Until::Empty, take)?,
             Plan::Singly { requests, count } => {
                 set_seqs(requests, socket.next_seq());
@@ -134,7 +132,7 @@ impl Netlink {
         }
         counters.retain(|counters| self.table.watches(counters.ifindex));
         let answer = match (answer, &self.plan) {
-            // Those that were asked for one by one are no longer those that are watched.
+            // The links that were requested one by one are no longer the watched ones.
             (Answer::Whole, Plan::Singly { .. }) => Answer::Interrupted,
             (answer, _) => answer,
         };
@@ -142,7 +140,7 @@ impl Netlink {
         Ok(answer)
     }
 
-    /// Asks until the answer is whole, within reason.
+    /// Requests the counters until the answer is whole, [`ATTEMPTS_MAX`] times at most.
     fn count(&mut self, counters: &mut Vec<Counters>) -> Result<(), CounterError> {
         for _ in 1..ATTEMPTS_MAX {
             if self.ask(counters)? == Answer::Whole {
@@ -176,7 +174,7 @@ impl CounterSource for Netlink {
             reading.clear();
             return Err(error);
         }
-        // The counters are of some moment between the two. Files, which can be slow, are read only now.
+        // The counters are of some moment between the two. Files can be slow, so they are read only now.
         before.midway(Moment::now(clock)).stamp(reading);
         self.table.report(&self.sysfs, reading.at, &mut reading.changes);
         Ok(())
@@ -193,7 +191,7 @@ impl Plan {
     }
 }
 
-/// Enters what the kernel says of a link.
+/// Applies a change that the kernel reported to the table.
 fn note(body: Body<'_>, table: &mut LinkTable) {
     match body {
         Body::NewLink(link) => {

@@ -1,10 +1,10 @@
-//! A netlink socket that asks the kernel, and is told of changes meanwhile.
+//! A netlink socket for requests and for the changes that the kernel reports.
 //!
-//! The kernel answers while it is asked: the answer is there before a wait could begin. What it tells of itself stands in the same
-//! queue, in the order in which it happened; a second socket for it would make a reading a tenth slower.
+//! The kernel answers during the call that sends the request, so there is no wait. Changes arrive in the same queue, in order; a
+//! second socket for them would make a reading a tenth slower.
 //!
 //! The socket is connected to the kernel, which then lets no other process send to it (netlink_getsockbyportid in af_netlink.c
-//! refuses them). Only a process that may change links itself could still speak to the group.
+//! refuses them). Only a process that may change links itself could still send to the group.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -19,11 +19,10 @@ use rustix::net::{
 use super::super::CounterError;
 use super::messages::{Body, Messages};
 
-/// Where the kernel is asked.
 const KERNEL: SocketAddrNetlink = SocketAddrNetlink::new(0, 0);
 /// `RTMGRP_LINK` of uapi/linux/rtnetlink.h: changes of links.
 const GROUP_LINK: u32 = 1;
-/// How long an answer may take: only what stands in the kernel's place can be late.
+/// Timeout of an answer: the kernel is never late, but an emulation of it can be.
 const ANSWER_WITHIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
 /// The kernel fills at most 32 KiB of a dump at once (netlink_recvmsg in af_netlink.c); a single message may be longer.
 const BUFFER_BYTES: usize = 32 << 10;
@@ -31,7 +30,7 @@ const BUFFER_BYTES_MAX: usize = 1 << 20;
 /// More datagrams than any answer has: a million links, 100 to a datagram.
 const DATAGRAMS_MAX: usize = 10_000;
 
-/// The memory that datagrams are received in; it grows to the longest that comes.
+/// Receive buffer; it grows to the longest datagram.
 #[derive(Debug)]
 pub(super) struct Buffer(Vec<u8>);
 
@@ -47,40 +46,38 @@ impl Buffer {
     }
 }
 
-/// A socket, bound to the changes of links.
+/// A socket subscribed to changes of links.
 #[derive(Debug)]
 pub(super) struct Socket {
     fd: OwnedFd,
     seq: u32,
 }
 
-/// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// It was answered.
     Whole,
-    /// It was answered, and what was dumped changed meanwhile: some may be missing, some may be there twice.
+    /// The table changed during the dump: entries may be missing or duplicated.
     Interrupted,
-    /// Something was lost: the kernel had more to tell than it could keep for us, or a datagram was longer than the buffer, which
-    /// has grown. The socket is not to be used any more.
+    /// Datagrams were lost: the receive queue overflowed, or a datagram was longer than the buffer, which has grown. The socket
+    /// must not be used any more.
     Lost,
 }
 
-/// When an answer is at its end.
+/// Where an answer ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Until {
-    /// At the message that says so: the answer to one request, a dump.
+    /// At `NLMSG_DONE`: the answer to one request, a dump.
     Done,
-    /// After one message for each of so many requests.
+    /// After one reply for each of this many requests.
     Replies(u32),
-    /// When there is no more: nothing was asked.
+    /// At the end of the queue: nothing was requested.
     Empty,
 }
 
 impl Socket {
     pub(super) fn open() -> Result<Self, CounterError> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        // No protocol is NETLINK_ROUTE.
+        // Protocol 0, which `None` means, is NETLINK_ROUTE.
         socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)
             .and_then(|fd| {
                 bind(&fd, &SocketAddrNetlink::new(0, GROUP_LINK))?;
@@ -90,15 +87,15 @@ impl Socket {
             .map_err(|e| CounterError::system("opening a netlink socket", e))
     }
 
-    /// The number for the next request; further requests sent with it have the following ones.
+    /// Returns the number for the next request; further requests sent with it have the following ones.
     pub(super) fn next_seq(&self) -> u32 {
         self.seq.wrapping_add(1)
     }
 
-    /// Sends requests, if there are any. `take` gets what the answer says, and the changes of links told meanwhile.
+    /// Sends requests, if there are any, and passes the answer and the changes reported meanwhile to `take`.
     ///
     /// # Errors
-    /// The kernel refuses, or is late, or makes no sense. The socket is not to be used any more then.
+    /// The kernel refuses, is late, or sends nonsense. The socket must not be used any more.
     pub(super) fn exchange(
         &mut self,
         buffer: &mut Buffer,
@@ -137,7 +134,7 @@ impl Socket {
             for message in Messages::new(datagram) {
                 let message =
                     message.map_err(|_| CounterError::Malformed("the length of a message or attribute is wrong"))?;
-                // A change that another process asked for has the number of that process's request.
+                // A change that another process requested has the number of that process's request.
                 let ours = message.seq.wrapping_sub(first) < count;
                 match message.body {
                     Body::NewLink(_) | Body::DelLink(_) => take(message.body),
@@ -148,7 +145,7 @@ impl Socket {
                         take(message.body);
                     }
                     Body::Done => left = 0,
-                    // A link that went away since it was last heard of.
+                    // The link was removed since the last report of it.
                     Body::Error(errno) if until != Until::Done && errno == Errno::NODEV.raw_os_error() => {
                         left = left.saturating_sub(1);
                     }
@@ -165,7 +162,7 @@ impl Socket {
         Err(CounterError::Malformed("it does not end"))
     }
 
-    /// One datagram, if there is one. One that is cut off makes the buffer grow, and counts as lost.
+    /// Receives one datagram, if there is one. A truncated one makes the buffer grow, and counts as lost.
     fn receive<'a>(&self, buffer: &'a mut Buffer) -> Result<&'a [u8], Errno> {
         let (_, length) = recv(&self.fd, buffer.0.as_mut_slice(), RecvFlags::TRUNC)?;
         if length > buffer.0.len() {
@@ -202,7 +199,7 @@ mod tests {
         let ours = SocketAddrNetlink::try_from(getsockname(&socket.fd).unwrap()).unwrap();
         let stranger = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None).unwrap();
         let sent = sendto(&stranger, &[0; 20], SendFlags::empty(), &SocketAddrNetlink::new(ours.pid(), 0));
-        // Without privileges it may not even try.
+        // Without privileges the attempt itself may be refused.
         assert!(matches!(sent, Err(Errno::CONNREFUSED | Errno::PERM)), "{sent:?}");
         assert_eq!(socket.receive(&mut Buffer::default()), Err(Errno::AGAIN));
     }

@@ -1,4 +1,4 @@
-//! The source on the kernel that runs the tests, on its loopback, which every namespace has.
+//! Tests against the kernel that runs them, on its loopback, which every namespace has.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ fn the_loopback_is_there_and_told_once() {
 fn an_answer_longer_than_the_buffer_is_asked_for_again() {
     let mut source = source("lo");
     source.buffer = Buffer::of(16);
-    // The table too: it is of longer messages.
+    // The table, too, which has longer messages.
     source.socket = None;
     let reading = read(&mut source);
     assert_eq!((reading.counters.len(), reading.changes.len()), (1, 1));
