@@ -1,7 +1,7 @@
-//! A limit, and the life of a breach of it.
+//! Limits, and the state machine of a breach.
 //!
-//! Pure: loads and the time that they cover are arguments; what is to be reported comes back as an [`Action`]. All times are
-//! `CLOCK_BOOTTIME`, and signed, since a breach may have begun before this boot.
+//! Pure: loads and the time that they cover are arguments, and an [`Action`] to report is returned. All times are `CLOCK_BOOTTIME`,
+//! and signed, since a breach may have begun before this boot.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,50 +13,45 @@ use crate::agent::rate::{bit_rate, byte_count};
 use crate::event::{Direction, Severity};
 use crate::units::BitRate;
 
-/// One `[[limit]]`, checked.
+/// A checked `[[limit]]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limit {
-    /// Its name in events and logs; unique.
+    /// Unique; used in events and logs.
     pub name: String,
-    /// What it is held against.
     pub scope: Scope,
-    /// Which way the traffic goes: each of these is judged apart.
+    /// Each direction is judged separately.
     pub directions: Vec<Direction>,
-    /// At or above it, for `hold`, a breach is raised.
+    /// A breach is raised at or above this rate, after `hold`.
     pub raise_at: Level,
-    /// Below it, for `clear_hold`, the breach is cleared.
+    /// A breach is cleared below this rate, after `clear_hold`.
     pub clear_at: Level,
-    /// `for`: how long the rate must stay up.
+    /// The key `for`.
     pub hold: Duration,
-    /// `clear_for`: how long the rate must stay down.
+    /// The key `clear_for`.
     pub clear_hold: Duration,
-    /// How much a breach matters.
     pub severity: Severity,
-    /// While it lasts, how often an event tells of it.
+    /// Interval of `breach_updated` events during a breach.
     pub update_every: Duration,
 }
 
-/// What a limit is held against.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// Each link whose whole name matches this pattern.
     Interface(String),
     /// The sum over the links that match one of these patterns, or over those that `[interfaces]` selects if there is none. A link
-    /// whose bytes another one of them counts as well is left out.
+    /// whose bytes another link of the sum counts too is left out.
     Host(Vec<String>),
 }
 
-/// A mark on the scale of rates.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Level {
-    /// So many bits a second.
     Rate(BitRate),
-    /// So many percent of the link's speed; for both directions together, of twice the speed.
+    /// Percentage of the link's speed; for both directions together, of the sum of both speeds.
     Percent(f64),
 }
 
 impl fmt::Display for Limit {
-    /// `wan-down: rx of eth* from 80.0 Mbit/s for 3s, until below 70.0 Mbit/s for 10s, warning`.
+    /// Formats as `wan-down: rx of eth* from 80.0 Mbit/s for 3s, until below 70.0 Mbit/s for 10s, warning`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let directions: Vec<_> = self.directions.iter().map(|direction| direction.as_str()).collect();
         let place = match &self.scope {
@@ -80,7 +75,7 @@ impl fmt::Display for Level {
 }
 
 impl Level {
-    /// In bits per second, at least 1; `None` for a percentage of an unknown speed.
+    /// Returns bits per second, at least 1; `None` for a percentage of an unknown speed.
     pub fn resolve(self, speed: Speed, direction: Direction) -> Option<BitRate> {
         let rate = match self {
             Self::Rate(rate) => rate,
@@ -93,34 +88,34 @@ impl Level {
                 speed.percent(percent)
             }
         };
-        // Below 0 bit/s there is nothing, and so no end of a breach.
+        // No rate is below 0 bit/s, so a breach would never clear.
         Some(rate.max(BitRate::from_bps(1)))
     }
 }
 
-/// Where a limit stands on a link whose speed is known.
+/// A limit's levels as rates, once the link's speed is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Thresholds {
     pub raise_at: BitRate,
     pub clear_at: BitRate,
 }
 
-/// Bytes over a time: one reading of what a limit is compared with.
+/// The bytes of one reading, to be compared with a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Load {
     pub bytes: u64,
-    /// The time that it covers.
+    /// Time that the bytes cover.
     pub elapsed: Duration,
-    /// When that time ends.
+    /// End of that time.
     pub end: TimeDelta,
 }
 
-/// What a breach amounts to. All but `rate` is of the readings that count for it.
+/// Figures of a breach. All but `rate` cover the readings that count for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BreachStats {
     /// Begin of the first reading.
     pub started: TimeDelta,
-    /// End of the last one at or above `clear_at`.
+    /// End of the last reading at or above `clear_at`.
     pub ended: TimeDelta,
     /// Rate of the last reading that was judged, counted or not.
     pub rate: BitRate,
@@ -129,18 +124,14 @@ pub struct BreachStats {
     pub bytes: u64,
     /// Bytes above what `raise_at` allows.
     pub excess_bytes: u64,
-    /// Time of the readings.
+    /// Sum of the readings' times.
     pub measured: Duration,
 }
 
-/// What is to be reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// A breach begins.
     Raise(BreachStats),
-    /// It goes on, and `update_every` has passed.
     Update(BreachStats),
-    /// It is over.
     Clear(BreachStats),
 }
 
@@ -157,46 +148,43 @@ pub enum Action {
 /// ```
 ///
 /// A breach lasts from the begin of the first reading of its rise to the end of the last one at or above `clear_at`. Readings below
-/// are held apart: one at or above `clear_at` that follows in time takes them in, the end of the breach drops them. Time without
-/// a verdict breaks a rise; in a breach it counts for the duration alone, if the breach goes on, and not for `clear_for`.
+/// that are kept apart: a following one at or above `clear_at` adds them, the end of the breach drops them. Time without a verdict
+/// ends a rise; in a breach that goes on it counts for the duration only, not for `clear_for`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum BreachState {
     #[default]
     Normal,
-    /// An unbroken run of readings at or above `raise_at`, not long enough yet.
+    /// An unbroken run of readings at or above `raise_at`, still shorter than `hold`.
     Pending(BreachStats),
     Raised(Open),
-    /// The rate is below `clear_at`, not long enough yet.
+    /// The rate is below `clear_at`, for less than `clear_hold` so far.
     Clearing(Open, Below),
 }
 
-/// A breach that has been reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Open {
     pub stats: BreachStats,
-    /// When it was last reported.
     reported: TimeDelta,
 }
 
-/// Readings below `clear_at`, in a row.
+/// Consecutive readings below `clear_at`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Below {
     bytes: u64,
     pub held_for: Duration,
-    /// When the last one ends.
     end: TimeDelta,
 }
 
-/// Ticks do not come to the nanosecond: three readings of a second satisfy three seconds, though they took 2.999.
+/// Tolerance for ticks that are not exact: three readings of a second satisfy three seconds, though they took 2.999.
 const TICK_SLACK_MAX: Duration = Duration::from_millis(250);
 
 impl BreachState {
-    /// A breach that was open before, taken up again at `now`.
+    /// Returns the state of a breach from an earlier run, taken up again at `now`.
     pub fn resumed(stats: BreachStats, now: TimeDelta) -> Self {
         Self::Raised(Open { stats, reported: now })
     }
 
-    /// What an open breach amounts to.
+    /// Returns the figures of an open breach.
     pub fn stats(&self) -> Option<BreachStats> {
         match self {
             Self::Normal | Self::Pending(_) => None,
@@ -204,7 +192,7 @@ impl BreachState {
         }
     }
 
-    /// How long the rate of an open breach has been below `clear_at`.
+    /// Returns how long the rate of an open breach has been below `clear_at`.
     pub fn below_for(&self) -> Option<Duration> {
         match self {
             Self::Clearing(_, below) => Some(below.held_for),
@@ -212,7 +200,6 @@ impl BreachState {
         }
     }
 
-    /// Judges a reading.
     pub fn judge(&mut self, limit: &Limit, thresholds: Thresholds, load: Load) -> Option<Action> {
         let rate = load.rate();
         // Most readings end here, before anything is moved.
@@ -230,14 +217,14 @@ impl BreachState {
         action
     }
 
-    /// Lets time pass without a verdict.
+    /// Accounts for time without a verdict.
     pub fn pass(&mut self) {
         if let Self::Pending(_) = self {
             *self = Self::Normal;
         }
     }
 
-    /// Ends an open breach whatever the rate: what it watched is gone.
+    /// Ends an open breach whatever the rate, because its link or limit is gone.
     pub fn end(&mut self) -> Option<Action> {
         let stats = self.stats();
         *self = Self::Normal;
@@ -288,7 +275,6 @@ impl Load {
         bit_rate(self.bytes, self.elapsed)
     }
 
-    /// When the time that it covers begins.
     pub fn begin(&self) -> TimeDelta {
         self.end - delta(self.elapsed)
     }
@@ -303,12 +289,12 @@ impl Below {
 }
 
 impl BreachStats {
-    /// Of a rise that begins with this reading.
+    /// Starts the figures of a rise with its first reading.
     fn first(thresholds: Thresholds, load: Load) -> Self {
         Self { started: load.begin(), ..Self::default() }.with(thresholds, load)
     }
 
-    /// One reading more that counts.
+    /// Adds a reading that counts.
     fn with(self, thresholds: Thresholds, load: Load) -> Self {
         let rate = load.rate();
         let excess = load.bytes.saturating_sub(byte_count(thresholds.raise_at, load.elapsed));
@@ -323,8 +309,8 @@ impl BreachStats {
         }
     }
 
-    /// Counts the readings below that `load` follows. Where `load` covers some of their time as well, a driver showed its bytes
-    /// late: that time was not silent.
+    /// Adds the readings below that precede `load`. Where `load` covers some of their time too, the driver showed its bytes late,
+    /// and that time is measured only once.
     fn taking_in(self, below: Below, load: Load) -> Self {
         let overlap = if below.held_for.is_zero() { Duration::ZERO } else { std_or_zero(below.end - load.begin()) };
         Self {
@@ -334,23 +320,22 @@ impl BreachStats {
         }
     }
 
-    /// From the begin of the first reading to the end of the last one at or above `clear_at`, measured or not.
+    /// Returns the time from the begin of the first reading to the end of the last one at or above `clear_at`, measured or not.
     pub fn duration(&self) -> Duration {
         std_or_zero(self.ended - self.started)
     }
 
-    /// The time that was measured: drivers that show their bytes at uneven times can make it look longer than it was.
+    /// Returns the measured time, capped at the duration: drivers that show their bytes at uneven times can make it look longer.
     pub fn measured(&self) -> Duration {
         self.measured.min(self.duration())
     }
 
-    /// The mean rate over the time measured.
+    /// Returns the mean rate over the measured time.
     pub fn mean(&self) -> BitRate {
         bit_rate(self.bytes, self.measured)
     }
 }
 
-/// A time since boot.
 pub fn delta(since: Duration) -> TimeDelta {
     TimeDelta::from_std(since).unwrap_or(TimeDelta::MAX)
 }

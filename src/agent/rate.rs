@@ -1,7 +1,7 @@
-//! Two readings of a link's counters and the time between them: what was carried, and a verdict on how far to trust it.
+//! Traffic from two readings of a link's counters, and a verdict on how far to trust it.
 //!
-//! Pure: time and counters are arguments. Whatever a counter does, a [`Verdict::Measured`] is never more than was counted:
-//! a reset, a jump, a failed read or a suspend yields another verdict, on which no breach is judged.
+//! Pure: time and counters are arguments. Whatever a counter does, a [`Verdict::Measured`] never exceeds what was counted: a reset,
+//! a jump, a failed read or a suspend yields another verdict, on which no breach is judged.
 
 mod cadence;
 
@@ -11,88 +11,85 @@ use self::cadence::{Cadence, Coverage};
 use crate::agent::counters::{CounterBits, Packets, Speed};
 use crate::units::BitRate;
 
-/// A link's counters at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CounterSample {
-    /// `CLOCK_MONOTONIC`: rates are taken over it.
+    /// `CLOCK_MONOTONIC`: the base of rates.
     pub at: Duration,
-    /// `CLOCK_BOOTTIME`: it alone sees a suspend.
+    /// `CLOCK_BOOTTIME`: only it includes a suspend.
     pub boottime: Duration,
-    /// Bytes received since the counter began.
+    /// Bytes since the counter began.
     pub rx_bytes: u64,
-    /// Bytes sent since the counter began.
     pub tx_bytes: u64,
     pub packets: Option<Packets>,
     pub bits: CounterBits,
 }
 
-/// What was carried in a time that ends at the reading.
+/// Traffic in a time that ends at the reading.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     pub rx_bytes: u64,
     pub tx_bytes: u64,
-    /// The time that it covers (`CLOCK_MONOTONIC`); never zero.
+    /// Time that the bytes cover (`CLOCK_MONOTONIC`); never zero.
     pub elapsed: Duration,
 }
 
-/// What a reading is worth.
+/// The trustworthiness of a reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The first reading of a link: there is nothing to compare it with.
+    /// First reading of a link, with nothing to compare it with.
     First,
-    /// Traffic, to be judged.
     Measured(Traffic),
-    /// The counters moved, and how often their driver updates them is not known yet.
+    /// The counters moved, but the interval at which their driver updates them is not known yet.
     Learning,
-    /// The counters stand, and may move later for this time too: the driver updates them rarely. A later reading covers this one's
-    /// time.
+    /// The counters did not move, and may later move for this time too: the driver updates them rarely. A later reading covers this
+    /// one's time.
     Waiting,
-    /// A counter fell: it was reset, or read falsely. The first movement after a fall has the same verdict, for it may be
-    /// the return from a false zero, and then all that was ever counted would look like one reading's traffic.
+    /// A counter fell: a reset, or a false read. The first movement after a fall has the same verdict, because it may be the return
+    /// from a false zero, which would make all that was ever counted look like one reading's traffic.
     Reset,
-    /// More bytes than the packets beside them can hold, or a high half that changed by itself: rejected.
+    /// Rejected: more bytes than the packets beside them can hold, or a high half that changed by itself.
     Jump,
-    /// Far above the speed that the driver names, with no packets to bear it out: held back, twice at most in a row.
+    /// Held back, at most twice in a row: far above the driver's speed, with no packets to confirm it.
     Suspect,
-    /// The host slept, or the agent was stopped or starved: a mean over that time, not to be judged.
+    /// Not judged: a mean over a time in which the host slept, or the agent was stopped or starved.
     Gap(Traffic),
-    /// The link was not among those read. The next reading covers this one's time.
+    /// The link was not read. The next reading covers this one's time.
     Unread,
 }
 
-/// A driver can pack many packets of the wire into one that it counts, up to 512 KiB (`GSO_MAX_SIZE` of IPv6 jumbograms).
+/// Drivers can merge many packets of the wire into one that they count, up to 512 KiB (`GSO_MAX_SIZE` of IPv6 jumbograms).
 const PACKET_BYTES_MAX: u64 = 512 << 10;
-/// Twice the fastest links there are: no counter moves faster.
+/// Twice the speed of the fastest links: no counter moves faster.
 const ANY_SPEED: BitRate = BitRate::from_bps(1_600_000_000_000);
-/// In percent of the link's speed: a reading above it contradicts the speed. Frames come in whole, and clocks are read late.
+/// Percentage of the link's speed above which a reading contradicts it. Frames arrive whole, and clocks are read late.
 const EXACT_TOLERANCE: f64 = 110.0;
-/// Likewise of a driver that may show two updates' bytes at once.
+/// The same for a driver that may show two updates' bytes at once.
 const TOLERANCE: f64 = 205.0;
-/// So many readings in a row above the speed are held back where no packets bear them out.
+/// Consecutive readings above the speed that are held back where no packets confirm them.
 const SUSPECTS_MAX: u32 = 2;
-/// Over so many intervals a reading is a mean that hides what happened in between.
+/// A reading over more intervals than this is a mean that hides what happened in between.
 const GAP_INTERVALS: f64 = 3.5;
-/// By so much the two clocks may differ while the host is awake.
+/// Tolerated difference between the two clocks while the host is awake.
 const CLOCK_SLACK: Duration = Duration::from_millis(50);
 const NARROW: u64 = 1 << 32;
 
-/// Follows one link's counters.
+/// Measures one link's traffic.
 #[derive(Clone, Debug)]
 pub struct Meter {
     interval: Duration,
     is_counted_in_software: bool,
     cadence: Cadence,
-    /// The counters up to which everything is accounted for.
+    /// The counters up to which all bytes are accounted for.
     base: Option<CounterSample>,
     /// The last reading, accounted for or not.
     last: Option<CounterSample>,
     /// A counter fell and has not moved since.
     has_fallen: bool,
-    /// The agent or the host stood still since `base`.
+    /// The agent or the host was stopped since `base`.
     is_after_gap: bool,
-    /// A reading that was no traffic: the next one shows whether the counter stays there.
+    /// The last reading if it was rejected: the next one shows whether the counter stays there.
     rejected: Option<CounterSample>,
-    /// The last rate, and the highest so far, of the busier direction.
+    /// The last rate and the highest so far, of the busier direction.
     last_rate: BitRate,
     peak: BitRate,
     suspects: u32,
@@ -100,8 +97,8 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// For a link that is read every `interval`. Where its counters are kept by software, each reading shows all that was carried
-    /// until then; else that has to be found out.
+    /// Creates a meter for a link that is read every `interval`. Counters kept by software are current at each reading; for others
+    /// the driver's update interval has to be learned.
     pub fn new(interval: Duration, is_counted_in_software: bool) -> Self {
         Self {
             interval,
@@ -119,39 +116,39 @@ impl Meter {
         }
     }
 
-    /// Goes on at another interval; what was learned of the driver is learned again.
+    /// Changes the interval, and forgets what was learned of the driver.
     pub fn set_interval(&mut self, interval: Duration) {
         self.interval = interval;
         self.cadence = Cadence::new(interval, self.is_counted_in_software);
     }
 
-    /// Whether each reading covers its own time alone.
+    /// Returns whether each reading covers its own time only.
     pub fn is_exact(&self) -> bool {
         self.cadence.is_exact()
     }
 
-    /// Whether traffic contradicted the speed that the driver names.
+    /// Returns whether traffic contradicted the speed that the driver reports.
     pub fn doubts_speed(&self) -> bool {
         self.doubts_speed
     }
 
-    /// The speed is another now: it may be right.
+    /// Trusts the speed again, after it has changed.
     pub fn trust_speed(&mut self) {
         (self.doubts_speed, self.suspects) = (false, 0);
     }
 
-    /// Whether two readings 20 and 40 ms after this one would show if a driver counts in software.
+    /// Returns whether two more readings, 20 and 40 ms after this one, would show if a driver counts in software.
     pub fn wants_probe(&self) -> bool {
         self.cadence.wants_probe()
     }
 
-    /// Takes such a reading.
+    /// Evaluates a reading requested by [`Meter::wants_probe`].
     pub fn probe(&mut self, sample: &CounterSample) {
         let Some(before) = self.last.replace(*sample) else { return };
         self.cadence.probe((before.rx_bytes, before.tx_bytes) != (sample.rx_bytes, sample.tx_bytes));
     }
 
-    /// Takes the next reading; `None` where the link could not be read. `speed` is the link's, where it means anything.
+    /// Evaluates the next reading; `None` where the link could not be read. `speed` is the link's, where it means anything.
     pub fn read(&mut self, sample: Option<CounterSample>, speed: Speed) -> Verdict {
         let Some(now) = sample else { return Verdict::Unread };
         let (Some(base), Some(last)) = (self.base, self.last.replace(now)) else {
@@ -194,7 +191,7 @@ impl Meter {
             return Verdict::Gap(traffic);
         }
         let covered = match self.cadence.read(now.at, traffic.elapsed, has_moved) {
-            // Over a gap, too: what was counted meanwhile and is not shown yet would be the next reading's.
+            // Also over a gap: bytes counted meanwhile and not shown yet would fall into the next reading.
             Coverage::Waiting => return Verdict::Waiting,
             Coverage::Learning => {
                 self.settle(now, traffic);
@@ -211,8 +208,8 @@ impl Meter {
         if was_after_gap { Verdict::Gap(traffic) } else { Verdict::Measured(covered) }
     }
 
-    /// Whether a reading above the link's speed is held back. A third one in a row, or one that packets bear out, is traffic, and
-    /// the speed is doubted instead.
+    /// Returns whether to hold back a reading above the link's speed. A third one in a row, or one that packets confirm, is
+    /// traffic, and the speed is doubted instead.
     fn contradicts(&mut self, traffic: Traffic, has_packets: bool, speed: Speed) -> bool {
         let above = |tolerance: f64| {
             let exceeds = |bytes: u64, speed: Option<BitRate>| {
@@ -232,7 +229,7 @@ impl Meter {
         above(TOLERANCE)
     }
 
-    /// More than any traffic moves a counter.
+    /// Returns whether the counter moved by more than any traffic.
     fn is_jump(&self, base: &CounterSample, now: &CounterSample, traffic: Traffic) -> bool {
         if is_above(traffic.rx_bytes.max(traffic.tx_bytes), traffic.elapsed, ANY_SPEED) {
             return true;
@@ -244,14 +241,14 @@ impl Meter {
                 let holds = |bytes: u64, packets: u64| bytes <= PACKET_BYTES_MAX.saturating_mul(packets.max(1));
                 !holds(traffic.rx_bytes, rx) || !holds(traffic.tx_bytes, tx)
             }
-            // The high half of a counter that is kept in two went up by itself.
+            // The high half of a counter that is kept in two halves was incremented by itself.
             None => [traffic.rx_bytes, traffic.tx_bytes].iter().any(|bytes| {
                 bytes.checked_sub(NARROW).is_some_and(|rest| bit_rate(rest, traffic.elapsed) <= self.peak)
             }),
         }
     }
 
-    /// Not traffic. Where the next reading goes on from there, the counter has really jumped, and counts from there.
+    /// Rejects a reading. If the next one continues from it, the counter has really jumped, and is measured from there.
     fn reject(&mut self, now: CounterSample) -> Verdict {
         let Some(before) = self.rejected.replace(now) else { return Verdict::Jump };
         let went_on = now.rx_bytes >= before.rx_bytes && now.tx_bytes >= before.tx_bytes && now.at > before.at;
@@ -270,18 +267,18 @@ impl Meter {
         boottime > awake + CLOCK_SLACK || boottime > self.interval.mul_f64(GAP_INTERVALS)
     }
 
-    /// The bytes over the wrap of 32-bit counters, where the rate is at most twice the last one; a reset is not told from a wrap
-    /// otherwise.
+    /// Returns the bytes over the wrap of 32-bit counters. A fall is a wrap rather than a reset only if the rate is at most twice
+    /// the last one.
     fn wrapped(&self, base: &CounterSample, now: &CounterSample, elapsed: Duration) -> Option<(u64, u64)> {
         if base.bits != CounterBits::B32 || now.bits != CounterBits::B32 {
             return None;
         }
-        // Packets that fall with the bytes were reset with them.
+        // Packets that fall with the bytes were reset too.
         if base.packets.zip(now.packets).is_some_and(|(base, now)| now.rx < base.rx || now.tx < base.tx) {
             return None;
         }
         let over = |from: u64, to: u64| match to {
-            // More likely a read that failed than a wrap to the byte.
+            // More likely a failed read than a wrap to exactly 0.
             0 if from > 0 => None,
             _ if to >= from => Some(to - from),
             _ => (to + NARROW).checked_sub(from),
@@ -308,7 +305,7 @@ impl Meter {
 }
 
 impl Verdict {
-    /// One word for it, as in `status`.
+    /// Returns the verdict's name in `status`.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::First => "first",
@@ -323,7 +320,7 @@ impl Verdict {
         }
     }
 
-    /// The traffic on which limits are judged.
+    /// Returns the traffic on which limits are judged.
     pub fn judged(&self) -> Option<Traffic> {
         match self {
             Self::Measured(traffic) => Some(*traffic),
@@ -332,13 +329,13 @@ impl Verdict {
     }
 }
 
-/// Bits per second of `bytes` in `elapsed`; 0 for no time at all.
+/// Returns the bits per second of `bytes` in `elapsed`; 0 for zero time.
 pub fn bit_rate(bytes: u64, elapsed: Duration) -> BitRate {
     if elapsed.is_zero() {
         return BitRate::default();
     }
     let (bits, nanos) = (u128::from(bytes) * 8 * 1_000_000_000, elapsed.as_nanos());
-    // Most fit into a division that the processor has.
+    // Most values fit into a 64-bit division.
     BitRate::from_bps(match (u64::try_from(bits), u64::try_from(nanos)) {
         (Ok(bits), Ok(nanos)) => bits / nanos,
         _ => u64::try_from(bits / nanos).unwrap_or(u64::MAX),
@@ -351,7 +348,7 @@ fn is_above(bytes: u64, elapsed: Duration, rate: BitRate) -> bool {
     !elapsed.is_zero() && bit_nanos >= (u128::from(rate.bps()) + 1) * elapsed.as_nanos()
 }
 
-/// Returns how many bytes `rate` makes in `elapsed`, rounded down.
+/// Returns the bytes of `rate` in `elapsed`, rounded down.
 pub fn byte_count(rate: BitRate, elapsed: Duration) -> u64 {
     let bit_nanos = u128::from(rate.bps()) * elapsed.as_nanos();
     match u64::try_from(bit_nanos) {

@@ -19,7 +19,7 @@ fn limit(hold: u64, clear_hold: u64, update_every: u64) -> Limit {
     }
 }
 
-/// A limit's state, and the second up to which it has been told everything.
+/// A limit's state, and the second up to which it has been judged.
 #[derive(Default)]
 struct Life {
     state: BreachState,
@@ -39,7 +39,7 @@ impl Life {
     }
 }
 
-/// One letter a tick: raise, update, clear or nothing, for so many bytes in each second.
+/// Returns one letter a tick (raise, update, clear, or `.` for none), for these bytes in each second.
 fn life(limit: &Limit, bytes: &[u64]) -> String {
     let mut life = Life::default();
     let letter = |bytes: &u64| match life.carry(limit, *bytes) {

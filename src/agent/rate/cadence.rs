@@ -1,66 +1,63 @@
-//! How often a driver updates its counters, and so which time a movement of them covers.
+//! Learns how often a driver updates its counters, and from that the time that a movement of them covers.
 //!
 //! Where the kernel counts in software, a reading is exact: what moved since the last one was carried since then, and a counter
-//! that stands is silence. Many drivers copy their hardware's counters only now and then, a second or more apart. Read in
-//! between, such a counter stands although the link is busy, and then shows several readings' bytes at once. Its movements are
-//! spread over the time from update to update, which is learned from the gaps between them.
+//! that does not move means silence. Many drivers copy their hardware's counters only now and then, a second or more apart. Read in
+//! between, such a counter does not move although the link is busy, and then shows several readings' bytes at once. Its movements
+//! are spread over the time between updates, which is learned from the gaps between them.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// At this interval or a longer one each reading holds several updates of any driver.
+/// From this interval on, each reading holds several updates of any driver.
 const EXACT_INTERVAL: Duration = Duration::from_secs(10);
-/// The longest time that a movement covers, if ten intervals are not longer.
+// Longest time that a movement covers: the longer of these two.
 const COVERED_MAX: Duration = Duration::from_secs(10);
 const COVERED_INTERVALS: u32 = 10;
-/// Gaps between movements that teach before the first one is judged.
+/// Gaps between movements to learn from before the first one is judged.
 const LEARNING_GAPS: u32 = 4;
-/// The mean is over the last gaps, at least so many …
+// The mean is over the last gaps: at least this many, over at least this many intervals, since each gap is known to one interval.
 const MEAN_GAPS: usize = 8;
-/// … and over so many intervals: a gap is known to one interval only.
 const MEAN_INTERVALS: u32 = 16;
-/// After so many failures a link is probed only now and then.
+// After this many failures a link is probed only once in 64 ticks at most.
 const PROBES_FAILED_MAX: u32 = 100;
 const RARE_PROBES: u32 = 64;
 
-/// What is known of one link's driver. Times are `CLOCK_MONOTONIC`.
+/// Knowledge of one link's driver. Times are `CLOCK_MONOTONIC`.
 #[derive(Clone, Debug)]
 pub(super) struct Cadence {
     interval: Duration,
     is_exact: bool,
-    /// When the counters last moved.
+    /// The last time that the counters moved.
     moved_at: Option<Duration>,
-    /// Up to when the bytes that have been seen are spread; ahead of the clock by one mean gap at most.
+    /// End of the time over which the bytes seen so far are spread; ahead of the clock by one mean gap at most.
     covered_until: Duration,
     /// Gaps between movements of a busy link, oldest first.
     gaps: VecDeque<Duration>,
     gaps_sum: Duration,
     learned: u32,
-    /// The counters stand, and that is silence.
+    /// The counters do not move because the link is silent.
     is_silent: bool,
     probe: Probe,
     probes_failed: u32,
-    /// Ticks since the last probe.
     since_probe: u32,
 }
 
-/// Two readings shortly after a tick: a counter that moves in both is counted by software.
+/// A probe: two readings shortly after a tick. A counter that moves in both is counted by software.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Probe {
     Idle,
-    /// The counters moved in the last tick, so that the question makes sense.
+    /// The counters moved in the last tick, so a probe makes sense.
     Wanted,
     MovedOnce,
 }
 
-/// What a reading of the counters means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Coverage {
-    /// It covers this time, up to now.
+    /// The reading covers this time, up to now.
     Covers(Duration),
     /// The driver's pace is not known yet.
     Learning,
-    /// The counters stand, and may move later for this time too.
+    /// The counters did not move, and may move later for this time too.
     Waiting,
 }
 
@@ -85,8 +82,7 @@ impl Cadence {
         self.is_exact
     }
 
-    /// Takes what moved by `now` as accounted for, and learns nothing of it: the counters began again, or were not read for a
-    /// while.
+    /// Skips what moved by `now`, and learns nothing from it: the counters were reset, or were not read for a while.
     pub(super) fn skip(&mut self, now: Duration) {
         self.covered_until = now;
         self.moved_at = Some(now);
@@ -94,14 +90,14 @@ impl Cadence {
         self.probe = Probe::Idle;
     }
 
-    /// Nothing was read for a while until `now`: a busy link's driver is waited for again.
+    /// Restarts the wait for a busy link's driver: nothing was read for a while until `now`.
     pub(super) fn pause(&mut self, now: Duration) {
         if !self.is_silent {
             self.moved_at = self.moved_at.map(|_| now);
         }
     }
 
-    /// Judges a reading at `now`, `elapsed` after the one before that was judged.
+    /// Judges a reading at `now`, `elapsed` after the last one that was judged.
     pub(super) fn read(&mut self, now: Duration, elapsed: Duration, moved: bool) -> Coverage {
         if self.is_exact {
             return Coverage::Covers(elapsed);
@@ -139,7 +135,7 @@ impl Cadence {
             return Coverage::Covers(elapsed);
         }
         let wait = self.mean().map_or(self.covered_max(), |mean| mean * 2);
-        // A gap is known to one interval.
+        // A gap is only known to one interval.
         if now.saturating_sub(moved_at) <= wait + self.interval / 4 {
             return Coverage::Waiting;
         }
@@ -160,7 +156,8 @@ impl Cadence {
 
     fn mean(&self) -> Option<Duration> {
         let gaps = u32::try_from(self.gaps.len()).ok().filter(|gaps| *gaps > 0)?;
-        // When an update came is known to an interval. Few gaps may add up to too little: rather too low a rate than too high.
+        // The time of an update is only known to one interval. A sum of few gaps may be too short: rather too low a rate than too
+        // high.
         let differ = self.gaps.iter().any(|gap| gap.abs_diff(self.gaps[0]) > self.interval / 4);
         let is_short = self.gaps_sum < self.interval * MEAN_INTERVALS;
         let unknown = if differ && is_short { self.interval / 2 } else { Duration::ZERO };
@@ -171,12 +168,11 @@ impl Cadence {
         COVERED_MAX.max(self.interval * COVERED_INTERVALS)
     }
 
-    /// Whether two readings shortly after this tick would tell something.
     pub(super) fn wants_probe(&self) -> bool {
         self.probe != Probe::Idle
     }
 
-    /// Takes such a reading: `moved` since the reading before it.
+    /// Evaluates a probe's reading: `moved` since the reading before it.
     pub(super) fn probe(&mut self, moved: bool) {
         let before = std::mem::replace(&mut self.probe, Probe::Idle);
         match (before, moved) {

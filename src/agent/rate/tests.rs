@@ -13,7 +13,7 @@ fn sample(second: u64, rx_bytes: u64) -> CounterSample {
     at(Duration::from_secs(second), rx_bytes)
 }
 
-/// What an exact link's meter says of a series of `rx` counters, one a second; `None` is a failed read.
+/// Returns the verdicts of an exact link's meter on a series of `rx` counters, one a second; `None` is a failed read.
 fn verdicts(rx: &[Option<u64>]) -> Vec<Verdict> {
     let mut meter = Meter::new(SECOND, true);
     let samples = rx.iter().zip(0..).map(|(rx, second)| rx.map(|rx| sample(second, rx)));
@@ -77,7 +77,7 @@ fn a_high_half_that_changed_by_itself_is_no_traffic() {
     assert_eq!(seen[3..], [Verdict::Jump, measured(5_000, 2)], "read falsely, once");
 }
 
-/// The meter of a link whose packets carry 1,000 bytes each, unless the counter jumps.
+/// Returns the verdicts on a link whose packets carry 1,000 bytes each, unless the counter jumps.
 fn with_packets(rx: &[u64], packets: &[u64], speed: Speed) -> Vec<Verdict> {
     let mut meter = Meter::new(SECOND, true);
     let samples = rx.iter().zip(packets).zip(0..).map(|((rx, packets), second)| CounterSample {
@@ -124,7 +124,6 @@ fn on_an_exact_link_standing_is_silence_and_a_burst_after_it_keeps_its_height() 
     assert_eq!(seen[1..], [measured(100_000, 1), measured(0, 1), measured(0, 1), measured(800_000, 1)]);
 }
 
-/// What the meter says of a link whose driver is not known.
 fn of_unknown_driver(rx: &[u64]) -> Vec<Verdict> {
     let mut meter = Meter::new(SECOND, false);
     rx.iter().zip(0..).map(|(rx, second)| meter.read(Some(sample(second, *rx)), Speed::default())).collect()
@@ -247,7 +246,6 @@ fn wraps_do_not_break_a_long_series() {
     assert!(seen.skip(1).all(|verdict| verdict == measured(112_500_000, 1)));
 }
 
-/// What may befall a counter at a tick.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     None,
@@ -273,15 +271,14 @@ fn faults() -> impl Strategy<Value = Fault> {
     ]
 }
 
-/// Counts bytes for the time up to `now`, as a driver does that shows them every `period`.
+/// Counts bytes for the time up to `now`, like a driver that updates its counters every `period`.
 struct Driver {
-    /// Times of its updates, ascending.
     updates: Vec<Duration>,
     bytes_per_second: u64,
 }
 
 impl Driver {
-    /// Updates every `period` with up to `jitter` of it more or less.
+    /// Updates every `period`, plus or minus up to `jitter` of it.
     fn new(period: Duration, jitter: f64, phase: f64, seed: u64, until: Duration, bytes_per_second: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let (mut updates, mut next) = (Vec::new(), period.mul_f64(phase));
@@ -298,11 +295,11 @@ impl Driver {
     }
 }
 
-/// The judged readings of steady traffic that a driver shows at its own pace.
+/// Returns the judged readings of steady traffic that a driver shows at its own pace.
 fn judged(driver: &Driver, interval: Duration, readings: u32) -> Vec<Traffic> {
     let mut meter = Meter::new(interval, false);
     let samples = (1..readings).map(|nth| at(interval * nth, driver.shows(interval * nth)));
-    // Until it has moved for the first time, it is silent.
+    // The link counts as silent until it has moved for the first time.
     samples
         .filter_map(|sample| meter.read(Some(sample), Speed::default()).judged())
         .filter(|t| t.rx_bytes > 0)
@@ -323,8 +320,8 @@ proptest! {
         prop_assert!(!is_above(bytes, Duration::ZERO, BitRate::default()));
     }
 
-    /// Steady traffic, and a driver that updates its counters at its own pace: no reading is above the truth by more than what the
-    /// pace's jitter and the ticks leave open, and their mean is the truth.
+    /// Steady traffic, and a driver that updates its counters at its own pace: no reading exceeds the truth by more than the pace's
+    /// jitter and the ticks allow, and the mean of the readings is the truth.
     #[test]
     fn a_slow_driver_does_not_look_like_bursts(
         interval_ms in prop_oneof![Just(1_000_u64), 100..=1_000_u64],
@@ -349,7 +346,7 @@ proptest! {
             let bytes: u64 = ten.iter().map(|traffic| traffic.rx_bytes).sum();
             let elapsed: Duration = ten.iter().map(|traffic| traffic.elapsed).sum();
             let true_time = bytes as f64 / truth as f64;
-            // When the first and the last one came is known to one tick.
+            // The times of the first and the last update are only known to one tick.
             let off = (elapsed.as_secs_f64() - true_time).abs();
             prop_assert!(off <= 0.05 * true_time + 2.0 * tick, "ten updates cover {elapsed:?} instead of {true_time} s");
         }
@@ -370,7 +367,6 @@ proptest! {
         }
     }
 
-    /// An exact link's readings are its own bytes over its own time.
     #[test]
     fn an_exact_reading_is_its_own(bytes in proptest::collection::vec(0..1_000_000_u64, 1..50)) {
         let mut total = 0;
@@ -387,7 +383,7 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(10_000))]
 
-    /// Steady traffic under a limit, and faults of every kind: no rate that may be judged is over what the link carried.
+    /// Steady traffic under a limit, and faults of every kind: no rate that may be judged exceeds what the link carried.
     #[test]
     fn no_fault_looks_like_traffic(
         start in 0..u64::MAX / 8,
@@ -414,7 +410,7 @@ proptest! {
             }
             let shown = counter.wrapping_add(offset);
             let rx_bytes = match fault {
-                // What was never read before is believed, and so is a zero that was one: that would be a counter that stands.
+                // A first reading is believed, and so is a zero after a zero: that is a counter that does not move.
                 Fault::FalseZero if last > 0 => 0,
                 Fault::Torn(by) if !narrow => shown.wrapping_add(by),
                 _ if narrow => shown & u64::from(u32::MAX),
@@ -428,7 +424,7 @@ proptest! {
             let verdict = meter.read((!is_missing).then_some(sample), Speed::default());
             if let Some(traffic) = verdict.judged() {
                 let rate = bit_rate(traffic.rx_bytes, traffic.elapsed).bps();
-                // A fall is a wrap where it keeps the pace, and no higher than twice that.
+                // A fall is a wrap where it continues the rate, at most doubled.
                 let ceiling = if narrow { 2 * ceiling_bps } else { ceiling_bps };
                 prop_assert!(rate <= ceiling, "{rate} bit/s of {verdict:?}");
             }
