@@ -1,13 +1,12 @@
-//! How old something is, as far as the clocks can tell.
+//! The age of an event, as far as the clocks can tell.
 //!
-//! Within a boot `CLOCK_BOOTTIME` tells, whatever the wall clock shows. Across boots only the wall clock can, and only where it was
+//! Within a boot `CLOCK_BOOTTIME` determines it, whatever the wall clock shows. Across boots only the wall clock can, where it was
 //! synchronised at both moments: a machine without a battery starts in 1970, or at its image's date, and jumps by years.
 
 use std::time::Duration;
 
 use crate::event::Stamp;
 
-/// The time from one stamp to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Age {
     Known(Duration),
@@ -15,7 +14,7 @@ pub enum Age {
     Future,
     /// The clock is not synchronised yet.
     NotYetKnown,
-    /// The event was stamped by a clock that was not synchronised, in another boot.
+    /// The event was stamped in another boot by a clock that was not synchronised.
     Unknown,
 }
 
@@ -71,7 +70,7 @@ mod tests {
             assert_eq!(Age::of(&stamp("one", 1_000, 5, event), &stamp("two", 1_100, 7, now)), age);
         }
         assert_eq!(Age::of(&stamp("one", 1_000, 5, Some(true)), &stamp("two", 900, 7, Some(true))), Age::Future);
-        // Where no boot has a name, none is known to be the same.
+        // Boots without an id are never known to be the same.
         assert_eq!(Age::of(&stamp("", 1_000, 5, None), &stamp("", 1_100, 7, None)), Age::Unknown);
     }
 }

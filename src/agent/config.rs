@@ -1,4 +1,4 @@
-//! `agent.toml`: what is written, and settings that cannot be wrong ([`Settings`]).
+//! `agent.toml`: parsing, and checked [`Settings`].
 
 mod link;
 mod name;
@@ -31,7 +31,6 @@ use crate::registry::{Address, RawRegistry};
 use crate::units::{BitRate, ByteCount, counted, lasting};
 use crate::wire::{FORMATS, Format, KEYS};
 
-/// The file, key by key.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Raw {
@@ -109,66 +108,53 @@ struct RawKafka {
     properties: BTreeMap<String, toml::Value>,
 }
 
-/// All that an agent needs to know, checked.
+/// The checked configuration.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Its name in events.
     pub agent: String,
-    /// What is probably not meant, each with its place.
+    /// Probable mistakes, each with its file and line.
     pub warnings: Vec<String>,
-    /// Why it has no name that it could run by.
+    /// Error about a missing name. Only the agent needs a name; other commands run without one.
     pub nameless: Option<String>,
-    /// How often the counters are read.
     pub interval: Duration,
-    /// Where they are read from.
     pub source: SourceChoice,
-    /// Where the journal stands.
     pub state_dir: PathBuf,
-    /// How long after its last event an open breach may go on.
+    /// Longest pause after its last event for which an open breach is resumed.
     pub resume_within: Duration,
-    /// `[interfaces]` include.
     pub include: Vec<String>,
-    /// `[interfaces]` exclude.
     pub exclude: Vec<String>,
-    /// `[[link]]`, in the order of the file.
     pub links: Vec<LinkOverride>,
-    /// What is watched for.
     pub limits: Vec<Limit>,
-    /// The journal's size.
     pub journal_size: ByteCount,
-    /// The journal's memory.
     pub journal_age: Duration,
-    /// When and where to publish.
     pub publisher: publisher::Settings,
-    /// What `highwater-agent topics` makes.
     pub topics: Topics,
 }
 
-/// What the surroundings say: the defaults of some keys.
+/// Defaults of some keys, from the host and its service manager.
 #[derive(Clone, Debug, Default)]
 pub struct Surroundings {
-    /// The host's name.
     pub hostname: String,
     /// `/etc/machine-id`, empty where there is none.
     pub machine_id: String,
-    /// `$STATE_DIRECTORY`, as systemd sets it.
+    /// `$STATE_DIRECTORY`, set by systemd.
     pub state_directory: Option<PathBuf>,
-    /// `$CREDENTIALS_DIRECTORY`, likewise.
+    /// `$CREDENTIALS_DIRECTORY`, set by systemd.
     pub credentials_directory: Option<PathBuf>,
 }
 
 const MIN_JOURNAL: ByteCount = ByteCount::from_bytes(1 << 20);
-/// The connection to Kafka outlasts three flushes, and at least this time.
+/// The Kafka connection outlasts three flushes, and at least this time.
 const LINGER_MIN: Duration = Duration::from_secs(300);
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
-/// A breach is cleared below this part of `raise_at` unless `clear_at` says otherwise.
+/// Default of `clear_at`, in percent of `raise_at`.
 const CLEAR_PERCENT: f64 = 90.0;
 
 impl Settings {
-    /// Understands what is written.
+    /// Parses and checks the configuration.
     ///
     /// # Errors
-    /// The first thing that can't be right, with its place.
+    /// The first thing that is wrong, with its file and line.
     pub fn new(layers: &Layers, surroundings: &Surroundings) -> Result<Self, ConfigError> {
         let raw: Raw = layers.parse()?;
         let mut warnings = Vec::new();
@@ -179,7 +165,6 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Which links are watched, and what is configured of them.
     pub fn selection(&self) -> Selection {
         let named = self.limits.iter().flat_map(|limit| match &limit.scope {
             Scope::Interface(pattern) => std::slice::from_ref(pattern),
@@ -255,7 +240,6 @@ impl Settings {
     }
 }
 
-/// The patterns of a list, checked.
 fn patterns(
     key: &str,
     written: Option<Vec<String>>,
@@ -395,7 +379,7 @@ const DIRECTIONS: &[(&str, &[Direction])] = &[
     ("either", &[Direction::Rx, Direction::Tx]),
 ];
 
-/// A breach is resumed by its limit's name.
+// A breach is resumed by the name of its limit.
 fn unique(limits: &[Limit]) -> Result<(), Invalid> {
     let mut names = BTreeMap::new();
     for (index, limit) in limits.iter().enumerate() {
@@ -410,7 +394,7 @@ fn unique(limits: &[Limit]) -> Result<(), Invalid> {
 impl FromStr for Level {
     type Err = String;
 
-    /// `"80 Mbit/s"` or `"80%"`.
+    /// Parses `"80 Mbit/s"` or `"80%"`.
     fn from_str(text: &str) -> Result<Self, String> {
         let Some(percent) = text.trim().strip_suffix('%') else {
             let rate: BitRate =
@@ -465,7 +449,7 @@ where
 }
 
 impl fmt::Display for Settings {
-    /// What the configuration means, a line for each thing that matters.
+    /// Formats a summary of the configuration, with one line for each part.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "agent {} reads its counters every {}", self.agent, lasting(self.interval))?;
         writeln!(f, "links  {} without {}", self.include.join(", "), list_or_none(&self.exclude))?;

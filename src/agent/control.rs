@@ -1,4 +1,4 @@
-//! What wakes the loop between its ticks: signals, the publisher's thread, and whoever runs an agent inside another program.
+//! Wakes the loop between its ticks: signals, the publisher's thread, and programs that embed an agent.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 
-/// One pipe that the loop sleeps on, and the wishes that came by it.
+/// The pipe that the loop sleeps on, and the requests that it received.
 #[derive(Debug)]
 pub struct Control {
     wishes: Wishes,
@@ -25,19 +25,15 @@ struct Wishes {
     reload: Arc<AtomicBool>,
 }
 
-/// Wakes the loop from another thread. Dropping it changes nothing.
+/// Wakes the loop from another thread. Dropping it has no effect.
 #[derive(Debug)]
 pub struct Waker(UnixStream);
 
-/// Ends the loop from another thread.
+/// Stops the loop from another thread.
 #[derive(Debug)]
 pub struct Stopper(Wishes, Waker);
 
 impl Control {
-    /// A pipe with nothing in it.
-    ///
-    /// # Errors
-    /// The system has no file descriptors left.
     pub fn new() -> io::Result<Self> {
         let (reader, writer) = UnixStream::pair()?;
         reader.set_nonblocking(true)?;
@@ -45,10 +41,7 @@ impl Control {
         Ok(Self { wishes: Wishes::default(), reader, writer })
     }
 
-    /// Listens to SIGTERM and SIGINT (stop), SIGUSR1 (flush) and SIGHUP (read the configuration again).
-    ///
-    /// # Errors
-    /// The system refuses the handlers.
+    /// Handles SIGTERM and SIGINT (stop), SIGUSR1 (flush) and SIGHUP (reload the configuration).
     pub fn listen_to_signals(&self) -> io::Result<()> {
         let Wishes { stop, flush, reload } = &self.wishes;
         for (signal, wish) in [(SIGTERM, stop), (SIGINT, stop), (SIGUSR1, flush), (SIGHUP, reload)] {
@@ -58,33 +51,24 @@ impl Control {
         Ok(())
     }
 
-    /// For another thread.
-    ///
-    /// # Errors
-    /// The system has no file descriptors left.
     pub fn waker(&self) -> io::Result<Waker> {
         Ok(Waker(self.writer.try_clone()?))
     }
 
-    /// For another thread.
-    ///
-    /// # Errors
-    /// The system has no file descriptors left.
     pub fn stopper(&self) -> io::Result<Stopper> {
         Ok(Stopper(self.wishes.clone(), self.waker()?))
     }
 
-    /// Sleeps until something wakes it, `timeout` at most.
     pub fn sleep(&self, timeout: Duration) {
         self.sleep_beside(None, timeout);
     }
 
-    /// The same; somebody at the `door` wakes it too. Whether anybody is there.
+    /// Sleeps until something wakes it or `door` is readable, `timeout` at most. Returns whether it is readable.
     pub fn sleep_beside(&self, door: Option<BorrowedFd<'_>>, timeout: Duration) -> bool {
         let timeout = Timespec::try_from(timeout).ok();
         let wishes = self.reader.as_fd();
         let mut fds = [wishes, door.unwrap_or(wishes)].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
-        // An interruption is a signal: its byte is in the pipe by now.
+        // EINTR means a signal, whose byte is in the pipe by now.
         if matches!(poll(&mut fds, timeout.as_ref()), Ok(0)) {
             return false;
         }
@@ -93,17 +77,16 @@ impl Control {
         door.is_some() && !fds[1].revents().is_empty()
     }
 
-    /// Whether it was asked to end. Stays so.
     pub fn stop(&self) -> bool {
         self.wishes.stop.load(Ordering::Relaxed)
     }
 
-    /// Whether a flush was asked for since this was last asked.
+    /// Returns whether a flush was requested since the last call.
     pub fn flush(&self) -> bool {
         self.wishes.flush.swap(false, Ordering::Relaxed)
     }
 
-    /// Whether a new reading of the configuration was asked for since this was last asked.
+    /// Returns whether a reload was requested since the last call.
     pub fn reload(&self) -> bool {
         self.wishes.reload.swap(false, Ordering::Relaxed)
     }
@@ -117,7 +100,6 @@ impl Waker {
 }
 
 impl Stopper {
-    /// Ends the loop, in order.
     pub fn stop(&self) {
         self.0.stop.store(true, Ordering::Relaxed);
         self.1.wake();

@@ -1,6 +1,6 @@
-//! From readings to what is to be reported: the links, a meter for each, and the limits on them and on their sums.
+//! Judges readings: a meter for each link, and the limits on links and on their sums.
 //!
-//! Pure: a reading and a stamp come in, bodies of events and notices go out. The loop, a simulation and a replay all judge by it.
+//! Pure: a reading and a stamp come in, bodies of events and notices go out. The loop, simulations and replays all use it.
 
 mod host;
 mod link;
@@ -22,11 +22,10 @@ use crate::agent::watch;
 use crate::event::{Body, Breach, Direction, Reason, Stamp};
 use crate::units::BitRate;
 
-/// A link's driver is waited for at most so long, if ten intervals are not longer; then a sum is judged without it.
+// A sum waits for a link's driver at most the longer of these two; then it is judged without the link.
 const HOST_WAIT_MAX: Duration = Duration::from_secs(10);
 const HOST_WAIT_INTERVALS: u32 = 10;
 
-/// Judges readings.
 #[derive(Debug)]
 pub struct Detector {
     limits: Vec<Limit>,
@@ -36,50 +35,49 @@ pub struct Detector {
     resume: Resume,
     ids: fastrand::Rng,
     readings: u64,
-    /// The source was opened again and will report all its links: those that it has reported.
+    /// After the source was reopened: the links that it has reported so far.
     reported: Option<BTreeSet<u32>>,
 }
 
-/// What one reading gave; the caller's, and reused.
+/// The results of one reading. The caller owns and reuses it.
 #[derive(Debug, Default)]
 pub struct Detections {
-    /// What happened, in order.
+    /// Events, in order.
     pub bodies: Vec<Body>,
-    /// What the operator should know besides.
+    /// Messages for the operator.
     pub notices: Vec<Notice>,
 }
 
-/// Something about the configuration or a link that only readings show.
+/// A message about the configuration or a link that depends on readings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// A limit's pattern matches no link.
+    /// The pattern of a limit matches no link.
     MatchesNothing { limit: String, pattern: String },
-    /// A percentage of an unknown speed: the limit waits.
+    /// A limit in percent waits, because the speed is unknown.
     SpeedUnknown { limit: String, interface: String },
-    /// The speed is known now: the limit is judged.
+    /// The speed has become known, and the limit is judged.
     SpeedKnown { limit: String, interface: String, raise_at: BitRate },
-    /// A link carries more than it can, says its driver.
+    /// A link carries more than the speed of its driver.
     SpeedDoubted { interface: String, speed: BitRate, rate: BitRate },
     /// Readings of a link that could not be judged.
     Unjudged { interface: String, counts: VerdictCounts },
 }
 
-/// A watched link as it is now, for whoever looks at it.
+/// A snapshot of a watched link.
 #[derive(Clone, Debug)]
 pub struct LinkView<'a> {
     pub info: &'a LinkInfo,
     pub doubts_speed: bool,
     pub verdict: &'static str,
-    /// What the last reading measured, if it could.
+    /// Traffic of the last reading, if it was measured.
     pub traffic: Option<Traffic>,
-    /// Readings that were not judged.
     pub unjudged: &'a VerdictCounts,
-    /// Limits on it: name, direction, and where they stand, if that is known.
+    /// Limits on the link: name, direction, and thresholds where they are known.
     pub limits: Vec<(&'a str, Direction, Option<Thresholds>)>,
 }
 
 impl Detector {
-    /// For readings every `interval`; `seed` makes the breach ids.
+    /// Creates a detector for readings every `interval`; `seed` determines the breach ids.
     pub fn new(limits: Vec<Limit>, interval: Duration, seed: u64) -> Self {
         let mut detector = Self {
             limits: Vec::new(),
@@ -95,14 +93,14 @@ impl Detector {
         detector
     }
 
-    /// Takes up breaches that were open before, each as it stood and when. They go on where a link of that name gives a rate not
-    /// later than `within` after that, and end as `interrupted` otherwise.
+    /// Resumes breaches that were open before, each with its last state and the time of that. A breach goes on where a link of that
+    /// name has a rate not later than `within` after that time, and ends as `interrupted` otherwise.
     pub fn resume(&mut self, open: Vec<(Breach, Stamp)>, within: Duration, now: &Stamp) {
         self.resume = Resume::new(open, within, now);
     }
 
-    /// Goes on with other limits: breaches and rises of a limit that keeps its name and scope stay as they are, and the others end.
-    /// `detections` is filled anew.
+    /// Changes the limits. Breaches and rises of a limit that keeps its name and scope stay as they are, and the others end.
+    /// Overwrites `detections`.
     pub fn reconfigure(&mut self, limits: Vec<Limit>, interval: Duration, detections: &mut Detections) {
         detections.bodies.clear();
         detections.notices.clear();
@@ -150,12 +148,12 @@ impl Detector {
         self.find_members();
     }
 
-    /// The source was opened again: its next reading reports all links that are watched from now on, as added.
+    /// Expects the next reading to report all watched links as added, because the source was reopened.
     pub fn expect_all_links(&mut self) {
         self.reported = Some(BTreeSet::new());
     }
 
-    /// The breaches that are open, and those that still wait to be taken up, as they stood: each with the time of the latter.
+    /// Returns the open breaches, and those that still wait to be resumed, each with the time of its state.
     pub fn open_breaches(&self, now: &Stamp) -> Vec<(Breach, Stamp)> {
         let links = self.links.values().flat_map(|link| {
             link.trackers.iter().filter_map(|tracker| tracker.open_breach(&self.limits, Target::link(&link.info)))
@@ -165,7 +163,6 @@ impl Detector {
         links.chain(hosts).map(|breach| (breach, now.clone())).chain(self.resume.waiting().iter().cloned()).collect()
     }
 
-    /// The watched links, by ifindex.
     pub fn links(&self) -> impl Iterator<Item = LinkView<'_>> {
         self.links.values().map(|link| LinkView {
             info: &link.info,
@@ -181,7 +178,7 @@ impl Detector {
         })
     }
 
-    /// Judges a reading that was taken at `now`; `detections` is filled anew.
+    /// Judges a reading that was taken at `now`. Overwrites `detections`.
     pub fn observe(&mut self, reading: &Reading, now: &Stamp, detections: &mut Detections) {
         detections.bodies.clear();
         detections.notices.clear();
@@ -208,12 +205,12 @@ impl Detector {
         }
     }
 
-    /// Whether two readings, 20 and 40 ms after the last one, would show if a driver counts in software.
+    /// Returns whether two more readings, 20 and 40 ms after the last one, would show if a driver counts in software.
     pub fn wants_probe(&self) -> bool {
         self.links.values().any(|link| link.meter.wants_probe())
     }
 
-    /// Takes such a reading. Only changes of links make events of it; `detections` is filled anew.
+    /// Evaluates such a reading, in which only changes of links make events. Overwrites `detections`.
     pub fn probe(&mut self, reading: &Reading, detections: &mut Detections) {
         detections.bodies.clear();
         detections.notices.clear();
@@ -269,7 +266,7 @@ impl Detector {
                     }
                 }
                 let mut link = WatchedLink::new(info.clone(), &self.limits, self.interval, boottime);
-                // Those that were there at the start are no news.
+                // Links that exist at the start are not reported.
                 if self.readings > 0 {
                     let (reason, detail) = added(came);
                     detections.bodies.push(Body::LinkAdded(event(info, reason, detail)));
@@ -322,7 +319,7 @@ impl Detector {
     }
 }
 
-/// Visits the links that `reading` is about: all of them, unless it is partial.
+/// Visits the links that `reading` covers: all of them, unless it is partial.
 fn for_each_read(links: &mut Links, reading: &Reading, mut visit: impl FnMut(&mut WatchedLink)) {
     if reading.is_partial {
         for counters in &reading.counters {
@@ -334,7 +331,7 @@ fn for_each_read(links: &mut Links, reading: &Reading, mut visit: impl FnMut(&mu
 }
 
 impl Detections {
-    /// Adds a notice, once: both directions of a limit may have the same one.
+    /// Adds a notice once: both directions of a limit may have the same one.
     fn notice(&mut self, notice: Notice) {
         if !self.notices.contains(&notice) {
             self.notices.push(notice);
@@ -369,7 +366,6 @@ impl fmt::Display for Notice {
     }
 }
 
-/// The reason and detail of a `link_added` event.
 fn added(came: &Came) -> (Reason, Option<String>) {
     match came {
         Came::Appeared => (Reason::Added, None),
@@ -378,7 +374,7 @@ fn added(came: &Came) -> (Reason, Option<String>) {
     }
 }
 
-/// The reason of a `link_removed` event, that of the breaches that end with it, and the event's detail.
+/// Returns the reason of a `link_removed` event, that of the breaches that end with it, and the event's detail.
 fn removed(left: &Left) -> (Reason, Reason, Option<String>) {
     match left {
         Left::Gone => (Reason::Removed, Reason::LinkRemoved, None),

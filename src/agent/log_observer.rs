@@ -1,4 +1,4 @@
-//! Logs each event, in words for whoever reads them at night.
+//! Logs each event in words for an operator.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,6 @@ use crate::agent::event_system::{ObserveError, Observer};
 use crate::event::{ALL_INTERFACES, Body, Breach, Event, Link, Loss, Reason, Severity};
 use crate::units::{BitRate, ByteCount, lasting};
 
-/// The observer that logs.
 #[derive(Debug)]
 pub struct LogObserver;
 
@@ -35,7 +34,7 @@ fn told(event: &Event) -> (Level, String) {
         }
         Body::BreachUpdated(breach) => (Level::Info, updated(breach)),
         Body::BreachCleared(breach) => (Level::Info, cleared(breach)),
-        // The journal logs losses as their number grows: one event may declare many.
+        // The journal logs losses as their number grows; one event may declare many.
         Body::Loss(loss) => {
             let Loss { epoch, reason, .. } = loss;
             (Level::Debug, format!("event {} declares losses of epoch {epoch}: {reason}", event.id))
@@ -53,7 +52,7 @@ fn told(event: &Event) -> (Level, String) {
     }
 }
 
-/// `link eth0 added`, `link wan renamed, was eth0`.
+/// Formats as `link eth0 added`, `link wan renamed, was eth0`.
 fn changed(link: &Link) -> String {
     let reason = link.reason.as_ref().map_or("changed", Reason::as_str);
     let detail = link.detail.as_ref().map(|detail| format!(", {detail}")).unwrap_or_default();
@@ -63,7 +62,7 @@ fn changed(link: &Link) -> String {
 fn updated(breach: &Breach) -> String {
     let Breach { limit_name, breach_id, .. } = breach;
     match &breach.detail {
-        // The rate is down, and the breach open until it has been for long enough.
+        // The rate is back below the limit, but not yet for long enough to close the breach.
         Some(detail) => format!("still open on {}: {detail}, limit {limit_name} [breach {breach_id}]", place(breach)),
         None => format!("still exceeded for {} {}", lasted(breach.duration_ms), over(breach)),
     }
@@ -86,7 +85,7 @@ fn cleared(breach: &Breach) -> String {
     )
 }
 
-/// `10 s`, or `10 s, 8 s of it measured` where counters could not be read all the time.
+/// Formats as `10 s`, or `10 s, 8 s of it measured` where counters could not always be read.
 fn whole_and_measured(breach: &Breach) -> String {
     let (whole, measured) = (lasted(breach.duration_ms), lasted(breach.measured_ms));
     if measured == whole { whole } else { format!("{whole}, {measured} of it measured") }

@@ -1,40 +1,36 @@
-//! What went wrong, remembered for whoever asks how the agent is; the log has said it already.
+//! Problems of the agent, kept for `status`; the log has them already.
 
-/// Something that went wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mishap {
-    /// When: `CLOCK_BOOTTIME` in milliseconds, which no change of the wall clock moves.
+    /// `CLOCK_BOOTTIME` in milliseconds, unaffected by changes of the wall clock.
     pub at_ms: u64,
-    /// What, in words.
     pub what: String,
 }
 
-/// What went wrong in one part of the agent.
+/// The problems of one part of the agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mishaps {
-    /// How often.
     pub count: u64,
-    /// The last time.
     pub last: Option<Mishap>,
-    /// What lasts, since it began.
+    /// The ongoing problem, with the time when it began.
     pub lasting: Option<Mishap>,
 }
 
 impl Mishaps {
-    /// It went wrong, once.
+    /// Counts a problem that is over at once.
     pub fn note(&mut self, at_ms: u64, what: &str) {
         self.count += 1;
         self.last = Some(Mishap { at_ms, what: what.to_owned() });
     }
 
-    /// It went wrong, and lasts until [`Mishaps::over`]; what lasts already keeps its beginning.
+    /// Counts a problem that lasts until [`Mishaps::over`]. One that is ongoing already keeps its begin.
     pub fn begin(&mut self, at_ms: u64, what: &str) {
         self.note(at_ms, what);
         let since = self.lasting.as_ref().map_or(at_ms, |lasting| lasting.at_ms);
         self.lasting = Some(Mishap { at_ms: since, what: what.to_owned() });
     }
 
-    /// Nothing lasts any more.
+    /// Ends the ongoing problem.
     pub fn over(&mut self) {
         self.lasting = None;
     }

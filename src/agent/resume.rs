@@ -1,14 +1,14 @@
-//! Breaches that were open when the agent ended: whether they go on, or were interrupted.
+//! Breaches that were open when the agent ended: each is resumed or interrupted.
 //!
-//! Pure. In one boot their age is told by `CLOCK_BOOTTIME`; after a reboot by the wall clock, where it was synchronised, once it is
-//! again.
+//! Pure. Their age is measured by `CLOCK_BOOTTIME` within a boot; after a reboot by the wall clock, if it was synchronised, once it
+//! is synchronised again.
 
 use std::time::Duration;
 
 use crate::agent::age::Age;
 use crate::event::{Breach, Direction, Reason, Stamp};
 
-/// The breaches that wait to be taken up.
+/// The breaches that wait to be resumed.
 #[derive(Debug, Default)]
 pub struct Resume {
     open: Vec<(Breach, Stamp)>,
@@ -16,31 +16,30 @@ pub struct Resume {
     began_ms: u64,
 }
 
-/// What becomes of a breach whose link has a rate again.
+/// The decision on a waiting breach whose link has a rate again.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// There is none.
+    /// No breach is waiting.
     None,
-    /// Nobody knows yet what time it is.
+    /// The current time is not known yet.
     Wait,
-    /// It goes on, so long after its `ended_at`.
+    /// The breach goes on, this long after its `ended_at`.
     Resumed(Breach, Duration),
-    /// Too much time has passed, or nobody can say how much: it ends.
+    /// The breach ends: too much time has passed, or the time is unknown.
     Interrupted(Breach),
 }
 
 impl Resume {
-    /// Each breach as it stood, and when; `within` is measured from there.
+    /// Creates it from each breach's last state and its time; `within` is measured from that time.
     pub fn new(open: Vec<(Breach, Stamp)>, within: Duration, now: &Stamp) -> Self {
         Self { open, within, began_ms: now.monotonic_ms }
     }
 
-    /// Those that nothing has taken up yet.
     pub fn waiting(&self) -> &[(Breach, Stamp)] {
         &self.open
     }
 
-    /// A rate of `interface` is about to be held against `limit`: is a breach of it waiting?
+    /// Decides on a waiting breach of `limit` as a rate of `interface` is about to be judged.
     pub fn decide(&mut self, limit: &str, interface: &str, direction: Direction, now: &Stamp) -> Decision {
         let found = self.open.iter().position(|(breach, _)| {
             breach.limit_name == limit && breach.interface == interface && breach.direction == direction
@@ -60,7 +59,7 @@ impl Resume {
         }
     }
 
-    /// Those that nothing can take up any more: their time is over, or `known` no longer has their limit.
+    /// Takes the breaches that can no longer be resumed: their time is over, or their limit is not `known` any more.
     pub fn overdue(&mut self, now: &Stamp, known: impl Fn(&str) -> bool) -> Vec<Breach> {
         let (within, waited) = (self.within, self.waited(now));
         let gone = self.open.extract_if(.., |(breach, stamp)| {

@@ -1,4 +1,4 @@
-//! A tick that stands still is said while it lasts: afterwards may be never.
+//! Logs a tick that is stuck while it is still stuck; it may never return.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use log::error;
 use crate::units::lasting;
 use crate::watchdog::{Heart, Stuck};
 
-/// A step of a tick takes no longer than this.
+/// Longest time that a step of a tick may take.
 const STEP_MAX: Duration = Duration::from_secs(10);
-/// How often it is looked at: each look wakes the processor.
+/// Interval of checks: each one wakes the processor.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// Watches the ticks, as long as there are any.
+/// Starts a thread that watches the ticks.
 pub(super) fn watch(heart: &Heart) -> std::io::Result<()> {
     heart.watch(LOOK, STEP_MAX, |Stuck { doing, time }| {
         error!("the tick stands still: {doing} for {}; nothing is measured meanwhile", lasting(time));

@@ -1,9 +1,9 @@
-//! Which links are watched, and what the configuration says of them. Pure.
+//! Selects the links to watch, and applies the configuration's overrides. Pure.
 //!
-//! By default those that carry a host's traffic to other hosts: links of no kind (hardware), ppp, wwan, rmnet, and a bond or team in
-//! the place of its ports. What other kinds carry (loopback, bridge, veth, vlan, tunnels …) is counted on the link beneath, or never
-//! leaves the host; they are watched where a pattern names them. A pattern matches whole names, with `*` for any characters and `?`
-//! for one: the kernel's name of a link, or any of its altnames.
+//! By default those that carry a host's traffic to other hosts: links without a kind (hardware), ppp, wwan, rmnet, and a bond or
+//! team in place of its ports. The traffic of other kinds (loopback, bridge, veth, vlan, tunnels …) is counted on the link beneath,
+//! or never leaves the host; they are watched where a pattern names them. A pattern matches whole names, with `*` for any
+//! characters and `?` for one: the kernel's name of a link, or any of its altnames.
 
 use std::fmt;
 
@@ -12,23 +12,21 @@ use wildmatch::WildMatch;
 use super::counters::{CounterBits, LinkInfo, LinkKind, Speed};
 use crate::units::BitRate;
 
-/// Longest list of links in a warning.
 const LISTED_MAX: usize = 8;
 
-/// The configured patterns.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Selection {
     /// `include` has a pattern for everything.
     everything: bool,
-    /// All other patterns of `include`.
+    /// The other patterns of `include`.
     include: Vec<WildMatch>,
     exclude: Vec<WildMatch>,
-    /// Patterns of the limits, but for those for everything.
+    /// Patterns of the limits, except those for everything.
     limits: Vec<WildMatch>,
     overrides: Vec<LinkOverride>,
 }
 
-/// A `[[link]]` of the configuration: what the kernel does not know of some links, or knows wrongly.
+/// A `[[link]]` of the configuration: overrides of what the kernel does not know, or gets wrong.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LinkOverride {
     pub interface: String,
@@ -37,7 +35,8 @@ pub struct LinkOverride {
 }
 
 impl Selection {
-    /// `include` and `exclude` of `[interfaces]`, and the `interface` of each limit: what a limit names is watched for it.
+    /// Takes `include` and `exclude` of `[interfaces]`, and the `interface` of each limit: links that a limit names are watched
+    /// too.
     pub fn new(include: &[String], exclude: &[String], limit_patterns: &[String]) -> Self {
         let compiled = |patterns: &[String]| patterns.iter().map(|pattern| WildMatch::new(pattern)).collect();
         let naming = |patterns: &[String]| {
@@ -52,35 +51,35 @@ impl Selection {
         }
     }
 
-    /// Adds what the configuration says of links; where several match, the first that says it.
+    /// Adds overrides; where several match a link, the first one that has a value wins.
     pub fn with_overrides(self, overrides: Vec<LinkOverride>) -> Self {
         Self { overrides, ..self }
     }
 
-    /// Whether `[interfaces]` watches this link: `exclude` wins; then a pattern of `include` that names it; then `*`, which means
-    /// the links that are watched by default.
+    /// Returns whether `[interfaces]` selects this link: `exclude` wins, then a pattern of `include` that names it, then `*`, which
+    /// means the links that are watched by default.
     pub fn selects(&self, link: &LinkInfo) -> bool {
         let included = any_names(&self.include, link) || self.everything && watched_by_default(link);
         included && !self.excludes(link)
     }
 
-    /// Whether this link is watched: by `[interfaces]`, or because a limit names it.
+    /// Returns whether this link is watched: selected by `[interfaces]`, or named by a limit.
     pub fn watches(&self, link: &LinkInfo) -> bool {
         self.selects(link) || any_names(&self.limits, link) && !self.excludes(link)
     }
 
-    /// What the configuration says that a link can carry.
+    /// Returns the configured speed.
     pub fn speed(&self, link: &LinkInfo) -> Speed {
         let first = |way: fn(Speed) -> Option<BitRate>| self.overrides_of(link).find_map(|known| way(known.speed));
         Speed { rx: first(|speed| speed.rx), tx: first(|speed| speed.tx) }
     }
 
-    /// How wide the configuration says that a link's counters are.
+    /// Returns the configured width of the counters.
     pub fn counter_bits(&self, link: &LinkInfo) -> Option<CounterBits> {
         self.overrides_of(link).find_map(|known| known.counter_bits)
     }
 
-    /// Warnings of patterns that do nothing on a host with these links, each with its remedy.
+    /// Returns warnings of patterns that have no effect on a host with these links, each with its remedy.
     pub fn warnings(&self, links: &[&LinkInfo]) -> Vec<String> {
         let mut warnings: Vec<String> =
             self.include.iter().filter_map(|pattern| matches_nothing("[interfaces] include", pattern, links)).collect();
@@ -116,18 +115,16 @@ impl Selection {
 }
 
 impl Default for Selection {
-    /// As without any configuration: `include = ["*"]`.
     fn default() -> Self {
         Self::new(&["*".to_owned()], &[], &[])
     }
 }
 
-/// Whether `pattern`, a limit's `interface`, is meant for this link.
+/// Returns whether `pattern` matches the link's name or one of its altnames.
 pub fn names(pattern: &str, link: &LinkInfo) -> bool {
     matches(&WildMatch::new(pattern), link)
 }
 
-/// Whether this is the link's name or one of its altnames.
 pub fn is_called(name: &str, link: &LinkInfo) -> bool {
     link.name == name || link.altnames.iter().any(|altname| altname == name)
 }
@@ -161,7 +158,7 @@ fn matches_nothing(key: &str, pattern: &WildMatch, links: &[&LinkInfo]) -> Optio
     })
 }
 
-/// `eth0, lo`, and how many more.
+/// Formats as `eth0, lo`, or `eth0, lo and 3 more`.
 fn listed<'a>(links: impl ExactSizeIterator<Item = &'a LinkInfo>) -> String {
     let more = links.len().saturating_sub(LISTED_MAX);
     let names: Vec<&str> = links.take(LISTED_MAX).map(|link| &*link.name).collect();
@@ -173,7 +170,7 @@ fn listed<'a>(links: impl ExactSizeIterator<Item = &'a LinkInfo>) -> String {
 }
 
 impl fmt::Display for LinkOverride {
-    /// `eth0: rx 100.0 Mbit/s, tx 20.0 Mbit/s, counters of 32 bits`.
+    /// Formats as `eth0: rx speed 100.0 Mbit/s, tx speed 20.0 Mbit/s, counters of 32 bits`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut facts = match (self.speed.rx, self.speed.tx) {
             (Some(rx), Some(tx)) if rx == tx => vec![format!("speed {rx}")],

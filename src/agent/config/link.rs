@@ -1,4 +1,4 @@
-//! `[[link]]`: what the kernel does not know of a link, or knows wrongly.
+//! `[[link]]`: overrides of what the kernel does not know of a link, or gets wrong.
 
 use serde::Deserialize;
 
@@ -20,7 +20,7 @@ pub(super) struct RawLink {
 }
 
 impl RawLink {
-    /// Checks the table number `index`; what is allowed and probably not meant goes to `warnings`.
+    /// Checks the table number `index`; probable mistakes go to `warnings`.
     pub(super) fn checked(self, index: usize, warnings: &mut Vec<Invalid>) -> Result<LinkOverride, Invalid> {
         let key = |name: &str| format!("link.{index}.{name}");
         let Some(interface) = self.interface.filter(|pattern| !pattern.is_empty()) else {

@@ -1,4 +1,4 @@
-//! What an agent is called: as configured, else as its host is, else by a name made from the machine's id.
+//! The agent's name: as configured, else the host's name, else one derived from the machine's id.
 
 use openssl::sha::sha256;
 
@@ -6,7 +6,7 @@ use super::Surroundings;
 use crate::config::Invalid;
 use crate::event::AGENT_BYTES_MAX;
 
-/// Names that a host has before anybody gives it one: those of all such hosts would be one agent.
+/// Default names of hosts: as agents, all such hosts would be one.
 const NOBODYS: &[&str] = &[
     "",
     "(none)",
@@ -19,24 +19,23 @@ const NOBODYS: &[&str] = &[
     "ip6-localhost",
 ];
 
-/// How many hex digits of the hash a name takes: 48 bits tell a fleet's hosts apart.
+/// Hex digits of the hash in a name: 48 bits distinguish a fleet's hosts.
 const DIGITS: usize = 12;
 
-/// An agent's name, and what is to be said of it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Name {
     pub(super) name: String,
-    /// The host's name is no name for an agent: another one stands in.
+    /// The host's name is unsuitable for an agent, and another one is used instead.
     pub(super) warning: Option<Invalid>,
-    /// Not even that: an agent can't run, while commands that need no name can.
+    /// There is no name at all: an agent cannot run, but commands that need no name can.
     pub(super) missing: Option<Invalid>,
 }
 
 impl Name {
-    /// The name that is configured, or else follows from the surroundings.
+    /// Returns the configured name, or a default from the host.
     ///
     /// # Errors
-    /// The configured name can't be one.
+    /// The configured name is invalid.
     pub(super) fn new(configured: Option<String>, surroundings: &Surroundings) -> Result<Self, Invalid> {
         if let Some(name) = configured {
             check(&name).map_err(|message| Invalid::new("agent", message))?;
@@ -63,10 +62,7 @@ impl Name {
     }
 }
 
-/// Checks a name that somebody gives to an agent.
-///
-/// # Errors
-/// Says what a name has to be.
+/// Checks a configured name; the error describes a valid one.
 pub(in crate::agent) fn check(name: &str) -> Result<(), String> {
     if name.trim().is_empty() {
         return Err(format!("is empty; a name has 1 to {AGENT_BYTES_MAX} bytes"));
@@ -77,9 +73,9 @@ pub(in crate::agent) fn check(name: &str) -> Result<(), String> {
     if name.contains('\0') { Err("has a NUL, which no database takes".to_owned()) } else { Ok(()) }
 }
 
-/// A machine's id is as good as a secret (machine-id(5)): only a hash of it goes out.
+/// Derives a name by a hash: a machine's id is to be kept as confidential as a secret (machine-id(5)).
 fn from_machine_id(id: &str) -> Option<String> {
-    // During the first boot it is "uninitialized".
+    // During the first boot the file contains "uninitialized".
     if id.len() != 32 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }

@@ -1,24 +1,24 @@
-//! Patterns of interface names: what can match none is refused, and what is written in another notation is pointed out.
+//! Checks patterns of interface names: those that can match none are refused, and those in another notation yield a warning.
 //!
-//! A kernel's name has up to 15 bytes, an alternative name up to 127 (`ip link property add … altname`). Neither has a slash or white
-//! space; any other character can be in one, also those that other notations give a meaning.
+//! A kernel's name has up to 15 bytes, an altname up to 127 (`ip link property add … altname`). Neither has a slash or white space;
+//! any other character is allowed, also those with a meaning in other notations.
 
 use crate::config::Invalid;
 
-/// An interface's name has no more bytes (`IFNAMSIZ`, without its NUL).
+/// `IFNAMSIZ`, without its NUL.
 const NAME_BYTES_MAX: usize = 15;
-/// An alternative name has no more bytes (`ALTIFNAMSIZ`, likewise).
+/// `ALTIFNAMSIZ`, without its NUL.
 const ALTERNATIVE_BYTES_MAX: usize = 127;
 
-/// Characters of regular expressions, shells' patterns, lists, and iptables' own wildcard.
+/// Characters of regular expressions, shell patterns, lists, and iptables' wildcard.
 const OTHER_NOTATIONS: &[char] = &['[', ']', '{', '}', '(', ')', '|', '^', '$', ',', ';', '+', '!', '\\', '"', '\''];
 
 const PATTERN: &str = "a pattern is a whole name, with `*` for any characters and `?` for one";
 
-/// Returns what is probably not meant about `pattern`, if anything.
+/// Returns a warning if `pattern` is probably a mistake.
 ///
 /// # Errors
-/// No interface can have a name that it matches.
+/// No interface name can match the pattern.
 pub(super) fn check(key: &str, pattern: &str) -> Result<Option<Invalid>, Invalid> {
     let help = format!("{PATTERN}; {}", several(key));
     let never = |why: &str| Err(Invalid::new(key, format!("`{pattern}` matches no interface: {why}; {help}")));

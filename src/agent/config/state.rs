@@ -1,18 +1,14 @@
-//! Where the state directory is.
+//! The location of the state directory.
 
 use std::path::PathBuf;
 
 use super::{Raw, Settings, Surroundings};
 use crate::config::{ConfigError, Invalid, Layers};
 
-/// Where nobody says anything else.
 const USUAL: &str = "/var/lib/highwater";
 
 impl Settings {
-    /// The state directory that is written, whatever else is: all that is needed to look at an agent.
-    ///
-    /// # Errors
-    /// What is written is no configuration.
+    /// Returns the state directory, all that is needed to look at an agent; the other keys are parsed, but not checked.
     pub fn state_dir(layers: &Layers, surroundings: &Surroundings) -> Result<PathBuf, ConfigError> {
         let raw: Raw = layers.parse()?;
         directory(raw.state_dir, surroundings).map_err(|invalid| layers.locate(invalid))

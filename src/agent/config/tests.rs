@@ -13,7 +13,7 @@ fn settings(text: &str) -> Result<Settings, String> {
     Settings::new(&Layers::from_text("agent.toml", text), &surroundings).map_err(|error| error.to_string())
 }
 
-/// All that settings do by themselves: none of it may panic, whatever they are.
+/// Runs everything that uses settings: none of it may panic, whatever they are.
 fn use_all_of(settings: &Settings) {
     let (start, mut reading) = (Duration::from_secs(1 << 33), Reading::default());
     let mut publisher = Publisher::new(settings.publisher.clone(), true, start);
@@ -221,7 +221,7 @@ fn whatever_is_written_for_a_key_an_error_names_it() {
         let table = if path.is_empty() { String::new() } else { format!("[{path}]\n") };
         for value in ["5", "-5", "1.5", "true", "''", "[5]", "{}", "bare", "2026-11-28"] {
             if let Err(error) = settings(&format!("{table}{name} = {value}\n")) {
-                // What is missing beside it may be the first thing that is wrong.
+                // A missing key beside it may be reported first.
                 let named = error.contains(&format!("{name}: ")) || error.contains("is missing");
                 assert!(named && error.starts_with("agent.toml"), "{key} = {value}: {error}");
                 assert!(!error.contains("invalid type"), "{key} = {value}: {error}");

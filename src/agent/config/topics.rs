@@ -1,4 +1,4 @@
-//! `[topics]`: what `highwater-agent topics` makes where it is missing.
+//! `[topics]`: the topics that `highwater-agent topics` creates where they are missing.
 
 use std::time::Duration;
 
@@ -7,7 +7,6 @@ use serde::Deserialize;
 use super::or_duration;
 use crate::config::{Invalid, quoted};
 
-/// As written.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawTopics {
@@ -21,20 +20,18 @@ pub(super) struct RawTopics {
     retention: Option<String>,
 }
 
-/// The topics besides that of the events, and how all of them are made.
+/// The topics besides that of the events, and the settings with which all of them are created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topics {
-    /// Of rates.
     pub rates: String,
-    /// Of samples: made only when somebody asks for it.
+    /// Created only on request.
     pub samples: String,
-    /// Of histograms: compacted.
+    /// Compacted.
     pub histograms: String,
-    /// How many partitions each has.
     pub partitions: i32,
-    /// On how many brokers each partition stands; `None`: on three, or on as many as there are.
+    /// Replicas of each partition; `None`: three, or as many as there are brokers.
     pub replication: Option<i32>,
-    /// How long Kafka keeps events, rates and samples.
+    /// Retention of events, rates and samples.
     pub retention: Duration,
 }
 
@@ -62,7 +59,7 @@ impl Topics {
     }
 }
 
-/// A Kafka topic name: letters, digits, `.`, `_` and `-`, up to 249 of them.
+/// Checks a Kafka topic name: letters, digits, `.`, `_` and `-`, up to 249 of them.
 pub(super) fn check_topic(key: &str, topic: &str) -> Result<(), Invalid> {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     if topic.is_empty() || topic.len() > 249 || !topic.bytes().all(legal) || topic == "." || topic == ".." {

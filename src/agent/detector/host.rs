@@ -15,15 +15,14 @@ use crate::units::BitRate;
 
 pub(super) type Links = BTreeMap<u32, WatchedLink>;
 
-/// One limit on the host. Times are `CLOCK_BOOTTIME`.
+/// A limit on the host. Times are `CLOCK_BOOTTIME`.
 ///
-/// The sum is judged up to where all its links are known, which one with a slow driver delays by an update: each piece of time in
-/// which no link has two readings is a reading of the sum.
+/// The sum is judged up to the time at which all its links are known, which a slow driver delays by an update. Each interval
+/// between the ends of the links' readings is one reading of the sum.
 #[derive(Debug)]
 pub(super) struct HostLimit {
     pub(super) limit: usize,
     pub(super) trackers: Vec<Tracker>,
-    /// The links of the sum, by ifindex.
     members: Vec<u32>,
     judged_until: Option<Duration>,
 }
@@ -34,8 +33,8 @@ impl HostLimit {
         Self { limit: index, trackers, members: Vec::new(), judged_until: None }
     }
 
-    /// Finds the links of the sum again: those that the limit lists, or that `[interfaces]` selects. One whose bytes another one of
-    /// them counts as well is left out.
+    /// Recomputes the links of the sum: those that the limit lists, or that `[interfaces]` selects. A link whose bytes another one
+    /// of them counts too is left out.
     pub(super) fn find_members(&mut self, limits: &[Limit], links: &Links) {
         let Scope::Host(patterns) = &limits[self.limit].scope else { return };
         let is_named = |info: &LinkInfo| match &patterns[..] {
@@ -44,7 +43,7 @@ impl HostLimit {
         };
         let named: Vec<&LinkInfo> = links.values().map(|link| &link.info).filter(|info| is_named(info)).collect();
         let counts = |other: &LinkInfo, info: &LinkInfo| {
-            // The two ends of a veth pair count each other's bytes: one of them stays.
+            // The ends of a veth pair count each other's bytes: one of them stays.
             let is_mutual = other.counted_by.contains(&info.ifindex);
             info.counted_by.contains(&other.ifindex) && (!is_mutual || other.ifindex < info.ifindex)
         };
@@ -56,7 +55,7 @@ impl HostLimit {
         self.judged_until
     }
 
-    /// What the sum can carry, and the first link that is up and whose speed is unknown.
+    /// Returns the speed of the sum, and the first link that is up and whose speed is unknown.
     fn speed<'a>(&self, links: &'a Links) -> (Speed, Option<&'a str>) {
         let mut sum = Speed::both(Some(BitRate::default()));
         let mut unknown = None;
@@ -72,12 +71,12 @@ impl HostLimit {
                 sum = Speed { rx: add(sum.rx, info.speed.rx), tx: add(sum.tx, info.speed.tx) };
             }
         }
-        // No link with a speed is up: there is nothing to take a percentage of.
+        // Without a link that is up and has a speed, a percentage has no base.
         let known = |speed: Option<BitRate>| speed.filter(|speed| speed.bps() > 0);
         (Speed { rx: known(sum.rx), tx: known(sum.tx) }, unknown)
     }
 
-    /// Judges what has become known since the last time.
+    /// Judges the time that has become known since the last call.
     pub(super) fn judge(&mut self, limits: &[Limit], links: &Links, now: Duration, context: &mut Context<'_>) {
         let (speed, unknown) = self.speed(links);
         let target = Target::host(speed, unknown.unwrap_or("the host's links"));
@@ -93,7 +92,7 @@ impl HostLimit {
             for tracker in &mut self.trackers {
                 let load = load(sum, tracker.direction, delta(end));
                 tracker.resolve(limits, target, context.detections);
-                // What one link is missing can only add to the others'.
+                // A missing link can only add to the sum of the others.
                 if is_whole || tracker.is_over(load) {
                     tracker.judge(limits, target, load, context);
                 } else {
@@ -105,7 +104,7 @@ impl HostLimit {
         self.judged_until = Some(until);
     }
 
-    /// Goes on with the state of the limit as it was configured before.
+    /// Continues the state of the limit under its former configuration.
     pub(super) fn take_over(&mut self, old: Self, limits: &[Limit], detections: &mut Detections) {
         self.judged_until = old.judged_until;
         for mut tracker in old.trackers {
@@ -125,7 +124,7 @@ impl HostLimit {
     }
 }
 
-/// What the links carried from `begin` to `end`, and whether all of them are known.
+/// Returns the links' traffic from `begin` to `end`, and whether all of it is known.
 fn sum<'a>(links: impl Iterator<Item = &'a WatchedLink>, begin: Duration, end: Duration) -> (Traffic, bool) {
     let mut sum = Traffic { elapsed: end.saturating_sub(begin), ..Traffic::default() };
     let mut is_whole = true;

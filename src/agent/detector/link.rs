@@ -1,4 +1,4 @@
-//! One link: its meter, what its readings were worth, and the limits on it.
+//! A watched link: its meter, the verdicts on its readings, and the limits on it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -12,12 +12,12 @@ use crate::agent::watch;
 use crate::event::{Body, Link, Reason};
 use crate::units::BitRate;
 
-/// How often it is reported at most that a link went up or down.
+/// Minimum interval of events that a link went up or down.
 const UP_DOWN_EVERY: Duration = Duration::from_secs(60);
-/// How often readings that could not be judged are logged at most, for each link.
+/// Minimum interval of log lines about readings that could not be judged, for each link.
 const UNJUDGED_EVERY: Duration = Duration::from_secs(60);
 
-/// Readings by the word for their verdict ([`Verdict::as_str`]).
+/// Number of readings by the name of their verdict ([`Verdict::as_str`]).
 pub type VerdictCounts = BTreeMap<&'static str, u64>;
 
 /// A watched link. Times are `CLOCK_BOOTTIME`.
@@ -27,32 +27,29 @@ pub(super) struct WatchedLink {
     pub(super) meter: Meter,
     pub(super) trackers: Vec<Tracker>,
     pub(super) verdict: Verdict,
-    /// Its source has amounts, each for its own time, and no counters.
+    /// The source reports amounts, each for its own time, instead of counters.
     has_amounts: bool,
-    /// Readings that were not judged.
     pub(super) unjudged: VerdictCounts,
-    /// Those of them that are worth a line in the log and have none yet.
+    /// The unjudged readings that deserve a line in the log and have none yet.
     unlogged: VerdictCounts,
     logged_at: Option<Duration>,
-    /// The state that was reported last, and when.
     reported_up: bool,
     reported_at: Option<Duration>,
     pub(super) history: History,
 }
 
-/// What a link carried lately, for sums of several links: they are judged up to where all of them are known.
+/// Recent traffic of a link, for sums of several links, which are judged once all of them are known.
 #[derive(Debug)]
 pub(super) struct History {
-    /// Begin of the first of `pieces`.
     from: Duration,
     pieces: VecDeque<Piece>,
 }
 
-/// A time that begins where the piece before it ends.
+/// An interval that begins at the end of the piece before it.
 #[derive(Clone, Copy, Debug)]
 struct Piece {
     until: Duration,
-    /// The pace of what was carried; `None` is unknown.
+    /// Traffic whose rate applies to the interval; `None` where it is unknown.
     traffic: Option<Traffic>,
 }
 
@@ -75,10 +72,10 @@ impl WatchedLink {
         link
     }
 
-    /// Takes its counters of a reading; `None` where they could not be read.
+    /// Evaluates the counters of a reading; `None` where they could not be read.
     pub(super) fn read(&mut self, counters: Option<&Counters>, reading: &Reading, detections: &mut Detections) {
         let trusted = !self.meter.doubts_speed();
-        // The speed that a driver in software names means nothing.
+        // The speed that a software driver reports means nothing.
         let speed = if self.info.kind.is_counted_in_software() { Speed::default() } else { self.info.speed };
         self.verdict = self.meter.read(counters.map(|counters| sample(counters, reading)), speed);
         if let Some((traffic, speed)) = self.verdict.judged().zip(speed.max())
@@ -90,21 +87,19 @@ impl WatchedLink {
         }
         if self.verdict.judged().is_none() {
             *self.unjudged.entry(self.verdict.as_str()).or_default() += 1;
-            // That a driver has its own pace is no news.
+            // A driver with its own pace is not worth a log line.
             if !matches!(self.verdict, Verdict::First | Verdict::Learning | Verdict::Waiting) {
                 *self.unlogged.entry(self.verdict.as_str()).or_default() += 1;
             }
         }
     }
 
-    /// Takes an amount that a source knows without counters.
     pub(super) fn carry(&mut self, carried: &Carried) {
         let Carried { rx_bytes, tx_bytes, elapsed, .. } = *carried;
         self.has_amounts = true;
         self.verdict = Verdict::Measured(Traffic { rx_bytes, tx_bytes, elapsed });
     }
 
-    /// Judges the reading by each limit on this link.
     pub(super) fn judge(&mut self, limits: &[Limit], boottime: Duration, context: &mut Context<'_>) {
         let target = Target::link(&self.info);
         match self.verdict {
@@ -123,7 +118,7 @@ impl WatchedLink {
         }
     }
 
-    /// Adds what is missing: a tracker for each direction of each limit that names this link.
+    /// Adds a tracker for each direction of each limit that names this link and has none yet.
     pub(super) fn match_limits(&mut self, limits: &[Limit]) {
         for (index, limit) in limits.iter().enumerate().filter(|(_, limit)| names(limit, &self.info)) {
             let has = |tracker: &Tracker, there: &Tracker| {
@@ -135,7 +130,7 @@ impl WatchedLink {
         }
     }
 
-    /// Ends and drops the trackers of limits that do not name this link as it is now; `before` is its last name.
+    /// Ends and drops the trackers of limits that no longer name this link; `before` is its former name.
     pub(super) fn drop_unmatched(
         &mut self,
         limits: &[Limit],
@@ -159,13 +154,13 @@ impl WatchedLink {
         self.trackers.iter_mut().for_each(|tracker| tracker.end(limits, target, reason.clone(), detections));
     }
 
-    /// Sets the thresholds anew: limits or the speed are others than before.
+    /// Recomputes the thresholds after a change of limits or speed.
     pub(super) fn resolve(&mut self, limits: &[Limit], detections: &mut Detections) {
         let target = Target::link(&self.info);
         self.trackers.iter_mut().for_each(|tracker| tracker.resolve(limits, target, detections));
     }
 
-    /// Reports that the link went up or down, at a sane rate: what lasts is reported.
+    /// Reports that the link went up or down, at most once a minute: a state that lasts is reported in the end.
     pub(super) fn report_state(&mut self, now: Duration, detections: &mut Detections) {
         let is_early = || self.reported_at.is_some_and(|at| now.saturating_sub(at) < UP_DOWN_EVERY);
         if self.info.up == self.reported_up || is_early() {
@@ -176,7 +171,7 @@ impl WatchedLink {
         detections.bodies.push(Body::LinkChanged(event(&self.info, reason, None)));
     }
 
-    /// Logs how many readings were not judged, at a sane rate.
+    /// Logs how many readings were not judged, at most once a minute.
     pub(super) fn report_unjudged(&mut self, now: Duration, detections: &mut Detections) {
         let is_early = || self.logged_at.is_some_and(|at| now.saturating_sub(at) < UNJUDGED_EVERY);
         if self.unlogged.is_empty() || is_early() {
@@ -193,12 +188,12 @@ impl History {
         Self { from, pieces: VecDeque::new() }
     }
 
-    /// Up to when it is known what was carried, or that it will never be known.
+    /// Returns the time up to which the traffic is known, or known to be unknown for ever.
     pub(super) fn known_until(&self) -> Duration {
         self.pieces.back().map_or(self.from, |piece| piece.until)
     }
 
-    /// Adds a reading at `now`. What a driver has not shown after `wait_max` is unknown.
+    /// Adds a reading at `now`. Traffic that a driver has not shown after `wait_max` is unknown.
     pub(super) fn add(&mut self, verdict: Verdict, now: Duration, wait_max: Duration) {
         let known_until = self.known_until();
         let waits = verdict == Verdict::Waiting && now.saturating_sub(known_until) < wait_max;
@@ -208,12 +203,11 @@ impl History {
         self.pieces.push_back(Piece { until: now, traffic: verdict.judged() });
     }
 
-    /// Where pieces end between `from` and `until`.
     pub(super) fn ends(&self, from: Duration, until: Duration) -> impl Iterator<Item = Duration> + use<'_> {
         self.pieces.iter().map(|piece| piece.until).filter(move |end| *end > from && *end <= until)
     }
 
-    /// What was carried from `from` to `until`, within one piece; `None` is unknown.
+    /// Returns the traffic from `from` to `until`, which must lie within one piece; `None` where it is unknown.
     pub(super) fn carried(&self, from: Duration, until: Duration) -> Option<Traffic> {
         let piece = self.pieces.iter().find(|piece| piece.until >= until).filter(|_| from >= self.from)?;
         let (traffic, elapsed) = (piece.traffic?, until.saturating_sub(from));
@@ -221,7 +215,6 @@ impl History {
         Some(Traffic { rx_bytes: share(traffic.rx_bytes), tx_bytes: share(traffic.tx_bytes), elapsed })
     }
 
-    /// Drops what ends by `until`.
     pub(super) fn forget(&mut self, until: Duration) {
         while let Some(piece) = self.pieces.pop_front_if(|piece| piece.until <= until) {
             self.from = piece.until;
@@ -229,12 +222,11 @@ impl History {
     }
 }
 
-/// Whether a limit is on this link.
 fn names(limit: &Limit, info: &LinkInfo) -> bool {
     matches!(&limit.scope, Scope::Interface(pattern) if watch::names(pattern, info))
 }
 
-/// The part of `bytes`, which were carried in `whole`, that falls into `part`.
+/// Returns the part of `bytes`, carried in `whole`, that falls into `part`.
 fn share(bytes: u64, part: Duration, whole: Duration) -> u64 {
     let bytes = u128::from(bytes) * part.as_nanos() / whole.as_nanos().max(1);
     u64::try_from(bytes).unwrap_or(u64::MAX)
@@ -251,7 +243,6 @@ pub(super) fn sample(counters: &Counters, reading: &Reading) -> CounterSample {
     }
 }
 
-/// An event of this link.
 pub(super) fn event(info: &LinkInfo, reason: Reason, detail: Option<String>) -> Link {
     Link {
         interface: info.name.clone(),

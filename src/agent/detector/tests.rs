@@ -10,7 +10,7 @@ use crate::agent::limit::Level;
 use crate::event::{Direction, Severity};
 
 const SECOND: Duration = Duration::from_secs(1);
-/// Bytes a second: over, below, and between the marks of [`limit`].
+/// Bytes a second above and below the thresholds of [`limit`].
 const OVER: u64 = 2_000;
 const BELOW: u64 = 100;
 
@@ -42,7 +42,7 @@ fn host() -> Scope {
     Scope::Host(Vec::new())
 }
 
-/// A host whose links carry what the test says, one reading a second.
+/// A host with one reading a second.
 struct Host {
     detector: Detector,
     second: u64,
@@ -72,7 +72,7 @@ impl Host {
         }
     }
 
-    /// What is told when each link has carried so many bytes more; links that are not named can't be read.
+    /// Returns the events after each named link has carried this many bytes more; the other links cannot be read.
     fn tick(&mut self, changes: Vec<LinkChange>, bytes: &[(u32, u64)]) -> Vec<Body> {
         self.second += 1;
         let at = Duration::from_secs(self.second);
@@ -106,7 +106,7 @@ impl Host {
     }
 }
 
-/// `kind interface [reason]`.
+/// Formats as `kind interface [reason]`.
 fn told(body: &Body) -> String {
     let (interface, reason) = match body {
         Body::LinkAdded(link) | Body::LinkRemoved(link) | Body::LinkChanged(link) => {
@@ -273,7 +273,7 @@ fn a_percentage_of_the_host_waits_for_a_link_that_is_up_and_not_for_an_unplugged
     assert!(host.notices[0].contains("limit all: the speed of eth1 is unknown"), "{:?}", host.notices);
 }
 
-/// A link whose counters a driver updates every other second does not break the rise of the host.
+/// A link whose driver updates its counters every other second does not break the rise of the host.
 #[test]
 fn a_busy_link_whose_counter_stands_for_a_tick_does_not_break_a_rise_of_the_host() {
     let rises = Limit { hold: SECOND * 3, ..limit("all", host()) };
@@ -407,8 +407,8 @@ fn a_percentage_waits_for_the_speed_and_says_so() {
     assert_eq!(host.notices.len(), 3, "each is said once");
 }
 
-/// A host whose agent ended during a breach and starts again `pause` seconds later, in the same boot or in another; whether its
-/// clock was synchronised before, and is after.
+/// Returns a host whose agent ended during a breach and starts again `pause` seconds later, in the same boot or in another, with a
+/// clock that was and is synchronised or not.
 fn restarted(pause: u64, reboot: bool, was_synced: Option<bool>, synced: Option<bool>) -> (Host, Breach) {
     let mut before = Host::new(vec![limit("wan", on("eth0"))], &[info(2, "eth0")]);
     before.synced = was_synced;
@@ -438,7 +438,7 @@ fn a_breach_goes_on_after_a_restart() {
         let cleared = cleared[0].breach().unwrap();
         assert_eq!((&cleared.breach_id, cleared.raised_at), (&before.breach_id, before.raised_at));
         assert_eq!((&cleared.reason, cleared.started_at), (&Some(Reason::Below), before.started_at));
-        // One second before, 101 of pause, of which one was the first reading after it, and one after.
+        // One second before the pause, 100 of it, which end at the first reading after the restart, and one after that.
         assert_eq!((cleared.duration_ms, cleared.measured_ms), (102_000, 2_000));
         assert_eq!(cleared.ended_at - cleared.started_at, TimeDelta::seconds(102));
         assert_eq!(cleared.excess_bytes, before.excess_bytes + 1_000);

@@ -13,20 +13,19 @@ use crate::agent::resume::{Decision, Resume};
 use crate::event::{ALL_INTERFACES, Body, Breach, Direction, Reason, Stamp};
 use crate::units::BitRate;
 
-/// One limit on one link, or on the host, in one direction.
 #[derive(Debug)]
 pub(super) struct Tracker {
-    /// The limit's place in the configuration.
+    /// Index of the limit in the configuration.
     pub(super) limit: usize,
     pub(super) direction: Direction,
     pub(super) state: BreachState,
     open: Option<OpenBreach>,
     pub(super) thresholds: Option<Thresholds>,
-    /// A percentage whose speed is unknown, and that was reported.
+    /// A limit in percent waits for a speed, and that was reported.
     waits: bool,
 }
 
-/// What the events of one breach have in common.
+/// Data that the events of one breach have in common.
 #[derive(Clone, Debug)]
 struct OpenBreach {
     id: SmolStr,
@@ -35,13 +34,13 @@ struct OpenBreach {
     ended_at: DateTime<Utc>,
 }
 
-/// What a tracker is about, for its events.
+/// The link or host that a tracker watches, for its events.
 #[derive(Clone, Copy)]
 pub(super) struct Target<'a> {
     pub(super) interface: &'a str,
     pub(super) ifindex: Option<u32>,
     pub(super) speed: Speed,
-    /// The links whose speed is unknown, for messages.
+    /// The link without a speed, for messages.
     pub(super) without_speed: &'a str,
 }
 
@@ -55,7 +54,7 @@ impl<'a> Target<'a> {
     }
 }
 
-/// A moment by all clocks.
+/// A moment by two clocks.
 #[derive(Clone, Copy)]
 pub(super) struct Moment {
     pub(super) wall: DateTime<Utc>,
@@ -63,13 +62,12 @@ pub(super) struct Moment {
 }
 
 impl Moment {
-    /// The wall clock's time of another moment of this boot.
+    /// Returns the wall clock's time of another moment of this boot.
     fn wall_at(self, boottime: TimeDelta) -> DateTime<Utc> {
         (self.wall - (self.boottime - boottime)).trunc_subsecs(6)
     }
 }
 
-/// All that judging needs besides the reading.
 pub(super) struct Context<'a> {
     pub(super) resume: &'a mut Resume,
     pub(super) ids: &'a mut fastrand::Rng,
@@ -116,7 +114,7 @@ impl Tracker {
         });
     }
 
-    /// Keeps the wall clock's time of the end so far.
+    /// Updates the breach's end by the wall clock.
     fn follow(&mut self, moment: Moment) {
         if let (Some(open), BreachState::Raised(raised)) = (&mut self.open, &self.state) {
             open.ended_at = moment.wall_at(raised.stats.ended).max(open.raised_at);
@@ -134,7 +132,7 @@ impl Tracker {
         self.state = BreachState::resumed(stats(breach, ended), moment.boottime);
     }
 
-    /// Sets the thresholds on a link of this speed; they stay where a breach is open and the speed is no longer known.
+    /// Recomputes the thresholds. They stay where a breach is open and the speed is no longer known.
     pub(super) fn resolve(&mut self, limits: &[Limit], target: Target<'_>, detections: &mut Detections) {
         let limit = &limits[self.limit];
         let raise_at = limit.raise_at.resolve(target.speed, self.direction);
@@ -159,7 +157,7 @@ impl Tracker {
         }
     }
 
-    /// Whether a load that may not be all there is decides already.
+    /// Returns whether a load that may be incomplete is already over the limit.
     pub(super) fn is_over(&self, load: Load) -> bool {
         self.thresholds.is_some_and(|thresholds| {
             load.rate() >= if self.open.is_some() { thresholds.clear_at } else { thresholds.raise_at }
@@ -174,7 +172,6 @@ impl Tracker {
         }
     }
 
-    /// The open breach as it is now.
     pub(super) fn open_breach(&self, limits: &[Limit], target: Target<'_>) -> Option<Breach> {
         self.breach(limits, target, self.state.stats()?, None)
     }
@@ -228,7 +225,7 @@ pub(super) fn trackers(index: usize, limit: &Limit) -> impl Iterator<Item = Trac
     })
 }
 
-/// What a limit in this direction is compared with, of a reading that ends at `end`.
+/// Returns the load of a reading that ends at `end`, for a limit in this direction.
 pub(super) fn load(traffic: Traffic, direction: Direction, end: TimeDelta) -> Load {
     let bytes = match direction {
         Direction::Rx => traffic.rx_bytes,
@@ -238,7 +235,7 @@ pub(super) fn load(traffic: Traffic, direction: Direction, end: TimeDelta) -> Lo
     Load { bytes, elapsed: traffic.elapsed, end }
 }
 
-/// What a breach amounted to that ended, so far, at `ended`.
+/// Restores the figures of a breach that ended, so far, at `ended`.
 fn stats(breach: &Breach, ended: TimeDelta) -> BreachStats {
     let bytes = (u128::from(breach.mean_bps) * u128::from(breach.measured_ms)).div_ceil(8_000);
     BreachStats {
@@ -252,7 +249,7 @@ fn stats(breach: &Breach, ended: TimeDelta) -> BreachStats {
     }
 }
 
-/// `3 s`, or `1m 30s` as humantime has it.
+/// Formats as `3 s`, or `1m 30s` like humantime.
 fn spaced(duration: Duration) -> String {
     if duration < Duration::from_secs(60) && duration.subsec_nanos() == 0 {
         return format!("{} s", duration.as_secs());

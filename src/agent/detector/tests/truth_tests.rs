@@ -1,5 +1,5 @@
-//! The whole of the judging against a truth that is generated: what each link really carried, and what its counters showed of
-//! it when they were reset, wrapped, stood still, were missing or read falsely, and when links came and went.
+//! Checks the whole detector against a generated truth: what each link really carried, what its counters showed when they were
+//! reset, wrapped, stood still, were missing or read falsely, and links that came and went.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,13 +9,12 @@ use smol_str::SmolStr;
 use super::*;
 
 const MIB: u64 = 1 << 20;
-/// Bytes a second at which a link's limit raises, and below which it clears; the host's is three times that.
+/// Bytes a second at which a link's limit raises, and below which it clears; the host's limit is three times that.
 const RAISE: u64 = 10 * MIB;
 const CLEAR: u64 = 9 * MIB;
-/// After so many readings in which nothing befell any link, whatever was before is forgotten.
+/// After this many readings without a fault of any link, earlier faults have no effect.
 const SETTLED_AFTER: u32 = 5;
 
-/// What befalls one link's counters at one reading.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
     None,
@@ -26,7 +25,6 @@ enum Fault {
     Leaves,
 }
 
-/// What befalls the host.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Pause {
     None,
@@ -36,7 +34,7 @@ enum Pause {
 
 #[derive(Clone, Debug)]
 struct Tick {
-    /// Of the greatest traffic that this run allows a link, in 1/256.
+    /// In 1/256 of the highest traffic that this run allows a link.
     load: [u8; 3],
     faults: [Fault; 3],
     pause: Pause,
@@ -61,11 +59,11 @@ fn tick() -> impl Strategy<Value = Tick> {
     })
 }
 
-/// A link as it is, and as its counters show it.
+/// A link's true traffic, and what its counters show.
 struct Link {
     ifindex: u32,
     there: bool,
-    /// Bytes since the counter began, and what a driver added to it.
+    /// Bytes since the counter began, including those that a driver added.
     counter: u64,
     shown: u64,
     packets: u64,
@@ -74,7 +72,7 @@ struct Link {
 }
 
 impl Link {
-    /// Carries `bytes`, and shows what `fault` leaves of it.
+    /// Carries `bytes`, and returns the counters that `fault` leaves.
     fn show(&mut self, bytes: u64, fault: Fault) -> Option<Counters> {
         self.packets = if fault == Fault::Reset { 0 } else { self.packets } + bytes.div_ceil(1_000);
         self.counter = match fault {
@@ -88,7 +86,7 @@ impl Link {
         }
         let was_read = std::mem::replace(&mut self.was_read, true) && self.shown > 0;
         self.shown = match fault {
-            // What was never read before is believed, and so is a zero that was one: that would be a counter that stands.
+            // A first reading is believed, and so is a zero after a zero: that is a counter that does not move.
             Fault::FalseZero if was_read => 0,
             _ if self.narrow => self.counter & u64::from(u32::MAX),
             _ => self.counter,
@@ -104,7 +102,7 @@ impl Link {
     }
 }
 
-/// What has been told of breaches: each is raised, updated and cleared, in this order and once.
+/// The reported breaches: each is raised, updated and cleared, in this order and once.
 #[derive(Default)]
 struct Told {
     open: BTreeMap<SmolStr, Breach>,
@@ -168,7 +166,7 @@ fn limits() -> Vec<Limit> {
     vec![link, host]
 }
 
-/// Runs `ticks` on three links that carry from 1 MiB/s to `ceiling` bytes a second; fails where what is told can't be true.
+/// Runs `ticks` on three links that carry from 1 MiB/s to `ceiling` bytes a second; fails where a report cannot be true.
 fn judge(ticks: &[Tick], ceiling: u64, narrow: bool, start: u64) -> Result<(), TestCaseError> {
     let mut links: Vec<Link> = (0..3)
         .map(|nth| Link {
@@ -221,7 +219,7 @@ fn judge(ticks: &[Tick], ceiling: u64, narrow: bool, start: u64) -> Result<(), T
             let all = if breach.interface == "*" { 3 } else { 1 };
             prop_assert!(breach.peak_bps <= all * ceiling * 8, "more than was ever carried: {breach:?}");
         }
-        // A wrap at a rising rate can't be told from a reset.
+        // A wrap at a rising rate cannot be distinguished from a reset.
         let quiet = tick.faults == [Fault::None; 3] && tick.pause == Pause::None && !wraps;
         settled = if quiet { settled + 1 } else { 0 };
         if settled >= SETTLED_AFTER {
@@ -242,7 +240,7 @@ fn judge(ticks: &[Tick], ceiling: u64, narrow: bool, start: u64) -> Result<(), T
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(10_000))]
 
-    /// Traffic below all limits: whatever befalls the counters, no breach.
+    /// Traffic below all limits: no fault of the counters raises a breach.
     #[test]
     fn no_breach_is_invented(
         ticks in proptest::collection::vec(tick(), 1..30),
@@ -252,7 +250,8 @@ proptest! {
         judge(&ticks, RAISE - 1, narrow, start)?;
     }
 
-    /// Traffic around the limits: what is told is whole, never more than was carried, and right as soon as the faults are over.
+    /// Traffic around the limits: reports are complete, never exceed what was carried, and are right as soon as the faults are
+    /// over.
     #[test]
     fn what_is_told_is_true(
         ticks in proptest::collection::vec(tick(), 1..30),
