@@ -22,52 +22,50 @@ use crate::event::{Event, EventId, Stamp};
 use crate::exit::chain;
 use crate::units::{ByteCount, counted};
 
-/// How long a disk that can't be written is left alone.
+/// Interval of retries of a disk that cannot be written.
 const RETRY_MS: u64 = 30_000;
-/// How often expired events are looked for.
 const EXPIRE_MS: u64 = 3_600_000;
 
-/// A journal that goes on without its disk, and says so.
+/// A journal that continues in memory when its disk fails, and logs that.
 #[derive(Debug)]
 pub struct DurableJournal {
     config: JournalConfig,
-    /// Held for others to see; `None` while the directory can't be written.
+    /// Held to keep other agents out; `None` while the directory cannot be written.
     lock: Option<File>,
     current: SqliteJournal,
-    /// What happened since the disk could not be written; `None` while `current` is on disk.
+    /// Set while the disk cannot be written; `None` while `current` is on disk.
     outage: Option<Outage>,
     breaches: BTreeMap<String, Event>,
-    /// Given up by the journals that came before `current`.
+    /// Losses of the journals before `current`.
     lost_before: LossCounts,
     loss_log: LossLog,
     own_events: Vec<Arc<Event>>,
-    /// The last time it was told.
+    /// `monotonic_ms` of the last upkeep.
     now_ms: u64,
     expire_at_ms: u64,
     generation: u64,
-    /// Ongoing as long as the outage.
+    /// Ongoing for the time of the outage.
     mishaps: Mishaps,
 }
 
-/// What happened while the disk was away.
+/// Events that have to be reconciled when the disk can be written again.
 #[derive(Debug, Default)]
 pub(super) struct Outage {
-    /// The first numbers that the disk refused, whatever reached it; none where it was never open.
+    /// The first number of each epoch that the disk refused, whether or not it reached the disk; empty if the disk was never open.
     pub(super) refused: Vec<EventId>,
-    /// Events on the disk that were acknowledged, or given up.
+    /// Events on the disk that were acknowledged or given up meanwhile.
     pub(super) removed: Vec<EventId>,
     retry_at_ms: u64,
 }
 
 impl Outage {
-    /// Whether the disk refused this event.
     pub(super) fn refused(&self, id: EventId) -> bool {
         self.refused.iter().any(|from| from.epoch == id.epoch && from.seq <= id.seq)
     }
 }
 
 impl DurableJournal {
-    /// Opens the journal in its directory. A disk that can't be written is no error: see [`Journal::durability`].
+    /// Opens the journal in its directory. A disk that cannot be written is no error: see [`Journal::durability`].
     ///
     /// # Errors
     /// [`JournalError::Locked`]: another agent runs there.
@@ -120,12 +118,12 @@ impl DurableJournal {
                 counted(forgotten as u64, "open breach")
             ),
         }
-        // It may have been larger before.
+        // The journal may have been larger before.
         disk.resize(*size_max, now)?;
         Ok(disk)
     }
 
-    /// Goes on in memory. What is on the disk stays there, and is sent when the disk is back.
+    /// Continues in memory. Events on the disk stay there, and are sent when it can be written again.
     pub(super) fn fail_over(&mut self, error: &JournalError) -> Result<(), JournalError> {
         let disk = std::mem::replace(&mut self.current, SqliteJournal::in_memory(self.config.size_max)?);
         self.outage = Some(Outage { refused: disk.next_ids(), ..Outage::default() });
@@ -152,20 +150,20 @@ impl DurableJournal {
         }
     }
 
-    /// Goes back to the disk, with all that is kept in memory.
+    /// Returns to the disk, with all events that are in memory.
     fn fail_back(&mut self, now: &Stamp) -> Result<(), JournalError> {
         if self.outage.is_none() {
             return Ok(());
         }
         let mut disk = self.open_disk(now)?;
         let Some(outage) = &self.outage else { return Ok(()) };
-        // An earlier try may have come so far before it was refused.
+        // An earlier attempt may have imported this epoch before it was refused.
         let imported = EventId { seq: 1, ..self.current.next_id() };
         let refused: Vec<EventId> = outage.refused.iter().copied().chain([imported]).collect();
         disk.roll_back_from(&refused, &outage.removed)?;
         disk.remove(&outage.removed)?;
         if outage.refused.is_empty() {
-            // What was open on it could not be read at the start, so nobody took it up.
+            // The breaches open on the disk could not be read at the start, so none was resumed.
             disk.interrupt_breaches(now)?;
         }
         disk.import(&self.current, self.breaches.values(), now)?;
@@ -177,15 +175,14 @@ impl DurableJournal {
         Ok(())
     }
 
-    /// Positions that `journal` gave mean nothing any more.
+    /// Retires a journal, whose positions become invalid.
     fn retire(&mut self, mut journal: SqliteJournal) {
         self.own_events.extend(journal.take_own_events());
         self.lost_before = self.lost_before.plus(journal.lost());
         self.generation += 1;
     }
 
-    /// Does `what` on disk, or in memory where that is refused. A refused transaction is never tried again: the same is
-    /// written elsewhere.
+    /// Does `what` on disk, or in memory if the disk refuses. A refused transaction is never retried: memory gets it instead.
     fn on_disk_or_in_memory<T>(
         &mut self,
         what: impl Fn(&mut SqliteJournal) -> Result<T, JournalError>,
@@ -199,7 +196,7 @@ impl DurableJournal {
         }
     }
 
-    /// Remembers what has to leave the disk when it is back.
+    /// Remembers the events that have to be removed from the disk when it can be written again.
     fn removed(&mut self, ids: &[EventId]) {
         let in_memory = self.current.next_id().epoch;
         if let Some(outage) = &mut self.outage {

@@ -1,4 +1,4 @@
-//! The files of a state directory: nobody but the agent's user reads them, and what it may not write is said with the remedy.
+//! The files of a state directory, readable by the agent's user only. Errors of permission name the owner and the remedy.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
@@ -10,11 +10,9 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::JournalError;
 
-/// Read and written by its owner alone.
 const PRIVATE: u32 = 0o600;
 const OTHERS: u32 = 0o077;
 
-/// A file or directory that the agent may not write.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot write {}: it belongs to {owner}, this agent runs as {user}; set state_dir, or chown it", path.display())]
 pub struct NotPermitted {
@@ -23,20 +21,20 @@ pub struct NotPermitted {
     user: String,
 }
 
-/// Makes the state directory for the agent's user alone. One that is there stays as it is.
+/// Creates the state directory for the agent's user only; an existing one stays as it is.
 pub(super) fn make_directory(directory: &Path) -> Result<(), JournalError> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
     made.map_err(|source| refused(directory, source))
 }
 
-/// Opens a file to write it, and makes it where it is missing: for the agent's user alone, also where it was made for others.
+/// Opens a file for writing, or creates it; the mode of an existing file is restricted to its owner as well.
 pub(super) fn open_private(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(PRIVATE).open(path)?;
     narrow(path, &file);
     Ok(file)
 }
 
-/// Opens the database for SQLite, and what it left beside it: its own error of a file that can't be written names no owner.
+/// Opens the database's files in advance, because SQLite's own error for a file that cannot be written names no owner.
 pub(super) fn prepare_database(path: &Path) -> Result<(), JournalError> {
     open_private(path).map_err(|source| refused(path, source))?;
     for suffix in ["-wal", "-shm"] {
@@ -72,7 +70,7 @@ pub(super) fn lock(directory: &Path) -> Result<File, JournalError> {
     }
 }
 
-/// What kept `path` from being written: where that is its owner, or the owner of its directory, this is named.
+/// Returns the error for a `path` that could not be written; names the owner where that is another user.
 fn refused(path: &Path, source: io::Error) -> JournalError {
     if source.kind() == io::ErrorKind::PermissionDenied {
         let there = path.ancestors().find_map(|path| Some((path, fs::metadata(path).ok()?)));
@@ -86,7 +84,7 @@ fn refused(path: &Path, source: io::Error) -> JournalError {
     JournalError::Io { path: path.to_owned(), source }
 }
 
-/// A user as in `root (uid 0)`, by the lines of passwd(5).
+/// Formats a user as `root (uid 0)`, by the lines of passwd(5).
 fn named(uid: u32, users: &str) -> String {
     let name = users.lines().find_map(|line| {
         let mut fields = line.split(':');
@@ -96,7 +94,7 @@ fn named(uid: u32, users: &str) -> String {
     name.map_or_else(|| format!("uid {uid}"), |name| format!("{name} (uid {uid})"))
 }
 
-/// Renames, on the disk too where the file system can do that: a power cut must not undo one renaming and leave the next.
+/// Renames, and syncs the directory where the file system can: a power cut must not undo one rename and keep the next.
 pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to)?;
     let directory = to.parent().map(File::open);

@@ -12,26 +12,26 @@ use crate::agent::event_system::Draft;
 use crate::agent::numbered::Numbered;
 use crate::event::{Body, Epoch, Event, EventId, Reason, Stamp};
 
-/// Events of simulated or replayed agents until Kafka has them.
+/// Holds events of simulated or replayed agents until Kafka has them.
 ///
-/// It evicts nothing: whoever appends holds back while much is pending. It keeps no JSON, and so counts no bytes: who sends an
-/// event writes it.
+/// It evicts nothing: the caller slows down while much is pending. It keeps no JSON, and so counts no bytes: the sender encodes
+/// events.
 #[derive(Debug)]
 pub struct FleetJournal {
     counts: FxHashMap<SmolStr, EventId>,
-    /// By position.
+    /// Indexed by position.
     events: Numbered<Arc<Event>>,
-    /// Of each epoch's events, by `seq`.
+    /// Positions of each epoch's events, indexed by `seq`.
     positions: FxHashMap<Epoch, Numbered<usize>>,
 }
 
 impl FleetJournal {
-    /// With nobody in it. An agent that is not known when its first event comes begins a random epoch.
+    /// Creates an empty journal. An agent without a known epoch begins a random one at its first event.
     pub fn new() -> Self {
         Self { counts: HashMap::default(), events: Numbered::from(1), positions: HashMap::default() }
     }
 
-    /// This agent counts in this epoch, from 1.
+    /// Sets the epoch of an agent, which counts from 1.
     pub fn counting(mut self, agent: &str, epoch: Epoch) -> Self {
         self.counts.insert(agent.into(), EventId { epoch, seq: 1 });
         self

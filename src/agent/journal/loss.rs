@@ -1,4 +1,4 @@
-//! Losses: why events are given up, how many were, and the declaration of them, which may still grow.
+//! Losses: counts of the events that were given up, and their declaration, which may still grow.
 
 use log::error;
 
@@ -7,24 +7,24 @@ use crate::agent::event_system::Draft;
 use crate::event::{Body, Epoch, Event, EventId, Loss, Reason};
 use crate::units::counted;
 
-/// Maximum number of ranges handed out in one event, which must fit into a message: 40 bytes each at most.
+/// Maximum number of ranges in one event, which must fit into a message: 40 bytes each at most.
 const RANGES_MAX: usize = 500;
-/// Losses of one reason are logged at once, and then at most once in this time.
+/// Minimum interval of log lines about losses of the same reason.
 const LOG_EVERY_MS: u64 = 60_000;
 
 /// Inclusive, ascending ranges of numbers of one epoch.
 pub(super) type Ranges = Vec<(u64, u64)>;
 
-/// The number of events given up, by reason.
+/// Number of events given up, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LossCounts {
     /// The journal was full.
     pub evicted: u64,
-    /// They were older than the journal keeps.
+    /// Older than `journal.max_age`.
     pub expired: u64,
-    /// Kafka refused them for good.
+    /// Refused by Kafka for good.
     pub rejected: u64,
-    /// The journal was damaged.
+    /// Unreadable in a damaged journal.
     pub damaged: u64,
 }
 
@@ -53,7 +53,7 @@ impl LossCounts {
     }
 }
 
-/// Logs losses by reason: many evictions are one line. What a damaged journal lost is logged where it is replaced.
+/// Logs losses by reason: many evictions are one line. Losses of a damaged journal are logged where it is replaced.
 #[derive(Debug, Default)]
 pub(super) struct LossLog {
     evicted: Logged,
@@ -68,7 +68,6 @@ struct Logged {
 }
 
 impl LossLog {
-    /// Logs what was lost since the last line, where one is due.
     pub(super) fn log(&mut self, lost: &LossCounts, now_ms: u64) {
         for line in self.lines(lost, now_ms) {
             error!("{line}");
@@ -91,14 +90,14 @@ impl LossLog {
     }
 }
 
-/// A `loss` event that nobody was handed yet.
+/// A `loss` event that was not handed out yet.
 #[derive(Clone, Debug)]
 pub(super) struct OpenDeclaration {
     pub(super) position: Position,
     pub(super) event: Event,
 }
 
-/// Takes `ids` into the open declaration, if there is one of the same epoch and reason; returns it.
+/// Adds `more` to the open declaration if it has the same epoch, reason and detail; returns it.
 pub(super) fn extend<'a>(open: &'a mut Option<OpenDeclaration>, more: &Loss) -> Option<&'a OpenDeclaration> {
     let open = open.as_mut()?;
     match &mut open.event.body {
@@ -110,13 +109,13 @@ pub(super) fn extend<'a>(open: &'a mut Option<OpenDeclaration>, more: &Loss) -> 
     Some(open)
 }
 
-/// The first and the last number that an event declares to be lost, if it does.
+/// Returns the first and last number that an event declares lost, if it declares any.
 pub(super) fn bounds(body: &Body) -> Option<(Epoch, (u64, u64))> {
     let Body::Loss(Loss { epoch, ranges, .. }) = body else { return None };
     Some((*epoch, (ranges.first()?.0, ranges.last()?.1)))
 }
 
-/// Declares `ids`, by epoch.
+/// Groups lost events by epoch.
 pub(super) fn declare(ids: &[EventId], reason: &Reason, detail: Option<&str>) -> Vec<Loss> {
     let mut ids = ids.to_vec();
     ids.sort_unstable();
@@ -130,7 +129,7 @@ pub(super) fn declare(ids: &[EventId], reason: &Reason, detail: Option<&str>) ->
     epochs.map(loss).collect()
 }
 
-/// Cuts a declaration down to what one event carries; returns the rest, for events of their own.
+/// Cuts a declaration down to what fits into one event; returns the rest, for events of their own.
 pub(super) fn split(event: &mut Event) -> Vec<Draft> {
     let Body::Loss(loss) = &mut event.body else { return Vec::new() };
     let rest = loss.ranges.split_off(loss.ranges.len().min(RANGES_MAX));
@@ -138,7 +137,7 @@ pub(super) fn split(event: &mut Event) -> Vec<Draft> {
     rest.chunks(RANGES_MAX).map(|ranges| Draft { stamp: event.stamp.clone(), body: part(ranges) }).collect()
 }
 
-/// Ascending ranges that lie apart from each other by at least one number.
+/// Merges ranges that overlap or adjoin; ascending.
 fn union(ranges: impl IntoIterator<Item = (u64, u64)>) -> Ranges {
     let mut all: Ranges = ranges.into_iter().collect();
     all.sort_unstable();
@@ -152,7 +151,7 @@ fn union(ranges: impl IntoIterator<Item = (u64, u64)>) -> Ranges {
     apart
 }
 
-/// What lies in `ranges` and in none of `known`.
+/// Returns the parts of `ranges` outside of `known`.
 pub(super) fn subtract(ranges: &[(u64, u64)], known: impl IntoIterator<Item = (u64, u64)>) -> Ranges {
     let known = union(known);
     let mut rest = Ranges::new();

@@ -1,13 +1,12 @@
-//! How far the journal had come, in a small file beside it: what tells a damaged journal from a sound one.
+//! Records how far the journal had come, in a small file beside it, which distinguishes a damaged journal from a sound one.
 //!
-//! SQLite believes a log whose tail is unreadable to end there, and an empty file to be a new database: both open without an
-//! error, know less than was registered, and would give numbers anew. So each transaction that registers events is counted, in
-//! the database and here. A database that counts fewer than this file lost some; what was pending stands here too, so that
-//! exactly that is declared.
+//! SQLite takes a log with an unreadable tail to end there, and an empty file to be a new database: both open without an error,
+//! lack events, and would reuse numbers. So each transaction that registers events is counted, in the database and here. A database
+//! that counts fewer than this file lost some; the file also records which events were pending, so that exactly those are declared.
 //!
 //! The file is written in place and never synced: after a power cut it may be behind, which proves nothing, but not ahead of a
-//! commit that was synced before. So it is believed only where it counts more than the database, which keeps the same in a row of
-//! its own. When it can't be written or read, the database is taken at its word.
+//! commit that was synced before. So it is believed only where it counts more than the database, which has the same in a row of its
+//! own. Where it cannot be read or written, the database is trusted.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -23,21 +22,20 @@ use super::loss::{Ranges, subtract};
 use crate::event::{Epoch, EpochError, EventId};
 use crate::failpoints;
 
-/// The file is a multiple of it: a sector is written whole, or not at all.
+/// The file's size is a multiple of this: a sector is written as a whole, or not at all.
 const SECTOR: usize = 512;
 
-/// Where the pending events of an epoch lie.
+/// The range of an epoch's pending events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Span {
-    /// None is pending below this number.
+    /// No event below this number is pending.
     pub(super) first: u64,
-    /// Nor from this number on.
+    /// No event from this number on is pending.
     pub(super) next: u64,
-    /// So many are.
+    /// Number of pending events.
     pub(super) events: u64,
 }
 
-/// Pending events by epoch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "Vec<(String, Span)>", try_from = "Vec<(String, Span)>")]
 pub(super) struct Spans(BTreeMap<Epoch, Span>);
@@ -59,33 +57,33 @@ impl Spans {
         }
     }
 
-    /// Of its epoch, this is the first that is left.
+    /// Sets the first pending event of its epoch.
     pub(super) fn begin_at(&mut self, id: EventId) {
         if let Some(span) = self.0.get_mut(&id.epoch) {
             span.first = id.seq;
         }
     }
 
-    /// Nothing of `epoch` was given a number from `next` on; what is below is left open where it was not known.
+    /// Extends an epoch's span to `next`, from which on no number was given; an unknown epoch gets an empty span.
     pub(super) fn reach(&mut self, epoch: Epoch, next: u64) {
         let span = self.0.entry(epoch).or_insert(Span { first: next, next, events: 0 });
         span.next = span.next.max(next);
     }
 
-    /// Whether these numbers of `epoch` are lost stands in an event that may be lost itself.
+    /// Includes numbers of `epoch` whose declaration is itself a pending event, which may be lost.
     pub(super) fn hold(&mut self, epoch: Epoch, (first, last): (u64, u64)) {
         self.reach(epoch, last.saturating_add(1));
         self.0.entry(epoch).and_modify(|span| span.first = span.first.min(first));
     }
 
-    /// None of `epoch` is pending from `next` on.
+    /// Ends an epoch at this number, from which on none is pending.
     pub(super) fn end_at(&mut self, EventId { epoch, seq: next }: EventId) {
         if let Some(span) = self.0.get_mut(&epoch) {
             span.next = span.next.min(next);
         }
     }
 
-    /// All that lies in them, but for `known` ranges.
+    /// Returns all numbers in the spans, except `known` ranges.
     pub(super) fn without(&self, known: impl IntoIterator<Item = (Epoch, (u64, u64))>) -> BTreeMap<Epoch, Ranges> {
         let mut by_epoch: BTreeMap<Epoch, Ranges> = BTreeMap::new();
         for (epoch, range) in known {
@@ -99,17 +97,16 @@ impl Spans {
         rest.filter(|(_, ranges)| !ranges.is_empty()).collect()
     }
 
-    /// How many events lie in them.
+    /// Returns the number of pending events.
     pub(super) fn events(&self) -> u64 {
         self.0.values().map(|span| span.events).fold(0, u64::saturating_add)
     }
 
-    /// Whether any event of `epoch` is pending.
     pub(super) fn has(&self, epoch: Epoch) -> bool {
         self.0.get(&epoch).is_some_and(|span| span.events > 0)
     }
 
-    /// Whether `other` has as many of each epoch.
+    /// Returns whether both have the same number of pending events in each epoch.
     pub(super) fn holds_as_many_as(&self, other: &Self) -> bool {
         let events = |spans: &Self| -> Vec<(Epoch, u64)> {
             spans.0.iter().filter(|(_, span)| span.events > 0).map(|(epoch, span)| (*epoch, span.events)).collect()
@@ -132,15 +129,13 @@ impl TryFrom<Vec<(String, Span)>> for Spans {
     }
 }
 
-/// How far a journal had come.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Mark {
-    /// So many synced transactions.
+    /// Number of synced transactions.
     pub(super) commits: u64,
     pub(super) pending: Spans,
 }
 
-/// The file.
 #[derive(Debug)]
 pub(super) struct MarkFile {
     path: PathBuf,
@@ -153,7 +148,7 @@ impl MarkFile {
         Self { path, file: None, refused: false }
     }
 
-    /// What stands there; nothing where there is no file, or none that can be believed.
+    /// Reads the file; `None` where it is missing or invalid.
     pub(super) fn read(&self) -> Option<Mark> {
         if failpoints::is_out("journal-mark") {
             return None;
@@ -173,7 +168,7 @@ impl MarkFile {
         mark
     }
 
-    /// Best effort: an old mark is a safe one.
+    /// Writes the file as a best effort: an old mark is a safe one.
     pub(super) fn write(&mut self, mark: &Mark) {
         let done = self.try_write(&render(mark));
         if let Err(error) = &done {
@@ -193,7 +188,7 @@ impl MarkFile {
     }
 }
 
-/// A line: the checksum of what follows it, and that. Blanks fill the sector, and cover what stood there before.
+/// Formats one line: the checksum of the rest, and the JSON. Blanks fill the sector, and overwrite what was there before.
 fn render(mark: &Mark) -> Vec<u8> {
     let json = serde_json::to_string(mark).unwrap_or_default();
     let mut line = format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes())).into_bytes();
@@ -261,7 +256,7 @@ mod tests {
             let line = whole.iter().position(|byte| *byte == b'\n').unwrap();
             let mut bytes = whole.clone();
             bytes[at.index(line)] ^= flip;
-            // Hexadecimal digits are read in either case.
+            // Hexadecimal digits are parsed in either case.
             prop_assert!(parse(&bytes).is_none_or(|read| read == mark(3, 17) && flip == 0x20));
             prop_assert!(parse(&whole[..cut.index(line - 1)]).is_none());
         }

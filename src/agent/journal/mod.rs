@@ -1,14 +1,14 @@
-//! Where events are registered until Kafka has acknowledged them: in a [`SqliteJournal`], on disk or in memory. An agent has a
+//! Registers events until Kafka has acknowledged them, in a [`SqliteJournal`] on disk or in memory. An agent has a
 //! [`DurableJournal`], which is on disk as long as that can be written, and in memory until it can be written again.
 //!
-//! Invariants, whatever the implementation:
+//! Invariants of every implementation:
 //!
-//! - An event that [`Journal::append`] returned stays until it is removed, or until its loss is declared by a `loss` event that
-//!   is registered in the same transaction.
-//! - `seq` counts from 1 in each epoch, without holes. No number is given twice to events that anybody has seen.
-//! - What is kept is bounded. When it is full, the oldest of the least severe goes first; a `loss` never goes.
-//! - A `loss` that nobody was handed yet grows; once handed, its content is fixed.
-//! - An epoch belongs to one name on one machine: what counts under another one begins an epoch of its own.
+//! - An event that [`Journal::append`] returned stays until it is removed, or until its loss is declared by a `loss` event that is
+//!   registered in the same transaction.
+//! - `seq` counts from 1 in each epoch, without gaps. No number is given twice to events that were visible outside.
+//! - The size is bounded. A full journal evicts the oldest of the least severe events first, and never a `loss`.
+//! - A `loss` grows until it is handed out; from then on its content is fixed.
+//! - An epoch belongs to one agent name on one machine; another name or machine begins a new epoch.
 
 mod failover;
 mod files;
@@ -39,147 +39,127 @@ use crate::agent::mishap::Mishaps;
 use crate::event::{Body, Epoch, Event, EventId, Severity, Stamp};
 use crate::units::ByteCount;
 
-/// A place in the order in which events were registered.
+/// A position in the order of registration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position(u64);
 
 impl Position {
-    /// Before all events.
     pub const START: Self = Self(0);
 }
 
-/// A registered event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stored {
-    /// Where it stands.
     pub position: Position,
-    /// The event; shared with whoever keeps it.
     pub event: Arc<Event>,
-    /// Its JSON, as it was committed; `None` where the journal keeps the event alone.
+    /// The event's JSON as it was committed; `None` where the journal keeps only the event.
     pub payload: Option<Vec<u8>>,
 }
 
-/// How much is registered.
+/// The size of the backlog.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pending {
-    /// Number of events.
     pub events: u64,
-    /// Bytes of their JSON.
+    /// Bytes of the events' JSON.
     pub bytes: u64,
-    /// `observed_at` of the one registered first.
+    /// `observed_at` of the event registered first.
     pub oldest: Option<DateTime<Utc>>,
 }
 
-/// The place and the bounds of an agent's journal.
+/// Location and bounds of an agent's journal.
 #[derive(Clone, Debug)]
 pub struct JournalConfig {
-    /// The state directory; made if it is missing.
+    /// The state directory; created if it is missing.
     pub directory: PathBuf,
-    /// Bounds the file, and what is kept in memory while the file can't be written.
+    /// Bounds the file, and the memory used while the file cannot be written.
     pub size_max: ByteCount,
-    /// Events older than this are given up.
+    /// Older events are given up.
     pub age_max: Duration,
     pub identity: Identity,
 }
 
-/// Who counts in an epoch.
+/// The owner of an epoch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
-    /// The agent's name in events.
     pub agent: SmolStr,
     /// `/etc/machine-id`, empty where there is none.
     pub machine_id: String,
 }
 
-/// Where events are kept at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
-    /// In the file: they survive the process.
+    /// In the file: events survive the process.
     OnDisk,
-    /// In memory, because the disk can't be written: they don't.
+    /// In memory, because the disk cannot be written: events do not survive the process.
     InMemory,
 }
 
-/// Why a journal could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
-    /// Another agent holds the state directory.
     #[error("another agent runs on {}; give each agent a state_dir of its own", .0.display())]
     Locked(PathBuf),
-    /// A file or directory belongs to another user.
     #[error(transparent)]
     NotPermitted(#[from] files::NotPermitted),
-    /// A file or directory refuses.
     #[error("{}", path.display())]
     Io {
-        /// Which.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
-    /// SQLite refuses: disk full, read-only, an I/O error.
+    /// SQLite fails: disk full, read-only, an I/O error.
     #[error("journal")]
     Sqlite(#[from] rusqlite::Error),
-    /// What stands in the file is not what was written there.
+    /// The file does not contain what was written to it.
     #[error("journal damaged: {0}")]
     Damaged(String),
 }
 
-/// A bounded, ordered store of events.
+/// A bounded, ordered store of events. The module's documentation has its invariants.
 pub trait Journal {
-    /// Registers events, all or none, and keeps the breaches that they open and close.
+    /// Registers events, all or none, and tracks the breaches that they open and close.
     ///
     /// # Errors
     /// None of them is registered.
     fn append(&mut self, drafts: Vec<Draft>) -> Result<Vec<Arc<Event>>, JournalError>;
 
-    /// Forgets events; those it does not know are passed over.
-    ///
-    /// # Errors
-    /// They are still there.
+    /// Removes events; unknown ones are ignored. After an error all are still there.
     fn remove(&mut self, ids: &[EventId]) -> Result<(), JournalError>;
 
-    /// Gives up an event that was rejected, and registers its loss, with what the broker said of it, in the same transaction.
+    /// Gives up an event that Kafka rejected, and registers its loss, with the broker's error as `detail`, in the same transaction.
     ///
     /// # Errors
-    /// It is still there.
+    /// The event is still there.
     fn reject(&mut self, id: EventId, detail: &str, stamp: Stamp) -> Result<(), JournalError>;
 
-    /// The events that the journal registered by itself since the last call: declarations of losses, and the ends of breaches
-    /// of an agent that has another name now. A declaration may grow until it is handed out.
+    /// Takes the events that the journal registered by itself since the last call: declarations of losses, and the ends of breaches
+    /// after the agent was renamed. A declaration may grow until it is handed out.
     fn take_own_events(&mut self) -> Vec<Arc<Event>> {
         Vec::new()
     }
 
-    /// The number of events given up since the start.
+    /// Returns the number of events given up since the start.
     fn lost(&self) -> LossCounts {
         LossCounts::default()
     }
 
-    /// The events after `after`, in order, as many as fit; at least one where there is one. They are handed out: from now on they
+    /// Hands out the events after `after`, in order, as many as fit, and at least one if there is one. Events that were handed out
     /// are evicted last.
     ///
     /// # Errors
-    /// Nothing was handed out.
+    /// No event was handed out.
     fn batch(&mut self, after: Position, events_max: usize, bytes_max: usize) -> Result<Vec<Stored>, JournalError>;
 
-    /// What is registered.
     fn pending(&self) -> Pending;
 
-    /// The last event of each breach that is not cleared.
-    ///
-    /// # Errors
-    /// They can't be read.
+    /// Returns the last event of each breach that is not cleared.
     fn open_breaches(&mut self) -> Result<Vec<Event>, JournalError>;
 
-    /// Drops what is older than the journal keeps, tries a refusing disk again. Call it every second; most calls do nothing.
+    /// Drops expired events, and retries a disk that could not be written. To be called every second; most calls do nothing.
     ///
     /// # Errors
-    /// Something was tried and did not succeed.
+    /// Something was tried and failed.
     fn upkeep(&mut self, stamp: &Stamp) -> Result<(), JournalError>;
 
-    /// Takes other bounds: what exceeds them is given up at once.
+    /// Changes the bounds; what exceeds them is given up at once.
     ///
     /// # Errors
     /// What exceeds them is still there, and goes with one of the next events.
@@ -187,36 +167,35 @@ pub trait Journal {
         Ok(())
     }
 
-    /// Prepares for the end of the process: tries a disk once more that could not be written.
+    /// Prepares for the end of the process: retries a disk that could not be written.
     ///
     /// # Errors
-    /// What is kept in memory alone is lost with the process.
+    /// Events that are only in memory are lost with the process.
     fn close(&mut self, _now: &Stamp) -> Result<(), JournalError> {
         Ok(())
     }
 
-    /// Whether events survive the process at the moment.
     fn durability(&self) -> Durability {
         Durability::InMemory
     }
 
-    /// The identity of the next event, where there is one count for all.
+    /// Returns the identity of the next event, if the journal has one epoch for all.
     fn next_id(&self) -> Option<EventId> {
         None
     }
 
-    /// What its disk refused.
+    /// Returns the errors of the disk.
     fn mishaps(&self) -> Mishaps {
         Mishaps::default()
     }
 
-    /// Changes whenever positions given before mean nothing any more: begin again at [`Position::START`].
+    /// Returns a number that changes when earlier positions become invalid: readers then start again at [`Position::START`].
     fn generation(&self) -> u64 {
         0
     }
 }
 
-/// The order in which events go when room is short: the lowest first.
+/// The order of eviction, lowest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 enum EvictionPriority {
@@ -243,15 +222,13 @@ impl EvictionPriority {
     }
 }
 
-/// What an event does to the breaches that are kept.
+/// Returns the id of the event's breach, and whether the breach is open after it.
 fn breach_change(body: &Body) -> Option<(&str, bool)> {
     body.breach().map(|breach| (breach.breach_id.as_str(), !matches!(body, Body::BreachCleared(_))))
 }
 
-/// Draws an epoch from the operating system: a seeded generator could repeat itself on the next machine.
-///
-/// # Panics
-/// Where the system has no random numbers, as the standard library's maps do.
+/// Draws an epoch from the operating system, since a seeded generator could repeat itself on the next machine. Panics where the
+/// system has no random numbers, like the standard library's maps.
 fn random_epoch() -> Epoch {
     Epoch(getrandom::u64().expect("the system has random numbers"))
 }

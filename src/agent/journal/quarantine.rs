@@ -1,4 +1,4 @@
-//! Damaged journals: set aside, and replaced by a journal of what can still be read of them.
+//! Moves damaged journals aside, and replaces them by a journal of what can still be read of them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::units::ByteCount;
 /// Maximum number of damaged journals to keep.
 const QUARANTINED_MAX: usize = 3;
 
-/// Opens the journal of a state directory, or the one that takes its place where it is damaged.
+/// Opens the journal of a state directory, or its replacement if it is damaged.
 pub(super) fn open_or_replace(
     directory: &Path,
     size_max: ByteCount,
@@ -39,8 +39,8 @@ pub(super) fn open_or_replace(
     Ok(journal)
 }
 
-/// Makes a journal, beside the damaged one, of what can still be read of that, and declares that there may have been more. It
-/// has its name only when it is whole, so that this can be cut short anywhere.
+/// Salvages the damaged journal into a new one beside it, and declares that there may have been more. The new one is renamed only
+/// when it is complete, so this can be interrupted anywhere.
 fn prepare_replacement(
     path: &Path,
     size_max: ByteCount,
@@ -58,8 +58,8 @@ fn prepare_replacement(
     rename(&part, &replacement(path)).map_err(|source| JournalError::Io { path: part, source })
 }
 
-/// Puts the journal that was made in the place of the damaged one, which is set aside, its log first: without it the file could
-/// look sound. Returns whether there was one.
+/// Puts the prepared replacement, if there is one, in the place of the damaged journal, which is moved aside, its log first:
+/// without its log the file could look sound. Returns whether there was one.
 fn finish_replacement(path: &Path, now: &Stamp) -> Result<bool, JournalError> {
     let replacement = replacement(path);
     if !replacement.try_exists().map_err(|source| JournalError::Io { path: replacement.clone(), source })? {
@@ -76,7 +76,7 @@ fn finish_replacement(path: &Path, now: &Stamp) -> Result<bool, JournalError> {
     Ok(true)
 }
 
-/// Removes all but the latest of the damaged journals, lest they fill the disk.
+/// Removes all but the latest damaged journals, lest they fill the disk.
 fn remove_old(path: &Path, latest: &Path) {
     let is_older = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();

@@ -1,8 +1,7 @@
-//! The journal of an agent that does not run, for whoever wants to look at it.
+//! Reads the journal of an agent that does not run.
 //!
-//! Nothing there is touched. A reader of the files themselves would hold locks that keep a starting agent out, and leave SQLite's
-//! own files behind; so a copy is read, elsewhere. For the same reason nobody tries whether `agent.lock` can be had: who holds it is
-//! asked of the kernel.
+//! The files are not touched: opening them would hold locks that keep a starting agent out, and leave SQLite's own files behind, so
+//! a copy is read elsewhere. For the same reason `agent.lock` is not tried: the kernel is asked who holds it.
 
 use std::fs;
 use std::io;
@@ -13,24 +12,21 @@ use super::{Journal as _, JournalError, Pending, SqliteJournal};
 use crate::event::Event;
 use crate::units::ByteCount;
 
-/// What a journal consists of; it is damaged where some of it is gone.
+/// The files of a journal; without one of them it is damaged.
 const FILES: [&str; 3] = ["journal.db", "journal.db-wal", "journal.db.mark"];
 
-/// What a journal holds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
-    /// How much is registered.
     pub pending: Pending,
     /// The last event of each breach that is not cleared.
     pub open_breaches: Vec<Event>,
 }
 
 impl Snapshot {
-    /// What stands in the journal of a state directory, as an agent on this machine would find it at its start; `None` where
-    /// there is no journal.
+    /// Reads the journal of a state directory the way a starting agent on this machine would; `None` where there is none.
     ///
     /// # Errors
-    /// The directory can't be read, the journal is damaged, or there is no room for the copy.
+    /// The directory cannot be read, the journal is damaged, or there is no room for the copy.
     pub fn read(directory: &Path, machine_id: &str) -> Result<Option<Self>, JournalError> {
         fs::read_dir(directory).map_err(|source| JournalError::Io { path: directory.to_owned(), source })?;
         let copy = tempfile::tempdir().map_err(|source| JournalError::Io { path: std::env::temp_dir(), source })?;
@@ -50,10 +46,7 @@ impl Snapshot {
     }
 }
 
-/// Whether an agent holds the state directory, as far as the kernel says (proc_locks(5)).
-///
-/// # Errors
-/// It can't be seen what is in the directory.
+/// Returns whether an agent holds the state directory, according to the kernel (proc_locks(5)).
 pub fn is_held(directory: &Path) -> Result<bool, JournalError> {
     let path = directory.join("agent.lock");
     match fs::metadata(&path) {
@@ -66,20 +59,21 @@ pub fn is_held(directory: &Path) -> Result<bool, JournalError> {
     }
 }
 
-/// Whether a line of `/proc/locks` is of an exclusive flock(2) on this file: `1: FLOCK  ADVISORY  WRITE 2001 08:01:7864554 0 EOF`.
+/// Returns whether a line of `/proc/locks` is an exclusive flock(2) on this file: `1: FLOCK  ADVISORY  WRITE 2001 08:01:7864554 0
+/// EOF`.
 fn holds(line: &str, device: u64, inode: u64) -> bool {
     let fields: Vec<&str> = line.split_whitespace().collect();
     let [_, "FLOCK", _, "WRITE", _, file, ..] = fields[..] else { return false };
     let [major, minor, locked] = file.split(':').collect::<Vec<_>>()[..] else { return false };
     let number = |text| u32::from_str_radix(text, 16).ok();
     let (major, minor) = (number(major), number(minor));
-    // Where a file system is on no disk of its own (btrfs, overlayfs), stat(2) and the kernel's table name different devices.
+    // On a file system without a device of its own (btrfs, overlayfs), stat(2) and `/proc/locks` name different devices.
     let same_device = (major, minor) == (Some(rustix::fs::major(device)), Some(rustix::fs::minor(device)));
     let nameless = major == Some(0) && rustix::fs::major(device) == 0;
     locked.parse() == Ok(inode) && (same_device || nameless)
 }
 
-/// Copies a file, if there is one.
+/// Copies a file; returns whether it exists.
 fn copied(from: &Path, to: &Path, name: &str) -> Result<bool, JournalError> {
     let path = from.join(name);
     let (mut from, mut to) = match fs::File::open(&path) {

@@ -1,6 +1,6 @@
 //! The durable journal: one SQLite database, one connection, exclusive, write-ahead log, `synchronous=FULL`.
 //!
-//! It is written only by a tick that makes an event, and when Kafka has acknowledged some.
+//! It is written only by ticks that make events, and when Kafka has acknowledged some.
 
 mod database;
 mod rows;
@@ -34,37 +34,37 @@ use crate::event::{Body, Epoch, Event, EventId, Loss, Reason, Stamp};
 use crate::failpoints;
 use crate::units::ByteCount;
 
-/// How many events are taken over before it is seen whether there is room for more.
+/// Number of events to import before checking for room.
 const IMPORTED_AT_ONCE: usize = 256;
 
-/// A journal that survives the process, the power, and a full disk; or the same in memory.
+/// A journal that survives a kill, a power cut and a full disk; or the same in memory.
 #[derive(Debug)]
 pub struct SqliteJournal {
     connection: Connection,
     pages_max: i64,
     state: State,
-    /// None while it does not yet have its place, and in memory.
+    /// `None` in memory, and while the file does not have its final name.
     mark: Option<MarkFile>,
     is_in_memory: bool,
 }
 
-/// What came of [`SqliteJournal::claim`].
+/// The result of [`SqliteJournal::claim`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Claim {
-    /// The epoch goes on.
+    /// The epoch continues.
     Kept,
-    /// The agent had another name; its open breaches ended as interrupted.
+    /// The agent was renamed; its open breaches ended as interrupted.
     Renamed { interrupted: usize },
-    /// The files are from another machine, whose open breaches are forgotten here.
+    /// The files are from another machine, whose open breaches were dropped here.
     OtherMachine { forgotten: usize },
 }
 
 impl SqliteJournal {
-    /// Opens the journal at `path`, or makes one, and keeps it within `size_max`.
+    /// Opens the journal at `path`, or creates it, and keeps it within `size_max`.
     ///
     /// # Errors
-    /// [`JournalError::Damaged`] where the file is no journal, no whole one, or knows less than was once registered; else what
-    /// SQLite says.
+    /// [`JournalError::Damaged`] where the file is no journal, is corrupt, or lacks events that were registered; else SQLite's
+    /// error.
     pub fn open(path: &Path, size_max: ByteCount) -> Result<Self, JournalError> {
         prepare_database(path)?;
         let file = mark_beside(path);
@@ -85,10 +85,7 @@ impl SqliteJournal {
         Ok(journal)
     }
 
-    /// A journal that is gone with the process, in an epoch of its own; bounded like one on disk.
-    ///
-    /// # Errors
-    /// There is no memory for it.
+    /// Creates a journal in memory, in an epoch of its own, bounded like one on disk.
     pub fn in_memory(size_max: ByteCount) -> Result<Self, JournalError> {
         let connection = Connection::open_in_memory()?;
         check(&connection)?;
@@ -96,7 +93,7 @@ impl SqliteJournal {
         Ok(Self { is_in_memory: true, ..Self::of(connection, state, size_max) })
     }
 
-    /// A new journal at `path`, which gets its place later; it counts on after `commits`.
+    /// Creates a journal at `path`, to be renamed later; its count of transactions continues after `commits`.
     fn make(path: &Path, size_max: ByteCount, commits: u64) -> Result<Self, JournalError> {
         prepare_database(path)?;
         let connection = Connection::open(path)?;
@@ -110,26 +107,25 @@ impl SqliteJournal {
         Self { connection, pages_max: pages_max(size_max), state, mark: None, is_in_memory: false }
     }
 
-    /// The epoch in which it counts, and the number of the next event.
     pub fn next_id(&self) -> EventId {
         EventId { epoch: self.state.epoch, seq: self.state.next_seq }
     }
 
-    /// The next number in each epoch that is still counted in: its own, and those of former names.
+    /// Returns the next number in each epoch still in use: its own, and those of former names.
     pub(super) fn next_ids(&self) -> Vec<EventId> {
         self.state.next_ids()
     }
 
-    /// Who counts here; nobody in a new journal.
+    /// Returns the owner; [`Identity::default`] in a new journal.
     pub(super) fn owner(&self) -> &Identity {
         &self.state.owner
     }
 
-    /// Counts for `identity` from now on. Another name than before begins a new epoch, after the end of what was open under the
-    /// old one; so does another machine, which forgets what was open: the original may still be at it.
+    /// Changes the owner to `identity`. A new name begins a new epoch, after the end of breaches open under the old name. So does a
+    /// new machine, but drops the open breaches, since the original machine may still run.
     ///
     /// # Errors
-    /// The journal is as it was.
+    /// The journal is unchanged.
     pub(super) fn claim(&mut self, identity: &Identity, now: &Stamp) -> Result<Claim, JournalError> {
         let owner = &self.state.owner;
         if owner == identity {
@@ -155,10 +151,7 @@ impl SqliteJournal {
         })
     }
 
-    /// Ends all breaches that are open as interrupted.
-    ///
-    /// # Errors
-    /// They are still open.
+    /// Ends all open breaches as interrupted.
     pub(super) fn interrupt_breaches(&mut self, now: &Stamp) -> Result<(), JournalError> {
         if open_breaches(&self.connection)?.is_empty() {
             return Ok(());
@@ -166,12 +159,12 @@ impl SqliteJournal {
         self.transaction(|transaction, state| interrupt_breaches(transaction, state, now).map(drop))
     }
 
-    /// Forgets the events of each epoch from these on: they were refused, whatever reached the disk. Numbers of its own it gives
-    /// again. What they declared to be lost of other events is lost, where their transaction reached the disk: it is declared
-    /// again, but for `removed` events, whose fate is known.
+    /// Deletes the events from these numbers on, which were refused whether or not they reached the disk, and reuses its own
+    /// numbers. If the transaction of a deleted `loss` did reach the disk, the other events that it declared are gone: they are
+    /// declared again, except `removed` events, whose fate is known.
     ///
     /// # Errors
-    /// They are still there.
+    /// The events are still there.
     pub(super) fn roll_back_from(&mut self, refused: &[EventId], removed: &[EventId]) -> Result<(), JournalError> {
         self.transaction(|transaction, state| {
             let mut again = Vec::new();
@@ -199,11 +192,10 @@ impl SqliteJournal {
         })
     }
 
-    /// Takes over what is kept in memory, and the breaches that are open with it. Where that is more than fits, the least severe
-    /// are evicted.
+    /// Imports the events of a journal in memory, and the open breaches. If they exceed the size, the least severe are evicted.
     ///
     /// # Errors
-    /// None of it was taken.
+    /// No event was imported.
     pub(super) fn import<'a>(
         &mut self,
         memory: &Self,
@@ -225,10 +217,10 @@ impl SqliteJournal {
         })
     }
 
-    /// Takes over what was saved of a damaged journal, and declares what was not.
+    /// Imports the events saved from a damaged journal, and declares the others lost.
     ///
     /// # Errors
-    /// None of it was taken.
+    /// No event was imported.
     pub(super) fn restore<'a>(
         &mut self,
         events: impl IntoIterator<Item = &'a Event>,
@@ -254,10 +246,10 @@ impl SqliteJournal {
         })
     }
 
-    /// Counts what a journal that took the place of a damaged one declares, and tells of it.
+    /// Counts and announces the losses that the replacement of a damaged journal declares.
     pub(super) fn announce_losses(&mut self) -> Result<(), JournalError> {
         for (position, event, loss) in losses(&self.connection)? {
-            // That of a former name is declared in its own epoch.
+            // A declaration about a former name is in that name's epoch.
             if event.id.epoch == self.state.epoch || loss.reason == Reason::Damaged {
                 self.state.lost.add(&loss, loss.count());
                 self.state.own.push(position);
@@ -266,7 +258,7 @@ impl SqliteJournal {
         Ok(())
     }
 
-    /// Keeps it within another size from now on.
+    /// Changes the bound on the size.
     ///
     /// # Errors
     /// What exceeds it is still there.
@@ -276,7 +268,7 @@ impl SqliteJournal {
         if used_pages(&self.connection)? > pages_max {
             self.transaction(|transaction, state| evict(transaction, state, pages_max, now))?;
         }
-        // A file does not shrink by itself: its free pages are used again, but there are too many of them now.
+        // A file does not shrink by itself: its free pages are reused, but now there are too many of them.
         if !self.is_in_memory && page_count(&self.connection)? > pages_max + WAL_PAGES {
             let shrunk = self.connection.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)");
             if let Err(error) = shrunk {
@@ -286,10 +278,10 @@ impl SqliteJournal {
         Ok(())
     }
 
-    /// Copies the log back into the file, which then is all there is.
+    /// Copies the log back into the file, which is then complete on its own.
     ///
     /// # Errors
-    /// Some of it still stands in the log.
+    /// Part of it is still in the log.
     pub fn close(self) -> Result<(), JournalError> {
         let busy: i64 = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
         if busy != 0 {
@@ -298,10 +290,10 @@ impl SqliteJournal {
         self.connection.close().map_err(|(_, error)| error.into())
     }
 
-    /// Drops events that are surely older than `age_max`, declared as `expired`.
+    /// Drops events that are certainly older than `age_max`, and declares them `expired`.
     ///
     /// # Errors
-    /// They are still there.
+    /// The events are still there.
     pub(super) fn expire(&mut self, age_max: Duration, now: &Stamp) -> Result<(), JournalError> {
         let old = self.older_than(age_max, now)?;
         if old.is_empty() {
@@ -316,14 +308,15 @@ impl SqliteJournal {
         .map_err(damaged)
     }
 
-    /// They stand in the order in which they were registered: those after the first of this boot that is younger are younger too.
+    /// Returns the expired events. Events are in order of registration, so those after the first one of this boot that is younger
+    /// are younger too.
     fn older_than(&self, age_max: Duration, now: &Stamp) -> Result<Vec<Position>, JournalError> {
         let sql = format!("SELECT {EVENT} FROM events WHERE rank < ? ORDER BY position");
         let mut statement = self.connection.prepare(&sql)?;
         let mut rows = statement.query([EvictionPriority::Loss as u8])?;
         let mut old = Vec::new();
         while let Some(row) = rows.next()? {
-            // One that can't be read is noticed when it is handed out.
+            // A row that cannot be read is noticed when it is handed out.
             let Some((event, _)) = whole_event(row) else { continue };
             match Age::of(&event.stamp, now) {
                 Age::Known(age) if age > age_max => old.push(unsigned(row.get(0)?)),
@@ -334,7 +327,7 @@ impl SqliteJournal {
         Ok(old)
     }
 
-    /// Runs `what` in a synced transaction of its own, and counts it; memory follows the database, or neither moves.
+    /// Runs `what` in a synced transaction of its own, and counts it; `state` and the database change together, or neither does.
     fn transaction<T>(
         &mut self,
         what: impl FnOnce(&Transaction<'_>, &mut State) -> Result<T, JournalError>,
@@ -351,8 +344,8 @@ impl SqliteJournal {
         Ok(done)
     }
 
-    /// Forgets events, without a sync: a removal that a power cut undoes is one more harmless copy. The mark goes ahead, so that
-    /// it never knows of events that are no more.
+    /// Removes events without a sync: a removal that a power cut undoes only causes a harmless duplicate. The mark is written
+    /// first, so that it never counts events that are gone.
     fn forget(&mut self, ids: &[EventId]) -> Result<(), JournalError> {
         let mut state = self.state.clone();
         let transaction = self.connection.transaction()?;
@@ -371,7 +364,7 @@ impl SqliteJournal {
         Ok(())
     }
 
-    /// Only of what is committed: a test may hold that back.
+    /// Writes the mark, unless a test holds the commit back: it may only count what is committed.
     fn write_mark(&mut self) {
         if let Some(mark) = &mut self.mark
             && self.connection.is_autocommit()
@@ -380,7 +373,7 @@ impl SqliteJournal {
         }
     }
 
-    /// What a test held back when it took that guard out.
+    /// Commits what a test held back by disabling that guard.
     fn commit_held_back(&self) -> Result<(), JournalError> {
         if failpoints::is_out(COMMIT_FIRST) && !self.connection.is_autocommit() {
             self.connection.execute_batch("COMMIT")?;
@@ -419,7 +412,7 @@ impl Journal for SqliteJournal {
     }
 
     fn reject(&mut self, id: EventId, detail: &str, stamp: Stamp) -> Result<(), JournalError> {
-        // One of another epoch is on the disk for which this stands in.
+        // An event of another epoch is on the disk that this journal stands in for.
         let is_elsewhere = self.is_in_memory && id.epoch != self.state.epoch;
         self.transaction(|transaction, state| {
             match find(transaction, state, id)? {
@@ -475,10 +468,10 @@ fn mark_beside(path: &Path) -> MarkFile {
     MarkFile::new(with_suffix(path, ".mark"))
 }
 
-/// The guard: an event is committed before anybody sees it.
+// The guard: an event is committed before it is visible outside.
 const COMMIT_FIRST: &str = "commit-before-send";
 
-/// Without the guard the transaction stays open until the next one.
+/// Commits, unless the guard is disabled: then the transaction stays open until the next one.
 fn commit(mut transaction: Transaction<'_>) -> rusqlite::Result<()> {
     if failpoints::is_out(COMMIT_FIRST) {
         transaction.set_drop_behavior(DropBehavior::Ignore);
@@ -491,7 +484,7 @@ fn pages_max(size_max: ByteCount) -> i64 {
     ((size_max.bytes() / PAGE_BYTES as u64) as i64 - WAL_PAGES).max(WAL_PAGES)
 }
 
-/// The numbers of `epoch` that `refused` ends with.
+/// Returns the numbers of `epoch` that were refused.
 fn from_on(refused: &[EventId], epoch: Epoch) -> Ranges {
     refused.iter().filter(|from| from.epoch == epoch).map(|from| (from.seq, u64::MAX)).collect()
 }

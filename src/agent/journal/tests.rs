@@ -93,7 +93,7 @@ fn lost(events: &[Arc<Event>]) -> u64 {
     events.iter().map(|event| if let Body::Loss(loss) = &event.body { loss.count() } else { 0 }).sum()
 }
 
-/// What every journal does, whatever it is made of.
+/// Checks the promises that every journal makes.
 fn keeps_its_promises(journal: &mut dyn Journal) {
     let first = journal.append(vec![raised(1), draft(Body::BreachUpdated(breach(1)))]).unwrap();
     let second = journal.append(vec![raised(2)]).unwrap();
@@ -128,7 +128,7 @@ fn every_journal_keeps_its_promises() {
     keeps_its_promises(&mut open(&directory));
 }
 
-/// What is full evicts updates before raises, and declares each of them in one loss that grows until it is handed out.
+/// Checks that a full journal evicts updates before raises, and declares them in one loss that grows until it is handed out.
 fn evicts_the_least_severe_and_declares_it(journal: &mut dyn Journal) {
     let rounds = 4_000;
     for id in 0..rounds {
@@ -144,7 +144,7 @@ fn evicts_the_least_severe_and_declares_it(journal: &mut dyn Journal) {
     let updates = events.iter().filter(|event| matches!(event.body, Body::BreachUpdated(_))).count();
     assert!(updates < 100, "{updates} updates outlived raises");
 
-    // It was handed out: what is lost from now on is declared anew.
+    // The loss was handed out, so further losses get a new declaration.
     for id in 0..rounds {
         journal.append(vec![raised(id), draft(Body::BreachCleared(breach(id)))]).unwrap();
     }
@@ -276,7 +276,7 @@ fn what_was_refused_is_taken_back_though_it_reached_the_disk() {
     assert_eq!(journal.append(vec![raised(4)]).unwrap()[0].id, from);
 }
 
-/// The sum of what a journal's files take, in bytes.
+/// Returns the size of a journal's files in bytes.
 fn on_disk(directory: &TempDir) -> u64 {
     let files = std::fs::read_dir(directory.path()).unwrap().flatten();
     files
@@ -315,7 +315,7 @@ fn a_declaration_of_many_holes_fits_into_messages() {
     let path = directory.path().join("j.db");
     let mut disk = SqliteJournal::open(&path, ByteCount::from_bytes(16 << 20)).unwrap();
     for journal in [&mut memory as &mut dyn Journal, &mut disk] {
-        // They stand apart from each other, so that each is a range of its own.
+        // The numbers are not adjacent, so each is a range of its own.
         let ids: Vec<EventId> =
             (0..2).flat_map(|_| journal.append(vec![raised(1); 1_000]).unwrap()).map(|e| e.id).collect();
         for id in ids.iter().step_by(3) {
@@ -366,7 +366,7 @@ fn a_clock_that_is_wrong_after_a_boot_makes_nothing_old() {
         journal.upkeep(&now).unwrap();
         assert_eq!(lost(&all(&mut journal)), lost_in_another_boot, "{before:?} {after:?}");
         assert_eq!(journal.lost().expired, lost_in_another_boot);
-        // Of the same boot the other clock tells, whatever the date is said to be.
+        // Within a boot the other clock counts, whatever the date is.
         let later = Stamp { observed_at: now.observed_at, monotonic_ms: now.monotonic_ms + 31 * 86_400_000, ..now };
         journal.upkeep(&later).unwrap();
         assert_eq!(lost(&all(&mut journal)), lost_in_another_boot + 1, "{before:?} {after:?}");
@@ -425,7 +425,7 @@ fn nobody_else_reads_the_files_of_a_journal() {
         let config = JournalConfig { directory: directory.clone(), ..config(&parent) };
         let mut journal = DurableJournal::open(config.clone(), &stamp(0)).unwrap();
         journal.append((0..50).map(raised).collect()).unwrap();
-        // A damaged one is set aside beside them.
+        // A damaged journal is moved aside next to them.
         drop(journal);
         damage_tests::damage(&directory.join("journal.db"));
         let mut journal = DurableJournal::open(config, &stamp(0)).unwrap();
@@ -484,7 +484,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Against a list: each event is there, or was acknowledged, or is declared lost, exactly once, in order.
+    /// Compares with a list: each event is there, or was acknowledged, or is declared lost, exactly once, in order.
     #[test]
     fn nothing_goes_missing(steps in steps()) {
         let directory = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! The database under the journal: its settings, its tables, and whether it is sound.
+//! The journal's database: its settings, its tables, and checks that it is sound.
 
 use rusqlite::Connection;
 
@@ -7,11 +7,11 @@ use super::rows::damage;
 use crate::failpoints;
 
 const SCHEMA: &str = include_str!("schema.sql");
-/// Stands at the schema's end.
+/// The `user_version` that the schema sets at its end.
 const VERSION: u32 = 1;
-/// SQLite's own default.
+/// SQLite's default.
 pub(super) const PAGE_BYTES: i64 = 4_096;
-/// Pages at which the write-ahead log is copied back (256 KiB): it counts against the journal's size.
+/// Size at which the write-ahead log is copied back (256 KiB); it counts against the journal's size.
 pub(super) const WAL_PAGES: i64 = 64;
 
 pub(super) fn configure(connection: &Connection) -> rusqlite::Result<()> {
@@ -25,12 +25,12 @@ pub(super) fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "temp_store", "MEMORY")
 }
 
-/// The guard: an event is on the disk before anybody sees it.
+// The guard: an event is on the disk before it is visible outside.
 pub(super) fn synchronous() -> &'static str {
     if failpoints::is_out("synchronous-full") { "OFF" } else { "FULL" }
 }
 
-/// Whether the database is sound and of this version; a new one is given its tables.
+/// Checks that the database is sound and of this version; a new one gets its tables.
 pub(super) fn check(connection: &Connection) -> Result<(), JournalError> {
     let sound: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(damage)?;
     if sound != "ok" {
@@ -44,7 +44,7 @@ pub(super) fn check(connection: &Connection) -> Result<(), JournalError> {
     }
 }
 
-/// Whether the tables are those of [`SCHEMA`], to the letter: SQLite finds a damaged column's name sound, until it is asked for.
+/// Checks that the tables are literally those of [`SCHEMA`]: SQLite accepts a damaged column name until the column is used.
 fn check_tables(connection: &Connection) -> Result<(), JournalError> {
     let mut statement = connection.prepare("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL").map_err(damage)?;
     let tables = statement.query_map([], |row| row.get::<_, String>(0)).map_err(damage)?;

@@ -1,4 +1,4 @@
-//! The journal's rows: what a transaction does to them.
+//! The journal's rows, as transactions change them.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::agent::event_system::Draft;
 use crate::event::{Body, Breach, Epoch, Event, EventId, Loss, Reason, Stamp};
 use crate::wire;
 
-/// How many events are evicted before it is seen whether there is room.
+/// Number of events to evict before checking for room.
 const EVICTED_AT_ONCE: usize = 64;
 
 pub(super) fn register(
@@ -30,8 +30,8 @@ pub(super) fn register(
     Ok(event)
 }
 
-/// Registers an event that the journal makes itself, about `epoch`: in that epoch and under that name, where a former name
-/// counted there.
+/// Registers an event that the journal makes itself, about `epoch`: in that epoch and under its name, where it belongs to a former
+/// name.
 fn register_own(
     transaction: &Transaction<'_>,
     state: &mut State,
@@ -46,7 +46,7 @@ fn register_own(
     keep_breach(transaction, &event)
 }
 
-/// Ends the breaches that are open as interrupted, each under the name that raised it.
+/// Ends the open breaches as interrupted, each under the name that raised it.
 pub(super) fn interrupt_breaches(
     transaction: &Transaction<'_>,
     state: &mut State,
@@ -64,7 +64,6 @@ pub(super) fn interrupt_breaches(
     Ok(open.len())
 }
 
-/// The last event of each breach that is not cleared.
 pub(super) fn open_breaches(connection: &Connection) -> Result<Vec<Event>, JournalError> {
     let mut statement = connection.prepare("SELECT crc, payload FROM open_breaches ORDER BY breach_id")?;
     let events = statement.query_map([], |row| Ok(whole(row, 0)))?.collect::<Result<Vec<_>, _>>()?;
@@ -75,7 +74,7 @@ pub(super) fn open_breaches(connection: &Connection) -> Result<Vec<Event>, Journ
     Ok(events.into_iter().flatten().map(|(event, _)| event).collect())
 }
 
-/// Takes over an event that has its identity already.
+/// Imports an event that has an identity.
 pub(super) fn import(transaction: &Transaction<'_>, state: &mut State, event: &Event) -> Result<(), JournalError> {
     let mut event = event.clone();
     let rest = split(&mut event);
@@ -84,7 +83,7 @@ pub(super) fn import(transaction: &Transaction<'_>, state: &mut State, event: &E
         let (epoch, _) = bounds(&draft.body).unwrap_or((state.epoch, (0, 0)));
         register_own(transaction, state, draft, epoch)?;
     }
-    // Some of them may have been handed out: nothing among them grows.
+    // Some of the events may have been handed out, so none of their declarations may grow.
     state.open_loss = None;
     Ok(())
 }
@@ -132,7 +131,7 @@ pub(super) fn keep_breach(transaction: &Transaction<'_>, event: &Event) -> Resul
     Ok(())
 }
 
-/// Makes room: first among those that nobody was handed.
+/// Makes room, first among events that were not handed out yet.
 pub(super) fn evict(
     transaction: &Transaction<'_>,
     state: &mut State,
@@ -142,10 +141,10 @@ pub(super) fn evict(
     if used_pages(transaction)? <= pages_max {
         return Ok(());
     }
-    // Open breaches are few, and never go: were they many, they would still not drive out every event.
+    // Open breaches are few and never evicted; even if they were many, they would not drive out every event.
     let sql = "SELECT coalesce(sum(length(payload)), 0) FROM open_breaches";
     let breach_pages = transaction.query_row(sql, [], |row| row.get::<_, i64>(0))? * 3 / 2 / PAGE_BYTES;
-    // A few pages more than needed, so that not every event has to make its own room.
+    // A few pages more than needed, so that not every event has to make room for itself.
     let target = pages_max - pages_max / 32 + breach_pages;
     let last_handed = state.handed.values().copied().max().unwrap_or_default();
     let mut lost = Vec::new();
@@ -169,7 +168,7 @@ pub(super) fn evict(
     declare_lost(transaction, state, &lost, (&Reason::Evicted, None), stamp)
 }
 
-/// Declares events that were deleted to be lost.
+/// Declares deleted events lost.
 pub(super) fn declare_lost(
     transaction: &Transaction<'_>,
     state: &mut State,
@@ -184,7 +183,7 @@ pub(super) fn declare_lost(
     Ok(())
 }
 
-/// Registers a declaration, or lets the open one grow by it.
+/// Registers a declaration, or extends the open one.
 pub(super) fn declare_loss(
     transaction: &Transaction<'_>,
     state: &mut State,
@@ -216,7 +215,7 @@ pub(super) fn rewrite(
     Ok(())
 }
 
-/// Lets the open declaration grow no more; what of it one event does not carry gets events of its own.
+/// Ends the growth of the open declaration; the part that exceeds one event gets events of its own.
 pub(super) fn seal(transaction: &Transaction<'_>, state: &mut State) -> Result<(), JournalError> {
     if let Some(OpenDeclaration { position, mut event }) = state.open_loss.take() {
         let declared = bounds(&event.body);
@@ -234,7 +233,7 @@ pub(super) fn seal(transaction: &Transaction<'_>, state: &mut State) -> Result<(
     Ok(())
 }
 
-/// Deletes the event at `position`; returns its identity.
+/// Deletes the event at `position`, and returns its identity.
 pub(super) fn delete(
     transaction: &Transaction<'_>,
     state: &mut State,
@@ -267,7 +266,7 @@ pub(super) fn find(
     Ok(row.optional()?)
 }
 
-/// All declarations, and where they stand.
+/// Returns all declarations and their positions.
 pub(super) fn losses(connection: &Connection) -> Result<Vec<(Position, Event, Loss)>, JournalError> {
     let sql = format!("SELECT {EVENT} FROM events WHERE rank = ? ORDER BY position");
     let mut statement = connection.prepare(&sql)?;
@@ -286,10 +285,7 @@ pub(super) fn losses(connection: &Connection) -> Result<Vec<(Position, Event, Lo
     Ok(losses)
 }
 
-/// The events after `after`, as many as fit.
-///
-/// # Errors
-/// [`JournalError::Damaged`] where one of them is not what was written.
+/// Returns the events after `after`, as many as fit; [`JournalError::Damaged`] where one of them is not what was written.
 pub(super) fn read(
     connection: &Connection,
     after: Position,
@@ -314,10 +310,10 @@ pub(super) fn read(
     Ok(batch)
 }
 
-/// What [`whole_event`] reads of a row.
+/// The columns that [`whole_event`] reads.
 pub(super) const EVENT: &str = "position, epoch, seq, rank, observed_us, crc, payload";
 
-/// The event of a row of `events`, and its JSON, if all of the row is what was written.
+/// Returns the event of a row of `events`, and its JSON, if the whole row is what was written.
 pub(super) fn whole_event(row: &Row<'_>) -> Option<(Event, Vec<u8>)> {
     let column = |at| row.get::<_, i64>(at).ok();
     let (epoch, seq, payload) = (column(1)?, column(2)?, row.get::<_, Vec<u8>>(6).ok()?);
@@ -328,13 +324,13 @@ pub(super) fn whole_event(row: &Row<'_>) -> Option<(Event, Vec<u8>)> {
     (signed(event.id.epoch) == epoch && event.id.seq.cast_signed() == seq).then_some((event, payload))
 }
 
-/// `epoch, seq, rank, observed_us`.
+/// Returns `epoch, seq, rank, observed_us`.
 fn columns(event: &Event) -> [i64; 4] {
     let observed_us = event.stamp.observed_at.timestamp_micros();
     [signed(event.id.epoch), event.id.seq.cast_signed(), EvictionPriority::of(&event.body) as i64, observed_us]
 }
 
-/// Of the [`columns`] and the payload.
+/// Returns the checksum of the [`columns`] and the payload.
 pub(in crate::agent::journal) fn event_crc(columns: [i64; 4], payload: &[u8]) -> i64 {
     let mut hasher = crc32fast::Hasher::new();
     columns.iter().for_each(|column| hasher.update(&column.to_le_bytes()));
@@ -342,7 +338,7 @@ pub(in crate::agent::journal) fn event_crc(columns: [i64; 4], payload: &[u8]) ->
     hasher.finalize().into()
 }
 
-/// The event of a row, if it is what was written: its checksum stands at `column`, its payload behind it.
+/// Returns the event of a row, if it is what was written: the checksum is at `column`, the payload in the next one.
 pub(super) fn whole(row: &Row<'_>, column: usize) -> Option<(Event, Vec<u8>)> {
     let (crc, payload): (i64, Vec<u8>) = (row.get(column).ok()?, row.get(column + 1).ok()?);
     if i64::from(crc32fast::hash(&payload)) != crc {
@@ -351,7 +347,7 @@ pub(super) fn whole(row: &Row<'_>, column: usize) -> Option<(Event, Vec<u8>)> {
     Some((wire::from_json(&payload).ok()?, payload))
 }
 
-/// Finds the oldest of those that are left.
+/// Updates the oldest pending event.
 pub(super) fn find_oldest(connection: &Connection, state: &mut State) -> Result<(), JournalError> {
     let sql = "SELECT epoch, seq, observed_us FROM events ORDER BY position LIMIT 1";
     let row = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
@@ -372,14 +368,13 @@ pub(super) fn page_count(connection: &Connection) -> Result<i64, JournalError> {
     Ok(connection.query_row("PRAGMA page_count", [], |row| row.get(0))?)
 }
 
-/// The event at `position`, if it is there and whole.
 pub(super) fn read_at(connection: &Connection, position: Position) -> Option<Event> {
     let sql = format!("SELECT {EVENT} FROM events WHERE position = ?");
     let event = connection.query_row(&sql, [position.0 as i64], |row| Ok(whole_event(row)));
     event.ok().flatten().map(|(event, _)| event)
 }
 
-/// SQLite has signed numbers only.
+/// Casts to `i64`, SQLite's only integer type.
 pub(super) fn signed(epoch: Epoch) -> i64 {
     epoch.0 as i64
 }
@@ -388,10 +383,10 @@ pub(super) fn unsigned(position: i64) -> Position {
     Position(position as u64)
 }
 
-/// Tells a damaged file from a refusing disk.
+/// Distinguishes a damaged file from a failing disk.
 pub(super) fn damage(error: rusqlite::Error) -> JournalError {
     match error.sqlite_error_code() {
-        // The last two: the schema is not ours. A table is missing, a column is of another type.
+        // The last two mean that the schema is not ours: a table is missing, or a column has another type.
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown) | None => {
             JournalError::Damaged(error.to_string())
         }

@@ -1,4 +1,4 @@
-//! What a damaged journal still has, and the journal that is made of it.
+//! Salvages the events of a damaged journal, and makes a new journal of them.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -17,32 +17,29 @@ use super::{SqliteJournal, mark_beside};
 use crate::event::{Body, Epoch, Event, Loss, Reason, Stamp};
 use crate::units::{ByteCount, counted};
 
-/// What was read of a damaged journal.
 #[derive(Debug)]
 pub(crate) struct Saved {
-    /// In order.
     pub events: Vec<Event>,
-    /// The last event of each breach that was open.
     pub breaches: Vec<Event>,
-    /// In which epoch it counted, if that can be read.
+    /// The epoch of the journal, if it could be read.
     epoch: Option<Epoch>,
-    /// Who counted; nobody where that can't be read.
+    /// The owner; [`Identity::default`] if it could not be read.
     owner: Identity,
     former: Vec<Former>,
-    /// So many transactions it had seen.
+    /// Number of transactions.
     commits: u64,
-    /// What was pending and is not among the events; nothing where nobody knows.
+    /// Pending numbers without a readable event; `None` if they are unknown.
     lost: Option<BTreeMap<Epoch, Ranges>>,
 }
 
 impl Saved {
-    /// What can still be read of the damaged journal at `path`, and of the mark beside it.
+    /// Reads what can be read of the damaged journal at `path`, and of the mark beside it.
     ///
     /// # Errors
-    /// It is not the damage that keeps it from being read.
+    /// The disk fails for another reason than the damage.
     pub(crate) fn read(path: &Path, outage: Option<&Outage>) -> Result<Self, JournalError> {
         let connection = Connection::open(path)?;
-        // Else it needs a file of its own, for which there may be no room.
+        // Otherwise SQLite needs a `-shm` file, for which there may be no room.
         connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         let event = |row: &Row<'_>| whole_event(row).map(|(event, _)| event);
         let mut events = readable::<i64>(&connection, &format!("SELECT {EVENT} FROM events ORDER BY position"), event)?;
@@ -57,14 +54,14 @@ impl Saved {
         };
         let (owner, former) = meta.as_ref().map(|meta| (meta.owner.clone(), meta.former.clone())).unwrap_or_default();
         let epoch = meta.as_ref().map(|meta| meta.epoch).or(events.last().map(|event| event.id.epoch));
-        // Of two that count the same, the one with fewer events is the later.
+        // Of two with the same count, the one with fewer events is the later.
         let is_known = meta.is_some();
         let marks = [meta.map(|meta| meta.mark), mark_beside(path).read()];
         let mark = marks.into_iter().flatten().max_by_key(|mark| (mark.commits, Reverse(mark.pending.events())));
         events.retain(|event| !outage.is_some_and(|outage| outage.refused(event.id)));
         let commits = mark.as_ref().map_or(0, |mark| mark.commits);
         let lost = mark.map(|Mark { mut pending, .. }| {
-            // The file beside it may be behind.
+            // The mark beside the journal may be behind.
             let reached = events.iter().filter(|_| !is_known).map(|event| event.id);
             reached.for_each(|id| pending.reach(id.epoch, id.seq.saturating_add(1)));
             let refused = outage.map_or(&[][..], |outage| &outage.refused);
@@ -80,10 +77,10 @@ impl Saved {
         Ok(Self { events, breaches, epoch, owner, former, commits, lost })
     }
 
-    /// Makes a journal of it at `path`, to be put into its place, with the declaration of what is lost.
+    /// Creates a journal of the events at `path`, with the declaration of what is lost, to replace the damaged one.
     ///
     /// # Errors
-    /// What stands at `path` is no whole journal.
+    /// The file at `path` is no complete journal.
     pub(crate) fn write(&self, path: &Path, size_max: ByteCount, why: &str, now: &Stamp) -> Result<(), JournalError> {
         let mut journal = SqliteJournal::make(path, size_max, self.commits)?;
         (journal.state.owner, journal.state.former) = (self.owner.clone(), self.former.clone());
@@ -93,7 +90,6 @@ impl Saved {
         journal.close()
     }
 
-    /// In a few words, for the log.
     pub(crate) fn summary(&self) -> String {
         let count = |ranges: &Ranges| ranges.iter().map(|(first, last)| last - first + 1).sum::<u64>();
         let lost = self.lost.as_ref().map(|lost| lost.values().map(count).sum::<u64>().to_string());
@@ -111,8 +107,8 @@ impl Saved {
     }
 }
 
-/// The events of a damaged table, by their key, which is the first column. A damaged page ends a reading: it is come from both
-/// sides.
+/// Reads the events of a damaged table, with their key in the first column. A damaged page ends a scan, so the table is scanned
+/// from both ends.
 fn readable<K: FromSql + Ord>(
     connection: &Connection,
     sql: &str,
@@ -138,7 +134,8 @@ fn readable<K: FromSql + Ord>(
     Ok(events.into_values().collect())
 }
 
-/// A damaged file is read as far as it goes, one on bad sectors too; but of a disk that refuses for the moment nothing is given up.
+/// Accepts the errors of a damaged file and of bad sectors, but not those of a disk that fails for the moment: then no event is
+/// given up.
 fn unless_unreadable(error: rusqlite::Error) -> Result<(), JournalError> {
     const BAD_SECTOR: [i32; 4] =
         [ffi::SQLITE_IOERR_READ, ffi::SQLITE_IOERR_SHORT_READ, ffi::SQLITE_IOERR_CORRUPTFS, ffi::SQLITE_IOERR_DATA];

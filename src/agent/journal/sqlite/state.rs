@@ -1,4 +1,4 @@
-//! What memory knows of the journal, and the row that says who counts, and how far.
+//! The journal's state in memory, and the row of the database with its owner and counts.
 
 use std::collections::BTreeMap;
 
@@ -12,10 +12,10 @@ use super::super::{Identity, JournalError, LossCounts, Pending, Position, random
 use super::rows::{EVENT, damage, signed, whole_event};
 use crate::event::{Epoch, EventId};
 
-/// A billion positions a second would come to it in a century.
+/// Out of reach: a billion positions a second would take a century.
 const POSITION_MAX: i64 = i64::MAX >> 1;
 
-/// What memory knows of the database; replaced as a whole when a transaction is committed.
+/// State of the database in memory; replaced as a whole when a transaction is committed.
 #[derive(Clone, Debug)]
 pub(super) struct State {
     pub(super) owner: Identity,
@@ -23,24 +23,24 @@ pub(super) struct State {
     pub(super) next_seq: u64,
     pub(super) former: Vec<Former>,
     pub(super) next_position: u64,
-    /// Number of synced transactions before.
+    /// Number of synced transactions.
     pub(super) commits: u64,
     pub(super) pending: Pending,
-    /// Where they lie.
+    /// The ranges of pending events.
     pub(super) spans: Spans,
-    /// What the declarations among them say to be lost, from where to where; as long as one grows, that may be more.
+    /// The first and last number that each pending declaration covers; more for one that still grows.
     pub(super) declared: BTreeMap<EventId, (Epoch, (u64, u64))>,
-    /// None at the start: what was there before may have been handed out.
+    /// `None` after opening, since a declaration found there may have been handed out.
     pub(super) open_loss: Option<OpenDeclaration>,
-    /// Where the events stand that were handed out.
+    /// Positions of the events that were handed out.
     pub(super) handed: BTreeMap<EventId, Position>,
-    /// Events that the journal made, and nobody was told of yet.
+    /// Events that the journal made and has not announced yet.
     pub(super) own: Vec<Position>,
     pub(super) lost: LossCounts,
 }
 
-/// A name that the agent no longer has, and the epoch in which it counted. What is lost of it is declared there: under the new
-/// name, the old one would miss those events for ever.
+/// A former name of the agent, and the epoch in which it counted. Losses of that epoch are declared in it: under the new name,
+/// readers would miss those events of the old one for ever.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Former {
     #[serde(with = "digits")]
@@ -50,11 +50,8 @@ pub(super) struct Former {
 }
 
 impl State {
-    /// Reads all that is there, and finds nothing that was not written so. A new database begins an epoch that belongs to nobody
-    /// yet, and counts on after `commits_min`.
-    ///
-    /// # Errors
-    /// [`JournalError::Damaged`], and what SQLite says.
+    /// Reads and verifies the whole database. A new one gets a random epoch without an owner, and a count of transactions that
+    /// continues after `commits_min`. [`JournalError::Damaged`] where anything is not what was written.
     pub(super) fn load(connection: &Connection, commits_min: u64) -> Result<Self, JournalError> {
         let found = Meta::read(connection)?;
         let mut state = Self::new(random_epoch(), commits_min + 1);
@@ -97,7 +94,7 @@ impl State {
         }
     }
 
-    /// Goes through the events that are there.
+    /// Rebuilds the state of the pending events.
     pub(super) fn scan(&mut self, connection: &Connection) -> Result<(), JournalError> {
         (self.pending, self.spans, self.declared, self.open_loss) = Default::default();
         let mut statement =
@@ -122,7 +119,7 @@ impl State {
         Ok(())
     }
 
-    /// Begins another epoch, under another identity; what the one before was has to be known where it has another name.
+    /// Begins a new epoch for a new owner; the old one is kept in `former` where the name differs.
     pub(super) fn begin_epoch(&mut self, owner: &Identity) {
         let (epoch, next_seq) = (self.epoch, self.next_seq);
         if self.owner.agent != owner.agent {
@@ -132,8 +129,8 @@ impl State {
         (self.owner, self.epoch, self.next_seq, self.open_loss) = (owner.clone(), random_epoch(), 1, None);
     }
 
-    /// Gives the next number, in the epoch that declares losses of `epoch`: its own where a former name counted there, else the
-    /// journal's. With it comes that name.
+    /// Returns the next number in the epoch that declares losses of `epoch`: the same where a former name counted there (whose name
+    /// is returned too), else the journal's.
     pub(super) fn declaring(&mut self, epoch: Epoch) -> (EventId, Option<SmolStr>) {
         let former = self.former.iter_mut().find(|former| former.epoch == epoch);
         let (id, next_seq, agent) = match former {
@@ -144,20 +141,20 @@ impl State {
         (EventId { epoch: id, seq: *next_seq - 1 }, agent)
     }
 
-    /// Takes numbers back from this one on.
+    /// Resets an epoch to this number.
     pub(super) fn count_from(&mut self, EventId { epoch, seq }: EventId) {
         let former = self.former.iter_mut().filter(|former| former.epoch == epoch).map(|former| &mut former.next_seq);
         let own = (self.epoch == epoch).then_some(&mut self.next_seq);
         former.chain(own).for_each(|next_seq| *next_seq = seq.min(*next_seq));
     }
 
-    /// The next number in each epoch that is still counted in.
+    /// Returns the next number in each epoch still in use.
     pub(super) fn next_ids(&self) -> Vec<EventId> {
         let former = self.former.iter().map(|former| EventId { epoch: former.epoch, seq: former.next_seq });
         [EventId { epoch: self.epoch, seq: self.next_seq }].into_iter().chain(former).collect()
     }
 
-    /// What is kept of it, in the database and beside it.
+    /// Returns the mark of this state, for the database and the file beside it.
     pub(super) fn mark(&self) -> Mark {
         let mut pending = self.spans.clone();
         pending.reach(self.epoch, self.next_seq);
@@ -167,7 +164,6 @@ impl State {
     }
 }
 
-/// Who counts, and how far.
 pub(super) struct Meta {
     pub(super) owner: Identity,
     pub(super) epoch: Epoch,
@@ -177,10 +173,7 @@ pub(super) struct Meta {
 }
 
 impl Meta {
-    /// What stands there, if anything does.
-    ///
-    /// # Errors
-    /// [`JournalError::Damaged`] where it is not what was written.
+    /// Reads the row, if there is one; [`JournalError::Damaged`] where it is not what was written.
     pub(super) fn read(connection: &Connection) -> Result<Option<Self>, JournalError> {
         let sql = "SELECT epoch, next_seq, commits, pending, agent, machine_id, former, crc FROM meta";
         let row = |row: &Row<'_>| {
@@ -203,7 +196,6 @@ impl Meta {
     }
 }
 
-/// Writes who counts, and how far.
 pub(super) fn keep_count(transaction: &Transaction<'_>, state: &State) -> Result<(), JournalError> {
     let State { owner, epoch, next_seq, commits, former, .. } = state;
     let json = |value: Result<String, serde_json::Error>| value.unwrap_or_default();
@@ -226,7 +218,7 @@ fn count_crc(epoch: Epoch, next_seq: u64, commits: u64, texts: &[String; 4]) -> 
     crc32fast::hash(format!("{epoch} {next_seq} {commits} {}", texts.join("\0")).as_bytes()).into()
 }
 
-/// An epoch as its 16 digits.
+/// Serializes an epoch as its 16 digits.
 mod digits {
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
 

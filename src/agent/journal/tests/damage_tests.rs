@@ -1,4 +1,4 @@
-//! What becomes of a journal whose files are not what was written.
+//! Journals whose files do not contain what was written.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -60,7 +60,7 @@ fn an_event_that_is_not_what_was_written_is_declared_lost_and_its_neighbours_go_
     assert_eq!((loss.epoch, loss.ranges.as_slice()), (before[0].id.epoch, [(2, 2)].as_slice()));
 }
 
-/// SQLite finds such a file sound, until the column is asked for.
+/// SQLite accepts such a file until the column is used.
 #[test]
 fn a_damaged_name_in_the_schema_is_damage() {
     for name in ["position", "observed_us", "open_breaches", "breach_id", "next_seq", "machine_id", "STRICT"] {
@@ -96,7 +96,7 @@ pub(super) fn damage(path: &std::path::Path) {
     std::fs::write(path, bytes).unwrap();
 }
 
-/// Where it is cut short: before the new file is there, and after each of the steps by which it takes its place.
+/// Interrupts a replacement before the new file exists, and after each step by which it takes its place.
 #[test]
 fn a_replacement_that_is_cut_short_loses_nothing() {
     for cut in 0..4 {
@@ -114,7 +114,7 @@ fn a_replacement_that_is_cut_short_loses_nothing() {
                 let mut journal = open(&directory);
                 let saved = all(&mut journal);
                 drop(journal);
-                // As it was before the last rename, or the last two.
+                // The state before the last rename, or the last two.
                 let aside = std::fs::read_dir(directory.path()).unwrap().flatten();
                 let aside = aside.map(|f| f.path()).find(|f| f.to_string_lossy().ends_with('Z')).unwrap();
                 std::fs::rename(&path, directory.path().join("journal.db.new")).unwrap();
@@ -155,7 +155,7 @@ fn a_breach_goes_on_though_the_journal_was_damaged() {
     assert_eq!(journal.open_breaches().unwrap().len(), 199, "all but the damaged one");
 }
 
-/// What became of a journal whose mark is the one of an earlier time, as after a power cut.
+/// Returns the events and declared losses of a journal with an older mark, as after a power cut.
 fn with_an_older_mark(step: impl FnOnce(&mut DurableJournal), damage: &str) -> (Vec<Arc<Event>>, Vec<(u64, u64)>) {
     let directory = tempfile::tempdir().unwrap();
     let mark = directory.path().join("journal.db.mark");
@@ -220,7 +220,7 @@ fn a_row_that_is_missing_is_noticed() {
     assert_eq!(declared(&all(&mut open(&directory))), [(7, 7)], "whatever became of the mark");
 }
 
-/// What the journal was told while its disk was away counts, when that comes back damaged.
+/// Removals and refusals during an outage count when the disk comes back damaged.
 #[test]
 fn a_disk_that_comes_back_damaged_has_not_lost_what_kafka_has_nor_what_it_refused() {
     let directory = tempfile::tempdir().unwrap();
@@ -229,7 +229,7 @@ fn a_disk_that_comes_back_damaged_has_not_lost_what_kafka_has_nor_what_it_refuse
     all(&mut journal);
     journal.fail_over(&wish()).unwrap();
     let path = directory.path().join("journal.db");
-    // Refused, and on the disk all the same.
+    // Refused, but on the disk all the same.
     SqliteJournal::open(&path, MIB).unwrap().append((10..13).map(raised).collect()).unwrap();
     let connection = rusqlite::Connection::open(&path).unwrap();
     connection.execute("UPDATE events SET crc = crc + 1 WHERE seq IN (2, 3, 12)", []).unwrap();
@@ -253,7 +253,7 @@ fn what_reached_a_disk_that_refused_it_is_there_once() {
     let before = journal.append(vec![raised(1)]).unwrap();
     journal.fail_over(&wish()).unwrap();
     let kept = journal.append(vec![raised(2), raised(3)]).unwrap();
-    // An attempt to go back whose sync fails.
+    // An attempt to return to the disk whose sync fails.
     let mut disk = SqliteJournal::open(&directory.path().join("journal.db"), MIB).unwrap();
     let events = || kept.iter().map(|event| &**event);
     disk.restore(events(), events(), Vec::new(), &stamp(1)).unwrap();
@@ -336,7 +336,7 @@ fn a_row_of_absurd_numbers_is_given_up_alone() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Rows that a journal finds, whatever stands in them: it goes on, and hands out only events that can be read again.
+    /// Rows with arbitrary content: the journal continues, and hands out only events that can be read again.
     #[test]
     fn no_row_panics(
         payload in damaged(Just(crate::wire::to_json(&Event {
@@ -368,7 +368,7 @@ proptest! {
         prop_assert_eq!(journal.pending().events, 0);
     }
 
-    /// Any damage to the file: nothing panics, nothing is invented, and the journal goes on.
+    /// Any damage to the file: nothing panics, no event is invented, and the journal continues.
     #[test]
     fn no_damaged_file_panics_or_invents(blows in proptest::collection::vec((any::<prop::sample::Index>(), 1..=64_usize, any::<u8>()), 1..6), cut in prop::option::weighted(0.2, any::<prop::sample::Index>())) {
         let directory = tempfile::tempdir().unwrap();
@@ -397,7 +397,7 @@ proptest! {
         prop_assert!(all(&mut journal).iter().any(|event| event.id == new[0].id || event.body == new[0].body));
     }
 
-    /// One of the files that a killed agent leaves, damaged anywhere: each event is there, or declared to be lost.
+    /// Any damage to one of the files that a killed agent leaves: each event is there, or declared lost.
     #[test]
     fn whatever_is_damaged_each_event_is_there_or_declared(
         steps in vec((1..9_usize, 0..9_usize), 1..60),
@@ -423,7 +423,7 @@ proptest! {
                 journal = open(&directory);
             }
         }
-        // As if it were killed: it neither ends nor tidies up.
+        // Copied as after a kill, without the work of an orderly end.
         let left = tempfile::tempdir().unwrap();
         for entry in std::fs::read_dir(directory.path()).unwrap().flatten() {
             std::fs::copy(entry.path(), left.path().join(entry.file_name())).unwrap();

@@ -1,4 +1,4 @@
-//! An agent with another name, or on another machine, over the same state directory.
+//! Renamed agents and other machines on the same state directory.
 
 use super::*;
 
@@ -15,7 +15,6 @@ fn raised_by(agent: &str, id: u64) -> Draft {
     Draft { stamp: named(agent, 0), body: Body::BreachRaised(breach(id)) }
 }
 
-/// `(name, epoch, seq)`.
 fn place(event: &Event) -> (&str, Epoch, u64) {
     (&event.stamp.agent, event.id.epoch, event.id.seq)
 }
@@ -46,7 +45,7 @@ fn another_name_ends_what_was_open_under_the_old_one_and_begins_an_epoch() {
     assert_eq!(again.open_breaches().unwrap().len(), 1);
 }
 
-/// Under the new name, the old one would miss those events for ever.
+/// Declared under the new name, the events would be missing under the old one for ever.
 #[test]
 fn what_is_lost_of_a_former_name_is_declared_under_it() {
     let directory = tempfile::tempdir().unwrap();
@@ -64,7 +63,7 @@ fn what_is_lost_of_a_former_name_is_declared_under_it() {
     assert_eq!(place(losses[0]), ("localhost", epoch, 5), "after the two ends of its breaches");
     assert!(matches!(&losses[0].body, Body::Loss(loss) if loss.epoch == epoch && loss.ranges == [(1, 1)]));
     assert_eq!((place(losses[1]).0, place(losses[1]).2), ("gw-042", 2));
-    // The numbers of either name have no holes but what is declared.
+    // The numbers of either name have no gaps except the declared ones.
     for (name, epoch) in [("localhost", epoch), ("gw-042", new[0].id.epoch)] {
         let of_it: Vec<&Arc<Event>> = events.iter().filter(|event| event.stamp.agent == name).collect();
         let mut seqs: Vec<u64> = of_it.iter().map(|event| event.id.seq).collect();
@@ -92,7 +91,7 @@ fn another_machine_begins_an_epoch_and_forgets_what_was_open_whatever_its_name()
     }
 }
 
-/// Each event of either name is there, or declared, wherever the journal of a renamed agent is damaged.
+/// Each event of either name is there or declared, wherever the journal of a renamed agent is damaged.
 #[test]
 fn a_damaged_journal_still_knows_its_former_names() {
     let directory = tempfile::tempdir().unwrap();

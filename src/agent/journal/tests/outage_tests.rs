@@ -1,4 +1,4 @@
-//! A disk that can't be written for a while: what reached it all the same, and what became of events meanwhile.
+//! Disks that cannot be written for a while: transactions that reached them all the same, and events meanwhile.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ fn declared(events: &[Arc<Event>]) -> Vec<EventId> {
     losses.flat_map(ids).collect()
 }
 
-/// Each of `accepted` is there or declared, once, and nothing else is declared.
+/// Checks that each of `accepted` is there or declared, once, and nothing else is declared.
 fn accounts_for(accepted: &BTreeSet<EventId>, events: &[Arc<Event>]) {
     let there: BTreeSet<EventId> = events.iter().map(|event| event.id).collect();
     assert_eq!(there.len(), events.len(), "each number once");
@@ -31,7 +31,7 @@ fn accounts_for(accepted: &BTreeSet<EventId>, events: &[Arc<Event>]) {
     assert!(false_alarms.is_empty(), "{false_alarms:?}");
 }
 
-/// Appends until events were evicted; those that were accepted.
+/// Appends until events are evicted; adds the accepted ones to `accepted`.
 fn fill(journal: &mut dyn Journal, accepted: &mut BTreeSet<EventId>) {
     let before = journal.lost().evicted;
     while journal.lost().evicted == before {
@@ -39,7 +39,7 @@ fn fill(journal: &mut dyn Journal, accepted: &mut BTreeSet<EventId>) {
     }
 }
 
-/// Commit and close fail, and yet the transaction is found at reopening: it evicted, and declared that.
+/// Commit and close fail, but the transaction is found at reopening: it evicted events, and declared that.
 #[test]
 fn an_eviction_that_was_refused_and_reached_the_disk_is_declared() {
     for is_handed_out in [false, true] {
@@ -62,7 +62,7 @@ fn an_eviction_that_was_refused_and_reached_the_disk_is_declared() {
     }
 }
 
-/// The same where the declaration was open, and grew by what was refused: part of that was never accepted.
+/// The same with an open declaration that the refused transaction extended, partly by events that were never accepted.
 #[test]
 fn a_declaration_that_grew_by_a_refused_transaction_keeps_what_is_gone() {
     let directory = tempfile::tempdir().unwrap();
@@ -70,7 +70,7 @@ fn a_declaration_that_grew_by_a_refused_transaction_keeps_what_is_gone() {
     let mut accepted = BTreeSet::new();
     fill(&mut journal, &mut accepted);
     let refused = journal.next_ids();
-    // More than there is room for: of these some are evicted at once.
+    // More than fits: some of these are evicted at once.
     journal.append((0..6_000).map(update).collect()).unwrap();
     journal.roll_back_from(&refused, &[]).unwrap();
     assert_eq!(journal.next_ids(), refused);
@@ -79,7 +79,7 @@ fn a_declaration_that_grew_by_a_refused_transaction_keeps_what_is_gone() {
     accounts_for(&accepted, &all(&mut journal));
 }
 
-/// A way back that was refused at its end, and reached the disk: it had evicted some of what it brought.
+/// A return to the disk that was refused at its end, but reached the disk, and evicted some of the imported events.
 #[test]
 fn a_way_back_that_was_refused_leaves_no_false_alarm() {
     let directory = tempfile::tempdir().unwrap();
