@@ -10,7 +10,6 @@ use crate::event::Stamp;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Age {
     Known(Duration),
-    /// The clock is behind the event.
     Future,
     /// The clock is not synchronised yet.
     NotYetKnown,

@@ -108,7 +108,6 @@ struct RawKafka {
     properties: BTreeMap<String, toml::Value>,
 }
 
-/// The checked configuration.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub agent: String,
@@ -131,11 +130,9 @@ pub struct Settings {
     pub topics: Topics,
 }
 
-/// Defaults of some keys, from the host and its service manager.
 #[derive(Clone, Debug, Default)]
 pub struct Surroundings {
     pub hostname: String,
-    /// `/etc/machine-id`, empty where there is none.
     pub machine_id: String,
     /// `$STATE_DIRECTORY`, set by systemd.
     pub state_directory: Option<PathBuf>,
@@ -147,14 +144,10 @@ const MIN_JOURNAL: ByteCount = ByteCount::from_bytes(1 << 20);
 /// The Kafka connection outlasts three flushes, and at least this time.
 const LINGER_MIN: Duration = Duration::from_secs(300);
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
-/// Default of `clear_at`, in percent of `raise_at`.
 const CLEAR_PERCENT: f64 = 90.0;
 
 impl Settings {
-    /// Parses and checks the configuration.
-    ///
-    /// # Errors
-    /// The first thing that is wrong, with its file and line.
+    /// Checks the configuration. An error names the first thing that is wrong, with its file and line.
     pub fn new(layers: &Layers, surroundings: &Surroundings) -> Result<Self, ConfigError> {
         let raw: Raw = layers.parse()?;
         let mut warnings = Vec::new();
@@ -449,7 +442,6 @@ where
 }
 
 impl fmt::Display for Settings {
-    /// Formats a summary of the configuration, with one line for each part.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "agent {} reads its counters every {}", self.agent, lasting(self.interval))?;
         writeln!(f, "links  {} without {}", self.include.join(", "), list_or_none(&self.exclude))?;

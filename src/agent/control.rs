@@ -10,7 +10,6 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 
-/// The pipe that the loop sleeps on, and the requests that it received.
 #[derive(Debug)]
 pub struct Control {
     wishes: Wishes,
@@ -25,11 +24,10 @@ struct Wishes {
     reload: Arc<AtomicBool>,
 }
 
-/// Wakes the loop from another thread. Dropping it has no effect.
+/// Wakes the loop. Dropping it has no effect.
 #[derive(Debug)]
 pub struct Waker(UnixStream);
 
-/// Stops the loop from another thread.
 #[derive(Debug)]
 pub struct Stopper(Wishes, Waker);
 
@@ -81,12 +79,10 @@ impl Control {
         self.wishes.stop.load(Ordering::Relaxed)
     }
 
-    /// Returns whether a flush was requested since the last call.
     pub fn flush(&self) -> bool {
         self.wishes.flush.swap(false, Ordering::Relaxed)
     }
 
-    /// Returns whether a reload was requested since the last call.
     pub fn reload(&self) -> bool {
         self.wishes.reload.swap(false, Ordering::Relaxed)
     }

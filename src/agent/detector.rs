@@ -39,31 +39,22 @@ pub struct Detector {
     reported: Option<BTreeSet<u32>>,
 }
 
-/// The results of one reading. The caller owns and reuses it.
 #[derive(Debug, Default)]
 pub struct Detections {
-    /// Events, in order.
     pub bodies: Vec<Body>,
-    /// Messages for the operator.
     pub notices: Vec<Notice>,
 }
 
 /// A message about the configuration or a link that depends on readings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// The pattern of a limit matches no link.
     MatchesNothing { limit: String, pattern: String },
-    /// A limit in percent waits, because the speed is unknown.
     SpeedUnknown { limit: String, interface: String },
-    /// The speed has become known, and the limit is judged.
     SpeedKnown { limit: String, interface: String, raise_at: BitRate },
-    /// A link carries more than the speed of its driver.
     SpeedDoubted { interface: String, speed: BitRate, rate: BitRate },
-    /// Readings of a link that could not be judged.
     Unjudged { interface: String, counts: VerdictCounts },
 }
 
-/// A snapshot of a watched link.
 #[derive(Clone, Debug)]
 pub struct LinkView<'a> {
     pub info: &'a LinkInfo,
@@ -148,12 +139,12 @@ impl Detector {
         self.find_members();
     }
 
-    /// Expects the next reading to report all watched links as added, because the source was reopened.
+    /// Expects the next reading to report all watched links as added.
     pub fn expect_all_links(&mut self) {
         self.reported = Some(BTreeSet::new());
     }
 
-    /// Returns the open breaches, and those that still wait to be resumed, each with the time of its state.
+    /// Returns the open breaches, including those that wait to be resumed, with the time of their state.
     pub fn open_breaches(&self, now: &Stamp) -> Vec<(Breach, Stamp)> {
         let links = self.links.values().flat_map(|link| {
             link.trackers.iter().filter_map(|tracker| tracker.open_breach(&self.limits, Target::link(&link.info)))
@@ -319,7 +310,6 @@ impl Detector {
     }
 }
 
-/// Visits the links that `reading` covers: all of them, unless it is partial.
 fn for_each_read(links: &mut Links, reading: &Reading, mut visit: impl FnMut(&mut WatchedLink)) {
     if reading.is_partial {
         for counters in &reading.counters {
@@ -374,7 +364,7 @@ fn added(came: &Came) -> (Reason, Option<String>) {
     }
 }
 
-/// Returns the reason of a `link_removed` event, that of the breaches that end with it, and the event's detail.
+/// Returns the reason of the `link_removed` event, that of its breaches, and the event's detail.
 fn removed(left: &Left) -> (Reason, Reason, Option<String>) {
     match left {
         Left::Gone => (Reason::Removed, Reason::LinkRemoved, None),

@@ -72,7 +72,6 @@ pub type ObserveError = Box<dyn Error>;
 /// A reaction to events. Its methods run on the tick's thread and must not block. The loop logs their errors; the events stay
 /// registered, and the other observers still see them.
 pub trait Observer {
-    /// Names the observer in the log.
     fn name(&self) -> &str;
 
     /// Handles events that one tick made, or that the journal made itself: a `loss`, which may still grow until it is sent. All of
@@ -84,7 +83,6 @@ pub trait Observer {
         Ok(())
     }
 
-    /// Sends events that were held back.
     fn flush(&mut self) -> Result<(), ObserveError> {
         Ok(())
     }
@@ -124,7 +122,6 @@ impl EventSystem {
         id
     }
 
-    /// Ends a subscription and returns the observer.
     pub fn unsubscribe(&mut self, id: ObserverId) -> Option<Box<dyn Observer>> {
         let at = self.observers.iter().position(|(subscribed, _)| *subscribed == id)?;
         Some(self.observers.remove(at).1)
@@ -149,7 +146,6 @@ impl EventSystem {
         Ok(events)
     }
 
-    /// Passes on the events that the journal registered by itself.
     pub fn tell_own_events(&mut self) {
         let events = self.journal.take_own_events();
         if !events.is_empty() {

@@ -13,30 +13,25 @@ use crate::agent::rate::{bit_rate, byte_count};
 use crate::event::{Direction, Severity};
 use crate::units::BitRate;
 
-/// A checked `[[limit]]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limit {
     /// Unique; used in events and logs.
     pub name: String,
     pub scope: Scope,
-    /// Each direction is judged separately.
     pub directions: Vec<Direction>,
-    /// A breach is raised at or above this rate, after `hold`.
+    /// At or above it for `hold`, a breach is raised.
     pub raise_at: Level,
-    /// A breach is cleared below this rate, after `clear_hold`.
+    /// Below it for `clear_hold`, the breach is cleared.
     pub clear_at: Level,
-    /// The key `for`.
     pub hold: Duration,
-    /// The key `clear_for`.
     pub clear_hold: Duration,
     pub severity: Severity,
-    /// Interval of `breach_updated` events during a breach.
     pub update_every: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Each link whose whole name matches this pattern.
+    /// A pattern of whole names.
     Interface(String),
     /// The sum over the links that match one of these patterns, or over those that `[interfaces]` selects if there is none. A link
     /// whose bytes another link of the sum counts too is left out.
@@ -93,20 +88,17 @@ impl Level {
     }
 }
 
-/// A limit's levels as rates, once the link's speed is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Thresholds {
     pub raise_at: BitRate,
     pub clear_at: BitRate,
 }
 
-/// The bytes of one reading, to be compared with a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Load {
     pub bytes: u64,
-    /// Time that the bytes cover.
     pub elapsed: Duration,
-    /// End of that time.
+    /// End of `elapsed`.
     pub end: TimeDelta,
 }
 
@@ -117,14 +109,10 @@ pub struct BreachStats {
     pub started: TimeDelta,
     /// End of the last reading at or above `clear_at`.
     pub ended: TimeDelta,
-    /// Rate of the last reading that was judged, counted or not.
     pub rate: BitRate,
-    /// Highest rate of one reading.
     pub peak: BitRate,
     pub bytes: u64,
-    /// Bytes above what `raise_at` allows.
     pub excess_bytes: u64,
-    /// Sum of the readings' times.
     pub measured: Duration,
 }
 
@@ -157,7 +145,6 @@ pub enum BreachState {
     /// An unbroken run of readings at or above `raise_at`, still shorter than `hold`.
     Pending(BreachStats),
     Raised(Open),
-    /// The rate is below `clear_at`, for less than `clear_hold` so far.
     Clearing(Open, Below),
 }
 
@@ -167,7 +154,6 @@ pub struct Open {
     reported: TimeDelta,
 }
 
-/// Consecutive readings below `clear_at`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Below {
     bytes: u64,
@@ -184,7 +170,6 @@ impl BreachState {
         Self::Raised(Open { stats, reported: now })
     }
 
-    /// Returns the figures of an open breach.
     pub fn stats(&self) -> Option<BreachStats> {
         match self {
             Self::Normal | Self::Pending(_) => None,
@@ -192,7 +177,6 @@ impl BreachState {
         }
     }
 
-    /// Returns how long the rate of an open breach has been below `clear_at`.
     pub fn below_for(&self) -> Option<Duration> {
         match self {
             Self::Clearing(_, below) => Some(below.held_for),
@@ -217,7 +201,6 @@ impl BreachState {
         action
     }
 
-    /// Accounts for time without a verdict.
     pub fn pass(&mut self) {
         if let Self::Pending(_) = self {
             *self = Self::Normal;
@@ -289,12 +272,10 @@ impl Below {
 }
 
 impl BreachStats {
-    /// Starts the figures of a rise with its first reading.
     fn first(thresholds: Thresholds, load: Load) -> Self {
         Self { started: load.begin(), ..Self::default() }.with(thresholds, load)
     }
 
-    /// Adds a reading that counts.
     fn with(self, thresholds: Thresholds, load: Load) -> Self {
         let rate = load.rate();
         let excess = load.bytes.saturating_sub(byte_count(thresholds.raise_at, load.elapsed));
@@ -320,7 +301,7 @@ impl BreachStats {
         }
     }
 
-    /// Returns the time from the begin of the first reading to the end of the last one at or above `clear_at`, measured or not.
+    /// Returns the time from `started` to `ended`, measured or not.
     pub fn duration(&self) -> Duration {
         std_or_zero(self.ended - self.started)
     }
@@ -330,7 +311,6 @@ impl BreachStats {
         self.measured.min(self.duration())
     }
 
-    /// Returns the mean rate over the measured time.
     pub fn mean(&self) -> BitRate {
         bit_rate(self.bytes, self.measured)
     }

@@ -52,7 +52,6 @@ fn told(event: &Event) -> (Level, String) {
     }
 }
 
-/// Formats as `link eth0 added`, `link wan renamed, was eth0`.
 fn changed(link: &Link) -> String {
     let reason = link.reason.as_ref().map_or("changed", Reason::as_str);
     let detail = link.detail.as_ref().map(|detail| format!(", {detail}")).unwrap_or_default();

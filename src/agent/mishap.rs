@@ -7,17 +7,14 @@ pub struct Mishap {
     pub what: String,
 }
 
-/// The problems of one part of the agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mishaps {
     pub count: u64,
     pub last: Option<Mishap>,
-    /// The ongoing problem, with the time when it began.
     pub lasting: Option<Mishap>,
 }
 
 impl Mishaps {
-    /// Counts a problem that is over at once.
     pub fn note(&mut self, at_ms: u64, what: &str) {
         self.count += 1;
         self.last = Some(Mishap { at_ms, what: what.to_owned() });
@@ -30,7 +27,6 @@ impl Mishaps {
         self.lasting = Some(Mishap { at_ms: since, what: what.to_owned() });
     }
 
-    /// Ends the ongoing problem.
     pub fn over(&mut self) {
         self.lasting = None;
     }

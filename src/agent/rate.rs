@@ -17,14 +17,12 @@ pub struct CounterSample {
     pub at: Duration,
     /// `CLOCK_BOOTTIME`: only it includes a suspend.
     pub boottime: Duration,
-    /// Bytes since the counter began.
     pub rx_bytes: u64,
     pub tx_bytes: u64,
     pub packets: Option<Packets>,
     pub bits: CounterBits,
 }
 
-/// Traffic in a time that ends at the reading.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     pub rx_bytes: u64,
@@ -33,27 +31,23 @@ pub struct Traffic {
     pub elapsed: Duration,
 }
 
-/// The trustworthiness of a reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// First reading of a link, with nothing to compare it with.
     First,
     Measured(Traffic),
     /// The counters moved, but the interval at which their driver updates them is not known yet.
     Learning,
-    /// The counters did not move, and may later move for this time too: the driver updates them rarely. A later reading covers this
-    /// one's time.
+    /// The counters did not move, and may later move for this time too: the driver updates them rarely.
     Waiting,
     /// A counter fell: a reset, or a false read. The first movement after a fall has the same verdict, because it may be the return
     /// from a false zero, which would make all that was ever counted look like one reading's traffic.
     Reset,
-    /// Rejected: more bytes than the packets beside them can hold, or a high half that changed by itself.
     Jump,
     /// Held back, at most twice in a row: far above the driver's speed, with no packets to confirm it.
     Suspect,
     /// Not judged: a mean over a time in which the host slept, or the agent was stopped or starved.
     Gap(Traffic),
-    /// The link was not read. The next reading covers this one's time.
+    /// A later reading covers this one's time.
     Unread,
 }
 
@@ -73,7 +67,6 @@ const GAP_INTERVALS: f64 = 3.5;
 const CLOCK_SLACK: Duration = Duration::from_millis(50);
 const NARROW: u64 = 1 << 32;
 
-/// Measures one link's traffic.
 #[derive(Clone, Debug)]
 pub struct Meter {
     interval: Duration,
@@ -81,7 +74,6 @@ pub struct Meter {
     cadence: Cadence,
     /// The counters up to which all bytes are accounted for.
     base: Option<CounterSample>,
-    /// The last reading, accounted for or not.
     last: Option<CounterSample>,
     /// A counter fell and has not moved since.
     has_fallen: bool,
@@ -89,7 +81,7 @@ pub struct Meter {
     is_after_gap: bool,
     /// The last reading if it was rejected: the next one shows whether the counter stays there.
     rejected: Option<CounterSample>,
-    /// The last rate and the highest so far, of the busier direction.
+    /// Rates of the busier direction.
     last_rate: BitRate,
     peak: BitRate,
     suspects: u32,
@@ -97,8 +89,7 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Creates a meter for a link that is read every `interval`. Counters kept by software are current at each reading; for others
-    /// the driver's update interval has to be learned.
+    /// Creates a meter. Counters kept by software are current at each reading; otherwise the driver's update interval is learned.
     pub fn new(interval: Duration, is_counted_in_software: bool) -> Self {
         Self {
             interval,
@@ -116,23 +107,20 @@ impl Meter {
         }
     }
 
-    /// Changes the interval, and forgets what was learned of the driver.
+    /// Forgets what was learned of the driver, too.
     pub fn set_interval(&mut self, interval: Duration) {
         self.interval = interval;
         self.cadence = Cadence::new(interval, self.is_counted_in_software);
     }
 
-    /// Returns whether each reading covers its own time only.
     pub fn is_exact(&self) -> bool {
         self.cadence.is_exact()
     }
 
-    /// Returns whether traffic contradicted the speed that the driver reports.
     pub fn doubts_speed(&self) -> bool {
         self.doubts_speed
     }
 
-    /// Trusts the speed again, after it has changed.
     pub fn trust_speed(&mut self) {
         (self.doubts_speed, self.suspects) = (false, 0);
     }
@@ -142,7 +130,6 @@ impl Meter {
         self.cadence.wants_probe()
     }
 
-    /// Evaluates a reading requested by [`Meter::wants_probe`].
     pub fn probe(&mut self, sample: &CounterSample) {
         let Some(before) = self.last.replace(*sample) else { return };
         self.cadence.probe((before.rx_bytes, before.tx_bytes) != (sample.rx_bytes, sample.tx_bytes));
@@ -209,7 +196,7 @@ impl Meter {
     }
 
     /// Returns whether to hold back a reading above the link's speed. A third one in a row, or one that packets confirm, is
-    /// traffic, and the speed is doubted instead.
+    /// traffic.
     fn contradicts(&mut self, traffic: Traffic, has_packets: bool, speed: Speed) -> bool {
         let above = |tolerance: f64| {
             let exceeds = |bytes: u64, speed: Option<BitRate>| {
@@ -229,7 +216,6 @@ impl Meter {
         above(TOLERANCE)
     }
 
-    /// Returns whether the counter moved by more than any traffic.
     fn is_jump(&self, base: &CounterSample, now: &CounterSample, traffic: Traffic) -> bool {
         if is_above(traffic.rx_bytes.max(traffic.tx_bytes), traffic.elapsed, ANY_SPEED) {
             return true;
@@ -305,7 +291,6 @@ impl Meter {
 }
 
 impl Verdict {
-    /// Returns the verdict's name in `status`.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::First => "first",
@@ -342,13 +327,12 @@ pub fn bit_rate(bytes: u64, elapsed: Duration) -> BitRate {
     })
 }
 
-/// Returns whether [`bit_rate`] is above `rate`, without a division.
 fn is_above(bytes: u64, elapsed: Duration, rate: BitRate) -> bool {
     let bit_nanos = u128::from(bytes) * 8 * 1_000_000_000;
     !elapsed.is_zero() && bit_nanos >= (u128::from(rate.bps()) + 1) * elapsed.as_nanos()
 }
 
-/// Returns the bytes of `rate` in `elapsed`, rounded down.
+/// Rounds down.
 pub fn byte_count(rate: BitRate, elapsed: Duration) -> u64 {
     let bit_nanos = u128::from(rate.bps()) * elapsed.as_nanos();
     match u64::try_from(bit_nanos) {

@@ -8,7 +8,6 @@ use std::time::Duration;
 use crate::agent::age::Age;
 use crate::event::{Breach, Direction, Reason, Stamp};
 
-/// The breaches that wait to be resumed.
 #[derive(Debug, Default)]
 pub struct Resume {
     open: Vec<(Breach, Stamp)>,
@@ -16,12 +15,10 @@ pub struct Resume {
     began_ms: u64,
 }
 
-/// The decision on a waiting breach whose link has a rate again.
+/// Decision on a waiting breach whose link has a rate again.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// No breach is waiting.
     None,
-    /// The current time is not known yet.
     Wait,
     /// The breach goes on, this long after its `ended_at`.
     Resumed(Breach, Duration),
@@ -30,7 +27,6 @@ pub enum Decision {
 }
 
 impl Resume {
-    /// Creates it from each breach's last state and its time; `within` is measured from that time.
     pub fn new(open: Vec<(Breach, Stamp)>, within: Duration, now: &Stamp) -> Self {
         Self { open, within, began_ms: now.monotonic_ms }
     }
@@ -39,7 +35,6 @@ impl Resume {
         &self.open
     }
 
-    /// Decides on a waiting breach of `limit` as a rate of `interface` is about to be judged.
     pub fn decide(&mut self, limit: &str, interface: &str, direction: Direction, now: &Stamp) -> Decision {
         let found = self.open.iter().position(|(breach, _)| {
             breach.limit_name == limit && breach.interface == interface && breach.direction == direction

@@ -16,12 +16,10 @@ const LISTED_MAX: usize = 8;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Selection {
-    /// `include` has a pattern for everything.
     everything: bool,
-    /// The other patterns of `include`.
     include: Vec<WildMatch>,
     exclude: Vec<WildMatch>,
-    /// Patterns of the limits, except those for everything.
+    /// Except patterns for everything.
     limits: Vec<WildMatch>,
     overrides: Vec<LinkOverride>,
 }
@@ -51,7 +49,7 @@ impl Selection {
         }
     }
 
-    /// Adds overrides; where several match a link, the first one that has a value wins.
+    /// Adds overrides; where several match a link, the first that has a value wins.
     pub fn with_overrides(self, overrides: Vec<LinkOverride>) -> Self {
         Self { overrides, ..self }
     }
@@ -63,23 +61,19 @@ impl Selection {
         included && !self.excludes(link)
     }
 
-    /// Returns whether this link is watched: selected by `[interfaces]`, or named by a limit.
     pub fn watches(&self, link: &LinkInfo) -> bool {
         self.selects(link) || any_names(&self.limits, link) && !self.excludes(link)
     }
 
-    /// Returns the configured speed.
     pub fn speed(&self, link: &LinkInfo) -> Speed {
         let first = |way: fn(Speed) -> Option<BitRate>| self.overrides_of(link).find_map(|known| way(known.speed));
         Speed { rx: first(|speed| speed.rx), tx: first(|speed| speed.tx) }
     }
 
-    /// Returns the configured width of the counters.
     pub fn counter_bits(&self, link: &LinkInfo) -> Option<CounterBits> {
         self.overrides_of(link).find_map(|known| known.counter_bits)
     }
 
-    /// Returns warnings of patterns that have no effect on a host with these links, each with its remedy.
     pub fn warnings(&self, links: &[&LinkInfo]) -> Vec<String> {
         let mut warnings: Vec<String> =
             self.include.iter().filter_map(|pattern| matches_nothing("[interfaces] include", pattern, links)).collect();
@@ -158,7 +152,6 @@ fn matches_nothing(key: &str, pattern: &WildMatch, links: &[&LinkInfo]) -> Optio
     })
 }
 
-/// Formats as `eth0, lo`, or `eth0, lo and 3 more`.
 fn listed<'a>(links: impl ExactSizeIterator<Item = &'a LinkInfo>) -> String {
     let more = links.len().saturating_sub(LISTED_MAX);
     let names: Vec<&str> = links.take(LISTED_MAX).map(|link| &*link.name).collect();

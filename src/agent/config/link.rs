@@ -20,7 +20,6 @@ pub(super) struct RawLink {
 }
 
 impl RawLink {
-    /// Checks the table number `index`; probable mistakes go to `warnings`.
     pub(super) fn checked(self, index: usize, warnings: &mut Vec<Invalid>) -> Result<LinkOverride, Invalid> {
         let key = |name: &str| format!("link.{index}.{name}");
         let Some(interface) = self.interface.filter(|pattern| !pattern.is_empty()) else {

@@ -25,17 +25,12 @@ const DIGITS: usize = 12;
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Name {
     pub(super) name: String,
-    /// The host's name is unsuitable for an agent, and another one is used instead.
     pub(super) warning: Option<Invalid>,
     /// There is no name at all: an agent cannot run, but commands that need no name can.
     pub(super) missing: Option<Invalid>,
 }
 
 impl Name {
-    /// Returns the configured name, or a default from the host.
-    ///
-    /// # Errors
-    /// The configured name is invalid.
     pub(super) fn new(configured: Option<String>, surroundings: &Surroundings) -> Result<Self, Invalid> {
         if let Some(name) = configured {
             check(&name).map_err(|message| Invalid::new("agent", message))?;
@@ -62,7 +57,6 @@ impl Name {
     }
 }
 
-/// Checks a configured name; the error describes a valid one.
 pub(in crate::agent) fn check(name: &str) -> Result<(), String> {
     if name.trim().is_empty() {
         return Err(format!("is empty; a name has 1 to {AGENT_BYTES_MAX} bytes"));

@@ -10,7 +10,6 @@ const NAME_BYTES_MAX: usize = 15;
 /// `ALTIFNAMSIZ`, without its NUL.
 const ALTERNATIVE_BYTES_MAX: usize = 127;
 
-/// Characters of regular expressions, shell patterns, lists, and iptables' wildcard.
 const OTHER_NOTATIONS: &[char] = &['[', ']', '{', '}', '(', ')', '|', '^', '$', ',', ';', '+', '!', '\\', '"', '\''];
 
 const PATTERN: &str = "a pattern is a whole name, with `*` for any characters and `?` for one";

@@ -13,7 +13,6 @@ fn settings(text: &str) -> Result<Settings, String> {
     Settings::new(&Layers::from_text("agent.toml", text), &surroundings).map_err(|error| error.to_string())
 }
 
-/// Runs everything that uses settings: none of it may panic, whatever they are.
 fn use_all_of(settings: &Settings) {
     let (start, mut reading) = (Duration::from_secs(1 << 33), Reading::default());
     let mut publisher = Publisher::new(settings.publisher.clone(), true, start);

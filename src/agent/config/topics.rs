@@ -24,14 +24,11 @@ pub(super) struct RawTopics {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topics {
     pub rates: String,
-    /// Created only on request.
     pub samples: String,
-    /// Compacted.
     pub histograms: String,
     pub partitions: i32,
     /// Replicas of each partition; `None`: three, or as many as there are brokers.
     pub replication: Option<i32>,
-    /// Retention of events, rates and samples.
     pub retention: Duration,
 }
 

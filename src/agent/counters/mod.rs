@@ -23,21 +23,18 @@ use super::watch::Selection;
 use crate::clock::Clock;
 use crate::units::BitRate;
 
-/// A network interface as the kernel describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkInfo {
     /// The kernel's index, from 1; a rename does not change it.
     pub ifindex: u32,
     /// At most 15 bytes in the kernel.
     pub name: String,
-    /// Alternative names (`IFLA_PROP_LIST`).
     pub altnames: Vec<String>,
     pub kind: LinkKind,
     /// Selected by `[interfaces]`, rather than only named by a limit.
     pub selected: bool,
     /// `IFF_UP` and `IFF_RUNNING`, netdevice(7). A link that cannot detect its carrier counts as operational.
     pub up: bool,
-    /// A port of a bond or team.
     pub enslaved: bool,
     /// Links whose counters include this one's bytes, by ifindex: all those beneath it, and the bond or team that it is a port of,
     /// through any links in between.
@@ -61,7 +58,6 @@ impl Speed {
         self.rx.max(self.tx)
     }
 
-    /// Returns `self`, with `other`'s speed for each direction that is unknown.
     fn or(self, other: Self) -> Self {
         Self { rx: self.rx.or(other.rx), tx: self.tx.or(other.tx) }
     }
@@ -93,14 +89,11 @@ impl LinkInfo {
 pub enum LinkKind {
     /// Hardware: the kernel names no kind.
     Physical,
-    /// Leads back to this host (`IFF_LOOPBACK`).
     Loopback,
     Bond,
     Team,
-    /// A serial line, DSL, or a modem that behaves as one.
     Ppp,
     Wwan,
-    /// A Qualcomm modem's data channel.
     Rmnet,
     /// Any other, by the kernel's name: `bridge`, `veth`, `vlan` …
     Other(String),
@@ -151,7 +144,7 @@ pub struct Packets {
 }
 
 impl Packets {
-    /// Returns `None` where bytes were counted without a packet: some drivers count no packets.
+    /// Returns `None` where bytes have no packets: some drivers count none.
     fn of_bytes((rx, rx_bytes): (u64, u64), (tx, tx_bytes): (u64, u64)) -> Option<Self> {
         let counted = |packets: u64, bytes: u64| packets > 0 || bytes == 0;
         (counted(rx, rx_bytes) && counted(tx, tx_bytes)).then_some(Self { rx, tx })
@@ -195,21 +188,18 @@ pub struct Reading {
     pub boottime: Duration,
     /// A watched link that is missing here and was not removed could not be read this time.
     pub counters: Vec<Counters>,
-    /// Amounts, from a source that has no counters.
     pub carried: Vec<Carried>,
     /// Only the links in `counters` were to be read, and the others stay as they are; otherwise a missing link has failed.
     pub is_partial: bool,
-    /// Changes of watched links since the last successful reading, in order.
+    /// Since the last successful reading, in order.
     pub changes: Vec<LinkChange>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkChange {
-    /// The link is watched from now on.
     Added(LinkInfo, Came),
-    /// The link's name, speed, state or another field of [`LinkInfo`] changed.
     Changed(LinkInfo),
-    /// The link, by its ifindex, is no longer watched.
+    /// By its ifindex.
     Removed(u32, Left),
 }
 
@@ -220,7 +210,6 @@ pub enum Came {
     Appeared,
     /// The link had this name, which is not watched.
     RenamedFrom(String),
-    /// The link was a port of a bond or team.
     Released,
     /// The link has a new altname, by which it is watched.
     Named,
@@ -233,7 +222,6 @@ pub enum Left {
     /// The link has this name now, which is not watched.
     RenamedTo(String),
     Enslaved,
-    /// The configuration no longer selects the link, or not by the altnames that it has now.
     Unselected,
 }
 
@@ -252,7 +240,6 @@ pub trait CounterSource {
 
 #[derive(Debug, thiserror::Error)]
 pub enum CounterError {
-    /// A system call failed, or the kernel answered with an error.
     #[error("{what}")]
     System {
         what: &'static str,
@@ -276,7 +263,6 @@ impl CounterError {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum SourceChoice {
-    /// `netlink`, or `sysinfo` where netlink is refused.
     #[default]
     Auto,
     Netlink,
@@ -284,10 +270,8 @@ pub enum SourceChoice {
     Synthetic(Shape),
 }
 
-/// Opens a source for the links that `selection` watches. `/sys` and `/proc` are read below `root`.
-///
-/// # Errors
-/// The source was asked for by name and is unavailable. `Auto` falls back, with a warning in the log that says why.
+/// Opens a source for the links that `selection` watches, with `/sys` and `/proc` below `root`. `Auto` falls back to `sysinfo`,
+/// with a warning in the log; a source asked for by name that is unavailable is an error.
 pub fn open(choice: SourceChoice, root: &Path, selection: Selection) -> Result<Box<dyn CounterSource>, CounterError> {
     Ok(match choice {
         SourceChoice::Netlink => netlink(root, selection)?,
@@ -315,7 +299,6 @@ fn netlink(_: &Path, _: Selection) -> Result<Box<dyn CounterSource>, CounterErro
 }
 
 impl Reading {
-    /// Clears the reading and keeps its memory.
     pub fn clear(&mut self) {
         (self.at, self.boottime, self.is_partial) = Default::default();
         self.counters.clear();

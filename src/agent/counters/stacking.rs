@@ -3,20 +3,16 @@
 //! A VLAN's bytes are also counted by the link beneath it, those of a bond's or team's port by the bond or team, and those of a
 //! PPPoE session by the Ethernet device that carries it. A sum over several of them has to count each byte once.
 
-/// The links that a link is directly attached to, by ifindex.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Attachment {
     /// The link beneath, in the same namespace (`IFLA_LINK`).
     pub(super) lower: Option<u32>,
-    /// The bond or team that the link is a port of (`IFLA_MASTER`).
     pub(super) aggregate: Option<u32>,
 }
 
-/// Returns the links whose counters include the bytes of `ifindex`, ascending; `attached` returns the links that a link is directly
-/// attached to.
-///
-/// The ends of a veth pair are each beneath the other. In such a ring only the lowest ifindex counts for the others, so that a sum
-/// which leaves out links counted elsewhere still has their bytes once.
+/// Returns the links whose counters include the bytes of `ifindex`, ascending. The ends of a veth pair are each beneath the other:
+/// in such a ring only the lowest ifindex counts for the others, so that a sum without links counted elsewhere still has their
+/// bytes once.
 pub(super) fn holders<I: IntoIterator<Item = u32>>(ifindex: u32, attached: impl Fn(u32) -> I) -> Vec<u32> {
     let mut holders = reachable(ifindex, &attached);
     if let Ok(at) = holders.binary_search(&ifindex) {
@@ -70,7 +66,6 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// A sum over links that no other link counts for keeps at least one link of each ring.
         #[test]
         fn no_ring_vanishes(edges in proptest::collection::vec((1u32..8, 1u32..8), 0..20)) {
             let attached = |link| edges.iter().filter(move |(from, _)| *from == link).map(|(_, to)| *to);

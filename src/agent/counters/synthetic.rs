@@ -26,17 +26,13 @@ use crate::clock::Clock;
 use crate::units::BitRate;
 
 const SPEED: BitRate = BitRate::from_bps(100_000_000);
-/// Middle of the daily curve.
 const MEAN_BPS: f64 = 20_000_000.0;
-/// Amplitude of the daily curve, and of the noise on it.
 const SWING: f64 = 0.6;
 const NOISE: f64 = 0.15;
-/// Sent traffic as a fraction of received traffic.
 const SENT: f64 = 0.1;
 /// Bursts of `syn0`: period in seconds, and the seconds of the burst within it.
 const BEAT_S: u64 = 30;
 const BEAT_BURST_S: std::ops::Range<u64> = 5..15;
-/// Periods of the resets of `syn2` and the absences of `syn3`.
 const RESET_EVERY_S: u64 = 600;
 const ABSENT_EVERY_S: u64 = 120;
 const ABSENT_FOR_S: u64 = 10;
@@ -46,7 +42,6 @@ const DAY_S: f64 = 86_400.0;
 pub struct Shape {
     pub seed: u64,
     pub interfaces: u32,
-    /// Links have the impairments of the table above; otherwise only its bursts.
     pub troubles: bool,
 }
 
@@ -61,22 +56,18 @@ pub struct Synthetic {
     shape: Shape,
     links: Vec<Link>,
     table: LinkTable,
-    /// `CLOCK_MONOTONIC` at the first reading.
     began: Option<Duration>,
 }
 
-/// A link's state at the start of a second.
 #[derive(Debug)]
 struct Link {
     second: u64,
     rx_bytes: u64,
     tx_bytes: u64,
-    /// Number of times the link came back as another one.
     life: u32,
     present: bool,
 }
 
-/// The inputs that determine a link's traffic, along with the second.
 #[derive(Clone, Copy)]
 struct Traffic {
     shape: Shape,
@@ -92,7 +83,6 @@ enum Trouble {
 }
 
 impl Synthetic {
-    /// Creates a source for the links that `selection` watches. Its time begins at the first reading.
     pub fn new(shape: Shape, selection: Selection) -> Self {
         let links = (0..shape.interfaces).map(|number| Link::new(Traffic { shape, number })).collect();
         Self { shape, links, table: LinkTable::new(selection), began: None }
@@ -156,7 +146,6 @@ impl Link {
         Self { second: 0, rx_bytes, tx_bytes: 0, life: 0, present: true }
     }
 
-    /// Advances to the start of the second `to`.
     fn advance(&mut self, traffic: Traffic, to: u64) {
         while self.second < to {
             let (rx, tx) = traffic.bytes(self.second);
@@ -181,7 +170,6 @@ impl Link {
         1 + traffic.number + self.life * traffic.shape.interfaces
     }
 
-    /// Returns the counters at `elapsed`; within a second, bytes are spread evenly.
     fn counters(&self, traffic: Traffic, elapsed: Duration) -> Counters {
         let ifindex = self.ifindex(traffic);
         let (rx, tx) = if elapsed.subsec_nanos() == 0 { (0, 0) } else { traffic.bytes(self.second) };
@@ -214,7 +202,7 @@ impl Traffic {
         ((bps / 8.0) as u64, (bps * SENT / 8.0) as u64)
     }
 
-    /// Returns the rate of the burst in this second, in bit/s.
+    /// Returns bit/s.
     fn burst(self, second: u64) -> Option<f64> {
         let mut height = self.dice(second, "height");
         if self.number == 0 {

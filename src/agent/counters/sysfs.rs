@@ -34,7 +34,6 @@ pub(super) struct Sysfs {
 pub(super) enum Presence {
     There,
     Gone,
-    /// Could not be determined.
     Unknown,
 }
 
@@ -51,14 +50,12 @@ impl Sysfs {
         fs::read_dir(&self.net)
     }
 
-    /// Returns the speed that the driver reports; many report none, -1, or an error.
     fn driver_speed(&self, name: &str) -> Option<BitRate> {
         let mbps = self.number::<i64>(name, "speed").filter(|mbps| !SPEEDS_UNKNOWN.contains(mbps))?;
         let mbps = u64::try_from(mbps).ok().filter(|mbps| (1..1 << 31).contains(mbps))?;
         Some(BitRate::from_bps(mbps * 1_000_000))
     }
 
-    /// Reads a byte counter of the link, `rx_bytes` or `tx_bytes`; `None` where it cannot be read.
     pub(super) fn bytes(&self, name: &str, counter: &str) -> Option<u64> {
         self.number(name, &format!("statistics/{counter}"))
     }

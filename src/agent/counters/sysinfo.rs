@@ -43,16 +43,13 @@ struct Totals {
     packets: Packets,
 }
 
-/// A link that sysfs does not know.
 #[derive(Debug)]
 struct OwnLink {
     name: String,
-    /// Bytes received and sent at the last reading that was believed.
     last_bytes: Option<u64>,
 }
 
 impl Sysinfo {
-    /// Creates a source for the links that `selection` watches; facts that sysinfo lacks come from `/sys` below `root`.
     pub(super) fn new(root: &Path, selection: Selection) -> Result<Self, CounterError> {
         let networks = Networks::new().map_err(|_| CounterError::Unavailable("sysinfo"))?;
         let links = Links { sysfs: Sysfs::new(root), table: LinkTable::new(selection), own: Vec::new() };
@@ -61,7 +58,6 @@ impl Sysinfo {
 }
 
 impl Links {
-    /// Evaluates the last refresh, of about `reading.at`.
     fn take(&mut self, networks: &Networks, reading: &mut Reading) -> Result<(), CounterError> {
         if networks.is_empty() {
             self.sysfs.list().map_err(|error| CounterError::system("listing the links", error))?;
@@ -124,7 +120,6 @@ impl Links {
         Some(ifindex)
     }
 
-    /// Returns the counters of a watched link, unless they may be a failed read.
     fn counters(&mut self, name: &str, ifindex: u32, totals: Totals) -> Option<Counters> {
         let bits = self.table.counter_bits(ifindex)?;
         let Totals { rx_bytes, tx_bytes, packets } = totals;

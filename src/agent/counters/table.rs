@@ -9,7 +9,7 @@ use crate::agent::watch::{self, Selection};
 /// Interval of polling what the kernel does not report by itself: a changed speed, a new PPPoE session.
 const ASK_EVERY: Duration = Duration::from_secs(60);
 
-/// All links, watched or not (an unwatched one may be renamed into the selection), and the changes not yet reported.
+/// Unwatched links, too: they may be renamed into the selection.
 #[derive(Debug)]
 pub(super) struct LinkTable {
     selection: Selection,
@@ -18,7 +18,7 @@ pub(super) struct LinkTable {
     changes: Vec<LinkChange>,
     /// Number of changes at the last [`LinkTable::mark`].
     changes_before: usize,
-    /// Links were added, removed or changed since `counted_by` was computed.
+    /// Links changed since `counted_by` was computed.
     stirred: bool,
     /// The last poll of [`Facts`] about all links; `None` before the first report.
     asked_at: Option<Duration>,
@@ -31,14 +31,11 @@ struct Entry {
     attachment: Attachment,
     bits: CounterBits,
     watched: bool,
-    /// Seen since the last [`LinkTable::mark`].
     seen: bool,
     ask_speed: bool,
 }
 
-/// Facts about links that have to be asked for, because the kernel does not report their changes.
 pub(super) trait Facts {
-    /// Returns the speed that the driver reports for a watched link.
     fn speed(&self, link: &LinkInfo) -> Speed;
 
     /// Returns the Ethernet device of each PPPoE session.
@@ -58,7 +55,6 @@ impl LinkTable {
         }
     }
 
-    /// Inserts or updates a link. Its speed and `counted_by` are found later, by [`report`](Self::report).
     pub(super) fn put(&mut self, mut link: LinkInfo, attachment: Attachment) {
         let bits = self.selection.counter_bits(&link).unwrap_or(CounterBits::B64);
         let watched = self.selection.watches(&link);
@@ -125,7 +121,6 @@ impl LinkTable {
         self.changes_before = self.changes.len();
     }
 
-    /// Marks a link as seen, without new data.
     pub(super) fn keep(&mut self, ifindex: u32) {
         if let Ok(at) = self.position(ifindex) {
             self.entries[at].seen = true;
@@ -151,7 +146,6 @@ impl LinkTable {
         self.counter_bits(ifindex).is_some()
     }
 
-    /// Returns the width of the link's counters, if it is known and watched.
     pub(super) fn counter_bits(&self, ifindex: u32) -> Option<CounterBits> {
         let entry = &self.entries[self.position(ifindex).ok()?];
         entry.watched.then_some(entry.bits)
@@ -165,17 +159,14 @@ impl LinkTable {
         self.position(ifindex).ok().map(|at| self.entries[at].attachment)
     }
 
-    /// Returns the links that were neither put nor kept since the mark.
     pub(super) fn unseen(&self) -> impl Iterator<Item = &LinkInfo> {
         self.entries.iter().filter(|entry| !entry.seen).map(|entry| &entry.link)
     }
 
-    /// Returns the ifindex of each watched link, ascending.
     pub(super) fn watched(&self) -> impl Iterator<Item = u32> {
         self.entries.iter().filter(|entry| entry.watched).map(|entry| entry.link.ifindex)
     }
 
-    /// Returns the number of links, watched or not.
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -184,8 +175,7 @@ impl LinkTable {
         self.asked_at.is_none_or(|at| now.saturating_sub(at) >= ASK_EVERY)
     }
 
-    /// Asks for speeds and PPPoE sessions where due, and moves the changes to `changes`. The first call logs warnings of patterns
-    /// that do nothing.
+    /// Logs warnings of patterns that do nothing at the first call.
     pub(super) fn report(&mut self, facts: &impl Facts, now: Duration, changes: &mut Vec<LinkChange>) {
         let due = self.is_due(now);
         if due {
@@ -206,8 +196,7 @@ impl LinkTable {
         changes.append(&mut self.changes);
     }
 
-    /// Asks for the speeds that may have changed. The configuration takes precedence. The driver of a link that is down is not
-    /// asked: such drivers report -1, 0, 10 Mbit/s or the last speed.
+    /// Asks only drivers of links that are up: others report -1, 0, 10 Mbit/s or the last speed.
     fn ask_speeds(&mut self, facts: &impl Facts) {
         let Self { selection, entries, changes, .. } = self;
         for Entry { link, ask_speed, .. } in entries {
@@ -280,7 +269,6 @@ impl LinkTable {
     }
 }
 
-/// Updates the link's last change that is not yet reported, or adds one.
 fn amend(changes: &mut Vec<LinkChange>, link: &LinkInfo) {
     let last = changes.iter_mut().rev().find_map(|change| match change {
         LinkChange::Added(known, _) | LinkChange::Changed(known) if known.ifindex == link.ifindex => Some(known),
@@ -616,7 +604,6 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Following the changes yields the watched links, whatever happened.
         #[test]
         fn the_changes_add_up(steps in proptest::collection::vec((0u8..4, 1u32..5, 0usize..4, 0u8..4), 0..60)) {
             const NAMES: [&str; 4] = ["eth0", "eth1", "old0", "wan0"];

@@ -15,10 +15,8 @@ use crate::units::BitRate;
 
 pub(super) type Links = BTreeMap<u32, WatchedLink>;
 
-/// A limit on the host. Times are `CLOCK_BOOTTIME`.
-///
-/// The sum is judged up to the time at which all its links are known, which a slow driver delays by an update. Each interval
-/// between the ends of the links' readings is one reading of the sum.
+/// Times are `CLOCK_BOOTTIME`. The sum is judged up to the time at which all its links are known, which a slow driver delays by an
+/// update. Each interval between the ends of the links' readings is one reading of the sum.
 #[derive(Debug)]
 pub(super) struct HostLimit {
     pub(super) limit: usize,
@@ -33,8 +31,8 @@ impl HostLimit {
         Self { limit: index, trackers, members: Vec::new(), judged_until: None }
     }
 
-    /// Recomputes the links of the sum: those that the limit lists, or that `[interfaces]` selects. A link whose bytes another one
-    /// of them counts too is left out.
+    /// Finds the links that the limit lists, or that `[interfaces]` selects. A link whose bytes another one of them counts too is
+    /// left out.
     pub(super) fn find_members(&mut self, limits: &[Limit], links: &Links) {
         let Scope::Host(patterns) = &limits[self.limit].scope else { return };
         let is_named = |info: &LinkInfo| match &patterns[..] {
@@ -76,7 +74,6 @@ impl HostLimit {
         (Speed { rx: known(sum.rx), tx: known(sum.tx) }, unknown)
     }
 
-    /// Judges the time that has become known since the last call.
     pub(super) fn judge(&mut self, limits: &[Limit], links: &Links, now: Duration, context: &mut Context<'_>) {
         let (speed, unknown) = self.speed(links);
         let target = Target::host(speed, unknown.unwrap_or("the host's links"));
@@ -124,7 +121,6 @@ impl HostLimit {
     }
 }
 
-/// Returns the links' traffic from `begin` to `end`, and whether all of it is known.
 fn sum<'a>(links: impl Iterator<Item = &'a WatchedLink>, begin: Duration, end: Duration) -> (Traffic, bool) {
     let mut sum = Traffic { elapsed: end.saturating_sub(begin), ..Traffic::default() };
     let mut is_whole = true;

@@ -12,15 +12,13 @@ use crate::agent::watch;
 use crate::event::{Body, Link, Reason};
 use crate::units::BitRate;
 
-/// Minimum interval of events that a link went up or down.
 const UP_DOWN_EVERY: Duration = Duration::from_secs(60);
-/// Minimum interval of log lines about readings that could not be judged, for each link.
 const UNJUDGED_EVERY: Duration = Duration::from_secs(60);
 
-/// Number of readings by the name of their verdict ([`Verdict::as_str`]).
+/// Readings by the name of their verdict ([`Verdict::as_str`]).
 pub type VerdictCounts = BTreeMap<&'static str, u64>;
 
-/// A watched link. Times are `CLOCK_BOOTTIME`.
+/// Times are `CLOCK_BOOTTIME`.
 #[derive(Debug)]
 pub(super) struct WatchedLink {
     pub(super) info: LinkInfo,
@@ -30,7 +28,6 @@ pub(super) struct WatchedLink {
     /// The source reports amounts, each for its own time, instead of counters.
     has_amounts: bool,
     pub(super) unjudged: VerdictCounts,
-    /// The unjudged readings that deserve a line in the log and have none yet.
     unlogged: VerdictCounts,
     logged_at: Option<Duration>,
     reported_up: bool,
@@ -45,7 +42,7 @@ pub(super) struct History {
     pieces: VecDeque<Piece>,
 }
 
-/// An interval that begins at the end of the piece before it.
+/// Begins at the end of the piece before it.
 #[derive(Clone, Copy, Debug)]
 struct Piece {
     until: Duration,
@@ -72,7 +69,6 @@ impl WatchedLink {
         link
     }
 
-    /// Evaluates the counters of a reading; `None` where they could not be read.
     pub(super) fn read(&mut self, counters: Option<&Counters>, reading: &Reading, detections: &mut Detections) {
         let trusted = !self.meter.doubts_speed();
         // The speed that a software driver reports means nothing.
@@ -154,7 +150,6 @@ impl WatchedLink {
         self.trackers.iter_mut().for_each(|tracker| tracker.end(limits, target, reason.clone(), detections));
     }
 
-    /// Recomputes the thresholds after a change of limits or speed.
     pub(super) fn resolve(&mut self, limits: &[Limit], detections: &mut Detections) {
         let target = Target::link(&self.info);
         self.trackers.iter_mut().for_each(|tracker| tracker.resolve(limits, target, detections));
@@ -171,7 +166,6 @@ impl WatchedLink {
         detections.bodies.push(Body::LinkChanged(event(&self.info, reason, None)));
     }
 
-    /// Logs how many readings were not judged, at most once a minute.
     pub(super) fn report_unjudged(&mut self, now: Duration, detections: &mut Detections) {
         let is_early = || self.logged_at.is_some_and(|at| now.saturating_sub(at) < UNJUDGED_EVERY);
         if self.unlogged.is_empty() || is_early() {
@@ -207,7 +201,7 @@ impl History {
         self.pieces.iter().map(|piece| piece.until).filter(move |end| *end > from && *end <= until)
     }
 
-    /// Returns the traffic from `from` to `until`, which must lie within one piece; `None` where it is unknown.
+    /// Returns `None` where the traffic is unknown. `from` and `until` must lie within one piece.
     pub(super) fn carried(&self, from: Duration, until: Duration) -> Option<Traffic> {
         let piece = self.pieces.iter().find(|piece| piece.until >= until).filter(|_| from >= self.from)?;
         let (traffic, elapsed) = (piece.traffic?, until.saturating_sub(from));
@@ -226,7 +220,6 @@ fn names(limit: &Limit, info: &LinkInfo) -> bool {
     matches!(&limit.scope, Scope::Interface(pattern) if watch::names(pattern, info))
 }
 
-/// Returns the part of `bytes`, carried in `whole`, that falls into `part`.
 fn share(bytes: u64, part: Duration, whole: Duration) -> u64 {
     let bytes = u128::from(bytes) * part.as_nanos() / whole.as_nanos().max(1);
     u64::try_from(bytes).unwrap_or(u64::MAX)

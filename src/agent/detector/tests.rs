@@ -42,7 +42,6 @@ fn host() -> Scope {
     Scope::Host(Vec::new())
 }
 
-/// A host with one reading a second.
 struct Host {
     detector: Detector,
     second: u64,
@@ -106,7 +105,6 @@ impl Host {
     }
 }
 
-/// Formats as `kind interface [reason]`.
 fn told(body: &Body) -> String {
     let (interface, reason) = match body {
         Body::LinkAdded(link) | Body::LinkRemoved(link) | Body::LinkChanged(link) => {

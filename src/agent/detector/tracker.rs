@@ -15,7 +15,6 @@ use crate::units::BitRate;
 
 #[derive(Debug)]
 pub(super) struct Tracker {
-    /// Index of the limit in the configuration.
     pub(super) limit: usize,
     pub(super) direction: Direction,
     pub(super) state: BreachState,
@@ -25,7 +24,6 @@ pub(super) struct Tracker {
     waits: bool,
 }
 
-/// Data that the events of one breach have in common.
 #[derive(Clone, Debug)]
 struct OpenBreach {
     id: SmolStr,
@@ -34,13 +32,11 @@ struct OpenBreach {
     ended_at: DateTime<Utc>,
 }
 
-/// The link or host that a tracker watches, for its events.
 #[derive(Clone, Copy)]
 pub(super) struct Target<'a> {
     pub(super) interface: &'a str,
     pub(super) ifindex: Option<u32>,
     pub(super) speed: Speed,
-    /// The link without a speed, for messages.
     pub(super) without_speed: &'a str,
 }
 
@@ -54,7 +50,6 @@ impl<'a> Target<'a> {
     }
 }
 
-/// A moment by two clocks.
 #[derive(Clone, Copy)]
 pub(super) struct Moment {
     pub(super) wall: DateTime<Utc>,
@@ -114,7 +109,6 @@ impl Tracker {
         });
     }
 
-    /// Updates the breach's end by the wall clock.
     fn follow(&mut self, moment: Moment) {
         if let (Some(open), BreachState::Raised(raised)) = (&mut self.open, &self.state) {
             open.ended_at = moment.wall_at(raised.stats.ended).max(open.raised_at);
@@ -225,7 +219,6 @@ pub(super) fn trackers(index: usize, limit: &Limit) -> impl Iterator<Item = Trac
     })
 }
 
-/// Returns the load of a reading that ends at `end`, for a limit in this direction.
 pub(super) fn load(traffic: Traffic, direction: Direction, end: TimeDelta) -> Load {
     let bytes = match direction {
         Direction::Rx => traffic.rx_bytes,
@@ -249,7 +242,6 @@ fn stats(breach: &Breach, ended: TimeDelta) -> BreachStats {
     }
 }
 
-/// Formats as `3 s`, or `1m 30s` like humantime.
 fn spaced(duration: Duration) -> String {
     if duration < Duration::from_secs(60) && duration.subsec_nanos() == 0 {
         return format!("{} s", duration.as_secs());

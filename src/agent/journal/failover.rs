@@ -22,7 +22,6 @@ use crate::event::{Event, EventId, Stamp};
 use crate::exit::chain;
 use crate::units::{ByteCount, counted};
 
-/// Interval of retries of a disk that cannot be written.
 const RETRY_MS: u64 = 30_000;
 const EXPIRE_MS: u64 = 3_600_000;
 
@@ -33,18 +32,14 @@ pub struct DurableJournal {
     /// Held to keep other agents out; `None` while the directory cannot be written.
     lock: Option<File>,
     current: SqliteJournal,
-    /// Set while the disk cannot be written; `None` while `current` is on disk.
     outage: Option<Outage>,
     breaches: BTreeMap<String, Event>,
-    /// Losses of the journals before `current`.
     lost_before: LossCounts,
     loss_log: LossLog,
     own_events: Vec<Arc<Event>>,
-    /// `monotonic_ms` of the last upkeep.
     now_ms: u64,
     expire_at_ms: u64,
     generation: u64,
-    /// Ongoing for the time of the outage.
     mishaps: Mishaps,
 }
 
@@ -65,10 +60,8 @@ impl Outage {
 }
 
 impl DurableJournal {
-    /// Opens the journal in its directory. A disk that cannot be written is no error: see [`Journal::durability`].
-    ///
-    /// # Errors
-    /// [`JournalError::Locked`]: another agent runs there.
+    /// Opens the journal. A disk that cannot be written is no error, see [`Journal::durability`]; another agent that runs there is
+    /// ([`JournalError::Locked`]).
     pub fn open(config: JournalConfig, now: &Stamp) -> Result<Self, JournalError> {
         let mut journal = Self {
             current: SqliteJournal::in_memory(config.size_max)?,
@@ -150,7 +143,6 @@ impl DurableJournal {
         }
     }
 
-    /// Returns to the disk, with all events that are in memory.
     fn fail_back(&mut self, now: &Stamp) -> Result<(), JournalError> {
         if self.outage.is_none() {
             return Ok(());
@@ -175,7 +167,6 @@ impl DurableJournal {
         Ok(())
     }
 
-    /// Retires a journal, whose positions become invalid.
     fn retire(&mut self, mut journal: SqliteJournal) {
         self.own_events.extend(journal.take_own_events());
         self.lost_before = self.lost_before.plus(journal.lost());
@@ -196,7 +187,6 @@ impl DurableJournal {
         }
     }
 
-    /// Remembers the events that have to be removed from the disk when it can be written again.
     fn removed(&mut self, ids: &[EventId]) {
         let in_memory = self.current.next_id().epoch;
         if let Some(outage) = &mut self.outage {

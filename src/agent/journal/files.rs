@@ -21,7 +21,6 @@ pub struct NotPermitted {
     user: String,
 }
 
-/// Creates the state directory for the agent's user only; an existing one stays as it is.
 pub(super) fn make_directory(directory: &Path) -> Result<(), JournalError> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
     made.map_err(|source| refused(directory, source))
@@ -58,7 +57,6 @@ fn narrow(path: &Path, file: &File) {
     }
 }
 
-/// Takes the lock that makes the state directory one agent's.
 pub(super) fn lock(directory: &Path) -> Result<File, JournalError> {
     make_directory(directory)?;
     let path = directory.join("agent.lock");
@@ -70,7 +68,7 @@ pub(super) fn lock(directory: &Path) -> Result<File, JournalError> {
     }
 }
 
-/// Returns the error for a `path` that could not be written; names the owner where that is another user.
+/// Names the owner of `path` where that is another user.
 fn refused(path: &Path, source: io::Error) -> JournalError {
     if source.kind() == io::ErrorKind::PermissionDenied {
         let there = path.ancestors().find_map(|path| Some((path, fs::metadata(path).ok()?)));
@@ -84,7 +82,6 @@ fn refused(path: &Path, source: io::Error) -> JournalError {
     JournalError::Io { path: path.to_owned(), source }
 }
 
-/// Formats a user as `root (uid 0)`, by the lines of passwd(5).
 fn named(uid: u32, users: &str) -> String {
     let name = users.lines().find_map(|line| {
         let mut fields = line.split(':');

@@ -12,16 +12,13 @@ use crate::agent::event_system::Draft;
 use crate::agent::numbered::Numbered;
 use crate::event::{Body, Epoch, Event, EventId, Reason, Stamp};
 
-/// Holds events of simulated or replayed agents until Kafka has them.
-///
-/// It evicts nothing: the caller slows down while much is pending. It keeps no JSON, and so counts no bytes: the sender encodes
+/// Evicts nothing: the caller slows down while much is pending. It keeps no JSON, and so counts no bytes: the sender encodes
 /// events.
 #[derive(Debug)]
 pub struct FleetJournal {
     counts: FxHashMap<SmolStr, EventId>,
-    /// Indexed by position.
     events: Numbered<Arc<Event>>,
-    /// Positions of each epoch's events, indexed by `seq`.
+    /// Positions by epoch and `seq`.
     positions: FxHashMap<Epoch, Numbered<usize>>,
 }
 
@@ -31,7 +28,6 @@ impl FleetJournal {
         Self { counts: HashMap::default(), events: Numbered::from(1), positions: HashMap::default() }
     }
 
-    /// Sets the epoch of an agent, which counts from 1.
     pub fn counting(mut self, agent: &str, epoch: Epoch) -> Self {
         self.counts.insert(agent.into(), EventId { epoch, seq: 1 });
         self

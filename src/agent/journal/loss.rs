@@ -15,16 +15,11 @@ const LOG_EVERY_MS: u64 = 60_000;
 /// Inclusive, ascending ranges of numbers of one epoch.
 pub(super) type Ranges = Vec<(u64, u64)>;
 
-/// Number of events given up, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LossCounts {
-    /// The journal was full.
     pub evicted: u64,
-    /// Older than `journal.max_age`.
     pub expired: u64,
-    /// Refused by Kafka for good.
     pub rejected: u64,
-    /// Unreadable in a damaged journal.
     pub damaged: u64,
 }
 
@@ -90,7 +85,6 @@ impl LossLog {
     }
 }
 
-/// A `loss` event that was not handed out yet.
 #[derive(Clone, Debug)]
 pub(super) struct OpenDeclaration {
     pub(super) position: Position,
@@ -115,7 +109,6 @@ pub(super) fn bounds(body: &Body) -> Option<(Epoch, (u64, u64))> {
     Some((*epoch, (ranges.first()?.0, ranges.last()?.1)))
 }
 
-/// Groups lost events by epoch.
 pub(super) fn declare(ids: &[EventId], reason: &Reason, detail: Option<&str>) -> Vec<Loss> {
     let mut ids = ids.to_vec();
     ids.sort_unstable();
@@ -151,7 +144,6 @@ fn union(ranges: impl IntoIterator<Item = (u64, u64)>) -> Ranges {
     apart
 }
 
-/// Returns the parts of `ranges` outside of `known`.
 pub(super) fn subtract(ranges: &[(u64, u64)], known: impl IntoIterator<Item = (u64, u64)>) -> Ranges {
     let known = union(known);
     let mut rest = Ranges::new();

@@ -25,14 +25,12 @@ use crate::failpoints;
 /// The file's size is a multiple of this: a sector is written as a whole, or not at all.
 const SECTOR: usize = 512;
 
-/// The range of an epoch's pending events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Span {
     /// No event below this number is pending.
     pub(super) first: u64,
     /// No event from this number on is pending.
     pub(super) next: u64,
-    /// Number of pending events.
     pub(super) events: u64,
 }
 
@@ -57,7 +55,6 @@ impl Spans {
         }
     }
 
-    /// Sets the first pending event of its epoch.
     pub(super) fn begin_at(&mut self, id: EventId) {
         if let Some(span) = self.0.get_mut(&id.epoch) {
             span.first = id.seq;
@@ -76,7 +73,6 @@ impl Spans {
         self.0.entry(epoch).and_modify(|span| span.first = span.first.min(first));
     }
 
-    /// Ends an epoch at this number, from which on none is pending.
     pub(super) fn end_at(&mut self, EventId { epoch, seq: next }: EventId) {
         if let Some(span) = self.0.get_mut(&epoch) {
             span.next = span.next.min(next);
@@ -97,7 +93,6 @@ impl Spans {
         rest.filter(|(_, ranges)| !ranges.is_empty()).collect()
     }
 
-    /// Returns the number of pending events.
     pub(super) fn events(&self) -> u64 {
         self.0.values().map(|span| span.events).fold(0, u64::saturating_add)
     }
@@ -106,7 +101,6 @@ impl Spans {
         self.0.get(&epoch).is_some_and(|span| span.events > 0)
     }
 
-    /// Returns whether both have the same number of pending events in each epoch.
     pub(super) fn holds_as_many_as(&self, other: &Self) -> bool {
         let events = |spans: &Self| -> Vec<(Epoch, u64)> {
             spans.0.iter().filter(|(_, span)| span.events > 0).map(|(epoch, span)| (*epoch, span.events)).collect()
@@ -131,7 +125,6 @@ impl TryFrom<Vec<(String, Span)>> for Spans {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Mark {
-    /// Number of synced transactions.
     pub(super) commits: u64,
     pub(super) pending: Spans,
 }
@@ -148,7 +141,6 @@ impl MarkFile {
         Self { path, file: None, refused: false }
     }
 
-    /// Reads the file; `None` where it is missing or invalid.
     pub(super) fn read(&self) -> Option<Mark> {
         if failpoints::is_out("journal-mark") {
             return None;

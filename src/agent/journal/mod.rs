@@ -39,7 +39,6 @@ use crate::agent::mishap::Mishaps;
 use crate::event::{Body, Epoch, Event, EventId, Severity, Stamp};
 use crate::units::ByteCount;
 
-/// A position in the order of registration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position(u64);
 
@@ -55,24 +54,19 @@ pub struct Stored {
     pub payload: Option<Vec<u8>>,
 }
 
-/// The size of the backlog.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pending {
     pub events: u64,
     /// Bytes of the events' JSON.
     pub bytes: u64,
-    /// `observed_at` of the event registered first.
     pub oldest: Option<DateTime<Utc>>,
 }
 
-/// Location and bounds of an agent's journal.
 #[derive(Clone, Debug)]
 pub struct JournalConfig {
-    /// The state directory; created if it is missing.
     pub directory: PathBuf,
     /// Bounds the file, and the memory used while the file cannot be written.
     pub size_max: ByteCount,
-    /// Older events are given up.
     pub age_max: Duration,
     pub identity: Identity,
 }
@@ -105,7 +99,6 @@ pub enum JournalError {
         #[source]
         source: io::Error,
     },
-    /// SQLite fails: disk full, read-only, an I/O error.
     #[error("journal")]
     Sqlite(#[from] rusqlite::Error),
     /// The file does not contain what was written to it.
@@ -113,21 +106,15 @@ pub enum JournalError {
     Damaged(String),
 }
 
-/// A bounded, ordered store of events. The module's documentation has its invariants.
 pub trait Journal {
     /// Registers events, all or none, and tracks the breaches that they open and close.
-    ///
-    /// # Errors
-    /// None of them is registered.
     fn append(&mut self, drafts: Vec<Draft>) -> Result<Vec<Arc<Event>>, JournalError>;
 
     /// Removes events; unknown ones are ignored. After an error all are still there.
     fn remove(&mut self, ids: &[EventId]) -> Result<(), JournalError>;
 
     /// Gives up an event that Kafka rejected, and registers its loss, with the broker's error as `detail`, in the same transaction.
-    ///
-    /// # Errors
-    /// The event is still there.
+    /// After an error the event is still there.
     fn reject(&mut self, id: EventId, detail: &str, stamp: Stamp) -> Result<(), JournalError>;
 
     /// Takes the events that the journal registered by itself since the last call: declarations of losses, and the ends of breaches
@@ -136,41 +123,28 @@ pub trait Journal {
         Vec::new()
     }
 
-    /// Returns the number of events given up since the start.
     fn lost(&self) -> LossCounts {
         LossCounts::default()
     }
 
     /// Hands out the events after `after`, in order, as many as fit, and at least one if there is one. Events that were handed out
     /// are evicted last.
-    ///
-    /// # Errors
-    /// No event was handed out.
     fn batch(&mut self, after: Position, events_max: usize, bytes_max: usize) -> Result<Vec<Stored>, JournalError>;
 
     fn pending(&self) -> Pending;
 
-    /// Returns the last event of each breach that is not cleared.
     fn open_breaches(&mut self) -> Result<Vec<Event>, JournalError>;
 
     /// Drops expired events, and retries a disk that could not be written. To be called every second; most calls do nothing.
-    ///
-    /// # Errors
-    /// Something was tried and failed.
     fn upkeep(&mut self, stamp: &Stamp) -> Result<(), JournalError>;
 
-    /// Changes the bounds; what exceeds them is given up at once.
-    ///
-    /// # Errors
-    /// What exceeds them is still there, and goes with one of the next events.
+    /// Changes the bounds. What exceeds them is given up at once; after an error it goes with one of the next events.
     fn reconfigure(&mut self, _size_max: ByteCount, _age_max: Duration, _now: &Stamp) -> Result<(), JournalError> {
         Ok(())
     }
 
-    /// Prepares for the end of the process: retries a disk that could not be written.
-    ///
-    /// # Errors
-    /// Events that are only in memory are lost with the process.
+    /// Prepares for the end of the process: retries a disk that could not be written. After an error, events that are only in
+    /// memory are lost with the process.
     fn close(&mut self, _now: &Stamp) -> Result<(), JournalError> {
         Ok(())
     }
@@ -184,7 +158,6 @@ pub trait Journal {
         None
     }
 
-    /// Returns the errors of the disk.
     fn mishaps(&self) -> Mishaps {
         Mishaps::default()
     }
@@ -195,7 +168,7 @@ pub trait Journal {
     }
 }
 
-/// The order of eviction, lowest first.
+/// Lowest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 enum EvictionPriority {

@@ -16,7 +16,6 @@ use crate::units::ByteCount;
 /// Maximum number of damaged journals to keep.
 const QUARANTINED_MAX: usize = 3;
 
-/// Opens the journal of a state directory, or its replacement if it is damaged.
 pub(super) fn open_or_replace(
     directory: &Path,
     size_max: ByteCount,

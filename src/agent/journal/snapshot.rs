@@ -18,15 +18,12 @@ const FILES: [&str; 3] = ["journal.db", "journal.db-wal", "journal.db.mark"];
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
     pub pending: Pending,
-    /// The last event of each breach that is not cleared.
     pub open_breaches: Vec<Event>,
 }
 
 impl Snapshot {
-    /// Reads the journal of a state directory the way a starting agent on this machine would; `None` where there is none.
-    ///
-    /// # Errors
-    /// The directory cannot be read, the journal is damaged, or there is no room for the copy.
+    /// Reads the journal of a state directory the way a starting agent on this machine would; `None` where there is none. There
+    /// must be room for a copy.
     pub fn read(directory: &Path, machine_id: &str) -> Result<Option<Self>, JournalError> {
         fs::read_dir(directory).map_err(|source| JournalError::Io { path: directory.to_owned(), source })?;
         let copy = tempfile::tempdir().map_err(|source| JournalError::Io { path: std::env::temp_dir(), source })?;
@@ -59,8 +56,7 @@ pub fn is_held(directory: &Path) -> Result<bool, JournalError> {
     }
 }
 
-/// Returns whether a line of `/proc/locks` is an exclusive flock(2) on this file: `1: FLOCK  ADVISORY  WRITE 2001 08:01:7864554 0
-/// EOF`.
+/// Parses an exclusive flock(2) of `/proc/locks`: `1: FLOCK  ADVISORY  WRITE 2001 08:01:7864554 0 EOF`.
 fn holds(line: &str, device: u64, inode: u64) -> bool {
     let fields: Vec<&str> = line.split_whitespace().collect();
     let [_, "FLOCK", _, "WRITE", _, file, ..] = fields[..] else { return false };
@@ -73,7 +69,6 @@ fn holds(line: &str, device: u64, inode: u64) -> bool {
     locked.parse() == Ok(inode) && (same_device || nameless)
 }
 
-/// Copies a file; returns whether it exists.
 fn copied(from: &Path, to: &Path, name: &str) -> Result<bool, JournalError> {
     let path = from.join(name);
     let (mut from, mut to) = match fs::File::open(&path) {

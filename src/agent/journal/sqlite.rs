@@ -34,7 +34,6 @@ use crate::event::{Body, Epoch, Event, EventId, Loss, Reason, Stamp};
 use crate::failpoints;
 use crate::units::ByteCount;
 
-/// Number of events to import before checking for room.
 const IMPORTED_AT_ONCE: usize = 256;
 
 /// A journal that survives a kill, a power cut and a full disk; or the same in memory.
@@ -48,23 +47,19 @@ pub struct SqliteJournal {
     is_in_memory: bool,
 }
 
-/// The result of [`SqliteJournal::claim`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Claim {
     /// The epoch continues.
     Kept,
-    /// The agent was renamed; its open breaches ended as interrupted.
+    /// Open breaches ended as interrupted.
     Renamed { interrupted: usize },
-    /// The files are from another machine, whose open breaches were dropped here.
+    /// Open breaches were dropped here.
     OtherMachine { forgotten: usize },
 }
 
 impl SqliteJournal {
-    /// Opens the journal at `path`, or creates it, and keeps it within `size_max`.
-    ///
-    /// # Errors
-    /// [`JournalError::Damaged`] where the file is no journal, is corrupt, or lacks events that were registered; else SQLite's
-    /// error.
+    /// Opens or creates the journal at `path`. [`JournalError::Damaged`] where the file is no journal, is corrupt, or lacks events
+    /// that were registered.
     pub fn open(path: &Path, size_max: ByteCount) -> Result<Self, JournalError> {
         prepare_database(path)?;
         let file = mark_beside(path);
@@ -85,7 +80,6 @@ impl SqliteJournal {
         Ok(journal)
     }
 
-    /// Creates a journal in memory, in an epoch of its own, bounded like one on disk.
     pub fn in_memory(size_max: ByteCount) -> Result<Self, JournalError> {
         let connection = Connection::open_in_memory()?;
         check(&connection)?;
@@ -116,16 +110,12 @@ impl SqliteJournal {
         self.state.next_ids()
     }
 
-    /// Returns the owner; [`Identity::default`] in a new journal.
     pub(super) fn owner(&self) -> &Identity {
         &self.state.owner
     }
 
     /// Changes the owner to `identity`. A new name begins a new epoch, after the end of breaches open under the old name. So does a
     /// new machine, but drops the open breaches, since the original machine may still run.
-    ///
-    /// # Errors
-    /// The journal is unchanged.
     pub(super) fn claim(&mut self, identity: &Identity, now: &Stamp) -> Result<Claim, JournalError> {
         let owner = &self.state.owner;
         if owner == identity {
@@ -151,7 +141,6 @@ impl SqliteJournal {
         })
     }
 
-    /// Ends all open breaches as interrupted.
     pub(super) fn interrupt_breaches(&mut self, now: &Stamp) -> Result<(), JournalError> {
         if open_breaches(&self.connection)?.is_empty() {
             return Ok(());
@@ -162,9 +151,6 @@ impl SqliteJournal {
     /// Deletes the events from these numbers on, which were refused whether or not they reached the disk, and reuses its own
     /// numbers. If the transaction of a deleted `loss` did reach the disk, the other events that it declared are gone: they are
     /// declared again, except `removed` events, whose fate is known.
-    ///
-    /// # Errors
-    /// The events are still there.
     pub(super) fn roll_back_from(&mut self, refused: &[EventId], removed: &[EventId]) -> Result<(), JournalError> {
         self.transaction(|transaction, state| {
             let mut again = Vec::new();
@@ -193,9 +179,6 @@ impl SqliteJournal {
     }
 
     /// Imports the events of a journal in memory, and the open breaches. If they exceed the size, the least severe are evicted.
-    ///
-    /// # Errors
-    /// No event was imported.
     pub(super) fn import<'a>(
         &mut self,
         memory: &Self,
@@ -218,9 +201,6 @@ impl SqliteJournal {
     }
 
     /// Imports the events saved from a damaged journal, and declares the others lost.
-    ///
-    /// # Errors
-    /// No event was imported.
     pub(super) fn restore<'a>(
         &mut self,
         events: impl IntoIterator<Item = &'a Event>,
@@ -246,7 +226,6 @@ impl SqliteJournal {
         })
     }
 
-    /// Counts and announces the losses that the replacement of a damaged journal declares.
     pub(super) fn announce_losses(&mut self) -> Result<(), JournalError> {
         for (position, event, loss) in losses(&self.connection)? {
             // A declaration about a former name is in that name's epoch.
@@ -258,10 +237,6 @@ impl SqliteJournal {
         Ok(())
     }
 
-    /// Changes the bound on the size.
-    ///
-    /// # Errors
-    /// What exceeds it is still there.
     pub(super) fn resize(&mut self, size_max: ByteCount, now: &Stamp) -> Result<(), JournalError> {
         self.pages_max = pages_max(size_max);
         let pages_max = self.pages_max;
@@ -279,9 +254,6 @@ impl SqliteJournal {
     }
 
     /// Copies the log back into the file, which is then complete on its own.
-    ///
-    /// # Errors
-    /// Part of it is still in the log.
     pub fn close(self) -> Result<(), JournalError> {
         let busy: i64 = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
         if busy != 0 {
@@ -291,9 +263,6 @@ impl SqliteJournal {
     }
 
     /// Drops events that are certainly older than `age_max`, and declares them `expired`.
-    ///
-    /// # Errors
-    /// The events are still there.
     pub(super) fn expire(&mut self, age_max: Duration, now: &Stamp) -> Result<(), JournalError> {
         let old = self.older_than(age_max, now)?;
         if old.is_empty() {
@@ -373,7 +342,6 @@ impl SqliteJournal {
         }
     }
 
-    /// Commits what a test held back by disabling that guard.
     fn commit_held_back(&self) -> Result<(), JournalError> {
         if failpoints::is_out(COMMIT_FIRST) && !self.connection.is_autocommit() {
             self.connection.execute_batch("COMMIT")?;
@@ -484,7 +452,6 @@ fn pages_max(size_max: ByteCount) -> i64 {
     ((size_max.bytes() / PAGE_BYTES as u64) as i64 - WAL_PAGES).max(WAL_PAGES)
 }
 
-/// Returns the numbers of `epoch` that were refused.
 fn from_on(refused: &[EventId], epoch: Epoch) -> Ranges {
     refused.iter().filter(|from| from.epoch == epoch).map(|from| (from.seq, u64::MAX)).collect()
 }

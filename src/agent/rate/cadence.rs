@@ -13,7 +13,6 @@ const EXACT_INTERVAL: Duration = Duration::from_secs(10);
 // Longest time that a movement covers: the longer of these two.
 const COVERED_MAX: Duration = Duration::from_secs(10);
 const COVERED_INTERVALS: u32 = 10;
-/// Gaps between movements to learn from before the first one is judged.
 const LEARNING_GAPS: u32 = 4;
 // The mean is over the last gaps: at least this many, over at least this many intervals, since each gap is known to one interval.
 const MEAN_GAPS: usize = 8;
@@ -22,20 +21,17 @@ const MEAN_INTERVALS: u32 = 16;
 const PROBES_FAILED_MAX: u32 = 100;
 const RARE_PROBES: u32 = 64;
 
-/// Knowledge of one link's driver. Times are `CLOCK_MONOTONIC`.
+/// Times are `CLOCK_MONOTONIC`.
 #[derive(Clone, Debug)]
 pub(super) struct Cadence {
     interval: Duration,
     is_exact: bool,
-    /// The last time that the counters moved.
     moved_at: Option<Duration>,
     /// End of the time over which the bytes seen so far are spread; ahead of the clock by one mean gap at most.
     covered_until: Duration,
-    /// Gaps between movements of a busy link, oldest first.
     gaps: VecDeque<Duration>,
     gaps_sum: Duration,
     learned: u32,
-    /// The counters do not move because the link is silent.
     is_silent: bool,
     probe: Probe,
     probes_failed: u32,
@@ -46,16 +42,14 @@ pub(super) struct Cadence {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Probe {
     Idle,
-    /// The counters moved in the last tick, so a probe makes sense.
     Wanted,
     MovedOnce,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Coverage {
-    /// The reading covers this time, up to now.
+    /// The time, up to now, that the reading covers.
     Covers(Duration),
-    /// The driver's pace is not known yet.
     Learning,
     /// The counters did not move, and may move later for this time too.
     Waiting,
@@ -90,14 +84,12 @@ impl Cadence {
         self.probe = Probe::Idle;
     }
 
-    /// Restarts the wait for a busy link's driver: nothing was read for a while until `now`.
     pub(super) fn pause(&mut self, now: Duration) {
         if !self.is_silent {
             self.moved_at = self.moved_at.map(|_| now);
         }
     }
 
-    /// Judges a reading at `now`, `elapsed` after the last one that was judged.
     pub(super) fn read(&mut self, now: Duration, elapsed: Duration, moved: bool) -> Coverage {
         if self.is_exact {
             return Coverage::Covers(elapsed);
@@ -172,7 +164,6 @@ impl Cadence {
         self.probe != Probe::Idle
     }
 
-    /// Evaluates a probe's reading: `moved` since the reading before it.
     pub(super) fn probe(&mut self, moved: bool) {
         let before = std::mem::replace(&mut self.probe, Probe::Idle);
         match (before, moved) {

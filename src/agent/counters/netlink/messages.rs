@@ -60,7 +60,6 @@ const GET_STATS_BYTES: usize = HEADER_BYTES + IF_STATS_MSG_BYTES;
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Message<'a> {
-    /// Copied from the request that the message answers.
     pub(super) seq: u32,
     /// The table changed while it was dumped (`NLM_F_DUMP_INTR`).
     pub(super) interrupted: bool,
@@ -69,16 +68,12 @@ pub(super) struct Message<'a> {
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Body<'a> {
-    /// End of a dump.
     Done,
     /// The errno with which the request or dump failed; 0 is an acknowledgement.
     Error(i32),
-    /// A link was added or changed, or is listed.
     NewLink(Link<'a>),
-    /// The link with this ifindex was deleted.
     DelLink(u32),
     Stats(Stats),
-    /// A message that does not matter here.
     Other,
 }
 
@@ -91,14 +86,12 @@ pub(super) struct Stats {
     pub(super) tx_bytes: u64,
 }
 
-/// A link in `RTM_NEWLINK`.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Link<'a> {
     pub(super) ifindex: u32,
     pub(super) name: &'a [u8],
     /// The attributes that hold its altnames, unparsed, so that nothing is allocated.
     pub(super) properties: &'a [u8],
-    /// Empty where the kernel names none.
     pub(super) kind: &'a [u8],
     /// Empty where the link has no master, or a master without a kind.
     pub(super) slave_kind: &'a [u8],
@@ -117,11 +110,10 @@ impl<'a> Link<'a> {
     }
 }
 
-/// Error for a message or attribute with an impossible length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Malformed;
 
-/// Iterates over the messages of a datagram; ends after the first malformed one.
+/// An iterator that ends after the first malformed message.
 #[derive(Debug)]
 pub(super) struct Messages<'a> {
     rest: &'a [u8],
@@ -246,12 +238,11 @@ fn attribute<'a>(rest: &mut &'a [u8]) -> Option<Option<(u16, &'a [u8])>> {
     Some(Some((kind, value)))
 }
 
-/// Returns the text before the terminating NUL.
 fn text(value: &[u8]) -> &[u8] {
     value.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
-/// Builds the request for all links, without their statistics and virtual functions.
+/// Leaves out statistics and virtual functions.
 pub(super) fn get_links(seq: u32) -> [u8; GET_LINKS_BYTES] {
     let mut request = [0; GET_LINKS_BYTES];
     header(&mut request, RTM_GETLINK, NLM_F_DUMP, seq);
@@ -262,7 +253,6 @@ pub(super) fn get_links(seq: u32) -> [u8; GET_LINKS_BYTES] {
     request
 }
 
-/// Builds the request for the statistics of one link, or of all.
 pub(super) fn get_stats(seq: u32, ifindex: Option<u32>) -> [u8; GET_STATS_BYTES] {
     let mut request = [0; GET_STATS_BYTES];
     header(&mut request, RTM_GETSTATS, if ifindex.is_some() { 0 } else { NLM_F_DUMP }, seq);
@@ -271,7 +261,6 @@ pub(super) fn get_stats(seq: u32, ifindex: Option<u32>) -> [u8; GET_STATS_BYTES]
     request
 }
 
-/// Builds one request for each link, to be numbered by [`set_seqs`].
 pub(super) fn get_stats_of_each(ifindexes: impl Iterator<Item = u32>) -> Vec<u8> {
     ifindexes.flat_map(|ifindex| get_stats(0, Some(ifindex))).collect()
 }
@@ -290,7 +279,6 @@ fn header(request: &mut [u8], kind: u16, flags: u16, seq: u32) {
     request[8..12].copy_from_slice(&seq.to_ne_bytes());
 }
 
-/// Rounds up to 4 bytes, the alignment of messages and attributes.
 fn aligned(length: usize) -> usize {
     length.next_multiple_of(4)
 }
@@ -337,7 +325,6 @@ mod tests {
         bytes
     }
 
-    /// A link message, with some attributes that do not matter here.
     fn link_of(kind: u16, family: u8, more: &[Vec<u8>]) -> Vec<u8> {
         let mut payload = ifinfomsg(family, 5, IFF_UP | IFF_RUNNING);
         payload.extend(attribute_of(IFLA_IFNAME, b"eth0\0"));

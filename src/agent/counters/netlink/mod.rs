@@ -31,7 +31,6 @@ const SINGLY_MAX: usize = 32;
 pub(super) struct Netlink {
     sysfs: Sysfs,
     table: LinkTable,
-    /// `None` after the last one was in doubt.
     socket: Option<Socket>,
     /// The whole table was read on this socket, so all changes since then are reported there.
     trusted: bool,
@@ -48,7 +47,6 @@ enum Plan {
 }
 
 impl Netlink {
-    /// Opens the socket, and tries whether this kernel, or an emulation of it, answers.
     pub(super) fn open(root: &Path, selection: Selection) -> Result<Self, CounterError> {
         let mut source = Self {
             sysfs: Sysfs::new(root),
@@ -90,7 +88,6 @@ impl Netlink {
         Ok(())
     }
 
-    /// Requests the counters, and applies the changes reported until then.
     fn ask(&mut self, counters: &mut Vec<Counters>) -> Result<Answer, CounterError> {
         if self.socket.is_none() {
             self.begin()?;
@@ -140,7 +137,6 @@ impl Netlink {
         Ok(answer)
     }
 
-    /// Requests the counters until the answer is whole, [`ATTEMPTS_MAX`] times at most.
     fn count(&mut self, counters: &mut Vec<Counters>) -> Result<(), CounterError> {
         for _ in 1..ATTEMPTS_MAX {
             if self.ask(counters)? == Answer::Whole {
@@ -191,7 +187,6 @@ impl Plan {
     }
 }
 
-/// Applies a change that the kernel reported to the table.
 fn note(body: Body<'_>, table: &mut LinkTable) {
     match body {
         Body::NewLink(link) => {

@@ -30,7 +30,6 @@ const BUFFER_BYTES_MAX: usize = 1 << 20;
 /// More datagrams than any answer has: a million links, 100 to a datagram.
 const DATAGRAMS_MAX: usize = 10_000;
 
-/// Receive buffer; it grows to the longest datagram.
 #[derive(Debug)]
 pub(super) struct Buffer(Vec<u8>);
 
@@ -46,7 +45,6 @@ impl Buffer {
     }
 }
 
-/// A socket subscribed to changes of links.
 #[derive(Debug)]
 pub(super) struct Socket {
     fd: OwnedFd,
@@ -58,19 +56,15 @@ pub(super) enum Answer {
     Whole,
     /// The table changed during the dump: entries may be missing or duplicated.
     Interrupted,
-    /// Datagrams were lost: the receive queue overflowed, or a datagram was longer than the buffer, which has grown. The socket
-    /// must not be used any more.
+    /// The receive queue overflowed, or a datagram was longer than the buffer, which has grown. The socket must not be used any
+    /// more.
     Lost,
 }
 
-/// Where an answer ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Until {
-    /// At `NLMSG_DONE`: the answer to one request, a dump.
     Done,
-    /// After one reply for each of this many requests.
     Replies(u32),
-    /// At the end of the queue: nothing was requested.
     Empty,
 }
 
@@ -87,15 +81,12 @@ impl Socket {
             .map_err(|e| CounterError::system("opening a netlink socket", e))
     }
 
-    /// Returns the number for the next request; further requests sent with it have the following ones.
     pub(super) fn next_seq(&self) -> u32 {
         self.seq.wrapping_add(1)
     }
 
-    /// Sends requests, if there are any, and passes the answer and the changes reported meanwhile to `take`.
-    ///
-    /// # Errors
-    /// The kernel refuses, is late, or sends nonsense. The socket must not be used any more.
+    /// Sends requests, if there are any, and passes the answer and the changes reported meanwhile to `take`. After an error the
+    /// socket must not be used any more.
     pub(super) fn exchange(
         &mut self,
         buffer: &mut Buffer,

@@ -59,7 +59,6 @@ fn tick() -> impl Strategy<Value = Tick> {
     })
 }
 
-/// A link's true traffic, and what its counters show.
 struct Link {
     ifindex: u32,
     there: bool,
@@ -102,7 +101,6 @@ impl Link {
     }
 }
 
-/// The reported breaches: each is raised, updated and cleared, in this order and once.
 #[derive(Default)]
 struct Told {
     open: BTreeMap<SmolStr, Breach>,

@@ -9,7 +9,6 @@ use crate::failpoints;
 const SCHEMA: &str = include_str!("schema.sql");
 /// The `user_version` that the schema sets at its end.
 const VERSION: u32 = 1;
-/// SQLite's default.
 pub(super) const PAGE_BYTES: i64 = 4_096;
 /// Size at which the write-ahead log is copied back (256 KiB); it counts against the journal's size.
 pub(super) const WAL_PAGES: i64 = 64;
@@ -30,7 +29,6 @@ pub(super) fn synchronous() -> &'static str {
     if failpoints::is_out("synchronous-full") { "OFF" } else { "FULL" }
 }
 
-/// Checks that the database is sound and of this version; a new one gets its tables.
 pub(super) fn check(connection: &Connection) -> Result<(), JournalError> {
     let sound: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(damage)?;
     if sound != "ok" {

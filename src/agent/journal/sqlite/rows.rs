@@ -14,7 +14,6 @@ use crate::agent::event_system::Draft;
 use crate::event::{Body, Breach, Epoch, Event, EventId, Loss, Reason, Stamp};
 use crate::wire;
 
-/// Number of events to evict before checking for room.
 const EVICTED_AT_ONCE: usize = 64;
 
 pub(super) fn register(
@@ -30,8 +29,7 @@ pub(super) fn register(
     Ok(event)
 }
 
-/// Registers an event that the journal makes itself, about `epoch`: in that epoch and under its name, where it belongs to a former
-/// name.
+/// Registers an event that the journal makes itself, about `epoch`; in that epoch and name if it belongs to a former name.
 fn register_own(
     transaction: &Transaction<'_>,
     state: &mut State,
@@ -74,7 +72,6 @@ pub(super) fn open_breaches(connection: &Connection) -> Result<Vec<Event>, Journ
     Ok(events.into_iter().flatten().map(|(event, _)| event).collect())
 }
 
-/// Imports an event that has an identity.
 pub(super) fn import(transaction: &Transaction<'_>, state: &mut State, event: &Event) -> Result<(), JournalError> {
     let mut event = event.clone();
     let rest = split(&mut event);
@@ -168,7 +165,6 @@ pub(super) fn evict(
     declare_lost(transaction, state, &lost, (&Reason::Evicted, None), stamp)
 }
 
-/// Declares deleted events lost.
 pub(super) fn declare_lost(
     transaction: &Transaction<'_>,
     state: &mut State,
@@ -183,7 +179,6 @@ pub(super) fn declare_lost(
     Ok(())
 }
 
-/// Registers a declaration, or extends the open one.
 pub(super) fn declare_loss(
     transaction: &Transaction<'_>,
     state: &mut State,
@@ -233,7 +228,6 @@ pub(super) fn seal(transaction: &Transaction<'_>, state: &mut State) -> Result<(
     Ok(())
 }
 
-/// Deletes the event at `position`, and returns its identity.
 pub(super) fn delete(
     transaction: &Transaction<'_>,
     state: &mut State,
@@ -266,7 +260,6 @@ pub(super) fn find(
     Ok(row.optional()?)
 }
 
-/// Returns all declarations and their positions.
 pub(super) fn losses(connection: &Connection) -> Result<Vec<(Position, Event, Loss)>, JournalError> {
     let sql = format!("SELECT {EVENT} FROM events WHERE rank = ? ORDER BY position");
     let mut statement = connection.prepare(&sql)?;
@@ -310,7 +303,6 @@ pub(super) fn read(
     Ok(batch)
 }
 
-/// The columns that [`whole_event`] reads.
 pub(super) const EVENT: &str = "position, epoch, seq, rank, observed_us, crc, payload";
 
 /// Returns the event of a row of `events`, and its JSON, if the whole row is what was written.
@@ -324,13 +316,11 @@ pub(super) fn whole_event(row: &Row<'_>) -> Option<(Event, Vec<u8>)> {
     (signed(event.id.epoch) == epoch && event.id.seq.cast_signed() == seq).then_some((event, payload))
 }
 
-/// Returns `epoch, seq, rank, observed_us`.
 fn columns(event: &Event) -> [i64; 4] {
     let observed_us = event.stamp.observed_at.timestamp_micros();
     [signed(event.id.epoch), event.id.seq.cast_signed(), EvictionPriority::of(&event.body) as i64, observed_us]
 }
 
-/// Returns the checksum of the [`columns`] and the payload.
 pub(in crate::agent::journal) fn event_crc(columns: [i64; 4], payload: &[u8]) -> i64 {
     let mut hasher = crc32fast::Hasher::new();
     columns.iter().for_each(|column| hasher.update(&column.to_le_bytes()));
@@ -347,7 +337,6 @@ pub(super) fn whole(row: &Row<'_>, column: usize) -> Option<(Event, Vec<u8>)> {
     Some((wire::from_json(&payload).ok()?, payload))
 }
 
-/// Updates the oldest pending event.
 pub(super) fn find_oldest(connection: &Connection, state: &mut State) -> Result<(), JournalError> {
     let sql = "SELECT epoch, seq, observed_us FROM events ORDER BY position LIMIT 1";
     let row = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));

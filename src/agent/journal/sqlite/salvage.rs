@@ -21,22 +21,17 @@ use crate::units::{ByteCount, counted};
 pub(crate) struct Saved {
     pub events: Vec<Event>,
     pub breaches: Vec<Event>,
-    /// The epoch of the journal, if it could be read.
     epoch: Option<Epoch>,
-    /// The owner; [`Identity::default`] if it could not be read.
     owner: Identity,
     former: Vec<Former>,
-    /// Number of transactions.
     commits: u64,
     /// Pending numbers without a readable event; `None` if they are unknown.
     lost: Option<BTreeMap<Epoch, Ranges>>,
 }
 
 impl Saved {
-    /// Reads what can be read of the damaged journal at `path`, and of the mark beside it.
-    ///
-    /// # Errors
-    /// The disk fails for another reason than the damage.
+    /// Reads what can be read of the damaged journal at `path`, and of the mark beside it. Fails only for other reasons than the
+    /// damage.
     pub(crate) fn read(path: &Path, outage: Option<&Outage>) -> Result<Self, JournalError> {
         let connection = Connection::open(path)?;
         // Otherwise SQLite needs a `-shm` file, for which there may be no room.
@@ -77,10 +72,7 @@ impl Saved {
         Ok(Self { events, breaches, epoch, owner, former, commits, lost })
     }
 
-    /// Creates a journal of the events at `path`, with the declaration of what is lost, to replace the damaged one.
-    ///
-    /// # Errors
-    /// The file at `path` is no complete journal.
+    /// Creates a journal of the events at `path`, with the declaration of what is lost. After an error the file is incomplete.
     pub(crate) fn write(&self, path: &Path, size_max: ByteCount, why: &str, now: &Stamp) -> Result<(), JournalError> {
         let mut journal = SqliteJournal::make(path, size_max, self.commits)?;
         (journal.state.owner, journal.state.former) = (self.owner.clone(), self.former.clone());

@@ -23,16 +23,13 @@ pub(super) struct State {
     pub(super) next_seq: u64,
     pub(super) former: Vec<Former>,
     pub(super) next_position: u64,
-    /// Number of synced transactions.
     pub(super) commits: u64,
     pub(super) pending: Pending,
-    /// The ranges of pending events.
     pub(super) spans: Spans,
     /// The first and last number that each pending declaration covers; more for one that still grows.
     pub(super) declared: BTreeMap<EventId, (Epoch, (u64, u64))>,
     /// `None` after opening, since a declaration found there may have been handed out.
     pub(super) open_loss: Option<OpenDeclaration>,
-    /// Positions of the events that were handed out.
     pub(super) handed: BTreeMap<EventId, Position>,
     /// Events that the journal made and has not announced yet.
     pub(super) own: Vec<Position>,
@@ -94,7 +91,6 @@ impl State {
         }
     }
 
-    /// Rebuilds the state of the pending events.
     pub(super) fn scan(&mut self, connection: &Connection) -> Result<(), JournalError> {
         (self.pending, self.spans, self.declared, self.open_loss) = Default::default();
         let mut statement =
@@ -141,20 +137,17 @@ impl State {
         (EventId { epoch: id, seq: *next_seq - 1 }, agent)
     }
 
-    /// Resets an epoch to this number.
     pub(super) fn count_from(&mut self, EventId { epoch, seq }: EventId) {
         let former = self.former.iter_mut().filter(|former| former.epoch == epoch).map(|former| &mut former.next_seq);
         let own = (self.epoch == epoch).then_some(&mut self.next_seq);
         former.chain(own).for_each(|next_seq| *next_seq = seq.min(*next_seq));
     }
 
-    /// Returns the next number in each epoch still in use.
     pub(super) fn next_ids(&self) -> Vec<EventId> {
         let former = self.former.iter().map(|former| EventId { epoch: former.epoch, seq: former.next_seq });
         [EventId { epoch: self.epoch, seq: self.next_seq }].into_iter().chain(former).collect()
     }
 
-    /// Returns the mark of this state, for the database and the file beside it.
     pub(super) fn mark(&self) -> Mark {
         let mut pending = self.spans.clone();
         pending.reach(self.epoch, self.next_seq);
@@ -173,7 +166,6 @@ pub(super) struct Meta {
 }
 
 impl Meta {
-    /// Reads the row, if there is one; [`JournalError::Damaged`] where it is not what was written.
     pub(super) fn read(connection: &Connection) -> Result<Option<Self>, JournalError> {
         let sql = "SELECT epoch, next_seq, commits, pending, agent, machine_id, former, crc FROM meta";
         let row = |row: &Row<'_>| {
@@ -218,7 +210,6 @@ fn count_crc(epoch: Epoch, next_seq: u64, commits: u64, texts: &[String; 4]) -> 
     crc32fast::hash(format!("{epoch} {next_seq} {commits} {}", texts.join("\0")).as_bytes()).into()
 }
 
-/// Serializes an epoch as its 16 digits.
 mod digits {
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
 

@@ -88,7 +88,6 @@ fn a_damaged_name_in_the_schema_is_damage() {
     }
 }
 
-/// Overwrites a page.
 pub(super) fn damage(path: &std::path::Path) {
     let mut bytes = std::fs::read(path).unwrap();
     let middle = bytes.len() / 2 / 4_096 * 4_096;
