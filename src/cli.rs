@@ -1,4 +1,4 @@
-//! What the command lines of both programs share.
+//! Parts shared by both programs' command lines.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -23,12 +23,11 @@ pub(crate) struct Verbosity {
 }
 
 impl Verbosity {
-    /// As `-v` and `-q` say.
     pub(crate) fn start_log(&self) {
         logging::start(logging::level(self.verbose, self.quiet));
     }
 
-    /// Says on standard error what the rows do not, unless `-q`.
+    /// Prints a remark that is not part of the rows on standard error, unless `-q` was given.
     #[cfg(any(feature = "consumer", feature = "toolbox"))]
     pub(crate) fn note(&self, text: &str) {
         if self.quiet == 0 {
@@ -37,7 +36,7 @@ impl Verbosity {
     }
 }
 
-/// What it means that the configuration's usual place is empty.
+/// Meaning of a missing file in the configuration's default place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Absent {
     #[cfg(feature = "agent")]
@@ -45,10 +44,10 @@ pub(crate) enum Absent {
     MeansDefaults,
 }
 
-/// The layers of the configuration: `flags` over the environment over the file `given`, or else the one in its usual place.
+/// Reads the configuration: `flags` override the environment, which overrides the file `given` or else the default one.
 ///
 /// # Errors
-/// What [`Layers::read`] says.
+/// See [`Layers::read`].
 pub(crate) fn layers(
     given: Option<&Path>,
     (usual, absent): (&str, Absent),
@@ -64,15 +63,15 @@ pub(crate) fn layers(
     Ok(Layers::read(path, environment(), keys)?.with_flags(flags))
 }
 
-/// Reads `90s`, `5m`, `1h 30m`.
+/// Parses `90s`, `5m`, `1h 30m`.
 ///
 /// # Errors
-/// What is wrong, and an example.
+/// A description of what is wrong, with an example.
 pub(crate) fn time(text: &str) -> Result<Duration, String> {
     config::duration("", text).map_err(|invalid| invalid.message)
 }
 
-/// Does what `arguments` say; the exit code for `main`.
+/// Parses `arguments` and runs the command; returns the exit code for `main`.
 pub(crate) fn main<C: Parser>(
     arguments: impl IntoIterator<Item = OsString>,
     run: impl FnOnce(C) -> Result<(), Failure>,
@@ -81,7 +80,7 @@ pub(crate) fn main<C: Parser>(
     match C::try_parse_from(arguments) {
         Ok(cli) => report(run(cli)),
         Err(error) => {
-            // clap's own codes: 0 for --help and --version, 2 for usage. Nothing can be done about a closed pipe.
+            // clap's own codes: 0 for --help and --version, 2 for usage. A closed pipe is ignored.
             let _ = error.print();
             ExitCode::from(error.exit_code() as u8)
         }

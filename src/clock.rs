@@ -8,37 +8,35 @@ use std::time::Duration;
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use rustix::time::{ClockId, clock_gettime};
 
-/// What time it is, by each clock that matters here.
 pub trait Clock {
-    /// `CLOCK_MONOTONIC`: time awake since some point. Rates are taken over it.
+    /// `CLOCK_MONOTONIC`: time awake since an arbitrary point. Rates are computed over it.
     fn monotonic(&self) -> Duration;
 
-    /// `CLOCK_BOOTTIME`: the same and the time suspended, which it alone sees.
+    /// `CLOCK_BOOTTIME`: includes time suspended, unlike the monotonic clock.
     fn boottime(&self) -> Duration;
 
-    /// The wall clock, in whole microseconds: what PostgreSQL keeps, so that a time survives the way unchanged.
+    /// Wall clock in whole microseconds, the precision of PostgreSQL, so that a stored time equals the one sent.
     fn wall(&self) -> DateTime<Utc>;
 
-    /// Whether the wall clock follows a time source: `None` where nobody says.
+    /// Returns true if the wall clock follows a time source; `None` if unknown.
     fn synced(&self) -> Option<bool>;
 }
 
-/// The machine's clocks.
 #[derive(Clone, Debug)]
 pub struct SystemClock {
     root: PathBuf,
-    /// What `synced` last found, and until when that will do.
+    /// Last answer of `synced`, and the time until which it is good.
     synced: Cell<Option<(Duration, Option<bool>)>>,
 }
 
-/// The clock's synchronisation is asked for so often: it comes once after a boot, and is worth no file access each tick.
+/// Lifetime of the answer of `synced`: the clock is synchronised once after a boot, which is not worth a file access each tick.
 const SYNCED_FOR: Duration = Duration::from_secs(10);
 
 /// A wall clock before this (2025-01-01) was never set: machines without a battery start in 1970, or at their image's date.
 const NEVER_SET_BEFORE_S: i64 = 1_735_689_600;
 
 impl SystemClock {
-    /// The clocks of the machine whose files stand under `root` (`/`).
+    /// Returns the clocks of the machine whose file system is at `root` (`/`).
     pub fn new(root: &Path) -> Self {
         Self { root: root.to_owned(), synced: Cell::new(None) }
     }
@@ -63,7 +61,7 @@ impl Clock for SystemClock {
         Utc::now().trunc_subsecs(6)
     }
 
-    /// Asks the file that systemd-timesyncd makes once it has set the clock (systemd-timesyncd.service(8)).
+    /// Looks for the file that systemd-timesyncd creates once it has set the clock (systemd-timesyncd.service(8)).
     fn synced(&self) -> Option<bool> {
         if self.wall().timestamp() < NEVER_SET_BEFORE_S {
             return Some(false);
@@ -82,7 +80,7 @@ impl Clock for SystemClock {
 
 #[cfg(target_os = "linux")]
 const BOOTTIME: ClockId = ClockId::Boottime;
-/// Elsewhere a suspend cannot be told apart, and the monotonic clock has to do.
+/// Other systems have no such clock: a suspend cannot be detected there.
 #[cfg(not(target_os = "linux"))]
 const BOOTTIME: ClockId = ClockId::Monotonic;
 
@@ -91,7 +89,7 @@ fn since_zero(clock: ClockId) -> Duration {
     Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
 }
 
-/// A clock that stands still until it is told to move: for tests and simulations. Clones show the same time.
+/// A clock that moves only when it is moved, for tests and simulations. Clones share the time.
 #[derive(Clone, Debug)]
 pub struct ManualClock {
     now: Rc<Cell<(Duration, Duration, DateTime<Utc>)>>,
@@ -105,19 +103,18 @@ impl ManualClock {
         Self { now: Rc::new(Cell::new((hour, hour, wall))), synced: Some(true) }
     }
 
-    /// Lets time pass by all clocks.
     pub fn advance(&self, by: Duration) {
         let (monotonic, boottime, wall) = self.now.get();
         self.now.set((monotonic + by, boottime + by, moved(wall, by)));
     }
 
-    /// Lets time pass as a suspend does: the monotonic clock stands.
+    /// Moves all clocks but the monotonic one, as a suspend does.
     pub fn suspend(&self, by: Duration) {
         let (monotonic, boottime, wall) = self.now.get();
         self.now.set((monotonic, boottime + by, moved(wall, by)));
     }
 
-    /// Sets the wall clock, and it alone.
+    /// Sets the wall clock only.
     pub fn set_wall(&self, wall: DateTime<Utc>) {
         let (monotonic, boottime, _) = self.now.get();
         self.now.set((monotonic, boottime, wall));

@@ -1,7 +1,7 @@
-//! Configuration as both programs read it: a TOML file under an overlay of environment variables.
+//! Configuration as both programs read it: a TOML file, overlaid with environment variables and flags.
 //!
-//! What is written is parsed here into a program's raw structure; the program turns that into settings that cannot be
-//! wrong, and names a wrong value by its key path (`limit.0.raise_at`), for which [`Layers`] finds file and line.
+//! It is parsed here into a program's raw structure, which the program validates into its settings. A wrong value is named by its
+//! key path (`limit.0.raise_at`), for which [`Layers`] finds file and line.
 
 mod form;
 mod kubernetes;
@@ -16,13 +16,13 @@ use serde::{Deserialize, Serialize};
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
-/// 100 years: longer than anything lasts, and short enough to be added to any time.
+/// 100 years: longer than any use needs, and short enough to be added to any time.
 const DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
 
-/// What stands before the name of every environment variable that sets a key.
+/// Prefix of every environment variable that sets a key.
 pub const ENV_PREFIX: &str = "HIGHWATER_";
 
-/// Keys of both programs, as paths. A variable that only the other program knows is passed over.
+/// Key paths of both programs. A variable that only the other program knows is ignored.
 pub const KEYS: &[&str] = &[
     "kafka.brokers",
     "kafka.topic",
@@ -44,7 +44,7 @@ pub const KEYS: &[&str] = &[
     "kafka.registry.give_up",
 ];
 
-/// Keys of the agent alone. `limit` and `kafka.properties` are set in the file only.
+/// Key paths of the agent alone. `limit` and `kafka.properties` can be set in the file only.
 pub const AGENT_KEYS: &[&str] = &[
     "agent",
     "interval",
@@ -69,7 +69,7 @@ pub const AGENT_KEYS: &[&str] = &[
     "topics.retention",
 ];
 
-/// Keys of the consumer alone.
+/// Key paths of the consumer alone.
 pub const CONSUMER_KEYS: &[&str] = &[
     "kafka.group",
     "kafka.start",
@@ -84,7 +84,7 @@ pub const CONSUMER_KEYS: &[&str] = &[
     "retention.totals",
 ];
 
-/// A configuration that can't be used: where, and what to do about it.
+/// A wrong configuration: the place, and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub struct ConfigError {
     place: String,
@@ -97,35 +97,33 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// A value that was read but makes no sense, named by its key path: `limit.0.raise_at`.
+/// A well-formed value that makes no sense, named by its key path: `limit.0.raise_at`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Invalid {
     /// Keys and array indices, separated by dots.
     pub key: String,
-    /// What is wrong, and what would be right.
+    /// Names what is wrong and what would be right.
     pub message: String,
 }
 
 impl Invalid {
-    /// `key` is wrong because of `message`.
     pub fn new(key: impl Into<String>, message: impl fmt::Display) -> Self {
         Self { key: key.into(), message: message.to_string() }
     }
 }
 
-/// The file, the environment and the flags, before they are understood.
 #[derive(Debug)]
 pub struct Layers {
     file: Option<(PathBuf, String)>,
-    /// Name, key and value; the last of a key wins.
+    /// Name, key and value; of several for a key, the last wins.
     variables: Vec<(String, String, String)>,
 }
 
 impl Layers {
-    /// Reads `path`, if there is one, and takes from `environment` what sets a key of `own`.
+    /// Reads `path`, if given, and takes from `environment` the variables that set a key of `own`.
     ///
     /// # Errors
-    /// The file can't be read, or a variable with our prefix sets no key of either program.
+    /// The file cannot be read, or a variable with our prefix sets no key of either program.
     pub fn read(
         path: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
@@ -159,22 +157,22 @@ impl Layers {
         Ok(Self { file, variables })
     }
 
-    /// Puts flags of the command line over them: each with the key that it sets, and its value if it was given.
+    /// Overlays flags of the command line: each with the key that it sets, and its value if it was given.
     pub fn with_flags(mut self, flags: &[(&str, &str, &Option<String>)]) -> Self {
         let given = flags.iter().filter_map(|(flag, key, value)| Some((*flag, *key, value.as_ref()?)));
         self.variables.extend(given.map(|(flag, key, value)| (flag.to_owned(), key.to_owned(), value.clone())));
         self
     }
 
-    /// Configuration from `text` alone, as if it stood in a file called `name`.
+    /// Makes a configuration of `text` alone, as if read from a file called `name`.
     pub fn from_text(name: &str, text: &str) -> Self {
         Self { file: Some((PathBuf::from(name), text.to_owned())), variables: Vec::new() }
     }
 
-    /// The file under the environment's overlay, in the program's raw structure.
+    /// Parses the file, overlaid with the environment, into the program's raw structure.
     ///
     /// # Errors
-    /// Syntax, unknown keys and wrong types, each with its line or variable.
+    /// Syntax errors, unknown keys and wrong types, each with its line or variable.
     pub fn parse<R: DeserializeOwned>(&self) -> Result<R, ConfigError> {
         let mut merged = Table::new();
         if let Some((path, text)) = &self.file {
@@ -195,10 +193,10 @@ impl Layers {
             .map_err(|e| ConfigError { place: "configuration".into(), message: explained(e.message()) })
     }
 
-    /// Where `invalid` stands, and what it says.
+    /// Finds file and line, variable or flag of an invalid value.
     pub fn locate(&self, invalid: Invalid) -> ConfigError {
         let Invalid { key, message } = invalid;
-        // An item of a list has the list's variable.
+        // An item of a list is set by the list's variable.
         let sets = |set: &str| key.strip_prefix(set).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
         if let Some((name, ..)) = self.variables.iter().rfind(|(_, set, _)| sets(set)) {
             return ConfigError { place: name.clone(), message };
@@ -229,17 +227,17 @@ impl Layers {
     }
 }
 
-/// This process's environment, as far as it is text.
+/// Returns this process's environment, as far as it is UTF-8.
 pub fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
-/// A file with one secret, read when it is needed, so that a rotated one is seen.
+/// A file with one secret. It is read each time the secret is needed, so that a rotated one is seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretFile(PathBuf);
 
 impl SecretFile {
-    /// A name without a slash stands in `$CREDENTIALS_DIRECTORY` (systemd's `LoadCredential=`), where there is one.
+    /// A name without a slash is a file in `$CREDENTIALS_DIRECTORY` (systemd's `LoadCredential=`), if that is set.
     pub fn new(name: &str, credentials: Option<&Path>) -> Self {
         match credentials {
             Some(directory) if !name.contains('/') => Self(directory.join(name)),
@@ -247,7 +245,7 @@ impl SecretFile {
         }
     }
 
-    /// The secret, without the line end that editors add.
+    /// Reads the secret, without the line end that editors add.
     ///
     /// # Errors
     /// Names the file; never its content.
@@ -258,13 +256,12 @@ impl SecretFile {
         }
     }
 
-    /// Where it stands.
     pub fn path(&self) -> &Path {
         &self.0
     }
 }
 
-/// The secret that `key` names, if it does; see [`SecretFile::new`]. It is read when it is needed.
+/// Returns the secret that `key` names, if any; see [`SecretFile::new`]. Does not read it yet.
 ///
 /// # Errors
 /// The name is empty.
@@ -275,7 +272,7 @@ pub fn secret(key: &str, name: Option<String>, credentials: Option<&Path>) -> Re
     }
 }
 
-/// The path of the certificate or key that `key` names, if it does; likewise.
+/// Returns the path of the certificate or key that `key` names, if any; see [`SecretFile::new`].
 ///
 /// # Errors
 /// The name is empty.
@@ -284,9 +281,6 @@ pub fn located(key: &str, name: Option<String>, credentials: Option<&Path>) -> R
 }
 
 /// Checks that the file that `key` names can be read now.
-///
-/// # Errors
-/// It can't be.
 pub fn check_readable(key: &str, file: &Path) -> Result<(), Invalid> {
     let opened = std::fs::File::open(file);
     opened.map(drop).map_err(|error| {
@@ -294,7 +288,7 @@ pub fn check_readable(key: &str, file: &Path) -> Result<(), Invalid> {
     })
 }
 
-/// A number that differs when the content of one of these files does.
+/// Returns a hash of the files' content, to detect a change.
 pub fn fingerprint<'a>(files: impl Iterator<Item = &'a Path>) -> u64 {
     let mut hasher = DefaultHasher::new();
     for file in files {
@@ -303,7 +297,7 @@ pub fn fingerprint<'a>(files: impl Iterator<Item = &'a Path>) -> u64 {
     hasher.finish()
 }
 
-/// Reads `"120s"`, `"5m"`, `"30d"`.
+/// Parses `"120s"`, `"5m"`, `"30d"`.
 ///
 /// # Errors
 /// Names the key and shows an example.
@@ -322,10 +316,7 @@ pub fn duration(key: &str, text: &str) -> Result<Duration, Invalid> {
     }
 }
 
-/// Reads an array of strings, or one string with commas, as the environment has it.
-///
-/// # Errors
-/// Anything else.
+/// Reads an array of strings, or one string with commas, as in an environment variable.
 pub fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
     Ok(Some(match OneOrMany::deserialize(deserializer)? {
         OneOrMany::Many(items) => items,
@@ -335,10 +326,7 @@ pub fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Str
     }))
 }
 
-/// Reads a value that may be quoted, as the environment has it.
-///
-/// # Errors
-/// What `T` can't be read from.
+/// Reads a value that may be quoted, as in an environment variable.
 pub fn quoted<'de, D: Deserializer<'de>, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     T: DeserializeOwned + std::str::FromStr,
@@ -385,17 +373,17 @@ fn variable(key: &str) -> String {
     key.to_ascii_uppercase().replace('.', "__")
 }
 
-/// `limit.0.raise_at` as people read it: `limit.raise_at`.
+/// Shortens `limit.0.raise_at` for people: `limit.raise_at`.
 fn shown(key: &str) -> String {
     key.split('.').filter(|part| part.parse::<usize>().is_err()).collect::<Vec<_>>().join(".")
 }
 
-/// Where the value of `key` begins; that of its nearest parent where it stands nowhere.
+/// Returns the offset of the value of `key`, or of its nearest parent if it is missing.
 fn offset(text: &str, key: &str) -> Option<usize> {
     offset_in(DeTable::parse(text).ok()?.get_ref(), key)
 }
 
-/// The same in a table. The rest of a path can be one key that holds dots: `"socket.timeout.ms" = 5000`.
+/// Searches in a table. The rest of a path can be one key that holds dots: `"socket.timeout.ms" = 5000`.
 fn offset_in(table: &DeTable<'_>, key: &str) -> Option<usize> {
     if let Some(value) = table.get(key) {
         return Some(value.span().start);
@@ -421,7 +409,7 @@ fn line(text: &str, offset: usize) -> usize {
     text.as_bytes()[..offset.min(text.len())].iter().filter(|byte| **byte == b'\n').count() + 1
 }
 
-/// serde's message, with the nearest known key where it names an unknown one.
+/// Rewords serde's message: suggests the nearest known key in place of an unknown one.
 fn explained(message: &str) -> String {
     let message = message.trim_end().replace('\n', "; ");
     let mut names = message.split('`').skip(1).step_by(2);
@@ -441,8 +429,7 @@ fn nearest<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> Option<&'
         .map(|(_, name)| name)
 }
 
-/// A shipped example with every key switched on that stands there as a comment, but for those that name
-/// files: they are not there.
+/// Enables every key of a shipped example that is commented out, except those that name files, which do not exist.
 #[cfg(test)]
 pub(crate) fn all_switched_on(shipped: &str) -> String {
     let is_key = |rest: &str| rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '[');

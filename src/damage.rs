@@ -1,13 +1,13 @@
-//! For tests of whatever reads what others wrote: valid input, and damage done to it that knows what such input is made of.
+//! For tests of parsers: valid input, and damage that aims at what such input consists of.
 //!
-//! proptest prints the seed of a failure, and what is left of it when it is made as small as it goes; both are kept in
-//! `proptest-regressions` beside the sources.
+//! proptest prints the seed of a failure and the smallest failing input; both are kept in `proptest-regressions` beside the
+//! sources.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-/// What readers stumble over: limits of numbers, nests, escapes, ends of text.
+/// Tokens that parsers stumble over: limits of numbers, nesting, escapes, ends of text.
 const TOKENS: &[&[u8]] = &[
     b"-1",
     b"0",
@@ -59,7 +59,7 @@ enum Blow {
     Repeat(Index, Index, usize),
     Move(Index, Index, Index),
     Token(Index, usize),
-    /// In the place of a number.
+    /// Replaces a number.
     Number(Index, usize),
     Nest(Index, usize, usize),
     End(Index),
@@ -123,7 +123,7 @@ fn strike(bytes: &mut Vec<u8>, blow: Blow) {
     bytes.truncate(1 << 20);
 }
 
-/// `valid` after one to six blows.
+/// Generates `valid` input with one to six blows.
 pub(crate) fn damaged(valid: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     (valid, vec(blow(), 1..=6)).prop_map(|(mut bytes, blows)| {
         blows.into_iter().for_each(|blow| strike(&mut bytes, blow));
@@ -131,12 +131,12 @@ pub(crate) fn damaged(valid: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Va
     })
 }
 
-/// The same of text; what is no text any more is made text.
+/// Generates damaged text, with invalid UTF-8 replaced.
 pub(crate) fn damaged_text(valid: &'static str) -> impl Strategy<Value = String> {
     damaged(Just(valid.as_bytes().to_vec())).prop_map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// A value as somebody may write it where another is wanted.
+/// Generates a hostile value to put in the place of another.
 pub(crate) fn hostile_value() -> impl Strategy<Value = String> {
     prop_oneof![
         (0..TOKENS.len()).prop_map(|token| String::from_utf8_lossy(TOKENS[token]).into_owned()),

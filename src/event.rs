@@ -1,8 +1,10 @@
 //! The event: the only thing that crosses Kafka.
 //!
-//! An event is what happened ([`Body`]), stamped with who saw it and when ([`Stamp`]) and with its identity
-//! ([`EventId`]): `(agent, epoch, seq)`. The epoch is random at the birth of an agent's journal, and `seq` starts at 1 and has no
-//! holes, so that a doubled event is harmless and a lost one is visible.
+//! An event is an occurrence ([`Body`]) with the agent and the times of its observation ([`Stamp`]) and its identity ([`EventId`]):
+//! `(agent, epoch, seq)`. The epoch is drawn at random when an agent's journal is created, and `seq` starts at 1 and has no holes,
+//! so that a duplicate event is harmless and a lost one is visible.
+//!
+//! Rates are in bits a second, times in whole microseconds.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,91 +13,77 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-/// The version of the event's fields that this program writes.
 pub const SCHEMA: u32 = 1;
 
-/// The interface named by a breach of a limit with `scope = "host"`: the sum over the watched links.
+/// Name of the sum over all watched links, in a breach of a limit with `scope = "host"`.
 pub const ALL_INTERFACES: &str = "*";
 
-/// The longest agent name, in bytes: what PostgreSQL's index and Kafka's key carry without a thought.
+/// Longest agent name, in bytes: well within what a PostgreSQL index entry and a Kafka key hold.
 pub const AGENT_BYTES_MAX: usize = 255;
 
-/// Everything that is known of one occurrence.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
-    /// Which event of this agent it is.
     pub id: EventId,
-    /// Who saw it, and when.
     pub stamp: Stamp,
-    /// What happened.
     pub body: Body,
 }
 
-/// An event's place in its agent's count.
+/// Position of an event in its agent's count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventId {
-    /// The journal that counted it.
     pub epoch: Epoch,
-    /// Its number there, from 1, without holes.
+    /// Number within the epoch, from 1, without holes.
     pub seq: u64,
 }
 
-/// One journal's life: 64 random bits, written as 16 hex digits.
+/// Life of one journal: 64 random bits, written as 16 hex digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(pub u64);
 
-/// Who saw an event, and when, by which clocks.
+/// The agent that observed an event, and the time by each clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {
-    /// The agent's name; 1 to [`AGENT_BYTES_MAX`] bytes.
+    /// 1 to [`AGENT_BYTES_MAX`] bytes.
     pub agent: SmolStr,
-    /// Wall clock, in whole microseconds; set once, when the event is made.
+    /// Wall clock when the event was made; never changed afterwards.
     pub observed_at: DateTime<Utc>,
-    /// The kernel's `/proc/sys/kernel/random/boot_id`, empty where there is none.
+    /// `/proc/sys/kernel/random/boot_id`; empty if there is none.
     pub boot_id: String,
-    /// `CLOCK_BOOTTIME`: milliseconds since boot, those suspended included.
+    /// `CLOCK_BOOTTIME`: milliseconds since boot, including suspends.
     pub monotonic_ms: u64,
-    /// Whether the wall clock followed a time source: `None` is unknown.
+    /// True if the wall clock followed a time source; `None` if unknown.
     pub clock_synced: Option<bool>,
 }
 
-/// What happened.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Body {
-    /// A rate went over a limit.
     BreachRaised(Breach),
-    /// It is still over.
     BreachUpdated(Breach),
-    /// It is no longer over, or nobody can say any more.
+    /// The rate is no longer over the limit, or is no longer judged.
     BreachCleared(Breach),
-    /// Events that were accepted and will never come.
+    /// Declares events that were accepted and will never be delivered.
     Loss(Loss),
-    /// A watched interface appeared.
     LinkAdded(Link),
-    /// A watched interface went away.
     LinkRemoved(Link),
-    /// A watched interface went up or down, or has another name.
+    /// A watched interface went up or down, or was renamed.
     LinkChanged(Link),
-    /// The agent began to watch.
     AgentStarted(Lifecycle),
-    /// The agent ended in order.
+    /// The agent ended in an orderly way.
     AgentStopped(Lifecycle),
-    /// What a link carried up to one reading. Samples have epochs of their own: they come in great numbers, and whoever does not
-    /// read them misses no number of the other events.
+    /// Traffic of a link since the reading before. Samples have epochs of their own: they are numerous, and a consumer that does
+    /// not read them must not see holes between the other events.
     Sample(Sample),
-    /// A kind that this program does not know, from a newer agent.
     Unknown(String),
 }
 
-/// One breach, as it is at one reading.
+/// State of one breach as of one reading.
 ///
-/// A reading covers the time from its begin to its end. It counts for the breach if its rate is at or above the limit's
-/// `clear_at`, or if one that is follows within `clear_for`.
+/// A reading covers the time from its begin to its end. It is counted if its rate is at or above the limit's `clear_at`, or if such
+/// a reading follows within `clear_for`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Breach {
-    /// The same in all events of one breach; 16 hex digits.
     pub breach_id: SmolStr,
-    /// Begin of the first reading of the rise, in whole microseconds.
+    /// Begin of the first reading of the rise.
     pub started_at: DateTime<Utc>,
     /// End of the reading that raised the breach.
     pub raised_at: DateTime<Utc>,
@@ -103,37 +91,34 @@ pub struct Breach {
     pub ended_at: DateTime<Utc>,
     pub limit_name: SmolStr,
     pub severity: Severity,
-    /// Interface name, or [`ALL_INTERFACES`].
+    /// Name, or [`ALL_INTERFACES`].
     pub interface: SmolStr,
-    /// The kernel's index of the interface; `None` for the whole host.
+    /// `None` for the whole host.
     pub ifindex: Option<u32>,
     pub direction: Direction,
-    /// `raise_at` of the limit.
+    /// The limit's `raise_at`.
     pub limit_bps: u64,
-    /// Rate of the last reading that was judged, low ones too.
+    /// Rate of the last reading that was judged, even if it is low.
     pub rate_bps: u64,
-    /// Highest rate of one counted reading.
+    /// Highest rate of a counted reading.
     pub peak_bps: u64,
     /// Mean rate over `measured_ms`.
     pub mean_bps: u64,
     /// Time from `started_at` to `ended_at` by `CLOCK_BOOTTIME`, measured or not.
     pub duration_ms: u64,
-    /// Time of the counted readings.
+    /// Total time of the counted readings.
     pub measured_ms: u64,
     /// Bytes above `limit_bps`, summed over the counted readings.
     pub excess_bytes: u64,
-    /// Why it was cleared.
     pub reason: Option<Reason>,
-    /// What a person may want to know besides.
     pub detail: Option<String>,
 }
 
-/// Events that were accepted and then given up, declared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loss {
-    /// The epoch of the lost events, which need not be the declaring event's own.
+    /// Epoch of the lost events, which may differ from that of this event.
     pub epoch: Epoch,
-    /// Their numbers: inclusive, ascending, apart from each other.
+    /// Inclusive ranges of `seq`, ascending and disjoint.
     pub ranges: Vec<(u64, u64)>,
     /// `evicted`, `expired`, `rejected` or `damaged`.
     pub reason: Reason,
@@ -141,57 +126,47 @@ pub struct Loss {
     pub detail: Option<String>,
 }
 
-/// An interface that came, went or changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
     pub interface: String,
-    /// The kernel's index of it.
     pub ifindex: u32,
-    /// Link speed, where it is known.
     pub speed_bps: Option<u64>,
     /// `added`, `removed`, `renamed`, `up` or `down`.
     pub reason: Option<Reason>,
-    /// The other name of a renamed link, or what else a person may want to know.
+    /// The other name of a renamed link, or further details.
     pub detail: Option<String>,
 }
 
-/// The agent's start or end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lifecycle {
-    /// The program's version.
     pub version: String,
-    /// Why it ended: `signal`, or `finished` with `run --for`.
+    /// Set at the end: `signal`, or `finished` with `run --for`.
     pub reason: Option<Reason>,
     pub detail: Option<String>,
 }
 
-/// What a link carried up to one reading: a row of a recorded series.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sample {
-    /// Interface name.
     pub interface: String,
-    /// Since the reading before; `None` where there was none.
+    /// Time since the reading before; `None` if there was none.
     pub duration_ms: Option<u64>,
-    /// Bytes received in that time; here and below `None` where nobody knows.
+    /// Bytes received in that time; this and the fields below are `None` if unknown.
     pub rx_bytes: Option<u64>,
-    /// Bytes sent in that time.
     pub tx_bytes: Option<u64>,
-    /// The mean rate of what was received.
     pub rx_bps: Option<u64>,
-    /// The mean rate of what was sent.
     pub tx_bps: Option<u64>,
-    /// Why there is no rate: `first`, `reset`.
+    /// Reason why there is no rate: `first` or `reset`.
     pub reason: Option<Reason>,
 }
 
-/// Why something happened, as a word that programs match. A text beside it ([`Breach::detail`] and its like) may say more.
+/// Reason of an event, as a word for programs to match. A text beside it ([`Breach::detail`] and the like) may give details.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// The rate stayed below `clear_at` for `clear_for`.
     Below,
     /// The interface is no longer there, or no longer watched.
     LinkRemoved,
-    /// The interface has a name that the limit does not match.
+    /// The interface was renamed to a name that the limit does not match.
     LinkRenamed,
     /// The configuration no longer has the limit.
     LimitRemoved,
@@ -201,28 +176,24 @@ pub enum Reason {
     Signal,
     /// `run --for` is over.
     Finished,
-    /// The journal was full.
     Evicted,
-    /// The journal held them for longer than `max_age`.
+    /// The journal held the events for longer than `max_age`.
     Expired,
-    /// Kafka refused them for good.
+    /// Kafka refused the events permanently.
     Rejected,
-    /// The journal was damaged.
     Damaged,
     Added,
     Removed,
     Renamed,
     Up,
     Down,
-    /// The first reading of a series.
     First,
-    /// A counter fell.
+    /// A counter decreased.
     Reset,
-    /// A word that this program does not know, from a newer agent.
     Other(SmolStr),
 }
 
-/// Every word of [`Reason`], as on the wire.
+/// All words of [`Reason`], as on the wire.
 pub const REASONS: [(&str, Reason); 18] = [
     ("below", Reason::Below),
     ("link_removed", Reason::LinkRemoved),
@@ -244,38 +215,31 @@ pub const REASONS: [(&str, Reason); 18] = [
     ("reset", Reason::Reset),
 ];
 
-/// How much a breach matters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Look at it in the morning.
     #[default]
     Warning,
-    /// Look at it now.
     Critical,
 }
 
-/// Which way traffic goes, seen from the host.
+/// Direction of traffic, as seen from the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
-    /// Received.
     Rx,
-    /// Sent.
     Tx,
-    /// Received and sent.
     Total,
 }
 
 impl Loss {
-    /// How many events are lost.
     pub fn count(&self) -> u64 {
         self.ranges.iter().map(|(from, to)| to.saturating_sub(*from).saturating_add(1)).fold(0, u64::saturating_add)
     }
 }
 
 impl Body {
-    /// The kind, as it stands on the wire and in the `events` table.
+    /// Returns the kind, as on the wire and in the `events` table.
     pub fn kind(&self) -> &str {
         match self {
             Self::BreachRaised(_) => "breach_raised",
@@ -292,7 +256,6 @@ impl Body {
         }
     }
 
-    /// The interface that it tells of.
     pub fn interface(&self) -> Option<&str> {
         match self {
             Self::LinkAdded(link) | Self::LinkRemoved(link) | Self::LinkChanged(link) => Some(&link.interface),
@@ -301,7 +264,6 @@ impl Body {
         }
     }
 
-    /// Why it happened.
     pub fn reason(&self) -> Option<&Reason> {
         match self {
             Self::BreachRaised(breach) | Self::BreachUpdated(breach) | Self::BreachCleared(breach) => {
@@ -315,7 +277,6 @@ impl Body {
         }
     }
 
-    /// The text beside the reason.
     pub fn detail(&self) -> Option<&str> {
         match self {
             Self::BreachRaised(breach) | Self::BreachUpdated(breach) | Self::BreachCleared(breach) => {
@@ -328,7 +289,6 @@ impl Body {
         }
     }
 
-    /// The breach that it tells of.
     pub fn breach(&self) -> Option<&Breach> {
         match self {
             Self::BreachRaised(breach) | Self::BreachUpdated(breach) | Self::BreachCleared(breach) => Some(breach),
@@ -338,7 +298,6 @@ impl Body {
 }
 
 impl Reason {
-    /// The word on the wire.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Other(word) => word,
@@ -362,14 +321,13 @@ impl fmt::Display for Reason {
 }
 
 impl Stamp {
-    /// Whether both are known to be of one boot of one machine.
+    /// Returns true if both stamps are known to be of the same boot of the same machine.
     pub fn is_of_boot(&self, other: &Self) -> bool {
         self.boot_id == other.boot_id && !self.boot_id.is_empty()
     }
 }
 
 impl Severity {
-    /// As in the configuration and on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Warning => "warning",
@@ -379,7 +337,6 @@ impl Severity {
 }
 
 impl Direction {
-    /// As in the configuration and on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Rx => "rx",
@@ -402,7 +359,7 @@ impl fmt::Display for Direction {
 }
 
 impl Epoch {
-    /// Its 16 hex digits; takes no memory.
+    /// Returns the 16 hex digits, without allocating.
     pub fn digits(self) -> SmolStr {
         let mut digits = [0; 16];
         for (place, digit) in digits.iter_mut().enumerate() {
@@ -425,7 +382,6 @@ impl fmt::Display for EventId {
     }
 }
 
-/// An epoch is 16 hex digits.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("epoch `{0}` is not 16 lower-case hex digits")]
 pub struct EpochError(String);
@@ -433,7 +389,7 @@ pub struct EpochError(String);
 impl FromStr for Epoch {
     type Err = EpochError;
 
-    /// Exactly what `Display` writes, and nothing else: two spellings of one identity would be two rows.
+    /// Parses exactly what `Display` writes: two spellings of one identity would be two rows.
     fn from_str(text: &str) -> Result<Self, EpochError> {
         let plain = text.len() == 16 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         match u64::from_str_radix(text, 16) {

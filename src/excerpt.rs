@@ -1,9 +1,8 @@
-//! What others wrote, told again: no longer than anybody reads, and harmless to a terminal.
+//! Text of foreign origin, cut short and made harmless for a terminal.
 
 use std::borrow::Cow;
 
-/// Returns `text` in one line, without what a terminal would obey and without what makes a text look like another one: messages may
-/// come from anybody.
+/// Returns `text` in one line, with control characters and characters that mislead the eye escaped.
 pub fn harmless(text: &str) -> Cow<'_, str> {
     if !text.chars().any(misleads) {
         return Cow::Borrowed(text);
@@ -15,7 +14,7 @@ pub fn harmless(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Control characters, and those of Unicode's format characters that turn the direction of a text or are not seen at all.
+/// Returns true for control characters, and for Unicode's format characters that change a text's direction or are invisible.
 fn misleads(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -23,7 +22,7 @@ fn misleads(c: char) -> bool {
             | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// Returns the first `chars` characters of `text`, and a sign where there is more.
+/// Returns the first `chars` characters of `text`, with an ellipsis if there are more.
 pub fn beginning(text: &str, chars: usize) -> String {
     match text.char_indices().nth(chars) {
         Some((end, _)) => format!("{}…", &text[..end]),

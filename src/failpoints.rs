@@ -1,7 +1,7 @@
-//! Points where a test ends or stops the program, and guards that a test takes out, to show that the suite finds it.
+//! Points at which a test ends or stops the program, and guards that a test removes to show that the suite detects it.
 //!
-//! Only programs built with the cargo feature `failpoints` have them, which no release has: `tests/run` builds such programs
-//! beside those that it ships. In all others the functions here are empty, and `FAILPOINTS` means nothing.
+//! Only programs built with the cargo feature `failpoints` have them, which no release has: `tests/run` builds such programs beside
+//! those it ships. In all others the functions here are empty, and `FAILPOINTS` is ignored.
 //!
 //! The variable has the grammar of the crate [`fail`](https://docs.rs/fail):
 //!
@@ -13,20 +13,20 @@
 
 use std::time::Duration;
 
-/// Takes over what the environment says. Before anything else; a second call changes nothing.
+/// Reads `FAILPOINTS`. Must be called before anything else; a second call changes nothing.
 pub fn begin() {
     #[cfg(feature = "failpoints")]
     on::begin();
 }
 
-/// Here a test may end or stop the program.
+/// Ends or stops the program here if a test configured this point.
 #[inline]
 pub fn pass(_point: &str) {
     #[cfg(feature = "failpoints")]
     on::pass(_point);
 }
 
-/// What a test says under this name instead of what is usual.
+/// Returns the value that a test set under this name in place of the usual one.
 #[inline]
 pub fn instead(_name: &str) -> Option<String> {
     #[cfg(feature = "failpoints")]
@@ -35,18 +35,18 @@ pub fn instead(_name: &str) -> Option<String> {
     None
 }
 
-/// The seconds that a test gives under this name instead of the `usual`.
+/// Returns the seconds that a test set under this name, or `usual`.
 pub fn duration(name: &str, usual: Duration) -> Duration {
     instead(name).and_then(|seconds| seconds.parse().ok()).map_or(usual, Duration::from_secs)
 }
 
-/// Whether a test has taken this guard out.
+/// Returns true if a test has removed this guard.
 #[inline]
 pub fn is_out(guard: &str) -> bool {
     instead(guard).is_some()
 }
 
-/// `sql` without `clause`, where a test has taken this guard out.
+/// Returns `sql`, without `clause` if a test has removed this guard.
 pub fn unless_out(guard: &str, clause: &str, sql: &str) -> String {
     if is_out(guard) { sql.replace(clause, "") } else { sql.to_owned() }
 }
@@ -61,7 +61,7 @@ mod on {
 
     pub(super) fn begin() {
         static BEGUN: Once = Once::new();
-        // It lasts as long as the process.
+        // It has to live as long as the process.
         BEGUN.call_once(|| std::mem::forget(FailScenario::setup()));
     }
 

@@ -1,4 +1,4 @@
-//! What both programs tell librdkafka: brokers, TLS, SASL, and the operator's own properties.
+//! Configuration that both programs pass to librdkafka: brokers, TLS, SASL, and the operator's own properties.
 
 #[cfg(feature = "toolbox")]
 pub mod admin;
@@ -21,49 +21,39 @@ pub use self::reports::Reports;
 use crate::config::{Invalid, SecretFile, check_readable, fingerprint, located, quoted, secret};
 use crate::units::{counted, lasting};
 
-/// `[kafka.tls]` as written.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawTls {
-    /// `false` sends in the clear what would else be encrypted: SASL without TLS.
+    /// `false` sends in plain text what would otherwise be encrypted: SASL without TLS.
     #[serde(default, deserialize_with = "quoted")]
     pub enabled: Option<bool>,
     /// CA certificates, PEM. Default: the system's.
     pub ca_file: Option<String>,
-    /// Our certificate, PEM, where the broker wants one.
+    /// Client certificate, PEM.
     pub certificate_file: Option<String>,
-    /// Its key, PEM.
+    /// Key of the client certificate, PEM.
     pub key_file: Option<String>,
-    /// The key's passphrase.
     pub key_password_file: Option<String>,
 }
 
-/// `[kafka.sasl]` as written.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawSasl {
-    /// PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.
     pub mechanism: Option<String>,
-    /// Who we are.
     pub username: Option<String>,
-    /// Our password.
     pub password_file: Option<String>,
 }
 
-/// The part of `[kafka]` that both programs have, as written.
+/// The part of `[kafka]` that both programs share, as written.
 #[derive(Debug, Default)]
 pub struct RawConnection {
-    /// `host:port`, comma-separated.
     pub brokers: Option<String>,
-    /// Encryption.
     pub tls: Option<RawTls>,
-    /// Authentication.
     pub sasl: Option<RawSasl>,
-    /// Properties of librdkafka.
     pub properties: BTreeMap<String, toml::Value>,
 }
 
-/// How to reach Kafka. Its secrets stay in their files until a client is made.
+/// Parameters for reaching Kafka. Secrets stay in their files until a client is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connection {
     brokers: String,
@@ -92,7 +82,7 @@ struct Sasl {
     password: SecretFile,
 }
 
-/// Properties that would break a promise, and what to use instead.
+/// Properties that would break a promise, each with the reason.
 const REFUSED: &[(&str, &str)] = &[
     ("acks", "an event is acknowledged by all in-sync replicas, or not at all"),
     ("request.required.acks", "an event is acknowledged by all in-sync replicas, or not at all"),
@@ -138,21 +128,20 @@ const REFUSED: &[(&str, &str)] = &[
     ("sasl.password", "secrets stay in files: set kafka.sasl.password_file"),
 ];
 
-/// Why nothing but the classic group protocol is taken.
 const CLASSIC: &str = "the consumer places every partition by its database, for which it takes the classic protocol and \
                        partition.assignment.strategy";
 
-/// The strategies of the classic protocol that give a member all its partitions at each rebalance. `cooperative-sticky` gives and takes
-/// some of them: librdkafka would wait for an answer of another kind, and read nothing.
+/// Strategies of the classic protocol that assign all its partitions to a member at each rebalance. `cooperative-sticky` assigns
+/// and revokes only some of them: librdkafka would wait for an answer of another kind, and read nothing.
 const STRATEGIES: [&str; 2] = ["range", "roundrobin"];
 
 const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
 
 impl Connection {
-    /// Understands what is written.
+    /// Validates the configuration.
     ///
     /// # Errors
-    /// Anything that no broker could make work, by its key.
+    /// A value that cannot work with any broker, by its key.
     pub fn new(raw: RawConnection, credentials: Option<&Path>) -> Result<Self, Invalid> {
         let brokers = raw.brokers.unwrap_or_else(|| errors::DEFAULT_BROKERS.to_owned());
         brokers.split(',').try_for_each(check_broker)?;
@@ -160,28 +149,27 @@ impl Connection {
         let tls = match raw.tls {
             Some(tls) if tls.enabled == Some(false) => None,
             Some(tls) => Some(Tls::new(tls, credentials)?),
-            // A password never goes out in the clear unless that was asked for.
+            // A password is never sent in plain text unless that was configured.
             None => sasl.is_some().then_some(Tls { ca_file: None, identity: None }),
         };
         let properties = raw.properties.into_iter().map(property).collect::<Result<_, _>>()?;
         Ok(Self { brokers, tls, sasl, properties })
     }
 
-    /// The brokers, as configured.
     pub fn brokers(&self) -> &str {
         &self.brokers
     }
 
-    /// A property of librdkafka, where the operator has set it.
+    /// Returns a librdkafka property that the operator has set.
     pub fn property(&self, name: &str) -> Option<&str> {
         self.properties.iter().find(|(set, _)| set == name).map(|(_, value)| value.as_str())
     }
 
-    /// Checks what [`Connection::new`] leaves open, because it can come right while a program runs: that each named file can be
-    /// read, and that librdkafka makes a client of what `configure` makes of this. No broker is asked.
+    /// Checks what may still change while a program runs, and [`Connection::new`] therefore leaves open: that each named file can
+    /// be read, and that librdkafka makes a client of what `configure` returns. Does not contact a broker.
     ///
     /// # Errors
-    /// What is missing or refused, by its key.
+    /// The missing file or refused property, by its key.
     pub fn check<C: FromClientConfig>(
         &self,
         configure: impl FnOnce(&Self) -> Result<ClientConfig, String>,
@@ -197,10 +185,10 @@ impl Connection {
         self.named_files().try_for_each(|(key, file)| check_readable(key, file))
     }
 
-    /// A client's configuration, with the secrets as their files have them now, and `ours` on top.
+    /// Returns a client's configuration, with the present secrets, and `ours` overriding the operator's properties.
     ///
     /// # Errors
-    /// A file that can't be read.
+    /// A file that cannot be read.
     pub fn client(&self, ours: &[(&str, &str)]) -> Result<ClientConfig, String> {
         self.check_files().map_err(|Invalid { key, message }| format!("{key}: {message}"))?;
         let mut client = ClientConfig::new();
@@ -215,7 +203,7 @@ impl Connection {
             .set("allow.auto.create.topics", "false")
             .set("security.protocol", self.protocol());
         if client.get("enable.metrics.push").is_none() {
-            // Figures of the client's own, which a broker can ask for (KIP-714): bytes that nobody here expects.
+            // Broker-requested client metrics (KIP-714) would be traffic that the operator does not expect.
             client.set("enable.metrics.push", "false");
         }
         if let Some(tls) = &self.tls {
@@ -230,18 +218,18 @@ impl Connection {
         for (name, value) in ours {
             client.set(*name, *value);
         }
-        // librdkafka repeats itself while a broker is away: what matters comes through the error callback.
+        // librdkafka repeats itself while a broker is down; what matters arrives through the error callback.
         client.set_log_level(RDKafkaLogLevel::Critical);
         Ok(client)
     }
 
-    /// What certificates and secrets hold now, as a number that differs when one of them does. A client has read them once: after
-    /// a rotation only a new one knows the new ones.
+    /// Returns a fingerprint of the certificates' and secrets' present content. A client reads them once: after a rotation, only a
+    /// new client uses the new ones.
     pub fn files(&self) -> u64 {
         fingerprint(self.named_files().map(|(_, file)| file))
     }
 
-    /// The files that are named, each with its key.
+    /// Returns the configured files, each with its key.
     fn named_files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
         let tls = self.tls.as_ref();
         let identity = tls.and_then(|tls| tls.identity.as_ref());
@@ -350,7 +338,7 @@ fn property((name, value): (String, toml::Value)) -> Result<(String, String), In
     }
 }
 
-/// One of `kafka.brokers`: `HOST`, `HOST:PORT`, `[ADDRESS]:PORT`, each perhaps after `PROTOCOL://`.
+/// Validates one of `kafka.brokers`: `HOST`, `HOST:PORT`, `[ADDRESS]:PORT`, each with an optional `PROTOCOL://`.
 fn check_broker(broker: &str) -> Result<(), Invalid> {
     let broker = broker.trim();
     let address = broker.split_once("://").map_or(broker, |(_, address)| address);
@@ -372,7 +360,7 @@ fn check_broker(broker: &str) -> Result<(), Invalid> {
     }
 }
 
-/// Says a trouble at once when it is new, and then at a sane rate while it lasts.
+/// Limits the log of repeated messages: a new one is logged at once, and again at intervals while it lasts.
 #[derive(Debug, Default)]
 pub struct Trouble(Mutex<Vec<Said>>);
 
@@ -383,13 +371,13 @@ struct Said {
     unsaid: u32,
 }
 
-/// How long the same trouble stays unsaid after it was said.
+/// Interval at which a lasting message is logged again.
 const SILENCE: Duration = Duration::from_secs(300);
-/// So many troubles are told apart.
+/// Maximum number of distinct messages to remember.
 const TROUBLES_MAX: usize = 16;
 
 impl Trouble {
-    /// The line to log, if it is time for one; `now` is a monotonic clock's.
+    /// Returns the line to log, if one is due; `now` is a monotonic clock's.
     pub fn seen(&self, message: &str, now: Duration) -> Option<String> {
         let message = without_timing(message);
         let mut troubles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -410,7 +398,7 @@ impl Trouble {
         Some(message)
     }
 
-    /// It is over; whether there was any.
+    /// Forgets all messages; returns true if there were any.
     pub fn over(&self) -> bool {
         !std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)).is_empty()
     }
@@ -521,7 +509,7 @@ mod tests {
             assert_eq!(error.key, format!("kafka.properties.{name}"));
             assert!(error.message.contains(says) && !error.message.contains(value), "{error:?}");
         }
-        // Each alone would do.
+        // Each of the two values would be accepted alone.
         let properties = BTreeMap::from([
             ("reconnect.backoff.ms".to_owned(), toml::Value::Integer(5_000)),
             ("reconnect.backoff.max.ms".to_owned(), toml::Value::Integer(100)),

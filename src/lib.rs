@@ -1,6 +1,6 @@
-//! Highwater watches how much traffic a host's network interfaces carry and tells, reliably, when a link rises over its mark.
+//! Highwater measures how much traffic a host's network interfaces carry, and reports reliably when a link exceeds its limit.
 //!
-//! This is the way of the data, and the order of the modules:
+//! The path of the data, and the order of the modules:
 //!
 //! ```text
 //!  kernel counters ─► rate ─► limit ─► EventSystem ─► journal ─► publisher ─► Kafka
@@ -8,10 +8,10 @@
 //!                     PostgreSQL or SQLite ◄─ store ◄─ batch ◄─ decode ◄────────┘
 //! ```
 //!
-//! [`agent`] is the upper line, `highwater-agent`; [`consumer`] the lower one, `highwater-consumer`. They never import each
-//! other: all they share stands before them, and the [`event`] is the only thing that goes from one to the other.
+//! [`agent`] is the upper line, `highwater-agent`; [`consumer`] the lower one, `highwater-consumer`. They never import each other:
+//! all that they share is in the modules before them, and the [`event`] is the only thing sent from one to the other.
 
-// They panic where the reader of a pipe has gone: `output::print` and `exit::write_error` do not.
+// These macros panic on a closed pipe: `output::print` and `exit::write_error` do not.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The log, as a person reads it: in the journal, which has the time, or on a terminal, in a file or in a container's log.
+//! The log on standard error: for systemd's journal, which has its own time stamps, or for a terminal, a file or a container's log.
 
 use std::ffi::OsStr;
 use std::io::{self, Write as _};
@@ -10,7 +10,7 @@ use rustix::fs::fstat;
 
 use crate::excerpt::harmless;
 
-/// Starts the log on standard error. `RUST_LOG` chooses what it says, in place of `default`.
+/// Starts the log on standard error. `RUST_LOG` overrides `default`.
 pub fn start(default: LevelFilter) {
     let mut builder = Builder::from_env(
         Env::default().default_filter_or(format!("{default},refinery_core=warn,tokio_postgres=warn")),
@@ -24,7 +24,7 @@ pub fn start(default: LevelFilter) {
                 log::Level::Info => 6,
                 log::Level::Debug | log::Level::Trace => 7,
             };
-            // Each line is an entry of its own.
+            // Each line becomes an entry of its own.
             let text = record.args().to_string();
             text.lines().try_for_each(|line| writeln!(out, "<{priority}>{} {}", record.level(), harmless(line)))
         });
@@ -34,7 +34,7 @@ pub fn start(default: LevelFilter) {
             let now = Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true);
             let text = record.args().to_string();
             let text: Vec<_> = text.lines().map(harmless).collect();
-            // A line that a message brought along can't pass for one of the log.
+            // Continuation lines are indented, so that a line within a message cannot pass for a log entry.
             writeln!(out, "{now} {style}{:<5}{style:#} {}", record.level(), text.join("\n  "))
         });
     }
@@ -42,20 +42,20 @@ pub fn start(default: LevelFilter) {
     let _ = builder.try_init();
 }
 
-/// Returns whether standard error is the stream that systemd connected to the journal. The variable alone does not say so: whoever
-/// is started with a redirection, from a shell of a user's session or from a unit, inherits it (systemd.exec(5)).
+/// Returns whether standard error is the stream that systemd connected to the journal. The variable alone is not proof: a process
+/// that is started with a redirection, from a shell of a user's session or from a unit, inherits it (systemd.exec(5)).
 fn goes_to_the_journal() -> bool {
     let Ok(stream) = fstat(io::stderr()) else { return false };
     let named = std::env::var_os("JOURNAL_STREAM");
     named.is_some_and(|named| names_stream(&named, stream.st_dev, stream.st_ino))
 }
 
-/// Compares `$JOURNAL_STREAM`, which is device and inode in decimal with a colon between them.
+/// Compares with `$JOURNAL_STREAM`, `DEVICE:INODE` in decimal.
 fn names_stream(named: &OsStr, device: u64, inode: u64) -> bool {
     named.to_str() == Some(&*format!("{device}:{inode}"))
 }
 
-/// From `-v` and `-q`, counted.
+/// Returns the level for the number of `-v` and `-q`.
 pub fn level(verbose: u8, quiet: u8) -> LevelFilter {
     match i16::from(verbose) - i16::from(quiet) {
         ..=-2 => LevelFilter::Error,

@@ -1,4 +1,4 @@
-//! What a command prints: the same rows as a table to look at, as JSON Lines, or as CSV for other programs.
+//! Output of a command: the same rows as a table for people, as JSON Lines, or as CSV for other programs.
 //!
 //! ```
 //! use highwater::output::{Format, Rows, Value};
@@ -12,13 +12,11 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! Columns are named as in the data, unit last. JSON and CSV carry the plain values, whole numbers and RFC 3339 times. The table says
-//! the same with units that suit the size. Rows are printed as they come, and memory does not grow with their number: a table's
-//! first rows, [`MEASURED_ROWS`] of them at most, are kept until it is known how wide they make the columns; a later cell that is
-//! wider moves the rest of its line.
+//! Columns are named as in the data, unit last. JSON and CSV carry plain values: whole numbers and RFC 3339 times. A table shows
+//! units that suit the size. Rows are printed as they come, in bounded memory: a table keeps only its first [`MEASURED_ROWS`] rows,
+//! until they determine the width of its columns; a later cell that is wider shifts the rest of its line.
 //!
-//! CSV is opened by spreadsheets, which run a cell that begins like a formula: such a text has an apostrophe before it. JSON has
-//! texts as they are.
+//! Spreadsheets run a cell that begins like a formula, so CSV puts an apostrophe before such a text. JSON has texts unchanged.
 
 use std::borrow::Cow;
 use std::io::{self, BufWriter, ErrorKind, Write};
@@ -45,34 +43,29 @@ pub enum Format {
     Csv,
 }
 
-/// The value of a cell.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
-    /// No value, unknown or not applicable: empty, and `null` in JSON.
+    /// Unknown or not applicable: empty, and `null` in JSON.
     Nothing,
-    /// Words, from anywhere: what would steer a terminal is shown escaped.
+    /// Text of any origin: a table shows control characters escaped.
     Text(String),
-    /// A whole number.
     Number(i128),
-    /// A number with a fraction.
     Fraction(f64),
-    /// Yes or no.
     Truth(bool),
-    /// A moment. A table shows milliseconds.
+    /// A table shows milliseconds.
     Time(DateTime<Utc>),
-    /// A day: `2026-11-21`.
     Day(NaiveDate),
-    /// Bytes; `18.9 MiB` in a table.
+    /// `18.9 MiB` in a table.
     Bytes(ByteCount),
     /// Bits a second; `83.9 Mbit/s` in a table.
     Rate(BitRate),
-    /// A message's bytes: text, as far as they are UTF-8.
+    /// A message's bytes, shown as UTF-8 as far as they are.
     Blob(Vec<u8>),
-    /// A JSON value; a table and CSV show it as one line of text.
+    /// A table and CSV show it as one line of text.
     Json(serde_json::Value),
 }
 
-/// Rows of one command on their way to `out`.
+/// Prints the rows of one command to `out`.
 #[derive(Debug)]
 pub struct Rows<W: Write> {
     columns: &'static [&'static str],
@@ -86,31 +79,28 @@ enum Sink<W: Write> {
     Csv(Box<csv::Writer<W>>),
 }
 
-/// How a table is laid out.
 #[derive(Debug)]
 enum Layout {
-    /// By these rows and perhaps more.
+    /// Not yet: these are the rows so far.
     Measured(Vec<Vec<Value>>),
-    /// Columns as the head was printed.
+    /// Set when the head was printed.
     Fixed(Vec<Column>),
 }
 
-/// How a column of a table stands.
 #[derive(Clone, Copy, Debug)]
 struct Column {
     width: usize,
-    /// Numbers end under the right end of their head.
+    /// Numbers are right-aligned with their head.
     to_the_right: bool,
 }
 
-/// Rows that a table is measured by, at most.
+/// Maximum number of rows that determine the width of a table's columns.
 pub const MEASURED_ROWS: usize = 1_000;
 
-/// Between two columns of a table.
 const SPACE: &str = "  ";
 
-/// Standard output. A table's colours reach a terminal only (and `NO_COLOR`, `CLICOLOR_FORCE` are heeded); what is for programs
-/// goes out byte by byte.
+/// Locks standard output. A table's colours reach a terminal only (`NO_COLOR` and `CLICOLOR_FORCE` are heeded); JSON and CSV are
+/// written unchanged.
 pub fn stdout(format: Format) -> Box<dyn Write> {
     match format {
         Format::Table => Box::new(BufWriter::new(anstream::stdout().lock())),
@@ -121,16 +111,16 @@ pub fn stdout(format: Format) -> Box<dyn Write> {
 /// Prints a text on standard output as it is.
 ///
 /// # Errors
-/// Whatever writing fails with, but for a reader that has gone.
+/// Any error of writing but a closed pipe.
 pub fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     finished(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
 }
 
-/// Turns the end of printing into the command's. A reader that has gone (`| head`) is no failure.
+/// Converts the result of printing to that of the command. A closed pipe (`| head`) is no failure.
 ///
 /// # Errors
-/// Whatever else writing fails with.
+/// Any other error of writing.
 pub fn finished(result: io::Result<()>) -> Result<(), Failure> {
     match result {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
@@ -140,14 +130,13 @@ pub fn finished(result: io::Result<()>) -> Result<(), Failure> {
 }
 
 impl<W: Write> Rows<W> {
-    /// Rows of these columns, none of them yet.
     pub fn new(format: Format, columns: &'static [&'static str], out: W) -> Self {
         let sink = match format {
             Format::Table => Sink::Table(out, Layout::Measured(Vec::new())),
             Format::Json => Sink::Json(out),
             Format::Csv => {
                 let mut writer = csv::Writer::from_writer(out);
-                // The head stays in the writer's buffer for now, which can't fail.
+                // The head stays in the writer's buffer for now, so this cannot fail.
                 let _ = writer.write_record(columns);
                 Sink::Csv(Box::new(writer))
             }
@@ -158,7 +147,7 @@ impl<W: Write> Rows<W> {
     /// Adds a row, with a value for each column.
     ///
     /// # Errors
-    /// `out`'s, [`ErrorKind::BrokenPipe`] among them: for [`finished`].
+    /// Any error of `out`, including [`ErrorKind::BrokenPipe`]: pass it to [`finished`].
     pub fn push(&mut self, row: impl IntoIterator<Item = Value>) -> io::Result<()> {
         let row: Vec<Value> = row.into_iter().collect();
         debug_assert_eq!(row.len(), self.columns.len(), "a value for each column");
@@ -181,7 +170,7 @@ impl<W: Write> Rows<W> {
         }
     }
 
-    /// Lets the rows so far be seen, for commands that go on; those that a table is measured by wait for it.
+    /// Flushes the rows so far, for commands that go on. A table still holds back the rows that determine its columns.
     ///
     /// # Errors
     /// See [`Rows::push`].
@@ -193,7 +182,7 @@ impl<W: Write> Rows<W> {
         }
     }
 
-    /// Writes what is not written yet.
+    /// Writes what is still held back.
     ///
     /// # Errors
     /// See [`Rows::push`].
@@ -202,7 +191,7 @@ impl<W: Write> Rows<W> {
         self.flush()
     }
 
-    /// Prints a table as far as its rows are known, once there are enough of them, or all.
+    /// Prints the rows held back, once there are enough of them or no more.
     fn begin_table(&mut self) -> io::Result<()> {
         let Sink::Table(out, layout) = &mut self.sink else { return Ok(()) };
         let Layout::Measured(rows) = layout else { return Ok(()) };
@@ -221,7 +210,7 @@ impl<W: Write> Rows<W> {
     }
 }
 
-/// The error beneath one of the CSV writer's: its own conversion hides a closed pipe.
+/// Unwraps a CSV writer's error: its own conversion hides a closed pipe.
 fn io_error(error: csv::Error) -> io::Error {
     match error.into_kind() {
         csv::ErrorKind::Io(error) => error,
@@ -229,7 +218,6 @@ fn io_error(error: csv::Error) -> io::Error {
     }
 }
 
-/// Prints a line of a table.
 fn line(out: &mut impl Write, columns: &[Column], cells: &[String], style: Style) -> io::Result<()> {
     let mut text = String::new();
     for (at, (cell, column)) in cells.iter().zip(columns).enumerate() {
@@ -241,19 +229,18 @@ fn line(out: &mut impl Write, columns: &[Column], cells: &[String], style: Style
     writeln!(out, "{style}{}{style:#}", text.trim_end())
 }
 
-/// A column's name for people: the unit stands with the values.
+/// Returns a column's name for people, without its unit, which is shown with the values.
 pub fn head(name: &str) -> String {
     let units = ["_bytes", "_bps"];
     units.iter().find_map(|unit| name.strip_suffix(unit)).unwrap_or(name).replace('_', " ")
 }
 
 impl Value {
-    /// The words, if it is words.
     pub fn into_text(self) -> Option<String> {
         if let Self::Text(text) = self { Some(text) } else { None }
     }
 
-    /// The number, if it is a whole one that fits.
+    /// Returns a whole number, if it fits.
     pub fn into_number<T: TryFrom<i128>>(self) -> Option<T> {
         match self {
             Self::Number(number) => T::try_from(number).ok(),
@@ -263,12 +250,10 @@ impl Value {
         }
     }
 
-    /// The moment, if it is one.
     pub fn into_time(self) -> Option<DateTime<Utc>> {
         if let Self::Time(time) = self { Some(time) } else { None }
     }
 
-    /// The bytes, if it is a message's.
     pub fn into_blob(self) -> Option<Vec<u8>> {
         if let Self::Blob(bytes) = self { Some(bytes) } else { None }
     }
@@ -281,7 +266,6 @@ impl Value {
         self.is_quantity() || *self == Self::Nothing
     }
 
-    /// For people.
     fn shown(&self) -> String {
         match self {
             Self::Nothing => "-".to_owned(),
@@ -296,14 +280,13 @@ impl Value {
         }
     }
 
-    /// For programs that may be a spreadsheet: no text is run as a formula.
+    /// Formats for CSV, so that a spreadsheet does not run a text as a formula.
     fn in_csv(&self) -> Cow<'_, str> {
         let plain = self.plain();
         let is_text = matches!(self, Self::Text(_) | Self::Blob(_) | Self::Json(_));
         if is_text && plain.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{plain}").into() } else { plain }
     }
 
-    /// For programs, as text.
     fn plain(&self) -> Cow<'_, str> {
         match self {
             Self::Nothing => Cow::Borrowed(""),
@@ -321,7 +304,6 @@ impl Value {
     }
 }
 
-/// A row with its columns' names, in their order.
 struct Object<'a>(&'a [&'a str], &'a [Value]);
 
 impl Serialize for Object<'_> {
@@ -478,7 +460,7 @@ mod tests {
         for value in [Value::from(-1_i64), Value::from(-0.5), DateTime::<Utc>::MIN_UTC.into()] {
             assert!(value.in_csv().starts_with('-'), "{value:?}");
         }
-        // JSON has it as it is.
+        // JSON leaves it unchanged.
         assert_eq!(serde_json::to_string(&Value::from("=1+1")).unwrap(), "\"=1+1\"");
     }
 

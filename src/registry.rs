@@ -1,6 +1,6 @@
-//! A schema registry, by Confluent's HTTP interface: which id a schema has there, and which schema an id.
+//! Client of a schema registry with Confluent's HTTP interface: looks up the id of a schema, and the schema of an id.
 //!
-//! Whoever asks waits, [`ASK_MAX`] at most: an agent's publishing thread, or a thread of the consumer's own.
+//! Calls block, for at most [`ASK_MAX`]: on an agent's publishing thread, or on a thread of the consumer's own.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -19,30 +19,27 @@ use crate::config::{Invalid, SecretFile, check_readable, fingerprint, located, q
 use crate::excerpt::{beginning, harmless};
 use crate::wire::Format;
 
-/// `[kafka.registry]` as written.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawRegistry {
-    /// Where it is: the part that stands before `/subjects`.
+    /// Base URL, without `/subjects`.
     pub url: Option<String>,
-    /// Who we are.
     pub username: Option<String>,
-    /// Our password.
     pub password_file: Option<String>,
     /// CA certificates, PEM. Default: the system's.
     pub ca_file: Option<String>,
-    /// Our certificate, PEM, where the registry wants one.
+    /// Client certificate, PEM.
     pub certificate_file: Option<String>,
-    /// Its key, PEM.
+    /// Key of the client certificate, PEM.
     pub key_file: Option<String>,
-    /// Whether an agent registers the schema it writes by, or only looks it up.
+    /// False if an agent only looks its schema up instead of registering it.
     #[serde(default, deserialize_with = "quoted")]
     pub auto_register: Option<bool>,
-    /// How long a consumer waits for a schema before messages that are written by it become dead letters; `0` is for ever.
+    /// Time for which a consumer waits for a schema before messages written by it become dead letters; `0` is for ever.
     pub give_up: Option<String>,
 }
 
-/// How to reach a registry. Its secrets stay in their files until it is asked.
+/// Parameters for reaching a registry. Secrets stay in their files until it is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     url: String,
@@ -51,48 +48,43 @@ pub struct Address {
     identity: Option<(PathBuf, PathBuf)>,
 }
 
-/// A registry that can be asked.
 pub struct Registry {
     url: String,
     authorization: Option<String>,
     http: Agent,
 }
 
-/// Why there is no answer, or not the one that was wanted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// It may answer by itself, soon.
+    /// The registry may answer again by itself.
     #[error("{0}")]
     Away(String),
-    /// Somebody has to do something first.
+    /// Configuration or permissions have to be changed first.
     #[error("{0}")]
     Misconfigured(String),
-    /// It has no such schema.
     #[error("{0}")]
     Unknown(String),
 }
 
-/// A schema as a registry keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
-    /// `AVRO`, which is meant where there is none, `PROTOBUF`, `JSON`.
+    /// `AVRO` (the default if absent), `PROTOBUF` or `JSON`.
     pub kind: Option<String>,
-    /// Its text.
     pub text: String,
 }
 
-/// So long an answer may take.
+/// Maximum time for an answer.
 pub const ASK_MAX: Duration = Duration::from_secs(10);
 const CONNECT_MAX: Duration = Duration::from_secs(5);
-/// An answer is longer than this by mistake only: 1 MiB.
+/// Maximum size of an answer: only a wrong one is longer.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 const JSON: &str = "application/vnd.schemaregistry.v1+json";
 
 impl Address {
-    /// Understands what is written; `None` where no registry is named.
+    /// Validates the configuration; returns `None` if it names no registry.
     ///
     /// # Errors
-    /// Anything that no registry could make work, by its key.
+    /// A value that cannot work with any registry, by its key.
     pub fn new(raw: RawRegistry, credentials: Option<&Path>) -> Result<Option<Self>, Invalid> {
         let key = |name: &str| format!("kafka.registry.{name}");
         let Some(url) = raw.url else {
@@ -136,25 +128,24 @@ impl Address {
         Ok(Some(Self { url: url.trim_end_matches('/').to_owned(), login, ca_file, identity }))
     }
 
-    /// Where it is.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Checks that each named file can be read now. The registry is not asked.
+    /// Checks that each named file can be read now. Does not contact the registry.
     ///
     /// # Errors
-    /// The first that can't be, by its key.
+    /// The first unreadable file, by its key.
     pub fn check(&self) -> Result<(), Invalid> {
         self.named_files().try_for_each(|(key, file)| check_readable(key, file))
     }
 
-    /// What certificates and secrets hold now, as a number that differs when one of them does.
+    /// Returns a fingerprint of the certificates' and secrets' present content.
     pub fn files(&self) -> u64 {
         fingerprint(self.named_files().map(|(_, file)| file))
     }
 
-    /// The files that are named, each with its key.
+    /// Returns the configured files, each with its key.
     fn named_files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
         let identity = self.identity.as_ref();
         let files = [
@@ -166,10 +157,10 @@ impl Address {
         files.into_iter().filter_map(|(key, file)| Some((key, file?)))
     }
 
-    /// A client of it, with the secrets as their files have them now. Nothing is asked yet.
+    /// Makes a client with the present secrets. Does not contact the registry yet.
     ///
     /// # Errors
-    /// A file that can't be read or understood.
+    /// A file that cannot be read or parsed.
     pub fn open(&self) -> Result<Registry, Refusal> {
         let authorization = match &self.login {
             None => None,
@@ -192,7 +183,7 @@ impl Address {
 
     fn tls(&self) -> Result<TlsConfig, String> {
         let mut tls = TlsConfig::builder().provider(TlsProvider::NativeTls);
-        // A vendored OpenSSL does not know where this system keeps its CAs.
+        // A vendored OpenSSL does not know the location of this system's CAs.
         if let Some(file) = self.ca_file.clone().or_else(|| openssl_probe::probe().cert_file) {
             tls = tls.root_certs(RootCerts::Specific(Arc::new(certificates(&file)?)));
         }
@@ -220,11 +211,11 @@ fn read(file: &Path) -> Result<Vec<u8>, String> {
 }
 
 impl Registry {
-    /// The id of the schema that `format` is written by, under `subject`; where it is not there yet, it is registered if
-    /// `register` says so, which the registry refuses for a schema that is not compatible with those before it.
+    /// Returns the id of the schema of `format` under `subject`. A missing one is registered if `register` is true; the registry
+    /// refuses a schema that is not compatible with its predecessors.
     ///
     /// # Errors
-    /// `Unknown` where it is neither there nor to be registered.
+    /// `Unknown` if the schema is missing and not to be registered.
     pub fn id_of(&self, subject: &str, format: Format, register: bool) -> Result<u32, Refusal> {
         let mut schema = json!({"schema": format.schema()});
         match format {
@@ -242,12 +233,12 @@ impl Registry {
         number(&answer, "id").ok_or_else(|| self.nonsense("an id", &answer))
     }
 
-    /// The schema with this id.
+    /// Returns the schema with this id.
     ///
     /// # Errors
-    /// `Unknown` only where the registry says so.
+    /// `Unknown` only if the registry reports that it has no such schema.
     pub fn schema(&self, id: u32) -> Result<Kept, Refusal> {
-        // Ids are signed numbers; a registry knows no others, and may take the question for a wrong address.
+        // Ids are signed numbers. A registry may answer a larger one as it would a wrong address.
         if i32::try_from(id).is_err() {
             return Err(Refusal::Unknown(format!("{id} is no id of a schema")));
         }
@@ -299,7 +290,7 @@ impl Registry {
     }
 }
 
-/// What an answer means. A 404 says that there is no such schema only with the code for it: a wrong address gets one too.
+/// Interprets an answer. A 404 means that there is no such schema only with the error code for it: a wrong address gets one too.
 fn understood(status: u16, body: &[u8]) -> Result<Value, Refusal> {
     let answer = serde_json::from_slice::<Value>(body);
     let said = || {

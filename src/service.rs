@@ -1,26 +1,26 @@
-//! What a service manager is told: systemd, by the socket that it names (sd_notify(3)). Without one nothing is said.
+//! Notifications to systemd over the socket that it names (sd_notify(3)). Without one, nothing is sent.
 
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-/// The line to the service manager.
+/// Notifies the service manager.
 #[derive(Debug)]
 pub struct Service {
-    /// A sign of life comes so often; `None` where nobody waits for one.
+    /// Interval of watchdog pings; `None` if the manager expects none.
     every: Option<Duration>,
     next: Duration,
 }
 
 impl Service {
-    /// It is ready. In good health a sign of life comes each `round` or more often.
+    /// Reports readiness. A healthy loop calls [`Service::lives`] each `round` or more often.
     pub fn ready(round: Duration) -> Self {
         let mut service = Self { every: None, next: Duration::ZERO };
         service.go_on(round);
         service
     }
 
-    /// A round has come to its end at `now`: it lives. Said no more often than need be.
+    /// Sends a watchdog ping, if one is due at `now`.
     pub fn lives(&mut self, now: Duration) {
         if let Some(every) = self.every.filter(|_| now >= self.next) {
             self.next = now + every;
@@ -28,22 +28,21 @@ impl Service {
         }
     }
 
-    /// It reads its configuration anew, from `now` on (`CLOCK_MONOTONIC`), until [`Service::reloaded`].
+    /// Reports that the configuration is reloaded from `now` on (`CLOCK_MONOTONIC`), until [`Service::reloaded`].
     pub fn reloads(&self, now: Duration) {
         tell(&[NotifyState::Reloading, NotifyState::MonotonicUsec(now.as_micros().cast_signed())]);
     }
 
-    /// It goes on, with the new configuration or the old one: rounds may have become longer.
+    /// Reports the end of a reload, whether or not the new configuration was accepted. The length of a `round` may have changed.
     pub fn reloaded(&mut self, round: Duration) {
         self.go_on(round);
     }
 
-    /// It has begun to end.
     pub fn stops(&self) {
         tell(&[NotifyState::Stopping]);
     }
 
-    /// Says that it is ready; where the manager would lose its patience (`WatchdogSec=`) too soon, it is asked for more.
+    /// Reports readiness; asks for a longer time-out if three rounds take longer than the manager's own (`WatchdogSec=`).
     fn go_on(&mut self, round: Duration) {
         let Some(patience) = sd_notify::watchdog_enabled() else { return tell(&[NotifyState::Ready]) };
         let asked = patience.max(round * 3);

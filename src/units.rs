@@ -1,6 +1,6 @@
 //! Quantities with their units: as people write them (`"80 Mbit/s"`, `"16MiB"`) and as the program keeps them.
 //!
-//! Counts and durations are put into words here too ([`counted`], [`lasting`]), for log lines and messages.
+//! Counts and durations are formatted here too ([`counted`], [`lasting`]), for log lines and messages.
 //!
 //! Bit rates are decimal (1 kbit = 1,000 bit), as link speeds are; byte counts know both (kB = 1,000, KiB = 1,024).
 
@@ -8,15 +8,13 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// A rate in bits per second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BitRate(u64);
 
-/// A number of bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ByteCount(u64);
 
-/// A value whose unit was not understood; says what would have been.
+/// Error for a value whose unit was not understood; lists the known units.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{given} is not {what}: write a number and a unit, as in {example} (units: {units})")]
 pub struct UnitError {
@@ -26,7 +24,7 @@ pub struct UnitError {
     units: String,
 }
 
-/// Unit and how many bits a second one of it is.
+/// Units, in bits a second.
 const BIT_RATES: &[(&str, u64)] = &[
     ("bit/s", 1),
     ("kbit/s", 1_000),
@@ -42,7 +40,7 @@ const BIT_RATES: &[(&str, u64)] = &[
     ("GiB/s", 8 << 30),
 ];
 
-/// Unit and how many bytes one of it is.
+/// Units, in bytes.
 const BYTE_COUNTS: &[(&str, u64)] = &[
     ("B", 1),
     ("kB", 1_000),
@@ -56,29 +54,25 @@ const BYTE_COUNTS: &[(&str, u64)] = &[
 ];
 
 impl BitRate {
-    /// A rate of `bps` bits per second.
     pub const fn from_bps(bps: u64) -> Self {
         Self(bps)
     }
 
-    /// Bits per second.
     pub const fn bps(self) -> u64 {
         self.0
     }
 
-    /// This many percent of the rate, rounded down.
+    /// Returns a percentage of the rate, rounded down.
     pub fn percent(self, percent: f64) -> Self {
         Self((self.0 as f64 * percent / 100.0) as u64)
     }
 }
 
 impl ByteCount {
-    /// A count of `bytes` bytes.
     pub const fn from_bytes(bytes: u64) -> Self {
         Self(bytes)
     }
 
-    /// Bytes.
     pub const fn bytes(self) -> u64 {
         self.0
     }
@@ -111,14 +105,14 @@ impl FromStr for ByteCount {
 }
 
 impl fmt::Display for BitRate {
-    /// Three or four figures and the largest unit that leaves at least one before the point: `83.9 Mbit/s`.
+    /// Writes three or four figures, with the largest unit that leaves at least one before the point: `83.9 Mbit/s`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&scaled(self.0, 1_000.0, &["bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"]))
     }
 }
 
 impl fmt::Display for ByteCount {
-    /// Three or four figures and a binary unit: `15.3 MiB`.
+    /// Writes three or four figures and a binary unit: `15.3 MiB`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&scaled(self.0, 1_024.0, &["B", "KiB", "MiB", "GiB", "TiB"]))
     }
@@ -128,7 +122,7 @@ fn quoted(text: &str) -> String {
     if text.trim().is_empty() { "an empty text".to_owned() } else { format!("`{text}`") }
 }
 
-/// A number of things in words: `1 event`, `2 breaches`, `no retries` is `0 retries`.
+/// Formats a number of things: `0 events`, `1 event`, `2 breaches`.
 pub fn counted<N: fmt::Display + PartialEq + From<u8>>(count: N, noun: &str) -> String {
     if count == N::from(1) { format!("{count} {noun}") } else { format!("{count} {}", plural(noun)) }
 }
@@ -141,7 +135,8 @@ fn plural(noun: &str) -> String {
     }
 }
 
-/// A duration as a log line has it, rounded: `0.4 s`, `9.6 s`, `48 s`, from two minutes on `2 min 5 s`, from an hour on `2 h 3 min`.
+/// Formats a duration for a log line, rounded: `0.4 s`, `9.6 s`, `48 s`, from two minutes on `2 min 5 s`, from an hour on `2 h 3
+/// min`.
 pub fn lasting(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();
     if seconds < 9.95 {
@@ -154,7 +149,7 @@ pub fn lasting(duration: Duration) -> String {
     }
 }
 
-/// `2 min 5 s`: the two largest units, of which the second may be none.
+/// Formats the two largest units, the second only if it is not 0: `2 min 5 s`.
 fn in_units(seconds: u64) -> String {
     let parts = [("d", seconds / 86_400), ("h", seconds / 3_600 % 24), ("min", seconds / 60 % 60), ("s", seconds % 60)];
     let largest = parts.iter().position(|(_, count)| *count > 0).unwrap_or(parts.len() - 1);
@@ -162,7 +157,7 @@ fn in_units(seconds: u64) -> String {
     shown.map(|(_, (unit, count))| format!("{count} {unit}")).collect::<Vec<_>>().join(" ")
 }
 
-/// Seconds without what nobody reads beside hours or days.
+/// Rounds to whole minutes from an hour on, and to whole hours from a day on.
 pub(crate) fn coarse(seconds: u64) -> u64 {
     let step = match seconds {
         ..3_600 => 1,
@@ -172,7 +167,7 @@ pub(crate) fn coarse(seconds: u64) -> u64 {
     seconds.saturating_add(step / 2) / step * step
 }
 
-/// `None` where number or unit is not understood, or the value does not fit.
+/// Returns `None` if number or unit is not understood, or the value does not fit.
 fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let text = text.trim();
     let end = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());

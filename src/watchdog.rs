@@ -1,27 +1,24 @@
-//! Watches a loop from a thread of its own: a loop that is stuck, in a call that no time-out bounds, cannot say so itself.
+//! Watches a loop from a thread of its own: a loop that is stuck in a call without a time-out cannot report that itself.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::clock::{Clock as _, SystemClock};
 
-/// Where a loop shows that it lives, and at what it is.
+/// Current step of a loop, shared with the thread that watches it.
 #[derive(Clone, Debug)]
 pub struct Heart(Arc<Mutex<Beat>>);
 
-/// A step that a loop has begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Beat {
     doing: Option<&'static str>,
     since: Duration,
 }
 
-/// A loop that does not get on.
+/// Reports a step that takes too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stuck {
-    /// At what it is.
     pub doing: &'static str,
-    /// For how long.
     pub time: Duration,
 }
 
@@ -32,12 +29,12 @@ impl Default for Heart {
 }
 
 impl Heart {
-    /// A step has begun at `now`.
+    /// Marks the begin of a step at `now`.
     pub fn beat(&self, doing: &'static str, now: Duration) {
         self.set(Beat { doing: Some(doing), since: now });
     }
 
-    /// The loop sleeps, and may do so for as long as it likes.
+    /// Marks the loop as sleeping, which may take any time.
     pub fn rest(&self) {
         self.set(Beat { doing: None, since: Duration::ZERO });
     }
@@ -46,7 +43,8 @@ impl Heart {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = beat;
     }
 
-    /// Looks at it so often, as long as it is there, and calls `alarm` once for each step that takes longer than `longest`.
+    /// Starts a thread that checks the loop at this interval, until the heart is dropped. Calls `alarm` once for each step that
+    /// takes longer than `longest`.
     ///
     /// # Errors
     /// The system has no thread left.
@@ -101,7 +99,7 @@ mod tests {
     fn one_alarm_a_step_as_long_as_the_loop_is_there() {
         let (sender, alarms) = channel();
         let heart = Heart::default();
-        // Both began when the machine did.
+        // Both steps began, by their time, when the machine did.
         heart.beat("reading", Duration::ZERO);
         heart
             .watch(Duration::from_millis(1), Duration::from_nanos(1), move |stuck| {

@@ -1,4 +1,4 @@
-//! `highwater-agent`: the command line goes to the library, and an exit code comes back.
+//! The program `highwater-agent`.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! `highwater-consumer`: the command line goes to the library, and an exit code comes back.
+//! The program `highwater-consumer`.
 
 use std::process::ExitCode;
 

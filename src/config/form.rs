@@ -1,27 +1,22 @@
-//! The form that each key's value has, shown to whoever wrote it in another one.
+//! The form that each key's value has, for the error about one written in another form.
 
 use toml::de::{DeTable, DeValue};
 
-/// What a key takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
-    /// `"5s"`.
     Duration,
-    /// `"400d"`: so long that a number can only mean days.
+    /// `"400d"`: so long that a bare number can only mean days.
     Days,
-    /// `"16MiB"`.
     Size,
     /// `"80 Mbit/s"`, or a share of the link's speed.
     Level,
-    /// `"kafka-1:9092,kafka-2:9092"`: what looks like a list is one text.
+    /// `"kafka-1:9092,kafka-2:9092"`: a list in one text.
     Joined,
-    /// `"eth*"`.
     Pattern,
-    /// Any other text.
     Text,
 }
 
-/// The keys whose text has a form of its own.
+/// Keys whose text has a form of its own.
 const FORMS: &[(&str, Form)] = &[
     ("interval", Form::Duration),
     ("resume_within", Form::Duration),
@@ -46,7 +41,7 @@ const FORMS: &[(&str, Form)] = &[
     ("retention.totals", Form::Days),
 ];
 
-/// Tables that there may be several of, and that so have two brackets.
+/// Tables that may occur several times, and therefore have double brackets.
 const REPEATED: &[&str] = &["limit", "link"];
 
 impl Form {
@@ -54,7 +49,7 @@ impl Form {
         FORMS.iter().find(|(known, _)| *known == key).map_or(Self::Text, |(_, form)| *form)
     }
 
-    /// How `value`, which is no text, is to be written.
+    /// Returns how `value`, which is not a text, is to be written.
     fn instead_of(self, value: &DeValue<'_>) -> String {
         match (self, value) {
             (Self::Duration, DeValue::Integer(number)) if !number.as_str().starts_with('-') => {
@@ -85,8 +80,8 @@ impl Form {
     }
 }
 
-/// The key path of the value at `offset` of a file, and how it is to be written where a value of another type is expected.
-/// `message` is the parser's, and stays where it says something else than that the type is wrong.
+/// Returns the key path of the value at `offset` of a file, and how to write it if its type is wrong; otherwise the parser's
+/// `message`.
 pub(super) fn explained(text: &str, offset: usize, message: &str) -> Option<(String, String)> {
     let table = DeTable::parse(text).ok()?;
     let (key, value) = value_at(table.get_ref(), offset)?;
@@ -111,7 +106,7 @@ pub(super) fn table_form(key: &str) -> String {
     format!("is a table: write [{key}] in a line of its own, and its keys below")
 }
 
-/// The first table of `keys` that is written as a list: serde would take its values for those of the keys, in their order.
+/// Finds the first table of `keys` that is written as a list: serde would assign its values to the keys by position.
 pub(super) fn listed_table(text: &str, keys: &[&str]) -> Option<(usize, String)> {
     let table = DeTable::parse(text).ok()?;
     keys.iter().find_map(|key| {
@@ -131,7 +126,7 @@ pub(super) fn listed_table(text: &str, keys: &[&str]) -> Option<(usize, String)>
     })
 }
 
-/// What is to be written instead of a text without quotes: TOML's own error shows the place and names no remedy.
+/// Returns the remedy for a text without quotes: TOML's own error shows the place only.
 pub(super) fn unquoted(text: &str, offset: usize) -> Option<String> {
     let start = text.get(..offset)?.rfind('\n').map_or(0, |at| at + 1);
     let (key, value) = text[start..].lines().next()?.split_once('=')?;
@@ -141,11 +136,11 @@ pub(super) fn unquoted(text: &str, offset: usize) -> Option<String> {
     (is_key && is_bare).then(|| format!("{key}: write it in quotes: \"{value}\""))
 }
 
-/// The innermost value at `offset`, and its key path.
+/// Returns the innermost value at `offset`, and its key path.
 fn value_at<'a, 'text>(table: &'a DeTable<'text>, offset: usize) -> Option<(String, &'a DeValue<'text>)> {
     table.iter().find_map(|(key, value)| {
         let key = key.get_ref().as_ref();
-        // The place of a table is that of its head, and its values stand below.
+        // The span of a table covers only its header; its values follow.
         let inner = match value.get_ref() {
             DeValue::Table(table) => value_at(table, offset),
             DeValue::Array(items) => items.iter().enumerate().find_map(|(index, item)| match item.get_ref() {

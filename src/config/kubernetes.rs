@@ -1,12 +1,12 @@
-//! Variables that Kubernetes puts into the environment of each container: one set for each service of its namespace.
+//! Environment variables that Kubernetes sets in each container: one set for each service of its namespace.
 //!
-//! A service called `highwater-agent` gives `HIGHWATER_AGENT_SERVICE_HOST`, `…_SERVICE_PORT`, `…_SERVICE_PORT_HTTP` for a port with a
-//! name, `HIGHWATER_AGENT_PORT`, and `HIGHWATER_AGENT_PORT_9092_TCP` with `_PROTO`, `_PORT` and `_ADDR` after it. None of them is meant
-//! for us, and whoever starts the container can hardly prevent them (`enableServiceLinks: false`).
+//! A service called `highwater-agent` sets `HIGHWATER_AGENT_SERVICE_HOST`, `…_SERVICE_PORT`, `…_SERVICE_PORT_HTTP` for a named
+//! port, `HIGHWATER_AGENT_PORT`, and `HIGHWATER_AGENT_PORT_9092_TCP` with `_PROTO`, `_PORT` and `_ADDR` after it. They are not
+//! meant for us, and are hard to prevent (`enableServiceLinks: false`), so they must not count as unknown keys.
 
 use super::{AGENT_KEYS, CONSUMER_KEYS, ENV_PREFIX, KEYS, variable};
 
-/// A name that is this close to a key's is a mistyped key, whatever it looks like.
+/// Maximum edit distance from a key at which a name is a mistyped key, whatever it looks like.
 const TYPO_MAX: usize = 2;
 
 const PROTOCOLS: &[&str] = &["TCP", "UDP", "SCTP"];
@@ -16,7 +16,7 @@ pub(super) fn sets(name: &str) -> bool {
     name.strip_prefix(ENV_PREFIX).is_some_and(|rest| names_service(rest) && !is_typo(rest))
 }
 
-/// What follows the prefix is also all that a service called `highwater` has.
+/// Checks the part after the prefix, which is also all that a service called `highwater` has.
 fn names_service(rest: &str) -> bool {
     let ends_in = |end: &str| rest.strip_suffix(end).is_some_and(ends_a_word);
     ends_in("SERVICE_HOST")
@@ -25,7 +25,7 @@ fn names_service(rest: &str) -> bool {
         || places(rest, "PORT_").any(names_port)
 }
 
-/// What stands after each `word` that begins where a word does.
+/// Returns the text after each occurrence of `word` at the begin of a word.
 fn places<'a>(rest: &'a str, word: &'a str) -> impl Iterator<Item = &'a str> {
     rest.match_indices(word).filter(|(at, _)| ends_a_word(&rest[..*at])).map(|(at, _)| &rest[at + word.len()..])
 }
@@ -34,7 +34,6 @@ fn ends_a_word(before: &str) -> bool {
     before.is_empty() || before.ends_with('_')
 }
 
-/// `9092_TCP`, or `9092_TCP_ADDR`.
 fn names_port(text: &str) -> bool {
     let Some((number, rest)) = text.split_once('_') else { return false };
     let protocol = rest.split('_').next().unwrap_or_default();
@@ -91,13 +90,13 @@ mod tests {
         ] {
             assert!(Layers::read(None, [(name.to_owned(), "1".to_owned())], AGENT_KEYS).is_err(), "{name}");
         }
-        // One letter from a key, with the end that a service's has.
+        // Names one letter away from a key, with the end of a service's variable.
         assert!(is_typo("KAFKA__TOPICS") && is_typo("INTERVAL_") && !is_typo("PORT") && !is_typo("AGENT_PORT"));
     }
 
     #[test]
     fn no_key_looks_like_a_service() {
-        // If one ever does: it is looked up first, and wins.
+        // If one ever does, it is looked up as a key first.
         for key in [KEYS, AGENT_KEYS, CONSUMER_KEYS].concat() {
             assert!(!sets(&format!("{ENV_PREFIX}{}", variable(key))), "{key}");
         }

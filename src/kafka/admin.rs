@@ -1,6 +1,4 @@
-//! What a person asks a cluster: which topics there are, how they are set, where they end; and to make one.
-//!
-//! Each call waits for its answer.
+//! Administration of a cluster: lists topics, their settings and offsets, and creates topics. Calls block.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,73 +14,59 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::{Connection, Reports, not_created, unreachable_broker};
 
-/// A broker that is there answers much sooner.
+/// Maximum time for an answer; a broker that is up answers much sooner.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
-/// So often it is asked again: what the client learns meanwhile says why nobody answers.
+/// Interval of retries: what the client learns in between explains the missing answer.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Why a cluster did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
-    /// Nobody answers, or not in time.
     #[error("Kafka at {brokers} cannot be asked: {why}")]
     Unavailable {
-        /// Where it should be.
         brokers: String,
-        /// What the client says.
         why: String,
     },
-    /// No client can be made of the configuration.
     #[error("{0}")]
     Misconfigured(String),
-    /// The answer is no.
     #[error("Kafka at {brokers} refuses: {why}")]
     Refused {
-        /// Where it is.
         brokers: String,
-        /// What it says.
         why: String,
     },
 }
 
-/// A topic as it should be made.
+/// A topic as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
-    /// Its name.
     pub name: String,
-    /// How many partitions.
     pub partitions: i32,
-    /// On how many brokers each stands.
     pub replication: i32,
-    /// Its settings, by Kafka's names: `retention.ms`, `cleanup.policy` …
+    /// By Kafka's names: `retention.ms`, `cleanup.policy` …
     pub settings: Vec<(&'static str, String)>,
 }
 
 /// A topic as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// Its name.
     pub name: String,
-    /// Its partitions' numbers, ascending.
+    /// Ascending.
     pub partitions: Vec<i32>,
-    /// On how many brokers its first partition stands.
+    /// Replication factor of the first partition.
     pub replication: i32,
-    /// All its settings.
     pub settings: BTreeMap<String, String>,
 }
 
-/// A cluster that answers.
 pub struct Admin {
-    /// An admin client can't be polled for what goes wrong; this one can.
+    /// Unlike an admin client, this one can be polled for errors.
     client: BaseProducer<Reports>,
     connection: Connection,
 }
 
 impl Admin {
-    /// Makes a client; nobody is asked yet.
+    /// Makes a client; does not contact a broker yet.
     ///
     /// # Errors
-    /// A file can't be read, or a property makes no sense.
+    /// A file cannot be read, or a property is invalid.
     pub fn new(connection: &Connection) -> Result<Self, AdminError> {
         let config = connection.client(&[]).map_err(AdminError::Misconfigured)?;
         let client = BaseProducer::from_config_and_context(&config, Reports::new(connection.brokers()));
@@ -90,10 +74,7 @@ impl Admin {
         Ok(Self { client, connection: connection.clone() })
     }
 
-    /// How many brokers there are, and every topic, by name; without their settings.
-    ///
-    /// # Errors
-    /// Nobody answers.
+    /// Returns the number of brokers, and every topic by name, without settings.
     pub fn topics(&self) -> Result<(usize, Vec<Found>), AdminError> {
         let metadata = self.metadata()?;
         let mut topics: Vec<Found> = metadata
@@ -127,7 +108,7 @@ impl Admin {
     /// Fills in the settings of these topics.
     ///
     /// # Errors
-    /// Nobody answers, or this user may not ask.
+    /// No broker answers, or this user is not authorized.
     pub fn describe(&self, topics: &mut [Found]) -> Result<(), AdminError> {
         if topics.is_empty() {
             return Ok(());
@@ -144,10 +125,7 @@ impl Admin {
         Ok(())
     }
 
-    /// Makes a topic. One that somebody made meanwhile is no error.
-    ///
-    /// # Errors
-    /// Nobody answers, or Kafka refuses.
+    /// Creates a topic. Succeeds if it was created by another client meanwhile.
     pub fn create(&self, wanted: &Wanted) -> Result<(), AdminError> {
         let mut topic = NewTopic::new(&wanted.name, wanted.partitions, TopicReplication::Fixed(wanted.replication));
         for (name, value) in &wanted.settings {
@@ -162,19 +140,14 @@ impl Admin {
         }
     }
 
-    /// The first offset of a partition, and the one after its last.
-    ///
-    /// # Errors
-    /// Nobody answers, or this user may not ask.
+    /// Returns the first offset of a partition, and the one after its last.
     pub fn offsets(&self, topic: &str, partition: i32) -> Result<(i64, i64), AdminError> {
         let offsets = self.client.client().fetch_watermarks(topic, partition, ANSWER_MAX);
         offsets.map_err(|error| self.unavailable(&format!("offsets of {topic} {partition}: {error}")))
     }
 
-    /// What a group has committed of these partitions: the offset after the last that it has done with, where it has any.
-    ///
-    /// # Errors
-    /// Nobody answers, or this user may not ask.
+    /// Returns the offsets that a group has committed of these partitions (the offset after its last message); without those it has
+    /// none of.
     pub fn committed(&self, group: &str, topic: &str, partitions: &[i32]) -> Result<BTreeMap<i32, i64>, AdminError> {
         let ours = [("group.id", group), ("enable.auto.commit", "false")];
         let config = self.connection.client(&ours).map_err(AdminError::Misconfigured)?;
@@ -202,8 +175,8 @@ impl Admin {
         self.client.client().context().last()
     }
 
-    /// A broker that answered does not answer this. It may be another one, which has to be reached by an address that the cluster
-    /// names.
+    /// Explains why a request failed though a broker answered: the one asked may have to be reached by an address of its own, which
+    /// the cluster names.
     fn unavailable(&self, why: &dyn ToString) -> AdminError {
         match self.metadata().as_ref().map(unreachable_broker) {
             Ok(Some(unreachable)) => {
@@ -225,7 +198,7 @@ impl Admin {
 }
 
 impl Found {
-    /// In what it is not as wanted, in words.
+    /// Describes each difference from the wanted topic.
     pub fn differences(&self, wanted: &Wanted) -> Vec<String> {
         let mut differences = Vec::new();
         let mut compare = |name: &str, is: &str, wanted: &str| {

@@ -1,5 +1,4 @@
-//! Whether the brokers of a cluster can be reached by the addresses that the cluster names: what a client connects to is not what was
-//! configured, but what the brokers' `advertised.listeners` say.
+//! Checks that the brokers' `advertised.listeners` can be reached: a client connects to those, not to the configured addresses.
 
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::time::Duration;
@@ -8,13 +7,13 @@ use rdkafka::metadata::{Metadata, MetadataBroker};
 
 use super::errors::unreachable_address;
 
-/// A broker on the same continent takes a connection much sooner.
+/// Longest wait for a connection; a broker on the same continent accepts one much sooner.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 /// Maximum number of brokers to try, so that the answer comes in time.
 const BROKERS_MAX: usize = 3;
 
-/// Names the first broker of a cluster whose address cannot be resolved or reached from here, and what to look at. Waits for each, two
-/// seconds at most.
+/// Names the first broker of a cluster whose address cannot be resolved or reached from here, with the remedy. Blocks for at most
+/// two seconds for each.
 pub fn unreachable_broker(metadata: &Metadata) -> Option<String> {
     metadata.brokers().iter().take(BROKERS_MAX).find_map(|broker| {
         let address = format!("{}:{}", broker.host(), broker.port());

@@ -3,8 +3,8 @@
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::types::RDKafkaConfRes;
 
-/// What an error of a client's says if one side turned the other away, and what to look at; nothing if a broker is just not there.
-/// OpenSSL does not tell why a certificate is not accepted.
+/// Returns error and remedy if one side refused the other; `None` if a broker is merely unreachable. OpenSSL does not report why a
+/// certificate was refused.
 pub fn refusal(code: Code, reason: &str) -> Option<String> {
     let reason = without_timing(reason);
     let remedy = if matches!(code, Code::Authentication | Code::SaslAuthenticationFailed) {
@@ -18,19 +18,19 @@ pub fn refusal(code: Code, reason: &str) -> Option<String> {
     } else {
         return None;
     };
-    // It has two ways to say the same; and its own advice names its properties, which are not ours.
+    // librdkafka has two wordings of the same, and its advice names its own properties instead of our keys.
     let reason = reason.replace("SSL handshake failed: ", "");
     let reason = reason.split(": broker certificate could not be verified").next().unwrap_or(&reason);
     Some(format!("{reason}: {remedy}"))
 }
 
-/// Says that a cluster has no topic of this name, and which command makes just that one. `brokers` are the configured ones.
+/// Reports that a cluster has no topic of this name, with the command that creates it. `brokers` are the configured ones.
 pub fn missing_topic(name: &str, brokers: &str) -> String {
     let brokers = if brokers == DEFAULT_BROKERS { String::new() } else { format!(" -b {brokers}") };
     format!("there is no topic {name}: `highwater-agent topics{brokers} -t {name}` makes it")
 }
 
-/// Without what librdkafka says of how long and how often, which differs each time.
+/// Removes librdkafka's durations and counts, which differ each time.
 pub fn without_timing(text: &str) -> String {
     let Some((before, rest)) = text.split_once(" (after ") else { return text.to_owned() };
     // "(after 7ms in state CONNECT)", "(after 7ms in state CONNECT, 1 identical error(s) suppressed)"
@@ -38,8 +38,8 @@ pub fn without_timing(text: &str) -> String {
     format!("{before}{after}")
 }
 
-/// Names the cause to look at where the broker that an error of a client's is about was not configured: its address came from the
-/// cluster's metadata, and cannot be resolved or reached from here. `brokers` are the configured ones.
+/// Adds the likely cause if the broker of an error was not configured: its address came from the cluster's metadata, and cannot be
+/// resolved or reached from here. `brokers` are the configured ones.
 pub fn explained(reason: &str, brokers: &str) -> String {
     let reason = without_timing(reason);
     let hint = advertised_address(&reason)
@@ -51,15 +51,15 @@ pub fn explained(reason: &str, brokers: &str) -> String {
     }
 }
 
-/// The remedy where a cluster names a broker by an address that is of no use from here.
 pub(super) fn unreachable_address(address: &str) -> String {
     format!(
         "the cluster names this broker {address}, which this host cannot reach: check advertised.listeners of the broker"
     )
 }
 
-/// The address of a broker that the cluster named, in an error about connecting to it: `ssl://kafka-1:9093/7: Failed to resolve …`, or
-/// `GroupCoordinator: kafka-1:9093: Failed …`. A configured broker has no number before it has answered: `kafka-1:9092/bootstrap: …`.
+/// Returns the address of a broker that the cluster named, from an error about connecting to it: `ssl://kafka-1:9093/7: Failed to
+/// resolve …`, or `GroupCoordinator: kafka-1:9093: Failed …`. A configured broker has no number before it has answered:
+/// `kafka-1:9092/bootstrap: …`.
 fn advertised_address(reason: &str) -> Option<&str> {
     let coordinator = reason.strip_prefix("GroupCoordinator: ");
     let (broker, error) = coordinator.unwrap_or(reason).split_once(": ")?;
@@ -85,13 +85,12 @@ fn is_same_address(configured: &str, address: &str) -> bool {
         || (!has_port && address.eq_ignore_ascii_case(&format!("{configured}:{DEFAULT_PORT}")))
 }
 
-/// The brokers that both programs ask where none are configured.
 pub(super) const DEFAULT_BROKERS: &str = "localhost:9092";
 
-/// The port that librdkafka takes where none is written.
+/// librdkafka's default.
 const DEFAULT_PORT: u16 = 9092;
 
-/// Says why librdkafka made no client, without a property's value, which can be a secret.
+/// Explains why librdkafka made no client, without a property's value, which can be a secret.
 pub fn not_created(error: &KafkaError) -> String {
     match error {
         KafkaError::ClientConfig(result, _, name, _) => {
@@ -102,7 +101,7 @@ pub fn not_created(error: &KafkaError) -> String {
     }
 }
 
-/// What is wrong with a property, without its value.
+/// Describes what is wrong with a property, without its value.
 pub(super) fn property_error(result: RDKafkaConfRes) -> &'static str {
     match result {
         RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN => "is no property of librdkafka, or not in this build",

@@ -1,5 +1,5 @@
-//! Errors that librdkafka reports through callbacks. Every client has a [`Reports`], by itself or within a context of its own: it knows what is
-//! news, and logs nothing by itself.
+//! Errors that librdkafka reports through callbacks. Every client has a [`Reports`], by itself or within a context of its own. It
+//! keeps the latest errors and logs none of them itself.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -11,7 +11,6 @@ use rdkafka::producer::{DeliveryResult, ProducerContext};
 
 use super::errors::{explained, refusal};
 
-/// The errors that a client reported, kept until its owner asks.
 #[derive(Debug, Default)]
 pub struct Reports {
     brokers: String,
@@ -21,29 +20,27 @@ pub struct Reports {
 /// The last error of each kind.
 #[derive(Debug, Default)]
 struct Reported {
-    /// One side turned the other away, with the remedy.
+    /// One side refused the other; with the remedy.
     refused: Option<String>,
-    /// Anything else, which librdkafka goes on with by itself.
+    /// Any other error, from which librdkafka recovers by itself.
     trouble: Option<(RDKafkaErrorCode, String)>,
 }
 
 impl Reports {
-    /// Makes the reports of a client of the configured `brokers`.
     pub fn new(brokers: &str) -> Self {
         Self { brokers: brokers.to_owned(), reported: Mutex::default() }
     }
 
-    /// Takes what was reported about a side that turned the other away.
+    /// Takes the last refusal.
     pub fn take_refused(&self) -> Option<String> {
         self.lock().refused.take()
     }
 
-    /// Takes the last other error.
     pub fn take_trouble(&self) -> Option<String> {
         self.lock().trouble.take().map(|(code, reason)| format!("{code}: {reason}"))
     }
 
-    /// Returns why a broker does not answer, as far as that was reported, and keeps it.
+    /// Returns the reason why a broker does not answer, as far as one was reported, and keeps it.
     pub fn last(&self) -> Option<String> {
         let reported = self.lock();
         reported.refused.clone().or_else(|| reported.trouble.as_ref().map(|(_, reason)| reason.clone()))
@@ -56,7 +53,7 @@ impl Reports {
 
 impl ClientContext for Reports {
     fn error(&self, error: KafkaError, reason: &str) {
-        // A poll reports the end of a partition too; that no broker is left comes after what happened to the last one.
+        // A poll reports the end of a partition too. AllBrokersDown would hide the error of the last broker.
         let code = error.rdkafka_error_code();
         if matches!(code, Some(RDKafkaErrorCode::PartitionEOF | RDKafkaErrorCode::AllBrokersDown)) {
             return;

@@ -1,5 +1,5 @@
-//! The event in Avro. It is written by hand, in the order of `event.avsc`, so that an agent need not carry an Avro library; it is
-//! read by whatever schema it was written with, field by field and by name, so that older and newer schemas are read alike.
+//! The event in Avro. It is encoded by hand, in the order of `event.avsc`, so that an agent needs no Avro library. It is decoded by
+//! the schema it was written with, field by field and by name, so that older and newer schemas are read alike.
 
 #[cfg(feature = "consumer")]
 mod datum;
@@ -17,31 +17,30 @@ pub(super) use self::datum::Error;
 pub(super) use self::schema::Schema;
 use super::flat::Flat;
 
-/// The schema that is written with, and given to registries.
 pub(super) const SCHEMA: &str = include_str!("event.avsc");
 
-/// CRC-64-AVRO of its parsing canonical form.
+/// CRC-64-AVRO of the schema's parsing canonical form.
 pub(super) const FINGERPRINT: u64 = 0xf3d2_05c6_6fa1_2606;
 
-/// What a single object begins with; the fingerprint follows, its least byte first.
+/// Start of Avro's single-object encoding; the fingerprint follows, little-endian.
 pub(super) const MARKER: [u8; 2] = [0xc3, 0x01];
 
-/// The schema with this fingerprint: the first release has one. Whenever `event.avsc` changes after it, what it was stays here,
-/// for a consumer reads what older agents write.
+/// Returns the released schema with this fingerprint; so far there is one. When `event.avsc` changes after a release, its former
+/// text stays here, because a consumer reads what older agents write.
 #[cfg(feature = "consumer")]
 pub(super) fn released(fingerprint: u64) -> Option<&'static Schema> {
     static PARSED: OnceLock<Schema> = OnceLock::new();
     (fingerprint == FINGERPRINT).then(|| PARSED.get_or_init(|| Schema::parse(SCHEMA).expect("a test reads it")))
 }
 
-/// Appends the event to `bytes` in Avro's own frame.
+/// Appends the event to `bytes` in single-object encoding.
 pub(super) fn encode_single_object(flat: &Flat<'_>, bytes: &mut Vec<u8>) {
     bytes.extend_from_slice(&MARKER);
     bytes.extend_from_slice(&FINGERPRINT.to_le_bytes());
     encode(flat, bytes);
 }
 
-/// Appends the event to `bytes`: the fields of the schema, in its order.
+/// Appends the event to `bytes`: the fields in the order of the schema.
 pub(super) fn encode(flat: &Flat<'_>, bytes: &mut Vec<u8>) {
     let mut out = Writer(bytes);
     out.long(i64::from(flat.schema));
@@ -86,7 +85,7 @@ pub(super) fn encode(flat: &Flat<'_>, bytes: &mut Vec<u8>) {
 struct Writer<'a>(&'a mut Vec<u8>);
 
 impl Writer<'_> {
-    /// Zigzag, then seven bits a byte, the lowest first.
+    /// Writes zigzag, then seven bits a byte, the lowest first.
     fn long(&mut self, value: i64) {
         let mut rest = ((value << 1) ^ (value >> 63)).cast_unsigned();
         while rest >= 0x80 {
@@ -96,7 +95,7 @@ impl Writer<'_> {
         self.0.push(rest as u8);
     }
 
-    /// An event's numbers are below 2^63.
+    /// Writes a number of an event, which is below 2^63.
     fn number(&mut self, value: u64) {
         self.long(value.cast_signed());
     }
@@ -110,7 +109,7 @@ impl Writer<'_> {
         self.long(time.timestamp_micros());
     }
 
-    /// A union of null and something.
+    /// Writes a union of null and a value.
     fn maybe<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Self, T)) {
         match value {
             None => self.long(0),
@@ -121,7 +120,7 @@ impl Writer<'_> {
         }
     }
 
-    /// One block, and the end.
+    /// Writes one block, and the end.
     fn array<T>(&mut self, items: &[T], write: impl Fn(&mut Self, &T)) {
         if !items.is_empty() {
             self.number(items.len() as u64);
@@ -131,6 +130,6 @@ impl Writer<'_> {
     }
 }
 
-// What is written is read again: only where there is the decoder too.
+// These tests read what was written: they need the decoder too.
 #[cfg(all(test, feature = "consumer"))]
 mod tests;

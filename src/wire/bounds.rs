@@ -1,5 +1,5 @@
-//! Bounds of an event that a database can store: whatever it is known to refuse is refused at decoding, with the field's name, since a
-//! refusal by the database costs a search for the row that it is about.
+//! Bounds of an event that a database can store. Values that a database is known to refuse are refused at decoding, with the
+//! field's name, since a refusal by the database costs a search for the row that it is about.
 
 use std::ops::RangeInclusive;
 
@@ -9,14 +9,13 @@ use serde_json::Value;
 use super::DecodeError;
 use crate::event::{Body, Event, Reason};
 
-/// Greatest number of an event: an agent that makes a million a second gets there in nine years. Sums over numbers stay far from 2^63.
+/// Highest `seq`: an agent that makes a million events a second gets there in nine years. Sums over numbers stay far from 2^63.
 pub(super) const SEQ_MAX: u64 = 1 << 48;
 /// Years that every database can store, and that have four digits.
 pub const YEARS: RangeInclusive<i32> = 1..=9999;
 /// Longest text that is part of a key, in bytes: an entry of a PostgreSQL index has room for 2,700 in all.
 const KEY_BYTES_MAX: usize = 1_000;
 
-/// Checks an event, and all that it says as JSON where its kind is unknown.
 pub(super) fn check(event: &Event, raw: Option<&str>) -> Result<(), DecodeError> {
     let Event { id, stamp, body } = event;
     number("seq", id.seq)?;
@@ -77,7 +76,7 @@ fn key(field: &'static str, value: &str) -> Result<(), DecodeError> {
 
 const NUL: &str = "holds a NUL character, which no database stores in a text";
 
-/// A field that is not known may hold anything: halves of surrogates and numbers without end are refused by reading it, NUL here.
+/// Checks unknown fields, which may hold anything. Parsing refuses lone surrogates and numbers out of range; NUL is refused here.
 fn json(raw: &str) -> Result<(), DecodeError> {
     let Value::Object(fields) = serde_json::from_str(raw)? else { return Ok(()) };
     let bad = fields.iter().find(|(name, value)| name.contains('\0') || has_nul(value));

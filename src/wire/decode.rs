@@ -1,4 +1,4 @@
-//! Tells the format of a message by what it sees, and reads it. All formats may be mixed in one topic.
+//! Detects the format of a message and decodes it. All formats may be mixed in one topic.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,43 +9,38 @@ use super::flat::Flat;
 use super::{CONFLUENT, DecodeError, avro, bounds, json, protobuf};
 use crate::event::{Body, Event};
 
-/// A message that was read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decoded {
-    /// What it says.
     pub event: Event,
-    /// All that it says, as JSON, where its kind is unknown.
+    /// The whole message as JSON, if the event's kind is unknown.
     pub raw: Option<String>,
 }
 
-/// Why a message was not read.
 #[derive(Debug, thiserror::Error)]
 pub enum Undecoded {
-    /// It is no event.
     #[error(transparent)]
     Never(#[from] DecodeError),
-    /// It can't be told now what it is: ask again later, and pass nothing over.
+    /// The message cannot be decoded yet: try again later, and do not skip it.
     #[error("{why}")]
     NotNow {
-        /// What hinders.
         why: String,
-        /// How long to wait before the next try.
+        /// Time to wait before the next try.
         wait: Duration,
-        /// For how long nothing could be told by now.
+        /// Time for which the registry has not answered.
         lasted: Duration,
     },
 }
 
-/// Where the schemas are found that messages name by their ids.
+/// Source of the schemas that framed messages name by their ids.
 pub trait Schemas {
-    /// The schema with this id.
+    /// Returns the schema with this id.
     ///
     /// # Errors
-    /// `Never` where it is certain that there is none; `NotNow` where nobody could be asked.
+    /// `Never` if there certainly is no such schema; `NotNow` if the registry could not be asked.
     fn schema(&mut self, id: u32) -> Result<Arc<Writer>, Undecoded>;
 }
 
-/// No registry is configured.
+/// [`Schemas`] without a registry: knows no schema.
 #[derive(Clone, Copy, Debug)]
 pub struct NoRegistry;
 
@@ -55,27 +50,27 @@ impl Schemas for NoRegistry {
     }
 }
 
-/// What a message was written by.
+/// Schema by which a message was written.
 #[derive(Clone, Debug)]
 pub struct Writer(Kind);
 
 #[derive(Clone, Debug)]
 enum Kind {
     Avro(avro::Schema),
-    /// The fields carry numbers, which `event.proto` never gives anew: its own text is not needed.
+    /// Needs no text of its own: `event.proto` never reuses a field number.
     Protobuf,
     Json,
 }
 
 impl Writer {
-    /// Understands a schema as a registry gives it: `schemaType` (Avro where there is none) and `schema`.
+    /// Parses a schema as a registry returns it: `schemaType` (Avro if there is none) and `schema`.
     ///
     /// # Errors
-    /// Says what is wrong with it.
+    /// A description of what is wrong with the schema.
     pub fn parse(kind: Option<&str>, text: &str) -> Result<Self, String> {
         Ok(Self(match kind {
             Some("JSON") => Kind::Json,
-            // Apicurio tells the type of a subject's first schema for all of them: the text knows better.
+            // Apicurio reports the type of a subject's first schema for all of them: the text is more reliable.
             None | Some("AVRO" | "PROTOBUF") if text.trim_start().starts_with('{') => {
                 Kind::Avro(avro::Schema::parse(text)?)
             }
@@ -87,21 +82,19 @@ impl Writer {
     }
 }
 
-/// Reads messages.
 pub struct Decoder {
     schemas: Box<dyn Schemas + Send>,
 }
 
 impl Decoder {
-    /// One that finds the schemas of framed messages in `schemas`.
     pub fn new(schemas: impl Schemas + Send + 'static) -> Self {
         Self { schemas: Box::new(schemas) }
     }
 
-    /// Reads a message's payload; `content_type` is its header of this name.
+    /// Decodes a message's payload; `content_type` is its header of this name. Fields that a newer agent added are ignored.
     ///
     /// # Errors
-    /// Whatever is not a whole event; fields that a newer agent added are passed over.
+    /// The message is not a complete event, or its schema is unavailable for now.
     pub fn decode(&mut self, payload: &[u8], content_type: Option<&[u8]>) -> Result<Decoded, Undecoded> {
         let decoded = match payload {
             [] => Err(DecodeError::Empty),
@@ -119,7 +112,7 @@ impl Decoder {
         Ok(decoded?)
     }
 
-    /// Confluent's wire format: 0, the schema's id, the value.
+    /// Decodes Confluent's wire format: 0, the schema's id, the value.
     fn framed(&mut self, payload: &[u8]) -> Result<Decoded, Undecoded> {
         let Some((header, rest)) = payload.split_first_chunk::<5>() else {
             return Err(truncated("the header of Confluent's wire format", 5, payload).into());
@@ -154,7 +147,7 @@ fn from_protobuf(message: &[u8]) -> Result<Decoded, DecodeError> {
     decoded(event, || Ok(protobuf::rendered(message)?.to_string()))
 }
 
-/// An event that a database can store, with its rendering where its kind is unknown: a later version may understand it.
+/// Checks that a database can store the event. An unknown kind also keeps its rendering, for a later version that knows it.
 fn decoded(event: Event, render: impl FnOnce() -> Result<String, DecodeError>) -> Result<Decoded, DecodeError> {
     let raw = match event.body {
         Body::Unknown(_) => Some(render()?),
@@ -164,7 +157,7 @@ fn decoded(event: Event, render: impl FnOnce() -> Result<String, DecodeError>) -
     Ok(Decoded { event, raw })
 }
 
-/// Avro's own frame: C3 01, the schema's fingerprint, the value.
+/// Decodes Avro's single-object encoding: C3 01, the schema's fingerprint, the value.
 fn single_object(payload: &[u8]) -> Result<Decoded, DecodeError> {
     let Some((header, value)) = payload.split_first_chunk::<10>() else {
         return Err(truncated("the header of an Avro object", 10, payload));
@@ -174,7 +167,7 @@ fn single_object(payload: &[u8]) -> Result<Decoded, DecodeError> {
     from_avro(schema, value)
 }
 
-/// Passes over the place of the message in its file, which has to be the first: a list of numbers, `[0]` as a single 0.
+/// Skips the index of the message in its Protobuf file, which must be the first: a list of numbers, `[0]` as a single 0.
 fn first_message(framed: &[u8]) -> Result<&[u8], DecodeError> {
     match framed {
         [0, message @ ..] | [2, 0, message @ ..] => Ok(message),
@@ -187,7 +180,7 @@ fn truncated(what: &'static str, needed: usize, payload: &[u8]) -> DecodeError {
     DecodeError::Truncated { what, needed, there: payload.len() }
 }
 
-/// Without its parameters.
+/// Returns the media type without its parameters, in lower case.
 fn media_type(content_type: Option<&[u8]>) -> Option<String> {
     let text = std::str::from_utf8(content_type?).ok()?;
     Some(text.split(';').next().unwrap_or(text).trim().to_ascii_lowercase())

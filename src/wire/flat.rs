@@ -14,7 +14,8 @@ use crate::event::{
     Stamp,
 };
 
-/// Every field that any kind has; those that a kind has not are left out. Numbers are whole and below 2^63: PostgreSQL's.
+/// Every field that any kind has; those that a kind does not have are left out. Numbers are below 2^63, as PostgreSQL's `bigint`
+/// is.
 #[derive(Default, Serialize, Deserialize)]
 pub(super) struct Flat<'a> {
     pub(super) schema: u32,

@@ -1,8 +1,8 @@
 //! The event as one flat JSON object.
 //!
-//! An agent on its way to Kafka writes little else, which makes it worth more than a general serializer's pace: names are put in
-//! as they stand, and a text that needs no escapes is copied whole. A field's name is inlined into [`encode`], where its length is
-//! known and a few moves copy it.
+//! An agent that publishes to Kafka encodes little else, so this is faster than a general serializer: names are copied unescaped,
+//! and a text that needs no escapes is copied whole. A field's name is inlined into [`encode`], where its length is known and a few
+//! moves copy it.
 
 use std::borrow::Cow;
 
@@ -14,10 +14,10 @@ use super::flat::Flat;
 use super::time::rfc3339;
 use crate::event::{Direction, Event, Severity};
 
-/// What most events need, with names that are not too long.
+/// Capacity that suffices for most events, unless names are very long.
 pub(super) const BREACH_BYTES: usize = 672;
 
-/// Appends the fields that are there, after another.
+/// Appends the fields that are present, one after the other.
 macro_rules! put {
     ($json:ident: $($field:ident)*) => { $( $field.put(concat!(",\"", stringify!($field), "\":"), $json); )* };
 }
@@ -76,13 +76,13 @@ pub(super) fn decode(payload: &[u8]) -> Result<Flat<'_>, DecodeError> {
     Ok(serde_json::from_slice(payload)?)
 }
 
-/// What can stand in a field.
+/// A field's value.
 trait Put {
-    /// Appends `name`, which comes with all that stands between, and the value.
+    /// Appends `name`, which includes the punctuation before and after it, and the value.
     fn put(&self, name: &str, json: &mut Vec<u8>);
 }
 
-/// A field that is `null` where nobody knows, and never left out.
+/// A field that is `null` if unknown, and never left out.
 struct OrNull(Option<bool>);
 
 impl Put for OrNull {

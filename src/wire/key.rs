@@ -1,4 +1,4 @@
-//! What decides the partition of a message, and so what stays in order.
+//! The message key, which decides the partition and therefore which events stay in order.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::fmt;
 use super::time::rfc3339;
 use crate::event::Event;
 
-/// What stands in a message's key. Kafka keeps the order of one partition, and one key goes to one partition.
+/// Content of a message's key. Kafka keeps the order within a partition, and equal keys go to the same partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Key {
     /// The agent's name: all its events are in order.
@@ -19,11 +19,9 @@ pub enum Key {
     Timestamp,
 }
 
-/// All of them.
 pub const KEYS: [Key; 3] = [Key::Agent, Key::Interface, Key::Timestamp];
 
 impl Key {
-    /// As in the configuration.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Agent => "agent",
@@ -32,7 +30,6 @@ impl Key {
         }
     }
 
-    /// The key of this event's message.
     pub fn of(self, event: &Event) -> Cow<'_, [u8]> {
         let agent = event.stamp.agent.as_bytes();
         match self {

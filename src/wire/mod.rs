@@ -8,9 +8,9 @@
 //! | `C3 01`, fingerprint (8) | `application/avro` | Avro, "single object": its schema is one that was released |
 //! | `08` | `application/protobuf` | Protobuf |
 //!
-//! A consumer goes by the first bytes, which always tell what an agent wrote; only where they do not (a Protobuf message of
-//! somebody else's, its fields in another order) by the header. Headers follow the Kafka binding of CloudEvents 1.0, binary
-//! content mode, so that other people's tools read them.
+//! A consumer goes by the first bytes, which always identify what an agent wrote. Only where they do not (a Protobuf message of
+//! another producer, its fields in another order) it goes by the content-type header. Headers follow the Kafka binding of
+//! CloudEvents 1.0, binary content mode, so that other tools can read them.
 
 mod avro;
 #[cfg(feature = "consumer")]
@@ -39,12 +39,10 @@ pub use self::key::{KEYS, Key};
 use self::time::{Text, rfc3339};
 use crate::event::{Event, EventId};
 
-/// A message as Kafka carries it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message<'a> {
-    /// What decides the partition: by default the agent's name, see [`Key`].
+    /// Decides the partition: by default the agent's name, see [`Key`].
     pub key: Cow<'a, [u8]>,
-    /// The event, encoded.
     pub payload: Cow<'a, [u8]>,
     id: SmolStr,
     source: SmolStr,
@@ -53,38 +51,33 @@ pub struct Message<'a> {
     content_type: &'static str,
 }
 
-/// Some of a message's headers.
 pub type Headers<'a> = [(&'static str, &'a [u8]); 3];
 
 impl Message<'_> {
-    /// The headers that are the same in all messages of a kind.
+    /// Returns the headers that all messages of a kind share.
     pub fn common_headers(&self) -> Headers<'_> {
         [("ce_specversion", b"1.0"), ("ce_type", self.kind.as_bytes()), ("content-type", self.content_type.as_bytes())]
     }
 
-    /// The headers that are this message's own.
+    /// Returns the headers that differ from message to message.
     pub fn own_headers(&self) -> Headers<'_> {
         [("ce_id", self.id.as_bytes()), ("ce_source", self.source.as_bytes()), ("ce_time", self.time.as_bytes())]
     }
 }
 
-/// How events are written.
+/// Encoding of an event's payload.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
     /// One flat object, as text.
     #[default]
     Json,
-    /// `event.avsc`.
     Avro,
-    /// `event.proto`.
     Protobuf,
 }
 
-/// All formats.
 pub const FORMATS: [Format; 3] = [Format::Json, Format::Avro, Format::Protobuf];
 
 impl Format {
-    /// As in the configuration.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Json => "json",
@@ -93,7 +86,7 @@ impl Format {
         }
     }
 
-    /// The schema of an event: a JSON Schema, an Avro schema, a Protobuf file.
+    /// Returns the schema of an event: a JSON Schema, an Avro schema or a Protobuf file.
     pub fn schema(self) -> &'static str {
         match self {
             Self::Json => include_str!("event.schema.json"),
@@ -102,7 +95,7 @@ impl Format {
         }
     }
 
-    /// What its schemas' files are called by: `--format` of `highwater-agent schema`.
+    /// Returns the name of the schema's file format: a value of `--format` of `highwater-agent schema`.
     pub fn schema_name(self) -> &'static str {
         match self {
             Self::Json => "json-schema",
@@ -128,27 +121,26 @@ impl fmt::Display for Format {
     }
 }
 
-/// The event as text, as the journal keeps it and Kafka by default carries it.
+/// Encodes an event as JSON, the form in which the journal keeps it and, by default, Kafka carries it.
 pub fn to_json(event: &Event) -> Vec<u8> {
     let mut json = Vec::with_capacity(json::BREACH_BYTES);
     write_json(event, &mut json);
     json
 }
 
-/// Appends the same text to `json`.
 pub fn write_json(event: &Event, json: &mut Vec<u8>) {
     json::encode(event, json);
 }
 
-/// Reads what [`to_json`] wrote.
+/// Decodes JSON; fields that a newer agent added are ignored.
 ///
 /// # Errors
-/// Whatever is not a whole event; fields that a newer agent added are passed over.
+/// The payload is not a complete event.
 pub fn from_json(payload: &[u8]) -> Result<Event, DecodeError> {
     json::decode(payload)?.try_into()
 }
 
-/// The message that carries `event`, whose JSON is `json`; framed with `schema_id` where a registry gave the schema one.
+/// Makes the message that carries `event`, whose JSON is `json`; framed with `schema_id` if a registry gave the schema one.
 pub fn message<'a>(event: &'a Event, json: &'a [u8], format: Format, schema_id: Option<u32>) -> Message<'a> {
     let payload = match format {
         Format::Json => Cow::Borrowed(json),
@@ -166,7 +158,7 @@ pub fn message<'a>(event: &'a Event, json: &'a [u8], format: Format, schema_id: 
 }
 
 fn binary(event: &Event, bytes_max: usize, format: Format, schema_id: Option<u32>) -> Vec<u8> {
-    // The binary formats are smaller: they leave the names out.
+    // The binary formats are smaller than JSON: they leave the names out.
     let mut bytes = Vec::with_capacity(bytes_max);
     if let Some(id) = schema_id {
         bytes.push(CONFLUENT);
@@ -185,12 +177,12 @@ fn binary(event: &Event, bytes_max: usize, format: Format, schema_id: Option<u32
     bytes
 }
 
-/// What a message in Confluent's wire format begins with; the schema's id follows, its greatest byte first.
+/// First byte of Confluent's wire format; the schema's id follows, big-endian.
 const CONFLUENT: u8 = 0;
-/// After it, for Protobuf: the place of the message in its file. The list `[0]` is written as a single 0.
+/// Index of the message in its Protobuf file, after the schema's id. The list `[0]` is written as a single 0.
 const FIRST_MESSAGE: u8 = 0;
 
-/// `io.highwater.KIND.v1`. Breaches are most of what there is: theirs are not put together each time.
+/// Returns `io.highwater.KIND.v1`. Breaches, the most frequent events, need no formatting.
 fn kind(kind: &str) -> SmolStr {
     match kind {
         "breach_raised" => SmolStr::new_static("io.highwater.breach_raised.v1"),
@@ -200,7 +192,7 @@ fn kind(kind: &str) -> SmolStr {
     }
 }
 
-/// As `Display` writes it, with less ado.
+/// Formats an id as `Display` does, but faster.
 fn id(id: EventId) -> SmolStr {
     let (epoch, mut seq) = (id.epoch.digits(), itoa::Buffer::new());
     let seq = seq.format(id.seq).as_bytes();
@@ -212,7 +204,7 @@ fn id(id: EventId) -> SmolStr {
 
 const SOURCE: &str = "/highwater/";
 
-/// `/highwater/AGENT`, all but the unreserved characters of RFC 3986 as `%XX`.
+/// Returns `/highwater/AGENT`, with all but the unreserved characters of RFC 3986 percent-encoded.
 fn source(agent: &str) -> SmolStr {
     let mut encoded = SmolStrBuilder::new();
     encoded.push_str(SOURCE);
@@ -231,7 +223,7 @@ fn source(agent: &str) -> SmolStr {
     encoded.finish()
 }
 
-/// The agent that a message's header `ce_source` names.
+/// Returns the agent that a message's header `ce_source` names.
 #[cfg(feature = "consumer")]
 pub fn agent_of_source(source: &str) -> Option<String> {
     let encoded = source.strip_prefix(SOURCE)?.as_bytes();
@@ -249,6 +241,6 @@ pub fn agent_of_source(source: &str) -> Option<String> {
     String::from_utf8(agent).ok()
 }
 
-// What is written is read again: only where there is the decoder too.
+// These tests read what was written: they need the decoder too.
 #[cfg(all(test, feature = "consumer"))]
 mod tests;

@@ -13,14 +13,13 @@ use serde_json::Value;
 use super::DecodeError;
 use super::flat::Flat;
 
-/// The schema.
 pub(super) const SCHEMA: &str = include_str!("event.proto");
 
-/// What every message of ours begins with: the tag of field 1. No other format begins with it.
+/// First byte of every message of ours: the tag of field 1. No other format begins with it.
 #[cfg(feature = "consumer")]
 pub(super) const FIRST_BYTE: u8 = 0x08;
 
-/// Field by field as `event.proto` has it; a test compares the two.
+/// Fields as in `event.proto`; a test compares the two.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Event {
     #[prost(uint32, tag = "1")]
@@ -95,7 +94,6 @@ pub(super) struct Event {
     detail: Option<String>,
 }
 
-/// `google.protobuf.Timestamp`.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub(super) struct Timestamp {
     #[prost(int64, tag = "1")]
@@ -112,7 +110,6 @@ pub(super) struct Range {
     last: u64,
 }
 
-/// Appends the event to `bytes`.
 pub(super) fn encode(flat: &Flat<'_>, bytes: &mut Vec<u8>) {
     Event::from(flat).encode(bytes).expect("a Vec has room");
 }
@@ -171,14 +168,13 @@ impl From<DateTime<Utc>> for Timestamp {
     }
 }
 
-/// Reads a message; what a newer agent added is passed over.
+/// Decodes a message, ignoring fields that a newer agent added.
 #[cfg(feature = "consumer")]
 pub(super) fn decode(bytes: &[u8]) -> Result<Flat<'static>, DecodeError> {
     Event::decode(bytes)?.try_into()
 }
 
-/// All that an event of an unknown kind says, as JSON: the fields that have names here, and the whole message in base64 for
-/// those that have none.
+/// Renders an event of an unknown kind as JSON: the fields that have names here, and the whole message in base64 for the rest.
 #[cfg(feature = "consumer")]
 pub(super) fn rendered(bytes: &[u8]) -> Result<Value, DecodeError> {
     let mut value = serde_json::to_value(decode(bytes)?)?;
@@ -228,7 +224,7 @@ impl TryFrom<Event> for Flat<'static> {
             rx_bps: event.rx_bps,
             tx_bps: event.tx_bps,
             lost_epoch: event.lost_epoch.map(Into::into),
-            // A list that is empty and one that is not there are the same bytes.
+            // An empty list and a missing one are the same bytes.
             ranges: (!event.ranges.is_empty()).then(|| event.ranges.iter().map(|r| (r.first, r.last)).collect()),
             version: event.version.map(Into::into),
             reason: event.reason.map(Into::into),
@@ -239,7 +235,7 @@ impl TryFrom<Event> for Flat<'static> {
 
 #[cfg(feature = "consumer")]
 impl Timestamp {
-    /// The time, where its nanoseconds are fewer than a second's: 0 to 999,999,999, or some more in a leap second.
+    /// Returns the time, if its nanoseconds are below a second's: 0 to 999,999,999, or as many again in a leap second.
     fn utc(self) -> Option<DateTime<Utc>> {
         let nanos = u32::try_from(self.nanos).ok()?;
         let leap = i64::from(nanos / 1_000_000_000);
@@ -247,12 +243,12 @@ impl Timestamp {
     }
 }
 
-/// What JSON calls it.
+/// Parses a value by its name in JSON.
 #[cfg(feature = "consumer")]
 fn named<T: serde::de::DeserializeOwned>(field: &'static str, text: String) -> Result<T, DecodeError> {
     serde_json::from_value(Value::String(text)).map_err(|error| DecodeError::field(field, error))
 }
 
-// What is written is read again: only where there is the decoder too.
+// These tests read what was written: they need the decoder too.
 #[cfg(all(test, feature = "consumer"))]
 pub(in crate::wire) mod tests;

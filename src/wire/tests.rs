@@ -12,7 +12,6 @@ use crate::event::{
     Body, Breach, Direction, Epoch, EventId, Lifecycle, Link, Loss, REASONS, Reason, Sample, Severity, Stamp,
 };
 
-/// An event of each kind, with numbers up to the largest that are stored.
 pub(super) fn events() -> impl Strategy<Value = Event> {
     let number = || 0..=i64::MAX as u64;
     let time = || (0..4_102_444_800_000_000_i64).prop_map(|us| DateTime::<Utc>::from_timestamp_micros(us).unwrap());
@@ -88,7 +87,7 @@ pub(super) fn events() -> impl Strategy<Value = Event> {
     )
 }
 
-/// Every way an event is written: its format, and the id of its schema where a registry keeps it.
+/// Every way to write an event: the format, and the schema's id if a registry has one.
 const WAYS: [(Format, Option<u32>); 5] = [
     (Format::Json, None),
     (Format::Avro, None),
@@ -101,10 +100,8 @@ const AVRO_ID: u32 = 7;
 const PROTOBUF_ID: u32 = 0x0102_0304;
 const JSON_ID: u32 = 9;
 const AWAY_ID: u32 = 10;
-/// The schema of an agent to come.
 const NEWER_ID: u32 = 11;
 
-/// A registry that knows these.
 struct Registry;
 
 impl Schemas for Registry {
@@ -188,7 +185,7 @@ proptest! {
 }
 
 proptest! {
-    /// What comes out is bounded by what came in, may be written, and then says the same.
+    /// Output is bounded by input, can be written again, and then decodes to the same event.
     #[test]
     fn no_blow_panics_and_what_is_still_an_event_is_the_same_when_written_again(
         payload in damaged(events().prop_map(|event| to_json(&event)))
@@ -245,7 +242,7 @@ fn what_a_newer_agent_adds_is_passed_over() {
     }
 }
 
-/// Whatever its format, all that it says is kept, for a version to come that knows it.
+/// In every format, the whole message is kept for a later version that knows its kind.
 #[test]
 fn a_kind_that_is_not_known_keeps_what_it_says() {
     let json = RAISED.replace("breach_raised", "quota_reached").replace("\"schema\"", "\"mood\":\"good\",\"schema\"");
@@ -264,7 +261,7 @@ fn a_kind_that_is_not_known_keeps_what_it_says() {
     assert_eq!(kept, protobuf);
 }
 
-/// More fields, at the front and the end, of all sorts; and one that is gone.
+/// A future schema: more fields of all sorts, at the front and the end, and one field fewer.
 fn newer_schema() -> serde_json::Value {
     let mut schema: serde_json::Value = serde_json::from_str(Format::Avro.schema()).unwrap();
     let fields = schema["fields"].as_array_mut().unwrap();
@@ -286,7 +283,7 @@ fn newer_schema() -> serde_json::Value {
     schema
 }
 
-/// The golden event, or one like it of another kind, as an agent to come writes it, by the hand of Avro's own library.
+/// Encodes the golden event, or one like it of another kind, as a future agent does, with Avro's own library.
 fn by_newer_schema(kind: &str) -> Vec<u8> {
     use apache_avro::types::Value as Avro;
     let schema = apache_avro::Schema::parse(&newer_schema()).unwrap();
@@ -386,7 +383,7 @@ fn what_is_no_event_says_why() {
     assert!(error.contains("by schema 7 of a schema registry; set kafka.registry.url"), "{error}");
 }
 
-/// Each format, and each field that PostgreSQL is known to refuse.
+/// Each field that PostgreSQL is known to refuse, in each format.
 #[test]
 fn what_no_database_stores_is_refused_by_its_field() {
     let golden = decode(RAISED.as_bytes()).unwrap();
@@ -437,7 +434,6 @@ fn what_no_database_stores_is_refused_by_its_field() {
     assert!(decode(&written(&body(Body::Loss(loss(bounds::SEQ_MAX))), WAYS[0])).is_ok());
 }
 
-/// A field that this version does not know goes to the database as JSON.
 #[test]
 fn json_of_an_unknown_kind_is_what_a_database_takes() {
     let with = |field: &str| {
@@ -457,7 +453,7 @@ fn json_of_an_unknown_kind_is_what_a_database_takes() {
     }
 }
 
-/// The value that is decoded is the value that is stored: whole microseconds, and no leap second, in every format.
+/// Decoded values equal stored ones: whole microseconds, and no leap second, in every format.
 #[test]
 fn a_leap_second_is_a_normal_instant_in_every_format() {
     let json = RAISED
@@ -479,7 +475,7 @@ fn a_registry_that_is_away_decides_nothing() {
     assert!(matches!(decode_as(&framed, None), Err(Undecoded::NotNow { .. })));
 }
 
-/// Somebody else's producer may frame JSON, and need not write Protobuf's fields in order.
+/// Other producers may frame JSON, and need not write Protobuf's fields in order.
 #[test]
 fn what_other_producers_write_is_told_by_bytes_and_header() {
     let event = decode(RAISED.as_bytes()).unwrap();
@@ -541,13 +537,12 @@ fn the_schemas_agree() {
     let avro: Vec<_> = avro["fields"].as_array().unwrap().iter().map(|field| field["name"].as_str().unwrap()).collect();
     let protobuf: Vec<_> = protobuf::tests::fields().into_iter().map(|field| field.name).collect();
     assert_eq!(avro, protobuf);
-    // Its order is lost by reading; the order of what is written is held by the golden event.
+    // The JSON Schema's order is lost by parsing; the golden event fixes the order of what is written.
     let json: serde_json::Value = serde_json::from_str(Format::Json.schema()).unwrap();
     let json: BTreeSet<_> = json["properties"].as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(json, avro.into_iter().collect());
 }
 
-/// Programs that match reasons find all words of the list in each schema.
 #[test]
 fn the_schemas_list_all_reasons() {
     let avro: serde_json::Value = serde_json::from_str(Format::Avro.schema()).unwrap();

@@ -1,23 +1,23 @@
-//! A time as every format and every database has it: whole microseconds; and as text. Every event has several, which makes it worth
-//! more than a general formatter's pace.
+//! Times with the precision that all formats and databases share, whole microseconds, and their text. Each event has several, so
+//! formatting them has to be faster than a general formatter is.
 
 use std::ops::Deref;
 
 use chrono::{DateTime, Datelike as _, SecondsFormat, Timelike as _, Utc};
 
-/// The same instant in whole microseconds. A leap second, which no database has, is the second after it, as UNIX time has it: the value
-/// that is decoded is the value that is stored.
+/// Truncates to whole microseconds. A leap second, which no database stores, becomes the second after it, as in UNIX time: the
+/// value decoded is the value stored.
 pub(super) fn normalized(time: DateTime<Utc>) -> DateTime<Utc> {
     DateTime::from_timestamp_micros(time.timestamp_micros()).unwrap_or(time)
 }
 
-/// RFC 3339 with six decimals: `2026-11-20T12:00:00.123456Z`.
+/// Formats as RFC 3339 with six decimals: `2026-11-20T12:00:00.123456Z`.
 pub(super) fn rfc3339(time: DateTime<Utc>) -> Text {
-    // A `DateTime` adds its offset for each part that it is asked for, even if that is 0.
+    // A `DateTime` adds its offset for each part it is asked for, even if the offset is 0.
     let parts = time.naive_utc();
     let (Ok(year @ 0..=9_999), micros @ 0..1_000_000) = (u32::try_from(parts.year()), parts.nanosecond() / 1_000)
     else {
-        // Five digits, a sign, a leap second.
+        // Years that need five digits or a sign, and leap seconds.
         return Text::Long(time.to_rfc3339_opts(SecondsFormat::Micros, true));
     };
     let mut text = *b"0000-00-00T00:00:00.000000Z";
@@ -40,7 +40,7 @@ pub(super) fn rfc3339(time: DateTime<Utc>) -> Text {
     Text::Usual(text)
 }
 
-/// A time's text, which seldom needs memory of its own.
+/// A time's text, which is seldom allocated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Text {
     Usual([u8; 27]),
@@ -48,7 +48,7 @@ pub(super) enum Text {
 }
 
 impl Text {
-    /// Without a look at whether it is text, which it is.
+    /// Returns the text without the check for UTF-8 that `Deref` makes.
     pub(super) fn as_bytes(&self) -> &[u8] {
         match self {
             Self::Usual(text) => text,

@@ -1,8 +1,8 @@
-//! Avro's binary encoding as a serde [`Deserializer`], led by the writer's schema: a record is a map of its fields, whatever
-//! they are, a time is RFC 3339 text, bytes are base64. So a value is read into anything that the same value in JSON could be.
+//! Avro's binary encoding as a serde [`Deserializer`], driven by the writer's schema: a record is a map of its fields, a time is
+//! RFC 3339 text, bytes are base64. A value is therefore read into anything that the same value in JSON could be.
 //!
-//! Lengths are held against the bytes that are there before anything is taken, and the number of values against their number:
-//! some bytes more of input can never make much more memory or time.
+//! Lengths are checked against the bytes that remain before anything is allocated, and the number of values against the number of
+//! bytes: a few more bytes of input never cost much more memory or time.
 
 use std::fmt;
 
@@ -15,10 +15,9 @@ use serde::{Deserialize, forward_to_deserialize_any};
 
 use super::schema::Type;
 
-/// Values that take no bytes of their own (nulls, records) and may stand beside the others.
+/// Values that take no bytes of their own (nulls, records) and are allowed beside the others.
 const EMPTY_VALUES_MAX: usize = 10_000;
 
-/// Why bytes are not what their schema says.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(in crate::wire) struct Error(String);
@@ -38,7 +37,6 @@ pub(super) fn read<'de, T: Deserialize<'de>>(schema: &Type, bytes: &'de [u8]) ->
     }
 }
 
-/// What is still to be read.
 struct Input<'de> {
     bytes: &'de [u8],
     values_left: usize,
@@ -84,7 +82,7 @@ impl<'de> Input<'de> {
         chosen.ok_or_else(|| Error(format!("number {index} of {} choices", choices.len())))
     }
 
-    /// How many items the next block of an array or map has; 0 ends it.
+    /// Returns the number of items in the next block of an array or map; 0 ends it.
     fn block(&mut self) -> Result<u64, Error> {
         let count = self.long()?;
         if count < 0 {
@@ -94,7 +92,6 @@ impl<'de> Input<'de> {
     }
 }
 
-/// A value to be read.
 struct At<'a, 'de> {
     input: &'a mut Input<'de>,
     of: &'a Type,
@@ -173,7 +170,7 @@ impl<'de> Deserializer<'de> for At<'_, 'de> {
     }
 }
 
-/// The items of an array, or the entries of a map.
+/// Items of an array, or entries of a map.
 struct Items<'a, 'de> {
     input: &'a mut Input<'de>,
     of: &'a Type,
@@ -218,7 +215,6 @@ impl<'de> MapAccess<'de> for Items<'_, 'de> {
     }
 }
 
-/// The fields of a record.
 struct Fields<'a, 'de> {
     input: &'a mut Input<'de>,
     fields: std::slice::Iter<'a, (String, std::sync::Arc<Type>)>,

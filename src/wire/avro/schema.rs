@@ -1,4 +1,4 @@
-//! The schema that an event was written with: as much of Avro's JSON as reading needs.
+//! The schema that an event was written with: as much of Avro's JSON as decoding needs.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,20 +9,20 @@ use serde_json::{Map, Value};
 
 use super::datum;
 
-/// How deep types may stand in each other: reading goes as deep, on the stack.
+/// Maximum nesting of types, which bounds the recursion of decoding.
 const DEPTH_MAX: usize = 32;
 
-/// A schema whose values have names: a record.
+/// A schema whose root is a record.
 #[derive(Clone)]
 pub(in crate::wire) struct Schema(Arc<Type>);
 
-/// What stands in the bytes. Names have gone: a type that is used again by its name is shared.
+/// A type, with names resolved: a type that is used again by its name is shared.
 pub(super) enum Type {
     Null,
     Boolean,
-    /// `int` too: they are written alike.
+    /// `int` too: both are encoded alike.
     Long,
-    /// So many of them are a second; since 1970.
+    /// Units per second, counted from 1970.
     Time(i64),
     Float,
     Double,
@@ -37,10 +37,10 @@ pub(super) enum Type {
 }
 
 impl Schema {
-    /// Understands a schema's text.
+    /// Parses a schema's text.
     ///
     /// # Errors
-    /// Says what is not Avro, or not an event's: a schema that is no record, or that holds itself.
+    /// A description of what is not Avro, or cannot be an event's schema: its root is not a record, or a type contains itself.
     pub(in crate::wire) fn parse(text: &str) -> Result<Self, String> {
         let value: Value = serde_json::from_str(text).map_err(|error| format!("is no JSON: {error}"))?;
         let root = Parser::default().any(&value, "", 0)?;
@@ -50,10 +50,10 @@ impl Schema {
         }
     }
 
-    /// The value in `bytes`, which it fills.
+    /// Decodes the value that `bytes` consists of.
     ///
     /// # Errors
-    /// Bytes that are no such value, or a value that is no `T`.
+    /// The bytes are no such value, or the value is not a `T`.
     pub(in crate::wire) fn read<'de, T: Deserialize<'de>>(&self, bytes: &'de [u8]) -> Result<T, datum::Error> {
         datum::read(&self.0, bytes)
     }
@@ -65,7 +65,7 @@ impl fmt::Debug for Schema {
     }
 }
 
-/// The named types so far. A name is known once its type is complete, so no type can hold itself.
+/// Named types parsed so far. A name is known once its type is complete, so no type can contain itself.
 #[derive(Default)]
 struct Parser(HashMap<String, Arc<Type>>);
 

@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 use super::*;
 use crate::wire::tests::events;
 
-/// Avro's own library says what is right.
+/// Parses the schema with Avro's own library, as the reference.
 fn theirs() -> apache_avro::Schema {
     apache_avro::Schema::parse_str(SCHEMA).unwrap()
 }
 
-/// CRC-64-AVRO, as the specification has it, of the canonical form. That of Avro's own library leaves `{"type":"long"}` for a
-/// long with a logical type, where the specification ([PRIMITIVES]) and the libraries of other languages have `"long"`; the tests
-/// with Python hold the number against one of those.
+/// Returns the CRC-64-AVRO of the canonical form, as specified. Avro's own library leaves `{"type":"long"}` for a long with a
+/// logical type, where the specification ([PRIMITIVES]) and the libraries of other languages have `"long"`; the tests with Python
+/// compare.
 fn fingerprint(schema: &str) -> u64 {
     const EMPTY: u64 = 0xc15d_213a_a4d7_a795;
     let bit = |crc: u64| (crc >> 1) ^ if crc & 1 == 1 { EMPTY } else { 0 };
@@ -32,7 +32,6 @@ fn the_schema_is_understood_and_has_the_fingerprint_it_is_kept_under() {
     assert_eq!(format!("{FINGERPRINT:016x}"), format!("{:016x}", fingerprint(SCHEMA)));
 }
 
-/// A schema, and a value of it as Avro's library has it.
 fn data() -> impl Strategy<Value = (Value, Avro)> {
     let leaf = prop_oneof![
         Just((json!("null"), Avro::Null)),
@@ -74,7 +73,7 @@ fn record(values: Vec<(Value, Avro)>) -> (Value, Avro) {
     (schema, Avro::Record(values.into_iter().enumerate().map(|(at, value)| (format!("f{at}"), value)).collect()))
 }
 
-/// Names may be defined once only, and the parts were made apart.
+/// Renames named types: a name may be defined once only, and the parts were generated independently.
 fn with_names_of_its_own(schema: &mut Value, next: &mut u32) {
     match schema {
         Value::Object(object) => {
@@ -147,14 +146,13 @@ fn field(of: &str) -> Schema {
     Schema::parse(&text).unwrap()
 }
 
-/// A long in Avro's way.
 fn long(value: i64) -> Vec<u8> {
     let mut bytes = Vec::new();
     Writer(&mut bytes).long(value);
     bytes
 }
 
-/// Each would take more memory or time than there is, if it were believed.
+/// Each of these lengths would take more memory or time than there is, if it were trusted.
 #[test]
 fn lengths_are_not_believed() {
     let array = |items: &str| format!(r#"{{"type": "array", "items": {items}}}"#);

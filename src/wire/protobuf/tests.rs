@@ -3,7 +3,6 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::wire::from_json;
 
-/// A line of `event.proto`'s message.
 pub(in crate::wire) struct Field {
     pub(in crate::wire) name: String,
     of: String,
@@ -21,7 +20,7 @@ pub(in crate::wire) fn fields() -> Vec<Field> {
     message.lines().filter_map(field).collect()
 }
 
-/// Protobuf's own encoding, read without a schema: what stands under each number.
+/// Reads Protobuf's own encoding without a schema: the values of each tag.
 fn by_tag(mut bytes: &[u8]) -> BTreeMap<u32, Vec<Raw<'_>>> {
     let mut found: BTreeMap<u32, Vec<Raw<'_>>> = BTreeMap::new();
     while !bytes.is_empty() {
@@ -60,7 +59,7 @@ fn varint(bytes: &mut &[u8]) -> u64 {
     panic!("no varint")
 }
 
-/// `event.proto` is what is sent: every field of it stands in the bytes under its number, as its type has it.
+/// `event.proto` is what is sent: every field is in the bytes under its tag, encoded by its type.
 #[test]
 fn the_file_and_the_code_are_one() {
     let json = r#"{"schema":1,"agent":"a","epoch":"00000000000000ff","seq":2,"kind":"new","observed_at":"2026-01-01T00:00:00.000001Z",
