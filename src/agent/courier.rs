@@ -1,5 +1,5 @@
-//! Events of a command that people call by hand, on their way: registered as an agent's are, sent by its publisher, or shown by
-//! observers alone.
+//! Delivers the events of one-shot commands (`simulate`, `replay`): registered as an agent's are, and sent by its publisher or
+//! shown by observers only.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::event::{EventId, Stamp};
 use crate::exit::{Failure, chain};
 
-/// Takes events in no faster than they get out, and tells what became of them.
+/// Publishes a one-shot command's events with back-pressure, and reports how many were delivered.
 pub struct Courier {
     system: EventSystem,
     publisher: Option<Publisher>,
@@ -21,35 +21,30 @@ pub struct Courier {
     events: u64,
 }
 
-/// What became of the events.
+/// Result of publishing: event counts and offsets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Delivery {
-    /// So many there were.
     pub events: u64,
-    /// Kafka has so many.
     pub delivered: u64,
-    /// The others: Kafka will never have them, or there was no time.
+    /// Events that Kafka rejected, or had not acknowledged in time.
     pub failed: u64,
-    /// The last offset that was written to, by partition.
+    /// Last offset written, by partition.
     pub last_offsets: BTreeMap<i32, i64>,
-    /// `observed_at` of the oldest that Kafka has not.
+    /// `observed_at` of the oldest event that Kafka has not acknowledged.
     pub oldest_pending: Option<chrono::DateTime<chrono::Utc>>,
-    /// Why Kafka has not all of them.
+    /// Reason why Kafka has not acknowledged all of them.
     pub obstacle: Option<String>,
 }
 
-/// So many events may wait beyond those under way.
+/// Maximum number of events that wait beyond those in flight.
 const AHEAD_MAX: u64 = 1_000;
-/// At the end, after an interruption, Kafka is given so long.
+/// Time for Kafka to take the rest after an interruption.
 const LAST_MAX: Duration = Duration::from_secs(10);
-/// A producer that goes down is waited for so long: it can hang.
+/// Time to wait for a producer to be torn down: it can hang.
 const TEAR_DOWN_MAX: Duration = Duration::from_secs(2);
 
 impl Courier {
-    /// Sends `to` Kafka, if that is wanted, and tells `observers`.
-    ///
-    /// # Errors
-    /// The system refuses a pipe or signal handlers.
+    /// Publishes to Kafka if `to` is given, and notifies `observers`. Fails if the system refuses a pipe or signal handlers.
     pub fn new(
         journal: FleetJournal,
         to: Option<publisher::Settings>,
@@ -80,7 +75,7 @@ impl Courier {
         Ok(Self { system, publisher, control, clock, events: 0 })
     }
 
-    /// Whether it should end: somebody wants it to, or the topic refuses what it is given.
+    /// Returns true after a signal, or if the topic refuses every event.
     pub fn stopped(&self) -> bool {
         self.control.stop() || self.is_refused()
     }
@@ -89,10 +84,7 @@ impl Courier {
         self.publisher.as_ref().is_some_and(|publisher| publisher.progress().refusing)
     }
 
-    /// Registers events, and waits while too many are pending.
-    ///
-    /// # Errors
-    /// An observer could not do its work: a file can't be written.
+    /// Registers events; blocks while too many are pending. Fails if an observer does, as when a file cannot be written.
     pub fn add(&mut self, drafts: Vec<Draft>) -> Result<(), Failure> {
         let events = self.system.add_events(drafts).map_err(Failure::failed)?;
         self.events += events.len() as u64;
@@ -112,10 +104,7 @@ impl Courier {
         Ok(())
     }
 
-    /// Counts events that Kafka has from an earlier run.
-    ///
-    /// # Errors
-    /// They could not be counted.
+    /// Counts events that an earlier run delivered, without sending them.
     pub fn pass(&mut self, drafts: Vec<Draft>) -> Result<(), Failure> {
         let passed = self.system.journal().append(drafts).and_then(|events| {
             let ids: Vec<EventId> = events.iter().map(|event| event.id).collect();
@@ -124,10 +113,7 @@ impl Courier {
         passed.map_err(Failure::failed)
     }
 
-    /// Goes on sending until the monotonic clock says `until`, or somebody wants it to end.
-    ///
-    /// # Errors
-    /// See [`Courier::add`].
+    /// Continues sending until the monotonic clock reaches `until`, or [`Courier::stopped`]. Fails as [`Courier::add`] does.
     pub fn wait(&mut self, until: Duration) -> Result<(), Failure> {
         loop {
             let left = until.saturating_sub(self.clock.monotonic());
@@ -139,15 +125,12 @@ impl Courier {
         }
     }
 
-    /// `observed_at` of the oldest event that Kafka has not.
     pub fn oldest_pending(&self) -> Option<chrono::DateTime<chrono::Utc>> {
         self.system.pending().oldest
     }
 
-    /// Waits until Kafka has all of them, or the topic refuses what is left; after an interruption, no longer than 10 s.
-    ///
-    /// # Errors
-    /// See [`Courier::add`].
+    /// Waits until Kafka has acknowledged all events, or the topic refuses the rest; after an interruption, for 10 s at most. Fails
+    /// as [`Courier::add`] does.
     pub fn finish(mut self) -> Result<Delivery, Failure> {
         self.system.flush();
         if let Some(failure) = self.system.failures().pop() {
@@ -182,7 +165,7 @@ impl Courier {
     fn turn(&mut self) -> Result<(), Failure> {
         let Self { system, publisher, control, clock, .. } = self;
         let Some(publisher) = publisher else { return Ok(()) };
-        // The stamp of a loss: the journal puts its agent's name in.
+        // The stamp of a loss, into which the journal puts the agent's name.
         let stamp = || Stamp {
             agent: Default::default(),
             observed_at: clock.wall(),

@@ -1,30 +1,28 @@
-//! Things that are numbered in the order in which they come, and go in almost the same order.
+//! A queue of items numbered in order of arrival, which leave in almost the same order.
 
 use std::collections::VecDeque;
 
-/// A queue that is also taken from by number.
 #[derive(Clone, Debug)]
 pub(crate) struct Numbered<T> {
-    /// The number of the front, which is never `None`.
+    /// The number of the front item, which is never `None`.
     first: usize,
     items: VecDeque<Option<T>>,
     count: usize,
 }
 
 impl<T> Numbered<T> {
-    /// Empty; the first to come gets this number.
+    /// Makes an empty queue whose first item gets this number.
     pub(crate) fn from(first: usize) -> Self {
         Self { first, items: VecDeque::new(), count: 0 }
     }
 
-    /// Adds a thing; its number.
+    /// Appends an item and returns its number.
     pub(crate) fn push(&mut self, item: T) -> usize {
         self.items.push_back(Some(item));
         self.count += 1;
         self.first + self.items.len() - 1
     }
 
-    /// Takes one out, if it is there.
     pub(crate) fn take(&mut self, number: usize) -> Option<T> {
         let item = self.items.get_mut(number.checked_sub(self.first)?)?.take()?;
         self.count -= 1;
@@ -35,24 +33,22 @@ impl<T> Numbered<T> {
         Some(item)
     }
 
-    /// The number of the oldest, or of the next to come where there is none.
+    /// Returns the number of the oldest item, or of the next to be pushed if there is none.
     pub(crate) fn first(&self) -> usize {
         self.first
     }
 
-    /// From this number on, in order.
+    /// Iterates in order from this number on.
     pub(crate) fn since(&self, number: usize) -> impl Iterator<Item = (usize, &T)> {
         let skipped = number.saturating_sub(self.first);
         let items = self.items.iter().enumerate().skip(skipped);
         items.filter_map(|(at, item)| Some((self.first + at, item.as_ref()?)))
     }
 
-    /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.count
     }
 
-    /// Whether there are none.
     pub(crate) fn is_empty(&self) -> bool {
         self.count == 0
     }

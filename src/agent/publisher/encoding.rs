@@ -1,4 +1,4 @@
-//! How events are written: the format, and where its schema is kept.
+//! The encoding of events: format, key and schema.
 
 use std::sync::{Arc, OnceLock};
 
@@ -8,24 +8,20 @@ use crate::event::Event;
 use crate::registry::{Address, Refusal};
 use crate::wire::{self, Format, Key, Message};
 
-/// The format, and the registry that keeps its schema, if one does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Encoding {
-    /// What an event is written in.
     pub format: Format,
-    /// What decides the partition.
     pub key: Key,
-    /// Who keeps the schema; JSON is never framed, so nobody keeps its.
+    /// Keeps the schema; unused by JSON, which is never framed.
     pub registry: Option<Address>,
-    /// Whether a schema that is not there is registered.
+    /// True if a missing schema is to be registered.
     pub auto_register: bool,
 }
 
-/// Writes events. Shared by all workers, so that the registry is asked once.
+/// Encodes events. Shared by all workers, so that the registry is asked once.
 #[derive(Clone)]
 pub(super) struct Encoder {
     encoding: Encoding,
-    /// What the schema is kept under.
     subject: String,
     id: Arc<OnceLock<u32>>,
 }
@@ -35,7 +31,7 @@ impl Encoder {
         Self { encoding, subject: format!("{topic}-value"), id: Arc::default() }
     }
 
-    /// Asks for the schema's id, where it takes one and it is not known yet. Waits for the registry.
+    /// Fetches the schema's id if the format needs one and it is not known yet. Blocks on the registry.
     pub(super) fn prepare(&self) -> Result<(), Refusal> {
         let Encoding { format, registry, auto_register, .. } = &self.encoding;
         let (Some(address), false) = (registry, *format == Format::Json || self.id.get().is_some()) else {
@@ -50,12 +46,12 @@ impl Encoder {
             other => other,
         })?;
         info!("writing {format} by schema {id}, which {} keeps as {}", address.url(), self.subject);
-        // Another worker can have asked too: the answer is the same.
+        // Another worker may have asked too; the answer is the same.
         let _ = self.id.set(id);
         Ok(())
     }
 
-    /// The message for an event, once prepared.
+    /// Encodes an event; call [`Encoder::prepare`] before.
     pub(super) fn message<'a>(&self, event: &'a Event, json: &'a [u8]) -> Message<'a> {
         let mut message = wire::message(event, json, self.encoding.format, self.id.get().copied());
         message.key = self.encoding.key.of(event);

@@ -1,4 +1,4 @@
-//! Why a producer is given up, for how long, and how it goes down.
+//! Reasons to replace a producer, the back-off before the next one, and the tear-down of the old one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,28 +10,26 @@ use super::producer::Producer;
 use super::spread::Spread;
 use crate::kafka::missing_topic;
 
-/// Why a producer is given up.
 pub(super) enum SessionEnd {
-    /// No more events will come.
     Closed,
-    /// It has to be replaced at once: it failed while it was idle, a certificate or secret has changed, or it waits to connect and nobody
-    /// wants to wait.
+    /// Replace it at once: it failed while idle, a certificate or secret has changed, or it backs off from connecting when a flush
+    /// is demanded.
     Stale,
-    /// It may work with a new one.
+    /// A new producer may work.
     Retry(String),
-    /// It works with a new one that waits longer for answers, in smaller batches: the connection is slow.
+    /// The connection is slow: a new producer waits longer for answers, and sends smaller batches.
     Patience,
-    /// It works with a new one that sends batches of no more than this size: a larger one was refused by this code.
+    /// A batch was refused with this code: a new producer sends batches of at most this many bytes.
     ReduceBatch(usize, Code),
-    /// It works with a new one that is given one event at a time: one of them was refused by this code.
+    /// An event was refused with this code: a new producer is given one event at a time.
     OneByOne(Code),
-    /// It works with a new one that sends batches again.
+    /// A new producer sends batches again.
     Together,
-    /// An operator has to do something first.
+    /// An operator has to act first.
     NeedsOperator(String),
 }
 
-/// How long to wait before the next attempt: doubles from attempt to attempt, and starts over after a delivery.
+/// Time before the next attempt: doubles from attempt to attempt, and starts over after a delivery.
 pub(super) struct Backoff {
     attempts: u32,
     spread: Spread,
@@ -43,11 +41,11 @@ pub(super) struct Reaper {
     under_way: Arc<AtomicUsize>,
 }
 
-/// Maximum number of producers that may be going down on threads of their own.
+/// Maximum number of threads that drop producers.
 const TEAR_DOWNS_MAX: usize = 4;
 
 impl Reaper {
-    /// Takes it down off this thread; where too many hang, this one waits.
+    /// Drops a producer on a thread of its own; on this thread if too many hang.
     pub(super) fn add(&self, producer: Producer) {
         let under_way = Arc::clone(&self.under_way);
         let take_down = move || {
@@ -63,7 +61,7 @@ impl Reaper {
 }
 
 impl SessionEnd {
-    /// After a delivery to `topic` of a cluster that failed by `code`.
+    /// Interprets the failure `code` of a delivery to `topic`.
     pub(super) fn of(code: Code, topic: &str, brokers: &str) -> Self {
         match code {
             Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => {

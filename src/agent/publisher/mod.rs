@@ -1,8 +1,9 @@
-//! From the journal to Kafka: when to send, what is under way, and what Kafka has acknowledged.
+//! From the journal to Kafka: decides when to send, keeps what is in flight, and removes what Kafka has acknowledged.
 //!
-//! The tick's thread decides and keeps the journal; a worker thread owns the producer. Both are kept from flush to flush, because each
-//! new producer leaves an id on the broker for a day and needs a connection, a handshake and metadata; after some time without events
-//! they go, and then an idle host sends no byte. Neither thread waits for the other: events go one way by a channel, reports the other.
+//! The tick's thread decides and keeps the journal; a worker thread owns the producer. Both outlive a flush, because each new
+//! producer leaves an id on the broker for a day and needs a connection, a handshake and metadata. After some time without events
+//! they end, so that an idle host sends no byte. Neither thread waits for the other: events go one way over a channel, reports the
+//! other.
 
 mod encoding;
 mod end;
@@ -46,81 +47,75 @@ use crate::kafka::Connection;
 use crate::registry::Address;
 use crate::units::counted;
 
-/// What an earlier run has left goes within this time: a fleet that starts together spreads it.
+/// Time within which events left by an earlier run are sent: a fleet that starts together is spread over it.
 const BACKLOG_MAX: Duration = Duration::from_secs(5);
-/// So many threads may be tearing down their producers, which can hang, before no new one is started.
+/// Maximum number of threads that may be tearing down their producers, which can hang, before no new one is started.
 const ENDING_MAX: usize = 4;
 
-/// When to publish, and where.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// How to reach Kafka.
     pub connection: Connection,
-    /// Where to.
     pub topic: String,
-    /// How.
     pub encoding: Encoding,
-    /// How much may be under way.
     pub window: Window,
-    /// A flush comes so often; zero sends each event at once.
+    /// Time between flushes; zero sends each event at once.
     pub interval: Duration,
-    /// The producer is closed after so long without events.
+    /// Time without events after which the producer is closed.
     pub linger: Duration,
-    /// When in an interval this agent flushes, among all of a fleet.
+    /// Places this agent's flushes within an interval, apart from the others of a fleet.
     pub spread: Spread,
-    /// An event of one of these severities is sent at once.
+    /// Severities whose events are sent at once.
     pub urgent: Vec<Severity>,
-    /// So many events held back are sent at once.
+    /// Number of events held back at which they are sent at once.
     pub events_max: u64,
-    /// The journal's size: a fraction of it may be under way, so that there is always something to evict.
+    /// Size limit of the journal. A fraction of it may be in flight, so that there is always something to evict.
     pub journal_bytes: u64,
-    /// What undelivered events do, in the words of the log.
+    /// Verb for what undelivered events do, in log lines.
     pub undelivered: &'static str,
 }
 
-/// How much may be under way, and how often Kafka's answers are looked for.
+/// Limits of what is in flight, and the interval at which Kafka's answers are looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// At most so many events.
     pub events: usize,
-    /// At most so many bytes: what librdkafka's queue holds (`queue.buffering.max.kbytes`).
+    /// Limit of librdkafka's queue (`queue.buffering.max.kbytes`), too.
     pub bytes: usize,
-    /// How long one pause between two looks lasts while messages are coming and going.
+    /// Pause between polls while messages are in flight.
     pub poll: Duration,
-    /// Requests are large, and may take their time.
+    /// Requests are large, and get librdkafka's own time-outs.
     pub patient: bool,
 }
 
 impl Window {
-    /// Little memory, few wake-ups: for an agent.
+    /// For an agent: little memory, few wake-ups.
     pub const SMALL: Self = Self { events: 5_000, bytes: 2 << 20, poll: Duration::from_millis(20), patient: false };
-    /// As much a second as Kafka takes: for simulations and replays. So many breaches fill the five requests of a
-    /// megabyte that librdkafka has in flight at most; more of them would only take memory.
+    /// For simulations and replays: as fast as Kafka accepts. These many breaches fill the five requests of a megabyte that
+    /// librdkafka has in flight at most; more would only take memory.
     pub const WIDE: Self = Self { events: 8_500, bytes: 32 << 20, poll: Duration::from_millis(2), patient: true };
 }
 
-/// Sends what the journal holds, at the times that the settings name.
+/// Sends the journal's events at the times that the settings name.
 pub struct Publisher {
     settings: Settings,
     trigger: Rc<Trigger>,
     cursor: Position,
     generation: u64,
     encoder: Encoder,
-    /// So many bytes of a batch the topic takes, as far as is known.
+    /// Maximum bytes of a batch, reduced when the topic refuses a larger one.
     batch_max: Arc<AtomicUsize>,
     next_flush: Duration,
     flushing: bool,
-    /// By the number that the worker knows them by.
+    /// Ids by the worker's serial numbers.
     under_way: Numbered<EventId>,
-    /// What was under way when the journals changed: it is met again there.
+    /// Events in flight when the journals changed: the cursor meets them again in the new one.
     met_again: FxHashSet<EventId>,
     bytes_under_way: usize,
     running: Option<Running>,
-    /// When the last event was under way.
+    /// Time at which an event was last in flight.
     busy: Duration,
     ending: Vec<JoinHandle<()>>,
     progress: Progress,
-    /// What the log was told of `progress.delivered`.
+    /// Value of `progress.delivered` at the last log line.
     told: u64,
 }
 
@@ -131,11 +126,8 @@ struct Running {
 }
 
 impl Settings {
-    /// Checks what is waited for while an agent runs: that the files are there that the configuration names, and that librdkafka makes a
-    /// producer of it. Nothing is sent.
-    ///
-    /// # Errors
-    /// What is missing or refused, by its key.
+    /// Checks, without sending anything, what a running agent would wait for: that the configured files exist, and that librdkafka
+    /// makes a producer. Fails with the first missing file or refused property, by its key.
     pub fn check(&self) -> Result<(), Invalid> {
         self.encoding.registry.as_ref().map_or(Ok(()), Address::check)?;
         Producer::check(&self.connection, self.window)
@@ -147,8 +139,8 @@ impl Settings {
 }
 
 impl Publisher {
-    /// Nothing is under way, and the first flush comes within an interval from `now`; what was left by an earlier run (`backlog`) goes
-    /// within seconds.
+    /// Makes a publisher whose first flush comes within an interval from `now`, or within seconds if an earlier run left events
+    /// (`backlog`).
     pub fn new(settings: Settings, backlog: bool, now: Duration) -> Self {
         let first_within = if backlog { settings.interval.min(BACKLOG_MAX) } else { settings.interval };
         let trigger = Trigger {
@@ -177,7 +169,7 @@ impl Publisher {
         }
     }
 
-    /// Other settings from now on. What is under way to another place is given up there, and sent anew.
+    /// Applies new settings. If the destination changes, events in flight are given up and sent again to the new one.
     pub fn reconfigure(&mut self, settings: Settings, now: Duration) {
         let way =
             |settings: &Settings| (settings.connection.clone(), settings.topic.clone(), settings.encoding.clone());
@@ -190,7 +182,7 @@ impl Publisher {
             self.encoder = Encoder::new(settings.encoding.clone(), &settings.topic);
             self.batch_max = Arc::new(BATCH_MAX.into());
         }
-        // What does not change does not put off a flush.
+        // An unchanged interval must not postpone the flush.
         if settings.interval != self.settings.interval {
             self.next_flush = now + settings.spread.within(settings.interval);
         }
@@ -199,25 +191,24 @@ impl Publisher {
         self.settings = settings;
     }
 
-    /// To be subscribed to the event system whose journal this publishes.
+    /// Returns an observer to subscribe to the event system whose journal this publishes.
     pub fn observer(&self) -> Box<dyn Observer> {
         Box::new(TriggerObserver(Rc::clone(&self.trigger)))
     }
 
-    /// How it goes.
     pub fn progress(&self) -> &Progress {
         &self.progress
     }
 
-    /// When the next flush is due, by the monotonic clock; `None` where each event is sent at once.
+    /// Returns the time of the next flush by the monotonic clock; `None` if each event is sent at once.
     pub fn next_flush(&self) -> Option<Duration> {
         (!self.settings.interval.is_zero()).then_some(self.next_flush)
     }
 
-    /// Takes reports in, and hands events out while there is a reason and room. Does not wait.
+    /// Processes the worker's reports, and hands it events while a flush goes on and there is room. Does not block.
     ///
     /// # Errors
-    /// The journal could not be read or written; nothing is lost by it.
+    /// The journal could not be read or written; no event is lost by that.
     pub fn turn(
         &mut self,
         system: &mut EventSystem,
@@ -254,21 +245,22 @@ impl Publisher {
         Ok(())
     }
 
-    /// Sends what is held back now, and cuts a back-off short.
+    /// Sends now what is held back, and ends a back-off.
     pub fn hurry(&mut self) {
         self.trigger.due.set(true);
         if let Some(running) = &self.running {
-            // A worker that has ended is found at the next turn.
+            // A worker that has ended is detected at the next turn.
             let _ = running.orders.send(Order::TryNow);
         }
     }
 
-    /// Whether nothing is under way and nothing is to be sent.
+    /// Returns true if nothing is in flight and no flush is due.
     pub fn idle(&self) -> bool {
         !self.flushing && !self.trigger.due.get() && self.under_way.is_empty()
     }
 
-    /// The threads that still have a producer; for the end of the program, which should not pull OpenSSL from under them.
+    /// Returns the threads that still have a producer. The program should join them at its end, lest OpenSSL is unloaded under
+    /// them.
     pub fn close(mut self) -> Vec<JoinHandle<()>> {
         self.ending.extend(self.running.take().map(|running| running.thread));
         self.ending
@@ -316,7 +308,7 @@ impl Publisher {
         system.remove_events(&delivered)
     }
 
-    /// It is under way no more; which event it was.
+    /// Removes an event from those in flight, and returns its id.
     fn settle(&mut self, serial: usize, bytes: usize) -> Option<EventId> {
         let id = self.under_way.take(serial)?;
         self.bytes_under_way -= bytes;
@@ -363,7 +355,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// To the worker, which is started if there is none; false where that is not possible now.
+    /// Sends to the worker, starting one if there is none; returns false if that is not possible now.
     fn send(&mut self, outgoing: Vec<Outgoing>, waker: &impl Fn() -> io::Result<Waker>) -> bool {
         if self.running.is_none() {
             if self.ending.len() >= ENDING_MAX {
@@ -391,7 +383,7 @@ impl Publisher {
         Ok(Running { orders, reports, thread })
     }
 
-    /// All is acknowledged.
+    /// Ends the flush: all events are acknowledged.
     fn end_flush(&mut self) {
         self.flushing = false;
         let delivered = self.progress.delivered - std::mem::replace(&mut self.told, self.progress.delivered);
@@ -400,7 +392,7 @@ impl Publisher {
         }
     }
 
-    /// The worker takes its producer down and ends, and nobody waits for it.
+    /// Lets the worker tear its producer down and end, without waiting for it.
     fn let_go(&mut self) {
         if let Some(Running { thread, .. }) = self.running.take() {
             debug!("no event for a while: closing the connection to {}", self.settings.connection.brokers());
@@ -408,14 +400,14 @@ impl Publisher {
         }
     }
 
-    /// Its thread has ended though it was not told to: a defect, after which all that was under way is sent again.
+    /// Handles a thread that ended unasked, which is a defect: everything in flight is sent again.
     fn worker_died(&mut self) {
         error!("the publishing thread has died; what it had not delivered is sent again");
         self.running = None;
         self.begin_anew();
     }
 
-    /// Nothing is under way any more; all that is registered is met again.
+    /// Resets the cursor, so that all registered events are sent again.
     fn begin_anew(&mut self) {
         self.under_way = Numbered::from(0);
         self.met_again.clear();

@@ -1,4 +1,4 @@
-//! One librdkafka producer: its settings, and what it says.
+//! One librdkafka producer: its settings, and its reports.
 
 use std::cell::RefCell;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,7 +16,7 @@ use crate::config::Invalid;
 use crate::kafka::{self, Connection};
 use crate::wire::{Headers, Message};
 
-/// What the promises need; see `Connection::client` for what both programs have.
+/// Required by the promises; see `Connection::client` for the settings of both programs.
 const FIXED: &[(&str, &str)] = &[
     ("enable.idempotence", "true"),
     ("acks", "all"),
@@ -24,80 +24,75 @@ const FIXED: &[(&str, &str)] = &[
     ("partitioner", "murmur2_random"), // as the Java client's
 ];
 
-/// What a property of the operator's may change.
+/// Settings that the operator may override.
 const DEFAULTS: &[(&str, &str)] = &[
     ("linger.ms", "5"),
     ("compression.type", "zstd"),
     ("reconnect.backoff.max.ms", "60000"),
-    // Its refusals and its failures to reach a leader ask for metadata by themselves; what is known expires after 15 minutes.
+    // Refusals and failures to reach a leader refresh the metadata by themselves; cached ones expire after 15 minutes.
     ("topic.metadata.refresh.interval.ms", "-1"),
     // A topic that is missing is reported after this time.
     ("topic.metadata.propagation.max.ms", "5000"),
-    // The only way in which librdkafka names the cause of what it retries by itself; see `Context::log`.
+    // The only way in which librdkafka names the cause of its own retries; see `Context::log`.
     ("debug", "msg"),
 ];
 
-/// How long to wait for an answer, and how long a broker may wait for its replicas, which is less: a connection that is gone is noticed
-/// soon.
+/// Time-outs for an answer, and the shorter one for a broker to wait for its replicas: a lost connection is noticed soon.
 const PROMPT: &[(&str, &str)] = &[("socket.timeout.ms", "10000"), ("request.timeout.ms", "8000")];
-/// librdkafka's own times, for a slow connection or large requests.
+/// librdkafka's default time-outs, for a slow connection or large requests.
 const PATIENT: &[(&str, &str)] = &[("socket.timeout.ms", "60000"), ("request.timeout.ms", "30000")];
 
-/// librdkafka's own `batch.size`.
+/// librdkafka's default `batch.size`.
 pub(super) const BATCH_MAX: usize = 1_000_000;
 
-/// Of so many kinds the headers are kept: more than there are.
+/// Maximum number of kinds whose headers are cached: more than there are.
 const KINDS_MAX: usize = 16;
 
-/// What librdkafka's line about a batch says if there was no answer in time.
+/// Text of librdkafka's log line about a batch without an answer in time.
 const TIMED_OUT: &str = "Local: Timed out";
 
-/// How long a broker may take to say what is wrong.
+/// Time for a broker to answer [`Producer::diagnose`].
 const DIAGNOSIS_MAX: Duration = Duration::from_secs(1);
 
-/// What became of a message.
+/// Partition and offset of a delivered message.
 pub(super) type Delivery = Result<(i32, i64), RDKafkaErrorCode>;
 
-/// A producer, polled by its owner.
+/// A producer that its owner polls.
 pub(super) struct Producer {
     client: BaseProducer<Context>,
-    /// What the messages of each kind have in common, by its values.
+    /// Common headers of each kind of message, by their values.
     headers: RefCell<Vec<([Vec<u8>; 3], OwnedHeaders)>>,
 }
 
-/// What a producer is made for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tuning {
-    /// Batches are of no more bytes, or of one message.
+    /// Maximum size of a batch, unless it is a single message.
     pub(super) batch_max: usize,
-    /// One message at a time is given to it, of which each may be refused. Otherwise a refusal is fatal, so that nothing overtakes what
-    /// was refused.
+    /// The producer is given one message at a time, and each may be refused. Otherwise a refusal is fatal, so that no later message
+    /// overtakes the refused one.
     pub(super) one_by_one: bool,
-    /// The connection is slow.
     pub(super) patient: bool,
 }
 
 #[derive(Default)]
 struct Context(Mutex<Heard>);
 
-/// What librdkafka reported since it was last asked.
+/// Reports since the last look.
 #[derive(Default)]
 struct Heard {
-    /// How many events it reported, of any kind.
+    /// Number of reports of any kind.
     events: u64,
     deliveries: Vec<(usize, Delivery)>,
     errors: Vec<(RDKafkaErrorCode, String)>,
-    /// Why it last retried a request.
+    /// Cause of the last retry of a request.
     cause: Option<String>,
-    /// A batch was sent and not answered in time.
     timed_out: bool,
 }
 
-/// Why a message was not taken.
 pub(super) enum Refusal {
-    /// The queue is full: poll, and try again.
+    /// Poll, and try again.
     Full,
-    /// It never will be.
+    /// The message will never be accepted.
     Never(RDKafkaErrorCode),
 }
 
@@ -109,7 +104,7 @@ impl Producer {
         Ok(Self { client, headers: RefCell::default() })
     }
 
-    /// Checks that librdkafka makes a producer of these settings, and that the files that they name are there.
+    /// Checks that librdkafka makes a producer of these settings, and that the files that they name exist.
     pub(super) fn check(connection: &Connection, window: Window) -> Result<(), Invalid> {
         let tuning = Tuning { batch_max: BATCH_MAX, one_by_one: false, patient: false };
         connection.check::<BaseProducer>(|connection| Self::config(connection, window, tuning))
@@ -130,14 +125,14 @@ impl Producer {
             config.set("linger.ms", "0");
         }
         config.set("batch.size", batch_max.min(theirs).to_string());
-        // Room for what was given up elsewhere, too. Headers are not counted in the bytes.
+        // Room for messages of a replaced producer, too. Headers do not count as bytes.
         config.set("queue.buffering.max.messages", (2 * window.events).to_string());
         config.set("queue.buffering.max.kbytes", (window.bytes >> 10).to_string());
         config.set_log_level(RDKafkaLogLevel::Debug);
         Ok(config)
     }
 
-    /// Hands a message to librdkafka; its delivery will bear `serial`.
+    /// Hands a message to librdkafka; its delivery will carry `serial`.
     pub(super) fn send(&self, topic: &str, serial: usize, message: &Message<'_>) -> Result<(), Refusal> {
         let record = BaseRecord::with_opaque_to(topic, serial)
             .key(&*message.key)
@@ -150,7 +145,7 @@ impl Producer {
         }
     }
 
-    /// A copy of what was put together for the first message of this kind: cheaper than to do it for each.
+    /// Clones the headers made for the first message of this kind, which is cheaper than making them again.
     fn common_headers(&self, message: &Message<'_>) -> OwnedHeaders {
         let mut kinds = self.headers.borrow_mut();
         let headers = message.common_headers();
@@ -159,18 +154,18 @@ impl Producer {
             return of_this_kind.clone();
         }
         let of_this_kind = with(OwnedHeaders::new(), headers);
-        // A newer agent's journal can name other kinds than we know.
+        // A newer agent's journal can hold kinds that this program does not know.
         kinds.truncate(KINDS_MAX - 1);
         kinds.insert(0, (values.map(<[u8]>::to_vec), of_this_kind.clone()));
         of_this_kind
     }
 
-    /// Returns what was delivered by now, a request's messages at a time. Does not wait: rust-rdkafka's poll spins through the last
+    /// Returns new deliveries, at most a request's messages at a time. Does not block: rust-rdkafka's poll spins through the last
     /// millisecond of its time-out.
     pub(super) fn deliveries(&self) -> Vec<(usize, Delivery)> {
         loop {
             let events_before = self.heard().events;
-            // One event, whatever it is.
+            // Serves one report of any kind.
             self.client.poll(Duration::ZERO);
             let mut heard = self.heard();
             if !heard.deliveries.is_empty() || heard.events == events_before {
@@ -179,8 +174,8 @@ impl Producer {
         }
     }
 
-    /// Serves librdkafka while there is nothing to send, and forgets what it says then: that a broker closed a connection that nobody
-    /// needs, for one. Returns whether this producer can still be used.
+    /// Polls librdkafka while there is nothing to send, and ignores its reports, as of a broker that closed an unused connection.
+    /// Returns true if this producer can still be used.
     pub(super) fn idle(&self) -> bool {
         self.deliveries();
         let mut heard = self.heard();
@@ -189,15 +184,15 @@ impl Producer {
         self.fatal().is_none()
     }
 
-    /// Asks for metadata, and waits for them no longer than `longest`. When they come librdkafka asks for the producer id, without
-    /// which no message goes; else it looks only each 500 ms whether a broker is there that it can ask.
+    /// Requests metadata, for at most `longest`. Their arrival makes librdkafka request the producer id, without which it sends no
+    /// message; otherwise it looks for a broker to ask only every 500 ms.
     pub(super) fn introduce(&self, topic: &str, longest: Duration) {
         if let Err(error) = self.client.client().fetch_metadata(Some(topic), longest) {
             debug!("no metadata yet: {error}");
         }
     }
 
-    /// Asks the cluster what is wrong with the topic, or with the way to its brokers. Waits, some seconds at most.
+    /// Asks the cluster for the cause: the topic's error, or an unreachable broker. Blocks for some seconds at most.
     pub(super) fn diagnose(&self, topic: &str) -> Option<String> {
         let metadata = match self.client.client().fetch_metadata(Some(topic), DIAGNOSIS_MAX) {
             Ok(metadata) => metadata,
@@ -212,17 +207,17 @@ impl Producer {
         leaderless.or_else(|| kafka::unreachable_broker(&metadata))
     }
 
-    /// Returns what went wrong with the client as a whole since this was last called.
+    /// Takes the errors of the client as a whole.
     pub(super) fn errors(&self) -> Vec<(RDKafkaErrorCode, String)> {
         std::mem::take(&mut self.heard().errors)
     }
 
-    /// Returns why a request was last retried, if one was since this was last called.
+    /// Takes the cause of the last retry of a request.
     pub(super) fn cause(&self) -> Option<String> {
         self.heard().cause.take()
     }
 
-    /// Returns whether a batch was sent and not answered in time since this was last called. librdkafka has then closed the connection.
+    /// Returns true if a batch was sent and not answered in time since the last call. librdkafka has then closed the connection.
     pub(super) fn timed_out(&self) -> bool {
         std::mem::take(&mut self.heard().timed_out)
     }
@@ -231,7 +226,7 @@ impl Producer {
         self.client.context().heard()
     }
 
-    /// An error after which this producer is of no more use.
+    /// Returns an error that makes this producer useless.
     pub(super) fn fatal(&self) -> Option<String> {
         self.client.client().fatal_error().map(|(code, reason)| format!("{code}: {reason}"))
     }
@@ -247,7 +242,8 @@ impl Context {
     }
 }
 
-/// Returns the error in librdkafka's line about a batch: `… encountered error: Broker: Not enough in-sync replicas (actions Retry)`.
+/// Extracts the error from librdkafka's line about a batch: `… encountered error: Broker: Not enough in-sync replicas (actions
+/// Retry)`.
 fn batch_error(line: &str) -> Option<&str> {
     let (_, error) = line.split_once(" encountered error: ")?;
     Some(error.split(" (actions ").next().unwrap_or(error))

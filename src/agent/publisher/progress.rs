@@ -1,34 +1,31 @@
-//! How publishing goes, for whoever asks.
+//! Progress of publishing, for `status` and the log.
 
 use std::collections::BTreeMap;
 
 use crate::agent::mishap::Mishaps;
 
-/// What became of events, and of the attempts to send them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Acknowledged since the start.
     pub delivered: u64,
-    /// Given up since the start.
     pub rejected: u64,
-    /// So often all that was not acknowledged was sent anew, by a new producer.
+    /// Number of times that a new producer sent again what was not acknowledged.
     pub retries: u64,
-    /// The last acknowledged offset of each partition that was written to.
+    /// Last acknowledged offset of each partition.
     pub offsets: BTreeMap<i32, i64>,
-    /// `CLOCK_BOOTTIME` in milliseconds of the last flush's end: all that there was is acknowledged.
+    /// `CLOCK_BOOTTIME` in milliseconds of the end of the last flush, when all events were acknowledged.
     pub flushed_ms: Option<u64>,
-    /// Since when the present flush goes on.
+    /// Begin of the present flush, likewise.
     pub flushing_ms: Option<u64>,
-    /// What kept events from Kafka; it lasts until Kafka takes some, or none are left.
+    /// Problems that keep events from Kafka. One lasts until Kafka accepts an event, or none is left.
     pub mishaps: Mishaps,
-    /// The topic refuses what is left: waiting does not help.
+    /// The topic refuses all remaining events: waiting does not help.
     pub refusing: bool,
-    /// Why librdkafka last tried something again, since an event was delivered.
+    /// Cause of librdkafka's last retry since an event was delivered.
     pub(super) retrying: Option<String>,
 }
 
 impl Progress {
-    /// After a look at what is to be sent: a flush has begun, goes on, or has ended.
+    /// Records that a flush goes on, or that none is needed any more.
     pub(super) fn flushing(&mut self, flushing: bool, now_ms: u64) {
         if flushing {
             self.flushing_ms.get_or_insert(now_ms);
@@ -38,14 +35,13 @@ impl Progress {
         }
     }
 
-    /// Nothing keeps events from Kafka any more.
     pub(super) fn recover(&mut self) {
         self.mishaps.over();
         self.refusing = false;
         self.retrying = None;
     }
 
-    /// Says why events are left.
+    /// Returns the reason why events are left.
     pub fn obstacle(&self) -> &str {
         let lasting = self.mishaps.lasting.as_ref().map(|lasting| lasting.what.as_str());
         lasting.or(self.retrying.as_deref()).unwrap_or("Kafka did not acknowledge them in time")

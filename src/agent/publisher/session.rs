@@ -1,4 +1,4 @@
-//! What is known of one producer while it is in use.
+//! State of one producer while it is in use.
 
 use std::time::Duration;
 
@@ -6,47 +6,43 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 
 use super::producer::Producer;
 
-/// A producer, how far it was given events, and how it does.
 pub(super) struct Session {
     pub(super) producer: Producer,
-    /// The certificates and secrets that it has read.
+    /// Fingerprints of the certificates and secrets that it has read.
     pub(super) files: (u64, u64),
-    /// The number of the event from which on it was given none.
+    /// Number of the first event that it was not given.
     pub(super) next: usize,
-    /// It has written something, from which Kafka counts.
+    /// Has delivered a message, from which Kafka checks the sequence.
     pub(super) proven: bool,
-    /// The event that is under way alone, where events go one by one, and its size.
+    /// Number and size of the event in flight, if events go one by one.
     pub(super) alone: Option<(usize, usize)>,
-    /// How often it may still be helped to its first message.
+    /// Remaining attempts to speed up the first message.
     pub(super) introductions: u32,
-    /// How often it may still be asked what became of its messages, after a fatal error.
+    /// Remaining polls for its messages' fate after a fatal error.
     pub(super) last_words: u32,
-    /// Why librdkafka last tried something again.
+    /// Cause of librdkafka's last retry.
     pub(super) cause: Option<String>,
-    /// By what the topic last refused an event alone.
+    /// Code with which the topic last refused an event sent alone.
     pub(super) refused_by: Option<Code>,
-    /// Whatever librdkafka waits for should be tried now.
+    /// Retry at once what librdkafka waits for.
     pub(super) is_hurried: bool,
-    /// When to try again what the topic refuses.
+    /// Time at which to try again what the topic refuses.
     pub(super) held_until: Option<Duration>,
-    /// The event that is awaited, and since when.
+    /// Number of the awaited event, and the begin of the wait.
     awaited: (usize, Duration),
-    /// When to report that it is overdue.
     report_at: Duration,
-    /// How often in a row batches were not answered in time, and when that was last so.
+    /// Number of time-outs in a row, and the time of the last.
     timeouts: (u32, Duration),
 }
 
-/// How often a producer is helped to its first message.
 const INTRODUCTIONS: u32 = 10;
-/// How often a producer with a fatal error is asked what became of its messages.
 const LAST_WORDS: u32 = 10;
-/// After this time without an acknowledgement an event is overdue.
+/// Time without an acknowledgement after which an event is overdue.
 const OVERDUE_AFTER: Duration = Duration::from_secs(10);
-/// How often the reason is looked for while it is.
+/// Interval of reports while it is.
 const REPORT_EVERY: Duration = Duration::from_secs(30);
 
-/// Time-outs within this time are one.
+/// Batches that time out within this time count as one time-out.
 const TOGETHER: Duration = Duration::from_secs(2);
 
 impl Session {
@@ -69,19 +65,17 @@ impl Session {
         }
     }
 
-    /// Awaits this event from now on.
     pub(super) fn begin_to_await(&mut self, serial: usize, now: Duration) {
         self.awaited = (serial, now);
         self.report_at = now + OVERDUE_AFTER;
         self.cause = None;
     }
 
-    /// Whether the event that was awaited is older than this one.
     pub(super) fn has_moved_to(&self, serial: usize) -> bool {
         serial > self.awaited.0
     }
 
-    /// Returns for how long this event has been awaited.
+    /// Returns how long this event has been awaited.
     pub(super) fn waited(&mut self, serial: usize, now: Duration) -> Duration {
         if self.awaited.0 != serial {
             self.begin_to_await(serial, now);
@@ -89,8 +83,7 @@ impl Session {
         now.saturating_sub(self.awaited.1)
     }
 
-    /// Counts batches that were not answered in time; how often in a row that was so. Those that are under way together time out
-    /// together.
+    /// Counts time-outs in a row. Batches that are in flight together time out together, and count once.
     pub(super) fn count_timeout(&mut self, now: Duration) -> u32 {
         let (count, last) = &mut self.timeouts;
         if *count == 0 || now.saturating_sub(*last) > TOGETHER {
@@ -104,7 +97,7 @@ impl Session {
         self.timeouts = (0, Duration::ZERO);
     }
 
-    /// Whether it is time to report that the awaited event is overdue.
+    /// Returns true if the awaited event is overdue and a report of it is due.
     pub(super) fn is_overdue(&mut self, now: Duration) -> bool {
         let is_overdue = now >= self.report_at;
         if is_overdue {

@@ -1,27 +1,26 @@
-//! A fleet that starts at the same moment, after a power cut or an upgrade, does not come to its brokers at the same moment: each
-//! agent has its own place in a flush interval, and its own pace of trying again, both by its name.
+//! Spreads the load of a fleet that starts at the same moment, after a power cut or an upgrade: each agent has its own place in a
+//! flush interval and its own pace of retries, both derived from its name.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
-/// Where an agent is among all of them: from 0 to 1, evenly over many names, and always the same for one.
+/// Place of an agent in its fleet, from 0 to 1: evenly distributed over names, constant for one name.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Spread(f64);
 
 impl Spread {
-    /// The place of the agent of this name.
     pub fn of(agent: &str) -> Self {
         let mut hasher = DefaultHasher::new();
         agent.hash(&mut hasher);
         Self((hasher.finish() >> 11) as f64 / (1_u64 << 53) as f64)
     }
 
-    /// A time from the beginning of an interval to its end.
+    /// Returns the agent's place in an interval.
     pub(super) fn within(self, interval: Duration) -> Duration {
         interval.mul_f64(self.0)
     }
 
-    /// A pause from half as long to as long.
+    /// Shortens a pause to between half and all of it.
     pub(super) fn shorten(self, pause: Duration) -> Duration {
         pause.mul_f64(0.5 + self.0 / 2.0)
     }

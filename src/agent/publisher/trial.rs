@@ -1,57 +1,51 @@
-//! Events tried one at a time after a refusal, until it is known whose fault it is: the event's, or the topic's.
+//! Sends events one at a time after a refusal, to find out whether the event or the topic is at fault.
 //!
-//! A topic can refuse every event: `max.message.bytes` is too small, or the broker validates what it takes by a rule that fits none. To
-//! give up what is refused would then give up everything. So a refused event stays, and those behind it are tried, one after the other
-//! and around again. An event is at fault if the topic took another one between two refusals of it. Otherwise all of them wait, and
-//! are tried again later.
+//! A topic can refuse every event: `max.message.bytes` is too small, or the broker validates by a rule that fits none. Giving up
+//! what is refused would then give up everything. So a refused event is held, and those behind it are tried, one after the other
+//! and around again. An event is at fault if the topic accepted another one between two refusals of it. If it accepts none, all of
+//! them wait, and are tried again later.
 //!
-//! Two kinds of events are never at fault, and wait for as long as it takes: one that is refused for its size and is smaller than any
-//! topic should be set to, and the declaration of a loss, whose own loss would have to be declared in turn.
+//! Two kinds of events are never at fault, and wait for as long as it takes: one that is refused for its size and is smaller than
+//! any topic should be limited to, and the declaration of a loss, whose own loss would have to be declared in turn.
 
 use std::collections::BTreeMap;
 
 use crate::agent::numbered::Numbered;
 
-/// A topic that refuses events of fewer bytes is set wrong.
+/// Size below which a refusal for size is the topic's fault.
 const SIZE_MIN: usize = 64 << 10;
-/// After this many refusals in a row the topic is taken to refuse all, and the rest is spared the attempt for now.
+/// Refusals in a row after which the topic is taken to refuse all, and the rest is not tried for now.
 const REFUSALS_MAX: usize = 16;
-/// After this many that were taken in a row, while none is held, events go in batches again.
+/// Accepted events in a row after which batches are sent again, while none is held.
 const TAKEN_ENOUGH: usize = 16;
 
-/// Whose turn it is, and what was refused so far.
 #[derive(Debug, Default)]
 pub(super) struct Trial {
-    /// The number of the event that was tried last.
     last: Option<usize>,
-    /// Refused events, each with how many others had been taken at its last refusal.
+    /// Refused events, each with the number of others accepted by its last refusal.
     held: BTreeMap<usize, u64>,
     taken: u64,
     taken_in_a_row: usize,
     refused_in_a_row: usize,
 }
 
-/// An event that was refused alone.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Refused {
     pub(super) serial: usize,
-    /// Key and payload.
     pub(super) bytes: usize,
     pub(super) for_its_size: bool,
     pub(super) is_loss: bool,
 }
 
-/// What becomes of a refused event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It stays, and is tried again.
     Held,
-    /// It is at fault: the topic takes others.
+    /// The topic accepts others.
     AtFault,
 }
 
 impl Trial {
-    /// Returns the number of the event to try next; `None` where the topic refuses all, until [`Trial::begin_round`].
+    /// Returns the number of the event to try next; `None` if the topic refuses all, until [`Trial::begin_round`].
     pub(super) fn next<T>(&self, unacked: &Numbered<T>) -> Option<usize> {
         if self.refused_in_a_row >= unacked.len().min(REFUSALS_MAX) {
             return None;
@@ -83,17 +77,16 @@ impl Trial {
         Verdict::Held
     }
 
-    /// Lets all be tried once more.
+    /// Allows every event one more try.
     pub(super) fn begin_round(&mut self) {
         self.refused_in_a_row = 0;
     }
 
-    /// How many events are held.
     pub(super) fn held(&self) -> usize {
         self.held.len()
     }
 
-    /// Whether events can go in batches again.
+    /// Returns true if events can go in batches again.
     pub(super) fn is_over<T>(&self, unacked: &Numbered<T>) -> bool {
         self.held.is_empty() && (unacked.is_empty() || self.taken_in_a_row >= TAKEN_ENOUGH)
     }
@@ -103,7 +96,7 @@ impl Trial {
 mod tests {
     use super::*;
 
-    /// A topic that refuses the events of these numbers; what became of `events`, in the order in which it did.
+    /// A topic that refuses these events; records the fate of `events` in order.
     struct Topic {
         trial: Trial,
         unacked: Numbered<()>,
@@ -122,7 +115,7 @@ mod tests {
             Self { trial, unacked, delivered, given_up, attempts: 0 }
         }
 
-        /// Tries until all wait, or none is left.
+        /// Tries until all events wait, or none is left.
         fn round(&mut self, refused: impl Fn(usize) -> Option<Refused>) {
             self.trial.begin_round();
             while let Some(serial) = self.trial.next(&self.unacked) {
@@ -158,7 +151,7 @@ mod tests {
         topic.trial = Trial::default();
         topic.round(|_| None);
         assert_eq!(topic.delivered, (0..100).collect::<Vec<_>>());
-        // Mended between two attempts: what was refused before is tried again before it is judged.
+        // Repaired between two attempts: a refused event is tried again before it is judged.
         let mut topic = Topic::new(10);
         topic.round(|serial| Some(invalid(serial)));
         topic.round(|_| None);

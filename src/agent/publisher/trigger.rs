@@ -1,4 +1,4 @@
-//! The observer that watches for a reason to flush.
+//! The observer that detects a reason to flush.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::agent::event_system::{ObserveError, Observer};
 use crate::event::{Event, Severity};
 
-/// What the observer saw, for the publisher.
+/// State shared between the observer and the publisher.
 #[derive(Debug)]
 pub(super) struct Trigger {
     pub(super) urgent: RefCell<Vec<Severity>>,
@@ -16,7 +16,6 @@ pub(super) struct Trigger {
     pub(super) due: Cell<bool>,
 }
 
-/// Subscribed to the events.
 pub(super) struct TriggerObserver(pub(super) Rc<Trigger>);
 
 impl Observer for TriggerObserver {

@@ -1,5 +1,5 @@
-//! The thread that owns the producer. Whatever goes wrong, it has one answer: give this producer up, wait, make a new one, and
-//! send all that is not acknowledged again, in order, from the oldest.
+//! The thread that owns the producer. It has one answer to every failure: give this producer up, wait, make a new one, and send
+//! everything that is not acknowledged again, in order, from the oldest.
 //!
 //! ```text
 //!             ┌───────────── back-off over, or told to hurry ─────────────┐
@@ -10,9 +10,9 @@
 //!             └─────── no events for a while, or reconfigured ─────► ended
 //! ```
 //!
-//! Nothing overtakes what is sent again: the producer counts what it sends, Kafka takes nothing that skips a number, and after a
-//! refusal librdkafka counts no further (`enable.gapless.guarantee`). But of a producer that has written nothing yet Kafka takes
-//! any number: so the first message goes alone. Only what a topic refuses alone is overtaken (see [`Trial`]).
+//! Nothing overtakes what is sent again: the producer numbers its messages, Kafka accepts none that skips a number, and after a
+//! refusal librdkafka numbers no further (`enable.gapless.guarantee`). But from a producer that has written nothing yet Kafka
+//! accepts any number: so the first message goes alone. Only what a topic refuses alone is overtaken (see [`Trial`]).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -42,48 +42,47 @@ use crate::wire;
 pub(super) struct Worker {
     settings: Settings,
     encoder: Encoder,
-    /// A batch is of no more bytes, unless it is a single event.
+    /// Maximum bytes of a batch, unless it is a single event.
     batch_max: Arc<AtomicUsize>,
     orders: Receiver<Order>,
     reports: Sender<Report>,
     waker: Waker,
     clock: SystemClock,
-    /// Not acknowledged, numbered in the order of sending.
+    /// Unacknowledged events, numbered in the order of sending.
     unacked: Numbered<Outgoing>,
-    /// The JSON that was written last, where the journal has none.
+    /// Buffer for the JSON of events that the journal holds without it.
     written: Vec<u8>,
-    /// Events go one at a time, because one of them was refused.
+    /// Set while events go one at a time, because one was refused.
     trial: Option<Trial>,
-    /// The connection is slow.
     patient: bool,
     trouble: Trouble,
-    /// Something was reported that has to be reported as over.
+    /// A problem was reported whose end has to be reported.
     is_troubled: bool,
     backoff: Backoff,
     reaper: Reaper,
 }
 
-/// How long one pause between looks at Kafka's answers lasts while a broker is awaited.
+/// Pause between polls while a broker is away.
 const POLL_AWAY: Duration = Duration::from_millis(250);
-/// The same where the next event waits for it.
+/// Pause between polls while the next event waits for the present one.
 const POLL_ALONE: Duration = Duration::from_millis(2);
-/// How often librdkafka is served while there is nothing to send.
+/// Pause between polls while there is nothing to send.
 const POLL_IDLE: Duration = Duration::from_secs(5);
-/// How long a producer is helped to its first message at once.
+/// Maximum wait for metadata at each introduction (see [`Producer::introduce`]).
 const INTRODUCTION: Duration = Duration::from_millis(100);
-/// At which interval a producer with a fatal error is asked what became of its messages.
+/// Pause between polls of a producer with a fatal error.
 const LAST_WORD: Duration = Duration::from_millis(10);
-/// After so long without a delivery a broker is awaited.
+/// Time without a delivery after which a broker counts as away.
 const AWAY_AFTER: Duration = Duration::from_secs(5);
-/// After so long without a delivery a new producer is tried.
+/// Time without a delivery after which a new producer is tried.
 const STUCK_AFTER: Duration = Duration::from_secs(600);
-/// After this many unanswered requests in a row, each on a connection that works, the connection is slow: larger requests take longer.
+/// Time-outs in a row, each on a connection that works, after which the connection is slow: larger requests take longer.
 const TIMEOUTS_MAX: u32 = 2;
-/// Batches over a slow connection.
+/// Maximum bytes of a batch over a slow connection.
 const BATCH_SLOW: usize = 64 << 10;
-/// A topic that takes no batch of so many bytes gets its events one by one.
+/// Bytes below which batches are not reduced further: events then go one by one.
 const BATCH_MIN: usize = 1_000;
-/// How often it is seen, while waiting, whether somebody mended a file.
+/// Interval at which a back-off looks for changed files.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 impl Worker {
@@ -134,7 +133,7 @@ impl Worker {
         }
     }
 
-    /// Waits for the first events: no producer is made before there are any. False when no more will come.
+    /// Waits for the first events, so that no producer is made without any. Returns false when no more will come.
     fn has_events(&mut self) -> bool {
         while self.unacked.is_empty() {
             match self.orders.recv() {
@@ -145,7 +144,7 @@ impl Worker {
         true
     }
 
-    /// A producer, and an encoder that is ready for it.
+    /// Prepares the encoder and makes a producer.
     fn open(&self, files: (u64, u64)) -> Result<Session, SessionEnd> {
         self.encoder.prepare().map_err(|refusal| match refusal {
             registry::Refusal::Away(why) => SessionEnd::Retry(why),
@@ -159,7 +158,7 @@ impl Worker {
         Ok(Session::new(producer, files, self.unacked.first(), self.clock.monotonic()))
     }
 
-    /// Prepares the next session, after a pause if need be. False when no more events will come.
+    /// Prepares the next session, after a pause if need be. Returns false when no more events will come.
     fn go_on_after(&mut self, end: SessionEnd, files: (u64, u64)) -> bool {
         let topic = &self.settings.topic;
         let (first, longest, why) = match end {
@@ -199,7 +198,7 @@ impl Worker {
         self.wait(pause, files)
     }
 
-    /// Sends until something is wrong, or no more events will come.
+    /// Sends until the session has to end.
     fn serve(&mut self, session: &mut Session) -> SessionEnd {
         loop {
             if let Err(end) = self.step(session) {
@@ -220,11 +219,11 @@ impl Worker {
                 self.settle_rest(session);
                 return Err(end);
             }
-            // There may be more, but what they made room for goes first.
+            // There may be more deliveries, but the room that these made is used first.
             return Ok(());
         }
         if session.last_words > 0 && session.producer.fatal().is_some() {
-            // The reports tell more than the error does, and come after it.
+            // Delivery reports are more precise than the fatal error, and come after it.
             session.last_words -= 1;
             std::thread::sleep(LAST_WORD);
             return Ok(());
@@ -245,7 +244,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Takes what there is. Where nothing is under way, waits for it, and keeps the producer served.
+    /// Takes pending orders. If nothing is in flight, waits for some, and keeps the producer served.
     fn take_orders(&mut self, session: &mut Session) -> Result<(), SessionEnd> {
         if self.unacked.is_empty() {
             while self.unacked.is_empty() {
@@ -281,7 +280,7 @@ impl Worker {
         }
     }
 
-    /// Whether it was an order to hurry.
+    /// Returns true for an order to hurry.
     fn take(&mut self, order: Order) -> bool {
         let Order::Send(outgoing) = order else { return true };
         for outgoing in outgoing {
@@ -290,7 +289,7 @@ impl Worker {
         false
     }
 
-    /// Gives the producer what it has room for, in order: after what it does not take comes nothing.
+    /// Gives the producer as many events as it has room for, in order.
     fn feed(&mut self, session: &mut Session) -> Result<(), SessionEnd> {
         let oldest = self.unacked.first();
         for (serial, outgoing) in self.unacked.since(session.next) {
@@ -301,7 +300,7 @@ impl Worker {
                 send(&session.producer, &self.encoder, &self.settings.topic, serial, outgoing, &mut self.written);
             match sent {
                 Ok(()) => session.next = serial + 1,
-                // What was fatal is told by what was sent before.
+                // The delivery of an earlier message reports the fatal error.
                 Err(Refusal::Full | Refusal::Never(Code::Fatal)) => break,
                 Err(Refusal::Never(code)) => return Err(SessionEnd::OneByOne(code)),
             }
@@ -309,7 +308,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Gives the producer the event whose turn it is, if it has none.
+    /// Gives the producer the next event to try, unless one is in flight.
     fn feed_one(&mut self, session: &mut Session) {
         let Some(serial) = self.trial.as_ref().and_then(|trial| trial.next(&self.unacked)) else { return };
         let Some((_, outgoing)) = self.unacked.since(serial).next().filter(|_| session.alone.is_none()) else { return };
@@ -325,7 +324,7 @@ impl Worker {
         }
     }
 
-    /// Reports what was delivered; the first failure decides what becomes of the producer.
+    /// Reports deliveries; the first failure decides how the session ends.
     fn settle(&mut self, session: &mut Session, deliveries: Vec<(usize, Delivery)>) -> Option<SessionEnd> {
         let mut end = None;
         let mut receipts = Vec::with_capacity(deliveries.len());
@@ -341,7 +340,7 @@ impl Worker {
                         receipts.push(Receipt { serial, bytes: outgoing.bytes(), partition, offset });
                     }
                 }
-                // Taken back after a fatal error, which is asked for next.
+                // Purged after a fatal error, which is handled next.
                 Err(Code::PurgeQueue | Code::PurgeInflight) => {}
                 Err(code) => match alone.filter(|_| is_refusal(code)) {
                     Some(alone) => self.judge(session, alone, code),
@@ -364,19 +363,19 @@ impl Worker {
         end
     }
 
-    /// What else was delivered is not sent again by the next producer.
+    /// Reports the remaining deliveries, so that the next producer does not send these events again.
     fn settle_rest(&mut self, session: &mut Session) {
         loop {
             let deliveries = session.producer.deliveries();
             if deliveries.is_empty() {
                 return;
             }
-            // The first failure has decided.
+            // The first failure has decided how the session ends.
             let _ = self.settle(session, deliveries);
         }
     }
 
-    /// Decides what becomes of an event that was refused alone.
+    /// Decides the fate of an event that was refused alone.
     fn judge(&mut self, session: &mut Session, (serial, bytes): (usize, usize), code: Code) {
         let Some(trial) = &mut self.trial else { return };
         let is_loss = |outgoing: &Outgoing| matches!(outgoing.event.body, Body::Loss(_));
@@ -392,7 +391,7 @@ impl Worker {
         }
     }
 
-    /// What the failure of a batch means, all of whose messages fail by one code.
+    /// Interprets the failure of a batch, whose messages all fail with one code.
     fn failed(&self, session: &Session, code: Code) -> SessionEnd {
         if !is_refusal(code) {
             return SessionEnd::of(code, &self.settings.topic, self.settings.connection.brokers());
@@ -406,7 +405,7 @@ impl Worker {
         }
     }
 
-    /// Takes in what the client as a whole has to say.
+    /// Handles errors of the client as a whole.
     fn listen(&mut self, session: &mut Session) -> Result<(), SessionEnd> {
         if let Some(fatal) = session.producer.fatal() {
             return Err(SessionEnd::Retry(fatal));
@@ -428,7 +427,7 @@ impl Worker {
             }
             match code {
                 Code::Fatal => return Err(SessionEnd::Retry(reason)),
-                // Said by the line before it, for one broker.
+                // The error before it names one broker, and is more precise.
                 Code::AllBrokersDown => continue,
                 _ => {}
             }
@@ -441,7 +440,7 @@ impl Worker {
         Ok(())
     }
 
-    /// How long to wait for the next look.
+    /// Returns the time to wait before the next step.
     fn pause(&mut self, session: &mut Session) -> Result<Duration, SessionEnd> {
         let now = self.clock.monotonic();
         let is_refused = |trial: &Trial| session.alone.is_none() && trial.next(&self.unacked).is_none();
@@ -472,7 +471,7 @@ impl Worker {
         })
     }
 
-    /// Keeps what the topic refuses, and tries it again after a while.
+    /// Holds what the topic refuses, and tries it again after a while.
     fn hold(&mut self, session: &mut Session, now: Duration) -> Duration {
         match session.held_until {
             Some(until) if now < until => POLL_AWAY.min(until - now),
@@ -501,7 +500,7 @@ impl Worker {
         }
     }
 
-    /// Reports that librdkafka goes on trying without success, and what it says of the reason.
+    /// Reports that librdkafka retries without success, and the cause as far as it is known.
     fn report_overdue(&mut self, session: &Session) {
         let cause = session.cause.clone().or_else(|| session.producer.diagnose(&self.settings.topic));
         let cause = cause.unwrap_or_else(|| "no broker says why".to_owned());
@@ -511,8 +510,8 @@ impl Worker {
         }
     }
 
-    /// Waits, and takes what comes meanwhile; no longer than until a certificate or secret is another than it was. False when
-    /// no more events will come.
+    /// Waits, and takes orders meanwhile; no longer than until a certificate or secret changes. Returns false when no more events
+    /// will come.
     fn wait(&mut self, pause: Duration, files: (u64, u64)) -> bool {
         let until = self.clock.monotonic() + pause;
         loop {
@@ -530,13 +529,13 @@ impl Worker {
         }
     }
 
-    /// What the certificates and secrets of the broker and of the registry hold now.
+    /// Returns fingerprints of the broker's and the registry's certificates and secrets.
     fn files(&self) -> (u64, u64) {
         let registry = self.settings.encoding.registry.as_ref();
         (self.settings.connection.files(), registry.map_or(0, Address::files))
     }
 
-    /// Whether it was time to say it.
+    /// Logs a message, unless it was logged lately; returns whether it did.
     fn say(&self, message: &str) -> bool {
         let line = self.trouble.seen(message, self.clock.monotonic());
         line.inspect(|line| warn!("{line}")).is_some()
@@ -544,7 +543,7 @@ impl Worker {
 
     fn report_trouble(&mut self, report: Report) {
         self.is_troubled = true;
-        // A loop that has ended asks no more.
+        // A loop that has ended takes no more reports.
         let _ = self.reports.send(report);
         self.waker.wake();
     }
@@ -559,7 +558,7 @@ impl Worker {
     }
 }
 
-/// Hands an event to the producer; the size of its message, and whether it was taken.
+/// Hands an event to the producer; returns the size of its message, and whether it was accepted.
 fn send(
     producer: &Producer,
     encoder: &Encoder,
@@ -582,7 +581,7 @@ fn send(
     (message.key.len() + message.payload.len(), sent)
 }
 
-/// Whether the topic does not take what it was given, as it is.
+/// Returns true if the topic refuses the message as it is.
 fn is_refusal(code: Code) -> bool {
     is_about_size(code) || matches!(code, Code::InvalidMessage | Code::InvalidRecord | Code::InvalidDifferentRecord)
 }
