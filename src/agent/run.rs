@@ -1,7 +1,7 @@
-//! The one loop: a tick at each deadline, and between them whatever wakes it.
+//! The agent's main loop: a tick at each deadline, and between them whatever wakes it.
 //!
-//! Deadlines are absolute, on the monotonic clock, so that a late tick does not make the next one late. A tick waits for nothing
-//! but the kernel's counters and, if it made an event, for the journal's disk.
+//! Deadlines are absolute on the monotonic clock, so that a late tick does not delay the next one. A tick blocks only on the
+//! kernel's counters and, if it made an event, on the journal's disk.
 
 mod reload;
 mod skipped;
@@ -35,42 +35,36 @@ use crate::service::Service;
 use crate::units::{counted, lasting};
 use crate::watchdog::Heart;
 
-/// How an agent is run, besides its settings.
+/// Parameters of a run besides the settings.
 pub struct Run<'a> {
-    /// What wakes and ends it.
     pub control: &'a Control,
-    /// It ends by itself after this time.
+    /// Time after which the run ends by itself.
     pub duration: Option<Duration>,
-    /// Whoever wants to see its events, besides the log.
+    /// Observers of its events besides the log.
     pub observers: Vec<Box<dyn Observer>>,
     /// Reads the settings again, on SIGHUP.
     pub reload: &'a dyn Fn() -> Result<Settings, String>,
 }
 
-/// How it went.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Readings.
+    /// Number of readings.
     pub ticks: u64,
     /// Deadlines that passed during another tick.
     pub skipped: u64,
-    /// The greatest time from a deadline to its tick.
+    /// Longest delay from a deadline to its tick.
     pub lateness_max: Duration,
-    /// Events that Kafka acknowledged.
     pub delivered: u64,
     /// Events that stay in the journal for the next start.
     pub pending: u64,
-    /// Events that were in memory alone, because the disk refused them, and are gone.
+    /// Events that were in memory only, because the disk failed, and are lost.
     pub lost: u64,
-    /// Why they are left.
+    /// Reason why events are left.
     pub obstacle: Option<String>,
 }
 
 impl Outcome {
-    /// Whether Kafka has all events.
-    ///
-    /// # Errors
-    /// How many it has not, and why.
+    /// Fails, with their number and the reason, if Kafka has not acknowledged all events.
     pub fn all_delivered(self) -> Result<(), Failure> {
         let left = match (self.pending, self.lost) {
             (0, 0) => return Ok(()),
@@ -82,11 +76,11 @@ impl Outcome {
     }
 }
 
-/// At the end, Kafka is given so long to take what is left.
+/// Time for Kafka to take what is left at the end.
 const FINAL_FLUSH_MAX: Duration = Duration::from_secs(10);
-/// A driver that counts in software shows it by readings so long after a tick; the last one first.
+/// Times after a tick of extra readings, which reveal a driver that counts in software; used from the last to the first.
 const PROBE_AFTER: [Duration; 2] = [Duration::from_millis(40), Duration::from_millis(20)];
-/// And a producer so long to go down: it can hang.
+/// Time to wait for a producer to be torn down: it can hang.
 const TEAR_DOWN_MAX: Duration = Duration::from_secs(2);
 
 struct Agent {
@@ -95,7 +89,7 @@ struct Agent {
     boot_id: String,
     source: Box<dyn CounterSource>,
     detector: Detector,
-    /// Goes before the journal's lock: who starts then finds nobody here.
+    /// Dropped before the journal's lock: an agent that takes the lock then finds no other one listening.
     status: StatusSocket,
     system: EventSystem,
     publisher: Publisher,
@@ -109,10 +103,10 @@ struct Agent {
     service: Service,
 }
 
-/// Watches until it is told to stop.
+/// Runs an agent until it is stopped.
 ///
 /// # Errors
-/// The counters can't be read at all, or another agent runs on the same state directory.
+/// The counters cannot be read at all, or another agent uses the same state directory.
 pub fn run(settings: Settings, run: Run<'_>) -> Result<Outcome, Failure> {
     let mut agent = Agent::start(settings, run.observers)?;
     stall::watch(&agent.heart).map_err(Failure::failed)?;
@@ -286,9 +280,9 @@ impl Agent {
         }
     }
 
-    /// Reads the counters shortly after a tick, to see whether a driver counts in software.
+    /// Reads the counters shortly after a tick, to detect a driver that counts in software.
     fn probe(&mut self) {
-        // A failure is the next tick's to report.
+        // The next tick reports a failure.
         if self.source.read(&self.clock, &mut self.reading).is_ok() {
             self.detector.probe(&self.reading, &mut self.detections);
             let now = self.stamp_of_reading();
@@ -296,7 +290,6 @@ impl Agent {
         }
     }
 
-    /// Logs and registers what the detector found.
     fn add_detected(&mut self, now: &Stamp) {
         for notice in self.detections.notices.drain(..) {
             warn!("{notice}");
@@ -332,7 +325,7 @@ impl Agent {
         }
     }
 
-    /// The last event, and a last flush that is bounded: what Kafka does not take stays for the next start.
+    /// Registers the last event and flushes for a bounded time; events that Kafka does not take stay for the next start.
     fn finish(mut self, control: &Control) -> Outcome {
         self.service.stops();
         self.vitals.ending = true;
@@ -387,7 +380,7 @@ impl Agent {
         stamp(&self.settings.agent, &self.boot_id, &self.clock)
     }
 
-    /// The moment of the reading, however long it took: the wall clock now less the time since.
+    /// Returns a stamp with the time of the reading, however long it took: the wall clock now less the time since.
     fn stamp_of_reading(&self) -> Stamp {
         let now = self.stamp();
         let since = self.clock.boottime().saturating_sub(self.reading.boottime);
@@ -419,12 +412,11 @@ fn open_source(settings: &Settings) -> Result<Box<dyn CounterSource>, counters::
     counters::open(settings.source.clone(), Path::new("/"), settings.selection())
 }
 
-/// The kernel's name for this boot, empty where there is none.
+/// Returns the kernel's boot id, or an empty string if there is none.
 pub fn boot_id() -> String {
     file_text("/proc/sys/kernel/random/boot_id")
 }
 
-/// This moment, as `agent` saw it.
 pub fn stamp(agent: &str, boot_id: &str, clock: &SystemClock) -> Stamp {
     Stamp {
         agent: agent.into(),
@@ -439,7 +431,7 @@ fn lifecycle(reason: Option<Reason>) -> Lifecycle {
     Lifecycle { version: env!("CARGO_PKG_VERSION").to_owned(), reason, detail: None }
 }
 
-/// How many deadlines, from `deadline` on, have passed at `now`.
+/// Returns the number of deadlines from `deadline` on that have passed at `now`.
 fn missed(deadline: Duration, now: Duration, interval: Duration) -> u32 {
     match now.checked_sub(deadline) {
         Some(late) => (late.as_nanos() / interval.as_nanos()) as u32 + 1,
@@ -454,10 +446,10 @@ fn wait_for(threads: Vec<JoinHandle<()>>, clock: &SystemClock) {
     }
 }
 
-/// The step of the journal: what Kafka acknowledged leaves it as well.
+/// Watchdog step of every use of the journal, including the removal of acknowledged events.
 const JOURNAL: &str = "waiting for the journal's disk";
 
-/// A file of one line, empty where there is none.
+/// Reads a file of one line; empty if it cannot be read.
 fn file_text(path: &str) -> String {
     std::fs::read_to_string(path).unwrap_or_default().trim().to_owned()
 }

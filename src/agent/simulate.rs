@@ -1,7 +1,7 @@
-//! Agents that do not exist, on hosts that do not exist: made-up counters through the real rates, limits and detector.
+//! Simulated agents on simulated hosts: generated counters go through the real rates, limits and detector.
 //!
-//! A fleet lives from reading to reading: its time jumps to the next second in which an agent has something to read. What its agents
-//! see follows from the seed, the start and the [`Schedule`]; their epochs do not, so that a second run adds to the first.
+//! A fleet's time jumps to the next second in which an agent has something to read. The traffic follows from the seed, the start
+//! and the [`Schedule`]; the agents' epochs do not, so that a second run adds to the first.
 
 mod traffic;
 
@@ -19,29 +19,29 @@ use crate::agent::event_system::Draft;
 use crate::agent::limit::{Level, Limit};
 use crate::event::Stamp;
 
-/// How often something happens to a link of a real fleet: a burst or an outage.
+/// Bursts and outages of a link of a real fleet.
 const INCIDENTS_A_WEEK: f64 = 2.9;
-/// About how many events one makes with the limit that `simulate` sets by default.
+/// Mean number of events of an incident, with the default limit of `simulate`.
 const EVENTS_AN_INCIDENT: f64 = 3.85;
-/// In the busiest hour incidents of a link are at least so far apart, on average.
+/// Lower bound of the mean time between incidents of a link in the busiest hour.
 const BETWEEN_MIN_S: f64 = 10.0;
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 const WEEK: Duration = Duration::from_secs(7 * 86_400);
-/// A simulated host has been up for so long when its agent starts.
+/// Time that a simulated host has been up when its agent starts.
 const UPTIME: Duration = HOUR;
-/// The longest time between two readings in an incident. For a detector it is the interval, so that each reading covers the time since
-/// the one before, however short that is.
+/// Longest time between two readings in an incident. It is the detector's interval, so that each reading covers the time since the
+/// one before, however short that is.
 const LONGEST_S: u64 = 10;
 const INTERVAL: Duration = Duration::from_secs(LONGEST_S);
-/// Agents start within this many seconds.
+/// Seconds over which the agents' starts are spread.
 const START_S: u64 = 60;
 
-/// Agents that live at the same time.
+/// A number of agents that are simulated together.
 pub struct Fleet {
     agents: Vec<Agent>,
     world: World,
-    /// The second of each agent's next reading.
+    /// Second of each agent's next reading.
     due: BinaryHeap<Reverse<(u64, usize)>>,
     reading: Reading,
     detections: Detections,
@@ -51,36 +51,35 @@ struct Agent {
     links: Vec<Link>,
     detector: Detector,
     stamp: Stamp,
-    /// Second 0 of its time: agents do not read at the full second.
+    /// Second 0 of the agent's time: agents do not read at full seconds.
     start: DateTime<Utc>,
-    /// The second in which it starts, as long as it has not.
+    /// Second of its start, until then.
     starts_at: Option<u64>,
 }
 
-/// What a fleet is made of.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Shape {
-    /// The same seed makes the same traffic.
+    /// Equal seeds make equal traffic.
     pub seed: u64,
-    /// Links of each agent.
     pub interfaces: u32,
     pub schedule: Schedule,
 }
 
-/// How much happens, and how long it takes.
+/// Duration of a simulation and frequency of its incidents.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Schedule {
-    /// How long the fleet lives; with a number of events, about that long.
+    /// Simulated time; approximate for a given number of events.
     pub lasts: Duration,
-    /// The mean time between two incidents of a link in the busiest hour.
+    /// Mean time between two incidents of a link in the busiest hour.
     between_s: f64,
 }
 
 impl Schedule {
-    /// A schedule on which `links` make so many events up to `end`, no later: within a week, unless they are too many for that.
+    /// Makes a schedule on which `links` make about this many events, ending by `end`: within a week, unless they are too many for
+    /// that.
     pub fn of_events(events: u64, links: f64, end: DateTime<Utc>) -> Self {
         let incidents = events as f64 / EVENTS_AN_INCIDENT;
-        // What is random may take longer; it is not to end in the future.
+        // The random incidents may take longer, and must not end in the future.
         let of_a_link = incidents / links * (1.05 + 2.0 / incidents.max(1.0).sqrt());
         if of_a_link <= INCIDENTS_A_WEEK {
             let wanted = of_a_link * usual_between_s();
@@ -91,7 +90,7 @@ impl Schedule {
         Self { lasts: WEEK.mul_f64(weeks.clamp(1.0, 1e4)), between_s }
     }
 
-    /// A schedule for a time: as much happens as in a real fleet, and within less than a day as much as in a day.
+    /// Makes a schedule of this duration: with incidents as in a real fleet, and in less than a day as many as in a day.
     pub fn lasting(time: Duration) -> Self {
         let part = time.as_secs_f64() / DAY.as_secs_f64();
         Self { lasts: time, between_s: (usual_between_s() * part.min(1.0)).max(BETWEEN_MIN_S) }
@@ -102,7 +101,7 @@ fn usual_between_s() -> f64 {
     WEEK.as_secs_f64() * ACTIVITY_MEAN / INCIDENTS_A_WEEK
 }
 
-/// Returns the mean time between incidents in the busiest hour with which a link has so many in a week; no less than
+/// Returns the mean time between incidents in the busiest hour with which a link has this many in a week; at least
 /// [`BETWEEN_MIN_S`].
 fn between(incidents: f64) -> f64 {
     let (mut least, mut most) = (BETWEEN_MIN_S, usual_between_s());
@@ -114,14 +113,14 @@ fn between(incidents: f64) -> f64 {
     least
 }
 
-/// Returns how many incidents a link has in a week: a new one begins only after the last one is over.
+/// Returns the number of incidents of a link in a week. One begins only after the one before is over.
 fn in_a_week(between_s: f64) -> f64 {
     let taken_s = INCIDENT_MEAN_S + PAUSE_S as f64;
     let hours = (0..7 * 24).map(|hour| activity(DateTime::UNIX_EPOCH + HOUR * hour));
     hours.map(|activity| HOUR.as_secs_f64() / (between_s / activity + taken_s)).sum()
 }
 
-/// Returns how long before `end` so many seconds of the busiest hour have to begin; a week at most.
+/// Returns how long before `end` this many seconds of the busiest hour begin; a week at most.
 fn back_from(end: DateTime<Utc>, busy_s: f64) -> Duration {
     let (mut time, mut busy) = (Duration::ZERO, 0.0);
     while busy < busy_s && time < WEEK {
@@ -132,7 +131,7 @@ fn back_from(end: DateTime<Utc>, busy_s: f64) -> Duration {
 }
 
 impl Fleet {
-    /// The agents of these numbers, from `start` on.
+    /// Makes the agents with these numbers, from `start` on.
     pub fn new(numbers: std::ops::Range<u32>, shape: Shape, limits: &[Limit], start: DateTime<Utc>) -> Self {
         let longest = |time: fn(&Limit) -> Duration| limits.iter().map(time).max().unwrap_or_default().as_secs();
         let update_s = limits.iter().map(|limit| limit.update_every).min().unwrap_or_default().as_secs();
@@ -150,12 +149,12 @@ impl Fleet {
         Self { agents, world, due, reading, detections }
     }
 
-    /// The time of the next reading, from the start.
+    /// Returns the time of the next reading, from the start.
     pub fn next_at(&self) -> Duration {
         self.due.peek().map_or(Duration::MAX, |Reverse((second, _))| Duration::from_secs(*second))
     }
 
-    /// Lets time pass up to the next reading; adds the events that follow from it, and from all others in the same second, to `drafts`.
+    /// Advances to the second of the next reading; appends the events of all readings in that second to `drafts`.
     pub fn tick(&mut self, drafts: &mut Vec<Draft>) {
         let Some(Reverse((now, _))) = self.due.peek().copied() else { return };
         let Self { agents, world, due, reading, detections } = self;
@@ -168,7 +167,7 @@ impl Fleet {
     }
 }
 
-/// Returns whether what a link carries between two incidents may keep a breach of `limit` open.
+/// Returns whether traffic between incidents may keep a breach of `limit` open.
 fn sees_quiet_links(limit: &Limit) -> bool {
     match limit.clear_at {
         Level::Rate(clear_at) => clear_at <= QUIET_MAX,
@@ -191,7 +190,7 @@ impl Agent {
         };
         Self {
             links: links.collect(),
-            // Breaches are told apart from run to run, and so their ids are not seeded.
+            // Runs must not reuse breach ids: these are not seeded.
             detector: Detector::new(limits.to_vec(), INTERVAL, fastrand::u64(..)),
             stamp,
             start: world.start + phase,
@@ -213,7 +212,7 @@ impl Agent {
     ) {
         reading.clear();
         let since_boot = UPTIME + Duration::from_secs(now);
-        // Most readings are of one link, and the others have nothing to tell.
+        // Most readings are of one link; the others have nothing to report.
         (reading.at, reading.boottime, reading.is_partial) = (since_boot, since_boot, true);
         self.stamp.observed_at = self.start + TimeDelta::seconds(now.cast_signed());
         self.stamp.monotonic_ms = u64::try_from(since_boot.as_millis()).unwrap_or(u64::MAX);
@@ -222,7 +221,7 @@ impl Agent {
         } else {
             self.links.iter().for_each(|link| link.appear(reading));
         }
-        // As a source does; a link that came back has another ifindex.
+        // Sorted as by a real source; a link that came back has another ifindex.
         reading.counters.sort_unstable_by_key(|counters| counters.ifindex);
         self.detector.observe(reading, &self.stamp, detections);
         drafts.extend(detections.bodies.drain(..).map(|body| Draft { stamp: self.stamp.clone(), body }));
@@ -252,12 +251,11 @@ mod tests {
         }
     }
 
-    /// A Monday.
     fn start() -> DateTime<Utc> {
         "2026-11-23T00:00:00Z".parse().unwrap()
     }
 
-    /// All that 20 agents with 4 links each tell in a week.
+    /// Simulates 20 agents with 4 links each for a week.
     fn week(seed: u64) -> Vec<Draft> {
         let shape = Shape { seed, interfaces: 4, schedule: Schedule::lasting(WEEK) };
         let mut fleet = Fleet::new(0..20, shape, &[limit(80_000_000)], start());
@@ -301,7 +299,7 @@ mod tests {
             let time = draft.stamp.observed_at;
             *raised.entry(activity(time) > 0.6).or_insert(0) += 1;
         }
-        // In 50 of 168 hours.
+        // Working hours are 50 of 168.
         assert!(raised[&true] > raised[&false], "{raised:?}");
         let lengths = drafts.iter().filter(|draft| draft.body.kind() == "breach_cleared");
         let lengths: BTreeSet<u64> =

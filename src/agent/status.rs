@@ -1,4 +1,4 @@
-//! How an agent is: what it tells whoever connects to its socket, and what can be told of one that does not run.
+//! State of an agent, as reported on its socket, or reconstructed from the journal if none runs.
 
 mod socket;
 
@@ -16,192 +16,154 @@ use crate::event::{Breach, Direction, Severity, Stamp};
 use crate::excerpt::beginning;
 use crate::units::BitRate;
 
-/// So many breaches are told one by one, the worst first.
+/// Maximum number of breaches in a report, the worst ones.
 pub const BREACHES_MAX: usize = 100;
-/// Likewise links, the busiest first.
+/// Maximum number of links in a report, the busiest ones.
 pub const LINKS_MAX: usize = 100;
-/// So much of an error is told, in characters.
+/// Maximum length of an error in a report, in characters.
 const WORDS_MAX: usize = 500;
 
-/// The one JSON object of an answer. What is not known is `null`: most of it, of an agent that does not run.
+/// The JSON object of an answer. Unknown values are `null`, as most are if no agent runs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Report {
-    /// Whether it runs.
     pub state: State,
-    /// It runs, and nothing is wrong that lasts.
+    /// The agent runs and has no lasting problem.
     pub healthy: bool,
-    /// When this was told.
     pub asked_at: DateTime<Utc>,
-    /// Its name in events.
     pub agent: Option<String>,
-    /// The program's.
     pub version: Option<String>,
-    /// Its process.
     pub pid: Option<u32>,
-    /// Since when it runs.
     pub started_at: Option<DateTime<Utc>>,
-    /// Where its journal stands.
     pub state_dir: PathBuf,
-    /// Whether events survive the process: `disk`, or `memory` while the disk refuses.
+    /// `disk`, or `memory` while the disk fails, when events do not survive the process.
     pub kept_on: Option<String>,
-    /// In which it counts.
     pub epoch: Option<String>,
-    /// The number of the next event.
     pub next_seq: Option<u64>,
     /// Events that Kafka has not acknowledged; while they are kept in memory, without those that wait on the disk.
     pub pending: u64,
-    /// Bytes of their JSON.
+    /// Size of their JSON.
     pub pending_bytes: u64,
-    /// `observed_at` of the one registered first.
+    /// `observed_at` of the pending event that was registered first.
     pub oldest_at: Option<DateTime<Utc>>,
-    /// What the counters are read by.
+    /// Kind of counters that are read.
     pub source: Option<String>,
-    /// How many limits there are.
     pub limits: Option<usize>,
-    /// How often the counters are read.
     pub interval_ms: Option<u64>,
-    /// The last reading.
     pub last_tick_at: Option<DateTime<Utc>>,
-    /// Readings since the start.
     pub ticks: Option<u64>,
-    /// Those left out because the host was too busy.
+    /// Readings left out because the host was too busy.
     pub skipped_ticks: Option<u64>,
-    /// Where events go.
     pub topic: Option<String>,
-    /// By way of these.
     pub brokers: Option<String>,
-    /// The end of the last flush: Kafka had all that there was.
+    /// End of the last flush, when Kafka had acknowledged all events.
     pub last_flush_at: Option<DateTime<Utc>>,
-    /// Since when a flush goes on.
     pub flushing_since: Option<DateTime<Utc>>,
-    /// When the next one is due; `null` where each event is sent at once.
+    /// `null` if each event is sent at once.
     pub next_flush_at: Option<DateTime<Utc>>,
     /// Events that Kafka acknowledged since the start.
     pub delivered: Option<u64>,
-    /// Events given up since the start, and declared.
+    /// Events that Kafka refused permanently since the start; declared as lost.
     pub rejected: Option<u64>,
     /// Events given up since the start: the sum of the four below. Each is declared by a `loss` event.
     pub lost: Option<u64>,
-    /// The journal was full.
     pub lost_evicted: Option<u64>,
-    /// They were older than `journal.max_age`.
+    /// Events older than `journal.max_age`.
     pub lost_expired: Option<u64>,
-    /// Kafka refused them for good.
     pub lost_rejected: Option<u64>,
-    /// The journal was damaged.
     pub lost_damaged: Option<u64>,
-    /// So often all that was not acknowledged was sent anew.
+    /// Number of times that a new producer sent again what was not acknowledged.
     pub retries: Option<u64>,
-    /// The last acknowledged offset of each partition that was written to since the start.
+    /// Last acknowledged offset of each partition since the start.
     pub last_offsets: Option<BTreeMap<i32, i64>>,
-    /// What went wrong since the start, so often.
+    /// Number of problems since the start.
     pub errors: Option<u64>,
-    /// When it last did.
     pub last_error_at: Option<DateTime<Utc>>,
-    /// What it was.
     pub last_error: Option<String>,
-    /// What is wrong now.
+    /// Problems that last.
     pub troubles: Vec<Trouble>,
-    /// How many breaches are open.
     pub open_breaches: u64,
-    /// They, the critical ones first, then the highest above their limit; [`BREACHES_MAX`] at most.
+    /// Critical ones first, then the highest above their limit; [`BREACHES_MAX`] at most.
     pub breaches: Vec<OpenBreach>,
-    /// Number of watched links.
     pub watched_links: u64,
-    /// They, the busiest first; [`LINKS_MAX`] at most.
+    /// The busiest first; [`LINKS_MAX`] at most.
     pub links: Vec<LinkStatus>,
 }
 
-/// A watched link at the last reading.
+/// A watched link as of the last reading.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LinkStatus {
     pub interface: String,
     pub ifindex: u32,
     pub up: bool,
-    /// What it can carry each way, if that is known.
+    /// Capacity in each direction, if known.
     pub rx_speed_bps: Option<u64>,
     pub tx_speed_bps: Option<u64>,
-    /// Traffic contradicted the speed that the driver names.
+    /// Traffic contradicted the speed that the driver reports.
     pub speed_doubted: bool,
-    /// What became of the last reading: `measured`, or why it was not judged.
+    /// `measured`, or the reason why the last reading was not judged.
     pub verdict: String,
-    /// Rate of the last reading; `null` where it was not judged.
+    /// Rates of the last reading; `null` if it was not judged.
     pub rx_bps: Option<u64>,
     pub tx_bps: Option<u64>,
-    /// Readings that were not judged since the link is watched, by their verdict.
+    /// Numbers of readings that were not judged since the link is watched, by verdict.
     pub unjudged: BTreeMap<String, u64>,
     pub limits: Vec<LinkLimit>,
 }
 
-/// A limit on a link.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkLimit {
     pub name: String,
     pub direction: Direction,
-    /// Where it stands; `null` for a percentage of an unknown speed.
+    /// `null` for a percentage of an unknown speed.
     pub raise_at_bps: Option<u64>,
 }
 
-/// Whether an agent runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// It watches.
     Running,
-    /// It was told to end, and sends what is left.
+    /// Stopping, and still sending what is left.
     Ending,
-    /// It does not run: this is what its journal says.
+    /// No agent runs: the report is made from its journal.
     #[default]
     NotRunning,
 }
 
-/// Something that is wrong, and lasts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trouble {
-    /// Since when.
     pub since: DateTime<Utc>,
-    /// What.
     pub what: String,
 }
 
-/// A breach that is not cleared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenBreach {
-    /// As in its events.
     pub breach_id: String,
-    /// As configured.
     pub severity: Severity,
-    /// Where; `*` is the whole host.
+    /// `*` is the whole host.
     pub interface: String,
-    /// Which way.
     pub direction: Direction,
-    /// Name of the limit.
     pub limit_name: String,
-    /// The mark that was crossed.
     pub limit_bps: u64,
-    /// The rate of the last reading.
+    /// Rate of the last reading.
     pub rate_bps: u64,
-    /// The highest rate of one reading.
+    /// Highest rate of one reading.
     pub peak_bps: u64,
-    /// The mean.
     pub mean_bps: u64,
-    /// Bytes above what the limit allows.
+    /// Bytes above the limit.
     pub excess_bytes: u64,
-    /// Since when.
     pub raised_at: DateTime<Utc>,
-    /// When it stood so: now, or at its last event where the agent does not run or its link gives no rate yet.
+    /// Time of these figures: now, or that of the last event if no agent runs or the link has no rate yet.
     pub observed_at: DateTime<Utc>,
 }
 
 impl Report {
-    /// Whether it is of an agent that runs.
     pub fn running(&self) -> bool {
         self.state != State::NotRunning
     }
 
-    /// With these breaches open.
+    /// Sets the open breaches, sorted and truncated.
     pub fn with_breaches(mut self, open: impl IntoIterator<Item = (Breach, Stamp)>) -> Self {
         let mut breaches: Vec<OpenBreach> =
             open.into_iter().map(|(breach, stamp)| open_breach(breach, &stamp)).collect();
@@ -212,7 +174,7 @@ impl Report {
         self
     }
 
-    /// With these links watched.
+    /// Sets the watched links, sorted and truncated.
     pub fn with_links<'a>(mut self, links: impl IntoIterator<Item = LinkView<'a>>) -> Self {
         let mut links: Vec<LinkStatus> = links.into_iter().map(|link| link_status(&link)).collect();
         let rate = |link: &LinkStatus| link.rx_bps.unwrap_or_default().saturating_add(link.tx_bps.unwrap_or_default());
@@ -223,9 +185,9 @@ impl Report {
         self
     }
 
-    /// The agent's own answer, or the one in its place, in one line.
+    /// Encodes the report as one line of JSON.
     pub fn to_json(&self) -> Vec<u8> {
-        // Maps with numbers as keys become text; nothing else in it can fail.
+        // Numeric map keys become text; nothing else in it can fail.
         let mut line = serde_json::to_vec(self).unwrap_or_default();
         line.push(b'\n');
         line
@@ -233,14 +195,13 @@ impl Report {
 }
 
 impl Trouble {
-    /// What lasts, told at `now`.
     pub fn of(mishap: &Mishap, now: &Stamp) -> Self {
         Self { since: at(mishap.at_ms, now), what: words(&mishap.what) }
     }
 }
 
 impl OpenBreach {
-    /// Critical before warning, then by how far it is above its mark.
+    /// Orders by severity, then by the ratio of the peak to the limit.
     fn rank(&self) -> f64 {
         let severity = f64::from(u8::from(self.severity == Severity::Critical)) * 1e12;
         severity + self.peak_bps as f64 / self.limit_bps.max(1) as f64
@@ -289,14 +250,13 @@ fn link_status(link: &LinkView<'_>) -> LinkStatus {
     }
 }
 
-/// The wall clock's time of `then_ms` (`CLOCK_BOOTTIME`), told at `now`: true also where the wall clock was set meanwhile.
+/// Converts `then_ms` (`CLOCK_BOOTTIME`) to the wall clock as of `now`, even if the wall clock was set in between.
 pub fn at(then_ms: u64, now: &Stamp) -> DateTime<Utc> {
     let past_ms = now.monotonic_ms.saturating_sub(then_ms);
     let past = i64::try_from(past_ms).ok().and_then(TimeDelta::try_milliseconds).unwrap_or_default();
     now.observed_at.checked_sub_signed(past).unwrap_or(now.observed_at)
 }
 
-/// An error's words, as many as are told.
 pub fn words(text: &str) -> String {
     beginning(text, WORDS_MAX)
 }
@@ -347,7 +307,7 @@ mod tests {
         let line = report.to_json();
         assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
         assert_eq!(serde_json::from_slice::<Report>(&line).unwrap(), report);
-        // Of an older agent, or a newer one.
+        // From an older agent, or a newer one.
         assert_eq!(serde_json::from_str::<Report>("{\"news\":1}").unwrap(), Report::default());
     }
 

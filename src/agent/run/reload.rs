@@ -1,4 +1,4 @@
-//! Another configuration, while it runs.
+//! Reload of the configuration.
 
 use log::{error, info, warn};
 
@@ -9,7 +9,7 @@ use crate::exit::{Failure, chain};
 use crate::units::counted;
 
 impl Agent {
-    /// Takes over new limits, links and intervals, and changes nothing else. What can't change while it runs is logged.
+    /// Applies new limits, links and intervals; logs changes that cannot be applied to a running agent.
     pub(super) fn reload(&mut self, read: &dyn Fn() -> Result<Settings, String>) -> Result<(), Failure> {
         self.heart.beat("reading the configuration", self.clock.monotonic());
         self.service.reloads(self.clock.monotonic());
@@ -43,7 +43,7 @@ impl Agent {
             }
             self.detector.expect_all_links();
         }
-        // What is open and has its limit still goes on, and so does what rises or falls.
+        // Open breaches whose limit remains go on, and so do those that are rising or falling.
         self.detector.reconfigure(kept.limits.clone(), kept.interval, &mut self.detections);
         self.publisher.reconfigure(kept.publisher.clone(), self.clock.monotonic());
         self.settings = kept;

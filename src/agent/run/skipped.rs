@@ -1,13 +1,12 @@
-//! Readings that were skipped, logged at a rate that a busy host can bear.
+//! Rate-limited log lines about skipped readings.
 
 use std::time::Duration;
 
 use crate::units::{counted, lasting};
 
-/// The shortest time between two lines about skipped readings.
+/// Shortest time between two lines.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// Counts readings that were skipped since the last line about them.
 #[derive(Debug, Default)]
 pub(super) struct SkippedReadings {
     unreported: u64,
@@ -15,8 +14,8 @@ pub(super) struct SkippedReadings {
 }
 
 impl SkippedReadings {
-    /// Adds `missed` readings at `now` (monotonic); returns the line to log, if it is time for one. The first is due at once, and
-    /// the sum of those that follow a minute later, whether or not there are more by then.
+    /// Adds `missed` readings at `now` (monotonic); returns the line to log, if one is due. The first is due at once, and the sum
+    /// of those that follow a minute later, whether or not more follow by then.
     pub(super) fn count(&mut self, missed: u32, now: Duration) -> Option<String> {
         self.unreported += u64::from(missed);
         let since = self.last_line.map(|last| now.saturating_sub(last));

@@ -1,4 +1,4 @@
-//! What a running agent says of itself.
+//! The running agent's answer to `status`.
 
 use chrono::SubsecRound as _;
 
@@ -8,20 +8,19 @@ use crate::agent::mishap::{Mishap, Mishaps};
 use crate::agent::status::{Report, State, Trouble, at, words};
 use crate::clock::Clock as _;
 
-/// What the loop remembers of itself, for whoever asks. Times are `CLOCK_BOOTTIME` in milliseconds.
+/// State that the loop keeps for status reports. Times are `CLOCK_BOOTTIME` in milliseconds.
 #[derive(Debug, Default)]
 pub(super) struct Vitals {
     pub(super) started_ms: u64,
     pub(super) last_tick_ms: Option<u64>,
     pub(super) ending: bool,
-    /// The counters could not be read.
+    /// Failures to read the counters.
     pub(super) counters: Mishaps,
-    /// Whatever else the loop said.
     pub(super) others: Mishaps,
 }
 
 impl Agent {
-    /// Answers those who ask how it is.
+    /// Answers the clients of the status socket.
     pub(super) fn answer(&mut self) {
         let clients = self.status.clients();
         if clients.is_empty() {

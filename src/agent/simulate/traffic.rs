@@ -1,74 +1,72 @@
-//! Made-up traffic of a link in a fleet: quiet, with bursts that come in working hours more often than at night.
+//! Generated traffic of a link in a fleet: quiet, with bursts that are more frequent in working hours than at night.
 //!
-//! A link's life is a series of incidents, drawn one after the other from its own random numbers: a Poisson process whose rate follows
-//! the hour of the week ([`activity`]). Most incidents are bursts near the link's speed, of seconds to a few minutes, most of them
-//! short; a third of them go out instead of in. On one link in four the counters begin again at 0 during some bursts, and on another
-//! one in four some incidents are outages, from which the link comes back under another index.
+//! A link has a series of incidents, drawn one after the other from its own random numbers: a Poisson process whose rate follows
+//! the hour of the week ([`activity`]). Most incidents are bursts near the link's speed, from seconds to a few minutes, most of
+//! them short; a third of them are sent instead of received. On one link in four the counters are reset during some bursts, and on
+//! another one in four some incidents are outages, from which the link comes back with another index.
 //!
-//! Between two incidents a link stays below [`QUIET_MAX`], and its counters are not read: a week of a thousand agents takes seconds.
+//! Between incidents a link stays below [`QUIET_MAX`], and its counters are not read: a week of a thousand agents takes seconds.
 
 use chrono::{DateTime, Utc};
 
 use crate::agent::counters::{Came, CounterBits, Counters, Left, LinkChange, LinkInfo, LinkKind, Reading, Speed};
 use crate::units::BitRate;
 
-/// Between two incidents no link carries more.
+/// Maximum rate of a link between incidents.
 pub(super) const QUIET_MAX: BitRate = BitRate::from_bps(16_000_000);
-/// At least so long after an incident the next one begins.
+/// Minimum pause between two incidents.
 pub(super) const PAUSE_S: u64 = 30;
-/// How long an incident is on average, with what its breach takes to be cleared.
+/// Mean duration of an incident, including the time until its breach is cleared.
 pub(super) const INCIDENT_MEAN_S: f64 = 40.0;
 
-/// The speed of each link, which its driver knows.
 const SPEED: BitRate = BitRate::from_bps(100_000_000);
-/// What a link receives in the busiest hour between two incidents; of it, this much is noise.
+/// Rate received in the busiest hour between incidents, and the part of it that is noise.
 const BUSY_HOUR_BPS: f64 = 12e6;
 const NOISE: f64 = 0.3;
-/// What goes one way, of what goes the other way.
+/// Traffic in the opposite direction, as a part of that in the main one.
 const ANSWERS: f64 = 0.1;
-/// What a burst carries, at least, and at most so much more.
+/// Minimum rate of a burst, and the range above it.
 const BURST_BPS: f64 = 82e6;
 const BURST_MORE_BPS: f64 = 16e6;
-/// The shortest burst, and how many times as long the longest is.
+/// Duration of the shortest burst, and the factor from it to the longest.
 const BURST_MIN_S: f64 = 4.0;
 const BURST_SPREAD: f64 = 60.0;
 const OUTAGE_S: std::ops::Range<u64> = 10..90;
-/// A counter that begins again is read before and after, and once more for a rate.
+/// Readings around a counter reset: before and after it, and once more for a rate.
 const RESET_READINGS: u64 = 4;
 
-/// How busy each hour of a working day is, against the busiest.
+/// Activity of each hour of a working day, relative to the busiest.
 #[rustfmt::skip]
 const WORKING_DAY: [f64; 24] = [
     0.06, 0.05, 0.05, 0.05, 0.06, 0.10, 0.20, 0.40, 0.75, 0.95, 1.00, 0.95,
     0.85, 0.95, 1.00, 0.95, 0.85, 0.65, 0.50, 0.45, 0.40, 0.30, 0.18, 0.10,
 ];
-/// How busy Saturday and Sunday are, against a working day.
+/// Activity of Saturday and Sunday, relative to a working day.
 const WEEKEND: f64 = 0.25;
-/// The mean over a week.
+/// Mean over a week.
 pub(super) const ACTIVITY_MEAN: f64 = 0.386;
 
-/// Returns how busy the hour of `time` (UTC) is, against the busiest of the week.
+/// Returns the activity in the hour of `time` (UTC), relative to the busiest hour of the week.
 pub(super) fn activity(time: DateTime<Utc>) -> f64 {
     activity_at(time.timestamp())
 }
 
-/// Does the same for seconds since 1970, without a calendar: each reading asks for it.
+/// Takes seconds since 1970, and needs no calendar: each reading calls it.
 fn activity_at(timestamp: i64) -> f64 {
     let hours = timestamp.div_euclid(3_600);
-    // Monday is 0, and 1970 began on a Thursday.
+    // Monday is 0; 1970 began on a Thursday.
     let weekday = (hours.div_euclid(24) + 3).rem_euclid(7);
     let day = if weekday >= 5 { WEEKEND } else { 1.0 };
     day * WORKING_DAY[hours.rem_euclid(24) as usize]
 }
 
-/// What all links have in common.
+/// Parameters that all links share.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct World {
-    /// Second 0.
     pub(super) start: DateTime<Utc>,
-    /// The mean time between two incidents of a link in the busiest hour.
+    /// Mean time between two incidents of a link in the busiest hour.
     pub(super) between_s: f64,
-    /// How long a burst lasts until its breach is raised, how often an update of it is due, and how long after it it is cleared.
+    /// Seconds until a burst raises its breach, between the breach's updates, and from the end of a burst until it is cleared.
     pub(super) rise_s: u64,
     pub(super) update_s: u64,
     pub(super) settle_s: u64,
@@ -82,7 +80,6 @@ impl World {
     }
 }
 
-/// What happens to a link, from `start` to `end`.
 #[derive(Clone, Copy, Debug)]
 struct Incident {
     start: u64,
@@ -97,7 +94,7 @@ enum Kind {
     Outage,
 }
 
-/// A link: its counters, and the incident that it is in or that comes next.
+/// A link: its counters, and the present or next incident.
 #[derive(Debug)]
 pub(super) struct Link {
     rng: fastrand::Rng,
@@ -106,18 +103,18 @@ pub(super) struct Link {
     ifindex: u32,
     rx_bytes: u64,
     tx_bytes: u64,
-    /// The second up to which the counters count.
+    /// Second up to which the counters count.
     counted: u64,
     incident: Incident,
-    /// In this second of the incident the counters begin again.
+    /// Second of the incident at which the counters are reset.
     reset_at: Option<u64>,
     is_gone: bool,
-    /// The second of the next reading.
+    /// Second of the next reading.
     pub(super) due: u64,
 }
 
 impl Link {
-    /// The link of this `number` among so many `links`, from second `now` on.
+    /// Makes link `number` of `links`, from second `now` on.
     pub(super) fn new((number, links): (u32, u32), seed: u64, world: &World, now: u64) -> Self {
         let incident = Incident { start: 0, end: 0, kind: Kind::Outage };
         let mut link = Self {
@@ -137,13 +134,13 @@ impl Link {
         link
     }
 
-    /// Adds to `reading` what an agent sees of this link when it starts.
+    /// Adds the link to the first reading of its agent.
     pub(super) fn appear(&self, reading: &mut Reading) {
         reading.changes.push(LinkChange::Added(self.info(), Came::Appeared));
         reading.counters.push(self.counters());
     }
 
-    /// Adds to `reading` what an agent sees of this link in second `now`, which is the one that was due.
+    /// Adds the link to the reading of second `now`, for which it was due.
     pub(super) fn read(&mut self, world: &World, now: u64, reading: &mut Reading) {
         let Incident { start, end, kind } = self.incident;
         if kind == Kind::Outage && now >= start {
@@ -165,8 +162,8 @@ impl Link {
         }
     }
 
-    /// When something may come of a reading: while a breach rises, when an update of it is due, around a counter's new beginning, and
-    /// when it ends and is cleared.
+    /// Returns the next second in which a reading may matter: while a breach rises, when an update of it is due, around a counter
+    /// reset, and when it ends and is cleared.
     fn next_reading(&self, world: &World, now: u64) -> u64 {
         let Incident { start, end, kind } = self.incident;
         if world.reads_all {
@@ -216,7 +213,7 @@ impl Link {
         if self.rng.u8(0..3) == 0 { Kind::Sent { bps } } else { Kind::Received { bps } }
     }
 
-    /// Lets the counters count up to the start of second `now`.
+    /// Advances the counters to the start of second `now`.
     fn count(&mut self, world: &World, now: u64) {
         let Incident { start, end, kind } = self.incident;
         while self.counted < now {
@@ -240,7 +237,6 @@ impl Link {
         }
     }
 
-    /// What is received in a quiet second.
     fn quiet_bps(&mut self, world: &World, second: u64) -> f64 {
         let noise = 1.0 + NOISE * (2.0 * self.rng.f64() - 1.0);
         BUSY_HOUR_BPS * world.activity(second) * noise

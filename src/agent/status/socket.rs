@@ -1,7 +1,7 @@
-//! The socket on which a running agent says how it is: one JSON object to whoever connects, and no word is asked for.
+//! The socket on which a running agent reports its state: one JSON object to each client, without a request.
 //!
-//! The loop itself answers, between two ticks. There is no thread, and no client is waited for: an answer fits into what the kernel
-//! keeps for a connection, and is written at once or not at all.
+//! The loop itself answers, between two ticks, without a thread and without waiting for a client: an answer fits into the kernel's
+//! buffer of a connection, and is written at once or not at all.
 
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -16,53 +16,48 @@ use log::warn;
 
 use super::Report;
 
-/// So many clients are answered before the next tick is looked for.
+/// Maximum number of clients to answer before the next tick.
 const CLIENTS_AT_ONCE: usize = 16;
-/// A socket that could not be made is tried again so often.
+/// Interval of attempts to make the socket.
 const RETRY: Duration = Duration::from_secs(30);
-/// An agent that lives answers sooner.
+/// Maximum time for an answer; a healthy agent answers sooner.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
-/// No answer is longer.
+/// Maximum size of an answer.
 const ANSWER_BYTES_MAX: u64 = 4 << 20;
 
-/// An agent's socket. It is removed when this is dropped.
+/// Listening socket of an agent. Dropping it removes the file.
 #[derive(Debug)]
 pub struct StatusSocket {
     path: PathBuf,
     listener: Option<UnixListener>,
-    /// Clients can't be taken: they wait for the next tick.
+    /// Clients cannot be accepted until the next tick.
     rests: bool,
     retry_at: Duration,
 }
 
-/// Somebody who has connected.
 #[derive(Debug)]
 pub struct Client(UnixStream);
 
-/// Why an agent did not say how it is.
 #[derive(Debug, thiserror::Error)]
 pub enum NoAnswer {
-    /// There is no socket, or nobody listens to it any more.
+    /// There is no socket, or no process listens on it.
     #[error("nobody listens")]
     Nobody,
-    /// This user may not connect.
     #[error("permission denied")]
     Denied,
-    /// It took the connection, and said nothing.
     #[error("it does not answer")]
     Silent,
-    /// What came is no answer.
     #[error("it does not answer as an agent does: {0}")]
     Garbled(String),
 }
 
-/// The socket's place: in `$RUNTIME_DIRECTORY` (systemd's `RuntimeDirectory=`), else in the state directory.
+/// Returns the socket's path: in `$RUNTIME_DIRECTORY` (systemd's `RuntimeDirectory=`), or else in the state directory.
 pub fn socket_path(runtime: Option<&Path>, state_dir: &Path) -> PathBuf {
     runtime.unwrap_or(state_dir).join("agent.sock")
 }
 
 impl StatusSocket {
-    /// Listens at `path`. Where that is not possible the log says so, and it is tried again by [`StatusSocket::upkeep`].
+    /// Listens at `path`. Logs a failure, after which [`StatusSocket::upkeep`] tries again.
     pub fn open(path: PathBuf, now: Duration) -> Self {
         let listener = listen(&path)
             .inspect_err(|error| warn!("`highwater-agent status` gets no answer: {}: {error}", path.display()))
@@ -70,7 +65,7 @@ impl StatusSocket {
         Self { path, listener, rests: false, retry_at: now + RETRY }
     }
 
-    /// To be called each tick.
+    /// Accepts clients again, and retries a socket that could not be made; to be called each tick.
     pub fn upkeep(&mut self, now: Duration) {
         self.rests = false;
         if self.listener.is_none() && now >= self.retry_at {
@@ -79,12 +74,12 @@ impl StatusSocket {
         }
     }
 
-    /// What a client can be heard at.
+    /// Returns the descriptor to poll for clients.
     pub fn door(&self) -> Option<BorrowedFd<'_>> {
         self.listener.as_ref().filter(|_| !self.rests).map(UnixListener::as_fd)
     }
 
-    /// Those who are there, as many as are answered at once.
+    /// Accepts waiting clients, up to the number that is answered at once.
     pub fn clients(&mut self) -> Vec<Client> {
         let mut clients = Vec::new();
         let Some(listener) = self.listener.as_ref().filter(|_| !self.rests) else { return clients };
@@ -92,7 +87,7 @@ impl StatusSocket {
             match listener.accept() {
                 Ok((client, _)) => clients.push(Client(client)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                // No descriptor is left: the door would wake the loop again and again.
+                // No descriptor is left: polling the socket would wake the loop again and again.
                 Err(_) => {
                     self.rests = true;
                     break;
@@ -104,7 +99,7 @@ impl StatusSocket {
 }
 
 impl Client {
-    /// The answer, and the end. One that has gone, or whose buffer is too small, gets none.
+    /// Sends the answer and disconnects. A client that has gone, or whose buffer is too small, gets none.
     pub fn answer(mut self, answer: &[u8]) {
         let _ = self.0.set_nonblocking(true).and_then(|()| self.0.write_all(answer));
     }
@@ -118,7 +113,7 @@ impl Drop for StatusSocket {
     }
 }
 
-/// A socket for its owner alone, under its name only when it is whole: what a killed agent left there is replaced.
+/// Makes a socket for its owner only, renamed into place when it is complete, so that it replaces that of a killed agent.
 fn listen(path: &Path) -> io::Result<UnixListener> {
     if UnixStream::connect(path).is_ok() {
         return Err(io::Error::new(ErrorKind::AddrInUse, "another agent answers there"));
@@ -146,11 +141,11 @@ pub fn ask(path: &Path) -> Result<Report, NoAnswer> {
 fn ask_within(path: &Path, longest: Duration) -> Result<Report, NoAnswer> {
     let (sender, answer) = channel();
     let path = path.to_owned();
-    // On a thread that can be left behind: a connection to one that takes none waits for ever.
+    // On a thread that can be abandoned: connecting to an agent that accepts no connection blocks for ever.
     std::thread::spawn(move || sender.send(read(&path)));
     let text = answer.recv_timeout(longest).map_err(|_| NoAnswer::Silent)?;
     match text {
-        // It has just ended.
+        // The agent has just ended.
         Ok(text) if text.is_empty() => Err(NoAnswer::Nobody),
         Ok(text) => serde_json::from_slice(&text).map_err(|error| NoAnswer::Garbled(error.to_string())),
         Err(error) => Err(match error.kind() {
@@ -177,7 +172,7 @@ mod tests {
         Report { pid: Some(7), ..Report::default() }.to_json()
     }
 
-    /// Asks while `socket` answers, as the loop does.
+    /// Asks while `socket` answers as the loop does.
     fn asked(socket: &mut StatusSocket) -> Report {
         let path = socket.path.clone();
         let asking = std::thread::spawn(move || ask(&path));
