@@ -72,7 +72,6 @@ enum Command {
     },
 }
 
-/// Does what `arguments` say; the exit code for `main`.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     cli::main(arguments, |cli: Cli| cli.command.run())
 }

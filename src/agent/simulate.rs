@@ -251,6 +251,7 @@ mod tests {
         }
     }
 
+    /// A Monday.
     fn start() -> DateTime<Utc> {
         "2026-11-23T00:00:00Z".parse().unwrap()
     }

@@ -1,4 +1,4 @@
-//! What all commands share: their flags, and the settings these lead to.
+//! Flags that all commands share, and the settings they lead to.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use crate::cli::{self, Verbosity};
 use crate::config::{AGENT_KEYS, ConfigError, Layers};
 use crate::exit::Failure;
 
-/// Where the configuration stands unless the command line says otherwise.
+/// Default path of the configuration.
 const CONFIG: &str = "/etc/highwater/agent.toml";
 
 #[derive(Args, Clone, Debug)]
@@ -33,23 +33,20 @@ pub(super) struct Common {
 }
 
 impl Common {
-    /// As `-v` and `-q` say.
     pub(super) fn start_log(&self) {
         self.verbosity.start_log();
     }
 
-    /// Says on standard error what the rows do not, unless `-q`.
     #[cfg(feature = "toolbox")]
     pub(super) fn note(&self, text: &str) {
         self.verbosity.note(text);
     }
 
-    /// Flags over the environment over the file.
     pub(super) fn settings(&self, absent: Absent) -> Result<Settings, ConfigError> {
         Settings::new(&self.layers(absent)?, &surroundings())
     }
 
-    /// The same for whoever acts under the agent's name, and so needs one.
+    /// Reads the settings of a command that acts under the agent's name, and so needs one.
     pub(super) fn settings_of_an_agent(&self, absent: Absent) -> Result<Settings, Failure> {
         let settings = self.settings(absent).map_err(Failure::config)?;
         match settings.nameless {
@@ -58,7 +55,7 @@ impl Common {
         }
     }
 
-    /// The same, and what `run` would wait for is there: the files that the configuration names.
+    /// Reads such settings and checks that the configured files exist, which `run` would wait for.
     pub(super) fn checked_settings(&self, absent: Absent) -> Result<Settings, Failure> {
         let settings = self.settings_of_an_agent(absent)?;
         let layers = self.layers(absent).map_err(Failure::config)?;
@@ -66,7 +63,7 @@ impl Common {
         Ok(settings)
     }
 
-    /// The state directory alone: whoever asks for it need not be able to read the service's secrets.
+    /// Reads the state directory alone: a user of `status` need not be able to read the service's secrets.
     pub(super) fn state_dir(&self, absent: Absent) -> Result<PathBuf, ConfigError> {
         Settings::state_dir(&self.layers(absent)?, &surroundings())
     }

@@ -1,4 +1,4 @@
-//! Where `simulate` and `replay` leave their events, what they show meanwhile, and how they end.
+//! Destinations of the events of `simulate` and `replay`, their progress bar, and their result.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,15 +23,15 @@ use crate::output::{self, Format, Rows, Value};
 use crate::units::{BitRate, ByteCount, counted};
 use crate::wire;
 
-/// Writes each event to a file or to standard output, as JSON, a line each: what `kcat -P -l FILE` sends.
+/// Writes each event to a file or to standard output as a line of JSON: the format of `kcat -P -l FILE`.
 pub(super) struct ToFile {
     name: String,
-    /// None when nobody reads any more.
+    /// `None` after a closed pipe.
     file: Option<BufWriter<Box<dyn Write>>>,
 }
 
 impl ToFile {
-    /// A new file; `-` is standard output.
+    /// Creates a file; `-` is standard output.
     pub(super) fn create(path: &Path) -> Result<Self, Failure> {
         let name = file_name(path);
         let file: Box<dyn Write> = if path == Path::new(STANDARD_OUTPUT) {
@@ -43,10 +43,9 @@ impl ToFile {
     }
 }
 
-/// What stands for standard output where a file is named.
+/// File name for standard output.
 const STANDARD_OUTPUT: &str = "-";
 
-/// For people.
 pub(super) fn file_name(path: &Path) -> String {
     if path == Path::new(STANDARD_OUTPUT) { "standard output".to_owned() } else { path.display().to_string() }
 }
@@ -83,7 +82,6 @@ impl ToFile {
     }
 }
 
-/// Shows each event on standard output.
 pub(super) struct ToTerminal(Option<Rows<Box<dyn Write>>>);
 
 const EVENT_COLUMNS: &[&str] = &[
@@ -111,7 +109,7 @@ impl Observer for ToTerminal {
 
     fn added(&mut self, events: &[Arc<Event>]) -> Result<(), ObserveError> {
         match self.push(events) {
-            // Nobody looks any more.
+            // The pipe was closed.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => self.0 = None,
             pushed => pushed?,
         }
@@ -145,7 +143,7 @@ impl ToTerminal {
     }
 }
 
-/// A bar on a terminal, nothing elsewhere. `None` is a length that nobody knows.
+/// Makes a progress bar if standard error is a terminal, and a hidden one otherwise. `length` is `None` if unknown.
 pub(super) fn progress(length: Option<u64>, unit: &str) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -164,7 +162,7 @@ pub(super) fn progress(length: Option<u64>, unit: &str) -> ProgressBar {
     bar.with_style(style.with_key("pace", pace))
 }
 
-/// Looks whether the topic is there, before anything is made for it.
+/// Fails if the topic does not exist.
 pub(super) fn topic_is_there(settings: &Settings, topic: &str) -> Result<(), Failure> {
     let (_, topics) = Admin::new(&settings.publisher.connection).and_then(|admin| admin.topics()).map_err(failure)?;
     if topics.iter().any(|found| found.name == topic && !found.partitions.is_empty()) {
@@ -173,7 +171,7 @@ pub(super) fn topic_is_there(settings: &Settings, topic: &str) -> Result<(), Fai
     Err(Failure::failed(missing_topic(topic, settings.publisher.connection.brokers())))
 }
 
-/// Waits until a group has stored what was delivered to this topic: its committed offsets follow its database.
+/// Waits until a group has stored what was delivered to this topic: a consumer commits an offset after its database has.
 pub(super) fn wait_stored(
     settings: &Settings,
     group: &str,
@@ -204,13 +202,13 @@ pub(super) fn wait_stored(
     }
 }
 
-/// The offsets as one cell: `{"0":4711}`.
+/// Formats offsets as one cell: `{"0":4711}`.
 pub(super) fn offsets(delivery: &Delivery) -> Value {
     let offsets = delivery.last_offsets.iter().map(|(partition, offset)| (partition.to_string(), (*offset).into()));
     Value::Json(serde_json::Value::Object(offsets.collect()))
 }
 
-/// One row: side by side for programs, one below the other for people.
+/// Prints one row: side by side for programs, one value below the other for people.
 pub(super) fn print_record(
     format: Format,
     columns: &'static [&'static str],
@@ -230,12 +228,12 @@ pub(super) fn print_record(
     output::finished(printed)
 }
 
-/// The exit code: whatever Kafka has not is a failure.
+/// Fails if Kafka has not acknowledged every event.
 pub(super) fn judged(delivery: &Delivery) -> Result<(), Failure> {
     judged_as(delivery, "event")
 }
 
-/// The same, of events that have another name.
+/// Fails likewise, with another name for the events.
 pub(super) fn judged_as(delivery: &Delivery, what: &str) -> Result<(), Failure> {
     match (delivery.failed, &delivery.obstacle) {
         (0, _) => Ok(()),

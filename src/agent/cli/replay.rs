@@ -153,13 +153,11 @@ pub(super) struct Replay {
     wait_stored: Option<String>,
 }
 
-/// The most bad rows that are shown.
 const BAD_ROWS_SHOWN: u64 = 5;
 
-/// The interval where none is known: no pause is too long.
+/// Interval if none is known, which makes no pause too long.
 const ANY_INTERVAL: Duration = Duration::from_secs(365 * 86_400);
 
-/// The end of a run.
 enum End {
     Through,
     Stopped,
@@ -178,7 +176,7 @@ impl Replay {
         let interval = self.interval.or(self.bytes_per);
         let mut rows = Rows::open(&self.file, &self.dialect(), self.meaning(), interval, &self.interface)?;
         let mut lanes = Lanes::open(&agent, epoch, events, samples, self.from_line)?;
-        // The same rows make the same breaches, ids and all, when a run goes on.
+        // A resumed run makes the same breaches of the same rows, with the same ids.
         let mut detector = Detector::new(limits, interval.unwrap_or(ANY_INTERVAL), epoch.0);
         let bar = outlet::progress(None, "rows");
         let mut summary = Summary::new(self.breaches.then_some(self.format));
@@ -227,7 +225,7 @@ impl Replay {
         Ok(())
     }
 
-    /// For events and for samples, where they are sent; to topics that are there.
+    /// Returns the publishers' settings for events and for samples, if they are sent. Fails if a topic does not exist.
     fn publishers(
         &self,
         settings: &Settings,
@@ -258,7 +256,7 @@ impl Replay {
         let end = loop {
             let next = rows.next();
             if lanes.stopped() {
-                // Whoever wrote the rows may have been told to end too, in the middle of this one.
+                // The process that writes the rows may have been stopped too, in the middle of this one.
                 break End::Stopped;
             }
             let row = match next {
@@ -384,7 +382,7 @@ fn positive_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// `80 Mbit/s`, or a size over a time: `5 MB/5min`.
+/// Parses `80 Mbit/s`, or a size over a time: `5 MB/5min`.
 fn rate(text: &str) -> Result<BitRate, String> {
     let known = |error| format!("{error}; or write a size and a time, as in '5 MB/5min'");
     let error = match text.parse::<BitRate>() {

@@ -93,21 +93,21 @@ pub(super) struct Simulate {
 
 const COLUMNS: &[&str] = &["events", "delivered", "failed", "seconds", "events_per_second", "last_offsets"];
 
-/// Agents that live at once where their time need not keep step with ours: at about 22 kB each, little beside what is in flight.
+/// Maximum number of simultaneous agents without --time-scale: at about 22 kB each, little beside what is in flight.
 const LIVE_MAX: u32 = 250;
-/// Agents with --time-scale, where all have to live at once.
+/// Maximum number of agents with --time-scale, where all have to be simulated at once.
 const SCALED_MAX: u32 = 10_000;
 const EVENTS: u64 = 1_000;
-/// The interval at which a real interface is read.
+/// Interval of readings of a real interface.
 const TICK: Duration = Duration::from_secs(1);
-/// Events are handed on in portions of about this many.
+/// Approximate number of events that are handed on at once.
 const PORTION: usize = 500;
 
 impl Simulate {
     pub(super) fn run(self) -> Result<(), Failure> {
         self.common.start_log();
         let settings = match self.on {
-            // Only what is seen here is told under the agent's own name.
+            // Only real traffic of this host is reported under the agent's own name.
             Some(_) => self.common.settings_of_an_agent(Absent::MeansDefaults)?,
             None => self.common.settings(Absent::MeansDefaults).map_err(Failure::config)?,
         };
@@ -151,7 +151,7 @@ impl Simulate {
         outlet::judged(&delivery)
     }
 
-    /// Simulates the agents, as many at a time as may live at once.
+    /// Simulates the agents, in groups of those that may live at once.
     fn invent(&self, events_max: u64, courier: &mut Courier, bar: &ProgressBar) -> Result<(), Failure> {
         let limits = [self.simulated_limit(
             "*",
@@ -182,7 +182,7 @@ impl Simulate {
         Ok(())
     }
 
-    /// The next events, about as many as wanted; fewer with --time-scale, which waits for their time, and none after --duration.
+    /// Returns about `wanted` further events; fewer with --time-scale, which waits for their time, and none after --duration.
     fn portion(
         &self,
         fleet: &mut Fleet,
@@ -203,7 +203,7 @@ impl Simulate {
         Ok(drafts)
     }
 
-    /// How much happens, and when it begins, so that it ends about when the run does.
+    /// Returns the schedule and its start, so that the simulated time ends about when the run does.
     fn schedule(&self, events_max: u64, live: u32) -> (Schedule, DateTime<Utc>) {
         let now = SystemClock::default().wall();
         let schedule = match self.duration {
@@ -218,7 +218,7 @@ impl Simulate {
         (schedule, now.checked_sub_signed(ahead).unwrap_or(DateTime::UNIX_EPOCH))
     }
 
-    /// Watches real counters, each second; returns what became of the limit.
+    /// Reads real counters each second; returns the outcome for the limit.
     fn watch(
         &self,
         interface: &str,
@@ -299,7 +299,7 @@ impl Simulate {
     }
 }
 
-/// What a limit on a real interface has seen.
+/// Breaches of a limit on a real interface.
 struct Seen<'a> {
     interface: &'a str,
     raise_at: String,
@@ -330,7 +330,7 @@ impl<'a> Seen<'a> {
     }
 }
 
-/// Events at a bounded rate.
+/// Bounds the rate of events.
 struct Pace {
     rate: Option<u64>,
     began: Option<Duration>,

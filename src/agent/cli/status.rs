@@ -50,13 +50,13 @@ pub(super) struct Status {
     format: Format,
 }
 
-/// Where the unit's agent has its socket: whoever asks has another `$RUNTIME_DIRECTORY`, or none.
+/// Directory of the systemd unit's socket: the caller's `$RUNTIME_DIRECTORY`, if any, is another.
 const UNIT_RUNTIME: &str = "/run/highwater";
-/// An agent that has just taken its lock listens sooner, and one that has stopped listening is gone sooner.
+/// Time in which an agent with the lock begins to listen, or one that no longer listens is gone.
 const BETWEEN_MAX: Duration = Duration::from_secs(3);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// The columns of CSV: the fields of a [`Report`], in their order.
+/// Columns of CSV: the fields of a [`Report`], in their order.
 const COLUMNS: &[&str] = &[
     "state",
     "healthy",
@@ -112,7 +112,7 @@ impl Status {
     }
 }
 
-/// The exit code's reason, said where the report already says the rest.
+/// Chooses the exit code; the message is brief, as the report has the details.
 fn verdict(report: &Report) -> Result<(), Failure> {
     match (report.running(), report.troubles.len()) {
         (true, 0) => Ok(()),
@@ -125,7 +125,7 @@ fn verdict(report: &Report) -> Result<(), Failure> {
     }
 }
 
-/// What the agent of this state directory says; what its journal says, where none runs.
+/// Returns the report of the agent of this state directory, or one made from its journal if none runs.
 fn find(state_dir: &Path, runtime: Option<&Path>) -> Result<Report, Failure> {
     let clock = SystemClock::default();
     let until = clock.monotonic() + BETWEEN_MAX;
@@ -154,14 +154,14 @@ fn find(state_dir: &Path, runtime: Option<&Path>) -> Result<Report, Failure> {
     }
 }
 
-/// Asks at each place where the agent may listen; else the one that this user may not ask, if there is one.
+/// Asks at each path where the agent may listen; otherwise returns the socket that this user may not connect to, if any.
 fn answer(state_dir: &Path, runtime: Option<&Path>) -> Result<Result<Report, Option<PathBuf>>, Failure> {
     let mut denied = None;
     for runtime in [runtime, None, Some(Path::new(UNIT_RUNTIME))] {
         let socket = socket_path(runtime, state_dir);
         match ask(&socket) {
             Ok(report) if same(&report.state_dir, state_dir) => return Ok(Ok(report)),
-            // The agent of another state directory: nobody has asked for it.
+            // The agent of another state directory, which was not asked for.
             Ok(_) | Err(NoAnswer::Nobody) => {}
             Err(NoAnswer::Denied) => denied = Some(socket),
             Err(error @ (NoAnswer::Silent | NoAnswer::Garbled(_))) => {
@@ -175,7 +175,7 @@ fn answer(state_dir: &Path, runtime: Option<&Path>) -> Result<Result<Report, Opt
     Ok(Err(denied))
 }
 
-/// What an agent that has ended left.
+/// Makes a report from the journal of an agent that has ended.
 fn left(state_dir: &Path, clock: &SystemClock) -> Result<Report, Failure> {
     let snapshot = match Snapshot::read(state_dir, &machine_id()) {
         Ok(Some(snapshot)) => snapshot,
@@ -204,7 +204,7 @@ fn left(state_dir: &Path, clock: &SystemClock) -> Result<Report, Failure> {
     Ok(report.with_breaches(breaches.filter_map(|event| Some((event.body.breach()?.clone(), event.stamp)))))
 }
 
-/// Whether two paths lead to one directory: that of a unit with a dynamic user has two names.
+/// Returns true if two paths lead to the same directory: that of a unit with a dynamic user has two names.
 fn same(a: &Path, b: &Path) -> bool {
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     real(a) == real(b)

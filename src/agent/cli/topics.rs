@@ -55,7 +55,7 @@ pub(super) struct Topics {
 const COLUMNS: &[&str] = &["topic", "state", "partitions", "replication", "cleanup", "retention", "differs"];
 const LIST_COLUMNS: &[&str] = &["topic", "partition", "first_offset", "last_offset", "messages_max"];
 
-/// On so many brokers each partition stands by default, where there are so many.
+/// Default replication factor, if there are enough brokers.
 const REPLICATION: i32 = 3;
 
 impl Topics {
@@ -120,7 +120,7 @@ impl Topics {
     }
 }
 
-/// What the configuration asks for, on a cluster of so many brokers.
+/// Returns the configured topics, for a cluster of this many brokers.
 fn wanted(settings: &Settings, brokers: usize, samples: bool) -> Vec<Wanted> {
     let topics = &settings.topics;
     let brokers = i32::try_from(brokers).unwrap_or(REPLICATION);
@@ -134,8 +134,8 @@ fn wanted(settings: &Settings, brokers: usize, samples: bool) -> Vec<Wanted> {
     }
     let wanted = wanted.into_iter().map(|(name, own)| {
         let mut settings = own.to_vec();
-        // By the sender's time, retention would delete at once what a gateway sends whose clock is in the past, and what
-        // `replay` sends of a recording. An event bears its own time.
+        // By the sender's time, retention would delete at once what a gateway with its clock in the past sends, or `replay` of a
+        // recording. An event carries its own time.
         settings.push(("message.timestamp.type", "LogAppendTime".to_owned()));
         if replication >= REPLICATION {
             settings.push(("min.insync.replicas", "2".to_owned()));
@@ -179,7 +179,7 @@ fn print(wanted: &[Wanted], found: &[Found], made: &[&str], format: Format) -> s
     rows.end()
 }
 
-/// `30days`, or what Kafka says where it is no number of milliseconds from 0 on: -1 keeps all.
+/// Formats `30days`, or a value of Kafka's that is not a number of milliseconds: -1 keeps messages for ever.
 fn retention(ms: &str) -> String {
     match ms.parse::<u64>() {
         Ok(ms) => humantime::format_duration(std::time::Duration::from_millis(ms)).to_string(),

@@ -1,10 +1,9 @@
-//! A recorded series in a CSV file, a row on each line.
+//! A recorded series in a CSV file, one row a line.
 //!
-//! The first row names the columns. Lines before it that name others, as some programs export them, are skipped, and so are comments
-//! (`#`) and a header that comes again.
+//! The first row names the columns. Lines before it with other names, as some programs export them, are skipped, and so are
+//! comments (`#`) and repeated headers.
 //!
-//! A file may be written to while it is read: rows that come after it was opened are left for another time, and so is a last row
-//! that is not whole yet.
+//! A file may grow while it is read: rows appended after it was opened are not read, nor is an incomplete last row.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -20,39 +19,36 @@ use crate::excerpt::{beginning, harmless};
 use crate::exit::{Failure, Status};
 use crate::units::counted;
 
-/// The form of a file, as far as the command line says.
+/// Format of a file, as given by flags.
 #[derive(Clone, Debug)]
 pub(super) struct Dialect {
-    /// The columns that are used, by name.
+    /// Names of the columns to read.
     pub(super) time: String,
     pub(super) rx: String,
     pub(super) tx: Option<String>,
-    /// Found by the first row, where it is not given.
+    /// Detected by the first row if not given.
     pub(super) delimiter: Option<char>,
     pub(super) times: Times,
 }
 
-/// A row that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Record {
     pub(super) line: u64,
-    /// Its time as it is written.
+    /// Time as written.
     pub(super) time: SmolStr,
     pub(super) moment: Moment,
     pub(super) rx: u64,
     pub(super) tx: Option<u64>,
 }
 
-/// A row that could not be read.
 #[derive(Debug)]
 pub(super) enum RowError {
     /// The row cannot be used; the next one may be.
     Bad { line: u64, reason: String },
-    /// There will be no more.
+    /// No further row can be read.
     Failed(Failure),
 }
 
-/// Reads rows.
 pub(super) struct Csv {
     lines: Lines,
     row: StringRecord,
@@ -63,7 +59,6 @@ pub(super) struct Csv {
     opened: Option<Opened>,
 }
 
-/// The first row.
 struct Header {
     delimiter: char,
     width: usize,
@@ -72,23 +67,20 @@ struct Header {
     tx: Option<usize>,
 }
 
-/// A file as it was when it was opened.
+/// A file and its size when it was opened.
 struct Opened {
     file: File,
     bytes: u64,
 }
 
-/// The line that names the columns is looked for in so many.
+/// Maximum number of lines to search for the column names.
 const HEADER_LINES_MAX: usize = 20;
 
-/// The delimiters that are tried, in this order.
+/// Delimiters to try, in this order.
 const DELIMITERS: [char; 3] = [',', ';', '\t'];
 
 impl Csv {
-    /// Opens a file.
-    ///
-    /// # Errors
-    /// The file can't be read, or names no such columns.
+    /// Opens a file. Fails if it cannot be read, or does not name the columns.
     pub(super) fn open(path: &Path, dialect: &Dialect) -> Result<Self, Failure> {
         let file = path.display().to_string();
         let failed = |error: io::Error| Failure::failed(format!("{file}: {error}"));
@@ -99,10 +91,7 @@ impl Csv {
         Ok(csv)
     }
 
-    /// Reads from anything else: standard input. `file` is its name in errors.
-    ///
-    /// # Errors
-    /// See [`Csv::open`].
+    /// Reads from another source, as standard input. `file` is its name in errors.
     pub(super) fn from_reader(reader: Box<dyn Read>, file: String, dialect: &Dialect) -> Result<Self, Failure> {
         let text = encoding::text(reader, &file).map_err(|error| Failure::failed(format!("{file}: {error}")))?;
         let mut lines = Lines::new(text);
@@ -111,7 +100,6 @@ impl Csv {
         Ok(Self { lines, row: StringRecord::new(), file, header, time, times, opened: None })
     }
 
-    /// The file's name.
     pub(super) fn file(&self) -> &str {
         &self.file
     }
@@ -122,9 +110,6 @@ impl Csv {
     }
 
     /// Reads the next row; `None` at the end.
-    ///
-    /// # Errors
-    /// See [`RowError`].
     pub(super) fn next(&mut self) -> Result<Option<Record>, RowError> {
         loop {
             let split = match self.lines.read() {
@@ -148,7 +133,7 @@ impl Csv {
         }
     }
 
-    /// The row that was read, or what is wrong with it.
+    /// Returns the row just read, or the problem with it.
     fn record(&self) -> Result<Record, String> {
         let Header { delimiter, width, time, rx, tx } = self.header;
         let fits = self.row.len() >= width && self.row.iter().skip(width).all(str::is_empty);
@@ -184,7 +169,7 @@ impl Header {
                 Err(Unread::Io(error)) => return Err(unreadable(file, &error)),
             };
             let at = lines.number();
-            // Excel's way to say it.
+            // Excel declares its delimiter this way.
             if let Some(given) = line.to_ascii_lowercase().strip_prefix("sep=").and_then(|rest| rest.chars().next()) {
                 delimiter = delimiter.or(Some(given));
                 continue;
@@ -238,7 +223,7 @@ impl Dialect {
         self.wanted().all(|wanted| names.contains(wanted))
     }
 
-    /// The message for a file whose first row has these names.
+    /// Returns the error for a file whose first row has these names.
     fn not_named(&self, names: &[String]) -> String {
         if names.is_empty() {
             return "is empty; the first row names the columns".to_owned();
@@ -257,7 +242,7 @@ impl Dialect {
 
 impl Opened {
     fn new(file: File) -> io::Result<Self> {
-        // What is no file has no length: all of it is read.
+        // A pipe or device has no size: all of it is read.
         let metadata = file.metadata()?;
         let bytes = if metadata.is_file() { metadata.len() } else { u64::MAX };
         Ok(Self { file, bytes })
@@ -268,7 +253,7 @@ impl Opened {
     }
 }
 
-/// The columns that a row names. One without a name at its end is none: lines that end with a delimiter make it.
+/// Returns the column names in a row, without the empty ones at the end of a line with trailing delimiters.
 fn names(text: &str, delimiter: char) -> Vec<String> {
     let mut row = StringRecord::new();
     if split(text, delimiter, &mut row).is_err() {
@@ -281,18 +266,17 @@ fn names(text: &str, delimiter: char) -> Vec<String> {
     names
 }
 
-/// The most characters of a file that an error shows.
+/// Maximum characters of a file's content in an error.
 const SHOWN_CHARS_MAX: usize = 200;
 
-/// In one line, and harmless to a terminal: it may be no text at all.
+/// Shortens a text of the file and makes it harmless for a terminal: it may be binary.
 pub(super) fn shown(text: &str) -> String {
     harmless(&beginning(text, SHOWN_CHARS_MAX)).into_owned()
 }
 
-/// The name of standard input in errors.
 pub(super) const STANDARD_INPUT: &str = "standard input";
 
-/// Returns the file as a shell takes it.
+/// Quotes a file name for a shell.
 pub(super) fn as_argument(file: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-' | '+' | ':' | '@');
     match file {
@@ -306,7 +290,7 @@ fn unreadable(file: &str, error: &io::Error) -> Failure {
     Failure::failed(format!("{file}: {error}"))
 }
 
-/// Reads a number of bytes or bits, rounded to whole ones.
+/// Parses a number of bytes or bits, rounded to a whole number.
 fn number(text: &str, decimal_comma: bool) -> Result<u64, String> {
     if let Ok(whole) = text.parse() {
         // A float would round a counter above 2^53.
@@ -338,7 +322,7 @@ mod tests {
         Csv::from_reader(reader, "in.csv".into(), dialect)
     }
 
-    /// Seconds and bytes of a row, or its line and what was wrong with it.
+    /// Seconds and bytes of a row, or its line and error.
     type Read = Result<(u64, u64, Option<u64>), String>;
 
     fn rows(mut csv: Csv) -> Vec<Read> {

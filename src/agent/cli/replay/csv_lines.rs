@@ -1,29 +1,26 @@
-//! The lines of a CSV file, each of them a row. A quoted value may hold delimiters, but no line's end: a quote that is never closed
-//! spoils its own row, and not all that follow.
+//! The lines of a CSV file, each of them one row. A quoted value may hold delimiters but no line end: a quote that is never closed
+//! spoils its own row only.
 
 use std::borrow::Cow;
 use std::io::{self, BufRead as _, BufReader, Read};
 
 use ::csv::StringRecord;
 
-/// The longest row: a longer one is most likely no text.
+/// Maximum length of a row: a longer one is most likely binary.
 const LINE_BYTES_MAX: u64 = 1 << 20;
 
-/// The longest line of which the end is looked for: a device, or an image of a disk, may have none.
+/// Maximum length of a line to skip: a device or disk image may have no line end.
 const SKIP_BYTES_MAX: u64 = 64 << 20;
 
-/// Reads rows.
 pub(super) struct Lines {
     reader: BufReader<Box<dyn Read>>,
     line: Vec<u8>,
     number: u64,
 }
 
-/// A line that could not be read.
 pub(super) enum Unread {
-    /// The file can't be read.
     Io(io::Error),
-    /// The line is no row; the next one may be.
+    /// The line is not a row; the next one may be.
     Row(&'static str),
 }
 
@@ -32,17 +29,17 @@ impl Lines {
         Self { reader: BufReader::new(reader), line: Vec::new(), number: 0 }
     }
 
-    /// The number of the line that was read last, from 1.
+    /// Number of the last line read, from 1.
     pub(super) fn number(&self) -> u64 {
         self.number
     }
 
-    /// Returns true if the line that was read last has no end: it is the last one, and may not be whole.
+    /// Returns true if the last line read has no line end: it may be incomplete.
     pub(super) fn is_open_ended(&self) -> bool {
         self.line.last().is_some_and(|last| *last != b'\n')
     }
 
-    /// The next line that is not empty, without white space around it; `None` at the end.
+    /// Reads the next line that is not empty, without surrounding white space; `None` at the end.
     pub(super) fn read(&mut self) -> Result<Option<Cow<'_, str>>, Unread> {
         loop {
             self.line.clear();
@@ -79,8 +76,8 @@ impl Lines {
     }
 }
 
-/// A value may stand in quotes, which are doubled within it. The crate that knows all of CSV would go on looking for a closing
-/// quote in the lines that follow.
+/// Splits a line, whose values may be in quotes, which are doubled within a value. The `csv` crate would look for a missing closing
+/// quote in the following lines.
 pub(super) fn split(text: &str, delimiter: char, row: &mut StringRecord) -> Result<(), &'static str> {
     row.clear();
     let mut rest = text;
@@ -101,7 +98,7 @@ pub(super) fn split(text: &str, delimiter: char, row: &mut StringRecord) -> Resu
     }
 }
 
-/// Returns the text before the closing quote, and behind it.
+/// Returns the text before the closing quote, and the text after it.
 fn unquoted(text: &str) -> Result<(Cow<'_, str>, &str), &'static str> {
     let mut searched = 0;
     loop {
@@ -162,7 +159,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// The crate reads the same: it wrote the line.
+        /// Lines written by the `csv` crate are read back.
         #[test]
         fn what_the_crate_writes_is_read(wanted in proptest::collection::vec("[a-z\", é]{0,6}", 1..6)) {
             let mut writer = ::csv::Writer::from_writer(Vec::new());

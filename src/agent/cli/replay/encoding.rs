@@ -1,13 +1,10 @@
-//! Tells by a file's first bytes how it is encoded: UTF-16 becomes UTF-8, and of what is packed the message names what unpacks it.
+//! Detects a file's encoding by its first bytes. UTF-16 becomes UTF-8; the error for a compressed file names the command to unpack it.
 
 use std::io::{self, Cursor, Read};
 
 use super::csv::as_argument;
 
-/// A file's text as UTF-8.
-///
-/// # Errors
-/// The file can't be read, or is no text; the message names the command that turns it into text.
+/// Returns a file's text as UTF-8. Fails if the file cannot be read or is not text; the error names the command that converts it.
 pub(super) fn text(mut reader: Box<dyn Read>, file: &str) -> io::Result<Box<dyn Read>> {
     let mut head = Vec::new();
     (&mut reader).take(8).read_to_end(&mut head)?;
@@ -17,7 +14,7 @@ pub(super) fn text(mut reader: Box<dyn Read>, file: &str) -> io::Result<Box<dyn 
     let unit: Option<fn([u8; 2]) -> u16> = match head[..] {
         [0xff, 0xfe, ..] => Some(u16::from_le_bytes),
         [0xfe, 0xff, ..] => Some(u16::from_be_bytes),
-        // Without its mark: Latin letters have a half that is zero.
+        // Without a byte order mark: Latin letters have one zero byte.
         [a, 0, b, 0, ..] if a > 0 && b > 0 => Some(u16::from_le_bytes),
         [0, a, 0, b, ..] if a > 0 && b > 0 => Some(u16::from_be_bytes),
         _ => None,
@@ -29,7 +26,7 @@ pub(super) fn text(mut reader: Box<dyn Read>, file: &str) -> io::Result<Box<dyn 
     })
 }
 
-/// The message for a file that is no text.
+/// Returns the error for a compressed or binary file.
 fn packed(head: &[u8], file: &str) -> Option<String> {
     let unpacked = |what: &str, command: &str| {
         Some(format!("is {what}; unpack it first: `{command} {} | highwater-agent replay - ...`", as_argument(file)))
@@ -47,13 +44,13 @@ fn packed(head: &[u8], file: &str) -> Option<String> {
     }
 }
 
-/// Reads UTF-16 as UTF-8.
+/// Converts UTF-16 to UTF-8.
 struct Utf16<R> {
     reader: R,
     unit: fn([u8; 2]) -> u16,
-    /// Half of a surrogate pair, at most.
+    /// At most one half of a surrogate pair.
     units: Vec<u16>,
-    /// Half of a unit.
+    /// First byte of an incomplete unit.
     odd: Option<u8>,
     text: Cursor<Vec<u8>>,
 }
@@ -70,7 +67,7 @@ impl<R: Read> Read for Utf16<R> {
 }
 
 impl<R: Read> Utf16<R> {
-    /// Reads on; `false` at the end.
+    /// Decodes a further block; returns `false` at the end.
     fn decode(&mut self) -> io::Result<bool> {
         let mut bytes = [0; 8192];
         let kept = usize::from(self.odd.is_some());
@@ -79,7 +76,7 @@ impl<R: Read> Utf16<R> {
         let mut pairs = bytes[..kept + read].chunks_exact(2);
         self.units.extend((&mut pairs).map(|pair| (self.unit)([pair[0], pair[1]])));
         self.odd = pairs.remainder().first().copied().filter(|_| read > 0);
-        // The second half of a pair may be in what is read next.
+        // The second half of a surrogate pair may be in the next block.
         let waits = self.units.last().copied().filter(|unit| read > 0 && (0xd800..0xdc00).contains(unit));
         self.units.truncate(self.units.len() - usize::from(waits.is_some()));
         let units = std::mem::replace(&mut self.units, waits.into_iter().collect());
@@ -94,7 +91,7 @@ impl<R: Read> Utf16<R> {
 mod tests {
     use super::*;
 
-    /// A byte at a time, as from a slow pipe.
+    /// Returns one byte a read, like a slow pipe.
     struct Slow(Cursor<Vec<u8>>);
 
     impl Read for Slow {

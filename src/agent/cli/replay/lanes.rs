@@ -1,5 +1,5 @@
-//! The two ways that a row takes to Kafka: the events that it makes, and the row itself as a sample. Each has a topic and an epoch of
-//! its own; the line to go on with is the first that one of them has not delivered.
+//! The two streams that a row is sent to: the events it makes, and the row itself as a sample. Each has a topic and an epoch of its
+//! own; a run is resumed at the first line that one of them has not delivered.
 
 use chrono::{DateTime, Utc};
 
@@ -11,13 +11,12 @@ use crate::agent::publisher;
 use crate::event::{Epoch, Stamp};
 use crate::exit::Failure;
 
-/// Both ways.
 pub(super) struct Lanes {
     events: Lane,
     samples: Option<Lane>,
     /// Lines before this one were sent by an earlier run.
     from_line: u64,
-    /// The first that was not judged.
+    /// First line that was not processed.
     next_line: u64,
 }
 
@@ -26,21 +25,20 @@ struct Lane {
     undelivered: Undelivered,
 }
 
-/// What became of all that was sent.
 pub(super) struct Delivered {
     pub(super) events: Delivery,
     pub(super) samples: Option<Delivery>,
-    /// The line to go on with.
+    /// Line at which to resume.
     pub(super) next_line: u64,
 }
 
-/// The epoch that samples are counted in, beside `events`: its complement, so that one of them names both.
+/// Derives the epoch of samples from that of events: its complement, so that one flag names both.
 pub(super) fn epoch_of_samples(events: Epoch) -> Epoch {
     Epoch(!events.0)
 }
 
 impl Lanes {
-    /// Sends nothing where there are no settings for it, and no sample without `samples`.
+    /// Opens the streams that have settings; without settings for them, samples are not even made.
     pub(super) fn open(
         agent: &str,
         epoch: Epoch,
@@ -63,22 +61,19 @@ impl Lanes {
         })
     }
 
-    /// Whether somebody wants it to end.
     pub(super) fn stopped(&self) -> bool {
         self.events.courier.stopped()
     }
 
-    /// Whether a sample is wanted of each row.
     pub(super) fn wants_samples(&self) -> bool {
         self.samples.is_some()
     }
 
-    /// A line was passed over.
     pub(super) fn pass(&mut self, line: u64) {
         self.next_line = self.next_line.max(line + 1);
     }
 
-    /// Takes what a line made.
+    /// Sends the results of a line.
     pub(super) fn add(
         &mut self,
         line: u64,
@@ -95,7 +90,7 @@ impl Lanes {
         }
     }
 
-    /// Waits until Kafka has all of it, or, after an interruption, for a while.
+    /// Waits until Kafka has acknowledged everything; after an interruption, for a bounded time.
     pub(super) fn finish(self) -> Result<Delivered, Failure> {
         let (events, from_events) = self.events.finish(self.next_line)?;
         let (samples, from_samples) = self.samples.map(|lane| lane.finish(self.next_line)).transpose()?.unzip();
@@ -115,7 +110,7 @@ impl Lane {
         self.courier.add(drafts)
     }
 
-    /// What became of it, and the line to go on with.
+    /// Returns the result, and the line at which to resume.
     fn finish(self, next_line: u64) -> Result<(Delivery, u64), Failure> {
         let delivery = self.courier.finish()?;
         let line = self.undelivered.first(delivery.oldest_pending, next_line);

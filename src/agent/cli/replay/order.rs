@@ -1,7 +1,7 @@
-//! Puts rows in their place in time, and finds those that are out of it.
+//! Puts rows in order of time, and detects those that are out of order.
 //!
-//! A row comes after the one before it. One that does not is bad, unless the one before was: a row that jumps ahead is held until the
-//! next shows whether time goes on from there. The first row lasts as long as the second, for which it waits.
+//! A row has to be later than the one before; one that is not is bad, unless the one before was. A row that jumps ahead is held
+//! until the next shows whether time continues from there. The first row is held for the second, whose duration it is given.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -9,17 +9,16 @@ use std::time::Duration;
 use super::csv::{Record, shown};
 use super::times::Moment;
 
-/// A row in its place.
+/// A row with its time.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Placed {
     pub(super) record: Record,
     /// Time since 1970.
     pub(super) at: Duration,
-    /// The time since the row before; for the first row, until the next. `None` where there is no other.
+    /// Time since the row before; for the first row, until the next. `None` for a single row.
     pub(super) spacing: Option<Duration>,
 }
 
-/// The decision on a row.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     Placed(Placed),
@@ -34,36 +33,34 @@ pub(super) enum Outcome {
     },
 }
 
-/// Follows the times of a series.
 #[derive(Debug, Default)]
 pub(super) struct Order {
-    /// The interval, where it is given.
+    /// Interval given by a flag.
     interval: Option<Duration>,
-    /// The usual time between rows: the last that was no pause.
+    /// Usual time between rows: the last one that was not a pause.
     step: Option<Duration>,
     last: Option<Duration>,
-    /// The time of the first row.
     began: Option<Duration>,
-    /// Received and sent in the last row.
+    /// Bytes received and sent in the last row.
     last_values: (u64, Option<u64>),
-    /// The first row, until the second is known; it is at `last`.
+    /// First row, until the second is known; its time is `last`.
     first: Option<Record>,
-    /// A row that jumps ahead, until the next is known.
+    /// Row that jumps ahead, until the next is known.
     ahead: Option<(Record, Duration)>,
-    /// A second row before the first, until the third is known.
+    /// Second row before the first, until the third is known.
     back: Option<Record>,
-    /// Decided, but behind a row that is held, perhaps.
+    /// Outcomes that may have to wait for a row that is held.
     staged: Vec<Outcome>,
     outcomes: VecDeque<Outcome>,
 }
 
-/// Time that is so many times the usual is a jump, or a pause.
+/// Multiple of the usual time between rows from which on it is a jump or a pause.
 pub(super) const PAUSE_INTERVALS: f64 = 3.5;
 
-/// The most bad rows that a held one lets pass.
+/// Maximum number of bad rows behind a held row; then it is decided without a further row.
 const STAGED_MAX: usize = 16;
 
-/// Clocks are set back by this much in autumn.
+/// Shift of clocks at the end of daylight saving time.
 const SET_BACK: Duration = Duration::from_secs(3_600);
 
 impl Outcome {
@@ -80,18 +77,16 @@ impl Order {
         Self { interval, step: interval, ..Self::default() }
     }
 
-    /// The outcome of the next row that is decided.
     pub(super) fn pop(&mut self) -> Option<Outcome> {
         self.outcomes.pop_front()
     }
 
-    /// Takes the next row.
     pub(super) fn take(&mut self, record: Record) {
         self.place(record);
         self.settle();
     }
 
-    /// Takes a row that is bad in itself.
+    /// Adds a row that is bad in itself.
     pub(super) fn bad(&mut self, line: u64, reason: String) {
         self.staged.push(Outcome::Bad { line, reason });
         if self.staged.len() >= STAGED_MAX {
@@ -100,7 +95,7 @@ impl Order {
         self.settle();
     }
 
-    /// There are no more rows.
+    /// Decides all rows: there are no more.
     pub(super) fn end(&mut self) {
         match &self.back {
             Some(back) => self.fail(back.line, NEWEST_FIRST.to_owned()),
@@ -109,7 +104,7 @@ impl Order {
         self.settle();
     }
 
-    /// Gives out, in the order of lines, what is before the first row that is held.
+    /// Emits, in the order of lines, the outcomes before the first row that is held.
     fn settle(&mut self) {
         let held = [self.first.as_ref(), self.ahead.as_ref().map(|(ahead, _)| ahead), self.back.as_ref()];
         let held = held.into_iter().flatten().map(|record| record.line).min().unwrap_or(u64::MAX);
@@ -173,7 +168,7 @@ impl Order {
         self.first = Some(record);
     }
 
-    /// The row behind one that jumped ahead: if it goes back to where time was, that one was wrong.
+    /// Places the row behind one that jumped ahead, which was wrong if this one continues from before the jump.
     fn place_behind(&mut self, ahead: Record, ahead_at: Duration, next: Record) {
         let last = self.last.unwrap_or_default();
         let at = next.moment.after(Some(last));
@@ -186,7 +181,7 @@ impl Order {
         self.place(next);
     }
 
-    /// The third row, where the second was before the first.
+    /// Places the third row, if the second was before the first.
     fn place_third(&mut self, second: Record, third: Record) {
         let first_at = self.last.unwrap_or_default();
         let second_at = second.moment.after(None);
@@ -222,7 +217,7 @@ impl Order {
         self.step.is_none_or(|step| by > step.mul_f64(PAUSE_INTERVALS))
     }
 
-    /// A local time that goes back by an hour, less the usual step.
+    /// Returns true if a local time goes back by an hour, less the usual step.
     fn is_hour_again(&self, record: &Record, at: Duration, last: Duration) -> bool {
         let Some(step) = self.step.filter(|step| *step <= SET_BACK) else { return false };
         let expected = (last + step).saturating_sub(SET_BACK);
@@ -253,7 +248,7 @@ fn too_far_ahead(record: &Record) -> Outcome {
 mod tests {
     use super::*;
 
-    /// The outcomes of rows at these times: `second+spacing`, or the line and what is wrong.
+    /// Returns the outcomes of rows at these times: `second+spacing`, or the line and its error.
     fn placed(interval: Option<u64>, moments: &[Moment]) -> Vec<String> {
         let mut order = Order::new(interval.map(Duration::from_secs));
         for (at, moment) in moments.iter().enumerate() {

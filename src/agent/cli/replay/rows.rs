@@ -1,4 +1,4 @@
-//! The rows of a file as readings, one by one, and which of them Kafka has not yet.
+//! The rows of a file as readings, and the lines whose events Kafka has not acknowledged.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
@@ -18,49 +18,42 @@ use crate::agent::counters::{Came, Carried, CounterBits, Counters, LinkChange, L
 use crate::event::Stamp;
 use crate::exit::Failure;
 
-/// The meaning of the values of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Meaning {
-    /// Bytes counted from some beginning, as a kernel does.
+    /// Bytes counted from an arbitrary point, as by a kernel.
     Counter(CounterBits),
-    /// Bytes since the row before.
     Bytes,
-    /// Bytes in an interval of this length, which the row ends.
+    /// Bytes in an interval of this length, which ends at the row.
     BytesPer(Duration),
-    /// The mean rate since the row before, in bit/s.
+    /// Mean rate since the row before, in bits a second.
     BitsPerSecond,
 }
 
-/// A row of the series.
 pub(super) struct Row {
     pub(super) line: u64,
-    /// For the detector.
     pub(super) reading: Reading,
-    /// The row itself, whatever the detector makes of it.
+    /// The row itself, independent of the detector.
     pub(super) recorded: Recorded,
 }
 
-/// The amounts of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Recorded {
-    /// The time that it covers; `None` where it is a counter's first, or the only row.
+    /// Time that the row covers; `None` for a counter's first row, or a single row.
     pub(super) elapsed: Option<Duration>,
     pub(super) rx: Amount,
-    /// `None` where there is no column of it.
+    /// `None` without such a column.
     pub(super) tx: Option<Amount>,
 }
 
-/// The amount one way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Amount {
     Bytes(u64),
-    /// In bit/s.
+    /// Bits a second.
     Rate(u64),
-    /// A counter began, or fell.
+    /// A counter's first row, or one in which it decreased.
     Unknown,
 }
 
-/// Reads a file's rows.
 pub(super) struct Rows {
     csv: Csv,
     order: Order,
@@ -68,22 +61,21 @@ pub(super) struct Rows {
     ended: bool,
 }
 
-/// Turns rows into readings of one link.
+/// Converts rows to readings of one link.
 struct Series {
     meaning: Meaning,
-    /// The usual time between rows, if known: a much longer one is a pause.
+    /// Usual time between rows, if known: a much longer one is a pause.
     interval: Option<Duration>,
-    /// Until the first row is read.
+    /// Taken by the first row.
     link: Option<LinkInfo>,
-    /// The counters of the row before.
+    /// Counters of the row before.
     counted: Option<(u64, Option<u64>)>,
 }
 
-/// The link's.
 const IFINDEX: u32 = 1;
 
 impl Rows {
-    /// `-` is standard input. It ends too on a signal; those who asked before to be told know it by then.
+    /// Opens a file; `-` is standard input, which a signal ends too, for handlers that were registered before.
     pub(super) fn open(
         file: &Path,
         dialect: &Dialect,
@@ -106,10 +98,7 @@ impl Rows {
         Self { csv, order: Order::new(interval), series, ended: false }
     }
 
-    /// Reads the next row; `None` at the end.
-    ///
-    /// # Errors
-    /// See [`RowError`]; their reasons name file and line.
+    /// Reads the next row; `None` at the end. Errors name file and line.
     pub(super) fn next(&mut self) -> Result<Option<Row>, RowError> {
         loop {
             match self.order.pop() {
@@ -153,7 +142,7 @@ impl Rows {
 }
 
 impl Series {
-    /// Refuses what no counter of this width shows.
+    /// Refuses values that a counter of this width cannot have.
     fn fitting(&self, record: &Record) -> Result<(), String> {
         let highest = record.rx.max(record.tx.unwrap_or_default());
         if self.meaning == Meaning::Counter(CounterBits::B32) && highest > u64::from(u32::MAX) {
@@ -167,7 +156,7 @@ impl Series {
         let mut reading = Reading { at: *at, boottime: *at, ..Reading::default() };
         let link = self.link.take();
         let spacing = match spacing.or(self.interval) {
-            // Behind the first row the pause says nothing about it.
+            // Behind the first row, a pause says nothing about its duration.
             Some(spacing) if link.is_some() && self.is_pause(spacing) => self.interval,
             spacing => spacing,
         };
@@ -179,7 +168,7 @@ impl Series {
             }
             meaning => {
                 let recorded = recorded(meaning, record, spacing, self.interval);
-                // Nobody knows when, in a pause, it was carried.
+                // It is unknown when, in a pause, the bytes were carried.
                 let covered = spacing.filter(|spacing| !self.is_pause(*spacing));
                 reading.carried.extend(covered.and_then(|covered| carried(&recorded, covered)));
                 recorded
@@ -207,8 +196,8 @@ impl Series {
     }
 }
 
-/// A zero of a kernel's may stand for a counter that could not be read; one in a file is a reading. So all are moved on by one, and
-/// differ as before.
+/// Returns counters that are increased by one, so that differences remain: a kernel's zero may mean a counter that could not be
+/// read, but a zero in a file is a reading.
 fn counters(record: &Record, bits: CounterBits) -> Counters {
     let moved = |counter: u64| match bits {
         CounterBits::B32 => u64::from((counter as u32).wrapping_add(1)),
@@ -217,7 +206,7 @@ fn counters(record: &Record, bits: CounterBits) -> Counters {
     Counters { ifindex: IFINDEX, rx_bytes: moved(record.rx), tx_bytes: record.tx.map_or(0, moved), packets: None, bits }
 }
 
-/// Reads a row of amounts or rates.
+/// Converts a row of amounts or rates.
 fn recorded(meaning: Meaning, record: &Record, spacing: Option<Duration>, interval: Option<Duration>) -> Recorded {
     let (elapsed, amount): (_, fn(u64) -> Amount) = match meaning {
         Meaning::BytesPer(interval) => (Some(interval), Amount::Bytes),
@@ -227,14 +216,14 @@ fn recorded(meaning: Meaning, record: &Record, spacing: Option<Duration>, interv
     Recorded { elapsed, rx: amount(record.rx), tx: record.tx.map(amount) }
 }
 
-/// Returns the bytes of the time that a row covers, of the `spacing` between it and the one before.
+/// Returns the bytes carried in the time that a row covers, within the `spacing` to the row before.
 fn carried(recorded: &Recorded, spacing: Duration) -> Option<Carried> {
     let whole = recorded.elapsed.filter(|elapsed| !elapsed.is_zero())?;
     let elapsed = whole.min(spacing);
     let bytes = |amount: Amount| {
         let bytes = match amount {
             Amount::Bytes(bytes) => u128::from(bytes) * elapsed.as_nanos() / whole.as_nanos(),
-            // Rounded up: the detector, which rounds rates down, comes to the row's own.
+            // Rounded up, because the detector rounds rates down: it then gets the row's own rate.
             Amount::Rate(bps) => (u128::from(bps) * elapsed.as_nanos()).div_ceil(8_000_000_000),
             Amount::Unknown => 0,
         };
@@ -245,10 +234,10 @@ fn carried(recorded: &Recorded, spacing: Duration) -> Option<Carried> {
     (!elapsed.is_zero()).then_some(Carried { ifindex: IFINDEX, rx_bytes, tx_bytes, elapsed })
 }
 
-/// Standard input, which may be silent for long: it can be interrupted.
+/// Standard input that a signal interrupts, though no input may come for long.
 struct Stdin(Arc<AtomicBool>);
 
-/// The interval at which a silent one looks for a signal.
+/// Interval at which a silent input is checked for a signal.
 const LOOK_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
 impl Stdin {
@@ -275,7 +264,7 @@ impl Read for Stdin {
     }
 }
 
-/// A row's time, as if the agent had seen it.
+/// Stamps a row's time, as if the agent had observed it.
 pub(super) fn stamp(agent: &str, reading: &Reading) -> Stamp {
     let since_1970 = TimeDelta::from_std(reading.at).unwrap_or(TimeDelta::MAX);
     let observed_at = DateTime::UNIX_EPOCH.checked_add_signed(since_1970).unwrap_or(DateTime::<Utc>::MAX_UTC);
@@ -288,14 +277,14 @@ pub(super) fn stamp(agent: &str, reading: &Reading) -> Stamp {
     }
 }
 
-/// The lines whose events may not have been delivered.
+/// Lines whose events may not have been delivered.
 #[derive(Default)]
 pub(super) struct Undelivered {
     lines: VecDeque<(DateTime<Utc>, u64)>,
 }
 
 impl Undelivered {
-    /// A line made events; those before `oldest_pending` are delivered.
+    /// Adds a line that made events; drops lines before `oldest_pending`, which are delivered.
     pub(super) fn add(&mut self, at: DateTime<Utc>, line: u64, oldest_pending: Option<DateTime<Utc>>) {
         while self.lines.front().is_some_and(|(before, _)| oldest_pending.is_none_or(|oldest| *before < oldest)) {
             self.lines.pop_front();
@@ -303,7 +292,7 @@ impl Undelivered {
         self.lines.push_back((at, line));
     }
 
-    /// The line to go on with: that of the oldest pending event, or `next`, the first that was not judged.
+    /// Returns the line at which to resume: that of the oldest pending event, or `next`, the first that was not processed.
     pub(super) fn first(&self, oldest_pending: Option<DateTime<Utc>>, next: u64) -> u64 {
         let pending = oldest_pending.and_then(|oldest| self.lines.iter().find(|(at, _)| *at >= oldest));
         pending.map_or(next, |(_, line)| *line)
@@ -326,7 +315,7 @@ mod tests {
         std::iter::from_fn(|| rows.next().unwrap()).collect()
     }
 
-    /// Second; bytes each way and over how many seconds, as the detector gets them.
+    /// Second; bytes in each direction and the seconds they cover, as the detector gets them.
     type Judged = (u64, Option<(u64, u64, u64)>);
 
     fn carried(text: &'static str, meaning: Meaning, interval: Option<Duration>) -> Vec<Judged> {

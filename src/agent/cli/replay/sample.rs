@@ -6,7 +6,6 @@ use super::rows::{Amount, Recorded};
 use crate::agent::rate::bit_rate;
 use crate::event::{Reason, Sample};
 
-/// Makes a sample of a row.
 pub(super) fn sample(interface: &str, recorded: &Recorded) -> Sample {
     let Recorded { elapsed, rx, tx } = *recorded;
     let (rx_bytes, rx_bps) = measured(rx, elapsed);
@@ -24,7 +23,7 @@ pub(super) fn sample(interface: &str, recorded: &Recorded) -> Sample {
     }
 }
 
-/// Bytes, and bit/s.
+/// Returns bytes, and bits a second.
 fn measured(amount: Amount, elapsed: Option<Duration>) -> (Option<u64>, Option<u64>) {
     match amount {
         Amount::Bytes(bytes) => {
@@ -39,7 +38,7 @@ fn measured(amount: Amount, elapsed: Option<Duration>) -> (Option<u64>, Option<u
     }
 }
 
-/// No number of an event is over 2^63 - 1.
+/// Limits a number to 2^63 - 1, the maximum in an event.
 fn whole(number: u128) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX).min(i64::MAX.unsigned_abs())
 }

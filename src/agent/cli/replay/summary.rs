@@ -1,4 +1,4 @@
-//! The result of a replay: its rows, and the breaches that its events tell of.
+//! The result of a replay: its rows, and the breaches of its events.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -11,14 +11,14 @@ use crate::exit::Failure;
 use crate::output::{self, Format, Rows, Value};
 use crate::units::{BitRate, ByteCount, counted, lasting};
 
-/// Rows, and the breaches that they make. All figures of a breach are those of its last event.
+/// Counts rows, and the breaches that they make. Figures of a breach are those of its last event.
 pub(super) struct Summary {
     pub(super) rows: u64,
     pub(super) bad_rows: u64,
     breaches: u64,
-    /// Breaches that had not ended at the last row.
+    /// Breaches not yet cleared at the last row.
     open: u64,
-    /// The one with the highest peak.
+    /// Breach with the highest peak.
     worst: Option<Breach>,
     over_limit_ms: u64,
     printer: Option<Rows<Box<dyn Write>>>,
@@ -51,24 +51,24 @@ const COLUMNS: &[&str] = &[
     "failed",
     "last_offsets",
     "epoch",
-    // Where samples are sent.
+    // Only if samples are sent.
     "samples",
     "samples_delivered",
     "samples_failed",
     "samples_last_offsets",
 ];
 
-/// The columns that are always there.
+/// Number of columns that are always printed.
 const ALWAYS: usize = 12;
 
 impl Summary {
-    /// Begins; with a format, each breach is printed when it ends.
+    /// Starts a summary; with a format, each breach is printed when it ends.
     pub(super) fn new(print: Option<Format>) -> Self {
         let printer = print.map(|format| Rows::new(format, BREACH_COLUMNS, output::stdout(format)));
         Self { rows: 0, bad_rows: 0, breaches: 0, open: 0, worst: None, over_limit_ms: 0, printer }
     }
 
-    /// Counts a row, and what it made.
+    /// Counts a row and its events.
     pub(super) fn row(&mut self, bodies: &[Body]) -> io::Result<()> {
         self.rows += 1;
         for body in bodies {
@@ -94,12 +94,11 @@ impl Summary {
         Ok(())
     }
 
-    /// Ends the table of breaches.
     pub(super) fn end(&mut self) -> io::Result<()> {
         self.printer.take().map_or(Ok(()), Rows::end)
     }
 
-    /// Prints it as a row.
+    /// Prints the summary as a row.
     pub(super) fn print(
         &self,
         format: Format,
@@ -131,7 +130,7 @@ impl Summary {
         outlet::print_record(format, columns, values)
     }
 
-    /// Puts it in a line, where standard output has the breaches.
+    /// Formats the summary as a line, for standard error if standard output has the breaches.
     pub(super) fn words(&self, delivered: &Delivered) -> String {
         let Delivered { events, samples, .. } = delivered;
         let sent = |delivery: &Delivery, noun: &str| {
@@ -150,7 +149,7 @@ impl Summary {
         )
     }
 
-    /// Refuses to call it done where the file was not understood.
+    /// Fails if the file has no rows, or most of them are bad.
     pub(super) fn judged(&self, file: &str) -> Result<(), Failure> {
         let all = self.rows + self.bad_rows;
         match (self.rows, self.bad_rows) {

@@ -1,7 +1,7 @@
-//! Reads the times of a recorded series, in the notations that other programs write.
+//! Parses the times of a recorded series, in the notations that other programs write.
 //!
-//! A time with an offset, or counted from 1970, is an instant. One without is local time: of `--time-zone`, or else taken for UTC. An
-//! hour that a time zone has twice is told apart by the order of the rows, which only the caller knows.
+//! A time with an offset, or counted from 1970, is an instant. One without is local time in `--time-zone`, or else taken for UTC.
+//! An hour that a time zone has twice is told apart by the order of the rows, which only the caller knows.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -14,28 +14,26 @@ use jiff::{Timestamp, ZonedDateTime};
 
 use super::csv::shown;
 
-/// The form of times, as far as the command line says.
+/// Format of times, as given by flags.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Times {
     /// A format of strftime(3).
     pub(super) format: Option<String>,
-    /// The zone of local times.
     pub(super) zone: Option<TimeZone>,
 }
 
-/// The time of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Moment {
     /// Time since 1970.
     Exact(Duration),
-    /// A local time that was taken for UTC, because no zone was given.
+    /// Local time taken for UTC, because no zone was given.
     AssumedUtc(Duration),
-    /// A local time that its zone has twice, when clocks are set back.
+    /// Local time that its zone has twice, when clocks are set back.
     Twice { earlier: Duration, later: Duration },
 }
 
 impl Moment {
-    /// Time since 1970, for a row that comes after one at `last`.
+    /// Returns the time since 1970, for a row that comes after one at `last`.
     pub(super) fn after(self, last: Option<Duration>) -> Duration {
         match self {
             Self::Exact(at) | Self::AssumedUtc(at) => at,
@@ -50,13 +48,12 @@ impl Moment {
     }
 }
 
-/// 9999-12-31 23:59:59 and all of its second: every database has it.
+/// End of the year 9999, the last that every database can store.
 const INSTANT_MAX: Duration = Duration::new(253_402_300_799, 999_999_999);
 
 static ISO_8601: DateTimeParser = DateTimeParser::new();
 
 impl Times {
-    /// Reads one; or says what is wrong with it.
     pub(super) fn read(&self, text: &str) -> Result<Moment, String> {
         if let Some(format) = &self.format {
             return self.formatted(format, text);
@@ -77,7 +74,7 @@ impl Times {
         ))
     }
 
-    /// `None` where it is no such time at all.
+    /// Returns `None` if the text is not in this notation.
     fn iso_8601(&self, text: &str) -> Option<Result<Moment, String>> {
         let pieces = ISO_8601.parse_pieces(text).ok()?;
         let local = DateTime::from_parts(pieces.date(), pieces.time().unwrap_or(Time::midnight()));
@@ -103,7 +100,7 @@ impl Times {
     }
 }
 
-/// Checks a format before a file is read.
+/// Validates a format before a file is read.
 pub(super) fn time_format(text: &str) -> Result<String, String> {
     let some_time = ZonedDateTime::new(Timestamp::UNIX_EPOCH, TimeZone::UTC);
     match strtime::format(text, &some_time) {
@@ -113,14 +110,14 @@ pub(super) fn time_format(text: &str) -> Result<String, String> {
     }
 }
 
-/// Finds a zone by its name, in the tz database that is built in.
+/// Finds a zone by its name in the built-in tz database.
 pub(super) fn time_zone(text: &str) -> Result<TimeZone, String> {
     TimeZone::get(text).map_err(|_| {
         "is no time zone of the tz database; write one as in Europe/Berlin, America/New_York, UTC".to_owned()
     })
 }
 
-/// A local time, as an instant.
+/// Resolves a local time.
 fn resolve(zone: Option<&TimeZone>, local: DateTime, text: &str) -> Result<Moment, String> {
     let Some(zone) = zone else {
         let at = TimeZone::UTC.to_ambiguous_timestamp(local).compatible().map_err(|_| too_far(text))?;
@@ -141,7 +138,7 @@ fn resolve(zone: Option<&TimeZone>, local: DateTime, text: &str) -> Result<Momen
     }
 }
 
-/// Time since 1970 by a number; its size says in what. `None` where it is no number.
+/// Parses a number as time since 1970 in the unit that its size suggests. Returns `None` if it is not a number.
 fn epoch(text: &str) -> Option<Result<Duration, String>> {
     let is_number = text.starts_with(|c: char| c.is_ascii_digit())
         && text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'+'));
@@ -162,14 +159,14 @@ fn epoch(text: &str) -> Option<Result<Duration, String>> {
             shown(text)
         )));
     }
-    // Each stands for years from 1973 to 5138.
+    // Each range covers the years from 1973 to 5138.
     let unit: u32 = match whole {
         0..100_000_000_000 => 1_000_000_000,
         100_000_000_000..100_000_000_000_000 => 1_000_000,
         100_000_000_000_000..100_000_000_000_000_000 => 1_000,
         _ => 1,
     };
-    // What is below a nanosecond is cut: no clock shows it.
+    // Digits below a nanosecond are cut: no clock shows them.
     let fraction = fraction.get(..9).unwrap_or(fraction);
     if !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
@@ -181,14 +178,14 @@ fn epoch(text: &str) -> Option<Result<Duration, String>> {
     Some(if at <= INSTANT_MAX { Ok(at) } else { Err(too_far(text)) })
 }
 
-/// Windows counts 100 ns from 1601: these are the years from 1970 to 2108. As nanoseconds they would be 1973 and 1974.
+/// Windows file times, in 100 ns since 1601: the years from 1970 to 2108. As nanoseconds they would be in 1973 and 1974.
 const FILETIMES: Range<u64> = 116_444_736_000_000_000..160_000_000_000_000_000;
 
-/// Spreadsheets count days from 1900, with a fraction: these are the years from 1970 to 2119. As seconds they would be a part of
-/// 1970-01-01, to a hundred thousandth.
+/// Days since 1900 with a fraction, as in spreadsheets: the years from 1970 to 2119. As seconds they would all be within the first
+/// day of 1970.
 const SPREADSHEET_DAYS: Range<u64> = 25_569..80_000;
 
-/// Reads a long number as spreadsheets write it: 1.7314002E+09.
+/// Parses a long number in a spreadsheet's notation: 1.7314002E+09.
 fn exponential(number: f64) -> Option<Duration> {
     let unit = match number {
         ..1e11 => 1.0,
@@ -199,7 +196,7 @@ fn exponential(number: f64) -> Option<Duration> {
     Duration::try_from_secs_f64(number / unit).ok().filter(|at| *at <= INSTANT_MAX)
 }
 
-/// The notation of ISO 8601 for what differs from it in small things: `2024/11/12`, ` UTC`, ` +0530`.
+/// Rewrites small deviations as ISO 8601: `2024/11/12`, ` UTC`, ` +0530`.
 fn normal(text: &str) -> String {
     let mut text = text.to_owned();
     for name in ["UTC", "GMT"] {
@@ -248,7 +245,6 @@ mod tests {
         Times { format, zone }.read(text)
     }
 
-    /// 2024-11-12 08:00:00 UTC.
     const MORNING: Duration = Duration::from_secs(1_731_398_400);
 
     #[test]

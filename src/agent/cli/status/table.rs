@@ -1,4 +1,4 @@
-//! A report for people: a line for each thing that matters, in 80 columns, and a table of the open breaches.
+//! A report for people: a line for each fact, in 80 columns, and tables of links and open breaches.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -14,14 +14,12 @@ use crate::excerpt::harmless;
 use crate::output::{Format, Rows};
 use crate::units::{BitRate, ByteCount, coarse, counted, lasting};
 
-/// The texts stand behind their names.
 const NAME_WIDTH: usize = 15;
-/// Lines end here.
 const WIDTH: usize = 80;
 
 const LINK_COLUMNS: &[&str] = &["link", "state", "speed", "rx", "tx", "limit", "unjudged"];
 const BREACH_COLUMNS: &[&str] = &["severity", "link", "limit", "over", "now", "peak", "for"];
-/// The same of an agent that does not run: as its last events say.
+/// Columns for an agent that does not run: values of its last events.
 const LEFT_COLUMNS: &[&str] = &["severity", "link", "limit", "over", "last", "peak", "for"];
 
 pub(super) fn print(report: &Report, out: &mut dyn Write) -> io::Result<()> {
@@ -77,13 +75,13 @@ fn print_links(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     rows.end()
 }
 
-/// `1.0 Gbit/s`, and a question mark where traffic contradicted it.
+/// Formats `1.0 Gbit/s`, with a question mark if traffic contradicted it.
 fn speed(link: &LinkStatus) -> String {
     let Some(bps) = link.rx_speed_bps.max(link.tx_speed_bps) else { return "unknown".to_owned() };
     format!("{}{}", BitRate::from_bps(bps), if link.speed_doubted { "?" } else { "" })
 }
 
-/// Where the lowest of its limits is.
+/// Formats the lowest of the link's limits.
 fn limit(link: &LinkStatus) -> String {
     match link.limits.iter().filter_map(|limit| limit.raise_at_bps).min() {
         Some(bps) => BitRate::from_bps(bps).to_string(),
@@ -92,14 +90,14 @@ fn limit(link: &LinkStatus) -> String {
     }
 }
 
-/// `3 reset, 1 jump`. The first reading of a link never is judged.
+/// Formats `3 reset, 1 jump`. The first reading of a link is never judged, and not counted here.
 fn unjudged(link: &LinkStatus) -> String {
     let counts = link.unjudged.iter().filter(|(word, _)| *word != "first");
     let counts: Vec<_> = counts.map(|(word, count)| format!("{count} {word}")).collect();
     if counts.is_empty() { "none".to_owned() } else { counts.join(", ") }
 }
 
-/// What is known, in the order in which it is asked for.
+/// Returns names and texts of what is known, the most wanted first.
 fn lines(report: &Report) -> Vec<(&'static str, String)> {
     let mut lines = vec![("state", state(report))];
     lines.extend(
@@ -173,7 +171,6 @@ fn pending(report: &Report) -> String {
     }
 }
 
-/// Nothing where nothing is.
 fn lost(report: &Report) -> Option<String> {
     let lost = report.lost.filter(|lost| *lost > 0)?;
     let reasons = [
@@ -200,7 +197,7 @@ fn flush(report: &Report) -> String {
     format!("{last}; {next}")
 }
 
-/// `partition 0 at 1022, 3 at 17`.
+/// Formats `partition 0 at 1022, 3 at 17`.
 fn offsets(offsets: Option<&BTreeMap<i32, i64>>) -> String {
     let offsets = offsets.into_iter().flatten();
     let offsets: Vec<String> = offsets.map(|(partition, offset)| format!("{partition} at {offset}")).collect();
@@ -249,13 +246,13 @@ fn moment(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
-/// As long as people say it: `48s`, `2h 5m`, `12days 3h`. A clock that was set back makes none of it negative.
+/// Formats a duration for people: `48s`, `2h 5m`, `12days 3h`. A clock that was set back does not make it negative.
 fn length(time: TimeDelta) -> String {
     let seconds = ((time.num_milliseconds() + 500) / 1_000).max(0).cast_unsigned();
     humantime::format_duration(Duration::from_secs(coarse(seconds))).to_string()
 }
 
-/// In lines that end before the last column, where the words let them; and obeyed by no terminal.
+/// Wraps a text before the last column, where its words allow it, and escapes control characters.
 fn wrapped(text: &str) -> Vec<String> {
     let text = harmless(text);
     let mut lines = vec![String::new()];
