@@ -45,9 +45,6 @@ pub(crate) enum Absent {
 }
 
 /// Reads the configuration: `flags` override the environment, which overrides the file `given` or else the default one.
-///
-/// # Errors
-/// See [`Layers::read`].
 pub(crate) fn layers(
     given: Option<&Path>,
     (usual, absent): (&str, Absent),
@@ -64,14 +61,10 @@ pub(crate) fn layers(
 }
 
 /// Parses `90s`, `5m`, `1h 30m`.
-///
-/// # Errors
-/// A description of what is wrong, with an example.
 pub(crate) fn time(text: &str) -> Result<Duration, String> {
     config::duration("", text).map_err(|invalid| invalid.message)
 }
 
-/// Parses `arguments` and runs the command; returns the exit code for `main`.
 pub(crate) fn main<C: Parser>(
     arguments: impl IntoIterator<Item = OsString>,
     run: impl FnOnce(C) -> Result<(), Failure>,

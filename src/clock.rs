@@ -36,7 +36,6 @@ const SYNCED_FOR: Duration = Duration::from_secs(10);
 const NEVER_SET_BEFORE_S: i64 = 1_735_689_600;
 
 impl SystemClock {
-    /// Returns the clocks of the machine whose file system is at `root` (`/`).
     pub fn new(root: &Path) -> Self {
         Self { root: root.to_owned(), synced: Cell::new(None) }
     }
@@ -108,13 +107,11 @@ impl ManualClock {
         self.now.set((monotonic + by, boottime + by, moved(wall, by)));
     }
 
-    /// Moves all clocks but the monotonic one, as a suspend does.
     pub fn suspend(&self, by: Duration) {
         let (monotonic, boottime, wall) = self.now.get();
         self.now.set((monotonic, boottime + by, moved(wall, by)));
     }
 
-    /// Sets the wall clock only.
     pub fn set_wall(&self, wall: DateTime<Utc>) {
         let (monotonic, boottime, _) = self.now.get();
         self.now.set((monotonic, boottime, wall));

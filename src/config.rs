@@ -19,7 +19,6 @@ use toml::{Spanned, Table, Value};
 /// 100 years: longer than any use needs, and short enough to be added to any time.
 const DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
 
-/// Prefix of every environment variable that sets a key.
 pub const ENV_PREFIX: &str = "HIGHWATER_";
 
 /// Key paths of both programs. A variable that only the other program knows is ignored.
@@ -69,7 +68,6 @@ pub const AGENT_KEYS: &[&str] = &[
     "topics.retention",
 ];
 
-/// Key paths of the consumer alone.
 pub const CONSUMER_KEYS: &[&str] = &[
     "kafka.group",
     "kafka.start",
@@ -102,7 +100,6 @@ impl fmt::Display for ConfigError {
 pub struct Invalid {
     /// Keys and array indices, separated by dots.
     pub key: String,
-    /// Names what is wrong and what would be right.
     pub message: String,
 }
 
@@ -120,10 +117,8 @@ pub struct Layers {
 }
 
 impl Layers {
-    /// Reads `path`, if given, and takes from `environment` the variables that set a key of `own`.
-    ///
-    /// # Errors
-    /// The file cannot be read, or a variable with our prefix sets no key of either program.
+    /// Reads `path`, if given, and takes from `environment` the variables that set a key of `own`. A variable with our prefix that
+    /// sets no key of either program is an error.
     pub fn read(
         path: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
@@ -164,15 +159,11 @@ impl Layers {
         self
     }
 
-    /// Makes a configuration of `text` alone, as if read from a file called `name`.
     pub fn from_text(name: &str, text: &str) -> Self {
         Self { file: Some((PathBuf::from(name), text.to_owned())), variables: Vec::new() }
     }
 
-    /// Parses the file, overlaid with the environment, into the program's raw structure.
-    ///
-    /// # Errors
-    /// Syntax errors, unknown keys and wrong types, each with its line or variable.
+    /// Parses the file, overlaid with the environment, into the program's raw structure. Errors name their line or variable.
     pub fn parse<R: DeserializeOwned>(&self) -> Result<R, ConfigError> {
         let mut merged = Table::new();
         if let Some((path, text)) = &self.file {
@@ -227,7 +218,6 @@ impl Layers {
     }
 }
 
-/// Returns this process's environment, as far as it is UTF-8.
 pub fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
@@ -245,10 +235,7 @@ impl SecretFile {
         }
     }
 
-    /// Reads the secret, without the line end that editors add.
-    ///
-    /// # Errors
-    /// Names the file; never its content.
+    /// Reads the secret, without the line end that editors add. Errors name the file, never its content.
     pub fn read(&self) -> Result<String, String> {
         match std::fs::read_to_string(&self.0) {
             Ok(text) => Ok(text.trim_end_matches(['\n', '\r']).to_owned()),
@@ -262,9 +249,6 @@ impl SecretFile {
 }
 
 /// Returns the secret that `key` names, if any; see [`SecretFile::new`]. Does not read it yet.
-///
-/// # Errors
-/// The name is empty.
 pub fn secret(key: &str, name: Option<String>, credentials: Option<&Path>) -> Result<Option<SecretFile>, Invalid> {
     match name {
         Some(name) if name.is_empty() => Err(Invalid::new(key, "is empty; name a file, or leave the key out")),
@@ -273,14 +257,10 @@ pub fn secret(key: &str, name: Option<String>, credentials: Option<&Path>) -> Re
 }
 
 /// Returns the path of the certificate or key that `key` names, if any; see [`SecretFile::new`].
-///
-/// # Errors
-/// The name is empty.
 pub fn located(key: &str, name: Option<String>, credentials: Option<&Path>) -> Result<Option<PathBuf>, Invalid> {
     Ok(secret(key, name, credentials)?.map(|file| file.0))
 }
 
-/// Checks that the file that `key` names can be read now.
 pub fn check_readable(key: &str, file: &Path) -> Result<(), Invalid> {
     let opened = std::fs::File::open(file);
     opened.map(drop).map_err(|error| {
@@ -298,9 +278,6 @@ pub fn fingerprint<'a>(files: impl Iterator<Item = &'a Path>) -> u64 {
 }
 
 /// Parses `"120s"`, `"5m"`, `"30d"`.
-///
-/// # Errors
-/// Names the key and shows an example.
 pub fn duration(key: &str, text: &str) -> Result<Duration, Invalid> {
     let text = text.trim();
     match humantime::parse_duration(text) {
@@ -373,7 +350,6 @@ fn variable(key: &str) -> String {
     key.to_ascii_uppercase().replace('.', "__")
 }
 
-/// Shortens `limit.0.raise_at` for people: `limit.raise_at`.
 fn shown(key: &str) -> String {
     key.split('.').filter(|part| part.parse::<usize>().is_err()).collect::<Vec<_>>().join(".")
 }

@@ -123,7 +123,6 @@ fn strike(bytes: &mut Vec<u8>, blow: Blow) {
     bytes.truncate(1 << 20);
 }
 
-/// Generates `valid` input with one to six blows.
 pub(crate) fn damaged(valid: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     (valid, vec(blow(), 1..=6)).prop_map(|(mut bytes, blows)| {
         blows.into_iter().for_each(|blow| strike(&mut bytes, blow));
@@ -136,7 +135,6 @@ pub(crate) fn damaged_text(valid: &'static str) -> impl Strategy<Value = String>
     damaged(Just(valid.as_bytes().to_vec())).prop_map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Generates a hostile value to put in the place of another.
 pub(crate) fn hostile_value() -> impl Strategy<Value = String> {
     prop_oneof![
         (0..TOKENS.len()).prop_map(|token| String::from_utf8_lossy(TOKENS[token]).into_owned()),

@@ -51,7 +51,7 @@ pub struct Stamp {
     pub boot_id: String,
     /// `CLOCK_BOOTTIME`: milliseconds since boot, including suspends.
     pub monotonic_ms: u64,
-    /// True if the wall clock followed a time source; `None` if unknown.
+    /// True if the wall clock followed a time source.
     pub clock_synced: Option<bool>,
 }
 
@@ -61,14 +61,11 @@ pub enum Body {
     BreachUpdated(Breach),
     /// The rate is no longer over the limit, or is no longer judged.
     BreachCleared(Breach),
-    /// Declares events that were accepted and will never be delivered.
     Loss(Loss),
     LinkAdded(Link),
     LinkRemoved(Link),
-    /// A watched interface went up or down, or was renamed.
     LinkChanged(Link),
     AgentStarted(Lifecycle),
-    /// The agent ended in an orderly way.
     AgentStopped(Lifecycle),
     /// Traffic of a link since the reading before. Samples have epochs of their own: they are numerous, and a consumer that does
     /// not read them must not see holes between the other events.
@@ -91,7 +88,6 @@ pub struct Breach {
     pub ended_at: DateTime<Utc>,
     pub limit_name: SmolStr,
     pub severity: Severity,
-    /// Name, or [`ALL_INTERFACES`].
     pub interface: SmolStr,
     /// `None` for the whole host.
     pub ifindex: Option<u32>,
@@ -122,7 +118,6 @@ pub struct Loss {
     pub ranges: Vec<(u64, u64)>,
     /// `evicted`, `expired`, `rejected` or `damaged`.
     pub reason: Reason,
-    /// The broker's error, or what is wrong with the journal.
     pub detail: Option<String>,
 }
 
@@ -131,9 +126,7 @@ pub struct Link {
     pub interface: String,
     pub ifindex: u32,
     pub speed_bps: Option<u64>,
-    /// `added`, `removed`, `renamed`, `up` or `down`.
     pub reason: Option<Reason>,
-    /// The other name of a renamed link, or further details.
     pub detail: Option<String>,
 }
 
@@ -155,7 +148,6 @@ pub struct Sample {
     pub tx_bytes: Option<u64>,
     pub rx_bps: Option<u64>,
     pub tx_bps: Option<u64>,
-    /// Reason why there is no rate: `first` or `reset`.
     pub reason: Option<Reason>,
 }
 
@@ -164,22 +156,15 @@ pub struct Sample {
 pub enum Reason {
     /// The rate stayed below `clear_at` for `clear_for`.
     Below,
-    /// The interface is no longer there, or no longer watched.
     LinkRemoved,
-    /// The interface was renamed to a name that the limit does not match.
     LinkRenamed,
-    /// The configuration no longer has the limit.
     LimitRemoved,
     /// The agent was not running, for too long or for an unknown time.
     Interrupted,
-    /// SIGTERM or SIGINT.
     Signal,
-    /// `run --for` is over.
     Finished,
     Evicted,
-    /// The journal held the events for longer than `max_age`.
     Expired,
-    /// Kafka refused the events permanently.
     Rejected,
     Damaged,
     Added,
@@ -193,7 +178,6 @@ pub enum Reason {
     Other(SmolStr),
 }
 
-/// All words of [`Reason`], as on the wire.
 pub const REASONS: [(&str, Reason); 18] = [
     ("below", Reason::Below),
     ("link_removed", Reason::LinkRemoved),

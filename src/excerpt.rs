@@ -14,7 +14,6 @@ pub fn harmless(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Returns true for control characters, and for Unicode's format characters that change a text's direction or are invisible.
 fn misleads(c: char) -> bool {
     c.is_control()
         || matches!(c,

@@ -5,7 +5,6 @@ use std::fmt;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-/// Error of a command, with its exit code.
 #[derive(Debug)]
 pub struct Failure {
     status: Status,
@@ -44,7 +43,6 @@ impl Failure {
 }
 
 impl fmt::Display for Failure {
-    /// Writes one line: the error and its causes, each after a colon.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&chain(&*self.error))
     }
@@ -70,7 +68,6 @@ pub fn write_error(line: &str) {
     let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
-/// Prints a failure on standard error, and returns the exit code for `main`.
 pub fn report(result: Result<(), Failure>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -19,14 +19,12 @@ pub fn begin() {
     on::begin();
 }
 
-/// Ends or stops the program here if a test configured this point.
 #[inline]
 pub fn pass(_point: &str) {
     #[cfg(feature = "failpoints")]
     on::pass(_point);
 }
 
-/// Returns the value that a test set under this name in place of the usual one.
 #[inline]
 pub fn instead(_name: &str) -> Option<String> {
     #[cfg(feature = "failpoints")]
@@ -35,12 +33,10 @@ pub fn instead(_name: &str) -> Option<String> {
     None
 }
 
-/// Returns the seconds that a test set under this name, or `usual`.
 pub fn duration(name: &str, usual: Duration) -> Duration {
     instead(name).and_then(|seconds| seconds.parse().ok()).map_or(usual, Duration::from_secs)
 }
 
-/// Returns true if a test has removed this guard.
 #[inline]
 pub fn is_out(guard: &str) -> bool {
     instead(guard).is_some()

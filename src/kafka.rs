@@ -31,7 +31,6 @@ pub struct RawTls {
     pub ca_file: Option<String>,
     /// Client certificate, PEM.
     pub certificate_file: Option<String>,
-    /// Key of the client certificate, PEM.
     pub key_file: Option<String>,
     pub key_password_file: Option<String>,
 }
@@ -44,7 +43,6 @@ pub struct RawSasl {
     pub password_file: Option<String>,
 }
 
-/// The part of `[kafka]` that both programs share, as written.
 #[derive(Debug, Default)]
 pub struct RawConnection {
     pub brokers: Option<String>,
@@ -138,10 +136,7 @@ const STRATEGIES: [&str; 2] = ["range", "roundrobin"];
 const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
 
 impl Connection {
-    /// Validates the configuration.
-    ///
-    /// # Errors
-    /// A value that cannot work with any broker, by its key.
+    /// Validates the configuration. Errors are values that cannot work with any broker.
     pub fn new(raw: RawConnection, credentials: Option<&Path>) -> Result<Self, Invalid> {
         let brokers = raw.brokers.unwrap_or_else(|| errors::DEFAULT_BROKERS.to_owned());
         brokers.split(',').try_for_each(check_broker)?;
@@ -160,16 +155,12 @@ impl Connection {
         &self.brokers
     }
 
-    /// Returns a librdkafka property that the operator has set.
     pub fn property(&self, name: &str) -> Option<&str> {
         self.properties.iter().find(|(set, _)| set == name).map(|(_, value)| value.as_str())
     }
 
     /// Checks what may still change while a program runs, and [`Connection::new`] therefore leaves open: that each named file can
     /// be read, and that librdkafka makes a client of what `configure` returns. Does not contact a broker.
-    ///
-    /// # Errors
-    /// The missing file or refused property, by its key.
     pub fn check<C: FromClientConfig>(
         &self,
         configure: impl FnOnce(&Self) -> Result<ClientConfig, String>,
@@ -186,9 +177,6 @@ impl Connection {
     }
 
     /// Returns a client's configuration, with the present secrets, and `ours` overriding the operator's properties.
-    ///
-    /// # Errors
-    /// A file that cannot be read.
     pub fn client(&self, ours: &[(&str, &str)]) -> Result<ClientConfig, String> {
         self.check_files().map_err(|Invalid { key, message }| format!("{key}: {message}"))?;
         let mut client = ClientConfig::new();
@@ -229,7 +217,6 @@ impl Connection {
         fingerprint(self.named_files().map(|(_, file)| file))
     }
 
-    /// Returns the configured files, each with its key.
     fn named_files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
         let tls = self.tls.as_ref();
         let identity = tls.and_then(|tls| tls.identity.as_ref());
@@ -371,9 +358,7 @@ struct Said {
     unsaid: u32,
 }
 
-/// Interval at which a lasting message is logged again.
 const SILENCE: Duration = Duration::from_secs(300);
-/// Maximum number of distinct messages to remember.
 const TROUBLES_MAX: usize = 16;
 
 impl Trouble {

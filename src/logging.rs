@@ -55,7 +55,6 @@ fn names_stream(named: &OsStr, device: u64, inode: u64) -> bool {
     named.to_str() == Some(&*format!("{device}:{inode}"))
 }
 
-/// Returns the level for the number of `-v` and `-q`.
 pub fn level(verbose: u8, quiet: u8) -> LevelFilter {
     match i16::from(verbose) - i16::from(quiet) {
         ..=-2 => LevelFilter::Error,

@@ -59,13 +59,11 @@ pub enum Value {
     Bytes(ByteCount),
     /// Bits a second; `83.9 Mbit/s` in a table.
     Rate(BitRate),
-    /// A message's bytes, shown as UTF-8 as far as they are.
+    /// A message's bytes, shown as text with invalid UTF-8 replaced.
     Blob(Vec<u8>),
-    /// A table and CSV show it as one line of text.
     Json(serde_json::Value),
 }
 
-/// Prints the rows of one command to `out`.
 #[derive(Debug)]
 pub struct Rows<W: Write> {
     columns: &'static [&'static str],
@@ -81,9 +79,8 @@ enum Sink<W: Write> {
 
 #[derive(Debug)]
 enum Layout {
-    /// Not yet: these are the rows so far.
+    /// The rows so far, which will determine the columns.
     Measured(Vec<Vec<Value>>),
-    /// Set when the head was printed.
     Fixed(Vec<Column>),
 }
 
@@ -108,19 +105,13 @@ pub fn stdout(format: Format) -> Box<dyn Write> {
     }
 }
 
-/// Prints a text on standard output as it is.
-///
-/// # Errors
-/// Any error of writing but a closed pipe.
+/// Prints a text on standard output as it is. A closed pipe is no failure.
 pub fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     finished(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
 }
 
 /// Converts the result of printing to that of the command. A closed pipe (`| head`) is no failure.
-///
-/// # Errors
-/// Any other error of writing.
 pub fn finished(result: io::Result<()>) -> Result<(), Failure> {
     match result {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
@@ -144,10 +135,7 @@ impl<W: Write> Rows<W> {
         Self { columns, sink }
     }
 
-    /// Adds a row, with a value for each column.
-    ///
-    /// # Errors
-    /// Any error of `out`, including [`ErrorKind::BrokenPipe`]: pass it to [`finished`].
+    /// Adds a row, with a value for each column. A closed pipe is an error here; pass it to [`finished`].
     pub fn push(&mut self, row: impl IntoIterator<Item = Value>) -> io::Result<()> {
         let row: Vec<Value> = row.into_iter().collect();
         debug_assert_eq!(row.len(), self.columns.len(), "a value for each column");
@@ -171,9 +159,6 @@ impl<W: Write> Rows<W> {
     }
 
     /// Flushes the rows so far, for commands that go on. A table still holds back the rows that determine its columns.
-    ///
-    /// # Errors
-    /// See [`Rows::push`].
     pub fn flush(&mut self) -> io::Result<()> {
         match &mut self.sink {
             Sink::Table(_, Layout::Measured(_)) => Ok(()),
@@ -182,16 +167,11 @@ impl<W: Write> Rows<W> {
         }
     }
 
-    /// Writes what is still held back.
-    ///
-    /// # Errors
-    /// See [`Rows::push`].
     pub fn end(mut self) -> io::Result<()> {
         self.begin_table()?;
         self.flush()
     }
 
-    /// Prints the rows held back, once there are enough of them or no more.
     fn begin_table(&mut self) -> io::Result<()> {
         let Sink::Table(out, layout) = &mut self.sink else { return Ok(()) };
         let Layout::Measured(rows) = layout else { return Ok(()) };
@@ -240,7 +220,6 @@ impl Value {
         if let Self::Text(text) = self { Some(text) } else { None }
     }
 
-    /// Returns a whole number, if it fits.
     pub fn into_number<T: TryFrom<i128>>(self) -> Option<T> {
         match self {
             Self::Number(number) => T::try_from(number).ok(),
@@ -280,7 +259,6 @@ impl Value {
         }
     }
 
-    /// Formats for CSV, so that a spreadsheet does not run a text as a formula.
     fn in_csv(&self) -> Cow<'_, str> {
         let plain = self.plain();
         let is_text = matches!(self, Self::Text(_) | Self::Blob(_) | Self::Json(_));

@@ -30,7 +30,6 @@ pub struct RawRegistry {
     pub ca_file: Option<String>,
     /// Client certificate, PEM.
     pub certificate_file: Option<String>,
-    /// Key of the client certificate, PEM.
     pub key_file: Option<String>,
     /// False if an agent only looks its schema up instead of registering it.
     #[serde(default, deserialize_with = "quoted")]
@@ -73,7 +72,6 @@ pub struct Kept {
     pub text: String,
 }
 
-/// Maximum time for an answer.
 pub const ASK_MAX: Duration = Duration::from_secs(10);
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// Maximum size of an answer: only a wrong one is longer.
@@ -81,10 +79,7 @@ const ANSWER_BYTES_MAX: u64 = 1 << 20;
 const JSON: &str = "application/vnd.schemaregistry.v1+json";
 
 impl Address {
-    /// Validates the configuration; returns `None` if it names no registry.
-    ///
-    /// # Errors
-    /// A value that cannot work with any registry, by its key.
+    /// Validates the configuration; returns `None` if it names no registry. Errors are values that cannot work with any registry.
     pub fn new(raw: RawRegistry, credentials: Option<&Path>) -> Result<Option<Self>, Invalid> {
         let key = |name: &str| format!("kafka.registry.{name}");
         let Some(url) = raw.url else {
@@ -132,20 +127,14 @@ impl Address {
         &self.url
     }
 
-    /// Checks that each named file can be read now. Does not contact the registry.
-    ///
-    /// # Errors
-    /// The first unreadable file, by its key.
     pub fn check(&self) -> Result<(), Invalid> {
         self.named_files().try_for_each(|(key, file)| check_readable(key, file))
     }
 
-    /// Returns a fingerprint of the certificates' and secrets' present content.
     pub fn files(&self) -> u64 {
         fingerprint(self.named_files().map(|(_, file)| file))
     }
 
-    /// Returns the configured files, each with its key.
     fn named_files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
         let identity = self.identity.as_ref();
         let files = [
@@ -158,9 +147,6 @@ impl Address {
     }
 
     /// Makes a client with the present secrets. Does not contact the registry yet.
-    ///
-    /// # Errors
-    /// A file that cannot be read or parsed.
     pub fn open(&self) -> Result<Registry, Refusal> {
         let authorization = match &self.login {
             None => None,

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-/// Notifies the service manager.
 #[derive(Debug)]
 pub struct Service {
     /// Interval of watchdog pings; `None` if the manager expects none.
@@ -20,7 +19,6 @@ impl Service {
         service
     }
 
-    /// Sends a watchdog ping, if one is due at `now`.
     pub fn lives(&mut self, now: Duration) {
         if let Some(every) = self.every.filter(|_| now >= self.next) {
             self.next = now + every;

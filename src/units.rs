@@ -62,7 +62,6 @@ impl BitRate {
         self.0
     }
 
-    /// Returns a percentage of the rate, rounded down.
     pub fn percent(self, percent: f64) -> Self {
         Self((self.0 as f64 * percent / 100.0) as u64)
     }
@@ -112,7 +111,6 @@ impl fmt::Display for BitRate {
 }
 
 impl fmt::Display for ByteCount {
-    /// Writes three or four figures and a binary unit: `15.3 MiB`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&scaled(self.0, 1_024.0, &["B", "KiB", "MiB", "GiB", "TiB"]))
     }

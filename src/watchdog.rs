@@ -15,7 +15,6 @@ struct Beat {
     since: Duration,
 }
 
-/// Reports a step that takes too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stuck {
     pub doing: &'static str,
@@ -45,9 +44,6 @@ impl Heart {
 
     /// Starts a thread that checks the loop at this interval, until the heart is dropped. Calls `alarm` once for each step that
     /// takes longer than `longest`.
-    ///
-    /// # Errors
-    /// The system has no thread left.
     pub fn watch(
         &self,
         every: Duration,

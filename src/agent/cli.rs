@@ -1,5 +1,3 @@
-//! The command line of `highwater-agent`.
-
 mod common;
 #[cfg(feature = "toolbox")]
 mod outlet;

@@ -1,5 +1,4 @@
-//! Delivers the events of one-shot commands (`simulate`, `replay`): registered as an agent's are, and sent by its publisher or
-//! shown by observers only.
+//! Delivery of the events of one-shot commands, `simulate` and `replay`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +11,8 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::event::{EventId, Stamp};
 use crate::exit::{Failure, chain};
 
-/// Publishes a one-shot command's events with back-pressure, and reports how many were delivered.
+/// Publishes a one-shot command's events with back-pressure, and reports how many were delivered. Without a publisher, events are
+/// shown by observers only.
 pub struct Courier {
     system: EventSystem,
     publisher: Option<Publisher>,
@@ -21,7 +21,6 @@ pub struct Courier {
     events: u64,
 }
 
-/// Result of publishing: event counts and offsets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Delivery {
     pub events: u64,
@@ -32,7 +31,6 @@ pub struct Delivery {
     pub last_offsets: BTreeMap<i32, i64>,
     /// `observed_at` of the oldest event that Kafka has not acknowledged.
     pub oldest_pending: Option<chrono::DateTime<chrono::Utc>>,
-    /// Reason why Kafka has not acknowledged all of them.
     pub obstacle: Option<String>,
 }
 
@@ -44,7 +42,7 @@ const LAST_MAX: Duration = Duration::from_secs(10);
 const TEAR_DOWN_MAX: Duration = Duration::from_secs(2);
 
 impl Courier {
-    /// Publishes to Kafka if `to` is given, and notifies `observers`. Fails if the system refuses a pipe or signal handlers.
+    /// Publishes to Kafka if `to` is given, and notifies `observers`.
     pub fn new(
         journal: FleetJournal,
         to: Option<publisher::Settings>,
@@ -113,7 +111,7 @@ impl Courier {
         passed.map_err(Failure::failed)
     }
 
-    /// Continues sending until the monotonic clock reaches `until`, or [`Courier::stopped`]. Fails as [`Courier::add`] does.
+    /// Continues sending until the monotonic clock reaches `until`, or [`Courier::stopped`].
     pub fn wait(&mut self, until: Duration) -> Result<(), Failure> {
         loop {
             let left = until.saturating_sub(self.clock.monotonic());
@@ -129,8 +127,7 @@ impl Courier {
         self.system.pending().oldest
     }
 
-    /// Waits until Kafka has acknowledged all events, or the topic refuses the rest; after an interruption, for 10 s at most. Fails
-    /// as [`Courier::add`] does.
+    /// Waits until Kafka has acknowledged all events, or the topic refuses the rest; after an interruption, for 10 s at most.
     pub fn finish(mut self) -> Result<Delivery, Failure> {
         self.system.flush();
         if let Some(failure) = self.system.failures().pop() {

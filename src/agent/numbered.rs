@@ -11,12 +11,10 @@ pub(crate) struct Numbered<T> {
 }
 
 impl<T> Numbered<T> {
-    /// Makes an empty queue whose first item gets this number.
     pub(crate) fn from(first: usize) -> Self {
         Self { first, items: VecDeque::new(), count: 0 }
     }
 
-    /// Appends an item and returns its number.
     pub(crate) fn push(&mut self, item: T) -> usize {
         self.items.push_back(Some(item));
         self.count += 1;
@@ -33,7 +31,6 @@ impl<T> Numbered<T> {
         Some(item)
     }
 
-    /// Returns the number of the oldest item, or of the next to be pushed if there is none.
     pub(crate) fn first(&self) -> usize {
         self.first
     }

@@ -35,12 +35,10 @@ use crate::service::Service;
 use crate::units::{counted, lasting};
 use crate::watchdog::Heart;
 
-/// Parameters of a run besides the settings.
 pub struct Run<'a> {
     pub control: &'a Control,
     /// Time after which the run ends by itself.
     pub duration: Option<Duration>,
-    /// Observers of its events besides the log.
     pub observers: Vec<Box<dyn Observer>>,
     /// Reads the settings again, on SIGHUP.
     pub reload: &'a dyn Fn() -> Result<Settings, String>,
@@ -48,18 +46,15 @@ pub struct Run<'a> {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Number of readings.
     pub ticks: u64,
     /// Deadlines that passed during another tick.
     pub skipped: u64,
     /// Longest delay from a deadline to its tick.
     pub lateness_max: Duration,
     pub delivered: u64,
-    /// Events that stay in the journal for the next start.
     pub pending: u64,
     /// Events that were in memory only, because the disk failed, and are lost.
     pub lost: u64,
-    /// Reason why events are left.
     pub obstacle: Option<String>,
 }
 
@@ -76,7 +71,6 @@ impl Outcome {
     }
 }
 
-/// Time for Kafka to take what is left at the end.
 const FINAL_FLUSH_MAX: Duration = Duration::from_secs(10);
 /// Times after a tick of extra readings, which reveal a driver that counts in software; used from the last to the first.
 const PROBE_AFTER: [Duration; 2] = [Duration::from_millis(40), Duration::from_millis(20)];
@@ -103,10 +97,7 @@ struct Agent {
     service: Service,
 }
 
-/// Runs an agent until it is stopped.
-///
-/// # Errors
-/// The counters cannot be read at all, or another agent uses the same state directory.
+/// Runs an agent until it is stopped. Fails if the counters cannot be read at all, or another agent uses the state directory.
 pub fn run(settings: Settings, run: Run<'_>) -> Result<Outcome, Failure> {
     let mut agent = Agent::start(settings, run.observers)?;
     stall::watch(&agent.heart).map_err(Failure::failed)?;
@@ -412,7 +403,6 @@ fn open_source(settings: &Settings) -> Result<Box<dyn CounterSource>, counters::
     counters::open(settings.source.clone(), Path::new("/"), settings.selection())
 }
 
-/// Returns the kernel's boot id, or an empty string if there is none.
 pub fn boot_id() -> String {
     file_text("/proc/sys/kernel/random/boot_id")
 }
@@ -431,7 +421,6 @@ fn lifecycle(reason: Option<Reason>) -> Lifecycle {
     Lifecycle { version: env!("CARGO_PKG_VERSION").to_owned(), reason, detail: None }
 }
 
-/// Returns the number of deadlines from `deadline` on that have passed at `now`.
 fn missed(deadline: Duration, now: Duration, interval: Duration) -> u32 {
     match now.checked_sub(deadline) {
         Some(late) => (late.as_nanos() / interval.as_nanos()) as u32 + 1,
@@ -449,7 +438,6 @@ fn wait_for(threads: Vec<JoinHandle<()>>, clock: &SystemClock) {
 /// Watchdog step of every use of the journal, including the removal of acknowledged events.
 const JOURNAL: &str = "waiting for the journal's disk";
 
-/// Reads a file of one line; empty if it cannot be read.
 fn file_text(path: &str) -> String {
     std::fs::read_to_string(path).unwrap_or_default().trim().to_owned()
 }

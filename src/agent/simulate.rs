@@ -21,27 +21,24 @@ use crate::event::Stamp;
 
 /// Bursts and outages of a link of a real fleet.
 const INCIDENTS_A_WEEK: f64 = 2.9;
-/// Mean number of events of an incident, with the default limit of `simulate`.
+/// Mean, with the default limit of `simulate`.
 const EVENTS_AN_INCIDENT: f64 = 3.85;
 /// Lower bound of the mean time between incidents of a link in the busiest hour.
 const BETWEEN_MIN_S: f64 = 10.0;
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 const WEEK: Duration = Duration::from_secs(7 * 86_400);
-/// Time that a simulated host has been up when its agent starts.
+/// Time since boot of a simulated host when its agent starts.
 const UPTIME: Duration = HOUR;
 /// Longest time between two readings in an incident. It is the detector's interval, so that each reading covers the time since the
 /// one before, however short that is.
 const LONGEST_S: u64 = 10;
 const INTERVAL: Duration = Duration::from_secs(LONGEST_S);
-/// Seconds over which the agents' starts are spread.
 const START_S: u64 = 60;
 
-/// A number of agents that are simulated together.
 pub struct Fleet {
     agents: Vec<Agent>,
     world: World,
-    /// Second of each agent's next reading.
     due: BinaryHeap<Reverse<(u64, usize)>>,
     reading: Reading,
     detections: Detections,
@@ -53,7 +50,6 @@ struct Agent {
     stamp: Stamp,
     /// Second 0 of the agent's time: agents do not read at full seconds.
     start: DateTime<Utc>,
-    /// Second of its start, until then.
     starts_at: Option<u64>,
 }
 
@@ -65,12 +61,10 @@ pub struct Shape {
     pub schedule: Schedule,
 }
 
-/// Duration of a simulation and frequency of its incidents.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Schedule {
     /// Simulated time; approximate for a given number of events.
     pub lasts: Duration,
-    /// Mean time between two incidents of a link in the busiest hour.
     between_s: f64,
 }
 
@@ -113,7 +107,7 @@ fn between(incidents: f64) -> f64 {
     least
 }
 
-/// Returns the number of incidents of a link in a week. One begins only after the one before is over.
+/// A new incident begins only after the one before is over.
 fn in_a_week(between_s: f64) -> f64 {
     let taken_s = INCIDENT_MEAN_S + PAUSE_S as f64;
     let hours = (0..7 * 24).map(|hour| activity(DateTime::UNIX_EPOCH + HOUR * hour));
@@ -131,7 +125,6 @@ fn back_from(end: DateTime<Utc>, busy_s: f64) -> Duration {
 }
 
 impl Fleet {
-    /// Makes the agents with these numbers, from `start` on.
     pub fn new(numbers: std::ops::Range<u32>, shape: Shape, limits: &[Limit], start: DateTime<Utc>) -> Self {
         let longest = |time: fn(&Limit) -> Duration| limits.iter().map(time).max().unwrap_or_default().as_secs();
         let update_s = limits.iter().map(|limit| limit.update_every).min().unwrap_or_default().as_secs();
@@ -149,7 +142,6 @@ impl Fleet {
         Self { agents, world, due, reading, detections }
     }
 
-    /// Returns the time of the next reading, from the start.
     pub fn next_at(&self) -> Duration {
         self.due.peek().map_or(Duration::MAX, |Reverse((second, _))| Duration::from_secs(*second))
     }
@@ -251,12 +243,10 @@ mod tests {
         }
     }
 
-    /// A Monday.
     fn start() -> DateTime<Utc> {
         "2026-11-23T00:00:00Z".parse().unwrap()
     }
 
-    /// Simulates 20 agents with 4 links each for a week.
     fn week(seed: u64) -> Vec<Draft> {
         let shape = Shape { seed, interfaces: 4, schedule: Schedule::lasting(WEEK) };
         let mut fleet = Fleet::new(0..20, shape, &[limit(80_000_000)], start());

@@ -42,11 +42,9 @@ pub struct Report {
     pub next_seq: Option<u64>,
     /// Events that Kafka has not acknowledged; while they are kept in memory, without those that wait on the disk.
     pub pending: u64,
-    /// Size of their JSON.
     pub pending_bytes: u64,
     /// `observed_at` of the pending event that was registered first.
     pub oldest_at: Option<DateTime<Utc>>,
-    /// Kind of counters that are read.
     pub source: Option<String>,
     pub limits: Option<usize>,
     pub interval_ms: Option<u64>,
@@ -63,7 +61,6 @@ pub struct Report {
     pub next_flush_at: Option<DateTime<Utc>>,
     /// Events that Kafka acknowledged since the start.
     pub delivered: Option<u64>,
-    /// Events that Kafka refused permanently since the start; declared as lost.
     pub rejected: Option<u64>,
     /// Events given up since the start: the sum of the four below. Each is declared by a `loss` event.
     pub lost: Option<u64>,
@@ -72,15 +69,11 @@ pub struct Report {
     pub lost_expired: Option<u64>,
     pub lost_rejected: Option<u64>,
     pub lost_damaged: Option<u64>,
-    /// Number of times that a new producer sent again what was not acknowledged.
     pub retries: Option<u64>,
-    /// Last acknowledged offset of each partition since the start.
     pub last_offsets: Option<BTreeMap<i32, i64>>,
-    /// Number of problems since the start.
     pub errors: Option<u64>,
     pub last_error_at: Option<DateTime<Utc>>,
     pub last_error: Option<String>,
-    /// Problems that last.
     pub troubles: Vec<Trouble>,
     pub open_breaches: u64,
     /// Critical ones first, then the highest above their limit; [`BREACHES_MAX`] at most.
@@ -90,14 +83,12 @@ pub struct Report {
     pub links: Vec<LinkStatus>,
 }
 
-/// A watched link as of the last reading.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LinkStatus {
     pub interface: String,
     pub ifindex: u32,
     pub up: bool,
-    /// Capacity in each direction, if known.
     pub rx_speed_bps: Option<u64>,
     pub tx_speed_bps: Option<u64>,
     /// Traffic contradicted the speed that the driver reports.
@@ -116,7 +107,6 @@ pub struct LinkStatus {
 pub struct LinkLimit {
     pub name: String,
     pub direction: Direction,
-    /// `null` for a percentage of an unknown speed.
     pub raise_at_bps: Option<u64>,
 }
 
@@ -141,17 +131,13 @@ pub struct Trouble {
 pub struct OpenBreach {
     pub breach_id: String,
     pub severity: Severity,
-    /// `*` is the whole host.
     pub interface: String,
     pub direction: Direction,
     pub limit_name: String,
     pub limit_bps: u64,
-    /// Rate of the last reading.
     pub rate_bps: u64,
-    /// Highest rate of one reading.
     pub peak_bps: u64,
     pub mean_bps: u64,
-    /// Bytes above the limit.
     pub excess_bytes: u64,
     pub raised_at: DateTime<Utc>,
     /// Time of these figures: now, or that of the last event if no agent runs or the link has no rate yet.
@@ -163,7 +149,6 @@ impl Report {
         self.state != State::NotRunning
     }
 
-    /// Sets the open breaches, sorted and truncated.
     pub fn with_breaches(mut self, open: impl IntoIterator<Item = (Breach, Stamp)>) -> Self {
         let mut breaches: Vec<OpenBreach> =
             open.into_iter().map(|(breach, stamp)| open_breach(breach, &stamp)).collect();
@@ -174,7 +159,6 @@ impl Report {
         self
     }
 
-    /// Sets the watched links, sorted and truncated.
     pub fn with_links<'a>(mut self, links: impl IntoIterator<Item = LinkView<'a>>) -> Self {
         let mut links: Vec<LinkStatus> = links.into_iter().map(|link| link_status(&link)).collect();
         let rate = |link: &LinkStatus| link.rx_bps.unwrap_or_default().saturating_add(link.tx_bps.unwrap_or_default());
@@ -185,7 +169,6 @@ impl Report {
         self
     }
 
-    /// Encodes the report as one line of JSON.
     pub fn to_json(&self) -> Vec<u8> {
         // Numeric map keys become text; nothing else in it can fail.
         let mut line = serde_json::to_vec(self).unwrap_or_default();

@@ -1,5 +1,3 @@
-//! The program `highwater-agent`.
-
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

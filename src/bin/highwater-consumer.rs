@@ -1,5 +1,3 @@
-//! The program `highwater-consumer`.
-
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

@@ -49,7 +49,6 @@ impl Form {
         FORMS.iter().find(|(known, _)| *known == key).map_or(Self::Text, |(_, form)| *form)
     }
 
-    /// Returns how `value`, which is not a text, is to be written.
     fn instead_of(self, value: &DeValue<'_>) -> String {
         match (self, value) {
             (Self::Duration, DeValue::Integer(number)) if !number.as_str().starts_with('-') => {
@@ -136,7 +135,6 @@ pub(super) fn unquoted(text: &str, offset: usize) -> Option<String> {
     (is_key && is_bare).then(|| format!("{key}: write it in quotes: \"{value}\""))
 }
 
-/// Returns the innermost value at `offset`, and its key path.
 fn value_at<'a, 'text>(table: &'a DeTable<'text>, offset: usize) -> Option<(String, &'a DeValue<'text>)> {
     table.iter().find_map(|(key, value)| {
         let key = key.get_ref().as_ref();

@@ -25,7 +25,6 @@ fn names_service(rest: &str) -> bool {
         || places(rest, "PORT_").any(names_port)
 }
 
-/// Returns the text after each occurrence of `word` at the begin of a word.
 fn places<'a>(rest: &'a str, word: &'a str) -> impl Iterator<Item = &'a str> {
     rest.match_indices(word).filter(|(at, _)| ends_a_word(&rest[..*at])).map(|(at, _)| &rest[at + word.len()..])
 }

@@ -35,7 +35,6 @@ pub enum AdminError {
     },
 }
 
-/// A topic as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
     pub name: String,
@@ -45,11 +44,9 @@ pub struct Wanted {
     pub settings: Vec<(&'static str, String)>,
 }
 
-/// A topic as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     pub name: String,
-    /// Ascending.
     pub partitions: Vec<i32>,
     /// Replication factor of the first partition.
     pub replication: i32,
@@ -64,9 +61,6 @@ pub struct Admin {
 
 impl Admin {
     /// Makes a client; does not contact a broker yet.
-    ///
-    /// # Errors
-    /// A file cannot be read, or a property is invalid.
     pub fn new(connection: &Connection) -> Result<Self, AdminError> {
         let config = connection.client(&[]).map_err(AdminError::Misconfigured)?;
         let client = BaseProducer::from_config_and_context(&config, Reports::new(connection.brokers()));
@@ -105,10 +99,6 @@ impl Admin {
         Err(self.no_answer("no answer".to_owned()))
     }
 
-    /// Fills in the settings of these topics.
-    ///
-    /// # Errors
-    /// No broker answers, or this user is not authorized.
     pub fn describe(&self, topics: &mut [Found]) -> Result<(), AdminError> {
         if topics.is_empty() {
             return Ok(());
@@ -198,7 +188,6 @@ impl Admin {
 }
 
 impl Found {
-    /// Describes each difference from the wanted topic.
     pub fn differences(&self, wanted: &Wanted) -> Vec<String> {
         let mut differences = Vec::new();
         let mut compare = |name: &str, is: &str, wanted: &str| {

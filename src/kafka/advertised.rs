@@ -9,11 +9,9 @@ use super::errors::unreachable_address;
 
 /// Longest wait for a connection; a broker on the same continent accepts one much sooner.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
-/// Maximum number of brokers to try, so that the answer comes in time.
 const BROKERS_MAX: usize = 3;
 
-/// Names the first broker of a cluster whose address cannot be resolved or reached from here, with the remedy. Blocks for at most
-/// two seconds for each.
+/// Names the first unreachable or unresolvable broker of a cluster, with the remedy. Blocks for at most two seconds a broker.
 pub fn unreachable_broker(metadata: &Metadata) -> Option<String> {
     metadata.brokers().iter().take(BROKERS_MAX).find_map(|broker| {
         let address = format!("{}:{}", broker.host(), broker.port());

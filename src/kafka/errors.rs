@@ -57,9 +57,8 @@ pub(super) fn unreachable_address(address: &str) -> String {
     )
 }
 
-/// Returns the address of a broker that the cluster named, from an error about connecting to it: `ssl://kafka-1:9093/7: Failed to
-/// resolve …`, or `GroupCoordinator: kafka-1:9093: Failed …`. A configured broker has no number before it has answered:
-/// `kafka-1:9092/bootstrap: …`.
+/// Returns the address of a broker that the cluster named, from an error about connecting to it: `ssl://kafka-1:9093/7: Failed …`
+/// or `GroupCoordinator: kafka-1:9093: Failed …`. A configured broker has no number before it has answered: `…/bootstrap: …`.
 fn advertised_address(reason: &str) -> Option<&str> {
     let coordinator = reason.strip_prefix("GroupCoordinator: ");
     let (broker, error) = coordinator.unwrap_or(reason).split_once(": ")?;
@@ -87,7 +86,6 @@ fn is_same_address(configured: &str, address: &str) -> bool {
 
 pub(super) const DEFAULT_BROKERS: &str = "localhost:9092";
 
-/// librdkafka's default.
 const DEFAULT_PORT: u16 = 9092;
 
 /// Explains why librdkafka made no client, without a property's value, which can be a secret.
@@ -101,7 +99,6 @@ pub fn not_created(error: &KafkaError) -> String {
     }
 }
 
-/// Describes what is wrong with a property, without its value.
 pub(super) fn property_error(result: RDKafkaConfRes) -> &'static str {
     match result {
         RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN => "is no property of librdkafka, or not in this build",

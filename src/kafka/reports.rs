@@ -17,7 +17,6 @@ pub struct Reports {
     reported: Mutex<Reported>,
 }
 
-/// The last error of each kind.
 #[derive(Debug, Default)]
 struct Reported {
     /// One side refused the other; with the remedy.
@@ -31,7 +30,6 @@ impl Reports {
         Self { brokers: brokers.to_owned(), reported: Mutex::default() }
     }
 
-    /// Takes the last refusal.
     pub fn take_refused(&self) -> Option<String> {
         self.lock().refused.take()
     }

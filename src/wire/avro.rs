@@ -33,7 +33,6 @@ pub(super) fn released(fingerprint: u64) -> Option<&'static Schema> {
     (fingerprint == FINGERPRINT).then(|| PARSED.get_or_init(|| Schema::parse(SCHEMA).expect("a test reads it")))
 }
 
-/// Appends the event to `bytes` in single-object encoding.
 pub(super) fn encode_single_object(flat: &Flat<'_>, bytes: &mut Vec<u8>) {
     bytes.extend_from_slice(&MARKER);
     bytes.extend_from_slice(&FINGERPRINT.to_le_bytes());
@@ -109,7 +108,6 @@ impl Writer<'_> {
         self.long(time.timestamp_micros());
     }
 
-    /// Writes a union of null and a value.
     fn maybe<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Self, T)) {
         match value {
             None => self.long(0),

@@ -24,7 +24,6 @@ pub enum Undecoded {
     #[error("{why}")]
     NotNow {
         why: String,
-        /// Time to wait before the next try.
         wait: Duration,
         /// Time for which the registry has not answered.
         lasted: Duration,
@@ -40,7 +39,6 @@ pub trait Schemas {
     fn schema(&mut self, id: u32) -> Result<Arc<Writer>, Undecoded>;
 }
 
-/// [`Schemas`] without a registry: knows no schema.
 #[derive(Clone, Copy, Debug)]
 pub struct NoRegistry;
 
@@ -50,7 +48,6 @@ impl Schemas for NoRegistry {
     }
 }
 
-/// Schema by which a message was written.
 #[derive(Clone, Debug)]
 pub struct Writer(Kind);
 
@@ -64,9 +61,6 @@ enum Kind {
 
 impl Writer {
     /// Parses a schema as a registry returns it: `schemaType` (Avro if there is none) and `schema`.
-    ///
-    /// # Errors
-    /// A description of what is wrong with the schema.
     pub fn parse(kind: Option<&str>, text: &str) -> Result<Self, String> {
         Ok(Self(match kind {
             Some("JSON") => Kind::Json,
@@ -92,9 +86,6 @@ impl Decoder {
     }
 
     /// Decodes a message's payload; `content_type` is its header of this name. Fields that a newer agent added are ignored.
-    ///
-    /// # Errors
-    /// The message is not a complete event, or its schema is unavailable for now.
     pub fn decode(&mut self, payload: &[u8], content_type: Option<&[u8]>) -> Result<Decoded, Undecoded> {
         let decoded = match payload {
             [] => Err(DecodeError::Empty),
@@ -180,7 +171,6 @@ fn truncated(what: &'static str, needed: usize, payload: &[u8]) -> DecodeError {
     DecodeError::Truncated { what, needed, there: payload.len() }
 }
 
-/// Returns the media type without its parameters, in lower case.
 fn media_type(content_type: Option<&[u8]>) -> Option<String> {
     let text = std::str::from_utf8(content_type?).ok()?;
     Some(text.split(';').next().unwrap_or(text).trim().to_ascii_lowercase())

@@ -76,7 +76,6 @@ pub(super) fn decode(payload: &[u8]) -> Result<Flat<'_>, DecodeError> {
     Ok(serde_json::from_slice(payload)?)
 }
 
-/// A field's value.
 trait Put {
     /// Appends `name`, which includes the punctuation before and after it, and the value.
     fn put(&self, name: &str, json: &mut Vec<u8>);

@@ -65,10 +65,8 @@ impl Message<'_> {
     }
 }
 
-/// Encoding of an event's payload.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// One flat object, as text.
     #[default]
     Json,
     Avro,
@@ -133,9 +131,6 @@ pub fn write_json(event: &Event, json: &mut Vec<u8>) {
 }
 
 /// Decodes JSON; fields that a newer agent added are ignored.
-///
-/// # Errors
-/// The payload is not a complete event.
 pub fn from_json(payload: &[u8]) -> Result<Event, DecodeError> {
     json::decode(payload)?.try_into()
 }
@@ -223,7 +218,6 @@ fn source(agent: &str) -> SmolStr {
     encoded.finish()
 }
 
-/// Returns the agent that a message's header `ce_source` names.
 #[cfg(feature = "consumer")]
 pub fn agent_of_source(source: &str) -> Option<String> {
     let encoded = source.strip_prefix(SOURCE)?.as_bytes();

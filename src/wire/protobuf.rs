@@ -243,7 +243,6 @@ impl Timestamp {
     }
 }
 
-/// Parses a value by its name in JSON.
 #[cfg(feature = "consumer")]
 fn named<T: serde::de::DeserializeOwned>(field: &'static str, text: String) -> Result<T, DecodeError> {
     serde_json::from_value(Value::String(text)).map_err(|error| DecodeError::field(field, error))

@@ -261,7 +261,6 @@ fn a_kind_that_is_not_known_keeps_what_it_says() {
     assert_eq!(kept, protobuf);
 }
 
-/// A future schema: more fields of all sorts, at the front and the end, and one field fewer.
 fn newer_schema() -> serde_json::Value {
     let mut schema: serde_json::Value = serde_json::from_str(Format::Avro.schema()).unwrap();
     let fields = schema["fields"].as_array_mut().unwrap();
@@ -383,7 +382,6 @@ fn what_is_no_event_says_why() {
     assert!(error.contains("by schema 7 of a schema registry; set kafka.registry.url"), "{error}");
 }
 
-/// Each field that PostgreSQL is known to refuse, in each format.
 #[test]
 fn what_no_database_stores_is_refused_by_its_field() {
     let golden = decode(RAISED.as_bytes()).unwrap();
@@ -530,7 +528,6 @@ fn every_message_is_a_cloud_event() {
     }
 }
 
-/// The three schemas name the same fields, in the same order.
 #[test]
 fn the_schemas_agree() {
     let avro: serde_json::Value = serde_json::from_str(Format::Avro.schema()).unwrap();

@@ -11,7 +11,6 @@ use crate::cli::{self, Verbosity};
 use crate::config::{AGENT_KEYS, ConfigError, Layers};
 use crate::exit::Failure;
 
-/// Default path of the configuration.
 const CONFIG: &str = "/etc/highwater/agent.toml";
 
 #[derive(Args, Clone, Debug)]

@@ -31,7 +31,6 @@ pub(super) struct ToFile {
 }
 
 impl ToFile {
-    /// Creates a file; `-` is standard output.
     pub(super) fn create(path: &Path) -> Result<Self, Failure> {
         let name = file_name(path);
         let file: Box<dyn Write> = if path == Path::new(STANDARD_OUTPUT) {
@@ -43,7 +42,6 @@ impl ToFile {
     }
 }
 
-/// File name for standard output.
 const STANDARD_OUTPUT: &str = "-";
 
 pub(super) fn file_name(path: &Path) -> String {
@@ -162,7 +160,6 @@ pub(super) fn progress(length: Option<u64>, unit: &str) -> ProgressBar {
     bar.with_style(style.with_key("pace", pace))
 }
 
-/// Fails if the topic does not exist.
 pub(super) fn topic_is_there(settings: &Settings, topic: &str) -> Result<(), Failure> {
     let (_, topics) = Admin::new(&settings.publisher.connection).and_then(|admin| admin.topics()).map_err(failure)?;
     if topics.iter().any(|found| found.name == topic && !found.partitions.is_empty()) {
@@ -208,7 +205,6 @@ pub(super) fn offsets(delivery: &Delivery) -> Value {
     Value::Json(serde_json::Value::Object(offsets.collect()))
 }
 
-/// Prints one row: side by side for programs, one value below the other for people.
 pub(super) fn print_record(
     format: Format,
     columns: &'static [&'static str],
@@ -228,12 +224,10 @@ pub(super) fn print_record(
     output::finished(printed)
 }
 
-/// Fails if Kafka has not acknowledged every event.
 pub(super) fn judged(delivery: &Delivery) -> Result<(), Failure> {
     judged_as(delivery, "event")
 }
 
-/// Fails likewise, with another name for the events.
 pub(super) fn judged_as(delivery: &Delivery, what: &str) -> Result<(), Failure> {
     match (delivery.failed, &delivery.obstacle) {
         (0, _) => Ok(()),

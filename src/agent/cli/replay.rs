@@ -1,5 +1,3 @@
-//! `highwater-agent replay`.
-
 mod csv;
 mod csv_lines;
 mod encoding;
@@ -225,7 +223,6 @@ impl Replay {
         Ok(())
     }
 
-    /// Returns the publishers' settings for events and for samples, if they are sent. Fails if a topic does not exist.
     fn publishers(
         &self,
         settings: &Settings,

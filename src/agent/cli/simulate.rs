@@ -1,5 +1,3 @@
-//! `highwater-agent simulate`.
-
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -98,9 +96,7 @@ const LIVE_MAX: u32 = 250;
 /// Maximum number of agents with --time-scale, where all have to be simulated at once.
 const SCALED_MAX: u32 = 10_000;
 const EVENTS: u64 = 1_000;
-/// Interval of readings of a real interface.
 const TICK: Duration = Duration::from_secs(1);
-/// Approximate number of events that are handed on at once.
 const PORTION: usize = 500;
 
 impl Simulate {
@@ -151,7 +147,6 @@ impl Simulate {
         outlet::judged(&delivery)
     }
 
-    /// Simulates the agents, in groups of those that may live at once.
     fn invent(&self, events_max: u64, courier: &mut Courier, bar: &ProgressBar) -> Result<(), Failure> {
         let limits = [self.simulated_limit(
             "*",
@@ -218,7 +213,6 @@ impl Simulate {
         (schedule, now.checked_sub_signed(ahead).unwrap_or(DateTime::UNIX_EPOCH))
     }
 
-    /// Reads real counters each second; returns the outcome for the limit.
     fn watch(
         &self,
         interface: &str,
@@ -299,7 +293,6 @@ impl Simulate {
     }
 }
 
-/// Breaches of a limit on a real interface.
 struct Seen<'a> {
     interface: &'a str,
     raise_at: String,
@@ -330,7 +323,6 @@ impl<'a> Seen<'a> {
     }
 }
 
-/// Bounds the rate of events.
 struct Pace {
     rate: Option<u64>,
     began: Option<Duration>,

@@ -1,5 +1,3 @@
-//! `highwater-agent status`.
-
 mod table;
 
 use std::io::{ErrorKind, Write as _};
@@ -56,7 +54,6 @@ const UNIT_RUNTIME: &str = "/run/highwater";
 const BETWEEN_MAX: Duration = Duration::from_secs(3);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Columns of CSV: the fields of a [`Report`], in their order.
 const COLUMNS: &[&str] = &[
     "state",
     "healthy",
@@ -112,7 +109,6 @@ impl Status {
     }
 }
 
-/// Chooses the exit code; the message is brief, as the report has the details.
 fn verdict(report: &Report) -> Result<(), Failure> {
     match (report.running(), report.troubles.len()) {
         (true, 0) => Ok(()),
@@ -175,7 +171,6 @@ fn answer(state_dir: &Path, runtime: Option<&Path>) -> Result<Result<Report, Opt
     Ok(Err(denied))
 }
 
-/// Makes a report from the journal of an agent that has ended.
 fn left(state_dir: &Path, clock: &SystemClock) -> Result<Report, Failure> {
     let snapshot = match Snapshot::read(state_dir, &machine_id()) {
         Ok(Some(snapshot)) => snapshot,

@@ -1,5 +1,3 @@
-//! `highwater-agent topics`.
-
 use clap::Args;
 
 use super::common::{Absent, Common};
@@ -55,7 +53,6 @@ pub(super) struct Topics {
 const COLUMNS: &[&str] = &["topic", "state", "partitions", "replication", "cleanup", "retention", "differs"];
 const LIST_COLUMNS: &[&str] = &["topic", "partition", "first_offset", "last_offset", "messages_max"];
 
-/// Default replication factor, if there are enough brokers.
 const REPLICATION: i32 = 3;
 
 impl Topics {
@@ -120,7 +117,6 @@ impl Topics {
     }
 }
 
-/// Returns the configured topics, for a cluster of this many brokers.
 fn wanted(settings: &Settings, brokers: usize, samples: bool) -> Vec<Wanted> {
     let topics = &settings.topics;
     let brokers = i32::try_from(brokers).unwrap_or(REPLICATION);

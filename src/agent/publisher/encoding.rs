@@ -1,4 +1,4 @@
-//! The encoding of events: format, key and schema.
+//! The encoding of events, and its schema's registration.
 
 use std::sync::{Arc, OnceLock};
 
@@ -14,7 +14,6 @@ pub struct Encoding {
     pub key: Key,
     /// Keeps the schema; unused by JSON, which is never framed.
     pub registry: Option<Address>,
-    /// True if a missing schema is to be registered.
     pub auto_register: bool,
 }
 

@@ -15,7 +15,6 @@ pub(super) enum SessionEnd {
     /// Replace it at once: it failed while idle, a certificate or secret has changed, or it backs off from connecting when a flush
     /// is demanded.
     Stale,
-    /// A new producer may work.
     Retry(String),
     /// The connection is slow: a new producer waits longer for answers, and sends smaller batches.
     Patience,
@@ -23,9 +22,7 @@ pub(super) enum SessionEnd {
     ReduceBatch(usize, Code),
     /// An event was refused with this code: a new producer is given one event at a time.
     OneByOne(Code),
-    /// A new producer sends batches again.
     Together,
-    /// An operator has to act first.
     NeedsOperator(String),
 }
 
@@ -41,7 +38,6 @@ pub(super) struct Reaper {
     under_way: Arc<AtomicUsize>,
 }
 
-/// Maximum number of threads that drop producers.
 const TEAR_DOWNS_MAX: usize = 4;
 
 impl Reaper {
@@ -61,7 +57,6 @@ impl Reaper {
 }
 
 impl SessionEnd {
-    /// Interprets the failure `code` of a delivery to `topic`.
     pub(super) fn of(code: Code, topic: &str, brokers: &str) -> Self {
         match code {
             Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => {

@@ -64,17 +64,14 @@ pub struct Settings {
     pub linger: Duration,
     /// Places this agent's flushes within an interval, apart from the others of a fleet.
     pub spread: Spread,
-    /// Severities whose events are sent at once.
     pub urgent: Vec<Severity>,
     /// Number of events held back at which they are sent at once.
     pub events_max: u64,
     /// Size limit of the journal. A fraction of it may be in flight, so that there is always something to evict.
     pub journal_bytes: u64,
-    /// Verb for what undelivered events do, in log lines.
     pub undelivered: &'static str,
 }
 
-/// Limits of what is in flight, and the interval at which Kafka's answers are looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     pub events: usize,
@@ -94,7 +91,6 @@ impl Window {
     pub const WIDE: Self = Self { events: 8_500, bytes: 32 << 20, poll: Duration::from_millis(2), patient: true };
 }
 
-/// Sends the journal's events at the times that the settings name.
 pub struct Publisher {
     settings: Settings,
     trigger: Rc<Trigger>,
@@ -105,17 +101,14 @@ pub struct Publisher {
     batch_max: Arc<AtomicUsize>,
     next_flush: Duration,
     flushing: bool,
-    /// Ids by the worker's serial numbers.
     under_way: Numbered<EventId>,
     /// Events in flight when the journals changed: the cursor meets them again in the new one.
     met_again: FxHashSet<EventId>,
     bytes_under_way: usize,
     running: Option<Running>,
-    /// Time at which an event was last in flight.
     busy: Duration,
     ending: Vec<JoinHandle<()>>,
     progress: Progress,
-    /// Value of `progress.delivered` at the last log line.
     told: u64,
 }
 
@@ -191,7 +184,6 @@ impl Publisher {
         self.settings = settings;
     }
 
-    /// Returns an observer to subscribe to the event system whose journal this publishes.
     pub fn observer(&self) -> Box<dyn Observer> {
         Box::new(TriggerObserver(Rc::clone(&self.trigger)))
     }
@@ -254,7 +246,6 @@ impl Publisher {
         }
     }
 
-    /// Returns true if nothing is in flight and no flush is due.
     pub fn idle(&self) -> bool {
         !self.flushing && !self.trigger.due.get() && self.under_way.is_empty()
     }
@@ -308,7 +299,6 @@ impl Publisher {
         system.remove_events(&delivered)
     }
 
-    /// Removes an event from those in flight, and returns its id.
     fn settle(&mut self, serial: usize, bytes: usize) -> Option<EventId> {
         let id = self.under_way.take(serial)?;
         self.bytes_under_way -= bytes;
@@ -355,7 +345,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// Sends to the worker, starting one if there is none; returns false if that is not possible now.
+    /// Starts a worker if there is none; returns false if that is not possible now.
     fn send(&mut self, outgoing: Vec<Outgoing>, waker: &impl Fn() -> io::Result<Waker>) -> bool {
         if self.running.is_none() {
             if self.ending.len() >= ENDING_MAX {
@@ -383,7 +373,6 @@ impl Publisher {
         Ok(Running { orders, reports, thread })
     }
 
-    /// Ends the flush: all events are acknowledged.
     fn end_flush(&mut self) {
         self.flushing = false;
         let delivered = self.progress.delivered - std::mem::replace(&mut self.told, self.progress.delivered);
@@ -392,7 +381,6 @@ impl Publisher {
         }
     }
 
-    /// Lets the worker tear its producer down and end, without waiting for it.
     fn let_go(&mut self) {
         if let Some(Running { thread, .. }) = self.running.take() {
             debug!("no event for a while: closing the connection to {}", self.settings.connection.brokers());
@@ -407,7 +395,6 @@ impl Publisher {
         self.begin_anew();
     }
 
-    /// Resets the cursor, so that all registered events are sent again.
     fn begin_anew(&mut self) {
         self.under_way = Numbered::from(0);
         self.met_again.clear();

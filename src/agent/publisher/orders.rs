@@ -7,13 +7,11 @@ use crate::event::Event;
 pub(super) enum Order {
     /// Deliver these in this order, after all before them.
     Send(Vec<Outgoing>),
-    /// End a back-off.
     TryNow,
 }
 
 pub(super) struct Outgoing {
     pub(super) event: Arc<Event>,
-    /// JSON as the journal has it, if it does.
     pub(super) json: Option<Vec<u8>>,
 }
 
@@ -26,19 +24,15 @@ impl Outgoing {
 
 pub(super) enum Report {
     Delivered(Vec<Receipt>),
-    /// Kafka refused the event permanently.
     Rejected { serial: usize, bytes: usize, reason: String },
     /// A problem keeps events from Kafka; `gave_up` is true if the producer was replaced for it.
     Trouble { what: String, gave_up: bool },
     /// The topic refuses every event that it was given since the last one it accepted, if any.
     Refusing { what: String },
-    /// librdkafka retries by itself, for this reason.
     Retrying { cause: String },
-    /// Events reach Kafka again.
     Recovered,
 }
 
-/// An event's place in Kafka.
 pub(super) struct Receipt {
     /// Number of the event in the order of sending, from 0.
     pub(super) serial: usize,

@@ -24,7 +24,6 @@ const FIXED: &[(&str, &str)] = &[
     ("partitioner", "murmur2_random"), // as the Java client's
 ];
 
-/// Settings that the operator may override.
 const DEFAULTS: &[(&str, &str)] = &[
     ("linger.ms", "5"),
     ("compression.type", "zstd"),
@@ -42,31 +41,25 @@ const PROMPT: &[(&str, &str)] = &[("socket.timeout.ms", "10000"), ("request.time
 /// librdkafka's default time-outs, for a slow connection or large requests.
 const PATIENT: &[(&str, &str)] = &[("socket.timeout.ms", "60000"), ("request.timeout.ms", "30000")];
 
-/// librdkafka's default `batch.size`.
 pub(super) const BATCH_MAX: usize = 1_000_000;
 
 /// Maximum number of kinds whose headers are cached: more than there are.
 const KINDS_MAX: usize = 16;
 
-/// Text of librdkafka's log line about a batch without an answer in time.
 const TIMED_OUT: &str = "Local: Timed out";
 
-/// Time for a broker to answer [`Producer::diagnose`].
 const DIAGNOSIS_MAX: Duration = Duration::from_secs(1);
 
 /// Partition and offset of a delivered message.
 pub(super) type Delivery = Result<(i32, i64), RDKafkaErrorCode>;
 
-/// A producer that its owner polls.
 pub(super) struct Producer {
     client: BaseProducer<Context>,
-    /// Common headers of each kind of message, by their values.
     headers: RefCell<Vec<([Vec<u8>; 3], OwnedHeaders)>>,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tuning {
-    /// Maximum size of a batch, unless it is a single message.
     pub(super) batch_max: usize,
     /// The producer is given one message at a time, and each may be refused. Otherwise a refusal is fatal, so that no later message
     /// overtakes the refused one.
@@ -77,22 +70,17 @@ pub(super) struct Tuning {
 #[derive(Default)]
 struct Context(Mutex<Heard>);
 
-/// Reports since the last look.
 #[derive(Default)]
 struct Heard {
-    /// Number of reports of any kind.
     events: u64,
     deliveries: Vec<(usize, Delivery)>,
     errors: Vec<(RDKafkaErrorCode, String)>,
-    /// Cause of the last retry of a request.
     cause: Option<String>,
     timed_out: bool,
 }
 
 pub(super) enum Refusal {
-    /// Poll, and try again.
     Full,
-    /// The message will never be accepted.
     Never(RDKafkaErrorCode),
 }
 
@@ -104,7 +92,6 @@ impl Producer {
         Ok(Self { client, headers: RefCell::default() })
     }
 
-    /// Checks that librdkafka makes a producer of these settings, and that the files that they name exist.
     pub(super) fn check(connection: &Connection, window: Window) -> Result<(), Invalid> {
         let tuning = Tuning { batch_max: BATCH_MAX, one_by_one: false, patient: false };
         connection.check::<BaseProducer>(|connection| Self::config(connection, window, tuning))
@@ -207,12 +194,11 @@ impl Producer {
         leaderless.or_else(|| kafka::unreachable_broker(&metadata))
     }
 
-    /// Takes the errors of the client as a whole.
+    /// Takes the errors of the client as a whole, which are not about a message.
     pub(super) fn errors(&self) -> Vec<(RDKafkaErrorCode, String)> {
         std::mem::take(&mut self.heard().errors)
     }
 
-    /// Takes the cause of the last retry of a request.
     pub(super) fn cause(&self) -> Option<String> {
         self.heard().cause.take()
     }
@@ -226,7 +212,6 @@ impl Producer {
         self.client.context().heard()
     }
 
-    /// Returns an error that makes this producer useless.
     pub(super) fn fatal(&self) -> Option<String> {
         self.client.client().fatal_error().map(|(code, reason)| format!("{code}: {reason}"))
     }
@@ -242,8 +227,7 @@ impl Context {
     }
 }
 
-/// Extracts the error from librdkafka's line about a batch: `… encountered error: Broker: Not enough in-sync replicas (actions
-/// Retry)`.
+/// Extracts the error from librdkafka's line: `… encountered error: Broker: Not enough in-sync replicas (actions Retry)`.
 fn batch_error(line: &str) -> Option<&str> {
     let (_, error) = line.split_once(" encountered error: ")?;
     Some(error.split(" (actions ").next().unwrap_or(error))

@@ -10,7 +10,6 @@ pub struct Progress {
     pub rejected: u64,
     /// Number of times that a new producer sent again what was not acknowledged.
     pub retries: u64,
-    /// Last acknowledged offset of each partition.
     pub offsets: BTreeMap<i32, i64>,
     /// `CLOCK_BOOTTIME` in milliseconds of the end of the last flush, when all events were acknowledged.
     pub flushed_ms: Option<u64>,
@@ -20,12 +19,10 @@ pub struct Progress {
     pub mishaps: Mishaps,
     /// The topic refuses all remaining events: waiting does not help.
     pub refusing: bool,
-    /// Cause of librdkafka's last retry since an event was delivered.
     pub(super) retrying: Option<String>,
 }
 
 impl Progress {
-    /// Records that a flush goes on, or that none is needed any more.
     pub(super) fn flushing(&mut self, flushing: bool, now_ms: u64) {
         if flushing {
             self.flushing_ms.get_or_insert(now_ms);
@@ -41,7 +38,6 @@ impl Progress {
         self.retrying = None;
     }
 
-    /// Returns the reason why events are left.
     pub fn obstacle(&self) -> &str {
         let lasting = self.mishaps.lasting.as_ref().map(|lasting| lasting.what.as_str());
         lasting.or(self.retrying.as_deref()).unwrap_or("Kafka did not acknowledge them in time")

@@ -1,4 +1,4 @@
-//! State of one producer while it is in use.
+//! One producer while it is in use.
 
 use std::time::Duration;
 
@@ -8,7 +8,6 @@ use super::producer::Producer;
 
 pub(super) struct Session {
     pub(super) producer: Producer,
-    /// Fingerprints of the certificates and secrets that it has read.
     pub(super) files: (u64, u64),
     /// Number of the first event that it was not given.
     pub(super) next: usize,
@@ -16,17 +15,13 @@ pub(super) struct Session {
     pub(super) proven: bool,
     /// Number and size of the event in flight, if events go one by one.
     pub(super) alone: Option<(usize, usize)>,
-    /// Remaining attempts to speed up the first message.
     pub(super) introductions: u32,
-    /// Remaining polls for its messages' fate after a fatal error.
     pub(super) last_words: u32,
-    /// Cause of librdkafka's last retry.
     pub(super) cause: Option<String>,
     /// Code with which the topic last refused an event sent alone.
     pub(super) refused_by: Option<Code>,
     /// Retry at once what librdkafka waits for.
     pub(super) is_hurried: bool,
-    /// Time at which to try again what the topic refuses.
     pub(super) held_until: Option<Duration>,
     /// Number of the awaited event, and the begin of the wait.
     awaited: (usize, Duration),
@@ -37,9 +32,7 @@ pub(super) struct Session {
 
 const INTRODUCTIONS: u32 = 10;
 const LAST_WORDS: u32 = 10;
-/// Time without an acknowledgement after which an event is overdue.
 const OVERDUE_AFTER: Duration = Duration::from_secs(10);
-/// Interval of reports while it is.
 const REPORT_EVERY: Duration = Duration::from_secs(30);
 
 /// Batches that time out within this time count as one time-out.
@@ -75,7 +68,6 @@ impl Session {
         serial > self.awaited.0
     }
 
-    /// Returns how long this event has been awaited.
     pub(super) fn waited(&mut self, serial: usize, now: Duration) -> Duration {
         if self.awaited.0 != serial {
             self.begin_to_await(serial, now);

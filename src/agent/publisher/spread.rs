@@ -15,12 +15,10 @@ impl Spread {
         Self((hasher.finish() >> 11) as f64 / (1_u64 << 53) as f64)
     }
 
-    /// Returns the agent's place in an interval.
     pub(super) fn within(self, interval: Duration) -> Duration {
         interval.mul_f64(self.0)
     }
 
-    /// Shortens a pause to between half and all of it.
     pub(super) fn shorten(self, pause: Duration) -> Duration {
         pause.mul_f64(0.5 + self.0 / 2.0)
     }

@@ -40,7 +40,6 @@ pub(super) struct Refused {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Held,
-    /// The topic accepts others.
     AtFault,
 }
 
@@ -77,7 +76,6 @@ impl Trial {
         Verdict::Held
     }
 
-    /// Allows every event one more try.
     pub(super) fn begin_round(&mut self) {
         self.refused_in_a_row = 0;
     }
@@ -86,7 +84,6 @@ impl Trial {
         self.held.len()
     }
 
-    /// Returns true if events can go in batches again.
     pub(super) fn is_over<T>(&self, unacked: &Numbered<T>) -> bool {
         self.held.is_empty() && (unacked.is_empty() || self.taken_in_a_row >= TAKEN_ENOUGH)
     }
@@ -96,7 +93,6 @@ impl Trial {
 mod tests {
     use super::*;
 
-    /// A topic that refuses these events; records the fate of `events` in order.
     struct Topic {
         trial: Trial,
         unacked: Numbered<()>,
@@ -115,7 +111,6 @@ mod tests {
             Self { trial, unacked, delivered, given_up, attempts: 0 }
         }
 
-        /// Tries until all events wait, or none is left.
         fn round(&mut self, refused: impl Fn(usize) -> Option<Refused>) {
             self.trial.begin_round();
             while let Some(serial) = self.trial.next(&self.unacked) {

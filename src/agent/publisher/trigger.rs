@@ -7,7 +7,6 @@ use std::sync::Arc;
 use crate::agent::event_system::{ObserveError, Observer};
 use crate::event::{Event, Severity};
 
-/// State shared between the observer and the publisher.
 #[derive(Debug)]
 pub(super) struct Trigger {
     pub(super) urgent: RefCell<Vec<Severity>>,

@@ -42,7 +42,6 @@ use crate::wire;
 pub(super) struct Worker {
     settings: Settings,
     encoder: Encoder,
-    /// Maximum bytes of a batch, unless it is a single event.
     batch_max: Arc<AtomicUsize>,
     orders: Receiver<Order>,
     reports: Sender<Report>,
@@ -50,13 +49,11 @@ pub(super) struct Worker {
     clock: SystemClock,
     /// Unacknowledged events, numbered in the order of sending.
     unacked: Numbered<Outgoing>,
-    /// Buffer for the JSON of events that the journal holds without it.
     written: Vec<u8>,
     /// Set while events go one at a time, because one was refused.
     trial: Option<Trial>,
     patient: bool,
     trouble: Trouble,
-    /// A problem was reported whose end has to be reported.
     is_troubled: bool,
     backoff: Backoff,
     reaper: Reaper,
@@ -120,7 +117,7 @@ impl Worker {
                 Ok(mut session) => {
                     let end = self.serve(&mut session);
                     if matches!(end, SessionEnd::Closed) {
-                        return; // on this thread, for which nobody waits
+                        return; // drops the producer on this thread, which may hang
                     }
                     self.reaper.add(session.producer);
                     end
@@ -133,7 +130,7 @@ impl Worker {
         }
     }
 
-    /// Waits for the first events, so that no producer is made without any. Returns false when no more will come.
+    /// Waits for the first events, so that no producer is made without any. False when no more will come.
     fn has_events(&mut self) -> bool {
         while self.unacked.is_empty() {
             match self.orders.recv() {
@@ -144,7 +141,6 @@ impl Worker {
         true
     }
 
-    /// Prepares the encoder and makes a producer.
     fn open(&self, files: (u64, u64)) -> Result<Session, SessionEnd> {
         self.encoder.prepare().map_err(|refusal| match refusal {
             registry::Refusal::Away(why) => SessionEnd::Retry(why),
@@ -198,7 +194,6 @@ impl Worker {
         self.wait(pause, files)
     }
 
-    /// Sends until the session has to end.
     fn serve(&mut self, session: &mut Session) -> SessionEnd {
         loop {
             if let Err(end) = self.step(session) {
@@ -289,7 +284,6 @@ impl Worker {
         false
     }
 
-    /// Gives the producer as many events as it has room for, in order.
     fn feed(&mut self, session: &mut Session) -> Result<(), SessionEnd> {
         let oldest = self.unacked.first();
         for (serial, outgoing) in self.unacked.since(session.next) {
@@ -308,7 +302,6 @@ impl Worker {
         Ok(())
     }
 
-    /// Gives the producer the next event to try, unless one is in flight.
     fn feed_one(&mut self, session: &mut Session) {
         let Some(serial) = self.trial.as_ref().and_then(|trial| trial.next(&self.unacked)) else { return };
         let Some((_, outgoing)) = self.unacked.since(serial).next().filter(|_| session.alone.is_none()) else { return };
@@ -324,7 +317,6 @@ impl Worker {
         }
     }
 
-    /// Reports deliveries; the first failure decides how the session ends.
     fn settle(&mut self, session: &mut Session, deliveries: Vec<(usize, Delivery)>) -> Option<SessionEnd> {
         let mut end = None;
         let mut receipts = Vec::with_capacity(deliveries.len());
@@ -375,7 +367,6 @@ impl Worker {
         }
     }
 
-    /// Decides the fate of an event that was refused alone.
     fn judge(&mut self, session: &mut Session, (serial, bytes): (usize, usize), code: Code) {
         let Some(trial) = &mut self.trial else { return };
         let is_loss = |outgoing: &Outgoing| matches!(outgoing.event.body, Body::Loss(_));
@@ -391,7 +382,6 @@ impl Worker {
         }
     }
 
-    /// Interprets the failure of a batch, whose messages all fail with one code.
     fn failed(&self, session: &Session, code: Code) -> SessionEnd {
         if !is_refusal(code) {
             return SessionEnd::of(code, &self.settings.topic, self.settings.connection.brokers());
@@ -405,7 +395,6 @@ impl Worker {
         }
     }
 
-    /// Handles errors of the client as a whole.
     fn listen(&mut self, session: &mut Session) -> Result<(), SessionEnd> {
         if let Some(fatal) = session.producer.fatal() {
             return Err(SessionEnd::Retry(fatal));
@@ -440,7 +429,6 @@ impl Worker {
         Ok(())
     }
 
-    /// Returns the time to wait before the next step.
     fn pause(&mut self, session: &mut Session) -> Result<Duration, SessionEnd> {
         let now = self.clock.monotonic();
         let is_refused = |trial: &Trial| session.alone.is_none() && trial.next(&self.unacked).is_none();
@@ -500,7 +488,6 @@ impl Worker {
         }
     }
 
-    /// Reports that librdkafka retries without success, and the cause as far as it is known.
     fn report_overdue(&mut self, session: &Session) {
         let cause = session.cause.clone().or_else(|| session.producer.diagnose(&self.settings.topic));
         let cause = cause.unwrap_or_else(|| "no broker says why".to_owned());
@@ -510,8 +497,7 @@ impl Worker {
         }
     }
 
-    /// Waits, and takes orders meanwhile; no longer than until a certificate or secret changes. Returns false when no more events
-    /// will come.
+    /// Waits, taking orders meanwhile, until a certificate or secret changes. False when no more events will come.
     fn wait(&mut self, pause: Duration, files: (u64, u64)) -> bool {
         let until = self.clock.monotonic() + pause;
         loop {
@@ -529,13 +515,11 @@ impl Worker {
         }
     }
 
-    /// Returns fingerprints of the broker's and the registry's certificates and secrets.
     fn files(&self) -> (u64, u64) {
         let registry = self.settings.encoding.registry.as_ref();
         (self.settings.connection.files(), registry.map_or(0, Address::files))
     }
 
-    /// Logs a message, unless it was logged lately; returns whether it did.
     fn say(&self, message: &str) -> bool {
         let line = self.trouble.seen(message, self.clock.monotonic());
         line.inspect(|line| warn!("{line}")).is_some()
@@ -558,7 +542,7 @@ impl Worker {
     }
 }
 
-/// Hands an event to the producer; returns the size of its message, and whether it was accepted.
+/// Returns the size of the event's message, and whether the producer accepted it.
 fn send(
     producer: &Producer,
     encoder: &Encoder,

@@ -1,5 +1,3 @@
-//! Reload of the configuration.
-
 use log::{error, info, warn};
 
 use super::{Agent, open_source};

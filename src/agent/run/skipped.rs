@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use crate::units::{counted, lasting};
 
-/// Shortest time between two lines.
 const QUIET: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]

@@ -14,13 +14,11 @@ pub(super) struct Vitals {
     pub(super) started_ms: u64,
     pub(super) last_tick_ms: Option<u64>,
     pub(super) ending: bool,
-    /// Failures to read the counters.
     pub(super) counters: Mishaps,
     pub(super) others: Mishaps,
 }
 
 impl Agent {
-    /// Answers the clients of the status socket.
     pub(super) fn answer(&mut self) {
         let clients = self.status.clients();
         if clients.is_empty() {

@@ -12,9 +12,7 @@ use chrono::{DateTime, Utc};
 use crate::agent::counters::{Came, CounterBits, Counters, Left, LinkChange, LinkInfo, LinkKind, Reading, Speed};
 use crate::units::BitRate;
 
-/// Maximum rate of a link between incidents.
 pub(super) const QUIET_MAX: BitRate = BitRate::from_bps(16_000_000);
-/// Minimum pause between two incidents.
 pub(super) const PAUSE_S: u64 = 30;
 /// Mean duration of an incident, including the time until its breach is cleared.
 pub(super) const INCIDENT_MEAN_S: f64 = 40.0;
@@ -41,9 +39,7 @@ const WORKING_DAY: [f64; 24] = [
     0.06, 0.05, 0.05, 0.05, 0.06, 0.10, 0.20, 0.40, 0.75, 0.95, 1.00, 0.95,
     0.85, 0.95, 1.00, 0.95, 0.85, 0.65, 0.50, 0.45, 0.40, 0.30, 0.18, 0.10,
 ];
-/// Activity of Saturday and Sunday, relative to a working day.
 const WEEKEND: f64 = 0.25;
-/// Mean over a week.
 pub(super) const ACTIVITY_MEAN: f64 = 0.386;
 
 /// Returns the activity in the hour of `time` (UTC), relative to the busiest hour of the week.
@@ -60,11 +56,9 @@ fn activity_at(timestamp: i64) -> f64 {
     day * WORKING_DAY[hours.rem_euclid(24) as usize]
 }
 
-/// Parameters that all links share.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct World {
     pub(super) start: DateTime<Utc>,
-    /// Mean time between two incidents of a link in the busiest hour.
     pub(super) between_s: f64,
     /// Seconds until a burst raises its breach, between the breach's updates, and from the end of a burst until it is cleared.
     pub(super) rise_s: u64,
@@ -94,7 +88,6 @@ enum Kind {
     Outage,
 }
 
-/// A link: its counters, and the present or next incident.
 #[derive(Debug)]
 pub(super) struct Link {
     rng: fastrand::Rng,
@@ -109,12 +102,10 @@ pub(super) struct Link {
     /// Second of the incident at which the counters are reset.
     reset_at: Option<u64>,
     is_gone: bool,
-    /// Second of the next reading.
     pub(super) due: u64,
 }
 
 impl Link {
-    /// Makes link `number` of `links`, from second `now` on.
     pub(super) fn new((number, links): (u32, u32), seed: u64, world: &World, now: u64) -> Self {
         let incident = Incident { start: 0, end: 0, kind: Kind::Outage };
         let mut link = Self {
@@ -134,13 +125,11 @@ impl Link {
         link
     }
 
-    /// Adds the link to the first reading of its agent.
     pub(super) fn appear(&self, reading: &mut Reading) {
         reading.changes.push(LinkChange::Added(self.info(), Came::Appeared));
         reading.counters.push(self.counters());
     }
 
-    /// Adds the link to the reading of second `now`, for which it was due.
     pub(super) fn read(&mut self, world: &World, now: u64, reading: &mut Reading) {
         let Incident { start, end, kind } = self.incident;
         if kind == Kind::Outage && now >= start {
@@ -213,7 +202,6 @@ impl Link {
         if self.rng.u8(0..3) == 0 { Kind::Sent { bps } } else { Kind::Received { bps } }
     }
 
-    /// Advances the counters to the start of second `now`.
     fn count(&mut self, world: &World, now: u64) {
         let Incident { start, end, kind } = self.incident;
         while self.counted < now {

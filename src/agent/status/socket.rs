@@ -16,13 +16,10 @@ use log::warn;
 
 use super::Report;
 
-/// Maximum number of clients to answer before the next tick.
 const CLIENTS_AT_ONCE: usize = 16;
-/// Interval of attempts to make the socket.
 const RETRY: Duration = Duration::from_secs(30);
 /// Maximum time for an answer; a healthy agent answers sooner.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
-/// Maximum size of an answer.
 const ANSWER_BYTES_MAX: u64 = 4 << 20;
 
 /// Listening socket of an agent. Dropping it removes the file.
@@ -40,7 +37,6 @@ pub struct Client(UnixStream);
 
 #[derive(Debug, thiserror::Error)]
 pub enum NoAnswer {
-    /// There is no socket, or no process listens on it.
     #[error("nobody listens")]
     Nobody,
     #[error("permission denied")]
@@ -74,7 +70,6 @@ impl StatusSocket {
         }
     }
 
-    /// Returns the descriptor to poll for clients.
     pub fn door(&self) -> Option<BorrowedFd<'_>> {
         self.listener.as_ref().filter(|_| !self.rests).map(UnixListener::as_fd)
     }
@@ -130,10 +125,6 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Asks the agent that listens at `path`.
-///
-/// # Errors
-/// See [`NoAnswer`].
 pub fn ask(path: &Path) -> Result<Report, NoAnswer> {
     ask_within(path, ANSWER_MAX)
 }
@@ -172,7 +163,6 @@ mod tests {
         Report { pid: Some(7), ..Report::default() }.to_json()
     }
 
-    /// Asks while `socket` answers as the loop does.
     fn asked(socket: &mut StatusSocket) -> Report {
         let path = socket.path.clone();
         let asking = std::thread::spawn(move || ask(&path));

@@ -86,7 +86,7 @@ impl<'de> Input<'de> {
     fn block(&mut self) -> Result<u64, Error> {
         let count = self.long()?;
         if count < 0 {
-            self.long()?; // the block's bytes, for those who pass over it
+            self.long()?; // the block's size, for readers that skip it
         }
         Ok(count.unsigned_abs())
     }
@@ -170,7 +170,6 @@ impl<'de> Deserializer<'de> for At<'_, 'de> {
     }
 }
 
-/// Items of an array, or entries of a map.
 struct Items<'a, 'de> {
     input: &'a mut Input<'de>,
     of: &'a Type,

@@ -12,7 +12,6 @@ use super::datum;
 /// Maximum nesting of types, which bounds the recursion of decoding.
 const DEPTH_MAX: usize = 32;
 
-/// A schema whose root is a record.
 #[derive(Clone)]
 pub(in crate::wire) struct Schema(Arc<Type>);
 
@@ -37,10 +36,7 @@ pub(super) enum Type {
 }
 
 impl Schema {
-    /// Parses a schema's text.
-    ///
-    /// # Errors
-    /// A description of what is not Avro, or cannot be an event's schema: its root is not a record, or a type contains itself.
+    /// Parses a schema's text. Refuses one whose root is not a record, or in which a type contains itself.
     pub(in crate::wire) fn parse(text: &str) -> Result<Self, String> {
         let value: Value = serde_json::from_str(text).map_err(|error| format!("is no JSON: {error}"))?;
         let root = Parser::default().any(&value, "", 0)?;
@@ -51,9 +47,6 @@ impl Schema {
     }
 
     /// Decodes the value that `bytes` consists of.
-    ///
-    /// # Errors
-    /// The bytes are no such value, or the value is not a `T`.
     pub(in crate::wire) fn read<'de, T: Deserialize<'de>>(&self, bytes: &'de [u8]) -> Result<T, datum::Error> {
         datum::read(&self.0, bytes)
     }

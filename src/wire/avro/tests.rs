@@ -8,14 +8,12 @@ use serde_json::{Value, json};
 use super::*;
 use crate::wire::tests::events;
 
-/// Parses the schema with Avro's own library, as the reference.
 fn theirs() -> apache_avro::Schema {
     apache_avro::Schema::parse_str(SCHEMA).unwrap()
 }
 
 /// Returns the CRC-64-AVRO of the canonical form, as specified. Avro's own library leaves `{"type":"long"}` for a long with a
-/// logical type, where the specification ([PRIMITIVES]) and the libraries of other languages have `"long"`; the tests with Python
-/// compare.
+/// logical type, where the specification ([PRIMITIVES]) and other libraries have `"long"`.
 fn fingerprint(schema: &str) -> u64 {
     const EMPTY: u64 = 0xc15d_213a_a4d7_a795;
     let bit = |crc: u64| (crc >> 1) ^ if crc & 1 == 1 { EMPTY } else { 0 };

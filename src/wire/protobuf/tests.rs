@@ -20,7 +20,6 @@ pub(in crate::wire) fn fields() -> Vec<Field> {
     message.lines().filter_map(field).collect()
 }
 
-/// Reads Protobuf's own encoding without a schema: the values of each tag.
 fn by_tag(mut bytes: &[u8]) -> BTreeMap<u32, Vec<Raw<'_>>> {
     let mut found: BTreeMap<u32, Vec<Raw<'_>>> = BTreeMap::new();
     while !bytes.is_empty() {

@@ -19,10 +19,8 @@ use crate::excerpt::{beginning, harmless};
 use crate::exit::{Failure, Status};
 use crate::units::counted;
 
-/// Format of a file, as given by flags.
 #[derive(Clone, Debug)]
 pub(super) struct Dialect {
-    /// Names of the columns to read.
     pub(super) time: String,
     pub(super) rx: String,
     pub(super) tx: Option<String>,
@@ -67,20 +65,17 @@ struct Header {
     tx: Option<usize>,
 }
 
-/// A file and its size when it was opened.
 struct Opened {
     file: File,
     bytes: u64,
 }
 
-/// Maximum number of lines to search for the column names.
 const HEADER_LINES_MAX: usize = 20;
 
 /// Delimiters to try, in this order.
 const DELIMITERS: [char; 3] = [',', ';', '\t'];
 
 impl Csv {
-    /// Opens a file. Fails if it cannot be read, or does not name the columns.
     pub(super) fn open(path: &Path, dialect: &Dialect) -> Result<Self, Failure> {
         let file = path.display().to_string();
         let failed = |error: io::Error| Failure::failed(format!("{file}: {error}"));
@@ -91,7 +86,6 @@ impl Csv {
         Ok(csv)
     }
 
-    /// Reads from another source, as standard input. `file` is its name in errors.
     pub(super) fn from_reader(reader: Box<dyn Read>, file: String, dialect: &Dialect) -> Result<Self, Failure> {
         let text = encoding::text(reader, &file).map_err(|error| Failure::failed(format!("{file}: {error}")))?;
         let mut lines = Lines::new(text);
@@ -104,12 +98,10 @@ impl Csv {
         &self.file
     }
 
-    /// Returns the number of bytes by which the file has grown since it was opened.
     pub(super) fn grown(&self) -> u64 {
         self.opened.as_ref().map_or(0, Opened::grown)
     }
 
-    /// Reads the next row; `None` at the end.
     pub(super) fn next(&mut self) -> Result<Option<Record>, RowError> {
         loop {
             let split = match self.lines.read() {
@@ -133,7 +125,6 @@ impl Csv {
         }
     }
 
-    /// Returns the row just read, or the problem with it.
     fn record(&self) -> Result<Record, String> {
         let Header { delimiter, width, time, rx, tx } = self.header;
         let fits = self.row.len() >= width && self.row.iter().skip(width).all(str::is_empty);
@@ -223,7 +214,6 @@ impl Dialect {
         self.wanted().all(|wanted| names.contains(wanted))
     }
 
-    /// Returns the error for a file whose first row has these names.
     fn not_named(&self, names: &[String]) -> String {
         if names.is_empty() {
             return "is empty; the first row names the columns".to_owned();
@@ -266,17 +256,15 @@ fn names(text: &str, delimiter: char) -> Vec<String> {
     names
 }
 
-/// Maximum characters of a file's content in an error.
 const SHOWN_CHARS_MAX: usize = 200;
 
-/// Shortens a text of the file and makes it harmless for a terminal: it may be binary.
+/// Shortens a text and makes it harmless for a terminal: the file may be binary.
 pub(super) fn shown(text: &str) -> String {
     harmless(&beginning(text, SHOWN_CHARS_MAX)).into_owned()
 }
 
 pub(super) const STANDARD_INPUT: &str = "standard input";
 
-/// Quotes a file name for a shell.
 pub(super) fn as_argument(file: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-' | '+' | ':' | '@');
     match file {
@@ -322,7 +310,6 @@ mod tests {
         Csv::from_reader(reader, "in.csv".into(), dialect)
     }
 
-    /// Seconds and bytes of a row, or its line and error.
     type Read = Result<(u64, u64, Option<u64>), String>;
 
     fn rows(mut csv: Csv) -> Vec<Read> {

@@ -20,7 +20,6 @@ pub(super) struct Lines {
 
 pub(super) enum Unread {
     Io(io::Error),
-    /// The line is not a row; the next one may be.
     Row(&'static str),
 }
 
@@ -29,7 +28,6 @@ impl Lines {
         Self { reader: BufReader::new(reader), line: Vec::new(), number: 0 }
     }
 
-    /// Number of the last line read, from 1.
     pub(super) fn number(&self) -> u64 {
         self.number
     }
@@ -98,7 +96,6 @@ pub(super) fn split(text: &str, delimiter: char, row: &mut StringRecord) -> Resu
     }
 }
 
-/// Returns the text before the closing quote, and the text after it.
 fn unquoted(text: &str) -> Result<(Cow<'_, str>, &str), &'static str> {
     let mut searched = 0;
     loop {
@@ -159,7 +156,6 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Lines written by the `csv` crate are read back.
         #[test]
         fn what_the_crate_writes_is_read(wanted in proptest::collection::vec("[a-z\", é]{0,6}", 1..6)) {
             let mut writer = ::csv::Writer::from_writer(Vec::new());

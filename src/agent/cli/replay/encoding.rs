@@ -26,7 +26,6 @@ pub(super) fn text(mut reader: Box<dyn Read>, file: &str) -> io::Result<Box<dyn 
     })
 }
 
-/// Returns the error for a compressed or binary file.
 fn packed(head: &[u8], file: &str) -> Option<String> {
     let unpacked = |what: &str, command: &str| {
         Some(format!("is {what}; unpack it first: `{command} {} | highwater-agent replay - ...`", as_argument(file)))
@@ -44,13 +43,11 @@ fn packed(head: &[u8], file: &str) -> Option<String> {
     }
 }
 
-/// Converts UTF-16 to UTF-8.
 struct Utf16<R> {
     reader: R,
     unit: fn([u8; 2]) -> u16,
     /// At most one half of a surrogate pair.
     units: Vec<u16>,
-    /// First byte of an incomplete unit.
     odd: Option<u8>,
     text: Cursor<Vec<u8>>,
 }
@@ -67,7 +64,6 @@ impl<R: Read> Read for Utf16<R> {
 }
 
 impl<R: Read> Utf16<R> {
-    /// Decodes a further block; returns `false` at the end.
     fn decode(&mut self) -> io::Result<bool> {
         let mut bytes = [0; 8192];
         let kept = usize::from(self.odd.is_some());
@@ -91,7 +87,6 @@ impl<R: Read> Utf16<R> {
 mod tests {
     use super::*;
 
-    /// Returns one byte a read, like a slow pipe.
     struct Slow(Cursor<Vec<u8>>);
 
     impl Read for Slow {

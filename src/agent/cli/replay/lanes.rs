@@ -16,7 +16,6 @@ pub(super) struct Lanes {
     samples: Option<Lane>,
     /// Lines before this one were sent by an earlier run.
     from_line: u64,
-    /// First line that was not processed.
     next_line: u64,
 }
 
@@ -73,7 +72,6 @@ impl Lanes {
         self.next_line = self.next_line.max(line + 1);
     }
 
-    /// Sends the results of a line.
     pub(super) fn add(
         &mut self,
         line: u64,
@@ -90,7 +88,6 @@ impl Lanes {
         }
     }
 
-    /// Waits until Kafka has acknowledged everything; after an interruption, for a bounded time.
     pub(super) fn finish(self) -> Result<Delivered, Failure> {
         let (events, from_events) = self.events.finish(self.next_line)?;
         let (samples, from_samples) = self.samples.map(|lane| lane.finish(self.next_line)).transpose()?.unzip();
@@ -110,7 +107,6 @@ impl Lane {
         self.courier.add(drafts)
     }
 
-    /// Returns the result, and the line at which to resume.
     fn finish(self, next_line: u64) -> Result<(Delivery, u64), Failure> {
         let delivery = self.courier.finish()?;
         let line = self.undelivered.first(delivery.oldest_pending, next_line);

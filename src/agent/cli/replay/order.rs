@@ -9,7 +9,6 @@ use std::time::Duration;
 use super::csv::{Record, shown};
 use super::times::Moment;
 
-/// A row with its time.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Placed {
     pub(super) record: Record,
@@ -35,13 +34,11 @@ pub(super) enum Outcome {
 
 #[derive(Debug, Default)]
 pub(super) struct Order {
-    /// Interval given by a flag.
     interval: Option<Duration>,
     /// Usual time between rows: the last one that was not a pause.
     step: Option<Duration>,
     last: Option<Duration>,
     began: Option<Duration>,
-    /// Bytes received and sent in the last row.
     last_values: (u64, Option<u64>),
     /// First row, until the second is known; its time is `last`.
     first: Option<Record>,
@@ -57,7 +54,7 @@ pub(super) struct Order {
 /// Multiple of the usual time between rows from which on it is a jump or a pause.
 pub(super) const PAUSE_INTERVALS: f64 = 3.5;
 
-/// Maximum number of bad rows behind a held row; then it is decided without a further row.
+/// Maximum number of bad rows behind a held row, which is then decided without a further row.
 const STAGED_MAX: usize = 16;
 
 /// Shift of clocks at the end of daylight saving time.
@@ -86,7 +83,6 @@ impl Order {
         self.settle();
     }
 
-    /// Adds a row that is bad in itself.
     pub(super) fn bad(&mut self, line: u64, reason: String) {
         self.staged.push(Outcome::Bad { line, reason });
         if self.staged.len() >= STAGED_MAX {
@@ -95,7 +91,6 @@ impl Order {
         self.settle();
     }
 
-    /// Decides all rows: there are no more.
     pub(super) fn end(&mut self) {
         match &self.back {
             Some(back) => self.fail(back.line, NEWEST_FIRST.to_owned()),
@@ -113,7 +108,6 @@ impl Order {
         self.outcomes.extend(self.staged.drain(..decided));
     }
 
-    /// Decides without a further row.
     fn release(&mut self) {
         if let Some(back) = self.back.take() {
             self.staged.push(not_after(&back));
@@ -181,7 +175,6 @@ impl Order {
         self.place(next);
     }
 
-    /// Places the third row, if the second was before the first.
     fn place_third(&mut self, second: Record, third: Record) {
         let first_at = self.last.unwrap_or_default();
         let second_at = second.moment.after(None);

@@ -41,14 +41,12 @@ pub(super) struct Recorded {
     /// Time that the row covers; `None` for a counter's first row, or a single row.
     pub(super) elapsed: Option<Duration>,
     pub(super) rx: Amount,
-    /// `None` without such a column.
     pub(super) tx: Option<Amount>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Amount {
     Bytes(u64),
-    /// Bits a second.
     Rate(u64),
     /// A counter's first row, or one in which it decreased.
     Unknown,
@@ -61,14 +59,11 @@ pub(super) struct Rows {
     ended: bool,
 }
 
-/// Converts rows to readings of one link.
 struct Series {
     meaning: Meaning,
     /// Usual time between rows, if known: a much longer one is a pause.
     interval: Option<Duration>,
-    /// Taken by the first row.
     link: Option<LinkInfo>,
-    /// Counters of the row before.
     counted: Option<(u64, Option<u64>)>,
 }
 
@@ -98,7 +93,6 @@ impl Rows {
         Self { csv, order: Order::new(interval), series, ended: false }
     }
 
-    /// Reads the next row; `None` at the end. Errors name file and line.
     pub(super) fn next(&mut self) -> Result<Option<Row>, RowError> {
         loop {
             match self.order.pop() {
@@ -142,7 +136,6 @@ impl Rows {
 }
 
 impl Series {
-    /// Refuses values that a counter of this width cannot have.
     fn fitting(&self, record: &Record) -> Result<(), String> {
         let highest = record.rx.max(record.tx.unwrap_or_default());
         if self.meaning == Meaning::Counter(CounterBits::B32) && highest > u64::from(u32::MAX) {
@@ -206,7 +199,6 @@ fn counters(record: &Record, bits: CounterBits) -> Counters {
     Counters { ifindex: IFINDEX, rx_bytes: moved(record.rx), tx_bytes: record.tx.map_or(0, moved), packets: None, bits }
 }
 
-/// Converts a row of amounts or rates.
 fn recorded(meaning: Meaning, record: &Record, spacing: Option<Duration>, interval: Option<Duration>) -> Recorded {
     let (elapsed, amount): (_, fn(u64) -> Amount) = match meaning {
         Meaning::BytesPer(interval) => (Some(interval), Amount::Bytes),
@@ -237,7 +229,6 @@ fn carried(recorded: &Recorded, spacing: Duration) -> Option<Carried> {
 /// Standard input that a signal interrupts, though no input may come for long.
 struct Stdin(Arc<AtomicBool>);
 
-/// Interval at which a silent input is checked for a signal.
 const LOOK_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
 impl Stdin {
@@ -264,7 +255,6 @@ impl Read for Stdin {
     }
 }
 
-/// Stamps a row's time, as if the agent had observed it.
 pub(super) fn stamp(agent: &str, reading: &Reading) -> Stamp {
     let since_1970 = TimeDelta::from_std(reading.at).unwrap_or(TimeDelta::MAX);
     let observed_at = DateTime::UNIX_EPOCH.checked_add_signed(since_1970).unwrap_or(DateTime::<Utc>::MAX_UTC);
@@ -277,7 +267,6 @@ pub(super) fn stamp(agent: &str, reading: &Reading) -> Stamp {
     }
 }
 
-/// Lines whose events may not have been delivered.
 #[derive(Default)]
 pub(super) struct Undelivered {
     lines: VecDeque<(DateTime<Utc>, u64)>,

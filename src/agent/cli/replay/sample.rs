@@ -1,5 +1,3 @@
-//! A row as a sample.
-
 use std::time::Duration;
 
 use super::rows::{Amount, Recorded};
@@ -23,7 +21,6 @@ pub(super) fn sample(interface: &str, recorded: &Recorded) -> Sample {
     }
 }
 
-/// Returns bytes, and bits a second.
 fn measured(amount: Amount, elapsed: Option<Duration>) -> (Option<u64>, Option<u64>) {
     match amount {
         Amount::Bytes(bytes) => {
@@ -38,7 +35,6 @@ fn measured(amount: Amount, elapsed: Option<Duration>) -> (Option<u64>, Option<u
     }
 }
 
-/// Limits a number to 2^63 - 1, the maximum in an event.
 fn whole(number: u128) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX).min(i64::MAX.unsigned_abs())
 }

@@ -16,9 +16,7 @@ pub(super) struct Summary {
     pub(super) rows: u64,
     pub(super) bad_rows: u64,
     breaches: u64,
-    /// Breaches not yet cleared at the last row.
     open: u64,
-    /// Breach with the highest peak.
     worst: Option<Breach>,
     over_limit_ms: u64,
     printer: Option<Rows<Box<dyn Write>>>,
@@ -58,17 +56,14 @@ const COLUMNS: &[&str] = &[
     "samples_last_offsets",
 ];
 
-/// Number of columns that are always printed.
 const ALWAYS: usize = 12;
 
 impl Summary {
-    /// Starts a summary; with a format, each breach is printed when it ends.
     pub(super) fn new(print: Option<Format>) -> Self {
         let printer = print.map(|format| Rows::new(format, BREACH_COLUMNS, output::stdout(format)));
         Self { rows: 0, bad_rows: 0, breaches: 0, open: 0, worst: None, over_limit_ms: 0, printer }
     }
 
-    /// Counts a row and its events.
     pub(super) fn row(&mut self, bodies: &[Body]) -> io::Result<()> {
         self.rows += 1;
         for body in bodies {
@@ -83,7 +78,6 @@ impl Summary {
         Ok(())
     }
 
-    /// Counts the breaches that are open after the last row.
     pub(super) fn open(&mut self, breaches: impl Iterator<Item = Breach>) -> io::Result<()> {
         for breach in breaches {
             self.open += 1;
@@ -98,7 +92,6 @@ impl Summary {
         self.printer.take().map_or(Ok(()), Rows::end)
     }
 
-    /// Prints the summary as a row.
     pub(super) fn print(
         &self,
         format: Format,
@@ -130,7 +123,6 @@ impl Summary {
         outlet::print_record(format, columns, values)
     }
 
-    /// Formats the summary as a line, for standard error if standard output has the breaches.
     pub(super) fn words(&self, delivered: &Delivered) -> String {
         let Delivered { events, samples, .. } = delivered;
         let sent = |delivery: &Delivery, noun: &str| {

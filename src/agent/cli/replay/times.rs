@@ -14,10 +14,8 @@ use jiff::{Timestamp, ZonedDateTime};
 
 use super::csv::shown;
 
-/// Format of times, as given by flags.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Times {
-    /// A format of strftime(3).
     pub(super) format: Option<String>,
     pub(super) zone: Option<TimeZone>,
 }
@@ -100,7 +98,6 @@ impl Times {
     }
 }
 
-/// Validates a format before a file is read.
 pub(super) fn time_format(text: &str) -> Result<String, String> {
     let some_time = ZonedDateTime::new(Timestamp::UNIX_EPOCH, TimeZone::UTC);
     match strtime::format(text, &some_time) {
@@ -110,14 +107,12 @@ pub(super) fn time_format(text: &str) -> Result<String, String> {
     }
 }
 
-/// Finds a zone by its name in the built-in tz database.
 pub(super) fn time_zone(text: &str) -> Result<TimeZone, String> {
     TimeZone::get(text).map_err(|_| {
         "is no time zone of the tz database; write one as in Europe/Berlin, America/New_York, UTC".to_owned()
     })
 }
 
-/// Resolves a local time.
 fn resolve(zone: Option<&TimeZone>, local: DateTime, text: &str) -> Result<Moment, String> {
     let Some(zone) = zone else {
         let at = TimeZone::UTC.to_ambiguous_timestamp(local).compatible().map_err(|_| too_far(text))?;

@@ -75,13 +75,11 @@ fn print_links(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     rows.end()
 }
 
-/// Formats `1.0 Gbit/s`, with a question mark if traffic contradicted it.
 fn speed(link: &LinkStatus) -> String {
     let Some(bps) = link.rx_speed_bps.max(link.tx_speed_bps) else { return "unknown".to_owned() };
     format!("{}{}", BitRate::from_bps(bps), if link.speed_doubted { "?" } else { "" })
 }
 
-/// Formats the lowest of the link's limits.
 fn limit(link: &LinkStatus) -> String {
     match link.limits.iter().filter_map(|limit| limit.raise_at_bps).min() {
         Some(bps) => BitRate::from_bps(bps).to_string(),
@@ -97,7 +95,6 @@ fn unjudged(link: &LinkStatus) -> String {
     if counts.is_empty() { "none".to_owned() } else { counts.join(", ") }
 }
 
-/// Returns names and texts of what is known, the most wanted first.
 fn lines(report: &Report) -> Vec<(&'static str, String)> {
     let mut lines = vec![("state", state(report))];
     lines.extend(
@@ -197,7 +194,6 @@ fn flush(report: &Report) -> String {
     format!("{last}; {next}")
 }
 
-/// Formats `partition 0 at 1022, 3 at 17`.
 fn offsets(offsets: Option<&BTreeMap<i32, i64>>) -> String {
     let offsets = offsets.into_iter().flatten();
     let offsets: Vec<String> = offsets.map(|(partition, offset)| format!("{partition} at {offset}")).collect();
