@@ -1,7 +1,7 @@
 //! Configuration as both programs read it: a TOML file, overlaid with environment variables and flags.
 //!
-//! It is parsed here into a program's raw structure, which the program validates into its settings. A wrong value is named by its
-//! key path (`limit.0.raise_at`), for which [`Layers`] finds file and line.
+//! The text is parsed here into a program's raw structure, which the program validates into its settings. A wrong value is named by
+//! its key path (`limit.0.raise_at`), for which [`Layers`] finds file and line.
 
 mod form;
 mod kubernetes;

@@ -23,13 +23,17 @@ impl Outgoing {
 }
 
 pub(super) enum Report {
+    /// Kafka acknowledged these events.
     Delivered(Vec<Receipt>),
+    /// Kafka refused the event permanently.
     Rejected { serial: usize, bytes: usize, reason: String },
     /// A problem keeps events from Kafka; `gave_up` is true if the producer was replaced for it.
     Trouble { what: String, gave_up: bool },
     /// The topic refuses every event that it was given since the last one it accepted, if any.
     Refusing { what: String },
+    /// librdkafka retries by itself, for this reason.
     Retrying { cause: String },
+    /// Events reach Kafka again.
     Recovered,
 }
 

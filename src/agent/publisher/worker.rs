@@ -10,9 +10,9 @@
 //!             └─────── no events for a while, or reconfigured ─────► ended
 //! ```
 //!
-//! Nothing overtakes what is sent again: the producer numbers its messages, Kafka accepts none that skips a number, and after a
-//! refusal librdkafka numbers no further (`enable.gapless.guarantee`). But from a producer that has written nothing yet Kafka
-//! accepts any number: so the first message goes alone. Only what a topic refuses alone is overtaken (see [`Trial`]).
+//! No event overtakes those that are sent again: the producer numbers its messages, Kafka accepts none that skips a number, and
+//! after a refusal librdkafka numbers no further (`enable.gapless.guarantee`). But from a producer that has written nothing yet
+//! Kafka accepts any number: so the first message goes alone. Only what a topic refuses alone is overtaken (see [`Trial`]).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,4 +1,4 @@
-//! Detects a file's encoding by its first bytes. UTF-16 becomes UTF-8; the error for a compressed file names the command to unpack it.
+//! Detects a file's encoding by its first bytes. UTF-16 becomes UTF-8; the error for a packed file names the command to unpack it.
 
 use std::io::{self, Cursor, Read};
 
