@@ -24,6 +24,7 @@ pub enum AdminError {
     #[error("Kafka at {brokers} cannot be asked: {why}")]
     Unavailable {
         brokers: String,
+        /// The client's error, or the cause that explains it.
         why: String,
     },
     #[error("{0}")]
@@ -31,6 +32,7 @@ pub enum AdminError {
     #[error("Kafka at {brokers} refuses: {why}")]
     Refused {
         brokers: String,
+        /// The broker's answer.
         why: String,
     },
 }

@@ -15,12 +15,14 @@ pub enum DecodeError {
     Protobuf(#[from] prost::DecodeError),
     #[error("field `{field}`: {problem}")]
     Field {
+        /// Name on the wire.
         field: Cow<'static, str>,
         problem: String,
     },
     /// The message ends within the header that would identify its schema.
     #[error("cut short: {what} takes {needed} bytes, and there are {there}")]
     Truncated {
+        /// The header's name.
         what: &'static str,
         needed: usize,
         there: usize,
@@ -41,11 +43,13 @@ pub enum DecodeError {
     #[error("by schema {id}, which the schema registry at {registry} does not know")]
     UnknownId {
         id: u32,
+        /// URL of the registry that was asked.
         registry: String,
     },
     #[error("by schema {id} of the registry, which {problem}")]
     Schema {
         id: u32,
+        /// A clause that ends the message, as `is no record`.
         problem: String,
     },
     #[error("neither JSON nor Avro nor Protobuf: it begins with {0}, and no content-type says what it is")]
