@@ -154,7 +154,7 @@ fn epoch(text: &str) -> Option<Result<Duration, String>> {
             shown(text)
         )));
     }
-    // Each range covers the years from 1973 to 5138.
+    // Each range begins in the year 1973, but for seconds, which begin in 1970.
     let unit: u32 = match whole {
         0..100_000_000_000 => 1_000_000_000,
         100_000_000_000..100_000_000_000_000 => 1_000_000,
