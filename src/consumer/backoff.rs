@@ -1,8 +1,8 @@
-//! How long to wait before the next try.
+//! Waits between tries.
 
 use std::time::Duration;
 
-/// Waits that double from try to try, up to a bound, each with jitter so that many do not come at once.
+/// Waits that double from try to try, up to a bound, each with jitter so that many consumers do not come at once.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     tries: u32,
@@ -13,12 +13,12 @@ const FIRST_SLOW: Duration = Duration::from_secs(5);
 const MAX: Duration = Duration::from_secs(60);
 
 impl Backoff {
-    /// The wait after one more failure: three quarters to all of 1, 2, 4 … 60 s.
+    /// Returns the wait after one more failure: three quarters to all of 1, 2, 4 … 60 s.
     pub(super) fn next(&mut self) -> Duration {
         self.after(FIRST)
     }
 
-    /// The same from 5 s on: for what does not mend by itself.
+    /// Returns the same from 5 s on, for errors that do not mend by themselves.
     pub(super) fn slow(&mut self) -> Duration {
         self.after(FIRST_SLOW)
     }
@@ -29,7 +29,6 @@ impl Backoff {
         jittered(whole)
     }
 
-    /// It went well.
     pub(super) fn reset(&mut self) {
         self.tries = 0;
     }

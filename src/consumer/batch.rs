@@ -1,7 +1,7 @@
-//! What was read from Kafka and is not yet stored: a batch, a part of it for each partition.
+//! A batch: records read from Kafka and not yet stored, by partition.
 //!
-//! A [`PartitionBatch`] speaks for *all* offsets from its `from` to its `to`: what is between them is in its records, or holds no
-//! record (transaction markers, compaction), or is named as a gap. That is what lets a store move `next_offset` from one to the other.
+//! A [`PartitionBatch`] covers *every* offset from `from` to before `to`: it is in the records, holds no record (transaction
+//! markers, compaction), or is named as a gap. That is what lets a store move `next_offset` from one to the other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -12,114 +12,99 @@ use serde::Deserialize;
 use crate::event::{Epoch, Event};
 use crate::wire::{self, Decoded, Decoder, NoRegistry};
 
-/// A batch is stored when it has this many records …
+/// Number of records at which a batch is stored.
 pub const RECORDS_MAX: usize = 5_000;
-/// … or this many bytes: 4 MiB. One message may be larger than that and then is a batch alone.
+/// Bytes of keys and payloads at which a batch is stored: 4 MiB. The last message may take it beyond that.
 pub const BYTES_MAX: usize = 4 << 20;
-/// … or events of this many days: a transaction locks the table of each, and PostgreSQL has room for some thousand locks.
+/// Number of days of events at which a batch is stored: a transaction locks the table of each, and PostgreSQL has room for some
+/// thousand locks.
 const DAYS_MAX: usize = 64;
 
 /// A topic of a cluster: two clusters may have one of the same name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicId {
-    /// The cluster's id, empty where it has none.
+    /// Empty for a cluster that has no id.
     pub cluster: String,
-    /// The topic's name.
     pub name: String,
 }
 
 /// Records of one topic that go to the store together.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// The topic.
     pub topic: TopicId,
-    /// What each partition gives.
     pub partitions: BTreeMap<i32, PartitionBatch>,
     records: usize,
     bytes: usize,
     days: BTreeSet<NaiveDate>,
 }
 
-/// A stretch of one partition.
+/// Consecutive offsets of one partition.
 #[derive(Debug, Default)]
 pub struct PartitionBatch {
-    /// How often this topic was made anew under its name, as far as the database knows.
+    /// Number of times the topic was recreated under its name, as far as the database knows.
     pub generation: i32,
-    /// The first offset it speaks for.
     pub from: i64,
-    /// The first offset it no longer speaks for.
     pub to: i64,
     /// Ascending by offset.
     pub records: Vec<Record>,
-    /// Offsets that hold no record, first to last: harmless or a gap, which the low watermark tells.
+    /// Holes, first to last offset: a gap where Kafka's low watermark is above them, else harmless.
     pub missing_offsets: Vec<(i64, i64)>,
-    /// Offsets that held records which were never read.
     pub gaps: Vec<Gap>,
 }
 
 /// Offsets that were never read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
-    /// The first.
     pub first: i64,
-    /// The last.
     pub last: i64,
-    /// Why.
     pub cause: GapCause,
 }
 
-/// Why offsets were never read.
+/// Reason why offsets were never read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GapCause {
-    /// Kafka's retention dropped them first.
+    /// Dropped by Kafka's retention before they were read.
     Expired,
-    /// They stand in a batch that is larger than librdkafka takes (`receive.message.max.bytes`).
+    /// In a batch that librdkafka cannot unpack: larger than `receive.message.max.bytes`, or damaged.
     TooLarge,
-    /// Kafka had dropped them before this database first read the topic: no loss.
+    /// Dropped by Kafka's retention before this database first read the topic: no loss.
     ExpiredBeforeStart,
-    /// `kafka.start = "latest"` passed them over: no loss.
+    /// Passed over by `kafka.start = "latest"`: no loss.
     SkippedAtStart,
 }
 
-/// One message.
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// Where it stands in its partition.
     pub offset: i64,
     /// Milliseconds since 1970, by producer or broker.
     pub timestamp_ms: Option<i64>,
-    /// Its headers.
     pub headers: Headers,
-    /// As it came.
     pub key: Option<Vec<u8>>,
-    /// As it came; `None` is a tombstone.
+    /// `None` is a tombstone.
     pub payload: Option<Vec<u8>>,
-    /// What it says, or why it says nothing.
+    /// The event, or the reason why the message is none.
     pub content: Result<Event, String>,
-    /// All that it says, as JSON, where its kind is unknown.
+    /// The whole event as JSON, if its kind is unknown.
     pub raw: Option<String>,
 }
 
-/// A message's headers in one piece: of each the length of its name (4 bytes, big-endian), its name, the length of its value
-/// (-1: none), its value.
+/// A message's headers, packed: for each the length of its name (4 bytes, big-endian), its name, the length of its value (-1:
+/// none), its value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Headers(Vec<u8>);
 
-/// Whose event a message claims to be that could not be read as one.
+/// Agent and number that a message claims, for a dead letter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClaimedIdentity {
-    /// The agent.
     pub agent: Option<String>,
-    /// The epoch and number within it.
     pub id: Option<(Epoch, i64)>,
 }
 
-/// Enough of a record to know it again.
+/// Fingerprint by which a record is recognized when it is read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint {
-    /// Where it stands.
     pub offset: i64,
-    /// Its timestamp in milliseconds, -1 for none.
+    /// Milliseconds since 1970; -1 for none.
     pub timestamp_ms: i64,
     /// FNV-1a of key and payload.
     pub digest: i64,
@@ -132,7 +117,6 @@ impl fmt::Display for TopicId {
 }
 
 impl GapCause {
-    /// As the database has it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Expired => "expired",
@@ -144,13 +128,12 @@ impl GapCause {
 }
 
 impl Batch {
-    /// An empty one.
     pub fn new(topic: &TopicId) -> Self {
         Self { topic: topic.clone(), ..Self::default() }
     }
 
-    /// Adds `record`. A partition's first record opens its part with `open()`: the generation, and the offset that the
-    /// reading stands at. What was there already is passed over.
+    /// Adds `record`, unless its offset is covered already. A partition's first record calls `open` for the generation, and the
+    /// offset from which the partition is read.
     pub fn push(&mut self, partition: i32, record: Record, open: impl FnOnce() -> (i32, i64)) {
         let part = self.partitions.entry(partition).or_insert_with(|| {
             let (generation, from) = open();
@@ -169,7 +152,7 @@ impl Batch {
         part.records.push(record);
     }
 
-    /// Speaks for offsets from `from` to before `to` that hold no record, or none that can be read: then `gap` says why.
+    /// Covers offsets from `from` to before `to` that hold no record, or none that can be read: then `gap` is the reason.
     pub fn skip_to(&mut self, partition: i32, generation: i32, from: i64, to: i64, gap: Option<Gap>) {
         let part = self.partitions.entry(partition).or_insert(PartitionBatch {
             generation,
@@ -181,25 +164,22 @@ impl Batch {
         part.gaps.extend(gap);
     }
 
-    /// Whether it is time to store it.
     pub fn is_full(&self) -> bool {
         self.records >= RECORDS_MAX || self.bytes >= BYTES_MAX || self.days.len() >= DAYS_MAX
     }
 
-    /// Whether there is nothing to store.
     pub fn is_empty(&self) -> bool {
         self.partitions.is_empty()
     }
 }
 
 impl PartitionBatch {
-    /// The last record before `to`, to know it again.
     pub fn last_before(&self, to: i64) -> Option<Fingerprint> {
         let until = self.records.partition_point(|record| record.offset < to);
         self.records[..until].last().map(Record::fingerprint)
     }
 
-    /// Takes as gaps those missing offsets that lie below `low`, the first offset that Kafka still has.
+    /// Turns missing offsets below `low`, the first offset that Kafka still has, into gaps, and forgets the others.
     pub fn judge_missing(&mut self, low: i64) {
         let expired = |(first, last): (i64, i64)| Gap { first, last: last.min(low - 1), cause: GapCause::Expired };
         self.gaps.extend(self.missing_offsets.drain(..).filter(|(first, _)| *first < low).map(expired));
@@ -207,7 +187,6 @@ impl PartitionBatch {
 }
 
 impl Headers {
-    /// Packs headers, in their order.
     pub fn pack<'a>(headers: impl IntoIterator<Item = (&'a str, Option<&'a [u8]>)>) -> Self {
         let mut packed = Vec::new();
         for (name, value) in headers {
@@ -220,17 +199,15 @@ impl Headers {
         Self(packed)
     }
 
-    /// What [`Headers::as_bytes`] gave.
     pub fn from_bytes(bytes: Vec<u8>) -> Self {
         Self(bytes)
     }
 
-    /// As a database keeps them.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// Each header, in their order; what is damaged ends them.
+    /// Iterates over the headers in their order, and ends where the bytes are damaged.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
         let mut rest = &self.0[..];
         let mut take = move || -> Option<Option<&[u8]>> {
@@ -243,21 +220,20 @@ impl Headers {
         std::iter::from_fn(move || Some((std::str::from_utf8(take()??).ok()?, take()?)))
     }
 
-    /// The value of the first header of this name.
+    /// Returns the value of the first header of this name.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         self.iter().find(|(other, _)| *other == name)?.1
     }
 }
 
 impl Record {
-    /// A message without headers, read as far as that goes without a schema registry.
+    /// Decodes a message without headers, as far as that goes without a schema registry.
     pub fn new(offset: i64, timestamp_ms: Option<i64>, key: Option<&[u8]>, payload: Option<&[u8]>) -> Self {
         let decoded = Decoder::new(NoRegistry).decode(payload.unwrap_or_default(), None);
         let decoded = decoded.map_err(|error| error.to_string());
         Self::decoded(offset, timestamp_ms, (key, payload, Headers::default()), decoded)
     }
 
-    /// A message, and what was read in it.
     pub fn decoded(
         offset: i64,
         timestamp_ms: Option<i64>,
@@ -272,19 +248,17 @@ impl Record {
         Self { offset, timestamp_ms, headers, key, payload, content, raw }
     }
 
-    /// When it came, by producer or broker, where that is a time that every database can store: producers say what they like.
+    /// Returns the timestamp, if every database can store it: producers may set any.
     pub fn timestamp(&self) -> Option<DateTime<Utc>> {
         DateTime::from_timestamp_millis(self.timestamp_ms?).filter(|time| wire::YEARS.contains(&time.year()))
     }
 
-    /// Enough of it to know it again.
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::new(self.offset, self.timestamp_ms, self.key.as_deref(), self.payload.as_deref())
     }
 
-    /// Whose event it is, as far as payload, headers and key tell.
+    /// Returns the identity that the event has, or that payload, headers or key claim, in this order.
     pub fn claimed_identity(&self) -> ClaimedIdentity {
-        /// The least of an event.
         #[derive(Deserialize)]
         struct Identity {
             agent: String,
@@ -292,7 +266,7 @@ impl Record {
             seq: i64,
         }
         if let Ok(event) = &self.content {
-            // Decoded, and rejected by the database all the same: its name may be why.
+            // Decoded, but rejected by the database, perhaps because of its name.
             let agent = Some(event.stamp.agent.as_str()).filter(|agent| is_name(agent));
             let id = agent.map(|_| (event.id.epoch, event.id.seq.cast_signed()));
             return ClaimedIdentity { agent: agent.map(str::to_owned), id };
@@ -322,13 +296,11 @@ impl Record {
     }
 }
 
-/// Whether an agent can be called so.
 fn is_name(text: &str) -> bool {
     (1..=255).contains(&text.len()) && !text.chars().any(char::is_control)
 }
 
 impl Fingerprint {
-    /// The fingerprint of a message.
     pub fn new(offset: i64, timestamp_ms: Option<i64>, key: Option<&[u8]>, payload: Option<&[u8]>) -> Self {
         let bytes = key.unwrap_or_default().iter().chain(payload.unwrap_or_default());
         let digest = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {

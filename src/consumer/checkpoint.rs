@@ -1,54 +1,51 @@
-//! Where a partition is read from, and whether it is still the partition we knew.
+//! Offset from which a partition is read, and whether it is still the same partition.
 
 use super::batch::{Fingerprint, Gap, GapCause};
 
-/// What the database remembers of one partition.
+/// State of one partition in `kafka_offsets`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checkpoint {
     /// The first offset that is not stored.
     pub next_offset: i64,
-    /// How often the topic was made anew.
+    /// Number of times the topic was recreated.
     pub generation: i32,
     /// The last record stored.
     pub last: Option<Fingerprint>,
-    /// An older one. Both are read again now and then: in a topic made anew something else stands there.
+    /// An older record. Both are read again now and then: in a recreated topic their offsets hold other records.
     pub anchor: Option<Fingerprint>,
 }
 
 /// Content of a known record's offset when it was read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AnchorRecord {
-    /// A record.
     Record(Fingerprint),
-    /// No record any more.
     Gone,
 }
 
-/// What a look at the partition says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It goes on at `next`.
+    /// The partition goes on at `next_offset`.
     Same,
     /// Another topic has its name: read from the start.
     Recreated(&'static str),
-    /// Kafka has dropped what comes next.
+    /// Kafka has dropped the next offsets.
     Gap(Gap),
 }
 
 impl Checkpoint {
-    /// The records that are known, the newest first: in this order they are read again.
+    /// Returns the known records, the newest first: they are read again in this order.
     pub fn known(&self) -> impl Iterator<Item = Fingerprint> {
         let older = self.anchor.filter(|anchor| self.last.is_none_or(|last| last.offset != anchor.offset));
         self.last.into_iter().chain(older)
     }
 
-    /// Tells whether this still is the partition that was stored from. `low` and `high` are its watermarks, asked for after `found`,
-    /// which has what stands now where the [known](Self::known) records stood, as far as it was read.
+    /// Decides whether this is still the partition that was stored from. `low` and `high` are its watermarks, requested after
+    /// `found`, which has the content of the [known](Self::known) records' offsets now, as far as they were read.
     ///
-    /// A hole proves nothing by itself: a transaction's marker may stand there, and retention and compaction make holes. So both
-    /// records and the watermarks decide together. A record that differs proves another topic, and one that is the same proves this
-    /// one. Where neither is left, although retention has not come so far, only compaction could have taken both; then reading again
-    /// from the start is the verdict that loses nothing, since the database's key skips what is there.
+    /// A hole alone proves nothing: it may be a transaction marker, or the work of retention or compaction. Both records and the
+    /// watermarks decide together: a record that differs proves another topic, and one that is the same proves this one. Where
+    /// neither is left, although retention has not come so far, only compaction could have taken both; then reading again from the
+    /// start loses nothing, since the database's key skips what is there.
     pub fn verify(&self, found: &[AnchorRecord], low: i64, high: i64) -> Verdict {
         if self.next_offset > high {
             return Verdict::Recreated("it ends before the last stored record");
@@ -70,18 +67,18 @@ impl Checkpoint {
         Verdict::Same
     }
 
-    /// Where a topic made anew begins.
+    /// Returns the checkpoint for the start of the recreated topic.
     pub fn recreated(&self, low: i64) -> Self {
         Self { next_offset: low, generation: self.generation + 1, last: None, anchor: None }
     }
 
-    /// The known records were looked at: the one that was last `before` the look becomes the anchor, as soon as it is an older one.
+    /// Moves the anchor to `before`, the record that was last when the known records were read again, once a newer one is stored.
     pub fn anchored(&self, before: Option<Fingerprint>) -> Self {
         let older = before.filter(|before| self.last.is_some_and(|last| before.offset < last.offset));
         Self { anchor: older.or(self.anchor), ..self.clone() }
     }
 
-    /// `next` and the last record, after a slice was stored.
+    /// Moves `next_offset` and the last record after a batch was stored.
     pub fn advanced(&self, next: i64, last: Option<Fingerprint>) -> Self {
         let last = last.or(self.last);
         Self { next_offset: next.max(self.next_offset), last, anchor: self.anchor.or(last), ..self.clone() }
@@ -111,7 +108,7 @@ mod tests {
         }
         assert!(recreated(&[other(last)], 0, 200) && recreated(&[Gone, other(anchor)], 0, 200));
         assert!(recreated(&[other(last), Record(anchor)], 0, 200), "its end was cut off and written again");
-        // Holes at both: a marker each in a topic made anew, or compaction.
+        // Holes at both: a transaction marker each in a recreated topic, or compaction.
         assert!(
             recreated(&[Gone, Gone], 0, 200) && recreated(&[Gone, Gone], 60, 200) && recreated(&[Gone, Gone], 90, 200)
         );
@@ -132,8 +129,8 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Whatever stands in the new topic where the old records stood, and whatever its watermarks are: what is below `next` is read,
-        /// unless retention has taken all that was known.
+        /// In the new topic, whatever its watermarks are and whatever is at the old records' offsets, all below `next_offset` is
+        /// read, unless retention has taken all that was known.
         #[test]
         fn no_record_of_a_topic_made_anew_is_lost(
             holes in proptest::array::uniform2(proptest::bool::ANY), low in 0..=90_i64, more in 0..50_i64

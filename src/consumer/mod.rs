@@ -3,7 +3,7 @@
 //! ```text
 //!  Kafka ─► source ─► batch (decoded) ─► store: one transaction of rows, dead letters, offsets
 //!             ▲                            │
-//!             └──── place: where to read ◄─┘
+//!             └─── checkpoint: read from ◄─┘
 //! ```
 
 mod backoff;

@@ -1,7 +1,7 @@
-//! The schemas that messages name by their ids: asked of the registry once, on a thread of its own, and kept.
+//! Schemas that messages name by their ids: requested from the registry once, on a thread of its own, and kept.
 //!
-//! A registry that is away decides nothing. Only its own word that it has no such schema does, and that is asked for again after
-//! a while.
+//! A registry that does not answer decides nothing. Only its own answer that it has no such schema does, and it is asked again
+//! after a while.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,43 +14,38 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::registry::{Address, Kept, Refusal};
 use crate::wire::{DecodeError, Schemas, Undecoded, Writer};
 
-/// How long an answer is waited for, which usually takes a thousandth of it; then the loop has other things to do.
+/// Longest wait for an answer, which usually takes a thousandth of it; then the loop has other things to do.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// The same while the registry does not answer: other partitions are read meanwhile. A later answer is taken at the next try.
 const PATIENCE_AGAIN: Duration = Duration::from_millis(100);
-/// A registry that nobody has asked for so long may have been well meanwhile.
+/// Time without a question after which a registry that did not answer is no longer counted as failing.
 const STALE: Duration = Duration::from_secs(180);
-/// Maximum number of questions that are kept open.
+/// Maximum number of questions kept open.
 const QUESTIONS_MAX: usize = 16;
-/// So long the registry's word holds that there is no such schema.
+/// Time for which the registry's answer holds that there is no such schema.
 const UNKNOWN_FOR: Duration = Duration::from_secs(30);
-/// So many ids are remembered before all are forgotten.
+/// Number of ids remembered before all are forgotten.
 const IDS_MAX: usize = 1_000;
 
-/// A registry's schemas.
 pub(super) struct Registered {
     address: Address,
     clock: SystemClock,
     answers: HashMap<u32, Answer>,
-    /// Questions that were not answered in time.
     asking: HashMap<u32, Receiver<Result<Kept, Refusal>>>,
     backoff: Backoff,
-    /// Set while the registry does not answer.
     failing: Option<Failing>,
 }
 
-/// A registry that does not answer.
 struct Failing {
     since: Duration,
     why: String,
-    /// Time of the next question.
     until: Duration,
 }
 
 enum Answer {
     Known(Arc<Writer>),
     Useless(String),
-    /// Until then.
+    /// Unknown to the registry; ask again at this time.
     Unknown(Duration),
 }
 
@@ -66,7 +61,7 @@ impl Registered {
         }
     }
 
-    /// The registry's answer, if it comes soon.
+    /// Returns the registry's answer, if it comes soon.
     fn ask(&mut self, id: u32) -> Result<Result<Kept, Refusal>, String> {
         let receiver = match self.asking.remove(&id) {
             Some(receiver) => receiver,
@@ -77,7 +72,7 @@ impl Registered {
             Ok(answer) => Ok(answer),
             Err(RecvTimeoutError::Timeout) => {
                 if self.asking.len() >= QUESTIONS_MAX {
-                    // An answer that nobody waits for is dropped when its thread ends.
+                    // An answer that is no longer waited for is dropped when its thread ends.
                     self.asking.clear();
                 }
                 self.asking.insert(id, receiver);

@@ -1,7 +1,7 @@
-//! Kafka, as a member of a group that places every partition itself.
+//! A member of a Kafka consumer group that places every partition itself.
 //!
-//! librdkafka is told nothing of offsets: no automatic commit, no automatic reset, and an assignment is answered with an empty
-//! one until the database has said where to read. Offsets are committed as a hint for other tools, and never read back.
+//! librdkafka gets no say in offsets: no automatic commit, no automatic reset, and an assignment is answered with an empty one
+//! until the database has said where to read. Offsets are committed as a hint for other tools, and never read back.
 
 mod context;
 mod standalone;
@@ -28,22 +28,21 @@ use super::batch::{Fingerprint, Record};
 use super::checkpoint::{AnchorRecord, Checkpoint};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Invalid;
-use crate::kafka::{Connection, Reports, Trouble, missing_topic, not_created};
+use crate::kafka::{Connection, LogThrottle, Reports, missing_topic, not_created};
 use crate::wire::Decoder;
 
-/// What the broker is asked for at most while it is waited for. Longer, and the loop stands.
+/// Longest wait for a broker's answer: the loop is blocked meanwhile.
 const ASK_MAX: Duration = Duration::from_secs(5);
 
-/// How long a consumer may take to leave its group; it can hang.
+/// Longest wait for a consumer to leave its group; it can hang.
 const CLOSE_MAX: Duration = Duration::from_secs(10);
 
-/// Content of the offsets of each partition's known records.
 pub(super) type Known = BTreeMap<i32, Vec<AnchorRecord>>;
 
-/// How long old records may take to be read again.
+/// Time in which old records must have been read again.
 const AGAIN_MAX: Duration = Duration::from_secs(8);
 
-/// Properties of a client that is no member of the group: it reads what was read before, or what can't be read.
+/// Properties of a client that is no member of the group, and reads again what was read before or can't be read.
 const FIXED_APART: &[(&str, &str)] = &[
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
@@ -55,7 +54,7 @@ const FIXED_APART: &[(&str, &str)] = &[
     ("queued.max.messages.kbytes", "1024"),
 ];
 
-/// What no setting may change: each carries a promise.
+/// Properties that no setting may change: exactly-once depends on each.
 const FIXED: &[(&str, &str)] = &[
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
@@ -67,86 +66,71 @@ const FIXED: &[(&str, &str)] = &[
     ("queued.max.messages.kbytes", "4096"),
 ];
 
-/// What a property of the operator's may change.
 const DEFAULTS: &[(&str, &str)] = &[
     ("session.timeout.ms", "10000"),
     ("heartbeat.interval.ms", "2000"),
-    // So long a rebalance waits for a member that is in a call of the store.
+    // Longest time that a rebalance waits for a member that is in a call of the store.
     ("max.poll.interval.ms", "90000"),
     ("topic.metadata.refresh.interval.ms", "30000"),
     ("partition.assignment.strategy", "range"),
     ("queued.min.messages", "1000"),
-    // librdkafka's second of rest once its queue is full would be most of the time.
+    // The default, a second of rest once its queue is full, would be most of the time.
     ("fetch.queue.backoff.ms", "10"),
-    // What comes compressed takes ten to twenty-five times as much once it is here. The third lets the second be so small.
+    // A compressed fetch takes ten to twenty-five times as much memory here. The third value lets the second be so small.
     ("fetch.message.max.bytes", "131072"),
     ("fetch.max.bytes", "131072"),
     ("message.max.bytes", "131072"),
     ("reconnect.backoff.max.ms", "10000"),
 ];
 
-/// Who reads what.
 #[derive(Clone, Debug)]
 pub struct Membership {
-    /// The topic.
     pub topic: String,
-    /// The group.
     pub group: String,
-    /// `group.instance.id`, empty for none.
+    /// `group.instance.id`; empty for none.
     pub instance: String,
 }
 
-/// The consumer's end of Kafka.
 pub(super) struct Source {
     consumer: Option<BaseConsumer<Context>>,
     connection: Connection,
     membership: Membership,
     decoder: Decoder,
     clock: SystemClock,
-    /// The certificates and secrets that this client has read.
+    /// Version of the certificates and secrets that this client has read.
     files: u64,
-    /// Offset at which the reading of each partition began, or went on behind what can't be read.
+    /// Offset from which each partition is read: where it was placed, or behind what can't be read.
     placed: BTreeMap<i32, i64>,
-    /// Partitions that are paused. librdkafka keeps them so whatever is assigned then.
+    /// librdkafka keeps partitions paused, whatever is assigned afterwards.
     paused: BTreeSet<i32>,
-    /// How many calls of [`Source::pause`] have no [`Source::resume`] yet: while there are some, nothing new is given out.
+    /// Number of [`Source::pause`] calls without their [`Source::resume`]: while it is above 0, nothing new is given out.
     pauses: u32,
     waiting: Waiting,
-    registry_trouble: Trouble,
+    registry_trouble: LogThrottle,
     strikes: Strikes,
-    /// A search for what can't be read is under way.
     search: Option<Receiver<Vec<Unreadable>>>,
-    /// Results of the last search, to be given out.
     unreadable: Vec<Unreadable>,
 }
 
-/// What a poll brings.
 #[expect(clippy::large_enum_variant, reason = "there is one at a time, and nearly all are the large one")]
 pub(super) enum Polled {
-    /// Nothing waits.
     Nothing,
-    /// A message, and its partition.
     Record(i32, Record),
     /// The partitions are these from now on; none is read before [`Source::place`].
     Assigned(Vec<i32>),
-    /// These offsets can't be read, and are passed over: the next record of their partition is from behind them. Whoever polls notes
-    /// that before it takes the next record.
+    /// Offsets that can't be read, and are passed over. The caller notes them before it takes the next record.
     Unreadable(Unreadable),
-    /// What is being read is not where it was thought: place all anew.
+    /// The position is not the one that was placed: place all partitions again.
     Misplaced(String),
-    /// Something is wrong; librdkafka goes on trying.
+    /// An error after which librdkafka goes on trying.
     Trouble(String),
-    /// One side turned the other away; librdkafka goes on trying with the certificates and secrets that it has read once.
+    /// Client or broker rejected the other; librdkafka goes on trying with the certificates and secrets that it has read once.
     Refused(String),
-    /// This client can do no more: make another one.
     Fatal(String),
 }
 
 impl Source {
-    /// Joins the group; nothing is waited for. A message whose schema can't be had waits for it at most `give_up`, `None` is for ever.
-    ///
-    /// # Errors
-    /// A secret that can't be read, or a property that librdkafka does not take.
+    /// Joins the group without waiting. A message waits for its schema at most `give_up`; `None` is for ever.
     pub(super) fn new(
         connection: &Connection,
         membership: &Membership,
@@ -172,7 +156,7 @@ impl Source {
             paused: BTreeSet::new(),
             pauses: 0,
             waiting: Waiting::new(give_up),
-            registry_trouble: Trouble::default(),
+            registry_trouble: LogThrottle::default(),
             strikes: Strikes::default(),
             search: None,
             unreadable: Vec::new(),
@@ -183,12 +167,11 @@ impl Source {
         self.consumer.as_ref().expect("only close() takes it, and the source with it")
     }
 
-    /// Whether certificates and secrets are others than those that this client has read.
+    /// Returns whether the certificates or secrets on disk differ from those that this client has read.
     pub(super) fn is_outdated(&self) -> bool {
         self.connection.files() != self.files
     }
 
-    /// Waits at most `timeout` for what comes next.
     pub(super) fn poll(&mut self, timeout: Duration) -> Polled {
         if let Some(polled) = self.pass_unreadable().or_else(|| self.retry_waiting()) {
             return polled;
@@ -224,7 +207,6 @@ impl Source {
         }
     }
 
-    /// Has a partition wait for the schema of a message of its own.
     fn wait(&mut self, partition: i32, why: &str) -> Polled {
         if let Some(line) = self.registry_trouble.seen(why, self.clock.monotonic()) {
             let topic = &self.membership.topic;
@@ -238,7 +220,6 @@ impl Source {
         Polled::Nothing
     }
 
-    /// Tries again to read a message that waits for its schema.
     fn retry_waiting(&mut self) -> Option<Polled> {
         if self.pauses > 0 || self.waiting.is_empty() {
             return None;
@@ -262,7 +243,7 @@ impl Source {
         }
     }
 
-    /// A batch could not be unpacked. The same error again and again starts the search for the batch.
+    /// Counts a batch that could not be unpacked. The same error again and again starts the search for the batch.
     fn strike(&mut self, error: String) -> Polled {
         let reports = &self.consumer().context().reports;
         let (_, reported) = (reports.take_refused(), reports.take_trouble());
@@ -285,7 +266,6 @@ impl Source {
         Ok(receiver)
     }
 
-    /// Goes on behind what was found to be unreadable.
     fn pass_unreadable(&mut self) -> Option<Polled> {
         if self.pauses > 0 {
             return None;
@@ -308,7 +288,7 @@ impl Source {
         }
     }
 
-    /// What a poll without a message comes to. An error that it brings was told by callback too, and in more words.
+    /// Turns a poll without a message into its result. librdkafka reports an error by callback too, and there in more words.
     fn misfortune(&self, polled: Option<String>) -> Polled {
         let reports = &self.consumer().context().reports;
         match (reports.take_refused(), reports.take_trouble().or(polled)) {
@@ -323,7 +303,6 @@ impl Source {
         Some(Polled::Fatal(format!("{code}: {reason}")))
     }
 
-    /// Forgets what belongs to an assignment.
     fn forget(&mut self) {
         self.waiting.clear();
         self.placed.clear();
@@ -343,7 +322,7 @@ impl Source {
         Ok(())
     }
 
-    /// Fetches no more until [`Source::resume`] was called as often, but stays in the group.
+    /// Stops fetching until [`Source::resume`] was called as often, and stays in the group.
     pub(super) fn pause(&mut self, partitions: &[i32]) -> Result<(), String> {
         self.pauses += 1;
         let mut partitions = partitions.to_vec();
@@ -351,7 +330,6 @@ impl Source {
         self.consumer().pause(&self.names(&partitions)).map_err(|e| e.to_string())
     }
 
-    /// Goes on with all but the partitions that wait for a schema.
     pub(super) fn resume(&mut self, partitions: &[i32]) -> Result<(), String> {
         self.pauses = self.pauses.saturating_sub(1);
         if self.pauses > 0 {
@@ -362,14 +340,13 @@ impl Source {
         self.consumer().resume(&self.names(&partitions)).map_err(|e| e.to_string())
     }
 
-    /// Tells Kafka what is stored. A hint: nothing depends on it.
+    /// Commits to Kafka what is stored. A hint: nothing depends on it.
     pub(super) fn commit(&self, offsets: &BTreeMap<i32, i64>) -> Result<(), String> {
         let offsets = list(&self.membership.topic, offsets)?;
         self.consumer().commit(&offsets, CommitMode::Async).map_err(|e| e.to_string())
     }
 
-    /// How far reading has come in each partition, records or not: transaction markers count. Those that wait for a schema are left
-    /// out: their position is behind a message that was not given out.
+    /// Returns how far each partition was read; transaction markers count. One that waits for a schema is left out.
     pub(super) fn positions(&self) -> BTreeMap<i32, i64> {
         let Ok(list) = self.consumer().position() else { return BTreeMap::new() };
         let elements = list.elements();
@@ -380,7 +357,6 @@ impl Source {
         positions.filter(|(partition, _)| !self.waiting.contains(*partition)).collect()
     }
 
-    /// Returns the offset at which each partition is read.
     fn reading(&self) -> BTreeMap<i32, i64> {
         let positions = self.positions();
         let reading = |(&partition, &placed): (&i32, &i64)| {
@@ -390,26 +366,24 @@ impl Source {
         self.placed.iter().filter(|(partition, _)| !self.waiting.contains(**partition)).map(reading).collect()
     }
 
-    /// The first offset there is, and the one after the last that a reader may see.
+    /// Returns the first offset there is, and the one after the last that a reader may see.
     pub(super) fn watermarks(&self, partition: i32) -> Result<(i64, i64), String> {
         let topic = &self.membership.topic;
         self.consumer().fetch_watermarks(topic, partition, ASK_MAX).map_err(|e| format!("{topic}[{partition}]: {e}"))
     }
 
-    /// The topic's partitions.
     pub(super) fn partitions(&self) -> Result<Vec<i32>, String> {
         partitions(self.consumer(), &self.membership.topic, self.connection.brokers())
     }
 
-    /// The cluster's id, empty where it has none.
     pub(super) fn cluster(&self) -> Result<String, String> {
-        // Without an answer there is no id either: that would be another key in the database.
+        // A cluster that does not answer must not count as one without id: that would be another key in the database.
         self.partitions()?;
         Ok(self.consumer().client().fetch_cluster_id(ASK_MAX).unwrap_or_default())
     }
 
-    /// Reads again what stands where the known records of these partitions stood, with a short-lived client on a thread of its own:
-    /// the newest of each, and where that is gone the older one. The channel closes without a word if that can't be told.
+    /// Reads again the known records of these partitions, with a short-lived client on a thread of its own: the newest of each, and
+    /// where that is gone the older one. The channel closes without a value if the records can't be read.
     pub(super) fn read_again(&self, known: &BTreeMap<i32, Checkpoint>) -> Result<Receiver<Known>, String> {
         let client = self.client_apart(&[("fetch.message.max.bytes", "16384")])?;
         let wanted: BTreeMap<i32, Vec<i64>> = known
@@ -420,7 +394,7 @@ impl Source {
         let topic = self.membership.topic.clone();
         let read = move || {
             if let Some(found) = read_known(&client, &topic, &wanted) {
-                // Nobody listens any more after a rebalance.
+                // After a rebalance the receiver is gone.
                 let _ = sender.send(found);
             }
         };
@@ -428,7 +402,6 @@ impl Source {
         Ok(receiver)
     }
 
-    /// A client that is no member of the group.
     fn client_apart(&self, more: &[(&str, &str)]) -> Result<BaseConsumer<Reports>, String> {
         let mut config = client(&self.connection, &self.membership, FIXED_APART)?;
         for (name, value) in more {
@@ -459,15 +432,12 @@ impl Source {
     }
 }
 
-/// Checks that librdkafka makes a client of these, and that the files that they name are there.
-///
-/// # Errors
-/// What is missing or refused, by its key.
+/// Checks that librdkafka accepts these properties, and that the files that they name are there. An error names the key.
 pub(super) fn check_client(connection: &Connection, membership: &Membership) -> Result<(), Invalid> {
     connection.check::<BaseConsumer>(|connection| client(connection, membership, FIXED))
 }
 
-/// A client's configuration: what is fixed, then the operator's properties, then our defaults.
+/// Returns the fixed properties, then the operator's, then our defaults.
 fn client(connection: &Connection, membership: &Membership, fixed: &[(&str, &str)]) -> Result<ClientConfig, String> {
     let mut config = connection.client(fixed)?;
     config.set("group.id", &membership.group);
@@ -485,17 +455,15 @@ fn is_misplaced(error: &KafkaError) -> bool {
     matches!(code, Some(AutoOffsetReset | OffsetOutOfRange | LogTruncation))
 }
 
-/// That no broker is left says nothing new.
+/// Returns the error, unless it is that no broker is left: the errors before it say why.
 fn said(error: &KafkaError) -> Option<String> {
     (error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown)).then(|| error.to_string())
 }
 
-/// Whether what [`Source`] said is that the topic does not exist.
 pub(super) fn is_unknown_topic(error: &str) -> bool {
     error.starts_with("there is no topic ")
 }
 
-/// Offsets of partitions, as librdkafka takes them.
 fn list(topic: &str, offsets: &BTreeMap<i32, i64>) -> Result<TopicPartitionList, String> {
     let mut list = TopicPartitionList::with_capacity(offsets.len());
     for (&partition, &offset) in offsets {
@@ -538,7 +506,6 @@ fn read_known(client: &BaseConsumer<Reports>, topic: &str, wanted: &BTreeMap<i32
     Some(found)
 }
 
-/// Reads the content of each of the offsets that are assigned.
 fn read_each(
     client: &BaseConsumer<Reports>,
     offsets: &BTreeMap<i32, i64>,

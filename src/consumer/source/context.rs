@@ -1,4 +1,4 @@
-//! The callbacks of a member of a group.
+//! Callbacks of a member of a group.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -11,7 +11,7 @@ use rdkafka::{ClientContext, TopicPartitionList};
 
 use crate::kafka::Reports;
 
-/// What librdkafka says through callbacks, kept until the loop asks.
+/// Reports of librdkafka's callbacks, kept until the loop asks.
 pub(super) struct Context {
     pub(super) reports: Reports,
     rebalanced: Mutex<Option<Rebalanced>>,
@@ -28,7 +28,6 @@ impl Context {
         Self { reports: Reports::new(brokers), rebalanced: Mutex::default() }
     }
 
-    /// Takes the last rebalance.
     pub(super) fn take_rebalanced(&self) -> Option<Rebalanced> {
         self.rebalanced.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -49,13 +48,13 @@ impl ClientContext for Context {
 }
 
 impl ConsumerContext for Context {
-    /// Takes note, and reads nothing yet. A batch in hand is dropped by the loop when it hears of it: its rows are read again by
-    /// whoever has the partition then, from where the database stands.
+    /// Notes the assignment, and reads nothing yet. The loop then drops the batch in hand: whoever has the partition reads its
+    /// records again, from where the database is.
     ///
     /// Each rebalance brings all partitions, since strategies that bring some of them are refused (see `kafka::Connection`).
     fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
-        // An assignment of nothing is one too: answered otherwise, librdkafka waits for its answer through all that comes, and
-        // the group waits for this member.
+        // An empty assignment has to be answered by `assign` as well: otherwise librdkafka goes on waiting for the answer, and the
+        // group waits for this member.
         let (assigned, answered) = if matches!(code, RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
             let partitions = partitions.elements().iter().map(TopicPartitionListElem::partition).collect();
             (partitions, consumer.assign(&TopicPartitionList::new()))

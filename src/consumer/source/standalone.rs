@@ -1,4 +1,4 @@
-//! Kafka, looked at: partitions are assigned by hand, no group is joined, and no offset is ever committed.
+//! A Kafka consumer that is assigned partitions by hand: it joins no group, and never commits an offset.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::consumer::batch::Record;
 use crate::kafka::{Connection, Reports, not_created};
 use crate::wire::Decoder;
 
-/// Somebody who looks at a topic.
+/// Reads a topic without joining a group or committing offsets.
 pub struct StandaloneConsumer {
     consumer: BaseConsumer<Reports>,
     topic: String,
@@ -26,20 +26,18 @@ pub struct StandaloneConsumer {
     strikes: Strikes,
 }
 
-/// What is seen next.
 #[expect(clippy::large_enum_variant, reason = "there is one at a time, and nearly all are the large one")]
 pub enum Seen {
     /// A message of this partition, decoded or not.
     Record(i32, Record),
-    /// All of this partition has been seen.
+    /// The end of this partition.
     End(i32),
-    /// Nothing for now.
     Nothing,
-    /// Something is wrong; librdkafka goes on trying.
+    /// An error; librdkafka goes on trying.
     Trouble(String),
 }
 
-/// What holds whatever the operator's properties say. A position that Kafka no longer has goes on with the oldest message.
+/// Properties that the operator's cannot override. A position that Kafka no longer has becomes the oldest message.
 const FIXED: &[(&str, &str)] = &[
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
@@ -51,7 +49,7 @@ const FIXED: &[(&str, &str)] = &[
 ];
 
 impl StandaloneConsumer {
-    /// Connects when it is first asked. The group is named to the broker and never joined.
+    /// Makes a client, which connects when it is first used. The group is named to the broker and never joined.
     ///
     /// # Errors
     /// A secret that can't be read, or a property that librdkafka does not take.
@@ -62,42 +60,29 @@ impl StandaloneConsumer {
         Ok(Self { consumer, topic, connection, decoder, positions: BTreeMap::new(), strikes: Strikes::default() })
     }
 
-    /// The topic's partitions.
-    ///
-    /// # Errors
-    /// No broker answers, or there is no such topic.
+    /// Returns the topic's partitions; an error if no broker answers, or there is no such topic.
     pub fn partitions(&self) -> Result<Vec<i32>, String> {
         super::partitions(&self.consumer, &self.topic, self.connection.brokers())
     }
 
-    /// The cluster's id, empty where it has none.
     pub fn cluster(&self) -> String {
         self.consumer.client().fetch_cluster_id(ASK_MAX).unwrap_or_default()
     }
 
-    /// The first offset there is, and the one after the last that a reader may see (the last stable offset).
-    ///
-    /// # Errors
-    /// No broker answers.
+    /// Returns the first offset there is, and the one after the last that a reader may see (the last stable offset).
     pub fn watermarks(&self, partition: i32) -> Result<(i64, i64), String> {
         let topic = &self.topic;
         let watermarks = self.consumer.fetch_watermarks(topic, partition, ASK_MAX);
         watermarks.map_err(|error| format!("{topic}[{partition}]: {}", self.unanswered(&error)))
     }
 
-    /// The first offset of each partition whose message is not older than `time_ms`; where there is none, none is given.
-    ///
-    /// # Errors
-    /// No broker answers.
+    /// Returns for each partition the first offset whose message is not older than `time_ms` (since 1970), if there is one.
     pub fn offsets_at(&self, partitions: &[i32], time_ms: i64) -> Result<BTreeMap<i32, i64>, String> {
         let times = list(&self.topic, &partitions.iter().map(|partition| (*partition, time_ms)).collect())?;
         known(&self.consumer.offsets_for_times(times, ASK_MAX).map_err(|error| self.unanswered(&error))?)
     }
 
-    /// What the group has committed, where it has.
-    ///
-    /// # Errors
-    /// No broker answers, or the group may not be asked about.
+    /// Returns the offsets that the group has committed.
     pub fn committed(&self, partitions: &[i32]) -> Result<BTreeMap<i32, i64>, String> {
         let mut names = TopicPartitionList::new();
         for &partition in partitions {
@@ -106,9 +91,9 @@ impl StandaloneConsumer {
         known(&self.consumer.committed_offsets(names, ASK_MAX).map_err(|error| self.unanswered(&error))?)
     }
 
-    /// Why a broker did not answer: what librdkafka says of its connections tells more than that the time is over.
+    /// Returns why a broker did not answer: librdkafka's reports on its connections say more than "timed out".
     fn unanswered(&self, error: &KafkaError) -> String {
-        // Nothing is looked at yet, so that no message is lost by it.
+        // Nothing is assigned yet: no message is lost by polling.
         while self.consumer.poll(Duration::ZERO).is_some() {}
         self.reported().unwrap_or_else(|| error.to_string())
     }
@@ -118,19 +103,15 @@ impl StandaloneConsumer {
         reports.take_refused().or_else(|| reports.take_trouble())
     }
 
-    /// Looks from `offsets` on.
-    ///
-    /// # Errors
-    /// librdkafka's.
+    /// Reads from `offsets` on.
     pub fn look_from(&mut self, offsets: &BTreeMap<i32, i64>) -> Result<(), String> {
         self.positions = offsets.clone();
         self.consumer.assign(&list(&self.topic, offsets)?).map_err(|e| e.to_string())
     }
 
-    /// Waits at most `timeout` for what comes next.
     pub fn poll(&mut self, timeout: Duration) -> Seen {
         let unreadable = match self.consumer.poll(timeout) {
-            // What librdkafka says through its callback.
+            // librdkafka reports through its callback too.
             None => return self.reported().map_or(Seen::Nothing, Seen::Trouble),
             Some(Err(KafkaError::PartitionEOF(partition))) => return Seen::End(partition),
             Some(Err(error)) if is_unreadable(&error) => error,
@@ -149,7 +130,7 @@ impl StandaloneConsumer {
         self.strike(&unreadable)
     }
 
-    /// A batch could not be unpacked. Once that is certain, it is passed over.
+    /// Counts a batch that could not be unpacked, and passes it over once that is certain.
     fn strike(&mut self, error: &KafkaError) -> Seen {
         let reported = self.reported().unwrap_or_else(|| error.to_string());
         if !self.strikes.out(&reported) {

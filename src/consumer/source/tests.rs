@@ -38,7 +38,7 @@ impl World {
         producer.flush(Duration::from_secs(10)).unwrap();
     }
 
-    /// Polls until `found` says so, at most 20 s; every record on the way is put into `records`.
+    /// Polls until `found` returns true, at most 20 s; every record on the way is put into `records`.
     fn poll_until(&mut self, records: &mut Vec<(i32, i64)>, mut found: impl FnMut(&Polled) -> bool) {
         let until = Instant::now() + Duration::from_secs(20);
         while Instant::now() < until {
@@ -55,7 +55,6 @@ impl World {
         panic!("not within 20 s; {records:?}");
     }
 
-    /// Waits for both partitions, and reads them from their start.
     fn placed(&mut self) {
         self.poll_until(
             &mut Vec::new(),
@@ -64,7 +63,7 @@ impl World {
         self.source.place(&BTreeMap::from([(0, 0), (1, 0)])).unwrap();
     }
 
-    /// The next records, as many as are wanted, each partition's in their order.
+    /// Returns the next `count` records, each partition's in their order.
     fn read(&mut self, count: usize) -> Vec<(i32, i64)> {
         let mut records = Vec::new();
         let mut left = count;
@@ -76,7 +75,6 @@ impl World {
         records
     }
 
-    /// Returns all that comes within 0.7 s.
     fn read_all(&mut self) -> Vec<(i32, i64)> {
         let (mut records, until) = (Vec::new(), Instant::now() + Duration::from_millis(700));
         self.poll_until(&mut records, |_| Instant::now() > until);
@@ -84,7 +82,7 @@ impl World {
     }
 }
 
-/// A registry that is away until somebody says otherwise.
+/// A registry that is unavailable until the flag is cleared.
 struct Away(Arc<AtomicBool>, Duration);
 
 impl Schemas for Away {
@@ -181,7 +179,6 @@ fn a_cluster_has_one_id() {
     alone.close();
 }
 
-/// The newest known record is read again, and where that is gone the older one.
 #[test]
 fn known_records_are_read_again_until_one_is_there() {
     let world = World::new(Decoder::new(NoRegistry), None);

@@ -1,8 +1,8 @@
-//! Batches that librdkafka does not unpack: with all that they hold they are larger than `receive.message.max.bytes`, or damaged.
+//! Batches that librdkafka does not unpack: larger than `receive.message.max.bytes` when unpacked, or damaged.
 //!
-//! librdkafka asks for such a batch again and again. It names the batch's first offset and nothing else: neither the partition nor where
-//! the batch ends. A client of its own finds both, while the others go on: it reads each partition from where the reading stands, and
-//! where it gets the same error, it looks for the end of the batch by offsets whose distance doubles and then halves.
+//! librdkafka fetches such a batch again and again. It reports the batch's first offset and nothing else: neither the partition nor
+//! where the batch ends. A separate client finds both, while the others go on: it reads each partition from its position, and where
+//! it gets the same error, it looks for the end of the batch by offsets whose distance doubles and then halves.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,41 +15,37 @@ use super::{ASK_MAX, list};
 use crate::clock::{Clock as _, SystemClock};
 use crate::kafka::{Connection, Reports};
 
-/// The property that bounds a batch with all that it holds, and librdkafka's default.
+/// Property that bounds a batch with all that it holds, and librdkafka's default.
 const RECEIVE_MAX: (&str, &str) = ("receive.message.max.bytes", "100000000");
-/// How often the same error makes a batch unreadable.
+/// Number of times that the same error makes a batch unreadable.
 const STRIKES: u32 = 3;
-/// How long one look at an offset may take: it fetches and unpacks the whole batch.
+/// Longest look at an offset: it fetches and unpacks the whole batch.
 const LOOK_MAX: Duration = Duration::from_secs(30);
 
-/// A stretch of a partition that can't be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::consumer) struct Unreadable {
     pub(in crate::consumer) partition: i32,
-    /// The first offset of it that was not read.
     pub(in crate::consumer) first: i64,
-    /// The first offset after it.
+    /// The first offset behind it.
     pub(in crate::consumer) end: i64,
 }
 
-/// Counts how often the same error came.
 #[derive(Debug, Default)]
 pub(super) struct Strikes {
     error: String,
     count: u32,
 }
 
-/// Content of an offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Look {
-    /// A record, there or behind it, or the end of the partition.
+    /// A record at this offset or behind it, or the end of the partition.
     Readable,
-    /// A batch that can't be unpacked, and its first offset, as far as it was named.
+    /// A batch that can't be unpacked, and its first offset if librdkafka reported it.
     Unreadable(Option<i64>),
 }
 
 impl Unreadable {
-    /// Names the offsets that are passed over, and the property to set.
+    /// Names the offsets that are passed over, and the property to raise.
     pub(super) fn description(&self, topic: &str, connection: &Connection) -> String {
         let (Self { partition, first, end }, (name, default)) = (self, RECEIVE_MAX);
         let max = connection.property(name).unwrap_or(default);
@@ -62,7 +58,7 @@ impl Unreadable {
 }
 
 impl Strikes {
-    /// Notes an error, and tells whether it has come often enough. Then it is counted from the start.
+    /// Counts an error; returns true, and starts again, once it has come often enough.
     pub(super) fn out(&mut self, error: &str) -> bool {
         if self.error != error {
             (self.error, self.count) = (error.to_owned(), 0);
@@ -76,13 +72,12 @@ impl Strikes {
     }
 }
 
-/// Tells whether an error says that a batch can't be unpacked.
 pub(super) fn is_unreadable(error: &KafkaError) -> bool {
     use RDKafkaErrorCode::{BadCompression, MessageSizeTooLarge};
     matches!(error.rdkafka_error_code(), Some(BadCompression | MessageSizeTooLarge))
 }
 
-/// Finds what can't be read at `positions`, where the reading of each partition stands. What can't be told is left out.
+/// Finds the unreadable batches at `positions`; a partition for which this can't be decided is left out.
 pub(super) fn find(client: &BaseConsumer<Reports>, topic: &str, positions: &BTreeMap<i32, i64>) -> Vec<Unreadable> {
     let found = positions.iter().filter_map(|(&partition, &position)| {
         let (_, high) = client.fetch_watermarks(topic, partition, ASK_MAX).ok()?;
@@ -92,14 +87,13 @@ pub(super) fn find(client: &BaseConsumer<Reports>, topic: &str, positions: &BTre
     found.collect()
 }
 
-/// The part of the batch at `position` that is not read, if the batch is unreadable: its first offset, and the one after its last, at
-/// most `high`.
+/// Finds the unread part of an unreadable batch at `position`: its first offset, and the one after its last, at most `high`.
 fn search(position: i64, high: i64, mut look: impl FnMut(i64) -> Option<Look>) -> Option<(i64, i64)> {
     if position >= high {
         return None;
     }
     let Look::Unreadable(base) = look(position)? else { return None };
-    // The next batch may be unreadable too: it has another first offset.
+    // The next batch may be unreadable too, but has another first offset.
     let mut is_within = |offset: i64| Some(look(offset)? == Look::Unreadable(base));
     let first = base.map_or(position, |base| base.max(position));
     let (mut within, mut step) = (first, 1);
@@ -137,7 +131,8 @@ fn look(client: &BaseConsumer<Reports>, topic: &str, partition: i32, offset: i64
     None
 }
 
-/// The offset in `Decompression (codec 0x4) of message at 7 of 26132 bytes failed: …` or `Message at offset 7 might be too large …`.
+/// Parses the offset in `Decompression (codec 0x4) of message at 7 of 26132 bytes failed: …` or `Message at offset 7 might be too
+/// large …`.
 fn first_offset(error: &str) -> Option<i64> {
     let (_, rest) = error.split_once("essage at ")?;
     rest.trim_start_matches("offset ").split(' ').next()?.parse().ok()

@@ -1,5 +1,5 @@
-//! Messages that can't be read before a schema registry answers. Each holds up its own partition and no other: the partition is paused
-//! while its message is kept here.
+//! Messages that can't be decoded before a schema registry answers. Each holds up its own partition and no other: the partition is
+//! paused while its message is kept here.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,11 +13,10 @@ use crate::wire::{Decoder, Undecoded};
 /// The message that each waiting partition waits for.
 pub(super) struct Waiting {
     messages: BTreeMap<i32, Message>,
-    /// How long a message waits before it becomes a dead letter; `None` is for ever.
+    /// Time after which a message becomes a dead letter; `None` is never.
     give_up: Option<Duration>,
 }
 
-/// A message as it came.
 struct Message {
     offset: i64,
     timestamp_ms: Option<i64>,
@@ -27,14 +26,12 @@ struct Message {
     retry_at: Duration,
 }
 
-/// A message that was read.
 pub(super) struct Read {
     pub(super) record: Record,
-    /// No schema came in time: it is a dead letter.
+    /// No schema came in time: the record is a dead letter.
     pub(super) is_given_up: bool,
 }
 
-/// A message that can't be read now.
 pub(super) struct Undecided {
     pub(super) why: String,
     wait: Duration,
@@ -45,7 +42,7 @@ impl Waiting {
         Self { messages: BTreeMap::new(), give_up }
     }
 
-    /// Reads a message, unless that has to wait.
+    /// Decodes a message, unless it has to wait for its schema.
     pub(super) fn read(&self, message: &BorrowedMessage<'_>, decoder: &mut Decoder) -> Result<Read, Undecided> {
         let headers = headers(message);
         let (key, payload) = (message.key(), message.payload());
@@ -74,7 +71,6 @@ impl Waiting {
         Ok(Read { record: Record::decoded(offset, timestamp_ms, (key, payload, headers), decoded), is_given_up })
     }
 
-    /// Keeps a message until it can be read.
     pub(super) fn keep(&mut self, message: &BorrowedMessage<'_>, undecided: &Undecided, now: Duration) {
         let kept = Message {
             offset: message.offset(),
@@ -87,7 +83,7 @@ impl Waiting {
         self.messages.insert(message.partition(), kept);
     }
 
-    /// Tries again to read what is due. Once a message is read its partition waits no longer.
+    /// Tries again to decode a message that is due. Once it is decoded its partition no longer waits.
     pub(super) fn retry(&mut self, decoder: &mut Decoder, now: Duration) -> Option<(i32, Result<Read, Undecided>)> {
         let (&partition, message) = self.messages.iter().find(|(_, message)| message.retry_at <= now)?;
         let parts = (message.key.as_deref(), message.payload.as_deref(), message.headers.clone());
@@ -111,7 +107,6 @@ impl Waiting {
         self.messages.is_empty()
     }
 
-    /// Forgets all of them: they are read again.
     pub(super) fn clear(&mut self) {
         self.messages.clear();
     }
@@ -122,7 +117,6 @@ fn given_up(why: &str, lasted: Duration) -> String {
     format!("no schema for {lasted}: {why}; once there is one, `highwater-consumer dead-letters retry` brings it back")
 }
 
-/// A message's headers, packed.
 pub(super) fn headers(message: &BorrowedMessage<'_>) -> Headers {
     let Some(headers) = message.headers() else { return Headers::default() };
     Headers::pack(headers.iter().map(|header| (header.key, header.value)))
