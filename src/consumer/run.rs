@@ -1,4 +1,4 @@
-//! The one loop: read, store, and wait out what is wrong.
+//! The consumer's loop: reads, stores, and waits out what is wrong.
 
 mod chores;
 mod intake;
@@ -37,33 +37,28 @@ use crate::service::Service;
 use crate::units::counted;
 use crate::watchdog::Heart;
 
-/// How a run differs from the usual.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// End when all that was there at the start is stored.
     pub until_end: bool,
     /// End the whole process if the loop gets stuck: for a process that has nothing else to do.
     pub watchdog: bool,
-    /// Log with each event what its link carried over its limits.
+    /// Log each total of bytes over limit that a batch has changed.
     pub log_totals: bool,
 }
 
 /// An event that has just been stored.
 #[derive(Clone, Copy, Debug)]
 pub struct Stored<'a> {
-    /// Where it came from.
     pub topic: &'a str,
-    /// Where it came from.
     pub partition: i32,
-    /// Where it came from.
     pub offset: i64,
-    /// What it says.
     pub event: &'a Event,
 }
 
-/// How long one poll may take: rebalances and signals wait for it.
+/// Longest poll: rebalances and signals wait for it.
 const POLL: Duration = Duration::from_millis(100);
-/// How long a batch waits for the next message before it counts as all there is.
+/// Time without a further message after which a batch is stored.
 const LINGER: Duration = Duration::from_millis(5);
 
 struct Consumer<'a> {
@@ -75,22 +70,21 @@ struct Consumer<'a> {
     service: Service,
     source: Source,
     writer: Writer,
-    /// It ends with the run.
+    /// Stops when this is dropped.
     _maintenance: MaintenanceThread,
     stop: &'a AtomicBool,
     state: State,
-    /// The partitions that the group gave us.
     assigned: Vec<i32>,
-    /// Since when there is none, and something was wrong.
+    /// Start of a time without partitions after an error.
     adrift: Option<Duration>,
-    /// While a broker and we turn each other away: when to see whether somebody has mended a file.
+    /// After one side rejected the other: time to look whether certificates or secrets have changed.
     refused: Option<Duration>,
-    /// Those that are placed, as the database has them.
+    /// Checkpoints of the placed partitions, as the database has them.
     places: BTreeMap<i32, Checkpoint>,
     intake: Intake,
-    /// The batch that the store has or had in hand.
+    /// The batch being stored; kept until it is.
     storing: Option<Arc<Batch>>,
-    /// What was heard, while a batch was stored, that is no record.
+    /// Polled while a batch was stored, and not a record.
     heard: Option<Polled>,
     backoff: Backoff,
     store_trouble: Trouble,
@@ -98,16 +92,15 @@ struct Consumer<'a> {
     anchors: Option<Anchors>,
     due: Due,
     totals: Option<TotalsLog>,
-    /// With `until_end`: where each partition ended at the start.
+    /// With `until_end`: the end of each partition at the start.
     ends: Option<Ends>,
     told: Told,
     started: Duration,
 }
 
-/// A topic, and the watermarks of its partitions.
+/// Watermarks of a topic's partitions.
 type Ends = (TopicId, BTreeMap<i32, (i64, i64)>);
 
-/// What this run has stored so far.
 #[derive(Clone, Copy, Debug, Default)]
 struct Told {
     rows: u64,
@@ -115,7 +108,7 @@ struct Told {
     gaps: u64,
 }
 
-/// What the loop may do now.
+/// State of the loop.
 ///
 /// ```text
 ///              assigned, place()              store is away
@@ -126,15 +119,13 @@ struct Told {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Nothing is read: there is no partition, or it is not known from where. Tried at this time.
+    /// No partition, or it is not known from which offset to read. Tried at this time.
     Unplaced(Duration),
-    /// All is well.
     Reading,
-    /// The store is away: the batch is kept, Kafka paused. Tried again at this time.
+    /// The store is unavailable: the batch is kept, Kafka paused. Tried again at this time.
     Holding(Duration),
 }
 
-/// Why something could not be done now.
 enum Hindrance {
     Store(StoreError),
     Kafka(String),
@@ -204,7 +195,7 @@ impl<'a> Consumer<'a> {
         })
     }
 
-    /// One round; whether there is to be another.
+    /// Does one round; returns whether there is to be another.
     fn round(&mut self) -> Result<bool, Failure> {
         let now = self.clock.monotonic();
         self.heart.beat("asking how far it is", now);
@@ -254,7 +245,7 @@ impl<'a> Consumer<'a> {
         Ok(true)
     }
 
-    /// Forgets what is not stored: it is read again from where the database stands.
+    /// Forgets what is not stored: it is read again from where the database is.
     fn unplace(&mut self, at: Duration) {
         self.intake = Intake::new(&self.intake.batch.topic.clone());
         self.storing = None;
@@ -281,7 +272,7 @@ impl<'a> Consumer<'a> {
         self.state = State::Reading;
     }
 
-    /// Says what hinders; when to try again.
+    /// Logs what hinders, and returns when to try again.
     fn hindered(&mut self, hindrance: &Hindrance) -> Duration {
         let now = self.clock.monotonic();
         let wait = match hindrance {
@@ -322,7 +313,7 @@ impl<'a> Consumer<'a> {
         }
     }
 
-    /// Stores what is in hand, if that goes at once, and leaves the group.
+    /// Stores the batch in hand, if that needs no waiting, and leaves the group.
     fn end(mut self) {
         if !self.intake.batch.is_empty() && self.state == State::Reading {
             self.store_batch();

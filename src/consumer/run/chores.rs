@@ -1,4 +1,4 @@
-//! What is done by the clock.
+//! Work that is done by the clock.
 
 use std::time::Duration;
 
@@ -7,14 +7,13 @@ use crate::consumer::batch::TopicId;
 use crate::consumer::source::is_unknown_topic;
 use crate::exit::{Failure, Status};
 
-/// How often offsets without records are passed.
+/// Interval at which `next_offset` is moved over offsets without records.
 const PASS_EVERY: Duration = Duration::from_secs(1);
-/// How often it is asked whether all is stored.
+/// Interval at which `until_end` asks whether all is stored.
 const END_EVERY: Duration = Duration::from_millis(200);
-/// How long a topic may be unknown to a run that wants its end.
+/// Longest time that a topic may be unknown to a run with `until_end`.
 const TOPIC_UNKNOWN_MAX: Duration = Duration::from_secs(10);
 
-/// When the next of each chore is due.
 #[derive(Default)]
 pub(super) struct Due {
     pub(super) anchors: Duration,
@@ -23,7 +22,6 @@ pub(super) struct Due {
 }
 
 impl Consumer<'_> {
-    /// Does what is due, also under a stream that never ends.
     pub(super) fn chores(&mut self, now: Duration) {
         if self.state == State::Reading {
             if now >= self.due.passing {
@@ -34,7 +32,8 @@ impl Consumer<'_> {
         }
     }
 
-    /// With `until_end`: whether all is stored that was there at the start. Asked now and then, also while more keeps coming.
+    /// With `until_end`, returns whether all that was there at the start is stored. Asked at an interval, also while more keeps
+    /// coming.
     pub(super) fn has_ended(&mut self, now: Duration) -> Result<bool, Failure> {
         if !self.options.until_end || now < self.due.ending {
             return Ok(false);
@@ -43,7 +42,7 @@ impl Consumer<'_> {
         self.is_at_end(now)
     }
 
-    /// Lets `next` follow over transaction markers and their like, which no message tells of.
+    /// Moves over transaction markers and the like, which no message reports.
     fn pass_empty_offsets(&mut self) {
         for (partition, position) in self.source.positions() {
             self.intake.pass(partition, position);
@@ -53,7 +52,7 @@ impl Consumer<'_> {
         }
     }
 
-    /// Whoever stored it.
+    /// Returns whether the database has it all, whichever member stored it.
     fn is_at_end(&mut self, now: Duration) -> Result<bool, Failure> {
         let Some((topic, ends)) = self.ends.clone() else {
             match self.look_for_ends() {

@@ -1,4 +1,4 @@
-//! What was read and not yet given to the store.
+//! The batch that is being read.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,14 +6,13 @@ use std::time::Duration;
 use crate::consumer::batch::{Batch, Gap, GapCause, Record, TopicId};
 use crate::consumer::source::Unreadable;
 
-/// How long a batch may collect.
+/// Longest time that a batch collects.
 const BATCH_AGE_MAX: Duration = Duration::from_secs(1);
 
-/// A batch in the making.
 pub(super) struct Intake {
     pub(super) batch: Batch,
     since: Duration,
-    /// Each partition's generation, and how far it was read: what is between `next` and this is in a batch.
+    /// Generation of each partition, and offset up to which it was read: from `next_offset` to there, all is in a batch.
     pub(super) read: BTreeMap<i32, (i32, i64)>,
 }
 
@@ -22,7 +21,7 @@ impl Intake {
         Self { batch: Batch::new(topic), since: Duration::ZERO, read: BTreeMap::new() }
     }
 
-    /// A record; what comes from a partition that is not placed is from before.
+    /// Adds a record; one of a partition that is not placed is from before a rebalance.
     pub(super) fn take(&mut self, partition: i32, record: Record, now: Duration) {
         let Some((generation, read)) = self.read.get_mut(&partition) else { return };
         if self.batch.is_empty() {
@@ -33,7 +32,7 @@ impl Intake {
         self.batch.push(partition, record, || (generation, from));
     }
 
-    /// Offsets up to `position` were passed without a record.
+    /// Passes offsets up to `position`, which held no record.
     pub(super) fn pass(&mut self, partition: i32, position: i64) {
         let Some((generation, read)) = self.read.get_mut(&partition) else { return };
         if position > *read {
@@ -42,7 +41,7 @@ impl Intake {
         }
     }
 
-    /// Offsets that can't be read were passed: a gap.
+    /// Passes offsets that can't be read: a gap.
     pub(super) fn pass_unreadable(&mut self, Unreadable { partition, first, end }: Unreadable, now: Duration) {
         let Some((generation, read)) = self.read.get_mut(&partition) else { return };
         if end <= *read {

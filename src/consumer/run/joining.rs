@@ -1,4 +1,4 @@
-//! Being a member of the group: what it gives, and when only a new client helps.
+//! Membership of the group, and when only a new client helps.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,9 +9,9 @@ use crate::consumer::config::Settings;
 use crate::consumer::source::Source;
 use crate::units::lasting;
 
-/// How long a broker that answers may leave a consumer without partitions after trouble.
+/// Longest time without partitions after an error, while a broker answers.
 const ADRIFT_MAX: Duration = Duration::from_secs(45);
-/// How often it is seen, while Kafka and we turn each other away, whether somebody has mended a file.
+/// Interval at which the files are looked at while client and broker reject each other.
 const REFUSED_EVERY: Duration = Duration::from_secs(5);
 
 impl Consumer<'_> {
@@ -26,12 +26,12 @@ impl Consumer<'_> {
         self.unplace(Duration::ZERO);
     }
 
-    /// librdkafka can fail to join its group again after a broker stood still, and says nothing of it: a new client does.
+    /// Makes a new client where librdkafka fails to join its group again after a broker was paused, which it does not report.
     pub(super) fn mind_membership(&mut self, now: Duration) {
         if self.adrift.is_none_or(|since| now.saturating_sub(since) < ADRIFT_MAX) {
             return;
         }
-        // While no broker answers there is nothing to join.
+        // While no broker answers there is no group to join.
         let answers = self.source.partitions().is_ok();
         self.adrift = (!answers).then_some(now);
         if answers {
@@ -40,8 +40,8 @@ impl Consumer<'_> {
         }
     }
 
-    /// librdkafka reads certificates and secrets once: after a rotation only a new client helps. Where they are the same still,
-    /// the broker has to be mended, and this client goes on trying.
+    /// Makes a new client after certificates or secrets were rotated: librdkafka reads them once. While they are the same, the
+    /// broker has to be mended, and this client goes on trying.
     pub(super) fn mind_refusal(&mut self, now: Duration) {
         if self.refused.is_none_or(|at| now < at) {
             return;
@@ -67,7 +67,7 @@ impl Consumer<'_> {
         Source::new(connection, membership, self.settings.decoder(), *give_up)
     }
 
-    /// librdkafka gave up: a new client, after a while.
+    /// Makes a new client after librdkafka gave up, with a back-off.
     pub(super) fn renew_source(&mut self, why: &str) {
         log::error!("Kafka: {why}; connecting anew");
         self.assigned.clear();

@@ -1,4 +1,4 @@
-//! Retention, on a thread of its own with a session of its own: storing never waits for it.
+//! Retention, on a thread with a session of its own: storing never waits for it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,15 +11,15 @@ use crate::failpoints;
 use crate::kafka::Trouble;
 use crate::units::counted;
 
-/// From the start to the first run.
+/// Wait from the start to the first run.
 const FIRST: Duration = Duration::from_secs(10);
-/// From the end of a run to the next.
+/// Wait from the end of a run to the next.
 const PAUSE: Duration = Duration::from_secs(3600);
-/// The same after a run that did not get to its end.
+/// The same after a run that did not finish.
 const PAUSE_UNFINISHED: Duration = Duration::from_secs(60);
-/// How long a run may take.
+/// Longest run.
 const BUDGET: Duration = Duration::from_secs(300);
-/// How soon the thread hears that it is to end.
+/// Interval at which the thread looks whether it is to end.
 const HEARS: Duration = Duration::from_millis(200);
 
 /// The thread; it ends when this is dropped.
@@ -49,7 +49,7 @@ impl Drop for MaintenanceThread {
     }
 }
 
-/// Whether to go on.
+/// Returns false if the thread is to end.
 fn sleep(clock: &SystemClock, pause: Duration, stop: &AtomicBool) -> bool {
     let until = clock.monotonic() + pause;
     while !stop.load(Ordering::Relaxed) {
@@ -62,7 +62,7 @@ fn sleep(clock: &SystemClock, pause: Duration, stop: &AtomicBool) -> bool {
     false
 }
 
-/// Says what a run did; whether it did all.
+/// Logs what a run did, and returns whether it did all.
 fn tell(result: &Result<Maintained, StoreError>, trouble: &Trouble, now: Duration) -> bool {
     match result {
         Ok(Maintained { deleted, dropped, unfinished }) => {

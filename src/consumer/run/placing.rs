@@ -1,4 +1,4 @@
-//! Where each partition goes on, and whether it still is the one it was.
+//! Offset at which each partition goes on, and whether it is still the same partition.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, TryRecvError};
@@ -14,15 +14,14 @@ use crate::consumer::source::Known;
 use crate::consumer::store::StoreError;
 use crate::failpoints;
 
-/// How often a topic is looked at: is it still the same?
+/// Interval at which known records are read again, to see that the topic is still the same.
 const ANCHOR_EVERY: Duration = Duration::from_secs(30);
-/// How long the looking may take when a partition is placed.
+/// Longest time that this may take when a partition is placed.
 const ANCHOR_MAX: Duration = Duration::from_secs(10);
 
-/// A look at known records that is under way.
 pub(super) struct Anchors {
     found: Receiver<Known>,
-    /// The known records when it began.
+    /// Checkpoints when it began.
     before: BTreeMap<i32, Checkpoint>,
 }
 
@@ -69,7 +68,7 @@ impl Consumer<'_> {
         Ok(())
     }
 
-    /// A partition that the database knows.
+    /// Applies a verdict to the checkpoint of a partition.
     fn go_on(
         &mut self,
         topic: &TopicId,
@@ -101,7 +100,7 @@ impl Consumer<'_> {
         Ok(new)
     }
 
-    /// A partition that the database does not know: `kafka.start` decides, and Kafka's committed offset never does.
+    /// Begins a partition that the database does not know: by `kafka.start`, never by Kafka's committed offset.
     fn begin(&mut self, topic: &TopicId, partition: i32, low: i64, high: i64) -> Result<Checkpoint, StoreError> {
         let (next_offset, gap) = match self.settings.start {
             Start::Earliest => {
@@ -142,7 +141,7 @@ impl Consumer<'_> {
         found.recv_timeout(ANCHOR_MAX).map_err(|_| Hindrance::Kafka("old records cannot be read again yet".to_owned()))
     }
 
-    /// A topic that was made anew under our eyes brings neither an error nor a rebalance: old records tell.
+    /// Detects by known records that the topic was recreated while it is read, which brings neither an error nor a rebalance.
     pub(super) fn mind_anchors(&mut self, now: Duration) {
         if let Some(Anchors { found, before }) = &self.anchors {
             match found.try_recv() {
@@ -199,7 +198,6 @@ fn anchor_every() -> Duration {
     failpoints::duration("anchor-every-s", ANCHOR_EVERY)
 }
 
-/// Partitions of which a record is known.
 fn with_records(places: &BTreeMap<i32, Checkpoint>) -> BTreeMap<i32, Checkpoint> {
     let places = places.iter().filter(|(_, place)| place.known().next().is_some());
     places.map(|(partition, place)| (*partition, place.clone())).collect()

@@ -1,4 +1,4 @@
-//! A run from its start to its end, through as many configurations as somebody wants.
+//! A run from its start to its end, through several configurations.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -8,17 +8,16 @@ use crate::clock::Clock as _;
 use crate::consumer::config::Settings;
 use crate::exit::Failure;
 
-/// How settings are read again while a run goes on.
 #[derive(Clone, Copy)]
 pub struct Reload<'a> {
-    /// Set by whoever wants it, and taken back when it is done.
+    /// Set to ask for a reload; cleared when it begins.
     pub wish: &'a AtomicBool,
-    /// Reads them; why not, where they can't be used.
+    /// Reads the settings, or returns why they can't be used.
     pub read: &'a dyn Fn() -> Result<Settings, String>,
 }
 
-/// Stores what comes until `stop` is set, or, if asked, until all is stored that was there at the start. Tells `observer` of
-/// each event after the transaction that stored it.
+/// Stores until `stop` is set, or, with `until_end`, until all that was there at the start is stored. Calls `observer` with each
+/// event after the transaction that stored it.
 ///
 /// # Errors
 /// Settings that librdkafka does not take; with `until_end`, a topic that is not there.
@@ -33,8 +32,8 @@ pub fn run(
     run_reloading(settings, options, observer, stop, reload)
 }
 
-/// The same, and takes other settings over as they come. For that it ends in order and begins anew, in the same process: Kafka and
-/// the database are connected anew, with their certificates and secrets as they are then.
+/// The same, with reloads: each ends the run in order and begins another one in the same process, which connects to Kafka and the
+/// database again, with certificates and secrets as they are then.
 ///
 /// # Errors
 /// See [`run`]; settings that can't be used later change nothing.
@@ -70,7 +69,7 @@ pub fn run_reloading(
 }
 
 impl Consumer<'_> {
-    /// Until there are other settings to go on with, or none because it is over.
+    /// Returns the settings to go on with, or `None` at the end.
     fn rounds(mut self, reload: Reload<'_>) -> Result<Option<Settings>, Failure> {
         let result = loop {
             if self.stop.load(Ordering::Relaxed) {
@@ -99,7 +98,7 @@ impl Consumer<'_> {
         self.heart.beat("reading the configuration", self.clock.monotonic());
         self.service.reloads(self.clock.monotonic());
         match (reload.read)() {
-            // Whoever takes them over says that it is ready.
+            // The next run reports that it is ready.
             Ok(settings) => Some(settings),
             Err(error) => {
                 log::error!("the configuration stays as it was: {error}");

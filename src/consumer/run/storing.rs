@@ -1,4 +1,4 @@
-//! A batch goes to the store, while the next one is read.
+//! Stores a batch while the next one is read.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ impl Consumer<'_> {
 
     fn try_to_store(&mut self) -> Result<(), Hindrance> {
         let Some(batch) = &mut self.storing else { return Ok(()) };
-        // Nobody else has it before it is first stored, and only then there is something to judge.
+        // The store has no reference before the first try, and only then are there missing offsets to judge.
         if let Some(batch) = Arc::get_mut(batch) {
             judge_missing(batch, &self.source)?;
         }
@@ -65,9 +65,8 @@ impl Consumer<'_> {
         Ok(())
     }
 
-    /// Says what became of the batch.
+    /// Logs the result, and calls the observer.
     fn tell(&mut self, batch: &Batch, applied: &Applied) {
-        /// Lines about one batch.
         const LINES_MAX: usize = 3;
         for refused in applied.rejected.iter().take(LINES_MAX) {
             log::warn!("dead letter: {}[{}] at {}: {}", batch.topic, refused.partition, refused.offset, refused.error);
@@ -98,7 +97,7 @@ impl Consumer<'_> {
     }
 }
 
-/// Which of the offsets without records Kafka has dropped.
+/// Turns offsets that Kafka has dropped into gaps.
 fn judge_missing(batch: &mut Batch, source: &Source) -> Result<(), String> {
     let Batch { topic, partitions, .. } = batch;
     for (&partition, part) in partitions.iter_mut().filter(|(_, part)| !part.missing_offsets.is_empty()) {

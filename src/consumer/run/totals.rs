@@ -1,4 +1,4 @@
-//! `--log-totals`: what each link has carried over each of its limits, since the start of the run and in all.
+//! `--log-totals`: bytes over limit of each link and limit, since the start of the run and in all.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -9,16 +9,15 @@ use crate::consumer::store::{Applied, Kind, Query, Reader, StoreError, TotalKey}
 use crate::output::Value;
 use crate::units::ByteCount;
 
-/// Bytes by what they are summed by.
 type Sums = BTreeMap<TotalKey, u64>;
 
-/// The sums of this run, and who knows those of all runs: on a thread of their own, so that no batch waits for a line of the log.
+/// The thread that logs totals: no batch waits for a line of the log.
 pub(super) struct TotalsLog {
     grown: Option<Sender<Sums>>,
     ended: Receiver<()>,
 }
 
-/// How long the last lines are waited for.
+/// Longest wait for the last lines.
 const END_MAX: Duration = Duration::from_secs(2);
 
 impl TotalsLog {
@@ -28,7 +27,7 @@ impl TotalsLog {
         std::thread::Builder::new().name("totals".into()).spawn(move || {
             let mut totals = Totals::new(reader);
             while let Ok(mut grown) = changes.recv() {
-                // What came while the database was asked is one change with it.
+                // Changes that came while the database was asked are logged as one.
                 changes.try_iter().for_each(|more| add(&mut grown, &more));
                 totals.lines(&grown).iter().for_each(|line| log::info!("{line}"));
             }
@@ -41,7 +40,7 @@ impl TotalsLog {
 impl Drop for TotalsLog {
     fn drop(&mut self) {
         self.grown = None;
-        // It closes with the thread.
+        // The channel closes with the thread.
         if self.ended.recv_timeout(END_MAX) == Err(RecvTimeoutError::Timeout) {
             log::warn!("totals: the database does not answer; the last ones are not logged");
         }
@@ -49,10 +48,10 @@ impl Drop for TotalsLog {
 }
 
 impl Consumer<'_> {
-    /// Has a line logged for each sum that a batch, which is stored, has changed.
+    /// Sends the totals that a stored batch has changed to the thread.
     pub(super) fn log_totals(&self, applied: &Applied) {
         if let Some(grown) = self.totals.as_ref().and_then(|totals| totals.grown.as_ref()) {
-            // A thread that has ended, by a panic, logs nothing any more.
+            // A thread that has panicked logs nothing any more.
             let _ = grown.send(applied.grown.clone());
         }
     }
@@ -65,7 +64,7 @@ fn add(sums: &mut Sums, more: &Sums) {
     }
 }
 
-/// The sums of this run, and who knows those of all runs.
+/// Totals of this run, and a reader for those of all runs.
 struct Totals {
     since_start: Sums,
     reader: Box<dyn Reader + Send>,
@@ -76,7 +75,7 @@ impl Totals {
         Self { since_start: Sums::new(), reader }
     }
 
-    /// Adds what the sums have grown by, and returns the lines that say what they are now.
+    /// Adds `grown` to the totals, and returns a line for each that has changed.
     fn lines(&mut self, grown: &Sums) -> Vec<String> {
         add(&mut self.since_start, grown);
         let keys: Vec<&TotalKey> = grown.iter().filter(|(_, bytes)| **bytes > 0).map(|(key, _)| key).collect();
@@ -99,7 +98,7 @@ impl Totals {
     }
 }
 
-/// Reads these sums over all days. They are added up in halves: the sum of two that are as great as a `bigint` is none.
+/// Reads these totals over all days, high and low halves apart: the sum of two great `bigint`s would overflow.
 fn stored(reader: &mut dyn Reader, keys: &[&TotalKey]) -> Result<Sums, StoreError> {
     const KINDS: &[Kind] = &[Kind::Text, Kind::Text, Kind::Text, Kind::Text, Kind::Number, Kind::Number];
     /// Databases bound the number of parameters.
@@ -148,7 +147,6 @@ mod tests {
     use super::*;
     use crate::consumer::store::Locks;
 
-    /// A database that has these rows.
     struct Rows(Vec<Vec<Value>>);
 
     impl Reader for Rows {

@@ -1,7 +1,7 @@
-//! The store, on a thread of its own: while it works, the next batch is read, and the group hears of us.
+//! The store's thread: while it works, the next batch is read, and the group hears of us.
 //!
-//! A store that never answers is left to itself, with its thread and its connection, and another one is opened. Should it commit
-//! late all the same, guards 1 and 3 see to it that nothing is stored twice.
+//! A store that never answers is abandoned, with its thread and its connection, and another one is opened. Should it commit late
+//! all the same, guards 1 and 3 see to it that nothing is stored twice.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
@@ -14,19 +14,17 @@ use crate::consumer::store::{Progress, Store, StoreError, StoreOptions, StoreUrl
 use crate::failpoints;
 use crate::units::lasting;
 
-/// How often it is seen whether the store has finished.
+/// Interval at which the loop looks whether the store has finished.
 const FINISHED: Duration = Duration::from_millis(1);
-/// How long a slow store may keep the next batch, which is full by then, from being read on; then Kafka is paused, so that
-/// polling can go on.
+/// Time after which Kafka is paused while a slow store keeps a full batch waiting, so that polling can go on.
 const FULL_MAX: Duration = Duration::from_secs(20);
-/// How long a store may go without a committed transaction.
+/// Longest time without a committed transaction.
 const ANSWER_MAX: Duration = Duration::from_secs(90);
-/// How long it may go on after somebody wants the consumer to end.
+/// Longest time that the store may go on after `stop` was set.
 const STOP_MAX: Duration = Duration::from_secs(4);
-/// How often it is said that a migration runs.
+/// Interval at which a running migration is logged.
 const MIGRATION_SAID: Duration = Duration::from_secs(60);
 
-/// The thread that the store works on.
 pub(super) struct Writer {
     url: StoreUrl,
     options: StoreOptions,
@@ -52,7 +50,7 @@ impl Writer {
     ) -> Result<(Receiver<T>, Arc<Progress>), StoreError> {
         let (sender, answer) = channel();
         let job: Job = Box::new(move |store| {
-            // Nobody waits any more for a store that took too long.
+            // The receiver is gone if the store took too long.
             let _ = sender.send(work(store));
         });
         let worker = match self.worker.take() {
@@ -60,7 +58,7 @@ impl Writer {
             None => self.spawn()?,
         };
         let progress = Arc::clone(&worker.progress);
-        // A thread that has ended, by a panic, drops the job and so closes the channel.
+        // A thread that has panicked drops the job and so closes the channel.
         if worker.jobs.send(job).is_ok() {
             self.worker = Some(worker);
         }
@@ -77,18 +75,17 @@ impl Writer {
         Ok(Worker { jobs, progress })
     }
 
-    /// Leaves the store to itself; the next one is opened when it is needed.
     fn abandon(&mut self) {
         self.worker = None;
     }
 }
 
-/// How long a store is waited for.
+/// A wait for the store.
 struct Wait {
-    /// Since the last sign of it.
+    /// Last sign of progress.
     since: Duration,
     transactions: u64,
-    /// Since when it migrates, and when that was said last.
+    /// Start of the migration, and when it was last logged.
     migrating: Option<(Duration, Duration)>,
     stopping: Option<Duration>,
 }
@@ -98,7 +95,7 @@ impl Wait {
         Self { since: now, transactions: progress.transactions(), migrating: None, stopping: None }
     }
 
-    /// Why it is not waited for any longer.
+    /// Returns why the wait is over, if it is.
     fn is_over(&mut self, progress: &Progress, now: Duration, stop: bool) -> Option<StoreError> {
         if stop {
             progress.stop();
@@ -130,7 +127,7 @@ impl Wait {
 }
 
 impl Consumer<'_> {
-    /// Waits for what the store answers, and reads on meanwhile: half of the time is the database's, and the group must not think us
+    /// Waits for the store's answer, and polls meanwhile: half of the time is the database's, and the group must not take us for
     /// dead while it is slow.
     pub(super) fn ask_store<T: Send + 'static>(
         &mut self,
@@ -149,7 +146,7 @@ impl Consumer<'_> {
                     break Err(StoreError::Unavailable("the thread of the store has ended; see above".to_owned()));
                 }
             }
-            // The whole process may have stood still since the last time.
+            // The whole process may have been stopped since the last time.
             now = self.clock.monotonic();
             if let Some(error) = wait.is_over(&progress, now, self.stop.load(std::sync::atomic::Ordering::Relaxed)) {
                 self.writer.abandon();
@@ -175,7 +172,8 @@ impl Consumer<'_> {
         answered
     }
 
-    /// What comes while the store works: records go on, and of all else the first is kept for later, unless the partitions change.
+    /// Takes what is polled while the store works: records go on; of all else the first is kept for later, and an assignment
+    /// replaces it.
     fn hear(&mut self, polled: Polled, now: Duration) {
         match polled {
             Polled::Record(partition, record) => self.intake.take(partition, record, now),
