@@ -16,8 +16,7 @@ use crate::wire::{self, Decoded, Decoder, NoRegistry};
 pub const RECORDS_MAX: usize = 5_000;
 /// Bytes of keys and payloads at which a batch is stored: 4 MiB. The last message may take it beyond that.
 pub const BYTES_MAX: usize = 4 << 20;
-/// Number of days of events at which a batch is stored: a transaction locks the table of each, and PostgreSQL has room for some
-/// thousand locks.
+/// Days of events at which a batch is stored: a transaction locks the partition of each, and PostgreSQL has some thousand locks.
 const DAYS_MAX: usize = 64;
 
 /// A topic of a cluster: two clusters may have one of the same name.
@@ -28,7 +27,6 @@ pub struct TopicId {
     pub name: String,
 }
 
-/// Records of one topic that go to the store together.
 #[derive(Debug, Default)]
 pub struct Batch {
     pub topic: TopicId,
@@ -38,7 +36,6 @@ pub struct Batch {
     days: BTreeSet<NaiveDate>,
 }
 
-/// Consecutive offsets of one partition.
 #[derive(Debug, Default)]
 pub struct PartitionBatch {
     /// Number of times the topic was recreated under its name, as far as the database knows.
@@ -52,7 +49,6 @@ pub struct PartitionBatch {
     pub gaps: Vec<Gap>,
 }
 
-/// Offsets that were never read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
     pub first: i64,
@@ -60,7 +56,6 @@ pub struct Gap {
     pub cause: GapCause,
 }
 
-/// Reason why offsets were never read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GapCause {
     /// Dropped by Kafka's retention before they were read.
@@ -88,8 +83,7 @@ pub struct Record {
     pub raw: Option<String>,
 }
 
-/// A message's headers, packed: for each the length of its name (4 bytes, big-endian), its name, the length of its value (-1:
-/// none), its value.
+/// Packed headers: for each the length of its name (4 bytes, big-endian), its name, the length of its value (-1: none), its value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Headers(Vec<u8>);
 
@@ -132,8 +126,7 @@ impl Batch {
         Self { topic: topic.clone(), ..Self::default() }
     }
 
-    /// Adds `record`, unless its offset is covered already. A partition's first record calls `open` for the generation, and the
-    /// offset from which the partition is read.
+    /// Adds `record`, unless its offset is covered. A partition's first one calls `open` for the generation and the first offset.
     pub fn push(&mut self, partition: i32, record: Record, open: impl FnOnce() -> (i32, i64)) {
         let part = self.partitions.entry(partition).or_insert_with(|| {
             let (generation, from) = open();
@@ -220,7 +213,6 @@ impl Headers {
         std::iter::from_fn(move || Some((std::str::from_utf8(take()??).ok()?, take()?)))
     }
 
-    /// Returns the value of the first header of this name.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         self.iter().find(|(other, _)| *other == name)?.1
     }

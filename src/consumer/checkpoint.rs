@@ -9,7 +9,6 @@ pub struct Checkpoint {
     pub next_offset: i64,
     /// Number of times the topic was recreated.
     pub generation: i32,
-    /// The last record stored.
     pub last: Option<Fingerprint>,
     /// An older record. Both are read again now and then: in a recreated topic their offsets hold other records.
     pub anchor: Option<Fingerprint>,
@@ -24,11 +23,9 @@ pub enum AnchorRecord {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The partition goes on at `next_offset`.
     Same,
     /// Another topic has its name: read from the start.
     Recreated(&'static str),
-    /// Kafka has dropped the next offsets.
     Gap(Gap),
 }
 
@@ -67,7 +64,6 @@ impl Checkpoint {
         Verdict::Same
     }
 
-    /// Returns the checkpoint for the start of the recreated topic.
     pub fn recreated(&self, low: i64) -> Self {
         Self { next_offset: low, generation: self.generation + 1, last: None, anchor: None }
     }
@@ -78,7 +74,6 @@ impl Checkpoint {
         Self { anchor: older.or(self.anchor), ..self.clone() }
     }
 
-    /// Moves `next_offset` and the last record after a batch was stored.
     pub fn advanced(&self, next: i64, last: Option<Fingerprint>) -> Self {
         let last = last.or(self.last);
         Self { next_offset: next.max(self.next_offset), last, anchor: self.anchor.or(last), ..self.clone() }

@@ -47,7 +47,6 @@ pub struct Options {
     pub log_totals: bool,
 }
 
-/// An event that has just been stored.
 #[derive(Clone, Copy, Debug)]
 pub struct Stored<'a> {
     pub topic: &'a str,
@@ -82,7 +81,6 @@ struct Consumer<'a> {
     /// Checkpoints of the placed partitions, as the database has them.
     places: BTreeMap<i32, Checkpoint>,
     intake: Intake,
-    /// The batch being stored; kept until it is.
     storing: Option<Arc<Batch>>,
     /// Polled while a batch was stored, and not a record.
     heard: Option<Polled>,
@@ -92,13 +90,11 @@ struct Consumer<'a> {
     anchors: Option<Anchors>,
     due: Due,
     totals: Option<TotalsLog>,
-    /// With `until_end`: the end of each partition at the start.
     ends: Option<Ends>,
     told: Told,
     started: Duration,
 }
 
-/// Watermarks of a topic's partitions.
 type Ends = (TopicId, BTreeMap<i32, (i64, i64)>);
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -195,7 +191,6 @@ impl<'a> Consumer<'a> {
         })
     }
 
-    /// Does one round; returns whether there is to be another.
     fn round(&mut self) -> Result<bool, Failure> {
         let now = self.clock.monotonic();
         self.heart.beat("asking how far it is", now);
@@ -272,7 +267,6 @@ impl<'a> Consumer<'a> {
         self.state = State::Reading;
     }
 
-    /// Logs what hinders, and returns when to try again.
     fn hindered(&mut self, hindrance: &Hindrance) -> Duration {
         let now = self.clock.monotonic();
         let wait = match hindrance {

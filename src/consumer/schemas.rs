@@ -1,7 +1,6 @@
 //! Schemas that messages name by their ids: requested from the registry once, on a thread of its own, and kept.
 //!
-//! A registry that does not answer decides nothing. Only its own answer that it has no such schema does, and it is asked again
-//! after a while.
+//! A registry that does not answer decides nothing; its own answer that it has no such schema does, and it is asked again later.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -20,11 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const PATIENCE_AGAIN: Duration = Duration::from_millis(100);
 /// Time without a question after which a registry that did not answer is no longer counted as failing.
 const STALE: Duration = Duration::from_secs(180);
-/// Maximum number of questions kept open.
 const QUESTIONS_MAX: usize = 16;
 /// Time for which the registry's answer holds that there is no such schema.
 const UNKNOWN_FOR: Duration = Duration::from_secs(30);
-/// Number of ids remembered before all are forgotten.
 const IDS_MAX: usize = 1_000;
 
 pub(super) struct Registered {
@@ -61,7 +58,6 @@ impl Registered {
         }
     }
 
-    /// Returns the registry's answer, if it comes soon.
     fn ask(&mut self, id: u32) -> Result<Result<Kept, Refusal>, String> {
         let receiver = match self.asking.remove(&id) {
             Some(receiver) => receiver,

@@ -9,7 +9,6 @@ use crate::exit::{Failure, Status};
 
 /// Interval at which `next_offset` is moved over offsets without records.
 const PASS_EVERY: Duration = Duration::from_secs(1);
-/// Interval at which `until_end` asks whether all is stored.
 const END_EVERY: Duration = Duration::from_millis(200);
 /// Longest time that a topic may be unknown to a run with `until_end`.
 const TOPIC_UNKNOWN_MAX: Duration = Duration::from_secs(10);
@@ -32,8 +31,7 @@ impl Consumer<'_> {
         }
     }
 
-    /// With `until_end`, returns whether all that was there at the start is stored. Asked at an interval, also while more keeps
-    /// coming.
+    /// Returns whether `until_end` is reached. Asked at an interval, also while more keeps coming.
     pub(super) fn has_ended(&mut self, now: Duration) -> Result<bool, Failure> {
         if !self.options.until_end || now < self.due.ending {
             return Ok(false);

@@ -6,7 +6,6 @@ use std::time::Duration;
 use crate::consumer::batch::{Batch, Gap, GapCause, Record, TopicId};
 use crate::consumer::source::Unreadable;
 
-/// Longest time that a batch collects.
 const BATCH_AGE_MAX: Duration = Duration::from_secs(1);
 
 pub(super) struct Intake {
@@ -32,7 +31,6 @@ impl Intake {
         self.batch.push(partition, record, || (generation, from));
     }
 
-    /// Passes offsets up to `position`, which held no record.
     pub(super) fn pass(&mut self, partition: i32, position: i64) {
         let Some((generation, read)) = self.read.get_mut(&partition) else { return };
         if position > *read {
@@ -41,7 +39,6 @@ impl Intake {
         }
     }
 
-    /// Passes offsets that can't be read: a gap.
     pub(super) fn pass_unreadable(&mut self, Unreadable { partition, first, end }: Unreadable, now: Duration) {
         let Some((generation, read)) = self.read.get_mut(&partition) else { return };
         if end <= *read {

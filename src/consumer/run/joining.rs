@@ -67,7 +67,6 @@ impl Consumer<'_> {
         Source::new(connection, membership, self.settings.decoder(), *give_up)
     }
 
-    /// Makes a new client after librdkafka gave up, with a back-off.
     pub(super) fn renew_source(&mut self, why: &str) {
         log::error!("Kafka: {why}; connecting anew");
         self.assigned.clear();

@@ -11,13 +11,9 @@ use crate::failpoints;
 use crate::kafka::Trouble;
 use crate::units::counted;
 
-/// Wait from the start to the first run.
 const FIRST: Duration = Duration::from_secs(10);
-/// Wait from the end of a run to the next.
 const PAUSE: Duration = Duration::from_secs(3600);
-/// The same after a run that did not finish.
 const PAUSE_UNFINISHED: Duration = Duration::from_secs(60);
-/// Longest run.
 const BUDGET: Duration = Duration::from_secs(300);
 /// Interval at which the thread looks whether it is to end.
 const HEARS: Duration = Duration::from_millis(200);
@@ -49,7 +45,6 @@ impl Drop for MaintenanceThread {
     }
 }
 
-/// Returns false if the thread is to end.
 fn sleep(clock: &SystemClock, pause: Duration, stop: &AtomicBool) -> bool {
     let until = clock.monotonic() + pause;
     while !stop.load(Ordering::Relaxed) {
@@ -62,7 +57,6 @@ fn sleep(clock: &SystemClock, pause: Duration, stop: &AtomicBool) -> bool {
     false
 }
 
-/// Logs what a run did, and returns whether it did all.
 fn tell(result: &Result<Maintained, StoreError>, trouble: &Trouble, now: Duration) -> bool {
     match result {
         Ok(Maintained { deleted, dropped, unfinished }) => {

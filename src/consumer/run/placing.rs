@@ -16,12 +16,10 @@ use crate::failpoints;
 
 /// Interval at which known records are read again, to see that the topic is still the same.
 const ANCHOR_EVERY: Duration = Duration::from_secs(30);
-/// Longest time that this may take when a partition is placed.
 const ANCHOR_MAX: Duration = Duration::from_secs(10);
 
 pub(super) struct Anchors {
     found: Receiver<Known>,
-    /// Checkpoints when it began.
     before: BTreeMap<i32, Checkpoint>,
 }
 
@@ -40,7 +38,6 @@ impl Consumer<'_> {
         }
     }
 
-    /// Finds where each partition goes on, and reads on from there.
     fn try_to_place(&mut self) -> Result<(), Hindrance> {
         let topic = TopicId { cluster: self.source.cluster()?, name: self.settings.membership.topic.clone() };
         let asked = topic.clone();
@@ -68,7 +65,6 @@ impl Consumer<'_> {
         Ok(())
     }
 
-    /// Applies a verdict to the checkpoint of a partition.
     fn go_on(
         &mut self,
         topic: &TopicId,

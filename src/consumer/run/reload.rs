@@ -12,7 +12,6 @@ use crate::exit::Failure;
 pub struct Reload<'a> {
     /// Set to ask for a reload; cleared when it begins.
     pub wish: &'a AtomicBool,
-    /// Reads the settings, or returns why they can't be used.
     pub read: &'a dyn Fn() -> Result<Settings, String>,
 }
 
@@ -69,7 +68,6 @@ pub fn run_reloading(
 }
 
 impl Consumer<'_> {
-    /// Returns the settings to go on with, or `None` at the end.
     fn rounds(mut self, reload: Reload<'_>) -> Result<Option<Settings>, Failure> {
         let result = loop {
             if self.stop.load(Ordering::Relaxed) {

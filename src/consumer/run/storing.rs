@@ -65,7 +65,6 @@ impl Consumer<'_> {
         Ok(())
     }
 
-    /// Logs the result, and calls the observer.
     fn tell(&mut self, batch: &Batch, applied: &Applied) {
         const LINES_MAX: usize = 3;
         for refused in applied.rejected.iter().take(LINES_MAX) {
@@ -97,7 +96,6 @@ impl Consumer<'_> {
     }
 }
 
-/// Turns offsets that Kafka has dropped into gaps.
 fn judge_missing(batch: &mut Batch, source: &Source) -> Result<(), String> {
     let Batch { topic, partitions, .. } = batch;
     for (&partition, part) in partitions.iter_mut().filter(|(_, part)| !part.missing_offsets.is_empty()) {

@@ -17,7 +17,6 @@ pub(super) struct TotalsLog {
     ended: Receiver<()>,
 }
 
-/// Longest wait for the last lines.
 const END_MAX: Duration = Duration::from_secs(2);
 
 impl TotalsLog {
@@ -48,7 +47,6 @@ impl Drop for TotalsLog {
 }
 
 impl Consumer<'_> {
-    /// Sends the totals that a stored batch has changed to the thread.
     pub(super) fn log_totals(&self, applied: &Applied) {
         if let Some(grown) = self.totals.as_ref().and_then(|totals| totals.grown.as_ref()) {
             // A thread that has panicked logs nothing any more.
@@ -64,7 +62,6 @@ fn add(sums: &mut Sums, more: &Sums) {
     }
 }
 
-/// Totals of this run, and a reader for those of all runs.
 struct Totals {
     since_start: Sums,
     reader: Box<dyn Reader + Send>,
@@ -75,7 +72,6 @@ impl Totals {
         Self { since_start: Sums::new(), reader }
     }
 
-    /// Adds `grown` to the totals, and returns a line for each that has changed.
     fn lines(&mut self, grown: &Sums) -> Vec<String> {
         add(&mut self.since_start, grown);
         let keys: Vec<&TotalKey> = grown.iter().filter(|(_, bytes)| **bytes > 0).map(|(key, _)| key).collect();

@@ -14,7 +14,6 @@ use crate::consumer::store::{Progress, Store, StoreError, StoreOptions, StoreUrl
 use crate::failpoints;
 use crate::units::lasting;
 
-/// Interval at which the loop looks whether the store has finished.
 const FINISHED: Duration = Duration::from_millis(1);
 /// Time after which Kafka is paused while a slow store keeps a full batch waiting, so that polling can go on.
 const FULL_MAX: Duration = Duration::from_secs(20);
@@ -22,7 +21,6 @@ const FULL_MAX: Duration = Duration::from_secs(20);
 const ANSWER_MAX: Duration = Duration::from_secs(90);
 /// Longest time that the store may go on after `stop` was set.
 const STOP_MAX: Duration = Duration::from_secs(4);
-/// Interval at which a running migration is logged.
 const MIGRATION_SAID: Duration = Duration::from_secs(60);
 
 pub(super) struct Writer {
@@ -80,7 +78,6 @@ impl Writer {
     }
 }
 
-/// A wait for the store.
 struct Wait {
     /// Last sign of progress.
     since: Duration,
@@ -95,7 +92,6 @@ impl Wait {
         Self { since: now, transactions: progress.transactions(), migrating: None, stopping: None }
     }
 
-    /// Returns why the wait is over, if it is.
     fn is_over(&mut self, progress: &Progress, now: Duration, stop: bool) -> Option<StoreError> {
         if stop {
             progress.stop();
@@ -172,8 +168,7 @@ impl Consumer<'_> {
         answered
     }
 
-    /// Takes what is polled while the store works: records go on; of all else the first is kept for later, and an assignment
-    /// replaces it.
+    /// Takes what is polled while the store works: of all but records the first is kept for later, or an assignment in its place.
     fn hear(&mut self, polled: Polled, now: Duration) {
         match polled {
             Polled::Record(partition, record) => self.intake.take(partition, record, now),

@@ -17,7 +17,6 @@ use crate::kafka::{Connection, Reports};
 
 /// Property that bounds a batch with all that it holds, and librdkafka's default.
 const RECEIVE_MAX: (&str, &str) = ("receive.message.max.bytes", "100000000");
-/// Number of times that the same error makes a batch unreadable.
 const STRIKES: u32 = 3;
 /// Longest look at an offset: it fetches and unpacks the whole batch.
 const LOOK_MAX: Duration = Duration::from_secs(30);
@@ -45,7 +44,6 @@ enum Look {
 }
 
 impl Unreadable {
-    /// Names the offsets that are passed over, and the property to raise.
     pub(super) fn description(&self, topic: &str, connection: &Connection) -> String {
         let (Self { partition, first, end }, (name, default)) = (self, RECEIVE_MAX);
         let max = connection.property(name).unwrap_or(default);

@@ -10,7 +10,6 @@ use crate::consumer::batch::{Headers, Record};
 use crate::units::lasting;
 use crate::wire::{Decoder, Undecoded};
 
-/// The message that each waiting partition waits for.
 pub(super) struct Waiting {
     messages: BTreeMap<i32, Message>,
     /// Time after which a message becomes a dead letter; `None` is never.
@@ -42,7 +41,6 @@ impl Waiting {
         Self { messages: BTreeMap::new(), give_up }
     }
 
-    /// Decodes a message, unless it has to wait for its schema.
     pub(super) fn read(&self, message: &BorrowedMessage<'_>, decoder: &mut Decoder) -> Result<Read, Undecided> {
         let headers = headers(message);
         let (key, payload) = (message.key(), message.payload());
