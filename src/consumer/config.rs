@@ -1,4 +1,4 @@
-//! What is written, and the settings that follow from it and cannot be wrong.
+//! Settings of the consumer: `consumer.toml` as written, and as checked.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,7 +16,6 @@ use crate::registry::{Address, RawRegistry};
 use crate::units::{counted, lasting};
 use crate::wire::{Decoder, NoRegistry};
 
-/// `consumer.toml` as written.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Raw {
@@ -66,33 +65,23 @@ struct RawRetention {
 /// Beginning of a partition that the database does not know. A group's offset that is committed to Kafka decides nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Start {
-    /// With all that is there.
     #[default]
     Earliest,
-    /// With what comes.
     Latest,
 }
 
-/// Everything that a running consumer needs to know.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// How to reach Kafka.
     pub connection: Connection,
-    /// What to read, as whom.
     pub membership: Membership,
-    /// The topic of samples, where that is read too.
+    /// Topic of the samples, if that is read too.
     pub samples: Option<String>,
-    /// Where schemas are found.
     pub registry: Option<Address>,
-    /// How long a message waits for its schema; `None` is for ever.
+    /// Longest time that a message waits for its schema; `None` is for ever.
     pub give_up: Option<Duration>,
-    /// Where to begin.
     pub start: Start,
-    /// Where to store.
     pub store: StoreUrl,
-    /// How much time a new partition of `events` takes.
     pub partition: PartitionWidth,
-    /// How long to keep it.
     pub retention: Retention,
 }
 
@@ -105,10 +94,10 @@ pub struct Directories {
     pub state: Option<PathBuf>,
 }
 
-/// The topic of samples, where somebody wants it read and does not name it.
+/// Topic of the samples that `run --samples` reads unless `topics.samples` names another one.
 pub const SAMPLES: &str = "highwater.samples";
 
-/// How long a message waits for its schema unless `kafka.registry.give_up` says otherwise: longer than a registry takes to restart.
+/// Default of `kafka.registry.give_up`: longer than a registry takes to restart.
 const GIVE_UP: Duration = Duration::from_secs(15 * 60);
 
 const TOPIC: &str = "highwater.events";
@@ -117,38 +106,30 @@ const DATABASE: &str = "highwater.db";
 
 /// 400 days: a year to compare with, and a month to do it in.
 const KEEP_EVENTS: Duration = Duration::from_secs(400 * 86_400);
-/// 90 days.
 const KEEP_DEAD_LETTERS: Duration = Duration::from_secs(90 * 86_400);
 
 /// 5 years.
 const KEEP_TOTALS: Duration = Duration::from_secs(1826 * 86_400);
 
-/// The longest name that PostgreSQL takes, in bytes.
+/// Longest name of a schema in PostgreSQL, in bytes.
 const NAME_BYTES_MAX: usize = 63;
 
-/// The longest topic name that Kafka allows, in bytes.
+/// Longest topic name in Kafka, in bytes.
 const TOPIC_BYTES_MAX: usize = 249;
 
 impl Settings {
-    /// The settings that all layers make together.
-    ///
-    /// # Errors
-    /// What cannot work, with its place.
+    /// Makes settings from all layers; an error has the place of what cannot work.
     pub fn new(layers: &Layers, directories: &Directories) -> Result<Self, ConfigError> {
         Self::understood(layers.parse()?, directories).map_err(|invalid| layers.locate(invalid))
     }
 
-    /// Checks what [`Settings::new`] leaves open: that the files that `[kafka]` names are there, and that librdkafka makes a client of
-    /// it. No broker is asked.
-    ///
-    /// # Errors
-    /// What is missing or refused, by its key.
+    /// Checks that librdkafka accepts the configuration, and that the files that `[kafka]` names are there. No broker is asked. An
+    /// error names the key.
     pub fn check(&self) -> Result<(), Invalid> {
         self.registry.as_ref().map_or(Ok(()), Address::check)?;
         check_client(&self.connection, &self.membership)
     }
 
-    /// What reads the messages.
     pub fn decoder(&self) -> Decoder {
         match &self.registry {
             Some(address) => Decoder::new(Registered::new(address.clone())),
@@ -156,17 +137,16 @@ impl Settings {
         }
     }
 
-    /// What a store is made with.
     pub fn store_options(&self, instance: String) -> StoreOptions {
         StoreOptions { instance, partition: self.partition, keep: self.retention.events }
     }
 
-    /// What a consumer of the samples needs to know, where they have a topic of their own that is read too.
+    /// Returns the settings of the consumer that reads the samples, if they have a topic of their own.
     pub fn of_samples(&self) -> Option<Self> {
         let topic = self.samples.clone().filter(|samples| *samples != self.membership.topic)?;
         let mut settings = self.clone();
         settings.membership.topic = topic;
-        // The name of one member only.
+        // `group.instance.id` is the name of one member only.
         if !settings.membership.instance.is_empty() {
             settings.membership.instance.push_str("-samples");
         }
@@ -206,7 +186,6 @@ impl Settings {
 }
 
 impl fmt::Display for Settings {
-    /// What a consumer with these settings does.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let days = |keep: Duration| counted(keep.as_secs() / 86_400, "day");
         let start = match self.start {
@@ -249,7 +228,6 @@ fn start(text: &str) -> Result<Start, Invalid> {
     }
 }
 
-/// Reads `kafka.registry.give_up`.
 fn patience(raw: Option<String>) -> Result<Option<Duration>, Invalid> {
     match raw {
         None => Ok(Some(GIVE_UP)),

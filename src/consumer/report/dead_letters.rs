@@ -15,63 +15,57 @@ use crate::wire::{Decoder, Undecoded};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
     pub at: KafkaPosition,
-    /// Kafka's timestamp of the record.
     pub kafka_timestamp: Option<DateTime<Utc>>,
-    /// When it was put aside.
     pub stored_at: Option<DateTime<Utc>>,
     pub error: String,
     /// Length of its payload in bytes; `None` is a tombstone.
     pub bytes: Option<i64>,
-    /// The agent whose event it is, as far as payload, headers or key tell; the same for the next two.
+    /// The agent that the message claims, as far as payload, headers or key tell; the same for the next two.
     pub agent: Option<String>,
     pub epoch: Option<String>,
     pub seq: Option<i64>,
-    /// When and why it was given up.
+    /// Time and reason of being dropped.
     pub dropped: Option<(DateTime<Utc>, String)>,
     pub key: Option<Vec<u8>>,
     pub headers: Headers,
-    /// The payload as it came, as far as it was asked for.
+    /// As much of the payload as was requested.
     pub payload: Option<Vec<u8>>,
 }
 
-/// How much of each payload is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Payloads {
-    /// At most so many bytes from its begin.
+    /// At most so many bytes from its beginning.
     Begin(i64),
-    /// All of it.
     Whole,
 }
 
-/// A message's place in Kafka; the order in which dead letters are read.
+/// Position of a message in Kafka; dead letters are read in this order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KafkaPosition {
     pub topic: TopicId,
     pub partition: i32,
-    /// How often the topic had been recreated.
+    /// Number of times the topic had been recreated.
     pub generation: i32,
     pub offset: i64,
 }
 
-/// Which dead letters are meant: all, but for what is given.
+/// Selection of dead letters: all, but for what is given.
 #[derive(Clone, Debug, Default)]
 pub struct DeadLetterFilter {
     pub topic: Option<String>,
     pub partition: Option<i32>,
-    /// From this offset …
     pub first: Option<i64>,
-    /// … to this one.
     pub last: Option<i64>,
     pub agent: Option<String>,
-    /// With this text in their error, in whatever case.
+    /// Text within their error; upper and lower case are the same.
     pub error: Option<String>,
-    /// Those too that were dropped.
+    /// Include those that were dropped.
     pub with_dropped: bool,
 }
 
-/// How many dead letters are tried again, or dropped, in one transaction.
+/// Dead letters that are retried, or dropped, in one transaction.
 const PAGE: i64 = 100;
-/// Payloads of this many bytes make a page too.
+/// Bytes of payloads that end a page too.
 const PAGE_BYTES: usize = 4 << 20;
 
 const COLUMNS: &str = "SELECT kafka_cluster, kafka_topic, kafka_partition, topic_generation, kafka_offset, kafka_timestamp, \
@@ -96,10 +90,7 @@ const KINDS: &[Kind] = &[
     Kind::Blob,
 ];
 
-/// Calls `each` with the dead letters in the order of their places.
-///
-/// # Errors
-/// The store's, or what `each` ends it with.
+/// Calls `each` with the dead letters in the order of their positions.
 pub fn read<E: From<StoreError>>(
     reader: &mut dyn Reader,
     filter: &DeadLetterFilter,
@@ -109,9 +100,9 @@ pub fn read<E: From<StoreError>>(
     stream(reader, &query(filter, payloads, None), |row| each(DeadLetter::from_row(row)))
 }
 
-/// Decodes dead letters once more, with the headers that came with them, and stores what is an event now, each in the transaction
-/// that removes the dead letter; calls `each` with what became of each of them. A consumer may run meanwhile, and another retry
-/// too. Returns how many rows there are more: an event that its agent sent twice may be stored already.
+/// Decodes dead letters again, with their headers, and stores what is an event now, each in the transaction that removes the dead
+/// letter; calls `each` with every outcome. A consumer, and another retry, may run meanwhile. Returns the number of new rows: an
+/// event that its agent sent twice may be stored already.
 ///
 /// # Errors
 /// The store's, or what `each` ends it with; what was reported by then has happened.
@@ -141,10 +132,8 @@ pub fn retry<E: From<StoreError>>(
     }
 }
 
-/// Gives up the bytes of dead letters for `reason`, which stays with their places. Returns how many those were.
-///
-/// # Errors
-/// The store's, with the number that was dropped before.
+/// Removes the bytes of dead letters, and keeps their positions and `reason`. Returns their number; an error has the number that
+/// was dropped before.
 pub fn drop_all(
     store: &mut dyn Store,
     reader: &mut dyn Reader,
@@ -213,7 +202,7 @@ fn query(filter: &DeadLetterFilter, payloads: Payloads, after: Option<&KafkaPosi
     query.then("ORDER BY kafka_cluster, kafka_topic, kafka_partition, topic_generation, kafka_offset")
 }
 
-/// The pattern of LIKE for texts that contain `text`.
+/// Returns the LIKE pattern for texts that contain `text`.
 fn containing(text: &str) -> String {
     format!("%{}%", text.replace('!', "!!").replace('%', "!%").replace('_', "!_"))
 }
@@ -246,7 +235,7 @@ impl DeadLetter {
         }
     }
 
-    /// Decodes it again, unless the schema registry that it needs is unavailable.
+    /// Decodes the message again; fails only if its schema registry is unavailable.
     fn retried(&self, decoder: &mut Decoder) -> Result<RetriedRecord, StoreError> {
         let (key, payload) = (self.key.as_deref(), self.payload.as_deref());
         let decoded = decoder.decode(payload.unwrap_or_default(), self.headers.get("content-type"));

@@ -1,14 +1,14 @@
-//! Events that are no rows, and what explains them.
+//! Events that are not rows, and what explains them.
 //!
 //! An agent numbers its events without gaps. A number that never became a row is one of these (the view `missing_events`):
 //!
-//! - **declared**: the agent itself gave it up (evicted, expired, rejected, damaged) and declared that in a `loss` event;
-//! - **dead letter**: it came, but could not be stored, and still can be: `highwater-consumer dead-letters retry`;
-//! - **discarded**: a dead letter that somebody dropped, with the reason;
+//! - **declared**: its agent gave it up (evicted, expired, rejected, damaged) and declared that in a `loss` event;
+//! - **dead letter**: it arrived, but could not be stored, and still can be: `highwater-consumer dead-letters retry`;
+//! - **discarded**: a dead letter that an operator dropped, with the reason;
 //! - **undeclared**: nothing explains it. This is the alarm.
 //!
 //! Only what names the number explains it. A dead letter without a number, or offsets that were never read (`kafka_gaps`: whose
-//! events they held is not known), may be what is missing, and is reported beside it; but the number stays undeclared, since a
+//! events they held is not known), may be what is missing, and are reported beside it; but the number stays undeclared, since a
 //! guess must not end an alarm.
 
 use std::collections::BTreeMap;
@@ -19,60 +19,51 @@ use super::stream;
 use crate::consumer::store::{Kind, Query, Reader, StoreError};
 use crate::output::Value;
 
-/// The reason why events are missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MissingCause {
-    /// Given up by their agent.
     Declared,
-    /// Kept as dead letters.
     DeadLetter,
-    /// Dead letters that a person dropped.
+    /// Dropped by an operator.
     Discarded,
     /// Dropped by Kafka's retention before they were read.
     Expired,
     /// In a batch that is larger than librdkafka takes.
     TooLarge,
-    /// Unexplained.
     Undeclared,
 }
 
-/// Consecutive events that are missing for one reason, or offsets of which nobody knows what they held.
+/// Consecutive events that are missing for one reason, or offsets whose events are not known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MissingEvents {
     pub cause: MissingCause,
-    /// Whose they are; the numbers are known of most of them.
+    /// Known of most; unknown for offsets that were never read.
     pub agent: Option<String>,
     pub epoch: Option<String>,
     pub seqs: Option<(i64, i64)>,
     /// Topic, partition, first and last offset that were never read.
     pub offsets: Option<(String, i32, i64, i64)>,
-    /// How many never became a row.
     pub missing: i128,
     /// The agent's word for why it gave them up, or the reason for which they were dropped.
     pub reason: Option<String>,
     pub detail: Option<String>,
-    /// When the consumer first knew.
     pub noticed_at: Option<DateTime<Utc>>,
 }
 
-/// Which of them are wanted: all, but for what is given.
+/// Selection of missing events: all, but for what is given.
 #[derive(Clone, Debug, Default)]
 pub struct MissingFilter {
     pub agent: Option<String>,
-    /// Noticed at or after this.
     pub since: Option<DateTime<Utc>>,
-    /// Noticed before this.
+    /// Exclusive.
     pub until: Option<DateTime<Utc>>,
 }
 
-/// How much is missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MissingSummary {
-    /// Events, or offsets, by what explains them.
+    /// Events or offsets.
     pub by_cause: BTreeMap<MissingCause, i128>,
-    /// Dead letters of which it is not known whose event they are.
+    /// Dead letters whose agent is not known.
     pub of_no_agent: u64,
-    /// Such that were dropped.
     pub of_no_agent_dropped: u64,
 }
 
@@ -110,9 +101,6 @@ const ORDER: &str =
                      kafka_partition NULLS LAST, first_offset NULLS LAST";
 
 /// Calls `each` with what is missing, in the order in which it was noticed, and returns the sums.
-///
-/// # Errors
-/// The store's, or what `each` ends it with.
 pub fn read<E: From<StoreError>>(
     reader: &mut dyn Reader,
     filter: &MissingFilter,
@@ -141,12 +129,10 @@ pub fn read<E: From<StoreError>>(
 }
 
 impl MissingSummary {
-    /// How many events, or offsets, are missing for this cause.
     pub fn missing(&self, cause: MissingCause) -> i128 {
         self.by_cause.get(&cause).copied().unwrap_or_default()
     }
 
-    /// Returns whether nothing is missing, as far as the database can tell.
     pub fn is_empty(&self) -> bool {
         self.by_cause.is_empty() && self.of_no_agent + self.of_no_agent_dropped == 0
     }
@@ -156,7 +142,7 @@ impl MissingCause {
     const ALL: [Self; 6] =
         [Self::Declared, Self::DeadLetter, Self::Discarded, Self::Expired, Self::TooLarge, Self::Undeclared];
 
-    /// The word of the database, which is printed too.
+    /// Returns the value in the database, which is printed too.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Declared => "declared",

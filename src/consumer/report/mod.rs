@@ -8,7 +8,6 @@ use std::ops::ControlFlow;
 use super::store::{Query, Reader, StoreError};
 use crate::output::Value;
 
-/// Calls `each` with each row that answers `query`, until it fails.
 fn stream<E: From<StoreError>>(
     reader: &mut dyn Reader,
     query: &Query,

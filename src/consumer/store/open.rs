@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use super::{Maintenance, Reader, Store, StoreOptions, postgres, sqlite};
 use crate::config::SecretFile;
 
-/// Which database.
 #[derive(Clone, Debug)]
 pub struct StoreUrl(Backend);
 
@@ -17,10 +16,7 @@ enum Backend {
 }
 
 impl StoreUrl {
-    /// Understands `postgres://…` and `sqlite:PATH`.
-    ///
-    /// # Errors
-    /// Says what would be right.
+    /// Parses `postgres://…` and `sqlite:PATH`; an error says what would be right.
     pub fn parse(url: &str, password: Option<SecretFile>, schema: Option<&str>) -> Result<Self, String> {
         if let Some(path) = url.strip_prefix("sqlite:") {
             return sqlite_file(path).map(Self::sqlite);
@@ -30,19 +26,17 @@ impl StoreUrl {
                 .map(|address| Self(Backend::Postgres(Box::new(address))));
         }
         let neither = "is neither \"postgres://USER@HOST/DATABASE\" nor \"sqlite:PATH\"";
-        // What may hold a password is not shown.
+        // A password may be in it: it is not quoted.
         match url.contains(['@', '=', ' ']) || url.contains("://") || url.is_empty() {
             true => Err(neither.to_owned()),
             false => Err(format!("`{url}` {neither}; for the SQLite file of this name write \"sqlite:{url}\"")),
         }
     }
 
-    /// A SQLite file.
     pub fn sqlite(path: &Path) -> Self {
         Self(Backend::Sqlite(path.to_owned()))
     }
 
-    /// Makes a reader of the store; it connects when it is first asked.
     pub fn reader(&self) -> Box<dyn Reader + Send> {
         match &self.0 {
             Backend::Postgres(address) => Box::new(postgres::PostgresReader::new((**address).clone())),
@@ -50,7 +44,7 @@ impl StoreUrl {
         }
     }
 
-    /// The store there; it connects when it is first needed.
+    /// Makes a store; it connects when it is first needed.
     pub fn open(&self, options: &StoreOptions) -> Box<dyn Store + Send> {
         match &self.0 {
             Backend::Postgres(address) => Box::new(postgres::Postgres::new((**address).clone(), options)),
@@ -58,7 +52,7 @@ impl StoreUrl {
         }
     }
 
-    /// What keeps it small, in a session of its own.
+    /// Makes what drops expired rows, in a session of its own.
     pub fn maintenance(&self, options: &StoreOptions) -> Box<dyn Maintenance + Send> {
         match &self.0 {
             Backend::Postgres(address) => Box::new(postgres::PostgresMaintenance::new((**address).clone(), options)),
@@ -67,8 +61,8 @@ impl StoreUrl {
     }
 }
 
-/// The file that `sqlite:PATH` names. What other programs read differently is refused, so that it does not become a file of a strange
-/// name.
+/// Returns the file of `sqlite:PATH`. Spellings that other programs read differently are refused, so that they do not become files
+/// of a strange name.
 fn sqlite_file(path: &str) -> Result<&Path, String> {
     let (file, parameters) = path.split_once('?').unwrap_or((path, ""));
     let below = file.trim_start_matches('/');
@@ -94,7 +88,6 @@ fn sqlite_file(path: &str) -> Result<&Path, String> {
 }
 
 impl fmt::Display for StoreUrl {
-    /// Without the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Backend::Postgres(address) => address.fmt(f),

@@ -1,23 +1,20 @@
-//! Which numbers of an agent's count were seen: merged ranges.
+//! Numbers of each series that were stored, as merged ranges.
 
 use chrono::{DateTime, Utc};
 
-/// Numbers seen without a hole between them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Range {
-    /// The first.
     pub(super) first: i64,
-    /// The last.
     pub(super) last: i64,
-    /// Whether it counts samples, not events.
+    /// A series of samples, not of events.
     pub(super) of_samples: bool,
-    /// When the first of it was stored; `None` is now.
+    /// Time at which its first number was stored; `None` is now.
     pub(super) first_stored_at: Option<DateTime<Utc>>,
-    /// How many of its numbers came with a second `observed_at`.
+    /// Numbers that came with a second `observed_at`.
     pub(super) identity_conflicts: i64,
 }
 
-/// What `seen` adds to the ranges `known`, which touch it: the ranges that then stand in their place.
+/// Returns the ranges that replace `known`, the ranges that `seen` touches.
 pub(super) fn merged(known: &[Range], seen: &[Range]) -> Vec<Range> {
     let mut all: Vec<Range> = known.iter().chain(seen).cloned().collect();
     all.sort_by_key(|range| (range.first, range.last));
@@ -35,7 +32,6 @@ pub(super) fn merged(known: &[Range], seen: &[Range]) -> Vec<Range> {
     merged
 }
 
-/// Whether `number` is in one of `known`.
 pub(super) fn contain(known: &[Range], number: i64) -> bool {
     known.iter().any(|range| (range.first..=range.last).contains(&number))
 }

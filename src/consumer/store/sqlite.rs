@@ -28,10 +28,10 @@ pub(super) struct Sqlite {
     progress: Arc<Progress>,
 }
 
-/// How long another writer is waited for.
+/// Longest wait for another writer.
 const BUSY: Duration = Duration::from_secs(10);
 
-/// The schema's steps; `user_version` counts those taken.
+/// Migrations; `user_version` counts those applied.
 const MIGRATIONS: [&str; 1] = [include_str!("sqlite/v1.sql")];
 
 const SETTINGS: &str = "
@@ -231,7 +231,7 @@ impl Store for Sqlite {
     }
 }
 
-/// As PostgreSQL keeps it: whole microseconds; text that sorts by time.
+/// Formats a time as PostgreSQL keeps it, in whole microseconds, so that text sorts by time.
 fn text(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Micros, true)
 }

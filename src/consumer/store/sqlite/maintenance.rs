@@ -1,4 +1,4 @@
-//! What keeps the file small: retention, on a connection of its own. Rows go in pieces, so that no transaction keeps the one that stores
+//! Retention in a SQLite file, on a connection of its own. Rows are deleted in pieces, so that no transaction keeps the store
 //! waiting for long.
 
 use std::path::{Path, PathBuf};
@@ -12,25 +12,24 @@ use super::{MIGRATIONS, text};
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::store::{Maintained, Maintenance, Retention, StoreError};
 
-/// Retention's end of a SQLite store.
 pub(in crate::consumer::store) struct SqliteMaintenance {
     path: PathBuf,
 }
 
-/// How long the one that stores is waited for.
+/// Longest wait for the store's transaction.
 const BUSY: Duration = Duration::from_secs(1);
 
 /// Rows that one statement deletes.
 const PIECE: usize = 10_000;
 
-/// The table, and which of its rows, where `?1` is the time before which they are old.
+/// Tables, and the conditions of expired rows; `?1` is the time before which rows expire.
 const EXPIRED: &[(&str, &str)] = &[
     ("events", "observed_at < ?1 AND stored_at < ?1"),
-    // A clock that is wrong: as PostgreSQL's partition of these times.
+    // Observed by a clock that is wrong: PostgreSQL has a partition for these.
     ("events", "observed_at >= '2100' AND stored_at < ?1"),
     ("samples", "observed_at < ?1 AND stored_at < ?1"),
     ("samples", "observed_at >= '2100' AND stored_at < ?1"),
-    // A breach goes with the event that had the last word on it.
+    // A breach is kept as long as the event that it was last written from.
     (
         "breach_state",
         "raised_at < ?1 AND observed_at < ?1 AND NOT EXISTS (
@@ -38,7 +37,7 @@ const EXPIRED: &[(&str, &str)] = &[
                                         = (breach_state.agent, breach_state.observed_at, breach_state.epoch, breach_state.seq))",
     ),
     ("kafka_gaps", "noticed_at < ?1"),
-    // The series of an agent that counts in another one now.
+    // Series of an agent that has stored in another epoch since.
     (
         "agent_sequences",
         "last_stored_at < ?1 AND EXISTS (
@@ -47,7 +46,7 @@ const EXPIRED: &[(&str, &str)] = &[
     ),
 ];
 
-/// A gap that was noticed before `?1` is no news any more: the ranges around it become one. Then its declaration can go.
+/// Ranges around a gap that was noticed before `?1` are merged; its declaration can then be deleted.
 const CLOSED: &str = "
     SELECT agent, epoch, first_seq, last_seq, before FROM (
         SELECT agent, epoch, first_seq, last_seq, first_stored_at,
@@ -98,7 +97,7 @@ impl Maintenance for SqliteMaintenance {
     }
 }
 
-/// Whether all was done.
+/// Returns whether all was done.
 fn all(
     connection: &Connection,
     retention: &Retention,
@@ -123,7 +122,6 @@ fn all(
     delete(connection, "losses", LOSSES, &events, ended, maintained)
 }
 
-/// Whether all was done.
 fn delete(
     connection: &Connection,
     table: &'static str,
@@ -145,7 +143,7 @@ fn delete(
     Ok(false)
 }
 
-/// From the last range of a series to its first: each takes the one after it in.
+/// Merges from the last range of a series to its first: each is extended by the one after it.
 fn close_gaps(connection: &Connection, before: &str) -> Result<(), Error> {
     let transaction = connection.unchecked_transaction()?;
     {

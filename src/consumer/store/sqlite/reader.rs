@@ -1,4 +1,4 @@
-//! Looking into the file, while others may write to it.
+//! Reader of a SQLite file, while others may write to it.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,6 @@ use crate::consumer::store::query::{Kind, Locks, Parameter, Query, Reader};
 use crate::output::Value;
 use crate::units::{BitRate, ByteCount};
 
-/// A reader of a SQLite file, opened when it is first asked.
 pub(in crate::consumer::store) struct SqliteReader {
     path: PathBuf,
     connection: Option<Connection>,

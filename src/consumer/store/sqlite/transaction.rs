@@ -1,5 +1,5 @@
-//! What a transaction does in SQLite. One writer at a time is SQLite's own rule (`BEGIN IMMEDIATE`), which makes the guards cheap;
-//! they hold all the same, since several consumers may share the file.
+//! Transactions in SQLite. It has one writer at a time (`BEGIN IMMEDIATE`), which makes the guards cheap; they hold all the same,
+//! since several consumers may share the file.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -17,10 +17,8 @@ use crate::consumer::store::rows::{
 use crate::consumer::store::sequences::Range;
 use crate::event::{Body, Epoch, Event, Reason, Sample};
 
-/// A connection to the file.
 pub(super) struct Session(pub(super) Connection);
 
-/// A transaction, and the time that its rows are stored at.
 pub(super) struct Transaction<'s> {
     inner: rusqlite::Transaction<'s>,
     now: String,
@@ -39,7 +37,6 @@ const INSERT_SAMPLE: &str = "
         duration_ms, rx_bytes, tx_bytes, rx_bps, tx_bps, reason)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
 
-/// All but the key.
 const PUT_BREACH: &str = "
     INSERT INTO breach_state (agent, breach_id, epoch, seq, observed_at, stored_at, state, started_at, raised_at, ended_at, limit_name,
         severity, interface, direction, limit_bps, rate_bps, peak_bps, mean_bps, duration_ms, measured_ms, excess_bytes, reason,
@@ -145,7 +142,7 @@ impl apply::Transaction for Transaction<'_> {
                 })?;
                 for range in found {
                     let range = range?;
-                    // Two of the ranges asked for may touch the same one.
+                    // Two of the requested ranges may touch the same one.
                     if of_one.last() != Some(&range) {
                         of_one.push(range);
                     }
@@ -363,7 +360,6 @@ impl apply::Transaction for Transaction<'_> {
     }
 }
 
-/// Which dead letter: its cluster, topic, partition, generation, offset.
 pub(super) const ONE_DEAD_LETTER: &str = "dead_letters
     WHERE kafka_cluster = ?1 AND kafka_topic = ?2 AND kafka_partition = ?3 AND topic_generation = ?4 AND kafka_offset = ?5";
 
@@ -372,7 +368,7 @@ fn one_of(table: Table) -> String {
 }
 
 impl Transaction<'_> {
-    /// For which of the rows the question has an answer.
+    /// Returns the rows for which the query has a result, by their index.
     fn indices(&mut self, question: &str, rows: &[&Row<'_>]) -> Result<HashSet<usize>, AttemptError> {
         let mut statement = self.inner.prepare(question)?;
         let mut found = HashSet::new();
