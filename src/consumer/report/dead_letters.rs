@@ -28,7 +28,7 @@ pub struct DeadLetter {
     pub dropped: Option<(DateTime<Utc>, String)>,
     pub key: Option<Vec<u8>>,
     pub headers: Headers,
-    /// As much of the payload as was requested.
+    /// The part of the payload that was requested.
     pub payload: Option<Vec<u8>>,
 }
 

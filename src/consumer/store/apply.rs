@@ -3,14 +3,13 @@
 //! ```text
 //!  lock the checkpoints (guard 1) ─► rows that are not there yet (guard 2) ─► insert them
 //!     ─► ranges, breaches, totals, losses that follow from them ─► dead letters, gaps
-//!     ─► advance `next_offset` from where it stood (guard 3) ─► commit ─► read back
+//!     ─► advance `next_offset` from its old value (guard 3) ─► commit ─► read back
 //! ```
 //!
-//! A row that the database rejects takes the whole transaction with it. The batch is then stored in pieces, each in a transaction of
-//! its own: what comes before the row, the row, what comes after it; or halves, where the database does not say which row it is. A row
-//! that is rejected alone becomes a dead letter, if the database takes a row of ours in the same session: else it is the
-//! database that is out of order, and nothing is passed over. What is stored in pieces is as safe as what is stored at once: each of
-//! them moves `next_offset` over what it stores.
+//! A row that the database rejects takes the whole transaction with it. The batch is then stored in pieces, each in a transaction
+//! of its own: what comes before the row, the row, what comes after it; or halves, where the database does not report which row it
+//! is. A row that is rejected alone becomes a dead letter, if the database takes a probe row in the same session: else the database
+//! is out of order, and nothing is passed over. Pieces are as safe as a whole batch: each moves `next_offset` over what it stores.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -24,70 +23,64 @@ use crate::consumer::batch::{Batch, Fingerprint, Gap, Headers, Record, TopicId};
 use crate::event::{Body, Epoch, Event, EventId, Sample, Stamp};
 use crate::failpoints;
 
-/// How often a transaction is tried at once: as others write the same rows, or a partition is missing.
+/// Tries in a row, where others write the same rows or a partition is missing.
 const TRIES_MAX: u32 = 5;
 
-/// A connection that transactions are made in.
 pub(super) trait Session {
-    /// One of them; dropped, it is rolled back.
+    /// Rolled back when dropped.
     type Transaction<'s>: Transaction
     where
         Self: 's;
 
-    /// Begins a transaction.
     fn begin(&mut self, now: DateTime<Utc>) -> Result<Self::Transaction<'_>, AttemptError>;
 
-    /// Makes the partitions that the rows need, before their transaction. Returns why for those that have none.
+    /// Makes the partitions that the rows need, before their transaction. Returns the rows that have none.
     fn make_partitions(&mut self, rows: &[Row<'_>], now: DateTime<Utc>) -> Result<Vec<Unplaceable>, StoreError>;
 
-    /// A partition was not there after all.
     fn forget_partitions(&mut self);
 
-    /// The checkpoints were not to be had: does what helps, and says what that was.
+    /// Does what helps where the lock of guard 1 was not granted, and returns the error.
     fn end_holders(&mut self, topic: &TopicId, partitions: &[i32]) -> StoreError;
 
-    /// Whether `next_offset` stands at or above these.
+    /// Returns whether `next_offset` has reached the end of these bounds.
     fn read_back(&mut self, topic: &TopicId, bounds: &Bounds) -> Result<bool, AttemptError>;
 }
 
-/// A row for which there is no partition.
 pub(super) struct Unplaceable {
     pub(super) partition: i32,
     pub(super) offset: i64,
     pub(super) error: String,
 }
 
-/// What a transaction can do.
 pub(super) trait Transaction: Sized {
-    /// Guard 1: each partition's `next_offset` and generation, locked until the end.
+    /// Locks each checkpoint until the end, and returns its `next_offset` and generation (guard 1).
     fn lock_checkpoints(
         &mut self,
         topic: &TopicId,
         partitions: &[i32],
     ) -> Result<BTreeMap<i32, (i64, i32)>, AttemptError>;
 
-    /// The ranges that `seen` meets or touches. Nothing is locked: [`Self::put_ranges`] sees whether somebody else was faster.
+    /// Returns the ranges that `seen` meets or touches, without a lock: [`Self::put_ranges`] notices if they have changed since.
     fn known_ranges<'a>(&mut self, seen: &Ranges<'a>) -> Result<Ranges<'a>, AttemptError>;
 
-    /// Which of these rows are there, by their index.
+    /// Returns the rows that are there, by their index.
     fn existing(&mut self, table: Table, rows: &[&Row<'_>]) -> Result<HashSet<usize>, AttemptError>;
 
-    /// Which of these rows' identities are there under another `observed_at`, by their index.
+    /// Returns the rows whose identity is there under another `observed_at`, by their index.
     fn have_other_times(&mut self, table: Table, rows: &[&Row<'_>]) -> Result<HashSet<usize>, AttemptError>;
 
-    /// Inserts rows, none of which is there.
     fn insert(&mut self, table: Table, topic: &TopicId, rows: &[&Row<'_>]) -> Result<(), AttemptError>;
 
-    /// Fails with [`AttemptError::Again`] where a range no longer is as it was known.
+    /// Fails with [`AttemptError::Again`] where a range has changed since it was read.
     fn put_ranges(&mut self, changes: RangeChanges<'_>) -> Result<(), AttemptError>;
 
-    /// What is known of these breaches; as with the ranges, nothing is locked.
+    /// Returns what is stored of these breaches, without a lock.
     fn known_breaches<'a>(
         &mut self,
         breaches: &[BreachKey<'a>],
     ) -> Result<HashMap<BreachKey<'a>, KnownBreach>, AttemptError>;
 
-    /// Fails with [`AttemptError::Again`] where a breach no longer is as it was known.
+    /// Fails with [`AttemptError::Again`] where a breach has changed since it was read.
     fn put_breaches(&mut self, changes: &BreachChanges<'_>) -> Result<(), AttemptError>;
 
     fn put_losses(&mut self, losses: &[Lost<'_>]) -> Result<(), AttemptError>;
@@ -96,15 +89,15 @@ pub(super) trait Transaction: Sized {
 
     fn put_gap(&mut self, topic: &TopicId, partition: i32, generation: i32, gap: Gap) -> Result<(), AttemptError>;
 
-    /// Guard 3: moves each partition's `next_offset` from the first of its bounds, and from nowhere else, to the second. Returns how
-    /// many moved.
+    /// Moves each `next_offset` from the first of its bounds, and from nowhere else, to the second (guard 3). Returns how many
+    /// moved.
     fn advance(
         &mut self,
         topic: &TopicId,
         ahead: &[(i32, (i64, i64), Option<Fingerprint>)],
     ) -> Result<usize, AttemptError>;
 
-    /// Which of these dead letters are there, locked: partition, generation, offset.
+    /// Locks these dead letters (partition, generation, offset), and returns those that are there.
     fn lock_dead_letters(
         &mut self,
         topic: &TopicId,
@@ -116,20 +109,20 @@ pub(super) trait Transaction: Sized {
     fn commit(self) -> Result<(), AttemptError>;
 }
 
-/// Why a transaction did not come to its end; nothing of it is stored.
+/// Reason why a transaction is not known to be committed.
 #[derive(Debug)]
 pub(super) enum AttemptError {
-    /// Others were faster: another try finds what they wrote.
+    /// Another consumer wrote the same: another try finds it.
     Again(StoreError),
     /// A row is there although its number was never seen: another try asks for each of them.
     Duplicate(StoreError),
-    /// A partition is missing.
+    /// The partition of a row is missing.
     NoPartition(StoreError),
-    /// The lock of guard 1 was not to be had.
+    /// The lock of guard 1 was not granted in time.
     Held,
-    /// The database does not want a row: at this partition and offset, where it says.
+    /// The database rejects a row: at this partition and offset, if it reports them.
     Rejected { at: Option<(i32, i64)>, error: String, otherwise: StoreError },
-    /// No more to try.
+    /// Not worth another try.
     Store(StoreError),
 }
 
@@ -152,16 +145,14 @@ impl From<StoreError> for AttemptError {
     }
 }
 
-/// What tells that a row is not there yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trust {
-    /// The ranges of numbers seen: the usual.
+    /// Rows are looked for only if the ranges of seen numbers have them.
     Ranges,
-    /// They were wrong: somebody has deleted some.
+    /// All rows are looked for: ranges are missing, as after a `DELETE`.
     Nothing,
 }
 
-/// A record that was rejected alone, and why.
 type RejectedAlone = ((i32, i64), String);
 
 /// Stores `batch`; see [`super::Store::apply`].
@@ -228,7 +219,7 @@ fn store_piece<S: Session>(
                 return Err(error);
             }
         };
-        // A dead letter, too, or what the database wants of a transaction without any row.
+        // A dead letter was rejected, or a transaction without any row.
         let Some(first) = rows.iter().find(|row| at.is_none_or(|at| (row.partition, row.record.offset) == at)) else {
             return Err(otherwise);
         };
@@ -245,7 +236,7 @@ fn store_piece<S: Session>(
     }
 }
 
-/// The stretch in pieces: around the record `at`, or halves; `None` if it holds one record.
+/// Splits bounds around the record `at`, or into halves; `None` if they hold one record.
 fn pieces(batch: &Batch, bounds: &Bounds, at: Option<(i32, i64)>) -> Option<Vec<Bounds>> {
     let count = rows::records(batch, bounds).count();
     if count <= 1 {
@@ -254,7 +245,7 @@ fn pieces(batch: &Batch, bounds: &Bounds, at: Option<(i32, i64)>) -> Option<Vec<
     let middle = rows::records(batch, bounds).nth(count / 2).map(|(partition, _, record)| (partition, record.offset));
     let (partition, offset) = at.or(middle)?;
     let (from, to) = *bounds.get(&partition)?;
-    // A record and what comes after it; the other partitions go with what comes before.
+    // Before the record and after it; the other partitions go with what comes before.
     let cuts = if at.is_some() { vec![offset, offset + 1] } else { vec![offset] };
     let mut before = bounds.clone();
     let (mut begin, mut rest) = (from, Vec::new());
@@ -278,7 +269,6 @@ fn pieces(batch: &Batch, bounds: &Bounds, at: Option<(i32, i64)>) -> Option<Vec<
     (pieces.len() > 1).then_some(pieces)
 }
 
-/// That it is the database which is out of order.
 fn takes_nothing(error: StoreError) -> StoreError {
     match error {
         StoreError::Unavailable(text) => {
@@ -288,7 +278,7 @@ fn takes_nothing(error: StoreError) -> StoreError {
     }
 }
 
-/// Whether the database takes a row of ours, for the same table and time; it is taken back.
+/// Returns whether the database takes a probe row, for the same table and time; it is rolled back.
 fn takes_ours<S: Session>(
     session: &mut S,
     topic: &TopicId,
@@ -327,7 +317,7 @@ fn takes_ours<S: Session>(
     }
 }
 
-/// Stores what of `batch` lies within `bounds` and is not below `next_offset`; `refused` become dead letters.
+/// Stores the part of `batch` that is within `bounds` and not below `next_offset`; `refused` become dead letters.
 fn attempt<S: Session>(
     session: &mut S,
     batch: &Batch,
@@ -373,14 +363,14 @@ fn attempt<S: Session>(
     failpoints::pass("database-before-commit");
     transaction.commit()?;
     failpoints::pass("database-after-commit");
-    // A commit that says it went well is believed when `next_offset` says so too.
+    // A commit that reports success is believed when `next_offset` confirms it.
     if !session.read_back(topic, &bounds)? {
         return Err(StoreError::Conflict(format!("{topic}: the database did not keep what it committed")).into());
     }
     Ok(applied)
 }
 
-/// Guard 1: where the database stands, under a lock. What is below it is stored.
+/// Locks the checkpoints, and leaves out of `bounds` what is stored already (guard 1).
 fn guard(transaction: &mut impl Transaction, batch: &Batch, bounds: &Bounds) -> Result<Bounds, AttemptError> {
     let topic = &batch.topic;
     let partitions: Vec<i32> = bounds.keys().copied().collect();
@@ -445,7 +435,7 @@ fn store_rows(
     if losses.is_empty() { Ok(()) } else { transaction.put_losses(&losses) }
 }
 
-/// Guard 2: takes out of `rows` those that are there already. One whose number was seen under another time is a conflict.
+/// Removes rows that are there already (guard 2). One whose number was seen under another time is a conflict.
 fn pass_over_known<'a>(
     transaction: &mut impl Transaction,
     rows: &mut Vec<Row<'a>>,
@@ -481,7 +471,7 @@ pub(super) fn retry<S: Session>(
     now: DateTime<Utc>,
 ) -> Result<RetrySummary, StoreError> {
     match retry_at_once(session, topic, records, now) {
-        // One after the other, to find which it is.
+        // One after the other, to find which of them it is.
         Err(AttemptError::Rejected { .. }) if records.len() > 1 => {
             let mut all = RetrySummary::default();
             for record in records {

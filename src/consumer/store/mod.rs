@@ -1,6 +1,6 @@
-//! Where events end: one row each, in one transaction with the offsets they came from.
+//! Databases that events are stored in: one row each, in one transaction with the offsets they came from.
 //!
-//! What holds whatever happens, in every implementation:
+//! Invariants of every implementation:
 //!
 //! - A record below `kafka_offsets.next_offset` is stored, is a dead letter, or is named in `kafka_gaps`.
 //! - `next_offset` moves only in the transaction that stores what it passes, and only from where the batch began (guard 1 reads it
@@ -29,22 +29,15 @@ use super::checkpoint::Checkpoint;
 pub use self::open::StoreUrl;
 pub use self::query::{Kind, Locks, Parameter, Query, Reader};
 
-/// A database that events end in.
 pub trait Store {
-    /// How it gets on while a call is under way.
+    /// Returns the progress of calls, for another thread.
     fn progress(&self) -> Arc<Progress>;
 
-    /// What is remembered of the topic's partitions.
-    ///
-    /// # Errors
-    /// See [`StoreError`]; the same for all others.
+    /// Returns the checkpoints of the topic's partitions.
     fn checkpoints(&mut self, topic: &TopicId) -> Result<BTreeMap<i32, Checkpoint>, StoreError>;
 
-    /// Remembers a partition for the first time, and what is never read of it. Returns what stands there then, which another
-    /// consumer may have written.
-    ///
-    /// # Errors
-    /// See [`StoreError`].
+    /// Inserts the checkpoint of a partition, with the gap before it, unless another consumer has. Returns the one that is in the
+    /// database then.
     fn insert_checkpoint(
         &mut self,
         topic: &TopicId,
@@ -53,10 +46,10 @@ pub trait Store {
         gap: Option<Gap>,
     ) -> Result<Checkpoint, StoreError>;
 
-    /// Puts `new` in the place of `old`, and writes down what is never read between them.
+    /// Replaces `old` by `new`, and records the gap between them.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] where `old` no longer stands there.
+    /// [`StoreError::Conflict`] where the database no longer has `old`.
     fn replace_checkpoint(
         &mut self,
         topic: &TopicId,
@@ -66,18 +59,15 @@ pub trait Store {
         gap: Option<Gap>,
     ) -> Result<(), StoreError>;
 
-    /// Stores a batch. What the database rejects becomes a dead letter in the transaction that passes it; only then the batch is
-    /// stored in more than one transaction, and [`Progress::stop`] ends it between two of them.
+    /// Stores a batch. A record that the database rejects becomes a dead letter in the transaction that passes it; only then the
+    /// batch is stored in more than one transaction, and [`Progress::stop`] ends it between two of them.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] where the database does not stand where the batch begins.
+    /// [`StoreError::Conflict`] where `next_offset` is before the batch, or its topic was recreated.
     fn apply(&mut self, batch: &Batch, now: DateTime<Utc>) -> Result<Applied, StoreError>;
 
-    /// Stores the events of dead letters of `topic`, each in the transaction that removes its dead letter, as [`Store::apply`]
-    /// would have.
-    ///
-    /// # Errors
-    /// See [`StoreError`]; nothing has changed then.
+    /// Stores the events of dead letters of `topic`, each in the transaction that removes its dead letter. After an error some may
+    /// be stored.
     fn retry(
         &mut self,
         topic: &TopicId,
@@ -85,10 +75,7 @@ pub trait Store {
         now: DateTime<Utc>,
     ) -> Result<RetrySummary, StoreError>;
 
-    /// Gives up the bytes of dead letters, and keeps that they were there and `reason`. Returns how many those were.
-    ///
-    /// # Errors
-    /// See [`StoreError`]; nothing has changed then.
+    /// Removes the bytes of dead letters, and keeps `reason` and where they were. Returns their number.
     fn drop_dead_letters(
         &mut self,
         topic: &TopicId,
@@ -98,13 +85,10 @@ pub trait Store {
     ) -> Result<u64, StoreError>;
 }
 
-/// Keeps a database small: its own session, beside the one that stores.
+/// Keeps a database small, in a session beside the one that stores.
 pub trait Maintenance {
-    /// Drops what is older than it has to be kept, in pieces. Ends when all is done, at the first lock that somebody holds, when
-    /// `budget` is used up, or at `stop`.
-    ///
-    /// # Errors
-    /// See [`StoreError`]; what was done by then is done.
+    /// Drops what is older than it has to be kept, in pieces. Ends when all is done, at the first lock that another session holds,
+    /// after `budget`, or at `stop`. What was done before an error is done.
     fn run(
         &mut self,
         retention: &Retention,
@@ -114,137 +98,118 @@ pub trait Maintenance {
     ) -> Result<Maintained, StoreError>;
 }
 
-/// A dead letter that is to become a row.
+/// A dead letter that was decoded again.
 #[derive(Clone, Debug)]
 pub struct RetriedRecord {
-    /// Its partition.
     pub partition: i32,
-    /// How often its topic had been made anew.
+    /// Number of times its topic had been recreated.
     pub generation: i32,
-    /// What it says now.
     pub record: Record,
 }
 
-/// What became of a dead letter that was tried again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RetryOutcome {
-    /// Its event is a row, and it is no dead letter any more.
+    /// The event is a row, and the dead letter is removed.
     Stored,
-    /// It stays, for this reason.
+    /// Still a dead letter, for this reason.
     Stays(String),
-    /// Somebody else took it meanwhile: another retry, a drop, or retention.
+    /// Another retry, a drop, or retention took it meanwhile.
     Gone,
 }
 
-/// What became of dead letters that were tried again.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct RetrySummary {
-    /// Of each, in their order.
+    /// One for each, in their order.
     pub outcomes: Vec<RetryOutcome>,
     /// Rows that were not there before.
     pub inserted: u64,
 }
 
-/// How long rows are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
-    /// Both of an event, or a sample: since it was observed and since it was stored. So long, too, declared losses and gaps.
+    /// Since an event or sample was observed, and since it was stored. Declared losses and gaps are kept as long.
     pub events: Duration,
-    /// Since it was stored.
     pub dead_letters: Duration,
-    /// Since the day that it sums.
+    /// Since the day that is summed.
     pub totals: Duration,
 }
 
-/// How much time one partition of `events` takes.
+/// Time span of a partition of `events`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PartitionWidth {
-    /// A day.
     Day,
-    /// A week, from Monday on.
+    /// From Monday on.
     Week,
-    /// A calendar month.
     #[default]
     Month,
 }
 
-/// What became of a batch.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Applied {
     /// Rows that were not there before.
     pub inserted: u64,
-    /// What was stored of each partition now: from the first of these offsets to before the second. Where this ends before the
-    /// batch does, it was stopped.
+    /// Offsets of each partition that were stored: from the first to before the second. If that ends before the batch does, the
+    /// store was stopped.
     pub stored: BTreeMap<i32, (i64, i64)>,
-    /// What became dead letters, and why.
     pub rejected: Vec<Rejected>,
     /// Identities that now have a second `observed_at`: `AGENT EPOCH-SEQ`.
     pub identity_conflicts: Vec<String>,
-    /// Bytes over limit that the totals have more now.
+    /// Bytes over limit that were added to the totals.
     pub grown: BTreeMap<TotalKey, u64>,
 }
 
-/// What bytes over limit are summed by, beside the day.
+/// Key of a sum of bytes over limit, beside the day.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TotalKey {
-    /// The agent.
     pub agent: String,
-    /// The interface, `*` for the sum over the host.
+    /// `*` for the sum over the host.
     pub interface: String,
     /// `rx` or `tx`.
     pub direction: &'static str,
-    /// The limit.
     pub limit_name: String,
 }
 
-/// A message that can't be a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejected {
-    /// Its partition.
     pub partition: i32,
-    /// Its offset.
     pub offset: i64,
-    /// Why.
     pub error: String,
 }
 
-/// What one run of the maintenance did.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Maintained {
     /// Rows deleted, by table.
     pub deleted: BTreeMap<&'static str, u64>,
-    /// Names of the partitions dropped whole.
+    /// Partitions of a table that were dropped whole.
     pub dropped: Vec<String>,
-    /// Why it ended before all was done: what is in use, or that its time was up.
+    /// Reason why it ended before all was done.
     pub unfinished: Option<String>,
 }
 
-/// Why the store did not do it. Nothing is skipped for any of these.
+/// Reason why the store failed. Nothing is skipped for any of these.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// It may come back by itself, soon.
+    /// May mend by itself, soon.
     #[error("{0}")]
     Unavailable(String),
-    /// Somebody has to do something: password, database, rights, schema.
+    /// An operator has to act: password, database, rights, schema.
     #[error("{0}")]
     Misconfigured(String),
-    /// The database does not stand where this consumer does: ask it where, and go on from there.
+    /// The database is not where this consumer is: read its checkpoints, and go on from there.
     #[error("{0}")]
     Conflict(String),
 }
 
-/// What a store is made with.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
-    /// How it names itself to the database.
+    /// Part of PostgreSQL's `application_name`.
     pub instance: String,
-    /// How much time a new partition of `events` takes.
     pub partition: PartitionWidth,
-    /// How long events are kept: partitions outside of it are made only now and then.
+    /// Retention of events: the number of partitions outside of it is limited.
     pub keep: Duration,
 }
 
-/// How a store gets on, for whoever waits for it on another thread.
+/// Progress of a store, for a thread that waits for it.
 #[derive(Debug, Default)]
 pub struct Progress {
     migration: Mutex<Option<String>>,
@@ -253,17 +218,16 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// The migration that it is at. Migrations may take hours.
+    /// The migration that is running; it may take hours.
     pub fn migration(&self) -> Option<String> {
         self.migration.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// How many transactions it has committed.
     pub fn transactions(&self) -> u64 {
         self.transactions.load(Ordering::Relaxed)
     }
 
-    /// Asks it to end between two transactions.
+    /// Asks the store to end between two transactions.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }

@@ -1,4 +1,4 @@
-//! Questions to a store, in SQL that both databases understand: they have the same tables and views.
+//! Queries in SQL that both databases understand: they have the same tables and views.
 
 use std::fmt;
 use std::ops::ControlFlow;
@@ -9,26 +9,20 @@ use super::StoreError;
 use crate::output::Value;
 use crate::units::counted;
 
-/// Reads a store and changes nothing: no table is made, no schema is brought up to date, and no session is set in a way that
-/// outlives the question, so that a pooler may stand between.
+/// Reads a store and changes nothing: no table is made, no schema is brought up to date, and no setting outlives the query, so that
+/// a pooler may be in between.
 pub trait Reader {
-    /// Calls `each` with the rows that answer `query`, one after the other as they come, until `each` breaks. All of them are of one
-    /// moment. The rows that are not taken yet stay in the database: memory does not grow with their number.
+    /// Calls `each` with the rows of `query` as they come, until `each` breaks. All are of one snapshot. Rows that are not read yet
+    /// stay in the database: memory does not grow with their number.
     ///
     /// # Errors
     /// [`StoreError::Misconfigured`] too where nothing was ever stored.
     fn read(&mut self, query: &Query, each: &mut dyn FnMut(Vec<Value>) -> ControlFlow<()>) -> Result<(), StoreError>;
 
-    /// What a question over all partitions takes of the locks that the server has room for; `None` where nobody counts them.
-    ///
-    /// # Errors
-    /// See [`Reader::read`].
+    /// Returns what a query over all partitions needs of the lock table; `None` for a database without a limit.
     fn locks(&mut self) -> Result<Option<Locks>, StoreError>;
 
-    /// Returns all rows that answer `query`, for answers that are known to be small.
-    ///
-    /// # Errors
-    /// See [`Reader::read`].
+    /// Returns all rows of `query`, for results that are known to be small.
     fn ask(&mut self, query: &Query) -> Result<Vec<Vec<Value>>, StoreError> {
         let mut rows = Vec::new();
         self.read(query, &mut |row| {
@@ -39,22 +33,21 @@ pub trait Reader {
     }
 }
 
-/// Locks of PostgreSQL's, which has room for a number of them that is set at its start.
+/// Locks of PostgreSQL, whose lock table has a size that is set at its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Locks {
-    /// Partitions of `events`.
     pub partitions: u64,
-    /// What there is room for, of all sessions together.
+    /// Size of the lock table, for all sessions together.
     pub room: u64,
 }
 
 impl Locks {
-    /// What one question over all of `events` takes: each partition and its two indexes.
+    /// Locks of one query over all of `events`: each partition and its two indexes.
     pub fn needed(self) -> u64 {
         3 * self.partitions
     }
 
-    /// What to do where that is more than a quarter of all.
+    /// Returns advice where that is more than a quarter of the lock table.
     pub fn warning(self) -> Option<String> {
         (self.needed() > self.room / 4).then(|| {
             format!("{self}; raise max_locks_per_transaction, or set store.partition = \"month\" for those to come")
@@ -73,7 +66,6 @@ impl fmt::Display for Locks {
     }
 }
 
-/// One question.
 #[derive(Clone, Debug)]
 pub struct Query {
     pub(super) sql: String,
@@ -81,20 +73,16 @@ pub struct Query {
     pub(super) kinds: &'static [Kind],
 }
 
-/// The type of a column, so that a SQLite file, which knows no times, gives the same values as PostgreSQL.
+/// Type of a column, so that a SQLite file, which has no times, gives the same values as PostgreSQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// `text`.
     Text,
     /// `integer` or `bigint`.
     Number,
-    /// `boolean`.
     Truth,
     /// `timestamptz`.
     Time,
-    /// `date`.
     Day,
-    /// `bytea`.
     Blob,
     /// A whole number of bytes.
     Bytes,
@@ -102,17 +90,12 @@ pub enum Kind {
     Rate,
 }
 
-/// A value that a condition compares with. It travels with its type, and never as text that a setting of the server reads
-/// differently.
+/// A value in a condition. It travels with its type, and not as text that a setting of the server may read differently.
 #[derive(Clone, Debug)]
 pub enum Parameter {
-    /// `text`.
     Text(String),
-    /// `bigint`.
     Number(i64),
-    /// `timestamptz`.
     Time(DateTime<Utc>),
-    /// `date`.
     Day(NaiveDate),
 }
 
@@ -147,12 +130,12 @@ impl From<NaiveDate> for Parameter {
 }
 
 impl Query {
-    /// `SELECT … FROM …`, with a column for each of `kinds`.
+    /// Begins with `SELECT … FROM …`, which has a column for each of `kinds`.
     pub fn new(sql: &str, kinds: &'static [Kind]) -> Self {
         Self { sql: sql.to_owned(), parameters: Vec::new(), kinds }
     }
 
-    /// More of the SQL.
+    /// Appends SQL.
     #[must_use]
     pub fn then(mut self, sql: &str) -> Self {
         self.sql.push(' ');
@@ -160,7 +143,7 @@ impl Query {
         self
     }
 
-    /// More of the SQL, where `?` stands for the parameter.
+    /// Appends SQL, in which `?` is the parameter.
     #[must_use]
     pub fn with(mut self, sql: &str, parameter: impl Into<Parameter>) -> Self {
         self.parameters.push(parameter.into());

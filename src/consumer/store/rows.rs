@@ -10,16 +10,12 @@ use super::{Rejected, RetriedRecord, TotalKey};
 use crate::consumer::batch::{Batch, ClaimedIdentity, Record};
 use crate::event::{Body, Breach, Epoch, Event};
 
-/// Where an event's row goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Table {
-    /// `events`.
     Events,
-    /// `samples`: rows of recorded series.
     Samples,
 }
 
-/// All of them.
 pub(super) const TABLES: [Table; 2] = [Table::Events, Table::Samples];
 
 /// A row of `events` or `samples`.
@@ -51,24 +47,22 @@ pub(super) struct Lost<'a> {
     pub(super) detail: Option<&'a str>,
 }
 
-/// Which series of numbers: an agent's name and an epoch.
+/// A series of numbers: an agent's name and an epoch.
 pub(super) type Series<'a> = (&'a str, Epoch);
 
-/// Ranges of numbers by their series.
 pub(super) type Ranges<'a> = BTreeMap<Series<'a>, Vec<Range>>;
 
-/// What a batch changes in `agent_sequences`.
+/// Changes of a batch to `agent_sequences`.
 #[derive(Debug, Default)]
 pub(super) struct RangeChanges<'a> {
-    /// Ranges that are not there yet.
     pub(super) new: Vec<(Series<'a>, Range)>,
-    /// Ranges that begin where they did: as they were known, and as they are now.
+    /// Ranges with the same begin: as they were known, and as they are now.
     pub(super) changed: Vec<(Series<'a>, Range, Range)>,
     /// Ranges, as they were known, that have become part of others.
     pub(super) gone: Vec<(Series<'a>, Range)>,
 }
 
-/// What orders the events of one breach by how much they say, whatever order they come in.
+/// Order of the events of one breach by how much they say, in whatever order they arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rank {
     pub(super) cleared: bool,
@@ -78,31 +72,30 @@ pub(super) struct Rank {
     pub(super) observed_at: DateTime<Utc>,
 }
 
-/// What the database knows of a breach.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct KnownBreach {
     pub(super) rank: Rank,
-    /// What `totals` has of it.
+    /// Bytes of this breach that `totals` has.
     pub(super) counted_bytes: i64,
 }
 
-/// A breach, its agent before its id: the order in which its rows are locked.
+/// Agent and breach id: the order in which rows are locked.
 pub(super) type BreachKey<'a> = (&'a str, &'a str);
 
-/// What a batch says of one breach.
+/// State of a breach after a batch.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LastWord<'a> {
     /// The event that says most.
     pub(super) event: &'a Event,
     pub(super) breach: &'a Breach,
-    /// The greatest `excess_bytes` that an event tells.
+    /// The greatest `excess_bytes` of any event.
     pub(super) counted_bytes: i64,
 }
 
-/// What a batch changes in `breach_state` and `totals`.
+/// Changes of a batch to `breach_state` and `totals`.
 #[derive(Debug, Default)]
 pub(super) struct BreachChanges<'a> {
-    /// Rows that are not there yet, in the order of their keys.
+    /// In the order of their keys.
     pub(super) new: Vec<LastWord<'a>>,
     /// Rows to replace, each with what was known of it, in the same order.
     pub(super) changed: Vec<(LastWord<'a>, KnownBreach)>,
@@ -116,7 +109,6 @@ pub(super) struct BreachChanges<'a> {
 const ERROR_CHARS_MAX: usize = 1_000;
 
 impl Table {
-    /// Its name in the database.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Events => "events",
@@ -124,7 +116,6 @@ impl Table {
         }
     }
 
-    /// Where this event's row goes.
     pub(super) fn of(event: &Event) -> Self {
         match event.body {
             Body::Sample(_) => Self::Samples,
@@ -147,7 +138,7 @@ impl Row<'_> {
 
 impl<'a> DeadLetter<'a> {
     pub(super) fn new(record: &'a Record, partition: i32, generation: i32, error: &str) -> Self {
-        // NUL, which an error may quote, is in no text of a database.
+        // No database's text takes NUL, which an error may quote.
         let error = error.chars().take(ERROR_CHARS_MAX).map(|c| if c == '\0' { '\u{fffd}' } else { c }).collect();
         Self { record, partition, generation, error, claimed: record.claimed_identity() }
     }
@@ -157,15 +148,14 @@ impl<'a> DeadLetter<'a> {
     }
 }
 
-/// The stretch of each partition that one transaction stores.
+/// The offsets of each partition that one transaction stores: from the first to before the second.
 pub(super) type Bounds = BTreeMap<i32, (i64, i64)>;
 
-/// The whole of a batch.
 pub(super) fn whole(batch: &Batch) -> Bounds {
     batch.partitions.iter().map(|(partition, part)| (*partition, (part.from, part.to))).collect()
 }
 
-/// The records within `bounds`, each with its partition and the generation of its topic.
+/// Returns the records within `bounds`, each with its partition and the generation of its topic.
 pub(super) fn records<'a>(batch: &'a Batch, bounds: &Bounds) -> impl Iterator<Item = (i32, i32, &'a Record)> {
     bounds.iter().flat_map(|(&partition, &(from, to))| {
         let part = batch.partitions.get(&partition);
@@ -178,7 +168,6 @@ pub(super) fn records<'a>(batch: &'a Batch, bounds: &Bounds) -> impl Iterator<It
     })
 }
 
-/// The events among `records`, and the others as dead letters.
 pub(super) fn split<'a>(
     records: impl IntoIterator<Item = (i32, i32, &'a Record)>,
 ) -> (Vec<Row<'a>>, Vec<DeadLetter<'a>>) {
@@ -192,24 +181,22 @@ pub(super) fn split<'a>(
     (rows, letters)
 }
 
-/// Those of `records` that are events.
 pub(super) fn of_retried(records: &[RetriedRecord]) -> Vec<Row<'_>> {
     let events = records.iter().filter_map(|retried| Some((retried.record.content.as_ref().ok()?, retried)));
     events.map(|(event, retried)| Row { event, record: &retried.record, partition: retried.partition }).collect()
 }
 
-/// Puts rows in the order in which they are written; of rows with one key the first stays.
+/// Sorts rows into the order in which they are written; of rows with one key the first stays.
 pub(super) fn in_order(rows: &mut Vec<Row<'_>>) {
     rows.sort_by(|a, b| a.key().cmp(&b.key()));
     rows.dedup_by(|b, a| a.key() == b.key());
 }
 
-/// The tables that rows go to.
 pub(super) fn tables(rows: &[Row<'_>]) -> impl Iterator<Item = Table> {
     TABLES.into_iter().filter(|table| rows.iter().any(|row| Table::of(row.event) == *table))
 }
 
-/// The ranges of numbers in rows that are in order.
+/// Returns the ranges of numbers in rows that are in order.
 pub(super) fn ranges<'a>(rows: &[Row<'a>]) -> Ranges<'a> {
     let mut ranges: Ranges<'a> = BTreeMap::new();
     for row in rows {
@@ -229,12 +216,11 @@ pub(super) fn ranges<'a>(rows: &[Row<'a>]) -> Ranges<'a> {
     ranges
 }
 
-/// Whether the row's number was seen before.
 pub(super) fn was_seen(row: &Row<'_>, known: &Ranges<'_>) -> bool {
     known.get(&row.series()).is_some_and(|known| sequences::contain(known, row.event.id.seq.cast_signed()))
 }
 
-/// Rows, in order, whose identity the row before has too, under another `observed_at`.
+/// Returns rows, in order, that have the identity of the row before, but another `observed_at`.
 pub(super) fn twins<'a>(rows: &[Row<'a>]) -> impl Iterator<Item = &'a Event> {
     rows.windows(2)
         .map(|pair| (pair[0].event, pair[1].event))
@@ -242,7 +228,7 @@ pub(super) fn twins<'a>(rows: &[Row<'a>]) -> impl Iterator<Item = &'a Event> {
         .map(|(_, b)| b)
 }
 
-/// What becomes of the ranges `known` where a batch has brought `seen`, with `conflicts` now counted.
+/// Returns the changes to the ranges `known` after a batch has brought `seen`, and counts `conflicts`.
 pub(super) fn merge_ranges<'a>(known: &Ranges<'_>, mut seen: Ranges<'a>, conflicts: &[&'a Event]) -> RangeChanges<'a> {
     for event in conflicts {
         let seq = event.id.seq.cast_signed();
@@ -278,8 +264,8 @@ impl Rank {
         }
     }
 
-    /// An end is the last word, and the duration never shrinks, also where an agent had to go on under another epoch. It stays the
-    /// same while the rate is low: then the number decides, which no step of a clock disturbs, and the time only between two epochs.
+    /// An end is the last word, and the duration never shrinks, also if an agent had to go on under another epoch. It does not grow
+    /// while the rate is low: then the number decides, which no step of a clock disturbs, and the time only between two epochs.
     fn cmp(&self, other: &Self) -> Ordering {
         (self.cleared, self.duration_ms).cmp(&(other.cleared, other.duration_ms)).then_with(|| {
             if self.epoch == other.epoch {
@@ -291,7 +277,7 @@ impl Rank {
     }
 }
 
-/// What rows say of their breaches, by breach.
+/// Returns the state of each breach after the rows.
 pub(super) fn last_words<'a>(rows: &[Row<'a>]) -> BTreeMap<BreachKey<'a>, LastWord<'a>> {
     let mut words: HashMap<BreachKey<'a>, LastWord<'a>> = HashMap::with_capacity(rows.len() / 4);
     for Row { event, .. } in rows {
@@ -310,8 +296,8 @@ pub(super) fn last_words<'a>(rows: &[Row<'a>]) -> BTreeMap<BreachKey<'a>, LastWo
     words.into_iter().collect()
 }
 
-/// What `words` change, where the database knows `known`. "Greatest seen" makes the totals the same whatever order events come in,
-/// and however often; and the last event of a breach says it all where updates were evicted.
+/// Returns the changes that `words` make to `known`. The "greatest seen" makes the totals independent of order and repetition, and
+/// the last event of a breach suffices where updates were evicted.
 pub(super) fn breach_changes<'a>(
     words: BTreeMap<BreachKey<'a>, LastWord<'a>>,
     known: &HashMap<BreachKey<'_>, KnownBreach>,
@@ -346,12 +332,11 @@ pub(super) fn breach_changes<'a>(
     changes
 }
 
-/// Whether it is the end of a breach.
 pub(super) fn is_cleared(event: &Event) -> bool {
     matches!(event.body, Body::BreachCleared(_))
 }
 
-/// What the rows declare as lost.
+/// Returns the ranges of numbers that the rows declare as lost.
 pub(super) fn losses<'a>(rows: &[Row<'a>]) -> Vec<Lost<'a>> {
     let mut losses = Vec::new();
     for row in rows {
