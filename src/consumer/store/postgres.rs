@@ -1,4 +1,4 @@
-//! PostgreSQL.
+//! Stores in PostgreSQL.
 
 mod address;
 mod copy;
@@ -29,18 +29,18 @@ pub(super) use self::address::Address;
 pub(super) use self::maintenance::PostgresMaintenance;
 pub(super) use self::reader::PostgresReader;
 
-/// A store in PostgreSQL. It connects, and brings the schema up to date, when it is first needed and after each error.
+/// A store that connects, and brings the schema up to date, when it is first needed and after each error.
 pub(super) struct Postgres {
     address: Address,
     application: String,
     options: StoreOptions,
     session: Option<Session>,
     progress: Arc<Progress>,
-    /// Whether sessions are known to be sessions.
+    /// Set once it is known that sessions are not those of a pooler.
     unpooled: bool,
 }
 
-/// A row of `kafka_offsets` that is held longer than this is taken from its holder.
+/// Age of a transaction that holds a row of `kafka_offsets` at which its session is ended.
 const HELD_MAX: &str = "10 seconds";
 
 const CHECKPOINT: &str = "
@@ -55,7 +55,7 @@ impl Postgres {
         Self { address, application, options, session: None, progress, unpooled: false }
     }
 
-    /// Runs `work` in a session. Whatever fails ends the session: its state is not worth guessing.
+    /// Runs `work` in a session. An error ends the session: its state is not worth guessing.
     fn with<T>(&mut self, work: impl FnOnce(&mut Session) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let mut session = match self.session.take() {
             Some(session) if !session.client.is_closed() => session,
@@ -210,9 +210,9 @@ fn checkpoint(row: &SqlRow) -> Checkpoint {
     Checkpoint { next_offset: row.get(0), generation: row.get(1), last: fingerprint(2), anchor: fingerprint(5) }
 }
 
-/// Guard 1 waited in vain: a session of our role holds the row, perhaps a consumer that was stopped in the middle of a COPY,
-/// which no time-out of PostgreSQL's ends. The partition is ours now, so its transaction must go. It is found by the row's
-/// `xmax`: nobody is "blocking" us any more now that the wait is over.
+/// Ends the sessions of our role that hold the partitions' rows after guard 1 waited in vain: perhaps a consumer that was stopped
+/// in the middle of a COPY, which no time-out of PostgreSQL ends. They are found by the row's `xmax`: once the wait is over,
+/// `pg_blocking_pids` is empty.
 fn end_holders(client: &mut Client, topic: &TopicId, partitions: &[i32]) -> Result<StoreError, Error> {
     let ended = client.query(
         &format!(

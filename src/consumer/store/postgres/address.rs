@@ -1,5 +1,5 @@
-//! Where the server is and how to speak to it: a URL as libpq understands it. The `postgres` crate knows fewer of libpq's words
-//! than people write: those for TLS are taken out of the URL, and understood by [`Tls`].
+//! Address of a server: a URL as libpq understands it. The `postgres` crate knows fewer of libpq's parameters than people write:
+//! those for TLS are taken out of the URL, and understood by [`Tls`].
 
 use std::fmt;
 use std::time::Duration;
@@ -10,7 +10,6 @@ use postgres::{Client, Config, NoTls};
 use super::tls::Tls;
 use crate::config::SecretFile;
 
-/// A server, a database in it, and who asks.
 #[derive(Clone)]
 pub(in crate::consumer::store) struct Address {
     config: Config,
@@ -19,19 +18,17 @@ pub(in crate::consumer::store) struct Address {
     schema: Option<String>,
 }
 
-/// Silence on a connection after which it is asked for a sign of life; then so many times at such an interval.
+/// Silence after which TCP keepalives are sent, their interval, and their number.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_RETRIES: u32 = 3;
-/// How long bytes may stay unacknowledged.
+/// `TCP_USER_TIMEOUT`: longest time that bytes may stay unacknowledged.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 
 impl Address {
-    /// Understands `postgres://USER@HOST/DATABASE?…`. A password in the URL wins over `password`.
-    ///
-    /// # Errors
-    /// Says what would be right, and quotes no password.
+    /// Parses `postgres://USER@HOST/DATABASE?…`. A password in the URL wins over `password`. An error says what would be right, and
+    /// quotes no password.
     pub(in crate::consumer::store) fn parse(
         url: &str,
         password: Option<SecretFile>,
@@ -64,15 +61,12 @@ impl Address {
         Ok(Self { config, password, tls, schema: schema.map(str::to_owned) })
     }
 
-    /// The schema that the tables are in, where it is not the role's own first one.
+    /// Returns the schema of the tables, where it is not the role's own first one.
     pub(super) fn schema(&self) -> Option<&str> {
         self.schema.as_deref()
     }
 
-    /// A new connection, with secrets and certificates as their files have them now.
-    ///
-    /// # Errors
-    /// The server's, or a file that can't be read.
+    /// Connects, with secrets and certificates as their files have them now.
     pub(super) fn connect(&self, application: &str) -> Result<Client, ConnectError> {
         let mut config = self.config.clone();
         config.application_name(application);
@@ -87,7 +81,6 @@ impl Address {
     }
 }
 
-/// Why there is no connection.
 #[derive(Debug)]
 pub(super) enum ConnectError {
     Local(String),
@@ -101,7 +94,6 @@ impl fmt::Debug for Address {
 }
 
 impl fmt::Display for Address {
-    /// Without the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("postgres://")?;
         if let Some(user) = self.config.get_user() {
@@ -122,7 +114,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// libpq's words for TLS in a URL, and the URL without them.
+/// Splits a URL into the URL without libpq's parameters for TLS, and those.
 fn taken_apart(url: &str) -> Result<(String, Vec<(String, String)>), String> {
     let Some((base, query)) = url.split_once('?') else { return Ok((url.to_owned(), Vec::new())) };
     let (mut rest, mut ssl) = (Vec::new(), Vec::new());

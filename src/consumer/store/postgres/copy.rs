@@ -1,5 +1,5 @@
-//! Rows in PostgreSQL's binary COPY format (<https://www.postgresql.org/docs/current/sql-copy.html>), made by hand: no
-//! allocation and no formatting a value, since every row of every event goes this way.
+//! Rows in PostgreSQL's binary COPY format (<https://www.postgresql.org/docs/current/sql-copy.html>), written by hand: no
+//! allocation and no formatting for each value, since every row of every event goes this way.
 
 use std::io::Write as _;
 
@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use crate::consumer::store::rows::{Row, Table};
 use crate::event::{Body, Breach, Event, Lifecycle, Link, Loss, Reason};
 
-/// The columns of `events` that a row fills, in order.
+/// In the order in which a row is written.
 pub(super) const COLUMNS: [&str; 34] = [
     "agent",
     "epoch",
@@ -46,7 +46,6 @@ pub(super) const COLUMNS: [&str; 34] = [
     "kafka_topic",
 ];
 
-/// The columns of `samples` that a row fills, in order.
 pub(super) const SAMPLE_COLUMNS: [&str; 14] = [
     "agent",
     "epoch",
@@ -65,15 +64,14 @@ pub(super) const SAMPLE_COLUMNS: [&str; 14] = [
 ];
 
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
-/// What a row of a breach takes, with room to spare.
+/// Bytes of a row of a breach, with room to spare.
 const ROW_BYTES: usize = 400;
 const END: [u8; 2] = (-1_i16).to_be_bytes();
 const NULL: [u8; 4] = (-1_i32).to_be_bytes();
 
-/// 2000-01-01, PostgreSQL's zero, in microseconds since 1970.
+/// 2000-01-01, PostgreSQL's epoch, in microseconds since 1970.
 const ZERO_US: i64 = 946_684_800_000_000;
 
-/// The statement that takes what [`encode`] writes.
 pub(super) fn statement(table: Table) -> String {
     let columns = match table {
         Table::Events => COLUMNS.join(", "),
@@ -82,7 +80,6 @@ pub(super) fn statement(table: Table) -> String {
     format!("COPY {} ({columns}) FROM STDIN (FORMAT binary)", table.name())
 }
 
-/// Rows of `table`, as its COPY wants them.
 pub(super) fn encode(table: Table, topic: &str, rows: &[&Row<'_>]) -> Vec<u8> {
     let columns = match table {
         Table::Events => COLUMNS.len(),
@@ -209,7 +206,7 @@ impl Fields<'_> {
         self.bytes(text.as_bytes());
     }
 
-    /// Whole numbers are below 2^63: decoding saw to it.
+    /// Writes a whole number, which decoding has checked to be below 2^63.
     fn number(&mut self, number: u64) {
         self.bytes(&number.to_be_bytes());
     }
@@ -235,7 +232,7 @@ impl Fields<'_> {
         }
     }
 
-    /// A field whose length is known only once it is written.
+    /// Writes a field whose length is known only afterwards.
     fn sized(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         let start = self.0.len();
         self.0.extend_from_slice(&NULL);

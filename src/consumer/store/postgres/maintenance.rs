@@ -1,6 +1,6 @@
-//! What keeps the database small: retention, in a session of its own, so that storing goes on beside it.
+//! Retention in PostgreSQL, in a session of its own, so that storing goes on beside it.
 //!
-//! Nothing here waits for long: it ends at the first lock that somebody holds, and is tried again later. Expired rows go a
+//! It waits for no lock for long: it ends at the first one that another session holds, and is tried again later. Expired rows go a
 //! partition at a time where they can, and in pieces where they can't.
 
 use std::collections::BTreeMap;
@@ -18,13 +18,11 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::store::{Maintained, Maintenance, Retention, StoreError, StoreOptions};
 use crate::failpoints::instead;
 
-/// Retention's end of a PostgreSQL store.
 pub(in crate::consumer::store) struct PostgresMaintenance {
     address: Address,
     application: String,
 }
 
-/// It never holds anybody up for long.
 const SETTINGS: &str = "SET lock_timeout = '500ms'; SET statement_timeout = '60s'";
 
 /// Held while it runs: of several consumers of a database, one does it.
@@ -33,17 +31,17 @@ const LOCK: i64 = 0x6877_6d61_696e; // "hwmain"
 /// Rows that one statement deletes.
 const PIECE: i64 = 10_000;
 
-/// A partition's note may be so much older than its newest row.
+/// Age that a partition's note may have beyond its newest row: see [`partitions`].
 const NOTE_AGE: TimeDelta = TimeDelta::days(1);
 
-/// What is deleted in pieces: the table, and which of its rows, where `$1` is the time before which they are old.
+/// Deleted in pieces: tables, and the conditions of expired rows, where `$1` is the time before which they expire.
 const EXPIRED: &[(&str, &str, Kept)] = &[
     ("events_before_2020", "stored_at < $1", Kept::Events),
     ("events_after_2100", "stored_at < $1", Kept::Events),
     ("samples_before_2020", "stored_at < $1", Kept::Events),
     ("samples_after_2100", "stored_at < $1", Kept::Events),
     ("dead_letters", "stored_at < $1", Kept::DeadLetters),
-    // A breach goes with the event that had the last word on it.
+    // A breach is kept as long as the event that it was last written from.
     (
         "breach_state",
         "raised_at < $1 AND observed_at < $1 AND NOT EXISTS (
@@ -53,7 +51,7 @@ const EXPIRED: &[(&str, &str, Kept)] = &[
     ),
     ("kafka_gaps", "noticed_at < $1", Kept::Events),
     ("totals", "day < ($1 AT TIME ZONE 'UTC')::date", Kept::Totals),
-    // The series of an agent that counts in another one now.
+    // Series of an agent that has stored in another epoch since.
     (
         "agent_sequences",
         "last_stored_at < $1 AND EXISTS (
@@ -63,7 +61,7 @@ const EXPIRED: &[(&str, &str, Kept)] = &[
     ),
 ];
 
-/// A gap that was noticed before `$1` is no news any more: the ranges around it become one. Then its declaration can go.
+/// Ranges around a gap that was noticed before `$1` are merged; its declaration can then be deleted.
 const CLOSE_GAPS: &str = "
     WITH closed AS (
         SELECT agent, epoch, first_seq, last_seq, first_stored_at,
@@ -85,9 +83,8 @@ enum Kept {
     Totals,
 }
 
-/// Why a run ended early.
 enum End {
-    /// Somebody holds a lock, or the time is up.
+    /// A lock is held, or the time is up.
     Unfinished(String),
     Error(StoreError),
 }
@@ -155,14 +152,13 @@ impl Round<'_> {
             self.delete(table, condition, self.before(*kept), &mut maintained.deleted)?;
         }
         self.client.execute(CLOSE_GAPS, &[&before])?;
-        // A declaration of numbers that no gap shows any more.
+        // Declarations of numbers that no gap shows any more.
         let closed = "stored_at < $1 AND NOT EXISTS (
                           SELECT FROM agent_sequences s WHERE s.agent = losses.agent AND s.epoch = losses.epoch
                                                           AND s.first_seq > losses.last_seq AND s.first_stored_at >= $1)";
         self.delete("losses", closed, before, &mut maintained.deleted)
     }
 
-    /// The time before which rows are old.
     fn before(&self, kept: Kept) -> DateTime<Utc> {
         let keep = match kept {
             Kept::Events => self.retention.events,
@@ -210,7 +206,7 @@ impl Round<'_> {
         let mut transaction = self.client.transaction()?;
         let standing = partitions::read(&mut transaction)?;
         transaction.commit()?;
-        // Those that nothing else ever drops: they are thinned.
+        // The partition that begins at MINVALUE is never dropped: its rows are deleted in pieces.
         let expired = |partition: &Partition| partition.to <= before && partition.from > DateTime::<Utc>::MIN_UTC;
         for partition in standing.iter().filter(|partition| expired(partition)) {
             self.go_on()?;
@@ -221,12 +217,12 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// Drops a partition whose rows are all old; false if they are not. Nobody who makes or notes a partition goes on meanwhile. Its
-    /// files go after the locks.
+    /// Drops a partition if all its rows are old; returns whether they are. No partition is made or noted meanwhile. The files are
+    /// removed after the locks are released.
     fn drop_partition(&mut self, partition: &Partition, before: DateTime<Utc>) -> Result<bool, End> {
         let mut transaction = self.client.transaction()?;
         partitions::lock(&mut transaction)?;
-        // Without a note nobody has stored in it since there are notes; its rows tell, once.
+        // Without a note, rows were stored before there were notes: they are read, once.
         transaction.execute(
             &format!(
                 "INSERT INTO partition_notes (partition, newest_stored_at, outside)

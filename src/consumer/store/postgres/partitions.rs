@@ -1,6 +1,6 @@
-//! The partitions of `events` and `samples`: made before the batch that needs them, dropped by the maintenance.
+//! Partitions of `events` and `samples`: made before the batch that needs them, dropped by the maintenance.
 //!
-//! PostgreSQL's catalog says which there are. `partition_notes` says of each how new its rows may be: noted once a day, before the
+//! PostgreSQL's catalog has the partitions. `partition_notes` has how new the rows of each may be: noted once a day, before the
 //! first row of the day, so that retention needs no scan, and writers do not wait for each other.
 
 use std::collections::HashMap;
@@ -16,35 +16,31 @@ use crate::consumer::store::query::Locks;
 use crate::consumer::store::rows::{Row, TABLES, Table};
 use crate::consumer::store::{PartitionWidth, StoreError, StoreOptions};
 
-/// Taken by all who make or drop a partition: one at a time.
+/// Held while partitions are made or dropped: one session at a time.
 const LOCK: i64 = 0x6877_7061_7274; // "hwpart"
 
-/// How often the newest row of a partition is noted.
 const NOTE_EVERY: Duration = Duration::from_secs(86_400);
 
-/// How many partitions of events are made in an hour for times outside of the retention: an agent whose clock is wrong must not
-/// fill the catalog.
+/// Partitions of events made in an hour for times outside of the retention: an agent whose clock is wrong must not fill the
+/// catalog.
 const OUTSIDE_MAX: i64 = 12;
 
-/// A partition that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Partition {
     pub(super) name: String,
     pub(super) table: Table,
-    /// Its first moment.
     pub(super) from: DateTime<Utc>,
-    /// The first moment after it.
+    /// Exclusive.
     pub(super) to: DateTime<Utc>,
 }
 
-/// What a session knows of them.
 pub(super) struct Partitions {
     width: PartitionWidth,
     keep: Duration,
     clock: SystemClock,
     /// By table and time.
     known: Vec<Partition>,
-    /// When each was noted.
+    /// Monotonic time at which each was noted.
     noted: HashMap<String, Duration>,
 }
 
@@ -59,13 +55,11 @@ impl Partitions {
         }
     }
 
-    /// One was not there after all.
     pub(super) fn forget(&mut self) {
         self.known.clear();
     }
 
-    /// Makes the partitions that `rows` need and that are not there, in a transaction of their own. Returns the rows for which none is
-    /// made.
+    /// Makes missing partitions for `rows`, in a transaction of their own. Returns the rows for which none is made.
     pub(super) fn make(&mut self, client: &mut Client, rows: &[Row<'_>]) -> Result<Vec<Unplaceable>, StoreError> {
         let now = self.clock.monotonic();
         let is_current = |partitions: &Self, row: &Row<'_>| {
@@ -109,8 +103,8 @@ impl Partitions {
         (partition.table == table && time < partition.to).then_some(partition)
     }
 
-    /// Makes the partition of `time`; false if there were too many of its kind. Queries and inserts go on meanwhile: `CREATE TABLE …
-    /// PARTITION OF` would hold them all up.
+    /// Makes the partition of `time`; false if there were too many of its kind. Queries and inserts go on meanwhile, which `CREATE
+    /// TABLE … PARTITION OF` would hold up.
     fn add(&mut self, transaction: &mut Transaction<'_>, table: Table, time: DateTime<Utc>) -> Result<bool, Error> {
         let width = match table {
             Table::Events => self.width,
@@ -149,7 +143,7 @@ impl Partitions {
         Ok(true)
     }
 
-    /// The period around `time`, as far as no other partition has it: widths may have changed.
+    /// Returns the period around `time`, as far as no other partition has it: widths may have changed.
     fn free_period(&self, table: Table, time: DateTime<Utc>, width: PartitionWidth) -> (DateTime<Utc>, DateTime<Utc>) {
         let (mut from, mut to) = period(time, width);
         for partition in self.known.iter().filter(|partition| partition.table == table) {
@@ -163,7 +157,6 @@ impl Partitions {
     }
 }
 
-/// What a query over all partitions takes.
 pub(super) fn locks(transaction: &mut Transaction<'_>) -> Result<Locks, Error> {
     let row = transaction.query_one(
         "SELECT current_setting('max_locks_per_transaction')::bigint
@@ -186,7 +179,7 @@ fn unplaceable(row: &Row<'_>) -> Unplaceable {
     Unplaceable { partition: *partition, offset: record.offset, error }
 }
 
-/// One line for each agent.
+/// Logs one line for each agent.
 fn warn_of_clocks(rows: &[Row<'_>], missing: &[Unplaceable]) {
     let mut agents: Vec<&str> = missing
         .iter()
@@ -205,7 +198,7 @@ fn warn_of_clocks(rows: &[Row<'_>], missing: &[Unplaceable]) {
     }
 }
 
-/// The name, or another one where somebody has detached a partition of this name and keeps it.
+/// Returns the name, or another one if a detached partition has it.
 fn free_name(transaction: &mut Transaction<'_>, name: &str) -> Result<String, Error> {
     let mut free = name.to_owned();
     for number in 2.. {
@@ -217,13 +210,11 @@ fn free_name(transaction: &mut Transaction<'_>, name: &str) -> Result<String, Er
     Ok(free)
 }
 
-/// How many partitions of events were made in the last hour for times outside of the retention.
 fn made_outside(transaction: &mut Transaction<'_>) -> Result<i64, Error> {
     let made = "SELECT count(*) FROM partition_notes WHERE outside AND made_at > now() - interval '1 hour'";
     Ok(transaction.query_one(made, &[])?.get(0))
 }
 
-/// The period of this width that `time` lies in.
 fn period(time: DateTime<Utc>, width: PartitionWidth) -> (DateTime<Utc>, DateTime<Utc>) {
     let day = time.date_naive();
     let (from, to) = match width {
@@ -241,7 +232,7 @@ fn period(time: DateTime<Utc>, width: PartitionWidth) -> (DateTime<Utc>, DateTim
     (midnight(from), midnight(to))
 }
 
-/// All partitions, by table and time.
+/// Reads all partitions, by table and time.
 pub(super) fn read(transaction: &mut Transaction<'_>) -> Result<Vec<Partition>, Error> {
     transaction.batch_execute("SET LOCAL timezone = 'UTC'; SET LOCAL datestyle = 'ISO'")?;
     let mut partitions = Vec::new();
@@ -252,7 +243,7 @@ pub(super) fn read(transaction: &mut Transaction<'_>) -> Result<Vec<Partition>, 
             &[&table.name()],
         )?;
         for row in rows {
-            // Somebody's default partition has no bounds.
+            // A default partition of the operator's has no bounds.
             let Some((from, to)) = bounds_of(row.get(1)) else { continue };
             partitions.push(Partition { name: row.get(0), table, from, to });
         }
@@ -261,7 +252,7 @@ pub(super) fn read(transaction: &mut Transaction<'_>) -> Result<Vec<Partition>, 
     Ok(partitions)
 }
 
-/// `FOR VALUES FROM ('2026-11-01 00:00:00+00') TO (MAXVALUE)`.
+/// Parses `FOR VALUES FROM ('2026-11-01 00:00:00+00') TO (MAXVALUE)`.
 fn bounds_of(text: &str) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
     let (from, to) = text.strip_prefix("FOR VALUES FROM (")?.strip_suffix(')')?.split_once(") TO (")?;
     let time = |text: &str| match text {
@@ -275,7 +266,7 @@ fn bounds_of(text: &str) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
     Some((time(from)?, time(to)?))
 }
 
-/// Holds the lock of all who make or drop partitions, in this transaction.
+/// Locks the making and dropping of partitions until the transaction ends.
 pub(super) fn lock(transaction: &mut Transaction<'_>) -> Result<(), Error> {
     transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).map(drop)
 }

@@ -1,17 +1,17 @@
-//! A pooler in transaction mode gives each transaction another server: prepared statements, settings and locks of a session mean
-//! nothing there.
+//! Detection of a pooler in transaction mode, which gives each transaction another server session: prepared statements, settings
+//! and locks of a session mean nothing there.
 
 use postgres::{Client, SimpleQueryMessage};
 
 use super::address::Address;
 use crate::consumer::store::StoreError;
 
-/// Refuses a pooler in transaction mode: one session asks which server it speaks to, a second keeps that one busy with a transaction,
-/// and the first asks again.
+/// Refuses such a pooler: one session asks which server session it has, a second keeps that one busy with a transaction, and the
+/// first asks again.
 pub(super) fn refuse(address: &Address, application: &str) -> Result<(), StoreError> {
     let mut first = address.connect(application)?;
     let before = backend(&mut first)?;
-    // The server may have no room for a second session: then this is not the time to find out.
+    // The server may have no room for a second session: then it is not checked.
     let Ok(mut second) = address.connect(application) else { return Ok(()) };
     second.batch_execute("BEGIN")?;
     let same = backend(&mut first)? == before;
@@ -25,7 +25,7 @@ pub(super) fn refuse(address: &Address, application: &str) -> Result<(), StoreEr
     )))
 }
 
-/// Without a prepared statement, which such a pooler may not know.
+/// Asks without a prepared statement, which such a pooler may not know.
 fn backend(client: &mut Client) -> Result<Option<String>, postgres::Error> {
     let rows = client.simple_query("SELECT pg_backend_pid()")?;
     Ok(rows.iter().find_map(|message| match message {

@@ -1,8 +1,8 @@
-//! Looking into the database, while others write to it.
+//! Reader of a database, while others write to it.
 //!
-//! Each question is a transaction of its own that only reads, with settings that end with it: nothing is left in the session for
-//! whoever has it next, behind a pooler in transaction mode. Values travel in binary form both ways, so that no setting of the
-//! server, database or role (`DateStyle`, `IntervalStyle`, `bytea_output`, …) changes what they mean.
+//! Each query is a read-only transaction, with settings that end with it: no state is left in the session for its next user, behind
+//! a pooler in transaction mode. Values travel in binary form both ways, so that no setting of the server, database or role
+//! (`DateStyle`, `IntervalStyle`, `bytea_output`, …) changes what they mean.
 
 use std::ops::ControlFlow;
 
@@ -18,14 +18,13 @@ use crate::consumer::store::query::{Kind, Locks, Parameter, Query, Reader};
 use crate::output::Value;
 use crate::units::{BitRate, ByteCount};
 
-/// A reader of a database, connected when it is first asked and again after each error.
 pub(in crate::consumer::store) struct PostgresReader {
     address: Address,
     client: Option<Client>,
 }
 
-/// A reader holds nobody up for long: neither by a question, nor by a snapshot while somebody looks at the first page of the answer
-/// (vacuum can remove nothing that is younger).
+/// Bounds of what a reader may hold up: by a query, or by a snapshot while its first rows are read on a terminal (vacuum can remove
+/// nothing that is younger).
 const SETTINGS: &str = "
     SET LOCAL lock_timeout = '10s';
     SET LOCAL statement_timeout = '120s';
@@ -34,8 +33,8 @@ const SETTINGS: &str = "
     SET LOCAL datestyle = 'ISO, YMD';
     SET LOCAL client_min_messages = 'warning';";
 
-/// Rows that are fetched at once: as many as the sockets' buffers take, so that the server is done with them however long it takes to
-/// print them. Messages may be large.
+/// Rows fetched at once: as many as the sockets' buffers take, so that the server is done with them however slowly they are
+/// printed. Messages may be large.
 const FETCHED: i32 = 1_000;
 const FETCHED_MESSAGES: i32 = 10;
 
@@ -44,7 +43,6 @@ impl PostgresReader {
         Self { address, client: None }
     }
 
-    /// Connects where that is needed, and reads.
     fn ask_server<T>(
         &mut self,
         work: impl FnOnce(&mut Transaction<'_>) -> Result<T, ReadError>,
@@ -64,7 +62,6 @@ impl PostgresReader {
         Ok(read)
     }
 
-    /// A transaction in which `work` reads.
     fn reading<T>(
         &self,
         client: &mut Client,
@@ -81,8 +78,8 @@ impl PostgresReader {
         Ok(done)
     }
 
-    /// Says what an error means, and the SQL or setting that mends it. Where the server says that something is missing or forbidden, it is
-    /// asked for the names.
+    /// Adds to an error what it means, and the SQL or setting that mends it. The server is asked for the names of what is missing
+    /// or forbidden.
     fn explained(&self, client: &mut Client, error: ReadError) -> StoreError {
         let error = match error {
             ReadError::Store(error) => return error,
@@ -108,7 +105,7 @@ impl PostgresReader {
         }
     }
 
-    /// Looks whether the tables are there, and are those of this version.
+    /// Checks that the tables are there, and are those of this version.
     fn check(&self, transaction: &mut Transaction<'_>) -> Result<(), ReadError> {
         let wrong = |why: String| Err(StoreError::Misconfigured(format!("{} {why}", self.address)).into());
         let found = Whereabouts::find(transaction)?;
@@ -153,8 +150,8 @@ impl Reader for PostgresReader {
     }
 }
 
-/// Fetches the rows piece by piece. Statement and portal have names, and are closed before the transaction ends: behind a pooler the
-/// next one goes to another session.
+/// Fetches rows in portions. Statement and portal have names, and are closed before the transaction ends: behind a pooler the next
+/// one is in another session.
 fn rows(
     transaction: &mut Transaction<'_>,
     query: &Query,
@@ -180,7 +177,6 @@ fn rows(
     }
 }
 
-/// Why something was not read.
 enum ReadError {
     Server(postgres::Error),
     Store(StoreError),
@@ -198,14 +194,13 @@ impl From<StoreError> for ReadError {
     }
 }
 
-/// Where the tables are, and who looks for them; names as they stand in SQL.
+/// Schema of the tables, and the role that reads; names as in SQL.
 struct Whereabouts {
-    /// The search path leads to them.
+    /// The search path has that schema.
     here: bool,
     role: String,
-    /// The schema that has them.
     schema: Option<String>,
-    /// The role may use that.
+    /// The role has USAGE on the schema.
     usable: bool,
 }
 
@@ -225,7 +220,7 @@ impl Whereabouts {
         Ok(Self { here: row.try_get(0)?, role: row.try_get(1)?, schema: row.try_get(2)?, usable: row.try_get(3)? })
     }
 
-    /// The SQL that lets the role read.
+    /// Returns the SQL that lets the role read.
     fn grants(&self) -> String {
         let (role, schema) = (&self.role, self.schema.as_deref().unwrap_or("public"));
         format!("GRANT USAGE ON SCHEMA {schema} TO {role}; GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {role}")

@@ -15,22 +15,20 @@ mod migrations {
     refinery::embed_migrations!("src/consumer/store/postgres");
 }
 
-/// Where it is written which migrations were taken.
 pub(super) const MIGRATIONS_TABLE: &str = "highwater_migrations";
 
-/// One session of the server's.
 pub(super) struct Session {
     address: Address,
     application: String,
     pub(super) client: Client,
-    /// A COPY that the server refused before it began leaves one answer more than was asked for, and the client lost.
+    /// A COPY that the server refused before it began leaves one answer more than was requested, and the client out of step.
     pub(super) desynced: Cell<bool>,
     pub(super) sql: Statements,
     pub(super) partitions: Partitions,
 }
 
-/// Waiting is bounded everywhere: for locks, for a client of ours that went silent within a transaction, and for a statement
-/// that makes no headway. A COPY that waits for its client is ended by none of them: see [`super::end_holders`].
+/// Waits are bounded: for locks, for a client of ours that went silent within a transaction, and for a statement that makes no
+/// progress. None of them ends a COPY that waits for its client: see [`super::end_holders`].
 const SETTINGS: &str = "
     SET lock_timeout = '10s';
     SET idle_in_transaction_session_timeout = '30s';
@@ -69,7 +67,7 @@ impl Session {
 }
 
 impl Session {
-    /// Connects anew where that is needed.
+    /// Connects again after the client got out of step.
     pub(super) fn resync(&mut self) -> Result<(), StoreError> {
         if self.desynced.get() {
             self.client = connect(&self.address, &self.application)?;
@@ -80,7 +78,7 @@ impl Session {
     }
 }
 
-/// A session with bounded waits, in a database that can hold what is to be stored.
+/// Connects with bounded waits, and makes the schema; fails in a database that can't hold every text.
 pub(super) fn connect(address: &Address, application: &str) -> Result<Client, StoreError> {
     let mut client = address.connect(application)?;
     client.batch_execute(SETTINGS)?;
@@ -102,12 +100,12 @@ pub(super) fn connect(address: &Address, application: &str) -> Result<Client, St
     Ok(client)
 }
 
-/// An identifier as SQL has it.
+/// Quotes an identifier.
 pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// Brings the schema up to date, one migration after the other. The lock ends with the session, should it end here.
+/// Applies the migrations one by one. The lock ends with the session, should it end here.
 fn migrate(client: &mut Client, address: &Address, progress: &Progress) -> Result<(), StoreError> {
     if taken(client)? >= version() {
         return Ok(());
@@ -134,7 +132,7 @@ fn migrate(client: &mut Client, address: &Address, progress: &Progress) -> Resul
     Ok(())
 }
 
-/// The newest migration that this database has; 0 for none.
+/// Returns the newest migration that this database has; 0 for none.
 pub(super) fn taken(client: &mut Client) -> Result<i64, StoreError> {
     let there = client.query_one("SELECT to_regclass($1) IS NOT NULL", &[&MIGRATIONS_TABLE])?;
     if !there.get::<_, bool>(0) {
@@ -144,7 +142,6 @@ pub(super) fn taken(client: &mut Client) -> Result<i64, StoreError> {
     Ok(client.query_one(&newest, &[])?.get(0))
 }
 
-/// Why a migration failed, with what helps.
 fn failed(error: &refinery::Error, client: &Client, address: &Address) -> StoreError {
     let mut source = error.source();
     while let Some(inner) = source {
@@ -159,7 +156,7 @@ fn failed(error: &refinery::Error, client: &Client, address: &Address) -> StoreE
 
 fn of_migration(error: &postgres::Error, address: &Address) -> StoreError {
     match error.as_db_error().map(|db| db.code().code()) {
-        // What a CREATE says of a table, an index, a type or a view that is there.
+        // SQLSTATEs of a CREATE of a table, an index, a type or a view that is there.
         Some("42P07" | "42710" | "42P16") => {
             let (schema, text) = (address.schema().unwrap_or("public"), super::sqlstate::text(error));
             StoreError::Misconfigured(format!(
@@ -171,7 +168,7 @@ fn of_migration(error: &postgres::Error, address: &Address) -> StoreError {
     }
 }
 
-/// The schema that this program knows.
+/// Returns the newest migration that this program has.
 pub(super) fn version() -> i64 {
     let runner = migrations::migrations::runner();
     runner.get_migrations().iter().map(|migration| i64::from(migration.version())).max().unwrap_or(0)

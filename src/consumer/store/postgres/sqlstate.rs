@@ -1,4 +1,4 @@
-//! What an error of PostgreSQL means for us, by its SQLSTATE (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
+//! Classes of PostgreSQL's errors, by SQLSTATE (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
 
 use postgres::Error;
 
@@ -7,22 +7,18 @@ use crate::consumer::store::StoreError;
 use crate::consumer::store::apply::AttemptError;
 use crate::exit::chain;
 
-/// What to do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
-    /// Wait; it comes back by itself. None of these is the fault of a row.
+    /// Comes back by itself; never the fault of a row.
     Unavailable,
     /// The transaction met another one: it can be tried at once.
     Collision,
-    /// Wait, and call somebody, unless it turns out to be the fault of a row: a trigger may say anything.
+    /// An operator has to act, unless it turns out to be the fault of a row: a trigger may raise anything.
     Misconfigured,
-    /// The database does not want this row.
     Rejected,
-    /// A row's time has no partition.
     NoPartition,
-    /// Somebody else wrote the same row first.
+    /// Another session wrote the same row first.
     Duplicate,
-    /// A lock was waited for in vain.
     Locked,
 }
 
@@ -32,17 +28,17 @@ pub(super) fn class(error: &Error) -> Class {
     match (code, &code[..2]) {
         ("55P03", _) => Class::Locked,
         ("23505", _) => Class::Duplicate,
-        // The same code is a CHECK's, but that has a name.
+        // A CHECK has the same code, but a name too.
         ("23514", _) if db.constraint().is_none() => Class::NoPartition,
         (_, "40") => Class::Collision,
-        // Connections, no room, somebody's wish, the operating system, a standby.
+        // Connections, no room, an operator's intervention, the operating system, a standby.
         ("25006", _) | (_, "08" | "53" | "55" | "57" | "58") => Class::Unavailable,
         (_, "28" | "3D" | "3F" | "42") => Class::Misconfigured,
         _ => Class::Rejected,
     }
 }
 
-/// The whole of an error in one line: its `Display` says only "db error".
+/// Formats the whole error in one line: its `Display` is only "db error".
 pub(super) fn text(error: &Error) -> String {
     let Some(db) = error.as_db_error() else { return chain(error) };
     let mut line = format!("{} (SQLSTATE {})", db.message(), db.code().code());
@@ -52,7 +48,7 @@ pub(super) fn text(error: &Error) -> String {
     line
 }
 
-/// Which line of a COPY it is about, from 0.
+/// Returns the line of a COPY that the error is about, from 0.
 pub(super) fn copy_line(error: &Error) -> Option<usize> {
     let context = error.as_db_error()?.where_()?;
     let (_, line) = context.strip_prefix("COPY ")?.split_once(", line ")?;
@@ -60,7 +56,7 @@ pub(super) fn copy_line(error: &Error) -> Option<usize> {
     line[..digits].parse::<usize>().ok()?.checked_sub(1)
 }
 
-/// What to look at where a connection failed by TLS, and not because the server is not there.
+/// Returns what to look at where a connection failed by TLS.
 fn tls_remedy(text: &str) -> Option<&'static str> {
     if text.contains("certificate verify failed") {
         Some(
@@ -75,7 +71,6 @@ fn tls_remedy(text: &str) -> Option<&'static str> {
     }
 }
 
-/// The SQL that mends it, where that is known.
 fn remedy(code: &str, text: &str) -> Option<&'static str> {
     Some(match code {
         "3D000" => "make it as a superuser: CREATE DATABASE name OWNER role",
@@ -92,7 +87,7 @@ fn remedy(code: &str, text: &str) -> Option<&'static str> {
     })
 }
 
-/// The error, with what mends it where that is known.
+/// Converts an error, with its remedy where one is known.
 pub(super) fn store_error(error: &Error) -> StoreError {
     let code = error.as_db_error().map(|db| db.code().code().to_owned()).unwrap_or_default();
     let mut text = format!("PostgreSQL: {}", text(error));

@@ -1,5 +1,5 @@
-//! What a batch asks of the server, prepared once in a session. Values travel as typed binary parameters: no setting of the server's
-//! that changes how text is read or written matters.
+//! Statements of a batch, prepared once in a session. Values travel as typed binary parameters: no setting of the server changes
+//! how they are read or written.
 
 use postgres::{Client, Statement};
 
@@ -29,7 +29,6 @@ pub(super) struct Statements {
     pub(super) read_back: Statement,
 }
 
-/// What each table that takes rows has of its own.
 pub(super) struct OfTable {
     pub(super) copy: String,
     pub(super) existing: Statement,
@@ -91,12 +90,12 @@ impl OfTable {
     }
 }
 
-/// Guard 1.
+/// Locks the checkpoints (guard 1: see `store/mod.rs`).
 const LOCK_CHECKPOINTS: &str = "
     SELECT kafka_partition, next_offset, topic_generation FROM kafka_offsets
     WHERE kafka_cluster = $1 AND kafka_topic = $2 AND kafka_partition = ANY($3) ORDER BY kafka_partition FOR UPDATE";
 
-/// Ranges that touch what was seen. To lock what nearly always stays as it is would cost a write for each.
+/// Ranges that touch those seen, not locked: a lock would cost a write for each, and nearly all stay as they are.
 const KNOWN_RANGES: &str = "
     SELECT s.agent, s.epoch, s.first_seq, s.last_seq, s.of_samples, s.first_stored_at, s.identity_conflicts
     FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS b (agent, epoch, first, last)
@@ -130,7 +129,7 @@ const KNOWN_BREACHES: &str = "
     FROM unnest($1::text[], $2::text[]) AS k (agent, breach_id)
     JOIN breach_state b ON b.agent = k.agent AND b.breach_id = k.breach_id";
 
-/// The columns of `breach_state`, but for `stored_at`, and their types.
+/// Columns of `breach_state`, but for `stored_at`, and their types.
 const BREACH_COLUMNS: [(&str, &str); 23] = [
     ("agent", "text"),
     ("breach_id", "text"),
@@ -157,7 +156,7 @@ const BREACH_COLUMNS: [(&str, &str); 23] = [
     ("counted_bytes", "bigint"),
 ];
 
-/// `SELECT`s from this give a row for each breach; `more` are columns that are not `breach_state`'s.
+/// Returns the FROM of a row for each breach; `more` are columns that are not `breach_state`'s.
 fn breaches(more: &[(&str, &str)]) -> String {
     let columns: Vec<(&str, &str)> = BREACH_COLUMNS.iter().chain(more).copied().collect();
     let arrays: Vec<String> =
@@ -191,7 +190,7 @@ const COUNT_BREACHES: &str = "
     FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS n (agent, breach_id, old_counted_bytes, counted_bytes)
     WHERE b.agent = n.agent AND b.breach_id = n.breach_id AND b.counted_bytes = n.old_counted_bytes";
 
-/// Adds to those that are there, and says which.
+/// Adds to the rows that are there, and returns their numbers.
 const ADD_TOTALS: &str = "
     UPDATE totals t
     SET breaches = t.breaches + n.breaches,
@@ -231,7 +230,7 @@ const PUT_DEAD_LETTERS: &str = "
          AS l (partition, generation, number, at, headers, key, payload, error, agent, epoch, seq)
     ON CONFLICT DO NOTHING";
 
-/// Dead letters that are still there, locked until the transaction ends: of two that try at once, one finds none.
+/// Locks dead letters until the transaction ends: of two retries at once, one finds none.
 const LOCK_DEAD_LETTERS: &str = "
     SELECT d.kafka_partition, d.topic_generation, d.kafka_offset FROM dead_letters d
     JOIN unnest($3::integer[], $4::integer[], $5::bigint[]) AS l (partition, generation, number)
@@ -252,7 +251,7 @@ pub(super) const DROP_DEAD_LETTERS: &str = "
     WHERE d.kafka_cluster = $1 AND d.kafka_topic = $2 AND d.kafka_partition = l.partition
       AND d.topic_generation = l.generation AND d.kafka_offset = l.number AND d.dropped_at IS NULL";
 
-/// Guard 3: from the old value only.
+/// Advances `next_offset` only from the value that the batch started from (guard 3: see `store/mod.rs`).
 const ADVANCE: &str = "
     UPDATE kafka_offsets o
     SET next_offset = n.next, updated_at = now(),

@@ -1,8 +1,8 @@
-//! TLS to PostgreSQL, by libpq's words (<https://www.postgresql.org/docs/current/libpq-ssl.html>).
+//! TLS to PostgreSQL, by libpq's parameters (<https://www.postgresql.org/docs/current/libpq-ssl.html>).
 //!
-//! Where this differs from libpq, it is the stricter: a remote server has to prove who it is unless the URL says otherwise, `allow`
+//! Where this differs from libpq, it is stricter: a remote server has to prove who it is unless the URL says otherwise, `allow`
 //! tries TLS first, `prefer` does not fall back to plain text where a certificate is wrong, and a root that is named has to be
-//! there. Without `sslrootcert` the system's CAs are asked, not a file in the home directory.
+//! there. Without `sslrootcert` the system's CAs are used, not a file in the home directory.
 
 use std::fmt;
 use std::fs::File;
@@ -18,17 +18,15 @@ use postgres::Config;
 use postgres::config::Host;
 use postgres_openssl::MakeTlsConnector;
 
-/// What is asked of the server's certificate, and ours.
 #[derive(Clone)]
 pub(super) struct Tls {
     pub(super) needed: bool,
     pub(super) verify: Verify,
-    /// `None`: the system's.
+    /// `None` for the system's.
     root: Option<PathBuf>,
     identity: Option<Identity>,
 }
 
-/// Our certificate, its key, and what opens this.
 #[derive(Clone)]
 struct Identity {
     certificate: PathBuf,
@@ -36,7 +34,6 @@ struct Identity {
     password: Option<String>,
 }
 
-/// What the server's certificate has to prove.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verify {
     Nothing,
@@ -45,7 +42,7 @@ pub(super) enum Verify {
 }
 
 impl Tls {
-    /// Without `sslmode`, a remote server has to prove who it is; one on this host is asked for TLS and may have none.
+    /// By default, a remote server has to prove who it is; one on this host is asked for TLS and may have none.
     pub(super) fn understand(words: &[(String, String)], config: &Config) -> Result<Option<Self>, String> {
         let word = |name: &str| words.iter().rev().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
         let (system, root) = match word("sslrootcert") {
@@ -68,7 +65,7 @@ impl Tls {
         }
         let (needed, verify) = match mode {
             "disable" => return Ok(None),
-            // As libpq: who names a root certificate wants it to be used.
+            // As libpq: a root certificate that is named is used.
             "allow" | "prefer" if root.is_some() => (false, Verify::Authority),
             "allow" | "prefer" => (false, Verify::Nothing),
             "require" if root.is_some() => (true, Verify::Authority),
@@ -101,7 +98,7 @@ impl Tls {
             builder.set_verify(SslVerifyMode::NONE);
         }
         if self.root.is_some() {
-            // The builder brings what OpenSSL finds by itself: the root that is named is the only one.
+            // The builder loads the CAs that OpenSSL finds by itself: the root that is named is to be the only one.
             let none = X509StoreBuilder::new().map_err(|e| failed("TLS", &e))?;
             builder.set_cert_store(none.build());
         }
@@ -132,7 +129,7 @@ impl Identity {
     fn read_key(&self) -> Result<PKey<Private>, String> {
         let mut file = File::open(&self.key).map_err(|e| e.to_string())?;
         let about = file.metadata().map_err(|e| e.to_string())?;
-        // As libpq: ours for us alone, root's for a group too.
+        // As libpq: readable by us alone, or by a group too if root owns it.
         let open_to = about.mode() & if about.uid() == 0 { 0o037 } else { 0o077 };
         if about.is_file() && open_to != 0 {
             return Err(format!("others may read it (mode {:03o}); set its mode to 600", about.mode() & 0o777));

@@ -1,4 +1,4 @@
-//! What a transaction does in PostgreSQL.
+//! Transactions in PostgreSQL.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -22,14 +22,13 @@ use crate::consumer::store::{StoreError, TotalKey};
 use crate::event::{Breach, Epoch, Event, Reason};
 use crate::failpoints;
 
-/// A transaction, and what is prepared for it.
 pub(super) struct Transaction<'s> {
     inner: postgres::Transaction<'s>,
     sql: &'s Statements,
     desynced: &'s Cell<bool>,
 }
 
-/// With more suspects than this their agents' rows are read once for all of them.
+/// Rows looked for one by one; for more, all rows of their agents are read at once.
 const SUSPECTS_ONE_BY_ONE: usize = 20;
 
 impl apply::Session for Session {
@@ -61,7 +60,7 @@ impl apply::Session for Session {
 }
 
 impl Transaction<'_> {
-    /// Most are there already, and to update them is half the work of an upsert.
+    /// Updates first: most are there already, and an update is half the work of an upsert.
     fn add_totals(&mut self, totals: &BTreeMap<(TotalKey, NaiveDate), (i64, i64)>) -> Result<(), AttemptError> {
         let mut all: Vec<_> = totals.iter().collect();
         for statement in [&self.sql.add_totals, &self.sql.put_totals] {
@@ -98,17 +97,16 @@ impl Transaction<'_> {
     }
 }
 
-/// Rows of one number each, from 1: the indices that they are.
+/// Reads row numbers, from 1, as indices.
 fn indices(rows: &[postgres::Row]) -> HashSet<usize> {
     rows.iter().map(|row| usize::try_from(row.get::<_, i64>(0) - 1).unwrap_or(usize::MAX)).collect()
 }
 
-/// Agents and epochs, as `unnest` wants them.
 fn series<'a>(all: impl Iterator<Item = rows::Series<'a>>) -> (Vec<&'a str>, Vec<String>) {
     all.map(|(agent, epoch)| (agent, epoch.to_string())).unzip()
 }
 
-/// What was read was not locked: if somebody else has written it since, the transaction is tried again.
+/// Fails if what was read without a lock has been changed since: the transaction is then tried again.
 fn expect_all(what: &str, expected: usize, written: u64) -> Result<(), AttemptError> {
     if written == expected as u64 {
         return Ok(());
@@ -151,7 +149,7 @@ impl apply::Transaction for Transaction<'_> {
             };
             let Ok(index) = all.binary_search(&(agent, epoch)) else { continue };
             let of_one = known.entry(all[index]).or_default();
-            // Two of the ranges asked for may touch the same one.
+            // Two of the requested ranges may touch the same one.
             if of_one.last() != Some(&range) {
                 of_one.push(range);
             }
@@ -163,7 +161,7 @@ impl apply::Transaction for Transaction<'_> {
         self.indices(&self.sql.of(table).existing, rows)
     }
 
-    /// The key has the time before the number: all index entries of an agent are gone through.
+    /// The key has the time before the number: all index entries of an agent are read.
     fn have_other_times(&mut self, table: Table, rows: &[&Row<'_>]) -> Result<HashSet<usize>, AttemptError> {
         let at_once = rows.len() > SUSPECTS_ONE_BY_ONE;
         if at_once {
@@ -375,7 +373,6 @@ impl apply::Transaction for Transaction<'_> {
     }
 }
 
-/// Places of dead letters, as `unnest` wants them.
 pub(super) fn positions(letters: &[(i32, i32, i64)]) -> (Vec<i32>, Vec<i32>, Vec<i64>) {
     let partitions = letters.iter().map(|(partition, ..)| *partition).collect();
     let generations = letters.iter().map(|(_, generation, _)| *generation).collect();
@@ -389,7 +386,7 @@ fn copy_in(
     desynced: &Cell<bool>,
 ) -> Result<(), postgres::Error> {
     let mut writer = transaction.copy_in(statement).inspect_err(|_| desynced.set(true))?;
-    // What the server said is within; the writer, dropped unfinished, ends the COPY.
+    // The server's error is within; the writer, dropped unfinished, ends the COPY.
     if let Err(error) = writer.write_all(bytes)
         && let Some(inner) = error.into_inner()
         && let Ok(sql) = inner.downcast::<postgres::Error>()
@@ -400,7 +397,7 @@ fn copy_in(
     writer.finish().map(drop)
 }
 
-/// Writes rows of `breach_state`, over what was `known` of them or where nothing was. Returns how many.
+/// Writes rows of `breach_state`, over what was `known` of them or where there were none. Returns how many.
 fn put_last_words(
     transaction: &mut postgres::Transaction<'_>,
     statement: &Statement,
