@@ -1,4 +1,4 @@
-//! What all commands share: their flags, the settings these lead to, and what a missing service means.
+//! Flags of all commands, and the settings that they lead to.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,6 @@ use crate::consumer::store::StoreError;
 use crate::exit::{Failure, Status};
 use crate::output;
 
-/// Where the configuration stands unless the command line says otherwise.
 const CONFIG: &str = "/etc/highwater/consumer.toml";
 
 #[derive(Args, Clone, Debug)]
@@ -38,27 +37,27 @@ pub(super) struct Common {
 }
 
 impl Common {
-    /// Starts the log at the level of `-v` and `-q`.
     pub(super) fn start_log(&self) {
         self.verbosity.start_log();
     }
 
-    /// Says on standard error what the rows do not, unless `-q`.
+    /// Prints a note on standard error, unless `-q`.
     pub(super) fn note(&self, text: &str) {
         self.verbosity.note(text);
     }
 
-    /// Where the configuration would be, if it is not there: then flags, environment and defaults are all there is.
+    /// Returns the default path of the configuration, if it is not there and was not given: flags, environment and defaults are all
+    /// then.
     pub(super) fn absent_file(&self) -> Option<&'static str> {
         (self.config.is_none() && !Path::new(CONFIG).exists()).then_some(CONFIG)
     }
 
-    /// Flags over the environment over the file.
+    /// Returns the settings: flags over the environment over the file.
     pub(super) fn settings(&self, absent: Absent) -> Result<Settings, ConfigError> {
         Settings::new(&self.layers(absent)?, &directories())
     }
 
-    /// The same, and librdkafka makes a client of them.
+    /// Returns the settings, after librdkafka has accepted them.
     pub(super) fn checked_settings(&self, absent: Absent) -> Result<Settings, ConfigError> {
         let layers = self.layers(absent)?;
         let settings = Settings::new(&layers, &directories())?;
@@ -82,12 +81,10 @@ fn directories() -> Directories {
     Directories { credentials: directory("CREDENTIALS_DIRECTORY"), state: directory("STATE_DIRECTORY") }
 }
 
-/// A service that was needed could not be asked.
 pub(super) fn unavailable(why: impl std::fmt::Display) -> Failure {
     Failure::new(Status::Unavailable, why.to_string())
 }
 
-/// Why printing what a store has ended early.
 pub(super) enum PrintError {
     Store(StoreError),
     Output(io::Error),
@@ -106,7 +103,7 @@ impl From<io::Error> for PrintError {
 }
 
 impl PrintError {
-    /// Turns it into the end of the command: a closed pipe is no failure.
+    /// Converts to the command's result: a closed pipe is no failure.
     pub(super) fn into_result(self) -> Result<(), Failure> {
         match self {
             Self::Store(error) => Err(unavailable(error)),

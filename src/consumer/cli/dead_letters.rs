@@ -143,9 +143,9 @@ const LIST: &[&str] = &[
 ];
 const RETRY: &[&str] = &["kafka_topic", "kafka_partition", "kafka_offset", "result", "reason"];
 
-/// How many characters of a payload or a key a table shows.
+/// Characters of a payload or a key in a table.
 const EXCERPT_CHARS: usize = 48;
-/// Bytes of so many characters and one more, however long each is.
+/// Bytes that hold one character more, at up to 4 bytes of UTF-8 each.
 const EXCERPT_BYTES: i64 = 4 * (EXCERPT_CHARS as i64 + 1);
 
 impl DeadLetters {
@@ -165,7 +165,6 @@ impl DeadLetters {
     }
 }
 
-/// An output for dead letters.
 trait Sink {
     fn letter(&mut self, letter: DeadLetter) -> io::Result<()>;
     fn end(self) -> io::Result<()>;
@@ -195,12 +194,12 @@ impl Which {
         }
     }
 
-    /// Prints what stays, and counts what came back. A closed pipe does not end it: the work is to be done.
+    /// Prints what remains, and counts what was stored. A closed pipe does not end it: the work is to be done.
     fn retry(&self, format: Format) -> Result<(), Failure> {
         self.common.start_log();
         let settings = self.common.settings(Absent::MeansDefaults).map_err(Failure::config)?;
         let mut reader = settings.store.reader();
-        // Opened with the first page: where nothing was ever stored, nothing is to be made.
+        // The store connects with the first page only: if nothing was ever stored, nothing is created.
         let mut store = settings.store.open(&settings.store_options("dead-letters".to_owned()));
         let mut rows = Rows::new(format, RETRY, output::stdout(format));
         let (mut decoder, clock) = (settings.decoder(), SystemClock::default());
@@ -308,14 +307,13 @@ impl Sink for Listed {
     }
 }
 
-/// A name may be there more than once.
+/// Converts headers to a list: a name may occur more than once.
 fn in_json(headers: &Headers) -> serde_json::Value {
     let header =
         |(name, value): (&str, Option<&[u8]>)| json!({"name": name, "value": value.map(String::from_utf8_lossy)});
     headers.iter().map(header).collect()
 }
 
-/// The payloads and nothing else.
 struct Raw(io::BufWriter<io::Stdout>);
 
 impl Default for Raw {
@@ -335,7 +333,7 @@ impl Sink for Raw {
     }
 }
 
-/// `1200` or `1200-1300`.
+/// Parses `1200` or `1200-1300`.
 fn offsets(text: &str) -> Result<(i64, i64), String> {
     let number = |text: &str| text.parse::<i64>().map_err(|_| "is no offset; write 1200 or 1200-1300".to_owned());
     let (first, last) = match text.split_once('-') {

@@ -54,10 +54,8 @@ const COLUMNS: &[&str] = &[
 ];
 const STORED: &[Kind] = &[Kind::Text, Kind::Number, Kind::Number, Kind::Number, Kind::Time];
 
-/// How often the store is asked while it is waited for.
 const ASK_EVERY: Duration = Duration::from_millis(200);
 
-/// A partition as the database has it.
 #[derive(Clone, Debug)]
 struct Stored {
     next: i64,
@@ -65,7 +63,7 @@ struct Stored {
     updated_at: Value,
 }
 
-/// One partition, as Kafka and the database have it.
+/// A partition in Kafka and in the database.
 #[derive(Clone, Debug)]
 struct Row {
     begin: i64,
@@ -98,7 +96,7 @@ impl Lag {
         Err(Failure::failed(format!("not stored after {waited}: {missing} offsets; does a consumer run?")))
     }
 
-    /// Asks the store again and again; whether all got there.
+    /// Asks the store until all is stored; false after the time-out.
     fn wait_for(
         &self,
         rows: &mut BTreeMap<i32, Row>,
@@ -122,7 +120,7 @@ impl Lag {
                     let key = |partition: i32| (topic.cluster.clone(), partition);
                     rows.iter_mut().for_each(|(partition, row)| row.stored = stored.remove(&key(*partition)));
                 }
-                // A database that is away may come back in time.
+                // An unavailable database may come back in time.
                 Err(fault) if clock.monotonic() < until => log::warn!("{fault}; asking again"),
                 Err(fault) => return Err(unavailable(fault)),
             }
@@ -131,18 +129,17 @@ impl Lag {
 }
 
 impl Row {
-    /// Offsets that are not stored.
     fn lag(&self) -> i64 {
         let from = self.stored.as_ref().map_or(self.begin, |stored| stored.next.max(self.begin));
         (self.end - from).max(0)
     }
 
-    /// Returns whether what is stored is from another topic of the name: the store was asked before Kafka.
+    /// Returns whether the stored offsets are from an earlier topic of the name: the store was asked before Kafka.
     fn is_beyond(&self) -> bool {
         self.stored.as_ref().is_some_and(|stored| stored.next > self.end)
     }
 
-    /// Returns whether all is stored that was there at the call, when the row was `before`.
+    /// Returns whether all that was there at the call, when the row was `before`, is stored.
     fn is_done(&self, before: &Self) -> bool {
         let Some(stored) = &self.stored else { return before.begin == before.end };
         let renewed = before.stored.as_ref().is_some_and(|old| stored.generation > old.generation);
@@ -150,7 +147,7 @@ impl Row {
     }
 }
 
-/// Asks the store first, then Kafka: what is stored can't be beyond the end then. Returns the cluster's id and its partitions.
+/// Asks the store first, then Kafka, so that no stored offset is beyond the end. Returns the cluster's id and its partitions.
 fn look(settings: &Settings, reader: &mut dyn Reader) -> Result<(String, BTreeMap<i32, Row>), Failure> {
     let mut stored = stored(reader, &settings.membership.topic).map_err(unavailable)?;
     let standalone = StandaloneConsumer::new(&settings.connection, &settings.membership, settings.decoder());
@@ -168,7 +165,7 @@ fn look(settings: &Settings, reader: &mut dyn Reader) -> Result<(String, BTreeMa
     Ok((cluster, rows))
 }
 
-/// Reads what the database has of a topic, by cluster and partition: two clusters may have one of the same name.
+/// Reads the stored offsets of a topic, by cluster and partition: two clusters may have one of the same name.
 fn stored(reader: &mut dyn Reader, topic: &str) -> Result<BTreeMap<(String, i32), Stored>, StoreError> {
     let sql = "SELECT kafka_cluster, kafka_partition, next_offset, topic_generation, updated_at FROM kafka_offsets";
     let rows = reader.ask(&Query::new(sql, STORED).with("WHERE kafka_topic = ?", topic))?;
@@ -212,7 +209,7 @@ mod tests {
     fn what_is_not_stored_lags() {
         assert_eq!(row(0, 10, Some((7, 0))).lag(), 3);
         assert_eq!(row(5, 10, None).lag(), 5);
-        // Kafka dropped what comes next: there is no more to store of it.
+        // Kafka dropped the next offsets: there is no more to store.
         assert_eq!(row(5, 10, Some((2, 0))).lag(), 5);
         assert_eq!(row(0, 10, Some((12, 0))).lag(), 0);
     }
@@ -223,7 +220,7 @@ mod tests {
         let before = row(0, 10, Some((7, 0)));
         assert!(!done(&before, Some((9, 0))) && done(&before, Some((10, 0))) && done(&before, Some((12, 0))));
         assert!(done(&row(4, 4, None), None) && !done(&row(0, 4, None), None));
-        // Made anew and shorter: done once the consumer knows of it.
+        // Recreated and shorter: done once the consumer has found that out.
         let beyond = row(0, 10, Some((30, 0)));
         assert!(!done(&beyond, Some((30, 0))) && !done(&beyond, Some((3, 1))) && done(&beyond, Some((10, 1))));
     }

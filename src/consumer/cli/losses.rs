@@ -50,7 +50,7 @@ pub(super) struct Losses {
     until: Option<When>,
 }
 
-/// A table has the offsets in its last column.
+/// Columns of the table; offsets are in the last one.
 const TABLE: &[&str] =
     &["noticed_at", "cause", "agent", "epoch", "first_seq", "last_seq", "missing", "reason", "detail"];
 const COLUMNS: &[&str] = &[
@@ -82,7 +82,7 @@ impl Losses {
         let mut unread = false;
         let summary = missing_events::read(&mut *reader, &filter, |missing| {
             match rows.push(row(missing, columns.len())) {
-                // Nobody reads the rows any more, but the exit code is to say what they come to.
+                // The rows have no reader any more, but the exit code has to report the result.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => unread = true,
                 other => other?,
             }
@@ -98,7 +98,7 @@ impl Losses {
         self.judge(&summary)
     }
 
-    /// Says in the last lines what it means.
+    /// Reports the sums, and fails if events are missing without explanation.
     fn judge(&self, summary: &MissingSummary) -> Result<(), Failure> {
         let say = |text: &str| self.common.note(text);
         if summary.is_empty() {

@@ -1,4 +1,4 @@
-//! The command line of `highwater-consumer`.
+//! Command line of `highwater-consumer`.
 
 mod common;
 mod dead_letters;
@@ -75,7 +75,7 @@ enum Command {
     },
 }
 
-/// Does what `arguments` say; the exit code for `main`.
+/// Runs the command of `arguments`, and returns the exit code for `main`.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     cli::main(arguments, |cli: Cli| cli.command.run())
 }
@@ -126,7 +126,7 @@ impl Command {
     }
 }
 
-/// Says whether the database has room for its partitions. A database that is not there, or has no tables yet, is no mistake in the
+/// Reports whether the database has room for its partitions. A missing database, or one without tables, is no mistake in the
 /// configuration.
 fn tell_locks(settings: &Settings, common: &Common) {
     match settings.store.reader().locks() {
@@ -139,7 +139,7 @@ fn tell_locks(settings: &Settings, common: &Common) {
     }
 }
 
-/// Reads each topic on a thread of its own, until both have ended. What fails ends the other one too.
+/// Reads each topic on a thread of its own, until both have ended. A failure of one ends the other too.
 fn run_both(
     settings: [&Settings; 2],
     options: Options,
@@ -159,16 +159,15 @@ fn run_both(
     })
 }
 
-/// Reads the configuration again, for each of the runs.
 #[derive(Clone, Copy)]
 struct Reader<'a> {
     settings: &'a (dyn Fn() -> Result<Settings, ConfigError> + Sync),
-    /// Whether samples are read too.
+    /// Set if samples are read too.
     both: bool,
 }
 
 impl Reader<'_> {
-    /// A run that takes other settings over on SIGHUP.
+    /// Runs, and takes other settings over on SIGHUP.
     fn run(
         self,
         settings: &Settings,
@@ -197,7 +196,7 @@ fn print_stored(stored: &Stored<'_>) {
     let Stored { topic, partition, offset, event } = stored;
     let json = wire::to_json(event);
     let mut out = std::io::stdout().lock();
-    // Who reads it may have gone; storing goes on.
+    // The reader of standard output may be gone; storing goes on.
     let _ = write!(out, "{topic} {partition} {offset} ")
         .and_then(|()| out.write_all(&json))
         .and_then(|()| out.write_all(b"\n"));

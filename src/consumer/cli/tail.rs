@@ -65,7 +65,6 @@ pub(super) struct Tail {
     raw: bool,
 }
 
-/// Where to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum From {
     Earliest,
@@ -89,7 +88,7 @@ impl FromStr for From {
     }
 }
 
-/// How long a signal may have to wait.
+/// Longest time that a signal has to wait.
 const POLL: Duration = Duration::from_millis(100);
 
 impl Tail {
@@ -116,7 +115,7 @@ impl Tail {
         output::finished(self.show(&mut standalone, begin, lines, &stop, &settings))
     }
 
-    /// Where each partition is begun, and where it ended at the start.
+    /// Returns for each partition the offset to begin at, and its end at the start.
     fn begin(&self, standalone: &StandaloneConsumer) -> Result<BTreeMap<i32, (i64, i64)>, String> {
         let mut partitions = standalone.partitions()?;
         if let Some(wanted) = self.partition {
@@ -158,7 +157,7 @@ impl Tail {
     ) -> io::Result<()> {
         let (clock, trouble) = (SystemClock::default(), Trouble::default());
         let mut left = self.count.unwrap_or(u64::MAX);
-        // With --until-end: the partitions that are not at their end yet.
+        // With --until-end: partitions that are not at their end yet.
         begin.retain(|_, (from, end)| from < end);
         let mut timeout = POLL;
         while left > 0 && !stop.load(Ordering::Relaxed) && !(self.until_end && begin.is_empty()) {
@@ -174,7 +173,7 @@ impl Tail {
                     if end.is_some_and(|end| record.offset + 1 >= end) {
                         begin.remove(&partition);
                     }
-                    // More may be waiting: what is printed is seen once there is not.
+                    // More may be waiting: the output is flushed once there is no more.
                     timeout = Duration::ZERO;
                 }
                 Seen::End(partition) => {

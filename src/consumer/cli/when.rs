@@ -1,34 +1,33 @@
-//! A moment as people write it.
+//! A time as people write it.
 
 use std::str::FromStr;
 use std::time::Duration;
 
 use chrono::{DateTime, Days, Local, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, TimeZone, Utc};
 
-/// The help of a flag that takes a moment.
 pub(super) const TIMES: &str = "\
 A time is 2026-11-21T06:00:00Z, or `2026-11-21 10:00`, 2026-11-21, 10:00 (today), `today`, `yesterday`, or how long ago: 10m, 2d.
 Without a zone it is a local time, by TZ or /etc/localtime.";
 
-/// A moment.
+/// A time on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum When {
     /// `2026-11-21T06:00:00Z`, or with another zone.
     At(DateTime<Utc>),
     /// `2026-11-21 10:00`.
     LocalTime(NaiveDateTime),
-    /// `2026-11-21`: its first.
+    /// `2026-11-21`: its begin.
     Day(NaiveDate),
     /// `10:00` of this day.
     Clock(NaiveTime),
-    /// `today`, `yesterday`: so many days before this one.
+    /// `today`, `yesterday`.
     DaysAgo(u64),
     /// `10m`, `2d`.
     Ago(Duration),
 }
 
 impl When {
-    /// The moment, seen from `now` in the local time zone.
+    /// Returns the time, as of `now` in the local time zone.
     pub(super) fn from(self, now: DateTime<Utc>) -> DateTime<Utc> {
         self.in_zone(now, &Local)
     }
@@ -48,7 +47,7 @@ impl When {
         }
     }
 
-    /// The day in UTC, for what is summed by such days: a day is meant as it is written, a time is within its day.
+    /// Returns the day in UTC, for sums by such days: a day is taken as written, a time is in its day.
     pub(super) fn day(self, now: DateTime<Utc>) -> NaiveDate {
         match self {
             Self::Day(day) => day,
@@ -62,8 +61,8 @@ fn before(day: NaiveDate, days: u64) -> NaiveDate {
     day.checked_sub_days(Days::new(days)).unwrap_or(NaiveDate::MIN)
 }
 
-/// Returns the moment of a local time: of two, as when clocks are set back, the first; where clocks are set forward over it, as long after
-/// the hour before as it is written.
+/// Converts a local time: of two, as when clocks are set back, to the first; where clocks are set forward over it, to the time that
+/// the clock before would have shown.
 fn in_utc(time: NaiveDateTime, zone: &impl TimeZone) -> DateTime<Utc> {
     let found = |time: NaiveDateTime| zone.from_local_datetime(&time).earliest().map(|time| time.to_utc());
     let hour = TimeDelta::hours(1);
@@ -133,7 +132,7 @@ mod tests {
         ] {
             assert_eq!(text.parse::<When>().unwrap().in_zone(now, &zone), utc(moment), "{text}");
         }
-        // Late in the evening it is tomorrow there already.
+        // In this zone it is tomorrow already.
         assert_eq!(When::DaysAgo(0).in_zone(utc("2026-11-21T23:00:00Z"), &zone), utc("2026-11-21T22:00:00Z"));
         for text in ["soon", "", "25:00", "2026-13-01", "2026-02-30 10:00", "10"] {
             assert!(text.parse::<When>().unwrap_err().contains("10m"), "{text}");

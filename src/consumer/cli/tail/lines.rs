@@ -13,19 +13,17 @@ use crate::output::{Format, Rows, Value};
 use crate::units::{BitRate, ByteCount, counted, lasting};
 use crate::wire;
 
-/// Messages on their way to a terminal or a program.
 pub(super) struct Lines {
     topic: String,
     sink: Sink,
     time: Time,
 }
 
-/// Which time a line begins with.
+/// Time that a line begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Time {
-    /// When the event was observed; Kafka's timestamp of what is no event.
+    /// The event's `observed_at`; of a message that is no event, Kafka's timestamp.
     Observed,
-    /// Kafka's timestamp of the record.
     Kafka,
 }
 
@@ -47,7 +45,6 @@ const COLUMNS: &[&str] = &[
     "payload",
 ];
 
-/// The longest kind that is known.
 const KIND_CHARS: usize = "breach_updated".len();
 
 const DIMMED: Style = Style::new().dimmed();
@@ -93,7 +90,7 @@ impl Lines {
     }
 }
 
-/// The payload stands beside the reason where it is no event.
+/// Makes a row; it has the payload only of a message that is no event.
 fn row(topic: &str, partition: i32, record: &Record) -> [Value; 9] {
     let (event, error, payload) = match &record.content {
         Ok(event) => {
@@ -130,13 +127,12 @@ fn line(out: &mut dyn Write, topic: &str, time: Time, partition: i32, record: &R
     match &record.content {
         Ok(event) => {
             let (style, kind) = (style(&event.body), event.body.kind());
-            // The agent is named where the key does not.
+            // The agent is named if the key is another.
             let agent = if *key == *event.stamp.agent { String::new() } else { format!("{} ", event.stamp.agent) };
             let words = format!("{agent}{}: {}", event.id.seq, words(event, record.raw.as_deref()));
             writeln!(out, "{style}{:<KIND_CHARS$}{style:#} {}", harmless(kind), harmless(&words))
         }
         Err(error) => {
-            /// Characters shown of a message that is no event.
             const EXCERPT_CHARS: usize = 80;
             let payload = record.payload.as_deref().map_or("(none)".into(), String::from_utf8_lossy);
             let (kind, error) = ("no event", harmless(error));
@@ -165,7 +161,6 @@ fn style(body: &Body) -> Style {
     }
 }
 
-/// Puts what an event says into words.
 fn words(event: &Event, raw: Option<&str>) -> String {
     match &event.body {
         Body::BreachRaised(breach) | Body::BreachUpdated(breach) | Body::BreachCleared(breach) => {
@@ -188,7 +183,7 @@ fn words(event: &Event, raw: Option<&str>) -> String {
     }
 }
 
-/// ` (rejected: too large)`.
+/// Formats reason and detail as ` (rejected: too large)`.
 fn why(body: &Body) -> String {
     let words: Vec<&str> = body.reason().map(Reason::as_str).into_iter().chain(body.detail()).collect();
     if words.is_empty() { String::new() } else { format!(" ({})", words.join(": ")) }
@@ -228,7 +223,6 @@ mod tests {
 
     use super::*;
 
-    /// An output that shares what was written with its clones.
     #[derive(Clone, Default)]
     struct Written(Arc<Mutex<Vec<u8>>>);
 
@@ -263,7 +257,7 @@ mod tests {
         assert!(
             shown(Format::Table, Time::Kafka, event).starts_with("t 3 7 2026-11-20T12:10:00.000Z gw agent_started")
         );
-        // What is no event has no other time than Kafka's.
+        // A message that is no event has no other time than Kafka's.
         assert!(
             shown(Format::Table, Time::Observed, "garbage").starts_with("t 3 7 2026-11-20T12:10:00.000Z gw no event")
         );
