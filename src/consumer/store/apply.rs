@@ -27,7 +27,6 @@ use crate::failpoints;
 const TRIES_MAX: u32 = 5;
 
 pub(super) trait Session {
-    /// Rolled back when dropped.
     type Transaction<'s>: Transaction
     where
         Self: 's;
@@ -42,7 +41,6 @@ pub(super) trait Session {
     /// Does what helps where the lock of guard 1 was not granted, and returns the error.
     fn end_holders(&mut self, topic: &TopicId, partitions: &[i32]) -> StoreError;
 
-    /// Returns whether `next_offset` has reached the end of these bounds.
     fn read_back(&mut self, topic: &TopicId, bounds: &Bounds) -> Result<bool, AttemptError>;
 }
 
@@ -63,7 +61,6 @@ pub(super) trait Transaction: Sized {
     /// Returns the ranges that `seen` meets or touches, without a lock: [`Self::put_ranges`] notices if they have changed since.
     fn known_ranges<'a>(&mut self, seen: &Ranges<'a>) -> Result<Ranges<'a>, AttemptError>;
 
-    /// Returns the rows that are there, by their index.
     fn existing(&mut self, table: Table, rows: &[&Row<'_>]) -> Result<HashSet<usize>, AttemptError>;
 
     /// Returns the rows whose identity is there under another `observed_at`, by their index.
@@ -89,8 +86,7 @@ pub(super) trait Transaction: Sized {
 
     fn put_gap(&mut self, topic: &TopicId, partition: i32, generation: i32, gap: Gap) -> Result<(), AttemptError>;
 
-    /// Moves each `next_offset` from the first of its bounds, and from nowhere else, to the second (guard 3). Returns how many
-    /// moved.
+    /// Moves each `next_offset` from the first of its bounds, and nowhere else, to the second; returns how many moved (guard 3).
     fn advance(
         &mut self,
         topic: &TopicId,
@@ -155,7 +151,6 @@ enum Trust {
 
 type RejectedAlone = ((i32, i64), String);
 
-/// Stores `batch`; see [`super::Store::apply`].
 pub(super) fn apply<S: Session>(
     session: &mut S,
     batch: &Batch,
@@ -393,7 +388,6 @@ fn guard(transaction: &mut impl Transaction, batch: &Batch, bounds: &Bounds) -> 
     Ok(standing)
 }
 
-/// Inserts those of `rows` that are not there yet, and writes all that follows from them.
 fn store_rows(
     transaction: &mut impl Transaction,
     topic: &TopicId,
@@ -463,7 +457,6 @@ fn pass_over_known<'a>(
     Ok(())
 }
 
-/// Makes rows of dead letters; see [`super::Store::retry`].
 pub(super) fn retry<S: Session>(
     session: &mut S,
     topic: &TopicId,

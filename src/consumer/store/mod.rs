@@ -30,14 +30,11 @@ pub use self::open::StoreUrl;
 pub use self::query::{Kind, Locks, Parameter, Query, Reader};
 
 pub trait Store {
-    /// Returns the progress of calls, for another thread.
     fn progress(&self) -> Arc<Progress>;
 
-    /// Returns the checkpoints of the topic's partitions.
     fn checkpoints(&mut self, topic: &TopicId) -> Result<BTreeMap<i32, Checkpoint>, StoreError>;
 
-    /// Inserts the checkpoint of a partition, with the gap before it, unless another consumer has. Returns the one that is in the
-    /// database then.
+    /// Inserts a partition's checkpoint, and the gap before it, unless another consumer has; returns the one in the database then.
     fn insert_checkpoint(
         &mut self,
         topic: &TopicId,
@@ -66,8 +63,7 @@ pub trait Store {
     /// [`StoreError::Conflict`] where `next_offset` is before the batch, or its topic was recreated.
     fn apply(&mut self, batch: &Batch, now: DateTime<Utc>) -> Result<Applied, StoreError>;
 
-    /// Stores the events of dead letters of `topic`, each in the transaction that removes its dead letter. After an error some may
-    /// be stored.
+    /// Stores the events of dead letters, each in the transaction that removes the letter. After an error some may be stored.
     fn retry(
         &mut self,
         topic: &TopicId,
@@ -98,11 +94,9 @@ pub trait Maintenance {
     ) -> Result<Maintained, StoreError>;
 }
 
-/// A dead letter that was decoded again.
 #[derive(Clone, Debug)]
 pub struct RetriedRecord {
     pub partition: i32,
-    /// Number of times its topic had been recreated.
     pub generation: i32,
     pub record: Record,
 }
@@ -119,9 +113,7 @@ pub enum RetryOutcome {
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct RetrySummary {
-    /// One for each, in their order.
     pub outcomes: Vec<RetryOutcome>,
-    /// Rows that were not there before.
     pub inserted: u64,
 }
 
@@ -138,7 +130,6 @@ pub struct Retention {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PartitionWidth {
     Day,
-    /// From Monday on.
     Week,
     #[default]
     Month,
@@ -148,8 +139,7 @@ pub enum PartitionWidth {
 pub struct Applied {
     /// Rows that were not there before.
     pub inserted: u64,
-    /// Offsets of each partition that were stored: from the first to before the second. If that ends before the batch does, the
-    /// store was stopped.
+    /// Offsets of each partition that were stored, from the first to before the second: not all of the batch if it was stopped.
     pub stored: BTreeMap<i32, (i64, i64)>,
     pub rejected: Vec<Rejected>,
     /// Identities that now have a second `observed_at`: `AGENT EPOCH-SEQ`.
@@ -178,11 +168,8 @@ pub struct Rejected {
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Maintained {
-    /// Rows deleted, by table.
     pub deleted: BTreeMap<&'static str, u64>,
-    /// Partitions of a table that were dropped whole.
     pub dropped: Vec<String>,
-    /// Reason why it ended before all was done.
     pub unfinished: Option<String>,
 }
 
@@ -202,14 +189,12 @@ pub enum StoreError {
 
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
-    /// Part of PostgreSQL's `application_name`.
     pub instance: String,
     pub partition: PartitionWidth,
     /// Retention of events: the number of partitions outside of it is limited.
     pub keep: Duration,
 }
 
-/// Progress of a store, for a thread that waits for it.
 #[derive(Debug, Default)]
 pub struct Progress {
     migration: Mutex<Option<String>>,

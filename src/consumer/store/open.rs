@@ -44,7 +44,6 @@ impl StoreUrl {
         }
     }
 
-    /// Makes a store; it connects when it is first needed.
     pub fn open(&self, options: &StoreOptions) -> Box<dyn Store + Send> {
         match &self.0 {
             Backend::Postgres(address) => Box::new(postgres::Postgres::new((**address).clone(), options)),
@@ -52,7 +51,6 @@ impl StoreUrl {
         }
     }
 
-    /// Makes what drops expired rows, in a session of its own.
     pub fn maintenance(&self, options: &StoreOptions) -> Box<dyn Maintenance + Send> {
         match &self.0 {
             Backend::Postgres(address) => Box::new(postgres::PostgresMaintenance::new((**address).clone(), options)),
@@ -61,8 +59,7 @@ impl StoreUrl {
     }
 }
 
-/// Returns the file of `sqlite:PATH`. Spellings that other programs read differently are refused, so that they do not become files
-/// of a strange name.
+/// Returns the file of `sqlite:PATH`, and refuses spellings that other programs read differently.
 fn sqlite_file(path: &str) -> Result<&Path, String> {
     let (file, parameters) = path.split_once('?').unwrap_or((path, ""));
     let below = file.trim_start_matches('/');

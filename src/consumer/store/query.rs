@@ -22,7 +22,6 @@ pub trait Reader {
     /// Returns what a query over all partitions needs of the lock table; `None` for a database without a limit.
     fn locks(&mut self) -> Result<Option<Locks>, StoreError>;
 
-    /// Returns all rows of `query`, for results that are known to be small.
     fn ask(&mut self, query: &Query) -> Result<Vec<Vec<Value>>, StoreError> {
         let mut rows = Vec::new();
         self.read(query, &mut |row| {
@@ -47,7 +46,6 @@ impl Locks {
         3 * self.partitions
     }
 
-    /// Returns advice where that is more than a quarter of the lock table.
     pub fn warning(self) -> Option<String> {
         (self.needed() > self.room / 4).then(|| {
             format!("{self}; raise max_locks_per_transaction, or set store.partition = \"month\" for those to come")
@@ -77,10 +75,8 @@ pub struct Query {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Text,
-    /// `integer` or `bigint`.
     Number,
     Truth,
-    /// `timestamptz`.
     Time,
     Day,
     Blob,
@@ -135,7 +131,6 @@ impl Query {
         Self { sql: sql.to_owned(), parameters: Vec::new(), kinds }
     }
 
-    /// Appends SQL.
     #[must_use]
     pub fn then(mut self, sql: &str) -> Self {
         self.sql.push(' ');
@@ -151,7 +146,6 @@ impl Query {
         self.then(&sql.replace('?', &name))
     }
 
-    /// The same, if there is such a parameter.
     #[must_use]
     pub fn with_any<T: Into<Parameter>>(self, sql: &str, parameter: Option<T>) -> Self {
         match parameter {

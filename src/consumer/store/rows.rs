@@ -26,7 +26,6 @@ pub(super) struct Row<'a> {
     pub(super) partition: i32,
 }
 
-/// A row of `dead_letters`.
 #[derive(Clone, Debug)]
 pub(super) struct DeadLetter<'a> {
     pub(super) record: &'a Record,
@@ -36,7 +35,6 @@ pub(super) struct DeadLetter<'a> {
     pub(super) claimed: ClaimedIdentity,
 }
 
-/// A row of `losses`.
 #[derive(Clone, Debug)]
 pub(super) struct Lost<'a> {
     pub(super) event: &'a Event,
@@ -52,7 +50,6 @@ pub(super) type Series<'a> = (&'a str, Epoch);
 
 pub(super) type Ranges<'a> = BTreeMap<Series<'a>, Vec<Range>>;
 
-/// Changes of a batch to `agent_sequences`.
 #[derive(Debug, Default)]
 pub(super) struct RangeChanges<'a> {
     pub(super) new: Vec<(Series<'a>, Range)>,
@@ -92,14 +89,12 @@ pub(super) struct LastWord<'a> {
     pub(super) counted_bytes: i64,
 }
 
-/// Changes of a batch to `breach_state` and `totals`.
 #[derive(Debug, Default)]
 pub(super) struct BreachChanges<'a> {
     /// In the order of their keys.
     pub(super) new: Vec<LastWord<'a>>,
     /// Rows to replace, each with what was known of it, in the same order.
     pub(super) changed: Vec<(LastWord<'a>, KnownBreach)>,
-    /// Rows of which only `counted_bytes` changes.
     pub(super) counted: Vec<(LastWord<'a>, KnownBreach)>,
     /// Breaches and bytes to add.
     pub(super) totals: BTreeMap<(TotalKey, NaiveDate), (i64, i64)>,
@@ -196,7 +191,6 @@ pub(super) fn tables(rows: &[Row<'_>]) -> impl Iterator<Item = Table> {
     TABLES.into_iter().filter(|table| rows.iter().any(|row| Table::of(row.event) == *table))
 }
 
-/// Returns the ranges of numbers in rows that are in order.
 pub(super) fn ranges<'a>(rows: &[Row<'a>]) -> Ranges<'a> {
     let mut ranges: Ranges<'a> = BTreeMap::new();
     for row in rows {
@@ -277,7 +271,6 @@ impl Rank {
     }
 }
 
-/// Returns the state of each breach after the rows.
 pub(super) fn last_words<'a>(rows: &[Row<'a>]) -> BTreeMap<BreachKey<'a>, LastWord<'a>> {
     let mut words: HashMap<BreachKey<'a>, LastWord<'a>> = HashMap::with_capacity(rows.len() / 4);
     for Row { event, .. } in rows {
@@ -336,7 +329,6 @@ pub(super) fn is_cleared(event: &Event) -> bool {
     matches!(event.body, Body::BreachCleared(_))
 }
 
-/// Returns the ranges of numbers that the rows declare as lost.
 pub(super) fn losses<'a>(rows: &[Row<'a>]) -> Vec<Lost<'a>> {
     let mut losses = Vec::new();
     for row in rows {

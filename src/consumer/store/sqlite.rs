@@ -28,7 +28,6 @@ pub(super) struct Sqlite {
     progress: Arc<Progress>,
 }
 
-/// Longest wait for another writer.
 const BUSY: Duration = Duration::from_secs(10);
 
 /// Migrations; `user_version` counts those applied.

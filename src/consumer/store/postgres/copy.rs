@@ -64,7 +64,6 @@ pub(super) const SAMPLE_COLUMNS: [&str; 14] = [
 ];
 
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
-/// Bytes of a row of a breach, with room to spare.
 const ROW_BYTES: usize = 400;
 const END: [u8; 2] = (-1_i16).to_be_bytes();
 const NULL: [u8; 4] = (-1_i32).to_be_bytes();
@@ -232,7 +231,6 @@ impl Fields<'_> {
         }
     }
 
-    /// Writes a field whose length is known only afterwards.
     fn sized(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         let start = self.0.len();
         self.0.extend_from_slice(&NULL);

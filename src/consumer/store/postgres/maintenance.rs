@@ -28,7 +28,6 @@ const SETTINGS: &str = "SET lock_timeout = '500ms'; SET statement_timeout = '60s
 /// Held while it runs: of several consumers of a database, one does it.
 const LOCK: i64 = 0x6877_6d61_696e; // "hwmain"
 
-/// Rows that one statement deletes.
 const PIECE: i64 = 10_000;
 
 /// Age that a partition's note may have beyond its newest row: see [`partitions`].
@@ -84,7 +83,6 @@ enum Kept {
 }
 
 enum End {
-    /// A lock is held, or the time is up.
     Unfinished(String),
     Error(StoreError),
 }
@@ -217,8 +215,7 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// Drops a partition if all its rows are old; returns whether they are. No partition is made or noted meanwhile. The files are
-    /// removed after the locks are released.
+    /// Drops a partition if all its rows are old; returns whether they are. No partition is made or noted meanwhile.
     fn drop_partition(&mut self, partition: &Partition, before: DateTime<Utc>) -> Result<bool, End> {
         let mut transaction = self.client.transaction()?;
         partitions::lock(&mut transaction)?;

@@ -21,8 +21,7 @@ const LOCK: i64 = 0x6877_7061_7274; // "hwpart"
 
 const NOTE_EVERY: Duration = Duration::from_secs(86_400);
 
-/// Partitions of events made in an hour for times outside of the retention: an agent whose clock is wrong must not fill the
-/// catalog.
+/// New partitions an hour for events outside of the retention: an agent whose clock is wrong must not fill the catalog.
 const OUTSIDE_MAX: i64 = 12;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +37,6 @@ pub(super) struct Partitions {
     width: PartitionWidth,
     keep: Duration,
     clock: SystemClock,
-    /// By table and time.
     known: Vec<Partition>,
     /// Monotonic time at which each was noted.
     noted: HashMap<String, Duration>,
@@ -179,7 +177,6 @@ fn unplaceable(row: &Row<'_>) -> Unplaceable {
     Unplaceable { partition: *partition, offset: record.offset, error }
 }
 
-/// Logs one line for each agent.
 fn warn_of_clocks(rows: &[Row<'_>], missing: &[Unplaceable]) {
     let mut agents: Vec<&str> = missing
         .iter()
@@ -232,7 +229,6 @@ fn period(time: DateTime<Utc>, width: PartitionWidth) -> (DateTime<Utc>, DateTim
     (midnight(from), midnight(to))
 }
 
-/// Reads all partitions, by table and time.
 pub(super) fn read(transaction: &mut Transaction<'_>) -> Result<Vec<Partition>, Error> {
     transaction.batch_execute("SET LOCAL timezone = 'UTC'; SET LOCAL datestyle = 'ISO'")?;
     let mut partitions = Vec::new();

@@ -78,8 +78,7 @@ impl PostgresReader {
         Ok(done)
     }
 
-    /// Adds to an error what it means, and the SQL or setting that mends it. The server is asked for the names of what is missing
-    /// or forbidden.
+    /// Adds the meaning of an error, and the SQL or setting that mends it, with names that the server is asked for.
     fn explained(&self, client: &mut Client, error: ReadError) -> StoreError {
         let error = match error {
             ReadError::Store(error) => return error,
@@ -105,7 +104,6 @@ impl PostgresReader {
         }
     }
 
-    /// Checks that the tables are there, and are those of this version.
     fn check(&self, transaction: &mut Transaction<'_>) -> Result<(), ReadError> {
         let wrong = |why: String| Err(StoreError::Misconfigured(format!("{} {why}", self.address)).into());
         let found = Whereabouts::find(transaction)?;
@@ -220,7 +218,6 @@ impl Whereabouts {
         Ok(Self { here: row.try_get(0)?, role: row.try_get(1)?, schema: row.try_get(2)?, usable: row.try_get(3)? })
     }
 
-    /// Returns the SQL that lets the role read.
     fn grants(&self) -> String {
         let (role, schema) = (&self.role, self.schema.as_deref().unwrap_or("public"));
         format!("GRANT USAGE ON SCHEMA {schema} TO {role}; GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {role}")

@@ -67,7 +67,6 @@ impl Session {
 }
 
 impl Session {
-    /// Connects again after the client got out of step.
     pub(super) fn resync(&mut self) -> Result<(), StoreError> {
         if self.desynced.get() {
             self.client = connect(&self.address, &self.application)?;
@@ -100,7 +99,6 @@ pub(super) fn connect(address: &Address, application: &str) -> Result<Client, St
     Ok(client)
 }
 
-/// Quotes an identifier.
 pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
@@ -168,7 +166,6 @@ fn of_migration(error: &postgres::Error, address: &Address) -> StoreError {
     }
 }
 
-/// Returns the newest migration that this program has.
 pub(super) fn version() -> i64 {
     let runner = migrations::migrations::runner();
     runner.get_migrations().iter().map(|migration| i64::from(migration.version())).max().unwrap_or(0)

@@ -17,7 +17,6 @@ pub(super) enum Class {
     Misconfigured,
     Rejected,
     NoPartition,
-    /// Another session wrote the same row first.
     Duplicate,
     Locked,
 }
@@ -56,7 +55,6 @@ pub(super) fn copy_line(error: &Error) -> Option<usize> {
     line[..digits].parse::<usize>().ok()?.checked_sub(1)
 }
 
-/// Returns what to look at where a connection failed by TLS.
 fn tls_remedy(text: &str) -> Option<&'static str> {
     if text.contains("certificate verify failed") {
         Some(
@@ -87,7 +85,6 @@ fn remedy(code: &str, text: &str) -> Option<&'static str> {
     })
 }
 
-/// Converts an error, with its remedy where one is known.
 pub(super) fn store_error(error: &Error) -> StoreError {
     let code = error.as_db_error().map(|db| db.code().code().to_owned()).unwrap_or_default();
     let mut text = format!("PostgreSQL: {}", text(error));

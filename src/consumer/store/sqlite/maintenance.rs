@@ -1,5 +1,4 @@
-//! Retention in a SQLite file, on a connection of its own. Rows are deleted in pieces, so that no transaction keeps the store
-//! waiting for long.
+//! Retention in a SQLite file, on a connection of its own, in pieces: no transaction keeps the store waiting for long.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,10 +15,8 @@ pub(in crate::consumer::store) struct SqliteMaintenance {
     path: PathBuf,
 }
 
-/// Longest wait for the store's transaction.
 const BUSY: Duration = Duration::from_secs(1);
 
-/// Rows that one statement deletes.
 const PIECE: usize = 10_000;
 
 /// Tables, and the conditions of expired rows; `?1` is the time before which rows expire.

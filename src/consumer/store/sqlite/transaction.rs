@@ -368,7 +368,6 @@ fn one_of(table: Table) -> String {
 }
 
 impl Transaction<'_> {
-    /// Returns the rows for which the query has a result, by their index.
     fn indices(&mut self, question: &str, rows: &[&Row<'_>]) -> Result<HashSet<usize>, AttemptError> {
         let mut statement = self.inner.prepare(question)?;
         let mut found = HashSet::new();
