@@ -85,7 +85,6 @@ pub struct Settings {
     pub retention: Retention,
 }
 
-/// Directories that systemd names in the environment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Directories {
     /// `$CREDENTIALS_DIRECTORY`.
@@ -108,7 +107,6 @@ const DATABASE: &str = "highwater.db";
 const KEEP_EVENTS: Duration = Duration::from_secs(400 * 86_400);
 const KEEP_DEAD_LETTERS: Duration = Duration::from_secs(90 * 86_400);
 
-/// 5 years.
 const KEEP_TOTALS: Duration = Duration::from_secs(1826 * 86_400);
 
 /// Longest name of a schema in PostgreSQL, in bytes.
@@ -123,8 +121,7 @@ impl Settings {
         Self::understood(layers.parse()?, directories).map_err(|invalid| layers.locate(invalid))
     }
 
-    /// Checks that librdkafka accepts the configuration, and that the files that `[kafka]` names are there. No broker is asked. An
-    /// error names the key.
+    /// Checks that librdkafka accepts the configuration, and that the files named in `[kafka]` are there. No broker is asked.
     pub fn check(&self) -> Result<(), Invalid> {
         self.registry.as_ref().map_or(Ok(()), Address::check)?;
         check_client(&self.connection, &self.membership)

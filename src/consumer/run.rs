@@ -69,7 +69,6 @@ struct Consumer<'a> {
     service: Service,
     source: Source,
     writer: Writer,
-    /// Stops when this is dropped.
     _maintenance: MaintenanceThread,
     stop: &'a AtomicBool,
     state: State,
@@ -78,11 +77,9 @@ struct Consumer<'a> {
     adrift: Option<Duration>,
     /// After one side rejected the other: time to look whether certificates or secrets have changed.
     refused: Option<Duration>,
-    /// Checkpoints of the placed partitions, as the database has them.
     places: BTreeMap<i32, Checkpoint>,
     intake: Intake,
     storing: Option<Arc<Batch>>,
-    /// Polled while a batch was stored, and not a record.
     heard: Option<Polled>,
     backoff: Backoff,
     store_trouble: Trouble,
@@ -307,7 +304,6 @@ impl<'a> Consumer<'a> {
         }
     }
 
-    /// Stores the batch in hand, if that needs no waiting, and leaves the group.
     fn end(mut self) {
         if !self.intake.batch.is_empty() && self.state == State::Reading {
             self.store_batch();

@@ -41,13 +41,11 @@ impl Common {
         self.verbosity.start_log();
     }
 
-    /// Prints a note on standard error, unless `-q`.
     pub(super) fn note(&self, text: &str) {
         self.verbosity.note(text);
     }
 
-    /// Returns the default path of the configuration, if it is not there and was not given: flags, environment and defaults are all
-    /// then.
+    /// Returns the default path of the configuration, if no path was given and that file is not there.
     pub(super) fn absent_file(&self) -> Option<&'static str> {
         (self.config.is_none() && !Path::new(CONFIG).exists()).then_some(CONFIG)
     }
@@ -57,7 +55,6 @@ impl Common {
         Settings::new(&self.layers(absent)?, &directories())
     }
 
-    /// Returns the settings, after librdkafka has accepted them.
     pub(super) fn checked_settings(&self, absent: Absent) -> Result<Settings, ConfigError> {
         let layers = self.layers(absent)?;
         let settings = Settings::new(&layers, &directories())?;

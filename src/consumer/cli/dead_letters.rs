@@ -143,7 +143,6 @@ const LIST: &[&str] = &[
 ];
 const RETRY: &[&str] = &["kafka_topic", "kafka_partition", "kafka_offset", "result", "reason"];
 
-/// Characters of a payload or a key in a table.
 const EXCERPT_CHARS: usize = 48;
 /// Bytes that hold one character more, at up to 4 bytes of UTF-8 each.
 const EXCERPT_BYTES: i64 = 4 * (EXCERPT_CHARS as i64 + 1);

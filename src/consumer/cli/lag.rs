@@ -63,7 +63,6 @@ struct Stored {
     updated_at: Value,
 }
 
-/// A partition in Kafka and in the database.
 #[derive(Clone, Debug)]
 struct Row {
     begin: i64,
@@ -96,7 +95,6 @@ impl Lag {
         Err(Failure::failed(format!("not stored after {waited}: {missing} offsets; does a consumer run?")))
     }
 
-    /// Asks the store until all is stored; false after the time-out.
     fn wait_for(
         &self,
         rows: &mut BTreeMap<i32, Row>,

@@ -98,7 +98,6 @@ impl Losses {
         self.judge(&summary)
     }
 
-    /// Reports the sums, and fails if events are missing without explanation.
     fn judge(&self, summary: &MissingSummary) -> Result<(), Failure> {
         let say = |text: &str| self.common.note(text);
         if summary.is_empty() {

@@ -75,7 +75,6 @@ enum Command {
     },
 }
 
-/// Runs the command of `arguments`, and returns the exit code for `main`.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     cli::main(arguments, |cli: Cli| cli.command.run())
 }
@@ -126,8 +125,7 @@ impl Command {
     }
 }
 
-/// Reports whether the database has room for its partitions. A missing database, or one without tables, is no mistake in the
-/// configuration.
+/// Reports whether the database has room for its partitions. One that can't be asked is no mistake in the configuration.
 fn tell_locks(settings: &Settings, common: &Common) {
     match settings.store.reader().locks() {
         Ok(None) => {}
@@ -162,12 +160,10 @@ fn run_both(
 #[derive(Clone, Copy)]
 struct Reader<'a> {
     settings: &'a (dyn Fn() -> Result<Settings, ConfigError> + Sync),
-    /// Set if samples are read too.
     both: bool,
 }
 
 impl Reader<'_> {
-    /// Runs, and takes other settings over on SIGHUP.
     fn run(
         self,
         settings: &Settings,

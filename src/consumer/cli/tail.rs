@@ -88,7 +88,6 @@ impl FromStr for From {
     }
 }
 
-/// Longest time that a signal has to wait.
 const POLL: Duration = Duration::from_millis(100);
 
 impl Tail {

@@ -9,20 +9,16 @@ pub(super) const TIMES: &str = "\
 A time is 2026-11-21T06:00:00Z, or `2026-11-21 10:00`, 2026-11-21, 10:00 (today), `today`, `yesterday`, or how long ago: 10m, 2d.
 Without a zone it is a local time, by TZ or /etc/localtime.";
 
-/// A time on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum When {
     /// `2026-11-21T06:00:00Z`, or with another zone.
     At(DateTime<Utc>),
     /// `2026-11-21 10:00`.
     LocalTime(NaiveDateTime),
-    /// `2026-11-21`: its begin.
     Day(NaiveDate),
     /// `10:00` of this day.
     Clock(NaiveTime),
-    /// `today`, `yesterday`.
     DaysAgo(u64),
-    /// `10m`, `2d`.
     Ago(Duration),
 }
 

@@ -11,7 +11,6 @@ use crate::consumer::store::{Kind, Query, Reader, RetriedRecord, RetryOutcome, S
 use crate::output::Value;
 use crate::wire::{Decoder, Undecoded};
 
-/// A message that could not become a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
     pub at: KafkaPosition,
@@ -24,7 +23,6 @@ pub struct DeadLetter {
     pub agent: Option<String>,
     pub epoch: Option<String>,
     pub seq: Option<i64>,
-    /// Time and reason of being dropped.
     pub dropped: Option<(DateTime<Utc>, String)>,
     pub key: Option<Vec<u8>>,
     pub headers: Headers,
@@ -49,7 +47,6 @@ pub struct KafkaPosition {
     pub offset: i64,
 }
 
-/// Selection of dead letters: all, but for what is given.
 #[derive(Clone, Debug, Default)]
 pub struct DeadLetterFilter {
     pub topic: Option<String>,
@@ -59,7 +56,6 @@ pub struct DeadLetterFilter {
     pub agent: Option<String>,
     /// Text within their error; upper and lower case are the same.
     pub error: Option<String>,
-    /// Include those that were dropped.
     pub with_dropped: bool,
 }
 
@@ -100,9 +96,8 @@ pub fn read<E: From<StoreError>>(
     stream(reader, &query(filter, payloads, None), |row| each(DeadLetter::from_row(row)))
 }
 
-/// Decodes dead letters again, with their headers, and stores what is an event now, each in the transaction that removes the dead
-/// letter; calls `each` with every outcome. A consumer, and another retry, may run meanwhile. Returns the number of new rows: an
-/// event that its agent sent twice may be stored already.
+/// Decodes dead letters again, and stores what is an event now, each in the transaction that removes the dead letter; calls `each`
+/// with every outcome. A consumer may run meanwhile. Returns the number of new rows: an event may be stored already.
 ///
 /// # Errors
 /// The store's, or what `each` ends it with; what was reported by then has happened.
@@ -132,8 +127,7 @@ pub fn retry<E: From<StoreError>>(
     }
 }
 
-/// Removes the bytes of dead letters, and keeps their positions and `reason`. Returns their number; an error has the number that
-/// was dropped before.
+/// Removes the bytes of dead letters, and keeps `reason`. Returns their number, or an error with the number so far.
 pub fn drop_all(
     store: &mut dyn Store,
     reader: &mut dyn Reader,
@@ -202,7 +196,6 @@ fn query(filter: &DeadLetterFilter, payloads: Payloads, after: Option<&KafkaPosi
     query.then("ORDER BY kafka_cluster, kafka_topic, kafka_partition, topic_generation, kafka_offset")
 }
 
-/// Returns the LIKE pattern for texts that contain `text`.
 fn containing(text: &str) -> String {
     format!("%{}%", text.replace('!', "!!").replace('%', "!%").replace('_', "!_"))
 }

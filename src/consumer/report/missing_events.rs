@@ -23,11 +23,8 @@ use crate::output::Value;
 pub enum MissingCause {
     Declared,
     DeadLetter,
-    /// Dropped by an operator.
     Discarded,
-    /// Dropped by Kafka's retention before they were read.
     Expired,
-    /// In a batch that is larger than librdkafka takes.
     TooLarge,
     Undeclared,
 }
@@ -49,7 +46,6 @@ pub struct MissingEvents {
     pub noticed_at: Option<DateTime<Utc>>,
 }
 
-/// Selection of missing events: all, but for what is given.
 #[derive(Clone, Debug, Default)]
 pub struct MissingFilter {
     pub agent: Option<String>,

@@ -11,7 +11,6 @@ use crate::units::lasting;
 
 /// Longest time without partitions after an error, while a broker answers.
 const ADRIFT_MAX: Duration = Duration::from_secs(45);
-/// Interval at which the files are looked at while client and broker reject each other.
 const REFUSED_EVERY: Duration = Duration::from_secs(5);
 
 impl Consumer<'_> {

@@ -15,7 +15,6 @@ const FIRST: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_secs(3600);
 const PAUSE_UNFINISHED: Duration = Duration::from_secs(60);
 const BUDGET: Duration = Duration::from_secs(300);
-/// Interval at which the thread looks whether it is to end.
 const HEARS: Duration = Duration::from_millis(200);
 
 /// The thread; it ends when this is dropped.

@@ -79,10 +79,8 @@ impl Writer {
 }
 
 struct Wait {
-    /// Last sign of progress.
     since: Duration,
     transactions: u64,
-    /// Start of the migration, and when it was last logged.
     migrating: Option<(Duration, Duration)>,
     stopping: Option<Duration>,
 }

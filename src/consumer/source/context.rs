@@ -48,8 +48,8 @@ impl ClientContext for Context {
 }
 
 impl ConsumerContext for Context {
-    /// Notes the assignment, and reads nothing yet. The loop then drops the batch in hand: whoever has the partition reads its
-    /// records again, from where the database is.
+    /// Notes the assignment, and reads nothing yet. The loop then drops the batch in hand: the partition's
+    /// next owner reads its records again, from where the database is.
     ///
     /// Each rebalance brings all partitions, since strategies that bring some of them are refused (see `kafka::Connection`).
     fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, partitions: &mut TopicPartitionList) {

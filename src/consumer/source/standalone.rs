@@ -15,13 +15,11 @@ use crate::consumer::batch::Record;
 use crate::kafka::{Connection, Reports, not_created};
 use crate::wire::Decoder;
 
-/// Reads a topic without joining a group or committing offsets.
 pub struct StandaloneConsumer {
     consumer: BaseConsumer<Reports>,
     topic: String,
     connection: Connection,
     decoder: Decoder,
-    /// Next offset of each partition.
     positions: BTreeMap<i32, i64>,
     strikes: Strikes,
 }
@@ -33,7 +31,7 @@ pub enum Seen {
     /// The end of this partition.
     End(i32),
     Nothing,
-    /// An error; librdkafka goes on trying.
+    /// An error after which librdkafka goes on trying.
     Trouble(String),
 }
 
@@ -60,7 +58,6 @@ impl StandaloneConsumer {
         Ok(Self { consumer, topic, connection, decoder, positions: BTreeMap::new(), strikes: Strikes::default() })
     }
 
-    /// Returns the topic's partitions; an error if no broker answers, or there is no such topic.
     pub fn partitions(&self) -> Result<Vec<i32>, String> {
         super::partitions(&self.consumer, &self.topic, self.connection.brokers())
     }
@@ -103,7 +100,6 @@ impl StandaloneConsumer {
         reports.take_refused().or_else(|| reports.take_trouble())
     }
 
-    /// Reads from `offsets` on.
     pub fn look_from(&mut self, offsets: &BTreeMap<i32, i64>) -> Result<(), String> {
         self.positions = offsets.clone();
         self.consumer.assign(&list(&self.topic, offsets)?).map_err(|e| e.to_string())
@@ -130,7 +126,6 @@ impl StandaloneConsumer {
         self.strike(&unreadable)
     }
 
-    /// Counts a batch that could not be unpacked, and passes it over once that is certain.
     fn strike(&mut self, error: &KafkaError) -> Seen {
         let reported = self.reported().unwrap_or_else(|| error.to_string());
         if !self.strikes.out(&reported) {

@@ -63,7 +63,6 @@ impl World {
         self.source.place(&BTreeMap::from([(0, 0), (1, 0)])).unwrap();
     }
 
-    /// Returns the next `count` records, each partition's in their order.
     fn read(&mut self, count: usize) -> Vec<(i32, i64)> {
         let mut records = Vec::new();
         let mut left = count;

@@ -37,7 +37,6 @@ pub(super) struct Strikes {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Look {
-    /// A record at this offset or behind it, or the end of the partition.
     Readable,
     /// A batch that can't be unpacked, and its first offset if librdkafka reported it.
     Unreadable(Option<i64>),
