@@ -1,4 +1,4 @@
-//! The agent's command line: what is wrong is said in one line that names the remedy, with the exit code of INTERFACE.
+//! The agent's command line: a mistake is reported in one line that names the remedy, with the exit code of INTERFACE.
 
 use std::fs::{self, File, Metadata};
 use std::os::unix::fs::MetadataExt as _;
@@ -103,7 +103,7 @@ fn the_log_has_date_and_zone_unless_it_goes_to_the_journal() {
     let agent = Agent::new("source = 'synthetic'\n[kafka]\nbrokers = '127.0.0.1:9'\n");
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("log");
-    // The first line with what systemd says of its stream: nothing, that of somebody else, or this one.
+    // Begin of a log line, by systemd's JOURNAL_STREAM: unset, of another stream, or of this one.
     let first_line = |stream: fn(&Metadata) -> Option<String>| {
         let log = File::create(&path).unwrap();
         let mut run = command();

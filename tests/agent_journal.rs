@@ -1,4 +1,4 @@
-//! From counters to Kafka: what the journal accepted arrives, whatever happens to the agent and to the broker.
+//! From counters to Kafka: events that the journal accepted arrive, whatever happens to the agent and to the broker.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +13,7 @@ use crate::support::netns::skip;
 use crate::support::services::Kafka;
 use crate::support::world::busy;
 
-/// Each number from 1 to `accepted` once or more, of one epoch, in order but for what was sent again; and nothing else.
+/// Asserts that each number from 1 to `accepted` of one epoch arrived, in order but for what was sent again; and nothing else.
 fn arrived_whole(events: &[Value], epoch: &str, accepted: u64) {
     let mut seen: BTreeMap<u64, &Value> = BTreeMap::new();
     for event in events {
@@ -32,7 +32,7 @@ fn arrived_whole(events: &[Value], epoch: &str, accepted: u64) {
 fn a_broker_that_comes_late_gets_everything() {
     let Some(kafka) = Kafka::or_skip("agent_journal::a_broker_that_comes_late_gets_everything") else { return };
     let topic = kafka.topic("late", 1);
-    // A port on which nobody listens yet.
+    // A port on which nothing listens yet.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut agent = Agent::new(&busy(&format!("127.0.0.1:{port}"), &topic));
     let mut running = agent.start(&[]);
@@ -72,7 +72,7 @@ fn a_topic_that_refuses_batches_gets_its_events_one_by_one() {
     arrived_whole(&kafka.events(&topic), &epoch, accepted);
 }
 
-/// What `busy` says, and as many events that are larger by so many bytes.
+/// Configuration of `busy`, with as many events that are larger by so many bytes.
 fn mixed(brokers: &str, topic: &str, larger: usize, properties: &str) -> String {
     let name = "x".repeat(larger);
     let large =
@@ -235,7 +235,7 @@ fn an_open_breach_goes_on_after_a_kill() {
     assert!(ids.len() > 1 && ids.iter().all(|id| *id == ids[0]), "{ids:?}");
 }
 
-/// One that root made, say, with the agent started by hand as somebody else.
+/// Root made it, say, and the agent was then started by hand as another user.
 #[test]
 fn a_state_directory_of_another_user_is_named_with_its_owner() {
     let test = "agent_journal::a_state_directory_of_another_user_is_named_with_its_owner";
@@ -270,7 +270,7 @@ fn a_state_directory_of_another_user_is_named_with_its_owner() {
     }
 }
 
-/// The default name is the host's, which is another one before DHCP has answered.
+/// The default name is the host's, which may differ before DHCP has answered.
 #[test]
 fn another_name_leaves_no_breach_open_and_no_number_missing() {
     let test = "agent_journal::another_name_leaves_no_breach_open_and_no_number_missing";

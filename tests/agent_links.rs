@@ -1,4 +1,4 @@
-//! Real links on the real kernel: a veth pair into a namespace, traffic through it, and the agent's word for it.
+//! Real links on the real kernel: a veth pair into a namespace, traffic through it, and what the agent reports.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ fn a_breach_carries_what_the_link_carried() {
     let mut agent = Agent::new(&config(&kafka, &topic, &veth.name));
     let running = agent.start(&[]);
     running.until("reading by netlink");
-    // Two readings first: the first movement of a new counter tells nothing.
+    // Two readings first: the first movement of a new counter has no rate.
     veth.send(Duration::from_secs(2), 50_000);
     let sent_bytes = veth.send(Duration::from_secs(10), 16_000_000);
     running.until("bandwidth back under the limit on");

@@ -1,4 +1,4 @@
-//! `highwater-agent status`: what a running agent says of itself, and what is seen of one that does not run.
+//! `highwater-agent status` of an agent that runs, and of one that does not.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::support::agent::{Agent, Running, command, until};
 use crate::support::services::Kafka;
 
-/// Made-up traffic that stays over a limit, in both directions of all links; a few events a second at most.
+/// Synthetic traffic that stays over a limit, in both directions of all links; a few events a second at most.
 fn config(brokers: &str, topic: &str) -> String {
     format!(
         "agent = 'gw'\ninterval = '100ms'\nsource = 'synthetic'\n\
@@ -33,14 +33,14 @@ fn output(mut command: Command) -> (i32, String, String) {
     (status.code().unwrap_or(-1), text(stdout), text(stderr))
 }
 
-/// Its exit code and the object that it prints.
+/// Returns the exit code, and the object that is printed.
 fn asked(agent: &Agent) -> (i32, Value) {
     let (code, out, err) = output(status(agent, &["--format", "json"]));
     assert_eq!(out.lines().count(), 1, "one object a line: {out} {err}");
     (code, serde_json::from_str(&out).expect("JSON"))
 }
 
-/// A running agent that nobody takes anything from.
+/// An agent whose events are delivered nowhere.
 fn without_kafka() -> (Agent, Running) {
     let mut agent = Agent::new(&config("127.0.0.1:9", "nowhere"));
     let running = agent.start(&[]);
@@ -99,7 +99,7 @@ fn what_waits_is_shown_while_the_broker_is_away_and_afterwards_what_kafka_acknow
     assert!(csv.next().unwrap().starts_with("running,true,20"), "{out}");
 }
 
-/// Each file of a directory, with what would tell that it was written.
+/// Returns each file of a directory, with what shows that it was written.
 fn files(directory: &std::path::Path) -> BTreeMap<String, (u64, i64, i64, Vec<u8>)> {
     let files = fs::read_dir(directory).expect("it can be read").map(|entry| entry.expect("so can its entries"));
     let file = |entry: fs::DirEntry| {
@@ -192,7 +192,7 @@ fn where_nobody_may_look_and_where_nothing_is_the_remedy_is_named() {
     assert_eq!(code, 1, "{err}");
     assert!(err.contains("none has left a journal there"), "{err}");
 
-    // Somebody else's agent: root asks as somebody else, others lock themselves out.
+    // Another user's agent: root asks as another user, others lock themselves out.
     let directory = tempfile::tempdir().unwrap();
     let (state, program) = (directory.path().join("state"), directory.path().join("highwater-agent"));
     fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();

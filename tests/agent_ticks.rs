@@ -1,4 +1,4 @@
-//! The tick waits for nothing: not for a broker that swallows, not for a name that does not resolve, not for a tear-down.
+//! The tick waits for nothing: not for a broker that never answers, a name that does not resolve, or a tear-down.
 
 use std::net::TcpListener;
 

@@ -1,4 +1,4 @@
-//! The commands that people call by hand, on a real Kafka.
+//! The agent's commands for operators, on a real Kafka.
 
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
@@ -7,14 +7,13 @@ use crate::support::agent::{command, until};
 use crate::support::consumer::Consumer;
 use crate::support::services::Kafka;
 
-/// `highwater-agent` with these arguments, each word one of them; its exit code and what it printed.
+/// Runs `highwater-agent`, and returns its exit code and what it printed.
 fn run(arguments: &str) -> (i32, String, String) {
     let output = command().args(arguments.split(' ')).output().expect("the agent runs");
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
 }
 
-/// The objects of a command that was told `--format json`.
 fn objects(out: &str) -> Vec<serde_json::Value> {
     out.lines().map(|line| serde_json::from_str(line).expect("an object a line")).collect()
 }
@@ -51,7 +50,7 @@ fn topics_are_made_where_they_are_missing_and_left_alone_where_they_differ() {
     assert!(code == 0 && out.contains(&there), "{out}");
 }
 
-/// Retention goes by the time of a message: by its sender's, all that a gateway sends whose clock says 1970 is deleted at once.
+/// Kafka's retention goes by a message's timestamp: events of a gateway whose clock is in 1970 would be deleted at once.
 #[test]
 fn what_a_clock_in_the_past_sends_is_kept() {
     let test = "agent_toolbox::what_a_clock_in_the_past_sends_is_kept";
@@ -119,7 +118,6 @@ fn a_real_interface_is_said_to_exceed_its_limit_or_not() {
     assert!(code == 1 && err.contains("there is no interface lo2"), "{err}");
 }
 
-/// `(agent, epoch, seq)` of each event of a topic.
 fn identities(kafka: &Kafka, topic: &str) -> Vec<(String, String, u64)> {
     let text = |event: &serde_json::Value, field: &str| event[field].as_str().unwrap().to_owned();
     let events = kafka.events(topic);
@@ -210,7 +208,7 @@ fn the_key_is_the_agent_the_interface_or_the_time() {
     }
 }
 
-/// What a replay of a recorded series finds: when each breach began, and how long it took.
+/// Returns when each breach in a recorded series began, and how long it took.
 fn breaches(file: &str, limit: &str, hold: &str) -> Vec<(String, u64)> {
     let file = format!("{}/tests/data/{file}", env!("CARGO_MANIFEST_DIR"));
     let arguments = ["replay", &file, "--bytes-per", "5min", "--limit", limit, "--for", hold];

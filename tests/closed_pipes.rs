@@ -1,11 +1,11 @@
-//! A reader that has gone (`| head`, `| true`) ends no command in a panic, and none that has work to do.
+//! A closed pipe (`| head`, `| true`) ends no command in a panic, and none that has work to do.
 
 use std::process::{Command, ExitStatus, Stdio};
 
 use crate::support::agent::{Agent, command};
 use crate::support::consumer;
 
-/// Runs `command` with standard output and standard error on a pipe that nobody reads.
+/// Runs `command` with standard output and standard error on a pipe without a reader.
 fn unread(command: &mut Command) -> ExitStatus {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
@@ -13,7 +13,7 @@ fn unread(command: &mut Command) -> ExitStatus {
     command.status().expect("the program runs")
 }
 
-/// Asserts that each command, its arguments one word each, exits as it does where somebody reads what it says.
+/// Asserts that each command, its arguments one word each, exits as it does with a reader.
 fn exit_alike(program: fn() -> Command, commands: &[&str]) {
     for arguments in commands {
         let directory = tempfile::tempdir().expect("a directory");

@@ -1,4 +1,4 @@
-//! The commands that look at what is stored, as their users run them, on both databases.
+//! Commands that read the store, as their users run them, on both databases.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::Output;
@@ -18,7 +18,6 @@ use crate::support::netns::skip;
 
 pub(crate) const TOPIC: &str = "events";
 
-/// A database with a consumer's tables, and the programs that look at it.
 pub(crate) struct Stage {
     pub(crate) url: String,
     pub(crate) store: Box<dyn Store + Send>,
@@ -58,7 +57,6 @@ impl Stage {
         Self { url, store, next: 0, home }
     }
 
-    /// Stores messages as a consumer does.
     pub(crate) fn store(&mut self, payloads: &[Vec<u8>]) {
         let record = |(offset, payload): (i64, &Vec<u8>)| Record::new(offset, Some(7), Some(b"gw"), Some(payload));
         self.store_records((self.next..).zip(payloads).map(record).collect());
@@ -78,7 +76,7 @@ impl Stage {
         self.store(&events.iter().map(wire::to_json).collect::<Vec<_>>());
     }
 
-    /// What an older version, or a database that was stricter, put aside.
+    /// Stores dead letters as an older version, or a stricter database, would have.
     pub(crate) fn put_aside(&self, letters: &[(i64, Vec<u8>)]) {
         let sql = "INSERT INTO dead_letters (kafka_cluster, kafka_topic, kafka_partition, topic_generation, kafka_offset, payload,
                                              bytes, error, stored_at)
@@ -99,7 +97,6 @@ impl Stage {
         }
     }
 
-    /// The whole numbers that one row of `sql` gives.
     pub(crate) fn numbers<const N: usize>(&self, sql: &str) -> [i64; N] {
         match &self.home {
             Home::Postgres(database) => {
@@ -113,7 +110,6 @@ impl Stage {
         }
     }
 
-    /// SQL that both understand.
     pub(crate) fn run(&self, sql: &str) {
         match &self.home {
             Home::Postgres(database) => database.client().batch_execute(sql).unwrap(),
@@ -123,17 +119,16 @@ impl Stage {
         }
     }
 
-    /// Runs a command without a configuration file.
     pub(crate) fn command(&self, arguments: &[&str]) -> Output {
         command().args(arguments).env("HIGHWATER_STORE__URL", &self.url).output().unwrap()
     }
 
-    /// Its exit code, what it printed and what it said.
+    /// Returns the exit code, standard output and standard error.
     pub(crate) fn said(&self, arguments: &[&str]) -> (i32, String, String) {
         said(self.command(arguments))
     }
 
-    /// Its exit code, and the rows it printed as JSON.
+    /// Returns the exit code, and the rows printed as JSON.
     pub(crate) fn rows(&self, arguments: &[&str]) -> (i32, Vec<Value>) {
         let (code, out, err) = self.said(&[arguments, &["--format", "json"]].concat());
         let rows = out.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line} {err}")));
@@ -146,7 +141,6 @@ pub(crate) fn said(output: Output) -> (i32, String, String) {
     (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
 }
 
-/// These fields of each row, by spaces and commas.
 pub(crate) fn fields(rows: &[Value], names: &[&str]) -> Vec<String> {
     let field = |row: &Value, name: &str| match &row[name] {
         Value::String(text) => text.clone(),
@@ -155,7 +149,6 @@ pub(crate) fn fields(rows: &[Value], names: &[&str]) -> Vec<String> {
     rows.iter().map(|row| names.iter().map(|name| field(row, name)).collect::<Vec<_>>().join(" ")).collect()
 }
 
-/// Runs a body on both stores.
 macro_rules! on_both {
     ($($name:ident),* $(,)?) => {
         mod sqlite {
@@ -188,7 +181,6 @@ const OLD: &str = "UPDATE agent_sequences SET first_stored_at = '2026-11-20T12:0
                    UPDATE dead_letters SET stored_at = '2026-11-20T12:30:00.000000Z';
                    UPDATE losses SET stored_at = '2026-11-20T11:00:00.000000Z'";
 
-/// A gap in what was read from Kafka.
 fn gap(cause: &str, first: i64, last: i64, noticed_at: &str) -> String {
     format!(
         "INSERT INTO kafka_gaps (kafka_cluster, kafka_topic, kafka_partition, topic_generation, first_offset, last_offset, cause, \
@@ -201,8 +193,8 @@ fn losses_tell_what_explains_that_events_are_missing(mut stage: Stage) {
     let (code, out, err) = stage.said(&["losses"]);
     assert_eq!((code, out.lines().count()), (0, 1), "what is only just missing may still come: {out} {err}");
     assert!(err.contains("nothing is missing"), "{err}");
-    // 5 to 7 were given up, of which 6 came all the same; 12 is a dead letter that says so, another one names the agent by its key
-    // only; 3, 11 and 13 never came.
+    // 5 to 7 were given up, of which 6 arrived all the same; 12 is a dead letter with its number, another one has the agent from
+    // its key only; 3, 11 and 13 never arrived.
     let poison =
         String::from_utf8(wire::to_json(&updated("gw", 12))).unwrap().replace("80000000", "18446744073709551615");
     stage.store_events(&[event("gw", 8, loss(5, 7)), updated("gw", 6), updated("gw", 9), updated("gw", 10)]);
@@ -246,7 +238,7 @@ fn losses_tell_what_explains_that_events_are_missing(mut stage: Stage) {
     ] {
         assert!(err.contains(says), "{says}: {err}");
     }
-    // Filters: what is known is left out.
+    // Filters leave out what is known.
     let (code, rows) = stage.rows(&["losses", "--agent", "other"]);
     assert_eq!((code, fields(&rows, &["agent", "first_seq"])), (1, vec!["other 1".to_owned()]));
     let (code, rows) = stage.rows(&["losses", "--since", "2026-11-20T12:45:00Z"]);
@@ -263,7 +255,7 @@ fn nothing_is_missing_only_where_no_dead_letter_waits(mut stage: Stage) {
     stage.run(&gap("expired_before_start", 0, 9, "2026-11-20T13:00:00.000000Z"));
     stage.store_events(&[updated("gw", 1)]);
     assert!(stage.said(&["losses"]).2.contains("nothing is missing"));
-    // 33 of an agent that the key names, and that never sends again.
+    // 33 of an agent that the key names, and that sends no more.
     stage.store(&vec![b"garbage".to_vec(); 33]);
     let (code, out, err) = stage.said(&["losses"]);
     assert_eq!((code, out.lines().count()), (0, 34), "{out}");
@@ -305,7 +297,7 @@ fn dead_letters_are_listed_with_their_place_and_reason(mut stage: Stage) {
     assert_eq!([&all[0], &all[1], &all[3]], places);
     assert_eq!(rows[2]["payload"], long.as_str());
     assert!(rows[0]["error"].as_str().unwrap().contains("neither JSON"), "{}", rows[0]);
-    // A table shows where a payload begins, and nothing that a terminal would obey.
+    // A table shows the begin of a payload, and no control character of a terminal.
     let (_, table, _) = stage.said(&["dead-letters", "list"]);
     assert!(table.contains("no event \\u{1b}[31mxxx") && table.contains("x…") && !table.contains('\u{1b}'), "{table}");
     assert!(table.lines().all(|line| line.len() < 400), "{table}");
@@ -331,7 +323,7 @@ fn dead_letters_are_listed_with_their_place_and_reason(mut stage: Stage) {
 
 fn dead_letters_keep_headers_and_time_and_are_decoded_with_them(mut stage: Stage) {
     let event = updated("gw", 1);
-    // Protobuf with a field before ours, as of another writer, is known by its content-type only.
+    // Protobuf with a field before ours, as another writer may send it, is known by its content-type only.
     let unknown_field = [0xa0, 0x06, 0x00];
     let payload = [&unknown_field[..], &wire::message(&event, b"", wire::Format::Protobuf, None).payload].concat();
     let headers = [("content-type", Some(&b"application/protobuf"[..])), ("trace", None), ("trace", Some(b"=1"))];
@@ -431,7 +423,7 @@ fn times_without_a_zone_are_local(stage: Stage) {
 fn what_can_be_stored_by_now_comes_back_once_with_all_that_follows(mut stage: Stage) {
     stage.store_events(&[updated("gw", 1), updated("gw", 5)]);
     stage.store(&[b"garbage".to_vec()]);
-    // Of these, 5 is stored already, and 2 stands there twice; 3 declares a loss, 7 says most of its breach.
+    // Among these, 5 is stored already, and 2 is there twice; 3 declares a loss, 7 is the last event of its breach.
     let letters = [updated("gw", 2), event("gw", 3, loss(6, 6)), updated("gw", 7), updated("gw", 5), updated("gw", 2)];
     stage.put_aside(&(0..).zip(letters.iter().map(wire::to_json)).collect::<Vec<_>>());
     stage.put_aside(&[(99, wire::to_json(&updated("gw", 4))[..40].to_vec())]);
@@ -446,13 +438,13 @@ fn what_can_be_stored_by_now_comes_back_once_with_all_that_follows(mut stage: St
     assert_eq!(stage.numbers("SELECT first_seq, last_seq FROM losses"), [6, 6]);
     assert_eq!(stage.numbers("SELECT count(*) FROM dead_letters"), [2]);
     assert_eq!(stage.numbers("SELECT kafka_offset, CAST(kafka_partition AS bigint) FROM events WHERE seq = 7"), [2, 3]);
-    // What stays is told, and stays.
+    // A letter that remains is reported.
     let (code, rows) = stage.rows(&["dead-letters", "retry"]);
     assert_eq!(code, 1);
     assert_eq!(fields(&rows, &["kafka_topic", "kafka_offset", "result"]), ["events 2 stays", "old 99 stays"]);
     assert!(rows[1]["reason"].as_str().unwrap().contains("EOF while parsing"), "{}", rows[1]);
     assert_eq!(stage.numbers("SELECT count(*) FROM dead_letters"), [2]);
-    // The consumer goes on as if nothing had been.
+    // The consumer goes on as before.
     stage.store_events(&[updated("gw", 4), updated("gw", 8)]);
     assert_eq!(stage.numbers("SELECT count(*), count(DISTINCT seq) FROM events"), [7, 7]);
 }
@@ -481,7 +473,7 @@ fn of_two_retries_at_once_each_letter_goes_to_one(mut stage: Stage) {
     assert_eq!(stage.numbers("SELECT count(*) FROM sequence_gaps"), [0]);
 }
 
-/// All commands that only look at the store.
+/// Commands that only read the store.
 const LOOKERS: &[&[&str]] = &[
     &["losses"],
     &["dead-letters", "list"],
@@ -516,7 +508,7 @@ fn a_store_that_cannot_be_asked_is_69_and_says_what_to_do() {
     assert!(!std::path::Path::new(missing.trim_start_matches("sqlite:")).exists(), "looking makes no file");
 }
 
-/// What these commands print, in each format, and how they end.
+/// Returns what these commands print, in each format, and how they end.
 fn printed(url: &str) -> Vec<String> {
     let commands: &[&[&str]] = &[
         &["losses"],
@@ -581,7 +573,7 @@ fn no_setting_of_a_server_changes_what_is_printed() {
         assert_eq!(printed(&stage.url), expected, "{setting}");
         alter("RESET ALL");
     }
-    // What writes is not misled by them either.
+    // The writer is not misled by them either.
     for setting in settings.iter().filter(|setting| !setting.contains("read_only")) {
         alter(&format!("SET {setting}"));
     }
@@ -638,14 +630,14 @@ fn what_a_reader_may_not_is_named_with_the_sql_that_mends_it() {
     owner.batch_execute("ALTER TABLE \"High water\".totals RENAME COLUMN limit_name TO mark").unwrap();
     let (code, _, err) = totals(Some("High water"));
     assert!(code == 69 && err.contains("limit_name") && err.contains("not those of this version"), "{err}");
-    // A lock that somebody holds.
+    // A lock that another session holds.
     owner.batch_execute("ALTER TABLE \"High water\".totals RENAME COLUMN mark TO limit_name").unwrap();
     owner.batch_execute("BEGIN; LOCK TABLE \"High water\".totals").unwrap();
     let (code, _, err) = totals(Some("High water"));
     assert!(code == 69 && err.contains("pg_locks"), "{err}");
 }
 
-/// Each question may go to another session of the server.
+/// Each query may go to another session of the server.
 #[test]
 fn readers_work_through_a_pooler_in_transaction_mode() {
     let test = "consumer_commands::readers_work_through_a_pooler_in_transaction_mode";
@@ -662,7 +654,7 @@ fn readers_work_through_a_pooler_in_transaction_mode() {
         let all: Vec<_> = (0..4).map(|_| scope.spawn(|| printed(&pooler.url))).collect();
         all.into_iter().for_each(|printed| assert_eq!(printed.join().unwrap(), expected));
     });
-    // Nothing of theirs is left in the sessions.
+    // No setting of theirs is left in the sessions.
     let settings =
         ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "TimeZone", "DateStyle"];
     let left = |url: &str| -> Vec<String> {
@@ -683,7 +675,7 @@ fn readers_work_through_a_pooler_in_transaction_mode() {
     (0..8).for_each(|_| assert_eq!(left(&pooler.url), untouched));
 }
 
-/// Rows are printed as they come: memory does not grow with their number.
+/// Rows are printed as they arrive: memory does not grow with their number.
 fn memory_is_bounded(stage: &Stage, rows: u64) {
     stage.run(&format!(
         "INSERT INTO totals (agent, interface, direction, limit_name, day, breaches, excess_bytes)
@@ -737,7 +729,6 @@ fn a_spreadsheet_runs_nothing_of_what_messages_say() {
     assert!(table.contains("\\u{202e}gpj.exe") && !table.contains('\u{202e}'), "{table}");
 }
 
-/// Without a file, `check` and `run` work with flags, environment and defaults, and say so.
 #[test]
 fn without_a_file_check_and_run_agree() {
     if std::path::Path::new("/etc/highwater/consumer.toml").exists() {

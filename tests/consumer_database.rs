@@ -1,5 +1,5 @@
-//! Databases as people have them: busy, locked, pooled, somebody else's, with settings and triggers of their own. Storing goes on, or
-//! says what would mend it; nothing is passed over.
+//! Databases as operators have them: busy, locked, pooled, shared, with settings and triggers of their own. Storing goes on, or
+//! reports what would mend it; nothing is passed over.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,7 +21,6 @@ use crate::support::netns::skip;
 use crate::support::process::until;
 use crate::support::services::Kafka;
 
-/// Both servers and the programs with fail points, or a note that the test was skipped.
 fn servers(test: &str) -> Option<(Kafka, Postgres)> {
     let test = format!("consumer_database::{test}");
     failpoints::or_skip(&test)?;
@@ -52,7 +51,6 @@ fn batch(from: i64, events: &[Event]) -> Batch {
     batch
 }
 
-/// Stores events as the first of the topic.
 fn store(store: &mut dyn Store, events: &[Event]) -> Result<Applied, StoreError> {
     store.insert_checkpoint(&topic(), 0, &Checkpoint::default(), None)?;
     store.apply(&batch(0, events), Utc::now())
@@ -62,7 +60,7 @@ fn events(seqs: std::ops::RangeInclusive<u64>) -> Vec<Event> {
     seqs.map(|seq| updated("gw", seq)).collect()
 }
 
-/// The database's URL, for somebody else.
+/// Returns the database's URL for another role.
 fn url_of(database: &Database, role: &str) -> String {
     let (_, server) = database.url.split_once('@').unwrap();
     format!("postgres://{role}:secret@{server}")
@@ -84,7 +82,7 @@ fn storing_goes_on_while_the_maintenance_runs() {
     database.until("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE '%/maintenance' AND datname = current_database()", "(0)");
 }
 
-/// A partition that somebody reads is dropped later, and nobody waits.
+/// A partition that is being read is dropped later, and no session waits.
 #[test]
 fn retention_ends_at_the_first_lock_that_is_held() {
     let Some(postgres) = postgres("retention_ends_at_the_first_lock_that_is_held") else { return };
@@ -135,7 +133,7 @@ fn a_migration_takes_as_long_as_it_takes() {
     assert!(!running.log().contains("has not answered"), "{}", running.log());
 }
 
-/// What the database lacks is somebody's to mend, and no message's fault.
+/// A missing grant is the operator's to mend, and no message's fault.
 #[test]
 fn a_revoked_grant_makes_no_dead_letters() {
     let Some(postgres) = postgres("a_revoked_grant_makes_no_dead_letters") else { return };
@@ -155,7 +153,7 @@ fn a_revoked_grant_makes_no_dead_letters() {
     assert_eq!(stored.apply(&batch(5, &events(6..=9)), Utc::now()).unwrap().inserted, 4);
 }
 
-/// A trigger may refuse a row with whatever code it likes.
+/// A trigger may refuse a row with any SQLSTATE.
 #[test]
 fn a_row_that_a_trigger_refuses_is_a_dead_letter_among_its_neighbours() {
     let test = "a_row_that_a_trigger_refuses_is_a_dead_letter_among_its_neighbours";
@@ -182,7 +180,7 @@ fn refuse_every_second(database: &Database, code: &str) {
     database.client().batch_execute(&sql).unwrap();
 }
 
-/// What is stored in pieces ends between two of them.
+/// Storing in pieces ends between two of them.
 #[test]
 fn a_stop_ends_the_search_for_what_is_refused() {
     let Some(postgres) = postgres("a_stop_ends_the_search_for_what_is_refused") else { return };
@@ -270,7 +268,7 @@ fn what_can_not_be_stored_in_is_refused_by_name_with_what_mends_it() {
         .unwrap();
     let said = refused(&format!("{}_ascii", database.url));
     assert!(said.contains("SQL_ASCII") && said.contains("ENCODING 'UTF8'"), "{said}");
-    // Somebody else's tables; a schema of our own helps, and another tool's migrations are no matter.
+    // Tables of another program; a schema of our own helps, and another tool's migrations do not matter.
     client.batch_execute("CREATE TABLE events (a int); CREATE TABLE refinery_schema_history (b int)").unwrap();
     let said = refused(&database.url);
     assert!(said.contains("store.schema = \"highwater\""), "{said}");
@@ -278,7 +276,7 @@ fn what_can_not_be_stored_in_is_refused_by_name_with_what_mends_it() {
     assert_eq!(store(&mut *own, &events(1..=3)).unwrap().inserted, 3);
     assert_eq!(database.ask("SELECT count(*) FROM highwater.events"), "(3)");
     assert_eq!(database.ask("SELECT count(*) FROM public.events"), "(0)");
-    // Nobody but its owner makes tables in public, since PostgreSQL 15.
+    // Since PostgreSQL 15, only its owner makes tables in public.
     let role = format!("reader_{:08x}", fastrand::u32(..));
     client.batch_execute(&format!("CREATE ROLE {role} LOGIN PASSWORD 'secret'")).unwrap();
     let other = postgres.database("refused");
@@ -311,7 +309,6 @@ fn a_pooler_in_transaction_mode_is_refused_and_one_in_session_mode_taken() {
     assert_eq!(store(&mut *open(&session.url, None), &events(1..=3)).unwrap().inserted, 3);
 }
 
-/// pgbouncer before a database.
 pub(crate) struct Pooler {
     pub(crate) url: String,
     child: std::process::Child,
@@ -371,8 +368,8 @@ fn every_table_and_column_says_what_it_is() {
     assert_eq!(database.ask(views), "");
 }
 
-/// An update of an open breach stays in its page and touches no index. On a server of its own: a transaction in any other
-/// database holds back what pages could give free.
+/// An update of an open breach is a HOT update. On a server of its own: a transaction in any other database holds back what pages
+/// could free.
 #[test]
 fn breaches_are_updated_in_place() {
     let Some(postgres) = Postgres::own("breaches_are_updated_in_place") else { return };

@@ -1,4 +1,4 @@
-//! The consumer as a program, between a real Kafka and a real PostgreSQL (and SQLite): what is in the topic is in the table, each
+//! The consumer as a program, between a real Kafka and a real PostgreSQL (and SQLite): each event of the topic is in the table
 //! once, whatever happens in between.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,13 +12,11 @@ use crate::support::events::{produce, produce_raw, produce_to, updated};
 use crate::support::failpoints;
 use crate::support::services::Kafka;
 
-/// Both servers, or a note that the test was skipped.
 fn servers(test: &str) -> Option<(Kafka, Postgres)> {
     let test = format!("consumer_kafka::{test}");
     Some((Kafka::or_skip(&test)?, Postgres::or_skip(&test)?))
 }
 
-/// `count` events of each of `agents`, numbered from `first`.
 fn events(agents: u64, first: u64, count: u64) -> Vec<Event> {
     (first..first + count).flat_map(|seq| (0..agents).map(move |agent| updated(&format!("gw-{agent}"), seq))).collect()
 }
@@ -91,7 +89,7 @@ fn what_kafka_dropped_is_written_down() {
     assert!(log.contains("Kafka dropped offsets 10 to 24"), "{log}");
 }
 
-/// Some kilobytes that hold megabytes: more than librdkafka takes, here with a low bound, as it is asked to.
+/// Some kilobytes that unpack to megabytes: more than librdkafka takes, here with a low bound.
 #[test]
 fn a_batch_that_is_too_large_is_a_gap_and_what_follows_is_stored() {
     let Some((kafka, postgres)) = servers("a_batch_that_is_too_large_is_a_gap_and_what_follows_is_stored") else {
@@ -118,7 +116,7 @@ fn a_batch_that_is_too_large_is_a_gap_and_what_follows_is_stored() {
     assert!(log.contains("[0]: offsets 3 to 13 stand in a batch that cannot be unpacked"), "{log}");
     assert!(log.contains("Set receive.message.max.bytes in [kafka.properties] higher"), "{log}");
     assert_eq!(database.ask("SELECT count(*) FROM dead_letters"), "(0)");
-    // Whoever looks at the topic sees what there is around them.
+    // `tail` shows the messages around them.
     let mut tail = command();
     tail.args(["tail", "--from", "earliest", "--until-end", "--format", "csv", "--config"]).arg(consumer.config());
     let seen = tail.output().unwrap();
@@ -128,14 +126,14 @@ fn a_batch_that_is_too_large_is_a_gap_and_what_follows_is_stored() {
         "{}",
         String::from_utf8_lossy(&seen.stderr)
     );
-    // Nothing of that is done again.
+    // None of that is done again.
     produce_to(brokers, &topic, 0, plain("a", 6, 6));
     let (_, log) = consumer.until_end();
     assert_eq!(database.ask("SELECT count(*) FROM events"), "(16)", "{log}");
     assert!(!log.contains("cannot be unpacked"), "{log}");
 }
 
-/// Old records are read again at each start: their end is no error.
+/// Old records are read again at each start: reaching their end is no error.
 #[test]
 fn a_healthy_consumer_logs_no_error() {
     let Some((kafka, postgres)) = servers("a_healthy_consumer_logs_no_error") else { return };
@@ -167,7 +165,7 @@ fn the_database_knows_better_than_kafka_where_to_go_on() {
     assert_eq!(database.ask(TOLD), told(10));
 }
 
-/// Retention and the look at known records go by their own clocks: a stream that never pauses starves neither.
+/// Retention and the reading of known records go by their own clocks: a stream that never pauses starves neither.
 #[test]
 fn a_steady_stream_starves_no_chore() {
     let Some((kafka, postgres)) = servers("a_steady_stream_starves_no_chore") else { return };
@@ -246,7 +244,7 @@ fn bad_configuration_ends_with_78_and_says_where() {
             format!("{config}:2: kafka.properties.partition.assignment.strategy: `cooperative-sticky` is not for");
         assert!(code == Some(78) && error.contains(&line), "{error}");
     }
-    // A topic that is not there has no end.
+    // A missing topic has no end.
     if let Some(kafka) = Kafka::or_skip("consumer_kafka::bad_configuration_ends_with_78_and_says_where") {
         let directory = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}", directory.path().join("h.db").display());

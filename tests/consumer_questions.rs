@@ -1,5 +1,4 @@
-//! What people ask the tables is answered by an index. The times that it takes on ten million events are printed by
-//! `benches/run questions`.
+//! Usual queries are served by an index. Their times on ten million events are printed by `benches/run questions`.
 
 use highwater::consumer::batch::TopicId;
 use highwater::consumer::store::{PartitionWidth, StoreOptions, StoreUrl};
@@ -8,7 +7,6 @@ use serde_json::Value;
 use crate::support::consumer::{Database, Postgres};
 use crate::support::questions::{QUESTIONS, fill};
 
-/// A database with the tables of a consumer.
 fn with_tables(test: &str) -> Option<Database> {
     let database = Postgres::or_skip(test)?.database("questions");
     let keep = std::time::Duration::from_secs(400 * 86_400);
@@ -18,7 +16,7 @@ fn with_tables(test: &str) -> Option<Database> {
     Some(database)
 }
 
-/// The nodes of a plan that read a relation: their kind, the relation, and the index.
+/// Collects the nodes of a plan that read a relation: their kind, the relation, and the index.
 fn scans(plan: &Value, found: &mut Vec<(String, String, String)>) {
     let text = |name: &str| plan[name].as_str().unwrap_or_default().to_owned();
     if plan["Node Type"].as_str().is_some_and(|node| node.contains("Scan")) {
@@ -35,7 +33,7 @@ fn the_plan_of_each_question_uses_its_index() {
     let mut client = database.client();
     fill(&mut client, 2_400);
     client.batch_execute("ANALYZE").unwrap();
-    // The planner is told that there are 500 times as many: ten million events, 1.2 million breaches.
+    // The planner is given 500 times as many: ten million events, 1.2 million breaches.
     let mut transaction = client.transaction().unwrap();
     let many = "UPDATE pg_class SET reltuples = reltuples * 500
                 WHERE relnamespace = 'public'::regnamespace AND reltuples > 0 AND relkind IN ('r', 'i')
@@ -54,7 +52,7 @@ fn the_plan_of_each_question_uses_its_index() {
     }
 }
 
-/// The views say what a question of people is answered by: a breach whose agent began a new epoch is not open for ever.
+/// A breach whose agent began a new epoch is not open for ever in the views.
 #[test]
 fn a_question_gives_the_rows_that_it_asks_for() {
     let Some(database) = with_tables("consumer_questions::a_question_gives_the_rows_that_it_asks_for") else { return };

@@ -1,4 +1,4 @@
-//! A consumer that is told, by SIGHUP, to read its configuration again.
+//! A consumer that reads its configuration again on SIGHUP.
 
 use std::fs;
 
@@ -23,7 +23,7 @@ fn another_configuration_is_taken_over_and_a_wrong_one_changes_nothing() {
     send(&first, "gw-1", 1..101);
     database.until(TOLD, "(100,100)");
 
-    // One that is wrong, and one with a property that librdkafka finds wrong: both are said, and storing goes on.
+    // A wrong file, and one with a property that librdkafka rejects: both are reported, and storing goes on.
     let right = fs::read_to_string(consumer.config()).unwrap();
     fs::write(consumer.config(), format!("{right}\nnonsense = 1\n")).unwrap();
     running.signal("HUP");
@@ -43,7 +43,7 @@ fn another_configuration_is_taken_over_and_a_wrong_one_changes_nothing() {
     database.until(TOLD, "(250,250)");
     assert_eq!(database.ask("SELECT max(seq) FROM events WHERE agent = 'gw-1'"), "(200)");
 
-    // And back: it goes on where the database stands.
+    // And back: it goes on from where the database is.
     fs::write(consumer.config(), right).unwrap();
     running.signal("HUP");
     database.until(TOLD, "(260,260)");

@@ -1,4 +1,4 @@
-//! What every store promises: one body of tests, run against SQLite and against a real PostgreSQL.
+//! Promises of every store: one body of tests, run against SQLite and against a real PostgreSQL.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
@@ -27,13 +27,11 @@ fn options(instance: &str) -> StoreOptions {
     StoreOptions { instance: instance.to_owned(), partition: PartitionWidth::Month, keep }
 }
 
-/// Nobody wants it to end.
 static GO_ON: AtomicBool = AtomicBool::new(false);
 
-/// Long enough for all of it.
 const BUDGET: Duration = Duration::from_secs(60);
 
-/// A store under test, and a way to look at it that is not the store's.
+/// A store under test, and a connection that is not the store's.
 struct Bench {
     store: Box<dyn Store + Send>,
     look: Look,
@@ -70,7 +68,7 @@ impl Bench {
         }
     }
 
-    /// What `sql` gives: rows by spaces, columns by commas. Both databases print whole numbers and text the same.
+    /// Runs `sql`; rows are separated by spaces, columns by commas. Both databases print whole numbers and text the same.
     fn ask(&self, sql: &str) -> String {
         match &self.look {
             Look::Postgres(database) => {
@@ -106,7 +104,6 @@ impl Bench {
         self.store(&events.iter().map(wire::to_json).collect::<Vec<_>>())
     }
 
-    /// One run of the maintenance.
     fn retire(&self, days: u64, now: DateTime<Utc>) -> Maintained {
         let url = match &self.look {
             Look::Sqlite(directory) => StoreUrl::sqlite(&directory.path().join("h.db")),
@@ -117,7 +114,7 @@ impl Bench {
         url.maintenance(&options("maintenance")).run(&keep, now, BUDGET, &GO_ON).unwrap()
     }
 
-    /// Makes rows old, and what is noted of their partitions.
+    /// Makes rows old, and the notes of their partitions.
     fn age(&self, table: &str, which: &str) {
         self.run(&format!("UPDATE {table} SET stored_at = '2020-01-01T00:00:00.000000Z' WHERE {which}"));
         if matches!(self.look, Look::Postgres(_)) {
@@ -149,7 +146,6 @@ fn payloads(seqs: impl IntoIterator<Item = u64>) -> Vec<Vec<u8>> {
     seqs.into_iter().map(|seq| wire::to_json(&updated("gw", seq))).collect()
 }
 
-/// Runs a body on both stores.
 macro_rules! on_both {
     ($($name:ident),* $(,)?) => {
         mod sqlite {
@@ -227,7 +223,7 @@ fn what_is_stored_already_is_passed_over(bench: &mut Bench) {
     assert_eq!((behind.inserted, behind.stored[&0], bench.place().next_offset), (0, (4, 4), 5));
 }
 
-/// Guard 1 skips by offset, whatever stands there now: that is what tells it from guard 2.
+/// Guard 1 skips by offset, whatever record is there now: that is the difference to guard 2.
 fn a_partition_taken_by_another_is_left_to_it(bench: &mut Bench) {
     let mut other = bench.another();
     bench.store(&payloads(1..=3));
@@ -296,7 +292,6 @@ fn what_is_no_event_is_a_dead_letter_among_its_neighbours(bench: &mut Bench) {
     assert_eq!(bench.store(&payloads([3])).inserted, 1);
 }
 
-/// Whatever a message claims, its dead letter is kept.
 fn a_dead_letter_is_kept_whatever_it_claims(bench: &mut Bench) {
     let named = |agent: &str, seq| wire::to_json(&updated(agent, seq));
     let claims = [
@@ -322,7 +317,7 @@ fn one_identity_with_two_times_is_two_rows_and_counted_once(bench: &mut Bench) {
         event
     };
     bench.store_events(&[updated("gw", 1), updated("gw", 2), updated("gw", 3)]);
-    // One is a copy, one is a stranger with its identity (a day later too), one is new.
+    // One is a copy, one has its identity under another time (a day later too), one is new.
     let applied = bench.store_events(&[updated("gw", 1), moved(2, 86_400), updated("gw", 4)]);
     assert_eq!((applied.inserted, applied.identity_conflicts.len()), (2, 1), "{applied:?}");
     assert!(applied.identity_conflicts[0].contains("gw 0000000000005f0c-2"), "{applied:?}");
@@ -356,9 +351,9 @@ fn sequences_merge_and_gaps_show_unless_declared(bench: &mut Bench) {
     assert_eq!(bench.ask("SELECT first_seq, last_seq FROM sequence_gaps"), "1,1 8,8");
 }
 
-/// A number is missing once, however many things account for it.
+/// A number is missing once, however many causes account for it.
 fn what_is_missing_is_counted_once(bench: &mut Bench) {
-    // Known by their agent's name and number, and no events all the same.
+    // Agent and number are known, but they are no events.
     let unreadable = |seq| {
         let text = String::from_utf8(wire::to_json(&updated("gw", seq))).unwrap();
         text.replace("\"direction\":\"rx\"", "\"direction\":\"up\"").into_bytes()
@@ -583,7 +578,7 @@ fn retention_drops_what_is_old_in_both_times(bench: &mut Bench) {
     };
     bench.store_events(&[at(1, -60), at(2, -25), at(3, 0)]);
     bench.store(&[b"garbage".to_vec()]);
-    // Old by what was observed, but just stored: they stay.
+    // Observed long ago, but just stored: they stay.
     assert_eq!(bench.retire(10, Utc::now()), Maintained::default());
     bench.age("events", "seq = 1");
     let maintained = bench.retire(10, Utc::now() + TimeDelta::days(2));
@@ -598,7 +593,7 @@ fn retention_drops_what_is_old_in_both_times(bench: &mut Bench) {
     assert_eq!(bench.store_events(&[at(1, -60)]).inserted, 1);
 }
 
-/// A gateway without a clock says 1970, or the year 2170.
+/// A gateway without a clock reports 1970, or the year 2170.
 fn times_without_a_clock_are_thinned(bench: &mut Bench) {
     let at = |seq, text: &str| {
         let mut event = event("gw", seq, started());
@@ -612,7 +607,7 @@ fn times_without_a_clock_are_thinned(bench: &mut Bench) {
     assert_eq!(bench.ask("SELECT seq FROM events"), "2");
 }
 
-/// Nothing grows for ever: what was declared, what is missing, and the series of agents that began anew.
+/// Declarations, gaps, and the series of agents with a newer epoch do not grow for ever.
 fn old_gaps_are_closed_and_old_series_go(bench: &mut Bench) {
     let of = |epoch, seq| {
         let mut event = updated("gw", seq);
@@ -651,7 +646,7 @@ fn samples_are_rows_of_their_own_table_and_once(bench: &mut Bench) {
                   FROM samples WHERE agent = 'gw' AND seq IN (3, 5)";
     assert_eq!(bench.ask(fields), "3,events,11,eth0,1000,30,,240,, 5,events,16,eth1,,,,,,first");
     assert_eq!(bench.ask(count), "3,6");
-    // A neighbour that is none holds nothing up.
+    // A dead letter among them holds nothing up.
     let mut bad = sample("gw", 6);
     bad.body = Body::Sample(Sample { interface: "eth\0".into(), ..Sample::default() });
     let applied = bench.store_events(&[bad.clone(), sample("gw", 7), updated("gw", 7), started_again()]);
@@ -675,7 +670,7 @@ fn one_sample_with_two_times_is_two_rows_and_counted_once(bench: &mut Bench) {
     assert_eq!(bench.ask("SELECT count(*), count(DISTINCT seq) FROM samples"), "4,3");
 }
 
-/// Samples have an epoch of their own: what is missing of them is said, and nothing of the events is.
+/// Samples have an epoch of their own: their gaps are reported, and none of the events.
 fn samples_that_never_came_are_gaps_and_events_none(bench: &mut Bench) {
     bench.store_events(&[updated("gw", 1), sample("gw", 1), sample("gw", 2), updated("gw", 2), sample("gw", 5)]);
     bench.run("UPDATE agent_sequences SET first_stored_at = '2020-01-01T00:00:00.000000Z'");
@@ -740,7 +735,7 @@ fn totals_are_by_agent_interface_direction_and_day(bench: &mut Bench) {
     assert_eq!(bench.ask("SELECT excess_bytes FROM totals WHERE breaches = 2"), "1008");
 }
 
-/// Nobody's bytes are that many; but a sum that overflows must not hold up the others.
+/// No traffic is that large; but a sum that overflows must not hold up the others.
 fn totals_stop_at_the_greatest_number(bench: &mut Bench) {
     let huge = |seq, id: &str| {
         let mut breach = breach(id, seq);
@@ -764,7 +759,7 @@ impl Bench {
     }
 }
 
-/// Events of a breach in any order and any batches give the same last word.
+/// Events of a breach in any order and any batches give the same state.
 fn breaches_merge_in_any_order(bench: &mut Bench, name: &str, order: &[usize], cuts: &[usize]) {
     let events: Vec<Event> = (0..8_u64)
         .map(|index| {
@@ -808,7 +803,7 @@ fn in_any_order(mut bench: Bench, cases: u32) {
         .unwrap();
 }
 
-/// Any order, copies, any batches: the same sums, and what batches say that they add makes up the same.
+/// Any order, copies, any batches: the same sums, and the reported increases make up the same.
 fn totals_add_up(bench: &mut Bench, agent: &str, sends: &[usize], cuts: &[usize]) {
     let events: Vec<Event> = (0..12_usize)
         .map(|index| {
@@ -873,7 +868,7 @@ fn postgres_merges_breaches_in_any_order() {
     in_any_order(Bench::postgres(&postgres), 64);
 }
 
-/// What PostgreSQL is known to refuse is refused before it gets there.
+/// Rows that PostgreSQL is known to refuse.
 #[test]
 fn rows_that_postgres_refuses_are_dead_letters_and_their_neighbours_are_rows() {
     let Some(postgres) =
@@ -900,7 +895,7 @@ fn rows_that_postgres_refuses_are_dead_letters_and_their_neighbours_are_rows() {
     assert_eq!(bench.place().next_offset, 57);
 }
 
-/// Rows that the ranges know nothing of: what was seen is told by the primary key alone.
+/// Without ranges, the primary key alone shows what is stored.
 #[test]
 fn the_key_decides_where_the_ranges_are_lost() {
     let Some(postgres) = Postgres::or_skip("consumer_store::the_key_decides_where_the_ranges_are_lost") else { return };
@@ -929,7 +924,7 @@ fn a_database_that_refuses_its_own_probe_makes_no_dead_letters() {
     assert_eq!(bench.store(&payloads(1..=5)).inserted, 5);
 }
 
-/// As many days as an agent with a bad clock may bring.
+/// As many days as an agent with a wrong clock may bring.
 #[test]
 fn a_bad_clock_makes_few_partitions_and_loses_nothing() {
     let test = "consumer_store::a_bad_clock_makes_few_partitions_and_loses_nothing";
@@ -956,7 +951,7 @@ fn a_bad_clock_makes_few_partitions_and_loses_nothing() {
     assert!(rejected[0].error.contains("clock of gw"), "{:?}", rejected[0]);
     assert_eq!(bench.ask("SELECT count(*) FROM partition_notes WHERE outside"), "12");
     assert_eq!(bench.ask("SELECT (SELECT count(*) FROM events) + (SELECT count(*) FROM dead_letters)"), "2000");
-    // Those within reach of the partitions that are there are rows, and the others become such later.
+    // Those within reach of the existing partitions are rows, and the others become rows later.
     let stored: usize = bench.ask("SELECT count(*) FROM events").parse().unwrap();
     assert!((300..400).contains(&stored), "{stored}");
     bench.run("UPDATE partition_notes SET made_at = now() - interval '2 hours'");
@@ -966,7 +961,7 @@ fn a_bad_clock_makes_few_partitions_and_loses_nothing() {
     assert_eq!((summary.outcomes, summary.inserted), (vec![RetryOutcome::Stored], 1));
 }
 
-/// A series of five years is no bad clock.
+/// Five years of samples are no wrong clock.
 #[test]
 fn a_long_series_of_samples_is_stored_whole() {
     let Some(postgres) = Postgres::or_skip("consumer_store::a_long_series_of_samples_is_stored_whole") else { return };
@@ -991,7 +986,7 @@ fn a_day_that_vanished_is_made_again() {
     bench.store(&payloads(1..=3));
     bench.run("DROP TABLE events_20261101");
     assert_eq!(bench.store(&payloads(4..=5)).inserted, 2);
-    // Detached by somebody who keeps it.
+    // Detached by an operator who keeps it.
     bench.run("ALTER TABLE events DETACH PARTITION events_20261101");
     assert_eq!(bench.store(&payloads(6..=7)).inserted, 2);
     assert_eq!(bench.ask("SELECT seq FROM events"), "6 7");
@@ -1019,8 +1014,8 @@ fn several_at_once_make_the_schema_once() {
     assert_eq!(database.ask("SELECT version FROM highwater_migrations"), "(1)");
 }
 
-/// Agents whose events come by two partitions, to two consumers, and some of them by both: what each reads and writes back is the
-/// other's too.
+/// Agents whose events come by two partitions, to two consumers, and some of them by both: each reads and writes ranges of the
+/// other.
 #[test]
 fn two_consumers_of_the_same_agents_lose_and_double_nothing() {
     let test = "consumer_store::two_consumers_of_the_same_agents_lose_and_double_nothing";

@@ -16,7 +16,6 @@ fn events(first: u64, last: u64) -> Vec<Event> {
     (first..=last).map(|seq| updated("gw", seq)).collect()
 }
 
-/// A command that asks this broker for this topic, with no configuration file.
 fn asking(kafka: &Kafka, topic: &str, arguments: &[&str]) -> Command {
     let mut command = command();
     command.args(arguments).args(["--brokers", &kafka.address, "--topic", topic, "--group", topic]);
@@ -51,7 +50,7 @@ fn tail_shows_what_is_there_from_where_it_is_asked() {
     assert_eq!((&all[0]["key"], &all[0]["error"]), (&"gw".into(), &serde_json::Value::Null));
     assert!(all[1]["error"].as_str().is_some_and(|error| !error.is_empty()) && all[1]["event"].is_null(), "{}", all[1]);
     assert!(all[2]["payload"].is_null() && !all[2]["error"].is_null(), "{}", all[2]);
-    // For people: what is no event is shown as such, and steers no terminal.
+    // For people: a message that is no event is shown as such, and sends no control character to the terminal.
     let (code, text, err) = said(tail(&["--from", "9"]).output().unwrap());
     assert_eq!(code, 0, "{err}");
     let lines: Vec<&str> = text.lines().collect();
@@ -67,7 +66,7 @@ fn tail_shows_what_is_there_from_where_it_is_asked() {
     assert!(lines[2].contains("no event") && lines[3].contains("agent_started"), "{text}");
     let raw = tail(&["--from", "9", "-n", "1", "--raw"]).output().unwrap().stdout;
     assert_eq!(raw, [wire::to_json(&updated("gw", 10)), b"\n".to_vec()].concat());
-    // No group knows of it.
+    // No group was made by it.
     let (_, lag) = rows(asking(&kafka, &topic, &["lag", "--wait", "--timeout", "0s"]));
     assert!(lag.is_empty(), "there is no store: {lag:?}");
     for (arguments, code, says) in [
@@ -142,7 +141,7 @@ fn lag_is_what_is_not_stored_and_is_waited_for() {
         assert_eq!(all(&rows(lag(&[])).1), ["0 0 50 30 30 20"]);
         let (code, _, err) = said(lag(&["--wait", "--timeout", "300ms"]).output().unwrap());
         assert!(code == 1 && err.contains("not stored after 300ms: 20 offsets"), "{err}");
-        // What comes after the call is not waited for.
+        // A message that arrives after the call is not waited for.
         let running = consumer.start(&[]);
         let (code, _, err) = said(lag(&["--wait", "--timeout", "60s"]).output().unwrap());
         assert_eq!(code, 0, "{err}");
@@ -150,7 +149,7 @@ fn lag_is_what_is_not_stored_and_is_waited_for() {
     }
 }
 
-/// What the group has committed to Kafka is of another database: `start` decides.
+/// Offsets that the group committed to Kafka belong to another database: `start` decides.
 #[test]
 fn a_new_database_with_an_old_group_has_all_of_the_topic() {
     let test = "consumer_topic::a_new_database_with_an_old_group_has_all_of_the_topic";
@@ -191,7 +190,7 @@ fn what_a_start_leaves_out_is_written_down() {
     assert_eq!(database.ask("SELECT count(*) FROM kafka_gaps"), "(1)");
 }
 
-/// A marker of a transaction is where the last stored record was.
+/// A transaction marker is at the offset of the last stored record.
 #[test]
 fn a_topic_made_anew_behind_a_marker_loses_nothing() {
     let test = "consumer_topic::a_topic_made_anew_behind_a_marker_loses_nothing";

@@ -10,7 +10,7 @@ use crate::support::consumer::{Consumer, Postgres, command};
 use crate::support::events::{breach, event, noon, produce, started, updated};
 use crate::support::services::Kafka;
 
-/// One event of a breach that began `day` days after the first.
+/// An event of a breach that began `day` days after the first.
 fn over(agent: &str, seq: u64, id: &str, day: i64, bytes: u64) -> Event {
     let mut breach = breach(id, seq);
     breach.raised_at = noon() + TimeDelta::days(day);
@@ -44,7 +44,7 @@ fn three_consumers_come_and_go_and_each_byte_is_counted_once() {
     let mut running: Vec<_> = consumers.iter_mut().map(|consumer| consumer.start(&[])).collect();
     for (round, events) in sent.iter().enumerate() {
         produce(&kafka.address, &topic, events);
-        // One is killed, wherever it stands, and comes back.
+        // A consumer is killed at any point, and comes back.
         let at = round % 3;
         running.remove(at).kill();
         running.insert(at, consumers[at].start(&[]));
@@ -72,7 +72,7 @@ fn each_change_is_logged_once_with_the_sum_since_the_start_and_in_all() {
         let running = consumer.start(&["--log-totals"]);
         running.until("total gw eth0 rx: 1000 B over limit wan-down since the start, 1000 B in all");
         running.kill();
-        // A run of its own counts anew; a copy adds nothing, and is not logged.
+        // A new run counts from 0; a copy adds nothing, and is not logged.
         let running = consumer.start(&["--log-totals"]);
         produce(&kafka.address, &topic, &[over("gw", 3, "a", 0, 3_072), over("gw", 1, "a", 0, 1_000)]);
         running.until("total gw eth0 rx: 2.0 KiB over limit wan-down since the start, 3.0 KiB in all");
@@ -134,7 +134,6 @@ fn postgres_totals_are_printed_by_day() {
     }
 }
 
-/// A database without the tables is not changed by looking at it.
 #[test]
 fn a_foreign_database_is_left_to_the_consumer() {
     let stage = Stage::sqlite();

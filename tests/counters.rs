@@ -1,4 +1,4 @@
-//! The counter sources: one body for all, and the two that read the kernel's on links that come and go.
+//! Counter sources: one body of tests for all, and for the two that read the kernel's, on links that come and go.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ use highwater::units::BitRate;
 use crate::support::agent::until;
 use crate::support::netns::{Namespace, inside, ip, ip_can, skip};
 
-/// A source, and who follows it: the links it told of, by ifindex.
+/// A source, and the links that it reported, by ifindex.
 struct Follower {
     source: Box<dyn CounterSource>,
     clock: Box<dyn Clock>,
@@ -36,7 +36,7 @@ impl Follower {
         Self { source, clock, reading: Reading::default(), links: BTreeMap::new() }
     }
 
-    /// Reads, and holds what came against what was told before.
+    /// Reads, and compares the changes with the links reported before.
     fn read(&mut self) -> Vec<LinkChange> {
         self.source.read(&*self.clock, &mut self.reading).unwrap();
         for change in &self.reading.changes {
@@ -55,7 +55,6 @@ impl Follower {
         self.reading.changes.clone()
     }
 
-    /// Reads again and again until `done`.
     fn read_until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
         until(what, || {
             self.read();
@@ -85,7 +84,7 @@ fn kernel(choice: SourceChoice, include: &str) -> Follower {
     Follower::new(open(choice, Path::new("/"), selection(include)))
 }
 
-/// What every source promises, on a system whose links stand still.
+/// Promises of every source, on a system whose links do not change.
 fn keeps_its_promises(mut follower: Follower) {
     let name = follower.source.name();
     let first = follower.read();
@@ -160,13 +159,13 @@ fn follows_links(choice: SourceChoice) {
     assert_eq!(names, ["hw0", "hw1"]);
     assert_eq!(follower.reading.counters.len(), 2);
     let hw0 = follower.link("hw0").clone();
-    // sysfs knows only that it stands on another link.
+    // sysfs has only the index of the link below.
     let kind = if follower.source.name() == "netlink" { "veth" } else { "virtual" };
     assert_eq!((hw0.kind, hw0.up, hw0.speed), (LinkKind::from_kernel(kind), false, Speed::default()));
 
     ip("link set hw0 up");
     ip("link set hw1 up");
-    // The kernel tells of a carrier a little later (its linkwatch), now and then up to a second.
+    // The kernel reports a carrier a little later (linkwatch), now and then up to a second.
     follower.read_until("both ends are up", |follower| follower.link("hw0").up && follower.link("hw1").up);
     let ten_gigabit = Speed::both(Some(BitRate::from_bps(10_000_000_000)));
     assert_eq!(follower.link("hw0").speed, ten_gigabit, "what veth says of itself once it is up");
@@ -219,7 +218,7 @@ fn sysinfo_follows_links() {
     inside("counters::sysinfo_follows_links", || follows_links(SourceChoice::Sysinfo));
 }
 
-/// Received and sent bytes and packets of a link by `/proc/net/dev`, which is the namespace's own.
+/// Reads bytes and packets of a link, received and sent, from `/proc/net/dev`, which is the namespace's own.
 fn by_proc(name: &str) -> ((u64, u64), Packets) {
     let text = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
     let line = text.lines().find_map(|line| line.trim_start().strip_prefix(&format!("{name}:"))).unwrap();
@@ -227,7 +226,6 @@ fn by_proc(name: &str) -> ((u64, u64), Packets) {
     ((fields[0], fields[8]), Packets { rx: fields[1], tx: fields[9] })
 }
 
-/// Sends over the loopback, and compares.
 fn counts_as_the_kernel_does(choice: SourceChoice) {
     ip("link set lo up");
     let mut follower = kernel(choice, "lo");
@@ -256,7 +254,7 @@ fn sysinfo_counts_as_the_kernel_does() {
     inside("counters::sysinfo_counts_as_the_kernel_does", || counts_as_the_kernel_does(SourceChoice::Sysinfo));
 }
 
-/// Which links count another one's bytes as well, on kinds of links that this kernel has; without one, the others are tried.
+/// Links that count another one's bytes as well, of the kinds that this kernel has.
 fn knows_what_counts_a_links_bytes_as_well(test: &str, choice: SourceChoice) {
     ip("link add hwp0 type veth peer name hwp1");
     ip("link add hwq0 type veth peer name hwq1");
@@ -279,7 +277,7 @@ fn knows_what_counts_a_links_bytes_as_well(test: &str, choice: SourceChoice) {
         let lower = follower.link(lower);
         assert!(counted_by.contains(&lower.ifindex), "{upper} is counted by {counted_by:?}, not by {lower:?}");
     }
-    // The two ends of a pair carry the same bytes: all belong to one of them. sysfs does not tell of peers.
+    // Both ends of a pair carry the same bytes: all belong to one of them. sysfs has no peers.
     let (first, second) = (follower.link("hwp0"), follower.link("hwp1"));
     let pair = if first.ifindex < second.ifindex { (first, second) } else { (second, first) };
     let expected = if netlink { vec![pair.0.ifindex] } else { Vec::new() };
@@ -316,7 +314,7 @@ fn sysinfo_knows_what_counts_a_links_bytes_as_well() {
 fn netlink_knows_altnames() {
     inside("counters::netlink_knows_altnames", || {
         ip("link add hw0 type veth peer name hw1");
-        // The kernel tells of another altname only while the link is up, else with its next change.
+        // The kernel reports a further altname only while the link is up, else with its next change.
         ip("link set hw0 up");
         ip("link set hw1 up");
         ip("link property add dev hw0 altname uplink-of-the-building altname second");
@@ -339,7 +337,7 @@ fn netlink_knows_altnames() {
     });
 }
 
-/// What the configuration says of a link, and which of the links it selects rather than a limit.
+/// The configuration of a link, and which links it selects rather than a limit.
 fn heeds_the_configuration(choice: SourceChoice) {
     ip("link add hw0 type veth peer name hw1");
     ip("link set hw0 up");
@@ -384,7 +382,7 @@ fn ends_with_the_right_state(choice: SourceChoice) {
         follower
             .read_until("it is up again", |follower| follower.link("hw0").up && follower.link("hw0").speed == speed);
     }
-    // It may still be told of a carrier that is back; then nothing more comes.
+    // A carrier that is back may still be reported; then nothing more.
     std::thread::sleep(Duration::from_millis(1_500));
     follower.read();
     assert_eq!((follower.link("hw0").up, follower.link("hw0").speed), (true, speed));
@@ -405,7 +403,7 @@ fn sysinfo_ends_with_the_right_state() {
     inside("counters::sysinfo_ends_with_the_right_state", || ends_with_the_right_state(SourceChoice::Sysinfo));
 }
 
-/// A clock on which each look takes a while, and each fifth one much longer.
+/// A clock on which each reading takes a while, and each fifth one much longer.
 struct Slow(ManualClock, Cell<u32>);
 
 impl Slow {
@@ -531,7 +529,7 @@ fn sysinfo_bears_churn() {
     inside("counters::sysinfo_bears_churn", || bears_churn(SourceChoice::Sysinfo));
 }
 
-/// A process out of file descriptors reads nothing of a link, and sysinfo makes 0 of that.
+/// A process out of file descriptors reads nothing of a link, and sysinfo turns that into 0.
 #[test]
 fn without_file_descriptors_no_link_is_gone_and_none_is_zero() {
     const TEST: &str = "counters::without_file_descriptors_no_link_is_gone_and_none_is_zero";

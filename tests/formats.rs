@@ -1,4 +1,4 @@
-//! Formats on the wire: what the agent writes, with and without a schema registry, and what becomes of it.
+//! Formats on the wire: events that the agent writes, with and without a schema registry, and their rows.
 
 use std::ops::RangeInclusive;
 use std::process::Command;
@@ -13,7 +13,7 @@ use crate::support::events::{produce_raw, produce_to, updated};
 use crate::support::registry::Registry;
 use crate::support::services::Kafka;
 
-/// Every way that an agent writes, and what its messages are said to be and begin with.
+/// Ways in which an agent writes, with the content-type and the first bytes of its messages.
 const WAYS: [(Format, bool, &str, &str); 5] = [
     (Format::Json, false, "application/json", "7b"),
     (Format::Avro, false, "application/avro", "c301"),
@@ -38,7 +38,6 @@ fn consumer_config(brokers: &str, topic: &str, database: &str, registry: Option<
     )
 }
 
-/// All formats in one topic, one after the other; every event of every agent is a row, and every message a CloudEvent.
 #[test]
 fn all_formats_mixed_in_one_topic_become_rows_and_are_cloud_events() {
     let test = "formats::all_formats_mixed_in_one_topic_become_rows_and_are_cloud_events";
@@ -90,7 +89,7 @@ fn all_formats_mixed_in_one_topic_become_rows_and_are_cloud_events() {
     assert_eq!(database.ask("SELECT count(*) FROM sequence_gaps"), "(0)");
 }
 
-/// First it takes connections and answers nothing, then it is gone.
+/// First it accepts connections and answers nothing, then it is gone.
 #[test]
 fn a_registry_that_is_away_keeps_events_in_the_journal_and_holds_no_tick() {
     let test = "formats::a_registry_that_is_away_keeps_events_in_the_journal_and_holds_no_tick";
@@ -120,7 +119,7 @@ fn a_registry_that_is_away_keeps_events_in_the_journal_and_holds_no_tick() {
     assert_eq!((agent.pending(), agent.accepted().1), (0, kafka.read(&topic, "%o\n").len() as u64));
 }
 
-/// Stopped, it takes connections and answers nothing: the worst way to be away.
+/// Stopped, it accepts connections and answers nothing.
 #[test]
 fn a_consumer_waits_for_a_registry_that_is_away_and_makes_no_dead_letter() {
     let test = "formats::a_consumer_waits_for_a_registry_that_is_away_and_makes_no_dead_letter";
@@ -154,7 +153,7 @@ fn framed(agent: &str, seq: u64, format: Format, id: u32) -> Vec<u8> {
     wire::message(&event, &wire::to_json(&event), format, Some(id)).payload.into_owned()
 }
 
-/// The registry is wrongly configured, which only a person mends: the other partitions go on, at their pace.
+/// A misconfigured registry is the operator's to mend: the other partitions go on, at their pace.
 #[test]
 fn only_the_partition_of_a_framed_message_waits_for_the_registry() {
     let test = "formats::only_the_partition_of_a_framed_message_waits_for_the_registry";
@@ -184,7 +183,7 @@ fn only_the_partition_of_a_framed_message_waits_for_the_registry() {
     assert!(!running.log().contains("dead letter:"), "{}", running.log());
 }
 
-/// After a while it is a dead letter, which comes back as soon as there is a registry that knows its schema.
+/// After a while it is a dead letter, which comes back as soon as a registry has its schema.
 #[test]
 fn a_schema_that_is_long_in_coming_is_given_up_and_retry_brings_its_messages_back() {
     let test = "formats::a_schema_that_is_long_in_coming_is_given_up_and_retry_brings_its_messages_back";
@@ -269,7 +268,7 @@ fn a_schema_that_is_only_looked_up_is_asked_for_by_name() {
     }
 }
 
-/// Alone and between good ones; each says what is wrong, and holds up nothing.
+/// Alone and between events; each has its error, and holds up nothing.
 #[test]
 fn what_no_schema_explains_is_a_dead_letter_that_says_why_and_comes_back_when_it_is_explained() {
     let test = "formats::what_no_schema_explains_is_a_dead_letter_that_says_why_and_comes_back_when_it_is_explained";
@@ -309,7 +308,7 @@ fn what_no_schema_explains_is_a_dead_letter_that_says_why_and_comes_back_when_it
         assert!(letters.contains(&says), "{says} {letters}");
     }
 
-    // With a registry: what it knows comes back, what it says it does not know stays.
+    // With a registry: a schema that it has brings the message back, one that it does not have leaves it.
     let seeing = consumer_config(&kafka.address, &topic, &database.url, Some(&registry.url));
     let consumer = Consumer::with(&seeing);
     let retried =
@@ -341,7 +340,7 @@ fn the_schemas_are_printed_as_they_are_shipped() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("json-schema, avsc, proto"));
 }
 
-/// A registry behind TLS that wants a password: the right one, and what is said of the wrong ones.
+/// A registry behind TLS that wants a password: the right one, and the errors for wrong ones.
 #[test]
 fn a_registry_behind_tls_is_asked_with_a_password_and_verified() {
     let test = "formats::a_registry_behind_tls_is_asked_with_a_password_and_verified";

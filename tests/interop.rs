@@ -1,4 +1,4 @@
-//! Other people's clients: they read what the agent writes, and what they write is stored. See `tests/interop/client.py`.
+//! Clients of others: they read the agent's messages, and their messages are stored. See `tests/interop/client.py`.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -14,7 +14,6 @@ use crate::support::netns::skip;
 use crate::support::registry::Registry;
 use crate::support::services::Kafka;
 
-/// The interpreter of a virtual environment that has their packages.
 fn python_or_skip(test: &str) -> Option<String> {
     let python = std::env::var("HIGHWATER_TEST_PYTHON").ok();
     if python.is_none() {
@@ -23,7 +22,6 @@ fn python_or_skip(test: &str) -> Option<String> {
     python
 }
 
-/// A Python program of this repository; what it prints.
 fn run(python: &str, script: &str, arguments: &[&str], input: &str) -> String {
     let mut child = Command::new(python)
         .arg(format!("{}/{script}", env!("CARGO_MANIFEST_DIR")))
@@ -79,7 +77,7 @@ fn other_peoples_clients_read_what_the_agent_writes_in_every_format() {
         let counted = read.iter().zip(1..).map(|(event, seq)| (event, &epoch, seq));
         for (message, epoch, seq) in counted.chain(samples.iter().zip(1..).map(|(sample, seq)| (sample, &own, seq))) {
             let (theirs, cloud) = (&message["event"], &message["cloudevent"]);
-            // What they made of it is, as JSON, the very event.
+            // Their reading of it is, as JSON, the very event.
             let event =
                 wire::from_json(theirs.to_string().as_bytes()).unwrap_or_else(|error| panic!("{error}: {theirs}"));
             let ours: Value = serde_json::from_slice(&wire::to_json(&event)).unwrap();
@@ -129,7 +127,7 @@ fn what_other_peoples_clients_write_is_stored() {
     }
 }
 
-/// `examples/consumer.py` comes to the same sums as the rows of `highwater-consumer`, of JSON and Avro mixed, with poison between.
+/// `examples/consumer.py` gets the same sums as the rows of `highwater-consumer`, from JSON and Avro mixed, with poison between.
 #[test]
 fn the_example_in_python_comes_to_the_same_sums_as_the_rows() {
     let test = "interop::the_example_in_python_comes_to_the_same_sums_as_the_rows";

@@ -1,4 +1,4 @@
-//! The whole way, on real parts: from this host's counters through Kafka to rows in PostgreSQL, each accepted event exactly once.
+//! The whole pipeline on real parts: from this host's counters through Kafka to rows in PostgreSQL, each accepted event once.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::support::services::Kafka;
 use crate::support::veth::Veth;
 use crate::support::world::busy;
 
-/// Every number from 1 to what the journal gave out, once; of this epoch alone; and nothing in the tables of what went wrong.
+/// Asserts that each number that the journal gave out is one row, of this epoch alone, and that no error is in the tables.
 fn every_accepted_event_is_one_row(agent: &Agent, database: &Database) -> u64 {
     let (epoch, accepted) = agent.accepted();
     assert_eq!(agent.pending(), 0, "Kafka has acknowledged all of it");

@@ -1,4 +1,4 @@
-//! What becomes of events that Kafka refuses, does not acknowledge, or cannot be given, and of the connection between flushes.
+//! Events that Kafka refuses, does not acknowledge, or cannot be given, and the connection between flushes.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ const INVALID: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD
 const TAKEN: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
 const TOO_FEW: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS;
 
-/// A broker that answers the next requests to produce like this, and takes those after them.
+/// A broker that answers the next produce requests like this, and accepts those after them.
 fn mock(answers: &[RDKafkaRespErr]) -> (Mock, Publishing) {
     let mock = MockCluster::new(1).expect("a mock cluster");
     mock.create_topic("t", 1, 1).expect("a topic");
@@ -106,7 +106,7 @@ fn one_producer_serves_all_flushes_on_one_connection_and_outlives_a_connection_t
     assert!(read.windows(2).all(|pair| pair[0]["seq"].as_u64() < pair[1]["seq"].as_u64()), "in order");
 }
 
-/// 1 MB at a time takes longer over this network than a request may that is answered soon.
+/// 1 MB over this network takes longer than a request may take that is answered soon.
 #[test]
 fn a_slow_connection_gets_the_time_that_it_needs() {
     let test = "publishing::a_slow_connection_gets_the_time_that_it_needs";

@@ -10,7 +10,6 @@ fn case(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/cases").join(file)
 }
 
-/// What a replay came to.
 struct Replayed {
     code: i32,
     /// The summary, or the breaches.
@@ -18,7 +17,6 @@ struct Replayed {
     err: String,
 }
 
-/// `highwater-agent replay` of a file.
 fn replay(file: &Path, arguments: &[&str]) -> Replayed {
     let mut command = command();
     command.arg("replay").arg(file).args(arguments).args(["--format", "json"]);
@@ -31,7 +29,7 @@ fn replay(file: &Path, arguments: &[&str]) -> Replayed {
     }
 }
 
-/// Rows, bad rows and breaches of a replay that succeeds.
+/// Returns rows, bad rows and breaches of a replay that succeeds.
 fn counts(file: &Path, arguments: &[&str]) -> (u64, u64, u64) {
     let replayed = replay(file, arguments);
     assert_eq!(replayed.code, 0, "{}: {}", file.display(), replayed.err);
@@ -39,7 +37,7 @@ fn counts(file: &Path, arguments: &[&str]) -> (u64, u64, u64) {
     (of("rows"), of("bad_rows"), of("breaches"))
 }
 
-/// State, milliseconds, peak and mean of each breach.
+/// Returns state, milliseconds, peak and mean of each breach.
 fn breaches(file: &str, arguments: &[&str]) -> Vec<(String, u64, u64, u64)> {
     let replayed = replay(&case(file), &[arguments, &["--breaches"]].concat());
     assert_eq!(replayed.code, 0, "{file}: {}", replayed.err);
@@ -242,7 +240,7 @@ fn exports_of_other_programs_are_read() {
     }
 }
 
-/// What is wrong with them in the eyes of whoever exported them is not for a program to guess: it says what to do.
+/// Only the person who exported them knows what is right: the error says what to do.
 #[test]
 fn exports_that_are_not_one_series_of_times_say_what_to_do() {
     let directory = tempfile::tempdir().unwrap();

@@ -19,7 +19,6 @@ use crate::support::services::Kafka;
 const SERIES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/ec2_network_in_257a54.csv");
 const SERIES_ROWS: u64 = 4_032;
 
-/// `highwater-agent replay` of `file`, its samples to `topic`.
 fn replay(kafka: &Kafka, topic: &str, file: &Path, more: &[&str]) -> Command {
     let mut replay = command();
     replay.arg("replay").arg(file).args(["-b", &kafka.address, "--publish-samples", "--format", "json"]).args(more);
@@ -32,7 +31,6 @@ fn said(output: &Output) -> (i32, Value, String) {
     (output.status.code().unwrap_or(-1), summary, String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-/// A consumer that reads `topic` alone.
 fn consumer(kafka: &Kafka, topic: &str, url: &str, registry: Option<&Registry>) -> Consumer {
     let consumer = Consumer::new(&kafka.address, topic, url);
     if let Some(registry) = registry {
@@ -80,13 +78,13 @@ fn a_recorded_series_becomes_a_topic_and_a_table_in_every_format() {
             "SELECT agent, interface, seq, observed_at, duration_ms, rx_bytes, tx_bytes, rx_bps, reason FROM samples",
         ));
     }
-    // What the file says, whatever way it took.
+    // The file's values, whichever way it took.
     let first = "(ec2,replay,1,\"2014-04-10 00:04:00+00\",300000,251643,,6710,)";
     assert!(tables[0].contains(first), "{}", &tables[0][..200]);
     assert!(tables.iter().all(|table| *table == tables[0]));
 }
 
-/// A row a second, some of them bad, so that lines and numbers differ.
+/// Rows one second apart, some of them bad, so that lines and numbers differ.
 fn series(rows: u64) -> String {
     let mut text = "timestamp,value,sent\n".to_owned();
     for row in 1..=rows {
@@ -98,12 +96,11 @@ fn series(rows: u64) -> String {
     text
 }
 
-/// Rows of [`series`] that are good.
 fn good(rows: u64) -> u64 {
     (1..=rows).filter(|row| row % 97 != 13).count() as u64
 }
 
-/// Reads from a pipe that stays open, until it is told to end.
+/// Reads from a pipe that stays open, until it is terminated.
 fn begin(mut replay: Command, text: &str) -> Child {
     let mut child = replay.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
@@ -158,7 +155,7 @@ fn a_replay_that_was_interrupted_or_sent_twice_doubles_no_sample() {
     assert_eq!(database.ask("SELECT count(*) FROM events"), "(0)");
 }
 
-/// A broker that stands still keeps what was sent last from being delivered: the interrupted run names the first such line.
+/// A paused broker keeps the last messages from being delivered: the interrupted run names the first such line.
 #[test]
 fn what_kafka_has_not_taken_when_a_replay_is_interrupted_is_sent_when_it_goes_on() {
     let test = "samples::what_kafka_has_not_taken_when_a_replay_is_interrupted_is_sent_when_it_goes_on";
@@ -194,7 +191,6 @@ fn what_kafka_has_not_taken_when_a_replay_is_interrupted_is_sent_when_it_goes_on
     assert_eq!(database.ask(events), "(t,t,t)");
 }
 
-/// Events and samples of one replay, each to its topic, stored by one consumer that reads both; and both in one topic.
 #[test]
 fn one_consumer_stores_events_and_samples() {
     let test = "samples::one_consumer_stores_events_and_samples";
@@ -276,7 +272,7 @@ fn a_topic_that_is_not_there_is_named_with_what_makes_it() {
     assert!(err.contains(&kafka.missing("no.such.samples")), "{err}");
 }
 
-/// A producer of somebody else's sends samples that say little, or too much.
+/// Another producer's samples may hold too little, or too much.
 #[test]
 fn samples_that_are_none_are_dead_letters_that_say_why() {
     let test = "samples::samples_that_are_none_are_dead_letters_that_say_why";

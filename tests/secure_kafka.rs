@@ -1,4 +1,4 @@
-//! Kafka with TLS and SASL: what is right works; what is wrong holds everything back, says so, and goes on when it is mended.
+//! Kafka with TLS and SASL: the right settings work; wrong ones hold everything back, are reported, and go on when mended.
 
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
@@ -17,7 +17,6 @@ const PASSWORD: &str = "right-s3cret";
 const WRONG_PASSWORD: &str = "wrong-s3cret";
 const PASSPHRASE: &str = "phrase-s3cret";
 
-/// How the programs come in.
 #[derive(Clone, Copy)]
 enum Entry {
     Tls,
@@ -98,7 +97,7 @@ impl Secure {
         Some(secure)
     }
 
-    /// What an operator writes into both configurations.
+    /// Returns the tables of both configurations.
     fn tables(&self, entry: Entry) -> String {
         let file = |name: &str| self.files.path().join(name).display().to_string();
         let tls = format!("[kafka.tls]\nca_file = '{}'\n", file("ca.pem"));
@@ -125,7 +124,7 @@ impl Secure {
         put(self.files.path(), name, text);
     }
 
-    /// All that the programs read, as it should be.
+    /// Writes all files as they should be.
     fn mend_files(&self) {
         self.put("ca.pem", &self.authority.pem);
         self.put_client(&self.authority);
@@ -139,7 +138,7 @@ impl Secure {
         self.put("client.pem", &client.certificate);
     }
 
-    /// The broker starts again: connections end, and it has another certificate, if there is one.
+    /// Restarts the broker: connections end, and it has another certificate, if one is given.
     fn restart(&self, leaf: Option<crate::support::certificates::Leaf>) {
         self.kafka.kill();
         if let Some(leaf) = leaf {
@@ -148,8 +147,7 @@ impl Secure {
         self.kafka.start();
     }
 
-    /// Breaks something while both programs work, waits until both say `remedy`, sees that nothing moves, mends it, and
-    /// compares.
+    /// Breaks something while both programs work, waits until both log `remedy`, checks that nothing moves, mends it, and compares.
     fn round(&mut self, remedy: &str, fail: impl FnOnce(&Self), mend: impl FnOnce(&Self)) -> Outcome {
         let consuming = self.world.start_consumer();
         let running = self.world.start_agent();
@@ -185,7 +183,6 @@ impl Secure {
     }
 }
 
-/// One fault in its rounds.
 fn fault(name: &'static str, entry: Entry, remedy: &str, fail: fn(&Secure), mend: fn(&Secure)) {
     let fault = Fault { name, short: 1, long: 5, fresh_every: 5 };
     let test = format!("secure_kafka::{}", name.replace('-', "_"));
@@ -244,7 +241,7 @@ fn kafka_expired() {
     fault("kafka-expired", Entry::Tls, VERIFY, fail, mend);
 }
 
-/// The broker does not know who signed ours any more, which to it is the same as none.
+/// The broker no longer knows the authority that signed ours, which to it is the same as no certificate.
 #[test]
 fn kafka_no_client_certificate() {
     let fail = |secure: &Secure| {

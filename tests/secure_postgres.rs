@@ -1,4 +1,4 @@
-//! PostgreSQL with TLS: what is right works; what is wrong stores nothing, says so, and goes on when it is mended.
+//! PostgreSQL with TLS: the right settings work; wrong ones store nothing, are reported, and go on when mended.
 
 use std::path::Path;
 use std::thread::sleep;
@@ -24,7 +24,7 @@ struct Secure {
     sent: u64,
 }
 
-/// Through TLS only with a certificate; the tests themselves come in the clear.
+/// TLS needs a client certificate; the tests themselves connect without TLS.
 const MUTUAL: &str = "hostssl all all 127.0.0.1/32 scram-sha-256 clientcert=verify-ca\n";
 
 impl Secure {
@@ -50,7 +50,6 @@ impl Secure {
         Some(secure)
     }
 
-    /// All as it should be, on both sides.
     fn mend(&self) {
         put(self.files.path(), "ca.pem", &self.authority.pem);
         let client = self.authority.leaf("highwater");
@@ -66,12 +65,12 @@ impl Secure {
         std::fs::read_to_string(self.files.path().join("right")).expect("it was written")
     }
 
-    /// The server has this certificate from now on, and ends the consumer's connections.
+    /// Gives the server this certificate, and ends the consumer's connections.
     fn serve(&self, leaf: &Leaf) {
         put(&self.postgres.tls_dir(), "server.pem", &leaf.certificate);
         put(&self.postgres.tls_dir(), "server.key", &leaf.key);
         self.postgres.reload_tls();
-        // A reload takes a moment to reach those who accept connections.
+        // A reload takes a moment to reach the listening processes.
         sleep(Duration::from_millis(300));
         let sql =
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'highwater-consumer%'";
@@ -122,7 +121,6 @@ impl Secure {
     }
 }
 
-/// A URL without its password, and this.
 fn address(url: &str) -> (String, String) {
     let (before, host) = url.split_once('@').expect("a URL with a user");
     let (user, password) = before.rsplit_once(':').expect("and a password");
@@ -159,7 +157,7 @@ fn postgres_expired() {
     fault("postgres-expired", VERIFY, |secure| secure.serve(&secure.authority.expired()));
 }
 
-/// One that the server cannot judge, and a key that others may read.
+/// A certificate of an unknown authority, and a key that others may read.
 #[test]
 fn postgres_no_client_certificate() {
     fault("postgres-no-client-certificate", "check sslcert and sslkey", |secure| {

@@ -1,9 +1,8 @@
-//! Style is a test: who may import whom, where time is asked, how long a file may be.
+//! Tests of the source: imports, clocks, drivers, length of files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Every source file of the library, by its path below `src`.
 fn sources() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut found = Vec::new();
@@ -23,14 +22,12 @@ fn sources() -> Vec<(String, String)> {
     found
 }
 
-/// Without its tests.
 fn shipped(text: &str) -> &str {
     let tests = ["#[cfg(test)]", "#[cfg(all(test,"];
     let end = tests.iter().filter_map(|begin| text.find(begin)).min();
     &text[..end.unwrap_or(text.len())]
 }
 
-/// Without its tests and comments.
 fn code(text: &str) -> String {
     shipped(text).lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
@@ -39,7 +36,7 @@ fn is_test(name: &str) -> bool {
     name.ends_with("tests.rs")
 }
 
-/// The files whose code contains `word`, but for those whose name begins with one of `allowed`.
+/// Returns the files whose code contains `word`, but for those whose name begins with one of `allowed`.
 fn strays(word: &str, allowed: &[&str]) -> Vec<String> {
     let mut strays: Vec<String> = sources()
         .into_iter()
@@ -62,7 +59,7 @@ fn agent_and_consumer_never_import_each_other() {
     }
 }
 
-/// What stands first may not import what comes after it.
+/// A module may not import those after it.
 #[test]
 fn imports_follow_the_data() {
     let order = [
@@ -91,7 +88,7 @@ fn imports_follow_the_data() {
     }
 }
 
-/// The agent's stages do not know each other: the loop wires them, and the detector, which is made of the pure ones.
+/// The agent's stages do not know each other: the loop wires them, and so does the detector, which consists of the pure ones.
 #[test]
 fn stages_do_not_import_their_siblings() {
     let stages = ["counters", "rate", "limit", "watch", "journal", "log_observer", "publisher", "control"];
@@ -134,7 +131,7 @@ fn time_is_asked_in_one_file() {
     for word in ["Instant::now", "SystemTime::now", "Local::now", "clock_gettime"] {
         assert_eq!(strays(word, &["clock.rs"]), [""; 0], "{word}");
     }
-    // The log's own time is for whoever reads it.
+    // The log's own time is for its readers.
     assert_eq!(strays("Utc::now", &["clock.rs", "logging.rs"]), [""; 0]);
 }
 
@@ -165,7 +162,7 @@ fn files_stay_readable() {
     }
 }
 
-/// A file that no module names is compiled by nobody.
+/// A file that no module names is not compiled.
 #[test]
 fn no_file_is_dead() {
     let sources = sources();

@@ -1,4 +1,4 @@
-//! Who notices that a program stands still: it says so itself, ends itself, or sends its service manager no more signs of life.
+//! Detection of a program that is stuck: it logs that itself, ends itself, or sends its service manager no more signs of life.
 
 use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
@@ -16,7 +16,7 @@ use crate::support::netns::skip;
 use crate::support::services::Kafka;
 use crate::support::world::busy;
 
-/// What systemd is to a service: a socket to be told things by.
+/// systemd's end of a service: a socket for its messages.
 struct Manager {
     socket: UnixDatagram,
     directory: TempDir,
@@ -33,13 +33,13 @@ impl Manager {
         self.directory.path().join("notify")
     }
 
-    /// It waits two seconds for a sign of life.
+    /// Runs `command` with a watchdog of two seconds.
     fn manage(&self, mut command: Command) -> Command {
         command.env("NOTIFY_SOCKET", self.path()).env("WATCHDOG_USEC", "2000000");
         command
     }
 
-    /// What it is told next, within `time`.
+    /// Returns the next message within `time`.
     fn told(&self, time: Duration) -> Option<String> {
         let mut buffer = [0; 4096];
         self.socket.set_read_timeout(Some(time)).expect("it is a socket");
@@ -50,14 +50,14 @@ impl Manager {
         }
     }
 
-    /// Waits until it is told something that begins with `what`; all of that message.
+    /// Waits for a message that begins with `what`, and returns it.
     fn waits_for(&self, what: &str) -> String {
         until(&format!("the manager is told {what}"), || {
             self.told(Duration::from_millis(50)).filter(|message| message.starts_with(what))
         })
     }
 
-    /// Whether it is told nothing for far longer than it waits, once all that was said before is heard.
+    /// Returns whether, after all that was sent before, no message arrives for far longer than the watchdog's time.
     fn hears_nothing(&self) -> bool {
         while self.told(Duration::from_millis(1)).is_some() {}
         self.told(Duration::from_secs(4)).is_none()
@@ -98,7 +98,7 @@ fn a_slow_interval_asks_for_patience() {
     manager.waits_for("WATCHDOG=1");
 }
 
-/// The disk is real, its sync does not return: the kernel holds the agent back.
+/// The disk is real, its sync does not return: the kernel blocks the agent.
 #[test]
 fn an_agent_whose_disk_hangs_says_so_and_nothing_to_its_manager() {
     let test = "watchdogs::an_agent_whose_disk_hangs_says_so_and_nothing_to_its_manager";
@@ -138,7 +138,7 @@ fn a_manager_hears_of_a_consumer_that_lives_and_nothing_of_one_that_stands_still
     assert!(running.wait().success(), "{}", running.log());
 }
 
-/// A server that stands still acknowledges bytes, and answers nothing: no time-out of TCP's or of PostgreSQL's helps.
+/// A paused server acknowledges bytes, and answers nothing: no time-out of TCP or of PostgreSQL helps.
 #[test]
 fn a_database_that_never_answers_is_left_to_itself_and_asked_anew() {
     let test = "watchdogs::a_database_that_never_answers_is_left_to_itself_and_asked_anew";
