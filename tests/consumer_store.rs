@@ -924,7 +924,7 @@ fn a_database_that_refuses_its_own_probe_makes_no_dead_letters() {
     assert_eq!(bench.store(&payloads(1..=5)).inserted, 5);
 }
 
-/// As many days as an agent with a wrong clock may bring.
+/// Events of more days than partitions are made for.
 #[test]
 fn a_bad_clock_makes_few_partitions_and_loses_nothing() {
     let test = "consumer_store::a_bad_clock_makes_few_partitions_and_loses_nothing";

@@ -256,7 +256,7 @@ fn kafka_no_client_certificate() {
 }
 
 fn wrong_password(name: &'static str, entry: Entry) {
-    // A program that runs has read the right password: it sees the wrong one when it makes a client anew, which the agent does
+    // A program that runs has read the right password: it sees the wrong one when it makes another client, which the agent does
     // after its broker was away; the consumer is started with it.
     let fault = Fault { name, short: 1, long: 5, fresh_every: 5 };
     let test = format!("secure_kafka::{}", name.replace('-', "_"));

@@ -1,4 +1,4 @@
-//! Kafka dies, stands still, or cannot be reached, while agent and consumer work.
+//! Kafka dies, is paused, or cannot be reached, while agent and consumer work.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -25,7 +25,7 @@ fn broker_killed() {
     });
 }
 
-/// What was acknowledged stands on two others' disks, of which one takes over.
+/// Acknowledged messages are on two others' disks, of which one takes over.
 #[test]
 fn three_brokers_leader_killed() {
     let test = "faults::broker::three_brokers_leader_killed";
@@ -59,7 +59,7 @@ fn broker_stopped() {
     });
 }
 
-/// The network between the programs and the broker fails in this way, for up to so many seconds.
+/// Runs rounds in which the network between programs and broker fails in this way, for up to `longest_s` seconds.
 fn network(test: &str, fault: &Fault, mode: Mode, longest_s: u64) {
     let proxy = Proxy::new("");
     let Some(postgres) = Postgres::or_skip(test) else { return };

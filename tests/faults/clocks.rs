@@ -14,7 +14,7 @@ use crate::support::rounds::{Fault, rounds};
 use crate::support::services::Kafka;
 use crate::support::world::World;
 
-/// Traffic whose truth is known: `syn0` receives between 6 and 98 Mbit/s all the time, and nobody ever 500.
+/// Traffic of a known rate: `syn0` receives between 6 and 98 Mbit/s all the time, and never 500.
 fn steady(brokers: &str, topic: &str) -> String {
     let limit = |name: &str, interface: &str, raise_at: &str| {
         format!(
@@ -30,15 +30,15 @@ fn steady(brokers: &str, topic: &str) -> String {
     )
 }
 
-/// What the loader has to load, so that a program sees other times; none without faketime.
+/// Returns the library to preload, so that a program sees other times; none without faketime.
 fn library() -> Option<String> {
     let output = Command::new("faketime").args(["-f", "+0", "printenv", "LD_PRELOAD"]).output().ok()?;
     let library = String::from_utf8(output.stdout).ok()?;
     output.status.success().then(|| library.trim().to_owned())
 }
 
-/// What the database says of the one breach there is: it was raised once and never cleared, and lasts as long as the monotonic
-/// clock says, from each of its events to the next.
+/// Asserts that the only breach was raised once and never cleared, and lasts as long as the monotonic clock says, from each of its
+/// events to the next.
 fn breach_is_true(world: &World) {
     let database = &world.database;
     assert_eq!(database.ask("SELECT count(*) FROM events WHERE limit_name = 'never'"), "(0)");
@@ -79,12 +79,12 @@ fn clock_jumps() {
             sleep(Duration::from_millis(rng.u64(200..800)));
             let (hour, year) = (TimeDelta::hours(1), TimeDelta::days(365));
             let jump = [hour, -hour, year, -year][rng.usize(..4)];
-            // At one blow: a file that is being written could be read half.
+            // In one step: a reader could see half of a file that is being written.
             let next = directory.path().join("next");
             fs::write(&next, format!("{:+}", jump.num_seconds())).expect("it can be written");
             fs::rename(&next, &offset).expect("it can be renamed");
             jumps.push(jump);
-            // The first may have been stamped before; the second was not.
+            // The first may have been stamped before the jump; the second was not.
             let told = || running.log().matches("[breach ").count();
             let before = told();
             agent::until("two events after the jump", || (told() >= before + 2).then_some(()));

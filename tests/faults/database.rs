@@ -1,5 +1,5 @@
-//! PostgreSQL crashes, stands still, cannot be reached, or vanishes exactly at a COMMIT. (A connection that stays and never
-//! answers is the watchdog's.)
+//! PostgreSQL crashes, is paused, cannot be reached, or vanishes exactly at a COMMIT. (`watchdogs.rs` has the connection that stays
+//! and never answers.)
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -45,7 +45,6 @@ fn database_stopped() {
     });
 }
 
-/// A world whose consumer reaches the database through `proxy`.
 fn behind(proxy: &Proxy, name: &str, kafka: &Kafka, postgres: &Postgres) -> World {
     proxy.lead_to(&postgres.address());
     let through = |url: &str| url.replace(&postgres.address(), &proxy.address());
@@ -68,7 +67,7 @@ fn database_unreachable() {
     });
 }
 
-/// The connection ends when a COMMIT is on its way: either the server never sees it, or nobody sees its answer.
+/// The connection ends when a COMMIT is on its way: either the server never gets it, or its answer is lost.
 #[test]
 fn backend_lost_at_commit() {
     let test = "faults::database::backend_lost_at_commit";

@@ -22,11 +22,11 @@ use crate::support::rounds::{Fault, Outcome, recovered, rounds};
 use crate::support::services::Kafka;
 use crate::support::world::{World, busy};
 
-/// What the agent logs when it goes on without its disk, and when it has it back.
+/// Log lines of an agent that goes on without its disk, and that has it back.
 const DEGRADED: &str = "the journal cannot be written, so events are kept in memory";
 const BACK: &str = "the journal can be written again";
 
-/// A small file system in memory, on a directory.
+/// A small tmpfs, on a directory.
 struct Disk(PathBuf);
 
 impl Disk {
@@ -40,7 +40,7 @@ impl Disk {
         assert!(mount(&["-o", &format!("remount,{how}")], &self.0), "it can be mounted {how}");
     }
 
-    /// A file that leaves this many bytes, or a little less.
+    /// Writes a file that leaves this many bytes, or a little less.
     fn fill(&self, left: u64) {
         let path = self.ballast();
         let mut file = File::create(&path).expect("an empty file takes no room");
@@ -86,7 +86,7 @@ impl Failing {
 }
 
 impl Drop for Failing {
-    /// It has to let its process go, which a kill would not do in order.
+    /// strace has to detach from its process, which it would not do when killed.
     fn drop(&mut self) {
         let _ = Command::new("kill").args(["-s", "INT", &self.0.id().to_string()]).status();
         let _ = self.0.wait();
@@ -98,7 +98,7 @@ fn strace_can() -> bool {
     strace.args(["-f", "-q", "-o", "/dev/null", "true"]).status().is_ok_and(|status| status.success())
 }
 
-/// A world whose agent's state stands on a disk of its own. What is mounted is unmounted first.
+/// A world whose agent's state is on a disk of its own, which is unmounted first.
 struct OnDisk {
     disk: Disk,
     world: World,
@@ -112,7 +112,6 @@ fn make(fault: &Fault, kafka: &Kafka, postgres: &Postgres) -> OnDisk {
     OnDisk { disk, world, _consuming }
 }
 
-/// Whether what the rounds need is to be had; else the test is skipped, and says so.
 fn can(test: &str) -> bool {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let possible = Disk::on(directory.path()).is_some() && strace_can();
@@ -146,7 +145,7 @@ fn disk_rounds(test: &str, fault: &Fault, mut round: impl FnMut(&mut OnDisk, &mu
     );
 }
 
-/// How many events were kept in memory, each time that the disk refused: the log says each as it is accepted.
+/// Returns how many events were kept in memory, each time that the disk failed: the log has each as it is accepted.
 fn in_memory(log: &str) -> Vec<u64> {
     let is_event =
         |line: &&str| line.contains("[breach ") || line.contains(" link syn") || line.ends_with("agent_started");
@@ -154,7 +153,7 @@ fn in_memory(log: &str) -> Vec<u64> {
     times.map(|time| time.split(BACK).next().unwrap_or(time).lines().filter(is_event).count() as u64).collect()
 }
 
-/// Puts into the book what rings accepted, whose epochs nobody but Kafka knows: in the order in which they stand there.
+/// Accepts the events that were in memory, whose epochs only Kafka knows: in the order in which they are there.
 fn accept_rings(world: &mut World, windows: &[u64]) {
     let windows: Vec<u64> = windows.iter().copied().filter(|events| *events > 0).collect();
     let rings = world.unknown_epochs(windows.len());
@@ -164,7 +163,6 @@ fn accept_rings(world: &mut World, windows: &[u64]) {
     }
 }
 
-/// Waits until the agent goes on without its disk.
 fn degraded(running: &Running) {
     recovered("the agent notices", || running.log().contains(DEGRADED));
 }
@@ -183,7 +181,7 @@ fn disk_full() {
         degraded(&running);
         let late = rng.bool();
         if late {
-            // What is kept in memory is delivered from there, and is not on the disk afterwards.
+            // Events that were kept in memory are delivered from there, and are not on the disk afterwards.
             world.agent.configure(&busy(&brokers, &topic));
             running.signal("HUP");
         }
@@ -212,7 +210,7 @@ fn disk_read_only_at_start() {
     });
 }
 
-/// The running agent's writes fail like this.
+/// Runs rounds in which the running agent's writes fail with `error`.
 fn failing(test: &str, fault: &Fault, calls: &[&str], error: &str) {
     disk_rounds(test, fault, |OnDisk { world, .. }, rng| {
         let running = world.start_agent();
@@ -240,7 +238,7 @@ fn disk_eio() {
     failing("faults::disk::disk_eio", &fault, &["fsync,fdatasync", "pwrite64"], "EIO");
 }
 
-/// What a run under strace is told: the state directory, and where it notes each event that is accepted or acknowledged.
+/// Environment of a run under strace: the state directory, and the file that notes each event accepted or acknowledged.
 const UNDER_STRACE: [&str; 2] = ["HIGHWATER_TEST_STATE", "HIGHWATER_TEST_NOTES"];
 
 fn stamp(second: u64) -> Stamp {
@@ -263,7 +261,6 @@ fn open_journal(directory: &Path) -> DurableJournal {
     DurableJournal::open(config, &stamp(0)).expect("nobody else holds it")
 }
 
-/// Registers `count` events; notes each.
 fn register(journal: &mut dyn Journal, count: usize, notes: &mut File) {
     let body = Body::AgentStopped(Lifecycle { version: "1".into(), reason: None, detail: None });
     let drafts = vec![Draft { stamp: stamp(1), body }; count];
@@ -272,13 +269,12 @@ fn register(journal: &mut dyn Journal, count: usize, notes: &mut File) {
     }
 }
 
-/// All that is registered.
 fn registered(journal: &mut dyn Journal) -> Vec<Arc<Event>> {
     let batch = journal.batch(Position::START, usize::MAX >> 1, usize::MAX >> 1).expect("it can be read");
     batch.into_iter().map(|stored| stored.event).collect()
 }
 
-/// The part of the test below that runs in a process of its own, whose syncs fail.
+/// Part of the test below that runs in a process of its own, whose syncs fail.
 fn fill_journal(state: &Path, notes: &Path) {
     let mut notes = File::options().append(true).open(notes).expect("it was made");
     let mut journal = open_journal(state);
@@ -291,7 +287,7 @@ fn fill_journal(state: &Path, notes: &Path) {
             journal.remove(&[id]).expect("there is always memory");
             writeln!(notes, "{} {} acknowledged", id.epoch, id.seq).expect("notes can be written");
         }
-        // A way back may be refused too.
+        // Falling back to the disk may fail too.
         let _ = journal.upkeep(&stamp(second * 100));
     }
     for second in 400..403 {
@@ -300,7 +296,7 @@ fn fill_journal(state: &Path, notes: &Path) {
     assert_eq!(journal.durability(), Durability::OnDisk, "its disk is back");
 }
 
-/// What each event came to that the notes have: how many are neither there nor declared, and how many both.
+/// Returns how many noted events are neither there nor declared, and how many are both.
 fn unaccounted(state: &Path, notes: &Path) -> (usize, usize) {
     let mut accepted = BTreeSet::new();
     let notes = fs::read_to_string(notes).expect("they were made");

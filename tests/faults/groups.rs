@@ -1,4 +1,4 @@
-//! Members of the consumers' group come, go, die, stand still and wake; the group's offsets and the producer tell them nonsense.
+//! Members of the consumers' group come, go, die, are paused and woken; the group's offsets and the producer are wrong.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -11,14 +11,13 @@ use crate::support::rounds::{Fault, rounds};
 use crate::support::services::Kafka;
 use crate::support::world::World;
 
-/// A consumer of the world's group, without a name.
 fn member(world: &World) -> (Consumer, Running) {
     let mut consumer = Consumer::new(world.brokers(), &world.topic, &world.database.url);
     let running = consumer.start(&[]);
     (consumer, running)
 }
 
-/// With more members than partitions some are given none; they rejoin with the others all the same.
+/// With more members than partitions some have none; they rejoin with the others all the same.
 #[test]
 fn a_member_without_partitions_holds_up_nobody() {
     let test = "faults::groups::a_member_without_partitions_holds_up_nobody";
@@ -41,7 +40,7 @@ fn a_member_without_partitions_holds_up_nobody() {
     assert!(world.settle().is_clean());
 }
 
-/// A member that woke up after another had taken its partition over: whatever it still holds is not stored again.
+/// A member that is woken after another has taken its partition over: its batch is not stored again.
 #[test]
 fn consumer_stopped() {
     let test = "faults::groups::consumer_stopped";
@@ -95,7 +94,7 @@ fn rebalances() {
                 members.push(member(world));
             }
         }
-        // One more that leaves with its hands full.
+        // One more that leaves with a batch in hand.
         world.feed(8, rng.u64(1..400));
         leave(members.swap_remove(rng.usize(..members.len())), rng);
         members.push(member(world));
@@ -111,7 +110,7 @@ fn leave((_consumer, mut running): (Consumer, Running), rng: &mut Rng) {
     assert!(running.wait().success(), "{}", running.log());
 }
 
-/// The group's offsets in Kafka are deleted, or set to what is not stored yet: the database knows better.
+/// The group's offsets in Kafka are deleted, or set beyond what is stored: only the database counts.
 #[test]
 fn group_offsets_wrong() {
     let test = "faults::groups::group_offsets_wrong";

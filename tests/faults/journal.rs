@@ -27,7 +27,7 @@ fn flood(brokers: &str, topic: &str) -> String {
     config
 }
 
-/// The broker is away for longer than the journal has room.
+/// The broker is unavailable for longer than the journal has room.
 #[test]
 fn journal_full() {
     let test = "faults::journal::journal_full";
@@ -43,11 +43,11 @@ fn journal_full() {
         world.agent.configure(&flood("127.0.0.1:9", &topic));
         let running = world.start_agent();
         let journal = world.agent.state_dir().join("journal.db");
-        // Of 1 MiB the log may take 256 KiB: a file that is larger than the rest had to evict.
+        // The log may take 256 KiB of 1 MiB: a file that is larger than the rest had to evict.
         recovered("the journal is full", || journal.metadata().is_ok_and(|file| file.len() > 768 << 10));
         sleep(Duration::from_millis(rng.u64(2_000..6_000)));
         if rng.bool() {
-            // It meets the broker while it is full, and goes on filling.
+            // The broker is back while the journal is full, and goes on filling.
             world.agent.configure(&flood(&brokers, &topic));
             running.signal("HUP");
             sleep(Duration::from_millis(rng.u64(0..2_000)));
@@ -63,7 +63,7 @@ fn journal_full() {
 
 const PAGE: usize = 4_096;
 
-/// Damages one of the files that an agent leaves: a page or a byte is flipped, or the end is cut off.
+/// Damages one of the agent's files: flips a page or a byte, or cuts off the end.
 fn damage(state: &Path, rng: &mut Rng) {
     let mut files: Vec<_> =
         ["journal.db", "journal.db-wal", "journal.db.mark"].iter().map(|name| state.join(name)).collect();
@@ -81,7 +81,7 @@ fn damage(state: &Path, rng: &mut Rng) {
     fs::write(&file, bytes).expect("it can be written");
 }
 
-/// By how many transactions the mark is behind the journal.
+/// Returns by how many transactions the mark is behind the journal.
 fn behind(state: &Path) -> u64 {
     let mark = fs::read_to_string(state.join("journal.db.mark")).expect("there is a mark");
     let (_, json) = mark.split_once(' ').expect("its checksum comes first");
@@ -99,7 +99,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// While the agent does not run, or was killed. Some of its events Kafka has, the others are pending.
+/// While the agent does not run, or was killed. Kafka has some of its events, the others are pending.
 #[test]
 fn journal_damaged() {
     let test = "faults::journal::journal_damaged";
@@ -124,13 +124,13 @@ fn journal_damaged() {
                 break;
             }
             drop(running); // by SIGKILL
-            // To ask the journal is to tidy it up: what was left is put back.
+            // Opening the journal repairs it: the files are put back.
             let left = tempfile::tempdir().expect("a temporary directory");
             copy(&world.agent.state_dir(), left.path());
             world.checker.accept_journal(&world.agent);
             let behind = behind(&world.agent.state_dir());
             copy(left.path(), &world.agent.state_dir());
-            // Else it was killed before a transaction had returned: that is in the journal, but nobody was told yet.
+            // Else it was killed before a transaction had returned: the event is in the journal, but was not reported.
             if behind == 0 {
                 break;
             }

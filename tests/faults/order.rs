@@ -1,5 +1,5 @@
-//! What `kill -9` cannot show, since the kernel lives on: that an event is on the disk before it is sent. The order of the
-//! system calls shows it.
+//! An event is on the disk before it is sent. `kill -9` cannot show that, since the kernel lives on; the order of the system calls
+//! does.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,14 +9,12 @@ use crate::support::netns::skip;
 use crate::support::services::Kafka;
 use crate::support::world::busy;
 
-/// What strace saw of the journal and of Kafka's sockets.
+/// System calls on the journal and on Kafka's sockets, by strace.
 #[derive(Debug, Default)]
 struct Order {
-    /// In the write-ahead log's file, and perhaps only in the kernel's memory.
+    /// In the write-ahead log's file, but perhaps only in the page cache.
     written: BTreeSet<u64>,
-    /// On the disk.
     synced: BTreeSet<u64>,
-    /// Handed to a socket.
     sent: BTreeSet<u64>,
     /// Handed to a socket before they were on the disk.
     early: BTreeSet<u64>,
@@ -25,7 +23,7 @@ struct Order {
 }
 
 impl Order {
-    /// A line of strace's: `PID call(FD<PATH>, "bytes", …) = result`, or the two halves of a call that others came between.
+    /// Reads a line of strace: `PID call(FD<PATH>, "bytes", …) = result`, or one half of a call that others interrupted.
     fn see(&mut self, line: &str) {
         let Some((pid, call)) = line.split_once(' ') else { return };
         let call = call.trim_start();
@@ -53,7 +51,7 @@ impl Order {
     }
 }
 
-/// The numbers of the events whose JSON stands in the call, as strace quotes it.
+/// Returns the numbers of the events whose JSON is in the call, as strace quotes it.
 fn seqs(call: &str) -> impl Iterator<Item = u64> {
     call.split("\\\"seq\\\":").skip(1).filter_map(|rest| rest.split_once(',')?.0.parse().ok())
 }
@@ -82,7 +80,7 @@ fn an_event_is_on_the_disk_before_it_is_sent() {
     let text = String::from_utf8_lossy(&std::fs::read(&file).expect("strace wrote")).into_owned();
     let mut order = Order::default();
     text.lines().for_each(|line| order.see(line));
-    // Were its lines not understood, nothing would be early.
+    // If the lines were not understood, no event would be early.
     assert_eq!(order.sent, (1..=accepted).collect(), "all that was accepted was seen on its way: {log}");
     assert!(order.early.is_empty(), "sent before they were on the disk: {:?}", order.early);
 }
@@ -104,7 +102,7 @@ fn what_is_sent_too_early_is_seen() {
     assert_eq!(early(&[send(1), write(1), sync.clone()]), (vec![1], vec![1]));
     assert_eq!(early(&[write(1), sync.clone(), write(2), send(1), send(2)]), (vec![1, 2], vec![2]));
     assert_eq!(early(&[write(1), "7 fsync(4</s/journal.db>) = 0".to_owned(), send(1)]), (vec![1], vec![1]));
-    // Others came between its halves; what failed is not on the disk.
+    // Other calls came between its halves; a failed one leaves nothing on the disk.
     let begun = "7 fsync(5</s/journal.db-wal> <unfinished ...>".to_owned();
     assert_eq!(early(&[write(1), begun.clone(), send(1)]), (vec![1], vec![1]));
     assert_eq!(early(&[write(1), begun.clone(), "7 <... fsync resumed>) = 0".to_owned(), send(1)]), (vec![1], vec![]));

@@ -1,5 +1,5 @@
-//! Processes end, or stand still, at the very points where the order of two steps matters; and at each of them the suite sees
-//! what a guard is for (`tests/run --mutants`).
+//! Processes end, or are paused, at the points where the order of two steps matters; the suite shows at each of them what a guard
+//! is for (`tests/run --mutants`).
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::support::rounds::{Fault, Outcome, rounds};
 use crate::support::services::Kafka;
 use crate::support::world::World;
 
-/// A fault and a test for each point of a program, and the list of them.
+/// Makes a fault and a test for each point of a program, and the list of them.
 macro_rules! kill_at {
     ($kill:ident at $points:ident: $($test:ident $point:literal),* $(,)?) => {
         const $points: &[&str] = &[$($point),*];
@@ -88,7 +88,6 @@ fn kill_consumer(test: &str, fault: Fault, point: &str) {
     });
 }
 
-/// The agent sends `count` events more.
 fn accept(world: &mut World, sent: &mut u64, count: u64) {
     let events: Vec<Event> = (*sent + 1..=*sent + count).map(|seq| updated("gw", seq)).collect();
     *sent += count;
@@ -96,13 +95,13 @@ fn accept(world: &mut World, sent: &mut u64, count: u64) {
     world.checker.accept_events(&events);
 }
 
-/// What was put aside is what the test sent to be put aside: a copy of a stored event is none of that.
+/// Asserts that dead letters are only the test's poison: a copy of a stored event is none.
 fn is_no_dead_letter(world: &World, poison: u64) {
     assert_eq!(world.database.ask("SELECT count(*) FROM dead_letters"), format!("({poison})"));
 }
 
-/// A consumer stands still at `point`, with a batch of `poison` messages that are no events, or with one of events; another
-/// takes its partition, and stores it all; then the first one wakes.
+/// A consumer is paused at `point`, with a batch of `poison` messages that are no events, or with one of events; another takes its
+/// partition, and stores it all; then the first one is woken.
 fn paused(test: &str, fault: &Fault, point: &str, poison: u64) {
     let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
     let Some(()) = failpoints::or_skip(test) else { return };
@@ -120,7 +119,7 @@ fn paused(test: &str, fault: &Fault, point: &str, poison: u64) {
         let took_over = world.settle();
         successor.signal("TERM");
         assert!(successor.wait().success(), "{}", successor.log());
-        // It finds the wish to end when it wakes, after the batch that it was at.
+        // It sees the stop when it is woken, after the batch in hand.
         sleeper.signal("TERM");
         sleeper.signal("CONT");
         assert!(sleeper.wait().success(), "{}", sleeper.log());
@@ -137,7 +136,7 @@ fn consumer_paused() {
     paused("faults::points::consumer_paused", &fault, "guard-1-before", 0);
 }
 
-/// Its transaction is ended by its successor: no time-out of PostgreSQL's ends a COPY that waits for its client.
+/// The successor ends the session: no time-out of PostgreSQL ends a COPY that waits for its client.
 #[test]
 fn consumer_paused_in_copy() {
     let fault = Fault { name: "consumer-paused-in-copy", short: 1, long: 20, fresh_every: 1 };
@@ -151,7 +150,7 @@ fn consumer_paused_with_the_lock() {
     paused("faults::points::consumer_paused_with_the_lock", &fault, "guard-1-after", 5);
 }
 
-/// Restored from before the last transactions, or a stand-by that had not got them.
+/// Restored from before the last transactions, or a standby without them.
 #[test]
 fn database_went_back() {
     let test = "faults::points::database_went_back";
@@ -175,7 +174,7 @@ fn database_went_back() {
     });
 }
 
-/// A point that no test kills at proves nothing.
+/// A point at which no test kills proves nothing.
 #[test]
 fn every_point_has_its_rounds() {
     let mut found = Vec::new();

@@ -13,22 +13,21 @@ use crate::support::rounds::{Fault, Outcome, rounds};
 use crate::support::services::Kafka;
 use crate::support::world::World;
 
-/// Each round has so many.
+/// Poison messages in a round.
 const DOSE: usize = 1_000;
-/// So many of them come one by one, each to a topic that is idle.
+/// Poison messages in a round that are sent one by one, each to an idle topic.
 const ALONE: usize = 5;
 
-/// What Kafka carries; `None` is a tombstone.
+/// `None` is a tombstone.
 type Payload = Option<Vec<u8>>;
 
-/// An event that would be a row, but for one thing.
+/// Makes an event that would be a row, but for one thing.
 fn spoilt(from: &str, to: &str) -> Vec<u8> {
     let good = String::from_utf8(wire::to_json(&updated("poisoner", 1))).expect("JSON is text");
     assert!(good.contains(from), "{good}");
     good.replace(from, to).into_bytes()
 }
 
-/// A message's payload that is no good.
 fn dose(rng: &mut Rng) -> Payload {
     let observed = "2026-11-20T12:00:01.000000Z";
     let text = |from: &str, to: &str| Some(spoilt(from, to));
@@ -64,7 +63,7 @@ fn dose(rng: &mut Rng) -> Payload {
         23 => text("\"raised_at\":\"2026", "\"raised_at\":\"+12026"),
         // Too long for an index, and not to be compressed.
         24 => text("\"b1\"", &format!("\"{}\"", (0..20_000).map(|_| rng.alphanumeric()).collect::<String>())),
-        // Mostly small: a thousand megabytes would test nothing more.
+        // Mostly small: a gigabyte would test nothing more.
         _ if rng.u8(..16) > 0 => Some(spoilt("}", "")),
         _ if rng.bool() => Some(vec![b'x'; 990_000]),
         _ => text("poisoner", &"x".repeat(950_000)),
@@ -91,7 +90,7 @@ fn poison() {
         let mut messages = mixed;
         for event in world.events(4, rng.u64(200..800)) {
             let json = String::from_utf8(wire::to_json(&event)).expect("JSON is text");
-            // Large is not bad.
+            // Large, but valid.
             let boot_id = format!("\"boot_id\":\"{}", "long".repeat(225_000));
             let long = if rng.u16(..2_000) == 0 { json.replace("\"boot_id\":\"", &boot_id) } else { json };
             messages.push((event.stamp.agent.to_string(), Some(long.into_bytes())));
@@ -123,7 +122,7 @@ fn shuffle(rng: &mut Rng, messages: &mut Vec<(String, Payload)>) {
     *messages = mixed;
 }
 
-/// What the events came to, and the poison: what is no dead letter is lost, what is one twice doubled, any other invented.
+/// Judges events and poison: poison that is no dead letter is lost, one that is two is doubled, any other dead letter is invented.
 fn judge(world: &World, poured: usize, doses: &BTreeMap<String, Payload>, outcome: Outcome) -> Outcome {
     let mut letters: BTreeMap<String, Vec<Payload>> = BTreeMap::new();
     for row in world.database.client().query("SELECT key, payload FROM dead_letters", &[]).expect("PostgreSQL answers")

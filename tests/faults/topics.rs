@@ -1,4 +1,4 @@
-//! Topics are not only rows of events: offsets without records, messages that are no events, topics made anew.
+//! Topics with more than events: offsets without records, messages that are no events, recreated topics.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -13,14 +13,14 @@ use crate::support::rounds::{Fault, rounds};
 use crate::support::services::Kafka;
 use crate::support::world::World;
 
-/// Waits until the database says that all of the topic's offsets were read, and none was taken for a loss.
+/// Waits until all of the topic's offsets are read in the database, and none was taken for a loss.
 fn is_read_to_its_end(kafka: &Kafka, world: &World) {
     let end = kafka.end(&world.topic);
     world.database.until("SELECT next_offset FROM kafka_offsets", &format!("({end})"));
     assert_eq!(world.database.ask("SELECT count(*) FROM kafka_gaps"), "(0)");
 }
 
-/// Each transaction ends in a marker, which has an offset; aborted ones leave records that nobody may see.
+/// Each transaction ends in a marker, which has an offset; aborted ones leave records that readers may not see.
 #[test]
 fn transactions() {
     let test = "faults::topics::transactions";
@@ -53,7 +53,7 @@ fn transactions() {
     );
 }
 
-/// Each event is there twice under a key of its own; Kafka drops the first of the two, before the consumer came to it or after.
+/// Each event is there twice under a key of its own; compaction drops the first, before the consumer has come to it or after.
 #[test]
 fn compaction() {
     let test = "faults::topics::compaction";
@@ -78,7 +78,7 @@ fn compaction() {
             produce_raw(world.brokers(), &world.topic, keyed(events), None);
             sleep(Duration::from_millis(150)); // a segment is full of time
         }
-        // What stands in the newest segment is never compacted.
+        // The newest segment is never compacted.
         produce_raw(world.brokers(), &world.topic, keyed(&after[after.len() - 1..]), None);
         until("each event is there once, but for that one", || {
             (kafka.read(&world.topic, "%o\n").len() as u64 <= world.checker.accepted() + 1).then_some(())

@@ -10,14 +10,13 @@ use tempfile::TempDir;
 use super::failpoints;
 pub(crate) use super::process::{Running, until};
 
-/// An agent's directory: its configuration, its state, and the logs of its runs.
 pub(crate) struct Agent {
     directory: Arc<TempDir>,
     runs: u32,
 }
 
 impl Agent {
-    /// With this configuration, to which the state directory is added.
+    /// Makes an agent with this configuration, to which the state directory is added.
     pub(crate) fn new(config: &str) -> Self {
         let directory = Arc::new(tempfile::tempdir().expect("a temporary directory"));
         let agent = Self { directory, runs: 0 };
@@ -25,13 +24,13 @@ impl Agent {
         agent
     }
 
-    /// Another configuration, from the next start or SIGHUP on.
+    /// Changes the configuration, from the next start or SIGHUP on.
     pub(crate) fn configure(&self, config: &str) {
         let text = format!("state_dir = \"{}\"\n{config}", self.state_dir().display());
         fs::write(self.config(), text).expect("the configuration can be written");
     }
 
-    /// What it calls itself: `agent = 'gw'` in the configurations of `World`.
+    /// Returns the agent's name, `agent = 'gw'` in the configurations of `World`.
     #[expect(clippy::unused_self, reason = "a test with two agents will name them")]
     pub(crate) fn name(&self) -> &str {
         "gw"
@@ -45,12 +44,12 @@ impl Agent {
         self.directory.path().join("agent.toml")
     }
 
-    /// `highwater-agent run` with these arguments more.
+    /// Starts `highwater-agent run` with further arguments.
     pub(crate) fn start(&mut self, arguments: &[&str]) -> Running {
         self.start_as(command(), arguments)
     }
 
-    /// The same, where this happens at fail points.
+    /// The same, with these fail points.
     pub(crate) fn start_at(&mut self, points: &str, arguments: &[&str]) -> Running {
         self.start_as(command_at(points), arguments)
     }
@@ -62,12 +61,12 @@ impl Agent {
         Running::start("agent", command, &self.directory, self.runs)
     }
 
-    /// Runs to its end; what it logged.
+    /// Runs to the end, and returns the log.
     pub(crate) fn run(&mut self, arguments: &[&str]) -> String {
         self.start(arguments).log_at_end()
     }
 
-    /// What this agent's journal has accepted, by its own account: `(epoch, number of events)`. Only while it does not run.
+    /// Returns `(epoch, number of events)` that the journal has accepted. Only while the agent does not run.
     pub(crate) fn accepted(&self) -> (String, u64) {
         let journal = rusqlite::Connection::open(self.state_dir().join("journal.db")).expect("there is a journal");
         let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?));
@@ -75,19 +74,18 @@ impl Agent {
         (format!("{epoch:016x}"), next as u64 - 1)
     }
 
-    /// How many events its journal still holds. Only while it does not run.
+    /// Returns the number of events still in the journal. Only while the agent does not run.
     pub(crate) fn pending(&self) -> u64 {
         let journal = rusqlite::Connection::open(self.state_dir().join("journal.db")).expect("there is a journal");
         journal.query_row("SELECT count(*) FROM events", [], |row| row.get::<_, i64>(0)).expect("it has events") as u64
     }
 }
 
-/// The program, without what `tests/run` puts into the environment.
+/// The program, without the environment of `tests/run`.
 pub(crate) fn command() -> Command {
     command_at("")
 }
 
-/// The same, where this happens at fail points.
 fn command_at(points: &str) -> Command {
     failpoints::command(env!("CARGO_BIN_EXE_highwater-agent"), points)
 }

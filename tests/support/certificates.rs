@@ -1,4 +1,4 @@
-//! A certificate authority of a test's own, and what it signs: right, for another host, expired.
+//! A certificate authority for tests, and certificates of it: right, for another host, expired.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -8,10 +8,8 @@ use openssl::pkey::PKey;
 use openssl::symm::Cipher;
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 
-/// Who signs.
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    /// Its own certificate, PEM.
     pub(crate) pem: String,
 }
 
@@ -31,17 +29,15 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), pem }
     }
 
-    /// A server on loopback, or a client.
+    /// Makes a certificate of a server on loopback, or of a client.
     pub(crate) fn leaf(&self, name: &str) -> Leaf {
         self.sign(name, &["127.0.0.1", "localhost"], false)
     }
 
-    /// Of a server elsewhere.
     pub(crate) fn of_another_host(&self) -> Leaf {
         self.sign("elsewhere", &["elsewhere.example", "192.0.2.1"], false)
     }
 
-    /// Over since long ago.
     pub(crate) fn expired(&self) -> Leaf {
         self.sign("expired", &["127.0.0.1", "localhost"], true)
     }
@@ -60,7 +56,7 @@ impl Authority {
 }
 
 impl Leaf {
-    /// The key as PKCS#8 that only a passphrase opens.
+    /// Returns the key as encrypted PKCS#8.
     pub(crate) fn locked_key(&self, passphrase: &str) -> String {
         let key = PKey::private_key_from_pem(self.key.as_bytes()).expect("a key");
         let locked = key.private_key_to_pem_pkcs8_passphrase(Cipher::aes_256_cbc(), passphrase.as_bytes());

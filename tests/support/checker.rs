@@ -1,5 +1,5 @@
-//! Compares what agents accepted, what Kafka holds and what the database holds, and says what is wrong: one book for all fault
-//! tests. Accepted is what a journal's own transaction counted; Kafka is read by kcat; the database by plain SQL.
+//! Compares events that agents accepted with those in Kafka and in the database, for all fault tests. Accepted is what a journal's
+//! own transaction counted; Kafka is read by kcat; the database by plain SQL.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -13,54 +13,51 @@ use super::services;
 
 /// `(agent, epoch, seq)`.
 pub(crate) type Identity = (String, String, u64);
-/// Who counts: `(agent, epoch)`.
+/// `(agent, epoch)`.
 type Count = (String, String);
 
-/// The book of what was accepted.
+/// Identities that were accepted.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Checker {
     accepted: BTreeMap<Count, BTreeSet<u64>>,
-    /// Epochs that live in memory while a disk fails: nobody but the agent knows how far they count.
+    /// Epochs in memory, while a disk fails: only the agent knows how far they count.
     in_memory: BTreeSet<Count>,
 }
 
-/// What stands in Kafka, in the order of its partitions and offsets.
+/// Identities in Kafka, in the order of partitions and offsets.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sent(pub(crate) Vec<(i32, Identity)>);
 
-/// What stands in the database.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stored {
     /// Each row's identity, as often as there are rows.
     pub(crate) rows: Vec<Identity>,
-    /// What somebody declared to be lost: `(agent, epoch, first, last)`. A last of `u64::MAX` ends nowhere.
+    /// Declared losses: `(agent, epoch, first, last)`; a last of `u64::MAX` is open-ended.
     pub(crate) declared: Vec<(String, String, u64, u64)>,
 }
 
-/// What the comparison found. Whatever stands in a list is a broken promise, but for `declared`.
+/// Result of the comparison. Each list but `declared` is empty if all promises were kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Verdict {
-    /// How many were accepted.
     pub(crate) accepted: u64,
     /// Accepted, and neither a row nor declared.
     pub(crate) lost: Vec<Identity>,
-    /// More than one row.
     pub(crate) doubled: Vec<Identity>,
     /// In Kafka after one that was accepted later, or in another partition than those before it.
     pub(crate) disordered: Vec<Identity>,
-    /// A row that nobody accepted.
+    /// A row that was never accepted.
     pub(crate) invented: Vec<Identity>,
     /// Accepted, no row, and declared to be lost.
     pub(crate) declared: Vec<Identity>,
 }
 
 impl Checker {
-    /// The numbers `1..=last` of this epoch were accepted.
+    /// Accepts the numbers `1..=last` of this epoch.
     pub(crate) fn accept(&mut self, agent: &str, epoch: &str, last: u64) {
         self.accepted.entry((agent.to_owned(), epoch.to_owned())).or_default().extend(1..=last);
     }
 
-    /// These were sent by the test itself.
+    /// Accepts events that the test itself sends.
     pub(crate) fn accept_events<'a>(&mut self, events: impl IntoIterator<Item = &'a Event>) {
         for Event { id, stamp, .. } in events {
             let count = (stamp.agent.to_string(), id.epoch.to_string());
@@ -68,35 +65,32 @@ impl Checker {
         }
     }
 
-    /// What this agent's journal has accepted. Only while it does not run.
+    /// Accepts the journal's events. Only while the agent does not run.
     pub(crate) fn accept_journal(&mut self, agent: &Agent) {
         let (epoch, last) = agent.accepted();
         self.accept(agent.name(), &epoch, last);
     }
 
-    /// An epoch of which only the agent's memory knew how far it counts: whatever arrives of it is no invention.
+    /// Accepts all that arrives of an epoch that was in the agent's memory only.
     pub(crate) fn accept_in_memory(&mut self, agent: &str, epoch: &str) {
         self.in_memory.insert((agent.to_owned(), epoch.to_owned()));
     }
 
-    /// Whether anything of this epoch stands in the book.
     pub(crate) fn counts(&self, epoch: &str) -> bool {
         self.accepted.keys().chain(&self.in_memory).any(|(_, known)| known == epoch)
     }
 
-    /// How many were accepted.
     pub(crate) fn accepted(&self) -> u64 {
         self.accepted.values().map(|seqs| seqs.len() as u64).sum()
     }
 
-    /// Compares.
     pub(crate) fn judge(&self, sent: &Sent, stored: &Stored) -> Verdict {
         let mut rows: BTreeMap<&Identity, u64> = BTreeMap::new();
         for identity in &stored.rows {
             *rows.entry(identity).or_default() += 1;
         }
         let mut verdict = Verdict { accepted: self.accepted(), ..Verdict::default() };
-        // What nobody accepted, poison for one, has no order.
+        // Identities that were never accepted, poison for one, have no order.
         verdict.disordered = sent.disordered().into_iter().filter(|identity| self.knows(identity)).collect();
         verdict.doubled = rows.iter().filter(|(_, count)| **count > 1).map(|(row, _)| (*row).clone()).collect();
         verdict.invented = rows.keys().filter(|row| !self.knows(row)).map(|row| (*row).clone()).collect();
@@ -119,13 +113,13 @@ impl Checker {
 }
 
 impl Sent {
-    /// What kcat finds in `topic`. What is no event (poison) is passed over.
+    /// Reads `topic` by kcat, without messages that are no events (poison).
     pub(crate) fn read(kafka: &str, topic: &str) -> Self {
         let lines = services::read(kafka, topic, "%p %s\n");
         Self(lines.iter().filter_map(|line| parse(line)).collect())
     }
 
-    /// Copies are no disorder: what counts is where each was seen first.
+    /// Copies are no disorder: the first of them counts.
     fn disordered(&self) -> Vec<Identity> {
         let mut greatest: BTreeMap<Count, (i32, u64)> = BTreeMap::new();
         let mut seen = BTreeSet::new();
@@ -150,14 +144,14 @@ fn parse(line: &str) -> Option<(i32, Identity)> {
     Some((partition.parse().ok()?, identity(payload.as_bytes())?))
 }
 
-/// The identity that stands in an event's JSON.
+/// Parses the identity in an event's JSON.
 fn identity(payload: &[u8]) -> Option<Identity> {
     let event: Value = serde_json::from_slice(payload).ok()?;
     Some((event["agent"].as_str()?.to_owned(), event["epoch"].as_str()?.to_owned(), event["seq"].as_u64()?))
 }
 
 impl Stored {
-    /// What the tables hold now: rows, losses that agents declared, events that are dead letters.
+    /// Reads rows, declared losses, and events that are dead letters.
     pub(crate) fn read(database: &Database) -> Result<Self, postgres::Error> {
         let mut client = postgres::Client::connect(&database.url, postgres::NoTls)?;
         let mut stored = Self::default();
@@ -182,7 +176,6 @@ impl Stored {
 }
 
 impl Verdict {
-    /// Whether each promise was kept.
     pub(crate) fn is_clean(&self) -> bool {
         [&self.lost, &self.doubled, &self.disordered, &self.invented].iter().all(|list| list.is_empty())
     }
@@ -208,7 +201,6 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// The checker can find what it is there to find.
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -235,7 +227,7 @@ mod tests {
 
     #[test]
     fn what_is_whole_is_clean() {
-        // A copy in Kafka is none of the promises' business.
+        // A copy in Kafka breaks no promise.
         let verdict = checker(3).judge(&sent(&[1, 2, 1, 2, 3]), &stored(&[1, 2, 3]));
         assert_eq!(verdict, Verdict { accepted: 3, ..Verdict::default() });
         assert!(verdict.is_clean());
@@ -246,7 +238,7 @@ mod tests {
         let verdict = checker(3).judge(&sent(&[1, 2, 3]), &stored(&[1, 3]));
         assert_eq!(verdict, Verdict { accepted: 3, lost: vec![identity(2)], ..Verdict::default() });
         assert!(!verdict.is_clean());
-        // Also where nothing at all arrived.
+        // The same if nothing at all arrived.
         assert_eq!(checker(2).judge(&sent(&[]), &stored(&[])).lost.len(), 2);
     }
 
@@ -286,7 +278,7 @@ mod tests {
         rows.declared.push(("gw".into(), EPOCH.into(), 2, 2));
         let verdict = checker(4).judge(&sent(&[1, 4]), &rows);
         assert_eq!((verdict.declared, verdict.lost), (vec![identity(2)], vec![identity(3)]));
-        // Another agent's declaration is none of ours.
+        // Another agent's declaration does not count.
         rows.declared.push(("other".into(), EPOCH.into(), 3, 3));
         assert_eq!(checker(4).judge(&sent(&[1, 4]), &rows).lost, [identity(3)]);
     }

@@ -1,4 +1,4 @@
-//! The consumer as its users run it, the databases it writes to, and events to feed it with.
+//! The consumer as its users run it, its databases, and the events for it.
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,22 +13,21 @@ use super::netns::skip;
 pub(crate) use super::process::Running;
 use super::process::until;
 
-/// A real PostgreSQL.
 pub(crate) struct Postgres {
     url: String,
     directory: PathBuf,
-    /// Of a server that this test started, and stops.
+    /// Directory of a server that this test started, and stops.
     home: Option<TempDir>,
 }
 
-/// A database of a test's own. It stays when the test ends, for whoever wants to look.
+/// A database of one test. It stays when the test ends, for inspection.
 pub(crate) struct Database {
-    /// Its URL, password included.
+    /// With the password.
     pub(crate) url: String,
 }
 
 impl Postgres {
-    /// The one that runs; without one the test is skipped, and says so.
+    /// Returns the running server; without one the test is skipped.
     pub(crate) fn or_skip(test: &str) -> Option<Self> {
         let url = std::env::var("HIGHWATER_TEST_POSTGRES");
         let directory = std::env::var_os("HIGHWATER_TEST_POSTGRES_DIR");
@@ -39,7 +38,7 @@ impl Postgres {
         Some(Self { url, directory: directory.into(), home: None })
     }
 
-    /// A server that this test may stop and kill, in a directory of its own.
+    /// Starts a server that this test may stop and kill, in a directory of its own.
     pub(crate) fn own(test: &str) -> Option<Self> {
         Self::or_skip(test)?;
         let directory = tempfile::Builder::new().prefix("highwater-pg").tempdir().expect("a temporary directory");
@@ -57,19 +56,18 @@ impl Postgres {
         Database { url: format!("{server}/{name}") }
     }
 
-    /// Starts it (again); its URL.
+    /// Starts the server (again), and returns its URL.
     pub(crate) fn start(&self) -> String {
         let output = self.script("start");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("a URL is text").trim().to_owned()
     }
 
-    /// Ends it as a crash would.
     pub(crate) fn kill(&self) {
         assert!(self.script("kill").status.success());
     }
 
-    /// `HOST:PORT`.
+    /// Returns `HOST:PORT`.
     pub(crate) fn address(&self) -> String {
         let (_, rest) = self.url.split_once('@').expect("the URL has a password");
         rest.split('/').next().expect("and a database").to_owned()
@@ -83,13 +81,13 @@ impl Postgres {
         assert!(Command::new("kill").args(["-s", name, pid]).status().expect("kill runs").success());
     }
 
-    /// Has it speak TLS with what stands in [`Postgres::tls_dir`] now.
+    /// Reloads the server with the files in [`Postgres::tls_dir`].
     pub(crate) fn reload_tls(&self) {
         let output = self.script("tls");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// Where its certificate, key, CA and rules of entry are put for [`Postgres::reload_tls`].
+    /// Returns the directory of certificate, key, CA and `pg_hba.conf` for [`Postgres::reload_tls`].
     pub(crate) fn tls_dir(&self) -> PathBuf {
         self.directory.join("tls")
     }
@@ -119,13 +117,13 @@ impl Database {
         Client::connect(&self.url, NoTls).expect("PostgreSQL answers")
     }
 
-    /// The one value that `sql` gives, as text.
+    /// Returns the one value of `sql`, as text.
     pub(crate) fn ask(&self, sql: &str) -> String {
         let sql = format!("SELECT coalesce(string_agg(t.*::text, ' ' ORDER BY t.*::text), '') FROM ({sql}) AS t");
         self.client().query_one(&sql, &[]).expect("the question is right").get(0)
     }
 
-    /// Waits until `sql` gives `answer` (a row's text stands in parentheses).
+    /// Waits until `sql` returns `answer` (a row's text is in parentheses).
     pub(crate) fn until(&self, sql: &str, answer: &str) {
         let last = std::cell::RefCell::new(String::new());
         let name = format!("{sql} = {answer}");
@@ -141,14 +139,13 @@ impl Database {
     }
 }
 
-/// A consumer's directory: its configuration, and the logs of its runs.
 pub(crate) struct Consumer {
     directory: Arc<TempDir>,
     runs: u32,
 }
 
 impl Consumer {
-    /// Reads `topic` as a group of the topic's name, and stores at `url`.
+    /// Makes a consumer that reads `topic` as a group of that name, and stores at `url`.
     pub(crate) fn new(brokers: &str, topic: &str, url: &str) -> Self {
         Self::with(&format!(
             "[kafka]\nbrokers = '{brokers}'\ntopic = '{topic}'\ngroup = '{topic}'\n[kafka.properties]\n'session.timeout.ms' = \
@@ -162,14 +159,12 @@ impl Consumer {
         Self { directory: Arc::new(directory), runs: 0 }
     }
 
-    /// Adds a line to a table of its configuration.
     pub(crate) fn set(&self, table: &str, line: &str) {
         let text = fs::read_to_string(self.config()).expect("there is a configuration");
         let with = text.replacen(&format!("{table}\n"), &format!("{table}\n{line}\n"), 1);
         fs::write(self.config(), with).expect("it can be written");
     }
 
-    /// Adds tables to its configuration.
     pub(crate) fn append(&self, tables: &str) {
         let text = fs::read_to_string(self.config()).expect("there is a configuration");
         fs::write(self.config(), text + tables).expect("it can be written");
@@ -179,12 +174,12 @@ impl Consumer {
         self.directory.path().join("consumer.toml")
     }
 
-    /// `highwater-consumer run` with these arguments more.
+    /// Starts `highwater-consumer run` with further arguments.
     pub(crate) fn start(&mut self, arguments: &[&str]) -> Running {
         self.start_as(command(), arguments)
     }
 
-    /// The same, where this happens at fail points.
+    /// The same, with these fail points.
     pub(crate) fn start_at(&mut self, points: &str, arguments: &[&str]) -> Running {
         self.start_as(command_at(points), arguments)
     }
@@ -196,7 +191,7 @@ impl Consumer {
         Running::start("consumer", command, &self.directory, self.runs)
     }
 
-    /// Stores all that is there now; what it printed and what it logged.
+    /// Stores all that is there now; returns standard output and the log.
     pub(crate) fn until_end(&mut self) -> (String, String) {
         let mut running = self.start(&["--until-end", "--print"]);
         let status = running.wait();
@@ -205,12 +200,11 @@ impl Consumer {
     }
 }
 
-/// The program, without what `tests/run` puts into the environment.
+/// The program, without the environment of `tests/run`.
 pub(crate) fn command() -> Command {
     command_at("")
 }
 
-/// The same, where this happens at fail points.
 fn command_at(points: &str) -> Command {
     let mut command = failpoints::command(env!("CARGO_BIN_EXE_highwater-consumer"), points);
     command.stdin(Stdio::null());

@@ -1,4 +1,4 @@
-//! Events as agents make them, and a producer that is none of ours.
+//! Events as agents make them, and a producer that is not ours.
 
 use std::time::Duration;
 
@@ -10,12 +10,11 @@ use highwater::wire;
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
-/// 2026-11-20 at noon.
 pub(crate) fn noon() -> DateTime<Utc> {
     DateTime::from_timestamp(1_795_176_000, 0).expect("a time")
 }
 
-/// The `seq`th event of `agent`'s first epoch, a second after the one before.
+/// Makes the `seq`th event of `agent`'s first epoch, a second after the one before.
 pub(crate) fn event(agent: &str, seq: u64, body: Body) -> Event {
     Event {
         id: EventId { epoch: Epoch(0x5f0c), seq },
@@ -61,7 +60,7 @@ pub(crate) fn started() -> Body {
     Body::AgentStarted(Lifecycle { version: "1".into(), reason: None, detail: None })
 }
 
-/// The `seq`th sample of `agent`, in the epoch of its samples.
+/// Makes the `seq`th sample of `agent`, in the epoch of its samples.
 pub(crate) fn sample(agent: &str, seq: u64) -> Event {
     let mut event = event(
         agent,
@@ -84,7 +83,6 @@ pub(crate) fn loss(first: u64, last: u64) -> Body {
     Body::Loss(Loss { epoch: Epoch(0x5f0c), ranges: vec![(first, last)], reason: Reason::Evicted, detail: None })
 }
 
-/// Sends `events` in order, each keyed by its agent.
 pub(crate) fn produce<'a>(brokers: &str, topic: &str, events: impl IntoIterator<Item = &'a Event>) {
     let messages = events.into_iter().map(|event| (event.stamp.agent.to_string(), wire::to_json(event)));
     produce_raw(brokers, topic, messages, None);
@@ -125,7 +123,7 @@ pub(crate) fn produce_raw<P: Into<Option<Vec<u8>>>>(
     }
 }
 
-/// Sends messages to one partition, as many together as there are.
+/// Sends messages to one partition, in as few batches as possible.
 pub(crate) fn produce_to(brokers: &str, topic: &str, partition: i32, payloads: impl IntoIterator<Item = Vec<u8>>) {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", brokers).set("linger.ms", "2000").set("compression.type", "zstd");
@@ -140,15 +138,13 @@ pub(crate) fn produce_to(brokers: &str, topic: &str, partition: i32, payloads: i
     producer.flush(Duration::from_secs(60)).expect("all is sent");
 }
 
-/// How messages are sent together.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Transaction<'a> {
     pub(crate) id: &'a str,
-    /// Or it is aborted: what it sent stays in Kafka, but is never shown to readers of what is committed.
+    /// If false, it is aborted: its messages stay in Kafka, but `read_committed` does not show them.
     pub(crate) commits: bool,
 }
 
-/// Sends a message without a payload.
 pub(crate) fn tombstone(brokers: &str, topic: &str) {
     produce_raw(brokers, topic, [("key".to_owned(), None::<Vec<u8>>)], None);
 }

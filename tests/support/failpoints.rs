@@ -1,5 +1,5 @@
-//! Programs built with the cargo feature `failpoints`: they end, stand still, or do without a guard where a test says so.
-//! `tests/run` builds them beside those that it ships and tests.
+//! Programs built with the cargo feature `failpoints`: they end, stop, or leave a guard out where a test says so. `tests/run`
+//! builds them beside those that it ships and tests.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -7,12 +7,12 @@ use std::process::Command;
 use super::agent::until;
 use super::netns::skip;
 
-/// Their directory.
+/// Directory of these programs.
 const PROGRAMS: &str = "HIGHWATER_TEST_FAILPOINTS";
-/// Guards that all programs of this run do without, as `FAILPOINTS` names them: `tests/run --mutants` does so.
+/// Guards that all programs of this run leave out, as `FAILPOINTS` names them: set by `tests/run --mutants`.
 const MUTANT: &str = "HIGHWATER_TEST_MUTANT";
 
-/// Whether there are such programs; without them the test is skipped, and says so.
+/// Skips the test without these programs.
 pub(crate) fn or_skip(test: &str) -> Option<()> {
     if std::env::var_os(PROGRAMS).is_none() {
         skip(test, "needs programs with fail points");
@@ -21,13 +21,12 @@ pub(crate) fn or_skip(test: &str) -> Option<()> {
     Some(())
 }
 
-/// Whether a guard is out, so that this test is to fail: it need not wait long for what never comes.
+/// Returns whether a guard is out, so that this test is to fail, and need not wait long.
 pub(crate) fn is_mutant() -> bool {
     std::env::var_os(MUTANT).is_some()
 }
 
-/// The program `shipped`, without what `tests/run` puts into the environment; or, where something is to happen at `points`, the
-/// one that has them.
+/// Returns the program `shipped`, without the environment of `tests/run`; or the one with fail points, if there are `points`.
 pub(crate) fn command(shipped: &str, points: &str) -> Command {
     let mutant = std::env::var(MUTANT).unwrap_or_default();
     let points = [points, &mutant].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(";");
@@ -46,7 +45,7 @@ pub(crate) fn command(shipped: &str, points: &str) -> Command {
     command
 }
 
-/// `command`, run by another program: `wrapper` is its name, and its arguments before the command's.
+/// Wraps `command` in another program: `wrapper` is its name, and its arguments before the command's.
 pub(crate) fn under(wrapper: &[&str], command: &Command) -> Command {
     let mut outer = Command::new(wrapper[0]);
     outer.args(&wrapper[1..]).arg(command.get_program());
@@ -59,11 +58,11 @@ pub(crate) fn under(wrapper: &[&str], command: &Command) -> Command {
     outer
 }
 
-/// Waits until the process has stopped: by itself, or by a signal.
+/// Waits until the process is stopped, by itself or by a signal.
 pub(crate) fn until_stopped(pid: u32) {
     until("the process stands still", || {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it is there");
-        // PID (NAME) STATE …, and a name may hold anything (proc(5)).
+        // `PID (NAME) STATE …`, and a name may hold any character (proc(5)).
         stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')).then_some(())
     });
 }

@@ -1,19 +1,19 @@
 //! Network namespaces: links of a test's own, on the real kernel.
 //!
-//! A process enters a namespace only by a call that safe Rust does not have, so the test runs itself again by `ip netns exec`, and
-//! there runs its body.
+//! Entering a namespace needs a call that safe Rust does not have: the test runs itself again by `ip netns exec`, and there runs
+//! its body.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::process::{Command, Output};
 
-/// Set in the process within the namespace: its name.
+/// Name of the namespace, in the process within it.
 const INSIDE: &str = "HIGHWATER_TEST_NETNS";
-/// Where a test that cannot run says so.
+/// File in which skipped tests are noted.
 const SKIPS: &str = "HIGHWATER_TEST_SKIPS";
 
 /// Runs `body` in a new network namespace, whose only link is a loopback that is down. `test` is the calling test's full name, as
-/// in `counters::links_come_and_go`. Where namespaces are not to be had, the test is skipped, and says so.
+/// in `counters::links_come_and_go`. Without namespaces the test is skipped.
 pub(crate) fn inside(test: &str, body: impl FnOnce()) {
     if std::env::var_os(INSIDE).is_some() {
         return body();
@@ -28,7 +28,7 @@ pub(crate) fn inside(test: &str, body: impl FnOnce()) {
         .output()
         .expect("ip ran before");
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    // A name that is none runs nothing, successfully.
+    // A wrong name runs no test, and succeeds.
     assert!(output.status.success() && out.contains("1 passed"), "{test}, in a namespace:\n{out}\n{err}");
 }
 
@@ -38,12 +38,11 @@ pub(crate) fn ip(arguments: &str) {
     assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Whether the kernel can do what `ip` is asked for here.
+/// Returns whether the kernel supports this `ip` command.
 pub(crate) fn ip_can(arguments: &str) -> bool {
     run(arguments).is_ok_and(|output| output.status.success())
 }
 
-/// Notes that `test` was skipped.
 pub(crate) fn skip(test: &str, why: &str) {
     let line = format!("SKIPPED {test}: {why}\n");
     eprint!("{line}");

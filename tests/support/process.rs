@@ -8,18 +8,17 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-/// A process, and what it says. Killed when it is dropped.
+/// A process, and its output. Killed when it is dropped.
 pub(crate) struct Running {
     program: &'static str,
     child: Child,
     log: PathBuf,
     out: PathBuf,
-    /// It outlives whoever made it.
+    /// Keeps the directory until the process is dropped.
     _directory: Arc<TempDir>,
 }
 
 impl Running {
-    /// Starts `command`; this is its run of this number in `directory`.
     pub(super) fn start(program: &'static str, mut command: Command, directory: &Arc<TempDir>, run: u32) -> Self {
         let file = |kind: &str| directory.path().join(format!("{kind}.{run}"));
         let (log, out) = (file("log"), file("out"));
@@ -30,17 +29,15 @@ impl Running {
         Self { program, child, log, out, _directory: Arc::clone(directory) }
     }
 
-    /// What it logged.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// What it printed.
     pub(crate) fn out(&self) -> String {
         fs::read_to_string(&self.out).unwrap_or_default()
     }
 
-    /// Waits until it has ended in order; what it logged. An agent may have events left that Kafka did not take, which is exit code 1.
+    /// Waits for an orderly end, and returns the log. Exit code 1 of an agent means that Kafka did not take all events.
     pub(crate) fn log_at_end(mut self) -> String {
         let status = self.wait();
         let log = self.log();
@@ -49,7 +46,7 @@ impl Running {
         log
     }
 
-    /// Waits until the log says `text`; a minute is far more than anything takes.
+    /// Waits until the log contains `text`; a minute is far more than anything takes.
     pub(crate) fn until(&self, text: &str) {
         until(&format!("`{text}` in the log"), || self.log().contains(text).then_some(()));
     }
@@ -60,7 +57,6 @@ impl Running {
         assert!(status.expect("kill runs").success());
     }
 
-    /// Its process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
@@ -69,7 +65,7 @@ impl Running {
         self.child.wait().expect("it is our child")
     }
 
-    /// Waits until it has ended by itself; a minute is far more than anything takes.
+    /// Waits until it ends by itself; a minute is far more than anything takes.
     pub(crate) fn ended(mut self) -> ExitStatus {
         until("the process ends by itself", || self.child.try_wait().expect("it is our child"))
     }
@@ -90,7 +86,7 @@ impl Drop for Running {
     }
 }
 
-/// Asks `what` again and again until it has an answer. The stop is generous: it is no measurement.
+/// Calls `what` until it returns a value. The time-out is generous: it is no measurement.
 pub(crate) fn until<T>(name: &str, mut what: impl FnMut() -> Option<T>) -> T {
     for _ in 0..1_200 {
         if let Some(answer) = what() {

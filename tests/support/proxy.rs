@@ -7,33 +7,30 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-/// What becomes of bytes and connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Mode {
-    /// All goes through.
     Pass,
-    /// Connections are reset, and new ones refused.
+    /// Resets connections, and refuses new ones.
     Refuse,
-    /// Connections are taken and their bytes read, but nobody answers; what was swallowed is gone when the mode ends.
+    /// Accepts connections and reads their bytes, but never answers; swallowed bytes are lost when the mode ends.
     Swallow,
-    /// As where a peer lost its power: connections stay, and nothing comes or goes on them any more, not even a FIN. New ones
-    /// are taken, and stand still too.
+    /// A peer has lost its power: connections stay, but carry nothing, not even a FIN. New ones are accepted, and hang too.
     HalfOpen,
     /// A few hundred bytes at a time.
     Slow,
 }
 
-/// When a connection ends that carries certain bytes.
+/// Moment at which a connection ends that carries certain bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cut {
-    /// The server never gets them.
+    /// Before the server gets them.
     Before,
-    /// The server gets them, and its answer reaches nobody.
+    /// After the server got them, and before its answer.
     After,
 }
 
-/// Listens on a port of loopback of its own, in front of an address. Ends when dropped.
+/// Listens on a port of loopback, in front of an address. Ends when dropped.
 pub(crate) struct Proxy {
     port: u16,
     state: Arc<State>,
@@ -47,21 +44,19 @@ struct State {
     cut_at: Mutex<Option<(Vec<u8>, Cut)>>,
     cuts: AtomicU32,
     connections: Mutex<Vec<Pair>>,
-    /// How many connections there were, and how many are open.
     accepted: AtomicU32,
     open: AtomicU32,
-    /// What they carried, both ways.
+    /// In both directions.
     bytes: AtomicU64,
 }
 
-/// A connection's two ends. Once bytes were withheld from it, it never works again.
+/// Both ends of a connection. Once bytes were withheld from it, it never works again.
 struct Pair {
     client: TcpStream,
     server: TcpStream,
     dead: Arc<AtomicBool>,
 }
 
-/// Which way bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     There,
@@ -71,7 +66,7 @@ enum Way {
 const BEAT: Duration = Duration::from_millis(10);
 
 impl Proxy {
-    /// In front of `upstream`, `HOST:PORT`; it may be said later.
+    /// Starts in front of `upstream`, `HOST:PORT`, which may be set later.
     pub(crate) fn new(upstream: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("it has one").port();
@@ -95,17 +90,16 @@ impl Proxy {
         self.port
     }
 
-    /// `127.0.0.1:PORT`.
+    /// Returns `127.0.0.1:PORT`.
     pub(crate) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Stands in front of this address from the next connection on.
+    /// Changes the address, from the next connection on.
     pub(crate) fn lead_to(&self, upstream: &str) {
         *self.state.upstream.lock().expect("nobody panics with it") = upstream.to_owned();
     }
 
-    /// Fails like this from now on.
     pub(crate) fn set(&self, mode: Mode) {
         self.state.mode.store(mode as u8, Ordering::SeqCst);
         if mode == Mode::Refuse {
@@ -118,34 +112,29 @@ impl Proxy {
         *self.state.cut_at.lock().expect("nobody panics with it") = Some((bytes.to_vec(), cut));
     }
 
-    /// How many connections were cut so.
     pub(crate) fn cuts(&self) -> u32 {
         self.state.cuts.load(Ordering::SeqCst)
     }
 
-    /// From now on nothing comes or goes on the connections that there are, not even a FIN; new ones work.
+    /// Makes all present connections carry nothing any more, not even a FIN; new ones work.
     pub(crate) fn forget(&self) {
         for pair in self.state.connections.lock().expect("nobody panics with it").iter() {
             pair.dead.store(true, Ordering::SeqCst);
         }
     }
 
-    /// How many connections there were.
     pub(crate) fn connections(&self) -> u32 {
         self.state.accepted.load(Ordering::SeqCst)
     }
 
-    /// How many are open.
     pub(crate) fn open(&self) -> u32 {
         self.state.open.load(Ordering::SeqCst)
     }
 
-    /// How many bytes they carried, both ways.
     pub(crate) fn bytes(&self) -> u64 {
         self.state.bytes.load(Ordering::SeqCst)
     }
 
-    /// Ends every connection.
     pub(crate) fn cut(&self) {
         for pair in self.state.connections.lock().expect("nobody panics with it").drain(..) {
             pair.dead.store(true, Ordering::SeqCst);
@@ -168,7 +157,7 @@ impl State {
         [Mode::Pass, Mode::Refuse, Mode::Swallow, Mode::HalfOpen, Mode::Slow][usize::from(mode)]
     }
 
-    /// While connections are refused nobody listens.
+    /// Accepts connections; while they are refused, it does not listen.
     fn listen(self: &Arc<Self>, port: u16, mut listener: Option<TcpListener>) {
         while !self.closed.load(Ordering::SeqCst) {
             if self.mode() == Mode::Refuse {
@@ -210,7 +199,7 @@ impl State {
         self.connections.lock().expect("nobody panics with it").push(pair);
     }
 
-    /// Whether these bytes are those at which to cut; then it is done once.
+    /// Returns the cut for these bytes, once.
     fn is_cut(&self, bytes: &[u8]) -> Option<Cut> {
         let mut cut_at = self.cut_at.lock().expect("nobody panics with it");
         let (wanted, _) = cut_at.as_ref()?;
@@ -224,7 +213,7 @@ impl State {
         while !self.closed.load(Ordering::SeqCst) {
             let mode = self.mode();
             if mode == Mode::HalfOpen || (dead.load(Ordering::SeqCst) && mode != Mode::Swallow) {
-                // Neither read nor closed: it stands still for ever.
+                // Neither read nor closed: it hangs for ever.
                 dead.store(true, Ordering::SeqCst);
                 thread::sleep(BEAT);
                 continue;
@@ -244,7 +233,7 @@ impl State {
                         {
                             // From here on no answer comes back, whatever the server does.
                             dead.store(true, Ordering::SeqCst);
-                            // Counted first: who sees the connection closed also sees the cut.
+                            // Counted first: a client that sees the connection closed also sees the cut.
                             self.cuts.fetch_add(1, Ordering::SeqCst);
                             let _ = from.shutdown(Shutdown::Both);
                             if cut == Cut::After {
@@ -272,7 +261,6 @@ impl State {
 mod tests {
     use super::*;
 
-    /// A server that sends back what it gets.
     fn echo() -> String {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("it has one").to_string();

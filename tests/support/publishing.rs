@@ -1,4 +1,4 @@
-//! The agent's publisher by itself: a journal in memory, and a broker that a test may let fail as it likes.
+//! The agent's publisher alone: a journal in memory, and a broker that a test may let fail.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use highwater::kafka::{Connection, RawConnection};
 use super::events::updated;
 use super::process::until;
 
-/// A publisher that sends each event at once, and the loop that it is part of.
+/// A publisher that sends each event at once, and the loop around it.
 pub(crate) struct Publishing {
     system: EventSystem,
     publisher: Publisher,
@@ -24,7 +24,6 @@ pub(crate) struct Publishing {
 }
 
 impl Publishing {
-    /// To `topic`, with these properties of librdkafka's.
     pub(crate) fn new(brokers: &str, topic: &str, properties: &[(&str, &str)]) -> Self {
         let text = |value: &str| toml::Value::String(value.to_owned());
         let properties: BTreeMap<_, _> =
@@ -51,7 +50,6 @@ impl Publishing {
         Self { system, publisher, control, clock, added: 0 }
     }
 
-    /// Registers some events.
     pub(crate) fn add(&mut self, events: u64) {
         let bodies: Vec<Body> = (0..events).map(|seq| updated("gw", seq).body).collect();
         self.add_bodies(bodies);
@@ -71,13 +69,11 @@ impl Publishing {
         publisher.turn(system, clock.monotonic(), stamp, || control.waker()).expect("the journal works");
     }
 
-    /// Tries at once what waits.
     pub(crate) fn hurry(&mut self) {
         self.publisher.hurry();
         self.turn();
     }
 
-    /// Goes on until it is so.
     pub(crate) fn until(&mut self, name: &str, is_so: impl Fn(&Progress) -> bool) {
         until(name, || {
             self.control.sleep(Duration::from_millis(20));
@@ -86,7 +82,6 @@ impl Publishing {
         });
     }
 
-    /// Goes on until all that was added is delivered.
     pub(crate) fn until_delivered(&mut self) {
         let added = self.added;
         self.until("all is delivered", |progress| progress.delivered >= added);

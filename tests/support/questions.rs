@@ -1,12 +1,11 @@
-//! What people ask the tables, and rows to ask: for the test of the plans, and for the figures.
+//! Usual queries on the tables, and rows for them: for the test of the plans, and for the figures.
 
-/// A question in SQL.
 pub(crate) struct Question {
     pub(crate) name: &'static str,
     pub(crate) sql: &'static str,
-    /// The end of the name of the index that serves it.
+    /// End of the name of the index that serves it.
     pub(crate) index: &'static str,
-    /// How long it may take on 10 million events and 1.2 million breaches, in milliseconds (`benches/run questions`).
+    /// Longest time on 10 million events and 1.2 million breaches, in milliseconds (`benches/run questions`).
     pub(crate) ms_max: f64,
 }
 
@@ -83,8 +82,8 @@ pub(crate) const QUESTIONS: &[Question] = &[
     },
 ];
 
-/// Makes `breaches` breaches of 1,000 agents within the last 30 days, each of 8 or 9 events and one in 10,000 of them still open, and
-/// what belongs to them. Rows are inserted by time, as they come.
+/// Makes `breaches` breaches of 1,000 agents within the last 30 days, each of 8 or 9 events and one in 10,000 of them still open,
+/// with all that follows from them. Rows are inserted by time, as they arrive.
 pub(crate) fn fill(client: &mut postgres::Client, breaches: u32) {
     // Of one now(): a breach has the times of its events.
     let mut transaction = client.transaction().expect("a transaction");
@@ -96,7 +95,7 @@ pub(crate) fn fill(client: &mut postgres::Client, breaches: u32) {
     transaction.commit().expect("it is committed");
 }
 
-/// For the months that the events are of.
+/// Makes partitions for the months of the events.
 const PARTITIONS: &str = "
     DO $$ DECLARE month date; BEGIN
       FOR month IN SELECT generate_series(date_trunc('month', now() - interval '31 days'), now() + interval '1 day', '1 month')::date LOOP
@@ -105,7 +104,7 @@ const PARTITIONS: &str = "
       END LOOP;
     END $$";
 
-/// Breach `i` of {breaches}.
+/// Rows of breach `i` of {breaches}.
 const ROWS: &[(&str, &str)] = &[
     (
         "events (agent, epoch, seq, observed_at, kind, stored_at, kafka_topic, kafka_partition, kafka_offset, boot_id, monotonic_ms,

@@ -7,17 +7,16 @@ use tempfile::TempDir;
 
 use super::netns::skip;
 
-/// A real registry.
 pub(crate) struct Registry {
-    /// Of its Confluent interface.
+    /// URL of its Confluent interface.
     pub(crate) url: String,
     directory: PathBuf,
-    /// Of one that this test started, and stops.
+    /// Directory of one that this test started, and stops.
     home: Option<TempDir>,
 }
 
 impl Registry {
-    /// The one that runs; without one the test is skipped, and says so.
+    /// Returns the running registry; without one the test is skipped.
     pub(crate) fn or_skip(test: &str) -> Option<Self> {
         let url = std::env::var("HIGHWATER_TEST_REGISTRY");
         let directory = std::env::var_os("HIGHWATER_TEST_REGISTRY_DIR");
@@ -28,7 +27,7 @@ impl Registry {
         Some(Self { url, directory: directory.into(), home: None })
     }
 
-    /// One that this test may stop and kill; it does not run yet.
+    /// Makes one that this test may stop and kill; it does not run yet.
     pub(crate) fn own(test: &str) -> Option<Self> {
         Self::or_skip(test)?;
         let home = tempfile::tempdir().expect("a temporary directory");
@@ -42,7 +41,6 @@ impl Registry {
         assert_eq!(self.script("start"), self.url);
     }
 
-    /// Ends it at once.
     pub(crate) fn kill(&self) {
         self.script("kill");
     }
@@ -53,7 +51,7 @@ impl Registry {
         assert!(Command::new("kill").args(["-s", name, id.trim()]).status().expect("kill runs").success());
     }
 
-    /// Asks it by curl; what it answers.
+    /// Sends a request by curl, and returns the answer.
     pub(crate) fn ask(&self, method: &str, path: &str, body: &serde_json::Value) -> String {
         let header = "content-type: application/vnd.schemaregistry.v1+json";
         let url = format!("{}{path}", self.url);

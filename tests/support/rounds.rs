@@ -1,8 +1,7 @@
-//! Rounds of a fault: a few in every run of the tests, many in the long run, whose results stand in a file.
+//! Rounds of a fault: a few in every run of the tests, many in the long run, whose results are in a file.
 //!
-//! `tests/run --faults` names the file and the seed in the environment. Each round is one line of it, appended as it ends, so
-//! that a run that was stopped goes on where it was. A round's chances come from the seed, the fault's name and the round's
-//! number alone.
+//! `tests/run --faults` names the file and the seed in the environment. Each round is one line of it, appended as it ends, so that
+//! a stopped run goes on where it was. A round's random numbers depend on the seed, the fault's name and the round's number alone.
 
 use std::fmt;
 use std::fs::{self, OpenOptions};
@@ -16,31 +15,29 @@ use fastrand::Rng;
 use super::checker::Verdict;
 use super::failpoints;
 
-/// Where the long run's results stand: its rounds are the long ones.
+/// Result file; set in the long run only.
 const FILE: &str = "HIGHWATER_TEST_FAULTS";
-/// The number that decides every chance.
+/// Seed of all random numbers.
 const SEED: &str = "HIGHWATER_TEST_SEED";
 
-/// A fault, and how often it is injected.
 pub(crate) struct Fault {
-    /// As in the table, lower case with dashes; `--only` takes it.
+    /// Name in the table, lower case with dashes; `--only` takes it.
     pub(crate) name: &'static str,
     /// Rounds in every run of the tests.
     pub(crate) short: u32,
     /// Rounds in the long run.
     pub(crate) long: u32,
-    /// After so many rounds everything is made anew: topic, database, journal.
+    /// Number of rounds after which topic, database and journal are recreated.
     pub(crate) fresh_every: u32,
 }
 
 impl Fault {
-    /// Whether this run has rounds of it; else nothing need be started for them.
+    /// Returns whether this run has rounds of it; else no server is started for them.
     pub(crate) fn is_due(&self) -> bool {
         self.short > 0 || std::env::var_os(FILE).is_some()
     }
 }
 
-/// What a round came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Outcome {
     /// Accepted in this round.
@@ -55,7 +52,7 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// What `verdict` says after a round that began with `before` events.
+    /// Makes the outcome of a round that began with `before` events.
     pub(crate) fn of(verdict: &Verdict, before: &Verdict, recovery: Duration) -> Self {
         Self {
             events: verdict.accepted - before.accepted,
@@ -68,7 +65,7 @@ impl Outcome {
         }
     }
 
-    /// This, and what came after it in the same round. What is wrong stays wrong: it is not added.
+    /// Adds a later outcome of the same round. Violations are cumulative already: they are not added.
     pub(crate) fn and(self, then: Self) -> Self {
         Self {
             events: self.events + then.events,
@@ -86,7 +83,7 @@ impl Outcome {
     }
 }
 
-/// As a line of the result file, after fault, and round.
+/// Writes the end of a line of the result file, after fault and round.
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { events, lost, doubled, disordered, invented, declared, recovery } = self;
@@ -94,10 +91,8 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Runs the rounds of `fault`: `make` makes a world, `round` injects the fault once and says what came of it.
-///
-/// # Panics
-/// Where a promise was broken, with what repeats the round.
+/// Runs the rounds of `fault`: `make` makes a world, `round` injects the fault once and returns the outcome. Panics where a promise
+/// was broken, with what repeats the round.
 pub(crate) fn rounds<W>(
     fault: &Fault,
     mut make: impl FnMut() -> W,
@@ -118,7 +113,7 @@ pub(crate) fn rounds<W>(
             world = None; // the old one ends before the new one begins
         }
         let world = world.get_or_insert_with(&mut make);
-        // Shown where the round fails by a panic.
+        // Printed where the round fails by a panic.
         eprintln!("fault {name}, round {number} of {last}: HIGHWATER_TEST_SEED={seed}");
         let outcome = round(world, &mut rng(seed, name, number));
         if let Some(file) = &long {
@@ -130,8 +125,8 @@ pub(crate) fn rounds<W>(
     assert_eq!(broken, 0, "so many rounds of {name} broke a promise, seed {seed}");
 }
 
-/// Waits until `what` is true; how long that took. The stop is far above what recovery promises (330 s): it is no measurement.
-/// Where a guard is out, what is lost is not waited for as long.
+/// Waits until `what` is true, and returns how long that took. The time-out is far above what recovery promises (330 s), but
+/// shorter for a mutant.
 pub(crate) fn recovered(name: &str, mut what: impl FnMut() -> bool) -> Duration {
     let began = Instant::now();
     let stop = Duration::from_secs(if failpoints::is_mutant() { 60 } else { 400 });

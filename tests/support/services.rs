@@ -1,4 +1,4 @@
-//! The real servers that `tests/run` started, and what other people's clients say of them.
+//! Real servers that `tests/run` started, and clients of others to ask them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,15 +13,14 @@ use super::proxy::Proxy;
 
 /// Several brokers, each of which holds every message: one of three may be gone.
 pub(crate) struct Cluster {
-    /// All of them, to its clients.
+    /// Address of all of them, for clients.
     pub(crate) kafka: Kafka,
     brokers: Vec<Kafka>,
-    /// Goes after them.
+    /// Dropped after the brokers.
     _directory: TempDir,
 }
 
 impl Cluster {
-    /// A cluster of three in a directory of its own.
     pub(crate) fn of_three(test: &str) -> Option<Self> {
         Kafka::or_skip(test)?;
         let temporary = tempfile::tempdir().expect("a temporary directory");
@@ -36,7 +35,7 @@ impl Cluster {
         Some(Self { kafka, brokers, _directory: temporary })
     }
 
-    /// The broker that leads a topic's only partition, as soon as all have all of it.
+    /// Returns the broker that leads a topic's only partition, as soon as all replicas are in sync.
     pub(crate) fn leader(&self, topic: &str) -> &Kafka {
         let mut config = ClientConfig::new();
         let client: BaseConsumer = config.set("bootstrap.servers", &self.kafka.address).create().expect("a client");
@@ -49,7 +48,6 @@ impl Cluster {
     }
 }
 
-/// A real Kafka.
 pub(crate) struct Kafka {
     /// `127.0.0.1:PORT`.
     pub(crate) address: String,
@@ -58,7 +56,7 @@ pub(crate) struct Kafka {
 }
 
 impl Kafka {
-    /// The one that runs; without one the test is skipped, and says so.
+    /// Returns the running Kafka; without one the test is skipped.
     pub(crate) fn or_skip(test: &str) -> Option<Self> {
         let address = std::env::var("HIGHWATER_TEST_KAFKA");
         let directory = std::env::var_os("HIGHWATER_TEST_KAFKA_DIR");
@@ -69,7 +67,7 @@ impl Kafka {
         Some(Self { address, directory: directory.into(), own: false })
     }
 
-    /// One that this test may stop and kill, in a directory of its own.
+    /// Starts one that this test may stop and kill, in a directory of its own.
     pub(crate) fn own(test: &str) -> Option<(Self, TempDir)> {
         Self::or_skip(test)?;
         let directory = tempfile::tempdir().expect("a temporary directory");
@@ -78,7 +76,7 @@ impl Kafka {
         Some((own, directory))
     }
 
-    /// One of this test's own with the listeners, properties and users that `prepare` writes into its directory.
+    /// Starts one with the listeners, properties and users that `prepare` writes into its directory.
     pub(crate) fn secured(test: &str, prepare: impl FnOnce(&Path)) -> Option<(Self, TempDir)> {
         Self::or_skip(test)?;
         let directory = tempfile::tempdir().expect("a temporary directory");
@@ -89,13 +87,13 @@ impl Kafka {
         Some((own, directory))
     }
 
-    /// The address of one of the listeners of [`Kafka::secured`].
+    /// Returns the address of a listener of [`Kafka::secured`].
     pub(crate) fn listener(&self, name: &str) -> String {
         let address = std::fs::read_to_string(self.directory.join(format!("address.{name}")));
         address.expect("it has this listener").trim().to_owned()
     }
 
-    /// One of this test's own that its clients reach through `proxy` alone; `address` is the way around it.
+    /// Starts one that its clients reach through `proxy` alone; `address` bypasses it.
     pub(crate) fn behind(test: &str, proxy: &Proxy) -> Option<(Self, TempDir)> {
         Self::or_skip(test)?;
         let directory = tempfile::tempdir().expect("a temporary directory");
@@ -105,12 +103,11 @@ impl Kafka {
         Some((own, directory))
     }
 
-    /// The listener of [`Kafka::behind`] itself, which names the proxy to its clients.
+    /// Returns the listener of [`Kafka::behind`] itself, which names the proxy to its clients.
     pub(crate) fn listener_behind(&self) -> String {
         std::fs::read_to_string(self.directory.join("behind")).expect("it has an address").trim().to_owned()
     }
 
-    /// Sends its process a signal by its name: STOP, CONT.
     pub(crate) fn signal(&self, name: &str) {
         let pid = std::fs::read_to_string(self.directory.join("pid")).expect("it runs");
         assert!(Command::new("kill").args(["-s", name, pid.trim()]).status().expect("kill runs").success());
@@ -129,17 +126,15 @@ impl Kafka {
         String::from_utf8(output.stdout).expect("an address is text").trim().to_owned()
     }
 
-    /// Ends it in order.
     pub(crate) fn stop(&self) {
         assert!(script("kafka").arg("stop").arg(&self.directory).status().expect("it runs").success());
     }
 
-    /// Ends it as a power cut would.
     pub(crate) fn kill(&self) {
         assert!(script("kafka").arg("kill").arg(&self.directory).status().expect("it runs").success());
     }
 
-    /// A new topic of `partitions`, of this name and a random end.
+    /// Makes a new topic of `partitions`, of this name and a random suffix.
     pub(crate) fn topic(&self, name: &str, partitions: u32) -> String {
         let topic = format!("{name}-{:08x}", fastrand::u32(..));
         let status =
@@ -149,7 +144,7 @@ impl Kafka {
         topic
     }
 
-    /// What is said of a topic that is not there.
+    /// Returns the error for a missing topic.
     pub(crate) fn missing(&self, topic: &str) -> String {
         format!("there is no topic {topic}: `highwater-agent topics -b {} -t {topic}` makes it", self.address)
     }
@@ -168,7 +163,7 @@ impl Kafka {
         self.tool(&[&[class, "--bootstrap-server", &self.address], &make[..]].concat());
     }
 
-    /// Drops what stands before `offset`, as retention does.
+    /// Drops the records before `offset`, as retention does.
     pub(crate) fn delete_records(&self, topic: &str, partition: i32, offset: i64) {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let file = directory.path().join("offsets.json");
@@ -181,7 +176,7 @@ impl Kafka {
         self.tool(&[class, "--bootstrap-server", &self.address, "--offset-json-file", &file]);
     }
 
-    /// Changes the offsets that a group committed for `topic`. It may have no member then; the last one may just have left.
+    /// Changes the offsets that a group committed for `topic`. The group must have no member; the last one may just have left.
     pub(crate) fn change_group(&self, group: &str, topic: &str, how: &[&str]) {
         let class = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";
         let whom = [class, "--bootstrap-server", &self.address, "--group", group, "--topic", topic];
@@ -189,7 +184,7 @@ impl Kafka {
         assert!(!said.contains("Error"), "{said}");
     }
 
-    /// From now on the topic keeps only the last message of each key, and sees to that at once.
+    /// Has the topic compacted at once: it keeps only the last message of each key.
     pub(crate) fn compact(&self, topic: &str) {
         let class = "kafka.admin.ConfigCommand";
         let compact = "cleanup.policy=compact,segment.ms=100,min.cleanable.dirty.ratio=0.001,min.compaction.lag.ms=0";
@@ -197,7 +192,7 @@ impl Kafka {
         self.tool(&[&[class, "--bootstrap-server", &self.address], &alter[..]].concat());
     }
 
-    /// The offset after the last of a topic's only partition, for who reads what is committed.
+    /// Returns the end offset of a topic's only partition, for `read_committed`.
     pub(crate) fn end(&self, topic: &str) -> i64 {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.address).set("isolation.level", "read_committed");
@@ -212,7 +207,7 @@ impl Kafka {
         self.tool(&[&[class, "--bootstrap-server", &self.address], &what[..]].concat());
     }
 
-    /// How many producers have written to a topic's only partition and are remembered by its broker (KIP-664).
+    /// Returns how many producers of a topic's only partition its broker remembers (KIP-664).
     pub(crate) fn producers(&self, topic: &str) -> usize {
         let class = "org.apache.kafka.tools.TransactionsCommand";
         let what = ["describe-producers", "--topic", topic, "--partition", "0"];
@@ -220,7 +215,7 @@ impl Kafka {
         table.lines().skip(1).filter(|line| !line.trim().is_empty()).count()
     }
 
-    /// One of Kafka's own tools; what it prints.
+    /// Runs one of Kafka's own tools, and returns its output.
     pub(crate) fn tool(&self, arguments: &[&str]) -> String {
         let output = script("kafka").arg("tool").args(arguments).output().expect("tests/support/kafka runs");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -228,12 +223,12 @@ impl Kafka {
         text
     }
 
-    /// All that a topic holds now, read by kcat: one line a message, as `format` says (kcat(1)).
+    /// Reads all of a topic by kcat: one line a message, in this `format` (kcat(1)).
     pub(crate) fn read(&self, topic: &str, format: &str) -> Vec<String> {
         read(&self.address, topic, format)
     }
 
-    /// What stands at `offset` of the first partition begins with these bytes, in hex.
+    /// Returns the first bytes of the message at `offset` of the first partition, in hex.
     pub(crate) fn first_bytes(&self, topic: &str, offset: i64) -> String {
         let offset = offset.to_string();
         let arguments = ["-C", "-q", "-c", "1", "-p", "0", "-o", &offset, "-b", &self.address, "-t", topic, "-f", "%s"];
@@ -242,7 +237,7 @@ impl Kafka {
         output.stdout.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// The events of a topic, as JSON.
+    /// Returns the events of a topic, as JSON.
     pub(crate) fn events(&self, topic: &str) -> Vec<serde_json::Value> {
         self.read(topic, "%s\n").iter().map(|line| serde_json::from_str(line).expect("an event is JSON")).collect()
     }
@@ -256,7 +251,7 @@ impl Drop for Kafka {
     }
 }
 
-/// All that a topic of the Kafka at `address` holds now, read by kcat: one line a message, as `format` says (kcat(1)).
+/// Reads all of a topic of the Kafka at `address` by kcat; see [`Kafka::read`].
 pub(crate) fn read(address: &str, topic: &str, format: &str) -> Vec<String> {
     let arguments = ["-C", "-q", "-e", "-o", "beginning", "-b", address, "-t", topic, "-f", format];
     let output = Command::new("kcat").args(arguments).output().expect("kcat runs");

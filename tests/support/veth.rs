@@ -1,32 +1,31 @@
-//! A link of a test's own: a veth pair, one end on the host and one in a namespace, and traffic of known size through it.
+//! A link for tests: a veth pair, one end on the host and one in a namespace, and traffic of known size through it.
 
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use super::netns::{Namespace, ip, ip_can, skip};
 
-/// What a UDP/IPv4 packet adds to its payload on the link: Ethernet 14, IPv4 20, UDP 8.
+/// Bytes that a UDP/IPv4 packet adds to its payload on the link: Ethernet 14, IPv4 20, UDP 8.
 pub(crate) const OVERHEAD_BYTES: u64 = 42;
 const PAYLOAD_BYTES: usize = 1_000;
 
-/// The pair, until it is dropped.
 pub(crate) struct Veth {
-    /// The host's end; 11 bytes, so that there is room for another letter.
+    /// Name of the host's end; 11 bytes, so that there is room for another letter.
     pub(crate) name: String,
-    /// The address of the other end.
+    /// Address of the other end.
     peer: String,
     _namespace: Namespace,
 }
 
 impl Veth {
-    /// A pair with addresses, up; without the right to make one the test is skipped, and says so.
+    /// Makes a pair with addresses, up; without the right to make one the test is skipped.
     pub(crate) fn or_skip(test: &str) -> Option<Self> {
         let Some(namespace) = Namespace::new() else {
             skip(test, "needs network namespaces");
             return None;
         };
         let name = format!("hw{:08x}", fastrand::u32(..));
-        // A network of its own in the range for benchmarks (RFC 2544), so that tests can run side by side.
+        // From the range for benchmarks (RFC 2544), a network for each, so that tests can run side by side.
         let net = format!("198.18.{}", fastrand::u8(..));
         if !ip_can(&format!("link add {name} type veth peer name peer netns {}", namespace.name)) {
             skip(test, "needs veth links");
@@ -39,7 +38,7 @@ impl Veth {
         Some(Self { name, peer: format!("{net}.2:9"), _namespace: namespace })
     }
 
-    /// Sends for so long at about this rate; the bytes that went over the link.
+    /// Sends for `duration` at about this rate, and returns the bytes that went over the link.
     pub(crate) fn send(&self, duration: Duration, bps: u64) -> u64 {
         let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
         socket.connect(&self.peer).expect("the peer has an address");
@@ -51,7 +50,7 @@ impl Veth {
             if let Some(left) = due.checked_sub(started.elapsed()) {
                 std::thread::sleep(left);
             }
-            // Nobody listens there: the answer to the last packet is an error of this one, which is not sent.
+            // No socket is bound there: the answer to the last packet is an error of this one, which is not sent.
             if socket.send(&[0; PAYLOAD_BYTES]).is_ok() {
                 sent_bytes += packet_bytes;
                 due += pause;

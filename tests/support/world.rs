@@ -1,4 +1,4 @@
-//! An agent, a topic, a consumer and a database, with the book of what was accepted: what most faults are injected into.
+//! An agent, a topic, a consumer and a database, with a checker of what was accepted: most faults are injected into this.
 
 use std::time::Duration;
 
@@ -12,22 +12,21 @@ use super::events::{produce, updated};
 use super::rounds::{Outcome, recovered};
 use super::services::Kafka;
 
-/// All parts of the pipeline. Servers may be those that all tests share, or a test's own.
 pub(crate) struct World {
     pub(crate) topic: String,
     pub(crate) database: Database,
     pub(crate) agent: Agent,
     pub(crate) consumer: Consumer,
     pub(crate) checker: Checker,
-    /// Where Kafka really is, whatever stands in front of it.
+    /// Kafka's address, behind any proxy.
     kafka: String,
     before: Verdict,
-    /// How far the made-up agents count.
+    /// Number up to which the made-up agents count.
     fed: u64,
 }
 
-/// What an agent is told, but for its state directory: made-up traffic on four links, limits that are crossed all the time, and
-/// no waiting.
+/// Returns an agent's configuration without the state directory: synthetic traffic on four links, limits that are crossed all the
+/// time, and no waiting.
 pub(crate) fn busy(brokers: &str, topic: &str) -> String {
     format!(
         "agent = 'gw'\ninterval = '100ms'\nsource = 'synthetic'\n\
@@ -37,7 +36,7 @@ pub(crate) fn busy(brokers: &str, topic: &str) -> String {
 }
 
 impl World {
-    /// With a topic and a database of its own on these servers.
+    /// Makes a world with a topic and a database of its own on these servers.
     pub(crate) fn new(name: &str, kafka: &Kafka, postgres: &Postgres) -> Self {
         Self::behind(name, kafka, &kafka.address, postgres, str::to_owned)
     }
@@ -53,7 +52,7 @@ impl World {
         Self::over(kafka.topic(name, 1), name, kafka, brokers, postgres, store)
     }
 
-    /// The same, with this topic, whoever made it.
+    /// The same, with an existing topic.
     pub(crate) fn over(
         topic: String,
         name: &str,
@@ -75,13 +74,13 @@ impl World {
         }
     }
 
-    /// With a consumer that has a name: it takes its partitions over at once where rounds need not wait for a session to end.
+    /// Names the consumer (`group.instance.id`): it takes its partitions over at once, without waiting for a session to end.
     pub(crate) fn named(self) -> Self {
         self.consumer.set("[kafka]", "instance = 'one'");
         self
     }
 
-    /// The next `count` events of each of `agents` made-up agents, which are in the book from now on.
+    /// Makes and accepts the next `count` events of each of `agents` made-up agents.
     pub(crate) fn events(&mut self, agents: u64, count: u64) -> Vec<Event> {
         let numbers = self.fed + 1..=self.fed + count;
         self.fed += count;
@@ -91,13 +90,11 @@ impl World {
         events
     }
 
-    /// Sends as many.
     pub(crate) fn feed(&mut self, agents: u64, count: u64) {
         let events = self.events(agents, count);
         produce(&self.kafka, &self.topic, &events);
     }
 
-    /// Where Kafka really is.
     pub(crate) fn brokers(&self) -> &str {
         &self.kafka
     }
@@ -113,14 +110,14 @@ impl World {
         self.consumer.start(&[])
     }
 
-    /// Ends the agent in order, and puts what it accepted into the book. What it could not send stays in its journal.
+    /// Ends the agent, and accepts its journal's events. Those that could not be sent stay in the journal.
     pub(crate) fn end_agent(&mut self, running: agent::Running) {
         running.signal("TERM");
         running.log_at_end();
         self.checker.accept_journal(&self.agent);
     }
 
-    /// Runs the agent until its journal is empty, and puts what it accepted into the book.
+    /// Runs the agent until its journal is empty, and accepts its events.
     pub(crate) fn drain_agent(&mut self) {
         loop {
             let log = self.agent.run(&["--for", "100ms"]);
@@ -132,8 +129,8 @@ impl World {
         }
     }
 
-    /// Waits until an event that was observed from now on is stored, with both programs as they are; how long that took. An
-    /// agent's events are in order, so that all before it were delivered too.
+    /// Waits until an event that was observed from now on is stored, and returns how long that took. An agent's events are in
+    /// order: all before it were delivered too.
     pub(crate) fn flows(&self) -> Duration {
         let now = chrono::Utc::now();
         let sql = format!("SELECT count(*) > 0 FROM events WHERE observed_at > '{}'", now.to_rfc3339());
@@ -143,8 +140,8 @@ impl World {
         })
     }
 
-    /// Runs both programs, lets `fail` break something while they work, and `mend` it; waits until events flow again by
-    /// themselves, and compares.
+    /// Runs both programs, lets `fail` break something while they work, and `mend` it; waits until events flow again by themselves,
+    /// and compares.
     pub(crate) fn through(&mut self, rng: &mut Rng, fail: impl FnOnce(&mut Rng), mend: impl FnOnce()) -> Outcome {
         let consuming = self.start_consumer();
         let running = self.start_agent();
@@ -160,7 +157,7 @@ impl World {
         Outcome { recovery: recovery + outcome.recovery, ..outcome }
     }
 
-    /// Waits until the database holds events of this many epochs that are not in the book; these, in the order of their offsets.
+    /// Waits until the database has events of this many epochs that were not accepted; returns those in the order of their offsets.
     pub(crate) fn unknown_epochs(&self, count: usize) -> Vec<String> {
         let mut epochs = Vec::new();
         recovered(&format!("{count} epochs that nobody knows"), || {
@@ -179,7 +176,7 @@ impl World {
         let nothing = Sent::default();
         let mut stored = Stored::default();
         let took = recovered(&format!("{} of {}", self.database.url, self.topic), || {
-            // A database that is just coming back does not answer.
+            // A database that is just starting does not answer.
             let Ok(read) = Stored::read(&self.database) else { return false };
             stored = read;
             checker.judge(&nothing, &stored).lost.is_empty()
