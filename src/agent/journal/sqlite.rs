@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use log::warn;
-use rusqlite::{Connection, DropBehavior, Transaction, params};
+use rusqlite::{Connection, Transaction, params};
 
 use self::database::{PAGE_BYTES, WAL_PAGES, check, configure, synchronous};
 #[cfg(test)]
@@ -301,13 +301,12 @@ impl SqliteJournal {
         &mut self,
         what: impl FnOnce(&Transaction<'_>, &mut State) -> Result<T, JournalError>,
     ) -> Result<T, JournalError> {
-        self.commit_held_back()?;
         let mut state = self.state.clone();
         let transaction = self.connection.transaction()?;
         let done = what(&transaction, &mut state)?;
         state.commits += 1;
         keep_count(&transaction, &state)?;
-        commit(transaction)?;
+        transaction.commit()?;
         self.state = state;
         self.write_mark();
         Ok(done)
@@ -328,25 +327,15 @@ impl SqliteJournal {
         if let Some(mark) = &mut self.mark {
             mark.write(&state.mark());
         }
-        commit(transaction)?;
+        transaction.commit()?;
         self.state = state;
         Ok(())
     }
 
-    /// Writes the mark, unless a test holds the commit back: it may only count what is committed.
     fn write_mark(&mut self) {
-        if let Some(mark) = &mut self.mark
-            && self.connection.is_autocommit()
-        {
+        if let Some(mark) = &mut self.mark {
             mark.write(&self.state.mark());
         }
-    }
-
-    fn commit_held_back(&self) -> Result<(), JournalError> {
-        if failpoints::is_out(COMMIT_FIRST) && !self.connection.is_autocommit() {
-            self.connection.execute_batch("COMMIT")?;
-        }
-        Ok(())
     }
 }
 
@@ -371,10 +360,8 @@ impl Journal for SqliteJournal {
         if self.is_in_memory {
             return self.forget(ids);
         }
-        self.commit_held_back()?;
         self.connection.pragma_update(None, "synchronous", "NORMAL")?;
         let removed = self.forget(ids);
-        self.commit_held_back()?;
         self.connection.pragma_update(None, "synchronous", synchronous())?;
         removed.map_err(damaged)
     }
@@ -434,18 +421,6 @@ impl Journal for SqliteJournal {
 
 fn mark_beside(path: &Path) -> MarkFile {
     MarkFile::new(with_suffix(path, ".mark"))
-}
-
-// The guard: an event is committed before it is visible outside.
-const COMMIT_FIRST: &str = "commit-before-send";
-
-/// Commits, unless the guard is disabled: then the transaction stays open until the next one.
-fn commit(mut transaction: Transaction<'_>) -> rusqlite::Result<()> {
-    if failpoints::is_out(COMMIT_FIRST) {
-        transaction.set_drop_behavior(DropBehavior::Ignore);
-        return Ok(());
-    }
-    transaction.commit()
 }
 
 fn pages_max(size_max: ByteCount) -> i64 {

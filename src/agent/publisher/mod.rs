@@ -330,9 +330,6 @@ impl Publisher {
             }
             let added: usize = outgoing.iter().map(Outgoing::bytes).sum();
             let ids: Vec<EventId> = outgoing.iter().map(|outgoing| outgoing.event.id).collect();
-            if failpoints::is_out("report-before-removal") {
-                system.remove_events(&ids)?;
-            }
             if !self.send(outgoing, &waker) {
                 return Ok(());
             }

@@ -9,7 +9,7 @@ use super::address::Address;
 use super::partitions::{self, Partitions};
 use super::statements::Statements;
 use crate::consumer::store::{Progress, StoreError, StoreOptions};
-use crate::failpoints::{instead, is_out};
+use crate::failpoints::instead;
 
 mod migrations {
     refinery::embed_migrations!("src/consumer/store/postgres");
@@ -51,9 +51,6 @@ impl Session {
         let migrated = migrate(&mut client, address, progress);
         progress.set_migration(None);
         migrated?;
-        if is_out("unique-key") {
-            client.batch_execute("ALTER TABLE events DROP CONSTRAINT IF EXISTS events_pkey")?;
-        }
         let sql = Statements::prepare(&mut client)?;
         let mut transaction = client.transaction()?;
         if let Some(warning) = partitions::locks(&mut transaction)?.warning() {
