@@ -19,6 +19,8 @@ use super::failpoints;
 const FILE: &str = "HIGHWATER_TEST_FAULTS";
 /// Seed of all random numbers.
 const SEED: &str = "HIGHWATER_TEST_SEED";
+/// Most rounds of each fault in the long run, those in the file included.
+const ROUNDS: &str = "HIGHWATER_TEST_ROUNDS";
 
 pub(crate) struct Fault {
     /// Name in the table, lower case with dashes; `--only` takes it.
@@ -103,7 +105,10 @@ pub(crate) fn rounds<W>(
     let seed: u64 =
         std::env::var(SEED).ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..1 << 32));
     let (first, last) = match &long {
-        Some(file) => (done(file, name) + 1, fault.long),
+        Some(file) => {
+            let most = std::env::var(ROUNDS).ok().and_then(|most| most.parse().ok());
+            (done(file, name) + 1, fault.long.min(most.unwrap_or(u32::MAX)))
+        }
         None => (1, fault.short),
     };
     let mut world = None;
