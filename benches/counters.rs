@@ -10,8 +10,8 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::Command;
 
+use highwater::agent::counters::filter::InterfaceFilter;
 use highwater::agent::counters::{Reading, SourceChoice, open};
-use highwater::agent::watch::Selection;
 use highwater::clock::{Clock as _, SystemClock};
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, sendto, socket_with};
@@ -125,7 +125,7 @@ fn median_us(mut call: impl FnMut()) -> f64 {
 
 fn source(choice: SourceChoice, include: &[&str]) -> f64 {
     let include: Vec<_> = include.iter().map(|&pattern| pattern.to_owned()).collect();
-    let mut source = open(choice, Path::new("/"), Selection::new(&include, &[], &[])).expect("the source opens");
+    let mut source = open(choice, Path::new("/"), InterfaceFilter::new(&include, &[], &[])).expect("the source opens");
     let (clock, mut reading) = (SystemClock::default(), Reading::default());
     median_us(|| source.read(&clock, &mut reading).expect("it reads"))
 }

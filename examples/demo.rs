@@ -18,16 +18,16 @@ use anstyle::{AnsiColor, Style};
 use clap::Parser;
 use highwater::agent::config::Settings as AgentSettings;
 use highwater::agent::control::Control;
+use highwater::agent::counters::filter::InterfaceFilter;
 use highwater::agent::counters::{self, CounterSource, LinkChange, Reading, SourceChoice};
 use highwater::agent::event_system::{ObserveError, Observer};
 use highwater::agent::rate::bit_rate;
 use highwater::agent::run::{Outcome, Run, run as run_agent};
 use highwater::agent::surroundings::surroundings;
-use highwater::agent::watch::Selection;
 use highwater::clock::SystemClock;
 use highwater::config::Layers;
 use highwater::consumer::config::{Directories, Settings as ConsumerSettings};
-use highwater::consumer::run::{Options, Stored, run as run_consumer};
+use highwater::consumer::run::{Options, StoredEvent, run as run_consumer};
 use highwater::event::{Body, Breach, Event};
 use highwater::units::{BitRate, ByteCount, lasting};
 use rdkafka::mocking::MockCluster;
@@ -153,8 +153,8 @@ fn agent(settings: AgentSettings, control: &Control, news: Sender<News>) -> Resu
 }
 
 fn consumer(settings: &ConsumerSettings, stop: &AtomicBool, news: &Sender<News>) -> Result<(), String> {
-    let mut tell = |stored: &Stored<'_>| {
-        let Stored { partition, offset, event, .. } = *stored;
+    let mut tell = |stored: &StoredEvent<'_>| {
+        let StoredEvent { partition, offset, event, .. } = *stored;
         // Nobody listens any more only at the very end.
         let _ = news.send(News::Stored { partition, offset, kind: event.body.kind().to_owned() });
     };
@@ -257,7 +257,7 @@ struct Loopback {
 
 impl Loopback {
     fn open() -> Result<Self, Box<dyn Error>> {
-        let selection = Selection::new(&["lo".to_owned()], &[], &[]);
+        let selection = InterfaceFilter::new(&["lo".to_owned()], &[], &[]);
         let source = counters::open(SourceChoice::Auto, Path::new("/"), selection)?;
         Ok(Self { source, clock: SystemClock::default(), reading: Reading::default(), before: None })
     }

@@ -11,7 +11,7 @@ use crate::config::{self, ConfigError, Layers, environment};
 use crate::exit::{Failure, report};
 use crate::{failpoints, logging};
 
-/// How much is said on standard error.
+/// Verbosity of the log on standard error.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Verbosity {
     /// Log more (-vv: everything)

@@ -28,6 +28,13 @@ pub struct Event {
     pub body: Body,
 }
 
+/// An event without an identity: the journal gives it one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewEvent {
+    pub stamp: Stamp,
+    pub body: Body,
+}
+
 /// Position of an event in its agent's count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventId {

@@ -63,11 +63,11 @@ pub struct Connection {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Tls {
     ca_file: Option<PathBuf>,
-    identity: Option<Identity>,
+    identity: Option<ClientCertificate>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Identity {
+struct ClientCertificate {
     certificate: PathBuf,
     key: PathBuf,
     key_password: Option<SecretFile>,
@@ -249,7 +249,7 @@ impl Tls {
         let key = located("kafka.tls.key_file", raw.key_file, credentials)?;
         let key_password = secret("kafka.tls.key_password_file", raw.key_password_file, credentials)?;
         let identity = match (certificate, key) {
-            (Some(certificate), Some(key)) => Some(Identity { certificate, key, key_password }),
+            (Some(certificate), Some(key)) => Some(ClientCertificate { certificate, key, key_password }),
             (None, None) => None,
             (Some(_), None) => {
                 return Err(Invalid::new("kafka.tls.key_file", "is missing; a certificate needs its key"));
@@ -267,7 +267,7 @@ impl Tls {
         if let Some(ca) = self.ca_file.clone().or_else(system) {
             client.set("ssl.ca.location", ca.display().to_string());
         }
-        if let Some(Identity { certificate, key, key_password }) = &self.identity {
+        if let Some(ClientCertificate { certificate, key, key_password }) = &self.identity {
             client.set("ssl.certificate.location", certificate.display().to_string());
             client.set("ssl.key.location", key.display().to_string());
             if let Some(password) = key_password {
@@ -349,7 +349,7 @@ fn check_broker(broker: &str) -> Result<(), Invalid> {
 
 /// Limits the log of repeated messages: a new one is logged at once, and again at intervals while it lasts.
 #[derive(Debug, Default)]
-pub struct Trouble(Mutex<Vec<Said>>);
+pub struct LogThrottle(Mutex<Vec<Said>>);
 
 #[derive(Debug)]
 struct Said {
@@ -361,7 +361,7 @@ struct Said {
 const SILENCE: Duration = Duration::from_secs(300);
 const TROUBLES_MAX: usize = 16;
 
-impl Trouble {
+impl LogThrottle {
     /// Returns the line to log, if one is due; `now` is a monotonic clock's.
     pub fn seen(&self, message: &str, now: Duration) -> Option<String> {
         let message = without_timing(message);
@@ -525,7 +525,7 @@ mod tests {
 
     #[test]
     fn trouble_is_said_at_once_and_then_rarely() {
-        let (trouble, start) = (Trouble::default(), Duration::from_secs(7));
+        let (trouble, start) = (LogThrottle::default(), Duration::from_secs(7));
         assert!(trouble.seen("broker away", start).is_some());
         assert!(trouble.seen("broker away (after 7ms in state CONNECT)", start + Duration::from_secs(1)).is_none());
         assert!(trouble.seen("no such topic", start + Duration::from_secs(2)).is_some());

@@ -1,11 +1,11 @@
 //! Output of a command: the same rows as a table for people, as JSON Lines, or as CSV for other programs.
 //!
 //! ```
-//! use highwater::output::{Format, Rows, Value};
+//! use highwater::output::{OutputFormat, Rows, Value};
 //! use highwater::units::ByteCount;
 //!
 //! let mut printed = Vec::new();
-//! let mut rows = Rows::new(Format::Json, &["interface", "excess_bytes"], &mut printed);
+//! let mut rows = Rows::new(OutputFormat::Json, &["interface", "excess_bytes"], &mut printed);
 //! rows.push([Value::from("eth0"), ByteCount::from_bytes(4096).into()])?;
 //! rows.end()?;
 //! assert_eq!(printed, b"{\"interface\":\"eth0\",\"excess_bytes\":4096}\n");
@@ -31,9 +31,9 @@ use crate::excerpt::harmless;
 use crate::exit::Failure;
 use crate::units::{BitRate, ByteCount};
 
-/// How rows are printed: the flag `--format`.
+/// Output format of rows: the flag `--format`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub enum OutputFormat {
     /// Aligned columns with units, for people
     #[default]
     Table,
@@ -98,10 +98,10 @@ const SPACE: &str = "  ";
 
 /// Locks standard output. A table's colours reach a terminal only (`NO_COLOR` and `CLICOLOR_FORCE` are heeded); JSON and CSV are
 /// written unchanged.
-pub fn stdout(format: Format) -> Box<dyn Write> {
+pub fn stdout(format: OutputFormat) -> Box<dyn Write> {
     match format {
-        Format::Table => Box::new(BufWriter::new(anstream::stdout().lock())),
-        Format::Json | Format::Csv => Box::new(BufWriter::new(io::stdout().lock())),
+        OutputFormat::Table => Box::new(BufWriter::new(anstream::stdout().lock())),
+        OutputFormat::Json | OutputFormat::Csv => Box::new(BufWriter::new(io::stdout().lock())),
     }
 }
 
@@ -121,11 +121,11 @@ pub fn finished(result: io::Result<()>) -> Result<(), Failure> {
 }
 
 impl<W: Write> Rows<W> {
-    pub fn new(format: Format, columns: &'static [&'static str], out: W) -> Self {
+    pub fn new(format: OutputFormat, columns: &'static [&'static str], out: W) -> Self {
         let sink = match format {
-            Format::Table => Sink::Table(out, Layout::Measured(Vec::new())),
-            Format::Json => Sink::Json(out),
-            Format::Csv => {
+            OutputFormat::Table => Sink::Table(out, Layout::Measured(Vec::new())),
+            OutputFormat::Json => Sink::Json(out),
+            OutputFormat::Csv => {
                 let mut writer = csv::Writer::from_writer(out);
                 // The head stays in the writer's buffer for now, so this cannot fail.
                 let _ = writer.write_record(columns);
@@ -348,11 +348,11 @@ mod tests {
 
     const COLUMNS: &[&str] = &["agent", "seq", "excess_bytes", "since"];
 
-    fn printed(format: Format, rows: &[[Value; 4]]) -> String {
+    fn printed(format: OutputFormat, rows: &[[Value; 4]]) -> String {
         let mut out = Vec::new();
         let sink: Box<dyn Write> = match format {
-            Format::Table => Box::new(anstream::StripStream::new(&mut out)),
-            Format::Json | Format::Csv => Box::new(&mut out),
+            OutputFormat::Table => Box::new(anstream::StripStream::new(&mut out)),
+            OutputFormat::Json | OutputFormat::Csv => Box::new(&mut out),
         };
         let mut printer = Rows::new(format, COLUMNS, sink);
         for row in rows {
@@ -375,36 +375,36 @@ mod tests {
         let table = "agent                seq   excess  since\n\
                      gw-1                   9  1.0 MiB  2026-11-20T12:00:00.123Z\n\
                      a,\"b\"\\u{1b}[31m\\n  10000        -  -\n";
-        assert_eq!(printed(Format::Table, &two()), table);
-        assert_eq!(printed(Format::Table, &[]), "agent  seq  excess  since\n");
+        assert_eq!(printed(OutputFormat::Table, &two()), table);
+        assert_eq!(printed(OutputFormat::Table, &[]), "agent  seq  excess  since\n");
         let wide = [["东京".into(), Value::from("x"), Value::Nothing, Value::Nothing]];
-        assert_eq!(printed(Format::Table, &wide), "agent  seq  excess  since\n东京   x    -       -\n");
+        assert_eq!(printed(OutputFormat::Table, &wide), "agent  seq  excess  since\n东京   x    -       -\n");
     }
 
     #[test]
     fn json_is_an_object_a_line_with_whole_numbers_and_times() {
         let json = "{\"agent\":\"gw-1\",\"seq\":9,\"excess_bytes\":1048576,\"since\":\"2026-11-20T12:00:00.123456Z\"}\n\
                     {\"agent\":\"a,\\\"b\\\"\\u001b[31m\\n\",\"seq\":10000,\"excess_bytes\":null,\"since\":null}\n";
-        assert_eq!(printed(Format::Json, &two()), json);
-        assert_eq!(printed(Format::Json, &[]), "");
+        assert_eq!(printed(OutputFormat::Json, &two()), json);
+        assert_eq!(printed(OutputFormat::Json, &[]), "");
     }
 
     #[test]
     fn csv_has_its_head_also_without_rows_and_is_read_back() {
-        let text = printed(Format::Csv, &two());
+        let text = printed(OutputFormat::Csv, &two());
         let mut reader = csv::Reader::from_reader(text.as_bytes());
         assert_eq!(reader.headers().unwrap(), COLUMNS);
         let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
         assert_eq!(rows[0], vec!["gw-1", "9", "1048576", "2026-11-20T12:00:00.123456Z"]);
         assert_eq!(rows[1], vec!["a,\"b\"\u{1b}[31m\n", "10000", "", ""]);
-        assert_eq!(printed(Format::Csv, &[]), "agent,seq,excess_bytes,since\n");
+        assert_eq!(printed(OutputFormat::Csv, &[]), "agent,seq,excess_bytes,since\n");
     }
 
     #[test]
     fn a_table_is_printed_as_its_rows_come_however_wide_the_later_ones_are() {
         let mut out = Vec::new();
         let row = |agent: &str| [agent.into(), 7_u64.into(), Value::Nothing, Value::Nothing];
-        let mut rows = Rows::new(Format::Table, COLUMNS, anstream::StripStream::new(&mut out));
+        let mut rows = Rows::new(OutputFormat::Table, COLUMNS, anstream::StripStream::new(&mut out));
         for _ in 0..MEASURED_ROWS {
             rows.push(row("gw")).unwrap();
         }

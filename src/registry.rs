@@ -40,7 +40,7 @@ pub struct RawRegistry {
 
 /// Parameters for reaching a registry. Secrets stay in their files until it is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Address {
+pub struct RegistryAddress {
     url: String,
     login: Option<(String, SecretFile)>,
     ca_file: Option<PathBuf>,
@@ -54,7 +54,7 @@ pub struct Registry {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum RegistryError {
     /// The registry may answer again by itself.
     #[error("{0}")]
     Away(String),
@@ -66,7 +66,7 @@ pub enum Refusal {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kept {
+pub struct RegisteredSchema {
     /// `AVRO` (the default if absent), `PROTOBUF` or `JSON`.
     pub kind: Option<String>,
     pub text: String,
@@ -78,7 +78,7 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 const JSON: &str = "application/vnd.schemaregistry.v1+json";
 
-impl Address {
+impl RegistryAddress {
     /// Validates the configuration; returns `None` if it names no registry. Errors are values that cannot work with any registry.
     pub fn new(raw: RawRegistry, credentials: Option<&Path>) -> Result<Option<Self>, Invalid> {
         let key = |name: &str| format!("kafka.registry.{name}");
@@ -147,11 +147,11 @@ impl Address {
     }
 
     /// Makes a client with the present secrets. Does not contact the registry yet.
-    pub fn open(&self) -> Result<Registry, Refusal> {
+    pub fn open(&self) -> Result<Registry, RegistryError> {
         let authorization = match &self.login {
             None => None,
             Some((username, password)) => {
-                let password = password.read().map_err(Refusal::Misconfigured)?;
+                let password = password.read().map_err(RegistryError::Misconfigured)?;
                 Some(format!("Basic {}", BASE64_STANDARD.encode(format!("{username}:{password}"))))
             }
         };
@@ -162,7 +162,7 @@ impl Address {
             .max_redirects(0)
             .user_agent(concat!("highwater/", env!("CARGO_PKG_VERSION")));
         if self.url.starts_with("https:") {
-            config = config.tls_config(self.tls().map_err(Refusal::Misconfigured)?);
+            config = config.tls_config(self.tls().map_err(RegistryError::Misconfigured)?);
         }
         Ok(Registry { url: self.url.clone(), authorization, http: config.build().into() })
     }
@@ -202,7 +202,7 @@ impl Registry {
     ///
     /// # Errors
     /// `Unknown` if the schema is missing and not to be registered.
-    pub fn id_of(&self, subject: &str, format: Format, register: bool) -> Result<u32, Refusal> {
+    pub fn id_of(&self, subject: &str, format: Format, register: bool) -> Result<u32, RegistryError> {
         let mut schema = json!({"schema": format.schema()});
         match format {
             Format::Json => schema["schemaType"] = "JSON".into(),
@@ -223,10 +223,10 @@ impl Registry {
     ///
     /// # Errors
     /// `Unknown` only if the registry reports that it has no such schema.
-    pub fn schema(&self, id: u32) -> Result<Kept, Refusal> {
+    pub fn schema(&self, id: u32) -> Result<RegisteredSchema, RegistryError> {
         // Ids are signed numbers. A registry may answer a larger one as it would a wrong address.
         if i32::try_from(id).is_err() {
-            return Err(Refusal::Unknown(format!("{id} is no id of a schema")));
+            return Err(RegistryError::Unknown(format!("{id} is no id of a schema")));
         }
         let mut request = self.http.get(format!("{}/schemas/ids/{id}", self.url)).header("accept", JSON);
         if let Some(authorization) = &self.authorization {
@@ -235,10 +235,10 @@ impl Registry {
         let answer = self.answer(request.call())?;
         let text = |key: &str| answer.get(key).and_then(Value::as_str).map(str::to_owned);
         let text_of_schema = text("schema").ok_or_else(|| self.nonsense("a schema", &answer))?;
-        Ok(Kept { kind: text("schemaType"), text: text_of_schema })
+        Ok(RegisteredSchema { kind: text("schemaType"), text: text_of_schema })
     }
 
-    fn answer(&self, response: Result<Response<ureq::Body>, ureq::Error>) -> Result<Value, Refusal> {
+    fn answer(&self, response: Result<Response<ureq::Body>, ureq::Error>) -> Result<Value, RegistryError> {
         let whole = response.and_then(|mut response| {
             let status = response.status().as_u16();
             let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec()?;
@@ -246,27 +246,27 @@ impl Registry {
         });
         let (status, body) = whole.map_err(|error| self.misfortune(&error))?;
         understood(status, &body).map_err(|refusal| match refusal {
-            Refusal::Away(why) => Refusal::Away(self.said(&why)),
-            Refusal::Misconfigured(why) => Refusal::Misconfigured(self.said(&why)),
-            Refusal::Unknown(why) => Refusal::Unknown(self.said(&why)),
+            RegistryError::Away(why) => RegistryError::Away(self.said(&why)),
+            RegistryError::Misconfigured(why) => RegistryError::Misconfigured(self.said(&why)),
+            RegistryError::Unknown(why) => RegistryError::Unknown(self.said(&why)),
         })
     }
 
-    fn misfortune(&self, error: &ureq::Error) -> Refusal {
+    fn misfortune(&self, error: &ureq::Error) -> RegistryError {
         match error {
             ureq::Error::NativeTls(_) | ureq::Error::Tls(_) | ureq::Error::Der(_) | ureq::Error::Pem(_) => {
-                Refusal::Misconfigured(self.said(&format!("{error}; check kafka.registry.ca_file")))
+                RegistryError::Misconfigured(self.said(&format!("{error}; check kafka.registry.ca_file")))
             }
             ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::BodyExceedsLimit(_) => {
-                Refusal::Misconfigured(self.said(&format!("{error}; check kafka.registry.url")))
+                RegistryError::Misconfigured(self.said(&format!("{error}; check kafka.registry.url")))
             }
-            error => Refusal::Away(self.said(&error.to_string())),
+            error => RegistryError::Away(self.said(&error.to_string())),
         }
     }
 
-    fn nonsense(&self, wanted: &str, answer: &Value) -> Refusal {
+    fn nonsense(&self, wanted: &str, answer: &Value) -> RegistryError {
         let text = beginning(&answer.to_string(), 100);
-        Refusal::Misconfigured(
+        RegistryError::Misconfigured(
             self.said(&format!("answers `{text}` where {wanted} should be; check kafka.registry.url")),
         )
     }
@@ -277,7 +277,7 @@ impl Registry {
 }
 
 /// Interprets an answer. A 404 means that there is no such schema only with the error code for it: a wrong address gets one too.
-fn understood(status: u16, body: &[u8]) -> Result<Value, Refusal> {
+fn understood(status: u16, body: &[u8]) -> Result<Value, RegistryError> {
     let answer = serde_json::from_slice::<Value>(body);
     let said = || {
         let message = answer.as_ref().ok().and_then(|answer| answer.get("message")?.as_str()).map(Cow::Borrowed);
@@ -288,17 +288,21 @@ fn understood(status: u16, body: &[u8]) -> Result<Value, Refusal> {
     match status {
         200..=299 => match answer {
             Ok(answer) => Ok(answer),
-            Err(_) => Err(Refusal::Misconfigured(format!("{}, which is no JSON; check kafka.registry.url", said()))),
+            Err(_) => {
+                Err(RegistryError::Misconfigured(format!("{}, which is no JSON; check kafka.registry.url", said())))
+            }
         },
-        404 if matches!(code(), Some(40_401..=40_403)) => Err(Refusal::Unknown(said())),
-        401 | 403 => Err(Refusal::Misconfigured(format!("{}; check kafka.registry.username and its rights", said()))),
-        409 => Err(Refusal::Misconfigured(format!(
+        404 if matches!(code(), Some(40_401..=40_403)) => Err(RegistryError::Unknown(said())),
+        401 | 403 => {
+            Err(RegistryError::Misconfigured(format!("{}; check kafka.registry.username and its rights", said())))
+        }
+        409 => Err(RegistryError::Misconfigured(format!(
             "{}; the schema of this version does not fit those before it: write to another topic, or ease the subject's \
              compatibility rule",
             said()
         ))),
-        408 | 429 | 500..=599 => Err(Refusal::Away(said())),
-        _ => Err(Refusal::Misconfigured(format!("{}; check kafka.registry.url", said()))),
+        408 | 429 | 500..=599 => Err(RegistryError::Away(said())),
+        _ => Err(RegistryError::Misconfigured(format!("{}; check kafka.registry.url", said()))),
     }
 }
 
@@ -312,8 +316,8 @@ mod tests {
 
     use super::*;
 
-    fn address(raw: RawRegistry) -> Result<Option<Address>, Invalid> {
-        Address::new(raw, None)
+    fn address(raw: RawRegistry) -> Result<Option<RegistryAddress>, Invalid> {
+        RegistryAddress::new(raw, None)
     }
 
     #[test]
@@ -346,9 +350,9 @@ mod tests {
             (
                 404,
                 r#"{"error_code":40403,"message":"Schema not found"}"#,
-                Refusal::Unknown("404 Schema not found".into()),
+                RegistryError::Unknown("404 Schema not found".into()),
             ),
-            (503, "busy\r\n", Refusal::Away("503 busy".into())),
+            (503, "busy\r\n", RegistryError::Away("503 busy".into())),
         ] {
             assert_eq!(answer(status, body), Err(wanted));
         }
@@ -360,7 +364,7 @@ mod tests {
             (401, "", "check kafka.registry.username"),
             (409, r#"{"error_code":409,"message":"Incompatible"}"#, "409 Incompatible; the schema of this version"),
         ] {
-            let Err(Refusal::Misconfigured(why)) = answer(status, body) else { panic!("{status} {body}") };
+            let Err(RegistryError::Misconfigured(why)) = answer(status, body) else { panic!("{status} {body}") };
             assert!(why.contains(says), "{why}");
         }
     }

@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::Output;
 
 use chrono::Utc;
-use highwater::consumer::batch::{Batch, Headers, Record, TopicId};
+use highwater::consumer::batch::{Batch, PackedHeaders, Record, TopicId};
 use highwater::consumer::checkpoint::Checkpoint;
 use highwater::consumer::store::{PartitionWidth, Store, StoreOptions, StoreUrl};
 use highwater::event::Event;
@@ -327,7 +327,7 @@ fn dead_letters_keep_headers_and_time_and_are_decoded_with_them(mut stage: Stage
     let unknown_field = [0xa0, 0x06, 0x00];
     let payload = [&unknown_field[..], &wire::message(&event, b"", wire::Format::Protobuf, None).payload].concat();
     let headers = [("content-type", Some(&b"application/protobuf"[..])), ("trace", None), ("trace", Some(b"=1"))];
-    let headers = Headers::pack(headers);
+    let headers = PackedHeaders::pack(headers);
     let parts = (Some(&b"k"[..]), Some(&payload[..]), headers);
     let record = Record::decoded(0, Some(1_795_176_000_123), parts, Err("not known to this version".to_owned()));
     stage.store_records(vec![record]);

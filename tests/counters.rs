@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chrono::DateTime;
+use highwater::agent::counters::filter::{InterfaceFilter, LinkOverride};
 use highwater::agent::counters::synthetic::Shape;
 use highwater::agent::counters::{
     Came, CounterBits, CounterError, CounterSource, Counters, Left, LinkChange, LinkInfo, LinkKind, Packets, Reading,
     SourceChoice, Speed, open,
 };
-use highwater::agent::watch::{LinkOverride, Selection};
 use highwater::clock::{Clock, ManualClock, SystemClock};
 use highwater::units::BitRate;
 
@@ -76,8 +76,8 @@ impl Follower {
     }
 }
 
-fn selection(include: &str) -> Selection {
-    Selection::new(&include.split_whitespace().map(str::to_owned).collect::<Vec<_>>(), &[], &[])
+fn selection(include: &str) -> InterfaceFilter {
+    InterfaceFilter::new(&include.split_whitespace().map(str::to_owned).collect::<Vec<_>>(), &[], &[])
 }
 
 fn kernel(choice: SourceChoice, include: &str) -> Follower {
@@ -349,7 +349,7 @@ fn heeds_the_configuration(choice: SourceChoice) {
         known("hw0", Speed { rx: bps(7), tx: None }, Some(CounterBits::B32)),
         known("hw*", Speed::both(bps(9)), None),
     ];
-    let selection = Selection::new(&["hw1".to_owned()], &[], &["hw0".to_owned()]).with_overrides(overrides);
+    let selection = InterfaceFilter::new(&["hw1".to_owned()], &[], &["hw0".to_owned()]).with_overrides(overrides);
     let mut follower = Follower::new(open(choice, Path::new("/"), selection));
     follower.read();
     assert_eq!(follower.link("hw0").speed, Speed { rx: bps(7), tx: bps(9) });

@@ -44,17 +44,17 @@ enum Command {
     },
     /// Show the agent's state: what is pending, which breaches are open, what Kafka acknowledged, what went wrong
     #[command(after_help = status::HELP)]
-    Status(status::Status),
+    Status(status::StatusCommand),
     /// Print the event schema, as a schema registry takes it
     Schema {
-        /// Of which format: Avro, Protobuf or JSON
+        /// Schema format: Avro, Protobuf or JSON
         #[arg(long, value_name = "avsc|proto|json-schema", default_value = "json-schema", value_parser = schema_format)]
         format: Format,
     },
     /// Make the topics that are missing, and show what differs
     #[cfg(feature = "toolbox")]
     #[command(after_help = topics::HELP)]
-    Topics(topics::Topics),
+    Topics(topics::TopicsCommand),
     /// Breach limits on purpose: made-up agents and links, or a low limit on a real one
     #[cfg(feature = "toolbox")]
     #[command(after_help = simulate::HELP)]

@@ -21,13 +21,13 @@ pub(in crate::agent) use self::name::check as check_name;
 pub use self::topics::Topics;
 use self::topics::{RawTopics, check_topic};
 use crate::agent::counters::SourceChoice;
+use crate::agent::counters::filter::{InterfaceFilter, LinkOverride};
 use crate::agent::limit::{Level, Limit, Scope};
 use crate::agent::publisher;
-use crate::agent::watch::{LinkOverride, Selection};
 use crate::config::{ConfigError, Invalid, Layers, duration, list, quoted};
 use crate::event::{Direction, Severity};
 use crate::kafka::{Connection, RawConnection, RawSasl, RawTls};
-use crate::registry::{Address, RawRegistry};
+use crate::registry::{RawRegistry, RegistryAddress};
 use crate::units::{BitRate, ByteCount, counted, lasting};
 use crate::wire::{FORMATS, Format, KEYS};
 
@@ -46,7 +46,7 @@ struct Raw {
     limit: Vec<RawLimit>,
     flush: Option<RawFlush>,
     journal: Option<RawJournal>,
-    kafka: Option<RawKafka>,
+    kafka: Option<RawKafkaProducer>,
     topics: Option<RawTopics>,
 }
 
@@ -96,7 +96,7 @@ struct RawJournal {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RawKafka {
+struct RawKafkaProducer {
     brokers: Option<String>,
     topic: Option<String>,
     format: Option<String>,
@@ -158,13 +158,13 @@ impl Settings {
         Ok(settings)
     }
 
-    pub fn selection(&self) -> Selection {
+    pub fn selection(&self) -> InterfaceFilter {
         let named = self.limits.iter().flat_map(|limit| match &limit.scope {
             Scope::Interface(pattern) => std::slice::from_ref(pattern),
             Scope::Host(patterns) => patterns.as_slice(),
         });
         let named: Vec<String> = named.cloned().collect();
-        Selection::new(&self.include, &self.exclude, &named).with_overrides(self.links.clone())
+        InterfaceFilter::new(&self.include, &self.exclude, &named).with_overrides(self.links.clone())
     }
 
     fn checked(
@@ -248,7 +248,7 @@ fn patterns(
 
 fn publisher(
     flush: Option<RawFlush>,
-    kafka: Option<RawKafka>,
+    kafka: Option<RawKafkaProducer>,
     journal_size: ByteCount,
     credentials: Option<&Path>,
 ) -> Result<publisher::Settings, Invalid> {
@@ -270,7 +270,8 @@ fn publisher(
     let connection = Connection::new(raw, credentials)?;
     let registry = kafka.registry.unwrap_or_default();
     let auto_register = registry.auto_register.unwrap_or(true);
-    let encoding = publisher::Encoding { format, key, registry: Address::new(registry, credentials)?, auto_register };
+    let encoding =
+        publisher::Encoding { format, key, registry: RegistryAddress::new(registry, credentials)?, auto_register };
     let interval = or_duration("flush.interval", flush.interval, Duration::from_secs(120))?;
     let linger = LINGER_MIN.max(interval.saturating_mul(3));
     Ok(publisher::Settings {

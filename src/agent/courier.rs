@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::agent::control::Control;
-use crate::agent::event_system::{Draft, EventSystem, Observer};
+use crate::agent::event_system::{EventSystem, Observer};
 use crate::agent::journal::{FleetJournal, JournalError};
 use crate::agent::publisher::{self, Publisher, Window};
 use crate::clock::{Clock as _, SystemClock};
-use crate::event::{EventId, Stamp};
+use crate::event::{EventId, NewEvent, Stamp};
 use crate::exit::{Failure, chain};
 
 /// Publishes a one-shot command's events with back-pressure, and reports how many were delivered. Without a publisher, events are
@@ -83,7 +83,7 @@ impl Courier {
     }
 
     /// Registers events; blocks while too many are pending. Fails if an observer does, as when a file cannot be written.
-    pub fn add(&mut self, drafts: Vec<Draft>) -> Result<(), Failure> {
+    pub fn add(&mut self, drafts: Vec<NewEvent>) -> Result<(), Failure> {
         let events = self.system.add_events(drafts).map_err(Failure::failed)?;
         self.events += events.len() as u64;
         if let Some(failure) = self.system.failures().pop() {
@@ -103,7 +103,7 @@ impl Courier {
     }
 
     /// Counts events that an earlier run delivered, without sending them.
-    pub fn pass(&mut self, drafts: Vec<Draft>) -> Result<(), Failure> {
+    pub fn pass(&mut self, drafts: Vec<NewEvent>) -> Result<(), Failure> {
         let passed = self.system.journal().append(drafts).and_then(|events| {
             let ids: Vec<EventId> = events.iter().map(|event| event.id).collect();
             self.system.journal().remove(&ids)

@@ -10,15 +10,15 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
-use self::host::{HostLimit, Links};
+use self::host::{HostLimit, WatchedLinks};
 pub use self::link::VerdictCounts;
 use self::link::{WatchedLink, event, sample};
-use self::tracker::{Context, Moment, Target};
+use self::tracker::{DetectionContext, Target, TickTime};
+use crate::agent::counters::filter;
 use crate::agent::counters::{Came, Left, LinkChange, LinkInfo, Reading, Speed};
 use crate::agent::limit::{Limit, Scope, Thresholds, delta};
 use crate::agent::rate::Traffic;
 use crate::agent::resume::Resume;
-use crate::agent::watch;
 use crate::event::{Body, Breach, Direction, Reason, Stamp};
 use crate::units::BitRate;
 
@@ -30,7 +30,7 @@ const HOST_WAIT_INTERVALS: u32 = 10;
 pub struct Detector {
     limits: Vec<Limit>,
     interval: Duration,
-    links: Links,
+    links: WatchedLinks,
     hosts: Vec<HostLimit>,
     resume: Resume,
     ids: fastrand::Rng,
@@ -73,7 +73,7 @@ impl Detector {
         let mut detector = Self {
             limits: Vec::new(),
             interval,
-            links: Links::new(),
+            links: WatchedLinks::new(),
             hosts: Vec::new(),
             resume: Resume::default(),
             ids: fastrand::Rng::with_seed(seed),
@@ -104,7 +104,7 @@ impl Detector {
         };
         for link in self.links.values_mut() {
             let WatchedLink { info, trackers, .. } = link;
-            let on_link = |scope: &Scope| matches!(scope, Scope::Interface(pattern) if watch::names(pattern, info));
+            let on_link = |scope: &Scope| matches!(scope, Scope::Interface(pattern) if filter::names(pattern, info));
             trackers.retain_mut(|tracker| match stays(tracker, &on_link) {
                 Some(at) => {
                     tracker.limit = at;
@@ -180,8 +180,8 @@ impl Detector {
         self.readings += 1;
         self.read_links(reading, detections);
         let Self { limits, links, hosts, resume, ids, .. } = self;
-        let moment = Moment { wall: now.observed_at, boottime: delta(reading.boottime) };
-        let mut context = Context { resume, ids, now, moment, detections };
+        let moment = TickTime { wall: now.observed_at, boottime: delta(reading.boottime) };
+        let mut context = DetectionContext { resume, ids, now, moment, detections };
         for_each_read(links, reading, |link| link.judge(limits, reading.boottime, &mut context));
         for host in &mut *hosts {
             host.judge(limits, links, reading.boottime, &mut context);
@@ -303,14 +303,14 @@ impl Detector {
     fn report_what_matches_nothing(&self, detections: &mut Detections) {
         for limit in &self.limits {
             let Scope::Interface(pattern) = &limit.scope else { continue };
-            if !self.links.values().any(|link| watch::names(pattern, &link.info)) {
+            if !self.links.values().any(|link| filter::names(pattern, &link.info)) {
                 detections.notice(Notice::MatchesNothing { limit: limit.name.clone(), pattern: pattern.clone() });
             }
         }
     }
 }
 
-fn for_each_read(links: &mut Links, reading: &Reading, mut visit: impl FnMut(&mut WatchedLink)) {
+fn for_each_read(links: &mut WatchedLinks, reading: &Reading, mut visit: impl FnMut(&mut WatchedLink)) {
     if reading.is_partial {
         for counters in &reading.counters {
             links.get_mut(&counters.ifindex).into_iter().for_each(&mut visit);

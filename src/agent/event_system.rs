@@ -3,10 +3,10 @@
 //! ```
 //! use std::sync::Arc;
 //!
-//! use highwater::agent::event_system::{Draft, EventSystem, ObserveError, Observer};
+//! use highwater::agent::event_system::{EventSystem, ObserveError, Observer};
 //! use highwater::agent::journal::SqliteJournal;
 //! use highwater::clock::{Clock, ManualClock};
-//! use highwater::event::{Body, Event, Lifecycle, Stamp};
+//! use highwater::event::{Body, Event, Lifecycle, NewEvent, Stamp};
 //! use highwater::units::ByteCount;
 //!
 //! /// A reaction: counts what it sees.
@@ -40,7 +40,7 @@
 //!     clock_synced: None,
 //! };
 //! let body = Body::AgentStarted(Lifecycle { version: "1".into(), reason: None, detail: None });
-//! let id = system.add_event(Draft { stamp, body })?;
+//! let id = system.add_event(NewEvent { stamp, body })?;
 //! assert_eq!(kinds.recv()?, "agent_started");
 //!
 //! // It stays registered until somebody has acknowledged it: else Kafka does.
@@ -55,17 +55,10 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::agent::journal::{Journal, JournalError, Pending, Position, Stored};
-use crate::event::{Body, Event, EventId, Stamp};
+use crate::agent::journal::{Journal, JournalError, Pending, Position, QueuedEvent};
+use crate::event::{Event, EventId, NewEvent, Stamp};
 use crate::failpoints;
 use crate::units::ByteCount;
-
-/// An event without an identity: the journal gives it one.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Draft {
-    pub stamp: Stamp,
-    pub body: Body,
-}
 
 pub type ObserveError = Box<dyn Error>;
 
@@ -127,7 +120,7 @@ impl EventSystem {
         Some(self.observers.remove(at).1)
     }
 
-    pub fn add_event(&mut self, draft: Draft) -> Result<EventId, JournalError> {
+    pub fn add_event(&mut self, draft: NewEvent) -> Result<EventId, JournalError> {
         let events = self.add_events(vec![draft])?;
         Ok(events[0].id)
     }
@@ -136,7 +129,7 @@ impl EventSystem {
     ///
     /// # Errors
     /// The journal refused them; no observer has seen any of them.
-    pub fn add_events(&mut self, drafts: Vec<Draft>) -> Result<Vec<Arc<Event>>, JournalError> {
+    pub fn add_events(&mut self, drafts: Vec<NewEvent>) -> Result<Vec<Arc<Event>>, JournalError> {
         if drafts.is_empty() {
             return Ok(Vec::new());
         }
@@ -206,7 +199,12 @@ impl EventSystem {
     }
 
     /// Returns the registered events after `after`, oldest first; see [`Journal::batch`].
-    pub fn batch(&mut self, after: Position, events_max: usize, bytes_max: usize) -> Result<Vec<Stored>, JournalError> {
+    pub fn batch(
+        &mut self,
+        after: Position,
+        events_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<QueuedEvent>, JournalError> {
         let batch = self.journal.batch(after, events_max, bytes_max);
         self.tell_own_events();
         batch
@@ -237,7 +235,7 @@ mod tests {
 
     use super::*;
     use crate::agent::journal::SqliteJournal;
-    use crate::event::Lifecycle;
+    use crate::event::{Body, Lifecycle};
     use crate::units::ByteCount;
 
     const MIB: ByteCount = ByteCount::from_bytes(1 << 20);
@@ -265,7 +263,7 @@ mod tests {
         }
     }
 
-    fn draft() -> Draft {
+    fn draft() -> NewEvent {
         let stamp = Stamp {
             agent: "a".into(),
             observed_at: chrono::DateTime::UNIX_EPOCH,
@@ -273,7 +271,7 @@ mod tests {
             monotonic_ms: 0,
             clock_synced: None,
         };
-        Draft { stamp, body: Body::AgentStopped(Lifecycle { version: "1".into(), reason: None, detail: None }) }
+        NewEvent { stamp, body: Body::AgentStopped(Lifecycle { version: "1".into(), reason: None, detail: None }) }
     }
 
     #[test]

@@ -2,8 +2,6 @@
 
 pub mod age;
 
-pub mod watch;
-
 pub mod counters;
 
 pub mod rate;

@@ -20,7 +20,7 @@ use crate::agent::config::Settings;
 use crate::agent::control::Control;
 use crate::agent::counters::{self, CounterSource, Reading};
 use crate::agent::detector::{Detections, Detector};
-use crate::agent::event_system::{Draft, EventSystem, Observer};
+use crate::agent::event_system::{EventSystem, Observer};
 use crate::agent::journal::{Durability, DurableJournal, Identity, Journal as _, JournalConfig};
 use crate::agent::log_observer::LogObserver;
 use crate::agent::publisher::Publisher;
@@ -28,9 +28,9 @@ use crate::agent::stall;
 use crate::agent::status::{StatusSocket, socket_path};
 use crate::agent::surroundings::{machine_id, runtime_directory};
 use crate::clock::{Clock, SystemClock};
-use crate::event::{Body, Lifecycle, Reason, Stamp};
+use crate::event::{Body, Lifecycle, NewEvent, Reason, Stamp};
 use crate::exit::{Failure, chain};
-use crate::kafka::Trouble;
+use crate::kafka::LogThrottle;
 use crate::service::Service;
 use crate::units::{counted, lasting};
 use crate::watchdog::Heart;
@@ -89,7 +89,7 @@ struct Agent {
     publisher: Publisher,
     reading: Reading,
     detections: Detections,
-    trouble: Trouble,
+    trouble: LogThrottle,
     skipped: SkippedReadings,
     heart: Heart,
     vitals: Vitals,
@@ -298,7 +298,7 @@ impl Agent {
         if bodies.is_empty() {
             return;
         }
-        let drafts = bodies.into_iter().map(|body| Draft { stamp: now.clone(), body }).collect();
+        let drafts = bodies.into_iter().map(|body| NewEvent { stamp: now.clone(), body }).collect();
         if let Err(error) = self.system.add_events(drafts) {
             error!("events could not be registered: {}", chain(&error));
         }

@@ -12,12 +12,11 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use smol_str::format_smolstr;
 
-use self::traffic::{ACTIVITY_MEAN, INCIDENT_MEAN_S, Link, PAUSE_S, QUIET_MAX, World, activity};
+use self::traffic::{ACTIVITY_MEAN, INCIDENT_MEAN_S, PAUSE_S, QUIET_MAX, SimulatedLink, World, activity};
 use crate::agent::counters::Reading;
 use crate::agent::detector::{Detections, Detector};
-use crate::agent::event_system::Draft;
 use crate::agent::limit::{Level, Limit};
-use crate::event::Stamp;
+use crate::event::{NewEvent, Stamp};
 
 /// Bursts and outages of a link of a real fleet.
 const INCIDENTS_A_WEEK: f64 = 2.9;
@@ -37,15 +36,15 @@ const INTERVAL: Duration = Duration::from_secs(LONGEST_S);
 const START_S: u64 = 60;
 
 pub struct Fleet {
-    agents: Vec<Agent>,
+    agents: Vec<SimulatedAgent>,
     world: World,
     due: BinaryHeap<Reverse<(u64, usize)>>,
     reading: Reading,
     detections: Detections,
 }
 
-struct Agent {
-    links: Vec<Link>,
+struct SimulatedAgent {
+    links: Vec<SimulatedLink>,
     detector: Detector,
     stamp: Stamp,
     /// Second 0 of the agent's time: agents do not read at full seconds.
@@ -54,7 +53,7 @@ struct Agent {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Shape {
+pub struct FleetShape {
     /// Equal seeds make equal traffic.
     pub seed: u64,
     pub interfaces: u32,
@@ -125,7 +124,7 @@ fn back_from(end: DateTime<Utc>, busy_s: f64) -> Duration {
 }
 
 impl Fleet {
-    pub fn new(numbers: std::ops::Range<u32>, shape: Shape, limits: &[Limit], start: DateTime<Utc>) -> Self {
+    pub fn new(numbers: std::ops::Range<u32>, shape: FleetShape, limits: &[Limit], start: DateTime<Utc>) -> Self {
         let longest = |time: fn(&Limit) -> Duration| limits.iter().map(time).max().unwrap_or_default().as_secs();
         let update_s = limits.iter().map(|limit| limit.update_every).min().unwrap_or_default().as_secs();
         let world = World {
@@ -136,7 +135,8 @@ impl Fleet {
             settle_s: longest(|limit| limit.clear_hold).max(1),
             reads_all: limits.iter().any(|limit| sees_quiet_links(limit) || limit.clear_hold.as_secs() > LONGEST_S),
         };
-        let agents: Vec<Agent> = numbers.map(|number| Agent::new(number, shape, limits, &world)).collect();
+        let agents: Vec<SimulatedAgent> =
+            numbers.map(|number| SimulatedAgent::new(number, shape, limits, &world)).collect();
         let due = agents.iter().enumerate().map(|(index, agent)| Reverse((agent.due(), index))).collect();
         let (reading, detections) = Default::default();
         Self { agents, world, due, reading, detections }
@@ -147,7 +147,7 @@ impl Fleet {
     }
 
     /// Advances to the second of the next reading; appends the events of all readings in that second to `drafts`.
-    pub fn tick(&mut self, drafts: &mut Vec<Draft>) {
+    pub fn tick(&mut self, drafts: &mut Vec<NewEvent>) {
         let Some(Reverse((now, _))) = self.due.peek().copied() else { return };
         let Self { agents, world, due, reading, detections } = self;
         while let Some(mut next) = due.peek_mut().filter(|next| next.0.0 == now) {
@@ -167,12 +167,13 @@ fn sees_quiet_links(limit: &Limit) -> bool {
     }
 }
 
-impl Agent {
-    fn new(number: u32, shape: Shape, limits: &[Limit], world: &World) -> Self {
+impl SimulatedAgent {
+    fn new(number: u32, shape: FleetShape, limits: &[Limit], world: &World) -> Self {
         let mut rng = fastrand::Rng::with_seed(shape.seed ^ (u64::from(number) << 32));
         let start = rng.u64(0..START_S);
         let phase = TimeDelta::milliseconds(rng.i64(0..1_000));
-        let links = (0..shape.interfaces).map(|link| Link::new((link, shape.interfaces), rng.u64(..), world, start));
+        let links =
+            (0..shape.interfaces).map(|link| SimulatedLink::new((link, shape.interfaces), rng.u64(..), world, start));
         let stamp = Stamp {
             agent: format_smolstr!("sim-{number:06}"),
             observed_at: world.start,
@@ -200,7 +201,7 @@ impl Agent {
         now: u64,
         reading: &mut Reading,
         detections: &mut Detections,
-        drafts: &mut Vec<Draft>,
+        drafts: &mut Vec<NewEvent>,
     ) {
         reading.clear();
         let since_boot = UPTIME + Duration::from_secs(now);
@@ -216,7 +217,7 @@ impl Agent {
         // Sorted as by a real source; a link that came back has another ifindex.
         reading.counters.sort_unstable_by_key(|counters| counters.ifindex);
         self.detector.observe(reading, &self.stamp, detections);
-        drafts.extend(detections.bodies.drain(..).map(|body| Draft { stamp: self.stamp.clone(), body }));
+        drafts.extend(detections.bodies.drain(..).map(|body| NewEvent { stamp: self.stamp.clone(), body }));
     }
 }
 
@@ -247,8 +248,8 @@ mod tests {
         "2026-11-23T00:00:00Z".parse().unwrap()
     }
 
-    fn week(seed: u64) -> Vec<Draft> {
-        let shape = Shape { seed, interfaces: 4, schedule: Schedule::lasting(WEEK) };
+    fn week(seed: u64) -> Vec<NewEvent> {
+        let shape = FleetShape { seed, interfaces: 4, schedule: Schedule::lasting(WEEK) };
         let mut fleet = Fleet::new(0..20, shape, &[limit(80_000_000)], start());
         let mut drafts = Vec::new();
         while fleet.next_at() < WEEK {
@@ -260,7 +261,7 @@ mod tests {
     #[test]
     fn the_seed_makes_the_series() {
         let run = |seed| {
-            let told = |draft: &Draft| {
+            let told = |draft: &NewEvent| {
                 let rate = draft.body.breach().map(|breach| (breach.interface.clone(), breach.rate_bps));
                 (draft.stamp.clone(), draft.body.kind().to_owned(), rate)
             };
@@ -309,7 +310,7 @@ mod tests {
         for (agents, events) in [(1_u32, 50_u64), (20, 20), (20, 1_000), (20, 100_000), (100, 10_000), (250, 10)] {
             let links = f64::from(agents * 4);
             let schedule = Schedule::of_events(events, links, start());
-            let shape = Shape { seed: 1, interfaces: 4, schedule };
+            let shape = FleetShape { seed: 1, interfaces: 4, schedule };
             let mut fleet = Fleet::new(0..agents, shape, &[limit(80_000_000)], start() - schedule.lasts);
             let (mut drafts, mut took) = (Vec::new(), Duration::ZERO);
             while (drafts.len() as u64) < events {
@@ -323,7 +324,7 @@ mod tests {
 
     #[test]
     fn a_limit_below_quiet_traffic_is_exceeded_in_quiet_hours_too() {
-        let shape = Shape { seed: 1, interfaces: 2, schedule: Schedule::lasting(HOUR) };
+        let shape = FleetShape { seed: 1, interfaces: 2, schedule: Schedule::lasting(HOUR) };
         let noon = start() + 10 * HOUR;
         let mut fleet = Fleet::new(0..1, shape, &[limit(5_000_000)], noon);
         let mut drafts = Vec::new();

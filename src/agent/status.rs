@@ -25,9 +25,9 @@ const WORDS_MAX: usize = 500;
 
 /// The JSON object of an answer. Unknown values are `null`, as most are if no agent runs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Report {
-    pub state: State,
+#[serde(default, expecting = "struct Report")]
+pub struct StatusReport {
+    pub state: AgentState,
     /// The agent runs and has no lasting problem.
     pub healthy: bool,
     pub asked_at: DateTime<Utc>,
@@ -74,7 +74,7 @@ pub struct Report {
     pub errors: Option<u64>,
     pub last_error_at: Option<DateTime<Utc>>,
     pub last_error: Option<String>,
-    pub troubles: Vec<Trouble>,
+    pub troubles: Vec<Problem>,
     pub open_breaches: u64,
     /// Critical ones first, then the highest above their limit; [`BREACHES_MAX`] at most.
     pub breaches: Vec<OpenBreach>,
@@ -112,7 +112,7 @@ pub struct LinkLimit {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub enum AgentState {
     Running,
     /// Stopping, and still sending what is left.
     Ending,
@@ -122,7 +122,8 @@ pub enum State {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Trouble {
+#[serde(expecting = "struct Trouble")]
+pub struct Problem {
     pub since: DateTime<Utc>,
     pub what: String,
 }
@@ -144,9 +145,9 @@ pub struct OpenBreach {
     pub observed_at: DateTime<Utc>,
 }
 
-impl Report {
+impl StatusReport {
     pub fn running(&self) -> bool {
-        self.state != State::NotRunning
+        self.state != AgentState::NotRunning
     }
 
     pub fn with_breaches(mut self, open: impl IntoIterator<Item = (Breach, Stamp)>) -> Self {
@@ -177,7 +178,7 @@ impl Report {
     }
 }
 
-impl Trouble {
+impl Problem {
     pub fn of(mishap: &Mishap, now: &Stamp) -> Self {
         Self { since: at(mishap.at_ms, now), what: words(&mishap.what) }
     }
@@ -285,20 +286,20 @@ mod tests {
     #[test]
     fn an_answer_is_one_line_and_comes_back_as_it_was() {
         let offsets = Some(BTreeMap::from([(0, 7), (11, 3)]));
-        let report = Report { pid: Some(7), last_offsets: offsets, ..Report::default() };
+        let report = StatusReport { pid: Some(7), last_offsets: offsets, ..StatusReport::default() };
         let report = report.with_breaches([breach(Severity::Warning, 10, 20)]);
         let line = report.to_json();
         assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
-        assert_eq!(serde_json::from_slice::<Report>(&line).unwrap(), report);
+        assert_eq!(serde_json::from_slice::<StatusReport>(&line).unwrap(), report);
         // From an older agent, or a newer one.
-        assert_eq!(serde_json::from_str::<Report>("{\"news\":1}").unwrap(), Report::default());
+        assert_eq!(serde_json::from_str::<StatusReport>("{\"news\":1}").unwrap(), StatusReport::default());
     }
 
     #[test]
     fn the_worst_breaches_come_first_and_are_counted_also_where_they_are_many() {
         let mut open = vec![breach(Severity::Warning, 10, 90), breach(Severity::Critical, 10, 11)];
         open.extend((0..BREACHES_MAX).map(|_| breach(Severity::Warning, 1_000, 1_001)));
-        let report = Report::default().with_breaches(open);
+        let report = StatusReport::default().with_breaches(open);
         assert_eq!((report.open_breaches, report.breaches.len()), (BREACHES_MAX as u64 + 2, BREACHES_MAX));
         assert_eq!((&*report.breaches[0].breach_id, &*report.breaches[1].breach_id), ("11", "90"));
     }

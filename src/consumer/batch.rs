@@ -73,7 +73,7 @@ pub struct Record {
     pub offset: i64,
     /// Milliseconds since 1970, by producer or broker.
     pub timestamp_ms: Option<i64>,
-    pub headers: Headers,
+    pub headers: PackedHeaders,
     pub key: Option<Vec<u8>>,
     /// `None` is a tombstone.
     pub payload: Option<Vec<u8>>,
@@ -85,7 +85,7 @@ pub struct Record {
 
 /// Packed headers: for each the length of its name (4 bytes, big-endian), its name, the length of its value (-1: none), its value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Headers(Vec<u8>);
+pub struct PackedHeaders(Vec<u8>);
 
 /// Agent and number that a message claims, for a dead letter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -179,7 +179,7 @@ impl PartitionBatch {
     }
 }
 
-impl Headers {
+impl PackedHeaders {
     pub fn pack<'a>(headers: impl IntoIterator<Item = (&'a str, Option<&'a [u8]>)>) -> Self {
         let mut packed = Vec::new();
         for (name, value) in headers {
@@ -223,13 +223,13 @@ impl Record {
     pub fn new(offset: i64, timestamp_ms: Option<i64>, key: Option<&[u8]>, payload: Option<&[u8]>) -> Self {
         let decoded = Decoder::new(NoRegistry).decode(payload.unwrap_or_default(), None);
         let decoded = decoded.map_err(|error| error.to_string());
-        Self::decoded(offset, timestamp_ms, (key, payload, Headers::default()), decoded)
+        Self::decoded(offset, timestamp_ms, (key, payload, PackedHeaders::default()), decoded)
     }
 
     pub fn decoded(
         offset: i64,
         timestamp_ms: Option<i64>,
-        (key, payload, headers): (Option<&[u8]>, Option<&[u8]>, Headers),
+        (key, payload, headers): (Option<&[u8]>, Option<&[u8]>, PackedHeaders),
         decoded: Result<Decoded, String>,
     ) -> Self {
         let (content, raw) = match decoded {
@@ -252,7 +252,7 @@ impl Record {
     /// Returns the identity that the event has, or that payload, headers or key claim, in this order.
     pub fn claimed_identity(&self) -> ClaimedIdentity {
         #[derive(Deserialize)]
-        struct Identity {
+        struct EventIdentity {
             agent: String,
             epoch: String,
             seq: i64,
@@ -263,15 +263,15 @@ impl Record {
             let id = agent.map(|_| (event.id.epoch, event.id.seq.cast_signed()));
             return ClaimedIdentity { agent: agent.map(str::to_owned), id };
         }
-        let read = serde_json::from_slice::<Identity>(self.payload.as_deref().unwrap_or_default()).ok();
+        let read = serde_json::from_slice::<EventIdentity>(self.payload.as_deref().unwrap_or_default()).ok();
         let header = |name| std::str::from_utf8(self.headers.get(name)?).ok();
         let of_headers = || {
             let agent = wire::agent_of_source(header("ce_source")?)?;
             let (epoch, seq) = header("ce_id")?.split_once('-')?;
-            Some(Identity { agent, epoch: epoch.to_owned(), seq: seq.parse().ok()? })
+            Some(EventIdentity { agent, epoch: epoch.to_owned(), seq: seq.parse().ok()? })
         };
         match read.or_else(of_headers) {
-            Some(Identity { agent, epoch, seq }) if is_name(&agent) => {
+            Some(EventIdentity { agent, epoch, seq }) if is_name(&agent) => {
                 let id = epoch.parse().ok().zip(Some(seq).filter(|seq| *seq > 0));
                 ClaimedIdentity { agent: Some(agent), id }
             }

@@ -22,7 +22,7 @@ pub enum AnchorRecord {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum CheckpointVerdict {
     Same,
     /// Another topic has its name: read from the start.
     Recreated(&'static str),
@@ -43,25 +43,25 @@ impl Checkpoint {
     /// watermarks decide together: a record that differs proves another topic, and one that is the same proves this one. Where
     /// neither is left, although retention has not come so far, only compaction could have taken both; then reading again from the
     /// start loses nothing, since the database's key skips what is there.
-    pub fn verify(&self, found: &[AnchorRecord], low: i64, high: i64) -> Verdict {
+    pub fn verify(&self, found: &[AnchorRecord], low: i64, high: i64) -> CheckpointVerdict {
         if self.next_offset > high {
-            return Verdict::Recreated("it ends before the last stored record");
+            return CheckpointVerdict::Recreated("it ends before the last stored record");
         }
         let (mut is_same, mut is_gone) = (false, false);
         for (then, now) in self.known().zip(found) {
             match now {
                 AnchorRecord::Record(now) if *now == then => is_same = true,
-                AnchorRecord::Record(_) => return Verdict::Recreated("an old record has changed"),
+                AnchorRecord::Record(_) => return CheckpointVerdict::Recreated("an old record has changed"),
                 AnchorRecord::Gone => is_gone |= then.offset >= low,
             }
         }
         if is_gone && !is_same {
-            return Verdict::Recreated("the records that were read last are gone, and not by retention");
+            return CheckpointVerdict::Recreated("the records that were read last are gone, and not by retention");
         }
         if low > self.next_offset {
-            return Verdict::Gap(Gap { first: self.next_offset, last: low - 1, cause: GapCause::Expired });
+            return CheckpointVerdict::Gap(Gap { first: self.next_offset, last: low - 1, cause: GapCause::Expired });
         }
-        Verdict::Same
+        CheckpointVerdict::Same
     }
 
     pub fn recreated(&self, low: i64) -> Self {
@@ -95,10 +95,11 @@ mod tests {
         let place = Checkpoint { next_offset: 100, last: Some(last), anchor: Some(anchor), ..Checkpoint::default() };
         assert_eq!(place.known().collect::<Vec<_>>(), [last, anchor]);
         let other = |print: Fingerprint| Record(Fingerprint { digest: 77, ..print });
-        let recreated =
-            |found: &[AnchorRecord], low, high| matches!(place.verify(found, low, high), Verdict::Recreated(_));
+        let recreated = |found: &[AnchorRecord], low, high| {
+            matches!(place.verify(found, low, high), CheckpointVerdict::Recreated(_))
+        };
         for found in [&[Record(last)][..], &[Gone, Record(anchor)]] {
-            assert_eq!(place.verify(found, 0, 100), Verdict::Same, "{found:?}");
+            assert_eq!(place.verify(found, 0, 100), CheckpointVerdict::Same, "{found:?}");
             assert!(recreated(found, 0, 99), "it is shorter");
         }
         assert!(recreated(&[other(last)], 0, 200) && recreated(&[Gone, other(anchor)], 0, 200));
@@ -108,19 +109,19 @@ mod tests {
             recreated(&[Gone, Gone], 0, 200) && recreated(&[Gone, Gone], 60, 200) && recreated(&[Gone, Gone], 90, 200)
         );
         // Retention took both: they prove nothing.
-        assert_eq!(place.verify(&[Gone, Gone], 91, 200), Verdict::Same);
+        assert_eq!(place.verify(&[Gone, Gone], 91, 200), CheckpointVerdict::Same);
         let gap = Gap { first: 100, last: 119, cause: GapCause::Expired };
-        assert_eq!(place.verify(&[Gone, Gone], 120, 150), Verdict::Gap(gap));
+        assert_eq!(place.verify(&[Gone, Gone], 120, 150), CheckpointVerdict::Gap(gap));
         // Nothing known, or nothing read.
-        assert_eq!(place.verify(&[], 0, 100), Verdict::Same);
-        assert_eq!(Checkpoint { last: None, anchor: None, ..place }.verify(&[], 0, 100), Verdict::Same);
+        assert_eq!(place.verify(&[], 0, 100), CheckpointVerdict::Same);
+        assert_eq!(Checkpoint { last: None, anchor: None, ..place }.verify(&[], 0, 100), CheckpointVerdict::Same);
     }
 
     #[test]
     fn one_record_is_asked_for_once() {
         let place = Checkpoint { last: Some(print(9, 1)), anchor: Some(print(9, 1)), ..Checkpoint::default() };
         assert_eq!(place.known().count(), 1);
-        assert!(matches!(place.verify(&[AnchorRecord::Gone], 0, 100), Verdict::Recreated(_)));
+        assert!(matches!(place.verify(&[AnchorRecord::Gone], 0, 100), CheckpointVerdict::Recreated(_)));
     }
 
     proptest::proptest! {
@@ -140,7 +141,7 @@ mod tests {
                 true => AnchorRecord::Gone,
                 false => AnchorRecord::Record(Fingerprint { digest: 77, ..print }),
             }).collect();
-            proptest::prop_assert!(matches!(place.verify(&found, low, 100 + more), Verdict::Recreated(_)));
+            proptest::prop_assert!(matches!(place.verify(&found, low, 100 + more), CheckpointVerdict::Recreated(_)));
         }
     }
 

@@ -12,22 +12,22 @@ use super::source::{Membership, check_client};
 use super::store::{PartitionWidth, Retention, StoreOptions, StoreUrl};
 use crate::config::{ConfigError, Invalid, Layers, SecretFile, duration};
 use crate::kafka::{Connection, RawConnection, RawSasl, RawTls};
-use crate::registry::{Address, RawRegistry};
+use crate::registry::{RawRegistry, RegistryAddress};
 use crate::units::{counted, lasting};
 use crate::wire::{Decoder, NoRegistry};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Raw {
-    kafka: RawKafka,
-    topics: RawTopics,
+    kafka: RawKafkaConsumer,
+    topics: RawConsumerTopics,
     store: RawStore,
     retention: RawRetention,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct RawKafka {
+struct RawKafkaConsumer {
     brokers: Option<String>,
     topic: Option<String>,
     group: Option<String>,
@@ -41,7 +41,7 @@ struct RawKafka {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct RawTopics {
+struct RawConsumerTopics {
     samples: Option<String>,
 }
 
@@ -76,7 +76,7 @@ pub struct Settings {
     pub membership: Membership,
     /// Topic of the samples, if that is read too.
     pub samples: Option<String>,
-    pub registry: Option<Address>,
+    pub registry: Option<RegistryAddress>,
     /// Longest time that a message waits for its schema; `None` is for ever.
     pub give_up: Option<Duration>,
     pub start: Start,
@@ -123,7 +123,7 @@ impl Settings {
 
     /// Checks that librdkafka accepts the configuration, and that the files named in `[kafka]` are there. No broker is asked.
     pub fn check(&self) -> Result<(), Invalid> {
-        self.registry.as_ref().map_or(Ok(()), Address::check)?;
+        self.registry.as_ref().map_or(Ok(()), RegistryAddress::check)?;
         check_client(&self.connection, &self.membership)
     }
 
@@ -168,7 +168,7 @@ impl Settings {
             connection: Connection::new(connection, directories.credentials.as_deref())?,
             membership,
             samples: topics.samples.map(|samples| topic("topics.samples", samples)).transpose()?,
-            registry: Address::new(registry, directories.credentials.as_deref())?,
+            registry: RegistryAddress::new(registry, directories.credentials.as_deref())?,
             give_up,
             start: kafka.start.map_or(Ok(Start::default()), |text| start(&text))?,
             partition: store.partition.as_deref().map_or(Ok(PartitionWidth::default()), width)?,

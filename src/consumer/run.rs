@@ -32,7 +32,7 @@ use super::store::StoreError;
 use crate::clock::{Clock as _, SystemClock};
 use crate::event::Event;
 use crate::exit::Failure;
-use crate::kafka::Trouble;
+use crate::kafka::LogThrottle;
 use crate::service::Service;
 use crate::units::counted;
 use crate::watchdog::Heart;
@@ -48,7 +48,7 @@ pub struct Options {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct Stored<'a> {
+pub struct StoredEvent<'a> {
     pub topic: &'a str,
     pub partition: i32,
     pub offset: i64,
@@ -63,7 +63,7 @@ const LINGER: Duration = Duration::from_millis(5);
 struct Consumer<'a> {
     settings: &'a Settings,
     options: Options,
-    observer: &'a mut dyn FnMut(&Stored<'_>),
+    observer: &'a mut dyn FnMut(&StoredEvent<'_>),
     clock: SystemClock,
     heart: Heart,
     service: Service,
@@ -71,7 +71,7 @@ struct Consumer<'a> {
     writer: Writer,
     _maintenance: MaintenanceThread,
     stop: &'a AtomicBool,
-    state: State,
+    state: ConsumerState,
     assigned: Vec<i32>,
     /// Start of a time without partitions after an error.
     adrift: Option<Duration>,
@@ -82,8 +82,8 @@ struct Consumer<'a> {
     storing: Option<Arc<Batch>>,
     heard: Option<Polled>,
     backoff: Backoff,
-    store_trouble: Trouble,
-    kafka_trouble: Trouble,
+    store_trouble: LogThrottle,
+    kafka_trouble: LogThrottle,
     anchors: Option<Anchors>,
     due: Due,
     totals: Option<TotalsLog>,
@@ -111,7 +111,7 @@ struct Told {
 ///     └────────────────────────────────┴────────────────────────┘
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum ConsumerState {
     /// No partition, or it is not known from which offset to read. Tried at this time.
     Unplaced(Duration),
     Reading,
@@ -140,7 +140,7 @@ impl<'a> Consumer<'a> {
     fn new(
         settings: &'a Settings,
         options: Options,
-        observer: &'a mut dyn FnMut(&Stored<'_>),
+        observer: &'a mut dyn FnMut(&StoredEvent<'_>),
         stop: &'a AtomicBool,
     ) -> Result<Self, Failure> {
         let clock = SystemClock::default();
@@ -166,7 +166,7 @@ impl<'a> Consumer<'a> {
             writer: Writer::new(&settings.store, settings.store_options(instance.clone())),
             _maintenance: MaintenanceThread::start(settings, instance).map_err(Failure::failed)?,
             stop,
-            state: State::Unplaced(Duration::ZERO),
+            state: ConsumerState::Unplaced(Duration::ZERO),
             assigned: Vec::new(),
             adrift: None,
             refused: None,
@@ -175,8 +175,8 @@ impl<'a> Consumer<'a> {
             storing: None,
             heard: None,
             backoff: Backoff::default(),
-            store_trouble: Trouble::default(),
-            kafka_trouble: Trouble::default(),
+            store_trouble: LogThrottle::default(),
+            kafka_trouble: LogThrottle::default(),
             anchors: None,
             due: Due::default(),
             totals: match options.log_totals {
@@ -199,12 +199,12 @@ impl<'a> Consumer<'a> {
         self.chores(now);
         self.heart.beat("waiting for Kafka", self.clock.monotonic());
         match self.state {
-            State::Unplaced(at) if now >= at && !self.assigned.is_empty() => self.place_all(),
-            State::Holding(at) if now >= at => self.store_batch(),
-            State::Reading if self.intake.is_due(now) => self.store_batch(),
+            ConsumerState::Unplaced(at) if now >= at && !self.assigned.is_empty() => self.place_all(),
+            ConsumerState::Holding(at) if now >= at => self.store_batch(),
+            ConsumerState::Reading if self.intake.is_due(now) => self.store_batch(),
             _ => {}
         }
-        let collecting = self.state == State::Reading && !self.intake.batch.is_empty();
+        let collecting = self.state == ConsumerState::Reading && !self.intake.batch.is_empty();
         let polled = match self.heard.take() {
             Some(heard) => heard,
             None => self.source.poll(if collecting { LINGER } else { POLL }),
@@ -243,25 +243,25 @@ impl<'a> Consumer<'a> {
         self.storing = None;
         self.places.clear();
         self.anchors = None;
-        self.state = State::Unplaced(at);
+        self.state = ConsumerState::Unplaced(at);
     }
 
     fn hold(&mut self, at: Duration) {
-        if self.state == State::Reading
+        if self.state == ConsumerState::Reading
             && let Err(error) = self.source.pause(&self.assigned)
         {
             self.kafka_says(&error);
         }
-        self.state = State::Holding(at);
+        self.state = ConsumerState::Holding(at);
     }
 
     fn resume(&mut self) {
-        if matches!(self.state, State::Holding(_))
+        if matches!(self.state, ConsumerState::Holding(_))
             && let Err(error) = self.source.resume(&self.assigned)
         {
             self.kafka_says(&error);
         }
-        self.state = State::Reading;
+        self.state = ConsumerState::Reading;
     }
 
     fn hindered(&mut self, hindrance: &Hindrance) -> Duration {
@@ -305,7 +305,7 @@ impl<'a> Consumer<'a> {
     }
 
     fn end(mut self) {
-        if !self.intake.batch.is_empty() && self.state == State::Reading {
+        if !self.intake.batch.is_empty() && self.state == ConsumerState::Reading {
             self.store_batch();
         }
         let Told { rows, dead_letters, gaps } = self.told;

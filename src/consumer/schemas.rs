@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use super::backoff::Backoff;
 use crate::clock::{Clock as _, SystemClock};
-use crate::registry::{Address, Kept, Refusal};
-use crate::wire::{DecodeError, Schemas, Undecoded, Writer};
+use crate::registry::{RegisteredSchema, RegistryAddress, RegistryError};
+use crate::wire::{DecodeError, Schemas, Undecoded, WriterSchema};
 
 /// Longest wait for an answer, which usually takes a thousandth of it; then the loop has other things to do.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -25,10 +25,10 @@ const UNKNOWN_FOR: Duration = Duration::from_secs(30);
 const IDS_MAX: usize = 1_000;
 
 pub(super) struct Registered {
-    address: Address,
+    address: RegistryAddress,
     clock: SystemClock,
     answers: HashMap<u32, Answer>,
-    asking: HashMap<u32, Receiver<Result<Kept, Refusal>>>,
+    asking: HashMap<u32, Receiver<Result<RegisteredSchema, RegistryError>>>,
     backoff: Backoff,
     failing: Option<Failing>,
 }
@@ -40,14 +40,14 @@ struct Failing {
 }
 
 enum Answer {
-    Known(Arc<Writer>),
+    Known(Arc<WriterSchema>),
     Useless(String),
     /// Unknown to the registry; ask again at this time.
     Unknown(Duration),
 }
 
 impl Registered {
-    pub(super) fn new(address: Address) -> Self {
+    pub(super) fn new(address: RegistryAddress) -> Self {
         Self {
             address,
             clock: SystemClock::default(),
@@ -58,7 +58,7 @@ impl Registered {
         }
     }
 
-    fn ask(&mut self, id: u32) -> Result<Result<Kept, Refusal>, String> {
+    fn ask(&mut self, id: u32) -> Result<Result<RegisteredSchema, RegistryError>, String> {
         let receiver = match self.asking.remove(&id) {
             Some(receiver) => receiver,
             None => self.question(id)?,
@@ -78,7 +78,7 @@ impl Registered {
         }
     }
 
-    fn question(&self, id: u32) -> Result<Receiver<Result<Kept, Refusal>>, String> {
+    fn question(&self, id: u32) -> Result<Receiver<Result<RegisteredSchema, RegistryError>>, String> {
         let (sender, receiver) = channel();
         let address = self.address.clone();
         let question = move || drop(sender.send(address.open().and_then(|registry| registry.schema(id))));
@@ -96,7 +96,7 @@ impl Registered {
 }
 
 impl Schemas for Registered {
-    fn schema(&mut self, id: u32) -> Result<Arc<Writer>, Undecoded> {
+    fn schema(&mut self, id: u32) -> Result<Arc<WriterSchema>, Undecoded> {
         let now = self.clock.monotonic();
         let unknown = || DecodeError::UnknownId { id, registry: self.address.url().to_owned() };
         match self.answers.get(&id) {
@@ -112,16 +112,16 @@ impl Schemas for Registered {
             return Err(Undecoded::NotNow { why: why.clone(), wait: *until - now, lasted: now.saturating_sub(*since) });
         }
         let answer = match self.ask(id) {
-            Ok(Ok(Kept { kind, text })) => match Writer::parse(kind.as_deref(), &text) {
+            Ok(Ok(RegisteredSchema { kind, text })) => match WriterSchema::parse(kind.as_deref(), &text) {
                 Ok(writer) => Answer::Known(Arc::new(writer)),
                 Err(problem) => Answer::Useless(problem),
             },
-            Ok(Err(Refusal::Unknown(_))) => Answer::Unknown(now + UNKNOWN_FOR),
-            Ok(Err(Refusal::Away(why))) | Err(why) => {
+            Ok(Err(RegistryError::Unknown(_))) => Answer::Unknown(now + UNKNOWN_FOR),
+            Ok(Err(RegistryError::Away(why))) | Err(why) => {
                 let wait = self.backoff.next();
                 return Err(self.rest(wait, why));
             }
-            Ok(Err(Refusal::Misconfigured(why))) => {
+            Ok(Err(RegistryError::Misconfigured(why))) => {
                 let wait = self.backoff.slow();
                 return Err(self.rest(wait, why));
             }

@@ -41,7 +41,7 @@ pub(super) fn encode_single_object(flat: &Flat<'_>, bytes: &mut Vec<u8>) {
 
 /// Appends the event to `bytes`: the fields in the order of the schema.
 pub(super) fn encode(flat: &Flat<'_>, bytes: &mut Vec<u8>) {
-    let mut out = Writer(bytes);
+    let mut out = AvroWriter(bytes);
     out.long(i64::from(flat.schema));
     out.text(&flat.agent);
     out.text(&flat.epoch);
@@ -51,39 +51,39 @@ pub(super) fn encode(flat: &Flat<'_>, bytes: &mut Vec<u8>) {
     out.text(&flat.boot_id);
     out.number(flat.monotonic_ms);
     out.maybe(flat.clock_synced, |out, synced| out.0.push(u8::from(synced)));
-    out.maybe(flat.breach_id.as_deref(), Writer::text);
-    out.maybe(flat.started_at, Writer::time);
-    out.maybe(flat.raised_at, Writer::time);
-    out.maybe(flat.ended_at, Writer::time);
-    out.maybe(flat.limit_name.as_deref(), Writer::text);
+    out.maybe(flat.breach_id.as_deref(), AvroWriter::text);
+    out.maybe(flat.started_at, AvroWriter::time);
+    out.maybe(flat.raised_at, AvroWriter::time);
+    out.maybe(flat.ended_at, AvroWriter::time);
+    out.maybe(flat.limit_name.as_deref(), AvroWriter::text);
     out.maybe(flat.severity, |out, severity| out.text(severity.as_str()));
-    out.maybe(flat.interface.as_deref(), Writer::text);
-    out.maybe(flat.ifindex.map(u64::from), Writer::number);
+    out.maybe(flat.interface.as_deref(), AvroWriter::text);
+    out.maybe(flat.ifindex.map(u64::from), AvroWriter::number);
     out.maybe(flat.direction, |out, direction| out.text(direction.as_str()));
-    out.maybe(flat.limit_bps, Writer::number);
-    out.maybe(flat.rate_bps, Writer::number);
-    out.maybe(flat.peak_bps, Writer::number);
-    out.maybe(flat.mean_bps, Writer::number);
-    out.maybe(flat.duration_ms, Writer::number);
-    out.maybe(flat.measured_ms, Writer::number);
-    out.maybe(flat.excess_bytes, Writer::number);
-    out.maybe(flat.speed_bps, Writer::number);
-    out.maybe(flat.rx_bytes, Writer::number);
-    out.maybe(flat.tx_bytes, Writer::number);
-    out.maybe(flat.rx_bps, Writer::number);
-    out.maybe(flat.tx_bps, Writer::number);
-    out.maybe(flat.lost_epoch.as_deref(), Writer::text);
+    out.maybe(flat.limit_bps, AvroWriter::number);
+    out.maybe(flat.rate_bps, AvroWriter::number);
+    out.maybe(flat.peak_bps, AvroWriter::number);
+    out.maybe(flat.mean_bps, AvroWriter::number);
+    out.maybe(flat.duration_ms, AvroWriter::number);
+    out.maybe(flat.measured_ms, AvroWriter::number);
+    out.maybe(flat.excess_bytes, AvroWriter::number);
+    out.maybe(flat.speed_bps, AvroWriter::number);
+    out.maybe(flat.rx_bytes, AvroWriter::number);
+    out.maybe(flat.tx_bytes, AvroWriter::number);
+    out.maybe(flat.rx_bps, AvroWriter::number);
+    out.maybe(flat.tx_bps, AvroWriter::number);
+    out.maybe(flat.lost_epoch.as_deref(), AvroWriter::text);
     out.maybe(flat.ranges.as_deref(), |out, ranges| {
         out.array(ranges, |out, (first, last)| out.array(&[*first, *last], |out, seq| out.number(*seq)));
     });
-    out.maybe(flat.version.as_deref(), Writer::text);
-    out.maybe(flat.reason.as_deref(), Writer::text);
-    out.maybe(flat.detail.as_deref(), Writer::text);
+    out.maybe(flat.version.as_deref(), AvroWriter::text);
+    out.maybe(flat.reason.as_deref(), AvroWriter::text);
+    out.maybe(flat.detail.as_deref(), AvroWriter::text);
 }
 
-struct Writer<'a>(&'a mut Vec<u8>);
+struct AvroWriter<'a>(&'a mut Vec<u8>);
 
-impl Writer<'_> {
+impl AvroWriter<'_> {
     /// Writes zigzag, then seven bits a byte, the lowest first.
     fn long(&mut self, value: i64) {
         let mut rest = ((value << 1) ^ (value >> 63)).cast_unsigned();

@@ -36,20 +36,20 @@ pub trait Schemas {
     ///
     /// # Errors
     /// `Never` if there certainly is no such schema; `NotNow` if the registry could not be asked.
-    fn schema(&mut self, id: u32) -> Result<Arc<Writer>, Undecoded>;
+    fn schema(&mut self, id: u32) -> Result<Arc<WriterSchema>, Undecoded>;
 }
 
 #[derive(Clone, Copy, Debug)]
 pub struct NoRegistry;
 
 impl Schemas for NoRegistry {
-    fn schema(&mut self, id: u32) -> Result<Arc<Writer>, Undecoded> {
+    fn schema(&mut self, id: u32) -> Result<Arc<WriterSchema>, Undecoded> {
         Err(DecodeError::NoRegistry(id).into())
     }
 }
 
 #[derive(Clone, Debug)]
-pub struct Writer(Kind);
+pub struct WriterSchema(Kind);
 
 #[derive(Clone, Debug)]
 enum Kind {
@@ -59,7 +59,7 @@ enum Kind {
     Json,
 }
 
-impl Writer {
+impl WriterSchema {
     /// Parses a schema as a registry returns it: `schemaType` (Avro if there is none) and `schema`.
     pub fn parse(kind: Option<&str>, text: &str) -> Result<Self, String> {
         Ok(Self(match kind {

@@ -32,7 +32,7 @@ use smol_str::{SmolStr, SmolStrBuilder, format_smolstr};
 #[cfg(feature = "consumer")]
 pub use self::bounds::YEARS;
 #[cfg(feature = "consumer")]
-pub use self::decode::{Decoded, Decoder, NoRegistry, Schemas, Undecoded, Writer};
+pub use self::decode::{Decoded, Decoder, NoRegistry, Schemas, Undecoded, WriterSchema};
 pub use self::error::DecodeError;
 use self::flat::Flat;
 pub use self::key::{KEYS, Key};

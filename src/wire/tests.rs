@@ -105,7 +105,7 @@ const NEWER_ID: u32 = 11;
 struct Registry;
 
 impl Schemas for Registry {
-    fn schema(&mut self, id: u32) -> Result<Arc<Writer>, Undecoded> {
+    fn schema(&mut self, id: u32) -> Result<Arc<WriterSchema>, Undecoded> {
         let (kind, text) = match id {
             AVRO_ID => (None, Format::Avro.schema().to_owned()),
             NEWER_ID => (Some("AVRO"), newer_schema().to_string()),
@@ -116,16 +116,16 @@ impl Schemas for Registry {
             }
             id => return Err(DecodeError::UnknownId { id, registry: "test".into() }.into()),
         };
-        Ok(Arc::new(Writer::parse(kind, &text).unwrap()))
+        Ok(Arc::new(WriterSchema::parse(kind, &text).unwrap()))
     }
 }
 
 #[test]
 fn a_schema_is_what_its_text_says_where_the_registry_tells_another_type() {
     for kind in [None, Some("AVRO"), Some("PROTOBUF")] {
-        let understood = |format: Format| format!("{:?}", Writer::parse(kind, format.schema()).unwrap());
-        assert!(understood(Format::Avro).starts_with("Writer(Avro("), "{kind:?}");
-        assert_eq!(understood(Format::Protobuf), "Writer(Protobuf)", "{kind:?}");
+        let understood = |format: Format| format!("{:?}", WriterSchema::parse(kind, format.schema()).unwrap());
+        assert!(understood(Format::Avro).starts_with("WriterSchema(Avro("), "{kind:?}");
+        assert_eq!(understood(Format::Protobuf), "WriterSchema(Protobuf)", "{kind:?}");
     }
 }
 

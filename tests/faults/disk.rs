@@ -10,9 +10,8 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use fastrand::Rng;
-use highwater::agent::event_system::Draft;
 use highwater::agent::journal::{Durability, DurableJournal, Identity, Journal, JournalConfig, Position};
-use highwater::event::{Body, Event, EventId, Lifecycle, Stamp};
+use highwater::event::{Body, Event, EventId, Lifecycle, NewEvent, Stamp};
 use highwater::units::ByteCount;
 
 use crate::support::agent::Running;
@@ -263,7 +262,7 @@ fn open_journal(directory: &Path) -> DurableJournal {
 
 fn register(journal: &mut dyn Journal, count: usize, notes: &mut File) {
     let body = Body::AgentStopped(Lifecycle { version: "1".into(), reason: None, detail: None });
-    let drafts = vec![Draft { stamp: stamp(1), body }; count];
+    let drafts = vec![NewEvent { stamp: stamp(1), body }; count];
     for event in journal.append(drafts).expect("there is always memory") {
         writeln!(notes, "{} {}", event.id.epoch, event.id.seq).expect("notes can be written");
     }

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use highwater::agent::control::Control;
-use highwater::agent::event_system::{Draft, EventSystem};
+use highwater::agent::event_system::EventSystem;
 use highwater::agent::journal::FleetJournal;
 use highwater::agent::publisher::{Encoding, Progress, Publisher, Settings, Spread, Window};
 use highwater::clock::{Clock as _, SystemClock};
-use highwater::event::{Body, Event, Stamp};
+use highwater::event::{Body, Event, NewEvent, Stamp};
 use highwater::kafka::{Connection, RawConnection};
 
 use super::events::updated;
@@ -58,7 +58,7 @@ impl Publishing {
     pub(crate) fn add_bodies(&mut self, bodies: Vec<Body>) {
         let Event { stamp, .. } = updated("gw", 1);
         self.added += bodies.len() as u64;
-        let drafts = bodies.into_iter().map(|body| Draft { stamp: stamp.clone(), body }).collect();
+        let drafts = bodies.into_iter().map(|body| NewEvent { stamp: stamp.clone(), body }).collect();
         self.system.add_events(drafts).expect("the journal takes them");
         self.turn();
     }

@@ -19,7 +19,7 @@ use crate::event::Event;
 use crate::exit::Failure;
 use crate::kafka::admin::Admin;
 use crate::kafka::missing_topic;
-use crate::output::{self, Format, Rows, Value};
+use crate::output::{self, OutputFormat, Rows, Value};
 use crate::units::{BitRate, ByteCount, counted};
 use crate::wire;
 
@@ -95,7 +95,7 @@ const EVENT_COLUMNS: &[&str] = &[
 ];
 
 impl ToTerminal {
-    pub(super) fn new(format: Format) -> Self {
+    pub(super) fn new(format: OutputFormat) -> Self {
         Self(Some(Rows::new(format, EVENT_COLUMNS, output::stdout(format))))
     }
 }
@@ -206,11 +206,11 @@ pub(super) fn offsets(delivery: &Delivery) -> Value {
 }
 
 pub(super) fn print_record(
-    format: Format,
+    format: OutputFormat,
     columns: &'static [&'static str],
     values: Vec<Value>,
 ) -> Result<(), Failure> {
-    let printed = if format == Format::Table {
+    let printed = if format == OutputFormat::Table {
         let mut rows = Rows::new(format, &["field", "value"], output::stdout(format));
         let pairs = columns.iter().zip(values);
         pairs

@@ -6,6 +6,7 @@ mod order;
 mod rows;
 mod sample;
 mod summary;
+mod text;
 mod times;
 
 use std::path::PathBuf;
@@ -17,7 +18,7 @@ use jiff::tz::TimeZone;
 
 use self::csv::{Dialect, RowError};
 use self::lanes::Lanes;
-use self::rows::{Meaning, Rows};
+use self::rows::{Meaning, ReplayRows};
 use self::summary::Summary;
 use self::times::Times;
 use super::common::{Absent, Common};
@@ -25,12 +26,11 @@ use super::outlet;
 use crate::agent::config::{self, Settings};
 use crate::agent::counters::CounterBits;
 use crate::agent::detector::{Detections, Detector};
-use crate::agent::event_system::Draft;
 use crate::agent::limit::{Level, Limit, Scope};
 use crate::agent::publisher;
-use crate::event::{Body, Direction, Epoch, Severity};
+use crate::event::{Body, Direction, Epoch, NewEvent, Severity};
 use crate::exit::{Failure, Status};
-use crate::output::{self, Format};
+use crate::output::{self, OutputFormat};
 use crate::units::{BitRate, ByteCount};
 
 pub(super) const HELP: &str = "\
@@ -72,7 +72,7 @@ pub(super) struct Replay {
     file: PathBuf,
     /// Output format
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    format: Format,
+    format: OutputFormat,
     /// The column of times
     #[arg(long, default_value = "timestamp", value_name = "COLUMN")]
     time: String,
@@ -156,7 +156,7 @@ const BAD_ROWS_SHOWN: u64 = 5;
 /// Interval if none is known, which makes no pause too long.
 const ANY_INTERVAL: Duration = Duration::from_secs(365 * 86_400);
 
-enum End {
+enum ReplayEnd {
     Through,
     Stopped,
     BadRow(String),
@@ -172,7 +172,7 @@ impl Replay {
         let (events, samples) = self.publishers(&settings)?;
         let epoch = self.epoch.unwrap_or_else(|| Epoch(fastrand::u64(..)));
         let interval = self.interval.or(self.bytes_per);
-        let mut rows = Rows::open(&self.file, &self.dialect(), self.meaning(), interval, &self.interface)?;
+        let mut rows = ReplayRows::open(&self.file, &self.dialect(), self.meaning(), interval, &self.interface)?;
         let mut lanes = Lanes::open(&agent, epoch, events, samples, self.from_line)?;
         // A resumed run makes the same breaches of the same rows, with the same ids.
         let mut detector = Detector::new(limits, interval.unwrap_or(ANY_INTERVAL), epoch.0);
@@ -181,7 +181,7 @@ impl Replay {
         let end = self.replay(&mut rows, &agent, &mut detector, &mut summary, &mut lanes, &bar)?;
         let delivered = lanes.finish()?;
         bar.finish_and_clear();
-        if let End::Failed(failure) = end {
+        if let ReplayEnd::Failed(failure) = end {
             return Err(failure);
         }
         output::finished(summary.end())?;
@@ -192,13 +192,15 @@ impl Replay {
         }
         let resume = format!("--epoch {epoch} --from-line {}", delivered.next_line);
         match end {
-            End::Through | End::Failed(_) => {}
-            End::Stopped if self.sends() => return Err(Failure::failed(format!("interrupted; resume with {resume}"))),
-            End::Stopped => return Err(Failure::failed("interrupted")),
-            End::BadRow(reason) if self.sends() => {
+            ReplayEnd::Through | ReplayEnd::Failed(_) => {}
+            ReplayEnd::Stopped if self.sends() => {
+                return Err(Failure::failed(format!("interrupted; resume with {resume}")));
+            }
+            ReplayEnd::Stopped => return Err(Failure::failed("interrupted")),
+            ReplayEnd::BadRow(reason) if self.sends() => {
                 return Err(Failure::failed(format!("{reason}; when it is mended, resume with {resume}")));
             }
-            End::BadRow(reason) => return Err(Failure::failed(reason)),
+            ReplayEnd::BadRow(reason) => return Err(Failure::failed(reason)),
         }
         if rows.grown() > 0 {
             let with = if self.sends() { format!("; send those rows with {resume}") } else { String::new() };
@@ -242,24 +244,24 @@ impl Replay {
 
     fn replay(
         &self,
-        rows: &mut Rows,
+        rows: &mut ReplayRows,
         agent: &str,
         detector: &mut Detector,
         summary: &mut Summary,
         lanes: &mut Lanes,
         bar: &ProgressBar,
-    ) -> Result<End, Failure> {
+    ) -> Result<ReplayEnd, Failure> {
         let (mut detections, mut last) = (Detections::default(), None);
         let end = loop {
             let next = rows.next();
             if lanes.stopped() {
                 // The process that writes the rows may have been stopped too, in the middle of this one.
-                break End::Stopped;
+                break ReplayEnd::Stopped;
             }
             let row = match next {
                 Ok(Some(row)) => row,
-                Ok(None) => break End::Through,
-                Err(RowError::Bad { reason, .. }) if self.strict => break End::BadRow(reason),
+                Ok(None) => break ReplayEnd::Through,
+                Err(RowError::Bad { reason, .. }) if self.strict => break ReplayEnd::BadRow(reason),
                 Err(RowError::Bad { line, reason }) => {
                     summary.bad_rows += 1;
                     lanes.pass(line);
@@ -268,7 +270,7 @@ impl Replay {
                     }
                     continue;
                 }
-                Err(RowError::Failed(failure)) => break End::Failed(failure),
+                Err(RowError::Failed(failure)) => break ReplayEnd::Failed(failure),
             };
             let now = rows::stamp(agent, &row.reading);
             detector.observe(&row.reading, &now, &mut detections);
@@ -277,10 +279,10 @@ impl Replay {
             }
             output::finished(summary.row(&detections.bodies))?;
             bar.inc(1);
-            let drafts = detections.bodies.drain(..).map(|body| Draft { stamp: now.clone(), body }).collect();
+            let drafts = detections.bodies.drain(..).map(|body| NewEvent { stamp: now.clone(), body }).collect();
             let sample = lanes.wants_samples().then(|| {
                 let body = Body::Sample(sample::sample(&self.interface, &row.recorded));
-                Draft { stamp: now.clone(), body }
+                NewEvent { stamp: now.clone(), body }
             });
             lanes.add(row.line, &now, drafts, sample)?;
             last = Some(now);

@@ -8,19 +8,19 @@ use indicatif::ProgressBar;
 use super::common::{Absent, Common};
 use super::outlet::{self, ToFile, ToTerminal, file_name};
 use crate::agent::config::Settings;
+use crate::agent::counters::filter::InterfaceFilter;
 use crate::agent::counters::{self, CounterSource, Reading, SourceChoice};
 use crate::agent::courier::{Courier, Delivery};
 use crate::agent::detector::{Detections, Detector};
-use crate::agent::event_system::{Draft, Observer};
+use crate::agent::event_system::Observer;
 use crate::agent::journal::FleetJournal;
 use crate::agent::limit::{Level, Limit, Scope};
 use crate::agent::run;
-use crate::agent::simulate::{Fleet, Schedule, Shape};
-use crate::agent::watch::Selection;
+use crate::agent::simulate::{Fleet, FleetShape, Schedule};
 use crate::clock::{Clock as _, SystemClock};
-use crate::event::{Body, Direction, Severity};
+use crate::event::{Body, Direction, NewEvent, Severity};
 use crate::exit::{Failure, Status};
-use crate::output::Format;
+use crate::output::OutputFormat;
 use crate::units::{BitRate, counted};
 
 pub(super) const HELP: &str = "\
@@ -50,7 +50,7 @@ pub(super) struct Simulate {
     common: Common,
     /// Output format
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    format: Format,
+    format: OutputFormat,
     /// Number of agents
     #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     agents: u32,
@@ -155,7 +155,7 @@ impl Simulate {
         )];
         let live = if self.time_scale.is_some() { self.agents } else { self.agents.min(LIVE_MAX) };
         let (schedule, start) = self.schedule(events_max, live);
-        let shape = Shape { seed: self.seed, interfaces: self.interfaces, schedule };
+        let shape = FleetShape { seed: self.seed, interfaces: self.interfaces, schedule };
         let mut pace = Pace::new(self.rate);
         let mut first = 0;
         while first < self.agents && !courier.stopped() {
@@ -184,7 +184,7 @@ impl Simulate {
         wanted: usize,
         courier: &mut Courier,
         began: Duration,
-    ) -> Result<Vec<Draft>, Failure> {
+    ) -> Result<Vec<NewEvent>, Failure> {
         let mut drafts = Vec::new();
         while drafts.len() < wanted && !courier.stopped() && self.duration.is_none_or(|end| fleet.next_at() < end) {
             if let Some(scale) = self.time_scale {
@@ -221,11 +221,11 @@ impl Simulate {
         courier: &mut Courier,
         bar: &ProgressBar,
     ) -> Result<String, Failure> {
-        let selection = Selection::new(&[interface.to_owned()], &[], &[]);
+        let selection = InterfaceFilter::new(&[interface.to_owned()], &[], &[]);
         let source = counters::open(SourceChoice::Auto, std::path::Path::new("/"), selection);
         let mut source: Box<dyn CounterSource> = source.map_err(Failure::failed)?;
         let limit = self.simulated_limit(interface, BitRate::from_bps(1_000), (Duration::ZERO, Duration::ZERO));
-        let mut seen = Seen::new(interface, limit.raise_at.to_string());
+        let mut seen = BreachCounts::new(interface, limit.raise_at.to_string());
         let mut detector = Detector::new(vec![limit], TICK, fastrand::u64(..));
         let (mut reading, mut detections) = (Reading::default(), Detections::default());
         let mut pace = Pace::new(None);
@@ -243,7 +243,7 @@ impl Simulate {
                 return Err(Failure::failed(format!("there is no interface {interface} on this host")));
             }
             detections.bodies.iter().for_each(|body| seen.count(body));
-            let drafts = detections.bodies.drain(..).map(|body| Draft { stamp: now.clone(), body });
+            let drafts = detections.bodies.drain(..).map(|body| NewEvent { stamp: now.clone(), body });
             pace.add(drafts.collect(), courier, bar)?;
             deadline += TICK;
         }
@@ -293,14 +293,14 @@ impl Simulate {
     }
 }
 
-struct Seen<'a> {
+struct BreachCounts<'a> {
     interface: &'a str,
     raise_at: String,
     raised: u64,
     open: u64,
 }
 
-impl<'a> Seen<'a> {
+impl<'a> BreachCounts<'a> {
     fn new(interface: &'a str, raise_at: String) -> Self {
         Self { interface, raise_at, raised: 0, open: 0 }
     }
@@ -334,7 +334,7 @@ impl Pace {
         Self { rate, began: None, events: 0 }
     }
 
-    fn add(&mut self, mut drafts: Vec<Draft>, courier: &mut Courier, bar: &ProgressBar) -> Result<(), Failure> {
+    fn add(&mut self, mut drafts: Vec<NewEvent>, courier: &mut Courier, bar: &ProgressBar) -> Result<(), Failure> {
         let Some(rate) = self.rate else {
             self.events += drafts.len() as u64;
             bar.inc(drafts.len() as u64);

@@ -8,11 +8,11 @@ use clap::Args;
 
 use super::common::{Absent, Common};
 use crate::agent::journal::{JournalError, Snapshot, is_held};
-use crate::agent::status::{NoAnswer, Report, ask, socket_path};
+use crate::agent::status::{NoAnswer, StatusReport, ask, socket_path};
 use crate::agent::surroundings::{machine_id, runtime_directory};
 use crate::clock::{Clock as _, SystemClock};
 use crate::exit::{Failure, Status as Exit, chain};
-use crate::output::{self, Format, Rows, Value};
+use crate::output::{self, OutputFormat, Rows, Value};
 
 pub(super) const HELP: &str = "\
 Asks the running agent, on agent.sock in $RUNTIME_DIRECTORY, in the state directory or in /run/highwater. If none is running, a copy of
@@ -40,12 +40,12 @@ Examples:
   watch -n 5 highwater-agent status";
 
 #[derive(Args, Debug)]
-pub(super) struct Status {
+pub(super) struct StatusCommand {
     #[command(flatten)]
     common: Common,
     /// Output format
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    format: Format,
+    format: OutputFormat,
 }
 
 /// Directory of the systemd unit's socket: the caller's `$RUNTIME_DIRECTORY`, if any, is another.
@@ -99,7 +99,7 @@ const COLUMNS: &[&str] = &[
     "links",
 ];
 
-impl Status {
+impl StatusCommand {
     pub(super) fn run(self) -> Result<(), Failure> {
         self.common.start_log();
         let state_dir = self.common.state_dir(Absent::MeansDefaults).map_err(Failure::config)?;
@@ -109,7 +109,7 @@ impl Status {
     }
 }
 
-fn verdict(report: &Report) -> Result<(), Failure> {
+fn verdict(report: &StatusReport) -> Result<(), Failure> {
     match (report.running(), report.troubles.len()) {
         (true, 0) => Ok(()),
         (true, 1) => Err(Failure::failed("the agent runs, and has a problem")),
@@ -122,7 +122,7 @@ fn verdict(report: &Report) -> Result<(), Failure> {
 }
 
 /// Returns the report of the agent of this state directory, or one made from its journal if none runs.
-fn find(state_dir: &Path, runtime: Option<&Path>) -> Result<Report, Failure> {
+fn find(state_dir: &Path, runtime: Option<&Path>) -> Result<StatusReport, Failure> {
     let clock = SystemClock::default();
     let until = clock.monotonic() + BETWEEN_MAX;
     loop {
@@ -151,7 +151,7 @@ fn find(state_dir: &Path, runtime: Option<&Path>) -> Result<Report, Failure> {
 }
 
 /// Asks at each path where the agent may listen; otherwise returns the socket that this user may not connect to, if any.
-fn answer(state_dir: &Path, runtime: Option<&Path>) -> Result<Result<Report, Option<PathBuf>>, Failure> {
+fn answer(state_dir: &Path, runtime: Option<&Path>) -> Result<Result<StatusReport, Option<PathBuf>>, Failure> {
     let mut denied = None;
     for runtime in [runtime, None, Some(Path::new(UNIT_RUNTIME))] {
         let socket = socket_path(runtime, state_dir);
@@ -171,7 +171,7 @@ fn answer(state_dir: &Path, runtime: Option<&Path>) -> Result<Result<Report, Opt
     Ok(Err(denied))
 }
 
-fn left(state_dir: &Path, clock: &SystemClock) -> Result<Report, Failure> {
+fn left(state_dir: &Path, clock: &SystemClock) -> Result<StatusReport, Failure> {
     let snapshot = match Snapshot::read(state_dir, &machine_id()) {
         Ok(Some(snapshot)) => snapshot,
         Ok(None) => {
@@ -187,14 +187,14 @@ fn left(state_dir: &Path, clock: &SystemClock) -> Result<Report, Failure> {
     };
     let last = snapshot.open_breaches.last().map(|event| event.stamp.agent.to_string());
     let breaches = snapshot.open_breaches.into_iter();
-    let report = Report {
+    let report = StatusReport {
         asked_at: clock.wall(),
         agent: last,
         state_dir: state_dir.to_owned(),
         pending: snapshot.pending.events,
         pending_bytes: snapshot.pending.bytes,
         oldest_at: snapshot.pending.oldest,
-        ..Report::default()
+        ..StatusReport::default()
     };
     Ok(report.with_breaches(breaches.filter_map(|event| Some((event.body.breach()?.clone(), event.stamp)))))
 }
@@ -230,12 +230,12 @@ fn unavailable(message: String) -> Failure {
     Failure::new(Exit::Unavailable, message)
 }
 
-fn print(report: &Report, format: Format) -> std::io::Result<()> {
+fn print(report: &StatusReport, format: OutputFormat) -> std::io::Result<()> {
     let mut out = output::stdout(format);
     match format {
-        Format::Table => table::print(report, &mut out),
-        Format::Json => out.write_all(&report.to_json()).and_then(|()| out.flush()),
-        Format::Csv => {
+        OutputFormat::Table => table::print(report, &mut out),
+        OutputFormat::Json => out.write_all(&report.to_json()).and_then(|()| out.flush()),
+        OutputFormat::Csv => {
             let object = serde_json::to_value(report)?;
             let mut rows = Rows::new(format, COLUMNS, out);
             rows.push(COLUMNS.iter().map(|column| match &object[column] {
@@ -254,9 +254,9 @@ mod tests {
 
     #[test]
     fn every_field_of_a_report_has_its_column_in_its_place() {
-        let line = String::from_utf8(Report::default().to_json()).unwrap();
+        let line = String::from_utf8(StatusReport::default().to_json()).unwrap();
         let places: Vec<usize> = COLUMNS.iter().map(|column| line.find(&format!("\"{column}\":")).unwrap()).collect();
         assert!(places.is_sorted());
-        assert_eq!(serde_json::to_value(Report::default()).unwrap().as_object().unwrap().len(), COLUMNS.len());
+        assert_eq!(serde_json::to_value(StatusReport::default()).unwrap().as_object().unwrap().len(), COLUMNS.len());
     }
 }

@@ -5,7 +5,7 @@ use crate::agent::config::Settings;
 use crate::exit::{Failure, Status};
 use crate::kafka::admin::{Admin, AdminError, Found, Wanted};
 use crate::kafka::missing_topic;
-use crate::output::{self, Format, Rows, Value};
+use crate::output::{self, OutputFormat, Rows, Value};
 
 pub(super) const HELP: &str = "\
 Looks first, makes only what is missing, and changes nothing that is there. With -t only this topic is wanted, with the settings of one
@@ -33,12 +33,12 @@ Examples:
   highwater-agent topics --list --format json | jq -s 'map(select(.topic == \"highwater.events\"))'";
 
 #[derive(Args, Debug)]
-pub(super) struct Topics {
+pub(super) struct TopicsCommand {
     #[command(flatten)]
     common: Common,
     /// Output format
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    format: Format,
+    format: OutputFormat,
     /// Make nothing; exit 1 if a topic is missing or differs
     #[arg(long)]
     check: bool,
@@ -55,7 +55,7 @@ const LIST_COLUMNS: &[&str] = &["topic", "partition", "first_offset", "last_offs
 
 const REPLICATION: i32 = 3;
 
-impl Topics {
+impl TopicsCommand {
     pub(super) fn run(self) -> Result<(), Failure> {
         self.common.start_log();
         let settings = self.common.settings(Absent::MeansDefaults).map_err(Failure::config)?;
@@ -146,7 +146,7 @@ fn differences(wanted: &Wanted, found: &[Found]) -> Vec<String> {
     found.map(|found| found.differences(wanted)).unwrap_or_default()
 }
 
-fn print(wanted: &[Wanted], found: &[Found], made: &[&str], format: Format) -> std::io::Result<()> {
+fn print(wanted: &[Wanted], found: &[Found], made: &[&str], format: OutputFormat) -> std::io::Result<()> {
     let mut rows = Rows::new(format, COLUMNS, output::stdout(format));
     for wanted in wanted {
         let differs = differences(wanted, found);

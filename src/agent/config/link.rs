@@ -3,8 +3,8 @@
 use serde::Deserialize;
 
 use super::{parsed_some, pattern};
+use crate::agent::counters::filter::LinkOverride;
 use crate::agent::counters::{CounterBits, Speed};
-use crate::agent::watch::LinkOverride;
 use crate::config::{Invalid, quoted};
 use crate::units::BitRate;
 

@@ -3,6 +3,7 @@
 //! A [`CounterSource`] reads all of them at once, once a tick. There are three: `netlink` (Linux), `sysinfo` (portable, and the
 //! fallback) and [`synthetic`]. A reading is not a rate: no source computes one.
 
+pub mod filter;
 mod moment;
 #[cfg(target_os = "linux")]
 mod netlink;
@@ -18,8 +19,8 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
+use self::filter::InterfaceFilter;
 use self::synthetic::Shape;
-use super::watch::Selection;
 use crate::clock::Clock;
 use crate::units::BitRate;
 
@@ -272,7 +273,11 @@ pub enum SourceChoice {
 
 /// Opens a source for the links that `selection` watches, with `/sys` and `/proc` below `root`. `Auto` falls back to `sysinfo`,
 /// with a warning in the log; a source asked for by name that is unavailable is an error.
-pub fn open(choice: SourceChoice, root: &Path, selection: Selection) -> Result<Box<dyn CounterSource>, CounterError> {
+pub fn open(
+    choice: SourceChoice,
+    root: &Path,
+    selection: InterfaceFilter,
+) -> Result<Box<dyn CounterSource>, CounterError> {
     Ok(match choice {
         SourceChoice::Netlink => netlink(root, selection)?,
         SourceChoice::Sysinfo => Box::new(sysinfo::Sysinfo::new(root, selection)?),
@@ -289,12 +294,12 @@ pub fn open(choice: SourceChoice, root: &Path, selection: Selection) -> Result<B
 }
 
 #[cfg(target_os = "linux")]
-fn netlink(root: &Path, selection: Selection) -> Result<Box<dyn CounterSource>, CounterError> {
+fn netlink(root: &Path, selection: InterfaceFilter) -> Result<Box<dyn CounterSource>, CounterError> {
     Ok(Box::new(netlink::Netlink::open(root, selection)?))
 }
 
 #[cfg(not(target_os = "linux"))]
-fn netlink(_: &Path, _: Selection) -> Result<Box<dyn CounterSource>, CounterError> {
+fn netlink(_: &Path, _: InterfaceFilter) -> Result<Box<dyn CounterSource>, CounterError> {
     Err(CounterError::Unavailable("netlink"))
 }
 

@@ -21,7 +21,7 @@ use super::moment::Moment;
 use super::stacking::Attachment;
 use super::table::{Facts, LinkTable};
 use super::{CounterBits, CounterError, CounterSource, Counters, LinkInfo, LinkKind, Reading, Speed};
-use crate::agent::watch::Selection;
+use crate::agent::counters::filter::InterfaceFilter;
 use crate::clock::Clock;
 use crate::units::BitRate;
 
@@ -54,13 +54,13 @@ impl Default for Shape {
 #[derive(Debug)]
 pub struct Synthetic {
     shape: Shape,
-    links: Vec<Link>,
+    links: Vec<SyntheticLink>,
     table: LinkTable,
     began: Option<Duration>,
 }
 
 #[derive(Debug)]
-struct Link {
+struct SyntheticLink {
     second: u64,
     rx_bytes: u64,
     tx_bytes: u64,
@@ -69,13 +69,13 @@ struct Link {
 }
 
 #[derive(Clone, Copy)]
-struct Traffic {
+struct SyntheticTraffic {
     shape: Shape,
     number: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Trouble {
+enum Impairment {
     None,
     Narrow,
     Resets,
@@ -83,8 +83,9 @@ enum Trouble {
 }
 
 impl Synthetic {
-    pub fn new(shape: Shape, selection: Selection) -> Self {
-        let links = (0..shape.interfaces).map(|number| Link::new(Traffic { shape, number })).collect();
+    pub fn new(shape: Shape, selection: InterfaceFilter) -> Self {
+        let links =
+            (0..shape.interfaces).map(|number| SyntheticLink::new(SyntheticTraffic { shape, number })).collect();
         Self { shape, links, table: LinkTable::new(selection), began: None }
     }
 
@@ -104,7 +105,7 @@ impl CounterSource for Synthetic {
         let elapsed = self.elapsed(reading.at);
         self.table.mark();
         for number in 0..self.shape.interfaces {
-            let traffic = Traffic { shape: self.shape, number };
+            let traffic = SyntheticTraffic { shape: self.shape, number };
             let link = &mut self.links[number as usize];
             link.advance(traffic, elapsed.as_secs());
             if !link.present {
@@ -139,14 +140,14 @@ impl Facts for Shape {
     }
 }
 
-impl Link {
-    fn new(traffic: Traffic) -> Self {
+impl SyntheticLink {
+    fn new(traffic: SyntheticTraffic) -> Self {
         // Begins 50 MB below its wrap, so that the wrap comes within half a minute.
-        let rx_bytes = if traffic.trouble() == Trouble::Narrow { (1 << 32) - 50_000_000 } else { 0 };
+        let rx_bytes = if traffic.trouble() == Impairment::Narrow { (1 << 32) - 50_000_000 } else { 0 };
         Self { second: 0, rx_bytes, tx_bytes: 0, life: 0, present: true }
     }
 
-    fn advance(&mut self, traffic: Traffic, to: u64) {
+    fn advance(&mut self, traffic: SyntheticTraffic, to: u64) {
         while self.second < to {
             let (rx, tx) = traffic.bytes(self.second);
             self.rx_bytes += rx;
@@ -162,20 +163,20 @@ impl Link {
         }
     }
 
-    fn info(&self, traffic: Traffic) -> LinkInfo {
+    fn info(&self, traffic: SyntheticTraffic) -> LinkInfo {
         LinkInfo::new(self.ifindex(traffic), format!("syn{}", traffic.number), LinkKind::Physical)
     }
 
-    fn ifindex(&self, traffic: Traffic) -> u32 {
+    fn ifindex(&self, traffic: SyntheticTraffic) -> u32 {
         1 + traffic.number + self.life * traffic.shape.interfaces
     }
 
-    fn counters(&self, traffic: Traffic, elapsed: Duration) -> Counters {
+    fn counters(&self, traffic: SyntheticTraffic, elapsed: Duration) -> Counters {
         let ifindex = self.ifindex(traffic);
         let (rx, tx) = if elapsed.subsec_nanos() == 0 { (0, 0) } else { traffic.bytes(self.second) };
         let part = |bytes: u64| bytes * u64::from(elapsed.subsec_nanos()) / 1_000_000_000;
         let (bits, mask) = match traffic.trouble() {
-            Trouble::Narrow => (CounterBits::B32, u64::from(u32::MAX)),
+            Impairment::Narrow => (CounterBits::B32, u64::from(u32::MAX)),
             _ => (CounterBits::B64, u64::MAX),
         };
         let (rx_bytes, tx_bytes) = ((self.rx_bytes + part(rx)) & mask, (self.tx_bytes + part(tx)) & mask);
@@ -183,14 +184,14 @@ impl Link {
     }
 }
 
-impl Traffic {
-    fn trouble(self) -> Trouble {
+impl SyntheticTraffic {
+    fn trouble(self) -> Impairment {
         match self.number % 4 {
-            _ if !self.shape.troubles => Trouble::None,
-            1 => Trouble::Narrow,
-            2 => Trouble::Resets,
-            3 => Trouble::Flaps,
-            _ => Trouble::None,
+            _ if !self.shape.troubles => Impairment::None,
+            1 => Impairment::Narrow,
+            2 => Impairment::Resets,
+            3 => Impairment::Flaps,
+            _ => Impairment::None,
         }
     }
 
@@ -214,12 +215,12 @@ impl Traffic {
     }
 
     fn resets(self, second: u64) -> bool {
-        self.trouble() == Trouble::Resets
+        self.trouble() == Impairment::Resets
             && second % RESET_EVERY_S == self.dice(second / RESET_EVERY_S, "reset").u64(60..RESET_EVERY_S)
     }
 
     fn absent(self, second: u64) -> bool {
-        if self.trouble() != Trouble::Flaps {
+        if self.trouble() != Impairment::Flaps {
             return false;
         }
         let start = self.dice(second / ABSENT_EVERY_S, "absence").u64(20..ABSENT_EVERY_S - ABSENT_FOR_S);
@@ -245,7 +246,7 @@ mod tests {
     use chrono::DateTime;
 
     fn source(shape: Shape) -> (Synthetic, ManualClock) {
-        (Synthetic::new(shape, Selection::default()), ManualClock::new(DateTime::UNIX_EPOCH))
+        (Synthetic::new(shape, InterfaceFilter::default()), ManualClock::new(DateTime::UNIX_EPOCH))
     }
 
     fn readings(shape: Shape, seconds: impl Iterator<Item = u64>) -> Vec<Reading> {
@@ -322,7 +323,7 @@ mod tests {
     #[test]
     fn only_watched_links_are_made() {
         let clock = ManualClock::new(DateTime::UNIX_EPOCH);
-        let selection = Selection::new(&["syn2".to_owned()], &[], &[]);
+        let selection = InterfaceFilter::new(&["syn2".to_owned()], &[], &[]);
         let mut source = Synthetic::new(Shape { interfaces: 300, ..Shape::default() }, selection);
         let mut reading = Reading::default();
         source.read(&clock, &mut reading).unwrap();

@@ -16,7 +16,7 @@ use super::stacking::Attachment;
 use super::sysfs::{Presence, Sysfs, kind_by_name};
 use super::table::LinkTable;
 use super::{CounterError, CounterSource, Counters, LinkInfo, Packets, Reading};
-use crate::agent::watch::Selection;
+use crate::agent::counters::filter::InterfaceFilter;
 use crate::clock::Clock;
 
 /// First of the ifindexes that links get here, in the order they are seen, where the system has none.
@@ -37,7 +37,7 @@ struct Links {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Totals {
+struct LinkTotals {
     rx_bytes: u64,
     tx_bytes: u64,
     packets: Packets,
@@ -50,7 +50,7 @@ struct OwnLink {
 }
 
 impl Sysinfo {
-    pub(super) fn new(root: &Path, selection: Selection) -> Result<Self, CounterError> {
+    pub(super) fn new(root: &Path, selection: InterfaceFilter) -> Result<Self, CounterError> {
         let networks = Networks::new().map_err(|_| CounterError::Unavailable("sysinfo"))?;
         let links = Links { sysfs: Sysfs::new(root), table: LinkTable::new(selection), own: Vec::new() };
         Ok(Self { networks, links })
@@ -67,7 +67,7 @@ impl Links {
         for (name, data) in networks {
             let Some(name) = name.to_str() else { continue };
             let Some(ifindex) = self.follow(name, due) else { continue };
-            let totals = Totals {
+            let totals = LinkTotals {
                 rx_bytes: data.total_received(),
                 tx_bytes: data.total_transmitted(),
                 packets: Packets { rx: data.total_packets_received(), tx: data.total_packets_transmitted() },
@@ -120,13 +120,13 @@ impl Links {
         Some(ifindex)
     }
 
-    fn counters(&mut self, name: &str, ifindex: u32, totals: Totals) -> Option<Counters> {
+    fn counters(&mut self, name: &str, ifindex: u32, totals: LinkTotals) -> Option<Counters> {
         let bits = self.table.counter_bits(ifindex)?;
-        let Totals { rx_bytes, tx_bytes, packets } = totals;
+        let LinkTotals { rx_bytes, tx_bytes, packets } = totals;
         let believed = match self.own.iter_mut().find(|own| own.name == name) {
             Some(own) => {
                 let little = own.last_bytes.is_some_and(|bytes| bytes <= LITTLE_BYTES);
-                let believed = little || totals != Totals::default();
+                let believed = little || totals != LinkTotals::default();
                 if believed {
                     own.last_bytes = Some(rx_bytes.saturating_add(tx_bytes));
                 }
@@ -163,13 +163,13 @@ mod tests {
     use super::super::LinkKind;
     use super::*;
 
-    fn totals((rx_bytes, tx_bytes): (u64, u64)) -> Totals {
-        Totals { rx_bytes, tx_bytes, packets: Packets::default() }
+    fn totals((rx_bytes, tx_bytes): (u64, u64)) -> LinkTotals {
+        LinkTotals { rx_bytes, tx_bytes, packets: Packets::default() }
     }
 
     fn links(root: &Path) -> Links {
         let sysfs = Sysfs::new(root);
-        Links { sysfs, table: LinkTable::new(Selection::default()), own: Vec::new() }
+        Links { sysfs, table: LinkTable::new(InterfaceFilter::default()), own: Vec::new() }
     }
 
     #[test]
@@ -221,7 +221,7 @@ mod tests {
         let mut links = links(root.path());
         let ifindex = links.follow("en0", false).unwrap();
         let mut packets = |rx, tx| {
-            let totals = Totals { packets: Packets { rx, tx }, ..totals((9_000, 9_000)) };
+            let totals = LinkTotals { packets: Packets { rx, tx }, ..totals((9_000, 9_000)) };
             links.counters("en0", ifindex, totals).unwrap().packets
         };
         assert_eq!(packets(6, 7), Some(Packets { rx: 6, tx: 7 }));

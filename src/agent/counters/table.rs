@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::stacking::{Attachment, holders};
 use super::{Came, CounterBits, Left, LinkChange, LinkInfo, LinkKind, Speed};
-use crate::agent::watch::{self, Selection};
+use crate::agent::counters::filter::{self, InterfaceFilter};
 
 /// Interval of polling what the kernel does not report by itself: a changed speed, a new PPPoE session.
 const ASK_EVERY: Duration = Duration::from_secs(60);
@@ -12,7 +12,7 @@ const ASK_EVERY: Duration = Duration::from_secs(60);
 /// Unwatched links, too: they may be renamed into the selection.
 #[derive(Debug)]
 pub(super) struct LinkTable {
-    selection: Selection,
+    selection: InterfaceFilter,
     /// Sorted by ifindex.
     entries: Vec<Entry>,
     changes: Vec<LinkChange>,
@@ -43,7 +43,7 @@ pub(super) trait Facts {
 }
 
 impl LinkTable {
-    pub(super) fn new(selection: Selection) -> Self {
+    pub(super) fn new(selection: InterfaceFilter) -> Self {
         Self {
             selection,
             entries: Vec::new(),
@@ -245,7 +245,7 @@ impl LinkTable {
             return Vec::new();
         }
         let devices = facts.pppoe_devices();
-        let named = |link: &&LinkInfo| devices.iter().any(|device| watch::is_called(device, link));
+        let named = |link: &&LinkInfo| devices.iter().any(|device| filter::is_called(device, link));
         let carriers: Vec<&LinkInfo> = self.entries.iter().map(|entry| &entry.link).filter(named).collect();
         if devices.len() >= ppp.len() {
             return carriers.iter().map(|link| link.ifindex).collect();
@@ -309,7 +309,7 @@ mod tests {
     use std::cell::{Cell, RefCell};
 
     use super::*;
-    use crate::agent::watch::LinkOverride;
+    use crate::agent::counters::filter::LinkOverride;
     use crate::units::BitRate;
 
     #[derive(Default)]
@@ -345,7 +345,7 @@ mod tests {
     }
 
     fn table() -> LinkTable {
-        LinkTable::new(Selection::new(&["eth*".to_owned(), "*".to_owned()], &["old*".to_owned()], &[]))
+        LinkTable::new(InterfaceFilter::new(&["eth*".to_owned(), "*".to_owned()], &["old*".to_owned()], &[]))
     }
 
     fn put(table: &mut LinkTable, link: LinkInfo) -> Vec<LinkChange> {
@@ -496,7 +496,7 @@ mod tests {
             LinkOverride { interface: "eth0".into(), speed: speed(7), counter_bits: Some(CounterBits::B32) },
             LinkOverride { interface: "eth1".into(), speed: Speed { tx: None, ..speed(5) }, counter_bits: None },
         ];
-        let mut table = LinkTable::new(Selection::default().with_overrides(overrides));
+        let mut table = LinkTable::new(InterfaceFilter::default().with_overrides(overrides));
         let known = Known::default();
         known.mbps.set(Some(100));
         table.put(link(2, "eth0"), Attachment::default());
@@ -573,7 +573,7 @@ mod tests {
 
     #[test]
     fn uncertain_sessions_are_no_matter_where_their_links_are_not_summed() {
-        let mut table = LinkTable::new(Selection::new(&["ppp*".to_owned()], &[], &["eth0".to_owned()]));
+        let mut table = LinkTable::new(InterfaceFilter::new(&["ppp*".to_owned()], &[], &["eth0".to_owned()]));
         let known = Known::default();
         table.put(link(2, "eth0"), Attachment::default());
         for ifindex in [3, 4] {
@@ -586,7 +586,7 @@ mod tests {
 
     #[test]
     fn what_only_a_limit_names_is_not_selected() {
-        let mut table = LinkTable::new(Selection::new(&["*".to_owned()], &[], &["eth*".to_owned()]));
+        let mut table = LinkTable::new(InterfaceFilter::new(&["*".to_owned()], &[], &["eth*".to_owned()]));
         put(&mut table, link(2, "eth0"));
         assert!(table.get(2).unwrap().selected);
         let port = LinkInfo { enslaved: true, selected: false, ..link(2, "eth0") };
@@ -596,7 +596,7 @@ mod tests {
 
     #[test]
     fn an_altname_that_comes_and_goes_watches_a_link_and_does_not() {
-        let mut table = LinkTable::new(Selection::new(&["uplink".to_owned()], &[], &[]));
+        let mut table = LinkTable::new(InterfaceFilter::new(&["uplink".to_owned()], &[], &[]));
         assert_eq!(put(&mut table, link(2, "eth0")), []);
         let named = LinkInfo { altnames: vec!["uplink".to_owned()], ..link(2, "eth0") };
         assert_eq!(put(&mut table, named.clone()), [LinkChange::Added(named, Came::Named)]);

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use super::Detections;
 use super::link::WatchedLink;
-use super::tracker::{Context, Target, Tracker, load, trackers};
+use super::tracker::{DetectionContext, Target, Tracker, load, trackers};
+use crate::agent::counters::filter;
 use crate::agent::counters::{LinkInfo, Speed};
 use crate::agent::limit::{Limit, Scope, delta};
 use crate::agent::rate::Traffic;
-use crate::agent::watch;
 use crate::event::Reason;
 use crate::units::BitRate;
 
-pub(super) type Links = BTreeMap<u32, WatchedLink>;
+pub(super) type WatchedLinks = BTreeMap<u32, WatchedLink>;
 
 /// Times are `CLOCK_BOOTTIME`. The sum is judged up to the time at which all its links are known, which a slow driver delays by an
 /// update. Each interval between the ends of the links' readings is one reading of the sum.
@@ -33,11 +33,11 @@ impl HostLimit {
 
     /// Finds the links that the limit lists, or that `[interfaces]` selects. A link whose bytes another one of them counts too is
     /// left out.
-    pub(super) fn find_members(&mut self, limits: &[Limit], links: &Links) {
+    pub(super) fn find_members(&mut self, limits: &[Limit], links: &WatchedLinks) {
         let Scope::Host(patterns) = &limits[self.limit].scope else { return };
         let is_named = |info: &LinkInfo| match &patterns[..] {
             [] => info.selected,
-            patterns => patterns.iter().any(|pattern| watch::names(pattern, info)),
+            patterns => patterns.iter().any(|pattern| filter::names(pattern, info)),
         };
         let named: Vec<&LinkInfo> = links.values().map(|link| &link.info).filter(|info| is_named(info)).collect();
         let counts = |other: &LinkInfo, info: &LinkInfo| {
@@ -54,7 +54,7 @@ impl HostLimit {
     }
 
     /// Returns the speed of the sum, and the first link that is up and whose speed is unknown.
-    fn speed<'a>(&self, links: &'a Links) -> (Speed, Option<&'a str>) {
+    fn speed<'a>(&self, links: &'a WatchedLinks) -> (Speed, Option<&'a str>) {
         let mut sum = Speed::both(Some(BitRate::default()));
         let mut unknown = None;
         let add = |sum: Option<BitRate>, speed: Option<BitRate>| {
@@ -74,7 +74,13 @@ impl HostLimit {
         (Speed { rx: known(sum.rx), tx: known(sum.tx) }, unknown)
     }
 
-    pub(super) fn judge(&mut self, limits: &[Limit], links: &Links, now: Duration, context: &mut Context<'_>) {
+    pub(super) fn judge(
+        &mut self,
+        limits: &[Limit],
+        links: &WatchedLinks,
+        now: Duration,
+        context: &mut DetectionContext<'_>,
+    ) {
         let (speed, unknown) = self.speed(links);
         let target = Target::host(speed, unknown.unwrap_or("the host's links"));
         let members = || self.members.iter().filter_map(|ifindex| links.get(ifindex));

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::tracker::{Context, Target, Tracker, load, trackers};
+use super::tracker::{DetectionContext, Target, Tracker, load, trackers};
 use super::{Detections, Notice};
+use crate::agent::counters::filter;
 use crate::agent::counters::{Carried, Counters, LinkInfo, Reading, Speed};
 use crate::agent::limit::{Limit, Scope, delta};
 use crate::agent::rate::{CounterSample, Meter, Traffic, Verdict, bit_rate};
-use crate::agent::watch;
 use crate::event::{Body, Link, Reason};
 use crate::units::BitRate;
 
@@ -39,12 +39,12 @@ pub(super) struct WatchedLink {
 #[derive(Debug)]
 pub(super) struct History {
     from: Duration,
-    pieces: VecDeque<Piece>,
+    pieces: VecDeque<TrafficPiece>,
 }
 
 /// Begins at the end of the piece before it.
 #[derive(Clone, Copy, Debug)]
-struct Piece {
+struct TrafficPiece {
     until: Duration,
     /// Traffic whose rate applies to the interval; `None` where it is unknown.
     traffic: Option<Traffic>,
@@ -96,7 +96,7 @@ impl WatchedLink {
         self.verdict = Verdict::Measured(Traffic { rx_bytes, tx_bytes, elapsed });
     }
 
-    pub(super) fn judge(&mut self, limits: &[Limit], boottime: Duration, context: &mut Context<'_>) {
+    pub(super) fn judge(&mut self, limits: &[Limit], boottime: Duration, context: &mut DetectionContext<'_>) {
         let target = Target::link(&self.info);
         match self.verdict {
             // No later amount covers this one's time.
@@ -194,7 +194,7 @@ impl History {
         if waits || now <= known_until {
             return;
         }
-        self.pieces.push_back(Piece { until: now, traffic: verdict.judged() });
+        self.pieces.push_back(TrafficPiece { until: now, traffic: verdict.judged() });
     }
 
     pub(super) fn ends(&self, from: Duration, until: Duration) -> impl Iterator<Item = Duration> + use<'_> {
@@ -217,7 +217,7 @@ impl History {
 }
 
 fn names(limit: &Limit, info: &LinkInfo) -> bool {
-    matches!(&limit.scope, Scope::Interface(pattern) if watch::names(pattern, info))
+    matches!(&limit.scope, Scope::Interface(pattern) if filter::names(pattern, info))
 }
 
 fn share(bytes: u64, part: Duration, whole: Duration) -> u64 {

@@ -18,14 +18,14 @@ pub(super) struct Tracker {
     pub(super) limit: usize,
     pub(super) direction: Direction,
     pub(super) state: BreachState,
-    open: Option<OpenBreach>,
+    open: Option<TrackedBreach>,
     pub(super) thresholds: Option<Thresholds>,
     /// A limit in percent waits for a speed, and that was reported.
     waits: bool,
 }
 
 #[derive(Clone, Debug)]
-struct OpenBreach {
+struct TrackedBreach {
     id: SmolStr,
     started_at: DateTime<Utc>,
     raised_at: DateTime<Utc>,
@@ -51,28 +51,34 @@ impl<'a> Target<'a> {
 }
 
 #[derive(Clone, Copy)]
-pub(super) struct Moment {
+pub(super) struct TickTime {
     pub(super) wall: DateTime<Utc>,
     pub(super) boottime: TimeDelta,
 }
 
-impl Moment {
+impl TickTime {
     /// Returns the wall clock's time of another moment of this boot.
     fn wall_at(self, boottime: TimeDelta) -> DateTime<Utc> {
         (self.wall - (self.boottime - boottime)).trunc_subsecs(6)
     }
 }
 
-pub(super) struct Context<'a> {
+pub(super) struct DetectionContext<'a> {
     pub(super) resume: &'a mut Resume,
     pub(super) ids: &'a mut fastrand::Rng,
     pub(super) now: &'a Stamp,
-    pub(super) moment: Moment,
+    pub(super) moment: TickTime,
     pub(super) detections: &'a mut Detections,
 }
 
 impl Tracker {
-    pub(super) fn judge(&mut self, limits: &[Limit], target: Target<'_>, load: Load, context: &mut Context<'_>) {
+    pub(super) fn judge(
+        &mut self,
+        limits: &[Limit],
+        target: Target<'_>,
+        load: Load,
+        context: &mut DetectionContext<'_>,
+    ) {
         self.resolve(limits, target, context.detections);
         let Some(thresholds) = self.thresholds else { return };
         let limit = &limits[self.limit];
@@ -88,7 +94,7 @@ impl Tracker {
         };
         if let Action::Raise(stats) = action {
             let wall_at = |boottime| context.moment.wall_at(boottime);
-            self.open = Some(OpenBreach {
+            self.open = Some(TrackedBreach {
                 id: format_smolstr!("{:016x}", context.ids.u64(..)),
                 started_at: wall_at(stats.started),
                 raised_at: wall_at(stats.ended),
@@ -109,14 +115,14 @@ impl Tracker {
         });
     }
 
-    fn follow(&mut self, moment: Moment) {
+    fn follow(&mut self, moment: TickTime) {
         if let (Some(open), BreachState::Raised(raised)) = (&mut self.open, &self.state) {
             open.ended_at = moment.wall_at(raised.stats.ended).max(open.raised_at);
         }
     }
 
-    fn resume(&mut self, breach: &Breach, since_ended: Duration, moment: Moment) {
-        self.open = Some(OpenBreach {
+    fn resume(&mut self, breach: &Breach, since_ended: Duration, moment: TickTime) {
+        self.open = Some(TrackedBreach {
             id: breach.breach_id.clone(),
             started_at: breach.started_at,
             raised_at: breach.raised_at,
@@ -177,7 +183,7 @@ impl Tracker {
         stats: BreachStats,
         reason: Option<Reason>,
     ) -> Option<Breach> {
-        let OpenBreach { id, started_at, raised_at, ended_at } = self.open.clone()?;
+        let TrackedBreach { id, started_at, raised_at, ended_at } = self.open.clone()?;
         let limit = &limits[self.limit];
         let below = self.state.below_for().filter(|_| reason.is_none());
         let detail = below.map(|below| {

@@ -11,14 +11,14 @@ use log::{error, info, warn};
 
 use super::files::lock;
 use super::loss::LossLog;
+use super::outage::Outage;
 use super::sqlite::Claim;
 use super::{
-    Durability, Journal, JournalConfig, JournalError, LossCounts, Pending, Position, SqliteJournal, Stored,
+    Durability, Journal, JournalConfig, JournalError, LossCounts, Pending, Position, QueuedEvent, SqliteJournal,
     breach_change, quarantine,
 };
-use crate::agent::event_system::Draft;
 use crate::agent::mishap::Mishaps;
-use crate::event::{Event, EventId, Stamp};
+use crate::event::{Event, EventId, NewEvent, Stamp};
 use crate::exit::chain;
 use crate::units::{ByteCount, counted};
 
@@ -41,22 +41,6 @@ pub struct DurableJournal {
     expire_at_ms: u64,
     generation: u64,
     mishaps: Mishaps,
-}
-
-/// Events that have to be reconciled when the disk can be written again.
-#[derive(Debug, Default)]
-pub(super) struct Outage {
-    /// The first number of each epoch that the disk refused, whether or not it reached the disk; empty if the disk was never open.
-    pub(super) refused: Vec<EventId>,
-    /// Events on the disk that were acknowledged or given up meanwhile.
-    pub(super) removed: Vec<EventId>,
-    retry_at_ms: u64,
-}
-
-impl Outage {
-    pub(super) fn refused(&self, id: EventId) -> bool {
-        self.refused.iter().any(|from| from.epoch == id.epoch && from.seq <= id.seq)
-    }
 }
 
 impl DurableJournal {
@@ -212,7 +196,7 @@ impl DurableJournal {
 }
 
 impl Journal for DurableJournal {
-    fn append(&mut self, drafts: Vec<Draft>) -> Result<Vec<Arc<Event>>, JournalError> {
+    fn append(&mut self, drafts: Vec<NewEvent>) -> Result<Vec<Arc<Event>>, JournalError> {
         let events = self.on_disk_or_in_memory(|journal| journal.append(drafts.clone()))?;
         self.keep_breaches(&events);
         Ok(events)
@@ -230,7 +214,12 @@ impl Journal for DurableJournal {
         Ok(())
     }
 
-    fn batch(&mut self, after: Position, events_max: usize, bytes_max: usize) -> Result<Vec<Stored>, JournalError> {
+    fn batch(
+        &mut self,
+        after: Position,
+        events_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<QueuedEvent>, JournalError> {
         self.on_disk_or_in_memory(|journal| journal.batch(after, events_max, bytes_max))
     }
 

@@ -7,10 +7,9 @@ use rustc_hash::FxHashMap;
 use smol_str::SmolStr;
 
 use super::loss::declare;
-use super::{Journal, JournalError, Pending, Position, Stored, random_epoch};
-use crate::agent::event_system::Draft;
+use super::{Journal, JournalError, Pending, Position, QueuedEvent, random_epoch};
 use crate::agent::numbered::Numbered;
-use crate::event::{Body, Epoch, Event, EventId, Reason, Stamp};
+use crate::event::{Body, Epoch, Event, EventId, NewEvent, Reason, Stamp};
 
 /// Evicts nothing: the caller slows down while much is pending. It keeps no JSON, and so counts no bytes: the sender encodes
 /// events.
@@ -33,7 +32,7 @@ impl FleetJournal {
         self
     }
 
-    fn register(&mut self, draft: Draft) -> Arc<Event> {
+    fn register(&mut self, draft: NewEvent) -> Arc<Event> {
         let id = match self.counts.get_mut(&draft.stamp.agent) {
             Some(next) => {
                 let id = *next;
@@ -69,7 +68,7 @@ impl Default for FleetJournal {
 }
 
 impl Journal for FleetJournal {
-    fn append(&mut self, drafts: Vec<Draft>) -> Result<Vec<Arc<Event>>, JournalError> {
+    fn append(&mut self, drafts: Vec<NewEvent>) -> Result<Vec<Arc<Event>>, JournalError> {
         Ok(drafts.into_iter().map(|draft| self.register(draft)).collect())
     }
 
@@ -84,16 +83,24 @@ impl Journal for FleetJournal {
         if let Some(event) = self.take(id) {
             let stamp = Stamp { agent: event.stamp.agent.clone(), ..stamp };
             for loss in declare(&[id], &Reason::Rejected, Some(detail)) {
-                self.register(Draft { stamp: stamp.clone(), body: Body::Loss(loss) });
+                self.register(NewEvent { stamp: stamp.clone(), body: Body::Loss(loss) });
             }
         }
         Ok(())
     }
 
-    fn batch(&mut self, after: Position, events_max: usize, _bytes_max: usize) -> Result<Vec<Stored>, JournalError> {
+    fn batch(
+        &mut self,
+        after: Position,
+        events_max: usize,
+        _bytes_max: usize,
+    ) -> Result<Vec<QueuedEvent>, JournalError> {
         let events = self.events.since(after.0 as usize + 1).take(events_max);
-        let stored =
-            |(position, event)| Stored { position: Position(position as u64), event: Arc::clone(event), payload: None };
+        let stored = |(position, event)| QueuedEvent {
+            position: Position(position as u64),
+            event: Arc::clone(event),
+            payload: None,
+        };
         Ok(events.map(stored).collect())
     }
 
@@ -116,7 +123,7 @@ mod tests {
     use super::*;
     use crate::event::Lifecycle;
 
-    fn draft(agent: &str) -> Draft {
+    fn draft(agent: &str) -> NewEvent {
         let stamp = Stamp {
             agent: agent.into(),
             observed_at: chrono::DateTime::UNIX_EPOCH,
@@ -124,7 +131,7 @@ mod tests {
             monotonic_ms: 0,
             clock_synced: None,
         };
-        Draft { stamp, body: Body::AgentStopped(Lifecycle { version: "1".into(), reason: None, detail: None }) }
+        NewEvent { stamp, body: Body::AgentStopped(Lifecycle { version: "1".into(), reason: None, detail: None }) }
     }
 
     #[test]

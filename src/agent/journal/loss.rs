@@ -3,8 +3,7 @@
 use log::error;
 
 use super::Position;
-use crate::agent::event_system::Draft;
-use crate::event::{Body, Epoch, Event, EventId, Loss, Reason};
+use crate::event::{Body, Epoch, Event, EventId, Loss, NewEvent, Reason};
 use crate::units::counted;
 
 /// Maximum number of ranges in one event, which must fit into a message: 40 bytes each at most.
@@ -123,11 +122,11 @@ pub(super) fn declare(ids: &[EventId], reason: &Reason, detail: Option<&str>) ->
 }
 
 /// Cuts a declaration down to what fits into one event; returns the rest, for events of their own.
-pub(super) fn split(event: &mut Event) -> Vec<Draft> {
+pub(super) fn split(event: &mut Event) -> Vec<NewEvent> {
     let Body::Loss(loss) = &mut event.body else { return Vec::new() };
     let rest = loss.ranges.split_off(loss.ranges.len().min(RANGES_MAX));
     let part = |ranges: &[_]| Body::Loss(Loss { ranges: ranges.to_vec(), ..loss.clone() });
-    rest.chunks(RANGES_MAX).map(|ranges| Draft { stamp: event.stamp.clone(), body: part(ranges) }).collect()
+    rest.chunks(RANGES_MAX).map(|ranges| NewEvent { stamp: event.stamp.clone(), body: part(ranges) }).collect()
 }
 
 /// Merges ranges that overlap or adjoin; ascending.

@@ -16,6 +16,7 @@ mod files;
 mod fleet;
 mod loss;
 mod mark;
+mod outage;
 mod quarantine;
 mod snapshot;
 mod sqlite;
@@ -34,9 +35,8 @@ pub use self::fleet::FleetJournal;
 pub use self::loss::LossCounts;
 pub use self::snapshot::{Snapshot, is_held};
 pub use self::sqlite::SqliteJournal;
-use crate::agent::event_system::Draft;
 use crate::agent::mishap::Mishaps;
-use crate::event::{Body, Epoch, Event, EventId, Severity, Stamp};
+use crate::event::{Body, Epoch, Event, EventId, NewEvent, Severity, Stamp};
 use crate::units::ByteCount;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,7 +47,7 @@ impl Position {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Stored {
+pub struct QueuedEvent {
     pub position: Position,
     pub event: Arc<Event>,
     /// The event's JSON as it was committed; `None` where the journal keeps only the event.
@@ -108,7 +108,7 @@ pub enum JournalError {
 
 pub trait Journal {
     /// Registers events, all or none, and tracks the breaches that they open and close.
-    fn append(&mut self, drafts: Vec<Draft>) -> Result<Vec<Arc<Event>>, JournalError>;
+    fn append(&mut self, drafts: Vec<NewEvent>) -> Result<Vec<Arc<Event>>, JournalError>;
 
     /// Removes events; unknown ones are ignored. After an error all are still there.
     fn remove(&mut self, ids: &[EventId]) -> Result<(), JournalError>;
@@ -129,7 +129,8 @@ pub trait Journal {
 
     /// Hands out the events after `after`, in order, as many as fit, and at least one if there is one. Events that were handed out
     /// are evicted last.
-    fn batch(&mut self, after: Position, events_max: usize, bytes_max: usize) -> Result<Vec<Stored>, JournalError>;
+    fn batch(&mut self, after: Position, events_max: usize, bytes_max: usize)
+    -> Result<Vec<QueuedEvent>, JournalError>;
 
     fn pending(&self) -> Pending;
 

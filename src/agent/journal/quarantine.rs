@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use log::{error, warn};
 
-use super::failover::Outage;
 use super::files::{rename, unless_missing, with_suffix};
+use super::outage::Outage;
 use super::sqlite::Saved;
 use super::{JournalError, SqliteJournal};
 use crate::event::Stamp;

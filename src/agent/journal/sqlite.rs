@@ -2,6 +2,8 @@
 //!
 //! It is written only by ticks that make events, and when Kafka has acknowledged some.
 
+mod codec;
+mod corruption;
 mod database;
 mod rows;
 mod salvage;
@@ -14,23 +16,23 @@ use std::time::Duration;
 use log::warn;
 use rusqlite::{Connection, Transaction, params};
 
-use self::database::{PAGE_BYTES, WAL_PAGES, check, configure, synchronous};
 #[cfg(test)]
-pub(super) use self::rows::event_crc;
+pub(super) use self::codec::event_crc;
+use self::codec::{EVENT, signed, unsigned, whole_event};
+use self::corruption::{damage, damaged};
+use self::database::{PAGE_BYTES, WAL_PAGES, check, configure, synchronous};
 use self::rows::{
-    EVENT, damage, damaged, declare_loss, declare_lost, delete, evict, find, find_oldest, import, interrupt_breaches,
-    keep_breach, losses, open_breaches, page_count, read, read_at, register, rewrite, seal, signed, unsigned,
-    used_pages, whole_event,
+    declare_loss, declare_lost, delete, evict, find, find_oldest, import, interrupt_breaches, keep_breach, losses,
+    open_breaches, page_count, read, read_at, register, rewrite, seal, used_pages,
 };
 pub(super) use self::salvage::Saved;
 use self::state::{Meta, State, keep_count};
 use super::files::{prepare_database, with_suffix};
 use super::loss::{LossCounts, Ranges, subtract};
 use super::mark::MarkFile;
-use super::{EvictionPriority, Identity, Journal, JournalError, Pending, Position, Stored};
+use super::{EvictionPriority, Identity, Journal, JournalError, Pending, Position, QueuedEvent};
 use crate::agent::age::Age;
-use crate::agent::event_system::Draft;
-use crate::event::{Body, Epoch, Event, EventId, Loss, Reason, Stamp};
+use crate::event::{Body, Epoch, Event, EventId, Loss, NewEvent, Reason, Stamp};
 use crate::failpoints;
 use crate::units::ByteCount;
 
@@ -340,7 +342,7 @@ impl SqliteJournal {
 }
 
 impl Journal for SqliteJournal {
-    fn append(&mut self, drafts: Vec<Draft>) -> Result<Vec<Arc<Event>>, JournalError> {
+    fn append(&mut self, drafts: Vec<NewEvent>) -> Result<Vec<Arc<Event>>, JournalError> {
         let pages_max = self.pages_max;
         self.transaction(|transaction, state| {
             let stamp = drafts.last().map(|draft| draft.stamp.clone());
@@ -380,7 +382,12 @@ impl Journal for SqliteJournal {
         .map_err(damaged)
     }
 
-    fn batch(&mut self, after: Position, events_max: usize, bytes_max: usize) -> Result<Vec<Stored>, JournalError> {
+    fn batch(
+        &mut self,
+        after: Position,
+        events_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<QueuedEvent>, JournalError> {
         let batch = read(&self.connection, after, events_max, bytes_max).map_err(damaged)?;
         let fixes = self
             .state

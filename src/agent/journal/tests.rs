@@ -46,11 +46,11 @@ fn breach(id: u64) -> Breach {
     }
 }
 
-fn draft(body: Body) -> Draft {
-    Draft { stamp: stamp(0), body }
+fn draft(body: Body) -> NewEvent {
+    NewEvent { stamp: stamp(0), body }
 }
 
-fn raised(id: u64) -> Draft {
+fn raised(id: u64) -> NewEvent {
     draft(Body::BreachRaised(breach(id)))
 }
 
@@ -340,7 +340,7 @@ fn what_was_observed_without_a_clock_is_not_old_because_the_clock_was_set() {
     let mut journal = open(&directory);
     let unset = Stamp { observed_at: DateTime::UNIX_EPOCH, clock_synced: Some(false), ..stamp(0) };
     let body = Body::BreachRaised(breach(1));
-    journal.append(vec![Draft { stamp: unset, body }, raised(2)]).unwrap();
+    journal.append(vec![NewEvent { stamp: unset, body }, raised(2)]).unwrap();
     journal.upkeep(&stamp(7_200)).unwrap();
     assert_eq!(lost(&all(&mut journal)), 0);
 }
@@ -360,9 +360,9 @@ fn a_clock_that_is_wrong_after_a_boot_makes_nothing_old() {
         let directory = tempfile::tempdir().unwrap();
         let mut journal = open(&directory);
         let body = Body::BreachRaised(breach(1));
-        journal.append(vec![Draft { stamp: days(0, "one", before), body }]).unwrap();
+        journal.append(vec![NewEvent { stamp: days(0, "one", before), body }]).unwrap();
         let now = days(40, "two", after);
-        journal.append(vec![Draft { stamp: now.clone(), body: Body::BreachRaised(breach(2)) }]).unwrap();
+        journal.append(vec![NewEvent { stamp: now.clone(), body: Body::BreachRaised(breach(2)) }]).unwrap();
         journal.upkeep(&now).unwrap();
         assert_eq!(lost(&all(&mut journal)), lost_in_another_boot, "{before:?} {after:?}");
         assert_eq!(journal.lost().expired, lost_in_another_boot);
@@ -445,7 +445,7 @@ fn the_oldest_is_told_right_after_it_went() {
     let directory = tempfile::tempdir().unwrap();
     let mut journal = open(&directory);
     let first = journal.append(vec![raised(1)]).unwrap();
-    let later = Draft { stamp: stamp(50), body: Body::BreachRaised(breach(2)) };
+    let later = NewEvent { stamp: stamp(50), body: Body::BreachRaised(breach(2)) };
     journal.append(vec![later]).unwrap();
     journal.reject(first[0].id, "too large", stamp(60)).unwrap();
     assert_eq!(journal.pending().oldest, Some(stamp(50).observed_at));

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use log::info;
 
 use crate::event::Event;
-use crate::registry::{Address, Refusal};
+use crate::registry::{RegistryAddress, RegistryError};
 use crate::wire::{self, Format, Key, Message};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub struct Encoding {
     pub format: Format,
     pub key: Key,
     /// Keeps the schema; unused by JSON, which is never framed.
-    pub registry: Option<Address>,
+    pub registry: Option<RegistryAddress>,
     pub auto_register: bool,
 }
 
@@ -31,13 +31,13 @@ impl Encoder {
     }
 
     /// Fetches the schema's id if the format needs one and it is not known yet. Blocks on the registry.
-    pub(super) fn prepare(&self) -> Result<(), Refusal> {
+    pub(super) fn prepare(&self) -> Result<(), RegistryError> {
         let Encoding { format, registry, auto_register, .. } = &self.encoding;
         let (Some(address), false) = (registry, *format == Format::Json || self.id.get().is_some()) else {
             return Ok(());
         };
         let id = address.open()?.id_of(&self.subject, *format, *auto_register).map_err(|refusal| match refusal {
-            Refusal::Unknown(why) => Refusal::Misconfigured(format!(
+            RegistryError::Unknown(why) => RegistryError::Misconfigured(format!(
                 "{why}; register what `highwater-agent schema --format {}` prints as {}, or set kafka.registry.auto_register",
                 format.schema_name(),
                 self.subject

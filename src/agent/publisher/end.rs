@@ -27,7 +27,7 @@ pub(super) enum SessionEnd {
 }
 
 /// Time before the next attempt: doubles from attempt to attempt, and starts over after a delivery.
-pub(super) struct Backoff {
+pub(super) struct SessionBackoff {
     attempts: u32,
     spread: Spread,
 }
@@ -74,7 +74,7 @@ impl SessionEnd {
     }
 }
 
-impl Backoff {
+impl SessionBackoff {
     pub(super) fn new(spread: Spread) -> Self {
         Self { attempts: 0, spread }
     }
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_back_off_doubles_up_to_its_longest() {
-        let mut backoff = Backoff::new(Spread::default());
+        let mut backoff = SessionBackoff::new(Spread::default());
         let seconds: Vec<f64> = (0..8).map(|_| backoff.next(5, 300).as_secs_f64()).collect();
         assert_eq!(seconds, [2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 150.0, 150.0]);
         backoff.reset();

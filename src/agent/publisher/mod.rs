@@ -30,7 +30,7 @@ use rustc_hash::FxHashSet;
 
 use self::encoding::Encoder;
 pub use self::encoding::Encoding;
-use self::orders::{Order, Outgoing, Receipt, Report};
+use self::orders::{Outgoing, Receipt, WorkerCommand, WorkerReport};
 use self::producer::{BATCH_MAX, Producer};
 pub use self::progress::Progress;
 pub use self::spread::Spread;
@@ -38,13 +38,13 @@ use self::trigger::{Trigger, TriggerObserver};
 use self::worker::Worker;
 use crate::agent::control::Waker;
 use crate::agent::event_system::{EventSystem, Observer};
-use crate::agent::journal::{JournalError, Position, Stored};
+use crate::agent::journal::{JournalError, Position, QueuedEvent};
 use crate::agent::numbered::Numbered;
 use crate::config::Invalid;
 use crate::event::{EventId, Severity, Stamp};
 use crate::failpoints;
 use crate::kafka::Connection;
-use crate::registry::Address;
+use crate::registry::RegistryAddress;
 use crate::units::counted;
 
 /// Time within which events left by an earlier run are sent: a fleet that starts together is spread over it.
@@ -113,8 +113,8 @@ pub struct Publisher {
 }
 
 struct Running {
-    orders: Sender<Order>,
-    reports: Receiver<Report>,
+    orders: Sender<WorkerCommand>,
+    reports: Receiver<WorkerReport>,
     thread: JoinHandle<()>,
 }
 
@@ -122,7 +122,7 @@ impl Settings {
     /// Checks, without sending anything, what a running agent would wait for: that the configured files exist, and that librdkafka
     /// makes a producer. Fails with the first missing file or refused property, by its key.
     pub fn check(&self) -> Result<(), Invalid> {
-        self.encoding.registry.as_ref().map_or(Ok(()), Address::check)?;
+        self.encoding.registry.as_ref().map_or(Ok(()), RegistryAddress::check)?;
         Producer::check(&self.connection, self.window)
     }
 
@@ -208,7 +208,7 @@ impl Publisher {
         stamp: impl Fn() -> Stamp,
         waker: impl Fn() -> io::Result<Waker>,
     ) -> Result<(), JournalError> {
-        let reports: Vec<Report> = self.running.iter().flat_map(|running| running.reports.try_iter()).collect();
+        let reports: Vec<WorkerReport> = self.running.iter().flat_map(|running| running.reports.try_iter()).collect();
         self.take_in(reports, system, &stamp)?;
         self.ending.retain(|thread| !thread.is_finished());
         if self.running.as_ref().is_some_and(|running| running.thread.is_finished()) {
@@ -242,7 +242,7 @@ impl Publisher {
         self.trigger.due.set(true);
         if let Some(running) = &self.running {
             // A worker that has ended is detected at the next turn.
-            let _ = running.orders.send(Order::TryNow);
+            let _ = running.orders.send(WorkerCommand::TryNow);
         }
     }
 
@@ -259,36 +259,36 @@ impl Publisher {
 
     fn take_in(
         &mut self,
-        reports: Vec<Report>,
+        reports: Vec<WorkerReport>,
         system: &mut EventSystem,
         stamp: &impl Fn() -> Stamp,
     ) -> Result<(), JournalError> {
         let mut delivered = Vec::new();
         for report in reports {
             match report {
-                Report::Delivered(receipts) => {
+                WorkerReport::Delivered(receipts) => {
                     delivered.reserve(receipts.len());
                     for Receipt { serial, bytes, partition, offset } in receipts {
                         delivered.extend(self.settle(serial, bytes));
                         self.progress.offsets.insert(partition, offset);
                     }
                 }
-                Report::Rejected { serial, bytes, reason } => {
+                WorkerReport::Rejected { serial, bytes, reason } => {
                     let Some(id) = self.settle(serial, bytes) else { continue };
                     error!("Kafka will never take event {id}: {reason}; it is declared lost");
                     self.progress.rejected += 1;
                     system.reject_event(id, &reason, stamp())?;
                 }
-                Report::Trouble { what, gave_up } => {
+                WorkerReport::Trouble { what, gave_up } => {
                     self.progress.retries += u64::from(gave_up);
                     self.progress.mishaps.begin(stamp().monotonic_ms, &what);
                 }
-                Report::Refusing { what } => {
+                WorkerReport::Refusing { what } => {
                     self.progress.mishaps.begin(stamp().monotonic_ms, &what);
                     self.progress.refusing = true;
                 }
-                Report::Retrying { cause } => self.progress.retrying = Some(cause),
-                Report::Recovered => self.progress.recover(),
+                WorkerReport::Retrying { cause } => self.progress.retrying = Some(cause),
+                WorkerReport::Recovered => self.progress.recover(),
             }
         }
         if !delivered.is_empty() {
@@ -323,7 +323,7 @@ impl Publisher {
             };
             let after = last.position;
             let mut outgoing = Vec::with_capacity(batch.len());
-            for Stored { event, payload: json, .. } in batch {
+            for QueuedEvent { event, payload: json, .. } in batch {
                 if !self.met_again.contains(&event.id) {
                     outgoing.push(Outgoing { event, json });
                 }
@@ -356,7 +356,7 @@ impl Publisher {
                 }
             }
         }
-        self.running.as_ref().is_some_and(|running| running.orders.send(Order::Send(outgoing)).is_ok())
+        self.running.as_ref().is_some_and(|running| running.orders.send(WorkerCommand::Send(outgoing)).is_ok())
     }
 
     fn start(&mut self, waker: &impl Fn() -> io::Result<Waker>) -> io::Result<Running> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::event::Event;
 
-pub(super) enum Order {
+pub(super) enum WorkerCommand {
     /// Deliver these in this order, after all before them.
     Send(Vec<Outgoing>),
     TryNow,
@@ -22,7 +22,7 @@ impl Outgoing {
     }
 }
 
-pub(super) enum Report {
+pub(super) enum WorkerReport {
     /// Kafka acknowledged these events.
     Delivered(Vec<Receipt>),
     /// Kafka refused the event permanently.

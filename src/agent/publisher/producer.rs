@@ -32,7 +32,7 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("topic.metadata.refresh.interval.ms", "-1"),
     // A topic that is missing is reported after this time.
     ("topic.metadata.propagation.max.ms", "5000"),
-    // The only way in which librdkafka names the cause of its own retries; see `Context::log`.
+    // The only way in which librdkafka names the cause of its own retries; see `DeliveryContext::log`.
     ("debug", "msg"),
 ];
 
@@ -51,10 +51,10 @@ const TIMED_OUT: &str = "Local: Timed out";
 const DIAGNOSIS_MAX: Duration = Duration::from_secs(1);
 
 /// Partition and offset of a delivered message.
-pub(super) type Delivery = Result<(i32, i64), RDKafkaErrorCode>;
+pub(super) type DeliveryReport = Result<(i32, i64), RDKafkaErrorCode>;
 
 pub(super) struct Producer {
-    client: BaseProducer<Context>,
+    client: BaseProducer<DeliveryContext>,
     headers: RefCell<Vec<([Vec<u8>; 3], OwnedHeaders)>>,
 }
 
@@ -68,18 +68,18 @@ pub(super) struct Tuning {
 }
 
 #[derive(Default)]
-struct Context(Mutex<Heard>);
+struct DeliveryContext(Mutex<Heard>);
 
 #[derive(Default)]
 struct Heard {
     events: u64,
-    deliveries: Vec<(usize, Delivery)>,
+    deliveries: Vec<(usize, DeliveryReport)>,
     errors: Vec<(RDKafkaErrorCode, String)>,
     cause: Option<String>,
     timed_out: bool,
 }
 
-pub(super) enum Refusal {
+pub(super) enum SendError {
     Full,
     Never(RDKafkaErrorCode),
 }
@@ -87,7 +87,7 @@ pub(super) enum Refusal {
 impl Producer {
     pub(super) fn new(connection: &Connection, window: Window, tuning: Tuning) -> Result<Self, String> {
         let config = Self::config(connection, window, tuning)?;
-        let client = BaseProducer::from_config_and_context(&config, Context::default());
+        let client = BaseProducer::from_config_and_context(&config, DeliveryContext::default());
         let client = client.map_err(|error| kafka::not_created(&error))?;
         Ok(Self { client, headers: RefCell::default() })
     }
@@ -120,15 +120,15 @@ impl Producer {
     }
 
     /// Hands a message to librdkafka; its delivery will carry `serial`.
-    pub(super) fn send(&self, topic: &str, serial: usize, message: &Message<'_>) -> Result<(), Refusal> {
+    pub(super) fn send(&self, topic: &str, serial: usize, message: &Message<'_>) -> Result<(), SendError> {
         let record = BaseRecord::with_opaque_to(topic, serial)
             .key(&*message.key)
             .payload(&*message.payload)
             .headers(with(self.common_headers(message), message.own_headers()));
         match self.client.send(record) {
             Ok(()) => Ok(()),
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => Err(Refusal::Full),
-            Err((error, _)) => Err(Refusal::Never(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail))),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => Err(SendError::Full),
+            Err((error, _)) => Err(SendError::Never(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail))),
         }
     }
 
@@ -149,7 +149,7 @@ impl Producer {
 
     /// Returns new deliveries, at most a request's messages at a time. Does not block: rust-rdkafka's poll spins through the last
     /// millisecond of its time-out.
-    pub(super) fn deliveries(&self) -> Vec<(usize, Delivery)> {
+    pub(super) fn deliveries(&self) -> Vec<(usize, DeliveryReport)> {
         loop {
             let events_before = self.heard().events;
             // Serves one report of any kind.
@@ -221,7 +221,7 @@ fn with(headers: OwnedHeaders, more: Headers<'_>) -> OwnedHeaders {
     more.into_iter().fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(value) }))
 }
 
-impl Context {
+impl DeliveryContext {
     fn heard(&self) -> MutexGuard<'_, Heard> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -233,7 +233,7 @@ fn batch_error(line: &str) -> Option<&str> {
     Some(error.split(" (actions ").next().unwrap_or(error))
 }
 
-impl ClientContext for Context {
+impl ClientContext for DeliveryContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         let mut heard = self.heard();
         heard.events += 1;
@@ -255,7 +255,7 @@ impl ClientContext for Context {
     }
 }
 
-impl ProducerContext for Context {
+impl ProducerContext for DeliveryContext {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, serial: usize) {

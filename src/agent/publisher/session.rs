@@ -6,7 +6,7 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 
 use super::producer::Producer;
 
-pub(super) struct Session {
+pub(super) struct ProducerSession {
     pub(super) producer: Producer,
     pub(super) files: (u64, u64),
     /// Number of the first event that it was not given.
@@ -38,7 +38,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(30);
 /// Batches that time out within this time count as one time-out.
 const TOGETHER: Duration = Duration::from_secs(2);
 
-impl Session {
+impl ProducerSession {
     pub(super) fn new(producer: Producer, files: (u64, u64), awaited: usize, now: Duration) -> Self {
         Self {
             producer,

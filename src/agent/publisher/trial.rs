@@ -38,7 +38,7 @@ pub(super) struct Refused {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum TrialVerdict {
     Held,
     AtFault,
 }
@@ -61,7 +61,7 @@ impl Trial {
         self.refused_in_a_row = 0;
     }
 
-    pub(super) fn refuse(&mut self, refused: Refused) -> Verdict {
+    pub(super) fn refuse(&mut self, refused: Refused) -> TrialVerdict {
         let Refused { serial, bytes, for_its_size, is_loss } = refused;
         self.last = Some(serial);
         self.taken_in_a_row = 0;
@@ -70,10 +70,10 @@ impl Trial {
         let refused_before = self.held.insert(serial, self.taken);
         if can_be_at_fault && refused_before.is_some_and(|taken_then| self.taken > taken_then) {
             self.held.remove(&serial);
-            return Verdict::AtFault;
+            return TrialVerdict::AtFault;
         }
         self.refused_in_a_row += 1;
-        Verdict::Held
+        TrialVerdict::Held
     }
 
     pub(super) fn begin_round(&mut self) {
@@ -122,11 +122,11 @@ mod tests {
                         self.unacked.take(serial);
                         self.delivered.push(serial);
                     }
-                    Some(Verdict::AtFault) => {
+                    Some(TrialVerdict::AtFault) => {
                         self.unacked.take(serial);
                         self.given_up.push(serial);
                     }
-                    Some(Verdict::Held) => {}
+                    Some(TrialVerdict::Held) => {}
                 }
             }
         }

@@ -24,18 +24,18 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 
 use super::Settings;
 use super::encoding::Encoder;
-use super::end::{Backoff, Reaper, SessionEnd};
-use super::orders::{Order, Outgoing, Receipt, Report};
-use super::producer::{BATCH_MAX, Delivery, Producer, Refusal, Tuning};
-use super::session::Session;
-use super::trial::{Refused, Trial, Verdict};
+use super::end::{Reaper, SessionBackoff, SessionEnd};
+use super::orders::{Outgoing, Receipt, WorkerCommand, WorkerReport};
+use super::producer::{BATCH_MAX, DeliveryReport, Producer, SendError, Tuning};
+use super::session::ProducerSession;
+use super::trial::{Refused, Trial, TrialVerdict};
 use crate::agent::control::Waker;
 use crate::agent::numbered::Numbered;
 use crate::clock::{Clock as _, SystemClock};
 use crate::event::Body;
 use crate::failpoints;
-use crate::kafka::{self, Trouble};
-use crate::registry::{self, Address};
+use crate::kafka::{self, LogThrottle};
+use crate::registry::{self, RegistryAddress};
 use crate::units::lasting;
 use crate::wire;
 
@@ -43,8 +43,8 @@ pub(super) struct Worker {
     settings: Settings,
     encoder: Encoder,
     batch_max: Arc<AtomicUsize>,
-    orders: Receiver<Order>,
-    reports: Sender<Report>,
+    orders: Receiver<WorkerCommand>,
+    reports: Sender<WorkerReport>,
     waker: Waker,
     clock: SystemClock,
     /// Unacknowledged events, numbered in the order of sending.
@@ -53,9 +53,9 @@ pub(super) struct Worker {
     /// Set while events go one at a time, because one was refused.
     trial: Option<Trial>,
     patient: bool,
-    trouble: Trouble,
+    trouble: LogThrottle,
     is_troubled: bool,
-    backoff: Backoff,
+    backoff: SessionBackoff,
     reaper: Reaper,
 }
 
@@ -87,12 +87,12 @@ impl Worker {
         settings: Settings,
         encoder: Encoder,
         batch_max: Arc<AtomicUsize>,
-        orders: Receiver<Order>,
-        reports: Sender<Report>,
+        orders: Receiver<WorkerCommand>,
+        reports: Sender<WorkerReport>,
         waker: Waker,
     ) -> Self {
         Self {
-            backoff: Backoff::new(settings.spread),
+            backoff: SessionBackoff::new(settings.spread),
             settings,
             encoder,
             batch_max,
@@ -104,7 +104,7 @@ impl Worker {
             written: Vec::new(),
             trial: None,
             patient: false,
-            trouble: Trouble::default(),
+            trouble: LogThrottle::default(),
             is_troubled: false,
             reaper: Reaper::default(),
         }
@@ -141,17 +141,19 @@ impl Worker {
         true
     }
 
-    fn open(&self, files: (u64, u64)) -> Result<Session, SessionEnd> {
+    fn open(&self, files: (u64, u64)) -> Result<ProducerSession, SessionEnd> {
         self.encoder.prepare().map_err(|refusal| match refusal {
-            registry::Refusal::Away(why) => SessionEnd::Retry(why),
-            registry::Refusal::Misconfigured(why) | registry::Refusal::Unknown(why) => SessionEnd::NeedsOperator(why),
+            registry::RegistryError::Away(why) => SessionEnd::Retry(why),
+            registry::RegistryError::Misconfigured(why) | registry::RegistryError::Unknown(why) => {
+                SessionEnd::NeedsOperator(why)
+            }
         })?;
         let batch_max = self.batch_max.load(Ordering::Relaxed);
         let batch_max = if self.patient { batch_max.min(BATCH_SLOW) } else { batch_max };
         let tuning = Tuning { batch_max, one_by_one: self.trial.is_some(), patient: self.patient };
         let producer = Producer::new(&self.settings.connection, self.settings.window, tuning);
         let producer = producer.map_err(SessionEnd::NeedsOperator)?;
-        Ok(Session::new(producer, files, self.unacked.first(), self.clock.monotonic()))
+        Ok(ProducerSession::new(producer, files, self.unacked.first(), self.clock.monotonic()))
     }
 
     /// Prepares the next session, after a pause if need be. Returns false when no more events will come.
@@ -190,11 +192,11 @@ impl Worker {
             self.settings.undelivered,
             lasting(pause)
         ));
-        self.report_trouble(Report::Trouble { what: format!("cannot publish: {why}"), gave_up: true });
+        self.report_trouble(WorkerReport::Trouble { what: format!("cannot publish: {why}"), gave_up: true });
         self.wait(pause, files)
     }
 
-    fn serve(&mut self, session: &mut Session) -> SessionEnd {
+    fn serve(&mut self, session: &mut ProducerSession) -> SessionEnd {
         loop {
             if let Err(end) = self.step(session) {
                 return end;
@@ -202,7 +204,7 @@ impl Worker {
         }
     }
 
-    fn step(&mut self, session: &mut Session) -> Result<(), SessionEnd> {
+    fn step(&mut self, session: &mut ProducerSession) -> Result<(), SessionEnd> {
         self.take_orders(session)?;
         match self.trial {
             Some(_) => self.feed_one(session),
@@ -240,7 +242,7 @@ impl Worker {
     }
 
     /// Takes pending orders. If nothing is in flight, waits for some, and keeps the producer served.
-    fn take_orders(&mut self, session: &mut Session) -> Result<(), SessionEnd> {
+    fn take_orders(&mut self, session: &mut ProducerSession) -> Result<(), SessionEnd> {
         if self.unacked.is_empty() {
             while self.unacked.is_empty() {
                 match self.orders.recv_timeout(POLL_IDLE) {
@@ -264,7 +266,7 @@ impl Worker {
         }
     }
 
-    fn take_during(&mut self, session: &mut Session, order: Order) {
+    fn take_during(&mut self, session: &mut ProducerSession, order: WorkerCommand) {
         if !self.take(order) {
             return;
         }
@@ -276,15 +278,15 @@ impl Worker {
     }
 
     /// Returns true for an order to hurry.
-    fn take(&mut self, order: Order) -> bool {
-        let Order::Send(outgoing) = order else { return true };
+    fn take(&mut self, order: WorkerCommand) -> bool {
+        let WorkerCommand::Send(outgoing) = order else { return true };
         for outgoing in outgoing {
             self.unacked.push(outgoing);
         }
         false
     }
 
-    fn feed(&mut self, session: &mut Session) -> Result<(), SessionEnd> {
+    fn feed(&mut self, session: &mut ProducerSession) -> Result<(), SessionEnd> {
         let oldest = self.unacked.first();
         for (serial, outgoing) in self.unacked.since(session.next) {
             if serial != oldest && !session.proven {
@@ -295,14 +297,14 @@ impl Worker {
             match sent {
                 Ok(()) => session.next = serial + 1,
                 // The delivery of an earlier message reports the fatal error.
-                Err(Refusal::Full | Refusal::Never(Code::Fatal)) => break,
-                Err(Refusal::Never(code)) => return Err(SessionEnd::OneByOne(code)),
+                Err(SendError::Full | SendError::Never(Code::Fatal)) => break,
+                Err(SendError::Never(code)) => return Err(SessionEnd::OneByOne(code)),
             }
         }
         Ok(())
     }
 
-    fn feed_one(&mut self, session: &mut Session) {
+    fn feed_one(&mut self, session: &mut ProducerSession) {
         let Some(serial) = self.trial.as_ref().and_then(|trial| trial.next(&self.unacked)) else { return };
         let Some((_, outgoing)) = self.unacked.since(serial).next().filter(|_| session.alone.is_none()) else { return };
         let (bytes, sent) =
@@ -312,12 +314,16 @@ impl Worker {
                 session.alone = Some((serial, bytes));
                 session.begin_to_await(serial, self.clock.monotonic());
             }
-            Err(Refusal::Full | Refusal::Never(Code::Fatal)) => {}
-            Err(Refusal::Never(code)) => self.judge(session, (serial, bytes), code),
+            Err(SendError::Full | SendError::Never(Code::Fatal)) => {}
+            Err(SendError::Never(code)) => self.judge(session, (serial, bytes), code),
         }
     }
 
-    fn settle(&mut self, session: &mut Session, deliveries: Vec<(usize, Delivery)>) -> Option<SessionEnd> {
+    fn settle(
+        &mut self,
+        session: &mut ProducerSession,
+        deliveries: Vec<(usize, DeliveryReport)>,
+    ) -> Option<SessionEnd> {
         let mut end = None;
         let mut receipts = Vec::with_capacity(deliveries.len());
         for (serial, delivery) in deliveries {
@@ -342,7 +348,7 @@ impl Worker {
         }
         if !receipts.is_empty() {
             failpoints::pass("report-before");
-            let _ = self.reports.send(Report::Delivered(receipts));
+            let _ = self.reports.send(WorkerReport::Delivered(receipts));
             self.backoff.reset();
             (session.held_until, session.is_hurried) = (None, false);
             session.forget_timeouts();
@@ -356,7 +362,7 @@ impl Worker {
     }
 
     /// Reports the remaining deliveries, so that the next producer does not send these events again.
-    fn settle_rest(&mut self, session: &mut Session) {
+    fn settle_rest(&mut self, session: &mut ProducerSession) {
         loop {
             let deliveries = session.producer.deliveries();
             if deliveries.is_empty() {
@@ -367,22 +373,22 @@ impl Worker {
         }
     }
 
-    fn judge(&mut self, session: &mut Session, (serial, bytes): (usize, usize), code: Code) {
+    fn judge(&mut self, session: &mut ProducerSession, (serial, bytes): (usize, usize), code: Code) {
         let Some(trial) = &mut self.trial else { return };
         let is_loss = |outgoing: &Outgoing| matches!(outgoing.event.body, Body::Loss(_));
         let is_loss = self.unacked.since(serial).next().is_some_and(|(_, outgoing)| is_loss(outgoing));
         session.refused_by = Some(code);
         let verdict = trial.refuse(Refused { serial, bytes, for_its_size: is_about_size(code), is_loss });
-        if verdict == Verdict::AtFault
+        if verdict == TrialVerdict::AtFault
             && let Some(outgoing) = self.unacked.take(serial)
         {
             let bytes = outgoing.bytes();
-            let _ = self.reports.send(Report::Rejected { serial, bytes, reason: code.to_string() });
+            let _ = self.reports.send(WorkerReport::Rejected { serial, bytes, reason: code.to_string() });
             self.waker.wake();
         }
     }
 
-    fn failed(&self, session: &Session, code: Code) -> SessionEnd {
+    fn failed(&self, session: &ProducerSession, code: Code) -> SessionEnd {
         if !is_refusal(code) {
             return SessionEnd::of(code, &self.settings.topic, self.settings.connection.brokers());
         }
@@ -395,14 +401,14 @@ impl Worker {
         }
     }
 
-    fn listen(&mut self, session: &mut Session) -> Result<(), SessionEnd> {
+    fn listen(&mut self, session: &mut ProducerSession) -> Result<(), SessionEnd> {
         if let Some(fatal) = session.producer.fatal() {
             return Err(SessionEnd::Retry(fatal));
         }
         if let Some(cause) = session.producer.cause()
             && session.cause.replace(cause.clone()).as_ref() != Some(&cause)
         {
-            self.report_trouble(Report::Retrying { cause });
+            self.report_trouble(WorkerReport::Retrying { cause });
         }
         if session.producer.timed_out()
             && session.count_timeout(self.clock.monotonic()) >= TIMEOUTS_MAX
@@ -422,14 +428,14 @@ impl Worker {
             }
             let reason = kafka::explained(&reason, self.settings.connection.brokers());
             if self.say(&format!("broker away, the events {}: {reason}", self.settings.undelivered)) {
-                self.report_trouble(Report::Trouble { what: format!("broker away: {reason}"), gave_up: false });
+                self.report_trouble(WorkerReport::Trouble { what: format!("broker away: {reason}"), gave_up: false });
             }
             session.cause = Some(reason);
         }
         Ok(())
     }
 
-    fn pause(&mut self, session: &mut Session) -> Result<Duration, SessionEnd> {
+    fn pause(&mut self, session: &mut ProducerSession) -> Result<Duration, SessionEnd> {
         let now = self.clock.monotonic();
         let is_refused = |trial: &Trial| session.alone.is_none() && trial.next(&self.unacked).is_none();
         if self.trial.as_ref().is_some_and(is_refused) {
@@ -460,7 +466,7 @@ impl Worker {
     }
 
     /// Holds what the topic refuses, and tries it again after a while.
-    fn hold(&mut self, session: &mut Session, now: Duration) -> Duration {
+    fn hold(&mut self, session: &mut ProducerSession, now: Duration) -> Duration {
         match session.held_until {
             Some(until) if now < until => POLL_AWAY.min(until - now),
             Some(_) => {
@@ -482,18 +488,18 @@ impl Worker {
                     "cannot publish: {what}; the events {} and are tried again",
                     self.settings.undelivered
                 ));
-                self.report_trouble(Report::Refusing { what });
+                self.report_trouble(WorkerReport::Refusing { what });
                 POLL_AWAY
             }
         }
     }
 
-    fn report_overdue(&mut self, session: &Session) {
+    fn report_overdue(&mut self, session: &ProducerSession) {
         let cause = session.cause.clone().or_else(|| session.producer.diagnose(&self.settings.topic));
         let cause = cause.unwrap_or_else(|| "no broker says why".to_owned());
         let what = format!("Kafka has not acknowledged an event for over 10 s: {cause}");
         if self.say(&format!("{what}; the events {}", self.settings.undelivered)) {
-            self.report_trouble(Report::Trouble { what, gave_up: false });
+            self.report_trouble(WorkerReport::Trouble { what, gave_up: false });
         }
     }
 
@@ -517,7 +523,7 @@ impl Worker {
 
     fn files(&self) -> (u64, u64) {
         let registry = self.settings.encoding.registry.as_ref();
-        (self.settings.connection.files(), registry.map_or(0, Address::files))
+        (self.settings.connection.files(), registry.map_or(0, RegistryAddress::files))
     }
 
     fn say(&self, message: &str) -> bool {
@@ -525,7 +531,7 @@ impl Worker {
         line.inspect(|line| warn!("{line}")).is_some()
     }
 
-    fn report_trouble(&mut self, report: Report) {
+    fn report_trouble(&mut self, report: WorkerReport) {
         self.is_troubled = true;
         // A loop that has ended takes no more reports.
         let _ = self.reports.send(report);
@@ -537,7 +543,7 @@ impl Worker {
             info!("publishing again");
         }
         if std::mem::take(&mut self.is_troubled) {
-            let _ = self.reports.send(Report::Recovered);
+            let _ = self.reports.send(WorkerReport::Recovered);
         }
     }
 }
@@ -550,7 +556,7 @@ fn send(
     serial: usize,
     outgoing: &Outgoing,
     written: &mut Vec<u8>,
-) -> (usize, Result<(), Refusal>) {
+) -> (usize, Result<(), SendError>) {
     let json = outgoing.json.as_deref().unwrap_or_else(|| {
         written.clear();
         wire::write_json(&outgoing.event, written);

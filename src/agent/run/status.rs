@@ -5,7 +5,7 @@ use chrono::SubsecRound as _;
 use super::Agent;
 use crate::agent::journal::Durability;
 use crate::agent::mishap::{Mishap, Mishaps};
-use crate::agent::status::{Report, State, Trouble, at, words};
+use crate::agent::status::{AgentState, Problem, StatusReport, at, words};
 use crate::clock::Clock as _;
 
 /// State that the loop keeps for status reports. Times are `CLOCK_BOOTTIME` in milliseconds.
@@ -28,7 +28,7 @@ impl Agent {
         clients.into_iter().for_each(|client| client.answer(&answer));
     }
 
-    fn report(&mut self) -> Report {
+    fn report(&mut self) -> StatusReport {
         let now = self.stamp();
         let monotonic = self.clock.monotonic();
         let journal = self.system.journal();
@@ -41,8 +41,8 @@ impl Agent {
         let lasting: Vec<&Mishap> = parts.iter().filter_map(|part| part.lasting.as_ref()).collect();
         let moment = |ms: u64| at(ms, &now);
         let next_flush = publisher.next_flush().map(|next| now.observed_at + next.saturating_sub(monotonic));
-        let report = Report {
-            state: if vitals.ending { State::Ending } else { State::Running },
+        let report = StatusReport {
+            state: if vitals.ending { AgentState::Ending } else { AgentState::Running },
             healthy: lasting.is_empty(),
             asked_at: now.observed_at,
             agent: Some(settings.agent.clone()),
@@ -79,8 +79,8 @@ impl Agent {
             errors: Some(parts.iter().map(|part| part.count).sum()),
             last_error_at: last.map(|last| moment(last.at_ms)),
             last_error: last.map(|last| words(&last.what)),
-            troubles: lasting.into_iter().map(|lasting| Trouble::of(lasting, &now)).collect(),
-            ..Report::default()
+            troubles: lasting.into_iter().map(|lasting| Problem::of(lasting, &now)).collect(),
+            ..StatusReport::default()
         };
         report.with_breaches(detector.open_breaches(&now)).with_links(detector.links())
     }

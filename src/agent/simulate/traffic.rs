@@ -78,18 +78,18 @@ impl World {
 struct Incident {
     start: u64,
     end: u64,
-    kind: Kind,
+    kind: IncidentKind,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Kind {
+enum IncidentKind {
     Received { bps: f64 },
     Sent { bps: f64 },
     Outage,
 }
 
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct SimulatedLink {
     rng: fastrand::Rng,
     number: u32,
     links: u32,
@@ -105,9 +105,9 @@ pub(super) struct Link {
     pub(super) due: u64,
 }
 
-impl Link {
+impl SimulatedLink {
     pub(super) fn new((number, links): (u32, u32), seed: u64, world: &World, now: u64) -> Self {
-        let incident = Incident { start: 0, end: 0, kind: Kind::Outage };
+        let incident = Incident { start: 0, end: 0, kind: IncidentKind::Outage };
         let mut link = Self {
             rng: fastrand::Rng::with_seed(seed),
             number,
@@ -132,7 +132,7 @@ impl Link {
 
     pub(super) fn read(&mut self, world: &World, now: u64, reading: &mut Reading) {
         let Incident { start, end, kind } = self.incident;
-        if kind == Kind::Outage && now >= start {
+        if kind == IncidentKind::Outage && now >= start {
             if now >= end {
                 self.come_back(now, reading);
                 self.draw_incident(world, now);
@@ -144,7 +144,7 @@ impl Link {
         }
         self.count(world, now);
         reading.counters.push(self.counters());
-        if kind != Kind::Outage && now >= end + world.settle_s {
+        if kind != IncidentKind::Outage && now >= end + world.settle_s {
             self.draw_incident(world, now);
         } else {
             self.due = self.next_reading(world, now);
@@ -158,7 +158,7 @@ impl Link {
         if world.reads_all {
             return now + 1;
         }
-        if kind == Kind::Outage || now < start {
+        if kind == IncidentKind::Outage || now < start {
             return start;
         }
         let raised = start + world.rise_s;
@@ -185,7 +185,7 @@ impl Link {
         let start = start as u64;
         let kind = self.draw_kind();
         let length = match kind {
-            Kind::Outage => self.rng.u64(OUTAGE_S),
+            IncidentKind::Outage => self.rng.u64(OUTAGE_S),
             _ => (BURST_MIN_S * BURST_SPREAD.powf(self.rng.f64().powi(3))) as u64,
         };
         let resets = self.number % 4 == 2 && self.rng.u8(0..6) == 0;
@@ -194,12 +194,12 @@ impl Link {
         self.due = self.next_reading(world, now);
     }
 
-    fn draw_kind(&mut self) -> Kind {
+    fn draw_kind(&mut self) -> IncidentKind {
         if self.number % 4 == 3 && self.rng.u8(0..5) == 0 {
-            return Kind::Outage;
+            return IncidentKind::Outage;
         }
         let bps = BURST_BPS + BURST_MORE_BPS * self.rng.f64();
-        if self.rng.u8(0..3) == 0 { Kind::Sent { bps } } else { Kind::Received { bps } }
+        if self.rng.u8(0..3) == 0 { IncidentKind::Sent { bps } } else { IncidentKind::Received { bps } }
     }
 
     fn count(&mut self, world: &World, now: u64) {
@@ -214,8 +214,8 @@ impl Link {
             let quiet = self.quiet_bps(world, from);
             let bursts = (start..end).contains(&from);
             let (rx, tx) = match kind {
-                Kind::Received { bps } if bursts => (bps, bps * ANSWERS),
-                Kind::Sent { bps } if bursts => (quiet.max(bps * ANSWERS), bps),
+                IncidentKind::Received { bps } if bursts => (bps, bps * ANSWERS),
+                IncidentKind::Sent { bps } if bursts => (quiet.max(bps * ANSWERS), bps),
                 _ => (quiet, quiet * ANSWERS),
             };
             let seconds = (to - from) as f64;

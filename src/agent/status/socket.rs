@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use log::warn;
 
-use super::Report;
+use super::StatusReport;
 
 const CLIENTS_AT_ONCE: usize = 16;
 const RETRY: Duration = Duration::from_secs(30);
@@ -125,11 +125,11 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-pub fn ask(path: &Path) -> Result<Report, NoAnswer> {
+pub fn ask(path: &Path) -> Result<StatusReport, NoAnswer> {
     ask_within(path, ANSWER_MAX)
 }
 
-fn ask_within(path: &Path, longest: Duration) -> Result<Report, NoAnswer> {
+fn ask_within(path: &Path, longest: Duration) -> Result<StatusReport, NoAnswer> {
     let (sender, answer) = channel();
     let path = path.to_owned();
     // On a thread that can be abandoned: connecting to an agent that accepts no connection blocks for ever.
@@ -160,10 +160,10 @@ mod tests {
     const NOW: Duration = Duration::from_secs(100);
 
     fn answer() -> Vec<u8> {
-        Report { pid: Some(7), ..Report::default() }.to_json()
+        StatusReport { pid: Some(7), ..StatusReport::default() }.to_json()
     }
 
-    fn asked(socket: &mut StatusSocket) -> Report {
+    fn asked(socket: &mut StatusSocket) -> StatusReport {
         let path = socket.path.clone();
         let asking = std::thread::spawn(move || ask(&path));
         while !asking.is_finished() {

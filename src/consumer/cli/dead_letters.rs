@@ -7,12 +7,12 @@ use serde_json::json;
 
 use super::common::{Absent, Common, PrintError, unavailable};
 use crate::clock::SystemClock;
-use crate::consumer::batch::Headers;
+use crate::consumer::batch::PackedHeaders;
 use crate::consumer::report::dead_letters::{self, DeadLetter, DeadLetterFilter, KafkaPosition, Payloads};
 use crate::consumer::store::{RetryOutcome, StoreError};
 use crate::excerpt::beginning;
 use crate::exit::Failure;
-use crate::output::{self, Format, Rows, Value};
+use crate::output::{self, OutputFormat, Rows, Value};
 use crate::units::counted;
 
 const LIST_HELP: &str = "\
@@ -62,7 +62,7 @@ pub(super) enum DeadLetters {
         which: Which,
         /// Output format
         #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-        format: Format,
+        format: OutputFormat,
         /// Show those too that were dropped, with the reason
         #[arg(long)]
         dropped: bool,
@@ -77,7 +77,7 @@ pub(super) enum DeadLetters {
         which: Which,
         /// Output format
         #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-        format: Format,
+        format: OutputFormat,
     },
     /// Give up messages that can't be stored, with a reason
     #[command(after_help = DROP_HELP)]
@@ -150,11 +150,13 @@ const EXCERPT_BYTES: i64 = 4 * (EXCERPT_CHARS as i64 + 1);
 impl DeadLetters {
     pub(super) fn run(self) -> Result<(), Failure> {
         match self {
-            Self::List { which, dropped, raw: true, .. } => which.list(dropped, Payloads::Whole, Raw::default()),
+            Self::List { which, dropped, raw: true, .. } => {
+                which.list(dropped, Payloads::Whole, RawPayloads::default())
+            }
             Self::List { which, format, dropped, raw: false } => {
                 let payloads = match format {
-                    Format::Table => Payloads::Begin(EXCERPT_BYTES),
-                    Format::Json | Format::Csv => Payloads::Whole,
+                    OutputFormat::Table => Payloads::Begin(EXCERPT_BYTES),
+                    OutputFormat::Json | OutputFormat::Csv => Payloads::Whole,
                 };
                 which.list(dropped, payloads, Listed::new(format, dropped))
             }
@@ -164,7 +166,7 @@ impl DeadLetters {
     }
 }
 
-trait Sink {
+trait DeadLetterSink {
     fn letter(&mut self, letter: DeadLetter) -> io::Result<()>;
     fn end(self) -> io::Result<()>;
 }
@@ -182,7 +184,7 @@ impl Which {
         }
     }
 
-    fn list(&self, with_dropped: bool, payloads: Payloads, mut sink: impl Sink) -> Result<(), Failure> {
+    fn list(&self, with_dropped: bool, payloads: Payloads, mut sink: impl DeadLetterSink) -> Result<(), Failure> {
         self.common.start_log();
         let settings = self.common.settings(Absent::MeansDefaults).map_err(Failure::config)?;
         let mut reader = settings.store.reader();
@@ -194,7 +196,7 @@ impl Which {
     }
 
     /// Prints what remains, and counts what was stored. A closed pipe does not end it: the work is to be done.
-    fn retry(&self, format: Format) -> Result<(), Failure> {
+    fn retry(&self, format: OutputFormat) -> Result<(), Failure> {
         self.common.start_log();
         let settings = self.common.settings(Absent::MeansDefaults).map_err(Failure::config)?;
         let mut reader = settings.store.reader();
@@ -250,22 +252,22 @@ fn row_of(at: &KafkaPosition, outcome: &RetryOutcome) -> [Value; 5] {
 struct Listed {
     rows: Rows<Box<dyn io::Write>>,
     columns: &'static [&'static str],
-    format: Format,
+    format: OutputFormat,
 }
 
 impl Listed {
-    fn new(format: Format, dropped: bool) -> Self {
+    fn new(format: OutputFormat, dropped: bool) -> Self {
         let columns = match format {
-            Format::Table if dropped => DROPPED_TABLE,
-            Format::Table => TABLE,
-            Format::Json | Format::Csv => LIST,
+            OutputFormat::Table if dropped => DROPPED_TABLE,
+            OutputFormat::Table => TABLE,
+            OutputFormat::Json | OutputFormat::Csv => LIST,
         };
         Self { rows: Rows::new(format, columns, output::stdout(format)), columns, format }
     }
 
     fn text(&self, bytes: &Option<Vec<u8>>) -> Value {
         match (bytes, self.format) {
-            (Some(bytes), Format::Table) => beginning(&String::from_utf8_lossy(bytes), EXCERPT_CHARS).into(),
+            (Some(bytes), OutputFormat::Table) => beginning(&String::from_utf8_lossy(bytes), EXCERPT_CHARS).into(),
             (bytes, _) => bytes.clone().into(),
         }
     }
@@ -295,7 +297,7 @@ impl Listed {
     }
 }
 
-impl Sink for Listed {
+impl DeadLetterSink for Listed {
     fn letter(&mut self, letter: DeadLetter) -> io::Result<()> {
         let row: Vec<Value> = self.columns.iter().map(|column| self.value(column, &letter)).collect();
         self.rows.push(row)
@@ -307,21 +309,21 @@ impl Sink for Listed {
 }
 
 /// Converts headers to a list: a name may occur more than once.
-fn in_json(headers: &Headers) -> serde_json::Value {
+fn in_json(headers: &PackedHeaders) -> serde_json::Value {
     let header =
         |(name, value): (&str, Option<&[u8]>)| json!({"name": name, "value": value.map(String::from_utf8_lossy)});
     headers.iter().map(header).collect()
 }
 
-struct Raw(io::BufWriter<io::Stdout>);
+struct RawPayloads(io::BufWriter<io::Stdout>);
 
-impl Default for Raw {
+impl Default for RawPayloads {
     fn default() -> Self {
         Self(io::BufWriter::new(io::stdout()))
     }
 }
 
-impl Sink for Raw {
+impl DeadLetterSink for RawPayloads {
     fn letter(&mut self, letter: DeadLetter) -> io::Result<()> {
         self.0.write_all(&letter.payload.unwrap_or_default())?;
         self.0.write_all(b"\n")

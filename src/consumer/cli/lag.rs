@@ -10,9 +10,9 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::StandaloneConsumer;
 use crate::consumer::batch::TopicId;
 use crate::consumer::config::Settings;
-use crate::consumer::store::{Kind, Query, Reader, StoreError};
+use crate::consumer::store::{ColumnType, Query, Reader, StoreError};
 use crate::exit::Failure;
-use crate::output::{self, Format, Rows, Value};
+use crate::output::{self, OutputFormat, Rows, Value};
 
 pub(super) const HELP: &str = "\
 For each partition: where it ends (the last stable offset: what a reader may see), what the group has told Kafka, and what the
@@ -33,11 +33,11 @@ pub(super) struct Lag {
     common: Common,
     /// Output format
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    format: Format,
+    format: OutputFormat,
     /// Wait until all that is there now is stored
     #[arg(long)]
     wait: bool,
-    /// How long to wait at most
+    /// Maximum time to wait
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = crate::cli::time, requires = "wait")]
     timeout: Duration,
 }
@@ -52,23 +52,24 @@ const COLUMNS: &[&str] = &[
     "lag",
     "updated_at",
 ];
-const STORED: &[Kind] = &[Kind::Text, Kind::Number, Kind::Number, Kind::Number, Kind::Time];
+const STORED: &[ColumnType] =
+    &[ColumnType::Text, ColumnType::Number, ColumnType::Number, ColumnType::Number, ColumnType::Time];
 
 const ASK_EVERY: Duration = Duration::from_millis(200);
 
 #[derive(Clone, Debug)]
-struct Stored {
+struct StoredOffset {
     next: i64,
     generation: i32,
     updated_at: Value,
 }
 
 #[derive(Clone, Debug)]
-struct Row {
+struct LagRow {
     begin: i64,
     end: i64,
     committed: Option<i64>,
-    stored: Option<Stored>,
+    stored: Option<StoredOffset>,
 }
 
 impl Lag {
@@ -91,13 +92,13 @@ impl Lag {
             return Ok(());
         }
         let waited = humantime::format_duration(self.timeout);
-        let missing: i64 = rows.values().map(Row::lag).sum();
+        let missing: i64 = rows.values().map(LagRow::lag).sum();
         Err(Failure::failed(format!("not stored after {waited}: {missing} offsets; does a consumer run?")))
     }
 
     fn wait_for(
         &self,
-        rows: &mut BTreeMap<i32, Row>,
+        rows: &mut BTreeMap<i32, LagRow>,
         reader: &mut dyn Reader,
         topic: &TopicId,
     ) -> Result<bool, Failure> {
@@ -126,7 +127,7 @@ impl Lag {
     }
 }
 
-impl Row {
+impl LagRow {
     fn lag(&self) -> i64 {
         let from = self.stored.as_ref().map_or(self.begin, |stored| stored.next.max(self.begin));
         (self.end - from).max(0)
@@ -146,7 +147,7 @@ impl Row {
 }
 
 /// Asks the store first, then Kafka, so that no stored offset is beyond the end. Returns the cluster's id and its partitions.
-fn look(settings: &Settings, reader: &mut dyn Reader) -> Result<(String, BTreeMap<i32, Row>), Failure> {
+fn look(settings: &Settings, reader: &mut dyn Reader) -> Result<(String, BTreeMap<i32, LagRow>), Failure> {
     let mut stored = stored(reader, &settings.membership.topic).map_err(unavailable)?;
     let standalone = StandaloneConsumer::new(&settings.connection, &settings.membership, settings.decoder());
     let standalone = standalone.map_err(Failure::config)?;
@@ -158,25 +159,25 @@ fn look(settings: &Settings, reader: &mut dyn Reader) -> Result<(String, BTreeMa
     for partition in partitions {
         let (begin, end) = standalone.watermarks(partition).map_err(kafka)?;
         let stored = stored.remove(&(cluster.clone(), partition));
-        rows.insert(partition, Row { begin, end, committed: committed.get(&partition).copied(), stored });
+        rows.insert(partition, LagRow { begin, end, committed: committed.get(&partition).copied(), stored });
     }
     Ok((cluster, rows))
 }
 
 /// Reads the stored offsets of a topic, by cluster and partition: two clusters may have one of the same name.
-fn stored(reader: &mut dyn Reader, topic: &str) -> Result<BTreeMap<(String, i32), Stored>, StoreError> {
+fn stored(reader: &mut dyn Reader, topic: &str) -> Result<BTreeMap<(String, i32), StoredOffset>, StoreError> {
     let sql = "SELECT kafka_cluster, kafka_partition, next_offset, topic_generation, updated_at FROM kafka_offsets";
     let rows = reader.ask(&Query::new(sql, STORED).with("WHERE kafka_topic = ?", topic))?;
     let stored = |row: Vec<Value>| {
         let mut row = row.into_iter();
         let key = (row.next()?.into_text()?, row.next()?.into_number()?);
         let (next, generation) = (row.next()?.into_number()?, row.next()?.into_number()?);
-        Some((key, Stored { next, generation, updated_at: row.next()? }))
+        Some((key, StoredOffset { next, generation, updated_at: row.next()? }))
     };
     Ok(rows.into_iter().filter_map(stored).collect())
 }
 
-fn print(rows: &BTreeMap<i32, Row>, topic: &str, format: Format) -> std::io::Result<()> {
+fn print(rows: &BTreeMap<i32, LagRow>, topic: &str, format: OutputFormat) -> std::io::Result<()> {
     let mut printed = Rows::new(format, COLUMNS, output::stdout(format));
     for (partition, row) in rows {
         let stored = row.stored.as_ref();
@@ -198,9 +199,9 @@ fn print(rows: &BTreeMap<i32, Row>, topic: &str, format: Format) -> std::io::Res
 mod tests {
     use super::*;
 
-    fn row(begin: i64, end: i64, stored: Option<(i64, i32)>) -> Row {
-        let stored = stored.map(|(next, generation)| Stored { next, generation, updated_at: Value::Nothing });
-        Row { begin, end, committed: None, stored }
+    fn row(begin: i64, end: i64, stored: Option<(i64, i32)>) -> LagRow {
+        let stored = stored.map(|(next, generation)| StoredOffset { next, generation, updated_at: Value::Nothing });
+        LagRow { begin, end, committed: None, stored }
     }
 
     #[test]
@@ -214,7 +215,7 @@ mod tests {
 
     #[test]
     fn done_is_what_was_there_at_the_call_and_in_this_topic() {
-        let done = |before: &Row, stored| row(before.begin, before.end, stored).is_done(before);
+        let done = |before: &LagRow, stored| row(before.begin, before.end, stored).is_done(before);
         let before = row(0, 10, Some((7, 0)));
         assert!(!done(&before, Some((9, 0))) && done(&before, Some((10, 0))) && done(&before, Some((12, 0))));
         assert!(done(&row(4, 4, None), None) && !done(&row(0, 4, None), None));

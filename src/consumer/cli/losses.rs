@@ -9,7 +9,7 @@ use super::when::{TIMES, When};
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::report::missing_events::{self, MissingCause, MissingEvents, MissingFilter, MissingSummary};
 use crate::exit::Failure;
-use crate::output::{self, Format, Rows, Value};
+use crate::output::{self, OutputFormat, Rows, Value};
 
 pub(super) const HELP: &str = "\
 Shows which events are no rows, and why. Agents number their events from 1, without gaps, so that each missing one is known:
@@ -38,7 +38,7 @@ pub(super) struct Losses {
     common: Common,
     /// Output format
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    format: Format,
+    format: OutputFormat,
     /// Only this agent's; offsets that were never read are then left out
     #[arg(long, value_name = "NAME")]
     agent: Option<String>,
@@ -77,7 +77,7 @@ impl Losses {
         let moment = |when: Option<When>| when.map(|when| when.from(now));
         let filter = MissingFilter { agent: self.agent.clone(), since: moment(self.since), until: moment(self.until) };
         let mut reader = settings.store.reader();
-        let columns = if self.format == Format::Table { TABLE } else { COLUMNS };
+        let columns = if self.format == OutputFormat::Table { TABLE } else { COLUMNS };
         let mut rows = Rows::new(self.format, columns, output::stdout(self.format));
         let mut unread = false;
         let summary = missing_events::read(&mut *reader, &filter, |missing| {

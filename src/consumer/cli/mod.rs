@@ -19,7 +19,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use self::common::{Absent, Common};
 use super::config::{SAMPLES, Settings};
-use super::run::{Options, Reload, Stored, run_reloading};
+use super::run::{Options, Reload, StoredEvent, run_reloading};
 use crate::config::ConfigError;
 use crate::exit::Failure;
 use crate::{cli, output, wire};
@@ -62,7 +62,7 @@ enum Command {
     Losses(losses::Losses),
     /// Show the bytes over limit, by day, agent, interface, direction and limit
     #[command(after_help = totals::HELP)]
-    Totals(totals::Totals),
+    Totals(totals::TotalsCommand),
     /// Show the messages that could not be stored, try them again, or give them up
     DeadLetters {
         #[command(subcommand)]
@@ -100,8 +100,8 @@ impl Command {
                     signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(Failure::failed)?;
                 }
                 let options = Options { until_end, watchdog: true, log_totals };
-                let observer: fn(&Stored<'_>) = if print { print_stored } else { |_| () };
-                let reader = Reader { settings: &read, both: settings.of_samples().is_some() };
+                let observer: fn(&StoredEvent<'_>) = if print { print_stored } else { |_| () };
+                let reader = TopicReader { settings: &read, both: settings.of_samples().is_some() };
                 match settings.of_samples() {
                     None => reader.run(&settings, options, observer, &stop),
                     Some(of_samples) => run_both([&settings, &of_samples], options, observer, &stop, reader),
@@ -141,9 +141,9 @@ fn tell_locks(settings: &Settings, common: &Common) {
 fn run_both(
     settings: [&Settings; 2],
     options: Options,
-    observer: fn(&Stored<'_>),
+    observer: fn(&StoredEvent<'_>),
     stop: &AtomicBool,
-    reader: Reader<'_>,
+    reader: TopicReader<'_>,
 ) -> Result<(), Failure> {
     std::thread::scope(|scope| {
         let runs = settings.map(|settings| {
@@ -158,17 +158,17 @@ fn run_both(
 }
 
 #[derive(Clone, Copy)]
-struct Reader<'a> {
+struct TopicReader<'a> {
     settings: &'a (dyn Fn() -> Result<Settings, ConfigError> + Sync),
     both: bool,
 }
 
-impl Reader<'_> {
+impl TopicReader<'_> {
     fn run(
         self,
         settings: &Settings,
         options: Options,
-        observer: fn(&Stored<'_>),
+        observer: fn(&StoredEvent<'_>),
         stop: &AtomicBool,
     ) -> Result<(), Failure> {
         let wish = Arc::new(AtomicBool::new(false));
@@ -188,8 +188,8 @@ impl Reader<'_> {
     }
 }
 
-fn print_stored(stored: &Stored<'_>) {
-    let Stored { topic, partition, offset, event } = stored;
+fn print_stored(stored: &StoredEvent<'_>) {
+    let StoredEvent { topic, partition, offset, event } = stored;
     let json = wire::to_json(event);
     let mut out = std::io::stdout().lock();
     // The reader of standard output may be gone; storing goes on.

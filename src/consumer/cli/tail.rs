@@ -17,8 +17,8 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::config::Settings;
 use crate::consumer::{Seen, StandaloneConsumer};
 use crate::exit::Failure;
-use crate::kafka::Trouble;
-use crate::output::{self, Format};
+use crate::kafka::LogThrottle;
+use crate::output::{self, OutputFormat};
 
 mod lines;
 
@@ -42,7 +42,7 @@ pub(super) struct Tail {
     common: Common,
     /// Output format: a line for people, or all of the event
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    format: Format,
+    format: OutputFormat,
     /// Where to begin: earliest, latest, an offset, a time (10:00, today) or how long ago (10m); -5 is the last five of each partition
     #[arg(long, value_name = "WHERE", default_value = "latest", allow_hyphen_values = true, long_help = format!(
         "Where to begin: earliest, latest, an offset, or a time; -5 is the last five of each partition. {TIMES}"
@@ -154,7 +154,7 @@ impl Tail {
         stop: &AtomicBool,
         settings: &Settings,
     ) -> io::Result<()> {
-        let (clock, trouble) = (SystemClock::default(), Trouble::default());
+        let (clock, trouble) = (SystemClock::default(), LogThrottle::default());
         let mut left = self.count.unwrap_or(u64::MAX);
         // With --until-end: partitions that are not at their end yet.
         begin.retain(|_, (from, end)| from < end);

@@ -8,9 +8,9 @@ use clap::{Args, ValueEnum};
 use super::common::{Absent, Common, unavailable};
 use super::when::{TIMES, When};
 use crate::clock::{Clock as _, SystemClock};
-use crate::consumer::store::{Kind, Query};
+use crate::consumer::store::{ColumnType, Query};
 use crate::exit::Failure;
-use crate::output::{self, Format, Rows};
+use crate::output::{self, OutputFormat, Rows};
 
 pub(super) const HELP: &str = "\
 Bytes over limit: of each breach the greatest `excess_bytes` that any of its events reported, on the day it was raised (UTC). The
@@ -26,18 +26,18 @@ Examples:
   highwater-consumer totals --agent gw-042 --interface eth0 --format csv > gw-042.csv";
 
 #[derive(Args, Debug)]
-pub(super) struct Totals {
+pub(super) struct TotalsCommand {
     #[command(flatten)]
     common: Common,
     /// Output format
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    format: Format,
+    format: OutputFormat,
     /// Only this agent's
     #[arg(long, value_name = "NAME")]
     agent: Option<String>,
     /// Only of links, or of sums over the host
     #[arg(long, value_enum, value_name = "SCOPE")]
-    scope: Option<Scope>,
+    scope: Option<TotalsScope>,
     /// Only this interface's
     #[arg(long, value_name = "NAME")]
     interface: Option<String>,
@@ -54,7 +54,7 @@ pub(super) struct Totals {
 
 /// The traffic that a limit watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Scope {
+enum TotalsScope {
     /// One link
     Link,
     /// The sum over the links of a host
@@ -62,10 +62,18 @@ enum Scope {
 }
 
 const COLUMNS: &[&str] = &["day", "agent", "scope", "interface", "direction", "limit_name", "breaches", "excess_bytes"];
-const KINDS: &[Kind] =
-    &[Kind::Day, Kind::Text, Kind::Text, Kind::Text, Kind::Text, Kind::Text, Kind::Number, Kind::Bytes];
+const KINDS: &[ColumnType] = &[
+    ColumnType::Day,
+    ColumnType::Text,
+    ColumnType::Text,
+    ColumnType::Text,
+    ColumnType::Text,
+    ColumnType::Text,
+    ColumnType::Number,
+    ColumnType::Bytes,
+];
 
-impl Totals {
+impl TotalsCommand {
     pub(super) fn run(self) -> Result<(), Failure> {
         self.common.start_log();
         let settings = self.common.settings(Absent::MeansDefaults).map_err(Failure::config)?;
@@ -82,8 +90,8 @@ impl Totals {
     fn query(&self) -> Query {
         let now = SystemClock::default().wall();
         let scope = self.scope.map(|scope| match scope {
-            Scope::Link => "link",
-            Scope::Host => "host",
+            TotalsScope::Link => "link",
+            TotalsScope::Host => "host",
         });
         Query::new("SELECT day, agent, scope, interface, direction, limit_name, breaches, excess_bytes", KINDS)
             .then("FROM totals WHERE true")

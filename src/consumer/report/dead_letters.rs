@@ -6,8 +6,8 @@ use chrono::{DateTime, Utc};
 
 use super::stream;
 use crate::clock::Clock;
-use crate::consumer::batch::{Headers, Record, TopicId};
-use crate::consumer::store::{Kind, Query, Reader, RetriedRecord, RetryOutcome, Store, StoreError};
+use crate::consumer::batch::{PackedHeaders, Record, TopicId};
+use crate::consumer::store::{ColumnType, Query, Reader, RetriedRecord, RetryOutcome, Store, StoreError};
 use crate::output::Value;
 use crate::wire::{Decoder, Undecoded};
 
@@ -25,7 +25,7 @@ pub struct DeadLetter {
     pub seq: Option<i64>,
     pub dropped: Option<(DateTime<Utc>, String)>,
     pub key: Option<Vec<u8>>,
-    pub headers: Headers,
+    pub headers: PackedHeaders,
     /// The part of the payload that was requested.
     pub payload: Option<Vec<u8>>,
 }
@@ -66,24 +66,24 @@ const PAGE_BYTES: usize = 4 << 20;
 
 const COLUMNS: &str = "SELECT kafka_cluster, kafka_topic, kafka_partition, topic_generation, kafka_offset, kafka_timestamp, \
                        stored_at, error, bytes, agent, epoch, seq, dropped_at, drop_reason, key, headers,";
-const KINDS: &[Kind] = &[
-    Kind::Text,
-    Kind::Text,
-    Kind::Number,
-    Kind::Number,
-    Kind::Number,
-    Kind::Time,
-    Kind::Time,
-    Kind::Text,
-    Kind::Number,
-    Kind::Text,
-    Kind::Text,
-    Kind::Number,
-    Kind::Time,
-    Kind::Text,
-    Kind::Blob,
-    Kind::Blob,
-    Kind::Blob,
+const KINDS: &[ColumnType] = &[
+    ColumnType::Text,
+    ColumnType::Text,
+    ColumnType::Number,
+    ColumnType::Number,
+    ColumnType::Number,
+    ColumnType::Time,
+    ColumnType::Time,
+    ColumnType::Text,
+    ColumnType::Number,
+    ColumnType::Text,
+    ColumnType::Text,
+    ColumnType::Number,
+    ColumnType::Time,
+    ColumnType::Text,
+    ColumnType::Blob,
+    ColumnType::Blob,
+    ColumnType::Blob,
 ];
 
 /// Calls `each` with the dead letters in the order of their positions.
@@ -223,7 +223,7 @@ impl DeadLetter {
             seq: next().into_number(),
             dropped: next().into_time().zip(next().into_text()),
             key: next().into_blob(),
-            headers: Headers::from_bytes(next().into_blob().unwrap_or_default()),
+            headers: PackedHeaders::from_bytes(next().into_blob().unwrap_or_default()),
             payload: next().into_blob(),
         }
     }

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 
 use super::stream;
-use crate::consumer::store::{Kind, Query, Reader, StoreError};
+use crate::consumer::store::{ColumnType, Query, Reader, StoreError};
 use crate::output::Value;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,20 +63,20 @@ pub struct MissingSummary {
     pub of_no_agent_dropped: u64,
 }
 
-const KINDS: &[Kind] = &[
-    Kind::Text,
-    Kind::Text,
-    Kind::Text,
-    Kind::Number,
-    Kind::Number,
-    Kind::Text,
-    Kind::Number,
-    Kind::Number,
-    Kind::Number,
-    Kind::Number,
-    Kind::Text,
-    Kind::Text,
-    Kind::Time,
+const KINDS: &[ColumnType] = &[
+    ColumnType::Text,
+    ColumnType::Text,
+    ColumnType::Text,
+    ColumnType::Number,
+    ColumnType::Number,
+    ColumnType::Text,
+    ColumnType::Number,
+    ColumnType::Number,
+    ColumnType::Number,
+    ColumnType::Number,
+    ColumnType::Text,
+    ColumnType::Text,
+    ColumnType::Time,
 ];
 
 const SQL: &str = "
@@ -114,7 +114,7 @@ pub fn read<E: From<StoreError>>(
     })?;
     let query = Query::new(
         "SELECT count(*), count(dropped_at) FROM dead_letters WHERE agent IS NULL",
-        &[Kind::Number, Kind::Number],
+        &[ColumnType::Number, ColumnType::Number],
     )
     .with_any("AND stored_at >= ?", filter.since)
     .with_any("AND stored_at < ?", filter.until);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Consumer, Ends, State};
+use super::{Consumer, ConsumerState, Ends};
 use crate::consumer::batch::TopicId;
 use crate::consumer::source::is_unknown_topic;
 use crate::exit::{Failure, Status};
@@ -22,7 +22,7 @@ pub(super) struct Due {
 
 impl Consumer<'_> {
     pub(super) fn chores(&mut self, now: Duration) {
-        if self.state == State::Reading {
+        if self.state == ConsumerState::Reading {
             if now >= self.due.passing {
                 self.due.passing = now + PASS_EVERY;
                 self.pass_empty_offsets();

@@ -8,7 +8,7 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::config::Settings;
 use crate::consumer::store::{Maintained, StoreError};
 use crate::failpoints;
-use crate::kafka::Trouble;
+use crate::kafka::LogThrottle;
 use crate::units::counted;
 
 const FIRST: Duration = Duration::from_secs(10);
@@ -26,7 +26,7 @@ impl MaintenanceThread {
         let (stopped, retention) = (Arc::clone(&stop), settings.retention);
         let mut maintenance = settings.store.maintenance(&settings.store_options(instance));
         let rounds = move || {
-            let (clock, trouble) = (SystemClock::default(), Trouble::default());
+            let (clock, trouble) = (SystemClock::default(), LogThrottle::default());
             let mut pause = failpoints::duration("maintenance-first-s", FIRST);
             while sleep(&clock, pause, &stopped) {
                 let result = maintenance.run(&retention, clock.wall(), BUDGET, &stopped);
@@ -56,7 +56,7 @@ fn sleep(clock: &SystemClock, pause: Duration, stop: &AtomicBool) -> bool {
     false
 }
 
-fn tell(result: &Result<Maintained, StoreError>, trouble: &Trouble, now: Duration) -> bool {
+fn tell(result: &Result<Maintained, StoreError>, trouble: &LogThrottle, now: Duration) -> bool {
     match result {
         Ok(Maintained { deleted, dropped, unfinished }) => {
             for partition in dropped {

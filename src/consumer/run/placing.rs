@@ -5,10 +5,10 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
 
 use super::intake::Intake;
-use super::{Consumer, Hindrance, State};
+use super::{Consumer, ConsumerState, Hindrance};
 use crate::clock::Clock as _;
 use crate::consumer::batch::{Gap, GapCause, TopicId};
-use crate::consumer::checkpoint::{AnchorRecord, Checkpoint, Verdict};
+use crate::consumer::checkpoint::{AnchorRecord, Checkpoint, CheckpointVerdict};
 use crate::consumer::config::Start;
 use crate::consumer::source::Known;
 use crate::consumer::store::StoreError;
@@ -27,7 +27,7 @@ impl Consumer<'_> {
     pub(super) fn place_all(&mut self) {
         match self.try_to_place() {
             Ok(()) => {
-                self.state = State::Reading;
+                self.state = ConsumerState::Reading;
                 self.well();
                 self.due.anchors = self.clock.monotonic() + anchor_every();
             }
@@ -70,18 +70,18 @@ impl Consumer<'_> {
         topic: &TopicId,
         partition: i32,
         old: &Checkpoint,
-        verdict: &Verdict,
+        verdict: &CheckpointVerdict,
         low: i64,
     ) -> Result<Checkpoint, StoreError> {
         let (new, gap) = match *verdict {
-            Verdict::Same => (old.clone(), None),
-            Verdict::Recreated(why) => {
+            CheckpointVerdict::Same => (old.clone(), None),
+            CheckpointVerdict::Recreated(why) => {
                 log::error!(
                     "{topic}[{partition}] was made anew ({why}): reading it from its start, {low}; what is stored already is not stored twice"
                 );
                 (old.recreated(low), None)
             }
-            Verdict::Gap(gap) => {
+            CheckpointVerdict::Gap(gap) => {
                 log::error!(
                     "{topic}[{partition}]: Kafka dropped offsets {} to {} before they were read",
                     gap.first,
@@ -171,7 +171,7 @@ impl Consumer<'_> {
             let is_there = found.iter().any(|record| matches!(record, AnchorRecord::Record(_)));
             let watermarks = if is_there { Some((0, i64::MAX)) } else { self.source.watermarks(partition).ok() };
             let Some((low, high)) = watermarks else { continue };
-            if let Verdict::Recreated(why) = before.verify(found, low, high) {
+            if let CheckpointVerdict::Recreated(why) = before.verify(found, low, high) {
                 log::info!("{topic}[{partition}]: {why}; looking again");
                 return self.unplace(Duration::ZERO);
             }

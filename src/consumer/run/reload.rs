@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::{Consumer, Options, Stored};
+use super::{Consumer, Options, StoredEvent};
 use crate::clock::Clock as _;
 use crate::consumer::config::Settings;
 use crate::exit::Failure;
@@ -23,7 +23,7 @@ pub struct Reload<'a> {
 pub fn run(
     settings: &Settings,
     options: Options,
-    observer: &mut dyn FnMut(&Stored<'_>),
+    observer: &mut dyn FnMut(&StoredEvent<'_>),
     stop: &AtomicBool,
 ) -> Result<(), Failure> {
     let nobody = AtomicBool::new(false);
@@ -39,7 +39,7 @@ pub fn run(
 pub fn run_reloading(
     settings: &Settings,
     options: Options,
-    observer: &mut dyn FnMut(&Stored<'_>),
+    observer: &mut dyn FnMut(&StoredEvent<'_>),
     stop: &AtomicBool,
     reload: Reload<'_>,
 ) -> Result<(), Failure> {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::{Consumer, Hindrance, Stored};
+use super::{Consumer, Hindrance, StoredEvent};
 use crate::clock::Clock as _;
 use crate::consumer::batch::{Batch, Gap, GapCause, PartitionBatch};
 use crate::consumer::source::Source;
@@ -84,7 +84,7 @@ impl Consumer<'_> {
             let (from, to) = applied.stored.get(&partition).copied().unwrap_or_default();
             for record in slice.records.iter().filter(|record| (from..to).contains(&record.offset)) {
                 if let (Ok(event), false) = (&record.content, refused.contains(&(partition, record.offset))) {
-                    (self.observer)(&Stored { topic: &batch.topic.name, partition, offset: record.offset, event });
+                    (self.observer)(&StoredEvent { topic: &batch.topic.name, partition, offset: record.offset, event });
                 }
             }
         }

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use super::Consumer;
-use crate::consumer::store::{Applied, Kind, Query, Reader, StoreError, TotalKey};
+use crate::consumer::store::{Applied, ColumnType, Query, Reader, StoreError, TotalKey};
 use crate::output::Value;
 use crate::units::ByteCount;
 
@@ -96,7 +96,14 @@ impl Totals {
 
 /// Reads these totals over all days, high and low halves apart: the sum of two great `bigint`s would overflow.
 fn stored(reader: &mut dyn Reader, keys: &[&TotalKey]) -> Result<Sums, StoreError> {
-    const KINDS: &[Kind] = &[Kind::Text, Kind::Text, Kind::Text, Kind::Text, Kind::Number, Kind::Number];
+    const KINDS: &[ColumnType] = &[
+        ColumnType::Text,
+        ColumnType::Text,
+        ColumnType::Text,
+        ColumnType::Text,
+        ColumnType::Number,
+        ColumnType::Number,
+    ];
     /// Databases bound the number of parameters.
     const KEYS_MAX: usize = 1_000;
     let mut sums = Sums::new();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::Consumer;
 use crate::clock::Clock as _;
 use crate::consumer::source::Polled;
-use crate::consumer::store::{Progress, Store, StoreError, StoreOptions, StoreUrl};
+use crate::consumer::store::{Store, StoreError, StoreOptions, StoreProgress, StoreUrl};
 use crate::failpoints;
 use crate::units::lasting;
 
@@ -26,12 +26,12 @@ const MIGRATION_SAID: Duration = Duration::from_secs(60);
 pub(super) struct Writer {
     url: StoreUrl,
     options: StoreOptions,
-    worker: Option<Worker>,
+    worker: Option<WriterThread>,
 }
 
-struct Worker {
+struct WriterThread {
     jobs: Sender<Job>,
-    progress: Arc<Progress>,
+    progress: Arc<StoreProgress>,
 }
 
 type Job = Box<dyn FnOnce(&mut dyn Store) + Send>;
@@ -45,7 +45,7 @@ impl Writer {
     fn begin<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut dyn Store) -> T + Send + 'static,
-    ) -> Result<(Receiver<T>, Arc<Progress>), StoreError> {
+    ) -> Result<(Receiver<T>, Arc<StoreProgress>), StoreError> {
         let (sender, answer) = channel();
         let job: Job = Box::new(move |store| {
             // The receiver is gone if the store took too long.
@@ -63,14 +63,14 @@ impl Writer {
         Ok((answer, progress))
     }
 
-    fn spawn(&self) -> Result<Worker, StoreError> {
+    fn spawn(&self) -> Result<WriterThread, StoreError> {
         let mut store = self.url.open(&self.options);
         let progress = store.progress();
         let (jobs, queue) = channel::<Job>();
         let work = move || queue.into_iter().for_each(|job| job(&mut *store));
         let thread = std::thread::Builder::new().name("store".into()).spawn(work);
         thread.map_err(|error| StoreError::Unavailable(format!("no thread for the store: {error}")))?;
-        Ok(Worker { jobs, progress })
+        Ok(WriterThread { jobs, progress })
     }
 
     fn abandon(&mut self) {
@@ -86,11 +86,11 @@ struct Wait {
 }
 
 impl Wait {
-    fn new(now: Duration, progress: &Progress) -> Self {
+    fn new(now: Duration, progress: &StoreProgress) -> Self {
         Self { since: now, transactions: progress.transactions(), migrating: None, stopping: None }
     }
 
-    fn is_over(&mut self, progress: &Progress, now: Duration, stop: bool) -> Option<StoreError> {
+    fn is_over(&mut self, progress: &StoreProgress, now: Duration, stop: bool) -> Option<StoreError> {
         if stop {
             progress.stop();
             let stopping = *self.stopping.get_or_insert(now);

@@ -7,7 +7,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Produc
 
 use super::*;
 use crate::kafka::RawConnection;
-use crate::wire::{Format, NoRegistry, Schemas, Undecoded, Writer};
+use crate::wire::{Format, NoRegistry, Schemas, Undecoded, WriterSchema};
 
 const TOPIC: &str = "t";
 
@@ -85,12 +85,12 @@ impl World {
 struct Away(Arc<AtomicBool>, Duration);
 
 impl Schemas for Away {
-    fn schema(&mut self, _: u32) -> Result<Arc<Writer>, Undecoded> {
+    fn schema(&mut self, _: u32) -> Result<Arc<WriterSchema>, Undecoded> {
         if self.0.load(Ordering::Relaxed) {
             let wait = Duration::from_secs(3);
             return Err(Undecoded::NotNow { why: "away".into(), wait, lasted: self.1 });
         }
-        Ok(Arc::new(Writer::parse(Some("AVRO"), Format::Avro.schema()).unwrap()))
+        Ok(Arc::new(WriterSchema::parse(Some("AVRO"), Format::Avro.schema()).unwrap()))
     }
 }
 

@@ -6,20 +6,20 @@ use std::time::Duration;
 
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 
-use crate::consumer::batch::{Headers, Record};
+use crate::consumer::batch::{PackedHeaders, Record};
 use crate::units::lasting;
 use crate::wire::{Decoder, Undecoded};
 
 pub(super) struct Waiting {
-    messages: BTreeMap<i32, Message>,
+    messages: BTreeMap<i32, WaitingMessage>,
     /// Time after which a message becomes a dead letter; `None` is never.
     give_up: Option<Duration>,
 }
 
-struct Message {
+struct WaitingMessage {
     offset: i64,
     timestamp_ms: Option<i64>,
-    headers: Headers,
+    headers: PackedHeaders,
     key: Option<Vec<u8>>,
     payload: Option<Vec<u8>>,
     retry_at: Duration,
@@ -51,7 +51,7 @@ impl Waiting {
     fn decode(
         &self,
         (offset, timestamp_ms): (i64, Option<i64>),
-        (key, payload, headers): (Option<&[u8]>, Option<&[u8]>, Headers),
+        (key, payload, headers): (Option<&[u8]>, Option<&[u8]>, PackedHeaders),
         decoder: &mut Decoder,
     ) -> Result<Read, Undecided> {
         let mut is_given_up = false;
@@ -70,7 +70,7 @@ impl Waiting {
     }
 
     pub(super) fn keep(&mut self, message: &BorrowedMessage<'_>, undecided: &Undecided, now: Duration) {
-        let kept = Message {
+        let kept = WaitingMessage {
             offset: message.offset(),
             timestamp_ms: message.timestamp().to_millis(),
             headers: headers(message),
@@ -115,7 +115,7 @@ fn given_up(why: &str, lasted: Duration) -> String {
     format!("no schema for {lasted}: {why}; once there is one, `highwater-consumer dead-letters retry` brings it back")
 }
 
-pub(super) fn headers(message: &BorrowedMessage<'_>) -> Headers {
-    let Some(headers) = message.headers() else { return Headers::default() };
-    Headers::pack(headers.iter().map(|header| (header.key, header.value)))
+pub(super) fn headers(message: &BorrowedMessage<'_>) -> PackedHeaders {
+    let Some(headers) = message.headers() else { return PackedHeaders::default() };
+    PackedHeaders::pack(headers.iter().map(|header| (header.key, header.value)))
 }

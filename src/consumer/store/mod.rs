@@ -27,10 +27,10 @@ use super::batch::{Batch, Gap, Record, TopicId};
 use super::checkpoint::Checkpoint;
 
 pub use self::open::StoreUrl;
-pub use self::query::{Kind, Locks, Parameter, Query, Reader};
+pub use self::query::{ColumnType, Locks, Parameter, Query, Reader};
 
 pub trait Store {
-    fn progress(&self) -> Arc<Progress>;
+    fn progress(&self) -> Arc<StoreProgress>;
 
     fn checkpoints(&mut self, topic: &TopicId) -> Result<BTreeMap<i32, Checkpoint>, StoreError>;
 
@@ -57,7 +57,7 @@ pub trait Store {
     ) -> Result<(), StoreError>;
 
     /// Stores a batch. A record that the database rejects becomes a dead letter in the transaction that passes it; only then the
-    /// batch is stored in more than one transaction, and [`Progress::stop`] ends it between two of them.
+    /// batch is stored in more than one transaction, and [`StoreProgress::stop`] ends it between two of them.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] where `next_offset` is before the batch, or its topic was recreated.
@@ -196,13 +196,13 @@ pub struct StoreOptions {
 }
 
 #[derive(Debug, Default)]
-pub struct Progress {
+pub struct StoreProgress {
     migration: Mutex<Option<String>>,
     transactions: AtomicU64,
     stop: AtomicBool,
 }
 
-impl Progress {
+impl StoreProgress {
     /// The migration that is running; it may take hours.
     pub fn migration(&self) -> Option<String> {
         self.migration.lock().unwrap_or_else(PoisonError::into_inner).clone()

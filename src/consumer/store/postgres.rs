@@ -19,9 +19,9 @@ use chrono::{DateTime, Utc};
 use postgres::types::ToSql;
 use postgres::{Client, Error, Row as SqlRow};
 
-use self::session::Session;
+use self::session::PostgresSession;
 use self::transaction::positions;
-use super::{Applied, Progress, RetriedRecord, RetrySummary, Store, StoreError, StoreOptions, apply};
+use super::{Applied, RetriedRecord, RetrySummary, Store, StoreError, StoreOptions, StoreProgress, apply};
 use crate::consumer::batch::{Batch, Fingerprint, Gap, TopicId};
 use crate::consumer::checkpoint::Checkpoint;
 
@@ -34,8 +34,8 @@ pub(super) struct Postgres {
     address: Address,
     application: String,
     options: StoreOptions,
-    session: Option<Session>,
-    progress: Arc<Progress>,
+    session: Option<PostgresSession>,
+    progress: Arc<StoreProgress>,
     /// Set once it is known that sessions are not those of a pooler.
     unpooled: bool,
 }
@@ -56,7 +56,7 @@ impl Postgres {
     }
 
     /// Runs `work` in a session. An error ends the session: its state is not worth guessing.
-    fn with<T>(&mut self, work: impl FnOnce(&mut Session) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    fn with<T>(&mut self, work: impl FnOnce(&mut PostgresSession) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let mut session = match self.session.take() {
             Some(session) if !session.client.is_closed() => session,
             _ => {
@@ -64,7 +64,7 @@ impl Postgres {
                     pooler::refuse(&self.address, &self.application)?;
                     self.unpooled = true;
                 }
-                Session::open(&self.address, &self.application, &self.options, &self.progress)?
+                PostgresSession::open(&self.address, &self.application, &self.options, &self.progress)?
             }
         };
         let result = work(&mut session);
@@ -76,7 +76,7 @@ impl Postgres {
 }
 
 impl Store for Postgres {
-    fn progress(&self) -> Arc<Progress> {
+    fn progress(&self) -> Arc<StoreProgress> {
         Arc::clone(&self.progress)
     }
 
@@ -230,4 +230,9 @@ fn end_holders(client: &mut Client, topic: &TopicId, partitions: &[i32]) -> Resu
         log::warn!("PostgreSQL: ended session {pid} ({application}), which held our partition for over {HELD_MAX}");
     }
     Ok(StoreError::Unavailable(format!("PostgreSQL: another session held our partition; {} ended", ended.len())))
+}
+
+/// An identifier as SQL has it.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
 }

@@ -68,12 +68,12 @@ impl fmt::Display for Locks {
 pub struct Query {
     pub(super) sql: String,
     pub(super) parameters: Vec<Parameter>,
-    pub(super) kinds: &'static [Kind],
+    pub(super) kinds: &'static [ColumnType],
 }
 
 /// Type of a column, so that a SQLite file, which has no times, gives the same values as PostgreSQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ColumnType {
     Text,
     Number,
     Truth,
@@ -127,7 +127,7 @@ impl From<NaiveDate> for Parameter {
 
 impl Query {
     /// Begins with `SELECT … FROM …`, which has a column for each of `kinds`.
-    pub fn new(sql: &str, kinds: &'static [Kind]) -> Self {
+    pub fn new(sql: &str, kinds: &'static [ColumnType]) -> Self {
         Self { sql: sql.to_owned(), parameters: Vec::new(), kinds }
     }
 

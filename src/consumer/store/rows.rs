@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, NaiveDate, Utc};
 
-use super::sequences::{self, Range, merged};
+use super::sequences::{self, SequenceRange, merged};
 use super::{Rejected, RetriedRecord, TotalKey};
 use crate::consumer::batch::{Batch, ClaimedIdentity, Record};
 use crate::event::{Body, Breach, Epoch, Event};
@@ -27,7 +27,7 @@ pub(super) struct Row<'a> {
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct DeadLetter<'a> {
+pub(super) struct DeadLetterRow<'a> {
     pub(super) record: &'a Record,
     pub(super) partition: i32,
     pub(super) generation: i32,
@@ -48,15 +48,15 @@ pub(super) struct Lost<'a> {
 /// A series of numbers: an agent's name and an epoch.
 pub(super) type Series<'a> = (&'a str, Epoch);
 
-pub(super) type Ranges<'a> = BTreeMap<Series<'a>, Vec<Range>>;
+pub(super) type SeriesRanges<'a> = BTreeMap<Series<'a>, Vec<SequenceRange>>;
 
 #[derive(Debug, Default)]
 pub(super) struct RangeChanges<'a> {
-    pub(super) new: Vec<(Series<'a>, Range)>,
+    pub(super) new: Vec<(Series<'a>, SequenceRange)>,
     /// Ranges with the same begin: as they were known, and as they are now.
-    pub(super) changed: Vec<(Series<'a>, Range, Range)>,
+    pub(super) changed: Vec<(Series<'a>, SequenceRange, SequenceRange)>,
     /// Ranges, as they were known, that have become part of others.
-    pub(super) gone: Vec<(Series<'a>, Range)>,
+    pub(super) gone: Vec<(Series<'a>, SequenceRange)>,
 }
 
 /// Order of the events of one breach by how much they say, in whatever order they arrive.
@@ -131,7 +131,7 @@ impl Row<'_> {
     }
 }
 
-impl<'a> DeadLetter<'a> {
+impl<'a> DeadLetterRow<'a> {
     pub(super) fn new(record: &'a Record, partition: i32, generation: i32, error: &str) -> Self {
         // No database's text takes NUL, which an error may quote.
         let error = error.chars().take(ERROR_CHARS_MAX).map(|c| if c == '\0' { '\u{fffd}' } else { c }).collect();
@@ -165,12 +165,12 @@ pub(super) fn records<'a>(batch: &'a Batch, bounds: &Bounds) -> impl Iterator<It
 
 pub(super) fn split<'a>(
     records: impl IntoIterator<Item = (i32, i32, &'a Record)>,
-) -> (Vec<Row<'a>>, Vec<DeadLetter<'a>>) {
+) -> (Vec<Row<'a>>, Vec<DeadLetterRow<'a>>) {
     let (mut rows, mut letters) = (Vec::new(), Vec::new());
     for (partition, generation, record) in records {
         match &record.content {
             Ok(event) => rows.push(Row { event, record, partition }),
-            Err(error) => letters.push(DeadLetter::new(record, partition, generation, error)),
+            Err(error) => letters.push(DeadLetterRow::new(record, partition, generation, error)),
         }
     }
     (rows, letters)
@@ -191,14 +191,14 @@ pub(super) fn tables(rows: &[Row<'_>]) -> impl Iterator<Item = Table> {
     TABLES.into_iter().filter(|table| rows.iter().any(|row| Table::of(row.event) == *table))
 }
 
-pub(super) fn ranges<'a>(rows: &[Row<'a>]) -> Ranges<'a> {
-    let mut ranges: Ranges<'a> = BTreeMap::new();
+pub(super) fn ranges<'a>(rows: &[Row<'a>]) -> SeriesRanges<'a> {
+    let mut ranges: SeriesRanges<'a> = BTreeMap::new();
     for row in rows {
         let seq = row.event.id.seq.cast_signed();
         let of_one = ranges.entry((&row.event.stamp.agent, row.event.id.epoch)).or_default();
         match of_one.last_mut() {
             Some(range) if seq - 1 <= range.last => range.last = seq,
-            _ => of_one.push(Range {
+            _ => of_one.push(SequenceRange {
                 first: seq,
                 last: seq,
                 of_samples: Table::of(row.event) == Table::Samples,
@@ -210,7 +210,7 @@ pub(super) fn ranges<'a>(rows: &[Row<'a>]) -> Ranges<'a> {
     ranges
 }
 
-pub(super) fn was_seen(row: &Row<'_>, known: &Ranges<'_>) -> bool {
+pub(super) fn was_seen(row: &Row<'_>, known: &SeriesRanges<'_>) -> bool {
     known.get(&row.series()).is_some_and(|known| sequences::contain(known, row.event.id.seq.cast_signed()))
 }
 
@@ -223,7 +223,11 @@ pub(super) fn twins<'a>(rows: &[Row<'a>]) -> impl Iterator<Item = &'a Event> {
 }
 
 /// Returns the changes to the ranges `known` after a batch has brought `seen`, and counts `conflicts`.
-pub(super) fn merge_ranges<'a>(known: &Ranges<'_>, mut seen: Ranges<'a>, conflicts: &[&'a Event]) -> RangeChanges<'a> {
+pub(super) fn merge_ranges<'a>(
+    known: &SeriesRanges<'_>,
+    mut seen: SeriesRanges<'a>,
+    conflicts: &[&'a Event],
+) -> RangeChanges<'a> {
     for event in conflicts {
         let seq = event.id.seq.cast_signed();
         let ranges = seen.get_mut(&(event.stamp.agent.as_str(), event.id.epoch)).into_iter().flatten();
@@ -235,7 +239,7 @@ pub(super) fn merge_ranges<'a>(known: &Ranges<'_>, mut seen: Ranges<'a>, conflic
     for (series, seen) in seen {
         let known = known.get(&series).map_or(&[][..], Vec::as_slice);
         let merged = merged(known, &seen);
-        let is_gone = |range: &&Range| merged.iter().all(|merged| merged.first != range.first);
+        let is_gone = |range: &&SequenceRange| merged.iter().all(|merged| merged.first != range.first);
         changes.gone.extend(known.iter().filter(is_gone).map(|range| (series, range.clone())));
         for range in merged {
             match known.iter().find(|known| known.first == range.first) {

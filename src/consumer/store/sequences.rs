@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Range {
+pub(super) struct SequenceRange {
     pub(super) first: i64,
     pub(super) last: i64,
     /// A series of samples, not of events.
@@ -15,10 +15,10 @@ pub(super) struct Range {
 }
 
 /// Returns the ranges that replace `known`, the ranges that `seen` touches.
-pub(super) fn merged(known: &[Range], seen: &[Range]) -> Vec<Range> {
-    let mut all: Vec<Range> = known.iter().chain(seen).cloned().collect();
+pub(super) fn merged(known: &[SequenceRange], seen: &[SequenceRange]) -> Vec<SequenceRange> {
+    let mut all: Vec<SequenceRange> = known.iter().chain(seen).cloned().collect();
     all.sort_by_key(|range| (range.first, range.last));
-    let mut merged: Vec<Range> = Vec::new();
+    let mut merged: Vec<SequenceRange> = Vec::new();
     for range in all {
         match merged.last_mut() {
             Some(before) if range.first - 1 <= before.last => {
@@ -32,7 +32,7 @@ pub(super) fn merged(known: &[Range], seen: &[Range]) -> Vec<Range> {
     merged
 }
 
-pub(super) fn contain(known: &[Range], number: i64) -> bool {
+pub(super) fn contain(known: &[SequenceRange], number: i64) -> bool {
     known.iter().any(|range| (range.first..=range.last).contains(&number))
 }
 
@@ -44,8 +44,8 @@ mod tests {
 
     use super::*;
 
-    fn range(first: i64, last: i64) -> Range {
-        Range { first, last, of_samples: false, first_stored_at: None, identity_conflicts: 0 }
+    fn range(first: i64, last: i64) -> SequenceRange {
+        SequenceRange { first, last, of_samples: false, first_stored_at: None, identity_conflicts: 0 }
     }
 
     proptest! {
@@ -55,7 +55,7 @@ mod tests {
         ) {
             let (mut known, mut model) = (Vec::new(), BTreeSet::new());
             for batch in batches {
-                let seen: Vec<Range> = batch.iter().map(|(first, more)| range(*first, first + more)).collect();
+                let seen: Vec<SequenceRange> = batch.iter().map(|(first, more)| range(*first, first + more)).collect();
                 model.extend(seen.iter().flat_map(|range| range.first..=range.last));
                 known = merged(&known, &seen);
             }
@@ -69,12 +69,12 @@ mod tests {
     fn a_merged_range_began_with_its_oldest_part_and_keeps_the_count_of_conflicts() {
         let at = |s| DateTime::from_timestamp(s, 0);
         let known = [
-            Range { first_stored_at: at(5), identity_conflicts: 1, ..range(1, 3) },
-            Range { first_stored_at: at(2), identity_conflicts: 2, ..range(5, 9) },
+            SequenceRange { first_stored_at: at(5), identity_conflicts: 1, ..range(1, 3) },
+            SequenceRange { first_stored_at: at(2), identity_conflicts: 2, ..range(5, 9) },
         ];
         assert_eq!(
             merged(&known, &[range(4, 4)]),
-            [Range { first: 1, last: 9, of_samples: false, first_stored_at: at(2), identity_conflicts: 3 }]
+            [SequenceRange { first: 1, last: 9, of_samples: false, first_stored_at: at(2), identity_conflicts: 3 }]
         );
         assert_eq!(merged(&[], &[range(i64::MAX, i64::MAX)]), [range(i64::MAX, i64::MAX)]);
         assert!(contain(&known, 9) && !contain(&known, 4));

@@ -12,8 +12,8 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat, Utc};
 use rusqlite::{Connection, Error, ErrorCode, TransactionBehavior, params};
 
-use self::transaction::{ONE_DEAD_LETTER, Session, put_gap};
-use super::{Applied, Progress, RetriedRecord, RetrySummary, Store, StoreError, apply};
+use self::transaction::{ONE_DEAD_LETTER, SqliteSession, put_gap};
+use super::{Applied, RetriedRecord, RetrySummary, Store, StoreError, StoreProgress, apply};
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::batch::{Batch, Fingerprint, Gap, TopicId};
 use crate::consumer::checkpoint::Checkpoint;
@@ -24,8 +24,8 @@ pub(super) use self::reader::SqliteReader;
 /// A store in a SQLite file, opened when it is first needed and again after an error.
 pub(super) struct Sqlite {
     path: PathBuf,
-    session: Option<Session>,
-    progress: Arc<Progress>,
+    session: Option<SqliteSession>,
+    progress: Arc<StoreProgress>,
 }
 
 const BUSY: Duration = Duration::from_secs(10);
@@ -61,10 +61,10 @@ impl Sqlite {
         Self { path: path.to_owned(), session: None, progress: Arc::default() }
     }
 
-    fn with<T>(&mut self, work: impl FnOnce(&mut Session) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    fn with<T>(&mut self, work: impl FnOnce(&mut SqliteSession) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let mut session = match self.session.take() {
             Some(session) => session,
-            None => Session(open(&self.path).map_err(|error| match error {
+            None => SqliteSession(open(&self.path).map_err(|error| match error {
                 StoreError::Unavailable(text) => StoreError::Unavailable(format!("{}: {text}", self.path.display())),
                 StoreError::Misconfigured(text) => {
                     StoreError::Misconfigured(format!("{}: {text}", self.path.display()))
@@ -106,12 +106,12 @@ fn open(path: &Path) -> Result<Connection, StoreError> {
 }
 
 impl Store for Sqlite {
-    fn progress(&self) -> Arc<Progress> {
+    fn progress(&self) -> Arc<StoreProgress> {
         Arc::clone(&self.progress)
     }
 
     fn checkpoints(&mut self, topic: &TopicId) -> Result<BTreeMap<i32, Checkpoint>, StoreError> {
-        self.with(|Session(connection)| {
+        self.with(|SqliteSession(connection)| {
             let mut statement = connection.prepare(CHECKPOINT)?;
             let rows = statement.query_map([&topic.cluster, &topic.name], |row| Ok((row.get(8)?, checkpoint(row)?)))?;
             Ok(rows.collect::<Result<_, _>>()?)
@@ -125,7 +125,7 @@ impl Store for Sqlite {
         checkpoint: &Checkpoint,
         gap: Option<Gap>,
     ) -> Result<Checkpoint, StoreError> {
-        self.with(|Session(connection)| {
+        self.with(|SqliteSession(connection)| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let now = text(SystemClock::default().wall());
             let Checkpoint { next_offset, generation, .. } = checkpoint;
@@ -155,7 +155,7 @@ impl Store for Sqlite {
         new: &Checkpoint,
         gap: Option<Gap>,
     ) -> Result<(), StoreError> {
-        self.with(|Session(connection)| {
+        self.with(|SqliteSession(connection)| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let now = text(SystemClock::default().wall());
             let replaced = transaction.execute(
@@ -212,7 +212,7 @@ impl Store for Sqlite {
         reason: &str,
         now: DateTime<Utc>,
     ) -> Result<u64, StoreError> {
-        self.with(|Session(connection)| {
+        self.with(|SqliteSession(connection)| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let (mut dropped, now) = (0, text(now));
             for (partition, generation, offset) in letters {

@@ -13,10 +13,17 @@ use serde::de::value::BorrowedStrDeserializer;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, IntoDeserializer as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, forward_to_deserialize_any};
 
-use super::schema::Type;
+use super::schema::{Schema, Type};
 
 /// Values that take no bytes of their own (nulls, records) and are allowed beside the others.
 const EMPTY_VALUES_MAX: usize = 10_000;
+
+impl Schema {
+    /// Decodes the value that `bytes` consists of.
+    pub(in crate::wire) fn read<'de, T: Deserialize<'de>>(&self, bytes: &'de [u8]) -> Result<T, Error> {
+        read(&self.0, bytes)
+    }
+}
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]

@@ -4,16 +4,13 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use serde::Deserialize;
 use serde_json::{Map, Value};
-
-use super::datum;
 
 /// Maximum nesting of types, which bounds the recursion of decoding.
 const DEPTH_MAX: usize = 32;
 
 #[derive(Clone)]
-pub(in crate::wire) struct Schema(Arc<Type>);
+pub(in crate::wire) struct Schema(pub(super) Arc<Type>);
 
 /// A type, with names resolved: a type that is used again by its name is shared.
 pub(super) enum Type {
@@ -44,11 +41,6 @@ impl Schema {
             Type::Record(_) => Ok(Self(root)),
             _ => Err("is no record".to_owned()),
         }
-    }
-
-    /// Decodes the value that `bytes` consists of.
-    pub(in crate::wire) fn read<'de, T: Deserialize<'de>>(&self, bytes: &'de [u8]) -> Result<T, datum::Error> {
-        datum::read(&self.0, bytes)
     }
 }
 

@@ -146,7 +146,7 @@ fn field(of: &str) -> Schema {
 
 fn long(value: i64) -> Vec<u8> {
     let mut bytes = Vec::new();
-    Writer(&mut bytes).long(value);
+    AvroWriter(&mut bytes).long(value);
     bytes
 }
 

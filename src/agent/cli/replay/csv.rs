@@ -12,10 +12,10 @@ use std::path::Path;
 use ::csv::StringRecord;
 use smol_str::SmolStr;
 
-use super::csv_lines::{Lines, Unread, split};
+use super::csv_lines::{CsvLines, Unread, split};
 use super::encoding;
-use super::times::{Moment, Times};
-use crate::excerpt::{beginning, harmless};
+use super::text::shown;
+use super::times::{RowTime, Times};
 use crate::exit::{Failure, Status};
 use crate::units::counted;
 
@@ -30,11 +30,11 @@ pub(super) struct Dialect {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Record {
+pub(super) struct CsvRecord {
     pub(super) line: u64,
     /// Time as written.
     pub(super) time: SmolStr,
-    pub(super) moment: Moment,
+    pub(super) moment: RowTime,
     pub(super) rx: u64,
     pub(super) tx: Option<u64>,
 }
@@ -48,7 +48,7 @@ pub(super) enum RowError {
 }
 
 pub(super) struct Csv {
-    lines: Lines,
+    lines: CsvLines,
     row: StringRecord,
     file: String,
     header: Header,
@@ -88,7 +88,7 @@ impl Csv {
 
     pub(super) fn from_reader(reader: Box<dyn Read>, file: String, dialect: &Dialect) -> Result<Self, Failure> {
         let text = encoding::text(reader, &file).map_err(|error| Failure::failed(format!("{file}: {error}")))?;
-        let mut lines = Lines::new(text);
+        let mut lines = CsvLines::new(text);
         let header = Header::read(&mut lines, &file, dialect)?;
         let (time, times) = (dialect.time.clone(), dialect.times.clone());
         Ok(Self { lines, row: StringRecord::new(), file, header, time, times, opened: None })
@@ -102,7 +102,7 @@ impl Csv {
         self.opened.as_ref().map_or(0, Opened::grown)
     }
 
-    pub(super) fn next(&mut self) -> Result<Option<Record>, RowError> {
+    pub(super) fn next(&mut self) -> Result<Option<CsvRecord>, RowError> {
         loop {
             let split = match self.lines.read() {
                 Ok(None) => return Ok(None),
@@ -125,7 +125,7 @@ impl Csv {
         }
     }
 
-    fn record(&self) -> Result<Record, String> {
+    fn record(&self) -> Result<CsvRecord, String> {
         let Header { delimiter, width, time, rx, tx } = self.header;
         let fits = self.row.len() >= width && self.row.iter().skip(width).all(str::is_empty);
         if !fits {
@@ -136,7 +136,7 @@ impl Csv {
             ));
         }
         let number = |column: usize| number(&self.row[column], delimiter != ',');
-        Ok(Record {
+        Ok(CsvRecord {
             line: self.lines.number(),
             time: self.row[time].into(),
             moment: self.times.read(&self.row[time])?,
@@ -147,7 +147,7 @@ impl Csv {
 }
 
 impl Header {
-    fn read(lines: &mut Lines, file: &str, dialect: &Dialect) -> Result<Self, Failure> {
+    fn read(lines: &mut CsvLines, file: &str, dialect: &Dialect) -> Result<Self, Failure> {
         let mut delimiter = dialect.delimiter;
         let mut first = None;
         for _ in 0..HEADER_LINES_MAX {
@@ -254,24 +254,6 @@ fn names(text: &str, delimiter: char) -> Vec<String> {
         names.pop();
     }
     names
-}
-
-const SHOWN_CHARS_MAX: usize = 200;
-
-/// Shortens a text and makes it harmless for a terminal: the file may be binary.
-pub(super) fn shown(text: &str) -> String {
-    harmless(&beginning(text, SHOWN_CHARS_MAX)).into_owned()
-}
-
-pub(super) const STANDARD_INPUT: &str = "standard input";
-
-pub(super) fn as_argument(file: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-' | '+' | ':' | '@');
-    match file {
-        STANDARD_INPUT => "FILE".to_owned(),
-        file if file.chars().all(plain) => file.to_owned(),
-        file => format!("'{}'", file.replace('\'', r"'\''")),
-    }
 }
 
 fn unreadable(file: &str, error: &io::Error) -> Failure {
@@ -406,13 +388,6 @@ mod tests {
     }
 
     #[test]
-    fn commands_in_messages_can_be_copied() {
-        assert_eq!(as_argument("data/a-1.csv"), "data/a-1.csv");
-        assert_eq!(as_argument("my 'own'.csv"), r"'my '\''own'\''.csv'");
-        assert_eq!(as_argument(STANDARD_INPUT), "FILE");
-    }
-
-    #[test]
     fn two_columns_of_one_name_are_refused_where_they_are_used() {
         let (status, message) = refused("timestamp,value,x,value\n1,2,3,4\n");
         assert_eq!(status, Status::Usage);
@@ -454,7 +429,7 @@ mod tests {
             .unwrap()
             .unwrap()
             .moment;
-        assert_eq!(moment, Moment::AssumedUtc(Duration::from_secs(60)));
+        assert_eq!(moment, RowTime::AssumedUtc(Duration::from_secs(60)));
     }
 
     proptest::proptest! {

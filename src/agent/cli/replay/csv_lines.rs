@@ -12,7 +12,7 @@ const LINE_BYTES_MAX: u64 = 1 << 20;
 /// Maximum length of a line to skip: a device or disk image may have no line end.
 const SKIP_BYTES_MAX: u64 = 64 << 20;
 
-pub(super) struct Lines {
+pub(super) struct CsvLines {
     reader: BufReader<Box<dyn Read>>,
     line: Vec<u8>,
     number: u64,
@@ -23,7 +23,7 @@ pub(super) enum Unread {
     Row(&'static str),
 }
 
-impl Lines {
+impl CsvLines {
     pub(super) fn new(reader: Box<dyn Read>) -> Self {
         Self { reader: BufReader::new(reader), line: Vec::new(), number: 0 }
     }
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_line_that_never_ends_is_given_up() {
-        let mut lines = Lines::new(Box::new(io::repeat(0)));
+        let mut lines = CsvLines::new(Box::new(io::repeat(0)));
         let Err(Unread::Io(error)) = lines.read() else { panic!("it was read") };
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     }
@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn a_line_that_is_too_long_spoils_no_other() {
         let text = format!("{}\n1,2\n", "x".repeat(LINE_BYTES_MAX as usize + 5));
-        let mut lines = Lines::new(Box::new(io::Cursor::new(text)));
+        let mut lines = CsvLines::new(Box::new(io::Cursor::new(text)));
         assert!(matches!(lines.read(), Err(Unread::Row("is longer than 1 MiB"))));
         assert!(matches!(lines.read(), Ok(Some(line)) if line == "1,2"));
         assert!(matches!(lines.read(), Ok(None)));

@@ -2,7 +2,7 @@
 
 use std::io::{self, Cursor, Read};
 
-use super::csv::as_argument;
+use super::text::as_argument;
 
 /// Returns a file's text as UTF-8. Fails if the file cannot be read or is not text; the error names the command that converts it.
 pub(super) fn text(mut reader: Box<dyn Read>, file: &str) -> io::Result<Box<dyn Read>> {

@@ -5,10 +5,9 @@ use chrono::{DateTime, Utc};
 
 use super::rows::Undelivered;
 use crate::agent::courier::{Courier, Delivery};
-use crate::agent::event_system::Draft;
 use crate::agent::journal::FleetJournal;
 use crate::agent::publisher;
-use crate::event::{Epoch, Stamp};
+use crate::event::{Epoch, NewEvent, Stamp};
 use crate::exit::Failure;
 
 pub(super) struct Lanes {
@@ -76,8 +75,8 @@ impl Lanes {
         &mut self,
         line: u64,
         now: &Stamp,
-        events: Vec<Draft>,
-        sample: Option<Draft>,
+        events: Vec<NewEvent>,
+        sample: Option<NewEvent>,
     ) -> Result<(), Failure> {
         self.next_line = line + 1;
         let sent_before = line < self.from_line;
@@ -97,7 +96,7 @@ impl Lanes {
 }
 
 impl Lane {
-    fn add(&mut self, line: u64, at: DateTime<Utc>, drafts: Vec<Draft>, sent_before: bool) -> Result<(), Failure> {
+    fn add(&mut self, line: u64, at: DateTime<Utc>, drafts: Vec<NewEvent>, sent_before: bool) -> Result<(), Failure> {
         if sent_before {
             return self.courier.pass(drafts);
         }

@@ -6,12 +6,13 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::csv::{Record, shown};
-use super::times::Moment;
+use super::csv::CsvRecord;
+use super::text::shown;
+use super::times::RowTime;
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Placed {
-    pub(super) record: Record,
+    pub(super) record: CsvRecord,
     /// Time since 1970.
     pub(super) at: Duration,
     /// Time since the row before; for the first row, until the next. `None` for a single row.
@@ -19,7 +20,7 @@ pub(super) struct Placed {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum RowOutcome {
     Placed(Placed),
     Bad {
         line: u64,
@@ -33,7 +34,7 @@ pub(super) enum Outcome {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Order {
+pub(super) struct RowOrder {
     interval: Option<Duration>,
     /// Usual time between rows: the last one that was not a pause.
     step: Option<Duration>,
@@ -41,14 +42,14 @@ pub(super) struct Order {
     began: Option<Duration>,
     last_values: (u64, Option<u64>),
     /// First row, until the second is known; its time is `last`.
-    first: Option<Record>,
+    first: Option<CsvRecord>,
     /// Row that jumps ahead, until the next is known.
-    ahead: Option<(Record, Duration)>,
+    ahead: Option<(CsvRecord, Duration)>,
     /// Second row before the first, until the third is known.
-    back: Option<Record>,
+    back: Option<CsvRecord>,
     /// Outcomes that may have to wait for a row that is held.
-    staged: Vec<Outcome>,
-    outcomes: VecDeque<Outcome>,
+    staged: Vec<RowOutcome>,
+    outcomes: VecDeque<RowOutcome>,
 }
 
 /// Multiple of the usual time between rows from which on it is a jump or a pause.
@@ -60,7 +61,7 @@ const STAGED_MAX: usize = 16;
 /// Shift of clocks at the end of daylight saving time.
 const SET_BACK: Duration = Duration::from_secs(3_600);
 
-impl Outcome {
+impl RowOutcome {
     fn line(&self) -> u64 {
         match self {
             Self::Placed(placed) => placed.record.line,
@@ -69,22 +70,22 @@ impl Outcome {
     }
 }
 
-impl Order {
+impl RowOrder {
     pub(super) fn new(interval: Option<Duration>) -> Self {
         Self { interval, step: interval, ..Self::default() }
     }
 
-    pub(super) fn pop(&mut self) -> Option<Outcome> {
+    pub(super) fn pop(&mut self) -> Option<RowOutcome> {
         self.outcomes.pop_front()
     }
 
-    pub(super) fn take(&mut self, record: Record) {
+    pub(super) fn take(&mut self, record: CsvRecord) {
         self.place(record);
         self.settle();
     }
 
     pub(super) fn bad(&mut self, line: u64, reason: String) {
-        self.staged.push(Outcome::Bad { line, reason });
+        self.staged.push(RowOutcome::Bad { line, reason });
         if self.staged.len() >= STAGED_MAX {
             self.release();
         }
@@ -103,7 +104,7 @@ impl Order {
     fn settle(&mut self) {
         let held = [self.first.as_ref(), self.ahead.as_ref().map(|(ahead, _)| ahead), self.back.as_ref()];
         let held = held.into_iter().flatten().map(|record| record.line).min().unwrap_or(u64::MAX);
-        self.staged.sort_by_key(Outcome::line);
+        self.staged.sort_by_key(RowOutcome::line);
         let decided = self.staged.partition_point(|outcome| outcome.line() < held);
         self.outcomes.extend(self.staged.drain(..decided));
     }
@@ -116,11 +117,11 @@ impl Order {
             self.accept(record, at);
         }
         if let (Some(record), Some(at)) = (self.first.take(), self.last) {
-            self.staged.push(Outcome::Placed(Placed { record, at, spacing: None }));
+            self.staged.push(RowOutcome::Placed(Placed { record, at, spacing: None }));
         }
     }
 
-    fn place(&mut self, record: Record) {
+    fn place(&mut self, record: CsvRecord) {
         if let Some(back) = self.back.take() {
             return self.place_third(back, record);
         }
@@ -150,20 +151,20 @@ impl Order {
                  file",
                 shown(&record.time)
             );
-            self.staged.push(Outcome::Bad { line: record.line, reason });
+            self.staged.push(RowOutcome::Bad { line: record.line, reason });
         } else {
             self.staged.push(not_after(&record));
         }
     }
 
-    fn begin(&mut self, record: Record) {
+    fn begin(&mut self, record: CsvRecord) {
         self.last = Some(record.moment.after(None));
         self.began = self.last;
         self.first = Some(record);
     }
 
     /// Places the row behind one that jumped ahead, which was wrong if this one continues from before the jump.
-    fn place_behind(&mut self, ahead: Record, ahead_at: Duration, next: Record) {
+    fn place_behind(&mut self, ahead: CsvRecord, ahead_at: Duration, next: CsvRecord) {
         let last = self.last.unwrap_or_default();
         let at = next.moment.after(Some(last));
         let goes_on = next.moment.after(Some(ahead_at)) > ahead_at;
@@ -175,7 +176,7 @@ impl Order {
         self.place(next);
     }
 
-    fn place_third(&mut self, second: Record, third: Record) {
+    fn place_third(&mut self, second: CsvRecord, third: CsvRecord) {
         let first_at = self.last.unwrap_or_default();
         let second_at = second.moment.after(None);
         if third.moment.after(Some(first_at)) > first_at {
@@ -192,18 +193,18 @@ impl Order {
         }
     }
 
-    fn accept(&mut self, record: Record, at: Duration) {
+    fn accept(&mut self, record: CsvRecord, at: Duration) {
         let last = self.last.unwrap_or(at);
         let spacing = Some(at.saturating_sub(last));
         if let Some(first) = self.first.take() {
-            self.staged.push(Outcome::Placed(Placed { record: first, at: last, spacing }));
+            self.staged.push(RowOutcome::Placed(Placed { record: first, at: last, spacing }));
         }
         if self.interval.is_none() && spacing.is_some_and(|spacing| self.step.is_none() || !self.jumps(spacing)) {
             self.step = spacing;
         }
         self.last = Some(at);
         self.last_values = (record.rx, record.tx);
-        self.staged.push(Outcome::Placed(Placed { record, at, spacing }));
+        self.staged.push(RowOutcome::Placed(Placed { record, at, spacing }));
     }
 
     fn jumps(&self, by: Duration) -> bool {
@@ -211,30 +212,30 @@ impl Order {
     }
 
     /// Returns true if a local time goes back by an hour, less the usual step.
-    fn is_hour_again(&self, record: &Record, at: Duration, last: Duration) -> bool {
+    fn is_hour_again(&self, record: &CsvRecord, at: Duration, last: Duration) -> bool {
         let Some(step) = self.step.filter(|step| *step <= SET_BACK) else { return false };
         let expected = (last + step).saturating_sub(SET_BACK);
         let is_double = at == last && self.last_values == (record.rx, record.tx);
-        matches!(record.moment, Moment::AssumedUtc(_)) && at.abs_diff(expected) <= step / 2 && !is_double
+        matches!(record.moment, RowTime::AssumedUtc(_)) && at.abs_diff(expected) <= step / 2 && !is_double
     }
 
     fn fail(&mut self, line: u64, reason: String) {
         (self.first, self.ahead, self.back) = (None, None, None);
-        self.staged.push(Outcome::Failed { line, reason });
+        self.staged.push(RowOutcome::Failed { line, reason });
     }
 }
 
 const NEWEST_FIRST: &str = "the rows are sorted newest first; turn them round: `{ head -n 1 FILE; tail -n +2 FILE | tac; } | \
                             highwater-agent replay - ...`";
 
-fn not_after(record: &Record) -> Outcome {
+fn not_after(record: &CsvRecord) -> RowOutcome {
     let reason = format!("the timestamp `{}` is not after that of the row before", shown(&record.time));
-    Outcome::Bad { line: record.line, reason }
+    RowOutcome::Bad { line: record.line, reason }
 }
 
-fn too_far_ahead(record: &Record) -> Outcome {
+fn too_far_ahead(record: &CsvRecord) -> RowOutcome {
     let reason = format!("the timestamp `{}` is after those of the rows that follow", shown(&record.time));
-    Outcome::Bad { line: record.line, reason }
+    RowOutcome::Bad { line: record.line, reason }
 }
 
 #[cfg(test)]
@@ -242,30 +243,31 @@ mod tests {
     use super::*;
 
     /// Returns the outcomes of rows at these times: `second+spacing`, or the line and its error.
-    fn placed(interval: Option<u64>, moments: &[Moment]) -> Vec<String> {
-        let mut order = Order::new(interval.map(Duration::from_secs));
+    fn placed(interval: Option<u64>, moments: &[RowTime]) -> Vec<String> {
+        let mut order = RowOrder::new(interval.map(Duration::from_secs));
         for (at, moment) in moments.iter().enumerate() {
             let line = at as u64 + 2;
-            order.take(Record { line, time: format!("{moment:?}").into(), moment: *moment, rx: line, tx: None });
+            order.take(CsvRecord { line, time: format!("{moment:?}").into(), moment: *moment, rx: line, tx: None });
         }
         order.end();
         let shown = |outcome| match outcome {
-            Outcome::Placed(Placed { at, spacing, .. }) => {
+            RowOutcome::Placed(Placed { at, spacing, .. }) => {
                 format!("{}+{}", at.as_secs(), spacing.map_or("?".to_owned(), |spacing| spacing.as_secs().to_string()))
             }
-            Outcome::Bad { line, .. } => format!("{line} bad"),
-            Outcome::Failed { line, reason } => format!("{line}: {}", reason.split(';').next().unwrap_or_default()),
+            RowOutcome::Bad { line, .. } => format!("{line} bad"),
+            RowOutcome::Failed { line, reason } => format!("{line}: {}", reason.split(';').next().unwrap_or_default()),
         };
         std::iter::from_fn(|| order.pop()).map(shown).collect()
     }
 
     fn seconds(interval: Option<u64>, seconds: &[u64]) -> Vec<String> {
-        let moments: Vec<Moment> = seconds.iter().map(|at| Moment::Exact(Duration::from_secs(*at))).collect();
+        let moments: Vec<RowTime> = seconds.iter().map(|at| RowTime::Exact(Duration::from_secs(*at))).collect();
         placed(interval, &moments)
     }
 
     fn assumed(interval: Option<u64>, minutes: &[u64]) -> Vec<String> {
-        let moments: Vec<Moment> = minutes.iter().map(|at| Moment::AssumedUtc(Duration::from_secs(at * 60))).collect();
+        let moments: Vec<RowTime> =
+            minutes.iter().map(|at| RowTime::AssumedUtc(Duration::from_secs(at * 60))).collect();
         placed(interval, &moments)
     }
 
@@ -319,10 +321,10 @@ mod tests {
     #[test]
     fn bad_rows_wait_behind_one_that_is_held() {
         let at = |line: u64, at: u64| {
-            let moment = Moment::Exact(Duration::from_secs(at));
-            Record { line, time: "t".into(), moment, rx: 0, tx: None }
+            let moment = RowTime::Exact(Duration::from_secs(at));
+            CsvRecord { line, time: "t".into(), moment, rx: 0, tx: None }
         };
-        let mut order = Order::new(None);
+        let mut order = RowOrder::new(None);
         order.take(at(2, 10));
         order.bad(3, "bad".to_owned());
         assert_eq!(order.pop(), None, "or a run that is stopped here would go on behind the first row");
@@ -331,7 +333,7 @@ mod tests {
         order.take(at(6, 30));
         let lines: Vec<u64> = std::iter::from_fn(|| order.pop()).map(|outcome| outcome.line()).collect();
         assert_eq!(lines, [2, 3, 4, 5, 6]);
-        let mut order = Order::new(None);
+        let mut order = RowOrder::new(None);
         order.take(at(2, 10));
         (3..100).for_each(|line| order.bad(line, "bad".to_owned()));
         assert!(order.pop().is_some(), "not for ever");
@@ -343,19 +345,19 @@ mod tests {
             seconds in proptest::collection::vec(1_u64..60, 0..40),
             interval in proptest::option::of(1_u64..10),
         ) {
-            let mut order = Order::new(interval.map(Duration::from_secs));
+            let mut order = RowOrder::new(interval.map(Duration::from_secs));
             for (at, second) in seconds.iter().enumerate() {
-                let moment = Moment::Exact(Duration::from_secs(*second));
-                order.take(Record { line: at as u64, time: "t".into(), moment, rx: 0, tx: None });
+                let moment = RowTime::Exact(Duration::from_secs(*second));
+                order.take(CsvRecord { line: at as u64, time: "t".into(), moment, rx: 0, tx: None });
             }
             order.end();
-            let outcomes: Vec<Outcome> = std::iter::from_fn(|| order.pop()).collect();
-            let failed = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Failed { .. }));
+            let outcomes: Vec<RowOutcome> = std::iter::from_fn(|| order.pop()).collect();
+            let failed = outcomes.iter().any(|outcome| matches!(outcome, RowOutcome::Failed { .. }));
             assert!(failed || outcomes.len() == seconds.len());
-            let lines: Vec<u64> = outcomes.iter().map(Outcome::line).collect();
+            let lines: Vec<u64> = outcomes.iter().map(RowOutcome::line).collect();
             assert!(lines.is_sorted());
             let times = outcomes.iter().filter_map(|outcome| match outcome {
-                Outcome::Placed(placed) => Some(placed.at),
+                RowOutcome::Placed(placed) => Some(placed.at),
                 _ => None,
             });
             assert!(times.collect::<Vec<_>>().windows(2).all(|pair| pair[0] < pair[1]));

@@ -12,8 +12,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::csv::{Csv, Dialect, Record, RowError, STANDARD_INPUT, as_argument};
-use super::order::{Order, Outcome, PAUSE_INTERVALS, Placed};
+use super::csv::{Csv, CsvRecord, Dialect, RowError};
+use super::order::{PAUSE_INTERVALS, Placed, RowOrder, RowOutcome};
+use super::text::{STANDARD_INPUT, as_argument};
 use crate::agent::counters::{Came, Carried, CounterBits, Counters, LinkChange, LinkInfo, LinkKind, Reading};
 use crate::event::Stamp;
 use crate::exit::Failure;
@@ -29,7 +30,7 @@ pub(super) enum Meaning {
     BitsPerSecond,
 }
 
-pub(super) struct Row {
+pub(super) struct ReplayRow {
     pub(super) line: u64,
     pub(super) reading: Reading,
     /// The row itself, independent of the detector.
@@ -52,14 +53,14 @@ pub(super) enum Amount {
     Unknown,
 }
 
-pub(super) struct Rows {
+pub(super) struct ReplayRows {
     csv: Csv,
-    order: Order,
-    series: Series,
+    order: RowOrder,
+    series: CounterSeries,
     ended: bool,
 }
 
-struct Series {
+struct CounterSeries {
     meaning: Meaning,
     /// Usual time between rows, if known: a much longer one is a pause.
     interval: Option<Duration>,
@@ -69,7 +70,7 @@ struct Series {
 
 const IFINDEX: u32 = 1;
 
-impl Rows {
+impl ReplayRows {
     /// Opens a file; `-` is standard input, which a signal ends too, for handlers that were registered before.
     pub(super) fn open(
         file: &Path,
@@ -89,18 +90,18 @@ impl Rows {
 
     fn new(csv: Csv, meaning: Meaning, interval: Option<Duration>, interface: &str) -> Self {
         let link = Some(LinkInfo::new(IFINDEX, interface, LinkKind::Physical));
-        let series = Series { meaning, interval, link, counted: None };
-        Self { csv, order: Order::new(interval), series, ended: false }
+        let series = CounterSeries { meaning, interval, link, counted: None };
+        Self { csv, order: RowOrder::new(interval), series, ended: false }
     }
 
-    pub(super) fn next(&mut self) -> Result<Option<Row>, RowError> {
+    pub(super) fn next(&mut self) -> Result<Option<ReplayRow>, RowError> {
         loop {
             match self.order.pop() {
-                Some(Outcome::Placed(placed)) => return Ok(Some(self.series.row(&placed))),
-                Some(Outcome::Bad { line, reason }) => {
+                Some(RowOutcome::Placed(placed)) => return Ok(Some(self.series.row(&placed))),
+                Some(RowOutcome::Bad { line, reason }) => {
                     return Err(RowError::Bad { line, reason: format!("{}:{line}: {reason}", self.csv.file()) });
                 }
-                Some(Outcome::Failed { line, reason }) => {
+                Some(RowOutcome::Failed { line, reason }) => {
                     let reason = reason.replace("FILE", &as_argument(self.csv.file()));
                     return Err(RowError::Failed(Failure::failed(format!("{}:{line}: {reason}", self.csv.file()))));
                 }
@@ -135,8 +136,8 @@ impl Rows {
     }
 }
 
-impl Series {
-    fn fitting(&self, record: &Record) -> Result<(), String> {
+impl CounterSeries {
+    fn fitting(&self, record: &CsvRecord) -> Result<(), String> {
         let highest = record.rx.max(record.tx.unwrap_or_default());
         if self.meaning == Meaning::Counter(CounterBits::B32) && highest > u64::from(u32::MAX) {
             return Err(format!("{highest} is more than a counter of 32 bits shows; leave out --counter-bits"));
@@ -144,7 +145,7 @@ impl Series {
         Ok(())
     }
 
-    fn row(&mut self, placed: &Placed) -> Row {
+    fn row(&mut self, placed: &Placed) -> ReplayRow {
         let Placed { record, at, spacing } = placed;
         let mut reading = Reading { at: *at, boottime: *at, ..Reading::default() };
         let link = self.link.take();
@@ -167,14 +168,14 @@ impl Series {
                 recorded
             }
         };
-        Row { line: record.line, reading, recorded }
+        ReplayRow { line: record.line, reading, recorded }
     }
 
     fn is_pause(&self, spacing: Duration) -> bool {
         self.interval.is_some_and(|interval| spacing > interval.mul_f64(PAUSE_INTERVALS))
     }
 
-    fn counted(&mut self, record: &Record, spacing: Option<Duration>, bits: CounterBits) -> Recorded {
+    fn counted(&mut self, record: &CsvRecord, spacing: Option<Duration>, bits: CounterBits) -> Recorded {
         let before = self.counted.replace((record.rx, record.tx));
         let amount = |before: Option<u64>, now: u64| match before {
             Some(before) if now >= before => Amount::Bytes(now - before),
@@ -191,7 +192,7 @@ impl Series {
 
 /// Returns counters that are increased by one, so that differences remain: a kernel's zero may mean a counter that could not be
 /// read, but a zero in a file is a reading.
-fn counters(record: &Record, bits: CounterBits) -> Counters {
+fn counters(record: &CsvRecord, bits: CounterBits) -> Counters {
     let moved = |counter: u64| match bits {
         CounterBits::B32 => u64::from((counter as u32).wrapping_add(1)),
         CounterBits::B64 => counter.saturating_add(1),
@@ -199,7 +200,7 @@ fn counters(record: &Record, bits: CounterBits) -> Counters {
     Counters { ifindex: IFINDEX, rx_bytes: moved(record.rx), tx_bytes: record.tx.map_or(0, moved), packets: None, bits }
 }
 
-fn recorded(meaning: Meaning, record: &Record, spacing: Option<Duration>, interval: Option<Duration>) -> Recorded {
+fn recorded(meaning: Meaning, record: &CsvRecord, spacing: Option<Duration>, interval: Option<Duration>) -> Recorded {
     let (elapsed, amount): (_, fn(u64) -> Amount) = match meaning {
         Meaning::BytesPer(interval) => (Some(interval), Amount::Bytes),
         Meaning::BitsPerSecond => (spacing.min(interval.or(spacing)), Amount::Rate),
@@ -295,12 +296,12 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn read(text: &'static str, meaning: Meaning, interval: Option<Duration>) -> Vec<Row> {
+    fn read(text: &'static str, meaning: Meaning, interval: Option<Duration>) -> Vec<ReplayRow> {
         let tx = text.starts_with("timestamp,value,sent").then(|| "sent".to_owned());
         let dialect =
             Dialect { time: "timestamp".into(), rx: "value".into(), tx, delimiter: None, times: Times::default() };
         let csv = Csv::from_reader(Box::new(text.as_bytes()), "in.csv".to_owned(), &dialect).unwrap();
-        let mut rows = Rows::new(csv, meaning, interval, "eth0");
+        let mut rows = ReplayRows::new(csv, meaning, interval, "eth0");
         std::iter::from_fn(|| rows.next().unwrap()).collect()
     }
 
@@ -309,7 +310,7 @@ mod tests {
 
     fn carried(text: &'static str, meaning: Meaning, interval: Option<Duration>) -> Vec<Judged> {
         let rows = read(text, meaning, interval);
-        let carried = |row: &Row| {
+        let carried = |row: &ReplayRow| {
             let carried = row.reading.carried.first();
             let carried = carried.map(|carried| (carried.rx_bytes, carried.tx_bytes, carried.elapsed.as_secs()));
             (row.reading.at.as_secs(), carried)
@@ -381,7 +382,7 @@ mod tests {
     fn a_row_says_itself_what_was_carried() {
         let recorded = |meaning, interval| -> Vec<(Option<u64>, Amount, Option<Amount>)> {
             let rows = read("timestamp,value,sent\n10,800,80\n20,500,90\n25,700,95\n", meaning, interval);
-            let seconds = |row: &Row| row.recorded.elapsed.map(|elapsed| elapsed.as_secs());
+            let seconds = |row: &ReplayRow| row.recorded.elapsed.map(|elapsed| elapsed.as_secs());
             rows.iter().map(|row| (seconds(row), row.recorded.rx, row.recorded.tx)).collect()
         };
         use Amount::{Bytes, Rate, Unknown};
@@ -406,7 +407,7 @@ mod tests {
             times: Times::default(),
         };
         let csv = Csv::from_reader(Box::new(&b"timestamp,value\n1,4294967296\n"[..]), "in.csv".to_owned(), &dialect);
-        let mut rows = Rows::new(csv.unwrap(), Meaning::Counter(CounterBits::B32), None, "eth0");
+        let mut rows = ReplayRows::new(csv.unwrap(), Meaning::Counter(CounterBits::B32), None, "eth0");
         let Err(RowError::Bad { line: 2, reason }) = rows.next() else { panic!("it was taken") };
         assert!(reason.starts_with("in.csv:2: 4294967296 is more than"), "{reason}");
     }

@@ -8,7 +8,7 @@ use crate::agent::cli::outlet;
 use crate::agent::courier::Delivery;
 use crate::event::{Body, Breach, Epoch};
 use crate::exit::Failure;
-use crate::output::{self, Format, Rows, Value};
+use crate::output::{self, OutputFormat, Rows, Value};
 use crate::units::{BitRate, ByteCount, counted, lasting};
 
 /// Counts rows, and the breaches that they make. Figures of a breach are those of its last event.
@@ -59,7 +59,7 @@ const COLUMNS: &[&str] = &[
 const ALWAYS: usize = 12;
 
 impl Summary {
-    pub(super) fn new(print: Option<Format>) -> Self {
+    pub(super) fn new(print: Option<OutputFormat>) -> Self {
         let printer = print.map(|format| Rows::new(format, BREACH_COLUMNS, output::stdout(format)));
         Self { rows: 0, bad_rows: 0, breaches: 0, open: 0, worst: None, over_limit_ms: 0, printer }
     }
@@ -94,7 +94,7 @@ impl Summary {
 
     pub(super) fn print(
         &self,
-        format: Format,
+        format: OutputFormat,
         delivered: &Delivered,
         published: bool,
         epoch: Option<Epoch>,

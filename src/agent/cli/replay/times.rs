@@ -12,7 +12,7 @@ use jiff::fmt::{rfc2822, strtime};
 use jiff::tz::{AmbiguousOffset, TimeZone};
 use jiff::{Timestamp, ZonedDateTime};
 
-use super::csv::shown;
+use super::text::shown;
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Times {
@@ -21,7 +21,7 @@ pub(super) struct Times {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Moment {
+pub(super) enum RowTime {
     /// Time since 1970.
     Exact(Duration),
     /// Local time taken for UTC, because no zone was given.
@@ -30,7 +30,7 @@ pub(super) enum Moment {
     Twice { earlier: Duration, later: Duration },
 }
 
-impl Moment {
+impl RowTime {
     /// Returns the time since 1970, for a row that comes after one at `last`.
     pub(super) fn after(self, last: Option<Duration>) -> Duration {
         match self {
@@ -52,12 +52,12 @@ const INSTANT_MAX: Duration = Duration::new(253_402_300_799, 999_999_999);
 static ISO_8601: DateTimeParser = DateTimeParser::new();
 
 impl Times {
-    pub(super) fn read(&self, text: &str) -> Result<Moment, String> {
+    pub(super) fn read(&self, text: &str) -> Result<RowTime, String> {
         if let Some(format) = &self.format {
             return self.formatted(format, text);
         }
         if let Some(since_1970) = epoch(text) {
-            return since_1970.map(Moment::Exact);
+            return since_1970.map(RowTime::Exact);
         }
         if let Some(read) = self.iso_8601(&normal(text)) {
             return read;
@@ -73,7 +73,7 @@ impl Times {
     }
 
     /// Returns `None` if the text is not in this notation.
-    fn iso_8601(&self, text: &str) -> Option<Result<Moment, String>> {
+    fn iso_8601(&self, text: &str) -> Option<Result<RowTime, String>> {
         let pieces = ISO_8601.parse_pieces(text).ok()?;
         let local = DateTime::from_parts(pieces.date(), pieces.time().unwrap_or(Time::midnight()));
         if let Some(offset) = pieces.to_numeric_offset() {
@@ -85,7 +85,7 @@ impl Times {
         }
     }
 
-    fn formatted(&self, format: &str, text: &str) -> Result<Moment, String> {
+    fn formatted(&self, format: &str, text: &str) -> Result<RowTime, String> {
         let wrong = |error: jiff::Error| format!("`{}` does not match --time-format '{format}': {error}", shown(text));
         let parts = strtime::parse(format, text).map_err(wrong)?;
         if let Ok(at) = parts.to_timestamp() {
@@ -113,17 +113,17 @@ pub(super) fn time_zone(text: &str) -> Result<TimeZone, String> {
     })
 }
 
-fn resolve(zone: Option<&TimeZone>, local: DateTime, text: &str) -> Result<Moment, String> {
+fn resolve(zone: Option<&TimeZone>, local: DateTime, text: &str) -> Result<RowTime, String> {
     let Some(zone) = zone else {
         let at = TimeZone::UTC.to_ambiguous_timestamp(local).compatible().map_err(|_| too_far(text))?;
-        return since_1970(at, text).map(Moment::AssumedUtc);
+        return since_1970(at, text).map(RowTime::AssumedUtc);
     };
     let ambiguous = zone.to_ambiguous_timestamp(local);
     let at = |timestamp: Result<Timestamp, _>| since_1970(timestamp.map_err(|_| too_far(text))?, text);
     match ambiguous.offset() {
-        AmbiguousOffset::Unambiguous { .. } => at(ambiguous.compatible()).map(Moment::Exact),
+        AmbiguousOffset::Unambiguous { .. } => at(ambiguous.compatible()).map(RowTime::Exact),
         AmbiguousOffset::Fold { .. } => {
-            Ok(Moment::Twice { earlier: at(ambiguous.earlier())?, later: at(ambiguous.later())? })
+            Ok(RowTime::Twice { earlier: at(ambiguous.earlier())?, later: at(ambiguous.later())? })
         }
         AmbiguousOffset::Gap { .. } => Err(format!(
             "`{}` does not exist in {}, where clocks are set forward over it; is --time-zone right?",
@@ -213,8 +213,8 @@ fn normal(text: &str) -> String {
     text
 }
 
-fn exact(at: Timestamp, text: &str) -> Result<Moment, String> {
-    since_1970(at, text).map(Moment::Exact)
+fn exact(at: Timestamp, text: &str) -> Result<RowTime, String> {
+    since_1970(at, text).map(RowTime::Exact)
 }
 
 fn since_1970(at: Timestamp, text: &str) -> Result<Duration, String> {
@@ -230,11 +230,11 @@ fn too_far(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<Moment, String> {
+    fn read(text: &str) -> Result<RowTime, String> {
         Times::default().read(text)
     }
 
-    fn with(format: &str, zone: &str, text: &str) -> Result<Moment, String> {
+    fn with(format: &str, zone: &str, text: &str) -> Result<RowTime, String> {
         let format = (!format.is_empty()).then(|| time_format(format).unwrap());
         let zone = (!zone.is_empty()).then(|| time_zone(zone).unwrap());
         Times { format, zone }.read(text)
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_number_is_time_since_1970_in_the_unit_that_its_size_shows() {
-        let at = |nanos| Ok(Moment::Exact(MORNING + Duration::from_nanos(nanos)));
+        let at = |nanos| Ok(RowTime::Exact(MORNING + Duration::from_nanos(nanos)));
         assert_eq!(read("1731398400"), at(0));
         assert_eq!(read("1731398400.25"), at(250_000_000));
         assert_eq!(read("1731398400017"), at(17_000_000));
@@ -254,11 +254,11 @@ mod tests {
         assert_eq!(read("1731398400.1234567899"), at(123_456_789));
         assert_eq!(read("1.7313984E+09"), at(0));
         assert_eq!(read("1.7313984e12"), at(0));
-        assert_eq!(read("1.5"), Ok(Moment::Exact(Duration::from_millis(1_500))));
+        assert_eq!(read("1.5"), Ok(RowTime::Exact(Duration::from_millis(1_500))));
         assert!(read("999999999999999999999").unwrap_err().contains("is after the year 9999"));
         assert!(read("1e400").unwrap_err().contains("is after the year 9999"));
         assert_eq!(read("133758720000000000"), at(0), "a FILETIME");
-        assert_eq!(read("45608.5"), Ok(Moment::Exact(Duration::from_millis(45_608_500))));
+        assert_eq!(read("45608.5"), Ok(RowTime::Exact(Duration::from_millis(45_608_500))));
         assert!(read("45608.33333").unwrap_err().contains("as spreadsheets count them"));
         for text in ["1.2.3", "1+1", "-5", "5e", "."] {
             assert!(read(text).unwrap_err().contains("--time-format"), "{text}");
@@ -283,7 +283,7 @@ mod tests {
             "12 Nov 2024 09:00:00 +0100",
             "20241112T080000Z",
         ] {
-            assert_eq!(read(text), Ok(Moment::Exact(MORNING)), "{text}");
+            assert_eq!(read(text), Ok(RowTime::Exact(MORNING)), "{text}");
         }
         for text in [
             "2024-11-12T08:00:00",
@@ -294,12 +294,12 @@ mod tests {
             "2024-11-12 08:00:00.000",
             "2024-11-12 08:00:00,000",
         ] {
-            assert_eq!(read(text), Ok(Moment::AssumedUtc(MORNING)), "{text}");
+            assert_eq!(read(text), Ok(RowTime::AssumedUtc(MORNING)), "{text}");
             let berlin = MORNING - Duration::from_secs(3_600);
-            assert_eq!(with("", "Europe/Berlin", text), Ok(Moment::Exact(berlin)), "{text}");
+            assert_eq!(with("", "Europe/Berlin", text), Ok(RowTime::Exact(berlin)), "{text}");
         }
         let midnight = MORNING - Duration::from_secs(8 * 3_600);
-        assert_eq!(read("2024-11-12"), Ok(Moment::AssumedUtc(midnight)));
+        assert_eq!(read("2024-11-12"), Ok(RowTime::AssumedUtc(midnight)));
         assert!(read("1969-12-31T23:59:59Z").unwrap_err().contains("is before 1970"));
         for text in
             ["", "noon", "12.11.2024 08:00", "11/12/2024 8:00 AM", "2024-13-01 00:00:00", "2024-11-12 08:00 CET"]
@@ -311,12 +311,12 @@ mod tests {
 
     #[test]
     fn a_format_reads_what_nothing_else_does() {
-        let utc = Ok(Moment::AssumedUtc(MORNING));
+        let utc = Ok(RowTime::AssumedUtc(MORNING));
         assert_eq!(with("%d.%m.%y %Hh%M", "", "12.11.24 08h00"), utc);
         assert_eq!(with("%m/%d/%Y %I:%M:%S %p", "", "11/12/2024 8:00:00 AM"), utc);
-        assert_eq!(with("%d/%b/%Y:%H:%M:%S %z", "", "12/Nov/2024:09:00:00 +0100"), Ok(Moment::Exact(MORNING)));
-        assert_eq!(with("%s", "", "1731398400"), Ok(Moment::Exact(MORNING)));
-        assert_eq!(with("%d.%m.%Y %H:%M", "Europe/Berlin", "12.11.2024 09:00"), Ok(Moment::Exact(MORNING)));
+        assert_eq!(with("%d/%b/%Y:%H:%M:%S %z", "", "12/Nov/2024:09:00:00 +0100"), Ok(RowTime::Exact(MORNING)));
+        assert_eq!(with("%s", "", "1731398400"), Ok(RowTime::Exact(MORNING)));
+        assert_eq!(with("%d.%m.%Y %H:%M", "Europe/Berlin", "12.11.2024 09:00"), Ok(RowTime::Exact(MORNING)));
         let error = with("%d.%m.%Y", "", "2024-11-12").unwrap_err();
         assert!(error.starts_with("`2024-11-12` does not match --time-format '%d.%m.%Y': "), "{error}");
         for format in ["%", "%!", "noon", ""] {

@@ -8,10 +8,10 @@ use anstyle::{AnsiColor, Style};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use unicode_width::UnicodeWidthStr as _;
 
-use crate::agent::status::{LinkStatus, OpenBreach, Report, State};
+use crate::agent::status::{AgentState, LinkStatus, OpenBreach, StatusReport};
 use crate::event::ALL_INTERFACES;
 use crate::excerpt::harmless;
-use crate::output::{Format, Rows};
+use crate::output::{OutputFormat, Rows};
 use crate::units::{BitRate, ByteCount, coarse, counted, lasting};
 
 const NAME_WIDTH: usize = 15;
@@ -22,7 +22,7 @@ const BREACH_COLUMNS: &[&str] = &["severity", "link", "limit", "over", "now", "p
 /// Columns for an agent that does not run: values of its last events.
 const LEFT_COLUMNS: &[&str] = &["severity", "link", "limit", "over", "last", "peak", "for"];
 
-pub(super) fn print(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn print(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
     for (name, text) in lines(report) {
         let style = match (name, report.healthy) {
             ("state", true) => AnsiColor::Green.on_default(),
@@ -43,7 +43,7 @@ pub(super) fn print(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     }
     writeln!(out)?;
     let columns = if report.running() { BREACH_COLUMNS } else { LEFT_COLUMNS };
-    let mut rows = Rows::new(Format::Table, columns, out);
+    let mut rows = Rows::new(OutputFormat::Table, columns, out);
     for breach in &report.breaches {
         rows.push([
             breach.severity.as_str().into(),
@@ -58,8 +58,8 @@ pub(super) fn print(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     rows.end()
 }
 
-fn print_links(report: &Report, out: &mut dyn Write) -> io::Result<()> {
-    let mut rows = Rows::new(Format::Table, LINK_COLUMNS, out);
+fn print_links(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
+    let mut rows = Rows::new(OutputFormat::Table, LINK_COLUMNS, out);
     for link in &report.links {
         let rate = |bps: Option<u64>| bps.map_or("-".to_owned(), |bps| BitRate::from_bps(bps).to_string());
         rows.push([
@@ -95,7 +95,7 @@ fn unjudged(link: &LinkStatus) -> String {
     if counts.is_empty() { "none".to_owned() } else { counts.join(", ") }
 }
 
-fn lines(report: &Report) -> Vec<(&'static str, String)> {
+fn lines(report: &StatusReport) -> Vec<(&'static str, String)> {
     let mut lines = vec![("state", state(report))];
     lines.extend(
         report
@@ -133,20 +133,20 @@ fn lines(report: &Report) -> Vec<(&'static str, String)> {
     lines
 }
 
-fn state(report: &Report) -> String {
-    let since = |report: &Report| {
+fn state(report: &StatusReport) -> String {
+    let since = |report: &StatusReport| {
         let started = report.started_at.unwrap_or(report.asked_at);
         let pid = report.pid.map(|pid| format!(", pid {pid}")).unwrap_or_default();
         format!("since {}, {}{pid}", moment(started), length(report.asked_at - started))
     };
     match report.state {
-        State::Running => format!("running {}", since(report)),
-        State::Ending => format!("ending; ran {}", since(report)),
-        State::NotRunning => "not running; this is what its journal holds".to_owned(),
+        AgentState::Running => format!("running {}", since(report)),
+        AgentState::Ending => format!("ending; ran {}", since(report)),
+        AgentState::NotRunning => "not running; this is what its journal holds".to_owned(),
     }
 }
 
-fn journal(report: &Report) -> String {
+fn journal(report: &StatusReport) -> String {
     let place = report.state_dir.display();
     let kept = match report.kept_on.as_deref() {
         Some("disk") => ", on disk",
@@ -156,7 +156,7 @@ fn journal(report: &Report) -> String {
     format!("{place}{kept}")
 }
 
-fn pending(report: &Report) -> String {
+fn pending(report: &StatusReport) -> String {
     let bytes = ByteCount::from_bytes(report.pending_bytes);
     match (report.pending, report.oldest_at) {
         (0, _) => "nothing".to_owned(),
@@ -168,7 +168,7 @@ fn pending(report: &Report) -> String {
     }
 }
 
-fn lost(report: &Report) -> Option<String> {
+fn lost(report: &StatusReport) -> Option<String> {
     let lost = report.lost.filter(|lost| *lost > 0)?;
     let reasons = [
         (report.lost_evicted, "evicted"),
@@ -181,7 +181,7 @@ fn lost(report: &Report) -> Option<String> {
     Some(format!("{} since the start: {}", counted(lost, "event"), reasons.join(", ")))
 }
 
-fn flush(report: &Report) -> String {
+fn flush(report: &StatusReport) -> String {
     let last = match report.last_flush_at {
         Some(last) => format!("{}, {} ago", moment(last), length(report.asked_at - last)),
         None => "none yet".to_owned(),
@@ -200,7 +200,7 @@ fn offsets(offsets: Option<&BTreeMap<i32, i64>>) -> String {
     if offsets.is_empty() { "nothing yet".to_owned() } else { format!("partition {}", offsets.join(", ")) }
 }
 
-fn errors(report: &Report) -> String {
+fn errors(report: &StatusReport) -> String {
     match (report.errors, &report.last_error, report.last_error_at) {
         (Some(errors), Some(last), Some(at)) if errors > 0 => {
             format!("{errors} since the start; the last {} ago: {last}", length(report.asked_at - at))
@@ -209,7 +209,7 @@ fn errors(report: &Report) -> String {
     }
 }
 
-fn tick(report: &Report) -> String {
+fn tick(report: &StatusReport) -> String {
     let ago = match report.last_tick_at {
         Some(last) => format!("{:.1} s ago", (report.asked_at - last).as_seconds_f64()),
         None => "none yet".to_owned(),
@@ -223,7 +223,7 @@ fn tick(report: &Report) -> String {
     )
 }
 
-fn breaches(report: &Report) -> String {
+fn breaches(report: &StatusReport) -> String {
     let limits = report.limits.map(|limits| format!(", of {}", counted(limits as u64, "limit"))).unwrap_or_default();
     let (open, shown) = (report.open_breaches, report.breaches.len() as u64);
     match open {
@@ -269,23 +269,23 @@ fn wrapped(text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::status::{LinkLimit, Trouble};
+    use crate::agent::status::{LinkLimit, Problem};
     use crate::event::{Direction, Severity};
 
     fn now() -> DateTime<Utc> {
         DateTime::from_timestamp(1_795_176_000, 0).unwrap()
     }
 
-    fn printed(report: &Report) -> String {
+    fn printed(report: &StatusReport) -> String {
         let mut out = anstream::StripStream::new(Vec::new());
         print(report, &mut out).unwrap();
         String::from_utf8(out.into_inner()).unwrap()
     }
 
-    fn running() -> Report {
+    fn running() -> StatusReport {
         let ago = |seconds| Some(now() - TimeDelta::seconds(seconds));
-        Report {
-            state: State::Running,
+        StatusReport {
+            state: AgentState::Running,
             asked_at: now(),
             agent: Some("gw-042".into()),
             version: Some("0.1.0".into()),
@@ -315,7 +315,7 @@ mod tests {
             errors: Some(1),
             last_error_at: ago(65),
             last_error: Some("broker away: kafka-1:9092/bootstrap: Connection refused".into()),
-            troubles: vec![Trouble { since: now() - TimeDelta::seconds(65), what: "broker away: a\nb".into() }],
+            troubles: vec![Problem { since: now() - TimeDelta::seconds(65), what: "broker away: a\nb".into() }],
             open_breaches: 1,
             breaches: vec![OpenBreach {
                 breach_id: "fc701383db4a6738".into(),
@@ -354,7 +354,7 @@ mod tests {
                     ..LinkStatus::default()
                 },
             ],
-            ..Report::default()
+            ..StatusReport::default()
         }
     }
 
@@ -391,7 +391,7 @@ warning   eth0 rx  wan-down  80.0 Mbit/s  94.9 Mbit/s  97.9 Mbit/s  2m 4s
 
     #[test]
     fn one_that_does_not_run_says_so_and_only_what_is_known() {
-        let report = Report { state_dir: "/srv/hw".into(), asked_at: now(), ..Report::default() };
+        let report = StatusReport { state_dir: "/srv/hw".into(), asked_at: now(), ..StatusReport::default() };
         let table = "\
 state          not running; this is what its journal holds
 journal        /srv/hw

@@ -59,19 +59,19 @@ const GET_LINKS_BYTES: usize = HEADER_BYTES + IFINFOMSG_BYTES + RTATTR_BYTES + 4
 const GET_STATS_BYTES: usize = HEADER_BYTES + IF_STATS_MSG_BYTES;
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Message<'a> {
+pub(super) struct NetlinkMessage<'a> {
     pub(super) seq: u32,
     /// The table changed while it was dumped (`NLM_F_DUMP_INTR`).
     pub(super) interrupted: bool,
-    pub(super) body: Body<'a>,
+    pub(super) body: NetlinkBody<'a>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Body<'a> {
+pub(super) enum NetlinkBody<'a> {
     Done,
     /// The errno with which the request or dump failed; 0 is an acknowledgement.
     Error(i32),
-    NewLink(Link<'a>),
+    NewLink(LinkMessage<'a>),
     DelLink(u32),
     Stats(Stats),
     Other,
@@ -87,7 +87,7 @@ pub(super) struct Stats {
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Link<'a> {
+pub(super) struct LinkMessage<'a> {
     pub(super) ifindex: u32,
     pub(super) name: &'a [u8],
     /// The attributes that hold its altnames, unparsed, so that nothing is allocated.
@@ -102,7 +102,7 @@ pub(super) struct Link<'a> {
     pub(super) loopback: bool,
 }
 
-impl<'a> Link<'a> {
+impl<'a> LinkMessage<'a> {
     pub(super) fn altnames(&self) -> impl Iterator<Item = &'a [u8]> {
         let mut rest = self.properties;
         let properties = std::iter::from_fn(move || attribute(&mut rest).flatten());
@@ -126,7 +126,7 @@ impl<'a> Messages<'a> {
 }
 
 impl<'a> Iterator for Messages<'a> {
-    type Item = Result<Message<'a>, Malformed>;
+    type Item = Result<NetlinkMessage<'a>, Malformed>;
 
     #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
@@ -142,36 +142,36 @@ impl<'a> Iterator for Messages<'a> {
 }
 
 #[inline(always)]
-fn message<'a>(rest: &mut &'a [u8]) -> Option<Message<'a>> {
+fn message<'a>(rest: &mut &'a [u8]) -> Option<NetlinkMessage<'a>> {
     let length = u32_at(rest, 0)? as usize;
     let (kind, flags, seq) = (u16_at(rest, 4)?, u16_at(rest, 6)?, u32_at(rest, 8)?);
     let payload = rest.get(HEADER_BYTES..length)?;
     *rest = rest.get(aligned(length)..).unwrap_or_default();
     let body = match kind {
         RTM_NEWSTATS => stats(payload)?,
-        RTM_NEWLINK => link(payload)?.map_or(Body::Other, Body::NewLink),
-        RTM_DELLINK => link(payload)?.map_or(Body::Other, |link| Body::DelLink(link.ifindex)),
+        RTM_NEWLINK => link(payload)?.map_or(NetlinkBody::Other, NetlinkBody::NewLink),
+        RTM_DELLINK => link(payload)?.map_or(NetlinkBody::Other, |link| NetlinkBody::DelLink(link.ifindex)),
         NLMSG_DONE => match i32_at(payload, 0) {
-            Some(status) if status < 0 => Body::Error(status.saturating_neg()),
-            _ => Body::Done,
+            Some(status) if status < 0 => NetlinkBody::Error(status.saturating_neg()),
+            _ => NetlinkBody::Done,
         },
-        NLMSG_ERROR => Body::Error(i32_at(payload, 0)?.saturating_neg()),
+        NLMSG_ERROR => NetlinkBody::Error(i32_at(payload, 0)?.saturating_neg()),
         NLMSG_OVERRUN => return None,
-        _ => Body::Other,
+        _ => NetlinkBody::Other,
     };
-    Some(Message { seq, interrupted: flags & NLM_F_DUMP_INTR != 0, body })
+    Some(NetlinkMessage { seq, interrupted: flags & NLM_F_DUMP_INTR != 0, body })
 }
 
 /// Parses a message about a link. Returns `Some(None)` for one that does not describe its state: a bridge's about its port (a
 /// deleted port is still a link), or a wireless event.
 #[inline(never)]
-fn link(payload: &[u8]) -> Option<Option<Link<'_>>> {
+fn link(payload: &[u8]) -> Option<Option<LinkMessage<'_>>> {
     let (family, ifindex, flags) = (*payload.first()?, u32_at(payload, 4)?, u32_at(payload, 8)?);
-    let mut link = Link {
+    let mut link = LinkMessage {
         ifindex,
         up: flags & IFF_UP != 0 && flags & IFF_RUNNING != 0,
         loopback: flags & IFF_LOOPBACK != 0,
-        ..Link::default()
+        ..LinkMessage::default()
     };
     let mut rest = payload.get(IFINFOMSG_BYTES..)?;
     let mut partial = family != 0 || ifindex == 0;
@@ -208,12 +208,12 @@ fn link(payload: &[u8]) -> Option<Option<Link<'_>>> {
 }
 
 #[inline(always)]
-fn stats<'a>(payload: &[u8]) -> Option<Body<'a>> {
+fn stats<'a>(payload: &[u8]) -> Option<NetlinkBody<'a>> {
     let ifindex = u32_at(payload, 4)?;
     let mut rest = payload.get(IF_STATS_MSG_BYTES..)?;
     while let Some((kind, value)) = attribute(&mut rest)? {
         if kind == IFLA_STATS_LINK_64 {
-            return Some(Body::Stats(Stats {
+            return Some(NetlinkBody::Stats(Stats {
                 ifindex,
                 rx_packets: u64_at(value, STATS64_RX_PACKETS)?,
                 tx_packets: u64_at(value, STATS64_TX_PACKETS)?,
@@ -333,8 +333,8 @@ mod tests {
         message_of(kind, 0, &payload)
     }
 
-    fn eth0() -> Link<'static> {
-        Link { ifindex: 5, name: b"eth0", up: true, ..Link::default() }
+    fn eth0() -> LinkMessage<'static> {
+        LinkMessage { ifindex: 5, name: b"eth0", up: true, ..LinkMessage::default() }
     }
 
     fn stats_of(ifindex: u32, rx_bytes: u64, tx_bytes: u64, flags: u16) -> Vec<u8> {
@@ -348,7 +348,7 @@ mod tests {
         message_of(RTM_NEWSTATS, flags, &payload)
     }
 
-    fn bodies(datagram: &[u8]) -> Vec<Result<Body<'_>, Malformed>> {
+    fn bodies(datagram: &[u8]) -> Vec<Result<NetlinkBody<'_>, Malformed>> {
         Messages::new(datagram).map(|message| message.map(|message| message.body)).collect()
     }
 
@@ -359,9 +359,9 @@ mod tests {
         datagram.extend(message_of(NLMSG_DONE, 0, &0i32.to_ne_bytes()));
         let messages: Vec<_> = Messages::new(&datagram).collect::<Result<_, _>>().unwrap();
         let stats = |ifindex, rx_bytes, tx_bytes| Stats { ifindex, rx_packets: 11, tx_packets: 12, rx_bytes, tx_bytes };
-        assert_eq!(messages[0].body, Body::Stats(stats(3, 1 << 40, 7)));
-        assert_eq!(messages[1].body, Body::Stats(stats(4, 0, u64::MAX)));
-        assert_eq!(messages[2].body, Body::Done);
+        assert_eq!(messages[0].body, NetlinkBody::Stats(stats(3, 1 << 40, 7)));
+        assert_eq!(messages[1].body, NetlinkBody::Stats(stats(4, 0, u64::MAX)));
+        assert_eq!(messages[2].body, NetlinkBody::Done);
         assert_eq!(
             messages.iter().map(|m| (m.seq, m.interrupted)).collect::<Vec<_>>(),
             [(7, false), (7, true), (7, false)]
@@ -373,13 +373,13 @@ mod tests {
         let info = [attribute_of(IFLA_INFO_KIND, b"vlan\0"), attribute_of(IFLA_INFO_SLAVE_KIND, b"bond\0")].concat();
         // Some kernel versions set the nested flag.
         let more = [attribute_of(IFLA_LINKINFO | 0x8000, &info)];
-        let link = Link { kind: b"vlan", slave_kind: b"bond", ..eth0() };
-        assert_eq!(bodies(&link_of(RTM_NEWLINK, 0, &more)), [Ok(Body::NewLink(link))]);
-        assert_eq!(bodies(&link_of(RTM_DELLINK, 0, &[])), [Ok(Body::DelLink(5))]);
+        let link = LinkMessage { kind: b"vlan", slave_kind: b"bond", ..eth0() };
+        assert_eq!(bodies(&link_of(RTM_NEWLINK, 0, &more)), [Ok(NetlinkBody::NewLink(link))]);
+        assert_eq!(bodies(&link_of(RTM_DELLINK, 0, &[])), [Ok(NetlinkBody::DelLink(5))]);
         let mut loopback = ifinfomsg(0, 1, IFF_UP | IFF_LOOPBACK);
         loopback.extend(attribute_of(IFLA_IFNAME, b"lo"));
-        let link = Link { ifindex: 1, name: b"lo", loopback: true, ..Link::default() };
-        assert_eq!(bodies(&message_of(RTM_NEWLINK, 0, &loopback)), [Ok(Body::NewLink(link))]);
+        let link = LinkMessage { ifindex: 1, name: b"lo", loopback: true, ..LinkMessage::default() };
+        assert_eq!(bodies(&message_of(RTM_NEWLINK, 0, &loopback)), [Ok(NetlinkBody::NewLink(link))]);
     }
 
     #[test]
@@ -390,20 +390,20 @@ mod tests {
             attribute_of(IFLA_ALT_IFNAME, b"a-name-of-more-than-15-bytes\0"),
         ];
         for (more, link) in [
-            (vec![number(IFLA_LINK, 9)], Link { lower: Some(9), ..eth0() }),
+            (vec![number(IFLA_LINK, 9)], LinkMessage { lower: Some(9), ..eth0() }),
             (vec![number(IFLA_LINK, 9), number(IFLA_LINK_NETNSID, 0)], eth0()),
             (vec![number(IFLA_LINK_NETNSID, 0), number(IFLA_LINK, 9)], eth0()),
             (vec![number(IFLA_LINK, 5)], eth0()),
             (vec![number(IFLA_LINK, 0)], eth0()),
-            (vec![number(IFLA_MASTER, 7)], Link { master: Some(7), ..eth0() }),
+            (vec![number(IFLA_MASTER, 7)], LinkMessage { master: Some(7), ..eth0() }),
             (vec![number(IFLA_MASTER, 0)], eth0()),
         ] {
-            assert_eq!(bodies(&link_of(RTM_NEWLINK, 0, &more)), [Ok(Body::NewLink(link))]);
+            assert_eq!(bodies(&link_of(RTM_NEWLINK, 0, &more)), [Ok(NetlinkBody::NewLink(link))]);
         }
         let altnames = |properties: &[u8]| {
             let datagram = link_of(RTM_NEWLINK, 0, &[attribute_of(IFLA_PROP_LIST | 0x8000, properties)]);
             match &bodies(&datagram)[..] {
-                [Ok(Body::NewLink(link))] => Some(link.altnames().map(<[u8]>::to_vec).collect::<Vec<_>>()),
+                [Ok(NetlinkBody::NewLink(link))] => Some(link.altnames().map(<[u8]>::to_vec).collect::<Vec<_>>()),
                 _ => None,
             }
         };
@@ -416,22 +416,22 @@ mod tests {
     #[test]
     fn a_port_that_leaves_its_bridge_is_still_a_link() {
         const AF_BRIDGE: u8 = 7;
-        assert_eq!(bodies(&link_of(RTM_DELLINK, AF_BRIDGE, &[])), [Ok(Body::Other)]);
-        assert_eq!(bodies(&link_of(RTM_NEWLINK, AF_BRIDGE, &[])), [Ok(Body::Other)]);
+        assert_eq!(bodies(&link_of(RTM_DELLINK, AF_BRIDGE, &[])), [Ok(NetlinkBody::Other)]);
+        assert_eq!(bodies(&link_of(RTM_NEWLINK, AF_BRIDGE, &[])), [Ok(NetlinkBody::Other)]);
     }
 
     #[test]
     fn a_wireless_event_tells_no_state() {
         let event = attribute_of(IFLA_WIRELESS, &[0; 8]);
-        assert_eq!(bodies(&link_of(RTM_NEWLINK, 0, &[event])), [Ok(Body::Other)]);
+        assert_eq!(bodies(&link_of(RTM_NEWLINK, 0, &[event])), [Ok(NetlinkBody::Other)]);
     }
 
     #[test]
     fn reads_refusals() {
         let refusal = |errno: i32| [(-errno).to_ne_bytes().to_vec(), vec![0; HEADER_BYTES]].concat();
-        assert_eq!(bodies(&message_of(NLMSG_ERROR, 0, &refusal(95))), [Ok(Body::Error(95))]);
-        assert_eq!(bodies(&message_of(NLMSG_ERROR, 0, &i32::MIN.to_ne_bytes())), [Ok(Body::Error(i32::MAX))]);
-        assert_eq!(bodies(&message_of(NLMSG_DONE, 0, &(-4i32).to_ne_bytes())), [Ok(Body::Error(4))]);
+        assert_eq!(bodies(&message_of(NLMSG_ERROR, 0, &refusal(95))), [Ok(NetlinkBody::Error(95))]);
+        assert_eq!(bodies(&message_of(NLMSG_ERROR, 0, &i32::MIN.to_ne_bytes())), [Ok(NetlinkBody::Error(i32::MAX))]);
+        assert_eq!(bodies(&message_of(NLMSG_DONE, 0, &(-4i32).to_ne_bytes())), [Ok(NetlinkBody::Error(4))]);
         assert_eq!(bodies(&message_of(NLMSG_OVERRUN, 0, &[])), [Err(Malformed)]);
     }
 
@@ -487,7 +487,7 @@ mod tests {
             let mut count = 0;
             for message in Messages::new(&datagram) {
                 count += 1;
-                if let Ok(Message { body: Body::NewLink(link), .. }) = message {
+                if let Ok(NetlinkMessage { body: NetlinkBody::NewLink(link), .. }) = message {
                     for text in [link.name, link.kind, link.slave_kind].into_iter().filter(|text| !text.is_empty()) {
                         assert!(within.start <= text.as_ptr() && text.as_ptr_range().end <= within.end);
                     }

@@ -16,11 +16,11 @@ use super::stacking::Attachment;
 use super::sysfs::Sysfs;
 use super::table::LinkTable;
 use super::{CounterError, CounterSource, Counters, LinkInfo, LinkKind, Packets, Reading};
-use crate::agent::watch::Selection;
+use crate::agent::counters::filter::InterfaceFilter;
 use crate::clock::Clock;
 
-use self::messages::{Body, Link, Stats, get_links, get_stats, get_stats_of_each, set_seqs};
-use self::socket::{Answer, Buffer, Socket, Until};
+use self::messages::{LinkMessage, NetlinkBody, Stats, get_links, get_stats, get_stats_of_each, set_seqs};
+use self::socket::{Buffer, NetlinkReply, Socket, Until};
 
 /// Attempts at a request whose answer is not whole: the links changed while they were listed, or the buffer was too small.
 const ATTEMPTS_MAX: u32 = 4;
@@ -47,7 +47,7 @@ enum Plan {
 }
 
 impl Netlink {
-    pub(super) fn open(root: &Path, selection: Selection) -> Result<Self, CounterError> {
+    pub(super) fn open(root: &Path, selection: InterfaceFilter) -> Result<Self, CounterError> {
         let mut source = Self {
             sysfs: Sysfs::new(root),
             table: LinkTable::new(selection),
@@ -73,14 +73,14 @@ impl Netlink {
             table.mark();
             let request = get_links(socket.next_seq());
             match socket.exchange(&mut self.buffer, &request, Until::Done, |body| note(body, table))? {
-                Answer::Whole => {
+                NetlinkReply::Whole => {
                     self.table.sweep();
                     self.trusted = true;
                     break;
                 }
                 // In a table that keeps changing, a link that was not seen is not gone yet.
-                Answer::Interrupted => {}
-                Answer::Lost => socket = Socket::open()?,
+                NetlinkReply::Interrupted => {}
+                NetlinkReply::Lost => socket = Socket::open()?,
             }
         }
         self.socket = Some(socket);
@@ -88,17 +88,17 @@ impl Netlink {
         Ok(())
     }
 
-    fn ask(&mut self, counters: &mut Vec<Counters>) -> Result<Answer, CounterError> {
+    fn ask(&mut self, counters: &mut Vec<Counters>) -> Result<NetlinkReply, CounterError> {
         if self.socket.is_none() {
             self.begin()?;
         }
         // Taken, so that an error closes it.
-        let Some(mut socket) = self.socket.take() else { return Ok(Answer::Lost) };
+        let Some(mut socket) = self.socket.take() else { return Ok(NetlinkReply::Lost) };
         counters.clear();
         let table = &mut self.table;
         let mut stirred = false;
-        let take = |body: Body<'_>| match body {
-            Body::Stats(Stats { ifindex, rx_packets, tx_packets, rx_bytes, tx_bytes }) => {
+        let take = |body: NetlinkBody<'_>| match body {
+            NetlinkBody::Stats(Stats { ifindex, rx_packets, tx_packets, rx_bytes, tx_bytes }) => {
                 if let Some(bits) = table.counter_bits(ifindex) {
                     let packets = Packets::of_bytes((rx_packets, rx_bytes), (tx_packets, tx_bytes));
                     counters.push(Counters { ifindex, rx_bytes, tx_bytes, packets, bits });
@@ -121,7 +121,7 @@ impl Netlink {
                 socket.exchange(&mut self.buffer, requests, Until::Replies(*count), take)?
             }
         };
-        if answer != Answer::Lost {
+        if answer != NetlinkReply::Lost {
             self.socket = Some(socket);
         }
         if !stirred {
@@ -130,7 +130,7 @@ impl Netlink {
         counters.retain(|counters| self.table.watches(counters.ifindex));
         let answer = match (answer, &self.plan) {
             // The links that were requested one by one are no longer the watched ones.
-            (Answer::Whole, Plan::Singly { .. }) => Answer::Interrupted,
+            (NetlinkReply::Whole, Plan::Singly { .. }) => NetlinkReply::Interrupted,
             (answer, _) => answer,
         };
         self.plan = Plan::of(&self.table);
@@ -139,17 +139,17 @@ impl Netlink {
 
     fn count(&mut self, counters: &mut Vec<Counters>) -> Result<(), CounterError> {
         for _ in 1..ATTEMPTS_MAX {
-            if self.ask(counters)? == Answer::Whole {
+            if self.ask(counters)? == NetlinkReply::Whole {
                 return Ok(());
             }
         }
         match self.ask(counters)? {
-            Answer::Lost => return Err(CounterError::Overrun),
-            Answer::Interrupted => {
+            NetlinkReply::Lost => return Err(CounterError::Overrun),
+            NetlinkReply::Interrupted => {
                 counters.sort_by_key(|counters| counters.ifindex);
                 counters.dedup_by_key(|counters| counters.ifindex);
             }
-            Answer::Whole => {}
+            NetlinkReply::Whole => {}
         }
         Ok(())
     }
@@ -187,19 +187,19 @@ impl Plan {
     }
 }
 
-fn note(body: Body<'_>, table: &mut LinkTable) {
+fn note(body: NetlinkBody<'_>, table: &mut LinkTable) {
     match body {
-        Body::NewLink(link) => {
+        NetlinkBody::NewLink(link) => {
             let (info, attachment) = described(&link);
             table.put(info, attachment);
             table.doubt_speed(link.ifindex);
         }
-        Body::DelLink(ifindex) => table.remove(ifindex),
+        NetlinkBody::DelLink(ifindex) => table.remove(ifindex),
         _ => {}
     }
 }
 
-fn described(link: &Link<'_>) -> (LinkInfo, Attachment) {
+fn described(link: &LinkMessage<'_>) -> (LinkInfo, Attachment) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let kind = if link.loopback { LinkKind::Loopback } else { LinkKind::from_kernel(&text(link.kind)) };
     let enslaved = LinkKind::from_kernel(&text(link.slave_kind)).is_aggregate();

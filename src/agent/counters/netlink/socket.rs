@@ -17,7 +17,7 @@ use rustix::net::{
 };
 
 use super::super::CounterError;
-use super::messages::{Body, Messages};
+use super::messages::{Messages, NetlinkBody};
 
 const KERNEL: SocketAddrNetlink = SocketAddrNetlink::new(0, 0);
 /// `RTMGRP_LINK` of uapi/linux/rtnetlink.h: changes of links.
@@ -52,7 +52,7 @@ pub(super) struct Socket {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum NetlinkReply {
     Whole,
     /// The table changed during the dump: entries may be missing or duplicated.
     Interrupted,
@@ -92,8 +92,8 @@ impl Socket {
         buffer: &mut Buffer,
         requests: &[u8],
         until: Until,
-        mut take: impl FnMut(Body<'_>),
-    ) -> Result<Answer, CounterError> {
+        mut take: impl FnMut(NetlinkBody<'_>),
+    ) -> Result<NetlinkReply, CounterError> {
         let first = self.next_seq();
         let count = match until {
             Until::Done => 1,
@@ -105,7 +105,7 @@ impl Socket {
             send(&self.fd, requests, SendFlags::empty())
                 .map_err(|e| CounterError::system("sending a netlink request", e))?;
         }
-        let mut answer = Answer::Whole;
+        let mut answer = NetlinkReply::Whole;
         let mut left = count;
         for _ in 0..DATAGRAMS_MAX {
             if left == 0 && until != Until::Empty {
@@ -119,7 +119,7 @@ impl Socket {
                     self.wait()?;
                     continue;
                 }
-                Err(Errno::NOBUFS) => return Ok(Answer::Lost),
+                Err(Errno::NOBUFS) => return Ok(NetlinkReply::Lost),
                 Err(errno) => return Err(CounterError::system("waiting for the kernel's answer by netlink", errno)),
             };
             for message in Messages::new(datagram) {
@@ -128,25 +128,25 @@ impl Socket {
                 // A change that another process requested has the number of that process's request.
                 let ours = message.seq.wrapping_sub(first) < count;
                 match message.body {
-                    Body::NewLink(_) | Body::DelLink(_) => take(message.body),
-                    Body::Other => {}
+                    NetlinkBody::NewLink(_) | NetlinkBody::DelLink(_) => take(message.body),
+                    NetlinkBody::Other => {}
                     _ if !ours => {}
-                    Body::Stats(_) => {
+                    NetlinkBody::Stats(_) => {
                         left = left.saturating_sub(u32::from(until != Until::Done));
                         take(message.body);
                     }
-                    Body::Done => left = 0,
+                    NetlinkBody::Done => left = 0,
                     // The link was removed since the last report of it.
-                    Body::Error(errno) if until != Until::Done && errno == Errno::NODEV.raw_os_error() => {
+                    NetlinkBody::Error(errno) if until != Until::Done && errno == Errno::NODEV.raw_os_error() => {
                         left = left.saturating_sub(1);
                     }
-                    Body::Error(errno) => {
+                    NetlinkBody::Error(errno) => {
                         let error = io::Error::from_raw_os_error(errno);
                         return Err(CounterError::system("the kernel refused a netlink request", error));
                     }
                 }
                 if ours && message.interrupted {
-                    answer = Answer::Interrupted;
+                    answer = NetlinkReply::Interrupted;
                 }
             }
         }

@@ -8,7 +8,7 @@ use super::*;
 use crate::clock::SystemClock;
 
 fn source(pattern: &str) -> Netlink {
-    Netlink::open(Path::new("/"), Selection::new(&[pattern.to_owned()], &[], &[])).unwrap()
+    Netlink::open(Path::new("/"), InterfaceFilter::new(&[pattern.to_owned()], &[], &[])).unwrap()
 }
 
 fn read(source: &mut Netlink) -> Reading {
@@ -93,11 +93,12 @@ fn losing_what_was_told_changes_nothing() {
 fn a_port_is_one_of_a_bond_or_team_and_of_no_other_master() {
     for (slave_kind, aggregate) in [("bond", Some(7)), ("team", Some(7)), ("bridge", None), ("vrf", None), ("", None)] {
         let (slave_kind, lower) = (slave_kind.as_bytes(), Some(9));
-        let link = Link { ifindex: 5, name: b"eth0", slave_kind, master: Some(7), lower, ..Link::default() };
+        let link =
+            LinkMessage { ifindex: 5, name: b"eth0", slave_kind, master: Some(7), lower, ..LinkMessage::default() };
         let (info, attachment) = described(&link);
         assert_eq!((info.enslaved, attachment), (aggregate.is_some(), Attachment { lower, aggregate }));
     }
-    let (info, _) = described(&Link { kind: b"team", ..Link::default() });
+    let (info, _) = described(&LinkMessage { kind: b"team", ..LinkMessage::default() });
     assert_eq!(info.kind, LinkKind::Team);
 }
 

@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 use super::super::JournalError;
-use super::rows::damage;
+use super::corruption::damage;
 use crate::failpoints;
 
 const SCHEMA: &str = include_str!("schema.sql");

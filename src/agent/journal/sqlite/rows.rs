@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use chrono::DateTime;
 use log::error;
-use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
 use super::super::loss::{OpenDeclaration, bounds, declare, extend, split};
-use super::super::{EvictionPriority, JournalError, Pending, Position, Stored, breach_change};
+use super::super::{EvictionPriority, JournalError, Pending, Position, QueuedEvent, breach_change};
+use super::codec::{EVENT, columns, event_crc, signed, unsigned, whole, whole_event};
 use super::database::PAGE_BYTES;
 use super::state::State;
-use crate::agent::event_system::Draft;
-use crate::event::{Body, Breach, Epoch, Event, EventId, Loss, Reason, Stamp};
+use crate::event::{Body, Breach, Epoch, Event, EventId, Loss, NewEvent, Reason, Stamp};
 use crate::wire;
 
 const EVICTED_AT_ONCE: usize = 64;
@@ -19,7 +19,7 @@ const EVICTED_AT_ONCE: usize = 64;
 pub(super) fn register(
     transaction: &Transaction<'_>,
     state: &mut State,
-    draft: Draft,
+    draft: NewEvent,
 ) -> Result<Arc<Event>, JournalError> {
     let id = EventId { epoch: state.epoch, seq: state.next_seq };
     let event = Arc::new(Event { id, stamp: draft.stamp, body: draft.body });
@@ -33,7 +33,7 @@ pub(super) fn register(
 fn register_own(
     transaction: &Transaction<'_>,
     state: &mut State,
-    Draft { mut stamp, body }: Draft,
+    NewEvent { mut stamp, body }: NewEvent,
     epoch: Epoch,
 ) -> Result<(), JournalError> {
     let (id, agent) = state.declaring(epoch);
@@ -56,7 +56,7 @@ pub(super) fn interrupt_breaches(
         let Some(breach) = event.body.breach() else { continue };
         let stamp = Stamp { agent: event.stamp.agent.clone(), ..now.clone() };
         let body = Body::BreachCleared(Breach { reason: Some(Reason::Interrupted), detail: None, ..breach.clone() });
-        register_own(transaction, state, Draft { stamp, body }, epoch)?;
+        register_own(transaction, state, NewEvent { stamp, body }, epoch)?;
     }
     transaction.execute("DELETE FROM open_breaches", [])?;
     Ok(open.len())
@@ -190,7 +190,7 @@ pub(super) fn declare_loss(
         Some(OpenDeclaration { position, event }) => rewrite(transaction, &mut state.pending, *position, event),
         None => {
             let epoch = loss.epoch;
-            register_own(transaction, state, Draft { stamp: stamp.clone(), body: Body::Loss(loss) }, epoch)
+            register_own(transaction, state, NewEvent { stamp: stamp.clone(), body: Body::Loss(loss) }, epoch)
         }
     }
 }
@@ -284,7 +284,7 @@ pub(super) fn read(
     after: Position,
     events_max: usize,
     bytes_max: usize,
-) -> Result<Vec<Stored>, JournalError> {
+) -> Result<Vec<QueuedEvent>, JournalError> {
     let sql = format!("SELECT {EVENT} FROM events WHERE position > ? ORDER BY position LIMIT ?");
     let mut statement = connection.prepare(&sql)?;
     let mut rows = statement.query(params![after.0 as i64, events_max as i64])?;
@@ -298,43 +298,9 @@ pub(super) fn read(
         if bytes > bytes_max && !batch.is_empty() {
             break;
         }
-        batch.push(Stored { position, event: event.into(), payload: Some(payload) });
+        batch.push(QueuedEvent { position, event: event.into(), payload: Some(payload) });
     }
     Ok(batch)
-}
-
-pub(super) const EVENT: &str = "position, epoch, seq, rank, observed_us, crc, payload";
-
-/// Returns the event of a row of `events`, and its JSON, if the whole row is what was written.
-pub(super) fn whole_event(row: &Row<'_>) -> Option<(Event, Vec<u8>)> {
-    let column = |at| row.get::<_, i64>(at).ok();
-    let (epoch, seq, payload) = (column(1)?, column(2)?, row.get::<_, Vec<u8>>(6).ok()?);
-    if column(5)? != event_crc([epoch, seq, column(3)?, column(4)?], &payload) {
-        return None;
-    }
-    let event = wire::from_json(&payload).ok()?;
-    (signed(event.id.epoch) == epoch && event.id.seq.cast_signed() == seq).then_some((event, payload))
-}
-
-fn columns(event: &Event) -> [i64; 4] {
-    let observed_us = event.stamp.observed_at.timestamp_micros();
-    [signed(event.id.epoch), event.id.seq.cast_signed(), EvictionPriority::of(&event.body) as i64, observed_us]
-}
-
-pub(in crate::agent::journal) fn event_crc(columns: [i64; 4], payload: &[u8]) -> i64 {
-    let mut hasher = crc32fast::Hasher::new();
-    columns.iter().for_each(|column| hasher.update(&column.to_le_bytes()));
-    hasher.update(payload);
-    hasher.finalize().into()
-}
-
-/// Returns the event of a row, if it is what was written: the checksum is at `column`, the payload in the next one.
-pub(super) fn whole(row: &Row<'_>, column: usize) -> Option<(Event, Vec<u8>)> {
-    let (crc, payload): (i64, Vec<u8>) = (row.get(column).ok()?, row.get(column + 1).ok()?);
-    if i64::from(crc32fast::hash(&payload)) != crc {
-        return None;
-    }
-    Some((wire::from_json(&payload).ok()?, payload))
 }
 
 pub(super) fn find_oldest(connection: &Connection, state: &mut State) -> Result<(), JournalError> {
@@ -361,31 +327,4 @@ pub(super) fn read_at(connection: &Connection, position: Position) -> Option<Eve
     let sql = format!("SELECT {EVENT} FROM events WHERE position = ?");
     let event = connection.query_row(&sql, [position.0 as i64], |row| Ok(whole_event(row)));
     event.ok().flatten().map(|(event, _)| event)
-}
-
-/// Casts to `i64`, SQLite's only integer type.
-pub(super) fn signed(epoch: Epoch) -> i64 {
-    epoch.0 as i64
-}
-
-pub(super) fn unsigned(position: i64) -> Position {
-    Position(position as u64)
-}
-
-/// Distinguishes a damaged file from a failing disk.
-pub(super) fn damage(error: rusqlite::Error) -> JournalError {
-    match error.sqlite_error_code() {
-        // The last two mean that the schema is not ours: a table is missing, or a column has another type.
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown) | None => {
-            JournalError::Damaged(error.to_string())
-        }
-        _ => JournalError::Sqlite(error),
-    }
-}
-
-pub(super) fn damaged(error: JournalError) -> JournalError {
-    match error {
-        JournalError::Sqlite(error) => damage(error),
-        other => other,
-    }
 }

@@ -7,11 +7,12 @@ use std::path::Path;
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, Row, ffi};
 
-use super::super::failover::Outage;
 use super::super::loss::Ranges;
 use super::super::mark::Mark;
+use super::super::outage::Outage;
 use super::super::{Identity, JournalError};
-use super::rows::{EVENT, damage, whole, whole_event};
+use super::codec::{EVENT, whole, whole_event};
+use super::corruption::damage;
 use super::state::{Former, Meta};
 use super::{SqliteJournal, mark_beside};
 use crate::event::{Body, Epoch, Event, Loss, Reason, Stamp};

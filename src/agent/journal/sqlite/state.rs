@@ -9,7 +9,8 @@ use smol_str::SmolStr;
 use super::super::loss::{OpenDeclaration, bounds};
 use super::super::mark::{Mark, Spans};
 use super::super::{Identity, JournalError, LossCounts, Pending, Position, random_epoch};
-use super::rows::{EVENT, damage, signed, whole_event};
+use super::codec::{EVENT, signed, whole_event};
+use super::corruption::damage;
 use crate::event::{Epoch, EventId};
 
 /// Out of reach: a billion positions a second would take a century.

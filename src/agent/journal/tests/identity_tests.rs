@@ -11,8 +11,8 @@ fn named(agent: &str, second: u64) -> Stamp {
     Stamp { agent: agent.into(), ..stamp(second) }
 }
 
-fn raised_by(agent: &str, id: u64) -> Draft {
-    Draft { stamp: named(agent, 0), body: Body::BreachRaised(breach(id)) }
+fn raised_by(agent: &str, id: u64) -> NewEvent {
+    NewEvent { stamp: named(agent, 0), body: Body::BreachRaised(breach(id)) }
 }
 
 fn place(event: &Event) -> (&str, Epoch, u64) {

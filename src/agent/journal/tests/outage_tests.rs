@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::agent::event_system::{EventSystem, ObserveError, Observer};
 
-fn update(id: u64) -> Draft {
+fn update(id: u64) -> NewEvent {
     draft(Body::BreachUpdated(breach(id)))
 }
 

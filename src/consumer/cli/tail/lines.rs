@@ -9,13 +9,13 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use crate::consumer::batch::Record;
 use crate::event::{Body, Breach, Event, Reason, Sample};
 use crate::excerpt::{beginning, harmless};
-use crate::output::{Format, Rows, Value};
+use crate::output::{OutputFormat, Rows, Value};
 use crate::units::{BitRate, ByteCount, counted, lasting};
 use crate::wire;
 
 pub(super) struct Lines {
     topic: String,
-    sink: Sink,
+    sink: TailSink,
     time: Time,
 }
 
@@ -27,7 +27,7 @@ pub(super) enum Time {
     Kafka,
 }
 
-enum Sink {
+enum TailSink {
     People(Box<dyn Write>),
     Raw(Box<dyn Write>),
     Programs(Box<Rows<Box<dyn Write>>>),
@@ -55,37 +55,37 @@ const MAGENTA: Style = AnsiColor::Magenta.on_default().bold();
 const PLAIN: Style = AnsiColor::Cyan.on_default();
 
 impl Lines {
-    pub(super) fn new(topic: &str, format: Format, raw: bool, time: Time, out: Box<dyn Write>) -> Self {
+    pub(super) fn new(topic: &str, format: OutputFormat, raw: bool, time: Time, out: Box<dyn Write>) -> Self {
         let sink = match format {
-            _ if raw => Sink::Raw(out),
-            Format::Table => Sink::People(out),
-            Format::Json | Format::Csv => Sink::Programs(Box::new(Rows::new(format, COLUMNS, out))),
+            _ if raw => TailSink::Raw(out),
+            OutputFormat::Table => TailSink::People(out),
+            OutputFormat::Json | OutputFormat::Csv => TailSink::Programs(Box::new(Rows::new(format, COLUMNS, out))),
         };
         Self { topic: topic.to_owned(), sink, time }
     }
 
     pub(super) fn record(&mut self, partition: i32, record: &Record) -> io::Result<()> {
         match &mut self.sink {
-            Sink::Raw(out) => {
+            TailSink::Raw(out) => {
                 out.write_all(record.payload.as_deref().unwrap_or_default())?;
                 out.write_all(b"\n")
             }
-            Sink::People(out) => line(out, &self.topic, self.time, partition, record),
-            Sink::Programs(rows) => rows.push(row(&self.topic, partition, record)),
+            TailSink::People(out) => line(out, &self.topic, self.time, partition, record),
+            TailSink::Programs(rows) => rows.push(row(&self.topic, partition, record)),
         }
     }
 
     pub(super) fn flush(&mut self) -> io::Result<()> {
         match &mut self.sink {
-            Sink::Raw(out) | Sink::People(out) => out.flush(),
-            Sink::Programs(rows) => rows.flush(),
+            TailSink::Raw(out) | TailSink::People(out) => out.flush(),
+            TailSink::Programs(rows) => rows.flush(),
         }
     }
 
     pub(super) fn end(self) -> io::Result<()> {
         match self.sink {
-            Sink::Raw(mut out) | Sink::People(mut out) => out.flush(),
-            Sink::Programs(rows) => rows.end(),
+            TailSink::Raw(mut out) | TailSink::People(mut out) => out.flush(),
+            TailSink::Programs(rows) => rows.end(),
         }
     }
 }
@@ -236,7 +236,7 @@ mod tests {
         }
     }
 
-    fn shown(format: Format, time: Time, payload: &str) -> String {
+    fn shown(format: OutputFormat, time: Time, payload: &str) -> String {
         let written = Written::default();
         let plain: Box<dyn Write> = Box::new(written.clone());
         let out: Box<dyn Write> = Box::new(anstream::StripStream::new(plain));
@@ -252,18 +252,21 @@ mod tests {
         let event = r#"{"schema":1,"agent":"gw","epoch":"0000000000005f0c","seq":1,"kind":"agent_started","boot_id":"b","monotonic_ms":1,
             "observed_at":"2026-11-20T12:00:00Z","version":"1"}"#;
         assert!(
-            shown(Format::Table, Time::Observed, event).starts_with("t 3 7 2026-11-20T12:00:00.000Z gw agent_started")
+            shown(OutputFormat::Table, Time::Observed, event)
+                .starts_with("t 3 7 2026-11-20T12:00:00.000Z gw agent_started")
         );
         assert!(
-            shown(Format::Table, Time::Kafka, event).starts_with("t 3 7 2026-11-20T12:10:00.000Z gw agent_started")
+            shown(OutputFormat::Table, Time::Kafka, event)
+                .starts_with("t 3 7 2026-11-20T12:10:00.000Z gw agent_started")
         );
         // A message that is no event has no other time than Kafka's.
         assert!(
-            shown(Format::Table, Time::Observed, "garbage").starts_with("t 3 7 2026-11-20T12:10:00.000Z gw no event")
+            shown(OutputFormat::Table, Time::Observed, "garbage")
+                .starts_with("t 3 7 2026-11-20T12:10:00.000Z gw no event")
         );
-        let json = shown(Format::Json, Time::Observed, event);
+        let json = shown(OutputFormat::Json, Time::Observed, event);
         let times = r#""kafka_timestamp":"2026-11-20T12:10:00.000000Z","observed_at":"2026-11-20T12:00:00.000000Z""#;
         assert!(json.contains(times), "{json}");
-        assert!(shown(Format::Json, Time::Kafka, "garbage").contains(r#""observed_at":null"#));
+        assert!(shown(OutputFormat::Json, Time::Kafka, "garbage").contains(r#""observed_at":null"#));
     }
 }

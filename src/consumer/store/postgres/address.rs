@@ -1,5 +1,5 @@
 //! Address of a server: a URL as libpq understands it. The `postgres` crate knows fewer of libpq's parameters than people write:
-//! those for TLS are taken out of the URL, and understood by [`Tls`].
+//! those for TLS are taken out of the URL, and understood by [`PostgresTls`].
 
 use std::fmt;
 use std::time::Duration;
@@ -7,14 +7,14 @@ use std::time::Duration;
 use postgres::config::{Host, SslMode};
 use postgres::{Client, Config, NoTls};
 
-use super::tls::Tls;
+use super::tls::PostgresTls;
 use crate::config::SecretFile;
 
 #[derive(Clone)]
 pub(in crate::consumer::store) struct Address {
     config: Config,
     password: Option<SecretFile>,
-    tls: Option<Tls>,
+    tls: Option<PostgresTls>,
     schema: Option<String>,
 }
 
@@ -44,7 +44,7 @@ impl Address {
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err("names no host; write it as \"postgres://USER@HOST/DATABASE\"".to_owned());
         }
-        let tls = Tls::understand(&ssl, &config)?;
+        let tls = PostgresTls::understand(&ssl, &config)?;
         let connect_max = config.get_connect_timeout().copied().unwrap_or(CONNECT_MAX);
         config
             .ssl_mode(match &tls {

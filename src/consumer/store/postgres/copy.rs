@@ -88,7 +88,7 @@ pub(super) fn encode(table: Table, topic: &str, rows: &[&Row<'_>]) -> Vec<u8> {
     buffer.extend_from_slice(HEADER);
     for row in rows {
         buffer.extend_from_slice(&(columns as i16).to_be_bytes());
-        let mut fields = Fields(&mut buffer);
+        let mut fields = CopyFields(&mut buffer);
         match table {
             Table::Events => fields.event(row),
             Table::Samples => fields.sample(row),
@@ -99,9 +99,9 @@ pub(super) fn encode(table: Table, topic: &str, rows: &[&Row<'_>]) -> Vec<u8> {
     buffer
 }
 
-struct Fields<'a>(&'a mut Vec<u8>);
+struct CopyFields<'a>(&'a mut Vec<u8>);
 
-impl Fields<'_> {
+impl CopyFields<'_> {
     fn identity(&mut self, Event { id, stamp, .. }: &Event) {
         self.text(&stamp.agent);
         self.sized(|buffer| write!(buffer, "{}", id.epoch).expect("a buffer takes all"));

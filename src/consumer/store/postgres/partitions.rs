@@ -9,7 +9,7 @@ use std::time::Duration;
 use chrono::{DateTime, Datelike as _, Days, Months, NaiveDate, NaiveDateTime, NaiveTime, Utc};
 use postgres::{Client, Error, Transaction};
 
-use super::session::quoted;
+use super::quoted;
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::store::apply::Unplaceable;
 use crate::consumer::store::query::Locks;

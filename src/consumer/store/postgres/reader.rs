@@ -14,7 +14,7 @@ use postgres::{Client, IsolationLevel, Row, Transaction};
 use super::address::Address;
 use super::{partitions, session};
 use crate::consumer::store::StoreError;
-use crate::consumer::store::query::{Kind, Locks, Parameter, Query, Reader};
+use crate::consumer::store::query::{ColumnType, Locks, Parameter, Query, Reader};
 use crate::output::Value;
 use crate::units::{BitRate, ByteCount};
 
@@ -71,7 +71,7 @@ impl PostgresReader {
             client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true).start()?;
         transaction.batch_execute(SETTINGS)?;
         if let Some(schema) = self.address.schema() {
-            transaction.batch_execute(&format!("SET LOCAL search_path = {}", session::quoted(schema)))?;
+            transaction.batch_execute(&format!("SET LOCAL search_path = {}", super::quoted(schema)))?;
         }
         let done = work(&mut transaction)?;
         transaction.commit()?;
@@ -159,7 +159,7 @@ fn rows(
     let parameters: Vec<&(dyn ToSql + Sync)> = query.parameters.iter().map(Parameter::as_sql).collect();
     let statement = transaction.prepare_typed(&query.sql, &types)?;
     let portal = transaction.bind(&statement, &parameters)?;
-    let wanted = if query.kinds.contains(&Kind::Blob) { FETCHED_MESSAGES } else { FETCHED };
+    let wanted = if query.kinds.contains(&ColumnType::Blob) { FETCHED_MESSAGES } else { FETCHED };
     loop {
         let mut fetched = 0;
         let mut rows = transaction.query_portal_raw(&portal, wanted)?;
@@ -244,17 +244,17 @@ impl Parameter {
     }
 }
 
-fn values(row: &Row, kinds: &[Kind]) -> Result<Vec<Value>, postgres::Error> {
-    let value = |(at, kind): (usize, &Kind)| {
+fn values(row: &Row, kinds: &[ColumnType]) -> Result<Vec<Value>, postgres::Error> {
+    let value = |(at, kind): (usize, &ColumnType)| {
         Ok(match kind {
-            Kind::Text => row.try_get::<_, Option<String>>(at)?.into(),
-            Kind::Truth => row.try_get::<_, Option<bool>>(at)?.into(),
-            Kind::Time => row.try_get::<_, Option<DateTime<Utc>>>(at)?.into(),
-            Kind::Day => row.try_get::<_, Option<NaiveDate>>(at)?.into(),
-            Kind::Blob => row.try_get::<_, Option<Vec<u8>>>(at)?.into(),
-            Kind::Number => whole(row, at)?.into(),
-            Kind::Bytes => whole(row, at)?.map(|bytes| ByteCount::from_bytes(bytes.max(0).unsigned_abs())).into(),
-            Kind::Rate => whole(row, at)?.map(|bps| BitRate::from_bps(bps.max(0).unsigned_abs())).into(),
+            ColumnType::Text => row.try_get::<_, Option<String>>(at)?.into(),
+            ColumnType::Truth => row.try_get::<_, Option<bool>>(at)?.into(),
+            ColumnType::Time => row.try_get::<_, Option<DateTime<Utc>>>(at)?.into(),
+            ColumnType::Day => row.try_get::<_, Option<NaiveDate>>(at)?.into(),
+            ColumnType::Blob => row.try_get::<_, Option<Vec<u8>>>(at)?.into(),
+            ColumnType::Number => whole(row, at)?.into(),
+            ColumnType::Bytes => whole(row, at)?.map(|bytes| ByteCount::from_bytes(bytes.max(0).unsigned_abs())).into(),
+            ColumnType::Rate => whole(row, at)?.map(|bps| BitRate::from_bps(bps.max(0).unsigned_abs())).into(),
         })
     };
     kinds.iter().enumerate().map(value).collect()

@@ -7,8 +7,9 @@ use postgres::Client;
 
 use super::address::Address;
 use super::partitions::{self, Partitions};
+use super::quoted;
 use super::statements::Statements;
-use crate::consumer::store::{Progress, StoreError, StoreOptions};
+use crate::consumer::store::{StoreError, StoreOptions, StoreProgress};
 use crate::failpoints::instead;
 
 mod migrations {
@@ -17,7 +18,7 @@ mod migrations {
 
 pub(super) const MIGRATIONS_TABLE: &str = "highwater_migrations";
 
-pub(super) struct Session {
+pub(super) struct PostgresSession {
     address: Address,
     application: String,
     pub(super) client: Client,
@@ -40,12 +41,12 @@ const SETTINGS: &str = "
 /// Held while migrating: of several programs that start at once, one migrates, the others wait.
 const MIGRATION_LOCK: i64 = 0x6877_6d69_6772; // "hwmigr"
 
-impl Session {
+impl PostgresSession {
     pub(super) fn open(
         address: &Address,
         application: &str,
         options: &StoreOptions,
-        progress: &Progress,
+        progress: &StoreProgress,
     ) -> Result<Self, StoreError> {
         let mut client = connect(address, application)?;
         let migrated = migrate(&mut client, address, progress);
@@ -63,7 +64,7 @@ impl Session {
     }
 }
 
-impl Session {
+impl PostgresSession {
     pub(super) fn resync(&mut self) -> Result<(), StoreError> {
         if self.desynced.get() {
             self.client = connect(&self.address, &self.application)?;
@@ -96,12 +97,8 @@ pub(super) fn connect(address: &Address, application: &str) -> Result<Client, St
     Ok(client)
 }
 
-pub(super) fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
 /// Applies the migrations one by one. The lock ends with the session, should it end here.
-fn migrate(client: &mut Client, address: &Address, progress: &Progress) -> Result<(), StoreError> {
+fn migrate(client: &mut Client, address: &Address, progress: &StoreProgress) -> Result<(), StoreError> {
     if taken(client)? >= version() {
         return Ok(());
     }

@@ -19,16 +19,16 @@ use postgres::config::Host;
 use postgres_openssl::MakeTlsConnector;
 
 #[derive(Clone)]
-pub(super) struct Tls {
+pub(super) struct PostgresTls {
     pub(super) needed: bool,
     pub(super) verify: Verify,
     /// `None` for the system's.
     root: Option<PathBuf>,
-    identity: Option<Identity>,
+    identity: Option<PostgresCertificate>,
 }
 
 #[derive(Clone)]
-struct Identity {
+struct PostgresCertificate {
     certificate: PathBuf,
     key: PathBuf,
     password: Option<String>,
@@ -41,7 +41,7 @@ pub(super) enum Verify {
     AuthorityAndName,
 }
 
-impl Tls {
+impl PostgresTls {
     /// By default, a remote server has to prove who it is; one on this host is asked for TLS and may have none.
     pub(super) fn understand(words: &[(String, String)], config: &Config) -> Result<Option<Self>, String> {
         let word = |name: &str| words.iter().rev().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
@@ -81,7 +81,7 @@ impl Tls {
         let identity = match (word("sslcert"), word("sslkey")) {
             (Some(certificate), Some(key)) => {
                 let password = word("sslpassword").map(str::to_owned);
-                Some(Identity { certificate: certificate.into(), key: key.into(), password })
+                Some(PostgresCertificate { certificate: certificate.into(), key: key.into(), password })
             }
             (None, None) => None,
             _ => return Err("has one of sslcert and sslkey, which need each other".to_owned()),
@@ -125,7 +125,7 @@ impl Tls {
     }
 }
 
-impl Identity {
+impl PostgresCertificate {
     fn read_key(&self) -> Result<PKey<Private>, String> {
         let mut file = File::open(&self.key).map_err(|e| e.to_string())?;
         let about = file.metadata().map_err(|e| e.to_string())?;

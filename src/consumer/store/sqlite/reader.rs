@@ -9,7 +9,7 @@ use rusqlite::{Connection, Error, OpenFlags};
 
 use super::{BUSY, MIGRATIONS, text};
 use crate::consumer::store::StoreError;
-use crate::consumer::store::query::{Kind, Locks, Parameter, Query, Reader};
+use crate::consumer::store::query::{ColumnType, Locks, Parameter, Query, Reader};
 use crate::output::Value;
 use crate::units::{BitRate, ByteCount};
 
@@ -85,20 +85,20 @@ impl ToSql for Parameter {
     }
 }
 
-fn value(kind: Kind, found: ValueRef<'_>) -> Value {
+fn value(kind: ColumnType, found: ValueRef<'_>) -> Value {
     match (kind, found) {
         (_, ValueRef::Null) => Value::Nothing,
-        (Kind::Truth, ValueRef::Integer(number)) => Value::Truth(number != 0),
-        (Kind::Bytes, ValueRef::Integer(number)) => ByteCount::from_bytes(number.max(0).unsigned_abs()).into(),
-        (Kind::Rate, ValueRef::Integer(number)) => BitRate::from_bps(number.max(0).unsigned_abs()).into(),
+        (ColumnType::Truth, ValueRef::Integer(number)) => Value::Truth(number != 0),
+        (ColumnType::Bytes, ValueRef::Integer(number)) => ByteCount::from_bytes(number.max(0).unsigned_abs()).into(),
+        (ColumnType::Rate, ValueRef::Integer(number)) => BitRate::from_bps(number.max(0).unsigned_abs()).into(),
         (_, ValueRef::Integer(number)) => number.into(),
         (_, ValueRef::Real(number)) => number.into(),
-        (Kind::Blob, ValueRef::Text(bytes)) | (_, ValueRef::Blob(bytes)) => bytes.to_vec().into(),
+        (ColumnType::Blob, ValueRef::Text(bytes)) | (_, ValueRef::Blob(bytes)) => bytes.to_vec().into(),
         (_, ValueRef::Text(bytes)) => {
             let words = String::from_utf8_lossy(bytes);
             match kind {
-                Kind::Time => DateTime::parse_from_rfc3339(&words).ok().map(|time| time.to_utc().into()),
-                Kind::Day => words.parse::<NaiveDate>().ok().map(Value::Day),
+                ColumnType::Time => DateTime::parse_from_rfc3339(&words).ok().map(|time| time.to_utc().into()),
+                ColumnType::Day => words.parse::<NaiveDate>().ok().map(Value::Day),
                 _ => None,
             }
             .unwrap_or_else(|| Value::Text(words.into_owned()))

@@ -9,13 +9,13 @@ use std::fmt;
 
 use wildmatch::WildMatch;
 
-use super::counters::{CounterBits, LinkInfo, LinkKind, Speed};
+use super::{CounterBits, LinkInfo, LinkKind, Speed};
 use crate::units::BitRate;
 
 const LISTED_MAX: usize = 8;
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Selection {
+pub struct InterfaceFilter {
     everything: bool,
     include: Vec<WildMatch>,
     exclude: Vec<WildMatch>,
@@ -32,7 +32,7 @@ pub struct LinkOverride {
     pub counter_bits: Option<CounterBits>,
 }
 
-impl Selection {
+impl InterfaceFilter {
     /// Takes `include` and `exclude` of `[interfaces]`, and the `interface` of each limit: links that a limit names are watched
     /// too.
     pub fn new(include: &[String], exclude: &[String], limit_patterns: &[String]) -> Self {
@@ -108,7 +108,7 @@ impl Selection {
     }
 }
 
-impl Default for Selection {
+impl Default for InterfaceFilter {
     fn default() -> Self {
         Self::new(&["*".to_owned()], &[], &[])
     }
@@ -195,9 +195,9 @@ mod tests {
         LinkInfo { altnames: vec![altname.to_owned()], ..link(name, "") }
     }
 
-    fn selection(include: &str, exclude: &str, limits: &str) -> Selection {
+    fn selection(include: &str, exclude: &str, limits: &str) -> InterfaceFilter {
         let list = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-        Selection::new(&list(include), &list(exclude), &list(limits))
+        InterfaceFilter::new(&list(include), &list(exclude), &list(limits))
     }
 
     #[test]
@@ -242,7 +242,7 @@ mod tests {
             let watches = selection(include, exclude, limits).watches(&link(name, kind));
             assert_eq!(watches, watched, "{name} ({kind}) by include {include}, exclude {exclude}, limits {limits}");
         }
-        assert!(Selection::default().watches(&link("eth0", "")));
+        assert!(InterfaceFilter::default().watches(&link("eth0", "")));
     }
 
     #[test]
@@ -274,7 +274,7 @@ mod tests {
         assert!(selection("wan0", "", "enp?s0").watches(&link));
         let speed = Speed::both(Some(BitRate::from_bps(7)));
         let known = LinkOverride { interface: "enp3s0".into(), speed, counter_bits: None };
-        assert_eq!(Selection::default().with_overrides(vec![known]).speed(&link), speed);
+        assert_eq!(InterfaceFilter::default().with_overrides(vec![known]).speed(&link), speed);
     }
 
     #[test]
@@ -284,7 +284,7 @@ mod tests {
             let speed = Speed { rx, tx };
             LinkOverride { interface: interface.into(), speed, counter_bits }
         };
-        let selection = Selection::default().with_overrides(vec![
+        let selection = InterfaceFilter::default().with_overrides(vec![
             known("eth0", bps(5), None, None),
             known("eth*", bps(7), bps(9), Some(CounterBits::B32)),
         ]);
@@ -314,13 +314,13 @@ mod tests {
             let as_expected = warnings.iter().zip(*expected).all(|(warning, begin)| warning.starts_with(begin));
             assert!(as_expected && warnings.len() == expected.len(), "{include}, {exclude}, {limits}: {warnings:#?}");
         }
-        let only_lo = Selection::default().warnings(&[&lo]);
+        let only_lo = InterfaceFilter::default().warnings(&[&lo]);
         assert!(only_lo[0].ends_with("there are only lo; name in include what to watch"), "{only_lo:?}");
         let known = LinkOverride { interface: "eht0".into(), speed: Speed::default(), counter_bits: None };
-        let warnings = Selection::default().with_overrides(vec![known]).warnings(&links);
+        let warnings = InterfaceFilter::default().with_overrides(vec![known]).warnings(&links);
         assert!(warnings[0].starts_with("[[link]] interface = \"eht0\" matches no link yet"), "{warnings:?}");
         let many: Vec<LinkInfo> = (0..12).map(|number| link(&format!("v{number}"), "veth")).collect();
-        let warnings = Selection::default().warnings(&many.iter().collect::<Vec<_>>());
+        let warnings = InterfaceFilter::default().warnings(&many.iter().collect::<Vec<_>>());
         assert!(warnings[0].contains("v6, v7 and 4 more;"), "{warnings:?}");
     }
 

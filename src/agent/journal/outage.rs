@@ -1,0 +1,19 @@
+//! A time during which the disk cannot be written.
+
+use crate::event::EventId;
+
+/// Events that have to be reconciled when the disk can be written again.
+#[derive(Debug, Default)]
+pub(super) struct Outage {
+    /// The first number of each epoch that the disk refused, whether or not it reached the disk; empty if the disk was never open.
+    pub(super) refused: Vec<EventId>,
+    /// Events on the disk that were acknowledged or given up meanwhile.
+    pub(super) removed: Vec<EventId>,
+    pub(super) retry_at_ms: u64,
+}
+
+impl Outage {
+    pub(super) fn refused(&self, id: EventId) -> bool {
+        self.refused.iter().any(|from| from.epoch == id.epoch && from.seq <= id.seq)
+    }
+}

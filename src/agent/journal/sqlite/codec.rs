@@ -1,0 +1,50 @@
+//! Rows of the journal to events and back, with the checksums that show damage.
+
+use rusqlite::Row;
+
+use crate::agent::journal::{EvictionPriority, Position};
+use crate::event::{Epoch, Event};
+use crate::wire;
+
+pub(super) const EVENT: &str = "position, epoch, seq, rank, observed_us, crc, payload";
+
+/// Returns the event of a row of `events`, and its JSON, if the whole row is what was written.
+pub(super) fn whole_event(row: &Row<'_>) -> Option<(Event, Vec<u8>)> {
+    let column = |at| row.get::<_, i64>(at).ok();
+    let (epoch, seq, payload) = (column(1)?, column(2)?, row.get::<_, Vec<u8>>(6).ok()?);
+    if column(5)? != event_crc([epoch, seq, column(3)?, column(4)?], &payload) {
+        return None;
+    }
+    let event = wire::from_json(&payload).ok()?;
+    (signed(event.id.epoch) == epoch && event.id.seq.cast_signed() == seq).then_some((event, payload))
+}
+
+pub(super) fn columns(event: &Event) -> [i64; 4] {
+    let observed_us = event.stamp.observed_at.timestamp_micros();
+    [signed(event.id.epoch), event.id.seq.cast_signed(), EvictionPriority::of(&event.body) as i64, observed_us]
+}
+
+pub(in crate::agent::journal) fn event_crc(columns: [i64; 4], payload: &[u8]) -> i64 {
+    let mut hasher = crc32fast::Hasher::new();
+    columns.iter().for_each(|column| hasher.update(&column.to_le_bytes()));
+    hasher.update(payload);
+    hasher.finalize().into()
+}
+
+/// Returns the event of a row, if it is what was written: the checksum is at `column`, the payload in the next one.
+pub(super) fn whole(row: &Row<'_>, column: usize) -> Option<(Event, Vec<u8>)> {
+    let (crc, payload): (i64, Vec<u8>) = (row.get(column).ok()?, row.get(column + 1).ok()?);
+    if i64::from(crc32fast::hash(&payload)) != crc {
+        return None;
+    }
+    Some((wire::from_json(&payload).ok()?, payload))
+}
+
+/// Casts to `i64`, SQLite's only integer type.
+pub(super) fn signed(epoch: Epoch) -> i64 {
+    epoch.0 as i64
+}
+
+pub(super) fn unsigned(position: i64) -> Position {
+    Position(position as u64)
+}
