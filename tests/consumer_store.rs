@@ -615,16 +615,27 @@ fn old_gaps_are_closed_and_old_series_go(bench: &mut Bench) {
         event
     };
     bench.store_events(&[of(1, 5), of(2, 3), of(2, 9), of(2, 12)]);
+    // Several gaps in a row, and numbers that came with two times.
+    let moved = |seq| {
+        let mut event = of(3, seq);
+        event.stamp.observed_at += TimeDelta::seconds(1);
+        event
+    };
+    bench.store_events(&[1, 2, 5, 6, 9, 12, 13].map(|seq| of(3, seq)));
+    bench.store_events(&[2, 12].map(moved));
     let mut declared = event("gw", 13, loss(4, 8));
     declared.id.epoch = Epoch(2);
     bench.store_events(&[declared]);
-    bench.run("UPDATE agent_sequences SET first_stored_at = '2020-01-01T00:00:00.000000Z' WHERE first_seq < 12");
+    bench.run(
+        "UPDATE agent_sequences SET first_stored_at = '2020-01-01T00:00:00.000000Z'
+         WHERE first_seq < 12 OR epoch = '0000000000000003'",
+    );
     bench.run("UPDATE agent_sequences SET last_stored_at = '2020-01-01T00:00:00.000000Z' WHERE first_seq = 5");
     bench.run("UPDATE losses SET stored_at = '2020-01-01T00:00:00.000000Z'");
     bench.retire(400, Utc::now());
     assert_eq!(
-        bench.ask("SELECT epoch, first_seq, last_seq FROM agent_sequences"),
-        "0000000000000002,12,13 0000000000000002,3,9"
+        bench.ask("SELECT epoch, first_seq, last_seq, identity_conflicts FROM agent_sequences"),
+        "0000000000000002,12,13,0 0000000000000002,3,9,0 0000000000000003,1,13,2"
     );
     assert_eq!(bench.ask("SELECT count(*) FROM losses WHERE first_seq = 4"), "0");
 }

@@ -16,10 +16,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use chrono::{DateTime, Utc};
 
 use super::rows::{
-    self, Bounds, BreachChanges, BreachKey, DeadLetter, KnownBreach, Lost, RangeChanges, Ranges, Row, Table,
+    self, Bounds, BreachChanges, BreachKey, DeadLetterRow, KnownBreach, Lost, RangeChanges, Row, SeriesRanges, Table,
 };
-use super::{Applied, Progress, RetriedRecord, RetryOutcome, RetrySummary, StoreError};
-use crate::consumer::batch::{Batch, Fingerprint, Gap, Headers, Record, TopicId};
+use super::{Applied, RetriedRecord, RetryOutcome, RetrySummary, StoreError, StoreProgress};
+use crate::consumer::batch::{Batch, Fingerprint, Gap, PackedHeaders, Record, TopicId};
 use crate::event::{Body, Epoch, Event, EventId, Sample, Stamp};
 use crate::failpoints;
 
@@ -31,7 +31,8 @@ pub(super) trait Session {
     where
         Self: 's;
 
-    fn begin(&mut self, now: DateTime<Utc>) -> Result<Self::Transaction<'_>, AttemptError>;
+    /// `locking`: ranges and breaches are locked when they are read.
+    fn begin(&mut self, now: DateTime<Utc>, locking: bool) -> Result<Self::Transaction<'_>, AttemptError>;
 
     /// Makes the partitions that the rows need, before their transaction. Returns the rows that have none.
     fn make_partitions(&mut self, rows: &[Row<'_>], now: DateTime<Utc>) -> Result<Vec<Unplaceable>, StoreError>;
@@ -58,8 +59,8 @@ pub(super) trait Transaction: Sized {
         partitions: &[i32],
     ) -> Result<BTreeMap<i32, (i64, i32)>, AttemptError>;
 
-    /// Returns the ranges that `seen` meets or touches, without a lock: [`Self::put_ranges`] notices if they have changed since.
-    fn known_ranges<'a>(&mut self, seen: &Ranges<'a>) -> Result<Ranges<'a>, AttemptError>;
+    /// Returns the ranges that `seen` meets or touches. If they are not locked, [`Self::put_ranges`] notices that they have changed.
+    fn known_ranges<'a>(&mut self, seen: &SeriesRanges<'a>) -> Result<SeriesRanges<'a>, AttemptError>;
 
     fn existing(&mut self, table: Table, rows: &[&Row<'_>]) -> Result<HashSet<usize>, AttemptError>;
 
@@ -82,7 +83,7 @@ pub(super) trait Transaction: Sized {
 
     fn put_losses(&mut self, losses: &[Lost<'_>]) -> Result<(), AttemptError>;
 
-    fn put_dead_letters(&mut self, topic: &TopicId, letters: &[DeadLetter<'_>]) -> Result<(), AttemptError>;
+    fn put_dead_letters(&mut self, topic: &TopicId, letters: &[DeadLetterRow<'_>]) -> Result<(), AttemptError>;
 
     fn put_gap(&mut self, topic: &TopicId, partition: i32, generation: i32, gap: Gap) -> Result<(), AttemptError>;
 
@@ -142,11 +143,20 @@ impl From<StoreError> for AttemptError {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Trust {
-    /// Rows are looked for only if the ranges of seen numbers have them.
-    Ranges,
-    /// All rows are looked for: ranges are missing, as after a `DELETE`.
-    Nothing,
+enum Approach {
+    /// Ranges and breaches are read without a lock, and rows looked for only if the ranges of seen numbers have them: the usual.
+    Optimistic,
+    /// Ranges and breaches are locked: another transaction changed them before they were written. A large transaction would lose to
+    /// small ones again and again.
+    Locking,
+    /// The same, and every row is looked up: ranges are missing, as after a `DELETE`.
+    LookUpAll,
+}
+
+impl Approach {
+    fn locking(self) -> Self {
+        if self == Self::Optimistic { Self::Locking } else { self }
+    }
 }
 
 type RejectedAlone = ((i32, i64), String);
@@ -155,7 +165,7 @@ pub(super) fn apply<S: Session>(
     session: &mut S,
     batch: &Batch,
     now: DateTime<Utc>,
-    progress: &Progress,
+    progress: &StoreProgress,
 ) -> Result<Applied, StoreError> {
     let mut applied = Applied::default();
     let mut pieces = vec![rows::whole(batch)];
@@ -164,17 +174,17 @@ pub(super) fn apply<S: Session>(
             break;
         }
         match store_piece(session, batch, &bounds, now)? {
-            Piece::Stored(piece) => {
+            PieceOutcome::Stored(piece) => {
                 progress.count_transaction();
                 applied.add(piece);
             }
-            Piece::Split(smaller) => pieces.extend(smaller.into_iter().rev()),
+            PieceOutcome::Split(smaller) => pieces.extend(smaller.into_iter().rev()),
         }
     }
     Ok(applied)
 }
 
-enum Piece {
+enum PieceOutcome {
     Stored(Applied),
     Split(Vec<Bounds>),
 }
@@ -184,17 +194,17 @@ fn store_piece<S: Session>(
     batch: &Batch,
     bounds: &Bounds,
     now: DateTime<Utc>,
-) -> Result<Piece, StoreError> {
+) -> Result<PieceOutcome, StoreError> {
     let mut rejected: Option<RejectedAlone> = None;
-    let (mut tries, mut trust) = (0, Trust::Ranges);
+    let (mut tries, mut approach) = (0, Approach::Optimistic);
     loop {
         let (rows, _) = rows::split(rows::records(batch, bounds));
         let unplaceable = session.make_partitions(&rows, now)?;
         let refused = unplaceable.into_iter().map(|row| ((row.partition, row.offset), row.error));
         let refused: HashMap<(i32, i64), String> = refused.chain(rejected.clone()).collect();
         tries += 1;
-        let (at, error, otherwise) = match attempt(session, batch, bounds, (&refused, trust), now) {
-            Ok(applied) => return Ok(Piece::Stored(applied)),
+        let (at, error, otherwise) = match attempt(session, batch, bounds, (&refused, approach), now) {
+            Ok(applied) => return Ok(PieceOutcome::Stored(applied)),
             Err(AttemptError::Held) => {
                 let partitions: Vec<i32> = bounds.keys().copied().collect();
                 return Err(session.end_holders(&batch.topic, &partitions));
@@ -203,9 +213,12 @@ fn store_piece<S: Session>(
                 session.forget_partitions();
                 continue;
             }
-            Err(AttemptError::Again(_)) if tries < TRIES_MAX => continue,
+            Err(AttemptError::Again(_)) if tries < TRIES_MAX => {
+                approach = approach.locking();
+                continue;
+            }
             Err(AttemptError::Duplicate(_)) if tries < TRIES_MAX => {
-                trust = Trust::Nothing;
+                approach = Approach::LookUpAll;
                 continue;
             }
             Err(AttemptError::Rejected { at, error, otherwise }) => (at, error, otherwise),
@@ -225,7 +238,7 @@ fn store_piece<S: Session>(
             return Err(takes_nothing(otherwise));
         }
         match pieces(batch, bounds, at) {
-            Some(pieces) => return Ok(Piece::Split(pieces)),
+            Some(pieces) => return Ok(PieceOutcome::Split(pieces)),
             None => rejected = Some(((first.partition, first.record.offset), error)),
         }
     }
@@ -297,15 +310,15 @@ fn takes_ours<S: Session>(
     let record = Record {
         offset: 0,
         timestamp_ms: None,
-        headers: Headers::default(),
+        headers: PackedHeaders::default(),
         key: None,
         payload: None,
         content: Err(String::new()),
         raw: None,
     };
     let mut rows = vec![Row { event: &event, record: &record, partition: 0 }];
-    let mut transaction = session.begin(now)?;
-    match store_rows(&mut transaction, topic, &mut rows, Trust::Ranges, &mut Applied::default()) {
+    let mut transaction = session.begin(now, false)?;
+    match store_rows(&mut transaction, topic, &mut rows, Approach::Optimistic, &mut Applied::default()) {
         Ok(()) => Ok(true),
         Err(AttemptError::Rejected { .. } | AttemptError::NoPartition(_)) => Ok(false),
         Err(other) => Err(other.into()),
@@ -317,12 +330,12 @@ fn attempt<S: Session>(
     session: &mut S,
     batch: &Batch,
     bounds: &Bounds,
-    (refused, trust): (&HashMap<(i32, i64), String>, Trust),
+    (refused, approach): (&HashMap<(i32, i64), String>, Approach),
     now: DateTime<Utc>,
 ) -> Result<Applied, AttemptError> {
     failpoints::pass("guard-1-before");
     let topic = &batch.topic;
-    let mut transaction = session.begin(now)?;
+    let mut transaction = session.begin(now, approach != Approach::Optimistic)?;
     let bounds = guard(&mut transaction, batch, bounds)?;
     failpoints::pass("guard-1-after");
     let (mut rows, mut letters) = rows::split(rows::records(batch, &bounds));
@@ -330,15 +343,15 @@ fn attempt<S: Session>(
         let refusal = refused.get(&(row.partition, row.record.offset));
         letters.extend(refusal.map(|error| {
             let generation = batch.partitions[&row.partition].generation;
-            DeadLetter::new(row.record, row.partition, generation, error)
+            DeadLetterRow::new(row.record, row.partition, generation, error)
         }));
         refusal.is_none()
     });
     let mut applied = Applied { stored: bounds.clone(), ..Applied::default() };
-    store_rows(&mut transaction, topic, &mut rows, trust, &mut applied)?;
+    store_rows(&mut transaction, topic, &mut rows, approach, &mut applied)?;
     if !letters.is_empty() {
         transaction.put_dead_letters(topic, &letters)?;
-        applied.rejected = letters.iter().map(DeadLetter::rejected).collect();
+        applied.rejected = letters.iter().map(DeadLetterRow::rejected).collect();
     }
     for (&partition, &(from, to)) in &bounds {
         let part = &batch.partitions[&partition];
@@ -392,7 +405,7 @@ fn store_rows(
     transaction: &mut impl Transaction,
     topic: &TopicId,
     rows: &mut Vec<Row<'_>>,
-    trust: Trust,
+    approach: Approach,
     applied: &mut Applied,
 ) -> Result<(), AttemptError> {
     rows::in_order(rows);
@@ -402,7 +415,7 @@ fn store_rows(
     let known = transaction.known_ranges(&rows::ranges(rows))?;
     let mut conflicts = Vec::new();
     if !failpoints::is_out("guard-2") {
-        pass_over_known(transaction, rows, (&known, trust), &mut conflicts)?;
+        pass_over_known(transaction, rows, (&known, approach), &mut conflicts)?;
     }
     conflicts.extend(rows::twins(rows));
     conflicts.sort_by_key(|event| (&event.stamp.agent, event.id));
@@ -433,11 +446,11 @@ fn store_rows(
 fn pass_over_known<'a>(
     transaction: &mut impl Transaction,
     rows: &mut Vec<Row<'a>>,
-    (known, trust): (&Ranges<'_>, Trust),
+    (known, approach): (&SeriesRanges<'_>, Approach),
     conflicts: &mut Vec<&'a Event>,
 ) -> Result<(), AttemptError> {
     for table in rows::TABLES {
-        let is_asked_for = |row: &Row<'_>| trust == Trust::Nothing || rows::was_seen(row, known);
+        let is_asked_for = |row: &Row<'_>| approach == Approach::LookUpAll || rows::was_seen(row, known);
         let of_table = |row: &Row<'_>| Table::of(row.event) == table && is_asked_for(row);
         let seen: Vec<Row<'a>> = rows.iter().filter(|row| of_table(row)).copied().collect();
         if seen.is_empty() {
@@ -493,13 +506,13 @@ fn retry_at_once<S: Session>(
     records: &[RetriedRecord],
     now: DateTime<Utc>,
 ) -> Result<RetrySummary, AttemptError> {
-    let (mut tries, mut trust) = (0, Trust::Ranges);
+    let (mut tries, mut approach) = (0, Approach::Optimistic);
     loop {
         tries += 1;
-        match retry_once(session, topic, records, trust, now) {
+        match retry_once(session, topic, records, approach, now) {
             Err(AttemptError::NoPartition(_)) if tries < TRIES_MAX => session.forget_partitions(),
-            Err(AttemptError::Duplicate(_)) if tries < TRIES_MAX => trust = Trust::Nothing,
-            Err(AttemptError::Again(_)) if tries < TRIES_MAX => {}
+            Err(AttemptError::Duplicate(_)) if tries < TRIES_MAX => approach = Approach::LookUpAll,
+            Err(AttemptError::Again(_)) if tries < TRIES_MAX => approach = approach.locking(),
             other => return other,
         }
     }
@@ -509,7 +522,7 @@ fn retry_once<S: Session>(
     session: &mut S,
     topic: &TopicId,
     records: &[RetriedRecord],
-    trust: Trust,
+    approach: Approach,
     now: DateTime<Utc>,
 ) -> Result<RetrySummary, AttemptError> {
     let mut rows = rows::of_retried(records);
@@ -518,7 +531,7 @@ fn retry_once<S: Session>(
         unplaceable.iter().find(|row| (row.partition, row.offset) == (partition, offset)).map(|row| row.error.clone())
     };
     let key = |record: &RetriedRecord| (record.partition, record.generation, record.record.offset);
-    let mut transaction = session.begin(now)?;
+    let mut transaction = session.begin(now, approach != Approach::Optimistic)?;
     let there = transaction.lock_dead_letters(topic, &records.iter().map(key).collect::<Vec<_>>())?;
     let outcome = |record: &RetriedRecord| match &record.record.content {
         _ if !there.contains(&key(record)) => RetryOutcome::Gone,
@@ -534,7 +547,7 @@ fn retry_once<S: Session>(
         .collect();
     rows.retain(|row| stored.iter().any(|record| std::ptr::eq(&raw const record.record, row.record)));
     let mut applied = Applied::default();
-    store_rows(&mut transaction, topic, &mut rows, trust, &mut applied)?;
+    store_rows(&mut transaction, topic, &mut rows, approach, &mut applied)?;
     transaction.delete_dead_letters(topic, &stored.into_iter().map(key).collect::<Vec<_>>())?;
     transaction.commit()?;
     Ok(RetrySummary { outcomes, inserted: applied.inserted })

@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use postgres::{Client, Error};
+use postgres::{Client, Error, IsolationLevel};
 
 use super::address::Address;
 use super::partitions::{self, Partition};
-use super::session::{self, quoted};
 use super::sqlstate::{Class, class};
+use super::{quoted, session};
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::store::{Maintained, Maintenance, Retention, StoreError, StoreOptions};
 use crate::failpoints::instead;
@@ -34,63 +34,63 @@ const PIECE: i64 = 10_000;
 const NOTE_AGE: TimeDelta = TimeDelta::days(1);
 
 /// Deleted in pieces: tables, and the conditions of expired rows, where `$1` is the time before which they expire.
-const EXPIRED: &[(&str, &str, Kept)] = &[
-    ("events_before_2020", "stored_at < $1", Kept::Events),
-    ("events_after_2100", "stored_at < $1", Kept::Events),
-    ("samples_before_2020", "stored_at < $1", Kept::Events),
-    ("samples_after_2100", "stored_at < $1", Kept::Events),
-    ("dead_letters", "stored_at < $1", Kept::DeadLetters),
+const EXPIRED: &[(&str, &str, Retained)] = &[
+    ("events_before_2020", "stored_at < $1", Retained::Events),
+    ("events_after_2100", "stored_at < $1", Retained::Events),
+    ("samples_before_2020", "stored_at < $1", Retained::Events),
+    ("samples_after_2100", "stored_at < $1", Retained::Events),
+    ("dead_letters", "stored_at < $1", Retained::DeadLetters),
     // A breach is kept as long as the event that it was last written from.
     (
         "breach_state",
         "raised_at < $1 AND observed_at < $1 AND NOT EXISTS (
              SELECT FROM events e WHERE (e.agent, e.observed_at, e.epoch, e.seq)
                                       = (breach_state.agent, breach_state.observed_at, breach_state.epoch, breach_state.seq))",
-        Kept::Events,
+        Retained::Events,
     ),
-    ("kafka_gaps", "noticed_at < $1", Kept::Events),
-    ("totals", "day < ($1 AT TIME ZONE 'UTC')::date", Kept::Totals),
+    ("kafka_gaps", "noticed_at < $1", Retained::Events),
+    ("totals", "day < ($1 AT TIME ZONE 'UTC')::date", Retained::Totals),
     // Series of an agent that has stored in another epoch since.
     (
         "agent_sequences",
         "last_stored_at < $1 AND EXISTS (
              SELECT FROM agent_sequences n WHERE n.agent = agent_sequences.agent AND n.epoch <> agent_sequences.epoch
                                              AND n.of_samples = agent_sequences.of_samples AND n.last_stored_at >= $1)",
-        Kept::Events,
+        Retained::Events,
     ),
 ];
 
-/// Ranges around a gap that was noticed before `$1` are merged; its declaration can then be deleted.
+/// Merges ranges around gaps that were noticed before `$1`, also several in a row; their declarations can then be deleted.
 const CLOSE_GAPS: &str = "
-    WITH closed AS (
-        SELECT agent, epoch, first_seq, last_seq, first_stored_at,
-               lag(first_seq) OVER same AS before, lag(last_seq) OVER same AS before_last
+    WITH ranges AS (
+        SELECT *, first_stored_at >= $1 OR lag(first_seq) OVER same IS NULL AS begins
         FROM agent_sequences WINDOW same AS (PARTITION BY agent, epoch ORDER BY first_seq)),
+    runs AS (SELECT *, sum(begins::integer) OVER (PARTITION BY agent, epoch ORDER BY first_seq) AS run FROM ranges),
+    merged AS (
+        SELECT agent, epoch, min(first_seq) AS first, max(last_seq) AS last, sum(identity_conflicts)::bigint AS conflicts
+        FROM runs GROUP BY agent, epoch, run HAVING count(*) > 1),
     gone AS (
-        DELETE FROM agent_sequences s USING closed c
-        WHERE c.first_stored_at < $1 AND c.before IS NOT NULL
-          AND (s.agent, s.epoch, s.first_seq) = (c.agent, c.epoch, c.first_seq)
-        RETURNING c.agent, c.epoch, c.before, c.last_seq)
-    UPDATE agent_sequences s SET last_seq = greatest(s.last_seq, g.last)
-    FROM (SELECT agent, epoch, before, max(last_seq) AS last FROM gone GROUP BY 1, 2, 3) g
-    WHERE (s.agent, s.epoch, s.first_seq) = (g.agent, g.epoch, g.before)";
+        DELETE FROM agent_sequences s USING merged m
+        WHERE s.agent = m.agent AND s.epoch = m.epoch AND s.first_seq > m.first AND s.first_seq <= m.last)
+    UPDATE agent_sequences s SET last_seq = m.last, identity_conflicts = m.conflicts FROM merged m
+    WHERE s.agent = m.agent AND s.epoch = m.epoch AND s.first_seq = m.first";
 
 #[derive(Clone, Copy)]
-enum Kept {
+enum Retained {
     Events,
     DeadLetters,
     Totals,
 }
 
-enum End {
+enum MaintenanceEnd {
     Unfinished(String),
     Error(StoreError),
 }
 
-impl From<Error> for End {
+impl From<Error> for MaintenanceEnd {
     fn from(error: Error) -> Self {
         match class(&error) {
-            Class::Locked => Self::Unfinished("a table is in use".to_owned()),
+            Class::Locked | Class::Collision => Self::Unfinished("a table is in use".to_owned()),
             _ => Self::Error(error.into()),
         }
     }
@@ -126,8 +126,8 @@ impl Maintenance for PostgresMaintenance {
         let mut round = Round { client, now, retention, until: clock.monotonic() + budget, clock, stop };
         match round.all(&mut maintained) {
             Ok(()) => {}
-            Err(End::Unfinished(why)) => maintained.unfinished = Some(why),
-            Err(End::Error(error)) => return Err(error),
+            Err(MaintenanceEnd::Unfinished(why)) => maintained.unfinished = Some(why),
+            Err(MaintenanceEnd::Error(error)) => return Err(error),
         }
         Ok(maintained)
     }
@@ -143,13 +143,17 @@ struct Round<'a> {
 }
 
 impl Round<'_> {
-    fn all(&mut self, maintained: &mut Maintained) -> Result<(), End> {
-        let before = self.before(Kept::Events);
+    fn all(&mut self, maintained: &mut Maintained) -> Result<(), MaintenanceEnd> {
+        let before = self.before(Retained::Events);
         self.drop_partitions(before, maintained)?;
         for (table, condition, kept) in EXPIRED {
             self.delete(table, condition, self.before(*kept), &mut maintained.deleted)?;
         }
-        self.client.execute(CLOSE_GAPS, &[&before])?;
+        // Repeatable read: a range that is extended meanwhile must not be set back; the transaction fails instead.
+        let repeatable = self.client.build_transaction().isolation_level(IsolationLevel::RepeatableRead);
+        let mut transaction = repeatable.start()?;
+        transaction.execute(CLOSE_GAPS, &[&before])?;
+        transaction.commit()?;
         // Declarations of numbers that no gap shows any more.
         let closed = "stored_at < $1 AND NOT EXISTS (
                           SELECT FROM agent_sequences s WHERE s.agent = losses.agent AND s.epoch = losses.epoch
@@ -157,22 +161,22 @@ impl Round<'_> {
         self.delete("losses", closed, before, &mut maintained.deleted)
     }
 
-    fn before(&self, kept: Kept) -> DateTime<Utc> {
+    fn before(&self, kept: Retained) -> DateTime<Utc> {
         let keep = match kept {
-            Kept::Events => self.retention.events,
-            Kept::DeadLetters => self.retention.dead_letters,
-            Kept::Totals => self.retention.totals,
+            Retained::Events => self.retention.events,
+            Retained::DeadLetters => self.retention.dead_letters,
+            Retained::Totals => self.retention.totals,
         };
         let keep = TimeDelta::from_std(keep).unwrap_or(TimeDelta::MAX);
         self.now.checked_sub_signed(keep).unwrap_or(DateTime::UNIX_EPOCH)
     }
 
-    fn go_on(&self) -> Result<(), End> {
+    fn go_on(&self) -> Result<(), MaintenanceEnd> {
         if self.stop.load(Ordering::Relaxed) {
-            return Err(End::Unfinished("the consumer ends".to_owned()));
+            return Err(MaintenanceEnd::Unfinished("the consumer ends".to_owned()));
         }
         if self.clock.monotonic() >= self.until {
-            return Err(End::Unfinished("its time was up".to_owned()));
+            return Err(MaintenanceEnd::Unfinished("its time was up".to_owned()));
         }
         Ok(())
     }
@@ -183,7 +187,7 @@ impl Round<'_> {
         condition: &str,
         before: DateTime<Utc>,
         deleted: &mut BTreeMap<&'static str, u64>,
-    ) -> Result<(), End> {
+    ) -> Result<(), MaintenanceEnd> {
         let sql = format!(
             "DELETE FROM {table} WHERE ctid = ANY (ARRAY (SELECT ctid FROM {table} WHERE {condition} LIMIT {PIECE}))"
         );
@@ -200,7 +204,7 @@ impl Round<'_> {
     }
 
     /// Drops the partitions of which both the end and the newest row's `stored_at` are older than `before`.
-    fn drop_partitions(&mut self, before: DateTime<Utc>, maintained: &mut Maintained) -> Result<(), End> {
+    fn drop_partitions(&mut self, before: DateTime<Utc>, maintained: &mut Maintained) -> Result<(), MaintenanceEnd> {
         let mut transaction = self.client.transaction()?;
         let standing = partitions::read(&mut transaction)?;
         transaction.commit()?;
@@ -216,7 +220,7 @@ impl Round<'_> {
     }
 
     /// Drops a partition if all its rows are old; returns whether they are. No partition is made or noted meanwhile.
-    fn drop_partition(&mut self, partition: &Partition, before: DateTime<Utc>) -> Result<bool, End> {
+    fn drop_partition(&mut self, partition: &Partition, before: DateTime<Utc>) -> Result<bool, MaintenanceEnd> {
         let mut transaction = self.client.transaction()?;
         partitions::lock(&mut transaction)?;
         // Without a note, rows were stored before there were notes: they are read, once.
@@ -236,7 +240,7 @@ impl Round<'_> {
             let drop = format!("DROP TABLE {}", quoted(&partition.name));
             if let Err(error) = transaction.batch_execute(&drop) {
                 return Err(match class(&error) {
-                    Class::Locked => End::Unfinished(format!("{} is in use", partition.name)),
+                    Class::Locked => MaintenanceEnd::Unfinished(format!("{} is in use", partition.name)),
                     _ => error.into(),
                 });
             }

@@ -10,11 +10,11 @@ pub(super) struct Statements {
     events: OfTable,
     samples: OfTable,
     pub(super) lock_checkpoints: Statement,
-    pub(super) known_ranges: Statement,
+    pub(super) known_ranges: Lookup,
     pub(super) drop_ranges: Statement,
     pub(super) change_ranges: Statement,
     pub(super) insert_ranges: Statement,
-    pub(super) known_breaches: Statement,
+    pub(super) known_breaches: Lookup,
     pub(super) insert_breaches: Statement,
     pub(super) change_breaches: Statement,
     pub(super) count_breaches: Statement,
@@ -48,11 +48,11 @@ impl Statements {
             events: OfTable::prepare(client, Table::Events)?,
             samples: OfTable::prepare(client, Table::Samples)?,
             lock_checkpoints: client.prepare(&unless_out("guard-1-lock", "FOR UPDATE", LOCK_CHECKPOINTS))?,
-            known_ranges: client.prepare(KNOWN_RANGES)?,
+            known_ranges: Lookup::prepare(client, KNOWN_RANGES, "FOR UPDATE OF s")?,
             drop_ranges: client.prepare(DROP_RANGES)?,
             change_ranges: client.prepare(CHANGE_RANGES)?,
             insert_ranges: client.prepare(INSERT_RANGES)?,
-            known_breaches: client.prepare(KNOWN_BREACHES)?,
+            known_breaches: Lookup::prepare(client, KNOWN_BREACHES, "ORDER BY b.agent, b.breach_id FOR UPDATE OF b")?,
             insert_breaches: client.prepare(&insert_breaches())?,
             change_breaches: client.prepare(&change_breaches())?,
             count_breaches: client.prepare(COUNT_BREACHES)?,
@@ -66,6 +66,23 @@ impl Statements {
             advance: client.prepare(&unless_out("guard-3", " AND o.next_offset = n.old", ADVANCE))?,
             read_back: client.prepare(READ_BACK)?,
         })
+    }
+}
+
+/// A query of rows that are about to be changed, without locks and with them.
+pub(super) struct Lookup {
+    unlocked: Statement,
+    locked: Statement,
+}
+
+impl Lookup {
+    /// `lock` has them locked in one order, so that two transactions do not wait for each other.
+    fn prepare(client: &mut Client, sql: &str, lock: &str) -> Result<Self, postgres::Error> {
+        Ok(Self { unlocked: client.prepare(sql)?, locked: client.prepare(&format!("{sql} {lock}"))? })
+    }
+
+    pub(super) fn of(&self, locking: bool) -> &Statement {
+        if locking { &self.locked } else { &self.unlocked }
     }
 }
 
@@ -95,7 +112,7 @@ const LOCK_CHECKPOINTS: &str = "
     SELECT kafka_partition, next_offset, topic_generation FROM kafka_offsets
     WHERE kafka_cluster = $1 AND kafka_topic = $2 AND kafka_partition = ANY($3) ORDER BY kafka_partition FOR UPDATE";
 
-/// Ranges that touch those seen, not locked: a lock would cost a write for each, and nearly all stay as they are.
+/// Ranges that touch those seen. A lock would cost a write for each.
 const KNOWN_RANGES: &str = "
     SELECT s.agent, s.epoch, s.first_seq, s.last_seq, s.of_samples, s.first_stored_at, s.identity_conflicts
     FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS b (agent, epoch, first, last)

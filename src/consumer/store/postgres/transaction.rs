@@ -10,33 +10,34 @@ use postgres::types::ToSql;
 
 use super::sqlstate::{self, Class};
 use super::statements::Statements;
-use super::{Session, copy};
+use super::{PostgresSession, copy};
 use crate::consumer::batch::{Fingerprint, Gap, TopicId};
 use crate::consumer::store::apply::{self, AttemptError, Unplaceable};
 use crate::consumer::store::rows::{
-    self, Bounds, BreachChanges, BreachKey, DeadLetter, KnownBreach, LastWord, Lost, RangeChanges, Ranges, Rank, Row,
-    Table,
+    self, Bounds, BreachChanges, BreachKey, DeadLetterRow, KnownBreach, LastWord, Lost, RangeChanges, Rank, Row,
+    SeriesRanges, Table,
 };
-use crate::consumer::store::sequences::Range;
+use crate::consumer::store::sequences::SequenceRange;
 use crate::consumer::store::{StoreError, TotalKey};
 use crate::event::{Breach, Epoch, Event, Reason};
 use crate::failpoints;
 
-pub(super) struct Transaction<'s> {
+pub(super) struct PostgresTransaction<'s> {
     inner: postgres::Transaction<'s>,
     sql: &'s Statements,
+    locking: bool,
     desynced: &'s Cell<bool>,
 }
 
 /// Rows looked for one by one; for more, all rows of their agents are read at once.
 const SUSPECTS_ONE_BY_ONE: usize = 20;
 
-impl apply::Session for Session {
-    type Transaction<'s> = Transaction<'s>;
+impl apply::Session for PostgresSession {
+    type Transaction<'s> = PostgresTransaction<'s>;
 
-    fn begin(&mut self, _now: DateTime<Utc>) -> Result<Transaction<'_>, AttemptError> {
+    fn begin(&mut self, _now: DateTime<Utc>, locking: bool) -> Result<PostgresTransaction<'_>, AttemptError> {
         self.resync()?;
-        Ok(Transaction { inner: self.client.transaction()?, sql: &self.sql, desynced: &self.desynced })
+        Ok(PostgresTransaction { inner: self.client.transaction()?, sql: &self.sql, locking, desynced: &self.desynced })
     }
 
     fn make_partitions(&mut self, rows: &[Row<'_>], _now: DateTime<Utc>) -> Result<Vec<Unplaceable>, StoreError> {
@@ -59,7 +60,7 @@ impl apply::Session for Session {
     }
 }
 
-impl Transaction<'_> {
+impl PostgresTransaction<'_> {
     /// Updates first: most are there already, and an update is half the work of an upsert.
     fn add_totals(&mut self, totals: &BTreeMap<(TotalKey, NaiveDate), (i64, i64)>) -> Result<(), AttemptError> {
         let mut all: Vec<_> = totals.iter().collect();
@@ -114,7 +115,7 @@ fn expect_all(what: &str, expected: usize, written: u64) -> Result<(), AttemptEr
     Err(AttemptError::Again(StoreError::Unavailable(format!("PostgreSQL: another consumer wrote the same {what}"))))
 }
 
-impl apply::Transaction for Transaction<'_> {
+impl apply::Transaction for PostgresTransaction<'_> {
     fn lock_checkpoints(
         &mut self,
         topic: &TopicId,
@@ -129,18 +130,18 @@ impl apply::Transaction for Transaction<'_> {
         Ok(found.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect())
     }
 
-    fn known_ranges<'a>(&mut self, seen: &Ranges<'a>) -> Result<Ranges<'a>, AttemptError> {
+    fn known_ranges<'a>(&mut self, seen: &SeriesRanges<'a>) -> Result<SeriesRanges<'a>, AttemptError> {
         let flat = || seen.iter().flat_map(|(series, ranges)| ranges.iter().map(|range| (*series, range)));
         let agents: Vec<&str> = flat().map(|((agent, _), _)| agent).collect();
         let epochs: Vec<String> = flat().map(|((_, epoch), _)| epoch.to_string()).collect();
         let firsts: Vec<i64> = flat().map(|(_, range)| range.first).collect();
         let lasts: Vec<i64> = flat().map(|(_, range)| range.last).collect();
         let all: Vec<rows::Series<'a>> = seen.keys().copied().collect();
-        let mut known: Ranges<'a> = BTreeMap::new();
-        for row in self.inner.query(&self.sql.known_ranges, &[&agents, &epochs, &firsts, &lasts])? {
+        let mut known: SeriesRanges<'a> = BTreeMap::new();
+        for row in self.inner.query(self.sql.known_ranges.of(self.locking), &[&agents, &epochs, &firsts, &lasts])? {
             let (agent, epoch): (&str, &str) = (row.get(0), row.get(1));
             let epoch = epoch.parse().unwrap_or(Epoch(0));
-            let range = Range {
+            let range = SequenceRange {
                 first: row.get(2),
                 last: row.get(3),
                 of_samples: row.get(4),
@@ -198,7 +199,7 @@ impl apply::Transaction for Transaction<'_> {
         }
         if !changed.is_empty() {
             let (agents, epochs) = series(changed.iter().map(|(series, ..)| *series));
-            let number = |value: fn(&Range, &Range) -> i64| -> Vec<i64> {
+            let number = |value: fn(&SequenceRange, &SequenceRange) -> i64| -> Vec<i64> {
                 changed.iter().map(|(_, old, new)| value(old, new)).collect()
             };
             let begins: Vec<Option<DateTime<Utc>>> = changed.iter().map(|(.., new)| new.first_stored_at).collect();
@@ -216,7 +217,8 @@ impl apply::Transaction for Transaction<'_> {
         }
         if !new.is_empty() {
             let (agents, epochs) = series(new.iter().map(|(series, _)| *series));
-            let number = |value: fn(&Range) -> i64| -> Vec<i64> { new.iter().map(|(_, range)| value(range)).collect() };
+            let number =
+                |value: fn(&SequenceRange) -> i64| -> Vec<i64> { new.iter().map(|(_, range)| value(range)).collect() };
             let of_samples: Vec<bool> = new.iter().map(|(_, range)| range.of_samples).collect();
             let begins: Vec<Option<DateTime<Utc>>> = new.iter().map(|(_, range)| range.first_stored_at).collect();
             let parameters: [&(dyn ToSql + Sync); 7] = [
@@ -240,7 +242,7 @@ impl apply::Transaction for Transaction<'_> {
         let agents: Vec<&str> = breaches.iter().map(|(agent, _)| *agent).collect();
         let ids: Vec<&str> = breaches.iter().map(|(_, id)| *id).collect();
         let mut known = HashMap::new();
-        for row in self.inner.query(&self.sql.known_breaches, &[&agents, &ids])? {
+        for row in self.inner.query(self.sql.known_breaches.of(self.locking), &[&agents, &ids])? {
             let Ok(index) = breaches.binary_search(&(row.get(0), row.get(1))) else { continue };
             let rank = Rank {
                 cleared: row.get(2),
@@ -293,7 +295,7 @@ impl apply::Transaction for Transaction<'_> {
         Ok(())
     }
 
-    fn put_dead_letters(&mut self, topic: &TopicId, letters: &[DeadLetter<'_>]) -> Result<(), AttemptError> {
+    fn put_dead_letters(&mut self, topic: &TopicId, letters: &[DeadLetterRow<'_>]) -> Result<(), AttemptError> {
         let partitions: Vec<i32> = letters.iter().map(|letter| letter.partition).collect();
         let generations: Vec<i32> = letters.iter().map(|letter| letter.generation).collect();
         let offsets: Vec<i64> = letters.iter().map(|letter| letter.record.offset).collect();

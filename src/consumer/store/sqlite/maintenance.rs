@@ -151,9 +151,12 @@ fn close_gaps(connection: &Connection, before: &str) -> Result<(), Error> {
         let rows: Vec<(String, String, i64, i64)> = rows.collect::<Result<_, _>>()?;
         for (agent, epoch, first, before) in rows {
             transaction.execute(
-                "UPDATE agent_sequences SET last_seq = max(last_seq, (
-                     SELECT last_seq FROM agent_sequences WHERE agent = ?1 AND epoch = ?2 AND first_seq = ?3))
-                 WHERE agent = ?1 AND epoch = ?2 AND first_seq = ?4",
+                "UPDATE agent_sequences AS s
+                 SET last_seq = max(s.last_seq, gone.last_seq),
+                     identity_conflicts = s.identity_conflicts + gone.identity_conflicts
+                 FROM agent_sequences AS gone
+                 WHERE (gone.agent, gone.epoch, gone.first_seq) = (?1, ?2, ?3)
+                   AND (s.agent, s.epoch, s.first_seq) = (?1, ?2, ?4)",
                 params![agent, epoch, first, before],
             )?;
             transaction.execute(

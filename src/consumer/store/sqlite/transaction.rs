@@ -11,15 +11,15 @@ use crate::consumer::batch::{Fingerprint, Gap, TopicId};
 use crate::consumer::store::StoreError;
 use crate::consumer::store::apply::{self, AttemptError, Unplaceable};
 use crate::consumer::store::rows::{
-    self, Bounds, BreachChanges, BreachKey, DeadLetter, KnownBreach, LastWord, Lost, RangeChanges, Ranges, Rank, Row,
-    Table,
+    self, Bounds, BreachChanges, BreachKey, DeadLetterRow, KnownBreach, LastWord, Lost, RangeChanges, Rank, Row,
+    SeriesRanges, Table,
 };
-use crate::consumer::store::sequences::Range;
+use crate::consumer::store::sequences::SequenceRange;
 use crate::event::{Body, Epoch, Event, Reason, Sample};
 
-pub(super) struct Session(pub(super) Connection);
+pub(super) struct SqliteSession(pub(super) Connection);
 
-pub(super) struct Transaction<'s> {
+pub(super) struct SqliteTransaction<'s> {
     inner: rusqlite::Transaction<'s>,
     now: String,
 }
@@ -69,12 +69,12 @@ impl From<Error> for AttemptError {
     }
 }
 
-impl apply::Session for Session {
-    type Transaction<'s> = Transaction<'s>;
+impl apply::Session for SqliteSession {
+    type Transaction<'s> = SqliteTransaction<'s>;
 
-    fn begin(&mut self, now: DateTime<Utc>) -> Result<Transaction<'_>, AttemptError> {
+    fn begin(&mut self, now: DateTime<Utc>, _locking: bool) -> Result<SqliteTransaction<'_>, AttemptError> {
         let inner = self.0.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        Ok(Transaction { inner, now: text(now) })
+        Ok(SqliteTransaction { inner, now: text(now) })
     }
 
     fn make_partitions(&mut self, _: &[Row<'_>], _: DateTime<Utc>) -> Result<Vec<Unplaceable>, StoreError> {
@@ -102,7 +102,7 @@ impl apply::Session for Session {
     }
 }
 
-impl apply::Transaction for Transaction<'_> {
+impl apply::Transaction for SqliteTransaction<'_> {
     fn lock_checkpoints(
         &mut self,
         topic: &TopicId,
@@ -122,17 +122,17 @@ impl apply::Transaction for Transaction<'_> {
         Ok(found)
     }
 
-    fn known_ranges<'a>(&mut self, seen: &Ranges<'a>) -> Result<Ranges<'a>, AttemptError> {
+    fn known_ranges<'a>(&mut self, seen: &SeriesRanges<'a>) -> Result<SeriesRanges<'a>, AttemptError> {
         let mut statement = self.inner.prepare(
             "SELECT first_seq, last_seq, of_samples, first_stored_at, identity_conflicts FROM agent_sequences
              WHERE agent = ?1 AND epoch = ?2 AND first_seq - 1 <= ?4 AND last_seq >= ?3 - 1 ORDER BY first_seq",
         )?;
-        let mut known: Ranges<'a> = BTreeMap::new();
+        let mut known: SeriesRanges<'a> = BTreeMap::new();
         for (&(agent, epoch), ranges) in seen {
             let of_one = known.entry((agent, epoch)).or_default();
             for range in ranges {
                 let found = statement.query_map(params![agent, epoch.to_string(), range.first, range.last], |row| {
-                    Ok(Range {
+                    Ok(SequenceRange {
                         first: row.get(0)?,
                         last: row.get(1)?,
                         of_samples: row.get(2)?,
@@ -196,7 +196,7 @@ impl apply::Transaction for Transaction<'_> {
                  last_stored_at = excluded.last_stored_at, identity_conflicts = excluded.identity_conflicts",
         )?;
         for ((agent, epoch), range) in changes.new.into_iter().chain(changed) {
-            let Range { first, last, of_samples, first_stored_at, identity_conflicts } = range;
+            let SequenceRange { first, last, of_samples, first_stored_at, identity_conflicts } = range;
             let begin = first_stored_at.map_or_else(|| self.now.clone(), text);
             put.execute(params![
                 agent,
@@ -269,13 +269,13 @@ impl apply::Transaction for Transaction<'_> {
         Ok(())
     }
 
-    fn put_dead_letters(&mut self, topic: &TopicId, letters: &[DeadLetter<'_>]) -> Result<(), AttemptError> {
+    fn put_dead_letters(&mut self, topic: &TopicId, letters: &[DeadLetterRow<'_>]) -> Result<(), AttemptError> {
         let mut put = self.inner.prepare(
             "INSERT INTO dead_letters (kafka_cluster, kafka_topic, kafka_partition, topic_generation, kafka_offset, kafka_timestamp,
                                        headers, key, payload, bytes, error, stored_at, agent, epoch, seq)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) ON CONFLICT DO NOTHING",
         )?;
-        for DeadLetter { record, partition, generation, error, claimed } in letters {
+        for DeadLetterRow { record, partition, generation, error, claimed } in letters {
             put.execute(params![
                 topic.cluster,
                 topic.name,
@@ -367,7 +367,7 @@ fn one_of(table: Table) -> String {
     format!("SELECT 1 FROM {} WHERE agent = ?1 AND epoch = ?2 AND seq = ?3", table.name())
 }
 
-impl Transaction<'_> {
+impl SqliteTransaction<'_> {
     fn indices(&mut self, question: &str, rows: &[&Row<'_>]) -> Result<HashSet<usize>, AttemptError> {
         let mut statement = self.inner.prepare(question)?;
         let mut found = HashSet::new();
