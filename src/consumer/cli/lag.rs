@@ -10,9 +10,11 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::StandaloneConsumer;
 use crate::consumer::batch::TopicId;
 use crate::consumer::config::Settings;
-use crate::consumer::store::{ColumnType, Query, Reader, StoreError};
+use crate::consumer::report::offsets::{self, StoredOffset};
+use crate::consumer::store::Reader;
 use crate::exit::Failure;
-use crate::output::{self, OutputFormat, Rows, Value};
+use crate::output::{self, OutputFormat, Rows};
+use crate::units::counted;
 
 pub(super) const HELP: &str = "\
 For each partition: where it ends (the last stable offset: what a reader may see), what the group has told Kafka, and what the
@@ -52,17 +54,7 @@ const COLUMNS: &[&str] = &[
     "lag",
     "updated_at",
 ];
-const STORED: &[ColumnType] =
-    &[ColumnType::Text, ColumnType::Number, ColumnType::Number, ColumnType::Number, ColumnType::Time];
-
 const ASK_EVERY: Duration = Duration::from_millis(200);
-
-#[derive(Clone, Debug)]
-struct StoredOffset {
-    next: i64,
-    generation: i32,
-    updated_at: Value,
-}
 
 #[derive(Clone, Debug)]
 struct LagRow {
@@ -93,7 +85,7 @@ impl Lag {
         }
         let waited = humantime::format_duration(self.timeout);
         let missing: i64 = rows.values().map(LagRow::lag).sum();
-        Err(Failure::failed(format!("not stored after {waited}: {missing} offsets; does a consumer run?")))
+        Err(Failure::failed(format!("not stored after {waited}: {}; does a consumer run?", counted(missing, "offset"))))
     }
 
     fn wait_for(
@@ -114,7 +106,7 @@ impl Lag {
                 return Ok(false);
             }
             std::thread::sleep(ASK_EVERY.min(until - now));
-            match stored(reader, &topic.name) {
+            match offsets::read(reader, &topic.name) {
                 Ok(mut stored) => {
                     let key = |partition: i32| (topic.cluster.clone(), partition);
                     rows.iter_mut().for_each(|(partition, row)| row.stored = stored.remove(&key(*partition)));
@@ -148,7 +140,7 @@ impl LagRow {
 
 /// Asks the store first, then Kafka, so that no stored offset is beyond the end. Returns the cluster's id and its partitions.
 fn look(settings: &Settings, reader: &mut dyn Reader) -> Result<(String, BTreeMap<i32, LagRow>), Failure> {
-    let mut stored = stored(reader, &settings.membership.topic).map_err(unavailable)?;
+    let mut stored = offsets::read(reader, &settings.membership.topic).map_err(unavailable)?;
     let standalone = StandaloneConsumer::new(&settings.connection, &settings.membership, settings.decoder());
     let standalone = standalone.map_err(Failure::config)?;
     let kafka = |error: String| unavailable(format!("Kafka at {}: {error}", settings.connection.brokers()));
@@ -164,19 +156,6 @@ fn look(settings: &Settings, reader: &mut dyn Reader) -> Result<(String, BTreeMa
     Ok((cluster, rows))
 }
 
-/// Reads the stored offsets of a topic, by cluster and partition: two clusters may have one of the same name.
-fn stored(reader: &mut dyn Reader, topic: &str) -> Result<BTreeMap<(String, i32), StoredOffset>, StoreError> {
-    let sql = "SELECT kafka_cluster, kafka_partition, next_offset, topic_generation, updated_at FROM kafka_offsets";
-    let rows = reader.ask(&Query::new(sql, STORED).with("WHERE kafka_topic = ?", topic))?;
-    let stored = |row: Vec<Value>| {
-        let mut row = row.into_iter();
-        let key = (row.next()?.into_text()?, row.next()?.into_number()?);
-        let (next, generation) = (row.next()?.into_number()?, row.next()?.into_number()?);
-        Some((key, StoredOffset { next, generation, updated_at: row.next()? }))
-    };
-    Ok(rows.into_iter().filter_map(stored).collect())
-}
-
 fn print(rows: &BTreeMap<i32, LagRow>, topic: &str, format: OutputFormat) -> std::io::Result<()> {
     let mut printed = Rows::new(format, COLUMNS, output::stdout(format));
     for (partition, row) in rows {
@@ -189,7 +168,7 @@ fn print(rows: &BTreeMap<i32, LagRow>, topic: &str, format: OutputFormat) -> std
             row.committed.into(),
             stored.map(|stored| stored.next).into(),
             row.lag().into(),
-            stored.map_or(Value::Nothing, |stored| stored.updated_at.clone()),
+            stored.and_then(|stored| stored.updated_at).into(),
         ])?;
     }
     printed.end()
@@ -200,7 +179,7 @@ mod tests {
     use super::*;
 
     fn row(begin: i64, end: i64, stored: Option<(i64, i32)>) -> LagRow {
-        let stored = stored.map(|(next, generation)| StoredOffset { next, generation, updated_at: Value::Nothing });
+        let stored = stored.map(|(next, generation)| StoredOffset { next, generation, updated_at: None });
         LagRow { begin, end, committed: None, stored }
     }
 

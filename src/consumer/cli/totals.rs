@@ -1,14 +1,11 @@
 //! `highwater-consumer totals`.
 
-use std::io;
-use std::ops::ControlFlow;
-
 use clap::{Args, ValueEnum};
 
-use super::common::{Absent, Common, unavailable};
+use super::common::{Absent, Common, PrintError};
 use super::when::{TIMES, When};
 use crate::clock::{Clock as _, SystemClock};
-use crate::consumer::store::{ColumnType, Query};
+use crate::consumer::report::totals::{self, COLUMNS, TotalsFilter};
 use crate::exit::Failure;
 use crate::output::{self, OutputFormat, Rows};
 
@@ -61,46 +58,27 @@ enum TotalsScope {
     Host,
 }
 
-const COLUMNS: &[&str] = &["day", "agent", "scope", "interface", "direction", "limit_name", "breaches", "excess_bytes"];
-const KINDS: &[ColumnType] = &[
-    ColumnType::Day,
-    ColumnType::Text,
-    ColumnType::Text,
-    ColumnType::Text,
-    ColumnType::Text,
-    ColumnType::Text,
-    ColumnType::Number,
-    ColumnType::Bytes,
-];
-
 impl TotalsCommand {
     pub(super) fn run(self) -> Result<(), Failure> {
         self.common.start_log();
         let settings = self.common.settings(Absent::MeansDefaults).map_err(Failure::config)?;
-        let mut rows = Rows::new(self.format, COLUMNS, output::stdout(self.format));
-        let mut printed: io::Result<()> = Ok(());
-        let read = settings.store.reader().read(&self.query(), &mut |row| {
-            printed = rows.push(row);
-            if printed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        });
-        read.map_err(unavailable)?;
-        output::finished(printed.and_then(|()| rows.end()))
-    }
-
-    fn query(&self) -> Query {
         let now = SystemClock::default().wall();
         let scope = self.scope.map(|scope| match scope {
             TotalsScope::Link => "link",
             TotalsScope::Host => "host",
         });
-        Query::new("SELECT day, agent, scope, interface, direction, limit_name, breaches, excess_bytes", KINDS)
-            .then("FROM totals WHERE true")
-            .with_any("AND agent = ?", self.agent.as_deref())
-            .with_any("AND scope = ?", scope)
-            .with_any("AND interface = ?", self.interface.as_deref())
-            .with_any("AND limit_name = ?", self.limit.as_deref())
-            .with_any("AND day >= ?", self.since.map(|when| when.day(now)))
-            .with_any("AND day <= ?", self.until.map(|when| when.day(now)))
-            .then("ORDER BY day, agent, scope DESC, interface, direction, limit_name")
+        let filter = TotalsFilter {
+            agent: self.agent,
+            scope,
+            interface: self.interface,
+            limit_name: self.limit,
+            since: self.since.map(|when| when.day(now)),
+            until: self.until.map(|when| when.day(now)),
+        };
+        let mut rows = Rows::new(self.format, &COLUMNS, output::stdout(self.format));
+        match totals::read(&mut *settings.store.reader(), &filter, |row| Ok::<_, PrintError>(rows.push(row)?)) {
+            Ok(()) => output::finished(rows.end()),
+            Err(error) => PrintError::into_result(error),
+        }
     }
 }

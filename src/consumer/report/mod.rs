@@ -2,6 +2,8 @@
 
 pub mod dead_letters;
 pub mod missing_events;
+pub mod offsets;
+pub mod totals;
 
 use std::ops::ControlFlow;
 

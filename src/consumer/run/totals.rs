@@ -1,15 +1,12 @@
 //! `--log-totals`: bytes over limit of each link and limit, since the start of the run and in all.
 
-use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use super::Consumer;
-use crate::consumer::store::{Applied, ColumnType, Query, Reader, StoreError, TotalKey};
-use crate::output::Value;
+use crate::consumer::report::totals::{self, Sums};
+use crate::consumer::store::{Applied, Reader, TotalKey};
 use crate::units::ByteCount;
-
-type Sums = BTreeMap<TotalKey, u64>;
 
 /// The thread that logs totals: no batch waits for a line of the log.
 pub(super) struct TotalsLog {
@@ -75,7 +72,7 @@ impl Totals {
     fn lines(&mut self, grown: &Sums) -> Vec<String> {
         add(&mut self.since_start, grown);
         let keys: Vec<&TotalKey> = grown.iter().filter(|(_, bytes)| **bytes > 0).map(|(key, _)| key).collect();
-        let stored = match stored(&mut *self.reader, &keys) {
+        let stored = match totals::sums(&mut *self.reader, &keys) {
             Ok(stored) => stored,
             Err(why) => {
                 log::warn!("totals: {why}");
@@ -94,61 +91,13 @@ impl Totals {
     }
 }
 
-/// Reads these totals over all days, high and low halves apart: the sum of two great `bigint`s would overflow.
-fn stored(reader: &mut dyn Reader, keys: &[&TotalKey]) -> Result<Sums, StoreError> {
-    const KINDS: &[ColumnType] = &[
-        ColumnType::Text,
-        ColumnType::Text,
-        ColumnType::Text,
-        ColumnType::Text,
-        ColumnType::Number,
-        ColumnType::Number,
-    ];
-    /// Databases bound the number of parameters.
-    const KEYS_MAX: usize = 1_000;
-    let mut sums = Sums::new();
-    for keys in keys.chunks(KEYS_MAX) {
-        let mut query = Query::new(
-            "SELECT agent, interface, direction, limit_name, CAST(sum(excess_bytes >> 32) AS bigint), \
-             CAST(sum(excess_bytes & 4294967295) AS bigint) FROM totals",
-            KINDS,
-        )
-        .then("WHERE (agent, interface, direction, limit_name) IN (VALUES");
-        for (at, key) in keys.iter().enumerate() {
-            let comma = if at == 0 { "" } else { "," };
-            query = query
-                .with(&format!("{comma} (?,"), key.agent.as_str())
-                .with("?,", key.interface.as_str())
-                .with("?,", key.direction)
-                .with("?)", key.limit_name.as_str());
-        }
-        for row in reader.ask(&query.then(") GROUP BY 1, 2, 3, 4"))? {
-            sums.extend(sum(row, keys));
-        }
-    }
-    Ok(sums)
-}
-
-fn sum(row: Vec<Value>, keys: &[&TotalKey]) -> Option<(TotalKey, u64)> {
-    let mut row = row.into_iter();
-    let (agent, interface) = (row.next()?.into_text()?, row.next()?.into_text()?);
-    let (direction, limit_name) = (row.next()?.into_text()?, row.next()?.into_text()?);
-    let (high, low): (i128, i128) = (row.next()?.into_number()?, row.next()?.into_number()?);
-    let key = TotalKey {
-        agent,
-        interface,
-        direction: keys.iter().map(|key| key.direction).find(|known| *known == direction)?,
-        limit_name,
-    };
-    Some((key, u64::try_from((high << 32) + low).unwrap_or(u64::MAX)))
-}
-
 #[cfg(test)]
 mod tests {
     use std::ops::ControlFlow;
 
     use super::*;
-    use crate::consumer::store::Locks;
+    use crate::consumer::store::{Locks, Query, StoreError};
+    use crate::output::Value;
 
     struct Rows(Vec<Vec<Value>>);
 

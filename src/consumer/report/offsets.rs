@@ -1,0 +1,31 @@
+//! Stored offsets.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+
+use crate::consumer::store::{ColumnType, Query, Reader, StoreError};
+use crate::output::Value;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredOffset {
+    pub next: i64,
+    pub generation: i32,
+    pub updated_at: Option<DateTime<Utc>>,
+}
+
+const SQL: &str = "SELECT kafka_cluster, kafka_partition, next_offset, topic_generation, updated_at FROM kafka_offsets";
+const TYPES: &[ColumnType] =
+    &[ColumnType::Text, ColumnType::Number, ColumnType::Number, ColumnType::Number, ColumnType::Time];
+
+/// Reads the stored offsets of a topic, by cluster and partition: two clusters may have one of the same name.
+pub fn read(reader: &mut dyn Reader, topic: &str) -> Result<BTreeMap<(String, i32), StoredOffset>, StoreError> {
+    let rows = reader.ask(&Query::new(SQL, TYPES).with("WHERE kafka_topic = ?", topic))?;
+    let stored = |row: Vec<Value>| {
+        let mut row = row.into_iter();
+        let key = (row.next()?.into_text()?, row.next()?.into_number()?);
+        let (next, generation) = (row.next()?.into_number()?, row.next()?.into_number()?);
+        Some((key, StoredOffset { next, generation, updated_at: row.next()?.into_time() }))
+    };
+    Ok(rows.into_iter().filter_map(stored).collect())
+}
