@@ -187,8 +187,9 @@ fn consumer() {
         beside_copy(&kafka, &postgres, agents);
     }
     memory(&kafka, &postgres, 100_000);
+    // An odd number of agents: each has every second number refused, and a range for each of the others.
     let topic = kafka.topic("figures", 1);
-    let refused = produce(&kafka.address, &topic, REFUSED_EVENTS, 20, |number| number % 2 == 0);
+    let refused = produce(&kafka.address, &topic, REFUSED_EVENTS, 21, |number| number % 2 == 0);
     let database = postgres.database("figures");
     let started = Instant::now();
     let (status, log) = store_all(&kafka, &topic, &database, &mut Vec::new());

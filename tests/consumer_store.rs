@@ -11,7 +11,7 @@ use highwater::consumer::store::{
     Applied, Maintained, PartitionWidth, Retention, RetriedRecord, RetryOutcome, Store, StoreError, StoreOptions,
     StoreUrl, TotalKey,
 };
-use highwater::event::{Body, Epoch, Event, Lifecycle, Link, Loss, Reason, Sample};
+use highwater::event::{Body, Breach, Direction, Epoch, Event, Lifecycle, Link, Loss, Reason, Sample};
 use highwater::wire;
 use proptest::prelude::*;
 
@@ -174,6 +174,9 @@ on_both!(
     a_dead_letter_is_kept_whatever_it_claims,
     sequences_merge_and_gaps_show_unless_declared,
     what_is_missing_is_counted_once,
+    a_breach_left_open_by_a_former_epoch_is_unknown_at_once,
+    a_breach_of_both_directions_is_a_row,
+    a_breach_that_retention_deleted_is_not_counted_again,
     last_and_anchor_are_remembered,
     a_place_is_replaced_only_from_what_it_was,
     times_from_1970_to_9999_are_rows,
@@ -359,15 +362,63 @@ fn what_is_missing_is_counted_once(bench: &mut Bench) {
         text.replace("\"direction\":\"rx\"", "\"direction\":\"up\"").into_bytes()
     };
     bench.store(&[unreadable(2), unreadable(2), unreadable(3)]);
+    // No agent counts so far: the number says nothing.
+    let of_no_count = String::from_utf8(unreadable(8)).unwrap().replace("\"seq\":8", "\"seq\":4611686018427387904");
+    bench.store(&[of_no_count.into_bytes()]);
     bench.store_events(&[updated("gw", 1), event("gw", 4, loss(3, 3))]);
     assert_eq!(
         bench.ask("SELECT seq, claims FROM (SELECT seq, count(*) AS claims FROM dead_letters GROUP BY seq) AS d"),
-        "2,2 3,1"
+        ",1 2,2 3,1"
     );
     assert_eq!(
         bench.ask("SELECT first_seq, last_seq, missing, cause FROM missing_events"),
-        "2,2,1,dead_letter 3,3,1,declared"
+        ",,1,dead_letter 2,2,1,dead_letter 3,3,1,declared"
     );
+}
+
+/// An agent that has lost its journal comes back in the same batch as the breach that it left open.
+fn a_breach_left_open_by_a_former_epoch_is_unknown_at_once(bench: &mut Bench) {
+    let raised = event("gw", 1, Body::BreachRaised(breach("b", 3)));
+    let mut anew = event("gw", 1, started());
+    anew.id.epoch = Epoch(7);
+    anew.stamp.observed_at += TimeDelta::seconds(60);
+    bench.store_events(&[raised, anew]);
+    assert_eq!(bench.ask("SELECT breach_id, state FROM breaches"), "b,unknown");
+    assert_eq!(bench.ask("SELECT count(*) FROM open_breaches"), "0");
+    // The other way round it is open: the epoch was there before the breach.
+    let mut before = event("other", 1, started());
+    before.id.epoch = Epoch(7);
+    before.stamp.observed_at -= TimeDelta::seconds(60);
+    bench.store_events(&[before, event("other", 1, Body::BreachRaised(breach("c", 3)))]);
+    assert_eq!(bench.ask("SELECT breach_id FROM open_breaches"), "c");
+}
+
+/// The sum of received and sent has limits, too.
+fn a_breach_of_both_directions_is_a_row(bench: &mut Bench) {
+    let both = Breach { direction: Direction::Total, ..breach("b", 3) };
+    let applied = bench.store_events(&[event("gw", 1, Body::BreachRaised(both))]);
+    assert_eq!((applied.inserted, applied.rejected.len()), (1, 0), "{applied:?}");
+    assert_eq!(bench.ask("SELECT direction FROM breaches"), "total");
+    assert_eq!(bench.ask("SELECT direction, breaches FROM totals"), "total,1");
+}
+
+/// Retention deletes a breach before the totals that it is in; Kafka may bring it again.
+fn a_breach_that_retention_deleted_is_not_counted_again(bench: &mut Bench) {
+    let old = |seq| {
+        let mut event = updated("gw", seq);
+        event.stamp.observed_at -= TimeDelta::days(60);
+        if let Body::BreachUpdated(breach) = &mut event.body {
+            breach.raised_at -= TimeDelta::days(60);
+        }
+        event
+    };
+    bench.store_events(&[old(1), old(2)]);
+    bench.age("events", "seq < 3");
+    bench.retire(10, noon() + TimeDelta::days(3));
+    assert_eq!(bench.ask("SELECT count(*) FROM breach_state"), "0");
+    let totals = bench.ask("SELECT breaches, excess_bytes FROM totals");
+    assert_eq!(bench.store_events(&[old(1), old(2)]).inserted, 2);
+    assert_eq!(bench.ask("SELECT breaches, excess_bytes FROM totals"), totals);
 }
 
 fn last_and_anchor_are_remembered(bench: &mut Bench) {
@@ -587,6 +638,11 @@ fn retention_drops_what_is_old_in_both_times(bench: &mut Bench) {
         Look::Postgres(_) => assert_eq!(maintained.dropped, ["events_20260901"]),
     }
     assert_eq!((maintained.deleted["dead_letters"], maintained.unfinished), (1, None));
+    // Its bytes are gone; that it was there goes with the events.
+    assert_eq!(bench.ask("SELECT count(*), count(payload), drop_reason FROM dead_letters GROUP BY 3"), "1,0,retention");
+    bench.run("UPDATE dead_letters SET stored_at = '2020-01-01T00:00:00.000000Z'");
+    bench.retire(10, Utc::now() + TimeDelta::days(2));
+    assert_eq!(bench.ask("SELECT count(*) FROM dead_letters"), "0");
     assert_eq!(bench.ask("SELECT seq FROM events"), "2 3");
     // What retention dropped is no gap, and may come again.
     assert_eq!(bench.ask("SELECT first_seq, last_seq FROM agent_sequences"), "1,3");
@@ -635,7 +691,7 @@ fn old_gaps_are_closed_and_old_series_go(bench: &mut Bench) {
     bench.retire(400, Utc::now());
     assert_eq!(
         bench.ask("SELECT epoch, first_seq, last_seq, identity_conflicts FROM agent_sequences"),
-        "0000000000000002,12,13,0 0000000000000002,3,9,0 0000000000000003,1,13,2"
+        "0000000000000002,1,9,0 0000000000000002,12,13,0 0000000000000003,1,13,2"
     );
     assert_eq!(bench.ask("SELECT count(*) FROM losses WHERE first_seq = 4"), "0");
 }

@@ -188,6 +188,18 @@ fn what_a_start_leaves_out_is_written_down() {
     consumer.until_end();
     assert_eq!(database.ask("SELECT min(seq), max(seq), count(*) FROM events"), "(21,25,5)");
     assert_eq!(database.ask("SELECT count(*) FROM kafka_gaps"), "(1)");
+    // What came before is nobody's loss, now and later; what is missing of a series that began here is.
+    database.client().batch_execute("UPDATE agent_sequences SET first_stored_at = now() - interval '1 hour'").unwrap();
+    database.client().batch_execute("UPDATE kafka_gaps SET noticed_at = now() - interval '2 hours'").unwrap();
+    assert_eq!(database.ask("SELECT count(*) FROM missing_events"), "(0)");
+    let mut later = updated("gw", 3);
+    later.id.epoch = highwater::event::Epoch(7);
+    produce(&kafka.address, &topic, &[later]);
+    consumer.until_end();
+    let old =
+        "UPDATE agent_sequences SET first_stored_at = now() - interval '30 minutes' WHERE epoch = '0000000000000007'";
+    database.client().batch_execute(old).unwrap();
+    assert_eq!(database.ask("SELECT first_seq, last_seq, cause FROM missing_events"), "(1,2,undeclared)");
 }
 
 /// A transaction marker is at the offset of the last stored record.

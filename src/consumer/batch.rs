@@ -272,7 +272,8 @@ impl Record {
         };
         match read.or_else(of_headers) {
             Some(EventIdentity { agent, epoch, seq }) if is_name(&agent) => {
-                let id = epoch.parse().ok().zip(Some(seq).filter(|seq| *seq > 0));
+                let id =
+                    epoch.parse().ok().zip(Some(seq).filter(|seq| (1..=wire::SEQ_MAX.cast_signed()).contains(seq)));
                 ClaimedIdentity { agent: Some(agent), id }
             }
             _ => {

@@ -10,7 +10,7 @@ use super::DecodeError;
 use crate::event::{Body, Event, Reason};
 
 /// Highest `seq`: an agent that makes a million events a second gets there in nine years. Sums over numbers stay far from 2^63.
-pub(super) const SEQ_MAX: u64 = 1 << 48;
+pub const SEQ_MAX: u64 = 1 << 48;
 /// Years that every database can store, and that have four digits.
 pub const YEARS: RangeInclusive<i32> = 1..=9999;
 /// Longest text that is part of a key, in bytes: an entry of a PostgreSQL index has room for 2,700 in all.

@@ -172,7 +172,11 @@ impl Consumer<'_> {
             Polled::Record(partition, record) => self.intake.take(partition, record, now),
             Polled::Unreadable(unreadable) => self.intake.pass_unreadable(unreadable, now),
             Polled::Nothing => {}
-            Polled::Assigned(partitions) => self.heard = Some(Polled::Assigned(partitions)),
+            // Reported once, and more than what librdkafka says again: nothing is read before they are dealt with.
+            once @ (Polled::Assigned(_) | Polled::Fatal(_)) => self.heard = Some(once),
+            Polled::Misplaced(why) if !matches!(self.heard, Some(Polled::Assigned(_) | Polled::Fatal(_))) => {
+                self.heard = Some(Polled::Misplaced(why));
+            }
             other => {
                 self.heard.get_or_insert(other);
             }

@@ -20,7 +20,7 @@ use super::rows::{
 };
 use super::{Applied, RetriedRecord, RetryOutcome, RetrySummary, StoreError, StoreProgress};
 use crate::consumer::batch::{Batch, Fingerprint, Gap, PackedHeaders, Record, TopicId};
-use crate::event::{Body, Epoch, Event, EventId, Sample, Stamp};
+use crate::event::{Body, Breach, Direction, Epoch, Event, EventId, Loss, Reason, Sample, Severity, Stamp};
 use crate::failpoints;
 
 /// Tries in a row, where others write the same rows or a partition is missing.
@@ -223,9 +223,9 @@ fn store_piece<S: Session>(
             }
             Err(AttemptError::Rejected { at, error, otherwise }) => (at, error, otherwise),
             Err(AttemptError::NoPartition(error)) => (None, error.to_string(), error),
-            Err(AttemptError::Again(error) | AttemptError::Duplicate(error) | AttemptError::Store(error)) => {
-                return Err(error);
-            }
+            // After all rows were looked up: a unique index that is none of ours.
+            Err(AttemptError::Duplicate(error)) => (None, error.to_string(), error),
+            Err(AttemptError::Again(error) | AttemptError::Store(error)) => return Err(error),
         };
         // A dead letter was rejected, or a transaction without any row.
         let Some(first) = rows.iter().find(|row| at.is_none_or(|at| (row.partition, row.record.offset) == at)) else {
@@ -269,6 +269,10 @@ fn pieces(batch: &Batch, bounds: &Bounds, at: Option<(i32, i64)>) -> Option<Vec<
     match (pieces.is_empty(), rest.first_mut()) {
         (true, Some(next)) => {
             next.insert(partition, (from, next[&partition].1));
+            // Offsets without records go with what is stored first.
+            next.extend(
+                bounds.iter().filter(|(other, _)| **other != partition).map(|(other, bounds)| (*other, *bounds)),
+            );
         }
         (true, None) => return None,
         _ => {}
@@ -286,42 +290,75 @@ fn takes_nothing(error: StoreError) -> StoreError {
     }
 }
 
-/// Returns whether the database takes a probe row, for the same table and time; it is rolled back.
+/// Returns whether the database takes rows of ours, of the same kind and time as `like`: they touch the same tables, first as new rows
+/// and then as updates. All of it is rolled back.
 fn takes_ours<S: Session>(
     session: &mut S,
     topic: &TopicId,
     like: &Event,
     now: DateTime<Utc>,
 ) -> Result<bool, StoreError> {
-    let event = Event {
-        id: EventId { epoch: Epoch(0), seq: 1 },
+    let mut transaction = session.begin(now, false)?;
+    for seq in 1..=2 {
+        let event = probe(like, seq);
+        let record = Record {
+            offset: 0,
+            timestamp_ms: None,
+            headers: PackedHeaders::default(),
+            key: None,
+            payload: None,
+            content: Err(String::new()),
+            raw: None,
+        };
+        let mut rows = vec![Row { event: &event, record: &record, partition: 0 }];
+        match store_rows(&mut transaction, topic, &mut rows, Approach::Optimistic, &mut Applied::default()) {
+            Ok(()) => {}
+            Err(AttemptError::Rejected { .. } | AttemptError::NoPartition(_)) => return Ok(false),
+            Err(other) => return Err(other.into()),
+        }
+    }
+    Ok(true)
+}
+
+fn probe(like: &Event, seq: u64) -> Event {
+    let at = like.stamp.observed_at;
+    let body = match &like.body {
+        Body::BreachRaised(_) | Body::BreachUpdated(_) | Body::BreachCleared(_) => Body::BreachUpdated(Breach {
+            breach_id: "probe".into(),
+            started_at: at,
+            raised_at: at,
+            ended_at: at,
+            limit_name: "probe".into(),
+            severity: Severity::Warning,
+            interface: "probe".into(),
+            ifindex: None,
+            direction: Direction::Rx,
+            limit_bps: 1,
+            rate_bps: 1,
+            peak_bps: 1,
+            mean_bps: 1,
+            duration_ms: seq,
+            measured_ms: seq,
+            excess_bytes: seq,
+            reason: None,
+            detail: None,
+        }),
+        Body::Loss(_) => {
+            Body::Loss(Loss { epoch: Epoch(0), ranges: vec![(seq, seq)], reason: Reason::Evicted, detail: None })
+        }
+        Body::Sample(_) => Body::Sample(Sample::default()),
+        _ => Body::Unknown("probe".to_owned()),
+    };
+    Event {
+        id: EventId { epoch: Epoch(0), seq },
         stamp: Stamp {
             agent: "highwater-consumer-probe".into(),
-            observed_at: like.stamp.observed_at,
+            observed_at: at,
             boot_id: String::new(),
             monotonic_ms: 0,
             clock_synced: None,
         },
-        body: match Table::of(like) {
-            Table::Events => Body::Unknown("probe".to_owned()),
-            Table::Samples => Body::Sample(Sample::default()),
-        },
-    };
-    let record = Record {
-        offset: 0,
-        timestamp_ms: None,
-        headers: PackedHeaders::default(),
-        key: None,
-        payload: None,
-        content: Err(String::new()),
-        raw: None,
-    };
-    let mut rows = vec![Row { event: &event, record: &record, partition: 0 }];
-    let mut transaction = session.begin(now, false)?;
-    match store_rows(&mut transaction, topic, &mut rows, Approach::Optimistic, &mut Applied::default()) {
-        Ok(()) => Ok(true),
-        Err(AttemptError::Rejected { .. } | AttemptError::NoPartition(_)) => Ok(false),
-        Err(other) => Err(other.into()),
+        body,
     }
 }
 
@@ -430,8 +467,8 @@ fn store_rows(
     let words = rows::last_words(rows);
     if !words.is_empty() {
         let keys: Vec<BreachKey<'_>> = words.keys().copied().collect();
-        let known = transaction.known_breaches(&keys)?;
-        let changes = rows::breach_changes(words, &known);
+        let stored = transaction.known_breaches(&keys)?;
+        let changes = rows::breach_changes(words, &stored, |event| rows::was_seen(event, &known));
         transaction.put_breaches(&changes)?;
         for ((key, _), (_, bytes)) in changes.totals {
             let sum = applied.grown.entry(key).or_default();
@@ -450,14 +487,15 @@ fn pass_over_known<'a>(
     conflicts: &mut Vec<&'a Event>,
 ) -> Result<(), AttemptError> {
     for table in rows::TABLES {
-        let is_asked_for = |row: &Row<'_>| approach == Approach::LookUpAll || rows::was_seen(row, known);
+        let is_asked_for = |row: &Row<'_>| approach == Approach::LookUpAll || rows::was_seen(row.event, known);
         let of_table = |row: &Row<'_>| Table::of(row.event) == table && is_asked_for(row);
         let seen: Vec<Row<'a>> = rows.iter().filter(|row| of_table(row)).copied().collect();
         if seen.is_empty() {
             continue;
         }
         let there = transaction.existing(table, &seen.iter().collect::<Vec<_>>())?;
-        let new = seen.iter().enumerate().filter(|(index, row)| !there.contains(index) && rows::was_seen(row, known));
+        let new =
+            seen.iter().enumerate().filter(|(index, row)| !there.contains(index) && rows::was_seen(row.event, known));
         let new: Vec<Row<'a>> = new.map(|(_, row)| *row).collect();
         if !new.is_empty() {
             let others = transaction.have_other_times(table, &new.iter().collect::<Vec<_>>())?;

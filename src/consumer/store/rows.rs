@@ -125,10 +125,6 @@ impl Row<'_> {
         let Event { id, stamp, .. } = self.event;
         (&stamp.agent, id.epoch, id.seq, stamp.observed_at)
     }
-
-    pub(super) fn series(&self) -> Series<'_> {
-        (&self.event.stamp.agent, self.event.id.epoch)
-    }
 }
 
 impl<'a> DeadLetterRow<'a> {
@@ -210,8 +206,9 @@ pub(super) fn ranges<'a>(rows: &[Row<'a>]) -> SeriesRanges<'a> {
     ranges
 }
 
-pub(super) fn was_seen(row: &Row<'_>, known: &SeriesRanges<'_>) -> bool {
-    known.get(&row.series()).is_some_and(|known| sequences::contain(known, row.event.id.seq.cast_signed()))
+pub(super) fn was_seen(event: &Event, known: &SeriesRanges<'_>) -> bool {
+    let ranges = known.get(&(event.stamp.agent.as_str(), event.id.epoch));
+    ranges.is_some_and(|ranges| sequences::contain(ranges, event.id.seq.cast_signed()))
 }
 
 /// Returns rows, in order, that have the identity of the row before, but another `observed_at`.
@@ -294,10 +291,12 @@ pub(super) fn last_words<'a>(rows: &[Row<'a>]) -> BTreeMap<BreachKey<'a>, LastWo
 }
 
 /// Returns the changes that `words` make to `known`. The "greatest seen" makes the totals independent of order and repetition, and
-/// the last event of a breach suffices where updates were evicted.
+/// the last event of a breach suffices where updates were evicted. A breach that is unknown although its number `was_seen` is one that
+/// retention has deleted: totals outlive it, and have it already.
 pub(super) fn breach_changes<'a>(
     words: BTreeMap<BreachKey<'a>, LastWord<'a>>,
     known: &HashMap<BreachKey<'_>, KnownBreach>,
+    was_seen: impl Fn(&Event) -> bool,
 ) -> BreachChanges<'a> {
     let mut changes = BreachChanges::default();
     for (key, mut word) in words {
@@ -313,7 +312,8 @@ pub(super) fn breach_changes<'a>(
             Some(_) => {}
             None => changes.new.push(word),
         }
-        if grown > 0 || known.is_none() {
+        let is_counted = known.is_none() && was_seen(word.event);
+        if !is_counted && (grown > 0 || known.is_none()) {
             let LastWord { event, breach, .. } = word;
             let key = TotalKey {
                 agent: event.stamp.agent.as_str().to_owned(),

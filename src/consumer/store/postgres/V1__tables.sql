@@ -41,7 +41,7 @@ CREATE TABLE events (
     PRIMARY KEY (agent, observed_at, epoch, seq),
     CONSTRAINT events_seq CHECK (seq > 0),
     CONSTRAINT events_severity CHECK (severity IN ('warning', 'critical')),
-    CONSTRAINT events_direction CHECK (direction IN ('rx', 'tx'))
+    CONSTRAINT events_direction CHECK (direction IN ('rx', 'tx', 'total'))
 ) PARTITION BY RANGE (observed_at);
 CREATE INDEX events_observed_at ON events (observed_at);
 
@@ -229,10 +229,16 @@ FROM (
     UNION ALL
     SELECT b.agent, b.breach_id, b.limit_name, b.severity, b.interface, b.direction,
            CASE WHEN EXISTS (SELECT FROM agent_sequences s WHERE s.agent = b.agent AND s.epoch <> b.epoch AND NOT s.of_samples
-                                                             AND s.first_stored_at > b.stored_at) THEN 'unknown' ELSE 'open' END,
+                                                             AND s.first_stored_at >= b.stored_at
+                                                             AND (s.first_stored_at > b.stored_at OR EXISTS (
+                                                                 SELECT FROM events e WHERE e.agent = b.agent AND e.epoch = s.epoch
+                                                                                      AND e.observed_at > b.observed_at))) THEN 'unknown' ELSE 'open' END,
            b.started_at, b.raised_at, b.ended_at, NULL,
            CASE WHEN EXISTS (SELECT FROM agent_sequences s WHERE s.agent = b.agent AND s.epoch <> b.epoch AND NOT s.of_samples
-                                                             AND s.first_stored_at > b.stored_at)
+                                                             AND s.first_stored_at >= b.stored_at
+                                                             AND (s.first_stored_at > b.stored_at OR EXISTS (
+                                                                 SELECT FROM events e WHERE e.agent = b.agent AND e.epoch = s.epoch
+                                                                                      AND e.observed_at > b.observed_at)))
                 THEN make_interval(secs => least(b.duration_ms, 9000000000000000) / 1000.0)
                 ELSE greatest(now() - b.started_at, interval '0') END,
            b.limit_bps, b.rate_bps, b.peak_bps, b.mean_bps, b.excess_bytes, b.duration_ms, b.measured_ms,
@@ -249,32 +255,42 @@ FROM breaches WHERE state = 'open';
 CREATE VIEW sequence_gaps AS
 SELECT agent, epoch, before + 1 AS first_seq, first_seq - 1 AS last_seq, first_seq - 1 - before AS missing, since
 FROM (
-    SELECT agent, epoch, first_seq, since,
+    SELECT agent, epoch, first_seq, since, of_samples,
            coalesce(max(last_seq) OVER (PARTITION BY agent, epoch ORDER BY first_seq, last_seq
                                         ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
-    FROM (SELECT agent, epoch, first_seq, last_seq, first_stored_at AS since FROM agent_sequences
+    FROM (SELECT agent, epoch, first_seq, last_seq, first_stored_at AS since, of_samples FROM agent_sequences
           UNION ALL
-          SELECT agent, epoch, first_seq, last_seq, stored_at FROM losses
+          SELECT agent, epoch, first_seq, last_seq, stored_at, false FROM losses
           UNION ALL
-          SELECT agent, epoch, seq, seq, stored_at FROM dead_letters WHERE agent IS NOT NULL AND seq IS NOT NULL) AS known
+          SELECT agent, epoch, seq, seq, stored_at, false FROM dead_letters WHERE agent IS NOT NULL AND seq IS NOT NULL) AS known
 ) AS ranges
-WHERE first_seq - 1 > before AND since < now() - interval '5 minutes';
+WHERE first_seq - 1 > before AND since < now() - interval '5 minutes'
+  -- Where reading began in the middle of a topic, the first series of an agent may have begun before.
+  AND (before > 0 OR NOT EXISTS (SELECT FROM kafka_gaps g
+                                 WHERE g.cause IN ('expired_before_start', 'skipped_at_start') AND g.noticed_at <= since)
+       OR EXISTS (SELECT FROM agent_sequences o
+                  WHERE o.agent = ranges.agent AND o.epoch <> ranges.epoch AND o.of_samples = ranges.of_samples
+                    AND o.first_stored_at < since));
 
 CREATE VIEW missing_events AS
 SELECT agent, epoch, first_seq, last_seq, missing, 'declared' AS cause, reason, detail, stored_at AS noticed_at
 FROM (
     SELECT l.*, l.last_seq - l.first_seq + 1 - coalesce((
         SELECT sum(least(s.last_seq, l.last_seq) - greatest(s.first_seq, l.first_seq) + 1) FROM agent_sequences s
-        WHERE s.agent = l.agent AND s.epoch = l.epoch AND s.first_seq <= l.last_seq AND s.last_seq >= l.first_seq), 0)::bigint
+        WHERE s.agent = l.agent AND s.epoch = l.epoch AND s.first_seq <= l.last_seq AND s.last_seq >= l.first_seq
+          AND s.first_seq >= coalesce((SELECT max(p.first_seq) FROM agent_sequences p
+                                       WHERE p.agent = l.agent AND p.epoch = l.epoch AND p.first_seq <= l.first_seq), 0)), 0)::bigint
         AS missing
     FROM losses l) AS declared
 WHERE missing > 0
 UNION ALL
 SELECT agent, epoch, seq, seq, 1, CASE WHEN dropped_at IS NULL THEN 'dead_letter' ELSE 'discarded' END, drop_reason, error, stored_at
 FROM dead_letters d
-WHERE agent IS NOT NULL AND (seq IS NULL OR NOT EXISTS (
-    SELECT FROM agent_sequences s
-    WHERE s.agent = d.agent AND s.epoch = d.epoch AND d.seq BETWEEN s.first_seq AND s.last_seq))
+WHERE agent IS NOT NULL
+  -- Ranges do not overlap: the last one that begins at or below the number has it, or none has.
+  AND (seq IS NULL OR coalesce((SELECT s.last_seq FROM agent_sequences s
+                                WHERE s.agent = d.agent AND s.epoch = d.epoch AND s.first_seq <= d.seq
+                                ORDER BY s.first_seq DESC LIMIT 1), 0) < d.seq)
   -- A number is missing once: where it was declared too, or came more than once.
   AND NOT EXISTS (SELECT FROM losses l
                   WHERE l.agent = d.agent AND l.epoch = d.epoch AND d.seq BETWEEN l.first_seq AND l.last_seq)
@@ -306,7 +322,7 @@ COMMENT ON COLUMN events.limit_name IS 'The limit, as the configuration of the a
 COMMENT ON COLUMN events.severity IS 'warning or critical';
 COMMENT ON COLUMN events.interface IS 'The network interface; *: the sum over the host';
 COMMENT ON COLUMN events.ifindex IS 'The kernel''s number of the interface';
-COMMENT ON COLUMN events.direction IS 'rx: received, tx: sent';
+COMMENT ON COLUMN events.direction IS 'rx: received, tx: sent, total: both';
 COMMENT ON COLUMN events.limit_bps IS 'The limit, in bits a second';
 COMMENT ON COLUMN events.rate_bps IS 'The rate last judged, in bits a second';
 COMMENT ON COLUMN events.peak_bps IS 'The highest rate counted so far, in bits a second';
@@ -359,7 +375,7 @@ COMMENT ON COLUMN breach_state.ended_at IS 'End of the last reading so far that 
 COMMENT ON COLUMN breach_state.limit_name IS 'The limit, as the configuration of the agent names it';
 COMMENT ON COLUMN breach_state.severity IS 'warning or critical';
 COMMENT ON COLUMN breach_state.interface IS 'The network interface; *: the sum over the host';
-COMMENT ON COLUMN breach_state.direction IS 'rx: received, tx: sent';
+COMMENT ON COLUMN breach_state.direction IS 'rx: received, tx: sent, total: both';
 COMMENT ON COLUMN breach_state.limit_bps IS 'The limit, in bits a second';
 COMMENT ON COLUMN breach_state.rate_bps IS 'The rate last judged, in bits a second';
 COMMENT ON COLUMN breach_state.peak_bps IS 'The highest rate counted, in bits a second';
@@ -396,7 +412,7 @@ COMMENT ON COLUMN losses.detail IS 'More words on that';
 COMMENT ON TABLE totals IS 'Bytes over limit by day: of each breach the greatest excess_bytes that any of its events told. The sum is the same whatever came twice, late or out of order';
 COMMENT ON COLUMN totals.agent IS 'The agent';
 COMMENT ON COLUMN totals.interface IS 'The network interface; *: the sum over the host';
-COMMENT ON COLUMN totals.direction IS 'rx: received, tx: sent';
+COMMENT ON COLUMN totals.direction IS 'rx: received, tx: sent, total: both';
 COMMENT ON COLUMN totals.limit_name IS 'The limit';
 COMMENT ON COLUMN totals.day IS 'The day of raised_at, in UTC';
 COMMENT ON COLUMN totals.scope IS 'host: a limit on the sum over the host, whose bytes the links count too; link: all others';

@@ -13,7 +13,7 @@ use postgres::{Client, Error, IsolationLevel};
 use super::address::Address;
 use super::partitions::{self, Partition};
 use super::sqlstate::{Class, class};
-use super::{quoted, session};
+use super::{pooler, quoted, session};
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::store::{Maintained, Maintenance, Retention, StoreError, StoreOptions};
 use crate::failpoints::instead;
@@ -39,7 +39,7 @@ const EXPIRED: &[(&str, &str, Retained)] = &[
     ("events_after_2100", "stored_at < $1", Retained::Events),
     ("samples_before_2020", "stored_at < $1", Retained::Events),
     ("samples_after_2100", "stored_at < $1", Retained::Events),
-    ("dead_letters", "stored_at < $1", Retained::DeadLetters),
+    ("dead_letters", "stored_at < $1", Retained::Events),
     // A breach is kept as long as the event that it was last written from.
     (
         "breach_state",
@@ -55,25 +55,49 @@ const EXPIRED: &[(&str, &str, Retained)] = &[
         "agent_sequences",
         "last_stored_at < $1 AND EXISTS (
              SELECT FROM agent_sequences n WHERE n.agent = agent_sequences.agent AND n.epoch <> agent_sequences.epoch
-                                             AND n.of_samples = agent_sequences.of_samples AND n.last_stored_at >= $1)",
+                                             AND n.of_samples = agent_sequences.of_samples AND n.last_stored_at >= $1)
+         AND NOT EXISTS (SELECT FROM losses l WHERE l.agent = agent_sequences.agent AND l.epoch = agent_sequences.epoch
+                                                AND l.stored_at >= $1)
+         AND NOT EXISTS (SELECT FROM dead_letters d WHERE d.agent = agent_sequences.agent AND d.epoch = agent_sequences.epoch
+                                                      AND d.stored_at >= $1)",
         Retained::Events,
     ),
 ];
 
-/// Merges ranges around gaps that were noticed before `$1`, also several in a row; their declarations can then be deleted.
+/// Series with a gap that was noticed before `$1`: below the first range, or between two.
+const WITH_OLD_GAPS: &str = "
+    SELECT DISTINCT agent, epoch FROM (
+        SELECT agent, epoch, first_seq, first_stored_at,
+               coalesce(lag(last_seq) OVER (PARTITION BY agent, epoch ORDER BY first_seq), 0) AS before
+        FROM agent_sequences) AS ranges
+    WHERE first_stored_at < $1 AND first_seq > before + 1";
+
+/// Closes the gaps of series `$2`, `$3` that were noticed before `$1`, also several in a row: the ranges around them are merged, and
+/// the first one begins at 1. Their declarations can then be deleted.
 const CLOSE_GAPS: &str = "
     WITH ranges AS (
-        SELECT *, first_stored_at >= $1 OR lag(first_seq) OVER same IS NULL AS begins
-        FROM agent_sequences WINDOW same AS (PARTITION BY agent, epoch ORDER BY first_seq)),
+        SELECT s.*, s.first_stored_at >= $1 OR lag(s.first_seq) OVER same IS NULL AS begins,
+               CASE WHEN s.first_stored_at < $1 AND lag(s.first_seq) OVER same IS NULL THEN 1 ELSE s.first_seq END AS closed_from
+        FROM agent_sequences s JOIN unnest($2::text[], $3::text[]) AS w (agent, epoch) ON s.agent = w.agent AND s.epoch = w.epoch
+        WINDOW same AS (PARTITION BY s.agent, s.epoch ORDER BY s.first_seq)),
     runs AS (SELECT *, sum(begins::integer) OVER (PARTITION BY agent, epoch ORDER BY first_seq) AS run FROM ranges),
     merged AS (
-        SELECT agent, epoch, min(first_seq) AS first, max(last_seq) AS last, sum(identity_conflicts)::bigint AS conflicts
-        FROM runs GROUP BY agent, epoch, run HAVING count(*) > 1),
+        SELECT agent, epoch, min(first_seq) AS first, min(closed_from) AS closed_from, max(last_seq) AS last,
+               sum(identity_conflicts)::bigint AS conflicts
+        FROM runs GROUP BY agent, epoch, run HAVING count(*) > 1 OR min(closed_from) < min(first_seq)),
     gone AS (
         DELETE FROM agent_sequences s USING merged m
         WHERE s.agent = m.agent AND s.epoch = m.epoch AND s.first_seq > m.first AND s.first_seq <= m.last)
-    UPDATE agent_sequences s SET last_seq = m.last, identity_conflicts = m.conflicts FROM merged m
+    UPDATE agent_sequences s SET first_seq = m.closed_from, last_seq = m.last, identity_conflicts = m.conflicts FROM merged m
     WHERE s.agent = m.agent AND s.epoch = m.epoch AND s.first_seq = m.first";
+
+const EXPIRE_PAYLOADS: &str = "
+    UPDATE dead_letters SET headers = NULL, key = NULL, payload = NULL, dropped_at = now(), drop_reason = 'retention'
+    WHERE ctid = ANY (ARRAY (SELECT ctid FROM dead_letters WHERE stored_at < $1 AND dropped_at IS NULL LIMIT $2))
+      AND dropped_at IS NULL";
+
+/// Small transactions: one series that is extended meanwhile fails its own only.
+const SERIES_AT_ONCE: usize = 100;
 
 #[derive(Clone, Copy)]
 enum Retained {
@@ -110,6 +134,8 @@ impl Maintenance for PostgresMaintenance {
         budget: Duration,
         stop: &AtomicBool,
     ) -> Result<Maintained, StoreError> {
+        // Its lock and settings would stay behind in a session of the pooler's.
+        pooler::refuse(&self.address, &self.application)?;
         let mut client = session::connect(&self.address, &self.application)?;
         client.batch_execute(SETTINGS)?;
         let mut maintained = Maintained::default();
@@ -149,16 +175,49 @@ impl Round<'_> {
         for (table, condition, kept) in EXPIRED {
             self.delete(table, condition, self.before(*kept), &mut maintained.deleted)?;
         }
-        // Repeatable read: a range that is extended meanwhile must not be set back; the transaction fails instead.
-        let repeatable = self.client.build_transaction().isolation_level(IsolationLevel::RepeatableRead);
-        let mut transaction = repeatable.start()?;
-        transaction.execute(CLOSE_GAPS, &[&before])?;
-        transaction.commit()?;
+        self.expire_payloads(&mut maintained.deleted)?;
+        let are_closed = self.close_gaps(before)?;
         // Declarations of numbers that no gap shows any more.
         let closed = "stored_at < $1 AND NOT EXISTS (
                           SELECT FROM agent_sequences s WHERE s.agent = losses.agent AND s.epoch = losses.epoch
                                                           AND s.first_seq > losses.last_seq AND s.first_stored_at >= $1)";
-        self.delete("losses", closed, before, &mut maintained.deleted)
+        self.delete("losses", closed, before, &mut maintained.deleted)?;
+        if are_closed { Ok(()) } else { Err(MaintenanceEnd::Unfinished("series of numbers are in use".to_owned())) }
+    }
+
+    /// Dead letters lose their bytes first, and go with the events: until then their numbers are accounted for.
+    fn expire_payloads(&mut self, deleted: &mut BTreeMap<&'static str, u64>) -> Result<(), MaintenanceEnd> {
+        loop {
+            self.go_on()?;
+            let expired = self.client.execute(EXPIRE_PAYLOADS, &[&self.before(Retained::DeadLetters), &PIECE])?;
+            if expired > 0 {
+                *deleted.entry("dead_letters").or_default() += expired;
+            }
+            if expired < PIECE as u64 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Returns false if a series was extended meanwhile: it must not be set back, and fails instead (repeatable read).
+    fn close_gaps(&mut self, before: DateTime<Utc>) -> Result<bool, MaintenanceEnd> {
+        let series = self.client.query(WITH_OLD_GAPS, &[&before])?;
+        let mut all_closed = true;
+        for some in series.chunks(SERIES_AT_ONCE) {
+            self.go_on()?;
+            let agents: Vec<&str> = some.iter().map(|row| row.get(0)).collect();
+            let epochs: Vec<&str> = some.iter().map(|row| row.get(1)).collect();
+            let repeatable = self.client.build_transaction().isolation_level(IsolationLevel::RepeatableRead);
+            let mut transaction = repeatable.start()?;
+            let closed =
+                transaction.execute(CLOSE_GAPS, &[&before, &agents, &epochs]).and_then(|_| transaction.commit());
+            match closed {
+                Ok(()) => {}
+                Err(error) if matches!(class(&error), Class::Locked | Class::Collision) => all_closed = false,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(all_closed)
     }
 
     fn before(&self, kept: Retained) -> DateTime<Utc> {

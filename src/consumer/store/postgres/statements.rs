@@ -112,12 +112,15 @@ const LOCK_CHECKPOINTS: &str = "
     SELECT kafka_partition, next_offset, topic_generation FROM kafka_offsets
     WHERE kafka_cluster = $1 AND kafka_topic = $2 AND kafka_partition = ANY($3) ORDER BY kafka_partition FOR UPDATE";
 
-/// Ranges that touch those seen. A lock would cost a write for each.
+/// Ranges that touch those seen: since ranges do not overlap, none before the last one that begins below. A lock would cost a write
+/// for each.
 const KNOWN_RANGES: &str = "
     SELECT s.agent, s.epoch, s.first_seq, s.last_seq, s.of_samples, s.first_stored_at, s.identity_conflicts
     FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS b (agent, epoch, first, last)
-    JOIN agent_sequences s ON s.agent = b.agent AND s.epoch = b.epoch AND s.first_seq <= b.last + 1
-                          AND s.last_seq >= b.first - 1
+    CROSS JOIN LATERAL (SELECT coalesce(max(p.first_seq), 0) AS first_seq FROM agent_sequences p
+                        WHERE p.agent = b.agent AND p.epoch = b.epoch AND p.first_seq < b.first) AS before
+    JOIN agent_sequences s ON s.agent = b.agent AND s.epoch = b.epoch
+                          AND s.first_seq BETWEEN before.first_seq AND b.last + 1 AND s.last_seq >= b.first - 1
     ORDER BY s.agent, s.epoch, s.first_seq";
 
 const DROP_RANGES: &str = "

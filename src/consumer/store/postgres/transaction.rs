@@ -29,8 +29,8 @@ pub(super) struct PostgresTransaction<'s> {
     desynced: &'s Cell<bool>,
 }
 
-/// Rows looked for one by one; for more, all rows of their agents are read at once.
-const SUSPECTS_ONE_BY_ONE: usize = 20;
+/// Suspects that are looked for: a state directory that was cloned brings thousands at once.
+const SUSPECTS_MAX: usize = 20;
 
 impl apply::Session for PostgresSession {
     type Transaction<'s> = PostgresTransaction<'s>;
@@ -162,15 +162,12 @@ impl apply::Transaction for PostgresTransaction<'_> {
         self.indices(&self.sql.of(table).existing, rows)
     }
 
-    /// The key has the time before the number: all index entries of an agent are read.
+    /// The key has the time before the number: all index entries of an agent are read for each suspect. Of many, some tell for all.
     fn have_other_times(&mut self, table: Table, rows: &[&Row<'_>]) -> Result<HashSet<usize>, AttemptError> {
-        let at_once = rows.len() > SUSPECTS_ONE_BY_ONE;
-        if at_once {
-            self.inner.batch_execute("SET LOCAL enable_nestloop = off")?;
-        }
-        let found = self.indices(&self.sql.of(table).other_times, rows)?;
-        if at_once {
-            self.inner.batch_execute("SET LOCAL enable_nestloop = on")?;
+        let asked = &rows[..rows.len().min(SUSPECTS_MAX)];
+        let mut found = self.indices(&self.sql.of(table).other_times, asked)?;
+        if !found.is_empty() {
+            found.extend(asked.len()..rows.len());
         }
         Ok(found)
     }

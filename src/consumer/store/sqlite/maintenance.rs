@@ -39,7 +39,11 @@ const EXPIRED: &[(&str, &str)] = &[
         "agent_sequences",
         "last_stored_at < ?1 AND EXISTS (
              SELECT 1 FROM agent_sequences n WHERE n.agent = agent_sequences.agent AND n.epoch <> agent_sequences.epoch
-                                               AND n.of_samples = agent_sequences.of_samples AND n.last_stored_at >= ?1)",
+                                               AND n.of_samples = agent_sequences.of_samples AND n.last_stored_at >= ?1)
+         AND NOT EXISTS (SELECT 1 FROM losses l WHERE l.agent = agent_sequences.agent AND l.epoch = agent_sequences.epoch
+                                                  AND l.stored_at >= ?1)
+         AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.agent = agent_sequences.agent AND d.epoch = agent_sequences.epoch
+                                                        AND d.stored_at >= ?1)",
     ),
 ];
 
@@ -50,6 +54,17 @@ const CLOSED: &str = "
                lag(first_seq) OVER (PARTITION BY agent, epoch ORDER BY first_seq) AS before
         FROM agent_sequences)
     WHERE first_stored_at < ?1 AND before IS NOT NULL ORDER BY agent, epoch, first_seq DESC";
+
+/// A gap below the first range of a series is closed by having the range begin at 1.
+const CLOSE_FIRST: &str = "
+    UPDATE agent_sequences SET first_seq = 1
+    WHERE first_stored_at < ?1 AND first_seq > 1 AND NOT EXISTS (
+        SELECT 1 FROM agent_sequences p WHERE p.agent = agent_sequences.agent AND p.epoch = agent_sequences.epoch
+                                          AND p.first_seq < agent_sequences.first_seq)";
+
+const EXPIRE_PAYLOADS: &str = "
+    UPDATE dead_letters SET headers = NULL, key = NULL, payload = NULL, dropped_at = ?2, drop_reason = 'retention'
+    WHERE stored_at < ?1 AND dropped_at IS NULL";
 
 const LOSSES: &str = "stored_at < ?1 AND NOT EXISTS (
     SELECT 1 FROM agent_sequences s WHERE s.agent = losses.agent AND s.epoch = losses.epoch
@@ -109,7 +124,12 @@ fn all(
     let (events, letters) = (before(retention.events), before(retention.dead_letters));
     let totals = before(retention.totals);
     let tables = EXPIRED.iter().map(|(table, condition)| (*table, *condition, &events));
-    let others = [("dead_letters", "stored_at < ?1", &letters), ("totals", "day < substr(?1, 1, 10)", &totals)];
+    // Dead letters lose their bytes first, and go with the events: until then their numbers are accounted for.
+    let expired = connection.execute(EXPIRE_PAYLOADS, params![letters, text(now)])?;
+    if expired > 0 {
+        *maintained.deleted.entry("dead_letters").or_default() += expired as u64;
+    }
+    let others = [("dead_letters", "stored_at < ?1", &events), ("totals", "day < substr(?1, 1, 10)", &totals)];
     for (table, condition, before) in tables.chain(others) {
         if !delete(connection, table, condition, before, ended, maintained)? {
             return Ok(false);
@@ -143,6 +163,7 @@ fn delete(
 /// Merges from the last range of a series to its first: each is extended by the one after it.
 fn close_gaps(connection: &Connection, before: &str) -> Result<(), Error> {
     let transaction = connection.unchecked_transaction()?;
+    transaction.execute(CLOSE_FIRST, [before])?;
     {
         let mut closed = transaction.prepare(CLOSED)?;
         let rows = closed.query_map([before], |row| {

@@ -125,7 +125,10 @@ impl apply::Transaction for SqliteTransaction<'_> {
     fn known_ranges<'a>(&mut self, seen: &SeriesRanges<'a>) -> Result<SeriesRanges<'a>, AttemptError> {
         let mut statement = self.inner.prepare(
             "SELECT first_seq, last_seq, of_samples, first_stored_at, identity_conflicts FROM agent_sequences
-             WHERE agent = ?1 AND epoch = ?2 AND first_seq - 1 <= ?4 AND last_seq >= ?3 - 1 ORDER BY first_seq",
+             WHERE agent = ?1 AND epoch = ?2 AND first_seq <= ?4 + 1 AND last_seq >= ?3 - 1
+               AND first_seq >= coalesce((SELECT max(first_seq) FROM agent_sequences
+                                          WHERE agent = ?1 AND epoch = ?2 AND first_seq < ?3), 0)
+             ORDER BY first_seq",
         )?;
         let mut known: SeriesRanges<'a> = BTreeMap::new();
         for (&(agent, epoch), ranges) in seen {

@@ -39,7 +39,7 @@ CREATE TABLE events (
     PRIMARY KEY (agent, observed_at, epoch, seq),
     CONSTRAINT events_seq CHECK (seq > 0),
     CONSTRAINT events_severity CHECK (severity IN ('warning', 'critical')),
-    CONSTRAINT events_direction CHECK (direction IN ('rx', 'tx'))
+    CONSTRAINT events_direction CHECK (direction IN ('rx', 'tx', 'total'))
 ) STRICT;
 CREATE INDEX events_observed_at ON events (observed_at);
 
@@ -204,7 +204,10 @@ FROM (SELECT b.agent, b.breach_id, b.limit_name, b.severity, b.interface, b.dire
              b.observed_at, b.reason, b.detail,
              CASE WHEN b.state = 'cleared' THEN 'cleared' WHEN EXISTS (
     SELECT 1 FROM agent_sequences s WHERE s.agent = b.agent AND s.epoch <> b.epoch AND NOT s.of_samples
-                                      AND s.first_stored_at > b.stored_at) THEN 'unknown' ELSE 'open' END AS state
+                                      AND s.first_stored_at >= b.stored_at
+                                      AND (s.first_stored_at > b.stored_at OR EXISTS (
+                                          SELECT 1 FROM events e WHERE e.agent = b.agent AND e.epoch = s.epoch
+                                                                   AND e.observed_at > b.observed_at))) THEN 'unknown' ELSE 'open' END AS state
       FROM breach_state b);
 
 CREATE VIEW open_breaches AS
@@ -215,36 +218,49 @@ SELECT b.agent, b.breach_id, b.limit_name, b.severity, b.interface, b.direction,
 FROM breach_state b
 WHERE b.state = 'open' AND NOT EXISTS (
     SELECT 1 FROM agent_sequences s WHERE s.agent = b.agent AND s.epoch <> b.epoch AND NOT s.of_samples
-                                      AND s.first_stored_at > b.stored_at);
+                                      AND s.first_stored_at >= b.stored_at
+                                      AND (s.first_stored_at > b.stored_at OR EXISTS (
+                                          SELECT 1 FROM events e WHERE e.agent = b.agent AND e.epoch = s.epoch
+                                                                   AND e.observed_at > b.observed_at)));
 
 CREATE VIEW sequence_gaps AS
 SELECT agent, epoch, before + 1 AS first_seq, first_seq - 1 AS last_seq, first_seq - 1 - before AS missing, since
 FROM (
-    SELECT agent, epoch, first_seq, since,
+    SELECT agent, epoch, first_seq, since, of_samples,
            coalesce(max(last_seq) OVER (PARTITION BY agent, epoch ORDER BY first_seq, last_seq
                                         ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
-    FROM (SELECT agent, epoch, first_seq, last_seq, first_stored_at AS since FROM agent_sequences
+    FROM (SELECT agent, epoch, first_seq, last_seq, first_stored_at AS since, of_samples FROM agent_sequences
           UNION ALL
-          SELECT agent, epoch, first_seq, last_seq, stored_at FROM losses
+          SELECT agent, epoch, first_seq, last_seq, stored_at, 0 FROM losses
           UNION ALL
-          SELECT agent, epoch, seq, seq, stored_at FROM dead_letters WHERE agent IS NOT NULL AND seq IS NOT NULL) AS known
+          SELECT agent, epoch, seq, seq, stored_at, 0 FROM dead_letters WHERE agent IS NOT NULL AND seq IS NOT NULL) AS known
 ) AS ranges
-WHERE first_seq - 1 > before AND since < strftime('%Y-%m-%dT%H:%M:%S', 'now', '-5 minutes');
+WHERE first_seq - 1 > before AND since < strftime('%Y-%m-%dT%H:%M:%S', 'now', '-5 minutes')
+  -- Where reading began in the middle of a topic, the first series of an agent may have begun before.
+  AND (before > 0 OR NOT EXISTS (SELECT 1 FROM kafka_gaps g
+                                 WHERE g.cause IN ('expired_before_start', 'skipped_at_start') AND g.noticed_at <= since)
+       OR EXISTS (SELECT 1 FROM agent_sequences o
+                  WHERE o.agent = ranges.agent AND o.epoch <> ranges.epoch AND o.of_samples = ranges.of_samples
+                    AND o.first_stored_at < since));
 
 CREATE VIEW missing_events AS
 SELECT agent, epoch, first_seq, last_seq, missing, 'declared' AS cause, reason, detail, stored_at AS noticed_at
 FROM (
     SELECT l.*, l.last_seq - l.first_seq + 1 - coalesce((
         SELECT sum(min(s.last_seq, l.last_seq) - max(s.first_seq, l.first_seq) + 1) FROM agent_sequences s
-        WHERE s.agent = l.agent AND s.epoch = l.epoch AND s.first_seq <= l.last_seq AND s.last_seq >= l.first_seq), 0) AS missing
+        WHERE s.agent = l.agent AND s.epoch = l.epoch AND s.first_seq <= l.last_seq AND s.last_seq >= l.first_seq
+          AND s.first_seq >= coalesce((SELECT max(p.first_seq) FROM agent_sequences p
+                                       WHERE p.agent = l.agent AND p.epoch = l.epoch AND p.first_seq <= l.first_seq), 0)), 0) AS missing
     FROM losses l) AS declared
 WHERE missing > 0
 UNION ALL
 SELECT agent, epoch, seq, seq, 1, CASE WHEN dropped_at IS NULL THEN 'dead_letter' ELSE 'discarded' END, drop_reason, error, stored_at
 FROM dead_letters d
-WHERE agent IS NOT NULL AND (seq IS NULL OR NOT EXISTS (
-    SELECT 1 FROM agent_sequences s
-    WHERE s.agent = d.agent AND s.epoch = d.epoch AND d.seq BETWEEN s.first_seq AND s.last_seq))
+WHERE agent IS NOT NULL
+  -- Ranges do not overlap: the last one that begins at or below the number has it, or none has.
+  AND (seq IS NULL OR coalesce((SELECT s.last_seq FROM agent_sequences s
+                                WHERE s.agent = d.agent AND s.epoch = d.epoch AND s.first_seq <= d.seq
+                                ORDER BY s.first_seq DESC LIMIT 1), 0) < d.seq)
   -- A number is missing once: where it was declared too, or came more than once.
   AND NOT EXISTS (SELECT 1 FROM losses l
                   WHERE l.agent = d.agent AND l.epoch = d.epoch AND d.seq BETWEEN l.first_seq AND l.last_seq)
