@@ -1,6 +1,6 @@
 //! Events that Kafka refuses, does not acknowledge, or cannot be given, and the connection between flushes.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use highwater::agent::publisher::Progress;
 use rdkafka::mocking::MockCluster;
@@ -90,16 +90,20 @@ fn one_producer_serves_all_flushes_on_one_connection_and_outlives_a_connection_t
     let mut publishing = Publishing::new(&proxy.address(), &topic, &[]);
     publishing.add(1);
     publishing.until_delivered();
-    let connections = proxy.connections();
+    let (connections, bytes) = (proxy.connections(), proxy.bytes());
     for _ in 0..20 {
         publishing.add(5);
         publishing.until_delivered();
     }
+    let a_flush = (proxy.bytes() - bytes) / 20;
+    assert!(a_flush <= 1_500, "{a_flush} bytes both ways for five events");
     assert_eq!((proxy.connections(), kafka.producers(&topic)), (connections, 1));
     // No FIN, no RST: the connection just does not work any more, as behind a NAT that has forgotten it.
     proxy.forget();
+    let forgotten = Instant::now();
     publishing.add(5);
     publishing.until_delivered();
+    assert!(forgotten.elapsed() < Duration::from_secs(15), "noticed after {:?}", forgotten.elapsed());
     assert_eq!(kafka.producers(&topic), 1, "the same producer has connected again");
     let read = kafka.events(&topic);
     assert_eq!(read.len(), 106, "none twice");
@@ -144,6 +148,29 @@ fn a_topic_too_narrow_for_any_event_holds_all_and_says_so() {
     let output = command().args(simulate).output().expect("the agent runs");
     let err = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.code() == Some(1) && err.contains("not delivered: 100 events: topic "), "{err}");
+    assert!(!err.contains("journal"), "what a command of the toolbox holds is in memory: {err}");
+    let csv = "time,rx\n2026-11-20T12:00:00Z,0\n2026-11-20T12:00:01Z,90000000\n2026-11-20T12:00:02Z,180000000\n";
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let series = directory.path().join("series.csv");
+    std::fs::write(&series, csv).expect("it can be written");
+    let replay = [
+        "replay",
+        "--publish",
+        "--time",
+        "time",
+        "--rx",
+        "rx",
+        "--limit",
+        "1 Mbit/s",
+        "-b",
+        &kafka.address,
+        "-t",
+        &topic,
+    ];
+    let output = command().args(replay).arg(&series).output().expect("the agent runs");
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && err.contains("not delivered: "), "{err}");
+    assert!(!err.contains("journal"), "{err}");
 
     kafka.alter(&topic, "max.message.bytes=1048588");
     let log = agent.run(&["--for", "1s"]);

@@ -110,6 +110,8 @@ pub struct Publisher {
     ending: Vec<JoinHandle<()>>,
     progress: Progress,
     told: u64,
+    /// Reason why no worker could be started.
+    unstarted: Option<String>,
 }
 
 struct Running {
@@ -159,6 +161,7 @@ impl Publisher {
             ending: Vec::new(),
             progress: Progress::default(),
             told: 0,
+            unstarted: None,
         }
     }
 
@@ -226,7 +229,7 @@ impl Publisher {
             self.flushing = true;
         }
         if self.flushing {
-            self.hand_out(system, waker)?;
+            self.hand_out(system, stamp().monotonic_ms, waker)?;
             self.progress.flushing(self.flushing, stamp().monotonic_ms);
         }
         if !self.under_way.is_empty() {
@@ -308,6 +311,7 @@ impl Publisher {
     fn hand_out(
         &mut self,
         system: &mut EventSystem,
+        now_ms: u64,
         waker: impl Fn() -> io::Result<Waker>,
     ) -> Result<(), JournalError> {
         let Window { events, bytes, .. } = self.settings.window;
@@ -330,7 +334,7 @@ impl Publisher {
             }
             let added: usize = outgoing.iter().map(Outgoing::bytes).sum();
             let ids: Vec<EventId> = outgoing.iter().map(|outgoing| outgoing.event.id).collect();
-            if !self.send(outgoing, &waker) {
+            if !self.send(outgoing, now_ms, &waker) {
                 return Ok(());
             }
             for id in ids {
@@ -343,15 +347,25 @@ impl Publisher {
     }
 
     /// Starts a worker if there is none; returns false if that is not possible now.
-    fn send(&mut self, outgoing: Vec<Outgoing>, waker: &impl Fn() -> io::Result<Waker>) -> bool {
+    fn send(&mut self, outgoing: Vec<Outgoing>, now_ms: u64, waker: &impl Fn() -> io::Result<Waker>) -> bool {
         if self.running.is_none() {
-            if self.ending.len() >= ENDING_MAX {
-                return false;
-            }
-            match self.start(waker) {
-                Ok(running) => self.running = Some(running),
-                Err(error) => {
-                    error!("no thread for publishing could be started; the events wait: {error}");
+            let started = match self.ending.len() {
+                ENDING_MAX.. => Err(format!("{ENDING_MAX} connections are still being closed")),
+                _ => self.start(waker).map_err(|error| format!("no thread could be started: {error}")),
+            };
+            match started {
+                Ok(running) => {
+                    self.running = Some(running);
+                    if self.unstarted.take().is_some() {
+                        self.progress.mishaps.over();
+                    }
+                }
+                Err(why) => {
+                    if self.unstarted.as_ref() != Some(&why) {
+                        error!("cannot publish: {why}; the events {}", self.settings.undelivered);
+                        self.progress.mishaps.begin(now_ms, &format!("cannot publish: {why}"));
+                        self.unstarted = Some(why);
+                    }
                     return false;
                 }
             }

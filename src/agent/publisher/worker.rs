@@ -52,7 +52,8 @@ pub(super) struct Worker {
     written: Vec<u8>,
     /// Set while events go one at a time, because one was refused.
     trial: Option<Trial>,
-    patient: bool,
+    /// Until when the connection counts as slow.
+    patient_until: Option<Duration>,
     trouble: LogThrottle,
     is_troubled: bool,
     backoff: SessionBackoff,
@@ -75,6 +76,9 @@ const AWAY_AFTER: Duration = Duration::from_secs(5);
 const STUCK_AFTER: Duration = Duration::from_secs(600);
 /// Time-outs in a row, each on a connection that works, after which the connection is slow: larger requests take longer.
 const TIMEOUTS_MAX: u32 = 2;
+/// Time after which a slow connection is tried again as a fast one, as soon as nothing is in flight: a broker that was only stuck
+/// must not make lost connections take a minute to be noticed for ever.
+const PATIENCE: Duration = Duration::from_secs(600);
 /// Maximum bytes of a batch over a slow connection.
 const BATCH_SLOW: usize = 64 << 10;
 /// Bytes below which batches are not reduced further: events then go one by one.
@@ -103,7 +107,7 @@ impl Worker {
             unacked: Numbered::from(0),
             written: Vec::new(),
             trial: None,
-            patient: false,
+            patient_until: None,
             trouble: LogThrottle::default(),
             is_troubled: false,
             reaper: Reaper::default(),
@@ -149,8 +153,9 @@ impl Worker {
             }
         })?;
         let batch_max = self.batch_max.load(Ordering::Relaxed);
-        let batch_max = if self.patient { batch_max.min(BATCH_SLOW) } else { batch_max };
-        let tuning = Tuning { batch_max, one_by_one: self.trial.is_some(), patient: self.patient };
+        let patient = self.patient_until.is_some();
+        let batch_max = if patient { batch_max.min(BATCH_SLOW) } else { batch_max };
+        let tuning = Tuning { batch_max, one_by_one: self.trial.is_some(), patient };
         let producer = Producer::new(&self.settings.connection, self.settings.window, tuning);
         let producer = producer.map_err(SessionEnd::NeedsOperator)?;
         Ok(ProducerSession::new(producer, files, self.unacked.first(), self.clock.monotonic()))
@@ -164,7 +169,7 @@ impl Worker {
             SessionEnd::Stale => return true,
             SessionEnd::Patience => {
                 info!("the connection to Kafka is slow: waiting longer for its answers, and sending less at once");
-                self.patient = true;
+                self.patient_until = Some(self.clock.monotonic() + failpoints::duration("patience-s", PATIENCE));
                 return true;
             }
             SessionEnd::ReduceBatch(bytes, code) => {
@@ -252,8 +257,10 @@ impl Worker {
                     Err(RecvTimeoutError::Disconnected) => return Err(SessionEnd::Closed),
                 }
             }
-            session.begin_to_await(self.unacked.first(), self.clock.monotonic());
-            if !session.producer.idle() || self.files() != session.files {
+            let now = self.clock.monotonic();
+            session.begin_to_await(self.unacked.first(), now);
+            let was_patient = self.patient_until.take_if(|until| now >= *until).is_some();
+            if was_patient || !session.producer.idle() || self.files() != session.files {
                 return Err(SessionEnd::Stale);
             }
         }
@@ -412,7 +419,7 @@ impl Worker {
         }
         if session.producer.timed_out()
             && session.count_timeout(self.clock.monotonic()) >= TIMEOUTS_MAX
-            && !self.patient
+            && self.patient_until.is_none()
         {
             return Err(SessionEnd::Patience);
         }
