@@ -300,7 +300,7 @@ fn another_name_leaves_no_breach_open_and_no_number_missing() {
 
 #[test]
 fn an_agent_tells_how_many_events_were_lost() {
-    let mut flood = busy("127.0.0.1:9", "nowhere") + "[journal]\nmax_size = '1MiB'\n";
+    let mut flood = busy("127.0.0.1:9", "nowhere") + "[journal]\nmax_size = '16MiB'\n";
     for number in 0..30 {
         flood += &format!(
             "[[limit]]\nname = 'flood-{number}'\ninterface = 'syn*'\nraise_at = '2 Mbit/s'\nupdate_every = '100ms'\n"
@@ -308,10 +308,20 @@ fn an_agent_tells_how_many_events_were_lost() {
     }
     let mut agent = Agent::new(&flood);
     let running = agent.start(&[]);
-    running.until("events lost, and declared: evicted: the journal is full (journal.max_size)");
-    let report = until("losses in the status", || {
+    let status = || {
         let output = agent::command().args(["status", "--format", "json", "-c"]).arg(agent.config()).output().unwrap();
-        let report: Value = serde_json::from_slice(&output.stdout).ok()?;
+        serde_json::from_slice::<Value>(&output.stdout).ok()
+    };
+    until("more than a journal of 1 MiB holds", || (status()?["pending"].as_u64()? > 4_000).then_some(()));
+    assert!(!running.log().contains("lost"), "{}", running.log());
+    // A smaller bound takes effect at once.
+    agent.configure(&flood.replace("16MiB", "1MiB"));
+    running.signal("HUP");
+    running.until("events lost, and declared: evicted: the journal is full (journal.max_size)");
+    let log = running.log();
+    assert!(log.lines().any(|line| line.contains("ERROR") && line.contains("events lost")), "{log}");
+    let report = until("losses in the status", || {
+        let report = status()?;
         (report["lost"].as_u64()? > 200).then_some(report)
     });
     assert_eq!(report["lost"], report["lost_evicted"]);

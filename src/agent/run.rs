@@ -26,7 +26,7 @@ use crate::agent::log_observer::LogObserver;
 use crate::agent::publisher::Publisher;
 use crate::agent::stall;
 use crate::agent::status::{StatusSocket, socket_path};
-use crate::agent::surroundings::{machine_id, runtime_directory};
+use crate::agent::surroundings::{machine_id, random, runtime_directory};
 use crate::clock::{Clock, SystemClock};
 use crate::event::{Body, Lifecycle, NewEvent, Reason, Stamp};
 use crate::exit::{Failure, chain};
@@ -118,7 +118,7 @@ impl Agent {
         };
         let mut journal = DurableJournal::open(config, &now).map_err(Failure::failed)?;
         let source = open_source(&settings).map_err(Failure::failed)?;
-        let mut detector = detector(&settings)?;
+        let mut detector = detector(&settings);
         match journal.open_breaches() {
             Ok(open) => {
                 let open = open.into_iter().filter_map(|event| Some((event.body.breach()?.clone(), event.stamp)));
@@ -394,9 +394,8 @@ impl Agent {
     }
 }
 
-fn detector(settings: &Settings) -> Result<Detector, Failure> {
-    let seed = getrandom::u64().map_err(Failure::failed)?;
-    Ok(Detector::new(settings.limits.clone(), settings.interval, seed))
+fn detector(settings: &Settings) -> Detector {
+    Detector::new(settings.limits.clone(), settings.interval, random())
 }
 
 fn open_source(settings: &Settings) -> Result<Box<dyn CounterSource>, counters::CounterError> {

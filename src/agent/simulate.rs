@@ -16,6 +16,7 @@ use self::traffic::{ACTIVITY_MEAN, INCIDENT_MEAN_S, PAUSE_S, QUIET_MAX, Simulate
 use crate::agent::counters::Reading;
 use crate::agent::detector::{Detections, Detector};
 use crate::agent::limit::{Level, Limit};
+use crate::agent::surroundings::random;
 use crate::event::{NewEvent, Stamp};
 
 /// Bursts and outages of a link of a real fleet.
@@ -184,7 +185,7 @@ impl SimulatedAgent {
         Self {
             links: links.collect(),
             // Runs must not reuse breach ids: these are not seeded.
-            detector: Detector::new(limits.to_vec(), INTERVAL, fastrand::u64(..)),
+            detector: Detector::new(limits.to_vec(), INTERVAL, random()),
             stamp,
             start: world.start + phase,
             starts_at: Some(start),

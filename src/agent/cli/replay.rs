@@ -28,10 +28,11 @@ use crate::agent::counters::CounterBits;
 use crate::agent::detector::{Detections, Detector};
 use crate::agent::limit::{Level, Limit, Scope};
 use crate::agent::publisher;
+use crate::agent::surroundings::random;
 use crate::event::{Body, Direction, Epoch, NewEvent, Severity};
 use crate::exit::{Failure, Status};
 use crate::output::{self, OutputFormat};
-use crate::units::{BitRate, ByteCount};
+use crate::units::{BitRate, ByteCount, counted};
 
 pub(super) const HELP: &str = "\
 A row is a reading of one link: its time and what it carried. A time is RFC 3339, YYYY-MM-DD hh:mm:ss, or seconds, ms, µs or ns
@@ -170,7 +171,7 @@ impl Replay {
         let settings = self.common.settings(Absent::MeansDefaults).map_err(Failure::config)?;
         let limits = self.limits(&settings)?;
         let (events, samples) = self.publishers(&settings)?;
-        let epoch = self.epoch.unwrap_or_else(|| Epoch(fastrand::u64(..)));
+        let epoch = self.epoch.unwrap_or_else(|| Epoch(random()));
         let interval = self.interval.or(self.bytes_per);
         let mut rows = ReplayRows::open(&self.file, &self.dialect(), self.meaning(), interval, &self.interface)?;
         let mut lanes = Lanes::open(&agent, epoch, events, samples, self.from_line)?;
@@ -204,7 +205,8 @@ impl Replay {
         }
         if rows.grown() > 0 {
             let with = if self.sends() { format!("; send those rows with {resume}") } else { String::new() };
-            self.common.note(&format!("the file has grown by {} bytes since it was opened{with}", rows.grown()));
+            self.common
+                .note(&format!("the file has grown by {} since it was opened{with}", counted(rows.grown(), "byte")));
         }
         outlet::judged(&delivered.events)?;
         if let Some(samples) = &delivered.samples {
@@ -288,7 +290,7 @@ impl Replay {
             last = Some(now);
         };
         if summary.bad_rows > BAD_ROWS_SHOWN {
-            log::warn!("{} more bad rows skipped", summary.bad_rows - BAD_ROWS_SHOWN);
+            log::warn!("{} skipped", counted(summary.bad_rows - BAD_ROWS_SHOWN, "more bad row"));
         }
         let open = last.map(|now| detector.open_breaches(&now)).unwrap_or_default();
         output::finished(summary.open(open.into_iter().map(|(breach, _)| breach)))?;

@@ -17,6 +17,7 @@ use crate::agent::journal::FleetJournal;
 use crate::agent::limit::{Level, Limit, Scope};
 use crate::agent::run;
 use crate::agent::simulate::{Fleet, FleetShape, Schedule};
+use crate::agent::surroundings::random;
 use crate::clock::{Clock as _, SystemClock};
 use crate::event::{Body, Direction, NewEvent, Severity};
 use crate::exit::{Failure, Status};
@@ -226,7 +227,7 @@ impl Simulate {
         let mut source: Box<dyn CounterSource> = source.map_err(Failure::failed)?;
         let limit = self.simulated_limit(interface, BitRate::from_bps(1_000), (Duration::ZERO, Duration::ZERO));
         let mut seen = BreachCounts::new(interface, limit.raise_at.to_string());
-        let mut detector = Detector::new(vec![limit], TICK, fastrand::u64(..));
+        let mut detector = Detector::new(vec![limit], TICK, random());
         let (mut reading, mut detections) = (Reading::default(), Detections::default());
         let mut pace = Pace::new(None);
         let clock = SystemClock::default();
@@ -352,5 +353,19 @@ impl Pace {
             courier.add(now)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_link_did_is_said() {
+        let words =
+            |raised, open| BreachCounts { raised, open, ..BreachCounts::new("lo", "8.0 Mbit/s".into()) }.words();
+        assert!(words(0, 0).starts_with("lo stayed below 8.0 Mbit/s: no breach"));
+        assert_eq!(words(1, 0), "lo exceeded 8.0 Mbit/s: 1 breach");
+        assert_eq!(words(3, 1), "lo exceeded 8.0 Mbit/s: 3 breaches, 1 of them still open");
     }
 }

@@ -19,7 +19,7 @@ Asks the running agent, on agent.sock in $RUNTIME_DIRECTORY, in the state direct
 its journal is read, and nothing is changed: what waits for Kafka, and which breaches are open.
 
   pending       events that are in the journal, and that Kafka has not acknowledged
-  last flush    Kafka had all that there was; between two flushes there is no connection
+  last flush    Kafka had all that there was
   acknowledged  the last offset that Kafka acknowledged, of each partition that was written to since the start
   errors        what went wrong since the start, and the last of it; the log has all
   problem       what is wrong now, and since when

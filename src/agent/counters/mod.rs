@@ -347,3 +347,19 @@ impl fmt::Display for Left {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_but_hardware_and_what_bundles_it_is_counted_in_software() {
+        for kind in ["", "bond", "team"] {
+            assert!(!LinkKind::from_kernel(kind).is_counted_in_software(), "{kind}");
+        }
+        for kind in ["ppp", "tun", "veth", "bridge", "vlan", "wireguard", "gre"] {
+            assert!(LinkKind::from_kernel(kind).is_counted_in_software(), "{kind}");
+        }
+        assert!(LinkKind::Loopback.is_counted_in_software());
+    }
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::stacking::{Attachment, holders};
 use super::{Came, CounterBits, Left, LinkChange, LinkInfo, LinkKind, Speed};
 use crate::agent::counters::filter::{self, InterfaceFilter};
+use crate::units::counted;
 
 /// Interval of polling what the kernel does not report by itself: a changed speed, a new PPPoE session.
 const ASK_EVERY: Duration = Duration::from_secs(60);
@@ -253,10 +254,10 @@ impl LinkTable {
         let any_selected = |links: &[&LinkInfo]| links.iter().any(|link| link.selected);
         if !self.warned_of_sessions && any_selected(&carriers) && any_selected(&ppp) {
             log::warn!(
-                "{} ppp links, but {} PPPoE sessions (on {}): the sum over the host may have bytes of PPPoE twice; exclude the \
+                "{}, but {} (on {}): the sum over the host may have bytes of PPPoE twice; exclude the \
                  ppp links that run over them, or those devices",
-                ppp.len(),
-                devices.len(),
+                counted(ppp.len() as u64, "ppp link"),
+                counted(devices.len() as u64, "PPPoE session"),
                 devices.join(", ")
             );
             self.warned_of_sessions = true;

@@ -157,6 +157,39 @@ fn a_link_that_goes_takes_its_breach_with_it_and_one_that_comes_is_told() {
     assert_eq!(told, ["link_added eth0 added"], "its counters began somewhere: no breach");
 }
 
+/// With nothing else in between three readings over the limit raise it.
+#[test]
+fn whatever_is_not_judged_breaks_a_rise() {
+    let held = |scope| Limit { hold: SECOND * 3, ..limit("wan", scope) };
+    let rise = |disturb: &dyn Fn(&mut Host)| {
+        let mut host = Host::new(vec![held(on("eth0"))], &[info(2, "eth0")]);
+        let mut told: Vec<String> = (0..2).flat_map(|_| host.carry(&[(2, OVER)])).collect();
+        disturb(&mut host);
+        told.extend(host.carry(&[(2, OVER)]));
+        told
+    };
+    assert_eq!(rise(&|_| {}), ["breach_raised eth0"]);
+    assert_eq!(
+        rise(&|host| {
+            host.counters.insert(2, 0);
+        }),
+        [""; 0],
+        "a reset"
+    );
+    let gap = |host: &mut Host| {
+        host.second += 60;
+        *host.counters.get_mut(&2).unwrap() += 60 * OVER;
+    };
+    assert_eq!(rise(&gap), [""; 0], "a gap, though as much was carried in it");
+    assert_eq!(
+        rise(&|host| {
+            host.carry(&[(2, BELOW)]);
+        }),
+        [""; 0],
+        "a reading below"
+    );
+}
+
 #[test]
 fn a_new_name_keeps_a_breach_where_the_limit_still_names_it() {
     let limits = || vec![limit("wan", on("eth*")), limit("first", on("eth0"))];
@@ -394,7 +427,12 @@ fn a_speed_that_the_driver_names_too_low_is_doubted_aloud_and_the_traffic_judged
 
 #[test]
 fn a_percentage_waits_for_the_speed_and_says_so() {
-    let percent = Limit { raise_at: Level::Percent(1.0), clear_at: Level::Percent(0.9), ..limit("wan", on("eth0")) };
+    let percent = Limit {
+        raise_at: Level::Percent(1.0),
+        clear_at: Level::Percent(0.9),
+        directions: vec![Direction::Rx, Direction::Tx],
+        ..limit("wan", on("eth0"))
+    };
     let unknown = LinkInfo { speed: Speed::default(), ..info(2, "eth0") };
     let mut host = Host::new(vec![percent, limit("none", on("ppp*"))], &[unknown]);
     assert!(host.notices[0].contains("speed of eth0 is unknown"), "{:?}", host.notices);

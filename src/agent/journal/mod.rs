@@ -36,6 +36,7 @@ pub use self::loss::LossCounts;
 pub use self::snapshot::{Snapshot, is_held};
 pub use self::sqlite::SqliteJournal;
 use crate::agent::mishap::Mishaps;
+use crate::agent::surroundings::random;
 use crate::event::{Body, Epoch, Event, EventId, NewEvent, Severity, Stamp};
 use crate::units::ByteCount;
 
@@ -201,10 +202,8 @@ fn breach_change(body: &Body) -> Option<(&str, bool)> {
     body.breach().map(|breach| (breach.breach_id.as_str(), !matches!(body, Body::BreachCleared(_))))
 }
 
-/// Draws an epoch from the operating system, since a seeded generator could repeat itself on the next machine. Panics where the
-/// system has no random numbers, like the standard library's maps.
 fn random_epoch() -> Epoch {
-    Epoch(getrandom::u64().expect("the system has random numbers"))
+    Epoch(random())
 }
 
 #[cfg(test)]

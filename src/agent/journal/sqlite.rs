@@ -34,7 +34,7 @@ use super::{EvictionPriority, Identity, Journal, JournalError, Pending, Position
 use crate::agent::age::Age;
 use crate::event::{Body, Epoch, Event, EventId, Loss, NewEvent, Reason, Stamp};
 use crate::failpoints;
-use crate::units::ByteCount;
+use crate::units::{ByteCount, counted};
 
 const IMPORTED_AT_ONCE: usize = 256;
 
@@ -75,7 +75,7 @@ impl SqliteJournal {
         let state = State::load(&connection, 0)?;
         let lost = mark.commits.saturating_sub(state.commits);
         if lost > 0 {
-            return Err(JournalError::Damaged(format!("its last {lost} transactions are missing")));
+            return Err(JournalError::Damaged(format!("its end is missing: {}", counted(lost, "transaction"))));
         }
         let mut journal = Self { mark: Some(file), ..Self::of(connection, state, size_max) };
         journal.write_mark();

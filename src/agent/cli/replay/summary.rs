@@ -146,6 +146,7 @@ impl Summary {
         let all = self.rows + self.bad_rows;
         match (self.rows, self.bad_rows) {
             (0, 0) => Err(Failure::failed(format!("{file} has no rows"))),
+            (0, 1) => Err(Failure::failed(format!("the only row of {file} is bad"))),
             (0, _) => Err(Failure::failed(format!("all {all} rows of {file} are bad"))),
             (good, bad) if bad > good => Err(Failure::failed(format!("{bad} of {all} rows of {file} are bad"))),
             _ => Ok(()),

@@ -12,6 +12,7 @@ use super::super::{Identity, JournalError, LossCounts, Pending, Position, random
 use super::codec::{EVENT, signed, whole_event};
 use super::corruption::damage;
 use crate::event::{Epoch, EventId};
+use crate::units::counted;
 
 /// Out of reach: a billion positions a second would take a century.
 const POSITION_MAX: i64 = i64::MAX >> 1;
@@ -62,7 +63,7 @@ impl State {
         state.scan(connection)?;
         if !registered.holds_as_many_as(&state.spans) {
             let (was, is) = (registered.events(), state.pending.events);
-            return Err(JournalError::Damaged(format!("it should hold {was} events, and holds {is}")));
+            return Err(JournalError::Damaged(format!("it should hold {}, and holds {is}", counted(was, "event"))));
         }
         if found.is_none() {
             let begin = connection.unchecked_transaction()?;
