@@ -10,9 +10,13 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/highwater
 
 # A free port below the kernel's ephemeral range (32768), so that no outgoing connection takes it while its server is down.
 free_port() {
-  local port
+  # Claimed for three hours: a server may not listen yet, or be stopped for a while.
+  local port claims="${TMPDIR:-/tmp}/highwater-ports.$EUID"
+  mkdir -p "$claims"
+  find "$claims" -mindepth 1 -mmin +180 -delete 2>/dev/null || true
   while true; do
     port=$((20000 + (RANDOM * 32768 + RANDOM) % 12000))
+    mkdir "$claims/$port" 2>/dev/null || continue
     (: <>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
   done
   echo "$port"
