@@ -8,6 +8,8 @@ pub mod rate;
 
 pub mod limit;
 
+pub mod random;
+
 pub mod resume;
 
 pub mod detector;

@@ -16,7 +16,7 @@ use self::traffic::{ACTIVITY_MEAN, INCIDENT_MEAN_S, PAUSE_S, QUIET_MAX, Simulate
 use crate::agent::counters::Reading;
 use crate::agent::detector::{Detections, Detector};
 use crate::agent::limit::{Level, Limit};
-use crate::agent::surroundings::random;
+use crate::agent::random::random;
 use crate::event::{NewEvent, Stamp};
 
 /// Bursts and outages of a link of a real fleet.

@@ -23,9 +23,3 @@ pub fn machine_id() -> String {
 pub fn runtime_directory() -> Option<PathBuf> {
     std::env::var_os("RUNTIME_DIRECTORY").map(Into::into)
 }
-
-/// Draws from the operating system: a generator with a seed of its own could repeat itself on the next machine. Panics where the
-/// system has no random numbers, like the standard library's maps.
-pub fn random() -> u64 {
-    getrandom::u64().expect("the system has random numbers")
-}

@@ -28,7 +28,7 @@ use crate::agent::counters::CounterBits;
 use crate::agent::detector::{Detections, Detector};
 use crate::agent::limit::{Level, Limit, Scope};
 use crate::agent::publisher;
-use crate::agent::surroundings::random;
+use crate::agent::random::random;
 use crate::event::{Body, Direction, Epoch, NewEvent, Severity};
 use crate::exit::{Failure, Status};
 use crate::output::{self, OutputFormat};

@@ -36,7 +36,7 @@ pub use self::loss::LossCounts;
 pub use self::snapshot::{Snapshot, is_held};
 pub use self::sqlite::SqliteJournal;
 use crate::agent::mishap::Mishaps;
-use crate::agent::surroundings::random;
+use crate::agent::random::random;
 use crate::event::{Body, Epoch, Event, EventId, NewEvent, Severity, Stamp};
 use crate::units::ByteCount;
 

@@ -222,9 +222,8 @@ fn store_piece<S: Session>(
                 continue;
             }
             Err(AttemptError::Rejected { at, error, otherwise }) => (at, error, otherwise),
-            Err(AttemptError::NoPartition(error)) => (None, error.to_string(), error),
             // After all rows were looked up: a unique index that is none of ours.
-            Err(AttemptError::Duplicate(error)) => (None, error.to_string(), error),
+            Err(AttemptError::Duplicate(error) | AttemptError::NoPartition(error)) => (None, error.to_string(), error),
             Err(AttemptError::Again(error) | AttemptError::Store(error)) => return Err(error),
         };
         // A dead letter was rejected, or a transaction without any row.
