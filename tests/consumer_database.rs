@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use chrono::{TimeDelta, Utc};
-use highwater::consumer::batch::{Batch, Record, TopicId};
+use highwater::consumer::batch::{Batch, Gap, GapCause, Record, TopicId};
 use highwater::consumer::checkpoint::Checkpoint;
 use highwater::consumer::store::{Applied, PartitionWidth, Retention, Store, StoreError, StoreOptions, StoreUrl};
 use highwater::event::{Body, Event};
@@ -194,6 +195,30 @@ fn refuse_every_second(database: &Database, code: &str) {
     database.client().batch_execute(&sql).unwrap();
 }
 
+/// A partition that only brings offsets without records is not left behind by another one's first record.
+#[test]
+fn what_has_no_records_goes_with_the_first_piece() {
+    let Some(postgres) = postgres("what_has_no_records_goes_with_the_first_piece") else { return };
+    let database = postgres.database("pieces");
+    let mut stored = open(&database.url, None);
+    for partition in [0, 1] {
+        stored.insert_checkpoint(&topic(), partition, &Checkpoint::default(), None).unwrap();
+    }
+    refuse_every_second(&database, "P0001");
+    let mut batch = Batch::new(&topic());
+    let gap = Gap { first: 0, last: 4, cause: GapCause::Expired };
+    batch.skip_to(0, 0, 0, 5, Some(gap));
+    for (offset, event) in (0..).zip(events(2..=3)) {
+        let payload = wire::to_json(&event);
+        batch.push(1, Record::new(offset, None, None, Some(&payload)), || (0, 0));
+    }
+    let applied = stored.apply(&batch, Utc::now()).unwrap();
+    assert_eq!((applied.inserted, applied.rejected.len()), (1, 1));
+    assert_eq!(applied.stored, BTreeMap::from([(0, (0, 5)), (1, (0, 2))]));
+    assert_eq!(database.ask("SELECT kafka_partition, next_offset FROM kafka_offsets"), "(0,5) (1,2)");
+    assert_eq!(database.ask("SELECT count(*) FROM kafka_gaps"), "(1)");
+}
+
 /// Storing in pieces ends between two of them.
 #[test]
 fn a_stop_ends_the_search_for_what_is_refused() {
@@ -318,6 +343,12 @@ fn a_pooler_in_transaction_mode_is_refused_and_one_in_session_mode_taken() {
     let database = postgres.database("pooled");
     let transaction = Pooler::start(&database, "transaction");
     let error = open(&transaction.url, None).checkpoints(&topic()).unwrap_err();
+    assert!(matches!(&error, StoreError::Misconfigured(text) if text.contains("pool_mode = session")), "{error:?}");
+    let mut maintenance =
+        StoreUrl::parse(&transaction.url, None, None).unwrap().maintenance(&options(PartitionWidth::Day));
+    let (day, stop) = (Duration::from_secs(86_400), AtomicBool::new(false));
+    let keep = Retention { events: day, dead_letters: day, totals: day };
+    let error = maintenance.run(&keep, Utc::now(), day, &stop).unwrap_err();
     assert!(matches!(&error, StoreError::Misconfigured(text) if text.contains("pool_mode = session")), "{error:?}");
     let session = Pooler::start(&database, "session");
     assert_eq!(store(&mut *open(&session.url, None), &events(1..=3)).unwrap().inserted, 3);

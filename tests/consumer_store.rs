@@ -1,7 +1,7 @@
 //! Promises of every store: one body of tests, run against SQLite and against a real PostgreSQL.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -105,12 +105,16 @@ impl Bench {
     }
 
     fn retire(&self, days: u64, now: DateTime<Utc>) -> Maintained {
+        self.retain(days as u32, 1, now)
+    }
+
+    fn retain(&self, days: u32, dead_letter_days: u32, now: DateTime<Utc>) -> Maintained {
         let url = match &self.look {
             Look::Sqlite(directory) => StoreUrl::sqlite(&directory.path().join("h.db")),
             Look::Postgres(database) => StoreUrl::parse(&database.url, None, None).unwrap(),
         };
         let day = Duration::from_secs(86_400);
-        let keep = Retention { events: day * days as u32, dead_letters: day, totals: day * 1826 };
+        let keep = Retention { events: day * days, dead_letters: day * dead_letter_days, totals: day * 1826 };
         url.maintenance(&options("maintenance")).run(&keep, now, BUDGET, &GO_ON).unwrap()
     }
 
@@ -327,11 +331,16 @@ fn one_identity_with_two_times_is_two_rows_and_counted_once(bench: &mut Bench) {
     // Both in one batch.
     let applied = bench.store_events(&[updated("gw", 5), moved(5, 1)]);
     assert_eq!((applied.inserted, applied.identity_conflicts.len()), (2, 1));
+    // So many that only some are looked for.
+    let many: Vec<Event> = (6..=40).map(|seq| updated("gw", seq)).collect();
+    assert_eq!(bench.store_events(&many).identity_conflicts.len(), 0);
+    let clones: Vec<Event> = (6..=40).map(|seq| moved(seq, 7)).collect();
+    assert_eq!(bench.store_events(&clones).identity_conflicts.len(), 35);
     // Neither is counted when it comes again.
     let applied = bench.store_events(&[moved(2, 86_400), updated("gw", 2)]);
     assert_eq!((applied.inserted, applied.identity_conflicts.len()), (0, 0));
-    assert_eq!(bench.ask("SELECT count(*), count(DISTINCT seq) FROM events"), "7,5");
-    assert_eq!(bench.ask("SELECT first_seq, last_seq, identity_conflicts FROM agent_sequences"), "1,5,2");
+    assert_eq!(bench.ask("SELECT count(*), count(DISTINCT seq) FROM events"), "77,40");
+    assert_eq!(bench.ask("SELECT first_seq, last_seq, identity_conflicts FROM agent_sequences"), "1,40,37");
 }
 
 fn sequences_merge_and_gaps_show_unless_declared(bench: &mut Bench) {
@@ -641,9 +650,21 @@ fn retention_drops_what_is_old_in_both_times(bench: &mut Bench) {
     // Its bytes are gone; that it was there goes with the events.
     assert_eq!(bench.ask("SELECT count(*), count(payload), drop_reason FROM dead_letters GROUP BY 3"), "1,0,retention");
     bench.run("UPDATE dead_letters SET stored_at = '2020-01-01T00:00:00.000000Z'");
+    bench.retain(10, 10_000, Utc::now() + TimeDelta::days(2));
+    assert_eq!(bench.ask("SELECT count(*) FROM dead_letters"), "1", "they may be kept longer than events");
     bench.retire(10, Utc::now() + TimeDelta::days(2));
     assert_eq!(bench.ask("SELECT count(*) FROM dead_letters"), "0");
     assert_eq!(bench.ask("SELECT seq FROM events"), "2 3");
+    // What a start left out explains what is missing for as long as the topic is read; other gaps do not.
+    for (partition, cause) in [(8, "skipped_at_start"), (9, "expired")] {
+        bench.run(&format!(
+            "INSERT INTO kafka_gaps (kafka_cluster, kafka_topic, kafka_partition, topic_generation, first_offset, last_offset, cause,
+                                     noticed_at)
+             VALUES ('', 't', {partition}, 0, 0, 1, '{cause}', '2020-01-01T00:00:00.000000Z')"
+        ));
+    }
+    bench.retire(10, Utc::now() + TimeDelta::days(2));
+    assert_eq!(bench.ask("SELECT cause FROM kafka_gaps"), "skipped_at_start");
     // What retention dropped is no gap, and may come again.
     assert_eq!(bench.ask("SELECT first_seq, last_seq FROM agent_sequences"), "1,3");
     assert_eq!(bench.store_events(&[at(1, -60)]).inserted, 1);
@@ -1090,9 +1111,11 @@ fn two_consumers_of_the_same_agents_lose_and_double_nothing() {
     let mut bench = Bench::postgres(&postgres);
     let (rounds, agents) = (60_u64, 4_u64);
     bench.store.insert_checkpoint(&topic(), 1, &Checkpoint::default(), None).unwrap();
+    let ended = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for partition in 0..2_u64 {
             let mut store = bench.another();
+            let ended = &ended;
             scope.spawn(move || {
                 for round in 0..rounds {
                     // Of each three numbers one by each partition, and one by both.
@@ -1107,7 +1130,13 @@ fn two_consumers_of_the_same_agents_lose_and_double_nothing() {
                     // It may lose to the other one more often than it tries; then the consumer, too, comes again.
                     while store.apply(&batch, Utc::now()).is_err() {}
                 }
+                ended.fetch_add(1, Ordering::Relaxed);
             });
+        }
+        // Maintenance closes gaps of the same series meanwhile, as if they were old.
+        while ended.load(Ordering::Relaxed) < 2 {
+            bench.run("UPDATE agent_sequences SET first_stored_at = '2020-01-01T00:00:00.000000Z'");
+            bench.retire(400, Utc::now());
         }
     });
     let (last, all) = (rounds * 3, rounds * 3 * agents);

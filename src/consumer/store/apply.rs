@@ -153,12 +153,6 @@ enum Approach {
     LookUpAll,
 }
 
-impl Approach {
-    fn locking(self) -> Self {
-        if self == Self::Optimistic { Self::Locking } else { self }
-    }
-}
-
 type RejectedAlone = ((i32, i64), String);
 
 pub(super) fn apply<S: Session>(
@@ -196,36 +190,24 @@ fn store_piece<S: Session>(
     now: DateTime<Utc>,
 ) -> Result<PieceOutcome, StoreError> {
     let mut rejected: Option<RejectedAlone> = None;
-    let (mut tries, mut approach) = (0, Approach::Optimistic);
     loop {
-        let (rows, _) = rows::split(rows::records(batch, bounds));
-        let unplaceable = session.make_partitions(&rows, now)?;
-        let refused = unplaceable.into_iter().map(|row| ((row.partition, row.offset), row.error));
-        let refused: HashMap<(i32, i64), String> = refused.chain(rejected.clone()).collect();
-        tries += 1;
-        let (at, error, otherwise) = match attempt(session, batch, bounds, (&refused, approach), now) {
+        let attempted = persist(session, |session, approach| {
+            let (rows, _) = rows::split(rows::records(batch, bounds));
+            let unplaceable = session.make_partitions(&rows, now)?;
+            let refused = unplaceable.into_iter().map(|row| ((row.partition, row.offset), row.error));
+            let refused: HashMap<(i32, i64), String> = refused.chain(rejected.clone()).collect();
+            attempt(session, batch, bounds, (&refused, approach), now)
+        });
+        let (at, error, otherwise) = match attempted {
             Ok(applied) => return Ok(PieceOutcome::Stored(applied)),
             Err(AttemptError::Held) => {
                 let partitions: Vec<i32> = bounds.keys().copied().collect();
                 return Err(session.end_holders(&batch.topic, &partitions));
             }
-            Err(AttemptError::NoPartition(_)) if tries < TRIES_MAX => {
-                session.forget_partitions();
-                continue;
-            }
-            Err(AttemptError::Again(_)) if tries < TRIES_MAX => {
-                approach = approach.locking();
-                continue;
-            }
-            Err(AttemptError::Duplicate(_)) if tries < TRIES_MAX => {
-                approach = Approach::LookUpAll;
-                continue;
-            }
             Err(AttemptError::Rejected { at, error, otherwise }) => (at, error, otherwise),
-            // After all rows were looked up: a unique index that is none of ours.
-            Err(AttemptError::Duplicate(error) | AttemptError::NoPartition(error)) => (None, error.to_string(), error),
-            Err(AttemptError::Again(error) | AttemptError::Store(error)) => return Err(error),
+            Err(other) => return Err(other.into()),
         };
+        let (rows, _) = rows::split(rows::records(batch, bounds));
         // A dead letter was rejected, or a transaction without any row.
         let Some(first) = rows.iter().find(|row| at.is_none_or(|at| (row.partition, row.record.offset) == at)) else {
             return Err(otherwise);
@@ -241,6 +223,30 @@ fn store_piece<S: Session>(
             None => rejected = Some(((first.partition, first.record.offset), error)),
         }
     }
+}
+
+/// Tries a transaction until it succeeds or fails for good; each failure that others caused has the next try read more carefully.
+fn persist<S: Session, T>(
+    session: &mut S,
+    mut attempt: impl FnMut(&mut S, Approach) -> Result<T, AttemptError>,
+) -> Result<T, AttemptError> {
+    let mut approach = Approach::Optimistic;
+    for _ in 1..TRIES_MAX {
+        match attempt(session, approach) {
+            Err(AttemptError::NoPartition(_)) => session.forget_partitions(),
+            Err(AttemptError::Again(_)) if approach == Approach::Optimistic => approach = Approach::Locking,
+            Err(AttemptError::Again(_)) => {}
+            Err(AttemptError::Duplicate(_)) => approach = Approach::LookUpAll,
+            other => return other,
+        }
+    }
+    attempt(session, approach).map_err(|error| match error {
+        // A unique index that is none of ours; a partition that is taken away each time.
+        AttemptError::Duplicate(error) | AttemptError::NoPartition(error) => {
+            AttemptError::Rejected { at: None, error: error.to_string(), otherwise: error }
+        }
+        other => other,
+    })
 }
 
 /// Splits bounds around the record `at`, or into halves; `None` if they hold one record.
@@ -513,7 +519,7 @@ pub(super) fn retry<S: Session>(
     records: &[RetriedRecord],
     now: DateTime<Utc>,
 ) -> Result<RetrySummary, StoreError> {
-    match retry_at_once(session, topic, records, now) {
+    match persist(session, |session, approach| retry_once(session, topic, records, approach, now)) {
         // One after the other, to find which of them it is.
         Err(AttemptError::Rejected { .. }) if records.len() > 1 => {
             let mut all = RetrySummary::default();
@@ -534,24 +540,6 @@ pub(super) fn retry<S: Session>(
             }
         }
         other => Ok(other?),
-    }
-}
-
-fn retry_at_once<S: Session>(
-    session: &mut S,
-    topic: &TopicId,
-    records: &[RetriedRecord],
-    now: DateTime<Utc>,
-) -> Result<RetrySummary, AttemptError> {
-    let (mut tries, mut approach) = (0, Approach::Optimistic);
-    loop {
-        tries += 1;
-        match retry_once(session, topic, records, approach, now) {
-            Err(AttemptError::NoPartition(_)) if tries < TRIES_MAX => session.forget_partitions(),
-            Err(AttemptError::Duplicate(_)) if tries < TRIES_MAX => approach = Approach::LookUpAll,
-            Err(AttemptError::Again(_)) if tries < TRIES_MAX => approach = approach.locking(),
-            other => return other,
-        }
     }
 }
 

@@ -39,7 +39,7 @@ const EXPIRED: &[(&str, &str, Retained)] = &[
     ("events_after_2100", "stored_at < $1", Retained::Events),
     ("samples_before_2020", "stored_at < $1", Retained::Events),
     ("samples_after_2100", "stored_at < $1", Retained::Events),
-    ("dead_letters", "stored_at < $1", Retained::Events),
+    ("dead_letters", "stored_at < $1", Retained::EventsAndDeadLetters),
     // A breach is kept as long as the event that it was last written from.
     (
         "breach_state",
@@ -48,7 +48,8 @@ const EXPIRED: &[(&str, &str, Retained)] = &[
                                       = (breach_state.agent, breach_state.observed_at, breach_state.epoch, breach_state.seq))",
         Retained::Events,
     ),
-    ("kafka_gaps", "noticed_at < $1", Retained::Events),
+    // What a start left out explains the numbers before it for as long as the topic is read.
+    ("kafka_gaps", "noticed_at < $1 AND cause NOT IN ('expired_before_start', 'skipped_at_start')", Retained::Events),
     ("totals", "day < ($1 AT TIME ZONE 'UTC')::date", Retained::Totals),
     // Series of an agent that has stored in another epoch since.
     (
@@ -103,6 +104,8 @@ const SERIES_AT_ONCE: usize = 100;
 enum Retained {
     Events,
     DeadLetters,
+    /// The longer of both.
+    EventsAndDeadLetters,
     Totals,
 }
 
@@ -175,7 +178,9 @@ impl Round<'_> {
         for (table, condition, kept) in EXPIRED {
             self.delete(table, condition, self.before(*kept), &mut maintained.deleted)?;
         }
-        self.expire_payloads(&mut maintained.deleted)?;
+        // Dead letters lose their bytes first, and go with the events: until then their numbers are accounted for.
+        let letters = self.before(Retained::DeadLetters);
+        self.in_pieces("dead_letters", EXPIRE_PAYLOADS, letters, &mut maintained.deleted)?;
         let are_closed = self.close_gaps(before)?;
         // Declarations of numbers that no gap shows any more.
         let closed = "stored_at < $1 AND NOT EXISTS (
@@ -183,20 +188,6 @@ impl Round<'_> {
                                                           AND s.first_seq > losses.last_seq AND s.first_stored_at >= $1)";
         self.delete("losses", closed, before, &mut maintained.deleted)?;
         if are_closed { Ok(()) } else { Err(MaintenanceEnd::Unfinished("series of numbers are in use".to_owned())) }
-    }
-
-    /// Dead letters lose their bytes first, and go with the events: until then their numbers are accounted for.
-    fn expire_payloads(&mut self, deleted: &mut BTreeMap<&'static str, u64>) -> Result<(), MaintenanceEnd> {
-        loop {
-            self.go_on()?;
-            let expired = self.client.execute(EXPIRE_PAYLOADS, &[&self.before(Retained::DeadLetters), &PIECE])?;
-            if expired > 0 {
-                *deleted.entry("dead_letters").or_default() += expired;
-            }
-            if expired < PIECE as u64 {
-                return Ok(());
-            }
-        }
     }
 
     /// Returns false if a series was extended meanwhile: it must not be set back, and fails instead (repeatable read).
@@ -211,10 +202,10 @@ impl Round<'_> {
             let mut transaction = repeatable.start()?;
             let closed =
                 transaction.execute(CLOSE_GAPS, &[&before, &agents, &epochs]).and_then(|_| transaction.commit());
-            match closed {
+            match closed.map_err(MaintenanceEnd::from) {
                 Ok(()) => {}
-                Err(error) if matches!(class(&error), Class::Locked | Class::Collision) => all_closed = false,
-                Err(error) => return Err(error.into()),
+                Err(MaintenanceEnd::Unfinished(_)) => all_closed = false,
+                Err(error) => return Err(error),
             }
         }
         Ok(all_closed)
@@ -224,6 +215,7 @@ impl Round<'_> {
         let keep = match kept {
             Retained::Events => self.retention.events,
             Retained::DeadLetters => self.retention.dead_letters,
+            Retained::EventsAndDeadLetters => self.retention.events.max(self.retention.dead_letters),
             Retained::Totals => self.retention.totals,
         };
         let keep = TimeDelta::from_std(keep).unwrap_or(TimeDelta::MAX);
@@ -248,15 +240,26 @@ impl Round<'_> {
         deleted: &mut BTreeMap<&'static str, u64>,
     ) -> Result<(), MaintenanceEnd> {
         let sql = format!(
-            "DELETE FROM {table} WHERE ctid = ANY (ARRAY (SELECT ctid FROM {table} WHERE {condition} LIMIT {PIECE}))"
+            "DELETE FROM {table} WHERE ctid = ANY (ARRAY (SELECT ctid FROM {table} WHERE {condition} LIMIT $2))"
         );
+        self.in_pieces(table, &sql, before, deleted)
+    }
+
+    /// Runs `sql`, which changes at most `$2` rows, until it changes fewer.
+    fn in_pieces(
+        &mut self,
+        table: &'static str,
+        sql: &str,
+        before: DateTime<Utc>,
+        changed: &mut BTreeMap<&'static str, u64>,
+    ) -> Result<(), MaintenanceEnd> {
         loop {
             self.go_on()?;
-            let gone = self.client.execute(&sql, &[&before])?;
-            if gone > 0 {
-                *deleted.entry(table).or_default() += gone;
+            let some = self.client.execute(sql, &[&before, &PIECE])?;
+            if some > 0 {
+                *changed.entry(table).or_default() += some;
             }
-            if gone < PIECE.unsigned_abs() {
+            if some < PIECE.unsigned_abs() {
                 return Ok(());
             }
         }
