@@ -9,6 +9,7 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use crate::support::agent::{Agent, command, until};
 use crate::support::events::{loss, updated};
+use crate::support::failpoints;
 use crate::support::proxy::{Mode, Proxy};
 use crate::support::publishing::Publishing;
 use crate::support::services::Kafka;
@@ -108,6 +109,57 @@ fn one_producer_serves_all_flushes_on_one_connection_and_outlives_a_connection_t
     let read = kafka.events(&topic);
     assert_eq!(read.len(), 106, "none twice");
     assert!(read.windows(2).all(|pair| pair[0]["seq"].as_u64() < pair[1]["seq"].as_u64()), "in order");
+}
+
+#[test]
+fn a_thread_that_cannot_be_started_is_a_problem_until_it_can() {
+    let Some(kafka) = Kafka::or_skip("publishing::a_thread_that_cannot_be_started_is_a_problem_until_it_can") else {
+        return;
+    };
+    let mut publishing = Publishing::new(&kafka.address, &kafka.topic("barren", 1), &[]);
+    publishing.set_barren(true);
+    publishing.add(3);
+    let problem = |publishing: &Publishing| publishing.progress().mishaps.lasting.clone().map(|mishap| mishap.what);
+    let why = problem(&publishing).expect("it is a problem at once");
+    assert!(why.starts_with("cannot publish: no thread could be started: "), "{why}");
+    publishing.hurry();
+    assert_eq!(publishing.progress().mishaps.count, 1, "it is counted once");
+    publishing.set_barren(false);
+    publishing.until_delivered();
+    assert_eq!(problem(&publishing), None);
+}
+
+/// A network that was slow for a while is not taken for a slow one for good: a connection that it loses later is noticed soon.
+#[test]
+fn patience_ends() {
+    let test = "publishing::patience_ends";
+    let proxy = Proxy::new("");
+    let (Some((kafka, _directory)), Some(())) = (Kafka::behind(test, &proxy), failpoints::or_skip(test)) else {
+        return;
+    };
+    let topic = kafka.topic("patient", 1);
+    let mut flood =
+        crate::support::world::busy(&proxy.address(), &topic) + "[kafka.properties]\n'compression.type' = 'none'\n";
+    for number in 0..30 {
+        flood += &format!(
+            "[[limit]]\nname = 'flood-{number}'\ninterface = 'syn*'\nraise_at = '2 Mbit/s'\nupdate_every = '100ms'\n"
+        );
+    }
+    let mut agent = Agent::new(&flood);
+    proxy.set(Mode::Slow);
+    let running = agent.start_at("patience-s=return(1)", &[]);
+    running.until("the connection to Kafka is slow");
+    proxy.set(Mode::Pass);
+    let delivers = |name: &str| {
+        let before = kafka.end(&topic);
+        until(name, || (kafka.end(&topic) > before).then_some(()));
+    };
+    delivers("events are delivered once the network is fast");
+    std::thread::sleep(Duration::from_secs(4));
+    proxy.forget();
+    let forgotten = Instant::now();
+    delivers("the connection is replaced");
+    assert!(forgotten.elapsed() < Duration::from_secs(20), "after {:?}:\n{}", forgotten.elapsed(), running.log());
 }
 
 /// 1 MB over this network takes longer than a request may take that is answered soon.

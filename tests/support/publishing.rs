@@ -21,6 +21,7 @@ pub(crate) struct Publishing {
     control: Control,
     clock: SystemClock,
     added: u64,
+    is_barren: bool,
 }
 
 impl Publishing {
@@ -47,7 +48,7 @@ impl Publishing {
         let mut system = EventSystem::new(Box::new(FleetJournal::new()));
         system.subscribe(publisher.observer());
         let control = Control::new().expect("a pipe");
-        Self { system, publisher, control, clock, added: 0 }
+        Self { system, publisher, control, clock, added: 0, is_barren: false }
     }
 
     pub(crate) fn add(&mut self, events: u64) {
@@ -66,7 +67,13 @@ impl Publishing {
     fn turn(&mut self) {
         let Self { system, publisher, control, clock, .. } = self;
         let stamp = || Stamp { agent: "gw".into(), ..updated("gw", 1).stamp };
-        publisher.turn(system, clock.monotonic(), stamp, || control.waker()).expect("the journal works");
+        let waker = || if self.is_barren { Err(std::io::ErrorKind::OutOfMemory.into()) } else { control.waker() };
+        publisher.turn(system, clock.monotonic(), stamp, waker).expect("the journal works");
+    }
+
+    /// Has the system give no resources for another thread, or give them again.
+    pub(crate) fn set_barren(&mut self, is_barren: bool) {
+        self.is_barren = is_barren;
     }
 
     pub(crate) fn hurry(&mut self) {
