@@ -133,8 +133,8 @@ fn agent_and_consumer_never_meet() {
     assert_eq!(meetings(&imports(&planted)), ["agent imports consumer", "units imports consumer"]);
 }
 
-/// Stages of the agent's data, which `run` puts together and `cli` calls.
-const STAGES: [&str; 10] = [
+/// Stages of the data, of the agent and then of the consumer, which `run` puts together and `cli` calls.
+const STAGES: [&str; 13] = [
     "counters",
     "rate",
     "limit",
@@ -145,10 +145,13 @@ const STAGES: [&str; 10] = [
     "log_observer",
     "publisher",
     "status",
+    "source",
+    "store",
+    "report",
 ];
 
 /// Which of them may know another, and why.
-const KNOWN: [(&str, &str, &str); 16] = [
+const KNOWN: [(&str, &str, &str); 17] = [
     ("limit", "rate", "a rate is bytes over time, computed in one place"),
     ("limit", "counters", "a percentage is one of the link's speed"),
     ("rate", "counters", "a link's speed bounds what its counters can have counted"),
@@ -165,13 +168,14 @@ const KNOWN: [(&str, &str, &str); 16] = [
     ("status", "rate", "their rates,"),
     ("status", "journal", "what is kept,"),
     ("status", "publisher", "and what is sent"),
+    ("report", "store", "it asks it"),
 ];
 
 /// Returns the imports that only `run` and `cli` may have, and those of `run` and `cli` by others.
 fn wiring(imports: &[Import]) -> Vec<String> {
     fn stage(module: &[String]) -> Option<&str> {
         let stage = module.get(1)?;
-        (module[0] == "agent").then_some(stage)
+        ["agent", "consumer"].contains(&module[0].as_str()).then_some(stage)
     }
     let is_wrong = |import: &&Import| {
         let (Some(from), Some(to)) = (stage(&import.from), stage(&import.to)) else { return false };
@@ -191,11 +195,15 @@ fn only_run_wires() {
         ("agent/publisher/mod.rs", "fn f() { super::run::stop() }"),
         ("agent/rate.rs", ""),
         ("agent/run.rs", "use super::limit; use super::publisher;"),
+        ("consumer/source.rs", "use super::store::Store;"),
+        ("consumer/store/mod.rs", ""),
     ]);
-    assert_eq!(
-        wiring(&imports(&planted)),
-        ["agent::limit imports agent::publisher", "agent::publisher imports agent::run"]
-    );
+    let expected = [
+        "agent::limit imports agent::publisher",
+        "agent::publisher imports agent::run",
+        "consumer::source imports consumer::store",
+    ];
+    assert_eq!(wiring(&imports(&planted)), expected);
 }
 
 /// What is shared, in the order in which it may be imported: what comes first knows nothing of what follows.
