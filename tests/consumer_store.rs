@@ -178,6 +178,7 @@ on_both!(
     a_dead_letter_is_kept_whatever_it_claims,
     sequences_merge_and_gaps_show_unless_declared,
     what_is_missing_is_counted_once,
+    what_a_start_left_out_is_not_missing,
     a_breach_left_open_by_a_former_epoch_is_unknown_at_once,
     a_breach_of_both_directions_is_a_row,
     a_breach_that_retention_deleted_is_not_counted_again,
@@ -382,6 +383,23 @@ fn what_is_missing_is_counted_once(bench: &mut Bench) {
     assert_eq!(
         bench.ask("SELECT first_seq, last_seq, missing, cause FROM missing_events"),
         ",,1,dead_letter 2,2,1,dead_letter 3,3,1,declared"
+    );
+}
+
+/// Reading began in the middle of a topic: what came before is no loss, but for series that began later.
+fn what_a_start_left_out_is_not_missing(bench: &mut Bench) {
+    let gap = Gap { first: 0, last: 19, cause: GapCause::SkippedAtStart };
+    bench.store.insert_checkpoint(&topic(), 1, &Checkpoint::default(), Some(gap)).unwrap();
+    bench.run("UPDATE kafka_gaps SET noticed_at = '2020-01-01T00:00:00.000000Z'");
+    bench.store(&payloads([21, 22, 25]));
+    let mut later = updated("gw", 3);
+    later.id.epoch = Epoch(7);
+    bench.store_events(&[later]);
+    bench.run("UPDATE agent_sequences SET first_stored_at = '2026-01-01T00:00:00.000000Z'");
+    bench.run("UPDATE agent_sequences SET first_stored_at = '2026-01-02T00:00:00.000000Z' WHERE first_seq = 3");
+    assert_eq!(
+        bench.ask("SELECT epoch, first_seq, last_seq, cause FROM missing_events"),
+        "0000000000000007,1,2,undeclared 0000000000005f0c,23,24,undeclared"
     );
 }
 
