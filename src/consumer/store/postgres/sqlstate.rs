@@ -47,12 +47,16 @@ pub(super) fn text(error: &Error) -> String {
     line
 }
 
-/// Returns the line of a COPY that the error is about, from 0.
+/// Returns the row of a COPY, from 0, that an error is about.
 pub(super) fn copy_line(error: &Error) -> Option<usize> {
-    let context = error.as_db_error()?.where_()?;
-    let (_, line) = context.strip_prefix("COPY ")?.split_once(", line ")?;
-    let digits = line.find(|c: char| !c.is_ascii_digit()).unwrap_or(line.len());
-    line[..digits].parse::<usize>().ok()?.checked_sub(1)
+    line_of_copy(error.as_db_error()?.where_()?)
+}
+
+/// Reads `COPY events, line 3, column agent`, in any language of the server's, and behind the context of a trigger.
+fn line_of_copy(context: &str) -> Option<usize> {
+    let line = context.lines().find(|line| line.contains("COPY"))?;
+    let digits = line.split(|c: char| !c.is_ascii_digit()).find(|digits| !digits.is_empty())?;
+    digits.parse::<usize>().ok()?.checked_sub(1)
 }
 
 fn tls_remedy(text: &str) -> Option<&'static str> {
@@ -131,5 +135,20 @@ impl From<ConnectError> for StoreError {
             }
             ConnectError::Server(error) => error.into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_of_a_copy_is_read_in_any_language() {
+        assert_eq!(line_of_copy("COPY events, line 3, column agent"), Some(2));
+        assert_eq!(line_of_copy("COPY events, Zeile 12"), Some(11));
+        assert_eq!(line_of_copy("events\u{306e}COPY\u{3001}\u{884c}7"), Some(6));
+        assert_eq!(line_of_copy("PL/pgSQL function no() line 1 at RAISE\nCOPY events, line 2"), Some(1));
+        assert_eq!(line_of_copy("PL/pgSQL function no() line 1 at RAISE"), None);
+        assert_eq!(line_of_copy("COPY events"), None);
     }
 }
