@@ -125,8 +125,9 @@ const KNOWN_RANGES: &str = "
 
 const DROP_RANGES: &str = "
     DELETE FROM agent_sequences s
-    USING unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS g (agent, epoch, first, last)
-    WHERE s.agent = g.agent AND s.epoch = g.epoch AND s.first_seq = g.first AND s.last_seq = g.last";
+    USING unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[]) AS g (agent, epoch, first, last, conflicts)
+    WHERE s.agent = g.agent AND s.epoch = g.epoch AND s.first_seq = g.first
+      AND s.last_seq = g.last AND s.identity_conflicts = g.conflicts";
 
 const CHANGE_RANGES: &str = "
     UPDATE agent_sequences s

@@ -189,9 +189,16 @@ impl apply::Transaction for PostgresTransaction<'_> {
     fn put_ranges(&mut self, RangeChanges { new, changed, gone }: RangeChanges<'_>) -> Result<(), AttemptError> {
         if !gone.is_empty() {
             let (agents, epochs) = series(gone.iter().map(|(series, _)| *series));
-            let firsts: Vec<i64> = gone.iter().map(|(_, range)| range.first).collect();
-            let lasts: Vec<i64> = gone.iter().map(|(_, range)| range.last).collect();
-            let there = self.inner.execute(&self.sql.drop_ranges, &[&agents, &epochs, &firsts, &lasts])?;
+            let number =
+                |value: fn(&SequenceRange) -> i64| -> Vec<i64> { gone.iter().map(|(_, range)| value(range)).collect() };
+            let parameters: [&(dyn ToSql + Sync); 5] = [
+                &agents,
+                &epochs,
+                &number(|range| range.first),
+                &number(|range| range.last),
+                &number(|range| range.identity_conflicts),
+            ];
+            let there = self.inner.execute(&self.sql.drop_ranges, &parameters)?;
             expect_all("ranges", gone.len(), there)?;
         }
         if !changed.is_empty() {
