@@ -5,7 +5,8 @@
 
 Each message is a line: agent/interface, then the bytes above the limit so far, over all breaches of that interface. An event
 tells what its breach has come to since it began, and may come twice; so the greatest of each breach counts. JSON and, with
---registry, Avro are read; for Protobuf compile src/wire/event.proto and use ProtobufDeserializer in the place of AvroDeserializer.
+--registry, Avro are read; for Protobuf compile what `highwater-agent schema --format proto` prints, and use
+ProtobufDeserializer in the place of AvroDeserializer.
 """
 
 import argparse

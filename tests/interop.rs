@@ -23,8 +23,15 @@ fn python_or_skip(test: &str) -> Option<String> {
 }
 
 fn run(python: &str, script: &str, arguments: &[&str], input: &str) -> String {
+    let schemas = tempfile::tempdir().expect("a directory");
+    for (format, file) in
+        [(Format::Json, "event.schema.json"), (Format::Avro, "event.avsc"), (Format::Protobuf, "event.proto")]
+    {
+        std::fs::write(schemas.path().join(file), format.schema()).expect("it is written");
+    }
     let mut child = Command::new(python)
         .arg(format!("{}/{script}", env!("CARGO_MANIFEST_DIR")))
+        .env("HIGHWATER_TEST_SCHEMAS", schemas.path())
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -1,5 +1,5 @@
-//! The event in Avro. It is encoded by hand, in the order of `event.avsc`, so that an agent needs no Avro library. It is decoded by
-//! the schema it was written with, field by field and by name, so that older and newer schemas are read alike.
+//! The event in Avro. It is encoded by hand, in the order of the list of fields, so that an agent needs no Avro library. It is
+//! decoded by the schema it was written with, field by field and by name, so that older and newer schemas are read alike.
 
 #[cfg(feature = "consumer")]
 mod datum;
@@ -9,15 +9,12 @@ mod schema;
 #[cfg(feature = "consumer")]
 use std::sync::OnceLock;
 
-use chrono::{DateTime, Utc};
-
 #[cfg(feature = "consumer")]
 pub(super) use self::datum::Error;
 #[cfg(feature = "consumer")]
 pub(super) use self::schema::Schema;
-use super::flat::Flat;
-
-pub(super) const SCHEMA: &str = include_str!("event.avsc");
+use crate::event::Event;
+use crate::event::fields::{FieldPresence, FieldValue};
 
 /// CRC-64-AVRO of the schema's parsing canonical form.
 pub(super) const FINGERPRINT: u64 = 0xf3d2_05c6_6fa1_2606;
@@ -25,60 +22,33 @@ pub(super) const FINGERPRINT: u64 = 0xf3d2_05c6_6fa1_2606;
 /// Start of Avro's single-object encoding; the fingerprint follows, little-endian.
 pub(super) const MARKER: [u8; 2] = [0xc3, 0x01];
 
-/// Returns the released schema with this fingerprint; so far there is one. When `event.avsc` changes after a release, its former
+/// Returns the released schema with this fingerprint; so far there is one. When it changes after a release, its former
 /// text stays here, because a consumer reads what older agents write.
 #[cfg(feature = "consumer")]
 pub(super) fn released(fingerprint: u64) -> Option<&'static Schema> {
     static PARSED: OnceLock<Schema> = OnceLock::new();
-    (fingerprint == FINGERPRINT).then(|| PARSED.get_or_init(|| Schema::parse(SCHEMA).expect("a test reads it")))
+    (fingerprint == FINGERPRINT)
+        .then(|| PARSED.get_or_init(|| Schema::parse(super::Format::Avro.schema()).expect("a test reads it")))
 }
 
-pub(super) fn encode_single_object(flat: &Flat<'_>, bytes: &mut Vec<u8>) {
+pub(super) fn encode_single_object(event: &Event, bytes: &mut Vec<u8>) {
     bytes.extend_from_slice(&MARKER);
     bytes.extend_from_slice(&FINGERPRINT.to_le_bytes());
-    encode(flat, bytes);
+    encode(event, bytes);
 }
 
 /// Appends the event to `bytes`: the fields in the order of the schema.
-pub(super) fn encode(flat: &Flat<'_>, bytes: &mut Vec<u8>) {
+pub(super) fn encode(event: &Event, bytes: &mut Vec<u8>) {
     let mut out = AvroWriter(bytes);
-    out.long(i64::from(flat.schema));
-    out.text(&flat.agent);
-    out.text(&flat.epoch);
-    out.number(flat.seq);
-    out.text(&flat.kind);
-    out.time(flat.observed_at);
-    out.text(&flat.boot_id);
-    out.number(flat.monotonic_ms);
-    out.maybe(flat.clock_synced, |out, synced| out.0.push(u8::from(synced)));
-    out.maybe(flat.breach_id.as_deref(), AvroWriter::text);
-    out.maybe(flat.started_at, AvroWriter::time);
-    out.maybe(flat.raised_at, AvroWriter::time);
-    out.maybe(flat.ended_at, AvroWriter::time);
-    out.maybe(flat.limit_name.as_deref(), AvroWriter::text);
-    out.maybe(flat.severity, |out, severity| out.text(severity.as_str()));
-    out.maybe(flat.interface.as_deref(), AvroWriter::text);
-    out.maybe(flat.ifindex.map(u64::from), AvroWriter::number);
-    out.maybe(flat.direction, |out, direction| out.text(direction.as_str()));
-    out.maybe(flat.limit_bps, AvroWriter::number);
-    out.maybe(flat.rate_bps, AvroWriter::number);
-    out.maybe(flat.peak_bps, AvroWriter::number);
-    out.maybe(flat.mean_bps, AvroWriter::number);
-    out.maybe(flat.duration_ms, AvroWriter::number);
-    out.maybe(flat.measured_ms, AvroWriter::number);
-    out.maybe(flat.excess_bytes, AvroWriter::number);
-    out.maybe(flat.speed_bps, AvroWriter::number);
-    out.maybe(flat.rx_bytes, AvroWriter::number);
-    out.maybe(flat.tx_bytes, AvroWriter::number);
-    out.maybe(flat.rx_bps, AvroWriter::number);
-    out.maybe(flat.tx_bps, AvroWriter::number);
-    out.maybe(flat.lost_epoch.as_deref(), AvroWriter::text);
-    out.maybe(flat.ranges.as_deref(), |out, ranges| {
-        out.array(ranges, |out, (first, last)| out.array(&[*first, *last], |out, seq| out.number(*seq)));
+    event.visit_all(|field, value| {
+        // The branch of the union: null, or the type.
+        if matches!(field.presence, FieldPresence::Nullable | FieldPresence::Optional) {
+            out.long(value.is_some().into());
+        }
+        if let Some(value) = value {
+            out.value(&value);
+        }
     });
-    out.maybe(flat.version.as_deref(), AvroWriter::text);
-    out.maybe(flat.reason.as_deref(), AvroWriter::text);
-    out.maybe(flat.detail.as_deref(), AvroWriter::text);
 }
 
 struct AvroWriter<'a>(&'a mut Vec<u8>);
@@ -104,17 +74,17 @@ impl AvroWriter<'_> {
         self.0.extend_from_slice(text.as_bytes());
     }
 
-    fn time(&mut self, time: DateTime<Utc>) {
-        self.long(time.timestamp_micros());
-    }
-
-    fn maybe<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Self, T)) {
+    #[inline(always)]
+    fn value(&mut self, value: &FieldValue<'_>) {
         match value {
-            None => self.long(0),
-            Some(value) => {
-                self.long(1);
-                write(self, value);
-            }
+            FieldValue::Number(number) => self.number(*number),
+            FieldValue::Text(text) => self.text(text),
+            FieldValue::Epoch(epoch) => self.text(&epoch.digits()),
+            FieldValue::Time(time) => self.long(time.timestamp_micros()),
+            FieldValue::Bool(truth) => self.0.push((*truth).into()),
+            FieldValue::Ranges(ranges) => self.array(ranges, |out, (first, last)| {
+                out.array(&[*first, *last], |out, seq| out.number(*seq));
+            }),
         }
     }
 

@@ -7,7 +7,8 @@ use chrono::{DateTime, Datelike as _, Utc};
 use serde_json::Value;
 
 use super::DecodeError;
-use crate::event::{Body, Event, Reason};
+use crate::event::Event;
+use crate::event::fields::{BREACH_ID, Field, FieldError, FieldValue, INTERFACE, LIMIT_NAME, SEQ};
 
 /// Highest `seq`: an agent that makes a million events a second gets there in nine years. Sums over numbers stay far from 2^63.
 pub const SEQ_MAX: u64 = 1 << 48;
@@ -15,63 +16,57 @@ pub const SEQ_MAX: u64 = 1 << 48;
 pub const YEARS: RangeInclusive<i32> = 1..=9999;
 /// Longest text that is part of a key, in bytes: an entry of a PostgreSQL index has room for 2,700 in all.
 const KEY_BYTES_MAX: usize = 1_000;
+const KEYS: [Field; 3] = [BREACH_ID, LIMIT_NAME, INTERFACE];
 
 pub(super) fn check(event: &Event, raw: Option<&str>) -> Result<(), DecodeError> {
-    let Event { id, stamp, body } = event;
-    number("seq", id.seq)?;
-    time("observed_at", stamp.observed_at)?;
-    text("agent", &stamp.agent)?;
-    text("boot_id", &stamp.boot_id)?;
-    key("interface", body.interface().unwrap_or_default())?;
-    text("reason", body.reason().map_or("", Reason::as_str))?;
-    text("detail", body.detail().unwrap_or_default())?;
-    match body {
-        Body::BreachRaised(breach) | Body::BreachUpdated(breach) | Body::BreachCleared(breach) => {
-            time("started_at", breach.started_at)?;
-            time("raised_at", breach.raised_at)?;
-            time("ended_at", breach.ended_at)?;
-            key("breach_id", &breach.breach_id)?;
-            key("limit_name", &breach.limit_name)
+    let mut checked = Ok(());
+    event.visit(&mut |field, value| {
+        if let (Ok(()), Some(value)) = (&checked, value) {
+            checked = check_value(field, &value);
         }
-        Body::Loss(loss) => loss.ranges.iter().try_for_each(|(_, last)| number("ranges", *last)),
-        Body::AgentStarted(lifecycle) | Body::AgentStopped(lifecycle) => text("version", &lifecycle.version),
-        Body::Unknown(kind) => {
-            text("kind", kind)?;
-            raw.map_or(Ok(()), json)
+    });
+    checked?;
+    raw.map_or(Ok(()), json)
+}
+
+fn check_value(field: &'static Field, value: &FieldValue<'_>) -> Result<(), FieldError> {
+    match value {
+        FieldValue::Number(seq) if *field == SEQ => number(field, *seq),
+        FieldValue::Ranges(ranges) => ranges.iter().try_for_each(|(_, last)| number(field, *last)),
+        FieldValue::Time(at) => time(field, *at),
+        FieldValue::Text(value) => {
+            if KEYS.contains(field) && value.len() > KEY_BYTES_MAX {
+                let bytes = value.len();
+                return Err(FieldError::new(
+                    field.name,
+                    format!("has {bytes} bytes; at most {KEY_BYTES_MAX} are allowed"),
+                ));
+            }
+            text(field, value)
         }
-        Body::LinkAdded(_) | Body::LinkRemoved(_) | Body::LinkChanged(_) | Body::Sample(_) => Ok(()),
+        FieldValue::Number(_) | FieldValue::Epoch(_) | FieldValue::Bool(_) => Ok(()),
     }
 }
 
-fn number(field: &'static str, value: u64) -> Result<(), DecodeError> {
+fn number(field: &Field, value: u64) -> Result<(), FieldError> {
     if value > SEQ_MAX {
-        return Err(DecodeError::field(field, format!("{value} is over 2^48: no agent counts so far")));
+        return Err(FieldError::new(field.name, format!("{value} is over 2^48: no agent counts so far")));
     }
     Ok(())
 }
 
-fn time(field: &'static str, time: DateTime<Utc>) -> Result<(), DecodeError> {
+fn time(field: &Field, time: DateTime<Utc>) -> Result<(), FieldError> {
     if !YEARS.contains(&time.year()) {
-        return Err(DecodeError::field(field, format!("the year {} is not one of 1 to 9999", time.year())));
+        return Err(FieldError::new(field.name, format!("the year {} is not one of 1 to 9999", time.year())));
     }
     Ok(())
 }
 
-fn text(field: &'static str, text: &str) -> Result<(), DecodeError> {
+fn text(field: &Field, text: &str) -> Result<(), FieldError> {
     if text.contains('\0') {
-        return Err(DecodeError::field(field, NUL));
+        return Err(FieldError::new(field.name, NUL));
     }
     Ok(())
-}
-
-fn key(field: &'static str, value: &str) -> Result<(), DecodeError> {
-    if value.len() > KEY_BYTES_MAX {
-        return Err(DecodeError::field(
-            field,
-            format!("has {} bytes; at most {KEY_BYTES_MAX} are allowed", value.len()),
-        ));
-    }
-    text(field, value)
 }
 
 const NUL: &str = "holds a NUL character, which no database stores in a text";
@@ -80,7 +75,7 @@ const NUL: &str = "holds a NUL character, which no database stores in a text";
 fn json(raw: &str) -> Result<(), DecodeError> {
     let Value::Object(fields) = serde_json::from_str(raw)? else { return Ok(()) };
     let bad = fields.iter().find(|(name, value)| name.contains('\0') || has_nul(value));
-    bad.map_or(Ok(()), |(name, _)| Err(DecodeError::field(name.escape_debug().to_string(), NUL)))
+    bad.map_or(Ok(()), |(name, _)| Err(FieldError::new(name.escape_debug().to_string(), NUL).into()))
 }
 
 fn has_nul(value: &Value) -> bool {

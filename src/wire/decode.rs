@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 
-use super::flat::Flat;
 use super::{CONFLUENT, DecodeError, avro, bounds, json, protobuf};
+use crate::event::fields::FieldValues;
 use crate::event::{Body, Event};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -54,7 +56,7 @@ pub struct WriterSchema(Kind);
 #[derive(Clone, Debug)]
 enum Kind {
     Avro(avro::Schema),
-    /// Needs no text of its own: `event.proto` never reuses a field number.
+    /// Needs no text of its own: a field's number is never used again.
     Protobuf,
     Json,
 }
@@ -120,7 +122,7 @@ impl Decoder {
 }
 
 fn from_json(payload: &[u8]) -> Result<Decoded, DecodeError> {
-    let event = json::decode(payload)?.try_into()?;
+    let event = Event::read(json::decode(payload)?)?;
     decoded(event, || {
         let text = std::str::from_utf8(payload).map_err(<serde_json::Error as serde::de::Error>::custom)?;
         Ok(text.to_owned())
@@ -129,13 +131,19 @@ fn from_json(payload: &[u8]) -> Result<Decoded, DecodeError> {
 
 fn from_avro(schema: &avro::Schema, value: &[u8]) -> Result<Decoded, DecodeError> {
     let error = |error: avro::Error| DecodeError::Avro(error.to_string());
-    let event = schema.read::<Flat<'_>>(value).map_err(error)?.try_into()?;
+    let event = Event::read(schema.read::<FieldValues<'_>>(value).map_err(error)?)?;
     decoded(event, || Ok(schema.read::<Value>(value).map_err(error)?.to_string()))
 }
 
 fn from_protobuf(message: &[u8]) -> Result<Decoded, DecodeError> {
-    let event = protobuf::decode(message)?.try_into()?;
-    decoded(event, || Ok(protobuf::rendered(message)?.to_string()))
+    let values = protobuf::decode(message)?;
+    let event = Event::read(values.clone())?;
+    // The fields that have names here, and the whole message in base64 for the rest.
+    decoded(event, || {
+        let mut fields: Value = serde_json::from_slice(&json::encode_values(&values))?;
+        fields["protobuf"] = BASE64_STANDARD.encode(message).into();
+        Ok(fields.to_string())
+    })
 }
 
 /// Checks that a database can store the event. An unknown kind also keeps its rendering, for a later version that knows it.

@@ -1,5 +1,4 @@
-use std::borrow::Cow;
-use std::fmt;
+use crate::event::fields::FieldError;
 
 /// Reason why a message is not an event, and will not become one by waiting. The text names a remedy where there is one.
 #[derive(Debug, thiserror::Error)]
@@ -13,12 +12,8 @@ pub enum DecodeError {
     Avro(String),
     #[error("not an event in Protobuf: {0}")]
     Protobuf(#[from] prost::DecodeError),
-    #[error("field `{field}`: {problem}")]
-    Field {
-        /// Name on the wire.
-        field: Cow<'static, str>,
-        problem: String,
-    },
+    #[error(transparent)]
+    Field(#[from] FieldError),
     /// The message ends within the header that would identify its schema.
     #[error("cut short: {what} takes {needed} bytes, and there are {there}")]
     Truncated {
@@ -54,10 +49,4 @@ pub enum DecodeError {
     },
     #[error("neither JSON nor Avro nor Protobuf: it begins with {0}, and no content-type says what it is")]
     Unrecognised(String),
-}
-
-impl DecodeError {
-    pub(super) fn field(field: impl Into<Cow<'static, str>>, problem: impl fmt::Display) -> Self {
-        Self::Field { field: field.into(), problem: problem.to_string() }
-    }
 }

@@ -1,171 +1,55 @@
 //! The event as one flat JSON object.
 //!
 //! An agent that publishes to Kafka encodes little else, so this is faster than a general serializer: names are copied unescaped,
-//! and a text that needs no escapes is copied whole. A field's name is inlined into [`encode`], where its length is known and a few
+//! and a text that needs no escapes is copied whole. A field's key is inlined into [`encode`], where its length is known and a few
 //! moves copy it.
 
-use std::borrow::Cow;
-
-use chrono::{DateTime, Utc};
-use smol_str::SmolStr;
-
 use super::DecodeError;
-use super::flat::Flat;
 use super::time::rfc3339;
-use crate::event::{Direction, Event, Severity};
+use crate::event::Event;
+use crate::event::fields::{Field, FieldPresence, FieldValue, FieldValues};
 
 /// Capacity that suffices for most events, unless names are very long.
 pub(super) const BREACH_BYTES: usize = 672;
 
-/// Appends the fields that are present, one after the other.
-macro_rules! put {
-    ($json:ident: $($field:ident)*) => { $( $field.put(concat!(",\"", stringify!($field), "\":"), $json); )* };
+pub(super) fn encode(event: &Event, json: &mut Vec<u8>) {
+    let start = json.len();
+    event.visit(&mut |field, value| put(field, value.as_ref(), json));
+    close(start, json);
 }
 
-pub(super) fn encode(event: &Event, json: &mut Vec<u8>) {
-    let Flat {
-        schema,
-        agent,
-        epoch,
-        seq,
-        kind,
-        observed_at,
-        boot_id,
-        monotonic_ms,
-        clock_synced,
-        breach_id,
-        started_at,
-        raised_at,
-        ended_at,
-        limit_name,
-        severity,
-        interface,
-        ifindex,
-        direction,
-        limit_bps,
-        rate_bps,
-        peak_bps,
-        mean_bps,
-        duration_ms,
-        measured_ms,
-        excess_bytes,
-        speed_bps,
-        rx_bytes,
-        tx_bytes,
-        rx_bps,
-        tx_bps,
-        lost_epoch,
-        ranges,
-        version,
-        reason,
-        detail,
-    } = &Flat::from(event);
-    let clock_synced = OrNull(*clock_synced);
-    schema.put("{\"schema\":", json);
-    put!(json: agent epoch seq kind observed_at boot_id monotonic_ms clock_synced);
-    put!(json: breach_id started_at raised_at ended_at limit_name severity interface ifindex direction);
-    put!(json: limit_bps rate_bps peak_bps mean_bps duration_ms measured_ms excess_bytes);
-    put!(json: speed_bps rx_bytes tx_bytes rx_bps tx_bps lost_epoch ranges version reason detail);
+/// Encodes what was read of a message, whether or not it is an event.
+#[cfg(feature = "consumer")]
+pub(super) fn encode_values(values: &FieldValues<'_>) -> Vec<u8> {
+    let mut json = Vec::new();
+    values.iter().for_each(|(field, value)| put(field, value, &mut json));
+    close(0, &mut json);
+    json
+}
+
+/// Each key begins with a comma; the first one gives way to the brace.
+fn close(start: usize, json: &mut Vec<u8>) {
+    json[start] = b'{';
     json.push(b'}');
 }
 
-pub(super) fn decode(payload: &[u8]) -> Result<Flat<'_>, DecodeError> {
-    if payload.is_empty() {
-        return Err(DecodeError::Empty);
+#[inline(always)]
+fn put(field: &Field, value: Option<&FieldValue<'_>>, json: &mut Vec<u8>) {
+    if value.is_none() && field.presence != FieldPresence::Nullable {
+        return;
     }
-    Ok(serde_json::from_slice(payload)?)
-}
-
-trait Put {
-    /// Appends `name`, which includes the punctuation before and after it, and the value.
-    fn put(&self, name: &str, json: &mut Vec<u8>);
-}
-
-/// A field that is `null` if unknown, and never left out.
-struct OrNull(Option<bool>);
-
-impl Put for OrNull {
-    #[inline(always)]
-    fn put(&self, name: &str, json: &mut Vec<u8>) {
-        plain(name, json);
-        plain(self.0.map_or("null", |known| if known { "true" } else { "false" }), json);
-    }
-}
-
-impl<T: Put> Put for Option<T> {
-    #[inline(always)]
-    fn put(&self, name: &str, json: &mut Vec<u8>) {
-        if let Some(value) = self {
-            value.put(name, json);
+    json.extend_from_slice(field.json_key.as_bytes());
+    match value {
+        None => json.extend_from_slice(b"null"),
+        Some(FieldValue::Number(number)) => json.extend_from_slice(itoa::Buffer::new().format(*number).as_bytes()),
+        Some(FieldValue::Text(value)) => text(value, json),
+        Some(FieldValue::Epoch(epoch)) => quoted(epoch.digits().as_bytes(), json),
+        Some(FieldValue::Time(time)) => quoted(rfc3339(*time).as_bytes(), json),
+        Some(FieldValue::Bool(truth)) => json.extend_from_slice(if *truth { b"true" } else { b"false" }),
+        Some(FieldValue::Ranges(ranges)) => {
+            serde_json::to_writer(json, ranges).expect("numbers can be written to memory");
         }
     }
-}
-
-impl Put for u64 {
-    #[inline(always)]
-    fn put(&self, name: &str, json: &mut Vec<u8>) {
-        plain(name, json);
-        plain(itoa::Buffer::new().format(*self), json);
-    }
-}
-
-impl Put for u32 {
-    #[inline(always)]
-    fn put(&self, name: &str, json: &mut Vec<u8>) {
-        u64::from(*self).put(name, json);
-    }
-}
-
-impl Put for Cow<'_, str> {
-    #[inline(always)]
-    fn put(&self, name: &str, json: &mut Vec<u8>) {
-        plain(name, json);
-        text(self, json);
-    }
-}
-
-impl Put for SmolStr {
-    #[inline(always)]
-    fn put(&self, name: &str, json: &mut Vec<u8>) {
-        plain(name, json);
-        text(self, json);
-    }
-}
-
-impl Put for DateTime<Utc> {
-    #[inline(always)]
-    fn put(&self, name: &str, json: &mut Vec<u8>) {
-        plain(name, json);
-        quoted(rfc3339(*self).as_bytes(), json);
-    }
-}
-
-impl Put for Severity {
-    #[inline(always)]
-    fn put(&self, name: &str, json: &mut Vec<u8>) {
-        plain(name, json);
-        quoted(self.as_str().as_bytes(), json);
-    }
-}
-
-impl Put for Direction {
-    #[inline(always)]
-    fn put(&self, name: &str, json: &mut Vec<u8>) {
-        plain(name, json);
-        quoted(self.as_str().as_bytes(), json);
-    }
-}
-
-impl Put for Cow<'_, [(u64, u64)]> {
-    fn put(&self, name: &str, json: &mut Vec<u8>) {
-        plain(name, json);
-        serde_json::to_writer(json, self).expect("numbers can be written to memory");
-    }
-}
-
-#[inline(always)]
-fn plain(text: &str, json: &mut Vec<u8>) {
-    json.extend_from_slice(text.as_bytes());
 }
 
 fn text(text: &str, json: &mut Vec<u8>) {
@@ -181,15 +65,45 @@ fn quoted(text: &[u8], json: &mut Vec<u8>) {
     json.push(b'"');
 }
 
+pub(super) fn decode(payload: &[u8]) -> Result<FieldValues<'_>, DecodeError> {
+    if payload.is_empty() {
+        return Err(DecodeError::Empty);
+    }
+    Ok(serde_json::from_slice(payload)?)
+}
+
 #[cfg(all(test, feature = "consumer"))]
 mod tests {
+    use serde::Serializer as _;
+    use serde::ser::SerializeMap as _;
+    use serde_json::{Value, json};
+
     use super::super::tests::events;
     use super::*;
 
     proptest::proptest! {
         #[test]
         fn is_what_serde_writes(event in events()) {
-            let (ours, serdes) = (crate::wire::to_json(&event), serde_json::to_vec(&Flat::from(&event)).unwrap());
+            let mut serdes = Vec::new();
+            let mut serializer = serde_json::Serializer::new(&mut serdes);
+            let mut map = serializer.serialize_map(None).unwrap();
+            event.visit(&mut |field, value| {
+                let value = match value {
+                    None if field.name == "clock_synced" => Value::Null,
+                    None => return,
+                    Some(FieldValue::Number(number)) => number.into(),
+                    Some(FieldValue::Text(text)) => text.into(),
+                    Some(FieldValue::Epoch(epoch)) => epoch.to_string().into(),
+                    Some(FieldValue::Time(time)) => {
+                        time.to_rfc3339_opts(chrono::SecondsFormat::Micros, true).into()
+                    }
+                    Some(FieldValue::Bool(truth)) => truth.into(),
+                    Some(FieldValue::Ranges(ranges)) => json!(ranges),
+                };
+                map.serialize_entry(field.name, &value).unwrap();
+            });
+            map.end().unwrap();
+            let ours = crate::wire::to_json(&event);
             proptest::prop_assert_eq!(String::from_utf8(ours).unwrap(), String::from_utf8(serdes).unwrap());
         }
     }

@@ -18,11 +18,12 @@ mod bounds;
 #[cfg(feature = "consumer")]
 mod decode;
 mod error;
-mod flat;
 mod json;
 mod key;
 mod protobuf;
+mod schema;
 mod time;
+mod values;
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
@@ -34,7 +35,6 @@ pub use self::bounds::{SEQ_MAX, YEARS};
 #[cfg(feature = "consumer")]
 pub use self::decode::{Decoded, Decoder, NoRegistry, Schemas, Undecoded, WriterSchema};
 pub use self::error::DecodeError;
-use self::flat::Flat;
 pub use self::key::{KEYS, Key};
 use self::time::{Text, rfc3339};
 use crate::event::{Event, EventId};
@@ -87,9 +87,9 @@ impl Format {
     /// Returns the schema of an event: a JSON Schema, an Avro schema or a Protobuf file.
     pub fn schema(self) -> &'static str {
         match self {
-            Self::Json => include_str!("event.schema.json"),
-            Self::Avro => avro::SCHEMA,
-            Self::Protobuf => protobuf::SCHEMA,
+            Self::Json => &schema::JSON,
+            Self::Avro => &schema::AVRO,
+            Self::Protobuf => &schema::PROTOBUF,
         }
     }
 
@@ -132,7 +132,7 @@ pub fn write_json(event: &Event, json: &mut Vec<u8>) {
 
 /// Decodes JSON; fields that a newer agent added are ignored.
 pub fn from_json(payload: &[u8]) -> Result<Event, DecodeError> {
-    json::decode(payload)?.try_into()
+    Ok(Event::read(json::decode(payload)?)?)
 }
 
 /// Makes the message that carries `event`, whose JSON is `json`; framed with `schema_id` if a registry gave the schema one.
@@ -159,14 +159,13 @@ fn binary(event: &Event, bytes_max: usize, format: Format, schema_id: Option<u32
         bytes.push(CONFLUENT);
         bytes.extend_from_slice(&id.to_be_bytes());
     }
-    let flat = Flat::from(event);
     match (format, schema_id) {
         (Format::Json, _) => {}
-        (Format::Avro, None) => avro::encode_single_object(&flat, &mut bytes),
-        (Format::Avro, Some(_)) => avro::encode(&flat, &mut bytes),
+        (Format::Avro, None) => avro::encode_single_object(event, &mut bytes),
+        (Format::Avro, Some(_)) => avro::encode(event, &mut bytes),
         (Format::Protobuf, framed) => {
             bytes.extend(framed.map(|_| FIRST_MESSAGE));
-            protobuf::encode(&flat, &mut bytes);
+            protobuf::encode(event, &mut bytes);
         }
     }
     bytes

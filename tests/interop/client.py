@@ -5,6 +5,7 @@ in the same form, from standard input."""
 import argparse
 import importlib.util
 import json
+import os
 import pathlib
 import sys
 import tempfile
@@ -23,7 +24,7 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_tools import protoc
 
-SCHEMAS = pathlib.Path(__file__).parents[2] / "src" / "wire"
+SCHEMAS = pathlib.Path(os.environ["HIGHWATER_TEST_SCHEMAS"])
 AVSC = (SCHEMAS / "event.avsc").read_text()
 TIMES = ("observed_at", "started_at", "raised_at", "ended_at")
 

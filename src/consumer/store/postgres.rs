@@ -1,6 +1,7 @@
 //! Stores in PostgreSQL.
 
 mod address;
+mod columns;
 mod copy;
 mod maintenance;
 mod partitions;

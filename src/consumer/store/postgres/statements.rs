@@ -3,7 +3,9 @@
 
 use postgres::{Client, Statement};
 
-use crate::consumer::store::rows::Table;
+use super::columns::column_type;
+use crate::consumer::store::rows::{self, Table};
+use crate::event::fields::{AGENT, BREACH_ID};
 use crate::failpoints::unless_out;
 
 pub(super) struct Statements {
@@ -150,59 +152,40 @@ const KNOWN_BREACHES: &str = "
     FROM unnest($1::text[], $2::text[]) AS k (agent, breach_id)
     JOIN breach_state b ON b.agent = k.agent AND b.breach_id = k.breach_id";
 
-/// Columns of `breach_state`, but for `stored_at`, and their types.
-const BREACH_COLUMNS: [(&str, &str); 23] = [
-    ("agent", "text"),
-    ("breach_id", "text"),
-    ("epoch", "text"),
-    ("seq", "bigint"),
-    ("observed_at", "timestamptz"),
-    ("state", "text"),
-    ("started_at", "timestamptz"),
-    ("raised_at", "timestamptz"),
-    ("ended_at", "timestamptz"),
-    ("limit_name", "text"),
-    ("severity", "text"),
-    ("interface", "text"),
-    ("direction", "text"),
-    ("limit_bps", "bigint"),
-    ("rate_bps", "bigint"),
-    ("peak_bps", "bigint"),
-    ("mean_bps", "bigint"),
-    ("duration_ms", "bigint"),
-    ("measured_ms", "bigint"),
-    ("excess_bytes", "bigint"),
-    ("reason", "text"),
-    ("detail", "text"),
-    ("counted_bytes", "bigint"),
-];
+/// Returns the columns of `breach_state`, but for `stored_at`, and their types.
+fn breach_columns() -> Vec<(&'static str, &'static str)> {
+    let own = [("state", "text"), ("counted_bytes", "bigint")];
+    rows::breach_state_fields().map(|field| (field.name, column_type(field))).chain(own).collect()
+}
 
-/// Returns the FROM of a row for each breach; `more` are columns that are not `breach_state`'s.
-fn breaches(more: &[(&str, &str)]) -> String {
-    let columns: Vec<(&str, &str)> = BREACH_COLUMNS.iter().chain(more).copied().collect();
+/// Returns the FROM of a row for each breach.
+fn breaches(columns: &[(&str, &str)]) -> String {
     let arrays: Vec<String> =
         columns.iter().enumerate().map(|(index, (_, kind))| format!("${}::{kind}[]", index + 1)).collect();
-    let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
-    format!("unnest({}) AS n ({})", arrays.join(", "), names.join(", "))
+    format!("unnest({}) AS n ({})", arrays.join(", "), names(columns))
+}
+
+fn names(columns: &[(&str, &str)]) -> String {
+    columns.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
 }
 
 fn insert_breaches() -> String {
-    let columns = BREACH_COLUMNS.map(|(name, _)| name).join(", ");
-    format!(
-        "INSERT INTO breach_state ({columns}, stored_at) SELECT {columns}, now() FROM {} ON CONFLICT DO NOTHING",
-        breaches(&[])
-    )
+    let columns = breach_columns();
+    let (names, rows) = (names(&columns), breaches(&columns));
+    format!("INSERT INTO breach_state ({names}, stored_at) SELECT {names}, now() FROM {rows} ON CONFLICT DO NOTHING")
 }
 
 fn change_breaches() -> String {
-    let columns =
-        BREACH_COLUMNS[2..].iter().map(|(name, _)| format!("{name} = n.{name}")).collect::<Vec<_>>().join(", ");
+    let columns = breach_columns();
+    let is_key = |name: &str| [AGENT.name, BREACH_ID.name].contains(&name);
+    let changed = columns.iter().filter(|(name, _)| !is_key(name)).map(|(name, _)| format!("{name} = n.{name}"));
+    let changed = changed.collect::<Vec<_>>().join(", ");
     let old = [("old_epoch", "text"), ("old_seq", "bigint"), ("old_counted_bytes", "bigint")];
     format!(
-        "UPDATE breach_state b SET {columns}, stored_at = now() FROM {}
+        "UPDATE breach_state b SET {changed}, stored_at = now() FROM {}
          WHERE b.agent = n.agent AND b.breach_id = n.breach_id
            AND b.epoch = n.old_epoch AND b.seq = n.old_seq AND b.counted_bytes = n.old_counted_bytes",
-        breaches(&old)
+        breaches(&[&columns[..], &old].concat())
     )
 }
 

@@ -8,6 +8,7 @@ use chrono::{DateTime, NaiveDate, Utc};
 use postgres::Statement;
 use postgres::types::ToSql;
 
+use super::columns::ColumnArray;
 use super::sqlstate::{self, Class};
 use super::statements::Statements;
 use super::{PostgresSession, copy};
@@ -19,7 +20,7 @@ use crate::consumer::store::rows::{
 };
 use crate::consumer::store::sequences::SequenceRange;
 use crate::consumer::store::{StoreError, TotalKey};
-use crate::event::{Breach, Epoch, Event, Reason};
+use crate::event::Epoch;
 use crate::failpoints;
 
 pub(super) struct PostgresTransaction<'s> {
@@ -410,39 +411,22 @@ fn put_last_words(
     words: &[LastWord<'_>],
     known: &[KnownBreach],
 ) -> Result<u64, postgres::Error> {
-    fn column<'w, T>(words: &'w [LastWord<'_>], value: impl Fn(&'w Event, &'w Breach) -> T) -> Vec<T> {
-        words.iter().map(|word| value(word.event, word.breach)).collect()
+    let mut columns: Vec<ColumnArray<'_>> = rows::breach_state_fields().map(ColumnArray::of).collect();
+    for word in words {
+        let mut next = columns.iter_mut();
+        word.event.visit_all(|field, value| {
+            if rows::is_of_breach_state(field)
+                && let Some(column) = next.next()
+            {
+                column.push(value);
+            }
+        });
     }
-    let texts = |value: fn(&Breach) -> &str| column(words, |_, breach| value(breach));
-    let times = |value: fn(&Breach) -> DateTime<Utc>| column(words, |_, breach| value(breach));
-    let numbers = |value: fn(&Breach) -> u64| column(words, |_, breach| value(breach).cast_signed());
-    let state = |event: &Event| if rows::is_cleared(event) { "cleared" } else { "open" };
-    // In the order of `BREACH_COLUMNS`.
-    let new: [&(dyn ToSql + Sync); 23] = [
-        &column(words, |event, _| event.stamp.agent.as_str()),
-        &texts(|breach| &breach.breach_id),
-        &column(words, |event, _| event.id.epoch.to_string()),
-        &column(words, |event, _| event.id.seq.cast_signed()),
-        &column(words, |event, _| event.stamp.observed_at),
-        &column(words, |event, _| state(event)),
-        &times(|breach| breach.started_at),
-        &times(|breach| breach.raised_at),
-        &times(|breach| breach.ended_at),
-        &texts(|breach| &breach.limit_name),
-        &texts(|breach| breach.severity.as_str()),
-        &texts(|breach| &breach.interface),
-        &texts(|breach| breach.direction.as_str()),
-        &numbers(|breach| breach.limit_bps),
-        &numbers(|breach| breach.rate_bps),
-        &numbers(|breach| breach.peak_bps),
-        &numbers(|breach| breach.mean_bps),
-        &numbers(|breach| breach.duration_ms),
-        &numbers(|breach| breach.measured_ms),
-        &numbers(|breach| breach.excess_bytes),
-        &column(words, |_, breach| breach.reason.as_ref().map(Reason::as_str)),
-        &column(words, |_, breach| breach.detail.as_deref()),
-        &words.iter().map(|word| word.counted_bytes).collect::<Vec<_>>(),
-    ];
+    let states: Vec<_> = words.iter().map(LastWord::state).collect();
+    let counted_bytes: Vec<_> = words.iter().map(|word| word.counted_bytes).collect();
+    let mut new: Vec<&(dyn ToSql + Sync)> = columns.iter().map(ColumnArray::parameter).collect();
+    new.push(&states);
+    new.push(&counted_bytes);
     if known.is_empty() {
         return transaction.execute(statement, &new);
     }

@@ -1,10 +1,14 @@
 //! Transactions in SQLite. It has one writer at a time (`BEGIN IMMEDIATE`), which makes the guards cheap; they hold all the same,
 //! since several consumers may share the file.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
-use rusqlite::{Connection, Error, ErrorCode, OptionalExtension as _, Statement, TransactionBehavior, params};
+use rusqlite::types::{Null, ToSqlOutput};
+use rusqlite::{
+    Connection, Error, ErrorCode, OptionalExtension as _, Statement, TransactionBehavior, params, params_from_iter,
+};
 
 use super::text;
 use crate::consumer::batch::{Fingerprint, Gap, TopicId};
@@ -15,7 +19,8 @@ use crate::consumer::store::rows::{
     SeriesRanges, Table,
 };
 use crate::consumer::store::sequences::SequenceRange;
-use crate::event::{Body, Epoch, Event, Reason, Sample};
+use crate::event::fields::FieldValue;
+use crate::event::{Epoch, Event};
 
 pub(super) struct SqliteSession(pub(super) Connection);
 
@@ -23,33 +28,6 @@ pub(super) struct SqliteTransaction<'s> {
     inner: rusqlite::Transaction<'s>,
     now: String,
 }
-
-const INSERT_EVENT: &str = "
-    INSERT INTO events (agent, epoch, seq, observed_at, kind, stored_at, kafka_topic, kafka_partition, kafka_offset, boot_id,
-        monotonic_ms, clock_synced, breach_id, started_at, raised_at, ended_at, limit_name, severity, interface, ifindex,
-        direction, limit_bps, rate_bps, peak_bps, mean_bps, duration_ms, measured_ms, excess_bytes, speed_bps, lost_epoch,
-        ranges, version, reason, detail, raw)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24,
-        ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35)";
-
-const INSERT_SAMPLE: &str = "
-    INSERT INTO samples (agent, epoch, seq, observed_at, stored_at, kafka_topic, kafka_partition, kafka_offset, interface,
-        duration_ms, rx_bytes, tx_bytes, rx_bps, tx_bps, reason)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
-
-const PUT_BREACH: &str = "
-    INSERT INTO breach_state (agent, breach_id, epoch, seq, observed_at, stored_at, state, started_at, raised_at, ended_at, limit_name,
-        severity, interface, direction, limit_bps, rate_bps, peak_bps, mean_bps, duration_ms, measured_ms, excess_bytes, reason,
-        detail, counted_bytes)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24)
-    ON CONFLICT (agent, breach_id) DO UPDATE
-    SET epoch = excluded.epoch, seq = excluded.seq, observed_at = excluded.observed_at, stored_at = excluded.stored_at,
-        state = excluded.state, started_at = excluded.started_at, raised_at = excluded.raised_at, ended_at = excluded.ended_at,
-        limit_name = excluded.limit_name, severity = excluded.severity, interface = excluded.interface,
-        direction = excluded.direction, limit_bps = excluded.limit_bps, rate_bps = excluded.rate_bps,
-        peak_bps = excluded.peak_bps, mean_bps = excluded.mean_bps, duration_ms = excluded.duration_ms,
-        measured_ms = excluded.measured_ms, excess_bytes = excluded.excess_bytes, reason = excluded.reason,
-        detail = excluded.detail, counted_bytes = excluded.counted_bytes";
 
 const ADD_TOTAL: &str = "
     INSERT INTO totals (agent, interface, direction, limit_name, day, breaches, excess_bytes) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
@@ -164,21 +142,16 @@ impl apply::Transaction for SqliteTransaction<'_> {
     }
 
     fn insert(&mut self, table: Table, topic: &TopicId, rows: &[&Row<'_>]) -> Result<(), AttemptError> {
-        let mut statement = self.inner.prepare(match table {
-            Table::Events => INSERT_EVENT,
-            Table::Samples => INSERT_SAMPLE,
-        })?;
+        let mut statement = self.inner.prepare(&insert_statement(table))?;
         for row in rows {
-            let inserted = match &row.event.body {
-                Body::Sample(sample) => insert_sample(&mut statement, &topic.name, row, sample, &self.now),
-                _ => insert_event(&mut statement, &topic.name, row, &self.now),
-            };
-            inserted.map_err(|error| match AttemptError::from(error) {
-                AttemptError::Rejected { error, otherwise, .. } => {
-                    AttemptError::Rejected { at: Some((row.partition, row.record.offset)), error, otherwise }
-                }
-                other => other,
-            })?;
+            insert_row(&mut statement, table, &topic.name, row, &self.now).map_err(
+                |error| match AttemptError::from(error) {
+                    AttemptError::Rejected { error, otherwise, .. } => {
+                        AttemptError::Rejected { at: Some((row.partition, row.record.offset)), error, otherwise }
+                    }
+                    other => other,
+                },
+            )?;
         }
         Ok(())
     }
@@ -241,7 +214,7 @@ impl apply::Transaction for SqliteTransaction<'_> {
     }
 
     fn put_breaches(&mut self, changes: &BreachChanges<'_>) -> Result<(), AttemptError> {
-        let mut put = self.inner.prepare(PUT_BREACH)?;
+        let mut put = self.inner.prepare(&put_breach_statement())?;
         for word in changes.new.iter().chain(changes.changed.iter().map(|(word, _)| word)) {
             put_breach(&mut put, word, &self.now)?;
         }
@@ -408,114 +381,64 @@ fn time(text: &str) -> Option<DateTime<Utc>> {
     DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc())
 }
 
-fn insert_event(statement: &mut Statement<'_>, topic: &str, row: &Row<'_>, now: &str) -> Result<(), Error> {
-    let Event { id, stamp, body } = row.event;
-    let (breach, loss, link, lifecycle) = match body {
-        Body::BreachRaised(breach) | Body::BreachUpdated(breach) | Body::BreachCleared(breach) => {
-            (Some(breach), None, None, None)
+/// Returns the statement whose parameters [`insert_row`] binds, in the same order.
+fn insert_statement(table: Table) -> String {
+    let fields = table.fields().map(|field| field.name);
+    let raw = (table == Table::Events).then_some("raw");
+    let columns: Vec<&str> =
+        fields.chain(["stored_at", "kafka_topic", "kafka_partition", "kafka_offset"]).chain(raw).collect();
+    let places = vec!["?"; columns.len()].join(", ");
+    format!("INSERT INTO {} ({}) VALUES ({places})", table.name(), columns.join(", "))
+}
+
+fn insert_row(statement: &mut Statement<'_>, table: Table, topic: &str, row: &Row<'_>, now: &str) -> Result<(), Error> {
+    let mut values: Vec<ToSqlOutput<'_>> = Vec::with_capacity(statement.parameter_count());
+    row.event.visit_all(|field, value| {
+        if table.has(field) {
+            values.push(value.map_or(Null.into(), sql_value));
         }
-        Body::Loss(loss) => (None, Some(loss), None, None),
-        Body::LinkAdded(link) | Body::LinkRemoved(link) | Body::LinkChanged(link) => (None, None, Some(link), None),
-        Body::AgentStarted(lifecycle) | Body::AgentStopped(lifecycle) => (None, None, None, Some(lifecycle)),
-        // A sample has a table of its own.
-        Body::Sample(_) | Body::Unknown(_) => (None, None, None, None),
-    };
-    statement.execute(params![
-        stamp.agent.as_str(),
-        id.epoch.to_string(),
-        id.seq.cast_signed(),
-        text(stamp.observed_at),
-        body.kind(),
-        now,
-        topic,
-        row.partition,
-        row.record.offset,
-        stamp.boot_id,
-        stamp.monotonic_ms.cast_signed(),
-        stamp.clock_synced,
-        breach.map(|breach| breach.breach_id.as_str()),
-        breach.map(|breach| text(breach.started_at)),
-        breach.map(|breach| text(breach.raised_at)),
-        breach.map(|breach| text(breach.ended_at)),
-        breach.map(|breach| breach.limit_name.as_str()),
-        breach.map(|breach| breach.severity.as_str()),
-        breach.map(|breach| breach.interface.as_str()).or(link.map(|link| link.interface.as_str())),
-        breach.and_then(|breach| breach.ifindex).or(link.map(|link| link.ifindex)),
-        breach.map(|breach| breach.direction.as_str()),
-        breach.map(|breach| breach.limit_bps.cast_signed()),
-        breach.map(|breach| breach.rate_bps.cast_signed()),
-        breach.map(|breach| breach.peak_bps.cast_signed()),
-        breach.map(|breach| breach.mean_bps.cast_signed()),
-        breach.map(|breach| breach.duration_ms.cast_signed()),
-        breach.map(|breach| breach.measured_ms.cast_signed()),
-        breach.map(|breach| breach.excess_bytes.cast_signed()),
-        link.and_then(|link| link.speed_bps).map(u64::cast_signed),
-        loss.map(|loss| loss.epoch.to_string()),
-        loss.map(|loss| serde_json::to_string(&loss.ranges).expect("whole numbers")),
-        lifecycle.map(|lifecycle| &lifecycle.version),
-        body.reason().map(Reason::as_str),
-        body.detail(),
-        row.record.raw.as_deref(),
-    ])?;
+    });
+    values.extend([now.into(), topic.into(), row.partition.into(), row.record.offset.into()]);
+    if table == Table::Events {
+        values.push(row.record.raw.as_deref().map_or(Null.into(), ToSqlOutput::from));
+    }
+    statement.execute(params_from_iter(values))?;
     Ok(())
 }
 
-fn insert_sample(
-    statement: &mut Statement<'_>,
-    topic: &str,
-    row: &Row<'_>,
-    sample: &Sample,
-    now: &str,
-) -> Result<(), Error> {
-    let Event { id, stamp, .. } = row.event;
-    statement.execute(params![
-        stamp.agent.as_str(),
-        id.epoch.to_string(),
-        id.seq.cast_signed(),
-        text(stamp.observed_at),
-        now,
-        topic,
-        row.partition,
-        row.record.offset,
-        sample.interface,
-        sample.duration_ms.map(u64::cast_signed),
-        sample.rx_bytes.map(u64::cast_signed),
-        sample.tx_bytes.map(u64::cast_signed),
-        sample.rx_bps.map(u64::cast_signed),
-        sample.tx_bps.map(u64::cast_signed),
-        sample.reason.as_ref().map(Reason::as_str),
-    ])?;
-    Ok(())
+fn sql_value(value: FieldValue<'_>) -> ToSqlOutput<'_> {
+    match value {
+        FieldValue::Text(Cow::Borrowed(text)) => text.into(),
+        FieldValue::Text(Cow::Owned(text)) => text.into(),
+        FieldValue::Epoch(epoch) => epoch.to_string().into(),
+        FieldValue::Number(number) => number.cast_signed().into(),
+        FieldValue::Time(time) => text(time).into(),
+        FieldValue::Bool(truth) => truth.into(),
+        FieldValue::Ranges(ranges) => serde_json::to_string(&ranges).expect("whole numbers").into(),
+    }
+}
+
+/// Returns the statement whose parameters [`put_breach`] binds, in the same order.
+fn put_breach_statement() -> String {
+    let columns: Vec<&str> =
+        rows::breach_state_fields().map(|field| field.name).chain(["stored_at", "state", "counted_bytes"]).collect();
+    let places = vec!["?"; columns.len()].join(", ");
+    let values: Vec<String> = columns.iter().map(|column| format!("{column} = excluded.{column}")).collect();
+    format!(
+        "INSERT INTO breach_state ({}) VALUES ({places}) ON CONFLICT (agent, breach_id) DO UPDATE SET {}",
+        columns.join(", "),
+        values.join(", ")
+    )
 }
 
 fn put_breach(statement: &mut Statement<'_>, word: &LastWord<'_>, now: &str) -> Result<(), Error> {
-    let LastWord { event, breach, counted_bytes } = word;
-    let Event { id, stamp, .. } = event;
-    statement.execute(params![
-        stamp.agent.as_str(),
-        breach.breach_id.as_str(),
-        id.epoch.to_string(),
-        id.seq.cast_signed(),
-        text(stamp.observed_at),
-        now,
-        if rows::is_cleared(event) { "cleared" } else { "open" },
-        text(breach.started_at),
-        text(breach.raised_at),
-        text(breach.ended_at),
-        breach.limit_name.as_str(),
-        breach.severity.as_str(),
-        breach.interface.as_str(),
-        breach.direction.as_str(),
-        breach.limit_bps.cast_signed(),
-        breach.rate_bps.cast_signed(),
-        breach.peak_bps.cast_signed(),
-        breach.mean_bps.cast_signed(),
-        breach.duration_ms.cast_signed(),
-        breach.measured_ms.cast_signed(),
-        breach.excess_bytes.cast_signed(),
-        breach.reason.as_ref().map(Reason::as_str),
-        breach.detail,
-        counted_bytes,
-    ])?;
+    let mut values: Vec<ToSqlOutput<'_>> = Vec::with_capacity(statement.parameter_count());
+    word.event.visit_all(|field, value| {
+        if rows::is_of_breach_state(field) {
+            values.push(value.map_or(Null.into(), sql_value));
+        }
+    });
+    values.extend([now.into(), word.state().into(), word.counted_bytes.into()]);
+    statement.execute(params_from_iter(values))?;
     Ok(())
 }

@@ -6,6 +6,8 @@
 //!
 //! Rates are in bits a second, times in whole microseconds.
 
+pub mod fields;
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -13,7 +15,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 1;
 
 /// Name of the sum over all watched links, in a breach of a limit with `scope = "host"`.
 pub const ALL_INTERFACES: &str = "*";
@@ -319,7 +321,7 @@ impl Stamp {
 }
 
 impl Severity {
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Warning => "warning",
             Self::Critical => "critical",
@@ -328,7 +330,7 @@ impl Severity {
 }
 
 impl Direction {
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Rx => "rx",
             Self::Tx => "tx",

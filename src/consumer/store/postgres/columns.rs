@@ -1,0 +1,61 @@
+//! Fields as columns: their types, and many values of one as an array.
+
+use std::borrow::Cow;
+
+use chrono::{DateTime, Utc};
+use postgres::types::ToSql;
+
+use crate::event::fields::{Field, FieldType, FieldValue};
+
+pub(super) fn column_type(field: &Field) -> &'static str {
+    match field.of {
+        FieldType::Text | FieldType::Epoch | FieldType::Word(_) => "text",
+        FieldType::Version | FieldType::UInt32 | FieldType::UInt64 => "bigint",
+        FieldType::Time => "timestamptz",
+        FieldType::Bool => "boolean",
+        FieldType::Ranges => "jsonb",
+    }
+}
+
+pub(super) enum ColumnArray<'w> {
+    Texts(Vec<Option<Cow<'w, str>>>),
+    Numbers(Vec<Option<i64>>),
+    Times(Vec<Option<DateTime<Utc>>>),
+}
+
+impl<'w> ColumnArray<'w> {
+    pub(super) fn of(field: &Field) -> Self {
+        match field.of {
+            FieldType::UInt64 => Self::Numbers(Vec::new()),
+            FieldType::Time => Self::Times(Vec::new()),
+            _ => Self::Texts(Vec::new()),
+        }
+    }
+
+    pub(super) fn push(&mut self, value: Option<FieldValue<'w>>) {
+        match self {
+            Self::Texts(column) => column.push(match value {
+                Some(FieldValue::Text(text)) => Some(text),
+                Some(FieldValue::Epoch(epoch)) => Some(epoch.to_string().into()),
+                _ => None,
+            }),
+            Self::Numbers(column) => column.push(match value {
+                Some(FieldValue::Number(number)) => Some(number.cast_signed()),
+                _ => None,
+            }),
+            Self::Times(column) => column.push(match value {
+                Some(FieldValue::Time(time)) => Some(time),
+                _ => None,
+            }),
+        }
+    }
+
+    /// Returns the array as a parameter of a statement.
+    pub(super) fn parameter(&self) -> &(dyn ToSql + Sync) {
+        match self {
+            Self::Texts(column) => column,
+            Self::Numbers(column) => column,
+            Self::Times(column) => column,
+        }
+    }
+}

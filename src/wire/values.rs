@@ -1,0 +1,98 @@
+//! Reads the fields of a message by their names, for formats that carry names: JSON, and Avro by its writer's schema. A value is
+//! read by the type of its field.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+
+use super::time::normalized;
+use crate::event::fields::{FIELDS, Field, FieldType, FieldValue, FieldValues};
+
+impl<'de: 'a, 'a> Deserialize<'de> for FieldValues<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(EventVisitor)
+    }
+}
+
+struct EventVisitor;
+
+impl<'de> Visitor<'de> for EventVisitor {
+    type Value = FieldValues<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an event")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut values = FieldValues::default();
+        let (mut seen, mut next) = ([false; FIELDS.len()], 0);
+        while let Some(field) = map.next_key_seed(NameFrom { next })? {
+            let Some(field) = field else {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            };
+            if std::mem::replace(&mut seen[field.index], true) {
+                return Err(A::Error::duplicate_field(field.name));
+            }
+            *values.get_mut(field) = map.next_value_seed(ValueOf(field))?;
+            next = field.index + 1;
+        }
+        Ok(values)
+    }
+}
+
+/// A name, which is looked for from `next` on: writers follow the order of the list.
+struct NameFrom {
+    next: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for NameFrom {
+    type Value = Option<&'static Field>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_identifier(self)
+    }
+}
+
+impl Visitor<'_> for NameFrom {
+    type Value = Option<&'static Field>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a field")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+        let (before, after) = FIELDS.split_at(self.next);
+        Ok(after.iter().chain(before).find(|field| field.name == name))
+    }
+}
+
+struct ValueOf(&'static Field);
+
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct BorrowedText<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de> DeserializeSeed<'de> for ValueOf {
+    type Value = Option<FieldValue<'de>>;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
+        Ok(match self.0.of {
+            FieldType::Version | FieldType::UInt32 => {
+                Option::<u32>::deserialize(from)?.map(|number| FieldValue::Number(number.into()))
+            }
+            FieldType::UInt64 => Option::deserialize(from)?.map(FieldValue::Number),
+            FieldType::Text | FieldType::Epoch | FieldType::Word(_) => {
+                Option::<BorrowedText<'_>>::deserialize(from)?.map(|text| FieldValue::Text(text.0))
+            }
+            FieldType::Time => {
+                Option::<DateTime<Utc>>::deserialize(from)?.map(|time| FieldValue::Time(normalized(time)))
+            }
+            FieldType::Bool => Option::deserialize(from)?.map(FieldValue::Bool),
+            FieldType::Ranges => Option::<Vec<_>>::deserialize(from)?.map(|ranges| FieldValue::Ranges(ranges.into())),
+        })
+    }
+}
