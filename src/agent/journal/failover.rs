@@ -1,6 +1,5 @@
-//! The agent's own journal: on disk as long as that can be written, and in memory until it can be written again.
-//!
-//! A state directory belongs to one agent: the one that holds the lock on `agent.lock` there.
+//! The agent's own journal: on disk as long as that can be written, and in memory until it can be written again. A state
+//! directory belongs to one agent: the one that holds the lock on `agent.lock` there.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -25,7 +24,6 @@ use crate::units::{ByteCount, counted};
 const RETRY_MS: u64 = 30_000;
 const EXPIRE_MS: u64 = 3_600_000;
 
-/// A journal that continues in memory when its disk fails, and logs that.
 #[derive(Debug)]
 pub struct DurableJournal {
     config: JournalConfig,
@@ -44,8 +42,7 @@ pub struct DurableJournal {
 }
 
 impl DurableJournal {
-    /// Opens the journal. A disk that cannot be written is no error, see [`Journal::durability`]; another agent that runs there is
-    /// ([`JournalError::Locked`]).
+    /// Opens the journal. A disk that cannot be written is no error (see [`Journal::durability`]); another agent on it is.
     pub fn open(config: JournalConfig, now: &Stamp) -> Result<Self, JournalError> {
         let mut journal = Self {
             current: SqliteJournal::in_memory(config.size_max)?,

@@ -26,14 +26,14 @@ pub(super) fn make_directory(directory: &Path) -> Result<(), JournalError> {
     made.map_err(|source| refused(directory, source))
 }
 
-/// Opens a file for writing, or creates it; the mode of an existing file is restricted to its owner as well.
+/// Opens or creates a file for writing; the mode of an existing one is restricted to its owner as well.
 pub(super) fn open_private(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(PRIVATE).open(path)?;
     narrow(path, &file);
     Ok(file)
 }
 
-/// Opens the database's files in advance, because SQLite's own error for a file that cannot be written names no owner.
+/// Opens the database's files in advance, because SQLite's own error for one that cannot be written names no owner.
 pub(super) fn prepare_database(path: &Path) -> Result<(), JournalError> {
     open_private(path).map_err(|source| refused(path, source))?;
     for suffix in ["-wal", "-shm"] {
@@ -68,7 +68,6 @@ pub(super) fn lock(directory: &Path) -> Result<File, JournalError> {
     }
 }
 
-/// Names the owner of `path` where that is another user.
 fn refused(path: &Path, source: io::Error) -> JournalError {
     if source.kind() == io::ErrorKind::PermissionDenied {
         let there = path.ancestors().find_map(|path| Some((path, fs::metadata(path).ok()?)));

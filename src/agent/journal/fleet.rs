@@ -11,13 +11,11 @@ use super::{Journal, JournalError, Pending, Position, QueuedEvent, random_epoch}
 use crate::agent::numbered::Numbered;
 use crate::event::{Body, Epoch, Event, EventId, NewEvent, Reason, Stamp};
 
-/// Evicts nothing: the caller slows down while much is pending. It keeps no JSON, and so counts no bytes: the sender encodes
-/// events.
+/// Evicts nothing: the caller slows down while much is pending. Keeps no JSON, which the sender encodes, and so counts no bytes.
 #[derive(Debug)]
 pub struct FleetJournal {
     counts: FxHashMap<SmolStr, EventId>,
     events: Numbered<Arc<Event>>,
-    /// Positions by epoch and `seq`.
     positions: FxHashMap<Epoch, Numbered<usize>>,
 }
 

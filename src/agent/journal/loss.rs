@@ -8,7 +8,6 @@ use crate::units::counted;
 
 /// Maximum number of ranges in one event, which must fit into a message: 40 bytes each at most.
 const RANGES_MAX: usize = 500;
-/// Minimum interval of log lines about losses of the same reason.
 const LOG_EVERY_MS: u64 = 60_000;
 
 /// Inclusive, ascending ranges of numbers of one epoch.
@@ -90,7 +89,6 @@ pub(super) struct OpenDeclaration {
     pub(super) event: Event,
 }
 
-/// Adds `more` to the open declaration if it has the same epoch, reason and detail; returns it.
 pub(super) fn extend<'a>(open: &'a mut Option<OpenDeclaration>, more: &Loss) -> Option<&'a OpenDeclaration> {
     let open = open.as_mut()?;
     match &mut open.event.body {
@@ -102,7 +100,6 @@ pub(super) fn extend<'a>(open: &'a mut Option<OpenDeclaration>, more: &Loss) -> 
     Some(open)
 }
 
-/// Returns the first and last number that an event declares lost, if it declares any.
 pub(super) fn bounds(body: &Body) -> Option<(Epoch, (u64, u64))> {
     let Body::Loss(Loss { epoch, ranges, .. }) = body else { return None };
     Some((*epoch, (ranges.first()?.0, ranges.last()?.1)))
@@ -129,7 +126,6 @@ pub(super) fn split(event: &mut Event) -> Vec<NewEvent> {
     rest.chunks(RANGES_MAX).map(|ranges| NewEvent { stamp: event.stamp.clone(), body: part(ranges) }).collect()
 }
 
-/// Merges ranges that overlap or adjoin; ascending.
 fn union(ranges: impl IntoIterator<Item = (u64, u64)>) -> Ranges {
     let mut all: Ranges = ranges.into_iter().collect();
     all.sort_unstable();

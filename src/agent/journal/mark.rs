@@ -27,9 +27,8 @@ const SECTOR: usize = 512;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Span {
-    /// No event below this number is pending.
+    /// Pending numbers are from this one to before `next`.
     pub(super) first: u64,
-    /// No event from this number on is pending.
     pub(super) next: u64,
     pub(super) events: u64,
 }
@@ -79,7 +78,6 @@ impl Spans {
         }
     }
 
-    /// Returns all numbers in the spans, except `known` ranges.
     pub(super) fn without(&self, known: impl IntoIterator<Item = (Epoch, (u64, u64))>) -> BTreeMap<Epoch, Ranges> {
         let mut by_epoch: BTreeMap<Epoch, Ranges> = BTreeMap::new();
         for (epoch, range) in known {

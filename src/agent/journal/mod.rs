@@ -58,7 +58,6 @@ pub struct QueuedEvent {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pending {
     pub events: u64,
-    /// Bytes of the events' JSON.
     pub bytes: u64,
     pub oldest: Option<DateTime<Utc>>,
 }
@@ -66,23 +65,19 @@ pub struct Pending {
 #[derive(Clone, Debug)]
 pub struct JournalConfig {
     pub directory: PathBuf,
-    /// Bounds the file, and the memory used while the file cannot be written.
     pub size_max: ByteCount,
     pub age_max: Duration,
     pub identity: Identity,
 }
 
-/// The owner of an epoch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
     pub agent: SmolStr,
-    /// `/etc/machine-id`, empty where there is none.
     pub machine_id: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
-    /// In the file: events survive the process.
     OnDisk,
     /// In memory, because the disk cannot be written: events do not survive the process.
     InMemory,
@@ -102,7 +97,6 @@ pub enum JournalError {
     },
     #[error("journal")]
     Sqlite(#[from] rusqlite::Error),
-    /// The file does not contain what was written to it.
     #[error("journal damaged: {0}")]
     Damaged(String),
 }
@@ -114,12 +108,11 @@ pub trait Journal {
     /// Removes events; unknown ones are ignored. After an error all are still there.
     fn remove(&mut self, ids: &[EventId]) -> Result<(), JournalError>;
 
-    /// Gives up an event that Kafka rejected, and registers its loss, with the broker's error as `detail`, in the same transaction.
-    /// After an error the event is still there.
+    /// Gives up an event that Kafka rejected, and registers its loss, with the broker's error as `detail`, in one transaction.
     fn reject(&mut self, id: EventId, detail: &str, stamp: Stamp) -> Result<(), JournalError>;
 
-    /// Takes the events that the journal registered by itself since the last call: declarations of losses, and the ends of breaches
-    /// after the agent was renamed. A declaration may grow until it is handed out.
+    /// Takes the events that the journal registered by itself: declarations of losses, which may grow until they are handed out,
+    /// and the ends of breaches after the agent was renamed.
     fn take_own_events(&mut self) -> Vec<Arc<Event>> {
         Vec::new()
     }
@@ -128,8 +121,7 @@ pub trait Journal {
         LossCounts::default()
     }
 
-    /// Hands out the events after `after`, in order, as many as fit, and at least one if there is one. Events that were handed out
-    /// are evicted last.
+    /// Hands out the events after `after`, in order, as many as fit but at least one. Those handed out are evicted last.
     fn batch(&mut self, after: Position, events_max: usize, bytes_max: usize)
     -> Result<Vec<QueuedEvent>, JournalError>;
 
@@ -145,8 +137,7 @@ pub trait Journal {
         Ok(())
     }
 
-    /// Prepares for the end of the process: retries a disk that could not be written. After an error, events that are only in
-    /// memory are lost with the process.
+    /// Retries a disk that could not be written. After an error, events that are only in memory are lost with the process.
     fn close(&mut self, _now: &Stamp) -> Result<(), JournalError> {
         Ok(())
     }
@@ -155,7 +146,6 @@ pub trait Journal {
         Durability::InMemory
     }
 
-    /// Returns the identity of the next event, if the journal has one epoch for all.
     fn next_id(&self) -> Option<EventId> {
         None
     }
@@ -197,7 +187,6 @@ impl EvictionPriority {
     }
 }
 
-/// Returns the id of the event's breach, and whether the breach is open after it.
 fn breach_change(body: &Body) -> Option<(&str, bool)> {
     body.breach().map(|breach| (breach.breach_id.as_str(), !matches!(body, Body::BreachCleared(_))))
 }

@@ -1,8 +1,7 @@
-//! A time during which the disk cannot be written.
+//! A time during which the disk cannot be written, and the events to reconcile when it can be written again.
 
 use crate::event::EventId;
 
-/// Events that have to be reconciled when the disk can be written again.
 #[derive(Debug, Default)]
 pub(super) struct Outage {
     /// The first number of each epoch that the disk refused, whether or not it reached the disk; empty if the disk was never open.

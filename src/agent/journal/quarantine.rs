@@ -13,7 +13,6 @@ use crate::event::Stamp;
 use crate::exit::chain;
 use crate::units::ByteCount;
 
-/// Maximum number of damaged journals to keep.
 const QUARANTINED_MAX: usize = 3;
 
 pub(super) fn open_or_replace(
@@ -75,7 +74,6 @@ fn finish_replacement(path: &Path, now: &Stamp) -> Result<bool, JournalError> {
     Ok(true)
 }
 
-/// Removes all but the latest damaged journals, lest they fill the disk.
 fn remove_old(path: &Path, latest: &Path) {
     let is_older = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();

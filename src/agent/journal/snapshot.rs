@@ -1,7 +1,6 @@
-//! Reads the journal of an agent that does not run.
-//!
-//! The files are not touched: opening them would hold locks that keep a starting agent out, and leave SQLite's own files behind, so
-//! a copy is read elsewhere. For the same reason `agent.lock` is not tried: the kernel is asked who holds it.
+//! Reads the journal of an agent that does not run. The files are not touched: opening them would hold locks that keep a starting
+//! agent out, and leave SQLite's own files behind, so a copy is read elsewhere. For the same reason `agent.lock` is not tried:
+//! the kernel is asked who holds it.
 
 use std::fs;
 use std::io;
@@ -12,7 +11,6 @@ use super::{Journal as _, JournalError, Pending, SqliteJournal};
 use crate::event::Event;
 use crate::units::ByteCount;
 
-/// The files of a journal; without one of them it is damaged.
 const FILES: [&str; 3] = ["journal.db", "journal.db-wal", "journal.db.mark"];
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -22,8 +20,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Reads the journal of a state directory the way a starting agent on this machine would; `None` where there is none. There
-    /// must be room for a copy.
+    /// Reads the journal as a starting agent on this machine would; `None` where there is none. There must be room for a copy.
     pub fn read(directory: &Path, machine_id: &str) -> Result<Option<Self>, JournalError> {
         fs::read_dir(directory).map_err(|source| JournalError::Io { path: directory.to_owned(), source })?;
         let copy = tempfile::tempdir().map_err(|source| JournalError::Io { path: std::env::temp_dir(), source })?;
@@ -43,7 +40,6 @@ impl Snapshot {
     }
 }
 
-/// Returns whether an agent holds the state directory, according to the kernel (proc_locks(5)).
 pub fn is_held(directory: &Path) -> Result<bool, JournalError> {
     let path = directory.join("agent.lock");
     match fs::metadata(&path) {

@@ -1,6 +1,5 @@
-//! The durable journal: one SQLite database, one connection, exclusive, write-ahead log, `synchronous=FULL`.
-//!
-//! It is written only by ticks that make events, and when Kafka has acknowledged some.
+//! The durable journal: one SQLite database, one connection, exclusive, write-ahead log, `synchronous=FULL`. It is written only
+//! by ticks that make events, and when Kafka has acknowledged some.
 
 mod codec;
 mod corruption;
@@ -38,7 +37,6 @@ use crate::units::{ByteCount, counted};
 
 const IMPORTED_AT_ONCE: usize = 256;
 
-/// A journal that survives a kill, a power cut and a full disk; or the same in memory.
 #[derive(Debug)]
 pub struct SqliteJournal {
     connection: Connection,
@@ -51,7 +49,7 @@ pub struct SqliteJournal {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Claim {
-    /// The epoch continues.
+    /// The same owner: the epoch continues.
     Kept,
     /// Open breaches ended as interrupted.
     Renamed { interrupted: usize },
@@ -60,8 +58,7 @@ pub(super) enum Claim {
 }
 
 impl SqliteJournal {
-    /// Opens or creates the journal at `path`. [`JournalError::Damaged`] where the file is no journal, is corrupt, or lacks events
-    /// that were registered.
+    /// Opens or creates the journal; [`JournalError::Damaged`] where it is corrupt or lacks events that were registered.
     pub fn open(path: &Path, size_max: ByteCount) -> Result<Self, JournalError> {
         prepare_database(path)?;
         let file = mark_beside(path);
@@ -107,7 +104,6 @@ impl SqliteJournal {
         EventId { epoch: self.state.epoch, seq: self.state.next_seq }
     }
 
-    /// Returns the next number in each epoch still in use: its own, and those of former names.
     pub(super) fn next_ids(&self) -> Vec<EventId> {
         self.state.next_ids()
     }
@@ -202,7 +198,6 @@ impl SqliteJournal {
         })
     }
 
-    /// Imports the events saved from a damaged journal, and declares the others lost.
     pub(super) fn restore<'a>(
         &mut self,
         events: impl IntoIterator<Item = &'a Event>,
@@ -264,7 +259,6 @@ impl SqliteJournal {
         self.connection.close().map_err(|(_, error)| error.into())
     }
 
-    /// Drops events that are certainly older than `age_max`, and declares them `expired`.
     pub(super) fn expire(&mut self, age_max: Duration, now: &Stamp) -> Result<(), JournalError> {
         let old = self.older_than(age_max, now)?;
         if old.is_empty() {
@@ -279,8 +273,7 @@ impl SqliteJournal {
         .map_err(damaged)
     }
 
-    /// Returns the expired events. Events are in order of registration, so those after the first one of this boot that is younger
-    /// are younger too.
+    /// Returns the expired events. They are in order of registration, so the first younger one of this boot ends the search.
     fn older_than(&self, age_max: Duration, now: &Stamp) -> Result<Vec<Position>, JournalError> {
         let sql = format!("SELECT {EVENT} FROM events WHERE rank < ? ORDER BY position");
         let mut statement = self.connection.prepare(&sql)?;

@@ -31,7 +31,6 @@ pub(in crate::agent::journal) fn event_crc(columns: [i64; 4], payload: &[u8]) ->
     hasher.finalize().into()
 }
 
-/// Returns the event of a row, if it is what was written: the checksum is at `column`, the payload in the next one.
 pub(super) fn whole(row: &Row<'_>, column: usize) -> Option<(Event, Vec<u8>)> {
     let (crc, payload): (i64, Vec<u8>) = (row.get(column).ok()?, row.get(column + 1).ok()?);
     if i64::from(crc32fast::hash(&payload)) != crc {
@@ -40,7 +39,6 @@ pub(super) fn whole(row: &Row<'_>, column: usize) -> Option<(Event, Vec<u8>)> {
     Some((wire::from_json(&payload).ok()?, payload))
 }
 
-/// Casts to `i64`, SQLite's only integer type.
 pub(super) fn signed(epoch: Epoch) -> i64 {
     epoch.0 as i64
 }

@@ -4,7 +4,6 @@ use rusqlite::ErrorCode;
 
 use crate::agent::journal::JournalError;
 
-/// Returns [`JournalError::Damaged`] if the file is at fault.
 pub(super) fn damage(error: rusqlite::Error) -> JournalError {
     match error.sqlite_error_code() {
         // The last two mean that the schema is not ours: a table is missing, or a column has another type.

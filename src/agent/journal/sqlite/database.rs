@@ -7,7 +7,6 @@ use super::corruption::damage;
 use crate::failpoints;
 
 const SCHEMA: &str = include_str!("schema.sql");
-/// The `user_version` that the schema sets at its end.
 const VERSION: u32 = 1;
 pub(super) const PAGE_BYTES: i64 = 4_096;
 /// Size at which the write-ahead log is copied back (256 KiB); it counts against the journal's size.

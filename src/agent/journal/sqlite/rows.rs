@@ -29,7 +29,7 @@ pub(super) fn register(
     Ok(event)
 }
 
-/// Registers an event that the journal makes itself, about `epoch`; in that epoch and name if it belongs to a former name.
+/// Registers an event of the journal's own about `epoch`: in that epoch and under its name if it belongs to a former name.
 fn register_own(
     transaction: &Transaction<'_>,
     state: &mut State,
@@ -44,7 +44,6 @@ fn register_own(
     keep_breach(transaction, &event)
 }
 
-/// Ends the open breaches as interrupted, each under the name that raised it.
 pub(super) fn interrupt_breaches(
     transaction: &Transaction<'_>,
     state: &mut State,

@@ -31,8 +31,7 @@ pub(crate) struct Saved {
 }
 
 impl Saved {
-    /// Reads what can be read of the damaged journal at `path`, and of the mark beside it. Fails only for other reasons than the
-    /// damage.
+    /// Reads what can be read of the damaged journal at `path`, and of its mark. Fails only for other reasons than the damage.
     pub(crate) fn read(path: &Path, outage: Option<&Outage>) -> Result<Self, JournalError> {
         let connection = Connection::open(path)?;
         // Otherwise SQLite needs a `-shm` file, for which there may be no room.
@@ -100,8 +99,7 @@ impl Saved {
     }
 }
 
-/// Reads the events of a damaged table, with their key in the first column. A damaged page ends a scan, so the table is scanned
-/// from both ends.
+/// Reads the events of a damaged table, with their key in the first column, from both ends: a damaged page ends a scan.
 fn readable<K: FromSql + Ord>(
     connection: &Connection,
     sql: &str,
@@ -127,8 +125,7 @@ fn readable<K: FromSql + Ord>(
     Ok(events.into_values().collect())
 }
 
-/// Accepts the errors of a damaged file and of bad sectors, but not those of a disk that fails for the moment: then no event is
-/// given up.
+/// Accepts errors of a damaged file and of bad sectors, but not of a disk that fails for the moment: then no event is given up.
 fn unless_unreadable(error: rusqlite::Error) -> Result<(), JournalError> {
     const BAD_SECTOR: [i32; 4] =
         [ffi::SQLITE_IOERR_READ, ffi::SQLITE_IOERR_SHORT_READ, ffi::SQLITE_IOERR_CORRUPTFS, ffi::SQLITE_IOERR_DATA];

@@ -14,10 +14,8 @@ use super::corruption::damage;
 use crate::event::{Epoch, EventId};
 use crate::units::counted;
 
-/// Out of reach: a billion positions a second would take a century.
 const POSITION_MAX: i64 = i64::MAX >> 1;
 
-/// State of the database in memory; replaced as a whole when a transaction is committed.
 #[derive(Clone, Debug)]
 pub(super) struct State {
     pub(super) owner: Identity,
@@ -33,13 +31,12 @@ pub(super) struct State {
     /// `None` after opening, since a declaration found there may have been handed out.
     pub(super) open_loss: Option<OpenDeclaration>,
     pub(super) handed: BTreeMap<EventId, Position>,
-    /// Events that the journal made and has not announced yet.
     pub(super) own: Vec<Position>,
     pub(super) lost: LossCounts,
 }
 
 /// A former name of the agent, and the epoch in which it counted. Losses of that epoch are declared in it: under the new name,
-/// readers would miss those events of the old one for ever.
+/// readers would miss those events of the old one forever.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Former {
     #[serde(with = "digits")]
