@@ -1,9 +1,8 @@
-//! Selects the links to watch, and applies the configuration's overrides. Pure.
-//!
-//! By default those that carry a host's traffic to other hosts: links without a kind (hardware), ppp, wwan, rmnet, and a bond or
-//! team in place of its ports. The traffic of other kinds (loopback, bridge, veth, vlan, tunnels …) is counted on the link beneath,
-//! or never leaves the host; they are watched where a pattern names them. A pattern matches whole names, with `*` for any
-//! characters and `?` for one: the kernel's name of a link, or any of its altnames.
+//! Selects the links to watch, and applies the configuration's overrides. Pure. Watched by default are the links that carry a
+//! host's traffic to other hosts: links without a kind (hardware), ppp, wwan, rmnet, and a bond or team in place of its ports.
+//! The traffic of other kinds (loopback, bridge, veth, vlan, tunnels …) is counted on the link beneath, or never leaves the host;
+//! they are watched where a pattern names them. A pattern matches whole names, with `*` for any characters and `?` for one: the
+//! kernel's name of a link, or any of its altnames.
 
 use std::fmt;
 
@@ -19,12 +18,10 @@ pub struct InterfaceFilter {
     everything: bool,
     include: Vec<WildMatch>,
     exclude: Vec<WildMatch>,
-    /// Except patterns for everything.
     limits: Vec<WildMatch>,
     overrides: Vec<LinkOverride>,
 }
 
-/// A `[[link]]` of the configuration: overrides of what the kernel does not know, or gets wrong.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LinkOverride {
     pub interface: String,
@@ -33,8 +30,7 @@ pub struct LinkOverride {
 }
 
 impl InterfaceFilter {
-    /// Takes `include` and `exclude` of `[interfaces]`, and the `interface` of each limit: links that a limit names are watched
-    /// too.
+    /// Takes `include` and `exclude` of `[interfaces]`, and the limits' `interface`: links that a limit names are watched too.
     pub fn new(include: &[String], exclude: &[String], limit_patterns: &[String]) -> Self {
         let compiled = |patterns: &[String]| patterns.iter().map(|pattern| WildMatch::new(pattern)).collect();
         let naming = |patterns: &[String]| {
@@ -49,13 +45,12 @@ impl InterfaceFilter {
         }
     }
 
-    /// Adds overrides; where several match a link, the first that has a value wins.
     pub fn with_overrides(self, overrides: Vec<LinkOverride>) -> Self {
         Self { overrides, ..self }
     }
 
-    /// Returns whether `[interfaces]` selects this link: `exclude` wins, then a pattern of `include` that names it, then `*`, which
-    /// means the links that are watched by default.
+    /// Returns whether `[interfaces]` selects this link: `exclude` wins, then a pattern of `include` that names it, then its `*`,
+    /// which means the links that are watched by default.
     pub fn selects(&self, link: &LinkInfo) -> bool {
         let included = any_names(&self.include, link) || self.everything && watched_by_default(link);
         included && !self.excludes(link)
@@ -114,7 +109,6 @@ impl Default for InterfaceFilter {
     }
 }
 
-/// Returns whether `pattern` matches the link's name or one of its altnames.
 pub fn names(pattern: &str, link: &LinkInfo) -> bool {
     matches(&WildMatch::new(pattern), link)
 }
@@ -163,7 +157,6 @@ fn listed<'a>(links: impl ExactSizeIterator<Item = &'a LinkInfo>) -> String {
 }
 
 impl fmt::Display for LinkOverride {
-    /// Formats as `eth0: rx speed 100.0 Mbit/s, tx speed 20.0 Mbit/s, counters of 32 bits`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut facts = match (self.speed.rx, self.speed.tx) {
             (Some(rx), Some(tx)) if rx == tx => vec![format!("speed {rx}")],

@@ -1,7 +1,6 @@
-//! Byte counters of the kernel's network links, and the links that are added, changed and removed.
-//!
-//! A [`CounterSource`] reads all of them at once, once a tick. There are three: `netlink` (Linux), `sysinfo` (portable, and the
-//! fallback) and [`synthetic`]. A reading is not a rate: no source computes one.
+//! Byte counters of the kernel's network links, and the links that are added, changed and removed. A [`CounterSource`] reads all
+//! of them at once, once a tick. There are three: `netlink` (Linux), `sysinfo` (portable, and the fallback) and [`synthetic`]. A
+//! reading is not a rate: no source computes one.
 
 pub mod filter;
 mod moment;
@@ -26,9 +25,7 @@ use crate::units::BitRate;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkInfo {
-    /// The kernel's index, from 1; a rename does not change it.
     pub ifindex: u32,
-    /// At most 15 bytes in the kernel.
     pub name: String,
     pub altnames: Vec<String>,
     pub kind: LinkKind,
@@ -37,13 +34,11 @@ pub struct LinkInfo {
     /// `IFF_UP` and `IFF_RUNNING`, netdevice(7). A link that cannot detect its carrier counts as operational.
     pub up: bool,
     pub enslaved: bool,
-    /// Links whose counters include this one's bytes, by ifindex: all those beneath it, and the bond or team that it is a port of,
-    /// through any links in between.
+    /// Links whose counters include this one's bytes, by ifindex: those beneath it, and its bond or team, through any in between.
     pub counted_by: Vec<u32>,
     pub speed: Speed,
 }
 
-/// The capacity of a link in each direction; `None` where it is unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Speed {
     pub rx: Option<BitRate>,
@@ -69,7 +64,6 @@ impl Speed {
 }
 
 impl LinkInfo {
-    /// Returns a link that is selected and up, and of which nothing else is known.
     pub fn new(ifindex: u32, name: impl Into<String>, kind: LinkKind) -> Self {
         Self {
             ifindex,
@@ -85,10 +79,8 @@ impl LinkInfo {
     }
 }
 
-/// The kind of a link, as far as the selection of links depends on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkKind {
-    /// Hardware: the kernel names no kind.
     Physical,
     Loopback,
     Bond,
@@ -96,12 +88,10 @@ pub enum LinkKind {
     Ppp,
     Wwan,
     Rmnet,
-    /// Any other, by the kernel's name: `bridge`, `veth`, `vlan` …
     Other(String),
 }
 
 impl LinkKind {
-    /// Maps the kernel's `IFLA_INFO_KIND`; an empty text is [`LinkKind::Physical`].
     pub fn from_kernel(kind: &str) -> Self {
         match kind {
             "" => Self::Physical,
@@ -130,7 +120,6 @@ impl LinkKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counters {
     pub ifindex: u32,
-    /// Bytes since the link (or its driver) began to count.
     pub rx_bytes: u64,
     pub tx_bytes: u64,
     /// `None` where the source has none. Packets distinguish traffic from a counter that jumps.
@@ -152,22 +141,17 @@ impl Packets {
     }
 }
 
-/// Traffic of a link up to a reading, from a source without counters: a recorded series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Carried {
     pub ifindex: u32,
     pub rx_bytes: u64,
     pub tx_bytes: u64,
-    /// Never zero.
     pub elapsed: Duration,
 }
 
-/// The width at which a byte counter wraps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CounterBits {
-    /// Known to wrap to 0 after 2³² - 1.
     B32,
-    /// Does not wrap in the life of the machine, or the width is unknown: a lower value is a reset.
     B64,
 }
 
@@ -180,7 +164,6 @@ impl CounterBits {
     }
 }
 
-/// One reading of all links. The caller owns and reuses it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
     /// `CLOCK_MONOTONIC` at the reading; a recorded series has times of its own.
@@ -192,7 +175,6 @@ pub struct Reading {
     pub carried: Vec<Carried>,
     /// Only the links in `counters` were to be read, and the others stay as they are; otherwise a missing link has failed.
     pub is_partial: bool,
-    /// Since the last successful reading, in order.
     pub changes: Vec<LinkChange>,
 }
 
@@ -200,39 +182,30 @@ pub struct Reading {
 pub enum LinkChange {
     Added(LinkInfo, Came),
     Changed(LinkInfo),
-    /// By its ifindex.
     Removed(u32, Left),
 }
 
-/// Why a link is watched from now on; printed as a `link_added` event's reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Came {
-    /// The link is new, or this is the first reading.
     Appeared,
-    /// The link had this name, which is not watched.
     RenamedFrom(String),
     Released,
-    /// The link has a new altname, by which it is watched.
     Named,
 }
 
-/// Why a link is no longer watched; printed as a `link_removed` event's reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Left {
     Gone,
-    /// The link has this name now, which is not watched.
     RenamedTo(String),
     Enslaved,
     Unselected,
 }
 
 pub trait CounterSource {
-    /// Returns the source's name in the configuration: `netlink`, `sysinfo`, `synthetic`.
     fn name(&self) -> &'static str;
 
-    /// Clears `reading` and fills it. The first reading reports every watched link as added.
-    ///
-    /// A link that could not be read is left out of `counters`, never reported as 0. `clock` is asked at the moment of the reading.
+    /// Clears `reading` and fills it. The first reading reports every watched link as added. A link that could not be read is
+    /// left out of `counters`, never reported as 0. `clock` is asked at the moment of the reading.
     ///
     /// # Errors
     /// Nothing could be read, and `reading` is empty. The source stays usable; changes that it saw come with the next reading.
@@ -249,7 +222,6 @@ pub enum CounterError {
     },
     #[error("the kernel's answer cannot be understood: {0}")]
     Malformed(&'static str),
-    /// The socket's receive buffer overflowed again and again.
     #[error("the kernel dropped netlink messages each time: links change faster than they can be read")]
     Overrun,
     #[error("there are no {0} counters on this system; choose another source")]
@@ -271,8 +243,8 @@ pub enum SourceChoice {
     Synthetic(Shape),
 }
 
-/// Opens a source for the links that `selection` watches, with `/sys` and `/proc` below `root`. `Auto` falls back to `sysinfo`,
-/// with a warning in the log; a source asked for by name that is unavailable is an error.
+/// Opens a source for the links that `selection` watches, with `/sys` and `/proc` below `root`. `Auto` falls back to `sysinfo`
+/// with a warning; a source that is named but unavailable is an error.
 pub fn open(
     choice: SourceChoice,
     root: &Path,

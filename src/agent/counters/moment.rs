@@ -7,7 +7,6 @@ use crate::clock::Clock;
 
 /// Longest time between asking the two clocks; more means that the process was not running in between.
 const APART_MAX: Duration = Duration::from_millis(1);
-/// Bound on asking again; on a host that is too busy, the last answer is used.
 const ATTEMPTS_MAX: u32 = 5;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,18 +1,15 @@
-//! Stacked links: those whose counters include the bytes of another link. Pure.
-//!
-//! A VLAN's bytes are also counted by the link beneath it, those of a bond's or team's port by the bond or team, and those of a
-//! PPPoE session by the Ethernet device that carries it. A sum over several of them has to count each byte once.
+//! Stacked links: those whose counters include the bytes of another link. Pure. A VLAN's bytes are also counted by the link
+//! beneath it, those of a bond's or team's port by the bond or team, and those of a PPPoE session by the Ethernet device that
+//! carries it. A sum over several of them has to count each byte once.
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Attachment {
-    /// The link beneath, in the same namespace (`IFLA_LINK`).
     pub(super) lower: Option<u32>,
     pub(super) aggregate: Option<u32>,
 }
 
-/// Returns the links whose counters include the bytes of `ifindex`, ascending. The ends of a veth pair are each beneath the other:
-/// in such a ring only the lowest ifindex counts for the others, so that a sum without links counted elsewhere still has their
-/// bytes once.
+/// Returns the links whose counters include the bytes of `ifindex`, ascending. The ends of a veth pair are each beneath the
+/// other: in such a ring only the lowest ifindex counts for the others, so that a sum has their bytes once.
 pub(super) fn holders<I: IntoIterator<Item = u32>>(ifindex: u32, attached: impl Fn(u32) -> I) -> Vec<u32> {
     let mut holders = reachable(ifindex, &attached);
     if let Ok(at) = holders.binary_search(&ifindex) {
@@ -22,7 +19,6 @@ pub(super) fn holders<I: IntoIterator<Item = u32>>(ifindex: u32, attached: impl 
     holders
 }
 
-/// Returns the reachable links, ascending, including `from` where a path leads back to it.
 fn reachable<I: IntoIterator<Item = u32>>(from: u32, attached: impl Fn(u32) -> I) -> Vec<u32> {
     let mut found: Vec<u32> = Vec::new();
     let mut unvisited = vec![from];

@@ -30,7 +30,6 @@ const MEAN_BPS: f64 = 20_000_000.0;
 const SWING: f64 = 0.6;
 const NOISE: f64 = 0.15;
 const SENT: f64 = 0.1;
-/// Bursts of `syn0`: period in seconds, and the seconds of the burst within it.
 const BEAT_S: u64 = 30;
 const BEAT_BURST_S: std::ops::Range<u64> = 5..15;
 const RESET_EVERY_S: u64 = 600;
@@ -203,7 +202,6 @@ impl SyntheticTraffic {
         ((bps / 8.0) as u64, (bps * SENT / 8.0) as u64)
     }
 
-    /// Returns bit/s.
     fn burst(self, second: u64) -> Option<f64> {
         let mut height = self.dice(second, "height");
         if self.number == 0 {
@@ -227,7 +225,6 @@ impl SyntheticTraffic {
         (start..start + ABSENT_FOR_S).contains(&(second % ABSENT_EVERY_S))
     }
 
-    /// Returns a random generator that is the same for one link, one moment and one purpose.
     fn dice(self, moment: u64, purpose: &str) -> fastrand::Rng {
         let purpose = purpose.bytes().fold(0u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
         let mut mixed = self.shape.seed;

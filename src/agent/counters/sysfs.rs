@@ -11,8 +11,7 @@ use crate::units::BitRate;
 
 // uapi/linux/if.h, for `flags`.
 const IFF_UP: u32 = 1 << 0;
-/// Speeds in Mbit/s that mean "unknown", besides those below 1: -1 as drivers with 16-bit and 32-bit fields write it. ethtool(8)
-/// reads them the same way.
+/// Speeds in Mbit/s that mean "unknown", besides those below 1: -1 in fields of 16 and 32 bits. ethtool(8) reads them alike.
 const SPEEDS_UNKNOWN: [i64; 2] = [u16::MAX as i64, u32::MAX as i64];
 
 // uapi/linux/if_arp.h: values of `type`.
@@ -72,8 +71,8 @@ impl Sysfs {
         }
     }
 
-    /// Reads all of a link but its speed and altnames. `known`, its kind and the link beneath, saves finding them out. Returns
-    /// `None` where any of it cannot be read, so that a process out of file descriptors does not take a link for another.
+    /// Reads all but speed and altnames; `known`, its kind and the link beneath, saves finding them out. `None` where any of it
+    /// cannot be read, so that a process out of file descriptors does not take a link for another.
     pub(super) fn link(&self, name: &str, known: Option<(LinkKind, Option<u32>)>) -> Option<(LinkInfo, Attachment)> {
         let ifindex = self.ifindex(name)?;
         let flags = u32::from_str_radix(self.text(name, "flags")?.trim_start_matches("0x"), 16).ok()?;
@@ -111,8 +110,7 @@ impl Sysfs {
         Some(self.ifindex(master).filter(|_| aggregate))
     }
 
-    /// Derives a link's kind, which sysfs does not name as netlink does, from its type, the entries in its directory, and its name
-    /// where it has no hardware.
+    /// Derives a link's kind, which sysfs does not name, from its type, its directory's entries, and its name without hardware.
     fn kind(&self, name: &str) -> Option<LinkKind> {
         match self.number::<u32>(name, "type")? {
             ARPHRD_LOOPBACK => return Some(LinkKind::Loopback),
@@ -175,7 +173,6 @@ impl Facts for Sysfs {
     }
 }
 
-/// Guesses a link's kind from common names, where nothing better is known.
 pub(super) fn kind_by_name(name: &str) -> LinkKind {
     const PREFIXES: &[(&str, &str)] = &[
         ("bond", "bond"),

@@ -1,11 +1,8 @@
 //! The portable source, by the crate sysinfo: for other systems, old kernels, and sandboxes and emulators that refuse netlink.
-//!
-//! sysinfo reports a failed read as 0. Taken literally, the next good read would look as if everything ever counted had come in one
-//! second. So a 0 is believed only where the kernel's own file confirms it, and a link is removed only where sysfs confirms that.
-//! On a system without sysfs, a link with nothing but zeros is left out, unless its last counters were so low that a false 0 does
-//! no harm.
-//!
-//! sysinfo's differences are not used: they hide counter resets. It knows no altnames.
+//! sysinfo reports a failed read as 0. Taken literally, the next good read would look as if everything ever counted had come in
+//! one second. So a 0 is believed only where the kernel's own file confirms it, and a link is removed only where sysfs confirms
+//! that. On a system without sysfs, a link with nothing but zeros is left out, unless its last counters were so low that a false
+//! 0 does no harm. sysinfo's differences are not used: they hide counter resets. It knows no altnames.
 
 use std::path::Path;
 
@@ -19,7 +16,6 @@ use super::{CounterError, CounterSource, Counters, LinkInfo, Packets, Reading};
 use crate::agent::counters::filter::InterfaceFilter;
 use crate::clock::Clock;
 
-/// First of the ifindexes that links get here, in the order they are seen, where the system has none.
 const FIRST_OWN_IFINDEX: u32 = 1 << 31;
 /// Without sysfs, all zeros are believed only after at most this many bytes.
 const LITTLE_BYTES: u64 = 64 << 10;
@@ -94,7 +90,6 @@ impl Links {
         unseen.into_iter().for_each(|ifindex| self.table.keep(ifindex));
     }
 
-    /// Updates the table with one link, and returns its ifindex where it can be read. Facts that seldom change are read when `due`.
     fn follow(&mut self, name: &str, due: bool) -> Option<u32> {
         if !self.sysfs.exists() {
             let at = self.own.iter().position(|own| own.name == name).unwrap_or_else(|| {

@@ -14,14 +14,10 @@ const ASK_EVERY: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct LinkTable {
     selection: InterfaceFilter,
-    /// Sorted by ifindex.
     entries: Vec<Entry>,
     changes: Vec<LinkChange>,
-    /// Number of changes at the last [`LinkTable::mark`].
     changes_before: usize,
-    /// Links changed since `counted_by` was computed.
     stirred: bool,
-    /// The last poll of [`Facts`] about all links; `None` before the first report.
     asked_at: Option<Duration>,
     warned_of_sessions: bool,
 }
@@ -39,7 +35,6 @@ struct Entry {
 pub(super) trait Facts {
     fn speed(&self, link: &LinkInfo) -> Speed;
 
-    /// Returns the Ethernet device of each PPPoE session.
     fn pppoe_devices(&self) -> Vec<String>;
 }
 
@@ -128,8 +123,7 @@ impl LinkTable {
         }
     }
 
-    /// Ends a reading of the whole table. Removals are reported before what was put since the mark, so that a name is free before
-    /// another link takes it.
+    /// Ends a reading of the whole table. Removals come before what was put since the mark, so that names are free again.
     pub(super) fn sweep(&mut self) {
         let put = self.changes.len() - self.changes_before;
         let Self { changes, stirred, .. } = self;
@@ -176,7 +170,6 @@ impl LinkTable {
         self.asked_at.is_none_or(|at| now.saturating_sub(at) >= ASK_EVERY)
     }
 
-    /// Logs warnings of patterns that do nothing at the first call.
     pub(super) fn report(&mut self, facts: &impl Facts, now: Duration, changes: &mut Vec<LinkChange>) {
         let due = self.is_due(now);
         if due {

@@ -1,8 +1,7 @@
-//! The kernel's own counters by rtnetlink(7): all links in one exchange of a few microseconds.
-//!
-//! Statistics are requested at each reading (`RTM_GETSTATS`); the table of links once, or after a loss. From then on the kernel
-//! reports each change of a link (`RTNLGRP_LINK`) in the same queue, before the answer to the next request. A socket in doubt (a
-//! truncated or late answer, or an error) is closed, and the table is read again.
+//! The kernel's own counters by rtnetlink(7): all links in one exchange of a few microseconds. Statistics are requested at each
+//! reading (`RTM_GETSTATS`); the table of links once, or after a loss. From then on the kernel reports each change of a link
+//! (`RTNLGRP_LINK`) in the same queue, before the answer to the next request. A socket in doubt (a truncated or late answer, or
+//! an error) is closed, and the table is read again.
 
 mod messages;
 mod socket;
@@ -22,7 +21,7 @@ use crate::clock::Clock;
 use self::messages::{LinkMessage, NetlinkBody, Stats, get_links, get_stats, get_stats_of_each, set_seqs};
 use self::socket::{Buffer, NetlinkReply, Socket, Until};
 
-/// Attempts at a request whose answer is not whole: the links changed while they were listed, or the buffer was too small.
+/// Attempts at a request whose answer is not whole: the links changed during it, or the buffer was too small.
 const ATTEMPTS_MAX: u32 = 4;
 /// Links are requested one by one where at most one in 8 is watched, and at most 32 are.
 const SINGLY_ONE_IN: usize = 8;
@@ -40,7 +39,7 @@ pub(super) struct Netlink {
 
 #[derive(Debug)]
 enum Plan {
-    /// All links at once.
+    /// One dump of all links.
     Dump,
     /// One request for each watched link, where few of many are watched: the others cost nothing.
     Singly { requests: Vec<u8>, count: u32 },

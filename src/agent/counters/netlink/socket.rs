@@ -1,10 +1,7 @@
-//! A netlink socket for requests and for the changes that the kernel reports.
-//!
-//! The kernel answers during the call that sends the request, so there is no wait. Changes arrive in the same queue, in order; a
-//! second socket for them would make a reading a tenth slower.
-//!
-//! The socket is connected to the kernel, which then lets no other process send to it (netlink_getsockbyportid in af_netlink.c
-//! refuses them). Only a process that may change links itself could still send to the group.
+//! A netlink socket for requests and for the changes that the kernel reports. The kernel answers during the call that sends the
+//! request, so there is no wait. Changes arrive in the same queue, in order; a second socket for them would make a reading a
+//! tenth slower. The socket is connected to the kernel, which then lets no other process send to it (netlink_getsockbyportid in
+//! af_netlink.c refuses them). Only a process that may change links itself could still send to the group.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -20,7 +17,6 @@ use super::super::CounterError;
 use super::messages::{Messages, NetlinkBody};
 
 const KERNEL: SocketAddrNetlink = SocketAddrNetlink::new(0, 0);
-/// `RTMGRP_LINK` of uapi/linux/rtnetlink.h: changes of links.
 const GROUP_LINK: u32 = 1;
 /// Timeout of an answer: the kernel is never late, but an emulation of it can be.
 const ANSWER_WITHIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
@@ -54,10 +50,8 @@ pub(super) struct Socket {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NetlinkReply {
     Whole,
-    /// The table changed during the dump: entries may be missing or duplicated.
     Interrupted,
-    /// The receive queue overflowed, or a datagram was longer than the buffer, which has grown. The socket must not be used any
-    /// more.
+    /// The receive queue overflowed, or a datagram did not fit into the buffer, which has grown. The socket is unusable.
     Lost,
 }
 
@@ -85,8 +79,7 @@ impl Socket {
         self.seq.wrapping_add(1)
     }
 
-    /// Sends requests, if there are any, and passes the answer and the changes reported meanwhile to `take`. After an error the
-    /// socket must not be used any more.
+    /// Sends requests, if any, and passes the answer and what changed meanwhile to `take`. After an error, drop the socket.
     pub(super) fn exchange(
         &mut self,
         buffer: &mut Buffer,
