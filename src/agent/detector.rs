@@ -1,6 +1,5 @@
-//! Judges readings: a meter for each link, and the limits on links and on their sums.
-//!
-//! Pure: a reading and a stamp come in, bodies of events and notices go out. The loop, simulations and replays all use it.
+//! Judges readings: a meter for each link, and the limits on links and on their sums. Pure: a reading and a stamp come in, bodies
+//! of events and notices go out. The loop, simulations and replays all use it.
 
 mod host;
 mod link;
@@ -35,7 +34,6 @@ pub struct Detector {
     resume: Resume,
     ids: fastrand::Rng,
     readings: u64,
-    /// After the source was reopened: the links that it has reported so far.
     reported: Option<BTreeSet<u32>>,
 }
 
@@ -45,7 +43,6 @@ pub struct Detections {
     pub notices: Vec<Notice>,
 }
 
-/// A message about the configuration or a link that depends on readings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
     MatchesNothing { limit: String, pattern: String },
@@ -60,10 +57,8 @@ pub struct LinkView<'a> {
     pub info: &'a LinkInfo,
     pub doubts_speed: bool,
     pub verdict: &'static str,
-    /// Traffic of the last reading, if it was measured.
     pub traffic: Option<Traffic>,
     pub unjudged: &'a VerdictCounts,
-    /// Limits on the link: name, direction, and thresholds where they are known.
     pub limits: Vec<(&'a str, Direction, Option<Thresholds>)>,
 }
 
@@ -90,8 +85,7 @@ impl Detector {
         self.resume = Resume::new(open, within, now);
     }
 
-    /// Changes the limits. Breaches and rises of a limit that keeps its name and scope stay as they are, and the others end.
-    /// Overwrites `detections`.
+    /// Changes the limits. Breaches and rises of one that keeps its name and scope stay, the others end. Overwrites `detections`.
     pub fn reconfigure(&mut self, limits: Vec<Limit>, interval: Duration, detections: &mut Detections) {
         detections.bodies.clear();
         detections.notices.clear();
@@ -139,12 +133,10 @@ impl Detector {
         self.find_members();
     }
 
-    /// Expects the next reading to report all watched links as added.
     pub fn expect_all_links(&mut self) {
         self.reported = Some(BTreeSet::new());
     }
 
-    /// Returns the open breaches, including those that wait to be resumed, with the time of their state.
     pub fn open_breaches(&self, now: &Stamp) -> Vec<(Breach, Stamp)> {
         let links = self.links.values().flat_map(|link| {
             link.trackers.iter().filter_map(|tracker| tracker.open_breach(&self.limits, Target::link(&link.info)))
@@ -196,12 +188,11 @@ impl Detector {
         }
     }
 
-    /// Returns whether two more readings, 20 and 40 ms after the last one, would show if a driver counts in software.
     pub fn wants_probe(&self) -> bool {
         self.links.values().any(|link| link.meter.wants_probe())
     }
 
-    /// Evaluates such a reading, in which only changes of links make events. Overwrites `detections`.
+    /// Evaluates a reading shortly after a tick, in which only changes of links make events. Overwrites `detections`.
     pub fn probe(&mut self, reading: &Reading, detections: &mut Detections) {
         detections.bodies.clear();
         detections.notices.clear();
@@ -321,7 +312,6 @@ fn for_each_read(links: &mut WatchedLinks, reading: &Reading, mut visit: impl Fn
 }
 
 impl Detections {
-    /// Adds a notice once: both directions of a limit may have the same one.
     fn notice(&mut self, notice: Notice) {
         if !self.notices.contains(&notice) {
             self.notices.push(notice);

@@ -1,7 +1,5 @@
-//! Limits, and the state machine of a breach.
-//!
-//! Pure: loads and the time that they cover are arguments, and an [`Action`] to report is returned. All times are `CLOCK_BOOTTIME`,
-//! and signed, since a breach may have begun before this boot.
+//! Limits, and the state machine of a breach. Pure: loads and the time that they cover are arguments, and an [`Action`] to report
+//! is returned. All times are `CLOCK_BOOTTIME`, and signed, since a breach may have begun before this boot.
 
 use std::fmt;
 use std::time::Duration;
@@ -15,7 +13,6 @@ use crate::units::BitRate;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limit {
-    /// Unique; used in events and logs.
     pub name: String,
     pub scope: Scope,
     pub directions: Vec<Direction>,
@@ -31,7 +28,6 @@ pub struct Limit {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// A pattern of whole names.
     Interface(String),
     /// The sum over the links that match one of these patterns, or over those that `[interfaces]` selects if there is none. A link
     /// whose bytes another link of the sum counts too is left out.
@@ -46,7 +42,6 @@ pub enum Level {
 }
 
 impl fmt::Display for Limit {
-    /// Formats as `wan-down: rx of eth* from 80.0 Mbit/s for 3s, until below 70.0 Mbit/s for 10s, warning`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let directions: Vec<_> = self.directions.iter().map(|direction| direction.as_str()).collect();
         let place = match &self.scope {
@@ -98,14 +93,12 @@ pub struct Thresholds {
 pub struct Load {
     pub bytes: u64,
     pub elapsed: Duration,
-    /// End of `elapsed`.
     pub end: TimeDelta,
 }
 
-/// Figures of a breach. All but `rate` cover the readings that count for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BreachStats {
-    /// Begin of the first reading.
+    /// Start of the first reading.
     pub started: TimeDelta,
     /// End of the last reading at or above `clear_at`.
     pub ended: TimeDelta,
@@ -135,14 +128,13 @@ pub enum Action {
 ///                                it stayed there for `clear_for`
 /// ```
 ///
-/// A breach lasts from the begin of the first reading of its rise to the end of the last one at or above `clear_at`. Readings below
-/// that are kept apart: a following one at or above `clear_at` adds them, the end of the breach drops them. Time without a verdict
-/// ends a rise; in a breach that goes on it counts for the duration only, not for `clear_for`.
+/// A breach lasts from the start of the first reading of its rise to the end of the last one at or above `clear_at`. Readings
+/// below that are kept apart: a following one at or above `clear_at` adds them, the end of the breach drops them. Time without
+/// a verdict ends a rise; in a breach that goes on it counts for the duration only, not for `clear_for`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum BreachState {
     #[default]
     Normal,
-    /// An unbroken run of readings at or above `raise_at`, still shorter than `hold`.
     Pending(BreachStats),
     Raised(Open),
     Clearing(Open, Below),
@@ -165,7 +157,6 @@ pub struct Below {
 const TICK_SLACK_MAX: Duration = Duration::from_millis(250);
 
 impl BreachState {
-    /// Returns the state of a breach from an earlier run, taken up again at `now`.
     pub fn resumed(stats: BreachStats, now: TimeDelta) -> Self {
         Self::Raised(Open { stats, reported: now })
     }
@@ -207,7 +198,6 @@ impl BreachState {
         }
     }
 
-    /// Ends an open breach whatever the rate, because its link or limit is gone.
     pub fn end(&mut self) -> Option<Action> {
         let stats = self.stats();
         *self = Self::Normal;
@@ -290,8 +280,7 @@ impl BreachStats {
         }
     }
 
-    /// Adds the readings below that precede `load`. Where `load` covers some of their time too, the driver showed its bytes late,
-    /// and that time is measured only once.
+    /// Adds the readings below that precede `load`. Time that both cover is measured only once: the driver showed its bytes late.
     fn taking_in(self, below: Below, load: Load) -> Self {
         let overlap = if below.held_for.is_zero() { Duration::ZERO } else { std_or_zero(below.end - load.begin()) };
         Self {
@@ -301,12 +290,11 @@ impl BreachStats {
         }
     }
 
-    /// Returns the time from `started` to `ended`, measured or not.
     pub fn duration(&self) -> Duration {
         std_or_zero(self.ended - self.started)
     }
 
-    /// Returns the measured time, capped at the duration: drivers that show their bytes at uneven times can make it look longer.
+    /// Returns the measured time, capped at the duration: drivers that show bytes at uneven times can make it look longer.
     pub fn measured(&self) -> Duration {
         self.measured.min(self.duration())
     }

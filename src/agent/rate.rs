@@ -1,7 +1,6 @@
-//! Traffic from two readings of a link's counters, and a verdict on how far to trust it.
-//!
-//! Pure: time and counters are arguments. Whatever a counter does, a [`Verdict::Measured`] never exceeds what was counted: a reset,
-//! a jump, a failed read or a suspend yields another verdict, on which no breach is judged.
+//! Traffic from two readings of a link's counters, and a verdict on how far to trust it. Pure: time and counters are arguments.
+//! Whatever a counter does, a [`Verdict::Measured`] never exceeds what was counted: a reset, a jump, a failed read or a suspend
+//! yields another verdict, on which no breach is judged.
 
 mod cadence;
 
@@ -59,11 +58,9 @@ const ANY_SPEED: BitRate = BitRate::from_bps(1_600_000_000_000);
 const EXACT_TOLERANCE: f64 = 110.0;
 /// The same for a driver that may show two updates' bytes at once.
 const TOLERANCE: f64 = 205.0;
-/// Consecutive readings above the speed that are held back where no packets confirm them.
 const SUSPECTS_MAX: u32 = 2;
 /// A reading over more intervals than this is a mean that hides what happened in between.
 const GAP_INTERVALS: f64 = 3.5;
-/// Tolerated difference between the two clocks while the host is awake.
 const CLOCK_SLACK: Duration = Duration::from_millis(50);
 const NARROW: u64 = 1 << 32;
 
@@ -72,16 +69,12 @@ pub struct Meter {
     interval: Duration,
     is_counted_in_software: bool,
     cadence: Cadence,
-    /// The counters up to which all bytes are accounted for.
     base: Option<CounterSample>,
     last: Option<CounterSample>,
-    /// A counter fell and has not moved since.
     has_fallen: bool,
-    /// The agent or the host was stopped since `base`.
     is_after_gap: bool,
     /// The last reading if it was rejected: the next one shows whether the counter stays there.
     rejected: Option<CounterSample>,
-    /// Rates of the busier direction.
     last_rate: BitRate,
     peak: BitRate,
     suspects: u32,
@@ -89,7 +82,6 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Creates a meter. Counters kept by software are current at each reading; otherwise the driver's update interval is learned.
     pub fn new(interval: Duration, is_counted_in_software: bool) -> Self {
         Self {
             interval,
@@ -107,7 +99,6 @@ impl Meter {
         }
     }
 
-    /// Forgets what was learned of the driver, too.
     pub fn set_interval(&mut self, interval: Duration) {
         self.interval = interval;
         self.cadence = Cadence::new(interval, self.is_counted_in_software);
@@ -195,8 +186,7 @@ impl Meter {
         if was_after_gap { Verdict::Gap(traffic) } else { Verdict::Measured(covered) }
     }
 
-    /// Returns whether to hold back a reading above the link's speed. A third one in a row, or one that packets confirm, is
-    /// traffic.
+    /// Returns whether to hold back a reading above the link's speed. A third in a row, or one that packets confirm, is traffic.
     fn contradicts(&mut self, traffic: Traffic, has_packets: bool, speed: Speed) -> bool {
         let above = |tolerance: f64| {
             let exceeds = |bytes: u64, speed: Option<BitRate>| {
@@ -253,8 +243,7 @@ impl Meter {
         boottime > awake + CLOCK_SLACK || boottime > self.interval.mul_f64(GAP_INTERVALS)
     }
 
-    /// Returns the bytes over the wrap of 32-bit counters. A fall is a wrap rather than a reset only if the rate is at most twice
-    /// the last one.
+    /// Returns the bytes over the wrap of 32-bit counters. A fall that would mean more than twice the last rate is a reset.
     fn wrapped(&self, base: &CounterSample, now: &CounterSample, elapsed: Duration) -> Option<(u64, u64)> {
         if base.bits != CounterBits::B32 || now.bits != CounterBits::B32 {
             return None;
@@ -305,7 +294,6 @@ impl Verdict {
         }
     }
 
-    /// Returns the traffic on which limits are judged.
     pub fn judged(&self) -> Option<Traffic> {
         match self {
             Self::Measured(traffic) => Some(*traffic),
@@ -314,7 +302,6 @@ impl Verdict {
     }
 }
 
-/// Returns the bits per second of `bytes` in `elapsed`; 0 for zero time.
 pub fn bit_rate(bytes: u64, elapsed: Duration) -> BitRate {
     if elapsed.is_zero() {
         return BitRate::default();

@@ -31,8 +31,7 @@ impl HostLimit {
         Self { limit: index, trackers, members: Vec::new(), judged_until: None }
     }
 
-    /// Finds the links that the limit lists, or that `[interfaces]` selects. A link whose bytes another one of them counts too is
-    /// left out.
+    /// Finds the links that the limit lists or `[interfaces]` selects, without those whose bytes another one of them counts too.
     pub(super) fn find_members(&mut self, limits: &[Limit], links: &WatchedLinks) {
         let Scope::Host(patterns) = &limits[self.limit].scope else { return };
         let is_named = |info: &LinkInfo| match &patterns[..] {
@@ -53,7 +52,6 @@ impl HostLimit {
         self.judged_until
     }
 
-    /// Returns the speed of the sum, and the first link that is up and whose speed is unknown.
     fn speed<'a>(&self, links: &'a WatchedLinks) -> (Speed, Option<&'a str>) {
         let mut sum = Speed::both(Some(BitRate::default()));
         let mut unknown = None;
@@ -107,7 +105,6 @@ impl HostLimit {
         self.judged_until = Some(until);
     }
 
-    /// Continues the state of the limit under its former configuration.
     pub(super) fn take_over(&mut self, old: Self, limits: &[Limit], detections: &mut Detections) {
         self.judged_until = old.judged_until;
         for mut tracker in old.trackers {

@@ -15,7 +15,6 @@ use crate::units::BitRate;
 const UP_DOWN_EVERY: Duration = Duration::from_secs(60);
 const UNJUDGED_EVERY: Duration = Duration::from_secs(60);
 
-/// Readings by the name of their verdict ([`Verdict::as_str`]).
 pub type VerdictCounts = BTreeMap<&'static str, u64>;
 
 /// Times are `CLOCK_BOOTTIME`.
@@ -35,7 +34,6 @@ pub(super) struct WatchedLink {
     pub(super) history: History,
 }
 
-/// Recent traffic of a link, for sums of several links, which are judged once all of them are known.
 #[derive(Debug)]
 pub(super) struct History {
     from: Duration,
@@ -46,7 +44,6 @@ pub(super) struct History {
 #[derive(Clone, Copy, Debug)]
 struct TrafficPiece {
     until: Duration,
-    /// Traffic whose rate applies to the interval; `None` where it is unknown.
     traffic: Option<Traffic>,
 }
 
@@ -114,7 +111,6 @@ impl WatchedLink {
         }
     }
 
-    /// Adds a tracker for each direction of each limit that names this link and has none yet.
     pub(super) fn match_limits(&mut self, limits: &[Limit]) {
         for (index, limit) in limits.iter().enumerate().filter(|(_, limit)| names(limit, &self.info)) {
             let has = |tracker: &Tracker, there: &Tracker| {
@@ -126,7 +122,6 @@ impl WatchedLink {
         }
     }
 
-    /// Ends and drops the trackers of limits that no longer name this link; `before` is its former name.
     pub(super) fn drop_unmatched(
         &mut self,
         limits: &[Limit],
@@ -182,7 +177,6 @@ impl History {
         Self { from, pieces: VecDeque::new() }
     }
 
-    /// Returns the time up to which the traffic is known, or known to be unknown for ever.
     pub(super) fn known_until(&self) -> Duration {
         self.pieces.back().map_or(self.from, |piece| piece.until)
     }

@@ -20,7 +20,7 @@ pub(super) struct Tracker {
     pub(super) state: BreachState,
     open: Option<TrackedBreach>,
     pub(super) thresholds: Option<Thresholds>,
-    /// A limit in percent waits for a speed, and that was reported.
+    /// The limit is a percentage and waits for a speed, which was reported.
     waits: bool,
 }
 
@@ -57,7 +57,6 @@ pub(super) struct TickTime {
 }
 
 impl TickTime {
-    /// Returns the wall clock's time of another moment of this boot.
     fn wall_at(self, boottime: TimeDelta) -> DateTime<Utc> {
         (self.wall - (self.boottime - boottime)).trunc_subsecs(6)
     }
@@ -157,7 +156,6 @@ impl Tracker {
         }
     }
 
-    /// Returns whether a load that may be incomplete is already over the limit.
     pub(super) fn is_over(&self, load: Load) -> bool {
         self.thresholds.is_some_and(|thresholds| {
             load.rate() >= if self.open.is_some() { thresholds.clear_at } else { thresholds.raise_at }
@@ -234,7 +232,6 @@ pub(super) fn load(traffic: Traffic, direction: Direction, end: TimeDelta) -> Lo
     Load { bytes, elapsed: traffic.elapsed, end }
 }
 
-/// Restores the figures of a breach that ended, so far, at `ended`.
 fn stats(breach: &Breach, ended: TimeDelta) -> BreachStats {
     let bytes = (u128::from(breach.mean_bps) * u128::from(breach.measured_ms)).div_ceil(8_000);
     BreachStats {

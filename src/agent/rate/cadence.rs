@@ -1,9 +1,9 @@
 //! Learns how often a driver updates its counters, and from that the time that a movement of them covers.
 //!
-//! Where the kernel counts in software, a reading is exact: what moved since the last one was carried since then, and a counter
-//! that does not move means silence. Many drivers copy their hardware's counters only now and then, a second or more apart. Read in
-//! between, such a counter does not move although the link is busy, and then shows several readings' bytes at once. Its movements
-//! are spread over the time between updates, which is learned from the gaps between them.
+//! Where the kernel counts in software, a reading is exact, and a counter that does not move means silence. Many drivers copy
+//! their hardware's counters only now and then, a second or more apart: read in between, such a counter does not move although
+//! the link is busy, and then shows several readings' bytes at once. Its movements are spread over the time between updates,
+//! which is learned from the gaps between them.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -48,10 +48,8 @@ enum Probe {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Coverage {
-    /// The time, up to now, that the reading covers.
     Covers(Duration),
     Learning,
-    /// The counters did not move, and may move later for this time too.
     Waiting,
 }
 
