@@ -111,14 +111,12 @@ struct RawKafkaProducer {
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub agent: String,
-    /// Probable mistakes, each with its file and line.
     pub warnings: Vec<String>,
     /// Error about a missing name. Only the agent needs a name; other commands run without one.
     pub nameless: Option<String>,
     pub interval: Duration,
     pub source: SourceChoice,
     pub state_dir: PathBuf,
-    /// Longest pause after its last event for which an open breach is resumed.
     pub resume_within: Duration,
     pub include: Vec<String>,
     pub exclude: Vec<String>,
@@ -134,9 +132,7 @@ pub struct Settings {
 pub struct Surroundings {
     pub hostname: String,
     pub machine_id: String,
-    /// `$STATE_DIRECTORY`, set by systemd.
     pub state_directory: Option<PathBuf>,
-    /// `$CREDENTIALS_DIRECTORY`, set by systemd.
     pub credentials_directory: Option<PathBuf>,
 }
 
@@ -147,7 +143,6 @@ const MIN_INTERVAL: Duration = Duration::from_millis(100);
 const CLEAR_PERCENT: f64 = 90.0;
 
 impl Settings {
-    /// Checks the configuration. An error names the first thing that is wrong, with its file and line.
     pub fn new(layers: &Layers, surroundings: &Surroundings) -> Result<Self, ConfigError> {
         let raw: Raw = layers.parse()?;
         let mut warnings = Vec::new();
@@ -388,7 +383,6 @@ fn unique(limits: &[Limit]) -> Result<(), Invalid> {
 impl FromStr for Level {
     type Err = String;
 
-    /// Parses `"80 Mbit/s"` or `"80%"`.
     fn from_str(text: &str) -> Result<Self, String> {
         let Some(percent) = text.trim().strip_suffix('%') else {
             let rate: BitRate =

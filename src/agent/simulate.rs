@@ -1,7 +1,6 @@
-//! Simulated agents on simulated hosts: generated counters go through the real rates, limits and detector.
-//!
-//! A fleet's time jumps to the next second in which an agent has something to read. The traffic follows from the seed, the start
-//! and the [`Schedule`]; the agents' epochs do not, so that a second run adds to the first.
+//! Simulated agents on simulated hosts: generated counters go through the real rates, limits and detector. A fleet's time jumps
+//! to the next second in which an agent has something to read. The traffic follows from the seed, the start and the [`Schedule`];
+//! the agents' epochs do not, so that a second run adds to the first.
 
 mod traffic;
 
@@ -19,19 +18,14 @@ use crate::agent::limit::{Level, Limit};
 use crate::agent::random::random;
 use crate::event::{NewEvent, Stamp};
 
-/// Bursts and outages of a link of a real fleet.
 const INCIDENTS_A_WEEK: f64 = 2.9;
-/// Mean, with the default limit of `simulate`.
 const EVENTS_AN_INCIDENT: f64 = 3.85;
-/// Lower bound of the mean time between incidents of a link in the busiest hour.
 const BETWEEN_MIN_S: f64 = 10.0;
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 const WEEK: Duration = Duration::from_secs(7 * 86_400);
-/// Time since boot of a simulated host when its agent starts.
 const UPTIME: Duration = HOUR;
-/// Longest time between two readings in an incident. It is the detector's interval, so that each reading covers the time since the
-/// one before, however short that is.
+/// Longest time between readings in an incident: the detector's interval, so that each reading covers the time since the last.
 const LONGEST_S: u64 = 10;
 const INTERVAL: Duration = Duration::from_secs(LONGEST_S);
 const START_S: u64 = 60;
@@ -48,14 +42,12 @@ struct SimulatedAgent {
     links: Vec<SimulatedLink>,
     detector: Detector,
     stamp: Stamp,
-    /// Second 0 of the agent's time: agents do not read at full seconds.
     start: DateTime<Utc>,
     starts_at: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FleetShape {
-    /// Equal seeds make equal traffic.
     pub seed: u64,
     pub interfaces: u32,
     pub schedule: Schedule,
@@ -63,14 +55,12 @@ pub struct FleetShape {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Schedule {
-    /// Simulated time; approximate for a given number of events.
     pub lasts: Duration,
     between_s: f64,
 }
 
 impl Schedule {
-    /// Makes a schedule on which `links` make about this many events, ending by `end`: within a week, unless they are too many for
-    /// that.
+    /// Makes a schedule on which `links` make about this many events, in the week before `end` if they are not too many for that.
     pub fn of_events(events: u64, links: f64, end: DateTime<Utc>) -> Self {
         let incidents = events as f64 / EVENTS_AN_INCIDENT;
         // The random incidents may take longer, and must not end in the future.
@@ -95,11 +85,9 @@ fn usual_between_s() -> f64 {
     WEEK.as_secs_f64() * ACTIVITY_MEAN / INCIDENTS_A_WEEK
 }
 
-/// Returns the mean time between incidents in the busiest hour with which a link has this many in a week; at least
-/// [`BETWEEN_MIN_S`].
+/// Returns the mean time between a link's incidents in the busiest hour for this many per week, at least [`BETWEEN_MIN_S`].
 fn between(incidents: f64) -> f64 {
     let (mut least, mut most) = (BETWEEN_MIN_S, usual_between_s());
-    // Halved until the difference is below a second.
     while most - least > 1.0 {
         let middle = f64::midpoint(least, most);
         if in_a_week(middle) > incidents { least = middle } else { most = middle }
@@ -107,14 +95,12 @@ fn between(incidents: f64) -> f64 {
     least
 }
 
-/// A new incident begins only after the one before is over.
 fn in_a_week(between_s: f64) -> f64 {
     let taken_s = INCIDENT_MEAN_S + PAUSE_S as f64;
     let hours = (0..7 * 24).map(|hour| activity(DateTime::UNIX_EPOCH + HOUR * hour));
     hours.map(|activity| HOUR.as_secs_f64() / (between_s / activity + taken_s)).sum()
 }
 
-/// Returns how long before `end` this many seconds of the busiest hour begin; a week at most.
 fn back_from(end: DateTime<Utc>, busy_s: f64) -> Duration {
     let (mut time, mut busy) = (Duration::ZERO, 0.0);
     while busy < busy_s && time < WEEK {
@@ -147,7 +133,6 @@ impl Fleet {
         self.due.peek().map_or(Duration::MAX, |Reverse((second, _))| Duration::from_secs(*second))
     }
 
-    /// Advances to the second of the next reading; appends the events of all readings in that second to `drafts`.
     pub fn tick(&mut self, drafts: &mut Vec<NewEvent>) {
         let Some(Reverse((now, _))) = self.due.peek().copied() else { return };
         let Self { agents, world, due, reading, detections } = self;
@@ -160,7 +145,6 @@ impl Fleet {
     }
 }
 
-/// Returns whether traffic between incidents may keep a breach of `limit` open.
 fn sees_quiet_links(limit: &Limit) -> bool {
     match limit.clear_at {
         Level::Rate(clear_at) => clear_at <= QUIET_MAX,

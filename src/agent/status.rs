@@ -16,11 +16,8 @@ use crate::event::{Breach, Direction, Severity, Stamp};
 use crate::excerpt::beginning;
 use crate::units::BitRate;
 
-/// Maximum number of breaches in a report, the worst ones.
 pub const BREACHES_MAX: usize = 100;
-/// Maximum number of links in a report, the busiest ones.
 pub const LINKS_MAX: usize = 100;
-/// Maximum length of an error in a report, in characters.
 const WORDS_MAX: usize = 500;
 
 /// The JSON object of an answer. Unknown values are `null`, as most are if no agent runs.
@@ -28,7 +25,6 @@ const WORDS_MAX: usize = 500;
 #[serde(default, expecting = "struct Report")]
 pub struct StatusReport {
     pub state: AgentState,
-    /// The agent runs and has no lasting problem.
     pub healthy: bool,
     pub asked_at: DateTime<Utc>,
     pub agent: Option<String>,
@@ -50,22 +46,18 @@ pub struct StatusReport {
     pub interval_ms: Option<u64>,
     pub last_tick_at: Option<DateTime<Utc>>,
     pub ticks: Option<u64>,
-    /// Readings left out because the host was too busy.
     pub skipped_ticks: Option<u64>,
     pub topic: Option<String>,
     pub brokers: Option<String>,
-    /// End of the last flush, when Kafka had acknowledged all events.
     pub last_flush_at: Option<DateTime<Utc>>,
     pub flushing_since: Option<DateTime<Utc>>,
     /// `null` if each event is sent at once.
     pub next_flush_at: Option<DateTime<Utc>>,
-    /// Events that Kafka acknowledged since the start.
     pub delivered: Option<u64>,
     pub rejected: Option<u64>,
     /// Events given up since the start: the sum of the four below. Each is declared by a `loss` event.
     pub lost: Option<u64>,
     pub lost_evicted: Option<u64>,
-    /// Events older than `journal.max_age`.
     pub lost_expired: Option<u64>,
     pub lost_rejected: Option<u64>,
     pub lost_damaged: Option<u64>,
@@ -98,7 +90,6 @@ pub struct LinkStatus {
     /// Rates of the last reading; `null` if it was not judged.
     pub rx_bps: Option<u64>,
     pub tx_bps: Option<u64>,
-    /// Numbers of readings that were not judged since the link is watched, by verdict.
     pub unjudged: BTreeMap<String, u64>,
     pub limits: Vec<LinkLimit>,
 }
@@ -114,9 +105,7 @@ pub struct LinkLimit {
 #[serde(rename_all = "snake_case")]
 pub enum AgentState {
     Running,
-    /// Stopping, and still sending what is left.
     Ending,
-    /// No agent runs: the report is made from its journal.
     #[default]
     NotRunning,
 }
@@ -185,7 +174,6 @@ impl Problem {
 }
 
 impl OpenBreach {
-    /// Orders by severity, then by the ratio of the peak to the limit.
     fn rank(&self) -> f64 {
         let severity = f64::from(u8::from(self.severity == Severity::Critical)) * 1e12;
         severity + self.peak_bps as f64 / self.limit_bps.max(1) as f64

@@ -19,14 +19,12 @@ const NOBODYS: &[&str] = &[
     "ip6-localhost",
 ];
 
-/// Hex digits of the hash in a name: 48 bits distinguish a fleet's hosts.
 const DIGITS: usize = 12;
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Name {
     pub(super) name: String,
     pub(super) warning: Option<Invalid>,
-    /// There is no name at all: an agent cannot run, but commands that need no name can.
     pub(super) missing: Option<Invalid>,
 }
 

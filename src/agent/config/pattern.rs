@@ -1,23 +1,17 @@
-//! Checks patterns of interface names: those that can match none are refused, and those in another notation yield a warning.
-//!
-//! A kernel's name has up to 15 bytes, an altname up to 127 (`ip link property add … altname`). Neither has a slash or white space;
+//! Checks patterns of interface names: those that can match none are refused, those in another notation yield a warning. A
+//! kernel's name has up to 15 bytes, an altname up to 127 (`ip link property add … altname`). Neither has a slash or white space;
 //! any other character is allowed, also those with a meaning in other notations.
 
 use crate::config::Invalid;
 
-/// `IFNAMSIZ`, without its NUL.
 const NAME_BYTES_MAX: usize = 15;
-/// `ALTIFNAMSIZ`, without its NUL.
 const ALTERNATIVE_BYTES_MAX: usize = 127;
 
 const OTHER_NOTATIONS: &[char] = &['[', ']', '{', '}', '(', ')', '|', '^', '$', ',', ';', '+', '!', '\\', '"', '\''];
 
 const PATTERN: &str = "a pattern is a whole name, with `*` for any characters and `?` for one";
 
-/// Returns a warning if `pattern` is probably a mistake.
-///
-/// # Errors
-/// No interface name can match the pattern.
+/// Returns a warning if `pattern` is probably a mistake, and fails if no interface name can match it.
 pub(super) fn check(key: &str, pattern: &str) -> Result<Option<Invalid>, Invalid> {
     let help = format!("{PATTERN}; {}", several(key));
     let never = |why: &str| Err(Invalid::new(key, format!("`{pattern}` matches no interface: {why}; {help}")));

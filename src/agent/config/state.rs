@@ -1,4 +1,4 @@
-//! The location of the state directory.
+//! The location of the state directory, which is all that a command needs to look at an agent.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use crate::config::{ConfigError, Invalid, Layers};
 const USUAL: &str = "/var/lib/highwater";
 
 impl Settings {
-    /// Returns the state directory, all that is needed to look at an agent; the other keys are parsed, but not checked.
+    /// Returns the state directory. All keys are parsed, but only this one is checked.
     pub fn state_dir(layers: &Layers, surroundings: &Surroundings) -> Result<PathBuf, ConfigError> {
         let raw: Raw = layers.parse()?;
         directory(raw.state_dir, surroundings).map_err(|invalid| layers.locate(invalid))

@@ -20,7 +20,6 @@ pub(super) struct RawTopics {
     retention: Option<String>,
 }
 
-/// The topics besides that of the events, and the settings with which all of them are created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topics {
     pub rates: String,
@@ -56,7 +55,6 @@ impl Topics {
     }
 }
 
-/// Checks a Kafka topic name: letters, digits, `.`, `_` and `-`, up to 249 of them.
 pub(super) fn check_topic(key: &str, topic: &str) -> Result<(), Invalid> {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     if topic.is_empty() || topic.len() > 249 || !topic.bytes().all(legal) || topic == "." || topic == ".." {

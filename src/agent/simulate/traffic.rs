@@ -1,11 +1,9 @@
-//! Generated traffic of a link in a fleet: quiet, with bursts that are more frequent in working hours than at night.
-//!
-//! A link has a series of incidents, drawn one after the other from its own random numbers: a Poisson process whose rate follows
-//! the hour of the week ([`activity`]). Most incidents are bursts near the link's speed, from seconds to a few minutes, most of
-//! them short; a third of them are sent instead of received. On one link in four the counters are reset during some bursts, and on
-//! another one in four some incidents are outages, from which the link comes back with another index.
-//!
-//! Between incidents a link stays below [`QUIET_MAX`], and its counters are not read: a week of a thousand agents takes seconds.
+//! Generated traffic of a link in a fleet: quiet, with bursts that are more frequent in working hours than at night. A link has a
+//! series of incidents, drawn one after the other from its own random numbers: a Poisson process whose rate follows the hour of
+//! the week ([`activity`]). Most incidents are bursts near the link's speed, from seconds to a few minutes, most of them short; a
+//! third of them are sent instead of received. On one link in four the counters are reset during some bursts, and on another one
+//! in four some incidents are outages, from which the link comes back with another index. Between incidents a link stays below
+//! [`QUIET_MAX`], and its counters are not read: a week of a thousand agents takes seconds.
 
 use chrono::{DateTime, Utc};
 
@@ -14,26 +12,19 @@ use crate::units::BitRate;
 
 pub(super) const QUIET_MAX: BitRate = BitRate::from_bps(16_000_000);
 pub(super) const PAUSE_S: u64 = 30;
-/// Mean duration of an incident, including the time until its breach is cleared.
 pub(super) const INCIDENT_MEAN_S: f64 = 40.0;
 
 const SPEED: BitRate = BitRate::from_bps(100_000_000);
-/// Rate received in the busiest hour between incidents, and the part of it that is noise.
 const BUSY_HOUR_BPS: f64 = 12e6;
 const NOISE: f64 = 0.3;
-/// Traffic in the opposite direction, as a part of that in the main one.
 const ANSWERS: f64 = 0.1;
-/// Minimum rate of a burst, and the range above it.
 const BURST_BPS: f64 = 82e6;
 const BURST_MORE_BPS: f64 = 16e6;
-/// Duration of the shortest burst, and the factor from it to the longest.
 const BURST_MIN_S: f64 = 4.0;
 const BURST_SPREAD: f64 = 60.0;
 const OUTAGE_S: std::ops::Range<u64> = 10..90;
-/// Readings around a counter reset: before and after it, and once more for a rate.
 const RESET_READINGS: u64 = 4;
 
-/// Activity of each hour of a working day, relative to the busiest.
 #[rustfmt::skip]
 const WORKING_DAY: [f64; 24] = [
     0.06, 0.05, 0.05, 0.05, 0.06, 0.10, 0.20, 0.40, 0.75, 0.95, 1.00, 0.95,
@@ -42,12 +33,10 @@ const WORKING_DAY: [f64; 24] = [
 const WEEKEND: f64 = 0.25;
 pub(super) const ACTIVITY_MEAN: f64 = 0.386;
 
-/// Returns the activity in the hour of `time` (UTC), relative to the busiest hour of the week.
 pub(super) fn activity(time: DateTime<Utc>) -> f64 {
     activity_at(time.timestamp())
 }
 
-/// Takes seconds since 1970, and needs no calendar: each reading calls it.
 fn activity_at(timestamp: i64) -> f64 {
     let hours = timestamp.div_euclid(3_600);
     // Monday is 0; 1970 began on a Thursday.
@@ -60,11 +49,10 @@ fn activity_at(timestamp: i64) -> f64 {
 pub(super) struct World {
     pub(super) start: DateTime<Utc>,
     pub(super) between_s: f64,
-    /// Seconds until a burst raises its breach, between the breach's updates, and from the end of a burst until it is cleared.
+    /// Seconds until a burst raises its breach, between the breach's updates, and from the burst's end until it is cleared.
     pub(super) rise_s: u64,
     pub(super) update_s: u64,
     pub(super) settle_s: u64,
-    /// A limit is so low that even quiet links may exceed it: all of them are read each second.
     pub(super) reads_all: bool,
 }
 
@@ -96,10 +84,8 @@ pub(super) struct SimulatedLink {
     ifindex: u32,
     rx_bytes: u64,
     tx_bytes: u64,
-    /// Second up to which the counters count.
     counted: u64,
     incident: Incident,
-    /// Second of the incident at which the counters are reset.
     reset_at: Option<u64>,
     is_gone: bool,
     pub(super) due: u64,
@@ -151,8 +137,7 @@ impl SimulatedLink {
         }
     }
 
-    /// Returns the next second in which a reading may matter: while a breach rises, when an update of it is due, around a counter
-    /// reset, and when it ends and is cleared.
+    /// Returns the next second in which a reading may matter: around a rise, an update, a counter reset, the end, the clearing.
     fn next_reading(&self, world: &World, now: u64) -> u64 {
         let Incident { start, end, kind } = self.incident;
         if world.reads_all {

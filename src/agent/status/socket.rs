@@ -1,7 +1,6 @@
-//! The socket on which a running agent reports its state: one JSON object to each client, without a request.
-//!
-//! The loop itself answers, between two ticks, without a thread and without waiting for a client: an answer fits into the kernel's
-//! buffer of a connection, and is written at once or not at all.
+//! The socket on which a running agent reports its state: one JSON object to each client, without a request. The loop itself
+//! answers, between two ticks, without a thread and without waiting for a client: an answer fits into the kernel's buffer of a
+//! connection, and is written at once or not at all.
 
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -18,7 +17,6 @@ use super::StatusReport;
 
 const CLIENTS_AT_ONCE: usize = 16;
 const RETRY: Duration = Duration::from_secs(30);
-/// Maximum time for an answer; a healthy agent answers sooner.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 const ANSWER_BYTES_MAX: u64 = 4 << 20;
 
@@ -27,7 +25,6 @@ const ANSWER_BYTES_MAX: u64 = 4 << 20;
 pub struct StatusSocket {
     path: PathBuf,
     listener: Option<UnixListener>,
-    /// Clients cannot be accepted until the next tick.
     rests: bool,
     retry_at: Duration,
 }
@@ -53,7 +50,6 @@ pub fn socket_path(runtime: Option<&Path>, state_dir: &Path) -> PathBuf {
 }
 
 impl StatusSocket {
-    /// Listens at `path`. Logs a failure, after which [`StatusSocket::upkeep`] tries again.
     pub fn open(path: PathBuf, now: Duration) -> Self {
         let listener = listen(&path)
             .inspect_err(|error| warn!("`highwater-agent status` gets no answer: {}: {error}", path.display()))
@@ -74,7 +70,6 @@ impl StatusSocket {
         self.listener.as_ref().filter(|_| !self.rests).map(UnixListener::as_fd)
     }
 
-    /// Accepts waiting clients, up to the number that is answered at once.
     pub fn clients(&mut self) -> Vec<Client> {
         let mut clients = Vec::new();
         let Some(listener) = self.listener.as_ref().filter(|_| !self.rests) else { return clients };
@@ -132,7 +127,7 @@ pub fn ask(path: &Path) -> Result<StatusReport, NoAnswer> {
 fn ask_within(path: &Path, longest: Duration) -> Result<StatusReport, NoAnswer> {
     let (sender, answer) = channel();
     let path = path.to_owned();
-    // On a thread that can be abandoned: connecting to an agent that accepts no connection blocks for ever.
+    // On a thread that can be abandoned: connecting to an agent that accepts no connection blocks forever.
     std::thread::spawn(move || sender.send(read(&path)));
     let text = answer.recv_timeout(longest).map_err(|_| NoAnswer::Silent)?;
     match text {
