@@ -45,7 +45,6 @@ impl Common {
         Settings::new(&self.layers(absent)?, &surroundings())
     }
 
-    /// Reads the settings of a command that acts under the agent's name, and so needs one.
     pub(super) fn settings_of_an_agent(&self, absent: Absent) -> Result<Settings, Failure> {
         let settings = self.settings(absent).map_err(Failure::config)?;
         match settings.nameless {
@@ -54,7 +53,6 @@ impl Common {
         }
     }
 
-    /// Reads such settings and checks that the configured files exist, which `run` would wait for.
     pub(super) fn checked_settings(&self, absent: Absent) -> Result<Settings, Failure> {
         let settings = self.settings_of_an_agent(absent)?;
         let layers = self.layers(absent).map_err(Failure::config)?;

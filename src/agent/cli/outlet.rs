@@ -26,7 +26,6 @@ use crate::wire;
 /// Writes each event to a file or to standard output as a line of JSON: the format of `kcat -P -l FILE`.
 pub(super) struct ToFile {
     name: String,
-    /// `None` after a closed pipe.
     file: Option<BufWriter<Box<dyn Write>>>,
 }
 
@@ -141,7 +140,6 @@ impl ToTerminal {
     }
 }
 
-/// Makes a progress bar if standard error is a terminal, and a hidden one otherwise. `length` is `None` if unknown.
 pub(super) fn progress(length: Option<u64>, unit: &str) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -199,7 +197,6 @@ pub(super) fn wait_stored(
     }
 }
 
-/// Formats offsets as one cell: `{"0":4711}`.
 pub(super) fn offsets(delivery: &Delivery) -> Value {
     let offsets = delivery.last_offsets.iter().map(|(partition, offset)| (partition.to_string(), (*offset).into()));
     Value::Json(serde_json::Value::Object(offsets.collect()))

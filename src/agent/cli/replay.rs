@@ -383,7 +383,6 @@ fn positive_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Parses `80 Mbit/s`, or a size over a time: `5 MB/5min`.
 fn rate(text: &str) -> Result<BitRate, String> {
     let known = |error| format!("{error}; or write a size and a time, as in '5 MB/5min'");
     let error = match text.parse::<BitRate>() {

@@ -94,7 +94,6 @@ const COLUMNS: &[&str] = &["events", "delivered", "failed", "seconds", "events_p
 
 /// Maximum number of simultaneous agents without --time-scale: at about 22 kB each, little beside what is in flight.
 const LIVE_MAX: u32 = 250;
-/// Maximum number of agents with --time-scale, where all have to be simulated at once.
 const SCALED_MAX: u32 = 10_000;
 const EVENTS: u64 = 1_000;
 const TICK: Duration = Duration::from_secs(1);
@@ -178,7 +177,6 @@ impl Simulate {
         Ok(())
     }
 
-    /// Returns about `wanted` further events; fewer with --time-scale, which waits for their time, and none after --duration.
     fn portion(
         &self,
         fleet: &mut Fleet,
@@ -199,7 +197,6 @@ impl Simulate {
         Ok(drafts)
     }
 
-    /// Returns the schedule and its start, so that the simulated time ends about when the run does.
     fn schedule(&self, events_max: u64, live: u32) -> (Schedule, DateTime<Utc>) {
         let now = SystemClock::default().wall();
         let schedule = match self.duration {
@@ -342,7 +339,7 @@ impl Pace {
             return courier.add(drafts);
         };
         let began = *self.began.get_or_insert_with(|| courier.clock.monotonic());
-        // Ten portions a second are smooth enough.
+        // Ten portions per second are smooth enough.
         let portion = usize::try_from((rate / 10).max(1)).unwrap_or(usize::MAX);
         while !drafts.is_empty() && !courier.stopped() {
             courier.wait(began + Duration::from_secs_f64(self.events as f64 / rate as f64))?;

@@ -121,7 +121,6 @@ fn verdict(report: &StatusReport) -> Result<(), Failure> {
     }
 }
 
-/// Returns the report of the agent of this state directory, or one made from its journal if none runs.
 fn find(state_dir: &Path, runtime: Option<&Path>) -> Result<StatusReport, Failure> {
     let clock = SystemClock::default();
     let until = clock.monotonic() + BETWEEN_MAX;

@@ -175,7 +175,6 @@ fn print(wanted: &[Wanted], found: &[Found], made: &[&str], format: OutputFormat
     rows.end()
 }
 
-/// Formats `30days`, or a value of Kafka's that is not a number of milliseconds: -1 keeps messages for ever.
 fn retention(ms: &str) -> String {
     match ms.parse::<u64>() {
         Ok(ms) => humantime::format_duration(std::time::Duration::from_millis(ms)).to_string(),

@@ -1,9 +1,6 @@
-//! A recorded series in a CSV file, one row a line.
-//!
-//! The first row names the columns. Lines before it with other names, as some programs export them, are skipped, and so are
-//! comments (`#`) and repeated headers.
-//!
-//! A file may grow while it is read: rows appended after it was opened are not read, nor is an incomplete last row.
+//! A recorded series in a CSV file, one row a line. The first row names the columns. Lines before it with other names, as some
+//! programs export them, are skipped, and so are comments (`#`) and repeated headers. A file may grow while it is read: rows
+//! appended after it was opened are not read, nor is an incomplete last row.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -24,7 +21,6 @@ pub(super) struct Dialect {
     pub(super) time: String,
     pub(super) rx: String,
     pub(super) tx: Option<String>,
-    /// Detected by the first row if not given.
     pub(super) delimiter: Option<char>,
     pub(super) times: Times,
 }
@@ -32,7 +28,6 @@ pub(super) struct Dialect {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct CsvRecord {
     pub(super) line: u64,
-    /// Time as written.
     pub(super) time: SmolStr,
     pub(super) moment: RowTime,
     pub(super) rx: u64,
@@ -41,9 +36,7 @@ pub(super) struct CsvRecord {
 
 #[derive(Debug)]
 pub(super) enum RowError {
-    /// The row cannot be used; the next one may be.
     Bad { line: u64, reason: String },
-    /// No further row can be read.
     Failed(Failure),
 }
 
@@ -72,7 +65,6 @@ struct Opened {
 
 const HEADER_LINES_MAX: usize = 20;
 
-/// Delimiters to try, in this order.
 const DELIMITERS: [char; 3] = [',', ';', '\t'];
 
 impl Csv {
@@ -243,7 +235,6 @@ impl Opened {
     }
 }
 
-/// Returns the column names in a row, without the empty ones at the end of a line with trailing delimiters.
 fn names(text: &str, delimiter: char) -> Vec<String> {
     let mut row = StringRecord::new();
     if split(text, delimiter, &mut row).is_err() {
@@ -260,7 +251,6 @@ fn unreadable(file: &str, error: &io::Error) -> Failure {
     Failure::failed(format!("{file}: {error}"))
 }
 
-/// Parses a number of bytes or bits, rounded to a whole number.
 fn number(text: &str, decimal_comma: bool) -> Result<u64, String> {
     if let Ok(whole) = text.parse() {
         // A float would round a counter above 2^53.

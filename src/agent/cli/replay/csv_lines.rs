@@ -1,5 +1,5 @@
-//! The lines of a CSV file, each of them one row. A quoted value may hold delimiters but no line end: a quote that is never closed
-//! spoils its own row only.
+//! The lines of a CSV file, each of them one row. A quoted value may hold delimiters but no line end: a quote that is never
+//! closed spoils its own row only. The `csv` crate would look for its end in the following lines.
 
 use std::borrow::Cow;
 use std::io::{self, BufRead as _, BufReader, Read};
@@ -32,12 +32,10 @@ impl CsvLines {
         self.number
     }
 
-    /// Returns true if the last line read has no line end: it may be incomplete.
     pub(super) fn is_open_ended(&self) -> bool {
         self.line.last().is_some_and(|last| *last != b'\n')
     }
 
-    /// Reads the next line that is not empty, without surrounding white space; `None` at the end.
     pub(super) fn read(&mut self) -> Result<Option<Cow<'_, str>>, Unread> {
         loop {
             self.line.clear();
@@ -74,8 +72,6 @@ impl CsvLines {
     }
 }
 
-/// Splits a line, whose values may be in quotes, which are doubled within a value. The `csv` crate would look for a missing closing
-/// quote in the following lines.
 pub(super) fn split(text: &str, delimiter: char, row: &mut StringRecord) -> Result<(), &'static str> {
     row.clear();
     let mut rest = text;

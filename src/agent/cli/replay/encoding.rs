@@ -4,7 +4,6 @@ use std::io::{self, Cursor, Read};
 
 use super::text::as_argument;
 
-/// Returns a file's text as UTF-8. Fails if the file cannot be read or is not text; the error names the command that converts it.
 pub(super) fn text(mut reader: Box<dyn Read>, file: &str) -> io::Result<Box<dyn Read>> {
     let mut head = Vec::new();
     (&mut reader).take(8).read_to_end(&mut head)?;
@@ -46,7 +45,6 @@ fn packed(head: &[u8], file: &str) -> Option<String> {
 struct Utf16<R> {
     reader: R,
     unit: fn([u8; 2]) -> u16,
-    /// At most one half of a surrogate pair.
     units: Vec<u16>,
     odd: Option<u8>,
     text: Cursor<Vec<u8>>,

@@ -13,7 +13,6 @@ use crate::exit::Failure;
 pub(super) struct Lanes {
     events: Lane,
     samples: Option<Lane>,
-    /// Lines before this one were sent by an earlier run.
     from_line: u64,
     next_line: u64,
 }
@@ -26,7 +25,6 @@ struct Lane {
 pub(super) struct Delivered {
     pub(super) events: Delivery,
     pub(super) samples: Option<Delivery>,
-    /// Line at which to resume.
     pub(super) next_line: u64,
 }
 
@@ -36,7 +34,6 @@ pub(super) fn epoch_of_samples(events: Epoch) -> Epoch {
 }
 
 impl Lanes {
-    /// Opens the streams that have settings; without settings for them, samples are not even made.
     pub(super) fn open(
         agent: &str,
         epoch: Epoch,

@@ -1,7 +1,6 @@
-//! Puts rows in order of time, and detects those that are out of order.
-//!
-//! A row has to be later than the one before; one that is not is bad, unless the one before was. A row that jumps ahead is held
-//! until the next shows whether time continues from there. The first row is held for the second, whose duration it is given.
+//! Puts rows in order of time, and detects those that are out of order. A row has to be later than the one before; one that is
+//! not is bad, unless the one before was. A row that jumps ahead is held until the next shows whether time continues from there.
+//! The first row is held for the second, whose duration it is given.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -13,7 +12,6 @@ use super::times::RowTime;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Placed {
     pub(super) record: CsvRecord,
-    /// Time since 1970.
     pub(super) at: Duration,
     /// Time since the row before; for the first row, until the next. `None` for a single row.
     pub(super) spacing: Option<Duration>,
@@ -36,18 +34,13 @@ pub(super) enum RowOutcome {
 #[derive(Debug, Default)]
 pub(super) struct RowOrder {
     interval: Option<Duration>,
-    /// Usual time between rows: the last one that was not a pause.
     step: Option<Duration>,
     last: Option<Duration>,
     began: Option<Duration>,
     last_values: (u64, Option<u64>),
-    /// First row, until the second is known; its time is `last`.
     first: Option<CsvRecord>,
-    /// Row that jumps ahead, until the next is known.
     ahead: Option<(CsvRecord, Duration)>,
-    /// Second row before the first, until the third is known.
     back: Option<CsvRecord>,
-    /// Outcomes that may have to wait for a row that is held.
     staged: Vec<RowOutcome>,
     outcomes: VecDeque<RowOutcome>,
 }
@@ -100,7 +93,6 @@ impl RowOrder {
         self.settle();
     }
 
-    /// Emits, in the order of lines, the outcomes before the first row that is held.
     fn settle(&mut self) {
         let held = [self.first.as_ref(), self.ahead.as_ref().map(|(ahead, _)| ahead), self.back.as_ref()];
         let held = held.into_iter().flatten().map(|record| record.line).min().unwrap_or(u64::MAX);
@@ -211,7 +203,6 @@ impl RowOrder {
         self.step.is_none_or(|step| by > step.mul_f64(PAUSE_INTERVALS))
     }
 
-    /// Returns true if a local time goes back by an hour, less the usual step.
     fn is_hour_again(&self, record: &CsvRecord, at: Duration, last: Duration) -> bool {
         let Some(step) = self.step.filter(|step| *step <= SET_BACK) else { return false };
         let expected = (last + step).saturating_sub(SET_BACK);

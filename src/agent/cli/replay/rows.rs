@@ -26,14 +26,13 @@ pub(super) enum Meaning {
     Bytes,
     /// Bytes in an interval of this length, which ends at the row.
     BytesPer(Duration),
-    /// Mean rate since the row before, in bits a second.
+    /// Mean rate since the row before, in bits per second.
     BitsPerSecond,
 }
 
 pub(super) struct ReplayRow {
     pub(super) line: u64,
     pub(super) reading: Reading,
-    /// The row itself, independent of the detector.
     pub(super) recorded: Recorded,
 }
 
@@ -49,7 +48,6 @@ pub(super) struct Recorded {
 pub(super) enum Amount {
     Bytes(u64),
     Rate(u64),
-    /// A counter's first row, or one in which it decreased.
     Unknown,
 }
 
@@ -62,7 +60,6 @@ pub(super) struct ReplayRows {
 
 struct CounterSeries {
     meaning: Meaning,
-    /// Usual time between rows, if known: a much longer one is a pause.
     interval: Option<Duration>,
     link: Option<LinkInfo>,
     counted: Option<(u64, Option<u64>)>,
@@ -71,7 +68,6 @@ struct CounterSeries {
 const IFINDEX: u32 = 1;
 
 impl ReplayRows {
-    /// Opens a file; `-` is standard input, which a signal ends too, for handlers that were registered before.
     pub(super) fn open(
         file: &Path,
         dialect: &Dialect,
@@ -190,8 +186,7 @@ impl CounterSeries {
     }
 }
 
-/// Returns counters that are increased by one, so that differences remain: a kernel's zero may mean a counter that could not be
-/// read, but a zero in a file is a reading.
+/// Adds one to the counters, whose differences remain: a kernel's 0 may be an unreadable counter, but one in a file is a value.
 fn counters(record: &CsvRecord, bits: CounterBits) -> Counters {
     let moved = |counter: u64| match bits {
         CounterBits::B32 => u64::from((counter as u32).wrapping_add(1)),
@@ -209,7 +204,6 @@ fn recorded(meaning: Meaning, record: &CsvRecord, spacing: Option<Duration>, int
     Recorded { elapsed, rx: amount(record.rx), tx: record.tx.map(amount) }
 }
 
-/// Returns the bytes carried in the time that a row covers, within the `spacing` to the row before.
 fn carried(recorded: &Recorded, spacing: Duration) -> Option<Carried> {
     let whole = recorded.elapsed.filter(|elapsed| !elapsed.is_zero())?;
     let elapsed = whole.min(spacing);
@@ -227,7 +221,6 @@ fn carried(recorded: &Recorded, spacing: Duration) -> Option<Carried> {
     (!elapsed.is_zero()).then_some(Carried { ifindex: IFINDEX, rx_bytes, tx_bytes, elapsed })
 }
 
-/// Standard input that a signal interrupts, though no input may come for long.
 struct Stdin(Arc<AtomicBool>);
 
 const LOOK_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
@@ -274,7 +267,6 @@ pub(super) struct Undelivered {
 }
 
 impl Undelivered {
-    /// Adds a line that made events; drops lines before `oldest_pending`, which are delivered.
     pub(super) fn add(&mut self, at: DateTime<Utc>, line: u64, oldest_pending: Option<DateTime<Utc>>) {
         while self.lines.front().is_some_and(|(before, _)| oldest_pending.is_none_or(|oldest| *before < oldest)) {
             self.lines.pop_front();

@@ -11,7 +11,6 @@ use crate::exit::Failure;
 use crate::output::{self, OutputFormat, Rows, Value};
 use crate::units::{BitRate, ByteCount, counted, lasting};
 
-/// Counts rows, and the breaches that they make. Figures of a breach are those of its last event.
 pub(super) struct Summary {
     pub(super) rows: u64,
     pub(super) bad_rows: u64,
@@ -141,7 +140,6 @@ impl Summary {
         )
     }
 
-    /// Fails if the file has no rows, or most of them are bad.
     pub(super) fn judged(&self, file: &str) -> Result<(), Failure> {
         let all = self.rows + self.bad_rows;
         match (self.rows, self.bad_rows) {

@@ -1,10 +1,7 @@
-//! Pieces of a file, and its name, as messages quote them.
-
 use crate::excerpt::{beginning, harmless};
 
 const SHOWN_CHARS_MAX: usize = 200;
 
-/// Shortens a text and makes it harmless for a terminal: the file may be binary.
 pub(super) fn shown(text: &str) -> String {
     harmless(&beginning(text, SHOWN_CHARS_MAX)).into_owned()
 }

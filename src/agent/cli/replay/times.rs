@@ -1,7 +1,6 @@
-//! Parses the times of a recorded series, in the notations that other programs write.
-//!
-//! A time with an offset, or counted from 1970, is an instant. One without is local time in `--time-zone`, or else taken for UTC.
-//! An hour that a time zone has twice is told apart by the order of the rows, which only the caller knows.
+//! Parses the times of a recorded series, in the notations that other programs write. A time with an offset, or counted from
+//! 1970, is an instant. One without is local time in `--time-zone`, or else taken for UTC. An hour that a time zone has twice is
+//! told apart by the order of the rows, which only the caller knows.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -24,14 +23,13 @@ pub(super) struct Times {
 pub(super) enum RowTime {
     /// Time since 1970.
     Exact(Duration),
-    /// Local time taken for UTC, because no zone was given.
+    /// Taken for UTC, because no zone was given.
     AssumedUtc(Duration),
     /// Local time that its zone has twice, when clocks are set back.
     Twice { earlier: Duration, later: Duration },
 }
 
 impl RowTime {
-    /// Returns the time since 1970, for a row that comes after one at `last`.
     pub(super) fn after(self, last: Option<Duration>) -> Duration {
         match self {
             Self::Exact(at) | Self::AssumedUtc(at) => at,
@@ -72,7 +70,6 @@ impl Times {
         ))
     }
 
-    /// Returns `None` if the text is not in this notation.
     fn iso_8601(&self, text: &str) -> Option<Result<RowTime, String>> {
         let pieces = ISO_8601.parse_pieces(text).ok()?;
         let local = DateTime::from_parts(pieces.date(), pieces.time().unwrap_or(Time::midnight()));
@@ -133,7 +130,6 @@ fn resolve(zone: Option<&TimeZone>, local: DateTime, text: &str) -> Result<RowTi
     }
 }
 
-/// Parses a number as time since 1970 in the unit that its size suggests. Returns `None` if it is not a number.
 fn epoch(text: &str) -> Option<Result<Duration, String>> {
     let is_number = text.starts_with(|c: char| c.is_ascii_digit())
         && text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'+'));
@@ -173,14 +169,12 @@ fn epoch(text: &str) -> Option<Result<Duration, String>> {
     Some(if at <= INSTANT_MAX { Ok(at) } else { Err(too_far(text)) })
 }
 
-/// Windows file times, in 100 ns since 1601: the years from 1970 to 2108. As nanoseconds they would be in 1973 and 1974.
+/// Windows file times, in 100 ns since 1601: from 1970 to 2108. As nanoseconds they would be in 1973 and 1974.
 const FILETIMES: Range<u64> = 116_444_736_000_000_000..160_000_000_000_000_000;
 
-/// Days since 1900 with a fraction, as in spreadsheets: the years from 1970 to 2119. As seconds they would all be within the first
-/// day of 1970.
+/// Days since 1900, as in spreadsheets: from 1970 to 2119. As seconds they would all be within the first day of 1970.
 const SPREADSHEET_DAYS: Range<u64> = 25_569..80_000;
 
-/// Parses a long number in a spreadsheet's notation: 1.7314002E+09.
 fn exponential(number: f64) -> Option<Duration> {
     let unit = match number {
         ..1e11 => 1.0,
@@ -191,7 +185,6 @@ fn exponential(number: f64) -> Option<Duration> {
     Duration::try_from_secs_f64(number / unit).ok().filter(|at| *at <= INSTANT_MAX)
 }
 
-/// Rewrites small deviations as ISO 8601: `2024/11/12`, ` UTC`, ` +0530`.
 fn normal(text: &str) -> String {
     let mut text = text.to_owned();
     for name in ["UTC", "GMT"] {

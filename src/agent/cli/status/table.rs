@@ -19,7 +19,6 @@ const WIDTH: usize = 80;
 
 const LINK_COLUMNS: &[&str] = &["link", "state", "speed", "rx", "tx", "limit", "unjudged"];
 const BREACH_COLUMNS: &[&str] = &["severity", "link", "limit", "over", "now", "peak", "for"];
-/// Columns for an agent that does not run: values of its last events.
 const LEFT_COLUMNS: &[&str] = &["severity", "link", "limit", "over", "last", "peak", "for"];
 
 pub(super) fn print(report: &StatusReport, out: &mut dyn Write) -> io::Result<()> {
@@ -88,7 +87,6 @@ fn limit(link: &LinkStatus) -> String {
     }
 }
 
-/// Formats `3 reset, 1 jump`. The first reading of a link is never judged, and not counted here.
 fn unjudged(link: &LinkStatus) -> String {
     let counts = link.unjudged.iter().filter(|(word, _)| *word != "first");
     let counts: Vec<_> = counts.map(|(word, count)| format!("{count} {word}")).collect();
@@ -242,13 +240,11 @@ fn moment(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
-/// Formats a duration for people: `48s`, `2h 5m`, `12days 3h`. A clock that was set back does not make it negative.
 fn length(time: TimeDelta) -> String {
     let seconds = ((time.num_milliseconds() + 500) / 1_000).max(0).cast_unsigned();
     humantime::format_duration(Duration::from_secs(coarse(seconds))).to_string()
 }
 
-/// Wraps a text before the last column, where its words allow it, and escapes control characters.
 fn wrapped(text: &str) -> Vec<String> {
     let text = harmless(text);
     let mut lines = vec![String::new()];
