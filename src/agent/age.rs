@@ -1,7 +1,6 @@
-//! The age of an event, as far as the clocks can tell.
-//!
-//! Within a boot `CLOCK_BOOTTIME` determines it, whatever the wall clock shows. Across boots only the wall clock can, where it was
-//! synchronised at both moments: a machine without a battery starts in 1970, or at its image's date, and jumps by years.
+//! The age of an event, as far as the clocks can tell. Within a boot `CLOCK_BOOTTIME` determines it, whatever the wall clock
+//! shows. Across boots only the wall clock can, where it was synchronised at both moments: a machine without a battery starts in
+//! 1970, or at its image's date, and jumps by years.
 
 use std::time::Duration;
 
@@ -11,9 +10,7 @@ use crate::event::Stamp;
 pub enum Age {
     Known(Duration),
     Future,
-    /// The clock is not synchronised yet.
     NotYetKnown,
-    /// The event was stamped in another boot by a clock that was not synchronised.
     Unknown,
 }
 

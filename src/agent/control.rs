@@ -24,7 +24,6 @@ struct Wishes {
     reload: Arc<AtomicBool>,
 }
 
-/// Wakes the loop. Dropping it has no effect.
 #[derive(Debug)]
 pub struct Waker(UnixStream);
 

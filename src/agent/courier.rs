@@ -1,5 +1,3 @@
-//! Delivery of the events of one-shot commands, `simulate` and `replay`.
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -11,8 +9,7 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::event::{EventId, NewEvent, Stamp};
 use crate::exit::{Failure, chain};
 
-/// Publishes a one-shot command's events with back-pressure, and reports how many were delivered. Without a publisher, events are
-/// shown by observers only.
+/// Publishes a one-shot command's events with back-pressure, if there is a publisher, and counts those delivered.
 pub struct Courier {
     system: EventSystem,
     publisher: Option<Publisher>,
@@ -25,24 +22,18 @@ pub struct Courier {
 pub struct Delivery {
     pub events: u64,
     pub delivered: u64,
-    /// Events that Kafka rejected, or had not acknowledged in time.
     pub failed: u64,
-    /// Last offset written, by partition.
     pub last_offsets: BTreeMap<i32, i64>,
-    /// `observed_at` of the oldest event that Kafka has not acknowledged.
     pub oldest_pending: Option<chrono::DateTime<chrono::Utc>>,
     pub obstacle: Option<String>,
 }
 
-/// Maximum number of events that wait beyond those in flight.
 const AHEAD_MAX: u64 = 1_000;
-/// Time for Kafka to take the rest after an interruption.
 const LAST_MAX: Duration = Duration::from_secs(10);
 /// Time to wait for a producer to be torn down: it can hang.
 const TEAR_DOWN_MAX: Duration = Duration::from_secs(2);
 
 impl Courier {
-    /// Publishes to Kafka if `to` is given, and notifies `observers`.
     pub fn new(
         journal: FleetJournal,
         to: Option<publisher::Settings>,
@@ -111,7 +102,6 @@ impl Courier {
         passed.map_err(Failure::failed)
     }
 
-    /// Continues sending until the monotonic clock reaches `until`, or [`Courier::stopped`].
     pub fn wait(&mut self, until: Duration) -> Result<(), Failure> {
         loop {
             let left = until.saturating_sub(self.clock.monotonic());

@@ -9,14 +9,11 @@
 //! use highwater::event::{Body, Event, Lifecycle, NewEvent, Stamp};
 //! use highwater::units::ByteCount;
 //!
-//! /// A reaction: counts what it sees.
 //! struct Counter(std::sync::mpsc::Sender<String>);
-//!
 //! impl Observer for Counter {
 //!     fn name(&self) -> &str {
 //!         "counter"
 //!     }
-//!
 //!     fn added(&mut self, events: &[Arc<Event>]) -> Result<(), ObserveError> {
 //!         for event in events {
 //!             self.0.send(event.body.kind().to_owned())?;
@@ -43,7 +40,7 @@
 //! let id = system.add_event(NewEvent { stamp, body })?;
 //! assert_eq!(kinds.recv()?, "agent_started");
 //!
-//! // It stays registered until somebody has acknowledged it: else Kafka does.
+//! // It stays registered until it is acknowledged, by default by Kafka.
 //! assert_eq!(system.pending().events, 1);
 //! system.remove_event(id)?;
 //! assert_eq!(system.pending().events, 0);
@@ -67,11 +64,9 @@ pub type ObserveError = Box<dyn Error>;
 pub trait Observer {
     fn name(&self) -> &str;
 
-    /// Handles events that one tick made, or that the journal made itself: a `loss`, which may still grow until it is sent. All of
-    /// them are committed in the journal already.
+    /// Handles committed events: a tick's, or a `loss` that the journal made itself, which may still grow until it is sent.
     fn added(&mut self, events: &[Arc<Event>]) -> Result<(), ObserveError>;
 
-    /// Handles events that Kafka has acknowledged, or that were given up.
     fn removed(&mut self, _ids: &[EventId]) -> Result<(), ObserveError> {
         Ok(())
     }
@@ -92,10 +87,8 @@ pub struct ObserverFailure {
     cause: ObserveError,
 }
 
-/// Registers events and notifies observers.
-///
-/// The journal always comes first: it alone gives an event its identity, and no observer sees an event before it is committed
-/// there. Observers follow in the order in which they subscribed.
+/// Registers events and notifies observers, in the order in which they subscribed. The journal comes first: it alone gives an
+/// event its identity, and no observer sees an event that is not committed.
 pub struct EventSystem {
     journal: Box<dyn Journal>,
     observers: Vec<(ObserverId, Box<dyn Observer>)>,
@@ -146,14 +139,12 @@ impl EventSystem {
         }
     }
 
-    /// Does the journal's periodic work; see [`Journal::upkeep`].
     pub fn upkeep(&mut self, now: &Stamp) -> Result<(), JournalError> {
         let done = self.journal.upkeep(now);
         self.tell_own_events();
         done
     }
 
-    /// Changes the journal's bounds; see [`Journal::reconfigure`].
     pub fn reconfigure(&mut self, size_max: ByteCount, age_max: Duration, now: &Stamp) -> Result<(), JournalError> {
         let done = self.journal.reconfigure(size_max, age_max, now);
         self.tell_own_events();
@@ -164,10 +155,7 @@ impl EventSystem {
         self.remove_events(&[id])
     }
 
-    /// Removes events that Kafka has acknowledged, or that their sender withdraws.
-    ///
-    /// # Errors
-    /// The journal could not remove them; they will be sent again.
+    /// Removes events that Kafka has acknowledged, or that their sender withdraws; after an error they will be sent again.
     pub fn remove_events(&mut self, ids: &[EventId]) -> Result<(), JournalError> {
         if ids.is_empty() {
             return Ok(());
@@ -179,10 +167,7 @@ impl EventSystem {
         Ok(())
     }
 
-    /// Gives up an event that Kafka will never accept, and declares its loss in its place, with Kafka's error as `detail`.
-    ///
-    /// # Errors
-    /// The journal could not be written; the event stays.
+    /// Gives up an event that Kafka will never accept, and declares its loss in its place; after an error the event stays.
     pub fn reject_event(&mut self, id: EventId, detail: &str, stamp: Stamp) -> Result<(), JournalError> {
         self.journal.reject(id, detail, stamp)?;
         self.tell(|observer| observer.removed(&[id]));
@@ -198,7 +183,6 @@ impl EventSystem {
         self.tell(|observer| observer.flush());
     }
 
-    /// Returns the registered events after `after`, oldest first; see [`Journal::batch`].
     pub fn batch(
         &mut self,
         after: Position,
@@ -214,7 +198,6 @@ impl EventSystem {
         &mut *self.journal
     }
 
-    /// Takes the failures of observers since the last call.
     pub fn failures(&mut self) -> Vec<ObserverFailure> {
         std::mem::take(&mut self.failures)
     }

@@ -84,7 +84,6 @@ fn cleared(breach: &Breach) -> String {
     )
 }
 
-/// Formats as `10 s`, or `10 s, 8 s of it measured` where counters could not always be read.
 fn whole_and_measured(breach: &Breach) -> String {
     let (whole, measured) = (lasted(breach.duration_ms), lasted(breach.measured_ms));
     if measured == whole { whole } else { format!("{whole}, {measured} of it measured") }

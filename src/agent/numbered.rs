@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Numbered<T> {
-    /// The number of the front item, which is never `None`.
     first: usize,
     items: VecDeque<Option<T>>,
     count: usize,
@@ -35,7 +34,6 @@ impl<T> Numbered<T> {
         self.first
     }
 
-    /// Iterates in order from this number on.
     pub(crate) fn since(&self, number: usize) -> impl Iterator<Item = (usize, &T)> {
         let skipped = number.saturating_sub(self.first);
         let items = self.items.iter().enumerate().skip(skipped);

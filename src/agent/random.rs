@@ -1,5 +1,3 @@
-//! Random numbers of the operating system.
-
 /// Draws from the operating system: a generator with a seed of its own could repeat itself on the next machine. Panics where the
 /// system has no random numbers, like the standard library's maps.
 pub fn random() -> u64 {

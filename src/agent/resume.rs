@@ -1,7 +1,5 @@
-//! Breaches that were open when the agent ended: each is resumed or interrupted.
-//!
-//! Pure. Their age is measured by `CLOCK_BOOTTIME` within a boot; after a reboot by the wall clock, if it was synchronised, once it
-//! is synchronised again.
+//! Breaches that were open when the agent ended: each is resumed or interrupted. Pure. Their age is measured by `CLOCK_BOOTTIME`
+//! within a boot; after a reboot by the wall clock, if it was synchronised, once it is synchronised again.
 
 use std::time::Duration;
 
@@ -15,14 +13,11 @@ pub struct Resume {
     began_ms: u64,
 }
 
-/// Decision on a waiting breach whose link has a rate again.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Decision {
     None,
     Wait,
-    /// The breach goes on, this long after its `ended_at`.
     Resumed(Breach, Duration),
-    /// The breach ends: too much time has passed, or the time is unknown.
     Interrupted(Breach),
 }
 

@@ -19,7 +19,6 @@ pub fn machine_id() -> String {
     std::fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().to_owned()
 }
 
-/// Returns `$RUNTIME_DIRECTORY`, set by systemd.
 pub fn runtime_directory() -> Option<PathBuf> {
     std::env::var_os("RUNTIME_DIRECTORY").map(Into::into)
 }

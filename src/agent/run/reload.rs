@@ -7,7 +7,6 @@ use crate::exit::{Failure, chain};
 use crate::units::counted;
 
 impl Agent {
-    /// Applies new limits, links and intervals; logs changes that cannot be applied to a running agent.
     pub(super) fn reload(&mut self, read: &dyn Fn() -> Result<Settings, String>) -> Result<(), Failure> {
         self.heart.beat("reading the configuration", self.clock.monotonic());
         self.service.reloads(self.clock.monotonic());

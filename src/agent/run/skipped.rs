@@ -13,8 +13,7 @@ pub(super) struct SkippedReadings {
 }
 
 impl SkippedReadings {
-    /// Adds `missed` readings at `now` (monotonic); returns the line to log, if one is due. The first is due at once, and the sum
-    /// of those that follow a minute later, whether or not more follow by then.
+    /// Adds `missed` readings at `now` (monotonic); returns the line to log, if due: the first at once, a sum a minute later.
     pub(super) fn count(&mut self, missed: u32, now: Duration) -> Option<String> {
         self.unreported += u64::from(missed);
         let since = self.last_line.map(|last| now.saturating_sub(last));

@@ -1,5 +1,3 @@
-//! The running agent's answer to `status`.
-
 use chrono::SubsecRound as _;
 
 use super::Agent;
