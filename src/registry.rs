@@ -1,6 +1,5 @@
-//! Client of a schema registry with Confluent's HTTP interface: looks up the id of a schema, and the schema of an id.
-//!
-//! Calls block, for at most [`ASK_MAX`]: on an agent's publishing thread, or on a thread of the consumer's own.
+//! Client of a schema registry with Confluent's HTTP interface: looks up the id of a schema, and the schema of an id. Calls
+//! block, for at most [`ASK_MAX`]: on an agent's publishing thread, or on a thread of the consumer's own.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -26,19 +25,16 @@ pub struct RawRegistry {
     pub url: Option<String>,
     pub username: Option<String>,
     pub password_file: Option<String>,
-    /// CA certificates, PEM. Default: the system's.
     pub ca_file: Option<String>,
-    /// Client certificate, PEM.
     pub certificate_file: Option<String>,
     pub key_file: Option<String>,
     /// False if an agent only looks its schema up instead of registering it.
     #[serde(default, deserialize_with = "quoted")]
     pub auto_register: Option<bool>,
-    /// Time for which a consumer waits for a schema before messages written by it become dead letters; `0` is for ever.
+    /// Time for which a consumer waits for a schema before messages written by it become dead letters; `0` is forever.
     pub give_up: Option<String>,
 }
 
-/// Parameters for reaching a registry. Secrets stay in their files until it is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegistryAddress {
     url: String,
@@ -55,10 +51,8 @@ pub struct Registry {
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RegistryError {
-    /// The registry may answer again by itself.
     #[error("{0}")]
     Away(String),
-    /// Configuration or permissions have to be changed first.
     #[error("{0}")]
     Misconfigured(String),
     #[error("{0}")]
@@ -74,12 +68,11 @@ pub struct RegisteredSchema {
 
 pub const ASK_MAX: Duration = Duration::from_secs(10);
 const CONNECT_MAX: Duration = Duration::from_secs(5);
-/// Maximum size of an answer: only a wrong one is longer.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 const JSON: &str = "application/vnd.schemaregistry.v1+json";
 
 impl RegistryAddress {
-    /// Validates the configuration; returns `None` if it names no registry. Errors are values that cannot work with any registry.
+    /// Validates the configuration; `None` if it names no registry. Errors are values that cannot work with any registry.
     pub fn new(raw: RawRegistry, credentials: Option<&Path>) -> Result<Option<Self>, Invalid> {
         let key = |name: &str| format!("kafka.registry.{name}");
         let Some(url) = raw.url else {
@@ -146,7 +139,6 @@ impl RegistryAddress {
         files.into_iter().filter_map(|(key, file)| Some((key, file?)))
     }
 
-    /// Makes a client with the present secrets. Does not contact the registry yet.
     pub fn open(&self) -> Result<Registry, RegistryError> {
         let authorization = match &self.login {
             None => None,
@@ -197,11 +189,8 @@ fn read(file: &Path) -> Result<Vec<u8>, String> {
 }
 
 impl Registry {
-    /// Returns the id of the schema of `format` under `subject`. A missing one is registered if `register` is true; the registry
-    /// refuses a schema that is not compatible with its predecessors.
-    ///
-    /// # Errors
-    /// `Unknown` if the schema is missing and not to be registered.
+    /// Returns the id of the schema of `format` under `subject`. If `register` is true a missing one is registered, which fails
+    /// if it is not compatible with its predecessors; otherwise it is `Unknown`.
     pub fn id_of(&self, subject: &str, format: Format, register: bool) -> Result<u32, RegistryError> {
         let mut schema = json!({"schema": format.schema()});
         match format {
@@ -219,10 +208,7 @@ impl Registry {
         number(&answer, "id").ok_or_else(|| self.nonsense("an id", &answer))
     }
 
-    /// Returns the schema with this id.
-    ///
-    /// # Errors
-    /// `Unknown` only if the registry reports that it has no such schema.
+    /// Returns the schema with this id; `Unknown` only if the registry reports that it has none.
     pub fn schema(&self, id: u32) -> Result<RegisteredSchema, RegistryError> {
         // Ids are signed numbers. A registry may answer a larger one as it would a wrong address.
         if i32::try_from(id).is_err() {

@@ -1,7 +1,6 @@
-//! The fields of an event, each defined once: name, number, type, and its sentence in the schemas.
-//!
-//! Every format and every table is made of this list. What is written visits the fields of an event ([`Event::visit`]); what is
-//! read is collected by field ([`FieldValues`]) and becomes an event ([`Event::read`]). A number is never used again.
+//! The fields of an event, each defined once: name, number, type, and its sentence in the schemas. Every format and every table
+//! is made of this list. What is written visits the fields of an event ([`Event::visit`]); what is read is collected by field
+//! ([`FieldValues`]) and becomes an event ([`Event::read`]). A number is never used again.
 
 use std::borrow::Cow;
 
@@ -18,11 +17,9 @@ pub struct Field {
     /// Place in [`FIELDS`] and in Avro; one less than the number in Protobuf.
     pub index: usize,
     pub name: &'static str,
-    /// The name as a key in JSON, with the punctuation around it: `,"name":`.
     pub json_key: &'static str,
     pub of: FieldType,
     pub presence: FieldPresence,
-    /// Sentence for the schemas.
     pub doc: &'static str,
 }
 
@@ -34,11 +31,9 @@ pub enum FieldType {
     UInt64,
     Text,
     Epoch,
-    /// One of these words.
     Word(&'static [&'static str]),
     Time,
     Bool,
-    /// Pairs of a first and a last number.
     Ranges,
 }
 
@@ -52,7 +47,7 @@ pub enum FieldPresence {
     Optional,
 }
 
-/// Value of a field. Those that are written borrow from the event, those that are read from the message where they can.
+/// Value of a field, borrowed from the event or, where it can be, from the message.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FieldValue<'a> {
     Number(u64),
@@ -67,7 +62,6 @@ pub enum FieldValue<'a> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("field `{field}`: {problem}")]
 pub struct FieldError {
-    /// Name on the wire.
     pub field: Cow<'static, str>,
     pub problem: String,
 }
@@ -150,13 +144,11 @@ impl FieldError {
     }
 }
 
-/// A type that a field has in an event.
 pub trait FieldData: Sized {
-    /// Returns the value to write, if there is one.
     fn value(&self) -> Option<FieldValue<'_>>;
 
     /// # Errors
-    /// If `value` is missing, or is none of this type.
+    /// If `value` is missing, or is not of this type.
     fn read(field: &'static Field, value: Option<FieldValue<'_>>) -> Result<Self, FieldError>;
 }
 
@@ -171,7 +163,6 @@ impl<T: FieldData> FieldData for Option<T> {
     }
 }
 
-/// Implements [`FieldData`]: how a value is written, and which are read.
 macro_rules! data {
     ($($of:ty: |$this:ident| $write:expr, |$field:ident| $($read:pat => $result:expr),+;)*) => { $(
         impl FieldData for $of {
@@ -232,7 +223,6 @@ fn no_word(field: &'static Field, word: &str) -> FieldError {
     FieldError::new(field.name, format!("`{word}` is none of {}", words.join(", ")))
 }
 
-/// The fields of one message, as they were read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FieldValues<'a>([Option<FieldValue<'a>>; FIELDS.len()]);
 
@@ -247,10 +237,7 @@ impl<'a> FieldValues<'a> {
         &mut self.0[field.index]
     }
 
-    /// Takes the value of a field out.
-    ///
-    /// # Errors
-    /// If the field is missing, but must not be, or its value is none of the type.
+    /// Takes the value of a field out. Fails if it is missing but must not be, or is not of the type.
     fn take<T: FieldData>(&mut self, field: &'static Field) -> Result<T, FieldError> {
         T::read(field, self.0[field.index].take())
     }

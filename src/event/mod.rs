@@ -1,10 +1,7 @@
-//! The event: the only thing that crosses Kafka.
-//!
-//! An event is an occurrence ([`Body`]) with the agent and the times of its observation ([`Stamp`]) and its identity ([`EventId`]):
-//! `(agent, epoch, seq)`. The epoch is drawn at random when an agent's journal is created, and `seq` starts at 1 and has no holes,
-//! so that a duplicate event is harmless and a lost one is visible.
-//!
-//! Rates are in bits a second, times in whole microseconds.
+//! The event: the only thing that crosses Kafka. It is an occurrence ([`Body`]) with the agent and the times of its observation
+//! ([`Stamp`]) and its identity ([`EventId`]): `(agent, epoch, seq)`. The epoch is drawn at random when an agent's journal is
+//! created, and `seq` starts at 1 and has no holes, so that a duplicate event is harmless and a lost one is visible. Rates are in
+//! bits per second, times in whole microseconds.
 
 pub mod fields;
 
@@ -17,7 +14,6 @@ use smol_str::SmolStr;
 
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// Name of the sum over all watched links, in a breach of a limit with `scope = "host"`.
 pub const ALL_INTERFACES: &str = "*";
 
 /// Longest agent name, in bytes: well within what a PostgreSQL index entry and a Kafka key hold.
@@ -37,11 +33,9 @@ pub struct NewEvent {
     pub body: Body,
 }
 
-/// Position of an event in its agent's count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventId {
     pub epoch: Epoch,
-    /// Number within the epoch, from 1, without holes.
     pub seq: u64,
 }
 
@@ -49,18 +43,15 @@ pub struct EventId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(pub u64);
 
-/// The agent that observed an event, and the time by each clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {
     /// 1 to [`AGENT_BYTES_MAX`] bytes.
     pub agent: SmolStr,
     /// Wall clock when the event was made; never changed afterwards.
     pub observed_at: DateTime<Utc>,
-    /// `/proc/sys/kernel/random/boot_id`; empty if there is none.
     pub boot_id: String,
     /// `CLOCK_BOOTTIME`: milliseconds since boot, including suspends.
     pub monotonic_ms: u64,
-    /// True if the wall clock followed a time source.
     pub clock_synced: Option<bool>,
 }
 
@@ -82,14 +73,12 @@ pub enum Body {
     Unknown(String),
 }
 
-/// State of one breach as of one reading.
-///
-/// A reading covers the time from its begin to its end. It is counted if its rate is at or above the limit's `clear_at`, or if such
-/// a reading follows within `clear_for`.
+/// State of one breach as of one reading, which covers the time from its start to its end. A reading is counted if its rate is at
+/// or above the limit's `clear_at`, or if such a reading follows within `clear_for`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Breach {
     pub breach_id: SmolStr,
-    /// Begin of the first reading of the rise.
+    /// Start of the first reading of the rise.
     pub started_at: DateTime<Utc>,
     /// End of the reading that raised the breach.
     pub raised_at: DateTime<Utc>,
@@ -101,11 +90,9 @@ pub struct Breach {
     /// `None` for the whole host.
     pub ifindex: Option<u32>,
     pub direction: Direction,
-    /// The limit's `raise_at`.
     pub limit_bps: u64,
     /// Rate of the last reading that was judged, even if it is low.
     pub rate_bps: u64,
-    /// Highest rate of a counted reading.
     pub peak_bps: u64,
     /// Mean rate over `measured_ms`.
     pub mean_bps: u64,
@@ -125,7 +112,6 @@ pub struct Loss {
     pub epoch: Epoch,
     /// Inclusive ranges of `seq`, ascending and disjoint.
     pub ranges: Vec<(u64, u64)>,
-    /// `evicted`, `expired`, `rejected` or `damaged`.
     pub reason: Reason,
     pub detail: Option<String>,
 }
@@ -150,7 +136,6 @@ pub struct Lifecycle {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sample {
     pub interface: String,
-    /// Time since the reading before; `None` if there was none.
     pub duration_ms: Option<u64>,
     /// Bytes received in that time; this and the fields below are `None` if unknown.
     pub rx_bytes: Option<u64>,
@@ -160,7 +145,6 @@ pub struct Sample {
     pub reason: Option<Reason>,
 }
 
-/// Reason of an event, as a word for programs to match. A text beside it ([`Breach::detail`] and the like) may give details.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// The rate stayed below `clear_at` for `clear_for`.
@@ -182,7 +166,6 @@ pub enum Reason {
     Up,
     Down,
     First,
-    /// A counter decreased.
     Reset,
     Other(SmolStr),
 }
@@ -216,7 +199,6 @@ pub enum Severity {
     Critical,
 }
 
-/// Direction of traffic, as seen from the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
@@ -232,7 +214,6 @@ impl Loss {
 }
 
 impl Body {
-    /// Returns the kind, as on the wire and in the `events` table.
     pub fn kind(&self) -> &str {
         match self {
             Self::BreachRaised(_) => "breach_raised",
@@ -300,7 +281,6 @@ impl Reason {
 }
 
 impl From<&str> for Reason {
-    /// Any word is a reason: newer agents have more of them.
     fn from(word: &str) -> Self {
         let known = REASONS.iter().find(|(known, _)| *known == word);
         known.map_or_else(|| Self::Other(word.into()), |(_, reason)| reason.clone())
@@ -314,7 +294,6 @@ impl fmt::Display for Reason {
 }
 
 impl Stamp {
-    /// Returns true if both stamps are known to be of the same boot of the same machine.
     pub fn is_of_boot(&self, other: &Self) -> bool {
         self.boot_id == other.boot_id && !self.boot_id.is_empty()
     }
@@ -352,7 +331,6 @@ impl fmt::Display for Direction {
 }
 
 impl Epoch {
-    /// Returns the 16 hex digits, without allocating.
     pub fn digits(self) -> SmolStr {
         let mut digits = [0; 16];
         for (place, digit) in digits.iter_mut().enumerate() {

@@ -1,5 +1,5 @@
-//! The event in Avro. It is encoded by hand, in the order of the list of fields, so that an agent needs no Avro library. It is
-//! decoded by the schema it was written with, field by field and by name, so that older and newer schemas are read alike.
+//! The event in Avro. It is encoded by hand, so that an agent needs no Avro library, and decoded by the schema it was written
+//! with, field by field and by name, so that older and newer schemas are read alike.
 
 #[cfg(feature = "consumer")]
 mod datum;
@@ -16,14 +16,12 @@ pub(super) use self::schema::Schema;
 use crate::event::Event;
 use crate::event::fields::{FieldPresence, FieldValue};
 
-/// CRC-64-AVRO of the schema's parsing canonical form.
 pub(super) const FINGERPRINT: u64 = 0xf3d2_05c6_6fa1_2606;
 
 /// Start of Avro's single-object encoding; the fingerprint follows, little-endian.
 pub(super) const MARKER: [u8; 2] = [0xc3, 0x01];
 
-/// Returns the released schema with this fingerprint; so far there is one. When it changes after a release, its former
-/// text stays here, because a consumer reads what older agents write.
+/// Returns the released schema with this fingerprint. A former text stays here: consumers read what older agents write.
 #[cfg(feature = "consumer")]
 pub(super) fn released(fingerprint: u64) -> Option<&'static Schema> {
     static PARSED: OnceLock<Schema> = OnceLock::new();
@@ -37,7 +35,6 @@ pub(super) fn encode_single_object(event: &Event, bytes: &mut Vec<u8>) {
     encode(event, bytes);
 }
 
-/// Appends the event to `bytes`: the fields in the order of the schema.
 pub(super) fn encode(event: &Event, bytes: &mut Vec<u8>) {
     let mut out = AvroWriter(bytes);
     event.visit_all(|field, value| {
@@ -54,7 +51,6 @@ pub(super) fn encode(event: &Event, bytes: &mut Vec<u8>) {
 struct AvroWriter<'a>(&'a mut Vec<u8>);
 
 impl AvroWriter<'_> {
-    /// Writes zigzag, then seven bits a byte, the lowest first.
     fn long(&mut self, value: i64) {
         let mut rest = ((value << 1) ^ (value >> 63)).cast_unsigned();
         while rest >= 0x80 {
@@ -64,7 +60,6 @@ impl AvroWriter<'_> {
         self.0.push(rest as u8);
     }
 
-    /// Writes a number of an event, which is below 2^63.
     fn number(&mut self, value: u64) {
         self.long(value.cast_signed());
     }
@@ -88,7 +83,6 @@ impl AvroWriter<'_> {
         }
     }
 
-    /// Writes one block, and the end.
     fn array<T>(&mut self, items: &[T], write: impl Fn(&mut Self, &T)) {
         if !items.is_empty() {
             self.number(items.len() as u64);

@@ -10,9 +10,8 @@ use super::DecodeError;
 use crate::event::Event;
 use crate::event::fields::{BREACH_ID, Field, FieldError, FieldValue, INTERFACE, LIMIT_NAME, SEQ};
 
-/// Highest `seq`: an agent that makes a million events a second gets there in nine years. Sums over numbers stay far from 2^63.
+/// Highest `seq`: an agent that makes a million events per second gets there in nine years. Sums over numbers stay far from 2^63.
 pub const SEQ_MAX: u64 = 1 << 48;
-/// Years that every database can store, and that have four digits.
 pub const YEARS: RangeInclusive<i32> = 1..=9999;
 /// Longest text that is part of a key, in bytes: an entry of a PostgreSQL index has room for 2,700 in all.
 const KEY_BYTES_MAX: usize = 1_000;

@@ -22,7 +22,6 @@ pub struct Decoded {
 pub enum Undecoded {
     #[error(transparent)]
     Never(#[from] DecodeError),
-    /// The message cannot be decoded yet: try again later, and do not skip it.
     #[error("{why}")]
     NotNow {
         why: String,
@@ -32,12 +31,8 @@ pub enum Undecoded {
     },
 }
 
-/// Source of the schemas that framed messages name by their ids.
 pub trait Schemas {
-    /// Returns the schema with this id.
-    ///
-    /// # Errors
-    /// `Never` if there certainly is no such schema; `NotNow` if the registry could not be asked.
+    /// Returns the schema with this id: `Never` if there certainly is none, `NotNow` if the registry could not be asked.
     fn schema(&mut self, id: u32) -> Result<Arc<WriterSchema>, Undecoded>;
 }
 
@@ -62,7 +57,6 @@ enum Kind {
 }
 
 impl WriterSchema {
-    /// Parses a schema as a registry returns it: `schemaType` (Avro if there is none) and `schema`.
     pub fn parse(kind: Option<&str>, text: &str) -> Result<Self, String> {
         Ok(Self(match kind {
             Some("JSON") => Kind::Json,

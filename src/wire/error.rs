@@ -3,7 +3,6 @@ use crate::event::fields::FieldError;
 /// Reason why a message is not an event, and will not become one by waiting. The text names a remedy where there is one.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// A tombstone, or an empty message.
     #[error("the message is empty")]
     Empty,
     #[error("not an event in JSON: {0}")]
@@ -22,7 +21,6 @@ pub enum DecodeError {
         needed: usize,
         there: usize,
     },
-    /// A framed Protobuf message that is not the first one of its schema's file.
     #[error("not an event in Protobuf: the header names another message of the schema's file than its first")]
     OtherMessage,
     #[error(

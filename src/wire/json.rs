@@ -1,15 +1,12 @@
-//! The event as one flat JSON object.
-//!
-//! An agent that publishes to Kafka encodes little else, so this is faster than a general serializer: names are copied unescaped,
-//! and a text that needs no escapes is copied whole. A field's key is inlined into [`encode`], where its length is known and a few
-//! moves copy it.
+//! The event as one flat JSON object. An agent that publishes to Kafka encodes little else, so this is faster than a general
+//! serializer: names are copied unescaped, and a text that needs no escapes is copied whole. A field's key is inlined into
+//! [`encode`], where its length is known and a few moves copy it.
 
 use super::DecodeError;
 use super::time::rfc3339;
 use crate::event::Event;
 use crate::event::fields::{Field, FieldPresence, FieldValue, FieldValues};
 
-/// Capacity that suffices for most events, unless names are very long.
 pub(super) const BREACH_BYTES: usize = 672;
 
 pub(super) fn encode(event: &Event, json: &mut Vec<u8>) {
@@ -18,7 +15,6 @@ pub(super) fn encode(event: &Event, json: &mut Vec<u8>) {
     close(start, json);
 }
 
-/// Encodes what was read of a message, whether or not it is an event.
 #[cfg(feature = "consumer")]
 pub(super) fn encode_values(values: &FieldValues<'_>) -> Vec<u8> {
     let mut json = Vec::new();

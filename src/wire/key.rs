@@ -1,19 +1,16 @@
-//! The message key, which decides the partition and therefore which events stay in order.
-
 use std::borrow::Cow;
 use std::fmt;
 
 use super::time::rfc3339;
 use crate::event::Event;
 
-/// Content of a message's key. Kafka keeps the order within a partition, and equal keys go to the same partition.
+/// The message key. Kafka keeps the order within a partition, and equal keys go to the same partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Key {
     /// The agent's name: all its events are in order.
     #[default]
     Agent,
-    /// The interface's name: the events of one interface are in order, and one agent's spread over the partitions. Events of no
-    /// interface have the agent's name.
+    /// The interface's name: one agent's events spread over the partitions. Events of no interface have the agent's name.
     Interface,
     /// `observed_at`, RFC 3339: events spread evenly, and only those of one tick are in order.
     Timestamp,

@@ -41,7 +41,6 @@ use crate::event::{Event, EventId};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message<'a> {
-    /// Decides the partition: by default the agent's name, see [`Key`].
     pub key: Cow<'a, [u8]>,
     pub payload: Cow<'a, [u8]>,
     id: SmolStr,
@@ -54,12 +53,10 @@ pub struct Message<'a> {
 pub type Headers<'a> = [(&'static str, &'a [u8]); 3];
 
 impl Message<'_> {
-    /// Returns the headers that all messages of a kind share.
     pub fn common_headers(&self) -> Headers<'_> {
         [("ce_specversion", b"1.0"), ("ce_type", self.kind.as_bytes()), ("content-type", self.content_type.as_bytes())]
     }
 
-    /// Returns the headers that differ from message to message.
     pub fn own_headers(&self) -> Headers<'_> {
         [("ce_id", self.id.as_bytes()), ("ce_source", self.source.as_bytes()), ("ce_time", self.time.as_bytes())]
     }
@@ -84,7 +81,6 @@ impl Format {
         }
     }
 
-    /// Returns the schema of an event: a JSON Schema, an Avro schema or a Protobuf file.
     pub fn schema(self) -> &'static str {
         match self {
             Self::Json => &schema::JSON,
@@ -93,7 +89,6 @@ impl Format {
         }
     }
 
-    /// Returns the name of the schema's file format: a value of `--format` of `highwater-agent schema`.
     pub fn schema_name(self) -> &'static str {
         match self {
             Self::Json => "json-schema",
@@ -119,7 +114,6 @@ impl fmt::Display for Format {
     }
 }
 
-/// Encodes an event as JSON, the form in which the journal keeps it and, by default, Kafka carries it.
 pub fn to_json(event: &Event) -> Vec<u8> {
     let mut json = Vec::with_capacity(json::BREACH_BYTES);
     write_json(event, &mut json);
@@ -135,7 +129,6 @@ pub fn from_json(payload: &[u8]) -> Result<Event, DecodeError> {
     Ok(Event::read(json::decode(payload)?)?)
 }
 
-/// Makes the message that carries `event`, whose JSON is `json`; framed with `schema_id` if a registry gave the schema one.
 pub fn message<'a>(event: &'a Event, json: &'a [u8], format: Format, schema_id: Option<u32>) -> Message<'a> {
     let payload = match format {
         Format::Json => Cow::Borrowed(json),
@@ -186,7 +179,6 @@ fn kind(kind: &str) -> SmolStr {
     }
 }
 
-/// Formats an id as `Display` does, but faster.
 fn id(id: EventId) -> SmolStr {
     let (epoch, mut seq) = (id.epoch.digits(), itoa::Buffer::new());
     let seq = seq.format(id.seq).as_bytes();
@@ -198,7 +190,6 @@ fn id(id: EventId) -> SmolStr {
 
 const SOURCE: &str = "/highwater/";
 
-/// Returns `/highwater/AGENT`, with all but the unreserved characters of RFC 3986 percent-encoded.
 fn source(agent: &str) -> SmolStr {
     let mut encoded = SmolStrBuilder::new();
     encoded.push_str(SOURCE);

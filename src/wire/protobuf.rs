@@ -72,7 +72,6 @@ impl From<DateTime<Utc>> for Timestamp {
     }
 }
 
-/// Decodes a message, ignoring fields that a newer agent added.
 #[cfg(feature = "consumer")]
 pub(super) fn decode(mut bytes: &[u8]) -> Result<FieldValues<'static>, DecodeError> {
     let mut values = FieldValues::default();

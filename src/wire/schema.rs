@@ -14,7 +14,6 @@ pub(super) static JSON: LazyLock<String> = LazyLock::new(json_schema);
 pub(super) static AVRO: LazyLock<String> = LazyLock::new(avro_schema);
 pub(super) static PROTOBUF: LazyLock<String> = LazyLock::new(protobuf_file);
 
-/// Returns a JSON Schema, a line for each field.
 fn json_schema() -> String {
     let required = FIELDS.iter().filter(|field| field.presence == FieldPresence::Required);
     let required: Vec<String> = required.map(|field| format!("\"{}\"", field.name)).collect();
@@ -60,7 +59,6 @@ fn json_type(field: &Field) -> String {
     }
 }
 
-/// Returns an Avro schema, a line for each field.
 fn avro_schema() -> String {
     let fields: Vec<String> = FIELDS
         .iter()
@@ -103,7 +101,6 @@ fn avro_type(of: FieldType) -> &'static str {
     }
 }
 
-/// Returns a Protobuf file. Its first message is the event: that is how a message in Confluent's wire format names it.
 fn protobuf_file() -> String {
     let mut fields = String::new();
     for field in &FIELDS {
@@ -146,7 +143,6 @@ message Event {{
     )
 }
 
-/// Returns `text` as comments, lines of about 100 characters.
 fn comment(text: &str, indent: &str) -> String {
     let mut lines = vec![format!("{indent}//")];
     for word in text.split_whitespace() {

@@ -1,5 +1,5 @@
-//! Times with the precision that all formats and databases share, whole microseconds, and their text. Each event has several, so
-//! formatting them has to be faster than a general formatter is.
+//! Times in whole microseconds, the precision of all formats and databases, and their text. Each event has several, so formatting
+//! them has to be faster than a general formatter is.
 
 use std::ops::Deref;
 
@@ -40,7 +40,6 @@ pub(super) fn rfc3339(time: DateTime<Utc>) -> Text {
     Text::Usual(text)
 }
 
-/// A time's text, which is seldom allocated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Text {
     Usual([u8; 27]),

@@ -1,5 +1,4 @@
-//! Reads the fields of a message by their names, for formats that carry names: JSON, and Avro by its writer's schema. A value is
-//! read by the type of its field.
+//! Reads the fields of a message by name, each by its type, for formats with names: JSON, and Avro by its writer's schema.
 
 use std::borrow::Cow;
 use std::fmt;

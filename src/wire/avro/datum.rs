@@ -1,8 +1,7 @@
 //! Avro's binary encoding as a serde [`Deserializer`], driven by the writer's schema: a record is a map of its fields, a time is
-//! RFC 3339 text, bytes are base64. A value is therefore read into anything that the same value in JSON could be.
-//!
-//! Lengths are checked against the bytes that remain before anything is allocated, and the number of values against the number of
-//! bytes: a few more bytes of input never cost much more memory or time.
+//! RFC 3339 text, bytes are base64. A value is therefore read into anything that the same value in JSON could be. Lengths are
+//! checked against the bytes that remain before anything is allocated, and the number of values against the number of bytes: a
+//! few more bytes of input never cost much more memory or time.
 
 use std::fmt;
 
@@ -19,7 +18,6 @@ use super::schema::{Schema, Type};
 const EMPTY_VALUES_MAX: usize = 10_000;
 
 impl Schema {
-    /// Decodes the value that `bytes` consists of.
     pub(in crate::wire) fn read<'de, T: Deserialize<'de>>(&self, bytes: &'de [u8]) -> Result<T, Error> {
         read(&self.0, bytes)
     }
@@ -89,7 +87,6 @@ impl<'de> Input<'de> {
         chosen.ok_or_else(|| Error(format!("number {index} of {} choices", choices.len())))
     }
 
-    /// Returns the number of items in the next block of an array or map; 0 ends it.
     fn block(&mut self) -> Result<u64, Error> {
         let count = self.long()?;
         if count < 0 {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-/// Maximum nesting of types, which bounds the recursion of decoding.
 const DEPTH_MAX: usize = 32;
 
 #[derive(Clone)]
@@ -18,7 +17,6 @@ pub(super) enum Type {
     Boolean,
     /// `int` too: both are encoded alike.
     Long,
-    /// Units per second, counted from 1970.
     Time(i64),
     Float,
     Double,
@@ -50,7 +48,6 @@ impl fmt::Debug for Schema {
     }
 }
 
-/// Named types parsed so far. A name is known once its type is complete, so no type can contain itself.
 #[derive(Default)]
 struct Parser(HashMap<String, Arc<Type>>);
 
