@@ -29,7 +29,6 @@ pub struct RawTls {
     pub enabled: Option<bool>,
     /// CA certificates, PEM. Default: the system's.
     pub ca_file: Option<String>,
-    /// Client certificate, PEM.
     pub certificate_file: Option<String>,
     pub key_file: Option<String>,
     pub key_password_file: Option<String>,
@@ -51,7 +50,6 @@ pub struct RawConnection {
     pub properties: BTreeMap<String, toml::Value>,
 }
 
-/// Parameters for reaching Kafka. Secrets stay in their files until a client is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connection {
     brokers: String,
@@ -80,7 +78,6 @@ struct Sasl {
     password: SecretFile,
 }
 
-/// Properties that would break a promise, each with the reason.
 const REFUSED: &[(&str, &str)] = &[
     ("acks", "an event is acknowledged by all in-sync replicas, or not at all"),
     ("request.required.acks", "an event is acknowledged by all in-sync replicas, or not at all"),
@@ -159,8 +156,8 @@ impl Connection {
         self.properties.iter().find(|(set, _)| set == name).map(|(_, value)| value.as_str())
     }
 
-    /// Checks what may still change while a program runs, and [`Connection::new`] therefore leaves open: that each named file can
-    /// be read, and that librdkafka makes a client of what `configure` returns. Does not contact a broker.
+    /// Checks what may change while a program runs, which [`Connection::new`] therefore leaves open: that the named files can be
+    /// read, and librdkafka makes a client of what `configure` returns. Does not contact a broker.
     pub fn check<C: FromClientConfig>(
         &self,
         configure: impl FnOnce(&Self) -> Result<ClientConfig, String>,
@@ -176,7 +173,6 @@ impl Connection {
         self.named_files().try_for_each(|(key, file)| check_readable(key, file))
     }
 
-    /// Returns a client's configuration, with the present secrets, and `ours` overriding the operator's properties.
     pub fn client(&self, ours: &[(&str, &str)]) -> Result<ClientConfig, String> {
         self.check_files().map_err(|Invalid { key, message }| format!("{key}: {message}"))?;
         let mut client = ClientConfig::new();
@@ -211,8 +207,7 @@ impl Connection {
         Ok(client)
     }
 
-    /// Returns a fingerprint of the certificates' and secrets' present content. A client reads them once: after a rotation, only a
-    /// new client uses the new ones.
+    /// Returns a fingerprint of the certificates' and secrets' content: after a rotation, only a new client uses the new ones.
     pub fn files(&self) -> u64 {
         fingerprint(self.named_files().map(|(_, file)| file))
     }
@@ -325,7 +320,6 @@ fn property((name, value): (String, toml::Value)) -> Result<(String, String), In
     }
 }
 
-/// Validates one of `kafka.brokers`: `HOST`, `HOST:PORT`, `[ADDRESS]:PORT`, each with an optional `PROTOCOL://`.
 fn check_broker(broker: &str) -> Result<(), Invalid> {
     let broker = broker.trim();
     let address = broker.split_once("://").map_or(broker, |(_, address)| address);
@@ -347,7 +341,6 @@ fn check_broker(broker: &str) -> Result<(), Invalid> {
     }
 }
 
-/// Limits the log of repeated messages: a new one is logged at once, and again at intervals while it lasts.
 #[derive(Debug, Default)]
 pub struct LogThrottle(Mutex<Vec<Said>>);
 
@@ -362,7 +355,6 @@ const SILENCE: Duration = Duration::from_secs(300);
 const TROUBLES_MAX: usize = 16;
 
 impl LogThrottle {
-    /// Returns the line to log, if one is due; `now` is a monotonic clock's.
     pub fn seen(&self, message: &str, now: Duration) -> Option<String> {
         let message = without_timing(message);
         let mut troubles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -383,7 +375,6 @@ impl LogThrottle {
         Some(message)
     }
 
-    /// Forgets all messages; returns true if there were any.
     pub fn over(&self) -> bool {
         !std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)).is_empty()
     }

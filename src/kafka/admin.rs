@@ -14,9 +14,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::{Connection, Reports, not_created, unreachable_broker};
 
-/// Maximum time for an answer; a broker that is up answers much sooner.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
-/// Interval of retries: what the client learns in between explains the missing answer.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +40,6 @@ pub struct Wanted {
     pub name: String,
     pub partitions: i32,
     pub replication: i32,
-    /// By Kafka's names: `retention.ms`, `cleanup.policy` …
     pub settings: Vec<(&'static str, String)>,
 }
 
@@ -50,7 +47,6 @@ pub struct Wanted {
 pub struct Found {
     pub name: String,
     pub partitions: Vec<i32>,
-    /// Replication factor of the first partition.
     pub replication: i32,
     pub settings: BTreeMap<String, String>,
 }
@@ -62,7 +58,6 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Makes a client; does not contact a broker yet.
     pub fn new(connection: &Connection) -> Result<Self, AdminError> {
         let config = connection.client(&[]).map_err(AdminError::Misconfigured)?;
         let client = BaseProducer::from_config_and_context(&config, Reports::new(connection.brokers()));
@@ -70,7 +65,6 @@ impl Admin {
         Ok(Self { client, connection: connection.clone() })
     }
 
-    /// Returns the number of brokers, and every topic by name, without settings.
     pub fn topics(&self) -> Result<(usize, Vec<Found>), AdminError> {
         let metadata = self.metadata()?;
         let mut topics: Vec<Found> = metadata
@@ -117,7 +111,6 @@ impl Admin {
         Ok(())
     }
 
-    /// Creates a topic. Succeeds if it was created by another client meanwhile.
     pub fn create(&self, wanted: &Wanted) -> Result<(), AdminError> {
         let mut topic = NewTopic::new(&wanted.name, wanted.partitions, TopicReplication::Fixed(wanted.replication));
         for (name, value) in &wanted.settings {
@@ -138,8 +131,7 @@ impl Admin {
         offsets.map_err(|error| self.unavailable(&format!("offsets of {topic} {partition}: {error}")))
     }
 
-    /// Returns the offsets that a group has committed of these partitions (the offset after its last message); without those it has
-    /// none of.
+    /// Returns the offsets that a group has committed, by partition; partitions without one are left out.
     pub fn committed(&self, group: &str, topic: &str, partitions: &[i32]) -> Result<BTreeMap<i32, i64>, AdminError> {
         let ours = [("group.id", group), ("enable.auto.commit", "false")];
         let config = self.connection.client(&ours).map_err(AdminError::Misconfigured)?;
@@ -167,8 +159,7 @@ impl Admin {
         self.client.client().context().last()
     }
 
-    /// Explains why a request failed though a broker answered: the one asked may have to be reached by an address of its own, which
-    /// the cluster names.
+    /// Explains a failure though a broker answered: the cluster may name another address for the one asked.
     fn unavailable(&self, why: &dyn ToString) -> AdminError {
         match self.metadata().as_ref().map(unreachable_broker) {
             Ok(Some(unreachable)) => {

@@ -7,11 +7,10 @@ use rdkafka::metadata::{Metadata, MetadataBroker};
 
 use super::errors::unreachable_address;
 
-/// Longest wait for a connection; a broker on the same continent accepts one much sooner.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 const BROKERS_MAX: usize = 3;
 
-/// Names the first unreachable or unresolvable broker of a cluster, with the remedy. Blocks for at most two seconds a broker.
+/// Names the first unreachable or unresolvable broker of a cluster, with the remedy. Blocks for two seconds a broker at most.
 pub fn unreachable_broker(metadata: &Metadata) -> Option<String> {
     metadata.brokers().iter().take(BROKERS_MAX).find_map(|broker| {
         let address = format!("{}:{}", broker.host(), broker.port());

@@ -3,8 +3,7 @@
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::types::RDKafkaConfRes;
 
-/// Returns error and remedy if one side refused the other; `None` if a broker is merely unreachable. OpenSSL does not report why a
-/// certificate was refused.
+/// Returns error and remedy if one side refused the other; `None` if a broker is merely unreachable.
 pub fn refusal(code: Code, reason: &str) -> Option<String> {
     let reason = without_timing(reason);
     let remedy = if matches!(code, Code::Authentication | Code::SaslAuthenticationFailed) {
@@ -24,13 +23,11 @@ pub fn refusal(code: Code, reason: &str) -> Option<String> {
     Some(format!("{reason}: {remedy}"))
 }
 
-/// Reports that a cluster has no topic of this name, with the command that creates it. `brokers` are the configured ones.
 pub fn missing_topic(name: &str, brokers: &str) -> String {
     let brokers = if brokers == DEFAULT_BROKERS { String::new() } else { format!(" -b {brokers}") };
     format!("there is no topic {name}: `highwater-agent topics{brokers} -t {name}` makes it")
 }
 
-/// Removes librdkafka's durations and counts, which differ each time.
 pub fn without_timing(text: &str) -> String {
     let Some((before, rest)) = text.split_once(" (after ") else { return text.to_owned() };
     // "(after 7ms in state CONNECT)", "(after 7ms in state CONNECT, 1 identical error(s) suppressed)"
@@ -38,8 +35,8 @@ pub fn without_timing(text: &str) -> String {
     format!("{before}{after}")
 }
 
-/// Adds the likely cause if the broker of an error was not configured: its address came from the cluster's metadata, and cannot be
-/// resolved or reached from here. `brokers` are the configured ones.
+/// Adds the likely cause if the error is about a broker that was not configured: its address, from the cluster's metadata, cannot
+/// be resolved or reached from here. `brokers` are the configured ones.
 pub fn explained(reason: &str, brokers: &str) -> String {
     let reason = without_timing(reason);
     let hint = advertised_address(&reason)
@@ -75,7 +72,6 @@ fn advertised_address(reason: &str) -> Option<&str> {
     is_about_connecting.then(|| address.split_once("://").map_or(address, |(_, address)| address))
 }
 
-/// Compares `HOST[:PORT]` as configured, perhaps after a protocol, with `HOST:PORT`.
 fn is_same_address(configured: &str, address: &str) -> bool {
     let configured = configured.trim();
     let configured = configured.split_once("://").map_or(configured, |(_, address)| address);

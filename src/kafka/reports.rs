@@ -1,5 +1,4 @@
-//! Errors that librdkafka reports through callbacks. Every client has a [`Reports`], by itself or within a context of its own. It
-//! keeps the latest errors and logs none of them itself.
+//! Errors that librdkafka reports through callbacks: every client has a [`Reports`], which keeps the latest and logs none itself.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -19,9 +18,7 @@ pub struct Reports {
 
 #[derive(Debug, Default)]
 struct Reported {
-    /// One side refused the other; with the remedy.
     refused: Option<String>,
-    /// Any other error, from which librdkafka recovers by itself.
     trouble: Option<(RDKafkaErrorCode, String)>,
 }
 
@@ -38,7 +35,6 @@ impl Reports {
         self.lock().trouble.take().map(|(code, reason)| format!("{code}: {reason}"))
     }
 
-    /// Returns the reason why a broker does not answer, as far as one was reported, and keeps it.
     pub fn last(&self) -> Option<String> {
         let reported = self.lock();
         reported.refused.clone().or_else(|| reported.trouble.as_ref().map(|(_, reason)| reason.clone()))
@@ -63,7 +59,6 @@ impl ClientContext for Reports {
         }
     }
 
-    /// Clients are made with a log level at which only what is about to end the process is logged.
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
