@@ -23,7 +23,6 @@ use crate::consumer::batch::{Batch, Fingerprint, Gap, PackedHeaders, Record, Top
 use crate::event::{Body, Breach, Direction, Epoch, Event, EventId, Loss, Reason, Sample, Severity, Stamp};
 use crate::failpoints;
 
-/// Tries in a row, where others write the same rows or a partition is missing.
 const TRIES_MAX: u32 = 5;
 
 pub(super) trait Session {
@@ -59,7 +58,7 @@ pub(super) trait Transaction: Sized {
         partitions: &[i32],
     ) -> Result<BTreeMap<i32, (i64, i32)>, AttemptError>;
 
-    /// Returns the ranges that `seen` meets or touches. If they are not locked, [`Self::put_ranges`] notices that they have changed.
+    /// Returns the ranges that `seen` meets or touches; if they are not locked, [`Self::put_ranges`] notices a change.
     fn known_ranges<'a>(&mut self, seen: &SeriesRanges<'a>) -> Result<SeriesRanges<'a>, AttemptError>;
 
     fn existing(&mut self, table: Table, rows: &[&Row<'_>]) -> Result<HashSet<usize>, AttemptError>;
@@ -72,7 +71,6 @@ pub(super) trait Transaction: Sized {
     /// Fails with [`AttemptError::Again`] where a range has changed since it was read.
     fn put_ranges(&mut self, changes: RangeChanges<'_>) -> Result<(), AttemptError>;
 
-    /// Returns what is stored of these breaches, without a lock.
     fn known_breaches<'a>(
         &mut self,
         breaches: &[BreachKey<'a>],
@@ -94,7 +92,6 @@ pub(super) trait Transaction: Sized {
         ahead: &[(i32, (i64, i64), Option<Fingerprint>)],
     ) -> Result<usize, AttemptError>;
 
-    /// Locks these dead letters (partition, generation, offset), and returns those that are there.
     fn lock_dead_letters(
         &mut self,
         topic: &TopicId,
@@ -106,7 +103,6 @@ pub(super) trait Transaction: Sized {
     fn commit(self) -> Result<(), AttemptError>;
 }
 
-/// Reason why a transaction is not known to be committed.
 #[derive(Debug)]
 pub(super) enum AttemptError {
     /// Another consumer wrote the same: another try finds it.
@@ -146,8 +142,7 @@ impl From<StoreError> for AttemptError {
 enum Approach {
     /// Ranges and breaches are read without a lock, and rows looked for only if the ranges of seen numbers have them: the usual.
     Optimistic,
-    /// Ranges and breaches are locked: another transaction changed them before they were written. A large transaction would lose to
-    /// small ones again and again.
+    /// Ranges and breaches are locked: others changed them before they were written, which a large transaction would meet again.
     Locking,
     /// The same, and every row is looked up: ranges are missing, as after a `DELETE`.
     LookUpAll,

@@ -43,10 +43,7 @@ pub trait Store {
         gap: Option<Gap>,
     ) -> Result<Checkpoint, StoreError>;
 
-    /// Replaces `old` by `new`, and records the gap between them.
-    ///
-    /// # Errors
-    /// [`StoreError::Conflict`] where the database no longer has `old`.
+    /// Replaces `old` and records the gap up to `new`; [`StoreError::Conflict`] where the database no longer has `old`.
     fn replace_checkpoint(
         &mut self,
         topic: &TopicId,
@@ -71,7 +68,7 @@ pub trait Store {
         now: DateTime<Utc>,
     ) -> Result<RetrySummary, StoreError>;
 
-    /// Removes the bytes of dead letters, and keeps `reason` and where they were. Returns their number.
+    /// Removes the bytes of dead letters, and keeps `reason` and their positions. Returns their number.
     fn drop_dead_letters(
         &mut self,
         topic: &TopicId,
@@ -81,10 +78,9 @@ pub trait Store {
     ) -> Result<u64, StoreError>;
 }
 
-/// Keeps a database small, in a session beside the one that stores.
 pub trait Maintenance {
-    /// Drops what is older than it has to be kept, in pieces. Ends when all is done, at the first lock that another session holds,
-    /// after `budget`, or at `stop`. What was done before an error is done.
+    /// Drops what is older than it has to be kept, in pieces. Ends when all is done, at the first lock that another session
+    /// holds, after `budget`, or at `stop`. What was done before an error is done.
     fn run(
         &mut self,
         retention: &Retention,
@@ -103,9 +99,7 @@ pub struct RetriedRecord {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RetryOutcome {
-    /// The event is a row, and the dead letter is removed.
     Stored,
-    /// Still a dead letter, for this reason.
     Stays(String),
     /// Another retry, a drop, or retention took it meanwhile.
     Gone,
@@ -122,11 +116,9 @@ pub struct Retention {
     /// Since an event or sample was observed, and since it was stored. Declared losses and gaps are kept as long.
     pub events: Duration,
     pub dead_letters: Duration,
-    /// Since the day that is summed.
     pub totals: Duration,
 }
 
-/// Time span of a partition of `events`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PartitionWidth {
     Day,
@@ -137,24 +129,19 @@ pub enum PartitionWidth {
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Applied {
-    /// Rows that were not there before.
     pub inserted: u64,
     /// Offsets of each partition that were stored, from the first to before the second: not all of the batch if it was stopped.
     pub stored: BTreeMap<i32, (i64, i64)>,
     pub rejected: Vec<Rejected>,
-    /// Identities that now have a second `observed_at`: `AGENT EPOCH-SEQ`.
     pub identity_conflicts: Vec<String>,
-    /// Bytes over limit that were added to the totals.
     pub grown: BTreeMap<TotalKey, u64>,
 }
 
-/// Key of a sum of bytes over limit, beside the day.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TotalKey {
     pub agent: String,
     /// `*` for the sum over the host.
     pub interface: String,
-    /// `rx` or `tx`.
     pub direction: &'static str,
     pub limit_name: String,
 }
@@ -176,7 +163,6 @@ pub struct Maintained {
 /// Reason why the store failed. Nothing is skipped for any of these.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// May mend by itself, soon.
     #[error("{0}")]
     Unavailable(String),
     /// An operator has to act: password, database, rights, schema.
@@ -191,7 +177,6 @@ pub enum StoreError {
 pub struct StoreOptions {
     pub instance: String,
     pub partition: PartitionWidth,
-    /// Retention of events: the number of partitions outside of it is limited.
     pub keep: Duration,
 }
 
@@ -203,7 +188,6 @@ pub struct StoreProgress {
 }
 
 impl StoreProgress {
-    /// The migration that is running; it may take hours.
     pub fn migration(&self) -> Option<String> {
         self.migration.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -212,7 +196,6 @@ impl StoreProgress {
         self.transactions.load(Ordering::Relaxed)
     }
 
-    /// Asks the store to end between two transactions.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }

@@ -1,5 +1,3 @@
-//! A store by its URL.
-
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +14,6 @@ enum Backend {
 }
 
 impl StoreUrl {
-    /// Parses `postgres://…` and `sqlite:PATH`; an error says what would be right.
     pub fn parse(url: &str, password: Option<SecretFile>, schema: Option<&str>) -> Result<Self, String> {
         if let Some(path) = url.strip_prefix("sqlite:") {
             return sqlite_file(path).map(Self::sqlite);

@@ -1,5 +1,3 @@
-//! Stores in PostgreSQL.
-
 mod address;
 mod columns;
 mod copy;
@@ -37,7 +35,6 @@ pub(super) struct Postgres {
     options: StoreOptions,
     session: Option<PostgresSession>,
     progress: Arc<StoreProgress>,
-    /// Set once it is known that sessions are not those of a pooler.
     unpooled: bool,
 }
 
@@ -233,7 +230,6 @@ fn end_holders(client: &mut Client, topic: &TopicId, partitions: &[i32]) -> Resu
     Ok(StoreError::Unavailable(format!("PostgreSQL: another session held our partition; {} ended", ended.len())))
 }
 
-/// An identifier as SQL has it.
 fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }

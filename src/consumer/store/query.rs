@@ -9,14 +9,10 @@ use super::StoreError;
 use crate::output::Value;
 use crate::units::counted;
 
-/// Reads a store and changes nothing: no table is made, no schema is brought up to date, and no setting outlives the query, so that
-/// a pooler may be in between.
+/// Reads a store and changes nothing: no table, no schema, and no setting that outlives the query.
 pub trait Reader {
-    /// Calls `each` with the rows of `query` as they come, until `each` breaks. All are of one snapshot. Rows that are not read yet
-    /// stay in the database: memory does not grow with their number.
-    ///
-    /// # Errors
-    /// [`StoreError::Misconfigured`] too where nothing was ever stored.
+    /// Calls `each` with the rows of `query`, all of one snapshot, until `each` breaks. Rows not read yet stay in the database,
+    /// so memory does not grow with their number. Fails with [`StoreError::Misconfigured`] too where nothing was ever stored.
     fn read(&mut self, query: &Query, each: &mut dyn FnMut(Vec<Value>) -> ControlFlow<()>) -> Result<(), StoreError>;
 
     /// Returns what a query over all partitions needs of the lock table; `None` for a database without a limit.
@@ -36,12 +32,10 @@ pub trait Reader {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Locks {
     pub partitions: u64,
-    /// Size of the lock table, for all sessions together.
     pub room: u64,
 }
 
 impl Locks {
-    /// Locks of one query over all of `events`: each partition and its two indexes.
     pub fn needed(self) -> u64 {
         3 * self.partitions
     }
@@ -71,7 +65,7 @@ pub struct Query {
     pub(super) kinds: &'static [ColumnType],
 }
 
-/// Type of a column, so that a SQLite file, which has no times, gives the same values as PostgreSQL.
+/// Type of a column: SQLite, which has no times, gives the same values as PostgreSQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ColumnType {
     Text,
@@ -80,9 +74,7 @@ pub enum ColumnType {
     Time,
     Day,
     Blob,
-    /// A whole number of bytes.
     Bytes,
-    /// A whole number of bits a second.
     Rate,
 }
 
@@ -138,7 +130,6 @@ impl Query {
         self
     }
 
-    /// Appends SQL, in which `?` is the parameter.
     #[must_use]
     pub fn with(mut self, sql: &str, parameter: impl Into<Parameter>) -> Self {
         self.parameters.push(parameter.into());

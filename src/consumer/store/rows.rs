@@ -23,7 +23,6 @@ pub(super) enum Table {
 
 pub(super) const TABLES: [Table; 2] = [Table::Events, Table::Samples];
 
-/// A row of `events` or `samples`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Row<'a> {
     pub(super) event: &'a Event,
@@ -50,7 +49,6 @@ pub(super) struct Lost<'a> {
     pub(super) detail: Option<&'a str>,
 }
 
-/// A series of numbers: an agent's name and an epoch.
 pub(super) type Series<'a> = (&'a str, Epoch);
 
 pub(super) type SeriesRanges<'a> = BTreeMap<Series<'a>, Vec<SequenceRange>>;
@@ -58,9 +56,7 @@ pub(super) type SeriesRanges<'a> = BTreeMap<Series<'a>, Vec<SequenceRange>>;
 #[derive(Debug, Default)]
 pub(super) struct RangeChanges<'a> {
     pub(super) new: Vec<(Series<'a>, SequenceRange)>,
-    /// Ranges with the same begin: as they were known, and as they are now.
     pub(super) changed: Vec<(Series<'a>, SequenceRange, SequenceRange)>,
-    /// Ranges, as they were known, that have become part of others.
     pub(super) gone: Vec<(Series<'a>, SequenceRange)>,
 }
 
@@ -77,31 +73,24 @@ pub(super) struct Rank {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct KnownBreach {
     pub(super) rank: Rank,
-    /// Bytes of this breach that `totals` has.
     pub(super) counted_bytes: i64,
 }
 
 /// Agent and breach id: the order in which rows are locked.
 pub(super) type BreachKey<'a> = (&'a str, &'a str);
 
-/// State of a breach after a batch.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LastWord<'a> {
-    /// The event that says most.
     pub(super) event: &'a Event,
     pub(super) breach: &'a Breach,
-    /// The greatest `excess_bytes` of any event.
     pub(super) counted_bytes: i64,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct BreachChanges<'a> {
-    /// In the order of their keys.
     pub(super) new: Vec<LastWord<'a>>,
-    /// Rows to replace, each with what was known of it, in the same order.
     pub(super) changed: Vec<(LastWord<'a>, KnownBreach)>,
     pub(super) counted: Vec<(LastWord<'a>, KnownBreach)>,
-    /// Breaches and bytes to add.
     pub(super) totals: BTreeMap<(TotalKey, NaiveDate), (i64, i64)>,
 }
 
@@ -133,7 +122,6 @@ const BREACH_STATE: [Field; 21] = [
     DETAIL,
 ];
 
-/// Longest text of an error that is kept, in characters.
 const ERROR_CHARS_MAX: usize = 1_000;
 
 impl Table {
@@ -148,7 +136,6 @@ impl Table {
         FIELDS.iter().filter(move |field| self.has(field))
     }
 
-    /// Returns true if the table has a column for this field.
     #[inline]
     pub(super) fn has(self, field: &Field) -> bool {
         match self {
@@ -199,14 +186,13 @@ impl<'a> DeadLetterRow<'a> {
     }
 }
 
-/// The offsets of each partition that one transaction stores: from the first to before the second.
+/// Offsets of each partition that one transaction stores: from the first to before the second.
 pub(super) type Bounds = BTreeMap<i32, (i64, i64)>;
 
 pub(super) fn whole(batch: &Batch) -> Bounds {
     batch.partitions.iter().map(|(partition, part)| (*partition, (part.from, part.to))).collect()
 }
 
-/// Returns the records within `bounds`, each with its partition and the generation of its topic.
 pub(super) fn records<'a>(batch: &'a Batch, bounds: &Bounds) -> impl Iterator<Item = (i32, i32, &'a Record)> {
     bounds.iter().flat_map(|(&partition, &(from, to))| {
         let part = batch.partitions.get(&partition);
@@ -271,7 +257,6 @@ pub(super) fn was_seen(event: &Event, known: &SeriesRanges<'_>) -> bool {
     ranges.is_some_and(|ranges| sequences::contain(ranges, event.id.seq.cast_signed()))
 }
 
-/// Returns rows, in order, that have the identity of the row before, but another `observed_at`.
 pub(super) fn twins<'a>(rows: &[Row<'a>]) -> impl Iterator<Item = &'a Event> {
     rows.windows(2)
         .map(|pair| (pair[0].event, pair[1].event))
@@ -319,8 +304,8 @@ impl Rank {
         }
     }
 
-    /// An end is the last word, and the duration never shrinks, also if an agent had to go on under another epoch. It does not grow
-    /// while the rate is low: then the number decides, which no step of a clock disturbs, and the time only between two epochs.
+    /// An end is the last word, and the duration never shrinks, also if an agent went on under another epoch. While the rate is
+    /// low it does not grow: then the number decides, which no step of a clock disturbs, and the time only between epochs.
     fn cmp(&self, other: &Self) -> Ordering {
         (self.cleared, self.duration_ms).cmp(&(other.cleared, other.duration_ms)).then_with(|| {
             if self.epoch == other.epoch {

@@ -6,11 +6,8 @@ use chrono::{DateTime, Utc};
 pub(super) struct SequenceRange {
     pub(super) first: i64,
     pub(super) last: i64,
-    /// A series of samples, not of events.
     pub(super) of_samples: bool,
-    /// Time at which its first number was stored; `None` is now.
     pub(super) first_stored_at: Option<DateTime<Utc>>,
-    /// Numbers that came with a second `observed_at`.
     pub(super) identity_conflicts: i64,
 }
 

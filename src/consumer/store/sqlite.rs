@@ -1,5 +1,3 @@
-//! SQLite: one file, nothing to install, the same tables.
-
 mod maintenance;
 mod reader;
 mod transaction;
@@ -30,7 +28,6 @@ pub(super) struct Sqlite {
 
 const BUSY: Duration = Duration::from_secs(10);
 
-/// Migrations; `user_version` counts those applied.
 const MIGRATIONS: [&str; 1] = [include_str!("sqlite/v1.sql")];
 
 const SETTINGS: &str = "

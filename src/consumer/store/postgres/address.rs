@@ -22,13 +22,11 @@ pub(in crate::consumer::store) struct Address {
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_RETRIES: u32 = 3;
-/// `TCP_USER_TIMEOUT`: longest time that bytes may stay unacknowledged.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 
 impl Address {
-    /// Parses `postgres://USER@HOST/DATABASE?…`. A password in the URL wins over `password`. An error says what would be right, and
-    /// quotes no password.
+    /// Parses `postgres://USER@HOST/DATABASE?…`, whose password wins over `password`. Errors quote no password.
     pub(in crate::consumer::store) fn parse(
         url: &str,
         password: Option<SecretFile>,
@@ -61,12 +59,10 @@ impl Address {
         Ok(Self { config, password, tls, schema: schema.map(str::to_owned) })
     }
 
-    /// Returns the schema of the tables, where it is not the role's own first one.
     pub(super) fn schema(&self) -> Option<&str> {
         self.schema.as_deref()
     }
 
-    /// Connects, with secrets and certificates as their files have them now.
     pub(super) fn connect(&self, application: &str) -> Result<Client, ConnectError> {
         let mut config = self.config.clone();
         config.application_name(application);
@@ -114,7 +110,6 @@ impl fmt::Display for Address {
     }
 }
 
-/// Splits a URL into the URL without libpq's parameters for TLS, and those.
 fn taken_apart(url: &str) -> Result<(String, Vec<(String, String)>), String> {
     let Some((base, query)) = url.split_once('?') else { return Ok((url.to_owned(), Vec::new())) };
     let (mut rest, mut ssl) = (Vec::new(), Vec::new());

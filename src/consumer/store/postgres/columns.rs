@@ -50,7 +50,6 @@ impl<'w> ColumnArray<'w> {
         }
     }
 
-    /// Returns the array as a parameter of a statement.
     pub(super) fn parameter(&self) -> &(dyn ToSql + Sync) {
         match self {
             Self::Texts(column) => column,

@@ -16,7 +16,6 @@ pub(super) fn statement(table: Table) -> String {
     format!("COPY {} ({}) FROM STDIN (FORMAT binary)", table.name(), columns(table).join(", "))
 }
 
-/// Returns the columns in the order in which [`encode`] writes them.
 fn columns(table: Table) -> Vec<&'static str> {
     let fields = table.fields().map(|field| field.name);
     let raw = (table == Table::Events).then_some("raw");

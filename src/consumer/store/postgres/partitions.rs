@@ -1,7 +1,6 @@
-//! Partitions of `events` and `samples`: made before the batch that needs them, dropped by the maintenance.
-//!
-//! PostgreSQL's catalog has the partitions. `partition_notes` has how new the rows of each may be: noted once a day, before the
-//! first row of the day, so that retention needs no scan, and writers do not wait for each other.
+//! Partitions of `events` and `samples`: made before the batch that needs them, dropped by the maintenance. PostgreSQL's catalog
+//! has the partitions. `partition_notes` has how new the rows of each may be: noted once a day, before the first row of the day,
+//! so that retention needs no scan, and writers do not wait for each other.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -21,7 +20,7 @@ const LOCK: i64 = 0x6877_7061_7274; // "hwpart"
 
 const NOTE_EVERY: Duration = Duration::from_secs(86_400);
 
-/// New partitions an hour for events outside of the retention: an agent whose clock is wrong must not fill the catalog.
+/// New partitions per hour for events outside of the retention: an agent whose clock is wrong must not fill the catalog.
 const OUTSIDE_MAX: i64 = 12;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +37,6 @@ pub(super) struct Partitions {
     keep: Duration,
     clock: SystemClock,
     known: Vec<Partition>,
-    /// Monotonic time at which each was noted.
     noted: HashMap<String, Duration>,
 }
 
@@ -101,8 +99,7 @@ impl Partitions {
         (partition.table == table && time < partition.to).then_some(partition)
     }
 
-    /// Makes the partition of `time`; false if there were too many of its kind. Queries and inserts go on meanwhile, which `CREATE
-    /// TABLE … PARTITION OF` would hold up.
+    /// Makes the partition of `time`; false if there were too many. Queries and inserts go on, unlike with `PARTITION OF`.
     fn add(&mut self, transaction: &mut Transaction<'_>, table: Table, time: DateTime<Utc>) -> Result<bool, Error> {
         let width = match table {
             Table::Events => self.width,
@@ -141,7 +138,6 @@ impl Partitions {
         Ok(true)
     }
 
-    /// Returns the period around `time`, as far as no other partition has it: widths may have changed.
     fn free_period(&self, table: Table, time: DateTime<Utc>, width: PartitionWidth) -> (DateTime<Utc>, DateTime<Utc>) {
         let (mut from, mut to) = period(time, width);
         for partition in self.known.iter().filter(|partition| partition.table == table) {
@@ -195,7 +191,6 @@ fn warn_of_clocks(rows: &[Row<'_>], missing: &[Unplaceable]) {
     }
 }
 
-/// Returns the name, or another one if a detached partition has it.
 fn free_name(transaction: &mut Transaction<'_>, name: &str) -> Result<String, Error> {
     let mut free = name.to_owned();
     for number in 2.. {
@@ -262,7 +257,6 @@ fn bounds_of(text: &str) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
     Some((time(from)?, time(to)?))
 }
 
-/// Locks the making and dropping of partitions until the transaction ends.
 pub(super) fn lock(transaction: &mut Transaction<'_>) -> Result<(), Error> {
     transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).map(drop)
 }

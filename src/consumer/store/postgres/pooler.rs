@@ -6,8 +6,7 @@ use postgres::{Client, SimpleQueryMessage};
 use super::address::Address;
 use crate::consumer::store::StoreError;
 
-/// Refuses such a pooler: one session asks which server session it has, a second keeps that one busy with a transaction, and the
-/// first asks again.
+/// Refuses it: one session asks for its server session, a second keeps that busy with a transaction, and the first asks again.
 pub(super) fn refuse(address: &Address, application: &str) -> Result<(), StoreError> {
     let mut first = address.connect(application)?;
     let before = backend(&mut first)?;

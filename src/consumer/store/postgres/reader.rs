@@ -1,8 +1,6 @@
-//! Reader of a database, while others write to it.
-//!
-//! Each query is a read-only transaction, with settings that end with it: no state is left in the session for its next user, behind
-//! a pooler in transaction mode. Values travel in binary form both ways, so that no setting of the server, database or role
-//! (`DateStyle`, `IntervalStyle`, `bytea_output`, …) changes what they mean.
+//! Reader of a database, while others write to it. Each query is a read-only transaction, with settings that end with it: no
+//! state is left in the session for its next user, behind a pooler in transaction mode. Values travel in binary form both ways,
+//! so that no setting of the server, database or role (`DateStyle`, `IntervalStyle`, `bytea_output`, …) changes what they mean.
 
 use std::ops::ControlFlow;
 
@@ -23,8 +21,7 @@ pub(in crate::consumer::store) struct PostgresReader {
     client: Option<Client>,
 }
 
-/// Bounds of what a reader may hold up: by a query, or by a snapshot while its first rows are read on a terminal (vacuum can remove
-/// nothing that is younger).
+/// Bounds of what a query may hold up, or a snapshot whose rows are read on a terminal: vacuum removes nothing that is younger.
 const SETTINGS: &str = "
     SET LOCAL lock_timeout = '10s';
     SET LOCAL statement_timeout = '120s';
@@ -33,8 +30,7 @@ const SETTINGS: &str = "
     SET LOCAL datestyle = 'ISO, YMD';
     SET LOCAL client_min_messages = 'warning';";
 
-/// Rows fetched at once: as many as the sockets' buffers take, so that the server is done with them however slowly they are
-/// printed. Messages may be large.
+/// Rows fetched at once: as many as the sockets' buffers take, so that the server is done with them however slow the reader is.
 const FETCHED: i32 = 1_000;
 const FETCHED_MESSAGES: i32 = 10;
 
@@ -78,7 +74,6 @@ impl PostgresReader {
         Ok(done)
     }
 
-    /// Adds the meaning of an error, and the SQL or setting that mends it, with names that the server is asked for.
     fn explained(&self, client: &mut Client, error: ReadError) -> StoreError {
         let error = match error {
             ReadError::Store(error) => return error,
@@ -192,13 +187,10 @@ impl From<StoreError> for ReadError {
     }
 }
 
-/// Schema of the tables, and the role that reads; names as in SQL.
 struct Whereabouts {
-    /// The search path has that schema.
     here: bool,
     role: String,
     schema: Option<String>,
-    /// The role has USAGE on the schema.
     usable: bool,
 }
 

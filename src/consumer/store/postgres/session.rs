@@ -75,7 +75,6 @@ impl PostgresSession {
     }
 }
 
-/// Connects with bounded waits, and makes the schema; fails in a database that can't hold every text.
 pub(super) fn connect(address: &Address, application: &str) -> Result<Client, StoreError> {
     let mut client = address.connect(application)?;
     client.batch_execute(SETTINGS)?;
@@ -97,7 +96,6 @@ pub(super) fn connect(address: &Address, application: &str) -> Result<Client, St
     Ok(client)
 }
 
-/// Applies the migrations one by one. The lock ends with the session, should it end here.
 fn migrate(client: &mut Client, address: &Address, progress: &StoreProgress) -> Result<(), StoreError> {
     if taken(client)? >= version() {
         return Ok(());
@@ -124,7 +122,6 @@ fn migrate(client: &mut Client, address: &Address, progress: &StoreProgress) -> 
     Ok(())
 }
 
-/// Returns the newest migration that this database has; 0 for none.
 pub(super) fn taken(client: &mut Client) -> Result<i64, StoreError> {
     let there = client.query_one("SELECT to_regclass($1) IS NOT NULL", &[&MIGRATIONS_TABLE])?;
     if !there.get::<_, bool>(0) {

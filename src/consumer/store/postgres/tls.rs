@@ -1,8 +1,7 @@
-//! TLS to PostgreSQL, by libpq's parameters (<https://www.postgresql.org/docs/current/libpq-ssl.html>).
-//!
-//! Where this differs from libpq, it is stricter: a remote server has to prove who it is unless the URL says otherwise, `allow`
-//! tries TLS first, `prefer` does not fall back to plain text where a certificate is wrong, and a root that is named has to be
-//! there. Without `sslrootcert` the system's CAs are used, not a file in the home directory.
+//! TLS to PostgreSQL, by libpq's parameters (<https://www.postgresql.org/docs/current/libpq-ssl.html>). Where this differs from
+//! libpq, it is stricter: a remote server has to prove who it is unless the URL says otherwise, `allow` tries TLS first, `prefer`
+//! does not fall back to plain text where a certificate is wrong, and a root that is named has to be there. Without `sslrootcert`
+//! the system's CAs are used, not a file in the home directory.
 
 use std::fmt;
 use std::fs::File;
@@ -22,7 +21,6 @@ use postgres_openssl::MakeTlsConnector;
 pub(super) struct PostgresTls {
     pub(super) needed: bool,
     pub(super) verify: Verify,
-    /// `None` for the system's.
     root: Option<PathBuf>,
     identity: Option<PostgresCertificate>,
 }

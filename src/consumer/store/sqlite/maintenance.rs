@@ -56,7 +56,6 @@ const CLOSED: &str = "
         FROM agent_sequences)
     WHERE first_stored_at < ?1 AND before IS NOT NULL ORDER BY agent, epoch, first_seq DESC";
 
-/// A gap below the first range of a series is closed by having the range begin at 1.
 const CLOSE_FIRST: &str = "
     UPDATE agent_sequences SET first_seq = 1
     WHERE first_stored_at < ?1 AND first_seq > 1 AND NOT EXISTS (
@@ -110,7 +109,6 @@ impl Maintenance for SqliteMaintenance {
     }
 }
 
-/// Returns whether all was done.
 fn all(
     connection: &Connection,
     retention: &Retention,

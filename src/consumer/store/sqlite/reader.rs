@@ -1,5 +1,3 @@
-//! Reader of a SQLite file, while others may write to it.
-
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 

@@ -381,7 +381,6 @@ fn time(text: &str) -> Option<DateTime<Utc>> {
     DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc())
 }
 
-/// Returns the statement whose parameters [`insert_row`] binds, in the same order.
 fn insert_statement(table: Table) -> String {
     let fields = table.fields().map(|field| field.name);
     let raw = (table == Table::Events).then_some("raw");
@@ -418,7 +417,6 @@ fn sql_value(value: FieldValue<'_>) -> ToSqlOutput<'_> {
     }
 }
 
-/// Returns the statement whose parameters [`put_breach`] binds, in the same order.
 fn put_breach_statement() -> String {
     let columns: Vec<&str> =
         rows::breach_state_fields().map(|field| field.name).chain(["stored_at", "state", "counted_bytes"]).collect();
