@@ -1,5 +1,3 @@
-//! Waits between tries.
-
 use std::time::Duration;
 
 /// Waits that double from try to try, up to a bound, each with jitter so that many consumers do not come at once.
@@ -18,7 +16,6 @@ impl Backoff {
         self.after(FIRST)
     }
 
-    /// Returns the same from 5 s on, for errors that do not mend by themselves.
     pub(super) fn slow(&mut self) -> Duration {
         self.after(FIRST_SLOW)
     }

@@ -1,7 +1,6 @@
-//! A batch: records read from Kafka and not yet stored, by partition.
-//!
-//! A [`PartitionBatch`] covers *every* offset from `from` to before `to`: it is in the records, holds no record (transaction
-//! markers, compaction), or is named as a gap. That is what lets a store move `next_offset` from one to the other.
+//! A batch: records read from Kafka and not yet stored, by partition. A [`PartitionBatch`] covers *every* offset from `from` to
+//! before `to`: it is in the records, holds no record (transaction markers, compaction), or is named as a gap. That is what lets
+//! a store move `next_offset` from one to the other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -12,7 +11,6 @@ use serde::Deserialize;
 use crate::event::{Epoch, Event};
 use crate::wire::{self, Decoded, Decoder, NoRegistry};
 
-/// Number of records at which a batch is stored.
 pub const RECORDS_MAX: usize = 5_000;
 /// Bytes of keys and payloads at which a batch is stored: 4 MiB. The last message may take it beyond that.
 pub const BYTES_MAX: usize = 4 << 20;
@@ -38,11 +36,9 @@ pub struct Batch {
 
 #[derive(Debug, Default)]
 pub struct PartitionBatch {
-    /// Number of times the topic was recreated under its name, as far as the database knows.
     pub generation: i32,
     pub from: i64,
     pub to: i64,
-    /// Ascending by offset.
     pub records: Vec<Record>,
     /// Holes, first to last offset: a gap where Kafka's low watermark is above them, else harmless.
     pub missing_offsets: Vec<(i64, i64)>,
@@ -71,15 +67,11 @@ pub enum GapCause {
 #[derive(Clone, Debug)]
 pub struct Record {
     pub offset: i64,
-    /// Milliseconds since 1970, by producer or broker.
     pub timestamp_ms: Option<i64>,
     pub headers: PackedHeaders,
     pub key: Option<Vec<u8>>,
-    /// `None` is a tombstone.
     pub payload: Option<Vec<u8>>,
-    /// The event, or the reason why the message is none.
     pub content: Result<Event, String>,
-    /// The whole event as JSON, if its kind is unknown.
     pub raw: Option<String>,
 }
 
@@ -87,14 +79,12 @@ pub struct Record {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PackedHeaders(Vec<u8>);
 
-/// Agent and number that a message claims, for a dead letter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClaimedIdentity {
     pub agent: Option<String>,
     pub id: Option<(Epoch, i64)>,
 }
 
-/// Fingerprint by which a record is recognized when it is read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint {
     pub offset: i64,
@@ -172,7 +162,6 @@ impl PartitionBatch {
         self.records[..until].last().map(Record::fingerprint)
     }
 
-    /// Turns missing offsets below `low`, the first offset that Kafka still has, into gaps, and forgets the others.
     pub fn judge_missing(&mut self, low: i64) {
         let expired = |(first, last): (i64, i64)| Gap { first, last: last.min(low - 1), cause: GapCause::Expired };
         self.gaps.extend(self.missing_offsets.drain(..).filter(|(first, _)| *first < low).map(expired));
@@ -200,7 +189,6 @@ impl PackedHeaders {
         &self.0
     }
 
-    /// Iterates over the headers in their order, and ends where the bytes are damaged.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
         let mut rest = &self.0[..];
         let mut take = move || -> Option<Option<&[u8]>> {
@@ -219,7 +207,6 @@ impl PackedHeaders {
 }
 
 impl Record {
-    /// Decodes a message without headers, as far as that goes without a schema registry.
     pub fn new(offset: i64, timestamp_ms: Option<i64>, key: Option<&[u8]>, payload: Option<&[u8]>) -> Self {
         let decoded = Decoder::new(NoRegistry).decode(payload.unwrap_or_default(), None);
         let decoded = decoded.map_err(|error| error.to_string());
@@ -240,7 +227,6 @@ impl Record {
         Self { offset, timestamp_ms, headers, key, payload, content, raw }
     }
 
-    /// Returns the timestamp, if every database can store it: producers may set any.
     pub fn timestamp(&self) -> Option<DateTime<Utc>> {
         DateTime::from_timestamp_millis(self.timestamp_ms?).filter(|time| wire::YEARS.contains(&time.year()))
     }

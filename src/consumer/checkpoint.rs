@@ -2,19 +2,15 @@
 
 use super::batch::{Fingerprint, Gap, GapCause};
 
-/// State of one partition in `kafka_offsets`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// The first offset that is not stored.
     pub next_offset: i64,
-    /// Number of times the topic was recreated.
     pub generation: i32,
     pub last: Option<Fingerprint>,
     /// An older record. Both are read again now and then: in a recreated topic their offsets hold other records.
     pub anchor: Option<Fingerprint>,
 }
 
-/// Content of a known record's offset when it was read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AnchorRecord {
     Record(Fingerprint),
@@ -30,19 +26,17 @@ pub enum CheckpointVerdict {
 }
 
 impl Checkpoint {
-    /// Returns the known records, the newest first: they are read again in this order.
     pub fn known(&self) -> impl Iterator<Item = Fingerprint> {
         let older = self.anchor.filter(|anchor| self.last.is_none_or(|last| last.offset != anchor.offset));
         self.last.into_iter().chain(older)
     }
 
     /// Decides whether this is still the partition that was stored from. `low` and `high` are its watermarks, requested after
-    /// `found`, which has the content of the [known](Self::known) records' offsets now, as far as they were read.
+    /// `found`, the present content of the [known](Self::known) records' offsets.
     ///
-    /// A hole alone proves nothing: it may be a transaction marker, or the work of retention or compaction. Both records and the
-    /// watermarks decide together: a record that differs proves another topic, and one that is the same proves this one. Where
-    /// neither is left, although retention has not come so far, only compaction could have taken both; then reading again from the
-    /// start loses nothing, since the database's key skips what is there.
+    /// A hole alone proves nothing: it may be a transaction marker, or the work of retention or compaction. A record that differs
+    /// proves another topic, and one that is the same proves this one. Where neither is left, although retention has not come so
+    /// far, only compaction could have taken both; then reading again from the start loses nothing: guard 2 skips what is there.
     pub fn verify(&self, found: &[AnchorRecord], low: i64, high: i64) -> CheckpointVerdict {
         if self.next_offset > high {
             return CheckpointVerdict::Recreated("it ends before the last stored record");

@@ -74,10 +74,8 @@ pub enum Start {
 pub struct Settings {
     pub connection: Connection,
     pub membership: Membership,
-    /// Topic of the samples, if that is read too.
     pub samples: Option<String>,
     pub registry: Option<RegistryAddress>,
-    /// Longest time that a message waits for its schema; `None` is for ever.
     pub give_up: Option<Duration>,
     pub start: Start,
     pub store: StoreUrl,
@@ -87,16 +85,13 @@ pub struct Settings {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Directories {
-    /// `$CREDENTIALS_DIRECTORY`.
     pub credentials: Option<PathBuf>,
-    /// `$STATE_DIRECTORY`.
     pub state: Option<PathBuf>,
 }
 
 /// Topic of the samples that `run --samples` reads unless `topics.samples` names another one.
 pub const SAMPLES: &str = "highwater.samples";
 
-/// Default of `kafka.registry.give_up`: longer than a registry takes to restart.
 const GIVE_UP: Duration = Duration::from_secs(15 * 60);
 
 const TOPIC: &str = "highwater.events";
@@ -109,14 +104,11 @@ const KEEP_DEAD_LETTERS: Duration = Duration::from_secs(90 * 86_400);
 
 const KEEP_TOTALS: Duration = Duration::from_secs(1826 * 86_400);
 
-/// Longest name of a schema in PostgreSQL, in bytes.
 const NAME_BYTES_MAX: usize = 63;
 
-/// Longest topic name in Kafka, in bytes.
 const TOPIC_BYTES_MAX: usize = 249;
 
 impl Settings {
-    /// Makes settings from all layers; an error has the place of what cannot work.
     pub fn new(layers: &Layers, directories: &Directories) -> Result<Self, ConfigError> {
         Self::understood(layers.parse()?, directories).map_err(|invalid| layers.locate(invalid))
     }
@@ -138,7 +130,6 @@ impl Settings {
         StoreOptions { instance, partition: self.partition, keep: self.retention.events }
     }
 
-    /// Returns the settings of the consumer that reads the samples, if they have a topic of their own.
     pub fn of_samples(&self) -> Option<Self> {
         let topic = self.samples.clone().filter(|samples| *samples != self.membership.topic)?;
         let mut settings = self.clone();

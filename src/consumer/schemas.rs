@@ -1,6 +1,5 @@
-//! Schemas that messages name by their ids: requested from the registry once, on a thread of its own, and kept.
-//!
-//! A registry that does not answer decides nothing; its own answer that it has no such schema does, and it is asked again later.
+//! Schemas that messages name by their ids: requested from the registry once, on a thread of its own, and kept. A registry that
+//! does not answer decides nothing; its own answer that it has no such schema does, and it is asked again later.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,14 +12,12 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::registry::{RegisteredSchema, RegistryAddress, RegistryError};
 use crate::wire::{DecodeError, Schemas, Undecoded, WriterSchema};
 
-/// Longest wait for an answer, which usually takes a thousandth of it; then the loop has other things to do.
+/// Longest wait for an answer, which usually takes a thousandth of it.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// The same while the registry does not answer: other partitions are read meanwhile. A later answer is taken at the next try.
 const PATIENCE_AGAIN: Duration = Duration::from_millis(100);
-/// Time without a question after which a registry that did not answer is no longer counted as failing.
 const STALE: Duration = Duration::from_secs(180);
 const QUESTIONS_MAX: usize = 16;
-/// Time for which the registry's answer holds that there is no such schema.
 const UNKNOWN_FOR: Duration = Duration::from_secs(30);
 const IDS_MAX: usize = 1_000;
 

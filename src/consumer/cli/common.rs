@@ -45,12 +45,10 @@ impl Common {
         self.verbosity.note(text);
     }
 
-    /// Returns the default path of the configuration, if no path was given and that file is not there.
     pub(super) fn absent_file(&self) -> Option<&'static str> {
         (self.config.is_none() && !Path::new(CONFIG).exists()).then_some(CONFIG)
     }
 
-    /// Returns the settings: flags over the environment over the file.
     pub(super) fn settings(&self, absent: Absent) -> Result<Settings, ConfigError> {
         Settings::new(&self.layers(absent)?, &directories())
     }
@@ -100,7 +98,6 @@ impl From<io::Error> for PrintError {
 }
 
 impl PrintError {
-    /// Converts to the command's result: a closed pipe is no failure.
     pub(super) fn into_result(self) -> Result<(), Failure> {
         match self {
             Self::Store(error) => Err(unavailable(error)),

@@ -1,5 +1,3 @@
-//! `highwater-consumer dead-letters`.
-
 use std::io::{self, Write as _};
 
 use clap::{Args, Subcommand};
@@ -108,7 +106,6 @@ pub(super) struct Which {
     agent: Option<String>,
 }
 
-/// A table is for people; there is no room for all of it.
 const TABLE: &[&str] =
     &["stored_at", "kafka_topic", "kafka_partition", "kafka_offset", "agent", "bytes", "key", "payload", "error"];
 const DROPPED_TABLE: &[&str] = &[
@@ -144,7 +141,6 @@ const LIST: &[&str] = &[
 const RETRY: &[&str] = &["kafka_topic", "kafka_partition", "kafka_offset", "result", "reason"];
 
 const EXCERPT_CHARS: usize = 48;
-/// Bytes that hold one character more, at up to 4 bytes of UTF-8 each.
 const EXCERPT_BYTES: i64 = 4 * (EXCERPT_CHARS as i64 + 1);
 
 impl DeadLetters {
@@ -308,7 +304,6 @@ impl DeadLetterSink for Listed {
     }
 }
 
-/// Converts headers to a list: a name may occur more than once.
 fn in_json(headers: &PackedHeaders) -> serde_json::Value {
     let header =
         |(name, value): (&str, Option<&[u8]>)| json!({"name": name, "value": value.map(String::from_utf8_lossy)});
@@ -334,7 +329,6 @@ impl DeadLetterSink for RawPayloads {
     }
 }
 
-/// Parses `1200` or `1200-1300`.
 fn offsets(text: &str) -> Result<(i64, i64), String> {
     let number = |text: &str| text.parse::<i64>().map_err(|_| "is no offset; write 1200 or 1200-1300".to_owned());
     let (first, last) = match text.split_once('-') {

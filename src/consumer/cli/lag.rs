@@ -1,5 +1,3 @@
-//! `highwater-consumer lag`.
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -130,7 +128,6 @@ impl LagRow {
         self.stored.as_ref().is_some_and(|stored| stored.next > self.end)
     }
 
-    /// Returns whether all that was there at the call, when the row was `before`, is stored.
     fn is_done(&self, before: &Self) -> bool {
         let Some(stored) = &self.stored else { return before.begin == before.end };
         let renewed = before.stored.as_ref().is_some_and(|old| stored.generation > old.generation);

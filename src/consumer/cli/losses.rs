@@ -1,5 +1,3 @@
-//! `highwater-consumer losses`.
-
 use std::io;
 
 use clap::Args;
@@ -50,7 +48,6 @@ pub(super) struct Losses {
     until: Option<When>,
 }
 
-/// Columns of the table; offsets are in the last one.
 const TABLE: &[&str] =
     &["noticed_at", "cause", "agent", "epoch", "first_seq", "last_seq", "missing", "reason", "detail"];
 const COLUMNS: &[&str] = &[

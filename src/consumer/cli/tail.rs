@@ -1,5 +1,3 @@
-//! `highwater-consumer tail`.
-
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::str::FromStr;
@@ -114,7 +112,6 @@ impl Tail {
         output::finished(self.show(&mut standalone, begin, lines, &stop, &settings))
     }
 
-    /// Returns for each partition the offset to begin at, and its end at the start.
     fn begin(&self, standalone: &StandaloneConsumer) -> Result<BTreeMap<i32, (i64, i64)>, String> {
         let mut partitions = standalone.partitions()?;
         if let Some(wanted) = self.partition {

@@ -1,5 +1,3 @@
-//! `highwater-consumer totals`.
-
 use clap::{Args, ValueEnum};
 
 use super::common::{Absent, Common, PrintError};

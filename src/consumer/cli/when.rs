@@ -1,5 +1,3 @@
-//! A time as people write it.
-
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -23,7 +21,6 @@ pub(super) enum When {
 }
 
 impl When {
-    /// Returns the time, as of `now` in the local time zone.
     pub(super) fn from(self, now: DateTime<Utc>) -> DateTime<Utc> {
         self.in_zone(now, &Local)
     }
@@ -57,8 +54,7 @@ fn before(day: NaiveDate, days: u64) -> NaiveDate {
     day.checked_sub_days(Days::new(days)).unwrap_or(NaiveDate::MIN)
 }
 
-/// Converts a local time: of two, as when clocks are set back, to the first; where clocks are set forward over it, to the time that
-/// the clock before would have shown.
+/// Converts a local time: one that clocks show twice to the earlier, one that they skip to what they would have shown.
 fn in_utc(time: NaiveDateTime, zone: &impl TimeZone) -> DateTime<Utc> {
     let found = |time: NaiveDateTime| zone.from_local_datetime(&time).earliest().map(|time| time.to_utc());
     let hour = TimeDelta::hours(1);

@@ -1,5 +1,3 @@
-//! Dead letters: messages that could not become rows, kept as they came.
-
 use std::ops::ControlFlow;
 
 use chrono::{DateTime, Utc};
@@ -19,20 +17,18 @@ pub struct DeadLetter {
     pub error: String,
     /// Length of its payload in bytes; `None` is a tombstone.
     pub bytes: Option<i64>,
-    /// The agent that the message claims, as far as payload, headers or key tell; the same for the next two.
+    /// The agent that payload, headers or key claim; the same for the next two.
     pub agent: Option<String>,
     pub epoch: Option<String>,
     pub seq: Option<i64>,
     pub dropped: Option<(DateTime<Utc>, String)>,
     pub key: Option<Vec<u8>>,
     pub headers: PackedHeaders,
-    /// The part of the payload that was requested.
     pub payload: Option<Vec<u8>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Payloads {
-    /// At most so many bytes from its beginning.
     Begin(i64),
     Whole,
 }
@@ -42,7 +38,6 @@ pub enum Payloads {
 pub struct KafkaPosition {
     pub topic: TopicId,
     pub partition: i32,
-    /// Number of times the topic had been recreated.
     pub generation: i32,
     pub offset: i64,
 }
@@ -54,14 +49,11 @@ pub struct DeadLetterFilter {
     pub first: Option<i64>,
     pub last: Option<i64>,
     pub agent: Option<String>,
-    /// Text within their error; upper and lower case are the same.
     pub error: Option<String>,
     pub with_dropped: bool,
 }
 
-/// Dead letters that are retried, or dropped, in one transaction.
 const PAGE: i64 = 100;
-/// Bytes of payloads that end a page too.
 const PAGE_BYTES: usize = 4 << 20;
 
 const COLUMNS: &str = "SELECT kafka_cluster, kafka_topic, kafka_partition, topic_generation, kafka_offset, kafka_timestamp, \
@@ -86,7 +78,6 @@ const KINDS: &[ColumnType] = &[
     ColumnType::Blob,
 ];
 
-/// Calls `each` with the dead letters in the order of their positions.
 pub fn read<E: From<StoreError>>(
     reader: &mut dyn Reader,
     filter: &DeadLetterFilter,
@@ -96,11 +87,9 @@ pub fn read<E: From<StoreError>>(
     stream(reader, &query(filter, payloads, None), |row| each(DeadLetter::from_row(row)))
 }
 
-/// Decodes dead letters again, and stores what is an event now, each in the transaction that removes the dead letter; calls `each`
-/// with every outcome. A consumer may run meanwhile. Returns the number of new rows: an event may be stored already.
-///
-/// # Errors
-/// The store's, or what `each` ends it with; what was reported by then has happened.
+/// Decodes dead letters again, and stores what is an event now, each in the transaction that removes the dead letter; calls
+/// `each` with every outcome. A consumer may run meanwhile. Returns the number of new rows, since an event may be there
+/// already. An error ends it; what was reported by then has happened.
 pub fn retry<E: From<StoreError>>(
     store: &mut dyn Store,
     reader: &mut dyn Reader,
@@ -150,7 +139,6 @@ pub fn drop_all(
     }
 }
 
-/// Reads some dead letters after `after`, so that the database can be written to before the next ones are read.
 fn page(
     reader: &mut dyn Reader,
     filter: &DeadLetterFilter,
@@ -228,7 +216,6 @@ impl DeadLetter {
         }
     }
 
-    /// Decodes the message again; fails only if its schema registry is unavailable.
     fn retried(&self, decoder: &mut Decoder) -> Result<RetriedRecord, StoreError> {
         let (key, payload) = (self.key.as_deref(), self.payload.as_deref());
         let decoded = decoder.decode(payload.unwrap_or_default(), self.headers.get("content-type"));

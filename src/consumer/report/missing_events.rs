@@ -33,14 +33,11 @@ pub enum MissingCause {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MissingEvents {
     pub cause: MissingCause,
-    /// Known of most; unknown for offsets that were never read.
     pub agent: Option<String>,
     pub epoch: Option<String>,
     pub seqs: Option<(i64, i64)>,
-    /// Topic, partition, first and last offset that were never read.
     pub offsets: Option<(String, i32, i64, i64)>,
     pub missing: i128,
-    /// The agent's word for why it gave them up, or the reason for which they were dropped.
     pub reason: Option<String>,
     pub detail: Option<String>,
     pub noticed_at: Option<DateTime<Utc>>,
@@ -56,9 +53,7 @@ pub struct MissingFilter {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MissingSummary {
-    /// Events or offsets.
     pub by_cause: BTreeMap<MissingCause, i128>,
-    /// Dead letters whose agent is not known.
     pub of_no_agent: u64,
     pub of_no_agent_dropped: u64,
 }
@@ -138,7 +133,6 @@ impl MissingCause {
     const ALL: [Self; 6] =
         [Self::Declared, Self::DeadLetter, Self::Discarded, Self::Expired, Self::TooLarge, Self::Undeclared];
 
-    /// Returns the value in the database, which is printed too.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Declared => "declared",

@@ -1,5 +1,3 @@
-//! Stored offsets.
-
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};

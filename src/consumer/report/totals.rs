@@ -8,17 +8,13 @@ use super::stream;
 use crate::consumer::store::{ColumnType, Query, Reader, StoreError, TotalKey};
 use crate::output::Value;
 
-/// Conditions on totals; those that are `None` hold for all.
 #[derive(Clone, Debug, Default)]
 pub struct TotalsFilter {
     pub agent: Option<String>,
-    /// `link` or `host`.
     pub scope: Option<&'static str>,
     pub interface: Option<String>,
     pub limit_name: Option<String>,
-    /// The first day, in UTC.
     pub since: Option<NaiveDate>,
-    /// The last day.
     pub until: Option<NaiveDate>,
 }
 
@@ -35,7 +31,6 @@ const TYPES: &[ColumnType] = &[
     ColumnType::Bytes,
 ];
 
-/// Calls `each` with the totals, one row of [`COLUMNS`] after the other, ordered by day.
 pub fn read<E: From<StoreError>>(
     reader: &mut dyn Reader,
     filter: &TotalsFilter,
@@ -52,7 +47,6 @@ pub fn read<E: From<StoreError>>(
     stream(reader, &query, each)
 }
 
-/// Excess bytes by link and limit.
 pub type Sums = BTreeMap<TotalKey, u64>;
 
 /// Reads these totals over all days, high and low halves apart: the sum of two great `bigint`s would overflow.

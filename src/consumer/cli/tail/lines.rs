@@ -1,5 +1,3 @@
-//! A message in one line.
-
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -19,10 +17,8 @@ pub(super) struct Lines {
     time: Time,
 }
 
-/// Time that a line begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Time {
-    /// The event's `observed_at`; of a message that is no event, Kafka's timestamp.
     Observed,
     Kafka,
 }
@@ -90,7 +86,6 @@ impl Lines {
     }
 }
 
-/// Makes a row; it has the payload only of a message that is no event.
 fn row(topic: &str, partition: i32, record: &Record) -> [Value; 9] {
     let (event, error, payload) = match &record.content {
         Ok(event) => {
@@ -183,7 +178,6 @@ fn words(event: &Event, raw: Option<&str>) -> String {
     }
 }
 
-/// Formats reason and detail as ` (rejected: too large)`.
 fn why(body: &Body) -> String {
     let words: Vec<&str> = body.reason().map(Reason::as_str).into_iter().chain(body.detail()).collect();
     if words.is_empty() { String::new() } else { format!(" ({})", words.join(": ")) }
