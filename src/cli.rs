@@ -27,7 +27,6 @@ impl Verbosity {
         logging::start(logging::level(self.verbose, self.quiet));
     }
 
-    /// Prints a remark that is not part of the rows on standard error, unless `-q` was given.
     #[cfg(any(feature = "consumer", feature = "toolbox"))]
     pub(crate) fn note(&self, text: &str) {
         if self.quiet == 0 {
@@ -36,7 +35,6 @@ impl Verbosity {
     }
 }
 
-/// Meaning of a missing file in the configuration's default place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Absent {
     #[cfg(feature = "agent")]
@@ -44,7 +42,6 @@ pub(crate) enum Absent {
     MeansDefaults,
 }
 
-/// Reads the configuration: `flags` override the environment, which overrides the file `given` or else the default one.
 pub(crate) fn layers(
     given: Option<&Path>,
     (usual, absent): (&str, Absent),
@@ -60,7 +57,6 @@ pub(crate) fn layers(
     Ok(Layers::read(path, environment(), keys)?.with_flags(flags))
 }
 
-/// Parses `90s`, `5m`, `1h 30m`.
 pub(crate) fn time(text: &str) -> Result<Duration, String> {
     config::duration("", text).map_err(|invalid| invalid.message)
 }

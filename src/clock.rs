@@ -25,7 +25,6 @@ pub trait Clock {
 #[derive(Clone, Debug)]
 pub struct SystemClock {
     root: PathBuf,
-    /// Last answer of `synced`, and the time until which it is good.
     synced: Cell<Option<(Duration, Option<bool>)>>,
 }
 
@@ -88,7 +87,6 @@ fn since_zero(clock: ClockId) -> Duration {
     Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
 }
 
-/// A clock that moves only when it is moved, for tests and simulations. Clones share the time.
 #[derive(Clone, Debug)]
 pub struct ManualClock {
     now: Rc<Cell<(Duration, Duration, DateTime<Utc>)>>,
@@ -96,7 +94,6 @@ pub struct ManualClock {
 }
 
 impl ManualClock {
-    /// Starts at `wall`, an hour after boot.
     pub fn new(wall: DateTime<Utc>) -> Self {
         let hour = Duration::from_secs(3600);
         Self { now: Rc::new(Cell::new((hour, hour, wall))), synced: Some(true) }

@@ -1,7 +1,6 @@
-//! Configuration as both programs read it: a TOML file, overlaid with environment variables and flags.
-//!
-//! The text is parsed here into a program's raw structure, which the program validates into its settings. A wrong value is named by
-//! its key path (`limit.0.raise_at`), for which [`Layers`] finds file and line.
+//! Configuration as both programs read it: a TOML file, overlaid with environment variables and flags. The text is parsed here
+//! into a program's raw structure, which the program validates into its settings. A wrong value is named by its key path
+//! (`limit.0.raise_at`), for which [`Layers`] finds file and line.
 
 mod form;
 mod kubernetes;
@@ -21,7 +20,6 @@ const DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 pub const ENV_PREFIX: &str = "HIGHWATER_";
 
-/// Key paths of both programs. A variable that only the other program knows is ignored.
 pub const KEYS: &[&str] = &[
     "kafka.brokers",
     "kafka.topic",
@@ -82,7 +80,6 @@ pub const CONSUMER_KEYS: &[&str] = &[
     "retention.totals",
 ];
 
-/// A wrong configuration: the place, and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub struct ConfigError {
     place: String,
@@ -98,7 +95,6 @@ impl fmt::Display for ConfigError {
 /// A well-formed value that makes no sense, named by its key path: `limit.0.raise_at`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Invalid {
-    /// Keys and array indices, separated by dots.
     pub key: String,
     pub message: String,
 }
@@ -112,13 +108,12 @@ impl Invalid {
 #[derive(Debug)]
 pub struct Layers {
     file: Option<(PathBuf, String)>,
-    /// Name, key and value; of several for a key, the last wins.
     variables: Vec<(String, String, String)>,
 }
 
 impl Layers {
-    /// Reads `path`, if given, and takes from `environment` the variables that set a key of `own`. A variable with our prefix that
-    /// sets no key of either program is an error.
+    /// Reads `path`, if given, and the variables of `environment` that set a key of `own`. A variable with our prefix that sets
+    /// no key of either program is an error.
     pub fn read(
         path: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
@@ -152,7 +147,6 @@ impl Layers {
         Ok(Self { file, variables })
     }
 
-    /// Overlays flags of the command line: each with the key that it sets, and its value if it was given.
     pub fn with_flags(mut self, flags: &[(&str, &str, &Option<String>)]) -> Self {
         let given = flags.iter().filter_map(|(flag, key, value)| Some((*flag, *key, value.as_ref()?)));
         self.variables.extend(given.map(|(flag, key, value)| (flag.to_owned(), key.to_owned(), value.clone())));
@@ -184,7 +178,6 @@ impl Layers {
             .map_err(|e| ConfigError { place: "configuration".into(), message: explained(e.message()) })
     }
 
-    /// Finds file and line, variable or flag of an invalid value.
     pub fn locate(&self, invalid: Invalid) -> ConfigError {
         let Invalid { key, message } = invalid;
         // An item of a list is set by the list's variable.
@@ -248,7 +241,6 @@ impl SecretFile {
     }
 }
 
-/// Returns the secret that `key` names, if any; see [`SecretFile::new`]. Does not read it yet.
 pub fn secret(key: &str, name: Option<String>, credentials: Option<&Path>) -> Result<Option<SecretFile>, Invalid> {
     match name {
         Some(name) if name.is_empty() => Err(Invalid::new(key, "is empty; name a file, or leave the key out")),
@@ -256,7 +248,6 @@ pub fn secret(key: &str, name: Option<String>, credentials: Option<&Path>) -> Re
     }
 }
 
-/// Returns the path of the certificate or key that `key` names, if any; see [`SecretFile::new`].
 pub fn located(key: &str, name: Option<String>, credentials: Option<&Path>) -> Result<Option<PathBuf>, Invalid> {
     Ok(secret(key, name, credentials)?.map(|file| file.0))
 }
@@ -268,7 +259,6 @@ pub fn check_readable(key: &str, file: &Path) -> Result<(), Invalid> {
     })
 }
 
-/// Returns a hash of the files' content, to detect a change.
 pub fn fingerprint<'a>(files: impl Iterator<Item = &'a Path>) -> u64 {
     let mut hasher = DefaultHasher::new();
     for file in files {
@@ -277,7 +267,6 @@ pub fn fingerprint<'a>(files: impl Iterator<Item = &'a Path>) -> u64 {
     hasher.finish()
 }
 
-/// Parses `"120s"`, `"5m"`, `"30d"`.
 pub fn duration(key: &str, text: &str) -> Result<Duration, Invalid> {
     let text = text.trim();
     match humantime::parse_duration(text) {
@@ -293,7 +282,6 @@ pub fn duration(key: &str, text: &str) -> Result<Duration, Invalid> {
     }
 }
 
-/// Reads an array of strings, or one string with commas, as in an environment variable.
 pub fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
     Ok(Some(match OneOrMany::deserialize(deserializer)? {
         OneOrMany::Many(items) => items,
@@ -303,7 +291,6 @@ pub fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Str
     }))
 }
 
-/// Reads a value that may be quoted, as in an environment variable.
 pub fn quoted<'de, D: Deserializer<'de>, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     T: DeserializeOwned + std::str::FromStr,
@@ -354,7 +341,6 @@ fn shown(key: &str) -> String {
     key.split('.').filter(|part| part.parse::<usize>().is_err()).collect::<Vec<_>>().join(".")
 }
 
-/// Returns the offset of the value of `key`, or of its nearest parent if it is missing.
 fn offset(text: &str, key: &str) -> Option<usize> {
     offset_in(DeTable::parse(text).ok()?.get_ref(), key)
 }
@@ -385,7 +371,6 @@ fn line(text: &str, offset: usize) -> usize {
     text.as_bytes()[..offset.min(text.len())].iter().filter(|byte| **byte == b'\n').count() + 1
 }
 
-/// Rewords serde's message: suggests the nearest known key in place of an unknown one.
 fn explained(message: &str) -> String {
     let message = message.trim_end().replace('\n', "; ");
     let mut names = message.split('`').skip(1).step_by(2);

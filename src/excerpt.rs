@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-/// Returns `text` in one line, with control characters and characters that mislead the eye escaped.
 pub fn harmless(text: &str) -> Cow<'_, str> {
     if !text.chars().any(misleads) {
         return Cow::Borrowed(text);
@@ -21,7 +20,6 @@ fn misleads(c: char) -> bool {
             | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// Returns the first `chars` characters of `text`, with an ellipsis if there are more.
 pub fn beginning(text: &str, chars: usize) -> String {
     match text.char_indices().nth(chars) {
         Some((end, _)) => format!("{}…", &text[..end]),

@@ -11,7 +11,6 @@ pub struct Failure {
     error: Box<dyn Error + Send + Sync>,
 }
 
-/// Exit codes, after sysexits.h where it has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     /// 1: the command failed, or its answer is no.

@@ -42,7 +42,6 @@ pub fn is_out(guard: &str) -> bool {
     instead(guard).is_some()
 }
 
-/// Returns `sql`, without `clause` if a test has removed this guard.
 pub fn unless_out(guard: &str, clause: &str, sql: &str) -> String {
     if is_out(guard) { sql.replace(clause, "") } else { sql.to_owned() }
 }

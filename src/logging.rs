@@ -10,7 +10,6 @@ use rustix::fs::fstat;
 
 use crate::excerpt::harmless;
 
-/// Starts the log on standard error. `RUST_LOG` overrides `default`.
 pub fn start(default: LevelFilter) {
     let mut builder = Builder::from_env(
         Env::default().default_filter_or(format!("{default},refinery_core=warn,tokio_postgres=warn")),
@@ -42,15 +41,14 @@ pub fn start(default: LevelFilter) {
     let _ = builder.try_init();
 }
 
-/// Returns whether standard error is the stream that systemd connected to the journal. The variable alone is not proof: a process
-/// that is started with a redirection, from a shell of a user's session or from a unit, inherits it (systemd.exec(5)).
+/// Returns whether standard error is the stream that systemd connected to the journal. The variable alone is no proof: a process
+/// that is started with a redirection inherits it (systemd.exec(5)).
 fn goes_to_the_journal() -> bool {
     let Ok(stream) = fstat(io::stderr()) else { return false };
     let named = std::env::var_os("JOURNAL_STREAM");
     named.is_some_and(|named| names_stream(&named, stream.st_dev, stream.st_ino))
 }
 
-/// Compares with `$JOURNAL_STREAM`, `DEVICE:INODE` in decimal.
 fn names_stream(named: &OsStr, device: u64, inode: u64) -> bool {
     named.to_str() == Some(&*format!("{device}:{inode}"))
 }

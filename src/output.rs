@@ -47,19 +47,16 @@ pub enum OutputFormat {
 pub enum Value {
     /// Unknown or not applicable: empty, and `null` in JSON.
     Nothing,
-    /// Text of any origin: a table shows control characters escaped.
     Text(String),
     Number(i128),
     Fraction(f64),
     Truth(bool),
-    /// A table shows milliseconds.
     Time(DateTime<Utc>),
     Day(NaiveDate),
     /// `18.9 MiB` in a table.
     Bytes(ByteCount),
-    /// Bits a second; `83.9 Mbit/s` in a table.
+    /// Bits per second; `83.9 Mbit/s` in a table.
     Rate(BitRate),
-    /// A message's bytes, shown as text with invalid UTF-8 replaced.
     Blob(Vec<u8>),
     Json(serde_json::Value),
 }
@@ -79,7 +76,6 @@ enum Sink<W: Write> {
 
 #[derive(Debug)]
 enum Layout {
-    /// The rows so far, which will determine the columns.
     Measured(Vec<Vec<Value>>),
     Fixed(Vec<Column>),
 }
@@ -87,17 +83,14 @@ enum Layout {
 #[derive(Clone, Copy, Debug)]
 struct Column {
     width: usize,
-    /// Numbers are right-aligned with their head.
     to_the_right: bool,
 }
 
-/// Maximum number of rows that determine the width of a table's columns.
 pub const MEASURED_ROWS: usize = 1_000;
 
 const SPACE: &str = "  ";
 
-/// Locks standard output. A table's colours reach a terminal only (`NO_COLOR` and `CLICOLOR_FORCE` are heeded); JSON and CSV are
-/// written unchanged.
+/// Locks standard output. Colours reach terminals only, and tables only (`NO_COLOR` and `CLICOLOR_FORCE` are heeded).
 pub fn stdout(format: OutputFormat) -> Box<dyn Write> {
     match format {
         OutputFormat::Table => Box::new(BufWriter::new(anstream::stdout().lock())),
@@ -105,7 +98,6 @@ pub fn stdout(format: OutputFormat) -> Box<dyn Write> {
     }
 }
 
-/// Prints a text on standard output as it is. A closed pipe is no failure.
 pub fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     finished(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
@@ -209,7 +201,6 @@ fn line(out: &mut impl Write, columns: &[Column], cells: &[String], style: Style
     writeln!(out, "{style}{}{style:#}", text.trim_end())
 }
 
-/// Returns a column's name for people, without its unit, which is shown with the values.
 pub fn head(name: &str) -> String {
     let units = ["_bytes", "_bps"];
     units.iter().find_map(|unit| name.strip_suffix(unit)).unwrap_or(name).replace('_', " ")

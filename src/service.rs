@@ -6,13 +6,11 @@ use sd_notify::NotifyState;
 
 #[derive(Debug)]
 pub struct Service {
-    /// Interval of watchdog pings; `None` if the manager expects none.
     every: Option<Duration>,
     next: Duration,
 }
 
 impl Service {
-    /// Reports readiness. A healthy loop calls [`Service::lives`] each `round` or more often.
     pub fn ready(round: Duration) -> Self {
         let mut service = Self { every: None, next: Duration::ZERO };
         service.go_on(round);
@@ -31,7 +29,6 @@ impl Service {
         tell(&[NotifyState::Reloading, NotifyState::MonotonicUsec(now.as_micros().cast_signed())]);
     }
 
-    /// Reports the end of a reload, whether or not the new configuration was accepted. The length of a `round` may have changed.
     pub fn reloaded(&mut self, round: Duration) {
         self.go_on(round);
     }

@@ -1,8 +1,5 @@
-//! Quantities with their units: as people write them (`"80 Mbit/s"`, `"16MiB"`) and as the program keeps them.
-//!
-//! Counts and durations are formatted here too ([`counted`], [`lasting`]), for log lines and messages.
-//!
-//! Bit rates are decimal (1 kbit = 1,000 bit), as link speeds are; byte counts know both (kB = 1,000, KiB = 1,024).
+//! Quantities with their units: as people write them (`"80 Mbit/s"`, `"16MiB"`) and as the program keeps them. Bit rates are
+//! decimal (1 kbit = 1,000 bit), as link speeds are; byte counts know both (kB = 1,000, KiB = 1,024).
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,7 +11,6 @@ pub struct BitRate(u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ByteCount(u64);
 
-/// Error for a value whose unit was not understood; lists the known units.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{given} is not {what}: write a number and a unit, as in {example} (units: {units})")]
 pub struct UnitError {
@@ -24,7 +20,6 @@ pub struct UnitError {
     units: String,
 }
 
-/// Units, in bits a second.
 const BIT_RATES: &[(&str, u64)] = &[
     ("bit/s", 1),
     ("kbit/s", 1_000),
@@ -40,7 +35,6 @@ const BIT_RATES: &[(&str, u64)] = &[
     ("GiB/s", 8 << 30),
 ];
 
-/// Units, in bytes.
 const BYTE_COUNTS: &[(&str, u64)] = &[
     ("B", 1),
     ("kB", 1_000),
@@ -133,8 +127,7 @@ fn plural(noun: &str) -> String {
     }
 }
 
-/// Formats a duration for a log line, rounded: `0.4 s`, `9.6 s`, `48 s`, from two minutes on `2 min 5 s`, from an hour on `2 h 3
-/// min`.
+/// Formats a duration for a log line, rounded: `0.4 s`, `9.6 s`, `48 s`, `2 min 5 s`, `2 h 3 min`.
 pub fn lasting(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();
     if seconds < 9.95 {
@@ -147,7 +140,6 @@ pub fn lasting(duration: Duration) -> String {
     }
 }
 
-/// Formats the two largest units, the second only if it is not 0: `2 min 5 s`.
 fn in_units(seconds: u64) -> String {
     let parts = [("d", seconds / 86_400), ("h", seconds / 3_600 % 24), ("min", seconds / 60 % 60), ("s", seconds % 60)];
     let largest = parts.iter().position(|(_, count)| *count > 0).unwrap_or(parts.len() - 1);
@@ -155,7 +147,6 @@ fn in_units(seconds: u64) -> String {
     shown.map(|(_, (unit, count))| format!("{count} {unit}")).collect::<Vec<_>>().join(" ")
 }
 
-/// Rounds to whole minutes from an hour on, and to whole hours from a day on.
 pub(crate) fn coarse(seconds: u64) -> u64 {
     let step = match seconds {
         ..3_600 => 1,
@@ -165,7 +156,6 @@ pub(crate) fn coarse(seconds: u64) -> u64 {
     seconds.saturating_add(step / 2) / step * step
 }
 
-/// Returns `None` if number or unit is not understood, or the value does not fit.
 fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let text = text.trim();
     let end = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use crate::clock::{Clock as _, SystemClock};
 
-/// Current step of a loop, shared with the thread that watches it.
 #[derive(Clone, Debug)]
 pub struct Heart(Arc<Mutex<Beat>>);
 
@@ -28,12 +27,10 @@ impl Default for Heart {
 }
 
 impl Heart {
-    /// Marks the begin of a step at `now`.
     pub fn beat(&self, doing: &'static str, now: Duration) {
         self.set(Beat { doing: Some(doing), since: now });
     }
 
-    /// Marks the loop as sleeping, which may take any time.
     pub fn rest(&self) {
         self.set(Beat { doing: None, since: Duration::ZERO });
     }
@@ -42,8 +39,7 @@ impl Heart {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = beat;
     }
 
-    /// Starts a thread that checks the loop at this interval, until the heart is dropped. Calls `alarm` once for each step that
-    /// takes longer than `longest`.
+    /// Checks the loop at this interval until the heart is dropped; calls `alarm` once for each step longer than `longest`.
     pub fn watch(
         &self,
         every: Duration,

@@ -1,5 +1,3 @@
-//! The form that each key's value has, for the error about one written in another form.
-
 use toml::de::{DeTable, DeValue};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +14,6 @@ enum Form {
     Text,
 }
 
-/// Keys whose text has a form of its own.
 const FORMS: &[(&str, Form)] = &[
     ("interval", Form::Duration),
     ("resume_within", Form::Duration),
@@ -41,7 +38,6 @@ const FORMS: &[(&str, Form)] = &[
     ("retention.totals", Form::Days),
 ];
 
-/// Tables that may occur several times, and therefore have double brackets.
 const REPEATED: &[&str] = &["limit", "link"];
 
 impl Form {
@@ -79,8 +75,7 @@ impl Form {
     }
 }
 
-/// Returns the key path of the value at `offset` of a file, and how to write it if its type is wrong; otherwise the parser's
-/// `message`.
+/// Returns the key path of the value at `offset`, and how to write it if its type is wrong, otherwise `message`.
 pub(super) fn explained(text: &str, offset: usize, message: &str) -> Option<(String, String)> {
     let table = DeTable::parse(text).ok()?;
     let (key, value) = value_at(table.get_ref(), offset)?;
@@ -125,7 +120,6 @@ pub(super) fn listed_table(text: &str, keys: &[&str]) -> Option<(usize, String)>
     })
 }
 
-/// Returns the remedy for a text without quotes: TOML's own error shows the place only.
 pub(super) fn unquoted(text: &str, offset: usize) -> Option<String> {
     let start = text.get(..offset)?.rfind('\n').map_or(0, |at| at + 1);
     let (key, value) = text[start..].lines().next()?.split_once('=')?;

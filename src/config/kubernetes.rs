@@ -1,8 +1,7 @@
-//! Environment variables that Kubernetes sets in each container: one set for each service of its namespace.
-//!
-//! A service called `highwater-agent` sets `HIGHWATER_AGENT_SERVICE_HOST`, `…_SERVICE_PORT`, `…_SERVICE_PORT_HTTP` for a named
-//! port, `HIGHWATER_AGENT_PORT`, and `HIGHWATER_AGENT_PORT_9092_TCP` with `_PROTO`, `_PORT` and `_ADDR` after it. They are not
-//! meant for us, and are hard to prevent (`enableServiceLinks: false`), so they must not count as unknown keys.
+//! Environment variables that Kubernetes sets in each container: one set for each service of its namespace. A service called
+//! `highwater-agent` sets `HIGHWATER_AGENT_SERVICE_HOST`, `…_SERVICE_PORT`, `…_SERVICE_PORT_HTTP` for a named port,
+//! `HIGHWATER_AGENT_PORT`, and `HIGHWATER_AGENT_PORT_9092_TCP` with `_PROTO`, `_PORT` and `_ADDR` after it. They are not meant
+//! for us, and are hard to prevent (`enableServiceLinks: false`), so they must not count as unknown keys.
 
 use super::{AGENT_KEYS, CONSUMER_KEYS, ENV_PREFIX, KEYS, variable};
 
@@ -11,12 +10,10 @@ const TYPO_MAX: usize = 2;
 
 const PROTOCOLS: &[&str] = &["TCP", "UDP", "SCTP"];
 
-/// Returns whether a variable of this name, which is no key's, has the form that Kubernetes gives to those of a service.
 pub(super) fn sets(name: &str) -> bool {
     name.strip_prefix(ENV_PREFIX).is_some_and(|rest| names_service(rest) && !is_typo(rest))
 }
 
-/// Checks the part after the prefix, which is also all that a service called `highwater` has.
 fn names_service(rest: &str) -> bool {
     let ends_in = |end: &str| rest.strip_suffix(end).is_some_and(ends_a_word);
     ends_in("SERVICE_HOST")
