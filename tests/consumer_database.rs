@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use chrono::{TimeDelta, Utc};
 use highwater::consumer::batch::{Batch, Gap, GapCause, Record, TopicId};
 use highwater::consumer::checkpoint::Checkpoint;
-use highwater::consumer::store::{Applied, PartitionWidth, Retention, Store, StoreError, StoreOptions, StoreUrl};
+use highwater::consumer::store::{
+    Applied, PartitionWidth, Retention, RetriedRecord, RetryOutcome, Store, StoreError, StoreOptions, StoreUrl,
+};
 use highwater::event::{Body, Event};
 use highwater::wire;
 
@@ -173,17 +175,72 @@ fn a_revoked_grant_makes_no_dead_letters() {
 fn a_row_that_a_trigger_refuses_is_a_dead_letter_among_its_neighbours() {
     let test = "a_row_that_a_trigger_refuses_is_a_dead_letter_among_its_neighbours";
     let Some(postgres) = postgres(test) else { return };
-    for code in ["P0001", "42P01", "22000", "XX000", "23505"] {
+    // The last of them mean a lock, a collision, a lost connection, no room, a cancelled statement, a shutdown, a broken disk.
+    for code in [
+        "P0001", "42P01", "22000", "XX000", "23505", "23514", "25006", "55000", "55006", "55P03", "40001", "40P01",
+        "08006", "53100", "53200", "57014", "57P01", "58030",
+    ] {
         let database = postgres.database("trigger");
         let mut stored = open(&database.url, None);
         store(&mut *stored, &events(1..=3)).unwrap();
         refuse_every_second(&database, code);
-        let applied = stored.apply(&batch(3, &events(4..=103)), Utc::now()).unwrap();
-        assert_eq!((applied.inserted, applied.rejected.len()), (50, 50), "{code}");
-        assert_eq!(applied.stored, BTreeMap::from([(0, (3, 103))]));
-        assert_eq!(database.ask("SELECT count(*), sum(seq % 2) FROM dead_letters"), "(50,0)");
-        assert_eq!(database.ask("SELECT count(*) FROM events"), "(53)");
+        let applied = stored.apply(&batch(3, &events(4..=43)), Utc::now()).unwrap_or_else(|e| panic!("{code}: {e}"));
+        assert_eq!((applied.inserted, applied.rejected.len()), (20, 20), "{code}");
+        assert_eq!(applied.stored, BTreeMap::from([(0, (3, 43))]));
+        assert_eq!(database.ask("SELECT count(*), sum(seq % 2) FROM dead_letters"), "(20,0)");
+        assert_eq!(database.ask("SELECT count(*) FROM events"), "(23)");
+        // And again, where it is still refused.
+        let record = Record::new(3, Some(7), Some(b"k"), Some(&wire::to_json(&updated("gw", 4))));
+        let retried = RetriedRecord { partition: 0, generation: 0, record };
+        let outcomes = stored.retry(&topic(), &[retried], Utc::now()).unwrap().outcomes;
+        assert!(matches!(&outcomes[..], [RetryOutcome::Stays(why)] if why.contains(code)), "{outcomes:?}");
     }
+}
+
+/// The server itself cancels the statement, and does not report the row.
+#[test]
+fn a_row_for_which_every_statement_is_cancelled_is_a_dead_letter() {
+    let test = "a_row_for_which_every_statement_is_cancelled_is_a_dead_letter";
+    let Some(postgres) = postgres(test) else { return };
+    let database = postgres.database("cancelled");
+    let mut stored = open(&database.url, None);
+    store(&mut *stored, &events(1..=3)).unwrap();
+    let sql = "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS
+               $$BEGIN IF NEW.agent = 'x' THEN PERFORM pg_cancel_backend(pg_backend_pid()), pg_sleep(60); END IF; RETURN NEW; END$$;
+               CREATE TRIGGER no BEFORE INSERT ON breach_state FOR EACH ROW EXECUTE FUNCTION no()";
+    database.client().batch_execute(sql).unwrap();
+    let mut told = events(4..=13);
+    told[6] = updated("x", 1);
+    let answers = stored.progress().answers();
+    let applied = stored.apply(&batch(3, &told), Utc::now()).unwrap();
+    assert_eq!((applied.inserted, applied.rejected.len(), applied.rejected[0].offset), (9, 1, 9));
+    assert!(applied.rejected[0].error.contains("57014"), "{applied:?}");
+    assert!(stored.progress().answers() > answers + 8, "each answer shows that the server is alive");
+}
+
+/// What comes back by itself is waited for where no row is stored, and so is a lock, whatever the probe says.
+#[test]
+fn what_passes_and_locks_that_are_held_make_no_dead_letters() {
+    let Some(postgres) = postgres("what_passes_and_locks_that_are_held_make_no_dead_letters") else { return };
+    let database = postgres.database("waits");
+    let mut stored = open(&database.url, None);
+    store(&mut *stored, &events(1..=3)).unwrap();
+    let sql = "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'not now' USING ERRCODE = '53100'; END$$;
+               CREATE TRIGGER no BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION no()";
+    database.client().batch_execute(sql).unwrap();
+    let waits = |stored: &mut dyn Store, says: &str| {
+        let error = stored.apply(&batch(3, &events(4..=5)), Utc::now()).unwrap_err();
+        assert!(matches!(&error, StoreError::Unavailable(text) if text.contains(says)), "{error:?}");
+        assert_eq!(database.ask("SELECT next_offset, (SELECT count(*) FROM dead_letters) FROM kafka_offsets"), "(3,0)");
+    };
+    waits(&mut *stored, "not now");
+    database.client().batch_execute("DROP TRIGGER no ON events").unwrap();
+    // A row that the probe does not touch.
+    let mut holder = database.client();
+    holder.batch_execute("BEGIN; SELECT FROM agent_sequences FOR UPDATE").unwrap();
+    waits(&mut *stored, "lock timeout");
+    holder.batch_execute("ROLLBACK").unwrap();
+    assert_eq!(stored.apply(&batch(3, &events(4..=5)), Utc::now()).unwrap().inserted, 2);
 }
 
 fn refuse_every_second(database: &Database, code: &str) {

@@ -198,7 +198,7 @@ pub struct StoreOptions {
 #[derive(Debug, Default)]
 pub struct StoreProgress {
     migration: Mutex<Option<String>>,
-    transactions: AtomicU64,
+    answers: AtomicU64,
     stop: AtomicBool,
 }
 
@@ -208,8 +208,9 @@ impl StoreProgress {
         self.migration.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub fn transactions(&self) -> u64 {
-        self.transactions.load(Ordering::Relaxed)
+    /// Number of times that the database has answered, whatever it said.
+    pub fn answers(&self) -> u64 {
+        self.answers.load(Ordering::Relaxed)
     }
 
     /// Asks the store to end between two transactions.
@@ -221,8 +222,8 @@ impl StoreProgress {
         self.stop.load(Ordering::Relaxed)
     }
 
-    fn count_transaction(&self) {
-        self.transactions.fetch_add(1, Ordering::Relaxed);
+    fn count_answer(&self) {
+        self.answers.fetch_add(1, Ordering::Relaxed);
     }
 
     fn set_migration(&self, migration: Option<String>) {

@@ -1,6 +1,7 @@
 //! Classes of PostgreSQL's errors, by SQLSTATE (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
 
 use postgres::Error;
+use postgres::error::{DbError, Severity};
 
 use super::address::ConnectError;
 use crate::consumer::store::StoreError;
@@ -9,8 +10,10 @@ use crate::exit::chain;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
-    /// Comes back by itself; never the fault of a row.
+    /// The connection is gone; never the fault of a row.
     Unavailable,
+    /// Comes back by itself, unless it turns out to be the fault of a row.
+    Passing,
     /// The transaction met another one: it can be tried at once.
     Collision,
     /// An operator has to act, unless it turns out to be the fault of a row: a trigger may raise anything.
@@ -25,16 +28,27 @@ pub(super) fn class(error: &Error) -> Class {
     let Some(db) = error.as_db_error() else { return Class::Unavailable };
     let code = db.code().code();
     match (code, &code[..2]) {
+        // Codes of what other sessions do, in the words of a function: there is no lock to wait for.
+        ("55P03", _) | (_, "40") if is_raised(db) => Class::Passing,
         ("55P03", _) => Class::Locked,
         ("23505", _) => Class::Duplicate,
         // A CHECK has the same code, but a name too.
         ("23514", _) if db.constraint().is_none() => Class::NoPartition,
         (_, "40") => Class::Collision,
         // Connections, no room, an operator's intervention, the operating system, a standby.
-        ("25006", _) | (_, "08" | "53" | "55" | "57" | "58") => Class::Unavailable,
+        ("25006", _) | (_, "08" | "53" | "55" | "57" | "58") => Class::Passing,
         (_, "28" | "3D" | "3F" | "42") => Class::Misconfigured,
         _ => Class::Rejected,
     }
+}
+
+/// Returns whether a RAISE of PL/pgSQL is the source of an error.
+fn is_raised(error: &DbError) -> bool {
+    error.routine() == Some("exec_stmt_raise")
+}
+
+fn ends_the_session(error: &Error) -> bool {
+    error.as_db_error().is_some_and(|db| matches!(db.parsed_severity(), Some(Severity::Fatal | Severity::Panic)))
 }
 
 /// Formats the whole error in one line: its `Display` is only "db error".
@@ -111,11 +125,13 @@ impl From<Error> for StoreError {
 impl From<Error> for AttemptError {
     fn from(error: Error) -> Self {
         match class(&error) {
+            _ if ends_the_session(&error) => Self::Store(error.into()),
             Class::Collision => Self::Again(error.into()),
             Class::Duplicate => Self::Duplicate(error.into()),
             Class::NoPartition => Self::NoPartition(error.into()),
-            Class::Rejected | Class::Misconfigured => {
-                Self::Rejected { at: None, error: text(&error), otherwise: error.into() }
+            class @ (Class::Rejected | Class::Misconfigured | Class::Passing) => {
+                let passing = class == Class::Passing;
+                Self::Rejected { at: None, error: text(&error), otherwise: error.into(), passing }
             }
             Class::Unavailable | Class::Locked => Self::Store(error.into()),
         }

@@ -177,9 +177,9 @@ impl apply::Transaction for PostgresTransaction<'_> {
         copy_in(&mut self.inner, &self.sql.of(table).copy, &bytes, self.desynced).map_err(|error| {
             let line = sqlstate::copy_line(&error).and_then(|line| rows.get(line));
             match AttemptError::from(error) {
-                AttemptError::Rejected { error, otherwise, .. } => {
+                AttemptError::Rejected { error, otherwise, passing, .. } => {
                     let at = line.map(|row| (row.partition, row.record.offset));
-                    AttemptError::Rejected { at, error, otherwise }
+                    AttemptError::Rejected { at, error, otherwise, passing }
                 }
                 other => other,
             }

@@ -62,7 +62,7 @@ impl From<Error> for AttemptError {
     fn from(error: Error) -> Self {
         match error.sqlite_error_code() {
             Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig) => {
-                Self::Rejected { at: None, error: error.to_string(), otherwise: error.into() }
+                Self::Rejected { at: None, error: error.to_string(), otherwise: error.into(), passing: false }
             }
             _ => Self::Store(error.into()),
         }
@@ -174,8 +174,8 @@ impl apply::Transaction for SqliteTransaction<'_> {
                 _ => insert_event(&mut statement, &topic.name, row, &self.now),
             };
             inserted.map_err(|error| match AttemptError::from(error) {
-                AttemptError::Rejected { error, otherwise, .. } => {
-                    AttemptError::Rejected { at: Some((row.partition, row.record.offset)), error, otherwise }
+                AttemptError::Rejected { error, otherwise, passing, .. } => {
+                    AttemptError::Rejected { at: Some((row.partition, row.record.offset)), error, otherwise, passing }
                 }
                 other => other,
             })?;
