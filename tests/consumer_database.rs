@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use chrono::{TimeDelta, Utc};
@@ -104,10 +103,7 @@ fn retention_ends_at_the_first_lock_that_is_held() {
     let day = Duration::from_secs(86_400);
     let keep = Retention { events: day, dead_letters: day, totals: day };
     let mut maintenance = url.maintenance(&options(PartitionWidth::Day));
-    let mut run = || {
-        let stop = std::sync::atomic::AtomicBool::new(false);
-        maintenance.run(&keep, noon() + TimeDelta::days(3), Duration::from_secs(60), &stop).unwrap()
-    };
+    let mut run = || maintenance.run(&keep, noon() + TimeDelta::days(3), Duration::from_secs(60)).unwrap();
     // As pg_dump does.
     let mut dump = database.client();
     dump.batch_execute("BEGIN; LOCK TABLE events IN ACCESS SHARE MODE").unwrap();
@@ -120,6 +116,41 @@ fn retention_ends_at_the_first_lock_that_is_held() {
     let maintained = run();
     assert_eq!((maintained.dropped.len(), maintained.unfinished), (30, None));
     assert_eq!(database.ask("SELECT count(*) FROM events"), "(10)");
+}
+
+/// A partition that a session reads is dropped later, and storing goes on beside each attempt.
+#[test]
+fn storing_goes_on_while_a_session_holds_a_lock_that_retention_needs() {
+    let Some((kafka, postgres)) = servers("storing_goes_on_while_a_session_holds_a_lock_that_retention_needs") else {
+        return;
+    };
+    let (topic, database) = (kafka.topic("held", 1), postgres.database("held"));
+    let mut old = event("gw", 1, started());
+    old.stamp.observed_at = noon() - TimeDelta::days(900);
+    produce(&kafka.address, &topic, &[old, updated("gw", 2)]);
+    let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
+    consumer.until_end();
+    let partition = "SELECT min(tableoid::regclass::text) FROM events WHERE seq = 1";
+    let partition = database.ask(partition).trim_matches(['(', ')']).to_owned();
+    database.client().batch_execute("UPDATE partition_notes SET newest_stored_at = '2020-01-01'").unwrap();
+    let mut holder = database.client();
+    holder.batch_execute(&format!("BEGIN; LOCK TABLE {partition} IN ACCESS SHARE MODE")).unwrap();
+    let running = consumer.start_at("maintenance-first-s=return(0);maintenance-pause-s=return(0)", &[]);
+    running.until(&format!("retention: {partition} is in use; going on in a minute"));
+    let began = Instant::now();
+    for seq in 3.. {
+        let sent = Instant::now();
+        produce(&kafka.address, &topic, &[updated("gw", seq)]);
+        database.until("SELECT max(seq) FROM events", &format!("({seq})"));
+        assert!(sent.elapsed() < Duration::from_secs(5), "{:?}: {}", sent.elapsed(), running.log());
+        if began.elapsed() > Duration::from_secs(10) {
+            break;
+        }
+    }
+    assert!(!running.log().contains("retention: dropped"), "{}", running.log());
+    assert!(running.log().matches("is in use").count() > 5, "{}", running.log());
+    holder.batch_execute("ROLLBACK").unwrap();
+    running.until(&format!("retention: dropped {partition}"));
 }
 
 #[test]
@@ -403,9 +434,9 @@ fn a_pooler_in_transaction_mode_is_refused_and_one_in_session_mode_taken() {
     assert!(matches!(&error, StoreError::Misconfigured(text) if text.contains("pool_mode = session")), "{error:?}");
     let mut maintenance =
         StoreUrl::parse(&transaction.url, None, None).unwrap().maintenance(&options(PartitionWidth::Day));
-    let (day, stop) = (Duration::from_secs(86_400), AtomicBool::new(false));
+    let day = Duration::from_secs(86_400);
     let keep = Retention { events: day, dead_letters: day, totals: day };
-    let error = maintenance.run(&keep, Utc::now(), day, &stop).unwrap_err();
+    let error = maintenance.run(&keep, Utc::now(), day).unwrap_err();
     assert!(matches!(&error, StoreError::Misconfigured(text) if text.contains("pool_mode = session")), "{error:?}");
     let session = Pooler::start(&database, "session");
     assert_eq!(store(&mut *open(&session.url, None), &events(1..=3)).unwrap().inserted, 3);

@@ -1,7 +1,7 @@
 //! Promises of every store: one body of tests, run against SQLite and against a real PostgreSQL.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -26,8 +26,6 @@ fn options(instance: &str) -> StoreOptions {
     let keep = Duration::from_secs(400 * 86_400);
     StoreOptions { instance: instance.to_owned(), partition: PartitionWidth::Month, keep }
 }
-
-static GO_ON: AtomicBool = AtomicBool::new(false);
 
 const BUDGET: Duration = Duration::from_secs(60);
 
@@ -115,7 +113,7 @@ impl Bench {
         };
         let day = Duration::from_secs(86_400);
         let keep = Retention { events: day * days, dead_letters: day * dead_letter_days, totals: day * 1826 };
-        url.maintenance(&options("maintenance")).run(&keep, now, BUDGET, &GO_ON).unwrap()
+        url.maintenance(&options("maintenance")).run(&keep, now, BUDGET).unwrap()
     }
 
     /// Makes rows old, and the notes of their partitions.

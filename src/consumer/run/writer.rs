@@ -78,7 +78,8 @@ impl Writer {
     }
 }
 
-struct Wait {
+/// Wait for an answer of the database.
+pub(super) struct Wait {
     since: Duration,
     answers: u64,
     migrating: Option<(Duration, Duration)>,
@@ -90,7 +91,8 @@ impl Wait {
         Self { since: now, answers: progress.answers(), migrating: None, stopping: None }
     }
 
-    fn is_over(&mut self, progress: &StoreProgress, now: Duration, stop: bool) -> Option<StoreError> {
+    /// Returns why the wait is over. With `stop`, asks the database's thread to end, and waits for it a little.
+    pub(super) fn is_over(&mut self, progress: &StoreProgress, now: Duration, stop: bool) -> Option<StoreError> {
         if stop {
             progress.stop();
             let stopping = *self.stopping.get_or_insert(now);

@@ -83,15 +83,11 @@ pub trait Store {
 
 /// Keeps a database small, in a session beside the one that stores.
 pub trait Maintenance {
+    fn progress(&self) -> Arc<StoreProgress>;
+
     /// Drops what is older than it has to be kept, in pieces. Ends when all is done, at the first lock that another session holds,
-    /// after `budget`, or at `stop`. What was done before an error is done.
-    fn run(
-        &mut self,
-        retention: &Retention,
-        now: DateTime<Utc>,
-        budget: Duration,
-        stop: &AtomicBool,
-    ) -> Result<Maintained, StoreError>;
+    /// after `budget`, or at [`StoreProgress::stop`]. What was done before an error is done.
+    fn run(&mut self, retention: &Retention, now: DateTime<Utc>, budget: Duration) -> Result<Maintained, StoreError>;
 }
 
 #[derive(Clone, Debug)]
@@ -213,7 +209,7 @@ impl StoreProgress {
         self.answers.load(Ordering::Relaxed)
     }
 
-    /// Asks the store to end between two transactions.
+    /// Asks for an end between two transactions.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }

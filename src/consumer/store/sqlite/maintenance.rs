@@ -1,7 +1,7 @@
 //! Retention in a SQLite file, on a connection of its own, in pieces: no transaction keeps the store waiting for long.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -9,10 +9,11 @@ use rusqlite::{Connection, Error, ErrorCode, OpenFlags, params};
 
 use super::{MIGRATIONS, text};
 use crate::clock::{Clock as _, SystemClock};
-use crate::consumer::store::{Maintained, Maintenance, Retention, StoreError};
+use crate::consumer::store::{Maintained, Maintenance, Retention, StoreError, StoreProgress};
 
 pub(in crate::consumer::store) struct SqliteMaintenance {
     path: PathBuf,
+    progress: Arc<StoreProgress>,
 }
 
 const BUSY: Duration = Duration::from_secs(1);
@@ -73,18 +74,16 @@ const LOSSES: &str = "stored_at < ?1 AND NOT EXISTS (
 
 impl SqliteMaintenance {
     pub(in crate::consumer::store) fn new(path: &Path) -> Self {
-        Self { path: path.to_owned() }
+        Self { path: path.to_owned(), progress: Arc::default() }
     }
 }
 
 impl Maintenance for SqliteMaintenance {
-    fn run(
-        &mut self,
-        retention: &Retention,
-        now: DateTime<Utc>,
-        budget: Duration,
-        stop: &AtomicBool,
-    ) -> Result<Maintained, StoreError> {
+    fn progress(&self) -> Arc<StoreProgress> {
+        Arc::clone(&self.progress)
+    }
+
+    fn run(&mut self, retention: &Retention, now: DateTime<Utc>, budget: Duration) -> Result<Maintained, StoreError> {
         let mut maintained = Maintained::default();
         if !self.path.exists() {
             return Ok(maintained);
@@ -97,7 +96,10 @@ impl Maintenance for SqliteMaintenance {
         }
         let clock = SystemClock::default();
         let until = clock.monotonic() + budget;
-        let ended = || stop.load(Ordering::Relaxed) || clock.monotonic() >= until;
+        let ended = || {
+            self.progress.count_answer();
+            self.progress.is_stopped() || clock.monotonic() >= until
+        };
         match all(&connection, retention, now, &ended, &mut maintained) {
             Ok(true) => {}
             Ok(false) => maintained.unfinished = Some("its time was up".to_owned()),
