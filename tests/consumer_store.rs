@@ -11,7 +11,7 @@ use highwater::consumer::store::{
     Applied, Maintained, PartitionWidth, Retention, RetriedRecord, RetryOutcome, Store, StoreError, StoreOptions,
     StoreUrl, TotalKey,
 };
-use highwater::event::{Body, Breach, Direction, Epoch, Event, Lifecycle, Link, Loss, Reason, Sample};
+use highwater::event::{Body, Breach, Direction, Epoch, Event, EventId, Lifecycle, Link, Loss, Reason, Sample};
 use highwater::wire;
 use proptest::prelude::*;
 
@@ -176,6 +176,7 @@ on_both!(
     a_dead_letter_is_kept_whatever_it_claims,
     sequences_merge_and_gaps_show_unless_declared,
     what_is_missing_is_counted_once,
+    what_is_declared_twice_is_missing_once,
     what_a_start_left_out_is_not_missing,
     a_breach_left_open_by_a_former_epoch_is_unknown_at_once,
     a_breach_of_both_directions_is_a_row,
@@ -382,6 +383,26 @@ fn what_is_missing_is_counted_once(bench: &mut Bench) {
         bench.ask("SELECT first_seq, last_seq, missing, cause FROM missing_events"),
         ",,1,dead_letter 2,2,1,dead_letter 3,3,1,declared"
     );
+}
+
+/// An agent that crashed before it had noted a declaration sends it again, under another number, and perhaps with more in it.
+fn what_is_declared_twice_is_missing_once(bench: &mut Bench) {
+    let declared = |seq, first, last| event("gw", seq, loss(first, last));
+    bench.store_events(&[declared(1, 10, 19), declared(2, 10, 19), declared(3, 15, 24), declared(4, 12, 13)]);
+    // 20 came after all. Another epoch has numbers of its own.
+    let mut others = declared(1, 10, 19);
+    others.id.epoch = Epoch(7);
+    let Body::Loss(of_others) = &mut others.body else { unreachable!() };
+    of_others.epoch = Epoch(7);
+    bench.store_events(&[updated("gw", 20), others]);
+    assert_eq!(bench.ask("SELECT count(*) FROM losses"), "5");
+    assert_eq!(
+        bench.ask("SELECT epoch, first_seq, last_seq, missing, cause FROM missing_events"),
+        "0000000000000007,10,19,10,declared 0000000000005f0c,10,19,10,declared 0000000000005f0c,20,24,4,declared"
+    );
+    let whole = declared(5, 1, i64::MAX as u64);
+    bench.store_events(&[whole.clone(), Event { id: EventId { seq: 6, ..whole.id }, ..whole }, declared(7, 30, 40)]);
+    assert_eq!(bench.ask("SELECT count(*) FROM missing_events WHERE epoch = '0000000000005f0c'"), "1");
 }
 
 /// Reading began in the middle of a topic: what came before is no loss, but for series that began later.
