@@ -191,6 +191,8 @@ on_both!(
     a_breach_goes_with_the_last_word_on_it,
     times_without_a_clock_are_thinned,
     old_gaps_are_closed_and_old_series_go,
+    a_series_goes_whole_and_not_before_what_is_declared_of_it,
+    what_an_agent_leaves_behind_goes_with_its_rows_and_totals,
     times_that_no_database_has_are_dead_letters,
     totals_are_by_agent_interface_direction_and_day,
     totals_stop_at_the_greatest_number,
@@ -752,6 +754,57 @@ fn old_gaps_are_closed_and_old_series_go(bench: &mut Bench) {
         "0000000000000002,1,9,0 0000000000000002,12,13,0 0000000000000003,1,13,2"
     );
     assert_eq!(bench.ask("SELECT count(*) FROM losses WHERE first_seq = 4"), "0");
+}
+
+/// An old range of a series that still grows stays, and so does one whose losses are remembered: the rest would be a gap.
+fn a_series_goes_whole_and_not_before_what_is_declared_of_it(bench: &mut Bench) {
+    let of = |epoch, seq, body| {
+        let mut event = event("gw", seq, body);
+        event.id.epoch = Epoch(epoch);
+        event
+    };
+    bench.store_events(&[of(1, 1, started()), of(1, 5, started()), of(2, 9, started()), of(3, 1, started())]);
+    let mut declared = of(3, 2, loss(1, 8));
+    let Body::Loss(lost) = &mut declared.body else { unreachable!() };
+    lost.epoch = Epoch(2);
+    bench.store_events(&[declared]);
+    // Of the first series only the end is young; of the second the declaration.
+    bench.run(
+        "UPDATE agent_sequences SET first_stored_at = '2020-01-01T00:00:00.000000Z', last_stored_at = '2020-01-01T00:00:00.000000Z'
+         WHERE epoch <> '0000000000000003' AND first_seq <> 5",
+    );
+    bench.retire(400, Utc::now());
+    let series = "SELECT epoch, first_seq, last_seq FROM agent_sequences WHERE epoch <> '0000000000000003'";
+    let both = "0000000000000001,1,1 0000000000000001,5,5 0000000000000002,1,9";
+    assert_eq!(bench.ask(series), both);
+    bench.run("UPDATE losses SET stored_at = '2020-01-01T00:00:00.000000Z'");
+    bench.retire(400, Utc::now());
+    assert_eq!(bench.ask(series), "0000000000000001,1,1 0000000000000001,5,5");
+}
+
+/// An agent that is gone has no newer series: its last one is remembered as long as any row or total of it may be.
+fn what_an_agent_leaves_behind_goes_with_its_rows_and_totals(bench: &mut Bench) {
+    let at = |mut event: Event, day: i64| {
+        event.stamp.observed_at = noon() + TimeDelta::days(day);
+        event
+    };
+    let begun = |agent: &str, day| at(event(agent, 1, started()), day);
+    // One of a clock that is wrong: its breach stays open.
+    let ahead = at(event("ahead", 1, Body::BreachRaised(breach("b", 1))), 100 * 366);
+    let sampled = at(sample("sampled", 1), 0);
+    bench.store_events(&[begun("gone", -60), at(sample("gone", 1), -60), begun("kept", 0), sampled, ahead]);
+    bench.age("events", "agent IN ('gone', 'ahead')");
+    bench.age("samples", "agent = 'gone'");
+    let last_stored =
+        |time: &str| format!("UPDATE agent_sequences SET first_stored_at = '{time}', last_stored_at = '{time}'");
+    let agents = "SELECT DISTINCT agent FROM agent_sequences";
+    bench.run(&last_stored("2025-10-01T00:00:00.000000Z"));
+    bench.retire(10, noon() + TimeDelta::days(3));
+    assert_eq!(bench.ask("SELECT agent FROM events"), "kept");
+    assert_eq!(bench.ask(agents), "ahead gone kept sampled", "totals may be younger");
+    bench.run(&last_stored("2020-01-01T00:00:00.000000Z"));
+    bench.retire(10, noon() + TimeDelta::days(3));
+    assert_eq!(bench.ask(agents), "ahead kept sampled");
 }
 
 fn samples_are_rows_of_their_own_table_and_once(bench: &mut Bench) {

@@ -118,7 +118,7 @@ pub struct Retention {
     /// Since an event or sample was observed, and since it was stored. Declared losses and gaps are kept as long.
     pub events: Duration,
     pub dead_letters: Duration,
-    /// Since the day that is summed.
+    /// Since the day that is summed. Series of agents that are gone are kept as long as events and totals.
     pub totals: Duration,
 }
 

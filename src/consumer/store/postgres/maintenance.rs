@@ -64,17 +64,29 @@ const EXPIRED: &[(&str, &str, Retained)] = &[
     // What a start left out explains the numbers before it for as long as the topic is read.
     ("kafka_gaps", "noticed_at < $1 AND cause NOT IN ('expired_before_start', 'skipped_at_start')", Retained::Events),
     ("totals", "day < ($1 AT TIME ZONE 'UTC')::date", Retained::Totals),
-    // Series of an agent that has stored in another epoch since.
+];
+
+/// Series that have stored nothing since `$1`, and of which nothing is declared or kept as a dead letter: a part of one would make
+/// the rest of it a gap.
+const ENDED: &str = "last_stored_at < $1
+    AND NOT EXISTS (SELECT FROM agent_sequences s WHERE s.agent = agent_sequences.agent AND s.epoch = agent_sequences.epoch
+                                                    AND s.last_stored_at >= $1)
+    AND NOT EXISTS (SELECT FROM losses l WHERE l.agent = agent_sequences.agent AND l.epoch = agent_sequences.epoch)
+    AND NOT EXISTS (SELECT FROM dead_letters d WHERE d.agent = agent_sequences.agent AND d.epoch = agent_sequences.epoch)";
+
+/// Series, see [`ENDED`], of an agent that has stored in another epoch since; and of one that is gone, all of whose rows are too. It
+/// is remembered as long as its totals may be: its numbers keep what comes again from being counted again.
+const ENDED_SERIES: &[(&str, Retained)] = &[
     (
-        "agent_sequences",
-        "last_stored_at < $1 AND EXISTS (
-             SELECT FROM agent_sequences n WHERE n.agent = agent_sequences.agent AND n.epoch <> agent_sequences.epoch
-                                             AND n.of_samples = agent_sequences.of_samples AND n.last_stored_at >= $1)
-         AND NOT EXISTS (SELECT FROM losses l WHERE l.agent = agent_sequences.agent AND l.epoch = agent_sequences.epoch
-                                                AND l.stored_at >= $1)
-         AND NOT EXISTS (SELECT FROM dead_letters d WHERE d.agent = agent_sequences.agent AND d.epoch = agent_sequences.epoch
-                                                      AND d.stored_at >= $1)",
+        "EXISTS (SELECT FROM agent_sequences n WHERE n.agent = agent_sequences.agent AND n.epoch <> agent_sequences.epoch
+                                                 AND n.of_samples = agent_sequences.of_samples AND n.last_stored_at >= $1)",
         Retained::Events,
+    ),
+    (
+        "NOT EXISTS (SELECT FROM events e WHERE e.agent = agent_sequences.agent)
+         AND NOT EXISTS (SELECT FROM samples e WHERE e.agent = agent_sequences.agent)
+         AND NOT EXISTS (SELECT FROM breach_state b WHERE b.agent = agent_sequences.agent)",
+        Retained::EventsAndTotals,
     ),
 ];
 
@@ -119,6 +131,7 @@ enum Retained {
     DeadLetters,
     /// The longer of both.
     EventsAndDeadLetters,
+    EventsAndTotals,
     Totals,
 }
 
@@ -206,6 +219,11 @@ impl Round<'_> {
                           SELECT FROM agent_sequences s WHERE s.agent = losses.agent AND s.epoch = losses.epoch
                                                           AND s.first_seq > losses.last_seq AND s.first_stored_at >= $1)";
         self.delete("losses", closed, before, &mut maintained.deleted)?;
+        // By now each is one range.
+        for (condition, kept) in ENDED_SERIES {
+            let condition = format!("{ENDED} AND {condition}");
+            self.delete("agent_sequences", &condition, self.before(*kept), &mut maintained.deleted)?;
+        }
         if are_closed { Ok(()) } else { Err(MaintenanceEnd::Unfinished("series of numbers are in use".to_owned())) }
     }
 
@@ -235,6 +253,7 @@ impl Round<'_> {
             Retained::Events => self.retention.events,
             Retained::DeadLetters => self.retention.dead_letters,
             Retained::EventsAndDeadLetters => self.retention.events.max(self.retention.dead_letters),
+            Retained::EventsAndTotals => self.retention.events.max(self.retention.totals),
             Retained::Totals => self.retention.totals,
         };
         let keep = TimeDelta::from_std(keep).unwrap_or(TimeDelta::MAX);

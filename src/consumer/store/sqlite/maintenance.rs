@@ -36,18 +36,26 @@ const EXPIRED: &[(&str, &str)] = &[
     ),
     // What a start left out explains the numbers before it for as long as the topic is read.
     ("kafka_gaps", "noticed_at < ?1 AND cause NOT IN ('expired_before_start', 'skipped_at_start')"),
-    // Series of an agent that has stored in another epoch since.
-    (
-        "agent_sequences",
-        "last_stored_at < ?1 AND EXISTS (
-             SELECT 1 FROM agent_sequences n WHERE n.agent = agent_sequences.agent AND n.epoch <> agent_sequences.epoch
-                                               AND n.of_samples = agent_sequences.of_samples AND n.last_stored_at >= ?1)
-         AND NOT EXISTS (SELECT 1 FROM losses l WHERE l.agent = agent_sequences.agent AND l.epoch = agent_sequences.epoch
-                                                  AND l.stored_at >= ?1)
-         AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.agent = agent_sequences.agent AND d.epoch = agent_sequences.epoch
-                                                        AND d.stored_at >= ?1)",
-    ),
 ];
+
+/// Series that have stored nothing since `?1`, and of which nothing is declared or kept as a dead letter: a part of one would make
+/// the rest of it a gap.
+const ENDED: &str = "last_stored_at < ?1
+    AND NOT EXISTS (SELECT 1 FROM agent_sequences s WHERE s.agent = agent_sequences.agent AND s.epoch = agent_sequences.epoch
+                                                      AND s.last_stored_at >= ?1)
+    AND NOT EXISTS (SELECT 1 FROM losses l WHERE l.agent = agent_sequences.agent AND l.epoch = agent_sequences.epoch)
+    AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.agent = agent_sequences.agent AND d.epoch = agent_sequences.epoch)";
+
+/// Series of an agent that has stored in another epoch since.
+const BEGUN_ANEW: &str = "EXISTS (
+    SELECT 1 FROM agent_sequences n WHERE n.agent = agent_sequences.agent AND n.epoch <> agent_sequences.epoch
+                                      AND n.of_samples = agent_sequences.of_samples AND n.last_stored_at >= ?1)";
+
+/// Series of an agent that is gone, all of whose rows are too. It is remembered as long as its totals may be: its numbers keep what comes
+/// again from being counted again.
+const GONE: &str = "NOT EXISTS (SELECT 1 FROM events e WHERE e.agent = agent_sequences.agent)
+    AND NOT EXISTS (SELECT 1 FROM samples e WHERE e.agent = agent_sequences.agent)
+    AND NOT EXISTS (SELECT 1 FROM breach_state b WHERE b.agent = agent_sequences.agent)";
 
 /// Ranges around a gap that was noticed before `?1` are merged; its declaration can then be deleted.
 const CLOSED: &str = "
@@ -140,7 +148,19 @@ fn all(
         }
     }
     close_gaps(connection, &events)?;
-    delete(connection, "losses", LOSSES, &events, ended, maintained)
+    // By now each series that has ended is one range.
+    let (anew, gone) = (format!("{ENDED} AND {BEGUN_ANEW}"), format!("{ENDED} AND {GONE}"));
+    let last = [
+        ("losses", LOSSES, &events),
+        ("agent_sequences", &anew, &events),
+        ("agent_sequences", &gone, (&events).min(&totals)),
+    ];
+    for (table, condition, before) in last {
+        if !delete(connection, table, condition, before, ended, maintained)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn delete(
