@@ -173,6 +173,7 @@ on_both!(
     offsets_without_records_are_passed,
     what_is_no_event_is_a_dead_letter_among_its_neighbours,
     one_identity_with_two_times_is_two_rows_and_counted_once,
+    identities_with_two_times_are_counted_whatever_their_number,
     a_dead_letter_is_kept_whatever_it_claims,
     sequences_merge_and_gaps_show_unless_declared,
     what_is_missing_is_counted_once,
@@ -333,7 +334,6 @@ fn one_identity_with_two_times_is_two_rows_and_counted_once(bench: &mut Bench) {
     // Both in one batch.
     let applied = bench.store_events(&[updated("gw", 5), moved(5, 1)]);
     assert_eq!((applied.inserted, applied.identity_conflicts.len()), (2, 1));
-    // So many that only some are looked for.
     let many: Vec<Event> = (6..=40).map(|seq| updated("gw", seq)).collect();
     assert_eq!(bench.store_events(&many).identity_conflicts.len(), 0);
     let clones: Vec<Event> = (6..=40).map(|seq| moved(seq, 7)).collect();
@@ -343,6 +343,27 @@ fn one_identity_with_two_times_is_two_rows_and_counted_once(bench: &mut Bench) {
     assert_eq!((applied.inserted, applied.identity_conflicts.len()), (0, 0));
     assert_eq!(bench.ask("SELECT count(*), count(DISTINCT seq) FROM events"), "77,40");
     assert_eq!(bench.ask("SELECT first_seq, last_seq, identity_conflicts FROM agent_sequences"), "1,40,37");
+}
+
+/// A row under another time is a conflict, and none where retention has taken the first one: each number decides for itself.
+fn identities_with_two_times_are_counted_whatever_their_number(bench: &mut Bench) {
+    let moved = |agent: &str, seq| {
+        let mut event = updated(agent, seq);
+        event.stamp.observed_at += TimeDelta::seconds(7);
+        event
+    };
+    for agent in ["gw", "other"] {
+        bench.store_events(&(1..=90).map(|seq| updated(agent, seq)).collect::<Vec<_>>());
+    }
+    bench.run("DELETE FROM events WHERE seq <= 30 OR seq > 60 OR (agent = 'other' AND seq < 60)");
+    let clones: Vec<Event> = ["gw", "other"]
+        .iter()
+        .flat_map(|agent| (1..=90).map(move |seq| (agent, seq)))
+        .map(|(agent, seq)| moved(agent, seq))
+        .collect();
+    let applied = bench.store_events(&clones);
+    assert_eq!((applied.inserted, applied.identity_conflicts.len()), (180, 31));
+    assert_eq!(bench.ask("SELECT agent, identity_conflicts FROM agent_sequences"), "gw,30 other,1");
 }
 
 fn sequences_merge_and_gaps_show_unless_declared(bench: &mut Bench) {
