@@ -414,11 +414,30 @@ fn what_can_not_be_stored_in_is_refused_by_name_with_what_mends_it() {
     client.batch_execute(&format!("ALTER DATABASE {name} SET default_transaction_read_only = on")).unwrap();
     let said = refused(&other.url);
     assert!(said.contains("standby") && said.contains("primary"), "{said}");
-    // No such role, no such database.
-    let said = refused(&format!("{}_not", other.url));
-    assert!(said.contains("CREATE DATABASE"), "{said}");
-    let said = refused(&url_of(&other, "nobody_of_this_name"));
-    assert!(said.contains("password") || said.contains("CREATE ROLE"), "{said}");
+}
+
+/// What is missing is made by the SQL that the error names, one after the other, and then events are stored.
+#[test]
+fn a_missing_role_or_database_is_made_by_the_sql_that_is_named() {
+    let test = "a_missing_role_or_database_is_made_by_the_sql_that_is_named";
+    let Some(postgres) = postgres(test) else { return };
+    let server = postgres.database("server");
+    let role = format!("New {:08x}", fastrand::u32(..));
+    let url = url_of(&server, &role.replace(' ', "%20")) + "_new";
+    let says = |begin: &str| {
+        let StoreError::Misconfigured(said) = open(&url, None).checkpoints(&topic()).unwrap_err() else {
+            panic!("{url}")
+        };
+        let from = said.find(begin).unwrap_or_else(|| panic!("{begin}: {said}"));
+        let sql = said[from..].split(';').next().unwrap().replace('…', "secret");
+        server.client().batch_execute(&sql).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    };
+    says("CREATE ROLE");
+    says("CREATE DATABASE");
+    let name = url.rsplit_once('/').unwrap().1;
+    server.client().batch_execute(&format!("REVOKE CONNECT ON DATABASE {name} FROM PUBLIC, \"{role}\"")).unwrap();
+    says("GRANT CONNECT");
+    assert_eq!(store(&mut *open(&url, None), &events(1..=3)).unwrap().inserted, 3);
 }
 
 #[test]

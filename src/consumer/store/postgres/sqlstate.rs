@@ -3,7 +3,8 @@
 use postgres::Error;
 use postgres::error::{DbError, Severity};
 
-use super::address::ConnectError;
+use super::address::{ConnectError, Login};
+use super::quoted;
 use crate::consumer::store::StoreError;
 use crate::consumer::store::apply::AttemptError;
 use crate::exit::chain;
@@ -87,11 +88,23 @@ fn tls_remedy(text: &str) -> Option<&'static str> {
     }
 }
 
+/// Returns what mends an error of connecting. A server refuses the password of a role that it does not have, and does not say so.
+fn remedy_of_connecting(code: &str, Login { role, database }: &Login) -> Option<String> {
+    let (role, database) = (quoted(role), quoted(database));
+    let make = format!("as a superuser: CREATE ROLE {role} LOGIN PASSWORD '…'");
+    Some(match code {
+        "42501" => format!("as its owner: GRANT CONNECT ON DATABASE {database} TO {role}"),
+        "3D000" => format!("make it as a superuser: CREATE DATABASE {database} OWNER {role}"),
+        "28000" => format!("pg_hba.conf there has to let it in; a role that is missing is made {make}"),
+        "28P01" => {
+            format!("check the password: store.password_file, or in store.url; a role that is missing is made {make}")
+        }
+        _ => return None,
+    })
+}
+
 fn remedy(code: &str, text: &str) -> Option<&'static str> {
     Some(match code {
-        "3D000" => "make it as a superuser: CREATE DATABASE name OWNER role",
-        "28000" if text.contains("does not exist") => "make it as a superuser: CREATE ROLE name LOGIN PASSWORD '…'",
-        "28P01" => "check the password: store.password_file, or in store.url",
         "3F000" => "make it: CREATE SCHEMA name AUTHORIZATION role",
         "42501" if text.contains("schema") => {
             "as its owner: GRANT CREATE, USAGE ON SCHEMA name TO role; or set store.schema to one of this role's own: \
@@ -104,9 +117,13 @@ fn remedy(code: &str, text: &str) -> Option<&'static str> {
 }
 
 pub(super) fn store_error(error: &Error) -> StoreError {
-    let code = error.as_db_error().map(|db| db.code().code().to_owned()).unwrap_or_default();
+    explained(error, |code, text| remedy(code, text).map(str::to_owned))
+}
+
+fn explained(error: &Error, remedy: impl FnOnce(&str, &str) -> Option<String>) -> StoreError {
+    let code = error.as_db_error().map_or("", |db| db.code().code());
     let mut text = format!("PostgreSQL: {}", text(error));
-    if let Some(remedy) = remedy(&code, &text) {
+    if let Some(remedy) = remedy(code, &text) {
         text = format!("{text}: {remedy}");
     }
     match class(error) {
@@ -142,14 +159,14 @@ impl From<ConnectError> for StoreError {
     fn from(error: ConnectError) -> Self {
         match error {
             ConnectError::Local(message) => Self::Misconfigured(message),
-            ConnectError::Server(error) if error.as_db_error().is_none() => {
+            ConnectError::Server(error, _) if error.as_db_error().is_none() => {
                 let text = chain(&error);
                 match tls_remedy(&text) {
                     Some(remedy) => Self::Misconfigured(format!("PostgreSQL: {text}: {remedy}")),
                     None => Self::Unavailable(format!("PostgreSQL: {text}")),
                 }
             }
-            ConnectError::Server(error) => error.into(),
+            ConnectError::Server(error, login) => explained(&error, |code, _| remedy_of_connecting(code, &login)),
         }
     }
 }
