@@ -322,6 +322,37 @@ fn a_stop_ends_the_search_for_what_is_refused() {
     assert_eq!(database.ask("SELECT next_offset FROM kafka_offsets"), format!("({to})"));
 }
 
+/// Thousands of rows that are refused one by one, and slowly, hold no end up; what comes next is found again.
+#[test]
+fn a_signal_ends_the_search_for_what_is_refused() {
+    let test = "consumer_database::a_signal_ends_the_search_for_what_is_refused";
+    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let (topic, database) = (kafka.topic("search", 1), postgres.database("search"));
+    produce(&kafka.address, &topic, &events(1..=3));
+    let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
+    consumer.until_end();
+    refuse_every_second(&database, "P0001");
+    let slow = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
+                $$BEGIN IF NEW.duration_ms % 2000 = 0 THEN PERFORM pg_sleep(0.05); END IF; RETURN NEW; END$$;
+                CREATE TRIGGER a_slow BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION slow()";
+    database.client().batch_execute(slow).unwrap();
+    produce(&kafka.address, &topic, &events(4..=2_003));
+    let mut running = consumer.start(&[]);
+    database.until("SELECT count(*) >= 10 FROM dead_letters", "(t)");
+    let began = Instant::now();
+    running.signal("TERM");
+    assert!(running.wait().success(), "{}", running.log());
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}: {}", began.elapsed(), running.log());
+    let accounted =
+        "SELECT (SELECT count(*) FROM events) + (SELECT count(*) FROM dead_letters) = next_offset, next_offset < 2003
+                     FROM kafka_offsets";
+    assert_eq!(database.ask(accounted), "(t,t)");
+    database.client().batch_execute("DROP TRIGGER a_slow ON events; DROP TRIGGER no ON events").unwrap();
+    consumer.until_end();
+    assert_eq!(database.ask(accounted), "(t,f)");
+    assert_eq!(database.ask("SELECT next_offset FROM kafka_offsets"), "(2003)");
+}
+
 /// Settings of a server that change how text is read and written.
 const SETTINGS: &[&str] = &[
     "DateStyle = 'SQL, MDY'",
@@ -393,8 +424,13 @@ fn what_can_not_be_stored_in_is_refused_by_name_with_what_mends_it() {
             "CREATE DATABASE {name}_ascii TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'"
         ))
         .unwrap();
-    let said = refused(&format!("{}_ascii", database.url));
+    let ascii = Database { url: format!("{}_ascii", database.url) };
+    let said = refused(&ascii.url);
     assert!(said.contains("SQL_ASCII") && said.contains("ENCODING 'UTF8'"), "{said}");
+    assert!(open(&ascii.url, Some("highwater")).checkpoints(&topic()).is_err());
+    let made = "SELECT (SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace),
+                       (SELECT count(*) FROM pg_namespace WHERE nspname = 'highwater')";
+    assert_eq!(ascii.ask(made), "(0,0)", "it is refused before anything is made");
     // Tables of another program; a schema of our own helps, and another tool's migrations do not matter.
     client.batch_execute("CREATE TABLE events (a int); CREATE TABLE refinery_schema_history (b int)").unwrap();
     let said = refused(&database.url);

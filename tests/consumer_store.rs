@@ -423,7 +423,7 @@ fn what_is_declared_twice_is_missing_once(bench: &mut Bench) {
         bench.ask("SELECT epoch, first_seq, last_seq, missing, cause FROM missing_events"),
         "0000000000000007,10,19,10,declared 0000000000005f0c,10,19,10,declared 0000000000005f0c,20,24,4,declared"
     );
-    let whole = declared(5, 1, i64::MAX as u64);
+    let whole = declared(5, 1, 1 << 47);
     bench.store_events(&[whole.clone(), Event { id: EventId { seq: 6, ..whole.id }, ..whole }, declared(7, 30, 40)]);
     assert_eq!(bench.ask("SELECT count(*) FROM missing_events WHERE epoch = '0000000000005f0c'"), "1");
 }
