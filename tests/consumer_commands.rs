@@ -268,10 +268,10 @@ fn nothing_is_missing_only_where_no_dead_letter_waits(mut stage: Stage) {
 
 fn sums_of_missing_events_do_not_overflow(mut stage: Stage) {
     stage.store_events(&[updated("gw", 1)]);
-    for agent in ["a", "b", "c"] {
+    for (agent, seq) in [("a", 1), ("a", 2), ("b", 1), ("c", 1)] {
         stage.run(&format!(
             "INSERT INTO losses (agent, epoch, first_seq, last_seq, loss_epoch, loss_seq, observed_at, stored_at, reason)
-             VALUES ('{agent}', 'e', 1, 9223372036854775807, 'e', 1, '2026-11-20T12:00:00.000000Z', '2026-11-20T12:00:00.000000Z',
+             VALUES ('{agent}', 'e', 1, 9223372036854775807, 'e', {seq}, '2026-11-20T12:00:00.000000Z', '2026-11-20T12:00:00.000000Z',
                      'evicted')"
         ));
     }
@@ -531,6 +531,29 @@ fn printed(url: &str) -> Vec<String> {
     printed
 }
 
+/// Settings of a server that change how text is read and written, and what a transaction may do.
+pub(crate) const TEXT_SETTINGS: &[&str] = &[
+    "DateStyle = 'SQL, MDY'",
+    "DateStyle = 'German'",
+    "DateStyle = 'Postgres, DMY'",
+    "IntervalStyle = 'iso_8601'",
+    "IntervalStyle = 'sql_standard'",
+    "bytea_output = 'escape'",
+    "extra_float_digits = -15",
+    "TimeZone = 'Pacific/Kiritimati'",
+    "lc_time = 'C'",
+    "lc_numeric = 'C'",
+    "lc_monetary = 'C'",
+    "lc_messages = 'C'",
+    "standard_conforming_strings = off",
+    "transform_null_equals = on",
+    "default_transaction_isolation = 'serializable'",
+    "default_transaction_read_only = on",
+    "default_transaction_deferrable = on",
+    "client_encoding = 'LATIN1'",
+    "quote_all_identifiers = on",
+];
+
 #[test]
 fn no_setting_of_a_server_changes_what_is_printed() {
     let test = "consumer_commands::no_setting_of_a_server_changes_what_is_printed";
@@ -543,46 +566,21 @@ fn no_setting_of_a_server_changes_what_is_printed() {
     stage.run("UPDATE dead_letters SET dropped_at = stored_at, drop_reason = 'none' WHERE kafka_offset = 7");
     let expected = printed(&stage.url);
     assert!(expected[15].contains("2026-11-20  gw"), "{}", expected[15]);
-    let name = stage.url.rsplit_once('/').unwrap().1.to_owned();
-    let settings = [
-        "DateStyle = 'SQL, MDY'",
-        "DateStyle = 'German'",
-        "DateStyle = 'Postgres, DMY'",
-        "IntervalStyle = 'iso_8601'",
-        "IntervalStyle = 'sql_standard'",
-        "bytea_output = 'escape'",
-        "extra_float_digits = -15",
-        "TimeZone = 'Pacific/Kiritimati'",
-        "lc_time = 'C'",
-        "lc_numeric = 'C'",
-        "lc_monetary = 'C'",
-        "lc_messages = 'C'",
-        "standard_conforming_strings = off",
-        "transform_null_equals = on",
-        "default_transaction_isolation = 'serializable'",
-        "default_transaction_read_only = on",
-        "default_transaction_deferrable = on",
-        "client_encoding = 'LATIN1'",
-        "quote_all_identifiers = on",
-    ];
-    let elsewhere = Postgres::or_skip(test).unwrap().database("elsewhere");
-    let mut elsewhere = elsewhere.client();
-    let mut alter = |what: &str| elsewhere.batch_execute(&format!("ALTER DATABASE {name} {what}")).unwrap();
-    for setting in settings {
-        alter(&format!("SET {setting}"));
+    let Home::Postgres(database) = &stage.home else { panic!("it is one") };
+    for setting in TEXT_SETTINGS {
+        database.alter(&format!("SET {setting}"));
         assert_eq!(printed(&stage.url), expected, "{setting}");
-        alter("RESET ALL");
+        database.alter("RESET ALL");
     }
     // The writer is not misled by them either.
-    for setting in settings.iter().filter(|setting| !setting.contains("read_only")) {
-        alter(&format!("SET {setting}"));
+    for setting in TEXT_SETTINGS.iter().filter(|setting| !setting.contains("read_only")) {
+        database.alter(&format!("SET {setting}"));
     }
     let (code, _, err) = stage.said(&["dead-letters", "retry", "-t", "old"]);
     assert!(code == 0 && err.contains("1 stored, 0 remain"), "{err}");
     let (code, out, err) = stage.said(&["dead-letters", "drop", "-t", "events", "--reason", "test"]);
     assert!(code == 0 && out == "dropped 2 dead letters\n", "{err}");
     let stored = "SELECT observed_at = '2026-11-20T12:00:06Z' AND kafka_offset = 8 FROM events WHERE seq = 6";
-    let Home::Postgres(database) = &stage.home else { panic!("it is one") };
     assert_eq!(database.ask(stored), "(t)");
 }
 
@@ -751,6 +749,41 @@ fn without_a_file_check_and_run_agree() {
     assert!(first.contains("there is no /etc/highwater/consumer.toml: storing in sqlite:highwater.db"), "{first}");
     run.kill().unwrap();
     run.wait().unwrap();
+}
+
+/// A lock table of the least size that a server starts with, and a partition for each of many days.
+#[test]
+fn check_warns_of_more_partitions_than_the_lock_table_has_room_for() {
+    let test = "consumer_commands::check_warns_of_more_partitions_than_the_lock_table_has_room_for";
+    let Some(postgres) = Postgres::own(test) else { return };
+    let database = postgres.database("locks");
+    let mut client = database.client();
+    client.batch_execute("ALTER SYSTEM SET max_locks_per_transaction = 10").unwrap();
+    client.batch_execute("ALTER SYSTEM SET max_connections = 20").unwrap();
+    postgres.kill();
+    postgres.start();
+    let mut store = StoreUrl::parse(&database.url, None, None)
+        .unwrap()
+        .open(&StoreOptions { partition: PartitionWidth::Day, ..options() });
+    store.insert_checkpoint(&topic(), 0, &Checkpoint::default(), None).unwrap();
+    let check = || said(command().arg("check").env("HIGHWATER_STORE__URL", &database.url).output().unwrap());
+    let (code, out, err) = check();
+    assert!(
+        code == 0 && err.contains("a query over all 2 partitions of events takes 6 of the 200 locks"),
+        "{out}{err}"
+    );
+    assert!(!err.contains("warning"), "{err}");
+    for day in 0..18 {
+        let mut event = event("gw", day + 1, started());
+        event.stamp.observed_at = Utc::now() - chrono::TimeDelta::days(day as i64);
+        let mut batch = Batch::new(&topic());
+        let record = Record::new(day as i64, Some(7), None, Some(&wire::to_json(&event)));
+        batch.push(0, record, || (0, day as i64));
+        store.apply(&batch, Utc::now()).unwrap();
+    }
+    let (code, out, err) = check();
+    let warning = "warning: a query over all 20 partitions of events takes 60 of the 200 locks";
+    assert!(code == 0 && err.contains(warning) && err.contains("raise max_locks_per_transaction"), "{out}{err}");
 }
 
 #[test]

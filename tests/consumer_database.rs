@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use chrono::{TimeDelta, Utc};
 use highwater::consumer::batch::{Batch, Gap, GapCause, Record, TopicId};
 use highwater::consumer::checkpoint::Checkpoint;
-use highwater::consumer::store::{Applied, PartitionWidth, Retention, Store, StoreError, StoreOptions, StoreUrl};
+use highwater::consumer::store::{
+    Applied, PartitionWidth, Retention, RetriedRecord, RetryOutcome, Store, StoreError, StoreOptions, StoreUrl,
+};
 use highwater::event::{Body, Event};
 use highwater::wire;
 
@@ -102,10 +103,7 @@ fn retention_ends_at_the_first_lock_that_is_held() {
     let day = Duration::from_secs(86_400);
     let keep = Retention { events: day, dead_letters: day, totals: day };
     let mut maintenance = url.maintenance(&options(PartitionWidth::Day));
-    let mut run = || {
-        let stop = std::sync::atomic::AtomicBool::new(false);
-        maintenance.run(&keep, noon() + TimeDelta::days(3), Duration::from_secs(60), &stop).unwrap()
-    };
+    let mut run = || maintenance.run(&keep, noon() + TimeDelta::days(3), Duration::from_secs(60)).unwrap();
     // As pg_dump does.
     let mut dump = database.client();
     dump.batch_execute("BEGIN; LOCK TABLE events IN ACCESS SHARE MODE").unwrap();
@@ -118,6 +116,41 @@ fn retention_ends_at_the_first_lock_that_is_held() {
     let maintained = run();
     assert_eq!((maintained.dropped.len(), maintained.unfinished), (30, None));
     assert_eq!(database.ask("SELECT count(*) FROM events"), "(10)");
+}
+
+/// A partition that a session reads is dropped later, and storing goes on beside each attempt.
+#[test]
+fn storing_goes_on_while_a_session_holds_a_lock_that_retention_needs() {
+    let Some((kafka, postgres)) = servers("storing_goes_on_while_a_session_holds_a_lock_that_retention_needs") else {
+        return;
+    };
+    let (topic, database) = (kafka.topic("held", 1), postgres.database("held"));
+    let mut old = event("gw", 1, started());
+    old.stamp.observed_at = noon() - TimeDelta::days(900);
+    produce(&kafka.address, &topic, &[old, updated("gw", 2)]);
+    let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
+    consumer.until_end();
+    let partition = "SELECT min(tableoid::regclass::text) FROM events WHERE seq = 1";
+    let partition = database.ask(partition).trim_matches(['(', ')']).to_owned();
+    database.client().batch_execute("UPDATE partition_notes SET newest_stored_at = '2020-01-01'").unwrap();
+    let mut holder = database.client();
+    holder.batch_execute(&format!("BEGIN; LOCK TABLE {partition} IN ACCESS SHARE MODE")).unwrap();
+    let running = consumer.start_at("maintenance-first-s=return(0);maintenance-pause-s=return(0)", &[]);
+    running.until(&format!("retention: {partition} is in use; going on in a minute"));
+    let began = Instant::now();
+    for seq in 3.. {
+        let sent = Instant::now();
+        produce(&kafka.address, &topic, &[updated("gw", seq)]);
+        database.until("SELECT max(seq) FROM events", &format!("({seq})"));
+        assert!(sent.elapsed() < Duration::from_secs(5), "{:?}: {}", sent.elapsed(), running.log());
+        if began.elapsed() > Duration::from_secs(10) {
+            break;
+        }
+    }
+    assert!(!running.log().contains("retention: dropped"), "{}", running.log());
+    assert!(running.log().matches("is in use").count() > 5, "{}", running.log());
+    holder.batch_execute("ROLLBACK").unwrap();
+    running.until(&format!("retention: dropped {partition}"));
 }
 
 #[test]
@@ -173,17 +206,72 @@ fn a_revoked_grant_makes_no_dead_letters() {
 fn a_row_that_a_trigger_refuses_is_a_dead_letter_among_its_neighbours() {
     let test = "a_row_that_a_trigger_refuses_is_a_dead_letter_among_its_neighbours";
     let Some(postgres) = postgres(test) else { return };
-    for code in ["P0001", "42P01", "22000", "XX000", "23505"] {
+    // The last of them mean a lock, a collision, a lost connection, no room, a cancelled statement, a shutdown, a broken disk.
+    for code in [
+        "P0001", "42P01", "22000", "XX000", "23505", "23514", "25006", "55000", "55006", "55P03", "40001", "40P01",
+        "08006", "53100", "53200", "57014", "57P01", "58030",
+    ] {
         let database = postgres.database("trigger");
         let mut stored = open(&database.url, None);
         store(&mut *stored, &events(1..=3)).unwrap();
         refuse_every_second(&database, code);
-        let applied = stored.apply(&batch(3, &events(4..=103)), Utc::now()).unwrap();
-        assert_eq!((applied.inserted, applied.rejected.len()), (50, 50), "{code}");
-        assert_eq!(applied.stored, BTreeMap::from([(0, (3, 103))]));
-        assert_eq!(database.ask("SELECT count(*), sum(seq % 2) FROM dead_letters"), "(50,0)");
-        assert_eq!(database.ask("SELECT count(*) FROM events"), "(53)");
+        let applied = stored.apply(&batch(3, &events(4..=43)), Utc::now()).unwrap_or_else(|e| panic!("{code}: {e}"));
+        assert_eq!((applied.inserted, applied.rejected.len()), (20, 20), "{code}");
+        assert_eq!(applied.stored, BTreeMap::from([(0, (3, 43))]));
+        assert_eq!(database.ask("SELECT count(*), sum(seq % 2) FROM dead_letters"), "(20,0)");
+        assert_eq!(database.ask("SELECT count(*) FROM events"), "(23)");
+        // And again, where it is still refused.
+        let record = Record::new(3, Some(7), Some(b"k"), Some(&wire::to_json(&updated("gw", 4))));
+        let retried = RetriedRecord { partition: 0, generation: 0, record };
+        let outcomes = stored.retry(&topic(), &[retried], Utc::now()).unwrap().outcomes;
+        assert!(matches!(&outcomes[..], [RetryOutcome::Stays(why)] if why.contains(code)), "{outcomes:?}");
     }
+}
+
+/// The server itself cancels the statement, and does not report the row.
+#[test]
+fn a_row_for_which_every_statement_is_cancelled_is_a_dead_letter() {
+    let test = "a_row_for_which_every_statement_is_cancelled_is_a_dead_letter";
+    let Some(postgres) = postgres(test) else { return };
+    let database = postgres.database("cancelled");
+    let mut stored = open(&database.url, None);
+    store(&mut *stored, &events(1..=3)).unwrap();
+    let sql = "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS
+               $$BEGIN IF NEW.agent = 'x' THEN PERFORM pg_cancel_backend(pg_backend_pid()), pg_sleep(60); END IF; RETURN NEW; END$$;
+               CREATE TRIGGER no BEFORE INSERT ON breach_state FOR EACH ROW EXECUTE FUNCTION no()";
+    database.client().batch_execute(sql).unwrap();
+    let mut told = events(4..=13);
+    told[6] = updated("x", 1);
+    let answers = stored.progress().answers();
+    let applied = stored.apply(&batch(3, &told), Utc::now()).unwrap();
+    assert_eq!((applied.inserted, applied.rejected.len(), applied.rejected[0].offset), (9, 1, 9));
+    assert!(applied.rejected[0].error.contains("57014"), "{applied:?}");
+    assert!(stored.progress().answers() > answers + 8, "each answer shows that the server is alive");
+}
+
+/// What comes back by itself is waited for where no row is stored, and so is a lock, whatever the probe says.
+#[test]
+fn what_passes_and_locks_that_are_held_make_no_dead_letters() {
+    let Some(postgres) = postgres("what_passes_and_locks_that_are_held_make_no_dead_letters") else { return };
+    let database = postgres.database("waits");
+    let mut stored = open(&database.url, None);
+    store(&mut *stored, &events(1..=3)).unwrap();
+    let sql = "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'not now' USING ERRCODE = '53100'; END$$;
+               CREATE TRIGGER no BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION no()";
+    database.client().batch_execute(sql).unwrap();
+    let waits = |stored: &mut dyn Store, says: &str| {
+        let error = stored.apply(&batch(3, &events(4..=5)), Utc::now()).unwrap_err();
+        assert!(matches!(&error, StoreError::Unavailable(text) if text.contains(says)), "{error:?}");
+        assert_eq!(database.ask("SELECT next_offset, (SELECT count(*) FROM dead_letters) FROM kafka_offsets"), "(3,0)");
+    };
+    waits(&mut *stored, "not now");
+    database.client().batch_execute("DROP TRIGGER no ON events").unwrap();
+    // A row that the probe does not touch.
+    let mut holder = database.client();
+    holder.batch_execute("BEGIN; SELECT FROM agent_sequences FOR UPDATE").unwrap();
+    waits(&mut *stored, "lock timeout");
+    holder.batch_execute("ROLLBACK").unwrap();
+    assert_eq!(stored.apply(&batch(3, &events(4..=5)), Utc::now()).unwrap().inserted, 2);
 }
 
 fn refuse_every_second(database: &Database, code: &str) {
@@ -232,6 +320,37 @@ fn a_stop_ends_the_search_for_what_is_refused() {
     let (from, to) = applied.stored[&0];
     assert!(from == 3 && to < 503, "{:?}", applied.stored);
     assert_eq!(database.ask("SELECT next_offset FROM kafka_offsets"), format!("({to})"));
+}
+
+/// Thousands of rows that are refused one by one, and slowly, hold no end up; what comes next is found again.
+#[test]
+fn a_signal_ends_the_search_for_what_is_refused() {
+    let test = "consumer_database::a_signal_ends_the_search_for_what_is_refused";
+    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let (topic, database) = (kafka.topic("search", 1), postgres.database("search"));
+    produce(&kafka.address, &topic, &events(1..=3));
+    let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
+    consumer.until_end();
+    refuse_every_second(&database, "P0001");
+    let slow = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
+                $$BEGIN IF NEW.duration_ms % 2000 = 0 THEN PERFORM pg_sleep(0.05); END IF; RETURN NEW; END$$;
+                CREATE TRIGGER a_slow BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION slow()";
+    database.client().batch_execute(slow).unwrap();
+    produce(&kafka.address, &topic, &events(4..=2_003));
+    let mut running = consumer.start(&[]);
+    database.until("SELECT count(*) >= 10 FROM dead_letters", "(t)");
+    let began = Instant::now();
+    running.signal("TERM");
+    assert!(running.wait().success(), "{}", running.log());
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}: {}", began.elapsed(), running.log());
+    let accounted =
+        "SELECT (SELECT count(*) FROM events) + (SELECT count(*) FROM dead_letters) = next_offset, next_offset < 2003
+                     FROM kafka_offsets";
+    assert_eq!(database.ask(accounted), "(t,t)");
+    database.client().batch_execute("DROP TRIGGER a_slow ON events; DROP TRIGGER no ON events").unwrap();
+    consumer.until_end();
+    assert_eq!(database.ask(accounted), "(t,f)");
+    assert_eq!(database.ask("SELECT next_offset FROM kafka_offsets"), "(2003)");
 }
 
 /// Settings of a server that change how text is read and written.
@@ -305,8 +424,13 @@ fn what_can_not_be_stored_in_is_refused_by_name_with_what_mends_it() {
             "CREATE DATABASE {name}_ascii TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'"
         ))
         .unwrap();
-    let said = refused(&format!("{}_ascii", database.url));
+    let ascii = Database { url: format!("{}_ascii", database.url) };
+    let said = refused(&ascii.url);
     assert!(said.contains("SQL_ASCII") && said.contains("ENCODING 'UTF8'"), "{said}");
+    assert!(open(&ascii.url, Some("highwater")).checkpoints(&topic()).is_err());
+    let made = "SELECT (SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace),
+                       (SELECT count(*) FROM pg_namespace WHERE nspname = 'highwater')";
+    assert_eq!(ascii.ask(made), "(0,0)", "it is refused before anything is made");
     // Tables of another program; a schema of our own helps, and another tool's migrations do not matter.
     client.batch_execute("CREATE TABLE events (a int); CREATE TABLE refinery_schema_history (b int)").unwrap();
     let said = refused(&database.url);
@@ -326,11 +450,30 @@ fn what_can_not_be_stored_in_is_refused_by_name_with_what_mends_it() {
     client.batch_execute(&format!("ALTER DATABASE {name} SET default_transaction_read_only = on")).unwrap();
     let said = refused(&other.url);
     assert!(said.contains("standby") && said.contains("primary"), "{said}");
-    // No such role, no such database.
-    let said = refused(&format!("{}_not", other.url));
-    assert!(said.contains("CREATE DATABASE"), "{said}");
-    let said = refused(&url_of(&other, "nobody_of_this_name"));
-    assert!(said.contains("password") || said.contains("CREATE ROLE"), "{said}");
+}
+
+/// What is missing is made by the SQL that the error names, one after the other, and then events are stored.
+#[test]
+fn a_missing_role_or_database_is_made_by_the_sql_that_is_named() {
+    let test = "a_missing_role_or_database_is_made_by_the_sql_that_is_named";
+    let Some(postgres) = postgres(test) else { return };
+    let server = postgres.database("server");
+    let role = format!("New {:08x}", fastrand::u32(..));
+    let url = url_of(&server, &role.replace(' ', "%20")) + "_new";
+    let says = |begin: &str| {
+        let StoreError::Misconfigured(said) = open(&url, None).checkpoints(&topic()).unwrap_err() else {
+            panic!("{url}")
+        };
+        let from = said.find(begin).unwrap_or_else(|| panic!("{begin}: {said}"));
+        let sql = said[from..].split(';').next().unwrap().replace('…', "secret");
+        server.client().batch_execute(&sql).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    };
+    says("CREATE ROLE");
+    says("CREATE DATABASE");
+    let name = url.rsplit_once('/').unwrap().1;
+    server.client().batch_execute(&format!("REVOKE CONNECT ON DATABASE {name} FROM PUBLIC, \"{role}\"")).unwrap();
+    says("GRANT CONNECT");
+    assert_eq!(store(&mut *open(&url, None), &events(1..=3)).unwrap().inserted, 3);
 }
 
 #[test]
@@ -346,9 +489,9 @@ fn a_pooler_in_transaction_mode_is_refused_and_one_in_session_mode_taken() {
     assert!(matches!(&error, StoreError::Misconfigured(text) if text.contains("pool_mode = session")), "{error:?}");
     let mut maintenance =
         StoreUrl::parse(&transaction.url, None, None).unwrap().maintenance(&options(PartitionWidth::Day));
-    let (day, stop) = (Duration::from_secs(86_400), AtomicBool::new(false));
+    let day = Duration::from_secs(86_400);
     let keep = Retention { events: day, dead_letters: day, totals: day };
-    let error = maintenance.run(&keep, Utc::now(), day, &stop).unwrap_err();
+    let error = maintenance.run(&keep, Utc::now(), day).unwrap_err();
     assert!(matches!(&error, StoreError::Misconfigured(text) if text.contains("pool_mode = session")), "{error:?}");
     let session = Pooler::start(&database, "session");
     assert_eq!(store(&mut *open(&session.url, None), &events(1..=3)).unwrap().inserted, 3);
@@ -404,13 +547,12 @@ fn every_table_and_column_says_what_it_is() {
     open(&database.url, None).checkpoints(&topic()).unwrap();
     let silent = "SELECT c.relname, a.attname FROM pg_class c
                   JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum >= 0 AND NOT a.attisdropped
-                  WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+                  WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND NOT c.relispartition
                     AND c.relname <> 'highwater_migrations'
                     AND (col_description(c.oid, a.attnum) IS NULL OR obj_description(c.oid, 'pg_class') IS NULL)";
     assert_eq!(database.ask(silent), "");
-    let views = "SELECT relname FROM pg_class
-                 WHERE relnamespace = 'public'::regnamespace AND relkind = 'v' AND obj_description(oid, 'pg_class') IS NULL";
-    assert_eq!(database.ask(views), "");
+    let same = "SELECT col_description('breaches'::regclass, 1) = col_description('breach_state'::regclass, 1)";
+    assert_eq!(database.ask(same), "(t)");
 }
 
 /// An update of an open breach is a HOT update. On a server of its own: a transaction in any other database holds back what pages

@@ -36,10 +36,15 @@ fn until_the_end_and_no_further() {
     let (printed, log) = consumer.until_end();
     assert_eq!(database.ask(TOLD), told(1_000), "{log}");
     assert_eq!(printed.lines().count(), 1_000);
+    let said = format!("{topic}: stored 1000 events, 0 dead letters");
+    assert!(log.lines().last().is_some_and(|line| line.ends_with(&said)), "{log}");
     let line = printed.lines().next().unwrap();
     assert!(line.starts_with(&format!("{topic} ")) && line.contains("\"kind\":\"breach_updated\""), "{line}");
     // Again: there is nothing more to do, and nothing is printed.
-    assert_eq!(consumer.until_end().0, "");
+    let (printed, log) = consumer.until_end();
+    assert_eq!(printed, "");
+    let said = format!("{topic}: stored 0 events, 0 dead letters");
+    assert!(log.lines().last().is_some_and(|line| line.ends_with(&said)), "{log}");
     // An empty topic is at its end.
     let empty = kafka.topic("empty", 2);
     Consumer::new(&kafka.address, &empty, &database.url).until_end();

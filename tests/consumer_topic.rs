@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use highwater::event::Event;
 use highwater::wire;
 
-use crate::consumer_commands::{fields, said};
+use crate::consumer_commands::{TEXT_SETTINGS, fields, said};
 use crate::support::agent;
 use crate::support::consumer::{Consumer, Postgres, command};
 use crate::support::events::{Transaction, event, produce, produce_raw, started, tombstone, updated};
@@ -64,6 +64,14 @@ fn tail_shows_what_is_there_from_where_it_is_asked() {
         "{text}"
     );
     assert!(lines[2].contains("no event") && lines[3].contains("agent_started"), "{text}");
+    // Its own time, or the record's.
+    let (observed, kafka_time) = (&all[0]["observed_at"], &all[0]["kafka_timestamp"]);
+    assert_ne!(observed, kafka_time);
+    for (more, time) in [(&[][..], observed), (&["--kafka-time"], kafka_time)] {
+        let (_, text, _) = said(tail(&[&["--from", "9", "-n", "1"], more].concat()).output().unwrap());
+        let ms = &time.as_str().unwrap()[..23];
+        assert!(text.starts_with(&format!("{topic} 0 9 {ms}Z gw breach_updated")), "{time}: {text}");
+    }
     let raw = tail(&["--from", "9", "-n", "1", "--raw"]).output().unwrap().stdout;
     assert_eq!(raw, [wire::to_json(&updated("gw", 10)), b"\n".to_vec()].concat());
     // No group was made by it.
@@ -146,6 +154,28 @@ fn lag_is_what_is_not_stored_and_is_waited_for() {
         let (code, _, err) = said(lag(&["--wait", "--timeout", "60s"]).output().unwrap());
         assert_eq!(code, 0, "{err}");
         running.kill();
+    }
+}
+
+#[test]
+fn no_setting_of_a_server_changes_what_lag_prints() {
+    let test = "consumer_topic::no_setting_of_a_server_changes_what_lag_prints";
+    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let (topic, database) = (kafka.topic("lag-settings", 1), postgres.database("lag_settings"));
+    produce(&kafka.address, &topic, &events(1, 5));
+    Consumer::new(&kafka.address, &topic, &database.url).until_end();
+    let printed = || {
+        ["table", "json", "csv"].map(|format| {
+            let mut command = asking(&kafka, &topic, &["lag", "--format", format]);
+            said(command.env("HIGHWATER_STORE__URL", &database.url).output().unwrap())
+        })
+    };
+    let expected = printed();
+    assert!(expected.iter().all(|(code, out, _)| *code == 0 && out.contains(&topic)), "{expected:?}");
+    for setting in TEXT_SETTINGS {
+        database.alter(&format!("SET {setting}"));
+        assert_eq!(printed(), expected, "{setting}");
+        database.alter("RESET ALL");
     }
 }
 

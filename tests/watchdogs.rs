@@ -13,6 +13,7 @@ use crate::support::consumer::{self, Consumer, Postgres};
 use crate::support::events::{produce, updated};
 use crate::support::failpoints::{self, under, until_stopped};
 use crate::support::netns::skip;
+use crate::support::proxy::Proxy;
 use crate::support::services::Kafka;
 use crate::support::world::busy;
 
@@ -161,6 +162,41 @@ fn a_database_that_never_answers_is_left_to_itself_and_asked_anew() {
     // And an end does not wait for it either.
     postgres.signal("STOP");
     produce(&kafka.address, &topic, &[updated("gw", 2_001)]);
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let began = std::time::Instant::now();
+    running.signal("TERM");
+    assert!(running.wait().success(), "{}", running.log());
+    assert!(began.elapsed() < std::time::Duration::from_secs(10), "{:?}", began.elapsed());
+    postgres.signal("CONT");
+}
+
+/// A connection that is open on both sides and carries nothing any more: retention leaves it, and the session on the other side ends.
+#[test]
+fn retention_that_never_gets_an_answer_begins_anew_and_holds_no_end_up() {
+    let test = "watchdogs::retention_that_never_gets_an_answer_begins_anew_and_holds_no_end_up";
+    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::own(test)) else { return };
+    let Some(()) = failpoints::or_skip(test) else { return };
+    let (topic, database) = (kafka.topic("silent", 1), postgres.database("silent"));
+    let proxy = Proxy::new(&postgres.address());
+    let mut consumer =
+        Consumer::new(&kafka.address, &topic, &database.url.replace(&postgres.address(), &proxy.address()));
+    produce(&kafka.address, &topic, &[updated("gw", 1)]);
+    consumer.until_end();
+    let expired = "INSERT INTO totals (agent, interface, direction, limit_name, day, breaches, excess_bytes)
+                   VALUES ('gw', 'eth0', 'rx', 'wan-down', '2010-01-01', 1, 1)";
+    database.client().batch_execute(expired).unwrap();
+    let points =
+        "maintenance-first-s=return(1);maintenance-pause-s=return(1);maintenance-s=1*return(3);answer-max-s=return(5)";
+    let mut running = consumer.start_at(points, &[]);
+    let asleep = "SELECT count(*) FROM pg_stat_activity
+                  WHERE application_name LIKE '%/maintenance' AND query LIKE '%pg_sleep%' AND state = 'active' AND datname = current_database()";
+    database.until(asleep, "(1)");
+    proxy.forget();
+    running.until("retention: the store has not answered for 5 s");
+    running.until("retention: a session whose connection is lost held its lock");
+    database.until("SELECT count(*) FROM totals WHERE day = '2010-01-01'", "(0)");
+    // While it waits for an answer, a signal ends the process.
+    postgres.signal("STOP");
     std::thread::sleep(std::time::Duration::from_secs(2));
     let began = std::time::Instant::now();
     running.signal("TERM");

@@ -123,6 +123,14 @@ impl Database {
         self.client().query_one(&sql, &[]).expect("the question is right").get(0)
     }
 
+    /// Runs `ALTER DATABASE`, whatever settings it has.
+    pub(crate) fn alter(&self, what: &str) {
+        let mut client = self.client();
+        client.batch_execute("SET default_transaction_read_only = off").expect("a setting of the session");
+        let (_, name) = self.url.rsplit_once('/').expect("the URL names it");
+        client.batch_execute(&format!("ALTER DATABASE {name} {what}")).expect("it is ours");
+    }
+
     /// Waits until `sql` returns `answer` (a row's text is in parentheses).
     pub(crate) fn until(&self, sql: &str, answer: &str) {
         let last = std::cell::RefCell::new(String::new());

@@ -1,12 +1,17 @@
 //! Retention, on a thread with a session of its own: storing never waits for it.
+//!
+//! Each round has a thread of its own too, which is abandoned where the database never answers, as the store's is.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
+
+use super::writer::Wait;
 
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::config::Settings;
-use crate::consumer::store::{Maintained, StoreError};
+use crate::consumer::store::{Maintained, Maintenance, Retention, StoreError};
 use crate::failpoints;
 use crate::kafka::LogThrottle;
 use crate::units::counted;
@@ -24,13 +29,14 @@ impl MaintenanceThread {
     pub(super) fn start(settings: &Settings, instance: String) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, retention) = (Arc::clone(&stop), settings.retention);
-        let mut maintenance = settings.store.maintenance(&settings.store_options(instance));
+        let (url, options) = (settings.store.clone(), settings.store_options(instance));
         let rounds = move || {
             let (clock, trouble) = (SystemClock::default(), LogThrottle::default());
             let mut pause = failpoints::duration("maintenance-first-s", FIRST);
             while sleep(&clock, pause, &stopped) {
-                let result = maintenance.run(&retention, clock.wall(), BUDGET, &stopped);
+                let result = round(url.maintenance(&options), retention, &clock, &stopped);
                 pause = if tell(&result, &trouble, clock.monotonic()) { PAUSE } else { PAUSE_UNFINISHED };
+                pause = failpoints::duration("maintenance-pause-s", pause);
             }
         };
         std::thread::Builder::new().name("maintenance".into()).spawn(rounds)?;
@@ -41,6 +47,37 @@ impl MaintenanceThread {
 impl Drop for MaintenanceThread {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn round(
+    mut maintenance: Box<dyn Maintenance + Send>,
+    retention: Retention,
+    clock: &SystemClock,
+    stop: &AtomicBool,
+) -> Result<Maintained, StoreError> {
+    let (progress, wall) = (maintenance.progress(), clock.wall());
+    let (sender, answer) = channel();
+    let work = move || {
+        // The receiver is gone if it took too long.
+        let _ = sender.send(maintenance.run(&retention, wall, BUDGET));
+    };
+    let thread = std::thread::Builder::new().name("retention".into()).spawn(work);
+    thread.map_err(|error| StoreError::Unavailable(format!("no thread for it: {error}")))?;
+    let mut wait = Wait::new(clock.monotonic(), &progress);
+    loop {
+        match answer.recv_timeout(HEARS) {
+            Ok(result) => return result,
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(StoreError::Unavailable("its thread has ended; see above".to_owned()));
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        if let Some(error) = wait.is_over(&progress, clock.monotonic(), stop.load(Ordering::Relaxed)) {
+            // Should the answer come after all, the round ends with it.
+            progress.stop();
+            return Err(error);
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use crate::units::lasting;
 const FINISHED: Duration = Duration::from_millis(1);
 /// Time after which Kafka is paused while a slow store keeps a full batch waiting, so that polling can go on.
 const FULL_MAX: Duration = Duration::from_secs(20);
-/// Longest time without a committed transaction.
+/// Longest time without an answer of the database.
 const ANSWER_MAX: Duration = Duration::from_secs(90);
 /// Longest time that the store may go on after `stop` was set.
 const STOP_MAX: Duration = Duration::from_secs(4);
@@ -78,19 +78,21 @@ impl Writer {
     }
 }
 
-struct Wait {
+/// Wait for an answer of the database.
+pub(super) struct Wait {
     since: Duration,
-    transactions: u64,
+    answers: u64,
     migrating: Option<(Duration, Duration)>,
     stopping: Option<Duration>,
 }
 
 impl Wait {
-    fn new(now: Duration, progress: &StoreProgress) -> Self {
-        Self { since: now, transactions: progress.transactions(), migrating: None, stopping: None }
+    pub(super) fn new(now: Duration, progress: &StoreProgress) -> Self {
+        Self { since: now, answers: progress.answers(), migrating: None, stopping: None }
     }
 
-    fn is_over(&mut self, progress: &StoreProgress, now: Duration, stop: bool) -> Option<StoreError> {
+    /// Returns why the wait is over. With `stop`, asks the database's thread to end, and waits for it a little.
+    pub(super) fn is_over(&mut self, progress: &StoreProgress, now: Duration, stop: bool) -> Option<StoreError> {
         if stop {
             progress.stop();
             let stopping = *self.stopping.get_or_insert(now);
@@ -110,8 +112,8 @@ impl Wait {
                     lasting(now.saturating_sub(*began))
                 );
             }
-        } else if self.transactions != progress.transactions() {
-            (self.since, self.transactions) = (now, progress.transactions());
+        } else if self.answers != progress.answers() {
+            (self.since, self.answers) = (now, progress.answers());
         }
         let longest = failpoints::duration("answer-max-s", ANSWER_MAX);
         (now.saturating_sub(self.since) > longest).then(|| {

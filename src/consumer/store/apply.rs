@@ -10,6 +10,9 @@
 //! of its own: what comes before the row, the row, what comes after it; or halves, where the database does not report which row it
 //! is. A row that is rejected alone becomes a dead letter, if the database takes a probe row in the same session: else the database
 //! is out of order, and nothing is passed over. Pieces are as safe as a whole batch: each moves `next_offset` over what it stores.
+//!
+//! The error's code does not decide: a trigger may raise any, also one that means a full disk or a shutdown. Where the code is of a
+//! kind that passes, a row alone is tried [`TRIES_MAX`] times. A lock that another session holds is no row's fault: it is waited for.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -113,8 +116,8 @@ pub(super) enum AttemptError {
     NoPartition(StoreError),
     /// The lock of guard 1 was not granted in time.
     Held,
-    /// The database rejects a row: at this partition and offset, if it reports them.
-    Rejected { at: Option<(i32, i64)>, error: String, otherwise: StoreError },
+    /// The database rejects a row: at this partition and offset, if it reports them. What is `passing` may be over at the next try.
+    Rejected { at: Option<(i32, i64)>, error: String, otherwise: StoreError, passing: bool },
     /// Not worth another try.
     Store(StoreError),
 }
@@ -162,11 +165,8 @@ pub(super) fn apply<S: Session>(
         if !applied.stored.is_empty() && progress.is_stopped() {
             break;
         }
-        match store_piece(session, batch, &bounds, now)? {
-            PieceOutcome::Stored(piece) => {
-                progress.count_transaction();
-                applied.add(piece);
-            }
+        match store_piece(session, batch, &bounds, now, progress)? {
+            PieceOutcome::Stored(piece) => applied.add(piece),
             PieceOutcome::Split(smaller) => pieces.extend(smaller.into_iter().rev()),
         }
     }
@@ -183,8 +183,10 @@ fn store_piece<S: Session>(
     batch: &Batch,
     bounds: &Bounds,
     now: DateTime<Utc>,
+    progress: &StoreProgress,
 ) -> Result<PieceOutcome, StoreError> {
     let mut rejected: Option<RejectedAlone> = None;
+    let mut tries = 1;
     loop {
         let attempted = persist(session, |session, approach| {
             let (rows, _) = rows::split(rows::records(batch, bounds));
@@ -193,13 +195,14 @@ fn store_piece<S: Session>(
             let refused: HashMap<(i32, i64), String> = refused.chain(rejected.clone()).collect();
             attempt(session, batch, bounds, (&refused, approach), now)
         });
-        let (at, error, otherwise) = match attempted {
+        progress.count_answer();
+        let (at, error, otherwise, passing) = match attempted {
             Ok(applied) => return Ok(PieceOutcome::Stored(applied)),
             Err(AttemptError::Held) => {
                 let partitions: Vec<i32> = bounds.keys().copied().collect();
                 return Err(session.end_holders(&batch.topic, &partitions));
             }
-            Err(AttemptError::Rejected { at, error, otherwise }) => (at, error, otherwise),
+            Err(AttemptError::Rejected { at, error, otherwise, passing }) => (at, error, otherwise, passing),
             Err(other) => return Err(other.into()),
         };
         let (rows, _) = rows::split(rows::records(batch, bounds));
@@ -211,10 +214,11 @@ fn store_piece<S: Session>(
             return Err(otherwise);
         }
         if !takes_ours(session, &batch.topic, first.event, now)? {
-            return Err(takes_nothing(otherwise));
+            return Err(if passing { otherwise } else { takes_nothing(otherwise) });
         }
         match pieces(batch, bounds, at) {
             Some(pieces) => return Ok(PieceOutcome::Split(pieces)),
+            None if passing && tries < TRIES_MAX => tries += 1,
             None => rejected = Some(((first.partition, first.record.offset), error)),
         }
     }
@@ -238,7 +242,7 @@ fn persist<S: Session, T>(
     attempt(session, approach).map_err(|error| match error {
         // A unique index that is none of ours; a partition that is taken away each time.
         AttemptError::Duplicate(error) | AttemptError::NoPartition(error) => {
-            AttemptError::Rejected { at: None, error: error.to_string(), otherwise: error }
+            AttemptError::Rejected { at: None, error: error.to_string(), otherwise: error, passing: false }
         }
         other => other,
     })
@@ -525,12 +529,13 @@ pub(super) fn retry<S: Session>(
             }
             Ok(all)
         }
-        Err(AttemptError::Rejected { error, otherwise, .. }) => {
+        Err(AttemptError::Rejected { error, otherwise, passing, .. }) => {
             let like = records.iter().find_map(|record| record.record.content.as_ref().ok());
             match like {
                 Some(like) if takes_ours(session, topic, like, now)? => {
                     Ok(RetrySummary { outcomes: vec![RetryOutcome::Stays(error)], inserted: 0 })
                 }
+                _ if passing => Err(otherwise),
                 _ => Err(takes_nothing(otherwise)),
             }
         }

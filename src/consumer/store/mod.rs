@@ -79,15 +79,11 @@ pub trait Store {
 }
 
 pub trait Maintenance {
-    /// Drops what is older than it has to be kept, in pieces. Ends when all is done, at the first lock that another session
-    /// holds, after `budget`, or at `stop`. What was done before an error is done.
-    fn run(
-        &mut self,
-        retention: &Retention,
-        now: DateTime<Utc>,
-        budget: Duration,
-        stop: &AtomicBool,
-    ) -> Result<Maintained, StoreError>;
+    fn progress(&self) -> Arc<StoreProgress>;
+
+    /// Drops what is older than it has to be kept, in pieces. Ends when all is done, at the first lock that another session holds,
+    /// after `budget`, or at [`StoreProgress::stop`]. What was done before an error is done.
+    fn run(&mut self, retention: &Retention, now: DateTime<Utc>, budget: Duration) -> Result<Maintained, StoreError>;
 }
 
 #[derive(Clone, Debug)]
@@ -116,6 +112,7 @@ pub struct Retention {
     /// Since an event or sample was observed, and since it was stored. Declared losses and gaps are kept as long.
     pub events: Duration,
     pub dead_letters: Duration,
+    /// Since the day that is summed. Series of agents that are gone are kept as long as events and totals.
     pub totals: Duration,
 }
 
@@ -183,7 +180,7 @@ pub struct StoreOptions {
 #[derive(Debug, Default)]
 pub struct StoreProgress {
     migration: Mutex<Option<String>>,
-    transactions: AtomicU64,
+    answers: AtomicU64,
     stop: AtomicBool,
 }
 
@@ -192,10 +189,12 @@ impl StoreProgress {
         self.migration.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub fn transactions(&self) -> u64 {
-        self.transactions.load(Ordering::Relaxed)
+    /// Number of times that the database has answered, whatever it said.
+    pub fn answers(&self) -> u64 {
+        self.answers.load(Ordering::Relaxed)
     }
 
+    /// Asks for an end between two transactions.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }
@@ -204,8 +203,8 @@ impl StoreProgress {
         self.stop.load(Ordering::Relaxed)
     }
 
-    fn count_transaction(&self) {
-        self.transactions.fetch_add(1, Ordering::Relaxed);
+    fn count_answer(&self) {
+        self.answers.fetch_add(1, Ordering::Relaxed);
     }
 
     fn set_migration(&self, migration: Option<String>) {

@@ -281,7 +281,13 @@ FROM (
           AND s.first_seq >= coalesce((SELECT max(p.first_seq) FROM agent_sequences p
                                        WHERE p.agent = l.agent AND p.epoch = l.epoch AND p.first_seq <= l.first_seq), 0)), 0)::bigint
         AS missing
-    FROM losses l) AS declared
+    -- A number is missing once, however often it was declared: an agent that crashed may do so again. None is added to the
+    -- greatest bigint, since a declaration up to that one leaves nothing to others.
+    FROM (SELECT agent, epoch, greatest(first_seq - 1, before) + 1 AS first_seq, last_seq, reason, detail, stored_at
+          FROM (SELECT *, coalesce(max(last_seq) OVER (PARTITION BY agent, epoch ORDER BY first_seq, stored_at, loss_seq
+                                                       ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
+                FROM losses) AS declared
+          WHERE last_seq > before) AS l) AS declared
 WHERE missing > 0
 UNION ALL
 SELECT agent, epoch, seq, seq, 1, CASE WHEN dropped_at IS NULL THEN 'dead_letter' ELSE 'discarded' END, drop_reason, error, stored_at
@@ -466,3 +472,40 @@ COMMENT ON VIEW breaches IS 'Each breach with what is known of it. state: open, 
 COMMENT ON VIEW open_breaches IS 'The breaches that are open now';
 COMMENT ON VIEW sequence_gaps IS 'Numbers missing of each agent''s count that nothing accounts for, five minutes after a later one came';
 COMMENT ON VIEW missing_events IS 'Events that are no rows. cause: declared (given up by the agent), dead_letter (kept, and can be retried), discarded (a dead letter that somebody dropped), undeclared (the alarm)';
+
+-- A column of these views is the column of that name in their table; the others follow.
+DO $$
+DECLARE one record;
+BEGIN
+    FOR one IN
+        SELECT v.attrelid::regclass AS view, v.attname AS name, col_description(t.attrelid, t.attnum) AS words
+        FROM pg_attribute v
+        JOIN pg_attribute t ON t.attname = v.attname AND t.attnum > 0
+                           AND t.attrelid = CASE WHEN v.attrelid = 'sequence_gaps'::regclass THEN 'agent_sequences'::regclass
+                                                 WHEN v.attrelid = 'missing_events'::regclass THEN 'losses'::regclass
+                                                 ELSE 'breach_state'::regclass END
+        WHERE v.attrelid IN ('breaches'::regclass, 'open_breaches'::regclass, 'sequence_gaps'::regclass, 'missing_events'::regclass)
+          AND v.attnum > 0
+    LOOP
+        EXECUTE format('COMMENT ON COLUMN %s.%I IS %L', one.view, one.name, one.words);
+    END LOOP;
+END $$;
+
+COMMENT ON COLUMN breaches.state IS 'open, cleared, or unknown: its agent began a new epoch without it';
+COMMENT ON COLUMN breaches.cleared_at IS 'When it was found that the rate had been low for long enough; NULL: not cleared';
+COMMENT ON COLUMN breaches.lasted IS 'From started_at to now while open, else to ended_at';
+COMMENT ON COLUMN breaches.last_observed_at IS 'When its last event was observed';
+COMMENT ON COLUMN open_breaches.lasted IS 'From started_at to now';
+COMMENT ON COLUMN open_breaches.last_observed_at IS 'When its last event was observed';
+COMMENT ON COLUMN sequence_gaps.first_seq IS 'The first number that is missing';
+COMMENT ON COLUMN sequence_gaps.last_seq IS 'The last number that is missing';
+COMMENT ON COLUMN sequence_gaps.missing IS 'How many are missing';
+COMMENT ON COLUMN sequence_gaps.since IS 'When the number after them was stored';
+COMMENT ON COLUMN missing_events.epoch IS 'Their epoch; NULL: a dead letter that does not tell it';
+COMMENT ON COLUMN missing_events.first_seq IS 'The first number that is missing; NULL: a dead letter that does not tell it';
+COMMENT ON COLUMN missing_events.last_seq IS 'The last number that is missing';
+COMMENT ON COLUMN missing_events.missing IS 'How many of them are no rows';
+COMMENT ON COLUMN missing_events.cause IS 'declared, dead_letter, discarded, undeclared';
+COMMENT ON COLUMN missing_events.reason IS 'Why: the word of the agent, or of whoever dropped the dead letter';
+COMMENT ON COLUMN missing_events.detail IS 'More words on that; the error of a dead letter';
+COMMENT ON COLUMN missing_events.noticed_at IS 'When the declaration, the dead letter, or the number after them was stored';

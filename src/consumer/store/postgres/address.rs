@@ -73,14 +73,26 @@ impl Address {
             None => config.connect(NoTls),
             Some(tls) => config.connect(tls.connector().map_err(ConnectError::Local)?),
         }
-        .map_err(ConnectError::Server)
+        .map_err(|error| ConnectError::Server(error, self.login()))
+    }
+
+    fn login(&self) -> Login {
+        let role = self.config.get_user().unwrap_or_default();
+        Login { role: role.to_owned(), database: self.config.get_dbname().unwrap_or(role).to_owned() }
     }
 }
 
 #[derive(Debug)]
 pub(super) enum ConnectError {
     Local(String),
-    Server(postgres::Error),
+    Server(postgres::Error, Login),
+}
+
+/// Names that the server knows an address by.
+#[derive(Debug)]
+pub(super) struct Login {
+    pub(super) role: String,
+    pub(super) database: String,
 }
 
 impl fmt::Debug for Address {
@@ -106,7 +118,7 @@ impl fmt::Display for Address {
                 write!(f, ":{port}")?;
             }
         }
-        write!(f, "/{}", self.config.get_dbname().or(self.config.get_user()).unwrap_or_default())
+        write!(f, "/{}", self.login().database)
     }
 }
 

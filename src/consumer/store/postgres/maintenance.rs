@@ -4,7 +4,7 @@
 //! partition at a time where they can, and in pieces where they can't.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -13,20 +13,33 @@ use postgres::{Client, Error, IsolationLevel};
 use super::address::Address;
 use super::partitions::{self, Partition};
 use super::sqlstate::{Class, class};
-use super::{pooler, quoted, session};
+use super::{HELD_MAX, pooler, quoted, session};
 use crate::clock::{Clock as _, SystemClock};
-use crate::consumer::store::{Maintained, Maintenance, Retention, StoreError, StoreOptions};
+use crate::consumer::store::{Maintained, Maintenance, Retention, StoreError, StoreOptions, StoreProgress};
 use crate::failpoints::instead;
 
 pub(in crate::consumer::store) struct PostgresMaintenance {
     address: Address,
     application: String,
+    progress: Arc<StoreProgress>,
 }
 
 const SETTINGS: &str = "SET lock_timeout = '500ms'; SET statement_timeout = '60s'";
 
 /// Held while it runs: of several consumers of a database, one does it.
 const LOCK: i64 = 0x6877_6d61_696e; // "hwmain"
+
+/// Ends a session that holds the lock and has asked for nothing in a while, as none that runs: its connection was lost on our side,
+/// and the server has not noticed.
+fn end_holder(client: &mut Client) -> Result<u64, Error> {
+    let sql = format!(
+        "SELECT pg_terminate_backend(a.pid) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+         WHERE l.locktype = 'advisory' AND l.granted AND (l.classid::bigint << 32) + l.objid::bigint = $1
+           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+           AND a.usename = current_user AND a.state = 'idle' AND a.state_change < now() - interval '{HELD_MAX}'"
+    );
+    client.execute(&sql, &[&LOCK])
+}
 
 const PIECE: i64 = 10_000;
 
@@ -51,17 +64,29 @@ const EXPIRED: &[(&str, &str, Retained)] = &[
     // What a start left out explains the numbers before it for as long as the topic is read.
     ("kafka_gaps", "noticed_at < $1 AND cause NOT IN ('expired_before_start', 'skipped_at_start')", Retained::Events),
     ("totals", "day < ($1 AT TIME ZONE 'UTC')::date", Retained::Totals),
-    // Series of an agent that has stored in another epoch since.
+];
+
+/// Series that have stored nothing since `$1`, and of which nothing is declared or kept as a dead letter: a part of one would make
+/// the rest of it a gap.
+const ENDED: &str = "last_stored_at < $1
+    AND NOT EXISTS (SELECT FROM agent_sequences s WHERE s.agent = agent_sequences.agent AND s.epoch = agent_sequences.epoch
+                                                    AND s.last_stored_at >= $1)
+    AND NOT EXISTS (SELECT FROM losses l WHERE l.agent = agent_sequences.agent AND l.epoch = agent_sequences.epoch)
+    AND NOT EXISTS (SELECT FROM dead_letters d WHERE d.agent = agent_sequences.agent AND d.epoch = agent_sequences.epoch)";
+
+/// Series, see [`ENDED`], of an agent that has stored in another epoch since; and of one that is gone, all of whose rows are too. It
+/// is remembered as long as its totals may be: its numbers keep what comes again from being counted again.
+const ENDED_SERIES: &[(&str, Retained)] = &[
     (
-        "agent_sequences",
-        "last_stored_at < $1 AND EXISTS (
-             SELECT FROM agent_sequences n WHERE n.agent = agent_sequences.agent AND n.epoch <> agent_sequences.epoch
-                                             AND n.of_samples = agent_sequences.of_samples AND n.last_stored_at >= $1)
-         AND NOT EXISTS (SELECT FROM losses l WHERE l.agent = agent_sequences.agent AND l.epoch = agent_sequences.epoch
-                                                AND l.stored_at >= $1)
-         AND NOT EXISTS (SELECT FROM dead_letters d WHERE d.agent = agent_sequences.agent AND d.epoch = agent_sequences.epoch
-                                                      AND d.stored_at >= $1)",
+        "EXISTS (SELECT FROM agent_sequences n WHERE n.agent = agent_sequences.agent AND n.epoch <> agent_sequences.epoch
+                                                 AND n.of_samples = agent_sequences.of_samples AND n.last_stored_at >= $1)",
         Retained::Events,
+    ),
+    (
+        "NOT EXISTS (SELECT FROM events e WHERE e.agent = agent_sequences.agent)
+         AND NOT EXISTS (SELECT FROM samples e WHERE e.agent = agent_sequences.agent)
+         AND NOT EXISTS (SELECT FROM breach_state b WHERE b.agent = agent_sequences.agent)",
+        Retained::EventsAndTotals,
     ),
 ];
 
@@ -106,6 +131,7 @@ enum Retained {
     DeadLetters,
     /// The longer of both.
     EventsAndDeadLetters,
+    EventsAndTotals,
     Totals,
 }
 
@@ -125,25 +151,30 @@ impl From<Error> for MaintenanceEnd {
 
 impl PostgresMaintenance {
     pub(in crate::consumer::store) fn new(address: Address, options: &StoreOptions) -> Self {
-        Self { address, application: format!("highwater-consumer/{}/maintenance", options.instance) }
+        let application = format!("highwater-consumer/{}/maintenance", options.instance);
+        Self { address, application, progress: Arc::default() }
     }
 }
 
 impl Maintenance for PostgresMaintenance {
-    fn run(
-        &mut self,
-        retention: &Retention,
-        now: DateTime<Utc>,
-        budget: Duration,
-        stop: &AtomicBool,
-    ) -> Result<Maintained, StoreError> {
+    fn progress(&self) -> Arc<StoreProgress> {
+        Arc::clone(&self.progress)
+    }
+
+    fn run(&mut self, retention: &Retention, now: DateTime<Utc>, budget: Duration) -> Result<Maintained, StoreError> {
         // Its lock and settings would stay behind in a session of the pooler's.
         pooler::refuse(&self.address, &self.application)?;
         let mut client = session::connect(&self.address, &self.application)?;
         client.batch_execute(SETTINGS)?;
         let mut maintained = Maintained::default();
         let locked = client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK])?;
-        if session::taken(&mut client)? < session::version() || !locked.get::<_, bool>(0) {
+        self.progress.count_answer();
+        if session::taken(&mut client)? < session::version() {
+            return Ok(maintained);
+        }
+        if !locked.get::<_, bool>(0) {
+            let was_dead = end_holder(&mut client)? > 0;
+            maintained.unfinished = was_dead.then(|| "a session whose connection is lost held its lock".to_owned());
             return Ok(maintained);
         }
         if let Some(seconds) = instead("maintenance-s").and_then(|seconds| seconds.parse::<f64>().ok()) {
@@ -152,7 +183,8 @@ impl Maintenance for PostgresMaintenance {
             client.batch_execute(SETTINGS)?;
         }
         let clock = SystemClock::default();
-        let mut round = Round { client, now, retention, until: clock.monotonic() + budget, clock, stop };
+        let (until, progress) = (clock.monotonic() + budget, &self.progress);
+        let mut round = Round { client, now, retention, until, clock, progress };
         match round.all(&mut maintained) {
             Ok(()) => {}
             Err(MaintenanceEnd::Unfinished(why)) => maintained.unfinished = Some(why),
@@ -168,7 +200,7 @@ struct Round<'a> {
     retention: &'a Retention,
     until: Duration,
     clock: SystemClock,
-    stop: &'a AtomicBool,
+    progress: &'a StoreProgress,
 }
 
 impl Round<'_> {
@@ -187,6 +219,11 @@ impl Round<'_> {
                           SELECT FROM agent_sequences s WHERE s.agent = losses.agent AND s.epoch = losses.epoch
                                                           AND s.first_seq > losses.last_seq AND s.first_stored_at >= $1)";
         self.delete("losses", closed, before, &mut maintained.deleted)?;
+        // By now each is one range.
+        for (condition, kept) in ENDED_SERIES {
+            let condition = format!("{ENDED} AND {condition}");
+            self.delete("agent_sequences", &condition, self.before(*kept), &mut maintained.deleted)?;
+        }
         if are_closed { Ok(()) } else { Err(MaintenanceEnd::Unfinished("series of numbers are in use".to_owned())) }
     }
 
@@ -216,14 +253,17 @@ impl Round<'_> {
             Retained::Events => self.retention.events,
             Retained::DeadLetters => self.retention.dead_letters,
             Retained::EventsAndDeadLetters => self.retention.events.max(self.retention.dead_letters),
+            Retained::EventsAndTotals => self.retention.events.max(self.retention.totals),
             Retained::Totals => self.retention.totals,
         };
         let keep = TimeDelta::from_std(keep).unwrap_or(TimeDelta::MAX);
         self.now.checked_sub_signed(keep).unwrap_or(DateTime::UNIX_EPOCH)
     }
 
+    /// Notes that the database has answered, and ends the round where it is time.
     fn go_on(&self) -> Result<(), MaintenanceEnd> {
-        if self.stop.load(Ordering::Relaxed) {
+        self.progress.count_answer();
+        if self.progress.is_stopped() {
             return Err(MaintenanceEnd::Unfinished("the consumer ends".to_owned()));
         }
         if self.clock.monotonic() >= self.until {
@@ -295,6 +335,7 @@ impl Round<'_> {
             ),
             &[&partition.name],
         )?;
+        self.progress.count_answer();
         let newest = "SELECT newest_stored_at FROM partition_notes WHERE partition = $1";
         let newest: DateTime<Utc> = transaction.query_one(newest, &[&partition.name])?.get(0);
         let is_old = newest + NOTE_AGE < before;

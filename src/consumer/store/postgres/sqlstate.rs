@@ -1,16 +1,20 @@
 //! Classes of PostgreSQL's errors, by SQLSTATE (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
 
 use postgres::Error;
+use postgres::error::{DbError, Severity};
 
-use super::address::ConnectError;
+use super::address::{ConnectError, Login};
+use super::quoted;
 use crate::consumer::store::StoreError;
 use crate::consumer::store::apply::AttemptError;
 use crate::exit::chain;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
-    /// Comes back by itself; never the fault of a row.
+    /// The connection is gone; never the fault of a row.
     Unavailable,
+    /// Comes back by itself, unless it turns out to be the fault of a row.
+    Passing,
     /// The transaction met another one: it can be tried at once.
     Collision,
     /// An operator has to act, unless it turns out to be the fault of a row: a trigger may raise anything.
@@ -25,16 +29,27 @@ pub(super) fn class(error: &Error) -> Class {
     let Some(db) = error.as_db_error() else { return Class::Unavailable };
     let code = db.code().code();
     match (code, &code[..2]) {
+        // Codes of what other sessions do, in the words of a function: there is no lock to wait for.
+        ("55P03", _) | (_, "40") if is_raised(db) => Class::Passing,
         ("55P03", _) => Class::Locked,
         ("23505", _) => Class::Duplicate,
         // A CHECK has the same code, but a name too.
         ("23514", _) if db.constraint().is_none() => Class::NoPartition,
         (_, "40") => Class::Collision,
         // Connections, no room, an operator's intervention, the operating system, a standby.
-        ("25006", _) | (_, "08" | "53" | "55" | "57" | "58") => Class::Unavailable,
+        ("25006", _) | (_, "08" | "53" | "55" | "57" | "58") => Class::Passing,
         (_, "28" | "3D" | "3F" | "42") => Class::Misconfigured,
         _ => Class::Rejected,
     }
+}
+
+/// Returns whether a RAISE of PL/pgSQL is the source of an error.
+fn is_raised(error: &DbError) -> bool {
+    error.routine() == Some("exec_stmt_raise")
+}
+
+fn ends_the_session(error: &Error) -> bool {
+    error.as_db_error().is_some_and(|db| matches!(db.parsed_severity(), Some(Severity::Fatal | Severity::Panic)))
 }
 
 /// Formats the whole error in one line: its `Display` is only "db error".
@@ -73,11 +88,23 @@ fn tls_remedy(text: &str) -> Option<&'static str> {
     }
 }
 
+/// Returns what mends an error of connecting. A server refuses the password of a role that it does not have, and does not say so.
+fn remedy_of_connecting(code: &str, Login { role, database }: &Login) -> Option<String> {
+    let (role, database) = (quoted(role), quoted(database));
+    let make = format!("as a superuser: CREATE ROLE {role} LOGIN PASSWORD '…'");
+    Some(match code {
+        "42501" => format!("as its owner: GRANT CONNECT ON DATABASE {database} TO {role}"),
+        "3D000" => format!("make it as a superuser: CREATE DATABASE {database} OWNER {role}"),
+        "28000" => format!("pg_hba.conf there has to let it in; a role that is missing is made {make}"),
+        "28P01" => {
+            format!("check the password: store.password_file, or in store.url; a role that is missing is made {make}")
+        }
+        _ => return None,
+    })
+}
+
 fn remedy(code: &str, text: &str) -> Option<&'static str> {
     Some(match code {
-        "3D000" => "make it as a superuser: CREATE DATABASE name OWNER role",
-        "28000" if text.contains("does not exist") => "make it as a superuser: CREATE ROLE name LOGIN PASSWORD '…'",
-        "28P01" => "check the password: store.password_file, or in store.url",
         "3F000" => "make it: CREATE SCHEMA name AUTHORIZATION role",
         "42501" if text.contains("schema") => {
             "as its owner: GRANT CREATE, USAGE ON SCHEMA name TO role; or set store.schema to one of this role's own: \
@@ -90,9 +117,13 @@ fn remedy(code: &str, text: &str) -> Option<&'static str> {
 }
 
 pub(super) fn store_error(error: &Error) -> StoreError {
-    let code = error.as_db_error().map(|db| db.code().code().to_owned()).unwrap_or_default();
+    explained(error, |code, text| remedy(code, text).map(str::to_owned))
+}
+
+fn explained(error: &Error, remedy: impl FnOnce(&str, &str) -> Option<String>) -> StoreError {
+    let code = error.as_db_error().map_or("", |db| db.code().code());
     let mut text = format!("PostgreSQL: {}", text(error));
-    if let Some(remedy) = remedy(&code, &text) {
+    if let Some(remedy) = remedy(code, &text) {
         text = format!("{text}: {remedy}");
     }
     match class(error) {
@@ -111,11 +142,13 @@ impl From<Error> for StoreError {
 impl From<Error> for AttemptError {
     fn from(error: Error) -> Self {
         match class(&error) {
+            _ if ends_the_session(&error) => Self::Store(error.into()),
             Class::Collision => Self::Again(error.into()),
             Class::Duplicate => Self::Duplicate(error.into()),
             Class::NoPartition => Self::NoPartition(error.into()),
-            Class::Rejected | Class::Misconfigured => {
-                Self::Rejected { at: None, error: text(&error), otherwise: error.into() }
+            class @ (Class::Rejected | Class::Misconfigured | Class::Passing) => {
+                let passing = class == Class::Passing;
+                Self::Rejected { at: None, error: text(&error), otherwise: error.into(), passing }
             }
             Class::Unavailable | Class::Locked => Self::Store(error.into()),
         }
@@ -126,14 +159,14 @@ impl From<ConnectError> for StoreError {
     fn from(error: ConnectError) -> Self {
         match error {
             ConnectError::Local(message) => Self::Misconfigured(message),
-            ConnectError::Server(error) if error.as_db_error().is_none() => {
+            ConnectError::Server(error, _) if error.as_db_error().is_none() => {
                 let text = chain(&error);
                 match tls_remedy(&text) {
                     Some(remedy) => Self::Misconfigured(format!("PostgreSQL: {text}: {remedy}")),
                     None => Self::Unavailable(format!("PostgreSQL: {text}")),
                 }
             }
-            ConnectError::Server(error) => error.into(),
+            ConnectError::Server(error, login) => explained(&error, |code, _| remedy_of_connecting(code, &login)),
         }
     }
 }

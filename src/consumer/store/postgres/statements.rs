@@ -100,10 +100,14 @@ impl OfTable {
                  WHERE EXISTS (SELECT FROM {name} e WHERE e.agent = s.agent AND e.observed_at = s.observed_at
                                                       AND e.epoch = s.epoch AND e.seq = s.seq)"
             ))?,
+            // The key has the time before the number: the entries of each agent are read once, whatever the number of rows.
             other_times: client.prepare(&format!(
-                "SELECT DISTINCT s.number FROM {wanted}
-                 JOIN {name} e ON e.agent = s.agent AND e.epoch = s.epoch AND e.seq = s.seq
-                              AND e.observed_at <> s.observed_at"
+                "WITH wanted AS MATERIALIZED (SELECT * FROM {wanted}),
+                      agents AS MATERIALIZED (SELECT DISTINCT agent FROM wanted)
+                 SELECT DISTINCT s.number FROM agents a
+                 CROSS JOIN LATERAL (SELECT e.agent, e.epoch, e.seq, e.observed_at FROM {name} e
+                                     WHERE e.agent = a.agent OFFSET 0) AS e
+                 JOIN wanted s ON e.agent = s.agent AND e.epoch = s.epoch AND e.seq = s.seq AND e.observed_at <> s.observed_at"
             ))?,
         })
     }

@@ -30,9 +30,6 @@ pub(super) struct PostgresTransaction<'s> {
     desynced: &'s Cell<bool>,
 }
 
-/// Suspects that are looked for: a state directory that was cloned brings thousands at once.
-const SUSPECTS_MAX: usize = 20;
-
 impl apply::Session for PostgresSession {
     type Transaction<'s> = PostgresTransaction<'s>;
 
@@ -163,14 +160,8 @@ impl apply::Transaction for PostgresTransaction<'_> {
         self.indices(&self.sql.of(table).existing, rows)
     }
 
-    /// The key has the time before the number: all index entries of an agent are read for each suspect. Of many, some tell for all.
     fn have_other_times(&mut self, table: Table, rows: &[&Row<'_>]) -> Result<HashSet<usize>, AttemptError> {
-        let asked = &rows[..rows.len().min(SUSPECTS_MAX)];
-        let mut found = self.indices(&self.sql.of(table).other_times, asked)?;
-        if !found.is_empty() {
-            found.extend(asked.len()..rows.len());
-        }
-        Ok(found)
+        self.indices(&self.sql.of(table).other_times, rows)
     }
 
     fn insert(&mut self, table: Table, topic: &TopicId, rows: &[&Row<'_>]) -> Result<(), AttemptError> {
@@ -178,9 +169,9 @@ impl apply::Transaction for PostgresTransaction<'_> {
         copy_in(&mut self.inner, &self.sql.of(table).copy, &bytes, self.desynced).map_err(|error| {
             let line = sqlstate::copy_line(&error).and_then(|line| rows.get(line));
             match AttemptError::from(error) {
-                AttemptError::Rejected { error, otherwise, .. } => {
+                AttemptError::Rejected { error, otherwise, passing, .. } => {
                     let at = line.map(|row| (row.partition, row.record.offset));
-                    AttemptError::Rejected { at, error, otherwise }
+                    AttemptError::Rejected { at, error, otherwise, passing }
                 }
                 other => other,
             }

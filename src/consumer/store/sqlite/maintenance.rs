@@ -1,7 +1,7 @@
 //! Retention in a SQLite file, on a connection of its own, in pieces: no transaction keeps the store waiting for long.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -9,10 +9,11 @@ use rusqlite::{Connection, Error, ErrorCode, OpenFlags, params};
 
 use super::{MIGRATIONS, text};
 use crate::clock::{Clock as _, SystemClock};
-use crate::consumer::store::{Maintained, Maintenance, Retention, StoreError};
+use crate::consumer::store::{Maintained, Maintenance, Retention, StoreError, StoreProgress};
 
 pub(in crate::consumer::store) struct SqliteMaintenance {
     path: PathBuf,
+    progress: Arc<StoreProgress>,
 }
 
 const BUSY: Duration = Duration::from_secs(1);
@@ -35,18 +36,26 @@ const EXPIRED: &[(&str, &str)] = &[
     ),
     // What a start left out explains the numbers before it for as long as the topic is read.
     ("kafka_gaps", "noticed_at < ?1 AND cause NOT IN ('expired_before_start', 'skipped_at_start')"),
-    // Series of an agent that has stored in another epoch since.
-    (
-        "agent_sequences",
-        "last_stored_at < ?1 AND EXISTS (
-             SELECT 1 FROM agent_sequences n WHERE n.agent = agent_sequences.agent AND n.epoch <> agent_sequences.epoch
-                                               AND n.of_samples = agent_sequences.of_samples AND n.last_stored_at >= ?1)
-         AND NOT EXISTS (SELECT 1 FROM losses l WHERE l.agent = agent_sequences.agent AND l.epoch = agent_sequences.epoch
-                                                  AND l.stored_at >= ?1)
-         AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.agent = agent_sequences.agent AND d.epoch = agent_sequences.epoch
-                                                        AND d.stored_at >= ?1)",
-    ),
 ];
+
+/// Series that have stored nothing since `?1`, and of which nothing is declared or kept as a dead letter: a part of one would make
+/// the rest of it a gap.
+const ENDED: &str = "last_stored_at < ?1
+    AND NOT EXISTS (SELECT 1 FROM agent_sequences s WHERE s.agent = agent_sequences.agent AND s.epoch = agent_sequences.epoch
+                                                      AND s.last_stored_at >= ?1)
+    AND NOT EXISTS (SELECT 1 FROM losses l WHERE l.agent = agent_sequences.agent AND l.epoch = agent_sequences.epoch)
+    AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.agent = agent_sequences.agent AND d.epoch = agent_sequences.epoch)";
+
+/// Series of an agent that has stored in another epoch since.
+const BEGUN_ANEW: &str = "EXISTS (
+    SELECT 1 FROM agent_sequences n WHERE n.agent = agent_sequences.agent AND n.epoch <> agent_sequences.epoch
+                                      AND n.of_samples = agent_sequences.of_samples AND n.last_stored_at >= ?1)";
+
+/// Series of an agent that is gone, all of whose rows are too. It is remembered as long as its totals may be: its numbers keep what comes
+/// again from being counted again.
+const GONE: &str = "NOT EXISTS (SELECT 1 FROM events e WHERE e.agent = agent_sequences.agent)
+    AND NOT EXISTS (SELECT 1 FROM samples e WHERE e.agent = agent_sequences.agent)
+    AND NOT EXISTS (SELECT 1 FROM breach_state b WHERE b.agent = agent_sequences.agent)";
 
 /// Ranges around a gap that was noticed before `?1` are merged; its declaration can then be deleted.
 const CLOSED: &str = "
@@ -72,18 +81,16 @@ const LOSSES: &str = "stored_at < ?1 AND NOT EXISTS (
 
 impl SqliteMaintenance {
     pub(in crate::consumer::store) fn new(path: &Path) -> Self {
-        Self { path: path.to_owned() }
+        Self { path: path.to_owned(), progress: Arc::default() }
     }
 }
 
 impl Maintenance for SqliteMaintenance {
-    fn run(
-        &mut self,
-        retention: &Retention,
-        now: DateTime<Utc>,
-        budget: Duration,
-        stop: &AtomicBool,
-    ) -> Result<Maintained, StoreError> {
+    fn progress(&self) -> Arc<StoreProgress> {
+        Arc::clone(&self.progress)
+    }
+
+    fn run(&mut self, retention: &Retention, now: DateTime<Utc>, budget: Duration) -> Result<Maintained, StoreError> {
         let mut maintained = Maintained::default();
         if !self.path.exists() {
             return Ok(maintained);
@@ -96,7 +103,10 @@ impl Maintenance for SqliteMaintenance {
         }
         let clock = SystemClock::default();
         let until = clock.monotonic() + budget;
-        let ended = || stop.load(Ordering::Relaxed) || clock.monotonic() >= until;
+        let ended = || {
+            self.progress.count_answer();
+            self.progress.is_stopped() || clock.monotonic() >= until
+        };
         match all(&connection, retention, now, &ended, &mut maintained) {
             Ok(true) => {}
             Ok(false) => maintained.unfinished = Some("its time was up".to_owned()),
@@ -136,7 +146,19 @@ fn all(
         }
     }
     close_gaps(connection, &events)?;
-    delete(connection, "losses", LOSSES, &events, ended, maintained)
+    // By now each series that has ended is one range.
+    let (anew, gone) = (format!("{ENDED} AND {BEGUN_ANEW}"), format!("{ENDED} AND {GONE}"));
+    let last = [
+        ("losses", LOSSES, &events),
+        ("agent_sequences", &anew, &events),
+        ("agent_sequences", &gone, (&events).min(&totals)),
+    ];
+    for (table, condition, before) in last {
+        if !delete(connection, table, condition, before, ended, maintained)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn delete(

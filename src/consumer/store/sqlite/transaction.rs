@@ -40,7 +40,7 @@ impl From<Error> for AttemptError {
     fn from(error: Error) -> Self {
         match error.sqlite_error_code() {
             Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig) => {
-                Self::Rejected { at: None, error: error.to_string(), otherwise: error.into() }
+                Self::Rejected { at: None, error: error.to_string(), otherwise: error.into(), passing: false }
             }
             _ => Self::Store(error.into()),
         }
@@ -144,14 +144,13 @@ impl apply::Transaction for SqliteTransaction<'_> {
     fn insert(&mut self, table: Table, topic: &TopicId, rows: &[&Row<'_>]) -> Result<(), AttemptError> {
         let mut statement = self.inner.prepare(&insert_statement(table))?;
         for row in rows {
-            insert_row(&mut statement, table, &topic.name, row, &self.now).map_err(
-                |error| match AttemptError::from(error) {
-                    AttemptError::Rejected { error, otherwise, .. } => {
-                        AttemptError::Rejected { at: Some((row.partition, row.record.offset)), error, otherwise }
-                    }
-                    other => other,
-                },
-            )?;
+            let inserted = insert_row(&mut statement, table, &topic.name, row, &self.now);
+            inserted.map_err(|error| match AttemptError::from(error) {
+                AttemptError::Rejected { error, otherwise, passing, .. } => {
+                    AttemptError::Rejected { at: Some((row.partition, row.record.offset)), error, otherwise, passing }
+                }
+                other => other,
+            })?;
         }
         Ok(())
     }

@@ -251,7 +251,11 @@ FROM (
         WHERE s.agent = l.agent AND s.epoch = l.epoch AND s.first_seq <= l.last_seq AND s.last_seq >= l.first_seq
           AND s.first_seq >= coalesce((SELECT max(p.first_seq) FROM agent_sequences p
                                        WHERE p.agent = l.agent AND p.epoch = l.epoch AND p.first_seq <= l.first_seq), 0)), 0) AS missing
-    FROM losses l) AS declared
+    FROM (SELECT agent, epoch, max(first_seq - 1, before) + 1 AS first_seq, last_seq, reason, detail, stored_at
+          FROM (SELECT *, coalesce(max(last_seq) OVER (PARTITION BY agent, epoch ORDER BY first_seq, stored_at, loss_seq
+                                                       ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
+                FROM losses) AS declared
+          WHERE last_seq > before) AS l) AS declared
 WHERE missing > 0
 UNION ALL
 SELECT agent, epoch, seq, seq, 1, CASE WHEN dropped_at IS NULL THEN 'dead_letter' ELSE 'discarded' END, drop_reason, error, stored_at
