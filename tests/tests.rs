@@ -2,6 +2,7 @@
 
 mod support;
 
+mod advertised_listeners;
 mod counters;
 
 mod agent_commands;
