@@ -148,6 +148,7 @@ impl RegistryAddress {
 
     /// Makes a client with the present secrets. Does not contact the registry yet.
     pub fn open(&self) -> Result<Registry, RegistryError> {
+        self.check().map_err(|Invalid { key, message }| RegistryError::Misconfigured(format!("{key}: {message}")))?;
         let authorization = match &self.login {
             None => None,
             Some((username, password)) => {

@@ -158,21 +158,3 @@ fn a_port_that_is_none_is_78_for_every_command_of_both_programs() {
         assert!(output.status.code() == Some(78) && err.contains("`99999` is no port"), "{arguments}: {err}");
     }
 }
-
-#[test]
-fn a_file_that_is_missing_fails_the_check_and_is_waited_for_by_run() {
-    let directory = tempfile::tempdir().unwrap();
-    let missing = directory.path().join("ca.pem");
-    let text = format!("[flush]\ninterval = '0s'\n[kafka.tls]\nca_file = '{}'\n", missing.display());
-    let mut agent = Agent::new(&text);
-    let (code, _, err) = run(&["check", "--config", agent.config().to_str().unwrap()]);
-    assert!(code == 78 && err.contains("kafka.tls.ca_file") && err.contains("ca.pem cannot be read"), "{code} {err}");
-    let running = agent.start(&[]);
-    running.until("cannot publish: kafka.tls.ca_file: ");
-    // What is there now is no certificate: it was read.
-    std::fs::write(&missing, "nonsense").unwrap();
-    running.until("librdkafka refuses the configuration: ");
-    running.signal("TERM");
-    let log = running.log_at_end();
-    assert!(log.contains("events left in the journal: "), "{log}");
-}

@@ -26,6 +26,7 @@ mod consumer_totals;
 mod faults;
 mod formats;
 mod interop;
+mod missing_files;
 
 mod pipeline;
 mod publishing;
