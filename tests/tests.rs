@@ -24,6 +24,7 @@ mod consumer_topic;
 mod consumer_totals;
 
 mod faults;
+mod figures;
 mod formats;
 mod interop;
 mod missing_files;
