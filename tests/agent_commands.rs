@@ -158,3 +158,22 @@ fn a_port_that_is_none_is_78_for_every_command_of_both_programs() {
         assert!(output.status.code() == Some(78) && err.contains("`99999` is no port"), "{arguments}: {err}");
     }
 }
+
+#[test]
+fn a_new_interval_counts_from_now() {
+    let config =
+        |interval: &str| format!("interval = '{interval}'\nsource = 'synthetic'\n[kafka]\nbrokers = '127.0.0.1:9'\n");
+    let mut agent = Agent::new(&config("1h"));
+    let mut running = agent.start(&[]);
+    running.until("reading by synthetic");
+    agent.configure(&config("1s"));
+    running.signal("HUP");
+    running.until("the configuration was read again");
+    until("readings each second", || {
+        let status = command().args(["status", "--format", "json", "--config"]).arg(agent.config()).output().unwrap();
+        let report: serde_json::Value = serde_json::from_slice(&status.stdout).expect("JSON");
+        (report["ticks"].as_u64() > Some(2)).then_some(())
+    });
+    running.signal("TERM");
+    running.wait();
+}

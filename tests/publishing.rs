@@ -268,3 +268,19 @@ fn the_connection_is_closed_after_a_while_without_events_and_the_host_is_silent(
     assert_eq!((proxy.open(), proxy.bytes()), (0, bytes));
     drop(running);
 }
+
+#[test]
+fn backoffs_of_a_fleet_are_spread_by_its_names() {
+    let pause = |name: &str| {
+        let config = "[flush]\ninterval = '0s'\n[kafka.tls]\nca_file = '/nowhere/ca.pem'\n";
+        let mut agent = Agent::new(&format!("agent = '{name}'\nsource = 'synthetic'\n{config}"));
+        let running = agent.start(&[]);
+        running.until("next attempt in ");
+        let log = running.log();
+        log.split("next attempt in ").nth(1).expect("a pause").lines().next().unwrap_or_default().to_owned()
+    };
+    let names = ["gw-1", "gw-2", "gw-3", "gw-4", "gw-5"];
+    let pauses = names.map(pause);
+    assert_eq!(names.map(pause), pauses, "each name has its own pace");
+    assert!(pauses.iter().any(|pause| *pause != pauses[0]), "{pauses:?}");
+}
