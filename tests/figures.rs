@@ -20,20 +20,14 @@ fn a_replay_its_events_and_the_rows_agree() {
     let Some(kafka) = Kafka::or_skip("figures::a_replay_its_events_and_the_rows_agree") else { return };
     let topic = kafka.topic("figures", 1);
     let directory = tempfile::tempdir().unwrap();
-    // Uneven times and rates, so that every figure is a rounded one.
+    // Uneven times, in milliseconds, and uneven rates: every figure is a rounded one.
     let row = |n: u64| {
-        let (at, rate) = (n * 1_003 + n * n % 7, if n % 13 < 5 { 10_000_019 + n * 777_777 } else { 1_234_567 });
-        format!("{at},{rate}\n")
+        let at = 1_700_000_000_000 + n * 1_003 + n * n % 7;
+        format!("{at},{}\n", if n % 13 < 5 { 10_000_019 + n * 777_777 } else { 1_234_567 })
     };
     let file = directory.path().join("series.csv");
-    std::fs::write(
-        &file,
-        format!(
-            "timestamp,value\n{}",
-            (1_700_000_000..1_700_000_200).map(|n| row(n - 1_699_999_900)).collect::<String>()
-        ),
-    )
-    .unwrap();
+    let rows: String = (100..300).map(row).collect();
+    std::fs::write(&file, format!("timestamp,value\n{rows}")).unwrap();
     let limits = ["--rates", "--limit", "10Mbit/s", "--agent", "gw", "--breaches", "--format", "json", "--publish"];
     let output = command().arg("replay").arg(&file).args(limits).args(["-b", &kafka.address, "-t", &topic]).output();
     let output = output.expect("it runs");
