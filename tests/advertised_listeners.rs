@@ -13,8 +13,10 @@ use crate::support::world::busy;
 /// A listener, and the address that it names to its clients: one without an address, and one where nobody listens.
 const LISTENERS: [(&str, &str); 2] = [("NAMELESS", "no-such-broker.invalid:9092"), ("DEAF", "127.0.0.1:1")];
 
-/// Arguments of each command, and whether it may wait for the broker; otherwise its exit code is 69.
-const COMMANDS: &[(fn() -> Command, &str, bool)] = &[
+/// A program, its arguments, and whether it may wait for the broker; otherwise its exit code is 69.
+type Case = (fn() -> Command, &'static str, bool);
+
+const COMMANDS: &[Case] = &[
     (agent::command, "topics", false),
     (agent::command, "topics --check", false),
     (agent::command, "topics --list", false),
