@@ -366,11 +366,11 @@ fn print_summary(database: &Path, registered: u64, outcome: &Outcome, stored: u6
         let excess = ByteCount::from_bytes(row.get::<_, i64>(6)? as u64).to_string();
         let open = if row.get::<_, String>(7)? == "open" { "still open" } else { "" };
         say!(
-            "  {:<6} {:<4} {:<12} {:>7.1} s {:>12} {:>12} {excess:>12}  {open}",
+            "  {:<6} {:<4} {:<12} {:>9} {:>12} {:>12} {excess:>12}  {open}",
             row.get::<_, String>(0)?,
             row.get::<_, String>(1)?,
             row.get::<_, String>(2)?,
-            row.get::<_, f64>(3)?,
+            lasting(Duration::try_from_secs_f64(row.get(3)?)?),
             rate(4)?,
             rate(5)?
         );

@@ -212,6 +212,11 @@ impl Connection {
         fingerprint(self.named_files().map(|(_, file)| file))
     }
 
+    /// Returns whether a certificate or secret is read from a file.
+    pub fn names_files(&self) -> bool {
+        self.named_files().next().is_some()
+    }
+
     fn named_files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
         let tls = self.tls.as_ref();
         let identity = tls.and_then(|tls| tls.identity.as_ref());

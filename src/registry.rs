@@ -140,6 +140,7 @@ impl RegistryAddress {
     }
 
     pub fn open(&self) -> Result<Registry, RegistryError> {
+        self.check().map_err(|Invalid { key, message }| RegistryError::Misconfigured(format!("{key}: {message}")))?;
         let authorization = match &self.login {
             None => None,
             Some((username, password)) => {

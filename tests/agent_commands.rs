@@ -160,19 +160,20 @@ fn a_port_that_is_none_is_78_for_every_command_of_both_programs() {
 }
 
 #[test]
-fn a_file_that_is_missing_fails_the_check_and_is_waited_for_by_run() {
-    let directory = tempfile::tempdir().unwrap();
-    let missing = directory.path().join("ca.pem");
-    let text = format!("[flush]\ninterval = '0s'\n[kafka.tls]\nca_file = '{}'\n", missing.display());
-    let mut agent = Agent::new(&text);
-    let (code, _, err) = run(&["check", "--config", agent.config().to_str().unwrap()]);
-    assert!(code == 78 && err.contains("kafka.tls.ca_file") && err.contains("ca.pem cannot be read"), "{code} {err}");
-    let running = agent.start(&[]);
-    running.until("cannot publish: kafka.tls.ca_file: ");
-    // What is there now is no certificate: it was read.
-    std::fs::write(&missing, "nonsense").unwrap();
-    running.until("librdkafka refuses the configuration: ");
+fn a_new_interval_counts_from_now() {
+    let config =
+        |interval: &str| format!("interval = '{interval}'\nsource = 'synthetic'\n[kafka]\nbrokers = '127.0.0.1:9'\n");
+    let mut agent = Agent::new(&config("1h"));
+    let mut running = agent.start(&[]);
+    running.until("reading by synthetic");
+    agent.configure(&config("1s"));
+    running.signal("HUP");
+    running.until("the configuration was read again");
+    until("readings each second", || {
+        let status = command().args(["status", "--format", "json", "--config"]).arg(agent.config()).output().unwrap();
+        let report: serde_json::Value = serde_json::from_slice(&status.stdout).expect("JSON");
+        (report["ticks"].as_u64() > Some(2)).then_some(())
+    });
     running.signal("TERM");
-    let log = running.log_at_end();
-    assert!(log.contains("events left in the journal: "), "{log}");
+    running.wait();
 }

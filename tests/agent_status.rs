@@ -89,8 +89,20 @@ fn what_waits_is_shown_while_the_broker_is_away_and_afterwards_what_kafka_acknow
     assert!(report["last_flush_at"].is_string() && report["troubles"] == Value::Array(Vec::new()), "{report}");
     assert!(report["last_error"].as_str().unwrap().contains("broker away"), "the last error stays: {report}");
 
+    let link = report["links"].as_array().unwrap().iter().find(|link| link["interface"] == "syn0").unwrap();
+    let facts = ["up", "verdict", "rx_speed_bps", "speed_doubted"].map(|name| link[name].clone());
+    assert_eq!(Value::from(facts.to_vec()), serde_json::json!([true, "measured", 100_000_000, false]), "{link}");
+    assert!(link["rx_bps"].as_u64() > Some(0) && link["unjudged"]["first"] == 1, "{link}");
+    let limit = |direction: &str| serde_json::json!({"name": "low", "direction": direction, "raise_at_bps": 1_000_000});
+    assert_eq!(link["limits"], serde_json::json!([limit("rx"), limit("tx")]), "{link}");
+
     let (code, out, err) = output(status(&agent, &[]));
     assert_eq!((code, &*err), (0, ""), "{out}");
+    let row = out.lines().find(|line| line.starts_with("syn0 ")).unwrap_or_default();
+    let cells: Vec<&str> = row.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
+    assert!(out.contains("\nlink  state  speed "), "{out}");
+    assert_eq!([cells[1], cells[2], cells[5]], ["up", "100.0 Mbit/s", "1.0 Mbit/s"], "{out}");
+    assert!(cells[3].ends_with("bit/s") && cells[4].ends_with("bit/s"), "{out}");
     assert!(out.lines().all(|line| line.chars().count() <= 80), "{out}");
     assert!(out.starts_with("state          running since ") && out.contains("warning   syn0 rx  low"), "{out}");
     let (_, out, _) = output(status(&agent, &["--format", "csv"]));

@@ -1,10 +1,13 @@
 //! The agent's commands for operators, on a real Kafka.
 
+use std::process::Stdio;
+
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
 use crate::support::agent::{command, until};
 use crate::support::consumer::Consumer;
+use crate::support::failpoints::under;
 use crate::support::services::Kafka;
 
 /// Runs `highwater-agent`, and returns its exit code and what it printed.
@@ -116,6 +119,16 @@ fn a_real_interface_is_said_to_exceed_its_limit_or_not() {
     assert!(err.contains("lo stayed below 800.0 Gbit/s: no breach"), "{err}");
     let (code, _, err) = run("simulate --on lo2 --dry-run");
     assert!(code == 1 && err.contains("there is no interface lo2"), "{err}");
+    let sink = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = sink.local_addr().unwrap();
+    // Ends with the process.
+    std::thread::spawn(move || {
+        while sink.send_to(&[0; 1_000], address).is_ok() {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    });
+    let (code, _, err) = run("simulate --on lo --duration 3s --limit 100kbit/s --dry-run");
+    assert!(code == 0 && err.contains("lo exceeded 100.0 kbit/s: "), "{err}");
 }
 
 fn identities(kafka: &Kafka, topic: &str) -> Vec<(String, String, u64)> {
@@ -301,4 +314,23 @@ fn bad_rows_are_passed_over_and_counted() {
     );
     let (code, ..) = run(&format!("replay {}", file.display()));
     assert_eq!(code, 2, "no limit");
+}
+
+#[test]
+fn progress_is_shown_on_a_terminal_and_nowhere_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let simulate = "simulate --events 20000 --file events.jsonl";
+    let (code, out, err) = {
+        let output = command().current_dir(&directory).args(simulate.split(' ')).output().unwrap();
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    assert!(code == Some(0) && !(out + &err).contains(" of 20,000 events"), "{err}");
+    // script(1) gives the program a terminal, and copies what is shown on it.
+    let script = format!("exec script -q -e -c \"'$0' {simulate}\" /dev/null");
+    let mut terminal = under(&["sh", "-c", &script], &command());
+    let output = terminal.env("TERM", "xterm").stdin(Stdio::null()).current_dir(&directory).output().unwrap();
+    let out = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && out.contains(" of 20,000 events, "), "{out}");
+    assert!(out.trim_end().ends_with(" s") && out.contains("20000 events to events.jsonl in "), "{out}");
 }

@@ -270,34 +270,17 @@ fn the_connection_is_closed_after_a_while_without_events_and_the_host_is_silent(
 }
 
 #[test]
-fn a_broker_that_is_named_by_an_address_of_no_use_is_reported_with_what_to_look_at() {
-    let test = "publishing::a_broker_that_is_named_by_an_address_of_no_use_is_reported_with_what_to_look_at";
-    let proxy = Proxy::new("");
-    let Some((kafka, _directory)) = Kafka::behind(test, &proxy) else { return };
-    let (named, topic) = (proxy.address(), kafka.topic("named", 1));
-    // The broker's listener itself, which sends its clients to the proxy.
-    let brokers = kafka.listener_behind();
-    proxy.set(Mode::Refuse);
-    until("nobody listens there", || std::net::TcpStream::connect(&named).is_err().then_some(()));
-    let directory = tempfile::tempdir().unwrap();
-    for arguments in [
-        vec!["highwater-agent", "topics", "--check"],
-        vec!["highwater-agent", "topics", "--list"],
-        vec!["highwater-consumer", "tail", "--from", "earliest", "--until-end"],
-    ] {
-        let mut command = match arguments[0] {
-            "highwater-agent" => command(),
-            _ => crate::support::consumer::command(),
-        };
-        let output =
-            command.current_dir(&directory).args(&arguments[1..]).args(["-b", &brokers, "-t", &topic]).output();
-        let output = output.expect("it runs");
-        let err = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(69), "{arguments:?}: {err}");
-        assert!(err.contains(&named) && err.contains("check advertised.listeners"), "{arguments:?}: {err}");
-    }
-    let mut agent = Agent::new(&crate::support::world::busy(&brokers, &topic));
-    let running = agent.start(&[]);
-    running.until("check advertised.listeners");
-    assert!(running.log().contains(&named), "{}", running.log());
+fn backoffs_of_a_fleet_are_spread_by_its_names() {
+    let pause = |name: &str| {
+        let config = "[flush]\ninterval = '0s'\n[kafka.tls]\nca_file = '/nowhere/ca.pem'\n";
+        let mut agent = Agent::new(&format!("agent = '{name}'\nsource = 'synthetic'\n{config}"));
+        let running = agent.start(&[]);
+        running.until("next attempt in ");
+        let log = running.log();
+        log.split("next attempt in ").nth(1).expect("a pause").lines().next().unwrap_or_default().to_owned()
+    };
+    let names = ["gw-1", "gw-2", "gw-3", "gw-4", "gw-5"];
+    let pauses = names.map(pause);
+    assert_eq!(names.map(pause), pauses, "each name has its own pace");
+    assert!(pauses.iter().any(|pause| *pause != pauses[0]), "{pauses:?}");
 }

@@ -2,6 +2,7 @@
 
 mod support;
 
+mod advertised_listeners;
 mod counters;
 
 mod agent_commands;
@@ -23,8 +24,10 @@ mod consumer_topic;
 mod consumer_totals;
 
 mod faults;
+mod figures;
 mod formats;
 mod interop;
+mod missing_files;
 
 mod pipeline;
 mod publishing;

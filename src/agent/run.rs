@@ -80,7 +80,7 @@ const TEAR_DOWN_MAX: Duration = Duration::from_secs(2);
 
 struct Agent {
     settings: Settings,
-    clock: SystemClock,
+    clock: Box<dyn Clock>,
     boot_id: String,
     source: Box<dyn CounterSource>,
     detector: Detector,
@@ -100,17 +100,16 @@ struct Agent {
 
 /// Runs an agent until it is stopped. Fails if the counters cannot be read at all, or another agent uses the state directory.
 pub fn run(settings: Settings, run: Run<'_>) -> Result<Outcome, Failure> {
-    let mut agent = Agent::start(settings, run.observers)?;
+    let mut agent = Agent::start(settings, run.observers, Box::<SystemClock>::default())?;
     stall::watch(&agent.heart).map_err(Failure::failed)?;
     agent.watch(run.control, run.duration, run.reload)?;
     Ok(agent.finish(run.control))
 }
 
 impl Agent {
-    fn start(settings: Settings, observers: Vec<Box<dyn Observer>>) -> Result<Self, Failure> {
-        let clock = SystemClock::default();
+    fn start(settings: Settings, observers: Vec<Box<dyn Observer>>, clock: Box<dyn Clock>) -> Result<Self, Failure> {
         let boot_id = boot_id();
-        let now = stamp(&settings.agent, &boot_id, &clock);
+        let now = stamp(&settings.agent, &boot_id, &*clock);
         let config = JournalConfig {
             directory: settings.state_dir.clone(),
             size_max: settings.journal_size,
@@ -248,7 +247,7 @@ impl Agent {
     fn tick(&mut self) {
         self.heart.beat("reading the counters", self.clock.monotonic());
         self.status.upkeep(self.clock.monotonic());
-        if let Err(error) = self.source.read(&self.clock, &mut self.reading) {
+        if let Err(error) = self.source.read(&*self.clock, &mut self.reading) {
             let what = format!("the counters could not be read: {}", chain(&error));
             let now = self.stamp();
             self.vitals.counters.begin(now.monotonic_ms, &what);
@@ -275,7 +274,7 @@ impl Agent {
     /// Reads the counters shortly after a tick, to detect a driver that counts in software.
     fn probe(&mut self) {
         // The next tick reports a failure.
-        if self.source.read(&self.clock, &mut self.reading).is_ok() {
+        if self.source.read(&*self.clock, &mut self.reading).is_ok() {
             self.detector.probe(&self.reading, &mut self.detections);
             let now = self.stamp_of_reading();
             self.add_detected(&now);
@@ -311,7 +310,7 @@ impl Agent {
     fn publish(&mut self, control: &Control) {
         self.heart.beat(JOURNAL, self.clock.monotonic());
         let Self { publisher, system, settings, boot_id, clock, .. } = self;
-        let now = || stamp(&settings.agent, boot_id, clock);
+        let now = || stamp(&settings.agent, boot_id, &**clock);
         if let Err(error) = publisher.turn(system, clock.monotonic(), now, || control.waker()) {
             self.say(&format!("the journal: {}", chain(&error)));
         }
@@ -364,12 +363,12 @@ impl Agent {
         }
         drop(self.status);
         drop(self.system);
-        wait_for(self.publisher.close(), &self.clock);
+        wait_for(self.publisher.close(), &*self.clock);
         outcome
     }
 
     fn stamp(&self) -> Stamp {
-        stamp(&self.settings.agent, &self.boot_id, &self.clock)
+        stamp(&self.settings.agent, &self.boot_id, &*self.clock)
     }
 
     /// Returns a stamp with the time of the reading, however long it took: the wall clock now less the time since.
@@ -407,7 +406,7 @@ pub fn boot_id() -> String {
     file_text("/proc/sys/kernel/random/boot_id")
 }
 
-pub fn stamp(agent: &str, boot_id: &str, clock: &SystemClock) -> Stamp {
+pub fn stamp(agent: &str, boot_id: &str, clock: &dyn Clock) -> Stamp {
     Stamp {
         agent: agent.into(),
         observed_at: clock.wall(),
@@ -428,7 +427,7 @@ fn missed(deadline: Duration, now: Duration, interval: Duration) -> u32 {
     }
 }
 
-fn wait_for(threads: Vec<JoinHandle<()>>, clock: &SystemClock) {
+fn wait_for(threads: Vec<JoinHandle<()>>, clock: &dyn Clock) {
     let until = clock.monotonic() + TEAR_DOWN_MAX;
     while threads.iter().any(|thread| !thread.is_finished()) && clock.monotonic() < until {
         std::thread::sleep(Duration::from_millis(5));
@@ -443,14 +442,4 @@ fn file_text(path: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn deadlines_that_passed_are_counted() {
-        let s = Duration::from_secs;
-        assert_eq!(missed(s(10), s(9), s(1)), 0);
-        assert_eq!(missed(s(10), s(10), s(1)), 1);
-        assert_eq!(missed(s(10), Duration::from_millis(12_500), s(1)), 3);
-    }
-}
+mod tests;

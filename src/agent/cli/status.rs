@@ -24,6 +24,22 @@ its journal is read, and nothing is changed: what waits for Kafka, and which bre
   errors        what went wrong since the start, and the last of it; the log has all
   problem       what is wrong now, and since when
 
+Then each watched link, the busiest first:
+
+  state         up or down, by the kernel's word
+  speed         the nominal one; ? where traffic was faster, and the speed is doubted
+  rx, tx        bits per second in the last reading; - where it was not judged
+  limit         the lowest on the link; `waits` for a speed of which it is a percentage
+  unjudged      readings since the link is watched on which no limit was judged, by verdict:
+                learning  it is not known yet how often the driver updates its counters
+                waiting   the counters stood still, and the next movement may cover this time too
+                reset     a counter fell, or moved for the first time since it fell
+                jump      more bytes than any link, or this many packets, can carry
+                suspect   above the speed, with no packets to confirm it: held back twice at most
+                gap       the host slept, or the agent did not run in time
+                unread    the counters of this link could not be read
+              The log has the last five, each link's at most once a minute: the first two are how some drivers work.
+
 JSON is one object, as the agent sends it (`socat - UNIX-CONNECT:/run/highwater/agent.sock` needs no program of ours); CSV is one row
 of the same columns. Times are UTC, what is not known is null.
 

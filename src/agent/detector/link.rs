@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::tracker::{DetectionContext, Target, Tracker, load, trackers};
 use super::{Detections, Notice};
 use crate::agent::counters::filter;
-use crate::agent::counters::{Carried, Counters, LinkInfo, Reading, Speed};
+use crate::agent::counters::{Carried, Counters, LinkInfo, LinkKind, Reading, Speed};
 use crate::agent::limit::{Limit, Scope, delta};
 use crate::agent::rate::{CounterSample, Meter, Traffic, Verdict, bit_rate};
 use crate::event::{Body, Link, Reason};
@@ -68,8 +68,8 @@ impl WatchedLink {
 
     pub(super) fn read(&mut self, counters: Option<&Counters>, reading: &Reading, detections: &mut Detections) {
         let trusted = !self.meter.doubts_speed();
-        // The speed that a software driver reports means nothing.
-        let speed = if self.info.kind.is_counted_in_software() { Speed::default() } else { self.info.speed };
+        // A link with a kind reports a made-up speed, or the sum of its ports', of which some may have come since.
+        let speed = if self.info.kind == LinkKind::Physical { self.info.speed } else { Speed::default() };
         self.verdict = self.meter.read(counters.map(|counters| sample(counters, reading)), speed);
         if let Some((traffic, speed)) = self.verdict.judged().zip(speed.max())
             && trusted
@@ -80,7 +80,7 @@ impl WatchedLink {
         }
         if self.verdict.judged().is_none() {
             *self.unjudged.entry(self.verdict.as_str()).or_default() += 1;
-            // A driver with its own pace is not worth a log line.
+            // Each start has these, and a driver with its own pace many: `status` counts them, and a log line would say nothing new.
             if !matches!(self.verdict, Verdict::First | Verdict::Learning | Verdict::Waiting) {
                 *self.unlogged.entry(self.verdict.as_str()).or_default() += 1;
             }

@@ -401,12 +401,13 @@ fn a_speed_that_the_driver_names_too_low_is_doubted_aloud_and_the_traffic_judged
         kind: LinkKind::Other("tun".into()),
         ..LinkInfo { ifindex: 3, name: "tun0".into(), ..slow.clone() }
     };
-    let mut host = Host::new(vec![limit("wan", on("*"))], &[slow, tun]);
+    let bond = LinkInfo { ifindex: 4, name: "bond0".into(), kind: LinkKind::Bond, ..slow.clone() };
+    let mut host = Host::new(vec![limit("wan", on("*"))], &[slow, tun, bond]);
     let mut told = Vec::new();
     for second in 0..20_u64 {
         host.second += 1;
         let at = Duration::from_secs(host.second);
-        let counters = [2, 3].map(|ifindex| Counters {
+        let counters = [2, 3, 4].map(|ifindex| Counters {
             ifindex,
             rx_bytes: second * OVER,
             tx_bytes: 0,
@@ -420,9 +421,33 @@ fn a_speed_that_the_driver_names_too_low_is_doubted_aloud_and_the_traffic_judged
         host.notices.extend(detections.notices.iter().map(ToString::to_string));
     }
     told.sort();
-    assert_eq!(told, ["breach_raised eth0", "breach_raised tun0"]);
+    assert_eq!(told, ["breach_raised bond0", "breach_raised eth0", "breach_raised tun0"]);
     let doubts: Vec<_> = host.notices.iter().filter(|notice| notice.contains("doubted")).collect();
     assert!(doubts.len() == 1 && doubts[0].starts_with("eth0 carries 16.0 kbit/s"), "{:?}", host.notices);
+}
+
+#[test]
+fn a_link_that_is_never_exact_is_probed_rarely_and_a_new_one_afresh() {
+    // Counts the readings of a busy link after which it is to be probed; at each probe its counter stands.
+    let probes = |host: &mut Host, readings: u64| {
+        let probe = |_: &u64| {
+            host.carry(&[(2, OVER)]);
+            let (wants, at) = (host.detector.wants_probe(), Duration::from_secs(host.second) + SECOND / 50);
+            let rx_bytes = host.counters[&2];
+            let counters = vec![Counters { ifindex: 2, rx_bytes, tx_bytes: 0, packets: None, bits: CounterBits::B64 }];
+            let reading = Reading { at, boottime: at, counters, ..Reading::default() };
+            host.detector.probe(&reading, &mut Detections::default());
+            wants
+        };
+        (0..readings).filter(probe).count()
+    };
+    let bond = LinkInfo::new(2, "bond0", LinkKind::Bond);
+    let mut host = Host::new(Vec::new(), std::slice::from_ref(&bond));
+    assert_eq!(probes(&mut host, 100), 100);
+    assert_eq!(probes(&mut host, 640), 10);
+    host.change(LinkChange::Removed(2, Left::Gone), &[]);
+    host.change(LinkChange::Added(bond, Came::Appeared), &[(2, 1)]);
+    assert_eq!(probes(&mut host, 100), 100);
 }
 
 #[test]

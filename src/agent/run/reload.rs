@@ -2,7 +2,6 @@ use log::{error, info, warn};
 
 use super::{Agent, open_source};
 use crate::agent::config::Settings;
-use crate::clock::Clock as _;
 use crate::exit::{Failure, chain};
 use crate::units::counted;
 

@@ -4,7 +4,6 @@ use super::Agent;
 use crate::agent::journal::Durability;
 use crate::agent::mishap::{Mishap, Mishaps};
 use crate::agent::status::{AgentState, Problem, StatusReport, at, words};
-use crate::clock::Clock as _;
 
 /// State that the loop keeps for status reports. Times are `CLOCK_BOOTTIME` in milliseconds.
 #[derive(Debug, Default)]

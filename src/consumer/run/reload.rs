@@ -4,9 +4,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::{Consumer, Options, StoredEvent};
-use crate::clock::Clock as _;
+use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::config::Settings;
-use crate::exit::Failure;
+use crate::exit::{Failure, Status};
+use crate::service::Service;
 
 #[derive(Clone, Copy)]
 pub struct Reload<'a> {
@@ -15,11 +16,14 @@ pub struct Reload<'a> {
     pub read: &'a dyn Fn() -> Result<Settings, String>,
 }
 
+/// Interval at which files are looked for that are not there yet.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
 /// Stores until `stop` is set, or, with `until_end`, until all that was there at the start is stored. Calls `observer` with each
 /// event after the transaction that stored it.
 ///
 /// # Errors
-/// Settings that librdkafka does not take; with `until_end`, a topic that is not there.
+/// Settings that librdkafka does not take, unless they name files, which may yet change; with `until_end`, a topic that is not there.
 pub fn run(
     settings: &Settings,
     options: Options,
@@ -53,6 +57,13 @@ pub fn run_reloading(
                 settings = before;
                 continue;
             }
+            (Err(failure), None) if is_about_files(&failure, &settings) => {
+                match wait_for_files(&failure, settings, stop, reload) {
+                    Some(others) => settings = others,
+                    None => return Ok(()),
+                }
+                continue;
+            }
             (Err(failure), None) => return Err(failure),
         };
         log::info!(
@@ -65,6 +76,36 @@ pub fn run_reloading(
         log::info!("the configuration was read again; connecting anew");
         before = Some(std::mem::replace(&mut settings, others));
     }
+}
+
+fn is_about_files(failure: &Failure, settings: &Settings) -> bool {
+    failure.status() == Status::Config && settings.connection.names_files()
+}
+
+/// Waits, as for a broker, until a certificate or secret has changed. Returns the settings to go on with; `None` after a stop.
+fn wait_for_files(failure: &Failure, settings: Settings, stop: &AtomicBool, reload: Reload<'_>) -> Option<Settings> {
+    let clock = SystemClock::default();
+    let mut service = Service::ready(Duration::ZERO);
+    log::error!("cannot read from Kafka: {failure}; nothing is skipped, waiting for another file");
+    let files = settings.connection.files();
+    while settings.connection.files() == files {
+        if stop.load(Ordering::Relaxed) {
+            log::info!("ending as asked");
+            service.stops();
+            return None;
+        }
+        if reload.wish.swap(false, Ordering::Relaxed) {
+            service.reloads(clock.monotonic());
+            match (reload.read)() {
+                Ok(others) => return Some(others),
+                Err(error) => log::error!("the configuration stays as it was: {error}"),
+            }
+            service.reloaded(Duration::ZERO);
+        }
+        service.lives(clock.monotonic());
+        std::thread::sleep(LOOK_EVERY);
+    }
+    Some(settings)
 }
 
 impl Consumer<'_> {

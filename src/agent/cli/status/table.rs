@@ -386,6 +386,19 @@ warning   eth0 rx  wan-down  80.0 Mbit/s  94.9 Mbit/s  97.9 Mbit/s  2m 4s
     }
 
     #[test]
+    fn the_help_says_what_each_column_and_verdict_is() {
+        let lines: Vec<&str> = super::super::HELP.lines().map(str::trim_start).collect();
+        let is_explained = |word: &str| lines.iter().any(|line| line.starts_with(&format!("{word} ")));
+        for column in LINK_COLUMNS.iter().filter(|column| !["link", "rx", "tx"].contains(column)) {
+            assert!(is_explained(column), "{column}");
+        }
+        assert!(is_explained("rx, tx"));
+        for verdict in ["learning", "waiting", "reset", "jump", "suspect", "gap", "unread"] {
+            assert!(is_explained(verdict), "{verdict}");
+        }
+    }
+
+    #[test]
     fn one_that_does_not_run_says_so_and_only_what_is_known() {
         let report = StatusReport { state_dir: "/srv/hw".into(), asked_at: now(), ..StatusReport::default() };
         let table = "\

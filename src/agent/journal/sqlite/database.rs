@@ -31,7 +31,9 @@ pub(super) fn synchronous() -> &'static str {
 pub(super) fn check(connection: &Connection) -> Result<(), JournalError> {
     let sound: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(damage)?;
     if sound != "ok" {
-        return Err(JournalError::Damaged(sound));
+        // Some answers have a headline, `*** in database main ***`.
+        let what: Vec<&str> = sound.lines().filter(|line| !line.starts_with("***")).collect();
+        return Err(JournalError::Damaged(what.join("; ")));
     }
     let version: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(damage)?;
     match version {

@@ -1,0 +1,283 @@
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use tempfile::TempDir;
+
+use super::*;
+use crate::agent::config::Surroundings;
+use crate::agent::counters::{Came, CounterBits, CounterError, Counters, LinkChange, LinkInfo, LinkKind};
+use crate::agent::event_system::ObserveError;
+use crate::clock::ManualClock;
+use crate::config::Layers;
+use crate::event::{Breach, Event};
+
+const SECOND: Duration = Duration::from_secs(1);
+/// Bytes a second above and below the thresholds of [`LIMIT`].
+const OVER: u64 = 2_000;
+const BELOW: u64 = 100;
+const LIMIT: &str = "[[limit]]\nname = 'low'\ninterface = 'a'\ndirection = 'rx'\nraise_at = '8 kbit/s'\nfor = '3s'\n\
+                     clear_for = '3s'\nupdate_every = '4m'\n";
+
+/// Returns settings whose broker never answers; `text` begins with top-level keys.
+fn settings(text: &str) -> Settings {
+    let text = format!("source = 'synthetic'\n{text}\n[kafka]\nbrokers = '127.0.0.1:9'\n");
+    Settings::new(&Layers::from_text("agent.toml", &text), &Surroundings::default()).expect("it is right")
+}
+
+fn within(state_dir: &TempDir, text: &str) -> Settings {
+    settings(&format!("state_dir = '{}'\n{text}", state_dir.path().display()))
+}
+
+#[test]
+fn deadlines_that_passed_are_counted() {
+    let s = Duration::from_secs;
+    assert_eq!(missed(s(10), s(9), s(1)), 0);
+    assert_eq!(missed(s(10), s(10), s(1)), 1);
+    assert_eq!(missed(s(10), Duration::from_millis(12_500), s(1)), 3);
+}
+
+type Seen = Rc<RefCell<Vec<Arc<Event>>>>;
+
+struct Recorder(Seen);
+
+impl Observer for Recorder {
+    fn name(&self) -> &'static str {
+        "recorder"
+    }
+
+    fn added(&mut self, events: &[Arc<Event>]) -> Result<(), ObserveError> {
+        self.0.borrow_mut().extend_from_slice(events);
+        Ok(())
+    }
+}
+
+/// A source whose counters are a function of the time, and `None` where they cannot be read.
+struct Fake<F> {
+    /// Time that passes before and after the moment of a reading.
+    pauses: (Duration, Duration),
+    links: Vec<LinkInfo>,
+    is_open: bool,
+    manual: Option<ManualClock>,
+    bytes: F,
+}
+
+impl<F: FnMut(u32, Duration) -> Option<u64>> CounterSource for Fake<F> {
+    fn name(&self) -> &'static str {
+        "fake"
+    }
+
+    fn read(&mut self, clock: &dyn Clock, reading: &mut Reading) -> Result<(), CounterError> {
+        let pass = |time: Duration| self.manual.iter().for_each(|manual| manual.advance(time));
+        *reading = Reading::default();
+        pass(self.pauses.0);
+        (reading.at, reading.boottime) = (clock.monotonic(), clock.boottime());
+        for LinkInfo { ifindex, .. } in &self.links {
+            let rx_bytes = (self.bytes)(*ifindex, reading.at).ok_or(CounterError::Malformed("no counters"))?;
+            let counters = Counters { ifindex: *ifindex, rx_bytes, tx_bytes: 0, packets: None, bits: CounterBits::B64 };
+            reading.counters.push(counters);
+        }
+        pass(self.pauses.1);
+        if !std::mem::replace(&mut self.is_open, true) {
+            let added = |info: &LinkInfo| LinkChange::Added(info.clone(), Came::Appeared);
+            reading.changes = self.links.iter().map(added).collect();
+        }
+        Ok(())
+    }
+}
+
+/// An agent on a clock that moves only when it is moved, and on counters of one link that is counted in software.
+struct Bench {
+    agent: Agent,
+    clock: ManualClock,
+    /// Time that a reading takes before the moment of its counters.
+    before: Duration,
+    bytes: Rc<RefCell<Option<u64>>>,
+    seen: Seen,
+}
+
+impl Bench {
+    fn new(settings: Settings) -> Self {
+        Self::reading_slowly(settings, (Duration::ZERO, Duration::ZERO))
+    }
+
+    fn reading_slowly(settings: Settings, pauses: (Duration, Duration)) -> Self {
+        let clock = ManualClock::new(DateTime::from_timestamp(1_795_176_000, 0).unwrap());
+        let (seen, bytes) = (Seen::default(), Rc::new(RefCell::new(Some(0))));
+        let observer = Box::new(Recorder(Rc::clone(&seen)));
+        let mut agent = Agent::start(settings, vec![observer], Box::new(clock.clone())).expect("it starts");
+        let shown = Rc::clone(&bytes);
+        agent.source = Box::new(Fake {
+            pauses,
+            links: vec![LinkInfo::new(1, "a", LinkKind::Ppp)],
+            is_open: false,
+            manual: Some(clock.clone()),
+            bytes: move |_, _| *shown.borrow(),
+        });
+        let mut bench = Self { agent, clock, before: pauses.0, bytes, seen };
+        bench.agent.tick();
+        bench
+    }
+
+    /// Ticks a second after the last reading, in which so many bytes were received.
+    fn carry(&mut self, more: u64) {
+        if let Some(bytes) = self.bytes.borrow_mut().as_mut() {
+            *bytes += more;
+        }
+        let next = self.agent.reading.at + SECOND;
+        self.clock.advance(next.saturating_sub(self.clock.monotonic() + self.before));
+        self.agent.tick();
+    }
+
+    fn reload(&mut self, settings: &Settings) {
+        self.agent.reload(&|| Ok(settings.clone())).expect("it goes on");
+    }
+
+    fn durability(&mut self) -> Durability {
+        self.agent.system.journal().durability()
+    }
+
+    /// Returns the wall clock's time of the last reading.
+    fn read_at(&self) -> DateTime<Utc> {
+        let since = self.clock.boottime() - self.agent.reading.boottime;
+        self.clock.wall() - TimeDelta::from_std(since).unwrap()
+    }
+
+    fn breaches(&self) -> Vec<(String, Breach, Stamp)> {
+        let breach = |event: &Arc<Event>| {
+            Some((event.body.kind().to_owned(), event.body.breach()?.clone(), event.stamp.clone()))
+        };
+        self.seen.borrow().iter().filter_map(breach).collect()
+    }
+}
+
+#[test]
+fn the_disk_is_tried_again_while_no_counters_can_be_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let mut bench = Bench::new(settings(&format!("state_dir = '{}'", file.join("state").display())));
+    assert_eq!(bench.durability(), Durability::InMemory, "no directory can be made in a file");
+    *bench.bytes.borrow_mut() = None;
+    std::fs::remove_file(&file).unwrap();
+    bench.carry(0);
+    assert_eq!(bench.durability(), Durability::InMemory, "it was tried just now");
+    bench.clock.advance(Duration::from_secs(30));
+    bench.carry(0);
+    assert_eq!(bench.durability(), Durability::OnDisk);
+}
+
+#[test]
+fn a_slow_read_breaks_no_rise_and_shifts_no_time() {
+    for (before, after) in [(0, 0), (150, 0), (0, 150), (300, 400)] {
+        let directory = tempfile::tempdir().unwrap();
+        let pauses = (Duration::from_millis(before), Duration::from_millis(after));
+        let mut bench = Bench::reading_slowly(within(&directory, LIMIT), pauses);
+        bench.carry(BELOW);
+        let started = bench.read_at();
+        [OVER; 3].into_iter().for_each(|bytes| bench.carry(bytes));
+        let (kind, breach, stamp) = bench.breaches().pop().expect("it is raised after three seconds");
+        let raised = started + TimeDelta::seconds(3);
+        assert_eq!((&*kind, breach.started_at, breach.raised_at), ("breach_raised", started, raised), "{pauses:?}");
+        assert_eq!((stamp.observed_at, breach.duration_ms), (raised, 3_000), "{pauses:?}");
+        assert_eq!(u128::from(stamp.monotonic_ms), bench.agent.reading.boottime.as_millis());
+    }
+}
+
+/// Returns all breaches of a series that rises, is exceeded, falls and clears, and the next flush; `reload` comes after each reading.
+fn judged(reload: impl Fn(&mut Bench)) -> (Vec<(String, Breach)>, Option<Duration>) {
+    let directory = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new(within(&directory, LIMIT));
+    for bytes in [BELOW, OVER, OVER, OVER, OVER, OVER, BELOW, BELOW, OVER, BELOW, BELOW, BELOW, OVER, OVER, OVER] {
+        bench.carry(bytes);
+        reload(&mut bench);
+    }
+    let same = |(kind, breach, _)| (kind, Breach { breach_id: Default::default(), ..breach });
+    (bench.breaches().into_iter().map(same).collect(), bench.agent.publisher.next_flush())
+}
+
+#[test]
+fn reading_the_same_configuration_again_changes_nothing() {
+    let alone = judged(|_| {});
+    let kinds: Vec<_> = alone.0.iter().map(|(kind, _)| &**kind).collect();
+    assert_eq!(kinds, ["breach_raised", "breach_cleared", "breach_raised"]);
+    assert_eq!(judged(|bench| bench.reload(&bench.agent.settings.clone())), alone);
+}
+
+#[test]
+fn a_new_flush_interval_counts_from_now() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new(within(&directory, "[flush]\ninterval = '10h'"));
+    let far = bench.agent.publisher.next_flush().unwrap();
+    bench.clock.advance(SECOND);
+    bench.reload(&within(&directory, "[flush]\ninterval = '20s'"));
+    let (now, next) = (bench.clock.monotonic(), bench.agent.publisher.next_flush().unwrap());
+    assert!(next != far && next > now && next <= now + Duration::from_secs(20), "{next:?}");
+}
+
+#[test]
+fn new_bounds_of_the_journal_take_effect_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new(within(&directory, "[journal]\nmax_size = '16MiB'"));
+    let link = |number| crate::event::Link {
+        interface: format!("a{number}"),
+        ifindex: number,
+        speed_bps: None,
+        reason: Some(Reason::Up),
+        detail: Some("x".repeat(1_000)),
+    };
+    bench.agent.add((1..4_000).map(|number| Body::LinkChanged(link(number))).collect());
+    assert_eq!(bench.agent.system.journal().lost().total(), 0);
+    bench.reload(&within(&directory, "[journal]\nmax_size = '2MiB'"));
+    let left = bench.agent.system.pending();
+    assert!(bench.agent.system.journal().lost().evicted > 1_000 && left.bytes < 2 << 20, "{left:?}");
+
+    bench.clock.advance(Duration::from_secs(120));
+    bench.reload(&within(&directory, "[journal]\nmax_size = '2MiB'\nmax_age = '1m'"));
+    let events = bench.agent.system.journal().batch(crate::agent::journal::Position::START, 10, 1 << 20).unwrap();
+    assert!(bench.agent.system.journal().lost().expired > 0);
+    assert!(events.iter().all(|queued| matches!(queued.event.body, Body::Loss(_))), "{events:?}");
+}
+
+#[test]
+fn flushes_of_a_fleet_that_boots_together_are_spread_by_its_names() {
+    let first_flush = |name: &str| {
+        let directory = tempfile::tempdir().unwrap();
+        let bench = Bench::new(settings(&format!("agent = '{name}'\nstate_dir = '{}'", directory.path().display())));
+        bench.agent.publisher.next_flush().unwrap()
+    };
+    let flushes = ["gw-1", "gw-2", "gw-3"].map(first_flush);
+    assert_eq!(flushes, ["gw-1", "gw-2", "gw-3"].map(first_flush), "each name has its own place");
+    let apart = |a: usize, b: usize| flushes[a].abs_diff(flushes[b]) > SECOND;
+    assert!(apart(0, 1) && apart(1, 2) && apart(0, 2), "{flushes:?}");
+}
+
+#[test]
+fn probes_between_ticks_find_a_driver_that_counts_in_software() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = within(&directory, "interval = '100ms'");
+    let mut agent = Agent::start(settings, Vec::new(), Box::<SystemClock>::default()).expect("it starts");
+    let (software, hardware) = (LinkInfo::new(1, "a", LinkKind::Bond), LinkInfo::new(2, "b", LinkKind::Bond));
+    let mut began = None;
+    agent.source = Box::new(Fake {
+        pauses: (Duration::ZERO, Duration::ZERO),
+        links: vec![software, hardware],
+        is_open: false,
+        manual: None,
+        bytes: move |ifindex, at: Duration| {
+            let passed = at - *began.get_or_insert(at);
+            Some(match ifindex {
+                // Traffic that ends after a while.
+                1 => passed.min(Duration::from_millis(1_800)).as_micros() as u64,
+                // The same for ever, copied from the hardware once a second.
+                _ => passed.as_secs() * 1_000_000,
+            })
+        },
+    });
+    let control = Control::new().unwrap();
+    agent.watch(&control, Some(Duration::from_millis(3_000)), &|| Err(String::new())).expect("it ends by itself");
+    let waited: Vec<bool> = agent.detector.links().map(|link| link.unjudged.contains_key("waiting")).collect();
+    // Where each reading is exact, a counter that stands is silence: there is nothing to wait for.
+    assert_eq!(waited, [false, true]);
+}
