@@ -1,4 +1,4 @@
-//! The figures of the README, from one run: `benches/run` starts the servers and calls this.
+//! The figures of docs/figures.md, from one run: `benches/run` starts the servers and calls this.
 //!
 //! Each line is a median of at least five; machine and date stand above the tables. What can't be measured says why.
 

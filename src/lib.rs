@@ -1,15 +1,54 @@
 //! Highwater measures how much traffic a host's network interfaces carry, and reports reliably when a link exceeds its limit.
 //!
-//! The path of the data, and the order of the modules:
+//! The crate holds two programs, which share no state but a Kafka topic:
 //!
 //! ```text
+//!  highwater-agent, on each host
 //!  kernel counters ─► rate ─► limit ─► EventSystem ─► journal ─► publisher ─► Kafka
 //!                                                                               │
-//!                     PostgreSQL or SQLite ◄─ store ◄─ batch ◄─ decode ◄────────┘
+//!  highwater-consumer, beside the database                                      │
+//!  report, cli ◄─ PostgreSQL or SQLite ◄─ store ◄─ batch ◄─ source, decoded ◄───┘
 //! ```
 //!
-//! [`agent`] is the upper line, `highwater-agent`; [`consumer`] the lower one, `highwater-consumer`. They never import each other:
-//! all that they share is in the modules before them, and the [`event`] is the only thing sent from one to the other.
+//! They never import each other: all that they share is in the modules before them, and the [`event`] is the only thing sent from
+//! one to the other. Pure modules (rate, limit, detector, event) ask no clock and do no I/O; `run` and `cli` put the others
+//! together. `tests/tidy.rs` checks all of this.
+//!
+//! # Modules in the order of the data
+//!
+//! - [`event`]: an occurrence with its identity `(agent, epoch, seq)`. [`event::fields`] defines each field once.
+//! - [`wire`]: the event as JSON, Avro or Protobuf, its Kafka message, its schemas.
+//! - [`agent::counters`]: byte counters and the links that come and go, by netlink, sysinfo or made up.
+//! - [`agent::rate`]: traffic from two readings, with a verdict on how far to trust it.
+//! - [`agent::limit`], [`agent::detector`]: limits, and the states and events of their breaches. [`agent::resume`] continues them
+//!   after a restart.
+//! - [`agent::event_system`]: registers events and notifies observers. A reaction of your own begins here.
+//! - [`agent::journal`]: keeps events on disk until Kafka has them, and declares those that it has to give up.
+//! - [`agent::publisher`]: decides when to send, sends again after every failure, and removes what is acknowledged.
+//! - [`consumer::batch`], [`consumer::checkpoint`]: what was read and is not stored; where each partition goes on.
+//! - [`consumer::store`]: rows, dead letters and offsets in one transaction, in PostgreSQL or SQLite.
+//! - [`consumer::report`]: questions to a store, with typed answers.
+//! - [`agent::run`], [`consumer::run`]: the loops; [`agent::cli`], [`consumer::cli`]: the commands.
+//!
+//! Beside them: [`config`] (file, environment, flags), [`kafka`] and [`registry`] (connections), [`output`] (table, JSON, CSV),
+//! [`clock`], [`watchdog`] and [`service`] (systemd), [`units`], [`exit`], [`logging`], and [`failpoints`] for tests.
+//!
+//! # Threads
+//!
+//! The agent's main loop reads counters, evaluates limits and owns the journal; it waits for the kernel and the journal's disk
+//! alone. A publisher thread owns the librdkafka producer; both exchange events and reports over channels. The consumer's main
+//! loop polls Kafka and collects a batch while a store thread commits the one before; retention has a thread and a session of its
+//! own. In both programs a watchdog thread notices a step that takes too long.
+//!
+//! # Guards
+//!
+//! An event is sent at least once, and stored exactly once. Three guards in each transaction of [`consumer::store`] ensure that:
+//!
+//! 1. It locks the partition's `next_offset`, skips what is below it, and refuses a batch that begins above it.
+//! 2. It skips rows that exist; the primary key is behind that.
+//! 3. It advances `next_offset` only from the value at which the batch began.
+//!
+//! `docs/architecture.md` in the repository has more: the invariants, each transaction, and the reasons.
 
 // These macros panic on a closed pipe: `output::print` and `exit::write_error` do not.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
