@@ -5,12 +5,29 @@ use rusqlite::ErrorCode;
 use crate::agent::journal::JournalError;
 
 pub(super) fn damage(error: rusqlite::Error) -> JournalError {
+    use ErrorCode::{
+        AuthorizationForStatementDenied, CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, FileLockingProtocolFailed,
+        NoLargeFileSupport, OperationAborted, OperationInterrupted, OutOfMemory, PermissionDenied, ReadOnly,
+        SystemIoFailure,
+    };
     match error.sqlite_error_code() {
-        // The last two mean that the schema is not ours: a table is missing, or a column has another type.
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown) | None => {
-            JournalError::Damaged(error.to_string())
-        }
-        _ => JournalError::Sqlite(error),
+        Some(
+            AuthorizationForStatementDenied
+            | CannotOpen
+            | DatabaseBusy
+            | DatabaseLocked
+            | DiskFull
+            | FileLockingProtocolFailed
+            | NoLargeFileSupport
+            | OperationAborted
+            | OperationInterrupted
+            | OutOfMemory
+            | PermissionDenied
+            | ReadOnly
+            | SystemIoFailure,
+        ) => JournalError::Sqlite(error),
+        // Anything else means a file that is not as it was written: a table is missing, a value has another type or size.
+        _ => JournalError::Damaged(error.to_string()),
     }
 }
 
