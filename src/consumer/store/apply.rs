@@ -19,11 +19,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use chrono::{DateTime, Utc};
 
 use super::rows::{
-    self, Bounds, BreachChanges, BreachKey, DeadLetterRow, KnownBreach, Lost, RangeChanges, Row, SeriesRanges, Table,
+    self, Bounds, BreachChanges, BreachKey, DeadLetterRow, KnownBreach, Lost, RangeChanges, Row, SeriesRanges,
 };
+use super::tables::{TABLES, Table, probe};
 use super::{Applied, RetriedRecord, RetryOutcome, RetrySummary, StoreError, StoreProgress};
 use crate::consumer::batch::{Batch, Fingerprint, Gap, PackedHeaders, Record, TopicId};
-use crate::event::{Body, Breach, Direction, Epoch, Event, EventId, Loss, Reason, Sample, Severity, Stamp};
+use crate::event::Event;
 use crate::failpoints;
 
 const TRIES_MAX: u32 = 5;
@@ -324,48 +325,6 @@ fn takes_ours<S: Session>(
     Ok(true)
 }
 
-fn probe(like: &Event, seq: u64) -> Event {
-    let at = like.stamp.observed_at;
-    let body = match &like.body {
-        Body::BreachRaised(_) | Body::BreachUpdated(_) | Body::BreachCleared(_) => Body::BreachUpdated(Breach {
-            breach_id: "probe".into(),
-            started_at: at,
-            raised_at: at,
-            ended_at: at,
-            limit_name: "probe".into(),
-            severity: Severity::Warning,
-            interface: "probe".into(),
-            ifindex: None,
-            direction: Direction::Rx,
-            limit_bps: 1,
-            rate_bps: 1,
-            peak_bps: 1,
-            mean_bps: 1,
-            duration_ms: seq,
-            measured_ms: seq,
-            excess_bytes: seq,
-            reason: None,
-            detail: None,
-        }),
-        Body::Loss(_) => {
-            Body::Loss(Loss { epoch: Epoch(0), ranges: vec![(seq, seq)], reason: Reason::Evicted, detail: None })
-        }
-        Body::Sample(_) => Body::Sample(Sample::default()),
-        _ => Body::Unknown("probe".to_owned()),
-    };
-    Event {
-        id: EventId { epoch: Epoch(0), seq },
-        stamp: Stamp {
-            agent: "highwater-consumer-probe".into(),
-            observed_at: at,
-            boot_id: String::new(),
-            monotonic_ms: 0,
-            clock_synced: None,
-        },
-        body,
-    }
-}
-
 /// Stores the part of `batch` that is within `bounds` and not below `next_offset`; `refused` become dead letters.
 fn attempt<S: Session>(
     session: &mut S,
@@ -490,7 +449,7 @@ fn pass_over_known<'a>(
     (known, approach): (&SeriesRanges<'_>, Approach),
     conflicts: &mut Vec<&'a Event>,
 ) -> Result<(), AttemptError> {
-    for table in rows::TABLES {
+    for table in TABLES {
         let is_asked_for = |row: &Row<'_>| approach == Approach::LookUpAll || rows::was_seen(row.event, known);
         let of_table = |row: &Row<'_>| Table::of(row.event) == table && is_asked_for(row);
         let seen: Vec<Row<'a>> = rows.iter().filter(|row| of_table(row)).copied().collect();

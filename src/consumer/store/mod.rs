@@ -15,6 +15,7 @@ mod rows;
 mod sequences;
 
 mod sqlite;
+mod tables;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

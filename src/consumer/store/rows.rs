@@ -6,22 +6,10 @@ use std::collections::{BTreeMap, HashMap};
 use chrono::{DateTime, NaiveDate, Utc};
 
 use super::sequences::{self, SequenceRange, merged};
+use super::tables::{TABLES, Table};
 use super::{Rejected, RetriedRecord, TotalKey};
 use crate::consumer::batch::{Batch, ClaimedIdentity, Record};
-use crate::event::fields::{
-    AGENT, BREACH_ID, DETAIL, DIRECTION, DURATION_MS, ENDED_AT, EPOCH, EXCESS_BYTES, FIELDS, Field, INTERFACE,
-    LIMIT_BPS, LIMIT_NAME, MEAN_BPS, MEASURED_MS, OBSERVED_AT, PEAK_BPS, RAISED_AT, RATE_BPS, REASON, RX_BPS, RX_BYTES,
-    SCHEMA, SEQ, SEVERITY, STARTED_AT, TX_BPS, TX_BYTES,
-};
 use crate::event::{Body, Breach, Epoch, Event};
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Table {
-    Events,
-    Samples,
-}
-
-pub(super) const TABLES: [Table; 2] = [Table::Events, Table::Samples];
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Row<'a> {
@@ -94,71 +82,7 @@ pub(super) struct BreachChanges<'a> {
     pub(super) totals: BTreeMap<(TotalKey, NaiveDate), (i64, i64)>,
 }
 
-const SAMPLE_COLUMNS: [Field; 11] =
-    [AGENT, EPOCH, SEQ, OBSERVED_AT, INTERFACE, DURATION_MS, RX_BYTES, TX_BYTES, RX_BPS, TX_BPS, REASON];
-
-/// Fields of a breach's last event that `breach_state` keeps.
-const BREACH_STATE: [Field; 21] = [
-    AGENT,
-    EPOCH,
-    SEQ,
-    OBSERVED_AT,
-    BREACH_ID,
-    STARTED_AT,
-    RAISED_AT,
-    ENDED_AT,
-    LIMIT_NAME,
-    SEVERITY,
-    INTERFACE,
-    DIRECTION,
-    LIMIT_BPS,
-    RATE_BPS,
-    PEAK_BPS,
-    MEAN_BPS,
-    DURATION_MS,
-    MEASURED_MS,
-    EXCESS_BYTES,
-    REASON,
-    DETAIL,
-];
-
 const ERROR_CHARS_MAX: usize = 1_000;
-
-impl Table {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Events => "events",
-            Self::Samples => "samples",
-        }
-    }
-
-    pub(super) fn fields(self) -> impl Iterator<Item = &'static Field> {
-        FIELDS.iter().filter(move |field| self.has(field))
-    }
-
-    #[inline]
-    pub(super) fn has(self, field: &Field) -> bool {
-        match self {
-            Self::Events => ![SCHEMA, RX_BYTES, TX_BYTES, RX_BPS, TX_BPS].contains(field),
-            Self::Samples => SAMPLE_COLUMNS.contains(field),
-        }
-    }
-
-    pub(super) fn of(event: &Event) -> Self {
-        match event.body {
-            Body::Sample(_) => Self::Samples,
-            _ => Self::Events,
-        }
-    }
-}
-
-pub(super) fn is_of_breach_state(field: &Field) -> bool {
-    BREACH_STATE.contains(field)
-}
-
-pub(super) fn breach_state_fields() -> impl Iterator<Item = &'static Field> {
-    FIELDS.iter().filter(|field| is_of_breach_state(field))
-}
 
 impl LastWord<'_> {
     pub(super) fn state(&self) -> &'static str {

@@ -1,7 +1,8 @@
 //! Rows in PostgreSQL's binary COPY format (<https://www.postgresql.org/docs/current/sql-copy.html>), written by hand: no
 //! allocation and no formatting for each value, since every row of every event goes this way.
 
-use crate::consumer::store::rows::{Row, Table};
+use crate::consumer::store::rows::Row;
+use crate::consumer::store::tables::Table;
 use crate::event::fields::FieldValue;
 
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
@@ -18,7 +19,7 @@ pub(super) fn statement(table: Table) -> String {
 
 fn columns(table: Table) -> Vec<&'static str> {
     let fields = table.fields().map(|field| field.name);
-    let raw = (table == Table::Events).then_some("raw");
+    let raw = table.has_raw().then_some("raw");
     fields.chain(["kafka_topic", "kafka_partition", "kafka_offset"]).chain(raw).collect()
 }
 
@@ -37,7 +38,7 @@ pub(super) fn encode(table: Table, topic: &str, rows: &[&Row<'_>]) -> Vec<u8> {
         out.text(topic);
         out.bytes(&row.partition.to_be_bytes());
         out.bytes(&row.record.offset.to_be_bytes());
-        if table == Table::Events {
+        if table.has_raw() {
             out.maybe(row.record.raw.as_deref(), CopyFields::text);
         }
     }

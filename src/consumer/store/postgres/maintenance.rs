@@ -15,6 +15,7 @@ use super::partitions::{self, Partition};
 use super::sqlstate::{Class, class};
 use super::{HELD_MAX, pooler, quoted, session};
 use crate::clock::{Clock as _, SystemClock};
+use crate::consumer::store::tables::{TABLES, nothing_is_left};
 use crate::consumer::store::{Maintained, Maintenance, Retention, StoreError, StoreOptions, StoreProgress};
 use crate::failpoints::instead;
 
@@ -48,10 +49,6 @@ const NOTE_AGE: TimeDelta = TimeDelta::days(1);
 
 /// Deleted in pieces: tables, and the conditions of expired rows, where `$1` is the time before which they expire.
 const EXPIRED: &[(&str, &str, Retained)] = &[
-    ("events_before_2020", "stored_at < $1", Retained::Events),
-    ("events_after_2100", "stored_at < $1", Retained::Events),
-    ("samples_before_2020", "stored_at < $1", Retained::Events),
-    ("samples_after_2100", "stored_at < $1", Retained::Events),
     ("dead_letters", "stored_at < $1", Retained::EventsAndDeadLetters),
     // A breach is kept as long as the event that it was last written from.
     (
@@ -74,21 +71,10 @@ const ENDED: &str = "last_stored_at < $1
     AND NOT EXISTS (SELECT FROM losses l WHERE l.agent = agent_sequences.agent AND l.epoch = agent_sequences.epoch)
     AND NOT EXISTS (SELECT FROM dead_letters d WHERE d.agent = agent_sequences.agent AND d.epoch = agent_sequences.epoch)";
 
-/// Series, see [`ENDED`], of an agent that has stored in another epoch since; and of one that is gone, all of whose rows are too. It
-/// is remembered as long as its totals may be: its numbers keep what comes again from being counted again.
-const ENDED_SERIES: &[(&str, Retained)] = &[
-    (
-        "EXISTS (SELECT FROM agent_sequences n WHERE n.agent = agent_sequences.agent AND n.epoch <> agent_sequences.epoch
-                                                 AND n.of_samples = agent_sequences.of_samples AND n.last_stored_at >= $1)",
-        Retained::Events,
-    ),
-    (
-        "NOT EXISTS (SELECT FROM events e WHERE e.agent = agent_sequences.agent)
-         AND NOT EXISTS (SELECT FROM samples e WHERE e.agent = agent_sequences.agent)
-         AND NOT EXISTS (SELECT FROM breach_state b WHERE b.agent = agent_sequences.agent)",
-        Retained::EventsAndTotals,
-    ),
-];
+/// Series, see [`ENDED`], of an agent that has stored in another epoch since.
+const SUPERSEDED: &str = "EXISTS (
+    SELECT FROM agent_sequences n WHERE n.agent = agent_sequences.agent AND n.epoch <> agent_sequences.epoch
+                                    AND n.of_samples = agent_sequences.of_samples AND n.last_stored_at >= $1)";
 
 /// Series with a gap that was noticed before `$1`: below the first range, or between two.
 const WITH_OLD_GAPS: &str = "
@@ -207,6 +193,9 @@ impl Round<'_> {
     fn all(&mut self, maintained: &mut Maintained) -> Result<(), MaintenanceEnd> {
         let before = self.before(Retained::Events);
         self.drop_partitions(before, maintained)?;
+        for partition in TABLES.iter().flat_map(|table| table.outermost()) {
+            self.delete(partition, "stored_at < $1", before, &mut maintained.deleted)?;
+        }
         for (table, condition, kept) in EXPIRED {
             self.delete(table, condition, self.before(*kept), &mut maintained.deleted)?;
         }
@@ -220,9 +209,9 @@ impl Round<'_> {
                                                           AND s.first_seq > losses.last_seq AND s.first_stored_at >= $1)";
         self.delete("losses", closed, before, &mut maintained.deleted)?;
         // By now each is one range.
-        for (condition, kept) in ENDED_SERIES {
+        for (condition, kept) in [(SUPERSEDED, Retained::Events), (&*nothing_is_left(), Retained::EventsAndTotals)] {
             let condition = format!("{ENDED} AND {condition}");
-            self.delete("agent_sequences", &condition, self.before(*kept), &mut maintained.deleted)?;
+            self.delete("agent_sequences", &condition, self.before(kept), &mut maintained.deleted)?;
         }
         if are_closed { Ok(()) } else { Err(MaintenanceEnd::Unfinished("series of numbers are in use".to_owned())) }
     }

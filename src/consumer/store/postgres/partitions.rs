@@ -12,7 +12,8 @@ use super::quoted;
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::store::apply::Unplaceable;
 use crate::consumer::store::query::Locks;
-use crate::consumer::store::rows::{Row, TABLES, Table};
+use crate::consumer::store::rows::Row;
+use crate::consumer::store::tables::{TABLES, Table};
 use crate::consumer::store::{PartitionWidth, StoreError, StoreOptions};
 
 /// Held while partitions are made or dropped: one session at a time.
@@ -101,11 +102,7 @@ impl Partitions {
 
     /// Makes the partition of `time`; false if there were too many. Queries and inserts go on, unlike with `PARTITION OF`.
     fn add(&mut self, transaction: &mut Transaction<'_>, table: Table, time: DateTime<Utc>) -> Result<bool, Error> {
-        let width = match table {
-            Table::Events => self.width,
-            Table::Samples => PartitionWidth::Week,
-        };
-        let (from, to) = self.free_period(table, time, width);
+        let (from, to) = self.free_period(table, time, table.width(self.width));
         let kept_s = self.keep.as_secs_f64();
         let outside: bool = transaction
             .query_one(
@@ -113,8 +110,7 @@ impl Partitions {
                 &[&to, &from, &kept_s],
             )?
             .get(0);
-        let outside = outside && table == Table::Events;
-        if outside && made_outside(transaction)? >= OUTSIDE_MAX {
+        if outside && table.is_limited_outside() && made_outside(transaction)? >= OUTSIDE_MAX {
             return Ok(false);
         }
         let name = free_name(transaction, &format!("{}_{}", table.name(), from.format("%Y%m%d")))?;

@@ -4,13 +4,13 @@
 use postgres::{Client, Statement};
 
 use super::columns::column_type;
-use crate::consumer::store::rows::{self, Table};
+use crate::consumer::store::tables::{self, TABLES, Table};
 use crate::event::fields::{AGENT, BREACH_ID};
 use crate::failpoints::unless_out;
 
 pub(super) struct Statements {
-    events: OfTable,
-    samples: OfTable,
+    /// In the order of [`TABLES`].
+    of_tables: Vec<OfTable>,
     pub(super) lock_checkpoints: Statement,
     pub(super) known_ranges: Lookup,
     pub(super) drop_ranges: Statement,
@@ -39,16 +39,12 @@ pub(super) struct OfTable {
 
 impl Statements {
     pub(super) fn of(&self, table: Table) -> &OfTable {
-        match table {
-            Table::Events => &self.events,
-            Table::Samples => &self.samples,
-        }
+        &self.of_tables[table as usize]
     }
 
     pub(super) fn prepare(client: &mut Client) -> Result<Self, postgres::Error> {
         Ok(Self {
-            events: OfTable::prepare(client, Table::Events)?,
-            samples: OfTable::prepare(client, Table::Samples)?,
+            of_tables: TABLES.iter().map(|table| OfTable::prepare(client, *table)).collect::<Result<_, _>>()?,
             lock_checkpoints: client.prepare(&unless_out("guard-1-lock", "FOR UPDATE", LOCK_CHECKPOINTS))?,
             known_ranges: Lookup::prepare(client, KNOWN_RANGES, "FOR UPDATE OF s")?,
             drop_ranges: client.prepare(DROP_RANGES)?,
@@ -159,7 +155,7 @@ const KNOWN_BREACHES: &str = "
 /// Returns the columns of `breach_state`, but for `stored_at`, and their types.
 fn breach_columns() -> Vec<(&'static str, &'static str)> {
     let own = [("state", "text"), ("counted_bytes", "bigint")];
-    rows::breach_state_fields().map(|field| (field.name, column_type(field))).chain(own).collect()
+    tables::breach_state_fields().map(|field| (field.name, column_type(field))).chain(own).collect()
 }
 
 /// Returns the FROM of a row for each breach.

@@ -16,9 +16,10 @@ use crate::consumer::batch::{Fingerprint, Gap, TopicId};
 use crate::consumer::store::apply::{self, AttemptError, Unplaceable};
 use crate::consumer::store::rows::{
     self, Bounds, BreachChanges, BreachKey, DeadLetterRow, KnownBreach, LastWord, Lost, RangeChanges, Rank, Row,
-    SeriesRanges, Table,
+    SeriesRanges,
 };
 use crate::consumer::store::sequences::SequenceRange;
+use crate::consumer::store::tables::{self, Table};
 use crate::consumer::store::{StoreError, TotalKey};
 use crate::event::Epoch;
 use crate::failpoints;
@@ -402,11 +403,11 @@ fn put_last_words(
     words: &[LastWord<'_>],
     known: &[KnownBreach],
 ) -> Result<u64, postgres::Error> {
-    let mut columns: Vec<ColumnArray<'_>> = rows::breach_state_fields().map(ColumnArray::of).collect();
+    let mut columns: Vec<ColumnArray<'_>> = tables::breach_state_fields().map(ColumnArray::of).collect();
     for word in words {
         let mut next = columns.iter_mut();
         word.event.visit_all(|field, value| {
-            if rows::is_of_breach_state(field)
+            if tables::is_of_breach_state(field)
                 && let Some(column) = next.next()
             {
                 column.push(value);

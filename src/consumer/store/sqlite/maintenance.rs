@@ -9,6 +9,7 @@ use rusqlite::{Connection, Error, ErrorCode, OpenFlags, params};
 
 use super::{MIGRATIONS, text};
 use crate::clock::{Clock as _, SystemClock};
+use crate::consumer::store::tables::{TABLES, nothing_is_left};
 use crate::consumer::store::{Maintained, Maintenance, Retention, StoreError, StoreProgress};
 
 pub(in crate::consumer::store) struct SqliteMaintenance {
@@ -20,13 +21,12 @@ const BUSY: Duration = Duration::from_secs(1);
 
 const PIECE: usize = 10_000;
 
-/// Tables, and the conditions of expired rows; `?1` is the time before which rows expire.
+/// Condition of an expired row of a message. What a clock that is wrong observed after 2100 goes by the time of storing alone, as in
+/// PostgreSQL.
+const ROWS: &str = "(observed_at < ?1 OR observed_at >= '2100') AND stored_at < ?1";
+
+/// Other tables, and the conditions of expired rows; `?1` is the time before which rows expire.
 const EXPIRED: &[(&str, &str)] = &[
-    ("events", "observed_at < ?1 AND stored_at < ?1"),
-    // Observed by a clock that is wrong: PostgreSQL has a partition for these.
-    ("events", "observed_at >= '2100' AND stored_at < ?1"),
-    ("samples", "observed_at < ?1 AND stored_at < ?1"),
-    ("samples", "observed_at >= '2100' AND stored_at < ?1"),
     // A breach is kept as long as the event that it was last written from.
     (
         "breach_state",
@@ -47,15 +47,9 @@ const ENDED: &str = "last_stored_at < ?1
     AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.agent = agent_sequences.agent AND d.epoch = agent_sequences.epoch)";
 
 /// Series of an agent that has stored in another epoch since.
-const BEGUN_ANEW: &str = "EXISTS (
+const SUPERSEDED: &str = "EXISTS (
     SELECT 1 FROM agent_sequences n WHERE n.agent = agent_sequences.agent AND n.epoch <> agent_sequences.epoch
                                       AND n.of_samples = agent_sequences.of_samples AND n.last_stored_at >= ?1)";
-
-/// Series of an agent that is gone, all of whose rows are too. It is remembered as long as its totals may be: its numbers keep what comes
-/// again from being counted again.
-const GONE: &str = "NOT EXISTS (SELECT 1 FROM events e WHERE e.agent = agent_sequences.agent)
-    AND NOT EXISTS (SELECT 1 FROM samples e WHERE e.agent = agent_sequences.agent)
-    AND NOT EXISTS (SELECT 1 FROM breach_state b WHERE b.agent = agent_sequences.agent)";
 
 /// Ranges around a gap that was noticed before `?1` are merged; its declaration can then be deleted.
 const CLOSED: &str = "
@@ -132,7 +126,8 @@ fn all(
     };
     let (events, letters) = (before(retention.events), before(retention.dead_letters));
     let totals = before(retention.totals);
-    let tables = EXPIRED.iter().map(|(table, condition)| (*table, *condition, &events));
+    let tables = TABLES.iter().map(|table| (table.name(), ROWS, &events));
+    let tables = tables.chain(EXPIRED.iter().map(|(table, condition)| (*table, *condition, &events)));
     // Dead letters lose their bytes first, and go with the events: until then their numbers are accounted for.
     let expired = connection.execute(EXPIRE_PAYLOADS, params![letters, text(now)])?;
     if expired > 0 {
@@ -147,10 +142,10 @@ fn all(
     }
     close_gaps(connection, &events)?;
     // By now each series that has ended is one range.
-    let (anew, gone) = (format!("{ENDED} AND {BEGUN_ANEW}"), format!("{ENDED} AND {GONE}"));
+    let (superseded, gone) = (format!("{ENDED} AND {SUPERSEDED}"), format!("{ENDED} AND {}", nothing_is_left()));
     let last = [
         ("losses", LOSSES, &events),
-        ("agent_sequences", &anew, &events),
+        ("agent_sequences", &superseded, &events),
         ("agent_sequences", &gone, (&events).min(&totals)),
     ];
     for (table, condition, before) in last {

@@ -15,10 +15,10 @@ use crate::consumer::batch::{Fingerprint, Gap, TopicId};
 use crate::consumer::store::StoreError;
 use crate::consumer::store::apply::{self, AttemptError, Unplaceable};
 use crate::consumer::store::rows::{
-    self, Bounds, BreachChanges, BreachKey, DeadLetterRow, KnownBreach, LastWord, Lost, RangeChanges, Rank, Row,
-    SeriesRanges, Table,
+    Bounds, BreachChanges, BreachKey, DeadLetterRow, KnownBreach, LastWord, Lost, RangeChanges, Rank, Row, SeriesRanges,
 };
 use crate::consumer::store::sequences::SequenceRange;
+use crate::consumer::store::tables::{self, Table};
 use crate::event::fields::FieldValue;
 use crate::event::{Epoch, Event};
 
@@ -382,7 +382,7 @@ fn time(text: &str) -> Option<DateTime<Utc>> {
 
 fn insert_statement(table: Table) -> String {
     let fields = table.fields().map(|field| field.name);
-    let raw = (table == Table::Events).then_some("raw");
+    let raw = table.has_raw().then_some("raw");
     let columns: Vec<&str> =
         fields.chain(["stored_at", "kafka_topic", "kafka_partition", "kafka_offset"]).chain(raw).collect();
     let places = vec!["?"; columns.len()].join(", ");
@@ -397,7 +397,7 @@ fn insert_row(statement: &mut Statement<'_>, table: Table, topic: &str, row: &Ro
         }
     });
     values.extend([now.into(), topic.into(), row.partition.into(), row.record.offset.into()]);
-    if table == Table::Events {
+    if table.has_raw() {
         values.push(row.record.raw.as_deref().map_or(Null.into(), ToSqlOutput::from));
     }
     statement.execute(params_from_iter(values))?;
@@ -418,7 +418,7 @@ fn sql_value(value: FieldValue<'_>) -> ToSqlOutput<'_> {
 
 fn put_breach_statement() -> String {
     let columns: Vec<&str> =
-        rows::breach_state_fields().map(|field| field.name).chain(["stored_at", "state", "counted_bytes"]).collect();
+        tables::breach_state_fields().map(|field| field.name).chain(["stored_at", "state", "counted_bytes"]).collect();
     let places = vec!["?"; columns.len()].join(", ");
     let values: Vec<String> = columns.iter().map(|column| format!("{column} = excluded.{column}")).collect();
     format!(
@@ -431,7 +431,7 @@ fn put_breach_statement() -> String {
 fn put_breach(statement: &mut Statement<'_>, word: &LastWord<'_>, now: &str) -> Result<(), Error> {
     let mut values: Vec<ToSqlOutput<'_>> = Vec::with_capacity(statement.parameter_count());
     word.event.visit_all(|field, value| {
-        if rows::is_of_breach_state(field) {
+        if tables::is_of_breach_state(field) {
             values.push(value.map_or(Null.into(), sql_value));
         }
     });

@@ -1,0 +1,158 @@
+//! The tables that have a row for each message, and what differs between them. Pure.
+
+use super::PartitionWidth;
+use crate::event::fields::{
+    AGENT, BREACH_ID, DETAIL, DIRECTION, DURATION_MS, ENDED_AT, EPOCH, EXCESS_BYTES, FIELDS, Field, INTERFACE,
+    LIMIT_BPS, LIMIT_NAME, MEAN_BPS, MEASURED_MS, OBSERVED_AT, PEAK_BPS, RAISED_AT, RATE_BPS, REASON, RX_BPS, RX_BYTES,
+    SCHEMA, SEQ, SEVERITY, STARTED_AT, TX_BPS, TX_BYTES,
+};
+use crate::event::{Body, Breach, Direction, Epoch, Event, EventId, Loss, Reason, Sample, Severity, Stamp};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Table {
+    Events,
+    Samples,
+}
+
+pub(super) const TABLES: [Table; 2] = [Table::Events, Table::Samples];
+
+const SAMPLE_FIELDS: [Field; 11] =
+    [AGENT, EPOCH, SEQ, OBSERVED_AT, INTERFACE, DURATION_MS, RX_BYTES, TX_BYTES, RX_BPS, TX_BPS, REASON];
+
+impl Table {
+    pub(super) fn of(event: &Event) -> Self {
+        match event.body {
+            Body::Sample(_) => Self::Samples,
+            _ => Self::Events,
+        }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::Samples => "samples",
+        }
+    }
+
+    #[inline]
+    pub(super) fn has(self, field: &Field) -> bool {
+        match self {
+            Self::Events => ![SCHEMA, RX_BYTES, TX_BYTES, RX_BPS, TX_BPS].contains(field),
+            Self::Samples => SAMPLE_FIELDS.contains(field),
+        }
+    }
+
+    pub(super) fn fields(self) -> impl Iterator<Item = &'static Field> {
+        FIELDS.iter().filter(move |field| self.has(field))
+    }
+
+    /// Returns true if the table keeps the whole message where its kind is unknown.
+    pub(super) fn has_raw(self) -> bool {
+        self == Self::Events
+    }
+
+    /// Returns the time span of a partition, where `configured` is the one of events.
+    pub(super) fn width(self, configured: PartitionWidth) -> PartitionWidth {
+        match self {
+            Self::Events => configured,
+            Self::Samples => PartitionWidth::Week,
+        }
+    }
+
+    /// Returns true if new partitions outside of the retention are limited. Years of samples may be replayed.
+    pub(super) fn is_limited_outside(self) -> bool {
+        self == Self::Events
+    }
+
+    /// Returns the partitions for what lies before and after all others. They are not dropped, but thinned.
+    pub(super) fn outermost(self) -> [&'static str; 2] {
+        match self {
+            Self::Events => ["events_before_2020", "events_after_2100"],
+            Self::Samples => ["samples_before_2020", "samples_after_2100"],
+        }
+    }
+}
+
+/// Fields of a breach's last event that `breach_state` keeps.
+const BREACH_STATE: [Field; 21] = [
+    AGENT,
+    EPOCH,
+    SEQ,
+    OBSERVED_AT,
+    BREACH_ID,
+    STARTED_AT,
+    RAISED_AT,
+    ENDED_AT,
+    LIMIT_NAME,
+    SEVERITY,
+    INTERFACE,
+    DIRECTION,
+    LIMIT_BPS,
+    RATE_BPS,
+    PEAK_BPS,
+    MEAN_BPS,
+    DURATION_MS,
+    MEASURED_MS,
+    EXCESS_BYTES,
+    REASON,
+    DETAIL,
+];
+
+pub(super) fn is_of_breach_state(field: &Field) -> bool {
+    BREACH_STATE.contains(field)
+}
+
+pub(super) fn breach_state_fields() -> impl Iterator<Item = &'static Field> {
+    FIELDS.iter().filter(|field| is_of_breach_state(field))
+}
+
+/// Returns the condition that the agent of a row of `agent_sequences` has no row left. Its series is kept until then, and as long as its
+/// totals may be: its numbers keep what comes again from being counted again.
+pub(super) fn nothing_is_left() -> String {
+    let names = TABLES.iter().map(|table| table.name()).chain(["breach_state"]);
+    let gone = names.map(|name| format!("NOT EXISTS (SELECT 1 FROM {name} r WHERE r.agent = agent_sequences.agent)"));
+    gone.collect::<Vec<_>>().join(" AND ")
+}
+
+/// Returns an event of ours that touches the same tables as one like `like`, and more of them as an update.
+pub(super) fn probe(like: &Event, seq: u64) -> Event {
+    let at = like.stamp.observed_at;
+    let body = match &like.body {
+        Body::BreachRaised(_) | Body::BreachUpdated(_) | Body::BreachCleared(_) => Body::BreachUpdated(Breach {
+            breach_id: "probe".into(),
+            started_at: at,
+            raised_at: at,
+            ended_at: at,
+            limit_name: "probe".into(),
+            severity: Severity::Warning,
+            interface: "probe".into(),
+            ifindex: None,
+            direction: Direction::Rx,
+            limit_bps: 1,
+            rate_bps: 1,
+            peak_bps: 1,
+            mean_bps: 1,
+            duration_ms: seq,
+            measured_ms: seq,
+            excess_bytes: seq,
+            reason: None,
+            detail: None,
+        }),
+        Body::Loss(_) => {
+            Body::Loss(Loss { epoch: Epoch(0), ranges: vec![(seq, seq)], reason: Reason::Evicted, detail: None })
+        }
+        Body::Sample(_) => Body::Sample(Sample::default()),
+        _ => Body::Unknown("probe".to_owned()),
+    };
+    Event {
+        id: EventId { epoch: Epoch(0), seq },
+        stamp: Stamp {
+            agent: "highwater-consumer-probe".into(),
+            observed_at: at,
+            boot_id: String::new(),
+            monotonic_ms: 0,
+            clock_synced: None,
+        },
+        body,
+    }
+}
