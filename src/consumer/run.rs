@@ -189,11 +189,10 @@ impl<'a> Consumer<'a> {
                 self.unplace_all();
             }
             Polled::Misplaced(why) => {
-                let names: Vec<&str> = self.topics.iter().map(|topic| topic.name.as_str()).collect();
-                log::info!("{}: {why}; looking where to go on", names.join(", "));
+                log::info!("{}: {why}; looking where to go on", self.member.topics.join(", "));
                 self.unplace_all();
             }
-            Polled::UnknownTopic(trouble) => self.member.log_unknown_topic(&trouble, now),
+            Polled::UnknownTopic => self.member.log_unknown_topic(now),
             Polled::Trouble(trouble) => self.member.log_trouble(&trouble, now),
             Polled::Refused(why) => self.member.log_refusal(&why, now),
             Polled::Fatal(why) => self.renew_client(&why),
@@ -243,7 +242,7 @@ impl<'a> Consumer<'a> {
 
     fn try_to_place(&mut self, topic: usize) -> Result<(), RoundError> {
         let id = TopicId { cluster: self.member.source.cluster(topic)?, name: self.topics[topic].name.clone() };
-        let (asked, assigned) = (id.clone(), self.member.assigned(topic));
+        let (asked, assigned) = (id.clone(), self.member.assigned(Some(topic)));
         let mut stored = self.ask(move |store| store.checkpoints(&asked))?;
         stored.retain(|partition, _| assigned.iter().any(|at| at.partition == *partition));
         let found = self.known_records(topic, &stored)?;
@@ -375,7 +374,7 @@ impl<'a> Consumer<'a> {
         match self.try_to_store(topic) {
             Ok(()) => {
                 if matches!(self.topics[topic].state, TopicState::Holding(_)) {
-                    self.member.resume(topic, self.pulse.now());
+                    self.member.resume(Some(topic), self.pulse.now());
                 }
                 self.topics[topic].state = TopicState::Reading;
             }
@@ -421,7 +420,7 @@ impl<'a> Consumer<'a> {
             return self.topics[topic].unplace(at);
         }
         if self.topics[topic].is_reading() {
-            self.member.pause(topic, self.pulse.now());
+            self.member.pause(Some(topic), self.pulse.now());
         }
         self.topics[topic].state = TopicState::Holding(at);
     }

@@ -131,7 +131,7 @@ pub(super) enum Polled {
     /// A position is not the one that was placed: place all partitions again. librdkafka does not report which.
     Misplaced(String),
     /// A topic is missing, which is reported once; the others are read, and this one too once it is there.
-    UnknownTopic(String),
+    UnknownTopic,
     /// An error after which librdkafka goes on trying.
     Trouble(String),
     /// Client or broker rejected the other; librdkafka goes on trying with the certificates and secrets that it has read once.
@@ -223,7 +223,7 @@ impl Source {
             }
             Some(Err(error)) if is_misplaced(&error) => Polled::Misplaced(error.to_string()),
             Some(Err(error)) if is_unreadable(&error) => self.strike(error.to_string()),
-            Some(Err(error)) if is_missing(&error) => Polled::UnknownTopic(error.to_string()),
+            Some(Err(error)) if is_missing(&error) => Polled::UnknownTopic,
             Some(Err(error)) => self.misfortune(said(&error)),
             None => self.misfortune(None),
         }

@@ -1,6 +1,5 @@
 //! Membership of the group: which partitions are ours, and when only a new client helps.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::pulse::Pulse;
@@ -17,7 +16,7 @@ const CONNECT_POLL: Duration = Duration::from_millis(100);
 
 pub(super) struct Member {
     pub(super) source: Source,
-    topics: Vec<String>,
+    pub(super) topics: Vec<String>,
     assigned: Vec<TopicPartition>,
     /// Start of a time without partitions after an error.
     adrift: Option<Duration>,
@@ -26,6 +25,8 @@ pub(super) struct Member {
     /// Polled while the loop waited for something else: dealt with before anything more is polled.
     heard: Option<Polled>,
     trouble: LogThrottle,
+    /// Missing topics: the others are read, and an answer about them is no news of these.
+    missing: LogThrottle,
     backoff: Backoff,
 }
 
@@ -39,45 +40,29 @@ impl Member {
             refused: None,
             heard: None,
             trouble: LogThrottle::default(),
+            missing: LogThrottle::default(),
             backoff: Backoff::default(),
         })
     }
 
-    /// Returns the assigned partitions of a topic.
-    pub(super) fn assigned(&self, topic: usize) -> Vec<TopicPartition> {
-        self.assigned.iter().copied().filter(|at| at.topic == topic).collect()
+    /// Returns the assigned partitions of one topic, or of all.
+    pub(super) fn assigned(&self, topic: Option<usize>) -> Vec<TopicPartition> {
+        self.assigned.iter().copied().filter(|at| topic.is_none_or(|topic| topic == at.topic)).collect()
     }
 
     pub(super) fn has_partitions(&self, topic: usize) -> bool {
         self.assigned.iter().any(|at| at.topic == topic)
     }
 
-    pub(super) fn pause(&mut self, topic: usize, now: Duration) {
-        let partitions = self.assigned(topic);
-        let paused = self.source.pause(&partitions);
-        self.log_error(paused, now);
+    /// Pauses one topic, or all.
+    pub(super) fn pause(&mut self, topic: Option<usize>, now: Duration) {
+        let paused = self.source.pause(&self.assigned(topic));
+        paused.unwrap_or_else(|error| self.log(&error, now));
     }
 
-    pub(super) fn resume(&mut self, topic: usize, now: Duration) {
-        let partitions = self.assigned(topic);
-        let resumed = self.source.resume(&partitions);
-        self.log_error(resumed, now);
-    }
-
-    pub(super) fn pause_all(&mut self, now: Duration) {
-        let paused = self.source.pause(&self.assigned);
-        self.log_error(paused, now);
-    }
-
-    pub(super) fn resume_all(&mut self, now: Duration) {
-        let resumed = self.source.resume(&self.assigned);
-        self.log_error(resumed, now);
-    }
-
-    fn log_error(&self, result: Result<(), String>, now: Duration) {
-        if let Err(error) = result {
-            self.log(&error, now);
-        }
+    pub(super) fn resume(&mut self, topic: Option<usize>, now: Duration) {
+        let resumed = self.source.resume(&self.assigned(topic));
+        resumed.unwrap_or_else(|error| self.log(&error, now));
     }
 
     pub(super) fn poll(&mut self, timeout: Duration) -> Polled {
@@ -105,14 +90,14 @@ impl Member {
     }
 
     pub(super) fn assign(&mut self, partitions: Vec<TopicPartition>) {
-        let mut assigned: BTreeMap<usize, Vec<i32>> = (0..self.topics.len()).map(|topic| (topic, Vec::new())).collect();
-        partitions.iter().for_each(|at| assigned.entry(at.topic).or_default().push(at.partition));
-        for (topic, partitions) in self.topics.iter().zip(assigned.values()) {
-            match partitions.as_slice() {
-                [] => log::info!("{topic}: no partition now"),
-                some => log::info!("{topic}: partitions {some:?}"),
+        for (topic, name) in self.topics.iter().enumerate() {
+            let of_topic = partitions.iter().filter(|at| at.topic == topic).map(|at| at.partition);
+            match of_topic.collect::<Vec<_>>().as_slice() {
+                [] => log::info!("{name}: no partition now"),
+                some => log::info!("{name}: partitions {some:?}"),
             }
         }
+        self.missing.over();
         self.adrift = None;
         self.assigned = partitions;
     }
@@ -131,12 +116,10 @@ impl Member {
     }
 
     /// Names the missing topics, and what makes them.
-    pub(super) fn log_unknown_topic(&self, trouble: &str, now: Duration) {
+    pub(super) fn log_unknown_topic(&self, now: Duration) {
         let missing = (0..self.topics.len()).filter_map(|topic| self.source.partitions(topic).err());
-        let missing: Vec<String> = missing.collect();
-        match missing.as_slice() {
-            [] => self.log(trouble, now),
-            some => some.iter().for_each(|error| self.log(error, now)),
+        for line in missing.filter_map(|error| self.missing.seen(&error, now)) {
+            log::warn!("Kafka: {line}");
         }
     }
 

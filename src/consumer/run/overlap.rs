@@ -27,7 +27,7 @@ impl Overlap {
             }
             if !self.is_paused {
                 self.is_paused = true;
-                member.pause_all(now);
+                member.pause(None, now);
             }
         }
         let polled = member.source.poll(FINISHED);
@@ -38,7 +38,7 @@ impl Overlap {
 
     pub(super) fn end(self, member: &mut Member, now: Duration) {
         if self.is_paused {
-            member.resume_all(now);
+            member.resume(None, now);
         }
     }
 }
