@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::support::consumer::{Consumer, Postgres};
-use crate::support::events::{produce, updated};
+use crate::support::events::{produce, sample, updated};
 use crate::support::services::Kafka;
 
 const TOLD: &str = "SELECT count(*) AS n, count(DISTINCT (agent, epoch, seq)) AS d FROM events";
@@ -47,6 +47,16 @@ fn another_configuration_is_taken_over_and_a_wrong_one_changes_nothing() {
     fs::write(consumer.config(), right).unwrap();
     running.signal("HUP");
     database.until(TOLD, "(260,260)");
+
+    // Another topic is read too.
+    let samples = kafka.topic("samples", 1);
+    consumer.append(&format!("[topics]\nsamples = '{samples}'\n"));
+    running.signal("HUP");
+    running.until(&format!("storing {samples} from"));
+    produce(&kafka.address, &samples, &[sample("gw-1", 1)]);
+    send(&first, "gw-1", 211..221);
+    database.until(TOLD, "(270,270)");
+    database.until("SELECT count(*) FROM samples", "(1)");
     running.signal("TERM");
     assert!(running.wait().success(), "{}", running.log());
     assert_eq!(running.log().matches("ending as asked").count(), 1, "{}", running.log());

@@ -23,6 +23,7 @@ mod consumer_store;
 mod consumer_topic;
 mod consumer_totals;
 
+mod events_and_samples;
 mod faults;
 mod figures;
 mod formats;

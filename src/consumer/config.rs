@@ -73,8 +73,11 @@ pub enum Start {
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub connection: Connection,
-    pub membership: Membership,
+    pub topic: String,
     pub samples: Option<String>,
+    pub group: String,
+    /// `group.instance.id`; empty for none.
+    pub instance: String,
     pub registry: Option<RegistryAddress>,
     pub give_up: Option<Duration>,
     pub start: Start,
@@ -116,7 +119,7 @@ impl Settings {
     /// Checks that librdkafka accepts the configuration, and that the files named in `[kafka]` are there. No broker is asked.
     pub fn check(&self) -> Result<(), Invalid> {
         self.registry.as_ref().map_or(Ok(()), RegistryAddress::check)?;
-        check_client(&self.connection, &self.membership)
+        check_client(&self.connection, &self.group)
     }
 
     pub fn decoder(&self) -> Decoder {
@@ -130,25 +133,17 @@ impl Settings {
         StoreOptions { instance, partition: self.partition, keep: self.retention.events }
     }
 
-    pub fn of_samples(&self) -> Option<Self> {
-        let topic = self.samples.clone().filter(|samples| *samples != self.membership.topic)?;
-        let mut settings = self.clone();
-        settings.membership.topic = topic;
-        // `group.instance.id` is the name of one member only.
-        if !settings.membership.instance.is_empty() {
-            settings.membership.instance.push_str("-samples");
-        }
-        Some(settings)
+    /// Returns the group's member that reads all topics.
+    pub fn membership(&self) -> Membership {
+        let mut topics = vec![self.topic.clone()];
+        topics.extend(self.samples.clone().filter(|samples| !topics.contains(samples)));
+        Membership { topics, group: self.group.clone(), instance: self.instance.clone() }
     }
 
     fn understood(raw: Raw, directories: &Directories) -> Result<Self, Invalid> {
         let Raw { kafka, topics, store, retention } = raw;
-        let membership = Membership {
-            topic: topic("kafka.topic", kafka.topic.unwrap_or_else(|| TOPIC.to_owned()))?,
-            group: kafka.group.unwrap_or_else(|| GROUP.to_owned()),
-            instance: kafka.instance.unwrap_or_default(),
-        };
-        if membership.group.is_empty() {
+        let group = kafka.group.unwrap_or_else(|| GROUP.to_owned());
+        if group.is_empty() {
             return Err(Invalid::new("kafka.group", "is empty; consumers that share a database share a name here"));
         }
         let mut registry = kafka.registry.unwrap_or_default();
@@ -157,7 +152,9 @@ impl Settings {
             RawConnection { brokers: kafka.brokers, tls: kafka.tls, sasl: kafka.sasl, properties: kafka.properties };
         Ok(Self {
             connection: Connection::new(connection, directories.credentials.as_deref())?,
-            membership,
+            topic: topic("kafka.topic", kafka.topic.unwrap_or_else(|| TOPIC.to_owned()))?,
+            group,
+            instance: kafka.instance.unwrap_or_default(),
             samples: topics.samples.map(|samples| topic("topics.samples", samples)).transpose()?,
             registry: RegistryAddress::new(registry, directories.credentials.as_deref())?,
             give_up,
@@ -180,13 +177,13 @@ impl fmt::Display for Settings {
             Start::Earliest => "earliest: all that is there",
             Start::Latest => "latest: what comes",
         };
-        writeln!(f, "reads     {} from {}", self.membership.topic, self.connection.brokers())?;
+        writeln!(f, "reads     {} from {}", self.topic, self.connection.brokers())?;
         if let Some(samples) = &self.samples {
             writeln!(f, "samples   from {samples}")?;
         }
-        match self.membership.instance.as_str() {
-            "" => writeln!(f, "group     {}", self.membership.group)?,
-            instance => writeln!(f, "group     {} as {instance}", self.membership.group)?,
+        match self.instance.as_str() {
+            "" => writeln!(f, "group     {}", self.group)?,
+            instance => writeln!(f, "group     {} as {instance}", self.group)?,
         }
         if let Some(registry) = &self.registry {
             let waits = match self.give_up {
@@ -379,12 +376,11 @@ mod tests {
     }
 
     #[test]
-    fn samples_are_read_where_they_have_a_topic_and_by_a_member_of_another_name() {
-        let samples = |text: &str| settings(text).unwrap().of_samples().map(|settings| settings.membership);
-        assert!(samples("").is_none());
-        assert!(samples("[kafka]\ntopic = 's'\n[topics]\nsamples = 's'").is_none(), "it is read already");
-        let membership = samples("[kafka]\ninstance = 'one'\n[topics]\nsamples = 's'").unwrap();
-        assert_eq!((&*membership.topic, &*membership.instance, &*membership.group), ("s", "one-samples", "highwater"));
+    fn one_member_reads_events_and_samples_and_a_topic_of_both_once() {
+        let topics = |text: &str| settings(text).unwrap().membership().topics;
+        assert_eq!(topics(""), ["highwater.events"]);
+        assert_eq!(topics("[kafka]\ntopic = 'e'\n[topics]\nsamples = 's'"), ["e", "s"]);
+        assert_eq!(topics("[kafka]\ntopic = 's'\n[topics]\nsamples = 's'"), ["s"]);
     }
 
     #[test]

@@ -1,41 +1,54 @@
-//! The consumer's loop: reads, stores, and waits out what is wrong.
+//! The consumer's loop: reads all topics on one thread, stores their batches one after the other, and waits out what is wrong.
+//!
+//! ```text
+//!  Kafka                                                        threads of their own
+//!    │ one member of the group          ┌─ topic ──────────┐
+//!    ▼                                  │ batcher          │ batch
+//!  membership ──── records ───────────► │ positions        │ ─────► writer ──► store
+//!    │   ▲    by topic and partition    │ state, back-off  │          │
+//!    │   └─ place, pause, commit ────── │ end              │ ◄────────┘ stored, or why not
+//!    │                                  └──────────────────┘ one for each topic
+//!    └─ overlap: reads on while the store works                         maintenance, totals
+//! ```
+//!
+//! Each part owns its fields and knows none of its neighbours; the loop passes on what one has for another. A topic in trouble backs
+//! off by itself: it is paused or not placed, while the others are read and stored.
 
-mod chores;
-mod intake;
-mod joining;
+mod batcher;
 mod maintenance;
-mod placing;
+mod membership;
+mod overlap;
+mod positions;
+mod pulse;
 mod reload;
-mod storing;
-mod stuck;
+mod topic;
 mod totals;
 mod writer;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::TryRecvError;
 use std::time::Duration;
 
-use self::chores::Due;
-use self::intake::Intake;
+use self::batcher::LINGER;
 use self::maintenance::MaintenanceThread;
-use self::placing::Anchors;
+use self::membership::Member;
+use self::overlap::Overlap;
+use self::positions::Checkpoints;
+use self::pulse::Pulse;
 pub use self::reload::{Reload, run, run_reloading};
+use self::topic::{End, Ends, Topic, TopicState, deliver, is_whole, log_rejected, observe};
 use self::totals::TotalsLog;
 use self::writer::Writer;
-use super::backoff::Backoff;
-use super::batch::{Batch, TopicId};
+use super::batch::{Gap, TopicId};
 use super::checkpoint::Checkpoint;
 use super::config::Settings;
-use super::source::{Polled, Source};
-use super::store::StoreError;
-use crate::clock::{Clock as _, SystemClock};
+use super::source::{Known, Polled, TopicPartition, is_unknown_topic};
+use super::store::{Store, StoreError};
 use crate::event::Event;
-use crate::exit::Failure;
-use crate::kafka::LogThrottle;
-use crate::service::Service;
-use crate::units::counted;
-use crate::watchdog::Heart;
+use crate::exit::{Failure, Status};
+use crate::failpoints;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
@@ -57,82 +70,44 @@ pub struct StoredEvent<'a> {
 
 /// Longest poll: rebalances and signals wait for it.
 const POLL: Duration = Duration::from_millis(100);
-/// Time without a further message after which a batch is stored.
-const LINGER: Duration = Duration::from_millis(5);
+/// Interval at which `next_offset` is moved over offsets without records.
+const PASS_EVERY: Duration = Duration::from_secs(1);
+const END_EVERY: Duration = Duration::from_millis(200);
+/// Longest time that a topic may be unknown to a run with `until_end`.
+const TOPIC_UNKNOWN_MAX: Duration = Duration::from_secs(10);
+/// Longest wait for old records when a topic is placed.
+const ANCHOR_MAX: Duration = Duration::from_secs(10);
 
 struct Consumer<'a> {
     settings: &'a Settings,
     options: Options,
     observer: &'a mut dyn FnMut(&StoredEvent<'_>),
-    clock: SystemClock,
-    heart: Heart,
-    service: Service,
-    source: Source,
+    pulse: Pulse<'a>,
+    member: Member,
+    /// One for each of [`super::source::Membership::topics`], by the same index.
+    topics: Vec<Topic>,
     writer: Writer,
-    _maintenance: MaintenanceThread,
-    stop: &'a AtomicBool,
-    state: ConsumerState,
-    assigned: Vec<i32>,
-    /// Start of a time without partitions after an error.
-    adrift: Option<Duration>,
-    /// After one side rejected the other: time to look whether certificates or secrets have changed.
-    refused: Option<Duration>,
-    places: BTreeMap<i32, Checkpoint>,
-    intake: Intake,
-    storing: Option<Arc<Batch>>,
-    heard: Option<Polled>,
-    backoff: Backoff,
-    store_trouble: LogThrottle,
-    kafka_trouble: LogThrottle,
-    anchors: Option<Anchors>,
-    due: Due,
     totals: Option<TotalsLog>,
-    ends: Option<Ends>,
-    told: Told,
+    _maintenance: MaintenanceThread,
     started: Duration,
+    pass_at: Duration,
+    end_at: Duration,
 }
 
-type Ends = (TopicId, BTreeMap<i32, (i64, i64)>);
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Told {
-    rows: u64,
-    dead_letters: u64,
-    gaps: u64,
-}
-
-/// State of the loop.
-///
-/// ```text
-///              assigned, place()              store is away
-///  Unplaced ───────────────────────► Reading ───────────────► Holding
-///     ▲                                │  ▲   stored at last     │
-///     │  rebalance, misplaced, moved   │  └─────────────────────┤
-///     └────────────────────────────────┴────────────────────────┘
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ConsumerState {
-    /// No partition, or it is not known from which offset to read. Tried at this time.
-    Unplaced(Duration),
-    Reading,
-    /// The store is unavailable: the batch is kept, Kafka paused. Tried again at this time.
-    Holding(Duration),
-}
-
-enum Hindrance {
+enum RoundError {
     Store(StoreError),
     Kafka(String),
 }
 
-impl From<StoreError> for Hindrance {
-    fn from(fault: StoreError) -> Self {
-        Self::Store(fault)
+impl From<StoreError> for RoundError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
     }
 }
 
-impl From<String> for Hindrance {
-    fn from(trouble: String) -> Self {
-        Self::Kafka(trouble)
+impl From<String> for RoundError {
+    fn from(error: String) -> Self {
+        Self::Kafka(error)
     }
 }
 
@@ -143,175 +118,383 @@ impl<'a> Consumer<'a> {
         observer: &'a mut dyn FnMut(&StoredEvent<'_>),
         stop: &'a AtomicBool,
     ) -> Result<Self, Failure> {
-        let clock = SystemClock::default();
-        let heart = Heart::default();
-        if options.watchdog {
-            stuck::watch(&heart).map_err(Failure::failed)?;
-        }
-        let membership = &settings.membership;
-        let instance = match membership.instance.as_str() {
+        let instance = match settings.instance.as_str() {
             "" => std::process::id().to_string(),
             name => name.to_owned(),
         };
+        let member = Member::join(settings).map_err(Failure::config)?;
+        let pulse = Pulse::start(options.watchdog, stop).map_err(Failure::failed)?;
         Ok(Self {
             settings,
             options,
             observer,
-            started: clock.monotonic(),
-            clock,
-            heart,
-            source: Source::new(&settings.connection, membership, settings.decoder(), settings.give_up)
-                .map_err(Failure::config)?,
-            service: Service::ready(Duration::ZERO),
+            started: pulse.now(),
+            pulse,
+            member,
+            topics: settings.membership().topics.iter().map(|name| Topic::new(name)).collect(),
             writer: Writer::new(&settings.store, settings.store_options(instance.clone())),
             _maintenance: MaintenanceThread::start(settings, instance).map_err(Failure::failed)?,
-            stop,
-            state: ConsumerState::Unplaced(Duration::ZERO),
-            assigned: Vec::new(),
-            adrift: None,
-            refused: None,
-            places: BTreeMap::new(),
-            intake: Intake::new(&TopicId { cluster: String::new(), name: membership.topic.clone() }),
-            storing: None,
-            heard: None,
-            backoff: Backoff::default(),
-            store_trouble: LogThrottle::default(),
-            kafka_trouble: LogThrottle::default(),
-            anchors: None,
-            due: Due::default(),
             totals: match options.log_totals {
                 true => Some(TotalsLog::start(settings.store.reader()).map_err(Failure::failed)?),
                 false => None,
             },
-            ends: None,
-            told: Told::default(),
+            pass_at: Duration::ZERO,
+            end_at: Duration::ZERO,
         })
     }
 
     fn round(&mut self) -> Result<bool, Failure> {
-        let now = self.clock.monotonic();
-        self.heart.beat("asking how far it is", now);
-        if self.has_ended(now)? {
+        let now = self.pulse.step("asking how far it is");
+        if self.options.until_end && self.has_ended(now)? {
             return Ok(false);
         }
-        self.mind_membership(now);
-        self.mind_refusal(now);
-        self.chores(now);
-        self.heart.beat("waiting for Kafka", self.clock.monotonic());
-        match self.state {
-            ConsumerState::Unplaced(at) if now >= at && !self.assigned.is_empty() => self.place_all(),
-            ConsumerState::Holding(at) if now >= at => self.store_batch(),
-            ConsumerState::Reading if self.intake.is_due(now) => self.store_batch(),
-            _ => {}
+        self.check_member(now);
+        self.pass_empty_offsets(now);
+        for topic in 0..self.topics.len() {
+            // After a rebalance a topic may be another member's.
+            if !self.member.is_displaced() {
+                self.work_on(topic, now);
+            }
         }
-        let collecting = self.state == ConsumerState::Reading && !self.intake.batch.is_empty();
-        let polled = match self.heard.take() {
-            Some(heard) => heard,
-            None => self.source.poll(if collecting { LINGER } else { POLL }),
-        };
-        let now = self.clock.monotonic();
-        self.heart.beat("dealing with what Kafka said", now);
-        self.service.lives(now);
-        match polled {
-            Polled::Record(partition, record) => self.intake.take(partition, record, now),
-            Polled::Unreadable(unreadable) => self.intake.pass_unreadable(unreadable, now),
-            Polled::Nothing if collecting => self.store_batch(),
-            Polled::Nothing => {}
-            Polled::Assigned(partitions) => self.reassign(partitions),
-            Polled::Misplaced(why) => {
-                log::info!("{}: {why}; looking where to go on", self.settings.membership.topic);
-                self.unplace(Duration::ZERO);
-            }
-            Polled::Trouble(trouble) => {
-                self.kafka_says(&trouble);
-                if self.assigned.is_empty() {
-                    self.adrift.get_or_insert(now);
-                }
-            }
-            Polled::Refused(why) => {
-                self.kafka_says(&format!("{why}; nothing is skipped, trying again"));
-                self.refused.get_or_insert(now);
-            }
-            Polled::Fatal(why) => self.renew_source(&why),
+        self.pulse.step("waiting for Kafka");
+        let is_collecting = self.topics.iter().any(Topic::is_collecting);
+        let polled = self.member.poll(if is_collecting { LINGER } else { POLL });
+        let now = self.pulse.step("dealing with what Kafka said");
+        self.pulse.service.lives(now);
+        if let Some(news) = deliver(&mut self.topics, polled, now) {
+            self.deal_with(news, now);
         }
         Ok(true)
     }
 
-    /// Forgets what is not stored: it is read again from where the database is.
-    fn unplace(&mut self, at: Duration) {
-        self.intake = Intake::new(&self.intake.batch.topic.clone());
-        self.storing = None;
-        self.places.clear();
-        self.anchors = None;
-        self.state = ConsumerState::Unplaced(at);
-    }
-
-    fn hold(&mut self, at: Duration) {
-        if self.state == ConsumerState::Reading
-            && let Err(error) = self.source.pause(&self.assigned)
-        {
-            self.kafka_says(&error);
+    fn work_on(&mut self, topic: usize, now: Duration) {
+        match self.topics[topic].state {
+            TopicState::Unplaced(at) if now >= at && self.member.has_partitions(topic) => self.place(topic),
+            TopicState::Holding(at) if now >= at => self.store(topic),
+            TopicState::Reading => {
+                self.check_anchors(topic, now);
+                if self.topics[topic].is_reading() && self.topics[topic].builder.is_due(now) {
+                    self.store(topic);
+                }
+            }
+            _ => {}
         }
-        self.state = ConsumerState::Holding(at);
     }
 
-    fn resume(&mut self) {
-        if matches!(self.state, ConsumerState::Holding(_))
-            && let Err(error) = self.source.resume(&self.assigned)
-        {
-            self.kafka_says(&error);
+    fn deal_with(&mut self, news: Polled, now: Duration) {
+        match news {
+            Polled::Nothing | Polled::Record(..) | Polled::Unreadable(..) => {}
+            Polled::Assigned(partitions) => {
+                self.member.assign(partitions);
+                self.unplace_all();
+            }
+            Polled::Misplaced(why) => {
+                log::info!("{}: {why}; looking where to go on", self.member.topics.join(", "));
+                self.unplace_all();
+            }
+            Polled::UnknownTopic => self.member.log_unknown_topic(now),
+            Polled::Trouble(trouble) => self.member.log_trouble(&trouble, now),
+            Polled::Refused(why) => self.member.log_refusal(&why, now),
+            Polled::Fatal(why) => self.renew_client(&why),
         }
-        self.state = ConsumerState::Reading;
     }
 
-    fn hindered(&mut self, hindrance: &Hindrance) -> Duration {
-        let now = self.clock.monotonic();
-        let wait = match hindrance {
-            Hindrance::Store(StoreError::Misconfigured(_)) => self.backoff.slow(),
-            _ => self.backoff.next(),
-        };
-        match hindrance {
-            Hindrance::Kafka(trouble) => self.kafka_says(trouble),
-            Hindrance::Store(fault) => {
-                if let Some(line) = self.store_trouble.seen(&fault.to_string(), now) {
-                    match fault {
-                        StoreError::Misconfigured(_) => {
-                            log::error!("{line}; nothing is skipped, trying again at least each minute");
-                        }
-                        StoreError::Unavailable(_) => log::warn!("{line}; nothing is skipped, trying again"),
-                        StoreError::Conflict(_) => log::warn!("{line}; going on from where it stands"),
-                    }
+    fn check_member(&mut self, now: Duration) {
+        if let Some(why) = self.member.check_adrift(now) {
+            self.renew_client(&why);
+        }
+        if self.member.check_refusal(self.settings, now) {
+            self.unplace_all();
+        }
+    }
+
+    fn renew_client(&mut self, why: &str) {
+        self.unplace_all();
+        self.member.renew(self.settings, &self.pulse, why);
+    }
+
+    fn unplace_all(&mut self) {
+        self.topics.iter_mut().for_each(|topic| topic.unplace(Duration::ZERO));
+    }
+
+    /// Gives the store something to do, and reads on until it has answered.
+    fn ask<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut dyn Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let Self { writer, member, topics, pulse, .. } = self;
+        let mut overlap = Overlap::begin(pulse.now());
+        let answered = writer.ask(pulse, |now| overlap.read_on(member, topics, now), work);
+        overlap.end(member, pulse.now());
+        answered
+    }
+
+    fn place(&mut self, topic: usize) {
+        match self.try_to_place(topic) {
+            Ok(()) if self.topics[topic].is_reading() => self.recovered(topic),
+            Ok(()) => {}
+            Err(error) => {
+                let at = self.back_off(topic, &error);
+                self.topics[topic].unplace(at);
+            }
+        }
+    }
+
+    fn try_to_place(&mut self, topic: usize) -> Result<(), RoundError> {
+        let id = TopicId { cluster: self.member.source.cluster(topic)?, name: self.topics[topic].name.clone() };
+        let (asked, assigned) = (id.clone(), self.member.assigned(Some(topic)));
+        let mut stored = self.ask(move |store| store.checkpoints(&asked))?;
+        stored.retain(|partition, _| assigned.iter().any(|at| at.partition == *partition));
+        let found = self.known_records(topic, &stored)?;
+        let mut checkpoints = Checkpoints::new();
+        for at in assigned {
+            self.pulse.step("finding where a partition goes on");
+            let watermarks = self.member.source.watermarks(at)?;
+            let partition = at.partition;
+            let checkpoint = if let Some(old) = stored.get(&partition) {
+                let found = found.get(&partition).map_or(&[][..], Vec::as_slice);
+                let (new, gap) = positions::go_on((&id, partition), old, found, watermarks);
+                if new != *old {
+                    self.replace_checkpoint(&id, partition, old, &new, gap)?;
+                }
+                new
+            } else {
+                let (first, gap) = positions::begin(self.settings.start, watermarks);
+                let id = id.clone();
+                self.ask(move |store| store.insert_checkpoint(&id, partition, &first, gap))?
+            };
+            checkpoints.insert(partition, checkpoint);
+        }
+        // A rebalance that came meanwhile is dealt with first.
+        if self.member.is_displaced() { Ok(()) } else { self.read_from(topic, &id, checkpoints) }
+    }
+
+    /// Has Kafka read a topic from its checkpoints, and the others on from where they are.
+    fn read_from(&mut self, topic: usize, id: &TopicId, checkpoints: Checkpoints) -> Result<(), RoundError> {
+        let now = self.pulse.now();
+        self.topics[topic].place(id, checkpoints, now);
+        let mut offsets = BTreeMap::new();
+        for (topic, state) in self.topics.iter_mut().enumerate() {
+            match state.state {
+                TopicState::Unplaced(_) => {}
+                // Nothing stays paused: it is placed when it is tried again.
+                TopicState::Holding(at) => state.unplace(at),
+                TopicState::Reading => {
+                    let each = state.builder.offsets();
+                    offsets.extend(each.map(|(partition, offset)| (TopicPartition { topic, partition }, offset)));
                 }
             }
         }
-        now + wait
+        let placed = self.member.source.place(&offsets);
+        if placed.is_err() {
+            self.unplace_all();
+        }
+        Ok(placed?)
     }
 
-    fn kafka_says(&self, trouble: &str) {
-        if let Some(line) = self.kafka_trouble.seen(trouble, self.clock.monotonic()) {
-            log::warn!("Kafka: {line}");
+    /// Reads again the records by which a topic is known to be the same.
+    fn known_records(&mut self, topic: usize, stored: &Checkpoints) -> Result<Known, RoundError> {
+        let known = positions::with_records(stored);
+        if known.is_empty() {
+            return Ok(Known::new());
+        }
+        let answer = self.member.source.read_again(topic, &known)?;
+        let until = self.pulse.now() + ANCHOR_MAX;
+        let mut overlap = Overlap::begin(self.pulse.now());
+        let found = loop {
+            let now = self.pulse.now();
+            match answer.try_recv() {
+                Ok(found) => break Some(found),
+                Err(TryRecvError::Empty) if now < until && !self.pulse.is_stopping() => {}
+                Err(_) => break None,
+            }
+            overlap.read_on(&mut self.member, &mut self.topics, now);
+        };
+        overlap.end(&mut self.member, self.pulse.now());
+        found.ok_or_else(|| RoundError::Kafka("old records cannot be read again yet".to_owned()))
+    }
+
+    fn replace_checkpoint(
+        &mut self,
+        topic: &TopicId,
+        partition: i32,
+        old: &Checkpoint,
+        new: &Checkpoint,
+        gap: Option<Gap>,
+    ) -> Result<(), StoreError> {
+        let (topic, old, new) = (topic.clone(), old.clone(), new.clone());
+        self.ask(move |store| store.replace_checkpoint(&topic, partition, &old, &new, gap))
+    }
+
+    fn check_anchors(&mut self, topic: usize, now: Duration) {
+        let Self { topics, member, .. } = self;
+        match topics[topic].positions.read_anchors(now, |known| member.source.read_again(topic, known)) {
+            Ok(None) => {}
+            Ok(Some((found, before))) => self.judge_anchors(topic, &found, &before),
+            Err(error) => member.log(&error, now),
         }
     }
 
-    fn well(&mut self) {
-        self.backoff.reset();
-        self.refused = None;
-        if self.store_trouble.over() {
-            log::info!("storing again in {}", self.settings.store);
+    fn judge_anchors(&mut self, topic: usize, found: &Known, before: &Checkpoints) {
+        let id = self.topics[topic].builder.topic().clone();
+        for (&partition, found) in found {
+            let (Some(place), Some(before)) =
+                (self.topics[topic].positions.get(partition).cloned(), before.get(&partition))
+            else {
+                continue;
+            };
+            let watermarks = || self.member.source.watermarks(TopicPartition { topic, partition }).ok();
+            let new = match positions::judge_anchor(&place, before, found, watermarks) {
+                Ok(new) => new,
+                Err(why) => {
+                    log::info!("{id}[{partition}]: {why}; looking again");
+                    return self.topics[topic].unplace(Duration::ZERO);
+                }
+            };
+            if new != place {
+                if let Err(error) = self.replace_checkpoint(&id, partition, &place, &new, None) {
+                    return self.give_way(topic, &error.into());
+                }
+                self.topics[topic].positions.set(partition, new);
+            }
         }
-        if self.kafka_trouble.over() {
-            log::info!("Kafka: reading again");
+    }
+
+    /// Moves over transaction markers and the like, which no message reports.
+    fn pass_empty_offsets(&mut self, now: Duration) {
+        if now >= self.pass_at {
+            self.pass_at = now + PASS_EVERY;
+            for (at, position) in self.member.source.positions() {
+                self.topics[at.topic].pass(at.partition, position);
+            }
         }
+    }
+
+    fn store(&mut self, topic: usize) {
+        match self.try_to_store(topic) {
+            Ok(()) => {
+                if matches!(self.topics[topic].state, TopicState::Holding(_)) {
+                    self.member.resume(Some(topic), self.pulse.now());
+                }
+                self.topics[topic].state = TopicState::Reading;
+            }
+            Err(error) => self.give_way(topic, &error),
+        }
+    }
+
+    fn try_to_store(&mut self, topic: usize) -> Result<(), RoundError> {
+        let Self { topics, member, .. } = self;
+        let Some(batch) = topics[topic].batch_to_store() else { return Ok(()) };
+        // The store has no reference before the first try, and only then are there missing offsets to judge.
+        if let Some(batch) = Arc::get_mut(batch) {
+            let low = |partition| Ok(member.source.watermarks(TopicPartition { topic, partition })?.0);
+            positions::judge_missing(batch, low)?;
+        }
+        let (batch, wall) = (Arc::clone(batch), self.pulse.wall());
+        let applied = self.ask({
+            let batch = Arc::clone(&batch);
+            move |store| store.apply(&batch, wall)
+        })?;
+        let next = self.topics[topic].advance(&batch, &applied);
+        log_rejected(&batch, &applied);
+        observe(&batch, &applied, self.observer);
+        if let Some(totals) = &self.totals {
+            totals.log(&applied.grown);
+        }
+        failpoints::pass("kafka-before-commit");
+        if let Err(error) = self.member.source.commit(topic, &next) {
+            log::debug!("Kafka: offsets not committed: {error}");
+        }
+        failpoints::pass("kafka-after-commit");
+        if !is_whole(&batch, &applied) {
+            return Err(StoreError::Conflict("a batch was stored in part, before the end".to_owned()).into());
+        }
+        self.recovered(topic);
+        Ok(())
+    }
+
+    /// Keeps a topic's batch for a later try, or forgets it where the database is somewhere else.
+    fn give_way(&mut self, topic: usize, error: &RoundError) {
+        let at = self.back_off(topic, error);
+        if matches!(error, RoundError::Store(StoreError::Conflict(_))) {
+            return self.topics[topic].unplace(at);
+        }
+        if self.topics[topic].is_reading() {
+            self.member.pause(Some(topic), self.pulse.now());
+        }
+        self.topics[topic].state = TopicState::Holding(at);
+    }
+
+    /// Logs an error, and returns when the topic is tried again.
+    fn back_off(&mut self, topic: usize, error: &RoundError) -> Duration {
+        let now = self.pulse.now();
+        match error {
+            RoundError::Kafka(trouble) => self.member.log(trouble, now),
+            RoundError::Store(error) => self.writer.log(error, now),
+        }
+        let backoff = &mut self.topics[topic].backoff;
+        now + match error {
+            RoundError::Store(StoreError::Misconfigured(_)) => backoff.slow(),
+            _ => backoff.next(),
+        }
+    }
+
+    fn recovered(&mut self, topic: usize) {
+        self.topics[topic].backoff.reset();
+        // Kafka and the store are in order once they are for every topic.
+        let is_well =
+            |other: usize| other == topic || self.topics[other].is_reading() || !self.member.has_partitions(other);
+        if (0..self.topics.len()).all(is_well) {
+            self.writer.recovered();
+            self.member.recovered();
+        }
+    }
+
+    /// Returns whether `until_end` is reached. Asked at an interval, also while more keeps coming.
+    fn has_ended(&mut self, now: Duration) -> Result<bool, Failure> {
+        if now < self.end_at {
+            return Ok(false);
+        }
+        self.end_at = now + END_EVERY;
+        let mut all = true;
+        for topic in 0..self.topics.len() {
+            all &= self.is_at_end(topic, now)?;
+        }
+        Ok(all)
+    }
+
+    /// Returns whether the database has all of a topic, whichever member stored it.
+    fn is_at_end(&mut self, topic: usize, now: Duration) -> Result<bool, Failure> {
+        let ends = match &self.topics[topic].end {
+            End::Reached => return Ok(true),
+            End::At(ends) => Arc::clone(ends),
+            End::Unknown => {
+                match Ends::look(&self.member.source, topic, &self.topics[topic].name) {
+                    Ok(ends) => self.topics[topic].end = End::At(Arc::new(ends)),
+                    Err(error) if !is_unknown_topic(&error) => self.member.log(&error, now),
+                    Err(error) if now.saturating_sub(self.started) > TOPIC_UNKNOWN_MAX => {
+                        return Err(Failure::new(Status::Unavailable, error));
+                    }
+                    Err(_) => {}
+                }
+                return Ok(false);
+            }
+        };
+        match self.ask(move |store| Ok(ends.are_reached(&store.checkpoints(&ends.topic)?))) {
+            Ok(true) => self.topics[topic].end = End::Reached,
+            Ok(false) => {}
+            Err(error) => self.writer.log(&error, now),
+        }
+        Ok(self.topics[topic].end == End::Reached)
     }
 
     fn end(mut self) {
-        if !self.intake.batch.is_empty() && self.state == ConsumerState::Reading {
-            self.store_batch();
+        for topic in 0..self.topics.len() {
+            if self.topics[topic].is_collecting() {
+                self.store(topic);
+            }
+            self.topics[topic].log_end();
         }
-        let Told { rows, dead_letters, gaps } = self.told;
-        let gaps = if gaps > 0 { format!(", {}", counted(gaps, "gap")) } else { String::new() };
-        let topic = &self.settings.membership.topic;
-        log::info!("{topic}: stored {}, {}{gaps}", counted(rows, "event"), counted(dead_letters, "dead letter"));
-        self.source.close();
+        self.member.source.close();
     }
 }

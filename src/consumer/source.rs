@@ -1,4 +1,4 @@
-//! A member of a Kafka consumer group that places every partition itself.
+//! A member of a Kafka consumer group that reads several topics and places every partition itself.
 //!
 //! librdkafka gets no say in offsets: no automatic commit, no automatic reset, and an assignment is answered with an empty one
 //! until the database has said where to read. Offsets are committed as a hint for other tools, and never read back.
@@ -8,7 +8,7 @@ mod standalone;
 mod unreadable;
 mod waiting;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::time::Duration;
 
@@ -85,10 +85,19 @@ const DEFAULTS: &[(&str, &str)] = &[
 
 #[derive(Clone, Debug)]
 pub struct Membership {
-    pub topic: String,
+    /// Names, each once.
+    pub topics: Vec<String>,
     pub group: String,
     /// `group.instance.id`; empty for none.
     pub instance: String,
+}
+
+/// A partition of one of the topics that a member reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct TopicPartition {
+    /// Index in [`Membership::topics`].
+    pub(super) topic: usize,
+    pub(super) partition: i32,
 }
 
 pub(super) struct Source {
@@ -100,28 +109,29 @@ pub(super) struct Source {
     /// Version of the certificates and secrets that this client has read.
     files: u64,
     /// Offset from which each partition is read: where it was placed, or behind what can't be read.
-    placed: BTreeMap<i32, i64>,
+    placed: BTreeMap<TopicPartition, i64>,
+    /// Number of [`Source::pause`] calls without their [`Source::resume`], and one for a message that waits for its schema.
     /// librdkafka keeps partitions paused, whatever is assigned afterwards.
-    paused: BTreeSet<i32>,
-    /// Number of [`Source::pause`] calls without their [`Source::resume`]: while it is above 0, nothing new is given out.
-    pauses: u32,
+    paused: BTreeMap<TopicPartition, u32>,
     waiting: Waiting,
     registry_trouble: LogThrottle,
     strikes: Strikes,
-    search: Option<Receiver<Vec<Unreadable>>>,
-    unreadable: Vec<Unreadable>,
+    search: Option<Receiver<Vec<(usize, Unreadable)>>>,
+    unreadable: Vec<(usize, Unreadable)>,
 }
 
 #[expect(clippy::large_enum_variant, reason = "there is one at a time, and nearly all are the large one")]
 pub(super) enum Polled {
     Nothing,
-    Record(i32, Record),
+    Record(TopicPartition, Record),
     /// The partitions are these from now on; none is read before [`Source::place`].
-    Assigned(Vec<i32>),
-    /// Offsets that can't be read, and are passed over. The caller notes them before it takes the next record.
-    Unreadable(Unreadable),
-    /// The position is not the one that was placed: place all partitions again.
+    Assigned(Vec<TopicPartition>),
+    /// Offsets of this topic that can't be read, and are passed over. The caller notes them before it takes the next record.
+    Unreadable(usize, Unreadable),
+    /// A position is not the one that was placed: place all partitions again. librdkafka does not report which.
     Misplaced(String),
+    /// A topic is missing, which is reported once; the others are read, and this one too once it is there.
+    UnknownTopic,
     /// An error after which librdkafka goes on trying.
     Trouble(String),
     /// Client or broker rejected the other; librdkafka goes on trying with the certificates and secrets that it has read once.
@@ -138,13 +148,14 @@ impl Source {
         give_up: Option<Duration>,
     ) -> Result<Self, String> {
         let files = connection.files();
-        let mut config = client(connection, membership, FIXED)?;
+        let mut config = client(connection, &membership.group, FIXED)?;
         if !membership.instance.is_empty() {
             config.set("group.instance.id", &membership.instance);
         }
         let consumer: BaseConsumer<Context> =
             config.create_with_context(Context::new(connection.brokers())).map_err(|e| not_created(&e))?;
-        consumer.subscribe(&[&membership.topic]).map_err(|e| e.to_string())?;
+        let topics: Vec<&str> = membership.topics.iter().map(String::as_str).collect();
+        consumer.subscribe(&topics).map_err(|e| e.to_string())?;
         Ok(Self {
             consumer: Some(consumer),
             connection: connection.clone(),
@@ -153,8 +164,7 @@ impl Source {
             clock: SystemClock::default(),
             files,
             placed: BTreeMap::new(),
-            paused: BTreeSet::new(),
-            pauses: 0,
+            paused: BTreeMap::new(),
             waiting: Waiting::new(give_up),
             registry_trouble: LogThrottle::default(),
             strikes: Strikes::default(),
@@ -165,6 +175,10 @@ impl Source {
 
     fn consumer(&self) -> &BaseConsumer<Context> {
         self.consumer.as_ref().expect("only close() takes it, and the source with it")
+    }
+
+    fn name(&self, topic: usize) -> &str {
+        &self.membership.topics[topic]
     }
 
     /// Returns whether the certificates or secrets on disk differ from those that this client has read.
@@ -184,61 +198,63 @@ impl Source {
             if let Some(error) = error {
                 log::warn!("Kafka: {error}");
             }
+            let at = |(topic, partition): &(String, i32)| self.membership.at(topic, *partition);
+            let mut assigned: Vec<TopicPartition> = assigned.iter().filter_map(at).collect();
+            assigned.sort();
             self.forget();
             return Polled::Assigned(assigned);
         }
         match polled {
-            Some(Ok(message)) if self.waiting.contains(message.partition()) => {
-                Polled::Misplaced(format!("partition {} was not paused", message.partition()))
-            }
-            Some(Ok(message)) => match self.waiting.read(&message, &mut self.decoder) {
-                Ok(read) => Polled::Record(message.partition(), read.record),
-                Err(undecided) => {
-                    self.waiting.keep(&message, &undecided, self.clock.monotonic());
-                    let partition = message.partition();
-                    drop(message);
-                    self.wait(partition, &undecided.why)
+            Some(Ok(message)) => {
+                // Another topic was never subscribed to.
+                let Some(at) = self.membership.at(message.topic(), message.partition()) else { return Polled::Nothing };
+                if self.waiting.contains(at) {
+                    return Polled::Misplaced(format!("{}[{}] was not paused", message.topic(), at.partition));
                 }
-            },
+                match self.waiting.read(&message, &mut self.decoder) {
+                    Ok(read) => Polled::Record(at, read.record),
+                    Err(undecided) => {
+                        self.waiting.keep(at, &message, &undecided, self.clock.monotonic());
+                        drop(message);
+                        self.log_waiting(at, &undecided.why);
+                        self.pause(&[at]).map_or_else(Polled::Misplaced, |()| Polled::Nothing)
+                    }
+                }
+            }
             Some(Err(error)) if is_misplaced(&error) => Polled::Misplaced(error.to_string()),
             Some(Err(error)) if is_unreadable(&error) => self.strike(error.to_string()),
+            Some(Err(error)) if is_missing(&error) => Polled::UnknownTopic,
             Some(Err(error)) => self.misfortune(said(&error)),
             None => self.misfortune(None),
         }
     }
 
-    fn wait(&mut self, partition: i32, why: &str) -> Polled {
+    fn log_waiting(&self, TopicPartition { topic, partition }: TopicPartition, why: &str) {
         if let Some(line) = self.registry_trouble.seen(why, self.clock.monotonic()) {
-            let topic = &self.membership.topic;
-            log::warn!("{line}; {topic}[{partition}] waits for it, and nothing is skipped");
+            log::warn!("{line}; {}[{partition}] waits for it, and nothing is skipped", self.name(topic));
         }
-        if self.paused.insert(partition)
-            && let Err(error) = self.consumer().pause(&self.names(&[partition]))
-        {
-            return Polled::Misplaced(error.to_string());
-        }
-        Polled::Nothing
     }
 
     fn retry_waiting(&mut self) -> Option<Polled> {
-        if self.pauses > 0 || self.waiting.is_empty() {
+        if self.waiting.is_empty() {
             return None;
         }
-        let (partition, read) = self.waiting.retry(&mut self.decoder, self.clock.monotonic())?;
+        let paused = &self.paused;
+        let is_else_paused = |at| paused.get(&at).is_some_and(|reasons| *reasons > 1);
+        let (at, read) = self.waiting.retry(&mut self.decoder, self.clock.monotonic(), is_else_paused)?;
         match read {
             Err(undecided) => {
-                self.wait(partition, &undecided.why);
+                self.log_waiting(at, &undecided.why);
                 None
             }
             Ok(read) => {
-                self.paused.remove(&partition);
-                if let Err(error) = self.consumer().resume(&self.names(&[partition])) {
-                    return Some(Polled::Misplaced(error.to_string()));
+                if let Err(error) = self.resume(&[at]) {
+                    return Some(Polled::Misplaced(error));
                 }
                 if !read.is_given_up && self.registry_trouble.over() {
-                    log::info!("the schema registry answers; {}[{partition}] is read on", self.membership.topic);
+                    log::info!("the schema registry answers; {}[{}] is read on", self.name(at.topic), at.partition);
                 }
-                Some(Polled::Record(partition, read.record))
+                Some(Polled::Record(at, read.record))
             }
         }
     }
@@ -257,19 +273,22 @@ impl Source {
         Polled::Trouble(error)
     }
 
-    fn search(&self) -> Result<Receiver<Vec<Unreadable>>, String> {
+    fn search(&self) -> Result<Receiver<Vec<(usize, Unreadable)>>, String> {
         let client = self.client_apart(&[])?;
-        let (topic, positions) = (self.membership.topic.clone(), self.reading());
+        let (topics, positions) = (self.membership.topics.clone(), self.reading());
         let (sender, receiver) = mpsc::channel();
-        let find = move || drop(sender.send(unreadable::find(&client, &topic, &positions)));
+        let find = move || {
+            let each = topics.iter().zip(positions).enumerate();
+            let found = each.flat_map(|(topic, (name, positions))| {
+                unreadable::find(&client, name, &positions).into_iter().map(move |found| (topic, found))
+            });
+            drop(sender.send(found.collect()));
+        };
         std::thread::Builder::new().name("unreadable".into()).spawn(find).map_err(|e| e.to_string())?;
         Ok(receiver)
     }
 
     fn pass_unreadable(&mut self) -> Option<Polled> {
-        if self.pauses > 0 {
-            return None;
-        }
         if let Some(search) = &self.search {
             match search.try_recv() {
                 Ok(found) => (self.search, self.unreadable) = (None, found),
@@ -277,13 +296,15 @@ impl Source {
                 Err(TryRecvError::Empty) => {}
             }
         }
-        let found = self.unreadable.pop()?;
+        let at = |&(topic, Unreadable { partition, .. }): &(usize, Unreadable)| TopicPartition { topic, partition };
+        let next = self.unreadable.iter().position(|found| !self.paused.contains_key(&at(found)))?;
+        let (topic, found) = self.unreadable.swap_remove(next);
         let Unreadable { partition, end, .. } = found;
-        let topic = &self.membership.topic;
-        log::error!("{}", found.description(topic, &self.connection));
-        self.placed.insert(partition, end);
-        match self.consumer().seek(topic, partition, Offset::Offset(end), ASK_MAX) {
-            Ok(()) => Some(Polled::Unreadable(found)),
+        let name = &self.membership.topics[topic];
+        log::error!("{}", found.description(name, &self.connection));
+        self.placed.insert(TopicPartition { topic, partition }, end);
+        match self.consumer().seek(name, partition, Offset::Offset(end), ASK_MAX) {
+            Ok(()) => Some(Polled::Unreadable(topic, found)),
             Err(error) => Some(Polled::Misplaced(error.to_string())),
         }
     }
@@ -311,87 +332,106 @@ impl Source {
         self.unreadable.clear();
     }
 
-    /// Reads on from `offsets`, and nothing else; what was fetched before is forgotten.
-    pub(super) fn place(&mut self, offsets: &BTreeMap<i32, i64>) -> Result<(), String> {
+    /// Reads on from `offsets`, and nothing else; what was fetched before is forgotten, and nothing is paused.
+    ///
+    /// # Errors
+    /// After one it is not known what is read: place all partitions again.
+    pub(super) fn place(&mut self, offsets: &BTreeMap<TopicPartition, i64>) -> Result<(), String> {
         self.forget();
-        self.pauses = 0;
-        let paused: Vec<i32> = std::mem::take(&mut self.paused).into_iter().collect();
+        let paused: Vec<TopicPartition> = std::mem::take(&mut self.paused).into_keys().collect();
         self.consumer().resume(&self.names(&paused)).map_err(|e| e.to_string())?;
-        self.consumer().assign(&list(&self.membership.topic, offsets)?).map_err(|e| e.to_string())?;
+        let mut list = TopicPartitionList::with_capacity(offsets.len());
+        for (&TopicPartition { topic, partition }, &offset) in offsets {
+            list.add_partition_offset(self.name(topic), partition, Offset::Offset(offset))
+                .map_err(|e| e.to_string())?;
+        }
+        self.consumer().assign(&list).map_err(|e| e.to_string())?;
         self.placed = offsets.clone();
         Ok(())
     }
 
-    /// Stops fetching until [`Source::resume`] was called as often, and stays in the group.
-    pub(super) fn pause(&mut self, partitions: &[i32]) -> Result<(), String> {
-        self.pauses += 1;
-        let mut partitions = partitions.to_vec();
-        partitions.retain(|partition| self.paused.insert(*partition));
-        self.consumer().pause(&self.names(&partitions)).map_err(|e| e.to_string())
+    /// Stops fetching until [`Source::resume`] was called as often, and stays in the group. Nothing of these partitions is given
+    /// out meanwhile.
+    pub(super) fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), String> {
+        let mut first = partitions.to_vec();
+        first.retain(|at| {
+            let reasons = self.paused.entry(*at).or_default();
+            *reasons += 1;
+            *reasons == 1
+        });
+        self.consumer().pause(&self.names(&first)).map_err(|e| e.to_string())
     }
 
-    pub(super) fn resume(&mut self, partitions: &[i32]) -> Result<(), String> {
-        self.pauses = self.pauses.saturating_sub(1);
-        if self.pauses > 0 {
-            return Ok(());
-        }
-        let mut partitions = partitions.to_vec();
-        partitions.retain(|partition| !self.waiting.contains(*partition) && self.paused.remove(partition));
-        self.consumer().resume(&self.names(&partitions)).map_err(|e| e.to_string())
+    pub(super) fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), String> {
+        let mut last = partitions.to_vec();
+        last.retain(|at| {
+            let Some(reasons) = self.paused.get_mut(at) else { return false };
+            *reasons -= 1;
+            *reasons == 0
+        });
+        self.paused.retain(|_, reasons| *reasons > 0);
+        self.consumer().resume(&self.names(&last)).map_err(|e| e.to_string())
     }
 
     /// Commits to Kafka what is stored. A hint: nothing depends on it.
-    pub(super) fn commit(&self, offsets: &BTreeMap<i32, i64>) -> Result<(), String> {
-        let offsets = list(&self.membership.topic, offsets)?;
+    pub(super) fn commit(&self, topic: usize, offsets: &BTreeMap<i32, i64>) -> Result<(), String> {
+        let offsets = list(self.name(topic), offsets)?;
         self.consumer().commit(&offsets, CommitMode::Async).map_err(|e| e.to_string())
     }
 
     /// Returns how far each partition was read; transaction markers count. One that waits for a schema is left out.
-    pub(super) fn positions(&self) -> BTreeMap<i32, i64> {
+    pub(super) fn positions(&self) -> BTreeMap<TopicPartition, i64> {
         let Ok(list) = self.consumer().position() else { return BTreeMap::new() };
         let elements = list.elements();
         let positions = elements.iter().filter_map(|element| match element.offset() {
-            Offset::Offset(offset) => Some((element.partition(), offset)),
+            Offset::Offset(offset) => Some((self.membership.at(element.topic(), element.partition())?, offset)),
             _ => None,
         });
-        positions.filter(|(partition, _)| !self.waiting.contains(*partition)).collect()
+        positions.filter(|(at, _)| !self.waiting.contains(*at)).collect()
     }
 
-    fn reading(&self) -> BTreeMap<i32, i64> {
+    /// Returns for each topic the offsets from which its partitions are read.
+    fn reading(&self) -> Vec<BTreeMap<i32, i64>> {
         let positions = self.positions();
-        let reading = |(&partition, &placed): (&i32, &i64)| {
-            let position = positions.get(&partition).map_or(placed, |position| placed.max(*position));
-            (partition, position)
-        };
-        self.placed.iter().filter(|(partition, _)| !self.waiting.contains(**partition)).map(reading).collect()
+        let mut reading = vec![BTreeMap::new(); self.membership.topics.len()];
+        for (&at, &placed) in self.placed.iter().filter(|(at, _)| !self.waiting.contains(**at)) {
+            let position = positions.get(&at).map_or(placed, |position| placed.max(*position));
+            reading[at.topic].insert(at.partition, position);
+        }
+        reading
     }
 
     /// Returns the first offset there is, and the one after the last that a reader may see.
-    pub(super) fn watermarks(&self, partition: i32) -> Result<(i64, i64), String> {
-        let topic = &self.membership.topic;
+    pub(super) fn watermarks(&self, TopicPartition { topic, partition }: TopicPartition) -> Result<(i64, i64), String> {
+        let topic = self.name(topic);
         self.consumer().fetch_watermarks(topic, partition, ASK_MAX).map_err(|e| format!("{topic}[{partition}]: {e}"))
     }
 
-    pub(super) fn partitions(&self) -> Result<Vec<i32>, String> {
-        partitions(self.consumer(), &self.membership.topic, self.connection.brokers())
+    pub(super) fn partitions(&self, topic: usize) -> Result<Vec<i32>, String> {
+        partitions(self.consumer(), self.name(topic), self.connection.brokers())
     }
 
-    pub(super) fn cluster(&self) -> Result<String, String> {
+    /// Returns the id of the cluster, once it answers for this topic.
+    pub(super) fn cluster(&self, topic: usize) -> Result<String, String> {
         // A cluster that does not answer must not count as one without id: that would be another key in the database.
-        self.partitions()?;
+        self.partitions(topic)?;
         Ok(self.consumer().client().fetch_cluster_id(ASK_MAX).unwrap_or_default())
     }
 
     /// Reads again the known records of these partitions, with a short-lived client on a thread of its own: the newest of each, and
     /// where that is gone the older one. The channel closes without a value if the records can't be read.
-    pub(super) fn read_again(&self, known: &BTreeMap<i32, Checkpoint>) -> Result<Receiver<Known>, String> {
+    pub(super) fn read_again(
+        &self,
+        topic: usize,
+        known: &BTreeMap<i32, Checkpoint>,
+    ) -> Result<Receiver<Known>, String> {
         let client = self.client_apart(&[("fetch.message.max.bytes", "16384")])?;
         let wanted: BTreeMap<i32, Vec<i64>> = known
             .iter()
             .map(|(partition, checkpoint)| (*partition, checkpoint.known().map(|print| print.offset).collect()))
             .collect();
         let (sender, receiver) = mpsc::channel();
-        let topic = self.membership.topic.clone();
+        let topic = self.name(topic).to_owned();
         let read = move || {
             if let Some(found) = read_known(&client, &topic, &wanted) {
                 // After a rebalance the receiver is gone.
@@ -403,7 +443,7 @@ impl Source {
     }
 
     fn client_apart(&self, more: &[(&str, &str)]) -> Result<BaseConsumer<Reports>, String> {
-        let mut config = client(&self.connection, &self.membership, FIXED_APART)?;
+        let mut config = client(&self.connection, &self.membership.group, FIXED_APART)?;
         for (name, value) in more {
             config.set(*name, *value);
         }
@@ -423,24 +463,31 @@ impl Source {
         }
     }
 
-    fn names(&self, partitions: &[i32]) -> TopicPartitionList {
+    fn names(&self, partitions: &[TopicPartition]) -> TopicPartitionList {
         let mut list = TopicPartitionList::with_capacity(partitions.len());
-        for &partition in partitions {
-            list.add_partition(&self.membership.topic, partition);
+        for &TopicPartition { topic, partition } in partitions {
+            list.add_partition(self.name(topic), partition);
         }
         list
     }
 }
 
+impl Membership {
+    fn at(&self, topic: &str, partition: i32) -> Option<TopicPartition> {
+        let topic = self.topics.iter().position(|name| name == topic)?;
+        Some(TopicPartition { topic, partition })
+    }
+}
+
 /// Checks that librdkafka accepts these properties, and that the files that they name are there. An error names the key.
-pub(super) fn check_client(connection: &Connection, membership: &Membership) -> Result<(), Invalid> {
-    connection.check::<BaseConsumer>(|connection| client(connection, membership, FIXED))
+pub(super) fn check_client(connection: &Connection, group: &str) -> Result<(), Invalid> {
+    connection.check::<BaseConsumer>(|connection| client(connection, group, FIXED))
 }
 
 /// Returns the fixed properties, then the operator's, then our defaults.
-fn client(connection: &Connection, membership: &Membership, fixed: &[(&str, &str)]) -> Result<ClientConfig, String> {
+fn client(connection: &Connection, group: &str, fixed: &[(&str, &str)]) -> Result<ClientConfig, String> {
     let mut config = connection.client(fixed)?;
-    config.set("group.id", &membership.group);
+    config.set("group.id", group);
     for (name, value) in DEFAULTS {
         if config.get(name).is_none() {
             config.set(*name, *value);
@@ -453,6 +500,11 @@ fn is_misplaced(error: &KafkaError) -> bool {
     let code = error.rdkafka_error_code();
     use RDKafkaErrorCode::{AutoOffsetReset, LogTruncation, OffsetOutOfRange};
     matches!(code, Some(AutoOffsetReset | OffsetOutOfRange | LogTruncation))
+}
+
+fn is_missing(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{UnknownTopic, UnknownTopicOrPartition};
+    matches!(error.rdkafka_error_code(), Some(UnknownTopic | UnknownTopicOrPartition))
 }
 
 /// Returns the error, unless it is that no broker is left: the errors before it say why.

@@ -158,6 +158,12 @@ impl Kafka {
             let topics = self.tool(&[class, "--bootstrap-server", &self.address, "--list"]);
             (!topics.lines().any(|line| line == topic)).then_some(())
         });
+        self.create(topic, partitions);
+    }
+
+    /// Makes a topic of this very name.
+    pub(crate) fn create(&self, topic: &str, partitions: u32) {
+        let class = "org.apache.kafka.tools.TopicCommand";
         let partitions = partitions.to_string();
         let make = ["--create", "--topic", topic, "--partitions", &partitions];
         self.tool(&[&[class, "--bootstrap-server", &self.address], &make[..]].concat());

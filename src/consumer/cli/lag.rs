@@ -66,7 +66,7 @@ impl Lag {
     pub(super) fn run(self) -> Result<(), Failure> {
         self.common.start_log();
         let settings = self.common.settings(Absent::MeansDefaults).map_err(Failure::config)?;
-        let topic = &settings.membership.topic;
+        let topic = &settings.topic;
         let mut reader = settings.store.reader();
         let (cluster, mut rows) = look(&settings, &mut *reader)?;
         let of_cluster = TopicId { cluster, name: topic.clone() };
@@ -137,8 +137,9 @@ impl LagRow {
 
 /// Asks the store first, then Kafka, so that no stored offset is beyond the end. Returns the cluster's id and its partitions.
 fn look(settings: &Settings, reader: &mut dyn Reader) -> Result<(String, BTreeMap<i32, LagRow>), Failure> {
-    let mut stored = offsets::read(reader, &settings.membership.topic).map_err(unavailable)?;
-    let standalone = StandaloneConsumer::new(&settings.connection, &settings.membership, settings.decoder());
+    let mut stored = offsets::read(reader, &settings.topic).map_err(unavailable)?;
+    let standalone =
+        StandaloneConsumer::new(&settings.connection, &settings.topic, &settings.group, settings.decoder());
     let standalone = standalone.map_err(Failure::config)?;
     let kafka = |error: String| unavailable(format!("Kafka at {}: {error}", settings.connection.brokers()));
     let partitions = standalone.partitions().map_err(kafka)?;

@@ -12,7 +12,7 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use clap::{Parser, Subcommand};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -100,12 +100,11 @@ impl Command {
                     signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(Failure::failed)?;
                 }
                 let options = Options { until_end, watchdog: true, log_totals };
-                let observer: fn(&StoredEvent<'_>) = if print { print_stored } else { |_| () };
-                let reader = TopicReader { settings: &read, both: settings.of_samples().is_some() };
-                match settings.of_samples() {
-                    None => reader.run(&settings, options, observer, &stop),
-                    Some(of_samples) => run_both([&settings, &of_samples], options, observer, &stop, reader),
-                }
+                let mut observer: fn(&StoredEvent<'_>) = if print { print_stored } else { |_| () };
+                let wish = Arc::new(AtomicBool::new(false));
+                signal_hook::flag::register(SIGHUP, Arc::clone(&wish)).map_err(Failure::failed)?;
+                let reload = Reload { wish: &wish, read: &|| read().map_err(|error| error.to_string()) };
+                run_reloading(&settings, options, &mut observer, &stop, reload)
             }
             Self::Tail(command) => command.run(),
             Self::Lag(command) => command.run(),
@@ -134,57 +133,6 @@ fn tell_locks(settings: &Settings, common: &Common) {
             common.note(&format!("{}: {words}", settings.store));
         }
         Err(error) => common.note(&format!("the partitions were not counted: {error}")),
-    }
-}
-
-/// Reads each topic on a thread of its own, until both have ended. A failure of one ends the other too.
-fn run_both(
-    settings: [&Settings; 2],
-    options: Options,
-    observer: fn(&StoredEvent<'_>),
-    stop: &AtomicBool,
-    reader: TopicReader<'_>,
-) -> Result<(), Failure> {
-    std::thread::scope(|scope| {
-        let runs = settings.map(|settings| {
-            scope.spawn(move || {
-                let ran = reader.run(settings, options, observer, stop);
-                ran.inspect_err(|_| stop.store(true, Ordering::Relaxed))
-            })
-        });
-        let ends = runs.map(|run| run.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        ends.into_iter().collect()
-    })
-}
-
-#[derive(Clone, Copy)]
-struct TopicReader<'a> {
-    settings: &'a (dyn Fn() -> Result<Settings, ConfigError> + Sync),
-    both: bool,
-}
-
-impl TopicReader<'_> {
-    fn run(
-        self,
-        settings: &Settings,
-        options: Options,
-        observer: fn(&StoredEvent<'_>),
-        stop: &AtomicBool,
-    ) -> Result<(), Failure> {
-        let wish = Arc::new(AtomicBool::new(false));
-        signal_hook::flag::register(SIGHUP, Arc::clone(&wish)).map_err(Failure::failed)?;
-        let of_samples = self.both && Some(&settings.membership.topic) == settings.samples.as_ref();
-        let reload = Reload { wish: &wish, read: &|| self.read(of_samples) };
-        run_reloading(settings, options, &mut { observer }, stop, reload)
-    }
-
-    fn read(self, of_samples: bool) -> Result<Settings, String> {
-        let settings = (self.settings)().map_err(|error| error.to_string())?;
-        match settings.of_samples() {
-            Some(settings) if of_samples => Ok(settings),
-            other if other.is_some() == self.both => Ok(settings),
-            _ => Err("whether samples are stored too changes with the next start only".to_owned()),
-        }
     }
 }
 

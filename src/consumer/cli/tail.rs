@@ -92,7 +92,8 @@ impl Tail {
     pub(super) fn run(self) -> Result<(), Failure> {
         self.common.start_log();
         let settings = self.common.settings(Absent::MeansDefaults).map_err(Failure::config)?;
-        let standalone = StandaloneConsumer::new(&settings.connection, &settings.membership, settings.decoder());
+        let standalone =
+            StandaloneConsumer::new(&settings.connection, &settings.topic, &settings.group, settings.decoder());
         let mut standalone = standalone.map_err(Failure::config)?;
         let kafka = |error: String| unavailable(format!("Kafka at {}: {error}", settings.connection.brokers()));
         let begin = self.begin(&standalone).map_err(kafka)?;
@@ -108,7 +109,7 @@ impl Tail {
             false => output::stdout(self.format),
         };
         let time = if self.kafka_time { Time::Kafka } else { Time::Observed };
-        let lines = Lines::new(&settings.membership.topic, self.format, self.raw, time, out);
+        let lines = Lines::new(&settings.topic, self.format, self.raw, time, out);
         output::finished(self.show(&mut standalone, begin, lines, &stop, &settings))
     }
 

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::pulse::Pulse;
 use super::{Consumer, Options, StoredEvent};
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::config::Settings;
@@ -66,13 +67,10 @@ pub fn run_reloading(
             }
             (Err(failure), None) => return Err(failure),
         };
-        log::info!(
-            "storing {} from {} in {}",
-            settings.membership.topic,
-            settings.connection.brokers(),
-            settings.store
-        );
-        let Some(others) = consumer.rounds(reload)? else { return Ok(()) };
+        for topic in settings.membership().topics {
+            log::info!("storing {topic} from {} in {}", settings.connection.brokers(), settings.store);
+        }
+        let Some(others) = rounds(consumer, reload)? else { return Ok(()) };
         log::info!("the configuration was read again; connecting anew");
         before = Some(std::mem::replace(&mut settings, others));
     }
@@ -108,42 +106,40 @@ fn wait_for_files(failure: &Failure, settings: Settings, stop: &AtomicBool, relo
     Some(settings)
 }
 
-impl Consumer<'_> {
-    fn rounds(mut self, reload: Reload<'_>) -> Result<Option<Settings>, Failure> {
-        let result = loop {
-            if self.stop.load(Ordering::Relaxed) {
-                log::info!("ending as asked");
-                break Ok(None);
-            }
-            if reload.wish.swap(false, Ordering::Relaxed)
-                && let Some(settings) = self.settings_anew(reload)
-            {
-                break Ok(Some(settings));
-            }
-            match self.round() {
-                Ok(true) => {}
-                Ok(false) => break Ok(None),
-                Err(failure) => break Err(failure),
-            }
-        };
-        if !matches!(result, Ok(Some(_))) {
-            self.service.stops();
+fn rounds(mut consumer: Consumer<'_>, reload: Reload<'_>) -> Result<Option<Settings>, Failure> {
+    let result = loop {
+        if consumer.pulse.is_stopping() {
+            log::info!("ending as asked");
+            break Ok(None);
         }
-        self.end();
-        result
+        if reload.wish.swap(false, Ordering::Relaxed)
+            && let Some(settings) = read_again(&mut consumer.pulse, reload)
+        {
+            break Ok(Some(settings));
+        }
+        match consumer.round() {
+            Ok(true) => {}
+            Ok(false) => break Ok(None),
+            Err(failure) => break Err(failure),
+        }
+    };
+    if !matches!(result, Ok(Some(_))) {
+        consumer.pulse.service.stops();
     }
+    consumer.end();
+    result
+}
 
-    fn settings_anew(&mut self, reload: Reload<'_>) -> Option<Settings> {
-        self.heart.beat("reading the configuration", self.clock.monotonic());
-        self.service.reloads(self.clock.monotonic());
-        match (reload.read)() {
-            // The next run reports that it is ready.
-            Ok(settings) => Some(settings),
-            Err(error) => {
-                log::error!("the configuration stays as it was: {error}");
-                self.service.reloaded(Duration::ZERO);
-                None
-            }
+fn read_again(pulse: &mut Pulse<'_>, reload: Reload<'_>) -> Option<Settings> {
+    let now = pulse.step("reading the configuration");
+    pulse.service.reloads(now);
+    match (reload.read)() {
+        // The next run reports that it is ready.
+        Ok(settings) => Some(settings),
+        Err(error) => {
+            log::error!("the configuration stays as it was: {error}");
+            pulse.service.reloaded(Duration::ZERO);
+            None
         }
     }
 }

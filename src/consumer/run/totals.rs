@@ -3,9 +3,8 @@
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-use super::Consumer;
 use crate::consumer::report::totals::{self, Sums};
-use crate::consumer::store::{Applied, Reader, TotalKey};
+use crate::consumer::store::{Reader, TotalKey};
 use crate::units::ByteCount;
 
 /// The thread that logs totals: no batch waits for a line of the log.
@@ -31,6 +30,14 @@ impl TotalsLog {
         })?;
         Ok(Self { grown: Some(grown), ended })
     }
+
+    /// Logs the totals that a batch has changed.
+    pub(super) fn log(&self, grown: &Sums) {
+        if let Some(changes) = &self.grown {
+            // A thread that has panicked logs nothing any more.
+            let _ = changes.send(grown.clone());
+        }
+    }
 }
 
 impl Drop for TotalsLog {
@@ -39,15 +46,6 @@ impl Drop for TotalsLog {
         // The channel closes with the thread.
         if self.ended.recv_timeout(END_MAX) == Err(RecvTimeoutError::Timeout) {
             log::warn!("totals: the database does not answer; the last ones are not logged");
-        }
-    }
-}
-
-impl Consumer<'_> {
-    pub(super) fn log_totals(&self, applied: &Applied) {
-        if let Some(grown) = self.totals.as_ref().and_then(|totals| totals.grown.as_ref()) {
-            // A thread that has panicked logs nothing any more.
-            let _ = grown.send(applied.grown.clone());
         }
     }
 }

@@ -7,16 +7,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::time::Duration;
 
-use super::Consumer;
-use crate::clock::Clock as _;
-use crate::consumer::source::Polled;
+use super::pulse::Pulse;
 use crate::consumer::store::{Store, StoreError, StoreOptions, StoreProgress, StoreUrl};
 use crate::failpoints;
+use crate::kafka::LogThrottle;
 use crate::units::lasting;
 
-const FINISHED: Duration = Duration::from_millis(1);
-/// Time after which Kafka is paused while a slow store keeps a full batch waiting, so that polling can go on.
-const FULL_MAX: Duration = Duration::from_secs(20);
 /// Longest time without an answer of the database.
 const ANSWER_MAX: Duration = Duration::from_secs(90);
 /// Longest time that the store may go on after `stop` was set.
@@ -27,6 +23,7 @@ pub(super) struct Writer {
     url: StoreUrl,
     options: StoreOptions,
     worker: Option<WriterThread>,
+    trouble: LogThrottle,
 }
 
 struct WriterThread {
@@ -38,7 +35,54 @@ type Job = Box<dyn FnOnce(&mut dyn Store) + Send>;
 
 impl Writer {
     pub(super) fn new(url: &StoreUrl, options: StoreOptions) -> Self {
-        Self { url: url.clone(), options, worker: None }
+        Self { url: url.clone(), options, worker: None, trouble: LogThrottle::default() }
+    }
+
+    /// Waits for the store's answer, and calls `meanwhile` again and again: half of the time is the database's, and the group must
+    /// not take us for dead while it is slow.
+    pub(super) fn ask<T: Send + 'static>(
+        &mut self,
+        pulse: &mut Pulse<'_>,
+        mut meanwhile: impl FnMut(Duration),
+        work: impl FnOnce(&mut dyn Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (answer, progress) = self.begin(work)?;
+        let mut wait = Wait::new(pulse.now(), &progress);
+        loop {
+            match answer.try_recv() {
+                Ok(answered) => return answered,
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => {
+                    self.abandon();
+                    return Err(StoreError::Unavailable("the thread of the store has ended; see above".to_owned()));
+                }
+            }
+            // The whole process may have been stopped since the last time.
+            let now = pulse.step("waiting for the database");
+            if let Some(error) = wait.is_over(&progress, now, pulse.is_stopping()) {
+                self.abandon();
+                return Err(error);
+            }
+            pulse.service.lives(now);
+            meanwhile(now);
+        }
+    }
+
+    pub(super) fn log(&self, error: &StoreError, now: Duration) {
+        let Some(line) = self.trouble.seen(&error.to_string(), now) else { return };
+        match error {
+            StoreError::Misconfigured(_) => {
+                log::error!("{line}; nothing is skipped, trying again at least each minute");
+            }
+            StoreError::Unavailable(_) => log::warn!("{line}; nothing is skipped, trying again"),
+            StoreError::Conflict(_) => log::warn!("{line}; going on from where it stands"),
+        }
+    }
+
+    pub(super) fn recovered(&self) {
+        if self.trouble.over() {
+            log::info!("storing again in {}", self.url);
+        }
     }
 
     /// Gives the store something to do. Its answer comes through the channel, or the channel closes.
@@ -119,69 +163,5 @@ impl Wait {
         (now.saturating_sub(self.since) > longest).then(|| {
             StoreError::Unavailable(format!("the store has not answered for {}; connecting anew", lasting(longest)))
         })
-    }
-}
-
-impl Consumer<'_> {
-    /// Waits for the store's answer, and polls meanwhile: half of the time is the database's, and the group must not take us for
-    /// dead while it is slow.
-    pub(super) fn ask_store<T: Send + 'static>(
-        &mut self,
-        work: impl FnOnce(&mut dyn Store) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let (answer, progress) = self.writer.begin(work)?;
-        let mut now = self.clock.monotonic();
-        let full_until = now + FULL_MAX;
-        let (mut wait, mut paused) = (Wait::new(now, &progress), false);
-        let answered = loop {
-            match answer.try_recv() {
-                Ok(answered) => break answered,
-                Err(TryRecvError::Empty) => {}
-                Err(TryRecvError::Disconnected) => {
-                    self.writer.abandon();
-                    break Err(StoreError::Unavailable("the thread of the store has ended; see above".to_owned()));
-                }
-            }
-            // The whole process may have been stopped since the last time.
-            now = self.clock.monotonic();
-            if let Some(error) = wait.is_over(&progress, now, self.stop.load(std::sync::atomic::Ordering::Relaxed)) {
-                self.writer.abandon();
-                break Err(error);
-            }
-            self.heart.beat("waiting for the database", now);
-            self.service.lives(now);
-            if self.intake.batch.is_full() {
-                if now < full_until {
-                    std::thread::sleep(FINISHED);
-                    continue;
-                }
-                if !paused {
-                    paused = self.source.pause(&self.assigned).is_ok();
-                }
-            }
-            let polled = self.source.poll(FINISHED);
-            self.hear(polled, now);
-        };
-        if paused && let Err(error) = self.source.resume(&self.assigned) {
-            self.kafka_says(&error);
-        }
-        answered
-    }
-
-    /// Takes what is polled while the store works: of all but records the first is kept for later, or an assignment in its place.
-    fn hear(&mut self, polled: Polled, now: Duration) {
-        match polled {
-            Polled::Record(partition, record) => self.intake.take(partition, record, now),
-            Polled::Unreadable(unreadable) => self.intake.pass_unreadable(unreadable, now),
-            Polled::Nothing => {}
-            // Reported once, and more than what librdkafka says again: nothing is read before they are dealt with.
-            once @ (Polled::Assigned(_) | Polled::Fatal(_)) => self.heard = Some(once),
-            Polled::Misplaced(why) if !matches!(self.heard, Some(Polled::Assigned(_) | Polled::Fatal(_))) => {
-                self.heard = Some(Polled::Misplaced(why));
-            }
-            other => {
-                self.heard.get_or_insert(other);
-            }
-        }
     }
 }

@@ -5,7 +5,6 @@ use std::sync::{Mutex, PoisonError};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
-use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, TopicPartitionList};
 
@@ -19,7 +18,7 @@ pub(super) struct Context {
 
 /// The partitions of this member after a rebalance, and why librdkafka did not take the answer.
 pub(super) struct Rebalanced {
-    pub(super) assigned: Vec<i32>,
+    pub(super) assigned: Vec<(String, i32)>,
     pub(super) error: Option<String>,
 }
 
@@ -56,8 +55,9 @@ impl ConsumerContext for Context {
         // An empty assignment has to be answered by `assign` as well: otherwise librdkafka goes on waiting for the answer, and the
         // group waits for this member.
         let (assigned, answered) = if matches!(code, RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
-            let partitions = partitions.elements().iter().map(TopicPartitionListElem::partition).collect();
-            (partitions, consumer.assign(&TopicPartitionList::new()))
+            let elements = partitions.elements();
+            let assigned = elements.iter().map(|element| (element.topic().to_owned(), element.partition())).collect();
+            (assigned, consumer.assign(&TopicPartitionList::new()))
         } else {
             (Vec::new(), consumer.unassign())
         };

@@ -10,7 +10,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::unreadable::{self, Strikes, is_unreadable};
-use super::{ASK_MAX, Membership, client, headers, list};
+use super::{ASK_MAX, client, headers, list};
 use crate::consumer::batch::Record;
 use crate::kafka::{Connection, Reports, not_created};
 use crate::wire::Decoder;
@@ -51,10 +51,10 @@ impl StandaloneConsumer {
     ///
     /// # Errors
     /// A secret that can't be read, or a property that librdkafka does not take.
-    pub fn new(connection: &Connection, membership: &Membership, decoder: Decoder) -> Result<Self, String> {
-        let config = client(connection, membership, FIXED)?;
+    pub fn new(connection: &Connection, topic: &str, group: &str, decoder: Decoder) -> Result<Self, String> {
+        let config = client(connection, group, FIXED)?;
         let consumer = config.create_with_context(Reports::new(connection.brokers())).map_err(|e| not_created(&e))?;
-        let (topic, connection) = (membership.topic.clone(), connection.clone());
+        let (topic, connection) = (topic.to_owned(), connection.clone());
         Ok(Self { consumer, topic, connection, decoder, positions: BTreeMap::new(), strikes: Strikes::default() })
     }
 

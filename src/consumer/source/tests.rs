@@ -10,41 +10,52 @@ use crate::kafka::RawConnection;
 use crate::wire::{Format, NoRegistry, Schemas, Undecoded, WriterSchema};
 
 const TOPIC: &str = "t";
+const OTHER: &str = "u";
 
-/// A broker with a topic of two partitions, and a member of a group that has both.
+/// Partitions of the two topics.
+const T0: TopicPartition = TopicPartition { topic: 0, partition: 0 };
+const T1: TopicPartition = TopicPartition { topic: 0, partition: 1 };
+const U0: TopicPartition = TopicPartition { topic: 1, partition: 0 };
+
+/// A broker with a topic of two partitions and one of one, and a member of a group that has all of them.
 struct World {
     mock: MockCluster<'static, DefaultProducerContext>,
     source: Source,
+}
+
+fn membership() -> Membership {
+    Membership { topics: vec![TOPIC.into(), OTHER.into()], group: "g".into(), instance: String::new() }
 }
 
 impl World {
     fn new(decoder: Decoder, give_up: Option<Duration>) -> Self {
         let mock = MockCluster::new(1).unwrap();
         mock.create_topic(TOPIC, 2, 1).unwrap();
+        mock.create_topic(OTHER, 1, 1).unwrap();
         let raw = RawConnection { brokers: Some(mock.bootstrap_servers()), ..RawConnection::default() };
-        let membership = Membership { topic: TOPIC.into(), group: "g".into(), instance: String::new() };
-        let source = Source::new(&Connection::new(raw, None).unwrap(), &membership, decoder, give_up).unwrap();
+        let source = Source::new(&Connection::new(raw, None).unwrap(), &membership(), decoder, give_up).unwrap();
         Self { mock, source }
     }
 
-    fn produce(&self, partition: i32, payloads: &[&[u8]]) {
+    fn produce(&self, at: TopicPartition, payloads: &[&[u8]]) {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", self.mock.bootstrap_servers());
         let producer: BaseProducer = config.create().unwrap();
         for payload in payloads {
-            let record: BaseRecord<'_, (), [u8]> = BaseRecord::to(TOPIC).partition(partition).payload(payload);
+            let record: BaseRecord<'_, (), [u8]> =
+                BaseRecord::to([TOPIC, OTHER][at.topic]).partition(at.partition).payload(payload);
             producer.send(record).map_err(|(error, _)| error).unwrap();
         }
         producer.flush(Duration::from_secs(10)).unwrap();
     }
 
     /// Polls until `found` returns true, at most 20 s; every record on the way is put into `records`.
-    fn poll_until(&mut self, records: &mut Vec<(i32, i64)>, mut found: impl FnMut(&Polled) -> bool) {
+    fn poll_until(&mut self, records: &mut Vec<(TopicPartition, i64)>, mut found: impl FnMut(&Polled) -> bool) {
         let until = Instant::now() + Duration::from_secs(20);
         while Instant::now() < until {
             let polled = self.source.poll(Duration::from_millis(50));
             match &polled {
-                Polled::Record(partition, record) => records.push((*partition, record.offset)),
+                Polled::Record(at, record) => records.push((*at, record.offset)),
                 Polled::Misplaced(why) => panic!("{why}"),
                 _ => {}
             }
@@ -58,23 +69,23 @@ impl World {
     fn placed(&mut self) {
         self.poll_until(
             &mut Vec::new(),
-            |polled| matches!(polled, Polled::Assigned(partitions) if partitions.len() == 2),
+            |polled| matches!(polled, Polled::Assigned(partitions) if *partitions == [T0, T1, U0]),
         );
-        self.source.place(&BTreeMap::from([(0, 0), (1, 0)])).unwrap();
+        self.source.place(&BTreeMap::from([(T0, 0), (T1, 0), (U0, 0)])).unwrap();
     }
 
-    fn read(&mut self, count: usize) -> Vec<(i32, i64)> {
+    fn read(&mut self, count: usize) -> Vec<(TopicPartition, i64)> {
         let mut records = Vec::new();
         let mut left = count;
         self.poll_until(&mut records, |polled| {
             left -= usize::from(matches!(polled, Polled::Record(..)));
             left == 0
         });
-        records.sort_by_key(|(partition, _)| *partition);
+        records.sort_by_key(|(at, _)| *at);
         records
     }
 
-    fn read_all(&mut self) -> Vec<(i32, i64)> {
+    fn read_all(&mut self) -> Vec<(TopicPartition, i64)> {
         let (mut records, until) = (Vec::new(), Instant::now() + Duration::from_millis(700));
         self.poll_until(&mut records, |_| Instant::now() > until);
         records
@@ -99,46 +110,46 @@ const FRAMED: &[u8] = b"\0\0\0\0\x07nonsense";
 #[test]
 fn what_was_paused_is_read_where_it_is_placed() {
     let mut world = World::new(Decoder::new(NoRegistry), None);
-    world.produce(0, &[b"a", b"b"]);
-    world.produce(1, &[b"c"]);
+    world.produce(T0, &[b"a", b"b"]);
+    world.produce(T1, &[b"c"]);
     world.placed();
-    assert_eq!(world.read(3), [(0, 0), (0, 1), (1, 0)]);
-    world.source.pause(&[0, 1]).unwrap();
-    world.source.place(&BTreeMap::from([(0, 1), (1, 0)])).unwrap();
-    assert_eq!(world.read(2), [(0, 1), (1, 0)]);
+    assert_eq!(world.read(3), [(T0, 0), (T0, 1), (T1, 0)]);
+    world.source.pause(&[T0, T1]).unwrap();
+    world.source.place(&BTreeMap::from([(T0, 1), (T1, 0)])).unwrap();
+    assert_eq!(world.read(2), [(T0, 1), (T1, 0)]);
     // Paused twice, it is resumed by the second of two calls.
-    world.source.pause(&[0, 1]).unwrap();
-    world.source.pause(&[0, 1]).unwrap();
-    world.produce(1, &[b"d"]);
-    world.source.resume(&[0, 1]).unwrap();
+    world.source.pause(&[T0, T1]).unwrap();
+    world.source.pause(&[T0, T1]).unwrap();
+    world.produce(T1, &[b"d"]);
+    world.source.resume(&[T0, T1]).unwrap();
     assert_eq!(world.read_all(), []);
-    world.source.resume(&[0, 1]).unwrap();
-    assert_eq!(world.read(1), [(1, 1)]);
+    world.source.resume(&[T0, T1]).unwrap();
+    assert_eq!(world.read(1), [(T1, 1)]);
 }
 
 #[test]
 fn a_message_that_waits_for_its_schema_holds_up_its_own_partition() {
     let away = Arc::new(AtomicBool::new(true));
     let mut world = World::new(Decoder::new(Away(Arc::clone(&away), Duration::ZERO)), None);
-    world.produce(0, &[b"a", FRAMED, b"b"]);
-    world.produce(1, &[b"c"]);
+    world.produce(T0, &[b"a", FRAMED, b"b"]);
+    world.produce(T1, &[b"c"]);
     world.placed();
-    assert_eq!(world.read(2), [(0, 0), (1, 0)]);
+    assert_eq!(world.read(2), [(T0, 0), (T1, 0)]);
     assert_eq!(world.read_all(), []);
-    assert_eq!(world.source.positions().keys().collect::<Vec<_>>(), [&1], "where it waits no offset is passed");
+    assert_eq!(world.source.positions().keys().collect::<Vec<_>>(), [&T1], "where it waits no offset is passed");
     // A store that is away pauses and resumes all.
-    world.source.pause(&[0, 1]).unwrap();
-    world.source.resume(&[0, 1]).unwrap();
-    world.produce(1, &[b"d"]);
-    assert_eq!(world.read(1), [(1, 1)]);
+    world.source.pause(&[T0, T1]).unwrap();
+    world.source.resume(&[T0, T1]).unwrap();
+    world.produce(T1, &[b"d"]);
+    assert_eq!(world.read(1), [(T1, 1)]);
     assert_eq!(world.read_all(), []);
     // While all are paused nothing is given out, whatever the registry says.
-    world.source.pause(&[0, 1]).unwrap();
+    world.source.pause(&[T0, T1]).unwrap();
     away.store(false, Ordering::Relaxed);
     assert_eq!(world.read_all(), []);
-    world.source.resume(&[0, 1]).unwrap();
-    assert_eq!(world.read(2), [(0, 1), (0, 2)]);
-    assert_eq!(world.source.positions().get(&0), Some(&3));
+    world.source.resume(&[T0, T1]).unwrap();
+    assert_eq!(world.read(2), [(T0, 1), (T0, 2)]);
+    assert_eq!(world.source.positions().get(&T0), Some(&3));
 }
 
 #[test]
@@ -146,11 +157,11 @@ fn a_schema_that_is_away_for_too_long_is_given_up() {
     let away = Arc::new(AtomicBool::new(true));
     let lasted = Duration::from_secs(900);
     let mut world = World::new(Decoder::new(Away(away, lasted)), Some(lasted));
-    world.produce(0, &[FRAMED, b"b"]);
+    world.produce(T0, &[FRAMED, b"b"]);
     world.placed();
     let mut error = String::new();
     world.poll_until(&mut Vec::new(), |polled| match polled {
-        Polled::Record(0, record) => {
+        Polled::Record(T0, record) => {
             error = record.content.as_ref().unwrap_err().clone();
             true
         }
@@ -160,35 +171,75 @@ fn a_schema_that_is_away_for_too_long_is_given_up() {
         error,
         "no schema for 15 min: away; once there is one, `highwater-consumer dead-letters retry` brings it back"
     );
-    assert_eq!(world.read(1), [(0, 1)]);
+    assert_eq!(world.read(1), [(T0, 1)]);
+}
+
+#[test]
+fn a_topic_is_paused_and_placed_without_the_other() {
+    let mut world = World::new(Decoder::new(NoRegistry), None);
+    world.produce(T0, &[b"a"]);
+    world.produce(U0, &[b"b", b"c"]);
+    world.placed();
+    assert_eq!(world.read(3), [(T0, 0), (U0, 0), (U0, 1)]);
+    world.source.pause(&[T0, T1]).unwrap();
+    world.produce(T0, &[b"d"]);
+    world.produce(U0, &[b"e"]);
+    assert_eq!(world.read_all(), [(U0, 2)]);
+    assert_eq!(world.source.positions().get(&U0), Some(&3));
+    // Only one of them goes on, from where it is placed.
+    world.source.place(&BTreeMap::from([(U0, 1)])).unwrap();
+    assert_eq!(world.read_all(), [(U0, 1), (U0, 2)]);
+    world.source.place(&BTreeMap::from([(T0, 0), (U0, 3)])).unwrap();
+    assert_eq!(world.read_all(), [(T0, 0), (T0, 1)]);
+}
+
+#[test]
+fn a_missing_topic_is_reported_and_the_other_is_read() {
+    let mock = MockCluster::new(1).unwrap();
+    mock.create_topic(TOPIC, 2, 1).unwrap();
+    let raw = RawConnection { brokers: Some(mock.bootstrap_servers()), ..RawConnection::default() };
+    let connection = Connection::new(raw, None).unwrap();
+    let mut source = Source::new(&connection, &membership(), Decoder::new(NoRegistry), None).unwrap();
+    let (mut is_reported, until) = (false, Instant::now() + Duration::from_secs(20));
+    let assigned = loop {
+        assert!(Instant::now() < until, "not within 20 s");
+        match source.poll(Duration::from_millis(50)) {
+            Polled::UnknownTopic => is_reported = true,
+            Polled::Assigned(partitions) => break partitions,
+            _ => {}
+        }
+    };
+    assert!(is_reported && assigned == [T0, T1], "{assigned:?}");
+    assert!(is_unknown_topic(&source.partitions(1).unwrap_err()) && source.partitions(0).is_ok());
+    source.close();
 }
 
 #[test]
 fn a_cluster_has_one_id() {
     let mut world = World::new(Decoder::new(NoRegistry), None);
-    let id = world.source.cluster().unwrap();
+    let id = world.source.cluster(0).unwrap();
     assert!(id.starts_with("mockCluster"), "{id}");
     world.placed();
-    assert_eq!(world.source.cluster().unwrap(), id);
+    assert_eq!(world.source.cluster(0).unwrap(), id);
     // Without an answer there is none: another key in the database would be another topic.
     let raw = RawConnection { brokers: Some("127.0.0.1:1".into()), ..RawConnection::default() };
-    let membership = Membership { topic: TOPIC.into(), group: "g".into(), instance: String::new() };
-    let alone = Source::new(&Connection::new(raw, None).unwrap(), &membership, Decoder::new(NoRegistry), None).unwrap();
-    assert!(alone.cluster().is_err());
+    let alone =
+        Source::new(&Connection::new(raw, None).unwrap(), &membership(), Decoder::new(NoRegistry), None).unwrap();
+    assert!(alone.cluster(0).is_err());
     alone.close();
 }
 
 #[test]
 fn known_records_are_read_again_until_one_is_there() {
     let world = World::new(Decoder::new(NoRegistry), None);
-    world.produce(0, &[b"a", b"b", b"c"]);
-    world.produce(1, &[b"d"]);
+    world.produce(T0, &[b"a", b"b", b"c"]);
+    world.produce(T1, &[b"d"]);
     let print =
         |offset, payload: &[u8]| Fingerprint { timestamp_ms: 0, ..Fingerprint::new(offset, None, None, Some(payload)) };
     let place = |last, anchor| Checkpoint { last: Some(last), anchor: Some(anchor), ..Checkpoint::default() };
     let known =
         BTreeMap::from([(0, place(print(2, b"c"), print(1, b"b"))), (1, place(print(1, b"gone"), print(0, b"d")))]);
-    let found = world.source.read_again(&known).unwrap().recv_timeout(Duration::from_secs(20)).unwrap();
+    let found = world.source.read_again(0, &known).unwrap().recv_timeout(Duration::from_secs(20)).unwrap();
     let digests = |partition: i32| -> Vec<Option<(i64, i64)>> {
         let records = found[&partition].iter();
         records

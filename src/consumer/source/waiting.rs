@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 
+use super::TopicPartition;
 use crate::consumer::batch::{PackedHeaders, Record};
 use crate::units::lasting;
 use crate::wire::{Decoder, Undecoded};
 
 pub(super) struct Waiting {
-    messages: BTreeMap<i32, WaitingMessage>,
+    messages: BTreeMap<TopicPartition, WaitingMessage>,
     /// Time after which a message becomes a dead letter; `None` is never.
     give_up: Option<Duration>,
 }
@@ -69,7 +70,13 @@ impl Waiting {
         Ok(Read { record: Record::decoded(offset, timestamp_ms, (key, payload, headers), decoded), is_given_up })
     }
 
-    pub(super) fn keep(&mut self, message: &BorrowedMessage<'_>, undecided: &Undecided, now: Duration) {
+    pub(super) fn keep(
+        &mut self,
+        at: TopicPartition,
+        message: &BorrowedMessage<'_>,
+        undecided: &Undecided,
+        now: Duration,
+    ) {
         let kept = WaitingMessage {
             offset: message.offset(),
             timestamp_ms: message.timestamp().to_millis(),
@@ -78,27 +85,33 @@ impl Waiting {
             payload: message.payload().map(<[u8]>::to_vec),
             retry_at: now + undecided.wait,
         };
-        self.messages.insert(message.partition(), kept);
+        self.messages.insert(at, kept);
     }
 
-    /// Tries again to decode a message that is due. Once it is decoded its partition no longer waits.
-    pub(super) fn retry(&mut self, decoder: &mut Decoder, now: Duration) -> Option<(i32, Result<Read, Undecided>)> {
-        let (&partition, message) = self.messages.iter().find(|(_, message)| message.retry_at <= now)?;
+    /// Tries again to decode a message that is due, and whose partition is not `held`. Once it is decoded its partition no longer
+    /// waits.
+    pub(super) fn retry(
+        &mut self,
+        decoder: &mut Decoder,
+        now: Duration,
+        held: impl Fn(TopicPartition) -> bool,
+    ) -> Option<(TopicPartition, Result<Read, Undecided>)> {
+        let (&at, message) = self.messages.iter().find(|(at, message)| message.retry_at <= now && !held(**at))?;
         let parts = (message.key.as_deref(), message.payload.as_deref(), message.headers.clone());
         match self.decode((message.offset, message.timestamp_ms), parts, decoder) {
             Ok(read) => {
-                self.messages.remove(&partition);
-                Some((partition, Ok(read)))
+                self.messages.remove(&at);
+                Some((at, Ok(read)))
             }
             Err(undecided) => {
-                self.messages.get_mut(&partition)?.retry_at = now + undecided.wait;
-                Some((partition, Err(undecided)))
+                self.messages.get_mut(&at)?.retry_at = now + undecided.wait;
+                Some((at, Err(undecided)))
             }
         }
     }
 
-    pub(super) fn contains(&self, partition: i32) -> bool {
-        self.messages.contains_key(&partition)
+    pub(super) fn contains(&self, at: TopicPartition) -> bool {
+        self.messages.contains_key(&at)
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -1,0 +1,201 @@
+//! Membership of the group: which partitions are ours, and when only a new client helps.
+
+use std::time::Duration;
+
+use super::pulse::Pulse;
+use crate::consumer::backoff::Backoff;
+use crate::consumer::config::Settings;
+use crate::consumer::source::{Polled, Source, TopicPartition};
+use crate::kafka::LogThrottle;
+use crate::units::lasting;
+
+/// Longest time without partitions after an error, while a broker answers.
+const ADRIFT_MAX: Duration = Duration::from_secs(45);
+const REFUSED_EVERY: Duration = Duration::from_secs(5);
+const CONNECT_POLL: Duration = Duration::from_millis(100);
+
+pub(super) struct Member {
+    pub(super) source: Source,
+    pub(super) topics: Vec<String>,
+    assigned: Vec<TopicPartition>,
+    /// Start of a time without partitions after an error.
+    adrift: Option<Duration>,
+    /// After one side rejected the other: time to look whether certificates or secrets have changed.
+    refused: Option<Duration>,
+    /// Polled while the loop waited for something else: dealt with before anything more is polled.
+    heard: Option<Polled>,
+    trouble: LogThrottle,
+    /// Missing topics: the others are read, and an answer about them is no news of these.
+    missing: LogThrottle,
+    backoff: Backoff,
+}
+
+impl Member {
+    pub(super) fn join(settings: &Settings) -> Result<Self, String> {
+        Ok(Self {
+            source: source(settings)?,
+            topics: settings.membership().topics,
+            assigned: Vec::new(),
+            adrift: None,
+            refused: None,
+            heard: None,
+            trouble: LogThrottle::default(),
+            missing: LogThrottle::default(),
+            backoff: Backoff::default(),
+        })
+    }
+
+    /// Returns the assigned partitions of one topic, or of all.
+    pub(super) fn assigned(&self, topic: Option<usize>) -> Vec<TopicPartition> {
+        self.assigned.iter().copied().filter(|at| topic.is_none_or(|topic| topic == at.topic)).collect()
+    }
+
+    pub(super) fn has_partitions(&self, topic: usize) -> bool {
+        self.assigned.iter().any(|at| at.topic == topic)
+    }
+
+    /// Pauses one topic, or all.
+    pub(super) fn pause(&mut self, topic: Option<usize>, now: Duration) {
+        let paused = self.source.pause(&self.assigned(topic));
+        paused.unwrap_or_else(|error| self.log(&error, now));
+    }
+
+    pub(super) fn resume(&mut self, topic: Option<usize>, now: Duration) {
+        let resumed = self.source.resume(&self.assigned(topic));
+        resumed.unwrap_or_else(|error| self.log(&error, now));
+    }
+
+    pub(super) fn poll(&mut self, timeout: Duration) -> Polled {
+        self.heard.take().unwrap_or_else(|| self.source.poll(timeout))
+    }
+
+    /// Keeps the first of what is polled for later, or an assignment in its place.
+    pub(super) fn hear(&mut self, polled: Polled) {
+        match polled {
+            Polled::Nothing => {}
+            // Reported once, and more than what librdkafka says again: nothing is read before they are dealt with.
+            once @ (Polled::Assigned(_) | Polled::Fatal(_)) => self.heard = Some(once),
+            Polled::Misplaced(why) if !matches!(self.heard, Some(Polled::Assigned(_) | Polled::Fatal(_))) => {
+                self.heard = Some(Polled::Misplaced(why));
+            }
+            other => {
+                self.heard.get_or_insert(other);
+            }
+        }
+    }
+
+    /// Returns whether something was heard after which no partition is read where it was.
+    pub(super) fn is_displaced(&self) -> bool {
+        matches!(self.heard, Some(Polled::Assigned(_) | Polled::Fatal(_) | Polled::Misplaced(_)))
+    }
+
+    pub(super) fn assign(&mut self, partitions: Vec<TopicPartition>) {
+        for (topic, name) in self.topics.iter().enumerate() {
+            let of_topic = partitions.iter().filter(|at| at.topic == topic).map(|at| at.partition);
+            match of_topic.collect::<Vec<_>>().as_slice() {
+                [] => log::info!("{name}: no partition now"),
+                some => log::info!("{name}: partitions {some:?}"),
+            }
+        }
+        self.missing.over();
+        self.adrift = None;
+        self.assigned = partitions;
+    }
+
+    pub(super) fn log(&self, trouble: &str, now: Duration) {
+        if let Some(line) = self.trouble.seen(trouble, now) {
+            log::warn!("Kafka: {line}");
+        }
+    }
+
+    pub(super) fn log_trouble(&mut self, trouble: &str, now: Duration) {
+        self.log(trouble, now);
+        if self.assigned.is_empty() {
+            self.adrift.get_or_insert(now);
+        }
+    }
+
+    /// Names the missing topics, and what makes them.
+    pub(super) fn log_unknown_topic(&self, now: Duration) {
+        let missing = (0..self.topics.len()).filter_map(|topic| self.source.partitions(topic).err());
+        for line in missing.filter_map(|error| self.missing.seen(&error, now)) {
+            log::warn!("Kafka: {line}");
+        }
+    }
+
+    pub(super) fn log_refusal(&mut self, why: &str, now: Duration) {
+        self.log(&format!("{why}; nothing is skipped, trying again"), now);
+        self.refused.get_or_insert(now);
+    }
+
+    pub(super) fn recovered(&mut self) {
+        self.backoff.reset();
+        self.refused = None;
+        if self.trouble.over() {
+            log::info!("Kafka: reading again");
+        }
+    }
+
+    /// Returns why a new client is needed where librdkafka fails to join its group again after a broker was paused, which it does
+    /// not report.
+    pub(super) fn check_adrift(&mut self, now: Duration) -> Option<String> {
+        self.adrift.filter(|since| now.saturating_sub(*since) >= ADRIFT_MAX)?;
+        // While no broker answers there is no group to join.
+        let answers = (0..self.topics.len()).any(|topic| self.source.partitions(topic).is_ok());
+        self.adrift = (!answers).then_some(now);
+        answers.then(|| format!("it answers, and gave this consumer no partition for {}", lasting(ADRIFT_MAX)))
+    }
+
+    /// Makes a new client after certificates or secrets were rotated: librdkafka reads them once. While they are the same, the
+    /// broker has to be mended, and this client goes on trying. Returns whether the client is a new one.
+    pub(super) fn check_refusal(&mut self, settings: &Settings, now: Duration) -> bool {
+        if self.refused.is_none_or(|at| now < at) {
+            return false;
+        }
+        self.refused = Some(now + REFUSED_EVERY);
+        if !self.source.is_outdated() {
+            return false;
+        }
+        match source(settings) {
+            Ok(source) => {
+                log::info!("Kafka: the files of kafka.tls or kafka.sasl have changed; connecting anew");
+                self.refused = None;
+                self.replace(source);
+                true
+            }
+            Err(error) => {
+                self.log(&error, now);
+                false
+            }
+        }
+    }
+
+    /// Makes a new client, however many tries it takes.
+    pub(super) fn renew(&mut self, settings: &Settings, pulse: &Pulse<'_>, why: &str) {
+        log::error!("Kafka: {why}; connecting anew");
+        self.assigned.clear();
+        loop {
+            let until = pulse.now() + self.backoff.next();
+            while pulse.now() < until {
+                if pulse.is_stopping() {
+                    return;
+                }
+                std::thread::sleep(CONNECT_POLL);
+            }
+            let now = pulse.step("connecting to Kafka");
+            match source(settings) {
+                Ok(source) => return self.replace(source),
+                Err(error) => self.log(&error, now),
+            }
+        }
+    }
+
+    fn replace(&mut self, source: Source) {
+        (self.heard, self.assigned) = (None, Vec::new());
+        std::mem::replace(&mut self.source, source).close();
+    }
+}
+
+fn source(settings: &Settings) -> Result<Source, String> {
+    Source::new(&settings.connection, &settings.membership(), settings.decoder(), settings.give_up)
+}

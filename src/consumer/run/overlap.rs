@@ -1,0 +1,44 @@
+//! Reading on while the loop waits for an answer of the store or of Kafka.
+
+use std::time::Duration;
+
+use super::membership::Member;
+use super::topic::{Topic, deliver};
+
+const FINISHED: Duration = Duration::from_millis(1);
+/// Time after which Kafka is paused while a slow store keeps a full batch waiting, so that polling can go on.
+const FULL_MAX: Duration = Duration::from_secs(20);
+
+pub(super) struct Overlap {
+    full_until: Duration,
+    is_paused: bool,
+}
+
+impl Overlap {
+    pub(super) fn begin(now: Duration) -> Self {
+        Self { full_until: now + FULL_MAX, is_paused: false }
+    }
+
+    /// Polls once, or waits as long, if a batch has no room.
+    pub(super) fn read_on(&mut self, member: &mut Member, topics: &mut [Topic], now: Duration) {
+        if topics.iter().any(Topic::is_full) {
+            if now < self.full_until {
+                return std::thread::sleep(FINISHED);
+            }
+            if !self.is_paused {
+                self.is_paused = true;
+                member.pause(None, now);
+            }
+        }
+        let polled = member.source.poll(FINISHED);
+        if let Some(news) = deliver(topics, polled, now) {
+            member.hear(news);
+        }
+    }
+
+    pub(super) fn end(self, member: &mut Member, now: Duration) {
+        if self.is_paused {
+            member.resume(None, now);
+        }
+    }
+}

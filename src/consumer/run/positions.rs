@@ -1,0 +1,145 @@
+//! Offsets at which the partitions of a topic go on, and whether they are still the same partitions.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::Duration;
+
+use crate::consumer::batch::{Batch, Gap, GapCause, TopicId};
+use crate::consumer::checkpoint::{AnchorRecord, Checkpoint, CheckpointVerdict};
+use crate::consumer::config::Start;
+use crate::consumer::source::Known;
+use crate::failpoints;
+
+/// Interval at which known records are read again, to see that the topic is still the same.
+const ANCHOR_EVERY: Duration = Duration::from_secs(30);
+
+pub(super) type Checkpoints = BTreeMap<i32, Checkpoint>;
+
+#[derive(Default)]
+pub(super) struct Positions {
+    checkpoints: Checkpoints,
+    reading: Option<Anchors>,
+    anchors_at: Duration,
+}
+
+/// Known records that are being read again, and the checkpoints that they are of.
+struct Anchors {
+    found: Receiver<Known>,
+    before: Checkpoints,
+}
+
+impl Positions {
+    pub(super) fn new(checkpoints: Checkpoints, now: Duration) -> Self {
+        Self { checkpoints, reading: None, anchors_at: now + anchor_every() }
+    }
+
+    pub(super) fn get(&self, partition: i32) -> Option<&Checkpoint> {
+        self.checkpoints.get(&partition)
+    }
+
+    pub(super) fn set(&mut self, partition: i32, checkpoint: Checkpoint) {
+        self.checkpoints.insert(partition, checkpoint);
+    }
+
+    /// Has known records read again at an interval: a topic that is recreated while it is read brings neither an error nor a
+    /// rebalance. Returns what was found, once, and the checkpoints before.
+    pub(super) fn read_anchors(
+        &mut self,
+        now: Duration,
+        read_again: impl FnOnce(&Checkpoints) -> Result<Receiver<Known>, String>,
+    ) -> Result<Option<(Known, Checkpoints)>, String> {
+        if let Some(Anchors { found, before }) = self.reading.take() {
+            match found.try_recv() {
+                Ok(found) => return Ok(Some((found, before))),
+                Err(TryRecvError::Empty) => self.reading = Some(Anchors { found, before }),
+                Err(TryRecvError::Disconnected) => {}
+            }
+        } else if now >= self.anchors_at {
+            self.anchors_at = now + anchor_every();
+            let before = with_records(&self.checkpoints);
+            if !before.is_empty() {
+                self.reading = Some(Anchors { found: read_again(&before)?, before });
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn anchor_every() -> Duration {
+    failpoints::duration("anchor-every-s", ANCHOR_EVERY)
+}
+
+pub(super) fn with_records(checkpoints: &Checkpoints) -> Checkpoints {
+    let known = checkpoints.iter().filter(|(_, checkpoint)| checkpoint.known().next().is_some());
+    known.map(|(partition, checkpoint)| (*partition, checkpoint.clone())).collect()
+}
+
+/// Begins a partition that the database does not know: by `kafka.start`, never by Kafka's committed offset.
+pub(super) fn begin(start: Start, (low, high): (i64, i64)) -> (Checkpoint, Option<Gap>) {
+    let (next_offset, gap) = match start {
+        Start::Earliest => {
+            (low, (low > 0).then(|| Gap { first: 0, last: low - 1, cause: GapCause::ExpiredBeforeStart }))
+        }
+        Start::Latest => {
+            (high, (high > low).then(|| Gap { first: low, last: high - 1, cause: GapCause::SkippedAtStart }))
+        }
+    };
+    (Checkpoint { next_offset, ..Checkpoint::default() }, gap)
+}
+
+/// Goes on where the database is, if that is still the same partition, and logs what differs.
+pub(super) fn go_on(
+    (topic, partition): (&TopicId, i32),
+    old: &Checkpoint,
+    found: &[AnchorRecord],
+    (low, high): (i64, i64),
+) -> (Checkpoint, Option<Gap>) {
+    match old.verify(found, low, high) {
+        CheckpointVerdict::Same => (old.clone(), None),
+        CheckpointVerdict::Recreated(why) => {
+            log::error!(
+                "{topic}[{partition}] was made anew ({why}): reading it from its start, {low}; what is stored already is not stored twice"
+            );
+            (old.recreated(low), None)
+        }
+        CheckpointVerdict::Gap(gap) => {
+            log_dropped(topic, partition, &gap);
+            (Checkpoint { next_offset: gap.last + 1, ..old.clone() }, Some(gap))
+        }
+    }
+}
+
+/// Returns the checkpoint with the anchor moved on, after the records that were known `before` were read again.
+///
+/// # Errors
+/// Why the topic is another one.
+pub(super) fn judge_anchor(
+    place: &Checkpoint,
+    before: &Checkpoint,
+    found: &[AnchorRecord],
+    watermarks: impl FnOnce() -> Option<(i64, i64)>,
+) -> Result<Checkpoint, &'static str> {
+    let is_there = found.iter().any(|record| matches!(record, AnchorRecord::Record(_)));
+    let Some((low, high)) = (if is_there { Some((0, i64::MAX)) } else { watermarks() }) else {
+        return Ok(place.clone());
+    };
+    match before.verify(found, low, high) {
+        CheckpointVerdict::Recreated(why) => Err(why),
+        CheckpointVerdict::Same | CheckpointVerdict::Gap(_) => Ok(place.anchored(before.last)),
+    }
+}
+
+/// Finds out whether the missing offsets of a batch are a loss, by the first offset that Kafka still has.
+pub(super) fn judge_missing(batch: &mut Batch, low: impl Fn(i32) -> Result<i64, String>) -> Result<(), String> {
+    let Batch { topic, partitions, .. } = batch;
+    for (&partition, part) in partitions.iter_mut().filter(|(_, part)| !part.missing_offsets.is_empty()) {
+        part.judge_missing(low(partition)?);
+        let expired = part.gaps.iter().filter(|gap| gap.cause == GapCause::Expired);
+        expired.for_each(|gap| log_dropped(topic, partition, gap));
+    }
+    Ok(())
+}
+
+fn log_dropped(topic: &TopicId, partition: i32, Gap { first, last, .. }: &Gap) {
+    log::error!("{topic}[{partition}]: Kafka dropped offsets {first} to {last} before they were read");
+}

@@ -1,0 +1,63 @@
+//! Sign of life of the loop, for systemd and for a watchdog of its own, and its time.
+//!
+//! The watchdog ends a process that is stuck: in a call that no time-out bounds, since a server is paused or a connection drops its
+//! packets. Ending loses nothing, and the restarted process connects again.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use signal_hook::low_level;
+
+use crate::clock::{Clock as _, SystemClock};
+use crate::exit::Status;
+use crate::failpoints;
+use crate::service::Service;
+use crate::units::lasting;
+use crate::watchdog::{Heart, Stuck};
+
+/// Longest step of a round; PostgreSQL ends a statement after two minutes at the latest.
+const STEP_MAX: Duration = Duration::from_secs(5 * 60);
+const LOOK: Duration = Duration::from_secs(1);
+
+pub(super) struct Pulse<'a> {
+    clock: SystemClock,
+    heart: Heart,
+    pub(super) service: Service,
+    stop: &'a AtomicBool,
+}
+
+impl<'a> Pulse<'a> {
+    pub(super) fn start(watchdog: bool, stop: &'a AtomicBool) -> std::io::Result<Self> {
+        let heart = Heart::default();
+        if watchdog {
+            heart.watch(LOOK, failpoints::duration("step-max-s", STEP_MAX), end)?;
+        }
+        Ok(Self { clock: SystemClock::default(), heart, service: Service::ready(Duration::ZERO), stop })
+    }
+
+    pub(super) fn now(&self) -> Duration {
+        self.clock.monotonic()
+    }
+
+    pub(super) fn wall(&self) -> DateTime<Utc> {
+        self.clock.wall()
+    }
+
+    /// Begins a step of the loop, and returns the time.
+    pub(super) fn step(&self, doing: &'static str) -> Duration {
+        let now = self.now();
+        self.heart.beat(doing, now);
+        now
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// Exits at once: an orderly end may get stuck as well.
+fn end(Stuck { doing, time }: Stuck) {
+    log::error!("stuck for {}, {doing}: ending, to be restarted", lasting(time));
+    low_level::exit(Status::Failed as i32);
+}

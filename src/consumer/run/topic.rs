@@ -1,0 +1,216 @@
+//! State of one topic, whatever becomes of the others.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::StoredEvent;
+use super::batcher::BatchBuilder;
+use super::positions::{Checkpoints, Positions};
+use crate::consumer::backoff::Backoff;
+use crate::consumer::batch::{Batch, PartitionBatch, TopicId};
+use crate::consumer::source::{Polled, Source, TopicPartition};
+use crate::consumer::store::Applied;
+use crate::units::counted;
+
+pub(super) struct Topic {
+    pub(super) name: String,
+    pub(super) state: TopicState,
+    pub(super) builder: BatchBuilder,
+    /// The batch before, until it is stored.
+    pub(super) storing: Option<Arc<Batch>>,
+    pub(super) positions: Positions,
+    pub(super) backoff: Backoff,
+    pub(super) end: End,
+    stored: Stored,
+}
+
+/// State of a topic.
+///
+/// ```text
+///              assigned, place()              store is away
+///  Unplaced ───────────────────────► Reading ───────────────► Holding
+///     ▲                                │  ▲   stored at last     │
+///     │  rebalance, misplaced, moved   │  └─────────────────────┤
+///     └────────────────────────────────┴────────────────────────┘
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TopicState {
+    /// No partition, or it is not known from which offset to read. Tried at this time.
+    Unplaced(Duration),
+    Reading,
+    /// The store is unavailable: the batch is kept, Kafka paused. Tried again at this time.
+    Holding(Duration),
+}
+
+/// End of a topic, for which `until_end` waits.
+#[derive(Default, PartialEq, Eq)]
+pub(super) enum End {
+    #[default]
+    Unknown,
+    At(Arc<Ends>),
+    Reached,
+}
+
+/// Watermarks of each partition at the start.
+#[derive(PartialEq, Eq)]
+pub(super) struct Ends {
+    pub(super) topic: TopicId,
+    offsets: BTreeMap<i32, (i64, i64)>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Stored {
+    rows: u64,
+    dead_letters: u64,
+    gaps: u64,
+}
+
+impl Topic {
+    pub(super) fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            state: TopicState::Unplaced(Duration::ZERO),
+            builder: BatchBuilder::default(),
+            storing: None,
+            positions: Positions::default(),
+            backoff: Backoff::default(),
+            end: End::default(),
+            stored: Stored::default(),
+        }
+    }
+
+    pub(super) fn place(&mut self, id: &TopicId, checkpoints: Checkpoints, now: Duration) {
+        self.builder = BatchBuilder::new(id, &checkpoints);
+        self.positions = Positions::new(checkpoints, now);
+        self.state = TopicState::Reading;
+    }
+
+    /// Forgets what is not stored: it is read again from where the database is.
+    pub(super) fn unplace(&mut self, at: Duration) {
+        self.builder = BatchBuilder::default();
+        self.storing = None;
+        self.positions = Positions::default();
+        self.state = TopicState::Unplaced(at);
+    }
+
+    pub(super) fn is_reading(&self) -> bool {
+        self.state == TopicState::Reading
+    }
+
+    pub(super) fn is_collecting(&self) -> bool {
+        self.is_reading() && !self.builder.is_empty()
+    }
+
+    /// Returns whether nothing more can be taken. A topic that is held is paused.
+    pub(super) fn is_full(&self) -> bool {
+        self.is_reading() && self.builder.is_full()
+    }
+
+    /// Covers offsets without records up to `position`.
+    pub(super) fn pass(&mut self, partition: i32, position: i64) {
+        if self.is_reading() {
+            self.builder.pass(partition, position);
+        }
+    }
+
+    /// Returns the batch that was not stored yet, or the one that was read since.
+    pub(super) fn batch_to_store(&mut self) -> Option<&mut Arc<Batch>> {
+        if self.storing.is_none() {
+            self.storing = self.builder.hand_over().map(Arc::new);
+        }
+        self.storing.as_mut()
+    }
+
+    /// Takes over what was stored of `batch`; returns the next offset of each of its partitions.
+    pub(super) fn advance(&mut self, batch: &Batch, applied: &Applied) -> BTreeMap<i32, i64> {
+        self.storing = None;
+        self.stored.rows += applied.inserted;
+        self.stored.dead_letters += applied.rejected.len() as u64;
+        let mut next = BTreeMap::new();
+        for (&partition, part) in &batch.partitions {
+            self.stored.gaps += part.gaps.len() as u64;
+            let Some(place) = self.positions.get(partition) else { continue };
+            let place = match applied.stored.get(&partition) {
+                Some(&(_, to)) => place.advanced(to, part.last_before(to)),
+                None => place.clone(),
+            };
+            next.insert(partition, place.next_offset);
+            self.positions.set(partition, place);
+        }
+        next
+    }
+
+    pub(super) fn log_end(&self) {
+        let Stored { rows, dead_letters, gaps } = self.stored;
+        let gaps = if gaps > 0 { format!(", {}", counted(gaps, "gap")) } else { String::new() };
+        log::info!("{}: stored {}, {}{gaps}", self.name, counted(rows, "event"), counted(dead_letters, "dead letter"));
+    }
+}
+
+impl Ends {
+    pub(super) fn look(source: &Source, topic: usize, name: &str) -> Result<Self, String> {
+        let id = TopicId { cluster: source.cluster(topic)?, name: name.to_owned() };
+        let partitions = source.partitions(topic)?.into_iter();
+        let offsets =
+            partitions.map(|partition| Ok((partition, source.watermarks(TopicPartition { topic, partition })?)));
+        Ok(Self { topic: id, offsets: offsets.collect::<Result<_, String>>()? })
+    }
+
+    pub(super) fn are_reached(&self, stored: &Checkpoints) -> bool {
+        self.offsets.iter().all(|(partition, (low, high))| match stored.get(partition) {
+            Some(place) => place.next_offset >= *high,
+            None => low == high,
+        })
+    }
+}
+
+/// Gives a record, or what cannot be read, to its topic; returns all else.
+pub(super) fn deliver(topics: &mut [Topic], polled: Polled, now: Duration) -> Option<Polled> {
+    match polled {
+        Polled::Record(at, record) => topics[at.topic].builder.take(at.partition, record, now),
+        Polled::Unreadable(topic, unreadable) => topics[topic].builder.pass_unreadable(unreadable, now),
+        other => return Some(other),
+    }
+    None
+}
+
+/// Returns whether all of a batch was stored: the store ends between two transactions when it is asked to.
+pub(super) fn is_whole(batch: &Batch, applied: &Applied) -> bool {
+    let is_stored = |(partition, part): (&i32, &PartitionBatch)| {
+        applied.stored.get(partition).is_some_and(|(_, to)| *to >= part.to)
+    };
+    batch.partitions.iter().all(is_stored)
+}
+
+/// Calls `observer` with each event that was stored.
+pub(super) fn observe(batch: &Batch, applied: &Applied, observer: &mut dyn FnMut(&StoredEvent<'_>)) {
+    let refused: HashSet<(i32, i64)> = applied.rejected.iter().map(|r| (r.partition, r.offset)).collect();
+    for (&partition, part) in &batch.partitions {
+        let (from, to) = applied.stored.get(&partition).copied().unwrap_or_default();
+        for record in part.records.iter().filter(|record| (from..to).contains(&record.offset)) {
+            if let (Ok(event), false) = (&record.content, refused.contains(&(partition, record.offset))) {
+                observer(&StoredEvent { topic: &batch.topic.name, partition, offset: record.offset, event });
+            }
+        }
+    }
+}
+
+/// Logs what the database rejected, and identities that came with two times.
+pub(super) fn log_rejected(batch: &Batch, applied: &Applied) {
+    const LINES_MAX: usize = 3;
+    for refused in applied.rejected.iter().take(LINES_MAX) {
+        log::warn!("dead letter: {}[{}] at {}: {}", batch.topic, refused.partition, refused.offset, refused.error);
+    }
+    if applied.rejected.len() > LINES_MAX {
+        log::warn!("and {} more", counted((applied.rejected.len() - LINES_MAX) as u64, "dead letter"));
+    }
+    for identity in applied.identity_conflicts.iter().take(LINES_MAX) {
+        log::error!("{identity} came with two times: is a state directory in use twice, or an old copy of one?");
+    }
+    if applied.identity_conflicts.len() > LINES_MAX {
+        log::error!("and {} more", counted((applied.identity_conflicts.len() - LINES_MAX) as u64, "such identity"));
+    }
+    let (rows, letters) = (applied.inserted, applied.rejected.len() as u64);
+    log::debug!("{}: {}, {}", batch.topic, counted(rows, "row"), counted(letters, "dead letter"));
+}
