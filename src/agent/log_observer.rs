@@ -46,9 +46,7 @@ fn told(event: &Event) -> (Level, String) {
         Body::LinkRemoved(link) | Body::LinkChanged(link) => {
             (Level::Info, format!("{} (index {})", changed(link), link.ifindex))
         }
-        Body::AgentStarted(_) | Body::AgentStopped(_) | Body::Sample(_) | Body::Unknown(_) => {
-            (Level::Debug, format!("event {} {}", event.id, event.body.kind()))
-        }
+        _ => (Level::Debug, format!("event {} {}", event.id, event.body.kind())),
     }
 }
 

@@ -146,13 +146,7 @@ fn style(body: &Body) -> Style {
         Body::BreachUpdated(_) => YELLOW,
         Body::BreachCleared(_) => GREEN,
         Body::Loss(_) => MAGENTA,
-        Body::LinkAdded(_)
-        | Body::LinkRemoved(_)
-        | Body::LinkChanged(_)
-        | Body::AgentStarted(_)
-        | Body::AgentStopped(_)
-        | Body::Sample(_)
-        | Body::Unknown(_) => PLAIN,
+        _ => PLAIN,
     }
 }
 
