@@ -330,127 +330,34 @@ impl Stamp {
     }
 }
 
-impl Breach {
-    #[inline(always)]
-    fn visit<'a>(&'a self, each: &mut impl FnMut(&'static Field, Option<FieldValue<'a>>)) {
-        each(&BREACH_ID, self.breach_id.value());
-        each(&STARTED_AT, self.started_at.value());
-        each(&RAISED_AT, self.raised_at.value());
-        each(&ENDED_AT, self.ended_at.value());
-        each(&LIMIT_NAME, self.limit_name.value());
-        each(&SEVERITY, self.severity.value());
-        each(&INTERFACE, self.interface.value());
-        each(&IFINDEX, self.ifindex.value());
-        each(&DIRECTION, self.direction.value());
-        each(&LIMIT_BPS, self.limit_bps.value());
-        each(&RATE_BPS, self.rate_bps.value());
-        each(&PEAK_BPS, self.peak_bps.value());
-        each(&MEAN_BPS, self.mean_bps.value());
-        each(&DURATION_MS, self.duration_ms.value());
-        each(&MEASURED_MS, self.measured_ms.value());
-        each(&EXCESS_BYTES, self.excess_bytes.value());
-        each(&REASON, self.reason.value());
-        each(&DETAIL, self.detail.value());
-    }
+/// Defines which fields a body has, in the order of [`FIELDS`], and where it keeps them: for writing and for reading.
+macro_rules! bodies {
+    ($($body:ident { $($constant:ident: $member:ident),+ $(,)? })+) => { $(
+        impl $body {
+            #[inline(always)]
+            fn visit<'a>(&'a self, each: &mut impl FnMut(&'static Field, Option<FieldValue<'a>>)) {
+                $(each(&$constant, self.$member.value());)+
+            }
 
-    fn read(from: &mut FieldValues<'_>) -> Result<Self, FieldError> {
-        Ok(Self {
-            breach_id: from.take(&BREACH_ID)?,
-            started_at: from.take(&STARTED_AT)?,
-            raised_at: from.take(&RAISED_AT)?,
-            ended_at: from.take(&ENDED_AT)?,
-            limit_name: from.take(&LIMIT_NAME)?,
-            severity: from.take(&SEVERITY)?,
-            interface: from.take(&INTERFACE)?,
-            ifindex: from.take(&IFINDEX)?,
-            direction: from.take(&DIRECTION)?,
-            limit_bps: from.take(&LIMIT_BPS)?,
-            rate_bps: from.take(&RATE_BPS)?,
-            peak_bps: from.take(&PEAK_BPS)?,
-            mean_bps: from.take(&MEAN_BPS)?,
-            duration_ms: from.take(&DURATION_MS)?,
-            measured_ms: from.take(&MEASURED_MS)?,
-            excess_bytes: from.take(&EXCESS_BYTES)?,
-            reason: from.take(&REASON)?,
-            detail: from.take(&DETAIL)?,
-        })
-    }
+            fn read(from: &mut FieldValues<'_>) -> Result<Self, FieldError> {
+                Ok(Self { $($member: from.take(&$constant)?),+ })
+            }
+        }
+    )+ };
 }
 
-impl Loss {
-    #[inline(always)]
-    fn visit<'a>(&'a self, each: &mut impl FnMut(&'static Field, Option<FieldValue<'a>>)) {
-        each(&LOST_EPOCH, self.epoch.value());
-        each(&RANGES, self.ranges.value());
-        each(&REASON, self.reason.value());
-        each(&DETAIL, self.detail.value());
+bodies! {
+    Breach {
+        BREACH_ID: breach_id, STARTED_AT: started_at, RAISED_AT: raised_at, ENDED_AT: ended_at, LIMIT_NAME: limit_name,
+        SEVERITY: severity, INTERFACE: interface, IFINDEX: ifindex, DIRECTION: direction, LIMIT_BPS: limit_bps,
+        RATE_BPS: rate_bps, PEAK_BPS: peak_bps, MEAN_BPS: mean_bps, DURATION_MS: duration_ms, MEASURED_MS: measured_ms,
+        EXCESS_BYTES: excess_bytes, REASON: reason, DETAIL: detail,
     }
-
-    fn read(from: &mut FieldValues<'_>) -> Result<Self, FieldError> {
-        Ok(Self {
-            epoch: from.take(&LOST_EPOCH)?,
-            ranges: from.take(&RANGES)?,
-            reason: from.take(&REASON)?,
-            detail: from.take(&DETAIL)?,
-        })
-    }
-}
-
-impl Link {
-    #[inline(always)]
-    fn visit<'a>(&'a self, each: &mut impl FnMut(&'static Field, Option<FieldValue<'a>>)) {
-        each(&INTERFACE, self.interface.value());
-        each(&IFINDEX, self.ifindex.value());
-        each(&SPEED_BPS, self.speed_bps.value());
-        each(&REASON, self.reason.value());
-        each(&DETAIL, self.detail.value());
-    }
-
-    fn read(from: &mut FieldValues<'_>) -> Result<Self, FieldError> {
-        Ok(Self {
-            interface: from.take(&INTERFACE)?,
-            ifindex: from.take(&IFINDEX)?,
-            speed_bps: from.take(&SPEED_BPS)?,
-            reason: from.take(&REASON)?,
-            detail: from.take(&DETAIL)?,
-        })
-    }
-}
-
-impl Lifecycle {
-    #[inline(always)]
-    fn visit<'a>(&'a self, each: &mut impl FnMut(&'static Field, Option<FieldValue<'a>>)) {
-        each(&VERSION, self.version.value());
-        each(&REASON, self.reason.value());
-        each(&DETAIL, self.detail.value());
-    }
-
-    fn read(from: &mut FieldValues<'_>) -> Result<Self, FieldError> {
-        Ok(Self { version: from.take(&VERSION)?, reason: from.take(&REASON)?, detail: from.take(&DETAIL)? })
-    }
-}
-
-impl Sample {
-    #[inline(always)]
-    fn visit<'a>(&'a self, each: &mut impl FnMut(&'static Field, Option<FieldValue<'a>>)) {
-        each(&INTERFACE, self.interface.value());
-        each(&DURATION_MS, self.duration_ms.value());
-        each(&RX_BYTES, self.rx_bytes.value());
-        each(&TX_BYTES, self.tx_bytes.value());
-        each(&RX_BPS, self.rx_bps.value());
-        each(&TX_BPS, self.tx_bps.value());
-        each(&REASON, self.reason.value());
-    }
-
-    fn read(from: &mut FieldValues<'_>) -> Result<Self, FieldError> {
-        Ok(Self {
-            interface: from.take(&INTERFACE)?,
-            duration_ms: from.take(&DURATION_MS)?,
-            rx_bytes: from.take(&RX_BYTES)?,
-            tx_bytes: from.take(&TX_BYTES)?,
-            rx_bps: from.take(&RX_BPS)?,
-            tx_bps: from.take(&TX_BPS)?,
-            reason: from.take(&REASON)?,
-        })
+    Loss { LOST_EPOCH: epoch, RANGES: ranges, REASON: reason, DETAIL: detail }
+    Link { INTERFACE: interface, IFINDEX: ifindex, SPEED_BPS: speed_bps, REASON: reason, DETAIL: detail }
+    Lifecycle { VERSION: version, REASON: reason, DETAIL: detail }
+    Sample {
+        INTERFACE: interface, DURATION_MS: duration_ms, RX_BYTES: rx_bytes, TX_BYTES: tx_bytes, RX_BPS: rx_bps, TX_BPS: tx_bps,
+        REASON: reason,
     }
 }
