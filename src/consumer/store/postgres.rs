@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use postgres::types::ToSql;
-use postgres::{Client, Error, Row as SqlRow};
+use postgres::{Client, Error, Row as SqlRow, ToStatement};
 
 use self::session::PostgresSession;
 use self::transaction::positions;
@@ -101,7 +101,7 @@ impl Store for Postgres {
                 &[&topic.cluster, &topic.name, &partition, next_offset, generation],
             )?;
             if let Some(gap) = gap.filter(|_| inserted > 0) {
-                put_gap(&mut transaction, topic, partition, *generation, gap)?;
+                put_gap(&mut transaction, statements::PUT_GAP, topic, partition, *generation, gap)?;
             }
             let row = transaction.query_one(
                 &format!("{CHECKPOINT} AND kafka_partition = $3"),
@@ -122,19 +122,18 @@ impl Store for Postgres {
     ) -> Result<(), StoreError> {
         self.with(|session| {
             let mut transaction = session.client.transaction()?;
-            let part = |print: Option<Fingerprint>, part: fn(Fingerprint) -> i64| print.map(part);
             let parameters: [&(dyn ToSql + Sync); 13] = [
                 &topic.cluster,
                 &topic.name,
                 &partition,
                 &new.next_offset,
                 &new.generation,
-                &part(new.last, |print| print.offset),
-                &part(new.last, |print| print.timestamp_ms),
-                &part(new.last, |print| print.digest),
-                &part(new.anchor, |print| print.offset),
-                &part(new.anchor, |print| print.timestamp_ms),
-                &part(new.anchor, |print| print.digest),
+                &new.last.map(|print| print.offset),
+                &new.last.map(|print| print.timestamp_ms),
+                &new.last.map(|print| print.digest),
+                &new.anchor.map(|print| print.offset),
+                &new.anchor.map(|print| print.timestamp_ms),
+                &new.anchor.map(|print| print.digest),
                 &old.next_offset,
                 &old.generation,
             ];
@@ -151,7 +150,7 @@ impl Store for Postgres {
                 return Err(StoreError::Conflict(format!("{topic}[{partition}]: another consumer was here")));
             }
             if let Some(gap) = gap {
-                put_gap(&mut transaction, topic, partition, new.generation, gap)?;
+                put_gap(&mut transaction, statements::PUT_GAP, topic, partition, new.generation, gap)?;
             }
             Ok(transaction.commit()?)
         })
@@ -189,6 +188,7 @@ impl Store for Postgres {
 
 fn put_gap(
     transaction: &mut postgres::Transaction<'_>,
+    statement: &(impl ToStatement + ?Sized),
     topic: &TopicId,
     partition: i32,
     generation: i32,
@@ -196,7 +196,7 @@ fn put_gap(
 ) -> Result<(), Error> {
     let parameters: [&(dyn ToSql + Sync); 7] =
         [&topic.cluster, &topic.name, &partition, &generation, &gap.first, &gap.last, &gap.cause.as_str()];
-    transaction.execute(statements::PUT_GAP, &parameters).map(drop)
+    transaction.execute(statement, &parameters).map(drop)
 }
 
 fn checkpoint(row: &SqlRow) -> Checkpoint {

@@ -67,19 +67,14 @@ impl PostgresTransaction<'_> {
             if all.is_empty() {
                 break;
             }
-            let text =
-                |part: fn(&TotalKey) -> &str| -> Vec<&str> { all.iter().map(|((key, _), _)| part(key)).collect() };
-            let days: Vec<NaiveDate> = all.iter().map(|((_, day), _)| *day).collect();
-            let breaches: Vec<i64> = all.iter().map(|(_, (breaches, _))| *breaches).collect();
-            let bytes: Vec<i64> = all.iter().map(|(_, (_, bytes))| *bytes).collect();
             let parameters: [&(dyn ToSql + Sync); 7] = [
-                &text(|key| &key.agent),
-                &text(|key| &key.interface),
-                &text(|key| key.direction),
-                &text(|key| &key.limit_name),
-                &days,
-                &breaches,
-                &bytes,
+                &column(&all, |((key, _), _)| key.agent.as_str()),
+                &column(&all, |((key, _), _)| key.interface.as_str()),
+                &column(&all, |((key, _), _)| key.direction),
+                &column(&all, |((key, _), _)| key.limit_name.as_str()),
+                &column(&all, |((_, day), _)| *day),
+                &column(&all, |(_, (breaches, _))| *breaches),
+                &column(&all, |(_, (_, bytes))| *bytes),
             ];
             let done = indices(&self.inner.query(statement, &parameters)?);
             let mut index = 0..;
@@ -89,11 +84,13 @@ impl PostgresTransaction<'_> {
     }
 
     fn indices(&mut self, statement: &Statement, rows: &[&Row<'_>]) -> Result<HashSet<usize>, AttemptError> {
-        let agents: Vec<&str> = rows.iter().map(|row| row.event.stamp.agent.as_str()).collect();
-        let times: Vec<DateTime<Utc>> = rows.iter().map(|row| row.event.stamp.observed_at).collect();
-        let epochs: Vec<String> = rows.iter().map(|row| row.event.id.epoch.to_string()).collect();
-        let seqs: Vec<i64> = rows.iter().map(|row| row.event.id.seq.cast_signed()).collect();
-        Ok(indices(&self.inner.query(statement, &[&agents, &times, &epochs, &seqs])?))
+        let parameters: [&(dyn ToSql + Sync); 4] = [
+            &column(rows, |row| row.event.stamp.agent.as_str()),
+            &column(rows, |row| row.event.stamp.observed_at),
+            &column(rows, |row| row.event.id.epoch.to_string()),
+            &column(rows, |row| row.event.id.seq.cast_signed()),
+        ];
+        Ok(indices(&self.inner.query(statement, &parameters)?))
     }
 }
 
@@ -102,8 +99,9 @@ fn indices(rows: &[postgres::Row]) -> HashSet<usize> {
     rows.iter().map(|row| usize::try_from(row.get::<_, i64>(0) - 1).unwrap_or(usize::MAX)).collect()
 }
 
-fn series<'a>(all: impl Iterator<Item = rows::Series<'a>>) -> (Vec<&'a str>, Vec<String>) {
-    all.map(|(agent, epoch)| (agent, epoch.to_string())).unzip()
+/// Returns one value of each row, as an array.
+fn column<'r, R, V>(rows: &'r [R], value: impl Fn(&'r R) -> V) -> Vec<V> {
+    rows.iter().map(value).collect()
 }
 
 /// Fails if what was read without a lock has been changed since: the transaction is then tried again.
@@ -130,14 +128,17 @@ impl apply::Transaction for PostgresTransaction<'_> {
     }
 
     fn known_ranges<'a>(&mut self, seen: &SeriesRanges<'a>) -> Result<SeriesRanges<'a>, AttemptError> {
-        let flat = || seen.iter().flat_map(|(series, ranges)| ranges.iter().map(|range| (*series, range)));
-        let agents: Vec<&str> = flat().map(|((agent, _), _)| agent).collect();
-        let epochs: Vec<String> = flat().map(|((_, epoch), _)| epoch.to_string()).collect();
-        let firsts: Vec<i64> = flat().map(|(_, range)| range.first).collect();
-        let lasts: Vec<i64> = flat().map(|(_, range)| range.last).collect();
+        let flat = seen.iter().flat_map(|(series, ranges)| ranges.iter().map(move |range| (*series, range)));
+        let flat: Vec<_> = flat.collect();
+        let parameters: [&(dyn ToSql + Sync); 4] = [
+            &column(&flat, |((agent, _), _)| *agent),
+            &column(&flat, |((_, epoch), _)| epoch.to_string()),
+            &column(&flat, |(_, range)| range.first),
+            &column(&flat, |(_, range)| range.last),
+        ];
         let all: Vec<rows::Series<'a>> = seen.keys().copied().collect();
         let mut known: SeriesRanges<'a> = BTreeMap::new();
-        for row in self.inner.query(self.sql.known_ranges.of(self.locking), &[&agents, &epochs, &firsts, &lasts])? {
+        for row in self.inner.query(self.sql.known_ranges.of(self.locking), &parameters)? {
             let (agent, epoch): (&str, &str) = (row.get(0), row.get(1));
             let epoch = epoch.parse().unwrap_or(Epoch(0));
             let range = SequenceRange {
@@ -181,51 +182,38 @@ impl apply::Transaction for PostgresTransaction<'_> {
 
     fn put_ranges(&mut self, RangeChanges { new, changed, gone }: RangeChanges<'_>) -> Result<(), AttemptError> {
         if !gone.is_empty() {
-            let (agents, epochs) = series(gone.iter().map(|(series, _)| *series));
-            let number =
-                |value: fn(&SequenceRange) -> i64| -> Vec<i64> { gone.iter().map(|(_, range)| value(range)).collect() };
             let parameters: [&(dyn ToSql + Sync); 5] = [
-                &agents,
-                &epochs,
-                &number(|range| range.first),
-                &number(|range| range.last),
-                &number(|range| range.identity_conflicts),
+                &column(&gone, |((agent, _), _)| *agent),
+                &column(&gone, |((_, epoch), _)| epoch.to_string()),
+                &column(&gone, |(_, range)| range.first),
+                &column(&gone, |(_, range)| range.last),
+                &column(&gone, |(_, range)| range.identity_conflicts),
             ];
             let there = self.inner.execute(&self.sql.drop_ranges, &parameters)?;
             expect_all("ranges", gone.len(), there)?;
         }
         if !changed.is_empty() {
-            let (agents, epochs) = series(changed.iter().map(|(series, ..)| *series));
-            let number = |value: fn(&SequenceRange, &SequenceRange) -> i64| -> Vec<i64> {
-                changed.iter().map(|(_, old, new)| value(old, new)).collect()
-            };
-            let begins: Vec<Option<DateTime<Utc>>> = changed.iter().map(|(.., new)| new.first_stored_at).collect();
             let parameters: [&(dyn ToSql + Sync); 8] = [
-                &agents,
-                &epochs,
-                &number(|_, new| new.first),
-                &number(|old, _| old.last),
-                &number(|_, new| new.last),
-                &begins,
-                &number(|old, _| old.identity_conflicts),
-                &number(|_, new| new.identity_conflicts),
+                &column(&changed, |((agent, _), ..)| *agent),
+                &column(&changed, |((_, epoch), ..)| epoch.to_string()),
+                &column(&changed, |(.., new)| new.first),
+                &column(&changed, |(_, old, _)| old.last),
+                &column(&changed, |(.., new)| new.last),
+                &column(&changed, |(.., new)| new.first_stored_at),
+                &column(&changed, |(_, old, _)| old.identity_conflicts),
+                &column(&changed, |(.., new)| new.identity_conflicts),
             ];
             expect_all("ranges", changed.len(), self.inner.execute(&self.sql.change_ranges, &parameters)?)?;
         }
         if !new.is_empty() {
-            let (agents, epochs) = series(new.iter().map(|(series, _)| *series));
-            let number =
-                |value: fn(&SequenceRange) -> i64| -> Vec<i64> { new.iter().map(|(_, range)| value(range)).collect() };
-            let of_samples: Vec<bool> = new.iter().map(|(_, range)| range.of_samples).collect();
-            let begins: Vec<Option<DateTime<Utc>>> = new.iter().map(|(_, range)| range.first_stored_at).collect();
             let parameters: [&(dyn ToSql + Sync); 7] = [
-                &agents,
-                &epochs,
-                &number(|range| range.first),
-                &number(|range| range.last),
-                &of_samples,
-                &begins,
-                &number(|range| range.identity_conflicts),
+                &column(&new, |((agent, _), _)| *agent),
+                &column(&new, |((_, epoch), _)| epoch.to_string()),
+                &column(&new, |(_, range)| range.first),
+                &column(&new, |(_, range)| range.last),
+                &column(&new, |(_, range)| range.of_samples),
+                &column(&new, |(_, range)| range.first_stored_at),
+                &column(&new, |(_, range)| range.identity_conflicts),
             ];
             expect_all("ranges", new.len(), self.inner.execute(&self.sql.insert_ranges, &parameters)?)?;
         }
@@ -236,8 +224,7 @@ impl apply::Transaction for PostgresTransaction<'_> {
         &mut self,
         breaches: &[BreachKey<'a>],
     ) -> Result<HashMap<BreachKey<'a>, KnownBreach>, AttemptError> {
-        let agents: Vec<&str> = breaches.iter().map(|(agent, _)| *agent).collect();
-        let ids: Vec<&str> = breaches.iter().map(|(_, id)| *id).collect();
+        let (agents, ids) = (column(breaches, |(agent, _)| *agent), column(breaches, |(_, id)| *id));
         let mut known = HashMap::new();
         for row in self.inner.query(self.sql.known_breaches.of(self.locking), &[&agents, &ids])? {
             let Ok(index) = breaches.binary_search(&(row.get(0), row.get(1))) else { continue };
@@ -264,71 +251,56 @@ impl apply::Transaction for PostgresTransaction<'_> {
             expect_all("breaches", words.len(), there)?;
         }
         if !changes.counted.is_empty() {
-            let text =
-                |value: fn(&LastWord<'_>) -> String| changes.counted.iter().map(|(word, _)| value(word)).collect();
-            let (agents, ids): (Vec<String>, Vec<String>) =
-                (text(|word| word.event.stamp.agent.to_string()), text(|word| word.breach.breach_id.to_string()));
-            let before: Vec<i64> = changes.counted.iter().map(|(_, known)| known.counted_bytes).collect();
-            let bytes: Vec<i64> = changes.counted.iter().map(|(word, _)| word.counted_bytes).collect();
-            let there = self.inner.execute(&self.sql.count_breaches, &[&agents, &ids, &before, &bytes])?;
+            let parameters: [&(dyn ToSql + Sync); 4] = [
+                &column(&changes.counted, |(word, _)| word.event.stamp.agent.as_str()),
+                &column(&changes.counted, |(word, _)| word.breach.breach_id.as_str()),
+                &column(&changes.counted, |(_, known)| known.counted_bytes),
+                &column(&changes.counted, |(word, _)| word.counted_bytes),
+            ];
+            let there = self.inner.execute(&self.sql.count_breaches, &parameters)?;
             expect_all("breaches", changes.counted.len(), there)?;
         }
         self.add_totals(&changes.totals)
     }
 
     fn put_losses(&mut self, losses: &[Lost<'_>]) -> Result<(), AttemptError> {
-        let agents: Vec<&str> = losses.iter().map(|lost| lost.event.stamp.agent.as_str()).collect();
-        let epochs: Vec<String> = losses.iter().map(|lost| lost.epoch.to_string()).collect();
-        let firsts: Vec<i64> = losses.iter().map(|lost| lost.first).collect();
-        let lasts: Vec<i64> = losses.iter().map(|lost| lost.last).collect();
-        let own_epochs: Vec<String> = losses.iter().map(|lost| lost.event.id.epoch.to_string()).collect();
-        let own_seqs: Vec<i64> = losses.iter().map(|lost| lost.event.id.seq.cast_signed()).collect();
-        let times: Vec<DateTime<Utc>> = losses.iter().map(|lost| lost.event.stamp.observed_at).collect();
-        let reasons: Vec<&str> = losses.iter().map(|lost| lost.reason).collect();
-        let details: Vec<Option<&str>> = losses.iter().map(|lost| lost.detail).collect();
-        let parameters: [&(dyn ToSql + Sync); 9] =
-            [&agents, &epochs, &firsts, &lasts, &own_epochs, &own_seqs, &times, &reasons, &details];
+        let parameters: [&(dyn ToSql + Sync); 9] = [
+            &column(losses, |lost| lost.event.stamp.agent.as_str()),
+            &column(losses, |lost| lost.epoch.to_string()),
+            &column(losses, |lost| lost.first),
+            &column(losses, |lost| lost.last),
+            &column(losses, |lost| lost.event.id.epoch.to_string()),
+            &column(losses, |lost| lost.event.id.seq.cast_signed()),
+            &column(losses, |lost| lost.event.stamp.observed_at),
+            &column(losses, |lost| lost.reason),
+            &column(losses, |lost| lost.detail),
+        ];
         self.inner.execute(&self.sql.put_losses, &parameters)?;
         Ok(())
     }
 
     fn put_dead_letters(&mut self, topic: &TopicId, letters: &[DeadLetterRow<'_>]) -> Result<(), AttemptError> {
-        let partitions: Vec<i32> = letters.iter().map(|letter| letter.partition).collect();
-        let generations: Vec<i32> = letters.iter().map(|letter| letter.generation).collect();
-        let offsets: Vec<i64> = letters.iter().map(|letter| letter.record.offset).collect();
-        let times: Vec<Option<DateTime<Utc>>> = letters.iter().map(|letter| letter.record.timestamp()).collect();
-        let headers: Vec<&[u8]> = letters.iter().map(|letter| letter.record.headers.as_bytes()).collect();
-        let keys: Vec<Option<&[u8]>> = letters.iter().map(|letter| letter.record.key.as_deref()).collect();
-        let payloads: Vec<Option<&[u8]>> = letters.iter().map(|letter| letter.record.payload.as_deref()).collect();
-        let errors: Vec<&str> = letters.iter().map(|letter| letter.error.as_str()).collect();
-        let agents: Vec<Option<&str>> = letters.iter().map(|letter| letter.claimed.agent.as_deref()).collect();
-        let epochs: Vec<Option<String>> = letters.iter().map(|letter| Some(letter.claimed.id?.0.to_string())).collect();
-        let seqs: Vec<Option<i64>> = letters.iter().map(|letter| Some(letter.claimed.id?.1)).collect();
         let parameters: [&(dyn ToSql + Sync); 13] = [
             &topic.cluster,
             &topic.name,
-            &partitions,
-            &generations,
-            &offsets,
-            &times,
-            &headers,
-            &keys,
-            &payloads,
-            &errors,
-            &agents,
-            &epochs,
-            &seqs,
+            &column(letters, |letter| letter.partition),
+            &column(letters, |letter| letter.generation),
+            &column(letters, |letter| letter.record.offset),
+            &column(letters, |letter| letter.record.timestamp()),
+            &column(letters, |letter| letter.record.headers.as_bytes()),
+            &column(letters, |letter| letter.record.key.as_deref()),
+            &column(letters, |letter| letter.record.payload.as_deref()),
+            &column(letters, |letter| letter.error.as_str()),
+            &column(letters, |letter| letter.claimed.agent.as_deref()),
+            &column(letters, |letter| letter.claimed.id.map(|(epoch, _)| epoch.to_string())),
+            &column(letters, |letter| letter.claimed.id.map(|(_, seq)| seq)),
         ];
         self.inner.execute(&self.sql.put_dead_letters, &parameters)?;
         Ok(())
     }
 
     fn put_gap(&mut self, topic: &TopicId, partition: i32, generation: i32, gap: Gap) -> Result<(), AttemptError> {
-        let cause = gap.cause.as_str();
-        let parameters: [&(dyn ToSql + Sync); 7] =
-            [&topic.cluster, &topic.name, &partition, &generation, &gap.first, &gap.last, &cause];
-        self.inner.execute(&self.sql.put_gap, &parameters)?;
-        Ok(())
+        Ok(super::put_gap(&mut self.inner, &self.sql.put_gap, topic, partition, generation, gap)?)
     }
 
     fn advance(
@@ -336,16 +308,16 @@ impl apply::Transaction for PostgresTransaction<'_> {
         topic: &TopicId,
         ahead: &[(i32, (i64, i64), Option<Fingerprint>)],
     ) -> Result<usize, AttemptError> {
-        let partitions: Vec<i32> = ahead.iter().map(|(partition, ..)| *partition).collect();
-        let old: Vec<i64> = ahead.iter().map(|(_, (from, _), _)| *from).collect();
-        let new: Vec<i64> = ahead.iter().map(|(_, (_, to), _)| *to).collect();
-        let part = |part: fn(Fingerprint) -> i64| -> Vec<Option<i64>> {
-            ahead.iter().map(|(_, _, last)| last.map(part)).collect()
-        };
-        let (offsets, times, digests) =
-            (part(|last| last.offset), part(|last| last.timestamp_ms), part(|last| last.digest));
-        let parameters: [&(dyn ToSql + Sync); 8] =
-            [&topic.cluster, &topic.name, &partitions, &old, &new, &offsets, &times, &digests];
+        let parameters: [&(dyn ToSql + Sync); 8] = [
+            &topic.cluster,
+            &topic.name,
+            &column(ahead, |(partition, ..)| *partition),
+            &column(ahead, |(_, (from, _), _)| *from),
+            &column(ahead, |(_, (_, to), _)| *to),
+            &column(ahead, |(.., last)| last.map(|last| last.offset)),
+            &column(ahead, |(.., last)| last.map(|last| last.timestamp_ms)),
+            &column(ahead, |(.., last)| last.map(|last| last.digest)),
+        ];
         Ok(self.inner.execute(&self.sql.advance, &parameters)? as usize)
     }
 
@@ -373,9 +345,9 @@ impl apply::Transaction for PostgresTransaction<'_> {
 }
 
 pub(super) fn positions(letters: &[(i32, i32, i64)]) -> (Vec<i32>, Vec<i32>, Vec<i64>) {
-    let partitions = letters.iter().map(|(partition, ..)| *partition).collect();
-    let generations = letters.iter().map(|(_, generation, _)| *generation).collect();
-    (partitions, generations, letters.iter().map(|(.., offset)| *offset).collect())
+    let partitions = column(letters, |(partition, ..)| *partition);
+    let generations = column(letters, |(_, generation, _)| *generation);
+    (partitions, generations, column(letters, |(.., offset)| *offset))
 }
 
 fn copy_in(
@@ -414,8 +386,8 @@ fn put_last_words(
             }
         });
     }
-    let states: Vec<_> = words.iter().map(LastWord::state).collect();
-    let counted_bytes: Vec<_> = words.iter().map(|word| word.counted_bytes).collect();
+    let states = column(words, LastWord::state);
+    let counted_bytes = column(words, |word| word.counted_bytes);
     let mut new: Vec<&(dyn ToSql + Sync)> = columns.iter().map(ColumnArray::parameter).collect();
     new.push(&states);
     new.push(&counted_bytes);
@@ -423,9 +395,9 @@ fn put_last_words(
         return transaction.execute(statement, &new);
     }
     let old: [&(dyn ToSql + Sync); 3] = [
-        &known.iter().map(|known| known.rank.epoch.to_string()).collect::<Vec<_>>(),
-        &known.iter().map(|known| known.rank.seq).collect::<Vec<_>>(),
-        &known.iter().map(|known| known.counted_bytes).collect::<Vec<_>>(),
+        &column(known, |known| known.rank.epoch.to_string()),
+        &column(known, |known| known.rank.seq),
+        &column(known, |known| known.counted_bytes),
     ];
     transaction.execute(statement, &[&new[..], &old[..]].concat())
 }
