@@ -57,6 +57,16 @@ pub(crate) fn layers(
     Ok(Layers::read(path, environment(), keys)?.with_flags(flags))
 }
 
+/// Returns a flag that SIGTERM and SIGINT set.
+#[cfg(any(feature = "consumer", feature = "toolbox"))]
+pub(crate) fn stop_flag() -> std::io::Result<std::sync::Arc<std::sync::atomic::AtomicBool>> {
+    let stop = std::sync::Arc::default();
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        signal_hook::flag::register(signal, std::sync::Arc::clone(&stop))?;
+    }
+    Ok(stop)
+}
+
 pub(crate) fn time(text: &str) -> Result<Duration, String> {
     config::duration("", text).map_err(|invalid| invalid.message)
 }

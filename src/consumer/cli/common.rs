@@ -1,17 +1,14 @@
 //! Flags of all commands, and the settings that they lead to.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-pub(super) use crate::cli::Absent;
-use crate::cli::{self, Verbosity};
+use crate::cli::{self, Absent, Verbosity};
 use crate::config::{CONSUMER_KEYS, ConfigError, Layers};
+use crate::consumer::StandaloneConsumer;
 use crate::consumer::config::{Directories, Settings};
-use crate::consumer::store::StoreError;
 use crate::exit::{Failure, Status};
-use crate::output;
 
 const CONFIG: &str = "/etc/highwater/consumer.toml";
 
@@ -41,6 +38,12 @@ impl Common {
         self.verbosity.start_log();
     }
 
+    /// Starts the log and reads the settings.
+    pub(super) fn begin(&self) -> Result<Settings, Failure> {
+        self.start_log();
+        self.settings().map_err(Failure::config)
+    }
+
     pub(super) fn note(&self, text: &str) {
         self.verbosity.note(text);
     }
@@ -49,25 +52,25 @@ impl Common {
         (self.config.is_none() && !Path::new(CONFIG).exists()).then_some(CONFIG)
     }
 
-    pub(super) fn settings(&self, absent: Absent) -> Result<Settings, ConfigError> {
-        Settings::new(&self.layers(absent)?, &directories())
+    pub(super) fn settings(&self) -> Result<Settings, ConfigError> {
+        Settings::new(&self.layers()?, &directories())
     }
 
-    pub(super) fn checked_settings(&self, absent: Absent) -> Result<Settings, ConfigError> {
-        let layers = self.layers(absent)?;
+    pub(super) fn checked_settings(&self) -> Result<Settings, ConfigError> {
+        let layers = self.layers()?;
         let settings = Settings::new(&layers, &directories())?;
         settings.check().map_err(|invalid| layers.locate(invalid))?;
         Ok(settings)
     }
 
-    fn layers(&self, absent: Absent) -> Result<Layers, ConfigError> {
+    fn layers(&self) -> Result<Layers, ConfigError> {
         let flags = [
             ("--brokers", "kafka.brokers", &self.brokers),
             ("--topic", "kafka.topic", &self.topic),
             ("--group", "kafka.group", &self.group),
             ("--registry", "kafka.registry.url", &self.registry),
         ];
-        cli::layers(self.config.as_deref(), (CONFIG, absent), &flags, CONSUMER_KEYS)
+        cli::layers(self.config.as_deref(), (CONFIG, Absent::MeansDefaults), &flags, CONSUMER_KEYS)
     }
 }
 
@@ -80,28 +83,8 @@ pub(super) fn unavailable(why: impl std::fmt::Display) -> Failure {
     Failure::new(Status::Unavailable, why.to_string())
 }
 
-pub(super) enum PrintError {
-    Store(StoreError),
-    Output(io::Error),
-}
-
-impl From<StoreError> for PrintError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-impl From<io::Error> for PrintError {
-    fn from(error: io::Error) -> Self {
-        Self::Output(error)
-    }
-}
-
-impl PrintError {
-    pub(super) fn into_result(self) -> Result<(), Failure> {
-        match self {
-            Self::Store(error) => Err(unavailable(error)),
-            Self::Output(error) => output::finished(Err(error)),
-        }
-    }
+/// Makes a client that reads the topic without joining the group.
+pub(super) fn standalone(settings: &Settings) -> Result<StandaloneConsumer, Failure> {
+    let Settings { connection, topic, group, .. } = settings;
+    StandaloneConsumer::new(connection, topic, group, settings.decoder()).map_err(Failure::config)
 }

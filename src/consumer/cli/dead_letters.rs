@@ -3,11 +3,11 @@ use std::io::{self, Write as _};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::common::{Absent, Common, PrintError, unavailable};
+use super::common::{Common, unavailable};
 use crate::clock::SystemClock;
 use crate::consumer::batch::PackedHeaders;
 use crate::consumer::report::dead_letters::{self, DeadLetter, DeadLetterFilter, KafkaPosition, Payloads};
-use crate::consumer::store::{RetryOutcome, StoreError};
+use crate::consumer::store::RetryOutcome;
 use crate::excerpt::beginning;
 use crate::exit::Failure;
 use crate::output::{self, OutputFormat, Rows, Value};
@@ -147,24 +147,29 @@ impl DeadLetters {
     pub(super) fn run(self) -> Result<(), Failure> {
         match self {
             Self::List { which, dropped, raw: true, .. } => {
-                which.list(dropped, Payloads::Whole, RawPayloads::default())
+                let mut out = io::BufWriter::new(io::stdout());
+                let printed = which.list(dropped, Payloads::Whole, |letter| {
+                    out.write_all(&letter.payload.unwrap_or_default())?;
+                    out.write_all(b"\n")
+                })?;
+                output::finished(printed.and_then(|()| out.flush()))
             }
             Self::List { which, format, dropped, raw: false } => {
-                let payloads = match format {
-                    OutputFormat::Table => Payloads::Begin(EXCERPT_BYTES),
-                    OutputFormat::Json | OutputFormat::Csv => Payloads::Whole,
+                let (columns, payloads) = match format {
+                    OutputFormat::Table if dropped => (DROPPED_TABLE, Payloads::Begin(EXCERPT_BYTES)),
+                    OutputFormat::Table => (TABLE, Payloads::Begin(EXCERPT_BYTES)),
+                    OutputFormat::Json | OutputFormat::Csv => (LIST, Payloads::Whole),
                 };
-                which.list(dropped, payloads, Listed::new(format, dropped))
+                let mut rows = Rows::new(format, columns, output::stdout(format));
+                let printed = which.list(dropped, payloads, |letter| {
+                    rows.push(columns.iter().map(|column| value(column, &letter, format)))
+                })?;
+                output::finished(printed.and_then(|()| rows.end()))
             }
             Self::Retry { which, format } => which.retry(format),
             Self::Drop { which, reason } => which.drop(&reason),
         }
     }
-}
-
-trait DeadLetterSink {
-    fn letter(&mut self, letter: DeadLetter) -> io::Result<()>;
-    fn end(self) -> io::Result<()>;
 }
 
 impl Which {
@@ -180,21 +185,20 @@ impl Which {
         }
     }
 
-    fn list(&self, with_dropped: bool, payloads: Payloads, mut sink: impl DeadLetterSink) -> Result<(), Failure> {
-        self.common.start_log();
-        let settings = self.common.settings(Absent::MeansDefaults).map_err(Failure::config)?;
-        let mut reader = settings.store.reader();
+    fn list(
+        &self,
+        with_dropped: bool,
+        payloads: Payloads,
+        print: impl FnMut(DeadLetter) -> io::Result<()>,
+    ) -> Result<io::Result<()>, Failure> {
+        let mut reader = self.common.begin()?.store.reader();
         let filter = DeadLetterFilter { with_dropped, ..self.filter() };
-        match dead_letters::read(&mut *reader, &filter, payloads, |letter| Ok(sink.letter(letter)?)) {
-            Ok(()) => output::finished(sink.end()),
-            Err(error) => PrintError::into_result(error),
-        }
+        dead_letters::read(&mut *reader, &filter, payloads, print).map_err(unavailable)
     }
 
     /// Prints what remains, and counts what was stored. A closed pipe does not end it: the work is to be done.
     fn retry(&self, format: OutputFormat) -> Result<(), Failure> {
-        self.common.start_log();
-        let settings = self.common.settings(Absent::MeansDefaults).map_err(Failure::config)?;
+        let settings = self.common.begin()?;
         let mut reader = settings.store.reader();
         // The store connects with the first page only: if nothing was ever stored, nothing is created.
         let mut store = settings.store.open(&settings.store_options("dead-letters".to_owned()));
@@ -210,7 +214,6 @@ impl Which {
             if printed.is_ok() && *outcome != RetryOutcome::Stored {
                 printed = rows.push(row_of(at, outcome));
             }
-            Ok::<(), StoreError>(())
         };
         let retried = dead_letters::retry(&mut *store, &mut *reader, &self.filter(), (&mut decoder, &clock), each);
         if retried.is_ok() || stay > 0 {
@@ -224,8 +227,7 @@ impl Which {
     }
 
     fn drop(&self, reason: &str) -> Result<(), Failure> {
-        self.common.start_log();
-        let settings = self.common.settings(Absent::MeansDefaults).map_err(Failure::config)?;
+        let settings = self.common.begin()?;
         let mut reader = settings.store.reader();
         let mut store = settings.store.open(&settings.store_options("dead-letters".to_owned()));
         let clock = SystemClock::default();
@@ -245,62 +247,31 @@ fn row_of(at: &KafkaPosition, outcome: &RetryOutcome) -> [Value; 5] {
     [at.topic.name.as_str().into(), at.partition.into(), at.offset.into(), result.into(), reason]
 }
 
-struct Listed {
-    rows: Rows<Box<dyn io::Write>>,
-    columns: &'static [&'static str],
-    format: OutputFormat,
-}
-
-impl Listed {
-    fn new(format: OutputFormat, dropped: bool) -> Self {
-        let columns = match format {
-            OutputFormat::Table if dropped => DROPPED_TABLE,
-            OutputFormat::Table => TABLE,
-            OutputFormat::Json | OutputFormat::Csv => LIST,
-        };
-        Self { rows: Rows::new(format, columns, output::stdout(format)), columns, format }
-    }
-
-    fn text(&self, bytes: &Option<Vec<u8>>) -> Value {
-        match (bytes, self.format) {
-            (Some(bytes), OutputFormat::Table) => beginning(&String::from_utf8_lossy(bytes), EXCERPT_CHARS).into(),
-            (bytes, _) => bytes.clone().into(),
-        }
-    }
-
-    fn value(&self, column: &str, letter: &DeadLetter) -> Value {
-        let DeadLetter { at, dropped, .. } = letter;
-        match column {
-            "stored_at" => letter.stored_at.into(),
-            "kafka_cluster" => at.topic.cluster.as_str().into(),
-            "kafka_topic" => at.topic.name.as_str().into(),
-            "kafka_partition" => at.partition.into(),
-            "topic_generation" => at.generation.into(),
-            "kafka_offset" => at.offset.into(),
-            "kafka_timestamp" => letter.kafka_timestamp.into(),
-            "agent" => letter.agent.clone().into(),
-            "epoch" => letter.epoch.clone().into(),
-            "seq" => letter.seq.into(),
-            "bytes" => letter.bytes.into(),
-            "key" => self.text(&letter.key),
-            "headers" => in_json(&letter.headers).into(),
-            "payload" => self.text(&letter.payload),
-            "error" => letter.error.as_str().into(),
-            "dropped_at" => dropped.as_ref().map(|(time, _)| *time).into(),
-            "drop_reason" => dropped.as_ref().map(|(_, reason)| reason.as_str()).into(),
-            _ => Value::Nothing,
-        }
-    }
-}
-
-impl DeadLetterSink for Listed {
-    fn letter(&mut self, letter: DeadLetter) -> io::Result<()> {
-        let row: Vec<Value> = self.columns.iter().map(|column| self.value(column, &letter)).collect();
-        self.rows.push(row)
-    }
-
-    fn end(self) -> io::Result<()> {
-        self.rows.end()
+fn value(column: &str, letter: &DeadLetter, format: OutputFormat) -> Value {
+    let text = |bytes: &Option<Vec<u8>>| match (bytes, format) {
+        (Some(bytes), OutputFormat::Table) => beginning(&String::from_utf8_lossy(bytes), EXCERPT_CHARS).into(),
+        (bytes, _) => bytes.clone().into(),
+    };
+    let DeadLetter { at, dropped, .. } = letter;
+    match column {
+        "stored_at" => letter.stored_at.into(),
+        "kafka_cluster" => at.topic.cluster.as_str().into(),
+        "kafka_topic" => at.topic.name.as_str().into(),
+        "kafka_partition" => at.partition.into(),
+        "topic_generation" => at.generation.into(),
+        "kafka_offset" => at.offset.into(),
+        "kafka_timestamp" => letter.kafka_timestamp.into(),
+        "agent" => letter.agent.clone().into(),
+        "epoch" => letter.epoch.clone().into(),
+        "seq" => letter.seq.into(),
+        "bytes" => letter.bytes.into(),
+        "key" => text(&letter.key),
+        "headers" => in_json(&letter.headers).into(),
+        "payload" => text(&letter.payload),
+        "error" => letter.error.as_str().into(),
+        "dropped_at" => dropped.as_ref().map(|(time, _)| *time).into(),
+        "drop_reason" => dropped.as_ref().map(|(_, reason)| reason.as_str()).into(),
+        _ => Value::Nothing,
     }
 }
 
@@ -308,25 +279,6 @@ fn in_json(headers: &PackedHeaders) -> serde_json::Value {
     let header =
         |(name, value): (&str, Option<&[u8]>)| json!({"name": name, "value": value.map(String::from_utf8_lossy)});
     headers.iter().map(header).collect()
-}
-
-struct RawPayloads(io::BufWriter<io::Stdout>);
-
-impl Default for RawPayloads {
-    fn default() -> Self {
-        Self(io::BufWriter::new(io::stdout()))
-    }
-}
-
-impl DeadLetterSink for RawPayloads {
-    fn letter(&mut self, letter: DeadLetter) -> io::Result<()> {
-        self.0.write_all(&letter.payload.unwrap_or_default())?;
-        self.0.write_all(b"\n")
-    }
-
-    fn end(mut self) -> io::Result<()> {
-        self.0.flush()
-    }
 }
 
 fn offsets(text: &str) -> Result<(i64, i64), String> {

@@ -3,9 +3,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::common::{Absent, Common, unavailable};
+use super::common::{Common, standalone, unavailable};
 use crate::clock::{Clock as _, SystemClock};
-use crate::consumer::StandaloneConsumer;
 use crate::consumer::batch::TopicId;
 use crate::consumer::config::Settings;
 use crate::consumer::report::offsets::{self, StoredOffset};
@@ -64,8 +63,7 @@ struct LagRow {
 
 impl Lag {
     pub(super) fn run(self) -> Result<(), Failure> {
-        self.common.start_log();
-        let settings = self.common.settings(Absent::MeansDefaults).map_err(Failure::config)?;
+        let settings = self.common.begin()?;
         let topic = &settings.topic;
         let mut reader = settings.store.reader();
         let (cluster, mut rows) = look(&settings, &mut *reader)?;
@@ -138,9 +136,7 @@ impl LagRow {
 /// Asks the store first, then Kafka, so that no stored offset is beyond the end. Returns the cluster's id and its partitions.
 fn look(settings: &Settings, reader: &mut dyn Reader) -> Result<(String, BTreeMap<i32, LagRow>), Failure> {
     let mut stored = offsets::read(reader, &settings.topic).map_err(unavailable)?;
-    let standalone =
-        StandaloneConsumer::new(&settings.connection, &settings.topic, &settings.group, settings.decoder());
-    let standalone = standalone.map_err(Failure::config)?;
+    let standalone = standalone(settings)?;
     let kafka = |error: String| unavailable(format!("Kafka at {}: {error}", settings.connection.brokers()));
     let partitions = standalone.partitions().map_err(kafka)?;
     let cluster = standalone.cluster();

@@ -2,7 +2,7 @@ use std::io;
 
 use clap::Args;
 
-use super::common::{Absent, Common, PrintError};
+use super::common::{Common, unavailable};
 use super::when::{TIMES, When};
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::report::missing_events::{self, MissingCause, MissingEvents, MissingFilter, MissingSummary};
@@ -68,8 +68,7 @@ const COLUMNS: &[&str] = &[
 
 impl Losses {
     pub(super) fn run(self) -> Result<(), Failure> {
-        self.common.start_log();
-        let settings = self.common.settings(Absent::MeansDefaults).map_err(Failure::config)?;
+        let settings = self.common.begin()?;
         let now = SystemClock::default().wall();
         let moment = |when: Option<When>| when.map(|when| when.from(now));
         let filter = MissingFilter { agent: self.agent.clone(), since: moment(self.since), until: moment(self.until) };
@@ -85,14 +84,15 @@ impl Losses {
             }
             Ok(())
         });
-        let summary = match summary {
-            Ok(summary) => summary,
-            Err(error) => return PrintError::into_result(error),
-        };
-        if !unread {
-            output::finished(rows.end())?;
+        match summary.map_err(unavailable)? {
+            Ok(summary) => {
+                if !unread {
+                    output::finished(rows.end())?;
+                }
+                self.judge(&summary)
+            }
+            Err(error) => output::finished(Err(error)),
         }
-        self.judge(&summary)
     }
 
     fn judge(&self, summary: &MissingSummary) -> Result<(), Failure> {

@@ -15,9 +15,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::{Parser, Subcommand};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::SIGHUP;
 
-use self::common::{Absent, Common};
+use self::common::Common;
 use super::config::{SAMPLES, Settings};
 use super::run::{Options, Reload, StoredEvent, run_reloading};
 use crate::config::ConfigError;
@@ -85,7 +85,7 @@ impl Command {
             Self::Run { common, samples, until_end, print, log_totals } => {
                 common.start_log();
                 let read = || {
-                    let mut settings = common.settings(Absent::MeansDefaults)?;
+                    let mut settings = common.settings()?;
                     if samples {
                         settings.samples.get_or_insert_with(|| SAMPLES.to_owned());
                     }
@@ -95,10 +95,7 @@ impl Command {
                 if let Some(file) = common.absent_file() {
                     log::info!("there is no {file}: storing in {}", settings.store);
                 }
-                let stop = Arc::new(AtomicBool::new(false));
-                for signal in [SIGTERM, SIGINT] {
-                    signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(Failure::failed)?;
-                }
+                let stop = cli::stop_flag().map_err(Failure::failed)?;
                 let options = Options { until_end, watchdog: true, log_totals };
                 let mut observer: fn(&StoredEvent<'_>) = if print { print_stored } else { |_| () };
                 let wish = Arc::new(AtomicBool::new(false));
@@ -112,7 +109,7 @@ impl Command {
             Self::Totals(command) => command.run(),
             Self::DeadLetters { command } => command.run(),
             Self::Check { common } => {
-                let settings = common.checked_settings(Absent::MeansDefaults).map_err(Failure::config)?;
+                let settings = common.checked_settings().map_err(Failure::config)?;
                 if let Some(file) = common.absent_file() {
                     common.note(&format!("there is no {file}: `run` takes flags, the environment and defaults"));
                 }

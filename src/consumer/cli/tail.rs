@@ -1,16 +1,15 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::str::FromStr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Args;
-use signal_hook::consts::{SIGINT, SIGTERM};
 
 use self::lines::{Lines, Time};
-use super::common::{Absent, Common, unavailable};
+use super::common::{Common, standalone, unavailable};
 use super::when::{TIMES, When};
+use crate::cli::stop_flag;
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::config::Settings;
 use crate::consumer::{Seen, StandaloneConsumer};
@@ -90,20 +89,14 @@ const POLL: Duration = Duration::from_millis(100);
 
 impl Tail {
     pub(super) fn run(self) -> Result<(), Failure> {
-        self.common.start_log();
-        let settings = self.common.settings(Absent::MeansDefaults).map_err(Failure::config)?;
-        let standalone =
-            StandaloneConsumer::new(&settings.connection, &settings.topic, &settings.group, settings.decoder());
-        let mut standalone = standalone.map_err(Failure::config)?;
+        let settings = self.common.begin()?;
+        let mut standalone = standalone(&settings)?;
         let kafka = |error: String| unavailable(format!("Kafka at {}: {error}", settings.connection.brokers()));
         let begin = self.begin(&standalone).map_err(kafka)?;
         standalone
             .look_from(&begin.iter().map(|(partition, (from, _))| (*partition, *from)).collect())
             .map_err(kafka)?;
-        let stop = Arc::new(AtomicBool::new(false));
-        for signal in [SIGTERM, SIGINT] {
-            signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(Failure::failed)?;
-        }
+        let stop = stop_flag().map_err(Failure::failed)?;
         let out: Box<dyn Write> = match self.raw {
             true => Box::new(io::BufWriter::new(io::stdout())),
             false => output::stdout(self.format),

@@ -1,6 +1,6 @@
 use clap::{Args, ValueEnum};
 
-use super::common::{Absent, Common, PrintError};
+use super::common::{Common, unavailable};
 use super::when::{TIMES, When};
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::report::totals::{self, COLUMNS, TotalsFilter};
@@ -58,8 +58,7 @@ enum TotalsScope {
 
 impl TotalsCommand {
     pub(super) fn run(self) -> Result<(), Failure> {
-        self.common.start_log();
-        let settings = self.common.settings(Absent::MeansDefaults).map_err(Failure::config)?;
+        let settings = self.common.begin()?;
         let now = SystemClock::default().wall();
         let scope = self.scope.map(|scope| match scope {
             TotalsScope::Link => "link",
@@ -74,9 +73,8 @@ impl TotalsCommand {
             until: self.until.map(|when| when.day(now)),
         };
         let mut rows = Rows::new(self.format, &COLUMNS, output::stdout(self.format));
-        match totals::read(&mut *settings.store.reader(), &filter, |row| Ok::<_, PrintError>(rows.push(row)?)) {
-            Ok(()) => output::finished(rows.end()),
-            Err(error) => PrintError::into_result(error),
-        }
+        let printed =
+            totals::read(&mut *settings.store.reader(), &filter, |row| rows.push(row)).map_err(unavailable)?;
+        output::finished(printed.and_then(|()| rows.end()))
     }
 }

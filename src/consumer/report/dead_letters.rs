@@ -1,3 +1,4 @@
+use std::io;
 use std::ops::ControlFlow;
 
 use chrono::{DateTime, Utc};
@@ -5,6 +6,7 @@ use chrono::{DateTime, Utc};
 use super::stream;
 use crate::clock::Clock;
 use crate::consumer::batch::{PackedHeaders, Record, TopicId};
+use crate::consumer::store::ColumnType::{Blob, Number, Text, Time};
 use crate::consumer::store::{ColumnType, Query, Reader, RetriedRecord, RetryOutcome, Store, StoreError};
 use crate::output::Value;
 use crate::wire::{Decoder, Undecoded};
@@ -58,45 +60,28 @@ const PAGE_BYTES: usize = 4 << 20;
 
 const COLUMNS: &str = "SELECT kafka_cluster, kafka_topic, kafka_partition, topic_generation, kafka_offset, kafka_timestamp, \
                        stored_at, error, bytes, agent, epoch, seq, dropped_at, drop_reason, key, headers,";
-const KINDS: &[ColumnType] = &[
-    ColumnType::Text,
-    ColumnType::Text,
-    ColumnType::Number,
-    ColumnType::Number,
-    ColumnType::Number,
-    ColumnType::Time,
-    ColumnType::Time,
-    ColumnType::Text,
-    ColumnType::Number,
-    ColumnType::Text,
-    ColumnType::Text,
-    ColumnType::Number,
-    ColumnType::Time,
-    ColumnType::Text,
-    ColumnType::Blob,
-    ColumnType::Blob,
-    ColumnType::Blob,
-];
+const KINDS: &[ColumnType] =
+    &[Text, Text, Number, Number, Number, Time, Time, Text, Number, Text, Text, Number, Time, Text, Blob, Blob, Blob];
 
-pub fn read<E: From<StoreError>>(
+pub fn read(
     reader: &mut dyn Reader,
     filter: &DeadLetterFilter,
     payloads: Payloads,
-    mut each: impl FnMut(DeadLetter) -> Result<(), E>,
-) -> Result<(), E> {
-    stream(reader, &query(filter, payloads, None), |row| each(DeadLetter::from_row(row)))
+    mut print: impl FnMut(DeadLetter) -> io::Result<()>,
+) -> Result<io::Result<()>, StoreError> {
+    stream(reader, &query(filter, payloads, None), |row| print(DeadLetter::from_row(row)))
 }
 
 /// Decodes dead letters again, and stores what is an event now, each in the transaction that removes the dead letter; calls
 /// `each` with every outcome. A consumer may run meanwhile. Returns the number of new rows, since an event may be there
 /// already. An error ends it; what was reported by then has happened.
-pub fn retry<E: From<StoreError>>(
+pub fn retry(
     store: &mut dyn Store,
     reader: &mut dyn Reader,
     filter: &DeadLetterFilter,
     (decoder, clock): (&mut Decoder, &dyn Clock),
-    mut each: impl FnMut(&KafkaPosition, &RetryOutcome) -> Result<(), E>,
-) -> Result<u64, E> {
+    mut each: impl FnMut(&KafkaPosition, &RetryOutcome),
+) -> Result<u64, StoreError> {
     let filter = DeadLetterFilter { with_dropped: false, ..filter.clone() };
     let (mut after, mut inserted) = (None, 0);
     loop {
@@ -110,7 +95,7 @@ pub fn retry<E: From<StoreError>>(
             let retried = store.retry(&of_a_topic[0].at.topic, &records, clock.wall())?;
             inserted += retried.inserted;
             for (letter, outcome) in of_a_topic.iter().zip(&retried.outcomes) {
-                each(&letter.at, outcome)?;
+                each(&letter.at, outcome);
             }
         }
     }

@@ -12,10 +12,12 @@
 //! guess must not end an alarm.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use chrono::{DateTime, Utc};
 
 use super::stream;
+use crate::consumer::store::ColumnType::{Number, Text, Time};
 use crate::consumer::store::{ColumnType, Query, Reader, StoreError};
 use crate::output::Value;
 
@@ -58,21 +60,8 @@ pub struct MissingSummary {
     pub of_no_agent_dropped: u64,
 }
 
-const KINDS: &[ColumnType] = &[
-    ColumnType::Text,
-    ColumnType::Text,
-    ColumnType::Text,
-    ColumnType::Number,
-    ColumnType::Number,
-    ColumnType::Text,
-    ColumnType::Number,
-    ColumnType::Number,
-    ColumnType::Number,
-    ColumnType::Number,
-    ColumnType::Text,
-    ColumnType::Text,
-    ColumnType::Time,
-];
+const KINDS: &[ColumnType] =
+    &[Text, Text, Text, Number, Number, Text, Number, Number, Number, Number, Text, Text, Time];
 
 const SQL: &str = "
     SELECT cause, agent, epoch, first_seq, last_seq, kafka_topic, kafka_partition, first_offset, last_offset, missing, reason, detail,
@@ -91,32 +80,33 @@ const ORDER: &str =
     "ORDER BY noticed_at, agent NULLS LAST, epoch NULLS LAST, first_seq NULLS LAST, kafka_topic NULLS LAST,
                      kafka_partition NULLS LAST, first_offset NULLS LAST";
 
-/// Calls `each` with what is missing, in the order in which it was noticed, and returns the sums.
-pub fn read<E: From<StoreError>>(
+/// Prints what is missing, in the order in which it was noticed, and returns the sums.
+pub fn read(
     reader: &mut dyn Reader,
     filter: &MissingFilter,
-    mut each: impl FnMut(MissingEvents) -> Result<(), E>,
-) -> Result<MissingSummary, E> {
+    mut print: impl FnMut(MissingEvents) -> io::Result<()>,
+) -> Result<io::Result<MissingSummary>, StoreError> {
     let mut summary = MissingSummary::default();
     let query = Query::new(SQL, KINDS)
         .with_any("AND agent = ?", filter.agent.as_deref())
         .with_any("AND noticed_at >= ?", filter.since)
         .with_any("AND noticed_at < ?", filter.until);
-    stream(reader, &query.then(ORDER), |row| {
+    let printed = stream(reader, &query.then(ORDER), |row| {
         let Some(missing) = MissingEvents::from_row(row) else { return Ok(()) };
         *summary.by_cause.entry(missing.cause).or_default() += missing.missing;
-        each(missing)
+        print(missing)
     })?;
-    let query = Query::new(
-        "SELECT count(*), count(dropped_at) FROM dead_letters WHERE agent IS NULL",
-        &[ColumnType::Number, ColumnType::Number],
-    )
-    .with_any("AND stored_at >= ?", filter.since)
-    .with_any("AND stored_at < ?", filter.until);
+    if let Err(error) = printed {
+        return Ok(Err(error));
+    }
+    let query =
+        Query::new("SELECT count(*), count(dropped_at) FROM dead_letters WHERE agent IS NULL", &[Number, Number])
+            .with_any("AND stored_at >= ?", filter.since)
+            .with_any("AND stored_at < ?", filter.until);
     let mut counts = reader.ask(&query)?.into_iter().flatten().map(|count| count.into_number().unwrap_or_default());
     let (all, dropped): (u64, u64) = (counts.next().unwrap_or_default(), counts.next().unwrap_or_default());
     (summary.of_no_agent, summary.of_no_agent_dropped) = (all.saturating_sub(dropped), dropped);
-    Ok(summary)
+    Ok(Ok(summary))
 }
 
 impl MissingSummary {

@@ -5,23 +5,22 @@ pub mod missing_events;
 pub mod offsets;
 pub mod totals;
 
+use std::io;
 use std::ops::ControlFlow;
 
 use super::store::{Query, Reader, StoreError};
 use crate::output::Value;
 
-fn stream<E: From<StoreError>>(
+/// Prints the rows of `query`, until that fails: the inner error, while the outer one is the store's.
+fn stream(
     reader: &mut dyn Reader,
     query: &Query,
-    mut each: impl FnMut(Vec<Value>) -> Result<(), E>,
-) -> Result<(), E> {
-    let mut failed = None;
-    reader.read(query, &mut |row| match each(row) {
-        Ok(()) => ControlFlow::Continue(()),
-        Err(error) => {
-            failed = Some(error);
-            ControlFlow::Break(())
-        }
+    mut print: impl FnMut(Vec<Value>) -> io::Result<()>,
+) -> Result<io::Result<()>, StoreError> {
+    let mut printed = Ok(());
+    reader.read(query, &mut |row| {
+        printed = print(row);
+        if printed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
-    failed.map_or(Ok(()), Err)
+    Ok(printed)
 }

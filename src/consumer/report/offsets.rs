@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 
+use crate::consumer::store::ColumnType::{Number, Text, Time};
 use crate::consumer::store::{ColumnType, Query, Reader, StoreError};
 use crate::output::Value;
 
@@ -13,8 +14,7 @@ pub struct StoredOffset {
 }
 
 const SQL: &str = "SELECT kafka_cluster, kafka_partition, next_offset, topic_generation, updated_at FROM kafka_offsets";
-const TYPES: &[ColumnType] =
-    &[ColumnType::Text, ColumnType::Number, ColumnType::Number, ColumnType::Number, ColumnType::Time];
+const TYPES: &[ColumnType] = &[Text, Number, Number, Number, Time];
 
 /// Reads the stored offsets of a topic, by cluster and partition: two clusters may have one of the same name.
 pub fn read(reader: &mut dyn Reader, topic: &str) -> Result<BTreeMap<(String, i32), StoredOffset>, StoreError> {

@@ -1,10 +1,12 @@
 //! Bytes over limit, summed by link, limit and day.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use chrono::NaiveDate;
 
 use super::stream;
+use crate::consumer::store::ColumnType::{Bytes, Day, Number, Text};
 use crate::consumer::store::{ColumnType, Query, Reader, StoreError, TotalKey};
 use crate::output::Value;
 
@@ -20,22 +22,13 @@ pub struct TotalsFilter {
 
 pub const COLUMNS: [&str; 8] =
     ["day", "agent", "scope", "interface", "direction", "limit_name", "breaches", "excess_bytes"];
-const TYPES: &[ColumnType] = &[
-    ColumnType::Day,
-    ColumnType::Text,
-    ColumnType::Text,
-    ColumnType::Text,
-    ColumnType::Text,
-    ColumnType::Text,
-    ColumnType::Number,
-    ColumnType::Bytes,
-];
+const TYPES: &[ColumnType] = &[Day, Text, Text, Text, Text, Text, Number, Bytes];
 
-pub fn read<E: From<StoreError>>(
+pub fn read(
     reader: &mut dyn Reader,
     filter: &TotalsFilter,
-    each: impl FnMut(Vec<Value>) -> Result<(), E>,
-) -> Result<(), E> {
+    print: impl FnMut(Vec<Value>) -> io::Result<()>,
+) -> Result<io::Result<()>, StoreError> {
     let query = Query::new(&format!("SELECT {} FROM totals WHERE true", COLUMNS.join(", ")), TYPES)
         .with_any("AND agent = ?", filter.agent.as_deref())
         .with_any("AND scope = ?", filter.scope)
@@ -44,21 +37,14 @@ pub fn read<E: From<StoreError>>(
         .with_any("AND day >= ?", filter.since)
         .with_any("AND day <= ?", filter.until)
         .then("ORDER BY day, agent, scope DESC, interface, direction, limit_name");
-    stream(reader, &query, each)
+    stream(reader, &query, print)
 }
 
 pub type Sums = BTreeMap<TotalKey, u64>;
 
 /// Reads these totals over all days, high and low halves apart: the sum of two great `bigint`s would overflow.
 pub fn sums(reader: &mut dyn Reader, keys: &[&TotalKey]) -> Result<Sums, StoreError> {
-    const SUMS: &[ColumnType] = &[
-        ColumnType::Text,
-        ColumnType::Text,
-        ColumnType::Text,
-        ColumnType::Text,
-        ColumnType::Number,
-        ColumnType::Number,
-    ];
+    const SUMS: &[ColumnType] = &[Text, Text, Text, Text, Number, Number];
     /// Databases bound the number of parameters.
     const KEYS_MAX: usize = 1_000;
     let mut sums = Sums::new();

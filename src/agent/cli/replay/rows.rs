@@ -10,12 +10,12 @@ use std::time::Duration;
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::csv::{Csv, CsvRecord, Dialect, RowError};
 use super::order::{PAUSE_INTERVALS, Placed, RowOrder, RowOutcome};
 use super::text::{STANDARD_INPUT, as_argument};
 use crate::agent::counters::{Came, Carried, CounterBits, Counters, LinkChange, LinkInfo, LinkKind, Reading};
+use crate::cli::stop_flag;
 use crate::event::Stamp;
 use crate::exit::Failure;
 
@@ -76,7 +76,7 @@ impl ReplayRows {
         interface: &str,
     ) -> Result<Self, Failure> {
         let csv = if file == Path::new("-") {
-            let stdin = Box::new(Stdin::new().map_err(Failure::failed)?);
+            let stdin = Box::new(Stdin(stop_flag().map_err(Failure::failed)?));
             Csv::from_reader(stdin, STANDARD_INPUT.to_owned(), dialect)?
         } else {
             Csv::open(file, dialect)?
@@ -224,16 +224,6 @@ fn carried(recorded: &Recorded, spacing: Duration) -> Option<Carried> {
 struct Stdin(Arc<AtomicBool>);
 
 const LOOK_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
-
-impl Stdin {
-    fn new() -> io::Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM] {
-            signal_hook::flag::register(signal, Arc::clone(&stop))?;
-        }
-        Ok(Self(stop))
-    }
-}
 
 impl Read for Stdin {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
