@@ -108,11 +108,6 @@ impl ManualClock {
         let (monotonic, boottime, wall) = self.now.get();
         self.now.set((monotonic, boottime + by, moved(wall, by)));
     }
-
-    pub fn set_wall(&self, wall: DateTime<Utc>) {
-        let (monotonic, boottime, _) = self.now.get();
-        self.now.set((monotonic, boottime, wall));
-    }
 }
 
 fn moved(wall: DateTime<Utc>, by: Duration) -> DateTime<Utc> {

@@ -50,7 +50,6 @@ pub enum Value {
     Text(String),
     Number(i128),
     Fraction(f64),
-    Truth(bool),
     Time(DateTime<Utc>),
     Day(NaiveDate),
     /// `18.9 MiB` in a table.
@@ -239,7 +238,6 @@ impl Value {
     fn shown(&self) -> String {
         match self {
             Self::Nothing => "-".to_owned(),
-            Self::Truth(truth) => if *truth { "yes" } else { "no" }.to_owned(),
             Self::Time(time) => time.to_rfc3339_opts(SecondsFormat::Millis, true),
             Self::Day(day) => day.to_string(),
             Self::Bytes(bytes) => bytes.to_string(),
@@ -262,7 +260,6 @@ impl Value {
             Self::Text(text) => Cow::Borrowed(text),
             Self::Number(number) => number.to_string().into(),
             Self::Fraction(number) => number.to_string().into(),
-            Self::Truth(truth) => truth.to_string().into(),
             Self::Time(time) => time.to_rfc3339_opts(SecondsFormat::Micros, true).into(),
             Self::Day(day) => day.to_string().into(),
             Self::Bytes(bytes) => bytes.bytes().to_string().into(),
@@ -292,7 +289,6 @@ impl Serialize for Value {
             Self::Text(_) | Self::Blob(_) | Self::Time(_) | Self::Day(_) => serializer.serialize_str(&self.plain()),
             Self::Number(number) => serializer.serialize_i128(*number),
             Self::Fraction(number) => serializer.serialize_f64(*number),
-            Self::Truth(truth) => serializer.serialize_bool(*truth),
             Self::Bytes(bytes) => serializer.serialize_u64(bytes.bytes()),
             Self::Rate(rate) => serializer.serialize_u64(rate.bps()),
             Self::Json(value) => value.serialize(serializer),
@@ -318,7 +314,6 @@ value_from! {
     i64 => |number| Self::Number(i128::from(number)),
     u64 => |number| Self::Number(i128::from(number)),
     f64 => Self::Fraction,
-    bool => Self::Truth,
     DateTime<Utc> => Self::Time,
     NaiveDate => Self::Day,
     ByteCount => Self::Bytes,

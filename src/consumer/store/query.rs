@@ -70,12 +70,10 @@ pub struct Query {
 pub enum ColumnType {
     Text,
     Number,
-    Truth,
     Time,
     Day,
     Blob,
     Bytes,
-    Rate,
 }
 
 /// A value in a condition. It travels with its type, and not as text that a setting of the server may read differently.

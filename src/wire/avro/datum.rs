@@ -151,26 +151,9 @@ impl<'de> Deserializer<'de> for At<'_, 'de> {
         }
     }
 
-    fn deserialize_enum<V: Visitor<'de>>(
-        self,
-        _name: &'static str,
-        _variants: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Error> {
-        let Self { input, mut of } = self;
-        if let Type::Union(variants) = of {
-            of = input.one_of(variants)?;
-        }
-        match of {
-            Type::String => visitor.visit_enum(BorrowedStrDeserializer::new(input.text()?)),
-            Type::Enum(symbols) => visitor.visit_enum(input.one_of(symbols)?.as_str().into_deserializer()),
-            of => At { input, of }.deserialize_any(visitor),
-        }
-    }
-
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct newtype_struct seq
-        tuple tuple_struct map struct identifier ignored_any
+        tuple tuple_struct map struct enum identifier ignored_any
     }
 }
 

@@ -14,7 +14,7 @@ use super::{partitions, session};
 use crate::consumer::store::StoreError;
 use crate::consumer::store::query::{ColumnType, Locks, Parameter, Query, Reader};
 use crate::output::Value;
-use crate::units::{BitRate, ByteCount};
+use crate::units::ByteCount;
 
 pub(in crate::consumer::store) struct PostgresReader {
     address: Address,
@@ -240,13 +240,11 @@ fn values(row: &Row, kinds: &[ColumnType]) -> Result<Vec<Value>, postgres::Error
     let value = |(at, kind): (usize, &ColumnType)| {
         Ok(match kind {
             ColumnType::Text => row.try_get::<_, Option<String>>(at)?.into(),
-            ColumnType::Truth => row.try_get::<_, Option<bool>>(at)?.into(),
             ColumnType::Time => row.try_get::<_, Option<DateTime<Utc>>>(at)?.into(),
             ColumnType::Day => row.try_get::<_, Option<NaiveDate>>(at)?.into(),
             ColumnType::Blob => row.try_get::<_, Option<Vec<u8>>>(at)?.into(),
             ColumnType::Number => whole(row, at)?.into(),
             ColumnType::Bytes => whole(row, at)?.map(|bytes| ByteCount::from_bytes(bytes.max(0).unsigned_abs())).into(),
-            ColumnType::Rate => whole(row, at)?.map(|bps| BitRate::from_bps(bps.max(0).unsigned_abs())).into(),
         })
     };
     kinds.iter().enumerate().map(value).collect()

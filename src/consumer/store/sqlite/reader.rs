@@ -9,7 +9,7 @@ use super::{BUSY, MIGRATIONS, text};
 use crate::consumer::store::StoreError;
 use crate::consumer::store::query::{ColumnType, Locks, Parameter, Query, Reader};
 use crate::output::Value;
-use crate::units::{BitRate, ByteCount};
+use crate::units::ByteCount;
 
 pub(in crate::consumer::store) struct SqliteReader {
     path: PathBuf,
@@ -86,9 +86,7 @@ impl ToSql for Parameter {
 fn value(kind: ColumnType, found: ValueRef<'_>) -> Value {
     match (kind, found) {
         (_, ValueRef::Null) => Value::Nothing,
-        (ColumnType::Truth, ValueRef::Integer(number)) => Value::Truth(number != 0),
         (ColumnType::Bytes, ValueRef::Integer(number)) => ByteCount::from_bytes(number.max(0).unsigned_abs()).into(),
-        (ColumnType::Rate, ValueRef::Integer(number)) => BitRate::from_bps(number.max(0).unsigned_abs()).into(),
         (_, ValueRef::Integer(number)) => number.into(),
         (_, ValueRef::Real(number)) => number.into(),
         (ColumnType::Blob, ValueRef::Text(bytes)) | (_, ValueRef::Blob(bytes)) => bytes.to_vec().into(),
