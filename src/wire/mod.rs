@@ -210,19 +210,24 @@ fn source(agent: &str) -> SmolStr {
 
 #[cfg(feature = "consumer")]
 pub fn agent_of_source(source: &str) -> Option<String> {
-    let encoded = source.strip_prefix(SOURCE)?.as_bytes();
-    let mut agent = Vec::with_capacity(encoded.len());
-    let mut rest = encoded.iter();
-    while let Some(&byte) = rest.next() {
-        agent.push(match byte {
+    percent_decoded(source.strip_prefix(SOURCE)?)
+}
+
+/// Returns `None` for what is not percent-encoded text.
+#[cfg(feature = "consumer")]
+pub(crate) fn percent_decoded(encoded: &str) -> Option<String> {
+    let mut decoded = Vec::with_capacity(encoded.len());
+    let mut rest = encoded.bytes();
+    while let Some(byte) = rest.next() {
+        decoded.push(match byte {
             b'%' => {
-                let digits = [*rest.next()?, *rest.next()?];
+                let digits = [rest.next()?, rest.next()?];
                 u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
             }
             byte => byte,
         });
     }
-    String::from_utf8(agent).ok()
+    String::from_utf8(decoded).ok()
 }
 
 // These tests read what was written: they need the decoder too.

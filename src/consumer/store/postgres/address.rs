@@ -9,6 +9,7 @@ use postgres::{Client, Config, NoTls};
 
 use super::tls::PostgresTls;
 use crate::config::SecretFile;
+use crate::wire::percent_decoded;
 
 #[derive(Clone)]
 pub(in crate::consumer::store) struct Address {
@@ -128,7 +129,7 @@ fn taken_apart(url: &str) -> Result<(String, Vec<(String, String)>), String> {
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         match pair.split_once('=') {
             Some((name @ ("sslmode" | "sslrootcert" | "sslcert" | "sslkey" | "sslpassword"), value)) => {
-                let value = percent_decoded(value)?;
+                let value = percent_decoded(value).ok_or_else(|| format!("`{value}` is not percent-encoded text"))?;
                 // OpenSSL's binding panics at one.
                 if value.contains('\0') {
                     return Err(format!("{name} holds a NUL character, which no file has in its name"));
@@ -140,21 +141,6 @@ fn taken_apart(url: &str) -> Result<(String, Vec<(String, String)>), String> {
     }
     let question = if rest.is_empty() { "" } else { "?" };
     Ok((format!("{base}{question}{}", rest.join("&")), ssl))
-}
-
-fn percent_decoded(text: &str) -> Result<String, String> {
-    let wrong = || format!("`{text}` is not percent-encoded text");
-    let (mut bytes, mut rest) = (Vec::new(), text.bytes());
-    while let Some(byte) = rest.next() {
-        if byte == b'%' {
-            let digits = [rest.next().ok_or_else(wrong)?, rest.next().ok_or_else(wrong)?];
-            let digits = std::str::from_utf8(&digits).map_err(|_| wrong())?;
-            bytes.push(u8::from_str_radix(digits, 16).map_err(|_| wrong())?);
-        } else {
-            bytes.push(byte);
-        }
-    }
-    String::from_utf8(bytes).map_err(|_| wrong())
 }
 
 #[cfg(test)]
