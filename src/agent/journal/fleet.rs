@@ -106,14 +106,6 @@ impl Journal for FleetJournal {
         let oldest = self.events.since(0).next().map(|(_, event)| event.stamp.observed_at);
         Pending { events: self.events.len() as u64, bytes: 0, oldest }
     }
-
-    fn open_breaches(&mut self) -> Result<Vec<Event>, JournalError> {
-        Ok(Vec::new())
-    }
-
-    fn upkeep(&mut self, _stamp: &Stamp) -> Result<(), JournalError> {
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -413,10 +413,6 @@ impl Journal for SqliteJournal {
     fn lost(&self) -> LossCounts {
         self.state.lost
     }
-
-    fn upkeep(&mut self, _stamp: &Stamp) -> Result<(), JournalError> {
-        Ok(())
-    }
 }
 
 fn mark_beside(path: &Path) -> MarkFile {

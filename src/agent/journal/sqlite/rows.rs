@@ -104,11 +104,7 @@ pub(super) fn insert(transaction: &Transaction<'_>, state: &mut State, event: &E
     if matches!(event.body, Body::Loss(_)) {
         state.open_loss = Some(OpenDeclaration { position, event: event.clone() });
     }
-    state.pending.events += 1;
-    state.pending.bytes += payload.len() as u64;
-    state.pending.oldest.get_or_insert(event.stamp.observed_at);
-    state.spans.add(event.id);
-    state.declared.extend(bounds(&event.body).map(|bounds| (event.id, bounds)));
+    state.note(event, payload.len());
     Ok(())
 }
 

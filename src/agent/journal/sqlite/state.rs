@@ -11,7 +11,7 @@ use super::super::mark::{Mark, Spans};
 use super::super::{Identity, JournalError, LossCounts, Pending, Position, random_epoch};
 use super::codec::{EVENT, signed, whole_event};
 use super::corruption::damage;
-use crate::event::{Epoch, EventId};
+use crate::event::{Epoch, Event, EventId};
 use crate::units::counted;
 
 const POSITION_MAX: i64 = i64::MAX >> 1;
@@ -105,13 +105,18 @@ impl State {
                 return Err(JournalError::Damaged("positions or numbers are not those that were given".to_owned()));
             }
             self.next_position = position as u64 + 1;
-            self.pending.events += 1;
-            self.pending.bytes += payload.len() as u64;
-            self.pending.oldest.get_or_insert(event.stamp.observed_at);
-            self.spans.add(event.id);
-            self.declared.extend(bounds(&event.body).map(|bounds| (event.id, bounds)));
+            self.note(&event, payload.len());
         }
         Ok(())
+    }
+
+    /// Counts an event that is in the database, with a payload of so many bytes.
+    pub(super) fn note(&mut self, event: &Event, bytes: usize) {
+        self.pending.events += 1;
+        self.pending.bytes += bytes as u64;
+        self.pending.oldest.get_or_insert(event.stamp.observed_at);
+        self.spans.add(event.id);
+        self.declared.extend(bounds(&event.body).map(|bounds| (event.id, bounds)));
     }
 
     /// Begins a new epoch for a new owner; the old one is kept in `former` where the name differs.
