@@ -136,6 +136,16 @@ impl From<AttemptError> for StoreError {
     }
 }
 
+impl AttemptError {
+    /// Names the record that the database rejected.
+    pub(super) fn of_record(self, at: Option<(i32, i64)>) -> Self {
+        match self {
+            Self::Rejected { error, otherwise, passing, .. } => Self::Rejected { at, error, otherwise, passing },
+            other => other,
+        }
+    }
+}
+
 impl From<StoreError> for AttemptError {
     fn from(error: StoreError) -> Self {
         Self::Store(error)

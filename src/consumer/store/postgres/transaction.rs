@@ -170,13 +170,7 @@ impl apply::Transaction for PostgresTransaction<'_> {
         let bytes = copy::encode(table, &topic.name, rows);
         copy_in(&mut self.inner, &self.sql.of(table).copy, &bytes, self.desynced).map_err(|error| {
             let line = sqlstate::copy_line(&error).and_then(|line| rows.get(line));
-            match AttemptError::from(error) {
-                AttemptError::Rejected { error, otherwise, passing, .. } => {
-                    let at = line.map(|row| (row.partition, row.record.offset));
-                    AttemptError::Rejected { at, error, otherwise, passing }
-                }
-                other => other,
-            }
+            AttemptError::from(error).of_record(line.map(|row| (row.partition, row.record.offset)))
         })
     }
 

@@ -145,12 +145,8 @@ impl apply::Transaction for SqliteTransaction<'_> {
         let mut statement = self.inner.prepare(&insert_statement(table))?;
         for row in rows {
             let inserted = insert_row(&mut statement, table, &topic.name, row, &self.now);
-            inserted.map_err(|error| match AttemptError::from(error) {
-                AttemptError::Rejected { error, otherwise, passing, .. } => {
-                    AttemptError::Rejected { at: Some((row.partition, row.record.offset)), error, otherwise, passing }
-                }
-                other => other,
-            })?;
+            let at = Some((row.partition, row.record.offset));
+            inserted.map_err(|error| AttemptError::from(error).of_record(at))?;
         }
         Ok(())
     }
