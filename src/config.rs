@@ -252,6 +252,21 @@ pub fn located(key: &str, name: Option<String>, credentials: Option<&Path>) -> R
     Ok(secret(key, name, credentials)?.map(|file| file.0))
 }
 
+/// Locates a client's certificate and its key, which the table `table` names both, or neither.
+pub fn identity(
+    table: &str,
+    (certificate, key): (Option<String>, Option<String>),
+    credentials: Option<&Path>,
+) -> Result<Option<(PathBuf, PathBuf)>, Invalid> {
+    let [of_certificate, of_key] = ["certificate_file", "key_file"].map(|key| format!("{table}.{key}"));
+    match (located(&of_certificate, certificate, credentials)?, located(&of_key, key, credentials)?) {
+        (Some(certificate), Some(key)) => Ok(Some((certificate, key))),
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(Invalid::new(of_key, "is missing; a certificate needs its key")),
+        (None, Some(_)) => Err(Invalid::new(of_certificate, "is missing; a key needs its certificate")),
+    }
+}
+
 pub fn check_readable(key: &str, file: &Path) -> Result<(), Invalid> {
     let opened = std::fs::File::open(file);
     opened.map(drop).map_err(|error| {

@@ -18,7 +18,7 @@ use serde::Deserialize;
 pub use self::advertised::unreachable_broker;
 pub use self::errors::{explained, missing_topic, not_created, refusal, without_timing};
 pub use self::reports::Reports;
-use crate::config::{Invalid, SecretFile, check_readable, fingerprint, located, quoted, secret};
+use crate::config::{Invalid, SecretFile, check_readable, fingerprint, identity, located, quoted, secret};
 use crate::units::{counted, lasting};
 
 #[derive(Debug, Default, Deserialize)]
@@ -129,6 +129,8 @@ const CLASSIC: &str = "the consumer places every partition by its database, for 
 /// Strategies of the classic protocol that assign all its partitions to a member at each rebalance. `cooperative-sticky` assigns
 /// and revokes only some of them: librdkafka would wait for an answer of another kind, and read nothing.
 const STRATEGIES: [&str; 2] = ["range", "roundrobin"];
+
+pub const TOPIC_BYTES_MAX: usize = 249;
 
 const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
 
@@ -245,19 +247,9 @@ impl Connection {
 
 impl Tls {
     fn new(raw: RawTls, credentials: Option<&Path>) -> Result<Self, Invalid> {
-        let certificate = located("kafka.tls.certificate_file", raw.certificate_file, credentials)?;
-        let key = located("kafka.tls.key_file", raw.key_file, credentials)?;
         let key_password = secret("kafka.tls.key_password_file", raw.key_password_file, credentials)?;
-        let identity = match (certificate, key) {
-            (Some(certificate), Some(key)) => Some(ClientCertificate { certificate, key, key_password }),
-            (None, None) => None,
-            (Some(_), None) => {
-                return Err(Invalid::new("kafka.tls.key_file", "is missing; a certificate needs its key"));
-            }
-            (None, Some(_)) => {
-                return Err(Invalid::new("kafka.tls.certificate_file", "is missing; a key needs its certificate"));
-            }
-        };
+        let identity = identity("kafka.tls", (raw.certificate_file, raw.key_file), credentials)?
+            .map(|(certificate, key)| ClientCertificate { certificate, key, key_password });
         Ok(Self { ca_file: located("kafka.tls.ca_file", raw.ca_file, credentials)?, identity })
     }
 
@@ -323,6 +315,11 @@ fn property((name, value): (String, toml::Value)) -> Result<(String, String), In
         Err(KafkaError::ClientConfig(result, ..)) => Err(Invalid::new(key, errors::property_error(result))),
         Err(error) => Err(Invalid::new(key, error.to_string())),
     }
+}
+
+pub fn is_topic_name(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    (1..=TOPIC_BYTES_MAX).contains(&name.len()) && name.bytes().all(is_plain) && name != "." && name != ".."
 }
 
 fn check_broker(broker: &str) -> Result<(), Invalid> {

@@ -14,7 +14,7 @@ use ureq::Agent;
 use ureq::http::Response;
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, TlsProvider, parse_pem};
 
-use crate::config::{Invalid, SecretFile, check_readable, fingerprint, located, quoted, secret};
+use crate::config::{Invalid, SecretFile, check_readable, fingerprint, identity, located, quoted, secret};
 use crate::excerpt::{beginning, harmless};
 use crate::wire::Format;
 
@@ -102,17 +102,8 @@ impl RegistryAddress {
             (Some(_), None) => return Err(Invalid::new(key("password_file"), "is missing; a username needs it")),
             (None, Some(_)) => return Err(Invalid::new(key("username"), "is missing; a password needs it")),
         };
-        let located = |name: &str, file: Option<String>| located(&key(name), file, credentials);
-        let certificate = located("certificate_file", raw.certificate_file)?;
-        let identity = match (certificate, located("key_file", raw.key_file)?) {
-            (Some(certificate), Some(key)) => Some((certificate, key)),
-            (None, None) => None,
-            (Some(_), None) => return Err(Invalid::new(key("key_file"), "is missing; a certificate needs its key")),
-            (None, Some(_)) => {
-                return Err(Invalid::new(key("certificate_file"), "is missing; a key needs its certificate"));
-            }
-        };
-        let ca_file = located("ca_file", raw.ca_file)?;
+        let identity = identity("kafka.registry", (raw.certificate_file, raw.key_file), credentials)?;
+        let ca_file = located("kafka.registry.ca_file", raw.ca_file, credentials)?;
         Ok(Some(Self { url: url.trim_end_matches('/').to_owned(), login, ca_file, identity }))
     }
 

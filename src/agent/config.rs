@@ -200,7 +200,7 @@ impl Settings {
         let links = raw.link.into_iter().enumerate().map(|(index, raw)| raw.checked(index, warnings));
         let links = links.collect::<Result<_, _>>()?;
         let journal = raw.journal.unwrap_or_default();
-        let journal_size: ByteCount = parsed("journal.max_size", journal.max_size, ByteCount::from_bytes(16 << 20))?;
+        let journal_size = parsed("journal.max_size", journal.max_size)?.unwrap_or(ByteCount::from_bytes(16 << 20));
         if journal_size < MIN_JOURNAL {
             return Err(Invalid::new("journal.max_size", format!("is below {MIN_JOURNAL}, the smallest")));
         }
@@ -420,15 +420,7 @@ fn or_duration(key: &str, text: Option<String>, default: Duration) -> Result<Dur
     text.map_or(Ok(default), |text| duration(key, &text))
 }
 
-fn parsed<T>(key: &str, text: Option<String>, default: T) -> Result<T, Invalid>
-where
-    T: FromStr,
-    T::Err: std::fmt::Display,
-{
-    Ok(parsed_some(key, text)?.unwrap_or(default))
-}
-
-fn parsed_some<T>(key: &str, text: Option<String>) -> Result<Option<T>, Invalid>
+fn parsed<T>(key: &str, text: Option<String>) -> Result<Option<T>, Invalid>
 where
     T: FromStr,
     T::Err: std::fmt::Display,

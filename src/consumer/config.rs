@@ -11,7 +11,7 @@ use super::schemas::Registered;
 use super::source::{Membership, check_client};
 use super::store::{PartitionWidth, Retention, StoreOptions, StoreUrl};
 use crate::config::{ConfigError, Invalid, Layers, SecretFile, duration};
-use crate::kafka::{Connection, RawConnection, RawSasl, RawTls};
+use crate::kafka::{Connection, RawConnection, RawSasl, RawTls, TOPIC_BYTES_MAX, is_topic_name};
 use crate::registry::{RawRegistry, RegistryAddress};
 use crate::units::{counted, lasting};
 use crate::wire::{Decoder, NoRegistry};
@@ -108,8 +108,6 @@ const KEEP_DEAD_LETTERS: Duration = Duration::from_secs(90 * 86_400);
 const KEEP_TOTALS: Duration = Duration::from_secs(1826 * 86_400);
 
 const NAME_BYTES_MAX: usize = 63;
-
-const TOPIC_BYTES_MAX: usize = 249;
 
 impl Settings {
     pub fn new(layers: &Layers, directories: &Directories) -> Result<Self, ConfigError> {
@@ -231,8 +229,7 @@ fn width(text: &str) -> Result<PartitionWidth, Invalid> {
 }
 
 fn topic(key: &str, topic: String) -> Result<String, Invalid> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    if topic.is_empty() || topic.len() > TOPIC_BYTES_MAX || !topic.chars().all(plain) || topic == "." || topic == ".." {
+    if !is_topic_name(&topic) {
         let message =
             format!("`{topic}` is no topic's name: letters, digits, `.`, `_` and `-`, at most {TOPIC_BYTES_MAX}");
         return Err(Invalid::new(key, message));

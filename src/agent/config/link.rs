@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{parsed_some, pattern};
+use super::{parsed, pattern};
 use crate::agent::counters::filter::LinkOverride;
 use crate::agent::counters::{CounterBits, Speed};
 use crate::config::{Invalid, quoted};
@@ -53,7 +53,7 @@ impl RawLink {
 }
 
 fn speed(key: String, text: Option<String>) -> Result<Option<BitRate>, Invalid> {
-    match parsed_some::<BitRate>(&key, text)? {
+    match parsed::<BitRate>(&key, text)? {
         Some(rate) if rate.bps() == 0 => Err(Invalid::new(key, "is 0; leave it out where the speed is unknown")),
         speed => Ok(speed),
     }

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::or_duration;
 use crate::config::{Invalid, quoted};
+use crate::kafka::{TOPIC_BYTES_MAX, is_topic_name};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -56,9 +57,10 @@ impl Topics {
 }
 
 pub(super) fn check_topic(key: &str, topic: &str) -> Result<(), Invalid> {
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    if topic.is_empty() || topic.len() > 249 || !topic.bytes().all(legal) || topic == "." || topic == ".." {
-        let message = format!("`{topic}` is no topic: letters, digits, `.`, `_` and `-` make one, up to 249 of them");
+    if !is_topic_name(topic) {
+        let message = format!(
+            "`{topic}` is no topic: letters, digits, `.`, `_` and `-` make one, up to {TOPIC_BYTES_MAX} of them"
+        );
         return Err(Invalid::new(key, message));
     }
     Ok(())
