@@ -4,9 +4,10 @@ use std::time::Duration;
 use crate::agent::control::Control;
 use crate::agent::event_system::{EventSystem, Observer};
 use crate::agent::journal::{FleetJournal, JournalError};
-use crate::agent::publisher::{self, Publisher, Window};
+use crate::agent::publisher::{self, Publisher, Window, await_tear_down};
+use crate::agent::surroundings::stamp;
 use crate::clock::{Clock as _, SystemClock};
-use crate::event::{EventId, NewEvent, Stamp};
+use crate::event::{EventId, NewEvent};
 use crate::exit::{Failure, chain};
 
 /// Publishes a one-shot command's events with back-pressure, if there is a publisher, and counts those delivered.
@@ -30,8 +31,6 @@ pub struct Delivery {
 
 const AHEAD_MAX: u64 = 1_000;
 const LAST_MAX: Duration = Duration::from_secs(10);
-/// Time to wait for a producer to be torn down: it can hang.
-const TEAR_DOWN_MAX: Duration = Duration::from_secs(2);
 
 impl Courier {
     pub fn new(
@@ -141,11 +140,7 @@ impl Courier {
         delivery.failed = progress.rejected + pending;
         delivery.obstacle = (pending > 0).then(|| progress.obstacle().to_owned());
         (delivery.delivered, delivery.last_offsets) = (progress.delivered, progress.offsets);
-        let until = self.clock.monotonic() + TEAR_DOWN_MAX;
-        let threads = publisher.close();
-        while threads.iter().any(|thread| !thread.is_finished()) && self.clock.monotonic() < until {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        await_tear_down(&publisher.close(), &self.clock);
         Ok(delivery)
     }
 
@@ -153,13 +148,7 @@ impl Courier {
         let Self { system, publisher, control, clock, .. } = self;
         let Some(publisher) = publisher else { return Ok(()) };
         // The stamp of a loss, into which the journal puts the agent's name.
-        let stamp = || Stamp {
-            agent: Default::default(),
-            observed_at: clock.wall(),
-            boot_id: String::new(),
-            monotonic_ms: u64::try_from(clock.boottime().as_millis()).unwrap_or(u64::MAX),
-            clock_synced: clock.synced(),
-        };
+        let stamp = || stamp("", "", clock);
         let turned = publisher.turn(system, clock.monotonic(), stamp, || control.waker());
         turned.map_err(|error: JournalError| Failure::failed(error))
     }

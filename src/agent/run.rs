@@ -8,7 +8,6 @@ mod skipped;
 mod status;
 
 use std::path::Path;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use chrono::SubsecRound as _;
@@ -23,11 +22,11 @@ use crate::agent::detector::{Detections, Detector};
 use crate::agent::event_system::{EventSystem, Observer};
 use crate::agent::journal::{Durability, DurableJournal, Identity, Journal as _, JournalConfig};
 use crate::agent::log_observer::LogObserver;
-use crate::agent::publisher::Publisher;
+use crate::agent::publisher::{Publisher, await_tear_down};
 use crate::agent::random::random;
 use crate::agent::stall;
 use crate::agent::status::{StatusSocket, socket_path};
-use crate::agent::surroundings::{machine_id, runtime_directory};
+use crate::agent::surroundings::{boot_id, machine_id, runtime_directory, stamp};
 use crate::clock::{Clock, SystemClock};
 use crate::event::{Body, Lifecycle, NewEvent, Reason, Stamp};
 use crate::exit::{Failure, chain};
@@ -75,8 +74,6 @@ impl Outcome {
 const FINAL_FLUSH_MAX: Duration = Duration::from_secs(10);
 /// Times after a tick of extra readings, which reveal a driver that counts in software; used from the last to the first.
 const PROBE_AFTER: [Duration; 2] = [Duration::from_millis(40), Duration::from_millis(20)];
-/// Time to wait for a producer to be torn down: it can hang.
-const TEAR_DOWN_MAX: Duration = Duration::from_secs(2);
 
 struct Agent {
     settings: Settings,
@@ -363,7 +360,7 @@ impl Agent {
         }
         drop(self.status);
         drop(self.system);
-        wait_for(self.publisher.close(), &*self.clock);
+        await_tear_down(&self.publisher.close(), &*self.clock);
         outcome
     }
 
@@ -402,20 +399,6 @@ fn open_source(settings: &Settings) -> Result<Box<dyn CounterSource>, counters::
     counters::open(settings.source.clone(), Path::new("/"), settings.selection())
 }
 
-pub fn boot_id() -> String {
-    file_text("/proc/sys/kernel/random/boot_id")
-}
-
-pub fn stamp(agent: &str, boot_id: &str, clock: &dyn Clock) -> Stamp {
-    Stamp {
-        agent: agent.into(),
-        observed_at: clock.wall(),
-        boot_id: boot_id.to_owned(),
-        monotonic_ms: u64::try_from(clock.boottime().as_millis()).unwrap_or(u64::MAX),
-        clock_synced: clock.synced(),
-    }
-}
-
 fn lifecycle(reason: Option<Reason>) -> Lifecycle {
     Lifecycle { version: env!("CARGO_PKG_VERSION").to_owned(), reason, detail: None }
 }
@@ -427,19 +410,8 @@ fn missed(deadline: Duration, now: Duration, interval: Duration) -> u32 {
     }
 }
 
-fn wait_for(threads: Vec<JoinHandle<()>>, clock: &dyn Clock) {
-    let until = clock.monotonic() + TEAR_DOWN_MAX;
-    while threads.iter().any(|thread| !thread.is_finished()) && clock.monotonic() < until {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
 /// Watchdog step of every use of the journal, including the removal of acknowledged events.
 const JOURNAL: &str = "waiting for the journal's disk";
-
-fn file_text(path: &str) -> String {
-    std::fs::read_to_string(path).unwrap_or_default().trim().to_owned()
-}
 
 #[cfg(test)]
 mod tests;

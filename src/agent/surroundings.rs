@@ -1,8 +1,10 @@
-//! Defaults from the host, and directories from its service manager.
+//! Defaults from the host, and directories from its service manager; what the host says of its boot and time.
 
 use std::path::PathBuf;
 
 use crate::agent::config::Surroundings;
+use crate::clock::Clock;
+use crate::event::Stamp;
 
 pub fn surroundings() -> Surroundings {
     Surroundings {
@@ -16,7 +18,26 @@ pub fn surroundings() -> Surroundings {
 
 /// Returns `/etc/machine-id`, empty where there is none.
 pub fn machine_id() -> String {
-    std::fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().to_owned()
+    file_text("/etc/machine-id")
+}
+
+pub fn boot_id() -> String {
+    file_text("/proc/sys/kernel/random/boot_id")
+}
+
+fn file_text(path: &str) -> String {
+    std::fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+}
+
+/// Returns the stamp of an event of `agent` that is made now.
+pub fn stamp(agent: &str, boot_id: &str, clock: &dyn Clock) -> Stamp {
+    Stamp {
+        agent: agent.into(),
+        observed_at: clock.wall(),
+        boot_id: boot_id.to_owned(),
+        monotonic_ms: u64::try_from(clock.boottime().as_millis()).unwrap_or(u64::MAX),
+        clock_synced: clock.synced(),
+    }
 }
 
 pub fn runtime_directory() -> Option<PathBuf> {

@@ -41,7 +41,14 @@ impl Common {
         self.verbosity.note(text);
     }
 
-    pub(super) fn settings(&self, absent: Absent) -> Result<Settings, ConfigError> {
+    /// Starts the log and reads the settings.
+    #[cfg(feature = "toolbox")]
+    pub(super) fn begin(&self) -> Result<Settings, Failure> {
+        self.start_log();
+        self.settings(Absent::MeansDefaults).map_err(Failure::config)
+    }
+
+    fn settings(&self, absent: Absent) -> Result<Settings, ConfigError> {
         Settings::new(&self.layers(absent)?, &surroundings())
     }
 

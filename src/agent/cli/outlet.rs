@@ -23,63 +23,19 @@ use crate::output::{self, OutputFormat, Rows, Value};
 use crate::units::{BitRate, ByteCount, counted};
 use crate::wire;
 
-/// Writes each event to a file or to standard output as a line of JSON: the format of `kcat -P -l FILE`.
-pub(super) struct ToFile {
+/// Prints each event, until the pipe that it prints to is closed.
+pub(super) struct Printer {
     name: String,
-    file: Option<BufWriter<Box<dyn Write>>>,
+    out: Option<Printed>,
 }
 
-impl ToFile {
-    pub(super) fn create(path: &Path) -> Result<Self, Failure> {
-        let name = file_name(path);
-        let file: Box<dyn Write> = if path == Path::new(STANDARD_OUTPUT) {
-            Box::new(io::stdout())
-        } else {
-            Box::new(File::create(path).map_err(|error| Failure::failed(format!("{name}: {error}")))?)
-        };
-        Ok(Self { name, file: Some(BufWriter::new(file)) })
-    }
+enum Printed {
+    /// A line of JSON for each event: the format of `kcat -P -l FILE`.
+    Lines(BufWriter<Box<dyn Write>>),
+    Rows(Rows<Box<dyn Write>>),
 }
 
 const STANDARD_OUTPUT: &str = "-";
-
-pub(super) fn file_name(path: &Path) -> String {
-    if path == Path::new(STANDARD_OUTPUT) { "standard output".to_owned() } else { path.display().to_string() }
-}
-
-impl Observer for ToFile {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn added(&mut self, events: &[Arc<Event>]) -> Result<(), ObserveError> {
-        match self.push(events) {
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => self.file = None,
-            pushed => pushed?,
-        }
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<(), ObserveError> {
-        match self.file.as_mut().map_or(Ok(()), BufWriter::flush) {
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-            flushed => Ok(flushed?),
-        }
-    }
-}
-
-impl ToFile {
-    fn push(&mut self, events: &[Arc<Event>]) -> io::Result<()> {
-        let Some(file) = &mut self.file else { return Ok(()) };
-        for event in events {
-            file.write_all(&wire::to_json(event))?;
-            file.write_all(b"\n")?;
-        }
-        Ok(())
-    }
-}
-
-pub(super) struct ToTerminal(Option<Rows<Box<dyn Write>>>);
 
 const EVENT_COLUMNS: &[&str] = &[
     "observed_at",
@@ -93,50 +49,75 @@ const EVENT_COLUMNS: &[&str] = &[
     "excess_bytes",
 ];
 
-impl ToTerminal {
-    pub(super) fn new(format: OutputFormat) -> Self {
-        Self(Some(Rows::new(format, EVENT_COLUMNS, output::stdout(format))))
+impl Printer {
+    pub(super) fn to_file(path: &Path) -> Result<Self, Failure> {
+        let name = file_name(path);
+        let file: Box<dyn Write> = if path == Path::new(STANDARD_OUTPUT) {
+            Box::new(io::stdout())
+        } else {
+            Box::new(File::create(path).map_err(|error| Failure::failed(format!("{name}: {error}")))?)
+        };
+        Ok(Self { name, out: Some(Printed::Lines(BufWriter::new(file))) })
+    }
+
+    pub(super) fn to_terminal(format: OutputFormat) -> Self {
+        let rows = Rows::new(format, EVENT_COLUMNS, output::stdout(format));
+        Self { name: file_name(Path::new(STANDARD_OUTPUT)), out: Some(Printed::Rows(rows)) }
     }
 }
 
-impl Observer for ToTerminal {
+pub(super) fn file_name(path: &Path) -> String {
+    if path == Path::new(STANDARD_OUTPUT) { "standard output".to_owned() } else { path.display().to_string() }
+}
+
+impl Observer for Printer {
     fn name(&self) -> &str {
-        "standard output"
+        &self.name
     }
 
     fn added(&mut self, events: &[Arc<Event>]) -> Result<(), ObserveError> {
-        match self.push(events) {
-            // The pipe was closed.
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => self.0 = None,
-            pushed => pushed?,
+        let Some(out) = &mut self.out else { return Ok(()) };
+        match events.iter().try_for_each(|event| out.print(event)) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => self.out = None,
+            printed => printed?,
         }
         Ok(())
     }
 
     fn flush(&mut self) -> Result<(), ObserveError> {
-        output::finished(self.0.take().map_or(Ok(()), Rows::end)).map_err(|failure| failure.to_string().into())
+        match self.out.take() {
+            None => Ok(()),
+            Some(Printed::Rows(rows)) => output::finished(rows.end()).map_err(|failure| failure.to_string().into()),
+            Some(Printed::Lines(mut out)) => match out.flush() {
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+                flushed => Ok(flushed?),
+            },
+        }
     }
 }
 
-impl ToTerminal {
-    fn push(&mut self, events: &[Arc<Event>]) -> io::Result<()> {
-        let Some(rows) = &mut self.0 else { return Ok(()) };
-        for event in events {
-            let Event { stamp, body, .. } = &**event;
-            let breach = body.breach();
-            rows.push([
-                stamp.observed_at.into(),
-                stamp.agent.as_str().into(),
-                body.kind().into(),
-                body.interface().into(),
-                breach.map(|breach| breach.direction.as_str()).into(),
-                breach.map(|breach| breach.limit_name.as_str()).into(),
-                breach.map(|breach| BitRate::from_bps(breach.rate_bps)).into(),
-                breach.map(|breach| breach.duration_ms).into(),
-                breach.map(|breach| ByteCount::from_bytes(breach.excess_bytes)).into(),
-            ])?;
-        }
-        Ok(())
+impl Printed {
+    fn print(&mut self, event: &Event) -> io::Result<()> {
+        let rows = match self {
+            Self::Rows(rows) => rows,
+            Self::Lines(out) => {
+                out.write_all(&wire::to_json(event))?;
+                return out.write_all(b"\n");
+            }
+        };
+        let Event { stamp, body, .. } = event;
+        let breach = body.breach();
+        rows.push([
+            stamp.observed_at.into(),
+            stamp.agent.as_str().into(),
+            body.kind().into(),
+            body.interface().into(),
+            breach.map(|breach| breach.direction.as_str()).into(),
+            breach.map(|breach| breach.limit_name.as_str()).into(),
+            breach.map(|breach| BitRate::from_bps(breach.rate_bps)).into(),
+            breach.map(|breach| breach.duration_ms).into(),
+            breach.map(|breach| ByteCount::from_bytes(breach.excess_bytes)).into(),
+        ])
     }
 }
 
@@ -221,11 +202,7 @@ pub(super) fn print_record(
     output::finished(printed)
 }
 
-pub(super) fn judged(delivery: &Delivery) -> Result<(), Failure> {
-    judged_as(delivery, "event")
-}
-
-pub(super) fn judged_as(delivery: &Delivery, what: &str) -> Result<(), Failure> {
+pub(super) fn judged(delivery: &Delivery, what: &str) -> Result<(), Failure> {
     match (delivery.failed, &delivery.obstacle) {
         (0, _) => Ok(()),
         (failed, None) => Err(Failure::failed(format!("not delivered: {}", counted(failed, what)))),

@@ -21,7 +21,7 @@ use self::lanes::Lanes;
 use self::rows::{Meaning, ReplayRows};
 use self::summary::Summary;
 use self::times::Times;
-use super::common::{Absent, Common};
+use super::common::Common;
 use super::outlet;
 use crate::agent::config::{self, Settings};
 use crate::agent::counters::CounterBits;
@@ -166,9 +166,8 @@ enum ReplayEnd {
 
 impl Replay {
     pub(super) fn run(self) -> Result<(), Failure> {
-        self.common.start_log();
         let agent = self.agent_name()?;
-        let settings = self.common.settings(Absent::MeansDefaults).map_err(Failure::config)?;
+        let settings = self.common.begin()?;
         let limits = self.limits(&settings)?;
         let (events, samples) = self.publishers(&settings)?;
         let epoch = self.epoch.unwrap_or_else(|| Epoch(random()));
@@ -208,10 +207,8 @@ impl Replay {
             self.common
                 .note(&format!("the file has grown by {} since it was opened{with}", counted(rows.grown(), "byte")));
         }
-        outlet::judged(&delivered.events)?;
-        if let Some(samples) = &delivered.samples {
-            outlet::judged_as(samples, "sample")?;
-        }
+        outlet::judged(&delivered.events, "event")?;
+        delivered.samples.iter().try_for_each(|samples| outlet::judged(samples, "sample"))?;
         summary.judged(rows.file())?;
         if let Some(group) = &self.wait_stored {
             let topics = [

@@ -5,8 +5,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use clap::Args;
 use indicatif::ProgressBar;
 
-use super::common::{Absent, Common};
-use super::outlet::{self, ToFile, ToTerminal, file_name};
+use super::common::Common;
+use super::outlet::{self, Printer, file_name};
 use crate::agent::config::Settings;
 use crate::agent::counters::filter::InterfaceFilter;
 use crate::agent::counters::{self, CounterSource, Reading, SourceChoice};
@@ -16,8 +16,8 @@ use crate::agent::event_system::Observer;
 use crate::agent::journal::FleetJournal;
 use crate::agent::limit::{Level, Limit, Scope};
 use crate::agent::random::random;
-use crate::agent::run;
 use crate::agent::simulate::{Fleet, FleetShape, Schedule};
+use crate::agent::surroundings::{boot_id, stamp};
 use crate::clock::{Clock as _, SystemClock};
 use crate::event::{Body, Direction, NewEvent, Severity};
 use crate::exit::{Failure, Status};
@@ -101,12 +101,11 @@ const PORTION: usize = 500;
 
 impl Simulate {
     pub(super) fn run(self) -> Result<(), Failure> {
-        self.common.start_log();
-        let settings = match self.on {
-            // Only real traffic of this host is reported under the agent's own name.
-            Some(_) => self.common.settings_of_an_agent(Absent::MeansDefaults)?,
-            None => self.common.settings(Absent::MeansDefaults).map_err(Failure::config)?,
-        };
+        let settings = self.common.begin()?;
+        // Only real traffic of this host is reported under the agent's own name.
+        if let (Some(_), Some(why)) = (&self.on, &settings.nameless) {
+            return Err(Failure::config(why.as_str()));
+        }
         let usage = |message: &str| Err(Failure::new(Status::Usage, message));
         if self.time_scale.is_some_and(|scale| !(scale.is_finite() && scale > 0.0)) {
             return usage("--time-scale is above 0: 1 is live, 1440 a day in a minute");
@@ -120,10 +119,10 @@ impl Simulate {
         }
         let mut observers: Vec<Box<dyn Observer>> = Vec::new();
         if let Some(file) = &self.file {
-            observers.push(Box::new(ToFile::create(file)?));
+            observers.push(Box::new(Printer::to_file(file)?));
         }
         if self.dry_run {
-            observers.push(Box::new(ToTerminal::new(self.format)));
+            observers.push(Box::new(Printer::to_terminal(self.format)));
         }
         let publisher = to_kafka.then(|| settings.publisher.clone());
         let mut courier = Courier::new(FleetJournal::new(), publisher, observers)?;
@@ -144,7 +143,7 @@ impl Simulate {
         let took = clock.monotonic() - began;
         self.end(&settings, &delivery, took)?;
         seen.iter().for_each(|seen| self.common.note(seen));
-        outlet::judged(&delivery)
+        outlet::judged(&delivery, "event")
     }
 
     fn invent(&self, events_max: u64, courier: &mut Courier, bar: &ProgressBar) -> Result<(), Failure> {
@@ -228,14 +227,14 @@ impl Simulate {
         let (mut reading, mut detections) = (Reading::default(), Detections::default());
         let mut pace = Pace::new(None);
         let clock = SystemClock::default();
-        let boot_id = run::boot_id();
+        let boot_id = boot_id();
         let began = clock.monotonic();
         let mut deadline = began;
         let end = began + self.duration.unwrap_or(Duration::from_secs(30));
         while deadline <= end && pace.events < events_max && !courier.stopped() {
             courier.wait(deadline)?;
             source.read(&clock, &mut reading).map_err(Failure::failed)?;
-            let now = run::stamp(&settings.agent, &boot_id, &clock);
+            let now = stamp(&settings.agent, &boot_id, &clock);
             detector.observe(&reading, &now, &mut detections);
             if deadline == began && reading.counters.is_empty() {
                 return Err(Failure::failed(format!("there is no interface {interface} on this host")));

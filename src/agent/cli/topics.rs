@@ -1,6 +1,6 @@
 use clap::Args;
 
-use super::common::{Absent, Common};
+use super::common::Common;
 use crate::agent::config::Settings;
 use crate::exit::{Failure, Status};
 use crate::kafka::admin::{Admin, AdminError, Found, Wanted};
@@ -57,8 +57,7 @@ const REPLICATION: i32 = 3;
 
 impl TopicsCommand {
     pub(super) fn run(self) -> Result<(), Failure> {
-        self.common.start_log();
-        let settings = self.common.settings(Absent::MeansDefaults).map_err(Failure::config)?;
+        let settings = self.common.begin()?;
         let admin = Admin::new(&settings.publisher.connection).map_err(failure)?;
         if self.list { self.list(&admin, &settings) } else { self.make(&admin, &settings) }
     }

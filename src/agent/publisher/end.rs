@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rdkafka::error::RDKafkaErrorCode as Code;
 
 use super::producer::Producer;
 use super::spread::Spread;
+use crate::clock::Clock;
 use crate::kafka::missing_topic;
 
 pub(super) enum SessionEnd {
@@ -39,6 +41,17 @@ pub(super) struct Reaper {
 }
 
 const TEAR_DOWNS_MAX: usize = 4;
+
+/// Time to wait for a producer to be torn down: it can hang.
+const TEAR_DOWN_MAX: Duration = Duration::from_secs(2);
+
+/// Waits for the threads that still have a producer, so that OpenSSL is not unloaded under them.
+pub fn await_tear_down(threads: &[JoinHandle<()>], clock: &dyn Clock) {
+    let until = clock.monotonic() + TEAR_DOWN_MAX;
+    while threads.iter().any(|thread| !thread.is_finished()) && clock.monotonic() < until {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
 
 impl Reaper {
     /// Drops a producer on a thread of its own; on this thread if too many hang.

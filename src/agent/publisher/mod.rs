@@ -30,6 +30,7 @@ use rustc_hash::FxHashSet;
 
 use self::encoding::Encoder;
 pub use self::encoding::Encoding;
+pub use self::end::await_tear_down;
 use self::orders::{Outgoing, Receipt, WorkerCommand, WorkerReport};
 use self::producer::{BATCH_MAX, Producer};
 pub use self::progress::Progress;
