@@ -32,22 +32,20 @@ use crate::units::{BitRate, ByteCount, counted, lasting};
 use crate::wire::{FORMATS, Format, KEYS};
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 struct Raw {
     agent: Option<String>,
     interval: Option<String>,
     source: Option<String>,
     state_dir: Option<PathBuf>,
     resume_within: Option<String>,
-    interfaces: Option<RawInterfaces>,
-    #[serde(default)]
+    interfaces: RawInterfaces,
     link: Vec<RawLink>,
-    #[serde(default)]
     limit: Vec<RawLimit>,
-    flush: Option<RawFlush>,
-    journal: Option<RawJournal>,
-    kafka: Option<RawKafkaProducer>,
-    topics: Option<RawTopics>,
+    flush: RawFlush,
+    journal: RawJournal,
+    kafka: RawKafkaProducer,
+    topics: RawTopics,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -185,9 +183,8 @@ impl Settings {
             return Err(Invalid::new("resume_within", message));
         }
         let spread = publisher::Spread::of(&agent);
-        let interfaces = raw.interfaces.unwrap_or_default();
-        let include = patterns("interfaces.include", interfaces.include, &["*"], warnings)?;
-        let exclude = patterns("interfaces.exclude", interfaces.exclude, &[], warnings)?;
+        let include = patterns("interfaces.include", raw.interfaces.include, &["*"], warnings)?;
+        let exclude = patterns("interfaces.exclude", raw.interfaces.exclude, &[], warnings)?;
         if include.is_empty() {
             let message = "is empty: only links that a limit's interface names are watched; [\"*\"] is the default";
             warnings.push(Invalid::new("interfaces.include", message));
@@ -199,8 +196,7 @@ impl Settings {
         }
         let links = raw.link.into_iter().enumerate().map(|(index, raw)| raw.checked(index, warnings));
         let links = links.collect::<Result<_, _>>()?;
-        let journal = raw.journal.unwrap_or_default();
-        let journal_size = parsed("journal.max_size", journal.max_size)?.unwrap_or(ByteCount::from_bytes(16 << 20));
+        let journal_size = parsed("journal.max_size", raw.journal.max_size)?.unwrap_or(ByteCount::from_bytes(16 << 20));
         if journal_size < MIN_JOURNAL {
             return Err(Invalid::new("journal.max_size", format!("is below {MIN_JOURNAL}, the smallest")));
         }
@@ -217,12 +213,12 @@ impl Settings {
             exclude,
             limits,
             journal_size,
-            journal_age: or_duration("journal.max_age", journal.max_age, Duration::from_secs(30 * 86_400))?,
+            journal_age: or_duration("journal.max_age", raw.journal.max_age, Duration::from_secs(30 * 86_400))?,
             publisher: publisher::Settings {
                 spread,
                 ..publisher(raw.flush, raw.kafka, journal_size, surroundings.credentials_directory.as_deref())?
             },
-            topics: Topics::new(raw.topics.unwrap_or_default())?,
+            topics: Topics::new(raw.topics)?,
         };
         Ok((settings, missing))
     }
@@ -242,13 +238,11 @@ fn patterns(
 }
 
 fn publisher(
-    flush: Option<RawFlush>,
-    kafka: Option<RawKafkaProducer>,
+    flush: RawFlush,
+    kafka: RawKafkaProducer,
     journal_size: ByteCount,
     credentials: Option<&Path>,
 ) -> Result<publisher::Settings, Invalid> {
-    let flush = flush.unwrap_or_default();
-    let kafka = kafka.unwrap_or_default();
     let formats = FORMATS.map(|format| (format.as_str(), format));
     let format = one_of("kafka.format", kafka.format.as_deref().unwrap_or("json"), &formats)?;
     let keys = KEYS.map(|key| (key.as_str(), key));
