@@ -20,10 +20,7 @@ pub(super) use self::codec::event_crc;
 use self::codec::{EVENT, signed, unsigned, whole_event};
 use self::corruption::{damage, damaged};
 use self::database::{PAGE_BYTES, WAL_PAGES, check, configure, synchronous};
-use self::rows::{
-    declare_loss, declare_lost, delete, evict, find, find_oldest, import, interrupt_breaches, keep_breach, losses,
-    open_breaches, page_count, read, read_at, register, rewrite, seal, used_pages,
-};
+use self::rows::{Change, keep_breach, losses, open_breaches, page_count, read, read_at, rewrite, used_pages};
 pub(super) use self::salvage::Saved;
 use self::state::{Meta, State, keep_count};
 use super::files::{prepare_database, with_suffix};
@@ -121,20 +118,19 @@ impl SqliteJournal {
         }
         let is_new = *owner == Identity::default();
         let is_elsewhere = owner.machine_id != identity.machine_id;
-        let pages_max = self.pages_max;
-        self.transaction(|transaction, state| {
+        self.transaction(|change| {
             if is_new {
-                state.owner = identity.clone();
+                change.state.owner = identity.clone();
                 return Ok(Claim::Kept);
             }
             let claim = if is_elsewhere {
-                Claim::OtherMachine { forgotten: transaction.execute("DELETE FROM open_breaches", [])? }
+                Claim::OtherMachine { forgotten: change.transaction.execute("DELETE FROM open_breaches", [])? }
             } else {
-                let interrupted = interrupt_breaches(transaction, state, now)?;
-                evict(transaction, state, pages_max, now)?;
+                let interrupted = change.interrupt_breaches(now)?;
+                change.evict(now)?;
                 Claim::Renamed { interrupted }
             };
-            state.begin_epoch(identity);
+            change.state.begin_epoch(identity);
             Ok(claim)
         })
     }
@@ -143,16 +139,16 @@ impl SqliteJournal {
         if open_breaches(&self.connection)?.is_empty() {
             return Ok(());
         }
-        self.transaction(|transaction, state| interrupt_breaches(transaction, state, now).map(drop))
+        self.transaction(|change| change.interrupt_breaches(now).map(drop))
     }
 
     /// Deletes the events from these numbers on, which were refused whether or not they reached the disk, and reuses its own
     /// numbers. If the transaction of a deleted `loss` did reach the disk, the other events that it declared are gone: they are
     /// declared again, except `removed` events, whose fate is known.
     pub(super) fn roll_back_from(&mut self, refused: &[EventId], removed: &[EventId]) -> Result<(), JournalError> {
-        self.transaction(|transaction, state| {
+        self.transaction(|change| {
             let mut again = Vec::new();
-            for (position, event, loss) in losses(transaction)? {
+            for (position, event, loss) in losses(&change.transaction)? {
                 let known = from_on(refused, loss.epoch);
                 let ranges = subtract(&loss.ranges, known);
                 if refused.iter().any(|from| from.epoch == event.id.epoch && from.seq <= event.id.seq) {
@@ -160,19 +156,19 @@ impl SqliteJournal {
                     again.push((event.stamp, Loss { ranges: subtract(&ranges, removed), ..loss }));
                 } else if ranges != loss.ranges {
                     let trimmed = Event { body: Body::Loss(Loss { ranges, ..loss }), ..event };
-                    rewrite(transaction, &mut state.pending, position, &trimmed)?;
+                    rewrite(&change.transaction, &mut change.state.pending, position, &trimmed)?;
                 }
             }
             for from in refused {
                 let sql = "DELETE FROM events WHERE epoch = ? AND seq >= ?";
-                transaction.execute(sql, params![signed(from.epoch), from.seq.cast_signed()])?;
-                state.count_from(*from);
+                change.transaction.execute(sql, params![signed(from.epoch), from.seq.cast_signed()])?;
+                change.state.count_from(*from);
             }
-            state.scan(transaction)?;
+            change.state.scan(&change.transaction)?;
             for (stamp, loss) in again.into_iter().filter(|(_, loss)| !loss.ranges.is_empty()) {
-                declare_loss(transaction, state, loss, &stamp)?;
+                change.declare_loss(loss, &stamp)?;
             }
-            seal(transaction, state)
+            change.seal()
         })
     }
 
@@ -183,18 +179,17 @@ impl SqliteJournal {
         breaches: impl IntoIterator<Item = &'a Event>,
         now: &Stamp,
     ) -> Result<(), JournalError> {
-        let pages_max = self.pages_max;
-        self.transaction(|transaction, state| {
+        self.transaction(|change| {
             let mut after = Position::START;
             loop {
                 let events = read(&memory.connection, after, IMPORTED_AT_ONCE, usize::MAX)?;
                 let Some(last) = events.last() else { break };
                 after = last.position;
-                events.iter().try_for_each(|stored| import(transaction, state, &stored.event))?;
-                evict(transaction, state, pages_max, now)?;
+                events.iter().try_for_each(|stored| change.import(&stored.event))?;
+                change.evict(now)?;
             }
-            keep_breaches_alone(transaction, breaches)?;
-            seal(transaction, state)
+            keep_breaches_alone(&change.transaction, breaches)?;
+            change.seal()
         })
     }
 
@@ -205,21 +200,20 @@ impl SqliteJournal {
         lost: Vec<Loss>,
         now: &Stamp,
     ) -> Result<(), JournalError> {
-        let pages_max = self.pages_max;
-        self.transaction(|transaction, state| {
+        self.transaction(|change| {
             for (nth, event) in events.into_iter().enumerate() {
-                import(transaction, state, event)?;
+                change.import(event)?;
                 if nth % IMPORTED_AT_ONCE == 0 {
-                    evict(transaction, state, pages_max, now)?;
+                    change.evict(now)?;
                 }
             }
-            keep_breaches_alone(transaction, breaches)?;
+            keep_breaches_alone(&change.transaction, breaches)?;
             for loss in lost {
-                declare_loss(transaction, state, loss, now)?;
-                seal(transaction, state)?;
+                change.declare_loss(loss, now)?;
+                change.seal()?;
             }
-            evict(transaction, state, pages_max, now)?;
-            seal(transaction, state)
+            change.evict(now)?;
+            change.seal()
         })
     }
 
@@ -236,12 +230,11 @@ impl SqliteJournal {
 
     pub(super) fn resize(&mut self, size_max: ByteCount, now: &Stamp) -> Result<(), JournalError> {
         self.pages_max = pages_max(size_max);
-        let pages_max = self.pages_max;
-        if used_pages(&self.connection)? > pages_max {
-            self.transaction(|transaction, state| evict(transaction, state, pages_max, now))?;
+        if used_pages(&self.connection)? > self.pages_max {
+            self.transaction(|change| change.evict(now))?;
         }
         // A file does not shrink by itself: its free pages are reused, but now there are too many of them.
-        if !self.is_in_memory && page_count(&self.connection)? > pages_max + WAL_PAGES {
+        if !self.is_in_memory && page_count(&self.connection)? > self.pages_max + WAL_PAGES {
             let shrunk = self.connection.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)");
             if let Err(error) = shrunk {
                 warn!("the journal's file stays larger than journal.max_size for now: {error}");
@@ -264,11 +257,11 @@ impl SqliteJournal {
         if old.is_empty() {
             return Ok(());
         }
-        self.transaction(|transaction, state| {
-            let ids = old.iter().map(|position| delete(transaction, state, *position));
+        self.transaction(|change| {
+            let ids = old.iter().map(|position| change.delete(*position));
             let ids = ids.collect::<Result<Vec<_>, _>>()?;
             let ids: Vec<EventId> = ids.into_iter().flatten().collect();
-            declare_lost(transaction, state, &ids, (&Reason::Expired, None), now)
+            change.declare_lost(&ids, (&Reason::Expired, None), now)
         })
         .map_err(damaged)
     }
@@ -294,15 +287,13 @@ impl SqliteJournal {
     /// Runs `what` in a synced transaction of its own, and counts it; `state` and the database change together, or neither does.
     fn transaction<T>(
         &mut self,
-        what: impl FnOnce(&Transaction<'_>, &mut State) -> Result<T, JournalError>,
+        what: impl FnOnce(&mut Change<'_>) -> Result<T, JournalError>,
     ) -> Result<T, JournalError> {
-        let mut state = self.state.clone();
-        let transaction = self.connection.transaction()?;
-        let done = what(&transaction, &mut state)?;
-        state.commits += 1;
-        keep_count(&transaction, &state)?;
-        transaction.commit()?;
-        self.state = state;
+        let mut change = Change::begin(&mut self.connection, &self.state, self.pages_max)?;
+        let done = what(&mut change)?;
+        change.state.commits += 1;
+        keep_count(&change.transaction, &change.state)?;
+        self.state = change.commit()?;
         self.write_mark();
         Ok(done)
     }
@@ -310,20 +301,18 @@ impl SqliteJournal {
     /// Removes events without a sync: a removal that a power cut undoes only causes a harmless duplicate. The mark is written
     /// first, so that it never counts events that are gone.
     fn forget(&mut self, ids: &[EventId]) -> Result<(), JournalError> {
-        let mut state = self.state.clone();
-        let transaction = self.connection.transaction()?;
+        let mut change = Change::begin(&mut self.connection, &self.state, self.pages_max)?;
         for id in ids {
-            if let Some(position) = find(&transaction, &state, *id)? {
-                delete(&transaction, &mut state, position)?;
+            if let Some(position) = change.find(*id)? {
+                change.delete(position)?;
             }
         }
-        find_oldest(&transaction, &mut state)?;
-        keep_count(&transaction, &state)?;
+        change.find_oldest()?;
+        keep_count(&change.transaction, &change.state)?;
         if let Some(mark) = &mut self.mark {
-            mark.write(&state.mark());
+            mark.write(&change.state.mark());
         }
-        transaction.commit()?;
-        self.state = state;
+        self.state = change.commit()?;
         Ok(())
     }
 
@@ -336,13 +325,11 @@ impl SqliteJournal {
 
 impl Journal for SqliteJournal {
     fn append(&mut self, drafts: Vec<NewEvent>) -> Result<Vec<Arc<Event>>, JournalError> {
-        let pages_max = self.pages_max;
-        self.transaction(|transaction, state| {
+        self.transaction(|change| {
             let stamp = drafts.last().map(|draft| draft.stamp.clone());
-            let events =
-                drafts.into_iter().map(|draft| register(transaction, state, draft)).collect::<Result<Vec<_>, _>>()?;
+            let events = drafts.into_iter().map(|draft| change.register(draft)).collect::<Result<Vec<_>, _>>()?;
             if let Some(stamp) = stamp {
-                evict(transaction, state, pages_max, &stamp)?;
+                change.evict(&stamp)?;
             }
             failpoints::pass("journal-before-commit");
             Ok(events)
@@ -364,13 +351,13 @@ impl Journal for SqliteJournal {
     fn reject(&mut self, id: EventId, detail: &str, stamp: Stamp) -> Result<(), JournalError> {
         // An event of another epoch is on the disk that this journal stands in for.
         let is_elsewhere = self.is_in_memory && id.epoch != self.state.epoch;
-        self.transaction(|transaction, state| {
-            match find(transaction, state, id)? {
-                Some(position) => drop(delete(transaction, state, position)?),
+        self.transaction(|change| {
+            match change.find(id)? {
+                Some(position) => drop(change.delete(position)?),
                 None if is_elsewhere => {}
                 None => return Ok(()),
             }
-            declare_lost(transaction, state, &[id], (&Reason::Rejected, Some(detail)), &stamp)
+            change.declare_lost(&[id], (&Reason::Rejected, Some(detail)), &stamp)
         })
         .map_err(damaged)
     }
@@ -388,7 +375,10 @@ impl Journal for SqliteJournal {
             .as_ref()
             .is_some_and(|loss| batch.iter().any(|stored| stored.position == loss.position));
         if fixes {
-            self.transaction(seal)?;
+            self.transaction(|change| {
+                change.seal()?;
+                Ok(())
+            })?;
             return self.batch(after, events_max, bytes_max);
         }
         for stored in &batch {

@@ -14,51 +14,207 @@ use super::state::State;
 use crate::event::{Body, Breach, Epoch, Event, EventId, Loss, NewEvent, Reason, Stamp};
 use crate::wire;
 
+/// A transaction, and the state in memory that changes with it.
+pub(super) struct Change<'t> {
+    pub(super) transaction: Transaction<'t>,
+    pub(super) state: State,
+    pages_max: i64,
+}
+
 const EVICTED_AT_ONCE: usize = 64;
 
-pub(super) fn register(
-    transaction: &Transaction<'_>,
-    state: &mut State,
-    draft: NewEvent,
-) -> Result<Arc<Event>, JournalError> {
-    let id = EventId { epoch: state.epoch, seq: state.next_seq };
-    let event = Arc::new(Event { id, stamp: draft.stamp, body: draft.body });
-    state.next_seq += 1;
-    insert(transaction, state, &event)?;
-    keep_breach(transaction, &event)?;
-    Ok(event)
-}
-
-/// Registers an event of the journal's own about `epoch`: in that epoch and under its name if it belongs to a former name.
-fn register_own(
-    transaction: &Transaction<'_>,
-    state: &mut State,
-    NewEvent { mut stamp, body }: NewEvent,
-    epoch: Epoch,
-) -> Result<(), JournalError> {
-    let (id, agent) = state.declaring(epoch);
-    stamp.agent = agent.unwrap_or(stamp.agent);
-    state.own.push(Position(state.next_position));
-    let event = Event { id, stamp, body };
-    insert(transaction, state, &event)?;
-    keep_breach(transaction, &event)
-}
-
-pub(super) fn interrupt_breaches(
-    transaction: &Transaction<'_>,
-    state: &mut State,
-    now: &Stamp,
-) -> Result<usize, JournalError> {
-    let open = open_breaches(transaction)?;
-    let epoch = state.epoch;
-    for event in &open {
-        let Some(breach) = event.body.breach() else { continue };
-        let stamp = Stamp { agent: event.stamp.agent.clone(), ..now.clone() };
-        let body = Body::BreachCleared(Breach { reason: Some(Reason::Interrupted), detail: None, ..breach.clone() });
-        register_own(transaction, state, NewEvent { stamp, body }, epoch)?;
+impl<'t> Change<'t> {
+    pub(super) fn begin(connection: &'t mut Connection, state: &State, pages_max: i64) -> Result<Self, JournalError> {
+        Ok(Self { transaction: connection.transaction()?, state: state.clone(), pages_max })
     }
-    transaction.execute("DELETE FROM open_breaches", [])?;
-    Ok(open.len())
+
+    pub(super) fn commit(self) -> Result<State, JournalError> {
+        self.transaction.commit()?;
+        Ok(self.state)
+    }
+
+    pub(super) fn register(&mut self, draft: NewEvent) -> Result<Arc<Event>, JournalError> {
+        let id = EventId { epoch: self.state.epoch, seq: self.state.next_seq };
+        let event = Arc::new(Event { id, stamp: draft.stamp, body: draft.body });
+        self.state.next_seq += 1;
+        self.insert(&event)?;
+        keep_breach(&self.transaction, &event)?;
+        Ok(event)
+    }
+
+    /// Registers an event of the journal's own about `epoch`: in that epoch and under its name if it belongs to a former name.
+    fn register_own(&mut self, NewEvent { mut stamp, body }: NewEvent, epoch: Epoch) -> Result<(), JournalError> {
+        let (id, agent) = self.state.declaring(epoch);
+        stamp.agent = agent.unwrap_or(stamp.agent);
+        self.state.own.push(Position(self.state.next_position));
+        let event = Event { id, stamp, body };
+        self.insert(&event)?;
+        keep_breach(&self.transaction, &event)
+    }
+
+    pub(super) fn interrupt_breaches(&mut self, now: &Stamp) -> Result<usize, JournalError> {
+        let open = open_breaches(&self.transaction)?;
+        let epoch = self.state.epoch;
+        for event in &open {
+            let Some(breach) = event.body.breach() else { continue };
+            let stamp = Stamp { agent: event.stamp.agent.clone(), ..now.clone() };
+            let body =
+                Body::BreachCleared(Breach { reason: Some(Reason::Interrupted), detail: None, ..breach.clone() });
+            self.register_own(NewEvent { stamp, body }, epoch)?;
+        }
+        self.transaction.execute("DELETE FROM open_breaches", [])?;
+        Ok(open.len())
+    }
+
+    pub(super) fn import(&mut self, event: &Event) -> Result<(), JournalError> {
+        let mut event = event.clone();
+        let rest = split(&mut event);
+        self.insert(&event)?;
+        for draft in rest {
+            let (epoch, _) = bounds(&draft.body).unwrap_or((self.state.epoch, (0, 0)));
+            self.register_own(draft, epoch)?;
+        }
+        // Some of the events may have been handed out, so none of their declarations may grow.
+        self.state.open_loss = None;
+        Ok(())
+    }
+
+    fn insert(&mut self, event: &Event) -> Result<(), JournalError> {
+        let position = Position(self.state.next_position);
+        self.state.next_position += 1;
+        let payload = wire::to_json(event);
+        let [epoch, seq, rank, observed_us] = columns(event);
+        self.transaction.execute(
+            "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)",
+            params![
+                position.0 as i64,
+                epoch,
+                seq,
+                rank,
+                observed_us,
+                event_crc([epoch, seq, rank, observed_us], &payload),
+                payload
+            ],
+        )?;
+        if matches!(event.body, Body::Loss(_)) {
+            self.state.open_loss = Some(OpenDeclaration { position, event: event.clone() });
+        }
+        self.state.note(event, payload.len());
+        Ok(())
+    }
+
+    /// Makes room, first among events that were not handed out yet.
+    pub(super) fn evict(&mut self, stamp: &Stamp) -> Result<(), JournalError> {
+        if used_pages(&self.transaction)? <= self.pages_max {
+            return Ok(());
+        }
+        // Open breaches are few and never evicted; even if they were many, they would not drive out every event.
+        let sql = "SELECT coalesce(sum(length(payload)), 0) FROM open_breaches";
+        let breach_pages = self.transaction.query_row(sql, [], |row| row.get::<_, i64>(0))? * 3 / 2 / PAGE_BYTES;
+        // A few pages more than needed, so that not every event has to make room for itself.
+        let target = self.pages_max - self.pages_max / 32 + breach_pages;
+        let last_handed = self.state.handed.values().copied().max().unwrap_or_default();
+        let mut lost = Vec::new();
+        for after in [last_handed, Position::START] {
+            while used_pages(&self.transaction)? > target {
+                let sql = "SELECT position FROM events WHERE position > ? AND rank < ? ORDER BY rank, position LIMIT ?";
+                let victims: Vec<Position> = self
+                    .transaction
+                    .prepare(sql)?
+                    .query_map(params![after.0 as i64, EvictionPriority::Loss as u8, EVICTED_AT_ONCE as i64], |row| {
+                        row.get(0).map(unsigned)
+                    })?
+                    .collect::<Result<_, _>>()?;
+                if victims.is_empty() {
+                    break;
+                }
+                for position in victims {
+                    lost.extend(self.delete(position)?);
+                }
+            }
+        }
+        self.declare_lost(&lost, (&Reason::Evicted, None), stamp)
+    }
+
+    pub(super) fn declare_lost(
+        &mut self,
+        ids: &[EventId],
+        (reason, detail): (&Reason, Option<&str>),
+        stamp: &Stamp,
+    ) -> Result<(), JournalError> {
+        self.find_oldest()?;
+        for loss in declare(ids, reason, detail) {
+            self.declare_loss(loss, stamp)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn declare_loss(&mut self, loss: Loss, stamp: &Stamp) -> Result<(), JournalError> {
+        let Self { transaction, state, .. } = self;
+        state.lost.add(&loss, loss.count());
+        match extend(&mut state.open_loss, &loss) {
+            Some(OpenDeclaration { position, event }) => rewrite(transaction, &mut state.pending, *position, event),
+            None => {
+                let epoch = loss.epoch;
+                self.register_own(NewEvent { stamp: stamp.clone(), body: Body::Loss(loss) }, epoch)
+            }
+        }
+    }
+
+    /// Ends the growth of the open declaration; the part that exceeds one event gets events of its own.
+    pub(super) fn seal(&mut self) -> Result<(), JournalError> {
+        if let Some(OpenDeclaration { position, mut event }) = self.state.open_loss.take() {
+            let declared = bounds(&event.body);
+            self.state.declared.extend(declared.map(|bounds| (event.id, bounds)));
+            let rest = split(&mut event);
+            if !rest.is_empty() {
+                rewrite(&self.transaction, &mut self.state.pending, position, &event)?;
+            }
+            for draft in rest {
+                let epoch = declared.map_or(self.state.epoch, |(epoch, _)| epoch);
+                self.register_own(draft, epoch)?;
+            }
+        }
+        self.state.open_loss = None;
+        Ok(())
+    }
+
+    pub(super) fn delete(&mut self, position: Position) -> Result<Option<EventId>, JournalError> {
+        let sql = "DELETE FROM events WHERE position = ? RETURNING epoch, seq, length(payload)";
+        let row = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
+        let Some((epoch, seq, bytes)) = self.transaction.query_row(sql, [position.0 as i64], row).optional()? else {
+            return Ok(None);
+        };
+        let id = EventId { epoch: Epoch(epoch as u64), seq: seq as u64 };
+        let state = &mut self.state;
+        state.handed.remove(&id);
+        state.spans.take(id);
+        state.declared.remove(&id);
+        state.pending.events = state.pending.events.saturating_sub(1);
+        state.pending.bytes = state.pending.bytes.saturating_sub(bytes as u64);
+        Ok(Some(id))
+    }
+
+    pub(super) fn find(&self, id: EventId) -> Result<Option<Position>, JournalError> {
+        if let Some(position) = self.state.handed.get(&id) {
+            return Ok(Some(*position));
+        }
+        let sql = "SELECT position FROM events WHERE epoch = ? AND seq = ?";
+        let row =
+            self.transaction.query_row(sql, params![signed(id.epoch), id.seq as i64], |row| row.get(0).map(unsigned));
+        Ok(row.optional()?)
+    }
+
+    pub(super) fn find_oldest(&mut self) -> Result<(), JournalError> {
+        let sql = "SELECT epoch, seq, observed_us FROM events ORDER BY position LIMIT 1";
+        let row = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
+        let oldest = self.transaction.query_row(sql, [], row).optional()?;
+        if let Some((epoch, seq, _)) = oldest {
+            self.state.spans.begin_at(EventId { epoch: Epoch(epoch.cast_unsigned()), seq: seq.cast_unsigned() });
+        }
+        self.state.pending.oldest = oldest.and_then(|(_, _, observed_us)| DateTime::from_timestamp_micros(observed_us));
+        Ok(())
+    }
 }
 
 pub(super) fn open_breaches(connection: &Connection) -> Result<Vec<Event>, JournalError> {
@@ -69,43 +225,6 @@ pub(super) fn open_breaches(connection: &Connection) -> Result<Vec<Event>, Journ
         error!("journal damaged: {damaged} open breaches cannot be read, so their end will not be reported");
     }
     Ok(events.into_iter().flatten().map(|(event, _)| event).collect())
-}
-
-pub(super) fn import(transaction: &Transaction<'_>, state: &mut State, event: &Event) -> Result<(), JournalError> {
-    let mut event = event.clone();
-    let rest = split(&mut event);
-    insert(transaction, state, &event)?;
-    for draft in rest {
-        let (epoch, _) = bounds(&draft.body).unwrap_or((state.epoch, (0, 0)));
-        register_own(transaction, state, draft, epoch)?;
-    }
-    // Some of the events may have been handed out, so none of their declarations may grow.
-    state.open_loss = None;
-    Ok(())
-}
-
-pub(super) fn insert(transaction: &Transaction<'_>, state: &mut State, event: &Event) -> Result<(), JournalError> {
-    let position = Position(state.next_position);
-    state.next_position += 1;
-    let payload = wire::to_json(event);
-    let [epoch, seq, rank, observed_us] = columns(event);
-    transaction.execute(
-        "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)",
-        params![
-            position.0 as i64,
-            epoch,
-            seq,
-            rank,
-            observed_us,
-            event_crc([epoch, seq, rank, observed_us], &payload),
-            payload
-        ],
-    )?;
-    if matches!(event.body, Body::Loss(_)) {
-        state.open_loss = Some(OpenDeclaration { position, event: event.clone() });
-    }
-    state.note(event, payload.len());
-    Ok(())
 }
 
 pub(super) fn keep_breach(transaction: &Transaction<'_>, event: &Event) -> Result<(), JournalError> {
@@ -123,73 +242,6 @@ pub(super) fn keep_breach(transaction: &Transaction<'_>, event: &Event) -> Resul
     Ok(())
 }
 
-/// Makes room, first among events that were not handed out yet.
-pub(super) fn evict(
-    transaction: &Transaction<'_>,
-    state: &mut State,
-    pages_max: i64,
-    stamp: &Stamp,
-) -> Result<(), JournalError> {
-    if used_pages(transaction)? <= pages_max {
-        return Ok(());
-    }
-    // Open breaches are few and never evicted; even if they were many, they would not drive out every event.
-    let sql = "SELECT coalesce(sum(length(payload)), 0) FROM open_breaches";
-    let breach_pages = transaction.query_row(sql, [], |row| row.get::<_, i64>(0))? * 3 / 2 / PAGE_BYTES;
-    // A few pages more than needed, so that not every event has to make room for itself.
-    let target = pages_max - pages_max / 32 + breach_pages;
-    let last_handed = state.handed.values().copied().max().unwrap_or_default();
-    let mut lost = Vec::new();
-    for after in [last_handed, Position::START] {
-        while used_pages(transaction)? > target {
-            let sql = "SELECT position FROM events WHERE position > ? AND rank < ? ORDER BY rank, position LIMIT ?";
-            let victims: Vec<Position> = transaction
-                .prepare(sql)?
-                .query_map(params![after.0 as i64, EvictionPriority::Loss as u8, EVICTED_AT_ONCE as i64], |row| {
-                    row.get(0).map(unsigned)
-                })?
-                .collect::<Result<_, _>>()?;
-            if victims.is_empty() {
-                break;
-            }
-            for position in victims {
-                lost.extend(delete(transaction, state, position)?);
-            }
-        }
-    }
-    declare_lost(transaction, state, &lost, (&Reason::Evicted, None), stamp)
-}
-
-pub(super) fn declare_lost(
-    transaction: &Transaction<'_>,
-    state: &mut State,
-    ids: &[EventId],
-    (reason, detail): (&Reason, Option<&str>),
-    stamp: &Stamp,
-) -> Result<(), JournalError> {
-    find_oldest(transaction, state)?;
-    for loss in declare(ids, reason, detail) {
-        declare_loss(transaction, state, loss, stamp)?;
-    }
-    Ok(())
-}
-
-pub(super) fn declare_loss(
-    transaction: &Transaction<'_>,
-    state: &mut State,
-    loss: Loss,
-    stamp: &Stamp,
-) -> Result<(), JournalError> {
-    state.lost.add(&loss, loss.count());
-    match extend(&mut state.open_loss, &loss) {
-        Some(OpenDeclaration { position, event }) => rewrite(transaction, &mut state.pending, *position, event),
-        None => {
-            let epoch = loss.epoch;
-            register_own(transaction, state, NewEvent { stamp: stamp.clone(), body: Body::Loss(loss) }, epoch)
-        }
-    }
-}
-
 pub(super) fn rewrite(
     transaction: &Transaction<'_>,
     pending: &mut Pending,
@@ -203,56 +255,6 @@ pub(super) fn rewrite(
     let row = params![event_crc(columns(event), &payload), payload, position.0 as i64];
     transaction.execute("UPDATE events SET crc = ?, payload = ? WHERE position = ?", row)?;
     Ok(())
-}
-
-/// Ends the growth of the open declaration; the part that exceeds one event gets events of its own.
-pub(super) fn seal(transaction: &Transaction<'_>, state: &mut State) -> Result<(), JournalError> {
-    if let Some(OpenDeclaration { position, mut event }) = state.open_loss.take() {
-        let declared = bounds(&event.body);
-        state.declared.extend(declared.map(|bounds| (event.id, bounds)));
-        let rest = split(&mut event);
-        if !rest.is_empty() {
-            rewrite(transaction, &mut state.pending, position, &event)?;
-        }
-        for draft in rest {
-            let epoch = declared.map_or(state.epoch, |(epoch, _)| epoch);
-            register_own(transaction, state, draft, epoch)?;
-        }
-    }
-    state.open_loss = None;
-    Ok(())
-}
-
-pub(super) fn delete(
-    transaction: &Transaction<'_>,
-    state: &mut State,
-    position: Position,
-) -> Result<Option<EventId>, JournalError> {
-    let sql = "DELETE FROM events WHERE position = ? RETURNING epoch, seq, length(payload)";
-    let row = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
-    let Some((epoch, seq, bytes)) = transaction.query_row(sql, [position.0 as i64], row).optional()? else {
-        return Ok(None);
-    };
-    let id = EventId { epoch: Epoch(epoch as u64), seq: seq as u64 };
-    state.handed.remove(&id);
-    state.spans.take(id);
-    state.declared.remove(&id);
-    state.pending.events = state.pending.events.saturating_sub(1);
-    state.pending.bytes = state.pending.bytes.saturating_sub(bytes as u64);
-    Ok(Some(id))
-}
-
-pub(super) fn find(
-    transaction: &Transaction<'_>,
-    state: &State,
-    id: EventId,
-) -> Result<Option<Position>, JournalError> {
-    if let Some(position) = state.handed.get(&id) {
-        return Ok(Some(*position));
-    }
-    let sql = "SELECT position FROM events WHERE epoch = ? AND seq = ?";
-    let row = transaction.query_row(sql, params![signed(id.epoch), id.seq as i64], |row| row.get(0).map(unsigned));
-    Ok(row.optional()?)
 }
 
 pub(super) fn losses(connection: &Connection) -> Result<Vec<(Position, Event, Loss)>, JournalError> {
@@ -296,17 +298,6 @@ pub(super) fn read(
         batch.push(QueuedEvent { position, event: event.into(), payload: Some(payload) });
     }
     Ok(batch)
-}
-
-pub(super) fn find_oldest(connection: &Connection, state: &mut State) -> Result<(), JournalError> {
-    let sql = "SELECT epoch, seq, observed_us FROM events ORDER BY position LIMIT 1";
-    let row = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
-    let oldest = connection.query_row(sql, [], row).optional()?;
-    if let Some((epoch, seq, _)) = oldest {
-        state.spans.begin_at(EventId { epoch: Epoch(epoch.cast_unsigned()), seq: seq.cast_unsigned() });
-    }
-    state.pending.oldest = oldest.and_then(|(_, _, observed_us)| DateTime::from_timestamp_micros(observed_us));
-    Ok(())
 }
 
 pub(super) fn used_pages(connection: &Connection) -> Result<i64, JournalError> {
