@@ -14,13 +14,11 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args};
 use indicatif::ProgressBar;
-use jiff::tz::TimeZone;
 
 use self::csv::{Dialect, RowError};
 use self::lanes::Lanes;
 use self::rows::{Meaning, ReplayRows};
 use self::summary::Summary;
-use self::times::Times;
 use super::common::Common;
 use super::outlet;
 use crate::agent::config::{self, Settings};
@@ -74,24 +72,8 @@ pub(super) struct Replay {
     /// Output format
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     format: OutputFormat,
-    /// The column of times
-    #[arg(long, default_value = "timestamp", value_name = "COLUMN")]
-    time: String,
-    /// The column of what was received
-    #[arg(long, default_value = "value", value_name = "COLUMN")]
-    rx: String,
-    /// The column of what was sent
-    #[arg(long, value_name = "COLUMN")]
-    tx: Option<String>,
-    /// Format of the times, as in strftime(3): '%d.%m.%Y %H:%M:%S'
-    #[arg(long, value_name = "FORMAT", value_parser = times::time_format)]
-    time_format: Option<String>,
-    /// The time zone of times that name none: Europe/Berlin [default: UTC]
-    #[arg(long, value_name = "ZONE", value_parser = times::time_zone)]
-    time_zone: Option<TimeZone>,
-    /// Character between columns, or tab [default: found by the first row]
-    #[arg(long, value_name = "CHARACTER", value_parser = delimiter)]
-    delimiter: Option<char>,
+    #[command(flatten)]
+    dialect: Dialect,
     /// Values are bytes per this time, which is also the row interval [default: bytes since the row before]
     #[arg(long, value_name = "TIME", value_parser = positive_duration, group = "meaning")]
     bytes_per: Option<Duration>,
@@ -172,7 +154,7 @@ impl Replay {
         let (events, samples) = self.publishers(&settings)?;
         let epoch = self.epoch.unwrap_or_else(|| Epoch(random()));
         let interval = self.interval.or(self.bytes_per);
-        let mut rows = ReplayRows::open(&self.file, &self.dialect(), self.meaning(), interval, &self.interface)?;
+        let mut rows = ReplayRows::open(&self.file, &self.dialect, self.meaning(), interval, &self.interface)?;
         let mut lanes = Lanes::open(&agent, epoch, events, samples, self.from_line)?;
         // A resumed run makes the same breaches of the same rows, with the same ids.
         let mut detector = Detector::new(limits, interval.unwrap_or(ANY_INTERVAL), epoch.0);
@@ -294,16 +276,6 @@ impl Replay {
         Ok(end)
     }
 
-    fn dialect(&self) -> Dialect {
-        Dialect {
-            time: self.time.clone(),
-            rx: self.rx.clone(),
-            tx: self.tx.clone(),
-            delimiter: self.delimiter,
-            times: Times { format: self.time_format.clone(), zone: self.time_zone.clone() },
-        }
-    }
-
     fn meaning(&self) -> Meaning {
         match self.bytes_per {
             Some(interval) => Meaning::BytesPer(interval),
@@ -330,7 +302,8 @@ impl Replay {
             );
             return Err(Failure::new(Status::Usage, message));
         }
-        let directions = if self.tx.is_some() { vec![Direction::Rx, Direction::Tx] } else { vec![Direction::Rx] };
+        let directions =
+            if self.dialect.tx.is_some() { vec![Direction::Rx, Direction::Tx] } else { vec![Direction::Rx] };
         Ok(vec![Limit {
             name: "replay".to_owned(),
             scope: Scope::Interface(self.interface.clone()),
@@ -361,15 +334,6 @@ fn counter_bits(text: &str) -> Result<CounterBits, String> {
         "32" => Ok(CounterBits::B32),
         "64" => Ok(CounterBits::B64),
         _ => Err("counters have 32 or 64 bits".to_owned()),
-    }
-}
-
-fn delimiter(text: &str) -> Result<char, String> {
-    let mut characters = text.chars();
-    match (characters.next(), characters.next()) {
-        _ if ["tab", "\\t"].contains(&text) => Ok('\t'),
-        (Some(one), None) if !one.is_alphanumeric() && !matches!(one, '"' | '\n' | '\r' | '#') => Ok(one),
-        _ => Err("write one character, or tab".to_owned()),
     }
 }
 

@@ -7,6 +7,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use ::csv::StringRecord;
+use clap::Args;
 use smol_str::SmolStr;
 
 use super::csv_lines::{CsvLines, Unread, split};
@@ -16,13 +17,22 @@ use super::times::{RowTime, Times};
 use crate::exit::{Failure, Status};
 use crate::units::counted;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct Dialect {
+    /// The column of times
+    #[arg(long, default_value = "timestamp", value_name = "COLUMN")]
     pub(super) time: String,
+    /// The column of what was received
+    #[arg(long, default_value = "value", value_name = "COLUMN")]
     pub(super) rx: String,
+    /// The column of what was sent
+    #[arg(long, value_name = "COLUMN")]
     pub(super) tx: Option<String>,
-    pub(super) delimiter: Option<char>,
+    #[command(flatten)]
     pub(super) times: Times,
+    /// Character between columns, or tab [default: found by the first row]
+    #[arg(long, value_name = "CHARACTER", value_parser = delimiter)]
+    pub(super) delimiter: Option<char>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -266,14 +276,23 @@ fn number(text: &str, decimal_comma: bool) -> Result<u64, String> {
     }
 }
 
+fn delimiter(text: &str) -> Result<char, String> {
+    let mut characters = text.chars();
+    match (characters.next(), characters.next()) {
+        _ if ["tab", "\\t"].contains(&text) => Ok('\t'),
+        (Some(one), None) if !one.is_alphanumeric() && !matches!(one, '"' | '\n' | '\r' | '#') => Ok(one),
+        _ => Err("write one character, or tab".to_owned()),
+    }
+}
+
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::io::Write as _;
     use std::time::Duration;
 
     use super::*;
 
-    pub(super) fn dialect() -> Dialect {
+    pub(in crate::agent::cli::replay) fn dialect() -> Dialect {
         Dialect { time: "timestamp".into(), rx: "value".into(), tx: None, delimiter: None, times: Times::default() }
     }
 
@@ -407,8 +426,8 @@ mod tests {
     #[test]
     fn times_are_read_as_the_command_line_says() {
         let times = Times {
-            format: Some("%d.%m.%Y %H:%M".into()),
-            zone: Some(super::super::times::time_zone("Asia/Kolkata").unwrap()),
+            time_format: Some("%d.%m.%Y %H:%M".into()),
+            time_zone: Some(super::super::times::time_zone("Asia/Kolkata").unwrap()),
         };
         let dialect = Dialect { times, ..dialect() };
         let read = rows(open("timestamp;value\n01.01.1970 05:31;7\n", &dialect).unwrap());

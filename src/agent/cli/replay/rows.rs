@@ -273,15 +273,14 @@ impl Undelivered {
 
 #[cfg(test)]
 mod tests {
-    use super::super::times::Times;
+    use super::super::csv::tests::dialect;
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
 
     fn read(text: &'static str, meaning: Meaning, interval: Option<Duration>) -> Vec<ReplayRow> {
         let tx = text.starts_with("timestamp,value,sent").then(|| "sent".to_owned());
-        let dialect =
-            Dialect { time: "timestamp".into(), rx: "value".into(), tx, delimiter: None, times: Times::default() };
+        let dialect = Dialect { tx, ..dialect() };
         let csv = Csv::from_reader(Box::new(text.as_bytes()), "in.csv".to_owned(), &dialect).unwrap();
         let mut rows = ReplayRows::new(csv, meaning, interval, "eth0");
         std::iter::from_fn(|| rows.next().unwrap()).collect()
@@ -381,14 +380,8 @@ mod tests {
 
     #[test]
     fn a_counter_that_is_too_wide_is_a_bad_row() {
-        let dialect = Dialect {
-            time: "timestamp".into(),
-            rx: "value".into(),
-            tx: None,
-            delimiter: None,
-            times: Times::default(),
-        };
-        let csv = Csv::from_reader(Box::new(&b"timestamp,value\n1,4294967296\n"[..]), "in.csv".to_owned(), &dialect);
+        let text = Box::new(&b"timestamp,value\n1,4294967296\n"[..]);
+        let csv = Csv::from_reader(text, "in.csv".to_owned(), &dialect());
         let mut rows = ReplayRows::new(csv.unwrap(), Meaning::Counter(CounterBits::B32), None, "eth0");
         let Err(RowError::Bad { line: 2, reason }) = rows.next() else { panic!("it was taken") };
         assert!(reason.starts_with("in.csv:2: 4294967296 is more than"), "{reason}");

@@ -5,6 +5,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use clap::Args;
 use jiff::civil::{DateTime, Time};
 use jiff::fmt::temporal::DateTimeParser;
 use jiff::fmt::{rfc2822, strtime};
@@ -13,10 +14,14 @@ use jiff::{Timestamp, ZonedDateTime};
 
 use super::text::shown;
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Args)]
 pub(super) struct Times {
-    pub(super) format: Option<String>,
-    pub(super) zone: Option<TimeZone>,
+    /// Format of the times, as in strftime(3): '%d.%m.%Y %H:%M:%S'
+    #[arg(long, value_name = "FORMAT", value_parser = time_format)]
+    pub(super) time_format: Option<String>,
+    /// The time zone of times that name none: Europe/Berlin [default: UTC]
+    #[arg(long, value_name = "ZONE", value_parser = time_zone)]
+    pub(super) time_zone: Option<TimeZone>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +56,7 @@ static ISO_8601: DateTimeParser = DateTimeParser::new();
 
 impl Times {
     pub(super) fn read(&self, text: &str) -> Result<RowTime, String> {
-        if let Some(format) = &self.format {
+        if let Some(format) = &self.time_format {
             return self.formatted(format, text);
         }
         if let Some(since_1970) = epoch(text) {
@@ -77,7 +82,7 @@ impl Times {
             return Some(offset.to_timestamp(local).map_err(|_| too_far(text)).and_then(|at| exact(at, text)));
         }
         match pieces.to_time_zone() {
-            Ok(zone) => Some(resolve(zone.as_ref().or(self.zone.as_ref()), local, text)),
+            Ok(zone) => Some(resolve(zone.as_ref().or(self.time_zone.as_ref()), local, text)),
             Err(error) => Some(Err(format!("`{}`: {error}", shown(text)))),
         }
     }
@@ -91,11 +96,11 @@ impl Times {
         if parts.iana_time_zone().is_some() {
             return exact(parts.to_zoned_datetime().map_err(wrong)?.timestamp(), text);
         }
-        resolve(self.zone.as_ref(), parts.to_datetime().map_err(wrong)?, text)
+        resolve(self.time_zone.as_ref(), parts.to_datetime().map_err(wrong)?, text)
     }
 }
 
-pub(super) fn time_format(text: &str) -> Result<String, String> {
+fn time_format(text: &str) -> Result<String, String> {
     let some_time = ZonedDateTime::new(Timestamp::UNIX_EPOCH, TimeZone::UTC);
     match strtime::format(text, &some_time) {
         Ok(formatted) if text.contains('%') && strtime::parse(text, &formatted).is_ok() => Ok(text.to_owned()),
@@ -228,9 +233,9 @@ mod tests {
     }
 
     fn with(format: &str, zone: &str, text: &str) -> Result<RowTime, String> {
-        let format = (!format.is_empty()).then(|| time_format(format).unwrap());
-        let zone = (!zone.is_empty()).then(|| time_zone(zone).unwrap());
-        Times { format, zone }.read(text)
+        let time_format = (!format.is_empty()).then(|| time_format(format).unwrap());
+        let time_zone = (!zone.is_empty()).then(|| time_zone(zone).unwrap());
+        Times { time_format, time_zone }.read(text)
     }
 
     const MORNING: Duration = Duration::from_secs(1_731_398_400);
