@@ -405,17 +405,6 @@ fn nearest<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> Option<&'
         .map(|(_, name)| name)
 }
 
-/// Enables every key of a shipped example that is commented out, except those that name files, which do not exist.
-#[cfg(test)]
-pub(crate) fn all_switched_on(shipped: &str) -> String {
-    let is_key = |rest: &str| rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '[');
-    let line = |line: &str| match line.strip_prefix('#') {
-        Some(rest) if is_key(rest) => rest.to_owned(),
-        _ => line.to_owned(),
-    };
-    shipped.lines().map(line).filter(|line| !line.contains("_file =")).collect::<Vec<_>>().join("\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

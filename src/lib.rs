@@ -54,7 +54,7 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 #[cfg(test)]
-pub(crate) mod damage;
+mod tests;
 
 pub mod excerpt;
 pub mod exit;

@@ -280,7 +280,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_damaged_file_panics_and_an_error_names_it(
-            text in crate::damage::damaged_text(
+            text in crate::tests::damaged_text(
                 "[kafka]\nbrokers = 'k:9092'\ntopic = 't'\ngroup = 'g'\nstart = 'latest'\ninstance = 'i'\n[kafka.properties]\n\
                  'fetch.wait.max.ms' = 5\n[store]\nurl = 'sqlite:h.db'\n[retention]\nevents = '400d'\ndead_letters = '90d'\n"
             )
@@ -296,7 +296,7 @@ mod tests {
             variables in proptest::collection::vec(
                 (
                     proptest::sample::select([crate::config::KEYS, crate::config::CONSUMER_KEYS].concat()),
-                    crate::damage::hostile_value()
+                    crate::tests::hostile_value()
                 ),
                 1..4
             )
@@ -328,7 +328,7 @@ mod tests {
         settings(shipped).unwrap();
         // It has two stores to choose from, of which the second is the comment.
         let other_store = shipped.replace("\nurl = ", "\n# url = ");
-        let error = settings(&crate::config::all_switched_on(&other_store)).unwrap_err();
+        let error = settings(&crate::tests::all_switched_on(&other_store)).unwrap_err();
         assert!(error.ends_with("kafka.sasl.password_file: is missing"), "all but the secrets is understood: {error}");
     }
 

@@ -7,11 +7,11 @@ use chrono::{DateTime, Utc};
 use proptest::prelude::*;
 
 use super::*;
-use crate::damage::damaged;
 use crate::event::fields::REASON;
 use crate::event::{
     Body, Breach, Direction, Epoch, EventId, Lifecycle, Link, Loss, REASONS, Reason, Sample, Severity, Stamp,
 };
+use crate::tests::damaged;
 
 pub(super) fn events() -> impl Strategy<Value = Event> {
     let number = || 0..=i64::MAX as u64;

@@ -5,8 +5,8 @@ use super::*;
 use crate::agent::counters::{Came, CounterBits, Counters, LinkChange, LinkInfo, LinkKind, Reading, Speed};
 use crate::agent::detector::{Detections, Detector};
 use crate::agent::publisher::Publisher;
-use crate::damage::{damaged_text, hostile_value};
 use crate::event::Stamp;
+use crate::tests::{damaged_text, hostile_value};
 
 fn settings(text: &str) -> Result<Settings, String> {
     let surroundings = Surroundings { hostname: "gw-042".into(), ..Surroundings::default() };
@@ -118,7 +118,7 @@ fn the_defaults_are_those_of_the_documentation() {
 fn the_shipped_file_is_understood_as_it_is_and_with_every_key_switched_on() {
     let shipped = include_str!("../../../systemd/agent.toml");
     assert!(!settings(shipped).unwrap().limits.is_empty());
-    let error = settings(&crate::config::all_switched_on(shipped)).unwrap_err();
+    let error = settings(&crate::tests::all_switched_on(shipped)).unwrap_err();
     assert!(error.ends_with("kafka.sasl.password_file: is missing"), "all but the secrets is understood: {error}");
 }
 

@@ -1,4 +1,4 @@
-//! For tests of parsers: valid input, and damage that aims at what such input consists of.
+//! For tests of several modules: the shipped examples with all their keys, and damage that aims at what valid input consists of.
 //!
 //! proptest prints the seed of a failure and the smallest failing input; both are kept in `proptest-regressions` beside the
 //! sources.
@@ -142,4 +142,14 @@ pub(crate) fn hostile_value() -> impl Strategy<Value = String> {
         "[0-9]{1,25}(s|m|h|d|y|%| Mbit/s|MiB|TiB)?",
         select(vec![0, 1 << 10, 1 << 18]).prop_map(|length| "a,".repeat(length)),
     ]
+}
+
+/// Enables every key of a shipped example that is commented out, except those that name files, which do not exist.
+pub(crate) fn all_switched_on(shipped: &str) -> String {
+    let is_key = |rest: &str| rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '[');
+    let line = |line: &str| match line.strip_prefix('#') {
+        Some(rest) if is_key(rest) => rest.to_owned(),
+        _ => line.to_owned(),
+    };
+    shipped.lines().map(line).filter(|line| !line.contains("_file =")).collect::<Vec<_>>().join("\n")
 }
