@@ -75,12 +75,7 @@ impl FromStr for BitRate {
     type Err = UnitError;
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
-        parse(text, BIT_RATES).map(Self).ok_or_else(|| UnitError {
-            given: quoted(text),
-            what: "a bit rate",
-            example: "\"80 Mbit/s\"",
-            units: names(BIT_RATES),
-        })
+        parse(text, BIT_RATES).map(Self).ok_or_else(|| UnitError::new(text, "a bit rate", "\"80 Mbit/s\"", BIT_RATES))
     }
 }
 
@@ -88,12 +83,7 @@ impl FromStr for ByteCount {
     type Err = UnitError;
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
-        parse(text, BYTE_COUNTS).map(Self).ok_or_else(|| UnitError {
-            given: quoted(text),
-            what: "a size",
-            example: "\"16MiB\"",
-            units: names(BYTE_COUNTS),
-        })
+        parse(text, BYTE_COUNTS).map(Self).ok_or_else(|| UnitError::new(text, "a size", "\"16MiB\"", BYTE_COUNTS))
     }
 }
 
@@ -110,8 +100,11 @@ impl fmt::Display for ByteCount {
     }
 }
 
-fn quoted(text: &str) -> String {
-    if text.trim().is_empty() { "an empty text".to_owned() } else { format!("`{text}`") }
+impl UnitError {
+    fn new(text: &str, what: &'static str, example: &'static str, units: &[(&str, u64)]) -> Self {
+        let given = if text.trim().is_empty() { "an empty text".to_owned() } else { format!("`{text}`") };
+        Self { given, what, example, units: units.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ") }
+    }
 }
 
 /// Formats a number of things: `0 events`, `1 event`, `2 breaches`.
@@ -166,10 +159,6 @@ fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     }
     let value = number.parse::<f64>().ok()? * factor as f64;
     (value.is_finite() && value < u64::MAX as f64).then_some(value.round() as u64)
-}
-
-fn names(units: &[(&str, u64)]) -> String {
-    units.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
 }
 
 fn scaled(value: u64, step: f64, units: &[&str]) -> String {

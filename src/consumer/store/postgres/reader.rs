@@ -170,21 +170,12 @@ fn rows(
     }
 }
 
+#[derive(Debug, thiserror::Error)]
 enum ReadError {
-    Server(postgres::Error),
-    Store(StoreError),
-}
-
-impl From<postgres::Error> for ReadError {
-    fn from(error: postgres::Error) -> Self {
-        Self::Server(error)
-    }
-}
-
-impl From<StoreError> for ReadError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
+    #[error(transparent)]
+    Server(#[from] postgres::Error),
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 struct Whereabouts {
