@@ -381,6 +381,8 @@ impl Source {
 
     /// Returns how far each partition was read; transaction markers count. One that waits for a schema is left out.
     pub(super) fn positions(&self) -> BTreeMap<TopicPartition, i64> {
+        // None is from before `place`, or what is between would be passed over: librdkafka's thread, which is asked for the
+        // assignment first, has stopped the fetches of the former one by then, and a stop clears the position. A seek clears it too.
         let Ok(list) = self.consumer().position() else { return BTreeMap::new() };
         let elements = list.elements();
         let positions = elements.iter().filter_map(|element| match element.offset() {
