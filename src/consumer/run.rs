@@ -213,8 +213,17 @@ impl<'a> Consumer<'a> {
         self.member.renew(self.settings, &self.pulse, why);
     }
 
+    /// Forgets what is not stored of a topic, and has it placed from `at` on. Kafka is paused meanwhile: nothing is known yet of
+    /// what it would go on to send.
+    fn unplace(&mut self, topic: usize, at: Duration) {
+        if self.topics[topic].is_reading() {
+            self.member.pause(Some(topic), self.pulse.now());
+        }
+        self.topics[topic].unplace(at);
+    }
+
     fn unplace_all(&mut self) {
-        self.topics.iter_mut().for_each(|topic| topic.unplace(Duration::ZERO));
+        (0..self.topics.len()).for_each(|topic| self.unplace(topic, Duration::ZERO));
     }
 
     /// Gives the store something to do, and reads on until it has answered.
@@ -235,7 +244,7 @@ impl<'a> Consumer<'a> {
             Ok(()) => {}
             Err(error) => {
                 let at = self.back_off(topic, &error);
-                self.topics[topic].unplace(at);
+                self.unplace(topic, at);
             }
         }
     }
@@ -348,7 +357,7 @@ impl<'a> Consumer<'a> {
                 Ok(new) => new,
                 Err(why) => {
                     log::info!("{id}[{partition}]: {why}; looking again");
-                    return self.topics[topic].unplace(Duration::ZERO);
+                    return self.unplace(topic, Duration::ZERO);
                 }
             };
             if new != place {
@@ -417,7 +426,7 @@ impl<'a> Consumer<'a> {
     fn give_way(&mut self, topic: usize, error: &RoundError) {
         let at = self.back_off(topic, error);
         if matches!(error, RoundError::Store(StoreError::Conflict(_))) {
-            return self.topics[topic].unplace(at);
+            return self.unplace(topic, at);
         }
         if self.topics[topic].is_reading() {
             self.member.pause(Some(topic), self.pulse.now());
