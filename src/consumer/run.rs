@@ -38,7 +38,7 @@ use self::overlap::Overlap;
 use self::positions::Checkpoints;
 use self::pulse::Pulse;
 pub use self::reload::{Reload, run, run_reloading};
-use self::topic::{End, Ends, Topic, TopicState, deliver, is_whole, log_rejected, observe};
+use self::topic::{End, Ends, InOrder, Topic, TopicState, deliver, is_whole, log_rejected, observe};
 use self::totals::TotalsLog;
 use self::writer::Writer;
 use super::batch::{Gap, TopicId};
@@ -381,19 +381,23 @@ impl<'a> Consumer<'a> {
 
     fn store(&mut self, topic: usize) {
         match self.try_to_store(topic) {
-            Ok(()) => {
+            Ok(is_stored) => {
                 if matches!(self.topics[topic].state, TopicState::Holding(_)) {
                     self.member.resume(Some(topic), self.pulse.now());
                 }
                 self.topics[topic].state = TopicState::Reading;
+                if is_stored {
+                    self.recovered(topic);
+                }
             }
             Err(error) => self.give_way(topic, &error),
         }
     }
 
-    fn try_to_store(&mut self, topic: usize) -> Result<(), RoundError> {
+    /// Stores a topic's batch, and returns whether there was one.
+    fn try_to_store(&mut self, topic: usize) -> Result<bool, RoundError> {
         let Self { topics, member, .. } = self;
-        let Some(batch) = topics[topic].batch_to_store() else { return Ok(()) };
+        let Some(batch) = topics[topic].batch_to_store() else { return Ok(false) };
         // The store has no reference before the first try, and only then are there missing offsets to judge.
         if let Some(batch) = Arc::get_mut(batch) {
             let low = |partition| Ok(member.source.watermarks(TopicPartition { topic, partition })?.0);
@@ -418,8 +422,7 @@ impl<'a> Consumer<'a> {
         if !is_whole(&batch, &applied) {
             return Err(StoreError::Conflict("a batch was stored in part, before the end".to_owned()).into());
         }
-        self.recovered(topic);
-        Ok(())
+        Ok(true)
     }
 
     /// Keeps a topic's batch for a later try, or forgets it where the database is somewhere else.
@@ -450,12 +453,13 @@ impl<'a> Consumer<'a> {
 
     fn recovered(&mut self, topic: usize) {
         self.topics[topic].backoff.reset();
-        // Kafka and the store are in order once they are for every topic.
-        let is_well =
-            |other: usize| other == topic || self.topics[other].is_reading() || !self.member.has_partitions(other);
-        if (0..self.topics.len()).all(is_well) {
-            self.writer.recovered();
+        let ours = (0..self.topics.len()).filter(|other| self.member.has_partitions(*other));
+        let InOrder { kafka, store } = InOrder::of(ours.map(|topic| self.topics[topic].state));
+        if kafka {
             self.member.recovered();
+        }
+        if store {
+            self.writer.recovered();
         }
     }
 

@@ -43,6 +43,29 @@ pub(super) enum TopicState {
     Holding(Duration),
 }
 
+impl TopicState {
+    pub(super) fn is_placed(self) -> bool {
+        !matches!(self, Self::Unplaced(_))
+    }
+}
+
+/// Parts that are in order for every topic that has partitions here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct InOrder {
+    /// A topic that is held waits for the store, not for Kafka.
+    pub(super) kafka: bool,
+    pub(super) store: bool,
+}
+
+impl InOrder {
+    pub(super) fn of(states: impl Iterator<Item = TopicState>) -> Self {
+        states.fold(Self { kafka: true, store: true }, |Self { kafka, store }, state| Self {
+            kafka: kafka && state.is_placed(),
+            store: store && state == TopicState::Reading,
+        })
+    }
+}
+
 /// End of a topic, for which `until_end` waits.
 #[derive(Default, PartialEq, Eq)]
 pub(super) enum End {
@@ -213,4 +236,23 @@ pub(super) fn log_rejected(batch: &Batch, applied: &Applied) {
     }
     let (rows, letters) = (applied.inserted, applied.rejected.len() as u64);
     log::debug!("{}: {}, {}", batch.topic, counted(rows, "row"), counted(letters, "dead letter"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kafka_is_in_order_when_all_is_placed_and_the_store_when_all_is_read() {
+        use TopicState::{Holding, Reading, Unplaced};
+        let at = Duration::ZERO;
+        let of = |states: &[TopicState]| {
+            let InOrder { kafka, store } = InOrder::of(states.iter().copied());
+            (kafka, store)
+        };
+        assert_eq!(of(&[Reading, Reading]), (true, true));
+        assert_eq!(of(&[Reading, Holding(at)]), (true, false));
+        assert_eq!(of(&[Holding(at), Unplaced(at)]), (false, false));
+        assert_eq!(of(&[Reading, Unplaced(at)]), (false, false));
+    }
 }
