@@ -40,7 +40,7 @@ use self::pulse::Pulse;
 pub use self::reload::{Reload, run, run_reloading};
 use self::topic::{End, Ends, InOrder, Topic, TopicState, deliver, is_whole, log_rejected, observe};
 use self::totals::TotalsLog;
-use self::writer::Writer;
+use self::writer::{STOP_MAX, Writer};
 use super::batch::{Gap, TopicId};
 use super::checkpoint::Checkpoint;
 use super::config::Settings;
@@ -152,9 +152,10 @@ impl<'a> Consumer<'a> {
         self.pass_empty_offsets(now);
         for topic in 0..self.topics.len() {
             // After a rebalance a topic may be another member's.
-            if !self.member.is_displaced() {
-                self.work_on(topic, now);
+            if self.member.is_displaced() || self.pulse.is_stopping() {
+                break;
             }
+            self.work_on(topic, now);
         }
         self.pulse.step("waiting for Kafka");
         let is_collecting = self.topics.iter().any(Topic::is_collecting);
@@ -257,6 +258,9 @@ impl<'a> Consumer<'a> {
         let found = self.known_records(topic, &stored)?;
         let mut checkpoints = Checkpoints::new();
         for at in assigned {
+            if self.pulse.is_stopping() {
+                return Ok(());
+            }
             self.pulse.step("finding where a partition goes on");
             let watermarks = self.member.source.watermarks(at)?;
             let partition = at.partition;
@@ -471,7 +475,7 @@ impl<'a> Consumer<'a> {
         self.end_at = now + END_EVERY;
         let mut all = true;
         for topic in 0..self.topics.len() {
-            all &= self.is_at_end(topic, now)?;
+            all &= !self.pulse.is_stopping() && self.is_at_end(topic, now)?;
         }
         Ok(all)
     }
@@ -503,7 +507,9 @@ impl<'a> Consumer<'a> {
 
     fn end(mut self) {
         for topic in 0..self.topics.len() {
-            if self.topics[topic].is_collecting() {
+            let now = self.pulse.now();
+            let is_time_left = self.pulse.stopping_for(now).is_none_or(|time| time <= STOP_MAX);
+            if self.topics[topic].is_collecting() && is_time_left {
                 self.store(topic);
             }
             self.topics[topic].log_end();

@@ -15,8 +15,8 @@ use crate::units::lasting;
 
 /// Longest time without an answer of the database.
 const ANSWER_MAX: Duration = Duration::from_secs(90);
-/// Longest time that the store may go on after `stop` was set.
-const STOP_MAX: Duration = Duration::from_secs(4);
+/// Longest time that the store may go on after an end was asked for, for all topics together.
+pub(super) const STOP_MAX: Duration = Duration::from_secs(4);
 const MIGRATION_SAID: Duration = Duration::from_secs(60);
 
 pub(super) struct Writer {
@@ -59,7 +59,7 @@ impl Writer {
             }
             // The whole process may have been stopped since the last time.
             let now = pulse.step("waiting for the database");
-            if let Some(error) = wait.is_over(&progress, now, pulse.is_stopping()) {
+            if let Some(error) = wait.is_over(&progress, now, pulse.stopping_for(now)) {
                 self.abandon();
                 return Err(error);
             }
@@ -127,20 +127,23 @@ pub(super) struct Wait {
     since: Duration,
     answers: u64,
     migrating: Option<(Duration, Duration)>,
-    stopping: Option<Duration>,
 }
 
 impl Wait {
     pub(super) fn new(now: Duration, progress: &StoreProgress) -> Self {
-        Self { since: now, answers: progress.answers(), migrating: None, stopping: None }
+        Self { since: now, answers: progress.answers(), migrating: None }
     }
 
-    /// Returns why the wait is over. With `stop`, asks the database's thread to end, and waits for it a little.
-    pub(super) fn is_over(&mut self, progress: &StoreProgress, now: Duration, stop: bool) -> Option<StoreError> {
-        if stop {
+    /// Returns why the wait is over. Once an end is asked for, asks the database's thread to end, and waits for it a little.
+    pub(super) fn is_over(
+        &mut self,
+        progress: &StoreProgress,
+        now: Duration,
+        stopping_for: Option<Duration>,
+    ) -> Option<StoreError> {
+        if let Some(time) = stopping_for {
             progress.stop();
-            let stopping = *self.stopping.get_or_insert(now);
-            return (now.saturating_sub(stopping) > STOP_MAX).then(|| {
+            return (time > STOP_MAX).then(|| {
                 StoreError::Unavailable(
                     "the store did not finish before the end; what it has not committed is read again".into(),
                 )
