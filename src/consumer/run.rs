@@ -28,7 +28,7 @@ mod writer;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::mpsc::TryRecvError;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use self::batcher::LINGER;
@@ -38,7 +38,7 @@ use self::overlap::Overlap;
 use self::positions::Checkpoints;
 use self::pulse::Pulse;
 pub use self::reload::{Reload, run, run_reloading};
-use self::topic::{End, Ends, InOrder, Topic, TopicState, deliver, is_whole, log_rejected, observe};
+use self::topic::{End, Ends, InOrder, Topic, TopicState, is_whole, log_rejected, observe, read};
 use self::totals::TotalsLog;
 use self::writer::{STOP_MAX, Writer};
 use super::batch::{Gap, TopicId};
@@ -159,10 +159,12 @@ impl<'a> Consumer<'a> {
         }
         self.pulse.step("waiting for Kafka");
         let is_collecting = self.topics.iter().any(Topic::is_collecting);
-        let polled = self.member.poll(if is_collecting { LINGER } else { POLL });
+        let timeout = if is_collecting { LINGER } else { POLL };
+        let Self { topics, member, pulse, .. } = self;
+        let news = read(topics, timeout, || pulse.now(), |timeout| member.poll(timeout));
         let now = self.pulse.step("dealing with what Kafka said");
         self.pulse.service.lives(now);
-        if let Some(news) = deliver(&mut self.topics, polled, now) {
+        if let Some(news) = news {
             self.deal_with(news, now);
         }
         Ok(true)
@@ -313,15 +315,15 @@ impl<'a> Consumer<'a> {
         }
         let answer = self.member.source.read_again(topic, &known)?;
         let until = self.pulse.now() + ANCHOR_MAX;
-        let mut overlap = Overlap::begin(self.pulse.now());
+        let (mut overlap, mut pause) = (Overlap::begin(self.pulse.now()), Duration::ZERO);
         let found = loop {
             let now = self.pulse.now();
-            match answer.try_recv() {
+            match answer.recv_timeout(pause) {
                 Ok(found) => break Some(found),
-                Err(TryRecvError::Empty) if now < until && !self.pulse.is_stopping() => {}
+                Err(RecvTimeoutError::Timeout) if now < until && !self.pulse.is_stopping() => {}
                 Err(_) => break None,
             }
-            overlap.read_on(&mut self.member, &mut self.topics, now);
+            pause = overlap.read_on(&mut self.member, &mut self.topics, now);
         };
         overlap.end(&mut self.member, self.pulse.now());
         found.ok_or_else(|| RoundError::Kafka("old records cannot be read again yet".to_owned()))

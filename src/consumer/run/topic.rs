@@ -82,6 +82,9 @@ pub(super) struct Ends {
     offsets: BTreeMap<i32, (i64, i64)>,
 }
 
+/// Most records that are polled in a row.
+const RECORDS_MAX: usize = 64;
+
 #[derive(Clone, Copy, Debug, Default)]
 struct Stored {
     rows: u64,
@@ -189,11 +192,30 @@ impl Ends {
 }
 
 /// Gives a record, or what cannot be read, to its topic; returns all else.
-pub(super) fn deliver(topics: &mut [Topic], polled: Polled, now: Duration) -> Option<Polled> {
+fn deliver(topics: &mut [Topic], polled: Polled, now: Duration) -> Option<Polled> {
     match polled {
         Polled::Record(at, record) => topics[at.topic].builder.take(at.partition, record, now),
         Polled::Unreadable(topic, unreadable) => topics[topic].builder.pass_unreadable(unreadable, now),
         other => return Some(other),
+    }
+    None
+}
+
+/// Polls, and goes on with what comes at once: up to a bound, so that signals and other work get their turn, until a batch is full,
+/// or until there is something else, which is returned.
+pub(super) fn read(
+    topics: &mut [Topic],
+    mut timeout: Duration,
+    now: impl Fn() -> Duration,
+    mut poll: impl FnMut(Duration) -> Polled,
+) -> Option<Polled> {
+    for _ in 0..RECORDS_MAX {
+        match deliver(topics, poll(std::mem::take(&mut timeout)), now()) {
+            Some(Polled::Nothing) => break,
+            None if topics.iter().any(Topic::is_full) => break,
+            None => {}
+            news => return news,
+        }
     }
     None
 }
@@ -241,6 +263,35 @@ pub(super) fn log_rejected(batch: &Batch, applied: &Applied) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::consumer::batch::Record;
+
+    #[test]
+    fn records_are_polled_in_a_row_until_none_is_there_at_once_or_something_else_is() {
+        let mut topics = [Topic::new("t")];
+        let mut read_through = |kinds: &[&str]| {
+            let (mut kinds, mut timeouts) = (kinds.iter(), Vec::new());
+            let news = read(
+                &mut topics,
+                Duration::from_secs(1),
+                || Duration::ZERO,
+                |timeout| {
+                    timeouts.push(timeout);
+                    let at = TopicPartition { topic: 0, partition: 0 };
+                    match *kinds.next().expect("no more is asked for") {
+                        "record" => Polled::Record(at, Record::new(0, None, None, None)),
+                        "nothing" => Polled::Nothing,
+                        trouble => Polled::Trouble(trouble.to_owned()),
+                    }
+                },
+            );
+            assert!(timeouts[0] == Duration::from_secs(1) && timeouts[1..].iter().all(Duration::is_zero));
+            (timeouts.len(), news)
+        };
+        assert!(matches!(read_through(&["nothing"]), (1, None)));
+        assert!(matches!(read_through(&["record", "record", "nothing"]), (3, None)));
+        assert!(matches!(read_through(&["record", "bad"]), (2, Some(Polled::Trouble(_)))));
+        assert!(matches!(read_through(&["record"; 64]), (64, None)), "and then something else is done");
+    }
 
     #[test]
     fn kafka_is_in_order_when_all_is_placed_and_the_store_when_all_is_read() {

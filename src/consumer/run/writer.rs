@@ -4,7 +4,7 @@
 //! all the same, guards 1 and 3 see to it that nothing is stored twice.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use super::pulse::Pulse;
@@ -38,21 +38,21 @@ impl Writer {
         Self { url: url.clone(), options, worker: None, trouble: LogThrottle::default() }
     }
 
-    /// Waits for the store's answer, and calls `meanwhile` again and again: half of the time is the database's, and the group must
-    /// not take us for dead while it is slow.
+    /// Waits for the store's answer, and calls `meanwhile` again and again, each time after the wait that it returned: half of the
+    /// time is the database's, and the group must not take us for dead while it is slow.
     pub(super) fn ask<T: Send + 'static>(
         &mut self,
         pulse: &mut Pulse<'_>,
-        mut meanwhile: impl FnMut(Duration),
+        mut meanwhile: impl FnMut(Duration) -> Duration,
         work: impl FnOnce(&mut dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (answer, progress) = self.begin(work)?;
-        let mut wait = Wait::new(pulse.now(), &progress);
+        let (mut wait, mut pause) = (Wait::new(pulse.now(), &progress), Duration::ZERO);
         loop {
-            match answer.try_recv() {
+            match answer.recv_timeout(pause) {
                 Ok(answered) => return answered,
-                Err(TryRecvError::Empty) => {}
-                Err(TryRecvError::Disconnected) => {
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
                     self.abandon();
                     return Err(StoreError::Unavailable("the thread of the store has ended; see above".to_owned()));
                 }
@@ -64,7 +64,7 @@ impl Writer {
                 return Err(error);
             }
             pulse.service.lives(now);
-            meanwhile(now);
+            pause = meanwhile(now);
         }
     }
 
