@@ -130,8 +130,8 @@ impl<'a> Consumer<'a> {
             observer,
             started: pulse.now(),
             pulse,
+            topics: member.source.topics().iter().map(|_| Topic::new()).collect(),
             member,
-            topics: settings.membership().topics.iter().map(|name| Topic::new(name)).collect(),
             writer: Writer::new(&settings.store, settings.store_options(instance.clone())),
             _maintenance: MaintenanceThread::start(settings, instance).map_err(Failure::failed)?,
             totals: match options.log_totals {
@@ -192,7 +192,7 @@ impl<'a> Consumer<'a> {
                 self.unplace_all();
             }
             Polled::Misplaced(why) => {
-                log::info!("{}: {why}; looking where to go on", self.member.topics.join(", "));
+                log::info!("{}: {why}; looking where to go on", self.member.source.topics().join(", "));
                 self.unplace_all();
             }
             Polled::UnknownTopic => self.member.log_unknown_topic(now),
@@ -253,7 +253,7 @@ impl<'a> Consumer<'a> {
     }
 
     fn try_to_place(&mut self, topic: usize) -> Result<(), RoundError> {
-        let id = TopicId { cluster: self.member.source.cluster(topic)?, name: self.topics[topic].name.clone() };
+        let (id, _) = self.member.source.describe(topic)?;
         let (asked, assigned) = (id.clone(), self.member.assigned(Some(topic)));
         let mut stored = self.ask(move |store| store.checkpoints(&asked))?;
         stored.retain(|partition, _| assigned.iter().any(|at| at.partition == *partition));
@@ -488,7 +488,7 @@ impl<'a> Consumer<'a> {
             End::Reached => return Ok(true),
             End::At(ends) => Arc::clone(ends),
             End::Unknown => {
-                match Ends::look(&self.member.source, topic, &self.topics[topic].name) {
+                match Ends::look(&self.member.source, topic) {
                     Ok(ends) => self.topics[topic].end = End::At(Arc::new(ends)),
                     Err(error) if !is_unknown_topic(&error) => self.member.log(&error, now),
                     Err(error) if now.saturating_sub(self.started) > TOPIC_UNKNOWN_MAX => {
@@ -514,7 +514,7 @@ impl<'a> Consumer<'a> {
             if self.topics[topic].is_collecting() && is_time_left {
                 self.store(topic);
             }
-            self.topics[topic].log_end();
+            self.topics[topic].log_end(&self.member.source.topics()[topic]);
         }
         self.member.source.close();
     }

@@ -22,7 +22,6 @@ const CONNECT_POLL: Duration = Duration::from_millis(100);
 
 pub(super) struct Member {
     pub(super) source: Source,
-    pub(super) topics: Vec<String>,
     assigned: Vec<TopicPartition>,
     /// Start of a time without partitions after an error.
     adrift: Option<Duration>,
@@ -40,7 +39,6 @@ impl Member {
     pub(super) fn join(settings: &Settings) -> Result<Self, String> {
         Ok(Self {
             source: source(settings)?,
-            topics: settings.membership().topics,
             assigned: Vec::new(),
             adrift: None,
             refused: None,
@@ -86,7 +84,7 @@ impl Member {
     }
 
     pub(super) fn assign(&mut self, partitions: Vec<TopicPartition>) {
-        for (topic, name) in self.topics.iter().enumerate() {
+        for (topic, name) in self.source.topics().iter().enumerate() {
             let of_topic = partitions.iter().filter(|at| at.topic == topic).map(|at| at.partition);
             match of_topic.collect::<Vec<_>>().as_slice() {
                 [] => log::info!("{name}: no partition now"),
@@ -113,7 +111,7 @@ impl Member {
 
     /// Names the missing topics, and what makes them.
     pub(super) fn log_unknown_topic(&self, now: Duration) {
-        let missing = (0..self.topics.len()).filter_map(|topic| self.source.partitions(topic).err());
+        let missing = (0..self.source.topics().len()).filter_map(|topic| self.source.partitions(topic).err());
         for line in missing.filter_map(|error| self.missing.seen(&error, now)) {
             log::warn!("Kafka: {line}");
         }
@@ -137,7 +135,7 @@ impl Member {
     pub(super) fn check_adrift(&mut self, now: Duration) -> Option<String> {
         self.adrift.filter(|since| now.saturating_sub(*since) >= ADRIFT_MAX)?;
         // While no broker answers there is no group to join.
-        let answers = (0..self.topics.len()).any(|topic| self.source.partitions(topic).is_ok());
+        let answers = (0..self.source.topics().len()).any(|topic| self.source.partitions(topic).is_ok());
         self.adrift = (!answers).then_some(now);
         answers.then(|| format!("it answers, and gave this consumer no partition for {}", lasting(ADRIFT_MAX)))
     }

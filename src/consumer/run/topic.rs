@@ -14,7 +14,6 @@ use crate::consumer::store::Applied;
 use crate::units::counted;
 
 pub(super) struct Topic {
-    pub(super) name: String,
     pub(super) state: TopicState,
     pub(super) builder: BatchBuilder,
     /// The batch before, until it is stored.
@@ -93,9 +92,8 @@ struct Stored {
 }
 
 impl Topic {
-    pub(super) fn new(name: &str) -> Self {
+    pub(super) fn new() -> Self {
         Self {
-            name: name.to_owned(),
             state: TopicState::Unplaced(Duration::ZERO),
             builder: BatchBuilder::default(),
             storing: None,
@@ -167,20 +165,19 @@ impl Topic {
         next
     }
 
-    pub(super) fn log_end(&self) {
+    pub(super) fn log_end(&self, name: &str) {
         let Stored { rows, dead_letters, gaps } = self.stored;
         let gaps = if gaps > 0 { format!(", {}", counted(gaps, "gap")) } else { String::new() };
-        log::info!("{}: stored {}, {}{gaps}", self.name, counted(rows, "event"), counted(dead_letters, "dead letter"));
+        log::info!("{name}: stored {}, {}{gaps}", counted(rows, "event"), counted(dead_letters, "dead letter"));
     }
 }
 
 impl Ends {
-    pub(super) fn look(source: &Source, topic: usize, name: &str) -> Result<Self, String> {
-        let id = TopicId { cluster: source.cluster(topic)?, name: name.to_owned() };
-        let partitions = source.partitions(topic)?.into_iter();
-        let offsets =
-            partitions.map(|partition| Ok((partition, source.watermarks(TopicPartition { topic, partition })?)));
-        Ok(Self { topic: id, offsets: offsets.collect::<Result<_, String>>()? })
+    pub(super) fn look(source: &Source, topic: usize) -> Result<Self, String> {
+        let (id, partitions) = source.describe(topic)?;
+        let watermarks = |partition| Ok((partition, source.watermarks(TopicPartition { topic, partition })?));
+        let offsets = partitions.into_iter().map(watermarks).collect::<Result<_, String>>()?;
+        Ok(Self { topic: id, offsets })
     }
 
     pub(super) fn are_reached(&self, stored: &Checkpoints) -> bool {
@@ -267,7 +264,7 @@ mod tests {
 
     #[test]
     fn records_are_polled_in_a_row_until_none_is_there_at_once_or_something_else_is() {
-        let mut topics = [Topic::new("t")];
+        let mut topics = [Topic::new()];
         let mut read_through = |kinds: &[&str]| {
             let (mut kinds, mut timeouts) = (kinds.iter(), Vec::new());
             let news = read(

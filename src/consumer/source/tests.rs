@@ -241,15 +241,15 @@ fn a_missing_topic_is_reported_and_the_other_is_read() {
 #[test]
 fn a_cluster_has_one_id() {
     let mut world = World::new(Decoder::new(NoRegistry), None);
-    let id = world.source.cluster(0).unwrap();
+    let id = world.source.describe(0).unwrap().0.cluster;
     assert!(id.starts_with("mockCluster"), "{id}");
     world.placed();
-    assert_eq!(world.source.cluster(0).unwrap(), id);
+    assert_eq!(world.source.describe(0).unwrap().0, TopicId { cluster: id, name: TOPIC.into() });
     // Without an answer there is none: another key in the database would be another topic.
     let raw = RawConnection { brokers: Some("127.0.0.1:1".into()), ..RawConnection::default() };
     let alone =
         Source::new(&Connection::new(raw, None).unwrap(), &membership(), Decoder::new(NoRegistry), None).unwrap();
-    assert!(alone.cluster(0).is_err());
+    assert!(alone.describe(0).is_err());
     alone.close();
 }
 
