@@ -28,7 +28,7 @@ mod writer;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::mpsc::TryRecvError;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use self::batcher::LINGER;
@@ -38,9 +38,9 @@ use self::overlap::Overlap;
 use self::positions::Checkpoints;
 use self::pulse::Pulse;
 pub use self::reload::{Reload, run, run_reloading};
-use self::topic::{End, Ends, Topic, TopicState, deliver, is_whole, log_rejected, observe};
+use self::topic::{End, Ends, InOrder, Topic, TopicState, is_whole, log_rejected, observe, read};
 use self::totals::TotalsLog;
-use self::writer::Writer;
+use self::writer::{STOP_MAX, Writer};
 use super::batch::{Gap, TopicId};
 use super::checkpoint::Checkpoint;
 use super::config::Settings;
@@ -130,8 +130,8 @@ impl<'a> Consumer<'a> {
             observer,
             started: pulse.now(),
             pulse,
+            topics: member.source.topics().iter().map(|_| Topic::new()).collect(),
             member,
-            topics: settings.membership().topics.iter().map(|name| Topic::new(name)).collect(),
             writer: Writer::new(&settings.store, settings.store_options(instance.clone())),
             _maintenance: MaintenanceThread::start(settings, instance).map_err(Failure::failed)?,
             totals: match options.log_totals {
@@ -152,16 +152,19 @@ impl<'a> Consumer<'a> {
         self.pass_empty_offsets(now);
         for topic in 0..self.topics.len() {
             // After a rebalance a topic may be another member's.
-            if !self.member.is_displaced() {
-                self.work_on(topic, now);
+            if self.member.is_displaced() || self.pulse.is_stopping() {
+                break;
             }
+            self.work_on(topic, now);
         }
         self.pulse.step("waiting for Kafka");
         let is_collecting = self.topics.iter().any(Topic::is_collecting);
-        let polled = self.member.poll(if is_collecting { LINGER } else { POLL });
+        let timeout = if is_collecting { LINGER } else { POLL };
+        let Self { topics, member, pulse, .. } = self;
+        let news = read(topics, timeout, || pulse.now(), |timeout| member.poll(timeout));
         let now = self.pulse.step("dealing with what Kafka said");
         self.pulse.service.lives(now);
-        if let Some(news) = deliver(&mut self.topics, polled, now) {
+        if let Some(news) = news {
             self.deal_with(news, now);
         }
         Ok(true)
@@ -189,7 +192,7 @@ impl<'a> Consumer<'a> {
                 self.unplace_all();
             }
             Polled::Misplaced(why) => {
-                log::info!("{}: {why}; looking where to go on", self.member.topics.join(", "));
+                log::info!("{}: {why}; looking where to go on", self.member.source.topics().join(", "));
                 self.unplace_all();
             }
             Polled::UnknownTopic => self.member.log_unknown_topic(now),
@@ -213,8 +216,17 @@ impl<'a> Consumer<'a> {
         self.member.renew(self.settings, &self.pulse, why);
     }
 
+    /// Forgets what is not stored of a topic, and has it placed from `at` on. Kafka is paused meanwhile: nothing is known yet of
+    /// what it would go on to send.
+    fn unplace(&mut self, topic: usize, at: Duration) {
+        if self.topics[topic].is_reading() {
+            self.member.pause(Some(topic), self.pulse.now());
+        }
+        self.topics[topic].unplace(at);
+    }
+
     fn unplace_all(&mut self) {
-        self.topics.iter_mut().for_each(|topic| topic.unplace(Duration::ZERO));
+        (0..self.topics.len()).for_each(|topic| self.unplace(topic, Duration::ZERO));
     }
 
     /// Gives the store something to do, and reads on until it has answered.
@@ -235,19 +247,22 @@ impl<'a> Consumer<'a> {
             Ok(()) => {}
             Err(error) => {
                 let at = self.back_off(topic, &error);
-                self.topics[topic].unplace(at);
+                self.unplace(topic, at);
             }
         }
     }
 
     fn try_to_place(&mut self, topic: usize) -> Result<(), RoundError> {
-        let id = TopicId { cluster: self.member.source.cluster(topic)?, name: self.topics[topic].name.clone() };
+        let (id, _) = self.member.source.describe(topic)?;
         let (asked, assigned) = (id.clone(), self.member.assigned(Some(topic)));
         let mut stored = self.ask(move |store| store.checkpoints(&asked))?;
         stored.retain(|partition, _| assigned.iter().any(|at| at.partition == *partition));
         let found = self.known_records(topic, &stored)?;
         let mut checkpoints = Checkpoints::new();
         for at in assigned {
+            if self.pulse.is_stopping() {
+                return Ok(());
+            }
             self.pulse.step("finding where a partition goes on");
             let watermarks = self.member.source.watermarks(at)?;
             let partition = at.partition;
@@ -300,15 +315,15 @@ impl<'a> Consumer<'a> {
         }
         let answer = self.member.source.read_again(topic, &known)?;
         let until = self.pulse.now() + ANCHOR_MAX;
-        let mut overlap = Overlap::begin(self.pulse.now());
+        let (mut overlap, mut pause) = (Overlap::begin(self.pulse.now()), Duration::ZERO);
         let found = loop {
             let now = self.pulse.now();
-            match answer.try_recv() {
+            match answer.recv_timeout(pause) {
                 Ok(found) => break Some(found),
-                Err(TryRecvError::Empty) if now < until && !self.pulse.is_stopping() => {}
+                Err(RecvTimeoutError::Timeout) if now < until && !self.pulse.is_stopping() => {}
                 Err(_) => break None,
             }
-            overlap.read_on(&mut self.member, &mut self.topics, now);
+            pause = overlap.read_on(&mut self.member, &mut self.topics, now);
         };
         overlap.end(&mut self.member, self.pulse.now());
         found.ok_or_else(|| RoundError::Kafka("old records cannot be read again yet".to_owned()))
@@ -348,7 +363,7 @@ impl<'a> Consumer<'a> {
                 Ok(new) => new,
                 Err(why) => {
                     log::info!("{id}[{partition}]: {why}; looking again");
-                    return self.topics[topic].unplace(Duration::ZERO);
+                    return self.unplace(topic, Duration::ZERO);
                 }
             };
             if new != place {
@@ -372,19 +387,23 @@ impl<'a> Consumer<'a> {
 
     fn store(&mut self, topic: usize) {
         match self.try_to_store(topic) {
-            Ok(()) => {
+            Ok(is_stored) => {
                 if matches!(self.topics[topic].state, TopicState::Holding(_)) {
                     self.member.resume(Some(topic), self.pulse.now());
                 }
                 self.topics[topic].state = TopicState::Reading;
+                if is_stored {
+                    self.recovered(topic);
+                }
             }
             Err(error) => self.give_way(topic, &error),
         }
     }
 
-    fn try_to_store(&mut self, topic: usize) -> Result<(), RoundError> {
+    /// Stores a topic's batch, and returns whether there was one.
+    fn try_to_store(&mut self, topic: usize) -> Result<bool, RoundError> {
         let Self { topics, member, .. } = self;
-        let Some(batch) = topics[topic].batch_to_store() else { return Ok(()) };
+        let Some(batch) = topics[topic].batch_to_store() else { return Ok(false) };
         // The store has no reference before the first try, and only then are there missing offsets to judge.
         if let Some(batch) = Arc::get_mut(batch) {
             let low = |partition| Ok(member.source.watermarks(TopicPartition { topic, partition })?.0);
@@ -409,15 +428,14 @@ impl<'a> Consumer<'a> {
         if !is_whole(&batch, &applied) {
             return Err(StoreError::Conflict("a batch was stored in part, before the end".to_owned()).into());
         }
-        self.recovered(topic);
-        Ok(())
+        Ok(true)
     }
 
     /// Keeps a topic's batch for a later try, or forgets it where the database is somewhere else.
     fn give_way(&mut self, topic: usize, error: &RoundError) {
         let at = self.back_off(topic, error);
         if matches!(error, RoundError::Store(StoreError::Conflict(_))) {
-            return self.topics[topic].unplace(at);
+            return self.unplace(topic, at);
         }
         if self.topics[topic].is_reading() {
             self.member.pause(Some(topic), self.pulse.now());
@@ -441,12 +459,13 @@ impl<'a> Consumer<'a> {
 
     fn recovered(&mut self, topic: usize) {
         self.topics[topic].backoff.reset();
-        // Kafka and the store are in order once they are for every topic.
-        let is_well =
-            |other: usize| other == topic || self.topics[other].is_reading() || !self.member.has_partitions(other);
-        if (0..self.topics.len()).all(is_well) {
-            self.writer.recovered();
+        let ours = (0..self.topics.len()).filter(|other| self.member.has_partitions(*other));
+        let InOrder { kafka, store } = InOrder::of(ours.map(|topic| self.topics[topic].state));
+        if kafka {
             self.member.recovered();
+        }
+        if store {
+            self.writer.recovered();
         }
     }
 
@@ -458,7 +477,7 @@ impl<'a> Consumer<'a> {
         self.end_at = now + END_EVERY;
         let mut all = true;
         for topic in 0..self.topics.len() {
-            all &= self.is_at_end(topic, now)?;
+            all &= !self.pulse.is_stopping() && self.is_at_end(topic, now)?;
         }
         Ok(all)
     }
@@ -469,7 +488,7 @@ impl<'a> Consumer<'a> {
             End::Reached => return Ok(true),
             End::At(ends) => Arc::clone(ends),
             End::Unknown => {
-                match Ends::look(&self.member.source, topic, &self.topics[topic].name) {
+                match Ends::look(&self.member.source, topic) {
                     Ok(ends) => self.topics[topic].end = End::At(Arc::new(ends)),
                     Err(error) if !is_unknown_topic(&error) => self.member.log(&error, now),
                     Err(error) if now.saturating_sub(self.started) > TOPIC_UNKNOWN_MAX => {
@@ -490,10 +509,12 @@ impl<'a> Consumer<'a> {
 
     fn end(mut self) {
         for topic in 0..self.topics.len() {
-            if self.topics[topic].is_collecting() {
+            let now = self.pulse.now();
+            let is_time_left = self.pulse.stopping_for(now).is_none_or(|time| time <= STOP_MAX);
+            if self.topics[topic].is_collecting() && is_time_left {
                 self.store(topic);
             }
-            self.topics[topic].log_end();
+            self.topics[topic].log_end(&self.member.source.topics()[topic]);
         }
         self.member.source.close();
     }

@@ -24,7 +24,7 @@ pub use self::standalone::{Seen, StandaloneConsumer};
 pub(super) use self::unreadable::Unreadable;
 use self::unreadable::{Strikes, is_unreadable};
 use self::waiting::{Waiting, headers};
-use super::batch::{Fingerprint, Record};
+use super::batch::{Fingerprint, Record, TopicId};
 use super::checkpoint::{AnchorRecord, Checkpoint};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Invalid;
@@ -175,6 +175,10 @@ impl Source {
 
     fn consumer(&self) -> &BaseConsumer<Context> {
         self.consumer.as_ref().expect("only close() takes it, and the source with it")
+    }
+
+    pub(super) fn topics(&self) -> &[String] {
+        &self.membership.topics
     }
 
     fn name(&self, topic: usize) -> &str {
@@ -381,6 +385,8 @@ impl Source {
 
     /// Returns how far each partition was read; transaction markers count. One that waits for a schema is left out.
     pub(super) fn positions(&self) -> BTreeMap<TopicPartition, i64> {
+        // None is from before `place`, or what is between would be passed over: librdkafka's thread, which is asked for the
+        // assignment first, has stopped the fetches of the former one by then, and a stop clears the position. A seek clears it too.
         let Ok(list) = self.consumer().position() else { return BTreeMap::new() };
         let elements = list.elements();
         let positions = elements.iter().filter_map(|element| match element.offset() {
@@ -411,11 +417,12 @@ impl Source {
         partitions(self.consumer(), self.name(topic), self.connection.brokers())
     }
 
-    /// Returns the id of the cluster, once it answers for this topic.
-    pub(super) fn cluster(&self, topic: usize) -> Result<String, String> {
+    /// Returns the topic's id in the database, and its partitions.
+    pub(super) fn describe(&self, topic: usize) -> Result<(TopicId, Vec<i32>), String> {
         // A cluster that does not answer must not count as one without id: that would be another key in the database.
-        self.partitions(topic)?;
-        Ok(self.consumer().client().fetch_cluster_id(ASK_MAX).unwrap_or_default())
+        let partitions = self.partitions(topic)?;
+        let cluster = self.consumer().client().fetch_cluster_id(ASK_MAX).unwrap_or_default();
+        Ok((TopicId { cluster, name: self.name(topic).to_owned() }, partitions))
     }
 
     /// Reads again the known records of these partitions, with a short-lived client on a thread of its own: the newest of each, and

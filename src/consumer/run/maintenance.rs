@@ -64,7 +64,7 @@ fn round(
     };
     let thread = std::thread::Builder::new().name("retention".into()).spawn(work);
     thread.map_err(|error| StoreError::Unavailable(format!("no thread for it: {error}")))?;
-    let mut wait = Wait::new(clock.monotonic(), &progress);
+    let (mut wait, mut stopped) = (Wait::new(clock.monotonic(), &progress), None);
     loop {
         match answer.recv_timeout(HEARS) {
             Ok(result) => return result,
@@ -73,7 +73,9 @@ fn round(
             }
             Err(RecvTimeoutError::Timeout) => {}
         }
-        if let Some(error) = wait.is_over(&progress, clock.monotonic(), stop.load(Ordering::Relaxed)) {
+        let now = clock.monotonic();
+        let stopping_for = stop.load(Ordering::Relaxed).then(|| now.saturating_sub(*stopped.get_or_insert(now)));
+        if let Some(error) = wait.is_over(&progress, now, stopping_for) {
             // Should the answer come after all, the round ends with it.
             progress.stop();
             return Err(error);

@@ -1,5 +1,6 @@
 //! Membership of the group: which partitions are ours, and when only a new client helps.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::pulse::Pulse;
@@ -9,6 +10,11 @@ use crate::consumer::source::{Polled, Source, TopicPartition};
 use crate::kafka::LogThrottle;
 use crate::units::lasting;
 
+/// News that waits for the loop: one of each kind, the worst first. librdkafka reports an assignment, a missing topic and a fatal
+/// error once, so none may take the place of another.
+#[derive(Default)]
+struct Heard(BTreeMap<u8, Polled>);
+
 /// Longest time without partitions after an error, while a broker answers.
 const ADRIFT_MAX: Duration = Duration::from_secs(45);
 const REFUSED_EVERY: Duration = Duration::from_secs(5);
@@ -16,14 +22,13 @@ const CONNECT_POLL: Duration = Duration::from_millis(100);
 
 pub(super) struct Member {
     pub(super) source: Source,
-    pub(super) topics: Vec<String>,
     assigned: Vec<TopicPartition>,
     /// Start of a time without partitions after an error.
     adrift: Option<Duration>,
     /// After one side rejected the other: time to look whether certificates or secrets have changed.
     refused: Option<Duration>,
     /// Polled while the loop waited for something else: dealt with before anything more is polled.
-    heard: Option<Polled>,
+    heard: Heard,
     trouble: LogThrottle,
     /// Missing topics: the others are read, and an answer about them is no news of these.
     missing: LogThrottle,
@@ -34,11 +39,10 @@ impl Member {
     pub(super) fn join(settings: &Settings) -> Result<Self, String> {
         Ok(Self {
             source: source(settings)?,
-            topics: settings.membership().topics,
             assigned: Vec::new(),
             adrift: None,
             refused: None,
-            heard: None,
+            heard: Heard::default(),
             trouble: LogThrottle::default(),
             missing: LogThrottle::default(),
             backoff: Backoff::default(),
@@ -66,31 +70,21 @@ impl Member {
     }
 
     pub(super) fn poll(&mut self, timeout: Duration) -> Polled {
-        self.heard.take().unwrap_or_else(|| self.source.poll(timeout))
+        self.heard.worst().unwrap_or_else(|| self.source.poll(timeout))
     }
 
-    /// Keeps the first of what is polled for later, or an assignment in its place.
+    /// Keeps what is polled for later.
     pub(super) fn hear(&mut self, polled: Polled) {
-        match polled {
-            Polled::Nothing => {}
-            // Reported once, and more than what librdkafka says again: nothing is read before they are dealt with.
-            once @ (Polled::Assigned(_) | Polled::Fatal(_)) => self.heard = Some(once),
-            Polled::Misplaced(why) if !matches!(self.heard, Some(Polled::Assigned(_) | Polled::Fatal(_))) => {
-                self.heard = Some(Polled::Misplaced(why));
-            }
-            other => {
-                self.heard.get_or_insert(other);
-            }
-        }
+        self.heard.add(polled);
     }
 
     /// Returns whether something was heard after which no partition is read where it was.
     pub(super) fn is_displaced(&self) -> bool {
-        matches!(self.heard, Some(Polled::Assigned(_) | Polled::Fatal(_) | Polled::Misplaced(_)))
+        self.heard.is_displaced()
     }
 
     pub(super) fn assign(&mut self, partitions: Vec<TopicPartition>) {
-        for (topic, name) in self.topics.iter().enumerate() {
+        for (topic, name) in self.source.topics().iter().enumerate() {
             let of_topic = partitions.iter().filter(|at| at.topic == topic).map(|at| at.partition);
             match of_topic.collect::<Vec<_>>().as_slice() {
                 [] => log::info!("{name}: no partition now"),
@@ -117,7 +111,7 @@ impl Member {
 
     /// Names the missing topics, and what makes them.
     pub(super) fn log_unknown_topic(&self, now: Duration) {
-        let missing = (0..self.topics.len()).filter_map(|topic| self.source.partitions(topic).err());
+        let missing = (0..self.source.topics().len()).filter_map(|topic| self.source.partitions(topic).err());
         for line in missing.filter_map(|error| self.missing.seen(&error, now)) {
             log::warn!("Kafka: {line}");
         }
@@ -141,7 +135,7 @@ impl Member {
     pub(super) fn check_adrift(&mut self, now: Duration) -> Option<String> {
         self.adrift.filter(|since| now.saturating_sub(*since) >= ADRIFT_MAX)?;
         // While no broker answers there is no group to join.
-        let answers = (0..self.topics.len()).any(|topic| self.source.partitions(topic).is_ok());
+        let answers = (0..self.source.topics().len()).any(|topic| self.source.partitions(topic).is_ok());
         self.adrift = (!answers).then_some(now);
         answers.then(|| format!("it answers, and gave this consumer no partition for {}", lasting(ADRIFT_MAX)))
     }
@@ -191,11 +185,59 @@ impl Member {
     }
 
     fn replace(&mut self, source: Source) {
-        (self.heard, self.assigned) = (None, Vec::new());
+        (self.heard, self.assigned) = (Heard::default(), Vec::new());
         std::mem::replace(&mut self.source, source).close();
     }
 }
 
 fn source(settings: &Settings) -> Result<Source, String> {
     Source::new(&settings.connection, &settings.membership(), settings.decoder(), settings.give_up)
+}
+
+impl Heard {
+    fn add(&mut self, polled: Polled) {
+        let rank = match polled {
+            Polled::Fatal(_) => 0,
+            Polled::Assigned(_) => 1,
+            Polled::Misplaced(_) => 2,
+            Polled::Refused(_) => 3,
+            Polled::UnknownTopic => 4,
+            Polled::Trouble(_) => 5,
+            Polled::Record(..) | Polled::Unreadable(..) | Polled::Nothing => return,
+        };
+        self.0.insert(rank, polled);
+    }
+
+    fn worst(&mut self) -> Option<Polled> {
+        self.0.pop_first().map(|(_, polled)| polled)
+    }
+
+    fn is_displaced(&self) -> bool {
+        self.0.values().any(|news| matches!(news, Polled::Assigned(_) | Polled::Fatal(_) | Polled::Misplaced(_)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_heard_is_kept_by_kind_and_the_worst_comes_first() {
+        let mut heard = Heard::default();
+        heard.add(Polled::UnknownTopic);
+        heard.add(Polled::Trouble("a".into()));
+        heard.add(Polled::Nothing);
+        assert!(!heard.is_displaced());
+        heard.add(Polled::Assigned(vec![TopicPartition { topic: 0, partition: 3 }]));
+        heard.add(Polled::Fatal("b".into()));
+        heard.add(Polled::Assigned(Vec::new()));
+        heard.add(Polled::Trouble("c".into()));
+        assert!(heard.is_displaced());
+        assert!(matches!(heard.worst(), Some(Polled::Fatal(_))));
+        assert!(matches!(heard.worst(), Some(Polled::Assigned(last)) if last.is_empty()));
+        assert!(!heard.is_displaced());
+        assert!(matches!(heard.worst(), Some(Polled::UnknownTopic)));
+        assert!(matches!(heard.worst(), Some(Polled::Trouble(last)) if last == "c"));
+        assert!(heard.worst().is_none());
+    }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::membership::Member;
-use super::topic::{Topic, deliver};
+use super::topic::{Topic, read};
 
 const FINISHED: Duration = Duration::from_millis(1);
 /// Time after which Kafka is paused while a slow store keeps a full batch waiting, so that polling can go on.
@@ -19,21 +19,22 @@ impl Overlap {
         Self { full_until: now + FULL_MAX, is_paused: false }
     }
 
-    /// Polls once, or waits as long, if a batch has no room.
-    pub(super) fn read_on(&mut self, member: &mut Member, topics: &mut [Topic], now: Duration) {
+    /// Reads what there is. Returns how long the answer may be waited for before the next call: a batch that has no room is not
+    /// read on.
+    pub(super) fn read_on(&mut self, member: &mut Member, topics: &mut [Topic], now: Duration) -> Duration {
         if topics.iter().any(Topic::is_full) {
             if now < self.full_until {
-                return std::thread::sleep(FINISHED);
+                return FINISHED;
             }
             if !self.is_paused {
                 self.is_paused = true;
                 member.pause(None, now);
             }
         }
-        let polled = member.source.poll(FINISHED);
-        if let Some(news) = deliver(topics, polled, now) {
+        if let Some(news) = read(topics, FINISHED, || now, |timeout| member.source.poll(timeout)) {
             member.hear(news);
         }
+        Duration::ZERO
     }
 
     pub(super) fn end(self, member: &mut Member, now: Duration) {

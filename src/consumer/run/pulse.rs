@@ -25,6 +25,8 @@ pub(super) struct Pulse<'a> {
     heart: Heart,
     pub(super) service: Service,
     stop: &'a AtomicBool,
+    /// Time at which `stop` was first seen.
+    stopped: Option<Duration>,
 }
 
 impl<'a> Pulse<'a> {
@@ -33,7 +35,7 @@ impl<'a> Pulse<'a> {
         if watchdog {
             heart.watch(LOOK, failpoints::duration("step-max-s", STEP_MAX), end)?;
         }
-        Ok(Self { clock: SystemClock::default(), heart, service: Service::ready(Duration::ZERO), stop })
+        Ok(Self { clock: SystemClock::default(), heart, service: Service::ready(Duration::ZERO), stop, stopped: None })
     }
 
     pub(super) fn now(&self) -> Duration {
@@ -53,6 +55,11 @@ impl<'a> Pulse<'a> {
 
     pub(super) fn is_stopping(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Returns for how long an end has been asked for.
+    pub(super) fn stopping_for(&mut self, now: Duration) -> Option<Duration> {
+        self.is_stopping().then(|| now.saturating_sub(*self.stopped.get_or_insert(now)))
     }
 }
 

@@ -14,7 +14,6 @@ use crate::consumer::store::Applied;
 use crate::units::counted;
 
 pub(super) struct Topic {
-    pub(super) name: String,
     pub(super) state: TopicState,
     pub(super) builder: BatchBuilder,
     /// The batch before, until it is stored.
@@ -43,6 +42,29 @@ pub(super) enum TopicState {
     Holding(Duration),
 }
 
+impl TopicState {
+    pub(super) fn is_placed(self) -> bool {
+        !matches!(self, Self::Unplaced(_))
+    }
+}
+
+/// Parts that are in order for every topic that has partitions here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct InOrder {
+    /// A topic that is held waits for the store, not for Kafka.
+    pub(super) kafka: bool,
+    pub(super) store: bool,
+}
+
+impl InOrder {
+    pub(super) fn of(states: impl Iterator<Item = TopicState>) -> Self {
+        states.fold(Self { kafka: true, store: true }, |Self { kafka, store }, state| Self {
+            kafka: kafka && state.is_placed(),
+            store: store && state == TopicState::Reading,
+        })
+    }
+}
+
 /// End of a topic, for which `until_end` waits.
 #[derive(Default, PartialEq, Eq)]
 pub(super) enum End {
@@ -59,6 +81,9 @@ pub(super) struct Ends {
     offsets: BTreeMap<i32, (i64, i64)>,
 }
 
+/// Most records that are polled in a row.
+const RECORDS_MAX: usize = 64;
+
 #[derive(Clone, Copy, Debug, Default)]
 struct Stored {
     rows: u64,
@@ -67,9 +92,8 @@ struct Stored {
 }
 
 impl Topic {
-    pub(super) fn new(name: &str) -> Self {
+    pub(super) fn new() -> Self {
         Self {
-            name: name.to_owned(),
             state: TopicState::Unplaced(Duration::ZERO),
             builder: BatchBuilder::default(),
             storing: None,
@@ -141,20 +165,19 @@ impl Topic {
         next
     }
 
-    pub(super) fn log_end(&self) {
+    pub(super) fn log_end(&self, name: &str) {
         let Stored { rows, dead_letters, gaps } = self.stored;
         let gaps = if gaps > 0 { format!(", {}", counted(gaps, "gap")) } else { String::new() };
-        log::info!("{}: stored {}, {}{gaps}", self.name, counted(rows, "event"), counted(dead_letters, "dead letter"));
+        log::info!("{name}: stored {}, {}{gaps}", counted(rows, "event"), counted(dead_letters, "dead letter"));
     }
 }
 
 impl Ends {
-    pub(super) fn look(source: &Source, topic: usize, name: &str) -> Result<Self, String> {
-        let id = TopicId { cluster: source.cluster(topic)?, name: name.to_owned() };
-        let partitions = source.partitions(topic)?.into_iter();
-        let offsets =
-            partitions.map(|partition| Ok((partition, source.watermarks(TopicPartition { topic, partition })?)));
-        Ok(Self { topic: id, offsets: offsets.collect::<Result<_, String>>()? })
+    pub(super) fn look(source: &Source, topic: usize) -> Result<Self, String> {
+        let (id, partitions) = source.describe(topic)?;
+        let watermarks = |partition| Ok((partition, source.watermarks(TopicPartition { topic, partition })?));
+        let offsets = partitions.into_iter().map(watermarks).collect::<Result<_, String>>()?;
+        Ok(Self { topic: id, offsets })
     }
 
     pub(super) fn are_reached(&self, stored: &Checkpoints) -> bool {
@@ -166,11 +189,30 @@ impl Ends {
 }
 
 /// Gives a record, or what cannot be read, to its topic; returns all else.
-pub(super) fn deliver(topics: &mut [Topic], polled: Polled, now: Duration) -> Option<Polled> {
+fn deliver(topics: &mut [Topic], polled: Polled, now: Duration) -> Option<Polled> {
     match polled {
         Polled::Record(at, record) => topics[at.topic].builder.take(at.partition, record, now),
         Polled::Unreadable(topic, unreadable) => topics[topic].builder.pass_unreadable(unreadable, now),
         other => return Some(other),
+    }
+    None
+}
+
+/// Polls, and goes on with what comes at once: up to a bound, so that signals and other work get their turn, until a batch is full,
+/// or until there is something else, which is returned.
+pub(super) fn read(
+    topics: &mut [Topic],
+    mut timeout: Duration,
+    now: impl Fn() -> Duration,
+    mut poll: impl FnMut(Duration) -> Polled,
+) -> Option<Polled> {
+    for _ in 0..RECORDS_MAX {
+        match deliver(topics, poll(std::mem::take(&mut timeout)), now()) {
+            Some(Polled::Nothing) => break,
+            None if topics.iter().any(Topic::is_full) => break,
+            None => {}
+            news => return news,
+        }
     }
     None
 }
@@ -213,4 +255,52 @@ pub(super) fn log_rejected(batch: &Batch, applied: &Applied) {
     }
     let (rows, letters) = (applied.inserted, applied.rejected.len() as u64);
     log::debug!("{}: {}, {}", batch.topic, counted(rows, "row"), counted(letters, "dead letter"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consumer::batch::Record;
+
+    #[test]
+    fn records_are_polled_in_a_row_until_none_is_there_at_once_or_something_else_is() {
+        let mut topics = [Topic::new()];
+        let mut read_through = |kinds: &[&str]| {
+            let (mut kinds, mut timeouts) = (kinds.iter(), Vec::new());
+            let news = read(
+                &mut topics,
+                Duration::from_secs(1),
+                || Duration::ZERO,
+                |timeout| {
+                    timeouts.push(timeout);
+                    let at = TopicPartition { topic: 0, partition: 0 };
+                    match *kinds.next().expect("no more is asked for") {
+                        "record" => Polled::Record(at, Record::new(0, None, None, None)),
+                        "nothing" => Polled::Nothing,
+                        trouble => Polled::Trouble(trouble.to_owned()),
+                    }
+                },
+            );
+            assert!(timeouts[0] == Duration::from_secs(1) && timeouts[1..].iter().all(Duration::is_zero));
+            (timeouts.len(), news)
+        };
+        assert!(matches!(read_through(&["nothing"]), (1, None)));
+        assert!(matches!(read_through(&["record", "record", "nothing"]), (3, None)));
+        assert!(matches!(read_through(&["record", "bad"]), (2, Some(Polled::Trouble(_)))));
+        assert!(matches!(read_through(&["record"; 64]), (64, None)), "and then something else is done");
+    }
+
+    #[test]
+    fn kafka_is_in_order_when_all_is_placed_and_the_store_when_all_is_read() {
+        use TopicState::{Holding, Reading, Unplaced};
+        let at = Duration::ZERO;
+        let of = |states: &[TopicState]| {
+            let InOrder { kafka, store } = InOrder::of(states.iter().copied());
+            (kafka, store)
+        };
+        assert_eq!(of(&[Reading, Reading]), (true, true));
+        assert_eq!(of(&[Reading, Holding(at)]), (true, false));
+        assert_eq!(of(&[Holding(at), Unplaced(at)]), (false, false));
+        assert_eq!(of(&[Reading, Unplaced(at)]), (false, false));
+    }
 }

@@ -4,7 +4,7 @@
 //! all the same, guards 1 and 3 see to it that nothing is stored twice.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use super::pulse::Pulse;
@@ -15,8 +15,8 @@ use crate::units::lasting;
 
 /// Longest time without an answer of the database.
 const ANSWER_MAX: Duration = Duration::from_secs(90);
-/// Longest time that the store may go on after `stop` was set.
-const STOP_MAX: Duration = Duration::from_secs(4);
+/// Longest time that the store may go on after an end was asked for, for all topics together.
+pub(super) const STOP_MAX: Duration = Duration::from_secs(4);
 const MIGRATION_SAID: Duration = Duration::from_secs(60);
 
 pub(super) struct Writer {
@@ -38,33 +38,33 @@ impl Writer {
         Self { url: url.clone(), options, worker: None, trouble: LogThrottle::default() }
     }
 
-    /// Waits for the store's answer, and calls `meanwhile` again and again: half of the time is the database's, and the group must
-    /// not take us for dead while it is slow.
+    /// Waits for the store's answer, and calls `meanwhile` again and again, each time after the wait that it returned: half of the
+    /// time is the database's, and the group must not take us for dead while it is slow.
     pub(super) fn ask<T: Send + 'static>(
         &mut self,
         pulse: &mut Pulse<'_>,
-        mut meanwhile: impl FnMut(Duration),
+        mut meanwhile: impl FnMut(Duration) -> Duration,
         work: impl FnOnce(&mut dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (answer, progress) = self.begin(work)?;
-        let mut wait = Wait::new(pulse.now(), &progress);
+        let (mut wait, mut pause) = (Wait::new(pulse.now(), &progress), Duration::ZERO);
         loop {
-            match answer.try_recv() {
+            match answer.recv_timeout(pause) {
                 Ok(answered) => return answered,
-                Err(TryRecvError::Empty) => {}
-                Err(TryRecvError::Disconnected) => {
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
                     self.abandon();
                     return Err(StoreError::Unavailable("the thread of the store has ended; see above".to_owned()));
                 }
             }
             // The whole process may have been stopped since the last time.
             let now = pulse.step("waiting for the database");
-            if let Some(error) = wait.is_over(&progress, now, pulse.is_stopping()) {
+            if let Some(error) = wait.is_over(&progress, now, pulse.stopping_for(now)) {
                 self.abandon();
                 return Err(error);
             }
             pulse.service.lives(now);
-            meanwhile(now);
+            pause = meanwhile(now);
         }
     }
 
@@ -127,20 +127,23 @@ pub(super) struct Wait {
     since: Duration,
     answers: u64,
     migrating: Option<(Duration, Duration)>,
-    stopping: Option<Duration>,
 }
 
 impl Wait {
     pub(super) fn new(now: Duration, progress: &StoreProgress) -> Self {
-        Self { since: now, answers: progress.answers(), migrating: None, stopping: None }
+        Self { since: now, answers: progress.answers(), migrating: None }
     }
 
-    /// Returns why the wait is over. With `stop`, asks the database's thread to end, and waits for it a little.
-    pub(super) fn is_over(&mut self, progress: &StoreProgress, now: Duration, stop: bool) -> Option<StoreError> {
-        if stop {
+    /// Returns why the wait is over. Once an end is asked for, asks the database's thread to end, and waits for it a little.
+    pub(super) fn is_over(
+        &mut self,
+        progress: &StoreProgress,
+        now: Duration,
+        stopping_for: Option<Duration>,
+    ) -> Option<StoreError> {
+        if let Some(time) = stopping_for {
             progress.stop();
-            let stopping = *self.stopping.get_or_insert(now);
-            return (now.saturating_sub(stopping) > STOP_MAX).then(|| {
+            return (time > STOP_MAX).then(|| {
                 StoreError::Unavailable(
                     "the store did not finish before the end; what it has not committed is read again".into(),
                 )

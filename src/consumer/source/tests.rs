@@ -29,8 +29,12 @@ fn membership() -> Membership {
 
 impl World {
     fn new(decoder: Decoder, give_up: Option<Duration>) -> Self {
+        Self::of(2, decoder, give_up)
+    }
+
+    fn of(partitions: usize, decoder: Decoder, give_up: Option<Duration>) -> Self {
         let mock = MockCluster::new(1).unwrap();
-        mock.create_topic(TOPIC, 2, 1).unwrap();
+        mock.create_topic(TOPIC, partitions as i32, 1).unwrap();
         mock.create_topic(OTHER, 1, 1).unwrap();
         let raw = RawConnection { brokers: Some(mock.bootstrap_servers()), ..RawConnection::default() };
         let source = Source::new(&Connection::new(raw, None).unwrap(), &membership(), decoder, give_up).unwrap();
@@ -38,10 +42,14 @@ impl World {
     }
 
     fn produce(&self, at: TopicPartition, payloads: &[&[u8]]) {
+        self.produce_to(&[at], payloads);
+    }
+
+    fn produce_to(&self, partitions: &[TopicPartition], payloads: &[&[u8]]) {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", self.mock.bootstrap_servers());
         let producer: BaseProducer = config.create().unwrap();
-        for payload in payloads {
+        for (at, payload) in partitions.iter().flat_map(|at| payloads.iter().map(move |payload| (at, payload))) {
             let record: BaseRecord<'_, (), [u8]> =
                 BaseRecord::to([TOPIC, OTHER][at.topic]).partition(at.partition).payload(payload);
             producer.send(record).map_err(|(error, _)| error).unwrap();
@@ -125,6 +133,22 @@ fn what_was_paused_is_read_where_it_is_placed() {
     assert_eq!(world.read_all(), []);
     world.source.resume(&[T0, T1]).unwrap();
     assert_eq!(world.read(1), [(T1, 1)]);
+}
+
+/// Of many partitions, librdkafka may still be stopping the last ones when it has taken the next assignment.
+#[test]
+fn a_partition_that_is_placed_has_no_position_before_it_is_read() {
+    let all: Vec<TopicPartition> = (0..100).map(|partition| TopicPartition { topic: 0, partition }).collect();
+    let mut world = World::of(all.len(), Decoder::new(NoRegistry), None);
+    world.produce_to(&all, &[b"a"]);
+    world.poll_until(&mut Vec::new(), |polled| matches!(polled, Polled::Assigned(_)));
+    let first: BTreeMap<TopicPartition, i64> = all.iter().map(|at| (*at, 0)).collect();
+    for _ in 0..3 {
+        world.source.place(&first).unwrap();
+        assert_eq!(world.source.positions(), BTreeMap::new());
+        world.read(all.len());
+        assert_eq!(world.source.positions().len(), all.len());
+    }
 }
 
 #[test]
@@ -217,15 +241,15 @@ fn a_missing_topic_is_reported_and_the_other_is_read() {
 #[test]
 fn a_cluster_has_one_id() {
     let mut world = World::new(Decoder::new(NoRegistry), None);
-    let id = world.source.cluster(0).unwrap();
+    let id = world.source.describe(0).unwrap().0.cluster;
     assert!(id.starts_with("mockCluster"), "{id}");
     world.placed();
-    assert_eq!(world.source.cluster(0).unwrap(), id);
+    assert_eq!(world.source.describe(0).unwrap().0, TopicId { cluster: id, name: TOPIC.into() });
     // Without an answer there is none: another key in the database would be another topic.
     let raw = RawConnection { brokers: Some("127.0.0.1:1".into()), ..RawConnection::default() };
     let alone =
         Source::new(&Connection::new(raw, None).unwrap(), &membership(), Decoder::new(NoRegistry), None).unwrap();
-    assert!(alone.cluster(0).is_err());
+    assert!(alone.describe(0).is_err());
     alone.close();
 }
 
