@@ -144,7 +144,7 @@ impl<'a> Consumer<'a> {
     }
 
     fn round(&mut self) -> Result<bool, Failure> {
-        let now = self.pulse.step("asking how far it is");
+        let now = self.pulse.step("querying the offsets");
         if self.options.until_end && self.has_ended(now)? {
             return Ok(false);
         }
@@ -159,7 +159,7 @@ impl<'a> Consumer<'a> {
         self.pulse.step("waiting for Kafka");
         let is_collecting = self.topics.iter().any(Topic::is_collecting);
         let polled = self.member.poll(if is_collecting { LINGER } else { POLL });
-        let now = self.pulse.step("dealing with what Kafka said");
+        let now = self.pulse.step("processing messages");
         self.pulse.service.lives(now);
         if let Some(news) = deliver(&mut self.topics, polled, now) {
             self.deal_with(news, now);
@@ -189,7 +189,7 @@ impl<'a> Consumer<'a> {
                 self.unplace_all();
             }
             Polled::Misplaced(why) => {
-                log::info!("{}: {why}; looking where to go on", self.member.topics.join(", "));
+                log::info!("{}: {why}; looking up where to resume", self.member.topics.join(", "));
                 self.unplace_all();
             }
             Polled::UnknownTopic => self.member.log_unknown_topic(now),
@@ -248,7 +248,7 @@ impl<'a> Consumer<'a> {
         let found = self.known_records(topic, &stored)?;
         let mut checkpoints = Checkpoints::new();
         for at in assigned {
-            self.pulse.step("finding where a partition goes on");
+            self.pulse.step("looking up where a partition resumes");
             let watermarks = self.member.source.watermarks(at)?;
             let partition = at.partition;
             let checkpoint = if let Some(old) = stored.get(&partition) {
@@ -347,7 +347,7 @@ impl<'a> Consumer<'a> {
             let new = match positions::judge_anchor(&place, before, found, watermarks) {
                 Ok(new) => new,
                 Err(why) => {
-                    log::info!("{id}[{partition}]: {why}; looking again");
+                    log::info!("{id}[{partition}]: {why}; looking up where to resume");
                     return self.topics[topic].unplace(Duration::ZERO);
                 }
             };

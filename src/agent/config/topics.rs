@@ -42,7 +42,7 @@ impl Topics {
             return Err(Invalid::new("topics.partitions", format!("is {partitions}; a topic has at least 1")));
         }
         if raw.replication.is_some_and(|replication| !(1..=i32::from(i16::MAX)).contains(&replication)) {
-            return Err(Invalid::new("topics.replication", "is no number of brokers; write 1 or more"));
+            return Err(Invalid::new("topics.replication", "is not a number of brokers; write 1 or more"));
         }
         Ok(Self {
             rates: name("topics.rates", raw.rates, "highwater.rates")?,
@@ -58,7 +58,7 @@ impl Topics {
 pub(super) fn check_topic(key: &str, topic: &str) -> Result<(), Invalid> {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     if topic.is_empty() || topic.len() > 249 || !topic.bytes().all(legal) || topic == "." || topic == ".." {
-        let message = format!("`{topic}` is no topic: letters, digits, `.`, `_` and `-` make one, up to 249 of them");
+        let message = format!("`{topic}` is not a topic name, which has up to 249 letters, digits, `.`, `_` and `-`");
         return Err(Invalid::new(key, message));
     }
     Ok(())

@@ -99,14 +99,14 @@ pub(super) fn time_format(text: &str) -> Result<String, String> {
     let some_time = ZonedDateTime::new(Timestamp::UNIX_EPOCH, TimeZone::UTC);
     match strtime::format(text, &some_time) {
         Ok(formatted) if text.contains('%') && strtime::parse(text, &formatted).is_ok() => Ok(text.to_owned()),
-        Ok(_) => Err("is no format to read a time by; write one of strftime(3), as in '%d.%m.%Y %H:%M:%S'".to_owned()),
+        Ok(_) => Err("is not a time format; write one of strftime(3), as in '%d.%m.%Y %H:%M:%S'".to_owned()),
         Err(error) => Err(format!("{error}; write a format of strftime(3), as in '%d.%m.%Y %H:%M:%S'")),
     }
 }
 
 pub(super) fn time_zone(text: &str) -> Result<TimeZone, String> {
     TimeZone::get(text).map_err(|_| {
-        "is no time zone of the tz database; write one as in Europe/Berlin, America/New_York, UTC".to_owned()
+        "is not a time zone of the tz database; write one as in Europe/Berlin, America/New_York, UTC".to_owned()
     })
 }
 
