@@ -75,7 +75,7 @@ fn readings() {
     }
 }
 
-/// The agent at rest beside vnstatd, both reading each second as far as they can, at the same time.
+/// Measures the agent at rest, and at the same time vnstatd, whose shortest interval is 2 s.
 fn idle() {
     let mut agent = Agent::new("[[limit]]\ninterface = '*'\nraise_at = '100 Gbit/s'\n");
     let running = agent.start(&["--quiet"]);

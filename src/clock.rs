@@ -87,8 +87,10 @@ fn since_zero(clock: ClockId) -> Duration {
     Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
 }
 
+/// Clock that only its owner moves; clones share the time.
 #[derive(Clone, Debug)]
 pub struct ManualClock {
+    /// `CLOCK_MONOTONIC`, `CLOCK_BOOTTIME` and the wall clock.
     now: Rc<Cell<(Duration, Duration, DateTime<Utc>)>>,
     synced: Option<bool>,
 }

@@ -92,7 +92,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("queue.buffering.max.messages", "memory is bounded by it"),
     ("queue.buffering.max.kbytes", "memory is bounded by it"),
     ("queued.max.messages.kbytes", "memory is bounded by it"),
-    ("allow.auto.create.topics", "a typing error would make a topic: make it with Kafka's own tools"),
+    ("allow.auto.create.topics", "a typing error would create a topic: create topics with `highwater-agent topics`"),
     ("enable.auto.commit", "offsets are committed after the database has the rows"),
     ("enable.auto.offset.store", "offsets are committed after the database has the rows"),
     ("auto.offset.reset", "set kafka.start"),
@@ -336,9 +336,10 @@ fn check_broker(broker: &str) -> Result<(), Invalid> {
         _ if host.is_empty() || host.contains(char::is_whitespace) => {
             invalid(format!("`{broker}` names no host; {example}"))
         }
-        Some(Ok(0) | Err(_)) => {
-            invalid(format!("`{broker}`: `{}` is no port, which is a number from 1 to 65535", port.unwrap_or_default()))
-        }
+        Some(Ok(0) | Err(_)) => invalid(format!(
+            "`{broker}`: `{}` is not a port, which is a number from 1 to 65535",
+            port.unwrap_or_default()
+        )),
         _ => Ok(()),
     }
 }
@@ -478,7 +479,7 @@ mod tests {
     #[test]
     fn a_property_is_checked_and_its_value_not_shown() {
         for (name, value, says) in [
-            ("sasl.oauthbearer.client.secrett", "s3cret", "is no property"),
+            ("sasl.oauthbearer.client.secrett", "s3cret", "is not a property"),
             ("socket.timeout.ms", "s3cret", "does not take this value"),
             ("socket.timeout.ms", "-7", "does not take this value"),
         ] {
@@ -503,11 +504,11 @@ mod tests {
             assert!(brokers(list).is_ok(), "{list}");
         }
         for (list, says) in [
-            ("a:1,b:99999", "`b:99999`: `99999` is no port"),
-            ("a:0", "`0` is no port"),
-            ("a:", "`` is no port"),
-            ("a:x", "`x` is no port"),
-            ("[::1]:65536", "`65536` is no port"),
+            ("a:1,b:99999", "`b:99999`: `99999` is not a port"),
+            ("a:0", "`0` is not a port"),
+            ("a:", "`` is not a port"),
+            ("a:x", "`x` is not a port"),
+            ("[::1]:65536", "`65536` is not a port"),
             (":9092", "names no host"),
             ("a b:9092", "names no host"),
         ] {
@@ -519,8 +520,10 @@ mod tests {
     #[test]
     fn trouble_is_said_at_once_and_then_rarely() {
         let (trouble, start) = (LogThrottle::default(), Duration::from_secs(7));
-        assert!(trouble.seen("broker away", start).is_some());
-        assert!(trouble.seen("broker away (after 7ms in state CONNECT)", start + Duration::from_secs(1)).is_none());
+        assert!(trouble.seen("cannot reach Kafka", start).is_some());
+        assert!(
+            trouble.seen("cannot reach Kafka (after 7ms in state CONNECT)", start + Duration::from_secs(1)).is_none()
+        );
         assert!(trouble.seen("no such topic", start + Duration::from_secs(2)).is_some());
         assert!(trouble.seen("no such topic", start + SILENCE * 2).unwrap().contains("in 9 min 58 s"));
         assert!(trouble.over() && !trouble.over());

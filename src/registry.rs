@@ -86,7 +86,7 @@ impl RegistryAddress {
         let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).unwrap_or_default();
         let authority = host.split('/').next().unwrap_or_default();
         if authority.is_empty() || url.contains(char::is_whitespace) {
-            let message = format!("`{url}` is no address; write it as \"https://registry.example:8081\"");
+            let message = format!("`{url}` is not an address; write it as \"https://registry.example:8081\"");
             return Err(Invalid::new(key("url"), message));
         }
         if authority.contains('@') {
@@ -95,7 +95,10 @@ impl RegistryAddress {
         let password = secret(&key("password_file"), raw.password_file, credentials)?;
         let login = match (raw.username, password) {
             (Some(username), _) if username.contains(':') => {
-                return Err(Invalid::new(key("username"), "holds a colon, which basic authentication cannot say"));
+                return Err(Invalid::new(
+                    key("username"),
+                    "contains a colon, which basic authentication does not allow",
+                ));
             }
             (Some(username), Some(password)) => Some((username, password)),
             (None, None) => None,
@@ -204,7 +207,7 @@ impl Registry {
     pub fn schema(&self, id: u32) -> Result<RegisteredSchema, RegistryError> {
         // Ids are signed numbers. A registry may answer a larger one as it would a wrong address.
         if i32::try_from(id).is_err() {
-            return Err(RegistryError::Unknown(format!("{id} is no id of a schema")));
+            return Err(RegistryError::Unknown(format!("{id} is not a schema id")));
         }
         let mut request = self.http.get(format!("{}/schemas/ids/{id}", self.url)).header("accept", JSON);
         if let Some(authorization) = &self.authorization {
@@ -267,7 +270,7 @@ fn understood(status: u16, body: &[u8]) -> Result<Value, RegistryError> {
         200..=299 => match answer {
             Ok(answer) => Ok(answer),
             Err(_) => {
-                Err(RegistryError::Misconfigured(format!("{}, which is no JSON; check kafka.registry.url", said())))
+                Err(RegistryError::Misconfigured(format!("{}, which is not JSON; check kafka.registry.url", said())))
             }
         },
         404 if matches!(code(), Some(40_401..=40_403)) => Err(RegistryError::Unknown(said())),
@@ -305,8 +308,8 @@ mod tests {
         assert_eq!(address(RawRegistry::default()), Ok(None));
         assert_eq!(address(url("http://r:8081/api/")).unwrap().unwrap().url(), "http://r:8081/api");
         for (raw, key, says) in [
-            (url("registry:8081"), "url", "is no address; write it as"),
-            (url("http:///x"), "url", "is no address"),
+            (url("registry:8081"), "url", "is not an address; write it as"),
+            (url("http:///x"), "url", "is not an address"),
             (url("http://u:p@r"), "url", "set username and password_file"),
             (RawRegistry { username: some("u"), ..RawRegistry::default() }, "url", "is missing"),
             (RawRegistry { username: some("u"), ..url("http://r") }, "password_file", "is missing"),
@@ -338,7 +341,7 @@ mod tests {
             (404, r#"{"error_code":404,"message":"HTTP 404 Not Found"}"#, "check kafka.registry.url"),
             (404, "<html>", "check kafka.registry.url"),
             (302, "", "check kafka.registry.url"),
-            (200, "<html>", "which is no JSON"),
+            (200, "<html>", "which is not JSON"),
             (401, "", "check kafka.registry.username"),
             (409, r#"{"error_code":409,"message":"Incompatible"}"#, "409 Incompatible; the schema of this version"),
         ] {

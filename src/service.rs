@@ -49,6 +49,6 @@ impl Service {
 
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        log::warn!("the service manager cannot be told: {error}");
+        log::warn!("cannot notify systemd: {error}");
     }
 }

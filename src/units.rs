@@ -133,6 +133,11 @@ pub fn lasting(duration: Duration) -> String {
     }
 }
 
+/// Formats a configured duration: as [`lasting`], but exact below two minutes (`0.25 s`).
+pub fn exactly(duration: Duration) -> String {
+    if duration < Duration::from_secs(120) { format!("{} s", duration.as_secs_f64()) } else { lasting(duration) }
+}
+
 fn in_units(seconds: u64) -> String {
     let parts = [("d", seconds / 86_400), ("h", seconds / 3_600 % 24), ("min", seconds / 60 % 60), ("s", seconds % 60)];
     let largest = parts.iter().position(|(_, count)| *count > 0).unwrap_or(parts.len() - 1);
@@ -140,7 +145,7 @@ fn in_units(seconds: u64) -> String {
     shown.map(|(_, (unit, count))| format!("{count} {unit}")).collect::<Vec<_>>().join(" ")
 }
 
-pub(crate) fn coarse(seconds: u64) -> u64 {
+fn coarse(seconds: u64) -> u64 {
     let step = match seconds {
         ..3_600 => 1,
         3_600..86_400 => 60,

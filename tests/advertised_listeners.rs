@@ -1,5 +1,5 @@
-//! A broker whose `advertised.listeners` names an address of no use to this host: the client reaches the configured address, and
-//! is sent on to one that it cannot resolve or reach. Each command reports that address, and what to look at.
+//! A broker whose `advertised.listeners` has an address that this host cannot resolve or reach: the client connects to the
+//! configured address, and the broker refers it to the other one. Each command reports that address, and what to check.
 
 use std::fs::{self, File};
 use std::process::{Command, Stdio};

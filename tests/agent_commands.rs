@@ -32,10 +32,10 @@ fn a_wrong_configuration_is_78_and_one_line() {
         ("intervall = '1s'", ":1: unknown key `intervall`; did you mean `interval`?"),
         ("[[limit]]\ninterface = 'eth*'\nraise_at = '80 Mbit/s'\nclear_at = '90 Mbit/s'", ":4: limit.clear_at: "),
         ("[kafka]\nbrokers = ''", ":2: kafka.brokers: is empty"),
-        ("[kafka]\nbrokers = 'a:99999'", ":2: kafka.brokers: `a:99999`: `99999` is no port"),
+        ("[kafka]\nbrokers = 'a:99999'", ":2: kafka.brokers: `a:99999`: `99999` is not a port"),
         (
             "[kafka.properties]\n'sasl.oauthbearer.client.secrett' = 's3cret'",
-            ":2: kafka.properties.sasl.oauthbearer.client.secrett: is no property",
+            ":2: kafka.properties.sasl.oauthbearer.client.secrett: is not a property",
         ),
         ("interval = ", ":1: "),
     ] {
@@ -89,7 +89,7 @@ fn it_ends_in_order_on_a_signal_and_reads_its_configuration_again() {
     running.until("nothing can be exceeded");
     agent.configure("interval = 5");
     running.signal("HUP");
-    running.until("the configuration stays as it was");
+    running.until("the previous configuration stays in effect");
     agent.configure(&format!("source = 'synthetic'\n{limit}[kafka]\nbrokers = '127.0.0.1:9'\n"));
     running.signal("HUP");
     running.until("bandwidth exceeded on syn0 rx");
@@ -148,14 +148,14 @@ fn a_port_that_is_none_is_78_for_every_command_of_both_programs() {
     for arguments in ["run", "check", "topics", "simulate", "replay nowhere.csv --limit 1kbit/s --publish --rates"] {
         let more = ["-b", "host:99999", "-c", &agent];
         let (code, _, err) = run(&[&arguments.split(' ').collect::<Vec<_>>()[..], &more].concat());
-        assert!(code == 78 && err.contains("`99999` is no port"), "{arguments}: {code} {err}");
+        assert!(code == 78 && err.contains("`99999` is not a port"), "{arguments}: {code} {err}");
     }
     for arguments in ["run", "check", "tail", "lag", "losses", "totals", "dead-letters list"] {
         let mut command = crate::support::consumer::command();
         let output = command.args(arguments.split(' ')).args(["-b", "host:99999", "-c", &consumer]).output();
         let output = output.expect("the consumer runs");
         let err = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.code() == Some(78) && err.contains("`99999` is no port"), "{arguments}: {err}");
+        assert!(output.status.code() == Some(78) && err.contains("`99999` is not a port"), "{arguments}: {err}");
     }
 }
 
@@ -168,7 +168,7 @@ fn a_new_interval_counts_from_now() {
     running.until("reading by synthetic");
     agent.configure(&config("1s"));
     running.signal("HUP");
-    running.until("the configuration was read again");
+    running.until("the configuration was reloaded");
     until("readings each second", || {
         let status = command().args(["status", "--format", "json", "--config"]).arg(agent.config()).output().unwrap();
         let report: serde_json::Value = serde_json::from_slice(&status.stdout).expect("JSON");

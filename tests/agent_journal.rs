@@ -36,9 +36,9 @@ fn a_broker_that_comes_late_gets_everything() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut agent = Agent::new(&busy(&format!("127.0.0.1:{port}"), &topic));
     let mut running = agent.start(&[]);
-    running.until("broker away, the events stay in the journal");
+    running.until("cannot reach Kafka, the events stay in the journal");
     std::thread::sleep(Duration::from_secs(3));
-    let away = running.log().matches("broker away").count();
+    let away = running.log().matches("cannot reach Kafka").count();
     assert!(away <= 3, "said at a sane rate, not {away} times");
     agent.configure(&busy(&kafka.address, &topic));
     running.signal("TERM");
@@ -146,7 +146,7 @@ fn a_wrong_broker_is_mended_by_reading_the_configuration_again() {
     let topic = kafka.topic("mended", 1);
     let mut agent = Agent::new(&busy("127.0.0.1:9", &topic));
     let mut running = agent.start(&[]);
-    running.until("broker away, the events stay in the journal");
+    running.until("cannot reach Kafka, the events stay in the journal");
     agent.configure(&busy(&kafka.address, &topic));
     running.signal("HUP");
     running.until(" delivered to");
@@ -317,7 +317,7 @@ fn an_agent_tells_how_many_events_were_lost() {
     // A smaller bound takes effect at once.
     agent.configure(&flood.replace("16MiB", "1MiB"));
     running.signal("HUP");
-    running.until("events lost, and declared: evicted: the journal is full (journal.max_size)");
+    running.until("events lost, and declared: evicted, because the journal is full (journal.max_size)");
     let log = running.log();
     assert!(log.lines().any(|line| line.contains("ERROR") && line.contains("events lost")), "{log}");
     let report = until("losses in the status", || {

@@ -44,7 +44,7 @@ fn asked(agent: &Agent) -> (i32, Value) {
 fn without_kafka() -> (Agent, Running) {
     let mut agent = Agent::new(&config("127.0.0.1:9", "nowhere"));
     let running = agent.start(&[]);
-    running.until("broker away, the events stay in the journal");
+    running.until("cannot reach Kafka, the events stay in the journal");
     (agent, running)
 }
 
@@ -61,7 +61,7 @@ fn what_waits_is_shown_while_the_broker_is_away_and_afterwards_what_kafka_acknow
     assert_eq!((code, &report["state"], &report["healthy"]), (1, &"running".into(), &false.into()), "{report}");
     assert!(report["pending"].as_u64() > Some(0) && report["oldest_at"].is_string(), "{report}");
     assert!(report["flushing_since"].is_string() && report["last_flush_at"].is_null(), "{report}");
-    assert!(report["troubles"][0]["what"].as_str().unwrap().starts_with("broker away: "), "{report}");
+    assert!(report["troubles"][0]["what"].as_str().unwrap().starts_with("cannot reach Kafka: "), "{report}");
     assert_eq!((&report["agent"], &report["pid"]), (&"gw".into(), &running.id().into()));
     let breach = &report["breaches"][0];
     assert_eq!(
@@ -87,7 +87,7 @@ fn what_waits_is_shown_while_the_broker_is_away_and_afterwards_what_kafka_acknow
         "keys by interface use several partitions: {report}"
     );
     assert!(report["last_flush_at"].is_string() && report["troubles"] == Value::Array(Vec::new()), "{report}");
-    assert!(report["last_error"].as_str().unwrap().contains("broker away"), "the last error stays: {report}");
+    assert!(report["last_error"].as_str().unwrap().contains("cannot reach Kafka"), "the last error stays: {report}");
 
     let link = report["links"].as_array().unwrap().iter().find(|link| link["interface"] == "syn0").unwrap();
     let facts = ["up", "verdict", "rx_speed_bps", "speed_doubted"].map(|name| link[name].clone());
@@ -229,7 +229,7 @@ fn a_unit_has_its_socket_in_its_runtime_directory_and_answers_for_its_own_state_
     let mut unit = command();
     unit.env("RUNTIME_DIRECTORY", runtime.path());
     let running = agent.start_as(unit, &[]);
-    running.until("broker away");
+    running.until("cannot reach Kafka");
     let ask = |agent: &Agent| {
         let mut status = status(agent, &["--format", "json"]);
         status.env("RUNTIME_DIRECTORY", runtime.path());
@@ -265,7 +265,7 @@ fn events_that_the_disk_refuses_are_a_trouble_and_are_said_to_be_lost_at_the_end
     assert_eq!(running.wait().code(), Some(1));
     let log = running.log();
     assert!(
-        log.contains(": kept in memory alone, because the journal cannot be written")
+        log.contains(": kept in memory only, because the journal cannot be written")
             && !log.contains("left in the journal"),
         "{log}"
     );

@@ -41,10 +41,10 @@ fn topics_are_made_where_they_are_missing_and_left_alone_where_they_differ() {
     assert_eq!((code, states(&out)), (1, vec!["differs".into(), "missing".into(), "missing".into()]), "{err}");
     assert!(out.contains("partitions is 1, not 2; retention.ms is "), "{out}");
     let (code, out, err) = with_config("topics");
-    assert_eq!((code, states(&out)), (0, vec!["differs".into(), "made".into(), "made".into()]), "{err}");
+    assert_eq!((code, states(&out)), (0, vec!["differs".into(), "created".into(), "created".into()]), "{err}");
     assert!(err.contains("left as it is"), "{err}");
     let (code, out, _) = with_config("topics --check");
-    assert_eq!((code, states(&out)), (1, vec!["differs".into(), "as wanted".into(), "as wanted".into()]));
+    assert_eq!((code, states(&out)), (1, vec!["differs".into(), "ok".into(), "ok".into()]));
 
     let (code, out, err) = run(&format!("topics --list -b {brokers} -t {there}.r --format csv"));
     assert_eq!((code, out.lines().count()), (0, 3), "{out} {err}");

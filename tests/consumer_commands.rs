@@ -223,7 +223,7 @@ fn losses_tell_what_explains_that_events_are_missing(mut stage: Stage) {
     );
     assert_eq!(rows[0]["reason"], "evicted");
     assert_eq!(rows[1]["noticed_at"], "2026-11-20T12:00:00.000000Z");
-    assert_eq!((&rows[1]["reason"], &rows[1]["detail"]), (&Value::Null, &"never came".into()));
+    assert_eq!((&rows[1]["reason"], &rows[1]["detail"]), (&Value::Null, &"never arrived".into()));
     assert!(rows[5]["detail"].as_str().unwrap().contains("limit_bps"), "{}", rows[5]);
     let places = ["kafka_topic", "kafka_partition", "first_offset", "last_offset"];
     assert_eq!(fields(&rows[6..8], &places), ["null null null null", "events 0 90 99"]);

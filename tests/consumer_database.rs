@@ -136,7 +136,7 @@ fn storing_goes_on_while_a_session_holds_a_lock_that_retention_needs() {
     let mut holder = database.client();
     holder.batch_execute(&format!("BEGIN; LOCK TABLE {partition} IN ACCESS SHARE MODE")).unwrap();
     let running = consumer.start_at("maintenance-first-s=return(0);maintenance-pause-s=return(0)", &[]);
-    running.until(&format!("retention: {partition} is in use; going on in a minute"));
+    running.until(&format!("retention: {partition} is in use; continuing in a minute"));
     let began = Instant::now();
     for seq in 3.. {
         let sent = Instant::now();

@@ -118,7 +118,7 @@ fn a_batch_that_is_too_large_is_a_gap_and_what_follows_is_stored() {
     assert_eq!(database.ask("SELECT agent, count(*) FROM events GROUP BY 1"), "(a,5) (b,10)", "{log}");
     let gaps = "SELECT kafka_partition, first_offset, last_offset, cause FROM kafka_gaps";
     assert_eq!(database.ask(gaps), "(0,14,25,too_large) (0,28,40,too_large) (0,3,13,too_large)", "{log}");
-    assert!(log.contains("[0]: offsets 3 to 13 stand in a batch that cannot be unpacked"), "{log}");
+    assert!(log.contains("[0]: offsets 3 to 13 are skipped: their batch cannot be unpacked"), "{log}");
     assert!(log.contains("Set receive.message.max.bytes in [kafka.properties] higher"), "{log}");
     assert_eq!(database.ask("SELECT count(*) FROM dead_letters"), "(0)");
     // `tail` shows the messages around them.
@@ -218,7 +218,7 @@ fn it_ends_in_order_when_asked() {
         database.until(TOLD, &told(10 * (round as usize + 1)));
         running.signal(signal);
         assert!(running.wait().success(), "{}", running.log());
-        assert!(running.log().contains("ending as asked"));
+        assert!(running.log().contains("stopping on signal"));
     }
     // Without a broker too.
     let mut running = Consumer::new("127.0.0.1:1", &topic, &database.url).start(&[]);

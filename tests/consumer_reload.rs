@@ -27,7 +27,7 @@ fn another_configuration_is_taken_over_and_a_wrong_one_changes_nothing() {
     let right = fs::read_to_string(consumer.config()).unwrap();
     fs::write(consumer.config(), format!("{right}\nnonsense = 1\n")).unwrap();
     running.signal("HUP");
-    running.until("the configuration stays as it was: ");
+    running.until("the previous configuration stays in effect: ");
     fs::write(consumer.config(), right.replace("'session.timeout.ms' = 6000", "'session.timeout.ms' = -6000")).unwrap();
     running.signal("HUP");
     running.until("session.timeout.ms");
@@ -59,5 +59,5 @@ fn another_configuration_is_taken_over_and_a_wrong_one_changes_nothing() {
     database.until("SELECT count(*) FROM samples", "(1)");
     running.signal("TERM");
     assert!(running.wait().success(), "{}", running.log());
-    assert_eq!(running.log().matches("ending as asked").count(), 1, "{}", running.log());
+    assert_eq!(running.log().matches("stopping on signal").count(), 1, "{}", running.log());
 }

@@ -277,7 +277,7 @@ fn a_topic_that_is_missing_is_made_by_the_command_that_is_named() {
     let made = agent::command().args(arguments.split(' ')).args(["--format", "json"]).output().unwrap();
     let (code, out, err) = said(made);
     assert_eq!((code, out.lines().count()), (0, 1), "this topic and no other: {out} {err}");
-    assert!(out.contains(&topic) && out.contains("made"), "{out}");
+    assert!(out.contains(&topic) && out.contains("created"), "{out}");
     let (code, _, err) = said(asking(&kafka, &topic, &["tail", "--until-end"]).output().unwrap());
     assert_eq!(code, 0, "{err}");
 }

@@ -141,7 +141,7 @@ fn a_foreign_database_is_left_to_the_consumer() {
     let output = command().arg("totals").env("HIGHWATER_STORE__URL", &stage.url).output().unwrap();
     let (code, _, err) = said(output);
     assert!(
-        code == 69 && err.contains("is no database of this program") && err.contains("highwater-consumer run"),
+        code == 69 && err.contains("is not a database of this program") && err.contains("highwater-consumer run"),
         "{code} {err}"
     );
 }

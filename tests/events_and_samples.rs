@@ -119,7 +119,7 @@ fn a_table_that_takes_nothing_holds_up_no_other() {
     owner.batch_execute(refuse).unwrap();
     let running = consumer.start(&[]);
     send(&kafka, &samples, sample, 2..=500);
-    running.until("nothing is skipped, trying again");
+    running.until("nothing is lost; retrying");
     for seq in 2..=50 {
         send(&kafka, &events, updated, seq..=seq);
     }

@@ -300,7 +300,7 @@ fn what_no_schema_explains_is_a_dead_letter_that_says_why_and_comes_back_when_it
     let letters = database.ask("SELECT kafka_offset, error FROM dead_letters");
     for says in [
         format!(
-            "(0,\"by schema {id} of a schema registry; set kafka.registry.url, then `highwater-consumer dead-letters retry`"
+            "(0,\"needs schema {id} from a schema registry, and none is configured; set kafka.registry.url and run `highwater-consumer dead-letters retry`"
         ),
         "(4,\"cut short: the header of Confluent's wire format takes 5 bytes, and there are 3\")".to_owned(),
         "(5,\"Avro by a schema with the fingerprint ".to_owned(),
@@ -316,7 +316,7 @@ fn what_no_schema_explains_is_a_dead_letter_that_says_why_and_comes_back_when_it
     let table = String::from_utf8_lossy(&retried.stdout).into_owned() + &String::from_utf8_lossy(&retried.stderr);
     assert_eq!(retried.status.code(), Some(1), "{table}");
     assert!(table.contains("1 stored, 4 remain"), "{table}");
-    assert!(table.contains("by schema 2000000000, which the schema registry at"), "{table}");
+    assert!(table.contains("needs schema 2000000000, which the schema registry at"), "{table}");
     assert_eq!(database.ask("SELECT seq FROM events"), "(1) (2) (3)");
 
     // And where it can't be asked, nothing is decided.

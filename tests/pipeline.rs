@@ -68,7 +68,7 @@ fn a_broker_that_is_down_at_the_start_and_later_loses_nothing() {
     let running = agent.start(&[]);
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
     let consuming = consumer.start(&[]);
-    running.until("broker away, the events stay in the journal");
+    running.until("cannot reach Kafka, the events stay in the journal");
     kafka.start();
     running.until(" delivered to");
     kafka.kill();

@@ -114,7 +114,7 @@ fn an_agent_whose_disk_hangs_says_so_and_nothing_to_its_manager() {
     let running = agent.start_as(manager.manage(under(&strace, &agent::command())), &[]);
     manager.waits_for("READY=1");
     manager.waits_for("WATCHDOG=1");
-    running.until("the tick stands still: waiting for the journal's disk");
+    running.until("the tick is stuck: waiting for the journal's disk");
     assert!(manager.hears_nothing(), "{}", running.log());
 }
 
@@ -155,7 +155,7 @@ fn a_database_that_never_answers_is_left_to_itself_and_asked_anew() {
     database.until("SELECT count(*) FROM events", "(1000)");
     postgres.signal("STOP");
     produce(&kafka.address, &topic, &events[1_000..]);
-    running.until("the store has not answered for 5 s; connecting anew");
+    running.until("the store has not answered for 5 s; reconnecting");
     postgres.signal("CONT");
     database.until("SELECT count(*), count(DISTINCT seq) FROM events", "(2000,2000)");
     assert_eq!(database.ask("SELECT next_offset FROM kafka_offsets"), "(2000)");

@@ -24,7 +24,7 @@ use crate::exit::{Failure, write_error};
 use crate::output;
 use crate::wire::{FORMATS, Format};
 
-/// Watches how much traffic this host's network links carry, and reports to Kafka when one exceeds its limit.
+/// Reports to Kafka when one of this host's network links exceeds its limit.
 #[derive(Debug, Parser)]
 #[command(name = "highwater-agent", version, propagate_version = true)]
 struct Cli {
@@ -34,28 +34,28 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Watch, until SIGTERM or SIGINT (SIGUSR1 flushes, SIGHUP reads the configuration again)
+    /// Watch until SIGTERM or SIGINT (SIGUSR1 flushes, SIGHUP reloads)
     Run {
         #[command(flatten)]
         common: Common,
-        /// End by itself after this time and a last flush: 120s, 5m
+        /// Stop after this time and a last flush: 120s, 5m
         #[arg(long = "for", value_name = "TIME", value_parser = crate::cli::time)]
         duration: Option<Duration>,
     },
-    /// Show the agent's state: what is pending, which breaches are open, what Kafka acknowledged, what went wrong
+    /// Show the agent's state: pending events, open breaches, problems
     #[command(after_help = status::HELP)]
     Status(status::StatusCommand),
-    /// Print the event schema, as a schema registry takes it
+    /// Print the event schema, as for a schema registry
     Schema {
-        /// Schema format: Avro, Protobuf or JSON
+        /// Schema format
         #[arg(long, value_name = "avsc|proto|json-schema", default_value = "json-schema", value_parser = schema_format)]
         format: Format,
     },
-    /// Make the topics that are missing, and show what differs
+    /// Create the topics that are missing, and show differences
     #[cfg(feature = "toolbox")]
     #[command(after_help = topics::HELP)]
     Topics(topics::TopicsCommand),
-    /// Breach limits on purpose: made-up agents and links, or a low limit on a real one
+    /// Generate a fleet's events, or exceed a low limit on a real link
     #[cfg(feature = "toolbox")]
     #[command(after_help = simulate::HELP)]
     Simulate(Box<simulate::Simulate>),
@@ -107,5 +107,19 @@ impl Command {
 fn schema_format(name: &str) -> Result<Format, String> {
     let names = || FORMATS.map(Format::schema_name).join(", ");
     let found = FORMATS.into_iter().find(|format| format.schema_name() == name);
-    found.ok_or_else(|| format!("it is one of {}", names()))
+    found.ok_or_else(|| format!("write one of {}", names()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Cli;
+
+    #[test]
+    fn each_help_fits_a_terminal() {
+        let mut command = Cli::command();
+        command.build();
+        crate::cli::assert_help_fits(&mut command);
+    }
 }

@@ -309,11 +309,11 @@ fn limit(index: usize, raw: RawLimit) -> Result<Limit, Invalid> {
         Scope::Host(_) => "host".to_owned(),
     });
     if name.is_empty() || name.contains('\0') {
-        return Err(Invalid::new(key("name"), "is empty, or has a NUL, which no database takes"));
+        return Err(Invalid::new(key("name"), "is empty, or contains a NUL, which no database stores"));
     }
     let update_every = or_duration(&key("update_every"), raw.update_every, Duration::from_secs(10))?;
     if update_every.is_zero() {
-        return Err(Invalid::new(key("update_every"), "is 0s; \"1s\" tells of a breach each second"));
+        return Err(Invalid::new(key("update_every"), "is 0s; \"1s\" sends an update of each breach every second"));
     }
     Ok(Limit {
         name,
@@ -344,7 +344,7 @@ fn scope(
             Err(Invalid::new(key("scope"), "\"host\" is a sum over links; leave interface out, or list interfaces"))
         }
         (_, _, Some(other)) if other != "interface" => {
-            let message = format!("`{other}` is no scope; write scope = \"host\", or interface = \"eth*\"");
+            let message = format!("`{other}` is not a scope; write scope = \"host\", or interface = \"eth*\"");
             Err(Invalid::new(key("scope"), message))
         }
         (_, Some(_), _) => Err(Invalid::new(
@@ -385,7 +385,7 @@ impl FromStr for Level {
         };
         match percent.trim().parse::<f64>() {
             Ok(percent) if percent > 0.0 && percent <= 100.0 => Ok(Self::Percent(percent)),
-            _ => Err(format!("`{text}` is no percentage above 0% and up to 100%")),
+            _ => Err(format!("`{text}` is not a percentage above 0% and up to 100%")),
         }
     }
 }

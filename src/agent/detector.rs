@@ -323,24 +323,24 @@ impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::MatchesNothing { limit, pattern } => {
-                write!(f, "limit {limit}: no link matches interface = \"{pattern}\"; one may come later")
+                write!(f, "limit {limit}: no link matches interface = \"{pattern}\"; one may appear later")
             }
             Self::SpeedUnknown { limit, interface } => write!(
                 f,
-                "limit {limit}: the speed of {interface} is unknown, so a percentage of it waits; give raise_at as a bit rate, or \
-                 the speed in [[link]]"
+                "limit {limit}: inactive on {interface}, whose speed is unknown; set raise_at to a bit rate, or the speed in \
+                 [[link]]"
             ),
             Self::SpeedKnown { limit, interface, raise_at } => {
-                write!(f, "limit {limit}: the speed of {interface} is known now; a breach is raised at {raise_at}")
+                write!(f, "limit {limit}: active on {interface}, whose speed is known now; raise_at is {raise_at}")
             }
             Self::SpeedDoubted { interface, speed, rate } => write!(
                 f,
-                "{interface} carries {rate}, more than the {speed} of its driver: the speed is doubted and the traffic is judged; \
-                 set the right speed in [[link]]"
+                "{interface} carries {rate}, more than the {speed} that its driver reports: the traffic is evaluated, the speed \
+                 is probably wrong; set the right one in [[link]]"
             ),
             Self::Unjudged { interface, counts } => {
                 let counts: Vec<_> = counts.iter().map(|(word, count)| format!("{count} {word}")).collect();
-                write!(f, "{interface}: readings that could not be judged: {}", counts.join(", "))
+                write!(f, "{interface}: readings not evaluated: {}", counts.join(", "))
             }
         }
     }

@@ -9,7 +9,7 @@ use chrono::TimeDelta;
 use crate::agent::counters::Speed;
 use crate::agent::rate::{bit_rate, byte_count};
 use crate::event::{Direction, Severity};
-use crate::units::BitRate;
+use crate::units::{BitRate, exactly};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limit {
@@ -48,10 +48,9 @@ impl fmt::Display for Limit {
             Scope::Interface(pattern) => pattern,
             Scope::Host(_) => "the host",
         };
-        let hold = |hold: Duration| humantime::format_duration(hold).to_string();
         write!(f, "{}: {} of {place} ", self.name, directions.join(" or "))?;
-        write!(f, "from {} for {}, ", self.raise_at, hold(self.hold))?;
-        write!(f, "until below {} for {}, {}", self.clear_at, hold(self.clear_hold), self.severity)
+        write!(f, "from {} for {}, ", self.raise_at, exactly(self.hold))?;
+        write!(f, "until below {} for {}, {}", self.clear_at, exactly(self.clear_hold), self.severity)
     }
 }
 

@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Numbered<T> {
+    /// Number of `items[0]`; if there are none, the number of the next item.
     first: usize,
+    /// In order of their numbers; `None` was taken, and is never at the front.
     items: VecDeque<Option<T>>,
     count: usize,
 }
@@ -30,6 +32,7 @@ impl<T> Numbered<T> {
         Some(item)
     }
 
+    /// Returns the lowest number still in the queue, or the next one to be given if it is empty.
     pub(crate) fn first(&self) -> usize {
         self.first
     }

@@ -356,7 +356,7 @@ impl Agent {
             }
         );
         if lost > 0 {
-            error!("lost {}: kept in memory alone, because the journal cannot be written", counted(lost, "event"));
+            error!("lost {}: kept in memory only, because the journal cannot be written", counted(lost, "event"));
         }
         drop(self.status);
         drop(self.system);

@@ -12,6 +12,6 @@ const LOOK: Duration = Duration::from_secs(5);
 
 pub(super) fn watch(heart: &Heart) -> std::io::Result<()> {
     heart.watch(LOOK, STEP_MAX, |Stuck { doing, time }| {
-        error!("the tick stands still: {doing} for {}; nothing is measured meanwhile", lasting(time));
+        error!("the tick is stuck: {doing} for {}; nothing is measured meanwhile", lasting(time));
     })
 }

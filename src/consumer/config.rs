@@ -172,8 +172,8 @@ impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let days = |keep: Duration| counted(keep.as_secs() / 86_400, "day");
         let start = match self.start {
-            Start::Earliest => "earliest: all that is there",
-            Start::Latest => "latest: what comes",
+            Start::Earliest => "earliest: everything that is in Kafka",
+            Start::Latest => "latest: only what arrives from now on",
         };
         writeln!(f, "reads     {} from {}", self.topic, self.connection.brokers())?;
         if let Some(samples) = &self.samples {
@@ -230,8 +230,9 @@ fn width(text: &str) -> Result<PartitionWidth, Invalid> {
 
 fn topic(key: &str, topic: String) -> Result<String, Invalid> {
     if !is_topic_name(&topic) {
-        let message =
-            format!("`{topic}` is no topic's name: letters, digits, `.`, `_` and `-`, at most {TOPIC_BYTES_MAX}");
+        let message = format!(
+            "`{topic}` is not a topic name, which has up to {TOPIC_BYTES_MAX} letters, digits, `.`, `_` and `-`"
+        );
         return Err(Invalid::new(key, message));
     }
     Ok(topic)
@@ -246,7 +247,7 @@ fn location(raw: RawStore, directories: &Directories) -> Result<StoreUrl, Invali
     {
         return Err(Invalid::new(
             "store.schema",
-            format!("`{schema}` is no name of a schema: 1 to {NAME_BYTES_MAX} bytes"),
+            format!("`{schema}` is not a schema name, which has 1 to {NAME_BYTES_MAX} bytes"),
         ));
     }
     let password = raw.password_file.map(|name| SecretFile::new(&name, directories.credentials.as_deref()));

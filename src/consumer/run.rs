@@ -144,7 +144,7 @@ impl<'a> Consumer<'a> {
     }
 
     fn round(&mut self) -> Result<bool, Failure> {
-        let now = self.pulse.step("asking how far it is");
+        let now = self.pulse.step("querying the offsets");
         if self.options.until_end && self.has_ended(now)? {
             return Ok(false);
         }
@@ -162,7 +162,7 @@ impl<'a> Consumer<'a> {
         let timeout = if is_collecting { LINGER } else { POLL };
         let Self { topics, member, pulse, .. } = self;
         let news = read(topics, timeout, || pulse.now(), |timeout| member.poll(timeout));
-        let now = self.pulse.step("dealing with what Kafka said");
+        let now = self.pulse.step("processing messages");
         self.pulse.service.lives(now);
         if let Some(news) = news {
             self.deal_with(news, now);
@@ -192,7 +192,7 @@ impl<'a> Consumer<'a> {
                 self.unplace_all();
             }
             Polled::Misplaced(why) => {
-                log::info!("{}: {why}; looking where to go on", self.member.source.topics().join(", "));
+                log::info!("{}: {why}; looking up where to resume", self.member.source.topics().join(", "));
                 self.unplace_all();
             }
             Polled::UnknownTopic => self.member.log_unknown_topic(now),
@@ -263,7 +263,7 @@ impl<'a> Consumer<'a> {
             if self.pulse.is_stopping() {
                 return Ok(());
             }
-            self.pulse.step("finding where a partition goes on");
+            self.pulse.step("looking up where a partition resumes");
             let watermarks = self.member.source.watermarks(at)?;
             let partition = at.partition;
             let checkpoint = if let Some(old) = stored.get(&partition) {
@@ -362,7 +362,7 @@ impl<'a> Consumer<'a> {
             let new = match positions::judge_anchor(&place, before, found, watermarks) {
                 Ok(new) => new,
                 Err(why) => {
-                    log::info!("{id}[{partition}]: {why}; looking again");
+                    log::info!("{id}[{partition}]: {why}; looking up where to resume");
                     return self.unplace(topic, Duration::ZERO);
                 }
             };

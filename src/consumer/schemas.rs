@@ -71,7 +71,7 @@ impl Registered {
                 self.asking.insert(id, receiver);
                 Err(format!("schema registry {}: no answer yet", self.address.url()))
             }
-            Err(RecvTimeoutError::Disconnected) => Err("asking the schema registry failed; see above".to_owned()),
+            Err(RecvTimeoutError::Disconnected) => Err("querying the schema registry failed; see above".to_owned()),
         }
     }
 
@@ -80,7 +80,7 @@ impl Registered {
         let address = self.address.clone();
         let question = move || drop(sender.send(address.open().and_then(|registry| registry.schema(id))));
         let thread = std::thread::Builder::new().name("registry".into()).spawn(question);
-        thread.map_err(|error| format!("no thread to ask the schema registry: {error}"))?;
+        thread.map_err(|error| format!("no thread could be started to query the schema registry: {error}"))?;
         Ok(receiver)
     }
 

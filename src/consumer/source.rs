@@ -256,7 +256,7 @@ impl Source {
                     return Some(Polled::Misplaced(error));
                 }
                 if !read.is_given_up && self.registry_trouble.over() {
-                    log::info!("the schema registry answers; {}[{}] is read on", self.name(at.topic), at.partition);
+                    log::info!("the schema registry answers; reading {}[{}] again", self.name(at.topic), at.partition);
                 }
                 Some(Polled::Record(at, read.record))
             }
@@ -466,7 +466,7 @@ impl Source {
             let _ = done.send(());
         });
         if spawned.is_err() || closed.recv_timeout(CLOSE_MAX).is_err() {
-            log::warn!("Kafka: leaving the group takes too long; gone without");
+            log::warn!("Kafka: leaving the group takes too long; no longer waiting");
         }
     }
 

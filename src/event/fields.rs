@@ -92,25 +92,25 @@ fields! {
     SCHEMA schema: Version, Required, "Version of the fields that the writer knows.";
     AGENT agent: Text, Required, "Name of the agent that observed the event; at most 255 bytes.";
     EPOCH epoch: FieldType::Epoch, Required, "Life of the agent's journal that counts the event: 16 hex digits, drawn at random.";
-    SEQ seq: UInt64, Required, "Number of the event in its epoch, from 1, without holes.";
+    SEQ seq: UInt64, Required, "Number of the event in its epoch, from 1, without gaps.";
     KIND kind: Text, Required, "Kind of event: breach_raised, breach_updated, breach_cleared, loss, link_added, link_removed, link_changed, \
-        agent_started, agent_stopped, sample, or one that came later.";
+        agent_started, agent_stopped, sample, or one that was added later.";
     OBSERVED_AT observed_at: Time, Required, "Time of the observation by the agent's wall clock, in whole microseconds.";
     BOOT_ID boot_id: Text, Defaulted, "The kernel's id of the boot.";
     MONOTONIC_MS monotonic_ms: UInt64, Defaulted, "Time of the observation in milliseconds since boot, including suspends.";
     CLOCK_SYNCED clock_synced: Bool, Nullable, "True if the wall clock followed a time source; without a value if that is unknown.";
     BREACH_ID breach_id: Text, Optional, "Id of the breach, the same in all of its events.";
-    STARTED_AT started_at: Time, Optional, "Begin of the first reading of the rise.";
+    STARTED_AT started_at: Time, Optional, "Beginning of the first reading at or above the limit.";
     RAISED_AT raised_at: Time, Optional, "End of the reading that raised the breach.";
     ENDED_AT ended_at: Time, Optional, "End of the last reading so far that was at or above the limit's clear_at. When a clear \
-        was judged is its observed_at.";
+     was detected is its observed_at.";
     LIMIT_NAME limit_name: Text, Optional, "Name of the limit.";
     SEVERITY severity: Word(&[Severity::Warning.as_str(), Severity::Critical.as_str()]), Optional, "warning or critical.";
     INTERFACE interface: Text, Optional, "Name of the link; * for the sum over the host's links.";
     IFINDEX ifindex: UInt32, Optional, "The kernel's index of the link.";
     DIRECTION direction: Word(&[Direction::Rx.as_str(), Direction::Tx.as_str(), Direction::Total.as_str()]), Optional, "rx, tx or total.";
     LIMIT_BPS limit_bps: UInt64, Optional, "Rate at which the limit is exceeded: its raise_at.";
-    RATE_BPS rate_bps: UInt64, Optional, "Rate of the last reading that was judged.";
+    RATE_BPS rate_bps: UInt64, Optional, "Rate of the last reading that was evaluated.";
     PEAK_BPS peak_bps: UInt64, Optional, "Highest rate of one counted reading. A reading counts if it is at or above \
         clear_at, or if one that is follows within clear_for.";
     MEAN_BPS mean_bps: UInt64, Optional, "Mean rate over measured_ms.";
@@ -118,7 +118,7 @@ fields! {
         before it.";
     MEASURED_MS measured_ms: UInt64, Optional, "Total time of the counted readings.";
     EXCESS_BYTES excess_bytes: UInt64, Optional, "Bytes above limit_bps, summed over the counted readings.";
-    SPEED_BPS speed_bps: UInt64, Optional, "Speed of the link, where it is known.";
+    SPEED_BPS speed_bps: UInt64, Optional, "Speed of the link, if known.";
     RX_BYTES rx_bytes: UInt64, Optional, "Of a sample: bytes received in duration_ms.";
     TX_BYTES tx_bytes: UInt64, Optional, "Of a sample: bytes sent in duration_ms.";
     RX_BPS rx_bps: UInt64, Optional, "Of a sample: mean rate of what was received.";
@@ -129,7 +129,7 @@ fields! {
     REASON reason: Text, Optional, "Reason, as one word for programs to match; newer agents may have more of them. Of a breach that was cleared: below, \
         link_removed, link_renamed, limit_removed, interrupted. Of a loss: evicted, expired, rejected, damaged. Of a link: \
         added, removed, renamed, up, down. Of agent_stopped: signal, finished. Of a sample without a rate: first, reset.";
-    DETAIL detail: Text, Optional, "Details for people; no program should match them.";
+    DETAIL detail: Text, Optional, "Details for people; programs should not match them.";
 }
 
 impl PartialEq for Field {

@@ -19,7 +19,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
-    #[error("Kafka at {brokers} cannot be asked: {why}")]
+    #[error("cannot reach Kafka at {brokers}: {why}")]
     Unavailable {
         brokers: String,
         /// The client's error, or the cause that explains it.

@@ -25,7 +25,7 @@ pub fn refusal(code: Code, reason: &str) -> Option<String> {
 
 pub fn missing_topic(name: &str, brokers: &str) -> String {
     let brokers = if brokers == DEFAULT_BROKERS { String::new() } else { format!(" -b {brokers}") };
-    format!("there is no topic {name}: `highwater-agent topics{brokers} -t {name}` makes it")
+    format!("there is no topic {name}: `highwater-agent topics{brokers} -t {name}` creates it")
 }
 
 pub fn without_timing(text: &str) -> String {
@@ -97,7 +97,7 @@ pub fn not_created(error: &KafkaError) -> String {
 
 pub(super) fn property_error(result: RDKafkaConfRes) -> &'static str {
     match result {
-        RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN => "is no property of librdkafka, or not in this build",
+        RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN => "is not a property of librdkafka, or not in this build",
         _ => "does not take this value; see librdkafka's CONFIGURATION.md",
     }
 }
@@ -154,7 +154,10 @@ mod tests {
 
     #[test]
     fn a_missing_topic_is_made_by_one_command() {
-        assert_eq!(missing_topic("t", DEFAULT_BROKERS), "there is no topic t: `highwater-agent topics -t t` makes it");
+        assert_eq!(
+            missing_topic("t", DEFAULT_BROKERS),
+            "there is no topic t: `highwater-agent topics -t t` creates it"
+        );
         assert!(missing_topic("t", "a:1,b:2").contains("`highwater-agent topics -b a:1,b:2 -t t`"));
     }
 

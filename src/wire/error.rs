@@ -24,22 +24,23 @@ pub enum DecodeError {
     #[error("not an event in Protobuf: the header names another message of the schema's file than its first")]
     OtherMessage,
     #[error(
-        "Avro by a schema with the fingerprint {0:016x}, which version {version} does not know; upgrade, then \
-         `highwater-consumer dead-letters retry` brings it back",
+        "Avro by a schema with the fingerprint {0:016x}, which version {version} does not know; upgrade, then run \
+         `highwater-consumer dead-letters retry`",
         version = env!("CARGO_PKG_VERSION")
     )]
     UnknownFingerprint(u64),
     #[error(
-        "by schema {0} of a schema registry; set kafka.registry.url, then `highwater-consumer dead-letters retry` brings it back"
+        "needs schema {0} from a schema registry, and none is configured; set kafka.registry.url and run `highwater-consumer \
+         dead-letters retry`"
     )]
     NoRegistry(u32),
-    #[error("by schema {id}, which the schema registry at {registry} does not know")]
+    #[error("needs schema {id}, which the schema registry at {registry} does not have")]
     UnknownId {
         id: u32,
         /// URL of the registry that was asked.
         registry: String,
     },
-    #[error("by schema {id} of the registry, which {problem}")]
+    #[error("needs schema {id} of the registry, which {problem}")]
     Schema {
         id: u32,
         /// A clause that ends the message, as `is no record`.

@@ -369,7 +369,7 @@ fn what_is_no_event_says_why() {
         (&single[..9], "cut short: the header of an Avro object takes 10 bytes, and there are 9"),
         (&protobuf[..5], "for Protobuf takes 6 bytes, and there are 5"),
         (&strange, "fingerprint 0102030405060708, which version"),
-        (&[0, 0, 0, 0, 99, 1], "by schema 99, which the schema registry at test does not know"),
+        (&[0, 0, 0, 0, 99, 1], "needs schema 99, which the schema registry at test does not have"),
         (&other_message, "another message of the schema's file"),
         (&single[..40], "not an event in Avro: ends "),
         (&[&single[..], b"more"].concat(), "not an event in Avro: 4 bytes more than the schema has"),
@@ -380,7 +380,10 @@ fn what_is_no_event_says_why() {
         assert!(error.contains(says), "{error}");
     }
     let error = Decoder::new(NoRegistry).decode(&framed, None).unwrap_err().to_string();
-    assert!(error.contains("by schema 7 of a schema registry; set kafka.registry.url"), "{error}");
+    assert!(
+        error.contains("needs schema 7 from a schema registry, and none is configured; set kafka.registry.url"),
+        "{error}"
+    );
 }
 
 #[test]

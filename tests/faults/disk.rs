@@ -360,7 +360,7 @@ fn each_event_is_there_or_declared_whichever_sync_fails() {
 fn what_is_kept_in_memory_is_counted_by_the_log() {
     let log = format!(
         "WARN bandwidth exceeded [breach 1]\nERROR {DEGRADED}\nINFO still exceeded [breach 1]\nINFO link syn3 gone\n\
-         WARN broker away\nINFO {BACK}\nINFO still exceeded [breach 1]\nERROR {DEGRADED}\nINFO still exceeded [breach 1]\n"
+         WARN cannot reach Kafka\nINFO {BACK}\nINFO still exceeded [breach 1]\nERROR {DEGRADED}\nINFO still exceeded [breach 1]\n"
     );
     assert_eq!(in_memory(&log), [2, 1]);
 }

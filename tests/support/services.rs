@@ -146,7 +146,7 @@ impl Kafka {
 
     /// Returns the error for a missing topic.
     pub(crate) fn missing(&self, topic: &str) -> String {
-        format!("there is no topic {topic}: `highwater-agent topics -b {} -t {topic}` makes it", self.address)
+        format!("there is no topic {topic}: `highwater-agent topics -b {} -t {topic}` creates it", self.address)
     }
 
     /// Deletes a topic and makes it again, as an operator would by mistake.

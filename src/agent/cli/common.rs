@@ -15,16 +15,16 @@ const CONFIG: &str = "/etc/highwater/agent.toml";
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct Common {
-    /// The configuration [default: /etc/highwater/agent.toml]
+    /// Configuration [default: /etc/highwater/agent.toml]
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Kafka's brokers, in place of kafka.brokers: host:port,host:port
+    /// Brokers, host:port,host:port; overrides kafka.brokers
     #[arg(short, long, value_name = "LIST")]
     brokers: Option<String>,
-    /// The topic for events, in place of kafka.topic
+    /// Topic of the events; overrides kafka.topic
     #[arg(short, long, value_name = "NAME")]
     pub(super) topic: Option<String>,
-    /// The schema registry, in place of kafka.registry.url
+    /// Schema registry; overrides kafka.registry.url
     #[arg(short = 's', long, value_name = "URL")]
     registry: Option<String>,
     #[command(flatten)]

@@ -33,40 +33,52 @@ use crate::output::{self, OutputFormat};
 use crate::units::{BitRate, ByteCount, counted};
 
 pub(super) const HELP: &str = "\
-A row is a reading of one link: its time and what it carried. A time is RFC 3339, YYYY-MM-DD hh:mm:ss, or seconds, ms, µs or ns
-since 1970; --time-format describes any other. Without an offset it is local time of --time-zone, or UTC. The first row lasts as
-long as the second. Columns are separated by commas, semicolons (then a number may have a decimal comma) or tabs. The limit is
---limit, or each [[limit]] of the configuration that names --interface. Nothing is sent without --publish (the events) or
---publish-samples (each row, which needs no limit); what is sent has the times of its rows, and the name --agent.
+Each row is a reading of one link: its time, and what the link carried. A time
+is RFC 3339, YYYY-MM-DD hh:mm:ss, or seconds, ms, µs or ns since 1970; any other
+with --time-format. Without an offset it is local time of --time-zone, or UTC.
+The first row lasts as long as the second. Columns are separated by commas,
+semicolons (numbers may then have a decimal comma) or tabs. The limit is
+--limit, or each [[limit]] of the configuration that names --interface. Nothing
+is sent without --publish (the events) or --publish-samples (each row, which
+needs no limit); what is sent has the times of its rows, and the name --agent.
 
-Samples go to topics.samples, which `highwater-agent topics --samples` makes, and `highwater-consumer run --samples` stores them.
-They have an epoch of their own, the complement of the events', and are counted there from 1 without holes: so a row has the same
-number whenever it is sent in one epoch, and the table has it once.
+Samples go to topics.samples, which `highwater-agent topics --samples` creates;
+`highwater-consumer run --samples` stores them. They have an epoch of their own,
+the complement of the events', and are numbered in it from 1 without gaps: so a
+row has the same number each time it is sent, and is stored once.
 
-Limits are upper ones. Try some: a breach that should be found has to be above what is usual, for --for as long as it takes to
-tell it from a peak. Unusually low traffic is not detected.
+Limits are upper limits: unusually low traffic is not detected. Choose one above
+the usual traffic, with --for long enough to tell a breach from a peak.
 
-A bad row is skipped and counted, and the first five are named. An interrupted run ends with --epoch and --from-line: the same
-command with these, on the same file, resumes without duplicates (the rows before are evaluated again, not sent). The epoch of the
-summary with --from-line 2 sends all of it once more, to fill a topic that was lost, say: the tables have it once.
+A bad row is skipped and counted, and the first five are logged. An interrupted
+run ends with --epoch and --from-line: the same command with these, on the same
+file, resumes without duplicates (earlier rows are evaluated again, not sent).
+To send everything again, as to a topic that was lost, use the epoch of the
+summary and --from-line 2: the tables will have each row once.
 
-Exit code: 0 if it went through, 1 if a row stopped it (--strict), more than half of the rows are bad, their order makes no sense,
-or not all was delivered, 69 if Kafka could not be reached.
+Exit code: 0 if the run completed; 1 if a bad row stopped it (--strict), if more
+than half of the rows are bad or are in no sensible order, or if not all was
+delivered; 69 if Kafka could not be reached.
 
 Examples:
   highwater-agent replay traffic.csv --bytes-per 5min --limit '5 MB/5min'
-  highwater-agent replay traffic.csv --bytes-per 5min --limit '11.8 MB/5min' --for 1h --breaches
-  highwater-agent replay counters.csv --time when --rx in_octets --tx out_octets --counters --limit '80 Mbit/s'
-  highwater-agent replay excel.csv --time-format '%d.%m.%Y %H:%M' --time-zone Europe/Berlin --rates --limit '1 Gbit/s'
-  zcat old.csv.gz | highwater-agent replay - --rates --rx bps --limit '1 Gbit/s' --publish -t trial.events
-  highwater-agent topics --samples && highwater-agent replay traffic.csv --bytes-per 5min --publish-samples";
+  highwater-agent replay traffic.csv --bytes-per 5min --limit '11.8 MB/5min' \\
+    --for 1h --breaches
+  highwater-agent replay counters.csv --counters --limit '80 Mbit/s' \\
+    --time when --rx in_octets --tx out_octets
+  highwater-agent replay excel.csv --rates --limit '1 Gbit/s' \\
+    --time-format '%d.%m.%Y %H:%M' --time-zone Europe/Berlin
+  zcat old.csv.gz | highwater-agent replay - --rates --rx bps \\
+    --limit '1 Gbit/s' --publish -t trial.events
+  highwater-agent topics --samples &&
+    highwater-agent replay traffic.csv --bytes-per 5min --publish-samples";
 
 #[derive(Args, Debug)]
 #[command(group = ArgGroup::new("sending").multiple(true).args(["publish", "publish_samples"]))]
 pub(super) struct Replay {
     #[command(flatten)]
     common: Common,
-    /// The file; - is standard input
+    /// CSV file; - is standard input
     #[arg(value_name = "FILE.csv")]
     file: PathBuf,
     /// Output format
@@ -74,13 +86,13 @@ pub(super) struct Replay {
     format: OutputFormat,
     #[command(flatten)]
     dialect: Dialect,
-    /// Values are bytes per this time, which is also the row interval [default: bytes since the row before]
+    /// Values are bytes per this time, which is also the row interval
     #[arg(long, value_name = "TIME", value_parser = positive_duration, group = "meaning")]
     bytes_per: Option<Duration>,
-    /// Values are counters of bytes
+    /// Values are byte counters
     #[arg(long, group = "meaning")]
     counters: bool,
-    /// Width of the counters, which tells where they wrap: 32 or 64
+    /// Width of the counters, after which they wrap: 32 or 64
     #[arg(
         long,
         value_name = "BITS",
@@ -93,7 +105,7 @@ pub(super) struct Replay {
     /// Values are bits per second
     #[arg(long, group = "meaning")]
     rates: bool,
-    /// Expected row interval; after a pause of more than 3.5 times this a row is not evaluated
+    /// Row interval; after a gap of over 3.5 times this nothing is evaluated
     #[arg(long, value_name = "TIME", value_parser = positive_duration)]
     interval: Option<Duration>,
     /// Raise a breach at this rate: '80 Mbit/s', '5 MB/5min'
@@ -105,10 +117,10 @@ pub(super) struct Replay {
     /// Time that the rate must stay above the limit
     #[arg(long = "for", default_value = "0s", value_name = "TIME", value_parser = crate::cli::time)]
     hold: Duration,
-    /// The link's name
+    /// Name of the link
     #[arg(long, default_value = "replay", value_name = "NAME")]
     interface: String,
-    /// The agent's name in events [default: the file's name without its ending]
+    /// Name of the agent [default: the file's name without its ending]
     #[arg(long, value_name = "NAME")]
     agent: Option<String>,
     /// Show each breach; the summary goes to standard error
@@ -129,7 +141,7 @@ pub(super) struct Replay {
     /// Resume at this line (printed by the interrupted run)
     #[arg(long, value_name = "N", requires = "epoch")]
     from_line: Option<u64>,
-    /// At the end, wait until this consumer group has stored all that was sent
+    /// Wait at the end until this consumer group has stored what was sent
     #[arg(long, value_name = "GROUP", requires = "sending")]
     wait_stored: Option<String>,
 }
@@ -180,7 +192,7 @@ impl Replay {
             }
             ReplayEnd::Stopped => return Err(Failure::failed("interrupted")),
             ReplayEnd::BadRow(reason) if self.sends() => {
-                return Err(Failure::failed(format!("{reason}; when it is mended, resume with {resume}")));
+                return Err(Failure::failed(format!("{reason}; fix it, and resume with {resume}")));
             }
             ReplayEnd::BadRow(reason) => return Err(Failure::failed(reason)),
         }

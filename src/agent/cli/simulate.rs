@@ -25,24 +25,30 @@ use crate::output::OutputFormat;
 use crate::units::{BitRate, counted};
 
 pub(super) const HELP: &str = "\
-A fleet of made-up agents, called sim-000000 and so on: mostly quiet, with bursts of seconds to minutes that come in working hours
-(UTC) more often, counters that begin again, and links that come and go. They go through the same rates, limits, wire format and
-publisher as real ones. Where nothing else is given, 1,000 events of 20 agents are sent as fast as Kafka takes them: a week that
-ends about now. More events make the week busier, fewer make it shorter. Each run adds rows; the traffic depends on --seed.
+Simulates a fleet of agents called sim-000000 and so on: mostly quiet links with
+bursts of seconds to minutes, more of them in working hours (UTC), counters that
+are reset, and links that come and go. The same code processes them as real
+traffic. By default, it sends 1,000 events of 20 agents as fast as Kafka accepts
+them: a week that ends about now. More events make the week busier, fewer make
+it shorter. Each run adds rows; the traffic depends on --seed.
 
-A breach is raised after 3 s above --limit, updated every 10 s, and cleared after 5 s below 90 % of it.
+A breach is raised after 3 s above --limit, updated every 10 s, and cleared
+after 5 s below 90 % of it.
 
-More than 250 agents take turns, 250 at a time, so that memory stays bounded (64 MB); with --time-scale all live at once.
+At most 250 agents are simulated at the same time, so that memory stays bounded
+(64 MB); with --time-scale, all of them.
 
-With --on the traffic is real: the limit is put on an interface of this host, low enough to be exceeded by whatever it carries.
+With --on, the traffic is real: the limit applies to an interface of this host,
+and is low enough to be exceeded by any traffic.
 
 Exit code: 0 if all was delivered, 1 if not, 69 if Kafka could not be reached.
 
 Examples:
   highwater-agent simulate --dry-run --events 20
-  highwater-agent simulate --agents 100 --events 1000000 -t highwater.events --wait-stored highwater
-  highwater-agent simulate --duration 1d --time-scale 1440         # a day in a minute
-  highwater-agent simulate --events 1000000 --file events.jsonl    # for kcat -P -l events.jsonl
+  highwater-agent simulate --agents 100 --events 1000000 --wait-stored highwater
+  highwater-agent simulate --duration 1d --time-scale 1440  # a day in a minute
+  highwater-agent simulate --events 1000000 --file events.jsonl
+  kcat -P -b localhost:9092 -t highwater.events -l events.jsonl
   highwater-agent simulate --on eth0 --limit '1 kbit/s' --duration 30s";
 
 #[derive(Args, Debug)]
@@ -61,7 +67,7 @@ pub(super) struct Simulate {
     /// Random seed
     #[arg(long, default_value_t = 1, value_name = "N")]
     seed: u64,
-    /// Stop after this many events [default: 1000, where there is no --duration]
+    /// Stop after this many events [default: 1000 without --duration]
     #[arg(long, value_name = "N")]
     events: Option<u64>,
     /// Stop after this much simulated time: 30s, 1d
@@ -73,19 +79,19 @@ pub(super) struct Simulate {
     /// Speed-up over real time; 1 is live [default: as fast as possible]
     #[arg(long, value_name = "N")]
     time_scale: Option<f64>,
-    /// The limit on a link, received or sent [default: 80 Mbit/s of 100; with --on 1 kbit/s]
+    /// Limit on each link, rx and tx [default: 80 Mbit/s, --on: 1 kbit/s]
     #[arg(long, value_name = "RATE")]
     limit: Option<BitRate>,
-    /// Write the events to a file instead, one JSON object per line; - is standard output
+    /// Write the events to a file as JSON Lines instead; - is stdout
     #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
     file: Option<PathBuf>,
-    /// Show the events instead
+    /// Print the events instead of sending them
     #[arg(long)]
     dry_run: bool,
-    /// Watch this interface of this host instead of made-up ones, for --duration [default: 30s]
+    /// Watch a real interface, for --duration [default: 30s]
     #[arg(long, value_name = "INTERFACE", conflicts_with_all = ["time_scale", "rate"])]
     on: Option<String>,
-    /// At the end, wait until this consumer group has stored all of them
+    /// Wait at the end until this consumer group has stored them all
     #[arg(long, value_name = "GROUP", conflicts_with_all = ["file", "dry_run"])]
     wait_stored: Option<String>,
 }

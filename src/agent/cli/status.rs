@@ -15,44 +15,55 @@ use crate::exit::{Failure, Status as Exit, chain};
 use crate::output::{self, OutputFormat, Rows, Value};
 
 pub(super) const HELP: &str = "\
-Asks the running agent, on agent.sock in $RUNTIME_DIRECTORY, in the state directory or in /run/highwater. If none is running, a copy of
-its journal is read, and nothing is changed: what waits for Kafka, and which breaches are open.
+Queries the running agent on agent.sock in $RUNTIME_DIRECTORY, in the state
+directory or in /run/highwater. If none is running, it reads a copy of the
+journal and changes nothing: what waits for Kafka, and which breaches are open.
 
-  pending       events that are in the journal, and that Kafka has not acknowledged
-  last flush    Kafka had all that there was
-  acknowledged  the last offset that Kafka acknowledged, of each partition that was written to since the start
-  errors        what went wrong since the start, and the last of it; the log has all
-  problem       what is wrong now, and since when
+  pending       events in the journal that Kafka has not acknowledged
+  last flush    when the journal was last empty: Kafka had acknowledged all
+  acknowledged  the last offset that Kafka acknowledged, for each partition
+                written to since the start
+  errors        number of errors since the start, and the last one
+  problem       what is wrong now, and for how long
 
 Then each watched link, the busiest first:
 
-  state         up or down, by the kernel's word
-  speed         the nominal one; ? where traffic was faster, and the speed is doubted
-  rx, tx        bits per second in the last reading; - where it was not judged
-  limit         the lowest on the link; `waits` for a speed of which it is a percentage
-  unjudged      readings since the link is watched on which no limit was judged, by verdict:
-                learning  it is not known yet how often the driver updates its counters
-                waiting   the counters stood still, and the next movement may cover this time too
-                reset     a counter fell, or moved for the first time since it fell
-                jump      more bytes than any link, or this many packets, can carry
-                suspect   above the speed, with no packets to confirm it: held back twice at most
+  state         up or down, as reported by the kernel
+  speed         nominal speed; ? if the traffic has exceeded it
+  rx, tx        bits per second in the last reading; - if it was not evaluated
+  limit         the lowest on the link; `waits` if it is a percentage of an
+                unknown speed
+  unjudged      readings on which no limit was evaluated, by reason:
+                learning  how often the driver updates its counters is not
+                          known yet
+                waiting   the counters did not change, and the next change may
+                          cover this time too
+                reset     a counter fell, or changed for the first time since
+                jump      more bytes than a link, or that many packets, can
+                          carry
+                suspect   above the speed, and not confirmed by the packets:
+                          held back twice at most
                 gap       the host slept, or the agent did not run in time
                 unread    the counters of this link could not be read
-              The log has the last five, each link's at most once a minute: the first two are how some drivers work.
+                The last five are logged too, at most once a minute for each
+                link; the first two are normal for some drivers.
 
-JSON is one object, as the agent sends it (`socat - UNIX-CONNECT:/run/highwater/agent.sock` needs no program of ours); CSV is one row
-of the same columns. Times are UTC, what is not known is null.
+JSON is one object, as the agent sends it (without this program:
+`socat - UNIX-CONNECT:/run/highwater/agent.sock`); CSV is one row with the same
+columns. Times are UTC; what is unknown is null.
 
-The units keep both directories for their own user: ask as root, as in `sudo highwater-agent status`.
+Both directories belong to the service's user, so run it as root:
+`sudo highwater-agent status`.
 
-Exit code: 0 the agent runs and nothing is wrong; 1 it does not run, or has a problem; 69 it could not be reached: no permission, or it
-runs and does not answer.
+Exit code: 0 if the agent runs without problems; 1 if it does not run, or has a
+problem; 69 if it could not be reached: no permission, or no answer.
 
 Examples:
   highwater-agent status
   highwater-agent status -c /etc/highwater/wan2.toml
   highwater-agent status --format json | jq '.pending, .last_offsets'
-  highwater-agent status --format json | jq -r '.breaches[] | [.interface, .limit_name, .peak_bps] | @tsv'
+  highwater-agent status --format json |
+    jq -r '.breaches[] | [.interface, .limit_name, .peak_bps] | @tsv'
   watch -n 5 highwater-agent status";
 
 #[derive(Args, Debug)]
@@ -157,7 +168,7 @@ fn find(state_dir: &Path, runtime: Option<&Path>) -> Result<StatusReport, Failur
         }
         if clock.monotonic() >= until {
             return Err(unavailable(format!(
-                "an agent runs on {} (it holds agent.lock), and nobody answers on agent.sock; its log says why",
+                "an agent runs on {} (it holds agent.lock), but does not answer on agent.sock; see its log",
                 state_dir.display()
             )));
         }
@@ -177,7 +188,7 @@ fn answer(state_dir: &Path, runtime: Option<&Path>) -> Result<Result<StatusRepor
             Err(NoAnswer::Denied) => denied = Some(socket),
             Err(error @ (NoAnswer::Silent | NoAnswer::Garbled(_))) => {
                 return Err(unavailable(format!(
-                    "{}: {error}; it may stand still, waiting for its disk: its log says so (journalctl -u highwater-agent)",
+                    "{}: {error}; it may be stuck, waiting for its disk: see its log (journalctl -u highwater-agent)",
                     socket.display()
                 )));
             }

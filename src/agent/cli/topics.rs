@@ -6,31 +6,37 @@ use crate::exit::{Failure, Status};
 use crate::kafka::admin::{Admin, AdminError, Found, Wanted};
 use crate::kafka::missing_topic;
 use crate::output::{self, OutputFormat, Rows, Value};
+use crate::units::lasting;
 
 pub(super) const HELP: &str = "\
-Looks first, makes only what is missing, and changes nothing that is there. With -t only this topic is wanted, with the settings of one
-for events, rates or samples. Otherwise, by these keys of the configuration:
+Creates only the topics that are missing, and never changes existing ones. With
+-t only this topic, with the settings of one for events, rates or samples.
+Otherwise those that the configuration names:
 
-  kafka.topic         highwater.events      events                                 kept for topics.retention
-  topics.rates        highwater.rates       rates and their histograms a minute    kept for topics.retention
-  topics.histograms   highwater.histograms  merged histograms                      compacted: the last of each key stays
-  topics.samples      highwater.samples     rows of a replay; only with --samples  kept for topics.retention
+  kafka.topic        highwater.events      events
+  topics.rates       highwater.rates       reserved; nothing is sent to it yet
+  topics.histograms  highwater.histograms  reserved likewise; compacted
+  topics.samples     highwater.samples     rows of `replay`; only with --samples
 
-  topics.partitions   6     an agent's events stay in one; so many consumers can share the work
-  topics.replication  3     brokers that hold each partition; by default no more than there are
-  topics.retention    30d   longer than any consumer may be away
+  topics.partitions   6    at most this many consumers can share the work; all
+                           events of an agent are in one partition
+  topics.replication  3    replication factor; fewer if there are fewer brokers
+  topics.retention    30d  longer than any outage of a consumer
 
-Messages bear the time at which the broker took them (message.timestamp.type is LogAppendTime): retention goes by it, whatever the
-clock of a gateway says. An event's own time is in the event.
+The timestamp of a message is the time of its arrival at the broker
+(message.timestamp.type=LogAppendTime), so that retention does not depend on a
+gateway's clock. An event also contains its own time.
 
-On three brokers or more, min.insync.replicas is 2: an acknowledged event survives the loss of any one of them.
+On three brokers or more, min.insync.replicas is 2: an acknowledged event
+survives the loss of any one of them.
 
-Exit code: 0 if all is as wanted now, 1 with --check if something is missing or differs, 69 if Kafka could not be reached.
+Exit code: 0, also if an existing topic differs; 1 with --check if a topic is
+missing or differs; 69 if Kafka could not be reached.
 
 Examples:
   highwater-agent topics --check || highwater-agent topics
   highwater-agent topics -b kafka-1:9092 -t site7.events
-  highwater-agent topics --list --format json | jq -s 'map(select(.topic == \"highwater.events\"))'";
+  highwater-agent topics --list -t highwater.events --format json";
 
 #[derive(Args, Debug)]
 pub(super) struct TopicsCommand {
@@ -39,13 +45,13 @@ pub(super) struct TopicsCommand {
     /// Output format
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     format: OutputFormat,
-    /// Make nothing; exit 1 if a topic is missing or differs
+    /// Create nothing; exit 1 if a topic is missing or differs
     #[arg(long)]
     check: bool,
-    /// Make nothing; show the first and the last offset of each partition of every topic of the cluster (with -t: of this one)
+    /// Show the first and last offset of each partition of all topics
     #[arg(long, conflicts_with = "check")]
     list: bool,
-    /// The topic for samples is wanted too: `replay --publish-samples` needs it
+    /// Include the topic for samples, which `replay` sends
     #[arg(long, conflicts_with = "list")]
     samples: bool,
 }
@@ -83,12 +89,9 @@ impl TopicsCommand {
         let differing = wanted.iter().filter(|wanted| !differences(wanted, &found).is_empty()).count();
         match (missing, differing) {
             (0, 0) => Ok(()),
-            (_, _) if self.check => {
-                Err(Failure::failed(format!("topics missing: {missing}, not as wanted: {differing}")))
-            }
+            (_, _) if self.check => Err(Failure::failed(format!("topics missing: {missing}, differing: {differing}"))),
             (_, _) => {
-                self.common
-                    .note("what differs was left as it is: Kafka's own tools change it, or [topics] wants it so");
+                self.common.note("differences were not changed: use Kafka's own tools, or adapt [topics]");
                 Ok(())
             }
         }
@@ -151,9 +154,9 @@ fn print(wanted: &[Wanted], found: &[Found], made: &[&str], format: OutputFormat
         let differs = differences(wanted, found);
         let is = found.iter().find(|found| found.name == wanted.name);
         let state = match is {
-            None if made.contains(&&*wanted.name) => "made",
+            None if made.contains(&&*wanted.name) => "created",
             None => "missing",
-            Some(_) if differs.is_empty() => "as wanted",
+            Some(_) if differs.is_empty() => "ok",
             Some(_) => "differs",
         };
         let setting = |name: &str| match is {
@@ -176,7 +179,7 @@ fn print(wanted: &[Wanted], found: &[Found], made: &[&str], format: OutputFormat
 
 fn retention(ms: &str) -> String {
     match ms.parse::<u64>() {
-        Ok(ms) => humantime::format_duration(std::time::Duration::from_millis(ms)).to_string(),
+        Ok(ms) => lasting(std::time::Duration::from_millis(ms)),
         Err(_) if ms == "-1" => "forever".to_owned(),
         Err(_) => ms.to_owned(),
     }

@@ -38,7 +38,7 @@ impl Name {
         if !NOBODYS.contains(&&*host.to_ascii_lowercase()) && check(host).is_ok() {
             return Ok(Self { name: host.to_owned(), ..Self::default() });
         }
-        let called = format!("this host is called `{host}`, which is no name for an agent");
+        let called = format!("this host is called `{host}`, which is no usable name for an agent");
         Ok(match from_machine_id(&surroundings.machine_id) {
             Some(name) => {
                 let message =
@@ -62,7 +62,7 @@ pub(in crate::agent) fn check(name: &str) -> Result<(), String> {
     if name.len() > AGENT_BYTES_MAX {
         return Err(format!("has {} bytes; a name has 1 to {AGENT_BYTES_MAX}", name.len()));
     }
-    if name.contains('\0') { Err("has a NUL, which no database takes".to_owned()) } else { Ok(()) }
+    if name.contains('\0') { Err("contains a NUL, which no database stores".to_owned()) } else { Ok(()) }
 }
 
 /// Derives a name by a hash: a machine's id is to be kept as confidential as a secret (machine-id(5)).

@@ -156,7 +156,7 @@ fn what_cannot_be_right_is_named_with_its_line_and_the_remedy() {
             "agent.toml:4: limit.interfaces: is empty",
         ),
         ("[kafka]\nbrokers = ''\n".into(), "agent.toml:2: kafka.brokers: is empty"),
-        ("[kafka]\ntopic = 'a b'\n".into(), "agent.toml:2: kafka.topic: `a b` is no topic"),
+        ("[kafka]\ntopic = 'a b'\n".into(), "agent.toml:2: kafka.topic: `a b` is not a topic name"),
         ("[kafka.properties]\n'acks' = '1'\n".into(), "agent.toml:2: kafka.properties.acks: is not for configuration"),
         ("[kafka.sasl]\nmechanism = 'PLAIN'\nusername = 'u'\n".into(), "kafka.sasl.password_file: is missing"),
         ("[flush]\nlinger = 'long'\n".into(), "agent.toml:2: flush.linger: `long`"),

@@ -43,7 +43,7 @@ impl Topics {
             return Err(Invalid::new("topics.partitions", format!("is {partitions}; a topic has at least 1")));
         }
         if raw.replication.is_some_and(|replication| !(1..=i32::from(i16::MAX)).contains(&replication)) {
-            return Err(Invalid::new("topics.replication", "is no number of brokers; write 1 or more"));
+            return Err(Invalid::new("topics.replication", "is not a number of brokers; write 1 or more"));
         }
         Ok(Self {
             rates: name("topics.rates", raw.rates, "highwater.rates")?,
@@ -59,7 +59,7 @@ impl Topics {
 pub(super) fn check_topic(key: &str, topic: &str) -> Result<(), Invalid> {
     if !is_topic_name(topic) {
         let message = format!(
-            "`{topic}` is no topic: letters, digits, `.`, `_` and `-` make one, up to {TOPIC_BYTES_MAX} of them"
+            "`{topic}` is not a topic name, which has up to {TOPIC_BYTES_MAX} letters, digits, `.`, `_` and `-`"
         );
         return Err(Invalid::new(key, message));
     }

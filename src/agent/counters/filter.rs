@@ -142,7 +142,9 @@ fn matches_nothing(key: &str, pattern: &WildMatch, links: &[&LinkInfo]) -> Optio
     let any = links.iter().any(|link| matches(pattern, link));
     (!any).then(|| {
         let there = listed(links.iter().copied());
-        format!("{key} = \"{pattern}\" matches no link yet; there are {there}; mend the pattern if none is to come")
+        format!(
+            "{key} = \"{pattern}\" matches no link yet; there are {there}; correct the pattern unless one will appear"
+        )
     })
 }
 

@@ -146,6 +146,7 @@ pub struct Carried {
     pub ifindex: u32,
     pub rx_bytes: u64,
     pub tx_bytes: u64,
+    /// Time that the bytes cover, which ends at the reading; never zero.
     pub elapsed: Duration,
 }
 
@@ -220,7 +221,7 @@ pub enum CounterError {
         #[source]
         error: io::Error,
     },
-    #[error("the kernel's answer cannot be understood: {0}")]
+    #[error("unexpected answer from the kernel: {0}")]
     Malformed(&'static str),
     #[error("the kernel dropped netlink messages each time: links change faster than they can be read")]
     Overrun,
@@ -258,7 +259,7 @@ pub fn open(
             Ok(source) => source,
             Err(error) => {
                 let why = crate::exit::chain(&error);
-                log::warn!("netlink counters are unavailable ({why}); reading them by sysinfo, which costs more");
+                log::warn!("netlink counters are unavailable ({why}); using sysinfo, which costs more");
                 Box::new(sysinfo::Sysinfo::new(root, selection)?)
             }
         },
@@ -293,7 +294,7 @@ impl FromStr for SourceChoice {
             "netlink" => Self::Netlink,
             "sysinfo" => Self::Sysinfo,
             "synthetic" => Self::Synthetic(Shape::default()),
-            other => return Err(format!("`{other}` is no source; known are auto, netlink, sysinfo, synthetic")),
+            other => return Err(format!("`{other}` is not a source; known are auto, netlink, sysinfo, synthetic")),
         })
     }
 }

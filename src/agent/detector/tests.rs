@@ -301,7 +301,7 @@ fn a_percentage_of_the_host_waits_for_a_link_that_is_up_and_not_for_an_unplugged
     assert!(host.notices.is_empty(), "{:?}", host.notices);
     host.change(LinkChange::Changed(LinkInfo { up: true, ..unplugged }), &[(2, 0), (3, 0)]);
     assert!(host.carry(&[(2, 2_000_000), (3, 0)]).is_empty());
-    assert!(host.notices[0].contains("limit all: the speed of eth1 is unknown"), "{:?}", host.notices);
+    assert!(host.notices[0].contains("limit all: inactive on eth1, whose speed is unknown"), "{:?}", host.notices);
 }
 
 /// A link whose driver updates its counters every other second does not break the rise of the host.
@@ -369,11 +369,11 @@ fn readings_that_are_not_judged_are_counted_and_logged_at_a_sane_rate() {
         host.carry(&[(2, 10)]);
         host.carry(&[(2, 10)]);
     }
-    assert_eq!(host.notices, ["eth0: readings that could not be judged: 1 reset"]);
+    assert_eq!(host.notices, ["eth0: readings not evaluated: 1 reset"]);
     for _ in 0..60 {
         host.carry(&[(2, 10)]);
     }
-    assert_eq!(host.notices[1..], ["eth0: readings that could not be judged: 5 reset"]);
+    assert_eq!(host.notices[1..], ["eth0: readings not evaluated: 5 reset"]);
     let link = host.detector.links().next().unwrap();
     assert_eq!((link.unjudged.get("reset"), link.traffic.unwrap().rx_bytes), (Some(&6), 10));
 }
@@ -422,7 +422,7 @@ fn a_speed_that_the_driver_names_too_low_is_doubted_aloud_and_the_traffic_judged
     }
     told.sort();
     assert_eq!(told, ["breach_raised bond0", "breach_raised eth0", "breach_raised tun0"]);
-    let doubts: Vec<_> = host.notices.iter().filter(|notice| notice.contains("doubted")).collect();
+    let doubts: Vec<_> = host.notices.iter().filter(|notice| notice.contains("probably wrong")).collect();
     assert!(doubts.len() == 1 && doubts[0].starts_with("eth0 carries 16.0 kbit/s"), "{:?}", host.notices);
 }
 
@@ -460,11 +460,11 @@ fn a_percentage_waits_for_the_speed_and_says_so() {
     };
     let unknown = LinkInfo { speed: Speed::default(), ..info(2, "eth0") };
     let mut host = Host::new(vec![percent, limit("none", on("ppp*"))], &[unknown]);
-    assert!(host.notices[0].contains("speed of eth0 is unknown"), "{:?}", host.notices);
+    assert!(host.notices[0].contains("inactive on eth0, whose speed is unknown"), "{:?}", host.notices);
     assert!(host.notices[1].contains("no link matches interface = \"ppp*\""), "{:?}", host.notices);
     assert!(host.carry(&[(2, 5_000_000)]).is_empty());
     assert_eq!(host.change(LinkChange::Changed(info(2, "eth0")), &[(2, 5_000_000)]), ["breach_raised eth0"]);
-    assert!(host.notices[2].contains("raised at 10.0 Mbit/s"), "{:?}", host.notices);
+    assert!(host.notices[2].contains("raise_at is 10.0 Mbit/s"), "{:?}", host.notices);
     assert_eq!(host.notices.len(), 3, "each is said once");
 }
 

@@ -11,7 +11,7 @@ use crate::agent::limit::{Action, BreachState, BreachStats, Limit, Load, Thresho
 use crate::agent::rate::Traffic;
 use crate::agent::resume::{Decision, Resume};
 use crate::event::{ALL_INTERFACES, Body, Breach, Direction, Reason, Stamp};
-use crate::units::BitRate;
+use crate::units::{BitRate, exactly};
 
 #[derive(Debug)]
 pub(super) struct Tracker {
@@ -186,7 +186,7 @@ impl Tracker {
         let below = self.state.below_for().filter(|_| reason.is_none());
         let detail = below.map(|below| {
             let seconds = Duration::from_secs((below + Duration::from_millis(500)).as_secs());
-            let (below, clears_after) = (spaced(seconds), spaced(limit.clear_hold));
+            let (below, clears_after) = (exactly(seconds), exactly(limit.clear_hold));
             format!("below the limit for {below}, clears after {clears_after}")
         });
         Some(Breach {
@@ -243,13 +243,6 @@ fn stats(breach: &Breach, ended: TimeDelta) -> BreachStats {
         excess_bytes: breach.excess_bytes,
         measured: Duration::from_millis(breach.measured_ms),
     }
-}
-
-fn spaced(duration: Duration) -> String {
-    if duration < Duration::from_secs(60) && duration.subsec_nanos() == 0 {
-        return format!("{} s", duration.as_secs());
-    }
-    humantime::format_duration(duration).to_string()
 }
 
 fn rounded_millis(duration: Duration) -> u64 {

@@ -79,14 +79,14 @@ impl DurableJournal {
         match disk.claim(identity, now)? {
             Claim::Kept => {}
             Claim::Renamed { interrupted } => warn!(
-                "this agent was {}, and is {} now: a new epoch begins, and {} of the old name ended as interrupted",
+                "the agent was renamed from {} to {}: a new epoch begins, and {} of the old name ended as interrupted",
                 before.agent,
                 identity.agent,
                 counted(interrupted as u64, "open breach")
             ),
             Claim::OtherMachine { forgotten } => warn!(
-                "the state directory is from another machine (machine-id {}, here {}): a new epoch begins, and {} forgotten, for \
-                 the other machine may still run",
+                "the state directory is from another machine (machine-id {}, here {}): a new epoch begins, and {} forgotten, \
+                 since the other machine may still be running",
                 before.machine_id,
                 identity.machine_id,
                 counted(forgotten as u64, "open breach")

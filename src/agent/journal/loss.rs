@@ -69,9 +69,9 @@ impl LossLog {
 
     fn lines(&mut self, lost: &LossCounts, now_ms: u64) -> Vec<String> {
         let reasons = [
-            (&mut self.evicted, lost.evicted, "evicted: the journal is full (journal.max_size)"),
-            (&mut self.expired, lost.expired, "expired: older than journal.max_age"),
-            (&mut self.rejected, lost.rejected, "rejected: Kafka will never take them"),
+            (&mut self.evicted, lost.evicted, "evicted, because the journal is full (journal.max_size)"),
+            (&mut self.expired, lost.expired, "expired, because they are older than journal.max_age"),
+            (&mut self.rejected, lost.rejected, "rejected by Kafka"),
         ];
         let due = reasons.into_iter().filter(|(logged, lost, _)| *lost > logged.events && now_ms >= logged.next_ms);
         due.map(|(logged, lost, reason)| {

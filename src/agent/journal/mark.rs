@@ -147,13 +147,13 @@ impl MarkFile {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
             Err(error) => {
-                warn!("{}: {error}; so the journal is taken at its word", self.path.display());
+                warn!("{}: {error}; so the journal cannot be verified", self.path.display());
                 return None;
             }
         };
         let mark = parse(&bytes);
         if mark.is_none() {
-            warn!("{} is damaged, so the journal is taken at its word", self.path.display());
+            warn!("{} is damaged, so the journal cannot be verified", self.path.display());
         }
         mark
     }

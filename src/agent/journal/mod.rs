@@ -65,6 +65,7 @@ pub struct Pending {
 #[derive(Clone, Debug)]
 pub struct JournalConfig {
     pub directory: PathBuf,
+    /// Bound of the database file with its write-ahead log.
     pub size_max: ByteCount,
     pub age_max: Duration,
     pub identity: Identity,
@@ -108,7 +109,8 @@ pub trait Journal {
     /// Removes events; unknown ones are ignored. After an error all are still there.
     fn remove(&mut self, ids: &[EventId]) -> Result<(), JournalError>;
 
-    /// Gives up an event that Kafka rejected, and registers its loss, with the broker's error as `detail`, in one transaction.
+    /// Gives up an event that Kafka rejected, and registers its loss, with the broker's error as `detail`, in one transaction. An
+    /// unknown event is ignored.
     fn reject(&mut self, id: EventId, detail: &str, stamp: Stamp) -> Result<(), JournalError>;
 
     /// Takes the events that the journal registered by itself: declarations of losses, which may grow until they are handed out,

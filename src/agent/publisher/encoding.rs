@@ -44,7 +44,7 @@ impl Encoder {
             )),
             other => other,
         })?;
-        info!("writing {format} by schema {id}, which {} keeps as {}", address.url(), self.subject);
+        info!("writing {format} with schema {id}, which is {} at {}", self.subject, address.url());
         // Another worker may have asked too; the answer is the same.
         let _ = self.id.set(id);
         Ok(())

@@ -279,7 +279,7 @@ impl Publisher {
                 }
                 WorkerReport::Rejected { serial, bytes, reason } => {
                     let Some(id) = self.settle(serial, bytes) else { continue };
-                    error!("Kafka will never take event {id}: {reason}; it is declared lost");
+                    error!("Kafka rejects event {id}: {reason}; it is declared lost");
                     self.progress.rejected += 1;
                     system.reject_event(id, &reason, stamp())?;
                 }
@@ -402,7 +402,7 @@ impl Publisher {
 
     /// Handles a thread that ended unasked, which is a defect: everything in flight is sent again.
     fn worker_died(&mut self) {
-        error!("the publishing thread has died; what it had not delivered is sent again");
+        error!("the publisher's thread has ended unexpectedly; what it had not delivered is sent again");
         self.running = None;
         self.begin_anew();
     }

@@ -52,7 +52,7 @@ mod tests {
     fn a_flush_that_goes_on_keeps_its_beginning_and_ends_what_lasted() {
         let mut progress = Progress::default();
         progress.flushing(true, 5);
-        progress.mishaps.begin(6, "broker away");
+        progress.mishaps.begin(6, "cannot reach Kafka");
         progress.flushing(true, 9);
         assert_eq!((progress.flushing_ms, progress.flushed_ms), (Some(5), None));
         progress.flushing(false, 12);

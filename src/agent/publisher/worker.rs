@@ -173,17 +173,17 @@ impl Worker {
                 return true;
             }
             SessionEnd::ReduceBatch(bytes, code) => {
-                info!("{topic} refuses a batch by {code}: sending no more than {bytes} bytes at once from now on");
+                info!("{topic} refuses a batch ({code}): sending at most {bytes} bytes at once from now on");
                 self.batch_max.store(bytes, Ordering::Relaxed);
                 return true;
             }
             SessionEnd::OneByOne(code) => {
-                info!("{topic} refuses an event by {code}: sending one by one");
+                info!("{topic} refuses an event ({code}): sending one by one");
                 self.trial.get_or_insert_default();
                 return true;
             }
             SessionEnd::Together => {
-                info!("{topic} takes what is left: sending in batches again");
+                info!("{topic} accepts events: sending in batches again");
                 self.trial = None;
                 self.batch_max.store(BATCH_MAX, Ordering::Relaxed);
                 return true;
@@ -434,8 +434,11 @@ impl Worker {
                 _ => {}
             }
             let reason = kafka::explained(&reason, self.settings.connection.brokers());
-            if self.say(&format!("broker away, the events {}: {reason}", self.settings.undelivered)) {
-                self.report_trouble(WorkerReport::Trouble { what: format!("broker away: {reason}"), gave_up: false });
+            if self.say(&format!("cannot reach Kafka, the events {}: {reason}", self.settings.undelivered)) {
+                self.report_trouble(WorkerReport::Trouble {
+                    what: format!("cannot reach Kafka: {reason}"),
+                    gave_up: false,
+                });
             }
             session.cause = Some(reason);
         }
@@ -503,7 +506,7 @@ impl Worker {
 
     fn report_overdue(&mut self, session: &ProducerSession) {
         let cause = session.cause.clone().or_else(|| session.producer.diagnose(&self.settings.topic));
-        let cause = cause.unwrap_or_else(|| "no broker says why".to_owned());
+        let cause = cause.unwrap_or_else(|| "the brokers report no cause".to_owned());
         let what = format!("Kafka has not acknowledged an event for over 10 s: {cause}");
         if self.say(&format!("{what}; the events {}", self.settings.undelivered)) {
             self.report_trouble(WorkerReport::Trouble { what, gave_up: false });

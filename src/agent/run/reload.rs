@@ -18,13 +18,13 @@ impl Agent {
         let settings = match settings {
             Ok(settings) => settings,
             Err(error) => {
-                error!("the configuration stays as it was: {error}");
+                error!("the previous configuration stays in effect: {error}");
                 return Ok(());
             }
         };
         settings.warnings.iter().for_each(|warning| warn!("{warning}"));
         if settings.agent != self.settings.agent || settings.state_dir != self.settings.state_dir {
-            warn!("agent and state_dir change with the next start only");
+            warn!("agent and state_dir take effect only at the next start");
         }
         let kept =
             Settings { agent: self.settings.agent.clone(), state_dir: self.settings.state_dir.clone(), ..settings };
@@ -33,7 +33,7 @@ impl Agent {
             match open_source(&kept) {
                 Ok(source) => self.source = source,
                 Err(error) => {
-                    error!("the configuration stays as it was: {}", chain(&error));
+                    error!("the previous configuration stays in effect: {}", chain(&error));
                     return Ok(());
                 }
             }
@@ -49,7 +49,7 @@ impl Agent {
         if let Err(error) = self.system.reconfigure(journal_size, journal_age, &now) {
             self.say(&chain(&error));
         }
-        info!("the configuration was read again: {}", counted(self.settings.limits.len() as u64, "limit"));
+        info!("the configuration was reloaded: {}", counted(self.settings.limits.len() as u64, "limit"));
         Ok(())
     }
 }

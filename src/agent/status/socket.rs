@@ -34,13 +34,13 @@ pub struct Client(UnixStream);
 
 #[derive(Debug, thiserror::Error)]
 pub enum NoAnswer {
-    #[error("nobody listens")]
+    #[error("nothing listens")]
     Nobody,
     #[error("permission denied")]
     Denied,
-    #[error("it does not answer")]
+    #[error("no answer")]
     Silent,
-    #[error("it does not answer as an agent does: {0}")]
+    #[error("this is not an agent's answer: {0}")]
     Garbled(String),
 }
 
@@ -52,7 +52,7 @@ pub fn socket_path(runtime: Option<&Path>, state_dir: &Path) -> PathBuf {
 impl StatusSocket {
     pub fn open(path: PathBuf, now: Duration) -> Self {
         let listener = listen(&path)
-            .inspect_err(|error| warn!("`highwater-agent status` gets no answer: {}: {error}", path.display()))
+            .inspect_err(|error| warn!("`highwater-agent status` will get no answer: {}: {error}", path.display()))
             .ok();
         Self { path, listener, rests: false, retry_at: now + RETRY }
     }

@@ -14,19 +14,19 @@ const CONFIG: &str = "/etc/highwater/consumer.toml";
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct Common {
-    /// The configuration [default: /etc/highwater/consumer.toml]
+    /// Configuration [default: /etc/highwater/consumer.toml]
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Kafka's brokers, in place of kafka.brokers: host:port,host:port
+    /// Brokers, host:port,host:port; overrides kafka.brokers
     #[arg(short, long, value_name = "LIST")]
     brokers: Option<String>,
-    /// The topic of the events, in place of kafka.topic
+    /// Topic of the events; overrides kafka.topic
     #[arg(short, long, value_name = "NAME")]
     pub(super) topic: Option<String>,
-    /// The group that shares the topic's partitions and the database, in place of kafka.group
+    /// Consumer group; overrides kafka.group
     #[arg(short, long, value_name = "NAME")]
     group: Option<String>,
-    /// The schema registry, in place of kafka.registry.url
+    /// Schema registry; overrides kafka.registry.url
     #[arg(short = 's', long, value_name = "URL")]
     registry: Option<String>,
     #[command(flatten)]

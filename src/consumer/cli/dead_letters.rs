@@ -14,42 +14,50 @@ use crate::output::{self, OutputFormat, Rows, Value};
 use crate::units::counted;
 
 const LIST_HELP: &str = "\
-A message that is no event, or that the database refuses, never holds up the others: it is kept as it came, with the reason.
-Dead letters are removed after retention.dead_letters (90 days by default).
+A message that is no event, or that the database rejects, does not hold up the
+others: it is kept as it came, with the reason. Dead letters are removed after
+retention.dead_letters (90 days by default).
 
-A table shows where each payload begins; JSON and CSV have all of it, as text, with Kafka's timestamp, the headers, and the event
-that the message claims to be. --raw has its very bytes.
+A table shows the beginning of each payload; JSON and CSV have all of it as
+text, with Kafka's timestamp, the headers, and the event that the message claims
+to be. --raw prints the bytes themselves.
 
 Examples:
   highwater-consumer dead-letters list
   highwater-consumer dead-letters list --error 'schema registry' --agent gw-042
   highwater-consumer dead-letters list --partition 3 --offset 1200-1300
   highwater-consumer dead-letters list --partition 3 --offset 1234 --raw | xxd
-  highwater-consumer dead-letters list --format json | jq -r .error | sort | uniq -c";
+  highwater-consumer dead-letters list --format json | jq -r .error | sort |
+    uniq -c";
 
 const RETRY_HELP: &str = "\
-Decodes the messages once more, with the headers that they came with, and stores those that are events now: after an update of
-this program that knows their format, once the schema registry answers, or once the database takes them. Row and dead letter
-change in one transaction, with all that follows from the row; an event that was stored already, because its agent sent it twice,
-is no second row. A consumer may run meanwhile. What was dropped is not tried again.
+Decodes the messages again, with their headers, and stores those that are events
+now: after an upgrade to a version that knows their format, once the schema
+registry answers, or once the database accepts them. One transaction stores the
+row, with all that follows from it, and removes the dead letter; an event that
+is stored already adds no second row. A consumer may be running. Dropped ones
+are not retried.
 
-Exit code: 0 if no dead letter stays, 1 if some do (they are listed, with the reason), 69 if the store, or a schema registry that is
-needed, could not be reached.
+Exit code: 0 if no dead letter remains; 1 if some do (they are listed, with the
+reason); 69 if the store, or a schema registry that is needed, could not be
+reached.
 
 Examples:
   highwater-consumer dead-letters retry
-  highwater-consumer dead-letters retry --topic highwater.events --partition 3 --offset 1234";
+  highwater-consumer dead-letters retry --partition 3 --offset 1234";
 
 const DROP_HELP: &str = "\
-Gives dead letters up: their bytes are removed, and what stays is where they were in Kafka, whose events they were, and the reason.
-`losses` counts them as discarded. Without a selection all of them are meant, and nothing is asked: look at `list` with the same
-flags first.
+Discards dead letters: their bytes are removed; what remains is where they were
+in Kafka, whose events they were, and the reason. `losses` counts them as
+discarded. Without a selection it drops all of them, and does not ask: check
+with `list` and the same flags first.
 
 Exit code: 0, also if there were none; 69 if the store could not be reached.
 
 Examples:
-  highwater-consumer dead-letters drop --error 'neither JSON' --reason 'test messages of the load test'
-  highwater-consumer dead-letters drop --agent gw-042 --reason 'replaced, ticket 4711'";
+  highwater-consumer dead-letters drop --error 'neither JSON' \\
+    --reason 'test messages of the load test'
+  highwater-consumer dead-letters drop --agent gw-042 --reason 'replaced'";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DeadLetters {
@@ -61,14 +69,14 @@ pub(super) enum DeadLetters {
         /// Output format
         #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
         format: OutputFormat,
-        /// Show those too that were dropped, with the reason
+        /// Include those that were dropped, with the reason
         #[arg(long)]
         dropped: bool,
-        /// Print nothing but the payloads, byte by byte, each followed by a line end
+        /// Print only the payloads' bytes, each followed by a newline
         #[arg(long, conflicts_with = "format")]
         raw: bool,
     },
-    /// Store what can be stored by now
+    /// Decode them again, and store what can be stored
     #[command(after_help = RETRY_HELP)]
     Retry {
         #[command(flatten)]
@@ -77,12 +85,12 @@ pub(super) enum DeadLetters {
         #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
         format: OutputFormat,
     },
-    /// Give up messages that can't be stored, with a reason
+    /// Discard messages that can't be stored, with a reason
     #[command(after_help = DROP_HELP)]
     Drop {
         #[command(flatten)]
         which: Which,
-        /// Why: `losses` and `list --dropped` show it
+        /// Reason, shown by `losses` and `list --dropped`
         #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
         reason: String,
     },
@@ -92,16 +100,16 @@ pub(super) enum DeadLetters {
 pub(super) struct Which {
     #[command(flatten)]
     common: Common,
-    /// Only of this partition (and of one topic with --topic)
-    #[arg(short, long, value_name = "NUMBER")]
+    /// Only this partition (of one topic: --topic)
+    #[arg(short, long, value_name = "N")]
     partition: Option<i32>,
-    /// Only at this offset, or from one to another: 1200-1300
+    /// Only this offset, or a range: 1200-1300
     #[arg(short, long, value_name = "FROM-TO", value_parser = offsets)]
     offset: Option<(i64, i64)>,
-    /// Only with this text in the error, in whatever case
+    /// Only if the error contains this text, in any case
     #[arg(long, value_name = "TEXT")]
     error: Option<String>,
-    /// Only this agent's, as far as payload, headers or key tell
+    /// Only this agent's, by payload, headers or key
     #[arg(long, value_name = "NAME")]
     agent: Option<String>,
 }
@@ -219,7 +227,7 @@ impl Which {
         if retried.is_ok() || stay > 0 {
             output::finished(printed.and_then(|()| rows.end()))?;
         }
-        let inserted = retried.map_err(|error| unavailable(format!("{error}; {returned} came back before that")))?;
+        let inserted = retried.map_err(|error| unavailable(format!("{error}; {returned} stored before that")))?;
         let before = returned - inserted.min(returned);
         let again = if before > 0 { format!(" ({before} of them before)") } else { String::new() };
         self.common.note(&format!("{returned} stored{again}, {stay} remain"));
@@ -282,7 +290,7 @@ fn in_json(headers: &PackedHeaders) -> serde_json::Value {
 }
 
 fn offsets(text: &str) -> Result<(i64, i64), String> {
-    let number = |text: &str| text.parse::<i64>().map_err(|_| "is no offset; write 1200 or 1200-1300".to_owned());
+    let number = |text: &str| text.parse::<i64>().map_err(|_| "is not an offset; write 1200 or 1200-1300".to_owned());
     let (first, last) = match text.split_once('-') {
         Some((first, last)) => (number(first)?, number(last)?),
         None => (number(text)?, number(text)?),

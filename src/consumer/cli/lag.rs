@@ -11,15 +11,17 @@ use crate::consumer::report::offsets::{self, StoredOffset};
 use crate::consumer::store::Reader;
 use crate::exit::Failure;
 use crate::output::{self, OutputFormat, Rows};
-use crate::units::counted;
+use crate::units::{counted, lasting};
 
 pub(super) const HELP: &str = "\
-For each partition: where it ends (the last stable offset: what a reader may see), what the group has told Kafka, and what the
-database has stored. The database is the truth; Kafka's committed offset follows it and is only a hint. `lag` counts the offsets
-between the end and what is stored; transaction markers among them hold no message.
+For each partition: its end (the last stable offset), the offset that the group
+has committed to Kafka, and the next offset to be stored, from the database. The
+database decides where the consumer resumes; Kafka's committed offset follows it
+and is only a hint. `lag` is the number of offsets between the end and the next
+one to be stored, which includes transaction markers.
 
-Exit code: 0; with --wait 0 if all that was there at the call is stored, 1 if it is not by the timeout; 69 if Kafka or the store
-could not be reached.
+Exit code: 0; with --wait 0 once everything that was in Kafka at the call is
+stored, 1 after --timeout; 69 if Kafka or the store could not be reached.
 
 Examples:
   highwater-consumer lag
@@ -33,7 +35,7 @@ pub(super) struct Lag {
     /// Output format
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     format: OutputFormat,
-    /// Wait until all that is there now is stored
+    /// Wait until everything that is in Kafka now is stored
     #[arg(long)]
     wait: bool,
     /// Maximum time to wait
@@ -73,15 +75,18 @@ impl Lag {
         for (partition, row) in rows.iter().filter(|(_, row)| row.is_beyond()) {
             let end = row.end;
             self.common.note(&format!(
-                "{topic}[{partition}] ends at {end}, before what is stored: was it recreated? A running consumer finds out"
+                "{topic}[{partition}] ends at {end}, before what is stored: was it recreated? A running consumer checks that"
             ));
         }
         if all_stored {
             return Ok(());
         }
-        let waited = humantime::format_duration(self.timeout);
+        let waited = lasting(self.timeout);
         let missing: i64 = rows.values().map(LagRow::lag).sum();
-        Err(Failure::failed(format!("not stored after {waited}: {}; does a consumer run?", counted(missing, "offset"))))
+        Err(Failure::failed(format!(
+            "not stored after {waited}: {}; is a consumer running?",
+            counted(missing, "offset")
+        )))
     }
 
     fn wait_for(
@@ -108,7 +113,7 @@ impl Lag {
                     rows.iter_mut().for_each(|(partition, row)| row.stored = stored.remove(&key(*partition)));
                 }
                 // An unavailable database may come back in time.
-                Err(fault) if clock.monotonic() < until => log::warn!("{fault}; asking again"),
+                Err(fault) if clock.monotonic() < until => log::warn!("{fault}; retrying"),
                 Err(fault) => return Err(unavailable(fault)),
             }
         }

@@ -10,20 +10,27 @@ use crate::exit::Failure;
 use crate::output::{self, OutputFormat, Rows, Value};
 
 pub(super) const HELP: &str = "\
-Shows which events are no rows, and why. Agents number their events from 1, without gaps, so that each missing one is known:
+Shows which events are not in the database, and why. Agents number their events
+from 1, without gaps, so that each missing one is known:
 
-  declared     its agent gave it up, and declared that: evicted, expired, rejected, damaged (the reason)
-  dead_letter  it came, but could not be stored; `dead-letters retry` brings it back
-  discarded    a dead letter that somebody dropped (the reason)
-  expired      offsets that Kafka's retention dropped before they were read; whose events they held is not known
-  too_large    offsets of a batch larger than the consumer takes (receive.message.max.bytes); the same
-  undeclared   missing, and nothing explains it: the alarm
+  declared     given up by its agent, which declared it; the reason is evicted,
+               expired, rejected or damaged
+  dead_letter  received, but could not be stored; `dead-letters retry` tries
+               again
+  discarded    a dead letter that was dropped, with the reason
+  expired      offsets that Kafka's retention deleted before they were read;
+               which events they held is unknown
+  too_large    offsets in a batch that is too large for the consumer
+               (receive.message.max.bytes); likewise
+  undeclared   missing without explanation: the alarm
 
-Only what names a number explains it: a dead letter without one, or offsets that were never read, may be what is missing, but end
-no alarm. A gap counts as missing 5 minutes after a later event was stored. The same is in the database: SELECT * FROM
-missing_events, kafka_gaps.
+Only a cause that names a number explains a missing event: a dead letter without
+one, or offsets that were never read, may be the event, but do not end the
+alarm. A gap counts as missing 5 minutes after a later event was stored. In SQL:
+SELECT * FROM missing_events, kafka_gaps.
 
-Exit code: 0 if nothing is missing without explanation, 1 if something is, 69 if the store could not be reached.
+Exit code: 0 if nothing is missing without explanation; 1 if something is; 69 if
+the store could not be reached.
 
 Examples:
   highwater-consumer losses
@@ -37,11 +44,11 @@ pub(super) struct Losses {
     /// Output format
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     format: OutputFormat,
-    /// Only this agent's; offsets that were never read are then left out
+    /// Only this agent's; leaves out offsets that were never read
     #[arg(long, value_name = "NAME")]
     agent: Option<String>,
     /// Only what was noticed since then: today, 10:00, 2026-11-21, 10m
-    #[arg(long, value_name = "TIME", long_help = format!("Only what was noticed since then. {TIMES}"))]
+    #[arg(long, value_name = "TIME", long_help = format!("Only what was noticed since then.\n{TIMES}"))]
     since: Option<When>,
     /// Only what was noticed before then
     #[arg(long, value_name = "TIME")]

@@ -24,7 +24,7 @@ use crate::config::ConfigError;
 use crate::exit::Failure;
 use crate::{cli, output, wire};
 
-/// Stores what the agents tell Kafka in PostgreSQL or SQLite: each event exactly once.
+/// Stores the agents' events from Kafka in PostgreSQL or SQLite, each exactly once.
 #[derive(Debug, Parser)]
 #[command(name = "highwater-consumer", version, propagate_version = true)]
 struct Cli {
@@ -34,41 +34,43 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Store events, until SIGTERM or SIGINT (SIGHUP reads the configuration again)
+    /// Store events until SIGTERM or SIGINT (SIGHUP reloads)
     Run {
         #[command(flatten)]
         common: Common,
-        /// Store the topic of samples too: topics.samples, or highwater.samples
+        /// Store samples too (topics.samples)
         #[arg(long)]
         samples: bool,
-        /// End when all that was in Kafka at the start is stored, by whichever member of the group
+        /// Stop once all that was in Kafka at the start is stored
         #[arg(long)]
         until_end: bool,
-        /// Print topic, partition, offset and event as each is stored
+        /// Print each event as it is stored
         #[arg(long)]
         print: bool,
-        /// Log each change of what a link carried over a limit, since the start of the run and in all
+        /// Log the bytes over limit whenever they change
         #[arg(long)]
         log_totals: bool,
     },
-    /// Print messages as they come, without joining a group
+    /// Print messages as they arrive, without joining a group
     #[command(after_help = tail::HELP)]
     Tail(tail::Tail),
     /// Show the consumer's lag, or wait until it is zero
     #[command(after_help = lag::HELP)]
     Lag(lag::Lag),
-    /// Show which events are missing, why, and which of them nothing explains
+    /// Show which events are missing, why, and which are unexplained
     #[command(after_help = losses::HELP)]
     Losses(losses::Losses),
-    /// Show the bytes over limit, by day, agent, interface, direction and limit
+    /// Show the bytes over limit, by day, agent, interface and limit
     #[command(after_help = totals::HELP)]
     Totals(totals::TotalsCommand),
-    /// Show the messages that could not be stored, try them again, or give them up
+    /// Show, retry or drop the messages that could not be stored
     DeadLetters {
         #[command(subcommand)]
         command: dead_letters::DeadLetters,
     },
-    /// Validate the configuration and explain it, and compare the partitions with the locks that the database has room for
+    /// Validate the configuration and explain it
+    ///
+    /// Also warns if PostgreSQL has too few locks for the partitions of events.
     Check {
         #[command(flatten)]
         common: Common,
@@ -141,4 +143,18 @@ fn print_stored(stored: &StoredEvent<'_>) {
     let _ = write!(out, "{topic} {partition} {offset} ")
         .and_then(|()| out.write_all(&json))
         .and_then(|()| out.write_all(b"\n"));
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Cli;
+
+    #[test]
+    fn each_help_fits_a_terminal() {
+        let mut command = Cli::command();
+        command.build();
+        crate::cli::assert_help_fits(&mut command);
+    }
 }

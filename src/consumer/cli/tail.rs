@@ -20,44 +20,47 @@ use crate::output::{self, OutputFormat};
 mod lines;
 
 pub(super) const HELP: &str = "\
-Prints each message as it comes: partition and offset, when the event was observed, its key, and what the event says. A message
-that is no event is shown as such, with Kafka's timestamp, as the consumer would put it aside, and ends nothing. No group is
-joined and nothing is committed: looking disturbs nobody.
+Prints each message as it arrives: topic, partition, offset, the time at which
+the event was observed, its key, and the event. A message that is no event is
+shown as such, with Kafka's timestamp and the reason. It joins no group and
+commits no offset.
 
-With --from TIME, Kafka looks for its own timestamps. What came late, as after an outage, is found where it came.
+--from TIME goes by Kafka's timestamps: events that were sent late, as after an
+outage, are found where they arrived.
 
 Examples:
-  highwater-consumer tail                                  what comes from now on, until Ctrl-C
-  highwater-consumer tail --from 10m                       and what came in the last ten minutes
-  highwater-consumer tail --from -5 --until-end            the last five of each partition
-  highwater-consumer tail --from 1234 --partition 3 -n 1   one message
-  highwater-consumer tail --from earliest --until-end --format json | jq 'select(.event == null)'";
+  highwater-consumer tail                        # from now on, until Ctrl-C
+  highwater-consumer tail --from 10m             # from ten minutes ago
+  highwater-consumer tail --from -5 --until-end  # last five of each partition
+  highwater-consumer tail --from 1234 --partition 3 -n 1  # one message
+  highwater-consumer tail --from earliest --until-end --format json |
+    jq 'select(.event == null)'";
 
 #[derive(Args, Debug)]
 pub(super) struct Tail {
     #[command(flatten)]
     common: Common,
-    /// Output format: a line for people, or all of the event
+    /// Output format; a table has a line per event, JSON and CSV all of it
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     format: OutputFormat,
-    /// Where to begin: earliest, latest, an offset, a time (10:00, today) or how long ago (10m); -5 is the last five of each partition
+    /// Where to begin: earliest, latest, an offset, a time, 10m (ago), -5 (last five)
     #[arg(long, value_name = "WHERE", default_value = "latest", allow_hyphen_values = true, long_help = format!(
-        "Where to begin: earliest, latest, an offset, or a time; -5 is the last five of each partition. {TIMES}"
+        "Where to begin: earliest, latest, an offset, or a time; -5 is the last\nfive of each partition.\n{TIMES}"
     ))]
     from: From,
     /// Only this partition
     #[arg(short, long, value_name = "NUMBER")]
     partition: Option<i32>,
-    /// End after so many messages
+    /// Stop after this many messages
     #[arg(short = 'n', long, value_name = "NUMBER")]
     count: Option<u64>,
-    /// End when all is shown that was there at the start
+    /// Stop after the messages that were there at the start
     #[arg(long)]
     until_end: bool,
-    /// Show Kafka's timestamps in place of the times of the events (JSON and CSV have both)
+    /// Show Kafka's timestamps, not the events' (JSON and CSV have both)
     #[arg(long)]
     kafka_time: bool,
-    /// Print nothing but the payloads, byte by byte, each followed by a line end
+    /// Print only the payloads' bytes, each followed by a newline
     #[arg(long, conflicts_with = "format")]
     raw: bool,
 }

@@ -8,17 +8,19 @@ use crate::exit::Failure;
 use crate::output::{self, OutputFormat, Rows};
 
 pub(super) const HELP: &str = "\
-Bytes over limit: of each breach the greatest `excess_bytes` that any of its events reported, on the day it was raised (UTC). The
-sum is the same whatever came twice, late, out of order, or not at all because the journal was full; an open breach grows in it.
-Sums outlive the events that they came from.
+Bytes over limit: for each breach, the highest `excess_bytes` that any of its
+events reported, on the day on which it was raised (UTC). Duplicates, order and
+evicted updates do not matter; an open breach is included, and grows. Totals
+outlive the events from which they were calculated.
 
-A limit on the sum over the host (scope host, interface `*`) counts bytes that its links count too, and two limits on one link
-count the same bytes: add up rows of one scope and one limit only.
+A limit on the sum over the host (scope host, interface `*`) counts bytes that
+its links count too, and two limits on one link count the same bytes: add up
+only rows of one scope and one limit.
 
 Examples:
   highwater-consumer totals --since 7d
   highwater-consumer totals --scope link --limit wan-down --since yesterday
-  highwater-consumer totals --agent gw-042 --interface eth0 --format csv > gw-042.csv";
+  highwater-consumer totals --agent gw-042 --interface eth0 --format csv";
 
 #[derive(Args, Debug)]
 pub(super) struct TotalsCommand {
@@ -40,7 +42,7 @@ pub(super) struct TotalsCommand {
     #[arg(long, value_name = "NAME")]
     limit: Option<String>,
     /// Only from this day on: 2026-11-21, today, yesterday, or the day of a time (10:00, 7d)
-    #[arg(long, value_name = "DAY", long_help = format!("Only from this day on (in UTC, as sums are), or the day of a time. {TIMES}"))]
+    #[arg(long, value_name = "DAY", long_help = format!("Only from this day on, in UTC as the totals are, or the day of a time.\n{TIMES}"))]
     since: Option<When>,
     /// Only up to this day
     #[arg(long, value_name = "DAY")]

@@ -4,8 +4,9 @@ use std::time::Duration;
 use chrono::{DateTime, Days, Local, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, TimeZone, Utc};
 
 pub(super) const TIMES: &str = "\
-A time is 2026-11-21T06:00:00Z, or `2026-11-21 10:00`, 2026-11-21, 10:00 (today), `today`, `yesterday`, or how long ago: 10m, 2d.
-Without a zone it is a local time, by TZ or /etc/localtime.";
+A time is 2026-11-21T06:00:00Z, or `2026-11-21 10:00`, 2026-11-21,
+10:00 (today), `today`, `yesterday`, or how long ago: 10m, 2d. Without
+a zone it is local time (TZ or /etc/localtime).";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum When {
@@ -88,7 +89,7 @@ impl FromStr for When {
             return Ok(Self::Clock(time));
         }
         humantime::parse_duration(text).map(Self::Ago).map_err(|_| {
-            "is no time; write 2026-11-21T06:00:00Z, or in local time `2026-11-21 10:00`, 2026-11-21, 10:00, today, yesterday, \
+            "is not a time; write 2026-11-21T06:00:00Z, or in local time `2026-11-21 10:00`, 2026-11-21, 10:00, today, yesterday, \
              or how long ago: 10m, 2d"
                 .to_owned()
         })

@@ -63,7 +63,7 @@ fn round(
         let _ = sender.send(maintenance.run(&retention, wall, BUDGET));
     };
     let thread = std::thread::Builder::new().name("retention".into()).spawn(work);
-    thread.map_err(|error| StoreError::Unavailable(format!("no thread for it: {error}")))?;
+    thread.map_err(|error| StoreError::Unavailable(format!("no thread could be started: {error}")))?;
     let (mut wait, mut stopped) = (Wait::new(clock.monotonic(), &progress), None);
     loop {
         match answer.recv_timeout(HEARS) {
@@ -107,13 +107,13 @@ fn tell(result: &Result<Maintained, StoreError>, trouble: &LogThrottle, now: Dur
                 log::info!("retention: deleted {}", deleted.join(", "));
             }
             if let Some(why) = unfinished {
-                log::info!("retention: {why}; going on in a minute");
+                log::info!("retention: {why}; continuing in a minute");
             }
             unfinished.is_none()
         }
         Err(error) => {
             if let Some(line) = trouble.seen(&error.to_string(), now) {
-                log::warn!("retention: {line}; trying again in a minute");
+                log::warn!("retention: {line}; retrying in a minute");
             }
             false
         }

@@ -87,7 +87,7 @@ impl Member {
         for (topic, name) in self.source.topics().iter().enumerate() {
             let of_topic = partitions.iter().filter(|at| at.topic == topic).map(|at| at.partition);
             match of_topic.collect::<Vec<_>>().as_slice() {
-                [] => log::info!("{name}: no partition now"),
+                [] => log::info!("{name}: partitions revoked (rebalance)"),
                 some => log::info!("{name}: partitions {some:?}"),
             }
         }
@@ -118,7 +118,7 @@ impl Member {
     }
 
     pub(super) fn log_refusal(&mut self, why: &str, now: Duration) {
-        self.log(&format!("{why}; nothing is skipped, trying again"), now);
+        self.log(&format!("{why}; nothing is lost; retrying"), now);
         self.refused.get_or_insert(now);
     }
 
@@ -137,7 +137,7 @@ impl Member {
         // While no broker answers there is no group to join.
         let answers = (0..self.source.topics().len()).any(|topic| self.source.partitions(topic).is_ok());
         self.adrift = (!answers).then_some(now);
-        answers.then(|| format!("it answers, and gave this consumer no partition for {}", lasting(ADRIFT_MAX)))
+        answers.then(|| format!("connected, but no partitions were assigned for {}", lasting(ADRIFT_MAX)))
     }
 
     /// Makes a new client after certificates or secrets were rotated: librdkafka reads them once. While they are the same, the
@@ -152,7 +152,7 @@ impl Member {
         }
         match source(settings) {
             Ok(source) => {
-                log::info!("Kafka: the files of kafka.tls or kafka.sasl have changed; connecting anew");
+                log::info!("Kafka: the files of kafka.tls or kafka.sasl have changed; reconnecting");
                 self.refused = None;
                 self.replace(source);
                 true
@@ -166,7 +166,7 @@ impl Member {
 
     /// Makes a new client, however many tries it takes.
     pub(super) fn renew(&mut self, settings: &Settings, pulse: &Pulse<'_>, why: &str) {
-        log::error!("Kafka: {why}; connecting anew");
+        log::error!("Kafka: {why}; reconnecting");
         self.assigned.clear();
         loop {
             let until = pulse.now() + self.backoff.next();

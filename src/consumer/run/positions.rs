@@ -98,7 +98,8 @@ pub(super) fn go_on(
         CheckpointVerdict::Same => (old.clone(), None),
         CheckpointVerdict::Recreated(why) => {
             log::error!(
-                "{topic}[{partition}] was made anew ({why}): reading it from its start, {low}; what is stored already is not stored twice"
+                "{topic}[{partition}] was recreated ({why}): reading it from its start, {low}; what is stored already is not \
+                 stored twice"
             );
             (old.recreated(low), None)
         }
@@ -141,5 +142,5 @@ pub(super) fn judge_missing(batch: &mut Batch, low: impl Fn(i32) -> Result<i64, 
 }
 
 fn log_dropped(topic: &TopicId, partition: i32, Gap { first, last, .. }: &Gap) {
-    log::error!("{topic}[{partition}]: Kafka dropped offsets {first} to {last} before they were read");
+    log::error!("{topic}[{partition}]: Kafka deleted offsets {first} to {last} before they were read");
 }

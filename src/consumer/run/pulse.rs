@@ -65,6 +65,6 @@ impl<'a> Pulse<'a> {
 
 /// Exits at once: an orderly end may get stuck as well.
 fn end(Stuck { doing, time }: Stuck) {
-    log::error!("stuck for {}, {doing}: ending, to be restarted", lasting(time));
+    log::error!("stuck for {}, {doing}: exiting, so that systemd restarts it", lasting(time));
     low_level::exit(Status::Failed as i32);
 }

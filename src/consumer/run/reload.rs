@@ -54,7 +54,7 @@ pub fn run_reloading(
         let consumer = match (Consumer::new(&settings, options, &mut *observer, stop), before.take()) {
             (Ok(consumer), _) => consumer,
             (Err(failure), Some(before)) => {
-                log::error!("the configuration stays as it was: {failure}");
+                log::error!("the previous configuration stays in effect: {failure}");
                 settings = before;
                 continue;
             }
@@ -71,7 +71,7 @@ pub fn run_reloading(
             log::info!("storing {topic} from {} in {}", settings.connection.brokers(), settings.store);
         }
         let Some(others) = rounds(consumer, reload)? else { return Ok(()) };
-        log::info!("the configuration was read again; connecting anew");
+        log::info!("the configuration was reloaded; reconnecting");
         before = Some(std::mem::replace(&mut settings, others));
     }
 }
@@ -84,11 +84,11 @@ fn is_about_files(failure: &Failure, settings: &Settings) -> bool {
 fn wait_for_files(failure: &Failure, settings: Settings, stop: &AtomicBool, reload: Reload<'_>) -> Option<Settings> {
     let clock = SystemClock::default();
     let mut service = Service::ready(Duration::ZERO);
-    log::error!("cannot read from Kafka: {failure}; nothing is skipped, waiting for another file");
+    log::error!("cannot read from Kafka: {failure}; nothing is lost; waiting for the file to change");
     let files = settings.connection.files();
     while settings.connection.files() == files {
         if stop.load(Ordering::Relaxed) {
-            log::info!("ending as asked");
+            log::info!("stopping on signal");
             service.stops();
             return None;
         }
@@ -96,7 +96,7 @@ fn wait_for_files(failure: &Failure, settings: Settings, stop: &AtomicBool, relo
             service.reloads(clock.monotonic());
             match (reload.read)() {
                 Ok(others) => return Some(others),
-                Err(error) => log::error!("the configuration stays as it was: {error}"),
+                Err(error) => log::error!("the previous configuration stays in effect: {error}"),
             }
             service.reloaded(Duration::ZERO);
         }
@@ -109,7 +109,7 @@ fn wait_for_files(failure: &Failure, settings: Settings, stop: &AtomicBool, relo
 fn rounds(mut consumer: Consumer<'_>, reload: Reload<'_>) -> Result<Option<Settings>, Failure> {
     let result = loop {
         if consumer.pulse.is_stopping() {
-            log::info!("ending as asked");
+            log::info!("stopping on signal");
             break Ok(None);
         }
         if reload.wish.swap(false, Ordering::Relaxed)
@@ -137,7 +137,7 @@ fn read_again(pulse: &mut Pulse<'_>, reload: Reload<'_>) -> Option<Settings> {
         // The next run reports that it is ready.
         Ok(settings) => Some(settings),
         Err(error) => {
-            log::error!("the configuration stays as it was: {error}");
+            log::error!("the previous configuration stays in effect: {error}");
             pulse.service.reloaded(Duration::ZERO);
             None
         }

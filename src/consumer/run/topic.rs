@@ -248,7 +248,9 @@ pub(super) fn log_rejected(batch: &Batch, applied: &Applied) {
         log::warn!("and {} more", counted((applied.rejected.len() - LINES_MAX) as u64, "dead letter"));
     }
     for identity in applied.identity_conflicts.iter().take(LINES_MAX) {
-        log::error!("{identity} came with two times: is a state directory in use twice, or an old copy of one?");
+        log::error!(
+            "{identity} arrived with two different times: is a state directory in use twice, or an old copy of one?"
+        );
     }
     if applied.identity_conflicts.len() > LINES_MAX {
         log::error!("and {} more", counted((applied.identity_conflicts.len() - LINES_MAX) as u64, "such identity"));

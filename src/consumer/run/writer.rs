@@ -72,10 +72,10 @@ impl Writer {
         let Some(line) = self.trouble.seen(&error.to_string(), now) else { return };
         match error {
             StoreError::Misconfigured(_) => {
-                log::error!("{line}; nothing is skipped, trying again at least each minute");
+                log::error!("{line}; nothing is lost; retrying at least once a minute");
             }
-            StoreError::Unavailable(_) => log::warn!("{line}; nothing is skipped, trying again"),
-            StoreError::Conflict(_) => log::warn!("{line}; going on from where it stands"),
+            StoreError::Unavailable(_) => log::warn!("{line}; nothing is lost; retrying"),
+            StoreError::Conflict(_) => log::warn!("{line}; resuming from the stored offset"),
         }
     }
 
@@ -113,7 +113,8 @@ impl Writer {
         let (jobs, queue) = channel::<Job>();
         let work = move || queue.into_iter().for_each(|job| job(&mut *store));
         let thread = std::thread::Builder::new().name("store".into()).spawn(work);
-        thread.map_err(|error| StoreError::Unavailable(format!("no thread for the store: {error}")))?;
+        thread
+            .map_err(|error| StoreError::Unavailable(format!("no thread could be started for the store: {error}")))?;
         Ok(WriterThread { jobs, progress })
     }
 
@@ -155,7 +156,7 @@ impl Wait {
             if now.saturating_sub(*said) >= failpoints::duration("migration-said-s", MIGRATION_SAID) {
                 *said = now;
                 log::info!(
-                    "the migration {migration} of the database runs for {}",
+                    "the migration {migration} of the database has been running for {}",
                     lasting(now.saturating_sub(*began))
                 );
             }
@@ -164,7 +165,7 @@ impl Wait {
         }
         let longest = failpoints::duration("answer-max-s", ANSWER_MAX);
         (now.saturating_sub(self.since) > longest).then(|| {
-            StoreError::Unavailable(format!("the store has not answered for {}; connecting anew", lasting(longest)))
+            StoreError::Unavailable(format!("the store has not answered for {}; reconnecting", lasting(longest)))
         })
     }
 }

@@ -191,10 +191,7 @@ fn a_schema_that_is_away_for_too_long_is_given_up() {
         }
         _ => false,
     });
-    assert_eq!(
-        error,
-        "no schema for 15 min: away; once there is one, `highwater-consumer dead-letters retry` brings it back"
-    );
+    assert_eq!(error, "no schema for 15 min: away; once there is one, run `highwater-consumer dead-letters retry`");
     assert_eq!(world.read(1), [(T0, 1)]);
 }
 

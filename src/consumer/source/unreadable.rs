@@ -47,8 +47,8 @@ impl Unreadable {
         let (Self { partition, first, end }, (name, default)) = (self, RECEIVE_MAX);
         let max = connection.property(name).unwrap_or(default);
         format!(
-            "{topic}[{partition}]: offsets {first} to {} stand in a batch that cannot be unpacked, and are passed over: it holds more than \
-             {name} = {max} allows, or is damaged. Set {name} in [kafka.properties] higher to read such batches",
+            "{topic}[{partition}]: offsets {first} to {} are skipped: their batch cannot be unpacked, because it is larger than \
+             {name} = {max} allows, or damaged. To read such batches, raise {name} in [kafka.properties]",
             end - 1
         )
     }

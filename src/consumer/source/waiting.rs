@@ -125,7 +125,7 @@ impl Waiting {
 
 fn given_up(why: &str, lasted: Duration) -> String {
     let lasted = lasting(lasted);
-    format!("no schema for {lasted}: {why}; once there is one, `highwater-consumer dead-letters retry` brings it back")
+    format!("no schema for {lasted}: {why}; once there is one, run `highwater-consumer dead-letters retry`")
 }
 
 pub(super) fn headers(message: &BorrowedMessage<'_>) -> PackedHeaders {

@@ -299,7 +299,7 @@ fn pieces(batch: &Batch, bounds: &Bounds, at: Option<(i32, i64)>) -> Option<Vec<
 fn takes_nothing(error: StoreError) -> StoreError {
     match error {
         StoreError::Unavailable(text) => {
-            StoreError::Misconfigured(format!("the database takes no row, not even one of ours: {text}"))
+            StoreError::Misconfigured(format!("the database rejects every row, even a test row: {text}"))
         }
         other => other,
     }
@@ -400,10 +400,10 @@ fn guard(transaction: &mut impl Transaction, batch: &Batch, bounds: &Bounds) -> 
             return conflict("has no row in kafka_offsets any more".to_owned());
         };
         if generation != batch.partitions[&partition].generation {
-            return conflict("was made anew, as another consumer found".to_owned());
+            return conflict("was recreated, as another consumer found".to_owned());
         }
         if next < from && !failpoints::is_out("guard-1-gap") {
-            return conflict(format!("stands at {next} in the database, before {from} which was read"));
+            return conflict(format!("is at {next} in the database, below {from}, where the batch begins"));
         }
         let skip = next > from && !failpoints::is_out("guard-1-skip");
         standing.insert(partition, if skip { (next.min(to), to) } else { (from, to) });

@@ -225,9 +225,15 @@ fn end_holders(client: &mut Client, topic: &TopicId, partitions: &[i32]) -> Resu
     )?;
     for row in &ended {
         let (pid, application): (i32, &str) = (row.get(0), row.get(1));
-        log::warn!("PostgreSQL: ended session {pid} ({application}), which held our partition for over {HELD_MAX}");
+        log::warn!(
+            "PostgreSQL: ended session {pid} ({application}), which had locked a partition in kafka_offsets for over \
+         {HELD_MAX}"
+        );
     }
-    Ok(StoreError::Unavailable(format!("PostgreSQL: another session held our partition; {} ended", ended.len())))
+    Ok(StoreError::Unavailable(format!(
+        "PostgreSQL: another session had locked a partition in kafka_offsets; {} ended",
+        ended.len()
+    )))
 }
 
 fn quoted(name: &str) -> String {

@@ -91,7 +91,7 @@ fn open(path: &Path) -> Result<Connection, StoreError> {
         transaction.query_row("SELECT count(*) FROM sqlite_schema WHERE type = 'table'", [], |row| row.get(0))?;
     if taken == 0 && others > 0 {
         return Err(StoreError::Misconfigured(
-            "has tables of another program; name another file in store.url, which is then made".to_owned(),
+            "has tables of another program; name another file in store.url, which is then created".to_owned(),
         ));
     }
     for step in &MIGRATIONS[taken..] {

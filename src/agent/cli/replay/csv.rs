@@ -19,13 +19,13 @@ use crate::units::counted;
 
 #[derive(Clone, Debug, Args)]
 pub(super) struct Dialect {
-    /// The column of times
+    /// Column with the times
     #[arg(long, default_value = "timestamp", value_name = "COLUMN")]
     pub(super) time: String,
-    /// The column of what was received
+    /// Column with what was received
     #[arg(long, default_value = "value", value_name = "COLUMN")]
     pub(super) rx: String,
-    /// The column of what was sent
+    /// Column with what was sent
     #[arg(long, value_name = "COLUMN")]
     pub(super) tx: Option<String>,
     #[command(flatten)]

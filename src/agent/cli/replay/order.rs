@@ -38,6 +38,7 @@ pub(super) struct RowOrder {
     last: Option<Duration>,
     began: Option<Duration>,
     last_values: (u64, Option<u64>),
+    /// First row, held back until the second one shows how long it lasts.
     first: Option<CsvRecord>,
     ahead: Option<(CsvRecord, Duration)>,
     back: Option<CsvRecord>,

@@ -19,7 +19,7 @@ pub(super) struct Times {
     /// Format of the times, as in strftime(3): '%d.%m.%Y %H:%M:%S'
     #[arg(long, value_name = "FORMAT", value_parser = time_format)]
     pub(super) time_format: Option<String>,
-    /// The time zone of times that name none: Europe/Berlin [default: UTC]
+    /// Time zone of times without one: Europe/Berlin [default: UTC]
     #[arg(long, value_name = "ZONE", value_parser = time_zone)]
     pub(super) time_zone: Option<TimeZone>,
 }
@@ -104,14 +104,14 @@ fn time_format(text: &str) -> Result<String, String> {
     let some_time = ZonedDateTime::new(Timestamp::UNIX_EPOCH, TimeZone::UTC);
     match strtime::format(text, &some_time) {
         Ok(formatted) if text.contains('%') && strtime::parse(text, &formatted).is_ok() => Ok(text.to_owned()),
-        Ok(_) => Err("is no format to read a time by; write one of strftime(3), as in '%d.%m.%Y %H:%M:%S'".to_owned()),
+        Ok(_) => Err("is not a time format; write one of strftime(3), as in '%d.%m.%Y %H:%M:%S'".to_owned()),
         Err(error) => Err(format!("{error}; write a format of strftime(3), as in '%d.%m.%Y %H:%M:%S'")),
     }
 }
 
 pub(super) fn time_zone(text: &str) -> Result<TimeZone, String> {
     TimeZone::get(text).map_err(|_| {
-        "is no time zone of the tz database; write one as in Europe/Berlin, America/New_York, UTC".to_owned()
+        "is not a time zone of the tz database; write one as in Europe/Berlin, America/New_York, UTC".to_owned()
     })
 }
 

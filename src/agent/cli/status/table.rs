@@ -12,7 +12,7 @@ use crate::agent::status::{AgentState, LinkStatus, OpenBreach, StatusReport};
 use crate::event::ALL_INTERFACES;
 use crate::excerpt::harmless;
 use crate::output::{OutputFormat, Rows};
-use crate::units::{BitRate, ByteCount, coarse, counted, lasting};
+use crate::units::{BitRate, ByteCount, counted, lasting};
 
 const NAME_WIDTH: usize = 15;
 const WIDTH: usize = 80;
@@ -139,7 +139,7 @@ fn state(report: &StatusReport) -> String {
     };
     match report.state {
         AgentState::Running => format!("running {}", since(report)),
-        AgentState::Ending => format!("ending; ran {}", since(report)),
+        AgentState::Ending => format!("stopping; ran {}", since(report)),
         AgentState::NotRunning => "not running; this is what its journal holds".to_owned(),
     }
 }
@@ -148,7 +148,7 @@ fn journal(report: &StatusReport) -> String {
     let place = report.state_dir.display();
     let kept = match report.kept_on.as_deref() {
         Some("disk") => ", on disk",
-        Some(_) => ", refused: events are in memory alone",
+        Some(_) => ", cannot be written: events are kept in memory only",
         None => "",
     };
     format!("{place}{kept}")
@@ -185,7 +185,7 @@ fn flush(report: &StatusReport) -> String {
         None => "none yet".to_owned(),
     };
     let next = match (report.flushing_since, report.next_flush_at) {
-        (Some(since), _) => format!("one goes on for {}", length(report.asked_at - since)),
+        (Some(since), _) => format!("one running for {}", length(report.asked_at - since)),
         (None, Some(next)) => format!("next in {}", length(next - report.asked_at)),
         (None, None) => "each event is sent at once".to_owned(),
     };
@@ -242,7 +242,7 @@ fn moment(time: DateTime<Utc>) -> String {
 
 fn length(time: TimeDelta) -> String {
     let seconds = ((time.num_milliseconds() + 500) / 1_000).max(0).cast_unsigned();
-    humantime::format_duration(Duration::from_secs(coarse(seconds))).to_string()
+    lasting(Duration::from_secs(seconds))
 }
 
 fn wrapped(text: &str) -> Vec<String> {
@@ -265,6 +265,7 @@ fn wrapped(text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::rate::{Traffic, Verdict};
     use crate::agent::status::{LinkLimit, Problem};
     use crate::event::{Direction, Severity};
 
@@ -310,8 +311,8 @@ mod tests {
             last_offsets: Some(BTreeMap::from([(0, 1_022), (3, 17)])),
             errors: Some(1),
             last_error_at: ago(65),
-            last_error: Some("broker away: kafka-1:9092/bootstrap: Connection refused".into()),
-            troubles: vec![Problem { since: now() - TimeDelta::seconds(65), what: "broker away: a\nb".into() }],
+            last_error: Some("cannot reach Kafka: kafka-1:9092/bootstrap: Connection refused".into()),
+            troubles: vec![Problem { since: now() - TimeDelta::seconds(65), what: "cannot reach Kafka: a\nb".into() }],
             open_breaches: 1,
             breaches: vec![OpenBreach {
                 breach_id: "fc701383db4a6738".into(),
@@ -357,19 +358,18 @@ mod tests {
     #[test]
     fn a_running_agent_fits_a_terminal() {
         let table = "\
-state          running since 2026-11-20T09:56:56Z, 2h 3m, pid 812
-problem        for 1m 5s: broker away: a\\nb
+state          running since 2026-11-20T09:56:56Z, 2 h 3 min, pid 812
+problem        for 65 s: cannot reach Kafka: a\\nb
 agent          gw-042, version 0.1.0
 journal        /var/lib/highwater, on disk
 next event     35 of epoch 5f0c6b1a9d3e2f47
-pending        12 events, 4.1 KiB; the oldest is 1m 12s old
-               (2026-11-20T11:58:48Z)
+pending        12 events, 4.1 KiB; the oldest is 72 s old (2026-11-20T11:58:48Z)
 sends to       highwater.events at kafka-1.example:9092, kafka-2.example:9092,
                kafka-3.example:9092
-last flush     2026-11-20T11:58:30Z, 1m 30s ago; one goes on for 1m 10s
+last flush     2026-11-20T11:58:30Z, 90 s ago; one running for 70 s
 delivered      22 since the start; 0 rejected, 4 retries
 acknowledged   partition 0 at 1022, 3 at 17
-errors         1 since the start; the last 1m 5s ago: broker away:
+errors         1 since the start; the last 65 s ago: cannot reach Kafka:
                kafka-1:9092/bootstrap: Connection refused
 last tick      0.0 s ago, by netlink every 1 s; 7384 since the start, 0 skipped
 open breaches  1, of 2 limits
@@ -379,7 +379,7 @@ eth0  up     1.0 Gbit/s  94.9 Mbit/s  1.2 Mbit/s  80.0 Mbit/s  2 reset
 ppp0  down   unknown     -            -           none         none
 
 severity  link     limit            over          now         peak  for
-warning   eth0 rx  wan-down  80.0 Mbit/s  94.9 Mbit/s  97.9 Mbit/s  2m 4s
+warning   eth0 rx  wan-down  80.0 Mbit/s  94.9 Mbit/s  97.9 Mbit/s  2 min 4 s
 ";
         assert_eq!(printed(&running()), table);
         assert!(table.lines().all(|line| line.len() <= WIDTH));
@@ -393,8 +393,53 @@ warning   eth0 rx  wan-down  80.0 Mbit/s  94.9 Mbit/s  97.9 Mbit/s  2m 4s
             assert!(is_explained(column), "{column}");
         }
         assert!(is_explained("rx, tx"));
-        for verdict in ["learning", "waiting", "reset", "jump", "suspect", "gap", "unread"] {
-            assert!(is_explained(verdict), "{verdict}");
+        let verdicts = std::iter::successors(Some(Verdict::First), following);
+        for verdict in verdicts.filter(|verdict| *verdict != Verdict::First && verdict.judged().is_none()) {
+            assert!(is_explained(verdict.as_str()), "{}", verdict.as_str());
+        }
+    }
+
+    /// Leads through all verdicts: a new one needs an arm, and a line of the help.
+    fn following(verdict: &Verdict) -> Option<Verdict> {
+        Some(match verdict {
+            Verdict::First => Verdict::Measured(Traffic::default()),
+            Verdict::Measured(_) => Verdict::Learning,
+            Verdict::Learning => Verdict::Waiting,
+            Verdict::Waiting => Verdict::Reset,
+            Verdict::Reset => Verdict::Jump,
+            Verdict::Jump => Verdict::Suspect,
+            Verdict::Suspect => Verdict::Gap(Traffic::default()),
+            Verdict::Gap(_) => Verdict::Unread,
+            Verdict::Unread => return None,
+        })
+    }
+
+    #[test]
+    fn the_documentation_explains_each_field_of_the_json() {
+        let text = include_str!("../../../../docs/commands.md");
+        let table = text.split("\n| field | |\n").nth(1).unwrap().split("\n\n").next().unwrap();
+        // The first column has names alone; in the second, those of the objects in a list have their path.
+        let row = |row: &str| {
+            let cells: Vec<&str> = row.split('|').collect();
+            let names = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+            [names(cells[1]), names(cells[2]).into_iter().filter(|name| name.contains("[].")).collect()].concat()
+        };
+        let mut explained: Vec<String> = table.lines().flat_map(row).collect();
+        explained.sort();
+        let mut fields = Vec::new();
+        add_fields("", &serde_json::to_value(running()).unwrap(), &mut fields);
+        fields.sort();
+        fields.dedup();
+        assert_eq!(explained, fields);
+    }
+
+    /// Adds the path of each field; those of `last_offsets` and `unjudged` are data.
+    fn add_fields(prefix: &str, value: &serde_json::Value, fields: &mut Vec<String>) {
+        for (name, value) in value.as_object().into_iter().flatten() {
+            fields.push(format!("{prefix}{name}"));
+            for item in value.as_array().into_iter().flatten() {
+                add_fields(&format!("{prefix}{name}[]."), item, fields);
+            }
         }
     }
 
@@ -412,7 +457,7 @@ open breaches  none
 
     #[test]
     fn a_time_is_as_long_as_people_say_it() {
-        for (seconds, said) in [(-5, "0s"), (48, "48s"), (7_384, "2h 3m"), (266_400, "3days 2h")] {
+        for (seconds, said) in [(-5, "0 s"), (48, "48 s"), (7_384, "2 h 3 min"), (266_400, "3 d 2 h")] {
             assert_eq!(length(TimeDelta::seconds(seconds)), said);
         }
     }

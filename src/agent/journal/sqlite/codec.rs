@@ -31,6 +31,8 @@ pub(in crate::agent::journal) fn event_crc(columns: [i64; 4], payload: &[u8]) ->
     hasher.finalize().into()
 }
 
+/// Returns the event of a row of `open_breaches`, and its JSON, if it is what was written; `column` is that of its CRC, before the
+/// payload.
 pub(super) fn whole(row: &Row<'_>, column: usize) -> Option<(Event, Vec<u8>)> {
     let (crc, payload): (i64, Vec<u8>) = (row.get(column).ok()?, row.get(column + 1).ok()?);
     if i64::from(crc32fast::hash(&payload)) != crc {

@@ -52,5 +52,5 @@ fn check_tables(connection: &Connection) -> Result<(), JournalError> {
     if are_all_there && tables.iter().all(|table| SCHEMA.contains(table.as_str())) {
         return Ok(());
     }
-    Err(JournalError::Damaged("its tables are not those that this program makes".to_owned()))
+    Err(JournalError::Damaged("its tables are not those that this program creates".to_owned()))
 }

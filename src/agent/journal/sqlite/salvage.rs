@@ -85,7 +85,7 @@ impl Saved {
     pub(crate) fn summary(&self) -> String {
         let count = |ranges: &Ranges| ranges.iter().map(|(first, last)| last - first + 1).sum::<u64>();
         let lost = self.lost.as_ref().map(|lost| lost.values().map(count).sum::<u64>().to_string());
-        let lost = lost.unwrap_or("nobody knows how many".to_owned());
+        let lost = lost.unwrap_or("an unknown number".to_owned());
         format!("{} saved, {lost} lost", counted(self.events.len() as u64, "event"))
     }
 

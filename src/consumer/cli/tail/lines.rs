@@ -188,7 +188,7 @@ fn of_sample(sample: &Sample) -> String {
     };
     let Sample { rx_bytes, tx_bytes, rx_bps, tx_bps, .. } = *sample;
     let carried = direction("rx", rx_bytes, rx_bps) + &direction("tx", tx_bytes, tx_bps);
-    let time = sample.duration_ms.map(|ms| format!(" in {}", humantime::format_duration(Duration::from_millis(ms))));
+    let time = sample.duration_ms.map(|ms| format!(" in {}", lasting(Duration::from_millis(ms))));
     format!("{}{carried}{}", sample.interface, time.unwrap_or_default())
 }
 

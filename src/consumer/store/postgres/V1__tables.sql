@@ -1,5 +1,5 @@
--- What each table holds and each column means stands in the database itself: see the COMMENTs, or \d+ in psql. ASCII only, so that
--- a database of any encoding can be told what is wrong with it.
+-- Tables and columns are explained by the COMMENTs below, which \d+ shows in psql. ASCII only, so that this can be executed in a database
+-- of any encoding, whose encoding is then reported as wrong.
 
 -- The key serves (agent, time) by itself. A b-tree on the time serves what asks of all agents.
 CREATE TABLE events (
@@ -305,12 +305,12 @@ WHERE agent IS NOT NULL
                     AND (e.kafka_cluster, e.kafka_topic, e.kafka_partition, e.topic_generation, e.kafka_offset)
                       < (d.kafka_cluster, d.kafka_topic, d.kafka_partition, d.topic_generation, d.kafka_offset))
 UNION ALL
-SELECT agent, epoch, first_seq, last_seq, missing, 'undeclared', NULL, 'never came', since FROM sequence_gaps;
+SELECT agent, epoch, first_seq, last_seq, missing, 'undeclared', NULL, 'never arrived', since FROM sequence_gaps;
 
-COMMENT ON TABLE events IS 'What the agents told, one row an event. Partitioned by observed_at (UTC); see [store] partition';
+COMMENT ON TABLE events IS 'Events of the agents, one row per event. Partitioned by observed_at (UTC); see [store] partition';
 COMMENT ON COLUMN events.agent IS 'The name of the agent that observed it';
 COMMENT ON COLUMN events.epoch IS 'The series that seq counts in, 16 hex digits; a new journal begins a new one';
-COMMENT ON COLUMN events.seq IS 'Number of the event in its epoch, from 1, without holes';
+COMMENT ON COLUMN events.seq IS 'Number of the event in its epoch, from 1, without gaps';
 COMMENT ON COLUMN events.observed_at IS 'When it was observed, by the wall clock of the agent';
 COMMENT ON COLUMN events.kind IS 'breach_raised, breach_updated, breach_cleared, loss, link_added, link_removed, link_changed, agent_started, agent_stopped';
 COMMENT ON COLUMN events.stored_at IS 'When the consumer stored it, by the clock of this server';
@@ -319,9 +319,9 @@ COMMENT ON COLUMN events.kafka_partition IS 'The partition it came from';
 COMMENT ON COLUMN events.kafka_offset IS 'The offset it came from';
 COMMENT ON COLUMN events.boot_id IS 'The boot of the agent''s host, as the kernel names it';
 COMMENT ON COLUMN events.monotonic_ms IS 'Milliseconds since that boot (CLOCK_BOOTTIME)';
-COMMENT ON COLUMN events.clock_synced IS 'Whether the wall clock was synchronised; NULL: not known';
-COMMENT ON COLUMN events.breach_id IS 'The breach that the event tells of. Not indexed: ask by the agent and the times of the breach as well';
-COMMENT ON COLUMN events.started_at IS 'Begin of the first reading of the breach';
+COMMENT ON COLUMN events.clock_synced IS 'True if the wall clock was synchronised; NULL: unknown';
+COMMENT ON COLUMN events.breach_id IS 'The breach that the event is about. Not indexed: select by the agent and the times of the breach as well';
+COMMENT ON COLUMN events.started_at IS 'Beginning of the first reading of the breach';
 COMMENT ON COLUMN events.raised_at IS 'End of the reading that raised the breach';
 COMMENT ON COLUMN events.ended_at IS 'End of the last reading so far that was over the limit';
 COMMENT ON COLUMN events.limit_name IS 'The limit, as the configuration of the agent names it';
@@ -329,20 +329,20 @@ COMMENT ON COLUMN events.severity IS 'warning or critical';
 COMMENT ON COLUMN events.interface IS 'The network interface; *: the sum over the host';
 COMMENT ON COLUMN events.ifindex IS 'The kernel''s number of the interface';
 COMMENT ON COLUMN events.direction IS 'rx: received, tx: sent, total: both';
-COMMENT ON COLUMN events.limit_bps IS 'The limit, in bits a second';
-COMMENT ON COLUMN events.rate_bps IS 'The rate last judged, in bits a second';
-COMMENT ON COLUMN events.peak_bps IS 'The highest rate counted so far, in bits a second';
-COMMENT ON COLUMN events.mean_bps IS 'The mean rate over measured_ms, in bits a second';
+COMMENT ON COLUMN events.limit_bps IS 'The limit, in bits per second';
+COMMENT ON COLUMN events.rate_bps IS 'The last rate evaluated, in bits per second';
+COMMENT ON COLUMN events.peak_bps IS 'The highest rate counted so far, in bits per second';
+COMMENT ON COLUMN events.mean_bps IS 'The mean rate over measured_ms, in bits per second';
 COMMENT ON COLUMN events.duration_ms IS 'From started_at to ended_at on the monotonic clock, in milliseconds';
 COMMENT ON COLUMN events.measured_ms IS 'How much of duration_ms was measured, in milliseconds';
 COMMENT ON COLUMN events.excess_bytes IS 'Bytes above the limit so far';
-COMMENT ON COLUMN events.speed_bps IS 'Speed of the link, in bits a second; NULL: not known';
+COMMENT ON COLUMN events.speed_bps IS 'Speed of the link, in bits per second; NULL: unknown';
 COMMENT ON COLUMN events.lost_epoch IS 'The epoch of the events declared as lost';
 COMMENT ON COLUMN events.ranges IS 'The numbers declared as lost: [[first, last], ...]';
 COMMENT ON COLUMN events.version IS 'Version of the agent';
-COMMENT ON COLUMN events.reason IS 'Why, in one word of the list in the event schema';
-COMMENT ON COLUMN events.detail IS 'Why, in more words';
-COMMENT ON COLUMN events.raw IS 'The whole event as JSON, where this version does not know its kind';
+COMMENT ON COLUMN events.reason IS 'Reason, as one of the words listed in the event schema';
+COMMENT ON COLUMN events.detail IS 'Details for people';
+COMMENT ON COLUMN events.raw IS 'The whole event as JSON, if this version does not know its kind';
 
 COMMENT ON TABLE samples IS 'What a link carried up to one reading of a recorded series (highwater-agent replay --publish-samples). Partitioned by week of observed_at';
 COMMENT ON COLUMN samples.agent IS 'The agent that the series was published as';
@@ -354,54 +354,54 @@ COMMENT ON COLUMN samples.kafka_topic IS 'The topic it came from';
 COMMENT ON COLUMN samples.kafka_partition IS 'The partition it came from';
 COMMENT ON COLUMN samples.kafka_offset IS 'The offset it came from';
 COMMENT ON COLUMN samples.interface IS 'The name given to the series';
-COMMENT ON COLUMN samples.duration_ms IS 'Milliseconds since the reading before; NULL: not known';
-COMMENT ON COLUMN samples.rx_bytes IS 'Bytes received in that time; NULL: not known';
-COMMENT ON COLUMN samples.tx_bytes IS 'Bytes sent in that time; NULL: not known';
-COMMENT ON COLUMN samples.rx_bps IS 'Mean rate received, in bits a second; NULL: not known';
-COMMENT ON COLUMN samples.tx_bps IS 'Mean rate sent, in bits a second; NULL: not known';
+COMMENT ON COLUMN samples.duration_ms IS 'Milliseconds since the reading before; NULL: unknown';
+COMMENT ON COLUMN samples.rx_bytes IS 'Bytes received in that time; NULL: unknown';
+COMMENT ON COLUMN samples.tx_bytes IS 'Bytes sent in that time; NULL: unknown';
+COMMENT ON COLUMN samples.rx_bps IS 'Mean rate received, in bits per second; NULL: unknown';
+COMMENT ON COLUMN samples.tx_bps IS 'Mean rate sent, in bits per second; NULL: unknown';
 COMMENT ON COLUMN samples.reason IS 'Why there is no rate: first, reset';
 
-COMMENT ON TABLE partition_notes IS 'What the consumer notes of each partition of events and samples that it made';
+COMMENT ON TABLE partition_notes IS 'What the consumer notes of each partition of events and samples that it created';
 COMMENT ON COLUMN partition_notes.partition IS 'Name of the partition';
 COMMENT ON COLUMN partition_notes.newest_stored_at IS 'No row is newer than this and a day: noted once a day, so that writers do not wait for each other';
-COMMENT ON COLUMN partition_notes.made_at IS 'When it was made';
-COMMENT ON COLUMN partition_notes.outside IS 'Whether it lay outside the retention then; such are made at most 12 an hour';
+COMMENT ON COLUMN partition_notes.made_at IS 'When it was created';
+COMMENT ON COLUMN partition_notes.outside IS 'True if it was outside the retention then; at most 12 such partitions are created per hour';
 
-COMMENT ON TABLE breach_state IS 'The last word on each breach. Ask the views breaches and open_breaches';
+COMMENT ON TABLE breach_state IS 'Latest state of each breach. Query the views breaches and open_breaches instead';
 COMMENT ON COLUMN breach_state.agent IS 'The agent';
 COMMENT ON COLUMN breach_state.breach_id IS 'The breach, unique within its agent';
-COMMENT ON COLUMN breach_state.epoch IS 'Epoch of the event that had the last word';
-COMMENT ON COLUMN breach_state.seq IS 'Number of the event that had the last word';
-COMMENT ON COLUMN breach_state.observed_at IS 'When the event that had the last word was observed';
-COMMENT ON COLUMN breach_state.stored_at IS 'When the event that had the last word was stored';
-COMMENT ON COLUMN breach_state.state IS 'open or cleared, as the agent said last';
-COMMENT ON COLUMN breach_state.started_at IS 'Begin of its first reading';
+COMMENT ON COLUMN breach_state.epoch IS 'Epoch of its latest event';
+COMMENT ON COLUMN breach_state.seq IS 'Number of its latest event';
+COMMENT ON COLUMN breach_state.observed_at IS 'When its latest event was observed';
+COMMENT ON COLUMN breach_state.stored_at IS 'When its latest event was stored';
+COMMENT ON COLUMN breach_state.state IS 'open or cleared, as last reported by the agent';
+COMMENT ON COLUMN breach_state.started_at IS 'Beginning of its first reading';
 COMMENT ON COLUMN breach_state.raised_at IS 'End of the reading that raised it';
 COMMENT ON COLUMN breach_state.ended_at IS 'End of the last reading so far that was over the limit';
 COMMENT ON COLUMN breach_state.limit_name IS 'The limit, as the configuration of the agent names it';
 COMMENT ON COLUMN breach_state.severity IS 'warning or critical';
 COMMENT ON COLUMN breach_state.interface IS 'The network interface; *: the sum over the host';
 COMMENT ON COLUMN breach_state.direction IS 'rx: received, tx: sent, total: both';
-COMMENT ON COLUMN breach_state.limit_bps IS 'The limit, in bits a second';
-COMMENT ON COLUMN breach_state.rate_bps IS 'The rate last judged, in bits a second';
-COMMENT ON COLUMN breach_state.peak_bps IS 'The highest rate counted, in bits a second';
-COMMENT ON COLUMN breach_state.mean_bps IS 'The mean rate over measured_ms, in bits a second';
+COMMENT ON COLUMN breach_state.limit_bps IS 'The limit, in bits per second';
+COMMENT ON COLUMN breach_state.rate_bps IS 'The last rate evaluated, in bits per second';
+COMMENT ON COLUMN breach_state.peak_bps IS 'The highest rate counted, in bits per second';
+COMMENT ON COLUMN breach_state.mean_bps IS 'The mean rate over measured_ms, in bits per second';
 COMMENT ON COLUMN breach_state.duration_ms IS 'From started_at to ended_at on the monotonic clock, in milliseconds';
 COMMENT ON COLUMN breach_state.measured_ms IS 'How much of duration_ms was measured, in milliseconds';
 COMMENT ON COLUMN breach_state.excess_bytes IS 'Bytes above the limit';
 COMMENT ON COLUMN breach_state.reason IS 'Why it was cleared: below, link_removed, link_renamed, limit_removed, interrupted';
-COMMENT ON COLUMN breach_state.detail IS 'More words on that';
-COMMENT ON COLUMN breach_state.counted_bytes IS 'The greatest excess_bytes seen, which totals has';
+COMMENT ON COLUMN breach_state.detail IS 'Details for people';
+COMMENT ON COLUMN breach_state.counted_bytes IS 'The highest excess_bytes seen, which is included in totals';
 
 COMMENT ON TABLE agent_sequences IS 'Ranges of seq that were seen, merged where they touch. They outlive the events, so that retention is no gap';
 COMMENT ON COLUMN agent_sequences.agent IS 'The agent';
 COMMENT ON COLUMN agent_sequences.epoch IS 'The epoch';
 COMMENT ON COLUMN agent_sequences.first_seq IS 'The first number of the range';
 COMMENT ON COLUMN agent_sequences.last_seq IS 'The last number of the range';
-COMMENT ON COLUMN agent_sequences.of_samples IS 'Whether it counts samples, not events';
+COMMENT ON COLUMN agent_sequences.of_samples IS 'True if it counts samples, not events';
 COMMENT ON COLUMN agent_sequences.first_stored_at IS 'When the first of it was stored';
 COMMENT ON COLUMN agent_sequences.last_stored_at IS 'When the last of it was stored';
-COMMENT ON COLUMN agent_sequences.identity_conflicts IS 'How many of its numbers came under two times: a state directory in use twice, or an old copy of one';
+COMMENT ON COLUMN agent_sequences.identity_conflicts IS 'How many of its numbers arrived with two different times: a state directory in use twice, or an old copy of one';
 
 COMMENT ON TABLE losses IS 'Events that their agent gave up, as it declared them';
 COMMENT ON COLUMN losses.agent IS 'The agent';
@@ -413,9 +413,9 @@ COMMENT ON COLUMN losses.loss_seq IS 'Number of the event that declares it';
 COMMENT ON COLUMN losses.observed_at IS 'When it was declared, by the wall clock of the agent';
 COMMENT ON COLUMN losses.stored_at IS 'When the declaration was stored';
 COMMENT ON COLUMN losses.reason IS 'evicted, expired, rejected, damaged';
-COMMENT ON COLUMN losses.detail IS 'More words on that';
+COMMENT ON COLUMN losses.detail IS 'Details for people';
 
-COMMENT ON TABLE totals IS 'Bytes over limit by day: of each breach the greatest excess_bytes that any of its events told. The sum is the same whatever came twice, late or out of order';
+COMMENT ON TABLE totals IS 'Bytes over limit by day: for each breach the highest excess_bytes that any of its events reported. Duplicates and order do not matter';
 COMMENT ON COLUMN totals.agent IS 'The agent';
 COMMENT ON COLUMN totals.interface IS 'The network interface; *: the sum over the host';
 COMMENT ON COLUMN totals.direction IS 'rx: received, tx: sent, total: both';
@@ -423,55 +423,55 @@ COMMENT ON COLUMN totals.limit_name IS 'The limit';
 COMMENT ON COLUMN totals.day IS 'The day of raised_at, in UTC';
 COMMENT ON COLUMN totals.scope IS 'host: a limit on the sum over the host, whose bytes the links count too; link: all others';
 COMMENT ON COLUMN totals.breaches IS 'How many breaches';
-COMMENT ON COLUMN totals.excess_bytes IS 'Bytes over limit; stops at the greatest bigint';
+COMMENT ON COLUMN totals.excess_bytes IS 'Bytes over limit; at most the greatest bigint';
 
-COMMENT ON TABLE kafka_offsets IS 'Where each partition is read from: the truth, which the offset committed to Kafka only follows';
-COMMENT ON COLUMN kafka_offsets.kafka_cluster IS 'Id of the cluster; empty where it has none';
+COMMENT ON TABLE kafka_offsets IS 'Where each partition is read from. The offset committed to Kafka only follows it';
+COMMENT ON COLUMN kafka_offsets.kafka_cluster IS 'Id of the cluster; empty if it has none';
 COMMENT ON COLUMN kafka_offsets.kafka_topic IS 'The topic';
 COMMENT ON COLUMN kafka_offsets.kafka_partition IS 'The partition';
-COMMENT ON COLUMN kafka_offsets.topic_generation IS 'How often the topic was made anew under its name';
+COMMENT ON COLUMN kafka_offsets.topic_generation IS 'How often the topic was recreated under its name';
 COMMENT ON COLUMN kafka_offsets.next_offset IS 'The first offset that is not stored';
 COMMENT ON COLUMN kafka_offsets.last_offset IS 'Offset of the last record stored';
 COMMENT ON COLUMN kafka_offsets.last_timestamp IS 'Its timestamp in milliseconds since 1970; -1: none';
 COMMENT ON COLUMN kafka_offsets.last_digest IS 'FNV-1a of its key and payload';
-COMMENT ON COLUMN kafka_offsets.anchor_offset IS 'Offset of an older record, read again to know the topic by';
+COMMENT ON COLUMN kafka_offsets.anchor_offset IS 'Offset of an older record, read again to recognize a recreated topic';
 COMMENT ON COLUMN kafka_offsets.anchor_timestamp IS 'Its timestamp in milliseconds since 1970; -1: none';
 COMMENT ON COLUMN kafka_offsets.anchor_digest IS 'FNV-1a of its key and payload';
 COMMENT ON COLUMN kafka_offsets.updated_at IS 'When it was last changed';
 
 COMMENT ON TABLE kafka_gaps IS 'Offsets that were never read';
-COMMENT ON COLUMN kafka_gaps.kafka_cluster IS 'Id of the cluster; empty where it has none';
+COMMENT ON COLUMN kafka_gaps.kafka_cluster IS 'Id of the cluster; empty if it has none';
 COMMENT ON COLUMN kafka_gaps.kafka_topic IS 'The topic';
 COMMENT ON COLUMN kafka_gaps.kafka_partition IS 'The partition';
-COMMENT ON COLUMN kafka_gaps.topic_generation IS 'How often the topic had been made anew under its name';
+COMMENT ON COLUMN kafka_gaps.topic_generation IS 'How often the topic had been recreated under its name';
 COMMENT ON COLUMN kafka_gaps.first_offset IS 'The first offset';
 COMMENT ON COLUMN kafka_gaps.last_offset IS 'The last offset';
-COMMENT ON COLUMN kafka_gaps.cause IS 'expired: dropped by Kafka''s retention before they were read; too_large: no batch that librdkafka takes (receive.message.max.bytes); expired_before_start: dropped before this database first read the topic; skipped_at_start: passed over by kafka.start = latest. The last two are no loss';
+COMMENT ON COLUMN kafka_gaps.cause IS 'expired: deleted by Kafka''s retention before they were read; too_large: in a batch that librdkafka rejects (receive.message.max.bytes); expired_before_start: deleted before this database first read the topic; skipped_at_start: skipped by kafka.start = latest. The last two are no loss';
 COMMENT ON COLUMN kafka_gaps.noticed_at IS 'When it was noticed';
 
 COMMENT ON TABLE dead_letters IS 'Messages that could not become rows, as they came. highwater-consumer dead-letters lists, retries and drops them';
-COMMENT ON COLUMN dead_letters.kafka_cluster IS 'Id of the cluster; empty where it has none';
+COMMENT ON COLUMN dead_letters.kafka_cluster IS 'Id of the cluster; empty if it has none';
 COMMENT ON COLUMN dead_letters.kafka_topic IS 'The topic';
 COMMENT ON COLUMN dead_letters.kafka_partition IS 'The partition';
-COMMENT ON COLUMN dead_letters.topic_generation IS 'How often the topic had been made anew under its name';
+COMMENT ON COLUMN dead_letters.topic_generation IS 'How often the topic had been recreated under its name';
 COMMENT ON COLUMN dead_letters.kafka_offset IS 'The offset';
 COMMENT ON COLUMN dead_letters.kafka_timestamp IS 'Timestamp of the record';
 COMMENT ON COLUMN dead_letters.headers IS 'Its headers, packed: of each the length of the name (4 bytes, big-endian), the name, the length of the value (4 bytes; -1: none), the value';
 COMMENT ON COLUMN dead_letters.key IS 'Its key';
 COMMENT ON COLUMN dead_letters.payload IS 'Its payload; NULL: a tombstone, or dropped';
 COMMENT ON COLUMN dead_letters.bytes IS 'Length of its payload; NULL: a tombstone';
-COMMENT ON COLUMN dead_letters.error IS 'Why it is no row';
-COMMENT ON COLUMN dead_letters.stored_at IS 'When it was put aside';
-COMMENT ON COLUMN dead_letters.agent IS 'Whose event it is, where payload, headers or key tell';
-COMMENT ON COLUMN dead_letters.epoch IS 'Its epoch, where payload or headers tell';
-COMMENT ON COLUMN dead_letters.seq IS 'Its number, where payload or headers tell';
-COMMENT ON COLUMN dead_letters.dropped_at IS 'When somebody gave it up (dead-letters drop); its bytes are gone then';
-COMMENT ON COLUMN dead_letters.drop_reason IS 'Why, in the words of whoever did';
+COMMENT ON COLUMN dead_letters.error IS 'Why it could not be stored';
+COMMENT ON COLUMN dead_letters.stored_at IS 'When it was stored here';
+COMMENT ON COLUMN dead_letters.agent IS 'Agent of the event, if payload, headers or key name it';
+COMMENT ON COLUMN dead_letters.epoch IS 'Its epoch, if payload or headers name it';
+COMMENT ON COLUMN dead_letters.seq IS 'Its number, if payload or headers name it';
+COMMENT ON COLUMN dead_letters.dropped_at IS 'When it was dropped (dead-letters drop, or retention); its bytes were deleted then';
+COMMENT ON COLUMN dead_letters.drop_reason IS 'Reason given for that';
 
-COMMENT ON VIEW breaches IS 'Each breach with what is known of it. state: open, cleared, or unknown where its agent began a new epoch without it; lasted: to now while open';
+COMMENT ON VIEW breaches IS 'Each breach in its latest state. state: open, cleared, or unknown if its agent began a new epoch without it; lasted: to now while open';
 COMMENT ON VIEW open_breaches IS 'The breaches that are open now';
-COMMENT ON VIEW sequence_gaps IS 'Numbers missing of each agent''s count that nothing accounts for, five minutes after a later one came';
-COMMENT ON VIEW missing_events IS 'Events that are no rows. cause: declared (given up by the agent), dead_letter (kept, and can be retried), discarded (a dead letter that somebody dropped), undeclared (the alarm)';
+COMMENT ON VIEW sequence_gaps IS 'Numbers of each agent that are missing without explanation, five minutes after a later one was stored';
+COMMENT ON VIEW missing_events IS 'Events that are not in the database. cause: declared (given up by the agent), dead_letter (kept, and can be retried), discarded (a dead letter that was dropped), undeclared (missing without explanation)';
 
 -- A column of these views is the column of that name in their table; the others follow.
 DO $$
@@ -492,7 +492,7 @@ BEGIN
 END $$;
 
 COMMENT ON COLUMN breaches.state IS 'open, cleared, or unknown: its agent began a new epoch without it';
-COMMENT ON COLUMN breaches.cleared_at IS 'When it was found that the rate had been low for long enough; NULL: not cleared';
+COMMENT ON COLUMN breaches.cleared_at IS 'When it was detected that the rate had been low for long enough; NULL: not cleared';
 COMMENT ON COLUMN breaches.lasted IS 'From started_at to now while open, else to ended_at';
 COMMENT ON COLUMN breaches.last_observed_at IS 'When its last event was observed';
 COMMENT ON COLUMN open_breaches.lasted IS 'From started_at to now';
@@ -501,11 +501,11 @@ COMMENT ON COLUMN sequence_gaps.first_seq IS 'The first number that is missing';
 COMMENT ON COLUMN sequence_gaps.last_seq IS 'The last number that is missing';
 COMMENT ON COLUMN sequence_gaps.missing IS 'How many are missing';
 COMMENT ON COLUMN sequence_gaps.since IS 'When the number after them was stored';
-COMMENT ON COLUMN missing_events.epoch IS 'Their epoch; NULL: a dead letter that does not tell it';
-COMMENT ON COLUMN missing_events.first_seq IS 'The first number that is missing; NULL: a dead letter that does not tell it';
+COMMENT ON COLUMN missing_events.epoch IS 'Their epoch; NULL: a dead letter that does not name it';
+COMMENT ON COLUMN missing_events.first_seq IS 'The first number that is missing; NULL: a dead letter that does not name it';
 COMMENT ON COLUMN missing_events.last_seq IS 'The last number that is missing';
-COMMENT ON COLUMN missing_events.missing IS 'How many of them are no rows';
+COMMENT ON COLUMN missing_events.missing IS 'How many of them are not in the database';
 COMMENT ON COLUMN missing_events.cause IS 'declared, dead_letter, discarded, undeclared';
-COMMENT ON COLUMN missing_events.reason IS 'Why: the word of the agent, or of whoever dropped the dead letter';
-COMMENT ON COLUMN missing_events.detail IS 'More words on that; the error of a dead letter';
+COMMENT ON COLUMN missing_events.reason IS 'Reason of the agent, or given when the dead letter was dropped';
+COMMENT ON COLUMN missing_events.detail IS 'Details for people; the error of a dead letter';
 COMMENT ON COLUMN missing_events.noticed_at IS 'When the declaration, the dead letter, or the number after them was stored';

@@ -161,7 +161,7 @@ pub(super) fn locks(transaction: &mut Transaction<'_>) -> Result<Locks, Error> {
 fn unplaceable(row: &Row<'_>) -> Unplaceable {
     let Row { event, record, partition } = row;
     let error = format!(
-        "no partition for {}: {OUTSIDE_MAX} were made in the last hour for times outside of the retention; is the clock of {} \
+        "no partition for {}: {OUTSIDE_MAX} were created in the last hour for times outside of the retention; is the clock of {} \
          right? `highwater-consumer dead-letters retry` stores it later",
         event.stamp.observed_at.date_naive(),
         event.stamp.agent
@@ -182,7 +182,8 @@ fn warn_of_clocks(rows: &[Row<'_>], missing: &[Unplaceable]) {
     agents.dedup();
     for agent in agents {
         log::error!(
-            "PostgreSQL: {agent} tells of too many times outside of the retention: is its clock right? They are dead letters"
+            "PostgreSQL: {agent} sends too many events with times outside of the retention, which become dead letters: is its \
+             clock right?"
         );
     }
 }

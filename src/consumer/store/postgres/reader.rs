@@ -94,7 +94,7 @@ impl PostgresReader {
                 "{said}: another session holds a lock; pg_locks and pg_stat_activity name it"
             )),
             "57014" => StoreError::Unavailable(format!("{said}: ask for less, as with --since or --agent")),
-            "25P03" => StoreError::Unavailable(format!("{said}: nobody took the rows for ten minutes")),
+            "25P03" => StoreError::Unavailable(format!("{said}: no rows were fetched for ten minutes")),
             _ => error.into(),
         }
     }
@@ -118,7 +118,7 @@ impl PostgresReader {
             }
             Whereabouts { schema: None, .. } => {
                 return wrong(
-                    "has none of this program's tables; `highwater-consumer run` makes what is missing".to_owned(),
+                    "has none of this program's tables; `highwater-consumer run` creates what is missing".to_owned(),
                 );
             }
         }
@@ -126,7 +126,7 @@ impl PostgresReader {
             .query_typed_one(&format!("SELECT max(version)::bigint FROM {}", session::MIGRATIONS_TABLE), &[])?;
         if taken.get::<_, Option<i64>>(0).unwrap_or(0) < session::version() {
             return wrong(
-                "has the tables of an older version; `highwater-consumer run` makes what is missing".to_owned(),
+                "has the tables of an older version; `highwater-consumer run` creates what is missing".to_owned(),
             );
         }
         Ok(())

@@ -83,7 +83,7 @@ pub(super) fn connect(address: &Address, application: &str) -> Result<Client, St
     if encoding != "UTF8" {
         return Err(StoreError::Misconfigured(format!(
             "PostgreSQL: the database {database} has the encoding {encoding}, in which not every name and text can be stored; \
-             make another one: CREATE DATABASE name TEMPLATE template0 ENCODING 'UTF8'"
+             create another one: CREATE DATABASE name TEMPLATE template0 ENCODING 'UTF8'"
         )));
     }
     if let Some(schema) = address.schema() {
@@ -115,7 +115,7 @@ fn migrate(client: &mut Client, address: &Address, progress: &StoreProgress) -> 
         let mut runner = migrations::migrations::runner().set_target(target);
         runner.set_migration_table_name(MIGRATIONS_TABLE);
         runner.run(client).map_err(|error| failed(&error, client, address))?;
-        log::info!("PostgreSQL: schema brought to {name}");
+        log::info!("PostgreSQL: schema migrated to {name}");
     }
     client.execute("SELECT pg_advisory_unlock($1)", &[&MIGRATION_LOCK])?;
     client.batch_execute(SETTINGS)?;
@@ -149,7 +149,7 @@ fn of_migration(error: &postgres::Error, address: &Address) -> StoreError {
         Some("42P07" | "42710" | "42P16") => {
             let (schema, text) = (address.schema().unwrap_or("public"), super::sqlstate::text(error));
             StoreError::Misconfigured(format!(
-                "PostgreSQL: the schema {schema} has something of somebody else's under a name of ours ({text}): set \
+                "PostgreSQL: the schema {schema} already has another program's object of the same name ({text}): set \
                  store.schema = \"highwater\", or name another database in store.url"
             ))
         }

@@ -94,10 +94,10 @@ fn remedy_of_connecting(code: &str, Login { role, database }: &Login) -> Option<
     let make = format!("as a superuser: CREATE ROLE {role} LOGIN PASSWORD '…'");
     Some(match code {
         "42501" => format!("as its owner: GRANT CONNECT ON DATABASE {database} TO {role}"),
-        "3D000" => format!("make it as a superuser: CREATE DATABASE {database} OWNER {role}"),
-        "28000" => format!("pg_hba.conf there has to let it in; a role that is missing is made {make}"),
+        "3D000" => format!("create it as a superuser: CREATE DATABASE {database} OWNER {role}"),
+        "28000" => format!("pg_hba.conf there has to let it in; a missing role is created {make}"),
         "28P01" => {
-            format!("check the password: store.password_file, or in store.url; a role that is missing is made {make}")
+            format!("check the password: store.password_file, or in store.url; a missing role is created {make}")
         }
         _ => return None,
     })
@@ -105,7 +105,7 @@ fn remedy_of_connecting(code: &str, Login { role, database }: &Login) -> Option<
 
 fn remedy(code: &str, text: &str) -> Option<&'static str> {
     Some(match code {
-        "3F000" => "make it: CREATE SCHEMA name AUTHORIZATION role",
+        "3F000" => "create it: CREATE SCHEMA name AUTHORIZATION role",
         "42501" if text.contains("schema") => {
             "as its owner: GRANT CREATE, USAGE ON SCHEMA name TO role; or set store.schema to one of this role's own: \
              CREATE SCHEMA name AUTHORIZATION role"

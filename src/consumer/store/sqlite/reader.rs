@@ -33,16 +33,16 @@ fn open(path: &Path) -> Result<Connection, StoreError> {
     let shown = path.display();
     if !path.exists() {
         return Err(StoreError::Misconfigured(format!(
-            "{shown}: no such database; set store.url to the consumer's, or let `highwater-consumer run` make this one"
+            "{shown}: no such database; set store.url to the consumer's, or let `highwater-consumer run` create it"
         )));
     }
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     connection.busy_timeout(BUSY)?;
     let taken: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if (taken as usize) < MIGRATIONS.len() {
-        let why = if taken == 0 { "is no database of this program" } else { "has the tables of an older version" };
+        let why = if taken == 0 { "is not a database of this program" } else { "has the tables of an older version" };
         return Err(StoreError::Misconfigured(format!(
-            "{shown} {why}; `highwater-consumer run` makes what is missing"
+            "{shown} {why}; `highwater-consumer run` creates what is missing"
         )));
     }
     Ok(connection)

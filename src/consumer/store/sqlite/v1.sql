@@ -273,4 +273,4 @@ WHERE agent IS NOT NULL
                     AND (e.kafka_cluster, e.kafka_topic, e.kafka_partition, e.topic_generation, e.kafka_offset)
                       < (d.kafka_cluster, d.kafka_topic, d.kafka_partition, d.topic_generation, d.kafka_offset))
 UNION ALL
-SELECT agent, epoch, first_seq, last_seq, missing, 'undeclared', NULL, 'never came', since FROM sequence_gaps;
+SELECT agent, epoch, first_seq, last_seq, missing, 'undeclared', NULL, 'never arrived', since FROM sequence_gaps;
