@@ -89,6 +89,19 @@ fn counters_of_slow_drivers_and_jumps_raise_nothing() {
 }
 
 #[test]
+fn an_amount_that_was_taken_from_a_false_counter_raises_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("amounts.csv");
+    let rows = |third: u64| format!("timestamp,value\n1,2000000\n2,2000000\n3,{third}\n4,2000000\n5,2000000\n");
+    std::fs::write(&file, rows(2_000_000 + (1 << 32))).unwrap();
+    let replayed = replay(&file, &["--limit", "50 Mbit/s"]);
+    assert_eq!(replayed.rows[0]["breaches"], 0, "{}", replayed.err);
+    assert!(replayed.err.contains("could not be judged: 1 jump"), "{}", replayed.err);
+    std::fs::write(&file, rows(4_000_000_000)).unwrap();
+    assert_eq!(counts(&file, &["--limit", "50 Mbit/s"]), (5, 0, 1), "a burst");
+}
+
+#[test]
 fn a_burst_of_one_second_in_counters_is_a_breach_of_one_second() {
     let found = breaches("one-second-burst.csv", &["--counters", "--interval", "1s", "--limit", "50 Mbit/s"]);
     assert_eq!(found, [cleared(1_000, 300_000_000)]);

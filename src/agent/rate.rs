@@ -63,6 +63,9 @@ const SUSPECTS_MAX: u32 = 2;
 const GAP_INTERVALS: f64 = 3.5;
 const CLOCK_SLACK: Duration = Duration::from_millis(50);
 const NARROW: u64 = 1 << 32;
+/// 2^32 bytes more than usual are doubted only where they would be this percentage of the highest rate so far: where it is not far
+/// from what the link carries, a rise may well fall there.
+const NARROW_STANDS_OUT: f64 = 800.0;
 
 #[derive(Clone, Debug)]
 pub struct Meter {
@@ -79,6 +82,7 @@ pub struct Meter {
     peak: BitRate,
     suspects: u32,
     doubts_speed: bool,
+    doubts_amount: bool,
 }
 
 impl Meter {
@@ -96,6 +100,7 @@ impl Meter {
             peak: BitRate::default(),
             suspects: 0,
             doubts_speed: false,
+            doubts_amount: false,
         }
     }
 
@@ -162,6 +167,17 @@ impl Meter {
         self.judge(now, traffic, has_moved, speed)
     }
 
+    /// Evaluates an amount that whoever recorded it has subtracted. A counter kept in two halves, read between their updates, is 2^32
+    /// too low: that amount was negative and is missing, and the next one is 2^32 too high. Two in a row are traffic.
+    pub fn accept(&mut self, traffic: Traffic) -> Verdict {
+        self.doubts_amount = !self.doubts_amount && self.is_high_half(traffic);
+        if self.doubts_amount {
+            return Verdict::Jump;
+        }
+        self.peak = self.peak.max(busier(traffic));
+        Verdict::Measured(traffic)
+    }
+
     fn judge(&mut self, now: CounterSample, traffic: Traffic, has_moved: bool, speed: Speed) -> Verdict {
         if self.is_after_gap && has_moved {
             self.cadence.skip(now.at);
@@ -217,11 +233,16 @@ impl Meter {
                 let holds = |bytes: u64, packets: u64| bytes <= PACKET_BYTES_MAX.saturating_mul(packets.max(1));
                 !holds(traffic.rx_bytes, rx) || !holds(traffic.tx_bytes, tx)
             }
-            // The high half of a counter that is kept in two halves was incremented by itself.
-            None => [traffic.rx_bytes, traffic.tx_bytes].iter().any(|bytes| {
-                bytes.checked_sub(NARROW).is_some_and(|rest| bit_rate(rest, traffic.elapsed) <= self.peak)
-            }),
+            None => self.is_high_half(traffic),
         }
+    }
+
+    /// Returns whether the high half of a counter that is kept in two halves was incremented by itself: without it, the traffic is
+    /// no more than before.
+    fn is_high_half(&self, traffic: Traffic) -> bool {
+        let is_usual = |bytes| bit_rate(bytes, traffic.elapsed) <= self.peak;
+        bit_rate(NARROW, traffic.elapsed) >= self.peak.percent(NARROW_STANDS_OUT)
+            && [traffic.rx_bytes, traffic.tx_bytes].iter().any(|bytes| bytes.checked_sub(NARROW).is_some_and(is_usual))
     }
 
     /// Rejects a reading. If the next one continues from it, the counter has really jumped, and is measured from there.

@@ -78,6 +78,17 @@ impl WatchedLink {
             let rate = bit_rate(traffic.rx_bytes.max(traffic.tx_bytes), traffic.elapsed);
             detections.notice(Notice::SpeedDoubted { interface: self.info.name.clone(), speed, rate });
         }
+        self.count_unjudged();
+    }
+
+    pub(super) fn carry(&mut self, carried: &Carried) {
+        let Carried { rx_bytes, tx_bytes, elapsed, .. } = *carried;
+        self.has_amounts = true;
+        self.verdict = self.meter.accept(Traffic { rx_bytes, tx_bytes, elapsed });
+        self.count_unjudged();
+    }
+
+    fn count_unjudged(&mut self) {
         if self.verdict.judged().is_none() {
             *self.unjudged.entry(self.verdict.as_str()).or_default() += 1;
             // Each start has these, and a driver with its own pace many: `status` counts them, and a log line would say nothing new.
@@ -85,12 +96,6 @@ impl WatchedLink {
                 *self.unlogged.entry(self.verdict.as_str()).or_default() += 1;
             }
         }
-    }
-
-    pub(super) fn carry(&mut self, carried: &Carried) {
-        let Carried { rx_bytes, tx_bytes, elapsed, .. } = *carried;
-        self.has_amounts = true;
-        self.verdict = Verdict::Measured(Traffic { rx_bytes, tx_bytes, elapsed });
     }
 
     pub(super) fn judge(&mut self, limits: &[Limit], boottime: Duration, context: &mut DetectionContext<'_>) {

@@ -77,6 +77,33 @@ fn a_high_half_that_changed_by_itself_is_no_traffic() {
     assert_eq!(seen[3..], [Verdict::Jump, measured(5_000, 2)], "read falsely, once");
 }
 
+#[test]
+fn a_rise_that_only_happens_to_be_2_32_above_the_usual_is_traffic() {
+    let minutes = Duration::from_secs(300);
+    let mut meter = Meter::new(minutes, true);
+    // 100 Mbit/s, then 130: in five minutes 2^32 bytes are 115.
+    let rx = [0, 3_750_000_000, 7_500_000_000, 12_375_000_000_u64];
+    let seen = rx.iter().zip(1..).map(|(rx, nth)| meter.read(Some(at(minutes * nth, *rx)), Speed::default()));
+    assert_eq!(seen.last(), Some(measured(4_875_000_000, 300)));
+}
+
+#[test]
+fn an_amount_that_a_recorder_took_from_a_false_high_half_is_no_traffic() {
+    let verdicts = |amounts: &[u64]| -> Vec<Verdict> {
+        let mut meter = Meter::new(SECOND, false);
+        let traffic = |rx_bytes: &u64| Traffic { rx_bytes: *rx_bytes, tx_bytes: 0, elapsed: SECOND };
+        amounts.iter().map(|amount| meter.accept(traffic(amount))).collect()
+    };
+    let high = 1 << 32;
+    let seen = verdicts(&[2_000_000, 1_000_000, 2_000_000 + high, 2_000_000]);
+    assert_eq!(seen[1..], [measured(1_000_000, 1), Verdict::Jump, measured(2_000_000, 1)]);
+    let seen = verdicts(&[2_000_000, 2_000_000 + high, 1_000_000 + high, 2_000_000 + high]);
+    assert_eq!(seen[1..2], [Verdict::Jump]);
+    assert_eq!(seen[2..], [measured(1_000_000 + high, 1), measured(2_000_000 + high, 1)], "it goes on");
+    assert_eq!(verdicts(&[2_000_000, 2_000_001 + high])[1], measured(2_000_001 + high, 1), "not what it was before");
+    assert_eq!(verdicts(&[2_000_000_000, 5_000_000_000])[1], measured(5_000_000_000, 1), "no far cry from before");
+}
+
 /// Returns the verdicts on a link whose packets carry 1,000 bytes each, unless the counter jumps.
 fn with_packets(rx: &[u64], packets: &[u64], speed: Speed) -> Vec<Verdict> {
     let mut meter = Meter::new(SECOND, true);
