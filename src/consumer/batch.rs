@@ -170,7 +170,8 @@ impl PartitionBatch {
 
 impl PackedHeaders {
     pub fn pack<'a>(headers: impl IntoIterator<Item = (&'a str, Option<&'a [u8]>)>) -> Self {
-        let mut packed = Vec::new();
+        // Those of an agent take 200 bytes.
+        let mut packed = Vec::with_capacity(256);
         for (name, value) in headers {
             for bytes in [Some(name.as_bytes()), value] {
                 let length = bytes.map_or(-1, |bytes| i32::try_from(bytes.len()).unwrap_or(i32::MAX));
@@ -208,7 +209,7 @@ impl PackedHeaders {
 
 impl Record {
     pub fn new(offset: i64, timestamp_ms: Option<i64>, key: Option<&[u8]>, payload: Option<&[u8]>) -> Self {
-        let decoded = Decoder::new(NoRegistry).decode(payload.unwrap_or_default(), None);
+        let decoded = Decoder::new(NoRegistry).decode(payload.unwrap_or_default(), || None);
         let decoded = decoded.map_err(|error| error.to_string());
         Self::decoded(offset, timestamp_ms, (key, payload, PackedHeaders::default()), decoded)
     }

@@ -81,15 +81,19 @@ impl Decoder {
         Self { schemas: Box::new(schemas) }
     }
 
-    /// Decodes a message's payload; `content_type` is its header of this name. Fields that a newer agent added are ignored.
-    pub fn decode(&mut self, payload: &[u8], content_type: Option<&[u8]>) -> Result<Decoded, Undecoded> {
+    /// Decodes a message's payload; `content_type` finds its header of this name, if it is needed. Fields that a newer agent added are ignored.
+    pub fn decode<'h>(
+        &mut self,
+        payload: &[u8],
+        content_type: impl FnOnce() -> Option<&'h [u8]>,
+    ) -> Result<Decoded, Undecoded> {
         let decoded = match payload {
             [] => Err(DecodeError::Empty),
             [b'{', ..] => from_json(payload),
             [CONFLUENT, ..] => return self.framed(payload),
             [first, second, ..] if [*first, *second] == avro::MARKER => single_object(payload),
             [protobuf::FIRST_BYTE, ..] => from_protobuf(payload),
-            _ => match media_type(content_type).as_deref() {
+            _ => match media_type(content_type()).as_deref() {
                 Some("application/json") => from_json(payload),
                 Some("application/protobuf" | "application/x-protobuf") => from_protobuf(payload),
                 _ if payload.trim_ascii_start().starts_with(b"{") => from_json(payload),
@@ -130,11 +134,10 @@ fn from_avro(schema: &avro::Schema, value: &[u8]) -> Result<Decoded, DecodeError
 }
 
 fn from_protobuf(message: &[u8]) -> Result<Decoded, DecodeError> {
-    let values = protobuf::decode(message)?;
-    let event = Event::read(values.clone())?;
+    let event = Event::read(protobuf::decode(message)?)?;
     // The fields that have names here, and the whole message in base64 for the rest.
     decoded(event, || {
-        let mut fields: Value = serde_json::from_slice(&json::encode_values(&values))?;
+        let mut fields: Value = serde_json::from_slice(&json::encode_values(&protobuf::decode(message)?))?;
         fields["protobuf"] = BASE64_STANDARD.encode(message).into();
         Ok(fields.to_string())
     })

@@ -36,7 +36,8 @@ pub use self::bounds::{SEQ_MAX, YEARS};
 pub use self::decode::{Decoded, Decoder, NoRegistry, Schemas, Undecoded, WriterSchema};
 pub use self::error::DecodeError;
 pub use self::key::{KEYS, Key};
-use self::time::{Text, rfc3339};
+use self::time::Text;
+pub(crate) use self::time::rfc3339;
 use crate::event::{Event, EventId};
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -131,7 +131,7 @@ fn a_schema_is_what_its_text_says_where_the_registry_tells_another_type() {
 }
 
 fn decode_as(payload: &[u8], content_type: Option<&str>) -> Result<Decoded, Undecoded> {
-    Decoder::new(Registry).decode(payload, content_type.map(str::as_bytes))
+    Decoder::new(Registry).decode(payload, || content_type.map(str::as_bytes))
 }
 
 fn decode(payload: &[u8]) -> Result<Event, DecodeError> {
@@ -379,7 +379,7 @@ fn what_is_no_event_says_why() {
         let error = decode(payload).unwrap_err().to_string();
         assert!(error.contains(says), "{error}");
     }
-    let error = Decoder::new(NoRegistry).decode(&framed, None).unwrap_err().to_string();
+    let error = Decoder::new(NoRegistry).decode(&framed, || None).unwrap_err().to_string();
     assert!(
         error.contains("needs schema 7 from a schema registry, and none is configured; set kafka.registry.url"),
         "{error}"

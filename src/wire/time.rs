@@ -1,9 +1,9 @@
 //! Times in whole microseconds, the precision of all formats and databases, and their text. Each event has several, so formatting
 //! them has to be faster than a general formatter is.
 
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
-use chrono::{DateTime, Datelike as _, SecondsFormat, Timelike as _, Utc};
+use chrono::{DateTime, Datelike as _, NaiveDate, ParseError, SecondsFormat, Timelike as _, Utc};
 
 /// Truncates to whole microseconds. A leap second, which no database stores, becomes the second after it, as in UNIX time: the
 /// value decoded is the value stored.
@@ -12,7 +12,7 @@ pub(super) fn normalized(time: DateTime<Utc>) -> DateTime<Utc> {
 }
 
 /// Formats as RFC 3339 with six decimals: `2026-11-20T12:00:00.123456Z`.
-pub(super) fn rfc3339(time: DateTime<Utc>) -> Text {
+pub(crate) fn rfc3339(time: DateTime<Utc>) -> Text {
     // A `DateTime` adds its offset for each part it is asked for, even if the offset is 0.
     let parts = time.naive_utc();
     let (Ok(year @ 0..=9_999), micros @ 0..1_000_000) = (u32::try_from(parts.year()), parts.nanosecond() / 1_000)
@@ -40,8 +40,30 @@ pub(super) fn rfc3339(time: DateTime<Utc>) -> Text {
     Text::Usual(text)
 }
 
+/// Parses RFC 3339. What [`rfc3339`] writes takes a tenth of the time that a general parser takes.
+pub(super) fn parse(text: &str) -> Result<DateTime<Utc>, ParseError> {
+    match usual(text.as_bytes()) {
+        Some(time) => Ok(time),
+        None => text.parse(),
+    }
+}
+
+fn usual(text: &[u8]) -> Option<DateTime<Utc>> {
+    let text: &[u8; 27] = text.try_into().ok()?;
+    if [4, 7, 10, 13, 16, 19, 26].map(|place| text[place]) != *b"--T::.Z" {
+        return None;
+    }
+    let number = |digits: Range<usize>| {
+        let digit = |number: u32, digit: &u8| digit.is_ascii_digit().then(|| number * 10 + u32::from(digit - b'0'));
+        text[digits].iter().try_fold(0, digit)
+    };
+    let date = NaiveDate::from_ymd_opt(number(0..4)?.cast_signed(), number(5..7)?, number(8..10)?)?;
+    let time = date.and_hms_micro_opt(number(11..13)?, number(14..16)?, number(17..19)?, number(20..26)?)?;
+    Some(time.and_utc())
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Text {
+pub(crate) enum Text {
     Usual([u8; 27]),
     Long(String),
 }
@@ -97,9 +119,16 @@ mod tests {
         }
 
         #[test]
+        fn is_read_as_chrono_reads_it(text in "[0-9]{4}-[01][0-9]-[0-3][0-9][Tt ][0-2][0-9]:[0-6][0-9]:[0-6][0-9][.,][0-9]{5,7}[Zz+]") {
+            assert_eq!(parse(&text).ok(), text.parse::<DateTime<Utc>>().ok(), "{text}");
+        }
+
+        #[test]
         fn is_what_chrono_writes(seconds in -62_200_000_000_i64..254_000_000_000, nanos in 0_u32..2_000_000_000) {
             if let Some(time) = DateTime::from_timestamp(seconds, nanos) {
-                assert_eq!(&*rfc3339(time), time.to_rfc3339_opts(SecondsFormat::Micros, true));
+                let text = rfc3339(time);
+                assert_eq!(&*text, time.to_rfc3339_opts(SecondsFormat::Micros, true));
+                assert_eq!(parse(&text), text.parse::<DateTime<Utc>>());
             }
         }
     }

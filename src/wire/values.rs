@@ -3,11 +3,10 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
-use super::time::normalized;
+use super::time::{normalized, parse};
 use crate::event::fields::{FIELDS, Field, FieldType, FieldValue, FieldValues};
 
 impl<'de: 'a, 'a> Deserialize<'de> for FieldValues<'a> {
@@ -87,9 +86,10 @@ impl<'de> DeserializeSeed<'de> for ValueOf {
             FieldType::Text | FieldType::Epoch | FieldType::Word(_) => {
                 Option::<BorrowedText<'_>>::deserialize(from)?.map(|text| FieldValue::Text(text.0))
             }
-            FieldType::Time => {
-                Option::<DateTime<Utc>>::deserialize(from)?.map(|time| FieldValue::Time(normalized(time)))
-            }
+            FieldType::Time => match Option::<BorrowedText<'_>>::deserialize(from)? {
+                Some(text) => Some(FieldValue::Time(normalized(parse(&text.0).map_err(D::Error::custom)?))),
+                None => None,
+            },
             FieldType::Bool => Option::deserialize(from)?.map(FieldValue::Bool),
             FieldType::Ranges => Option::<Vec<_>>::deserialize(from)?.map(|ranges| FieldValue::Ranges(ranges.into())),
         })

@@ -203,7 +203,7 @@ impl DeadLetter {
 
     fn retried(&self, decoder: &mut Decoder) -> Result<RetriedRecord, StoreError> {
         let (key, payload) = (self.key.as_deref(), self.payload.as_deref());
-        let decoded = decoder.decode(payload.unwrap_or_default(), self.headers.get("content-type"));
+        let decoded = decoder.decode(payload.unwrap_or_default(), || self.headers.get("content-type"));
         let decoded = match decoded {
             Ok(decoded) => Ok(decoded),
             Err(Undecoded::Never(error)) => Err(error.to_string()),

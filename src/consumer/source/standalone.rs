@@ -114,7 +114,7 @@ impl StandaloneConsumer {
             Some(Err(error)) => return Seen::Trouble(self.reported().unwrap_or_else(|| error.to_string())),
             Some(Ok(message)) => {
                 let (payload, headers) = (message.payload(), headers(&message));
-                let decoded = self.decoder.decode(payload.unwrap_or_default(), headers.get("content-type"));
+                let decoded = self.decoder.decode(payload.unwrap_or_default(), || headers.get("content-type"));
                 let decoded = decoded.map_err(|error| error.to_string());
                 let timestamp_ms = message.timestamp().to_millis();
                 let parts = (message.key(), payload, headers);

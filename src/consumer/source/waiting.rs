@@ -56,7 +56,7 @@ impl Waiting {
         decoder: &mut Decoder,
     ) -> Result<Read, Undecided> {
         let mut is_given_up = false;
-        let decoded = match decoder.decode(payload.unwrap_or_default(), headers.get("content-type")) {
+        let decoded = match decoder.decode(payload.unwrap_or_default(), || headers.get("content-type")) {
             Ok(decoded) => Ok(decoded),
             Err(Undecoded::Never(error)) => Err(error.to_string()),
             Err(Undecoded::NotNow { why, wait, lasted }) => match self.give_up {

@@ -38,7 +38,7 @@ pub(super) trait Session {
     fn begin(&mut self, now: DateTime<Utc>, locking: bool) -> Result<Self::Transaction<'_>, AttemptError>;
 
     /// Makes the partitions that the rows need, before their transaction. Returns the rows that have none.
-    fn make_partitions(&mut self, rows: &[Row<'_>], now: DateTime<Utc>) -> Result<Vec<Unplaceable>, StoreError>;
+    fn make_partitions(&mut self, rows: &[Row<'_>]) -> Result<Vec<Unplaceable>, StoreError>;
 
     fn forget_partitions(&mut self);
 
@@ -200,8 +200,7 @@ fn store_piece<S: Session>(
     let mut tries = 1;
     loop {
         let attempted = persist(session, |session, approach| {
-            let (rows, _) = rows::split(rows::records(batch, bounds));
-            let unplaceable = session.make_partitions(&rows, now)?;
+            let unplaceable = session.make_partitions(&rows::events(rows::records(batch, bounds)))?;
             let refused = unplaceable.into_iter().map(|row| ((row.partition, row.offset), row.error));
             let refused: HashMap<(i32, i64), String> = refused.chain(rejected.clone()).collect();
             attempt(session, batch, bounds, (&refused, approach), now)
@@ -216,7 +215,7 @@ fn store_piece<S: Session>(
             Err(AttemptError::Rejected { at, error, otherwise, passing }) => (at, error, otherwise, passing),
             Err(other) => return Err(other.into()),
         };
-        let (rows, _) = rows::split(rows::records(batch, bounds));
+        let rows = rows::events(rows::records(batch, bounds));
         // A dead letter was rejected, or a transaction without any row.
         let Some(first) = rows.iter().find(|row| at.is_none_or(|at| (row.partition, row.record.offset) == at)) else {
             return Err(otherwise);
@@ -422,7 +421,9 @@ fn store_rows(
     if rows.is_empty() {
         return Ok(());
     }
-    let known = transaction.known_ranges(&rows::ranges(rows))?;
+    let all = rows::ranges(rows);
+    let known = transaction.known_ranges(&all)?;
+    let before = rows.len();
     let mut conflicts = Vec::new();
     if !failpoints::is_out("guard-2") {
         pass_over_known(transaction, rows, (&known, approach), &mut conflicts)?;
@@ -436,7 +437,8 @@ fn store_rows(
     }
     applied.inserted += rows.len() as u64;
     applied.identity_conflicts.extend(conflicts.iter().map(|event| format!("{} {}", event.stamp.agent, event.id)));
-    transaction.put_ranges(rows::merge_ranges(&known, rows::ranges(rows), &conflicts))?;
+    let new = if rows.len() == before { all } else { rows::ranges(rows) };
+    transaction.put_ranges(rows::merge_ranges(&known, new, &conflicts))?;
     let words = rows::last_words(rows);
     if !words.is_empty() {
         let keys: Vec<BreachKey<'_>> = words.keys().copied().collect();
@@ -459,10 +461,9 @@ fn pass_over_known<'a>(
     (known, approach): (&SeriesRanges<'_>, Approach),
     conflicts: &mut Vec<&'a Event>,
 ) -> Result<(), AttemptError> {
+    let asked = if approach == Approach::LookUpAll { rows.clone() } else { rows::seen_before(rows, known) };
     for table in TABLES {
-        let is_asked_for = |row: &Row<'_>| approach == Approach::LookUpAll || rows::was_seen(row.event, known);
-        let of_table = |row: &Row<'_>| Table::of(row.event) == table && is_asked_for(row);
-        let seen: Vec<Row<'a>> = rows.iter().filter(|row| of_table(row)).copied().collect();
+        let seen: Vec<Row<'a>> = asked.iter().filter(|row| Table::of(row.event) == table).copied().collect();
         if seen.is_empty() {
             continue;
         }
@@ -520,7 +521,7 @@ fn retry_once<S: Session>(
     now: DateTime<Utc>,
 ) -> Result<RetrySummary, AttemptError> {
     let mut rows = rows::of_retried(records);
-    let unplaceable = session.make_partitions(&rows, now)?;
+    let unplaceable = session.make_partitions(&rows)?;
     let refusal = |partition: i32, offset: i64| {
         unplaceable.iter().find(|row| (row.partition, row.offset) == (partition, offset)).map(|row| row.error.clone())
     };

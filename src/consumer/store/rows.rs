@@ -90,7 +90,11 @@ impl LastWord<'_> {
     }
 }
 
-impl Row<'_> {
+impl<'a> Row<'a> {
+    fn series(&self) -> Series<'a> {
+        (&self.event.stamp.agent, self.event.id.epoch)
+    }
+
     /// The order in which rows are written, so that two transactions never wait for each other crosswise.
     fn key(&self) -> (&str, Epoch, u64, DateTime<Utc>) {
         let Event { id, stamp, .. } = self.event;
@@ -142,6 +146,14 @@ pub(super) fn split<'a>(
     (rows, letters)
 }
 
+/// Returns the records that are events.
+pub(super) fn events<'a>(records: impl IntoIterator<Item = (i32, i32, &'a Record)>) -> Vec<Row<'a>> {
+    let rows = records
+        .into_iter()
+        .filter_map(|(partition, _, record)| Some((partition, record, record.content.as_ref().ok()?)));
+    rows.map(|(partition, record, event)| Row { event, record, partition }).collect()
+}
+
 pub(super) fn of_retried(records: &[RetriedRecord]) -> Vec<Row<'_>> {
     let events = records.iter().filter_map(|retried| Some((retried.record.content.as_ref().ok()?, retried)));
     events.map(|(event, retried)| Row { event, record: &retried.record, partition: retried.partition }).collect()
@@ -157,23 +169,42 @@ pub(super) fn tables(rows: &[Row<'_>]) -> impl Iterator<Item = Table> {
     TABLES.into_iter().filter(|table| rows.iter().any(|row| Table::of(row.event) == *table))
 }
 
+/// Returns the ranges of numbers that `rows`, in order, bring.
 pub(super) fn ranges<'a>(rows: &[Row<'a>]) -> SeriesRanges<'a> {
     let mut ranges: SeriesRanges<'a> = BTreeMap::new();
-    for row in rows {
-        let seq = row.event.id.seq.cast_signed();
-        let of_one = ranges.entry((&row.event.stamp.agent, row.event.id.epoch)).or_default();
-        match of_one.last_mut() {
-            Some(range) if seq - 1 <= range.last => range.last = seq,
-            _ => of_one.push(SequenceRange {
-                first: seq,
-                last: seq,
-                of_samples: Table::of(row.event) == Table::Samples,
-                first_stored_at: None,
-                identity_conflicts: 0,
-            }),
+    for (series, rows) in by_series(rows) {
+        let of_one = ranges.entry(series).or_default();
+        for row in rows {
+            let seq = row.event.id.seq.cast_signed();
+            match of_one.last_mut() {
+                Some(range) if seq - 1 <= range.last => range.last = seq,
+                _ => of_one.push(SequenceRange {
+                    first: seq,
+                    last: seq,
+                    of_samples: Table::of(row.event) == Table::Samples,
+                    first_stored_at: None,
+                    identity_conflicts: 0,
+                }),
+            }
         }
     }
     ranges
+}
+
+fn by_series<'r, 'a>(rows: &'r [Row<'a>]) -> impl Iterator<Item = (Series<'a>, &'r [Row<'a>])> {
+    rows.chunk_by(|a, b| a.series() == b.series()).map(|chunk| (chunk[0].series(), chunk))
+}
+
+/// Returns those of `rows`, in order, whose numbers are in the ranges `known`.
+pub(super) fn seen_before<'a>(rows: &[Row<'a>], known: &SeriesRanges<'_>) -> Vec<Row<'a>> {
+    let mut seen = Vec::new();
+    for (series, rows) in by_series(rows) {
+        if let Some(ranges) = known.get(&series) {
+            let is_seen = |row: &&Row<'_>| sequences::contain(ranges, row.event.id.seq.cast_signed());
+            seen.extend(rows.iter().filter(is_seen).copied());
+        }
+    }
+    seen
 }
 
 pub(super) fn was_seen(event: &Event, known: &SeriesRanges<'_>) -> bool {

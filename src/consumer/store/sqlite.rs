@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use rusqlite::{Connection, Error, ErrorCode, TransactionBehavior, params};
 
 use self::transaction::{ONE_DEAD_LETTER, SqliteSession, put_gap};
@@ -15,6 +15,7 @@ use super::{Applied, RetriedRecord, RetrySummary, Store, StoreError, StoreProgre
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::batch::{Batch, Fingerprint, Gap, TopicId};
 use crate::consumer::checkpoint::Checkpoint;
+use crate::wire;
 
 pub(super) use self::maintenance::SqliteMaintenance;
 pub(super) use self::reader::SqliteReader;
@@ -229,7 +230,7 @@ impl Store for Sqlite {
 
 /// Formats a time as PostgreSQL keeps it, in whole microseconds, so that text sorts by time.
 fn text(time: DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(SecondsFormat::Micros, true)
+    wire::rfc3339(time).to_string()
 }
 
 fn checkpoint(row: &rusqlite::Row<'_>) -> Result<Checkpoint, Error> {

@@ -16,8 +16,28 @@ pub(super) enum Table {
 
 pub(super) const TABLES: [Table; 2] = [Table::Events, Table::Samples];
 
-const SAMPLE_FIELDS: [Field; 11] =
-    [AGENT, EPOCH, SEQ, OBSERVED_AT, INTERFACE, DURATION_MS, RX_BYTES, TX_BYTES, RX_BPS, TX_BPS, REASON];
+/// Fields, a bit for each by its index: each field of each row is looked up.
+#[derive(Clone, Copy)]
+struct FieldSet(u64);
+
+const EVENT_FIELDS: FieldSet = FieldSet(!FieldSet::of(&[SCHEMA, RX_BYTES, TX_BYTES, RX_BPS, TX_BPS]).0);
+const SAMPLE_FIELDS: FieldSet =
+    FieldSet::of(&[AGENT, EPOCH, SEQ, OBSERVED_AT, INTERFACE, DURATION_MS, RX_BYTES, TX_BYTES, RX_BPS, TX_BPS, REASON]);
+
+impl FieldSet {
+    const fn of(fields: &[Field]) -> Self {
+        let (mut bits, mut next) = (0, 0);
+        while next < fields.len() {
+            bits |= 1 << fields[next].index;
+            next += 1;
+        }
+        Self(bits)
+    }
+
+    fn has(self, field: &Field) -> bool {
+        self.0 >> field.index & 1 == 1
+    }
+}
 
 impl Table {
     pub(super) fn of(event: &Event) -> Self {
@@ -37,8 +57,8 @@ impl Table {
     #[inline]
     pub(super) fn has(self, field: &Field) -> bool {
         match self {
-            Self::Events => ![SCHEMA, RX_BYTES, TX_BYTES, RX_BPS, TX_BPS].contains(field),
-            Self::Samples => SAMPLE_FIELDS.contains(field),
+            Self::Events => EVENT_FIELDS.has(field),
+            Self::Samples => SAMPLE_FIELDS.has(field),
         }
     }
 
@@ -74,7 +94,7 @@ impl Table {
 }
 
 /// Fields of a breach's last event that `breach_state` keeps.
-const BREACH_STATE: [Field; 21] = [
+const BREACH_STATE: FieldSet = FieldSet::of(&[
     AGENT,
     EPOCH,
     SEQ,
@@ -96,10 +116,10 @@ const BREACH_STATE: [Field; 21] = [
     EXCESS_BYTES,
     REASON,
     DETAIL,
-];
+]);
 
 pub(super) fn is_of_breach_state(field: &Field) -> bool {
-    BREACH_STATE.contains(field)
+    BREACH_STATE.has(field)
 }
 
 pub(super) fn breach_state_fields() -> impl Iterator<Item = &'static Field> {

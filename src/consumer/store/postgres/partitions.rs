@@ -33,6 +33,12 @@ pub(super) struct Partition {
     pub(super) to: DateTime<Utc>,
 }
 
+impl Partition {
+    fn holds(&self, table: Table, time: DateTime<Utc>) -> bool {
+        self.table == table && (self.from..self.to).contains(&time)
+    }
+}
+
 pub(super) struct Partitions {
     width: PartitionWidth,
     keep: Duration,
@@ -59,13 +65,20 @@ impl Partitions {
     /// Makes missing partitions for `rows`, in a transaction of their own. Returns the rows for which none is made.
     pub(super) fn make(&mut self, client: &mut Client, rows: &[Row<'_>]) -> Result<Vec<Unplaceable>, StoreError> {
         let now = self.clock.monotonic();
-        let is_current = |partitions: &Self, row: &Row<'_>| {
-            partitions.find(Table::of(row.event), row.event.stamp.observed_at).is_some_and(|partition| {
-                let noted = partitions.noted.get(&partition.name);
-                noted.is_some_and(|at| now.saturating_sub(*at) < NOTE_EVERY)
-            })
+        let is_current = |partition: &Partition| {
+            let noted = self.noted.get(&partition.name);
+            noted.is_some_and(|at| now.saturating_sub(*at) < NOTE_EVERY)
         };
-        if rows.iter().all(|row| is_current(self, row)) {
+        // Most rows belong to the partition of the row before.
+        let mut last: Option<&Partition> = None;
+        let all_are_current = rows.iter().all(|row| {
+            let (table, time) = (Table::of(row.event), row.event.stamp.observed_at);
+            if !last.is_some_and(|partition| partition.holds(table, time)) {
+                last = self.find(table, time).filter(|partition| is_current(partition));
+            }
+            last.is_some()
+        });
+        if all_are_current {
             return Ok(Vec::new());
         }
         let mut transaction = client.transaction()?;
@@ -97,7 +110,7 @@ impl Partitions {
     fn find(&self, table: Table, time: DateTime<Utc>) -> Option<&Partition> {
         let after = self.known.partition_point(|partition| (partition.table, partition.from) <= (table, time));
         let partition = self.known.get(after.checked_sub(1)?)?;
-        (partition.table == table && time < partition.to).then_some(partition)
+        partition.holds(table, time).then_some(partition)
     }
 
     /// Makes the partition of `time`; false if there were too many. Queries and inserts go on, unlike with `PARTITION OF`.

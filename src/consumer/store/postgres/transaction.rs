@@ -39,7 +39,7 @@ impl apply::Session for PostgresSession {
         Ok(PostgresTransaction { inner: self.client.transaction()?, sql: &self.sql, locking, desynced: &self.desynced })
     }
 
-    fn make_partitions(&mut self, rows: &[Row<'_>], _now: DateTime<Utc>) -> Result<Vec<Unplaceable>, StoreError> {
+    fn make_partitions(&mut self, rows: &[Row<'_>]) -> Result<Vec<Unplaceable>, StoreError> {
         self.partitions.make(&mut self.client, rows)
     }
 

@@ -55,7 +55,7 @@ impl apply::Session for SqliteSession {
         Ok(SqliteTransaction { inner, now: text(now) })
     }
 
-    fn make_partitions(&mut self, _: &[Row<'_>], _: DateTime<Utc>) -> Result<Vec<Unplaceable>, StoreError> {
+    fn make_partitions(&mut self, _: &[Row<'_>]) -> Result<Vec<Unplaceable>, StoreError> {
         Ok(Vec::new())
     }
 
