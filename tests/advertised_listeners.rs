@@ -1,12 +1,14 @@
 //! A broker whose `advertised.listeners` has an address that this host cannot resolve or reach: the client connects to the
 //! configured address, and the broker refers it to the other one. Each command reports that address, and what to check.
 
-use std::fs::{self, File};
+use std::fs;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use crate::support::agent::{self, Agent, until};
 use crate::support::certificates::put;
 use crate::support::consumer;
+use crate::support::process::Running;
 use crate::support::services::Kafka;
 use crate::support::world::busy;
 
@@ -48,12 +50,12 @@ fn each_command_names_the_address_that_the_cluster_gave_it() {
         return;
     };
     let topic = kafka.topic("advertised", 1);
-    let directory = tempfile::tempdir().unwrap();
+    let directory = Arc::new(tempfile::tempdir().unwrap());
     fs::write(directory.path().join("series.csv"), "timestamp,value\n1,9000000\n2,1000\n3,9000000\n4,1000\n").unwrap();
     let run = |program: fn() -> Command, arguments: &str, brokers: &str| {
         let mut command = program();
         command.args(arguments.split(' ')).args(["-b", brokers, "-t", &topic]);
-        command.current_dir(&directory).env("STATE_DIRECTORY", directory.path()).stdin(Stdio::null());
+        command.current_dir(directory.path()).env("STATE_DIRECTORY", directory.path()).stdin(Stdio::null());
         command
     };
     let stored = run(consumer::command, "run --until-end", &kafka.address).output().unwrap();
@@ -62,23 +64,19 @@ fn each_command_names_the_address_that_the_cluster_gave_it() {
     let running: Vec<_> = LISTENERS
         .iter()
         .flat_map(|(listener, named)| COMMANDS.iter().map(move |command| (*listener, *named, command)))
-        .enumerate()
-        .map(|(number, (listener, named, (program, arguments, may_wait)))| {
-            let log = directory.path().join(format!("{number}.log"));
-            let mut command = run(*program, arguments, &kafka.listener(listener));
-            command.stdout(Stdio::null()).stderr(File::create(&log).unwrap());
-            (command.spawn().expect("the program starts"), log, named, arguments, *may_wait)
+        .zip(0..)
+        .map(|((listener, named, (program, arguments, may_wait)), number)| {
+            let command = run(*program, arguments, &kafka.listener(listener));
+            (Running::start("program", command, &directory, number), named, arguments, *may_wait)
         })
         .collect();
-    for (mut child, log, named, arguments, may_wait) in running {
-        let read = || fs::read_to_string(&log).unwrap();
+    for (mut running, named, arguments, may_wait) in running {
         let ended = until(&format!("{named} in what `{arguments}` says"), || {
-            let ended = child.try_wait().expect("it is our child");
-            (ended.is_some() || may_wait && is_explained(&read(), named)).then_some(ended)
+            let ended = running.try_wait();
+            (ended.is_some() || may_wait && is_explained(&running.log(), named)).then_some(ended)
         });
-        let _ = child.kill();
-        child.wait().expect("it is our child");
-        assert!(is_explained(&read(), named), "{arguments} at {named}: {}", read());
+        let log = running.log();
+        assert!(is_explained(&log, named), "{arguments} at {named}: {log}");
         let code = ended.and_then(|ended| ended.code());
         assert!(code == Some(69) || may_wait && ended.is_none(), "{arguments} at {named}: {code:?}");
     }

@@ -4,11 +4,10 @@ use std::fs::{self, File, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 
 use crate::support::agent::{Agent, command, until};
+use crate::support::process::said;
 
 fn run(arguments: &[&str]) -> (i32, String, String) {
-    let output = command().args(arguments).output().expect("the agent runs");
-    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+    said(&command().args(arguments).output().expect("the agent runs"))
 }
 
 #[test]

@@ -284,7 +284,7 @@ fn another_name_leaves_no_breach_open_and_no_number_missing() {
     let (old_epoch, _) = agent.accepted();
     agent.configure(&busy(&kafka.address, &topic));
     let log = agent.run(&["--for", "1s"]);
-    assert!(log.contains("this agent was localhost, and is gw now: a new epoch begins"), "{log}");
+    assert!(log.contains("the agent was renamed from localhost to gw: a new epoch begins"), "{log}");
     let (epoch, accepted) = agent.accepted();
     let events = kafka.events(&topic);
     let (old, new): (Vec<Value>, Vec<Value>) = events.into_iter().partition(|event| event["agent"] == "localhost");

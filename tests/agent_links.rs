@@ -120,7 +120,7 @@ fn patterns_that_do_nothing_are_warned_of_once() {
     let log = agent.run(&["--for", "3s"]);
     for warning in [
         "[interfaces] include = \"hw-none*\" matches no link yet",
-        "exclude takes away all that the limit on \"l?\" names (lo)",
+        "exclude removes all that the limit on \"l?\" names (lo)",
         "[[link]] interface = \"hw-nothing\" matches no link yet",
     ] {
         assert_eq!(log.matches(warning).count(), 1, "{warning}\n{log}");

@@ -184,7 +184,7 @@ fn an_agent_that_stands_still_is_69_and_so_is_one_without_its_socket() {
     running.signal("STOP");
     let (code, out, err) = output(status(&agent, &[]));
     assert_eq!((code, &*out), (69, ""), "{err}");
-    assert!(err.contains("agent.sock: it does not answer; it may stand still"), "{err}");
+    assert!(err.contains("agent.sock: no answer; it may be stuck"), "{err}");
     running.signal("CONT");
     until("it answers again", || (output(status(&agent, &[])).0 == 1).then_some(()));
     fs::remove_file(agent.state_dir().join("agent.sock")).unwrap();

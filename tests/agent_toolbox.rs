@@ -1,6 +1,7 @@
 //! The agent's commands for operators, on a real Kafka.
 
 use std::process::Stdio;
+use std::time::Duration;
 
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
@@ -8,13 +9,13 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use crate::support::agent::{command, until};
 use crate::support::consumer::Consumer;
 use crate::support::failpoints::under;
+use crate::support::process::said;
 use crate::support::services::Kafka;
+use crate::support::veth::send;
 
 /// Runs `highwater-agent`, and returns its exit code and what it printed.
 fn run(arguments: &str) -> (i32, String, String) {
-    let output = command().args(arguments.split(' ')).output().expect("the agent runs");
-    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+    said(&command().args(arguments.split(' ')).output().expect("the agent runs"))
 }
 
 fn objects(out: &str) -> Vec<serde_json::Value> {
@@ -42,7 +43,7 @@ fn topics_are_made_where_they_are_missing_and_left_alone_where_they_differ() {
     assert!(out.contains("partitions is 1, not 2; retention.ms is "), "{out}");
     let (code, out, err) = with_config("topics");
     assert_eq!((code, states(&out)), (0, vec!["differs".into(), "created".into(), "created".into()]), "{err}");
-    assert!(err.contains("left as it is"), "{err}");
+    assert!(err.contains("differences were not changed"), "{err}");
     let (code, out, _) = with_config("topics --check");
     assert_eq!((code, states(&out)), (1, vec!["differs".into(), "ok".into(), "ok".into()]));
 
@@ -119,16 +120,10 @@ fn a_real_interface_is_said_to_exceed_its_limit_or_not() {
     assert!(err.contains("lo stayed below 800.0 Gbit/s: no breach"), "{err}");
     let (code, _, err) = run("simulate --on lo2 --dry-run");
     assert!(code == 1 && err.contains("there is no interface lo2"), "{err}");
-    let sink = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    let address = sink.local_addr().unwrap();
-    // Ends with the process.
-    std::thread::spawn(move || {
-        while sink.send_to(&[0; 1_000], address).is_ok() {
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
-    });
+    let sender = std::thread::spawn(|| send("127.0.0.1:9", Duration::from_secs(6), 400_000));
     let (code, _, err) = run("simulate --on lo --duration 3s --limit 100kbit/s --dry-run");
     assert!(code == 0 && err.contains("lo exceeded 100.0 kbit/s: "), "{err}");
+    sender.join().unwrap();
 }
 
 fn identities(kafka: &Kafka, topic: &str) -> Vec<(String, String, u64)> {

@@ -15,6 +15,7 @@ use crate::consumer_database::Pooler;
 use crate::support::consumer::{Database, Postgres, command};
 use crate::support::events::{event, loss, started, updated};
 use crate::support::netns::skip;
+use crate::support::process::said;
 
 pub(crate) const TOPIC: &str = "events";
 
@@ -125,7 +126,7 @@ impl Stage {
 
     /// Returns the exit code, standard output and standard error.
     pub(crate) fn said(&self, arguments: &[&str]) -> (i32, String, String) {
-        said(self.command(arguments))
+        said(&self.command(arguments))
     }
 
     /// Returns the exit code, and the rows printed as JSON.
@@ -134,11 +135,6 @@ impl Stage {
         let rows = out.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line} {err}")));
         (code, rows.collect())
     }
-}
-
-pub(crate) fn said(output: Output) -> (i32, String, String) {
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
 }
 
 pub(crate) fn fields(rows: &[Value], names: &[&str]) -> Vec<String> {
@@ -403,7 +399,7 @@ fn times_without_a_zone_are_local(stage: Stage) {
     let since = |zone: &str, time: &str| {
         let mut command = command();
         command.args(["losses", "--format", "json", "--since", time]).env("HIGHWATER_STORE__URL", &stage.url);
-        let (code, out, err) = said(command.env("TZ", zone).output().unwrap());
+        let (code, out, err) = said(&command.env("TZ", zone).output().unwrap());
         assert_eq!(code, 0, "{err}");
         out.lines().count()
     };
@@ -441,7 +437,7 @@ fn what_can_be_stored_by_now_comes_back_once_with_all_that_follows(mut stage: St
     // A letter that remains is reported.
     let (code, rows) = stage.rows(&["dead-letters", "retry"]);
     assert_eq!(code, 1);
-    assert_eq!(fields(&rows, &["kafka_topic", "kafka_offset", "result"]), ["events 2 stays", "old 99 stays"]);
+    assert_eq!(fields(&rows, &["kafka_topic", "kafka_offset", "result"]), ["events 2 remains", "old 99 remains"]);
     assert!(rows[1]["reason"].as_str().unwrap().contains("EOF while parsing"), "{}", rows[1]);
     assert_eq!(stage.numbers("SELECT count(*) FROM dead_letters"), [2]);
     // The consumer goes on as before.
@@ -461,7 +457,7 @@ fn of_two_retries_at_once_each_letter_goes_to_one(mut stage: Stage) {
             stage.store_events(&[updated("gw", seq)]);
         }
         for output in running {
-            let (code, _, err) = said(output.join().unwrap());
+            let (code, _, err) = said(&output.join().unwrap());
             assert_eq!(code, 0, "{err}");
             let count = err.split("note: ").nth(1).and_then(|note| note.split(' ').next()).unwrap();
             returned += count.parse::<u64>().unwrap();
@@ -491,7 +487,7 @@ fn a_store_that_cannot_be_asked_is_69_and_says_what_to_do() {
     let (missing, other) = (format!("sqlite:{}", missing.display()), format!("sqlite:{}", other.display()));
     let mut urls = vec![
         (missing.clone(), "store.url"),
-        (other, "no database of this program"),
+        (other, "is not a database of this program"),
         ("postgres://u:p@127.0.0.1:1/d".to_owned(), "Connection refused"),
     ];
     if let Some(postgres) = Postgres::or_skip("consumer_commands::a_store_that_cannot_be_asked_is_69") {
@@ -500,7 +496,7 @@ fn a_store_that_cannot_be_asked_is_69_and_says_what_to_do() {
     for (url, says) in urls {
         for verb in LOOKERS {
             let output = command().args(*verb).env("HIGHWATER_STORE__URL", &url).output().unwrap();
-            let (code, out, err) = said(output);
+            let (code, out, err) = said(&output);
             assert_eq!((code, out.as_str()), (69, ""), "{url} {err}");
             assert!(err.contains(says), "{url}: {err}");
         }
@@ -524,7 +520,7 @@ fn printed(url: &str) -> Vec<String> {
         for format in ["table", "json", "csv"] {
             let mut command = command();
             command.args(*arguments).args(["--format", format]).env("HIGHWATER_STORE__URL", url);
-            let (code, out, err) = said(command.output().unwrap());
+            let (code, out, err) = said(&command.output().unwrap());
             printed.push(format!("{} {format}: {code}\n{out}{err}", arguments.join(" ")));
         }
     }
@@ -599,7 +595,7 @@ fn what_a_reader_may_not_is_named_with_the_sql_that_mends_it() {
         let mut command = command();
         command.args(["totals", "--format", "csv"]).env("HIGHWATER_STORE__URL", &url);
         command.envs(schema.map(|schema| ("HIGHWATER_STORE__SCHEMA", schema)));
-        said(command.output().unwrap())
+        said(&command.output().unwrap())
     };
     let granted = |owner: &mut ::postgres::Client, err: &str| {
         let (_, sql) = err.split_once("as the owner: ").unwrap_or_else(|| panic!("{err}"));
@@ -738,7 +734,7 @@ fn without_a_file_check_and_run_agree() {
         command.arg(verb).current_dir(directory.path()).env("HIGHWATER_KAFKA__BROKERS", "127.0.0.1:9");
         command
     };
-    let (code, out, err) = said(begun("check").output().unwrap());
+    let (code, out, err) = said(&begun("check").output().unwrap());
     assert_eq!(code, 0, "{err}");
     assert!(
         err.contains("there is no /etc/highwater/consumer.toml") && out.contains("sqlite:highwater.db"),
@@ -766,7 +762,7 @@ fn check_warns_of_more_partitions_than_the_lock_table_has_room_for() {
         .unwrap()
         .open(&StoreOptions { partition: PartitionWidth::Day, ..options() });
     store.insert_checkpoint(&topic(), 0, &Checkpoint::default(), None).unwrap();
-    let check = || said(command().arg("check").env("HIGHWATER_STORE__URL", &database.url).output().unwrap());
+    let check = || said(&command().arg("check").env("HIGHWATER_STORE__URL", &database.url).output().unwrap());
     let (code, out, err) = check();
     assert!(
         code == 0 && err.contains("a query over all 2 partitions of events takes 6 of the 200 locks"),
@@ -799,7 +795,7 @@ fn a_store_that_is_none_is_shown_with_what_would_be_right() {
         for verb in ["check", "run", "totals"] {
             let mut command = command();
             command.arg(verb).env("HIGHWATER_STORE__URL", url).current_dir(directory.path());
-            let (code, _, err) = said(command.output().unwrap());
+            let (code, _, err) = said(&command.output().unwrap());
             assert!(
                 code == 78 && err.contains(says) && err.contains("HIGHWATER_STORE__URL"),
                 "{url} {verb}: {code} {err}"

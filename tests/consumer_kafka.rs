@@ -91,7 +91,7 @@ fn what_kafka_dropped_is_written_down() {
     let (_, log) = consumer.until_end();
     assert_eq!(database.ask("SELECT first_offset, last_offset FROM kafka_gaps"), "(10,24)", "{log}");
     assert_eq!(database.ask(TOLD), told(25));
-    assert!(log.contains("Kafka dropped offsets 10 to 24"), "{log}");
+    assert!(log.contains("Kafka deleted offsets 10 to 24"), "{log}");
 }
 
 /// Some kilobytes that unpack to megabytes: more than librdkafka takes, here with a low bound.
@@ -119,7 +119,7 @@ fn a_batch_that_is_too_large_is_a_gap_and_what_follows_is_stored() {
     let gaps = "SELECT kafka_partition, first_offset, last_offset, cause FROM kafka_gaps";
     assert_eq!(database.ask(gaps), "(0,14,25,too_large) (0,28,40,too_large) (0,3,13,too_large)", "{log}");
     assert!(log.contains("[0]: offsets 3 to 13 are skipped: their batch cannot be unpacked"), "{log}");
-    assert!(log.contains("Set receive.message.max.bytes in [kafka.properties] higher"), "{log}");
+    assert!(log.contains("raise receive.message.max.bytes in [kafka.properties]"), "{log}");
     assert_eq!(database.ask("SELECT count(*) FROM dead_letters"), "(0)");
     // `tail` shows the messages around them.
     let mut tail = command();

@@ -6,10 +6,11 @@ use std::process::{Command, Stdio};
 use highwater::event::Event;
 use highwater::wire;
 
-use crate::consumer_commands::{TEXT_SETTINGS, fields, said};
+use crate::consumer_commands::{TEXT_SETTINGS, fields};
 use crate::support::agent;
 use crate::support::consumer::{Consumer, Postgres, command};
 use crate::support::events::{Transaction, event, produce, produce_raw, started, tombstone, updated};
+use crate::support::process::said;
 use crate::support::services::Kafka;
 
 fn events(first: u64, last: u64) -> Vec<Event> {
@@ -23,7 +24,7 @@ fn asking(kafka: &Kafka, topic: &str, arguments: &[&str]) -> Command {
 }
 
 fn rows(mut command: Command) -> (i32, Vec<serde_json::Value>) {
-    let (code, out, err) = said(command.args(["--format", "json"]).output().unwrap());
+    let (code, out, err) = said(&command.args(["--format", "json"]).output().unwrap());
     let row = |line: &str| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line} {err}"));
     (code, out.lines().map(row).collect())
 }
@@ -51,7 +52,7 @@ fn tail_shows_what_is_there_from_where_it_is_asked() {
     assert!(all[1]["error"].as_str().is_some_and(|error| !error.is_empty()) && all[1]["event"].is_null(), "{}", all[1]);
     assert!(all[2]["payload"].is_null() && !all[2]["error"].is_null(), "{}", all[2]);
     // For people: a message that is no event is shown as such, and sends no control character to the terminal.
-    let (code, text, err) = said(tail(&["--from", "9"]).output().unwrap());
+    let (code, text, err) = said(&tail(&["--from", "9"]).output().unwrap());
     assert_eq!(code, 0, "{err}");
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines[0].starts_with(&format!("{topic} 0 9 20")), "{text}");
@@ -68,7 +69,7 @@ fn tail_shows_what_is_there_from_where_it_is_asked() {
     let (observed, kafka_time) = (&all[0]["observed_at"], &all[0]["kafka_timestamp"]);
     assert_ne!(observed, kafka_time);
     for (more, time) in [(&[][..], observed), (&["--kafka-time"], kafka_time)] {
-        let (_, text, _) = said(tail(&[&["--from", "9", "-n", "1"], more].concat()).output().unwrap());
+        let (_, text, _) = said(&tail(&[&["--from", "9", "-n", "1"], more].concat()).output().unwrap());
         let ms = &time.as_str().unwrap()[..23];
         assert!(text.starts_with(&format!("{topic} 0 9 {ms}Z gw breach_updated")), "{time}: {text}");
     }
@@ -91,7 +92,7 @@ fn tail_shows_what_is_there_from_where_it_is_asked() {
         if !arguments.contains(&"--topic") {
             command.args(["--topic", &topic]);
         }
-        let (got, _, err) = said(command.args(arguments).output().unwrap());
+        let (got, _, err) = said(&command.args(arguments).output().unwrap());
         assert!(got == code && err.contains(says), "{arguments:?}: {got} {err}");
     }
 }
@@ -134,7 +135,7 @@ fn lag_is_what_is_not_stored_and_is_waited_for() {
             command.env("HIGHWATER_STORE__URL", &url);
             command
         };
-        let (code, _, err) = said(lag(&[]).output().unwrap());
+        let (code, _, err) = said(&lag(&[]).output().unwrap());
         assert_eq!(code, 69, "nothing was ever stored: {err}");
         produce(&kafka.address, &topic, &events(1, 30));
         let mut consumer = Consumer::new(&kafka.address, &topic, &url);
@@ -147,11 +148,11 @@ fn lag_is_what_is_not_stored_and_is_waited_for() {
         assert!(now[0]["updated_at"].as_str().unwrap().ends_with('Z'), "{}", now[0]);
         produce(&kafka.address, &topic, &events(31, 50));
         assert_eq!(all(&rows(lag(&[])).1), ["0 0 50 30 30 20"]);
-        let (code, _, err) = said(lag(&["--wait", "--timeout", "300ms"]).output().unwrap());
-        assert!(code == 1 && err.contains("not stored after 300ms: 20 offsets"), "{err}");
+        let (code, _, err) = said(&lag(&["--wait", "--timeout", "300ms"]).output().unwrap());
+        assert!(code == 1 && err.contains("not stored after 0.3 s: 20 offsets"), "{err}");
         // A message that arrives after the call is not waited for.
         let running = consumer.start(&[]);
-        let (code, _, err) = said(lag(&["--wait", "--timeout", "60s"]).output().unwrap());
+        let (code, _, err) = said(&lag(&["--wait", "--timeout", "60s"]).output().unwrap());
         assert_eq!(code, 0, "{err}");
         running.kill();
     }
@@ -167,7 +168,7 @@ fn no_setting_of_a_server_changes_what_lag_prints() {
     let printed = || {
         ["table", "json", "csv"].map(|format| {
             let mut command = asking(&kafka, &topic, &["lag", "--format", format]);
-            said(command.env("HIGHWATER_STORE__URL", &database.url).output().unwrap())
+            said(&command.env("HIGHWATER_STORE__URL", &database.url).output().unwrap())
         })
     };
     let expected = printed();
@@ -258,10 +259,10 @@ fn a_topic_made_anew_behind_a_marker_loses_nothing() {
     let (_, log) = consumer.until_end();
     let stored = "SELECT agent, count(*), max(seq) FROM events GROUP BY 1";
     assert_eq!(database.ask(stored), "(gw,10,10) (new,12,12)", "{log}");
-    assert_eq!(log.matches("was made anew").count(), 1, "{log}");
+    assert_eq!(log.matches("was recreated").count(), 1, "{log}");
     // It is the same from now on.
     let (_, log) = consumer.until_end();
-    assert!(!log.contains("was made anew"), "{log}");
+    assert!(!log.contains("was recreated"), "{log}");
 }
 
 #[test]
@@ -269,15 +270,15 @@ fn a_topic_that_is_missing_is_made_by_the_command_that_is_named() {
     let test = "consumer_topic::a_topic_that_is_missing_is_made_by_the_command_that_is_named";
     let Some(kafka) = Kafka::or_skip(test) else { return };
     let topic = format!("missing-{:08x}", fastrand::u32(..));
-    let (code, _, err) = said(asking(&kafka, &topic, &["tail", "--until-end"]).output().unwrap());
+    let (code, _, err) = said(&asking(&kafka, &topic, &["tail", "--until-end"]).output().unwrap());
     assert!(code == 69 && err.contains(&kafka.missing(&topic)), "{err}");
     let named = err.split('`').nth(1).unwrap();
     let (program, arguments) = named.split_once(' ').unwrap();
     assert_eq!(program, "highwater-agent");
     let made = agent::command().args(arguments.split(' ')).args(["--format", "json"]).output().unwrap();
-    let (code, out, err) = said(made);
+    let (code, out, err) = said(&made);
     assert_eq!((code, out.lines().count()), (0, 1), "this topic and no other: {out} {err}");
     assert!(out.contains(&topic) && out.contains("created"), "{out}");
-    let (code, _, err) = said(asking(&kafka, &topic, &["tail", "--until-end"]).output().unwrap());
+    let (code, _, err) = said(&asking(&kafka, &topic, &["tail", "--until-end"]).output().unwrap());
     assert_eq!(code, 0, "{err}");
 }

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use chrono::TimeDelta;
 use highwater::event::{Body, Event};
 
-use crate::consumer_commands::{Stage, fields, said};
+use crate::consumer_commands::{Stage, fields};
 use crate::support::consumer::{Consumer, Postgres, command};
 use crate::support::events::{breach, event, noon, produce, started, updated};
+use crate::support::process::said;
 use crate::support::services::Kafka;
 
 /// An event of a breach that began `day` days after the first.
@@ -139,7 +140,7 @@ fn a_foreign_database_is_left_to_the_consumer() {
     let stage = Stage::sqlite();
     stage.run("PRAGMA user_version = 0");
     let output = command().arg("totals").env("HIGHWATER_STORE__URL", &stage.url).output().unwrap();
-    let (code, _, err) = said(output);
+    let (code, _, err) = said(&output);
     assert!(
         code == 69 && err.contains("is not a database of this program") && err.contains("highwater-consumer run"),
         "{code} {err}"

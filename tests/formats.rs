@@ -107,7 +107,7 @@ fn a_registry_that_is_away_keeps_events_in_the_journal_and_holds_no_tick() {
     running.until("the events stay in the journal");
     assert_eq!(kafka.read(&topic, "%o\n").len(), 0);
     registry.start();
-    running.until("writing avro by schema 1");
+    running.until("writing avro with schema 1");
     running.until(" delivered to");
     running.signal("TERM");
     assert!(running.wait().success());
@@ -205,7 +205,7 @@ fn a_schema_that_is_long_in_coming_is_given_up_and_retry_brings_its_messages_bac
     assert_eq!(database.ask("SELECT count(*) FROM events"), "(25)", "{log}");
     let letters = database.ask("SELECT count(*), min(error), count(DISTINCT agent) FROM dead_letters");
     assert!(letters.starts_with("(25,\"no schema for "), "{letters}");
-    for says in ["schema registry http://127.0.0.1:9: ", "`highwater-consumer dead-letters retry` brings it back"] {
+    for says in ["schema registry http://127.0.0.1:9: ", "run `highwater-consumer dead-letters retry`"] {
         assert!(letters.contains(says), "{letters}");
     }
     let seeing = Consumer::with(&consumer_config(&kafka.address, &topic, &database.url, Some(&registry.url)));

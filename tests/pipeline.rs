@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::agent::Agent;
+use crate::support::agent::{Agent, until};
 use crate::support::consumer::{Consumer, Database, Postgres};
 use crate::support::services::Kafka;
 use crate::support::veth::Veth;
@@ -71,11 +71,12 @@ fn a_broker_that_is_down_at_the_start_and_later_loses_nothing() {
     running.until("cannot reach Kafka, the events stay in the journal");
     kafka.start();
     running.until(" delivered to");
+    let lines = |text: &str| running.log().matches(text).count();
+    let (outages, recoveries) = (lines("events stay in the journal"), lines("publishing again"));
     kafka.kill();
-    std::thread::sleep(Duration::from_secs(3));
+    until("the agent notices the outage", || (lines("events stay in the journal") > outages).then_some(()));
     kafka.start();
-    running.until("publishing again");
-    std::thread::sleep(Duration::from_secs(1));
+    until("the agent recovers from it", || (lines("publishing again") > recoveries).then_some(()));
     running.signal("TERM");
     running.log_at_end();
     agent.run(&["--for", "1s"]);

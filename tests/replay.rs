@@ -96,7 +96,7 @@ fn an_amount_that_was_taken_from_a_false_counter_raises_nothing() {
     std::fs::write(&file, rows(2_000_000 + (1 << 32))).unwrap();
     let replayed = replay(&file, &["--limit", "50 Mbit/s"]);
     assert_eq!(replayed.rows[0]["breaches"], 0, "{}", replayed.err);
-    assert!(replayed.err.contains("could not be judged: 1 jump"), "{}", replayed.err);
+    assert!(replayed.err.contains("readings not evaluated: 1 jump"), "{}", replayed.err);
     std::fs::write(&file, rows(4_000_000_000)).unwrap();
     assert_eq!(counts(&file, &["--limit", "50 Mbit/s"]), (5, 0, 1), "a burst");
 }

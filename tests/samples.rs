@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::support::agent::{command, until};
 use crate::support::consumer::{Consumer, Postgres};
 use crate::support::events::produce_raw;
+use crate::support::process::{said, signal};
 use crate::support::registry::Registry;
 use crate::support::services::Kafka;
 
@@ -26,9 +27,10 @@ fn replay(kafka: &Kafka, topic: &str, file: &Path, more: &[&str]) -> Command {
     replay
 }
 
-fn said(output: &Output) -> (i32, Value, String) {
-    let summary = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    (output.status.code().unwrap_or(-1), summary, String::from_utf8_lossy(&output.stderr).into_owned())
+/// Returns the exit code, the summary, and standard error.
+fn summed_up(output: &Output) -> (i32, Value, String) {
+    let (code, out, err) = said(output);
+    (code, serde_json::from_str(&out).unwrap_or_default(), err)
 }
 
 fn consumer(kafka: &Kafka, topic: &str, url: &str, registry: Option<&Registry>) -> Consumer {
@@ -64,7 +66,7 @@ fn a_recorded_series_becomes_a_topic_and_a_table_in_every_format() {
         if let Some(registry) = registry {
             replay.args(["-s", &registry.url]);
         }
-        let (code, summary, err) = said(&replay.arg("-q").output().unwrap());
+        let (code, summary, err) = summed_up(&replay.arg("-q").output().unwrap());
         assert_eq!((code, err.as_str()), (0, ""), "{format}: no progress but on a terminal");
         assert_eq!(summary["samples_delivered"], SERIES_ROWS, "{format}: {summary}");
         assert_eq!((&summary["rows"], &summary["delivered"]), (&SERIES_ROWS.into(), &Value::Null));
@@ -120,11 +122,10 @@ fn a_replay_that_was_interrupted_or_sent_twice_doubles_no_sample() {
     let part = &whole[..whole.len() / 2 - 3];
     let mut first = begin(replay(&kafka, &topic, Path::new("-"), &tx), part);
     until("much of it is in Kafka", || (kafka.read(&topic, "%o\n").len() > 1_000).then_some(()));
-    let signalled = Command::new("kill").args(["-s", "INT", &first.id().to_string()]).status().unwrap();
-    assert!(signalled.success());
+    signal(first.id(), "INT");
     // It waits for more, and ends all the same.
     until("it ends", || first.try_wait().unwrap());
-    let (code, _, err) = said(&first.wait_with_output().unwrap());
+    let (code, _, err) = summed_up(&first.wait_with_output().unwrap());
     assert_eq!(code, 1, "{err}");
     let go_on = err.split("interrupted; resume with").nth(1).expect("it says how").trim();
     let go_on: Vec<&str> = go_on.split(' ').collect();
@@ -132,7 +133,7 @@ fn a_replay_that_was_interrupted_or_sent_twice_doubles_no_sample() {
     let mut store = consumer(&kafka, &topic, &database.url, None);
     store.until_end();
     // The same command goes on.
-    let (code, summary, err) = said(&replay(&kafka, &topic, &file, &[&tx[..], &go_on].concat()).output().unwrap());
+    let (code, summary, err) = summed_up(&replay(&kafka, &topic, &file, &[&tx[..], &go_on].concat()).output().unwrap());
     assert_eq!(code, 0, "{err}");
     let in_kafka = kafka.read(&topic, "%o\n").len() as u64;
     assert_eq!(in_kafka, good(3_000), "nothing was sent twice: {summary}");
@@ -147,7 +148,7 @@ fn a_replay_that_was_interrupted_or_sent_twice_doubles_no_sample() {
     // Once more from the first line, in the same epoch: it all goes to Kafka again, and nothing into the table.
     assert_eq!(summary["epoch"], go_on[1]);
     let again = ["--epoch", go_on[1], "--from-line", "2"];
-    let (code, summary, err) = said(&replay(&kafka, &topic, &file, &[&tx[..], &again].concat()).output().unwrap());
+    let (code, summary, err) = summed_up(&replay(&kafka, &topic, &file, &[&tx[..], &again].concat()).output().unwrap());
     assert_eq!((code, &summary["samples_delivered"]), (0, &good(3_000).into()), "{err}");
     store.until_end();
     assert_eq!(database.ask(STORED), all);
@@ -172,18 +173,17 @@ fn what_kafka_has_not_taken_when_a_replay_is_interrupted_is_sent_when_it_goes_on
     kafka.signal("STOP");
     first.stdin.as_mut().unwrap().write_all(rest.as_bytes()).unwrap();
     std::thread::sleep(Duration::from_secs(2));
-    let signalled = Command::new("kill").args(["-s", "INT", &first.id().to_string()]).status().unwrap();
-    assert!(signalled.success());
+    signal(first.id(), "INT");
     until("it ends", || first.try_wait().unwrap());
     kafka.signal("CONT");
-    let (code, summary, err) = said(&first.wait_with_output().unwrap());
+    let (code, summary, err) = summed_up(&first.wait_with_output().unwrap());
     assert_eq!(code, 1, "{err}");
     assert!(summary["samples_failed"].as_u64() > Some(0) && summary["failed"].as_u64() > Some(0), "{summary}");
     let go_on: Vec<&str> =
         err.split("interrupted; resume with").nth(1).expect("it says how").trim().split(' ').collect();
     let line: u64 = go_on[3].parse().unwrap();
     assert!(line > 900 && line < 2_000, "the first that is not delivered: {line}");
-    let (code, _, err) = said(&replay(&kafka, &topic, &file, &[&limit[..], &go_on].concat()).output().unwrap());
+    let (code, _, err) = summed_up(&replay(&kafka, &topic, &file, &[&limit[..], &go_on].concat()).output().unwrap());
     assert_eq!(code, 0, "{err}");
     consumer(&kafka, &topic, &database.url, None).until_end();
     assert_eq!(database.ask(STORED), format!("({0},{0},0,0)", good(2_000)));
@@ -201,7 +201,7 @@ fn one_consumer_stores_events_and_samples() {
         let events = kafka.topic("events", 1);
         let samples = if apart { kafka.topic("samples", 1) } else { events.clone() };
         let limit = ["--bytes-per", "5min", "--limit", "5 MB/5min", "--publish", "-t", &events];
-        let (code, summary, err) = said(&replay(&kafka, &samples, Path::new(SERIES), &limit).output().unwrap());
+        let (code, summary, err) = summed_up(&replay(&kafka, &samples, Path::new(SERIES), &limit).output().unwrap());
         assert_eq!(code, 0, "{err}");
         assert_eq!((&summary["samples_failed"], &summary["failed"]), (&0.into(), &0.into()));
         assert_eq!((&summary["samples"], &summary["delivered"]), (&SERIES_ROWS.into(), &9.into()), "{summary}");
@@ -257,7 +257,7 @@ fn waits_until_a_group_has_stored_events_and_samples() {
     let _running = both.start(&["--samples"]);
     let arguments =
         ["--bytes-per", "5min", "--limit", "5 MB/5min", "--publish", "-t", &events, "--wait-stored", &events];
-    let (code, _, err) = said(&replay(&kafka, &samples, Path::new(SERIES), &arguments).output().unwrap());
+    let (code, _, err) = summed_up(&replay(&kafka, &samples, Path::new(SERIES), &arguments).output().unwrap());
     assert!(code == 0 && err.contains("has stored all of them"), "{err}");
     let counts = "SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM samples)";
     assert_eq!(database.ask(counts), format!("(9,{SERIES_ROWS})"));
@@ -267,7 +267,7 @@ fn waits_until_a_group_has_stored_events_and_samples() {
 fn a_topic_that_is_not_there_is_named_with_what_makes_it() {
     let test = "samples::a_topic_that_is_not_there_is_named_with_what_makes_it";
     let Some(kafka) = Kafka::or_skip(test) else { return };
-    let (code, _, err) = said(&replay(&kafka, "no.such.samples", Path::new(SERIES), &[]).output().unwrap());
+    let (code, _, err) = summed_up(&replay(&kafka, "no.such.samples", Path::new(SERIES), &[]).output().unwrap());
     assert_eq!(code, 1, "{err}");
     assert!(err.contains(&kafka.missing("no.such.samples")), "{err}");
 }

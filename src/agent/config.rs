@@ -251,7 +251,7 @@ fn publisher(
     let urgent = urgent.iter().map(|name| one_of("flush.urgent", name, SEVERITIES)).collect::<Result<_, _>>()?;
     let events_max = flush.max_events.unwrap_or(500);
     if events_max == 0 {
-        return Err(Invalid::new("flush.max_events", "is 0; the least is 1, which sends each event at once"));
+        return Err(Invalid::new("flush.max_events", "is 0; the minimum is 1, which sends each event at once"));
     }
     let topic = kafka.topic.unwrap_or_else(|| "highwater.events".to_owned());
     check_topic("kafka.topic", &topic)?;
@@ -347,10 +347,9 @@ fn scope(
             let message = format!("`{other}` is not a scope; write scope = \"host\", or interface = \"eth*\"");
             Err(Invalid::new(key("scope"), message))
         }
-        (_, Some(_), _) => Err(Invalid::new(
-            key("interfaces"),
-            "goes with scope = \"host\", whose sum it is about; a pattern is interface",
-        )),
+        (_, Some(_), _) => {
+            Err(Invalid::new(key("interfaces"), "is only for scope = \"host\"; for a pattern of links write interface"))
+        }
         _ => Err(Invalid::new(key("interface"), "is missing; write interface = \"eth*\", or scope = \"host\"")),
     }
 }

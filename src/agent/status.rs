@@ -76,7 +76,7 @@ pub struct StatusReport {
     pub errors: Option<u64>,
     pub last_error_at: Option<DateTime<Utc>>,
     pub last_error: Option<String>,
-    /// What is wrong now.
+    /// Problems that last.
     pub troubles: Vec<Problem>,
     /// Number of all of them, of which `breaches` may be a part.
     pub open_breaches: u64,

@@ -261,10 +261,7 @@ fn kept(key: &str, raw: Option<String>, default: Duration) -> Result<Duration, I
     let Some(text) = raw else { return Ok(default) };
     let keep = duration(key, &text)?;
     if keep < Duration::from_secs(86_400) {
-        return Err(Invalid::new(
-            key,
-            format!("`{text}` is less than a day, which is the least; write it as \"400d\""),
-        ));
+        return Err(Invalid::new(key, format!("`{text}` is less than a day, the minimum; write it as \"400d\"")));
     }
     Ok(keep)
 }

@@ -109,7 +109,7 @@ fn remade(test: &str, fault: &Fault, longer: bool) {
             world.feed(1, if longer { first + rng.u64(1..500) } else { rng.u64(1..first) });
             let running = running.unwrap_or_else(|| world.start_consumer());
             let after = world.settle();
-            running.until("made anew");
+            running.until("was recreated");
             *generation += 1;
             assert_eq!(world.database.ask("SELECT topic_generation FROM kafka_offsets"), format!("({generation})"));
             is_read_to_its_end(&kafka, world);

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::failpoints;
 use super::netns::skip;
 pub(crate) use super::process::Running;
-use super::process::until;
+use super::process::{script, signal, until};
 
 pub(crate) struct Postgres {
     url: String,
@@ -78,7 +78,7 @@ impl Postgres {
         let pid = fs::read_to_string(self.directory.join("data/postmaster.pid")).expect("it runs");
         let pid = pid.lines().next().expect("the first line is the process");
         assert!(Command::new("pkill").args(["-x", "-P", pid, "--signal", name, "postgres"]).status().is_ok());
-        assert!(Command::new("kill").args(["-s", name, pid]).status().expect("kill runs").success());
+        signal(pid, name);
     }
 
     /// Reloads the server with the files in [`Postgres::tls_dir`].
@@ -93,8 +93,7 @@ impl Postgres {
     }
 
     fn script(&self, verb: &str) -> Output {
-        let script = format!("{}/tests/support/postgres", env!("CARGO_MANIFEST_DIR"));
-        Command::new(script).arg(verb).arg(&self.directory).output().expect("tests/support/postgres runs")
+        script("postgres").arg(verb).arg(&self.directory).output().expect("tests/support/postgres runs")
     }
 }
 

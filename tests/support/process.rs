@@ -1,8 +1,8 @@
-//! A run of one of the programs.
+//! Processes: a run of one of the programs, the scripts of `tests/support`, signals, and waiting.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Output};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +19,8 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    pub(super) fn start(program: &'static str, mut command: Command, directory: &Arc<TempDir>, run: u32) -> Self {
+    /// Starts `command`, whose output goes into files of the directory, numbered by `run`.
+    pub(crate) fn start(program: &'static str, mut command: Command, directory: &Arc<TempDir>, run: u32) -> Self {
         let file = |kind: &str| directory.path().join(format!("{kind}.{run}"));
         let (log, out) = (file("log"), file("out"));
         command
@@ -53,8 +54,7 @@ impl Running {
 
     /// Sends a signal by its name: TERM, HUP, USR1, KILL.
     pub(crate) fn signal(&self, name: &str) {
-        let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
-        assert!(status.expect("kill runs").success());
+        signal(self.child.id(), name);
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -65,9 +65,13 @@ impl Running {
         self.child.wait().expect("it is our child")
     }
 
+    pub(crate) fn try_wait(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("it is our child")
+    }
+
     /// Waits until it ends by itself; a minute is far more than anything takes.
     pub(crate) fn ended(mut self) -> ExitStatus {
-        until("the process ends by itself", || self.child.try_wait().expect("it is our child"))
+        until("the process ends by itself", || self.try_wait())
     }
 
     pub(crate) fn kill(mut self) {
@@ -84,6 +88,23 @@ impl Drop for Running {
             eprintln!("what the {} logged:\n{}", self.program, self.log());
         }
     }
+}
+
+/// Sends a process a signal by its name: TERM, HUP, STOP.
+pub(crate) fn signal(id: impl ToString, name: &str) {
+    let status = Command::new("kill").args(["-s", name, id.to_string().trim()]).status();
+    assert!(status.expect("kill runs").success());
+}
+
+/// Returns a script of `tests/support`, to be given its arguments.
+pub(crate) fn script(name: &str) -> Command {
+    Command::new(format!("{}/tests/support/{name}", env!("CARGO_MANIFEST_DIR")))
+}
+
+/// Returns the exit code, standard output and standard error of a command.
+pub(crate) fn said(output: &Output) -> (i32, String, String) {
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
 }
 
 /// Calls `what` until it returns a value. The time-out is generous: it is no measurement.

@@ -6,6 +6,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use super::netns::skip;
+use super::process::{script, signal};
 
 pub(crate) struct Registry {
     /// URL of its Confluent interface.
@@ -48,7 +49,7 @@ impl Registry {
     /// Sends its process a signal: STOP, CONT.
     pub(crate) fn signal(&self, name: &str) {
         let id = std::fs::read_to_string(self.directory.join("pid")).expect("it runs");
-        assert!(Command::new("kill").args(["-s", name, id.trim()]).status().expect("kill runs").success());
+        signal(id, name);
     }
 
     /// Sends a request by curl, and returns the answer.
@@ -66,8 +67,7 @@ impl Registry {
     }
 
     fn script(&self, verb: &str) -> String {
-        let script = format!("{}/tests/support/registry", env!("CARGO_MANIFEST_DIR"));
-        let output = Command::new(script).arg(verb).arg(&self.directory).output().expect("tests/support/registry runs");
+        let output = script("registry").arg(verb).arg(&self.directory).output().expect("tests/support/registry runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("a URL is text").trim().to_owned()
     }

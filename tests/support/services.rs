@@ -9,6 +9,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use tempfile::TempDir;
 
 use super::netns::skip;
+use super::process::{script, signal};
 use super::proxy::Proxy;
 
 /// Several brokers, each of which holds every message: one of three may be gone.
@@ -110,7 +111,7 @@ impl Kafka {
 
     pub(crate) fn signal(&self, name: &str) {
         let pid = std::fs::read_to_string(self.directory.join("pid")).expect("it runs");
-        assert!(Command::new("kill").args(["-s", name, pid.trim()]).status().expect("kill runs").success());
+        signal(pid, name);
     }
 
     /// Starts it (again), at the same address.
@@ -263,8 +264,4 @@ pub(crate) fn read(address: &str, topic: &str, format: &str) -> Vec<String> {
     let output = Command::new("kcat").args(arguments).output().expect("kcat runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
-}
-
-fn script(name: &str) -> Command {
-    Command::new(format!("{}/tests/support/{name}", env!("CARGO_MANIFEST_DIR")))
 }

@@ -40,22 +40,27 @@ impl Veth {
 
     /// Sends for `duration` at about this rate, and returns the bytes that went over the link.
     pub(crate) fn send(&self, duration: Duration, bps: u64) -> u64 {
-        let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
-        socket.connect(&self.peer).expect("the peer has an address");
-        let packet_bytes = PAYLOAD_BYTES as u64 + OVERHEAD_BYTES;
-        let pause = Duration::from_secs_f64(packet_bytes as f64 * 8.0 / bps as f64);
-        let started = Instant::now();
-        let (mut due, mut sent_bytes) = (Duration::ZERO, 0);
-        while due < duration {
-            if let Some(left) = due.checked_sub(started.elapsed()) {
-                std::thread::sleep(left);
-            }
-            // No socket is bound there: the answer to the last packet is an error of this one, which is not sent.
-            if socket.send(&[0; PAYLOAD_BYTES]).is_ok() {
-                sent_bytes += packet_bytes;
-                due += pause;
-            }
-        }
-        sent_bytes
+        send(&self.peer, duration, bps)
     }
+}
+
+/// Sends UDP to an address for `duration` at about this rate, and returns the bytes that went over an Ethernet link.
+pub(crate) fn send(address: &str, duration: Duration, bps: u64) -> u64 {
+    let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+    socket.connect(address).expect("it is an address");
+    let packet_bytes = PAYLOAD_BYTES as u64 + OVERHEAD_BYTES;
+    let pause = Duration::from_secs_f64(packet_bytes as f64 * 8.0 / bps as f64);
+    let started = Instant::now();
+    let (mut due, mut sent_bytes) = (Duration::ZERO, 0);
+    while due < duration {
+        if let Some(left) = due.checked_sub(started.elapsed()) {
+            std::thread::sleep(left);
+        }
+        // No socket is bound there: the answer to the last packet is an error of this one, which is not sent.
+        if socket.send(&[0; PAYLOAD_BYTES]).is_ok() {
+            sent_bytes += packet_bytes;
+            due += pause;
+        }
+    }
+    sent_bytes
 }

@@ -128,9 +128,9 @@ pub(super) fn progress(length: Option<u64>, unit: &str) -> ProgressBar {
     let (bar, template) = match length {
         Some(length) => (
             ProgressBar::new(length),
-            format!("{{wide_bar}} {{human_pos}} of {{human_len}} {unit}, {{pace}} a second, {{eta}} left"),
+            format!("{{wide_bar}} {{human_pos}} of {{human_len}} {unit}, {{pace}} per second, {{eta}} left"),
         ),
-        None => (ProgressBar::no_length(), format!("{{spinner}} {{human_pos}} {unit}, {{pace}} a second")),
+        None => (ProgressBar::no_length(), format!("{{spinner}} {{human_pos}} {unit}, {{pace}} per second")),
     };
     let pace = |state: &ProgressState, line: &mut dyn fmt::Write| {
         let _ = write!(line, "{}", HumanCount(state.per_sec() as u64));

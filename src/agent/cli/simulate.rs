@@ -319,7 +319,7 @@ impl<'a> BreachCounts<'a> {
     fn words(&self) -> String {
         let Self { interface, raise_at, raised, open } = self;
         match (raised, open) {
-            (0, _) => format!("{interface} stayed below {raise_at}: no breach; a lower --limit, or traffic, makes one"),
+            (0, _) => format!("{interface} stayed below {raise_at}: no breach; lower --limit, or generate traffic"),
             (_, 0) => format!("{interface} exceeded {raise_at}: {}", counted(*raised, "breach")),
             _ => format!("{interface} exceeded {raise_at}: {}, {open} of them still open", counted(*raised, "breach")),
         }

@@ -45,7 +45,7 @@ impl RawLink {
             }
         };
         if speed == Speed::default() && counter_bits.is_none() {
-            let message = "says nothing else of its links; add speed, rx_speed, tx_speed or counter_bits";
+            let message = "sets nothing for its links; add speed, rx_speed, tx_speed or counter_bits";
             return Err(Invalid::new(key("interface"), message));
         }
         Ok(LinkOverride { interface, speed, counter_bits })
@@ -101,7 +101,7 @@ mod tests {
     fn what_cannot_be_right_is_named_with_its_line_and_the_remedy() {
         let link = |more: &str| format!("[[link]]\ninterface = 'eth0'\n{more}\n");
         for (text, says) in [
-            (link(""), "agent.toml:2: link.interface: says nothing else of its links; add speed"),
+            (link(""), "agent.toml:2: link.interface: sets nothing for its links; add speed"),
             (link("speed = '0 bit/s'"), "agent.toml:3: link.speed: is 0; leave it out"),
             (link("rx_speed = '100'"), "agent.toml:3: link.rx_speed: `100` is not a bit rate"),
             (link("speed = '1 Mbit/s'\nrx_speed = '1 Mbit/s'"), "agent.toml:3: link.speed: is for both ways"),

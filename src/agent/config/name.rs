@@ -42,12 +42,12 @@ impl Name {
         Ok(match from_machine_id(&surroundings.machine_id) {
             Some(name) => {
                 let message =
-                    format!("{called}: it goes by {name}, made from /etc/machine-id; set agent to choose another");
+                    format!("{called}: its name is {name}, derived from /etc/machine-id; set agent to choose another");
                 Self { name, warning: Some(Invalid::new("agent", message)), missing: None }
             }
             None => {
                 let message = format!(
-                    "{called}, and there is no /etc/machine-id to make one from; set agent, as in agent = \"gw-042\""
+                    "{called}, and there is no /etc/machine-id to derive one from; set agent, as in agent = \"gw-042\""
                 );
                 Self { name: "unnamed".to_owned(), warning: None, missing: Some(Invalid::new("agent", message)) }
             }

@@ -150,7 +150,10 @@ fn what_cannot_be_right_is_named_with_its_line_and_the_remedy() {
         ("[[limit]]\nraise_at = '120%'\n".into(), "up to 100%"),
         ("[[limit]]\nraise_at = '80%'\n".into(), "limit.interface: is missing"),
         ("[[limit]]\nraise_at = '80%'\nscope = 'rack'\n".into(), "agent.toml:3: limit.scope: `rack`"),
-        ("[[limit]]\nraise_at = '80%'\ninterfaces = ['eth0']\n".into(), "limit.interfaces: goes with scope = \"host\""),
+        (
+            "[[limit]]\nraise_at = '80%'\ninterfaces = ['eth0']\n".into(),
+            "limit.interfaces: is only for scope = \"host\"",
+        ),
         (
             "[[limit]]\nraise_at = '80%'\nscope = 'host'\ninterfaces = []\n".into(),
             "agent.toml:4: limit.interfaces: is empty",

@@ -83,8 +83,8 @@ impl InterfaceFilter {
             let named: Vec<_> = links.iter().copied().filter(|link| matches(pattern, link)).collect();
             if !named.is_empty() && named.iter().all(|link| self.excludes(link)) {
                 warnings.push(format!(
-                    "exclude takes away all that the limit on \"{pattern}\" names ({}), so it watches nothing; take it out of \
-                     [interfaces] exclude, or remove the limit",
+                    "exclude removes all that the limit on \"{pattern}\" names ({}), so it watches nothing; change [interfaces] \
+                     exclude, or remove the limit",
                     listed(named.into_iter())
                 ));
             }
@@ -300,8 +300,8 @@ mod tests {
             ("enp*",          "eth0",      "eth*",         &[]),
             ("eth0 wlan0",    "",          "",             &["[interfaces] include = \"wlan0\" matches no link yet; there are lo, eth0, eth1;"]),
             ("*",             "eth*",      "",             &["no link is watched: include = \"*\" means hardware"]),
-            ("*",             "eth0",      "eth0",         &["exclude takes away all that the limit on \"eth0\" names (eth0)"]),
-            ("*",             "enp3s0",    "eth1",         &["exclude takes away all that the limit on \"eth1\" names (eth1)"]),
+            ("*",             "eth0",      "eth0",         &["exclude removes all that the limit on \"eth0\" names (eth0)"]),
+            ("*",             "enp3s0",    "eth1",         &["exclude removes all that the limit on \"eth1\" names (eth1)"]),
             ("*",             "eth0",      "ppp0 *",       &[]),
         ];
         for (include, exclude, limits, expected) in table {

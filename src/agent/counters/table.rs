@@ -14,7 +14,7 @@ const ASK_EVERY: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct LinkTable {
     selection: InterfaceFilter,
-    /// All links of the host, watched or not, sorted by `ifindex`, which is unique.
+    /// Links of the host, watched or not, sorted by `ifindex`, which is unique.
     entries: Vec<Entry>,
     changes: Vec<LinkChange>,
     changes_before: usize,

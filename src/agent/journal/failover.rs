@@ -112,7 +112,7 @@ impl DurableJournal {
         outage.retry_at_ms = self.now_ms + if is_damaged { 0 } else { RETRY_MS };
         if is_damaged {
             self.mishaps.begin(self.now_ms, &chain(error));
-            error!("{}; what can be read of it goes into a new one", chain(error));
+            error!("{}; what can be read of it is moved to a new one", chain(error));
         } else {
             self.mishaps.begin(self.now_ms, &format!("the journal cannot be written: {}", chain(error)));
             error!(

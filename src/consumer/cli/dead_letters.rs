@@ -249,8 +249,8 @@ impl Which {
 fn row_of(at: &KafkaPosition, outcome: &RetryOutcome) -> [Value; 5] {
     let (result, reason) = match outcome {
         RetryOutcome::Stored => ("stored", Value::Nothing),
-        RetryOutcome::Stays(reason) => ("stays", reason.as_str().into()),
-        RetryOutcome::Gone => ("gone", "another program took it meanwhile".into()),
+        RetryOutcome::Stays(reason) => ("remains", reason.as_str().into()),
+        RetryOutcome::Gone => ("gone", "another program has processed it meanwhile".into()),
     };
     [at.topic.name.as_str().into(), at.partition.into(), at.offset.into(), result.into(), reason]
 }

@@ -113,7 +113,7 @@ impl Command {
             Self::Check { common } => {
                 let settings = common.checked_settings().map_err(Failure::config)?;
                 if let Some(file) = common.absent_file() {
-                    common.note(&format!("there is no {file}: `run` takes flags, the environment and defaults"));
+                    common.note(&format!("there is no {file}: `run` uses flags, the environment and defaults"));
                 }
                 output::print(&settings.to_string())?;
                 tell_locks(&settings, &common);

@@ -157,7 +157,7 @@ impl MissingEvents {
 fn of_gap(cause: MissingCause, (topic, partition, first, last): &(String, i32, i64, i64)) -> String {
     let why = match cause {
         MissingCause::TooLarge => "in a batch that is too large; raise receive.message.max.bytes",
-        _ => "dropped by Kafka's retention before they were read",
+        _ => "deleted by Kafka's retention before they were read",
     };
     format!("offsets {first} to {last} of {topic}[{partition}]: {why}")
 }
@@ -178,7 +178,7 @@ mod tests {
         let missing = row(0, i64::MAX).unwrap();
         assert_eq!((missing.cause, missing.missing), (MissingCause::Expired, 1 << 63));
         assert_eq!(row(90, 99).unwrap().missing, 10);
-        let says = "offsets 90 to 99 of t[3]: dropped by Kafka's retention before they were read";
+        let says = "offsets 90 to 99 of t[3]: deleted by Kafka's retention before they were read";
         assert_eq!(row(90, 99).unwrap().detail.as_deref(), Some(says));
     }
 }

@@ -13,7 +13,7 @@ use crate::units::lasting;
 /// News that waits for the loop: one of each kind, the worst first. librdkafka reports an assignment, a missing topic and a fatal
 /// error once, so none may take the place of another.
 #[derive(Default)]
-struct Heard(BTreeMap<u8, Polled>);
+struct News(BTreeMap<u8, Polled>);
 
 /// Longest time without partitions after an error, while a broker answers.
 const ADRIFT_MAX: Duration = Duration::from_secs(45);
@@ -28,7 +28,7 @@ pub(super) struct Member {
     /// After one side rejected the other: time to look whether certificates or secrets have changed.
     refused: Option<Duration>,
     /// Polled while the loop waited for something else: dealt with before anything more is polled.
-    heard: Heard,
+    heard: News,
     trouble: LogThrottle,
     /// Missing topics: the others are read, and an answer about them is no news of these.
     missing: LogThrottle,
@@ -42,7 +42,7 @@ impl Member {
             assigned: Vec::new(),
             adrift: None,
             refused: None,
-            heard: Heard::default(),
+            heard: News::default(),
             trouble: LogThrottle::default(),
             missing: LogThrottle::default(),
             backoff: Backoff::default(),
@@ -185,7 +185,7 @@ impl Member {
     }
 
     fn replace(&mut self, source: Source) {
-        (self.heard, self.assigned) = (Heard::default(), Vec::new());
+        (self.heard, self.assigned) = (News::default(), Vec::new());
         std::mem::replace(&mut self.source, source).close();
     }
 }
@@ -194,7 +194,7 @@ fn source(settings: &Settings) -> Result<Source, String> {
     Source::new(&settings.connection, &settings.membership(), settings.decoder(), settings.give_up)
 }
 
-impl Heard {
+impl News {
     fn add(&mut self, polled: Polled) {
         let rank = match polled {
             Polled::Fatal(_) => 0,
@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn what_is_heard_is_kept_by_kind_and_the_worst_comes_first() {
-        let mut heard = Heard::default();
+        let mut heard = News::default();
         heard.add(Polled::UnknownTopic);
         heard.add(Polled::Trouble("a".into()));
         heard.add(Polled::Nothing);
