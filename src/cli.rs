@@ -86,12 +86,16 @@ pub(crate) fn main<C: Parser>(
     }
 }
 
-/// Checks the help of a command and of all its subcommands: it fits a terminal.
+/// Checks that the help of a program, and of all its commands, fits a terminal.
 #[cfg(test)]
-pub(crate) fn assert_help_fits(command: &mut clap::Command) {
-    let help = command.render_long_help().to_string();
-    for line in help.lines() {
-        assert!(line.chars().count() <= 80, "{}: {line}", command.get_name());
+pub(crate) fn assert_help_fits<C: clap::CommandFactory>() {
+    fn check(command: &mut clap::Command) {
+        for line in command.render_long_help().to_string().lines() {
+            assert!(line.chars().count() <= 80, "{}: {line}", command.get_name());
+        }
+        command.get_subcommands_mut().for_each(check);
     }
-    command.get_subcommands_mut().for_each(assert_help_fits);
+    let mut program = C::command();
+    program.build();
+    check(&mut program);
 }

@@ -155,7 +155,7 @@ fn patience_ends() {
         until(name, || (kafka.end(&topic) > before).then_some(()));
     };
     delivers("events are delivered once the network is fast");
-    running.until("the connection to Kafka gets the usual time-outs again");
+    running.until("the connection to Kafka has the usual timeouts again");
     delivers("events are delivered by the next connection");
     proxy.forget();
     let forgotten = Instant::now();

@@ -81,7 +81,8 @@ impl Decoder {
         Self { schemas: Box::new(schemas) }
     }
 
-    /// Decodes a message's payload; `content_type` finds its header of this name, if it is needed. Fields that a newer agent added are ignored.
+    /// Decodes a message's payload; `content_type` finds its header of this name, if it is needed. Fields that a newer agent added
+    /// are ignored.
     pub fn decode<'h>(
         &mut self,
         payload: &[u8],

@@ -375,6 +375,7 @@ impl Journal for SqliteJournal {
             .as_ref()
             .is_some_and(|loss| batch.iter().any(|stored| stored.position == loss.position));
         if fixes {
+            // `Change::seal` itself is of one lifetime only.
             self.transaction(|change| {
                 change.seal()?;
                 Ok(())

@@ -80,7 +80,7 @@ pub struct Window {
     pub bytes: usize,
     /// Pause between polls while messages are in flight.
     pub poll: Duration,
-    /// Requests are large, and get librdkafka's own time-outs.
+    /// Requests are large, and get librdkafka's own timeouts.
     pub patient: bool,
 }
 

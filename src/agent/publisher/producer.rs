@@ -38,7 +38,7 @@ const DEFAULTS: &[(&str, &str)] = &[
 
 /// Time-outs for an answer, and the shorter one for a broker to wait for its replicas: a lost connection is noticed soon.
 const PROMPT: &[(&str, &str)] = &[("socket.timeout.ms", "10000"), ("request.timeout.ms", "8000")];
-/// librdkafka's default time-outs, for a slow connection or large requests.
+/// librdkafka's default timeouts, for a slow connection or large requests.
 const PATIENT: &[(&str, &str)] = &[("socket.timeout.ms", "60000"), ("request.timeout.ms", "30000")];
 
 pub(super) const BATCH_MAX: usize = 1_000_000;

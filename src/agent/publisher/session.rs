@@ -26,7 +26,7 @@ pub(super) struct ProducerSession {
     /// Number of the awaited event, and the begin of the wait.
     awaited: (usize, Duration),
     report_at: Duration,
-    /// Number of time-outs in a row, and the time of the last.
+    /// Number of timeouts in a row, and the time of the last.
     timeouts: (u32, Duration),
 }
 
@@ -75,7 +75,7 @@ impl ProducerSession {
         now.saturating_sub(self.awaited.1)
     }
 
-    /// Counts time-outs in a row. Batches that are in flight together time out together, and count once.
+    /// Counts timeouts in a row. Batches that are in flight together time out together, and count once.
     pub(super) fn count_timeout(&mut self, now: Duration) -> u32 {
         let (count, last) = &mut self.timeouts;
         if *count == 0 || now.saturating_sub(*last) > TOGETHER {

@@ -261,7 +261,7 @@ impl Worker {
             session.begin_to_await(self.unacked.first(), now);
             let was_patient = self.patient_until.take_if(|until| now >= *until).is_some();
             if was_patient {
-                info!("the connection to Kafka gets the usual time-outs again");
+                info!("the connection to Kafka has the usual timeouts again");
             }
             if was_patient || !session.producer.idle() || self.files() != session.files {
                 return Err(SessionEnd::Stale);

@@ -147,14 +147,8 @@ fn print_stored(stored: &StoredEvent<'_>) {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
-    use super::Cli;
-
     #[test]
     fn each_help_fits_a_terminal() {
-        let mut command = Cli::command();
-        command.build();
-        crate::cli::assert_help_fits(&mut command);
+        crate::cli::assert_help_fits::<super::Cli>();
     }
 }

@@ -87,7 +87,8 @@ impl Member {
         for (topic, name) in self.source.topics().iter().enumerate() {
             let of_topic = partitions.iter().filter(|at| at.topic == topic).map(|at| at.partition);
             match of_topic.collect::<Vec<_>>().as_slice() {
-                [] => log::info!("{name}: partitions revoked (rebalance)"),
+                [] if self.has_partitions(topic) => log::info!("{name}: partitions revoked (rebalance)"),
+                [] => log::info!("{name}: no partitions assigned, other members of the group have them"),
                 some => log::info!("{name}: partitions {some:?}"),
             }
         }
