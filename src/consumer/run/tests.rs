@@ -117,7 +117,7 @@ fn a_topic_whose_database_is_elsewhere_is_paused_until_it_is_placed() {
 }
 
 #[test]
-fn a_stop_while_one_topic_is_stored_takes_up_no_other() {
+fn after_a_stop_no_topic_is_placed() {
     let (world, mut observer) = (World::new(), |_: &StoredEvent<'_>| {});
     let settings = world.settings();
     let mut consumer = Consumer::new(&settings, Options::default(), &mut observer, &world.stop).unwrap();
