@@ -1,7 +1,7 @@
 //! Promises of every store: one body of tests, run against SQLite and against a real PostgreSQL.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -107,13 +107,17 @@ impl Bench {
     }
 
     fn retain(&self, days: u32, dead_letter_days: u32, now: DateTime<Utc>) -> Maintained {
+        self.retain_within(BUDGET, days, dead_letter_days, now)
+    }
+
+    fn retain_within(&self, budget: Duration, days: u32, dead_letter_days: u32, now: DateTime<Utc>) -> Maintained {
         let url = match &self.look {
             Look::Sqlite(directory) => StoreUrl::sqlite(&directory.path().join("h.db")),
             Look::Postgres(database) => StoreUrl::parse(&database.url, None, None).unwrap(),
         };
         let day = Duration::from_secs(86_400);
         let keep = Retention { events: day * days, dead_letters: day * dead_letter_days, totals: day * 1826 };
-        url.maintenance(&options("maintenance")).run(&keep, now, BUDGET).unwrap()
+        url.maintenance(&options("maintenance")).run(&keep, now, budget).unwrap()
     }
 
     /// Makes rows old, and the notes of their partitions.
@@ -190,6 +194,7 @@ on_both!(
     a_falling_breach_is_as_its_last_event_says,
     retention_drops_what_is_old_in_both_times,
     a_breach_goes_with_the_last_word_on_it,
+    retention_without_time_changes_nothing,
     times_without_a_clock_are_thinned,
     old_gaps_are_closed_and_old_series_go,
     a_series_goes_whole_and_not_before_what_is_declared_of_it,
@@ -744,6 +749,22 @@ fn times_without_a_clock_are_thinned(bench: &mut Bench) {
     assert_eq!(bench.ask("SELECT seq FROM events"), "2");
 }
 
+/// Each step is done in pieces, and asks for time before every one.
+fn retention_without_time_changes_nothing(bench: &mut Bench) {
+    bench.store(&[b"garbage".to_vec(), wire::to_json(&updated("gw", 5)), wire::to_json(&updated("gw", 9))]);
+    bench.age("dead_letters", "true");
+    bench.run("UPDATE agent_sequences SET first_stored_at = '2020-01-01T00:00:00.000000Z'");
+    let left =
+        "SELECT (SELECT count(payload) FROM dead_letters), (SELECT count(*) FROM agent_sequences WHERE first_seq > 1)";
+    let maintained = bench.retain_within(Duration::ZERO, 400, 1, Utc::now());
+    assert_eq!(maintained, Maintained { unfinished: Some("its time was up".into()), ..Maintained::default() });
+    assert_eq!(bench.ask(left), "1,2");
+    assert_eq!(bench.retain(4_000, 1, Utc::now()).deleted, BTreeMap::from([("dead_letters", 1)]));
+    assert_eq!(bench.ask(left), "0,2");
+    assert_eq!(bench.retain(400, 400, Utc::now()).unfinished, None);
+    assert_eq!(bench.ask("SELECT count(*), min(first_seq), max(last_seq) FROM agent_sequences"), "1,1,9");
+}
+
 /// Declarations, gaps, and the series of agents with a newer epoch do not grow for ever.
 fn old_gaps_are_closed_and_old_series_go(bench: &mut Bench) {
     let of = |epoch, seq| {
@@ -1270,6 +1291,69 @@ fn two_consumers_of_the_same_agents_lose_and_double_nothing() {
         format!("{all},0")
     );
     assert_eq!(bench.ask("SELECT count(*) FROM missing_events"), "0");
+}
+
+/// A row that is written again while retention waits for it is as young as it is then.
+#[test]
+fn what_is_renewed_while_it_expires_stays() {
+    let Some(postgres) = Postgres::or_skip("consumer_store::what_is_renewed_while_it_expires_stays") else { return };
+    let mut bench = Bench::postgres(&postgres);
+    bench.store(&[b"garbage".to_vec(), b"more".to_vec()]);
+    let Look::Postgres(database) = &bench.look else { unreachable!() };
+    let waits = "SELECT count(*) > 0 FROM pg_stat_activity
+                 WHERE datname = current_database() AND application_name LIKE '%/maintenance' AND wait_event_type = 'Lock'";
+    let mut looking = database.client();
+    // It does not wait for long: under load, another round finds what it waits for.
+    loop {
+        bench.age("dead_letters", "true");
+        let mut writing = database.client();
+        writing.batch_execute("BEGIN; UPDATE dead_letters SET stored_at = now() WHERE kafka_offset = 0").unwrap();
+        let (is_done, looking) = (AtomicBool::new(false), &mut looking);
+        let maintained = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut is_waiting = || looking.query_one(waits, &[]).unwrap().get::<_, bool>(0);
+                while !is_done.load(Ordering::Relaxed) && !is_waiting() {}
+                writing.batch_execute("COMMIT").unwrap();
+            });
+            let maintained = bench.retire(400, Utc::now());
+            is_done.store(true, Ordering::Relaxed);
+            maintained
+        });
+        if maintained.unfinished.is_none() {
+            break;
+        }
+    }
+    assert_eq!(bench.ask("SELECT kafka_offset, length(payload) FROM dead_letters"), "0,7");
+}
+
+/// Of a large table, only the index is read to see that an agent has no row left.
+#[test]
+fn what_an_agent_leaves_behind_is_looked_up_by_its_key() {
+    let test = "consumer_store::what_an_agent_leaves_behind_is_looked_up_by_its_key";
+    let Some(postgres) = Postgres::or_skip(test) else { return };
+    let mut bench = Bench::postgres(&postgres);
+    bench.store_events(&[sample("gw", 1)]);
+    bench.run(
+        "INSERT INTO samples SELECT (jsonb_populate_record(s, jsonb_build_object('seq', n))).*
+                         FROM samples s, generate_series(2, 50000) AS n",
+    );
+    bench.run(
+        "INSERT INTO agent_sequences
+               SELECT (jsonb_populate_record(s, jsonb_build_object('agent', 'gone-' || n,
+                           'first_stored_at', '2010-01-01', 'last_stored_at', '2010-01-01'))).*
+               FROM agent_sequences s, generate_series(1, 500) AS n",
+    );
+    bench.run("ANALYZE");
+    let Look::Postgres(database) = &bench.look else { unreachable!() };
+    let read = || -> i64 {
+        let sql =
+            "SELECT coalesce(sum(seq_tup_read), 0)::bigint FROM pg_stat_user_tables WHERE relname LIKE 'samples%'";
+        database.client().query_one(sql, &[]).unwrap().get(0)
+    };
+    let before = read();
+    bench.retire(400, Utc::now());
+    database.until("SELECT count(*) FROM agent_sequences", "(1)");
+    assert_eq!(read() - before, 0);
 }
 
 /// A consumer that was stopped in the middle of its transaction holds the row; the partition's new owner takes it.

@@ -519,3 +519,6 @@ impl<'a> Consumer<'a> {
         self.member.source.close();
     }
 }
+
+#[cfg(test)]
+mod tests;

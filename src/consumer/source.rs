@@ -3,6 +3,8 @@
 //! librdkafka gets no say in offsets: no automatic commit, no automatic reset, and an assignment is answered with an empty one
 //! until the database has said where to read. Offsets are committed as a hint for other tools, and never read back.
 
+mod anchors;
+mod client;
 mod context;
 mod standalone;
 mod unreadable;
@@ -12,22 +14,22 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::time::Duration;
 
-use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
+pub(super) use self::anchors::Known;
+pub(super) use self::client::check_client;
+use self::client::{FIXED, FIXED_APART, client};
 use self::context::{Context, Rebalanced};
 pub use self::standalone::{Seen, StandaloneConsumer};
 pub(super) use self::unreadable::Unreadable;
 use self::unreadable::{Strikes, is_unreadable};
 use self::waiting::{Waiting, headers};
-use super::batch::{Fingerprint, Record, TopicId};
-use super::checkpoint::{AnchorRecord, Checkpoint};
+use super::batch::{Record, TopicId};
 use crate::clock::{Clock as _, SystemClock};
-use crate::config::Invalid;
 use crate::kafka::{Connection, LogThrottle, Reports, missing_topic, not_created};
 use crate::wire::Decoder;
 
@@ -36,52 +38,6 @@ const ASK_MAX: Duration = Duration::from_secs(5);
 
 /// Longest wait for a consumer to leave its group; it can hang.
 const CLOSE_MAX: Duration = Duration::from_secs(10);
-
-pub(super) type Known = BTreeMap<i32, Vec<AnchorRecord>>;
-
-/// Time in which old records must have been read again.
-const AGAIN_MAX: Duration = Duration::from_secs(8);
-
-/// Properties of a client that is no member of the group, and reads again what was read before or can't be read.
-const FIXED_APART: &[(&str, &str)] = &[
-    ("enable.auto.commit", "false"),
-    ("enable.auto.offset.store", "false"),
-    ("auto.offset.reset", "earliest"),
-    ("enable.partition.eof", "true"),
-    ("check.crcs", "true"),
-    ("isolation.level", "read_committed"),
-    ("queued.min.messages", "1"),
-    ("queued.max.messages.kbytes", "1024"),
-];
-
-/// Properties that no setting may change: exactly-once depends on each.
-const FIXED: &[(&str, &str)] = &[
-    ("enable.auto.commit", "false"),
-    ("enable.auto.offset.store", "false"),
-    // The program places every partition; a reset behind its back would rewind, and guard 1 would skip what is new.
-    ("auto.offset.reset", "error"),
-    ("check.crcs", "true"),
-    ("isolation.level", "read_committed"),
-    ("group.protocol", "classic"),
-    ("queued.max.messages.kbytes", "4096"),
-];
-
-const DEFAULTS: &[(&str, &str)] = &[
-    ("session.timeout.ms", "10000"),
-    ("heartbeat.interval.ms", "2000"),
-    // Longest time that a rebalance waits for a member that is in a call of the store.
-    ("max.poll.interval.ms", "90000"),
-    ("topic.metadata.refresh.interval.ms", "30000"),
-    ("partition.assignment.strategy", "range"),
-    ("queued.min.messages", "1000"),
-    // The default, a second of rest once its queue is full, would be most of the time.
-    ("fetch.queue.backoff.ms", "10"),
-    // A compressed fetch takes ten to twenty-five times as much memory here. The third value lets the second be so small.
-    ("fetch.message.max.bytes", "131072"),
-    ("fetch.max.bytes", "131072"),
-    ("message.max.bytes", "131072"),
-    ("reconnect.backoff.max.ms", "10000"),
-];
 
 #[derive(Clone, Debug)]
 pub struct Membership {
@@ -425,30 +381,6 @@ impl Source {
         Ok((TopicId { cluster, name: self.name(topic).to_owned() }, partitions))
     }
 
-    /// Reads again the known records of these partitions, with a short-lived client on a thread of its own: the newest of each, and
-    /// where that is gone the older one. The channel closes without a value if the records can't be read.
-    pub(super) fn read_again(
-        &self,
-        topic: usize,
-        known: &BTreeMap<i32, Checkpoint>,
-    ) -> Result<Receiver<Known>, String> {
-        let client = self.client_apart(&[("fetch.message.max.bytes", "16384")])?;
-        let wanted: BTreeMap<i32, Vec<i64>> = known
-            .iter()
-            .map(|(partition, checkpoint)| (*partition, checkpoint.known().map(|print| print.offset).collect()))
-            .collect();
-        let (sender, receiver) = mpsc::channel();
-        let topic = self.name(topic).to_owned();
-        let read = move || {
-            if let Some(found) = read_known(&client, &topic, &wanted) {
-                // After a rebalance the receiver is gone.
-                let _ = sender.send(found);
-            }
-        };
-        std::thread::Builder::new().name("anchors".into()).spawn(read).map_err(|e| e.to_string())?;
-        Ok(receiver)
-    }
-
     fn client_apart(&self, more: &[(&str, &str)]) -> Result<BaseConsumer<Reports>, String> {
         let mut config = client(&self.connection, &self.membership.group, FIXED_APART)?;
         for (name, value) in more {
@@ -484,23 +416,6 @@ impl Membership {
         let topic = self.topics.iter().position(|name| name == topic)?;
         Some(TopicPartition { topic, partition })
     }
-}
-
-/// Checks that librdkafka accepts these properties, and that the files that they name are there. An error names the key.
-pub(super) fn check_client(connection: &Connection, group: &str) -> Result<(), Invalid> {
-    connection.check::<BaseConsumer>(|connection| client(connection, group, FIXED))
-}
-
-/// Returns the fixed properties, then the operator's, then our defaults.
-fn client(connection: &Connection, group: &str, fixed: &[(&str, &str)]) -> Result<ClientConfig, String> {
-    let mut config = connection.client(fixed)?;
-    config.set("group.id", group);
-    for (name, value) in DEFAULTS {
-        if config.get(name).is_none() {
-            config.set(*name, *value);
-        }
-    }
-    Ok(config)
 }
 
 fn is_misplaced(error: &KafkaError) -> bool {
@@ -544,54 +459,6 @@ fn partitions<C: ConsumerContext>(consumer: &BaseConsumer<C>, name: &str, broker
         Some((Some(error), _)) => Err(format!("{name}: {}", RDKafkaErrorCode::from(error))),
         _ => Err(missing_topic(name, brokers)),
     }
-}
-
-/// Reads the records at `wanted` offsets in turn, until there is one; `None` if one stays unknown.
-fn read_known(client: &BaseConsumer<Reports>, topic: &str, wanted: &BTreeMap<i32, Vec<i64>>) -> Option<Known> {
-    let until = SystemClock::default().monotonic() + AGAIN_MAX;
-    let mut found: Known = wanted.keys().map(|partition| (*partition, Vec::new())).collect();
-    for turn in 0.. {
-        let is_open = |partition| found[&partition].iter().all(|now| *now == AnchorRecord::Gone);
-        let offsets = wanted.iter().filter_map(|(partition, offsets)| Some((*partition, *offsets.get(turn)?)));
-        let offsets: BTreeMap<i32, i64> = offsets.filter(|(partition, _)| is_open(*partition)).collect();
-        if offsets.is_empty() {
-            break;
-        }
-        client.assign(&list(topic, &offsets).ok()?).ok()?;
-        for (partition, record) in read_each(client, &offsets, until)? {
-            found.entry(partition).or_default().push(record);
-        }
-    }
-    Some(found)
-}
-
-fn read_each(
-    client: &BaseConsumer<Reports>,
-    offsets: &BTreeMap<i32, i64>,
-    until: Duration,
-) -> Option<BTreeMap<i32, AnchorRecord>> {
-    let clock = SystemClock::default();
-    let mut found = BTreeMap::new();
-    while clock.monotonic() < until {
-        match client.poll(Duration::from_millis(100)) {
-            Some(Ok(message)) if offsets.get(&message.partition()) == Some(&message.offset()) => {
-                let timestamp_ms = message.timestamp().to_millis();
-                let print = Fingerprint::new(message.offset(), timestamp_ms, message.key(), message.payload());
-                found.entry(message.partition()).or_insert(AnchorRecord::Record(print));
-            }
-            Some(Ok(message)) => {
-                found.entry(message.partition()).or_insert(AnchorRecord::Gone);
-            }
-            Some(Err(KafkaError::PartitionEOF(partition))) => {
-                found.entry(partition).or_insert(AnchorRecord::Gone);
-            }
-            Some(Err(_)) | None => {}
-        }
-        if found.len() >= offsets.len() {
-            return Some(found);
-        }
-    }
-    None
 }
 
 #[cfg(test)]

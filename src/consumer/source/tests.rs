@@ -2,10 +2,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use rdkafka::config::ClientConfig;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
 
 use super::*;
+use crate::consumer::batch::Fingerprint;
+use crate::consumer::checkpoint::{AnchorRecord, Checkpoint};
 use crate::kafka::RawConnection;
 use crate::wire::{Format, NoRegistry, Schemas, Undecoded, WriterSchema};
 

@@ -11,6 +11,7 @@ mod apply;
 mod open;
 mod postgres;
 mod query;
+mod retention;
 mod rows;
 mod sequences;
 

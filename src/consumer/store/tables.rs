@@ -126,14 +126,6 @@ pub(super) fn breach_state_fields() -> impl Iterator<Item = &'static Field> {
     FIELDS.iter().filter(|field| is_of_breach_state(field))
 }
 
-/// Returns the condition that the agent of a row of `agent_sequences` has no row left. Its series is kept until then, and as long as its
-/// totals may be: its numbers keep what comes again from being counted again.
-pub(super) fn nothing_is_left() -> String {
-    let names = TABLES.iter().map(|table| table.name()).chain(["breach_state"]);
-    let gone = names.map(|name| format!("NOT EXISTS (SELECT 1 FROM {name} r WHERE r.agent = agent_sequences.agent)"));
-    gone.collect::<Vec<_>>().join(" AND ")
-}
-
 /// Returns an event of ours that touches the same tables as one like `like`, and more of them as an update.
 pub(super) fn probe(like: &Event, seq: u64) -> Event {
     let at = like.stamp.observed_at;

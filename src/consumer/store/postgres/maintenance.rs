@@ -15,7 +15,8 @@ use super::partitions::{self, Partition};
 use super::sqlstate::{Class, class};
 use super::{HELD_MAX, pooler, quoted, session};
 use crate::clock::{Clock as _, SystemClock};
-use crate::consumer::store::tables::{TABLES, nothing_is_left};
+use crate::consumer::store::retention::{ExpiredRows, Retained, WITH_OLD_PAYLOADS};
+use crate::consumer::store::tables::TABLES;
 use crate::consumer::store::{Maintained, Maintenance, Retention, StoreError, StoreOptions, StoreProgress};
 use crate::failpoints::instead;
 
@@ -47,35 +48,6 @@ const PIECE: i64 = 10_000;
 /// Age that a partition's note may have beyond its newest row: see [`partitions`].
 const NOTE_AGE: TimeDelta = TimeDelta::days(1);
 
-/// Deleted in pieces: tables, and the conditions of expired rows, where `$1` is the time before which they expire.
-const EXPIRED: &[(&str, &str, Retained)] = &[
-    ("dead_letters", "stored_at < $1", Retained::EventsAndDeadLetters),
-    // A breach is kept as long as the event that it was last written from.
-    (
-        "breach_state",
-        "raised_at < $1 AND observed_at < $1 AND NOT EXISTS (
-             SELECT FROM events e WHERE (e.agent, e.observed_at, e.epoch, e.seq)
-                                      = (breach_state.agent, breach_state.observed_at, breach_state.epoch, breach_state.seq))",
-        Retained::Events,
-    ),
-    // What a start left out explains the numbers before it for as long as the topic is read.
-    ("kafka_gaps", "noticed_at < $1 AND cause NOT IN ('expired_before_start', 'skipped_at_start')", Retained::Events),
-    ("totals", "day < ($1 AT TIME ZONE 'UTC')::date", Retained::Totals),
-];
-
-/// Series that have stored nothing since `$1`, and of which nothing is declared or kept as a dead letter: a part of one would make
-/// the rest of it a gap.
-const ENDED: &str = "last_stored_at < $1
-    AND NOT EXISTS (SELECT FROM agent_sequences s WHERE s.agent = agent_sequences.agent AND s.epoch = agent_sequences.epoch
-                                                    AND s.last_stored_at >= $1)
-    AND NOT EXISTS (SELECT FROM losses l WHERE l.agent = agent_sequences.agent AND l.epoch = agent_sequences.epoch)
-    AND NOT EXISTS (SELECT FROM dead_letters d WHERE d.agent = agent_sequences.agent AND d.epoch = agent_sequences.epoch)";
-
-/// Series, see [`ENDED`], of an agent that has stored in another epoch since.
-const SUPERSEDED: &str = "EXISTS (
-    SELECT FROM agent_sequences n WHERE n.agent = agent_sequences.agent AND n.epoch <> agent_sequences.epoch
-                                    AND n.of_samples = agent_sequences.of_samples AND n.last_stored_at >= $1)";
-
 /// Series with a gap that was noticed before `$1`: below the first range, or between two.
 const WITH_OLD_GAPS: &str = "
     SELECT DISTINCT agent, epoch FROM (
@@ -103,23 +75,8 @@ const CLOSE_GAPS: &str = "
     UPDATE agent_sequences s SET first_seq = m.closed_from, last_seq = m.last, identity_conflicts = m.conflicts FROM merged m
     WHERE s.agent = m.agent AND s.epoch = m.epoch AND s.first_seq = m.first";
 
-const EXPIRE_PAYLOADS: &str = "
-    UPDATE dead_letters SET headers = NULL, key = NULL, payload = NULL, dropped_at = now(), drop_reason = 'retention'
-    WHERE ctid = ANY (ARRAY (SELECT ctid FROM dead_letters WHERE stored_at < $1 AND dropped_at IS NULL LIMIT $2))
-      AND dropped_at IS NULL";
-
 /// Small transactions: one series that is extended meanwhile fails its own only.
 const SERIES_AT_ONCE: usize = 100;
-
-#[derive(Clone, Copy)]
-enum Retained {
-    Events,
-    DeadLetters,
-    /// The longer of both.
-    EventsAndDeadLetters,
-    EventsAndTotals,
-    Totals,
-}
 
 enum MaintenanceEnd {
     Unfinished(String),
@@ -191,28 +148,17 @@ struct Round<'a> {
 
 impl Round<'_> {
     fn all(&mut self, maintained: &mut Maintained) -> Result<(), MaintenanceEnd> {
-        let before = self.before(Retained::Events);
+        let before = Retained::Events.before(self.retention, self.now);
         self.drop_partitions(before, maintained)?;
         for partition in TABLES.iter().flat_map(|table| table.outermost()) {
             self.delete(partition, "stored_at < $1", before, &mut maintained.deleted)?;
         }
-        for (table, condition, kept) in EXPIRED {
-            self.delete(table, condition, self.before(*kept), &mut maintained.deleted)?;
-        }
-        // Dead letters lose their bytes first, and go with the events: until then their numbers are accounted for.
-        let letters = self.before(Retained::DeadLetters);
-        self.in_pieces("dead_letters", EXPIRE_PAYLOADS, letters, &mut maintained.deleted)?;
+        self.delete_all(&ExpiredRows::by_age("($1 AT TIME ZONE 'UTC')::date"), maintained)?;
+        let expire = "UPDATE dead_letters SET headers = NULL, key = NULL, payload = NULL, dropped_at = now(), drop_reason = 'retention'";
+        let letters = Retained::DeadLetters.before(self.retention, self.now);
+        self.in_pieces(("dead_letters", expire), WITH_OLD_PAYLOADS, letters, &mut maintained.deleted)?;
         let are_closed = self.close_gaps(before)?;
-        // Declarations of numbers that no gap shows any more.
-        let closed = "stored_at < $1 AND NOT EXISTS (
-                          SELECT FROM agent_sequences s WHERE s.agent = losses.agent AND s.epoch = losses.epoch
-                                                          AND s.first_seq > losses.last_seq AND s.first_stored_at >= $1)";
-        self.delete("losses", closed, before, &mut maintained.deleted)?;
-        // By now each is one range.
-        for (condition, kept) in [(SUPERSEDED, Retained::Events), (&*nothing_is_left(), Retained::EventsAndTotals)] {
-            let condition = format!("{ENDED} AND {condition}");
-            self.delete("agent_sequences", &condition, self.before(kept), &mut maintained.deleted)?;
-        }
+        self.delete_all(&ExpiredRows::after_gaps(), maintained)?;
         if are_closed { Ok(()) } else { Err(MaintenanceEnd::Unfinished("series of numbers are in use".to_owned())) }
     }
 
@@ -237,18 +183,6 @@ impl Round<'_> {
         Ok(all_closed)
     }
 
-    fn before(&self, kept: Retained) -> DateTime<Utc> {
-        let keep = match kept {
-            Retained::Events => self.retention.events,
-            Retained::DeadLetters => self.retention.dead_letters,
-            Retained::EventsAndDeadLetters => self.retention.events.max(self.retention.dead_letters),
-            Retained::EventsAndTotals => self.retention.events.max(self.retention.totals),
-            Retained::Totals => self.retention.totals,
-        };
-        let keep = TimeDelta::from_std(keep).unwrap_or(TimeDelta::MAX);
-        self.now.checked_sub_signed(keep).unwrap_or(DateTime::UNIX_EPOCH)
-    }
-
     /// Notes that the database has answered, and ends the round where it is time.
     fn go_on(&self) -> Result<(), MaintenanceEnd> {
         self.progress.count_answer();
@@ -261,6 +195,14 @@ impl Round<'_> {
         Ok(())
     }
 
+    fn delete_all(&mut self, expired: &[ExpiredRows], maintained: &mut Maintained) -> Result<(), MaintenanceEnd> {
+        for ExpiredRows { table, condition, kept } in expired {
+            let before = kept.before(self.retention, self.now);
+            self.delete(table, condition, before, &mut maintained.deleted)?;
+        }
+        Ok(())
+    }
+
     fn delete(
         &mut self,
         table: &'static str,
@@ -268,23 +210,24 @@ impl Round<'_> {
         before: DateTime<Utc>,
         deleted: &mut BTreeMap<&'static str, u64>,
     ) -> Result<(), MaintenanceEnd> {
-        let sql = format!(
-            "DELETE FROM {table} WHERE ctid = ANY (ARRAY (SELECT ctid FROM {table} WHERE {condition} LIMIT $2))"
-        );
-        self.in_pieces(table, &sql, before, deleted)
+        self.in_pieces((table, &format!("DELETE FROM {table}")), condition, before, deleted)
     }
 
-    /// Runs `sql`, which changes at most `$2` rows, until it changes fewer.
+    /// Runs `sql` on the rows of a table that meet the condition, some at a time, until there are fewer.
     fn in_pieces(
         &mut self,
-        table: &'static str,
-        sql: &str,
+        (table, sql): (&'static str, &str),
+        condition: &str,
         before: DateTime<Utc>,
         changed: &mut BTreeMap<&'static str, u64>,
     ) -> Result<(), MaintenanceEnd> {
+        // The condition once more: a row that was found may be updated before it is locked, and it is the new one then that counts.
+        let sql = format!(
+            "{sql} WHERE ctid = ANY (ARRAY (SELECT ctid FROM {table} WHERE {condition} LIMIT $2)) AND ({condition})"
+        );
         loop {
             self.go_on()?;
-            let some = self.client.execute(sql, &[&before, &PIECE])?;
+            let some = self.client.execute(&sql, &[&before, &PIECE])?;
             if some > 0 {
                 *changed.entry(table).or_default() += some;
             }

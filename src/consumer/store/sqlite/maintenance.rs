@@ -1,15 +1,17 @@
 //! Retention in a SQLite file, on a connection of its own, in pieces: no transaction keeps the store waiting for long.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
-use rusqlite::{Connection, Error, ErrorCode, OpenFlags, params};
+use chrono::{DateTime, Utc};
+use rusqlite::{Connection, Error, ErrorCode, OpenFlags, ToSql, Transaction, TransactionBehavior, params};
 
 use super::{MIGRATIONS, text};
 use crate::clock::{Clock as _, SystemClock};
-use crate::consumer::store::tables::{TABLES, nothing_is_left};
+use crate::consumer::store::retention::{ExpiredRows, Retained, WITH_OLD_PAYLOADS};
+use crate::consumer::store::tables::TABLES;
 use crate::consumer::store::{Maintained, Maintenance, Retention, StoreError, StoreProgress};
 
 pub(in crate::consumer::store) struct SqliteMaintenance {
@@ -21,57 +23,26 @@ const BUSY: Duration = Duration::from_secs(1);
 
 const PIECE: usize = 10_000;
 
+/// Most gaps that a transaction closes.
+const GAPS: usize = 1_000;
+
 /// Condition of an expired row of a message. What a clock that is wrong observed after 2100 goes by the time of storing alone, as in
 /// PostgreSQL.
-const ROWS: &str = "(observed_at < ?1 OR observed_at >= '2100') AND stored_at < ?1";
+const ROWS: &str = "(observed_at < $1 OR observed_at >= '2100') AND stored_at < $1";
 
-/// Other tables, and the conditions of expired rows; `?1` is the time before which rows expire.
-const EXPIRED: &[(&str, &str)] = &[
-    // A breach is kept as long as the event that it was last written from.
-    (
-        "breach_state",
-        "raised_at < ?1 AND observed_at < ?1 AND NOT EXISTS (
-             SELECT 1 FROM events e WHERE (e.agent, e.observed_at, e.epoch, e.seq)
-                                        = (breach_state.agent, breach_state.observed_at, breach_state.epoch, breach_state.seq))",
-    ),
-    // What a start left out explains the numbers before it for as long as the topic is read.
-    ("kafka_gaps", "noticed_at < ?1 AND cause NOT IN ('expired_before_start', 'skipped_at_start')"),
-];
-
-/// Series that have stored nothing since `?1`, and of which nothing is declared or kept as a dead letter: a part of one would make
-/// the rest of it a gap.
-const ENDED: &str = "last_stored_at < ?1
-    AND NOT EXISTS (SELECT 1 FROM agent_sequences s WHERE s.agent = agent_sequences.agent AND s.epoch = agent_sequences.epoch
-                                                      AND s.last_stored_at >= ?1)
-    AND NOT EXISTS (SELECT 1 FROM losses l WHERE l.agent = agent_sequences.agent AND l.epoch = agent_sequences.epoch)
-    AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.agent = agent_sequences.agent AND d.epoch = agent_sequences.epoch)";
-
-/// Series of an agent that has stored in another epoch since.
-const SUPERSEDED: &str = "EXISTS (
-    SELECT 1 FROM agent_sequences n WHERE n.agent = agent_sequences.agent AND n.epoch <> agent_sequences.epoch
-                                      AND n.of_samples = agent_sequences.of_samples AND n.last_stored_at >= ?1)";
-
-/// Ranges around a gap that was noticed before `?1` are merged; its declaration can then be deleted.
+/// Ranges before which is a gap that was noticed before `$1`, and the range before that: both are merged, and the declaration of the
+/// gap can then be deleted. A series' last come first: each range is extended by the one after it.
 const CLOSED: &str = "
-    SELECT agent, epoch, first_seq, last_seq, before FROM (
-        SELECT agent, epoch, first_seq, last_seq, first_stored_at,
+    SELECT agent, epoch, first_seq, before FROM (
+        SELECT agent, epoch, first_seq, first_stored_at,
                lag(first_seq) OVER (PARTITION BY agent, epoch ORDER BY first_seq) AS before
         FROM agent_sequences)
-    WHERE first_stored_at < ?1 AND before IS NOT NULL ORDER BY agent, epoch, first_seq DESC";
+    WHERE first_stored_at < ?1 AND before IS NOT NULL ORDER BY agent, epoch, first_seq DESC LIMIT ?2";
 
-const CLOSE_FIRST: &str = "
-    UPDATE agent_sequences SET first_seq = 1
-    WHERE first_stored_at < ?1 AND first_seq > 1 AND NOT EXISTS (
-        SELECT 1 FROM agent_sequences p WHERE p.agent = agent_sequences.agent AND p.epoch = agent_sequences.epoch
-                                          AND p.first_seq < agent_sequences.first_seq)";
-
-const EXPIRE_PAYLOADS: &str = "
-    UPDATE dead_letters SET headers = NULL, key = NULL, payload = NULL, dropped_at = ?2, drop_reason = 'retention'
-    WHERE stored_at < ?1 AND dropped_at IS NULL";
-
-const LOSSES: &str = "stored_at < ?1 AND NOT EXISTS (
-    SELECT 1 FROM agent_sequences s WHERE s.agent = losses.agent AND s.epoch = losses.epoch
-                                      AND s.first_seq > losses.last_seq AND s.first_stored_at >= ?1)";
+/// First ranges of series whose first numbers are missing.
+const WITHOUT_FIRST: &str = "first_stored_at < $1 AND first_seq > 1 AND NOT EXISTS (
+    SELECT 1 FROM agent_sequences p WHERE p.agent = agent_sequences.agent AND p.epoch = agent_sequences.epoch
+                                      AND p.first_seq < agent_sequences.first_seq)";
 
 impl SqliteMaintenance {
     pub(in crate::consumer::store) fn new(path: &Path) -> Self {
@@ -101,7 +72,8 @@ impl Maintenance for SqliteMaintenance {
             self.progress.count_answer();
             self.progress.is_stopped() || clock.monotonic() >= until
         };
-        match all(&connection, retention, now, &ended, &mut maintained) {
+        let deleted = &mut maintained.deleted;
+        match (Round { connection: &connection, retention, now, ended: &ended, deleted }).all() {
             Ok(true) => {}
             Ok(false) => maintained.unfinished = Some("its time was up".to_owned()),
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
@@ -113,95 +85,107 @@ impl Maintenance for SqliteMaintenance {
     }
 }
 
-fn all(
-    connection: &Connection,
-    retention: &Retention,
+struct Round<'a> {
+    connection: &'a Connection,
+    retention: &'a Retention,
     now: DateTime<Utc>,
-    ended: &dyn Fn() -> bool,
-    maintained: &mut Maintained,
-) -> Result<bool, Error> {
-    let before = |keep: Duration| {
-        let before = TimeDelta::from_std(keep).ok().and_then(|keep| now.checked_sub_signed(keep));
-        text(before.unwrap_or(DateTime::UNIX_EPOCH))
-    };
-    let (events, letters) = (before(retention.events), before(retention.dead_letters));
-    let totals = before(retention.totals);
-    let tables = TABLES.iter().map(|table| (table.name(), ROWS, &events));
-    let tables = tables.chain(EXPIRED.iter().map(|(table, condition)| (*table, *condition, &events)));
-    // Dead letters lose their bytes first, and go with the events: until then their numbers are accounted for.
-    let expired = connection.execute(EXPIRE_PAYLOADS, params![letters, text(now)])?;
-    if expired > 0 {
-        *maintained.deleted.entry("dead_letters").or_default() += expired as u64;
-    }
-    let others =
-        [("dead_letters", "stored_at < ?1", (&events).min(&letters)), ("totals", "day < substr(?1, 1, 10)", &totals)];
-    for (table, condition, before) in tables.chain(others) {
-        if !delete(connection, table, condition, before, ended, maintained)? {
-            return Ok(false);
-        }
-    }
-    close_gaps(connection, &events)?;
-    // By now each series that has ended is one range.
-    let (superseded, gone) = (format!("{ENDED} AND {SUPERSEDED}"), format!("{ENDED} AND {}", nothing_is_left()));
-    let last = [
-        ("losses", LOSSES, &events),
-        ("agent_sequences", &superseded, &events),
-        ("agent_sequences", &gone, (&events).min(&totals)),
-    ];
-    for (table, condition, before) in last {
-        if !delete(connection, table, condition, before, ended, maintained)? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    ended: &'a dyn Fn() -> bool,
+    deleted: &'a mut BTreeMap<&'static str, u64>,
 }
 
-fn delete(
-    connection: &Connection,
-    table: &'static str,
-    condition: &str,
-    before: &str,
-    ended: &dyn Fn() -> bool,
-    maintained: &mut Maintained,
-) -> Result<bool, Error> {
-    let sql = format!("DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} WHERE {condition} LIMIT {PIECE})");
-    while !ended() {
-        let gone = connection.execute(&sql, [before])?;
-        if gone > 0 {
-            *maintained.deleted.entry(table).or_default() += gone as u64;
+/// Each function returns false if the round ended before it was done.
+impl Round<'_> {
+    fn all(&mut self) -> Result<bool, Error> {
+        // SQLite numbers parameters as they come.
+        let expire = "UPDATE dead_letters SET headers = NULL, key = NULL, payload = NULL, dropped_at = $now, drop_reason = 'retention'";
+        let (events, letters) = (self.before(Retained::Events), self.before(Retained::DeadLetters));
+        let now = text(self.now);
+        for table in TABLES {
+            if !self.delete(table.name(), ROWS, &events)? {
+                return Ok(false);
+            }
         }
-        if gone < PIECE {
-            return Ok(true);
-        }
+        Ok(self.delete_all(&ExpiredRows::by_age("substr($1, 1, 10)"))?
+            && self.in_pieces(("dead_letters", expire), WITH_OLD_PAYLOADS, &[&now, &letters])?
+            && self.close_gaps(&events)?
+            && self.delete_all(&ExpiredRows::after_gaps())?)
     }
-    Ok(false)
+
+    fn before(&self, kept: Retained) -> String {
+        text(kept.before(self.retention, self.now))
+    }
+
+    fn delete_all(&mut self, expired: &[ExpiredRows]) -> Result<bool, Error> {
+        for ExpiredRows { table, condition, kept } in expired {
+            if !self.delete(table, condition, &self.before(*kept))? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn delete(&mut self, table: &'static str, condition: &str, before: &str) -> Result<bool, Error> {
+        self.in_pieces((table, &format!("DELETE FROM {table}")), condition, &[&before])
+    }
+
+    /// Runs `sql` on the rows of a table that meet the condition, some at a time, until there are fewer.
+    fn in_pieces(
+        &mut self,
+        (table, sql): (&'static str, &str),
+        condition: &str,
+        parameters: &[&dyn ToSql],
+    ) -> Result<bool, Error> {
+        let sql = format!("{sql} WHERE rowid IN (SELECT rowid FROM {table} WHERE {condition} LIMIT {PIECE})");
+        while !(self.ended)() {
+            let some = self.connection.execute(&sql, parameters)?;
+            if some > 0 {
+                *self.deleted.entry(table).or_default() += some as u64;
+            }
+            if some < PIECE {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn close_gaps(&self, before: &str) -> Result<bool, Error> {
+        let first = format!(
+            "UPDATE agent_sequences SET first_seq = 1
+             WHERE rowid IN (SELECT rowid FROM agent_sequences WHERE {WITHOUT_FIRST} LIMIT {GAPS})"
+        );
+        while !(self.ended)() {
+            let transaction = Transaction::new_unchecked(self.connection, TransactionBehavior::Immediate)?;
+            let closed = transaction.execute(&first, [before])?.max(merge(&transaction, before)?);
+            transaction.commit()?;
+            if closed < GAPS {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
 }
 
-/// Merges from the last range of a series to its first: each is extended by the one after it.
-fn close_gaps(connection: &Connection, before: &str) -> Result<(), Error> {
-    let transaction = connection.unchecked_transaction()?;
-    transaction.execute(CLOSE_FIRST, [before])?;
-    {
-        let mut closed = transaction.prepare(CLOSED)?;
-        let rows = closed.query_map([before], |row| {
-            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?, row.get::<_, i64>(4)?))
-        })?;
-        let rows: Vec<(String, String, i64, i64)> = rows.collect::<Result<_, _>>()?;
-        for (agent, epoch, first, before) in rows {
-            transaction.execute(
-                "UPDATE agent_sequences AS s
-                 SET last_seq = max(s.last_seq, gone.last_seq),
-                     identity_conflicts = s.identity_conflicts + gone.identity_conflicts
-                 FROM agent_sequences AS gone
-                 WHERE (gone.agent, gone.epoch, gone.first_seq) = (?1, ?2, ?3)
-                   AND (s.agent, s.epoch, s.first_seq) = (?1, ?2, ?4)",
-                params![agent, epoch, first, before],
-            )?;
-            transaction.execute(
-                "DELETE FROM agent_sequences WHERE agent = ?1 AND epoch = ?2 AND first_seq = ?3",
-                params![agent, epoch, first],
-            )?;
-        }
+/// Closes some gaps between ranges, and returns their number.
+fn merge(transaction: &Transaction<'_>, before: &str) -> Result<usize, Error> {
+    let mut closed = transaction.prepare(CLOSED)?;
+    let rows = closed.query_map(params![before, GAPS as i64], |row| {
+        Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?, row.get::<_, i64>(3)?))
+    })?;
+    let rows: Vec<(String, String, i64, i64)> = rows.collect::<Result<_, _>>()?;
+    for (agent, epoch, first, before) in &rows {
+        transaction.execute(
+            "UPDATE agent_sequences AS s
+             SET last_seq = max(s.last_seq, gone.last_seq),
+                 identity_conflicts = s.identity_conflicts + gone.identity_conflicts
+             FROM agent_sequences AS gone
+             WHERE (gone.agent, gone.epoch, gone.first_seq) = (?1, ?2, ?3)
+               AND (s.agent, s.epoch, s.first_seq) = (?1, ?2, ?4)",
+            params![agent, epoch, first, before],
+        )?;
+        transaction.execute(
+            "DELETE FROM agent_sequences WHERE agent = ?1 AND epoch = ?2 AND first_seq = ?3",
+            params![agent, epoch, first],
+        )?;
     }
-    transaction.commit()
+    Ok(rows.len())
 }

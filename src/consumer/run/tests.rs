@@ -1,0 +1,154 @@
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use rdkafka::config::ClientConfig;
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
+use tempfile::TempDir;
+
+use super::*;
+use crate::config::Layers;
+use crate::consumer::config::Directories;
+
+const EVENTS: &str = "events";
+const SAMPLES: &str = "samples";
+
+/// A broker with two topics of one partition, and a database in a file.
+struct World {
+    mock: MockCluster<'static, DefaultProducerContext>,
+    directory: TempDir,
+    stop: AtomicBool,
+}
+
+impl World {
+    fn new() -> Self {
+        let mock = MockCluster::new(1).unwrap();
+        mock.create_topic(EVENTS, 1, 1).unwrap();
+        mock.create_topic(SAMPLES, 1, 1).unwrap();
+        Self { mock, directory: tempfile::tempdir().unwrap(), stop: AtomicBool::new(false) }
+    }
+
+    fn settings(&self) -> Settings {
+        let text = format!(
+            "[kafka]\nbrokers = '{}'\ntopic = '{EVENTS}'\n[topics]\nsamples = '{SAMPLES}'\n[store]\nurl = 'sqlite:{}'\n",
+            self.mock.bootstrap_servers(),
+            self.database().display()
+        );
+        Settings::new(&Layers::from_text("consumer.toml", &text), &Directories::default()).unwrap()
+    }
+
+    fn database(&self) -> std::path::PathBuf {
+        self.directory.path().join("h.db")
+    }
+
+    fn sql(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(self.database()).unwrap()
+    }
+
+    /// Sends messages that are no events: each becomes a dead letter.
+    fn produce(&self, topic: &str, count: usize) {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", self.mock.bootstrap_servers());
+        let producer: BaseProducer = config.create().unwrap();
+        for _ in 0..count {
+            let record: BaseRecord<'_, (), [u8]> = BaseRecord::to(topic).partition(0).payload(b"x");
+            producer.send(record).map_err(|(error, _)| error).unwrap();
+        }
+        producer.flush(Duration::from_secs(10)).unwrap();
+    }
+}
+
+/// Runs rounds until `is_done`, at most 20 s.
+fn rounds_until(consumer: &mut Consumer<'_>, mut is_done: impl FnMut(&Consumer<'_>) -> bool) {
+    let until = Instant::now() + Duration::from_secs(20);
+    while !is_done(consumer) {
+        assert!(
+            Instant::now() < until,
+            "not within 20 s: {:?}",
+            consumer.topics.iter().map(|t| t.state).collect::<Vec<_>>()
+        );
+        assert!(consumer.round().is_ok_and(|goes_on| goes_on));
+    }
+}
+
+fn next_offset(world: &World, topic: &str) -> Option<i64> {
+    let sql = "SELECT next_offset FROM kafka_offsets WHERE kafka_topic = ?1";
+    world.sql().query_row(sql, [topic], |row| row.get(0)).ok()
+}
+
+/// Takes what comes for both topics, until `is_done`, as the loop does between two rounds.
+fn collect(consumer: &mut Consumer<'_>, mut is_done: impl FnMut(&Consumer<'_>) -> bool) {
+    let until = Instant::now() + Duration::from_secs(20);
+    while !is_done(consumer) {
+        assert!(Instant::now() < until, "not within 20 s");
+        let Consumer { topics, member, pulse, .. } = consumer;
+        assert!(read(topics, LINGER, || pulse.now(), |timeout| member.poll(timeout)).is_none());
+    }
+}
+
+fn are_read(consumer: &Consumer<'_>) -> bool {
+    consumer.topics.iter().all(Topic::is_reading)
+}
+
+#[test]
+fn a_topic_whose_database_is_elsewhere_is_paused_until_it_is_placed() {
+    let (world, mut observer) = (World::new(), |_: &StoredEvent<'_>| {});
+    let settings = world.settings();
+    let mut consumer = Consumer::new(&settings, Options::default(), &mut observer, &world.stop).unwrap();
+    world.produce(EVENTS, 3);
+    rounds_until(&mut consumer, |_| next_offset(&world, EVENTS) == Some(3));
+    rounds_until(&mut consumer, are_read);
+    world.sql().execute("UPDATE kafka_offsets SET topic_generation = 7 WHERE kafka_topic = ?1", [EVENTS]).unwrap();
+    world.produce(EVENTS, 1);
+    rounds_until(&mut consumer, |consumer| !consumer.topics[0].state.is_placed());
+    world.produce(EVENTS, 5);
+    world.produce(SAMPLES, 1);
+    // The other one is read.
+    let mut polled = Vec::new();
+    let until = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < until {
+        if let Polled::Record(at, _) = consumer.member.poll(LINGER) {
+            polled.push(at.topic);
+        }
+    }
+    assert_eq!(polled, [1]);
+    rounds_until(&mut consumer, |_| next_offset(&world, EVENTS) == Some(9));
+    consumer.end();
+}
+
+#[test]
+fn after_a_stop_no_topic_is_placed() {
+    let (world, mut observer) = (World::new(), |_: &StoredEvent<'_>| {});
+    let settings = world.settings();
+    let mut consumer = Consumer::new(&settings, Options::default(), &mut observer, &world.stop).unwrap();
+    rounds_until(&mut consumer, are_read);
+    world.stop.store(true, Ordering::Relaxed);
+    consumer.unplace_all();
+    consumer.round().unwrap();
+    assert_eq!(consumer.topics.iter().filter(|topic| topic.state.is_placed()).count(), 0);
+    consumer.end();
+}
+
+/// What is in hand is stored if the database takes it; its time to do so is one for all topics.
+#[test]
+fn an_end_waits_for_the_database_once() {
+    let (world, mut observer) = (World::new(), |_: &StoredEvent<'_>| {});
+    let settings = world.settings();
+    for is_locked in [false, true] {
+        world.stop.store(false, Ordering::Relaxed);
+        let mut consumer = Consumer::new(&settings, Options::default(), &mut observer, &world.stop).unwrap();
+        rounds_until(&mut consumer, are_read);
+        world.produce(EVENTS, 1);
+        world.produce(SAMPLES, 1);
+        collect(&mut consumer, |consumer| consumer.topics.iter().all(Topic::is_collecting));
+        let lock = world.sql();
+        if is_locked {
+            lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+        }
+        let began = Instant::now();
+        world.stop.store(true, Ordering::Relaxed);
+        consumer.end();
+        assert!(began.elapsed() < STOP_MAX * 2 - Duration::from_secs(1), "{:?}", began.elapsed());
+        assert_eq!([next_offset(&world, EVENTS), next_offset(&world, SAMPLES)], [Some(1), Some(1)], "{is_locked}");
+    }
+}

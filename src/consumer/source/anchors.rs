@@ -1,0 +1,94 @@
+//! Known records of a partition, read again to see that its topic is still the same: by a short-lived client beside the member, on
+//! a thread of its own.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message as _;
+
+use super::{Source, list};
+use crate::clock::{Clock as _, SystemClock};
+use crate::consumer::batch::Fingerprint;
+use crate::consumer::checkpoint::{AnchorRecord, Checkpoint};
+use crate::kafka::Reports;
+
+pub(in crate::consumer) type Known = BTreeMap<i32, Vec<AnchorRecord>>;
+
+/// Time in which old records must have been read again.
+const AGAIN_MAX: Duration = Duration::from_secs(8);
+
+impl Source {
+    /// Reads again the known records of these partitions: the newest of each, and where that is gone the older one. The channel closes without a value if the records can't be read.
+    pub(in crate::consumer) fn read_again(
+        &self,
+        topic: usize,
+        known: &BTreeMap<i32, Checkpoint>,
+    ) -> Result<Receiver<Known>, String> {
+        let client = self.client_apart(&[("fetch.message.max.bytes", "16384")])?;
+        let wanted: BTreeMap<i32, Vec<i64>> = known
+            .iter()
+            .map(|(partition, checkpoint)| (*partition, checkpoint.known().map(|print| print.offset).collect()))
+            .collect();
+        let (sender, receiver) = mpsc::channel();
+        let topic = self.name(topic).to_owned();
+        let read = move || {
+            if let Some(found) = read_known(&client, &topic, &wanted) {
+                // After a rebalance the receiver is gone.
+                let _ = sender.send(found);
+            }
+        };
+        std::thread::Builder::new().name("anchors".into()).spawn(read).map_err(|e| e.to_string())?;
+        Ok(receiver)
+    }
+}
+
+/// Reads the records at `wanted` offsets in turn, until there is one; `None` if one stays unknown.
+fn read_known(client: &BaseConsumer<Reports>, topic: &str, wanted: &BTreeMap<i32, Vec<i64>>) -> Option<Known> {
+    let until = SystemClock::default().monotonic() + AGAIN_MAX;
+    let mut found: Known = wanted.keys().map(|partition| (*partition, Vec::new())).collect();
+    for turn in 0.. {
+        let is_open = |partition| found[&partition].iter().all(|now| *now == AnchorRecord::Gone);
+        let offsets = wanted.iter().filter_map(|(partition, offsets)| Some((*partition, *offsets.get(turn)?)));
+        let offsets: BTreeMap<i32, i64> = offsets.filter(|(partition, _)| is_open(*partition)).collect();
+        if offsets.is_empty() {
+            break;
+        }
+        client.assign(&list(topic, &offsets).ok()?).ok()?;
+        for (partition, record) in read_each(client, &offsets, until)? {
+            found.entry(partition).or_default().push(record);
+        }
+    }
+    Some(found)
+}
+
+fn read_each(
+    client: &BaseConsumer<Reports>,
+    offsets: &BTreeMap<i32, i64>,
+    until: Duration,
+) -> Option<BTreeMap<i32, AnchorRecord>> {
+    let clock = SystemClock::default();
+    let mut found = BTreeMap::new();
+    while clock.monotonic() < until {
+        match client.poll(Duration::from_millis(100)) {
+            Some(Ok(message)) if offsets.get(&message.partition()) == Some(&message.offset()) => {
+                let timestamp_ms = message.timestamp().to_millis();
+                let print = Fingerprint::new(message.offset(), timestamp_ms, message.key(), message.payload());
+                found.entry(message.partition()).or_insert(AnchorRecord::Record(print));
+            }
+            Some(Ok(message)) => {
+                found.entry(message.partition()).or_insert(AnchorRecord::Gone);
+            }
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                found.entry(partition).or_insert(AnchorRecord::Gone);
+            }
+            Some(Err(_)) | None => {}
+        }
+        if found.len() >= offsets.len() {
+            return Some(found);
+        }
+    }
+    None
+}

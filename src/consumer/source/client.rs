@@ -1,0 +1,65 @@
+//! Properties of the clients: what is fixed, then what the operator sets, then our defaults.
+
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::BaseConsumer;
+
+use crate::config::Invalid;
+use crate::kafka::Connection;
+
+/// Properties of a client that is no member of the group, and reads again what was read before or can't be read.
+pub(super) const FIXED_APART: &[(&str, &str)] = &[
+    ("enable.auto.commit", "false"),
+    ("enable.auto.offset.store", "false"),
+    ("auto.offset.reset", "earliest"),
+    ("enable.partition.eof", "true"),
+    ("check.crcs", "true"),
+    ("isolation.level", "read_committed"),
+    ("queued.min.messages", "1"),
+    ("queued.max.messages.kbytes", "1024"),
+];
+
+/// Properties that no setting may change: exactly-once depends on each.
+pub(super) const FIXED: &[(&str, &str)] = &[
+    ("enable.auto.commit", "false"),
+    ("enable.auto.offset.store", "false"),
+    // The program places every partition; a reset behind its back would rewind, and guard 1 would skip what is new.
+    ("auto.offset.reset", "error"),
+    ("check.crcs", "true"),
+    ("isolation.level", "read_committed"),
+    ("group.protocol", "classic"),
+    ("queued.max.messages.kbytes", "4096"),
+];
+
+const DEFAULTS: &[(&str, &str)] = &[
+    ("session.timeout.ms", "10000"),
+    ("heartbeat.interval.ms", "2000"),
+    // Longest time that a rebalance waits for a member that is in a call of the store.
+    ("max.poll.interval.ms", "90000"),
+    ("topic.metadata.refresh.interval.ms", "30000"),
+    ("partition.assignment.strategy", "range"),
+    ("queued.min.messages", "1000"),
+    // The default, a second of rest once its queue is full, would be most of the time.
+    ("fetch.queue.backoff.ms", "10"),
+    // A compressed fetch takes ten to twenty-five times as much memory here. The third value lets the second be so small.
+    ("fetch.message.max.bytes", "131072"),
+    ("fetch.max.bytes", "131072"),
+    ("message.max.bytes", "131072"),
+    ("reconnect.backoff.max.ms", "10000"),
+];
+
+/// Checks that librdkafka accepts these properties, and that the files that they name are there. An error names the key.
+pub(in crate::consumer) fn check_client(connection: &Connection, group: &str) -> Result<(), Invalid> {
+    connection.check::<BaseConsumer>(|connection| client(connection, group, FIXED))
+}
+
+/// Returns the fixed properties, then the operator's, then our defaults.
+pub(super) fn client(connection: &Connection, group: &str, fixed: &[(&str, &str)]) -> Result<ClientConfig, String> {
+    let mut config = connection.client(fixed)?;
+    config.set("group.id", group);
+    for (name, value) in DEFAULTS {
+        if config.get(name).is_none() {
+            config.set(*name, *value);
+        }
+    }
+    Ok(config)
+}

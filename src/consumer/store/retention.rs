@@ -1,0 +1,112 @@
+//! Rows that have expired, in the SQL that all databases take. `$1` is the time before which rows expire.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::Retention;
+use super::tables::TABLES;
+
+/// Time for which rows are kept.
+#[derive(Clone, Copy)]
+pub(super) enum Retained {
+    Events,
+    DeadLetters,
+    /// The longer of both.
+    EventsAndDeadLetters,
+    EventsAndTotals,
+    Totals,
+}
+
+/// Rows of one table that go.
+pub(super) struct ExpiredRows {
+    pub(super) table: &'static str,
+    pub(super) condition: String,
+    pub(super) kept: Retained,
+}
+
+/// Numbers of agents: gaps are closed first, from then on each series that has ended is one range.
+const ENDED: &str = "last_stored_at < $1
+    AND NOT EXISTS (SELECT 1 FROM agent_sequences s WHERE s.agent = agent_sequences.agent AND s.epoch = agent_sequences.epoch
+                                                      AND s.last_stored_at >= $1)
+    AND NOT EXISTS (SELECT 1 FROM losses l WHERE l.agent = agent_sequences.agent AND l.epoch = agent_sequences.epoch)
+    AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.agent = agent_sequences.agent AND d.epoch = agent_sequences.epoch)";
+
+/// Series, see [`ENDED`], of an agent that has stored in another epoch since.
+const SUPERSEDED: &str = "EXISTS (
+    SELECT 1 FROM agent_sequences n WHERE n.agent = agent_sequences.agent AND n.epoch <> agent_sequences.epoch
+                                      AND n.of_samples = agent_sequences.of_samples AND n.last_stored_at >= $1)";
+
+/// Dead letters that have lost neither their bytes nor themselves.
+pub(super) const WITH_OLD_PAYLOADS: &str = "stored_at < $1 AND dropped_at IS NULL";
+
+impl Retained {
+    /// Returns the time before which rows expire.
+    pub(super) fn before(self, retention: &Retention, now: DateTime<Utc>) -> DateTime<Utc> {
+        let keep: Duration = match self {
+            Self::Events => retention.events,
+            Self::DeadLetters => retention.dead_letters,
+            Self::EventsAndDeadLetters => retention.events.max(retention.dead_letters),
+            Self::EventsAndTotals => retention.events.max(retention.totals),
+            Self::Totals => retention.totals,
+        };
+        let keep = TimeDelta::from_std(keep).unwrap_or(TimeDelta::MAX);
+        now.checked_sub_signed(keep).unwrap_or(DateTime::UNIX_EPOCH)
+    }
+}
+
+impl ExpiredRows {
+    fn new(table: &'static str, condition: impl Into<String>, kept: Retained) -> Self {
+        Self { table, condition: condition.into(), kept }
+    }
+
+    /// Rows that go by their own age. `day`: the day of `$1`, in this database's SQL.
+    pub(super) fn by_age(day: &str) -> [Self; 4] {
+        [
+            // Dead letters lose their bytes first, and go with the events: until then their numbers are accounted for.
+            Self::new("dead_letters", "stored_at < $1", Retained::EventsAndDeadLetters),
+            // A breach is kept as long as the event that it was last written from.
+            Self::new(
+                "breach_state",
+                "raised_at < $1 AND observed_at < $1 AND NOT EXISTS (
+                     SELECT 1 FROM events e WHERE (e.agent, e.observed_at, e.epoch, e.seq)
+                         = (breach_state.agent, breach_state.observed_at, breach_state.epoch, breach_state.seq))",
+                Retained::Events,
+            ),
+            // What a start left out explains the numbers before it for as long as the topic is read.
+            Self::new(
+                "kafka_gaps",
+                "noticed_at < $1 AND cause NOT IN ('expired_before_start', 'skipped_at_start')",
+                Retained::Events,
+            ),
+            Self::new("totals", format!("day < {day}"), Retained::Totals),
+        ]
+    }
+
+    /// Rows that go once old gaps are closed: declarations of numbers that no gap shows any more, then the series that have stored
+    /// nothing since `$1`, and of which nothing is declared or kept as a dead letter: a part of one would make the rest of it a gap.
+    pub(super) fn after_gaps() -> [Self; 3] {
+        [
+            Self::new(
+                "losses",
+                "stored_at < $1 AND NOT EXISTS (
+                     SELECT 1 FROM agent_sequences s WHERE s.agent = losses.agent AND s.epoch = losses.epoch
+                                                       AND s.first_seq > losses.last_seq AND s.first_stored_at >= $1)",
+                Retained::Events,
+            ),
+            Self::new("agent_sequences", format!("{ENDED} AND {SUPERSEDED}"), Retained::Events),
+            Self::new("agent_sequences", format!("{ENDED} AND {}", nothing_is_left()), Retained::EventsAndTotals),
+        ]
+    }
+}
+
+/// Returns the condition that the agent of a row of `agent_sequences` has no row left. Its series is kept until then, and as long as its
+/// totals may be: its numbers keep what comes again from being counted again.
+fn nothing_is_left() -> String {
+    let names = TABLES.iter().map(|table| table.name()).chain(["breach_state"]);
+    // The offset keeps PostgreSQL from a join with all rows of these tables: an agent's are looked up in the primary key.
+    let gone = names.map(|name| {
+        format!("NOT EXISTS (SELECT 1 FROM {name} r WHERE r.agent = agent_sequences.agent LIMIT 1 OFFSET 0)")
+    });
+    gone.collect::<Vec<_>>().join(" AND ")
+}
