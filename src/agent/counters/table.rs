@@ -71,6 +71,7 @@ impl LinkTable {
                 let entry = Entry { link, attachment, bits, watched, seen: true, ask_speed: watched };
                 self.entries.insert(at, entry);
                 self.stirred = true;
+                self.doubt_speeds_above([attachment]);
             }
             Ok(at) => {
                 let entry = &mut self.entries[at];
@@ -81,8 +82,9 @@ impl LinkTable {
                 }
                 let changed = entry.link != link || entry.watched != watched;
                 entry.ask_speed = watched && (entry.ask_speed || changed);
-                self.stirred |= changed || entry.attachment != attachment;
-                entry.attachment = attachment;
+                let attached_before = std::mem::replace(&mut entry.attachment, attachment);
+                let stirs = changed || attached_before != attachment;
+                self.stirred |= stirs;
                 let was_watched = std::mem::replace(&mut entry.watched, watched);
                 let old = std::mem::replace(&mut entry.link, link.clone());
                 let change = match (was_watched, watched) {
@@ -92,6 +94,9 @@ impl LinkTable {
                     (false, false) => None,
                 };
                 self.changes.extend(change);
+                if stirs {
+                    self.doubt_speeds_above([attached_before, attachment]);
+                }
             }
         }
     }
@@ -103,12 +108,19 @@ impl LinkTable {
         }
     }
 
+    /// Marks the speeds of bonds and teams to be asked for again, which are sums of their ports': a port came, went or changed.
+    fn doubt_speeds_above(&mut self, ports: impl IntoIterator<Item = Attachment>) {
+        ports.into_iter().filter_map(|port| port.aggregate).for_each(|aggregate| self.doubt_speed(aggregate));
+    }
+
     pub(super) fn remove(&mut self, ifindex: u32) {
         let Ok(at) = self.position(ifindex) else { return };
         self.stirred = true;
-        if self.entries.remove(at).watched {
+        let Entry { watched, attachment, .. } = self.entries.remove(at);
+        if watched {
             self.changes.push(LinkChange::Removed(ifindex, Left::Gone));
         }
+        self.doubt_speeds_above([attachment]);
     }
 
     /// Begins a reading of the whole table: links that are neither put nor kept before [`sweep`](Self::sweep) are removed.
@@ -126,15 +138,12 @@ impl LinkTable {
     /// Ends a reading of the whole table. Removals come before what was put since the mark, so that names are free again.
     pub(super) fn sweep(&mut self) {
         let put = self.changes.len() - self.changes_before;
-        let Self { changes, stirred, .. } = self;
-        self.entries.retain(|entry| {
-            *stirred |= !entry.seen;
-            if !entry.seen && entry.watched {
-                changes.push(LinkChange::Removed(entry.link.ifindex, Left::Gone));
-            }
-            entry.seen
-        });
+        let gone: Vec<Entry> = self.entries.extract_if(.., |entry| !entry.seen).collect();
+        self.stirred |= !gone.is_empty();
+        let removed = gone.iter().filter(|entry| entry.watched);
+        self.changes.extend(removed.map(|entry| LinkChange::Removed(entry.link.ifindex, Left::Gone)));
         self.changes[self.changes_before..].rotate_left(put);
+        self.doubt_speeds_above(gone.iter().map(|entry| entry.attachment));
     }
 
     pub(super) fn watches(&self, ifindex: u32) -> bool {
@@ -464,6 +473,44 @@ mod tests {
         assert_eq!(report(&mut table, &known, 161), []);
         table.doubt_speed(3);
         assert_eq!(report(&mut table, &known, 162), [slower(veth())]);
+    }
+
+    #[test]
+    fn the_speed_of_a_bond_is_asked_again_when_its_ports_change() {
+        let (mut table, known) = (table(), Known::default());
+        let bond = || LinkInfo { kind: LinkKind::Bond, ..link(9, "eth9") };
+        // Not watched, as a port usually is not.
+        let port = |ifindex, up| LinkInfo { enslaved: true, up, ..link(ifindex, "old0") };
+        let (of_bond, free) = (Attachment { lower: None, aggregate: Some(9) }, Attachment::default());
+        table.put(bond(), free);
+        assert_eq!(report(&mut table, &known, 0), [LinkChange::Added(bond(), Came::Appeared)], "without a speed");
+        known.asked();
+        let mut second = 0;
+        let mut is_asked = |what: &str, table: &mut LinkTable| {
+            second += 1;
+            known.mbps.set(Some(second * 100));
+            let changes = report(table, &known, second);
+            assert_eq!(changes, [LinkChange::Changed(LinkInfo { speed: speed(second * 100), ..bond() })], "{what}");
+            assert_eq!(known.asked(), ["eth9"], "{what}");
+        };
+        table.put(port(2, true), of_bond);
+        is_asked("a port appeared", &mut table);
+        table.put(port(2, false), of_bond);
+        is_asked("it went down", &mut table);
+        table.put(LinkInfo { enslaved: false, ..port(2, true) }, free);
+        is_asked("it left the bond", &mut table);
+        table.put(port(2, true), of_bond);
+        is_asked("it joined again", &mut table);
+        table.remove(2);
+        is_asked("it is gone", &mut table);
+        table.put(port(3, true), of_bond);
+        is_asked("another one", &mut table);
+        table.mark();
+        table.keep(9);
+        table.sweep();
+        is_asked("it is gone without a word", &mut table);
+        assert_eq!(report(&mut table, &known, 20), []);
+        assert_eq!(known.asked(), [""; 0], "nothing changed");
     }
 
     #[test]
