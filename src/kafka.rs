@@ -16,7 +16,7 @@ use rdkafka::error::KafkaError;
 use serde::Deserialize;
 
 pub use self::advertised::unreachable_broker;
-pub use self::errors::{explained, missing_topic, not_created, refusal, without_timing};
+pub use self::errors::{ClientError, explained, missing_topic, not_created, refusal, without_timing};
 pub use self::reports::Reports;
 use crate::config::{Invalid, SecretFile, check_readable, fingerprint, located, quoted, secret};
 use crate::units::{counted, lasting};
@@ -160,11 +160,11 @@ impl Connection {
     /// read, and librdkafka makes a client of what `configure` returns. Does not contact a broker.
     pub fn check<C: FromClientConfig>(
         &self,
-        configure: impl FnOnce(&Self) -> Result<ClientConfig, String>,
+        configure: impl FnOnce(&Self) -> Result<ClientConfig, ClientError>,
     ) -> Result<(), Invalid> {
         self.check_files()?;
-        let refused = |why| Invalid::new("kafka", why);
-        let mut config = configure(self).map_err(refused)?;
+        let refused = |why: String| Invalid::new("kafka", why);
+        let mut config = configure(self).map_err(|error| refused(error.into()))?;
         config.remove("bootstrap.servers");
         config.create::<C>().map(drop).map_err(|error| refused(not_created(&error)))
     }
@@ -173,8 +173,8 @@ impl Connection {
         self.named_files().try_for_each(|(key, file)| check_readable(key, file))
     }
 
-    pub fn client(&self, ours: &[(&str, &str)]) -> Result<ClientConfig, String> {
-        self.check_files().map_err(|Invalid { key, message }| format!("{key}: {message}"))?;
+    pub fn client(&self, ours: &[(&str, &str)]) -> Result<ClientConfig, ClientError> {
+        self.check_files().map_err(|Invalid { key, message }| ClientError::File(format!("{key}: {message}")))?;
         let mut client = ClientConfig::new();
         for (name, value) in &self.properties {
             client.set(name, value);
@@ -191,13 +191,13 @@ impl Connection {
             client.set("enable.metrics.push", "false");
         }
         if let Some(tls) = &self.tls {
-            tls.configure(&mut client)?;
+            tls.configure(&mut client).map_err(ClientError::File)?;
         }
         if let Some(Sasl { mechanism, username, password }) = &self.sasl {
             client
                 .set("sasl.mechanisms", mechanism)
                 .set("sasl.username", username)
-                .set("sasl.password", password.read()?);
+                .set("sasl.password", password.read().map_err(ClientError::File)?);
         }
         for (name, value) in ours {
             client.set(*name, *value);
@@ -210,11 +210,6 @@ impl Connection {
     /// Returns a fingerprint of the certificates' and secrets' content: after a rotation, only a new client uses the new ones.
     pub fn files(&self) -> u64 {
         fingerprint(self.named_files().map(|(_, file)| file))
-    }
-
-    /// Returns whether a certificate or secret is read from a file.
-    pub fn names_files(&self) -> bool {
-        self.named_files().next().is_some()
     }
 
     fn named_files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
@@ -472,10 +467,33 @@ mod tests {
         let connection = connection(RawConnection { tls: Some(tls), ..RawConnection::default() }).unwrap();
         let Invalid { key, message } = check(&connection).unwrap_err();
         assert!(key == "kafka.tls.ca_file" && message.contains("ca.pem cannot be read"), "{key} {message}");
-        assert!(connection.client(&[]).unwrap_err().starts_with("kafka.tls.ca_file: "));
+        assert!(
+            matches!(connection.client(&[]), Err(ClientError::File(why)) if why.starts_with("kafka.tls.ca_file: "))
+        );
         std::fs::write(&ca, "nonsense").unwrap();
         assert!(connection.client(&[]).is_ok());
         assert!(check(&connection).unwrap_err().message.contains("librdkafka refuses"), "librdkafka reads it too");
+    }
+
+    #[test]
+    fn an_error_says_whether_it_is_about_a_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let ca = directory.path().join("ca.pem");
+        let error = |properties: &[(&str, i64)]| {
+            let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), toml::Value::Integer(*value)));
+            let tls = Some(RawTls { ca_file: Some(ca.display().to_string()), ..RawTls::default() });
+            let raw = RawConnection { tls, properties: properties.collect(), ..RawConnection::default() };
+            let config = connection(raw).unwrap().client(&[])?;
+            let created = config.create::<BaseProducer>();
+            Err::<(), _>(ClientError::of::<BaseProducer>(&created.map(drop).unwrap_err(), &config))
+        };
+        let never_works = [("reconnect.backoff.ms", 5_000), ("reconnect.backoff.max.ms", 100)];
+        assert!(matches!(error(&[]), Err(ClientError::File(_))), "it is not there");
+        std::fs::write(&ca, "nonsense").unwrap();
+        assert!(matches!(error(&[]), Err(ClientError::File(_))), "it is no certificate");
+        assert!(matches!(error(&never_works), Err(ClientError::Refused(_))), "another file would not help");
+        std::fs::copy(openssl_probe::probe().cert_file.expect("the system has a CA"), &ca).unwrap();
+        assert!(matches!(error(&never_works), Err(ClientError::Refused(_))));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _,
 
 use super::Window;
 use crate::config::Invalid;
-use crate::kafka::{self, Connection};
+use crate::kafka::{self, ClientError, Connection};
 use crate::wire::{Headers, Message};
 
 /// Required by the promises; see `Connection::client` for the settings of both programs.
@@ -97,7 +97,7 @@ impl Producer {
         connection.check::<BaseProducer>(|connection| Self::config(connection, window, tuning))
     }
 
-    fn config(connection: &Connection, window: Window, tuning: Tuning) -> Result<ClientConfig, String> {
+    fn config(connection: &Connection, window: Window, tuning: Tuning) -> Result<ClientConfig, ClientError> {
         let Tuning { batch_max, one_by_one, patient } = tuning;
         let mut config = connection.client(FIXED)?;
         let times = if patient || window.patient { PATIENT } else { PROMPT };

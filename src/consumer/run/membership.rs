@@ -6,7 +6,7 @@ use super::pulse::Pulse;
 use crate::consumer::backoff::Backoff;
 use crate::consumer::config::Settings;
 use crate::consumer::source::{Polled, Source, TopicPartition};
-use crate::kafka::LogThrottle;
+use crate::kafka::{ClientError, LogThrottle};
 use crate::units::lasting;
 
 /// Longest time without partitions after an error, while a broker answers.
@@ -31,7 +31,7 @@ pub(super) struct Member {
 }
 
 impl Member {
-    pub(super) fn join(settings: &Settings) -> Result<Self, String> {
+    pub(super) fn join(settings: &Settings) -> Result<Self, ClientError> {
         Ok(Self {
             source: source(settings)?,
             topics: settings.membership().topics,
@@ -164,7 +164,7 @@ impl Member {
                 true
             }
             Err(error) => {
-                self.log(&error, now);
+                self.log(&error.to_string(), now);
                 false
             }
         }
@@ -185,7 +185,7 @@ impl Member {
             let now = pulse.step("connecting to Kafka");
             match source(settings) {
                 Ok(source) => return self.replace(source),
-                Err(error) => self.log(&error, now),
+                Err(error) => self.log(&error.to_string(), now),
             }
         }
     }
@@ -196,6 +196,6 @@ impl Member {
     }
 }
 
-fn source(settings: &Settings) -> Result<Source, String> {
+fn source(settings: &Settings) -> Result<Source, ClientError> {
     Source::new(&settings.connection, &settings.membership(), settings.decoder(), settings.give_up)
 }
