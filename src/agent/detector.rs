@@ -12,7 +12,7 @@ use std::time::Duration;
 use self::host::{HostLimit, WatchedLinks};
 pub use self::link::VerdictCounts;
 use self::link::{WatchedLink, event, sample};
-use self::tracker::{DetectionContext, Target, TickTime};
+use self::tracker::{DetectionContext, Target, TickTime, Tracker};
 use crate::agent::counters::filter;
 use crate::agent::counters::{Came, Left, LinkChange, LinkInfo, Reading, Speed};
 use crate::agent::limit::{Limit, Scope, Thresholds, delta};
@@ -91,7 +91,7 @@ impl Detector {
         detections.notices.clear();
         let old = std::mem::replace(&mut self.limits, limits);
         let place = |limit: &Limit| self.limits.iter().position(|new| new.name == limit.name);
-        let stays = |tracker: &tracker::Tracker, scope: &dyn Fn(&Scope) -> bool| {
+        let stays = |tracker: &Tracker, scope: &dyn Fn(&Scope) -> bool| {
             let at = place(&old[tracker.limit])?;
             let limit = &self.limits[at];
             (limit.directions.contains(&tracker.direction) && scope(&limit.scope)).then_some(at)
@@ -138,12 +138,23 @@ impl Detector {
     }
 
     pub fn open_breaches(&self, now: &Stamp) -> Vec<(Breach, Stamp)> {
-        let links = self.links.values().flat_map(|link| {
-            link.trackers.iter().filter_map(|tracker| tracker.open_breach(&self.limits, Target::link(&link.info)))
-        });
+        let open = self.trackers().filter_map(|(tracker, target)| tracker.open_breach(&self.limits, target));
+        open.map(|breach| (breach, now.clone())).chain(self.resume.waiting().iter().cloned()).collect()
+    }
+
+    /// Returns an update of each open breach that has lasted longer than was reported: the last before the agent stops.
+    pub fn last_updates(&self) -> Vec<Body> {
+        let unreported = self.trackers().filter_map(|(tracker, target)| tracker.unreported(&self.limits, target));
+        unreported.map(Body::BreachUpdated).collect()
+    }
+
+    fn trackers(&self) -> impl Iterator<Item = (&Tracker, Target<'_>)> {
+        let links = self
+            .links
+            .values()
+            .flat_map(|link| link.trackers.iter().map(|tracker| (tracker, Target::link(&link.info))));
         let hosts = self.hosts.iter().flat_map(|host| &host.trackers);
-        let hosts = hosts.filter_map(|tracker| tracker.open_breach(&self.limits, Target::host(Speed::default(), "")));
-        links.chain(hosts).map(|breach| (breach, now.clone())).chain(self.resume.waiting().iter().cloned()).collect()
+        links.chain(hosts.map(|tracker| (tracker, Target::host(Speed::default(), ""))))
     }
 
     pub fn links(&self) -> impl Iterator<Item = LinkView<'_>> {

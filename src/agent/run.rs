@@ -316,12 +316,12 @@ impl Agent {
         }
     }
 
-    /// Registers the last event and flushes for a bounded time; events that Kafka does not take stay for the next start.
+    /// Registers the last events and flushes for a bounded time; events that Kafka does not take stay for the next start.
     fn finish(mut self, control: &Control) -> Outcome {
         self.service.stops();
         self.vitals.ending = true;
         let reason = if control.stop() { Reason::Signal } else { Reason::Finished };
-        self.add(vec![Body::AgentStopped(lifecycle(Some(reason)))]);
+        self.add_last_events(reason);
         self.system.flush();
         self.publisher.hurry();
         let until = self.clock.monotonic() + FINAL_FLUSH_MAX;
@@ -365,6 +365,12 @@ impl Agent {
         drop(self.system);
         wait_for(self.publisher.close(), &*self.clock);
         outcome
+    }
+
+    fn add_last_events(&mut self, reason: Reason) {
+        let mut last = self.detector.last_updates();
+        last.push(Body::AgentStopped(lifecycle(Some(reason))));
+        self.add(last);
     }
 
     fn stamp(&self) -> Stamp {

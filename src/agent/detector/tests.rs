@@ -379,6 +379,32 @@ fn readings_that_are_not_judged_are_counted_and_logged_at_a_sane_rate() {
 }
 
 #[test]
+fn an_open_breach_that_lasted_longer_than_was_reported_has_a_last_update() {
+    let falls = Limit { clear_hold: SECOND * 5, update_every: SECOND * 4, ..limit("wan", on("eth0")) };
+    let sum = Limit { raise_at: Level::Rate(BitRate::from_bps(9_000)), ..limit("all", host()) };
+    let mut host = Host::new(vec![falls, sum], &[info(2, "eth0")]);
+    let last = |host: &Host| -> Vec<(String, u64)> {
+        let updates = host.detector.last_updates();
+        assert!(updates.iter().all(|body| matches!(body, Body::BreachUpdated(_))), "{updates:?}");
+        updates
+            .iter()
+            .filter_map(Body::breach)
+            .map(|breach| (breach.interface.to_string(), breach.duration_ms))
+            .collect()
+    };
+    assert_eq!(last(&host), []);
+    host.carry(&[(2, OVER)]);
+    assert_eq!(last(&host), [], "raised just now");
+    host.carry(&[(2, OVER)]);
+    host.carry(&[(2, OVER)]);
+    assert_eq!(last(&host), [("eth0".to_owned(), 3_000), ("*".to_owned(), 3_000)]);
+    host.carry(&[(2, BELOW)]);
+    assert_eq!(last(&host), [("eth0".to_owned(), 3_000)], "the other one was cleared");
+    assert_eq!(host.carry(&[(2, BELOW)]), ["breach_updated eth0"]);
+    assert_eq!(last(&host), [], "it was reported, and it fell meanwhile");
+}
+
+#[test]
 fn a_partial_reading_leaves_the_other_links_as_they_are() {
     let mut host = Host::new(vec![limit("wan", on("*"))], &[info(2, "eth0"), info(3, "eth1")]);
     assert_eq!(host.carry(&[(2, OVER), (3, OVER)]), ["breach_raised eth0", "breach_raised eth1"]);
