@@ -5,7 +5,7 @@ mod host;
 mod link;
 mod tracker;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ use crate::units::BitRate;
 // A sum waits for a link's driver at most the longer of these two; then it is judged without the link.
 const HOST_WAIT_MAX: Duration = Duration::from_secs(10);
 const HOST_WAIT_INTERVALS: u32 = 10;
+/// Maximum number of links that a line of the log names.
+const LINKS_NAMED: usize = 8;
 
 #[derive(Debug)]
 pub struct Detector {
@@ -49,7 +51,7 @@ pub enum Notice {
     SpeedUnknown { limit: String, interface: String },
     SpeedKnown { limit: String, interface: String, raise_at: BitRate },
     SpeedDoubted { interface: String, speed: BitRate, rate: BitRate },
-    Unjudged { interface: String, counts: VerdictCounts },
+    Unjudged { interfaces: Vec<String>, counts: VerdictCounts },
 }
 
 #[derive(Clone, Debug)]
@@ -190,10 +192,16 @@ impl Detector {
             host.judge(limits, links, reading.boottime, &mut context);
         }
         let judged_until = hosts.iter().filter_map(HostLimit::judged_until).min().unwrap_or(reading.boottime);
+        let mut unjudged: BTreeMap<VerdictCounts, Vec<String>> = BTreeMap::new();
         for_each_read(links, reading, |link| {
-            link.report_unjudged(reading.boottime, detections);
+            if let Some(counts) = link.take_unlogged(reading.boottime) {
+                unjudged.entry(counts).or_default().push(link.info.name.clone());
+            }
             link.history.forget(judged_until);
         });
+        for (counts, interfaces) in unjudged {
+            detections.notice(Notice::Unjudged { interfaces, counts });
+        }
         for breach in self.resume.overdue(now, |name| self.limits.iter().any(|limit| limit.name == name)) {
             detections.bodies.push(Body::BreachCleared(breach));
         }
@@ -349,9 +357,13 @@ impl fmt::Display for Notice {
                 "{interface} carries {rate}, more than the {speed} of its driver: the speed is doubted and the traffic is judged; \
                  set the right speed in [[link]]"
             ),
-            Self::Unjudged { interface, counts } => {
+            Self::Unjudged { interfaces, counts } => {
                 let counts: Vec<_> = counts.iter().map(|(word, count)| format!("{count} {word}")).collect();
-                write!(f, "{interface}: readings that could not be judged: {}", counts.join(", "))
+                let (named, others) = interfaces.split_at(interfaces.len().min(LINKS_NAMED));
+                let others = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
+                let each = if interfaces.len() > 1 { " of each" } else { "" };
+                let (named, counts) = (named.join(", "), counts.join(", "));
+                write!(f, "{named}{others}: readings{each} that could not be judged: {counts}")
             }
         }
     }

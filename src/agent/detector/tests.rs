@@ -379,6 +379,29 @@ fn readings_that_are_not_judged_are_counted_and_logged_at_a_sane_rate() {
 }
 
 #[test]
+fn one_pause_of_the_host_is_one_line() {
+    let names: Vec<String> = (2..22).map(|nth| format!("eth{nth}")).collect();
+    let links: Vec<LinkInfo> = (2..).zip(&names).map(|(ifindex, name)| info(ifindex, name)).collect();
+    let mut host = Host::new(Vec::new(), &links);
+    let all: Vec<_> = links.iter().map(|link| (link.ifindex, 100)).collect();
+    host.carry(&all);
+    host.second += 10;
+    host.counters.insert(7, 0);
+    host.carry(&all);
+    assert_eq!(
+        host.notices,
+        [
+            "eth2, eth3, eth4, eth5, eth6, eth8, eth9, eth10 and 11 more: readings of each that could not be judged: 1 gap",
+            "eth7: readings that could not be judged: 1 reset"
+        ]
+    );
+    host.second += 70;
+    host.carry(&all[..2]);
+    assert_eq!(host.notices[2], "eth2, eth3: readings of each that could not be judged: 1 gap");
+    assert_eq!(host.notices.len(), 4, "the others were not read: {:?}", host.notices);
+}
+
+#[test]
 fn an_open_breach_that_lasted_longer_than_was_reported_has_a_last_update() {
     let falls = Limit { clear_hold: SECOND * 5, update_every: SECOND * 4, ..limit("wan", on("eth0")) };
     let sum = Limit { raise_at: Level::Rate(BitRate::from_bps(9_000)), ..limit("all", host()) };
