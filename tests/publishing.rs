@@ -250,6 +250,32 @@ fn an_end_with_events_left_says_why() {
 }
 
 #[test]
+fn a_one_shot_command_gives_up_brokers_that_refuse_to_write() {
+    let test = "publishing::a_one_shot_command_gives_up_brokers_that_refuse_to_write";
+    let Some(()) = failpoints::or_skip(test) else { return };
+    let mock = MockCluster::new(1).expect("a mock cluster");
+    mock.create_topic("t", 1, 1).expect("a topic");
+    mock.request_errors(RDKafkaApiKey::Produce, &[TOO_FEW; 10_000]);
+    let directory = tempfile::tempdir().unwrap();
+    let rows = directory.path().join("rows.csv");
+    std::fs::write(&rows, "timestamp,value\n1,10\n2,2000000\n3,10\n").unwrap();
+    let rows = rows.display().to_string();
+    // The last takes longer to wait for room than to wait at its end.
+    for arguments in [
+        &["simulate", "--events", "20"][..],
+        &["replay", &rows, "--limit", "1 Mbit/s", "--publish"],
+        &["simulate", "--events", "100000"],
+    ] {
+        let mut command = failpoints::command(env!("CARGO_BIN_EXE_highwater-agent"), "stalled-s=return(12)");
+        let output = command.args(arguments).args(["-b", &mock.bootstrap_servers(), "-t", "t"]).output().unwrap();
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {err}");
+        let end = err.lines().last().unwrap_or_default();
+        assert!(end.contains("Not enough in-sync replicas: ") && end.contains("min.insync.replicas"), "{err}");
+    }
+}
+
+#[test]
 fn the_connection_is_closed_after_a_while_without_events_and_the_host_is_silent() {
     let test = "publishing::the_connection_is_closed_after_a_while_without_events_and_the_host_is_silent";
     let proxy = Proxy::new("");

@@ -53,7 +53,7 @@ command with these, on the same file, resumes without duplicates (the rows befor
 summary with --from-line 2 sends all of it once more, to fill a topic that was lost, say: the tables have it once.
 
 Exit code: 0 if it went through, 1 if a row stopped it (--strict), more than half of the rows are bad, their order makes no sense,
-or not all was delivered, 69 if Kafka could not be reached.
+or not all was delivered (Kafka refused the rest, or acknowledged none of it for 5 min), 69 if Kafka could not be reached.
 
 Examples:
   highwater-agent replay traffic.csv --bytes-per 5min --limit '5 MB/5min'
@@ -195,7 +195,8 @@ impl Replay {
         match end {
             ReplayEnd::Through | ReplayEnd::Failed(_) => {}
             ReplayEnd::Stopped if self.sends() => {
-                return Err(Failure::failed(format!("interrupted; resume with {resume}")));
+                let why = delivered.obstacle().map(|why| format!(": {why}")).unwrap_or_default();
+                return Err(Failure::failed(format!("interrupted{why}; resume with {resume}")));
             }
             ReplayEnd::Stopped => return Err(Failure::failed("interrupted")),
             ReplayEnd::BadRow(reason) if self.sends() => {

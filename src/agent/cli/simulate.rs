@@ -36,7 +36,8 @@ More than 250 agents take turns, 250 at a time, so that memory stays bounded (64
 
 With --on the traffic is real: the limit is put on an interface of this host, low enough to be exceeded by whatever it carries.
 
-Exit code: 0 if all was delivered, 1 if not, 69 if Kafka could not be reached.
+Exit code: 0 if all was delivered, 1 if not (Kafka refused the rest, or acknowledged none of it for 5 min), 69 if Kafka could not
+be reached.
 
 Examples:
   highwater-agent simulate --dry-run --events 20
