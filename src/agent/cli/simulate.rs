@@ -27,8 +27,9 @@ use crate::units::{BitRate, counted};
 pub(super) const HELP: &str = "\
 A fleet of made-up agents, called sim-000000 and so on: mostly quiet, with bursts of seconds to minutes that come in working hours
 (UTC) more often, counters that begin again, and links that come and go. They go through the same rates, limits, wire format and
-publisher as real ones. Where nothing else is given, 1,000 events of 20 agents are sent as fast as Kafka takes them: a week that
-ends about now. More events make the week busier, fewer make it shorter. Each run adds rows; the traffic depends on --seed.
+publisher as real ones. Where nothing else is given, 1,000 events of 20 agents are sent as fast as Kafka takes them. Their times are
+in the week before now, and end hours to days ago, since how long so many take is not known beforehand; those of --duration 7d end
+now. More events make the week busier, fewer make it shorter. Each run adds rows; the traffic depends on --seed.
 
 A breach is raised after 3 s above --limit, updated every 10 s, and cleared after 5 s below 90 % of it.
 
