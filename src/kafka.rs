@@ -136,7 +136,7 @@ impl Connection {
     /// Validates the configuration. Errors are values that cannot work with any broker.
     pub fn new(raw: RawConnection, credentials: Option<&Path>) -> Result<Self, Invalid> {
         let brokers = raw.brokers.unwrap_or_else(|| errors::DEFAULT_BROKERS.to_owned());
-        brokers.split(',').try_for_each(check_broker)?;
+        check_brokers(&brokers)?;
         let sasl = raw.sasl.map(|sasl| Sasl::new(sasl, credentials)).transpose()?;
         let tls = match raw.tls {
             Some(tls) if tls.enabled == Some(false) => None,
@@ -318,6 +318,11 @@ fn property((name, value): (String, toml::Value)) -> Result<(String, String), In
         Err(KafkaError::ClientConfig(result, ..)) => Err(Invalid::new(key, errors::property_error(result))),
         Err(error) => Err(Invalid::new(key, error.to_string())),
     }
+}
+
+/// Checks a list of brokers: `host:port,host:port`.
+pub fn check_brokers(list: &str) -> Result<(), Invalid> {
+    list.split(',').try_for_each(check_broker)
 }
 
 fn check_broker(broker: &str) -> Result<(), Invalid> {
