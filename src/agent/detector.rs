@@ -52,6 +52,7 @@ pub enum Notice {
     SpeedKnown { limit: String, interface: String, raise_at: BitRate },
     SpeedDoubted { interface: String, speed: BitRate, rate: BitRate },
     Unjudged { interfaces: Vec<String>, counts: VerdictCounts },
+    CountedTwice { interface: String, port: String },
 }
 
 #[derive(Clone, Debug)]
@@ -132,7 +133,7 @@ impl Detector {
             }
         }
         self.interval = interval;
-        self.find_members();
+        self.find_members(detections);
     }
 
     pub fn expect_all_links(&mut self) {
@@ -252,7 +253,7 @@ impl Detector {
             gone.into_iter().for_each(|ifindex| self.remove(ifindex, &Left::Unselected, detections));
         }
         if !reading.changes.is_empty() {
-            self.find_members();
+            self.find_members(detections);
         }
         for_each_read(&mut self.links, reading, |link| link.report_state(reading.boottime, detections));
     }
@@ -304,9 +305,9 @@ impl Detector {
         link.resolve(&self.limits, detections);
     }
 
-    fn find_members(&mut self) {
+    fn find_members(&mut self, detections: &mut Detections) {
         for host in &mut self.hosts {
-            host.find_members(&self.limits, &self.links);
+            host.find_members(&self.limits, &self.links, detections);
         }
     }
 
@@ -356,6 +357,11 @@ impl fmt::Display for Notice {
                 f,
                 "{interface} carries {rate}, more than the {speed} of its driver: the speed is doubted and the traffic is judged; \
                  set the right speed in [[link]]"
+            ),
+            Self::CountedTwice { interface, port } => write!(
+                f,
+                "the sum over the host has bytes of {interface} twice, because {port} is a port of its bridge and counts them too: \
+                 take one of them out of [interfaces], or of the limit's interfaces"
             ),
             Self::Unjudged { interfaces, counts } => {
                 let counts: Vec<_> = counts.iter().map(|(word, count)| format!("{count} {word}")).collect();

@@ -19,7 +19,7 @@ use self::status::Vitals;
 use crate::agent::config::Settings;
 use crate::agent::control::Control;
 use crate::agent::counters::{self, CounterSource, Reading};
-use crate::agent::detector::{Detections, Detector};
+use crate::agent::detector::{Detections, Detector, Notice};
 use crate::agent::event_system::{EventSystem, Observer};
 use crate::agent::journal::{Durability, DurableJournal, Identity, Journal as _, JournalConfig};
 use crate::agent::log_observer::LogObserver;
@@ -406,6 +406,19 @@ fn detector(settings: &Settings) -> Detector {
 
 fn open_source(settings: &Settings) -> Result<Box<dyn CounterSource>, counters::CounterError> {
     counters::open(settings.source.clone(), Path::new("/"), settings.selection())
+}
+
+/// Returns warnings about the links of this host that `settings` watch; none where they cannot be read, as on another host.
+pub fn check_links(settings: &Settings) -> Vec<String> {
+    let (mut reading, mut detections) = (Reading::default(), Detections::default());
+    let clock = SystemClock::default();
+    let Ok(mut source) = open_source(settings) else { return Vec::new() };
+    if source.read(&clock, &mut reading).is_ok() {
+        let now = stamp(&settings.agent, &boot_id(), &clock);
+        detector(settings).observe(&reading, &now, &mut detections);
+    }
+    let twice = detections.notices.iter().filter(|notice| matches!(notice, Notice::CountedTwice { .. }));
+    twice.map(ToString::to_string).collect()
 }
 
 pub fn boot_id() -> String {

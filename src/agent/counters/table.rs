@@ -1,8 +1,9 @@
 //! The table of links: their current state, and the changes not yet reported.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::stacking::{Attachment, holders};
+use super::stacking::{Attachment, holders, reachable};
 use super::{Came, CounterBits, Left, LinkChange, LinkInfo, LinkKind, Speed};
 use crate::agent::counters::filter::{self, InterfaceFilter};
 use crate::units::counted;
@@ -78,7 +79,9 @@ impl LinkTable {
                 entry.seen = true;
                 entry.bits = bits;
                 if entry.watched && watched {
-                    (link.speed, link.counted_by) = (entry.link.speed, entry.link.counted_by.clone());
+                    link.speed = entry.link.speed;
+                    link.counted_by.clone_from(&entry.link.counted_by);
+                    link.partly_counted_by.clone_from(&entry.link.partly_counted_by);
                 }
                 let changed = entry.link != link || entry.watched != watched;
                 entry.ask_speed = watched && (entry.ask_speed || changed);
@@ -221,7 +224,7 @@ impl LinkTable {
         let carriers = self.pppoe_carriers(facts);
         let attached = |ifindex: u32| {
             let entry = self.position(ifindex).ok().map(|at| &self.entries[at]);
-            let Attachment { lower, aggregate } = entry.map(|entry| entry.attachment).unwrap_or_default();
+            let Attachment { lower, aggregate, .. } = entry.map(|entry| entry.attachment).unwrap_or_default();
             let mut attached: Vec<u32> = lower.into_iter().chain(aggregate).collect();
             if entry.is_some_and(|entry| entry.link.kind == LinkKind::Ppp) {
                 attached.extend(&carriers);
@@ -229,12 +232,31 @@ impl LinkTable {
             attached.retain(|ifindex| self.position(*ifindex).is_ok());
             attached
         };
+        let mut ports: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        for entry in &self.entries {
+            if let Some(bridge) = entry.attachment.bridge {
+                ports.entry(bridge).or_default().push(entry.link.ifindex);
+            }
+        }
+        let partly_counted_by = |ifindex: u32| {
+            let wholly = reachable(ifindex, attached);
+            let through_bridges =
+                |link: u32| attached(link).into_iter().chain(ports.get(&link).into_iter().flatten().copied());
+            let mut found = reachable(ifindex, through_bridges);
+            found.retain(|other| *other != ifindex && wholly.binary_search(other).is_err());
+            found
+        };
         let watched = self.entries.iter().enumerate().filter(|(_, entry)| entry.watched);
-        let found: Vec<_> = watched.map(|(at, entry)| (at, holders(entry.link.ifindex, attached))).collect();
-        for (at, counted_by) in found {
+        let found: Vec<_> = watched
+            .map(|(at, Entry { link, .. })| {
+                let partly = if ports.is_empty() { Vec::new() } else { partly_counted_by(link.ifindex) };
+                (at, (holders(link.ifindex, attached), partly))
+            })
+            .collect();
+        for (at, by) in found {
             let link = &mut self.entries[at].link;
-            if link.counted_by != counted_by {
-                link.counted_by = counted_by;
+            if (&link.counted_by, &link.partly_counted_by) != (&by.0, &by.1) {
+                (link.counted_by, link.partly_counted_by) = by;
                 amend(&mut self.changes, link);
             }
         }
@@ -371,7 +393,7 @@ mod tests {
     }
 
     fn beneath(lower: u32) -> Attachment {
-        Attachment { lower: Some(lower), aggregate: None }
+        Attachment { lower: Some(lower), ..Attachment::default() }
     }
 
     #[test]
@@ -481,7 +503,7 @@ mod tests {
         let bond = || LinkInfo { kind: LinkKind::Bond, ..link(9, "eth9") };
         // Not watched, as a port usually is not.
         let port = |ifindex, up| LinkInfo { enslaved: true, up, ..link(ifindex, "old0") };
-        let (of_bond, free) = (Attachment { lower: None, aggregate: Some(9) }, Attachment::default());
+        let (of_bond, free) = (Attachment { aggregate: Some(9), ..Attachment::default() }, Attachment::default());
         table.put(bond(), free);
         assert_eq!(report(&mut table, &known, 0), [LinkChange::Added(bond(), Came::Appeared)], "without a speed");
         known.asked();
@@ -565,13 +587,39 @@ mod tests {
         let bond = LinkInfo { kind: LinkKind::Bond, ..link(9, "bond0") };
         table.put(bond.clone(), Attachment::default());
         let port = LinkInfo { enslaved: true, ..link(2, "old0") };
-        table.put(port, Attachment { lower: None, aggregate: Some(9) });
+        table.put(port, Attachment { aggregate: Some(9), ..Attachment::default() });
         let expected =
             [LinkChange::Added(bond, Came::Appeared), LinkChange::Changed(counted_by(5, "wan", &[2, 3, 4, 9]))];
         assert_eq!(report(&mut table, &known, 1), expected);
         table.remove(3);
         assert_eq!(report(&mut table, &known, 2), [LinkChange::Changed(counted_by(5, "wan", &[4]))]);
         assert_eq!(report(&mut table, &known, 3), []);
+    }
+
+    #[test]
+    fn a_bridge_and_what_is_on_it_are_counted_in_part_by_its_ports() {
+        let (mut table, known) = (table(), Known::default());
+        let port = Attachment { bridge: Some(9), ..Attachment::default() };
+        table.put(link(2, "eth0"), port);
+        // A port that is not watched, a VLAN on another one, and a veth pair of which one end is a port.
+        table.put(link(3, "old0"), port);
+        table.put(link(4, "eth1"), Attachment::default());
+        table.put(link(5, "eth1.7"), Attachment { lower: Some(4), ..port });
+        table.put(link(6, "veth0"), Attachment { lower: Some(7), ..port });
+        table.put(link(7, "veth1"), beneath(6));
+        table.put(LinkInfo { kind: LinkKind::from_kernel("bridge"), ..link(9, "eth9") }, Attachment::default());
+        table.put(link(10, "eth9.8"), beneath(9));
+        report(&mut table, &known, 0);
+        let partly = |table: &LinkTable, ifindex| table.get(ifindex).unwrap().partly_counted_by.clone();
+        assert_eq!(partly(&table, 9), [2, 3, 4, 5, 6, 7]);
+        assert_eq!(partly(&table, 10), [2, 3, 4, 5, 6, 7]);
+        assert_eq!(table.get(10).unwrap().counted_by, [9]);
+        for ifindex in [2, 4, 5, 6, 7] {
+            assert_eq!(partly(&table, ifindex), [0; 0], "{ifindex} counts its bytes alone");
+        }
+        table.put(link(2, "eth0"), Attachment::default());
+        report(&mut table, &known, 1);
+        assert_eq!(partly(&table, 9), [3, 4, 5, 6, 7], "it left");
     }
 
     #[test]
@@ -662,7 +710,7 @@ mod tests {
                         table.sweep();
                         assert_eq!(table.len(), 1);
                     }
-                    2 => table.put(link, Attachment { lower: Some(5 - ifindex), aggregate: Some(3) }),
+                    2 => table.put(link, Attachment { lower: Some(5 - ifindex), aggregate: Some(3), bridge: Some(2) }),
                     _ => table.put(link, Attachment::default()),
                 }
                 // Sometimes several changes come with one report.

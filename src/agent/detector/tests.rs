@@ -292,6 +292,26 @@ fn a_host_sums_what_interfaces_select_and_no_bytes_twice() {
 }
 
 #[test]
+fn a_bridge_and_its_port_in_one_sum_are_named_once() {
+    let bridge = LinkInfo { partly_counted_by: vec![2, 3], ..info(9, "br0") };
+    let named = |patterns: &[&str]| Scope::Host(patterns.iter().map(|pattern| (*pattern).to_owned()).collect());
+    let links = [info(2, "eth0"), info(3, "veth0"), bridge.clone()];
+    let mut host = Host::new(vec![limit("all", named(&["eth0", "br0"])), limit("same", named(&["e*", "br0"]))], &links);
+    let says = "the sum over the host has bytes of br0 twice, because eth0 is a port";
+    assert!(host.notices.len() == 1 && host.notices[0].starts_with(says), "{:?}", host.notices);
+    host.change(LinkChange::Changed(LinkInfo { up: false, ..bridge }), &[(2, 0), (3, 0), (9, 0)]);
+    assert_eq!(host.notices.len(), 1, "{:?}", host.notices);
+    let reload = |host: &mut Host, patterns: &[&str]| {
+        let mut detections = Detections::default();
+        host.detector.reconfigure(vec![limit("all", named(patterns))], SECOND, &mut detections);
+        detections.notices.len()
+    };
+    assert_eq!(reload(&mut host, &["br0"]), 0);
+    assert_eq!(reload(&mut host, &["eth0", "veth0"]), 0);
+    assert_eq!(reload(&mut host, &["br0", "eth0", "veth0"]), 2);
+}
+
+#[test]
 fn a_percentage_of_the_host_waits_for_a_link_that_is_up_and_not_for_an_unplugged_port() {
     let percent = Limit { raise_at: Level::Percent(1.0), clear_at: Level::Percent(0.9), ..limit("all", host()) };
     let unplugged = LinkInfo { speed: Speed::default(), up: false, ..info(3, "eth1") };
