@@ -83,6 +83,24 @@ fn what_librdkafka_tries_again_in_silence_is_reported_with_its_cause() {
 }
 
 #[test]
+fn one_bootstrap_broker_of_three_is_no_problem_if_it_is_away() {
+    for _ in 0..8 {
+        let mock = MockCluster::new(1).expect("a mock cluster");
+        mock.create_topic("t", 1, 1).expect("a topic");
+        // Nothing listens on these two.
+        let brokers = format!("127.0.0.1:9,127.0.0.1:7,{}", mock.bootstrap_servers());
+        let mut publishing = Publishing::new(&brokers, "t", &[]);
+        publishing.add(5);
+        publishing.until_delivered();
+        let mishaps = &publishing.progress().mishaps;
+        assert_eq!((mishaps.count, &mishaps.last), (0, &None));
+    }
+    let mut publishing = Publishing::new("127.0.0.1:9,127.0.0.1:7", "t", &[]);
+    publishing.add(5);
+    publishing.until("all are away", |progress| lasting(progress).starts_with("broker away: 127.0.0.1:"));
+}
+
+#[test]
 fn one_producer_serves_all_flushes_on_one_connection_and_outlives_a_connection_that_the_network_forgot() {
     let test = "publishing::one_producer_serves_all_flushes_on_one_connection_and_outlives_a_connection_that_the_network_forgot";
     let proxy = Proxy::new("");
