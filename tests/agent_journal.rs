@@ -4,11 +4,16 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 use std::time::Duration;
 
+use highwater::agent::journal::{Journal as _, SqliteJournal};
+use highwater::event::{Event, NewEvent};
+use highwater::units::ByteCount;
 use serde_json::Value;
 
 use crate::support::agent::{self, Agent, until};
+use crate::support::events::updated;
 use crate::support::netns::skip;
 use crate::support::services::Kafka;
 use crate::support::world::busy;
@@ -26,6 +31,20 @@ fn arrived_whole(events: &[Value], epoch: &str, accepted: u64) {
         }
     }
     assert_eq!(seen.len() as u64, accepted, "all that was accepted");
+}
+
+#[test]
+fn a_state_directory_that_others_may_open_is_warned_of() {
+    let mut agent = Agent::new(&busy("127.0.0.1:9", "t"));
+    std::fs::create_dir(agent.state_dir()).unwrap();
+    for (mode, is_open) in [(0o755, true), (0o750, false)] {
+        std::fs::set_permissions(agent.state_dir(), std::fs::Permissions::from_mode(mode)).unwrap();
+        let running = agent.start(&[]);
+        running.until("agent gw started");
+        let warns =
+            running.log().contains("state is open to other users (mode 0755), though its files are not: chmod 0750");
+        assert_eq!(warns, is_open, "{}", running.log());
+    }
 }
 
 #[test]
