@@ -47,6 +47,41 @@ fn a_state_directory_that_others_may_open_is_warned_of() {
     }
 }
 
+/// Set in a process that runs one test alone.
+const ALONE: &str = "HIGHWATER_TEST_ALONE";
+
+/// Returns a field of `/proc/self/status`, in bytes.
+fn memory(field: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("Linux has it");
+    line.trim_matches(|c: char| !c.is_ascii_digit()).parse::<u64>().unwrap() << 10
+}
+
+#[test]
+fn a_full_ring_in_memory_takes_little_more_than_its_size() {
+    let test = "agent_journal::a_full_ring_in_memory_takes_little_more_than_its_size";
+    // In a process of its own: the memory of this one is that of all tests beside it, too.
+    if std::env::var_os(ALONE).is_none() {
+        let mut alone = Command::new(std::env::current_exe().unwrap());
+        let output = alone.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(ALONE, "1").output().unwrap();
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && out.contains("1 passed"), "{out}\n{err}");
+        return;
+    }
+    let size = 16 << 20;
+    let mut journal = SqliteJournal::in_memory(ByteCount::from_bytes(size)).unwrap();
+    let Event { stamp, body, .. } = updated("gw", 1);
+    let drafts = vec![NewEvent { stamp, body }; 500];
+    let before = memory("VmRSS:");
+    // Twice as many as fit.
+    while journal.pending().events == 0 || journal.lost().evicted < journal.pending().events {
+        journal.append(drafts.clone()).unwrap();
+    }
+    assert!(journal.pending().bytes > size / 2, "{:?}", journal.pending());
+    let grown = memory("VmHWM:").saturating_sub(before);
+    assert!(grown <= size + size / 2, "grown by {grown} bytes");
+}
+
 #[test]
 fn a_broker_that_comes_late_gets_everything() {
     let Some(kafka) = Kafka::or_skip("agent_journal::a_broker_that_comes_late_gets_everything") else { return };

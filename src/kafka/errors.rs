@@ -85,13 +85,13 @@ pub(super) const DEFAULT_BROKERS: &str = "localhost:9092";
 
 const DEFAULT_PORT: u16 = 9092;
 
-/// Why there is no client.
+/// Reason why no client was made.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClientError {
     /// A certificate or secret cannot be read or understood. It may still be written, as in a rotation.
     #[error("{0}")]
     File(String),
-    /// What is configured will never make a client.
+    /// The configuration will never make a client.
     #[error("{0}")]
     Refused(String),
 }
