@@ -39,6 +39,10 @@ impl Failure {
     pub fn status(&self) -> Status {
         self.status
     }
+
+    pub fn cause<E: Error + 'static>(&self) -> Option<&E> {
+        self.error.downcast_ref()
+    }
 }
 
 impl fmt::Display for Failure {

@@ -16,7 +16,7 @@ use rdkafka::error::KafkaError;
 use serde::Deserialize;
 
 pub use self::advertised::unreachable_broker;
-pub use self::errors::{explained, missing_topic, not_created, refusal, without_timing};
+pub use self::errors::{ClientError, explained, missing_topic, not_created, refusal, without_timing};
 pub use self::reports::Reports;
 use crate::config::{Invalid, SecretFile, check_readable, fingerprint, identity, located, quoted, secret};
 use crate::units::{counted, lasting};
@@ -138,7 +138,7 @@ impl Connection {
     /// Validates the configuration. Errors are values that cannot work with any broker.
     pub fn new(raw: RawConnection, credentials: Option<&Path>) -> Result<Self, Invalid> {
         let brokers = raw.brokers.unwrap_or_else(|| errors::DEFAULT_BROKERS.to_owned());
-        brokers.split(',').try_for_each(check_broker)?;
+        check_brokers(&brokers)?;
         let sasl = raw.sasl.map(|sasl| Sasl::new(sasl, credentials)).transpose()?;
         let tls = match raw.tls {
             Some(tls) if tls.enabled == Some(false) => None,
@@ -162,11 +162,11 @@ impl Connection {
     /// read, and librdkafka makes a client of what `configure` returns. Does not contact a broker.
     pub fn check<C: FromClientConfig>(
         &self,
-        configure: impl FnOnce(&Self) -> Result<ClientConfig, String>,
+        configure: impl FnOnce(&Self) -> Result<ClientConfig, ClientError>,
     ) -> Result<(), Invalid> {
         self.check_files()?;
-        let refused = |why| Invalid::new("kafka", why);
-        let mut config = configure(self).map_err(refused)?;
+        let refused = |why: String| Invalid::new("kafka", why);
+        let mut config = configure(self).map_err(|error| refused(error.into()))?;
         config.remove("bootstrap.servers");
         config.create::<C>().map(drop).map_err(|error| refused(not_created(&error)))
     }
@@ -175,8 +175,8 @@ impl Connection {
         self.named_files().try_for_each(|(key, file)| check_readable(key, file))
     }
 
-    pub fn client(&self, ours: &[(&str, &str)]) -> Result<ClientConfig, String> {
-        self.check_files().map_err(|Invalid { key, message }| format!("{key}: {message}"))?;
+    pub fn client(&self, ours: &[(&str, &str)]) -> Result<ClientConfig, ClientError> {
+        self.check_files().map_err(|Invalid { key, message }| ClientError::File(format!("{key}: {message}")))?;
         let mut client = ClientConfig::new();
         for (name, value) in &self.properties {
             client.set(name, value);
@@ -193,13 +193,13 @@ impl Connection {
             client.set("enable.metrics.push", "false");
         }
         if let Some(tls) = &self.tls {
-            tls.configure(&mut client)?;
+            tls.configure(&mut client).map_err(ClientError::File)?;
         }
         if let Some(Sasl { mechanism, username, password }) = &self.sasl {
             client
                 .set("sasl.mechanisms", mechanism)
                 .set("sasl.username", username)
-                .set("sasl.password", password.read()?);
+                .set("sasl.password", password.read().map_err(ClientError::File)?);
         }
         for (name, value) in ours {
             client.set(*name, *value);
@@ -212,11 +212,6 @@ impl Connection {
     /// Returns a fingerprint of the certificates' and secrets' content: after a rotation, only a new client uses the new ones.
     pub fn files(&self) -> u64 {
         fingerprint(self.named_files().map(|(_, file)| file))
-    }
-
-    /// Returns whether a certificate or secret is read from a file.
-    pub fn names_files(&self) -> bool {
-        self.named_files().next().is_some()
     }
 
     fn named_files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
@@ -320,6 +315,11 @@ fn property((name, value): (String, toml::Value)) -> Result<(String, String), In
 pub fn is_topic_name(name: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     (1..=TOPIC_BYTES_MAX).contains(&name.len()) && name.bytes().all(is_plain) && name != "." && name != ".."
+}
+
+/// Checks a list of brokers: `host:port,host:port`.
+pub fn check_brokers(list: &str) -> Result<(), Invalid> {
+    list.split(',').try_for_each(check_broker)
 }
 
 fn check_broker(broker: &str) -> Result<(), Invalid> {
@@ -470,10 +470,33 @@ mod tests {
         let connection = connection(RawConnection { tls: Some(tls), ..RawConnection::default() }).unwrap();
         let Invalid { key, message } = check(&connection).unwrap_err();
         assert!(key == "kafka.tls.ca_file" && message.contains("ca.pem cannot be read"), "{key} {message}");
-        assert!(connection.client(&[]).unwrap_err().starts_with("kafka.tls.ca_file: "));
+        assert!(
+            matches!(connection.client(&[]), Err(ClientError::File(why)) if why.starts_with("kafka.tls.ca_file: "))
+        );
         std::fs::write(&ca, "nonsense").unwrap();
         assert!(connection.client(&[]).is_ok());
         assert!(check(&connection).unwrap_err().message.contains("librdkafka refuses"), "librdkafka reads it too");
+    }
+
+    #[test]
+    fn an_error_says_whether_it_is_about_a_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let ca = directory.path().join("ca.pem");
+        let error = |properties: &[(&str, i64)]| {
+            let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), toml::Value::Integer(*value)));
+            let tls = Some(RawTls { ca_file: Some(ca.display().to_string()), ..RawTls::default() });
+            let raw = RawConnection { tls, properties: properties.collect(), ..RawConnection::default() };
+            let config = connection(raw).unwrap().client(&[])?;
+            let created = config.create::<BaseProducer>();
+            Err::<(), _>(ClientError::of::<BaseProducer>(&created.map(drop).unwrap_err(), &config))
+        };
+        let never_works = [("reconnect.backoff.ms", 5_000), ("reconnect.backoff.max.ms", 100)];
+        assert!(matches!(error(&[]), Err(ClientError::File(_))), "it is not there");
+        std::fs::write(&ca, "nonsense").unwrap();
+        assert!(matches!(error(&[]), Err(ClientError::File(_))), "it is no certificate");
+        assert!(matches!(error(&never_works), Err(ClientError::Refused(_))), "another file would not help");
+        std::fs::copy(openssl_probe::probe().cert_file.expect("the system has a CA"), &ca).unwrap();
+        assert!(matches!(error(&never_works), Err(ClientError::Refused(_))));
     }
 
     #[test]

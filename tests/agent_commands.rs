@@ -144,7 +144,9 @@ fn a_port_that_is_none_is_78_for_every_command_of_both_programs() {
         file.display().to_string()
     };
     let (agent, consumer) = (empty("agent.toml"), empty("consumer.toml"));
-    for arguments in ["run", "check", "topics", "simulate", "replay nowhere.csv --limit 1kbit/s --publish --rates"] {
+    let commands =
+        ["run", "check", "status", "topics", "simulate", "replay nowhere.csv --limit 1kbit/s --publish --rates"];
+    for arguments in commands {
         let more = ["-b", "host:99999", "-c", &agent];
         let (code, _, err) = run(&[&arguments.split(' ').collect::<Vec<_>>()[..], &more].concat());
         assert!(code == 78 && err.contains("`99999` is not a port"), "{arguments}: {code} {err}");

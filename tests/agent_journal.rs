@@ -4,11 +4,16 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 use std::time::Duration;
 
+use highwater::agent::journal::{Journal as _, SqliteJournal};
+use highwater::event::{Event, NewEvent};
+use highwater::units::ByteCount;
 use serde_json::Value;
 
 use crate::support::agent::{self, Agent, until};
+use crate::support::events::updated;
 use crate::support::netns::skip;
 use crate::support::services::Kafka;
 use crate::support::world::busy;
@@ -26,6 +31,55 @@ fn arrived_whole(events: &[Value], epoch: &str, accepted: u64) {
         }
     }
     assert_eq!(seen.len() as u64, accepted, "all that was accepted");
+}
+
+#[test]
+fn a_state_directory_that_others_may_open_is_warned_of() {
+    let mut agent = Agent::new(&busy("127.0.0.1:9", "t"));
+    std::fs::create_dir(agent.state_dir()).unwrap();
+    for (mode, is_open) in [(0o755, true), (0o750, false)] {
+        std::fs::set_permissions(agent.state_dir(), std::fs::Permissions::from_mode(mode)).unwrap();
+        let running = agent.start(&[]);
+        running.until("agent gw started");
+        let warns =
+            running.log().contains("state is open to other users (mode 0755), though its files are not: chmod 0750");
+        assert_eq!(warns, is_open, "{}", running.log());
+    }
+}
+
+/// Set in a process that runs one test alone.
+const ALONE: &str = "HIGHWATER_TEST_ALONE";
+
+/// Returns a field of `/proc/self/status`, in bytes.
+fn memory(field: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("Linux has it");
+    line.trim_matches(|c: char| !c.is_ascii_digit()).parse::<u64>().unwrap() << 10
+}
+
+#[test]
+fn a_full_ring_in_memory_takes_little_more_than_its_size() {
+    let test = "agent_journal::a_full_ring_in_memory_takes_little_more_than_its_size";
+    // In a process of its own: the memory of this one is that of all tests beside it, too.
+    if std::env::var_os(ALONE).is_none() {
+        let mut alone = Command::new(std::env::current_exe().unwrap());
+        let output = alone.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(ALONE, "1").output().unwrap();
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && out.contains("1 passed"), "{out}\n{err}");
+        return;
+    }
+    let size = 16 << 20;
+    let mut journal = SqliteJournal::in_memory(ByteCount::from_bytes(size)).unwrap();
+    let Event { stamp, body, .. } = updated("gw", 1);
+    let drafts = vec![NewEvent { stamp, body }; 500];
+    let before = memory("VmRSS:");
+    // Twice as many as fit.
+    while journal.pending().events == 0 || journal.lost().evicted < journal.pending().events {
+        journal.append(drafts.clone()).unwrap();
+    }
+    assert!(journal.pending().bytes > size / 2, "{:?}", journal.pending());
+    let grown = memory("VmHWM:").saturating_sub(before);
+    assert!(grown <= size + size / 2, "grown by {grown} bytes");
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::support::agent::{Agent, until};
-use crate::support::netns::{ip, ip_can, skip};
+use crate::support::agent::{Agent, command, until};
+use crate::support::netns::{inside, ip, ip_can, skip};
 use crate::support::services::Kafka;
 use crate::support::veth::Veth;
 
@@ -125,4 +125,36 @@ fn patterns_that_do_nothing_are_warned_of_once() {
     ] {
         assert_eq!(log.matches(warning).count(), 1, "{warning}\n{log}");
     }
+}
+
+#[test]
+fn a_bridge_and_its_port_in_one_sum_are_warned_of_at_start_at_a_reload_and_by_check() {
+    let test = "agent_links::a_bridge_and_its_port_in_one_sum_are_warned_of_at_start_at_a_reload_and_by_check";
+    inside(test, || {
+        if !ip_can("link add hwbr0 type bridge") || !ip_can("link add hwp0 type veth peer name hwp1") {
+            return skip(test, "needs bridges and veth links");
+        }
+        ip("link set hwp0 master hwbr0");
+        let warning = "bytes of hwbr0 twice, because hwp0 is a port of its bridge";
+        let config = |include: &str| {
+            let limit = "[[limit]]\nscope = 'host'\nraise_at = '1 Gbit/s'\n";
+            format!("{limit}[interfaces]\ninclude = [{include}]\n[kafka]\nbrokers = '127.0.0.1:9'\n")
+        };
+        let mut agent = Agent::new(&config("'hwbr0', 'hwp0'"));
+        let check = |agent: &Agent| {
+            let output = command().arg("check").arg("--config").arg(agent.config()).output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+            String::from_utf8_lossy(&output.stderr).matches(warning).count()
+        };
+        assert_eq!(check(&agent), 1);
+        let running = agent.start(&[]);
+        running.until(warning);
+        running.signal("HUP");
+        until("it is warned of again", || (running.log().matches(warning).count() == 2).then_some(()));
+        running.signal("TERM");
+        let log = running.log_at_end();
+        assert_eq!(log.matches(warning).count(), 2, "{log}");
+        agent.configure(&config("'hwbr0'"));
+        assert_eq!(check(&agent), 0);
+    });
 }

@@ -288,6 +288,8 @@ fn knows_what_counts_a_links_bytes_as_well(test: &str, choice: SourceChoice) {
         ip("link set hwq0 master hwbr0");
         follower.read();
         assert!(!follower.link("hwq0").enslaved, "a bridge has bytes of its own");
+        let port = follower.link("hwq0").ifindex;
+        assert!(follower.link("hwbr0").partly_counted_by.contains(&port), "{:?}", follower.link("hwbr0"));
     }
     // What is beneath goes, and its ends with it.
     ip("link del hwp1");

@@ -77,6 +77,22 @@ fn the_consumer_waits_for_a_ca_of_its_brokers() {
     assert!(running.wait().success(), "{}", running.log());
 }
 
+#[test]
+fn the_consumer_waits_for_no_file_where_another_one_would_not_help() {
+    let directory = tempfile::tempdir().unwrap();
+    let ca = put(directory.path(), "ca.pem", &Authority::new("ca").pem);
+    let store = directory.path().join("h.db");
+    let mut consumer = Consumer::with(&format!(
+        "[store]\nurl = 'sqlite:{}'\n[kafka]\nbrokers = '127.0.0.1:9'\n[kafka.tls]\nca_file = '{}'\n[kafka.properties]\n\
+         'reconnect.backoff.ms' = 5000\n'reconnect.backoff.max.ms' = 100\n",
+        store.display(),
+        ca.display()
+    ));
+    let mut running = consumer.start(&[]);
+    assert_eq!(running.wait().code(), Some(78), "{}", running.log());
+    assert!(running.log().contains("reconnect.backoff"), "{}", running.log());
+}
+
 /// Answers as a schema registry does that knows one schema; returns its URL. Ends with the process.
 fn registry(authority: &Authority) -> String {
     let leaf = authority.leaf("registry");

@@ -83,6 +83,24 @@ fn what_librdkafka_tries_again_in_silence_is_reported_with_its_cause() {
 }
 
 #[test]
+fn one_bootstrap_broker_of_three_is_no_problem_if_it_is_away() {
+    for _ in 0..8 {
+        let mock = MockCluster::new(1).expect("a mock cluster");
+        mock.create_topic("t", 1, 1).expect("a topic");
+        // Nothing listens on these two.
+        let brokers = format!("127.0.0.1:9,127.0.0.1:7,{}", mock.bootstrap_servers());
+        let mut publishing = Publishing::new(&brokers, "t", &[]);
+        publishing.add(5);
+        publishing.until_delivered();
+        let mishaps = &publishing.progress().mishaps;
+        assert_eq!((mishaps.count, &mishaps.last), (0, &None));
+    }
+    let mut publishing = Publishing::new("127.0.0.1:9,127.0.0.1:7", "t", &[]);
+    publishing.add(5);
+    publishing.until("all are away", |progress| lasting(progress).starts_with("cannot reach Kafka: 127.0.0.1:"));
+}
+
+#[test]
 fn one_producer_serves_all_flushes_on_one_connection_and_outlives_a_connection_that_the_network_forgot() {
     let test = "publishing::one_producer_serves_all_flushes_on_one_connection_and_outlives_a_connection_that_the_network_forgot";
     let proxy = Proxy::new("");
@@ -247,6 +265,32 @@ fn an_end_with_events_left_says_why() {
         let log = running.log();
         let end = log.lines().find(|line| line.contains("events left in the journal: ")).unwrap_or_default();
         assert!(end.contains(says), "{log}");
+    }
+}
+
+#[test]
+fn a_one_shot_command_gives_up_brokers_that_refuse_to_write() {
+    let test = "publishing::a_one_shot_command_gives_up_brokers_that_refuse_to_write";
+    let Some(()) = failpoints::or_skip(test) else { return };
+    let mock = MockCluster::new(1).expect("a mock cluster");
+    mock.create_topic("t", 1, 1).expect("a topic");
+    mock.request_errors(RDKafkaApiKey::Produce, &[TOO_FEW; 10_000]);
+    let directory = tempfile::tempdir().unwrap();
+    let rows = directory.path().join("rows.csv");
+    std::fs::write(&rows, "timestamp,value\n1,10\n2,2000000\n3,10\n").unwrap();
+    let rows = rows.display().to_string();
+    // The last takes longer to wait for room than to wait at its end.
+    for arguments in [
+        &["simulate", "--events", "20"][..],
+        &["replay", &rows, "--limit", "1 Mbit/s", "--publish"],
+        &["simulate", "--events", "100000"],
+    ] {
+        let mut command = failpoints::command(env!("CARGO_BIN_EXE_highwater-agent"), "stalled-s=return(12)");
+        let output = command.args(arguments).args(["-b", &mock.bootstrap_servers(), "-t", "t"]).output().unwrap();
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {err}");
+        let end = err.lines().last().unwrap_or_default();
+        assert!(end.contains("Not enough in-sync replicas: ") && end.contains("min.insync.replicas"), "{err}");
     }
 }
 

@@ -97,7 +97,9 @@ impl Command {
             Self::Replay(command) => command.run(),
             Self::Check { common } => {
                 let settings = common.checked_settings(Absent::MeansDefaults)?;
-                settings.warnings.iter().for_each(|warning| write_error(&format!("warning: {warning}")));
+                let of_links = run::check_links(&settings);
+                let warnings = settings.warnings.iter().chain(&of_links);
+                warnings.for_each(|warning| write_error(&format!("warning: {warning}")));
                 output::print(&settings.to_string())
             }
         }

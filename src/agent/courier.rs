@@ -9,6 +9,8 @@ use crate::agent::surroundings::stamp;
 use crate::clock::{Clock as _, SystemClock};
 use crate::event::{EventId, NewEvent};
 use crate::exit::{Failure, chain};
+use crate::failpoints;
+use crate::units::lasting;
 
 /// Publishes a one-shot command's events with back-pressure, if there is a publisher, and counts those delivered.
 pub struct Courier {
@@ -17,6 +19,9 @@ pub struct Courier {
     pub(super) control: Control,
     pub(super) clock: SystemClock,
     events: u64,
+    /// Number of acknowledged events, and the time of the last one, or of the last turn with nothing to acknowledge.
+    acknowledged: (u64, Duration),
+    is_stalled: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,6 +36,8 @@ pub struct Delivery {
 
 const AHEAD_MAX: u64 = 1_000;
 const LAST_MAX: Duration = Duration::from_secs(10);
+/// Time without an acknowledgement after which the command gives up. A slow connection needs over two minutes to be recognised.
+const STALLED_AFTER: Duration = Duration::from_secs(300);
 
 impl Courier {
     pub fn new(
@@ -60,16 +67,17 @@ impl Courier {
         if let Some(publisher) = &publisher {
             system.subscribe(publisher.observer());
         }
-        Ok(Self { system, publisher, control, clock, events: 0 })
+        let acknowledged = (0, clock.monotonic());
+        Ok(Self { system, publisher, control, clock, events: 0, acknowledged, is_stalled: false })
     }
 
-    /// Returns true after a signal, or if the topic refuses every event.
+    /// Returns true after a signal, or if waiting is of no use: the topic refuses every event, or Kafka acknowledges none.
     pub fn stopped(&self) -> bool {
-        self.control.stop() || self.is_refused()
+        self.control.stop() || self.gives_up()
     }
 
-    fn is_refused(&self) -> bool {
-        self.publisher.as_ref().is_some_and(|publisher| publisher.progress().refusing)
+    fn gives_up(&self) -> bool {
+        self.is_stalled || self.publisher.as_ref().is_some_and(|publisher| publisher.progress().refusing)
     }
 
     /// Registers events; blocks while too many are pending. Fails if an observer does, as when a file cannot be written.
@@ -116,7 +124,7 @@ impl Courier {
         self.system.pending().oldest
     }
 
-    /// Waits until Kafka has acknowledged all events, or the topic refuses the rest; after an interruption, for 10 s at most.
+    /// Waits until Kafka has acknowledged all events, or waiting is of no use; after an interruption, for 10 s at most.
     pub fn finish(mut self) -> Result<Delivery, Failure> {
         self.system.flush();
         if let Some(failure) = self.system.failures().pop() {
@@ -127,7 +135,7 @@ impl Courier {
             self.turn()?;
             let now = self.clock.monotonic();
             let is_late = self.control.stop() && now >= *stop_at.get_or_insert(now + LAST_MAX);
-            if is_late || self.is_refused() || self.system.pending().events == 0 {
+            if is_late || self.gives_up() || self.system.pending().events == 0 {
                 break;
             }
             self.control.sleep(Duration::from_millis(100));
@@ -138,18 +146,26 @@ impl Courier {
         let progress = publisher.progress().clone();
         let pending = self.system.pending().events;
         delivery.failed = progress.rejected + pending;
-        delivery.obstacle = (pending > 0).then(|| progress.obstacle().to_owned());
+        let gave_up =
+            if self.is_stalled { format!("gave up after {}: ", lasting(STALLED_AFTER)) } else { String::new() };
+        delivery.obstacle = (pending > 0).then(|| format!("{gave_up}{}", progress.obstacle()));
         (delivery.delivered, delivery.last_offsets) = (progress.delivered, progress.offsets);
         await_tear_down(&publisher.close(), &self.clock);
         Ok(delivery)
     }
 
     fn turn(&mut self) -> Result<(), Failure> {
-        let Self { system, publisher, control, clock, .. } = self;
+        let Self { system, publisher, control, clock, acknowledged, .. } = self;
         let Some(publisher) = publisher else { return Ok(()) };
         // The stamp of a loss, into which the journal puts the agent's name.
         let stamp = || stamp("", "", clock);
         let turned = publisher.turn(system, clock.monotonic(), stamp, || control.waker());
-        turned.map_err(|error: JournalError| Failure::failed(error))
+        turned.map_err(|error: JournalError| Failure::failed(error))?;
+        let (delivered, now) = (publisher.progress().delivered, clock.monotonic());
+        if delivered != acknowledged.0 || system.pending().events == 0 {
+            *acknowledged = (delivered, now);
+        }
+        self.is_stalled = now.saturating_sub(acknowledged.1) >= failpoints::duration("stalled-s", STALLED_AFTER);
+        Ok(())
     }
 }

@@ -5,14 +5,14 @@ mod host;
 mod link;
 mod tracker;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
 use self::host::{HostLimit, WatchedLinks};
 pub use self::link::VerdictCounts;
 use self::link::{WatchedLink, event, sample};
-use self::tracker::{DetectionContext, Target, TickTime};
+use self::tracker::{DetectionContext, Target, TickTime, Tracker};
 use crate::agent::counters::filter;
 use crate::agent::counters::{Came, Left, LinkChange, LinkInfo, Reading, Speed};
 use crate::agent::limit::{Limit, Scope, Thresholds, delta};
@@ -24,6 +24,8 @@ use crate::units::BitRate;
 // A sum waits for a link's driver at most the longer of these two; then it is judged without the link.
 const HOST_WAIT_MAX: Duration = Duration::from_secs(10);
 const HOST_WAIT_INTERVALS: u32 = 10;
+/// Maximum number of links that a line of the log names.
+const LINKS_NAMED: usize = 8;
 
 #[derive(Debug)]
 pub struct Detector {
@@ -49,7 +51,8 @@ pub enum Notice {
     SpeedUnknown { limit: String, interface: String },
     SpeedKnown { limit: String, interface: String, raise_at: BitRate },
     SpeedDoubted { interface: String, speed: BitRate, rate: BitRate },
-    Unjudged { interface: String, counts: VerdictCounts },
+    Unjudged { interfaces: Vec<String>, counts: VerdictCounts },
+    CountedTwice { interface: String, port: String },
 }
 
 #[derive(Clone, Debug)]
@@ -91,7 +94,7 @@ impl Detector {
         detections.notices.clear();
         let old = std::mem::replace(&mut self.limits, limits);
         let place = |limit: &Limit| self.limits.iter().position(|new| new.name == limit.name);
-        let stays = |tracker: &tracker::Tracker, scope: &dyn Fn(&Scope) -> bool| {
+        let stays = |tracker: &Tracker, scope: &dyn Fn(&Scope) -> bool| {
             let at = place(&old[tracker.limit])?;
             let limit = &self.limits[at];
             (limit.directions.contains(&tracker.direction) && scope(&limit.scope)).then_some(at)
@@ -130,7 +133,7 @@ impl Detector {
             }
         }
         self.interval = interval;
-        self.find_members();
+        self.find_members(detections);
     }
 
     pub fn expect_all_links(&mut self) {
@@ -138,12 +141,23 @@ impl Detector {
     }
 
     pub fn open_breaches(&self, now: &Stamp) -> Vec<(Breach, Stamp)> {
-        let links = self.links.values().flat_map(|link| {
-            link.trackers.iter().filter_map(|tracker| tracker.open_breach(&self.limits, Target::link(&link.info)))
-        });
+        let open = self.trackers().filter_map(|(tracker, target)| tracker.open_breach(&self.limits, target));
+        open.map(|breach| (breach, now.clone())).chain(self.resume.waiting().iter().cloned()).collect()
+    }
+
+    /// Returns an update of each open breach that has lasted longer than was reported: the last before the agent stops.
+    pub fn last_updates(&self) -> Vec<Body> {
+        let unreported = self.trackers().filter_map(|(tracker, target)| tracker.unreported(&self.limits, target));
+        unreported.map(Body::BreachUpdated).collect()
+    }
+
+    fn trackers(&self) -> impl Iterator<Item = (&Tracker, Target<'_>)> {
+        let links = self
+            .links
+            .values()
+            .flat_map(|link| link.trackers.iter().map(|tracker| (tracker, Target::link(&link.info))));
         let hosts = self.hosts.iter().flat_map(|host| &host.trackers);
-        let hosts = hosts.filter_map(|tracker| tracker.open_breach(&self.limits, Target::host(Speed::default(), "")));
-        links.chain(hosts).map(|breach| (breach, now.clone())).chain(self.resume.waiting().iter().cloned()).collect()
+        links.chain(hosts.map(|tracker| (tracker, Target::host(Speed::default(), ""))))
     }
 
     pub fn links(&self) -> impl Iterator<Item = LinkView<'_>> {
@@ -179,10 +193,16 @@ impl Detector {
             host.judge(limits, links, reading.boottime, &mut context);
         }
         let judged_until = hosts.iter().filter_map(HostLimit::judged_until).min().unwrap_or(reading.boottime);
+        let mut unjudged: BTreeMap<VerdictCounts, Vec<String>> = BTreeMap::new();
         for_each_read(links, reading, |link| {
-            link.report_unjudged(reading.boottime, detections);
+            if let Some(counts) = link.take_unlogged(reading.boottime) {
+                unjudged.entry(counts).or_default().push(link.info.name.clone());
+            }
             link.history.forget(judged_until);
         });
+        for (counts, interfaces) in unjudged {
+            detections.notice(Notice::Unjudged { interfaces, counts });
+        }
         for breach in self.resume.overdue(now, |name| self.limits.iter().any(|limit| limit.name == name)) {
             detections.bodies.push(Body::BreachCleared(breach));
         }
@@ -233,7 +253,7 @@ impl Detector {
             gone.into_iter().for_each(|ifindex| self.remove(ifindex, &Left::Unselected, detections));
         }
         if !reading.changes.is_empty() {
-            self.find_members();
+            self.find_members(detections);
         }
         for_each_read(&mut self.links, reading, |link| link.report_state(reading.boottime, detections));
     }
@@ -285,9 +305,9 @@ impl Detector {
         link.resolve(&self.limits, detections);
     }
 
-    fn find_members(&mut self) {
+    fn find_members(&mut self, detections: &mut Detections) {
         for host in &mut self.hosts {
-            host.find_members(&self.limits, &self.links);
+            host.find_members(&self.limits, &self.links, detections);
         }
     }
 
@@ -338,9 +358,17 @@ impl fmt::Display for Notice {
                 "{interface} carries {rate}, more than the {speed} that its driver reports: the traffic is evaluated, the speed \
                  is probably wrong; set the right one in [[link]]"
             ),
-            Self::Unjudged { interface, counts } => {
+            Self::CountedTwice { interface, port } => write!(
+                f,
+                "the sum over the host has bytes of {interface} twice, because {port} is a port of its bridge and counts them too: \
+                 take one of them out of [interfaces], or of the limit's interfaces"
+            ),
+            Self::Unjudged { interfaces, counts } => {
                 let counts: Vec<_> = counts.iter().map(|(word, count)| format!("{count} {word}")).collect();
-                write!(f, "{interface}: readings not evaluated: {}", counts.join(", "))
+                let (named, others) = interfaces.split_at(interfaces.len().min(LINKS_NAMED));
+                let others = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
+                let each = if interfaces.len() > 1 { " of each" } else { "" };
+                write!(f, "{}{others}: readings{each} not evaluated: {}", named.join(", "), counts.join(", "))
             }
         }
     }

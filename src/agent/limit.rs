@@ -167,6 +167,14 @@ impl BreachState {
         }
     }
 
+    /// Returns an open breach that has lasted longer than was reported.
+    pub fn unreported(&self) -> Option<BreachStats> {
+        match self {
+            Self::Raised(open) | Self::Clearing(open, _) if open.stats.ended > open.reported => Some(open.stats),
+            _ => None,
+        }
+    }
+
     pub fn below_for(&self) -> Option<Duration> {
         match self {
             Self::Clearing(_, below) => Some(below.held_for),

@@ -18,7 +18,7 @@ use self::status::Vitals;
 use crate::agent::config::Settings;
 use crate::agent::control::Control;
 use crate::agent::counters::{self, CounterSource, Reading};
-use crate::agent::detector::{Detections, Detector};
+use crate::agent::detector::{Detections, Detector, Notice};
 use crate::agent::event_system::{EventSystem, Observer};
 use crate::agent::journal::{Durability, DurableJournal, Identity, Journal as _, JournalConfig};
 use crate::agent::log_observer::LogObserver;
@@ -313,12 +313,12 @@ impl Agent {
         }
     }
 
-    /// Registers the last event and flushes for a bounded time; events that Kafka does not take stay for the next start.
+    /// Registers the last events and flushes for a bounded time; events that Kafka does not take stay for the next start.
     fn finish(mut self, control: &Control) -> Outcome {
         self.service.stops();
         self.vitals.ending = true;
         let reason = if control.stop() { Reason::Signal } else { Reason::Finished };
-        self.add(vec![Body::AgentStopped(lifecycle(Some(reason)))]);
+        self.add_last_events(reason);
         self.system.flush();
         self.publisher.hurry();
         let until = self.clock.monotonic() + FINAL_FLUSH_MAX;
@@ -364,6 +364,12 @@ impl Agent {
         outcome
     }
 
+    fn add_last_events(&mut self, reason: Reason) {
+        let mut last = self.detector.last_updates();
+        last.push(Body::AgentStopped(lifecycle(Some(reason))));
+        self.add(last);
+    }
+
     fn stamp(&self) -> Stamp {
         stamp(&self.settings.agent, &self.boot_id, &*self.clock)
     }
@@ -397,6 +403,19 @@ fn detector(settings: &Settings) -> Detector {
 
 fn open_source(settings: &Settings) -> Result<Box<dyn CounterSource>, counters::CounterError> {
     counters::open(settings.source.clone(), Path::new("/"), settings.selection())
+}
+
+/// Returns warnings about the links of this host that `settings` watch; none where they cannot be read, as on another host.
+pub fn check_links(settings: &Settings) -> Vec<String> {
+    let (mut reading, mut detections) = (Reading::default(), Detections::default());
+    let clock = SystemClock::default();
+    let Ok(mut source) = open_source(settings) else { return Vec::new() };
+    if source.read(&clock, &mut reading).is_ok() {
+        let now = stamp(&settings.agent, &boot_id(), &clock);
+        detector(settings).observe(&reading, &now, &mut detections);
+    }
+    let twice = detections.notices.iter().filter(|notice| matches!(notice, Notice::CountedTwice { .. }));
+    twice.map(ToString::to_string).collect()
 }
 
 fn lifecycle(reason: Option<Reason>) -> Lifecycle {

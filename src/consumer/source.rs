@@ -30,7 +30,7 @@ use self::unreadable::{Strikes, is_unreadable};
 use self::waiting::{Waiting, headers};
 use super::batch::{Record, TopicId};
 use crate::clock::{Clock as _, SystemClock};
-use crate::kafka::{Connection, LogThrottle, Reports, missing_topic, not_created};
+use crate::kafka::{ClientError, Connection, LogThrottle, Reports, missing_topic, not_created};
 use crate::wire::Decoder;
 
 /// Longest wait for a broker's answer: the loop is blocked meanwhile.
@@ -102,16 +102,17 @@ impl Source {
         membership: &Membership,
         decoder: Decoder,
         give_up: Option<Duration>,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, ClientError> {
         let files = connection.files();
         let mut config = client(connection, &membership.group, FIXED)?;
         if !membership.instance.is_empty() {
             config.set("group.instance.id", &membership.instance);
         }
-        let consumer: BaseConsumer<Context> =
-            config.create_with_context(Context::new(connection.brokers())).map_err(|e| not_created(&e))?;
+        let consumer: BaseConsumer<Context> = config
+            .create_with_context(Context::new(connection.brokers()))
+            .map_err(|e| ClientError::of::<BaseConsumer>(&e, &config))?;
         let topics: Vec<&str> = membership.topics.iter().map(String::as_str).collect();
-        consumer.subscribe(&topics).map_err(|e| e.to_string())?;
+        consumer.subscribe(&topics).map_err(|e| ClientError::Refused(e.to_string()))?;
         Ok(Self {
             consumer: Some(consumer),
             connection: connection.clone(),

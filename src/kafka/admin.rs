@@ -12,7 +12,7 @@ use rdkafka::metadata::{Metadata, MetadataPartition};
 use rdkafka::producer::{BaseProducer, Producer as _};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::{Connection, Reports, not_created, unreachable_broker};
+use super::{ClientError, Connection, Reports, not_created, unreachable_broker};
 
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -59,7 +59,7 @@ pub struct Admin {
 
 impl Admin {
     pub fn new(connection: &Connection) -> Result<Self, AdminError> {
-        let config = connection.client(&[]).map_err(AdminError::Misconfigured)?;
+        let config = connection.client(&[]).map_err(unusable)?;
         let client = BaseProducer::from_config_and_context(&config, Reports::new(connection.brokers()));
         let client = client.map_err(misconfigured)?;
         Ok(Self { client, connection: connection.clone() })
@@ -134,7 +134,7 @@ impl Admin {
     /// Returns the offsets that a group has committed, by partition; partitions without one are left out.
     pub fn committed(&self, group: &str, topic: &str, partitions: &[i32]) -> Result<BTreeMap<i32, i64>, AdminError> {
         let ours = [("group.id", group), ("enable.auto.commit", "false")];
-        let config = self.connection.client(&ours).map_err(AdminError::Misconfigured)?;
+        let config = self.connection.client(&ours).map_err(unusable)?;
         let consumer: BaseConsumer<Reports> = config.create_with_context(self.reports()).map_err(misconfigured)?;
         let mut list = TopicPartitionList::new();
         for partition in partitions {
@@ -147,7 +147,7 @@ impl Admin {
     }
 
     fn admin(&self) -> Result<AdminClient<Reports>, AdminError> {
-        let config = self.connection.client(&[]).map_err(AdminError::Misconfigured)?;
+        let config = self.connection.client(&[]).map_err(unusable)?;
         config.create_with_context(self.reports()).map_err(misconfigured)
     }
 
@@ -195,6 +195,10 @@ impl Found {
         }
         differences
     }
+}
+
+fn unusable(error: ClientError) -> AdminError {
+    AdminError::Misconfigured(error.into())
 }
 
 fn misconfigured(error: KafkaError) -> AdminError {

@@ -1,5 +1,6 @@
 //! Errors of librdkafka in words that name the remedy, and never a secret.
 
+use rdkafka::config::{ClientConfig, FromClientConfig};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::types::RDKafkaConfRes;
 
@@ -83,6 +84,41 @@ fn is_same_address(configured: &str, address: &str) -> bool {
 pub(super) const DEFAULT_BROKERS: &str = "localhost:9092";
 
 const DEFAULT_PORT: u16 = 9092;
+
+/// Reason why no client was made.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ClientError {
+    /// A certificate or secret cannot be read or understood. It may still be written, as in a rotation.
+    #[error("{0}")]
+    File(String),
+    /// The configuration will never make a client.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl From<ClientError> for String {
+    fn from(error: ClientError) -> Self {
+        error.to_string()
+    }
+}
+
+/// Properties that name a file, and the password of one.
+const OF_FILES: [&str; 4] = ["ssl.ca.location", "ssl.certificate.location", "ssl.key.location", "ssl.key.password"];
+
+impl ClientError {
+    /// Explains why librdkafka made no client of `config`. It does not report what it refuses: if it makes one without the files, it is
+    /// one of them.
+    pub fn of<C: FromClientConfig>(error: &KafkaError, config: &ClientConfig) -> Self {
+        let mut without_files = config.clone();
+        // Without brokers, too: it is to reach none.
+        for name in OF_FILES.iter().chain(&["bootstrap.servers"]) {
+            without_files.remove(name);
+        }
+        let names_files = OF_FILES.iter().any(|name| config.get(name).is_some());
+        let is_about_file = names_files && without_files.create::<C>().is_ok();
+        if is_about_file { Self::File(not_created(error)) } else { Self::Refused(not_created(error)) }
+    }
+}
 
 /// Explains why librdkafka made no client, without a property's value, which can be a secret.
 pub fn not_created(error: &KafkaError) -> String {

@@ -10,6 +10,7 @@ pub(super) use crate::cli::Absent;
 use crate::cli::{self, Verbosity};
 use crate::config::{AGENT_KEYS, ConfigError, Layers};
 use crate::exit::Failure;
+use crate::kafka::check_brokers;
 
 const CONFIG: &str = "/etc/highwater/agent.toml";
 
@@ -67,9 +68,13 @@ impl Common {
         Ok(settings)
     }
 
-    /// Reads the state directory alone: a user of `status` need not be able to read the service's secrets.
+    /// Reads the state directory alone: a user of `status` need not be able to read the service's secrets. What the flags say is
+    /// checked for all commands.
     pub(super) fn state_dir(&self, absent: Absent) -> Result<PathBuf, ConfigError> {
-        Settings::state_dir(&self.layers(absent)?, &surroundings())
+        let layers = self.layers(absent)?;
+        let brokers = self.brokers.as_deref().map_or(Ok(()), check_brokers);
+        brokers.map_err(|invalid| layers.locate(invalid))?;
+        Settings::state_dir(&layers, &surroundings())
     }
 
     fn layers(&self, absent: Absent) -> Result<Layers, ConfigError> {

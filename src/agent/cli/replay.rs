@@ -58,7 +58,8 @@ summary and --from-line 2: the tables will have each row once.
 
 Exit code: 0 if the run completed; 1 if a bad row stopped it (--strict), if more
 than half of the rows are bad or are in no sensible order, or if not all was
-delivered; 69 if Kafka could not be reached.
+delivered (Kafka rejected the rest, or acknowledged nothing for 5 min); 69 if
+Kafka could not be reached.
 
 Examples:
   highwater-agent replay traffic.csv --bytes-per 5min --limit '5 MB/5min'
@@ -188,7 +189,8 @@ impl Replay {
         match end {
             ReplayEnd::Through | ReplayEnd::Failed(_) => {}
             ReplayEnd::Stopped if self.sends() => {
-                return Err(Failure::failed(format!("interrupted; resume with {resume}")));
+                let why = delivered.obstacle().map(|why| format!(": {why}")).unwrap_or_default();
+                return Err(Failure::failed(format!("interrupted{why}; resume with {resume}")));
             }
             ReplayEnd::Stopped => return Err(Failure::failed("interrupted")),
             ReplayEnd::BadRow(reason) if self.sends() => {

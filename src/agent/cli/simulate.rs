@@ -29,7 +29,9 @@ Simulates a fleet of agents called sim-000000 and so on: mostly quiet links with
 bursts of seconds to minutes, more of them in working hours (UTC), counters that
 are reset, and links that come and go. The same code processes them as real
 traffic. By default, it sends 1,000 events of 20 agents as fast as Kafka accepts
-them: a week that ends about now. More events make the week busier, fewer make
+them, from the week before now: the last are hours to days old, since how long
+it takes them to exceed the limit so often is not known beforehand; with
+--duration 7d the last are of now. More events make the week busier, fewer make
 it shorter. Each run adds rows; the traffic depends on --seed.
 
 A breach is raised after 3 s above --limit, updated every 10 s, and cleared
@@ -41,7 +43,8 @@ At most 250 agents are simulated at the same time, so that memory stays bounded
 With --on, the traffic is real: the limit applies to an interface of this host,
 and is low enough to be exceeded by any traffic.
 
-Exit code: 0 if all was delivered, 1 if not, 69 if Kafka could not be reached.
+Exit code: 0 if all was delivered; 1 if not (Kafka rejected the rest, or
+acknowledged nothing for 5 min); 69 if Kafka could not be reached.
 
 Examples:
   highwater-agent simulate --dry-run --events 20
@@ -224,7 +227,8 @@ impl Simulate {
         courier: &mut Courier,
         bar: &ProgressBar,
     ) -> Result<String, Failure> {
-        let selection = InterfaceFilter::new(&[interface.to_owned()], &[], &[]);
+        // Named by the limit: the configuration includes nothing of which it could warn.
+        let selection = InterfaceFilter::new(&[], &[], &[interface.to_owned()]);
         let source = counters::open(SourceChoice::Auto, std::path::Path::new("/"), selection);
         let mut source: Box<dyn CounterSource> = source.map_err(Failure::failed)?;
         let limit = self.simulated_limit(interface, BitRate::from_bps(1_000), (Duration::ZERO, Duration::ZERO));

@@ -36,6 +36,8 @@ pub struct LinkInfo {
     pub enslaved: bool,
     /// Links whose counters include this one's bytes, by ifindex: those beneath it, and its bond or team, through any in between.
     pub counted_by: Vec<u32>,
+    /// Links whose counters include some of its bytes: ports of the bridge that it is, or is on.
+    pub partly_counted_by: Vec<u32>,
     pub speed: Speed,
 }
 
@@ -74,6 +76,7 @@ impl LinkInfo {
             up: true,
             enslaved: false,
             counted_by: Vec::new(),
+            partly_counted_by: Vec::new(),
             speed: Speed::default(),
         }
     }
@@ -106,6 +109,10 @@ impl LinkKind {
 
     fn is_aggregate(&self) -> bool {
         matches!(self, Self::Bond | Self::Team)
+    }
+
+    fn is_bridge(&self) -> bool {
+        matches!(self, Self::Other(kind) if kind == "bridge")
     }
 
     /// Returns whether the kernel counts each packet itself, rather than copying the counters of hardware.

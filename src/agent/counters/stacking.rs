@@ -1,11 +1,13 @@
 //! Stacked links: those whose counters include the bytes of another link. Pure. A VLAN's bytes are also counted by the link
 //! beneath it, those of a bond's or team's port by the bond or team, and those of a PPPoE session by the Ethernet device that
-//! carries it. A sum over several of them has to count each byte once.
+//! carries it. A sum over several of them has to count each byte once. A bridge counts only what the host itself sends and
+//! receives: its ports count that too, but also what is none of it.
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Attachment {
     pub(super) lower: Option<u32>,
     pub(super) aggregate: Option<u32>,
+    pub(super) bridge: Option<u32>,
 }
 
 /// Returns the links whose counters include the bytes of `ifindex`, ascending. The ends of a veth pair are each beneath the
@@ -19,7 +21,7 @@ pub(super) fn holders<I: IntoIterator<Item = u32>>(ifindex: u32, attached: impl 
     holders
 }
 
-fn reachable<I: IntoIterator<Item = u32>>(from: u32, attached: impl Fn(u32) -> I) -> Vec<u32> {
+pub(super) fn reachable<I: IntoIterator<Item = u32>>(from: u32, attached: impl Fn(u32) -> I) -> Vec<u32> {
     let mut found: Vec<u32> = Vec::new();
     let mut unvisited = vec![from];
     while let Some(link) = unvisited.pop() {

@@ -81,10 +81,13 @@ impl Sysfs {
             Some(known) => known,
             None => (self.kind(name)?, self.lower(name, ifindex)?),
         };
-        let aggregate = self.aggregate(name)?;
+        let master = self.master(name)?;
+        let master_if =
+            |is: fn(&LinkKind) -> bool| master.as_ref().filter(|(_, kind)| is(kind)).map(|(ifindex, _)| *ifindex);
+        let (aggregate, bridge) = (master_if(LinkKind::is_aggregate), master_if(LinkKind::is_bridge));
         let up = flags & IFF_UP != 0 && operational;
         let link = LinkInfo { up, enslaved: aggregate.is_some(), ..LinkInfo::new(ifindex, name, kind) };
-        Some((link, Attachment { lower, aggregate }))
+        Some((link, Attachment { lower, aggregate, bridge }))
     }
 
     /// Returns the link beneath, if it is in this namespace: `iflink` may name one in another namespace, `lower_*` never does.
@@ -99,15 +102,15 @@ impl Sysfs {
         Some(lowers.any(|name| self.ifindex(&name) == Some(lower)).then_some(lower))
     }
 
-    fn aggregate(&self, name: &str) -> Option<Option<u32>> {
+    fn master(&self, name: &str) -> Option<Option<(u32, LinkKind)>> {
         let master = match fs::read_link(self.net.join(name).join("master")) {
             Ok(master) => master,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Some(None),
             Err(_) => return None,
         };
         let master = master.file_name()?.to_str()?;
-        let aggregate = self.kind(master)?.is_aggregate();
-        Some(self.ifindex(master).filter(|_| aggregate))
+        let kind = self.kind(master)?;
+        Some(self.ifindex(master).map(|ifindex| (ifindex, kind)))
     }
 
     /// Derives a link's kind, which sysfs does not name, from its type, its directory's entries, and its name without hardware.
@@ -312,14 +315,17 @@ mod tests {
         add("bond0", "5", "5", &["bonding", "lower_eth0"]);
         add("team0", "6", "6", &[]);
         add("br0", "7", "7", &[]);
+        fs::write(net.join("br0/uevent"), "DEVTYPE=bridge\nINTERFACE=br0\n").unwrap();
         let sysfs = Sysfs::new(root.path());
         let attachment = |name: &str| sysfs.link(name, None).unwrap();
-        assert_eq!(attachment("eth0.7").1, Attachment { lower: Some(2), aggregate: None });
+        assert_eq!(attachment("eth0.7").1, Attachment { lower: Some(2), ..Attachment::default() });
         assert_eq!(attachment("veth0").1, Attachment::default());
-        for (master, ifindex) in [("bond0", Some(5)), ("team0", Some(6)), ("br0", None)] {
+        for (master, aggregate, bridge) in [("bond0", Some(5), None), ("team0", Some(6), None), ("br0", None, Some(7))]
+        {
             std::os::unix::fs::symlink(format!("../{master}"), net.join("eth0/master")).unwrap();
             let (link, attachment) = attachment("eth0");
-            assert_eq!((link.enslaved, attachment.aggregate), (ifindex.is_some(), ifindex), "{master}");
+            assert_eq!(attachment, Attachment { lower: None, aggregate, bridge }, "{master}");
+            assert_eq!(link.enslaved, aggregate.is_some(), "{master}");
             fs::remove_file(net.join("eth0/master")).unwrap();
         }
         assert_eq!(attachment("team0").0.kind, LinkKind::Team);

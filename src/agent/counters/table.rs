@@ -1,8 +1,9 @@
 //! The table of links: their current state, and the changes not yet reported.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::stacking::{Attachment, holders};
+use super::stacking::{Attachment, holders, reachable};
 use super::{Came, CounterBits, Left, LinkChange, LinkInfo, LinkKind, Speed};
 use crate::agent::counters::filter::{self, InterfaceFilter};
 use crate::units::counted;
@@ -72,18 +73,22 @@ impl LinkTable {
                 let entry = Entry { link, attachment, bits, watched, seen: true, ask_speed: watched };
                 self.entries.insert(at, entry);
                 self.stirred = true;
+                self.doubt_speeds_above([attachment]);
             }
             Ok(at) => {
                 let entry = &mut self.entries[at];
                 entry.seen = true;
                 entry.bits = bits;
                 if entry.watched && watched {
-                    (link.speed, link.counted_by) = (entry.link.speed, entry.link.counted_by.clone());
+                    link.speed = entry.link.speed;
+                    link.counted_by.clone_from(&entry.link.counted_by);
+                    link.partly_counted_by.clone_from(&entry.link.partly_counted_by);
                 }
                 let changed = entry.link != link || entry.watched != watched;
                 entry.ask_speed = watched && (entry.ask_speed || changed);
-                self.stirred |= changed || entry.attachment != attachment;
-                entry.attachment = attachment;
+                let attached_before = std::mem::replace(&mut entry.attachment, attachment);
+                let stirs = changed || attached_before != attachment;
+                self.stirred |= stirs;
                 let was_watched = std::mem::replace(&mut entry.watched, watched);
                 let old = std::mem::replace(&mut entry.link, link.clone());
                 let change = match (was_watched, watched) {
@@ -93,6 +98,9 @@ impl LinkTable {
                     (false, false) => None,
                 };
                 self.changes.extend(change);
+                if stirs {
+                    self.doubt_speeds_above([attached_before, attachment]);
+                }
             }
         }
     }
@@ -104,12 +112,19 @@ impl LinkTable {
         }
     }
 
+    /// Marks the speeds of bonds and teams to be asked for again, which are sums of their ports': a port came, went or changed.
+    fn doubt_speeds_above(&mut self, ports: impl IntoIterator<Item = Attachment>) {
+        ports.into_iter().filter_map(|port| port.aggregate).for_each(|aggregate| self.doubt_speed(aggregate));
+    }
+
     pub(super) fn remove(&mut self, ifindex: u32) {
         let Ok(at) = self.position(ifindex) else { return };
         self.stirred = true;
-        if self.entries.remove(at).watched {
+        let Entry { watched, attachment, .. } = self.entries.remove(at);
+        if watched {
             self.changes.push(LinkChange::Removed(ifindex, Left::Gone));
         }
+        self.doubt_speeds_above([attachment]);
     }
 
     /// Begins a reading of the whole table: links that are neither put nor kept before [`sweep`](Self::sweep) are removed.
@@ -127,15 +142,12 @@ impl LinkTable {
     /// Ends a reading of the whole table. Removals come before what was put since the mark, so that names are free again.
     pub(super) fn sweep(&mut self) {
         let put = self.changes.len() - self.changes_before;
-        let Self { changes, stirred, .. } = self;
-        self.entries.retain(|entry| {
-            *stirred |= !entry.seen;
-            if !entry.seen && entry.watched {
-                changes.push(LinkChange::Removed(entry.link.ifindex, Left::Gone));
-            }
-            entry.seen
-        });
+        let gone: Vec<Entry> = self.entries.extract_if(.., |entry| !entry.seen).collect();
+        self.stirred |= !gone.is_empty();
+        let removed = gone.iter().filter(|entry| entry.watched);
+        self.changes.extend(removed.map(|entry| LinkChange::Removed(entry.link.ifindex, Left::Gone)));
         self.changes[self.changes_before..].rotate_left(put);
+        self.doubt_speeds_above(gone.iter().map(|entry| entry.attachment));
     }
 
     pub(super) fn watches(&self, ifindex: u32) -> bool {
@@ -213,7 +225,7 @@ impl LinkTable {
         let carriers = self.pppoe_carriers(facts);
         let attached = |ifindex: u32| {
             let entry = self.position(ifindex).ok().map(|at| &self.entries[at]);
-            let Attachment { lower, aggregate } = entry.map(|entry| entry.attachment).unwrap_or_default();
+            let Attachment { lower, aggregate, .. } = entry.map(|entry| entry.attachment).unwrap_or_default();
             let mut attached: Vec<u32> = lower.into_iter().chain(aggregate).collect();
             if entry.is_some_and(|entry| entry.link.kind == LinkKind::Ppp) {
                 attached.extend(&carriers);
@@ -221,12 +233,31 @@ impl LinkTable {
             attached.retain(|ifindex| self.position(*ifindex).is_ok());
             attached
         };
+        let mut ports: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        for entry in &self.entries {
+            if let Some(bridge) = entry.attachment.bridge {
+                ports.entry(bridge).or_default().push(entry.link.ifindex);
+            }
+        }
+        let partly_counted_by = |ifindex: u32| {
+            let wholly = reachable(ifindex, attached);
+            let through_bridges =
+                |link: u32| attached(link).into_iter().chain(ports.get(&link).into_iter().flatten().copied());
+            let mut found = reachable(ifindex, through_bridges);
+            found.retain(|other| *other != ifindex && wholly.binary_search(other).is_err());
+            found
+        };
         let watched = self.entries.iter().enumerate().filter(|(_, entry)| entry.watched);
-        let found: Vec<_> = watched.map(|(at, entry)| (at, holders(entry.link.ifindex, attached))).collect();
-        for (at, counted_by) in found {
+        let found: Vec<_> = watched
+            .map(|(at, Entry { link, .. })| {
+                let partly = if ports.is_empty() { Vec::new() } else { partly_counted_by(link.ifindex) };
+                (at, (holders(link.ifindex, attached), partly))
+            })
+            .collect();
+        for (at, by) in found {
             let link = &mut self.entries[at].link;
-            if link.counted_by != counted_by {
-                link.counted_by = counted_by;
+            if (&link.counted_by, &link.partly_counted_by) != (&by.0, &by.1) {
+                (link.counted_by, link.partly_counted_by) = by;
                 amend(&mut self.changes, link);
             }
         }
@@ -363,7 +394,7 @@ mod tests {
     }
 
     fn beneath(lower: u32) -> Attachment {
-        Attachment { lower: Some(lower), aggregate: None }
+        Attachment { lower: Some(lower), ..Attachment::default() }
     }
 
     #[test]
@@ -468,6 +499,44 @@ mod tests {
     }
 
     #[test]
+    fn the_speed_of_a_bond_is_asked_again_when_its_ports_change() {
+        let (mut table, known) = (table(), Known::default());
+        let bond = || LinkInfo { kind: LinkKind::Bond, ..link(9, "eth9") };
+        // Not watched, as a port usually is not.
+        let port = |ifindex, up| LinkInfo { enslaved: true, up, ..link(ifindex, "old0") };
+        let (of_bond, free) = (Attachment { aggregate: Some(9), ..Attachment::default() }, Attachment::default());
+        table.put(bond(), free);
+        assert_eq!(report(&mut table, &known, 0), [LinkChange::Added(bond(), Came::Appeared)], "without a speed");
+        known.asked();
+        let mut second = 0;
+        let mut is_asked = |what: &str, table: &mut LinkTable| {
+            second += 1;
+            known.mbps.set(Some(second * 100));
+            let changes = report(table, &known, second);
+            assert_eq!(changes, [LinkChange::Changed(LinkInfo { speed: speed(second * 100), ..bond() })], "{what}");
+            assert_eq!(known.asked(), ["eth9"], "{what}");
+        };
+        table.put(port(2, true), of_bond);
+        is_asked("a port appeared", &mut table);
+        table.put(port(2, false), of_bond);
+        is_asked("it went down", &mut table);
+        table.put(LinkInfo { enslaved: false, ..port(2, true) }, free);
+        is_asked("it left the bond", &mut table);
+        table.put(port(2, true), of_bond);
+        is_asked("it joined again", &mut table);
+        table.remove(2);
+        is_asked("it is gone", &mut table);
+        table.put(port(3, true), of_bond);
+        is_asked("another one", &mut table);
+        table.mark();
+        table.keep(9);
+        table.sweep();
+        is_asked("it is gone without a word", &mut table);
+        assert_eq!(report(&mut table, &known, 20), []);
+        assert_eq!(known.asked(), [""; 0], "nothing changed");
+    }
+
+    #[test]
     fn a_link_that_is_down_has_no_speed_and_its_driver_is_not_asked() {
         let (mut table, known) = (table(), Known::default());
         known.mbps.set(Some(10));
@@ -519,13 +588,39 @@ mod tests {
         let bond = LinkInfo { kind: LinkKind::Bond, ..link(9, "bond0") };
         table.put(bond.clone(), Attachment::default());
         let port = LinkInfo { enslaved: true, ..link(2, "old0") };
-        table.put(port, Attachment { lower: None, aggregate: Some(9) });
+        table.put(port, Attachment { aggregate: Some(9), ..Attachment::default() });
         let expected =
             [LinkChange::Added(bond, Came::Appeared), LinkChange::Changed(counted_by(5, "wan", &[2, 3, 4, 9]))];
         assert_eq!(report(&mut table, &known, 1), expected);
         table.remove(3);
         assert_eq!(report(&mut table, &known, 2), [LinkChange::Changed(counted_by(5, "wan", &[4]))]);
         assert_eq!(report(&mut table, &known, 3), []);
+    }
+
+    #[test]
+    fn a_bridge_and_what_is_on_it_are_counted_in_part_by_its_ports() {
+        let (mut table, known) = (table(), Known::default());
+        let port = Attachment { bridge: Some(9), ..Attachment::default() };
+        table.put(link(2, "eth0"), port);
+        // A port that is not watched, a VLAN on another one, and a veth pair of which one end is a port.
+        table.put(link(3, "old0"), port);
+        table.put(link(4, "eth1"), Attachment::default());
+        table.put(link(5, "eth1.7"), Attachment { lower: Some(4), ..port });
+        table.put(link(6, "veth0"), Attachment { lower: Some(7), ..port });
+        table.put(link(7, "veth1"), beneath(6));
+        table.put(LinkInfo { kind: LinkKind::from_kernel("bridge"), ..link(9, "eth9") }, Attachment::default());
+        table.put(link(10, "eth9.8"), beneath(9));
+        report(&mut table, &known, 0);
+        let partly = |table: &LinkTable, ifindex| table.get(ifindex).unwrap().partly_counted_by.clone();
+        assert_eq!(partly(&table, 9), [2, 3, 4, 5, 6, 7]);
+        assert_eq!(partly(&table, 10), [2, 3, 4, 5, 6, 7]);
+        assert_eq!(table.get(10).unwrap().counted_by, [9]);
+        for ifindex in [2, 4, 5, 6, 7] {
+            assert_eq!(partly(&table, ifindex), [0; 0], "{ifindex} counts its bytes alone");
+        }
+        table.put(link(2, "eth0"), Attachment::default());
+        report(&mut table, &known, 1);
+        assert_eq!(partly(&table, 9), [3, 4, 5, 6, 7], "it left");
     }
 
     #[test]
@@ -616,7 +711,7 @@ mod tests {
                         table.sweep();
                         assert_eq!(table.len(), 1);
                     }
-                    2 => table.put(link, Attachment { lower: Some(5 - ifindex), aggregate: Some(3) }),
+                    2 => table.put(link, Attachment { lower: Some(5 - ifindex), aggregate: Some(3), bridge: Some(2) }),
                     _ => table.put(link, Attachment::default()),
                 }
                 // Sometimes several changes come with one report.

@@ -1,11 +1,11 @@
 //! A limit on the host: on the sum of several links.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::Detections;
 use super::link::WatchedLink;
 use super::tracker::{DetectionContext, Target, Tracker, load, trackers};
+use super::{Detections, Notice};
 use crate::agent::counters::filter;
 use crate::agent::counters::{LinkInfo, Speed};
 use crate::agent::limit::{Limit, Scope, delta};
@@ -23,16 +23,18 @@ pub(super) struct HostLimit {
     pub(super) trackers: Vec<Tracker>,
     members: Vec<u32>,
     judged_until: Option<Duration>,
+    /// Pairs of members that count some bytes both, and of which a warning was logged.
+    overlaps: BTreeSet<(u32, u32)>,
 }
 
 impl HostLimit {
     pub(super) fn new(index: usize, limit: &Limit) -> Self {
         let trackers = trackers(index, limit).collect();
-        Self { limit: index, trackers, members: Vec::new(), judged_until: None }
+        Self { limit: index, trackers, members: Vec::new(), judged_until: None, overlaps: BTreeSet::new() }
     }
 
     /// Finds the links that the limit lists or `[interfaces]` selects, without those whose bytes another one of them counts too.
-    pub(super) fn find_members(&mut self, limits: &[Limit], links: &WatchedLinks) {
+    pub(super) fn find_members(&mut self, limits: &[Limit], links: &WatchedLinks, detections: &mut Detections) {
         let Scope::Host(patterns) = &limits[self.limit].scope else { return };
         let is_named = |info: &LinkInfo| match &patterns[..] {
             [] => info.selected,
@@ -45,7 +47,15 @@ impl HostLimit {
             info.counted_by.contains(&other.ifindex) && (!is_mutual || other.ifindex < info.ifindex)
         };
         let stays = |info: &&&LinkInfo| !named.iter().any(|other| counts(other, info));
-        self.members = named.iter().filter(stays).map(|info| info.ifindex).collect();
+        let members: Vec<&LinkInfo> = named.iter().filter(stays).copied().collect();
+        for (info, port) in members.iter().flat_map(|info| members.iter().map(move |port| (info, port))) {
+            let overlaps = info.partly_counted_by.contains(&port.ifindex);
+            if overlaps && self.overlaps.insert((info.ifindex, port.ifindex)) {
+                let (interface, port) = (info.name.clone(), port.name.clone());
+                detections.notice(Notice::CountedTwice { interface, port });
+            }
+        }
+        self.members = members.iter().map(|info| info.ifindex).collect();
     }
 
     pub(super) fn judged_until(&self) -> Option<Duration> {

@@ -166,14 +166,14 @@ impl WatchedLink {
         detections.bodies.push(Body::LinkChanged(event(&self.info, reason, None)));
     }
 
-    pub(super) fn report_unjudged(&mut self, now: Duration, detections: &mut Detections) {
+    /// Takes the counts of readings that were not judged and not logged, at most once a minute.
+    pub(super) fn take_unlogged(&mut self, now: Duration) -> Option<VerdictCounts> {
         let is_early = || self.logged_at.is_some_and(|at| now.saturating_sub(at) < UNJUDGED_EVERY);
         if self.unlogged.is_empty() || is_early() {
-            return;
+            return None;
         }
         self.logged_at = Some(now);
-        let counts = std::mem::take(&mut self.unlogged);
-        detections.notice(Notice::Unjudged { interface: self.info.name.clone(), counts });
+        Some(std::mem::take(&mut self.unlogged))
     }
 }
 

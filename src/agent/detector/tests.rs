@@ -292,6 +292,26 @@ fn a_host_sums_what_interfaces_select_and_no_bytes_twice() {
 }
 
 #[test]
+fn a_bridge_and_its_port_in_one_sum_are_named_once() {
+    let bridge = LinkInfo { partly_counted_by: vec![2, 3], ..info(9, "br0") };
+    let named = |patterns: &[&str]| Scope::Host(patterns.iter().map(|pattern| (*pattern).to_owned()).collect());
+    let links = [info(2, "eth0"), info(3, "veth0"), bridge.clone()];
+    let mut host = Host::new(vec![limit("all", named(&["eth0", "br0"])), limit("same", named(&["e*", "br0"]))], &links);
+    let says = "the sum over the host has bytes of br0 twice, because eth0 is a port";
+    assert!(host.notices.len() == 1 && host.notices[0].starts_with(says), "{:?}", host.notices);
+    host.change(LinkChange::Changed(LinkInfo { up: false, ..bridge }), &[(2, 0), (3, 0), (9, 0)]);
+    assert_eq!(host.notices.len(), 1, "{:?}", host.notices);
+    let reload = |host: &mut Host, patterns: &[&str]| {
+        let mut detections = Detections::default();
+        host.detector.reconfigure(vec![limit("all", named(patterns))], SECOND, &mut detections);
+        detections.notices.len()
+    };
+    assert_eq!(reload(&mut host, &["br0"]), 0);
+    assert_eq!(reload(&mut host, &["eth0", "veth0"]), 0);
+    assert_eq!(reload(&mut host, &["br0", "eth0", "veth0"]), 2);
+}
+
+#[test]
 fn a_percentage_of_the_host_waits_for_a_link_that_is_up_and_not_for_an_unplugged_port() {
     let percent = Limit { raise_at: Level::Percent(1.0), clear_at: Level::Percent(0.9), ..limit("all", host()) };
     let unplugged = LinkInfo { speed: Speed::default(), up: false, ..info(3, "eth1") };
@@ -376,6 +396,55 @@ fn readings_that_are_not_judged_are_counted_and_logged_at_a_sane_rate() {
     assert_eq!(host.notices[1..], ["eth0: readings not evaluated: 5 reset"]);
     let link = host.detector.links().next().unwrap();
     assert_eq!((link.unjudged.get("reset"), link.traffic.unwrap().rx_bytes), (Some(&6), 10));
+}
+
+#[test]
+fn one_pause_of_the_host_is_one_line() {
+    let names: Vec<String> = (2..22).map(|nth| format!("eth{nth}")).collect();
+    let links: Vec<LinkInfo> = (2..).zip(&names).map(|(ifindex, name)| info(ifindex, name)).collect();
+    let mut host = Host::new(Vec::new(), &links);
+    let all: Vec<_> = links.iter().map(|link| (link.ifindex, 100)).collect();
+    host.carry(&all);
+    host.second += 10;
+    host.counters.insert(7, 0);
+    host.carry(&all);
+    assert_eq!(
+        host.notices,
+        [
+            "eth2, eth3, eth4, eth5, eth6, eth8, eth9, eth10 and 11 more: readings of each that could not be judged: 1 gap",
+            "eth7: readings that could not be judged: 1 reset"
+        ]
+    );
+    host.second += 70;
+    host.carry(&all[..2]);
+    assert_eq!(host.notices[2], "eth2, eth3: readings of each that could not be judged: 1 gap");
+    assert_eq!(host.notices.len(), 4, "the others were not read: {:?}", host.notices);
+}
+
+#[test]
+fn an_open_breach_that_lasted_longer_than_was_reported_has_a_last_update() {
+    let falls = Limit { clear_hold: SECOND * 5, update_every: SECOND * 4, ..limit("wan", on("eth0")) };
+    let sum = Limit { raise_at: Level::Rate(BitRate::from_bps(9_000)), ..limit("all", host()) };
+    let mut host = Host::new(vec![falls, sum], &[info(2, "eth0")]);
+    let last = |host: &Host| -> Vec<(String, u64)> {
+        let updates = host.detector.last_updates();
+        assert!(updates.iter().all(|body| matches!(body, Body::BreachUpdated(_))), "{updates:?}");
+        updates
+            .iter()
+            .filter_map(Body::breach)
+            .map(|breach| (breach.interface.to_string(), breach.duration_ms))
+            .collect()
+    };
+    assert_eq!(last(&host), []);
+    host.carry(&[(2, OVER)]);
+    assert_eq!(last(&host), [], "raised just now");
+    host.carry(&[(2, OVER)]);
+    host.carry(&[(2, OVER)]);
+    assert_eq!(last(&host), [("eth0".to_owned(), 3_000), ("*".to_owned(), 3_000)]);
+    host.carry(&[(2, BELOW)]);
+    assert_eq!(last(&host), [("eth0".to_owned(), 3_000)], "the other one was cleared");
+    assert_eq!(host.carry(&[(2, BELOW)]), ["breach_updated eth0"]);
+    assert_eq!(last(&host), [], "it was reported, and it fell meanwhile");
 }
 
 #[test]

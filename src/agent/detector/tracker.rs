@@ -174,6 +174,10 @@ impl Tracker {
         self.breach(limits, target, self.state.stats()?, None)
     }
 
+    pub(super) fn unreported(&self, limits: &[Limit], target: Target<'_>) -> Option<Breach> {
+        self.breach(limits, target, self.state.unreported()?, None)
+    }
+
     fn breach(
         &self,
         limits: &[Limit],

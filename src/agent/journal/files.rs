@@ -62,9 +62,24 @@ pub(super) fn lock(directory: &Path) -> Result<File, JournalError> {
     let path = directory.join("agent.lock");
     let file = open_private(&path).map_err(|source| refused(&path, source))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
+        Ok(()) => {
+            warn_of_others(directory);
+            Ok(file)
+        }
         Err(rustix::io::Errno::WOULDBLOCK) => Err(JournalError::Locked(directory.to_owned())),
         Err(errno) => Err(JournalError::Io { path, source: errno.into() }),
+    }
+}
+
+/// A directory that was there before may be shared on purpose: its mode is left as it is.
+fn warn_of_others(directory: &Path) {
+    let mode = fs::metadata(directory).map_or(0, |metadata| metadata.mode() & 0o7777);
+    if mode & 0o007 != 0 {
+        warn!(
+            "{} is open to other users (mode {mode:04o}), though its files are not: chmod 0750 {}",
+            directory.display(),
+            directory.display()
+        );
     }
 }
 

@@ -267,7 +267,7 @@ impl Publisher {
         system: &mut EventSystem,
         stamp: &impl Fn() -> Stamp,
     ) -> Result<(), JournalError> {
-        let mut delivered = Vec::new();
+        let (mut delivered, mut rejected) = (Vec::new(), Vec::new());
         for report in reports {
             match report {
                 WorkerReport::Delivered(receipts) => {
@@ -278,10 +278,7 @@ impl Publisher {
                     }
                 }
                 WorkerReport::Rejected { serial, bytes, reason } => {
-                    let Some(id) = self.settle(serial, bytes) else { continue };
-                    error!("Kafka rejects event {id}: {reason}; it is declared lost");
-                    self.progress.rejected += 1;
-                    system.reject_event(id, &reason, stamp())?;
+                    rejected.extend(self.settle(serial, bytes).map(|id| (id, reason)));
                 }
                 WorkerReport::Trouble { what, gave_up } => {
                     self.progress.retries += u64::from(gave_up);
@@ -300,7 +297,13 @@ impl Publisher {
             debug!("Kafka acknowledged {}", counted(delivered.len() as u64, "event"));
             failpoints::pass("report-after");
         }
-        system.remove_events(&delivered)
+        let mut done = system.remove_events(&delivered);
+        for (id, reason) in rejected {
+            error!("Kafka rejects event {id}: {reason}; it is declared lost");
+            self.progress.rejected += 1;
+            done = done.and(system.reject_event(id, &reason, stamp()));
+        }
+        done
     }
 
     fn settle(&mut self, serial: usize, bytes: usize) -> Option<EventId> {
@@ -414,3 +417,6 @@ impl Publisher {
         self.cursor = Position::START;
     }
 }
+
+#[cfg(test)]
+mod tests;

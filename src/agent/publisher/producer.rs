@@ -13,7 +13,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _,
 
 use super::Window;
 use crate::config::Invalid;
-use crate::kafka::{self, Connection};
+use crate::kafka::{self, ClientError, Connection};
 use crate::wire::{Headers, Message};
 
 /// Required by the promises; see `Connection::client` for the settings of both programs.
@@ -97,7 +97,7 @@ impl Producer {
         connection.check::<BaseProducer>(|connection| Self::config(connection, window, tuning))
     }
 
-    fn config(connection: &Connection, window: Window, tuning: Tuning) -> Result<ClientConfig, String> {
+    fn config(connection: &Connection, window: Window, tuning: Tuning) -> Result<ClientConfig, ClientError> {
         let Tuning { batch_max, one_by_one, patient } = tuning;
         let mut config = connection.client(FIXED)?;
         let times = if patient || window.patient { PATIENT } else { PROMPT };
@@ -227,6 +227,17 @@ impl DeliveryContext {
     }
 }
 
+/// Errors of a topic that has too few replicas in sync: of a batch that was refused, and of one that was written.
+const TOO_FEW_REPLICAS: [&str; 2] =
+    ["Broker: Not enough in-sync replicas", "Broker: Message(s) written to insufficient number of in-sync replicas"];
+
+fn with_remedy(error: &str) -> String {
+    if TOO_FEW_REPLICAS.contains(&error) {
+        return format!("{error}: start the brokers of its other replicas, or lower its min.insync.replicas");
+    }
+    error.to_owned()
+}
+
 /// Extracts the error from librdkafka's line: `… encountered error: Broker: Not enough in-sync replicas (actions Retry)`.
 fn batch_error(line: &str) -> Option<&str> {
     let (_, error) = line.split_once(" encountered error: ")?;
@@ -239,7 +250,7 @@ impl ClientContext for DeliveryContext {
         heard.events += 1;
         if let ("MSGSET", Some(error)) = (facility, batch_error(line)) {
             heard.timed_out |= error == TIMED_OUT;
-            heard.cause = Some(error.to_owned());
+            heard.cause = Some(with_remedy(error));
         }
         match level {
             RDKafkaLogLevel::Debug => trace!("librdkafka: {facility} {line}"),

@@ -432,18 +432,17 @@ impl Worker {
             }
             match code {
                 Code::Fatal => return Err(SessionEnd::Retry(reason)),
-                // The error before it names one broker, and is more precise.
-                Code::AllBrokersDown => continue,
-                _ => {}
+                Code::AllBrokersDown => {
+                    // The error before it names one broker, and is more precise.
+                    let reason = session.cause.clone().unwrap_or(reason);
+                    if self.say(&format!("cannot reach Kafka, the events {}: {reason}", self.settings.undelivered)) {
+                        let what = format!("cannot reach Kafka: {reason}");
+                        self.report_trouble(WorkerReport::Trouble { what, gave_up: false });
+                    }
+                }
+                // The other brokers may do. If events wait for this one, they are reported as overdue, with this cause.
+                _ => session.cause = Some(kafka::explained(&reason, self.settings.connection.brokers())),
             }
-            let reason = kafka::explained(&reason, self.settings.connection.brokers());
-            if self.say(&format!("cannot reach Kafka, the events {}: {reason}", self.settings.undelivered)) {
-                self.report_trouble(WorkerReport::Trouble {
-                    what: format!("cannot reach Kafka: {reason}"),
-                    gave_up: false,
-                });
-            }
-            session.cause = Some(reason);
         }
         Ok(())
     }

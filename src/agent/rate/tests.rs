@@ -348,7 +348,7 @@ proptest! {
     }
 
     /// Steady traffic, and a driver that updates its counters at its own pace: no reading exceeds the truth by more than the pace's
-    /// jitter and the ticks allow, and the mean of the readings is the truth.
+    /// jitter and the ticks allow, and the mean of the readings is the truth, as docs/reliability.md bounds it for ten periods.
     #[test]
     fn a_slow_driver_does_not_look_like_bursts(
         interval_ms in prop_oneof![Just(1_000_u64), Just(100_u64), 100..=1_000_u64],
@@ -369,14 +369,14 @@ proptest! {
             let rate = bit_rate(traffic.rx_bytes, traffic.elapsed).bps() as f64 / 8.0;
             prop_assert!(rate <= 1.15 * truth as f64, "{rate} of {truth}");
         }
-        let tick = interval.as_secs_f64();
+        // The time of an update is known to one tick, of which a short period has few; then rather too low a rate than too high.
+        let lowest = if period >= interval * 4 { 0.95 } else { 0.85 };
         for ten in seen.windows(10) {
             let bytes: u64 = ten.iter().map(|traffic| traffic.rx_bytes).sum();
             let elapsed: Duration = ten.iter().map(|traffic| traffic.elapsed).sum();
             let true_time = bytes as f64 / truth as f64;
-            // The times of the first and the last update are only known to one tick.
-            let off = (elapsed.as_secs_f64() - true_time).abs();
-            prop_assert!(off <= 0.05 * true_time + 2.0 * tick, "ten updates cover {elapsed:?} instead of {true_time} s");
+            let mean = true_time / elapsed.as_secs_f64();
+            prop_assert!((lowest..=1.05).contains(&mean), "ten updates cover {elapsed:?} instead of {true_time} s");
         }
         let bytes: u64 = seen.iter().map(|traffic| traffic.rx_bytes).sum();
         let elapsed: Duration = seen.iter().map(|traffic| traffic.elapsed).sum();

@@ -103,7 +103,10 @@ impl Bench {
     }
 
     fn reading_slowly(settings: Settings, pauses: (Duration, Duration)) -> Self {
-        let clock = ManualClock::new(DateTime::from_timestamp(1_795_176_000, 0).unwrap());
+        Self::on(ManualClock::new(DateTime::from_timestamp(1_795_176_000, 0).unwrap()), settings, pauses)
+    }
+
+    fn on(clock: ManualClock, settings: Settings, pauses: (Duration, Duration)) -> Self {
         let (seen, bytes) = (Seen::default(), Rc::new(RefCell::new(Some(0))));
         let observer = Box::new(Recorder(Rc::clone(&seen)));
         let mut agent = Agent::start(settings, vec![observer], Box::new(clock.clone())).expect("it starts");
@@ -203,6 +206,29 @@ fn reading_the_same_configuration_again_changes_nothing() {
     let kinds: Vec<_> = alone.0.iter().map(|(kind, _)| &**kind).collect();
     assert_eq!(kinds, ["breach_raised", "breach_cleared", "breach_raised"]);
     assert_eq!(judged(|bench| bench.reload(&bench.agent.settings.clone())), alone);
+}
+
+#[test]
+fn nothing_of_an_open_breach_is_forgotten_over_an_orderly_stop() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new(within(&directory, LIMIT));
+    [OVER; 10].into_iter().for_each(|bytes| bench.carry(bytes));
+    let until = bench.read_at();
+    let Bench { mut agent, clock, seen, .. } = bench;
+    agent.add_last_events(Reason::Signal);
+    drop(agent);
+    let kinds: Vec<_> = seen.borrow().iter().map(|event| event.body.kind().to_owned()).collect();
+    assert_eq!(kinds, ["agent_started", "breach_raised", "breach_updated", "agent_stopped"]);
+    let last = seen.borrow()[2].body.breach().unwrap().clone();
+    assert_eq!((last.ended_at, last.duration_ms), (until, 10_000));
+
+    clock.advance(SECOND);
+    let mut bench = Bench::on(clock, within(&directory, LIMIT), (Duration::ZERO, Duration::ZERO));
+    assert_eq!(bench.agent.detector.open_breaches(&bench.agent.stamp())[0].0, last, "the journal has it");
+    bench.carry(0);
+    bench.agent.add_last_events(Reason::Signal);
+    let kinds: Vec<_> = bench.seen.borrow().iter().map(|event| event.body.kind().to_owned()).collect();
+    assert_eq!(kinds, ["agent_started", "agent_stopped"], "there was nothing new");
 }
 
 #[test]

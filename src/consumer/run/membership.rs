@@ -7,7 +7,7 @@ use super::pulse::Pulse;
 use crate::consumer::backoff::Backoff;
 use crate::consumer::config::Settings;
 use crate::consumer::source::{Polled, Source, TopicPartition};
-use crate::kafka::LogThrottle;
+use crate::kafka::{ClientError, LogThrottle};
 use crate::units::lasting;
 
 /// News that waits for the loop: one of each kind, the worst first. librdkafka reports an assignment, a missing topic and a fatal
@@ -36,7 +36,7 @@ pub(super) struct Member {
 }
 
 impl Member {
-    pub(super) fn join(settings: &Settings) -> Result<Self, String> {
+    pub(super) fn join(settings: &Settings) -> Result<Self, ClientError> {
         Ok(Self {
             source: source(settings)?,
             assigned: Vec::new(),
@@ -159,7 +159,7 @@ impl Member {
                 true
             }
             Err(error) => {
-                self.log(&error, now);
+                self.log(&error.to_string(), now);
                 false
             }
         }
@@ -180,7 +180,7 @@ impl Member {
             let now = pulse.step("connecting to Kafka");
             match source(settings) {
                 Ok(source) => return self.replace(source),
-                Err(error) => self.log(&error, now),
+                Err(error) => self.log(&error.to_string(), now),
             }
         }
     }
@@ -191,7 +191,7 @@ impl Member {
     }
 }
 
-fn source(settings: &Settings) -> Result<Source, String> {
+fn source(settings: &Settings) -> Result<Source, ClientError> {
     Source::new(&settings.connection, &settings.membership(), settings.decoder(), settings.give_up)
 }
 

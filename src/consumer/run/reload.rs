@@ -7,7 +7,8 @@ use super::pulse::Pulse;
 use super::{Consumer, Options, StoredEvent};
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::config::Settings;
-use crate::exit::{Failure, Status};
+use crate::exit::Failure;
+use crate::kafka::ClientError;
 use crate::service::Service;
 
 #[derive(Clone, Copy)]
@@ -24,7 +25,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// event after the transaction that stored it.
 ///
 /// # Errors
-/// Settings that librdkafka does not take, unless they name files, which may yet change; with `until_end`, a topic that is not there.
+/// Settings that librdkafka does not take, but a file that cannot be read or understood is waited for; with `until_end`, a topic that is not there.
 pub fn run(
     settings: &Settings,
     options: Options,
@@ -58,7 +59,7 @@ pub fn run_reloading(
                 settings = before;
                 continue;
             }
-            (Err(failure), None) if is_about_files(&failure, &settings) => {
+            (Err(failure), None) if matches!(failure.cause(), Some(ClientError::File(_))) => {
                 match wait_for_files(&failure, settings, stop, reload) {
                     Some(others) => settings = others,
                     None => return Ok(()),
@@ -74,10 +75,6 @@ pub fn run_reloading(
         log::info!("the configuration was reloaded; reconnecting");
         before = Some(std::mem::replace(&mut settings, others));
     }
-}
-
-fn is_about_files(failure: &Failure, settings: &Settings) -> bool {
-    failure.status() == Status::Config && settings.connection.names_files()
 }
 
 /// Waits, as for a broker, until a certificate or secret has changed. Returns the settings to go on with; `None` after a stop.

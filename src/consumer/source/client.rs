@@ -4,7 +4,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::BaseConsumer;
 
 use crate::config::Invalid;
-use crate::kafka::Connection;
+use crate::kafka::{ClientError, Connection};
 
 /// Properties of a client that is no member of the group, and reads again what was read before or can't be read.
 pub(super) const FIXED_APART: &[(&str, &str)] = &[
@@ -53,7 +53,11 @@ pub(in crate::consumer) fn check_client(connection: &Connection, group: &str) ->
 }
 
 /// Returns the fixed properties, then the operator's, then our defaults.
-pub(super) fn client(connection: &Connection, group: &str, fixed: &[(&str, &str)]) -> Result<ClientConfig, String> {
+pub(super) fn client(
+    connection: &Connection,
+    group: &str,
+    fixed: &[(&str, &str)],
+) -> Result<ClientConfig, ClientError> {
     let mut config = connection.client(fixed)?;
     config.set("group.id", group);
     for (name, value) in DEFAULTS {

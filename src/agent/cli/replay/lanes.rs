@@ -33,6 +33,14 @@ pub(super) fn epoch_of_samples(events: Epoch) -> Epoch {
     Epoch(!events.0)
 }
 
+impl Delivered {
+    /// Returns why events or samples are not delivered.
+    pub(super) fn obstacle(&self) -> Option<&str> {
+        let of_samples = self.samples.as_ref().and_then(|samples| samples.obstacle.as_deref());
+        self.events.obstacle.as_deref().or(of_samples)
+    }
+}
+
 impl Lanes {
     pub(super) fn open(
         agent: &str,
@@ -57,7 +65,7 @@ impl Lanes {
     }
 
     pub(super) fn stopped(&self) -> bool {
-        self.events.courier.stopped()
+        self.events.courier.stopped() || self.samples.as_ref().is_some_and(|samples| samples.courier.stopped())
     }
 
     pub(super) fn wants_samples(&self) -> bool {

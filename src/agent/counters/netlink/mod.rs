@@ -201,8 +201,10 @@ fn note(body: NetlinkBody<'_>, table: &mut LinkTable) {
 fn described(link: &LinkMessage<'_>) -> (LinkInfo, Attachment) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let kind = if link.loopback { LinkKind::Loopback } else { LinkKind::from_kernel(&text(link.kind)) };
-    let enslaved = LinkKind::from_kernel(&text(link.slave_kind)).is_aggregate();
+    let master = LinkKind::from_kernel(&text(link.slave_kind));
+    let enslaved = master.is_aggregate();
     let altnames = link.altnames().map(text).collect();
     let info = LinkInfo { altnames, up: link.up, enslaved, ..LinkInfo::new(link.ifindex, text(link.name), kind) };
-    (info, Attachment { lower: link.lower, aggregate: link.master.filter(|_| enslaved) })
+    let bridge = link.master.filter(|_| master.is_bridge());
+    (info, Attachment { lower: link.lower, aggregate: link.master.filter(|_| enslaved), bridge })
 }

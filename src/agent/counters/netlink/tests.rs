@@ -91,12 +91,18 @@ fn losing_what_was_told_changes_nothing() {
 
 #[test]
 fn a_port_is_one_of_a_bond_or_team_and_of_no_other_master() {
-    for (slave_kind, aggregate) in [("bond", Some(7)), ("team", Some(7)), ("bridge", None), ("vrf", None), ("", None)] {
+    for (slave_kind, aggregate, bridge) in [
+        ("bond", Some(7), None),
+        ("team", Some(7), None),
+        ("bridge", None, Some(7)),
+        ("vrf", None, None),
+        ("", None, None),
+    ] {
         let (slave_kind, lower) = (slave_kind.as_bytes(), Some(9));
         let link =
             LinkMessage { ifindex: 5, name: b"eth0", slave_kind, master: Some(7), lower, ..LinkMessage::default() };
         let (info, attachment) = described(&link);
-        assert_eq!((info.enslaved, attachment), (aggregate.is_some(), Attachment { lower, aggregate }));
+        assert_eq!((info.enslaved, attachment), (aggregate.is_some(), Attachment { lower, aggregate, bridge }));
     }
     let (info, _) = described(&LinkMessage { kind: b"team", ..LinkMessage::default() });
     assert_eq!(info.kind, LinkKind::Team);

@@ -135,6 +135,11 @@ impl Told {
             prop_assert!(breach.rate_bps <= breach.peak_bps && breach.mean_bps <= breach.peak_bps, "{body:?}");
             prop_assert!(breach.started_at < breach.raised_at && breach.raised_at <= breach.ended_at, "{body:?}");
             prop_assert!(breach.measured_ms <= breach.duration_ms, "{body:?}");
+            let lasted = (breach.ended_at - breach.started_at).num_milliseconds();
+            prop_assert_eq!(u64::try_from(lasted).ok(), Some(breach.duration_ms), "{:?}", body);
+            // The first reading below `clear_at` ends a breach here: none is taken in.
+            let clear_at = if &*breach.interface == "*" { 3 * CLEAR } else { CLEAR } * 8;
+            prop_assert!(breach.mean_bps >= clear_at, "{body:?}");
             if let Body::BreachCleared(_) = body {
                 self.open.remove(&id);
                 self.ended.insert(id);
@@ -205,7 +210,7 @@ fn judge(ticks: &[Tick], ceiling: u64, narrow: bool, start: u64) -> Result<(), T
         }
         let stamp = Stamp {
             agent: "a".into(),
-            observed_at: DateTime::UNIX_EPOCH + TimeDelta::seconds(at.as_secs() as i64),
+            observed_at: DateTime::UNIX_EPOCH + boottime,
             boot_id: "one".into(),
             monotonic_ms: boottime.as_millis() as u64,
             clock_synced: None,
