@@ -1312,7 +1312,9 @@ fn what_is_renewed_while_it_expires_stays() {
         let maintained = std::thread::scope(|scope| {
             scope.spawn(|| {
                 let mut is_waiting = || looking.query_one(waits, &[]).unwrap().get::<_, bool>(0);
-                while !is_done.load(Ordering::Relaxed) && !is_waiting() {}
+                while !is_done.load(Ordering::Relaxed) && !is_waiting() {
+                    std::thread::yield_now();
+                }
                 writing.batch_execute("COMMIT").unwrap();
             });
             let maintained = bench.retire(400, Utc::now());

@@ -411,13 +411,13 @@ fn one_pause_of_the_host_is_one_line() {
     assert_eq!(
         host.notices,
         [
-            "eth2, eth3, eth4, eth5, eth6, eth8, eth9, eth10 and 11 more: readings of each that could not be judged: 1 gap",
-            "eth7: readings that could not be judged: 1 reset"
+            "eth2, eth3, eth4, eth5, eth6, eth8, eth9, eth10 and 11 more: readings of each not evaluated: 1 gap",
+            "eth7: readings not evaluated: 1 reset"
         ]
     );
     host.second += 70;
     host.carry(&all[..2]);
-    assert_eq!(host.notices[2], "eth2, eth3: readings of each that could not be judged: 1 gap");
+    assert_eq!(host.notices[2], "eth2, eth3: readings of each not evaluated: 1 gap");
     assert_eq!(host.notices.len(), 4, "the others were not read: {:?}", host.notices);
 }
 

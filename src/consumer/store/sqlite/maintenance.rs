@@ -73,7 +73,7 @@ impl Maintenance for SqliteMaintenance {
             self.progress.is_stopped() || clock.monotonic() >= until
         };
         let deleted = &mut maintained.deleted;
-        match (Round { connection: &connection, retention, now, ended: &ended, deleted }).all() {
+        match (FileRound { connection: &connection, retention, now, ended: &ended, deleted }).all() {
             Ok(true) => {}
             Ok(false) => maintained.unfinished = Some("its time was up".to_owned()),
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
@@ -85,7 +85,7 @@ impl Maintenance for SqliteMaintenance {
     }
 }
 
-struct Round<'a> {
+struct FileRound<'a> {
     connection: &'a Connection,
     retention: &'a Retention,
     now: DateTime<Utc>,
@@ -94,7 +94,7 @@ struct Round<'a> {
 }
 
 /// Each function returns false if the round ended before it was done.
-impl Round<'_> {
+impl FileRound<'_> {
     fn all(&mut self) -> Result<bool, Error> {
         // SQLite numbers parameters as they come.
         let expire = "UPDATE dead_letters SET headers = NULL, key = NULL, payload = NULL, dropped_at = $now, drop_reason = 'retention'";
