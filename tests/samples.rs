@@ -179,8 +179,8 @@ fn what_kafka_has_not_taken_when_a_replay_is_interrupted_is_sent_when_it_goes_on
     let (code, summary, err) = summed_up(&first.wait_with_output().unwrap());
     assert_eq!(code, 1, "{err}");
     assert!(summary["samples_failed"].as_u64() > Some(0) && summary["failed"].as_u64() > Some(0), "{summary}");
-    let go_on: Vec<&str> =
-        err.split("interrupted; resume with").nth(1).expect("it says how").trim().split(' ').collect();
+    let (_, go_on) = err.split_once("; resume with ").unwrap_or_else(|| panic!("it says how: {err}"));
+    let go_on: Vec<&str> = go_on.trim().split(' ').collect();
     let line: u64 = go_on[3].parse().unwrap();
     assert!(line > 900 && line < 2_000, "the first that is not delivered: {line}");
     let (code, _, err) = summed_up(&replay(&kafka, &topic, &file, &[&limit[..], &go_on].concat()).output().unwrap());
