@@ -19,7 +19,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use chrono::{DateTime, Utc};
 
 use super::rows::{
-    self, Bounds, BreachChanges, BreachKey, DeadLetterRow, KnownBreach, Lost, RangeChanges, Row, SeriesRanges,
+    self, Bounds, BreachChanges, BreachKey, DeadLetterRow, KnownBreach, LastWords, Lost, RangeChanges, Row,
+    SeriesRanges,
 };
 use super::tables::{TABLES, Table, probe};
 use super::{Applied, RetriedRecord, RetryOutcome, RetrySummary, StoreError, StoreProgress};
@@ -75,9 +76,10 @@ pub(super) trait Transaction: Sized {
     /// Fails with [`AttemptError::Again`] where a range has changed since it was read.
     fn put_ranges(&mut self, changes: RangeChanges<'_>) -> Result<(), AttemptError>;
 
+    /// Returns what is stored of the breaches; of new ones it may not ask, if [`Self::put_breaches`] notices that it is there.
     fn known_breaches<'a>(
         &mut self,
-        breaches: &[BreachKey<'a>],
+        words: &LastWords<'a>,
     ) -> Result<HashMap<BreachKey<'a>, KnownBreach>, AttemptError>;
 
     /// Fails with [`AttemptError::Again`] where a breach has changed since it was read.
@@ -441,8 +443,7 @@ fn store_rows(
     transaction.put_ranges(rows::merge_ranges(&known, new, &conflicts))?;
     let words = rows::last_words(rows);
     if !words.is_empty() {
-        let keys: Vec<BreachKey<'_>> = words.keys().copied().collect();
-        let stored = transaction.known_breaches(&keys)?;
+        let stored = transaction.known_breaches(&words)?;
         let changes = rows::breach_changes(words, &stored, |event| rows::was_seen(event, &known));
         transaction.put_breaches(&changes)?;
         for ((key, _), (_, bytes)) in changes.totals {

@@ -72,7 +72,12 @@ pub(super) struct LastWord<'a> {
     pub(super) event: &'a Event,
     pub(super) breach: &'a Breach,
     pub(super) counted_bytes: i64,
+    /// The breach was raised in this batch: it is most likely not stored yet.
+    pub(super) is_new: bool,
 }
+
+/// The last word on each breach of a batch.
+pub(super) type LastWords<'a> = BTreeMap<BreachKey<'a>, LastWord<'a>>;
 
 #[derive(Debug, Default)]
 pub(super) struct BreachChanges<'a> {
@@ -272,11 +277,11 @@ impl Rank {
     }
 }
 
-pub(super) fn last_words<'a>(rows: &[Row<'a>]) -> BTreeMap<BreachKey<'a>, LastWord<'a>> {
+pub(super) fn last_words<'a>(rows: &[Row<'a>]) -> LastWords<'a> {
     let mut words: HashMap<BreachKey<'a>, LastWord<'a>> = HashMap::with_capacity(rows.len() / 4);
     for Row { event, .. } in rows {
         let Some(breach) = event.body.breach() else { continue };
-        let bytes = breach.excess_bytes.cast_signed();
+        let (bytes, is_raised) = (breach.excess_bytes.cast_signed(), matches!(event.body, Body::BreachRaised(_)));
         words
             .entry((&event.stamp.agent, &breach.breach_id))
             .and_modify(|word| {
@@ -284,8 +289,9 @@ pub(super) fn last_words<'a>(rows: &[Row<'a>]) -> BTreeMap<BreachKey<'a>, LastWo
                     (word.event, word.breach) = (event, breach);
                 }
                 word.counted_bytes = word.counted_bytes.max(bytes);
+                word.is_new |= is_raised;
             })
-            .or_insert(LastWord { event, breach, counted_bytes: bytes });
+            .or_insert(LastWord { event, breach, counted_bytes: bytes, is_new: is_raised });
     }
     words.into_iter().collect()
 }
@@ -294,7 +300,7 @@ pub(super) fn last_words<'a>(rows: &[Row<'a>]) -> BTreeMap<BreachKey<'a>, LastWo
 /// the last event of a breach suffices where updates were evicted. A breach that is unknown although its number `was_seen` is one that
 /// retention has deleted: totals outlive it, and have it already.
 pub(super) fn breach_changes<'a>(
-    words: BTreeMap<BreachKey<'a>, LastWord<'a>>,
+    words: LastWords<'a>,
     known: &HashMap<BreachKey<'_>, KnownBreach>,
     was_seen: impl Fn(&Event) -> bool,
 ) -> BreachChanges<'a> {

@@ -90,7 +90,7 @@ CREATE TABLE breach_state (
     epoch           text COLLATE "C" NOT NULL,
     seq             bigint NOT NULL,
     observed_at     timestamptz NOT NULL,
-    stored_at       timestamptz NOT NULL,
+    stored_at       timestamptz NOT NULL DEFAULT now(),
     state           text NOT NULL,
     started_at      timestamptz NOT NULL,
     raised_at       timestamptz NOT NULL,

@@ -1,12 +1,14 @@
 //! Rows in PostgreSQL's binary COPY format (<https://www.postgresql.org/docs/current/sql-copy.html>), written by hand: no
 //! allocation and no formatting for each value, since every row of every event goes this way.
 
-use crate::consumer::store::rows::Row;
-use crate::consumer::store::tables::Table;
+use std::io::{self, Write};
+
+use crate::consumer::store::rows::{LastWord, Row};
+use crate::consumer::store::tables::{self, Table};
 use crate::event::fields::FieldValue;
 
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
-const ROW_BYTES: usize = 400;
+const PIECE_BYTES: usize = 64 << 10;
 const END: [u8; 2] = (-1_i16).to_be_bytes();
 const NULL: [u8; 4] = (-1_i32).to_be_bytes();
 
@@ -14,7 +16,15 @@ const NULL: [u8; 4] = (-1_i32).to_be_bytes();
 const ZERO_US: i64 = 946_684_800_000_000;
 
 pub(super) fn statement(table: Table) -> String {
-    format!("COPY {} ({}) FROM STDIN (FORMAT binary)", table.name(), columns(table).join(", "))
+    copy_from(table.name(), &columns(table))
+}
+
+pub(super) fn breaches_statement() -> String {
+    copy_from("breach_state", &breach_columns())
+}
+
+fn copy_from(table: &str, columns: &[&str]) -> String {
+    format!("COPY {table} ({}) FROM STDIN (FORMAT binary)", columns.join(", "))
 }
 
 fn columns(table: Table) -> Vec<&'static str> {
@@ -23,27 +33,57 @@ fn columns(table: Table) -> Vec<&'static str> {
     fields.chain(["kafka_topic", "kafka_partition", "kafka_offset"]).chain(raw).collect()
 }
 
-pub(super) fn encode(table: Table, topic: &str, rows: &[&Row<'_>]) -> Vec<u8> {
-    let columns = (columns(table).len() as i16).to_be_bytes();
-    let mut buffer = Vec::with_capacity(HEADER.len() + rows.len() * ROW_BYTES);
-    buffer.extend_from_slice(HEADER);
-    for row in rows {
-        buffer.extend_from_slice(&columns);
-        let mut out = CopyFields(&mut buffer);
+fn breach_columns() -> Vec<&'static str> {
+    super::statements::breach_columns().into_iter().map(|(name, _)| name).collect()
+}
+
+pub(super) fn write_rows(out: &mut impl Write, table: Table, topic: &str, rows: &[&Row<'_>]) -> io::Result<()> {
+    write_all(out, columns(table).len(), rows, |fields, row| {
         row.event.visit_all(|field, value| {
             if table.has(field) {
-                out.maybe(value, |out, value| out.value(&value));
+                fields.maybe(value, |fields, value| fields.value(&value));
             }
         });
-        out.text(topic);
-        out.bytes(&row.partition.to_be_bytes());
-        out.bytes(&row.record.offset.to_be_bytes());
+        fields.text(topic);
+        fields.bytes(&row.partition.to_be_bytes());
+        fields.bytes(&row.record.offset.to_be_bytes());
         if table.has_raw() {
-            out.maybe(row.record.raw.as_deref(), CopyFields::text);
+            fields.maybe(row.record.raw.as_deref(), CopyFields::text);
+        }
+    })
+}
+
+pub(super) fn write_breaches(out: &mut impl Write, words: &[LastWord<'_>]) -> io::Result<()> {
+    write_all(out, breach_columns().len(), words, |fields, word| {
+        word.event.visit_all(|field, value| {
+            if tables::is_of_breach_state(field) {
+                fields.maybe(value, |fields, value| fields.value(&value));
+            }
+        });
+        fields.text(word.state());
+        fields.bytes(&word.counted_bytes.to_be_bytes());
+    })
+}
+
+/// Writes in pieces: the server stores one while the next is made.
+fn write_all<R>(
+    out: &mut impl Write,
+    columns: usize,
+    rows: &[R],
+    mut write: impl FnMut(&mut CopyFields<'_>, &R),
+) -> io::Result<()> {
+    let mut buffer = Vec::with_capacity(PIECE_BYTES * 2);
+    buffer.extend_from_slice(HEADER);
+    for row in rows {
+        buffer.extend_from_slice(&(columns as i16).to_be_bytes());
+        write(&mut CopyFields(&mut buffer), row);
+        if buffer.len() >= PIECE_BYTES {
+            out.write_all(&buffer)?;
+            buffer.clear();
         }
     }
     buffer.extend_from_slice(&END);
-    buffer
+    out.write_all(&buffer)
 }
 
 struct CopyFields<'a>(&'a mut Vec<u8>);

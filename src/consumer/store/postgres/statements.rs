@@ -17,7 +17,7 @@ pub(super) struct Statements {
     pub(super) change_ranges: Statement,
     pub(super) insert_ranges: Statement,
     pub(super) known_breaches: Lookup,
-    pub(super) insert_breaches: Statement,
+    pub(super) copy_breaches: String,
     pub(super) change_breaches: Statement,
     pub(super) count_breaches: Statement,
     pub(super) add_totals: Statement,
@@ -51,7 +51,7 @@ impl Statements {
             change_ranges: client.prepare(CHANGE_RANGES)?,
             insert_ranges: client.prepare(INSERT_RANGES)?,
             known_breaches: Lookup::prepare(client, KNOWN_BREACHES, "ORDER BY b.agent, b.breach_id FOR UPDATE OF b")?,
-            insert_breaches: client.prepare(&insert_breaches())?,
+            copy_breaches: super::copy::breaches_statement(),
             change_breaches: client.prepare(&change_breaches())?,
             count_breaches: client.prepare(COUNT_BREACHES)?,
             add_totals: client.prepare(ADD_TOTALS)?,
@@ -153,26 +153,9 @@ const KNOWN_BREACHES: &str = "
     JOIN breach_state b ON b.agent = k.agent AND b.breach_id = k.breach_id";
 
 /// Returns the columns of `breach_state`, but for `stored_at`, and their types.
-fn breach_columns() -> Vec<(&'static str, &'static str)> {
+pub(super) fn breach_columns() -> Vec<(&'static str, &'static str)> {
     let own = [("state", "text"), ("counted_bytes", "bigint")];
     tables::breach_state_fields().map(|field| (field.name, column_type(field))).chain(own).collect()
-}
-
-/// Returns the FROM of a row for each breach.
-fn breaches(columns: &[(&str, &str)]) -> String {
-    let arrays: Vec<String> =
-        columns.iter().enumerate().map(|(index, (_, kind))| format!("${}::{kind}[]", index + 1)).collect();
-    format!("unnest({}) AS n ({})", arrays.join(", "), names(columns))
-}
-
-fn names(columns: &[(&str, &str)]) -> String {
-    columns.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
-}
-
-fn insert_breaches() -> String {
-    let columns = breach_columns();
-    let (names, rows) = (names(&columns), breaches(&columns));
-    format!("INSERT INTO breach_state ({names}, stored_at) SELECT {names}, now() FROM {rows} ON CONFLICT DO NOTHING")
 }
 
 fn change_breaches() -> String {
@@ -181,11 +164,15 @@ fn change_breaches() -> String {
     let changed = columns.iter().filter(|(name, _)| !is_key(name)).map(|(name, _)| format!("{name} = n.{name}"));
     let changed = changed.collect::<Vec<_>>().join(", ");
     let old = [("old_epoch", "text"), ("old_seq", "bigint"), ("old_counted_bytes", "bigint")];
+    let given = [&columns[..], &old].concat();
+    let arrays: Vec<String> = (1..).zip(&given).map(|(number, (_, kind))| format!("${number}::{kind}[]")).collect();
+    let names: Vec<&str> = given.iter().map(|(name, _)| *name).collect();
     format!(
-        "UPDATE breach_state b SET {changed}, stored_at = now() FROM {}
+        "UPDATE breach_state b SET {changed}, stored_at = now() FROM unnest({}) AS n ({})
          WHERE b.agent = n.agent AND b.breach_id = n.breach_id
            AND b.epoch = n.old_epoch AND b.seq = n.old_seq AND b.counted_bytes = n.old_counted_bytes",
-        breaches(&[&columns[..], &old].concat())
+        arrays.join(", "),
+        names.join(", ")
     )
 }
 

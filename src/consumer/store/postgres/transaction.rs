@@ -2,11 +2,11 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::io::Write as _;
+use std::io;
 
 use chrono::{DateTime, NaiveDate, Utc};
-use postgres::Statement;
 use postgres::types::ToSql;
+use postgres::{CopyInWriter, Statement};
 
 use super::columns::ColumnArray;
 use super::sqlstate::{self, Class};
@@ -15,8 +15,8 @@ use super::{PostgresSession, copy};
 use crate::consumer::batch::{Fingerprint, Gap, TopicId};
 use crate::consumer::store::apply::{self, AttemptError, Unplaceable};
 use crate::consumer::store::rows::{
-    self, Bounds, BreachChanges, BreachKey, DeadLetterRow, KnownBreach, LastWord, Lost, RangeChanges, Rank, Row,
-    SeriesRanges,
+    self, Bounds, BreachChanges, BreachKey, DeadLetterRow, KnownBreach, LastWord, LastWords, Lost, RangeChanges, Rank,
+    Row, SeriesRanges,
 };
 use crate::consumer::store::sequences::SequenceRange;
 use crate::consumer::store::tables::{self, Table};
@@ -167,8 +167,8 @@ impl apply::Transaction for PostgresTransaction<'_> {
     }
 
     fn insert(&mut self, table: Table, topic: &TopicId, rows: &[&Row<'_>]) -> Result<(), AttemptError> {
-        let bytes = copy::encode(table, &topic.name, rows);
-        copy_in(&mut self.inner, &self.sql.of(table).copy, &bytes, self.desynced).map_err(|error| {
+        let write = |out: &mut CopyInWriter<'_>| copy::write_rows(out, table, &topic.name, rows);
+        copy_in(&mut self.inner, &self.sql.of(table).copy, write, self.desynced).map_err(|error| {
             let line = sqlstate::copy_line(&error).and_then(|line| rows.get(line));
             AttemptError::from(error).of_record(line.map(|row| (row.partition, row.record.offset)))
         })
@@ -216,9 +216,11 @@ impl apply::Transaction for PostgresTransaction<'_> {
 
     fn known_breaches<'a>(
         &mut self,
-        breaches: &[BreachKey<'a>],
+        words: &LastWords<'a>,
     ) -> Result<HashMap<BreachKey<'a>, KnownBreach>, AttemptError> {
-        let (agents, ids) = (column(breaches, |(agent, _)| *agent), column(breaches, |(_, id)| *id));
+        let asked = words.iter().filter(|(_, word)| self.locking || !word.is_new);
+        let breaches: Vec<BreachKey<'a>> = asked.map(|(key, _)| *key).collect();
+        let (agents, ids) = (column(&breaches, |(agent, _)| *agent), column(&breaches, |(_, id)| *id));
         let mut known = HashMap::new();
         for row in self.inner.query(self.sql.known_breaches.of(self.locking), &[&agents, &ids])? {
             let Ok(index) = breaches.binary_search(&(row.get(0), row.get(1))) else { continue };
@@ -236,12 +238,18 @@ impl apply::Transaction for PostgresTransaction<'_> {
 
     fn put_breaches(&mut self, changes: &BreachChanges<'_>) -> Result<(), AttemptError> {
         if !changes.new.is_empty() {
-            let there = put_last_words(&mut self.inner, &self.sql.insert_breaches, &changes.new, &[])?;
-            expect_all("breaches", changes.new.len(), there)?;
+            let write = |out: &mut CopyInWriter<'_>| copy::write_breaches(out, &changes.new);
+            copy_in(&mut self.inner, &self.sql.copy_breaches, write, self.desynced).map_err(|error| {
+                match error.into() {
+                    // It is there: written by another consumer since they were read, or one that was taken for new.
+                    AttemptError::Duplicate(error) => AttemptError::Again(error),
+                    other => other,
+                }
+            })?;
         }
         if !changes.changed.is_empty() {
             let (words, known): (Vec<LastWord<'_>>, Vec<KnownBreach>) = changes.changed.iter().copied().unzip();
-            let there = put_last_words(&mut self.inner, &self.sql.change_breaches, &words, &known)?;
+            let there = change_breaches(&mut self.inner, &self.sql.change_breaches, &words, &known)?;
             expect_all("breaches", words.len(), there)?;
         }
         if !changes.counted.is_empty() {
@@ -347,12 +355,12 @@ pub(super) fn positions(letters: &[(i32, i32, i64)]) -> (Vec<i32>, Vec<i32>, Vec
 fn copy_in(
     transaction: &mut postgres::Transaction<'_>,
     statement: &str,
-    bytes: &[u8],
+    write: impl FnOnce(&mut CopyInWriter<'_>) -> io::Result<()>,
     desynced: &Cell<bool>,
 ) -> Result<(), postgres::Error> {
     let mut writer = transaction.copy_in(statement).inspect_err(|_| desynced.set(true))?;
     // The server's error is within; the writer, dropped unfinished, ends the COPY.
-    if let Err(error) = writer.write_all(bytes)
+    if let Err(error) = write(&mut writer)
         && let Some(inner) = error.into_inner()
         && let Ok(sql) = inner.downcast::<postgres::Error>()
     {
@@ -362,8 +370,8 @@ fn copy_in(
     writer.finish().map(drop)
 }
 
-/// Writes rows of `breach_state`, over what was `known` of them or where there were none. Returns how many.
-fn put_last_words(
+/// Writes rows of `breach_state` over what was `known` of them. Returns how many.
+fn change_breaches(
     transaction: &mut postgres::Transaction<'_>,
     statement: &Statement,
     words: &[LastWord<'_>],
@@ -385,9 +393,6 @@ fn put_last_words(
     let mut new: Vec<&(dyn ToSql + Sync)> = columns.iter().map(ColumnArray::parameter).collect();
     new.push(&states);
     new.push(&counted_bytes);
-    if known.is_empty() {
-        return transaction.execute(statement, &new);
-    }
     let old: [&(dyn ToSql + Sync); 3] = [
         &column(known, |known| known.rank.epoch.to_string()),
         &column(known, |known| known.rank.seq),

@@ -15,7 +15,8 @@ use crate::consumer::batch::{Fingerprint, Gap, TopicId};
 use crate::consumer::store::StoreError;
 use crate::consumer::store::apply::{self, AttemptError, Unplaceable};
 use crate::consumer::store::rows::{
-    Bounds, BreachChanges, BreachKey, DeadLetterRow, KnownBreach, LastWord, Lost, RangeChanges, Rank, Row, SeriesRanges,
+    Bounds, BreachChanges, BreachKey, DeadLetterRow, KnownBreach, LastWord, LastWords, Lost, RangeChanges, Rank, Row,
+    SeriesRanges,
 };
 use crate::consumer::store::sequences::SequenceRange;
 use crate::consumer::store::tables::{self, Table};
@@ -185,14 +186,14 @@ impl apply::Transaction for SqliteTransaction<'_> {
 
     fn known_breaches<'a>(
         &mut self,
-        breaches: &[BreachKey<'a>],
+        words: &LastWords<'a>,
     ) -> Result<HashMap<BreachKey<'a>, KnownBreach>, AttemptError> {
         let mut statement = self.inner.prepare(
             "SELECT state = 'cleared', duration_ms, epoch, seq, observed_at, counted_bytes FROM breach_state
              WHERE agent = ?1 AND breach_id = ?2",
         )?;
         let mut known = HashMap::new();
-        for (agent, id) in breaches {
+        for (agent, id) in words.keys() {
             let found = statement.query_row(params![agent, id], |row| {
                 let rank = Rank {
                     cleared: row.get(0)?,
@@ -215,7 +216,7 @@ impl apply::Transaction for SqliteTransaction<'_> {
         }
         let mut count =
             self.inner.prepare("UPDATE breach_state SET counted_bytes = ?3 WHERE agent = ?1 AND breach_id = ?2")?;
-        for (LastWord { event, breach, counted_bytes }, _) in &changes.counted {
+        for (LastWord { event, breach, counted_bytes, .. }, _) in &changes.counted {
             count.execute(params![event.stamp.agent.as_str(), breach.breach_id.as_str(), counted_bytes])?;
         }
         let mut add = self.inner.prepare(ADD_TOTAL)?;
