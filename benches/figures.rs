@@ -7,6 +7,7 @@ mod counters;
 #[allow(dead_code, unused_imports, reason = "the tests use the rest")]
 mod support;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -215,13 +216,15 @@ fn memory(kafka: &Kafka, postgres: &Postgres, agents: u64) {
 
 /// Stores all of a topic; what came of it.
 fn store_all(kafka: &Kafka, topic: &str, database: &Database, peaks: &mut Vec<f64>) -> (ExitStatus, String) {
-    let (brokers, url) = (&kafka.address, &database.url);
-    let config =
-        format!("[kafka]\nbrokers = '{brokers}'\ntopic = '{topic}'\ngroup = '{topic}'\n[store]\nurl = '{url}'\n");
-    let mut consumer = Consumer::with(&config);
+    let mut consumer = Consumer::with(&store_config(kafka, topic, database));
     let mut running = consumer.start(&["--until-end", "--quiet"]);
     peaks.push(peak_kb(running.id()));
     (running.wait(), running.log())
+}
+
+fn store_config(kafka: &Kafka, topic: &str, database: &Database) -> String {
+    let (brokers, url) = (&kafka.address, &database.url);
+    format!("[kafka]\nbrokers = '{brokers}'\ntopic = '{topic}'\ngroup = '{topic}'\n[store]\nurl = '{url}'\n")
 }
 
 fn beside_copy(kafka: &Kafka, postgres: &Postgres, agents: u64) {
@@ -255,6 +258,42 @@ fn beside_copy(kafka: &Kafka, postgres: &Postgres, agents: u64) {
     println!("| highwater-consumer, Kafka to the same table, start and end included | {:.0} |", pace(consumed));
     println!("| of `\\copy`, pair by pair | {ratio:.2} |");
     println!("| its greatest RSS, MB | {:.1} |\n", peaks.into_iter().fold(0.0, f64::max) / 1_000.0);
+    print_where_time_goes(kafka, &topic, &postgres.database("figures"), agents);
+}
+
+/// What the consumer's session was seen to do at each look, in one more run.
+fn print_where_time_goes(kafka: &Kafka, topic: &str, database: &Database, agents: u64) {
+    const DOING: &str = "
+        SELECT coalesce(min(CASE
+                   WHEN state <> 'active' OR wait_event = 'ClientRead' THEN 'waits for the consumer'
+                   WHEN query LIKE 'COPY events%' THEN 'COPY of events'
+                   WHEN query LIKE '%breach_state%' OR query LIKE '%totals%' THEN 'breaches and totals'
+                   WHEN query LIKE '%agent_sequences%' THEN 'ranges of numbers'
+                   WHEN query = 'COMMIT' THEN 'COMMIT'
+                   ELSE 'other statements' END), 'not connected')
+        FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+          AND application_name NOT LIKE '%/maintenance'";
+    let (mut client, mut seen, mut looks) = (database.client(), BTreeMap::<String, u32>::new(), 0);
+    let mut consumer = Consumer::with(&store_config(kafka, topic, database));
+    let (started, mut running) = (Instant::now(), consumer.start(&["--until-end", "--quiet"]));
+    let mut cpu = BTreeMap::new();
+    while status_kb(running.id(), "VmHWM") > 0.0 {
+        *seen.entry(client.query_one(DOING, &[]).expect("it answers").get(0)).or_default() += 1;
+        looks += 1;
+        cpu.extend(cpu_by_thread(running.id()));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    assert!(running.wait().success(), "{}", running.log());
+    println!("| where the {seconds:.1} s of one run with {agents} agents go | s |\n|---|---|");
+    for (doing, count) in seen {
+        println!("| PostgreSQL's session: {doing} | {:.1} |", f64::from(count) * seconds / f64::from(looks));
+    }
+    for ((name, _), ms) in cpu.into_iter().filter(|(_, ms)| *ms >= 100.0) {
+        println!("| CPU of the consumer's thread `{name}` | {:.1} |", ms / 1_000.0);
+    }
+    println!();
 }
 
 /// What people ask the tables, on ten million events and 1.2 million breaches of a month.
@@ -568,14 +607,20 @@ impl Drop for Vnstat {
     }
 }
 
-/// Milliseconds that all threads of a process have run (`schedstat`, in proc_pid_schedstat(5)).
+/// Milliseconds that all threads of a process have run.
 fn cpu_ms(id: u32) -> f64 {
+    cpu_by_thread(id).values().sum()
+}
+
+/// Milliseconds that each thread of a process has run, by its name and number (`schedstat`, in proc_pid_schedstat(5)).
+fn cpu_by_thread(id: u32) -> BTreeMap<(String, String), f64> {
     let threads = fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
-    threads
-        .filter_map(|thread| fs::read_to_string(thread.path().join("schedstat")).ok())
-        .filter_map(|line| line.split(' ').next()?.parse::<f64>().ok())
-        .sum::<f64>()
-        / 1e6
+    let of_thread = |thread: fs::DirEntry| {
+        let name = fs::read_to_string(thread.path().join("comm")).ok()?.trim().to_owned();
+        let ns: f64 = fs::read_to_string(thread.path().join("schedstat")).ok()?.split(' ').next()?.parse().ok()?;
+        Some(((name, thread.file_name().to_string_lossy().into_owned()), ns / 1e6))
+    };
+    threads.filter_map(of_thread).collect()
 }
 
 fn status_kb(id: u32, field: &str) -> f64 {
