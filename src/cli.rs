@@ -57,7 +57,6 @@ pub(crate) fn layers(
     Ok(Layers::read(path, environment(), keys)?.with_flags(flags))
 }
 
-/// Returns a flag that SIGTERM and SIGINT set.
 #[cfg(any(feature = "consumer", feature = "toolbox"))]
 pub(crate) fn stop_flag() -> std::io::Result<std::sync::Arc<std::sync::atomic::AtomicBool>> {
     let stop = std::sync::Arc::default();

@@ -167,7 +167,6 @@ impl BreachState {
         }
     }
 
-    /// Returns an open breach that has lasted longer than was reported.
     pub fn unreported(&self) -> Option<BreachStats> {
         match self {
             Self::Raised(open) | Self::Clearing(open, _) if open.stats.ended > open.reported => Some(open.stats),

@@ -37,10 +37,8 @@ use crate::watchdog::Heart;
 
 pub struct Run<'a> {
     pub control: &'a Control,
-    /// Time after which the run ends by itself.
     pub duration: Option<Duration>,
     pub observers: Vec<Box<dyn Observer>>,
-    /// Reads the settings again, on SIGHUP.
     pub reload: &'a dyn Fn() -> Result<Settings, String>,
 }
 

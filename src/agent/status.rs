@@ -36,29 +36,22 @@ pub struct StatusReport {
     pub state_dir: PathBuf,
     /// `disk`, or `memory` while the disk fails, when events do not survive the process.
     pub kept_on: Option<String>,
-    /// 16 hex digits.
     pub epoch: Option<String>,
-    /// Number that the next event gets.
     pub next_seq: Option<u64>,
     /// Events that Kafka has not acknowledged; while they are kept in memory, without those that wait on the disk.
     pub pending: u64,
-    /// Size of their JSON.
     pub pending_bytes: u64,
-    /// `observed_at` of the pending event that was registered first.
     pub oldest_at: Option<DateTime<Utc>>,
     pub source: Option<String>,
     pub limits: Option<usize>,
     pub interval_ms: Option<u64>,
     pub last_tick_at: Option<DateTime<Utc>>,
-    /// Readings since the start, and deadlines that passed without one.
     pub ticks: Option<u64>,
     pub skipped_ticks: Option<u64>,
     pub topic: Option<String>,
     pub brokers: Option<String>,
-    /// Time at which Kafka had last acknowledged all events.
     pub last_flush_at: Option<DateTime<Utc>>,
     pub flushing_since: Option<DateTime<Utc>>,
-    /// `null` if each event is sent at once.
     pub next_flush_at: Option<DateTime<Utc>>,
     /// Since the start, as are the counts below.
     pub delivered: Option<u64>,
@@ -69,14 +62,11 @@ pub struct StatusReport {
     pub lost_expired: Option<u64>,
     pub lost_rejected: Option<u64>,
     pub lost_damaged: Option<u64>,
-    /// Attempts to publish that ended in an error.
     pub retries: Option<u64>,
-    /// Partition to the last offset that Kafka acknowledged.
     pub last_offsets: Option<BTreeMap<i32, i64>>,
     pub errors: Option<u64>,
     pub last_error_at: Option<DateTime<Utc>>,
     pub last_error: Option<String>,
-    /// Problems that last.
     pub troubles: Vec<Problem>,
     /// Number of all of them, of which `breaches` may be a part.
     pub open_breaches: u64,
@@ -96,11 +86,9 @@ pub struct LinkStatus {
     pub up: bool,
     pub rx_speed_bps: Option<u64>,
     pub tx_speed_bps: Option<u64>,
-    /// Traffic contradicted the speed that the driver reports.
     pub speed_doubted: bool,
     /// `measured`, or the reason why the last reading was not judged.
     pub verdict: String,
-    /// Rates of the last reading; `null` if it was not judged.
     pub rx_bps: Option<u64>,
     pub tx_bps: Option<u64>,
     /// Readings that were not evaluated since the link is watched, by verdict.
@@ -112,7 +100,6 @@ pub struct LinkStatus {
 pub struct LinkLimit {
     pub name: String,
     pub direction: Direction,
-    /// `null` for a percentage of an unknown speed.
     pub raise_at_bps: Option<u64>,
 }
 

@@ -29,7 +29,6 @@ fn file_text(path: &str) -> String {
     std::fs::read_to_string(path).unwrap_or_default().trim().to_owned()
 }
 
-/// Returns the stamp of an event of `agent` that is made now.
 pub fn stamp(agent: &str, boot_id: &str, clock: &dyn Clock) -> Stamp {
     Stamp {
         agent: agent.into(),

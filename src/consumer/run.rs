@@ -443,7 +443,6 @@ impl<'a> Consumer<'a> {
         self.topics[topic].state = TopicState::Holding(at);
     }
 
-    /// Logs an error, and returns when the topic is tried again.
     fn back_off(&mut self, topic: usize, error: &RoundError) -> Duration {
         let now = self.pulse.now();
         match error {

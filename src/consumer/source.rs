@@ -41,10 +41,8 @@ const CLOSE_MAX: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug)]
 pub struct Membership {
-    /// Names, each once.
     pub topics: Vec<String>,
     pub group: String,
-    /// `group.instance.id`; empty for none.
     pub instance: String,
 }
 
@@ -374,7 +372,6 @@ impl Source {
         partitions(self.consumer(), self.name(topic), self.connection.brokers())
     }
 
-    /// Returns the topic's id in the database, and its partitions.
     pub(super) fn describe(&self, topic: usize) -> Result<(TopicId, Vec<i32>), String> {
         // A cluster that does not answer must not count as one without id: that would be another key in the database.
         let partitions = self.partitions(topic)?;

@@ -28,11 +28,7 @@ pub enum AdminError {
     #[error("{0}")]
     Misconfigured(String),
     #[error("Kafka at {brokers} refuses: {why}")]
-    Refused {
-        brokers: String,
-        /// The broker's answer.
-        why: String,
-    },
+    Refused { brokers: String, why: String },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,7 +121,6 @@ impl Admin {
         }
     }
 
-    /// Returns the first offset of a partition, and the one after its last.
     pub fn offsets(&self, topic: &str, partition: i32) -> Result<(i64, i64), AdminError> {
         let offsets = self.client.client().fetch_watermarks(topic, partition, ANSWER_MAX);
         offsets.map_err(|error| self.unavailable(&format!("offsets of {topic} {partition}: {error}")))

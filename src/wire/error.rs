@@ -15,12 +15,7 @@ pub enum DecodeError {
     Field(#[from] FieldError),
     /// The message ends within the header that would identify its schema.
     #[error("cut short: {what} takes {needed} bytes, and there are {there}")]
-    Truncated {
-        /// The header's name.
-        what: &'static str,
-        needed: usize,
-        there: usize,
-    },
+    Truncated { what: &'static str, needed: usize, there: usize },
     #[error("not an event in Protobuf: the header names another message of the schema's file than its first")]
     OtherMessage,
     #[error(
@@ -35,11 +30,7 @@ pub enum DecodeError {
     )]
     NoRegistry(u32),
     #[error("needs schema {id}, which the schema registry at {registry} does not have")]
-    UnknownId {
-        id: u32,
-        /// URL of the registry that was asked.
-        registry: String,
-    },
+    UnknownId { id: u32, registry: String },
     #[error("needs schema {id} of the registry, which {problem}")]
     Schema {
         id: u32,

@@ -42,7 +42,6 @@ impl Common {
         self.verbosity.note(text);
     }
 
-    /// Starts the log and reads the settings.
     #[cfg(feature = "toolbox")]
     pub(super) fn begin(&self) -> Result<Settings, Failure> {
         self.start_log();

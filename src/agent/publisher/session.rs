@@ -89,7 +89,6 @@ impl ProducerSession {
         self.timeouts = (0, Duration::ZERO);
     }
 
-    /// Returns true if the awaited event is overdue and a report of it is due.
     pub(super) fn is_overdue(&mut self, now: Duration) -> bool {
         let is_overdue = now >= self.report_at;
         if is_overdue {

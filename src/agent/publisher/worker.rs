@@ -60,15 +60,12 @@ pub(super) struct Worker {
     reaper: Reaper,
 }
 
-/// Pause between polls while a broker is away.
 const POLL_AWAY: Duration = Duration::from_millis(250);
 /// Pause between polls while the next event waits for the present one.
 const POLL_ALONE: Duration = Duration::from_millis(2);
-/// Pause between polls while there is nothing to send.
 const POLL_IDLE: Duration = Duration::from_secs(5);
 /// Maximum wait for metadata at each introduction (see [`Producer::introduce`]).
 const INTRODUCTION: Duration = Duration::from_millis(100);
-/// Pause between polls of a producer with a fatal error.
 const LAST_WORD: Duration = Duration::from_millis(10);
 /// Time without a delivery after which a broker counts as away.
 const AWAY_AFTER: Duration = Duration::from_secs(5);
@@ -83,7 +80,6 @@ const PATIENCE: Duration = Duration::from_secs(600);
 const BATCH_SLOW: usize = 64 << 10;
 /// Bytes below which batches are not reduced further: events then go one by one.
 const BATCH_MIN: usize = 1_000;
-/// Interval at which a back-off looks for changed files.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 impl Worker {
@@ -287,7 +283,6 @@ impl Worker {
         }
     }
 
-    /// Returns true for an order to hurry.
     fn take(&mut self, order: WorkerCommand) -> bool {
         let WorkerCommand::Send(outgoing) = order else { return true };
         for outgoing in outgoing {

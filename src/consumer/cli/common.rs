@@ -38,7 +38,6 @@ impl Common {
         self.verbosity.start_log();
     }
 
-    /// Starts the log and reads the settings.
     pub(super) fn begin(&self) -> Result<Settings, Failure> {
         self.start_log();
         self.settings().map_err(Failure::config)

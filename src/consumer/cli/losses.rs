@@ -27,7 +27,7 @@ from 1, without gaps, so that each missing one is known:
 Only a cause that names a number explains a missing event: a dead letter without
 one, or offsets that were never read, may be the event, but do not end the
 alarm. A gap counts as missing 5 minutes after a later event was stored. In SQL:
-SELECT * FROM missing_events, kafka_gaps.
+the view missing_events, and the table kafka_gaps.
 
 Exit code: 0 if nothing is missing without explanation; 1 if something is; 69 if
 the store could not be reached.

@@ -45,7 +45,6 @@ pub type Sums = BTreeMap<TotalKey, u64>;
 /// Reads these totals over all days, high and low halves apart: the sum of two great `bigint`s would overflow.
 pub fn sums(reader: &mut dyn Reader, keys: &[&TotalKey]) -> Result<Sums, StoreError> {
     const SUMS: &[ColumnType] = &[Text, Text, Text, Text, Number, Number];
-    /// Databases bound the number of parameters.
     const KEYS_MAX: usize = 1_000;
     let mut sums = Sums::new();
     for keys in keys.chunks(KEYS_MAX) {

@@ -23,7 +23,6 @@ pub(super) struct BatchBuilder {
 }
 
 impl BatchBuilder {
-    /// Begins where the database is.
     pub(super) fn new(topic: &TopicId, checkpoints: &BTreeMap<i32, Checkpoint>) -> Self {
         let begin = |(&partition, place): (&i32, &Checkpoint)| (partition, (place.generation, place.next_offset));
         Self { batch: Batch::new(topic), read: checkpoints.iter().map(begin).collect(), ..Self::default() }
@@ -33,7 +32,6 @@ impl BatchBuilder {
         &self.batch.topic
     }
 
-    /// Returns the offset from which each partition is to be read on.
     pub(super) fn offsets(&self) -> impl Iterator<Item = (i32, i64)> {
         self.read.iter().map(|(partition, (_, offset))| (*partition, *offset))
     }

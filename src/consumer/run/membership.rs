@@ -49,7 +49,6 @@ impl Member {
         })
     }
 
-    /// Returns the assigned partitions of one topic, or of all.
     pub(super) fn assigned(&self, topic: Option<usize>) -> Vec<TopicPartition> {
         self.assigned.iter().copied().filter(|at| topic.is_none_or(|topic| topic == at.topic)).collect()
     }
@@ -58,7 +57,6 @@ impl Member {
         self.assigned.iter().any(|at| at.topic == topic)
     }
 
-    /// Pauses one topic, or all.
     pub(super) fn pause(&mut self, topic: Option<usize>, now: Duration) {
         let paused = self.source.pause(&self.assigned(topic));
         paused.unwrap_or_else(|error| self.log(&error, now));
@@ -73,7 +71,6 @@ impl Member {
         self.heard.worst().unwrap_or_else(|| self.source.poll(timeout))
     }
 
-    /// Keeps what is polled for later.
     pub(super) fn hear(&mut self, polled: Polled) {
         self.heard.add(polled);
     }

@@ -22,7 +22,6 @@ pub(super) struct Positions {
     anchors_at: Duration,
 }
 
-/// Known records that are being read again, and the checkpoints that they are of.
 struct Anchors {
     found: Receiver<Known>,
     before: Checkpoints,

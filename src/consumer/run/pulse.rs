@@ -46,7 +46,6 @@ impl<'a> Pulse<'a> {
         self.clock.wall()
     }
 
-    /// Begins a step of the loop, and returns the time.
     pub(super) fn step(&self, doing: &'static str) -> Duration {
         let now = self.now();
         self.heart.beat(doing, now);
@@ -57,7 +56,6 @@ impl<'a> Pulse<'a> {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Returns for how long an end has been asked for.
     pub(super) fn stopping_for(&mut self, now: Duration) -> Option<Duration> {
         self.is_stopping().then(|| now.saturating_sub(*self.stopped.get_or_insert(now)))
     }

@@ -18,7 +18,6 @@ pub struct Reload<'a> {
     pub read: &'a dyn Fn() -> Result<Settings, String>,
 }
 
-/// Interval at which files are looked for that are not there yet.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Stores until `stop` is set, or, with `until_end`, until all that was there at the start is stored. Calls `observer` with each

@@ -81,7 +81,6 @@ pub(super) struct Ends {
     offsets: BTreeMap<i32, (i64, i64)>,
 }
 
-/// Most records that are polled in a row.
 const RECORDS_MAX: usize = 64;
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -225,7 +224,6 @@ pub(super) fn is_whole(batch: &Batch, applied: &Applied) -> bool {
     batch.partitions.iter().all(is_stored)
 }
 
-/// Calls `observer` with each event that was stored.
 pub(super) fn observe(batch: &Batch, applied: &Applied, observer: &mut dyn FnMut(&StoredEvent<'_>)) {
     let refused: HashSet<(i32, i64)> = applied.rejected.iter().map(|r| (r.partition, r.offset)).collect();
     for (&partition, part) in &batch.partitions {

@@ -31,7 +31,6 @@ impl TotalsLog {
         Ok(Self { grown: Some(grown), ended })
     }
 
-    /// Logs the totals that a batch has changed.
     pub(super) fn log(&self, grown: &Sums) {
         if let Some(changes) = &self.grown {
             // A thread that has panicked logs nothing any more.

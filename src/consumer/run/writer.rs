@@ -123,7 +123,6 @@ impl Writer {
     }
 }
 
-/// Wait for an answer of the database.
 pub(super) struct Wait {
     since: Duration,
     answers: u64,

@@ -34,7 +34,6 @@ pub(super) fn epoch_of_samples(events: Epoch) -> Epoch {
 }
 
 impl Delivered {
-    /// Returns why events or samples are not delivered.
     pub(super) fn obstacle(&self) -> Option<&str> {
         let of_samples = self.samples.as_ref().and_then(|samples| samples.obstacle.as_deref());
         self.events.obstacle.as_deref().or(of_samples)
