@@ -11,7 +11,7 @@ use serde::Deserialize;
 use crate::event::{Epoch, Event};
 use crate::wire::{self, Decoded, Decoder, NoRegistry};
 
-pub const RECORDS_MAX: usize = 5_000;
+pub const RECORDS_MAX: usize = 8_000;
 /// Bytes of keys and payloads at which a batch is stored: 4 MiB. The last message may take it beyond that.
 pub const BYTES_MAX: usize = 4 << 20;
 /// Days of events at which a batch is stored: a transaction locks the partition of each, and PostgreSQL has some thousand locks.

@@ -41,7 +41,7 @@ pub use self::reload::{Reload, run, run_reloading};
 use self::topic::{End, Ends, InOrder, Topic, TopicState, is_whole, log_rejected, observe, read};
 use self::totals::TotalsLog;
 use self::writer::{STOP_MAX, Writer};
-use super::batch::{Gap, TopicId};
+use super::batch::{Batch, Gap, TopicId};
 use super::checkpoint::Checkpoint;
 use super::config::Settings;
 use super::source::{Known, Polled, TopicPartition, is_unknown_topic};
@@ -87,6 +87,8 @@ struct Consumer<'a> {
     /// One for each of [`super::source::Membership::topics`], by the same index.
     topics: Vec<Topic>,
     writer: Writer,
+    /// A batch that is stored: to free it takes longer than to hand over the next one, which comes first.
+    spent: Option<Arc<Batch>>,
     totals: Option<TotalsLog>,
     _maintenance: MaintenanceThread,
     started: Duration,
@@ -133,6 +135,7 @@ impl<'a> Consumer<'a> {
             topics: member.source.topics().iter().map(|_| Topic::new()).collect(),
             member,
             writer: Writer::new(&settings.store, settings.store_options(instance.clone())),
+            spent: None,
             _maintenance: MaintenanceThread::start(settings, instance).map_err(Failure::failed)?,
             totals: match options.log_totals {
                 true => Some(TotalsLog::start(settings.store.reader()).map_err(Failure::failed)?),
@@ -234,9 +237,13 @@ impl<'a> Consumer<'a> {
         &mut self,
         work: impl FnOnce(&mut dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let Self { writer, member, topics, pulse, .. } = self;
+        let Self { writer, member, topics, pulse, spent, .. } = self;
         let mut overlap = Overlap::begin(pulse.now());
-        let answered = writer.ask(pulse, |now| overlap.read_on(member, topics, now), work);
+        let meanwhile = |now| {
+            *spent = None;
+            overlap.read_on(member, topics, now)
+        };
+        let answered = writer.ask(pulse, meanwhile, work);
         overlap.end(member, pulse.now());
         answered
     }
@@ -428,6 +435,7 @@ impl<'a> Consumer<'a> {
         if !is_whole(&batch, &applied) {
             return Err(StoreError::Conflict("a batch was stored in part, before the end".to_owned()).into());
         }
+        self.spent = Some(batch);
         Ok(true)
     }
 
