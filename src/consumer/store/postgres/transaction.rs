@@ -24,6 +24,9 @@ use crate::consumer::store::{StoreError, TotalKey};
 use crate::event::Epoch;
 use crate::failpoints;
 
+/// Rows that a statement changes: its arrays would otherwise be most of the memory, where each event is another agent's.
+const CHANGED_AT_ONCE: usize = 1_000;
+
 pub(super) struct PostgresTransaction<'s> {
     inner: postgres::Transaction<'s>,
     sql: &'s Statements,
@@ -186,16 +189,16 @@ impl apply::Transaction for PostgresTransaction<'_> {
             let there = self.inner.execute(&self.sql.drop_ranges, &parameters)?;
             expect_all("ranges", gone.len(), there)?;
         }
-        if !changed.is_empty() {
+        for changed in changed.chunks(CHANGED_AT_ONCE) {
             let parameters: [&(dyn ToSql + Sync); 8] = [
-                &column(&changed, |((agent, _), ..)| *agent),
-                &column(&changed, |((_, epoch), ..)| epoch.to_string()),
-                &column(&changed, |(.., new)| new.first),
-                &column(&changed, |(_, old, _)| old.last),
-                &column(&changed, |(.., new)| new.last),
-                &column(&changed, |(.., new)| new.first_stored_at),
-                &column(&changed, |(_, old, _)| old.identity_conflicts),
-                &column(&changed, |(.., new)| new.identity_conflicts),
+                &column(changed, |((agent, _), ..)| *agent),
+                &column(changed, |((_, epoch), ..)| epoch.to_string()),
+                &column(changed, |(.., new)| new.first),
+                &column(changed, |(_, old, _)| old.last),
+                &column(changed, |(.., new)| new.last),
+                &column(changed, |(.., new)| new.first_stored_at),
+                &column(changed, |(_, old, _)| old.identity_conflicts),
+                &column(changed, |(.., new)| new.identity_conflicts),
             ];
             expect_all("ranges", changed.len(), self.inner.execute(&self.sql.change_ranges, &parameters)?)?;
         }
@@ -247,8 +250,8 @@ impl apply::Transaction for PostgresTransaction<'_> {
                 }
             })?;
         }
-        if !changes.changed.is_empty() {
-            let (words, known): (Vec<LastWord<'_>>, Vec<KnownBreach>) = changes.changed.iter().copied().unzip();
+        for changed in changes.changed.chunks(CHANGED_AT_ONCE) {
+            let (words, known): (Vec<LastWord<'_>>, Vec<KnownBreach>) = changed.iter().copied().unzip();
             let there = change_breaches(&mut self.inner, &self.sql.change_breaches, &words, &known)?;
             expect_all("breaches", words.len(), there)?;
         }
