@@ -4,6 +4,7 @@
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 
+use highwater::consumer::batch;
 use highwater::event::Event;
 
 use crate::support::consumer::{Consumer, Postgres};
@@ -64,6 +65,8 @@ fn kill_agent(test: &str, fault: Fault, point: &str) {
     });
 }
 
+const BATCH: u64 = batch::RECORDS_MAX as u64;
+
 fn kill_consumer(test: &str, fault: Fault, point: &str) {
     let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
     let Some(()) = failpoints::or_skip(test) else { return };
@@ -75,7 +78,7 @@ fn kill_consumer(test: &str, fault: Fault, point: &str) {
     };
     rounds(&fault, make, |(world, sent), rng| {
         // Two batches or more.
-        accept(world, sent, rng.u64(5_001..10_000));
+        accept(world, sent, rng.u64(BATCH + 1..2 * BATCH));
         let passing = rng.u64(1..=2);
         let kill = if passing == 1 { "return" } else { "1*off->return" };
         let running = world.consumer.start_at(&format!("{point}={kill}"), &[]);

@@ -34,7 +34,7 @@ fn columns(table: Table) -> Vec<&'static str> {
 }
 
 fn breach_columns() -> Vec<&'static str> {
-    super::statements::breach_columns().into_iter().map(|(name, _)| name).collect()
+    tables::breach_state_fields().map(|field| field.name).chain(["state", "counted_bytes"]).collect()
 }
 
 pub(super) fn write_rows(out: &mut impl Write, table: Table, topic: &str, rows: &[&Row<'_>]) -> io::Result<()> {

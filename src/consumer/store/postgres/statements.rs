@@ -153,7 +153,7 @@ const KNOWN_BREACHES: &str = "
     JOIN breach_state b ON b.agent = k.agent AND b.breach_id = k.breach_id";
 
 /// Returns the columns of `breach_state`, but for `stored_at`, and their types.
-pub(super) fn breach_columns() -> Vec<(&'static str, &'static str)> {
+fn breach_columns() -> Vec<(&'static str, &'static str)> {
     let own = [("state", "text"), ("counted_bytes", "bigint")];
     tables::breach_state_fields().map(|field| (field.name, column_type(field))).chain(own).collect()
 }
