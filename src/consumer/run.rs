@@ -160,6 +160,9 @@ impl<'a> Consumer<'a> {
             }
             self.work_on(topic, now);
         }
+        if !self.topics.iter().any(Topic::is_full) {
+            self.spent = None;
+        }
         self.pulse.step("waiting for Kafka");
         let is_collecting = self.topics.iter().any(Topic::is_collecting);
         let timeout = if is_collecting { LINGER } else { POLL };

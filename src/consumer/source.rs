@@ -22,7 +22,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 pub(super) use self::anchors::Known;
 pub(super) use self::client::check_client;
-use self::client::{FIXED, FIXED_APART, client};
+use self::client::{FIXED, apart, client};
 use self::context::{Context, Rebalanced};
 pub use self::standalone::{Seen, StandaloneConsumer};
 pub(super) use self::unreadable::Unreadable;
@@ -30,7 +30,7 @@ use self::unreadable::{Strikes, is_unreadable};
 use self::waiting::{Waiting, headers};
 use super::batch::{Record, TopicId};
 use crate::clock::{Clock as _, SystemClock};
-use crate::kafka::{ClientError, Connection, LogThrottle, Reports, missing_topic, not_created};
+use crate::kafka::{ClientError, Connection, LogThrottle, Reports, missing_topic};
 use crate::wire::Decoder;
 
 /// Longest wait for a broker's answer: the loop is blocked meanwhile.
@@ -380,11 +380,8 @@ impl Source {
     }
 
     fn client_apart(&self, more: &[(&str, &str)]) -> Result<BaseConsumer<Reports>, String> {
-        let mut config = client(&self.connection, &self.membership.group, FIXED_APART)?;
-        for (name, value) in more {
-            config.set(*name, *value);
-        }
-        config.create_with_context(Reports::new(self.connection.brokers())).map_err(|e| not_created(&e))
+        let little = [("queued.min.messages", "1"), ("queued.max.messages.kbytes", "1024")];
+        apart(&self.connection, &self.membership.group, &[&little, more].concat())
     }
 
     /// Leaves the group, so that the others need not wait for the session to run out.

@@ -121,6 +121,7 @@ impl Admin {
         }
     }
 
+    /// Returns the first offset of a partition, and the one after its last.
     pub fn offsets(&self, topic: &str, partition: i32) -> Result<(i64, i64), AdminError> {
         let offsets = self.client.client().fetch_watermarks(topic, partition, ANSWER_MAX);
         offsets.map_err(|error| self.unavailable(&format!("offsets of {topic} {partition}: {error}")))

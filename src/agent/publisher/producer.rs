@@ -50,6 +50,7 @@ const TIMED_OUT: &str = "Local: Timed out";
 
 const DIAGNOSIS_MAX: Duration = Duration::from_secs(1);
 
+/// Partition and offset of a delivered message.
 pub(super) type DeliveryReport = Result<(i32, i64), RDKafkaErrorCode>;
 
 pub(super) struct Producer {

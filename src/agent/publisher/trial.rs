@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 use crate::agent::numbered::Numbered;
 
+/// Size below which a refusal for size is the topic's fault.
 const SIZE_MIN: usize = 64 << 10;
 /// Refusals in a row after which the topic is taken to refuse all, and the rest is not tried for now.
 const REFUSALS_MAX: usize = 16;

@@ -66,6 +66,7 @@ const POLL_ALONE: Duration = Duration::from_millis(2);
 const POLL_IDLE: Duration = Duration::from_secs(5);
 /// Maximum wait for metadata at each introduction (see [`Producer::introduce`]).
 const INTRODUCTION: Duration = Duration::from_millis(100);
+/// Pause between polls of a producer with a fatal error.
 const LAST_WORD: Duration = Duration::from_millis(10);
 /// Time without a delivery after which a broker counts as away.
 const AWAY_AFTER: Duration = Duration::from_secs(5);

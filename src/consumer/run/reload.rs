@@ -24,7 +24,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// event after the transaction that stored it.
 ///
 /// # Errors
-/// Settings that librdkafka does not take, but a file that cannot be read or understood is waited for; with `until_end`, a topic that is not there.
+/// Settings that librdkafka does not take, but a file that cannot be read or understood is waited for; with `until_end`, a topic
+/// that is not there.
 pub fn run(
     settings: &Settings,
     options: Options,

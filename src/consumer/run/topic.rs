@@ -81,7 +81,7 @@ pub(super) struct Ends {
     offsets: BTreeMap<i32, (i64, i64)>,
 }
 
-const RECORDS_MAX: usize = 64;
+const POLLED_MAX: usize = 64;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Stored {
@@ -205,7 +205,7 @@ pub(super) fn read(
     now: impl Fn() -> Duration,
     mut poll: impl FnMut(Duration) -> Polled,
 ) -> Option<Polled> {
-    for _ in 0..RECORDS_MAX {
+    for _ in 0..POLLED_MAX {
         match deliver(topics, poll(std::mem::take(&mut timeout)), now()) {
             Some(Polled::Nothing) => break,
             None if topics.iter().any(Topic::is_full) => break,

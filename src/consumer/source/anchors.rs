@@ -21,7 +21,8 @@ pub(in crate::consumer) type Known = BTreeMap<i32, Vec<AnchorRecord>>;
 const AGAIN_MAX: Duration = Duration::from_secs(8);
 
 impl Source {
-    /// Reads again the known records of these partitions: the newest of each, and where that is gone the older one. The channel closes without a value if the records can't be read.
+    /// Reads again the known records of these partitions: the newest of each, and where that is gone the older one. The channel
+    /// closes without a value if they can't be read.
     pub(in crate::consumer) fn read_again(
         &self,
         topic: usize,

@@ -4,18 +4,16 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::BaseConsumer;
 
 use crate::config::Invalid;
-use crate::kafka::{ClientError, Connection};
+use crate::kafka::{ClientError, Connection, Reports, not_created};
 
-/// Properties of a client that is no member of the group, and reads again what was read before or can't be read.
-pub(super) const FIXED_APART: &[(&str, &str)] = &[
+/// Properties of a client that is no member of the group. A position that Kafka no longer has becomes the oldest message.
+const FIXED_APART: &[(&str, &str)] = &[
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
     ("auto.offset.reset", "earliest"),
     ("enable.partition.eof", "true"),
     ("check.crcs", "true"),
     ("isolation.level", "read_committed"),
-    ("queued.min.messages", "1"),
-    ("queued.max.messages.kbytes", "1024"),
 ];
 
 /// Properties that no setting may change: exactly-once depends on each.
@@ -50,6 +48,17 @@ const DEFAULTS: &[(&str, &str)] = &[
 /// Checks that librdkafka accepts these properties, and that the files that they name are there. An error names the key.
 pub(in crate::consumer) fn check_client(connection: &Connection, group: &str) -> Result<(), Invalid> {
     connection.check::<BaseConsumer>(|connection| client(connection, group, FIXED))
+}
+
+/// Makes a client that is no member of the group, with `more` properties that the operator's cannot override. The group is named to
+/// the broker.
+pub(super) fn apart(
+    connection: &Connection,
+    group: &str,
+    more: &[(&str, &str)],
+) -> Result<BaseConsumer<Reports>, String> {
+    let config = client(connection, group, &[FIXED_APART, more].concat())?;
+    config.create_with_context(Reports::new(connection.brokers())).map_err(|error| not_created(&error))
 }
 
 /// Returns the fixed properties, then the operator's, then our defaults.

@@ -10,9 +10,9 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::unreadable::{self, Strikes, is_unreadable};
-use super::{ASK_MAX, client, headers, list};
+use super::{ASK_MAX, apart, headers, list};
 use crate::consumer::batch::Record;
-use crate::kafka::{Connection, Reports, not_created};
+use crate::kafka::{Connection, Reports};
 use crate::wire::Decoder;
 
 pub struct StandaloneConsumer {
@@ -35,25 +35,13 @@ pub enum Seen {
     Trouble(String),
 }
 
-/// Properties that the operator's cannot override. A position that Kafka no longer has becomes the oldest message.
-const FIXED: &[(&str, &str)] = &[
-    ("enable.auto.commit", "false"),
-    ("enable.auto.offset.store", "false"),
-    ("auto.offset.reset", "earliest"),
-    ("enable.partition.eof", "true"),
-    ("check.crcs", "true"),
-    ("isolation.level", "read_committed"),
-    ("queued.max.messages.kbytes", "8192"),
-];
-
 impl StandaloneConsumer {
     /// Makes a client, which connects when it is first used. The group is named to the broker and never joined.
     ///
     /// # Errors
     /// A secret that can't be read, or a property that librdkafka does not take.
     pub fn new(connection: &Connection, topic: &str, group: &str, decoder: Decoder) -> Result<Self, String> {
-        let config = client(connection, group, FIXED)?;
-        let consumer = config.create_with_context(Reports::new(connection.brokers())).map_err(|e| not_created(&e))?;
+        let consumer = apart(connection, group, &[("queued.max.messages.kbytes", "8192")])?;
         let (topic, connection) = (topic.to_owned(), connection.clone());
         Ok(Self { consumer, topic, connection, decoder, positions: BTreeMap::new(), strikes: Strikes::default() })
     }

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use chrono::{DateTime, Utc};
 use postgres::types::ToSql;
 
+use crate::consumer::store::tables;
 use crate::event::fields::{Field, FieldType, FieldValue};
 
 pub(super) fn column_type(field: &Field) -> &'static str {
@@ -15,6 +16,12 @@ pub(super) fn column_type(field: &Field) -> &'static str {
         FieldType::Bool => "boolean",
         FieldType::Ranges => "jsonb",
     }
+}
+
+/// Returns the columns of `breach_state`, but for `stored_at`, and their types.
+pub(super) fn breach_columns() -> Vec<(&'static str, &'static str)> {
+    let own = [("state", "text"), ("counted_bytes", "bigint")];
+    tables::breach_state_fields().map(|field| (field.name, column_type(field))).chain(own).collect()
 }
 
 pub(super) enum ColumnArray<'w> {

@@ -3,6 +3,7 @@
 
 use std::io::{self, Write};
 
+use super::columns::breach_columns;
 use crate::consumer::store::rows::{LastWord, Row};
 use crate::consumer::store::tables::{self, Table};
 use crate::event::fields::FieldValue;
@@ -20,7 +21,7 @@ pub(super) fn statement(table: Table) -> String {
 }
 
 pub(super) fn breaches_statement() -> String {
-    copy_from("breach_state", &breach_columns())
+    copy_from("breach_state", &breach_columns().iter().map(|(name, _)| *name).collect::<Vec<_>>())
 }
 
 fn copy_from(table: &str, columns: &[&str]) -> String {
@@ -31,10 +32,6 @@ fn columns(table: Table) -> Vec<&'static str> {
     let fields = table.fields().map(|field| field.name);
     let raw = table.has_raw().then_some("raw");
     fields.chain(["kafka_topic", "kafka_partition", "kafka_offset"]).chain(raw).collect()
-}
-
-fn breach_columns() -> Vec<&'static str> {
-    tables::breach_state_fields().map(|field| field.name).chain(["state", "counted_bytes"]).collect()
 }
 
 pub(super) fn write_rows(out: &mut impl Write, table: Table, topic: &str, rows: &[&Row<'_>]) -> io::Result<()> {

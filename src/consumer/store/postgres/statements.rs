@@ -3,8 +3,8 @@
 
 use postgres::{Client, Statement};
 
-use super::columns::column_type;
-use crate::consumer::store::tables::{self, TABLES, Table};
+use super::columns::breach_columns;
+use crate::consumer::store::tables::{TABLES, Table};
 use crate::event::fields::{AGENT, BREACH_ID};
 use crate::failpoints::unless_out;
 
@@ -151,12 +151,6 @@ const KNOWN_BREACHES: &str = "
     SELECT b.agent, b.breach_id, b.state = 'cleared', b.duration_ms, b.epoch, b.seq, b.observed_at, b.counted_bytes
     FROM unnest($1::text[], $2::text[]) AS k (agent, breach_id)
     JOIN breach_state b ON b.agent = k.agent AND b.breach_id = k.breach_id";
-
-/// Returns the columns of `breach_state`, but for `stored_at`, and their types.
-fn breach_columns() -> Vec<(&'static str, &'static str)> {
-    let own = [("state", "text"), ("counted_bytes", "bigint")];
-    tables::breach_state_fields().map(|field| (field.name, column_type(field))).chain(own).collect()
-}
 
 fn change_breaches() -> String {
     let columns = breach_columns();
