@@ -87,8 +87,8 @@ struct Consumer<'a> {
     /// One for each of [`super::source::Membership::topics`], by the same index.
     topics: Vec<Topic>,
     writer: Writer,
-    /// A batch that is stored: to free it takes longer than to hand over the next one, which comes first.
-    spent: Option<Arc<Batch>>,
+    /// A batch that is stored: to report and free it takes longer than to hand over the next one, which comes first.
+    spent: Option<(Arc<Batch>, Applied)>,
     totals: Option<TotalsLog>,
     _maintenance: MaintenanceThread,
     started: Duration,
@@ -160,9 +160,11 @@ impl<'a> Consumer<'a> {
             }
             self.work_on(topic, now);
         }
-        if !self.topics.iter().any(Topic::is_full) {
-            self.spent = None;
+        // The database waits for a batch that is full; Kafka is polled while that is stored.
+        if self.topics.iter().any(Topic::is_full) && !self.member.has_news() {
+            return Ok(true);
         }
+        report(&mut self.spent, self.observer);
         self.pulse.step("waiting for Kafka");
         let is_collecting = self.topics.iter().any(Topic::is_collecting);
         let timeout = if is_collecting { LINGER } else { POLL };
@@ -240,10 +242,10 @@ impl<'a> Consumer<'a> {
         &mut self,
         work: impl FnOnce(&mut dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let Self { writer, member, topics, pulse, spent, .. } = self;
+        let Self { writer, member, topics, pulse, spent, observer, .. } = self;
         let mut overlap = Overlap::begin(pulse.now());
         let meanwhile = |now| {
-            *spent = None;
+            report(spent, *observer);
             overlap.read_on(member, topics, now)
         };
         let answered = writer.ask(pulse, meanwhile, work);
@@ -426,7 +428,6 @@ impl<'a> Consumer<'a> {
         })?;
         let next = self.topics[topic].advance(&batch, &applied);
         log_rejected(&batch, &applied);
-        observe(&batch, &applied, self.observer);
         if let Some(totals) = &self.totals {
             totals.log(&applied.grown);
         }
@@ -438,7 +439,7 @@ impl<'a> Consumer<'a> {
         if !is_whole(&batch, &applied) {
             return Err(StoreError::Conflict("a batch was stored in part, before the end".to_owned()).into());
         }
-        self.spent = Some(batch);
+        self.spent = Some((batch, applied));
         Ok(true)
     }
 
@@ -526,7 +527,14 @@ impl<'a> Consumer<'a> {
             }
             self.topics[topic].log_end(&self.member.source.topics()[topic]);
         }
+        report(&mut self.spent, self.observer);
         self.member.source.close();
+    }
+}
+
+fn report(spent: &mut Option<(Arc<Batch>, Applied)>, observer: &mut dyn FnMut(&StoredEvent<'_>)) {
+    if let Some((batch, applied)) = spent.take() {
+        observe(&batch, &applied, observer);
     }
 }
 

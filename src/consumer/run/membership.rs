@@ -80,6 +80,10 @@ impl Member {
         self.heard.is_displaced()
     }
 
+    pub(super) fn has_news(&self) -> bool {
+        !self.heard.0.is_empty()
+    }
+
     pub(super) fn assign(&mut self, partitions: Vec<TopicPartition>) {
         for (topic, name) in self.source.topics().iter().enumerate() {
             let of_topic = partitions.iter().filter(|at| at.topic == topic).map(|at| at.partition);
