@@ -6,6 +6,7 @@
 mod anchors;
 mod client;
 mod context;
+mod headers;
 mod standalone;
 mod unreadable;
 mod waiting;
@@ -27,7 +28,7 @@ use self::context::{Context, Rebalanced};
 pub use self::standalone::{Seen, StandaloneConsumer};
 pub(super) use self::unreadable::Unreadable;
 use self::unreadable::{Strikes, is_unreadable};
-use self::waiting::{Waiting, headers};
+use self::waiting::Waiting;
 use super::batch::{Record, TopicId};
 use crate::clock::{Clock as _, SystemClock};
 use crate::kafka::{ClientError, Connection, LogThrottle, Reports, missing_topic};

@@ -9,8 +9,9 @@ use rdkafka::message::Message as _;
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::headers::headers;
 use super::unreadable::{self, Strikes, is_unreadable};
-use super::{ASK_MAX, apart, headers, list};
+use super::{ASK_MAX, apart, list};
 use crate::consumer::batch::Record;
 use crate::kafka::{Connection, Reports};
 use crate::wire::Decoder;

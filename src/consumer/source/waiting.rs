@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::message::{BorrowedMessage, Message as _};
 
 use super::TopicPartition;
+use super::headers::headers;
 use crate::consumer::batch::{PackedHeaders, Record};
 use crate::units::lasting;
 use crate::wire::{Decoder, Undecoded};
@@ -126,9 +127,4 @@ impl Waiting {
 fn given_up(why: &str, lasted: Duration) -> String {
     let lasted = lasting(lasted);
     format!("no schema for {lasted}: {why}; once there is one, run `highwater-consumer dead-letters retry`")
-}
-
-pub(super) fn headers(message: &BorrowedMessage<'_>) -> PackedHeaders {
-    let Some(headers) = message.headers() else { return PackedHeaders::default() };
-    PackedHeaders::pack(headers.iter().map(|header| (header.key, header.value)))
 }
