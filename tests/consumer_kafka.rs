@@ -110,14 +110,21 @@ fn a_batch_that_is_too_large_is_a_gap_and_what_follows_is_stored() {
     for payloads in [plain("a", 1, 3), zeros(11), zeros(12), plain("a", 4, 5), zeros(13)] {
         produce_to(brokers, &topic, 0, payloads);
     }
-    produce_to(brokers, &topic, 1, plain("b", 1, 10));
+    // At the same time, in another partition.
+    for payloads in [plain("b", 1, 8), zeros(12), plain("b", 9, 10)] {
+        produce_to(brokers, &topic, 1, payloads);
+    }
     let mut consumer = Consumer::new(brokers, &topic, &database.url);
     let bounds = "'receive.message.max.bytes' = 4194816\n'fetch.max.bytes' = 4194304";
     consumer.set("[kafka.properties]", bounds);
     let (_, log) = consumer.until_end();
     assert_eq!(database.ask("SELECT agent, count(*) FROM events GROUP BY 1"), "(a,5) (b,10)", "{log}");
     let gaps = "SELECT kafka_partition, first_offset, last_offset, cause FROM kafka_gaps";
-    assert_eq!(database.ask(gaps), "(0,14,25,too_large) (0,28,40,too_large) (0,3,13,too_large)", "{log}");
+    assert_eq!(
+        database.ask(gaps),
+        "(0,14,25,too_large) (0,28,40,too_large) (0,3,13,too_large) (1,8,19,too_large)",
+        "{log}"
+    );
     assert!(log.contains("[0]: offsets 3 to 13 are skipped: their batch cannot be unpacked"), "{log}");
     assert!(log.contains("raise receive.message.max.bytes in [kafka.properties]"), "{log}");
     assert_eq!(database.ask("SELECT count(*) FROM dead_letters"), "(0)");
@@ -136,6 +143,24 @@ fn a_batch_that_is_too_large_is_a_gap_and_what_follows_is_stored() {
     let (_, log) = consumer.until_end();
     assert_eq!(database.ask("SELECT count(*) FROM events"), "(16)", "{log}");
     assert!(!log.contains("cannot be unpacked"), "{log}");
+}
+
+/// A batch that fails its checksum is fetched again and again, as one that is too large.
+#[test]
+fn a_damaged_batch_is_a_gap_and_what_follows_is_stored() {
+    let Some((kafka, postgres)) = servers("a_damaged_batch_is_a_gap_and_what_follows_is_stored") else { return };
+    let (topic, database) = (kafka.topic("damaged", 1), postgres.database("damaged"));
+    let batch =
+        |first: u64, last: u64| (first..=last).map(|seq| wire::to_json(&updated("gw", seq))).collect::<Vec<_>>();
+    for payloads in [batch(1, 2), batch(3, 5), batch(6, 6)] {
+        produce_to(&kafka.address, &topic, 0, payloads);
+    }
+    kafka.damage(&topic, 0, 2);
+    let (_, log) = Consumer::new(&kafka.address, &topic, &database.url).until_end();
+    assert_eq!(database.ask("SELECT seq FROM events"), "(1) (2) (6)", "{log}");
+    let gaps = "SELECT first_offset, last_offset, cause FROM kafka_gaps";
+    assert_eq!(database.ask(gaps), "(2,4,too_large)", "{log}");
+    assert!(log.contains("[0]: offsets 2 to 4 are skipped"), "{log}");
 }
 
 /// Old records are read again at each start: reaching their end is no error.

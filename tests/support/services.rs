@@ -1,5 +1,6 @@
 //! Real servers that `tests/run` started, and clients of others to ask them.
 
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -181,6 +182,32 @@ impl Kafka {
         let file = file.display().to_string();
         let class = "org.apache.kafka.tools.DeleteRecordsCommand";
         self.tool(&[class, "--bootstrap-server", &self.address, "--offset-json-file", &file]);
+    }
+
+    /// Changes a byte of the batch that begins at `offset`, as a failing disk would.
+    pub(crate) fn damage(&self, topic: &str, partition: i32, offset: i64) {
+        let path = self.directory.join(format!("data/{topic}-{partition}/00000000000000000000.log"));
+        let log = std::fs::read(&path).expect("the segment is there");
+        let mut begin = 0;
+        let end = loop {
+            let header = &log[begin..begin + 12];
+            let length = i32::from_be_bytes(header[8..].try_into().expect("4 bytes"));
+            let end = begin + 12 + usize::try_from(length).expect("a batch has a length");
+            if i64::from_be_bytes(header[..8].try_into().expect("8 bytes")) == offset {
+                break end;
+            }
+            begin = end;
+        };
+        let file = std::fs::OpenOptions::new().write(true).open(&path).expect("it can be written");
+        file.write_all_at(&[!log[end - 1]], end as u64 - 1).expect("it can be written");
+    }
+
+    /// Adds partitions, up to this number.
+    pub(crate) fn grow(&self, topic: &str, partitions: u32) {
+        let class = "org.apache.kafka.tools.TopicCommand";
+        let partitions = partitions.to_string();
+        let how = ["--alter", "--topic", topic, "--partitions", &partitions];
+        self.tool(&[&[class, "--bootstrap-server", &self.address], &how[..]].concat());
     }
 
     /// Changes the offsets that a group committed for `topic`. The group must have no member; the last one may just have left.

@@ -18,6 +18,7 @@ use crate::kafka::{Connection, Reports};
 /// Property that bounds a batch with all that it holds, and librdkafka's default.
 const RECEIVE_MAX: (&str, &str) = ("receive.message.max.bytes", "100000000");
 const STRIKES: u32 = 3;
+const ERRORS_MAX: usize = 1_000;
 /// Longest look at an offset: it fetches and unpacks the whole batch.
 const LOOK_MAX: Duration = Duration::from_secs(30);
 
@@ -29,11 +30,9 @@ pub(in crate::consumer) struct Unreadable {
     pub(in crate::consumer) end: i64,
 }
 
+/// How often each error has come: batches of several partitions are met in turns.
 #[derive(Debug, Default)]
-pub(super) struct Strikes {
-    error: String,
-    count: u32,
-}
+pub(super) struct Strikes(BTreeMap<String, u32>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Look {
@@ -57,21 +56,22 @@ impl Unreadable {
 impl Strikes {
     /// Counts an error; returns true, and starts again, once it has come often enough.
     pub(super) fn out(&mut self, error: &str) -> bool {
-        if self.error != error {
-            (self.error, self.count) = (error.to_owned(), 0);
+        if self.0.len() >= ERRORS_MAX && !self.0.contains_key(error) {
+            self.0.clear();
         }
-        self.count += 1;
-        if self.count < STRIKES {
-            return false;
+        let count = self.0.entry(error.to_owned()).or_default();
+        *count += 1;
+        let is_out = *count >= STRIKES;
+        if is_out {
+            self.0.clear();
         }
-        *self = Self::default();
-        true
+        is_out
     }
 }
 
 pub(super) fn is_unreadable(error: &KafkaError) -> bool {
-    use RDKafkaErrorCode::{BadCompression, MessageSizeTooLarge};
-    matches!(error.rdkafka_error_code(), Some(BadCompression | MessageSizeTooLarge))
+    use RDKafkaErrorCode::{BadCompression, BadMessage, MessageSizeTooLarge};
+    matches!(error.rdkafka_error_code(), Some(BadCompression | BadMessage | MessageSizeTooLarge))
 }
 
 /// Finds the unreadable batches at `positions`; a partition for which this can't be decided is left out.
@@ -128,10 +128,10 @@ fn look(client: &BaseConsumer<Reports>, topic: &str, partition: i32, offset: i64
     None
 }
 
-/// Parses the offset in `Decompression (codec 0x4) of message at 7 of 26132 bytes failed: …` or `Message at offset 7 might be too
-/// large …`.
+/// Parses the offset in `Decompression (codec 0x4) of message at 7 of 26132 bytes failed: …`, `Message at offset 7 might be too
+/// large …` or `MessageSet at offset 7 (94 bytes) failed CRC32C check …`.
 fn first_offset(error: &str) -> Option<i64> {
-    let (_, rest) = error.split_once("essage at ")?;
+    let (_, rest) = error.split_once("essage at ").or_else(|| error.split_once("MessageSet at "))?;
     rest.trim_start_matches("offset ").split(' ').next()?.parse().ok()
 }
 
@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn an_error_that_comes_three_times_is_enough() {
         let mut strikes = Strikes::default();
-        let outs = ["a", "a", "b", "b", "b", "b", "b", "b"].map(|error| strikes.out(error));
+        let outs = ["a", "b", "a", "b", "a", "b", "b", "b"].map(|error| strikes.out(error));
         assert_eq!(outs, [false, false, false, false, true, false, false, true]);
     }
 
@@ -153,6 +153,8 @@ mod tests {
         assert_eq!(first_offset(decompression), Some(70));
         let size = "Message at offset 7 might be too large to fetch, try increasing receive.message.max.bytes";
         assert_eq!(first_offset(size), Some(7));
+        let damaged = "BadMessage (Local: Bad message format): MessageSet at offset 1 (94 bytes) failed CRC32C check";
+        assert_eq!(first_offset(damaged), Some(1));
         assert_eq!(first_offset("Local: Invalid compressed data"), None);
     }
 
