@@ -7,8 +7,8 @@ use postgres::Client;
 
 use super::address::Address;
 use super::partitions::{self, Partitions};
-use super::quoted;
 use super::statements::Statements;
+use super::{quoted, sqlstate};
 use crate::consumer::store::{StoreError, StoreOptions, StoreProgress};
 use crate::failpoints::instead;
 
@@ -36,6 +36,7 @@ const SETTINGS: &str = "
     SET statement_timeout = '60s';
     SET timezone = 'UTC';
     SET datestyle = 'ISO';
+    SET default_transaction_isolation = 'read committed';
     SET client_min_messages = 'warning';";
 
 /// Held while migrating: of several programs that start at once, one migrates, the others wait.
@@ -78,8 +79,11 @@ impl PostgresSession {
 pub(super) fn connect(address: &Address, application: &str) -> Result<Client, StoreError> {
     let mut client = address.connect(application)?;
     client.batch_execute(SETTINGS)?;
-    let row = client.query_one("SELECT current_setting('server_encoding'), current_database()::text", &[])?;
-    let (encoding, database): (&str, &str) = (row.get(0), row.get(1));
+    let row = client.query_one(
+        "SELECT current_setting('server_encoding'), quote_ident(current_database()), quote_ident(current_user)",
+        &[],
+    )?;
+    let (encoding, database, role): (&str, &str, &str) = (row.get(0), row.get(1), row.get(2));
     if encoding != "UTF8" {
         return Err(StoreError::Misconfigured(format!(
             "PostgreSQL: the database {database} has the encoding {encoding}, in which not every name and text can be stored; \
@@ -89,7 +93,9 @@ pub(super) fn connect(address: &Address, application: &str) -> Result<Client, St
     if let Some(schema) = address.schema() {
         let there = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)";
         if !client.query_one(there, &[&schema])?.get::<_, bool>(0) {
-            client.batch_execute(&format!("CREATE SCHEMA IF NOT EXISTS {}", quoted(schema)))?;
+            let grant = format!("as its owner: GRANT CREATE ON DATABASE {database} TO {role}");
+            let create = format!("CREATE SCHEMA IF NOT EXISTS {}", quoted(schema));
+            client.batch_execute(&create).map_err(|error| sqlstate::not_permitted(&error, grant))?;
         }
         client.batch_execute(&format!("SET search_path = {}", quoted(schema)))?;
     }
@@ -103,6 +109,7 @@ fn migrate(client: &mut Client, address: &Address, progress: &StoreProgress) -> 
     client.batch_execute("SET statement_timeout = 0")?;
     client.execute("SELECT pg_advisory_lock($1)", &[&MIGRATION_LOCK])?;
     let before = taken(client)?;
+    let grant = grant(client)?;
     let runner = migrations::migrations::runner();
     let steps: Vec<(i64, String)> =
         runner.get_migrations().iter().map(|step| (i64::from(step.version()), step.to_string())).collect();
@@ -114,7 +121,7 @@ fn migrate(client: &mut Client, address: &Address, progress: &StoreProgress) -> 
         let target = refinery::Target::Version(i32::try_from(version).unwrap_or(i32::MAX));
         let mut runner = migrations::migrations::runner().set_target(target);
         runner.set_migration_table_name(MIGRATIONS_TABLE);
-        runner.run(client).map_err(|error| failed(&error, client, address))?;
+        runner.run(client).map_err(|error| failed(&error, client, address, &grant))?;
         log::info!("PostgreSQL: schema migrated to {name}");
     }
     client.execute("SELECT pg_advisory_unlock($1)", &[&MIGRATION_LOCK])?;
@@ -131,11 +138,22 @@ pub(super) fn taken(client: &mut Client) -> Result<i64, StoreError> {
     Ok(client.query_one(&newest, &[])?.get(0))
 }
 
-fn failed(error: &refinery::Error, client: &Client, address: &Address) -> StoreError {
+/// Returns the SQL that allows a role to create tables.
+fn grant(client: &mut Client) -> Result<String, StoreError> {
+    let names = "SELECT quote_ident(coalesce(current_schema(), 'public')), quote_ident(current_user)";
+    let row = client.query_one(names, &[])?;
+    let (schema, role): (&str, &str) = (row.get(0), row.get(1));
+    Ok(format!(
+        "as its owner: GRANT CREATE, USAGE ON SCHEMA {schema} TO {role}; or, as a superuser, CREATE SCHEMA highwater \
+         AUTHORIZATION {role}, and set store.schema = \"highwater\""
+    ))
+}
+
+fn failed(error: &refinery::Error, client: &Client, address: &Address, grant: &str) -> StoreError {
     let mut source = error.source();
     while let Some(inner) = source {
         if let Some(sql) = inner.downcast_ref::<postgres::Error>() {
-            return of_migration(sql, address);
+            return of_migration(sql, address, grant);
         }
         source = inner.source();
     }
@@ -143,17 +161,17 @@ fn failed(error: &refinery::Error, client: &Client, address: &Address) -> StoreE
     if client.is_closed() { StoreError::Unavailable(text) } else { StoreError::Misconfigured(text) }
 }
 
-fn of_migration(error: &postgres::Error, address: &Address) -> StoreError {
+fn of_migration(error: &postgres::Error, address: &Address, grant: &str) -> StoreError {
     match error.as_db_error().map(|db| db.code().code()) {
         // SQLSTATEs of a CREATE of a table, an index, a type or a view that is there.
         Some("42P07" | "42710" | "42P16") => {
-            let (schema, text) = (address.schema().unwrap_or("public"), super::sqlstate::text(error));
+            let (schema, text) = (address.schema().unwrap_or("public"), sqlstate::text(error));
             StoreError::Misconfigured(format!(
                 "PostgreSQL: the schema {schema} already has another program's object of the same name ({text}): set \
                  store.schema = \"highwater\", or name another database in store.url"
             ))
         }
-        _ => super::sqlstate::store_error(error),
+        _ => sqlstate::not_permitted(error, grant.to_owned()),
     }
 }
 

@@ -103,13 +103,9 @@ fn remedy_of_connecting(code: &str, Login { role, database }: &Login) -> Option<
     })
 }
 
-fn remedy(code: &str, text: &str) -> Option<&'static str> {
+fn remedy(code: &str) -> Option<&'static str> {
     Some(match code {
         "3F000" => "create it: CREATE SCHEMA name AUTHORIZATION role",
-        "42501" if text.contains("schema") => {
-            "as its owner: GRANT CREATE, USAGE ON SCHEMA name TO role; or set store.schema to one of this role's own: \
-             CREATE SCHEMA name AUTHORIZATION role"
-        }
         "42501" => "as the owner: GRANT ALL ON ALL TABLES IN SCHEMA name TO role; or let this role own the tables",
         "25006" => "the server is a standby or set to default_transaction_read_only: name the primary in store.url",
         _ => return None,
@@ -117,13 +113,18 @@ fn remedy(code: &str, text: &str) -> Option<&'static str> {
 }
 
 pub(super) fn store_error(error: &Error) -> StoreError {
-    explained(error, |code, text| remedy(code, text).map(str::to_owned))
+    explained(error, |code| remedy(code).map(str::to_owned))
 }
 
-fn explained(error: &Error, remedy: impl FnOnce(&str, &str) -> Option<String>) -> StoreError {
+/// Explains an error of a statement that `grant` allows: a message does not name what it is about in all languages.
+pub(super) fn not_permitted(error: &Error, grant: String) -> StoreError {
+    explained(error, |code| if code == "42501" { Some(grant) } else { remedy(code).map(str::to_owned) })
+}
+
+fn explained(error: &Error, remedy: impl FnOnce(&str) -> Option<String>) -> StoreError {
     let code = error.as_db_error().map_or("", |db| db.code().code());
     let mut text = format!("PostgreSQL: {}", text(error));
-    if let Some(remedy) = remedy(code, &text) {
+    if let Some(remedy) = remedy(code) {
         text = format!("{text}: {remedy}");
     }
     match class(error) {
@@ -166,7 +167,7 @@ impl From<ConnectError> for StoreError {
                     None => Self::Unavailable(format!("PostgreSQL: {text}")),
                 }
             }
-            ConnectError::Server(error, login) => explained(&error, |code, _| remedy_of_connecting(code, &login)),
+            ConnectError::Server(error, login) => explained(&error, |code| remedy_of_connecting(code, &login)),
         }
     }
 }
