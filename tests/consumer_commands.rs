@@ -12,7 +12,7 @@ use highwater::wire;
 use serde_json::{Value, json};
 
 use crate::consumer_database::Pooler;
-use crate::support::consumer::{Database, Postgres, command};
+use crate::support::consumer::{Database, Postgres, command, insert_checkpoint};
 use crate::support::events::{event, loss, started, updated};
 use crate::support::netns::skip;
 use crate::support::process::said;
@@ -54,7 +54,7 @@ impl Stage {
 
     fn begun(url: String, home: Home) -> Self {
         let mut store = StoreUrl::parse(&url, None, None).unwrap().open(&options());
-        store.insert_checkpoint(&topic(), 0, &Checkpoint::default(), None).unwrap();
+        insert_checkpoint(&mut *store, &topic(), 0, &Checkpoint::default(), None).unwrap();
         Self { url, store, next: 0, home }
     }
 
@@ -761,7 +761,7 @@ fn check_warns_of_more_partitions_than_the_lock_table_has_room_for() {
     let mut store = StoreUrl::parse(&database.url, None, None)
         .unwrap()
         .open(&StoreOptions { partition: PartitionWidth::Day, ..options() });
-    store.insert_checkpoint(&topic(), 0, &Checkpoint::default(), None).unwrap();
+    insert_checkpoint(&mut *store, &topic(), 0, &Checkpoint::default(), None).unwrap();
     let check = || said(&command().arg("check").env("HIGHWATER_STORE__URL", &database.url).output().unwrap());
     let (code, out, err) = check();
     assert!(

@@ -15,7 +15,7 @@ use highwater::event::{Body, Breach, Direction, Epoch, Event, EventId, Lifecycle
 use highwater::wire;
 use proptest::prelude::*;
 
-use crate::support::consumer::{Database, Postgres};
+use crate::support::consumer::{Database, Postgres, insert_checkpoint};
 use crate::support::events::{breach, event, loss, noon, sample, started, updated};
 
 fn topic() -> TopicId {
@@ -55,7 +55,10 @@ impl Bench {
     }
 
     fn begun(mut store: Box<dyn Store + Send>, look: Look) -> Self {
-        assert_eq!(store.insert_checkpoint(&topic(), 0, &Checkpoint::default(), None).unwrap(), Checkpoint::default());
+        assert_eq!(
+            insert_checkpoint(&mut *store, &topic(), 0, &Checkpoint::default(), None).unwrap(),
+            Checkpoint::default()
+        );
         Self { store, look, next: 0 }
     }
 
@@ -436,7 +439,7 @@ fn what_is_declared_twice_is_missing_once(bench: &mut Bench) {
 /// Reading began in the middle of a topic: what came before is no loss, but for series that began later.
 fn what_a_start_left_out_is_not_missing(bench: &mut Bench) {
     let gap = Gap { first: 0, last: 19, cause: GapCause::SkippedAtStart };
-    bench.store.insert_checkpoint(&topic(), 1, &Checkpoint::default(), Some(gap)).unwrap();
+    insert_checkpoint(&mut *bench.store, &topic(), 1, &Checkpoint::default(), Some(gap)).unwrap();
     bench.run("UPDATE kafka_gaps SET noticed_at = '2020-01-01T00:00:00.000000Z'");
     bench.store(&payloads([21, 22, 25]));
     let mut later = updated("gw", 3);
@@ -516,7 +519,7 @@ fn a_place_is_replaced_only_from_what_it_was(bench: &mut Bench) {
     assert_eq!(bench.ask("SELECT first_offset, last_offset FROM kafka_gaps"), "3,49");
     let fault = other.replace_checkpoint(&topic(), 0, &old, &new, Some(expired(3, 60))).unwrap_err();
     assert!(matches!(fault, StoreError::Conflict(_)));
-    assert_eq!(other.insert_checkpoint(&topic(), 0, &Checkpoint::default(), None).unwrap(), new);
+    assert_eq!(insert_checkpoint(&mut *other, &topic(), 0, &Checkpoint::default(), None).unwrap(), new);
     assert_eq!(bench.ask("SELECT first_offset, last_offset FROM kafka_gaps"), "3,49");
 }
 
@@ -1222,7 +1225,7 @@ fn several_at_once_make_the_schema_once() {
             let url = &database.url;
             scope.spawn(move || {
                 let mut store = StoreUrl::parse(url, None, None).unwrap().open(&options("racer"));
-                store.insert_checkpoint(&topic(), partition, &Checkpoint::default(), None).unwrap();
+                insert_checkpoint(&mut *store, &topic(), partition, &Checkpoint::default(), None).unwrap();
                 let mut batch = Batch::new(&topic());
                 let payload = wire::to_json(&updated(&format!("gw-{partition}"), 1));
                 batch.push(partition, Record::new(0, None, None, Some(&payload)), || (0, 0));
@@ -1242,7 +1245,7 @@ fn two_consumers_of_the_same_agents_lose_and_double_nothing() {
     let Some(postgres) = Postgres::or_skip(test) else { return };
     let mut bench = Bench::postgres(&postgres);
     let (rounds, agents) = (60_u64, 4_u64);
-    bench.store.insert_checkpoint(&topic(), 1, &Checkpoint::default(), None).unwrap();
+    insert_checkpoint(&mut *bench.store, &topic(), 1, &Checkpoint::default(), None).unwrap();
     let (ended, mut aged) = (AtomicU64::new(0), 0);
     let Look::Postgres(database) = &bench.look else { unreachable!() };
     std::thread::scope(|scope| {
@@ -1397,7 +1400,7 @@ fn checkpoints_are_by_cluster_and_topic() {
     let (other_topic, mut other_cluster) = (TopicId { name: "other".into(), ..topic() }, topic());
     other_cluster.cluster = "d".into();
     for other in [other_topic, other_cluster] {
-        bench.store.insert_checkpoint(&other, 3, &nine, None).unwrap();
+        insert_checkpoint(&mut *bench.store, &other, 3, &nine, None).unwrap();
         assert_eq!(bench.store.checkpoints(&other).unwrap(), BTreeMap::from([(3, nine.clone())]));
     }
     assert_eq!(bench.store.checkpoints(&topic()).unwrap().len(), 1);

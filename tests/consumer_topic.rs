@@ -1,6 +1,9 @@
 //! `tail` and `lag` between a real Kafka and a store, as their users run them.
 
+use std::ffi::OsStr;
+use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::ffi::OsStrExt as _;
 use std::process::{Command, Stdio};
 
 use highwater::event::Event;
@@ -9,7 +12,7 @@ use highwater::wire;
 use crate::consumer_commands::{TEXT_SETTINGS, fields};
 use crate::support::agent;
 use crate::support::consumer::{Consumer, Postgres, command};
-use crate::support::events::{Transaction, event, produce, produce_raw, started, tombstone, updated};
+use crate::support::events::{Transaction, event, produce, produce_raw, produce_to, started, tombstone, updated};
 use crate::support::process::said;
 use crate::support::services::Kafka;
 
@@ -214,11 +217,11 @@ fn what_a_start_leaves_out_is_written_down() {
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
     consumer.set("[kafka]", "start = 'latest'");
     consumer.until_end();
-    assert_eq!(database.ask(gaps), "(5,19,skipped_at_start)");
+    assert_eq!(database.ask(gaps), "(0,4,expired_before_start) (5,19,skipped_at_start)");
     produce(&kafka.address, &topic, &events(21, 25));
     consumer.until_end();
     assert_eq!(database.ask("SELECT min(seq), max(seq), count(*) FROM events"), "(21,25,5)");
-    assert_eq!(database.ask("SELECT count(*) FROM kafka_gaps"), "(1)");
+    assert_eq!(database.ask("SELECT count(*) FROM kafka_gaps"), "(2)");
     // What came before is nobody's loss, now and later; what is missing of a series that began here is.
     database.client().batch_execute("UPDATE agent_sequences SET first_stored_at = now() - interval '1 hour'").unwrap();
     database.client().batch_execute("UPDATE kafka_gaps SET noticed_at = now() - interval '2 hours'").unwrap();
@@ -231,6 +234,47 @@ fn what_a_start_leaves_out_is_written_down() {
         "UPDATE agent_sequences SET first_stored_at = now() - interval '30 minutes' WHERE epoch = '0000000000000007'";
     database.client().batch_execute(old).unwrap();
     assert_eq!(database.ask("SELECT first_seq, last_seq, cause FROM missing_events"), "(1,2,undeclared)");
+}
+
+/// Of a topic that the database knows, only what is in partitions that were there at the start was left out.
+#[test]
+fn a_partition_that_is_added_is_read_from_its_beginning() {
+    let test = "consumer_topic::a_partition_that_is_added_is_read_from_its_beginning";
+    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let (topic, database) = (kafka.topic("added", 2), postgres.database("added"));
+    produce(&kafka.address, &topic, &events(1, 20));
+    let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
+    consumer.set("[kafka]", "start = 'latest'");
+    consumer.until_end();
+    assert_eq!(database.ask("SELECT count(*) FROM kafka_offsets"), "(2)", "also of a partition that was empty");
+    kafka.grow(&topic, 3);
+    let payloads = events(21, 25).iter().map(wire::to_json).collect::<Vec<_>>();
+    produce_to(&kafka.address, &topic, 2, payloads);
+    let (_, log) = consumer.until_end();
+    assert_eq!(database.ask("SELECT min(seq), max(seq), count(*) FROM events"), "(21,25,5)", "{log}");
+    assert_eq!(database.ask("SELECT count(*) FROM kafka_gaps WHERE kafka_partition = 2"), "(0)");
+}
+
+/// No producer in Rust can send such a name; others can.
+#[test]
+fn the_name_of_a_header_may_be_any_bytes() {
+    let test = "consumer_topic::the_name_of_a_header_may_be_any_bytes";
+    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let (topic, database) = (kafka.topic("header", 1), postgres.database("header"));
+    produce(&kafka.address, &topic, &events(1, 1));
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("payload");
+    fs::write(&file, wire::to_json(&updated("gw", 2))).unwrap();
+    let mut kcat = Command::new("kcat");
+    kcat.args(["-P", "-b", &kafka.address, "-t", &topic, "-H", "good=1", "-H"]);
+    kcat.arg(OsStr::from_bytes(b"\xff\xfe=1")).arg(&file);
+    assert!(kcat.status().unwrap().success());
+    produce(&kafka.address, &topic, &events(3, 3));
+    let (_, log) = Consumer::new(&kafka.address, &topic, &database.url).until_end();
+    assert_eq!(database.ask("SELECT seq FROM events"), "(1) (2) (3)", "{log}");
+    assert!(!log.contains("panicked"), "{log}");
+    let (code, seen) = rows(asking(&kafka, &topic, &["tail", "--from", "earliest", "--until-end"]));
+    assert_eq!((code, seen.len()), (0, 3));
 }
 
 /// A transaction marker is at the offset of the last stored record.

@@ -43,9 +43,9 @@ use self::totals::TotalsLog;
 use self::writer::{STOP_MAX, Writer};
 use super::batch::{Batch, Gap, TopicId};
 use super::checkpoint::Checkpoint;
-use super::config::Settings;
+use super::config::{Settings, Start};
 use super::source::{Known, Polled, TopicPartition, is_unknown_topic};
-use super::store::{Store, StoreError};
+use super::store::{Applied, Store, StoreError};
 use crate::event::Event;
 use crate::exit::{Failure, Status};
 use crate::failpoints;
@@ -265,9 +265,14 @@ impl<'a> Consumer<'a> {
     }
 
     fn try_to_place(&mut self, topic: usize) -> Result<(), RoundError> {
-        let (id, _) = self.member.source.describe(topic)?;
+        let (id, partitions) = self.member.source.describe(topic)?;
         let (asked, assigned) = (id.clone(), self.member.assigned(Some(topic)));
         let mut stored = self.ask(move |store| store.checkpoints(&asked))?;
+        // `start` is about a topic that the database does not know, all partitions of which begin together. A partition that is
+        // added to a known one is read from its beginning: what it holds was sent since.
+        if stored.is_empty() {
+            stored = self.begin(topic, &id, self.settings.start, &partitions)?;
+        }
         stored.retain(|partition, _| assigned.iter().any(|at| at.partition == *partition));
         let found = self.known_records(topic, &stored)?;
         let mut checkpoints = Checkpoints::new();
@@ -286,14 +291,31 @@ impl<'a> Consumer<'a> {
                 }
                 new
             } else {
-                let (first, gap) = positions::begin(self.settings.start, watermarks);
-                let id = id.clone();
-                self.ask(move |store| store.insert_checkpoint(&id, partition, &first, gap))?
+                let mut begun = self.begin(topic, &id, Start::Earliest, &[partition])?;
+                begun.remove(&partition).ok_or_else(|| format!("{id}[{partition}] has no checkpoint"))?
             };
             checkpoints.insert(partition, checkpoint);
         }
         // A rebalance that came meanwhile is dealt with first.
         if self.member.is_displaced() { Ok(()) } else { self.read_from(topic, &id, checkpoints) }
+    }
+
+    /// Inserts the first checkpoints of partitions, and returns all of the topic.
+    fn begin(
+        &mut self,
+        topic: usize,
+        id: &TopicId,
+        start: Start,
+        partitions: &[i32],
+    ) -> Result<Checkpoints, RoundError> {
+        let mut first = BTreeMap::new();
+        for &partition in partitions {
+            self.pulse.step("looking up where a partition begins");
+            let watermarks = self.member.source.watermarks(TopicPartition { topic, partition })?;
+            first.insert(partition, positions::begin(start, watermarks));
+        }
+        let id = id.clone();
+        Ok(self.ask(move |store| store.insert_checkpoints(&id, &first))?)
     }
 
     /// Has Kafka read a topic from its checkpoints, and the others on from where they are.

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
+use highwater::consumer::batch::{Gap, TopicId};
+use highwater::consumer::checkpoint::Checkpoint;
+use highwater::consumer::store::{Store, StoreError};
 use postgres::{Client, NoTls};
 use tempfile::TempDir;
 
@@ -24,6 +27,18 @@ pub(crate) struct Postgres {
 pub(crate) struct Database {
     /// With the password.
     pub(crate) url: String,
+}
+
+/// Inserts the first checkpoint of one partition, and the gap before it; returns the one in the database then.
+pub(crate) fn insert_checkpoint(
+    store: &mut dyn Store,
+    topic: &TopicId,
+    partition: i32,
+    first: &Checkpoint,
+    gap: Option<Gap>,
+) -> Result<Checkpoint, StoreError> {
+    let first = [(partition, (first.clone(), gap.into_iter().collect()))];
+    store.insert_checkpoints(topic, &first.into()).map(|all| all[&partition].clone())
 }
 
 impl Postgres {

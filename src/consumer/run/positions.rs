@@ -73,17 +73,16 @@ pub(super) fn with_records(checkpoints: &Checkpoints) -> Checkpoints {
     known.map(|(partition, checkpoint)| (*partition, checkpoint.clone())).collect()
 }
 
-/// Begins a partition that the database does not know: by `kafka.start`, never by Kafka's committed offset.
-pub(super) fn begin(start: Start, (low, high): (i64, i64)) -> (Checkpoint, Option<Gap>) {
-    let (next_offset, gap) = match start {
-        Start::Earliest => {
-            (low, (low > 0).then(|| Gap { first: 0, last: low - 1, cause: GapCause::ExpiredBeforeStart }))
-        }
-        Start::Latest => {
-            (high, (high > low).then(|| Gap { first: low, last: high - 1, cause: GapCause::SkippedAtStart }))
-        }
+/// Begins a partition that the database does not know: by `start`, never by Kafka's committed offset.
+pub(super) fn begin(start: Start, (low, high): (i64, i64)) -> (Checkpoint, Vec<Gap>) {
+    let next_offset = match start {
+        Start::Earliest => low,
+        Start::Latest => high,
     };
-    (Checkpoint { next_offset, ..Checkpoint::default() }, gap)
+    let gap = |first, end, cause| (end > first).then_some(Gap { first, last: end - 1, cause });
+    let expired = gap(0, low, GapCause::ExpiredBeforeStart);
+    let gaps = expired.into_iter().chain(gap(low, next_offset, GapCause::SkippedAtStart)).collect();
+    (Checkpoint { next_offset, ..Checkpoint::default() }, gaps)
 }
 
 /// Goes on where the database is, if that is still the same partition, and logs what differs.

@@ -36,14 +36,13 @@ pub trait Store {
 
     fn checkpoints(&mut self, topic: &TopicId) -> Result<BTreeMap<i32, Checkpoint>, StoreError>;
 
-    /// Inserts a partition's checkpoint, and the gap before it, unless another consumer has; returns the one in the database then.
-    fn insert_checkpoint(
+    /// Inserts checkpoints of partitions, and the gaps before them, in one transaction; what another consumer has inserted stays.
+    /// Returns those that are in the database then.
+    fn insert_checkpoints(
         &mut self,
         topic: &TopicId,
-        partition: i32,
-        checkpoint: &Checkpoint,
-        gap: Option<Gap>,
-    ) -> Result<Checkpoint, StoreError>;
+        first: &BTreeMap<i32, (Checkpoint, Vec<Gap>)>,
+    ) -> Result<BTreeMap<i32, Checkpoint>, StoreError>;
 
     /// Replaces `old` and records the gap up to `new`; [`StoreError::Conflict`] where the database no longer has `old`.
     fn replace_checkpoint(

@@ -85,31 +85,26 @@ impl Store for Postgres {
         })
     }
 
-    fn insert_checkpoint(
+    fn insert_checkpoints(
         &mut self,
         topic: &TopicId,
-        partition: i32,
-        checkpoint: &Checkpoint,
-        gap: Option<Gap>,
-    ) -> Result<Checkpoint, StoreError> {
+        first: &BTreeMap<i32, (Checkpoint, Vec<Gap>)>,
+    ) -> Result<BTreeMap<i32, Checkpoint>, StoreError> {
         self.with(|session| {
-            let Checkpoint { next_offset, generation, .. } = checkpoint;
             let mut transaction = session.client.transaction()?;
-            let inserted = transaction.execute(
-                "INSERT INTO kafka_offsets (kafka_cluster, kafka_topic, kafka_partition, next_offset, topic_generation)
-                 VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
-                &[&topic.cluster, &topic.name, &partition, next_offset, generation],
-            )?;
-            if let Some(gap) = gap.filter(|_| inserted > 0) {
-                put_gap(&mut transaction, statements::PUT_GAP, topic, partition, *generation, gap)?;
+            for (partition, (Checkpoint { next_offset, generation, .. }, gaps)) in first {
+                let inserted = transaction.execute(
+                    "INSERT INTO kafka_offsets (kafka_cluster, kafka_topic, kafka_partition, next_offset, topic_generation)
+                     VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
+                    &[&topic.cluster, &topic.name, partition, next_offset, generation],
+                )?;
+                for gap in gaps.iter().filter(|_| inserted > 0) {
+                    put_gap(&mut transaction, statements::PUT_GAP, topic, *partition, *generation, *gap)?;
+                }
             }
-            let row = transaction.query_one(
-                &format!("{CHECKPOINT} AND kafka_partition = $3"),
-                &[&topic.cluster, &topic.name, &partition],
-            )?;
-            transaction.commit()?;
-            Ok(self::checkpoint(&row))
-        })
+            Ok(transaction.commit()?)
+        })?;
+        self.checkpoints(topic)
     }
 
     fn replace_checkpoint(

@@ -116,33 +116,29 @@ impl Store for Sqlite {
         })
     }
 
-    fn insert_checkpoint(
+    fn insert_checkpoints(
         &mut self,
         topic: &TopicId,
-        partition: i32,
-        checkpoint: &Checkpoint,
-        gap: Option<Gap>,
-    ) -> Result<Checkpoint, StoreError> {
+        first: &BTreeMap<i32, (Checkpoint, Vec<Gap>)>,
+    ) -> Result<BTreeMap<i32, Checkpoint>, StoreError> {
         self.with(|SqliteSession(connection)| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let now = text(SystemClock::default().wall());
-            let Checkpoint { next_offset, generation, .. } = checkpoint;
-            let inserted = transaction.execute(
-                "INSERT INTO kafka_offsets (kafka_cluster, kafka_topic, kafka_partition, next_offset, topic_generation, updated_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING",
-                params![topic.cluster, topic.name, partition, next_offset, generation, now],
-            )?;
-            if let Some(gap) = gap.filter(|_| inserted > 0) {
-                put_gap(&transaction, topic, partition, *generation, gap, &now)?;
+            for (&partition, (Checkpoint { next_offset, generation, .. }, gaps)) in first {
+                let inserted = transaction.execute(
+                    "INSERT INTO kafka_offsets
+                         (kafka_cluster, kafka_topic, kafka_partition, next_offset, topic_generation, updated_at)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING",
+                    params![topic.cluster, topic.name, partition, next_offset, generation, now],
+                )?;
+                for gap in gaps.iter().filter(|_| inserted > 0) {
+                    put_gap(&transaction, topic, partition, *generation, *gap, &now)?;
+                }
             }
-            let standing = transaction.query_row(
-                &format!("{CHECKPOINT} AND kafka_partition = ?3"),
-                params![topic.cluster, topic.name, partition],
-                self::checkpoint,
-            )?;
             transaction.commit()?;
-            Ok(standing)
-        })
+            Ok(())
+        })?;
+        self.checkpoints(topic)
     }
 
     fn replace_checkpoint(
