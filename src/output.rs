@@ -37,7 +37,7 @@ pub enum OutputFormat {
     /// Aligned columns with units, for people
     #[default]
     Table,
-    /// One JSON object per line, for jq and programs
+    /// A JSON object per line, for jq and programs
     Json,
     /// CSV with a header row (RFC 4180), for spreadsheets
     Csv,

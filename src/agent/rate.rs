@@ -56,7 +56,7 @@ const PACKET_BYTES_MAX: u64 = 512 << 10;
 const ANY_SPEED: BitRate = BitRate::from_bps(1_600_000_000_000);
 /// Percentage of the link's speed above which a reading contradicts it. Frames arrive whole, and clocks are read late.
 const EXACT_TOLERANCE: f64 = 110.0;
-/// The same for a driver that may show two updates' bytes at once.
+/// Tolerance for a driver that may show two updates' bytes at once.
 const TOLERANCE: f64 = 205.0;
 const SUSPECTS_MAX: u32 = 2;
 /// A reading over more intervals than this is a mean that hides what happened in between.

@@ -170,7 +170,7 @@ impl PartitionBatch {
 
 impl PackedHeaders {
     pub fn pack<'a>(headers: impl IntoIterator<Item = (&'a str, Option<&'a [u8]>)>) -> Self {
-        // Those of an agent take 200 bytes.
+        // An agent's headers take 200 bytes.
         let mut packed = Vec::with_capacity(256);
         for (name, value) in headers {
             for bytes in [Some(name.as_bytes()), value] {

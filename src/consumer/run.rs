@@ -84,7 +84,7 @@ struct Consumer<'a> {
     observer: &'a mut dyn FnMut(&StoredEvent<'_>),
     pulse: Pulse<'a>,
     member: Member,
-    /// One for each of [`super::source::Membership::topics`], by the same index.
+    /// State of each of [`super::source::Membership::topics`], by the same index.
     topics: Vec<Topic>,
     writer: Writer,
     /// A batch that is stored: to report and free it takes longer than to hand over the next one, which comes first.
@@ -318,7 +318,7 @@ impl<'a> Consumer<'a> {
         Ok(self.ask(move |store| store.insert_checkpoints(&id, &first))?)
     }
 
-    /// Has Kafka read a topic from its checkpoints, and the others on from where they are.
+    /// Makes Kafka read a topic from its checkpoints, and the others on from where they are.
     fn read_from(&mut self, topic: usize, id: &TopicId, checkpoints: Checkpoints) -> Result<(), RoundError> {
         let now = self.pulse.now();
         self.topics[topic].place(id, checkpoints, now);
@@ -326,7 +326,7 @@ impl<'a> Consumer<'a> {
         for (topic, state) in self.topics.iter_mut().enumerate() {
             match state.state {
                 TopicState::Unplaced(_) => {}
-                // Nothing stays paused: it is placed when it is tried again.
+                // A topic on hold does not stay paused: it is placed when it is tried again.
                 TopicState::Holding(at) => state.unplace(at),
                 TopicState::Reading => {
                     let each = state.builder.offsets();

@@ -14,7 +14,7 @@ use crate::wire::{DecodeError, Schemas, Undecoded, WriterSchema};
 
 /// Longest wait for an answer, which usually takes a thousandth of it.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// The same while the registry does not answer: other partitions are read meanwhile. A later answer is taken at the next try.
+/// Patience while the registry does not answer: other partitions are read meanwhile. A later answer is taken at the next try.
 const PATIENCE_AGAIN: Duration = Duration::from_millis(100);
 const STALE: Duration = Duration::from_secs(180);
 const QUESTIONS_MAX: usize = 16;

@@ -128,7 +128,7 @@ pub struct Link {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lifecycle {
     pub version: String,
-    /// Set at the end: `signal`, or `finished` with `run --for`.
+    /// Why it ended: `signal`, or `finished` with `run --for`.
     pub reason: Option<Reason>,
     pub detail: Option<String>,
 }

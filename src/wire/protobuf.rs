@@ -42,7 +42,7 @@ pub(super) fn encode(event: &Event, bytes: &mut Vec<u8>) {
 
 fn put(field: &Field, value: &FieldValue<'_>, bytes: &mut Vec<u8>) {
     let tag = field.index as u32 + 1;
-    // What is not "optional" is not written where it is 0 or empty.
+    // A field that is not "optional" is not written where it is 0 or empty.
     let is_implicit = matches!(field.presence, FieldPresence::Required | FieldPresence::Defaulted);
     match value {
         FieldValue::Number(0) if is_implicit => {}

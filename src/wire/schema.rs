@@ -40,7 +40,7 @@ fn json_schema() -> String {
 }
 
 fn json_type(field: &Field) -> String {
-    // What is required counts from 1, or has a character at least.
+    // A required field counts from 1, or has a character at least.
     let least = u8::from(field.presence == FieldPresence::Required);
     match field.of {
         FieldType::Version | FieldType::UInt32 => format!(r#""type": "integer", "minimum": {least}"#),

@@ -1,4 +1,4 @@
-//! One limit on one link, or on the host, in one direction: its state, and the events of its breach.
+//! A limit on one link, or on the host, in one direction: its state, and the events of its breach.
 
 use std::time::Duration;
 

@@ -31,7 +31,7 @@ impl Snapshot {
         if !found {
             return Ok(None);
         }
-        // Nothing is evicted from the copy.
+        // The copy has room for everything: a snapshot evicts nothing.
         let size_max = ByteCount::from_bytes(u64::from(u32::MAX));
         let mut journal = SqliteJournal::open(&copy.path().join("journal.db"), size_max)?;
         let is_from_here = journal.owner().machine_id == machine_id;

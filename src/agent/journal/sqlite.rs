@@ -46,7 +46,7 @@ pub struct SqliteJournal {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Claim {
-    /// The same owner: the epoch continues.
+    /// Unchanged: the epoch continues.
     Kept,
     /// Open breaches ended as interrupted.
     Renamed { interrupted: usize },

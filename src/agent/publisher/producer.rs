@@ -1,4 +1,4 @@
-//! One librdkafka producer: its settings, and its reports.
+//! A librdkafka producer: its settings, and its reports.
 
 use std::cell::RefCell;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,4 +1,4 @@
-//! One producer while it is in use.
+//! A producer while it is in use.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ pub(super) struct ProducerSession {
     pub(super) files: (u64, u64),
     /// Number of the first event that it was not given.
     pub(super) next: usize,
-    /// Has delivered a message, from which Kafka checks the sequence.
+    /// A message was delivered: from then on Kafka checks the sequence.
     pub(super) proven: bool,
     /// Number and size of the event in flight, if events go one by one.
     pub(super) alone: Option<(usize, usize)>,

@@ -50,7 +50,7 @@ pub(super) struct Worker {
     /// Unacknowledged events, numbered in the order of sending.
     unacked: Numbered<Outgoing>,
     written: Vec<u8>,
-    /// Set while events go one at a time, because one was refused.
+    /// State of sending events one at a time, because one was refused.
     trial: Option<Trial>,
     /// Until when the connection counts as slow.
     patient_until: Option<Duration>,

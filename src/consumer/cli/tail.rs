@@ -43,9 +43,9 @@ pub(super) struct Tail {
     /// Output format; a table has a line per event, JSON and CSV all of it
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     format: OutputFormat,
-    /// Where to begin: earliest, latest, an offset, a time, 10m (ago), -5 (last five)
+    /// First message: earliest, latest, an offset, a time, 10m (ago), -5 (last five)
     #[arg(long, value_name = "WHERE", default_value = "latest", allow_hyphen_values = true, long_help = format!(
-        "Where to begin: earliest, latest, an offset, or a time; -5 is the last\nfive of each partition.\n{TIMES}"
+        "First message: earliest, latest, an offset, or a time; -5 is the last\nfive of each partition.\n{TIMES}"
     ))]
     from: From,
     /// Only this partition

@@ -52,7 +52,7 @@ pub(super) struct TotalsCommand {
 /// The traffic that a limit watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum TotalsScope {
-    /// One link
+    /// A single link
     Link,
     /// The sum over the links of a host
     Host,

@@ -40,7 +40,7 @@ impl Positions {
         self.checkpoints.insert(partition, checkpoint);
     }
 
-    /// Has known records read again at an interval: a topic that is recreated while it is read brings neither an error nor a
+    /// Reads known records again at an interval: a topic that is recreated while it is read brings neither an error nor a
     /// rebalance. Returns what was found, once, and the checkpoints before.
     pub(super) fn read_anchors(
         &mut self,

@@ -13,7 +13,7 @@ use crate::service::Service;
 
 #[derive(Clone, Copy)]
 pub struct Reload<'a> {
-    /// Set to ask for a reload; cleared when it begins.
+    /// True asks for a reload; cleared when it begins.
     pub wish: &'a AtomicBool,
     pub read: &'a dyn Fn() -> Result<Settings, String>,
 }
@@ -37,7 +37,7 @@ pub fn run(
     run_reloading(settings, options, observer, stop, reload)
 }
 
-/// The same, with reloads: each ends the run in order and begins another one in the same process, which connects to Kafka and the
+/// Stores events, with reloads: each ends the run in order and begins another one in the same process, which connects to Kafka and the
 /// database again, with certificates and secrets as they are then.
 ///
 /// # Errors

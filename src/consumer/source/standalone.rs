@@ -79,7 +79,7 @@ impl StandaloneConsumer {
 
     /// Returns why a broker did not answer: librdkafka's reports on its connections say more than "timed out".
     fn unanswered(&self, error: &KafkaError) -> String {
-        // Nothing is assigned yet: no message is lost by polling.
+        // No partition is assigned yet: no message is lost by polling.
         while self.consumer.poll(Duration::ZERO).is_some() {}
         self.reported().unwrap_or_else(|| error.to_string())
     }

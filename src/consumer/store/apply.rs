@@ -1,4 +1,4 @@
-//! One way to commit, for every database.
+//! The way to commit, for every database.
 //!
 //! ```text
 //!  lock the checkpoints (guard 1) ─► rows that are not there yet (guard 2) ─► insert them
@@ -160,7 +160,7 @@ enum Approach {
     Optimistic,
     /// Ranges and breaches are locked: others changed them before they were written, which a large transaction would meet again.
     Locking,
-    /// The same, and every row is looked up: ranges are missing, as after a `DELETE`.
+    /// Locks, and looks up every row: ranges are missing, as after a `DELETE`.
     LookUpAll,
 }
 
@@ -279,7 +279,7 @@ fn pieces(batch: &Batch, bounds: &Bounds, at: Option<(i32, i64)>) -> Option<Vec<
     }
     let first = rest.remove(0);
     before.extend(first);
-    // Nothing comes before the first record of the only partition.
+    // No record comes before the first one of the only partition.
     let is_empty = |bounds: &Bounds| rows::records(batch, bounds).next().is_none();
     let mut pieces: Vec<Bounds> = if is_empty(&before) { Vec::new() } else { vec![before] };
     match (pieces.is_empty(), rest.first_mut()) {
@@ -490,7 +490,7 @@ pub(super) fn retry<S: Session>(
     now: DateTime<Utc>,
 ) -> Result<RetrySummary, StoreError> {
     match persist(session, |session, approach| retry_once(session, topic, records, approach, now)) {
-        // One after the other, to find which of them it is.
+        // Singly, to find which of them it is.
         Err(AttemptError::Rejected { .. }) if records.len() > 1 => {
             let mut all = RetrySummary::default();
             for record in records {

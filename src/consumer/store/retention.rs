@@ -73,7 +73,7 @@ impl ExpiredRows {
                          = (breach_state.agent, breach_state.observed_at, breach_state.epoch, breach_state.seq))",
                 Retained::Events,
             ),
-            // What a start left out explains the numbers before it for as long as the topic is read.
+            // Gaps that a start left out explain the numbers before it for as long as the topic is read.
             Self::new(
                 "kafka_gaps",
                 "noticed_at < $1 AND cause NOT IN ('expired_before_start', 'skipped_at_start')",

@@ -158,7 +158,7 @@ impl CounterSeries {
             }
             meaning => {
                 let recorded = recorded(meaning, record, spacing, self.interval);
-                // It is unknown when, in a pause, the bytes were carried.
+                // In a pause it is unknown when the bytes were carried.
                 let covered = spacing.filter(|spacing| !self.is_pause(*spacing));
                 reading.carried.extend(covered.and_then(|covered| carried(&recorded, covered)));
                 recorded

@@ -39,9 +39,9 @@ pub(super) struct Netlink {
 
 #[derive(Debug)]
 enum Plan {
-    /// One dump of all links.
+    /// A dump of all links.
     Dump,
-    /// One request for each watched link, where few of many are watched: the others cost nothing.
+    /// A request for each watched link, where few of many are watched: the others cost nothing.
     Singly { requests: Vec<u8>, count: u32 },
 }
 

@@ -49,7 +49,7 @@ impl Saved {
         };
         let (owner, former) = meta.as_ref().map(|meta| (meta.owner.clone(), meta.former.clone())).unwrap_or_default();
         let epoch = meta.as_ref().map(|meta| meta.epoch).or(events.last().map(|event| event.id.epoch));
-        // Of two with the same count, the one with fewer events is the later.
+        // If two have the same count, the one with fewer events is the later.
         let is_known = meta.is_some();
         let marks = [meta.map(|meta| meta.mark), mark_beside(path).read()];
         let mark = marks.into_iter().flatten().max_by_key(|mark| (mark.commits, Reverse(mark.pending.events())));

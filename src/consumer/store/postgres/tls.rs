@@ -63,7 +63,7 @@ impl PostgresTls {
         }
         let (needed, verify) = match mode {
             "disable" => return Ok(None),
-            // As libpq: a root certificate that is named is used.
+            // Like libpq: a root certificate that is named is used.
             "allow" | "prefer" if root.is_some() => (false, Verify::Authority),
             "allow" | "prefer" => (false, Verify::Nothing),
             "require" if root.is_some() => (true, Verify::Authority),
@@ -127,7 +127,7 @@ impl PostgresCertificate {
     fn read_key(&self) -> Result<PKey<Private>, String> {
         let mut file = File::open(&self.key).map_err(|e| e.to_string())?;
         let about = file.metadata().map_err(|e| e.to_string())?;
-        // As libpq: readable by us alone, or by a group too if root owns it.
+        // Like libpq: readable by us alone, or by a group too if root owns it.
         let open_to = about.mode() & if about.uid() == 0 { 0o037 } else { 0o077 };
         if about.is_file() && open_to != 0 {
             return Err(format!("others may read it (mode {:03o}); set its mode to 600", about.mode() & 0o777));

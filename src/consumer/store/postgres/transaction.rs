@@ -244,7 +244,7 @@ impl apply::Transaction for PostgresTransaction<'_> {
             let write = |out: &mut CopyInWriter<'_>| copy::write_breaches(out, &changes.new);
             copy_in(&mut self.inner, &self.sql.copy_breaches, write, self.desynced).map_err(|error| {
                 match error.into() {
-                    // It is there: written by another consumer since they were read, or one that was taken for new.
+                    // The row is there: written by another consumer since they were read, or one that was taken for new.
                     AttemptError::Duplicate(error) => AttemptError::Again(error),
                     other => other,
                 }
