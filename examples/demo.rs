@@ -38,7 +38,7 @@ struct Arguments {
     /// How long it runs: at least 15
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(15..))]
     seconds: u64,
-    /// Where the rows go; made anew
+    /// Database file; an existing one is replaced
     #[arg(long, default_value = "highwater-demo.db")]
     database: PathBuf,
 }
@@ -155,7 +155,7 @@ fn agent(settings: AgentSettings, control: &Control, news: Sender<News>) -> Resu
 fn consumer(settings: &ConsumerSettings, stop: &AtomicBool, news: &Sender<News>) -> Result<(), String> {
     let mut tell = |stored: &StoredEvent<'_>| {
         let StoredEvent { partition, offset, event, .. } = *stored;
-        // Nobody listens any more only at the very end.
+        // The receiver is gone only at the very end.
         let _ = news.send(News::Stored { partition, offset, kind: event.body.kind().to_owned() });
     };
     run_consumer(settings, Options::default(), &mut tell, stop).map_err(|error| error.to_string())

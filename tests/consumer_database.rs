@@ -1,5 +1,5 @@
 //! Databases as operators have them: busy, locked, pooled, shared, with settings and triggers of their own. Storing goes on, or
-//! reports what would mend it; nothing is passed over.
+//! reports what would mend it; nothing is skipped.
 
 use std::collections::BTreeMap;
 use std::fs;

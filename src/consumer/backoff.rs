@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_up_to_a_minute_and_begin_anew() {
+    fn waits_double_up_to_a_minute_and_start_again() {
         let mut backoff = Backoff::default();
         for whole in [1, 2, 4, 8, 16, 32, 60, 60, 60] {
             let wait = backoff.next().as_secs_f64();

@@ -60,7 +60,7 @@ pub enum GapCause {
     TooLarge,
     /// Dropped by Kafka's retention before this database first read the topic: no loss.
     ExpiredBeforeStart,
-    /// Passed over by `kafka.start = "latest"`: no loss.
+    /// Skipped by `kafka.start = "latest"`: no loss.
     SkippedAtStart,
 }
 

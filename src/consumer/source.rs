@@ -81,7 +81,7 @@ pub(super) enum Polled {
     Record(TopicPartition, Record),
     /// The partitions are these from now on; none is read before [`Source::place`].
     Assigned(Vec<TopicPartition>),
-    /// Offsets of this topic that can't be read, and are passed over. The caller notes them before it takes the next record.
+    /// Offsets of this topic that can't be read, and are skipped. The caller notes them before it takes the next record.
     Unreadable(usize, Unreadable),
     /// A position is not the one that was placed: place all partitions again. librdkafka does not report which.
     Misplaced(String),
@@ -341,7 +341,7 @@ impl Source {
 
     /// Returns how far each partition was read; transaction markers count. One that waits for a schema is left out.
     pub(super) fn positions(&self) -> BTreeMap<TopicPartition, i64> {
-        // None is from before `place`, or what is between would be passed over: librdkafka's thread, which is asked for the
+        // None is from before `place`, or what is between would be skipped: librdkafka's thread, which is asked for the
         // assignment first, has stopped the fetches of the former one by then, and a stop clears the position. A seek clears it too.
         let Ok(list) = self.consumer().position() else { return BTreeMap::new() };
         let elements = list.elements();

@@ -32,7 +32,7 @@ pub enum Undecoded {
 }
 
 pub trait Schemas {
-    /// Returns the schema with this id: `Never` if there certainly is none, `NotNow` if the registry could not be asked.
+    /// Returns the schema with this id: `Never` if there certainly is none, `NotNow` if the registry could not be reached.
     fn schema(&mut self, id: u32) -> Result<Arc<WriterSchema>, Undecoded>;
 }
 

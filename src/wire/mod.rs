@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `{` | `application/json` | JSON, the default; never framed |
 //! | `00`, schema's id (4) | `application/vnd.confluent.avro` | Avro, its schema kept by a schema registry |
-//! | `00`, schema's id (4), `00` | `application/vnd.confluent.protobuf` | Protobuf, likewise; the last byte names the file's first message |
+//! | `00`, schema's id (4), `00` | `application/vnd.confluent.protobuf` | Protobuf, its schema kept by a schema registry; the last byte names the file's first message |
 //! | `C3 01`, fingerprint (8) | `application/avro` | Avro, "single object": its schema is one that was released |
 //! | `08` | `application/protobuf` | Protobuf |
 //!

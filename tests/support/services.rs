@@ -156,7 +156,7 @@ impl Kafka {
         let class = "org.apache.kafka.tools.TopicCommand";
         self.tool(&[class, "--bootstrap-server", &self.address, "--delete", "--topic", topic]);
         // It takes a moment until the name is free.
-        super::agent::until("the topic is made anew", || {
+        super::agent::until("the topic is recreated", || {
             let topics = self.tool(&[class, "--bootstrap-server", &self.address, "--list"]);
             (!topics.lines().any(|line| line == topic)).then_some(())
         });

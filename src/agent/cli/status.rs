@@ -184,7 +184,7 @@ fn answer(state_dir: &Path, runtime: Option<&Path>) -> Result<Result<StatusRepor
         match ask(&socket) {
             Ok(report) if same(&report.state_dir, state_dir) => return Ok(Ok(report)),
             // The agent of another state directory, which was not asked for.
-            Ok(_) | Err(NoAnswer::Nobody) => {}
+            Ok(_) | Err(NoAnswer::NotRunning) => {}
             Err(NoAnswer::Denied) => denied = Some(socket),
             Err(error @ (NoAnswer::Silent | NoAnswer::Garbled(_))) => {
                 return Err(unavailable(format!(

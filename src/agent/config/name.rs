@@ -6,8 +6,8 @@ use super::Surroundings;
 use crate::config::Invalid;
 use crate::event::AGENT_BYTES_MAX;
 
-/// Default names of hosts: as agents, all such hosts would be one.
-const NOBODYS: &[&str] = &[
+/// Names of hosts that were given none: as agents, all such hosts would be one.
+const DEFAULT_HOSTNAMES: &[&str] = &[
     "",
     "(none)",
     "localhost",
@@ -35,7 +35,7 @@ impl Name {
             return Ok(Self { name, ..Self::default() });
         }
         let host = surroundings.hostname.trim_end_matches('.');
-        if !NOBODYS.contains(&&*host.to_ascii_lowercase()) && check(host).is_ok() {
+        if !DEFAULT_HOSTNAMES.contains(&&*host.to_ascii_lowercase()) && check(host).is_ok() {
             return Ok(Self { name: host.to_owned(), ..Self::default() });
         }
         let called = format!("this host is called `{host}`, which is no usable name for an agent");
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hosts_name_is_its_agents_unless_nobody_gave_it_one() {
+    fn a_hosts_name_is_its_agents_unless_it_is_a_default() {
         assert_eq!(name("gw-042", ID), Name { name: "gw-042".into(), ..Name::default() });
         for host in ["", "(none)", "localhost", "localhost.localdomain", "LocalHost", "localhost."] {
             let stand_in = name(host, ID);

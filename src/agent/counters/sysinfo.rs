@@ -182,7 +182,7 @@ mod tests {
         assert!(believed((0, 7)), "nothing was received yet");
         assert!(!believed((0, 0)), "one of the files cannot be read");
         fs::write(&tx, "0\n").unwrap();
-        assert!(believed((0, 0)), "counters that begin anew");
+        assert!(believed((0, 0)), "counters that start again");
         fs::write(&rx, "5000002000\n").unwrap();
         assert!(!believed((0, 7)), "it was a failed read");
         fs::write(&rx, "").unwrap();

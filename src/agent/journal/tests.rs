@@ -256,7 +256,7 @@ fn without_its_disk_it_goes_on_in_memory_and_comes_back() {
     journal.remove(&[kept[0].id]).unwrap();
     journal.upkeep(&stamp(80)).unwrap();
     assert_eq!(journal.durability(), Durability::OnDisk);
-    assert_ne!(journal.generation(), generation, "positions begin anew");
+    assert_ne!(journal.generation(), generation, "positions start again");
     assert_eq!(all(&mut journal), kept[1..]);
     assert_eq!(journal.open_breaches().unwrap().len(), 2);
     drop(journal);

@@ -13,7 +13,7 @@ pub struct Progress {
     pub offsets: BTreeMap<i32, i64>,
     /// `CLOCK_BOOTTIME` in milliseconds of the end of the last flush, when all events were acknowledged.
     pub flushed_ms: Option<u64>,
-    /// Begin of the present flush, likewise.
+    /// `CLOCK_BOOTTIME` in milliseconds of the begin of the present flush.
     pub flushing_ms: Option<u64>,
     /// Problems that keep events from Kafka. One lasts until Kafka accepts an event, or none is left.
     pub mishaps: Mishaps,

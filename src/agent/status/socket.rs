@@ -35,7 +35,7 @@ pub struct Client(UnixStream);
 #[derive(Debug, thiserror::Error)]
 pub enum NoAnswer {
     #[error("nothing listens")]
-    Nobody,
+    NotRunning,
     #[error("permission denied")]
     Denied,
     #[error("no answer")]
@@ -132,10 +132,10 @@ fn ask_within(path: &Path, longest: Duration) -> Result<StatusReport, NoAnswer> 
     let text = answer.recv_timeout(longest).map_err(|_| NoAnswer::Silent)?;
     match text {
         // The agent has just ended.
-        Ok(text) if text.is_empty() => Err(NoAnswer::Nobody),
+        Ok(text) if text.is_empty() => Err(NoAnswer::NotRunning),
         Ok(text) => serde_json::from_slice(&text).map_err(|error| NoAnswer::Garbled(error.to_string())),
         Err(error) => Err(match error.kind() {
-            ErrorKind::NotFound | ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => NoAnswer::Nobody,
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => NoAnswer::NotRunning,
             ErrorKind::PermissionDenied => NoAnswer::Denied,
             _ => NoAnswer::Garbled(error.to_string()),
         }),
@@ -173,14 +173,14 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = socket_path(None, directory.path());
         drop(UnixListener::bind(&path).unwrap());
-        assert!(matches!(ask(&path), Err(NoAnswer::Nobody)), "whoever bound it is gone");
+        assert!(matches!(ask(&path), Err(NoAnswer::NotRunning)), "whoever bound it is gone");
         let mut socket = StatusSocket::open(path.clone(), NOW);
         assert_eq!(asked(&mut socket).pid, Some(7));
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "and nothing beside it");
         drop(socket);
         assert!(!path.exists());
-        assert!(matches!(ask(&path), Err(NoAnswer::Nobody)));
+        assert!(matches!(ask(&path), Err(NoAnswer::NotRunning)));
     }
 
     #[test]

@@ -21,7 +21,8 @@ from 1, without gaps, so that each missing one is known:
   expired      offsets that Kafka's retention deleted before they were read;
                which events they held is unknown
   too_large    offsets in a batch that is too large for the consumer
-               (receive.message.max.bytes); likewise
+               (receive.message.max.bytes); which events they held
+               is unknown
   undeclared   missing without explanation: the alarm
 
 Only a cause that names a number explains a missing event: a dead letter without

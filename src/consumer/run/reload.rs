@@ -32,8 +32,8 @@ pub fn run(
     observer: &mut dyn FnMut(&StoredEvent<'_>),
     stop: &AtomicBool,
 ) -> Result<(), Failure> {
-    let nobody = AtomicBool::new(false);
-    let reload = Reload { wish: &nobody, read: &|| Err("nobody reads it".to_owned()) };
+    let never = AtomicBool::new(false);
+    let reload = Reload { wish: &never, read: &|| Err("this run does not reload".to_owned()) };
     run_reloading(settings, options, observer, stop, reload)
 }
 

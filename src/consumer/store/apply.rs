@@ -9,7 +9,7 @@
 //! A row that the database rejects takes the whole transaction with it. The batch is then stored in pieces, each in a transaction
 //! of its own: what comes before the row, the row, what comes after it; or halves, where the database does not report which row it
 //! is. A row that is rejected alone becomes a dead letter, if the database takes a probe row in the same session: else the database
-//! is out of order, and nothing is passed over. Pieces are as safe as a whole batch: each moves `next_offset` over what it stores.
+//! is out of order, and nothing is skipped. Pieces are as safe as a whole batch: each moves `next_offset` over what it stores.
 //!
 //! The error's code does not decide: a trigger may raise any, also one that means a full disk or a shutdown. Where the code is of a
 //! kind that passes, a row alone is tried [`TRIES_MAX`] times. A lock that another session holds is no row's fault: it is waited for.

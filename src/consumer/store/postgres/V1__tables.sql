@@ -212,9 +212,10 @@ CREATE TABLE dead_letters (
 CREATE INDEX dead_letters_stored_at ON dead_letters (stored_at);
 CREATE INDEX dead_letters_agent ON dead_letters (agent, epoch, seq) WHERE agent IS NOT NULL;
 
--- Nothing says that a breach ended whose agent lost its journal and began to count anew: it is neither open nor cleared. The planner
--- sees through this: the condition goes into both arms, where it is about one table and a constant, so that state = 'open' is answered
--- by the index of what is open, and an order by raised_at by merging two indexes. A CASE over both would be computed for each breach.
+-- If an agent lost its journal and began again with event 1, nothing reports the end of its open breaches: they are neither open
+-- nor cleared. The planner sees through this: the condition goes into both arms, where it is about one table and a constant, so that
+-- state = 'open' is answered by the index of what is open, and an order by raised_at by merging two indexes. A CASE over both would
+-- be computed for each breach.
 CREATE VIEW breaches AS
 SELECT agent, breach_id, limit_name, severity, interface, direction, state, started_at, raised_at, ended_at, cleared_at, lasted,
        limit_bps, rate_bps, peak_bps, mean_bps, excess_bytes, duration_ms, measured_ms, last_observed_at, reason, detail
