@@ -533,7 +533,7 @@ fn pure_files_touch_nothing() {
     for pure in PURE {
         assert!(sources.iter().any(|source| source.name.starts_with(pure)), "{pure} has moved");
     }
-    assert_eq!(impurities(&sources), NONE);
+    assert_eq!(impurities(sources), NONE);
 
     let planted = planted([
         ("agent/detector/link.rs", "fn f() { log::warn!(\"quiet\") }"),
