@@ -4,6 +4,8 @@
 pub mod admin;
 mod advertised;
 mod errors;
+#[cfg(any(feature = "consumer", feature = "toolbox"))]
+pub mod offsets;
 mod reports;
 
 use std::collections::BTreeMap;

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::types::RDKafkaErrorCode;
@@ -31,7 +31,8 @@ use self::unreadable::{Strikes, is_unreadable};
 use self::waiting::Waiting;
 use super::batch::{Record, TopicId};
 use crate::clock::{Clock as _, SystemClock};
-use crate::kafka::{ClientError, Connection, LogThrottle, Reports, missing_topic};
+use crate::kafka::offsets::{list, partitions};
+use crate::kafka::{ClientError, Connection, LogThrottle, Reports};
 use crate::wire::Decoder;
 
 /// Longest wait for a broker's answer: the loop is blocked meanwhile.
@@ -47,7 +48,6 @@ pub struct Membership {
     pub instance: String,
 }
 
-/// A partition of one of the topics that a member reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct TopicPartition {
     /// Index in [`Membership::topics`].
@@ -87,7 +87,6 @@ pub(super) enum Polled {
     Misplaced(String),
     /// A topic is missing, which is reported once; the others are read, and this one too once it is there.
     UnknownTopic,
-    /// An error after which librdkafka goes on trying.
     Trouble(String),
     /// Client or broker rejected the other; librdkafka goes on trying with the certificates and secrets that it has read once.
     Refused(String),
@@ -141,7 +140,6 @@ impl Source {
         &self.membership.topics[topic]
     }
 
-    /// Returns whether the certificates or secrets on disk differ from those that this client has read.
     pub(super) fn is_outdated(&self) -> bool {
         self.connection.files() != self.files
     }
@@ -166,7 +164,6 @@ impl Source {
         }
         match polled {
             Some(Ok(message)) => {
-                // Another topic was never subscribed to.
                 let Some(at) = self.membership.at(message.topic(), message.partition()) else { return Polled::Nothing };
                 if self.waiting.contains(at) {
                     return Polled::Misplaced(format!("{}[{}] was not paused", message.topic(), at.partition));
@@ -352,7 +349,6 @@ impl Source {
         positions.filter(|(at, _)| !self.waiting.contains(*at)).collect()
     }
 
-    /// Returns for each topic the offsets from which its partitions are read.
     fn reading(&self) -> Vec<BTreeMap<i32, i64>> {
         let positions = self.positions();
         let mut reading = vec![BTreeMap::new(); self.membership.topics.len()];
@@ -363,14 +359,13 @@ impl Source {
         reading
     }
 
-    /// Returns the first offset there is, and the one after the last that a reader may see.
     pub(super) fn watermarks(&self, TopicPartition { topic, partition }: TopicPartition) -> Result<(i64, i64), String> {
         let topic = self.name(topic);
         self.consumer().fetch_watermarks(topic, partition, ASK_MAX).map_err(|e| format!("{topic}[{partition}]: {e}"))
     }
 
     pub(super) fn partitions(&self, topic: usize) -> Result<Vec<i32>, String> {
-        partitions(self.consumer(), self.name(topic), self.connection.brokers())
+        partitions(self.consumer(), self.name(topic), self.connection.brokers(), ASK_MAX)
     }
 
     pub(super) fn describe(&self, topic: usize) -> Result<(TopicId, Vec<i32>), String> {
@@ -432,29 +427,6 @@ fn said(error: &KafkaError) -> Option<String> {
 
 pub(super) fn is_unknown_topic(error: &str) -> bool {
     error.starts_with("there is no topic ")
-}
-
-fn list(topic: &str, offsets: &BTreeMap<i32, i64>) -> Result<TopicPartitionList, String> {
-    let mut list = TopicPartitionList::with_capacity(offsets.len());
-    for (&partition, &offset) in offsets {
-        list.add_partition_offset(topic, partition, Offset::Offset(offset)).map_err(|e| e.to_string())?;
-    }
-    Ok(list)
-}
-
-fn partitions<C: ConsumerContext>(consumer: &BaseConsumer<C>, name: &str, brokers: &str) -> Result<Vec<i32>, String> {
-    let metadata = consumer.fetch_metadata(Some(name), ASK_MAX).map_err(|e| e.to_string())?;
-    let topic = metadata.topics().iter().find(|topic| topic.name() == name);
-    match topic.map(|topic| (topic.error(), topic.partitions())) {
-        Some((None, partitions)) if !partitions.is_empty() => {
-            Ok(partitions.iter().map(rdkafka::metadata::MetadataPartition::id).collect())
-        }
-        Some((Some(error), _)) if RDKafkaErrorCode::from(error) == RDKafkaErrorCode::UnknownTopicOrPartition => {
-            Err(missing_topic(name, brokers))
-        }
-        Some((Some(error), _)) => Err(format!("{name}: {}", RDKafkaErrorCode::from(error))),
-        _ => Err(missing_topic(name, brokers)),
-    }
 }
 
 #[cfg(test)]

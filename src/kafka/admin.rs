@@ -6,13 +6,12 @@ use std::time::Duration;
 use pollster::block_on;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::config::FromClientConfigAndContext as _;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::{Metadata, MetadataPartition};
 use rdkafka::producer::{BaseProducer, Producer as _};
-use rdkafka::{Offset, TopicPartitionList};
 
-use super::{ClientError, Connection, Reports, not_created, unreachable_broker};
+use super::{ClientError, Connection, Reports, not_created, offsets, unreachable_broker};
 
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -121,25 +120,16 @@ impl Admin {
         }
     }
 
-    /// Returns the first offset of a partition, and the one after its last.
     pub fn offsets(&self, topic: &str, partition: i32) -> Result<(i64, i64), AdminError> {
         let offsets = self.client.client().fetch_watermarks(topic, partition, ANSWER_MAX);
         offsets.map_err(|error| self.unavailable(&format!("offsets of {topic} {partition}: {error}")))
     }
 
-    /// Returns the offsets that a group has committed, by partition; partitions without one are left out.
     pub fn committed(&self, group: &str, topic: &str, partitions: &[i32]) -> Result<BTreeMap<i32, i64>, AdminError> {
         let ours = [("group.id", group), ("enable.auto.commit", "false")];
         let config = self.connection.client(&ours).map_err(unusable)?;
         let consumer: BaseConsumer<Reports> = config.create_with_context(self.reports()).map_err(misconfigured)?;
-        let mut list = TopicPartitionList::new();
-        for partition in partitions {
-            list.add_partition(topic, *partition);
-        }
-        let committed = consumer.committed_offsets(list, ANSWER_MAX).map_err(|error| self.unavailable(&error))?;
-        let offset = |offset| if let Offset::Offset(next) = offset { Some(next) } else { None };
-        let elements = committed.elements();
-        Ok(elements.iter().filter_map(|found| Some((found.partition(), offset(found.offset())?))).collect())
+        offsets::committed(&consumer, topic, partitions, ANSWER_MAX).map_err(|error| self.unavailable(&error))
     }
 
     fn admin(&self) -> Result<AdminClient<Reports>, AdminError> {

@@ -6,13 +6,12 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
-use rdkafka::types::RDKafkaErrorCode;
-use rdkafka::{Offset, TopicPartitionList};
 
 use super::headers::headers;
 use super::unreadable::{self, Strikes, is_unreadable};
-use super::{ASK_MAX, apart, list};
+use super::{ASK_MAX, apart};
 use crate::consumer::batch::Record;
+use crate::kafka::offsets::{self, list};
 use crate::kafka::{Connection, Reports};
 use crate::wire::Decoder;
 
@@ -27,12 +26,9 @@ pub struct StandaloneConsumer {
 
 #[expect(clippy::large_enum_variant, reason = "there is one at a time, and nearly all are the large one")]
 pub enum Seen {
-    /// A message of this partition, decoded or not.
     Record(i32, Record),
-    /// The end of this partition.
     End(i32),
     Nothing,
-    /// An error after which librdkafka goes on trying.
     Trouble(String),
 }
 
@@ -48,7 +44,7 @@ impl StandaloneConsumer {
     }
 
     pub fn partitions(&self) -> Result<Vec<i32>, String> {
-        super::partitions(&self.consumer, &self.topic, self.connection.brokers())
+        offsets::partitions(&self.consumer, &self.topic, self.connection.brokers(), ASK_MAX)
     }
 
     pub fn cluster(&self) -> String {
@@ -65,16 +61,13 @@ impl StandaloneConsumer {
     /// Returns for each partition the first offset whose message is not older than `time_ms` (since 1970), if there is one.
     pub fn offsets_at(&self, partitions: &[i32], time_ms: i64) -> Result<BTreeMap<i32, i64>, String> {
         let times = list(&self.topic, &partitions.iter().map(|partition| (*partition, time_ms)).collect())?;
-        known(&self.consumer.offsets_for_times(times, ASK_MAX).map_err(|error| self.unanswered(&error))?)
+        let answer = self.consumer.offsets_for_times(times, ASK_MAX);
+        answer.and_then(|answer| offsets::known(&answer)).map_err(|error| self.unanswered(&error))
     }
 
-    /// Returns the offsets that the group has committed.
     pub fn committed(&self, partitions: &[i32]) -> Result<BTreeMap<i32, i64>, String> {
-        let mut names = TopicPartitionList::new();
-        for &partition in partitions {
-            names.add_partition(&self.topic, partition);
-        }
-        known(&self.consumer.committed_offsets(names, ASK_MAX).map_err(|error| self.unanswered(&error))?)
+        let committed = offsets::committed(&self.consumer, &self.topic, partitions, ASK_MAX);
+        committed.map_err(|error| self.unanswered(&error))
     }
 
     /// Returns why a broker did not answer: librdkafka's reports on its connections say more than "timed out".
@@ -96,7 +89,6 @@ impl StandaloneConsumer {
 
     pub fn poll(&mut self, timeout: Duration) -> Seen {
         let unreadable = match self.consumer.poll(timeout) {
-            // librdkafka reports through its callback too.
             None => return self.reported().map_or(Seen::Nothing, Seen::Trouble),
             Some(Err(KafkaError::PartitionEOF(partition))) => return Seen::End(partition),
             Some(Err(error)) if is_unreadable(&error) => error,
@@ -131,18 +123,4 @@ impl StandaloneConsumer {
             Err(error) => Seen::Trouble(error),
         }
     }
-}
-
-fn known(list: &TopicPartitionList) -> Result<BTreeMap<i32, i64>, String> {
-    let mut known = BTreeMap::new();
-    for element in list.elements() {
-        match element.error() {
-            Err(KafkaError::OffsetFetch(RDKafkaErrorCode::NoOffset)) => {}
-            other => other.map_err(|e| e.to_string())?,
-        }
-        if let Offset::Offset(offset) = element.offset() {
-            known.insert(element.partition(), offset);
-        }
-    }
-    Ok(known)
 }

@@ -1,0 +1,68 @@
+//! Partitions of a topic, and offsets in them. Calls block.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::metadata::MetadataPartition;
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::missing_topic;
+
+/// Returns a topic's partitions; an error names the topic and the brokers.
+pub fn partitions<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    brokers: &str,
+    ask_max: Duration,
+) -> Result<Vec<i32>, String> {
+    let metadata = consumer.fetch_metadata(Some(topic), ask_max).map_err(|e| e.to_string())?;
+    let found = metadata.topics().iter().find(|found| found.name() == topic);
+    match found.map(|found| (found.error(), found.partitions())) {
+        Some((None, partitions)) if !partitions.is_empty() => {
+            Ok(partitions.iter().map(MetadataPartition::id).collect())
+        }
+        Some((Some(error), _)) if RDKafkaErrorCode::from(error) == RDKafkaErrorCode::UnknownTopicOrPartition => {
+            Err(missing_topic(topic, brokers))
+        }
+        Some((Some(error), _)) => Err(format!("{topic}: {}", RDKafkaErrorCode::from(error))),
+        _ => Err(missing_topic(topic, brokers)),
+    }
+}
+
+/// Returns the offsets that a client's group has committed; partitions without one are left out.
+pub fn committed<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partitions: &[i32],
+    ask_max: Duration,
+) -> KafkaResult<BTreeMap<i32, i64>> {
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    for &partition in partitions {
+        list.add_partition(topic, partition);
+    }
+    known(&consumer.committed_offsets(list, ask_max)?)
+}
+
+pub fn known(answer: &TopicPartitionList) -> KafkaResult<BTreeMap<i32, i64>> {
+    let mut known = BTreeMap::new();
+    for element in answer.elements() {
+        match element.error() {
+            Err(KafkaError::OffsetFetch(RDKafkaErrorCode::NoOffset)) => {}
+            other => other?,
+        }
+        if let Offset::Offset(offset) = element.offset() {
+            known.insert(element.partition(), offset);
+        }
+    }
+    Ok(known)
+}
+
+pub fn list(topic: &str, offsets: &BTreeMap<i32, i64>) -> Result<TopicPartitionList, String> {
+    let mut list = TopicPartitionList::with_capacity(offsets.len());
+    for (&partition, &offset) in offsets {
+        list.add_partition_offset(topic, partition, Offset::Offset(offset)).map_err(|e| e.to_string())?;
+    }
+    Ok(list)
+}
