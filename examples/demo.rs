@@ -26,9 +26,10 @@ use highwater::agent::run::{Outcome, Run, run as run_agent};
 use highwater::agent::surroundings::surroundings;
 use highwater::clock::SystemClock;
 use highwater::config::Layers;
-use highwater::consumer::config::{Directories, Settings as ConsumerSettings};
+use highwater::consumer::config::Settings as ConsumerSettings;
 use highwater::consumer::run::{Options, StoredEvent, run as run_consumer};
 use highwater::event::{Body, Breach, Event};
+use highwater::service::Directories;
 use highwater::units::{BitRate, ByteCount, lasting};
 use rdkafka::mocking::MockCluster;
 

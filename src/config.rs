@@ -157,7 +157,6 @@ impl Layers {
         Self { file: Some((PathBuf::from(name), text.to_owned())), variables: Vec::new() }
     }
 
-    /// Parses the file, overlaid with the environment, into the program's raw structure. Errors name their line or variable.
     pub fn parse<R: DeserializeOwned>(&self) -> Result<R, ConfigError> {
         let mut merged = Table::new();
         if let Some((path, text)) = &self.file {
@@ -295,6 +294,17 @@ pub fn duration(key: &str, text: &str) -> Result<Duration, Invalid> {
         }
         Err(e) => Err(Invalid::new(key, format!("`{text}`: {e}; write it as \"120s\" or \"5m\""))),
     }
+}
+
+pub fn one_of<T: Copy>(key: &str, value: &str, known: &[(&str, T)]) -> Result<T, Invalid> {
+    known.iter().find(|(name, _)| *name == value).map(|(_, meaning)| *meaning).ok_or_else(|| {
+        let names: Vec<_> = known.iter().map(|(name, _)| *name).collect();
+        let names = names.join(", ");
+        match value {
+            "" => Invalid::new(key, format!("is empty; it is one of {names}")),
+            value => Invalid::new(key, format!("`{value}` is not one of {names}")),
+        }
+    })
 }
 
 pub fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {

@@ -132,7 +132,7 @@ const CLASSIC: &str = "the consumer places every partition by its database, for 
 /// and revokes only some of them: librdkafka would wait for an answer of another kind, and read nothing.
 const STRATEGIES: [&str; 2] = ["range", "roundrobin"];
 
-pub const TOPIC_BYTES_MAX: usize = 249;
+const TOPIC_BYTES_MAX: usize = 249;
 
 const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
 
@@ -314,12 +314,20 @@ fn property((name, value): (String, toml::Value)) -> Result<(String, String), In
     }
 }
 
-pub fn is_topic_name(name: &str) -> bool {
+fn is_topic_name(name: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     (1..=TOPIC_BYTES_MAX).contains(&name.len()) && name.bytes().all(is_plain) && name != "." && name != ".."
 }
 
-/// Checks a list of brokers: `host:port,host:port`.
+pub fn topic_name(key: &str, name: String) -> Result<String, Invalid> {
+    if is_topic_name(&name) {
+        return Ok(name);
+    }
+    let message =
+        format!("`{name}` is not a topic name, which has up to {TOPIC_BYTES_MAX} letters, digits, `.`, `_` and `-`");
+    Err(Invalid::new(key, message))
+}
+
 pub fn check_brokers(list: &str) -> Result<(), Invalid> {
     list.split(',').try_for_each(check_broker)
 }

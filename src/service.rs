@@ -1,5 +1,7 @@
-//! Notifications to systemd over the socket that it names (sd_notify(3)). Without one, nothing is sent.
+//! What systemd gives a service: directories, and a socket for notifications (sd_notify(3)). Without one, nothing is sent.
 
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -10,10 +12,34 @@ pub struct Service {
     next: Duration,
 }
 
+/// The directories of a unit (`StateDirectory=` and so on), which systemd names in the environment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Directories {
+    pub state: Option<PathBuf>,
+    pub runtime: Option<PathBuf>,
+    pub credentials: Option<PathBuf>,
+}
+
+impl Directories {
+    pub fn from_environment() -> Self {
+        Self::from_variables(|name| std::env::var_os(name))
+    }
+
+    /// Reads the variables; one that is empty is unset. Several directories would be separated by colons: our units have one of each.
+    fn from_variables(variable: impl Fn(&str) -> Option<OsString>) -> Self {
+        let directory = |name| variable(name).filter(|path| !path.is_empty()).map(PathBuf::from);
+        Self {
+            state: directory("STATE_DIRECTORY"),
+            runtime: directory("RUNTIME_DIRECTORY"),
+            credentials: directory("CREDENTIALS_DIRECTORY"),
+        }
+    }
+}
+
 impl Service {
     pub fn ready(round: Duration) -> Self {
         let mut service = Self { every: None, next: Duration::ZERO };
-        service.go_on(round);
+        service.reloaded(round);
         service
     }
 
@@ -29,16 +55,12 @@ impl Service {
         tell(&[NotifyState::Reloading, NotifyState::MonotonicUsec(now.as_micros().cast_signed())]);
     }
 
-    pub fn reloaded(&mut self, round: Duration) {
-        self.go_on(round);
-    }
-
     pub fn stops(&self) {
         tell(&[NotifyState::Stopping]);
     }
 
     /// Reports readiness; asks for a longer time-out if three rounds take longer than the manager's own (`WatchdogSec=`).
-    fn go_on(&mut self, round: Duration) {
+    pub fn reloaded(&mut self, round: Duration) {
         let Some(patience) = sd_notify::watchdog_enabled() else { return tell(&[NotifyState::Ready]) };
         let asked = patience.max(round * 3);
         let asked_us = u32::try_from(asked.as_micros()).unwrap_or(u32::MAX); // 71 min is the most that can be asked for
@@ -50,5 +72,20 @@ impl Service {
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         log::warn!("cannot notify systemd: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_variable_is_unset() {
+        let directories = Directories::from_variables(|name| match name {
+            "STATE_DIRECTORY" => Some("/var/lib/highwater".into()),
+            "RUNTIME_DIRECTORY" => Some("".into()),
+            _ => None,
+        });
+        assert_eq!(directories, Directories { state: Some("/var/lib/highwater".into()), ..Directories::default() });
     }
 }

@@ -18,16 +18,17 @@ use self::link::RawLink;
 use self::name::Name;
 #[cfg(feature = "toolbox")]
 pub(in crate::agent) use self::name::check as check_name;
+use self::topics::RawTopics;
 pub use self::topics::Topics;
-use self::topics::{RawTopics, check_topic};
 use crate::agent::counters::SourceChoice;
 use crate::agent::counters::filter::{InterfaceFilter, LinkOverride};
 use crate::agent::limit::{Level, Limit, Scope};
 use crate::agent::publisher;
-use crate::config::{ConfigError, Invalid, Layers, duration, list, quoted};
+use crate::config::{ConfigError, Invalid, Layers, duration, list, one_of, quoted};
 use crate::event::{Direction, Severity};
-use crate::kafka::{Connection, RawConnection, RawSasl, RawTls};
+use crate::kafka::{Connection, RawConnection, RawSasl, RawTls, topic_name};
 use crate::registry::{RawRegistry, RegistryAddress};
+use crate::service::Directories;
 use crate::units::{BitRate, ByteCount, counted, lasting};
 use crate::wire::{FORMATS, Format, KEYS};
 
@@ -130,8 +131,7 @@ pub struct Settings {
 pub struct Surroundings {
     pub hostname: String,
     pub machine_id: String,
-    pub state_directory: Option<PathBuf>,
-    pub credentials_directory: Option<PathBuf>,
+    pub directories: Directories,
 }
 
 const MIN_JOURNAL: ByteCount = ByteCount::from_bytes(1 << 20);
@@ -216,7 +216,7 @@ impl Settings {
             journal_age: or_duration("journal.max_age", raw.journal.max_age, Duration::from_secs(30 * 86_400))?,
             publisher: publisher::Settings {
                 spread,
-                ..publisher(raw.flush, raw.kafka, journal_size, surroundings.credentials_directory.as_deref())?
+                ..publisher(raw.flush, raw.kafka, journal_size, surroundings.directories.credentials.as_deref())?
             },
             topics: Topics::new(raw.topics)?,
         };
@@ -253,8 +253,7 @@ fn publisher(
     if events_max == 0 {
         return Err(Invalid::new("flush.max_events", "is 0; the minimum is 1, which sends each event at once"));
     }
-    let topic = kafka.topic.unwrap_or_else(|| "highwater.events".to_owned());
-    check_topic("kafka.topic", &topic)?;
+    let topic = topic_name("kafka.topic", kafka.topic.unwrap_or_else(|| "highwater.events".to_owned()))?;
     let raw = RawConnection { brokers: kafka.brokers, tls: kafka.tls, sasl: kafka.sasl, properties: kafka.properties };
     let connection = Connection::new(raw, credentials)?;
     let registry = kafka.registry.unwrap_or_default();
@@ -396,17 +395,6 @@ impl Level {
             Self::Percent(of_speed) => Self::Percent(of_speed * percent / 100.0),
         }
     }
-}
-
-fn one_of<T: Copy>(key: &str, value: &str, known: &[(&str, T)]) -> Result<T, Invalid> {
-    known.iter().find(|(name, _)| *name == value).map(|(_, meaning)| *meaning).ok_or_else(|| {
-        let names: Vec<_> = known.iter().map(|(name, _)| *name).collect();
-        let names = names.join(", ");
-        match value {
-            "" => Invalid::new(key, format!("is empty; it is one of {names}")),
-            value => Invalid::new(key, format!("`{value}` is not one of {names}")),
-        }
-    })
 }
 
 fn or_duration(key: &str, text: Option<String>, default: Duration) -> Result<Duration, Invalid> {

@@ -26,12 +26,12 @@ use crate::agent::publisher::{Publisher, await_tear_down};
 use crate::agent::random::random;
 use crate::agent::stall;
 use crate::agent::status::{StatusSocket, socket_path};
-use crate::agent::surroundings::{boot_id, machine_id, runtime_directory, stamp};
+use crate::agent::surroundings::{boot_id, machine_id, stamp};
 use crate::clock::{Clock, SystemClock};
 use crate::event::{Body, Lifecycle, NewEvent, Reason, Stamp};
 use crate::exit::{Failure, chain};
 use crate::kafka::LogThrottle;
-use crate::service::Service;
+use crate::service::{Directories, Service};
 use crate::units::{counted, lasting};
 use crate::watchdog::Heart;
 
@@ -129,7 +129,7 @@ impl Agent {
         for observer in observers {
             system.subscribe(observer);
         }
-        let runtime = runtime_directory();
+        let Directories { runtime, .. } = Directories::from_environment();
         let status = StatusSocket::open(socket_path(runtime.as_deref(), &settings.state_dir), clock.monotonic());
         let vitals = Vitals { started_ms: now.monotonic_ms, ..Vitals::default() };
         let (reading, detections, trouble, skipped, heart, outcome) = Default::default();

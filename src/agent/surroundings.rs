@@ -1,18 +1,15 @@
-//! Defaults from the host, and directories from its service manager; what the host says of its boot and time.
-
-use std::path::PathBuf;
+//! Defaults from the host and its service manager; what the host says of its boot and time.
 
 use crate::agent::config::Surroundings;
 use crate::clock::Clock;
 use crate::event::Stamp;
+use crate::service::Directories;
 
 pub fn surroundings() -> Surroundings {
     Surroundings {
         machine_id: machine_id(),
         hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-        // systemd separates several directories by colons; our unit has one.
-        state_directory: std::env::var_os("STATE_DIRECTORY").map(Into::into),
-        credentials_directory: std::env::var_os("CREDENTIALS_DIRECTORY").map(Into::into),
+        directories: Directories::from_environment(),
     }
 }
 
@@ -37,8 +34,4 @@ pub fn stamp(agent: &str, boot_id: &str, clock: &dyn Clock) -> Stamp {
         monotonic_ms: u64::try_from(clock.boottime().as_millis()).unwrap_or(u64::MAX),
         clock_synced: clock.synced(),
     }
-}
-
-pub fn runtime_directory() -> Option<PathBuf> {
-    std::env::var_os("RUNTIME_DIRECTORY").map(Into::into)
 }

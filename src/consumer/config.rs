@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -10,9 +10,10 @@ use serde::Deserialize;
 use super::schemas::Registered;
 use super::source::{Membership, check_client};
 use super::store::{PartitionWidth, Retention, StoreOptions, StoreUrl};
-use crate::config::{ConfigError, Invalid, Layers, SecretFile, duration};
-use crate::kafka::{Connection, RawConnection, RawSasl, RawTls, TOPIC_BYTES_MAX, is_topic_name};
+use crate::config::{ConfigError, Invalid, Layers, SecretFile, duration, one_of};
+use crate::kafka::{Connection, RawConnection, RawSasl, RawTls, topic_name};
 use crate::registry::{RawRegistry, RegistryAddress};
+use crate::service::Directories;
 use crate::units::{counted, lasting};
 use crate::wire::{Decoder, NoRegistry};
 
@@ -86,12 +87,6 @@ pub struct Settings {
     pub retention: Retention,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Directories {
-    pub credentials: Option<PathBuf>,
-    pub state: Option<PathBuf>,
-}
-
 /// Topic of the samples that `run --samples` reads unless `topics.samples` names another one.
 pub const SAMPLES: &str = "highwater.samples";
 
@@ -108,6 +103,10 @@ const KEEP_DEAD_LETTERS: Duration = Duration::from_secs(90 * 86_400);
 const KEEP_TOTALS: Duration = Duration::from_secs(1826 * 86_400);
 
 const NAME_BYTES_MAX: usize = 63;
+
+const STARTS: [(&str, Start); 2] = [("earliest", Start::Earliest), ("latest", Start::Latest)];
+const WIDTHS: [(&str, PartitionWidth); 3] =
+    [("day", PartitionWidth::Day), ("week", PartitionWidth::Week), ("month", PartitionWidth::Month)];
 
 impl Settings {
     pub fn new(layers: &Layers, directories: &Directories) -> Result<Self, ConfigError> {
@@ -150,14 +149,17 @@ impl Settings {
             RawConnection { brokers: kafka.brokers, tls: kafka.tls, sasl: kafka.sasl, properties: kafka.properties };
         Ok(Self {
             connection: Connection::new(connection, directories.credentials.as_deref())?,
-            topic: topic("kafka.topic", kafka.topic.unwrap_or_else(|| TOPIC.to_owned()))?,
+            topic: topic_name("kafka.topic", kafka.topic.unwrap_or_else(|| TOPIC.to_owned()))?,
             group,
             instance: kafka.instance.unwrap_or_default(),
-            samples: topics.samples.map(|samples| topic("topics.samples", samples)).transpose()?,
+            samples: topics.samples.map(|samples| topic_name("topics.samples", samples)).transpose()?,
             registry: RegistryAddress::new(registry, directories.credentials.as_deref())?,
             give_up,
-            start: kafka.start.map_or(Ok(Start::default()), |text| start(&text))?,
-            partition: store.partition.as_deref().map_or(Ok(PartitionWidth::default()), width)?,
+            start: kafka.start.map_or(Ok(Start::default()), |text| one_of("kafka.start", &text, &STARTS))?,
+            partition: store
+                .partition
+                .as_deref()
+                .map_or(Ok(PartitionWidth::default()), |text| one_of("store.partition", text, &WIDTHS))?,
             store: location(store, directories)?,
             retention: Retention {
                 events: kept("retention.events", retention.events, KEEP_EVENTS)?,
@@ -203,39 +205,12 @@ impl fmt::Display for Settings {
     }
 }
 
-fn start(text: &str) -> Result<Start, Invalid> {
-    match text {
-        "earliest" => Ok(Start::Earliest),
-        "latest" => Ok(Start::Latest),
-        other => Err(Invalid::new("kafka.start", format!("`{other}` is not one of earliest, latest"))),
-    }
-}
-
 fn patience(raw: Option<String>) -> Result<Option<Duration>, Invalid> {
     match raw {
         None => Ok(Some(GIVE_UP)),
         Some(text) if text.trim() == "0" => Ok(None),
         Some(text) => Ok(Some(duration("kafka.registry.give_up", &text)?).filter(|patience| !patience.is_zero())),
     }
-}
-
-fn width(text: &str) -> Result<PartitionWidth, Invalid> {
-    match text {
-        "day" => Ok(PartitionWidth::Day),
-        "week" => Ok(PartitionWidth::Week),
-        "month" => Ok(PartitionWidth::Month),
-        other => Err(Invalid::new("store.partition", format!("`{other}` is not one of day, week, month"))),
-    }
-}
-
-fn topic(key: &str, topic: String) -> Result<String, Invalid> {
-    if !is_topic_name(&topic) {
-        let message = format!(
-            "`{topic}` is not a topic name, which has up to {TOPIC_BYTES_MAX} letters, digits, `.`, `_` and `-`"
-        );
-        return Err(Invalid::new(key, message));
-    }
-    Ok(topic)
 }
 
 fn location(raw: RawStore, directories: &Directories) -> Result<StoreUrl, Invalid> {
@@ -312,7 +287,7 @@ mod tests {
 
     #[test]
     fn without_a_word_all_is_on_this_host() {
-        let state = Directories { state: Some("/state".into()), credentials: None };
+        let state = Directories { state: Some("/state".into()), ..Directories::default() };
         let settings = Settings::understood(Raw::default(), &state).unwrap();
         assert_eq!(settings.connection.brokers(), "localhost:9092");
         assert_eq!(settings.store.to_string(), "sqlite:/state/highwater.db");

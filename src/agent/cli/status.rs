@@ -9,10 +9,11 @@ use clap::Args;
 use super::common::{Absent, Common};
 use crate::agent::journal::{JournalError, Snapshot, is_held};
 use crate::agent::status::{NoAnswer, StatusReport, ask, socket_path};
-use crate::agent::surroundings::{machine_id, runtime_directory};
+use crate::agent::surroundings::machine_id;
 use crate::clock::{Clock as _, SystemClock};
 use crate::exit::{Failure, Status as Exit, chain};
 use crate::output::{self, OutputFormat, Rows, Value};
+use crate::service::Directories;
 
 pub(super) const HELP: &str = "\
 Queries the running agent on agent.sock in $RUNTIME_DIRECTORY, in the state
@@ -130,7 +131,7 @@ impl StatusCommand {
     pub(super) fn run(self) -> Result<(), Failure> {
         self.common.start_log();
         let state_dir = self.common.state_dir(Absent::MeansDefaults).map_err(Failure::config)?;
-        let found = find(&state_dir, runtime_directory().as_deref())?;
+        let found = find(&state_dir, Directories::from_environment().runtime.as_deref())?;
         output::finished(print(&found, self.format))?;
         verdict(&found)
     }

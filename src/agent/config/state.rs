@@ -19,12 +19,13 @@ pub(super) fn directory(written: Option<PathBuf>, surroundings: &Surroundings) -
     if written.as_ref().is_some_and(|written| written.as_os_str().is_empty()) {
         return Err(Invalid::new("state_dir", format!("is empty; name a directory, or leave it out for {USUAL}")));
     }
-    Ok(written.or_else(|| surroundings.state_directory.clone()).unwrap_or_else(|| PathBuf::from(USUAL)))
+    Ok(written.or_else(|| surroundings.directories.state.clone()).unwrap_or_else(|| PathBuf::from(USUAL)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::service::Directories;
 
     #[test]
     fn the_state_directory_is_found_whatever_else_is_wrong() {
@@ -34,7 +35,10 @@ mod tests {
         assert_eq!(Settings::state_dir(&layers, &surroundings).unwrap(), PathBuf::from("/srv/hw"));
         let none = Layers::from_text("agent.toml", "");
         assert_eq!(Settings::state_dir(&none, &surroundings).unwrap(), PathBuf::from(USUAL));
-        let systemd = Surroundings { state_directory: Some("/var/lib/other".into()), ..Surroundings::default() };
+        let systemd = Surroundings {
+            directories: Directories { state: Some("/var/lib/other".into()), ..Directories::default() },
+            ..Surroundings::default()
+        };
         assert_eq!(Settings::state_dir(&none, &systemd).unwrap(), PathBuf::from("/var/lib/other"));
         assert!(Settings::state_dir(&Layers::from_text("agent.toml", "statedir = '/x'"), &surroundings).is_err());
     }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::or_duration;
 use crate::config::{Invalid, quoted};
-use crate::kafka::{TOPIC_BYTES_MAX, is_topic_name};
+use crate::kafka::topic_name;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -35,8 +35,7 @@ pub struct Topics {
 impl Topics {
     pub(super) fn new(raw: RawTopics) -> Result<Self, Invalid> {
         let name = |key: &str, name: Option<String>, default: &str| {
-            let name = name.unwrap_or_else(|| default.to_owned());
-            check_topic(key, &name).map(|()| name)
+            topic_name(key, name.unwrap_or_else(|| default.to_owned()))
         };
         let partitions = raw.partitions.unwrap_or(6);
         if partitions < 1 {
@@ -54,14 +53,4 @@ impl Topics {
             retention: or_duration("topics.retention", raw.retention, Duration::from_secs(30 * 86_400))?,
         })
     }
-}
-
-pub(super) fn check_topic(key: &str, topic: &str) -> Result<(), Invalid> {
-    if !is_topic_name(topic) {
-        let message = format!(
-            "`{topic}` is not a topic name, which has up to {TOPIC_BYTES_MAX} letters, digits, `.`, `_` and `-`"
-        );
-        return Err(Invalid::new(key, message));
-    }
-    Ok(())
 }

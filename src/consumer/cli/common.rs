@@ -7,8 +7,9 @@ use clap::Args;
 use crate::cli::{self, Absent, Verbosity};
 use crate::config::{CONSUMER_KEYS, ConfigError, Layers};
 use crate::consumer::StandaloneConsumer;
-use crate::consumer::config::{Directories, Settings};
+use crate::consumer::config::Settings;
 use crate::exit::{Failure, Status};
+use crate::service::Directories;
 
 const CONFIG: &str = "/etc/highwater/consumer.toml";
 
@@ -52,12 +53,12 @@ impl Common {
     }
 
     pub(super) fn settings(&self) -> Result<Settings, ConfigError> {
-        Settings::new(&self.layers()?, &directories())
+        Settings::new(&self.layers()?, &Directories::from_environment())
     }
 
     pub(super) fn checked_settings(&self) -> Result<Settings, ConfigError> {
         let layers = self.layers()?;
-        let settings = Settings::new(&layers, &directories())?;
+        let settings = Settings::new(&layers, &Directories::from_environment())?;
         settings.check().map_err(|invalid| layers.locate(invalid))?;
         Ok(settings)
     }
@@ -71,11 +72,6 @@ impl Common {
         ];
         cli::layers(self.config.as_deref(), (CONFIG, Absent::MeansDefaults), &flags, CONSUMER_KEYS)
     }
-}
-
-fn directories() -> Directories {
-    let directory = |name: &str| std::env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
-    Directories { credentials: directory("CREDENTIALS_DIRECTORY"), state: directory("STATE_DIRECTORY") }
 }
 
 pub(super) fn unavailable(why: impl std::fmt::Display) -> Failure {

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::config::Layers;
-use crate::consumer::config::Directories;
+use crate::service::Directories;
 
 const EVENTS: &str = "events";
 const SAMPLES: &str = "samples";
