@@ -226,11 +226,7 @@ impl Registry {
             Ok((status, body))
         });
         let (status, body) = whole.map_err(|error| self.misfortune(&error))?;
-        understood(status, &body).map_err(|refusal| match refusal {
-            RegistryError::Away(why) => RegistryError::Away(self.said(&why)),
-            RegistryError::Misconfigured(why) => RegistryError::Misconfigured(self.said(&why)),
-            RegistryError::Unknown(why) => RegistryError::Unknown(self.said(&why)),
-        })
+        understood(&self.url, status, &body)
     }
 
     fn misfortune(&self, error: &ureq::Error) -> RegistryError {
@@ -253,17 +249,21 @@ impl Registry {
     }
 
     fn said(&self, what: &str) -> String {
-        format!("schema registry {}: {what}", self.url)
+        said_by(&self.url, what)
     }
 }
 
+fn said_by(url: &str, what: &str) -> String {
+    format!("schema registry {url}: {what}")
+}
+
 /// Interprets an answer. A 404 means that there is no such schema only with the error code for it: a wrong address gets one too.
-fn understood(status: u16, body: &[u8]) -> Result<Value, RegistryError> {
+fn understood(url: &str, status: u16, body: &[u8]) -> Result<Value, RegistryError> {
     let answer = serde_json::from_slice::<Value>(body);
     let said = || {
         let message = answer.as_ref().ok().and_then(|answer| answer.get("message")?.as_str()).map(Cow::Borrowed);
         let text = message.unwrap_or_else(|| String::from_utf8_lossy(body));
-        format!("{status} {}", harmless(&beginning(text.trim(), 300)))
+        said_by(url, &format!("{status} {}", harmless(&beginning(text.trim(), 300))))
     };
     let code = || answer.as_ref().ok().and_then(|answer| number(answer, "error_code"));
     match status {
@@ -325,15 +325,15 @@ mod tests {
 
     #[test]
     fn answers_are_understood() {
-        let answer = |status, body: &str| understood(status, body.as_bytes());
+        let answer = |status, body: &str| understood("http://r", status, body.as_bytes());
         assert_eq!(answer(200, r#"{"id":7}"#), Ok(json!({"id": 7})));
         for (status, body, wanted) in [
             (
                 404,
                 r#"{"error_code":40403,"message":"Schema not found"}"#,
-                RegistryError::Unknown("404 Schema not found".into()),
+                RegistryError::Unknown("schema registry http://r: 404 Schema not found".into()),
             ),
-            (503, "busy\r\n", RegistryError::Away("503 busy".into())),
+            (503, "busy\r\n", RegistryError::Away("schema registry http://r: 503 busy".into())),
         ] {
             assert_eq!(answer(status, body), Err(wanted));
         }
@@ -353,7 +353,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_answer_panics(status in 100..600_u16, body in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = understood(status, &body);
+            let _ = understood("http://r", status, &body);
         }
 
         #[test]
@@ -361,7 +361,7 @@ mod tests {
             let mut body = br#"{"error_code":40403,"message":"Schema not found","id":7,"schema":"{}","schemaType":"AVRO"}"#.to_vec();
             let at = at.index(body.len());
             body[at] = byte;
-            let _ = understood(status, &body);
+            let _ = understood("http://r", status, &body);
         }
     }
 }
