@@ -40,8 +40,6 @@ pub mod surroundings;
 
 pub mod status;
 
-mod stall;
-
 pub mod run;
 
 pub mod cli;

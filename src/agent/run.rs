@@ -24,7 +24,6 @@ use crate::agent::journal::{Durability, DurableJournal, Identity, Journal as _, 
 use crate::agent::log_observer::LogObserver;
 use crate::agent::publisher::{Publisher, await_tear_down};
 use crate::agent::random::random;
-use crate::agent::stall;
 use crate::agent::status::{StatusSocket, socket_path};
 use crate::agent::surroundings::{boot_id, machine_id, stamp};
 use crate::clock::{Clock, SystemClock};
@@ -33,7 +32,7 @@ use crate::exit::{Failure, chain};
 use crate::kafka::LogThrottle;
 use crate::service::{Directories, Service};
 use crate::units::{counted, lasting};
-use crate::watchdog::Heart;
+use crate::watchdog::{Heart, Stuck};
 
 pub struct Run<'a> {
     pub control: &'a Control,
@@ -73,6 +72,10 @@ const FINAL_FLUSH_MAX: Duration = Duration::from_secs(10);
 /// Times after a tick of extra readings, which reveal a driver that counts in software; used from the last to the first.
 const PROBE_AFTER: [Duration; 2] = [Duration::from_millis(40), Duration::from_millis(20)];
 
+/// Longest step of a tick, and the pause between two looks at it.
+const STEP_MAX: Duration = Duration::from_secs(10);
+const STUCK_LOOK: Duration = Duration::from_secs(5);
+
 struct Agent {
     settings: Settings,
     clock: Box<dyn Clock>,
@@ -96,9 +99,16 @@ struct Agent {
 /// Runs an agent until it is stopped. Fails if the counters cannot be read at all, or another agent uses the state directory.
 pub fn run(settings: Settings, run: Run<'_>) -> Result<Outcome, Failure> {
     let mut agent = Agent::start(settings, run.observers, Box::<SystemClock>::default())?;
-    stall::watch(&agent.heart).map_err(Failure::failed)?;
+    watch_ticks(&agent.heart).map_err(Failure::failed)?;
     agent.watch(run.control, run.duration, run.reload)?;
     Ok(agent.finish(run.control))
+}
+
+/// Logs a tick that is stuck while it is still stuck; it may never return.
+fn watch_ticks(heart: &Heart) -> std::io::Result<()> {
+    heart.watch(STUCK_LOOK, STEP_MAX, |Stuck { doing, time }| {
+        error!("the tick is stuck: {doing} for {}; nothing is measured meanwhile", lasting(time));
+    })
 }
 
 impl Agent {
