@@ -56,7 +56,6 @@ mod on {
 
     pub(super) fn begin() {
         static BEGUN: Once = Once::new();
-        // The scenario has to live as long as the process.
         BEGUN.call_once(|| std::mem::forget(FailScenario::setup()));
     }
 

@@ -10,9 +10,8 @@
 //!  report, cli ◄─ PostgreSQL or SQLite ◄─ store ◄─ batch ◄─ source, decoded ◄───┘
 //! ```
 //!
-//! They never import each other: all that they share is in the modules before them, and the [`event`] is the only thing sent from
-//! one to the other. Pure modules (rate, limit, detector, event) ask no clock and do no I/O; `run` and `cli` put the others
-//! together. `tests/tidy.rs` checks all of this.
+//! They never import each other; pure modules (rate, limit, detector, event) ask no clock and do no I/O, and only `run` and `cli`
+//! put the others together.
 //!
 //! # Modules in the order of the data
 //!
@@ -30,25 +29,7 @@
 //! - [`consumer::report`]: questions to a store, with typed answers.
 //! - [`agent::run`], [`consumer::run`]: the loops; [`agent::cli`], [`consumer::cli`]: the commands.
 //!
-//! Beside them: [`config`] (file, environment, flags), [`kafka`] and [`registry`] (connections), [`output`] (table, JSON, CSV),
-//! [`clock`], [`watchdog`] and [`service`] (systemd), [`units`], [`exit`], [`logging`], and [`failpoints`] for tests.
-//!
-//! # Threads
-//!
-//! The agent's main loop reads counters, evaluates limits and owns the journal; it waits for the kernel and the journal's disk
-//! alone. A publisher thread owns the librdkafka producer; both exchange events and reports over channels. The consumer's main
-//! loop polls Kafka and collects a batch while a store thread commits the one before; retention has a thread and a session of its
-//! own. In both programs a watchdog thread notices a step that takes too long.
-//!
-//! # Guards
-//!
-//! An event is sent at least once, and stored exactly once. Three guards in each transaction of [`consumer::store`] ensure that:
-//!
-//! 1. It locks the partition's `next_offset`, skips what is below it, and refuses a batch that begins above it.
-//! 2. It skips rows that exist; the primary key is behind that.
-//! 3. It advances `next_offset` only from the value at which the batch began.
-//!
-//! `docs/architecture.md` in the repository has more: the invariants, each transaction, and the reasons.
+//! Threads, transactions, guards 1 to 3 and the invariants: `docs/architecture.md` in the repository.
 
 // These macros panic on a closed pipe: `output::print` and `exit::write_error` do not.
 #![deny(clippy::print_stdout, clippy::print_stderr)]

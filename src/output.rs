@@ -1,17 +1,5 @@
 //! Output of a command: the same rows as a table for people, as JSON Lines, or as CSV for other programs.
 //!
-//! ```
-//! use highwater::output::{OutputFormat, Rows, Value};
-//! use highwater::units::ByteCount;
-//!
-//! let mut printed = Vec::new();
-//! let mut rows = Rows::new(OutputFormat::Json, &["interface", "excess_bytes"], &mut printed);
-//! rows.push([Value::from("eth0"), ByteCount::from_bytes(4096).into()])?;
-//! rows.end()?;
-//! assert_eq!(printed, b"{\"interface\":\"eth0\",\"excess_bytes\":4096}\n");
-//! # Ok::<(), std::io::Error>(())
-//! ```
-//!
 //! Columns are named as in the data, unit last. JSON and CSV carry plain values: whole numbers and RFC 3339 times. A table shows
 //! units that suit the size. Rows are printed as they come, in bounded memory: a table keeps only its first [`MEASURED_ROWS`] rows,
 //! until they determine the width of its columns; a later cell that is wider shifts the rest of its line.
@@ -31,7 +19,6 @@ use crate::excerpt::harmless;
 use crate::exit::Failure;
 use crate::units::{BitRate, ByteCount};
 
-/// Output format of rows: the flag `--format`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum OutputFormat {
     /// Aligned columns with units, for people

@@ -1,52 +1,5 @@
 //! Registers events in the journal and passes them on to observers (the observer pattern).
-//!
-//! ```
-//! use std::sync::Arc;
-//!
-//! use highwater::agent::event_system::{EventSystem, ObserveError, Observer};
-//! use highwater::agent::journal::SqliteJournal;
-//! use highwater::clock::{Clock, ManualClock};
-//! use highwater::event::{Body, Event, Lifecycle, NewEvent, Stamp};
-//! use highwater::units::ByteCount;
-//!
-//! struct Counter(std::sync::mpsc::Sender<String>);
-//! impl Observer for Counter {
-//!     fn name(&self) -> &str {
-//!         "counter"
-//!     }
-//!     fn added(&mut self, events: &[Arc<Event>]) -> Result<(), ObserveError> {
-//!         for event in events {
-//!             self.0.send(event.body.kind().to_owned())?;
-//!         }
-//!         Ok(())
-//!     }
-//! }
-//!
-//! let (sender, kinds) = std::sync::mpsc::channel();
-//! let journal = SqliteJournal::in_memory(ByteCount::from_bytes(1 << 20))?;
-//! let mut system = EventSystem::new(Box::new(journal));
-//! let counter = system.subscribe(Box::new(Counter(sender)));
-//!
-//! // A trigger of your own: any code that can say what happened, and when.
-//! let clock = ManualClock::new(chrono::DateTime::UNIX_EPOCH);
-//! let stamp = Stamp {
-//!     agent: "gw-042".into(),
-//!     observed_at: clock.wall(),
-//!     boot_id: String::new(),
-//!     monotonic_ms: clock.boottime().as_millis() as u64,
-//!     clock_synced: None,
-//! };
-//! let body = Body::AgentStarted(Lifecycle { version: "1".into(), reason: None, detail: None });
-//! let id = system.add_event(NewEvent { stamp, body })?;
-//! assert_eq!(kinds.recv()?, "agent_started");
-//!
-//! // It stays registered until it is acknowledged, by default by Kafka.
-//! assert_eq!(system.pending().events, 1);
-//! system.remove_event(id)?;
-//! assert_eq!(system.pending().events, 0);
-//! system.unsubscribe(counter);
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
+//! `docs/architecture.md` has an example.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -210,6 +163,11 @@ impl EventSystem {
         }
     }
 }
+
+/// Makes the tests run the example of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/architecture.md")]
+struct Documentation;
 
 #[cfg(test)]
 mod tests {

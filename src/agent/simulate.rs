@@ -190,7 +190,6 @@ impl SimulatedAgent {
     ) {
         reading.clear();
         let since_boot = UPTIME + Duration::from_secs(now);
-        // Most readings are of one link; the others have nothing to report.
         (reading.at, reading.boottime, reading.is_partial) = (since_boot, since_boot, true);
         self.stamp.observed_at = self.start + TimeDelta::seconds(now.cast_signed());
         self.stamp.monotonic_ms = u64::try_from(since_boot.as_millis()).unwrap_or(u64::MAX);

@@ -65,7 +65,6 @@ impl Registered {
             Ok(answer) => Ok(answer),
             Err(RecvTimeoutError::Timeout) => {
                 if self.asking.len() >= QUESTIONS_MAX {
-                    // An answer that is no longer waited for is dropped when its thread ends.
                     self.asking.clear();
                 }
                 self.asking.insert(id, receiver);

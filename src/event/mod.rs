@@ -94,7 +94,6 @@ pub struct Breach {
     /// Rate of the last reading that was judged, even if it is low.
     pub rate_bps: u64,
     pub peak_bps: u64,
-    /// Mean rate over `measured_ms`.
     pub mean_bps: u64,
     /// Time from `started_at` to `ended_at` by `CLOCK_BOOTTIME`, measured or not.
     pub duration_ms: u64,

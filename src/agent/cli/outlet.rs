@@ -23,7 +23,6 @@ use crate::output::{self, OutputFormat, Rows, Value};
 use crate::units::{BitRate, ByteCount, counted};
 use crate::wire;
 
-/// Prints each event, until the pipe that it prints to is closed.
 pub(super) struct Printer {
     name: String,
     out: Option<Printed>,

@@ -1,19 +1,7 @@
 //! Made-up traffic for tests and simulations: the links of a small host, and their impairments.
 //!
-//! Everything follows from the seed and the time since the first reading, however often it is read. The links are `syn0`, `syn1` …,
-//! 100 Mbit/s each, without a kind. Each follows a daily curve (around 20 Mbit/s received, a tenth of it sent) with noise and
-//! bursts:
-//!
-//! | link | bursts | impairment |
-//! |---|---|---|
-//! | `syn0` | 92 to 98 Mbit/s received from second 5 to second 15 of every 30 s | none |
-//! | `syn1`, and each fourth after it | seeded: in one of 4 minutes, 5 to 34 s of 70 to 98 Mbit/s | counters of 32 bits, which wrap, the first time within 20 s |
-//! | `syn2`, and each fourth after it | as `syn1` | once in 10 minutes the counters are reset to 0 |
-//! | `syn3`, and each fourth after it | as `syn1` | once in 2 minutes it is absent for 10 s, and comes back as another link |
-//! | `syn4`, and each fourth after it | as `syn1` | none |
-//!
-//! Outside its bursts no link receives more than 40 Mbit/s, so a limit of 80 Mbit/s on `syn0` is raised within 6 s of the start and
-//! cleared 10 s later, again and again.
+//! Everything follows from the seed and the time since the first reading, however often it is read. The links, their bursts and
+//! their impairments: `docs/configuration.md`, "Made-up traffic".
 
 use std::time::Duration;
 

@@ -126,7 +126,6 @@ impl Sysfs {
         let has = |entry: &str| self.net.join(name).join(entry).exists();
         let uevent = self.text(name, "uevent")?;
         match uevent.lines().find_map(|line| line.strip_prefix("DEVTYPE=")) {
-            // Hardware whose driver names its device type.
             Some("wlan" | "wwan" | "gadget") | None => {}
             Some(kind) => return Some(LinkKind::from_kernel(kind)),
         }

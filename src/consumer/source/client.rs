@@ -61,7 +61,6 @@ pub(super) fn apart(
     config.create_with_context(Reports::new(connection.brokers())).map_err(|error| not_created(&error))
 }
 
-/// Returns the fixed properties, then the operator's, then our defaults.
 pub(super) fn client(
     connection: &Connection,
     group: &str,

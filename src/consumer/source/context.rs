@@ -1,5 +1,3 @@
-//! Callbacks of a member of a group.
-
 use std::sync::{Mutex, PoisonError};
 
 use rdkafka::config::RDKafkaLogLevel;

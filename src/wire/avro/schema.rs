@@ -81,7 +81,6 @@ impl Parser {
         let inner = |key: &str| object.get(key).ok_or_else(|| format!("has a type without `{key}`"));
         let name = match inner("type")? {
             Value::String(name) => name.as_str(),
-            // {"type": {"type": …}}
             nested => return self.any(nested, namespace, depth + 1),
         };
         let namespace = match object.get("namespace").and_then(Value::as_str) {

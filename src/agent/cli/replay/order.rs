@@ -20,15 +20,8 @@ pub(super) struct Placed {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum RowOutcome {
     Placed(Placed),
-    Bad {
-        line: u64,
-        reason: String,
-    },
-    /// The series cannot be read in this order.
-    Failed {
-        line: u64,
-        reason: String,
-    },
+    Bad { line: u64, reason: String },
+    Failed { line: u64, reason: String },
 }
 
 #[derive(Debug, Default)]

@@ -48,7 +48,6 @@ const COLUMNS: &[&str] = &[
     "failed",
     "last_offsets",
     "epoch",
-    // Only if samples are sent.
     "samples",
     "samples_delivered",
     "samples_failed",
