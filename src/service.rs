@@ -1,4 +1,5 @@
-//! What systemd gives a service: directories, and a socket for notifications (sd_notify(3)). Without one, nothing is sent.
+//! A service's side of systemd: its directories, and notifications over the socket that systemd names (sd_notify(3)). Without
+//! one, nothing is sent.
 
 use std::ffi::OsString;
 use std::path::PathBuf;

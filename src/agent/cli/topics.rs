@@ -15,7 +15,7 @@ Otherwise those that the configuration names:
 
   kafka.topic        highwater.events      events
   topics.rates       highwater.rates       reserved; nothing is sent to it yet
-  topics.histograms  highwater.histograms  reserved; compacted
+  topics.histograms  highwater.histograms  reserved likewise; compacted
   topics.samples     highwater.samples     rows of `replay`; only with --samples
 
   topics.partitions   6    at most this many consumers can share the work; all
