@@ -300,8 +300,7 @@ fn print_where_time_goes(kafka: &Kafka, topic: &str, database: &Database, agents
 fn questions() {
     let Some(postgres) = Postgres::or_skip("figures") else { return };
     let database = postgres.database("questions");
-    let keep = Duration::from_secs(400 * 86_400);
-    let options = StoreOptions { instance: "figures".into(), partition: PartitionWidth::Month, keep };
+    let options = StoreOptions { instance: "figures".into(), ..StoreOptions::default() };
     let topic = TopicId { cluster: String::new(), name: "highwater.events".into() };
     let mut store = StoreUrl::parse(&database.url, None, None).expect("a URL").open(&options);
     store.checkpoints(&topic).expect("it makes the tables");

@@ -75,9 +75,15 @@ pub const CONSUMER_KEYS: &[&str] = &[
     "store.schema",
     "store.partition",
     "topics.samples",
+    "topics.rates",
+    "topics.histograms",
     "retention.events",
     "retention.dead_letters",
     "retention.totals",
+    "retention.rates",
+    "retention.histograms",
+    "agents.silent_after",
+    "histograms.interval",
 ];
 
 #[derive(Debug, thiserror::Error)]

@@ -9,8 +9,7 @@ use crate::support::questions::{QUESTIONS, fill};
 
 fn with_tables(test: &str) -> Option<Database> {
     let database = Postgres::or_skip(test)?.database("questions");
-    let keep = std::time::Duration::from_secs(400 * 86_400);
-    let options = StoreOptions { instance: "questions".into(), partition: PartitionWidth::Month, keep };
+    let options = StoreOptions { instance: "questions".into(), ..StoreOptions::default() };
     let topic = TopicId { cluster: String::new(), name: "events".into() };
     StoreUrl::parse(&database.url, None, None).unwrap().open(&options).checkpoints(&topic).unwrap();
     Some(database)

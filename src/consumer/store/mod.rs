@@ -116,6 +116,18 @@ pub struct Retention {
     pub dead_letters: Duration,
     /// Since the day that is summed. Series of agents that are gone are kept as long as events and totals.
     pub totals: Duration,
+    /// Since a window was observed, and since it was stored.
+    pub rates: Duration,
+    /// Since the beginning of the hour or day.
+    pub histograms: Duration,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        let days = |days| Duration::from_secs(days * 86_400);
+        // A year to compare with, and a month to do it in; five years of totals.
+        Self { events: days(400), dead_letters: days(90), totals: days(1826), rates: days(90), histograms: days(400) }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -176,7 +188,20 @@ pub enum StoreError {
 pub struct StoreOptions {
     pub instance: String,
     pub partition: PartitionWidth,
-    pub keep: Duration,
+    pub retention: Retention,
+    /// Time without a message after which an agent is silent.
+    pub silent_after: Duration,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            instance: String::new(),
+            partition: PartitionWidth::default(),
+            retention: Retention::default(),
+            silent_after: Duration::from_secs(3_600),
+        }
+    }
 }
 
 #[derive(Debug, Default)]

@@ -35,7 +35,7 @@ const ENDED: &str = "last_stored_at < $1
 /// Series, see [`ENDED`], of an agent that has stored in another epoch since.
 const SUPERSEDED: &str = "EXISTS (
     SELECT 1 FROM agent_sequences n WHERE n.agent = agent_sequences.agent AND n.epoch <> agent_sequences.epoch
-                                      AND n.of_samples = agent_sequences.of_samples AND n.last_stored_at >= $1)";
+                                      AND n.counted = agent_sequences.counted AND n.last_stored_at >= $1)";
 
 /// Dead letters that have lost neither their bytes nor themselves.
 pub(super) const WITH_OLD_PAYLOADS: &str = "stored_at < $1 AND dropped_at IS NULL";

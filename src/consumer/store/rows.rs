@@ -186,7 +186,7 @@ pub(super) fn ranges<'a>(rows: &[Row<'a>]) -> SeriesRanges<'a> {
                 _ => of_one.push(SequenceRange {
                     first: seq,
                     last: seq,
-                    of_samples: Table::of(row.event) != Table::Events,
+                    counted: Table::of(row.event),
                     first_stored_at: None,
                     identity_conflicts: 0,
                 }),

@@ -54,6 +54,11 @@ impl Table {
         }
     }
 
+    /// Returns the table of a [name](Self::name).
+    pub(super) fn named(name: &str) -> Self {
+        TABLES.into_iter().find(|table| table.name() == name).unwrap_or(Self::Events)
+    }
+
     #[inline]
     pub(super) fn has(self, field: &Field) -> bool {
         match self {

@@ -51,7 +51,7 @@ impl Partitions {
     pub(super) fn new(options: &StoreOptions) -> Self {
         Self {
             width: options.partition,
-            keep: options.keep,
+            keep: options.retention.events,
             clock: SystemClock::default(),
             known: Vec::new(),
             noted: HashMap::new(),
@@ -298,8 +298,7 @@ mod tests {
 
     #[test]
     fn a_new_width_takes_what_the_old_one_left() {
-        let options = StoreOptions { instance: String::new(), partition: PartitionWidth::Month, keep: Duration::ZERO };
-        let mut partitions = Partitions::new(&options);
+        let mut partitions = Partitions::new(&StoreOptions::default());
         partitions.known = vec![
             partition("2026-11-01T00:00:00Z", "2026-11-02T00:00:00Z"),
             partition("2026-11-02T00:00:00Z", "2026-11-03T00:00:00Z"),

@@ -117,7 +117,7 @@ const LOCK_CHECKPOINTS: &str = "
 /// Ranges that touch those seen: since ranges do not overlap, none before the last one that begins below. A lock would cost a write
 /// for each.
 const KNOWN_RANGES: &str = "
-    SELECT s.agent, s.epoch, s.first_seq, s.last_seq, s.of_samples, s.first_stored_at, s.identity_conflicts
+    SELECT s.agent, s.epoch, s.first_seq, s.last_seq, s.counted, s.first_stored_at, s.identity_conflicts
     FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS b (agent, epoch, first, last)
     CROSS JOIN LATERAL (SELECT coalesce(max(p.first_seq), 0) AS first_seq FROM agent_sequences p
                         WHERE p.agent = b.agent AND p.epoch = b.epoch AND p.first_seq < b.first) AS before
@@ -140,11 +140,11 @@ const CHANGE_RANGES: &str = "
       AND s.last_seq = b.old_last AND s.identity_conflicts = b.old_conflicts";
 
 const INSERT_RANGES: &str = "
-    INSERT INTO agent_sequences (agent, epoch, first_seq, last_seq, of_samples, first_stored_at, last_stored_at,
+    INSERT INTO agent_sequences (agent, epoch, first_seq, last_seq, counted, first_stored_at, last_stored_at,
                                  identity_conflicts)
-    SELECT agent, epoch, first, last, of_samples, coalesce(first_stored_at, now()), now(), conflicts
-    FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::boolean[], $6::timestamptz[], $7::bigint[])
-         AS b (agent, epoch, first, last, of_samples, first_stored_at, conflicts)
+    SELECT agent, epoch, first, last, counted, coalesce(first_stored_at, now()), now(), conflicts
+    FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::timestamptz[], $7::bigint[])
+         AS b (agent, epoch, first, last, counted, first_stored_at, conflicts)
     ON CONFLICT DO NOTHING";
 
 const KNOWN_BREACHES: &str = "

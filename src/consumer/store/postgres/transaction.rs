@@ -147,7 +147,7 @@ impl apply::Transaction for PostgresTransaction<'_> {
             let range = SequenceRange {
                 first: row.get(2),
                 last: row.get(3),
-                of_samples: row.get(4),
+                counted: Table::named(row.get(4)),
                 first_stored_at: Some(row.get(5)),
                 identity_conflicts: row.get(6),
             };
@@ -208,7 +208,7 @@ impl apply::Transaction for PostgresTransaction<'_> {
                 &column(&new, |((_, epoch), _)| epoch.to_string()),
                 &column(&new, |(_, range)| range.first),
                 &column(&new, |(_, range)| range.last),
-                &column(&new, |(_, range)| range.of_samples),
+                &column(&new, |(_, range)| range.counted.name()),
                 &column(&new, |(_, range)| range.first_stored_at),
                 &column(&new, |(_, range)| range.identity_conflicts),
             ];

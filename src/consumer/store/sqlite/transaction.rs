@@ -103,7 +103,7 @@ impl apply::Transaction for SqliteTransaction<'_> {
 
     fn known_ranges<'a>(&mut self, seen: &SeriesRanges<'a>) -> Result<SeriesRanges<'a>, AttemptError> {
         let mut statement = self.inner.prepare(
-            "SELECT first_seq, last_seq, of_samples, first_stored_at, identity_conflicts FROM agent_sequences
+            "SELECT first_seq, last_seq, counted, first_stored_at, identity_conflicts FROM agent_sequences
              WHERE agent = ?1 AND epoch = ?2 AND first_seq <= ?4 + 1 AND last_seq >= ?3 - 1
                AND first_seq >= coalesce((SELECT max(first_seq) FROM agent_sequences
                                           WHERE agent = ?1 AND epoch = ?2 AND first_seq < ?3), 0)
@@ -117,7 +117,7 @@ impl apply::Transaction for SqliteTransaction<'_> {
                     Ok(SequenceRange {
                         first: row.get(0)?,
                         last: row.get(1)?,
-                        of_samples: row.get(2)?,
+                        counted: Table::named(&row.get::<_, String>(2)?),
                         first_stored_at: time(&row.get::<_, String>(3)?),
                         identity_conflicts: row.get(4)?,
                     })
@@ -160,7 +160,7 @@ impl apply::Transaction for SqliteTransaction<'_> {
         }
         let changed = changes.changed.into_iter().map(|(series, _, range)| (series, range));
         let mut put = self.inner.prepare(
-            "INSERT INTO agent_sequences (agent, epoch, first_seq, last_seq, of_samples, first_stored_at, last_stored_at,
+            "INSERT INTO agent_sequences (agent, epoch, first_seq, last_seq, counted, first_stored_at, last_stored_at,
                                           identity_conflicts)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
              ON CONFLICT (agent, epoch, first_seq) DO UPDATE
@@ -168,14 +168,14 @@ impl apply::Transaction for SqliteTransaction<'_> {
                  last_stored_at = excluded.last_stored_at, identity_conflicts = excluded.identity_conflicts",
         )?;
         for ((agent, epoch), range) in changes.new.into_iter().chain(changed) {
-            let SequenceRange { first, last, of_samples, first_stored_at, identity_conflicts } = range;
+            let SequenceRange { first, last, counted, first_stored_at, identity_conflicts } = range;
             let begin = first_stored_at.map_or_else(|| self.now.clone(), text);
             put.execute(params![
                 agent,
                 epoch.to_string(),
                 first,
                 last,
-                of_samples,
+                counted.name(),
                 begin,
                 self.now,
                 identity_conflicts
