@@ -124,7 +124,7 @@ pub struct Retention {
 
 impl Default for Retention {
     fn default() -> Self {
-        let days = |days| Duration::from_secs(days * 86_400);
+        let days = |days: u64| Duration::from_secs(days * 86_400);
         // A year to compare with, and a month to do it in; five years of totals.
         Self { events: days(400), dead_letters: days(90), totals: days(1826), rates: days(90), histograms: days(400) }
     }
