@@ -3,8 +3,8 @@
 use super::PartitionWidth;
 use crate::event::fields::{
     AGENT, BREACH_ID, DETAIL, DIRECTION, DURATION_MS, ENDED_AT, EPOCH, EXCESS_BYTES, FIELDS, Field, INTERFACE,
-    LIMIT_BPS, LIMIT_NAME, MEAN_BPS, MEASURED_MS, OBSERVED_AT, PEAK_BPS, RAISED_AT, RATE_BPS, REASON, RX_BPS, RX_BYTES,
-    SCHEMA, SEQ, SEVERITY, STARTED_AT, TX_BPS, TX_BYTES,
+    LIMIT_BPS, LIMIT_NAME, LINKS, MEAN_BPS, MEASURED_MS, OBSERVED_AT, PEAK_BPS, RAISED_AT, RATE_BPS, REASON, RX_BPS,
+    RX_BYTES, SCHEMA, SEQ, SEVERITY, STARTED_AT, TX_BPS, TX_BYTES,
 };
 use crate::event::{Body, Breach, Direction, Epoch, Event, EventId, Loss, Reason, Sample, Severity, Stamp};
 
@@ -20,7 +20,7 @@ pub(super) const TABLES: [Table; 2] = [Table::Events, Table::Samples];
 #[derive(Clone, Copy)]
 struct FieldSet(u64);
 
-const EVENT_FIELDS: FieldSet = FieldSet(!FieldSet::of(&[SCHEMA, RX_BYTES, TX_BYTES, RX_BPS, TX_BPS]).0);
+const EVENT_FIELDS: FieldSet = FieldSet(!FieldSet::of(&[SCHEMA, RX_BYTES, TX_BYTES, RX_BPS, TX_BPS, LINKS]).0);
 const SAMPLE_FIELDS: FieldSet =
     FieldSet::of(&[AGENT, EPOCH, SEQ, OBSERVED_AT, INTERFACE, DURATION_MS, RX_BYTES, TX_BYTES, RX_BPS, TX_BPS, REASON]);
 

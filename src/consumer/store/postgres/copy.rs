@@ -3,6 +3,8 @@
 
 use std::io::{self, Write};
 
+use serde::Serialize;
+
 use super::columns::breach_columns;
 use crate::consumer::store::rows::{LastWord, Row};
 use crate::consumer::store::tables::{self, Table};
@@ -94,11 +96,18 @@ impl CopyFields<'_> {
             FieldValue::Number(number) => self.bytes(&number.to_be_bytes()),
             FieldValue::Time(time) => self.bytes(&(time.timestamp_micros() - ZERO_US).to_be_bytes()),
             FieldValue::Bool(truth) => self.bytes(&[(*truth).into()]),
-            FieldValue::Ranges(ranges) => self.sized(|buffer| {
-                buffer.push(1); // the version of jsonb's binary form
-                serde_json::to_writer(buffer, ranges).expect("a buffer takes all");
-            }),
+            FieldValue::Ranges(ranges) => self.json(ranges),
+            FieldValue::OverLimits(over) => self.json(over),
+            FieldValue::Bytes(bytes) => self.bytes(bytes),
+            FieldValue::Links(_) => unreachable!("links are rows"),
         }
+    }
+
+    fn json(&mut self, value: &impl Serialize) {
+        self.sized(|buffer| {
+            buffer.push(1); // the version of jsonb's binary form
+            serde_json::to_writer(buffer, value).expect("a buffer takes all");
+        });
     }
 
     fn bytes(&mut self, bytes: &[u8]) {

@@ -410,6 +410,10 @@ fn sql_value(value: FieldValue<'_>) -> ToSqlOutput<'_> {
         FieldValue::Time(time) => text(time).into(),
         FieldValue::Bool(truth) => truth.into(),
         FieldValue::Ranges(ranges) => serde_json::to_string(&ranges).expect("whole numbers").into(),
+        FieldValue::OverLimits(over) => serde_json::to_string(&over).expect("names and whole numbers").into(),
+        FieldValue::Bytes(Cow::Borrowed(bytes)) => bytes.into(),
+        FieldValue::Bytes(Cow::Owned(bytes)) => bytes.into(),
+        FieldValue::Links(_) => unreachable!("links are rows"),
     }
 }
 
