@@ -7,6 +7,7 @@
 //!   under a lock, guard 3 sets it only from its old value).
 //! - One `(agent, observed_at, epoch, seq)` is one row (guard 2: the primary key).
 
+mod agents;
 mod apply;
 mod open;
 mod postgres;
@@ -141,6 +142,8 @@ pub enum PartitionWidth {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Applied {
     pub inserted: u64,
+    /// Windows that came too late, or from a clock too far ahead, for their histograms.
+    pub without_histograms: u64,
     /// Offsets of each partition that were stored, from the first to before the second: not all of the batch if it was stopped.
     pub stored: BTreeMap<i32, (i64, i64)>,
     pub rejected: Vec<Rejected>,

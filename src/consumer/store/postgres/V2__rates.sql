@@ -32,7 +32,7 @@ CREATE TABLE rates (
     PRIMARY KEY (agent, observed_at, epoch, seq, interface, direction),
     CONSTRAINT rates_seq CHECK (seq > 0),
     CONSTRAINT rates_direction CHECK (direction IN ('rx', 'tx', 'total')),
-    CONSTRAINT rates_figures CHECK (window_ms > 0 AND bytes >= 0 AND measured_s >= 0 AND unmeasured_s >= 0)
+    CONSTRAINT rates_figures CHECK (window_ms BETWEEN 1 AND 3600000 AND bytes >= 0 AND measured_s >= 0 AND unmeasured_s >= 0)
 ) PARTITION BY RANGE (observed_at);
 
 CREATE TABLE rates_before_2020 PARTITION OF rates FOR VALUES FROM (MINVALUE) TO ('2020-01-01 00:00:00+00');

@@ -13,15 +13,16 @@ use rusqlite::{
 use super::text;
 use crate::consumer::batch::{Fingerprint, Gap, TopicId};
 use crate::consumer::store::StoreError;
+use crate::consumer::store::agents::{AgentChange, AgentState};
 use crate::consumer::store::apply::{self, AttemptError, Unplaceable};
 use crate::consumer::store::rows::{
-    Bounds, BreachChanges, BreachKey, DeadLetterRow, KnownBreach, LastWord, LastWords, Lost, RangeChanges, Rank, Row,
+    self, AgentHour, Bounds, BreachChanges, BreachKey, DeadLetterRow, KnownBreach, LastWord, LastWords, Lost, RangeChanges, Rank, Row,
     SeriesRanges,
 };
 use crate::consumer::store::sequences::SequenceRange;
 use crate::consumer::store::tables::{self, Table};
 use crate::event::fields::FieldValue;
-use crate::event::{Epoch, Event};
+use crate::event::{Epoch, Event, LinkRates};
 
 pub(super) struct SqliteSession(pub(super) Connection);
 
@@ -144,10 +145,16 @@ impl apply::Transaction for SqliteTransaction<'_> {
 
     fn insert(&mut self, table: Table, topic: &TopicId, rows: &[&Row<'_>]) -> Result<(), AttemptError> {
         let mut statement = self.inner.prepare(&insert_statement(table))?;
+        if matches!(table, Table::Rates | Table::WindowHistograms) {
+            for (row, link) in rows::links(table, rows) {
+                let inserted = insert_link(&mut statement, table, &topic.name, (row, link), &self.now);
+                inserted.map_err(|error| AttemptError::from(error).of_record(Some(row.place())))?;
+            }
+            return Ok(());
+        }
         for row in rows {
             let inserted = insert_row(&mut statement, table, &topic.name, row, &self.now);
-            let at = Some((row.partition, row.record.offset));
-            inserted.map_err(|error| AttemptError::from(error).of_record(at))?;
+            inserted.map_err(|error| AttemptError::from(error).of_record(Some(row.place())))?;
         }
         Ok(())
     }
@@ -237,6 +244,59 @@ impl apply::Transaction for SqliteTransaction<'_> {
             let (epoch, own) = (epoch.to_string(), id.epoch.to_string());
             let (agent, seq, observed_at) = (stamp.agent.as_str(), id.seq.cast_signed(), text(stamp.observed_at));
             put.execute(params![agent, epoch, first, last, own, seq, observed_at, self.now, reason, detail])?;
+        }
+        Ok(())
+    }
+
+    fn put_touched_hours(&mut self, hours: &[AgentHour<'_>]) -> Result<(), AttemptError> {
+        let mut put = self.inner.prepare("INSERT INTO touched_hours (agent, starts_at) VALUES (?1, ?2)")?;
+        for (agent, starts_at) in hours {
+            put.execute(params![agent, text(*starts_at)])?;
+        }
+        Ok(())
+    }
+
+    fn known_agents<'a>(&mut self, agents: &[&'a str]) -> Result<HashMap<&'a str, AgentState>, AttemptError> {
+        let mut statement = self.inner.prepare(
+            "SELECT epoch, seq, observed_at, state = 'running', version, clock_synced, last_started_at FROM agent_state
+             WHERE agent = ?1",
+        )?;
+        let mut known = HashMap::new();
+        for agent in agents {
+            let found = statement.query_row([agent], |row| {
+                Ok(AgentState {
+                    epoch: row.get::<_, String>(0)?.parse().unwrap_or(Epoch(0)),
+                    seq: row.get(1)?,
+                    observed_at: time(&row.get::<_, String>(2)?).unwrap_or_default(),
+                    is_running: row.get(3)?,
+                    version: row.get(4)?,
+                    clock_synced: row.get(5)?,
+                    last_started_at: row.get::<_, Option<String>>(6)?.as_deref().and_then(time),
+                })
+            });
+            known.extend(found.optional()?.map(|state| (*agent, state)));
+        }
+        Ok(known)
+    }
+
+    fn put_agents(&mut self, changes: &[AgentChange<'_>]) -> Result<(), AttemptError> {
+        let mut put = self.inner.prepare(
+            "INSERT OR REPLACE INTO agent_state
+                 (agent, epoch, seq, observed_at, stored_at, state, version, clock_synced, last_started_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        )?;
+        for AgentChange { agent, new, .. } in changes {
+            put.execute(params![
+                agent,
+                new.epoch.to_string(),
+                new.seq,
+                text(new.observed_at),
+                self.now,
+                new.state(),
+                new.version,
+                new.clock_synced,
+                new.last_started_at.map(text)
+            ])?;
         }
         Ok(())
     }
@@ -378,10 +438,15 @@ fn time(text: &str) -> Option<DateTime<Utc>> {
 }
 
 fn insert_statement(table: Table) -> String {
-    let fields = table.fields().map(|field| field.name);
-    let raw = table.has_raw().then_some("raw");
-    let columns: Vec<&str> =
-        fields.chain(["stored_at", "kafka_topic", "kafka_partition", "kafka_offset"]).chain(raw).collect();
+    let columns: Vec<&str> = match table {
+        Table::Rates => [tables::rates_columns(), vec!["stored_at"]].concat(),
+        Table::WindowHistograms => tables::window_histogram_columns(),
+        Table::Events | Table::Samples => {
+            let fields = table.fields().map(|field| field.name);
+            let raw = table.has_raw().then_some("raw");
+            fields.chain(["stored_at", "kafka_topic", "kafka_partition", "kafka_offset"]).chain(raw).collect()
+        }
+    };
     let places = vec!["?"; columns.len()].join(", ");
     format!("INSERT INTO {} ({}) VALUES ({places})", table.name(), columns.join(", "))
 }
@@ -396,6 +461,23 @@ fn insert_row(statement: &mut Statement<'_>, table: Table, topic: &str, row: &Ro
     values.extend([now.into(), topic.into(), row.partition.into(), row.record.offset.into()]);
     if table.has_raw() {
         values.push(row.record.raw.as_deref().map_or(Null.into(), ToSqlOutput::from));
+    }
+    statement.execute(params_from_iter(values))?;
+    Ok(())
+}
+
+fn insert_link(
+    statement: &mut Statement<'_>,
+    table: Table,
+    topic: &str,
+    (row, link): (&Row<'_>, &LinkRates),
+    now: &str,
+) -> Result<(), Error> {
+    let mut values: Vec<ToSqlOutput<'_>> = Vec::with_capacity(statement.parameter_count());
+    tables::visit_link(table, row.event, link, |value| values.push(value.map_or(Null.into(), sql_value)));
+    if table == Table::Rates {
+        let (partition, offset) = row.place();
+        values.extend([topic.into(), partition.into(), offset.into(), row.has_histogram(link).into(), now.into()]);
     }
     statement.execute(params_from_iter(values))?;
     Ok(())
