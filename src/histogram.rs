@@ -92,12 +92,17 @@ impl RateHistogram {
     /// # Errors
     /// If the bytes are no histogram of rates, or claim more than one can hold.
     pub fn decode(bytes: &[u8]) -> Result<Self, HistogramError> {
+        Self::decode_counts(bytes)
+    }
+
+    /// The same with counts of another size; fails where one does not fit.
+    pub fn decode_counts<C: Counter>(bytes: &[u8]) -> Result<RateHistogram<C>, HistogramError> {
         let plain = checked(bytes)?;
-        let mut histogram: Histogram<u64> = Deserializer::new()
+        let mut histogram: Histogram<C> = Deserializer::new()
             .deserialize(&mut plain.as_slice())
             .map_err(|error| HistogramError(error.to_string()))?;
         histogram.auto(true);
-        Ok(Self(histogram))
+        Ok(RateHistogram(histogram))
     }
 }
 

@@ -14,6 +14,8 @@ pub mod resume;
 
 pub mod detector;
 
+pub mod rates;
+
 pub mod mishap;
 
 mod numbered;
