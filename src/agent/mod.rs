@@ -6,6 +6,8 @@ pub mod counters;
 
 pub mod rate;
 
+pub mod rates;
+
 pub mod limit;
 
 pub mod random;
@@ -13,8 +15,6 @@ pub mod random;
 pub mod resume;
 
 pub mod detector;
-
-pub mod rates;
 
 pub mod mishap;
 

@@ -135,7 +135,8 @@ impl RateWindows {
                 // Where the clock was stepped, the present window ended with the last tick.
                 let since = (wall - started_at).to_std().unwrap_or_default();
                 let is_next = started_at == window.started_at + delta(self.length);
-                let ended = if is_next { boottime.saturating_sub(since).max(last) } else { last } + Duration::from_nanos(1);
+                let ended =
+                    if is_next { boottime.saturating_sub(since).max(last) } else { last } + Duration::from_nanos(1);
                 self.close_all(out);
                 self.links.iter_mut().for_each(|link| link.is_behind = true);
                 self.closing = Some(Closing { window, ended, links: Vec::with_capacity(2 * self.links.len()) });
@@ -183,6 +184,11 @@ impl RateWindows {
         if self.closing.is_some() && !self.links.iter().any(is_late) {
             self.close_all(out);
         }
+    }
+
+    /// Ends the window that waits for late links, if there is one.
+    pub fn settle(&mut self, out: &mut Vec<RateWindow>) {
+        self.close_all(out);
     }
 
     /// Returns the present window as it is so far, to be continued after a restart.
@@ -336,19 +342,13 @@ impl LinkWindow {
         *elapsed += traffic.elapsed;
         self.balance = self.balance.saturating_add(i64::try_from(traffic.elapsed.as_nanos()).unwrap_or(i64::MAX));
         let more = packets.zip(std::mem::replace(&mut self.packets, packets));
-        let more = more.and_then(|(now, before)| Some([now.rx.checked_sub(before.rx)?, now.tx.checked_sub(before.tx)?]));
+        let more =
+            more.and_then(|(now, before)| Some([now.rx.checked_sub(before.rx)?, now.tx.checked_sub(before.tx)?]));
         *sum = sum.zip(more).map(|(sum, more)| [sum[0].saturating_add(more[0]), sum[1].saturating_add(more[1])]);
     }
 
     /// Counts the whole seconds that have come together, each in its window.
-    fn count(
-        &mut self,
-        last: Duration,
-        now: Duration,
-        window: Window,
-        length_s: u32,
-        closing: &mut Option<Closing>,
-    ) {
+    fn count(&mut self, last: Duration, now: Duration, window: Window, length_s: u32, closing: &mut Option<Closing>) {
         // A reading that is a little early ends its second.
         let slack = (last / 2).min(SECOND / 2);
         let ready = self.balance.saturating_add(nanos(slack)) / nanos(SECOND);

@@ -21,7 +21,8 @@ use self::codec::{EVENT, signed, unsigned, whole_event};
 use self::corruption::{damage, damaged};
 use self::database::{PAGE_BYTES, WAL_PAGES, check, configure, synchronous};
 use self::rows::{
-    Change, keep_breach, keep_window, losses, open_breaches, open_window, page_count, read, read_at, rewrite, used_pages,
+    Change, keep_breach, keep_window, losses, open_breaches, open_window, page_count, read, read_at, rewrite,
+    used_pages,
 };
 pub(super) use self::salvage::Saved;
 use self::state::{Meta, State, keep_count};

@@ -162,8 +162,7 @@ fn a_window_waits_for_drivers_that_are_late_but_not_for_ever() {
     host.tick(&[("eth0", Verdict::First), ("slow0", Verdict::First)]);
     let tick = |host: &mut Host, second: u64| {
         host.pass(SECOND);
-        let slow =
-            if second.is_multiple_of(7) { measured(Duration::from_secs(7), 7_000) } else { Verdict::Waiting };
+        let slow = if second.is_multiple_of(7) { measured(Duration::from_secs(7), 7_000) } else { Verdict::Waiting };
         host.tick(&[("eth0", measured(SECOND, 125_000)), ("slow0", slow)]);
     };
     (1..=62).for_each(|second| tick(&mut host, second));

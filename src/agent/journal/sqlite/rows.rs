@@ -120,7 +120,9 @@ impl<'t> Change<'t> {
             let handed = self.state.handed.values().filter(|position| position.series() == series);
             (handed.copied().max().unwrap_or(series.start()), series)
         });
-        for (after, series) in [rates, (Series::Rates.start(), Series::Rates), events, (Series::Events.start(), Series::Events)] {
+        for (after, series) in
+            [rates, (Series::Rates.start(), Series::Rates), events, (Series::Events.start(), Series::Events)]
+        {
             // A window of many links is as large as a thousand events.
             let at_once = if series == Series::Rates { 1 } else { EVICTED_AT_ONCE as i64 };
             while used_pages(&self.transaction)? > target {
@@ -173,7 +175,8 @@ impl<'t> Change<'t> {
 
     /// Ends the growth of the open declarations; the part that exceeds one event gets events of its own.
     pub(super) fn seal(&mut self) -> Result<(), JournalError> {
-        for OpenDeclaration { position, mut event } in std::mem::take(&mut self.state.open_losses).into_iter().flatten() {
+        for OpenDeclaration { position, mut event } in std::mem::take(&mut self.state.open_losses).into_iter().flatten()
+        {
             let declared = bounds(&event.body);
             self.state.declared.extend(declared.map(|bounds| (event.id, bounds)));
             let rest = split(&mut event);
@@ -219,7 +222,8 @@ impl<'t> Change<'t> {
     }
 
     pub(super) fn find_oldest(&mut self) -> Result<(), JournalError> {
-        let sql = "SELECT epoch, seq, observed_us FROM events WHERE position > ? AND position < ? ORDER BY position LIMIT 1";
+        let sql =
+            "SELECT epoch, seq, observed_us FROM events WHERE position > ? AND position < ? ORDER BY position LIMIT 1";
         let row = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
         self.state.pending.oldest = None;
         for series in Series::ALL {
@@ -229,8 +233,7 @@ impl<'t> Change<'t> {
             };
             self.state.spans.begin_at(EventId { epoch: Epoch(epoch.cast_unsigned()), seq: seq.cast_unsigned() });
             let observed_at = DateTime::from_timestamp_micros(observed_us);
-            let oldest = &mut self.state.pending.oldest;
-            *oldest = oldest.into_iter().chain(observed_at).min();
+            self.state.pending.oldest = self.state.pending.oldest.into_iter().chain(observed_at).min();
         }
         Ok(())
     }

@@ -14,7 +14,6 @@ use super::corruption::damage;
 use crate::event::{Epoch, Event, EventId};
 use crate::units::counted;
 
-
 #[derive(Clone, Debug)]
 pub(super) struct State {
     pub(super) owner: Identity,
