@@ -3,6 +3,7 @@
 //! Deadlines are absolute on the monotonic clock, so that a late tick does not delay the next one. A tick blocks only on the
 //! kernel's counters and, if it made an event, on the journal's disk.
 
+mod cost;
 mod rates;
 mod reload;
 mod samples;
@@ -449,17 +450,18 @@ fn open_source(settings: &Settings) -> Result<Box<dyn CounterSource>, counters::
     counters::open(settings.source.clone(), Path::new("/"), settings.selection())
 }
 
-/// Returns warnings about the links of this host that `settings` watch; none where they cannot be read, as on another host.
-pub fn check_links(settings: &Settings) -> Vec<String> {
+/// Returns warnings about the links of this host that `settings` watch, and what their rates cost; nothing where they cannot be
+/// read, as on another host.
+pub fn check_links(settings: &Settings) -> (Vec<String>, Option<String>) {
     let (mut reading, mut detections) = (Reading::default(), Detections::default());
-    let clock = SystemClock::default();
-    let Ok(mut source) = open_source(settings) else { return Vec::new() };
+    let (clock, mut detector) = (SystemClock::default(), detector(settings));
+    let Ok(mut source) = open_source(settings) else { return Default::default() };
     if source.read(&clock, &mut reading).is_ok() {
         let now = stamp(&settings.agent, &boot_id(), &clock);
-        detector(settings).observe(&reading, &now, &mut detections);
+        detector.observe(&reading, &now, &mut detections);
     }
     let twice = detections.notices.iter().filter(|notice| matches!(notice, Notice::CountedTwice { .. }));
-    twice.map(ToString::to_string).collect()
+    (twice.map(ToString::to_string).collect(), cost::line(settings, &detector))
 }
 
 fn lifecycle(reason: Option<Reason>) -> Lifecycle {
