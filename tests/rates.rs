@@ -137,7 +137,8 @@ fn a_rates_topic_that_is_missing_holds_up_no_event_and_loses_nothing() {
     running.signal("TERM");
     let log = running.log_at_end();
     assert!(log.contains("stopped after"), "{log}");
-    let kinds: Vec<String> = kafka.events(&events).iter().map(|event| event["kind"].as_str().unwrap().to_owned()).collect();
+    let kinds: Vec<String> =
+        kafka.events(&events).iter().map(|event| event["kind"].as_str().unwrap().to_owned()).collect();
     assert_eq!(kinds.last().map(String::as_str), Some("agent_stopped"), "{kinds:?}");
     let waiting = agent.pending();
     assert!(waiting > 0);

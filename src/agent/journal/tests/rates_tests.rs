@@ -52,7 +52,8 @@ fn a_full_journal_gives_up_rates_first_and_declares_them_among_the_events() {
     assert_eq!(raised as u64, windows, "no event was given up");
     let left = rates(&mut journal);
     let losses: Vec<_> = events.iter().filter(|event| matches!(event.body, Body::Loss(_))).collect();
-    let [Event { id, body: Body::Loss(loss), .. }] = losses.iter().map(|event| &***event).collect::<Vec<_>>()[..] else {
+    let [Event { id, body: Body::Loss(loss), .. }] = losses.iter().map(|event| &***event).collect::<Vec<_>>()[..]
+    else {
         panic!("{losses:?}")
     };
     assert_eq!((id.epoch, loss.epoch), (events[0].id.epoch, left[0].id.epoch));
@@ -83,7 +84,8 @@ fn a_disk_that_fails_and_a_damaged_one_account_for_rates_too() {
     drop(connection);
     let mut journal = open(&directory);
     let losses = all(&mut journal);
-    let declared: Vec<_> = losses.iter().filter_map(|event| if let Body::Loss(loss) = &event.body { Some(loss) } else { None }).collect();
+    let declared: Vec<_> =
+        losses.iter().filter_map(|event| if let Body::Loss(loss) = &event.body { Some(loss) } else { None }).collect();
     assert_eq!(declared.len(), 1, "{declared:?}");
     assert_eq!((declared[0].epoch, declared[0].ranges.as_slice()), (after[0].id.epoch, &[(3, 3)][..]));
 }
