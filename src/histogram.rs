@@ -84,7 +84,7 @@ impl<C: Counter> RateHistogram<C> {
     }
 
     pub fn encode(&self) -> Vec<u8> {
-        Encoder::default().encode(self)
+        HistogramEncoder::default().encode(self)
     }
 }
 
@@ -111,13 +111,13 @@ pub fn kbps(bps: u64) -> u64 {
 }
 
 /// Encodes histograms one after the other, with one compressor for all: it takes more memory than they do.
-pub struct Encoder {
+pub struct HistogramEncoder {
     plain: Vec<u8>,
     serializer: V2Serializer,
     compress: Compress,
 }
 
-impl Default for Encoder {
+impl Default for HistogramEncoder {
     fn default() -> Self {
         Self {
             plain: Vec::new(),
@@ -127,7 +127,7 @@ impl Default for Encoder {
     }
 }
 
-impl Encoder {
+impl HistogramEncoder {
     pub fn encode<C: Counter>(&mut self, histogram: &RateHistogram<C>) -> Vec<u8> {
         self.plain.clear();
         self.serializer.serialize(&histogram.0, &mut self.plain).expect("counts are below 2^63, and memory takes them");
@@ -258,7 +258,7 @@ mod tests {
             let read = RateHistogram::decode(&bytes).unwrap();
             prop_assert!(read.bins().eq(histogram.bins()));
             prop_assert_eq!(read.seconds(), histogram.seconds());
-            let mut encoder = Encoder::default();
+            let mut encoder = HistogramEncoder::default();
             encoder.encode(&of(&[(5_000, 5)]));
             prop_assert_eq!(encoder.encode(&histogram), &bytes[..], "a compressor that was used before");
             prop_assert_eq!(read.encode(), bytes);

@@ -20,7 +20,7 @@ use self::name::Name;
 #[cfg(feature = "toolbox")]
 pub(in crate::agent) use self::name::check as check_name;
 pub use self::rates::Rates;
-use self::rates::{RawHeartbeat, RawRates, RawSamples, heartbeat};
+use self::rates::{RawHeartbeat, RawRates, RawSamples};
 pub use self::topics::Topics;
 use self::topics::{RawTopics, check_topic};
 use crate::agent::counters::SourceChoice;
@@ -210,8 +210,7 @@ impl Settings {
         if journal_size < MIN_JOURNAL {
             return Err(Invalid::new("journal.max_size", format!("is below {MIN_JOURNAL}, the smallest")));
         }
-        let rates = Rates::new(raw.rates)?;
-        let heartbeat = heartbeat(raw.heartbeat, rates)?;
+        let (rates, heartbeat) = rates::beside_events(raw.rates, raw.heartbeat)?;
         let settings = Self {
             agent,
             warnings: Vec::new(),

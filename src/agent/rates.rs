@@ -20,7 +20,7 @@ use smol_str::SmolStr;
 use crate::agent::counters::{Packets, Speed};
 use crate::agent::rate::{Traffic, Verdict};
 use crate::event::{Direction, LinkRates, OverLimit, RateWindow};
-use crate::histogram::{Encoder, RateHistogram, kbps};
+use crate::histogram::{HistogramEncoder, RateHistogram, kbps};
 use crate::units::BitRate;
 
 /// Time after the end of a window in which a driver may still show what came before it.
@@ -44,7 +44,7 @@ pub struct LinkReading<'a, L> {
 pub struct RateWindows {
     length: Duration,
     now: Duration,
-    window: Option<Window>,
+    window: Option<OpenWindow>,
     closing: Option<Closing>,
     links: Vec<LinkWindow>,
     /// Links usually come in the same order: this one is next.
@@ -52,7 +52,7 @@ pub struct RateWindows {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Window {
+struct OpenWindow {
     started_at: DateTime<Utc>,
     /// Boot-time clock at its begin, or at the first tick in it.
     from: Duration,
@@ -61,7 +61,7 @@ struct Window {
 /// A window that has ended and waits for links whose drivers are late.
 #[derive(Debug)]
 struct Closing {
-    window: Window,
+    window: OpenWindow,
     ended: Duration,
     links: Vec<LinkRates>,
 }
@@ -75,18 +75,18 @@ struct LinkWindow {
     /// Measured from the window's begin without interruption.
     is_whole: bool,
     /// What came since the last whole second.
-    partial: Amount,
+    partial: PartialSecond,
     /// Measured time less the seconds counted, in nanoseconds.
     balance: i64,
     /// The packet counters at the last reading with a rate.
     packets: Option<Packets>,
     speed: Speed,
-    sums: [Sums; 3],
+    sums: [DirectionSums; 3],
     limits: Vec<LimitSeconds>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Amount {
+struct PartialSecond {
     bytes: [u64; 2],
     /// `None` where the source did not count them all the time.
     packets: Option<[u64; 2]>,
@@ -94,7 +94,7 @@ struct Amount {
 }
 
 #[derive(Debug, Default)]
-struct Sums {
+struct DirectionSums {
     bytes: u64,
     packets: Option<u64>,
     measured_s: u32,
@@ -126,7 +126,7 @@ impl RateWindows {
         self.next = 0;
         let started_at = floor(wall, self.length);
         let window = match self.window {
-            None => Window { started_at, from: boottime },
+            None => OpenWindow { started_at, from: boottime },
             Some(window) => {
                 let back = window.started_at - wall;
                 if started_at == window.started_at || (back > TimeDelta::zero() && back <= STEP_BACK_MAX) {
@@ -140,7 +140,7 @@ impl RateWindows {
                 self.close_all(out);
                 self.links.iter_mut().for_each(|link| link.is_behind = true);
                 self.closing = Some(Closing { window, ended, links: Vec::with_capacity(2 * self.links.len()) });
-                Window { started_at, from: ended }
+                OpenWindow { started_at, from: ended }
             }
         };
         self.window = Some(window);
@@ -193,8 +193,8 @@ impl RateWindows {
 
     /// Returns the present window as it is so far, to be continued after a restart.
     pub fn open(&self) -> Option<RateWindow> {
-        let Window { started_at, .. } = self.window?;
-        let mut encoder = Encoder::default();
+        let OpenWindow { started_at, .. } = self.window?;
+        let mut encoder = HistogramEncoder::default();
         let mut links = Vec::new();
         self.links.iter().for_each(|link| link.rates(seconds(self.length), &mut encoder, &mut links));
         Some(self.message(started_at, links))
@@ -207,7 +207,7 @@ impl RateWindows {
             out.extend(split(window));
             return;
         }
-        self.window = Some(Window { started_at: window.started_at, from: boottime });
+        self.window = Some(OpenWindow { started_at: window.started_at, from: boottime });
         for rates in window.links {
             let at = self.find(&rates.interface);
             self.links[at].read_at = boottime;
@@ -255,7 +255,7 @@ impl RateWindows {
 
     fn close_all(&mut self, out: &mut Vec<RateWindow>) {
         let Some(mut closing) = self.closing.take() else { return };
-        let mut encoder = Encoder::default();
+        let mut encoder = HistogramEncoder::default();
         let from = closing.window.from;
         for link in self.links.iter_mut().filter(|link| link.is_behind && link.read_at >= from) {
             link.close(seconds(self.length), &mut encoder, &mut closing.links);
@@ -279,7 +279,7 @@ impl LinkWindow {
             read_at: Duration::ZERO,
             is_behind: false,
             is_whole: false,
-            partial: Amount::NONE,
+            partial: PartialSecond::NONE,
             balance: 0,
             packets: None,
             speed: Speed::default(),
@@ -295,7 +295,7 @@ impl LinkWindow {
             Some(Ok(histogram)) => Some(histogram),
             _ => return,
         };
-        self.sums[place] = Sums {
+        self.sums[place] = DirectionSums {
             bytes: rates.bytes,
             packets: rates.packets,
             measured_s: rates.measured_s,
@@ -336,7 +336,7 @@ impl LinkWindow {
     }
 
     fn add(&mut self, traffic: Traffic, packets: Option<Packets>) {
-        let Amount { bytes: [rx, tx], packets: sum, elapsed } = &mut self.partial;
+        let PartialSecond { bytes: [rx, tx], packets: sum, elapsed } = &mut self.partial;
         *rx = rx.saturating_add(traffic.rx_bytes);
         *tx = tx.saturating_add(traffic.tx_bytes);
         *elapsed += traffic.elapsed;
@@ -348,7 +348,14 @@ impl LinkWindow {
     }
 
     /// Counts the whole seconds that have come together, each in its window.
-    fn count(&mut self, last: Duration, now: Duration, window: Window, length_s: u32, closing: &mut Option<Closing>) {
+    fn count(
+        &mut self,
+        last: Duration,
+        now: Duration,
+        window: OpenWindow,
+        length_s: u32,
+        closing: &mut Option<Closing>,
+    ) {
         // A reading that is a little early ends its second.
         let slack = (last / 2).min(SECOND / 2);
         let ready = self.balance.saturating_add(nanos(slack)) / nanos(SECOND);
@@ -360,7 +367,7 @@ impl LinkWindow {
             // The window is full, as by a clock that is slow: the next one takes it.
             return;
         }
-        let mut amount = std::mem::replace(&mut self.partial, Amount::NONE);
+        let mut amount = std::mem::replace(&mut self.partial, PartialSecond::NONE);
         self.balance -= i64::from(seconds) * nanos(SECOND);
         let rates = amount.bps();
         let left = match behind {
@@ -368,7 +375,7 @@ impl LinkWindow {
                 let before = if self.is_whole { seconds } else { rounded(closing.ended.saturating_sub(from)) };
                 let before = before.min(room).min(seconds);
                 self.record(amount.take(before, seconds), rates, before);
-                self.close(length_s, &mut Encoder::default(), &mut closing.links);
+                self.close(length_s, &mut HistogramEncoder::default(), &mut closing.links);
                 (self.is_behind, self.is_whole) = (false, true);
                 seconds - before
             }
@@ -385,13 +392,13 @@ impl LinkWindow {
 
     fn interrupt(&mut self, length_s: u32, closing: &mut Option<Closing>) {
         if let Some(closing) = closing.as_mut().filter(|_| self.is_behind) {
-            self.close(length_s, &mut Encoder::default(), &mut closing.links);
+            self.close(length_s, &mut HistogramEncoder::default(), &mut closing.links);
             self.is_behind = false;
         }
-        (self.is_whole, self.partial, self.balance) = (false, Amount::NONE, 0);
+        (self.is_whole, self.partial, self.balance) = (false, PartialSecond::NONE, 0);
     }
 
-    fn record(&mut self, amount: Amount, [rx_bps, tx_bps]: [u64; 2], seconds: u32) {
+    fn record(&mut self, amount: PartialSecond, [rx_bps, tx_bps]: [u64; 2], seconds: u32) {
         if seconds == 0 {
             return;
         }
@@ -417,13 +424,13 @@ impl LinkWindow {
         }
     }
 
-    fn close(&mut self, length_s: u32, encoder: &mut Encoder, links: &mut Vec<LinkRates>) {
+    fn close(&mut self, length_s: u32, encoder: &mut HistogramEncoder, links: &mut Vec<LinkRates>) {
         self.rates(length_s, encoder, links);
-        self.sums.iter_mut().for_each(Sums::reset);
+        self.sums.iter_mut().for_each(DirectionSums::reset);
         self.limits.iter_mut().for_each(|limit| limit.over_s = 0);
     }
 
-    fn rates(&self, length_s: u32, encoder: &mut Encoder, links: &mut Vec<LinkRates>) {
+    fn rates(&self, length_s: u32, encoder: &mut HistogramEncoder, links: &mut Vec<LinkRates>) {
         for (direction, sums) in DIRECTIONS.into_iter().zip(&self.sums) {
             let limits = || self.limits.iter().filter(move |limit| limit.direction == direction);
             if direction == Direction::Total && limits().next().is_none() {
@@ -464,7 +471,7 @@ impl LinkWindow {
     }
 }
 
-impl Amount {
+impl PartialSecond {
     const NONE: Self = Self { bytes: [0; 2], packets: Some([0; 2]), elapsed: Duration::ZERO };
 
     fn bps(&self) -> [u64; 2] {
@@ -484,7 +491,7 @@ impl Amount {
     }
 }
 
-impl Sums {
+impl DirectionSums {
     fn record(&mut self, bytes: u64, packets: Option<u64>, bps: u64, seconds: u32) {
         let is_first = self.measured_s == 0;
         self.bytes = self.bytes.saturating_add(bytes);

@@ -40,8 +40,19 @@ pub struct Rates {
 const WINDOW_MIN: Duration = Duration::from_secs(10);
 const HOUR: Duration = Duration::from_secs(3_600);
 
+/// Returns the rates, and the time between heartbeats: `None` where there are none, or where rates come at least as often.
+pub(super) fn beside_events(
+    rates: RawRates,
+    heartbeat: RawHeartbeat,
+) -> Result<(Option<Rates>, Option<Duration>), Invalid> {
+    let rates = Rates::new(rates)?;
+    let interval = or_duration("heartbeat.interval", heartbeat.interval, Duration::from_secs(900))?;
+    let is_rarer = rates.is_none_or(|rates| rates.window.max(rates.max_delay) > interval);
+    Ok((rates, (is_rarer && !interval.is_zero()).then_some(interval)))
+}
+
 impl Rates {
-    pub(super) fn new(raw: RawRates) -> Result<Option<Self>, Invalid> {
+    fn new(raw: RawRates) -> Result<Option<Self>, Invalid> {
         let window = or_duration("rates.window", raw.window, Duration::from_secs(300))?;
         if !(WINDOW_MIN..=HOUR).contains(&window) {
             let (least, most) = (lasting(WINDOW_MIN), lasting(HOUR));
@@ -56,9 +67,43 @@ impl Rates {
     }
 }
 
-/// Returns the time between heartbeats; `None` where there are none, or where rates come at least as often.
-pub(super) fn heartbeat(raw: RawHeartbeat, rates: Option<Rates>) -> Result<Option<Duration>, Invalid> {
-    let interval = or_duration("heartbeat.interval", raw.interval, Duration::from_secs(900))?;
-    let is_rarer = rates.is_none_or(|rates| rates.window.max(rates.max_delay) > interval);
-    Ok((is_rarer && !interval.is_zero()).then_some(interval))
+#[cfg(test)]
+mod tests {
+    use super::super::{Settings, Surroundings};
+    use super::*;
+    use crate::config::Layers;
+
+    fn settings(text: &str) -> Result<Settings, String> {
+        let surroundings = Surroundings { hostname: "gw-042".into(), ..Surroundings::default() };
+        Settings::new(&Layers::from_text("agent.toml", text), &surroundings).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn heartbeats_come_where_rates_do_not_stand_in_for_them() {
+        let minutes = |minutes: u64| Some(Duration::from_secs(60 * minutes));
+        for (text, heartbeat) in [
+            ("", None),
+            ("[rates]\nenabled = false", minutes(15)),
+            ("[rates]\nmax_delay = '1h'", minutes(15)),
+            ("[rates]\nwindow = '30m'\n[heartbeat]\ninterval = '20m'", minutes(20)),
+            ("[rates]\nenabled = false\n[heartbeat]\ninterval = '0s'", None),
+        ] {
+            assert_eq!(settings(text).unwrap().heartbeat, heartbeat, "{text}");
+        }
+        let default = Rates { window: Duration::from_secs(300), max_delay: Duration::from_secs(900) };
+        assert_eq!(settings("").unwrap().rates, Some(default));
+    }
+
+    #[test]
+    fn a_window_divides_an_hour() {
+        for (window, says) in [
+            ("9s", "agent.toml:2: rates.window: is not from 10 s to 1 h"),
+            ("2h", "is not from 10 s to 1 h"),
+            ("7m", "which does not divide an hour; write \"5m\""),
+            ("10500ms", "which does not divide an hour"),
+        ] {
+            let error = settings(&format!("[rates]\nwindow = '{window}'")).unwrap_err();
+            assert!(error.contains(says), "{error}");
+        }
+    }
 }

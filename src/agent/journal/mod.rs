@@ -51,19 +51,19 @@ impl Position {
     /// Position before the first rates, which is after all events.
     pub const RATES: Self = Self(1 << 61);
 
-    fn series(self) -> Series {
-        if self < Self::RATES { Series::Events } else { Series::Rates }
+    fn series(self) -> JournalSeries {
+        if self < Self::RATES { JournalSeries::Events } else { JournalSeries::Rates }
     }
 }
 
 /// What counts in one epoch, and is handed out in its own order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Series {
+enum JournalSeries {
     Events,
     Rates,
 }
 
-impl Series {
+impl JournalSeries {
     const ALL: [Self; 2] = [Self::Events, Self::Rates];
 
     fn of(body: &Body) -> Self {

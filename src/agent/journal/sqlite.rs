@@ -29,7 +29,7 @@ use self::state::{Meta, State, keep_count};
 use super::files::{prepare_database, with_suffix};
 use super::loss::{LossCounts, Ranges, subtract};
 use super::mark::MarkFile;
-use super::{EvictionPriority, Identity, Journal, JournalError, Pending, Position, QueuedEvent, Series};
+use super::{EvictionPriority, Identity, Journal, JournalError, JournalSeries, Pending, Position, QueuedEvent};
 use crate::agent::age::Age;
 use crate::event::{Body, Epoch, Event, EventId, Loss, NewEvent, Reason, Stamp};
 use crate::failpoints;
@@ -190,7 +190,7 @@ impl SqliteJournal {
         now: &Stamp,
     ) -> Result<(), JournalError> {
         self.transaction(|change| {
-            for series in Series::ALL {
+            for series in JournalSeries::ALL {
                 let mut after = series.start();
                 loop {
                     let events = read(&memory.connection, after, IMPORTED_AT_ONCE, usize::MAX)?;
@@ -284,7 +284,7 @@ impl SqliteJournal {
             format!("SELECT {EVENT} FROM events WHERE position > ? AND position < ? AND rank < ? ORDER BY position");
         let mut statement = self.connection.prepare(&sql)?;
         let mut old = Vec::new();
-        for series in Series::ALL {
+        for series in JournalSeries::ALL {
             let bounds = params![series.start().0 as i64, series.end().0 as i64, EvictionPriority::Loss as u8];
             let mut rows = statement.query(bounds)?;
             while let Some(row) = rows.next()? {

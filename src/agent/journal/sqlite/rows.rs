@@ -7,7 +7,7 @@ use log::error;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
 use super::super::loss::{OpenDeclaration, bounds, declare, extend, split};
-use super::super::{EvictionPriority, JournalError, Pending, Position, QueuedEvent, Series, breach_change};
+use super::super::{EvictionPriority, JournalError, JournalSeries, Pending, Position, QueuedEvent, breach_change};
 use super::codec::{EVENT, columns, event_crc, signed, unsigned, whole, whole_event};
 use super::database::PAGE_BYTES;
 use super::state::State;
@@ -34,7 +34,7 @@ impl<'t> Change<'t> {
     }
 
     pub(super) fn register(&mut self, draft: NewEvent) -> Result<Arc<Event>, JournalError> {
-        let id = self.state.take_id(Series::of(&draft.body));
+        let id = self.state.take_id(JournalSeries::of(&draft.body));
         let event = Arc::new(Event { id, stamp: draft.stamp, body: draft.body });
         self.insert(&event)?;
         if let Body::Rates(_) = event.body {
@@ -49,7 +49,7 @@ impl<'t> Change<'t> {
     fn register_own(&mut self, NewEvent { mut stamp, body }: NewEvent, epoch: Epoch) -> Result<(), JournalError> {
         let (id, agent) = self.state.declaring(epoch);
         stamp.agent = agent.unwrap_or(stamp.agent);
-        self.state.own.push(self.state.next_position(Series::Events));
+        self.state.own.push(self.state.next_position(JournalSeries::Events));
         let event = Event { id, stamp, body };
         self.insert(&event)?;
         keep_breach(&self.transaction, &event)
@@ -83,7 +83,7 @@ impl<'t> Change<'t> {
     }
 
     fn insert(&mut self, event: &Event) -> Result<(), JournalError> {
-        let position = self.state.take_position(Series::of(&event.body));
+        let position = self.state.take_position(JournalSeries::of(&event.body));
         let payload = wire::to_json(event);
         let [epoch, seq, rank, observed_us] = columns(event);
         self.transaction.execute(
@@ -116,15 +116,18 @@ impl<'t> Change<'t> {
         // A few pages more than needed, so that not every event has to make room for itself.
         let target = self.pages_max - self.pages_max / 32 + breach_pages;
         let mut lost = Vec::new();
-        let [events, rates] = Series::ALL.map(|series| {
+        let [events, rates] = JournalSeries::ALL.map(|series| {
             let handed = self.state.handed.values().filter(|position| position.series() == series);
             (handed.copied().max().unwrap_or(series.start()), series)
         });
-        for (after, series) in
-            [rates, (Series::Rates.start(), Series::Rates), events, (Series::Events.start(), Series::Events)]
-        {
+        for (after, series) in [
+            rates,
+            (JournalSeries::Rates.start(), JournalSeries::Rates),
+            events,
+            (JournalSeries::Events.start(), JournalSeries::Events),
+        ] {
             // A window of many links is as large as a thousand events.
-            let at_once = if series == Series::Rates { 1 } else { EVICTED_AT_ONCE as i64 };
+            let at_once = if series == JournalSeries::Rates { 1 } else { EVICTED_AT_ONCE as i64 };
             while used_pages(&self.transaction)? > target {
                 let sql = "SELECT position FROM events WHERE position > ? AND position < ? AND rank < ? ORDER BY rank, position \
                            LIMIT ?";
@@ -204,7 +207,7 @@ impl<'t> Change<'t> {
         state.spans.take(id);
         state.declared.remove(&id);
         state.pending.events = state.pending.events.saturating_sub(1);
-        if position.series() == Series::Rates {
+        if position.series() == JournalSeries::Rates {
             state.pending.rates = state.pending.rates.saturating_sub(1);
         }
         state.pending.bytes = state.pending.bytes.saturating_sub(bytes as u64);
@@ -226,7 +229,7 @@ impl<'t> Change<'t> {
             "SELECT epoch, seq, observed_us FROM events WHERE position > ? AND position < ? ORDER BY position LIMIT 1";
         let row = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
         self.state.pending.oldest = None;
-        for series in Series::ALL {
+        for series in JournalSeries::ALL {
             let bounds = [series.start().0 as i64, series.end().0 as i64];
             let Some((epoch, seq, observed_us)) = self.transaction.query_row(sql, bounds, row).optional()? else {
                 continue;

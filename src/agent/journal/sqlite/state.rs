@@ -8,7 +8,7 @@ use smol_str::SmolStr;
 
 use super::super::loss::{OpenDeclaration, bounds};
 use super::super::mark::{Mark, Spans};
-use super::super::{Identity, JournalError, LossCounts, Pending, Position, Series, random_epoch};
+use super::super::{Identity, JournalError, JournalSeries, LossCounts, Pending, Position, random_epoch};
 use super::codec::{EVENT, whole_event};
 use super::corruption::damage;
 use crate::event::{Epoch, Event, EventId};
@@ -90,7 +90,7 @@ impl State {
             rates_epoch,
             next_rates_seq: 1,
             former: Vec::new(),
-            next_positions: Series::ALL.map(|series| Position(series.start().0 + 1)),
+            next_positions: JournalSeries::ALL.map(|series| Position(series.start().0 + 1)),
             commits,
             pending: Pending::default(),
             spans: Spans::default(),
@@ -112,7 +112,7 @@ impl State {
             let Some((event, payload)) = whole_event(row) else {
                 return Err(JournalError::Damaged(format!("the event at {position} is not what was written")));
             };
-            let series = Series::of(&event.body);
+            let series = JournalSeries::of(&event.body);
             let next = EventId { epoch: event.id.epoch, seq: self.next_seq_of(event.id.epoch) };
             let is_placed = position > series.start().0 as i64 && position < series.end().0 as i64;
             if !is_placed || next.seq <= event.id.seq {
@@ -127,26 +127,26 @@ impl State {
     /// Counts an event that is in the database, with a payload of so many bytes.
     pub(super) fn note(&mut self, event: &Event, bytes: usize) {
         self.pending.events += 1;
-        self.pending.rates += u64::from(Series::of(&event.body) == Series::Rates);
+        self.pending.rates += u64::from(JournalSeries::of(&event.body) == JournalSeries::Rates);
         self.pending.bytes += bytes as u64;
         self.pending.oldest.get_or_insert(event.stamp.observed_at);
         self.spans.add(event.id);
         self.declared.extend(bounds(&event.body).map(|bounds| (event.id, bounds)));
     }
 
-    pub(super) fn next_position(&self, series: Series) -> Position {
+    pub(super) fn next_position(&self, series: JournalSeries) -> Position {
         self.next_positions[series as usize]
     }
 
-    pub(super) fn take_position(&mut self, series: Series) -> Position {
+    pub(super) fn take_position(&mut self, series: JournalSeries) -> Position {
         let next = &mut self.next_positions[series as usize];
         std::mem::replace(next, Position(next.0 + 1))
     }
 
-    pub(super) fn take_id(&mut self, series: Series) -> EventId {
+    pub(super) fn take_id(&mut self, series: JournalSeries) -> EventId {
         let (epoch, next) = match series {
-            Series::Events => (self.epoch, &mut self.next_seq),
-            Series::Rates => (self.rates_epoch, &mut self.next_rates_seq),
+            JournalSeries::Events => (self.epoch, &mut self.next_seq),
+            JournalSeries::Rates => (self.rates_epoch, &mut self.next_rates_seq),
         };
         *next += 1;
         EventId { epoch, seq: *next - 1 }
