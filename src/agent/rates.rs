@@ -40,7 +40,6 @@ pub struct LinkReading<'a, L> {
     pub limits: L,
 }
 
-#[derive(Debug)]
 pub struct RateWindows {
     length: Duration,
     now: Duration,
@@ -59,11 +58,11 @@ struct OpenWindow {
 }
 
 /// A window that has ended and waits for links whose drivers are late.
-#[derive(Debug)]
 struct Closing {
     window: OpenWindow,
     ended: Duration,
     links: Vec<LinkRates>,
+    encoder: HistogramEncoder,
 }
 
 #[derive(Debug)]
@@ -139,7 +138,7 @@ impl RateWindows {
                     if is_next { boottime.saturating_sub(since).max(last) } else { last } + Duration::from_nanos(1);
                 self.close_all(out);
                 self.links.iter_mut().for_each(|link| link.is_behind = true);
-                self.closing = Some(Closing { window, ended, links: Vec::with_capacity(2 * self.links.len()) });
+                self.closing = Some(Closing::new(window, ended, self.links.len()));
                 OpenWindow { started_at, from: ended }
             }
         };
@@ -229,7 +228,7 @@ impl RateWindows {
         self.close_all(out);
         if let Some(window) = self.window.take() {
             self.links.iter_mut().for_each(|link| link.is_behind = true);
-            self.closing = Some(Closing { window, ended: self.now, links: Vec::new() });
+            self.closing = Some(Closing::new(window, self.now, self.links.len()));
             self.close_all(out);
         }
     }
@@ -255,10 +254,9 @@ impl RateWindows {
 
     fn close_all(&mut self, out: &mut Vec<RateWindow>) {
         let Some(mut closing) = self.closing.take() else { return };
-        let mut encoder = HistogramEncoder::default();
         let from = closing.window.from;
         for link in self.links.iter_mut().filter(|link| link.is_behind && link.read_at >= from) {
-            link.close(seconds(self.length), &mut encoder, &mut closing.links);
+            link.close(seconds(self.length), &mut closing);
         }
         // A link that was not read in all the window is gone.
         self.links.retain(|link| link.read_at >= from);
@@ -269,6 +267,12 @@ impl RateWindows {
     fn message(&self, started_at: DateTime<Utc>, links: Vec<LinkRates>) -> RateWindow {
         let duration_ms = u64::try_from(self.length.as_millis()).unwrap_or(u64::MAX);
         RateWindow { started_at, duration_ms, version: env!("CARGO_PKG_VERSION").to_owned(), links }
+    }
+}
+
+impl Closing {
+    fn new(window: OpenWindow, ended: Duration, links: usize) -> Self {
+        Self { window, ended, links: Vec::with_capacity(2 * links), encoder: HistogramEncoder::default() }
     }
 }
 
@@ -375,7 +379,7 @@ impl LinkWindow {
                 let before = if self.is_whole { seconds } else { rounded(closing.ended.saturating_sub(from)) };
                 let before = before.min(room).min(seconds);
                 self.record(amount.take(before, seconds), rates, before);
-                self.close(length_s, &mut HistogramEncoder::default(), &mut closing.links);
+                self.close(length_s, closing);
                 (self.is_behind, self.is_whole) = (false, true);
                 seconds - before
             }
@@ -392,7 +396,7 @@ impl LinkWindow {
 
     fn interrupt(&mut self, length_s: u32, closing: &mut Option<Closing>) {
         if let Some(closing) = closing.as_mut().filter(|_| self.is_behind) {
-            self.close(length_s, &mut HistogramEncoder::default(), &mut closing.links);
+            self.close(length_s, closing);
             self.is_behind = false;
         }
         (self.is_whole, self.partial, self.balance) = (false, PartialSecond::NONE, 0);
@@ -424,8 +428,8 @@ impl LinkWindow {
         }
     }
 
-    fn close(&mut self, length_s: u32, encoder: &mut HistogramEncoder, links: &mut Vec<LinkRates>) {
-        self.rates(length_s, encoder, links);
+    fn close(&mut self, length_s: u32, closing: &mut Closing) {
+        self.rates(length_s, &mut closing.encoder, &mut closing.links);
         self.sums.iter_mut().for_each(DirectionSums::reset);
         self.limits.iter_mut().for_each(|limit| limit.over_s = 0);
     }
