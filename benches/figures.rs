@@ -76,26 +76,33 @@ fn readings() {
     }
 }
 
-/// Measures the agent at rest, and at the same time vnstatd, whose shortest interval is 2 s.
+/// Measures the agent at rest, with rates and without, and at the same time vnstatd, whose shortest interval is 2 s.
 fn idle() {
-    let mut agent = Agent::new("[[limit]]\ninterface = '*'\nraise_at = '100 Gbit/s'\n");
-    let running = agent.start(&["--quiet"]);
+    let agent = |rates: bool| {
+        let config = format!("[rates]\nenabled = {rates}\n[[limit]]\ninterface = '*'\nraise_at = '100 Gbit/s'\n");
+        let mut agent = Agent::new(&config);
+        (agent.start(&["--quiet"]), agent)
+    };
+    let [(with, _with), (without, _without)] = [agent(true), agent(false)];
     let vnstat = Vnstat::start();
     std::thread::sleep(Duration::from_secs(3));
     println!("| at rest, median of {ROUNDS} times 10 s | CPU, ms a second | RSS, kB |\n|---|---|---|");
-    let mut rounds: Vec<[(f64, f64); 2]> = Vec::new();
+    let mut rounds: Vec<[(f64, f64); 3]> = Vec::new();
     for _ in 0..ROUNDS {
-        let ids = [Some(running.id()), vnstat.as_ref().map(|vnstat| vnstat.child.id())];
+        let ids = [Some(with.id()), Some(without.id()), vnstat.as_ref().map(|vnstat| vnstat.child.id())];
         let before = ids.map(|id| id.map_or(0.0, cpu_ms));
         std::thread::sleep(Duration::from_secs(10));
         let after = ids.map(|id| id.map_or(0.0, cpu_ms));
         let rss = ids.map(|id| id.map_or(0.0, |id| status_kb(id, "VmRSS")));
-        rounds.push([0, 1].map(|at| ((after[at] - before[at]) / 10.0, rss[at])));
+        rounds.push([0, 1, 2].map(|at| ((after[at] - before[at]) / 10.0, rss[at])));
     }
-    for (at, name) in
-        ["highwater-agent at 1 s", "vnstatd, UpdateInterval 2, PollInterval 2 (its least)"].iter().enumerate()
-    {
-        if at == 1 && vnstat.is_none() {
+    let names = [
+        "highwater-agent at 1 s",
+        "the same with `rates.enabled = false`",
+        "vnstatd, UpdateInterval 2, PollInterval 2 (its least)",
+    ];
+    for (at, name) in names.iter().enumerate() {
+        if at == 2 && vnstat.is_none() {
             println!("| {name} | not installed | |");
             continue;
         }

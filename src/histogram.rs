@@ -84,7 +84,7 @@ impl<C: Counter> RateHistogram<C> {
     }
 
     pub fn encode(&self) -> Vec<u8> {
-        Encoder::default().encode(self)
+        HistogramEncoder::default().encode(self)
     }
 }
 
@@ -92,12 +92,17 @@ impl RateHistogram {
     /// # Errors
     /// If the bytes are no histogram of rates, or claim more than one can hold.
     pub fn decode(bytes: &[u8]) -> Result<Self, HistogramError> {
+        Self::decode_counts(bytes)
+    }
+
+    /// The same with counts of another size; fails where one does not fit.
+    pub fn decode_counts<C: Counter>(bytes: &[u8]) -> Result<RateHistogram<C>, HistogramError> {
         let plain = checked(bytes)?;
-        let mut histogram: Histogram<u64> = Deserializer::new()
+        let mut histogram: Histogram<C> = Deserializer::new()
             .deserialize(&mut plain.as_slice())
             .map_err(|error| HistogramError(error.to_string()))?;
         histogram.auto(true);
-        Ok(Self(histogram))
+        Ok(RateHistogram(histogram))
     }
 }
 
@@ -106,13 +111,13 @@ pub fn kbps(bps: u64) -> u64 {
 }
 
 /// Encodes histograms one after the other, with one compressor for all: it takes more memory than they do.
-pub struct Encoder {
+pub struct HistogramEncoder {
     plain: Vec<u8>,
     serializer: V2Serializer,
     compress: Compress,
 }
 
-impl Default for Encoder {
+impl Default for HistogramEncoder {
     fn default() -> Self {
         Self {
             plain: Vec::new(),
@@ -122,7 +127,7 @@ impl Default for Encoder {
     }
 }
 
-impl Encoder {
+impl HistogramEncoder {
     pub fn encode<C: Counter>(&mut self, histogram: &RateHistogram<C>) -> Vec<u8> {
         self.plain.clear();
         self.serializer.serialize(&histogram.0, &mut self.plain).expect("counts are below 2^63, and memory takes them");
@@ -253,7 +258,7 @@ mod tests {
             let read = RateHistogram::decode(&bytes).unwrap();
             prop_assert!(read.bins().eq(histogram.bins()));
             prop_assert_eq!(read.seconds(), histogram.seconds());
-            let mut encoder = Encoder::default();
+            let mut encoder = HistogramEncoder::default();
             encoder.encode(&of(&[(5_000, 5)]));
             prop_assert_eq!(encoder.encode(&histogram), &bytes[..], "a compressor that was used before");
             prop_assert_eq!(read.encode(), bytes);

@@ -32,6 +32,7 @@ mod missing_files;
 
 mod pipeline;
 mod publishing;
+mod rates;
 mod replay;
 mod samples;
 

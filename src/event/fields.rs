@@ -165,7 +165,7 @@ pub mod link_rates {
     use super::*;
 
     fields! {
-        INTERFACE interface: Text, Required, "Name of the link; * for the sum over the host's links.";
+        INTERFACE interface: Text, Required, "Name of the link.";
         DIRECTION direction: Word(&[Direction::Rx.as_str(), Direction::Tx.as_str(), Direction::Total.as_str()]), Required, "rx, tx or total.";
         BYTES bytes: UInt64, Defaulted, "Bytes in the measured seconds.";
         PACKETS packets: UInt64, Optional, "Packets in the measured seconds, if counted; errors and drops likewise.";

@@ -107,18 +107,18 @@ impl<'de> DeserializeSeed<'de> for ValueOf {
                 None => None,
             },
             FieldType::Links => {
-                Option::<Items<_, _>>::deserialize(from)?.map(|links| FieldValue::Links(links.0.into()))
+                Option::<ItemList<_, _>>::deserialize(from)?.map(|links| FieldValue::Links(links.0.into()))
             }
             FieldType::OverLimits => {
-                Option::<Items<_, _>>::deserialize(from)?.map(|over| FieldValue::OverLimits(over.0.into()))
+                Option::<ItemList<_, _>>::deserialize(from)?.map(|over| FieldValue::OverLimits(over.0.into()))
             }
         })
     }
 }
 
-struct Items<T, const N: usize>(Vec<T>);
+struct ItemList<T, const N: usize>(Vec<T>);
 
-impl<'de, T: Item<N>, const N: usize> Deserialize<'de> for Items<T, N> {
+impl<'de, T: Item<N>, const N: usize> Deserialize<'de> for ItemList<T, N> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_seq(ItemsVisitor(PhantomData)).map(Self)
     }
