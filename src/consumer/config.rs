@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::hours::check_producer;
 use super::schemas::Registered;
 use super::source::{Membership, check_client};
 use super::store::{PartitionWidth, Retention, StoreOptions, StoreUrl};
@@ -142,7 +143,13 @@ impl Settings {
     /// Checks that librdkafka accepts the configuration, and that the files named in `[kafka]` are there. No broker is asked.
     pub fn check(&self) -> Result<(), Invalid> {
         self.registry.as_ref().map_or(Ok(()), RegistryAddress::check)?;
-        check_client(&self.connection, &self.group)
+        check_client(&self.connection, &self.group)?;
+        self.histograms.as_ref().map_or(Ok(()), |_| check_producer(&self.connection))
+    }
+
+    /// Returns whether a topic may be missing: agents that send no rates need none.
+    pub fn may_be_missing(&self, topic: &str) -> bool {
+        self.rates.as_deref() == Some(topic) && self.topic != topic
     }
 
     pub fn decoder(&self) -> Decoder {
@@ -158,6 +165,7 @@ impl Settings {
             partition: self.partition,
             retention: self.retention,
             silent_after: self.silent_after,
+            publishes: self.histograms.is_some(),
         }
     }
 
@@ -234,7 +242,7 @@ impl fmt::Display for Settings {
         }
         if let (Some(_), Some(histograms)) = (&self.rates, &self.histograms) {
             let every = lasting(self.publish_every);
-            writeln!(f, "publishes hours to {histograms}, each at most once in {every}")?;
+            writeln!(f, "hours     to {histograms}, each at most once in {every}")?;
         }
         match self.instance.as_str() {
             "" => writeln!(f, "group     {}", self.group)?,
@@ -259,7 +267,7 @@ impl fmt::Display for Settings {
             days(rates),
             days(histograms)
         )?;
-        writeln!(f, "silent    is an agent that is not heard of for {}", lasting(self.silent_after))
+        writeln!(f, "agents    silent after {}", lasting(self.silent_after))
     }
 }
 

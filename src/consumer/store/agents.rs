@@ -7,9 +7,9 @@ use chrono::{DateTime, Utc};
 use super::rows::Row;
 use crate::event::{Body, Epoch, Event};
 
-/// What `agent_state` has of an agent.
+/// Row of `agent_state`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct AgentState {
+pub(super) struct KnownAgent {
     /// The message that it was last changed by.
     pub(super) epoch: Epoch,
     pub(super) seq: i64,
@@ -24,11 +24,11 @@ pub(super) struct AgentState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct AgentChange<'a> {
     pub(super) agent: &'a str,
-    pub(super) new: AgentState,
-    pub(super) old: Option<AgentState>,
+    pub(super) new: KnownAgent,
+    pub(super) old: Option<KnownAgent>,
 }
 
-impl AgentState {
+impl KnownAgent {
     pub(super) fn state(&self) -> &'static str {
         if self.is_running { "running" } else { "stopped" }
     }
@@ -51,8 +51,8 @@ pub(super) fn asked<'a>(rows: &[Row<'a>]) -> Vec<&'a str> {
 }
 
 /// Returns the changes that `rows` make to what is `known`. Most windows make none, and cost no write.
-pub(super) fn changes<'a>(rows: &[Row<'a>], known: &HashMap<&str, AgentState>) -> Vec<AgentChange<'a>> {
-    let mut states: BTreeMap<&'a str, Option<AgentState>> = BTreeMap::new();
+pub(super) fn changes<'a>(rows: &[Row<'a>], known: &HashMap<&str, KnownAgent>) -> Vec<AgentChange<'a>> {
+    let mut states: BTreeMap<&'a str, Option<KnownAgent>> = BTreeMap::new();
     for row in rows {
         if let Some(version) = tells(row.event) {
             let agent = row.event.stamp.agent.as_str();
@@ -82,13 +82,13 @@ fn tells(event: &Event) -> Option<&str> {
 }
 
 /// Messages come in any order: an older one changes nothing, except that a start may be the last one.
-fn after(state: Option<&AgentState>, event: &Event, version: &str) -> AgentState {
+fn after(state: Option<&KnownAgent>, event: &Event, version: &str) -> KnownAgent {
     let observed_at = event.stamp.observed_at;
     let started_at = matches!(event.body, Body::AgentStarted(_)).then_some(observed_at);
     let last_started_at = state.and_then(|state| state.last_started_at).max(started_at);
     match state {
-        Some(state) if !state.is_before(event) => AgentState { last_started_at, ..state.clone() },
-        _ => AgentState {
+        Some(state) if !state.is_before(event) => KnownAgent { last_started_at, ..state.clone() },
+        _ => KnownAgent {
             epoch: event.id.epoch,
             seq: event.id.seq.cast_signed(),
             observed_at,
@@ -100,7 +100,7 @@ fn after(state: Option<&AgentState>, event: &Event, version: &str) -> AgentState
     }
 }
 
-fn is_same(a: &AgentState, b: &AgentState) -> bool {
-    let of = |state: &AgentState| (state.is_running, state.version.clone(), state.clock_synced, state.last_started_at);
+fn is_same(a: &KnownAgent, b: &KnownAgent) -> bool {
+    let of = |state: &KnownAgent| (state.is_running, state.version.clone(), state.clock_synced, state.last_started_at);
     of(a) == of(b)
 }

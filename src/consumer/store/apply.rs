@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 
-use super::agents::{self, AgentChange, AgentState};
+use super::agents::{self, AgentChange, KnownAgent};
 use super::rows::{
     self, AgentHour, Bounds, BreachChanges, BreachKey, DeadLetterRow, KnownBreach, LastWords, Lost, RangeChanges, Row,
     SeriesRanges,
@@ -92,7 +92,7 @@ pub(super) trait Transaction: Sized {
     fn put_touched_hours(&mut self, hours: &[AgentHour<'_>]) -> Result<(), AttemptError>;
 
     /// Returns what is stored of the agents, which are in order.
-    fn known_agents<'a>(&mut self, agents: &[&'a str]) -> Result<HashMap<&'a str, AgentState>, AttemptError>;
+    fn known_agents<'a>(&mut self, agents: &[&'a str]) -> Result<HashMap<&'a str, KnownAgent>, AttemptError>;
 
     /// Fails with [`AttemptError::Again`] where an agent has changed since it was read.
     fn put_agents(&mut self, changes: &[AgentChange<'_>]) -> Result<(), AttemptError>;

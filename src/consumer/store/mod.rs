@@ -9,6 +9,7 @@
 
 mod agents;
 mod apply;
+mod histograms;
 mod open;
 mod postgres;
 mod query;
@@ -29,6 +30,7 @@ use chrono::{DateTime, Utc};
 use super::batch::{Batch, Gap, Record, TopicId};
 use super::checkpoint::Checkpoint;
 
+pub use self::histograms::{TrafficSeries, TrafficSummary};
 pub use self::open::StoreUrl;
 pub use self::query::{ColumnType, Locks, Parameter, Query, Reader};
 
@@ -87,6 +89,39 @@ pub trait Maintenance {
     /// Drops what is older than it has to be kept, in pieces. Ends when all is done, at the first lock that another session holds,
     /// after `budget`, or at [`StoreProgress::stop`]. What was done before an error is done.
     fn run(&mut self, retention: &Retention, now: DateTime<Utc>, budget: Duration) -> Result<Maintained, StoreError>;
+}
+
+/// Makes the histograms of hours and days, and hands out those that Kafka does not have.
+pub trait HistogramStore {
+    /// Derives some of the hours that windows were stored of since. Does nothing while another consumer of this database does it.
+    fn derive(&mut self, now: DateTime<Utc>) -> Result<Derived, StoreError>;
+
+    /// Returns some hours as they are stored that Kafka has not acknowledged, those after `after` first. None while another consumer
+    /// derives.
+    fn unpublished(&mut self, after: Option<&HourKey>) -> Result<Vec<MergedHour>, StoreError>;
+
+    /// Notes which versions Kafka has. An hour that has changed meanwhile, even by another consumer, is to be published again.
+    fn acknowledge(&mut self, published: &[(HourKey, i64)], now: DateTime<Utc>) -> Result<(), StoreError>;
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Derived {
+    /// Hours that have changed.
+    pub hours: u64,
+    pub has_more: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HourKey {
+    pub series: TrafficSeries,
+    pub starts_at: DateTime<Utc>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MergedHour {
+    pub key: HourKey,
+    pub summary: TrafficSummary,
+    pub version: i64,
 }
 
 #[derive(Clone, Debug)]
@@ -194,6 +229,8 @@ pub struct StoreOptions {
     pub retention: Retention,
     /// Time without a message after which an agent is silent.
     pub silent_after: Duration,
+    /// Hours are published: those that Kafka does not have are noted.
+    pub publishes: bool,
 }
 
 impl Default for StoreOptions {
@@ -203,6 +240,7 @@ impl Default for StoreOptions {
             partition: PartitionWidth::default(),
             retention: Retention::default(),
             silent_after: Duration::from_secs(3_600),
+            publishes: true,
         }
     }
 }

@@ -73,7 +73,13 @@ mod tests {
         ];
         assert_eq!(
             merged(&known, &[range(4, 4)]),
-            [SequenceRange { first: 1, last: 9, counted: Table::Events, first_stored_at: at(2), identity_conflicts: 3 }]
+            [SequenceRange {
+                first: 1,
+                last: 9,
+                counted: Table::Events,
+                first_stored_at: at(2),
+                identity_conflicts: 3
+            }]
         );
         assert_eq!(merged(&[], &[range(i64::MAX, i64::MAX)]), [range(i64::MAX, i64::MAX)]);
         assert!(contain(&known, 9) && !contain(&known, 4));

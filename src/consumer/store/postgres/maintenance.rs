@@ -33,14 +33,14 @@ const LOCK: i64 = 0x6877_6d61_696e; // "hwmain"
 
 /// Ends a session that holds the lock and has asked for nothing in a while, as none that runs: its connection was lost on our side,
 /// and the server has not noticed.
-fn end_holder(client: &mut Client) -> Result<u64, Error> {
+pub(super) fn end_holder(client: &mut Client, lock: i64, silent_max: &str) -> Result<u64, Error> {
     let sql = format!(
         "SELECT pg_terminate_backend(a.pid) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
          WHERE l.locktype = 'advisory' AND l.granted AND (l.classid::bigint << 32) + l.objid::bigint = $1
            AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-           AND a.usename = current_user AND a.state = 'idle' AND a.state_change < now() - interval '{HELD_MAX}'"
+           AND a.usename = current_user AND a.state = 'idle' AND a.state_change < now() - interval '{silent_max}'"
     );
-    client.execute(&sql, &[&LOCK])
+    client.execute(&sql, &[&lock])
 }
 
 const PIECE: i64 = 10_000;
@@ -116,7 +116,7 @@ impl Maintenance for PostgresMaintenance {
             return Ok(maintained);
         }
         if !locked.get::<_, bool>(0) {
-            let was_dead = end_holder(&mut client)? > 0;
+            let was_dead = end_holder(&mut client, LOCK, HELD_MAX)? > 0;
             maintained.unfinished = was_dead.then(|| "a session whose connection is lost held its lock".to_owned());
             return Ok(maintained);
         }

@@ -5,13 +5,14 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use chrono::{DateTime, Datelike as _, Days, Months, NaiveDate, NaiveDateTime, NaiveTime, Utc};
+use chrono::{DateTime, Datelike as _, Days, Months, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Utc};
 use postgres::{Client, Error, Transaction};
 
 use super::quoted;
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::store::apply::Unplaceable;
 use crate::consumer::store::query::Locks;
+use crate::consumer::store::retention::Retained;
 use crate::consumer::store::rows::Row;
 use crate::consumer::store::tables::{PARTITIONED, Table};
 use crate::consumer::store::{PartitionWidth, Retention, StoreError, StoreOptions};
@@ -115,14 +116,8 @@ impl Partitions {
     /// Makes the partition of `time`; false if there were too many. Queries and inserts go on, unlike with `PARTITION OF`.
     fn add(&mut self, transaction: &mut Transaction<'_>, table: Table, time: DateTime<Utc>) -> Result<bool, Error> {
         let (from, to) = self.free_period(table, time, table.width(self.width));
-        let kept = if table == Table::Rates { self.retention.rates } else { self.retention.events };
-        let kept_s = kept.as_secs_f64();
-        let outside: bool = transaction
-            .query_one(
-                "SELECT $1 <= now() - make_interval(secs => $3) OR $2 > now() + interval '32 days'",
-                &[&to, &from, &kept_s],
-            )?
-            .get(0);
+        let now: DateTime<Utc> = transaction.query_one("SELECT now()", &[])?.get(0);
+        let outside = to <= Retained::of(table).before(&self.retention, now) || from > now + TimeDelta::days(32);
         if outside && table.is_limited_outside() && made_outside(transaction)? >= OUTSIDE_MAX {
             return Ok(false);
         }

@@ -13,7 +13,7 @@ use super::sqlstate::{self, Class};
 use super::statements::Statements;
 use super::{PostgresSession, copy};
 use crate::consumer::batch::{Fingerprint, Gap, TopicId};
-use crate::consumer::store::agents::{AgentChange, AgentState};
+use crate::consumer::store::agents::{AgentChange, KnownAgent};
 use crate::consumer::store::apply::{self, AttemptError, Unplaceable};
 use crate::consumer::store::rows::{
     self, AgentHour, Bounds, BreachChanges, BreachKey, DeadLetterRow, KnownBreach, LastWord, LastWords, Lost,
@@ -306,11 +306,11 @@ impl apply::Transaction for PostgresTransaction<'_> {
         Ok(())
     }
 
-    fn known_agents<'a>(&mut self, agents: &[&'a str]) -> Result<HashMap<&'a str, AgentState>, AttemptError> {
+    fn known_agents<'a>(&mut self, agents: &[&'a str]) -> Result<HashMap<&'a str, KnownAgent>, AttemptError> {
         let mut known = HashMap::new();
         for row in self.inner.query(self.sql.known_agents.of(self.locking), &[&agents])? {
             let Ok(index) = agents.binary_search(&row.get(0)) else { continue };
-            let state = AgentState {
+            let state = KnownAgent {
                 epoch: row.get::<_, &str>(1).parse().unwrap_or(Epoch(0)),
                 seq: row.get(2),
                 observed_at: row.get(3),

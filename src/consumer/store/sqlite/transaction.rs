@@ -13,11 +13,11 @@ use rusqlite::{
 use super::text;
 use crate::consumer::batch::{Fingerprint, Gap, TopicId};
 use crate::consumer::store::StoreError;
-use crate::consumer::store::agents::{AgentChange, AgentState};
+use crate::consumer::store::agents::{AgentChange, KnownAgent};
 use crate::consumer::store::apply::{self, AttemptError, Unplaceable};
 use crate::consumer::store::rows::{
-    self, AgentHour, Bounds, BreachChanges, BreachKey, DeadLetterRow, KnownBreach, LastWord, LastWords, Lost, RangeChanges, Rank, Row,
-    SeriesRanges,
+    self, AgentHour, Bounds, BreachChanges, BreachKey, DeadLetterRow, KnownBreach, LastWord, LastWords, Lost,
+    RangeChanges, Rank, Row, SeriesRanges,
 };
 use crate::consumer::store::sequences::SequenceRange;
 use crate::consumer::store::tables::{self, Table};
@@ -256,7 +256,7 @@ impl apply::Transaction for SqliteTransaction<'_> {
         Ok(())
     }
 
-    fn known_agents<'a>(&mut self, agents: &[&'a str]) -> Result<HashMap<&'a str, AgentState>, AttemptError> {
+    fn known_agents<'a>(&mut self, agents: &[&'a str]) -> Result<HashMap<&'a str, KnownAgent>, AttemptError> {
         let mut statement = self.inner.prepare(
             "SELECT epoch, seq, observed_at, state = 'running', version, clock_synced, last_started_at FROM agent_state
              WHERE agent = ?1",
@@ -264,7 +264,7 @@ impl apply::Transaction for SqliteTransaction<'_> {
         let mut known = HashMap::new();
         for agent in agents {
             let found = statement.query_row([agent], |row| {
-                Ok(AgentState {
+                Ok(KnownAgent {
                     epoch: row.get::<_, String>(0)?.parse().unwrap_or(Epoch(0)),
                     seq: row.get(1)?,
                     observed_at: time(&row.get::<_, String>(2)?).unwrap_or_default(),
@@ -433,7 +433,7 @@ pub(super) fn put_gap(
     Ok(())
 }
 
-fn time(text: &str) -> Option<DateTime<Utc>> {
+pub(super) fn time(text: &str) -> Option<DateTime<Utc>> {
     DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc())
 }
 
