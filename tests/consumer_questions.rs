@@ -1,7 +1,7 @@
 //! Usual queries are served by an index. Their times on ten million events are printed by `benches/run questions`.
 
 use highwater::consumer::batch::TopicId;
-use highwater::consumer::store::{PartitionWidth, StoreOptions, StoreUrl};
+use highwater::consumer::store::{StoreOptions, StoreUrl};
 use serde_json::Value;
 
 use crate::support::consumer::{Database, Postgres};
@@ -66,7 +66,7 @@ fn a_question_gives_the_rows_that_it_asks_for() {
     assert_eq!(rows(&mut client, "one breach's events"), 9);
     assert_eq!(rows(&mut client, "the latest 100 events"), 100);
     let begun = "INSERT INTO agent_sequences
-                 SELECT agent, 'ffffffffffffffff', 1, 1, false, now(), now(), 0 FROM open_breaches ORDER BY raised_at LIMIT 1";
+                 SELECT agent, 'ffffffffffffffff', 1, 1, 'events', now(), now(), 0 FROM open_breaches ORDER BY raised_at LIMIT 1";
     client.batch_execute(begun).unwrap();
     assert_eq!(rows(&mut client, "the latest 50 open breaches"), 2);
     let states = "SELECT state, count(*) FROM breaches GROUP BY 1";
