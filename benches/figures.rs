@@ -13,9 +13,9 @@ use std::net::TcpListener;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
 use highwater::consumer::batch::TopicId;
-use highwater::consumer::store::{PartitionWidth, StoreOptions, StoreUrl};
+use highwater::consumer::store::{StoreOptions, StoreUrl};
 use highwater::event::{Body, Breach, Direction, Epoch, Event, EventId, Severity, Stamp};
 use highwater::wire;
 use rdkafka::config::ClientConfig;
@@ -23,6 +23,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
 use support::agent::Agent;
 use support::consumer::{Consumer, Database, Postgres};
+use support::events::{link_rates, noon};
 use support::proxy::Proxy;
 use support::publishing::Publishing;
 use support::questions::{QUESTIONS, fill};
@@ -30,6 +31,8 @@ use support::services::Kafka;
 
 const ROUNDS: usize = 5;
 const EVENTS: u64 = 1_000_000;
+/// Messages of rates.
+const RATES: u64 = 300_000;
 /// Messages of which every second one is no event.
 const REFUSED_EVENTS: u64 = 200_000;
 const BREACHES: u32 = 1_200_000;
@@ -42,13 +45,14 @@ const URGENT_EVENTS: u64 = 200;
 fn main() {
     counters::answer();
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let sections: [(&str, fn()); 8] = [
+    let sections: [(&str, fn()); 9] = [
         ("readings", readings),
         ("idle", idle),
         ("ticks", ticks),
         ("flush", flush),
         ("urgent", urgent),
         ("consumer", consumer),
+        ("rates", rates),
         ("questions", questions),
         ("simulate", simulate),
     ];
@@ -76,26 +80,33 @@ fn readings() {
     }
 }
 
-/// Measures the agent at rest, and at the same time vnstatd, whose shortest interval is 2 s.
+/// Measures the agent at rest, with rates and without, and at the same time vnstatd, whose shortest interval is 2 s.
 fn idle() {
-    let mut agent = Agent::new("[[limit]]\ninterface = '*'\nraise_at = '100 Gbit/s'\n");
-    let running = agent.start(&["--quiet"]);
+    let agent = |rates: bool| {
+        let config = format!("[rates]\nenabled = {rates}\n[[limit]]\ninterface = '*'\nraise_at = '100 Gbit/s'\n");
+        let mut agent = Agent::new(&config);
+        (agent.start(&["--quiet"]), agent)
+    };
+    let [(with, _with), (without, _without)] = [agent(true), agent(false)];
     let vnstat = Vnstat::start();
     std::thread::sleep(Duration::from_secs(3));
     println!("| at rest, median of {ROUNDS} times 10 s | CPU, ms a second | RSS, kB |\n|---|---|---|");
-    let mut rounds: Vec<[(f64, f64); 2]> = Vec::new();
+    let mut rounds: Vec<[(f64, f64); 3]> = Vec::new();
     for _ in 0..ROUNDS {
-        let ids = [Some(running.id()), vnstat.as_ref().map(|vnstat| vnstat.child.id())];
+        let ids = [Some(with.id()), Some(without.id()), vnstat.as_ref().map(|vnstat| vnstat.child.id())];
         let before = ids.map(|id| id.map_or(0.0, cpu_ms));
         std::thread::sleep(Duration::from_secs(10));
         let after = ids.map(|id| id.map_or(0.0, cpu_ms));
         let rss = ids.map(|id| id.map_or(0.0, |id| status_kb(id, "VmRSS")));
-        rounds.push([0, 1].map(|at| ((after[at] - before[at]) / 10.0, rss[at])));
+        rounds.push([0, 1, 2].map(|at| ((after[at] - before[at]) / 10.0, rss[at])));
     }
-    for (at, name) in
-        ["highwater-agent at 1 s", "vnstatd, UpdateInterval 2, PollInterval 2 (its least)"].iter().enumerate()
-    {
-        if at == 1 && vnstat.is_none() {
+    let names = [
+        "highwater-agent at 1 s",
+        "the same with `rates.enabled = false`",
+        "vnstatd, UpdateInterval 2, PollInterval 2 (its least)",
+    ];
+    for (at, name) in names.iter().enumerate() {
+        if at == 2 && vnstat.is_none() {
             println!("| {name} | not installed | |");
             continue;
         }
@@ -214,6 +225,71 @@ fn memory(kafka: &Kafka, postgres: &Postgres, agents: u64) {
     println!("| highwater-consumer's greatest RSS | {:.1} |\n", peaks[0] / 1_000.0);
 }
 
+/// Windows of a fleet, of two links in both directions each, as from agents that were away for an hour.
+fn rates() {
+    let (Some(kafka), Some(postgres)) = (Kafka::or_skip("figures"), Postgres::or_skip("figures")) else { return };
+    println!(
+        "| {RATES} messages of rates, 2 links in 2 directions each, start and end included | messages/s | rows/s | histograms made, s | greatest RSS, MB |"
+    );
+    println!("|---|---|---|---|---|");
+    for agents in [RATES / 12, 100_000] {
+        let (events, topic) = (kafka.topic("figures", 1), kafka.topic("figures", 6));
+        let bytes = produce_rates(&kafka.address, &topic, agents);
+        let (database, mut peaks) = (postgres.database("figures"), Vec::new());
+        let mut consumer = Consumer::with(&format!(
+            "{}[topics]\nrates = '{topic}'\nhistograms = ''\n",
+            store_config(&kafka, &events, &database)
+        ));
+        let started = Instant::now();
+        let running = consumer.start(&["--quiet"]);
+        database.until("SELECT coalesce(sum(next_offset), 0) FROM kafka_offsets", &format!("({RATES})"));
+        let stored = started.elapsed().as_secs_f64();
+        database.until("SELECT count(*) FROM touched_hours", "(0)");
+        let derived = started.elapsed().as_secs_f64();
+        peaks.push(status_kb(running.id(), "VmHWM"));
+        running.kill();
+        assert_eq!(database.ask("SELECT count(*) FROM rates"), format!("({})", RATES * 4));
+        let pace = RATES as f64 / stored;
+        let (each, peak) = (bytes / RATES, peaks[0] / 1_000.0);
+        println!(
+            "| {agents} agents, {each} bytes each | {pace:.0} | {:.0} | {:.1} | {peak:.1} |",
+            pace * 4.0,
+            derived - stored
+        );
+    }
+    println!();
+}
+
+/// Produces windows of as many agents, one after the other; returns the bytes of their payloads.
+fn produce_rates(brokers: &str, topic: &str, agents: u64) -> u64 {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers).set("linger.ms", "20").set("queue.buffering.max.messages", "1000000");
+    let producer: BaseProducer = config.create().expect("a producer");
+    let bps: Vec<u64> = (0..300).map(|second| (second * 7_919_u64 * 104_729) % 50_000_000).collect();
+    let links: Vec<_> = ["eth0", "wlan0"]
+        .into_iter()
+        .flat_map(|interface| [Direction::Rx, Direction::Tx].map(|direction| link_rates(interface, direction, &bps)))
+        .collect();
+    let begin = Utc::now().duration_trunc(TimeDelta::hours(1)).expect("it is a time") - noon() - TimeDelta::hours(2);
+    let mut bytes = 0;
+    for number in 0..RATES {
+        let mut event = support::events::rates(&format!("gw-{}", number % agents), 1 + number / agents, links.clone());
+        event.stamp.observed_at += begin;
+        if let Body::Rates(window) = &mut event.body {
+            window.started_at += begin;
+        }
+        let payload = wire::to_json(&event);
+        bytes += payload.len() as u64;
+        let mut record = BaseRecord::to(topic).key(event.stamp.agent.as_str()).payload(&payload);
+        while let Err((_, back)) = producer.send(record) {
+            producer.poll(Duration::from_millis(50));
+            record = back;
+        }
+    }
+    producer.flush(Duration::from_secs(120)).expect("all is sent");
+    bytes
+}
+
 /// Stores all of a topic; what came of it.
 fn store_all(kafka: &Kafka, topic: &str, database: &Database, peaks: &mut Vec<f64>) -> (ExitStatus, String) {
     let mut consumer = Consumer::with(&store_config(kafka, topic, database));
@@ -273,7 +349,7 @@ fn print_where_time_goes(kafka: &Kafka, topic: &str, database: &Database, agents
                    ELSE 'other statements' END), 'not connected')
         FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
-          AND application_name NOT LIKE '%/maintenance'";
+          AND application_name NOT LIKE '%/maintenance' AND application_name NOT LIKE '%/histograms'";
     let (mut client, mut seen, mut looks) = (database.client(), BTreeMap::<String, u32>::new(), 0);
     let mut consumer = Consumer::with(&store_config(kafka, topic, database));
     let (started, mut running) = (Instant::now(), consumer.start(&["--until-end", "--quiet"]));
@@ -300,8 +376,7 @@ fn print_where_time_goes(kafka: &Kafka, topic: &str, database: &Database, agents
 fn questions() {
     let Some(postgres) = Postgres::or_skip("figures") else { return };
     let database = postgres.database("questions");
-    let keep = Duration::from_secs(400 * 86_400);
-    let options = StoreOptions { instance: "figures".into(), partition: PartitionWidth::Month, keep };
+    let options = StoreOptions { instance: "figures".into(), ..StoreOptions::default() };
     let topic = TopicId { cluster: String::new(), name: "highwater.events".into() };
     let mut store = StoreUrl::parse(&database.url, None, None).expect("a URL").open(&options);
     store.checkpoints(&topic).expect("it makes the tables");

@@ -58,6 +58,11 @@ pub const AGENT_KEYS: &[&str] = &[
     "journal.max_age",
     "kafka.format",
     "kafka.key",
+    "rates.enabled",
+    "rates.window",
+    "rates.max_delay",
+    "samples.enabled",
+    "heartbeat.interval",
     "topics.rates",
     "topics.samples",
     "topics.histograms",
@@ -75,9 +80,15 @@ pub const CONSUMER_KEYS: &[&str] = &[
     "store.schema",
     "store.partition",
     "topics.samples",
+    "topics.rates",
+    "topics.histograms",
     "retention.events",
     "retention.dead_letters",
     "retention.totals",
+    "retention.rates",
+    "retention.histograms",
+    "agents.silent_after",
+    "histograms.interval",
 ];
 
 #[derive(Debug, thiserror::Error)]

@@ -16,6 +16,7 @@
 //! # Modules in the order of the data
 //!
 //! - [`event`]: an occurrence with its identity `(agent, epoch, seq)`. [`event::fields`] defines each field once.
+//! - [`histogram`]: how often which rate was seen, and its bytes.
 //! - [`wire`]: the event as JSON, Avro or Protobuf, its Kafka message, its schemas.
 //! - [`agent::counters`]: byte counters and the links that come and go, by netlink, sysinfo or made up.
 //! - [`agent::rate`]: traffic from two readings, with a verdict on how far to trust it.
@@ -54,6 +55,7 @@ pub mod config;
 mod cli;
 
 pub mod event;
+pub mod histogram;
 pub mod wire;
 
 pub mod registry;

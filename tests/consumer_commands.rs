@@ -36,8 +36,7 @@ fn topic() -> TopicId {
 }
 
 fn options() -> StoreOptions {
-    let keep = std::time::Duration::from_secs(400 * 86_400);
-    StoreOptions { instance: "stage".into(), partition: PartitionWidth::Month, keep }
+    StoreOptions { instance: "stage".into(), ..StoreOptions::default() }
 }
 
 impl Stage {

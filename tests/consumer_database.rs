@@ -38,7 +38,7 @@ fn topic() -> TopicId {
 }
 
 fn options(partition: PartitionWidth) -> StoreOptions {
-    StoreOptions { instance: "test".into(), partition, keep: Duration::from_secs(400 * 86_400) }
+    StoreOptions { instance: "test".into(), partition, ..StoreOptions::default() }
 }
 
 fn open(url: &str, schema: Option<&str>) -> Box<dyn Store + Send> {
@@ -101,7 +101,7 @@ fn retention_ends_at_the_first_lock_that_is_held() {
     store(&mut *stored, &old).unwrap();
     database.client().batch_execute("UPDATE partition_notes SET newest_stored_at = '2020-01-01'").unwrap();
     let day = Duration::from_secs(86_400);
-    let keep = Retention { events: day, dead_letters: day, totals: day };
+    let keep = Retention { events: day, dead_letters: day, totals: day, ..Retention::default() };
     let mut maintenance = url.maintenance(&options(PartitionWidth::Day));
     let mut run = || maintenance.run(&keep, noon() + TimeDelta::days(3), Duration::from_secs(60)).unwrap();
     // As pg_dump does.
@@ -162,7 +162,7 @@ fn a_migration_takes_as_long_as_it_takes() {
     let points = "migration-s=return(9);answer-max-s=return(3);step-max-s=return(4);migration-said-s=return(2)";
     let running = consumer.start_at(points, &[]);
     running.until("the migration V1__tables of the database has been running for");
-    database.until("SELECT count(*) FROM highwater_migrations", "(1)");
+    database.until("SELECT count(*) FROM highwater_migrations", "(2)");
     database.until("SELECT count(*) FROM events", "(10)");
     assert!(!running.log().contains("has not answered"), "{}", running.log());
 }
@@ -500,7 +500,7 @@ fn a_pooler_in_transaction_mode_is_refused_and_one_in_session_mode_taken() {
     let mut maintenance =
         StoreUrl::parse(&transaction.url, None, None).unwrap().maintenance(&options(PartitionWidth::Day));
     let day = Duration::from_secs(86_400);
-    let keep = Retention { events: day, dead_letters: day, totals: day };
+    let keep = Retention { events: day, dead_letters: day, totals: day, ..Retention::default() };
     let error = maintenance.run(&keep, Utc::now(), day).unwrap_err();
     assert!(matches!(&error, StoreError::Misconfigured(text) if text.contains("pool_mode = session")), "{error:?}");
     let session = Pooler::start(&database, "session");

@@ -1,7 +1,7 @@
 //! Usual queries are served by an index. Their times on ten million events are printed by `benches/run questions`.
 
 use highwater::consumer::batch::TopicId;
-use highwater::consumer::store::{PartitionWidth, StoreOptions, StoreUrl};
+use highwater::consumer::store::{StoreOptions, StoreUrl};
 use serde_json::Value;
 
 use crate::support::consumer::{Database, Postgres};
@@ -9,8 +9,7 @@ use crate::support::questions::{QUESTIONS, fill};
 
 fn with_tables(test: &str) -> Option<Database> {
     let database = Postgres::or_skip(test)?.database("questions");
-    let keep = std::time::Duration::from_secs(400 * 86_400);
-    let options = StoreOptions { instance: "questions".into(), partition: PartitionWidth::Month, keep };
+    let options = StoreOptions { instance: "questions".into(), ..StoreOptions::default() };
     let topic = TopicId { cluster: String::new(), name: "events".into() };
     StoreUrl::parse(&database.url, None, None).unwrap().open(&options).checkpoints(&topic).unwrap();
     Some(database)
@@ -67,7 +66,7 @@ fn a_question_gives_the_rows_that_it_asks_for() {
     assert_eq!(rows(&mut client, "one breach's events"), 9);
     assert_eq!(rows(&mut client, "the latest 100 events"), 100);
     let begun = "INSERT INTO agent_sequences
-                 SELECT agent, 'ffffffffffffffff', 1, 1, false, now(), now(), 0 FROM open_breaches ORDER BY raised_at LIMIT 1";
+                 SELECT agent, 'ffffffffffffffff', 1, 1, 'events', now(), now(), 0 FROM open_breaches ORDER BY raised_at LIMIT 1";
     client.batch_execute(begun).unwrap();
     assert_eq!(rows(&mut client, "the latest 50 open breaches"), 2);
     let states = "SELECT state, count(*) FROM breaches GROUP BY 1";

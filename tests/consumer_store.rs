@@ -8,8 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use highwater::consumer::batch::{Batch, Fingerprint, Gap, GapCause, Record, TopicId};
 use highwater::consumer::checkpoint::Checkpoint;
 use highwater::consumer::store::{
-    Applied, Maintained, PartitionWidth, Retention, RetriedRecord, RetryOutcome, Store, StoreError, StoreOptions,
-    StoreUrl, TotalKey,
+    Applied, Maintained, Retention, RetriedRecord, RetryOutcome, Store, StoreError, StoreOptions, StoreUrl, TotalKey,
 };
 use highwater::event::{Body, Breach, Direction, Epoch, Event, EventId, Lifecycle, Link, Loss, Reason, Sample};
 use highwater::wire;
@@ -23,8 +22,7 @@ fn topic() -> TopicId {
 }
 
 fn options(instance: &str) -> StoreOptions {
-    let keep = Duration::from_secs(400 * 86_400);
-    StoreOptions { instance: instance.to_owned(), partition: PartitionWidth::Month, keep }
+    StoreOptions { instance: instance.to_owned(), ..StoreOptions::default() }
 }
 
 const BUDGET: Duration = Duration::from_secs(60);
@@ -119,7 +117,7 @@ impl Bench {
             Look::Postgres(database) => StoreUrl::parse(&database.url, None, None).unwrap(),
         };
         let day = Duration::from_secs(86_400);
-        let keep = Retention { events: day * days, dead_letters: day * dead_letter_days, totals: day * 1826 };
+        let keep = Retention { events: day * days, dead_letters: day * dead_letter_days, ..Retention::default() };
         url.maintenance(&options("maintenance")).run(&keep, now, budget).unwrap()
     }
 
@@ -1234,7 +1232,7 @@ fn several_at_once_make_the_schema_once() {
         }
     });
     assert_eq!(database.ask("SELECT count(*) FROM events"), "(8)");
-    assert_eq!(database.ask("SELECT version FROM highwater_migrations"), "(1)");
+    assert_eq!(database.ask("SELECT version FROM highwater_migrations"), "(1) (2)");
 }
 
 /// Agents whose events come by two partitions, to two consumers, and some of them by both: each reads and writes ranges of the

@@ -18,6 +18,7 @@ mod consumer_commands;
 mod consumer_database;
 mod consumer_kafka;
 mod consumer_questions;
+mod consumer_rates;
 mod consumer_reload;
 mod consumer_store;
 mod consumer_topic;
@@ -32,6 +33,7 @@ mod missing_files;
 
 mod pipeline;
 mod publishing;
+mod rates;
 mod replay;
 mod samples;
 

@@ -97,10 +97,11 @@ impl Command {
             Self::Replay(command) => command.run(),
             Self::Check { common } => {
                 let settings = common.checked_settings(Absent::MeansDefaults)?;
-                let of_links = run::check_links(&settings);
+                let (of_links, cost) = run::check_links(&settings);
                 let warnings = settings.warnings.iter().chain(&of_links);
                 warnings.for_each(|warning| write_error(&format!("warning: {warning}")));
-                output::print(&settings.to_string())
+                let cost = cost.map(|line| format!("{line}\n")).unwrap_or_default();
+                output::print(&format!("{settings}{cost}"))
             }
         }
     }

@@ -3,6 +3,7 @@
 mod link;
 mod name;
 mod pattern;
+mod rates;
 mod state;
 mod topics;
 
@@ -18,6 +19,8 @@ use self::link::RawLink;
 use self::name::Name;
 #[cfg(feature = "toolbox")]
 pub(in crate::agent) use self::name::check as check_name;
+pub use self::rates::Rates;
+use self::rates::{RawHeartbeat, RawRates, RawSamples};
 use self::topics::RawTopics;
 pub use self::topics::Topics;
 use crate::agent::counters::SourceChoice;
@@ -46,6 +49,9 @@ struct Raw {
     flush: RawFlush,
     journal: RawJournal,
     kafka: RawKafkaProducer,
+    rates: RawRates,
+    samples: RawSamples,
+    heartbeat: RawHeartbeat,
     topics: RawTopics,
 }
 
@@ -124,6 +130,10 @@ pub struct Settings {
     pub journal_size: ByteCount,
     pub journal_age: Duration,
     pub publisher: publisher::Settings,
+    pub rates: Option<Rates>,
+    pub samples: bool,
+    /// Time between heartbeats, where rates do not stand in for them.
+    pub heartbeat: Option<Duration>,
     pub topics: Topics,
 }
 
@@ -200,6 +210,7 @@ impl Settings {
         if journal_size < MIN_JOURNAL {
             return Err(Invalid::new("journal.max_size", format!("is below {MIN_JOURNAL}, the smallest")));
         }
+        let (rates, heartbeat) = rates::beside_events(raw.rates, raw.heartbeat)?;
         let settings = Self {
             agent,
             warnings: Vec::new(),
@@ -218,6 +229,9 @@ impl Settings {
                 spread,
                 ..publisher(raw.flush, raw.kafka, journal_size, surroundings.directories.credentials.as_deref())?
             },
+            rates,
+            samples: raw.samples.enabled.unwrap_or_default(),
+            heartbeat,
             topics: Topics::new(raw.topics)?,
         };
         Ok((settings, missing))
@@ -424,6 +438,16 @@ impl fmt::Display for Settings {
         let brokers = connection.brokers();
         let events = counted(*events_max, "event");
         writeln!(f, "kafka  {topic} at {brokers}, every {} or {events}", lasting(*interval))?;
+        match &self.rates {
+            Some(Rates { window, max_delay }) => {
+                let (window, max_delay, topic) = (lasting(*window), lasting(*max_delay), &self.topics.rates);
+                writeln!(f, "rates  {topic}, of every {window}, after {max_delay} at most")?;
+            }
+            None => writeln!(f, "rates  off")?,
+        }
+        if self.samples {
+            writeln!(f, "samples {}, each reading", self.topics.samples)?;
+        }
         match &encoding.registry {
             Some(registry) if encoding.format != Format::Json => {
                 let done = if encoding.auto_register { "registered" } else { "looked up" };

@@ -17,6 +17,7 @@ use crate::agent::counters::filter;
 use crate::agent::counters::{Came, Left, LinkChange, LinkInfo, Reading, Speed};
 use crate::agent::limit::{Limit, Scope, Thresholds, delta};
 use crate::agent::rate::Traffic;
+use crate::agent::rates::LinkReading;
 use crate::agent::resume::Resume;
 use crate::event::{Body, Breach, Direction, Reason, Stamp};
 use crate::units::BitRate;
@@ -172,6 +173,22 @@ impl Detector {
                 .iter()
                 .map(|tracker| (&*self.limits[tracker.limit].name, tracker.direction, tracker.thresholds))
                 .collect(),
+        })
+    }
+
+    /// Returns the last reading of each link.
+    pub fn readings(
+        &self,
+    ) -> impl Iterator<Item = LinkReading<'_, impl Iterator<Item = (&str, Direction, Option<BitRate>)>>> {
+        self.links.values().map(|link| LinkReading {
+            interface: &link.info.name,
+            verdict: link.verdict,
+            packets: link.packets,
+            speed: link.info.speed,
+            limits: link.trackers.iter().map(|tracker| {
+                let raise_at = tracker.thresholds.map(|thresholds| thresholds.raise_at);
+                (&*self.limits[tracker.limit].name, tracker.direction, raise_at)
+            }),
         })
     }
 

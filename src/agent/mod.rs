@@ -6,6 +6,8 @@ pub mod counters;
 
 pub mod rate;
 
+pub mod rates;
+
 pub mod limit;
 
 pub mod random;

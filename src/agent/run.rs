@@ -3,7 +3,10 @@
 //! Deadlines are absolute on the monotonic clock, so that a late tick does not delay the next one. A tick blocks only on the
 //! kernel's counters and, if it made an event, on the journal's disk.
 
+mod cost;
+mod rates;
 mod reload;
+mod samples;
 mod skipped;
 mod status;
 
@@ -13,6 +16,8 @@ use std::time::Duration;
 use chrono::SubsecRound as _;
 use log::{error, info, warn};
 
+use self::rates::RateStream;
+use self::samples::SampleStream;
 use self::skipped::SkippedReadings;
 use self::status::Vitals;
 use crate::agent::config::Settings;
@@ -86,6 +91,9 @@ struct Agent {
     status: StatusSocket,
     system: EventSystem,
     publisher: Publisher,
+    rates: RateStream,
+    samples: Option<SampleStream>,
+    heartbeat_at: Duration,
     reading: Reading,
     detections: Detections,
     trouble: LogThrottle,
@@ -131,7 +139,11 @@ impl Agent {
             }
             Err(error) => error!("the open breaches could not be read: {}", chain(&error)),
         }
-        let backlog = journal.pending().events > 0;
+        let backlog = journal.pending().events > journal.pending().rates;
+        let rates = RateStream::new(&settings, &mut journal, &*clock);
+        let samples =
+            settings.samples.then(|| SampleStream::new(&settings, &*clock)).transpose().map_err(Failure::failed)?;
+        let heartbeat_at = clock.monotonic();
         let mut system = EventSystem::new(Box::new(journal));
         system.subscribe(Box::new(LogObserver));
         let publisher = Publisher::new(settings.publisher.clone(), backlog, clock.monotonic());
@@ -153,6 +165,9 @@ impl Agent {
             status,
             system,
             publisher,
+            rates,
+            samples,
+            heartbeat_at,
             reading,
             detections,
             trouble,
@@ -257,6 +272,7 @@ impl Agent {
             let now = self.stamp();
             self.vitals.counters.begin(now.monotonic_ms, &what);
             self.tell(&what);
+            self.add_rates(false, &now);
             self.keep_journal(&now);
             return;
         }
@@ -266,6 +282,12 @@ impl Agent {
         self.detector.observe(&self.reading, &now, &mut self.detections);
         self.heart.beat(JOURNAL, self.clock.monotonic());
         self.add_detected(&now);
+        self.add_rates(true, &now);
+        if let Some(samples) = &mut self.samples
+            && let Err(error) = samples.add(&self.detector, &now)
+        {
+            self.say(&format!("samples: {}", chain(&error)));
+        }
         self.keep_journal(&now);
     }
 
@@ -314,10 +336,20 @@ impl Agent {
 
     fn publish(&mut self, control: &Control) {
         self.heart.beat(JOURNAL, self.clock.monotonic());
-        let Self { publisher, system, settings, boot_id, clock, .. } = self;
+        let Self { publisher, rates, samples, system, settings, boot_id, clock, .. } = self;
         let now = || stamp(&settings.agent, boot_id, &**clock);
-        if let Err(error) = publisher.turn(system, clock.monotonic(), now, || control.waker()) {
+        let monotonic = clock.monotonic();
+        let mut done = publisher.turn(system, monotonic, now, || control.waker());
+        if publisher.take_sent() {
+            rates.publisher.flush();
+        }
+        done = done.and(rates.publisher.turn(system, monotonic, now, || control.waker()));
+        let sampled = samples.as_mut().map_or(Ok(()), |samples| samples.publish(monotonic, now, || control.waker()));
+        if let Err(error) = done {
             self.say(&format!("the journal: {}", chain(&error)));
+        }
+        if let Err(error) = sampled {
+            self.say(&format!("samples: {}", chain(&error)));
         }
     }
 
@@ -327,8 +359,11 @@ impl Agent {
         self.vitals.ending = true;
         let reason = if control.stop() { Reason::Signal } else { Reason::Finished };
         self.add_last_events(reason);
+        self.keep_rates();
         self.system.flush();
         self.publisher.hurry();
+        self.rates.publisher.hurry();
+        self.samples.iter_mut().for_each(SampleStream::hurry);
         let until = self.clock.monotonic() + FINAL_FLUSH_MAX;
         let mut visited = false;
         loop {
@@ -337,16 +372,25 @@ impl Agent {
                 self.answer();
             }
             let left = until.saturating_sub(self.clock.monotonic());
-            if self.publisher.idle() || left.is_zero() {
+            // What only waits for a topic that is missing holds up no stop.
+            let is_idle = |publisher: &Publisher| publisher.idle() || publisher.progress().mishaps.lasting.is_some();
+            let others = self.samples.as_ref().is_none_or(|samples| is_idle(samples.publisher()))
+                && is_idle(&self.rates.publisher);
+            if self.publisher.idle() && others || left.is_zero() {
                 break;
             }
             visited = control.sleep_beside(self.status.door(), left.min(Duration::from_millis(100)));
         }
         let now = self.stamp();
+        if let Some(loss) = self.samples.as_mut().and_then(SampleStream::lost) {
+            self.add(vec![Body::Loss(loss)]);
+        }
         if let Err(error) = self.system.journal().close(&now) {
             self.say(&chain(&error));
         }
-        let (pending, durability) = (self.system.pending().events, self.system.journal().durability());
+        let (pending, durability) = (self.system.pending(), self.system.journal().durability());
+        // Rates go with a later flush.
+        let pending = pending.events - pending.rates;
         let (pending, lost) = if durability == Durability::OnDisk { (pending, 0) } else { (0, pending) };
         let delivered = self.publisher.progress().delivered;
         let obstacle = (pending + lost > 0).then(|| self.publisher.progress().obstacle().to_owned());
@@ -368,7 +412,10 @@ impl Agent {
         }
         drop(self.status);
         drop(self.system);
-        await_tear_down(&self.publisher.close(), &*self.clock);
+        let mut threads = self.publisher.close();
+        threads.extend(self.rates.publisher.close());
+        threads.extend(self.samples.into_iter().flat_map(SampleStream::close));
+        await_tear_down(&threads, &*self.clock);
         outcome
     }
 
@@ -413,17 +460,18 @@ fn open_source(settings: &Settings) -> Result<Box<dyn CounterSource>, counters::
     counters::open(settings.source.clone(), Path::new("/"), settings.selection())
 }
 
-/// Returns warnings about the links of this host that `settings` watch; none where they cannot be read, as on another host.
-pub fn check_links(settings: &Settings) -> Vec<String> {
+/// Returns warnings about the links of this host that `settings` watch, and what their rates cost; nothing where they cannot be
+/// read, as on another host.
+pub fn check_links(settings: &Settings) -> (Vec<String>, Option<String>) {
     let (mut reading, mut detections) = (Reading::default(), Detections::default());
-    let clock = SystemClock::default();
-    let Ok(mut source) = open_source(settings) else { return Vec::new() };
+    let (clock, mut detector) = (SystemClock::default(), detector(settings));
+    let Ok(mut source) = open_source(settings) else { return Default::default() };
     if source.read(&clock, &mut reading).is_ok() {
         let now = stamp(&settings.agent, &boot_id(), &clock);
-        detector(settings).observe(&reading, &now, &mut detections);
+        detector.observe(&reading, &now, &mut detections);
     }
     let twice = detections.notices.iter().filter(|notice| matches!(notice, Notice::CountedTwice { .. }));
-    twice.map(ToString::to_string).collect()
+    (twice.map(ToString::to_string).collect(), cost::line(settings, &detector))
 }
 
 fn lifecycle(reason: Option<Reason>) -> Lifecycle {

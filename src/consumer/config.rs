@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::hours::check_producer;
 use super::schemas::Registered;
 use super::source::{Membership, check_client};
 use super::store::{PartitionWidth, Retention, StoreOptions, StoreUrl};
@@ -24,6 +25,8 @@ pub struct Raw {
     topics: RawConsumerTopics,
     store: RawStore,
     retention: RawRetention,
+    agents: RawAgents,
+    histograms: RawHistograms,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -44,6 +47,8 @@ struct RawKafkaConsumer {
 #[serde(deny_unknown_fields, default)]
 struct RawConsumerTopics {
     samples: Option<String>,
+    rates: Option<String>,
+    histograms: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -61,6 +66,20 @@ struct RawRetention {
     events: Option<String>,
     dead_letters: Option<String>,
     totals: Option<String>,
+    rates: Option<String>,
+    histograms: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawAgents {
+    silent_after: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawHistograms {
+    interval: Option<String>,
 }
 
 /// Beginning of a partition that the database does not know. A group's offset that is committed to Kafka decides nothing.
@@ -76,6 +95,10 @@ pub struct Settings {
     pub connection: Connection,
     pub topic: String,
     pub samples: Option<String>,
+    /// Topic of the rates; `None`: they are not read.
+    pub rates: Option<String>,
+    /// Topic that merged hours are published to; `None`: they are not published.
+    pub histograms: Option<String>,
     pub group: String,
     /// `group.instance.id`; empty for none.
     pub instance: String,
@@ -85,6 +108,9 @@ pub struct Settings {
     pub store: StoreUrl,
     pub partition: PartitionWidth,
     pub retention: Retention,
+    pub silent_after: Duration,
+    /// Least time between two publications of an hour.
+    pub publish_every: Duration,
 }
 
 /// Topic of the samples that `run --samples` reads unless `topics.samples` names another one.
@@ -93,14 +119,14 @@ pub const SAMPLES: &str = "highwater.samples";
 const GIVE_UP: Duration = Duration::from_secs(15 * 60);
 
 const TOPIC: &str = "highwater.events";
+const RATES: &str = "highwater.rates";
+const HISTOGRAMS: &str = "highwater.histograms";
 const GROUP: &str = "highwater";
 const DATABASE: &str = "highwater.db";
 
-/// 400 days: a year to compare with, and a month to do it in.
-const KEEP_EVENTS: Duration = Duration::from_secs(400 * 86_400);
-const KEEP_DEAD_LETTERS: Duration = Duration::from_secs(90 * 86_400);
-
-const KEEP_TOTALS: Duration = Duration::from_secs(1826 * 86_400);
+const SILENT_AFTER_MIN: Duration = Duration::from_secs(60);
+const PUBLISH_EVERY: Duration = Duration::from_secs(10);
+const PUBLISH_EVERY_MIN: Duration = Duration::from_secs(1);
 
 const NAME_BYTES_MAX: usize = 63;
 
@@ -116,7 +142,13 @@ impl Settings {
     /// Checks that librdkafka accepts the configuration, and that the files named in `[kafka]` are there. No broker is asked.
     pub fn check(&self) -> Result<(), Invalid> {
         self.registry.as_ref().map_or(Ok(()), RegistryAddress::check)?;
-        check_client(&self.connection, &self.group)
+        check_client(&self.connection, &self.group)?;
+        self.histograms.as_ref().map_or(Ok(()), |_| check_producer(&self.connection))
+    }
+
+    /// Returns whether a topic may be missing: agents that send no rates need none.
+    pub fn may_be_missing(&self, topic: &str) -> bool {
+        self.rates.as_deref() == Some(topic) && self.topic != topic
     }
 
     pub fn decoder(&self) -> Decoder {
@@ -127,22 +159,33 @@ impl Settings {
     }
 
     pub fn store_options(&self, instance: String) -> StoreOptions {
-        StoreOptions { instance, partition: self.partition, keep: self.retention.events }
+        StoreOptions {
+            instance,
+            partition: self.partition,
+            retention: self.retention,
+            silent_after: self.silent_after,
+            publishes: self.histograms.is_some(),
+        }
     }
 
     /// Returns the group's member that reads all topics.
     pub fn membership(&self) -> Membership {
         let mut topics = vec![self.topic.clone()];
-        topics.extend(self.samples.clone().filter(|samples| !topics.contains(samples)));
+        for more in [&self.samples, &self.rates].into_iter().flatten() {
+            if !topics.contains(more) {
+                topics.push(more.clone());
+            }
+        }
         Membership { topics, group: self.group.clone(), instance: self.instance.clone() }
     }
 
     fn understood(raw: Raw, directories: &Directories) -> Result<Self, Invalid> {
-        let Raw { kafka, topics, store, retention } = raw;
+        let Raw { kafka, topics, store, retention, agents, histograms } = raw;
         let group = kafka.group.unwrap_or_else(|| GROUP.to_owned());
         if group.is_empty() {
             return Err(Invalid::new("kafka.group", "is empty; consumers that share a database share a name here"));
         }
+        let default = Retention::default();
         let mut registry = kafka.registry.unwrap_or_default();
         let give_up = patience(registry.give_up.take())?;
         let connection =
@@ -153,6 +196,8 @@ impl Settings {
             group,
             instance: kafka.instance.unwrap_or_default(),
             samples: topics.samples.map(|samples| topic_name("topics.samples", samples)).transpose()?,
+            rates: topic_or_none("topics.rates", topics.rates, RATES)?,
+            histograms: topic_or_none("topics.histograms", topics.histograms, HISTOGRAMS)?,
             registry: RegistryAddress::new(registry, directories.credentials.as_deref())?,
             give_up,
             start: kafka.start.map_or(Ok(Start::default()), |text| one_of("kafka.start", &text, &STARTS))?,
@@ -162,10 +207,22 @@ impl Settings {
                 .map_or(Ok(PartitionWidth::default()), |text| one_of("store.partition", text, &WIDTHS))?,
             store: location(store, directories)?,
             retention: Retention {
-                events: kept("retention.events", retention.events, KEEP_EVENTS)?,
-                dead_letters: kept("retention.dead_letters", retention.dead_letters, KEEP_DEAD_LETTERS)?,
-                totals: kept("retention.totals", retention.totals, KEEP_TOTALS)?,
+                events: kept("retention.events", retention.events, default.events)?,
+                dead_letters: kept("retention.dead_letters", retention.dead_letters, default.dead_letters)?,
+                totals: kept("retention.totals", retention.totals, default.totals)?,
+                rates: kept("retention.rates", retention.rates, default.rates)?,
+                histograms: kept("retention.histograms", retention.histograms, default.histograms)?,
             },
+            silent_after: at_least(
+                "agents.silent_after",
+                agents.silent_after.as_deref(),
+                (StoreOptions::default().silent_after, SILENT_AFTER_MIN),
+            )?,
+            publish_every: at_least(
+                "histograms.interval",
+                histograms.interval.as_deref(),
+                (PUBLISH_EVERY, PUBLISH_EVERY_MIN),
+            )?,
         })
     }
 }
@@ -181,6 +238,14 @@ impl fmt::Display for Settings {
         if let Some(samples) = &self.samples {
             writeln!(f, "samples   from {samples}")?;
         }
+        match &self.rates {
+            Some(rates) => writeln!(f, "rates     from {rates}")?,
+            None => writeln!(f, "rates     none")?,
+        }
+        if let (Some(_), Some(histograms)) = (&self.rates, &self.histograms) {
+            let every = lasting(self.publish_every);
+            writeln!(f, "hours     to {histograms}, each at most once in {every}")?;
+        }
         match self.instance.as_str() {
             "" => writeln!(f, "group     {}", self.group)?,
             instance => writeln!(f, "group     {} as {instance}", self.group)?,
@@ -194,14 +259,17 @@ impl fmt::Display for Settings {
         }
         writeln!(f, "start     {start}")?;
         writeln!(f, "stores    in {}", self.store)?;
-        let Retention { events, dead_letters, totals } = self.retention;
+        let Retention { events, dead_letters, totals, rates, histograms } = self.retention;
         writeln!(
             f,
-            "keeps     events and samples {}, dead letters {}, totals {}",
+            "keeps     events and samples {}, dead letters {}, totals {}, rates {}, histograms {}",
             days(events),
             days(dead_letters),
-            days(totals)
-        )
+            days(totals),
+            days(rates),
+            days(histograms)
+        )?;
+        writeln!(f, "agents    silent after {}", lasting(self.silent_after))
     }
 }
 
@@ -211,6 +279,23 @@ fn patience(raw: Option<String>) -> Result<Option<Duration>, Invalid> {
         Some(text) if text.trim() == "0" => Ok(None),
         Some(text) => Ok(Some(duration("kafka.registry.give_up", &text)?).filter(|patience| !patience.is_zero())),
     }
+}
+
+/// Reads a topic that has a default; an empty name is none.
+fn topic_or_none(key: &str, name: Option<String>, default: &str) -> Result<Option<String>, Invalid> {
+    match name {
+        Some(name) if name.is_empty() => Ok(None),
+        name => topic_name(key, name.unwrap_or_else(|| default.to_owned())).map(Some),
+    }
+}
+
+fn at_least(key: &str, raw: Option<&str>, (default, least): (Duration, Duration)) -> Result<Duration, Invalid> {
+    let Some(text) = raw else { return Ok(default) };
+    let time = duration(key, text)?;
+    if time < least {
+        return Err(Invalid::new(key, format!("`{text}` is less than {}, the minimum", lasting(least))));
+    }
+    Ok(time)
 }
 
 fn location(raw: RawStore, directories: &Directories) -> Result<StoreUrl, Invalid> {
@@ -321,6 +406,11 @@ mod tests {
             ("[kafka]\nbroker = 'a:1'", "unknown key `broker`; did you mean `brokers`?"),
             ("[retention]\nevents = '1h'", "consumer.toml:2: retention.events: `1h` is less than a day"),
             ("[retention]\nevents = 'long'", "consumer.toml:2: retention.events: `long`"),
+            ("[retention]\nrates = '1h'", "consumer.toml:2: retention.rates: `1h` is less than a day"),
+            ("[topics]\nrates = 'a b'", "consumer.toml:2: topics.rates: `a b`"),
+            ("[topics]\nhistograms = 'a b'", "consumer.toml:2: topics.histograms: `a b`"),
+            ("[agents]\nsilent_after = '1s'", "consumer.toml:2: agents.silent_after: `1s` is less than"),
+            ("[histograms]\ninterval = '1ms'", "consumer.toml:2: histograms.interval: `1ms` is less than"),
         ] {
             let error = settings(text).unwrap_err();
             assert!(error.contains(says), "{text}: {error}");

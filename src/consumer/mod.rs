@@ -11,10 +11,12 @@ pub mod batch;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
+mod hours;
 pub mod report;
 pub mod run;
 mod schemas;
 mod source;
 pub mod store;
 
+use source::is_unknown_topic;
 pub use source::{Membership, Seen, StandaloneConsumer};

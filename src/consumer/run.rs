@@ -8,13 +8,14 @@
 //!    │   ▲    by topic and partition    │ state, back-off  │          │
 //!    │   └─ place, pause, commit ────── │ end              │ ◄────────┘ stored, or why not
 //!    │                                  └──────────────────┘ one for each topic
-//!    └─ overlap: reads on while the store works                         maintenance, totals
+//!    └─ overlap: reads on while the store works                         histograms, maintenance, totals
 //! ```
 //!
 //! Each part owns its fields and knows none of its neighbours; the loop passes on what one has for another. A topic in trouble backs
 //! off by itself: it is paused or not placed, while the others are read and stored.
 
 mod batcher;
+mod histograms;
 mod maintenance;
 mod membership;
 mod overlap;
@@ -32,6 +33,7 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use self::batcher::LINGER;
+use self::histograms::HistogramThread;
 use self::maintenance::MaintenanceThread;
 use self::membership::Member;
 use self::overlap::Overlap;
@@ -49,6 +51,7 @@ use super::store::{Applied, Store, StoreError};
 use crate::event::Event;
 use crate::exit::{Failure, Status};
 use crate::failpoints;
+use crate::kafka::LogThrottle;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
@@ -78,6 +81,9 @@ const TOPIC_UNKNOWN_MAX: Duration = Duration::from_secs(10);
 /// Longest wait for old records when a topic is placed.
 const ANCHOR_MAX: Duration = Duration::from_secs(10);
 
+const LATE_WINDOWS: &str = "windows of more than 37 days ago, or more than a day ahead, are stored as numbers, without their histograms; \
+                            late_windows in histograms counts them";
+
 struct Consumer<'a> {
     settings: &'a Settings,
     options: Options,
@@ -90,6 +96,8 @@ struct Consumer<'a> {
     /// A batch that is stored: to report and free it takes longer than to hand over the next one, which comes first.
     spent: Option<(Arc<Batch>, Applied)>,
     totals: Option<TotalsLog>,
+    late: LogThrottle,
+    histograms: Option<HistogramThread>,
     _maintenance: MaintenanceThread,
     started: Duration,
     pass_at: Duration,
@@ -136,11 +144,13 @@ impl<'a> Consumer<'a> {
             member,
             writer: Writer::new(&settings.store, settings.store_options(instance.clone())),
             spent: None,
+            histograms: HistogramThread::start(settings, instance.clone()).map_err(Failure::failed)?,
             _maintenance: MaintenanceThread::start(settings, instance).map_err(Failure::failed)?,
             totals: match options.log_totals {
                 true => Some(TotalsLog::start(settings.store.reader()).map_err(Failure::failed)?),
                 false => None,
             },
+            late: LogThrottle::default(),
             pass_at: Duration::ZERO,
             end_at: Duration::ZERO,
         })
@@ -450,6 +460,7 @@ impl<'a> Consumer<'a> {
         })?;
         let next = self.topics[topic].advance(&batch, &applied);
         log_rejected(&batch, &applied);
+        self.log_without_histograms(&applied);
         if let Some(totals) = &self.totals {
             totals.log(&applied.grown);
         }
@@ -463,6 +474,15 @@ impl<'a> Consumer<'a> {
         }
         self.spent = Some((batch, applied));
         Ok(true)
+    }
+
+    /// Logs windows whose histograms are not kept, once in a while, however many there are.
+    fn log_without_histograms(&self, applied: &Applied) {
+        if applied.without_histograms > 0
+            && let Some(line) = self.late.seen(LATE_WINDOWS, self.pulse.now())
+        {
+            log::warn!("{line}");
+        }
     }
 
     /// Keeps a topic's batch for a later try, or forgets it where the database is somewhere else.
@@ -524,6 +544,7 @@ impl<'a> Consumer<'a> {
                 match Ends::look(&self.member.source, topic) {
                     Ok(ends) => self.topics[topic].end = End::At(Arc::new(ends)),
                     Err(error) if !is_unknown_topic(&error) => self.member.log(&error, now),
+                    Err(_) if self.settings.may_be_missing(&self.member.source.topics()[topic]) => return Ok(true),
                     Err(error) if now.saturating_sub(self.started) > TOPIC_UNKNOWN_MAX => {
                         return Err(Failure::new(Status::Unavailable, error));
                     }
@@ -547,7 +568,13 @@ impl<'a> Consumer<'a> {
             if self.topics[topic].is_collecting() && is_time_left {
                 self.store(topic);
             }
-            self.topics[topic].log_end(&self.member.source.topics()[topic]);
+            let name = &self.member.source.topics()[topic];
+            if !self.settings.may_be_missing(name) || self.topics[topic].has_stored() {
+                self.topics[topic].log_end(name);
+            }
+        }
+        if let Some(histograms) = self.histograms.filter(|_| !self.pulse.is_stopping()) {
+            histograms.finish();
         }
         report(&mut self.spent, self.observer);
         self.member.source.close();

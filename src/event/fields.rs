@@ -1,6 +1,7 @@
 //! The fields of an event, each defined once: name, number, type, and its sentence in the schemas. Every format and every table
 //! is made of this list. What is written visits the fields of an event ([`Event::visit`]); what is read is collected by field
-//! ([`FieldValues`]) and becomes an event ([`Event::read`]). A number is never used again.
+//! ([`FieldValues`]) and becomes an event ([`Event::read`]). A number is never used again. A field can be a list of items that
+//! have fields themselves, as the links of a window of rates: [`link_rates`], [`over_limit`].
 
 use std::borrow::Cow;
 
@@ -8,13 +9,13 @@ use chrono::{DateTime, Utc};
 use smol_str::SmolStr;
 
 use super::{
-    AGENT_BYTES_MAX, Body, Breach, Direction, Epoch, Event, EventId, Lifecycle, Link, Loss, Reason, SCHEMA_VERSION,
-    Sample, Severity, Stamp,
+    AGENT_BYTES_MAX, Body, Breach, Direction, Epoch, Event, EventId, Lifecycle, Link, LinkRates, Loss, OverLimit,
+    RateWindow, Reason, SCHEMA_VERSION, Sample, Severity, Stamp,
 };
 
 #[derive(Debug)]
 pub struct Field {
-    /// Place in [`FIELDS`] and in Avro; one less than the number in Protobuf.
+    /// Place in its list and in Avro; one less than the number in Protobuf.
     pub index: usize,
     pub name: &'static str,
     pub json_key: &'static str,
@@ -35,6 +36,30 @@ pub enum FieldType {
     Time,
     Bool,
     Ranges,
+    /// Text in base64 where a format has no bytes.
+    Bytes,
+    Links,
+    OverLimits,
+}
+
+/// Items of a list, as a type in a schema.
+#[derive(Debug)]
+pub struct ItemType {
+    pub name: &'static str,
+    pub doc: &'static str,
+    pub fields: &'static [Field],
+}
+
+impl FieldType {
+    /// Returns what a list holds whose items have fields.
+    pub fn items(self) -> Option<ItemType> {
+        let (name, doc, fields): (_, _, &[Field]) = match self {
+            Self::Links => ("LinkRates", "Traffic of one link and direction in a window.", &link_rates::FIELDS),
+            Self::OverLimits => ("OverLimit", "Time in which a limit was exceeded.", &over_limit::FIELDS),
+            _ => return None,
+        };
+        Some(ItemType { name, doc, fields })
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +82,9 @@ pub enum FieldValue<'a> {
     Time(DateTime<Utc>),
     Bool(bool),
     Ranges(Cow<'a, [(u64, u64)]>),
+    Bytes(Cow<'a, [u8]>),
+    Links(Cow<'a, [LinkRates]>),
+    OverLimits(Cow<'a, [OverLimit]>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -86,7 +114,7 @@ macro_rules! fields {
     };
 }
 
-use FieldType::{Bool, Ranges, Text, Time, UInt32, UInt64, Version, Word};
+use FieldType::{Bool, Bytes, Links, OverLimits, Ranges, Text, Time, UInt32, UInt64, Version, Word};
 
 fields! {
     SCHEMA schema: Version, Required, "Version of the fields that the writer knows.";
@@ -94,13 +122,13 @@ fields! {
     EPOCH epoch: FieldType::Epoch, Required, "Life of the agent's journal that counts the event: 16 hex digits, drawn at random.";
     SEQ seq: UInt64, Required, "Number of the event in its epoch, from 1, without gaps.";
     KIND kind: Text, Required, "Kind of event: breach_raised, breach_updated, breach_cleared, loss, link_added, link_removed, link_changed, \
-        agent_started, agent_stopped, sample, or one that was added later.";
+        agent_started, agent_stopped, sample, rates, heartbeat, or one that was added later.";
     OBSERVED_AT observed_at: Time, Required, "Time of the observation by the agent's wall clock, in whole microseconds.";
     BOOT_ID boot_id: Text, Defaulted, "The kernel's id of the boot.";
     MONOTONIC_MS monotonic_ms: UInt64, Defaulted, "Time of the observation in milliseconds since boot, including suspends.";
     CLOCK_SYNCED clock_synced: Bool, Nullable, "True if the wall clock followed a time source; without a value if that is unknown.";
     BREACH_ID breach_id: Text, Optional, "Id of the breach, the same in all of its events.";
-    STARTED_AT started_at: Time, Optional, "Beginning of the first reading at or above the limit.";
+    STARTED_AT started_at: Time, Optional, "Beginning of the first reading at or above the limit; of rates: of the window.";
     RAISED_AT raised_at: Time, Optional, "End of the reading that raised the breach.";
     ENDED_AT ended_at: Time, Optional, "End of the last reading so far that was at or above the limit's clear_at. When a clear \
      was detected is its observed_at.";
@@ -115,7 +143,7 @@ fields! {
         clear_at, or if one that is follows within clear_for.";
     MEAN_BPS mean_bps: UInt64, Optional, "Mean rate over measured_ms.";
     DURATION_MS duration_ms: UInt64, Optional, "Time from started_at to ended_at, measured or not; of a sample: since the reading \
-        before it.";
+        before it; of rates: from started_at to observed_at.";
     MEASURED_MS measured_ms: UInt64, Optional, "Total time of the counted readings.";
     EXCESS_BYTES excess_bytes: UInt64, Optional, "Bytes above limit_bps, summed over the counted readings.";
     SPEED_BPS speed_bps: UInt64, Optional, "Speed of the link, if known.";
@@ -125,16 +153,52 @@ fields! {
     TX_BPS tx_bps: UInt64, Optional, "Of a sample: mean rate of what was sent.";
     LOST_EPOCH lost_epoch: FieldType::Epoch, Optional, "Of a loss: epoch of the lost events.";
     RANGES ranges: Ranges, Optional, "Of a loss: numbers of the lost events, the first and the last of each range.";
-    VERSION version: Text, Optional, "Version of the agent, of agent_started and agent_stopped.";
+    VERSION version: Text, Optional, "Version of the agent, of agent_started, agent_stopped, heartbeat and rates.";
     REASON reason: Text, Optional, "Reason, as one word for programs to match; newer agents may have more of them. Of a breach that was cleared: below, \
         link_removed, link_renamed, limit_removed, interrupted. Of a loss: evicted, expired, rejected, damaged. Of a link: \
         added, removed, renamed, up, down. Of agent_stopped: signal, finished. Of a sample without a rate: first, reset.";
     DETAIL detail: Text, Optional, "Details for people; programs should not match them.";
+    LINKS links: Links, Optional, "Of rates: each watched link and direction, and total where a limit judges the sum of both.";
+}
+
+pub mod link_rates {
+    use super::*;
+
+    fields! {
+        INTERFACE interface: Text, Required, "Name of the link.";
+        DIRECTION direction: Word(&[Direction::Rx.as_str(), Direction::Tx.as_str(), Direction::Total.as_str()]), Required, "rx, tx or total.";
+        BYTES bytes: UInt64, Defaulted, "Bytes in the measured seconds.";
+        PACKETS packets: UInt64, Optional, "Packets in the measured seconds, if counted; errors and drops likewise.";
+        ERRORS errors: UInt64, Optional, "Packets with errors.";
+        DROPS drops: UInt64, Optional, "Packets that were dropped.";
+        MEASURED_S measured_s: UInt32, Defaulted, "Seconds of the window with a rate.";
+        UNMEASURED_S unmeasured_s: UInt32, Defaulted, "Seconds of the window without one: the agent did not run, the link was not there, its \
+            counters could not be read or were reset.";
+        MIN_BPS min_bps: UInt64, Optional, "Lowest rate of one second; left out, as the next five, if no second was measured.";
+        MEAN_BPS mean_bps: UInt64, Optional, "Mean rate over measured_s.";
+        MAX_BPS max_bps: UInt64, Optional, "Highest rate of one second.";
+        P50_BPS p50_bps: UInt64, Optional, "Median of the one-second rates; as p95_bps and p99_bps from the histogram, so at most 1 % too high.";
+        P95_BPS p95_bps: UInt64, Optional, "Rate that 95 % of the seconds do not exceed.";
+        P99_BPS p99_bps: UInt64, Optional, "Rate that 99 % of the seconds do not exceed.";
+        SPEED_BPS speed_bps: UInt64, Optional, "Speed of the link, if known.";
+        OVER over: OverLimits, Defaulted, "Each limit that judges this link and direction.";
+        HISTOGRAM histogram: Bytes, Optional, "HdrHistogram (V2, deflate, 2 significant digits) of the one-second rates in kbit/s. Base64 in JSON.";
+    }
+}
+
+pub mod over_limit {
+    use super::*;
+
+    fields! {
+        LIMIT_NAME limit_name: Text, Required, "Name of the limit.";
+        LIMIT_BPS limit_bps: UInt64, Defaulted, "Rate at which the limit is exceeded: its raise_at.";
+        OVER_S over_s: UInt32, Defaulted, "Seconds at or above it.";
+    }
 }
 
 impl PartialEq for Field {
     fn eq(&self, other: &Self) -> bool {
-        self.index == other.index
+        self.index == other.index && self.name == other.name
     }
 }
 
@@ -209,6 +273,23 @@ data! {
         ranges.iter().try_for_each(|(_, last)| below_2_63(field, *last).map(drop))?;
         Ok(ranges.into_owned())
     };
+    Vec<u8>: |bytes| FieldValue::Bytes(bytes.into()), |field| FieldValue::Bytes(bytes) => Ok(bytes.into_owned());
+    Vec<OverLimit>: |over| FieldValue::OverLimits(over.into()), |field| FieldValue::OverLimits(over) => Ok(over.into_owned());
+}
+
+impl FieldData for Vec<LinkRates> {
+    fn value(&self) -> Option<FieldValue<'_>> {
+        Some(FieldValue::Links(self.into()))
+    }
+
+    /// Returns no links if there is no value: Protobuf does not know an empty list from none.
+    fn read(field: &'static Field, value: Option<FieldValue<'_>>) -> Result<Self, FieldError> {
+        match value {
+            None => Ok(Vec::new()),
+            Some(FieldValue::Links(links)) => Ok(links.into_owned()),
+            Some(_) => Err(FieldError::new(field.name, "is no list of links")),
+        }
+    }
 }
 
 fn below_2_63(field: &'static Field, number: u64) -> Result<u64, FieldError> {
@@ -223,25 +304,34 @@ fn no_word(field: &'static Field, word: &str) -> FieldError {
     FieldError::new(field.name, format!("`{word}` is none of {}", words.join(", ")))
 }
 
+/// Values of a list of fields, those of an event if no other is named.
 #[derive(Clone, Debug, PartialEq)]
-pub struct FieldValues<'a>([Option<FieldValue<'a>>; FIELDS.len()]);
+pub struct FieldValues<'a, const N: usize = { FIELDS.len() }>([Option<FieldValue<'a>>; N]);
 
-impl Default for FieldValues<'_> {
+impl<const N: usize> Default for FieldValues<'_, N> {
     fn default() -> Self {
-        Self([const { None }; FIELDS.len()])
+        Self([const { None }; N])
     }
 }
 
-impl<'a> FieldValues<'a> {
+impl<'a, const N: usize> FieldValues<'a, N> {
     pub fn get_mut(&mut self, field: &Field) -> &mut Option<FieldValue<'a>> {
         &mut self.0[field.index]
     }
 
     /// Takes the value of a field out. Fails if it is missing but must not be, or is not of the type.
     fn take<T: FieldData>(&mut self, field: &'static Field) -> Result<T, FieldError> {
-        T::read(field, self.0[field.index].take())
+        let value = self.0[field.index].take();
+        let default = || match field.of {
+            FieldType::Text => FieldValue::Text("".into()),
+            OverLimits => FieldValue::OverLimits(Cow::Borrowed(&[])),
+            _ => FieldValue::Number(0),
+        };
+        T::read(field, value.or_else(|| (field.presence == FieldPresence::Defaulted).then(default)))
     }
+}
 
+impl<'a> FieldValues<'a> {
     pub fn iter(&self) -> impl Iterator<Item = (&'static Field, Option<&FieldValue<'a>>)> {
         FIELDS.iter().zip(self.0.iter().map(Option::as_ref))
     }
@@ -267,8 +357,11 @@ impl Event {
             }
             Body::Loss(loss) => loss.visit(each),
             Body::LinkAdded(link) | Body::LinkRemoved(link) | Body::LinkChanged(link) => link.visit(each),
-            Body::AgentStarted(lifecycle) | Body::AgentStopped(lifecycle) => lifecycle.visit(each),
+            Body::AgentStarted(lifecycle) | Body::AgentStopped(lifecycle) | Body::Heartbeat(lifecycle) => {
+                lifecycle.visit(each);
+            }
             Body::Sample(sample) => sample.visit(each),
+            Body::Rates(window) => window.visit(each),
             Body::Unknown(_) => {}
         }
     }
@@ -307,6 +400,8 @@ impl Event {
             "agent_started" => Body::AgentStarted(Lifecycle::read(from)?),
             "agent_stopped" => Body::AgentStopped(Lifecycle::read(from)?),
             "sample" => Body::Sample(Sample::read(from)?),
+            "rates" => Body::Rates(RateWindow::read(from)?),
+            "heartbeat" => Body::Heartbeat(Lifecycle::read(from)?),
             unknown => Body::Unknown(unknown.to_owned()),
         };
         Ok(Self { id, stamp, body })
@@ -323,11 +418,22 @@ impl Stamp {
         Ok(Self {
             agent,
             observed_at: from.take(&OBSERVED_AT)?,
-            boot_id: from.take::<Option<_>>(&BOOT_ID)?.unwrap_or_default(),
-            monotonic_ms: from.take::<Option<_>>(&MONOTONIC_MS)?.unwrap_or_default(),
+            boot_id: from.take(&BOOT_ID)?,
+            monotonic_ms: from.take(&MONOTONIC_MS)?,
             clock_synced: from.take(&CLOCK_SYNCED)?,
         })
     }
+}
+
+/// Items of a list that have fields themselves.
+pub trait Item<const N: usize>: Sized {
+    const FIELDS: &'static [Field; N];
+
+    fn visit<'a>(&'a self, each: &mut impl FnMut(&'static Field, Option<FieldValue<'a>>));
+
+    /// # Errors
+    /// If a field that the item must have is missing, or a value is out of its bounds.
+    fn read(values: FieldValues<'_, N>) -> Result<Self, FieldError>;
 }
 
 /// Defines which fields a body has, in the order of [`FIELDS`], and where it keeps them: for writing and for reading.
@@ -341,6 +447,23 @@ macro_rules! bodies {
 
             fn read(from: &mut FieldValues<'_>) -> Result<Self, FieldError> {
                 Ok(Self { $($member: from.take(&$constant)?),+ })
+            }
+        }
+    )+ };
+}
+
+/// Defines the same for an item, which has all fields of its list.
+macro_rules! items {
+    ($($item:ident of $list:ident { $($constant:ident: $member:ident),+ $(,)? })+) => { $(
+        impl Item<{ $list::FIELDS.len() }> for $item {
+            const FIELDS: &'static [Field; $list::FIELDS.len()] = &$list::FIELDS;
+
+            fn visit<'a>(&'a self, each: &mut impl FnMut(&'static Field, Option<FieldValue<'a>>)) {
+                $(each(&$list::$constant, self.$member.value());)+
+            }
+
+            fn read(mut from: FieldValues<'_, { $list::FIELDS.len() }>) -> Result<Self, FieldError> {
+                Ok(Self { $($member: from.take(&$list::$constant)?),+ })
             }
         }
     )+ };
@@ -360,4 +483,14 @@ bodies! {
         INTERFACE: interface, DURATION_MS: duration_ms, RX_BYTES: rx_bytes, TX_BYTES: tx_bytes, RX_BPS: rx_bps, TX_BPS: tx_bps,
         REASON: reason,
     }
+    RateWindow { STARTED_AT: started_at, DURATION_MS: duration_ms, VERSION: version, LINKS: links }
+}
+
+items! {
+    LinkRates of link_rates {
+        INTERFACE: interface, DIRECTION: direction, BYTES: bytes, PACKETS: packets, ERRORS: errors, DROPS: drops,
+        MEASURED_S: measured_s, UNMEASURED_S: unmeasured_s, MIN_BPS: min_bps, MEAN_BPS: mean_bps, MAX_BPS: max_bps,
+        P50_BPS: p50_bps, P95_BPS: p95_bps, P99_BPS: p99_bps, SPEED_BPS: speed_bps, OVER: over, HISTOGRAM: histogram,
+    }
+    OverLimit of over_limit { LIMIT_NAME: limit_name, LIMIT_BPS: limit_bps, OVER_S: over_s }
 }

@@ -70,6 +70,10 @@ pub enum Body {
     /// Traffic of a link since the reading before. Samples have epochs of their own: they are numerous, and a consumer that does
     /// not read them must not see holes between the other events.
     Sample(Sample),
+    /// Traffic of all links in one window. Rates have epochs of their own, as samples have.
+    Rates(RateWindow),
+    /// The agent runs: in place of rates, where they are off or rarer.
+    Heartbeat(Lifecycle),
     Unknown(String),
 }
 
@@ -142,6 +146,48 @@ pub struct Sample {
     pub rx_bps: Option<u64>,
     pub tx_bps: Option<u64>,
     pub reason: Option<Reason>,
+}
+
+/// A window ends at `observed_at` of its event, which is exactly `duration_ms` after `started_at`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RateWindow {
+    pub started_at: DateTime<Utc>,
+    pub duration_ms: u64,
+    /// Version of the agent.
+    pub version: String,
+    pub links: Vec<LinkRates>,
+}
+
+/// Traffic of one link and direction in a window.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkRates {
+    pub interface: SmolStr,
+    pub direction: Direction,
+    /// Bytes counted in the measured seconds; packets, errors and drops likewise, `None` if the source does not count them.
+    pub bytes: u64,
+    pub packets: Option<u64>,
+    pub errors: Option<u64>,
+    pub drops: Option<u64>,
+    pub measured_s: u32,
+    pub unmeasured_s: u32,
+    /// Of one-second rates; `None`, as the five that follow, if no second was measured.
+    pub min_bps: Option<u64>,
+    pub mean_bps: Option<u64>,
+    pub max_bps: Option<u64>,
+    pub p50_bps: Option<u64>,
+    pub p95_bps: Option<u64>,
+    pub p99_bps: Option<u64>,
+    pub speed_bps: Option<u64>,
+    pub over: Vec<OverLimit>,
+    /// As [`crate::histogram`] encodes it; `None` if no second was measured.
+    pub histogram: Option<Vec<u8>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct OverLimit {
+    pub limit_name: SmolStr,
+    pub limit_bps: u64,
+    pub over_s: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -225,6 +271,8 @@ impl Body {
             Self::AgentStarted(_) => "agent_started",
             Self::AgentStopped(_) => "agent_stopped",
             Self::Sample(_) => "sample",
+            Self::Rates(_) => "rates",
+            Self::Heartbeat(_) => "heartbeat",
             Self::Unknown(kind) => kind,
         }
     }
@@ -244,9 +292,11 @@ impl Body {
             }
             Self::Loss(loss) => Some(&loss.reason),
             Self::LinkAdded(link) | Self::LinkRemoved(link) | Self::LinkChanged(link) => link.reason.as_ref(),
-            Self::AgentStarted(lifecycle) | Self::AgentStopped(lifecycle) => lifecycle.reason.as_ref(),
+            Self::AgentStarted(lifecycle) | Self::AgentStopped(lifecycle) | Self::Heartbeat(lifecycle) => {
+                lifecycle.reason.as_ref()
+            }
             Self::Sample(sample) => sample.reason.as_ref(),
-            Self::Unknown(_) => None,
+            Self::Rates(_) | Self::Unknown(_) => None,
         }
     }
 
@@ -257,8 +307,10 @@ impl Body {
             }
             Self::Loss(loss) => loss.detail.as_deref(),
             Self::LinkAdded(link) | Self::LinkRemoved(link) | Self::LinkChanged(link) => link.detail.as_deref(),
-            Self::AgentStarted(lifecycle) | Self::AgentStopped(lifecycle) => lifecycle.detail.as_deref(),
-            Self::Sample(_) | Self::Unknown(_) => None,
+            Self::AgentStarted(lifecycle) | Self::AgentStopped(lifecycle) | Self::Heartbeat(lifecycle) => {
+                lifecycle.detail.as_deref()
+            }
+            Self::Sample(_) | Self::Rates(_) | Self::Unknown(_) => None,
         }
     }
 

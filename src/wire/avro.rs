@@ -14,9 +14,9 @@ pub(super) use self::datum::Error;
 #[cfg(feature = "consumer")]
 pub(super) use self::schema::Schema;
 use crate::event::Event;
-use crate::event::fields::{FieldPresence, FieldValue};
+use crate::event::fields::{Field, FieldPresence, FieldValue, Item};
 
-pub(super) const FINGERPRINT: u64 = 0xf3d2_05c6_6fa1_2606;
+pub(super) const FINGERPRINT: u64 = 0x66a3_7fce_722c_d696;
 
 /// Start of Avro's single-object encoding; the fingerprint follows, little-endian.
 pub(super) const MARKER: [u8; 2] = [0xc3, 0x01];
@@ -37,20 +37,23 @@ pub(super) fn encode_single_object(event: &Event, bytes: &mut Vec<u8>) {
 
 pub(super) fn encode(event: &Event, bytes: &mut Vec<u8>) {
     let mut out = AvroWriter(bytes);
-    event.visit_all(|field, value| {
-        // The branch of the union: null, or the type.
-        if matches!(field.presence, FieldPresence::Nullable | FieldPresence::Optional) {
-            out.long(value.is_some().into());
-        }
-        if let Some(value) = value {
-            out.value(&value);
-        }
-    });
+    event.visit_all(|field, value| out.field(field, value.as_ref()));
 }
 
 struct AvroWriter<'a>(&'a mut Vec<u8>);
 
 impl AvroWriter<'_> {
+    #[inline(always)]
+    fn field(&mut self, field: &Field, value: Option<&FieldValue<'_>>) {
+        // The branch of the union: null, or the type.
+        if matches!(field.presence, FieldPresence::Nullable | FieldPresence::Optional) {
+            self.long(value.is_some().into());
+        }
+        if let Some(value) = value {
+            self.value(value);
+        }
+    }
+
     fn long(&mut self, value: i64) {
         let mut rest = ((value << 1) ^ (value >> 63)).cast_unsigned();
         while rest >= 0x80 {
@@ -80,7 +83,22 @@ impl AvroWriter<'_> {
             FieldValue::Ranges(ranges) => self.array(ranges, |out, (first, last)| {
                 out.array(&[*first, *last], |out, seq| out.number(*seq));
             }),
+            FieldValue::Bytes(bytes) => {
+                self.number(bytes.len() as u64);
+                self.0.extend_from_slice(bytes);
+            }
+            FieldValue::Links(links) => self.array(links, Self::item),
+            FieldValue::OverLimits(over) => self.array(over, Self::item),
         }
+    }
+
+    fn item<T: Item<N>, const N: usize>(&mut self, item: &T) {
+        item.visit(&mut |field, value| self.item_field(field, value.as_ref()));
+    }
+
+    /// The same as [`Self::field`], once in the program and not once for each field.
+    fn item_field(&mut self, field: &Field, value: Option<&FieldValue<'_>>) {
+        self.field(field, value);
     }
 
     fn array<T>(&mut self, items: &[T], write: impl Fn(&mut Self, &T)) {

@@ -3,19 +3,26 @@
 
 use std::ops::RangeInclusive;
 
-use chrono::{DateTime, Datelike as _, Utc};
+use chrono::{DateTime, Datelike as _, TimeDelta, Utc};
 use serde_json::Value;
 
 use super::DecodeError;
-use crate::event::Event;
-use crate::event::fields::{BREACH_ID, Field, FieldError, FieldValue, INTERFACE, LIMIT_NAME, SEQ};
+use crate::event::fields::{
+    BREACH_ID, DURATION_MS, Field, FieldError, FieldValue, INTERFACE, Item, LIMIT_NAME, LINKS, SEQ,
+};
+use crate::event::{Body, Event, LinkRates, RateWindow};
+use crate::histogram;
 
 /// Highest `seq`: an agent that makes a million events per second gets there in nine years. Sums over numbers stay far from 2^63.
 pub const SEQ_MAX: u64 = 1 << 48;
 pub const YEARS: RangeInclusive<i32> = 1..=9999;
 /// Longest text that is part of a key, in bytes: an entry of a PostgreSQL index has room for 2,700 in all.
 const KEY_BYTES_MAX: usize = 1_000;
-const KEYS: [Field; 3] = [BREACH_ID, LIMIT_NAME, INTERFACE];
+const KEYS: [&str; 3] = [BREACH_ID.name, LIMIT_NAME.name, INTERFACE.name];
+/// Most records of one message: an agent splits its message long before, at 256 kB.
+const RECORDS_MAX: usize = 3 * 1_004;
+/// Most limits of one link and direction.
+const LIMITS_MAX: usize = 1_000;
 
 pub(super) fn check(event: &Event, raw: Option<&str>) -> Result<(), DecodeError> {
     let mut checked = Ok(());
@@ -25,6 +32,9 @@ pub(super) fn check(event: &Event, raw: Option<&str>) -> Result<(), DecodeError>
         }
     });
     checked?;
+    if let Body::Rates(window) = &event.body {
+        check_window(event, window)?;
+    }
     raw.map_or(Ok(()), json)
 }
 
@@ -34,7 +44,7 @@ fn check_value(field: &'static Field, value: &FieldValue<'_>) -> Result<(), Fiel
         FieldValue::Ranges(ranges) => ranges.iter().try_for_each(|(_, last)| number(field, *last)),
         FieldValue::Time(at) => time(field, *at),
         FieldValue::Text(value) => {
-            if KEYS.contains(field) && value.len() > KEY_BYTES_MAX {
+            if KEYS.contains(&field.name) && value.len() > KEY_BYTES_MAX {
                 let bytes = value.len();
                 return Err(FieldError::new(
                     field.name,
@@ -43,7 +53,42 @@ fn check_value(field: &'static Field, value: &FieldValue<'_>) -> Result<(), Fiel
             }
             text(field, value)
         }
+        FieldValue::Bytes(bytes) => histogram::check(bytes).map_err(|error| FieldError::new(field.name, error)),
+        FieldValue::Links(links) => items(field, links, RECORDS_MAX),
+        FieldValue::OverLimits(over) => items(field, over, LIMITS_MAX),
         FieldValue::Number(_) | FieldValue::Epoch(_) | FieldValue::Bool(_) => Ok(()),
+    }
+}
+
+fn items<T: Item<N>, const N: usize>(list: &Field, items: &[T], most: usize) -> Result<(), FieldError> {
+    if items.len() > most {
+        return Err(FieldError::new(list.name, format!("has {} items; at most {most} are allowed", items.len())));
+    }
+    let mut checked = Ok(());
+    for item in items {
+        item.visit(&mut |field, value| {
+            if let (Ok(()), Some(value)) = (&checked, value) {
+                checked = check_value(field, &value);
+            }
+        });
+    }
+    checked
+}
+
+/// Checks that the window's place in time is one, and each of its rows too.
+fn check_window(event: &Event, window: &RateWindow) -> Result<(), FieldError> {
+    let RateWindow { started_at, duration_ms, .. } = window;
+    let ms = i64::try_from(*duration_ms).ok().and_then(TimeDelta::try_milliseconds);
+    if ms.and_then(|ms| started_at.checked_add_signed(ms)) != Some(event.stamp.observed_at) {
+        let problem = format!("{duration_ms} ms after {started_at} is not {}", event.stamp.observed_at);
+        return Err(FieldError::new(DURATION_MS.name, problem));
+    }
+    let mut records: Vec<_> =
+        window.links.iter().map(|LinkRates { interface, direction, .. }| (interface, direction)).collect();
+    records.sort_unstable();
+    match records.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(FieldError::new(LINKS.name, format!("has {} {} twice", pair[0].0.escape_debug(), pair[0].1))),
+        None => Ok(()),
     }
 }
 

@@ -10,7 +10,9 @@ use super::time::normalized;
 use crate::event::Event;
 #[cfg(feature = "consumer")]
 use crate::event::fields::{FIELDS, FieldError, FieldType, FieldValues};
-use crate::event::fields::{Field, FieldPresence, FieldValue};
+use crate::event::fields::{Field, FieldPresence, FieldValue, Item};
+#[cfg(feature = "consumer")]
+use crate::event::{LinkRates, OverLimit};
 
 /// First byte of every message of ours: the tag of field 1. No other format begins with it.
 #[cfg(feature = "consumer")]
@@ -57,13 +59,29 @@ fn put(field: &Field, value: &FieldValue<'_>, bytes: &mut Vec<u8>) {
                 encoding::message::encode(tag, &Range { first, last }, bytes);
             }
         }
+        FieldValue::Bytes(value) => put_bytes(tag, value, bytes),
+        FieldValue::Links(links) => put_items(tag, links, bytes),
+        FieldValue::OverLimits(over) => put_items(tag, over, bytes),
+    }
+}
+
+fn put_items<T: Item<N>, const N: usize>(tag: u32, items: &[T], bytes: &mut Vec<u8>) {
+    let mut message = Vec::new();
+    for item in items {
+        message.clear();
+        item.visit(&mut |field, value| value.iter().for_each(|value| put(field, value, &mut message)));
+        put_bytes(tag, &message, bytes);
     }
 }
 
 fn put_text(tag: u32, text: &str, bytes: &mut Vec<u8>) {
+    put_bytes(tag, text.as_bytes(), bytes);
+}
+
+fn put_bytes(tag: u32, value: &[u8], bytes: &mut Vec<u8>) {
     encoding::encode_key(tag, WireType::LengthDelimited, bytes);
-    encoding::encode_varint(text.len() as u64, bytes);
-    bytes.extend_from_slice(text.as_bytes());
+    encoding::encode_varint(value.len() as u64, bytes);
+    bytes.extend_from_slice(value);
 }
 
 impl From<DateTime<Utc>> for Timestamp {
@@ -73,11 +91,19 @@ impl From<DateTime<Utc>> for Timestamp {
 }
 
 #[cfg(feature = "consumer")]
-pub(super) fn decode(mut bytes: &[u8]) -> Result<FieldValues<'static>, DecodeError> {
+pub(super) fn decode(bytes: &[u8]) -> Result<FieldValues<'static>, DecodeError> {
+    values(&FIELDS, bytes)
+}
+
+#[cfg(feature = "consumer")]
+fn values<const N: usize>(
+    fields: &'static [Field; N],
+    mut bytes: &[u8],
+) -> Result<FieldValues<'static, N>, DecodeError> {
     let mut values = FieldValues::default();
     while !bytes.is_empty() {
         let (tag, wire_type) = encoding::decode_key(&mut bytes)?;
-        match FIELDS.get(tag as usize - 1) {
+        match fields.get(tag as usize - 1) {
             Some(field) => merge(field, wire_type, &mut bytes, values.get_mut(field))?,
             None => encoding::skip_field(wire_type, tag, &mut bytes, encoding::DecodeContext::default())?,
         }
@@ -125,9 +151,35 @@ fn merge(
                 _ => FieldValue::Ranges(vec![(first, last)].into()),
             }
         }
+        FieldType::Bytes => FieldValue::Bytes(read::<Vec<u8>>(encoding::bytes::merge, wire_type, bytes)?.into()),
+        FieldType::Links => {
+            let link: LinkRates = item(&read::<Vec<u8>>(encoding::bytes::merge, wire_type, bytes)?)?;
+            match value {
+                Some(FieldValue::Links(links)) => {
+                    links.to_mut().push(link);
+                    return Ok(());
+                }
+                _ => FieldValue::Links(vec![link].into()),
+            }
+        }
+        FieldType::OverLimits => {
+            let limit: OverLimit = item(&read::<Vec<u8>>(encoding::bytes::merge, wire_type, bytes)?)?;
+            match value {
+                Some(FieldValue::OverLimits(over)) => {
+                    over.to_mut().push(limit);
+                    return Ok(());
+                }
+                _ => FieldValue::OverLimits(vec![limit].into()),
+            }
+        }
     };
     *value = Some(new);
     Ok(())
+}
+
+#[cfg(feature = "consumer")]
+fn item<T: Item<N>, const N: usize>(bytes: &[u8]) -> Result<T, DecodeError> {
+    Ok(T::read(values(T::FIELDS, bytes)?)?)
 }
 
 #[cfg(feature = "consumer")]

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use serde_json::json;
 
-use crate::event::fields::{FIELDS, Field, FieldPresence, FieldType};
+use crate::event::fields::{FIELDS, Field, FieldPresence, FieldType, ItemType};
 
 const DOC: &str = "Event that a Highwater agent observed. Names and meanings are the same in all formats.";
 const RATES: &str = "Rates are in bits per second.";
@@ -15,31 +15,35 @@ pub(super) static AVRO: LazyLock<String> = LazyLock::new(avro_schema);
 pub(super) static PROTOBUF: LazyLock<String> = LazyLock::new(protobuf_file);
 
 fn json_schema() -> String {
-    let required = FIELDS.iter().filter(|field| field.presence == FieldPresence::Required);
-    let required: Vec<String> = required.map(|field| format!("\"{}\"", field.name)).collect();
-    let properties = FIELDS
-        .iter()
-        .map(|field| format!(r#"    "{}": {{{}, "description": {}}}"#, field.name, json_type(field), json!(field.doc)));
     format!(
         r#"{{
   "$schema": "https://json-schema.org/draft/2020-12/schema",
   "$id": "urn:highwater:event",
   "title": "Event",
   "description": "{DOC} A field that a kind of event does not have is left out. {RATES}",
-  "type": "object",
-  "required": [{}],
-  "additionalProperties": true,
-  "properties": {{
-{}
-  }}
+  {}
 }}
 "#,
-        required.join(", "),
-        properties.collect::<Vec<_>>().join(",\n")
+        json_object(&FIELDS, "  ")
     )
 }
 
-fn json_type(field: &Field) -> String {
+fn json_object(fields: &[Field], indent: &str) -> String {
+    let required = fields.iter().filter(|field| field.presence == FieldPresence::Required);
+    let required: Vec<String> = required.map(|field| format!("\"{}\"", field.name)).collect();
+    let properties = fields.iter().map(|field| {
+        let of = json_type(field, &format!("{indent}  "));
+        format!("{indent}  \"{}\": {{{of}, \"description\": {}}}", field.name, json!(field.doc))
+    });
+    let properties = properties.collect::<Vec<_>>().join(",\n");
+    let required = required.join(", ");
+    format!(
+        "\"type\": \"object\",\n{indent}\"required\": [{required}],\n{indent}\"additionalProperties\": true,\n\
+         {indent}\"properties\": {{\n{properties}\n{indent}}}"
+    )
+}
+
+fn json_type(field: &Field, indent: &str) -> String {
     // A required field counts from 1, or has a character at least.
     let least = u8::from(field.presence == FieldPresence::Required);
     match field.of {
@@ -56,25 +60,24 @@ fn json_type(field: &Field) -> String {
                 r#"{"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 2, "maxItems": 2}"#;
             format!(r#""type": "array", "items": {range}"#)
         }
+        FieldType::Bytes => r#""type": "string", "contentEncoding": "base64""#.to_owned(),
+        FieldType::Links | FieldType::OverLimits => {
+            let ItemType { doc, fields, .. } = items(field.of);
+            let inner = format!("{indent}  ");
+            let object = json_object(fields, &inner);
+            format!(
+                "\"type\": \"array\", \"items\": {{\n{inner}\"description\": {},\n{inner}{object}\n{indent}}}",
+                json!(doc)
+            )
+        }
     }
 }
 
+fn items(of: FieldType) -> ItemType {
+    of.items().expect("a list of items has their type")
+}
+
 fn avro_schema() -> String {
-    let fields: Vec<String> = FIELDS
-        .iter()
-        .map(|field| {
-            let of = avro_type(field.of);
-            let typed = match (field.presence, field.of) {
-                (FieldPresence::Required, _) => format!(r#""type": {of}"#),
-                (FieldPresence::Defaulted, FieldType::Text) => format!(r#""type": {of}, "default": """#),
-                (FieldPresence::Defaulted, _) => format!(r#""type": {of}, "default": 0"#),
-                (FieldPresence::Nullable | FieldPresence::Optional, _) => {
-                    format!(r#""type": ["null", {of}], "default": null"#)
-                }
-            };
-            format!(r#"    {{"name": "{}", {typed}, "doc": {}}}"#, field.name, json!(field.doc))
-        })
-        .collect();
     format!(
         r#"{{
   "type": "record",
@@ -86,42 +89,46 @@ fn avro_schema() -> String {
   ]
 }}
 "#,
-        fields.join(",\n")
+        avro_fields(&FIELDS, "    ")
     )
 }
 
-fn avro_type(of: FieldType) -> &'static str {
+fn avro_fields(fields: &[Field], indent: &str) -> String {
+    let field = |field: &Field| {
+        let of = avro_type(field.of, indent);
+        let typed = match (field.presence, field.of) {
+            (FieldPresence::Required, _) => format!(r#""type": {of}"#),
+            (FieldPresence::Defaulted, FieldType::Text) => format!(r#""type": {of}, "default": """#),
+            (FieldPresence::Defaulted, FieldType::OverLimits) => format!(r#""type": {of}, "default": []"#),
+            (FieldPresence::Defaulted, _) => format!(r#""type": {of}, "default": 0"#),
+            (FieldPresence::Nullable | FieldPresence::Optional, _) => {
+                format!(r#""type": ["null", {of}], "default": null"#)
+            }
+        };
+        format!(r#"{indent}{{"name": "{}", {typed}, "doc": {}}}"#, field.name, json!(field.doc))
+    };
+    fields.iter().map(field).collect::<Vec<_>>().join(",\n")
+}
+
+fn avro_type(of: FieldType, indent: &str) -> String {
     match of {
-        FieldType::Version => r#""int""#,
-        FieldType::UInt32 | FieldType::UInt64 => r#""long""#,
-        FieldType::Text | FieldType::Epoch | FieldType::Word(_) => r#""string""#,
-        FieldType::Time => r#"{"type": "long", "logicalType": "timestamp-micros"}"#,
-        FieldType::Bool => r#""boolean""#,
-        FieldType::Ranges => r#"{"type": "array", "items": {"type": "array", "items": "long"}}"#,
+        FieldType::Version => r#""int""#.to_owned(),
+        FieldType::UInt32 | FieldType::UInt64 => r#""long""#.to_owned(),
+        FieldType::Text | FieldType::Epoch | FieldType::Word(_) => r#""string""#.to_owned(),
+        FieldType::Time => r#"{"type": "long", "logicalType": "timestamp-micros"}"#.to_owned(),
+        FieldType::Bool => r#""boolean""#.to_owned(),
+        FieldType::Ranges => r#"{"type": "array", "items": {"type": "array", "items": "long"}}"#.to_owned(),
+        FieldType::Bytes => r#""bytes""#.to_owned(),
+        FieldType::Links | FieldType::OverLimits => {
+            let ItemType { name, doc, fields } = items(of);
+            let fields = avro_fields(fields, &format!("{indent}  "));
+            let record = format!(r#"{{"type": "record", "name": "{name}", "doc": {}, "fields": ["#, json!(doc));
+            format!(r#"{{"type": "array", "items": {record}{}{fields}{}{indent}]}}}}"#, '\n', '\n')
+        }
     }
 }
 
 fn protobuf_file() -> String {
-    let mut fields = String::new();
-    for field in &FIELDS {
-        fields.push_str(&comment(field.doc, "  "));
-        let (name, tag) = (field.name, field.index + 1);
-        let of = match field.of {
-            FieldType::Version | FieldType::UInt32 => "uint32",
-            FieldType::UInt64 => "uint64",
-            FieldType::Text | FieldType::Epoch | FieldType::Word(_) => "string",
-            FieldType::Time => "google.protobuf.Timestamp",
-            FieldType::Bool => "bool",
-            FieldType::Ranges => "Range",
-        };
-        // A message always knows whether it is set.
-        let label = match (field.of, field.presence) {
-            (FieldType::Ranges, _) => "repeated ",
-            (FieldType::Time, _) | (_, FieldPresence::Required | FieldPresence::Defaulted) => "",
-            (_, FieldPresence::Nullable | FieldPresence::Optional) => "optional ",
-        };
-        writeln!(fields, "  {label}{of} {name} = {tag};").expect("writing to memory does not fail");
-    }
     format!(
         r#"{}syntax = "proto3";
 
@@ -131,16 +138,55 @@ import "google/protobuf/timestamp.proto";
 
 // It is the first message of this file: that is how a message in Confluent's wire format names it.
 message Event {{
-{fields}
+{}
   // Numbers of events, both ends included.
   message Range {{
     uint64 first = 1;
     uint64 last = 2;
   }}
-}}
+{}}}
 "#,
-        comment(&format!("{DOC} A field that a kind of event does not have is not set. {RATES}"), "")
+        comment(&format!("{DOC} A field that a kind of event does not have is not set. {RATES}"), ""),
+        protobuf_fields(&FIELDS, "  "),
+        protobuf_items(&FIELDS)
     )
+}
+
+fn protobuf_fields(fields: &[Field], indent: &str) -> String {
+    let mut text = String::new();
+    for field in fields {
+        text.push_str(&comment(field.doc, indent));
+        let (name, tag) = (field.name, field.index + 1);
+        let of = match field.of {
+            FieldType::Version | FieldType::UInt32 => "uint32",
+            FieldType::UInt64 => "uint64",
+            FieldType::Text | FieldType::Epoch | FieldType::Word(_) => "string",
+            FieldType::Time => "google.protobuf.Timestamp",
+            FieldType::Bool => "bool",
+            FieldType::Ranges => "Range",
+            FieldType::Bytes => "bytes",
+            FieldType::Links | FieldType::OverLimits => items(field.of).name,
+        };
+        // A message always knows whether it is set.
+        let label = match (field.of, field.presence) {
+            (FieldType::Ranges | FieldType::Links | FieldType::OverLimits, _) => "repeated ",
+            (FieldType::Time, _) | (_, FieldPresence::Required | FieldPresence::Defaulted) => "",
+            (_, FieldPresence::Nullable | FieldPresence::Optional) => "optional ",
+        };
+        writeln!(text, "{indent}{label}{of} {name} = {tag};").expect("writing to memory does not fail");
+    }
+    text
+}
+
+/// Returns the messages for the items of lists, and for those of lists in them.
+fn protobuf_items(fields: &[Field]) -> String {
+    let mut text = String::new();
+    for ItemType { name, doc, fields } in fields.iter().filter_map(|field| field.of.items()) {
+        let (doc, of_fields) = (comment(doc, "  "), protobuf_fields(fields, "    "));
+        write!(text, "\n{doc}  message {name} {{\n{of_fields}  }}\n").expect("writing to memory does not fail");
+        text.push_str(&protobuf_items(fields));
+    }
+    text
 }
 
 fn comment(text: &str, indent: &str) -> String {

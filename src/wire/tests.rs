@@ -3,14 +3,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
 
 use super::*;
 use crate::event::fields::REASON;
 use crate::event::{
-    Body, Breach, Direction, Epoch, EventId, Lifecycle, Link, Loss, REASONS, Reason, Sample, Severity, Stamp,
+    Body, Breach, Direction, Epoch, EventId, Lifecycle, Link, LinkRates, Loss, OverLimit, REASONS, RateWindow, Reason,
+    Sample, Severity, Stamp,
 };
+use crate::histogram::RateHistogram;
 use crate::tests::damaged;
 
 pub(super) fn events() -> impl Strategy<Value = Event> {
@@ -77,13 +79,64 @@ pub(super) fn events() -> impl Strategy<Value = Event> {
         Just(Body::AgentStarted(lifecycle(None))),
         Just(Body::AgentStopped(lifecycle(Some(Reason::Other("solar_flare".into()))))),
         sample.prop_map(Body::Sample),
+        Just(Body::Heartbeat(lifecycle(None))),
+        (proptest::collection::vec(link_rates(), 0..4), 0..4_000_000_u64).prop_map(|(mut links, duration_ms)| {
+            links
+                .iter_mut()
+                .enumerate()
+                .for_each(|(at, link)| link.interface = format!("{}{at}", link.interface).into());
+            let started_at = DateTime::default();
+            Body::Rates(RateWindow { started_at, duration_ms, version: "1".into(), links })
+        }),
         Just(Body::Unknown("quota_reached".into())),
     ];
     (any::<u64>(), 1..=bounds::SEQ_MAX, "[^\\x00]{1,40}", time(), any::<Option<bool>>(), body).prop_map(
-        |(epoch, seq, agent, observed_at, clock_synced, body)| Event {
-            id: EventId { epoch: Epoch(epoch), seq },
-            stamp: Stamp { agent: agent.into(), observed_at, boot_id: "b".into(), monotonic_ms: 7, clock_synced },
-            body,
+        |(epoch, seq, agent, observed_at, clock_synced, mut body)| {
+            if let Body::Rates(window) = &mut body {
+                window.started_at = observed_at - TimeDelta::milliseconds(window.duration_ms.cast_signed());
+            }
+            Event {
+                id: EventId { epoch: Epoch(epoch), seq },
+                stamp: Stamp { agent: agent.into(), observed_at, boot_id: "b".into(), monotonic_ms: 7, clock_synced },
+                body,
+            }
+        },
+    )
+}
+
+fn link_rates() -> impl Strategy<Value = LinkRates> {
+    let number = || 0..=i64::MAX as u64;
+    let over = ("[^\\x00]{1,9}", number(), any::<u32>()).prop_map(|(limit_name, limit_bps, over_s)| OverLimit {
+        limit_name: limit_name.into(),
+        limit_bps,
+        over_s,
+    });
+    let rates = proptest::collection::vec(0..1_u64 << 40, 0..9);
+    let direction = prop::sample::select(vec![Direction::Rx, Direction::Tx, Direction::Total]);
+    let numbers = (number(), proptest::option::of(number()), any::<u32>());
+    ("[a-z]{1,9}", direction, numbers, rates, proptest::collection::vec(over, 0..3)).prop_map(
+        |(interface, direction, (bytes, packets, unmeasured_s), rates, over)| {
+            let mut histogram = RateHistogram::<u32>::default();
+            rates.iter().for_each(|rate| histogram.record(*rate, 1));
+            LinkRates {
+                interface: interface.into(),
+                direction,
+                bytes,
+                packets,
+                errors: packets.map(|packets| packets / 2),
+                drops: None,
+                measured_s: rates.len() as u32,
+                unmeasured_s,
+                min_bps: rates.iter().min().copied(),
+                mean_bps: rates.first().copied(),
+                max_bps: rates.iter().max().copied(),
+                p50_bps: histogram.quantile_bps(0.5),
+                p95_bps: histogram.quantile_bps(0.95),
+                p99_bps: histogram.quantile_bps(0.99),
+                speed_bps: packets,
+                over,
+                histogram: (!rates.is_empty()).then(|| histogram.encode()),
+            }
         },
     )
 }
@@ -212,12 +265,14 @@ fn a_nest_without_end_is_refused() {
 
 const RAISED: &str = include_str!("golden/breach_raised.json");
 const SAMPLE: &str = include_str!("golden/sample.json");
+const RATES: &str = include_str!("golden/rates.json");
 
 #[test]
 fn the_golden_events_are_read_and_written_as_they_stand_in_every_format() {
-    let golden: [(_, [&[u8]; 2]); 2] = [
+    let golden: [(_, [&[u8]; 2]); 3] = [
         (RAISED, [include_bytes!("golden/breach_raised.avro"), include_bytes!("golden/breach_raised.pb")]),
         (SAMPLE, [include_bytes!("golden/sample.avro"), include_bytes!("golden/sample.pb")]),
+        (RATES, [include_bytes!("golden/rates.avro"), include_bytes!("golden/rates.pb")]),
     ];
     for (json, [avro, protobuf]) in golden {
         let json = json.trim().as_bytes();
@@ -230,6 +285,63 @@ fn the_golden_events_are_read_and_written_as_they_stand_in_every_format() {
     assert_eq!(decode(RAISED.as_bytes()).unwrap().body.breach().unwrap().rate_bps, 83_886_080);
     let Body::Sample(sample) = decode(SAMPLE.as_bytes()).unwrap().body else { panic!("no sample") };
     assert_eq!((sample.rx_bytes, sample.tx_bps), (Some(137_000_000), Some(26_666)));
+    let Body::Rates(window) = decode(RATES.as_bytes()).unwrap().body else { panic!("no rates") };
+    let histogram = RateHistogram::decode(window.links[0].histogram.as_deref().unwrap()).unwrap();
+    assert_eq!((histogram.seconds(), histogram.quantile_bps(0.5)), (300, window.links[0].p50_bps));
+    assert_eq!((window.links[1].measured_s, &window.links[1].histogram), (0, &None));
+}
+
+#[test]
+fn rates_that_no_table_takes_are_refused_by_their_field() {
+    let golden = decode(RATES.as_bytes()).unwrap();
+    let Body::Rates(rates) = &golden.body else { panic!("no rates") };
+    let with = |change: &dyn Fn(&mut RateWindow)| {
+        let mut window = rates.clone();
+        change(&mut window);
+        Event { body: Body::Rates(window), ..golden.clone() }
+    };
+    let many =
+        |count: usize| (0..count).map(|at| LinkRates { interface: format!("e{at}").into(), ..rates.links[1].clone() });
+    let limit = rates.links[0].over[0].clone();
+    for (event, says) in [
+        (
+            with(&|window| window.duration_ms += 1),
+            "field `duration_ms`: 300001 ms after 2026-11-21 02:00:00 UTC is not",
+        ),
+        (with(&|window| window.duration_ms = 1 << 62), "field `duration_ms`: 4611686018427387904 ms after"),
+        (with(&|window| window.links.push(rates.links[0].clone())), "field `links`: has eth0 rx twice"),
+        (with(&|window| window.links = many(3_013).collect()), "field `links`: has 3013 items; at most 3012"),
+        (with(&|window| window.links[0].interface = "a\0".into()), "field `interface`: holds a NUL"),
+        (with(&|window| window.links[0].interface = "x".repeat(1_001).into()), "field `interface`: has 1001 bytes"),
+        (
+            with(&|window| window.links[0].over = vec![limit.clone(); 1_001]),
+            "field `over`: has 1001 items; at most 1000",
+        ),
+        (with(&|window| window.links[0].over[0].limit_name = "a\0".into()), "field `limit_name`: holds a NUL"),
+        (with(&|window| window.links[0].histogram = Some(vec![1; 9])), "field `histogram`: is no HdrHistogram V2"),
+        (with(&|window| window.links[0].histogram = Some(vec![1; 65_537])), "field `histogram`: has 65537 bytes"),
+    ] {
+        for way in WAYS {
+            let error = decode(&written(&event, way)).unwrap_err().to_string();
+            assert!(error.contains(says), "{way:?}: {error}");
+        }
+    }
+    for (from, to, says) in [
+        (r#""bytes":"#, r#""bytes":-"#, "invalid value"),
+        (r#""direction":"rx""#, r#""direction":"up""#, "field `direction`: `up` is none of rx, tx, total"),
+        (r#""interface":"eth0","#, "", "field `interface`: is missing"),
+        (r#""interface":"eth0","#, r#""interface":"eth0","interface":"eth1","#, "duplicate field `interface`"),
+        (r#""histogram":""#, r#""histogram":"!"#, "Invalid symbol"),
+    ] {
+        let error = decode(RATES.replace(from, to).as_bytes()).unwrap_err().to_string();
+        assert!(error.contains(says), "{to}: {error}");
+    }
+    let newer = RATES.replace(r#""interface":"eth0","#, r#""mood":{"good":[1]},"interface":"eth0","#);
+    assert_eq!(decode(newer.as_bytes()).unwrap(), golden);
+    let none = with(&|window| window.links.clear());
+    for way in WAYS {
+        assert_eq!(decode(&written(&none, way)).unwrap(), none, "{way:?}");
+    }
 }
 
 #[test]
@@ -536,7 +648,7 @@ fn every_message_is_a_cloud_event() {
 fn the_schemas_agree() {
     let avro: serde_json::Value = serde_json::from_str(Format::Avro.schema()).unwrap();
     let avro: Vec<_> = avro["fields"].as_array().unwrap().iter().map(|field| field["name"].as_str().unwrap()).collect();
-    let protobuf: Vec<_> = protobuf::tests::fields().into_iter().map(|field| field.name).collect();
+    let protobuf: Vec<_> = protobuf::tests::fields("Event").into_iter().map(|field| field.name).collect();
     assert_eq!(avro, protobuf);
     // The JSON Schema's order is lost by parsing; the golden event fixes the order of what is written.
     let json: serde_json::Value = serde_json::from_str(Format::Json.schema()).unwrap();

@@ -2,23 +2,29 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::time::{normalized, parse};
-use crate::event::fields::{FIELDS, Field, FieldType, FieldValue, FieldValues};
+use crate::event::fields::{FIELDS, Field, FieldType, FieldValue, FieldValues, Item};
+
+/// Highest number of items that a list is believed to have before they are there.
+const ITEMS_ASSUMED_MAX: usize = 64;
 
 impl<'de: 'a, 'a> Deserialize<'de> for FieldValues<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(EventVisitor)
+        deserializer.deserialize_map(ValuesVisitor(&FIELDS))
     }
 }
 
-struct EventVisitor;
+struct ValuesVisitor<const N: usize>(&'static [Field; N]);
 
-impl<'de> Visitor<'de> for EventVisitor {
-    type Value = FieldValues<'de>;
+impl<'de, const N: usize> Visitor<'de> for ValuesVisitor<N> {
+    type Value = FieldValues<'de, N>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an event")
@@ -26,8 +32,8 @@ impl<'de> Visitor<'de> for EventVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut values = FieldValues::default();
-        let (mut seen, mut next) = ([false; FIELDS.len()], 0);
-        while let Some(field) = map.next_key_seed(NameFrom { next })? {
+        let (mut seen, mut next) = ([false; N], 0);
+        while let Some(field) = map.next_key_seed(NameFrom { fields: self.0, next })? {
             let Some(field) = field else {
                 map.next_value::<IgnoredAny>()?;
                 continue;
@@ -44,6 +50,7 @@ impl<'de> Visitor<'de> for EventVisitor {
 
 /// A name, which is looked for from `next` on: writers follow the order of the list.
 struct NameFrom {
+    fields: &'static [Field],
     next: usize,
 }
 
@@ -63,7 +70,7 @@ impl Visitor<'_> for NameFrom {
     }
 
     fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-        let (before, after) = FIELDS.split_at(self.next);
+        let (before, after) = self.fields.split_at(self.next);
         Ok(after.iter().chain(before).find(|field| field.name == name))
     }
 }
@@ -92,6 +99,55 @@ impl<'de> DeserializeSeed<'de> for ValueOf {
             },
             FieldType::Bool => Option::deserialize(from)?.map(FieldValue::Bool),
             FieldType::Ranges => Option::<Vec<_>>::deserialize(from)?.map(|ranges| FieldValue::Ranges(ranges.into())),
+            FieldType::Bytes => match Option::<BorrowedText<'_>>::deserialize(from)? {
+                Some(text) => {
+                    let bytes = BASE64_STANDARD.decode(&*text.0).map_err(D::Error::custom)?;
+                    Some(FieldValue::Bytes(bytes.into()))
+                }
+                None => None,
+            },
+            FieldType::Links => {
+                Option::<ItemList<_, _>>::deserialize(from)?.map(|links| FieldValue::Links(links.0.into()))
+            }
+            FieldType::OverLimits => {
+                Option::<ItemList<_, _>>::deserialize(from)?.map(|over| FieldValue::OverLimits(over.0.into()))
+            }
         })
+    }
+}
+
+struct ItemList<T, const N: usize>(Vec<T>);
+
+impl<'de, T: Item<N>, const N: usize> Deserialize<'de> for ItemList<T, N> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_seq(ItemsVisitor(PhantomData)).map(Self)
+    }
+}
+
+struct ItemsVisitor<T, const N: usize>(PhantomData<T>);
+
+impl<'de, T: Item<N>, const N: usize> Visitor<'de> for ItemsVisitor<T, N> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut items = Vec::with_capacity(seq.size_hint().unwrap_or_default().min(ITEMS_ASSUMED_MAX));
+        while let Some(values) = seq.next_element_seed(ItemOf(T::FIELDS))? {
+            items.push(T::read(values).map_err(A::Error::custom)?);
+        }
+        Ok(items)
+    }
+}
+
+struct ItemOf<const N: usize>(&'static [Field; N]);
+
+impl<'de, const N: usize> DeserializeSeed<'de> for ItemOf<N> {
+    type Value = FieldValues<'de, N>;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
+        from.deserialize_map(ValuesVisitor(self.0))
     }
 }

@@ -175,9 +175,11 @@ impl Consumer {
         ))
     }
 
+    /// The default topics of rates are those of all tests: no test reads them unless it says so.
     pub(crate) fn with(config: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        fs::write(directory.path().join("consumer.toml"), config).expect("it can be written");
+        let topics = if config.contains("[topics]") { "" } else { "[topics]\nrates = ''\nhistograms = ''\n" };
+        fs::write(directory.path().join("consumer.toml"), format!("{config}{topics}")).expect("it can be written");
         Self { directory: Arc::new(directory), runs: 0 }
     }
 
@@ -188,8 +190,18 @@ impl Consumer {
     }
 
     pub(crate) fn append(&self, tables: &str) {
+        if let Some(lines) = tables.strip_prefix("[topics]\n") {
+            return lines.lines().for_each(|line| self.set_topic(line));
+        }
         let text = fs::read_to_string(self.config()).expect("there is a configuration");
         fs::write(self.config(), text + tables).expect("it can be written");
+    }
+
+    fn set_topic(&self, line: &str) {
+        let text = fs::read_to_string(self.config()).expect("there is a configuration");
+        let (key, _) = line.split_once('=').expect("a key and a value");
+        fs::write(self.config(), text.replace(&format!("{key}= ''\n"), "")).expect("it can be written");
+        self.set("[topics]", line);
     }
 
     pub(crate) fn config(&self) -> PathBuf {

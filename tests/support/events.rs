@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use highwater::event::{
-    Body, Breach, Direction, Epoch, Event, EventId, Lifecycle, Loss, Reason, Sample, Severity, Stamp,
+    Body, Breach, Direction, Epoch, Event, EventId, Lifecycle, LinkRates, Loss, OverLimit, RateWindow, Reason, Sample,
+    Severity, Stamp,
 };
+use highwater::histogram::RateHistogram;
 use highwater::wire;
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
@@ -147,4 +149,40 @@ pub(crate) struct Transaction<'a> {
 
 pub(crate) fn tombstone(brokers: &str, topic: &str) {
     produce_raw(brokers, topic, [("key".to_owned(), None::<Vec<u8>>)], None);
+}
+
+/// Makes the traffic of a link that was measured for as many seconds as there are rates.
+pub(crate) fn link_rates(interface: &str, direction: Direction, rates: &[u64]) -> LinkRates {
+    let mut histogram = RateHistogram::<u32>::default();
+    rates.iter().for_each(|bps| histogram.record(*bps, 1));
+    let sum: u64 = rates.iter().sum();
+    LinkRates {
+        interface: interface.into(),
+        direction,
+        bytes: sum / 8,
+        packets: Some(rates.len() as u64),
+        errors: Some(0),
+        drops: None,
+        measured_s: rates.len() as u32,
+        unmeasured_s: 0,
+        min_bps: rates.iter().min().copied(),
+        mean_bps: (!rates.is_empty()).then(|| sum / rates.len() as u64),
+        max_bps: rates.iter().max().copied(),
+        p50_bps: histogram.quantile_bps(0.5),
+        p95_bps: histogram.quantile_bps(0.95),
+        p99_bps: histogram.quantile_bps(0.99),
+        speed_bps: Some(1_000_000_000),
+        over: vec![OverLimit { limit_name: "wan-down".into(), limit_bps: 80_000_000, over_s: 0 }],
+        histogram: (!rates.is_empty()).then(|| histogram.encode()),
+    }
+}
+
+/// Makes the `seq`th message of rates of `agent`, in their epoch: windows of five minutes, the first of which began at noon.
+pub(crate) fn rates(agent: &str, seq: u64, links: Vec<LinkRates>) -> Event {
+    let started_at = noon() + TimeDelta::minutes(5) * (seq as i32 - 1);
+    let window = RateWindow { started_at, duration_ms: 300_000, version: "1".into(), links };
+    let mut event = event(agent, seq, Body::Rates(window));
+    event.id.epoch = Epoch(0x4a7e);
+    event.stamp.observed_at = started_at + TimeDelta::minutes(5);
+    event
 }

@@ -135,7 +135,7 @@ const ROWS: &[(&str, &str)] = &[
     ),
     (
         "agent_sequences",
-        "SELECT agent, epoch, first, first + {breaches} / 400, false, now() - interval '30 days', now(), 0
+        "SELECT agent, epoch, first, first + {breaches} / 400, 'events', now() - interval '30 days', now(), 0
          FROM (SELECT DISTINCT agent, epoch FROM breach_state) AS agents,
               (SELECT 1 + n * ({breaches} / 400 + 2) AS first FROM generate_series(0, 3) AS n) AS ranges",
     ),

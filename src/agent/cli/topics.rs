@@ -14,9 +14,10 @@ Creates only the topics that are missing, and never changes existing ones. With
 Otherwise those that the configuration names:
 
   kafka.topic        highwater.events      events
-  topics.rates       highwater.rates       reserved; nothing is sent to it yet
-  topics.histograms  highwater.histograms  reserved likewise; compacted
-  topics.samples     highwater.samples     rows of `replay`; only with --samples
+  topics.rates       highwater.rates       rates, unless rates.enabled = false
+  topics.histograms  highwater.histograms  what consumers merge; compacted
+  topics.samples     highwater.samples     each reading; only with --samples,
+                                           or with samples.enabled
 
   topics.partitions   6    at most this many consumers can share the work; all
                            events of an agent are in one partition
@@ -51,7 +52,7 @@ pub(super) struct TopicsCommand {
     /// Show the first and last offset of each partition of all topics
     #[arg(long, conflicts_with = "check")]
     list: bool,
-    /// Include the topic for samples, which `replay` sends
+    /// Include the topic for samples, even if samples.enabled is unset
     #[arg(long, conflicts_with = "list")]
     samples: bool,
 }
@@ -70,7 +71,7 @@ impl TopicsCommand {
 
     fn make(&self, admin: &Admin, settings: &Settings) -> Result<(), Failure> {
         let (brokers, mut found) = admin.topics().map_err(failure)?;
-        let mut wanted = wanted(settings, brokers, self.samples);
+        let mut wanted = wanted(settings, brokers, self.samples || settings.samples);
         if self.common.topic.is_some() {
             let samples = self.samples.then_some(&settings.topics.samples);
             wanted.retain(|wanted| wanted.name == settings.publisher.topic || Some(&wanted.name) == samples);
@@ -124,7 +125,8 @@ fn wanted(settings: &Settings, brokers: usize, samples: bool) -> Vec<Wanted> {
     let brokers = i32::try_from(brokers).unwrap_or(REPLICATION);
     let replication = topics.replication.unwrap_or(REPLICATION.min(brokers));
     let kept = [("cleanup.policy", "delete".to_owned()), ("retention.ms", topics.retention.as_millis().to_string())];
-    let compacted = [("cleanup.policy", "compact".to_owned())];
+    let compacted =
+        [("cleanup.policy", "compact,delete".to_owned()), ("retention.ms", topics.retention.as_millis().to_string())];
     let mut wanted =
         vec![(&settings.publisher.topic, &kept[..]), (&topics.rates, &kept[..]), (&topics.histograms, &compacted[..])];
     if samples {

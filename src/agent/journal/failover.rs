@@ -131,8 +131,8 @@ impl DurableJournal {
         let mut disk = self.open_disk(now)?;
         let Some(outage) = &self.outage else { return Ok(()) };
         // An earlier attempt may have imported this epoch before it was refused.
-        let imported = EventId { seq: 1, ..self.current.next_id() };
-        let refused: Vec<EventId> = outage.refused.iter().copied().chain([imported]).collect();
+        let imported = self.current.next_ids().into_iter().map(|id| EventId { seq: 1, ..id });
+        let refused: Vec<EventId> = outage.refused.iter().copied().chain(imported).collect();
         disk.roll_back_from(&refused, &outage.removed)?;
         disk.remove(&outage.removed)?;
         if outage.refused.is_empty() {
@@ -169,9 +169,8 @@ impl DurableJournal {
     }
 
     fn removed(&mut self, ids: &[EventId]) {
-        let in_memory = self.current.next_id().epoch;
         if let Some(outage) = &mut self.outage {
-            outage.removed.extend(ids.iter().filter(|id| id.epoch != in_memory));
+            outage.removed.extend(ids.iter().filter(|id| !self.current.owns(id.epoch)));
         }
     }
 
@@ -218,6 +217,14 @@ impl Journal for DurableJournal {
         bytes_max: usize,
     ) -> Result<Vec<QueuedEvent>, JournalError> {
         self.on_disk_or_in_memory(|journal| journal.batch(after, events_max, bytes_max))
+    }
+
+    fn keep_open_window(&mut self, window: NewEvent) -> Result<(), JournalError> {
+        self.on_disk_or_in_memory(|journal| journal.keep_open_window(window.clone()))
+    }
+
+    fn open_window(&mut self) -> Result<Option<NewEvent>, JournalError> {
+        self.current.open_window()
     }
 
     fn take_own_events(&mut self) -> Vec<Arc<Event>> {

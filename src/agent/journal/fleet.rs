@@ -104,7 +104,7 @@ impl Journal for FleetJournal {
 
     fn pending(&self) -> Pending {
         let oldest = self.events.since(0).next().map(|(_, event)| event.stamp.observed_at);
-        Pending { events: self.events.len() as u64, bytes: 0, oldest }
+        Pending { events: self.events.len() as u64, rates: 0, bytes: 0, oldest }
     }
 }
 

@@ -9,6 +9,8 @@
 //! - The size is bounded. A full journal evicts the oldest of the least severe events first, and never a `loss`.
 //! - A `loss` grows until it is handed out; from then on its content is fixed.
 //! - An epoch belongs to one agent name on one machine; another name or machine begins a new epoch.
+//! - Rates count in an epoch of their own, so that a reader of events alone sees no holes. They are handed out apart from events,
+//!   and evicted before all of them; their losses are declared by events.
 
 mod failover;
 mod files;
@@ -44,7 +46,47 @@ use crate::units::ByteCount;
 pub struct Position(u64);
 
 impl Position {
+    /// Position before the first event.
     pub const START: Self = Self(0);
+    /// Position before the first rates, which is after all events.
+    pub const RATES: Self = Self(1 << 61);
+
+    fn series(self) -> JournalSeries {
+        if self < Self::RATES { JournalSeries::Events } else { JournalSeries::Rates }
+    }
+}
+
+/// What counts in one epoch, and is handed out in its own order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum JournalSeries {
+    Events,
+    Rates,
+}
+
+impl JournalSeries {
+    const ALL: [Self; 2] = [Self::Events, Self::Rates];
+
+    fn of(body: &Body) -> Self {
+        match body {
+            Body::Rates(_) => Self::Rates,
+            _ => Self::Events,
+        }
+    }
+
+    fn start(self) -> Position {
+        match self {
+            Self::Events => Position::START,
+            Self::Rates => Position::RATES,
+        }
+    }
+
+    /// Position after the last one.
+    fn end(self) -> Position {
+        match self {
+            Self::Events => Position::RATES,
+            Self::Rates => Position(1 << 62),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -57,7 +99,9 @@ pub struct QueuedEvent {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pending {
+    /// Rates too.
     pub events: u64,
+    pub rates: u64,
     pub bytes: u64,
     pub oldest: Option<DateTime<Utc>>,
 }
@@ -123,7 +167,8 @@ pub trait Journal {
         LossCounts::default()
     }
 
-    /// Hands out the events after `after`, in order, as many as fit but at least one. Those handed out are evicted last.
+    /// Hands out what comes after `after` in its series, in order, as many as fit but at least one. Events that were handed out
+    /// are evicted last.
     fn batch(&mut self, after: Position, events_max: usize, bytes_max: usize)
     -> Result<Vec<QueuedEvent>, JournalError>;
 
@@ -131,6 +176,16 @@ pub trait Journal {
 
     fn open_breaches(&mut self) -> Result<Vec<Event>, JournalError> {
         Ok(Vec::new())
+    }
+
+    /// Keeps the open window of rates for the next start, until rates are registered. In memory it is not kept.
+    fn keep_open_window(&mut self, _window: NewEvent) -> Result<(), JournalError> {
+        Ok(())
+    }
+
+    /// Returns the open window of rates that an earlier run kept.
+    fn open_window(&mut self) -> Result<Option<NewEvent>, JournalError> {
+        Ok(None)
     }
 
     /// Drops expired events, and retries a disk that could not be written. To be called every second; most calls do nothing.
@@ -160,7 +215,7 @@ pub trait Journal {
         Mishaps::default()
     }
 
-    /// Returns a number that changes when earlier positions become invalid: readers then start again at [`Position::START`].
+    /// Returns a number that changes when earlier positions become invalid: readers then start again at the first of their series.
     fn generation(&self) -> u64 {
         0
     }
@@ -170,6 +225,7 @@ pub trait Journal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 enum EvictionPriority {
+    Rates,
     WarningUpdate,
     CriticalUpdate,
     Other,
@@ -188,6 +244,7 @@ impl EvictionPriority {
             }
             Body::BreachRaised(_) | Body::BreachCleared(_) => Self::Critical,
             Body::Loss(_) => Self::Loss,
+            Body::Rates(_) => Self::Rates,
             _ => Self::Other,
         }
     }

@@ -20,13 +20,16 @@ pub(super) use self::codec::event_crc;
 use self::codec::{EVENT, signed, unsigned, whole_event};
 use self::corruption::{damage, damaged};
 use self::database::{PAGE_BYTES, WAL_PAGES, check, configure, synchronous};
-use self::rows::{Change, keep_breach, losses, open_breaches, page_count, read, read_at, rewrite, used_pages};
+use self::rows::{
+    Change, keep_breach, keep_window, losses, open_breaches, open_window, page_count, read, read_at, rewrite,
+    used_pages,
+};
 pub(super) use self::salvage::Saved;
 use self::state::{Meta, State, keep_count};
 use super::files::{prepare_database, with_suffix};
 use super::loss::{LossCounts, Ranges, subtract};
 use super::mark::MarkFile;
-use super::{EvictionPriority, Identity, Journal, JournalError, Pending, Position, QueuedEvent};
+use super::{EvictionPriority, Identity, Journal, JournalError, JournalSeries, Pending, Position, QueuedEvent};
 use crate::agent::age::Age;
 use crate::event::{Body, Epoch, Event, EventId, Loss, NewEvent, Reason, Stamp};
 use crate::failpoints;
@@ -101,6 +104,11 @@ impl SqliteJournal {
         EventId { epoch: self.state.epoch, seq: self.state.next_seq }
     }
 
+    /// Returns true if it counts in this epoch.
+    pub(super) fn owns(&self, epoch: Epoch) -> bool {
+        self.state.owns(epoch)
+    }
+
     pub(super) fn next_ids(&self) -> Vec<EventId> {
         self.state.next_ids()
     }
@@ -130,6 +138,8 @@ impl SqliteJournal {
                 change.evict(now)?;
                 Claim::Renamed { interrupted }
             };
+            // What was measured under another name, or elsewhere, is not continued.
+            change.transaction.execute("DELETE FROM open_window", [])?;
             change.state.begin_epoch(identity);
             Ok(claim)
         })
@@ -180,13 +190,15 @@ impl SqliteJournal {
         now: &Stamp,
     ) -> Result<(), JournalError> {
         self.transaction(|change| {
-            let mut after = Position::START;
-            loop {
-                let events = read(&memory.connection, after, IMPORTED_AT_ONCE, usize::MAX)?;
-                let Some(last) = events.last() else { break };
-                after = last.position;
-                events.iter().try_for_each(|stored| change.import(&stored.event))?;
-                change.evict(now)?;
+            for series in JournalSeries::ALL {
+                let mut after = series.start();
+                loop {
+                    let events = read(&memory.connection, after, IMPORTED_AT_ONCE, usize::MAX)?;
+                    let Some(last) = events.last() else { break };
+                    after = last.position;
+                    events.iter().try_for_each(|stored| change.import(&stored.event))?;
+                    change.evict(now)?;
+                }
             }
             keep_breaches_alone(&change.transaction, breaches)?;
             change.seal()
@@ -268,17 +280,21 @@ impl SqliteJournal {
 
     /// Returns the expired events. They are in order of registration, so the first younger one of this boot ends the search.
     fn older_than(&self, age_max: Duration, now: &Stamp) -> Result<Vec<Position>, JournalError> {
-        let sql = format!("SELECT {EVENT} FROM events WHERE rank < ? ORDER BY position");
+        let sql =
+            format!("SELECT {EVENT} FROM events WHERE position > ? AND position < ? AND rank < ? ORDER BY position");
         let mut statement = self.connection.prepare(&sql)?;
-        let mut rows = statement.query([EvictionPriority::Loss as u8])?;
         let mut old = Vec::new();
-        while let Some(row) = rows.next()? {
-            // A row that cannot be read is noticed when it is handed out.
-            let Some((event, _)) = whole_event(row) else { continue };
-            match Age::of(&event.stamp, now) {
-                Age::Known(age) if age > age_max => old.push(unsigned(row.get(0)?)),
-                _ if event.stamp.is_of_boot(now) => break,
-                _ => {}
+        for series in JournalSeries::ALL {
+            let bounds = params![series.start().0 as i64, series.end().0 as i64, EvictionPriority::Loss as u8];
+            let mut rows = statement.query(bounds)?;
+            while let Some(row) = rows.next()? {
+                // A row that cannot be read is noticed when it is handed out.
+                let Some((event, _)) = whole_event(row) else { continue };
+                match Age::of(&event.stamp, now) {
+                    Age::Known(age) if age > age_max => old.push(unsigned(row.get(0)?)),
+                    _ if event.stamp.is_of_boot(now) => break,
+                    _ => {}
+                }
             }
         }
         Ok(old)
@@ -350,7 +366,7 @@ impl Journal for SqliteJournal {
 
     fn reject(&mut self, id: EventId, detail: &str, stamp: Stamp) -> Result<(), JournalError> {
         // An event of another epoch is on the disk that this journal stands in for.
-        let is_elsewhere = self.is_in_memory && id.epoch != self.state.epoch;
+        let is_elsewhere = self.is_in_memory && !self.state.owns(id.epoch);
         self.transaction(|change| {
             match change.find(id)? {
                 Some(position) => drop(change.delete(position)?),
@@ -371,9 +387,10 @@ impl Journal for SqliteJournal {
         let batch = read(&self.connection, after, events_max, bytes_max).map_err(damaged)?;
         let fixes = self
             .state
-            .open_loss
-            .as_ref()
-            .is_some_and(|loss| batch.iter().any(|stored| stored.position == loss.position));
+            .open_losses
+            .iter()
+            .flatten()
+            .any(|loss| batch.iter().any(|stored| stored.position == loss.position));
         if fixes {
             // `Change::seal` itself is of one lifetime only.
             self.transaction(|change| {
@@ -394,6 +411,19 @@ impl Journal for SqliteJournal {
 
     fn open_breaches(&mut self) -> Result<Vec<Event>, JournalError> {
         open_breaches(&self.connection)
+    }
+
+    fn keep_open_window(&mut self, window: NewEvent) -> Result<(), JournalError> {
+        if self.is_in_memory {
+            return Ok(());
+        }
+        let NewEvent { stamp, body } = window;
+        let id = EventId { epoch: self.state.rates_epoch, seq: self.state.next_rates_seq };
+        keep_window(&self.connection, &Event { id, stamp, body }).map_err(damaged)
+    }
+
+    fn open_window(&mut self) -> Result<Option<NewEvent>, JournalError> {
+        Ok(open_window(&self.connection)?.map(|Event { stamp, body, .. }| NewEvent { stamp, body }))
     }
 
     fn take_own_events(&mut self) -> Vec<Arc<Event>> {

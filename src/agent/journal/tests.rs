@@ -10,6 +10,7 @@ use crate::units::ByteCount;
 mod damage_tests;
 mod identity_tests;
 mod outage_tests;
+mod rates_tests;
 
 const MIB: ByteCount = ByteCount::from_bytes(1 << 20);
 

@@ -95,6 +95,8 @@ impl Window {
 pub struct Publisher {
     settings: Settings,
     trigger: Rc<Trigger>,
+    /// Position before the first event of the series that is published.
+    start: Position,
     cursor: Position,
     generation: u64,
     encoder: Encoder,
@@ -102,6 +104,7 @@ pub struct Publisher {
     batch_max: Arc<AtomicUsize>,
     next_flush: Duration,
     flushing: bool,
+    has_sent: bool,
     under_way: Numbered<EventId>,
     /// Events in flight when the journals changed: the cursor meets them again in the new one.
     met_again: FxHashSet<EventId>,
@@ -151,9 +154,11 @@ impl Publisher {
             batch_max: Arc::new(BATCH_MAX.into()),
             settings,
             trigger: Rc::new(trigger),
+            start: Position::START,
             cursor: Position::START,
             generation: 0,
             flushing: false,
+            has_sent: false,
             under_way: Numbered::from(0),
             met_again: FxHashSet::default(),
             bytes_under_way: 0,
@@ -164,6 +169,21 @@ impl Publisher {
             told: 0,
             unstarted: None,
         }
+    }
+
+    /// Makes it a publisher of rates, which an [`EventSystem`] hands out apart from events.
+    pub fn of_rates(self) -> Self {
+        Self { start: Position::RATES, cursor: Position::RATES, ..self }
+    }
+
+    /// Returns true if events were handed to Kafka since the last call: what can wait may go along.
+    pub fn take_sent(&mut self) -> bool {
+        std::mem::take(&mut self.has_sent)
+    }
+
+    /// Sends now what is held back.
+    pub fn flush(&self) {
+        self.trigger.due.set(true);
     }
 
     /// Applies new settings. If the destination changes, events in flight are given up and sent again to the new one.
@@ -219,7 +239,7 @@ impl Publisher {
             self.worker_died();
         }
         if system.journal().generation() != self.generation {
-            (self.generation, self.cursor) = (system.journal().generation(), Position::START);
+            (self.generation, self.cursor) = (system.journal().generation(), self.start);
             self.met_again = self.under_way.since(0).map(|(_, id)| *id).collect();
         }
         if self.trigger.due.take() {
@@ -243,7 +263,7 @@ impl Publisher {
 
     /// Sends now what is held back, and ends a back-off.
     pub fn hurry(&mut self) {
-        self.trigger.due.set(true);
+        self.flush();
         if let Some(running) = &self.running {
             // A worker that has ended is detected at the next turn.
             let _ = running.orders.send(WorkerCommand::TryNow);
@@ -346,6 +366,7 @@ impl Publisher {
             }
             self.bytes_under_way += added;
             self.cursor = after;
+            self.has_sent = true;
         }
         Ok(())
     }
@@ -414,7 +435,7 @@ impl Publisher {
         self.under_way = Numbered::from(0);
         self.met_again.clear();
         self.bytes_under_way = 0;
-        self.cursor = Position::START;
+        self.cursor = self.start;
     }
 }
 

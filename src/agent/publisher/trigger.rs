@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::agent::event_system::{ObserveError, Observer};
-use crate::event::{Event, Severity};
+use crate::event::{Body, Event, Severity};
 
 #[derive(Debug)]
 pub(super) struct Trigger {
@@ -24,10 +24,12 @@ impl Observer for TriggerObserver {
 
     fn added(&mut self, events: &[Arc<Event>]) -> Result<(), ObserveError> {
         let Trigger { urgent, events_max, held_back, due } = &*self.0;
-        held_back.set(held_back.get() + events.len() as u64);
+        // Rates wait for events, and not the other way round.
+        let waiting = events.iter().filter(|event| !matches!(event.body, Body::Rates(_))).count();
+        held_back.set(held_back.get() + waiting as u64);
         let is_urgent =
             |event: &Arc<Event>| event.body.breach().is_some_and(|breach| urgent.borrow().contains(&breach.severity));
-        if held_back.get() >= events_max.get() || events.iter().any(is_urgent) {
+        if waiting > 0 && held_back.get() >= events_max.get() || events.iter().any(is_urgent) {
             due.set(true);
         }
         Ok(())

@@ -1,7 +1,10 @@
+use std::time::Duration;
+
 use log::{error, info, warn};
 
-use super::{Agent, open_source};
+use super::{Agent, SampleStream, open_source};
 use crate::agent::config::Settings;
+use crate::event::Body;
 use crate::exit::{Failure, chain};
 use crate::units::counted;
 
@@ -41,7 +44,10 @@ impl Agent {
         }
         // Open breaches whose limit remains go on, and so do those that are rising or falling.
         self.detector.reconfigure(kept.limits.clone(), kept.interval, &mut self.detections);
-        self.publisher.reconfigure(kept.publisher.clone(), self.clock.monotonic());
+        let monotonic = self.clock.monotonic();
+        self.publisher.reconfigure(kept.publisher.clone(), monotonic);
+        self.rates.reconfigure(&kept, monotonic);
+        self.reconfigure_samples(&kept, monotonic);
         self.settings = kept;
         let now = self.stamp();
         self.add_detected(&now);
@@ -51,5 +57,22 @@ impl Agent {
         }
         info!("the configuration was reloaded: {}", counted(self.settings.limits.len() as u64, "limit"));
         Ok(())
+    }
+
+    fn reconfigure_samples(&mut self, settings: &Settings, now: Duration) {
+        match &mut self.samples {
+            Some(samples) if settings.samples => samples.reconfigure(settings, now),
+            None if settings.samples => match SampleStream::new(settings, &*self.clock) {
+                Ok(samples) => self.samples = Some(samples),
+                Err(error) => error!("samples: {}", chain(&error)),
+            },
+            _ => {
+                if let Some(mut samples) = self.samples.take()
+                    && let Some(loss) = samples.lost()
+                {
+                    self.add(vec![Body::Loss(loss)]);
+                }
+            }
+        }
     }
 }

@@ -31,9 +31,9 @@ impl Agent {
         let journal = self.system.journal();
         let (durability, next_id, pending, lost, disk) =
             (journal.durability(), journal.next_id(), journal.pending(), journal.lost(), journal.mishaps());
-        let Self { settings, vitals, publisher, outcome, source, detector, .. } = self;
+        let Self { settings, vitals, publisher, rates, outcome, source, detector, .. } = self;
         let progress = publisher.progress();
-        let parts = [&disk, &vitals.counters, &progress.mishaps, &vitals.others];
+        let parts = [&disk, &vitals.counters, &progress.mishaps, &rates.publisher.progress().mishaps, &vitals.others];
         let last = parts.iter().filter_map(|part| part.last.as_ref()).max_by_key(|last| last.at_ms);
         let lasting: Vec<&Mishap> = parts.iter().filter_map(|part| part.lasting.as_ref()).collect();
         let moment = |ms: u64| at(ms, &now);

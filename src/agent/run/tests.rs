@@ -22,7 +22,8 @@ const LIMIT: &str = "[[limit]]\nname = 'low'\ninterface = 'a'\ndirection = 'rx'\
 
 /// Returns settings whose broker never answers; `text` begins with top-level keys.
 fn settings(text: &str) -> Settings {
-    let text = format!("source = 'synthetic'\n{text}\n[kafka]\nbrokers = '127.0.0.1:9'\n");
+    let rates = if text.contains("[rates]") { "" } else { "[rates]\nenabled = false\n[heartbeat]\ninterval = '0s'\n" };
+    let text = format!("source = 'synthetic'\n{text}\n[kafka]\nbrokers = '127.0.0.1:9'\n{rates}");
     Settings::new(&Layers::from_text("agent.toml", &text), &Surroundings::default()).expect("it is right")
 }
 

@@ -80,6 +80,10 @@ pub(super) fn unavailable(why: impl std::fmt::Display) -> Failure {
 
 /// Makes a client that reads the topic without joining the group.
 pub(super) fn standalone(settings: &Settings) -> Result<StandaloneConsumer, Failure> {
-    let Settings { connection, topic, group, .. } = settings;
+    standalone_of(settings, &settings.topic)
+}
+
+pub(super) fn standalone_of(settings: &Settings, topic: &str) -> Result<StandaloneConsumer, Failure> {
+    let Settings { connection, group, .. } = settings;
     StandaloneConsumer::new(connection, topic, group, settings.decoder()).map_err(Failure::config)
 }

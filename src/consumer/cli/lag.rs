@@ -3,10 +3,11 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::common::{Common, standalone, unavailable};
+use super::common::{Common, standalone_of, unavailable};
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::batch::TopicId;
 use crate::consumer::config::Settings;
+use crate::consumer::is_unknown_topic;
 use crate::consumer::report::offsets::{self, StoredOffset};
 use crate::consumer::store::Reader;
 use crate::exit::Failure;
@@ -14,7 +15,7 @@ use crate::output::{self, OutputFormat, Rows};
 use crate::units::{counted, lasting};
 
 pub(super) const HELP: &str = "\
-For each partition: its end (the last stable offset), the offset that the group
+For each partition of each topic that is stored: its end (the last stable offset), the offset that the group
 has committed to Kafka, and the next offset to be stored, from the database. The
 database decides where the consumer resumes; Kafka's committed offset follows it
 and is only a hint. `lag` is the number of offsets between the end and the next
@@ -55,6 +56,8 @@ const COLUMNS: &[&str] = &[
 ];
 const ASK_EVERY: Duration = Duration::from_millis(200);
 
+type LagRows = BTreeMap<(TopicId, i32), LagRow>;
+
 #[derive(Clone, Debug)]
 struct LagRow {
     begin: i64,
@@ -66,13 +69,17 @@ struct LagRow {
 impl Lag {
     pub(super) fn run(self) -> Result<(), Failure> {
         let settings = self.common.begin()?;
-        let topic = &settings.topic;
         let mut reader = settings.store.reader();
-        let (cluster, mut rows) = look(&settings, &mut *reader)?;
-        let of_cluster = TopicId { cluster, name: topic.clone() };
-        let all_stored = !self.wait || self.wait_for(&mut rows, &mut *reader, &of_cluster)?;
-        output::finished(print(&rows, topic, self.format))?;
-        for (partition, row) in rows.iter().filter(|(_, row)| row.is_beyond()) {
+        let mut rows = LagRows::new();
+        for topic in settings.membership().topics {
+            match look(&settings, &topic, &mut *reader)? {
+                Some(of_topic) => rows.extend(of_topic),
+                None => self.common.note(&format!("there is no topic {topic}: no agent sends rates")),
+            }
+        }
+        let all_stored = !self.wait || self.wait_for(&mut rows, &mut *reader)?;
+        output::finished(print(&rows, self.format))?;
+        for ((topic, partition), row) in rows.iter().filter(|(_, row)| row.is_beyond()) {
             let end = row.end;
             self.common.note(&format!(
                 "{topic}[{partition}] ends at {end}, before what is stored: was it recreated? A running consumer checks that"
@@ -89,17 +96,12 @@ impl Lag {
         )))
     }
 
-    fn wait_for(
-        &self,
-        rows: &mut BTreeMap<i32, LagRow>,
-        reader: &mut dyn Reader,
-        topic: &TopicId,
-    ) -> Result<bool, Failure> {
+    fn wait_for(&self, rows: &mut LagRows, reader: &mut dyn Reader) -> Result<bool, Failure> {
         let clock = SystemClock::default();
         let until = clock.monotonic() + self.timeout;
         let before = rows.clone();
         loop {
-            if rows.iter().all(|(partition, row)| row.is_done(&before[partition])) {
+            if rows.iter().all(|(at, row)| row.is_done(&before[at])) {
                 return Ok(true);
             }
             let now = clock.monotonic();
@@ -107,11 +109,8 @@ impl Lag {
                 return Ok(false);
             }
             std::thread::sleep(ASK_EVERY.min(until - now));
-            match offsets::read(reader, &topic.name) {
-                Ok(mut stored) => {
-                    let key = |partition: i32| (topic.cluster.clone(), partition);
-                    rows.iter_mut().for_each(|(partition, row)| row.stored = stored.remove(&key(*partition)));
-                }
+            match offsets::read(reader) {
+                Ok(mut stored) => rows.iter_mut().for_each(|(at, row)| row.stored = stored.remove(at)),
                 // An unavailable database may come back in time.
                 Err(fault) if clock.monotonic() < until => log::warn!("{fault}; retrying"),
                 Err(fault) => return Err(unavailable(fault)),
@@ -138,29 +137,33 @@ impl LagRow {
     }
 }
 
-/// Asks the store first, then Kafka, so that no stored offset is beyond the end. Returns the cluster's id and its partitions.
-fn look(settings: &Settings, reader: &mut dyn Reader) -> Result<(String, BTreeMap<i32, LagRow>), Failure> {
-    let mut stored = offsets::read(reader, &settings.topic).map_err(unavailable)?;
-    let standalone = standalone(settings)?;
+/// Asks the store first, then Kafka, so that no stored offset is beyond the end. Returns `None` for a topic that is missing, and may be.
+fn look(settings: &Settings, topic: &str, reader: &mut dyn Reader) -> Result<Option<LagRows>, Failure> {
+    let mut stored = offsets::read(reader).map_err(unavailable)?;
+    let standalone = standalone_of(settings, topic)?;
     let kafka = |error: String| unavailable(format!("Kafka at {}: {error}", settings.connection.brokers()));
-    let partitions = standalone.partitions().map_err(kafka)?;
-    let cluster = standalone.cluster();
+    let partitions = match standalone.partitions() {
+        Err(error) if settings.may_be_missing(topic) && is_unknown_topic(&error) => return Ok(None),
+        partitions => partitions.map_err(kafka)?,
+    };
+    let id = TopicId { cluster: standalone.cluster(), name: topic.to_owned() };
     let committed = standalone.committed(&partitions).map_err(kafka)?;
-    let mut rows = BTreeMap::new();
+    let mut rows = LagRows::new();
     for partition in partitions {
         let (begin, end) = standalone.watermarks(partition).map_err(kafka)?;
-        let stored = stored.remove(&(cluster.clone(), partition));
-        rows.insert(partition, LagRow { begin, end, committed: committed.get(&partition).copied(), stored });
+        let at = (id.clone(), partition);
+        let stored = stored.remove(&at);
+        rows.insert(at, LagRow { begin, end, committed: committed.get(&partition).copied(), stored });
     }
-    Ok((cluster, rows))
+    Ok(Some(rows))
 }
 
-fn print(rows: &BTreeMap<i32, LagRow>, topic: &str, format: OutputFormat) -> std::io::Result<()> {
+fn print(rows: &LagRows, format: OutputFormat) -> std::io::Result<()> {
     let mut printed = Rows::new(format, COLUMNS, output::stdout(format));
-    for (partition, row) in rows {
+    for ((topic, partition), row) in rows {
         let stored = row.stored.as_ref();
         printed.push([
-            topic.into(),
+            topic.name.as_str().into(),
             (*partition).into(),
             row.begin.into(),
             row.end.into(),

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 
+use crate::consumer::batch::TopicId;
 use crate::consumer::store::ColumnType::{Number, Text, Time};
 use crate::consumer::store::{ColumnType, Query, Reader, StoreError};
 use crate::output::Value;
@@ -13,15 +14,17 @@ pub struct StoredOffset {
     pub updated_at: Option<DateTime<Utc>>,
 }
 
-const SQL: &str = "SELECT kafka_cluster, kafka_partition, next_offset, topic_generation, updated_at FROM kafka_offsets";
-const TYPES: &[ColumnType] = &[Text, Number, Number, Number, Time];
+const SQL: &str =
+    "SELECT kafka_cluster, kafka_topic, kafka_partition, next_offset, topic_generation, updated_at FROM kafka_offsets";
+const TYPES: &[ColumnType] = &[Text, Text, Number, Number, Number, Time];
 
-/// Reads the stored offsets of a topic, by cluster and partition: two clusters may have one of the same name.
-pub fn read(reader: &mut dyn Reader, topic: &str) -> Result<BTreeMap<(String, i32), StoredOffset>, StoreError> {
-    let rows = reader.ask(&Query::new(SQL, TYPES).with("WHERE kafka_topic = ?", topic))?;
+/// Reads the stored offsets of all partitions.
+pub fn read(reader: &mut dyn Reader) -> Result<BTreeMap<(TopicId, i32), StoredOffset>, StoreError> {
+    let rows = reader.ask(&Query::new(SQL, TYPES))?;
     let stored = |row: Vec<Value>| {
         let mut row = row.into_iter();
-        let key = (row.next()?.into_text()?, row.next()?.into_number()?);
+        let topic = TopicId { cluster: row.next()?.into_text()?, name: row.next()?.into_text()? };
+        let key = (topic, row.next()?.into_number()?);
         let (next, generation) = (row.next()?.into_number()?, row.next()?.into_number()?);
         Some((key, StoredOffset { next, generation, updated_at: row.next()?.into_time() }))
     };

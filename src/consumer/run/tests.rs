@@ -30,7 +30,7 @@ impl World {
 
     fn settings(&self) -> Settings {
         let text = format!(
-            "[kafka]\nbrokers = '{}'\ntopic = '{EVENTS}'\n[topics]\nsamples = '{SAMPLES}'\n[store]\nurl = 'sqlite:{}'\n",
+            "[kafka]\nbrokers = '{}'\ntopic = '{EVENTS}'\n[topics]\nsamples = '{SAMPLES}'\nrates = ''\n[store]\nurl = 'sqlite:{}'\n",
             self.mock.bootstrap_servers(),
             self.database().display()
         );

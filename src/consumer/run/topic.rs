@@ -164,6 +164,11 @@ impl Topic {
         next
     }
 
+    pub(super) fn has_stored(&self) -> bool {
+        let Stored { rows, dead_letters, gaps } = self.stored;
+        rows + dead_letters + gaps > 0
+    }
+
     pub(super) fn log_end(&self, name: &str) {
         let Stored { rows, dead_letters, gaps } = self.stored;
         let gaps = if gaps > 0 { format!(", {}", counted(gaps, "gap")) } else { String::new() };

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  lock the checkpoints (guard 1) ─► rows that are not there yet (guard 2) ─► insert them
-//!     ─► ranges, breaches, totals, losses that follow from them ─► dead letters, gaps
+//!     ─► ranges, breaches, totals, losses, touched hours, agents that follow from them ─► dead letters, gaps
 //!     ─► advance `next_offset` from its old value (guard 3) ─► commit ─► read back
 //! ```
 //!
@@ -18,8 +18,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 
+use super::agents::{self, AgentChange, KnownAgent};
 use super::rows::{
-    self, Bounds, BreachChanges, BreachKey, DeadLetterRow, KnownBreach, LastWords, Lost, RangeChanges, Row,
+    self, AgentHour, Bounds, BreachChanges, BreachKey, DeadLetterRow, KnownBreach, LastWords, Lost, RangeChanges, Row,
     SeriesRanges,
 };
 use super::tables::{TABLES, Table, probe};
@@ -86,6 +87,15 @@ pub(super) trait Transaction: Sized {
     fn put_breaches(&mut self, changes: &BreachChanges<'_>) -> Result<(), AttemptError>;
 
     fn put_losses(&mut self, losses: &[Lost<'_>]) -> Result<(), AttemptError>;
+
+    /// Notes hours whose histograms are to be made again.
+    fn put_touched_hours(&mut self, hours: &[AgentHour<'_>]) -> Result<(), AttemptError>;
+
+    /// Returns what is stored of the agents, which are in order.
+    fn known_agents<'a>(&mut self, agents: &[&'a str]) -> Result<HashMap<&'a str, KnownAgent>, AttemptError>;
+
+    /// Fails with [`AttemptError::Again`] where an agent has changed since it was read.
+    fn put_agents(&mut self, changes: &[AgentChange<'_>]) -> Result<(), AttemptError>;
 
     fn put_dead_letters(&mut self, topic: &TopicId, letters: &[DeadLetterRow<'_>]) -> Result<(), AttemptError>;
 
@@ -202,7 +212,7 @@ fn store_piece<S: Session>(
     let mut tries = 1;
     loop {
         let attempted = persist(session, |session, approach| {
-            let unplaceable = session.make_partitions(&rows::events(rows::records(batch, bounds)))?;
+            let unplaceable = session.make_partitions(&rows::events(rows::records(batch, bounds), now))?;
             let refused = unplaceable.into_iter().map(|row| ((row.partition, row.offset), row.error));
             let refused: HashMap<(i32, i64), String> = refused.chain(rejected.clone()).collect();
             attempt(session, batch, bounds, (&refused, approach), now)
@@ -217,7 +227,7 @@ fn store_piece<S: Session>(
             Err(AttemptError::Rejected { at, error, otherwise, passing }) => (at, error, otherwise, passing),
             Err(other) => return Err(other.into()),
         };
-        let rows = rows::events(rows::records(batch, bounds));
+        let rows = rows::events(rows::records(batch, bounds), now);
         // A dead letter was rejected, or a transaction without any row.
         let Some(first) = rows.iter().find(|row| at.is_none_or(|at| (row.partition, row.record.offset) == at)) else {
             return Err(otherwise);
@@ -326,7 +336,7 @@ fn takes_ours<S: Session>(
             content: Err(String::new()),
             raw: None,
         };
-        let mut rows = vec![Row { event: &event, record: &record, partition: 0 }];
+        let mut rows = vec![Row { event: &event, record: &record, partition: 0, now }];
         match store_rows(&mut transaction, topic, &mut rows, Approach::Optimistic, &mut Applied::default()) {
             Ok(()) => {}
             Err(AttemptError::Rejected { .. } | AttemptError::NoPartition(_)) => return Ok(false),
@@ -349,7 +359,7 @@ fn attempt<S: Session>(
     let mut transaction = session.begin(now, approach != Approach::Optimistic)?;
     let bounds = guard(&mut transaction, batch, bounds)?;
     failpoints::pass("guard-1-after");
-    let (mut rows, mut letters) = rows::split(rows::records(batch, &bounds));
+    let (mut rows, mut letters) = rows::split(rows::records(batch, &bounds), now);
     rows.retain(|row| {
         let refusal = refused.get(&(row.partition, row.record.offset));
         letters.extend(refusal.map(|error| {
@@ -436,6 +446,9 @@ fn store_rows(
     for table in rows::tables(rows) {
         let of_table: Vec<&Row<'_>> = rows.iter().filter(|row| Table::of(row.event) == table).collect();
         transaction.insert(table, topic, &of_table)?;
+        if table == Table::Rates {
+            transaction.insert(Table::WindowHistograms, topic, &of_table)?;
+        }
     }
     applied.inserted += rows.len() as u64;
     applied.identity_conflicts.extend(conflicts.iter().map(|event| format!("{} {}", event.stamp.agent, event.id)));
@@ -452,7 +465,21 @@ fn store_rows(
         }
     }
     let losses = rows::losses(rows);
-    if losses.is_empty() { Ok(()) } else { transaction.put_losses(&losses) }
+    if !losses.is_empty() {
+        transaction.put_losses(&losses)?;
+    }
+    let hours = rows::touched_hours(rows);
+    if !hours.is_empty() {
+        transaction.put_touched_hours(&hours.into_iter().collect::<Vec<_>>())?;
+    }
+    applied.without_histograms += rows::without_histograms(rows).count() as u64;
+    let asked = agents::asked(rows);
+    if asked.is_empty() {
+        return Ok(());
+    }
+    let known = transaction.known_agents(&asked)?;
+    let changes = agents::changes(rows, &known);
+    if changes.is_empty() { Ok(()) } else { transaction.put_agents(&changes) }
 }
 
 /// Removes rows that are there already (guard 2). One whose number was seen under another time is a conflict.
@@ -521,7 +548,7 @@ fn retry_once<S: Session>(
     approach: Approach,
     now: DateTime<Utc>,
 ) -> Result<RetrySummary, AttemptError> {
-    let mut rows = rows::of_retried(records);
+    let mut rows = rows::of_retried(records, now);
     let unplaceable = session.make_partitions(&rows)?;
     let refusal = |partition: i32, offset: i64| {
         unplaceable.iter().find(|row| (row.partition, row.offset) == (partition, offset)).map(|row| row.error.clone())
@@ -552,6 +579,7 @@ fn retry_once<S: Session>(
 impl Applied {
     fn add(&mut self, piece: Self) {
         self.inserted += piece.inserted;
+        self.without_histograms += piece.without_histograms;
         for (partition, (from, to)) in piece.stored {
             self.stored.entry(partition).and_modify(|(_, end)| *end = to.max(*end)).or_insert((from, to));
         }

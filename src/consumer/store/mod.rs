@@ -7,7 +7,9 @@
 //!   under a lock, guard 3 sets it only from its old value).
 //! - One `(agent, observed_at, epoch, seq)` is one row (guard 2: the primary key).
 
+mod agents;
 mod apply;
+mod histograms;
 mod open;
 mod postgres;
 mod query;
@@ -28,6 +30,7 @@ use chrono::{DateTime, Utc};
 use super::batch::{Batch, Gap, Record, TopicId};
 use super::checkpoint::Checkpoint;
 
+pub use self::histograms::{TrafficSeries, TrafficSummary};
 pub use self::open::StoreUrl;
 pub use self::query::{ColumnType, Locks, Parameter, Query, Reader};
 
@@ -87,6 +90,39 @@ pub trait Maintenance {
     fn run(&mut self, retention: &Retention, now: DateTime<Utc>, budget: Duration) -> Result<Maintained, StoreError>;
 }
 
+/// Makes the histograms of hours and days, and hands out those that Kafka does not have.
+pub trait HistogramStore {
+    /// Derives some of the hours that windows were stored of since. Does nothing while another consumer of this database does it.
+    fn derive(&mut self, now: DateTime<Utc>) -> Result<Derived, StoreError>;
+
+    /// Returns some hours as they are stored that Kafka has not acknowledged, those after `after` first. None while another consumer
+    /// derives.
+    fn unpublished(&mut self, after: Option<&HourKey>) -> Result<Vec<MergedHour>, StoreError>;
+
+    /// Notes which versions Kafka has. An hour that has changed meanwhile, even by another consumer, is to be published again.
+    fn acknowledge(&mut self, published: &[(HourKey, i64)], now: DateTime<Utc>) -> Result<(), StoreError>;
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Derived {
+    /// Hours that have changed.
+    pub hours: u64,
+    pub has_more: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HourKey {
+    pub series: TrafficSeries,
+    pub starts_at: DateTime<Utc>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MergedHour {
+    pub key: HourKey,
+    pub summary: TrafficSummary,
+    pub version: i64,
+}
+
 #[derive(Clone, Debug)]
 pub struct RetriedRecord {
     pub partition: i32,
@@ -115,6 +151,18 @@ pub struct Retention {
     pub dead_letters: Duration,
     /// Since the day that is summed. Series of agents that are gone are kept as long as events and totals.
     pub totals: Duration,
+    /// Since a window was observed, and since it was stored.
+    pub rates: Duration,
+    /// Since the beginning of the hour or day.
+    pub histograms: Duration,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        let days = |days: u64| Duration::from_secs(days * 86_400);
+        // A year to compare with, and a month to do it in; five years of totals.
+        Self { events: days(400), dead_letters: days(90), totals: days(1826), rates: days(90), histograms: days(400) }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -128,6 +176,8 @@ pub enum PartitionWidth {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Applied {
     pub inserted: u64,
+    /// Windows that came too late, or from a clock too far ahead, for their histograms.
+    pub without_histograms: u64,
     /// Offsets of each partition that were stored, from the first to before the second: not all of the batch if it was stopped.
     pub stored: BTreeMap<i32, (i64, i64)>,
     pub rejected: Vec<Rejected>,
@@ -175,7 +225,23 @@ pub enum StoreError {
 pub struct StoreOptions {
     pub instance: String,
     pub partition: PartitionWidth,
-    pub keep: Duration,
+    pub retention: Retention,
+    /// Time without a message after which an agent is silent.
+    pub silent_after: Duration,
+    /// Hours are published: those that Kafka does not have are noted.
+    pub publishes: bool,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            instance: String::new(),
+            partition: PartitionWidth::default(),
+            retention: Retention::default(),
+            silent_after: Duration::from_secs(3_600),
+            publishes: true,
+        }
+    }
 }
 
 #[derive(Debug, Default)]

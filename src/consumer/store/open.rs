@@ -1,7 +1,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::{Maintenance, Reader, Store, StoreOptions, postgres, sqlite};
+use super::{HistogramStore, Maintenance, Reader, Store, StoreOptions, postgres, sqlite};
 use crate::config::SecretFile;
 
 #[derive(Clone, Debug)]
@@ -44,7 +44,14 @@ impl StoreUrl {
     pub fn open(&self, options: &StoreOptions) -> Box<dyn Store + Send> {
         match &self.0 {
             Backend::Postgres(address) => Box::new(postgres::Postgres::new((**address).clone(), options)),
-            Backend::Sqlite(path) => Box::new(sqlite::Sqlite::new(path)),
+            Backend::Sqlite(path) => Box::new(sqlite::Sqlite::new(path, options)),
+        }
+    }
+
+    pub fn histograms(&self, options: &StoreOptions) -> Box<dyn HistogramStore + Send> {
+        match &self.0 {
+            Backend::Postgres(address) => Box::new(postgres::PostgresHistograms::new((**address).clone(), options)),
+            Backend::Sqlite(path) => Box::new(sqlite::SqliteHistograms::new(path, options)),
         }
     }
 

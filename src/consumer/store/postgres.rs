@@ -1,6 +1,7 @@
 mod address;
 mod columns;
 mod copy;
+mod histograms;
 mod maintenance;
 mod partitions;
 mod pooler;
@@ -25,6 +26,7 @@ use crate::consumer::batch::{Batch, Fingerprint, Gap, TopicId};
 use crate::consumer::checkpoint::Checkpoint;
 
 pub(super) use self::address::Address;
+pub(super) use self::histograms::PostgresHistograms;
 pub(super) use self::maintenance::PostgresMaintenance;
 pub(super) use self::reader::PostgresReader;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::Retention;
-use super::tables::TABLES;
+use super::tables::{TABLES, Table, WINDOW_HISTOGRAMS_KEPT};
 
 /// Time for which rows are kept.
 #[derive(Clone, Copy)]
@@ -16,6 +16,9 @@ pub(super) enum Retained {
     EventsAndDeadLetters,
     EventsAndTotals,
     Totals,
+    Rates,
+    WindowHistograms,
+    Histograms,
 }
 
 /// Rows of one table that go.
@@ -35,15 +38,27 @@ const ENDED: &str = "last_stored_at < $1
 /// Series, see [`ENDED`], of an agent that has stored in another epoch since.
 const SUPERSEDED: &str = "EXISTS (
     SELECT 1 FROM agent_sequences n WHERE n.agent = agent_sequences.agent AND n.epoch <> agent_sequences.epoch
-                                      AND n.of_samples = agent_sequences.of_samples AND n.last_stored_at >= $1)";
+                                      AND n.counted = agent_sequences.counted AND n.last_stored_at >= $1)";
 
 /// Dead letters that have lost neither their bytes nor themselves.
 pub(super) const WITH_OLD_PAYLOADS: &str = "stored_at < $1 AND dropped_at IS NULL";
 
 impl Retained {
+    /// Returns the time for which the rows of a table of messages are kept.
+    pub(super) fn of(table: Table) -> Self {
+        match table {
+            Table::Events | Table::Samples => Self::Events,
+            Table::Rates => Self::Rates,
+            Table::WindowHistograms => Self::WindowHistograms,
+        }
+    }
+
     /// Returns the time before which rows expire.
     pub(super) fn before(self, retention: &Retention, now: DateTime<Utc>) -> DateTime<Utc> {
         let keep: Duration = match self {
+            Self::WindowHistograms => return now - WINDOW_HISTOGRAMS_KEPT,
+            Self::Rates => retention.rates,
+            Self::Histograms => retention.histograms,
             Self::Events => retention.events,
             Self::DeadLetters => retention.dead_letters,
             Self::EventsAndDeadLetters => retention.events.max(retention.dead_letters),
@@ -61,7 +76,7 @@ impl ExpiredRows {
     }
 
     /// Rows that go by their own age. `day`: the day of `$1`, in this database's SQL.
-    pub(super) fn by_age(day: &str) -> [Self; 4] {
+    pub(super) fn by_age(day: &str) -> [Self; 7] {
         [
             // Dead letters lose their bytes first, and go with the events: until then their numbers are accounted for.
             Self::new("dead_letters", "stored_at < $1", Retained::EventsAndDeadLetters),
@@ -80,12 +95,16 @@ impl ExpiredRows {
                 Retained::Events,
             ),
             Self::new("totals", format!("day < {day}"), Retained::Totals),
+            // By span, as the index has them.
+            Self::new("histograms", "span = 'hour' AND starts_at < $1", Retained::Histograms),
+            Self::new("histograms", "span = 'day' AND starts_at < $1", Retained::Histograms),
+            Self::new("unpublished_hours", "starts_at < $1", Retained::Histograms),
         ]
     }
 
     /// Rows that go once old gaps are closed: declarations of numbers that no gap shows any more, then the series that have stored
     /// nothing since `$1`, and of which nothing is declared or kept as a dead letter: a part of one would make the rest of it a gap.
-    pub(super) fn after_gaps() -> [Self; 3] {
+    pub(super) fn after_gaps() -> [Self; 4] {
         [
             Self::new(
                 "losses",
@@ -96,6 +115,11 @@ impl ExpiredRows {
             ),
             Self::new("agent_sequences", format!("{ENDED} AND {SUPERSEDED}"), Retained::Events),
             Self::new("agent_sequences", format!("{ENDED} AND {}", nothing_is_left()), Retained::EventsAndTotals),
+            Self::new(
+                "agent_state",
+                "stored_at < $1 AND NOT EXISTS (SELECT 1 FROM agent_sequences s WHERE s.agent = agent_state.agent)",
+                Retained::Events,
+            ),
         ]
     }
 }

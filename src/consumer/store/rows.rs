@@ -1,22 +1,27 @@
 //! A batch as rows: what goes into which table, the same for every database. Pure.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, DurationRound as _, NaiveDate, TimeDelta, Utc};
 
 use super::sequences::{self, SequenceRange, merged};
-use super::tables::{TABLES, Table};
+use super::tables::{AHEAD_MAX, TABLES, Table, WINDOW_HISTOGRAMS_KEPT};
 use super::{Rejected, RetriedRecord, TotalKey};
 use crate::consumer::batch::{Batch, ClaimedIdentity, Record};
-use crate::event::{Body, Breach, Epoch, Event};
+use crate::event::{Body, Breach, Epoch, Event, LinkRates};
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Row<'a> {
     pub(super) event: &'a Event,
     pub(super) record: &'a Record,
     pub(super) partition: i32,
+    /// Time of storing, by this program's clock.
+    pub(super) now: DateTime<Utc>,
 }
+
+/// An agent, and the beginning of an hour that windows of it were stored of.
+pub(super) type AgentHour<'a> = (&'a str, DateTime<Utc>);
 
 #[derive(Clone, Debug)]
 pub(super) struct DeadLetterRow<'a> {
@@ -96,6 +101,40 @@ impl LastWord<'_> {
 }
 
 impl<'a> Row<'a> {
+    /// Returns the partition and offset that it came from.
+    pub(super) fn place(&self) -> (i32, i64) {
+        (self.partition, self.record.offset)
+    }
+
+    /// Returns the traffic of each link of a window.
+    pub(super) fn links(&self) -> &'a [LinkRates] {
+        match &self.event.body {
+            Body::Rates(window) => &window.links,
+            _ => &[],
+        }
+    }
+
+    /// Returns whether the histograms of a window are kept beside it.
+    pub(super) fn keeps_histograms(&self) -> bool {
+        let observed_at = self.event.stamp.observed_at;
+        observed_at >= self.now - WINDOW_HISTOGRAMS_KEPT && !self.is_ahead()
+    }
+
+    pub(super) fn has_histogram(&self, link: &LinkRates) -> bool {
+        link.histogram.is_some() && self.keeps_histograms()
+    }
+
+    fn is_ahead(&self) -> bool {
+        self.event.stamp.observed_at > self.now + AHEAD_MAX
+    }
+
+    /// Returns the tables that have rows of this one.
+    pub(super) fn tables(&self) -> impl Iterator<Item = Table> {
+        let table = Table::of(self.event);
+        let beside = table == Table::Rates && self.keeps_histograms();
+        [Some(table), beside.then_some(Table::WindowHistograms)].into_iter().flatten()
+    }
+
     fn series(&self) -> Series<'a> {
         (&self.event.stamp.agent, self.event.id.epoch)
     }
@@ -140,11 +179,12 @@ pub(super) fn records<'a>(batch: &'a Batch, bounds: &Bounds) -> impl Iterator<It
 
 pub(super) fn split<'a>(
     records: impl IntoIterator<Item = (i32, i32, &'a Record)>,
+    now: DateTime<Utc>,
 ) -> (Vec<Row<'a>>, Vec<DeadLetterRow<'a>>) {
     let (mut rows, mut letters) = (Vec::new(), Vec::new());
     for (partition, generation, record) in records {
         match &record.content {
-            Ok(event) => rows.push(Row { event, record, partition }),
+            Ok(event) => rows.push(Row { event, record, partition, now }),
             Err(error) => letters.push(DeadLetterRow::new(record, partition, generation, error)),
         }
     }
@@ -152,16 +192,19 @@ pub(super) fn split<'a>(
 }
 
 /// Returns the records that are events.
-pub(super) fn events<'a>(records: impl IntoIterator<Item = (i32, i32, &'a Record)>) -> Vec<Row<'a>> {
+pub(super) fn events<'a>(
+    records: impl IntoIterator<Item = (i32, i32, &'a Record)>,
+    now: DateTime<Utc>,
+) -> Vec<Row<'a>> {
     let rows = records
         .into_iter()
         .filter_map(|(partition, _, record)| Some((partition, record, record.content.as_ref().ok()?)));
-    rows.map(|(partition, record, event)| Row { event, record, partition }).collect()
+    rows.map(|(partition, record, event)| Row { event, record, partition, now }).collect()
 }
 
-pub(super) fn of_retried(records: &[RetriedRecord]) -> Vec<Row<'_>> {
+pub(super) fn of_retried(records: &[RetriedRecord], now: DateTime<Utc>) -> Vec<Row<'_>> {
     let events = records.iter().filter_map(|retried| Some((retried.record.content.as_ref().ok()?, retried)));
-    events.map(|(event, retried)| Row { event, record: &retried.record, partition: retried.partition }).collect()
+    events.map(|(event, retried)| Row { event, record: &retried.record, partition: retried.partition, now }).collect()
 }
 
 /// Sorts rows into the order in which they are written; of rows with one key the first stays.
@@ -186,7 +229,7 @@ pub(super) fn ranges<'a>(rows: &[Row<'a>]) -> SeriesRanges<'a> {
                 _ => of_one.push(SequenceRange {
                     first: seq,
                     last: seq,
-                    of_samples: Table::of(row.event) != Table::Events,
+                    counted: Table::of(row.event),
                     first_stored_at: None,
                     identity_conflicts: 0,
                 }),
@@ -353,4 +396,28 @@ pub(super) fn losses<'a>(rows: &[Row<'a>]) -> Vec<Lost<'a>> {
         }));
     }
     losses
+}
+
+/// Returns the hours that windows of `rows` began in. One that is ahead of its time is kept out: an hour of the year 2099 would stay.
+pub(super) fn touched_hours<'a>(rows: &[Row<'a>]) -> BTreeSet<AgentHour<'a>> {
+    let windows = rows.iter().filter(|row| !row.is_ahead()).filter_map(|row| match &row.event.body {
+        Body::Rates(window) if !window.links.is_empty() => Some((row.event.stamp.agent.as_str(), window.started_at)),
+        _ => None,
+    });
+    windows.filter_map(|(agent, started_at)| Some((agent, hour(started_at)?))).collect()
+}
+
+fn hour(time: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    time.duration_trunc(TimeDelta::hours(1)).ok()
+}
+
+/// Returns the links of windows that have rows in `table`, which is [`Table::Rates`] or [`Table::WindowHistograms`].
+pub(super) fn links<'r, 'a>(table: Table, rows: &[&'r Row<'a>]) -> Vec<(&'r Row<'a>, &'a LinkRates)> {
+    let all = rows.iter().flat_map(|row| row.links().iter().map(move |link| (*row, link)));
+    all.filter(|(row, link)| table == Table::Rates || row.has_histogram(link)).collect()
+}
+
+/// Returns the windows that came too late, or too early, for their histograms.
+pub(super) fn without_histograms<'r, 'a>(rows: &'r [Row<'a>]) -> impl Iterator<Item = &'r Row<'a>> {
+    rows.iter().filter(|row| !row.links().is_empty() && !row.keeps_histograms())
 }

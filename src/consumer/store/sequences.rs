@@ -2,11 +2,13 @@
 
 use chrono::{DateTime, Utc};
 
+use super::tables::Table;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SequenceRange {
     pub(super) first: i64,
     pub(super) last: i64,
-    pub(super) of_samples: bool,
+    pub(super) counted: Table,
     pub(super) first_stored_at: Option<DateTime<Utc>>,
     pub(super) identity_conflicts: i64,
 }
@@ -42,7 +44,7 @@ mod tests {
     use super::*;
 
     fn range(first: i64, last: i64) -> SequenceRange {
-        SequenceRange { first, last, of_samples: false, first_stored_at: None, identity_conflicts: 0 }
+        SequenceRange { first, last, counted: Table::Events, first_stored_at: None, identity_conflicts: 0 }
     }
 
     proptest! {
@@ -71,7 +73,13 @@ mod tests {
         ];
         assert_eq!(
             merged(&known, &[range(4, 4)]),
-            [SequenceRange { first: 1, last: 9, of_samples: false, first_stored_at: at(2), identity_conflicts: 3 }]
+            [SequenceRange {
+                first: 1,
+                last: 9,
+                counted: Table::Events,
+                first_stored_at: at(2),
+                identity_conflicts: 3
+            }]
         );
         assert_eq!(merged(&[], &[range(i64::MAX, i64::MAX)]), [range(i64::MAX, i64::MAX)]);
         assert!(contain(&known, 9) && !contain(&known, 4));

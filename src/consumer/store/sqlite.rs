@@ -1,3 +1,4 @@
+mod histograms;
 mod maintenance;
 mod reader;
 mod transaction;
@@ -11,25 +12,27 @@ use chrono::{DateTime, Utc};
 use rusqlite::{Connection, Error, ErrorCode, TransactionBehavior, params};
 
 use self::transaction::{ONE_DEAD_LETTER, SqliteSession, put_gap};
-use super::{Applied, RetriedRecord, RetrySummary, Store, StoreError, StoreProgress, apply};
+use super::{Applied, RetriedRecord, RetrySummary, Store, StoreError, StoreOptions, StoreProgress, apply};
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::batch::{Batch, Fingerprint, Gap, TopicId};
 use crate::consumer::checkpoint::Checkpoint;
 use crate::wire;
 
+pub(super) use self::histograms::SqliteHistograms;
 pub(super) use self::maintenance::SqliteMaintenance;
 pub(super) use self::reader::SqliteReader;
 
 /// A store in a SQLite file, opened when it is first needed and again after an error.
 pub(super) struct Sqlite {
     path: PathBuf,
+    silent_after: Duration,
     session: Option<SqliteSession>,
     progress: Arc<StoreProgress>,
 }
 
 const BUSY: Duration = Duration::from_secs(10);
 
-const MIGRATIONS: [&str; 1] = [include_str!("sqlite/v1.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("sqlite/v1.sql"), include_str!("sqlite/v2.sql")];
 
 const SETTINGS: &str = "
     PRAGMA journal_mode = WAL;
@@ -55,14 +58,14 @@ impl From<Error> for StoreError {
 }
 
 impl Sqlite {
-    pub(super) fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), session: None, progress: Arc::default() }
+    pub(super) fn new(path: &Path, options: &StoreOptions) -> Self {
+        Self { path: path.to_owned(), silent_after: options.silent_after, session: None, progress: Arc::default() }
     }
 
     fn with<T>(&mut self, work: impl FnOnce(&mut SqliteSession) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let mut session = match self.session.take() {
             Some(session) => session,
-            None => SqliteSession(open(&self.path).map_err(|error| match error {
+            None => SqliteSession(open(&self.path, self.silent_after).map_err(|error| match error {
                 StoreError::Unavailable(text) => StoreError::Unavailable(format!("{}: {text}", self.path.display())),
                 StoreError::Misconfigured(text) => {
                     StoreError::Misconfigured(format!("{}: {text}", self.path.display()))
@@ -78,7 +81,7 @@ impl Sqlite {
     }
 }
 
-fn open(path: &Path) -> Result<Connection, StoreError> {
+fn open(path: &Path, silent_after: Duration) -> Result<Connection, StoreError> {
     let mut connection = Connection::open(path)?;
     connection.busy_timeout(BUSY)?;
     connection.execute_batch(SETTINGS)?;
@@ -99,6 +102,8 @@ fn open(path: &Path) -> Result<Connection, StoreError> {
         transaction.execute_batch(step)?;
     }
     transaction.execute_batch(&format!("PRAGMA user_version = {}", MIGRATIONS.len()))?;
+    let silent_after = silent_after.as_secs().cast_signed();
+    transaction.execute("UPDATE settings SET silent_after = ?1 WHERE silent_after <> ?1", [silent_after])?;
     transaction.commit()?;
     Ok(connection)
 }

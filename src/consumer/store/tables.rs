@@ -1,26 +1,44 @@
-//! The tables that have a row for each message, and what differs between them. Pure.
+//! The tables that have rows for each message, and what differs between them. Pure.
+
+use chrono::TimeDelta;
 
 use super::PartitionWidth;
 use crate::event::fields::{
-    AGENT, BREACH_ID, DETAIL, DIRECTION, DURATION_MS, ENDED_AT, EPOCH, EXCESS_BYTES, FIELDS, Field, INTERFACE,
-    LIMIT_BPS, LIMIT_NAME, MEAN_BPS, MEASURED_MS, OBSERVED_AT, PEAK_BPS, RAISED_AT, RATE_BPS, REASON, RX_BPS, RX_BYTES,
-    SCHEMA, SEQ, SEVERITY, STARTED_AT, TX_BPS, TX_BYTES,
+    AGENT, BREACH_ID, DETAIL, DIRECTION, DURATION_MS, ENDED_AT, EPOCH, EXCESS_BYTES, FIELDS, Field, FieldValue,
+    INTERFACE, Item as _, LIMIT_BPS, LIMIT_NAME, LINKS, MEAN_BPS, MEASURED_MS, OBSERVED_AT, PEAK_BPS, RAISED_AT,
+    RATE_BPS, REASON, RX_BPS, RX_BYTES, SCHEMA, SEQ, SEVERITY, STARTED_AT, TX_BPS, TX_BYTES, link_rates,
 };
-use crate::event::{Body, Breach, Direction, Epoch, Event, EventId, Loss, Reason, Sample, Severity, Stamp};
+use crate::event::{
+    Body, Breach, Direction, Epoch, Event, EventId, LinkRates, Loss, RateWindow, Reason, Sample, Severity, Stamp,
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Table {
     Events,
     Samples,
+    /// A row for each link and direction of a message.
+    Rates,
+    /// Beside [`Table::Rates`], for windows whose hours are still made.
+    WindowHistograms,
 }
 
-pub(super) const TABLES: [Table; 2] = [Table::Events, Table::Samples];
+/// The tables of messages: each message has its rows in one of them.
+pub(super) const TABLES: [Table; 3] = [Table::Events, Table::Samples, Table::Rates];
+
+pub(super) const PARTITIONED: [Table; 4] = [Table::Events, Table::Samples, Table::Rates, Table::WindowHistograms];
+
+/// Time for which the histograms of windows are kept: the default of the journal's `max_age`, and a week.
+pub(super) const WINDOW_HISTOGRAMS_KEPT: TimeDelta = TimeDelta::days(37);
+/// Time by which an agent's clock may be ahead before its windows are kept out of the hours.
+pub(super) const AHEAD_MAX: TimeDelta = TimeDelta::days(1);
 
 /// Fields, a bit for each by its index: each field of each row is looked up.
 #[derive(Clone, Copy)]
 struct FieldSet(u64);
 
-const EVENT_FIELDS: FieldSet = FieldSet(!FieldSet::of(&[SCHEMA, RX_BYTES, TX_BYTES, RX_BPS, TX_BPS]).0);
+const EVENT_FIELDS: FieldSet = FieldSet(!FieldSet::of(&[SCHEMA, RX_BYTES, TX_BYTES, RX_BPS, TX_BPS, LINKS]).0);
+const KEY_FIELDS: FieldSet = FieldSet::of(&[AGENT, EPOCH, SEQ, OBSERVED_AT]);
+const RATES_FIELDS: FieldSet = FieldSet::of(&[AGENT, EPOCH, SEQ, OBSERVED_AT, STARTED_AT, DURATION_MS]);
 const SAMPLE_FIELDS: FieldSet =
     FieldSet::of(&[AGENT, EPOCH, SEQ, OBSERVED_AT, INTERFACE, DURATION_MS, RX_BYTES, TX_BYTES, RX_BPS, TX_BPS, REASON]);
 
@@ -43,6 +61,7 @@ impl Table {
     pub(super) fn of(event: &Event) -> Self {
         match event.body {
             Body::Sample(_) => Self::Samples,
+            Body::Rates(_) => Self::Rates,
             _ => Self::Events,
         }
     }
@@ -51,7 +70,14 @@ impl Table {
         match self {
             Self::Events => "events",
             Self::Samples => "samples",
+            Self::Rates => "rates",
+            Self::WindowHistograms => "window_histograms",
         }
+    }
+
+    /// Returns the table of messages of a [name](Self::name).
+    pub(super) fn named(name: &str) -> Self {
+        TABLES.into_iter().find(|table| table.name() == name).unwrap_or(Self::Events)
     }
 
     #[inline]
@@ -59,6 +85,8 @@ impl Table {
         match self {
             Self::Events => EVENT_FIELDS.has(field),
             Self::Samples => SAMPLE_FIELDS.has(field),
+            Self::Rates => RATES_FIELDS.has(field),
+            Self::WindowHistograms => KEY_FIELDS.has(field),
         }
     }
 
@@ -75,22 +103,64 @@ impl Table {
     pub(super) fn width(self, configured: PartitionWidth) -> PartitionWidth {
         match self {
             Self::Events => configured,
-            Self::Samples => PartitionWidth::Week,
+            Self::Samples | Self::Rates | Self::WindowHistograms => PartitionWidth::Week,
         }
     }
 
     /// Returns true if new partitions outside of the retention are limited. Years of samples may be replayed.
     pub(super) fn is_limited_outside(self) -> bool {
-        self == Self::Events
+        matches!(self, Self::Events | Self::Rates)
+    }
+
+    /// Returns true if a row is kept for as long after it was stored as after it was observed.
+    pub(super) fn is_kept_since_stored(self) -> bool {
+        self != Self::WindowHistograms
     }
 
     /// Returns the partitions for what lies before and after all others. They are not dropped, but thinned.
-    pub(super) fn outermost(self) -> [&'static str; 2] {
+    pub(super) fn outermost(self) -> &'static [&'static str] {
         match self {
-            Self::Events => ["events_before_2020", "events_after_2100"],
-            Self::Samples => ["samples_before_2020", "samples_after_2100"],
+            Self::Events => &["events_before_2020", "events_after_2100"],
+            Self::Samples => &["samples_before_2020", "samples_after_2100"],
+            Self::Rates => &["rates_before_2020", "rates_after_2100"],
+            Self::WindowHistograms => &[],
         }
     }
+}
+
+/// Returns the columns of `rates`, but for `stored_at`: those of the message, of its link, and of where it came from.
+pub(super) fn rates_columns() -> Vec<&'static str> {
+    let of_message = Table::Rates.fields().map(|field| if *field == DURATION_MS { "window_ms" } else { field.name });
+    let of_link = link_rates::FIELDS.iter().filter(|field| **field != link_rates::HISTOGRAM).map(|field| field.name);
+    of_message.chain(of_link).chain(["kafka_topic", "kafka_partition", "kafka_offset", "has_histogram"]).collect()
+}
+
+/// Calls `each` with the fields of the message and its link that are columns of `table`, in their order.
+pub(super) fn visit_link<'a>(
+    table: Table,
+    event: &'a Event,
+    link: &'a LinkRates,
+    mut each: impl FnMut(Option<FieldValue<'a>>),
+) {
+    event.visit_all(|field, value| {
+        if table.has(field) {
+            each(value);
+        }
+    });
+    link.visit(&mut |field, value| {
+        let is_in_key = [link_rates::INTERFACE, link_rates::DIRECTION].contains(field);
+        match table {
+            Table::WindowHistograms if !is_in_key && *field != link_rates::HISTOGRAM => {}
+            Table::Rates if *field == link_rates::HISTOGRAM => {}
+            _ => each(value),
+        }
+    });
+}
+
+/// Returns the columns of `window_histograms`.
+pub(super) fn window_histogram_columns() -> Vec<&'static str> {
+    let key = Table::WindowHistograms.fields().map(|field| field.name);
+    key.chain([link_rates::INTERFACE.name, link_rates::DIRECTION.name, link_rates::HISTOGRAM.name]).collect()
 }
 
 /// Fields of a breach's last event that `breach_state` keeps.
@@ -126,6 +196,28 @@ pub(super) fn breach_state_fields() -> impl Iterator<Item = &'static Field> {
     FIELDS.iter().filter(|field| is_of_breach_state(field))
 }
 
+fn probe_of_link() -> LinkRates {
+    LinkRates {
+        interface: "probe".into(),
+        direction: Direction::Rx,
+        bytes: 0,
+        packets: None,
+        errors: None,
+        drops: None,
+        measured_s: 1,
+        unmeasured_s: 0,
+        min_bps: Some(0),
+        mean_bps: Some(0),
+        max_bps: Some(0),
+        p50_bps: Some(0),
+        p95_bps: Some(0),
+        p99_bps: Some(0),
+        speed_bps: None,
+        over: Vec::new(),
+        histogram: Some(Vec::new()),
+    }
+}
+
 /// Returns an event of ours that touches the same tables as one like `like`, and more of them as an update.
 pub(super) fn probe(like: &Event, seq: u64) -> Event {
     let at = like.stamp.observed_at;
@@ -154,6 +246,10 @@ pub(super) fn probe(like: &Event, seq: u64) -> Event {
             Body::Loss(Loss { epoch: Epoch(0), ranges: vec![(seq, seq)], reason: Reason::Evicted, detail: None })
         }
         Body::Sample(_) => Body::Sample(Sample::default()),
+        Body::Rates(_) => {
+            let version = "probe".to_owned();
+            Body::Rates(RateWindow { started_at: at, duration_ms: seq, version, links: vec![probe_of_link()] })
+        }
         _ => Body::Unknown("probe".to_owned()),
     };
     Event {

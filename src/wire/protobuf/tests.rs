@@ -1,5 +1,7 @@
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 
 use super::*;
@@ -11,9 +13,11 @@ pub(in crate::wire) struct Field {
     tag: u32,
 }
 
-pub(in crate::wire) fn fields() -> Vec<Field> {
-    let message =
-        Format::Protobuf.schema().split("message Event {").nth(1).unwrap().split("message Range {").next().unwrap();
+/// Returns the fields of a message of the printed file.
+pub(in crate::wire) fn fields(message: &str) -> Vec<Field> {
+    let begin = format!("message {message} {{");
+    let message = Format::Protobuf.schema().split(&begin).nth(1).unwrap();
+    let message = message.split("message ").next().unwrap().split('}').next().unwrap();
     let field = |line: &str| {
         let (declared, tag) = line.split("//").next()?.split(';').next()?.split_once('=')?;
         let mut words = declared.split_whitespace().rev();
@@ -68,16 +72,23 @@ fn the_file_and_the_code_are_one() {
         "boot_id":"b","monotonic_ms":3,"clock_synced":true,"breach_id":"c","started_at":"2026-01-01T00:00:01Z",
         "raised_at":"2026-01-01T00:00:02.5Z","ended_at":"2026-01-01T00:00:03Z","limit_name":"d","severity":"critical","interface":"e","ifindex":4,"direction":"tx","limit_bps":5,"rate_bps":6,"peak_bps":7,"mean_bps":8,
         "duration_ms":9,"measured_ms":10,"excess_bytes":11,"speed_bps":12,"lost_epoch":"f","ranges":[[13,14],[15,16]],
-        "version":"g","reason":"h","detail":"i","rx_bytes":17,"tx_bytes":18,"rx_bps":19,"tx_bps":20}"#;
+        "version":"g","reason":"h","detail":"i","rx_bytes":17,"tx_bytes":18,"rx_bps":19,"tx_bps":20,
+        "links":[{"interface":"j","direction":"rx","bytes":21,"packets":22,"errors":23,"drops":24,"measured_s":25,"unmeasured_s":26,
+        "min_bps":27,"mean_bps":28,"max_bps":29,"p50_bps":30,"p95_bps":31,"p99_bps":32,"speed_bps":33,"histogram":"AQID",
+        "over":[{"limit_name":"k","limit_bps":34,"over_s":35}]}]}"#;
     let values: Value = serde_json::from_str(json).unwrap();
     let mut bytes = Vec::new();
     for (field, value) in json::decode(json.as_bytes()).unwrap().iter() {
         value.into_iter().for_each(|value| put(field, value, &mut bytes));
     }
     assert_eq!(bytes[0], FIRST_BYTE);
-    let mut found = by_tag(&bytes);
-    let fields = fields();
-    assert_eq!(fields.len(), values.as_object().unwrap().len());
+    is_sent("Event", &values, &bytes);
+}
+
+fn is_sent(message: &str, values: &Value, bytes: &[u8]) {
+    let mut found = by_tag(bytes);
+    let fields = fields(message);
+    assert_eq!(fields.len(), values.as_object().unwrap().len(), "{message}");
     for Field { name, of, tag } in fields {
         let there = found.remove(&tag).unwrap_or_else(|| panic!("{name} is not sent"));
         let value = &values[&name];
@@ -85,6 +96,9 @@ fn the_file_and_the_code_are_one() {
             ("string", [Raw::Bytes(text)]) => assert_eq!(value.as_str().unwrap().as_bytes(), *text, "{name}"),
             ("uint32" | "uint64", [Raw::Number(number)]) => assert_eq!(value.as_u64().unwrap(), *number, "{name}"),
             ("bool", [Raw::Number(flag)]) => assert_eq!(u64::from(value.as_bool().unwrap()), *flag, "{name}"),
+            ("bytes", [Raw::Bytes(bytes)]) => {
+                assert_eq!(value.as_str().unwrap(), BASE64_STANDARD.encode(bytes), "{name}")
+            }
             ("google.protobuf.Timestamp", [Raw::Bytes(time)]) => {
                 let parts = by_tag(time);
                 let time: DateTime<Utc> = value.as_str().unwrap().parse().unwrap();
@@ -103,6 +117,7 @@ fn the_file_and_the_code_are_one() {
                 }
                 assert_eq!(ranges.len(), 2);
             }
+            (item @ ("LinkRates" | "OverLimit"), [Raw::Bytes(bytes)]) => is_sent(item, &value[0], bytes),
             (of, there) => panic!("{name} is {of}, and there is {there:?}"),
         }
     }

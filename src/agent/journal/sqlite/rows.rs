@@ -7,7 +7,7 @@ use log::error;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
 use super::super::loss::{OpenDeclaration, bounds, declare, extend, split};
-use super::super::{EvictionPriority, JournalError, Pending, Position, QueuedEvent, breach_change};
+use super::super::{EvictionPriority, JournalError, JournalSeries, Pending, Position, QueuedEvent, breach_change};
 use super::codec::{EVENT, columns, event_crc, signed, unsigned, whole, whole_event};
 use super::database::PAGE_BYTES;
 use super::state::State;
@@ -34,10 +34,13 @@ impl<'t> Change<'t> {
     }
 
     pub(super) fn register(&mut self, draft: NewEvent) -> Result<Arc<Event>, JournalError> {
-        let id = EventId { epoch: self.state.epoch, seq: self.state.next_seq };
+        let id = self.state.take_id(JournalSeries::of(&draft.body));
         let event = Arc::new(Event { id, stamp: draft.stamp, body: draft.body });
-        self.state.next_seq += 1;
         self.insert(&event)?;
+        if let Body::Rates(_) = event.body {
+            // It is in what was registered, or is past.
+            self.transaction.execute("DELETE FROM open_window", [])?;
+        }
         keep_breach(&self.transaction, &event)?;
         Ok(event)
     }
@@ -46,7 +49,7 @@ impl<'t> Change<'t> {
     fn register_own(&mut self, NewEvent { mut stamp, body }: NewEvent, epoch: Epoch) -> Result<(), JournalError> {
         let (id, agent) = self.state.declaring(epoch);
         stamp.agent = agent.unwrap_or(stamp.agent);
-        self.state.own.push(Position(self.state.next_position));
+        self.state.own.push(self.state.next_position(JournalSeries::Events));
         let event = Event { id, stamp, body };
         self.insert(&event)?;
         keep_breach(&self.transaction, &event)
@@ -75,13 +78,12 @@ impl<'t> Change<'t> {
             self.register_own(draft, epoch)?;
         }
         // Some of the events may have been handed out, so none of their declarations may grow.
-        self.state.open_loss = None;
+        self.state.open_losses = [None, None];
         Ok(())
     }
 
     fn insert(&mut self, event: &Event) -> Result<(), JournalError> {
-        let position = Position(self.state.next_position);
-        self.state.next_position += 1;
+        let position = self.state.take_position(JournalSeries::of(&event.body));
         let payload = wire::to_json(event);
         let [epoch, seq, rank, observed_us] = columns(event);
         self.transaction.execute(
@@ -96,14 +98,14 @@ impl<'t> Change<'t> {
                 payload
             ],
         )?;
-        if matches!(event.body, Body::Loss(_)) {
-            self.state.open_loss = Some(OpenDeclaration { position, event: event.clone() });
+        if let Body::Loss(loss) = &event.body {
+            *self.state.open_loss(loss.epoch) = Some(OpenDeclaration { position, event: event.clone() });
         }
         self.state.note(event, payload.len());
         Ok(())
     }
 
-    /// Makes room, first among events that were not handed out yet.
+    /// Makes room: first among rates, then among events, each time first among those that were not handed out yet.
     pub(super) fn evict(&mut self, stamp: &Stamp) -> Result<(), JournalError> {
         if used_pages(&self.transaction)? <= self.pages_max {
             return Ok(());
@@ -113,17 +115,27 @@ impl<'t> Change<'t> {
         let breach_pages = self.transaction.query_row(sql, [], |row| row.get::<_, i64>(0))? * 3 / 2 / PAGE_BYTES;
         // A few pages more than needed, so that not every event has to make room for itself.
         let target = self.pages_max - self.pages_max / 32 + breach_pages;
-        let last_handed = self.state.handed.values().copied().max().unwrap_or_default();
         let mut lost = Vec::new();
-        for after in [last_handed, Position::START] {
+        let [events, rates] = JournalSeries::ALL.map(|series| {
+            let handed = self.state.handed.values().filter(|position| position.series() == series);
+            (handed.copied().max().unwrap_or(series.start()), series)
+        });
+        for (after, series) in [
+            rates,
+            (JournalSeries::Rates.start(), JournalSeries::Rates),
+            events,
+            (JournalSeries::Events.start(), JournalSeries::Events),
+        ] {
+            // A window of many links is as large as a thousand events.
+            let at_once = if series == JournalSeries::Rates { 1 } else { EVICTED_AT_ONCE as i64 };
             while used_pages(&self.transaction)? > target {
-                let sql = "SELECT position FROM events WHERE position > ? AND rank < ? ORDER BY rank, position LIMIT ?";
+                let sql = "SELECT position FROM events WHERE position > ? AND position < ? AND rank < ? ORDER BY rank, position \
+                           LIMIT ?";
+                let bounds = params![after.0 as i64, series.end().0 as i64, EvictionPriority::Loss as u8, at_once];
                 let victims: Vec<Position> = self
                     .transaction
                     .prepare(sql)?
-                    .query_map(params![after.0 as i64, EvictionPriority::Loss as u8, EVICTED_AT_ONCE as i64], |row| {
-                        row.get(0).map(unsigned)
-                    })?
+                    .query_map(bounds, |row| row.get(0).map(unsigned))?
                     .collect::<Result<_, _>>()?;
                 if victims.is_empty() {
                     break;
@@ -152,8 +164,11 @@ impl<'t> Change<'t> {
     pub(super) fn declare_loss(&mut self, loss: Loss, stamp: &Stamp) -> Result<(), JournalError> {
         let Self { transaction, state, .. } = self;
         state.lost.add(&loss, loss.count());
-        match extend(&mut state.open_loss, &loss) {
-            Some(OpenDeclaration { position, event }) => rewrite(transaction, &mut state.pending, *position, event),
+        match extend(state.open_loss(loss.epoch), &loss) {
+            Some(OpenDeclaration { position, event }) => {
+                let (position, event) = (*position, event.clone());
+                rewrite(transaction, &mut state.pending, position, &event)
+            }
             None => {
                 let epoch = loss.epoch;
                 self.register_own(NewEvent { stamp: stamp.clone(), body: Body::Loss(loss) }, epoch)
@@ -161,9 +176,10 @@ impl<'t> Change<'t> {
         }
     }
 
-    /// Ends the growth of the open declaration; the part that exceeds one event gets events of its own.
+    /// Ends the growth of the open declarations; the part that exceeds one event gets events of its own.
     pub(super) fn seal(&mut self) -> Result<(), JournalError> {
-        if let Some(OpenDeclaration { position, mut event }) = self.state.open_loss.take() {
+        for OpenDeclaration { position, mut event } in std::mem::take(&mut self.state.open_losses).into_iter().flatten()
+        {
             let declared = bounds(&event.body);
             self.state.declared.extend(declared.map(|bounds| (event.id, bounds)));
             let rest = split(&mut event);
@@ -175,7 +191,7 @@ impl<'t> Change<'t> {
                 self.register_own(draft, epoch)?;
             }
         }
-        self.state.open_loss = None;
+        self.state.open_losses = [None, None];
         Ok(())
     }
 
@@ -191,6 +207,9 @@ impl<'t> Change<'t> {
         state.spans.take(id);
         state.declared.remove(&id);
         state.pending.events = state.pending.events.saturating_sub(1);
+        if position.series() == JournalSeries::Rates {
+            state.pending.rates = state.pending.rates.saturating_sub(1);
+        }
         state.pending.bytes = state.pending.bytes.saturating_sub(bytes as u64);
         Ok(Some(id))
     }
@@ -206,13 +225,19 @@ impl<'t> Change<'t> {
     }
 
     pub(super) fn find_oldest(&mut self) -> Result<(), JournalError> {
-        let sql = "SELECT epoch, seq, observed_us FROM events ORDER BY position LIMIT 1";
+        let sql =
+            "SELECT epoch, seq, observed_us FROM events WHERE position > ? AND position < ? ORDER BY position LIMIT 1";
         let row = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
-        let oldest = self.transaction.query_row(sql, [], row).optional()?;
-        if let Some((epoch, seq, _)) = oldest {
+        self.state.pending.oldest = None;
+        for series in JournalSeries::ALL {
+            let bounds = [series.start().0 as i64, series.end().0 as i64];
+            let Some((epoch, seq, observed_us)) = self.transaction.query_row(sql, bounds, row).optional()? else {
+                continue;
+            };
             self.state.spans.begin_at(EventId { epoch: Epoch(epoch.cast_unsigned()), seq: seq.cast_unsigned() });
+            let observed_at = DateTime::from_timestamp_micros(observed_us);
+            self.state.pending.oldest = self.state.pending.oldest.into_iter().chain(observed_at).min();
         }
-        self.state.pending.oldest = oldest.and_then(|(_, _, observed_us)| DateTime::from_timestamp_micros(observed_us));
         Ok(())
     }
 }
@@ -225,6 +250,20 @@ pub(super) fn open_breaches(connection: &Connection) -> Result<Vec<Event>, Journ
         error!("journal damaged: {damaged} open breaches cannot be read, so their end will not be reported");
     }
     Ok(events.into_iter().flatten().map(|(event, _)| event).collect())
+}
+
+pub(super) fn keep_window(connection: &Connection, event: &Event) -> Result<(), JournalError> {
+    let payload = wire::to_json(event);
+    let row = params![crc32fast::hash(&payload), payload];
+    connection.execute("INSERT OR REPLACE INTO open_window VALUES (1, ?, ?)", row)?;
+    Ok(())
+}
+
+/// Returns the open window of rates; one that is not what was written is none.
+pub(super) fn open_window(connection: &Connection) -> Result<Option<Event>, JournalError> {
+    let sql = "SELECT crc, payload FROM open_window";
+    let event = connection.query_row(sql, [], |row| Ok(whole(row, 0))).optional()?;
+    Ok(event.flatten().map(|(event, _)| event))
 }
 
 pub(super) fn keep_breach(transaction: &Transaction<'_>, event: &Event) -> Result<(), JournalError> {
@@ -275,16 +314,16 @@ pub(super) fn losses(connection: &Connection) -> Result<Vec<(Position, Event, Lo
     Ok(losses)
 }
 
-/// Returns the events after `after`, as many as fit; [`JournalError::Damaged`] where one of them is not what was written.
+/// Returns what comes after `after` in its series, as many as fit; [`JournalError::Damaged`] where one of them is not what was written.
 pub(super) fn read(
     connection: &Connection,
     after: Position,
     events_max: usize,
     bytes_max: usize,
 ) -> Result<Vec<QueuedEvent>, JournalError> {
-    let sql = format!("SELECT {EVENT} FROM events WHERE position > ? ORDER BY position LIMIT ?");
+    let sql = format!("SELECT {EVENT} FROM events WHERE position > ? AND position < ? ORDER BY position LIMIT ?");
     let mut statement = connection.prepare(&sql)?;
-    let mut rows = statement.query(params![after.0 as i64, events_max as i64])?;
+    let mut rows = statement.query(params![after.0 as i64, after.series().end().0 as i64, events_max as i64])?;
     let (mut batch, mut bytes) = (Vec::new(), 0);
     while let Some(row) = rows.next()? {
         let position = unsigned(row.get(0)?);

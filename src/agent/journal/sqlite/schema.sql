@@ -6,23 +6,32 @@ CREATE TABLE meta (
     id         INTEGER PRIMARY KEY CHECK (id = 1),
     epoch      INTEGER NOT NULL,  -- 64 random bits, as a signed number
     next_seq   INTEGER NOT NULL,
+    rates_epoch    INTEGER NOT NULL,  -- rates count apart from events
+    next_rates_seq INTEGER NOT NULL,
     commits    INTEGER NOT NULL,  -- number of synced transactions: compared with the mark beside the file
     pending    TEXT    NOT NULL,  -- where the events lie, and how many: [["EPOCH", {first, next, events}], …]
     agent      TEXT    NOT NULL,  -- the agent's name: under another one it begins an epoch of its own
     machine_id TEXT    NOT NULL,  -- /etc/machine-id: a cloned image begins an epoch of its own
-    former     TEXT    NOT NULL,  -- epochs of former names that have events here: [{epoch, agent, next_seq}, …]
+    former     TEXT    NOT NULL,  -- epochs of former names that have events here: [{epoch, agent, next_seq, rates}, …]
     crc        INTEGER NOT NULL   -- CRC-32 of the other columns
 ) STRICT;
 
 -- Events that nobody has acknowledged.
 CREATE TABLE events (
-    position    INTEGER PRIMARY KEY,  -- the order in which they were registered
+    position    INTEGER PRIMARY KEY,  -- the order in which they were registered; rates from 2^61 on
     epoch       INTEGER NOT NULL,
     seq         INTEGER NOT NULL,
     rank        INTEGER NOT NULL,     -- the lower, the sooner it goes when room is short
     observed_us INTEGER NOT NULL,     -- microseconds since 1970
     crc         INTEGER NOT NULL,     -- CRC-32 of the payload
     payload     BLOB    NOT NULL      -- JSON, as it goes to Kafka
+) STRICT;
+
+-- At most one row: the window of rates that was open when the agent stopped, as it was then.
+CREATE TABLE open_window (
+    id      INTEGER PRIMARY KEY CHECK (id = 1),
+    crc     INTEGER NOT NULL,
+    payload BLOB    NOT NULL
 ) STRICT;
 
 -- The last event of each breach that is not cleared.

@@ -8,28 +8,30 @@ use smol_str::SmolStr;
 
 use super::super::loss::{OpenDeclaration, bounds};
 use super::super::mark::{Mark, Spans};
-use super::super::{Identity, JournalError, LossCounts, Pending, Position, random_epoch};
-use super::codec::{EVENT, signed, whole_event};
+use super::super::{Identity, JournalError, JournalSeries, LossCounts, Pending, Position, random_epoch};
+use super::codec::{EVENT, whole_event};
 use super::corruption::damage;
 use crate::event::{Epoch, Event, EventId};
 use crate::units::counted;
-
-const POSITION_MAX: i64 = i64::MAX >> 1;
 
 #[derive(Clone, Debug)]
 pub(super) struct State {
     pub(super) owner: Identity,
     pub(super) epoch: Epoch,
     pub(super) next_seq: u64,
+    pub(super) rates_epoch: Epoch,
+    pub(super) next_rates_seq: u64,
     pub(super) former: Vec<Former>,
-    pub(super) next_position: u64,
+    /// Of events and of rates.
+    next_positions: [Position; 2],
     pub(super) commits: u64,
     pub(super) pending: Pending,
     pub(super) spans: Spans,
     /// The first and last number that each pending declaration covers; more for one that still grows.
     pub(super) declared: BTreeMap<EventId, (Epoch, (u64, u64))>,
-    /// `None` after opening, since a declaration found there may have been handed out.
-    pub(super) open_loss: Option<OpenDeclaration>,
+    /// Declarations about events and about rates that still grow; none after opening, since one found there may have been handed
+    /// out.
+    pub(super) open_losses: [Option<OpenDeclaration>; 2],
     pub(super) handed: BTreeMap<EventId, Position>,
     pub(super) own: Vec<Position>,
     pub(super) lost: LossCounts,
@@ -43,6 +45,9 @@ pub(super) struct Former {
     pub(super) epoch: Epoch,
     pub(super) agent: SmolStr,
     pub(super) next_seq: u64,
+    /// Epoch of its rates, whose losses are declared in `epoch` too.
+    #[serde(with = "digits")]
+    pub(super) rates: Epoch,
 }
 
 impl State {
@@ -50,10 +55,15 @@ impl State {
     /// continues after `commits_min`. [`JournalError::Damaged`] where anything is not what was written.
     pub(super) fn load(connection: &Connection, commits_min: u64) -> Result<Self, JournalError> {
         let found = Meta::read(connection)?;
-        let mut state = Self::new(random_epoch(), commits_min + 1);
+        let mut state = Self::new([random_epoch(), random_epoch()], commits_min + 1);
         let mut registered = Spans::default();
-        if let Some(Meta { owner, epoch, next_seq, former, mark }) = &found {
-            state = Self { owner: owner.clone(), next_seq: *next_seq, ..Self::new(*epoch, mark.commits) };
+        if let Some(Meta { owner, epoch, next_seq, rates_epoch, next_rates_seq, former, mark }) = &found {
+            state = Self {
+                owner: owner.clone(),
+                next_seq: *next_seq,
+                next_rates_seq: *next_rates_seq,
+                ..Self::new([*epoch, *rates_epoch], mark.commits)
+            };
             state.former.clone_from(former);
             registered.clone_from(&mark.pending);
         }
@@ -65,25 +75,27 @@ impl State {
         if found.is_none() {
             let begin = connection.unchecked_transaction()?;
             begin.execute("DELETE FROM open_breaches", [])?;
-            begin.execute("INSERT INTO meta VALUES (1, 0, 0, 0, '', '', '', '', 0)", [])?;
+            begin.execute("INSERT INTO meta VALUES (1, 0, 0, 0, 0, 0, '', '', '', '', 0)", [])?;
             keep_count(&begin, &state)?;
             begin.commit()?;
         }
         Ok(state)
     }
 
-    fn new(epoch: Epoch, commits: u64) -> Self {
+    fn new([epoch, rates_epoch]: [Epoch; 2], commits: u64) -> Self {
         Self {
             owner: Identity::default(),
             epoch,
             next_seq: 1,
+            rates_epoch,
+            next_rates_seq: 1,
             former: Vec::new(),
-            next_position: 1,
+            next_positions: JournalSeries::ALL.map(|series| Position(series.start().0 + 1)),
             commits,
             pending: Pending::default(),
             spans: Spans::default(),
             declared: BTreeMap::new(),
-            open_loss: None,
+            open_losses: [None, None],
             handed: BTreeMap::new(),
             own: Vec::new(),
             lost: LossCounts::default(),
@@ -91,7 +103,7 @@ impl State {
     }
 
     pub(super) fn scan(&mut self, connection: &Connection) -> Result<(), JournalError> {
-        (self.pending, self.spans, self.declared, self.open_loss) = Default::default();
+        (self.pending, self.spans, self.declared, self.open_losses) = Default::default();
         let mut statement =
             connection.prepare(&format!("SELECT {EVENT} FROM events ORDER BY position")).map_err(damage)?;
         let mut rows = statement.query([]).map_err(damage)?;
@@ -100,11 +112,13 @@ impl State {
             let Some((event, payload)) = whole_event(row) else {
                 return Err(JournalError::Damaged(format!("the event at {position} is not what was written")));
             };
-            let is_numbered = event.id.epoch != self.epoch || event.id.seq < self.next_seq;
-            if !(1..=POSITION_MAX).contains(&position) || !is_numbered {
+            let series = JournalSeries::of(&event.body);
+            let next = EventId { epoch: event.id.epoch, seq: self.next_seq_of(event.id.epoch) };
+            let is_placed = position > series.start().0 as i64 && position < series.end().0 as i64;
+            if !is_placed || next.seq <= event.id.seq {
                 return Err(JournalError::Damaged("positions or numbers are not those that were given".to_owned()));
             }
-            self.next_position = position as u64 + 1;
+            self.next_positions[series as usize] = Position(position as u64 + 1);
             self.note(&event, payload.len());
         }
         Ok(())
@@ -113,26 +127,65 @@ impl State {
     /// Counts an event that is in the database, with a payload of so many bytes.
     pub(super) fn note(&mut self, event: &Event, bytes: usize) {
         self.pending.events += 1;
+        self.pending.rates += u64::from(JournalSeries::of(&event.body) == JournalSeries::Rates);
         self.pending.bytes += bytes as u64;
         self.pending.oldest.get_or_insert(event.stamp.observed_at);
         self.spans.add(event.id);
         self.declared.extend(bounds(&event.body).map(|bounds| (event.id, bounds)));
     }
 
+    pub(super) fn next_position(&self, series: JournalSeries) -> Position {
+        self.next_positions[series as usize]
+    }
+
+    pub(super) fn take_position(&mut self, series: JournalSeries) -> Position {
+        let next = &mut self.next_positions[series as usize];
+        std::mem::replace(next, Position(next.0 + 1))
+    }
+
+    pub(super) fn take_id(&mut self, series: JournalSeries) -> EventId {
+        let (epoch, next) = match series {
+            JournalSeries::Events => (self.epoch, &mut self.next_seq),
+            JournalSeries::Rates => (self.rates_epoch, &mut self.next_rates_seq),
+        };
+        *next += 1;
+        EventId { epoch, seq: *next - 1 }
+    }
+
+    /// Returns the first number that was not given in an epoch of its own; the highest for any other one.
+    fn next_seq_of(&self, epoch: Epoch) -> u64 {
+        match epoch {
+            _ if epoch == self.epoch => self.next_seq,
+            _ if epoch == self.rates_epoch => self.next_rates_seq,
+            _ => u64::MAX,
+        }
+    }
+
+    pub(super) fn owns(&self, epoch: Epoch) -> bool {
+        epoch == self.epoch || epoch == self.rates_epoch
+    }
+
+    /// Returns the growing declaration about the series that counts in `epoch`.
+    pub(super) fn open_loss(&mut self, epoch: Epoch) -> &mut Option<OpenDeclaration> {
+        let is_of_rates = epoch == self.rates_epoch || self.former.iter().any(|former| former.rates == epoch);
+        &mut self.open_losses[usize::from(is_of_rates)]
+    }
+
     /// Begins a new epoch for a new owner; the old one is kept in `former` where the name differs.
     pub(super) fn begin_epoch(&mut self, owner: &Identity) {
         let (epoch, next_seq) = (self.epoch, self.next_seq);
         if self.owner.agent != owner.agent {
-            self.former.push(Former { epoch, agent: self.owner.agent.clone(), next_seq });
+            self.former.push(Former { epoch, agent: self.owner.agent.clone(), next_seq, rates: self.rates_epoch });
         }
-        self.former.retain(|former| self.spans.has(former.epoch));
-        (self.owner, self.epoch, self.next_seq, self.open_loss) = (owner.clone(), random_epoch(), 1, None);
+        self.former.retain(|former| self.spans.has(former.epoch) || self.spans.has(former.rates));
+        (self.owner, self.epoch, self.next_seq) = (owner.clone(), random_epoch(), 1);
+        (self.rates_epoch, self.next_rates_seq, self.open_losses) = (random_epoch(), 1, [None, None]);
     }
 
     /// Returns the next number in the epoch that declares losses of `epoch`: the same where a former name counted there (whose name
     /// is returned too), else the journal's.
     pub(super) fn declaring(&mut self, epoch: Epoch) -> (EventId, Option<SmolStr>) {
-        let former = self.former.iter_mut().find(|former| former.epoch == epoch);
+        let former = self.former.iter_mut().find(|former| former.epoch == epoch || former.rates == epoch);
         let (id, next_seq, agent) = match former {
             Some(former) => (former.epoch, &mut former.next_seq, Some(former.agent.clone())),
             None => (self.epoch, &mut self.next_seq, None),
@@ -144,18 +197,21 @@ impl State {
     pub(super) fn count_from(&mut self, EventId { epoch, seq }: EventId) {
         let former = self.former.iter_mut().filter(|former| former.epoch == epoch).map(|former| &mut former.next_seq);
         let own = (self.epoch == epoch).then_some(&mut self.next_seq);
-        former.chain(own).for_each(|next_seq| *next_seq = seq.min(*next_seq));
+        let rates = (self.rates_epoch == epoch).then_some(&mut self.next_rates_seq);
+        former.chain(own).chain(rates).for_each(|next_seq| *next_seq = seq.min(*next_seq));
     }
 
     pub(super) fn next_ids(&self) -> Vec<EventId> {
         let former = self.former.iter().map(|former| EventId { epoch: former.epoch, seq: former.next_seq });
-        [EventId { epoch: self.epoch, seq: self.next_seq }].into_iter().chain(former).collect()
+        let own = [(self.epoch, self.next_seq), (self.rates_epoch, self.next_rates_seq)];
+        own.map(|(epoch, seq)| EventId { epoch, seq }).into_iter().chain(former).collect()
     }
 
     pub(super) fn mark(&self) -> Mark {
         let mut pending = self.spans.clone();
         pending.reach(self.epoch, self.next_seq);
-        let growing = self.open_loss.as_ref().and_then(|loss| bounds(&loss.event.body));
+        pending.reach(self.rates_epoch, self.next_rates_seq);
+        let growing = self.open_losses.iter().flatten().filter_map(|loss| bounds(&loss.event.body));
         self.declared.values().copied().chain(growing).for_each(|(epoch, ends)| pending.hold(epoch, ends));
         Mark { commits: self.commits, pending }
     }
@@ -165,27 +221,32 @@ pub(super) struct Meta {
     pub(super) owner: Identity,
     pub(super) epoch: Epoch,
     pub(super) next_seq: u64,
+    pub(super) rates_epoch: Epoch,
+    pub(super) next_rates_seq: u64,
     pub(super) former: Vec<Former>,
     pub(super) mark: Mark,
 }
 
 impl Meta {
     pub(super) fn read(connection: &Connection) -> Result<Option<Self>, JournalError> {
-        let sql = "SELECT epoch, next_seq, commits, pending, agent, machine_id, former, crc FROM meta";
+        let sql = "SELECT epoch, next_seq, rates_epoch, next_rates_seq, commits, pending, agent, machine_id, former, crc FROM meta";
         let row = |row: &Row<'_>| {
             let number = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
             let text = |at| row.get::<_, String>(at);
-            let texts = [text(3)?, text(4)?, text(5)?, text(6)?];
-            Ok((Epoch(number(0)?), number(1)?, number(2)?, texts, row.get::<_, i64>(7)?))
+            let counts = [number(0)?, number(1)?, number(2)?, number(3)?, number(4)?];
+            let texts = [text(5)?, text(6)?, text(7)?, text(8)?];
+            Ok((counts, texts, row.get::<_, i64>(9)?))
         };
         let found = connection.query_row(sql, [], row).optional().map_err(damage)?;
-        let Some((epoch, next_seq, commits, texts, crc)) = found else { return Ok(None) };
-        let is_whole = crc == count_crc(epoch, next_seq, commits, &texts) && next_seq > 0;
+        let Some((counts, texts, crc)) = found else { return Ok(None) };
+        let [epoch, next_seq, rates_epoch, next_rates_seq, commits] = counts;
+        let is_whole = crc == count_crc(counts, &texts) && next_seq > 0 && next_rates_seq > 0;
         let [pending, agent, machine_id, former] = texts;
         match (serde_json::from_str(&pending), serde_json::from_str(&former)) {
             (Ok(pending), Ok(former)) if is_whole => {
                 let owner = Identity { agent: agent.into(), machine_id };
-                Ok(Some(Self { owner, epoch, next_seq, former, mark: Mark { commits, pending } }))
+                let (epoch, rates_epoch, mark) = (Epoch(epoch), Epoch(rates_epoch), Mark { commits, pending });
+                Ok(Some(Self { owner, epoch, next_seq, rates_epoch, next_rates_seq, former, mark }))
             }
             _ => Err(JournalError::Damaged("its count is not what was written".to_owned())),
         }
@@ -193,7 +254,7 @@ impl Meta {
 }
 
 pub(super) fn keep_count(transaction: &Transaction<'_>, state: &State) -> Result<(), JournalError> {
-    let State { owner, epoch, next_seq, commits, former, .. } = state;
+    let State { owner, epoch, next_seq, rates_epoch, next_rates_seq, commits, former, .. } = state;
     let json = |value: Result<String, serde_json::Error>| value.unwrap_or_default();
     let texts = [
         json(serde_json::to_string(&state.mark().pending)),
@@ -201,17 +262,20 @@ pub(super) fn keep_count(transaction: &Transaction<'_>, state: &State) -> Result
         owner.machine_id.clone(),
         json(serde_json::to_string(former)),
     ];
-    let crc = count_crc(*epoch, *next_seq, *commits, &texts);
+    let counts = [epoch.0, *next_seq, rates_epoch.0, *next_rates_seq, *commits];
+    let crc = count_crc(counts, &texts);
     let [pending, agent, machine_id, former] = texts;
-    let count = (signed(*epoch), next_seq.cast_signed(), commits.cast_signed());
-    let row = params![count.0, count.1, count.2, pending, agent, machine_id, former, crc];
-    let sql = "UPDATE meta SET epoch = ?, next_seq = ?, commits = ?, pending = ?, agent = ?, machine_id = ?, former = ?, crc = ?";
+    let [epoch, next_seq, rates_epoch, next_rates_seq, commits] = counts.map(u64::cast_signed);
+    let row = params![epoch, next_seq, rates_epoch, next_rates_seq, commits, pending, agent, machine_id, former, crc];
+    let sql = "UPDATE meta SET epoch = ?, next_seq = ?, rates_epoch = ?, next_rates_seq = ?, commits = ?, pending = ?, \
+               agent = ?, machine_id = ?, former = ?, crc = ?";
     transaction.execute(sql, row)?;
     Ok(())
 }
 
-fn count_crc(epoch: Epoch, next_seq: u64, commits: u64, texts: &[String; 4]) -> i64 {
-    crc32fast::hash(format!("{epoch} {next_seq} {commits} {}", texts.join("\0")).as_bytes()).into()
+fn count_crc(counts: [u64; 5], texts: &[String; 4]) -> i64 {
+    let counts = counts.map(|count| count.to_string()).join(" ");
+    crc32fast::hash(format!("{counts} {}", texts.join("\0")).as_bytes()).into()
 }
 
 mod digits {

@@ -5,7 +5,7 @@ use anstyle::{AnsiColor, Style};
 use chrono::{DateTime, SecondsFormat, Utc};
 
 use crate::consumer::batch::Record;
-use crate::event::{Body, Breach, Event, Reason, Sample};
+use crate::event::{Body, Breach, Event, LinkRates, RateWindow, Reason, Sample};
 use crate::excerpt::{beginning, harmless};
 use crate::output::{OutputFormat, Rows, Value};
 use crate::units::{BitRate, ByteCount, counted, lasting};
@@ -164,10 +164,11 @@ fn words(event: &Event, raw: Option<&str>) -> String {
             let speed = link.speed_bps.map(|bps| format!(", {}", BitRate::from_bps(bps))).unwrap_or_default();
             format!("{}{speed}{}", link.interface, why(&event.body))
         }
-        Body::AgentStarted(lifecycle) | Body::AgentStopped(lifecycle) => {
+        Body::AgentStarted(lifecycle) | Body::AgentStopped(lifecycle) | Body::Heartbeat(lifecycle) => {
             format!("version {}{}", lifecycle.version, why(&event.body))
         }
         Body::Sample(sample) => format!("{}{}", of_sample(sample), why(&event.body)),
+        Body::Rates(window) => of_rates(window),
         Body::Unknown(_) => raw.unwrap_or_default().to_owned(),
     }
 }
@@ -190,6 +191,26 @@ fn of_sample(sample: &Sample) -> String {
     let carried = direction("rx", rx_bytes, rx_bps) + &direction("tx", tx_bytes, tx_bps);
     let time = sample.duration_ms.map(|ms| format!(" in {}", lasting(Duration::from_millis(ms))));
     format!("{}{carried}{}", sample.interface, time.unwrap_or_default())
+}
+
+fn of_rates(window: &RateWindow) -> String {
+    /// A line has room for so many; a host can have hundreds.
+    const SHOWN_MAX: usize = 6;
+    let links = window.links.iter().take(SHOWN_MAX).map(|link| {
+        let LinkRates { interface, direction, mean_bps, max_bps, .. } = link;
+        match (mean_bps, max_bps) {
+            (Some(mean), Some(max)) => {
+                let (mean, max) = (BitRate::from_bps(*mean), BitRate::from_bps(*max));
+                format!("{interface} {direction} {mean}, at most {max}")
+            }
+            _ => format!("{interface} {direction} not measured"),
+        }
+    });
+    let mut links: Vec<String> = links.collect();
+    if let more @ 1.. = window.links.len().saturating_sub(SHOWN_MAX) {
+        links.push(format!("and {more} more"));
+    }
+    format!("{} in {}", links.join("; "), lasting(Duration::from_millis(window.duration_ms)))
 }
 
 fn of_breach(breach: &Breach, why: &str) -> String {

@@ -14,7 +14,8 @@ pub(super) fn column_type(field: &Field) -> &'static str {
         FieldType::Version | FieldType::UInt32 | FieldType::UInt64 => "bigint",
         FieldType::Time => "timestamptz",
         FieldType::Bool => "boolean",
-        FieldType::Ranges => "jsonb",
+        FieldType::Ranges | FieldType::Links | FieldType::OverLimits => "jsonb",
+        FieldType::Bytes => "bytea",
     }
 }
 

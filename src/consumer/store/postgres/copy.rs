@@ -3,9 +3,12 @@
 
 use std::io::{self, Write};
 
+use serde::Serialize;
+
 use super::columns::breach_columns;
 use crate::consumer::store::rows::{LastWord, Row};
 use crate::consumer::store::tables::{self, Table};
+use crate::event::LinkRates;
 use crate::event::fields::FieldValue;
 
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
@@ -29,6 +32,11 @@ fn copy_from(table: &str, columns: &[&str]) -> String {
 }
 
 fn columns(table: Table) -> Vec<&'static str> {
+    match table {
+        Table::Rates => return tables::rates_columns(),
+        Table::WindowHistograms => return tables::window_histogram_columns(),
+        Table::Events | Table::Samples => {}
+    }
     let fields = table.fields().map(|field| field.name);
     let raw = table.has_raw().then_some("raw");
     fields.chain(["kafka_topic", "kafka_partition", "kafka_offset"]).chain(raw).collect()
@@ -46,6 +54,26 @@ pub(super) fn write_rows(out: &mut impl Write, table: Table, topic: &str, rows: 
         fields.bytes(&row.record.offset.to_be_bytes());
         if table.has_raw() {
             fields.maybe(row.record.raw.as_deref(), CopyFields::text);
+        }
+    })
+}
+
+/// Writes links of windows, into [`Table::Rates`] or [`Table::WindowHistograms`].
+pub(super) fn write_links(
+    out: &mut impl Write,
+    table: Table,
+    topic: &str,
+    links: &[(&Row<'_>, &LinkRates)],
+) -> io::Result<()> {
+    write_all(out, columns(table).len(), links, |fields, (row, link)| {
+        tables::visit_link(table, row.event, link, |value| {
+            fields.maybe(value, |fields, value| fields.value(&value));
+        });
+        if table == Table::Rates {
+            fields.text(topic);
+            fields.bytes(&row.partition.to_be_bytes());
+            fields.bytes(&row.record.offset.to_be_bytes());
+            fields.bytes(&[row.has_histogram(link).into()]);
         }
     })
 }
@@ -94,11 +122,18 @@ impl CopyFields<'_> {
             FieldValue::Number(number) => self.bytes(&number.to_be_bytes()),
             FieldValue::Time(time) => self.bytes(&(time.timestamp_micros() - ZERO_US).to_be_bytes()),
             FieldValue::Bool(truth) => self.bytes(&[(*truth).into()]),
-            FieldValue::Ranges(ranges) => self.sized(|buffer| {
-                buffer.push(1); // the version of jsonb's binary form
-                serde_json::to_writer(buffer, ranges).expect("a buffer takes all");
-            }),
+            FieldValue::Ranges(ranges) => self.json(ranges),
+            FieldValue::OverLimits(over) => self.json(over),
+            FieldValue::Bytes(bytes) => self.bytes(bytes),
+            FieldValue::Links(_) => unreachable!("links are rows"),
         }
+    }
+
+    fn json(&mut self, value: &impl Serialize) {
+        self.sized(|buffer| {
+            buffer.push(1); // the version of jsonb's binary form
+            serde_json::to_writer(buffer, value).expect("a buffer takes all");
+        });
     }
 
     fn bytes(&mut self, bytes: &[u8]) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use postgres::{Client, Error, IsolationLevel};
+use postgres::{Client, Error, IsolationLevel, Transaction};
 
 use super::address::Address;
 use super::partitions::{self, Partition};
@@ -16,7 +16,7 @@ use super::sqlstate::{Class, class};
 use super::{HELD_MAX, pooler, quoted, session};
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::store::retention::{ExpiredRows, Retained, WITH_OLD_PAYLOADS};
-use crate::consumer::store::tables::TABLES;
+use crate::consumer::store::tables::PARTITIONED;
 use crate::consumer::store::{Maintained, Maintenance, Retention, StoreError, StoreOptions, StoreProgress};
 use crate::failpoints::instead;
 
@@ -33,14 +33,14 @@ const LOCK: i64 = 0x6877_6d61_696e; // "hwmain"
 
 /// Ends a session that holds the lock and has asked for nothing in a while, as none that runs: its connection was lost on our side,
 /// and the server has not noticed.
-fn end_holder(client: &mut Client) -> Result<u64, Error> {
+pub(super) fn end_holder(client: &mut Client, lock: i64, silent_max: &str) -> Result<u64, Error> {
     let sql = format!(
         "SELECT pg_terminate_backend(a.pid) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
          WHERE l.locktype = 'advisory' AND l.granted AND (l.classid::bigint << 32) + l.objid::bigint = $1
            AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-           AND a.usename = current_user AND a.state = 'idle' AND a.state_change < now() - interval '{HELD_MAX}'"
+           AND a.usename = current_user AND a.state = 'idle' AND a.state_change < now() - interval '{silent_max}'"
     );
-    client.execute(&sql, &[&LOCK])
+    client.execute(&sql, &[&lock])
 }
 
 const PIECE: i64 = 10_000;
@@ -116,7 +116,7 @@ impl Maintenance for PostgresMaintenance {
             return Ok(maintained);
         }
         if !locked.get::<_, bool>(0) {
-            let was_dead = end_holder(&mut client)? > 0;
+            let was_dead = end_holder(&mut client, LOCK, HELD_MAX)? > 0;
             maintained.unfinished = was_dead.then(|| "a session whose connection is lost held its lock".to_owned());
             return Ok(maintained);
         }
@@ -148,11 +148,14 @@ struct Round<'a> {
 
 impl Round<'_> {
     fn all(&mut self, maintained: &mut Maintained) -> Result<(), MaintenanceEnd> {
-        let before = Retained::Events.before(self.retention, self.now);
-        self.drop_partitions(before, maintained)?;
-        for partition in TABLES.iter().flat_map(|table| table.outermost()) {
-            self.delete(partition, "stored_at < $1", before, &mut maintained.deleted)?;
+        self.drop_partitions(maintained)?;
+        for table in PARTITIONED {
+            let before = Retained::of(table).before(self.retention, self.now);
+            for partition in table.outermost() {
+                self.delete(partition, "stored_at < $1", before, &mut maintained.deleted)?;
+            }
         }
+        let before = Retained::Events.before(self.retention, self.now);
         self.delete_all(&ExpiredRows::by_age("($1 AT TIME ZONE 'UTC')::date"), maintained)?;
         let expire = "UPDATE dead_letters SET headers = NULL, key = NULL, payload = NULL, dropped_at = now(), drop_reason = 'retention'";
         let letters = Retained::DeadLetters.before(self.retention, self.now);
@@ -237,14 +240,17 @@ impl Round<'_> {
         }
     }
 
-    /// Drops the partitions of which both the end and the newest row's `stored_at` are older than `before`.
-    fn drop_partitions(&mut self, before: DateTime<Utc>, maintained: &mut Maintained) -> Result<(), MaintenanceEnd> {
+    /// Drops the partitions of which the end and, where rows are kept since they were stored, the newest row's `stored_at` are so old.
+    fn drop_partitions(&mut self, maintained: &mut Maintained) -> Result<(), MaintenanceEnd> {
         let mut transaction = self.client.transaction()?;
         let standing = partitions::read(&mut transaction)?;
         transaction.commit()?;
         // The partition that begins at MINVALUE is never dropped: its rows are deleted in pieces.
-        let expired = |partition: &Partition| partition.to <= before && partition.from > DateTime::<Utc>::MIN_UTC;
-        for partition in standing.iter().filter(|partition| expired(partition)) {
+        for partition in standing.iter().filter(|partition| partition.from > DateTime::<Utc>::MIN_UTC) {
+            let before = Retained::of(partition.table).before(self.retention, self.now);
+            if partition.to > before {
+                continue;
+            }
             self.go_on()?;
             if self.drop_partition(partition, before)? {
                 maintained.dropped.push(partition.name.clone());
@@ -257,20 +263,9 @@ impl Round<'_> {
     fn drop_partition(&mut self, partition: &Partition, before: DateTime<Utc>) -> Result<bool, MaintenanceEnd> {
         let mut transaction = self.client.transaction()?;
         partitions::lock(&mut transaction)?;
-        // Without a note, rows were stored before there were notes: they are read, once.
-        transaction.execute(
-            &format!(
-                "INSERT INTO partition_notes (partition, newest_stored_at, outside)
-                 SELECT $1, coalesce((SELECT max(stored_at) FROM {}), now()), false
-                 WHERE NOT EXISTS (SELECT FROM partition_notes WHERE partition = $1)",
-                quoted(&partition.name)
-            ),
-            &[&partition.name],
-        )?;
+        let is_old = !partition.table.is_kept_since_stored()
+            || newest_stored_at(&mut transaction, partition)? + NOTE_AGE < before;
         self.progress.count_answer();
-        let newest = "SELECT newest_stored_at FROM partition_notes WHERE partition = $1";
-        let newest: DateTime<Utc> = transaction.query_one(newest, &[&partition.name])?.get(0);
-        let is_old = newest + NOTE_AGE < before;
         if is_old {
             let drop = format!("DROP TABLE {}", quoted(&partition.name));
             if let Err(error) = transaction.batch_execute(&drop) {
@@ -284,4 +279,20 @@ impl Round<'_> {
         transaction.commit()?;
         Ok(is_old)
     }
+}
+
+/// Returns the time of the newest row, or a later one within a day. Without a note, rows were stored before there were notes: they are
+/// read, once.
+fn newest_stored_at(transaction: &mut Transaction<'_>, partition: &Partition) -> Result<DateTime<Utc>, Error> {
+    transaction.execute(
+        &format!(
+            "INSERT INTO partition_notes (partition, newest_stored_at, outside)
+             SELECT $1, coalesce((SELECT max(stored_at) FROM {}), now()), false
+             WHERE NOT EXISTS (SELECT FROM partition_notes WHERE partition = $1)",
+            quoted(&partition.name)
+        ),
+        &[&partition.name],
+    )?;
+    let newest = "SELECT newest_stored_at FROM partition_notes WHERE partition = $1";
+    Ok(transaction.query_one(newest, &[&partition.name])?.get(0))
 }

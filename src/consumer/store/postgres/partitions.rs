@@ -1,20 +1,21 @@
-//! Partitions of `events` and `samples`: made before the batch that needs them, dropped by the maintenance. PostgreSQL's catalog
+//! Partitions of the tables of messages: made before the batch that needs them, dropped by the maintenance. PostgreSQL's catalog
 //! has the partitions. `partition_notes` has how new the rows of each may be: noted once a day, before the first row of the day,
 //! so that retention needs no scan, and writers do not wait for each other.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use chrono::{DateTime, Datelike as _, Days, Months, NaiveDate, NaiveDateTime, NaiveTime, Utc};
+use chrono::{DateTime, Datelike as _, Days, Months, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Utc};
 use postgres::{Client, Error, Transaction};
 
 use super::quoted;
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::store::apply::Unplaceable;
 use crate::consumer::store::query::Locks;
+use crate::consumer::store::retention::Retained;
 use crate::consumer::store::rows::Row;
-use crate::consumer::store::tables::{TABLES, Table};
-use crate::consumer::store::{PartitionWidth, StoreError, StoreOptions};
+use crate::consumer::store::tables::{PARTITIONED, Table};
+use crate::consumer::store::{PartitionWidth, Retention, StoreError, StoreOptions};
 
 /// Held while partitions are made or dropped: one session at a time.
 const LOCK: i64 = 0x6877_7061_7274; // "hwpart"
@@ -41,7 +42,7 @@ impl Partition {
 
 pub(super) struct Partitions {
     width: PartitionWidth,
-    keep: Duration,
+    retention: Retention,
     clock: SystemClock,
     known: Vec<Partition>,
     noted: HashMap<String, Duration>,
@@ -51,7 +52,7 @@ impl Partitions {
     pub(super) fn new(options: &StoreOptions) -> Self {
         Self {
             width: options.partition,
-            keep: options.keep,
+            retention: options.retention,
             clock: SystemClock::default(),
             known: Vec::new(),
             noted: HashMap::new(),
@@ -70,11 +71,11 @@ impl Partitions {
             noted.is_some_and(|at| now.saturating_sub(*at) < NOTE_EVERY)
         };
         // Most rows belong to the partition of the row before.
-        let mut last: Option<&Partition> = None;
-        let all_are_current = rows.iter().all(|row| {
-            let (table, time) = (Table::of(row.event), row.event.stamp.observed_at);
+        let mut last: [Option<&Partition>; PARTITIONED.len()] = [None; PARTITIONED.len()];
+        let all_are_current = places(rows).all(|(_, table, time)| {
+            let last = &mut last[table as usize];
             if !last.is_some_and(|partition| partition.holds(table, time)) {
-                last = self.find(table, time).filter(|partition| is_current(partition));
+                *last = self.find(table, time).filter(|partition| is_current(partition));
             }
             last.is_some()
         });
@@ -85,13 +86,12 @@ impl Partitions {
         transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK])?;
         self.known = read(&mut transaction)?;
         let mut missing = Vec::new();
-        for row in rows {
-            let (table, time) = (Table::of(row.event), row.event.stamp.observed_at);
+        for (row, table, time) in places(rows) {
             if self.find(table, time).is_none() && !self.add(&mut transaction, table, time)? {
                 missing.push(unplaceable(row));
             }
         }
-        let touched = rows.iter().filter_map(|row| self.find(Table::of(row.event), row.event.stamp.observed_at));
+        let touched = places(rows).filter_map(|(_, table, time)| self.find(table, time));
         let mut names: Vec<String> = touched.map(|partition| partition.name.clone()).collect();
         names.sort();
         names.dedup();
@@ -116,13 +116,8 @@ impl Partitions {
     /// Makes the partition of `time`; false if there were too many. Queries and inserts go on, unlike with `PARTITION OF`.
     fn add(&mut self, transaction: &mut Transaction<'_>, table: Table, time: DateTime<Utc>) -> Result<bool, Error> {
         let (from, to) = self.free_period(table, time, table.width(self.width));
-        let kept_s = self.keep.as_secs_f64();
-        let outside: bool = transaction
-            .query_one(
-                "SELECT $1 <= now() - make_interval(secs => $3) OR $2 > now() + interval '32 days'",
-                &[&to, &from, &kept_s],
-            )?
-            .get(0);
+        let now: DateTime<Utc> = transaction.query_one("SELECT now()", &[])?.get(0);
+        let outside = to <= Retained::of(table).before(&self.retention, now) || from > now + TimeDelta::days(32);
         if outside && table.is_limited_outside() && made_outside(transaction)? >= OUTSIDE_MAX {
             return Ok(false);
         }
@@ -160,6 +155,11 @@ impl Partitions {
     }
 }
 
+/// Returns the tables and times of rows, for which there has to be a partition.
+fn places<'r, 'a>(rows: &'r [Row<'a>]) -> impl Iterator<Item = (&'r Row<'a>, Table, DateTime<Utc>)> {
+    rows.iter().flat_map(|row| row.tables().map(move |table| (row, table, row.event.stamp.observed_at)))
+}
+
 pub(super) fn locks(transaction: &mut Transaction<'_>) -> Result<Locks, Error> {
     let row = transaction.query_one(
         "SELECT current_setting('max_locks_per_transaction')::bigint
@@ -172,7 +172,7 @@ pub(super) fn locks(transaction: &mut Transaction<'_>) -> Result<Locks, Error> {
 }
 
 fn unplaceable(row: &Row<'_>) -> Unplaceable {
-    let Row { event, record, partition } = row;
+    let Row { event, record, partition, .. } = row;
     let error = format!(
         "no partition for {}: {OUTSIDE_MAX} were created in the last hour for times outside of the retention; is the clock of {} \
          right? `highwater-consumer dead-letters retry` stores it later",
@@ -237,7 +237,7 @@ fn period(time: DateTime<Utc>, width: PartitionWidth) -> (DateTime<Utc>, DateTim
 pub(super) fn read(transaction: &mut Transaction<'_>) -> Result<Vec<Partition>, Error> {
     transaction.batch_execute("SET LOCAL timezone = 'UTC'; SET LOCAL datestyle = 'ISO'")?;
     let mut partitions = Vec::new();
-    for table in TABLES {
+    for table in PARTITIONED {
         let rows = transaction.query(
             "SELECT c.relname::text, pg_get_expr(c.relpartbound, c.oid)
              FROM pg_class c JOIN pg_inherits i ON i.inhrelid = c.oid WHERE i.inhparent = $1::text::regclass",
@@ -298,8 +298,7 @@ mod tests {
 
     #[test]
     fn a_new_width_takes_what_the_old_one_left() {
-        let options = StoreOptions { instance: String::new(), partition: PartitionWidth::Month, keep: Duration::ZERO };
-        let mut partitions = Partitions::new(&options);
+        let mut partitions = Partitions::new(&StoreOptions::default());
         partitions.known = vec![
             partition("2026-11-01T00:00:00Z", "2026-11-02T00:00:00Z"),
             partition("2026-11-02T00:00:00Z", "2026-11-03T00:00:00Z"),

@@ -58,6 +58,10 @@ impl PostgresSession {
         if let Some(warning) = partitions::locks(&mut transaction)?.warning() {
             log::warn!("PostgreSQL: {warning}");
         }
+        transaction.execute(
+            "UPDATE settings SET silent_after = make_interval(secs => $1) WHERE silent_after <> make_interval(secs => $1)",
+            &[&options.silent_after.as_secs_f64()],
+        )?;
         transaction.commit()?;
         let partitions = Partitions::new(options);
         let (address, application) = (address.clone(), application.to_owned());

@@ -4,13 +4,15 @@
 use postgres::{Client, Statement};
 
 use super::columns::breach_columns;
-use crate::consumer::store::tables::{TABLES, Table};
+use crate::consumer::store::tables::{PARTITIONED, TABLES, Table};
 use crate::event::fields::{AGENT, BREACH_ID};
 use crate::failpoints::unless_out;
 
 pub(super) struct Statements {
     /// In the order of [`TABLES`].
     of_tables: Vec<OfTable>,
+    /// In the order of [`PARTITIONED`].
+    copies: Vec<String>,
     pub(super) lock_checkpoints: Statement,
     pub(super) known_ranges: Lookup,
     pub(super) drop_ranges: Statement,
@@ -23,6 +25,10 @@ pub(super) struct Statements {
     pub(super) add_totals: Statement,
     pub(super) put_totals: Statement,
     pub(super) put_losses: Statement,
+    pub(super) put_touched_hours: Statement,
+    pub(super) known_agents: Lookup,
+    pub(super) insert_agents: Statement,
+    pub(super) change_agents: Statement,
     pub(super) put_gap: Statement,
     pub(super) put_dead_letters: Statement,
     pub(super) lock_dead_letters: Statement,
@@ -32,7 +38,6 @@ pub(super) struct Statements {
 }
 
 pub(super) struct OfTable {
-    pub(super) copy: String,
     pub(super) existing: Statement,
     pub(super) other_times: Statement,
 }
@@ -42,8 +47,13 @@ impl Statements {
         &self.of_tables[table as usize]
     }
 
+    pub(super) fn copy(&self, table: Table) -> &str {
+        &self.copies[table as usize]
+    }
+
     pub(super) fn prepare(client: &mut Client) -> Result<Self, postgres::Error> {
         Ok(Self {
+            copies: PARTITIONED.into_iter().map(super::copy::statement).collect(),
             of_tables: TABLES.iter().map(|table| OfTable::prepare(client, *table)).collect::<Result<_, _>>()?,
             lock_checkpoints: client.prepare(&unless_out("guard-1-lock", "FOR UPDATE", LOCK_CHECKPOINTS))?,
             known_ranges: Lookup::prepare(client, KNOWN_RANGES, "FOR UPDATE OF s")?,
@@ -57,6 +67,10 @@ impl Statements {
             add_totals: client.prepare(ADD_TOTALS)?,
             put_totals: client.prepare(PUT_TOTALS)?,
             put_losses: client.prepare(PUT_LOSSES)?,
+            put_touched_hours: client.prepare(PUT_TOUCHED_HOURS)?,
+            known_agents: Lookup::prepare(client, KNOWN_AGENTS, "ORDER BY a.agent FOR UPDATE OF a")?,
+            insert_agents: client.prepare(INSERT_AGENTS)?,
+            change_agents: client.prepare(CHANGE_AGENTS)?,
             put_gap: client.prepare(PUT_GAP)?,
             put_dead_letters: client.prepare(PUT_DEAD_LETTERS)?,
             lock_dead_letters: client.prepare(LOCK_DEAD_LETTERS)?,
@@ -90,7 +104,6 @@ impl OfTable {
         let wanted = "unnest($1::text[], $2::timestamptz[], $3::text[], $4::bigint[]) WITH ORDINALITY
                       AS s (agent, observed_at, epoch, seq, number)";
         Ok(Self {
-            copy: super::copy::statement(table),
             existing: client.prepare(&format!(
                 "SELECT s.number FROM {wanted}
                  WHERE EXISTS (SELECT FROM {name} e WHERE e.agent = s.agent AND e.observed_at = s.observed_at
@@ -117,7 +130,7 @@ const LOCK_CHECKPOINTS: &str = "
 /// Ranges that touch those seen: since ranges do not overlap, none before the last one that begins below. A lock would cost a write
 /// for each.
 const KNOWN_RANGES: &str = "
-    SELECT s.agent, s.epoch, s.first_seq, s.last_seq, s.of_samples, s.first_stored_at, s.identity_conflicts
+    SELECT s.agent, s.epoch, s.first_seq, s.last_seq, s.counted, s.first_stored_at, s.identity_conflicts
     FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS b (agent, epoch, first, last)
     CROSS JOIN LATERAL (SELECT coalesce(max(p.first_seq), 0) AS first_seq FROM agent_sequences p
                         WHERE p.agent = b.agent AND p.epoch = b.epoch AND p.first_seq < b.first) AS before
@@ -140,11 +153,11 @@ const CHANGE_RANGES: &str = "
       AND s.last_seq = b.old_last AND s.identity_conflicts = b.old_conflicts";
 
 const INSERT_RANGES: &str = "
-    INSERT INTO agent_sequences (agent, epoch, first_seq, last_seq, of_samples, first_stored_at, last_stored_at,
+    INSERT INTO agent_sequences (agent, epoch, first_seq, last_seq, counted, first_stored_at, last_stored_at,
                                  identity_conflicts)
-    SELECT agent, epoch, first, last, of_samples, coalesce(first_stored_at, now()), now(), conflicts
-    FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::boolean[], $6::timestamptz[], $7::bigint[])
-         AS b (agent, epoch, first, last, of_samples, first_stored_at, conflicts)
+    SELECT agent, epoch, first, last, counted, coalesce(first_stored_at, now()), now(), conflicts
+    FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::timestamptz[], $7::bigint[])
+         AS b (agent, epoch, first, last, counted, first_stored_at, conflicts)
     ON CONFLICT DO NOTHING";
 
 const KNOWN_BREACHES: &str = "
@@ -201,6 +214,31 @@ const PUT_LOSSES: &str = "
     FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::bigint[], $7::timestamptz[], $8::text[],
                 $9::text[]) AS l (agent, epoch, first, last, loss_epoch, loss_seq, observed_at, reason, detail)
     ON CONFLICT DO NOTHING";
+
+const PUT_TOUCHED_HOURS: &str = "
+    INSERT INTO touched_hours (agent, starts_at) SELECT * FROM unnest($1::text[], $2::timestamptz[])";
+
+const KNOWN_AGENTS: &str = "
+    SELECT a.agent, a.epoch, a.seq, a.observed_at, a.state = 'running', a.version, a.clock_synced, a.last_started_at
+    FROM unnest($1::text[]) AS k (agent) JOIN agent_state a ON a.agent = k.agent";
+
+const INSERT_AGENTS: &str = "
+    INSERT INTO agent_state (agent, epoch, seq, observed_at, state, version, clock_synced, last_started_at)
+    SELECT agent, epoch, seq, observed_at, state, version, clock_synced, last_started_at
+    FROM unnest($1::text[], $2::text[], $3::bigint[], $4::timestamptz[], $5::text[], $6::text[], $7::boolean[], $8::timestamptz[],
+                $9::text[], $10::bigint[])
+         AS n (agent, epoch, seq, observed_at, state, version, clock_synced, last_started_at, old_epoch, old_seq)
+    WHERE old_epoch IS NULL
+    ON CONFLICT DO NOTHING";
+
+const CHANGE_AGENTS: &str = "
+    UPDATE agent_state a
+    SET epoch = n.epoch, seq = n.seq, observed_at = n.observed_at, stored_at = now(), state = n.state, version = n.version,
+        clock_synced = n.clock_synced, last_started_at = n.last_started_at
+    FROM unnest($1::text[], $2::text[], $3::bigint[], $4::timestamptz[], $5::text[], $6::text[], $7::boolean[], $8::timestamptz[],
+                $9::text[], $10::bigint[])
+         AS n (agent, epoch, seq, observed_at, state, version, clock_synced, last_started_at, old_epoch, old_seq)
+    WHERE a.agent = n.agent AND a.epoch = n.old_epoch AND a.seq = n.old_seq";
 
 pub(super) const PUT_GAP: &str = "
     INSERT INTO kafka_gaps (kafka_cluster, kafka_topic, kafka_partition, topic_generation, first_offset, last_offset, cause)

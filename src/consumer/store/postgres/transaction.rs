@@ -13,10 +13,11 @@ use super::sqlstate::{self, Class};
 use super::statements::Statements;
 use super::{PostgresSession, copy};
 use crate::consumer::batch::{Fingerprint, Gap, TopicId};
+use crate::consumer::store::agents::{AgentChange, KnownAgent};
 use crate::consumer::store::apply::{self, AttemptError, Unplaceable};
 use crate::consumer::store::rows::{
-    self, Bounds, BreachChanges, BreachKey, DeadLetterRow, KnownBreach, LastWord, LastWords, Lost, RangeChanges, Rank,
-    Row, SeriesRanges,
+    self, AgentHour, Bounds, BreachChanges, BreachKey, DeadLetterRow, KnownBreach, LastWord, LastWords, Lost,
+    RangeChanges, Rank, Row, SeriesRanges,
 };
 use crate::consumer::store::sequences::SequenceRange;
 use crate::consumer::store::tables::{self, Table};
@@ -147,7 +148,7 @@ impl apply::Transaction for PostgresTransaction<'_> {
             let range = SequenceRange {
                 first: row.get(2),
                 last: row.get(3),
-                of_samples: row.get(4),
+                counted: Table::named(row.get(4)),
                 first_stored_at: Some(row.get(5)),
                 identity_conflicts: row.get(6),
             };
@@ -170,10 +171,25 @@ impl apply::Transaction for PostgresTransaction<'_> {
     }
 
     fn insert(&mut self, table: Table, topic: &TopicId, rows: &[&Row<'_>]) -> Result<(), AttemptError> {
-        let write = |out: &mut CopyInWriter<'_>| copy::write_rows(out, table, &topic.name, rows);
-        copy_in(&mut self.inner, &self.sql.of(table).copy, write, self.desynced).map_err(|error| {
-            let line = sqlstate::copy_line(&error).and_then(|line| rows.get(line));
-            AttemptError::from(error).of_record(line.map(|row| (row.partition, row.record.offset)))
+        let (copied, row_of): (_, Box<dyn Fn(usize) -> Option<(i32, i64)>>) = match table {
+            Table::Events | Table::Samples => {
+                let write = |out: &mut CopyInWriter<'_>| copy::write_rows(out, table, &topic.name, rows);
+                let row_of = |line| rows.get(line).map(|row: &&Row<'_>| row.place());
+                (copy_in(&mut self.inner, self.sql.copy(table), write, self.desynced), Box::new(row_of))
+            }
+            Table::Rates | Table::WindowHistograms => {
+                let links = rows::links(table, rows);
+                if links.is_empty() {
+                    return Ok(());
+                }
+                let write = |out: &mut CopyInWriter<'_>| copy::write_links(out, table, &topic.name, &links);
+                let copied = copy_in(&mut self.inner, self.sql.copy(table), write, self.desynced);
+                (copied, Box::new(move |line| links.get(line).map(|(row, _)| row.place())))
+            }
+        };
+        copied.map_err(|error| {
+            let at = sqlstate::copy_line(&error).and_then(row_of);
+            AttemptError::from(error).of_record(at)
         })
     }
 
@@ -208,7 +224,7 @@ impl apply::Transaction for PostgresTransaction<'_> {
                 &column(&new, |((_, epoch), _)| epoch.to_string()),
                 &column(&new, |(_, range)| range.first),
                 &column(&new, |(_, range)| range.last),
-                &column(&new, |(_, range)| range.of_samples),
+                &column(&new, |(_, range)| range.counted.name()),
                 &column(&new, |(_, range)| range.first_stored_at),
                 &column(&new, |(_, range)| range.identity_conflicts),
             ];
@@ -281,6 +297,51 @@ impl apply::Transaction for PostgresTransaction<'_> {
             &column(losses, |lost| lost.detail),
         ];
         self.inner.execute(&self.sql.put_losses, &parameters)?;
+        Ok(())
+    }
+
+    fn put_touched_hours(&mut self, hours: &[AgentHour<'_>]) -> Result<(), AttemptError> {
+        let (agents, starts) = (column(hours, |(agent, _)| *agent), column(hours, |(_, starts_at)| *starts_at));
+        self.inner.execute(&self.sql.put_touched_hours, &[&agents, &starts])?;
+        Ok(())
+    }
+
+    fn known_agents<'a>(&mut self, agents: &[&'a str]) -> Result<HashMap<&'a str, KnownAgent>, AttemptError> {
+        let mut known = HashMap::new();
+        for row in self.inner.query(self.sql.known_agents.of(self.locking), &[&agents])? {
+            let Ok(index) = agents.binary_search(&row.get(0)) else { continue };
+            let state = KnownAgent {
+                epoch: row.get::<_, &str>(1).parse().unwrap_or(Epoch(0)),
+                seq: row.get(2),
+                observed_at: row.get(3),
+                is_running: row.get(4),
+                version: row.get(5),
+                clock_synced: row.get(6),
+                last_started_at: row.get(7),
+            };
+            known.insert(agents[index], state);
+        }
+        Ok(known)
+    }
+
+    fn put_agents(&mut self, changes: &[AgentChange<'_>]) -> Result<(), AttemptError> {
+        for changes in changes.chunks(CHANGED_AT_ONCE) {
+            let parameters: [&(dyn ToSql + Sync); 10] = [
+                &column(changes, |change| change.agent),
+                &column(changes, |change| change.new.epoch.to_string()),
+                &column(changes, |change| change.new.seq),
+                &column(changes, |change| change.new.observed_at),
+                &column(changes, |change| change.new.state()),
+                &column(changes, |change| change.new.version.as_deref()),
+                &column(changes, |change| change.new.clock_synced),
+                &column(changes, |change| change.new.last_started_at),
+                &column(changes, |change| change.old.as_ref().map(|old| old.epoch.to_string())),
+                &column(changes, |change| change.old.as_ref().map(|old| old.seq)),
+            ];
+            let written = self.inner.execute(&self.sql.insert_agents, &parameters)?
+                + self.inner.execute(&self.sql.change_agents, &parameters)?;
+            expect_all("agents", changes.len(), written)?;
+        }
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use rusqlite::{Connection, Error, ErrorCode, OpenFlags, ToSql, Transaction, Tran
 use super::{MIGRATIONS, text};
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::store::retention::{ExpiredRows, Retained, WITH_OLD_PAYLOADS};
-use crate::consumer::store::tables::TABLES;
+use crate::consumer::store::tables::PARTITIONED;
 use crate::consumer::store::{Maintained, Maintenance, Retention, StoreError, StoreProgress};
 
 pub(in crate::consumer::store) struct SqliteMaintenance {
@@ -100,8 +100,9 @@ impl FileRound<'_> {
         let expire = "UPDATE dead_letters SET headers = NULL, key = NULL, payload = NULL, dropped_at = $now, drop_reason = 'retention'";
         let (events, letters) = (self.before(Retained::Events), self.before(Retained::DeadLetters));
         let now = text(self.now);
-        for table in TABLES {
-            if !self.delete(table.name(), ROWS, &events)? {
+        for table in PARTITIONED {
+            let condition = if table.is_kept_since_stored() { ROWS } else { "observed_at < $1" };
+            if !self.delete(table.name(), condition, &self.before(Retained::of(table)))? {
                 return Ok(false);
             }
         }

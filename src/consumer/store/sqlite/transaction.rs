@@ -13,15 +13,16 @@ use rusqlite::{
 use super::text;
 use crate::consumer::batch::{Fingerprint, Gap, TopicId};
 use crate::consumer::store::StoreError;
+use crate::consumer::store::agents::{AgentChange, KnownAgent};
 use crate::consumer::store::apply::{self, AttemptError, Unplaceable};
 use crate::consumer::store::rows::{
-    Bounds, BreachChanges, BreachKey, DeadLetterRow, KnownBreach, LastWord, LastWords, Lost, RangeChanges, Rank, Row,
-    SeriesRanges,
+    self, AgentHour, Bounds, BreachChanges, BreachKey, DeadLetterRow, KnownBreach, LastWord, LastWords, Lost,
+    RangeChanges, Rank, Row, SeriesRanges,
 };
 use crate::consumer::store::sequences::SequenceRange;
 use crate::consumer::store::tables::{self, Table};
 use crate::event::fields::FieldValue;
-use crate::event::{Epoch, Event};
+use crate::event::{Epoch, Event, LinkRates};
 
 pub(super) struct SqliteSession(pub(super) Connection);
 
@@ -103,7 +104,7 @@ impl apply::Transaction for SqliteTransaction<'_> {
 
     fn known_ranges<'a>(&mut self, seen: &SeriesRanges<'a>) -> Result<SeriesRanges<'a>, AttemptError> {
         let mut statement = self.inner.prepare(
-            "SELECT first_seq, last_seq, of_samples, first_stored_at, identity_conflicts FROM agent_sequences
+            "SELECT first_seq, last_seq, counted, first_stored_at, identity_conflicts FROM agent_sequences
              WHERE agent = ?1 AND epoch = ?2 AND first_seq <= ?4 + 1 AND last_seq >= ?3 - 1
                AND first_seq >= coalesce((SELECT max(first_seq) FROM agent_sequences
                                           WHERE agent = ?1 AND epoch = ?2 AND first_seq < ?3), 0)
@@ -117,7 +118,7 @@ impl apply::Transaction for SqliteTransaction<'_> {
                     Ok(SequenceRange {
                         first: row.get(0)?,
                         last: row.get(1)?,
-                        of_samples: row.get(2)?,
+                        counted: Table::named(&row.get::<_, String>(2)?),
                         first_stored_at: time(&row.get::<_, String>(3)?),
                         identity_conflicts: row.get(4)?,
                     })
@@ -144,10 +145,16 @@ impl apply::Transaction for SqliteTransaction<'_> {
 
     fn insert(&mut self, table: Table, topic: &TopicId, rows: &[&Row<'_>]) -> Result<(), AttemptError> {
         let mut statement = self.inner.prepare(&insert_statement(table))?;
+        if matches!(table, Table::Rates | Table::WindowHistograms) {
+            for (row, link) in rows::links(table, rows) {
+                let inserted = insert_link(&mut statement, table, &topic.name, (row, link), &self.now);
+                inserted.map_err(|error| AttemptError::from(error).of_record(Some(row.place())))?;
+            }
+            return Ok(());
+        }
         for row in rows {
             let inserted = insert_row(&mut statement, table, &topic.name, row, &self.now);
-            let at = Some((row.partition, row.record.offset));
-            inserted.map_err(|error| AttemptError::from(error).of_record(at))?;
+            inserted.map_err(|error| AttemptError::from(error).of_record(Some(row.place())))?;
         }
         Ok(())
     }
@@ -160,7 +167,7 @@ impl apply::Transaction for SqliteTransaction<'_> {
         }
         let changed = changes.changed.into_iter().map(|(series, _, range)| (series, range));
         let mut put = self.inner.prepare(
-            "INSERT INTO agent_sequences (agent, epoch, first_seq, last_seq, of_samples, first_stored_at, last_stored_at,
+            "INSERT INTO agent_sequences (agent, epoch, first_seq, last_seq, counted, first_stored_at, last_stored_at,
                                           identity_conflicts)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
              ON CONFLICT (agent, epoch, first_seq) DO UPDATE
@@ -168,14 +175,14 @@ impl apply::Transaction for SqliteTransaction<'_> {
                  last_stored_at = excluded.last_stored_at, identity_conflicts = excluded.identity_conflicts",
         )?;
         for ((agent, epoch), range) in changes.new.into_iter().chain(changed) {
-            let SequenceRange { first, last, of_samples, first_stored_at, identity_conflicts } = range;
+            let SequenceRange { first, last, counted, first_stored_at, identity_conflicts } = range;
             let begin = first_stored_at.map_or_else(|| self.now.clone(), text);
             put.execute(params![
                 agent,
                 epoch.to_string(),
                 first,
                 last,
-                of_samples,
+                counted.name(),
                 begin,
                 self.now,
                 identity_conflicts
@@ -237,6 +244,59 @@ impl apply::Transaction for SqliteTransaction<'_> {
             let (epoch, own) = (epoch.to_string(), id.epoch.to_string());
             let (agent, seq, observed_at) = (stamp.agent.as_str(), id.seq.cast_signed(), text(stamp.observed_at));
             put.execute(params![agent, epoch, first, last, own, seq, observed_at, self.now, reason, detail])?;
+        }
+        Ok(())
+    }
+
+    fn put_touched_hours(&mut self, hours: &[AgentHour<'_>]) -> Result<(), AttemptError> {
+        let mut put = self.inner.prepare("INSERT INTO touched_hours (agent, starts_at) VALUES (?1, ?2)")?;
+        for (agent, starts_at) in hours {
+            put.execute(params![agent, text(*starts_at)])?;
+        }
+        Ok(())
+    }
+
+    fn known_agents<'a>(&mut self, agents: &[&'a str]) -> Result<HashMap<&'a str, KnownAgent>, AttemptError> {
+        let mut statement = self.inner.prepare(
+            "SELECT epoch, seq, observed_at, state = 'running', version, clock_synced, last_started_at FROM agent_state
+             WHERE agent = ?1",
+        )?;
+        let mut known = HashMap::new();
+        for agent in agents {
+            let found = statement.query_row([agent], |row| {
+                Ok(KnownAgent {
+                    epoch: row.get::<_, String>(0)?.parse().unwrap_or(Epoch(0)),
+                    seq: row.get(1)?,
+                    observed_at: time(&row.get::<_, String>(2)?).unwrap_or_default(),
+                    is_running: row.get(3)?,
+                    version: row.get(4)?,
+                    clock_synced: row.get(5)?,
+                    last_started_at: row.get::<_, Option<String>>(6)?.as_deref().and_then(time),
+                })
+            });
+            known.extend(found.optional()?.map(|state| (*agent, state)));
+        }
+        Ok(known)
+    }
+
+    fn put_agents(&mut self, changes: &[AgentChange<'_>]) -> Result<(), AttemptError> {
+        let mut put = self.inner.prepare(
+            "INSERT OR REPLACE INTO agent_state
+                 (agent, epoch, seq, observed_at, stored_at, state, version, clock_synced, last_started_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        )?;
+        for AgentChange { agent, new, .. } in changes {
+            put.execute(params![
+                agent,
+                new.epoch.to_string(),
+                new.seq,
+                text(new.observed_at),
+                self.now,
+                new.state(),
+                new.version,
+                new.clock_synced,
+                new.last_started_at.map(text)
+            ])?;
         }
         Ok(())
     }
@@ -373,15 +433,20 @@ pub(super) fn put_gap(
     Ok(())
 }
 
-fn time(text: &str) -> Option<DateTime<Utc>> {
+pub(super) fn time(text: &str) -> Option<DateTime<Utc>> {
     DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc())
 }
 
 fn insert_statement(table: Table) -> String {
-    let fields = table.fields().map(|field| field.name);
-    let raw = table.has_raw().then_some("raw");
-    let columns: Vec<&str> =
-        fields.chain(["stored_at", "kafka_topic", "kafka_partition", "kafka_offset"]).chain(raw).collect();
+    let columns: Vec<&str> = match table {
+        Table::Rates => [tables::rates_columns(), vec!["stored_at"]].concat(),
+        Table::WindowHistograms => tables::window_histogram_columns(),
+        Table::Events | Table::Samples => {
+            let fields = table.fields().map(|field| field.name);
+            let raw = table.has_raw().then_some("raw");
+            fields.chain(["stored_at", "kafka_topic", "kafka_partition", "kafka_offset"]).chain(raw).collect()
+        }
+    };
     let places = vec!["?"; columns.len()].join(", ");
     format!("INSERT INTO {} ({}) VALUES ({places})", table.name(), columns.join(", "))
 }
@@ -401,6 +466,23 @@ fn insert_row(statement: &mut Statement<'_>, table: Table, topic: &str, row: &Ro
     Ok(())
 }
 
+fn insert_link(
+    statement: &mut Statement<'_>,
+    table: Table,
+    topic: &str,
+    (row, link): (&Row<'_>, &LinkRates),
+    now: &str,
+) -> Result<(), Error> {
+    let mut values: Vec<ToSqlOutput<'_>> = Vec::with_capacity(statement.parameter_count());
+    tables::visit_link(table, row.event, link, |value| values.push(value.map_or(Null.into(), sql_value)));
+    if table == Table::Rates {
+        let (partition, offset) = row.place();
+        values.extend([topic.into(), partition.into(), offset.into(), row.has_histogram(link).into(), now.into()]);
+    }
+    statement.execute(params_from_iter(values))?;
+    Ok(())
+}
+
 fn sql_value(value: FieldValue<'_>) -> ToSqlOutput<'_> {
     match value {
         FieldValue::Text(Cow::Borrowed(text)) => text.into(),
@@ -410,6 +492,10 @@ fn sql_value(value: FieldValue<'_>) -> ToSqlOutput<'_> {
         FieldValue::Time(time) => text(time).into(),
         FieldValue::Bool(truth) => truth.into(),
         FieldValue::Ranges(ranges) => serde_json::to_string(&ranges).expect("whole numbers").into(),
+        FieldValue::OverLimits(over) => serde_json::to_string(&over).expect("names and whole numbers").into(),
+        FieldValue::Bytes(Cow::Borrowed(bytes)) => bytes.into(),
+        FieldValue::Bytes(Cow::Owned(bytes)) => bytes.into(),
+        FieldValue::Links(_) => unreachable!("links are rows"),
     }
 }
 

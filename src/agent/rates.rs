@@ -1,0 +1,583 @@
+//! Rates of all watched links over windows of the wall clock. Pure: the detector's verdicts and the time come in, windows go out.
+//!
+//! A window begins at a multiple of its length in UTC. What it counts are seconds by the boot-time clock: readings more often than
+//! that are summed to a second first, and one that took longer counts as that many seconds of its mean rate. A second belongs to
+//! the window in which it ended, so that a link that is measured all the time has as many seconds as the window. Seconds without a
+//! rate, for whatever reason, are those that are missing from it.
+//!
+//! Drivers that update their counters rarely show the last seconds of a window after its end. A window therefore waits for its
+//! links, but not longer than [`LATE_MAX`]. If the wall clock is stepped to another window, the present one ends at once.
+//!
+//! A tick asks for no memory, except where a histogram grows or a link is new. A link and direction takes about 200 bytes, and once
+//! it has carried something a histogram of 1 kB to 14 kB, 7 kB at 1 Gbit/s: 501 links at 1 Gbit/s both ways take 7 MB, and 501 that
+//! are idle 0.3 MB.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use smol_str::SmolStr;
+
+use crate::agent::counters::{Packets, Speed};
+use crate::agent::rate::{Traffic, Verdict};
+use crate::event::{Direction, LinkRates, OverLimit, RateWindow};
+use crate::histogram::{HistogramEncoder, RateHistogram, kbps};
+use crate::units::BitRate;
+
+/// Time after the end of a window in which a driver may still show what came before it.
+const LATE_MAX: Duration = Duration::from_secs(10);
+const SECOND: Duration = Duration::from_secs(1);
+/// A wall clock that is set back by no more than this after a window's begin is still in that window.
+const STEP_BACK_MAX: TimeDelta = TimeDelta::seconds(1);
+/// Largest message, in bytes of JSON.
+const MESSAGE_BYTES_MAX: usize = 250_000;
+
+/// A link's last reading, as the detector judged it.
+pub struct LinkReading<'a, L> {
+    pub interface: &'a str,
+    pub verdict: Verdict,
+    pub packets: Option<Packets>,
+    pub speed: Speed,
+    pub limits: L,
+}
+
+pub struct RateWindows {
+    length: Duration,
+    now: Duration,
+    window: Option<OpenWindow>,
+    closing: Option<Closing>,
+    links: Vec<LinkWindow>,
+    /// Links usually come in the same order: this one is next.
+    next: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct OpenWindow {
+    started_at: DateTime<Utc>,
+    /// Boot-time clock at its begin, or at the first tick in it.
+    from: Duration,
+}
+
+/// A window that has ended and waits for links whose drivers are late.
+struct Closing {
+    window: OpenWindow,
+    ended: Duration,
+    links: Vec<LinkRates>,
+    encoder: HistogramEncoder,
+}
+
+#[derive(Debug)]
+struct LinkWindow {
+    interface: SmolStr,
+    read_at: Duration,
+    /// Its sums are still those of the window that is closing.
+    is_behind: bool,
+    /// Measured from the window's begin without interruption.
+    is_whole: bool,
+    /// What came since the last whole second.
+    partial: PartialSecond,
+    /// Measured time less the seconds counted, in nanoseconds.
+    balance: i64,
+    /// The packet counters at the last reading with a rate.
+    packets: Option<Packets>,
+    speed: Speed,
+    sums: [DirectionSums; 3],
+    limits: Vec<LimitSeconds>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct PartialSecond {
+    bytes: [u64; 2],
+    /// `None` where the source did not count them all the time.
+    packets: Option<[u64; 2]>,
+    elapsed: Duration,
+}
+
+#[derive(Debug, Default)]
+struct DirectionSums {
+    bytes: u64,
+    packets: Option<u64>,
+    measured_s: u32,
+    min_bps: u64,
+    max_bps: u64,
+    /// Seconds below 1 kbit/s. A link that is idle needs no histogram.
+    idle_s: u32,
+    histogram: Option<RateHistogram<u32>>,
+}
+
+#[derive(Debug)]
+struct LimitSeconds {
+    name: SmolStr,
+    direction: Direction,
+    raise_at: Option<BitRate>,
+    over_s: u32,
+}
+
+const DIRECTIONS: [Direction; 3] = [Direction::Rx, Direction::Tx, Direction::Total];
+
+impl RateWindows {
+    pub fn new(length: Duration) -> Self {
+        Self { length, now: Duration::ZERO, window: None, closing: None, links: Vec::new(), next: 0 }
+    }
+
+    /// Begins a tick. Adds the windows that are complete to `out`.
+    pub fn begin(&mut self, wall: DateTime<Utc>, boottime: Duration, out: &mut Vec<RateWindow>) {
+        let last = std::mem::replace(&mut self.now, boottime);
+        self.next = 0;
+        let started_at = floor(wall, self.length);
+        let window = match self.window {
+            None => OpenWindow { started_at, from: boottime },
+            Some(window) => {
+                let back = window.started_at - wall;
+                if started_at == window.started_at || (back > TimeDelta::zero() && back <= STEP_BACK_MAX) {
+                    return self.close_late(out);
+                }
+                // Where the clock was stepped, the present window ended with the last tick.
+                let since = (wall - started_at).to_std().unwrap_or_default();
+                let is_next = started_at == window.started_at + delta(self.length);
+                let ended =
+                    if is_next { boottime.saturating_sub(since).max(last) } else { last } + Duration::from_nanos(1);
+                self.close_all(out);
+                self.links.iter_mut().for_each(|link| link.is_behind = true);
+                self.closing = Some(Closing::new(window, ended, self.links.len()));
+                OpenWindow { started_at, from: ended }
+            }
+        };
+        self.window = Some(window);
+    }
+
+    /// Counts a link's reading.
+    pub fn read<'a, L>(&mut self, link: LinkReading<'a, L>)
+    where
+        L: Iterator<Item = (&'a str, Direction, Option<BitRate>)>,
+    {
+        let Some(window) = self.window else { return };
+        let at = self.find(link.interface);
+        let (length, now) = (self.length, self.now);
+        let Self { links, closing, .. } = self;
+        let state = &mut links[at];
+        state.read_at = now;
+        state.speed = link.speed;
+        state.follow_limits(link.limits);
+        match link.verdict {
+            // A later reading covers this one's time.
+            Verdict::Waiting | Verdict::Unread => {}
+            Verdict::Measured(traffic) => {
+                state.add(traffic, link.packets);
+                state.count(traffic.elapsed, now, window, seconds(length), closing);
+            }
+            Verdict::First
+            | Verdict::Learning
+            | Verdict::Reset
+            | Verdict::Jump
+            | Verdict::Suspect
+            | Verdict::Gap(_) => {
+                state.interrupt(seconds(length), closing);
+                state.packets = link.packets;
+            }
+        }
+    }
+
+    /// Ends a tick. Adds the windows that are complete to `out`.
+    pub fn end(&mut self, out: &mut Vec<RateWindow>) {
+        let is_late = |link: &LinkWindow| link.is_behind && link.read_at == self.now;
+        if self.closing.is_some() && !self.links.iter().any(is_late) {
+            self.close_all(out);
+        }
+    }
+
+    /// Ends the window that waits for late links, if there is one.
+    pub fn settle(&mut self, out: &mut Vec<RateWindow>) {
+        self.close_all(out);
+    }
+
+    /// Returns the present window as it is so far, to be continued after a restart.
+    pub fn open(&self) -> Option<RateWindow> {
+        let OpenWindow { started_at, .. } = self.window?;
+        let mut encoder = HistogramEncoder::default();
+        let mut links = Vec::new();
+        self.links.iter().for_each(|link| link.rates(seconds(self.length), &mut encoder, &mut links));
+        Some(self.message(started_at, links))
+    }
+
+    /// Continues a window of an earlier run. If it has ended, adds it to `out` as it was.
+    pub fn resume(&mut self, window: RateWindow, wall: DateTime<Utc>, boottime: Duration, out: &mut Vec<RateWindow>) {
+        let is_of_this_length = u128::from(window.duration_ms) == self.length.as_millis();
+        if !is_of_this_length || floor(wall, self.length) != window.started_at {
+            out.extend(split(window));
+            return;
+        }
+        self.window = Some(OpenWindow { started_at: window.started_at, from: boottime });
+        for rates in window.links {
+            let at = self.find(&rates.interface);
+            self.links[at].read_at = boottime;
+            self.links[at].resume(rates);
+        }
+    }
+
+    /// Changes the length; a window that is open ends as it is.
+    pub fn reconfigure(&mut self, length: Duration, out: &mut Vec<RateWindow>) {
+        if length == self.length {
+            return;
+        }
+        self.finish(out);
+        self.length = length;
+    }
+
+    /// Ends the open window.
+    pub fn finish(&mut self, out: &mut Vec<RateWindow>) {
+        self.close_all(out);
+        if let Some(window) = self.window.take() {
+            self.links.iter_mut().for_each(|link| link.is_behind = true);
+            self.closing = Some(Closing::new(window, self.now, self.links.len()));
+            self.close_all(out);
+        }
+    }
+
+    fn find(&mut self, interface: &str) -> usize {
+        let is_it = |link: &LinkWindow| link.interface == interface;
+        let at = match self.links.get(self.next) {
+            Some(link) if is_it(link) => self.next,
+            _ => self.links.iter().position(is_it).unwrap_or_else(|| {
+                self.links.push(LinkWindow::new(interface));
+                self.links.len() - 1
+            }),
+        };
+        self.next = at + 1;
+        at
+    }
+
+    fn close_late(&mut self, out: &mut Vec<RateWindow>) {
+        if self.closing.as_ref().is_some_and(|closing| self.now.saturating_sub(closing.ended) > LATE_MAX) {
+            self.close_all(out);
+        }
+    }
+
+    fn close_all(&mut self, out: &mut Vec<RateWindow>) {
+        let Some(mut closing) = self.closing.take() else { return };
+        let from = closing.window.from;
+        for link in self.links.iter_mut().filter(|link| link.is_behind && link.read_at >= from) {
+            link.close(seconds(self.length), &mut closing);
+        }
+        // A link that was not read in all the window is gone.
+        self.links.retain(|link| link.read_at >= from);
+        self.links.iter_mut().for_each(|link| link.is_behind = false);
+        out.extend(split(self.message(closing.window.started_at, closing.links)));
+    }
+
+    fn message(&self, started_at: DateTime<Utc>, links: Vec<LinkRates>) -> RateWindow {
+        let duration_ms = u64::try_from(self.length.as_millis()).unwrap_or(u64::MAX);
+        RateWindow { started_at, duration_ms, version: env!("CARGO_PKG_VERSION").to_owned(), links }
+    }
+}
+
+impl Closing {
+    fn new(window: OpenWindow, ended: Duration, links: usize) -> Self {
+        Self { window, ended, links: Vec::with_capacity(2 * links), encoder: HistogramEncoder::default() }
+    }
+}
+
+impl LinkWindow {
+    fn new(interface: &str) -> Self {
+        Self {
+            interface: interface.into(),
+            read_at: Duration::ZERO,
+            is_behind: false,
+            is_whole: false,
+            partial: PartialSecond::NONE,
+            balance: 0,
+            packets: None,
+            speed: Speed::default(),
+            sums: Default::default(),
+            limits: Vec::new(),
+        }
+    }
+
+    fn resume(&mut self, rates: LinkRates) {
+        let Some(place) = DIRECTIONS.iter().position(|direction| *direction == rates.direction) else { return };
+        // A window that was damaged where it was kept counts as not measured.
+        let histogram = match rates.histogram.as_deref().map(RateHistogram::decode_counts) {
+            Some(Ok(histogram)) => Some(histogram),
+            _ => return,
+        };
+        self.sums[place] = DirectionSums {
+            bytes: rates.bytes,
+            packets: rates.packets,
+            measured_s: rates.measured_s,
+            min_bps: rates.min_bps.unwrap_or_default(),
+            max_bps: rates.max_bps.unwrap_or_default(),
+            idle_s: 0,
+            histogram,
+        };
+        let direction = rates.direction;
+        self.limits.extend(rates.over.into_iter().map(|over| LimitSeconds {
+            name: over.limit_name,
+            direction,
+            raise_at: Some(BitRate::from_bps(over.limit_bps)),
+            over_s: over.over_s,
+        }));
+    }
+
+    fn follow_limits<'a>(&mut self, limits: impl Iterator<Item = (&'a str, Direction, Option<BitRate>)>) {
+        let mut count = 0;
+        for (name, direction, raise_at) in limits {
+            let is_it = |limit: &LimitSeconds| limit.name == name && limit.direction == direction;
+            let at = match self.limits.get(count) {
+                Some(limit) if is_it(limit) => count,
+                _ => {
+                    let found = self.limits.iter().position(is_it);
+                    let at = found.unwrap_or_else(|| {
+                        self.limits.push(LimitSeconds { name: name.into(), direction, raise_at, over_s: 0 });
+                        self.limits.len() - 1
+                    });
+                    self.limits.swap(at, count);
+                    count
+                }
+            };
+            self.limits[at].raise_at = raise_at;
+            count += 1;
+        }
+        self.limits.truncate(count);
+    }
+
+    fn add(&mut self, traffic: Traffic, packets: Option<Packets>) {
+        let PartialSecond { bytes: [rx, tx], packets: sum, elapsed } = &mut self.partial;
+        *rx = rx.saturating_add(traffic.rx_bytes);
+        *tx = tx.saturating_add(traffic.tx_bytes);
+        *elapsed += traffic.elapsed;
+        self.balance = self.balance.saturating_add(i64::try_from(traffic.elapsed.as_nanos()).unwrap_or(i64::MAX));
+        let more = packets.zip(std::mem::replace(&mut self.packets, packets));
+        let more =
+            more.and_then(|(now, before)| Some([now.rx.checked_sub(before.rx)?, now.tx.checked_sub(before.tx)?]));
+        *sum = sum.zip(more).map(|(sum, more)| [sum[0].saturating_add(more[0]), sum[1].saturating_add(more[1])]);
+    }
+
+    /// Counts the whole seconds that have come together, each in its window.
+    fn count(
+        &mut self,
+        last: Duration,
+        now: Duration,
+        window: OpenWindow,
+        length_s: u32,
+        closing: &mut Option<Closing>,
+    ) {
+        // A reading that is a little early ends its second.
+        let slack = (last / 2).min(SECOND / 2);
+        let ready = self.balance.saturating_add(nanos(slack)) / nanos(SECOND);
+        let Some(seconds) = u32::try_from(ready).ok().filter(|seconds| *seconds > 0) else { return };
+        let from = now.saturating_sub(self.partial.elapsed);
+        let room = length_s.saturating_sub(self.sums[0].measured_s);
+        let behind = closing.as_mut().filter(|_| self.is_behind);
+        if behind.is_none() && room < seconds {
+            // The window is full, as by a clock that is slow: the next one takes it.
+            return;
+        }
+        let mut amount = std::mem::replace(&mut self.partial, PartialSecond::NONE);
+        self.balance -= i64::from(seconds) * nanos(SECOND);
+        let rates = amount.bps();
+        let left = match behind {
+            Some(closing) => {
+                let before = if self.is_whole { seconds } else { rounded(closing.ended.saturating_sub(from)) };
+                let before = before.min(room).min(seconds);
+                self.record(amount.take(before, seconds), rates, before);
+                self.close(length_s, closing);
+                (self.is_behind, self.is_whole) = (false, true);
+                seconds - before
+            }
+            // The window before has closed without this link's last seconds.
+            None if from + SECOND / 2 < window.from => {
+                let after = rounded(now.saturating_sub(window.from)).min(seconds);
+                amount.take(seconds - after, seconds);
+                after
+            }
+            None => seconds,
+        };
+        self.record(amount, rates, left);
+    }
+
+    fn interrupt(&mut self, length_s: u32, closing: &mut Option<Closing>) {
+        if let Some(closing) = closing.as_mut().filter(|_| self.is_behind) {
+            self.close(length_s, closing);
+            self.is_behind = false;
+        }
+        (self.is_whole, self.partial, self.balance) = (false, PartialSecond::NONE, 0);
+    }
+
+    fn record(&mut self, amount: PartialSecond, [rx_bps, tx_bps]: [u64; 2], seconds: u32) {
+        if seconds == 0 {
+            return;
+        }
+        let [rx, tx] = amount.bytes;
+        let packets = |at: usize| amount.packets.map(|packets| packets[at]);
+        let [of_rx, of_tx, of_total] = &mut self.sums;
+        of_rx.record(rx, packets(0), rx_bps, seconds);
+        of_tx.record(tx, packets(1), tx_bps, seconds);
+        let total_bps = rx_bps.saturating_add(tx_bps);
+        if self.limits.iter().any(|limit| limit.direction == Direction::Total) {
+            let packets = packets(0).zip(packets(1)).map(|(rx, tx)| rx.saturating_add(tx));
+            of_total.record(rx.saturating_add(tx), packets, total_bps, seconds);
+        }
+        for limit in &mut self.limits {
+            let bps = match limit.direction {
+                Direction::Rx => rx_bps,
+                Direction::Tx => tx_bps,
+                Direction::Total => total_bps,
+            };
+            if limit.raise_at.is_some_and(|raise_at| bps >= raise_at.bps()) {
+                limit.over_s += seconds;
+            }
+        }
+    }
+
+    fn close(&mut self, length_s: u32, closing: &mut Closing) {
+        self.rates(length_s, &mut closing.encoder, &mut closing.links);
+        self.sums.iter_mut().for_each(DirectionSums::reset);
+        self.limits.iter_mut().for_each(|limit| limit.over_s = 0);
+    }
+
+    fn rates(&self, length_s: u32, encoder: &mut HistogramEncoder, links: &mut Vec<LinkRates>) {
+        for (direction, sums) in DIRECTIONS.into_iter().zip(&self.sums) {
+            let limits = || self.limits.iter().filter(move |limit| limit.direction == direction);
+            if direction == Direction::Total && limits().next().is_none() {
+                continue;
+            }
+            let histogram = sums.histogram();
+            let known = |value: u64| (sums.measured_s > 0).then_some(value);
+            // Exact bounds are better than those of the histogram's steps.
+            let share = |share| Some(histogram.as_ref()?.quantile_bps(share)?.clamp(sums.min_bps, sums.max_bps));
+            let over = limits().filter_map(|limit| {
+                let limit_bps = limit.raise_at?.bps();
+                Some(OverLimit { limit_name: limit.name.clone(), limit_bps, over_s: limit.over_s })
+            });
+            links.push(LinkRates {
+                interface: self.interface.clone(),
+                direction,
+                bytes: sums.bytes,
+                packets: sums.packets.filter(|_| sums.measured_s > 0),
+                errors: None,
+                drops: None,
+                measured_s: sums.measured_s,
+                unmeasured_s: length_s.saturating_sub(sums.measured_s),
+                min_bps: known(sums.min_bps),
+                mean_bps: known(bps(sums.bytes, SECOND * sums.measured_s.max(1))),
+                max_bps: known(sums.max_bps),
+                p50_bps: share(0.5),
+                p95_bps: share(0.95),
+                p99_bps: share(0.99),
+                speed_bps: match direction {
+                    Direction::Rx => self.speed.rx.map(BitRate::bps),
+                    Direction::Tx => self.speed.tx.map(BitRate::bps),
+                    Direction::Total => None,
+                },
+                over: over.collect(),
+                histogram: histogram.map(|histogram| encoder.encode(&histogram)),
+            });
+        }
+    }
+}
+
+impl PartialSecond {
+    const NONE: Self = Self { bytes: [0; 2], packets: Some([0; 2]), elapsed: Duration::ZERO };
+
+    fn bps(&self) -> [u64; 2] {
+        self.bytes.map(|bytes| bps(bytes, self.elapsed))
+    }
+
+    /// Takes so many of all its seconds out.
+    fn take(&mut self, seconds: u32, all: u32) -> Self {
+        let share = |sum: &mut u64| {
+            let part = (u128::from(*sum) * u128::from(seconds) / u128::from(all)) as u64;
+            *sum -= part;
+            part
+        };
+        let bytes = self.bytes.each_mut().map(share);
+        let packets = self.packets.as_mut().map(|packets| packets.each_mut().map(share));
+        Self { bytes, packets, elapsed: self.elapsed * seconds / all }
+    }
+}
+
+impl DirectionSums {
+    fn record(&mut self, bytes: u64, packets: Option<u64>, bps: u64, seconds: u32) {
+        let is_first = self.measured_s == 0;
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.packets = match (self.packets, packets) {
+            (None, Some(packets)) if is_first => Some(packets),
+            (sum, packets) => sum.zip(packets).map(|(sum, packets)| sum.saturating_add(packets)),
+        };
+        self.min_bps = if is_first { bps } else { self.min_bps.min(bps) };
+        self.max_bps = self.max_bps.max(bps);
+        self.measured_s += seconds;
+        if kbps(bps) == 0 {
+            self.idle_s += seconds;
+        } else {
+            self.histogram.get_or_insert_default().record(bps, seconds);
+        }
+    }
+
+    fn histogram(&self) -> Option<RateHistogram<u32>> {
+        if self.measured_s == 0 {
+            return None;
+        }
+        let mut histogram = self.histogram.clone().unwrap_or_default();
+        histogram.record(0, self.idle_s);
+        Some(histogram)
+    }
+
+    /// Begins again, with the memory of a histogram that was used.
+    fn reset(&mut self) {
+        let histogram = self.histogram.take().filter(|histogram| !histogram.is_empty()).map(|mut histogram| {
+            histogram.clear();
+            histogram
+        });
+        *self = Self { histogram, ..Self::default() };
+    }
+}
+
+/// Divides a window into messages that are not too large.
+fn split(window: RateWindow) -> Vec<RateWindow> {
+    let size = |link: &LinkRates| {
+        let names = link.interface.len() + link.over.iter().map(|over| over.limit_name.len() + 64).sum::<usize>();
+        512 + names * 2 + link.histogram.as_ref().map_or(0, |bytes| bytes.len() * 4 / 3)
+    };
+    let RateWindow { started_at, duration_ms, version, links } = window;
+    let mut messages = vec![Vec::new()];
+    let mut bytes = 0;
+    for link in links {
+        bytes += size(&link);
+        if bytes > MESSAGE_BYTES_MAX && messages.last().is_some_and(|links| !links.is_empty()) {
+            messages.push(Vec::new());
+            bytes = size(&link);
+        }
+        messages.last_mut().into_iter().for_each(|links| links.push(link.clone()));
+    }
+    let message = |links| RateWindow { started_at, duration_ms, version: version.clone(), links };
+    messages.into_iter().map(message).collect()
+}
+
+fn floor(wall: DateTime<Utc>, length: Duration) -> DateTime<Utc> {
+    let into = wall.timestamp_micros().rem_euclid(i64::try_from(length.as_micros()).unwrap_or(i64::MAX).max(1));
+    DateTime::from_timestamp_micros(wall.timestamp_micros() - into).unwrap_or(wall)
+}
+
+fn bps(bytes: u64, elapsed: Duration) -> u64 {
+    let bps = u128::from(bytes) * 8_000_000_000 / elapsed.as_nanos().max(1);
+    u64::try_from(bps).unwrap_or(u64::MAX).min(i64::MAX as u64)
+}
+
+fn seconds(length: Duration) -> u32 {
+    u32::try_from(length.as_secs()).unwrap_or(u32::MAX)
+}
+
+fn rounded(duration: Duration) -> u32 {
+    u32::try_from((duration + SECOND / 2).as_secs()).unwrap_or(u32::MAX)
+}
+
+fn nanos(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}
+
+fn delta(duration: Duration) -> TimeDelta {
+    TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
+}
+
+#[cfg(test)]
+mod tests;

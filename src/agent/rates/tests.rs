@@ -1,0 +1,293 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// A host with one link `eth0`, read at whatever times.
+struct Host {
+    windows: RateWindows,
+    wall: DateTime<Utc>,
+    boottime: Duration,
+    out: Vec<RateWindow>,
+    limits: Vec<(&'static str, Direction, Option<BitRate>)>,
+    packets: Packets,
+}
+
+fn wall(text: &str) -> DateTime<Utc> {
+    format!("2026-11-29T{text}Z").parse().unwrap()
+}
+
+impl Host {
+    fn at(time: &str) -> Self {
+        let (limits, out) = Default::default();
+        let (wall, boottime) = (wall(time), Duration::from_secs(1_000));
+        Self { windows: RateWindows::new(MINUTE), wall, boottime, out, limits, packets: Packets::default() }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.wall += delta(time);
+        self.boottime += time;
+    }
+
+    fn tick(&mut self, readings: &[(&str, Verdict)]) {
+        self.windows.begin(self.wall, self.boottime, &mut self.out);
+        for (interface, verdict) in readings {
+            let reading = LinkReading {
+                interface,
+                verdict: *verdict,
+                packets: Some(self.packets),
+                speed: Speed::both(Some(BitRate::from_bps(1_000_000_000))),
+                limits: self.limits.iter().copied(),
+            };
+            self.windows.read(reading);
+        }
+        self.windows.end(&mut self.out);
+    }
+
+    fn measure(&mut self, time: Duration, rx_bytes: u64) {
+        self.pass(time);
+        self.packets.rx += 1;
+        self.tick(&[("eth0", measured(time, rx_bytes))]);
+    }
+
+    /// Measures this many seconds of 1 Mbit/s.
+    fn seconds(&mut self, count: u32) {
+        (0..count).for_each(|_| self.measure(SECOND, 125_000));
+    }
+
+    fn first(&mut self) {
+        self.tick(&[("eth0", Verdict::First)]);
+    }
+
+    fn rx(&self) -> Vec<&LinkRates> {
+        let links = self.out.iter().flat_map(|window| &window.links);
+        links.filter(|link| link.direction == Direction::Rx).collect()
+    }
+
+    /// Seconds measured and not, and bytes received, of each window.
+    fn sums(&self) -> Vec<(u32, u32, u64)> {
+        self.rx().into_iter().map(|rx| (rx.measured_s, rx.unmeasured_s, rx.bytes)).collect()
+    }
+}
+
+fn measured(elapsed: Duration, rx_bytes: u64) -> Verdict {
+    Verdict::Measured(Traffic { rx_bytes, tx_bytes: rx_bytes / 2, elapsed })
+}
+
+#[test]
+fn windows_are_those_of_the_wall_clock_and_hold_every_second_once() {
+    let mut host = Host::at("12:00:40.700");
+    host.first();
+    host.seconds(150);
+    let begun: Vec<_> = host.out.iter().map(|window| window.started_at).collect();
+    assert_eq!(begun, [wall("12:00:00"), wall("12:01:00"), wall("12:02:00")]);
+    assert_eq!(host.sums(), [(19, 41, 19 * 125_000), (60, 0, 60 * 125_000), (60, 0, 60 * 125_000)]);
+    let rx = host.rx()[1];
+    assert_eq!([rx.min_bps, rx.mean_bps, rx.max_bps, rx.p50_bps, rx.p95_bps, rx.p99_bps], [Some(1_000_000); 6]);
+    assert_eq!((rx.packets, rx.errors, rx.speed_bps), (Some(60), None, Some(1_000_000_000)));
+    assert_eq!(RateHistogram::decode(rx.histogram.as_ref().unwrap()).unwrap().seconds(), 60);
+    assert_eq!(host.out[1].links.len(), 2, "no total, which no limit judges");
+    assert_eq!(host.out[1].links[1].bytes, 60 * 62_500);
+}
+
+#[test]
+fn a_burst_of_one_second_is_the_highest_rate_and_is_over_its_limit() {
+    let mut host = Host::at("12:00:00");
+    host.limits = vec![
+        ("down", Direction::Rx, Some(BitRate::from_bps(80_000_000))),
+        ("sum", Direction::Total, Some(BitRate::from_bps(1_400_000))),
+        ("waits", Direction::Tx, None),
+    ];
+    host.first();
+    host.seconds(30);
+    host.measure(SECOND, 112_500_000);
+    host.seconds(30);
+    let [rx, tx, total] = &host.out[0].links[..] else { panic!("{:?}", host.out) };
+    assert_eq!((rx.max_bps, rx.min_bps, rx.p50_bps), (Some(900_000_000), Some(1_000_000), Some(1_003_000)));
+    let over = |name: &str, limit_bps, over_s| vec![OverLimit { limit_name: name.into(), limit_bps, over_s }];
+    assert_eq!((&rx.over, &tx.over), (&over("down", 80_000_000, 1), &vec![]));
+    assert_eq!((total.max_bps, &total.over), (Some(1_350_000_000), &over("sum", 1_400_000, 60)));
+    assert_eq!(total.bytes, rx.bytes + tx.bytes);
+}
+
+#[test]
+fn readings_more_often_than_a_second_are_summed_and_rarer_ones_are_so_many_seconds() {
+    let mut host = Host::at("12:00:00");
+    host.first();
+    // 100 ms of 9 Mbit/s in each second are a rate of 0.9 Mbit/s.
+    for tick in 0..610 {
+        host.measure(Duration::from_millis(100), if tick % 10 == 0 { 112_500 } else { 0 });
+    }
+    assert_eq!(host.sums(), [(60, 0, 60 * 112_500)]);
+    assert_eq!(host.rx()[0].max_bps, Some(900_000));
+
+    let mut host = Host::at("12:00:00");
+    host.first();
+    (0..8).for_each(|_| host.measure(Duration::from_secs(10), 1_250_000));
+    assert_eq!(host.sums(), [(60, 0, 7_500_000)]);
+    assert_eq!(host.rx()[0].p50_bps, Some(1_000_000));
+}
+
+#[test]
+fn gaps_resets_and_links_that_come_and_go_are_not_measured() {
+    let mut host = Host::at("12:00:00");
+    host.first();
+    host.seconds(10);
+    host.pass(Duration::from_secs(5));
+    host.tick(&[("eth0", Verdict::Gap(Traffic { rx_bytes: 1, tx_bytes: 1, elapsed: Duration::from_secs(5) }))]);
+    host.seconds(10);
+    host.pass(SECOND);
+    host.tick(&[("eth0", Verdict::Reset), ("ppp0", Verdict::First)]);
+    host.pass(SECOND);
+    host.tick(&[("eth0", measured(SECOND, 125_000)), ("ppp0", measured(SECOND, 125_000))]);
+    host.seconds(33);
+    assert_eq!(host.sums(), [(54, 6, 54 * 125_000), (1, 59, 125_000)]);
+    assert_eq!(host.rx()[1].interface, "ppp0");
+    host.seconds(60);
+    assert_eq!(host.sums().len(), 3, "ppp0 is gone");
+    let mut idle = Host::at("12:00:00");
+    (0..61).for_each(|_| {
+        idle.first();
+        idle.pass(SECOND);
+    });
+    let rx = idle.rx()[0];
+    assert_eq!((rx.measured_s, rx.min_bps, rx.p99_bps, &rx.histogram, rx.packets), (0, None, None, &None, None));
+}
+
+/// A driver that updates its counters every 7 s shows the end of a window in the next one.
+#[test]
+fn a_window_waits_for_drivers_that_are_late_but_not_for_ever() {
+    let mut host = Host::at("12:00:00");
+    host.tick(&[("eth0", Verdict::First), ("slow0", Verdict::First)]);
+    let tick = |host: &mut Host, second: u64| {
+        host.pass(SECOND);
+        let slow = if second.is_multiple_of(7) { measured(Duration::from_secs(7), 7_000) } else { Verdict::Waiting };
+        host.tick(&[("eth0", measured(SECOND, 125_000)), ("slow0", slow)]);
+    };
+    (1..=62).for_each(|second| tick(&mut host, second));
+    assert!(host.out.is_empty(), "slow0 has shown 56 s");
+    tick(&mut host, 63);
+    assert_eq!(host.sums(), [(60, 0, 7_500_000), (60, 0, 60_000)]);
+
+    let mut host = Host::at("12:00:00");
+    host.first();
+    host.seconds(55);
+    (0..16).for_each(|_| {
+        host.pass(SECOND);
+        host.tick(&[("eth0", Verdict::Waiting)]);
+    });
+    assert_eq!(host.sums(), [(55, 5, 55 * 125_000)]);
+    host.measure(Duration::ZERO, 0);
+    host.tick(&[("eth0", measured(Duration::from_secs(16), 16_000))]);
+    host.seconds(49);
+    assert_eq!(host.sums()[1], (60, 0, 49 * 125_000 + 11_000), "what came before the window is left out");
+}
+
+#[test]
+fn a_clock_that_is_stepped_ends_the_window_and_seconds_stay_seconds() {
+    let mut host = Host::at("12:00:00");
+    host.first();
+    host.seconds(20);
+    host.wall += TimeDelta::hours(1);
+    host.seconds(30);
+    assert_eq!((host.sums(), host.out[0].started_at), (vec![(20, 40, 20 * 125_000)], wall("12:00:00")));
+    host.wall -= TimeDelta::minutes(30);
+    host.seconds(40);
+    let begun: Vec<_> = host.out[1..].iter().map(|window| window.started_at).collect();
+    assert_eq!(begun, [wall("13:00:00"), wall("12:30:00")]);
+    host.windows.finish(&mut host.out);
+    let all: u32 = host.sums().iter().map(|(measured, ..)| measured).sum();
+    assert_eq!(all, 90);
+    // A clock that is slewed back over a window's begin does not begin it twice.
+    let mut host = Host::at("12:00:00");
+    host.first();
+    host.seconds(60);
+    host.wall -= TimeDelta::milliseconds(300);
+    host.seconds(61);
+    assert_eq!(host.sums(), [(60, 0, 7_500_000), (60, 0, 7_500_000)]);
+}
+
+#[test]
+fn a_restart_continues_the_open_window() {
+    let mut host = Host::at("12:00:00");
+    host.limits = vec![("down", Direction::Rx, Some(BitRate::from_bps(1)))];
+    host.first();
+    host.seconds(20);
+    let open = host.windows.open().unwrap();
+    let mut again = Host { limits: host.limits.clone(), ..Host::at("12:00:25") };
+    let (wall_now, boottime) = (again.wall, again.boottime);
+    again.windows.resume(open.clone(), wall_now, boottime, &mut again.out);
+    again.first();
+    again.seconds(36);
+    let rx = again.rx();
+    assert_eq!(again.sums(), [(55, 5, 55 * 125_000)]);
+    assert_eq!((rx[0].over[0].over_s, rx[0].p50_bps), (55, Some(1_000_000)));
+    assert_eq!(RateHistogram::decode(rx[0].histogram.as_ref().unwrap()).unwrap().seconds(), 55);
+
+    let mut later = Host::at("12:07:00");
+    let (wall_now, boottime) = (later.wall, later.boottime);
+    later.windows.resume(open.clone(), wall_now, boottime, &mut later.out);
+    assert_eq!(later.out, [open]);
+}
+
+#[test]
+fn a_host_of_many_links_is_divided_into_messages() {
+    let mut host = Host::at("12:00:00");
+    let names: Vec<String> = (0..501).map(|at| format!("veth{at}")).collect();
+    for second in 0..61_u64 {
+        let verdict = |at: usize| measured(SECOND, second * 1_000_000 * at as u64);
+        let readings: Vec<_> = names.iter().enumerate().map(|(at, name)| (name.as_str(), verdict(at))).collect();
+        host.pass(SECOND);
+        host.tick(&readings);
+    }
+    assert!(host.out.len() > 1);
+    assert_eq!(host.out.iter().map(|window| window.links.len()).sum::<usize>(), 1_002);
+    for window in host.out {
+        let stamp = crate::event::Stamp {
+            agent: "a".into(),
+            observed_at: window.started_at,
+            boot_id: String::new(),
+            monotonic_ms: 0,
+            clock_synced: None,
+        };
+        let id = crate::event::EventId { epoch: crate::event::Epoch(1), seq: 1 };
+        let event = crate::event::Event { id, stamp, body: crate::event::Body::Rates(window) };
+        assert!(crate::wire::to_json(&event).len() < 256_000);
+    }
+}
+
+proptest! {
+    /// Whatever the intervals between readings and the pauses are: every byte that was measured is in one window, and no window
+    /// has more seconds than its length.
+    #[test]
+    fn nothing_is_counted_twice_or_lost(
+        begin in 0..60_000_u64,
+        readings in proptest::collection::vec((50..4_000_u64, 0..1_000_000_u64, 0..20_u8), 1..400),
+    ) {
+        let mut host = Host::at("12:00:00");
+        host.pass(Duration::from_millis(begin));
+        host.first();
+        let mut bytes = 0;
+        for (ms, rx, kind) in readings {
+            let time = Duration::from_millis(ms);
+            if kind == 0 {
+                host.pass(time);
+                host.tick(&[("eth0", Verdict::Jump)]);
+            } else {
+                bytes += rx;
+                host.measure(time, rx);
+            }
+        }
+        host.windows.finish(&mut host.out);
+        for (measured, unmeasured, _) in host.sums() {
+            prop_assert_eq!(measured + unmeasured, 60);
+        }
+        let counted: u64 = host.sums().iter().map(|(_, _, bytes)| bytes).sum();
+        prop_assert!(counted <= bytes, "{} of {}", counted, bytes);
+        for rx in host.rx() {
+            let histogram = rx.histogram.as_ref().map(|bytes| RateHistogram::decode(bytes).unwrap().seconds());
+            prop_assert_eq!(histogram.unwrap_or_default(), u64::from(rx.measured_s));
+        }
+    }
+}

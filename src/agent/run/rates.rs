@@ -1,0 +1,125 @@
+use std::time::Duration;
+
+use super::Agent;
+use crate::agent::config::{Rates, Settings};
+use crate::agent::journal::{DurableJournal, Journal as _};
+use crate::agent::publisher::{self, Encoding, Publisher};
+use crate::agent::rates::RateWindows;
+use crate::clock::Clock;
+use crate::event::{Body, NewEvent, RateWindow, Stamp};
+use crate::exit::chain;
+use crate::wire::Key;
+
+/// The connection that sends rates is used once in a while: it is closed soon.
+const LINGER: Duration = Duration::from_secs(10);
+
+/// Windows of rates, and their way to Kafka, apart from that of events: what keeps one from its topic does not keep the other.
+pub(super) struct RateStream {
+    windows: Option<RateWindows>,
+    complete: Vec<RateWindow>,
+    pub(super) publisher: Publisher,
+}
+
+impl RateStream {
+    pub(super) fn new(settings: &Settings, journal: &mut DurableJournal, clock: &dyn Clock) -> Self {
+        let mut stream = Self {
+            windows: settings.rates.map(|rates| RateWindows::new(rates.window)),
+            complete: Vec::new(),
+            publisher: Publisher::new(publisher_settings(settings), false, clock.monotonic()).of_rates(),
+        };
+        match (journal.open_window(), &mut stream.windows) {
+            (Ok(Some(NewEvent { body: Body::Rates(window), .. })), Some(windows)) => {
+                windows.resume(window, clock.wall(), clock.boottime(), &mut stream.complete);
+            }
+            (Err(error), _) => log::error!("the open window of rates could not be read: {}", chain(&error)),
+            _ => {}
+        }
+        stream
+    }
+
+    pub(super) fn reconfigure(&mut self, settings: &Settings, now: Duration) {
+        match (&mut self.windows, settings.rates) {
+            (Some(windows), Some(rates)) => windows.reconfigure(rates.window, &mut self.complete),
+            (Some(windows), None) => {
+                windows.finish(&mut self.complete);
+                self.windows = None;
+            }
+            (None, rates) => self.windows = rates.map(|rates| RateWindows::new(rates.window)),
+        }
+        self.publisher.reconfigure(publisher_settings(settings), now);
+    }
+}
+
+/// Returns settings like those of events. Flushes without events come at a time of the agent's own, so that a fleet whose windows
+/// end at the same moment does not send them at the same moment.
+fn publisher_settings(settings: &Settings) -> publisher::Settings {
+    let events = settings.publisher.clone();
+    publisher::Settings {
+        topic: settings.topics.rates.clone(),
+        encoding: Encoding { key: Key::Agent, ..events.encoding },
+        interval: settings.rates.map_or(events.interval, |rates| rates.max_delay),
+        linger: events.linger.min(LINGER),
+        urgent: Vec::new(),
+        events_max: u64::MAX,
+        ..events
+    }
+}
+
+impl Agent {
+    /// Counts the reading of a tick, if there is one, and registers the windows that are complete; then the heartbeat.
+    pub(super) fn add_rates(&mut self, is_read: bool, now: &Stamp) {
+        let RateStream { windows, complete, .. } = &mut self.rates;
+        if let Some(windows) = windows {
+            windows.begin(now.observed_at, Duration::from_millis(now.monotonic_ms), complete);
+            if is_read {
+                self.detector.readings().for_each(|link| windows.read(link));
+            }
+            windows.end(complete);
+        }
+        self.register_rates(now);
+        let monotonic = self.clock.monotonic();
+        if let Some(interval) = self.settings.heartbeat
+            && monotonic.saturating_sub(self.heartbeat_at) >= interval
+        {
+            self.heartbeat_at = monotonic;
+            self.add_at(vec![Body::Heartbeat(super::lifecycle(None))], now);
+        }
+    }
+
+    fn register_rates(&mut self, now: &Stamp) {
+        if self.rates.complete.is_empty() {
+            return;
+        }
+        let drafts = std::mem::take(&mut self.rates.complete).into_iter().map(|window| rates(window, now)).collect();
+        if let Err(error) = self.system.add_events(drafts) {
+            log::error!("rates could not be registered: {}", chain(&error));
+        }
+        for failure in self.system.failures() {
+            self.say(&chain(&failure));
+        }
+        if self.settings.rates.is_some_and(|rates: Rates| rates.max_delay.is_zero()) {
+            self.rates.publisher.flush();
+        }
+    }
+
+    /// Keeps the open window for the next start.
+    pub(super) fn keep_rates(&mut self) {
+        let now = self.stamp();
+        let RateStream { windows, complete, .. } = &mut self.rates;
+        let Some(windows) = windows else { return };
+        windows.settle(complete);
+        let open = windows.open();
+        self.register_rates(&now);
+        let kept = open.map(|window| self.system.journal().keep_open_window(rates(window, &now)));
+        if let Some(Err(error)) = kept {
+            self.say(&format!("the open window of rates could not be kept: {}", chain(&error)));
+        }
+    }
+}
+
+/// Returns the draft of a window's event, which is observed at its end.
+fn rates(window: RateWindow, now: &Stamp) -> NewEvent {
+    let length = chrono::TimeDelta::milliseconds(i64::try_from(window.duration_ms).unwrap_or(i64::MAX));
+    let observed_at = window.started_at.checked_add_signed(length).unwrap_or(now.observed_at);
+    NewEvent { stamp: Stamp { observed_at, ..now.clone() }, body: Body::Rates(window) }
+}

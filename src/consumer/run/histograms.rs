@@ -1,0 +1,204 @@
+//! Hours and days, on a thread with a session of its own: storing never waits for it. Hours that changed are published from there.
+//!
+//! What was noted with the windows stays until it is derived, and what is derived until Kafka has it: after a crash, or where another
+//! member of the group goes on, it is found in the database.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
+
+use crate::clock::{Clock as _, SystemClock};
+use crate::consumer::backoff::Backoff;
+use crate::consumer::config::Settings;
+use crate::consumer::hours::HourPublisher;
+use crate::consumer::store::{HistogramStore, HourKey, StoreError};
+use crate::failpoints;
+use crate::kafka::LogThrottle;
+
+/// Pause between two looks at what was stored.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Longest time that is derived, or published, in a row.
+const BUDGET: Duration = Duration::from_secs(5);
+/// Longest time that the end of a run waits for what it stored to be derived.
+const FINISH_MAX: Duration = Duration::from_secs(15);
+const HEARS: Duration = Duration::from_millis(100);
+
+const GOES_ON: u8 = 0;
+/// Ends once all is derived, and published if Kafka takes it.
+const FINISHES: u8 = 1;
+const STOPS: u8 = 2;
+
+/// The thread; it ends when this is dropped.
+pub(super) struct HistogramThread {
+    wish: Arc<AtomicU8>,
+    ended: Receiver<()>,
+}
+
+impl HistogramThread {
+    /// Starts the thread, if rates are read.
+    pub(super) fn start(settings: &Settings, instance: String) -> std::io::Result<Option<Self>> {
+        if settings.rates.is_none() {
+            return Ok(None);
+        }
+        let wish = Arc::new(AtomicU8::new(GOES_ON));
+        let (end, ended) = channel();
+        let mut work = HistogramWork {
+            store: settings.store.histograms(&settings.store_options(instance)),
+            publisher: settings.histograms.as_deref().map(|topic| HourPublisher::new(&settings.connection, topic)),
+            every: settings.publish_every,
+            wish: Arc::clone(&wish),
+            clock: SystemClock::default(),
+            last: None,
+            unconfirmed: Vec::new(),
+            publish_at: Duration::ZERO,
+            trouble: LogThrottle::default(),
+            backoff: Backoff::default(),
+        };
+        std::thread::Builder::new().name("histograms".into()).spawn(move || {
+            work.rounds();
+            drop(end);
+        })?;
+        Ok(Some(Self { wish, ended }))
+    }
+
+    /// Waits, for a while, until what is stored is derived.
+    pub(super) fn finish(&self) {
+        self.wish.store(FINISHES, Ordering::Relaxed);
+        // The channel closes with the thread.
+        if self.ended.recv_timeout(FINISH_MAX) == Err(RecvTimeoutError::Timeout) {
+            log::warn!("histograms: not all hours are made yet; the next run goes on");
+        }
+    }
+}
+
+impl Drop for HistogramThread {
+    fn drop(&mut self) {
+        self.wish.store(STOPS, Ordering::Relaxed);
+    }
+}
+
+struct HistogramWork {
+    store: Box<dyn HistogramStore + Send>,
+    publisher: Option<HourPublisher>,
+    every: Duration,
+    wish: Arc<AtomicU8>,
+    clock: SystemClock,
+    /// The hour that was published last, while not all were.
+    last: Option<HourKey>,
+    /// Published, and perhaps not noted: the database was away since.
+    unconfirmed: Vec<(HourKey, i64)>,
+    publish_at: Duration,
+    trouble: LogThrottle,
+    backoff: Backoff,
+}
+
+impl HistogramWork {
+    fn rounds(&mut self) {
+        loop {
+            let is_finishing = self.wish.load(Ordering::Relaxed) == FINISHES;
+            let pause = match self.round(is_finishing) {
+                Ok(true) => Duration::ZERO,
+                Ok(false) if is_finishing => return,
+                Ok(false) => PAUSE,
+                Err(trouble) => {
+                    if let Some(line) = self.trouble.seen(&trouble, self.clock.monotonic()) {
+                        log::warn!("histograms: {line}; nothing is lost; retrying");
+                    }
+                    if is_finishing {
+                        return;
+                    }
+                    self.backoff.next()
+                }
+            };
+            if !self.sleep(pause) {
+                return;
+            }
+        }
+    }
+
+    /// Derives and publishes; returns whether there is more to do at once.
+    fn round(&mut self, is_finishing: bool) -> Result<bool, String> {
+        let has_more = self.derive().map_err(|error| error.to_string())?;
+        let more_to_publish = self.publish(is_finishing && !has_more)?;
+        if !has_more && !more_to_publish {
+            self.backoff.reset();
+            if self.trouble.over() {
+                log::info!("histograms: up to date again");
+            }
+        }
+        Ok(has_more || more_to_publish)
+    }
+
+    fn derive(&mut self) -> Result<bool, StoreError> {
+        let until = self.clock.monotonic() + BUDGET;
+        loop {
+            let derived = self.store.derive(self.clock.wall())?;
+            if derived.hours > 0 {
+                log::debug!("histograms: {} hours changed", derived.hours);
+            }
+            if !derived.has_more || self.is_stopping() || self.clock.monotonic() >= until {
+                return Ok(derived.has_more);
+            }
+        }
+    }
+
+    /// Publishes each hour at most once in an interval: a pass over all of them begins so often. Returns whether it is not over.
+    fn publish(&mut self, at_once: bool) -> Result<bool, String> {
+        let Some(publisher) = &mut self.publisher else { return Ok(false) };
+        let now = self.clock.monotonic();
+        if self.last.is_none() {
+            if now < self.publish_at && !at_once {
+                return Ok(false);
+            }
+            self.publish_at = now + self.every;
+        }
+        let until = now + BUDGET;
+        while self.wish.load(Ordering::Relaxed) != STOPS {
+            if !self.unconfirmed.is_empty() {
+                let acknowledged = self.store.acknowledge(&self.unconfirmed, self.clock.wall());
+                acknowledged.map_err(|error| error.to_string())?;
+                self.unconfirmed.clear();
+            }
+            let hours = self.store.unpublished(self.last.as_ref()).map_err(|error| error.to_string())?;
+            let Some(last) = hours.last().map(|hour| hour.key.clone()) else {
+                self.last = None;
+                return Ok(false);
+            };
+            let (done, result) = publisher.publish(&hours);
+            failpoints::pass("hours-published");
+            self.unconfirmed = done;
+            if let Err(trouble) = result {
+                self.last = None;
+                let acknowledged = self.store.acknowledge(&self.unconfirmed, self.clock.wall());
+                if acknowledged.is_ok() {
+                    self.unconfirmed.clear();
+                }
+                return Err(trouble);
+            }
+            self.last = Some(last);
+            if self.clock.monotonic() >= until {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.wish.load(Ordering::Relaxed) == STOPS
+    }
+
+    fn sleep(&self, pause: Duration) -> bool {
+        let until = self.clock.monotonic() + pause;
+        loop {
+            let left = until.saturating_sub(self.clock.monotonic());
+            if self.is_stopping() {
+                return false;
+            }
+            if left.is_zero() || self.wish.load(Ordering::Relaxed) == FINISHES {
+                return true;
+            }
+            std::thread::sleep(left.min(HEARS));
+        }
+    }
+}

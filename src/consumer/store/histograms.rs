@@ -1,0 +1,399 @@
+//! Hours and days of traffic: pure functions of the windows that are stored, made again wherever another one arrives. So copies,
+//! order and rebalances change nothing, and nothing has to be counted once.
+//!
+//! ```text
+//!  rates, window_histograms          histograms             histograms
+//!  windows that began in the hour ─► hour ─► 24 hours of it ─► day
+//!         ▲                            └─► unpublished_hours ─► Kafka, acknowledged
+//!   touched_hours, in the transaction of the windows
+//! ```
+//!
+//! All of it is one transaction: a note goes in the one that derives its hour. Retention takes what is derived from before what is
+//! derived: a window that arrives then changes the numbers of its hour, and leaves the histogram as it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
+
+use super::{Derived, StoreError};
+use crate::histogram::RateHistogram;
+
+/// Traffic of a link and direction in a window, an hour or a day.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrafficSummary {
+    pub windows: i64,
+    /// Windows that were measured, and came without a histogram or too late for it.
+    pub late_windows: i64,
+    pub bytes: i64,
+    pub packets: Option<i64>,
+    pub errors: Option<i64>,
+    pub drops: Option<i64>,
+    pub measured_s: i64,
+    pub unmeasured_s: i64,
+    pub min_bps: Option<i64>,
+    pub mean_bps: Option<i64>,
+    pub max_bps: Option<i64>,
+    pub p50_bps: Option<i64>,
+    pub p95_bps: Option<i64>,
+    pub p99_bps: Option<i64>,
+    pub histogram: Option<Vec<u8>>,
+}
+
+/// A link and direction of an agent.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TrafficSeries {
+    pub agent: String,
+    pub interface: String,
+    pub direction: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum SummarySpan {
+    Hour,
+    Day,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct SummaryKey {
+    pub(super) series: TrafficSeries,
+    pub(super) span: SummarySpan,
+    pub(super) starts_at: DateTime<Utc>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct StoredSummary {
+    pub(super) summary: TrafficSummary,
+    pub(super) version: i64,
+}
+
+/// A window as it is stored.
+pub(super) struct StoredWindow {
+    pub(super) summary: TrafficSummary,
+    /// A histogram was stored, whether or not it is still there.
+    pub(super) had_histogram: bool,
+}
+
+pub(super) type HourOfAgent = (String, DateTime<Utc>);
+
+/// A transaction that derives. Whatever takes windows of several hours gives them ordered by hour, series and window.
+pub(super) trait DeriveTransaction: Sized {
+    /// Returns the oldest notes, by their ids.
+    fn notes(&mut self, limit: usize) -> Result<Vec<(i64, HourOfAgent)>, StoreError>;
+
+    /// Calls `each` for every window that began in one of the hours, with the index of that.
+    fn windows(
+        &mut self,
+        hours: &[HourOfAgent],
+        each: &mut dyn FnMut(usize, TrafficSeries, StoredWindow),
+    ) -> Result<(), StoreError>;
+
+    /// Calls `each` for every hour of the days, with the index of its day.
+    fn hours_of_days(
+        &mut self,
+        days: &[SummaryKey],
+        each: &mut dyn FnMut(usize, TrafficSummary),
+    ) -> Result<(), StoreError>;
+
+    fn stored(&mut self, keys: &[SummaryKey]) -> Result<BTreeMap<SummaryKey, StoredSummary>, StoreError>;
+
+    fn put(&mut self, rows: &[(SummaryKey, StoredSummary)]) -> Result<(), StoreError>;
+
+    fn put_unpublished(&mut self, hours: &[&SummaryKey]) -> Result<(), StoreError>;
+
+    fn delete_notes(&mut self, ids: &[i64]) -> Result<(), StoreError>;
+
+    fn commit(self) -> Result<(), StoreError>;
+}
+
+/// Columns of a [`TrafficSummary`], in the order in which the databases' readers take them.
+pub(super) const SUMMARY: &str = "windows, late_windows, bytes, packets, errors, drops, measured_s, unmeasured_s, min_bps, mean_bps, \
+                                  max_bps, p50_bps, p95_bps, p99_bps, histogram";
+pub(super) const SUMMARY_COLUMNS: usize = 15;
+
+/// Hours that are published at once.
+pub(super) const PUBLISHED_AT_ONCE: usize = 500;
+
+const NOTES_AT_ONCE: usize = 2_000;
+/// Summaries that a transaction makes, about: a histogram takes a kilobyte or two.
+const SUMMARIES_AT_ONCE: usize = 500;
+
+impl SummarySpan {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Hour => "hour",
+            Self::Day => "day",
+        }
+    }
+}
+
+/// Sums up parts of one series, in their order.
+#[derive(Default)]
+struct Merge {
+    sum: TrafficSummary,
+    histogram: Option<RateHistogram>,
+    /// A histogram was stored, and retention has taken it.
+    is_incomplete: bool,
+}
+
+impl Merge {
+    fn add(&mut self, part: &TrafficSummary) {
+        let sum = &mut self.sum;
+        for (sum, more) in [
+            (&mut sum.windows, part.windows),
+            (&mut sum.late_windows, part.late_windows),
+            (&mut sum.bytes, part.bytes),
+            (&mut sum.measured_s, part.measured_s),
+            (&mut sum.unmeasured_s, part.unmeasured_s),
+        ] {
+            *sum = sum.saturating_add(more);
+        }
+        for (sum, more) in
+            [(&mut sum.packets, part.packets), (&mut sum.errors, part.errors), (&mut sum.drops, part.drops)]
+        {
+            *sum = more.map_or(*sum, |more| Some(sum.unwrap_or(0).saturating_add(more)));
+        }
+        sum.min_bps = sum.min_bps.into_iter().chain(part.min_bps).min();
+        sum.max_bps = sum.max_bps.max(part.max_bps);
+        // One that was checked when it was stored, and cannot be read now, is as good as not there.
+        let Some(histogram) = part.histogram.as_deref().and_then(|bytes| RateHistogram::decode(bytes).ok()) else {
+            return;
+        };
+        match &mut self.histogram {
+            Some(merged) => merged.merge(&histogram),
+            None => self.histogram = Some(histogram),
+        }
+    }
+
+    fn add_window(&mut self, window: &StoredWindow) {
+        let is_late = window.summary.measured_s > 0 && !window.had_histogram;
+        self.is_incomplete |= window.had_histogram && window.summary.histogram.is_none();
+        self.add(&window.summary);
+        self.sum.windows += 1;
+        self.sum.late_windows += i64::from(is_late);
+    }
+
+    fn finish(self) -> TrafficSummary {
+        let quantile = |share| {
+            let bps = self.histogram.as_ref().and_then(|histogram| histogram.quantile_bps(share));
+            bps.map(u64::cast_signed)
+        };
+        let TrafficSummary { bytes, measured_s, .. } = self.sum;
+        let mean = (measured_s > 0).then(|| i128::from(bytes) * 8 / i128::from(measured_s));
+        TrafficSummary {
+            mean_bps: mean.map(|mean| i64::try_from(mean).unwrap_or(i64::MAX)),
+            p50_bps: quantile(0.5),
+            p95_bps: quantile(0.95),
+            p99_bps: quantile(0.99),
+            histogram: self.histogram.as_ref().map(RateHistogram::encode),
+            ..self.sum
+        }
+    }
+}
+
+/// Returns what replaces `stored`, if anything does. Where retention has taken windows, what was made of them stays.
+fn replacement(merged: TrafficSummary, is_incomplete: bool, stored: Option<&StoredSummary>) -> Option<TrafficSummary> {
+    let Some(StoredSummary { summary: stored, .. }) = stored else { return Some(merged) };
+    if merged.windows < stored.windows {
+        return None;
+    }
+    let new = match is_incomplete && stored.histogram.is_some() {
+        true => TrafficSummary {
+            p50_bps: stored.p50_bps,
+            p95_bps: stored.p95_bps,
+            p99_bps: stored.p99_bps,
+            histogram: stored.histogram.clone(),
+            ..merged
+        },
+        false => merged,
+    };
+    (new != *stored).then_some(new)
+}
+
+/// Returns a version above the one before, and above those that a database had before it was restored to an earlier state.
+fn next_version(stored: Option<&StoredSummary>, now: DateTime<Utc>) -> i64 {
+    now.timestamp_millis().max(stored.map_or(0, |stored| stored.version + 1))
+}
+
+/// Derives the hours of the oldest notes, and their days. `kept_from`: older hours are not made any more.
+pub(super) fn derive<T: DeriveTransaction>(
+    mut transaction: T,
+    series_per_hour: &mut usize,
+    (now, kept_from): (DateTime<Utc>, DateTime<Utc>),
+    are_published: bool,
+) -> Result<Derived, StoreError> {
+    let notes = transaction.notes(NOTES_AT_ONCE)?;
+    let are_all = notes.len() < NOTES_AT_ONCE;
+    let mut ids: BTreeMap<HourOfAgent, Vec<i64>> = BTreeMap::new();
+    for (id, hour) in notes {
+        ids.entry(hour).or_default().push(id);
+    }
+    let some = (SUMMARIES_AT_ONCE / (*series_per_hour).max(1)).max(1);
+    let has_more = !are_all || ids.len() > some;
+    let (hours, ids): (Vec<HourOfAgent>, Vec<Vec<i64>>) = ids.into_iter().take(some).unzip();
+    if hours.is_empty() {
+        return Ok(Derived::default());
+    }
+    let kept: Vec<HourOfAgent> = hours.into_iter().filter(|(_, starts_at)| *starts_at >= kept_from).collect();
+    let merged = merge_hours(&mut transaction, &kept)?;
+    *series_per_hour = merged.len() / kept.len().max(1);
+    let hours = replace(&mut transaction, merged, now)?;
+    let days: BTreeSet<SummaryKey> = hours.iter().filter_map(|(key, _)| day_of(key)).collect();
+    let days = merge_days(&mut transaction, &days.into_iter().collect::<Vec<_>>())?;
+    replace(&mut transaction, days, now)?;
+    if are_published {
+        transaction.put_unpublished(&hours.iter().map(|(key, _)| key).collect::<Vec<_>>())?;
+    }
+    transaction.delete_notes(&ids.concat())?;
+    transaction.commit()?;
+    Ok(Derived { hours: hours.len() as u64, has_more })
+}
+
+fn day_of(hour: &SummaryKey) -> Option<SummaryKey> {
+    let starts_at = hour.starts_at.duration_trunc(TimeDelta::days(1)).ok()?;
+    Some(SummaryKey { span: SummarySpan::Day, starts_at, ..hour.clone() })
+}
+
+type Merged = Vec<(SummaryKey, TrafficSummary, bool)>;
+
+fn merge_hours<T: DeriveTransaction>(transaction: &mut T, hours: &[HourOfAgent]) -> Result<Merged, StoreError> {
+    let (mut merged, mut current): (Merged, Option<(SummaryKey, Merge)>) = (Vec::new(), None);
+    let mut end = |current: Option<(SummaryKey, Merge)>| {
+        if let Some((key, merge)) = current {
+            let is_incomplete = merge.is_incomplete;
+            merged.push((key, merge.finish(), is_incomplete));
+        }
+    };
+    transaction.windows(hours, &mut |index, series, window| {
+        let key = SummaryKey { series, span: SummarySpan::Hour, starts_at: hours[index].1 };
+        if current.as_ref().is_none_or(|(of, _)| *of != key) {
+            end(current.replace((key, Merge::default())));
+        }
+        if let Some((_, merge)) = &mut current {
+            merge.add_window(&window);
+        }
+    })?;
+    end(current);
+    Ok(merged)
+}
+
+fn merge_days<T: DeriveTransaction>(transaction: &mut T, days: &[SummaryKey]) -> Result<Merged, StoreError> {
+    let mut merges: Vec<Merge> = days.iter().map(|_| Merge::default()).collect();
+    transaction.hours_of_days(days, &mut |index, hour| merges[index].add(&hour))?;
+    Ok(days.iter().cloned().zip(merges).map(|(key, merge)| (key, merge.finish(), false)).collect())
+}
+
+/// Writes what has changed, and returns it.
+fn replace<T: DeriveTransaction>(
+    transaction: &mut T,
+    merged: Merged,
+    now: DateTime<Utc>,
+) -> Result<Vec<(SummaryKey, StoredSummary)>, StoreError> {
+    let keys: Vec<SummaryKey> = merged.iter().map(|(key, ..)| key.clone()).collect();
+    let stored = transaction.stored(&keys)?;
+    let changed = merged.into_iter().filter_map(|(key, merged, is_incomplete)| {
+        let stored = stored.get(&key);
+        let summary = replacement(merged, is_incomplete, stored)?;
+        Some((key, StoredSummary { summary, version: next_version(stored, now) }))
+    });
+    let changed: Vec<(SummaryKey, StoredSummary)> = changed.collect();
+    transaction.put(&changed)?;
+    Ok(changed)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn window(rates: &[u64], had_histogram: bool) -> StoredWindow {
+        let mut histogram = RateHistogram::<u64>::default();
+        rates.iter().for_each(|bps| histogram.record(*bps, 1));
+        let number = |bps: Option<&u64>| bps.map(|bps| bps.cast_signed());
+        let summary = TrafficSummary {
+            bytes: rates.iter().sum::<u64>().cast_signed() / 8,
+            packets: Some(1),
+            measured_s: rates.len() as i64,
+            min_bps: number(rates.iter().min()),
+            max_bps: number(rates.iter().max()),
+            histogram: had_histogram.then(|| histogram.encode()),
+            ..TrafficSummary::default()
+        };
+        StoredWindow { summary, had_histogram }
+    }
+
+    fn merged(windows: &[StoredWindow]) -> (TrafficSummary, bool) {
+        let mut merge = Merge::default();
+        windows.iter().for_each(|window| merge.add_window(window));
+        let is_incomplete = merge.is_incomplete;
+        (merge.finish(), is_incomplete)
+    }
+
+    fn stored(summary: TrafficSummary) -> StoredSummary {
+        StoredSummary { summary, version: 7 }
+    }
+
+    proptest! {
+        /// A day is the same whether its windows are merged at once or hour by hour.
+        #[test]
+        fn a_day_of_hours_is_a_day_of_windows(
+            hours in proptest::collection::vec(proptest::collection::vec(proptest::collection::vec(0..1_000_000_000_u64, 0..20), 0..6), 0..5)
+        ) {
+            let windows = |hour: &[Vec<u64>]| hour.iter().map(|rates| window(rates, !rates.is_empty())).collect::<Vec<_>>();
+            let all: Vec<StoredWindow> = hours.iter().flat_map(|hour| windows(hour)).collect();
+            let (at_once, _) = merged(&all);
+            let mut day = Merge::default();
+            hours.iter().for_each(|hour| day.add(&merged(&windows(hour)).0));
+            let day = day.finish();
+            let counts = |summary: &TrafficSummary| {
+                let histogram = summary.histogram.as_deref().map(|bytes| RateHistogram::decode(bytes).unwrap());
+                histogram.map(|histogram| histogram.bins().collect::<Vec<_>>())
+            };
+            prop_assert_eq!(counts(&day), counts(&at_once));
+            let plain = |summary: &TrafficSummary| TrafficSummary { histogram: None, ..summary.clone() };
+            prop_assert_eq!(plain(&day), plain(&at_once));
+        }
+    }
+
+    #[test]
+    fn a_burst_of_a_second_is_in_the_hour() {
+        let quiet = window(&[1_000_000; 299], true);
+        let (hour, is_incomplete) = merged(&[quiet, window(&[900_000_000], true)]);
+        assert_eq!((hour.windows, hour.late_windows, hour.measured_s), (2, 0, 300));
+        assert_eq!((hour.min_bps, hour.max_bps), (Some(1_000_000), Some(900_000_000)));
+        assert_eq!(hour.mean_bps, Some((299_000_000 + 900_000_000) / 300));
+        assert!(!is_incomplete && hour.p95_bps.unwrap() < 1_010_000);
+        assert_eq!((hour.packets, hour.errors), (Some(2), None));
+    }
+
+    #[test]
+    fn a_late_window_changes_the_numbers_and_not_the_histogram() {
+        let (first, _) = merged(&[window(&[1_000_000; 10], true)]);
+        let gone = || {
+            let mut window = window(&[1_000_000; 10], true);
+            window.summary.histogram = None;
+            window
+        };
+        let (late, is_incomplete) = merged(&[gone(), window(&[9_000_000; 10], false)]);
+        let new = replacement(late, is_incomplete, Some(&stored(first.clone()))).unwrap();
+        assert_eq!((new.windows, new.late_windows, new.measured_s, new.max_bps), (2, 1, 20, Some(9_000_000)));
+        assert_eq!((new.p99_bps, &new.histogram), (first.p99_bps, &first.histogram));
+    }
+
+    #[test]
+    fn retention_makes_nothing_smaller_and_what_is_the_same_is_not_written() {
+        let (two, _) = merged(&[window(&[1_000_000; 10], true), window(&[2_000_000; 10], true)]);
+        let (one, _) = merged(&[window(&[2_000_000; 10], true)]);
+        assert_eq!(replacement(one.clone(), false, Some(&stored(two.clone()))), None);
+        assert_eq!(replacement(two.clone(), false, Some(&stored(two.clone()))), None);
+        assert_eq!(replacement(two.clone(), false, Some(&stored(one))), Some(two));
+    }
+
+    #[test]
+    fn a_version_never_falls_back() {
+        let at = |ms| DateTime::from_timestamp_millis(ms).unwrap();
+        assert_eq!(next_version(None, at(1_000)), 1_000);
+        assert_eq!(next_version(Some(&stored(TrafficSummary::default())), at(5)), 8);
+        assert_eq!(next_version(Some(&stored(TrafficSummary::default())), at(1_000)), 1_000);
+    }
+}

@@ -1,0 +1,585 @@
+//! Rates in the database: windows, the hours and days that are made of them, and the agents. One body of tests for both databases, and
+//! the consumer as a program between a real Kafka and PostgreSQL.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use highwater::consumer::batch::{Batch, Record, TopicId};
+use highwater::consumer::checkpoint::Checkpoint;
+use highwater::consumer::store::{
+    Applied, HistogramStore, HourKey, Maintained, Retention, RetriedRecord, RetryOutcome, Store, StoreOptions,
+    StoreUrl, TrafficSeries,
+};
+use highwater::event::{Body, Direction, Event, Lifecycle, LinkRates};
+use highwater::histogram::{Bin, RateHistogram};
+use highwater::wire;
+
+use crate::support::consumer::{Consumer, Database, Postgres};
+use crate::support::events::{event, link_rates, loss, noon, produce, produce_raw, rates, started, updated};
+use crate::support::services::Kafka;
+
+fn topic() -> TopicId {
+    TopicId { cluster: "c".into(), name: "rates".into() }
+}
+
+fn options(name: &str) -> StoreOptions {
+    StoreOptions { instance: name.to_owned(), ..StoreOptions::default() }
+}
+
+/// A store under test, what derives beside it, and a connection of neither.
+struct Place {
+    store: Box<dyn Store + Send>,
+    histograms: Box<dyn HistogramStore + Send>,
+    url: StoreUrl,
+    look: Look,
+    next: i64,
+    now: DateTime<Utc>,
+}
+
+enum Look {
+    Sqlite(tempfile::TempDir),
+    Postgres(Database),
+}
+
+/// What an hour or a day has, with its counts in place of the bytes: libraries may write one histogram in several ways.
+type Summary = (String, Vec<Bin>);
+
+impl Place {
+    fn sqlite() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        Self::begun(StoreUrl::sqlite(&directory.path().join("h.db")), Look::Sqlite(directory))
+    }
+
+    fn postgres(postgres: &Postgres) -> Self {
+        let database = postgres.database("rates");
+        Self::begun(StoreUrl::parse(&database.url, None, None).unwrap(), Look::Postgres(database))
+    }
+
+    fn begun(url: StoreUrl, look: Look) -> Self {
+        let mut store = url.open(&options("test"));
+        store.insert_checkpoint(&topic(), 0, &Checkpoint::default(), None).unwrap();
+        let histograms = url.histograms(&options("test"));
+        // Two hours after the first windows began.
+        Self { store, histograms, url, look, next: 0, now: noon() + TimeDelta::hours(2) }
+    }
+
+    /// Returns another place of the same kind.
+    fn empty(&self) -> Self {
+        match &self.look {
+            Look::Sqlite(_) => Self::sqlite(),
+            Look::Postgres(_) => Self::postgres(&Postgres::or_skip("consumer_rates").expect("it is there")),
+        }
+    }
+
+    fn store(&mut self, payloads: &[Vec<u8>]) -> Applied {
+        let mut batch = Batch::new(&topic());
+        for payload in payloads {
+            batch.push(0, Record::new(self.next, Some(7), None, Some(payload)), || (0, self.next));
+            self.next += 1;
+        }
+        self.store.apply(&batch, self.now).unwrap()
+    }
+
+    fn store_events<'a>(&mut self, events: impl IntoIterator<Item = &'a Event>) -> Applied {
+        self.store(&events.into_iter().map(wire::to_json).collect::<Vec<_>>())
+    }
+
+    fn derive(&mut self) {
+        while self.histograms.derive(self.now).unwrap().has_more {}
+    }
+
+    fn retire(&self, retention: Retention) -> Maintained {
+        self.url.maintenance(&options("retention")).run(&retention, self.now, Duration::from_secs(60)).unwrap()
+    }
+
+    fn ask(&self, sql: &str) -> String {
+        self.rows(sql).join(" ")
+    }
+
+    /// Returns rows as text, sorted, with commas between columns. Bytes are in hexadecimal.
+    fn rows(&self, sql: &str) -> Vec<String> {
+        let mut rows: Vec<String> = match &self.look {
+            Look::Postgres(database) => {
+                let answer = database.client().simple_query(sql).unwrap();
+                let rows = answer.into_iter().filter_map(|message| match message {
+                    ::postgres::SimpleQueryMessage::Row(row) => Some(row),
+                    _ => None,
+                });
+                rows.map(|row| {
+                    let texts: Vec<&str> = (0..row.len()).map(|column| row.get(column).unwrap_or("")).collect();
+                    texts.join(",").replace("\\x", "")
+                })
+                .collect()
+            }
+            Look::Sqlite(directory) => {
+                let connection = rusqlite::Connection::open(directory.path().join("h.db")).unwrap();
+                let mut statement = connection.prepare(sql).unwrap();
+                let columns = statement.column_count();
+                let rows = statement.query_map([], |row| {
+                    use rusqlite::types::ValueRef;
+                    let texts = (0..columns).map(|column| match row.get_ref(column).unwrap() {
+                        ValueRef::Null => String::new(),
+                        ValueRef::Integer(number) => number.to_string(),
+                        ValueRef::Blob(bytes) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+                        other => other.as_str().unwrap().to_owned(),
+                    });
+                    Ok(texts.collect::<Vec<_>>().join(","))
+                });
+                rows.unwrap().map(Result::unwrap).collect()
+            }
+        };
+        rows.sort();
+        rows
+    }
+
+    fn run(&self, sql: &str) {
+        match &self.look {
+            Look::Postgres(database) => database.client().batch_execute(sql).unwrap(),
+            Look::Sqlite(directory) => {
+                rusqlite::Connection::open(directory.path().join("h.db")).unwrap().execute_batch(sql).unwrap();
+            }
+        }
+    }
+
+    /// Returns hours or days by agent, link, direction and beginning.
+    fn summaries(&self, span: &str) -> BTreeMap<String, Summary> {
+        summaries(&self.rows(&format!("{SUMMARIES} WHERE span = '{span}'")))
+    }
+}
+
+const SUMMARIES: &str = "SELECT agent, interface, direction, substr(CAST(starts_at AS text), 1, 13), windows, late_windows, bytes, packets, \
+                         measured_s, unmeasured_s, min_bps, mean_bps, max_bps, p50_bps, p95_bps, p99_bps, histogram FROM histograms";
+
+fn summaries(rows: &[String]) -> BTreeMap<String, Summary> {
+    let summary = |row: &String| {
+        let columns: Vec<&str> = row.split(',').collect();
+        let (key, (numbers, histogram)) = (columns[..4].join(" ").replace('T', " "), (&columns[4..16], columns[16]));
+        let bytes: Vec<u8> =
+            (0..histogram.len()).step_by(2).map(|at| u8::from_str_radix(&histogram[at..at + 2], 16).unwrap()).collect();
+        let bins = if bytes.is_empty() { Vec::new() } else { RateHistogram::decode(&bytes).unwrap().bins().collect() };
+        (key, (numbers.join(","), bins))
+    };
+    rows.iter().map(summary).collect()
+}
+
+macro_rules! on_both {
+    ($($name:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[test] fn $name() { super::$name(&mut super::Place::sqlite()); })*
+        }
+        mod postgres {
+            $(#[test] fn $name() {
+                let test = concat!("consumer_rates::postgres::", stringify!($name));
+                let Some(postgres) = crate::support::consumer::Postgres::or_skip(test) else { return };
+                super::$name(&mut super::Place::postgres(&postgres));
+            })*
+        }
+    };
+}
+
+on_both!(
+    a_message_is_a_row_for_each_link_and_direction,
+    copies_are_no_rows_and_leave_no_notes,
+    hours_and_days_are_the_same_whatever_came_when_and_how_often,
+    a_late_window_is_stored_as_numbers_and_counted,
+    a_window_ahead_of_its_time_is_kept_out_of_the_hours,
+    a_message_that_cannot_be_a_row_is_a_dead_letter_whole,
+    an_hour_is_handed_out_until_kafka_has_it_as_it_is,
+    an_agent_is_running_stopped_or_silent_and_its_breaches_are_unknown,
+    what_is_missing_of_an_agent_is_in_its_row,
+    windows_go_before_the_hours_that_were_made_of_them,
+    no_question_about_agents_reads_their_messages,
+);
+
+fn rx(interface: &str, bps: &[u64]) -> LinkRates {
+    link_rates(interface, Direction::Rx, bps)
+}
+
+/// A message of two links and directions, whose rates follow from its agent and number.
+fn window(agent: &str, seq: u64) -> Event {
+    let start = agent.bytes().map(u64::from).sum::<u64>() + seq;
+    let bps: Vec<u64> = (0..300).map(|second| (start * 7_919 + second * 104_729) % 50_000_000).collect();
+    let links = ["eth0", "wlan0"].into_iter().flat_map(|interface| {
+        [Direction::Rx, Direction::Tx]
+            .map(|direction| link_rates(interface, direction, &bps[..150 + seq as usize % 150]))
+    });
+    rates(agent, seq, links.collect())
+}
+
+fn a_message_is_a_row_for_each_link_and_direction(place: &mut Place) {
+    let silent = link_rates("eth1", Direction::Tx, &[]);
+    assert_eq!(place.store_events([&rates("gw", 1, vec![rx("eth0", &[8_000_000, 16_000_000]), silent])]).inserted, 1);
+    assert_eq!(
+        place.ask(
+            "SELECT agent, seq, interface, direction, window_ms, bytes, packets, errors, drops, measured_s, min_bps, mean_bps, max_bps, \
+             speed_bps, kafka_topic, kafka_offset, CASE WHEN has_histogram THEN 1 ELSE 0 END FROM rates"
+        ),
+        "gw,1,eth0,rx,300000,3000000,2,0,,2,8000000,12000000,16000000,1000000000,rates,0,1 \
+         gw,1,eth1,tx,300000,0,0,0,,0,,,,1000000000,rates,0,0"
+    );
+    assert_eq!(place.ask("SELECT seq, interface FROM window_histograms"), "1,eth0");
+    assert_eq!(place.ask("SELECT counted, first_seq, last_seq FROM agent_sequences"), "rates,1,1");
+    assert!(place.ask("SELECT over FROM rates WHERE interface = 'eth0'").contains("wan-down"));
+    place.derive();
+    let hours = place.summaries("hour");
+    let keys: Vec<&str> = hours.keys().map(String::as_str).collect();
+    assert_eq!(keys, ["gw eth0 rx 2026-11-20 12", "gw eth1 tx 2026-11-20 12"]);
+    assert!(hours[keys[0]].0.starts_with("1,0,3000000,2,2,0,8000000,12000000,16000000,"), "{hours:?}");
+    assert_eq!(hours[keys[0]].1.iter().map(|bin| bin.count).collect::<Vec<_>>(), [1, 1]);
+    assert_eq!(hours[keys[1]], ("1,0,0,0,0,0,,,,,,".to_owned(), Vec::new()));
+    assert_eq!(place.ask("SELECT count(*) FROM touched_hours"), "0");
+}
+
+fn copies_are_no_rows_and_leave_no_notes(place: &mut Place) {
+    let messages: Vec<Event> = (1..=20).map(|seq| window("gw", seq)).collect();
+    assert_eq!(place.store_events(&messages).inserted, 20);
+    place.derive();
+    let before = place.ask("SELECT span, starts_at, version FROM histograms");
+    assert_eq!(place.store_events(&messages).inserted, 0);
+    assert_eq!(place.ask("SELECT count(*), count(DISTINCT seq) FROM rates"), "80,20");
+    assert_eq!(place.ask("SELECT count(*) FROM touched_hours"), "0");
+    place.derive();
+    assert_eq!(place.ask("SELECT span, starts_at, version FROM histograms"), before);
+}
+
+/// Compares with a merge of what the messages say, and with a day that was stored and derived in one go.
+fn hours_and_days_are_the_same_whatever_came_when_and_how_often(place: &mut Place) {
+    let agents = ["gw-1", "gw-2", "gw-3"];
+    let messages: Vec<Event> = agents.iter().flat_map(|agent| (1..=30).map(|seq| window(agent, seq))).collect();
+    let mut sent: Vec<&Event> =
+        messages.iter().chain(messages.iter().step_by(3)).chain(messages.iter().rev().step_by(5)).collect();
+    fastrand::shuffle(&mut sent);
+    for (round, some) in sent.chunks(17).enumerate() {
+        place.store_events(some.iter().copied());
+        if round % 2 == 0 {
+            place.derive();
+        }
+    }
+    place.derive();
+    let (hours, days) = (place.summaries("hour"), place.summaries("day"));
+    assert_eq!((hours.len(), days.len()), (3 * 4 * 3, 3 * 4));
+    for (key, bins) in expected(&messages) {
+        assert_eq!(hours[&key].1, bins, "{key}");
+    }
+    let mut once = place.empty();
+    once.store_events(&messages);
+    once.derive();
+    assert_eq!(once.summaries("hour"), hours);
+    assert_eq!(once.summaries("day"), days);
+}
+
+/// Returns the counts of each hour: each message counts once.
+fn expected(messages: &[Event]) -> BTreeMap<String, Vec<Bin>> {
+    let mut merged: BTreeMap<String, RateHistogram> = BTreeMap::new();
+    let mut seen = BTreeSet::new();
+    for event in messages {
+        let Body::Rates(window) = &event.body else { continue };
+        if !seen.insert((event.stamp.agent.clone(), event.id)) {
+            continue;
+        }
+        for link in &window.links {
+            let key = format!(
+                "{} {} {} {}",
+                event.stamp.agent,
+                link.interface,
+                link.direction,
+                window.started_at.format("%F %H")
+            );
+            let histogram = RateHistogram::decode(link.histogram.as_deref().unwrap()).unwrap();
+            merged.entry(key).or_default().merge(&histogram);
+        }
+    }
+    merged.into_iter().map(|(key, histogram)| (key, histogram.bins().collect())).collect()
+}
+
+fn a_late_window_is_stored_as_numbers_and_counted(place: &mut Place) {
+    place.store_events([&rates("gw", 1, vec![rx("eth0", &[8_000_000; 10])])]);
+    place.derive();
+    let before = place.summaries("hour").into_values().next().unwrap();
+    place.now += TimeDelta::days(40);
+    let applied = place.store_events([&rates("gw", 2, vec![rx("eth0", &[80_000_000; 10])])]);
+    assert_eq!((applied.inserted, applied.without_histograms), (1, 1));
+    assert_eq!(place.ask("SELECT seq, CASE WHEN has_histogram THEN 1 ELSE 0 END FROM rates"), "1,1 2,0");
+    assert_eq!(place.ask("SELECT seq FROM window_histograms"), "1");
+    // Retention has taken the histogram of the first window meanwhile.
+    place.run("DELETE FROM window_histograms");
+    place.derive();
+    let (numbers, bins) = place.summaries("hour").into_values().next().unwrap();
+    assert!(numbers.starts_with("2,1,110000000,20,20,0,8000000,44000000,80000000,"), "{numbers}");
+    assert_eq!(bins, before.1);
+    assert!(place.summaries("day").into_values().next().unwrap().0.starts_with("2,1,110000000,"));
+}
+
+fn a_window_ahead_of_its_time_is_kept_out_of_the_hours(place: &mut Place) {
+    place.now = noon() - TimeDelta::days(3);
+    let applied = place.store_events([&rates("gw", 1, vec![rx("eth0", &[1_000_000])])]);
+    assert_eq!((applied.inserted, applied.without_histograms, applied.rejected.len()), (1, 1, 0));
+    assert_eq!(place.ask("SELECT count(*) FROM rates"), "1");
+    assert_eq!(place.ask("SELECT count(*) FROM touched_hours"), "0");
+    // A few minutes ahead are nothing.
+    place.now = noon();
+    place.store_events([&rates("gw", 2, vec![rx("eth0", &[1_000_000])])]);
+    assert_eq!(place.ask("SELECT count(*) FROM touched_hours"), "1");
+}
+
+fn a_message_that_cannot_be_a_row_is_a_dead_letter_whole(place: &mut Place) {
+    let with = |seq, change: fn(&mut LinkRates)| {
+        let mut link = rx("eth1", &[1_000_000; 3]);
+        change(&mut link);
+        wire::to_json(&rates("gw", seq, vec![rx("eth0", &[1_000_000]), link]))
+    };
+    let damaged = with(2, |link| link.histogram.as_mut().unwrap()[12] ^= 0x55);
+    let cut = with(3, |link| link.histogram.as_mut().unwrap().truncate(20));
+    let twice = with(4, |link| link.interface = "eth0".into());
+    let mut long = rates("gw", 5, vec![rx("eth0", &[1_000_000]), rx("eth1", &[1_000_000])]);
+    if let Body::Rates(window) = &mut long.body {
+        window.duration_ms *= 100;
+        window.started_at = long.stamp.observed_at - TimeDelta::milliseconds(window.duration_ms as i64);
+    }
+    let payloads = [with(1, |_| ()), damaged, cut, twice, wire::to_json(&long), with(6, |_| ())];
+    let applied = place.store(&payloads);
+    assert_eq!((applied.inserted, applied.rejected.len()), (2, 4), "{:?}", applied.rejected);
+    assert_eq!(place.ask("SELECT seq, count(*) FROM rates GROUP BY seq"), "1,2 6,2");
+    assert_eq!(place.ask("SELECT kafka_offset FROM dead_letters"), "1 2 3 4");
+    assert_eq!(place.ask("SELECT count(*) FROM window_histograms"), "4");
+    // None of them can be stored later either; one that could be is.
+    let retried = |offset: usize, payload: &[u8]| RetriedRecord {
+        partition: 0,
+        generation: 0,
+        record: Record::new(offset as i64, Some(7), None, Some(payload)),
+    };
+    let records = [retried(1, &payloads[1]), retried(4, &payloads[4])];
+    let summary = place.store.retry(&topic(), &records, place.now).unwrap();
+    assert!(summary.outcomes.iter().all(|outcome| matches!(outcome, RetryOutcome::Stays(_))), "{summary:?}");
+    let summary = place.store.retry(&topic(), &[retried(2, &with(3, |_| ()))], place.now).unwrap();
+    assert_eq!((summary.outcomes, summary.inserted), (vec![RetryOutcome::Stored], 1));
+    assert_eq!(place.ask("SELECT seq, count(*) FROM rates GROUP BY seq"), "1,2 3,2 6,2");
+}
+
+fn an_hour_is_handed_out_until_kafka_has_it_as_it_is(place: &mut Place) {
+    place.store_events([&rates("gw", 1, vec![rx("eth0", &[1_000_000; 5]), rx("eth1", &[1_000_000; 5])])]);
+    place.derive();
+    let published = |place: &mut Place| {
+        let hours = place.histograms.unpublished(None).unwrap();
+        hours.iter().map(|hour| (hour.key.clone(), hour.version)).collect::<Vec<_>>()
+    };
+    let first = published(place);
+    assert_eq!(first.len(), 2);
+    assert_eq!(place.histograms.unpublished(Some(&first[0].0)).unwrap().len(), 1, "from the one after it");
+    place.histograms.acknowledge(&first[..1], place.now).unwrap();
+    assert_eq!(published(place), first[1..]);
+    place.histograms.acknowledge(&first, place.now).unwrap();
+    assert_eq!(published(place), []);
+    assert_eq!(place.ask("SELECT count(*) FROM histograms WHERE published_version = version"), "2");
+    // The clock was set back, and the version rises all the same.
+    place.now -= TimeDelta::hours(1);
+    place.store_events([&rates("gw", 2, vec![rx("eth0", &[2_000_000; 5])])]);
+    place.derive();
+    let second = published(place);
+    assert!(second.len() == 1 && second[0].0 == first[0].0 && second[0].1 > first[0].1, "{second:?}");
+    place.histograms.acknowledge(&second, place.now).unwrap();
+    assert_eq!(published(place), []);
+    // A consumer that was stopped wakes, and Kafka gets the older one after the newer: the newer is to follow.
+    place.histograms.acknowledge(&first[..1], place.now).unwrap();
+    assert_eq!(published(place), second);
+    let series = TrafficSeries { agent: "gone".into(), interface: "eth0".into(), direction: "rx".into() };
+    place.histograms.acknowledge(&[(HourKey { series, starts_at: noon() }, 1)], place.now).unwrap();
+    assert_eq!(published(place), second, "retention has taken that one");
+}
+
+fn stopped() -> Body {
+    Body::AgentStopped(Lifecycle { version: "2".into(), reason: None, detail: None })
+}
+
+fn an_agent_is_running_stopped_or_silent_and_its_breaches_are_unknown(place: &mut Place) {
+    let agents = |place: &Place| place.ask("SELECT agent, version, state FROM agents");
+    let breaches = |place: &Place| place.ask("SELECT agent, state FROM breaches");
+    place.now = Utc::now();
+    place.store_events([&event("gw", 1, started()), &updated("gw", 2), &updated("other", 1)]);
+    assert_eq!((agents(place), breaches(place)), ("gw,1,running other,,running".into(), "gw,open other,open".into()));
+    place.store_events([&event("gw", 3, stopped())]);
+    assert_eq!(
+        (agents(place), breaches(place)),
+        ("gw,2,stopped other,,running".into(), "gw,unknown other,open".into())
+    );
+    assert_eq!(place.ask("SELECT agent FROM open_breaches"), "other");
+    // A start that was sent before is no start after it, and a window of before says nothing.
+    place.store_events([&rates("gw", 1, Vec::new())]);
+    let mut before = rates("gw", 2, vec![rx("eth0", &[1])]);
+    before.stamp.observed_at = noon() + TimeDelta::seconds(2);
+    if let Body::Rates(window) = &mut before.body {
+        window.started_at = noon() + TimeDelta::seconds(1);
+        window.duration_ms = 1_000;
+    }
+    let mut other = place.empty();
+    other.store_events([&event("gw", 3, stopped()), &event("gw", 1, started()), &before]);
+    assert_eq!(agents(&other), "gw,2,stopped");
+    assert!(other.ask("SELECT last_started_at FROM agents").starts_with("2026-11-20"));
+    // A window of later says that it runs, although its start never came.
+    assert_eq!((agents(place), breaches(place)), ("gw,1,running other,,running".into(), "gw,open other,open".into()));
+    // Silent for longer than an hour.
+    place.run("UPDATE agent_sequences SET last_stored_at = '2020-01-01T00:00:00.000000Z' WHERE agent = 'other'");
+    assert_eq!((agents(place), breaches(place)), ("gw,1,running other,,silent".into(), "gw,open other,unknown".into()));
+    assert_eq!(place.ask("SELECT agent FROM open_breaches"), "gw");
+    // What is silent is configured: the views follow what the consumer was started with.
+    let far = Duration::from_secs(400_000 * 3_600);
+    let mut store = place.url.open(&StoreOptions { silent_after: far, ..options("again") });
+    store.checkpoints(&topic()).unwrap();
+    assert_eq!((agents(place), breaches(place)), ("gw,1,running other,,running".into(), "gw,open other,open".into()));
+}
+
+fn what_is_missing_of_an_agent_is_in_its_row(place: &mut Place) {
+    place.now = Utc::now();
+    place.store_events([&event("gw", 10, loss(3, 7)), &event("gw", 1, started()), &event("ok", 1, started())]);
+    assert_eq!(place.ask("SELECT agent, missing_events FROM agents"), "gw,5 ok,0");
+    // What is missing without a word shows five minutes later.
+    place.run("UPDATE agent_sequences SET first_stored_at = '2026-01-01T00:00:00.000000Z'");
+    place.run("UPDATE losses SET stored_at = '2026-01-01T00:00:00.000000Z'");
+    assert_eq!(place.ask("SELECT agent, missing_events FROM agents"), "gw,8 ok,0");
+    assert_eq!(place.ask("SELECT epoch FROM agents WHERE agent = 'gw'"), "0000000000005f0c");
+}
+
+fn windows_go_before_the_hours_that_were_made_of_them(place: &mut Place) {
+    place.store_events([&rates("gw", 1, vec![rx("eth0", &[8_000_000; 10])])]);
+    place.derive();
+    let hours = place.summaries("hour");
+    place.now = noon() + TimeDelta::days(46);
+    place.retire(Retention::default());
+    assert_eq!(place.ask("SELECT count(*) FROM window_histograms"), "0");
+    assert_eq!(place.ask("SELECT count(*) FROM rates"), "1");
+    // Rates go once both the window and the row are so old.
+    place.now = Utc::now() + TimeDelta::days(110);
+    place.retire(Retention::default());
+    assert_eq!(place.ask("SELECT count(*) FROM rates"), "0");
+    assert_eq!(place.summaries("hour"), hours);
+    // A note of an hour whose windows are gone changes nothing.
+    place.run("INSERT INTO touched_hours (agent, starts_at) VALUES ('gw', '2026-11-20T12:00:00.000000Z')");
+    place.derive();
+    assert_eq!((place.summaries("hour"), place.ask("SELECT count(*) FROM touched_hours")), (hours, "0".into()));
+    place.now = Utc::now() + TimeDelta::days(410);
+    place.retire(Retention::default());
+    assert_eq!(place.ask("SELECT count(*) FROM histograms"), "0");
+    assert_eq!(place.ask("SELECT count(*) FROM unpublished_hours"), "0");
+}
+
+fn no_question_about_agents_reads_their_messages(place: &mut Place) {
+    place.store_events([&event("gw", 1, started()), &window("gw", 1)]);
+    let explain = match &place.look {
+        Look::Sqlite(_) => "EXPLAIN QUERY PLAN",
+        Look::Postgres(_) => "EXPLAIN (COSTS OFF)",
+    };
+    for sql in ["SELECT * FROM agents", "SELECT * FROM agents WHERE agent = 'gw'"] {
+        let plan = place.rows(&format!("{explain} {sql}")).join("\n");
+        assert!(plan.contains("agent_sequences"), "{plan}");
+        for table in
+            ["on events", "on rates", "SCAN events", "SCAN rates", "index_events", "index_rates", "observed_at"]
+        {
+            assert!(!plan.contains(table), "{sql} reads {table}: {plan}");
+        }
+    }
+}
+
+fn servers(test: &str) -> Option<(Kafka, Postgres)> {
+    let test = format!("consumer_rates::{test}");
+    Some((Kafka::or_skip(&test)?, Postgres::or_skip(&test)?))
+}
+
+/// Three members of a group that are killed and come back, and messages that come twice, out of order, and a month late.
+#[test]
+fn three_consumers_come_and_go_and_each_window_is_counted_once() {
+    let Some((kafka, postgres)) = servers("three_consumers_come_and_go_and_each_window_is_counted_once") else {
+        return;
+    };
+    let (events, topic, published) = (kafka.topic("quiet", 1), kafka.topic("rates", 4), kafka.topic("hours", 2));
+    let database = postgres.database("rates");
+    let agents: Vec<String> = (0..12).map(|agent| format!("gw-{agent}")).collect();
+    let messages: Vec<Event> = agents.iter().flat_map(|agent| (1..=40).map(move |seq| window(agent, seq))).collect();
+    let mut sent: Vec<&Event> = messages.iter().chain(messages.iter().step_by(3)).collect();
+    fastrand::shuffle(&mut sent);
+    let mut consumers: Vec<Consumer> = (0..3).map(|_| Consumer::new(&kafka.address, &events, &database.url)).collect();
+    for consumer in &consumers {
+        consumer.append(&format!("[topics]\nrates = '{topic}'\nhistograms = '{published}'\n"));
+        consumer.append("[histograms]\ninterval = '1s'\n");
+    }
+    let mut running: Vec<_> = consumers.iter_mut().map(|consumer| consumer.start(&[])).collect();
+    for (round, some) in sent.chunks(sent.len().div_ceil(6)).enumerate() {
+        produce(&kafka.address, &topic, some.iter().copied());
+        let at = round % 3;
+        running.remove(at).kill();
+        running.insert(at, consumers[at].start(&[]));
+        std::thread::sleep(Duration::from_millis(fastrand::u64(0..1_500)));
+    }
+    let count = sent.len();
+    database.until("SELECT sum(next_offset) FROM kafka_offsets", &format!("({count})"));
+    database.until("SELECT count(*) FROM touched_hours", "(0)");
+    database.until("SELECT count(*) FROM unpublished_hours", "(0)");
+    assert_eq!(database.ask("SELECT count(*), count(DISTINCT (agent, seq)) FROM rates"), "(1920,480)");
+    let place = Place::begun(StoreUrl::parse(&database.url, None, None).unwrap(), Look::Postgres(database));
+    let hours = place.summaries("hour");
+    let expected = expected(&messages);
+    assert_eq!(hours.len(), expected.len());
+    for (key, bins) in &expected {
+        assert_eq!(&hours[key].1, bins, "{key}");
+    }
+    // The last message of each hour is what the database has, and no version is below one before it.
+    let mut last: BTreeMap<String, (i64, u64)> = BTreeMap::new();
+    for line in kafka.read(&published, "%k\t%s\n") {
+        let (key, payload) = line.split_once('\t').unwrap();
+        let message: serde_json::Value = serde_json::from_str(payload).unwrap();
+        let seconds = message["bins"].as_array().unwrap().iter().map(|bin| bin[2].as_u64().unwrap()).sum();
+        let version = message["version"].as_i64().unwrap();
+        let before = last.insert(key.to_owned(), (version, seconds));
+        assert!(before.is_none_or(|(before, _)| before <= version), "{key}: {before:?}, then {version}");
+    }
+    let told: BTreeMap<String, u64> = last
+        .into_iter()
+        .map(|(key, (_, seconds))| {
+            let key = key.replace('/', " ").replace('T', " ");
+            (key.trim_end_matches(":00:00Z").to_owned(), seconds)
+        })
+        .collect();
+    let counts: BTreeMap<String, u64> =
+        expected.into_iter().map(|(key, bins)| (key, bins.iter().map(|bin| bin.count).sum())).collect();
+    assert_eq!(told, counts);
+}
+
+#[test]
+fn a_topic_of_rates_that_is_missing_holds_nothing_up() {
+    let Some((kafka, postgres)) = servers("a_topic_of_rates_that_is_missing_holds_nothing_up") else { return };
+    let (topic, database) = (kafka.topic("events", 1), postgres.database("rates"));
+    let missing = format!("{topic}-rates");
+    let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
+    consumer.append(&format!("[topics]\nrates = '{missing}'\n"));
+    produce(&kafka.address, &topic, &[updated("gw", 1)]);
+    let (_, log) = consumer.until_end();
+    assert_eq!(database.ask("SELECT count(*) FROM events"), "(1)", "{log}");
+    assert!(log.lines().last().is_some_and(|line| line.contains(&format!("{topic}: stored 1 event"))), "{log}");
+    let running = consumer.start(&[]);
+    running.until(&kafka.missing(&missing));
+    produce(&kafka.address, &topic, &[updated("gw", 2)]);
+    database.until("SELECT count(*) FROM events", "(2)");
+    running.kill();
+}
+
+/// Without the topic of histograms, and with messages that are none.
+#[test]
+fn what_cannot_be_published_waits_and_is_named() {
+    let Some((kafka, postgres)) = servers("what_cannot_be_published_waits_and_is_named") else { return };
+    let (events, topic, database) = (kafka.topic("quiet", 1), kafka.topic("rates", 1), postgres.database("rates"));
+    let published = format!("{topic}-hours");
+    let mut consumer = Consumer::new(&kafka.address, &events, &database.url);
+    consumer.append(&format!("[topics]\nrates = '{topic}'\nhistograms = '{published}'\n"));
+    consumer.append("[histograms]\ninterval = '1s'\n");
+    produce(&kafka.address, &topic, &[window("gw", 1)]);
+    produce_raw(&kafka.address, &topic, [("gw".to_owned(), b"{}".to_vec())], None);
+    let running = consumer.start(&[]);
+    running.until(&kafka.missing(&published));
+    database.until("SELECT count(*) FROM unpublished_hours", "(4)");
+    // Storing and deriving go on.
+    produce(&kafka.address, &topic, &[window("gw", 2)]);
+    database.until("SELECT sum(windows) FROM histograms WHERE span = 'hour'", "(8)");
+    assert_eq!(database.ask("SELECT count(*) FROM touched_hours"), "(0)");
+    assert_eq!(database.ask("SELECT count(*) FROM dead_letters"), "(1)");
+    running.kill();
+}
