@@ -73,7 +73,7 @@ struct LinkWindow {
     is_behind: bool,
     /// Measured from the window's begin without interruption.
     is_whole: bool,
-    /// What came since the last whole second.
+    /// Traffic since the last whole second.
     partial: PartialSecond,
     /// Measured time less the seconds counted, in nanoseconds.
     balance: i64,

@@ -170,7 +170,7 @@ pub struct LinkRates {
     pub drops: Option<u64>,
     pub measured_s: u32,
     pub unmeasured_s: u32,
-    /// Of one-second rates; `None`, as the five that follow, if no second was measured.
+    /// Lowest one-second rate; `None`, as the five that follow, if no second was measured.
     pub min_bps: Option<u64>,
     pub mean_bps: Option<u64>,
     pub max_bps: Option<u64>,
@@ -179,7 +179,7 @@ pub struct LinkRates {
     pub p99_bps: Option<u64>,
     pub speed_bps: Option<u64>,
     pub over: Vec<OverLimit>,
-    /// As [`crate::histogram`] encodes it; `None` if no second was measured.
+    /// Bytes that [`crate::histogram`] encoded; `None` if no second was measured.
     pub histogram: Option<Vec<u8>>,
 }
 

@@ -56,7 +56,7 @@ impl Position {
     }
 }
 
-/// What counts in one epoch, and is handed out in its own order.
+/// Series of numbers: it counts in one epoch, and is handed out in its own order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum JournalSeries {
     Events,

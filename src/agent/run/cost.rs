@@ -1,4 +1,4 @@
-//! What rates cost a host: an estimate from a made-up window of its links.
+//! Estimates what rates cost a host, from a made-up window of its links.
 
 use std::time::Duration;
 

@@ -22,7 +22,7 @@ pub(super) struct State {
     pub(super) rates_epoch: Epoch,
     pub(super) next_rates_seq: u64,
     pub(super) former: Vec<Former>,
-    /// Of events and of rates.
+    /// Next position of events, and that of rates.
     next_positions: [Position; 2],
     pub(super) commits: u64,
     pub(super) pending: Pending,
