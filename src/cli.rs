@@ -70,6 +70,13 @@ pub(crate) fn time(text: &str) -> Result<Duration, String> {
     config::duration("", text).map_err(|invalid| invalid.message)
 }
 
+#[cfg(any(feature = "consumer", feature = "toolbox"))]
+pub(crate) fn time_zone(text: &str) -> Result<jiff::tz::TimeZone, String> {
+    jiff::tz::TimeZone::get(text).map_err(|_| {
+        "is not a time zone of the tz database; write one as in Europe/Berlin, America/New_York, UTC".to_owned()
+    })
+}
+
 pub(crate) fn main<C: Parser>(
     arguments: impl IntoIterator<Item = OsString>,
     run: impl FnOnce(C) -> Result<(), Failure>,

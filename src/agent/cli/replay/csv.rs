@@ -427,7 +427,7 @@ pub(super) mod tests {
     fn times_are_read_as_the_command_line_says() {
         let times = Times {
             time_format: Some("%d.%m.%Y %H:%M".into()),
-            time_zone: Some(super::super::times::time_zone("Asia/Kolkata").unwrap()),
+            time_zone: Some(crate::cli::time_zone("Asia/Kolkata").unwrap()),
         };
         let dialect = Dialect { times, ..dialect() };
         let read = rows(open("timestamp;value\n01.01.1970 05:31;7\n", &dialect).unwrap());

@@ -13,6 +13,7 @@ use jiff::tz::{AmbiguousOffset, TimeZone};
 use jiff::{Timestamp, ZonedDateTime};
 
 use super::text::shown;
+use crate::cli::time_zone;
 
 #[derive(Clone, Debug, Default, Args)]
 pub(super) struct Times {
@@ -107,12 +108,6 @@ fn time_format(text: &str) -> Result<String, String> {
         Ok(_) => Err("is not a time format; write one of strftime(3), as in '%d.%m.%Y %H:%M:%S'".to_owned()),
         Err(error) => Err(format!("{error}; write a format of strftime(3), as in '%d.%m.%Y %H:%M:%S'")),
     }
-}
-
-pub(super) fn time_zone(text: &str) -> Result<TimeZone, String> {
-    TimeZone::get(text).map_err(|_| {
-        "is not a time zone of the tz database; write one as in Europe/Berlin, America/New_York, UTC".to_owned()
-    })
 }
 
 fn resolve(zone: Option<&TimeZone>, local: DateTime, text: &str) -> Result<RowTime, String> {
