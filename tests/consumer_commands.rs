@@ -475,6 +475,12 @@ const LOOKERS: &[&[&str]] = &[
     &["dead-letters", "retry"],
     &["dead-letters", "drop", "--reason", "none"],
     &["totals"],
+    &["events"],
+    &["breaches"],
+    &["rates"],
+    &["histogram"],
+    &["percentile", "--agent", "gw"],
+    &["agents"],
 ];
 
 #[test]
@@ -513,6 +519,12 @@ fn printed(url: &str) -> Vec<String> {
         &["totals"],
         &["totals", "--since", "2026-11-20", "--until", "2026-11-20"],
         &["totals", "--since", "2026-11-21"],
+        &["events"],
+        &["events", "--since", "2026-11-20T12:00:02Z", "-n", "2"],
+        &["breaches", "--state", "open", "--since", "2026-11-20"],
+        &["rates", "--by", "window", "--since", "2026-11-20T12:00:00Z", "--until", "2026-11-21"],
+        &["histogram", "--since", "2026-11-20T10:30:00Z", "--until", "2026-11-22T12:30:00Z"],
+        &["agents"],
     ];
     let mut printed = Vec::new();
     for arguments in commands {

@@ -20,6 +20,7 @@ mod consumer_kafka;
 mod consumer_questions;
 mod consumer_rates;
 mod consumer_reload;
+mod consumer_reports;
 mod consumer_store;
 mod consumer_topic;
 mod consumer_totals;

@@ -30,6 +30,9 @@ pub(super) struct Common {
     /// Schema registry; overrides kafka.registry.url
     #[arg(short = 's', long, value_name = "URL")]
     registry: Option<String>,
+    /// Database: postgres://… or sqlite:FILE; overrides store.url
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
     #[command(flatten)]
     verbosity: Verbosity,
 }
@@ -69,6 +72,7 @@ impl Common {
             ("--topic", "kafka.topic", &self.topic),
             ("--group", "kafka.group", &self.group),
             ("--registry", "kafka.registry.url", &self.registry),
+            ("--store", "store.url", &self.store),
         ];
         cli::layers(self.config.as_deref(), (CONFIG, Absent::MeansDefaults), &flags, CONSUMER_KEYS)
     }

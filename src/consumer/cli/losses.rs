@@ -3,7 +3,7 @@ use std::io;
 use clap::Args;
 
 use super::common::{Common, unavailable};
-use super::when::{TIMES, When};
+use super::when::{TIMES, When, in_order};
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::report::missing_events::{self, MissingCause, MissingEvents, MissingFilter, MissingSummary};
 use crate::exit::Failure;
@@ -80,6 +80,7 @@ impl Losses {
         let now = SystemClock::default().wall();
         let moment = |when: Option<When>| when.map(|when| when.from(now));
         let filter = MissingFilter { agent: self.agent.clone(), since: moment(self.since), until: moment(self.until) };
+        in_order(filter.since, filter.until)?;
         let mut reader = settings.store.reader();
         let columns = if self.format == OutputFormat::Table { TABLE } else { COLUMNS };
         let mut rows = Rows::new(self.format, columns, output::stdout(self.format));

@@ -1,9 +1,17 @@
 //! Command line of `highwater-consumer`.
 
+mod agents;
+mod breaches;
 mod common;
 mod dead_letters;
+mod events;
+mod histogram;
 mod lag;
+mod links;
 mod losses;
+mod percentile;
+mod rates;
+mod table;
 mod tail;
 mod totals;
 mod when;
@@ -57,6 +65,24 @@ enum Command {
     /// Show the consumer's lag, or wait until it is zero
     #[command(after_help = lag::HELP)]
     Lag(lag::Lag),
+    /// Show the events that are stored
+    #[command(after_help = events::HELP)]
+    Events(events::Events),
+    /// Show breaches, and which of them are open
+    #[command(after_help = breaches::HELP)]
+    Breaches(breaches::Breaches),
+    /// Show rates by window, hour or day
+    #[command(after_help = rates::HELP)]
+    Rates(rates::Rates),
+    /// Show how often each rate was: the seconds in each bin
+    #[command(after_help = histogram::HELP)]
+    Histogram(histogram::HistogramCommand),
+    /// Show the percentile of a month that transit is billed by
+    #[command(after_help = percentile::HELP)]
+    Percentile(percentile::PercentileCommand),
+    /// Show the agents, and when each was last heard of
+    #[command(after_help = agents::HELP)]
+    Agents(agents::Agents),
     /// Show which events are missing, why, and which are unexplained
     #[command(after_help = losses::HELP)]
     Losses(losses::Losses),
@@ -107,6 +133,12 @@ impl Command {
             }
             Self::Tail(command) => command.run(),
             Self::Lag(command) => command.run(),
+            Self::Events(command) => command.run(),
+            Self::Breaches(command) => command.run(),
+            Self::Rates(command) => command.run(),
+            Self::Histogram(command) => command.run(),
+            Self::Percentile(command) => command.run(),
+            Self::Agents(command) => command.run(),
             Self::Losses(command) => command.run(),
             Self::Totals(command) => command.run(),
             Self::DeadLetters { command } => command.run(),

@@ -1,7 +1,7 @@
 use clap::{Args, ValueEnum};
 
 use super::common::{Common, unavailable};
-use super::when::{TIMES, When};
+use super::when::{TIMES, When, in_order};
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::report::totals::{self, COLUMNS, TotalsFilter};
 use crate::exit::Failure;
@@ -74,6 +74,7 @@ impl TotalsCommand {
             since: self.since.map(|when| when.day(now)),
             until: self.until.map(|when| when.day(now)),
         };
+        in_order(filter.since, filter.until)?;
         let mut rows = Rows::new(self.format, &COLUMNS, output::stdout(self.format));
         let printed =
             totals::read(&mut *settings.store.reader(), &filter, |row| rows.push(row)).map_err(unavailable)?;

@@ -1,7 +1,10 @@
+use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
 use chrono::{DateTime, Days, Local, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, TimeZone, Utc};
+
+use crate::exit::{Failure, Status};
 
 pub(super) const TIMES: &str = "\
 A time is 2026-11-21T06:00:00Z, or `2026-11-21 10:00`, 2026-11-21,
@@ -48,6 +51,16 @@ impl When {
             Self::DaysAgo(days) => before(now.date_naive(), days),
             other => other.from(now).date_naive(),
         }
+    }
+}
+
+/// Refuses a time that ends before it begins.
+pub(super) fn in_order<T: PartialOrd + fmt::Display>(since: Option<T>, until: Option<T>) -> Result<(), Failure> {
+    match (since, until) {
+        (Some(since), Some(until)) if since > until => {
+            Err(Failure::new(Status::Usage, format!("--since ({since}) is after --until ({until})")))
+        }
+        _ => Ok(()),
     }
 }
 

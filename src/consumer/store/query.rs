@@ -73,6 +73,8 @@ pub enum ColumnType {
     Time,
     Day,
     Blob,
+    /// Bytes of at most 64 kB: more of them are fetched at once than of messages.
+    Histogram,
     Bytes,
 }
 
@@ -88,6 +90,12 @@ pub enum Parameter {
 impl From<&str> for Parameter {
     fn from(text: &str) -> Self {
         Self::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Parameter {
+    fn from(text: String) -> Self {
+        Self::Text(text)
     }
 }
 
@@ -141,6 +149,30 @@ impl Query {
             Some(parameter) => self.with(sql, parameter),
             None => self,
         }
+    }
+
+    /// Adds `AND column = ?`, or `IN (?, …)`; nothing if there are no `values`.
+    #[must_use]
+    pub fn with_one_of<T: Into<Parameter> + Clone>(mut self, column: &str, values: &[T]) -> Self {
+        if let [value] = values {
+            return self.with(&format!("AND {column} = ?"), value.clone());
+        }
+        for (at, value) in values.iter().enumerate() {
+            let before = if at == 0 { format!("AND {column} IN (") } else { ",".to_owned() };
+            self = self.with(&format!("{before}?"), value.clone());
+        }
+        if values.is_empty() { self } else { self.then(")") }
+    }
+
+    /// Orders the rows by `columns`; of the rows in this order only the last ones are kept, if `last` says how many.
+    #[must_use]
+    pub fn ordered(self, columns: &[&str], last: Option<i64>) -> Self {
+        let order = format!("ORDER BY {}", columns.join(", "));
+        let Some(last) = last else { return self.then(&order) };
+        let backward = format!("ORDER BY {} DESC", columns.join(" DESC, "));
+        let mut query = self.then(&backward).with("LIMIT ?", last);
+        query.sql = format!("SELECT * FROM ({}) AS last_rows", query.sql);
+        query.then(&order)
     }
 }
 

@@ -33,6 +33,7 @@ const SETTINGS: &str = "
 /// Rows fetched at once: as many as the sockets' buffers take, so that the server is done with them however slow the reader is.
 const FETCHED: i32 = 1_000;
 const FETCHED_MESSAGES: i32 = 10;
+const FETCHED_HISTOGRAMS: i32 = 200;
 
 impl PostgresReader {
     pub(in crate::consumer::store) fn new(address: Address) -> Self {
@@ -154,7 +155,11 @@ fn rows(
     let parameters: Vec<&(dyn ToSql + Sync)> = query.parameters.iter().map(Parameter::as_sql).collect();
     let statement = transaction.prepare_typed(&query.sql, &types)?;
     let portal = transaction.bind(&statement, &parameters)?;
-    let wanted = if query.kinds.contains(&ColumnType::Blob) { FETCHED_MESSAGES } else { FETCHED };
+    let wanted = match query.kinds {
+        kinds if kinds.contains(&ColumnType::Blob) => FETCHED_MESSAGES,
+        kinds if kinds.contains(&ColumnType::Histogram) => FETCHED_HISTOGRAMS,
+        _ => FETCHED,
+    };
     loop {
         let mut fetched = 0;
         let mut rows = transaction.query_portal_raw(&portal, wanted)?;
@@ -233,7 +238,7 @@ fn values(row: &Row, kinds: &[ColumnType]) -> Result<Vec<Value>, postgres::Error
             ColumnType::Text => row.try_get::<_, Option<String>>(at)?.into(),
             ColumnType::Time => row.try_get::<_, Option<DateTime<Utc>>>(at)?.into(),
             ColumnType::Day => row.try_get::<_, Option<NaiveDate>>(at)?.into(),
-            ColumnType::Blob => row.try_get::<_, Option<Vec<u8>>>(at)?.into(),
+            ColumnType::Blob | ColumnType::Histogram => row.try_get::<_, Option<Vec<u8>>>(at)?.into(),
             ColumnType::Number => whole(row, at)?.into(),
             ColumnType::Bytes => whole(row, at)?.map(|bytes| ByteCount::from_bytes(bytes.max(0).unsigned_abs())).into(),
         })

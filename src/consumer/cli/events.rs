@@ -1,0 +1,77 @@
+use clap::Args;
+
+use super::common::{Common, unavailable};
+use super::links::{LinkFlags, TimeFlags};
+use super::table::ReportTable;
+use crate::clock::{Clock as _, SystemClock};
+use crate::consumer::report::events::{self, EventFilter, EventRow};
+use crate::exit::Failure;
+use crate::output::{self, OutputFormat};
+
+pub(super) const HELP: &str = "\
+Events in the order in which they were observed. A table shows what people look
+at; JSON and CSV have every column of the table `events`. Names are exact.
+
+Examples:
+  highwater-consumer events --since 1h
+  highwater-consumer events --agent gw-042 --severity critical -n 20
+  highwater-consumer events --kind agent_started --since today --format json
+  highwater-consumer events --since 30d --format csv > events.csv";
+
+#[derive(Args, Debug)]
+pub(super) struct Events {
+    #[command(flatten)]
+    common: Common,
+    /// Output format
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    format: OutputFormat,
+    #[command(flatten)]
+    times: TimeFlags,
+    #[command(flatten)]
+    links: LinkFlags,
+    /// Only of this kind, as breach_raised; may be repeated
+    #[arg(long, value_name = "KIND")]
+    kind: Vec<String>,
+    /// Only of this severity
+    #[arg(long, value_name = "SEVERITY", value_parser = ["warning", "critical"])]
+    severity: Option<String>,
+    /// Only of this limit
+    #[arg(long, value_name = "NAME")]
+    limit_name: Option<String>,
+    /// Only the latest N
+    #[arg(short, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
+    n: Option<i64>,
+}
+
+const TABLE: &[&str] = &[
+    "observed_at",
+    "agent",
+    "kind",
+    "severity",
+    "interface",
+    "direction",
+    "limit_name",
+    "limit_bps",
+    "rate_bps",
+    "peak_bps",
+    "excess_bytes",
+    "reason",
+    "detail",
+];
+
+impl Events {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let settings = self.common.begin()?;
+        let filter = EventFilter {
+            links: self.links.filter(self.times, SystemClock::default().wall())?,
+            kinds: self.kind,
+            severity: self.severity,
+            limit_name: self.limit_name,
+            last: self.n,
+        };
+        let mut table = ReportTable::new(self.format, EventRow::COLUMNS, TABLE);
+        let printed = events::read(&mut *settings.store.reader(), &filter, |event| table.push(event.values()))
+            .map_err(unavailable)?;
+        output::finished(printed.and_then(|()| table.end()))
+    }
+}

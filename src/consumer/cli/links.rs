@@ -1,0 +1,46 @@
+//! Flags that say which links' rows are wanted, and of which time.
+
+use chrono::{DateTime, Utc};
+use clap::Args;
+
+use super::when::{TIMES, When, in_order};
+use crate::consumer::report::LinkFilter;
+use crate::exit::Failure;
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct LinkFlags {
+    /// Only this agent's; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub(super) agent: Vec<String>,
+    /// Only this interface's; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub(super) interface: Vec<String>,
+    /// Only this direction: rx, tx, or total, which is both
+    #[arg(long, value_name = "DIRECTION", value_parser = ["rx", "tx", "total"])]
+    pub(super) direction: Vec<String>,
+}
+
+#[derive(Args, Clone, Copy, Debug)]
+pub(super) struct TimeFlags {
+    /// Only from then on: 24h (ago), today, 10:00, 2026-11-21
+    #[arg(long, value_name = "TIME", long_help = format!("Only from then on.\n{TIMES}"))]
+    since: Option<When>,
+    /// Only before then
+    #[arg(long, value_name = "TIME")]
+    until: Option<When>,
+}
+
+impl LinkFlags {
+    pub(super) fn filter(self, times: TimeFlags, now: DateTime<Utc>) -> Result<LinkFilter, Failure> {
+        let (since, until) = times.of(now)?;
+        Ok(LinkFilter { agents: self.agent, interfaces: self.interface, directions: self.direction, since, until })
+    }
+}
+
+impl TimeFlags {
+    pub(super) fn of(self, now: DateTime<Utc>) -> Result<(Option<DateTime<Utc>>, Option<DateTime<Utc>>), Failure> {
+        let (since, until) = (self.since.map(|when| when.from(now)), self.until.map(|when| when.from(now)));
+        in_order(since, until)?;
+        Ok((since, until))
+    }
+}

@@ -1,0 +1,89 @@
+use clap::{Args, ValueEnum};
+
+use super::common::{Common, unavailable};
+use super::links::{LinkFlags, TimeFlags};
+use super::table::ReportTable;
+use crate::clock::{Clock as _, SystemClock};
+use crate::consumer::report::rates::{self, RateFilter, RateRow, RateStep};
+use crate::exit::Failure;
+use crate::output::{self, OutputFormat};
+
+pub(super) const HELP: &str = "\
+Rates of each link and direction, in windows as its agent reports them, or in
+hours or days of UTC. `min` to `max` are rates of one second; the mean is over
+the seconds that were measured. Without --by, a time of up to six hours is shown
+by window, of up to eight days by hour, and any other by day. What begins in the
+time from --since to --until is shown. Names are exact.
+
+Examples:
+  highwater-consumer rates --since 1h --agent gw-042
+  highwater-consumer rates --since 7d --agent gw-042 --interface eth0
+  highwater-consumer rates --since 2026-11-01 --by day --direction tx
+  highwater-consumer rates --since 30d --by window --agent gw-042 \\
+    --format csv > rates.csv";
+
+#[derive(Args, Debug)]
+pub(super) struct Rates {
+    #[command(flatten)]
+    common: Common,
+    /// Output format
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    format: OutputFormat,
+    #[command(flatten)]
+    times: TimeFlags,
+    #[command(flatten)]
+    links: LinkFlags,
+    /// By window, hour or day [default: by the length of the time]
+    #[arg(long, value_enum, value_name = "STEP")]
+    by: Option<By>,
+    /// Only the latest N
+    #[arg(short, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
+    n: Option<i64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum By {
+    /// Windows, as the agents report them
+    Window,
+    /// By hour of UTC
+    Hour,
+    /// By day of UTC
+    Day,
+}
+
+const TABLE: &[&str] = &[
+    "started_at",
+    "agent",
+    "interface",
+    "direction",
+    "min_bps",
+    "mean_bps",
+    "p50_bps",
+    "p95_bps",
+    "p99_bps",
+    "max_bps",
+    "bytes",
+    "errors",
+    "drops",
+    "measured_s",
+    "unmeasured_s",
+];
+
+impl Rates {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let settings = self.common.begin()?;
+        let now = SystemClock::default().wall();
+        let links = self.links.filter(self.times, now)?;
+        let step = match self.by {
+            Some(By::Window) => RateStep::Window,
+            Some(By::Hour) => RateStep::Hour,
+            Some(By::Day) => RateStep::Day,
+            None => RateStep::for_time(&links, now),
+        };
+        let filter = RateFilter { links, step, last: self.n };
+        let mut table = ReportTable::new(self.format, RateRow::COLUMNS, TABLE);
+        let printed = rates::read(&mut *settings.store.reader(), &filter, |rate| table.push(rate.values()))
+            .map_err(unavailable)?;
+        output::finished(printed.and_then(|()| table.end()))
+    }
+}

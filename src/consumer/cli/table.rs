@@ -1,0 +1,30 @@
+use std::io::{self, Write};
+
+use crate::output::{self, OutputFormat, Rows, Value};
+
+/// Rows of a report: JSON and CSV have all of their columns, a table those that people look at.
+pub(super) struct ReportTable {
+    rows: Rows<Box<dyn Write>>,
+    /// Places of the table's columns among all.
+    shown: Option<Vec<usize>>,
+}
+
+impl ReportTable {
+    pub(super) fn new(format: OutputFormat, all: &'static [&'static str], shown: &'static [&'static str]) -> Self {
+        let is_table = format == OutputFormat::Table;
+        let places = || shown.iter().filter_map(|name| all.iter().position(|column| column == name)).collect();
+        let rows = Rows::new(format, if is_table { shown } else { all }, output::stdout(format));
+        Self { rows, shown: is_table.then(places) }
+    }
+
+    pub(super) fn push(&mut self, mut values: Vec<Value>) -> io::Result<()> {
+        match &self.shown {
+            Some(places) => self.rows.push(places.iter().map(|at| std::mem::replace(&mut values[*at], Value::Nothing))),
+            None => self.rows.push(values),
+        }
+    }
+
+    pub(super) fn end(self) -> io::Result<()> {
+        self.rows.end()
+    }
+}
