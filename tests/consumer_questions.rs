@@ -4,8 +4,9 @@ use highwater::consumer::batch::TopicId;
 use highwater::consumer::store::{StoreOptions, StoreUrl};
 use serde_json::Value;
 
-use crate::support::consumer::{Database, Postgres};
-use crate::support::questions::{QUESTIONS, fill};
+use crate::support::consumer::{Database, Postgres, command};
+use crate::support::process::until;
+use crate::support::questions::{QUESTIONS, RatesFill, fill};
 
 fn with_tables(test: &str) -> Option<Database> {
     let database = Postgres::or_skip(test)?.database("questions");
@@ -71,4 +72,63 @@ fn a_question_gives_the_rows_that_it_asks_for() {
     assert_eq!(rows(&mut client, "the latest 50 open breaches"), 2);
     let states = "SELECT state, count(*) FROM breaches GROUP BY 1";
     assert_eq!(database.ask(states), "(cleared,23997) (open,2) (unknown,1)");
+}
+
+/// Returns how often the tables that match were read from end to end since the start, and how many rows indexes found in them.
+fn reads(client: &mut postgres::Client, tables: &str) -> (i64, i64) {
+    let sql =
+        "SELECT coalesce(sum(seq_scan), 0)::bigint, coalesce(sum(idx_tup_fetch), 0)::bigint FROM pg_stat_user_tables
+               WHERE relname ~ $1";
+    let row = client.query_one(sql, &[&tables]).unwrap();
+    (row.get(0), row.get(1))
+}
+
+/// A month of one link, and a calendar day of the fleet, are found by an index, and little else is read with them.
+#[test]
+fn commands_read_what_they_answer_from_and_not_whole_tables() {
+    let test = "consumer_questions::commands_read_what_they_answer_from_and_not_whole_tables";
+    let Some(database) = with_tables(test) else { return };
+    let mut client = database.client();
+    let days = 35;
+    let size = RatesFill { agents: 20, links: 2, days, days_with_hours: days, windows_a_day: 24 };
+    let mut histogram: highwater::histogram::RateHistogram = Default::default();
+    histogram.record(10_000_000, 3_600);
+    size.fill(&mut client, &histogram.encode());
+    fill(&mut client, 2_400);
+    client.batch_execute("ANALYZE").unwrap();
+    let many = "UPDATE pg_class SET reltuples = reltuples * 500
+                WHERE relnamespace = 'public'::regnamespace AND reltuples > 0 AND relkind IN ('r', 'i')
+                  AND relname ~ '^(rates|histograms|events_2|breach_state)'";
+    assert!(client.execute(many, &[]).unwrap() >= 10);
+    let day = |ago: i64| (chrono::Utc::now() - chrono::TimeDelta::days(ago)).format("%Y-%m-%dT00:00:00Z").to_string();
+    let month = (chrono::Utc::now() - chrono::TimeDelta::days(1)).format("%Y-%m").to_string();
+    let (month_ago, yesterday, today) = (day(31), day(1), day(0));
+    let link = ["--agent", "gw-0007", "--interface", "eth1", "--direction", "tx"];
+    let link_for_a_month = [&link[..], &["--since", &month_ago, "--until", &today]].concat();
+    let fleet_for_a_day = ["--since", &yesterday, "--until", &today];
+    let of_agent: i64 = 31 * 24 * 4;
+    for (arguments, tables, rows_max) in [
+        ([&["percentile"][..], &link, &["--month", &month]].concat(), "^(rates|histograms)", of_agent + 31 * 2),
+        ([&["rates", "--by", "window"][..], &link_for_a_month].concat(), "^rates", of_agent),
+        ([&["rates", "--by", "day"][..], &link_for_a_month].concat(), "^histograms", 31),
+        ([&["histogram"][..], &link_for_a_month].concat(), "^histograms", 31),
+        ([&["histogram"][..], &fleet_for_a_day].concat(), "^histograms", 20 * 4),
+        ([&["rates", "--by", "day"][..], &fleet_for_a_day].concat(), "^histograms", 20 * 4),
+        (vec!["events", "-n", "100"], "^events_2", 1_000),
+        (vec!["events", "--agent", "gw-0042", "--since", "1d"], "^events_2", 1_000),
+        (vec!["breaches", "--state", "open"], "^breach_state", 100),
+        (vec!["breaches", "-n", "100"], "^breach_state", 1_000),
+    ] {
+        let before = reads(&mut client, tables);
+        let output = command().args(&arguments).env("HIGHWATER_STORE__URL", &database.url).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        // Its session ends, and is counted, a moment after it.
+        let sessions = "SELECT count(*) FROM pg_stat_activity
+                        WHERE datname = current_database() AND application_name = 'highwater-consumer/reader'";
+        until("the session ends", || (client.query_one(sessions, &[]).unwrap().get::<_, i64>(0) == 0).then_some(()));
+        let after = reads(&mut client, tables);
+        let found = (after.0 - before.0, after.1 - before.1);
+        assert!(found.0 == 0 && found.1 <= rows_max, "{arguments:?}: {found:?}, at most {rows_max}");
+        assert!(found.1 > 0 || arguments.contains(&"open"), "{arguments:?}: {found:?}");
+    }
 }
