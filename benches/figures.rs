@@ -17,6 +17,7 @@ use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
 use highwater::consumer::batch::TopicId;
 use highwater::consumer::store::{StoreOptions, StoreUrl};
 use highwater::event::{Body, Breach, Direction, Epoch, Event, EventId, Severity, Stamp};
+use highwater::histogram::RateHistogram;
 use highwater::wire;
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
@@ -26,7 +27,7 @@ use support::consumer::{Consumer, Database, Postgres};
 use support::events::{link_rates, noon};
 use support::proxy::Proxy;
 use support::publishing::Publishing;
-use support::questions::{QUESTIONS, fill};
+use support::questions::{QUESTIONS, RatesFill, fill};
 use support::services::Kafka;
 
 const ROUNDS: usize = 5;
@@ -405,14 +406,61 @@ fn questions() {
         ("`highwater-consumer totals --since 30d`", &["totals", "--since", "30d"][..]),
         ("`highwater-consumer losses`", &["losses", "--quiet"]),
     ] {
-        print_times(name, 1_000.0, || {
-            let mut command = support::consumer::command();
-            let output =
-                command.args(arguments).args(["--format", "json"]).env("HIGHWATER_STORE__URL", &database.url).output();
-            output.expect("it runs").stdout.iter().filter(|byte| **byte == b'\n').count()
-        });
+        print_times(name, 1_000.0, || rows_of_command(&database, arguments));
     }
     println!();
+    questions_of_rates(&postgres);
+}
+
+/// A month of one link and a day of the fleet, on thirty million windows: 420 gateways of four links for 31 days.
+fn questions_of_rates(postgres: &Postgres) {
+    let database = postgres.database("rates");
+    let options = StoreOptions { instance: "figures".into(), ..StoreOptions::default() };
+    let topic = TopicId { cluster: String::new(), name: "highwater.rates".into() };
+    StoreUrl::parse(&database.url, None, None).expect("a URL").open(&options).checkpoints(&topic).expect("tables");
+    let mut client = database.client();
+    client.batch_execute("SET work_mem = '512MB'; SET synchronous_commit = off").expect("it is ours");
+    let mut seconds: RateHistogram = RateHistogram::default();
+    (1..=300).for_each(|n: u64| seconds.record(n * n * 10_000, 12));
+    RatesFill { agents: 420, links: 4, days: 31, days_with_hours: 2, windows_a_day: 288 }
+        .fill(&mut client, &seconds.encode());
+    psql(&database, "VACUUM ANALYZE");
+    psql(&database, "CHECKPOINT");
+    let windows: i64 = client.query_one("SELECT count(*) FROM rates", &[]).expect("they are there").get(0);
+    let day = |ago: i64| (Utc::now() - TimeDelta::days(ago)).format("%Y-%m-%dT00:00:00Z").to_string();
+    let (month_ago, yesterday, today) = (day(31), day(1), day(0));
+    let month = (Utc::now() - TimeDelta::days(1)).format("%Y-%m").to_string();
+    let link = ["--agent", "gw-0042", "--interface", "eth1"];
+    let times = [&link[..], &["--since", &month_ago, "--until", &today]].concat();
+    println!("| {windows} windows, {QUESTION_ROUNDS} times each | rows | median, ms | worst, ms | aim, ms |");
+    println!("|---|---|---|---|---|");
+    for (name, arguments) in [
+        ("`percentile`, a link for a month", [&["percentile", "--month", &month], &link[..]].concat()),
+        ("`histogram`, a link for 31 days", [&["histogram"], &times[..]].concat()),
+        ("`rates --by window`, a link for 31 days", [&["rates", "--by", "window"], &times[..]].concat()),
+        ("`rates --by day`, a link for 31 days", [&["rates", "--by", "day"], &times[..]].concat()),
+        (
+            "`histogram`, the fleet of 3,360 series for a day",
+            vec!["histogram", "--since", &yesterday, "--until", &today],
+        ),
+        (
+            "`rates --by day`, the fleet for a day",
+            vec!["rates", "--by", "day", "--since", &yesterday, "--until", &today],
+        ),
+    ] {
+        print_times(name, 1_000.0, || rows_of_command(&database, &arguments));
+    }
+    println!();
+}
+
+/// Runs a command of the consumer, and returns how many rows it prints.
+fn rows_of_command(database: &Database, arguments: &[&str]) -> usize {
+    let mut command = support::consumer::command();
+    command.args(arguments).args(["--format", "json"]).env("HIGHWATER_STORE__URL", &database.url);
+    let output = command.output().expect("it runs");
+    // 1 is an answer too: `losses` found some.
+    assert!(output.status.code() <= Some(1), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout.iter().filter(|byte| **byte == b'\n').count()
 }
 
 /// One line: how many rows the answer has, and how long it took. The first time, which fills the caches, counts as the worst.
