@@ -7,9 +7,11 @@ use std::process::{Command, Stdio};
 use highwater::wire::{self, Format};
 use serde_json::Value;
 
+use crate::consumer_commands::Stage;
+use crate::consumer_reports::{put, put_merged, window, with_partitions};
 use crate::support::agent::{Agent, command};
 use crate::support::consumer::{Consumer, Postgres};
-use crate::support::events::{breach, event, loss, produce_raw, sample, started, updated};
+use crate::support::events::{breach, event, loss, noon, produce_raw, sample, started, updated};
 use crate::support::netns::skip;
 use crate::support::registry::Registry;
 use crate::support::services::Kafka;
@@ -186,4 +188,105 @@ fn the_example_in_python_comes_to_the_same_sums_as_the_rows() {
     assert_eq!(database.ask(sql), theirs.join(" "));
     assert!(sums.len() >= 6 && sums.values().all(|sum| *sum > 0), "{sums:?}");
     assert_eq!(log.matches(" of partition ").count(), 6, "each poison is a line: {log}");
+}
+
+/// Stores a day of rates of eth0 of gw-042, with a window that was not measured, and breaches and samples.
+fn stored_day(stage: &mut Stage) {
+    with_partitions(stage);
+    let begin = noon() - chrono::TimeDelta::hours(12);
+    let mut windows: Vec<_> = (0..288)
+        .map(|n| crate::consumer_reports::Window {
+            agent: "gw-042",
+            ..window(begin + chrono::TimeDelta::minutes(5 * n), 1 + n as u64)
+        })
+        .collect();
+    windows[7].measured_s = 0;
+    put(stage, &windows);
+    put_merged(stage, "hour", begin, &[(10, 3_500), (900, 100)]);
+    put_merged(stage, "hour", noon(), &[(20, 3_600)]);
+    put_merged(stage, "day", begin, &[(20, 86_400)]);
+    stage.run("UPDATE histograms SET agent = 'gw-042'");
+    stage.store_events(&[
+        event("gw-042", 1, started()),
+        updated("gw-042", 2),
+        sample("gw-042", 1),
+        sample("gw-042", 2),
+    ]);
+}
+
+#[test]
+fn what_is_stored_becomes_data_frames_without_options() {
+    let test = "interop::what_is_stored_becomes_data_frames_without_options";
+    let (Some(mut stage), Some(python)) = (Stage::postgres(test), python_or_skip(test)) else { return };
+    stored_day(&mut stage);
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut files = Vec::new();
+    for (name, arguments) in [
+        ("rates", &["rates", "--by", "window"][..]),
+        ("hours", &["rates", "--by", "hour"]),
+        ("breaches", &["breaches"]),
+        ("events", &["events"]),
+        ("histogram", &["histogram"]),
+        ("percentile", &["percentile", "--agent", "gw-042", "--month", "2026-11", "--direction", "rx"]),
+        ("totals", &["totals"]),
+    ] {
+        let output = stage.command(&[arguments, &["--format", "csv"]].concat());
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        let file = directory.path().join(format!("{name}.csv"));
+        std::fs::write(&file, output.stdout).expect("it is written");
+        files.push(file.to_str().expect("text").to_owned());
+    }
+    let files: Vec<&str> = ["csv"].into_iter().chain(files.iter().map(String::as_str)).collect();
+    let of_csv: Value = serde_json::from_str(&run(&python, "tests/interop/frames.py", &files, "")).expect("JSON");
+    let url = stage.url.replacen("postgres://", "postgresql+psycopg://", 1);
+    let tables = ["sql", &url, "rates", "breaches", "samples"];
+    let of_sql: Value = serde_json::from_str(&run(&python, "tests/interop/frames.py", &tables, "")).expect("JSON");
+    for (frames, from) in [(&of_csv, "CSV"), (&of_sql, "SQL")] {
+        let rates = &frames["rates"];
+        assert_eq!((&rates["rows"], &rates["missing"]["mean_bps"]), (&288.into(), &1.into()), "{from}: {rates}");
+        for (name, kind) in [("started_at", "time"), ("agent", "text"), ("mean_bps", "number"), ("bytes", "number")] {
+            assert_eq!(rates["types"][name], kind, "{from}: {name}");
+        }
+        assert_eq!(rates["sums"]["measured_s"], 287.0 * 300.0, "{from}");
+        let breaches = &frames["breaches"];
+        let [raised, cleared, excess] =
+            ["raised_at", "cleared_at", "excess_bytes"].map(|name| &breaches["types"][name]);
+        assert_eq!((raised, cleared, excess), (&"time".into(), &"time".into(), &"number".into()), "{from}: {breaches}");
+        assert_eq!(breaches["sums"]["excess_bytes"], 250.0, "{from}");
+    }
+    assert_eq!(of_csv["events"]["types"]["clock_synced"], "bool");
+    assert_eq!(of_csv["histogram"]["sums"]["seconds"], 86_400.0);
+    assert_eq!(of_csv["percentile"]["types"]["means_bps"], "number");
+    assert_eq!(of_csv["hours"]["missing"]["speed_bps"], 2);
+    let samples = &of_sql["samples"];
+    assert_eq!((&samples["sums"]["rx_bytes"], &samples["missing"]["tx_bytes"]), (&30.0.into(), &2.into()));
+}
+
+/// The program of `docs/data-frames.md` runs as it is written there.
+#[test]
+fn the_data_frames_of_the_docs_make_their_picture() {
+    let test = "interop::the_data_frames_of_the_docs_make_their_picture";
+    let (Some(mut stage), Some(python)) = (Stage::postgres(test), python_or_skip(test)) else { return };
+    stored_day(&mut stage);
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/data-frames.md")).expect("the page");
+    let (_, line) = page.split_once("$ highwater-consumer ").expect("it has a command");
+    let (line, _) = line.split_once(" --since 24h --by window --format csv > rates.csv\n").expect("of a day of rates");
+    let arguments: Vec<&str> = line.split(' ').chain(["--by", "window", "--format", "csv"]).collect();
+    let directory = tempfile::tempdir().expect("a directory");
+    std::fs::write(directory.path().join("rates.csv"), stage.command(&arguments).stdout).expect("it is written");
+    let pieces = page.split("```python\n").skip(1).map(|piece| piece.split("```").next().expect("it ends"));
+    let theirs = "postgresql+psycopg://highwater@localhost/highwater";
+    let program = pieces.collect::<String>();
+    assert!(program.contains(theirs));
+    let ours = stage.url.replacen("postgres://", "postgresql+psycopg://", 1);
+    let output = Command::new(python)
+        .args(["-c", &program.replace(theirs, &ours)])
+        .current_dir(directory.path())
+        .output()
+        .expect("python runs");
+    let (said, log) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{log}");
+    assert!(said.contains("7200 seconds, p95 20"), "{said}");
+    let picture = std::fs::read_to_string(directory.path().join("rates.svg")).expect("a picture");
+    assert!(picture.contains("<svg") && log.is_empty(), "{log}");
 }
