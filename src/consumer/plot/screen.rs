@@ -1,0 +1,192 @@
+//! Text pictures: a grid of characters, each with its style. A pipe gets the same characters without colours.
+
+use anstyle::{Ansi256Color, Color, Style};
+use unicode_width::UnicodeWidthChar as _;
+
+use crate::excerpt::harmless;
+
+/// Room for a picture in a terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Page {
+    pub columns: usize,
+    pub rows: usize,
+}
+
+/// Columns below which no picture is right.
+pub const WIDTH_MIN: usize = 20;
+
+#[derive(Debug)]
+pub(crate) struct Screen {
+    width: usize,
+    rows: Vec<Vec<Cell>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Cell {
+    /// None: the right half of a wide character.
+    shown: Option<char>,
+    style: Style,
+}
+
+pub(crate) const PLAIN: Style = Style::new();
+pub(crate) const BOLD: Style = Style::new().bold();
+pub(crate) const DIM: Style = Style::new().dimmed();
+
+/// Characters filled from below by eighths.
+pub(crate) const EIGHTHS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+/// Fills what was not measured, as hatching.
+pub(crate) const HOLE: char = '╱';
+
+/// Returns the nearest colours that 256-colour terminals have to those of [`svg`](super::svg).
+pub(crate) fn colour(direction: &str) -> Style {
+    let code = match direction {
+        "rx" => 32,
+        "tx" => 36,
+        _ => 169,
+    };
+    Style::new().fg_color(Some(Color::Ansi256(Ansi256Color(code))))
+}
+
+pub(crate) fn severity_colour(severity: &str) -> Style {
+    let code = if severity == "critical" { 202 } else { 214 };
+    Style::new().fg_color(Some(Color::Ansi256(Ansi256Color(code))))
+}
+
+impl Screen {
+    pub(crate) fn new(width: usize) -> Self {
+        Self { width, rows: Vec::new() }
+    }
+
+    pub(crate) fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Returns true if nothing has been drawn there.
+    pub(crate) fn is_free(&self, row: usize, column: usize) -> bool {
+        self.rows.get(row).and_then(|row| row.get(column)).is_some_and(|cell| cell.shown == Some(' '))
+    }
+
+    pub(crate) fn add_row(&mut self) -> usize {
+        self.rows.push(vec![Cell { shown: Some(' '), style: PLAIN }; self.width]);
+        self.rows.len() - 1
+    }
+
+    pub(crate) fn put(&mut self, row: usize, column: usize, shown: char, style: Style) {
+        if let Some(cell) = self.rows.get_mut(row).and_then(|row| row.get_mut(column)) {
+            *cell = Cell { shown: Some(shown), style };
+        }
+    }
+
+    /// Writes a text from a column on, and returns where it ends. What does not fit is left out.
+    pub(crate) fn text(&mut self, row: usize, mut column: usize, text: &str, style: Style) -> usize {
+        for c in harmless(text).chars() {
+            let width = c.width().unwrap_or(0);
+            if width == 0 || column + width > self.width {
+                continue;
+            }
+            self.put(row, column, c, style);
+            if width == 2
+                && let Some(cell) = self.rows.get_mut(row).and_then(|row| row.get_mut(column + 1))
+            {
+                cell.shown = None;
+            }
+            column += width;
+        }
+        column
+    }
+
+    pub(crate) fn text_to(&mut self, row: usize, end: usize, text: &str, style: Style) {
+        self.text(row, end.saturating_sub(width(text)), text, style);
+    }
+
+    /// Writes parts one after the other, in as many new rows as they need.
+    pub(crate) fn flow(&mut self, indent: usize, parts: &[Vec<(String, Style)>]) {
+        let mut row = None;
+        let mut column = indent;
+        for part in parts {
+            let length: usize = part.iter().map(|(text, _)| width(text)).sum();
+            if row.is_none() || column + length > self.width && column > indent {
+                row = Some(self.add_row());
+                column = indent;
+            }
+            for (text, style) in part {
+                column = self.text(row.unwrap_or(0), column, text, *style);
+            }
+            column += 3;
+        }
+    }
+
+    /// Writes a text in as many new rows as its words need.
+    pub(crate) fn wrap(&mut self, text: &str, style: Style) {
+        let mut row = None;
+        let mut column = 0;
+        for word in text.split(' ').filter(|word| !word.is_empty()) {
+            if row.is_none() || column + width(word) > self.width {
+                row = Some(self.add_row());
+                column = 0;
+            }
+            column = self.text(row.unwrap_or(0), column, word, style) + 1;
+        }
+    }
+
+    pub(crate) fn print(&self) -> String {
+        let mut out = String::new();
+        for row in &self.rows {
+            let end = row.iter().rposition(|cell| cell.shown != Some(' ')).map_or(0, |last| last + 1);
+            let mut style = PLAIN;
+            for cell in &row[..end] {
+                let Some(shown) = cell.shown else { continue };
+                if cell.style != style && shown != ' ' {
+                    out.push_str(&format!("{style:#}{}", cell.style));
+                    style = cell.style;
+                }
+                out.push(shown);
+            }
+            out.push_str(&format!("{style:#}\n"));
+        }
+        out
+    }
+}
+
+pub(crate) fn width(text: &str) -> usize {
+    harmless(text).chars().map(|c| c.width().unwrap_or(0)).sum()
+}
+
+/// Shortens a text to so many columns, with an ellipsis.
+pub(crate) fn cut(text: &str, columns: usize) -> String {
+    if width(text) <= columns {
+        return text.to_owned();
+    }
+    let mut kept = String::new();
+    let mut left = columns.saturating_sub(1);
+    for c in harmless(text).chars() {
+        let Some(rest) = left.checked_sub(c.width().unwrap_or(0)) else { break };
+        left = rest;
+        kept.push(c);
+    }
+    kept + "…"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_has_no_more_columns_than_the_terminal_also_with_wide_characters() {
+        let mut screen = Screen::new(6);
+        let row = screen.add_row();
+        assert_eq!(screen.text(row, 1, "東京都庁", PLAIN), 5);
+        assert_eq!(screen.print(), " 東京\n");
+        assert_eq!(cut("東京都庁", 5), "東京…");
+        assert_eq!(cut("eth0", 4), "eth0");
+    }
+
+    #[test]
+    fn styles_begin_and_end_with_their_text() {
+        let mut screen = Screen::new(9);
+        let row = screen.add_row();
+        let end = screen.text(row, 0, "a", BOLD);
+        screen.text(row, end + 1, "b", PLAIN);
+        assert_eq!(screen.print(), "\u{1b}[1ma\u{1b}[0m b\n".replace("\u{1b}[0m b", " \u{1b}[0mb"));
+    }
+}
