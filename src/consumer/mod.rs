@@ -12,6 +12,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod config;
 mod hours;
+pub mod plot;
 pub mod report;
 pub mod run;
 mod schemas;

@@ -10,6 +10,7 @@ mod lag;
 mod links;
 mod losses;
 mod percentile;
+mod plot;
 mod rates;
 mod table;
 mod tail;
@@ -80,6 +81,12 @@ enum Command {
     /// Show the percentile of a month that transit is billed by
     #[command(after_help = percentile::HELP)]
     Percentile(percentile::PercentileCommand),
+    /// Draw rates, their distribution, or bytes over limit
+    #[command(after_help = plot::HELP)]
+    Plot {
+        #[command(subcommand)]
+        command: plot::Plot,
+    },
     /// Show the agents, and when each was last heard of
     #[command(after_help = agents::HELP)]
     Agents(agents::Agents),
@@ -138,6 +145,7 @@ impl Command {
             Self::Rates(command) => command.run(),
             Self::Histogram(command) => command.run(),
             Self::Percentile(command) => command.run(),
+            Self::Plot { command } => command.run(),
             Self::Agents(command) => command.run(),
             Self::Losses(command) => command.run(),
             Self::Totals(command) => command.run(),

@@ -69,17 +69,22 @@ const TABLE: &[&str] = &[
     "unmeasured_s",
 ];
 
+impl From<By> for RateStep {
+    fn from(by: By) -> Self {
+        match by {
+            By::Window => Self::Window,
+            By::Hour => Self::Hour,
+            By::Day => Self::Day,
+        }
+    }
+}
+
 impl Rates {
     pub(super) fn run(self) -> Result<(), Failure> {
         let settings = self.common.begin()?;
         let now = SystemClock::default().wall();
         let links = self.links.filter(self.times, now)?;
-        let step = match self.by {
-            Some(By::Window) => RateStep::Window,
-            Some(By::Hour) => RateStep::Hour,
-            Some(By::Day) => RateStep::Day,
-            None => RateStep::for_time(&links, now),
-        };
+        let step = self.by.map_or_else(|| RateStep::for_time(&links, now), RateStep::from);
         let filter = RateFilter { links, step, last: self.n };
         let mut table = ReportTable::new(self.format, RateRow::COLUMNS, TABLE);
         let printed = rates::read(&mut *settings.store.reader(), &filter, |rate| table.push(rate.values()))

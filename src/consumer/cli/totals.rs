@@ -51,24 +51,29 @@ pub(super) struct TotalsCommand {
 
 /// The traffic that a limit watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum TotalsScope {
+pub(super) enum TotalsScope {
     /// A single link
     Link,
     /// The sum over the links of a host
     Host,
 }
 
+impl TotalsScope {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Link => "link",
+            Self::Host => "host",
+        }
+    }
+}
+
 impl TotalsCommand {
     pub(super) fn run(self) -> Result<(), Failure> {
         let settings = self.common.begin()?;
         let now = SystemClock::default().wall();
-        let scope = self.scope.map(|scope| match scope {
-            TotalsScope::Link => "link",
-            TotalsScope::Host => "host",
-        });
         let filter = TotalsFilter {
             agent: self.agent,
-            scope,
+            scope: self.scope.map(TotalsScope::name),
             interface: self.interface,
             limit_name: self.limit,
             since: self.since.map(|when| when.day(now)),

@@ -184,7 +184,8 @@ mod tests {
     fn a_linear_axis_counts_in_round_steps_of_one_unit() {
         for (quantity, max, ticks_max, expected, unit) in [
             (Quantity::BitRate, 97_900_000, 6, "0 20 40 60 80 100", "Mbit/s"),
-            (Quantity::BitRate, 1_200_000, 5, "0.0 0.5 1.0", "Mbit/s"),
+            (Quantity::BitRate, 1_400_000, 5, "0.0 0.5 1.0 1.5", "Mbit/s"),
+            (Quantity::BitRate, 1_100_000, 5, "0.0 0.5 1.0", "Mbit/s"),
             (Quantity::BitRate, 0, 5, "0 1", "bit/s"),
             (Quantity::Bytes, 20 << 20, 5, "0 5 10 15 20", "MiB"),
             (Quantity::Seconds, 86_400, 5, "0 50,000 100,000", "seconds"),

@@ -17,6 +17,8 @@ mod rate;
 mod screen;
 mod svg;
 mod time_axis;
+#[cfg(test)]
+mod tests;
 mod totals;
 
 pub use self::histogram::{Distribution, HistogramPlot};
@@ -24,4 +26,5 @@ pub use self::png::{PngError, png};
 pub use self::rate::{LimitLine, RatePlot, RateSeries};
 pub use self::screen::{Page, WIDTH_MIN};
 pub use self::svg::Theme;
+pub use self::time_axis::time_span;
 pub use self::totals::{TotalBar, TotalsPlot};

@@ -50,7 +50,7 @@ pub(crate) const TEXT_PX: f64 = 12.0;
 const FONTS: &str = "Inter,system-ui,-apple-system,'Segoe UI','Helvetica Neue',Arial,sans-serif";
 
 /// Name of a colour, and its value on light and on dark ground.
-const COLOURS: [(&str, &str, &str); 10] = [
+pub(super) const COLOURS: [(&str, &str, &str); 10] = [
     ("ground", "#ffffff", "#15181d"),
     ("ink", "#1d2330", "#e8eaee"),
     ("muted", "#5b6472", "#a0a8b5"),

@@ -232,7 +232,13 @@ impl Step {
     }
 }
 
-pub(crate) fn zone_name(zone: &TimeZone) -> String {
+/// Formats a span with its zone: `28 Nov 2026, 10:00–11:00 UTC`.
+pub fn time_span(from: DateTime<Utc>, to: DateTime<Utc>, zone: &TimeZone) -> String {
+    let axis = TimeAxis::new(from, to, zone.clone());
+    format!("{} {}", axis.span(), axis.zone_name())
+}
+
+fn zone_name(zone: &TimeZone) -> String {
     match zone.iana_name() {
         Some("Etc/UTC" | "Etc/Unknown") => "UTC".to_owned(),
         Some(name) => name.to_owned(),

@@ -1,0 +1,108 @@
+use std::collections::BTreeMap;
+
+use chrono::NaiveDate;
+use clap::Args;
+
+use super::picture::Picture;
+use super::rate::unreadable;
+use crate::clock::{Clock as _, SystemClock};
+use crate::consumer::cli::common::{Common, unavailable};
+use crate::consumer::cli::totals::TotalsScope;
+use crate::consumer::cli::when::{TIMES, When, in_order};
+use crate::consumer::plot::{TotalBar, TotalsPlot};
+use crate::consumer::report::totals::{self, TotalsFilter};
+use crate::exit::Failure;
+use crate::output::Value;
+
+pub(super) const HELP: &str = "\
+A bar for each link, direction and limit: the bytes over it, as `totals` sums
+them by day of UTC. Limits on the sum over a host, and several limits on one
+link, count the same bytes: bars are compared, not added. Without --since, all
+days; of more than 40 bars, the largest are drawn.
+
+Examples:
+  highwater-consumer plot totals --since 7d
+  highwater-consumer plot totals --scope link --since 2026-11-01 -o totals.png";
+
+#[derive(Args, Debug)]
+pub(in crate::consumer::cli) struct PlotTotals {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    picture: Picture,
+    /// Only this agent's
+    #[arg(long, value_name = "NAME")]
+    agent: Option<String>,
+    /// Only of links, or of sums over the host
+    #[arg(long, value_enum, value_name = "SCOPE")]
+    scope: Option<TotalsScope>,
+    /// Only this interface's
+    #[arg(long, value_name = "NAME")]
+    interface: Option<String>,
+    /// Only this direction's
+    #[arg(long, value_name = "DIRECTION", value_parser = ["rx", "tx", "total"])]
+    direction: Option<String>,
+    /// Only over this limit
+    #[arg(long, value_name = "NAME")]
+    limit: Option<String>,
+    /// Only from this day on: 2026-11-21, today, yesterday, or the day of a time (10:00, 7d)
+    #[arg(long, value_name = "DAY", long_help = format!("Only from this day on, in UTC as the totals are, or the day of a time.\n{TIMES}"))]
+    since: Option<When>,
+    /// Only up to this day
+    #[arg(long, value_name = "DAY")]
+    until: Option<When>,
+}
+
+impl PlotTotals {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let settings = self.common.begin()?;
+        let now = SystemClock::default().wall();
+        let (since, until) = (self.since.map(|when| when.day(now)), self.until.map(|when| when.day(now)));
+        in_order(since, until)?;
+        let filter = TotalsFilter {
+            agent: self.agent.clone(),
+            scope: self.scope.map(TotalsScope::name),
+            interface: self.interface.clone(),
+            limit_name: self.limit.clone(),
+            since,
+            until,
+        };
+        let mut bars: BTreeMap<[String; 4], (u64, u64)> = BTreeMap::new();
+        let read = totals::read(&mut *settings.store.reader(), &filter, |row| {
+            if let Some((names, breaches, bytes)) = bar(row)
+                && self.direction.as_ref().is_none_or(|direction| names[2] == *direction)
+            {
+                let sums = bars.entry(names).or_default();
+                sums.0 = sums.0.saturating_add(breaches);
+                sums.1 = sums.1.saturating_add(bytes);
+            }
+            Ok(())
+        });
+        read.map_err(unavailable)?.map_err(unreadable)?;
+        let bars = bars.into_iter().map(|([agent, interface, direction, limit_name], (breaches, excess_bytes))| {
+            TotalBar { agent, interface, direction, limit_name, breaches, excess_bytes }
+        });
+        let plot = TotalsPlot::new(bars.collect(), span(since, until.unwrap_or(now.date_naive())));
+        self.picture.show(&self.common, |theme, width| plot.svg(theme, width), |page| plot.text(page))
+    }
+}
+
+/// Returns agent, interface, direction and limit of a row, its breaches and its bytes.
+fn bar(row: Vec<Value>) -> Option<([String; 4], u64, u64)> {
+    let mut row = row.into_iter().skip(1);
+    let agent = row.next()?.into_text()?;
+    let is_host = row.next()?.into_text()? == "host";
+    let interface = row.next()?.into_text()?;
+    let interface = if is_host { "host".to_owned() } else { interface };
+    let (direction, limit_name) = (row.next()?.into_text()?, row.next()?.into_text()?);
+    Some(([agent, interface, direction, limit_name], row.next()?.into_number()?, row.next()?.into_number()?))
+}
+
+fn span(since: Option<NaiveDate>, until: NaiveDate) -> String {
+    let day = |day: NaiveDate| day.format("%-d %b %Y").to_string();
+    match since {
+        None => format!("all days up to {} (UTC)", day(until)),
+        Some(since) if since == until => format!("{} (UTC)", day(since)),
+        Some(since) => format!("{} – {} (UTC)", day(since), day(until)),
+    }
+}
