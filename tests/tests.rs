@@ -17,6 +17,7 @@ mod closed_pipes;
 mod consumer_commands;
 mod consumer_database;
 mod consumer_kafka;
+mod consumer_plots;
 mod consumer_questions;
 mod consumer_rates;
 mod consumer_reload;

@@ -1,5 +1,8 @@
 //! Pictures as a whole: golden files in `golden`, and what holds for any data.
 
+use std::fs;
+use std::path::Path;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use jiff::tz::TimeZone;
 use proptest::prelude::*;
@@ -89,26 +92,30 @@ fn plain(text: &str) -> String {
 
 const PAGE: Page = Page { columns: 60, rows: 24 };
 
-/// Compares with a golden file, and leaves what was drawn beside the build for a look and a copy.
-fn assert_golden(name: &str, golden: &str, drawn: &str) {
-    let path = std::env::temp_dir().join(format!("highwater-{name}"));
-    if golden != drawn {
-        std::fs::write(&path, drawn).unwrap();
-        panic!("{name} is drawn differently: look at {} and copy it to src/consumer/plot/golden\n{drawn}", path.display());
-    }
+/// Golden files that a picture differs from; what was drawn is left in the temporary directory, for a look and a copy.
+fn different(pictures: &[(&str, String)]) -> Vec<String> {
+    let golden = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("src/consumer/plot/golden").join(name);
+    let differs = |(name, drawn): &&(&str, String)| fs::read_to_string(golden(name)).unwrap_or_default() != *drawn;
+    let keep = |(name, drawn): &(&str, String)| {
+        let path = std::env::temp_dir().join(format!("highwater-{name}"));
+        fs::write(&path, drawn).unwrap();
+        path.display().to_string()
+    };
+    pictures.iter().filter(differs).map(keep).collect()
 }
 
 #[test]
 fn pictures_are_as_before() {
-    let one = [series("rx")];
-    assert_golden("rate.svg", include_str!("golden/rate.svg"), &rates(&one).svg(Some(Theme::Light), 480));
-    assert_golden("rate.txt", include_str!("golden/rate.txt"), &plain(&rates(&one).text(PAGE)));
-    let many: Vec<RateSeries> =
-        (0..5).map(|at| RateSeries { interface: format!("eth{at}"), ..series("rx") }).collect();
-    assert_golden("rates.txt", include_str!("golden/rates.txt"), &plain(&rates(&many).text(PAGE)));
-    let one = [distribution("eth0")];
-    assert_golden("histogram.txt", include_str!("golden/histogram.txt"), &plain(&distributions(&one).text(PAGE)));
-    assert_golden("totals.txt", include_str!("golden/totals.txt"), &plain(&totals(3).text(PAGE)));
+    let (one, bins) = ([series("rx")], [distribution("eth0")]);
+    let many: Vec<RateSeries> = (0..5).map(|at| RateSeries { interface: format!("eth{at}"), ..series("rx") }).collect();
+    let pictures = [
+        ("rate.svg", rates(&one).svg(Some(Theme::Light), 480)),
+        ("rate.txt", plain(&rates(&one).text(PAGE))),
+        ("rates.txt", plain(&rates(&many).text(PAGE))),
+        ("histogram.txt", plain(&distributions(&bins).text(PAGE))),
+        ("totals.txt", plain(&totals(3).text(PAGE))),
+    ];
+    assert_eq!(different(&pictures), [""; 0], "look at them, and copy what is better to src/consumer/plot/golden");
 }
 
 fn all(series: &[RateSeries], bins: &[Distribution], theme: Option<Theme>, width: u32) -> Vec<String> {

@@ -8,7 +8,6 @@ use crate::consumer::plot::axis::{Axis, Quantity};
 use crate::consumer::plot::screen::{
     BOLD, DIM, EIGHTHS, HOLE, PLAIN, Page, Screen, colour, cut, severity_colour, width,
 };
-use crate::consumer::report::rates::RatePoint;
 use crate::consumer::plot::time_axis::TimeAxis;
 
 /// More links than this get a line each.
@@ -51,8 +50,7 @@ impl RatePlot<'_> {
     fn chart(&self, screen: &mut Screen, panel: &Panel<'_>, values: &Axis, (gutter, height): (usize, usize)) {
         let axis = self.axis();
         let columns = screen_columns(screen, gutter);
-        let points: Vec<&RatePoint> = panel.series.points.iter().collect();
-        let slices = slices(&points, axis.from, axis.to, columns);
+        let slices = slices(&panel.series.points, axis.from, axis.to, columns);
         let row = screen.add_row();
         let end = screen.text(row, 0, &format!("{:>gutter$} ", values.unit), DIM);
         if self.series.len() > 1 {
@@ -187,10 +185,9 @@ fn draw_line(
     axis: &TimeAxis,
     (left, columns): (usize, usize),
 ) -> bool {
-    let points: Vec<&RatePoint> = panel.series.points.iter().collect();
     let top = panel.max.unwrap_or(0).max(1) as f64;
     let mut has_hole = false;
-    for (at, slice) in slices(&points, axis.from, axis.to, columns).iter().enumerate() {
+    for (at, slice) in slices(&panel.series.points, axis.from, axis.to, columns).iter().enumerate() {
         let (shown, style) = match slice.as_ref().and_then(|column| Some((column, column.max?))) {
             None => {
                 has_hole = true;

@@ -1,0 +1,146 @@
+//! Pictures as their users draw them, on both databases, and live from Kafka.
+
+use std::fs;
+use std::process::Stdio;
+
+use chrono::{DateTime, Utc};
+use serde_json::json;
+
+use crate::consumer_commands::Stage;
+use crate::consumer_reports::{put, window, with_partitions};
+use crate::support::consumer::command;
+use crate::support::events::produce_raw;
+use crate::support::process::{said, signal, until};
+use crate::support::services::Kafka;
+
+macro_rules! on_both {
+    ($($name:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[test] fn $name() { super::$name(super::Stage::sqlite()); })*
+        }
+        mod postgres {
+            $(#[test] fn $name() {
+                let test = concat!("consumer_plots::postgres::", stringify!($name));
+                if let Some(stage) = super::Stage::postgres(test) {
+                    super::$name(stage);
+                }
+            })*
+        }
+    };
+}
+
+on_both!(a_plot_has_what_is_stored_and_its_holes, a_plot_without_data_says_so);
+
+fn at(text: &str) -> DateTime<Utc> {
+    text.parse().unwrap()
+}
+
+const HOUR: [&str; 6] =
+    ["--since", "2026-11-20T10:00:00Z", "--until", "2026-11-20T11:00:00Z", "--time-zone", "UTC"];
+
+fn a_plot_has_what_is_stored_and_its_holes(stage: Stage) {
+    with_partitions(&stage);
+    let mut second = window(at("2026-11-20T10:05:00Z"), 90);
+    second.measured_s = 0;
+    put(&stage, &[window(at("2026-11-20T10:00:00Z"), 40), second, window(at("2026-11-20T10:10:00Z"), 60)]);
+
+    let (code, text, err) = stage.said(&[&["plot", "rate"], &HOUR[..]].concat());
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(text.starts_with("gw eth0 rx\nBit rate, 20 Nov 2026, 10:00–11:00 UTC\n"), "{text}");
+    assert!(text.contains('█') && text.contains('╱') && text.contains("not measured"), "{text}");
+    assert!(!text.contains('\u{1b}'), "no colours in a pipe: {text}");
+    let widest = |text: &str| text.lines().map(|line| line.chars().count()).max().unwrap();
+    assert!(widest(&text) <= 80, "{text}");
+    let (_, narrow, _) = stage.said(&[&["plot", "rate", "--width", "20"], &HOUR[..]].concat());
+    assert!(widest(&narrow) <= 20, "{narrow}");
+
+    let directory = tempfile::tempdir().unwrap();
+    for (name, begin) in [("rate.svg", &b"<svg "[..]), ("rate.png", b"\x89PNG")] {
+        let file = directory.path().join(name);
+        let (code, out, err) = stage.said(&[&["plot", "rate", "-o", file.to_str().unwrap()], &HOUR[..]].concat());
+        assert_eq!((code, out.as_str()), (0, ""), "{err}");
+        assert!(err.contains("wrote ") && fs::read(&file).unwrap().starts_with(begin), "{err}");
+    }
+    let svg = fs::read_to_string(directory.path().join("rate.svg")).unwrap();
+    assert!(svg.contains("10:05:00 to 10:10:00: not measured") && svg.contains("max 60.0 Mbit/s"), "{svg}");
+
+    let (code, text, _) = stage.said(&[&["plot", "histogram"], &HOUR[..]].concat());
+    assert_eq!(code, 0);
+    assert!(text.contains("Seconds at each bit rate") && text.contains("10 min measured, 5 min not measured"), "{text}");
+}
+
+fn a_plot_without_data_says_so(stage: Stage) {
+    with_partitions(&stage);
+    for (kind, words) in [
+        ("rate", "No rates in this span"),
+        ("histogram", "No rates in this span"),
+        ("totals", "No bytes over a limit in this span"),
+    ] {
+        let (code, text, err) = stage.said(&["plot", kind, "--since", "2026-11-20"]);
+        assert_eq!(code, 0, "{kind}: {err}");
+        assert!(text.contains(words), "{kind}: {text}");
+    }
+}
+
+#[test]
+fn what_cannot_be_drawn_is_named() {
+    let stage = Stage::sqlite();
+    for (arguments, code, words) in [
+        (&["plot", "rate", "-o", "rate.gif"][..], 2, "the name of a picture ends with .svg or .png"),
+        (&["plot", "rate", "-o", "/nowhere/rate.svg"], 1, "cannot write /nowhere/rate.svg: No such file or directory"),
+        (&["plot", "totals", "-o", "/nowhere/totals.png"], 1, "cannot write /nowhere/totals.png"),
+        (&["plot", "rate", "--width", "19"], 1, "--width has 19 columns: a picture needs 20"),
+        (&["plot", "rate", "--width", "100", "-o", "x.svg"], 1, "--width has 100 pixels: a file needs 320"),
+        (&["plot", "rate", "--time-zone", "Mars/Base"], 2, "is not a time zone"),
+        (&["plot", "rate", "--since", "2026-11-21", "--until", "2026-11-20"], 2, "is after --until"),
+        (&["plot", "totals", "--since", "2026-11-21", "--until", "2026-11-20"], 2, "is after --until"),
+        (&["plot", "histogram", "--live", "-o", "x.svg"], 2, "cannot be used with"),
+    ] {
+        let (found, _, err) = stage.said(arguments);
+        assert!(found == code && err.contains(words), "{arguments:?}: {found} {err}");
+    }
+}
+
+fn published(version: u64, seconds: u64) -> Vec<u8> {
+    let hour = json!({
+        "agent": "gw", "interface": "eth0", "direction": "rx", "starts_at": "2026-11-20T10:00:00Z", "duration_s": 3600,
+        "version": version, "windows": 1, "measured_s": seconds, "unmeasured_s": 0, "bytes": 5_000_000, "min_bps": 40_000_000,
+        "mean_bps": 40_000_000, "max_bps": 40_192_000, "p50_bps": 40_192_000, "p95_bps": 40_192_000, "p99_bps": 40_192_000,
+        "bins": [[40_000_000, 40_192_000, seconds]], "histogram": "",
+    });
+    hour.to_string().into_bytes()
+}
+
+fn keyed(payload: Vec<u8>) -> (String, Vec<u8>) {
+    ("gw/eth0/rx/2026-11-20T10:00:00Z".to_owned(), payload)
+}
+
+/// A message redraws its link, what is no histogram is passed over, and SIGINT ends it in order.
+#[test]
+fn a_live_plot_follows_the_topic() {
+    let Some(kafka) = Kafka::or_skip("consumer_plots::a_live_plot_follows_the_topic") else { return };
+    let topic = kafka.topic("histograms", 1);
+    let live = |more: &[&str]| {
+        let mut live = command();
+        live.args(["plot", "histogram", "--live", "--time-zone", "UTC", "-b", &kafka.address]).args(more);
+        live.env("HIGHWATER_TOPICS__HISTOGRAMS", &topic);
+        live
+    };
+    let first = live(&["-n", "1"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    produce_raw(&kafka.address, &topic, [b"no histogram".to_vec(), published(2, 300), published(1, 60)].map(keyed), None);
+    let (code, text, err) = said(&first.wait_with_output().unwrap());
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(text.contains("gw eth0 rx") && text.contains("20 Nov 2026, 10:00–11:00 UTC"), "{text}");
+    assert!(text.contains("5 min measured"), "an older version changes nothing: {text}");
+
+    // What the last hour brought is there from the start.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let out = Stdio::from(file.reopen().unwrap());
+    let mut second = live(&[]).stdout(out).spawn().unwrap();
+    let has = |words: &str| fs::read_to_string(file.path()).unwrap().contains(words).then_some(());
+    until("the first picture", || has("5 min measured"));
+    produce_raw(&kafka.address, &topic, [keyed(published(3, 600))], None);
+    until("the second picture", || has("10 min measured"));
+    signal(second.id(), "INT");
+    assert_eq!(second.wait().unwrap().code(), Some(0));
+}
