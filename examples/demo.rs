@@ -1,5 +1,8 @@
-//! The whole pipeline in one process, with nothing to install: this host's real counters, real traffic over the loopback that
-//! breaches a limit, the journal, a Kafka broker (librdkafka's own, in memory), the consumer, and SQLite.
+//! The whole pipeline in one process, with nothing to install: this host's real counters, real traffic that breaches a
+//! limit, the journal, a Kafka broker (librdkafka's own, in memory), the consumer, and SQLite; rates and their distribution too.
+//!
+//! The traffic goes over a link of its own, a veth pair to a network namespace, where the demo may make one; or else over the
+//! loopback, with a limit above what is there already. It says which.
 //!
 //! ```text
 //! cargo run --release --example demo -- --seconds 30
@@ -7,7 +10,6 @@
 
 use std::error::Error;
 use std::io::Write as _;
-use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,13 +20,10 @@ use anstyle::{AnsiColor, Style};
 use clap::Parser;
 use highwater::agent::config::Settings as AgentSettings;
 use highwater::agent::control::Control;
-use highwater::agent::counters::filter::InterfaceFilter;
-use highwater::agent::counters::{self, CounterSource, LinkChange, Reading, SourceChoice};
 use highwater::agent::event_system::{ObserveError, Observer};
-use highwater::agent::rate::bit_rate;
 use highwater::agent::run::{Outcome, Run, run as run_agent};
 use highwater::agent::surroundings::surroundings;
-use highwater::clock::SystemClock;
+use highwater::clock::{Clock as _, SystemClock};
 use highwater::config::Layers;
 use highwater::consumer::config::Settings as ConsumerSettings;
 use highwater::consumer::run::{Options, StoredEvent, run as run_consumer};
@@ -32,6 +31,14 @@ use highwater::event::{Body, Breach, Event};
 use highwater::service::Directories;
 use highwater::units::{BitRate, ByteCount, lasting};
 use rdkafka::mocking::MockCluster;
+
+use self::link::Link;
+use self::pictures::Pictures;
+
+#[path = "demo/link.rs"]
+mod link;
+#[path = "demo/pictures.rs"]
+mod pictures;
 
 /// Shows a breach on its way from this host's counters to a row.
 #[derive(Parser)]
@@ -45,13 +52,18 @@ struct Arguments {
 }
 
 const TOPIC: &str = "highwater.events";
-/// The limit that is going to be breached, and the traffic that does it.
-const LIMIT: BitRate = BitRate::from_bps(40_000_000);
-const BURST: BitRate = BitRate::from_bps(100_000_000);
-/// As many bytes as a loopback packet carries with room to spare.
-const PAYLOAD_BYTES: usize = 32_000;
-/// How wide the picture of a rate is, at [`BURST`] and a bit.
+/// Topics of rates and of histograms.
+const BESIDE: [&str; 2] = ["highwater.rates", "highwater.histograms"];
+/// How wide the picture of a rate is, at the burst and a bit.
 const BAR_CELLS: u64 = 26;
+
+/// Kind of the events that carry rates.
+const RATES: &str = "rates";
+
+/// Nothing can be done about a closed terminal.
+macro_rules! say {
+    ($($text:tt)*) => {{ let _ = writeln!(anstream::stdout(), $($text)*); }};
+}
 
 /// What the main thread prints, as it happens.
 enum News {
@@ -71,12 +83,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 
     let broker = MockCluster::new(1)?;
-    broker.create_topic(TOPIC, 1, 1)?;
+    for topic in [TOPIC].iter().chain(&BESIDE) {
+        broker.create_topic(topic, 1, 1)?;
+    }
+    let link = Link::open()?;
     let state = tempfile::tempdir()?;
-    let agent_settings = agent_settings(&broker.bootstrap_servers(), state.path())?;
+    let agent_settings = agent_settings(&broker.bootstrap_servers(), state.path(), &link)?;
     let consumer_settings = consumer_settings(&broker.bootstrap_servers(), &arguments.database)?;
 
-    print_header(&agent_settings, &arguments);
+    let since = SystemClock::default().wall();
+    let pictures = Pictures { database: &arguments.database, link: &link, since };
+    print_header(&agent_settings, &arguments, &link);
     let (news, heard) = channel();
     let control = Control::new()?;
     let stop_agent = control.stopper()?;
@@ -89,28 +106,32 @@ fn main() -> Result<(), Box<dyn Error>> {
         let stop = Arc::clone(&stop_consumer);
         move || consumer(&consumer_settings, &stop, &news)
     });
-    let quiet = Arc::new(AtomicBool::new(false));
-    let traffic = std::thread::spawn({
-        let (quiet, length) = (Arc::clone(&quiet), Duration::from_secs(arguments.seconds));
-        move || traffic(length, &quiet)
-    });
-
-    let mut shown = Shown::default();
-    let (registered, stored) = watch(Duration::from_secs(arguments.seconds), &stop, &heard, &mut shown)?;
-    quiet.store(true, Ordering::Relaxed);
+    let quiet = AtomicBool::new(false);
+    let length = Duration::from_secs(arguments.seconds);
+    let mut shown = Shown { started: None, pictures: &pictures };
+    let (registered, stored) = std::thread::scope(|scope| {
+        let traffic = scope.spawn(|| link.send(length, &quiet));
+        let counted = watch(length, &stop, &heard, &mut shown);
+        quiet.store(true, Ordering::Relaxed);
+        traffic.join().map_err(|_| "the traffic's thread died")??;
+        counted
+    })?;
     stop_agent.stop();
     let outcome = agent.join().map_err(|_| "the agent's thread died")??;
-    let _ = traffic.join().map_err(|_| "the traffic's thread died")?;
     let (registered, stored) = wait_for_rows(&heard, registered, stored, outcome.delivered, &mut shown);
     stop_consumer.store(true, Ordering::Relaxed);
     consumer.join().map_err(|_| "the consumer's thread died")??;
+    if let Some(picture) = pictures.rate()? {
+        print_picture(&picture);
+    }
     print_summary(&arguments.database, registered, &outcome, stored)
 }
 
-fn agent_settings(brokers: &str, state: &Path) -> Result<AgentSettings, Box<dyn Error>> {
+fn agent_settings(brokers: &str, state: &Path, link: &Link) -> Result<AgentSettings, Box<dyn Error>> {
+    let Link { name, direction, limit, .. } = link;
     let text = format!(
-        "state_dir = \"{}\"\n[interfaces]\ninclude = [\"lo\"]\n\
-         [[limit]]\nname = \"demo\"\ninterface = \"lo\"\ndirection = \"rx\"\nraise_at = \"{LIMIT}\"\nfor = \"2s\"\nclear_for = \"2s\"\n\
+        "state_dir = \"{}\"\n[interfaces]\ninclude = [\"{name}\"]\n[rates]\nwindow = \"10s\"\nmax_delay = \"1s\"\n\
+         [[limit]]\nname = \"demo\"\ninterface = \"{name}\"\ndirection = \"{direction}\"\nraise_at = \"{limit}\"\nfor = \"2s\"\nclear_for = \"2s\"\n\
          update_every = \"3s\"\n[flush]\ninterval = \"5s\"\nurgent = [\"warning\", \"critical\"]\n\
          [kafka]\nbrokers = \"{brokers}\"\ntopic = \"{TOPIC}\"\n",
         state.display()
@@ -162,30 +183,10 @@ fn consumer(settings: &ConsumerSettings, stop: &AtomicBool, news: &Sender<News>)
     run_consumer(settings, Options::default(), &mut tell, stop).map_err(|error| error.to_string())
 }
 
-/// Real packets over the loopback, to a socket of our own: for the middle third of the time.
-fn traffic(length: Duration, quiet: &AtomicBool) -> std::io::Result<()> {
-    let sink = UdpSocket::bind("127.0.0.1:0")?;
-    let source = UdpSocket::bind("127.0.0.1:0")?;
-    source.connect(sink.local_addr()?)?;
-    sink.set_nonblocking(true)?;
-    let pause = Duration::from_secs_f64(PAYLOAD_BYTES as f64 * 8.0 / BURST.bps() as f64);
-    let (started, mut due, end) = (Instant::now(), length / 5, length * 3 / 5);
-    let mut received = vec![0; PAYLOAD_BYTES];
-    while due < end && !quiet.load(Ordering::Relaxed) {
-        std::thread::sleep(due.saturating_sub(started.elapsed()).min(Duration::from_millis(200)));
-        if started.elapsed() >= due {
-            source.send(&[0; PAYLOAD_BYTES])?;
-            while sink.recv(&mut received).is_ok() {}
-            due += pause;
-        }
-    }
-    Ok(())
-}
-
 /// What the table has shown so far.
-#[derive(Default)]
-struct Shown {
+struct Shown<'a> {
     started: Option<Instant>,
+    pictures: &'a Pictures<'a>,
 }
 
 /// Prints a line a second, and what happens between; how many events were registered and stored.
@@ -193,10 +194,10 @@ fn watch(
     length: Duration,
     stop: &AtomicBool,
     heard: &Receiver<News>,
-    shown: &mut Shown,
+    shown: &mut Shown<'_>,
 ) -> Result<(u64, u64), Box<dyn Error>> {
     let started = *shown.started.insert(Instant::now());
-    let mut meter = Loopback::open()?;
+    let mut meter = shown.pictures.link.meter()?;
     let (mut registered, mut stored, mut second) = (0, 0, 0);
     while started.elapsed() < length && !stop.load(Ordering::Relaxed) {
         let next = Duration::from_secs(second + 1);
@@ -221,7 +222,7 @@ fn wait_for_rows(
     mut registered: u64,
     mut stored: u64,
     delivered: u64,
-    shown: &mut Shown,
+    shown: &mut Shown<'_>,
 ) -> (u64, u64) {
     while stored < delivered {
         match heard.recv_timeout(Duration::from_secs(10)) {
@@ -229,14 +230,25 @@ fn wait_for_rows(
             Err(_) => break,
         }
     }
-    while let Ok(news) = heard.try_recv() {
+    // The window that the end cut short comes after the last event.
+    while let Ok(news) = heard.recv_timeout(Duration::from_secs(2)) {
         count(shown, &news, &mut registered, &mut stored);
     }
     (registered, stored)
 }
 
-fn count(shown: &Shown, news: &News, registered: &mut u64, stored: &mut u64) {
+fn count(shown: &Shown<'_>, news: &News, registered: &mut u64, stored: &mut u64) {
     match news {
+        // Rates are numbered for themselves, and reported below.
+        News::Registered(event) if event.body.kind() == RATES => {}
+        News::Stored { partition, offset, kind } if kind == RATES => {
+            print_stored(shown, *partition, *offset, kind);
+            match shown.pictures.histogram() {
+                Ok(Some(picture)) => print_picture(&picture),
+                Ok(None) => {}
+                Err(error) => say!("{} {error}", stamp(shown)),
+            }
+        }
         News::Registered(event) => {
             *registered += 1;
             print_event(shown, event);
@@ -248,31 +260,6 @@ fn count(shown: &Shown, news: &News, registered: &mut u64, stored: &mut u64) {
     }
 }
 
-/// The loopback's own rate, read beside the agent, for the picture.
-struct Loopback {
-    source: Box<dyn CounterSource>,
-    clock: SystemClock,
-    reading: Reading,
-    before: Option<(Duration, u64)>,
-}
-
-impl Loopback {
-    fn open() -> Result<Self, Box<dyn Error>> {
-        let selection = InterfaceFilter::new(&["lo".to_owned()], &[], &[]);
-        let source = counters::open(SourceChoice::Auto, Path::new("/"), selection)?;
-        Ok(Self { source, clock: SystemClock::default(), reading: Reading::default(), before: None })
-    }
-
-    fn rate(&mut self) -> Result<Option<BitRate>, Box<dyn Error>> {
-        self.source.read(&self.clock, &mut self.reading)?;
-        debug_assert!(!self.reading.changes.iter().any(|change| matches!(change, LinkChange::Removed(..))));
-        let Some(counters) = self.reading.counters.first() else { return Ok(None) };
-        let now = (self.reading.at, counters.rx_bytes);
-        let before = self.before.replace(now);
-        Ok(before.map(|before| bit_rate(now.1.saturating_sub(before.1), now.0.saturating_sub(before.0))))
-    }
-}
-
 const DIM: Style = Style::new().dimmed();
 const BOLD: Style = Style::new().bold();
 const RED: Style = AnsiColor::Red.on_default().bold();
@@ -280,31 +267,29 @@ const GREEN: Style = AnsiColor::Green.on_default();
 const CYAN: Style = AnsiColor::Cyan.on_default();
 const YELLOW: Style = AnsiColor::Yellow.on_default();
 
-/// Nothing can be done about a closed terminal.
-macro_rules! say {
-    ($($text:tt)*) => { let _ = writeln!(anstream::stdout(), $($text)*); };
-}
-
-fn print_header(settings: &AgentSettings, arguments: &Arguments) {
+fn print_header(settings: &AgentSettings, arguments: &Arguments, link: &Link) {
     say!(
         "{BOLD}Highwater{BOLD:#}, the whole pipeline in one process, for {} seconds (Ctrl-C ends it sooner)",
         arguments.seconds
     );
     say!();
-    say!("  counters of lo ─► limit {LIMIT} ─► journal ─► Kafka, in memory ─► {}", arguments.database.display());
+    let Link { name, limit, .. } = link;
+    say!("  counters of {name} ─► limit {limit} ─► journal ─► Kafka, in memory ─► {}", arguments.database.display());
+    say!("  {DIM}It sends over {}{DIM:#}", link.words);
     say!("  {DIM}{}{DIM:#}", settings.limits[0]);
     say!();
     say!("  {BOLD}time   where     what{BOLD:#}");
 }
 
-fn stamp(shown: &Shown) -> String {
+fn stamp(shown: &Shown<'_>) -> String {
     let elapsed = shown.started.map_or(Duration::ZERO, |started| started.elapsed());
     format!("  {DIM}{:02}:{:02}{DIM:#} ", elapsed.as_secs() / 60, elapsed.as_secs() % 60)
 }
 
-fn print_rate(shown: &Shown, rate: BitRate) {
-    let cells = (rate.bps() * (BAR_CELLS - 2) / BURST.bps()).min(BAR_CELLS) as usize;
-    let mark = (LIMIT.bps() * (BAR_CELLS - 2) / BURST.bps()) as usize;
+fn print_rate(shown: &Shown<'_>, rate: BitRate) {
+    let Link { limit, burst, .. } = shown.pictures.link;
+    let cells = (rate.bps() * (BAR_CELLS - 2) / burst.bps()).min(BAR_CELLS) as usize;
+    let mark = (limit.bps() * (BAR_CELLS - 2) / burst.bps()) as usize;
     let bar: String = (0..BAR_CELLS as usize)
         .map(|cell| match (cell < cells, cell == mark) {
             (true, _) => '█',
@@ -312,11 +297,17 @@ fn print_rate(shown: &Shown, rate: BitRate) {
             (false, false) => ' ',
         })
         .collect();
-    let style = if rate >= LIMIT { RED } else { GREEN };
+    let style = if rate >= *limit { RED } else { GREEN };
     say!("{} {DIM}counter{DIM:#}   {style}{bar}{style:#} {:>12}", stamp(shown), rate.to_string());
 }
 
-fn print_event(shown: &Shown, event: &Event) {
+fn print_picture(picture: &str) {
+    say!();
+    picture.lines().for_each(|line| say!("  {line}"));
+    say!();
+}
+
+fn print_event(shown: &Shown<'_>, event: &Event) {
     let (style, what) = match &event.body {
         Body::BreachRaised(breach) => {
             (RED, format!("▲ bandwidth exceeded: {} on {}", BitRate::from_bps(breach.rate_bps), breach.interface))
@@ -339,7 +330,7 @@ fn lasted(breach: &Breach) -> String {
     lasting(Duration::from_millis(breach.duration_ms))
 }
 
-fn print_stored(shown: &Shown, partition: i32, offset: i64, kind: &str) {
+fn print_stored(shown: &Shown<'_>, partition: i32, offset: i64, kind: &str) {
     say!("{} {CYAN}database{CYAN:#}  ✓ {kind} {DIM}from partition {partition}, offset {offset}{DIM:#}", stamp(shown));
 }
 
