@@ -27,7 +27,7 @@
 //! - [`agent::publisher`]: decides when to send, sends again after every failure, and removes what is acknowledged.
 //! - [`consumer::batch`], [`consumer::checkpoint`]: what was read and is not stored; where each partition goes on.
 //! - [`consumer::store`]: rows, dead letters and offsets in one transaction, in PostgreSQL or SQLite.
-//! - [`consumer::report`]: questions to a store, with typed answers.
+//! - [`consumer::report`]: questions to a store, with typed answers. [`consumer::plot`] draws them.
 //! - [`agent::run`], [`consumer::run`]: the loops; [`agent::cli`], [`consumer::cli`]: the commands.
 //!
 //! Threads, transactions, guards 1 to 3 and the invariants: `docs/architecture.md` in the repository.

@@ -193,7 +193,7 @@ fn agent_and_consumer_never_meet() {
 }
 
 /// Stages of the data, of the agent and then of the consumer, which `run` puts together and `cli` calls.
-const STAGES: [&str; 19] = [
+const STAGES: [&str; 20] = [
     "config",
     "counters",
     "rate",
@@ -213,10 +213,11 @@ const STAGES: [&str; 19] = [
     "checkpoint",
     "store",
     "report",
+    "plot",
 ];
 
 /// Which of them may know another, and why.
-const KNOWN: [(&str, &str, &str); 35] = [
+const KNOWN: [(&str, &str, &str); 36] = [
     ("config", "counters", "it checks the choice of a source,"),
     ("config", "limit", "the limits,"),
     ("config", "publisher", "the publisher's settings,"),
@@ -252,6 +253,7 @@ const KNOWN: [(&str, &str, &str); 35] = [
     ("store", "checkpoint", "and the checkpoint with them"),
     ("report", "store", "it asks it"),
     ("report", "batch", "about records, too"),
+    ("plot", "report", "it draws its rows"),
 ];
 
 /// Returns the imports that only `run` and `cli` may have, and those of `run` and `cli` by others.
@@ -472,6 +474,7 @@ fn drivers_stay_in_their_files() {
     assert_eq!(strays(sources, "postgres::", &["consumer/store/"]), NONE);
     assert_eq!(strays(sources, "Query::new", &["consumer/store/", "consumer/report/"]), NONE, "SQL has its places");
     assert_eq!(strays(sources, "ureq", &["registry.rs"]), NONE);
+    assert_eq!(strays(sources, "resvg", &["consumer/plot/png.rs"]), NONE);
     assert_eq!(strays(sources, "rustix::net", &["agent/counters/netlink/"]), NONE);
 
     let planted = planted([("kafka.rs", "use rdkafka::x;"), ("agent/run.rs", "// rdkafka\nuse rdkafka::x;")]);
@@ -501,7 +504,7 @@ fn time_is_asked_in_one_file() {
 }
 
 /// Files and folders that do no I/O, write no log and ask no clock.
-const PURE: [&str; 16] = [
+const PURE: [&str; 17] = [
     "agent/rate.rs",
     "agent/rates.rs",
     "agent/limit.rs",
@@ -512,6 +515,7 @@ const PURE: [&str; 16] = [
     "agent/counters/filter.rs",
     "consumer/batch.rs",
     "consumer/checkpoint.rs",
+    "consumer/plot/scale",
     "consumer/store/rows.rs",
     "consumer/store/sequences.rs",
     "consumer/store/tables.rs",

@@ -17,7 +17,7 @@ pub(crate) enum Scale {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Tick {
+pub(crate) struct AxisTick {
     pub(crate) value: f64,
     pub(crate) label: String,
 }
@@ -26,7 +26,7 @@ pub(crate) struct Tick {
 pub(crate) struct Axis {
     pub(crate) scale: Scale,
     /// At least two, in ascending order.
-    pub(crate) ticks: Vec<Tick>,
+    pub(crate) ticks: Vec<AxisTick>,
     /// Unit of the labels; empty where each label has its own.
     pub(crate) unit: &'static str,
 }
@@ -106,7 +106,7 @@ impl Axis {
         let end = if tick > scaled * 1.25 { close.min(tick) } else { tick };
         let ticks = (0..=(end / step * 1.000_001) as u32).map(|at| {
             let scaled = f64::from(at) * step;
-            Tick { value: scaled * factor, label: grouped(scaled, decimals) }
+            AxisTick { value: scaled * factor, label: grouped(scaled, decimals) }
         });
         let unit = if quantity == Quantity::Seconds { "seconds" } else { unit };
         Self { scale: Scale::Linear { from: 0.0, to: end * factor }, ticks: ticks.collect(), unit }
@@ -129,7 +129,7 @@ impl Axis {
             let every = whole.len().div_ceil(ticks_max);
             whole.into_iter().step_by(every).collect()
         };
-        let ticks = values.into_iter().map(|value| Tick { value, label: quantity.show_round(value.round() as u64) });
+        let ticks = values.into_iter().map(|value| AxisTick { value, label: quantity.show_round(value.round() as u64) });
         Self { scale: Scale::Log { from: 10.0_f64.powi(from), to: end }, ticks: ticks.collect(), unit: "" }
     }
 

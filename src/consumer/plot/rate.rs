@@ -7,7 +7,7 @@ mod terminal;
 use chrono::{DateTime, Utc};
 use jiff::tz::TimeZone;
 
-use self::columns::{Column, columns, holes};
+use self::columns::{RateColumn, columns, holes};
 use super::axis::{Axis, Quantity};
 use crate::consumer::report::breaches::BreachSpan;
 use crate::consumer::report::rates::RatePoint;
@@ -50,7 +50,7 @@ pub struct RatePlot<'a> {
 struct Panel<'a> {
     series: &'a RateSeries,
     name: String,
-    columns: Vec<Column>,
+    columns: Vec<RateColumn>,
     holes: Vec<(DateTime<Utc>, DateTime<Utc>)>,
     max: Option<u64>,
 }
@@ -167,7 +167,7 @@ impl Panel<'_> {
         if !log {
             return Axis::linear(Quantity::BitRate, top, ticks_max);
         }
-        let lowest = |column: &Column| column.p50.filter(|rate| *rate > 0).or(column.max.filter(|rate| *rate > 0));
+        let lowest = |column: &RateColumn| column.p50.filter(|rate| *rate > 0).or(column.max.filter(|rate| *rate > 0));
         let low = self.columns.iter().filter_map(lowest).min().unwrap_or(1_000);
         Axis::log(Quantity::BitRate, low.min(top.max(1)), top, ticks_max)
     }

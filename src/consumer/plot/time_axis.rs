@@ -21,7 +21,7 @@ pub(crate) struct TimeAxis {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+enum TickStep {
     Seconds(i32),
     Days(i32),
     Weeks,
@@ -29,35 +29,35 @@ enum Step {
     Years(i32),
 }
 
-const STEPS: [Step; 28] = [
-    Step::Seconds(1),
-    Step::Seconds(2),
-    Step::Seconds(5),
-    Step::Seconds(10),
-    Step::Seconds(15),
-    Step::Seconds(30),
-    Step::Seconds(60),
-    Step::Seconds(2 * 60),
-    Step::Seconds(5 * 60),
-    Step::Seconds(10 * 60),
-    Step::Seconds(15 * 60),
-    Step::Seconds(30 * 60),
-    Step::Seconds(3_600),
-    Step::Seconds(2 * 3_600),
-    Step::Seconds(3 * 3_600),
-    Step::Seconds(6 * 3_600),
-    Step::Seconds(12 * 3_600),
-    Step::Days(1),
-    Step::Days(2),
-    Step::Weeks,
-    Step::Months(1),
-    Step::Months(3),
-    Step::Years(1),
-    Step::Years(2),
-    Step::Years(5),
-    Step::Years(10),
-    Step::Years(100),
-    Step::Years(1_000),
+const STEPS: [TickStep; 28] = [
+    TickStep::Seconds(1),
+    TickStep::Seconds(2),
+    TickStep::Seconds(5),
+    TickStep::Seconds(10),
+    TickStep::Seconds(15),
+    TickStep::Seconds(30),
+    TickStep::Seconds(60),
+    TickStep::Seconds(2 * 60),
+    TickStep::Seconds(5 * 60),
+    TickStep::Seconds(10 * 60),
+    TickStep::Seconds(15 * 60),
+    TickStep::Seconds(30 * 60),
+    TickStep::Seconds(3_600),
+    TickStep::Seconds(2 * 3_600),
+    TickStep::Seconds(3 * 3_600),
+    TickStep::Seconds(6 * 3_600),
+    TickStep::Seconds(12 * 3_600),
+    TickStep::Days(1),
+    TickStep::Days(2),
+    TickStep::Weeks,
+    TickStep::Months(1),
+    TickStep::Months(3),
+    TickStep::Years(1),
+    TickStep::Years(2),
+    TickStep::Years(5),
+    TickStep::Years(10),
+    TickStep::Years(100),
+    TickStep::Years(1_000),
 ];
 
 const DAY_S: i32 = 86_400;
@@ -119,7 +119,7 @@ impl TimeAxis {
     pub(crate) fn ticks(&self, ticks_max: usize) -> Vec<TimeTick> {
         let ticks_max = ticks_max.max(2);
         let span_s = (self.to - self.from).num_seconds();
-        let mut finer: Option<(Step, Vec<DateTime<Utc>>)> = None;
+        let mut finer: Option<(TickStep, Vec<DateTime<Utc>>)> = None;
         for step in STEPS {
             // More than this cannot fit, and would only be counted.
             if span_s / step.seconds() > 4 * ticks_max as i64 + 40 {
@@ -135,12 +135,12 @@ impl TimeAxis {
             finer = Some((step, times));
         }
         // No step gives a number that fits: some of the ticks of a finer one.
-        let (step, times) = finer.unwrap_or((Step::Seconds(1), Vec::new()));
+        let (step, times) = finer.unwrap_or((TickStep::Seconds(1), Vec::new()));
         let every = times.len().div_ceil(ticks_max).max(1);
         self.labelled(step, times.into_iter().step_by(every).collect())
     }
 
-    fn times(&self, step: Step) -> Vec<DateTime<Utc>> {
+    fn times(&self, step: TickStep) -> Vec<DateTime<Utc>> {
         let end = self.local(self.to).saturating_add(Span::new().days(1));
         let mut times: Vec<DateTime<Utc>> = Vec::new();
         let mut civil = step.begin(self.local(self.from));
@@ -163,16 +163,16 @@ impl TimeAxis {
         times
     }
 
-    fn labelled(&self, step: Step, times: Vec<DateTime<Utc>>) -> Vec<TimeTick> {
+    fn labelled(&self, step: TickStep, times: Vec<DateTime<Utc>>) -> Vec<TimeTick> {
         let mut before = None;
         let tick = |at: DateTime<Utc>| {
             let local = self.local(at);
             let (label, below) = match step {
-                Step::Seconds(..60) => ("%H:%M:%S", "%-d %b"),
-                Step::Seconds(_) => ("%H:%M", "%-d %b"),
-                Step::Days(_) | Step::Weeks => ("%-d %b", "%Y"),
-                Step::Months(_) => ("%b", "%Y"),
-                Step::Years(_) => ("%Y", ""),
+                TickStep::Seconds(..60) => ("%H:%M:%S", "%-d %b"),
+                TickStep::Seconds(_) => ("%H:%M", "%-d %b"),
+                TickStep::Days(_) | TickStep::Weeks => ("%-d %b", "%Y"),
+                TickStep::Months(_) => ("%b", "%Y"),
+                TickStep::Years(_) => ("%Y", ""),
             };
             let below = local.strftime(below).to_string();
             let is_new = before.as_ref() != Some(&below);
@@ -183,7 +183,7 @@ impl TimeAxis {
     }
 }
 
-impl Step {
+impl TickStep {
     /// Returns how long it lasts at least.
     fn seconds(self) -> i64 {
         match self {

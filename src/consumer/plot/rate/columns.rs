@@ -6,7 +6,7 @@ use crate::consumer::report::rates::RatePoint;
 
 /// A column: a window, or the windows that share a place. Without rates where nothing was measured.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Column {
+pub(super) struct RateColumn {
     pub(super) from: DateTime<Utc>,
     pub(super) to: DateTime<Utc>,
     pub(super) p50: Option<u64>,
@@ -17,7 +17,7 @@ pub(super) struct Column {
     pub(super) windows: usize,
 }
 
-impl Column {
+impl RateColumn {
     pub(super) fn unmeasured_s(&self) -> i64 {
         ((self.to - self.from).as_seconds_f64() * (1.0 - self.measured)).round() as i64
     }
@@ -41,20 +41,20 @@ impl Column {
 }
 
 /// Returns the windows within a span as at most `columns_max` columns, in order, none overlapping another.
-pub(super) fn columns(points: &[RatePoint], from: DateTime<Utc>, to: DateTime<Utc>, columns_max: usize) -> Vec<Column> {
+pub(super) fn columns(points: &[RatePoint], from: DateTime<Utc>, to: DateTime<Utc>, columns_max: usize) -> Vec<RateColumn> {
     let mut inside: Vec<&RatePoint> = points.iter().filter(|point| is_inside(point, from, to)).collect();
     if inside.len() > columns_max {
         return slices(points, from, to, columns_max).into_iter().flatten().collect();
     }
     inside.sort_by_key(|point| point.started_at);
-    let mut columns: Vec<Column> = Vec::with_capacity(inside.len());
+    let mut columns: Vec<RateColumn> = Vec::with_capacity(inside.len());
     for point in inside {
         let begin = columns.last().map_or(from, |last| last.to).max(point.started_at);
         let end = point.ended_at.min(to);
         match columns.last_mut() {
             // Two epochs may have reported one time: no second of either is lost.
-            Some(last) if begin >= end => last.raise_to(&Column::of(point, begin, end)),
-            _ => columns.push(Column::of(point, begin, end)),
+            Some(last) if begin >= end => last.raise_to(&RateColumn::of(point, begin, end)),
+            _ => columns.push(RateColumn::of(point, begin, end)),
         }
     }
     columns
@@ -70,7 +70,7 @@ pub(super) fn slices(
     from: DateTime<Utc>,
     to: DateTime<Utc>,
     count: usize,
-) -> Vec<Option<Column>> {
+) -> Vec<Option<RateColumn>> {
     let length = (to - from).as_seconds_f64() / count as f64;
     let edge = |at: usize| from + TimeDelta::microseconds((at as f64 * length * 1e6) as i64);
     let mut found: Vec<Vec<&RatePoint>> = vec![Vec::new(); count];
@@ -87,8 +87,8 @@ pub(super) fn slices(
     found.into_iter().enumerate().map(merged).collect()
 }
 
-fn merge(points: &[&RatePoint], from: DateTime<Utc>, to: DateTime<Utc>) -> Option<Column> {
-    let columns: Vec<Column> = points.iter().map(|point| Column::of(point, from, to)).collect();
+fn merge(points: &[&RatePoint], from: DateTime<Utc>, to: DateTime<Utc>) -> Option<RateColumn> {
+    let columns: Vec<RateColumn> = points.iter().map(|point| RateColumn::of(point, from, to)).collect();
     let mut medians: Vec<u64> = columns.iter().filter_map(|column| column.p50).collect();
     medians.sort_unstable();
     let covered: f64 = points.iter().map(|point| (point.ended_at.min(to) - point.started_at.max(from)).as_seconds_f64()).sum();
@@ -96,7 +96,7 @@ fn merge(points: &[&RatePoint], from: DateTime<Utc>, to: DateTime<Utc>) -> Optio
     let length = (to - from).as_seconds_f64();
     // Windows begin and end beside the slice's edges: what is missing counts from a whole window on.
     let missing = if covered < length * 0.5 && points.len() > 1 { covered / length } else { 1.0 };
-    (!columns.is_empty()).then(|| Column {
+    (!columns.is_empty()).then(|| RateColumn {
         from,
         to,
         p50: medians.get(medians.len() / 2).copied(),
@@ -108,7 +108,7 @@ fn merge(points: &[&RatePoint], from: DateTime<Utc>, to: DateTime<Utc>) -> Optio
 }
 
 /// Returns what no column with rates covers. Less than a second is rounding.
-pub(super) fn holes(columns: &[Column], from: DateTime<Utc>, to: DateTime<Utc>) -> Vec<(DateTime<Utc>, DateTime<Utc>)> {
+pub(super) fn holes(columns: &[RateColumn], from: DateTime<Utc>, to: DateTime<Utc>) -> Vec<(DateTime<Utc>, DateTime<Utc>)> {
     let mut holes = Vec::new();
     let mut at = from;
     let measured = columns.iter().filter(|column| column.max.is_some());

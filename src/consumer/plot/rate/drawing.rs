@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::{Column, Panel, RatePlot, common_top};
+use super::{RateColumn, Panel, RatePlot, common_top};
 use crate::consumer::plot::axis::{Axis, Quantity};
 use crate::consumer::report::breaches::BreachSpan;
 use crate::consumer::plot::svg::{Anchor, Area, Drawing, TEXT_PX, TITLE_PX, Theme, fitted, number, text_width};
@@ -216,11 +216,11 @@ fn class(direction: &str) -> &'static str {
 }
 
 /// Returns true if a part of a column that is drawn was not measured.
-fn is_partial(column: &Column) -> bool {
+fn is_partial(column: &RateColumn) -> bool {
     column.max.is_some() && column.measured < 0.995
 }
 
-fn tip(column: &Column, axis: &TimeAxis) -> String {
+fn tip(column: &RateColumn, axis: &TimeAxis) -> String {
     let rate = |value: Option<u64>| value.map_or("-".to_owned(), |value| Quantity::BitRate.show(value));
     let mut tip = format!(
         "{} to {}: p50 {}, p95 {}, max {}",
@@ -239,11 +239,11 @@ fn tip(column: &Column, axis: &TimeAxis) -> String {
 
 /// Draws the bands of each run of columns without a hole, and the edge of the highest seconds on top.
 fn draw_bands(drawing: &mut Drawing, panel: &Panel<'_>, values: &Axis, area: Area, axis: &TimeAxis) {
-    type Rate = fn(&Column) -> Option<u64>;
+    type Rate = fn(&RateColumn) -> Option<u64>;
     let class = class(&panel.series.direction);
     let x = |at| area.x(axis.place(at));
     let y = |rate: Option<u64>| area.y(values.place(rate.unwrap_or(0)));
-    let measured: Vec<&Column> = panel.columns.iter().filter(|column| column.max.is_some()).collect();
+    let measured: Vec<&RateColumn> = panel.columns.iter().filter(|column| column.max.is_some()).collect();
     let runs = || measured.chunk_by(|a, b| (b.from - a.to).num_milliseconds() < 1_000);
     let bands: [(&str, Rate, Rate); 3] = [
         ("max", |column| column.p95, |column| column.max),

@@ -3,7 +3,7 @@
 use anstyle::Style;
 
 use super::columns::slices;
-use super::{Column, Panel, RatePlot, common_top};
+use super::{RateColumn, Panel, RatePlot, common_top};
 use crate::consumer::plot::axis::{Axis, Quantity};
 use crate::consumer::plot::screen::{
     BOLD, DIM, EIGHTHS, HOLE, PLAIN, Page, Screen, colour, cut, severity_colour, width,
@@ -219,12 +219,12 @@ fn gutter(values: &Axis) -> usize {
     values.ticks.iter().map(|tick| width(&tick.label)).chain([width(values.unit)]).max().unwrap_or(0)
 }
 
-fn is_partial(column: &Column) -> bool {
+fn is_partial(column: &RateColumn) -> bool {
     column.max.is_some() && column.measured < 0.995
 }
 
 /// Fills a column of the chart: solid up to the median second, lighter up to p95, lightest up to the highest second.
-fn draw_column(screen: &mut Screen, rows: &[usize], at: usize, (column, values): (Option<&Column>, &Axis), style: Style) {
+fn draw_column(screen: &mut Screen, rows: &[usize], at: usize, (column, values): (Option<&RateColumn>, &Axis), style: Style) {
     let Some((column, max)) = column.and_then(|column| Some((column, column.max?))) else {
         rows.iter().for_each(|row| screen.put(*row, at, HOLE, DIM));
         return;
@@ -284,7 +284,7 @@ fn draw_breaches(
 }
 
 /// Draws the time axis below a chart, dotted where windows were measured in part.
-fn draw_times(screen: &mut Screen, axis: &TimeAxis, (left, columns): (usize, usize), slices: &[Option<Column>]) {
+fn draw_times(screen: &mut Screen, axis: &TimeAxis, (left, columns): (usize, usize), slices: &[Option<RateColumn>]) {
     let (line, labels) = (screen.add_row(), screen.add_row());
     for at in 0..columns {
         let partial = slices.get(at).is_some_and(|slice| slice.as_ref().is_some_and(is_partial));
