@@ -35,8 +35,7 @@ fn at(text: &str) -> DateTime<Utc> {
     text.parse().unwrap()
 }
 
-const HOUR: [&str; 6] =
-    ["--since", "2026-11-20T10:00:00Z", "--until", "2026-11-20T11:00:00Z", "--time-zone", "UTC"];
+const HOUR: [&str; 6] = ["--since", "2026-11-20T10:00:00Z", "--until", "2026-11-20T11:00:00Z", "--time-zone", "UTC"];
 
 fn a_plot_has_what_is_stored_and_its_holes(stage: Stage) {
     with_partitions(&stage);
@@ -66,7 +65,10 @@ fn a_plot_has_what_is_stored_and_its_holes(stage: Stage) {
 
     let (code, text, _) = stage.said(&[&["plot", "histogram"], &HOUR[..]].concat());
     assert_eq!(code, 0);
-    assert!(text.contains("Seconds at each bit rate") && text.contains("10 min measured, 5 min not measured"), "{text}");
+    assert!(
+        text.contains("Seconds at each bit rate") && text.contains("10 min measured, 5 min not measured"),
+        "{text}"
+    );
 }
 
 fn a_plot_without_data_says_so(stage: Stage) {
@@ -127,7 +129,12 @@ fn a_live_plot_follows_the_topic() {
         live
     };
     let first = live(&["-n", "1"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    produce_raw(&kafka.address, &topic, [b"no histogram".to_vec(), published(2, 300), published(1, 60)].map(keyed), None);
+    produce_raw(
+        &kafka.address,
+        &topic,
+        [b"no histogram".to_vec(), published(2, 300), published(1, 60)].map(keyed),
+        None,
+    );
     let (code, text, err) = said(&first.wait_with_output().unwrap());
     assert_eq!((code, err.as_str()), (0, ""));
     assert!(text.contains("gw eth0 rx") && text.contains("20 Nov 2026, 10:00–11:00 UTC"), "{text}");

@@ -129,7 +129,8 @@ impl Axis {
             let every = whole.len().div_ceil(ticks_max);
             whole.into_iter().step_by(every).collect()
         };
-        let ticks = values.into_iter().map(|value| AxisTick { value, label: quantity.show_round(value.round() as u64) });
+        let ticks =
+            values.into_iter().map(|value| AxisTick { value, label: quantity.show_round(value.round() as u64) });
         Self { scale: Scale::Log { from: 10.0_f64.powi(from), to: end }, ticks: ticks.collect(), unit: "" }
     }
 
@@ -151,8 +152,7 @@ fn round_steps(smallest: i32) -> impl Iterator<Item = (f64, usize)> {
 
 /// Returns 1, 2, 5, 10, … over some decades, each with the number of its decade.
 fn round_values(from: i32, decades: i32) -> impl Iterator<Item = (i32, f64)> {
-    (0..decades)
-        .flat_map(move |decade| [1.0, 2.0, 5.0].map(|step| (decade, step * 10.0_f64.powi(from + decade))))
+    (0..decades).flat_map(move |decade| [1.0, 2.0, 5.0].map(|step| (decade, step * 10.0_f64.powi(from + decade))))
 }
 
 /// Formats a number with separators between thousands.

@@ -16,9 +16,9 @@ mod png;
 mod rate;
 mod screen;
 mod svg;
-mod time_axis;
 #[cfg(test)]
 mod tests;
+mod time_axis;
 mod totals;
 
 pub use self::histogram::{Distribution, HistogramPlot};

@@ -9,9 +9,9 @@ use jiff::tz::TimeZone;
 
 use self::columns::{RateColumn, columns, holes};
 use super::axis::{Axis, Quantity};
+use super::time_axis::TimeAxis;
 use crate::consumer::report::breaches::BreachSpan;
 use crate::consumer::report::rates::RatePoint;
-use super::time_axis::TimeAxis;
 use crate::units::{counted, lasting};
 
 /// The rates of one link and direction, in order of time.
@@ -115,7 +115,8 @@ impl<'a> RatePlot<'a> {
     /// Returns how to read the picture: the length of a window, and what was merged.
     fn caption(&self, merged: bool) -> String {
         let step = if self.step.is_empty() { "a window".to_owned() } else { format!("windows of {}", self.step) };
-        let merged = if merged { "; where several share a place: their highest max and p95, their median p50" } else { "" };
+        let merged =
+            if merged { "; where several share a place: their highest max and p95, their median p50" } else { "" };
         format!("One-second rates in {step}{merged}")
     }
 
@@ -136,7 +137,8 @@ impl<'a> RatePlot<'a> {
 impl Panel<'_> {
     fn unmeasured_s(&self) -> i64 {
         let in_holes: i64 = self.holes.iter().map(|(from, to)| (*to - *from).num_seconds()).sum();
-        in_holes + self.columns.iter().filter(|column| column.max.is_some()).map(|column| column.unmeasured_s()).sum::<i64>()
+        in_holes
+            + self.columns.iter().filter(|column| column.max.is_some()).map(|column| column.unmeasured_s()).sum::<i64>()
     }
 
     fn in_words(&self) -> String {

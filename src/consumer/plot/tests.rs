@@ -9,7 +9,9 @@ use proptest::prelude::*;
 use resvg::usvg::{Options, Tree};
 
 use super::svg::COLOURS;
-use super::{Distribution, HistogramPlot, LimitLine, Page, RatePlot, RateSeries, Theme, TotalBar, TotalsPlot, WIDTH_MIN, png};
+use super::{
+    Distribution, HistogramPlot, LimitLine, Page, RatePlot, RateSeries, Theme, TotalBar, TotalsPlot, WIDTH_MIN, png,
+};
 use crate::consumer::report::breaches::BreachSpan;
 use crate::consumer::report::histogram::HistogramBins;
 use crate::consumer::report::rates::RatePoint;
@@ -21,7 +23,16 @@ fn at(minute: i64) -> DateTime<Utc> {
 fn window(minute: i64, mbps: [u64; 3], measured_s: u32) -> RatePoint {
     let [p50, p95, max] = mbps.map(|rate| (measured_s > 0).then_some(rate * 1_000_000));
     let (started_at, ended_at) = (at(minute), at(minute + 10));
-    RatePoint { started_at, ended_at, measured_s, unmeasured_s: 600_u32.saturating_sub(measured_s), max, p95, p50, ..RatePoint::default() }
+    RatePoint {
+        started_at,
+        ended_at,
+        measured_s,
+        unmeasured_s: 600_u32.saturating_sub(measured_s),
+        max,
+        p95,
+        p50,
+        ..RatePoint::default()
+    }
 }
 
 /// An hour of windows of ten minutes: the third did not arrive, a third of the fourth was not measured, the fifth had a breach.
@@ -57,7 +68,12 @@ fn rates(series: &[RateSeries]) -> RatePlot<'_> {
 
 fn distribution(interface: &str) -> Distribution {
     let histogram = HistogramBins {
-        bins: vec![(0, 1_000, 60), (20_000_000, 20_100_000, 500), (30_000_000, 30_100_000, 39), (97_000_000, 97_500_000, 1)],
+        bins: vec![
+            (0, 1_000, 60),
+            (20_000_000, 20_100_000, 500),
+            (30_000_000, 30_100_000, 39),
+            (97_000_000, 97_500_000, 1),
+        ],
         measured_s: 600,
         max: Some(97_400_000),
         p50: Some(20_100_000),
@@ -121,7 +137,10 @@ fn pictures_are_as_before() {
 fn all(series: &[RateSeries], bins: &[Distribution], theme: Option<Theme>, width: u32) -> Vec<String> {
     let bars = totals(series.len() as u64);
     let (rates, distributions) = (rates(series), distributions(bins));
-    let log = (RatePlot { log: true, ..rates.clone() }, HistogramPlot { log_rates: true, log_counts: true, ..distributions.clone() });
+    let log = (
+        RatePlot { log: true, ..rates.clone() },
+        HistogramPlot { log_rates: true, log_counts: true, ..distributions.clone() },
+    );
     vec![
         rates.svg(theme, width),
         log.0.svg(theme, width),
@@ -209,7 +228,8 @@ fn a_png_is_twice_as_large_and_its_text_is_drawn() {
     let image = png(&svg).unwrap();
     assert_eq!(image[..8], *b"\x89PNG\r\n\x1a\n");
     assert_eq!(u32::from_be_bytes(image[16..20].try_into().unwrap()), 800);
-    let text = "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"60\" height=\"20\"><text y=\"15\">Mbit/s</text></svg>";
+    let text =
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"60\" height=\"20\"><text y=\"15\">Mbit/s</text></svg>";
     let blank = "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"60\" height=\"20\"></svg>";
     assert!(png(text).unwrap().len() > png(blank).unwrap().len() + 100, "there is a font");
     let large = "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"99999\" height=\"99999\"></svg>";

@@ -101,7 +101,11 @@ impl TimeAxis {
         let is_midnight = |time: &CivilTime| clock(time) == "00:00";
         if is_midnight(&from) && is_midnight(&to) && from.date() < to.date() {
             let last = to.date().yesterday().unwrap_or(to.date());
-            return if last == from.date() { day(&from) } else { format!("{} – {}", day(&from), last.strftime("%-d %b %Y")) };
+            return if last == from.date() {
+                day(&from)
+            } else {
+                format!("{} – {}", day(&from), last.strftime("%-d %b %Y"))
+            };
         }
         if from.date() == to.date() {
             return format!("{}, {}–{}", day(&from), clock(&from), clock(&to));
@@ -177,7 +181,11 @@ impl TimeAxis {
             let below = local.strftime(below).to_string();
             let is_new = before.as_ref() != Some(&below);
             before = Some(below.clone());
-            TimeTick { at, label: local.strftime(label).to_string(), below: (is_new && !below.is_empty()).then_some(below) }
+            TimeTick {
+                at,
+                label: local.strftime(label).to_string(),
+                below: (is_new && !below.is_empty()).then_some(below),
+            }
         };
         times.into_iter().map(tick).collect()
     }
@@ -205,7 +213,9 @@ impl TickStep {
                 midnight(date)?.checked_add(Span::new().seconds(of_day / seconds * seconds)).ok()
             }
             // Odd days of the month, so that its first is one of them.
-            Self::Days(days) => midnight(date.with().day((i32::from(date.day() - 1) / days * days + 1) as i8).build().ok()?),
+            Self::Days(days) => {
+                midnight(date.with().day((i32::from(date.day() - 1) / days * days + 1) as i8).build().ok()?)
+            }
             Self::Weeks => midnight(date.checked_sub(Span::new().days(date.weekday().to_monday_zero_offset())).ok()?),
             Self::Months(months) => {
                 let month = (i32::from(date.month() - 1) / months * months + 1) as i8;
@@ -267,9 +277,21 @@ mod tests {
     #[test]
     fn ticks_are_round_local_times_by_the_span() {
         for (from, to, zone, ticks_max, expected) in [
-            ("2026-11-28T10:00:00Z", "2026-11-28T11:00:00Z", "UTC", 7, "10:00/28 Nov 10:10 10:20 10:30 10:40 10:50 11:00"),
+            (
+                "2026-11-28T10:00:00Z",
+                "2026-11-28T11:00:00Z",
+                "UTC",
+                7,
+                "10:00/28 Nov 10:10 10:20 10:30 10:40 10:50 11:00",
+            ),
             ("2026-11-28T10:00:03Z", "2026-11-28T10:00:40Z", "UTC", 5, "10:00:10/28 Nov 10:00:20 10:00:30 10:00:40"),
-            ("2026-11-28T10:07:00Z", "2026-11-29T10:07:00Z", "Asia/Kolkata", 5, "18:00/28 Nov 00:00/29 Nov 06:00 12:00"),
+            (
+                "2026-11-28T10:07:00Z",
+                "2026-11-29T10:07:00Z",
+                "Asia/Kolkata",
+                5,
+                "18:00/28 Nov 00:00/29 Nov 06:00 12:00",
+            ),
             ("2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z", "UTC", 6, "2 Nov/2026 9 Nov 16 Nov 23 Nov 30 Nov"),
             ("2026-10-01T00:00:00Z", "2027-04-01T00:00:00Z", "UTC", 9, "Oct/2026 Nov Dec Jan/2027 Feb Mar Apr"),
         ] {

@@ -1,9 +1,9 @@
 //! Bytes over limit as horizontal bars, the largest first.
 
 use super::axis::{Axis, Quantity};
+use super::rate::{own_name, shared_names};
 use super::screen::{BOLD, DIM, PLAIN, Page, Screen, cut, width};
 use super::svg::{Anchor, Area, Drawing, TEXT_PX, TITLE_PX, Theme, fitted, text_width};
-use super::rate::{own_name, shared_names};
 use crate::units::counted;
 
 /// The bytes over one limit of one link and direction.
@@ -34,9 +34,7 @@ const BAR: f64 = 26.0;
 
 impl TotalsPlot {
     pub fn new(mut bars: Vec<TotalBar>, span: String) -> Self {
-        let name = |bar: &TotalBar| {
-            [&bar.agent, &bar.interface, &bar.direction, &bar.limit_name].map(String::clone)
-        };
+        let name = |bar: &TotalBar| [&bar.agent, &bar.interface, &bar.direction, &bar.limit_name].map(String::clone);
         bars.sort_by(|a, b| b.excess_bytes.cmp(&a.excess_bytes).then_with(|| name(a).cmp(&name(b))));
         let others = bars.split_off(bars.len().min(BARS_MAX));
         let others_bytes = others.iter().fold(0_u64, |sum, bar| sum.saturating_add(bar.excess_bytes));
@@ -61,9 +59,7 @@ impl TotalsPlot {
 
     fn name(&self) -> String {
         match self.bars.first() {
-            Some(first) if self.bars.iter().all(|bar| bar.agent == first.agent) => {
-                first.agent.clone()
-            }
+            Some(first) if self.bars.iter().all(|bar| bar.agent == first.agent) => first.agent.clone(),
             _ => TITLE.to_owned(),
         }
     }
@@ -101,7 +97,12 @@ impl TotalsPlot {
         };
         let axis = self.axis((area.width / 90.0) as usize);
         if self.bars.is_empty() {
-            drawing.text((width / 2.0, area.y(0.5)), "title muted", Anchor::Middle, "No bytes over a limit in this span");
+            drawing.text(
+                (width / 2.0, area.y(0.5)),
+                "title muted",
+                Anchor::Middle,
+                "No bytes over a limit in this span",
+            );
         } else {
             draw_axis(&mut drawing, &axis, area);
         }

@@ -141,7 +141,9 @@ impl LatestHours {
     fn add(&mut self, hour: PublishedHour) -> bool {
         let names = [hour.agent, hour.interface, hour.direction];
         let known = self.hours.get(&names);
-        if hour.bins.len() > BINS_MAX || known.is_some_and(|known| (known.starts_at, known.version) >= (hour.starts_at, hour.version)) {
+        if hour.bins.len() > BINS_MAX
+            || known.is_some_and(|known| (known.starts_at, known.version) >= (hour.starts_at, hour.version))
+        {
             return false;
         }
         if known.is_none() && self.hours.len() >= LINKS_MAX {

@@ -156,8 +156,11 @@ fn length(series: &[RateSeries], step: RateStep) -> String {
         RateStep::Hour => "1 h".to_owned(),
         RateStep::Day => "1 d".to_owned(),
         RateStep::Window => {
-            let mut lengths: Vec<TimeDelta> =
-                series.iter().flat_map(|series| &series.points).map(|point| point.ended_at - point.started_at).collect();
+            let mut lengths: Vec<TimeDelta> = series
+                .iter()
+                .flat_map(|series| &series.points)
+                .map(|point| point.ended_at - point.started_at)
+                .collect();
             lengths.sort_unstable();
             let usual = lengths.get(lengths.len() / 2).and_then(|length| length.to_std().ok());
             usual.map(lasting).unwrap_or_default()
@@ -188,7 +191,8 @@ pub(super) fn busiest(
 
 /// Narrows a filter to these names, so that the database reads no others.
 fn only(links: &LinkFilter, wanted: &BTreeSet<Names>) -> LinkFilter {
-    let column = |at: usize| wanted.iter().map(|names| names[at].clone()).collect::<BTreeSet<_>>().into_iter().collect();
+    let column =
+        |at: usize| wanted.iter().map(|names| names[at].clone()).collect::<BTreeSet<_>>().into_iter().collect();
     LinkFilter { agents: column(0), interfaces: column(1), directions: column(2), ..links.clone() }
 }
 

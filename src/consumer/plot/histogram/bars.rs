@@ -27,8 +27,7 @@ impl Bars {
 /// Puts bins `(from, to, count)` into at most `bars_max` bars of round width. A bin over several bars is spread over them.
 pub(super) fn bars(bins: &[(u64, u64, u64)], axis: Axis, bars_max: usize) -> Bars {
     let edges = edges(&axis, bars_max.max(1));
-    let mut bars: Vec<Bar> =
-        edges.windows(2).map(|edge| Bar { from: edge[0], to: edge[1], seconds: 0.0 }).collect();
+    let mut bars: Vec<Bar> = edges.windows(2).map(|edge| Bar { from: edge[0], to: edge[1], seconds: 0.0 }).collect();
     let mut below = matches!(axis.scale, Scale::Log { .. }).then_some(0.0);
     let begin = edges[0];
     for &(from, to, count) in bins.iter().filter(|bin| bin.2 > 0) {

@@ -137,7 +137,8 @@ fn draw_rates(drawing: &mut Drawing, axis: &Axis, area: Area, rates: Area) {
         let x = rates.x(axis.scale.place(tick.value));
         drawing.line((x, bottom), (x, bottom + 4.0), "axis");
         let is_last = axis.ticks.last() == Some(tick);
-        let label = if is_last && !axis.unit.is_empty() { format!("{} {}", tick.label, axis.unit) } else { tick.label.clone() };
+        let label =
+            if is_last && !axis.unit.is_empty() { format!("{} {}", tick.label, axis.unit) } else { tick.label.clone() };
         let half = text_width(&label, 11.0) / 2.0;
         let anchor = if is_last && x + half > area.right() + 8.0 { Anchor::End } else { Anchor::Middle };
         let x = if anchor == Anchor::End { area.right() + 8.0 } else { x };

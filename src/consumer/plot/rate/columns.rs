@@ -23,8 +23,7 @@ impl RateColumn {
     }
 
     fn raise_to(&mut self, other: &Self) {
-        (self.max, self.p95, self.p50) =
-            (self.max.max(other.max), self.p95.max(other.p95), self.p50.max(other.p50));
+        (self.max, self.p95, self.p50) = (self.max.max(other.max), self.p95.max(other.p95), self.p50.max(other.p50));
         self.measured = self.measured.max(other.measured);
         self.windows += other.windows;
     }
@@ -41,7 +40,12 @@ impl RateColumn {
 }
 
 /// Returns the windows within a span as at most `columns_max` columns, in order, none overlapping another.
-pub(super) fn columns(points: &[RatePoint], from: DateTime<Utc>, to: DateTime<Utc>, columns_max: usize) -> Vec<RateColumn> {
+pub(super) fn columns(
+    points: &[RatePoint],
+    from: DateTime<Utc>,
+    to: DateTime<Utc>,
+    columns_max: usize,
+) -> Vec<RateColumn> {
     let mut inside: Vec<&RatePoint> = points.iter().filter(|point| is_inside(point, from, to)).collect();
     if inside.len() > columns_max {
         return slices(points, from, to, columns_max).into_iter().flatten().collect();
@@ -91,7 +95,8 @@ fn merge(points: &[&RatePoint], from: DateTime<Utc>, to: DateTime<Utc>) -> Optio
     let columns: Vec<RateColumn> = points.iter().map(|point| RateColumn::of(point, from, to)).collect();
     let mut medians: Vec<u64> = columns.iter().filter_map(|column| column.p50).collect();
     medians.sort_unstable();
-    let covered: f64 = points.iter().map(|point| (point.ended_at.min(to) - point.started_at.max(from)).as_seconds_f64()).sum();
+    let covered: f64 =
+        points.iter().map(|point| (point.ended_at.min(to) - point.started_at.max(from)).as_seconds_f64()).sum();
     let share = columns.iter().map(|column| column.measured).sum::<f64>() / columns.len().max(1) as f64;
     let length = (to - from).as_seconds_f64();
     // Windows begin and end beside the slice's edges: what is missing counts from a whole window on.
@@ -108,7 +113,11 @@ fn merge(points: &[&RatePoint], from: DateTime<Utc>, to: DateTime<Utc>) -> Optio
 }
 
 /// Returns what no column with rates covers. Less than a second is rounding.
-pub(super) fn holes(columns: &[RateColumn], from: DateTime<Utc>, to: DateTime<Utc>) -> Vec<(DateTime<Utc>, DateTime<Utc>)> {
+pub(super) fn holes(
+    columns: &[RateColumn],
+    from: DateTime<Utc>,
+    to: DateTime<Utc>,
+) -> Vec<(DateTime<Utc>, DateTime<Utc>)> {
     let mut holes = Vec::new();
     let mut at = from;
     let measured = columns.iter().filter(|column| column.max.is_some());
@@ -163,7 +172,10 @@ mod tests {
     #[test]
     fn two_epochs_at_one_time_do_not_overlap() {
         let columns = columns(&[window(0, 10, 300), window(2, 20, 300)], at(0), at(10), 100);
-        assert_eq!(columns.iter().map(|column| (column.from, column.to)).collect::<Vec<_>>(), [(at(0), at(5)), (at(5), at(7))]);
+        assert_eq!(
+            columns.iter().map(|column| (column.from, column.to)).collect::<Vec<_>>(),
+            [(at(0), at(5)), (at(5), at(7))]
+        );
     }
 
     proptest::proptest! {

@@ -3,11 +3,11 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::{RateColumn, Panel, RatePlot, common_top};
+use super::{Panel, RateColumn, RatePlot, common_top};
 use crate::consumer::plot::axis::{Axis, Quantity};
-use crate::consumer::report::breaches::BreachSpan;
 use crate::consumer::plot::svg::{Anchor, Area, Drawing, TEXT_PX, TITLE_PX, Theme, fitted, number, text_width};
 use crate::consumer::plot::time_axis::TimeAxis;
+use crate::consumer::report::breaches::BreachSpan;
 use crate::units::lasting;
 
 const MARGIN: f64 = 24.0;

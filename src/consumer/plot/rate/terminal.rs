@@ -3,7 +3,7 @@
 use anstyle::Style;
 
 use super::columns::slices;
-use super::{RateColumn, Panel, RatePlot, common_top};
+use super::{Panel, RateColumn, RatePlot, common_top};
 use crate::consumer::plot::axis::{Axis, Quantity};
 use crate::consumer::plot::screen::{
     BOLD, DIM, EIGHTHS, HOLE, PLAIN, Page, Screen, colour, cut, severity_colour, width,
@@ -224,7 +224,13 @@ fn is_partial(column: &RateColumn) -> bool {
 }
 
 /// Fills a column of the chart: solid up to the median second, lighter up to p95, lightest up to the highest second.
-fn draw_column(screen: &mut Screen, rows: &[usize], at: usize, (column, values): (Option<&RateColumn>, &Axis), style: Style) {
+fn draw_column(
+    screen: &mut Screen,
+    rows: &[usize],
+    at: usize,
+    (column, values): (Option<&RateColumn>, &Axis),
+    style: Style,
+) {
     let Some((column, max)) = column.and_then(|column| Some((column, column.max?))) else {
         rows.iter().for_each(|row| screen.put(*row, at, HOLE, DIM));
         return;
