@@ -6,7 +6,7 @@ use super::picture::Picture;
 use super::rate::{Names, busiest, of_series, unreadable};
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::cli::common::{Common, unavailable};
-use crate::consumer::cli::links::{Links, Times};
+use crate::consumer::cli::links::{LinkFlags, TimeFlags};
 use crate::consumer::plot::{Distribution, HistogramPlot, time_span};
 use crate::consumer::report::LinkFilter;
 use crate::consumer::report::histogram;
@@ -36,9 +36,9 @@ pub(in crate::consumer::cli) struct PlotHistogram {
     #[command(flatten)]
     pub(super) picture: Picture,
     #[command(flatten)]
-    times: Times,
+    times: TimeFlags,
     #[command(flatten)]
-    pub(super) links: Links,
+    pub(super) links: LinkFlags,
     /// Rates on a logarithmic axis
     #[arg(long)]
     pub(super) log_rates: bool,

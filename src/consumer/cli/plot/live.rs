@@ -17,7 +17,7 @@ use super::rate::Names;
 use crate::cli::stop_flag;
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::cli::common::unavailable;
-use crate::consumer::cli::links::Links;
+use crate::consumer::cli::links::LinkFlags;
 use crate::consumer::config::Settings;
 use crate::consumer::plot::{Distribution, HistogramPlot, Page, time_span};
 use crate::consumer::report::histogram::HistogramBins;
@@ -131,7 +131,7 @@ fn begin(consumer: &StandaloneConsumer) -> Result<BTreeMap<i32, i64>, String> {
     partitions.into_iter().map(offset).collect()
 }
 
-fn is_wanted(links: &Links, hour: &PublishedHour) -> bool {
+fn is_wanted(links: &LinkFlags, hour: &PublishedHour) -> bool {
     let has = |names: &[String], name: &String| names.is_empty() || names.contains(name);
     has(&links.agent, &hour.agent) && has(&links.interface, &hour.interface) && has(&links.direction, &hour.direction)
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use super::picture::Picture;
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::cli::common::{Common, unavailable};
-use crate::consumer::cli::links::{Links, Times};
+use crate::consumer::cli::links::{LinkFlags, TimeFlags};
 use crate::consumer::cli::rates::By;
 use crate::consumer::plot::{LimitLine, RatePlot, RateSeries};
 use crate::consumer::report::rates::{self, RateFilter, RatePoint, RateRow, RateStep};
@@ -37,9 +37,9 @@ pub(in crate::consumer::cli) struct PlotRate {
     #[command(flatten)]
     picture: Picture,
     #[command(flatten)]
-    times: Times,
+    times: TimeFlags,
     #[command(flatten)]
-    links: Links,
+    links: LinkFlags,
     /// By window, hour or day [default: by the length of the time]
     #[arg(long, value_enum, value_name = "STEP")]
     by: Option<By>,
