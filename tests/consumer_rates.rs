@@ -15,7 +15,7 @@ use highwater::event::{Body, Direction, Event, Lifecycle, LinkRates};
 use highwater::histogram::{Bin, RateHistogram};
 use highwater::wire;
 
-use crate::support::consumer::{Consumer, Database, Postgres};
+use crate::support::consumer::{Consumer, Database, Postgres, insert_checkpoint};
 use crate::support::events::{event, link_rates, loss, noon, produce, produce_raw, rates, started, updated};
 use crate::support::services::Kafka;
 
@@ -58,7 +58,7 @@ impl Place {
 
     fn begun(url: StoreUrl, look: Look) -> Self {
         let mut store = url.open(&options("test"));
-        store.insert_checkpoint(&topic(), 0, &Checkpoint::default(), None).unwrap();
+        insert_checkpoint(&mut *store, &topic(), 0, &Checkpoint::default(), None).unwrap();
         let histograms = url.histograms(&options("test"));
         // Two hours after the first windows began.
         Self { store, histograms, url, look, next: 0, now: noon() + TimeDelta::hours(2) }
@@ -535,7 +535,7 @@ fn three_consumers_come_and_go_and_each_window_is_counted_once() {
     let told: BTreeMap<String, u64> = last
         .into_iter()
         .map(|(key, (_, seconds))| {
-            let key = key.replace('/', " ").replace('T', " ");
+            let key = key.replace(['/', 'T'], " ");
             (key.trim_end_matches(":00:00Z").to_owned(), seconds)
         })
         .collect();

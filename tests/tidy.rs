@@ -515,7 +515,7 @@ const PURE: [&str; 17] = [
     "agent/counters/filter.rs",
     "consumer/batch.rs",
     "consumer/checkpoint.rs",
-    "consumer/plot/scale",
+    "consumer/plot/axis.rs",
     "consumer/store/rows.rs",
     "consumer/store/sequences.rs",
     "consumer/store/tables.rs",

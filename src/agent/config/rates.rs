@@ -58,7 +58,7 @@ impl Rates {
             let (least, most) = (lasting(WINDOW_MIN), lasting(HOUR));
             return Err(Invalid::new("rates.window", format!("is not from {least} to {most}")));
         }
-        if window.subsec_nanos() != 0 || HOUR.as_secs() % window.as_secs() != 0 {
+        if window.subsec_nanos() != 0 || !HOUR.as_secs().is_multiple_of(window.as_secs()) {
             let message = format!("is {}, which does not divide an hour; write \"5m\"", lasting(window));
             return Err(Invalid::new("rates.window", message));
         }

@@ -30,6 +30,9 @@ pub(super) struct TimeFlags {
     until: Option<When>,
 }
 
+/// From the first time to before the second.
+type TimeSpan = (Option<DateTime<Utc>>, Option<DateTime<Utc>>);
+
 impl LinkFlags {
     pub(super) fn filter(self, times: TimeFlags, now: DateTime<Utc>) -> Result<LinkFilter, Failure> {
         let (since, until) = times.of(now)?;
@@ -38,7 +41,7 @@ impl LinkFlags {
 }
 
 impl TimeFlags {
-    pub(super) fn of(self, now: DateTime<Utc>) -> Result<(Option<DateTime<Utc>>, Option<DateTime<Utc>>), Failure> {
+    pub(super) fn of(self, now: DateTime<Utc>) -> Result<TimeSpan, Failure> {
         let (since, until) = (self.since.map(|when| when.from(now)), self.until.map(|when| when.from(now)));
         in_order(since, until)?;
         Ok((since, until))

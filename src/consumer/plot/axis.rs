@@ -222,7 +222,7 @@ mod tests {
         let unique: std::collections::BTreeSet<&str> = axis.ticks.iter().map(|tick| tick.label.as_str()).collect();
         proptest::prop_assert_eq!(unique.len(), axis.ticks.len());
         // Round: one digit other than zero, or a whole multiple of the first step.
-        let digits = axis.ticks[1].label.trim_start_matches(['0', '.']).chars().take_while(|c| c.is_ascii_digit());
+        let digits = axis.ticks[1].label.trim_start_matches(['0', '.']).chars().take_while(char::is_ascii_digit);
         let first: String = digits.collect();
         proptest::prop_assert!(["1", "2", "5"].contains(&first.trim_end_matches('0')), "{axis:?}");
         Ok(())

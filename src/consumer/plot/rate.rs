@@ -137,8 +137,7 @@ impl<'a> RatePlot<'a> {
 impl Panel<'_> {
     fn unmeasured_s(&self) -> i64 {
         let in_holes: i64 = self.holes.iter().map(|(from, to)| (*to - *from).num_seconds()).sum();
-        in_holes
-            + self.columns.iter().filter(|column| column.max.is_some()).map(|column| column.unmeasured_s()).sum::<i64>()
+        in_holes + self.columns.iter().filter(|column| column.max.is_some()).map(RateColumn::unmeasured_s).sum::<i64>()
     }
 
     fn in_words(&self) -> String {

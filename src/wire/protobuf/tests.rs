@@ -97,7 +97,7 @@ fn is_sent(message: &str, values: &Value, bytes: &[u8]) {
             ("uint32" | "uint64", [Raw::Number(number)]) => assert_eq!(value.as_u64().unwrap(), *number, "{name}"),
             ("bool", [Raw::Number(flag)]) => assert_eq!(u64::from(value.as_bool().unwrap()), *flag, "{name}"),
             ("bytes", [Raw::Bytes(bytes)]) => {
-                assert_eq!(value.as_str().unwrap(), BASE64_STANDARD.encode(bytes), "{name}")
+                assert_eq!(value.as_str().unwrap(), BASE64_STANDARD.encode(bytes), "{name}");
             }
             ("google.protobuf.Timestamp", [Raw::Bytes(time)]) => {
                 let parts = by_tag(time);

@@ -98,6 +98,12 @@ impl PostgresTransaction<'_> {
     }
 }
 
+/// Names the record whose line of a COPY was refused.
+fn of_line(error: postgres::Error, place: impl FnOnce(usize) -> Option<(i32, i64)>) -> AttemptError {
+    let at = sqlstate::copy_line(&error).and_then(place);
+    AttemptError::from(error).of_record(at)
+}
+
 /// Reads row numbers, from 1, as indices.
 fn indices(rows: &[postgres::Row]) -> HashSet<usize> {
     rows.iter().map(|row| usize::try_from(row.get::<_, i64>(0) - 1).unwrap_or(usize::MAX)).collect()
@@ -171,11 +177,12 @@ impl apply::Transaction for PostgresTransaction<'_> {
     }
 
     fn insert(&mut self, table: Table, topic: &TopicId, rows: &[&Row<'_>]) -> Result<(), AttemptError> {
-        let (copied, row_of): (_, Box<dyn Fn(usize) -> Option<(i32, i64)>>) = match table {
+        let statement = self.sql.copy(table);
+        match table {
             Table::Events | Table::Samples => {
                 let write = |out: &mut CopyInWriter<'_>| copy::write_rows(out, table, &topic.name, rows);
-                let row_of = |line| rows.get(line).map(|row: &&Row<'_>| row.place());
-                (copy_in(&mut self.inner, self.sql.copy(table), write, self.desynced), Box::new(row_of))
+                copy_in(&mut self.inner, statement, write, self.desynced)
+                    .map_err(|error| of_line(error, |line| Some(rows.get(line)?.place())))
             }
             Table::Rates | Table::WindowHistograms => {
                 let links = rows::links(table, rows);
@@ -183,14 +190,10 @@ impl apply::Transaction for PostgresTransaction<'_> {
                     return Ok(());
                 }
                 let write = |out: &mut CopyInWriter<'_>| copy::write_links(out, table, &topic.name, &links);
-                let copied = copy_in(&mut self.inner, self.sql.copy(table), write, self.desynced);
-                (copied, Box::new(move |line| links.get(line).map(|(row, _)| row.place())))
+                copy_in(&mut self.inner, statement, write, self.desynced)
+                    .map_err(|error| of_line(error, |line| Some(links.get(line)?.0.place())))
             }
-        };
-        copied.map_err(|error| {
-            let at = sqlstate::copy_line(&error).and_then(row_of);
-            AttemptError::from(error).of_record(at)
-        })
+        }
     }
 
     fn put_ranges(&mut self, RangeChanges { new, changed, gone }: RangeChanges<'_>) -> Result<(), AttemptError> {
