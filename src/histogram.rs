@@ -95,7 +95,7 @@ impl RateHistogram {
         Self::decode_counts(bytes)
     }
 
-    /// The same with counts of another size; fails where one does not fit.
+    /// Converts to counts of another size; fails where one does not fit.
     pub fn decode_counts<C: Counter>(bytes: &[u8]) -> Result<RateHistogram<C>, HistogramError> {
         let plain = checked(bytes)?;
         let mut histogram: Histogram<C> = Deserializer::new()

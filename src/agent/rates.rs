@@ -131,7 +131,7 @@ impl RateWindows {
                 if started_at == window.started_at || (back > TimeDelta::zero() && back <= STEP_BACK_MAX) {
                     return self.close_late(out);
                 }
-                // Where the clock was stepped, the present window ended with the last tick.
+                // After a step of the clock, the present window ended with the last tick.
                 let since = (wall - started_at).to_std().unwrap_or_default();
                 let is_next = started_at == window.started_at + delta(self.length);
                 let ended =

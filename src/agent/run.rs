@@ -372,7 +372,7 @@ impl Agent {
                 self.answer();
             }
             let left = until.saturating_sub(self.clock.monotonic());
-            // What only waits for a topic that is missing holds up no stop.
+            // Rates that wait for a missing topic hold up no stop.
             let is_idle = |publisher: &Publisher| publisher.idle() || publisher.progress().mishaps.lasting.is_some();
             let others = self.samples.as_ref().is_none_or(|samples| is_idle(samples.publisher()))
                 && is_idle(&self.rates.publisher);

@@ -96,7 +96,7 @@ impl AvroWriter<'_> {
         item.visit(&mut |field, value| self.item_field(field, value.as_ref()));
     }
 
-    /// The same as [`Self::field`], once in the program and not once for each field.
+    /// Does as [`Self::field`], once in the program and not once for each field.
     fn item_field(&mut self, field: &Field, value: Option<&FieldValue<'_>>) {
         self.field(field, value);
     }

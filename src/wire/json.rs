@@ -67,7 +67,7 @@ fn items<T: Item<N>, const N: usize>(items: &[T], json: &mut Vec<u8>) {
     json.push(b']');
 }
 
-/// The same as [`put`], once in the program and not once for each field.
+/// Does as [`put`], once in the program and not once for each field.
 fn put_item(field: &Field, value: Option<&FieldValue<'_>>, json: &mut Vec<u8>) {
     put(field, value, json);
 }

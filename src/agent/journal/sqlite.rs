@@ -138,7 +138,7 @@ impl SqliteJournal {
                 change.evict(now)?;
                 Claim::Renamed { interrupted }
             };
-            // What was measured under another name, or elsewhere, is not continued.
+            // A window measured under another name, or elsewhere, is not continued.
             change.transaction.execute("DELETE FROM open_window", [])?;
             change.state.begin_epoch(identity);
             Ok(claim)

@@ -15,7 +15,7 @@ use crate::wire;
 const DAY: Duration = Duration::from_secs(86_400);
 /// A flush that needs a connection: TCP, librdkafka's requests before the first message, and their answers.
 const CONNECTION_BYTES: u64 = 4_000;
-/// The same for the handshake of TLS 1.3 with a chain of two certificates.
+/// Bytes of the handshake of TLS 1.3, with a chain of two certificates.
 const HANDSHAKE_BYTES: u64 = 5_000;
 /// A request, its answer and their packets' headers; headers and key of a message.
 const REQUEST_BYTES: u64 = 500;

@@ -44,7 +44,7 @@ impl HistogramCommand {
         let settings = self.common.begin()?;
         let mut links = self.links.clone().filter(self.times, SystemClock::default().wall())?;
         if links.directions.is_empty() {
-            // What counts both would count each second twice.
+            // Both directions together would count each second twice.
             links.directions = vec!["rx".to_owned(), "tx".to_owned()];
         }
         let bins = histogram::read(&mut *settings.store.reader(), &links).map_err(unavailable)?;

@@ -11,7 +11,7 @@ use crate::consumer::store::{Query, Reader, StoreError};
 use crate::histogram::RateHistogram;
 use crate::units::{BitRate, ByteCount};
 
-/// One-second rates: the number of seconds in each bin, from a rate to below the next.
+/// Number of seconds in each bin, from a rate to below the next.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HistogramBins {
     pub bins: Vec<(u64, u64, u64)>,

@@ -23,7 +23,7 @@ pub struct PercentileQuestion {
     /// Links to sum; each agent and interface that is named has to have rates.
     pub agents: Vec<String>,
     pub interfaces: Vec<String>,
-    /// One answer each.
+    /// Directions, each of which is answered by itself.
     pub directions: Vec<String>,
     pub percent: Percent,
     pub since: DateTime<Utc>,

@@ -30,7 +30,7 @@ pub(in crate::consumer) struct Unreadable {
     pub(in crate::consumer) end: i64,
 }
 
-/// How often each error has come: batches of several partitions are met in turns.
+/// Counts of each error: batches of several partitions are met in turns.
 #[derive(Debug, Default)]
 pub(super) struct Strikes(BTreeMap<String, u32>);
 

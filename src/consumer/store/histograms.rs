@@ -154,7 +154,7 @@ impl Merge {
         }
         sum.min_bps = sum.min_bps.into_iter().chain(part.min_bps).min();
         sum.max_bps = sum.max_bps.max(part.max_bps);
-        // One that was checked when it was stored, and cannot be read now, is as good as not there.
+        // A histogram that was checked when it was stored, and cannot be read now, counts as missing.
         let Some(histogram) = part.histogram.as_deref().and_then(|bytes| RateHistogram::decode(bytes).ok()) else {
             return;
         };

@@ -38,7 +38,7 @@ impl<'t> Change<'t> {
         let event = Arc::new(Event { id, stamp: draft.stamp, body: draft.body });
         self.insert(&event)?;
         if let Body::Rates(_) = event.body {
-            // It is in what was registered, or is past.
+            // An open window is in what was registered, or is past.
             self.transaction.execute("DELETE FROM open_window", [])?;
         }
         keep_breach(&self.transaction, &event)?;

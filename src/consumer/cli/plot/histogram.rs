@@ -45,7 +45,7 @@ pub(in crate::consumer::cli) struct PlotHistogram {
     /// Seconds on a logarithmic axis
     #[arg(long)]
     pub(super) log_counts: bool,
-    /// All links in one distribution, each second of each once
+    /// Draw all links in one distribution, each second of each once
     #[arg(long, conflicts_with = "live")]
     merged: bool,
     /// Follow the histograms in Kafka, and redraw
@@ -107,7 +107,7 @@ fn each(reader: &mut dyn Reader, links: &LinkFilter) -> Result<(Vec<Distribution
 
 fn merged(reader: &mut dyn Reader, links: &mut LinkFilter) -> Result<Distribution, Failure> {
     if links.directions.is_empty() {
-        // What counts both would count each second twice.
+        // Both directions together would count each second twice.
         links.directions = vec!["rx".to_owned(), "tx".to_owned()];
     }
     let histogram = histogram::read(reader, links).map_err(unavailable)?.map_err(unreadable)?;

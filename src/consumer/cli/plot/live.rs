@@ -66,7 +66,7 @@ struct LatestHour {
 const LINKS_MAX: usize = 200;
 /// Number of bins that HdrHistogram has for these rates, with room to spare.
 const BINS_MAX: usize = 4_096;
-/// What was published before is shown too: an hour that nothing is added to is not published again.
+/// Hours that were published before are shown too: an hour that nothing is added to is not published again.
 const LOOK_BACK: TimeDelta = TimeDelta::hours(1);
 const POLL: Duration = Duration::from_millis(100);
 /// Longest time that messages are taken without a picture.

@@ -1,4 +1,4 @@
-//! Where a picture goes: to the terminal, or to a file.
+//! Output of a picture: to the terminal, or to a file.
 
 use std::fs;
 use std::io::{self, IsTerminal as _, Write as _};

@@ -41,7 +41,7 @@ pub(super) fn bars(bins: &[(u64, u64, u64)], axis: Axis, bars_max: usize) -> Bar
         let last = bars.len() - 1;
         let first = bars.partition_point(|bar| bar.to <= from).min(last);
         for (at, bar) in bars.iter_mut().enumerate().skip(first) {
-            // What is above the last edge belongs to the last bar.
+            // Rates above the last edge belong to the last bar.
             let end = if at == last { f64::INFINITY } else { bar.to };
             let share = ((to.min(end) - from.max(bar.from)) / (to - from)).clamp(0.0, 1.0);
             bar.seconds += share * count as f64;

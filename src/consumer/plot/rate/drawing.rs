@@ -12,7 +12,7 @@ use crate::units::lasting;
 
 const MARGIN: f64 = 24.0;
 const GUTTER: f64 = 62.0;
-/// The same where each label has its unit.
+/// Width of the gutter where each label has its unit.
 const GUTTER_WITH_UNITS: f64 = 86.0;
 /// Width below which two panels do not stand side by side.
 const PANEL_WIDTH_MIN: f64 = 270.0;
@@ -250,7 +250,7 @@ fn draw_bands(drawing: &mut Drawing, panel: &Panel<'_>, values: &Axis, area: Are
         ("p95", |column| column.p50, |column| column.p95),
         ("p50", |_| None, |column| column.p50),
     ];
-    // What is behind the traffic does not show through its bands.
+    // Lines behind the traffic do not show through its bands.
     let bands = std::iter::once(("ground", (|_| None) as Rate, (|column| column.max) as Rate)).chain(bands);
     for (band, low, high) in bands {
         let class = if band == "ground" { "" } else { class };

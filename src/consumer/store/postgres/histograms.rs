@@ -83,7 +83,7 @@ impl PostgresHistograms {
         result
     }
 
-    /// The same where this session derives, or can begin to; `None` elsewhere.
+    /// Runs `work` where this session derives, or can begin to; `None` elsewhere.
     fn lead<T>(
         &mut self,
         work: impl FnOnce(&mut Self, &mut Client) -> Result<T, StoreError>,
