@@ -20,14 +20,14 @@ const LIMIT: BitRate = BitRate::from_bps(40_000_000);
 /// Time for which the loopback is watched before its limit is set.
 const LOOK: u64 = 3;
 
-pub struct Link {
-    pub name: String,
-    pub direction: &'static str,
+pub(crate) struct Link {
+    pub(crate) name: String,
+    pub(crate) direction: &'static str,
     /// The limit that is going to be breached, and the traffic that does it.
-    pub limit: BitRate,
-    pub burst: BitRate,
+    pub(crate) limit: BitRate,
+    pub(crate) burst: BitRate,
     /// Which link it is, and why, in words.
-    pub words: String,
+    pub(crate) words: String,
     peer: Option<Peer>,
 }
 
@@ -38,7 +38,7 @@ struct Peer {
 }
 
 impl Link {
-    pub fn open() -> Result<Self, Box<dyn Error>> {
+    pub(crate) fn open() -> Result<Self, Box<dyn Error>> {
         if let Some(peer) = Peer::make() {
             let (name, burst) = (peer.name.clone(), BitRate::from_bps(LIMIT.bps() * 5 / 2));
             let words = format!("a link of its own, {name}, to a network namespace");
@@ -59,12 +59,12 @@ impl Link {
         Ok(Self { name: "lo".to_owned(), direction: "rx", limit, burst, words, peer: None })
     }
 
-    pub fn meter(&self) -> Result<Meter, Box<dyn Error>> {
+    pub(crate) fn meter(&self) -> Result<Meter, Box<dyn Error>> {
         Meter::open(&self.name, self.direction)
     }
 
     /// Sends real packets, for the middle third of the time.
-    pub fn send(&self, length: Duration, quiet: &AtomicBool) -> std::io::Result<()> {
+    pub(crate) fn send(&self, length: Duration, quiet: &AtomicBool) -> std::io::Result<()> {
         let sink = UdpSocket::bind("127.0.0.1:0")?;
         sink.set_nonblocking(true)?;
         let source = UdpSocket::bind("0.0.0.0:0")?;
@@ -122,7 +122,7 @@ fn ip(arguments: &str) -> bool {
 }
 
 /// The link's own rate, read beside the agent, for the picture.
-pub struct Meter {
+pub(crate) struct Meter {
     source: Box<dyn CounterSource>,
     clock: SystemClock,
     reading: Reading,
@@ -137,7 +137,7 @@ impl Meter {
         Ok(Self { source, clock: SystemClock::default(), reading: Reading::default(), direction, before: None })
     }
 
-    pub fn rate(&mut self) -> Result<Option<BitRate>, Box<dyn Error>> {
+    pub(crate) fn rate(&mut self) -> Result<Option<BitRate>, Box<dyn Error>> {
         self.source.read(&self.clock, &mut self.reading)?;
         let Some(counters) = self.reading.counters.first() else { return Ok(None) };
         let bytes = if self.direction == "rx" { counters.rx_bytes } else { counters.tx_bytes };

@@ -17,10 +17,10 @@ const HISTOGRAM: Page = Page { columns: 78, rows: 14 };
 const RATES: Page = Page { columns: 78, rows: 20 };
 
 /// The rates of the demo's link and direction since it began.
-pub struct Pictures<'a> {
-    pub database: &'a Path,
-    pub link: &'a Link,
-    pub since: DateTime<Utc>,
+pub(crate) struct Pictures<'a> {
+    pub(crate) database: &'a Path,
+    pub(crate) link: &'a Link,
+    pub(crate) since: DateTime<Utc>,
 }
 
 impl Pictures<'_> {
@@ -35,7 +35,7 @@ impl Pictures<'_> {
     }
 
     /// Draws how many seconds had which rate, so far; nothing before the first window is stored.
-    pub fn histogram(&self) -> Result<Option<String>, Box<dyn Error>> {
+    pub(crate) fn histogram(&self) -> Result<Option<String>, Box<dyn Error>> {
         let histogram = histogram::read(&mut *StoreUrl::sqlite(self.database).reader(), &self.links())??;
         if histogram.measured_s == 0 {
             return Ok(None);
@@ -48,7 +48,7 @@ impl Pictures<'_> {
     }
 
     /// Draws the rate over time.
-    pub fn rate(&self) -> Result<Option<String>, Box<dyn Error>> {
+    pub(crate) fn rate(&self) -> Result<Option<String>, Box<dyn Error>> {
         let mut reader = StoreUrl::sqlite(self.database).reader();
         let (links, mut points) = (self.links(), Vec::new());
         let filter = RateFilter { links: links.clone(), step: RateStep::Window, last: None };

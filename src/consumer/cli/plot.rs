@@ -33,6 +33,7 @@ impl Plot {
     pub(super) fn run(self) -> Result<(), Failure> {
         match self {
             Self::Rate(command) => command.run(),
+            Self::Histogram(command) if command.live => live::follow(&command),
             Self::Histogram(command) => command.run(),
             Self::Totals(command) => command.run(),
         }

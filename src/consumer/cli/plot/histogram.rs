@@ -1,7 +1,6 @@
 use chrono::TimeDelta;
 use clap::Args;
 
-use super::live;
 use super::picture::Picture;
 use super::rate::{Names, busiest, of_series, unreadable};
 use crate::clock::{Clock as _, SystemClock};
@@ -45,12 +44,12 @@ pub(in crate::consumer::cli) struct PlotHistogram {
     /// Seconds on a logarithmic axis
     #[arg(long)]
     pub(super) log_counts: bool,
-    /// Draw all links in one distribution, each second of each once
+    /// Put all links into one distribution, each second of each once
     #[arg(long, conflicts_with = "live")]
     merged: bool,
     /// Follow the histograms in Kafka, and redraw
     #[arg(long, conflicts_with_all = ["output", "theme", "since", "until"])]
-    live: bool,
+    pub(super) live: bool,
     /// With --live: stop after this many pictures
     #[arg(short, value_name = "NUMBER", requires = "live")]
     pub(super) n: Option<u64>,
@@ -63,9 +62,6 @@ const DEFAULT_SPAN: TimeDelta = TimeDelta::hours(24);
 impl PlotHistogram {
     pub(super) fn run(self) -> Result<(), Failure> {
         let settings = self.common.begin()?;
-        if self.live {
-            return live::follow(&self, &settings);
-        }
         let now = SystemClock::default().wall();
         let mut links = self.links.clone().filter(self.times, now)?;
         let to = *links.until.get_or_insert(now);

@@ -18,7 +18,6 @@ use crate::cli::stop_flag;
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::cli::common::unavailable;
 use crate::consumer::cli::links::LinkFlags;
-use crate::consumer::config::Settings;
 use crate::consumer::plot::{Distribution, HistogramPlot, Page, time_span};
 use crate::consumer::report::histogram::HistogramBins;
 use crate::consumer::{Seen, StandaloneConsumer};
@@ -66,13 +65,14 @@ struct LatestHour {
 const LINKS_MAX: usize = 200;
 /// Number of bins that HdrHistogram has for these rates, with room to spare.
 const BINS_MAX: usize = 4_096;
-/// Hours that were published before are shown too: an hour that nothing is added to is not published again.
+/// Time before the start whose messages are shown too: an hour that nothing is added to is not published again.
 const LOOK_BACK: TimeDelta = TimeDelta::hours(1);
 const POLL: Duration = Duration::from_millis(100);
 /// Longest time that messages are taken without a picture.
 const FRAME: Duration = Duration::from_millis(500);
 
-pub(super) fn follow(command: &PlotHistogram, settings: &Settings) -> Result<(), Failure> {
+pub(super) fn follow(command: &PlotHistogram) -> Result<(), Failure> {
+    let settings = command.common.begin()?;
     let Some(topic) = &settings.histograms else {
         return Err(Failure::config("topics.histograms is empty: no histograms are published"));
     };

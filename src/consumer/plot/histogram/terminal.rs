@@ -155,8 +155,9 @@ fn draw_rates(screen: &mut Screen, axis: &Axis, (left, columns): (usize, usize))
     let zero = if axis.unit.is_empty() { 2 } else { 0 };
     let mut free = if zero > 0 { screen.text(labels, left, "0", DIM) + 1 } else { left.saturating_sub(2) };
     for tick in &axis.ticks {
-        let place = axis.scale.place(tick.value) * (columns - zero) as f64;
-        let at = left + zero + (place.round() as usize).min(columns - zero - 1);
+        let room = columns.saturating_sub(zero).max(1);
+        let place = axis.scale.place(tick.value) * room as f64;
+        let at = left + zero + (place.round() as usize).min(room - 1);
         screen.put(line, at, '┬', DIM);
         let begin = at.saturating_sub(width(&tick.label) / 2).min(screen.width().saturating_sub(width(&tick.label)));
         if begin >= free {
