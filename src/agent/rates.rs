@@ -6,7 +6,7 @@
 //! rate, for whatever reason, are those that are missing from it.
 //!
 //! Drivers that update their counters rarely show the last seconds of a window after its end. A window therefore waits for its
-//! links, but not longer than [`LATE_MAX`]. If the wall clock is stepped to another window, the present one ends at once.
+//! links, but not longer than `LATE_MAX`. If the wall clock is stepped to another window, the present one ends at once.
 //!
 //! A tick asks for no memory, except where a histogram grows or a link is new. A link and direction takes about 200 bytes, and once
 //! it has carried something a histogram of 1 kB to 14 kB, 7 kB at 1 Gbit/s: 501 links at 1 Gbit/s both ways take 7 MB, and 501 that

@@ -436,11 +436,11 @@ mod tests {
     }
 
     #[test]
-    fn one_member_reads_events_and_samples_and_a_topic_of_both_once() {
+    fn one_member_reads_all_topics_and_a_topic_of_two_kinds_once() {
         let topics = |text: &str| settings(text).unwrap().membership().topics;
-        assert_eq!(topics(""), ["highwater.events"]);
-        assert_eq!(topics("[kafka]\ntopic = 'e'\n[topics]\nsamples = 's'"), ["e", "s"]);
-        assert_eq!(topics("[kafka]\ntopic = 's'\n[topics]\nsamples = 's'"), ["s"]);
+        assert_eq!(topics(""), ["highwater.events", "highwater.rates"]);
+        assert_eq!(topics("[kafka]\ntopic = 'e'\n[topics]\nsamples = 's'\nrates = ''"), ["e", "s"]);
+        assert_eq!(topics("[kafka]\ntopic = 's'\n[topics]\nsamples = 's'\nrates = 's'"), ["s"]);
     }
 
     #[test]

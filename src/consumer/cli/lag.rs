@@ -15,11 +15,12 @@ use crate::output::{self, OutputFormat, Rows};
 use crate::units::{counted, lasting};
 
 pub(super) const HELP: &str = "\
-For each partition of each topic that is stored: its end (the last stable offset), the offset that the group
-has committed to Kafka, and the next offset to be stored, from the database. The
-database decides where the consumer resumes; Kafka's committed offset follows it
-and is only a hint. `lag` is the number of offsets between the end and the next
-one to be stored, which includes transaction markers.
+For each partition of each topic that is stored: its end (the last stable
+offset), the offset that the group has committed to Kafka, and the next offset
+to be stored, from the database. The database decides where the consumer
+resumes; Kafka's committed offset follows it and is only a hint. `lag` is the
+number of offsets between the end and the next one to be stored, which includes
+transaction markers.
 
 Exit code: 0; with --wait 0 once everything that was in Kafka at the call is
 stored, 1 after --timeout; 69 if Kafka or the store could not be reached.

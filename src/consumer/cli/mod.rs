@@ -74,7 +74,7 @@ enum Command {
     Breaches(breaches::Breaches),
     /// Show rates by window, hour or day
     #[command(after_help = rates::HELP)]
-    Rates(rates::Rates),
+    Rates(rates::RatesCommand),
     /// Show how often each rate was: the seconds in each bin
     #[command(after_help = histogram::HELP)]
     Histogram(histogram::HistogramCommand),

@@ -23,7 +23,7 @@ Examples:
     --format csv > rates.csv";
 
 #[derive(Args, Debug)]
-pub(super) struct Rates {
+pub(super) struct RatesCommand {
     #[command(flatten)]
     common: Common,
     /// Output format
@@ -79,7 +79,7 @@ impl From<By> for RateStep {
     }
 }
 
-impl Rates {
+impl RatesCommand {
     pub(super) fn run(self) -> Result<(), Failure> {
         let settings = self.common.begin()?;
         let now = SystemClock::default().wall();

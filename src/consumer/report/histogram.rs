@@ -47,7 +47,7 @@ row! {
 
 /// Histograms while they are merged.
 #[derive(Debug, Default)]
-pub(super) struct Merged {
+pub(super) struct MergedTraffic {
     seconds: RateHistogram,
     figures: HistogramBins,
 }
@@ -69,11 +69,11 @@ enum PieceUnit {
 
 /// Merges the histograms of all `links` in their time.
 pub fn read(reader: &mut dyn Reader, links: &LinkFilter) -> Result<io::Result<HistogramBins>, StoreError> {
-    Ok(merged(reader, links)?.map(Merged::bins))
+    Ok(merged(reader, links)?.map(MergedTraffic::bins))
 }
 
-pub(super) fn merged(reader: &mut dyn Reader, links: &LinkFilter) -> Result<io::Result<Merged>, StoreError> {
-    let mut merged = Merged::default();
+pub(super) fn merged(reader: &mut dyn Reader, links: &LinkFilter) -> Result<io::Result<MergedTraffic>, StoreError> {
+    let mut merged = MergedTraffic::default();
     let since = links.since.unwrap_or_default().max(DateTime::UNIX_EPOCH);
     // No time that text in SQLite puts in another order than its digits.
     let until = links.until.unwrap_or(DateTime::UNIX_EPOCH + TimeDelta::days(8_000 * 365));
@@ -139,7 +139,7 @@ fn windows(links: &LinkFilter) -> Query {
     windows_of(links, links.names(query))
 }
 
-impl Merged {
+impl MergedTraffic {
     fn add(&mut self, kept: KeptHistogram) -> io::Result<()> {
         let Self { seconds, figures } = self;
         if let Some(bytes) = &kept.histogram {
