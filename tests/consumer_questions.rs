@@ -115,7 +115,7 @@ fn commands_read_what_they_answer_from_and_not_whole_tables() {
         ([&["histogram"][..], &fleet_for_a_day].concat(), "^histograms", 20 * 4),
         ([&["rates", "--by", "day"][..], &fleet_for_a_day].concat(), "^histograms", 20 * 4),
         (vec!["events", "-n", "100"], "^events_2", 1_000),
-        (vec!["events", "--agent", "gw-0042", "--since", "1d"], "^events_2", 1_000),
+        (vec!["events", "--agent", "gw-0399", "--since", "1d"], "^events_2", 1_000),
         (vec!["breaches", "--state", "open"], "^breach_state", 100),
         (vec!["breaches", "-n", "100"], "^breach_state", 1_000),
     ] {

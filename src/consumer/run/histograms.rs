@@ -13,7 +13,6 @@ use crate::consumer::backoff::Backoff;
 use crate::consumer::config::Settings;
 use crate::consumer::hours::HourPublisher;
 use crate::consumer::store::{HistogramStore, HourKey, StoreError};
-use crate::failpoints;
 use crate::kafka::LogThrottle;
 
 /// Pause between two looks at what was stored.
@@ -166,7 +165,6 @@ impl HistogramWork {
                 return Ok(false);
             };
             let (done, result) = publisher.publish(&hours);
-            failpoints::pass("hours-published");
             self.unconfirmed = done;
             if let Err(trouble) = result {
                 self.last = None;
