@@ -10,7 +10,7 @@ use highwater::wire;
 use crate::support::consumer::{Consumer, Postgres, command};
 use crate::support::events::{produce, produce_raw, produce_to, updated};
 use crate::support::failpoints;
-use crate::support::services::Kafka;
+use crate::support::services::{Cluster, Kafka};
 
 fn servers(test: &str) -> Option<(Kafka, Postgres)> {
     let test = format!("consumer_kafka::{test}");
@@ -149,18 +149,57 @@ fn a_batch_that_is_too_large_is_a_gap_and_what_follows_is_stored() {
 #[test]
 fn a_damaged_batch_is_a_gap_and_what_follows_is_stored() {
     let Some((kafka, postgres)) = servers("a_damaged_batch_is_a_gap_and_what_follows_is_stored") else { return };
-    let (topic, database) = (kafka.topic("damaged", 1), postgres.database("damaged"));
-    let batch =
-        |first: u64, last: u64| (first..=last).map(|seq| wire::to_json(&updated("gw", seq))).collect::<Vec<_>>();
-    for payloads in [batch(1, 2), batch(3, 5), batch(6, 6)] {
-        produce_to(&kafka.address, &topic, 0, payloads);
+    // Behind a damaged batch librdkafka reads on at an offset that it takes from other bytes: from which ones depends on its size.
+    let (topic, database) = (kafka.topic("damaged", 6), postgres.database("damaged"));
+    let (mut rows, mut gaps) = (Vec::new(), Vec::new());
+    for partition in 0..6 {
+        let (agent, size) = (format!("gw-{partition}"), 1 + 3 * partition as u64);
+        for (first, last) in [(1, 2), (3, 2 + size), (3 + size, 3 + size)] {
+            let payloads = (first..=last).map(|seq| wire::to_json(&updated(&agent, seq)));
+            produce_to(&kafka.address, &topic, partition, payloads);
+        }
+        kafka.damage(&topic, partition, 2);
+        rows.push(format!("({agent},\"{{1,2,{}}}\")", 3 + size));
+        gaps.push(format!("({partition},2,{},too_large)", 1 + size));
     }
-    kafka.damage(&topic, 0, 2);
     let (_, log) = Consumer::new(&kafka.address, &topic, &database.url).until_end();
-    assert_eq!(database.ask("SELECT seq FROM events"), "(1) (2) (6)", "{log}");
-    let gaps = "SELECT first_offset, last_offset, cause FROM kafka_gaps";
-    assert_eq!(database.ask(gaps), "(2,4,too_large)", "{log}");
-    assert!(log.contains("[0]: offsets 2 to 4 are skipped"), "{log}");
+    assert_eq!(
+        database.ask("SELECT agent, array_agg(seq ORDER BY seq) FROM events GROUP BY agent"),
+        rows.join(" "),
+        "{log}"
+    );
+    let gap = "SELECT kafka_partition, first_offset, last_offset, cause FROM kafka_gaps";
+    assert_eq!(database.ask(gap), gaps.join(" "), "{log}");
+    assert!(log.contains("[1]: offsets 2 to 5 are skipped"), "{log}");
+}
+
+/// The consumer starts while one of three brokers is away, which alone has a partition.
+#[test]
+fn a_partition_whose_broker_is_away_holds_up_no_other() {
+    let test = "consumer_kafka::a_partition_whose_broker_is_away_holds_up_no_other";
+    let Some(postgres) = Postgres::or_skip(test) else { return };
+    let Some(cluster) = Cluster::of_three(test) else { return };
+    let (topic, database) = (cluster.kafka.unreplicated("apart", 3), postgres.database("apart"));
+    let send = |partition: i32, seqs: std::ops::RangeInclusive<u64>| {
+        let payloads = seqs.map(|seq| wire::to_json(&updated(&format!("gw-{partition}"), seq)));
+        produce_to(&cluster.kafka.address, &topic, partition, payloads);
+    };
+    (0..3).for_each(|partition| send(partition, 1..=5));
+    let mut consumer = Consumer::new(&cluster.kafka.address, &topic, &database.url);
+    consumer.until_end();
+    let away = cluster.leader_of((&topic, 1), 1);
+    away.kill();
+    send(0, 6..=9);
+    send(2, 6..=9);
+    let running = consumer.start(&[]);
+    database.until("SELECT agent, max(seq) FROM events GROUP BY agent", "(gw-0,9) (gw-1,5) (gw-2,9)");
+    running.until("[1] cannot be read yet, perhaps for want of a leader; reading the other partitions");
+    away.start();
+    send(1, 6..=9);
+    send(2, 10..=10);
+    database.until("SELECT agent, max(seq) FROM events GROUP BY agent", "(gw-0,9) (gw-1,9) (gw-2,10)");
+    running.until("[1] can be read again");
+    assert_eq!(database.ask("SELECT count(*), count(DISTINCT (agent, seq)) FROM events"), "(28,28)");
 }
 
 /// Old records are read again at each start: reaching their end is no error.

@@ -26,7 +26,7 @@ mod topic;
 mod totals;
 mod writer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::RecvTimeoutError;
@@ -43,6 +43,7 @@ pub use self::reload::{Reload, run, run_reloading};
 use self::topic::{End, Ends, InOrder, Topic, TopicState, is_whole, log_rejected, observe, read};
 use self::totals::TotalsLog;
 use self::writer::{STOP_MAX, Writer};
+use super::backoff::Backoff;
 use super::batch::{Batch, Gap, TopicId};
 use super::checkpoint::Checkpoint;
 use super::config::{Settings, Start};
@@ -52,6 +53,7 @@ use crate::event::Event;
 use crate::exit::{Failure, Status};
 use crate::failpoints;
 use crate::kafka::LogThrottle;
+use crate::kafka::offsets::Partitions;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
@@ -78,6 +80,8 @@ const PASS_EVERY: Duration = Duration::from_secs(1);
 const END_EVERY: Duration = Duration::from_millis(200);
 /// Longest time that a topic may be unknown to a run with `until_end`.
 const TOPIC_UNKNOWN_MAX: Duration = Duration::from_secs(10);
+/// Time in which another misplacement has topics wait before they are placed again.
+const MISPLACED_AGAIN: Duration = Duration::from_secs(120);
 /// Longest wait for old records when a topic is placed.
 const ANCHOR_MAX: Duration = Duration::from_secs(10);
 
@@ -97,6 +101,8 @@ struct Consumer<'a> {
     spent: Option<(Arc<Batch>, Applied)>,
     totals: Option<TotalsLog>,
     late: LogThrottle,
+    misplaced: Backoff,
+    misplaced_at: Option<Duration>,
     histograms: Option<HistogramThread>,
     _maintenance: MaintenanceThread,
     started: Duration,
@@ -151,6 +157,8 @@ impl<'a> Consumer<'a> {
                 false => None,
             },
             late: LogThrottle::default(),
+            misplaced: Backoff::default(),
+            misplaced_at: None,
             pass_at: Duration::ZERO,
             end_at: Duration::ZERO,
         })
@@ -197,6 +205,9 @@ impl<'a> Consumer<'a> {
                 if self.topics[topic].is_reading() && self.topics[topic].builder.is_due(now) {
                     self.store(topic);
                 }
+                if self.topics[topic].is_reading() && self.topics[topic].left_out.is_due(now) {
+                    self.unplace(topic, Duration::ZERO);
+                }
             }
             _ => {}
         }
@@ -207,12 +218,9 @@ impl<'a> Consumer<'a> {
             Polled::Nothing | Polled::Record(..) | Polled::Unreadable(..) => {}
             Polled::Assigned(partitions) => {
                 self.member.assign(partitions);
-                self.unplace_all();
+                self.unplace_all(Duration::ZERO);
             }
-            Polled::Misplaced(why) => {
-                log::info!("{}: {why}; looking up where to resume", self.member.source.topics().join(", "));
-                self.unplace_all();
-            }
+            Polled::Misplaced(why) => self.place_again(&why, now),
             Polled::UnknownTopic => self.member.log_unknown_topic(now),
             Polled::Trouble(trouble) => self.member.log_trouble(&trouble, now),
             Polled::Refused(why) => self.member.log_refusal(&why, now),
@@ -220,17 +228,32 @@ impl<'a> Consumer<'a> {
         }
     }
 
+    /// Has all topics placed again: at once, unless that was done a moment before. What comes while none is placed is an echo.
+    fn place_again(&mut self, why: &str, now: Duration) {
+        if !self.topics.iter().any(|topic| topic.state.is_placed()) {
+            return;
+        }
+        let is_again = self.misplaced_at.is_some_and(|at| now.saturating_sub(at) < MISPLACED_AGAIN);
+        self.misplaced_at = Some(now);
+        let at = if is_again { now + self.misplaced.next() } else { Duration::ZERO };
+        if !is_again {
+            self.misplaced.reset();
+        }
+        log::info!("{}: {why}; looking up where to resume", self.member.source.topics().join(", "));
+        self.unplace_all(at);
+    }
+
     fn check_member(&mut self, now: Duration) {
         if let Some(why) = self.member.check_adrift(now) {
             self.renew_client(&why);
         }
         if self.member.check_refusal(self.settings, now) {
-            self.unplace_all();
+            self.unplace_all(Duration::ZERO);
         }
     }
 
     fn renew_client(&mut self, why: &str) {
-        self.unplace_all();
+        self.unplace_all(Duration::ZERO);
         self.member.renew(self.settings, &self.pulse, why);
     }
 
@@ -243,8 +266,8 @@ impl<'a> Consumer<'a> {
         self.topics[topic].unplace(at);
     }
 
-    fn unplace_all(&mut self) {
-        (0..self.topics.len()).for_each(|topic| self.unplace(topic, Duration::ZERO));
+    fn unplace_all(&mut self, at: Duration) {
+        (0..self.topics.len()).for_each(|topic| self.unplace(topic, at));
     }
 
     /// Gives the store something to do, and reads on until it has answered.
@@ -274,19 +297,33 @@ impl<'a> Consumer<'a> {
         }
     }
 
+    /// Finds where the partitions of a topic resume, and has them read. Those that cannot be asked about yet are left out.
     fn try_to_place(&mut self, topic: usize) -> Result<(), RoundError> {
-        let (id, partitions) = self.member.source.describe(topic)?;
+        let (id, Partitions { all, leaderless }) = self.member.source.describe(topic)?;
         let (asked, assigned) = (id.clone(), self.member.assigned(Some(topic)));
+        let mut left_out: BTreeSet<i32> = leaderless.into_iter().collect();
         let mut stored = self.ask(move |store| store.checkpoints(&asked))?;
         // `start` is about a topic that the database does not know, all partitions of which begin together. A partition that is
         // added to a known one is read from its beginning: what it holds was sent since.
         if stored.is_empty() {
-            stored = self.begin(topic, &id, self.settings.start, &partitions)?;
+            let can_begin: Vec<i32> = match self.settings.start {
+                Start::Latest => all,
+                Start::Earliest => all.into_iter().filter(|partition| !left_out.contains(partition)).collect(),
+            };
+            stored = self.begin(topic, &id, self.settings.start, &can_begin)?;
         }
-        stored.retain(|partition, _| assigned.iter().any(|at| at.partition == *partition));
+        left_out.retain(|partition| assigned.iter().any(|at| at.partition == *partition));
+        stored.retain(|partition, _| {
+            assigned.iter().any(|at| at.partition == *partition) && !left_out.contains(partition)
+        });
         let found = self.known_records(topic, &stored)?;
+        left_out
+            .extend(positions::with_records(&stored).into_keys().filter(|partition| !found.contains_key(partition)));
+        if !assigned.is_empty() && assigned.len() == left_out.len() {
+            return Err(RoundError::Kafka(format!("{id}: no partition can be read yet")));
+        }
         let mut checkpoints = Checkpoints::new();
-        for at in assigned {
+        for at in assigned.into_iter().filter(|at| !left_out.contains(&at.partition)) {
             if self.pulse.is_stopping() {
                 return Ok(());
             }
@@ -307,7 +344,11 @@ impl<'a> Consumer<'a> {
             checkpoints.insert(partition, checkpoint);
         }
         // A rebalance that came meanwhile is dealt with first.
-        if self.member.is_displaced() { Ok(()) } else { self.read_from(topic, &id, checkpoints) }
+        if self.member.is_displaced() {
+            return Ok(());
+        }
+        self.topics[topic].left_out.replace(&id, left_out, self.pulse.now());
+        self.read_from(topic, &id, checkpoints)
     }
 
     /// Inserts the first checkpoints of partitions, and returns all of the topic.
@@ -346,7 +387,7 @@ impl<'a> Consumer<'a> {
         }
         let placed = self.member.source.place(&offsets);
         if placed.is_err() {
-            self.unplace_all();
+            self.unplace_all(Duration::ZERO);
         }
         Ok(placed?)
     }

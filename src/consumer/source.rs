@@ -27,11 +27,11 @@ use self::client::{FIXED, apart, client};
 use self::context::{Context, Rebalanced};
 pub use self::standalone::{Seen, StandaloneConsumer};
 pub(super) use self::unreadable::Unreadable;
-use self::unreadable::{Strikes, is_unreadable};
+use self::unreadable::{Strikes, is_unreadable, loses_position};
 use self::waiting::Waiting;
 use super::batch::{Record, TopicId};
 use crate::clock::{Clock as _, SystemClock};
-use crate::kafka::offsets::{list, partitions};
+use crate::kafka::offsets::{Partitions, list, partitions};
 use crate::kafka::{ClientError, Connection, LogThrottle, Reports};
 use crate::wire::Decoder;
 
@@ -159,7 +159,9 @@ impl Source {
             let at = |(topic, partition): &(String, i32)| self.membership.at(topic, *partition);
             let mut assigned: Vec<TopicPartition> = assigned.iter().filter_map(at).collect();
             assigned.sort();
-            self.forget();
+            self.waiting.clear();
+            self.placed.clear();
+            (self.strikes, self.search, self.unreadable) = (Strikes::default(), None, Vec::new());
             return Polled::Assigned(assigned);
         }
         match polled {
@@ -179,7 +181,7 @@ impl Source {
                 }
             }
             Some(Err(error)) if is_misplaced(&error) => Polled::Misplaced(error.to_string()),
-            Some(Err(error)) if is_unreadable(&error) => self.strike(error.to_string()),
+            Some(Err(error)) if is_unreadable(&error) => self.strike(&error),
             Some(Err(error)) if is_missing(&error) => Polled::UnknownTopic,
             Some(Err(error)) => self.misfortune(said(&error)),
             None => self.misfortune(None),
@@ -216,18 +218,20 @@ impl Source {
         }
     }
 
-    /// Counts a batch that could not be unpacked. The same error again and again starts the search for the batch.
-    fn strike(&mut self, error: String) -> Polled {
+    /// Counts a batch that could not be unpacked. The same error again and again starts the search for the batch; a damaged one does at
+    /// once, since all is placed again meanwhile.
+    fn strike(&mut self, error: &KafkaError) -> Polled {
+        let is_lost = loses_position(error);
         let reports = &self.consumer().context().reports;
         let (_, reported) = (reports.take_refused(), reports.take_trouble());
-        let error = reported.unwrap_or(error);
-        if self.search.is_none() && self.strikes.out(&error) {
+        let error = reported.unwrap_or_else(|| error.to_string());
+        if self.search.is_none() && (is_lost || self.strikes.out(&error)) {
             match self.search() {
                 Ok(search) => self.search = Some(search),
                 Err(error) => log::warn!("Kafka: {error}"),
             }
         }
-        Polled::Trouble(error)
+        if is_lost { Polled::Misplaced(error) } else { Polled::Trouble(error) }
     }
 
     fn search(&self) -> Result<Receiver<Vec<(usize, Unreadable)>>, String> {
@@ -253,10 +257,20 @@ impl Source {
                 Err(TryRecvError::Empty) => {}
             }
         }
-        let at = |&(topic, Unreadable { partition, .. }): &(usize, Unreadable)| TopicPartition { topic, partition };
-        let next = self.unreadable.iter().position(|found| !self.paused.contains_key(&at(found)))?;
+        if self.unreadable.is_empty() {
+            return None;
+        }
+        // What was placed again since is read up to there first.
+        let reading = self.reading();
+        let next = self.unreadable.iter().position(|&(topic, Unreadable { partition, position, .. })| {
+            let is_reached = reading[topic].get(&partition).is_some_and(|offset| *offset >= position);
+            is_reached && !self.paused.contains_key(&TopicPartition { topic, partition })
+        })?;
         let (topic, found) = self.unreadable.swap_remove(next);
         let Unreadable { partition, end, .. } = found;
+        if reading[topic].get(&partition).is_some_and(|offset| *offset >= end) {
+            return None;
+        }
         let name = &self.membership.topics[topic];
         log::error!("{}", found.description(name, &self.connection));
         self.placed.insert(TopicPartition { topic, partition }, end);
@@ -281,20 +295,13 @@ impl Source {
         Some(Polled::Fatal(format!("{code}: {reason}")))
     }
 
-    fn forget(&mut self) {
-        self.waiting.clear();
-        self.placed.clear();
-        self.strikes = Strikes::default();
-        self.search = None;
-        self.unreadable.clear();
-    }
-
     /// Reads on from `offsets`, and nothing else; what was fetched before is forgotten, and nothing is paused.
     ///
     /// # Errors
     /// After one it is not known what is read: place all partitions again.
     pub(super) fn place(&mut self, offsets: &BTreeMap<TopicPartition, i64>) -> Result<(), String> {
-        self.forget();
+        self.waiting.clear();
+        self.placed.clear();
         let paused: Vec<TopicPartition> = std::mem::take(&mut self.paused).into_keys().collect();
         self.consumer().resume(&self.names(&paused)).map_err(|e| e.to_string())?;
         let mut list = TopicPartitionList::with_capacity(offsets.len());
@@ -364,11 +371,11 @@ impl Source {
         self.consumer().fetch_watermarks(topic, partition, ASK_MAX).map_err(|e| format!("{topic}[{partition}]: {e}"))
     }
 
-    pub(super) fn partitions(&self, topic: usize) -> Result<Vec<i32>, String> {
+    pub(super) fn partitions(&self, topic: usize) -> Result<Partitions, String> {
         partitions(self.consumer(), self.name(topic), self.connection.brokers(), ASK_MAX)
     }
 
-    pub(super) fn describe(&self, topic: usize) -> Result<(TopicId, Vec<i32>), String> {
+    pub(super) fn describe(&self, topic: usize) -> Result<(TopicId, Partitions), String> {
         // A cluster that does not answer must not count as one without id: that would be another key in the database.
         let partitions = self.partitions(topic)?;
         let cluster = self.consumer().client().fetch_cluster_id(ASK_MAX).unwrap_or_default();

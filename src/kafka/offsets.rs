@@ -10,18 +10,29 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::missing_topic;
 
+/// Partitions of a topic. Whatever is asked of one without a leader waits for as long as it may.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Partitions {
+    pub all: Vec<i32>,
+    pub leaderless: Vec<i32>,
+}
+
 /// Returns a topic's partitions; an error names the topic and the brokers.
 pub fn partitions<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     topic: &str,
     brokers: &str,
     ask_max: Duration,
-) -> Result<Vec<i32>, String> {
+) -> Result<Partitions, String> {
     let metadata = consumer.fetch_metadata(Some(topic), ask_max).map_err(|e| e.to_string())?;
     let found = metadata.topics().iter().find(|found| found.name() == topic);
     match found.map(|found| (found.error(), found.partitions())) {
         Some((None, partitions)) if !partitions.is_empty() => {
-            Ok(partitions.iter().map(MetadataPartition::id).collect())
+            let leaderless = partitions.iter().filter(|partition| partition.leader() < 0);
+            Ok(Partitions {
+                all: partitions.iter().map(MetadataPartition::id).collect(),
+                leaderless: leaderless.map(MetadataPartition::id).collect(),
+            })
         }
         Some((Some(error), _)) if RDKafkaErrorCode::from(error) == RDKafkaErrorCode::UnknownTopicOrPartition => {
             Err(missing_topic(topic, brokers))

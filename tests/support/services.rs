@@ -39,12 +39,17 @@ impl Cluster {
 
     /// Returns the broker that leads a topic's only partition, as soon as all replicas are in sync.
     pub(crate) fn leader(&self, topic: &str) -> &Kafka {
+        self.leader_of((topic, 0), self.brokers.len())
+    }
+
+    /// Returns the broker that leads a partition, as soon as this number of replicas is in sync.
+    pub(crate) fn leader_of(&self, (topic, partition): (&str, usize), replicas: usize) -> &Kafka {
         let mut config = ClientConfig::new();
         let client: BaseConsumer = config.set("bootstrap.servers", &self.kafka.address).create().expect("a client");
         let leader = super::agent::until("all brokers are in sync", || {
             let metadata = client.fetch_metadata(Some(topic), Duration::from_secs(5)).ok()?;
-            let partition = metadata.topics().first()?.partitions().first()?;
-            (partition.isr().len() == self.brokers.len()).then(|| partition.leader())
+            let partition = metadata.topics().first()?.partitions().get(partition)?;
+            (partition.isr().len() == replicas).then(|| partition.leader())
         });
         &self.brokers[leader as usize - 1]
     }
@@ -202,6 +207,16 @@ impl Kafka {
         file.write_all_at(&[!log[end - 1]], end as u64 - 1).expect("it can be written");
     }
 
+    /// Creates a topic of which each partition is on one broker.
+    pub(crate) fn unreplicated(&self, name: &str, partitions: u32) -> String {
+        let topic = format!("{name}-{:08x}", fastrand::u32(..));
+        let class = "org.apache.kafka.tools.TopicCommand";
+        let partitions = partitions.to_string();
+        let how = ["--create", "--topic", &topic, "--partitions", &partitions, "--replication-factor", "1"];
+        self.tool(&[&[class, "--bootstrap-server", &self.address], &how[..]].concat());
+        topic
+    }
+
     /// Adds partitions, up to this number.
     pub(crate) fn grow(&self, topic: &str, partitions: u32) {
         let class = "org.apache.kafka.tools.TopicCommand";
@@ -288,7 +303,14 @@ impl Drop for Kafka {
 /// Reads all of a topic of the Kafka at `address` by kcat; see [`Kafka::read`].
 pub(crate) fn read(address: &str, topic: &str, format: &str) -> Vec<String> {
     let arguments = ["-C", "-q", "-e", "-o", "beginning", "-b", address, "-t", topic, "-f", format];
-    let output = Command::new("kcat").args(arguments).output().expect("kcat runs");
+    let read = || Command::new("kcat").args(arguments).output().expect("kcat runs");
+    let mut output = read();
+    // It ends at the first moment without a connection, as on a host that is busy.
+    for _ in 0..3 {
+        if !output.status.success() {
+            output = read();
+        }
+    }
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
 }

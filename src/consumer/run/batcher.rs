@@ -56,7 +56,7 @@ impl BatchBuilder {
         }
     }
 
-    pub(super) fn pass_unreadable(&mut self, Unreadable { partition, first, end }: Unreadable, now: Duration) {
+    pub(super) fn pass_unreadable(&mut self, Unreadable { partition, first, end, .. }: Unreadable, now: Duration) {
         let Some((generation, read)) = self.read.get_mut(&partition) else { return };
         if end <= *read {
             return;
@@ -107,7 +107,7 @@ mod tests {
     fn what_cannot_be_read_is_a_gap_between_records() {
         let (mut builder, now) = (builder(), Duration::ZERO);
         builder.take(0, record(5), now);
-        let unreadable = Unreadable { partition: 0, first: 7, end: 100 };
+        let unreadable = Unreadable { partition: 0, position: 6, first: 7, end: 100 };
         builder.pass_unreadable(unreadable, now);
         builder.pass_unreadable(unreadable, now);
         builder.pass_unreadable(Unreadable { partition: 1, ..unreadable }, now);

@@ -13,7 +13,7 @@ use crate::service::Directories;
 const EVENTS: &str = "events";
 const SAMPLES: &str = "samples";
 
-/// A broker with two topics of one partition, and a database in a file.
+/// A broker with two topics, and a database in a file.
 struct World {
     mock: MockCluster<'static, DefaultProducerContext>,
     directory: TempDir,
@@ -23,7 +23,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let mock = MockCluster::new(1).unwrap();
-        mock.create_topic(EVENTS, 1, 1).unwrap();
+        mock.create_topic(EVENTS, 2, 1).unwrap();
         mock.create_topic(SAMPLES, 1, 1).unwrap();
         Self { mock, directory: tempfile::tempdir().unwrap(), stop: AtomicBool::new(false) }
     }
@@ -47,11 +47,15 @@ impl World {
 
     /// Sends messages that are no events: each becomes a dead letter.
     fn produce(&self, topic: &str, count: usize) {
+        self.produce_to((topic, 0), count);
+    }
+
+    fn produce_to(&self, (topic, partition): (&str, i32), count: usize) {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", self.mock.bootstrap_servers());
         let producer: BaseProducer = config.create().unwrap();
         for _ in 0..count {
-            let record: BaseRecord<'_, (), [u8]> = BaseRecord::to(topic).partition(0).payload(b"x");
+            let record: BaseRecord<'_, (), [u8]> = BaseRecord::to(topic).partition(partition).payload(b"x");
             producer.send(record).map_err(|(error, _)| error).unwrap();
         }
         producer.flush(Duration::from_secs(10)).unwrap();
@@ -72,8 +76,12 @@ fn rounds_until(consumer: &mut Consumer<'_>, mut is_done: impl FnMut(&Consumer<'
 }
 
 fn next_offset(world: &World, topic: &str) -> Option<i64> {
-    let sql = "SELECT next_offset FROM kafka_offsets WHERE kafka_topic = ?1";
-    world.sql().query_row(sql, [topic], |row| row.get(0)).ok()
+    next_offset_of(world, topic, 0)
+}
+
+fn next_offset_of(world: &World, topic: &str, partition: i32) -> Option<i64> {
+    let sql = "SELECT next_offset FROM kafka_offsets WHERE kafka_topic = ?1 AND kafka_partition = ?2";
+    world.sql().query_row(sql, rusqlite::params![topic, partition], |row| row.get(0)).ok()
 }
 
 /// Takes what comes for both topics, until `is_done`, as the loop does between two rounds.
@@ -116,6 +124,26 @@ fn a_topic_whose_database_is_elsewhere_is_paused_until_it_is_placed() {
     consumer.end();
 }
 
+/// At the first start, where nothing is known of any partition, and at a later one.
+#[test]
+fn a_partition_without_a_leader_holds_up_no_other() {
+    let (world, mut observer) = (World::new(), |_: &StoredEvent<'_>| {});
+    let settings = world.settings();
+    world.produce(EVENTS, 3);
+    world.produce_to((EVENTS, 1), 2);
+    for [more_of_0, more_of_1] in [[3, 2], [8, 7]] {
+        world.mock.partition_leader(EVENTS, 1, None).unwrap();
+        let mut consumer = Consumer::new(&settings, Options::default(), &mut observer, &world.stop).unwrap();
+        rounds_until(&mut consumer, |_| next_offset(&world, EVENTS) == Some(more_of_0));
+        assert!(next_offset_of(&world, EVENTS, 1).unwrap_or(0) < more_of_1);
+        world.mock.partition_leader(EVENTS, 1, Some(1)).unwrap();
+        rounds_until(&mut consumer, |_| next_offset_of(&world, EVENTS, 1) == Some(more_of_1));
+        consumer.end();
+        world.produce(EVENTS, 5);
+        world.produce_to((EVENTS, 1), 5);
+    }
+}
+
 #[test]
 fn after_a_stop_no_topic_is_placed() {
     let (world, mut observer) = (World::new(), |_: &StoredEvent<'_>| {});
@@ -123,7 +151,7 @@ fn after_a_stop_no_topic_is_placed() {
     let mut consumer = Consumer::new(&settings, Options::default(), &mut observer, &world.stop).unwrap();
     rounds_until(&mut consumer, are_read);
     world.stop.store(true, Ordering::Relaxed);
-    consumer.unplace_all();
+    consumer.unplace_all(Duration::ZERO);
     consumer.round().unwrap();
     assert_eq!(consumer.topics.iter().filter(|topic| topic.state.is_placed()).count(), 0);
     consumer.end();

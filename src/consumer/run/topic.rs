@@ -1,6 +1,6 @@
 //! State of one topic, whatever becomes of the others.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ pub(super) struct Topic {
     pub(super) storing: Option<Arc<Batch>>,
     pub(super) positions: Positions,
     pub(super) backoff: Backoff,
+    pub(super) left_out: LeftOut,
     pub(super) end: End,
     stored: Stored,
 }
@@ -65,6 +66,43 @@ impl InOrder {
     }
 }
 
+/// Partitions without a leader, or whose known records cannot be read: the others are read, and these are tried again.
+#[derive(Default)]
+pub(super) struct LeftOut {
+    partitions: BTreeSet<i32>,
+    retry_at: Duration,
+    backoff: Backoff,
+}
+
+impl LeftOut {
+    pub(super) fn replace(&mut self, topic: &TopicId, partitions: BTreeSet<i32>, now: Duration) {
+        if partitions.is_empty() {
+            self.backoff.reset();
+        } else {
+            self.retry_at = now + self.backoff.next();
+        }
+        if partitions != self.partitions {
+            let numbers = |partitions: &BTreeSet<i32>| {
+                let numbers: Vec<String> = partitions.iter().map(i32::to_string).collect();
+                format!("{topic}[{}]", numbers.join(", "))
+            };
+            if partitions.is_empty() {
+                log::info!("{} can be read again", numbers(&self.partitions));
+            } else {
+                log::warn!(
+                    "{} cannot be read yet, perhaps for want of a leader; reading the other partitions",
+                    numbers(&partitions)
+                );
+            }
+        }
+        self.partitions = partitions;
+    }
+
+    pub(super) fn is_due(&self, now: Duration) -> bool {
+        !self.partitions.is_empty() && now >= self.retry_at
+    }
+}
+
 /// End of a topic, for which `until_end` waits.
 #[derive(Default, PartialEq, Eq)]
 pub(super) enum End {
@@ -98,6 +136,7 @@ impl Topic {
             storing: None,
             positions: Positions::default(),
             backoff: Backoff::default(),
+            left_out: LeftOut::default(),
             end: End::default(),
             stored: Stored::default(),
         }
@@ -180,7 +219,7 @@ impl Ends {
     pub(super) fn look(source: &Source, topic: usize) -> Result<Self, String> {
         let (id, partitions) = source.describe(topic)?;
         let watermarks = |partition| Ok((partition, source.watermarks(TopicPartition { topic, partition })?));
-        let offsets = partitions.into_iter().map(watermarks).collect::<Result<_, String>>()?;
+        let offsets = partitions.all.into_iter().map(watermarks).collect::<Result<_, String>>()?;
         Ok(Self { topic: id, offsets })
     }
 

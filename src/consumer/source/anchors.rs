@@ -21,8 +21,8 @@ pub(in crate::consumer) type Known = BTreeMap<i32, Vec<AnchorRecord>>;
 const AGAIN_MAX: Duration = Duration::from_secs(8);
 
 impl Source {
-    /// Reads again the known records of these partitions: the newest of each, and where that is gone the older one. The channel
-    /// closes without a value if they can't be read.
+    /// Reads again the known records of these partitions: the newest of each, and where that is gone the older one. Partitions of
+    /// which one can't be read are left out.
     pub(in crate::consumer) fn read_again(
         &self,
         topic: usize,
@@ -36,43 +36,46 @@ impl Source {
         let (sender, receiver) = mpsc::channel();
         let topic = self.name(topic).to_owned();
         let read = move || {
-            if let Some(found) = read_known(&client, &topic, &wanted) {
-                // After a rebalance the receiver is gone.
-                let _ = sender.send(found);
-            }
+            // After a rebalance the receiver is gone.
+            let _ = sender.send(read_known(&client, &topic, &wanted));
         };
         std::thread::Builder::new().name("anchors".into()).spawn(read).map_err(|e| e.to_string())?;
         Ok(receiver)
     }
 }
 
-/// Reads the records at `wanted` offsets in turn, until there is one; `None` if one stays unknown.
-fn read_known(client: &BaseConsumer<Reports>, topic: &str, wanted: &BTreeMap<i32, Vec<i64>>) -> Option<Known> {
+/// Reads the records at `wanted` offsets in turn, until there is one. A partition of which one stays unknown is left out.
+fn read_known(client: &BaseConsumer<Reports>, topic: &str, wanted: &BTreeMap<i32, Vec<i64>>) -> Known {
     let until = SystemClock::default().monotonic() + AGAIN_MAX;
     let mut found: Known = wanted.keys().map(|partition| (*partition, Vec::new())).collect();
     for turn in 0.. {
-        let is_open = |partition| found[&partition].iter().all(|now| *now == AnchorRecord::Gone);
-        let offsets = wanted.iter().filter_map(|(partition, offsets)| Some((*partition, *offsets.get(turn)?)));
-        let offsets: BTreeMap<i32, i64> = offsets.filter(|(partition, _)| is_open(*partition)).collect();
+        let is_open = |records: &[AnchorRecord]| records.iter().all(|now| *now == AnchorRecord::Gone);
+        let open = found.iter().filter(|(_, records)| is_open(records));
+        let offsets: BTreeMap<i32, i64> =
+            open.filter_map(|(partition, _)| Some((*partition, *wanted[partition].get(turn)?))).collect();
         if offsets.is_empty() {
             break;
         }
-        client.assign(&list(topic, &offsets).ok()?).ok()?;
-        for (partition, record) in read_each(client, &offsets, until)? {
-            found.entry(partition).or_default().push(record);
+        let is_assigned = list(topic, &offsets).is_ok_and(|offsets| client.assign(&offsets).is_ok());
+        let read = if is_assigned { read_each(client, &offsets, until) } else { BTreeMap::new() };
+        for partition in offsets.into_keys() {
+            match read.get(&partition) {
+                Some(record) => found.entry(partition).or_default().push(*record),
+                None => drop(found.remove(&partition)),
+            }
         }
     }
-    Some(found)
+    found
 }
 
 fn read_each(
     client: &BaseConsumer<Reports>,
     offsets: &BTreeMap<i32, i64>,
     until: Duration,
-) -> Option<BTreeMap<i32, AnchorRecord>> {
+) -> BTreeMap<i32, AnchorRecord> {
     let clock = SystemClock::default();
     let mut found = BTreeMap::new();
-    while clock.monotonic() < until {
+    while found.len() < offsets.len() && clock.monotonic() < until {
         match client.poll(Duration::from_millis(100)) {
             Some(Ok(message)) if offsets.get(&message.partition()) == Some(&message.offset()) => {
                 let timestamp_ms = message.timestamp().to_millis();
@@ -87,9 +90,6 @@ fn read_each(
             }
             Some(Err(_)) | None => {}
         }
-        if found.len() >= offsets.len() {
-            return Some(found);
-        }
     }
-    None
+    found
 }

@@ -44,7 +44,7 @@ impl StandaloneConsumer {
     }
 
     pub fn partitions(&self) -> Result<Vec<i32>, String> {
-        offsets::partitions(&self.consumer, &self.topic, self.connection.brokers(), ASK_MAX)
+        Ok(offsets::partitions(&self.consumer, &self.topic, self.connection.brokers(), ASK_MAX)?.all)
     }
 
     pub fn cluster(&self) -> String {

@@ -3,6 +3,9 @@
 //! librdkafka fetches such a batch again and again. It reports the batch's first offset and nothing else: neither the partition nor
 //! where the batch ends. A separate client finds both, while the others go on: it reads each partition from its position, and where
 //! it gets the same error, it looks for the end of the batch by offsets whose distance doubles and then halves.
+//!
+//! Behind a damaged batch, librdkafka takes some other bytes for the next one, and goes on at an offset that it reads there: all
+//! partitions are placed again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,6 +28,8 @@ const LOOK_MAX: Duration = Duration::from_secs(30);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::consumer) struct Unreadable {
     pub(in crate::consumer) partition: i32,
+    /// Offset from which the partition was read: from there to `first` is no record.
+    pub(in crate::consumer) position: i64,
     pub(in crate::consumer) first: i64,
     /// The first offset behind it.
     pub(in crate::consumer) end: i64,
@@ -43,7 +48,7 @@ enum Look {
 
 impl Unreadable {
     pub(super) fn description(&self, topic: &str, connection: &Connection) -> String {
-        let (Self { partition, first, end }, (name, default)) = (self, RECEIVE_MAX);
+        let (Self { partition, first, end, .. }, (name, default)) = (self, RECEIVE_MAX);
         let max = connection.property(name).unwrap_or(default);
         format!(
             "{topic}[{partition}]: offsets {first} to {} are skipped: their batch cannot be unpacked, because it is larger than \
@@ -70,8 +75,13 @@ impl Strikes {
 }
 
 pub(super) fn is_unreadable(error: &KafkaError) -> bool {
-    use RDKafkaErrorCode::{BadCompression, BadMessage, MessageSizeTooLarge};
-    matches!(error.rdkafka_error_code(), Some(BadCompression | BadMessage | MessageSizeTooLarge))
+    use RDKafkaErrorCode::{BadCompression, MessageSizeTooLarge};
+    loses_position(error) || matches!(error.rdkafka_error_code(), Some(BadCompression | MessageSizeTooLarge))
+}
+
+/// Returns whether it is not known from where librdkafka goes on after an error.
+pub(super) fn loses_position(error: &KafkaError) -> bool {
+    matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::BadMessage | RDKafkaErrorCode::NotImplemented))
 }
 
 /// Finds the unreadable batches at `positions`; a partition for which this can't be decided is left out.
@@ -79,7 +89,7 @@ pub(super) fn find(client: &BaseConsumer<Reports>, topic: &str, positions: &BTre
     let found = positions.iter().filter_map(|(&partition, &position)| {
         let (_, high) = client.fetch_watermarks(topic, partition, ASK_MAX).ok()?;
         let (first, end) = search(position, high, |offset| look(client, topic, partition, offset))?;
-        Some(Unreadable { partition, first, end })
+        Some(Unreadable { partition, position, first, end })
     });
     found.collect()
 }
