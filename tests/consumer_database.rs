@@ -18,10 +18,10 @@ use highwater::wire;
 
 use crate::support::consumer::{Consumer, Database, Postgres, insert_checkpoint};
 use crate::support::events::{breach, event, loss, noon, produce, sample, started, updated};
-use crate::support::failpoints;
 use crate::support::netns::skip;
 use crate::support::process::until;
 use crate::support::services::Kafka;
+use crate::support::{consumer, failpoints, faketime};
 
 fn servers(test: &str) -> Option<(Kafka, Postgres)> {
     let test = format!("consumer_database::{test}");
@@ -84,6 +84,119 @@ fn storing_goes_on_while_the_maintenance_runs() {
     database.until("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE '%/maintenance' AND datname = current_database()", "(0)");
 }
 
+/// Retention goes by the notes: one that is older than the newest row deletes rows that are young.
+#[test]
+fn the_note_of_a_partition_is_renewed_before_a_row_is_added() {
+    let Some(postgres) = postgres("the_note_of_a_partition_is_renewed_before_a_row_is_added") else { return };
+    let database = postgres.database("noted");
+    store(&mut *open(&database.url, None), &events(1..=1)).unwrap();
+    database.client().batch_execute("UPDATE partition_notes SET newest_stored_at = '2020-01-01'").unwrap();
+    let mut next = open(&database.url, None);
+    assert_eq!(next.apply(&batch(1, &events(2..=2)), Utc::now()).unwrap().inserted, 1);
+    let noted = "SELECT partition, newest_stored_at > now() - interval '1 hour' FROM partition_notes WHERE partition LIKE 'events_2026%'";
+    assert_eq!(database.ask(noted), "(events_20261101,t)");
+}
+
+/// A statement that deleted all would hold its locks, and keep vacuum from its work, for as long as it takes.
+#[test]
+fn expired_rows_are_deleted_in_pieces() {
+    let Some(postgres) = postgres("expired_rows_are_deleted_in_pieces") else { return };
+    let database = postgres.database("pieces");
+    let mut of_1970 = updated("gw", 1);
+    of_1970.stamp.observed_at = "1970-01-01T00:00:07Z".parse().unwrap();
+    store(&mut *open(&database.url, None), &[of_1970]).unwrap();
+    database
+        .client()
+        .batch_execute(
+            "INSERT INTO events SELECT (e).* FROM (SELECT json_populate_record(e, json_build_object('seq', n)) AS e
+                                                   FROM events e, generate_series(2, 25000) AS n) AS e;
+             UPDATE events SET stored_at = '2020-01-01';
+             CREATE TABLE pieces (rows bigint);
+             CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$
+                 BEGIN INSERT INTO pieces SELECT count(*) FROM gone; RETURN NULL; END $$;
+             CREATE TRIGGER note AFTER DELETE ON events_before_2020 REFERENCING OLD TABLE AS gone
+                 FOR EACH STATEMENT EXECUTE FUNCTION note()",
+        )
+        .unwrap();
+    let keep = Retention { events: Duration::from_secs(86_400), ..Retention::default() };
+    let mut maintenance =
+        StoreUrl::parse(&database.url, None, None).unwrap().maintenance(&options(PartitionWidth::Month));
+    let maintained = maintenance.run(&keep, None, Duration::from_secs(60)).unwrap();
+    assert_eq!((maintained.deleted["events_before_2020"], maintained.unfinished), (25_000, None));
+    assert_eq!(database.ask("SELECT rows FROM pieces WHERE rows > 0"), "(10000) (10000) (5000)");
+}
+
+/// The server's clock is right: nothing has expired by it.
+#[test]
+fn a_consumer_whose_clock_is_years_ahead_deletes_nothing() {
+    let test = "consumer_database::a_consumer_whose_clock_is_years_ahead_deletes_nothing";
+    let Some((kafka, postgres)) = servers("a_consumer_whose_clock_is_years_ahead_deletes_nothing") else { return };
+    let Some(library) = faketime::library() else { return skip(test, "needs faketime") };
+    let (topic, database) = (kafka.topic("ahead", 1), postgres.database("ahead"));
+    produce(&kafka.address, &topic, &events(1..=10));
+    let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
+    consumer.until_end();
+    // What does expire shows that retention has run.
+    database.client().batch_execute(OLD_GAP).unwrap();
+    let points = "maintenance-first-s=return(0);maintenance-pause-s=return(1)";
+    let mut command = consumer::command_at(points);
+    command.env("LD_PRELOAD", library).env("FAKETIME", "+5y").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    let running = consumer.start_as(command, &[]);
+    database.until("SELECT count(*) FROM kafka_gaps", "(0)");
+    running.until("retention: deleted 1 row of kafka_gaps");
+    assert_eq!(database.ask("SELECT count(*) FROM events"), "(10)", "{}", running.log());
+}
+
+const OLD_GAP: &str = "
+    INSERT INTO kafka_gaps (kafka_cluster, kafka_topic, kafka_partition, topic_generation, first_offset, last_offset, cause, noticed_at)
+    VALUES ('', 't', 0, 0, 0, 1, 'expired', '2020-01-01')";
+
+/// Rows of a month that somebody's DEFAULT partition has keep a partition of that month from being created.
+#[test]
+fn what_a_default_partition_has_begun_goes_there() {
+    let Some((kafka, postgres)) = servers("what_a_default_partition_has_begun_goes_there") else { return };
+    let (topic, database) = (kafka.topic("default", 1), postgres.database("default"));
+    let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
+    produce(&kafka.address, &topic, &events(1..=1));
+    consumer.until_end();
+    database
+        .client()
+        .batch_execute(
+            "CREATE TABLE rest PARTITION OF events DEFAULT;
+             INSERT INTO rest SELECT (e).* FROM (SELECT json_populate_record(e, '{\"observed_at\": \"2026-09-07T00:00:00Z\",
+                                                                               \"seq\": 99}') AS e FROM events e) AS e",
+        )
+        .unwrap();
+    let mut of_september = updated("gw", 2);
+    of_september.stamp.observed_at = "2026-09-20T12:00:00Z".parse().unwrap();
+    let mut of_august = updated("gw", 3);
+    of_august.stamp.observed_at = "2026-08-20T12:00:00Z".parse().unwrap();
+    produce(&kafka.address, &topic, &[of_september, of_august, updated("gw", 4)]);
+    let (_, log) = consumer.until_end();
+    let said = "the DEFAULT partition rest has rows from 2026-09-01 to 2026-10-01, and takes those to come";
+    assert!(log.contains(said), "{log}");
+    let rows = "SELECT tableoid::regclass::text, seq FROM events";
+    assert_eq!(database.ask(rows), "(events_20260801,3) (events_20261101,1) (events_20261101,4) (rest,2) (rest,99)");
+    assert_eq!(database.ask("SELECT count(*) FROM dead_letters"), "(0)");
+}
+
+#[test]
+fn an_agent_with_a_bad_clock_is_named_in_the_log() {
+    let Some((kafka, postgres)) = servers("an_agent_with_a_bad_clock_is_named_in_the_log") else { return };
+    let (topic, database) = (kafka.topic("bad_clock", 1), postgres.database("bad_clock"));
+    let of_many_years = |seq: u64| {
+        let mut event = updated("astray", seq);
+        event.stamp.observed_at = noon() + TimeDelta::days(100 * seq as i64);
+        event
+    };
+    let events: Vec<Event> = (1..=20).map(of_many_years).chain([updated("gw", 1)]).collect();
+    produce(&kafka.address, &topic, &events);
+    let (_, log) = Consumer::new(&kafka.address, &topic, &database.url).until_end();
+    assert!(log.contains("astray sends too many events with times outside of the retention"), "{log}");
+    assert!(!log.contains("gw sends too many"), "{log}");
+    assert_eq!(database.ask("SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM dead_letters)"), "(13,8)");
+}
+
 /// A partition that is being read is dropped later, and no session waits.
 #[test]
 fn retention_ends_at_the_first_lock_that_is_held() {
@@ -103,7 +216,7 @@ fn retention_ends_at_the_first_lock_that_is_held() {
     let day = Duration::from_secs(86_400);
     let keep = Retention { events: day, dead_letters: day, totals: day, ..Retention::default() };
     let mut maintenance = url.maintenance(&options(PartitionWidth::Day));
-    let mut run = || maintenance.run(&keep, noon() + TimeDelta::days(3), Duration::from_secs(60)).unwrap();
+    let mut run = || maintenance.run(&keep, Some(noon() + TimeDelta::days(3)), Duration::from_secs(60)).unwrap();
     // As pg_dump does.
     let mut dump = database.client();
     dump.batch_execute("BEGIN; LOCK TABLE events IN ACCESS SHARE MODE").unwrap();
@@ -365,7 +478,7 @@ const SETTINGS: &[&str] = &[
     "standard_conforming_strings = off",
     "default_transaction_isolation = 'serializable'",
     "transform_null_equals = on",
-    "lc_messages = 'C'",
+    "lc_messages = 'de_DE.UTF-8'",
     "search_path = nowhere, public",
 ];
 
@@ -494,15 +607,19 @@ fn a_pooler_in_transaction_mode_is_refused_and_one_in_session_mode_taken() {
         return skip(&format!("consumer_database::{test}"), "needs pgbouncer");
     }
     let database = postgres.database("pooled");
+    let is_refused = |error| {
+        assert!(matches!(&error, StoreError::Misconfigured(text) if text.contains("pool_mode = session")), "{error:?}");
+    };
+    // One server session: the second client would wait for the first one's transaction.
+    let single = Pooler::start(&database, "transaction\ndefault_pool_size = 1");
+    is_refused(open(&single.url, None).checkpoints(&topic()).unwrap_err());
     let transaction = Pooler::start(&database, "transaction");
-    let error = open(&transaction.url, None).checkpoints(&topic()).unwrap_err();
-    assert!(matches!(&error, StoreError::Misconfigured(text) if text.contains("pool_mode = session")), "{error:?}");
+    is_refused(open(&transaction.url, None).checkpoints(&topic()).unwrap_err());
     let mut maintenance =
         StoreUrl::parse(&transaction.url, None, None).unwrap().maintenance(&options(PartitionWidth::Day));
     let day = Duration::from_secs(86_400);
     let keep = Retention { events: day, dead_letters: day, totals: day, ..Retention::default() };
-    let error = maintenance.run(&keep, Utc::now(), day).unwrap_err();
-    assert!(matches!(&error, StoreError::Misconfigured(text) if text.contains("pool_mode = session")), "{error:?}");
+    is_refused(maintenance.run(&keep, None, day).unwrap_err());
     let session = Pooler::start(&database, "session");
     assert_eq!(store(&mut *open(&session.url, None), &events(1..=3)).unwrap().inserted, 3);
 }

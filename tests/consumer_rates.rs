@@ -90,7 +90,7 @@ impl Place {
     }
 
     fn retire(&self, retention: Retention) -> Maintained {
-        self.url.maintenance(&options("retention")).run(&retention, self.now, Duration::from_secs(60)).unwrap()
+        self.url.maintenance(&options("retention")).run(&retention, Some(self.now), Duration::from_secs(60)).unwrap()
     }
 
     fn ask(&self, sql: &str) -> String {

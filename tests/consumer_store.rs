@@ -118,7 +118,7 @@ impl Bench {
         };
         let day = Duration::from_secs(86_400);
         let keep = Retention { events: day * days, dead_letters: day * dead_letter_days, ..Retention::default() };
-        url.maintenance(&options("maintenance")).run(&keep, now, budget).unwrap()
+        url.maintenance(&options("maintenance")).run(&keep, Some(now), budget).unwrap()
     }
 
     /// Makes rows old, and the notes of their partitions.

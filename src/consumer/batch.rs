@@ -254,8 +254,8 @@ impl Record {
         let header = |name| std::str::from_utf8(self.headers.get(name)?).ok();
         let of_headers = || {
             let agent = wire::agent_of_source(header("ce_source")?)?;
-            let (epoch, seq) = header("ce_id")?.split_once('-')?;
-            Some(EventIdentity { agent, epoch: epoch.to_owned(), seq: seq.parse().ok()? })
+            let (epoch, seq) = header("ce_id").and_then(|id| id.split_once('-')).unwrap_or_default();
+            Some(EventIdentity { agent, epoch: epoch.to_owned(), seq: seq.parse().unwrap_or_default() })
         };
         match read.or_else(of_headers) {
             Some(EventIdentity { agent, epoch, seq }) if is_name(&agent) => {
@@ -308,6 +308,25 @@ mod tests {
         assert_eq!((part.from, part.to), (5, 12));
         assert_eq!(part.missing_offsets, [(5, 6), (9, 10)]);
         assert_eq!(part.records.iter().map(|r| r.offset).collect::<Vec<_>>(), [7, 8, 11]);
+    }
+
+    #[test]
+    fn an_agent_is_known_by_its_headers_also_where_they_do_not_tell_the_event() {
+        let epoch = "0123456789abcdef";
+        let claimed = |headers: &[(&str, &str)], key: Option<&[u8]>| {
+            let headers = headers.iter().map(|(name, value)| (*name, Some(value.as_bytes())));
+            let parts = (key, Some(&b"{"[..]), PackedHeaders::pack(headers));
+            let ClaimedIdentity { agent, id } = Record::decoded(0, None, parts, Err("x".into())).claimed_identity();
+            (agent, id.map(|(_, seq)| seq))
+        };
+        let (source, gw) = (("ce_source", "/highwater/gw"), Some("gw".to_owned()));
+        assert_eq!(claimed(&[source, ("ce_id", &format!("{epoch}-7"))], Some(b"other")), (gw.clone(), Some(7)));
+        for id in ["7", "x-7", "0123-0", ""] {
+            assert_eq!(claimed(&[source, ("ce_id", id)], Some(b"other")), (gw.clone(), None), "{id}");
+        }
+        assert_eq!(claimed(&[source], None), (gw.clone(), None));
+        assert_eq!(claimed(&[("ce_source", "/elsewhere/gw")], Some(b"gw")), (gw, None));
+        assert_eq!(claimed(&[], None), (None, None));
     }
 
     #[test]

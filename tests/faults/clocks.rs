@@ -1,7 +1,6 @@
 //! The wall clock jumps while the agent works.
 
 use std::fs;
-use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use chrono::TimeDelta;
 
 use crate::support::agent;
 use crate::support::consumer::Postgres;
+use crate::support::faketime;
 use crate::support::netns::skip;
 use crate::support::rounds::{Fault, rounds};
 use crate::support::services::Kafka;
@@ -30,13 +30,6 @@ fn steady(brokers: &str, topic: &str) -> String {
     )
 }
 
-/// Returns the library to preload, so that a program sees other times; none without faketime.
-fn library() -> Option<String> {
-    let output = Command::new("faketime").args(["-f", "+0", "printenv", "LD_PRELOAD"]).output().ok()?;
-    let library = String::from_utf8(output.stdout).ok()?;
-    output.status.success().then(|| library.trim().to_owned())
-}
-
 /// Asserts that the only breach was raised once and never cleared, and lasts as long as the monotonic clock says, from each of its
 /// events to the next.
 fn breach_is_true(world: &World) {
@@ -55,7 +48,7 @@ fn breach_is_true(world: &World) {
 fn clock_jumps() {
     let test = "faults::clocks::clock_jumps";
     let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
-    let Some(library) = library() else { return skip(test, "needs faketime") };
+    let Some(library) = faketime::library() else { return skip(test, "needs faketime") };
     let fault = Fault { name: "clock-jumps", short: 5, long: 100, fresh_every: 10 };
     let make = || {
         let mut world = World::new(fault.name, &kafka, &postgres);

@@ -239,7 +239,7 @@ pub(crate) fn command() -> Command {
     command_at("")
 }
 
-fn command_at(points: &str) -> Command {
+pub(crate) fn command_at(points: &str) -> Command {
     let mut command = failpoints::command(env!("CARGO_BIN_EXE_highwater-consumer"), points);
     command.stdin(Stdio::null());
     command

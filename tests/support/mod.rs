@@ -6,6 +6,7 @@ pub(crate) mod checker;
 pub(crate) mod consumer;
 pub(crate) mod events;
 pub(crate) mod failpoints;
+pub(crate) mod faketime;
 pub(crate) mod netns;
 pub(crate) mod process;
 pub(crate) mod proxy;

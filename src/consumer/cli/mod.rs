@@ -103,7 +103,7 @@ enum Command {
     },
     /// Validate the configuration and explain it
     ///
-    /// Also warns if PostgreSQL has too few locks for the partitions of events.
+    /// Also warns if PostgreSQL has too few locks for the partitions of a table.
     Check {
         #[command(flatten)]
         common: Common,

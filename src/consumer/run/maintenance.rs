@@ -56,11 +56,11 @@ fn round(
     clock: &SystemClock,
     stop: &AtomicBool,
 ) -> Result<Maintained, StoreError> {
-    let (progress, wall) = (maintenance.progress(), clock.wall());
+    let progress = maintenance.progress();
     let (sender, answer) = channel();
     let work = move || {
         // The receiver is gone if it took too long.
-        let _ = sender.send(maintenance.run(&retention, wall, BUDGET));
+        let _ = sender.send(maintenance.run(&retention, None, BUDGET));
     };
     let thread = std::thread::Builder::new().name("retention".into()).spawn(work);
     thread.map_err(|error| StoreError::Unavailable(format!("no thread could be started: {error}")))?;

@@ -86,8 +86,14 @@ pub trait Maintenance {
     fn progress(&self) -> Arc<StoreProgress>;
 
     /// Drops what is older than it has to be kept, in pieces. Ends when all is done, at the first lock that another session holds,
-    /// after `budget`, or at [`StoreProgress::stop`]. What was done before an error is done.
-    fn run(&mut self, retention: &Retention, now: DateTime<Utc>, budget: Duration) -> Result<Maintained, StoreError>;
+    /// after `budget`, or at [`StoreProgress::stop`]. What was done before an error is done. Without `now`, rows expire by the clock
+    /// that is behind, this host's or the server's: one that has jumped ahead deletes nothing.
+    fn run(
+        &mut self,
+        retention: &Retention,
+        now: Option<DateTime<Utc>>,
+        budget: Duration,
+    ) -> Result<Maintained, StoreError>;
 }
 
 /// Makes the histograms of hours and days, and hands out those that Kafka does not have.

@@ -31,6 +31,8 @@ pub trait Reader {
 /// Locks of PostgreSQL, whose lock table has a size that is set at its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Locks {
+    /// The table with the most partitions, and their number.
+    pub table: &'static str,
     pub partitions: u64,
     pub room: u64,
 }
@@ -41,9 +43,11 @@ impl Locks {
     }
 
     pub fn warning(self) -> Option<String> {
-        (self.needed() > self.room / 4).then(|| {
-            format!("{self}; raise max_locks_per_transaction, or set store.partition = \"month\" for those to come")
-        })
+        let wider = match self.table {
+            "events" => ", or set store.partition = \"month\" for those to come",
+            _ => "",
+        };
+        (self.needed() > self.room / 4).then(|| format!("{self}; raise max_locks_per_transaction{wider}"))
     }
 }
 
@@ -52,8 +56,8 @@ impl fmt::Display for Locks {
         let (partitions, needed) = (counted(self.partitions, "partition"), self.needed());
         write!(
             f,
-            "a query over all {partitions} of events takes {needed} of the {} locks that there is room for",
-            self.room
+            "a query over all {partitions} of {} takes {needed} of the {} locks that there is room for",
+            self.table, self.room
         )
     }
 }
@@ -182,8 +186,11 @@ mod tests {
 
     #[test]
     fn more_locks_than_a_quarter_of_the_room_are_worth_a_word() {
-        assert_eq!(Locks { partitions: 16, room: 6400 }.warning(), None);
-        let warning = Locks { partitions: 1824, room: 6400 }.warning().unwrap();
-        assert!(warning.contains("5472 of the 6400 locks"), "{warning}");
+        let locks = |table, partitions| Locks { table, partitions, room: 6400 };
+        assert_eq!(locks("events", 16).warning(), None);
+        let warning = locks("events", 1824).warning().unwrap();
+        assert!(warning.contains("5472 of the 6400 locks") && warning.contains("store.partition"), "{warning}");
+        let warning = locks("samples", 1824).warning().unwrap();
+        assert!(warning.contains("of samples takes 5472") && !warning.contains("store.partition"), "{warning}");
     }
 }

@@ -104,7 +104,12 @@ impl Maintenance for PostgresMaintenance {
         Arc::clone(&self.progress)
     }
 
-    fn run(&mut self, retention: &Retention, now: DateTime<Utc>, budget: Duration) -> Result<Maintained, StoreError> {
+    fn run(
+        &mut self,
+        retention: &Retention,
+        now: Option<DateTime<Utc>>,
+        budget: Duration,
+    ) -> Result<Maintained, StoreError> {
         // Its lock and settings would stay behind in a session of the pooler's.
         pooler::refuse(&self.address, &self.application)?;
         let mut client = session::connect(&self.address, &self.application)?;
@@ -126,6 +131,10 @@ impl Maintenance for PostgresMaintenance {
             client.batch_execute(SETTINGS)?;
         }
         let clock = SystemClock::default();
+        let now = match now {
+            Some(now) => now,
+            None => clock.wall().min(client.query_one("SELECT now()", &[])?.get(0)),
+        };
         let (until, progress) = (clock.monotonic() + budget, &self.progress);
         let mut round = Round { client, now, retention, until, clock, progress };
         match round.all(&mut maintained) {

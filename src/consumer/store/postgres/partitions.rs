@@ -9,6 +9,7 @@ use chrono::{DateTime, Datelike as _, Days, Months, NaiveDate, NaiveDateTime, Na
 use postgres::{Client, Error, Transaction};
 
 use super::quoted;
+use super::sqlstate::{Class, class};
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::store::apply::Unplaceable;
 use crate::consumer::store::query::Locks;
@@ -121,8 +122,8 @@ impl Partitions {
         if outside && table.is_limited_outside() && made_outside(transaction)? >= OUTSIDE_MAX {
             return Ok(false);
         }
-        let name = free_name(transaction, &format!("{}_{}", table.name(), from.format("%Y%m%d")))?;
-        transaction.batch_execute(&format!(
+        let mut name = free_name(transaction, &format!("{}_{}", table.name(), from.format("%Y%m%d")))?;
+        let create = format!(
             "CREATE TABLE {} (LIKE {} INCLUDING ALL);
              ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM (to_timestamp({})) TO (to_timestamp({}))",
             quoted(&name),
@@ -131,12 +132,28 @@ impl Partitions {
             quoted(&name),
             from.timestamp(),
             to.timestamp()
-        ))?;
-        transaction.execute(
-            "INSERT INTO partition_notes (partition, newest_stored_at, outside) VALUES ($1, now(), $2)
-             ON CONFLICT (partition) DO UPDATE SET newest_stored_at = now(), made_at = now(), outside = excluded.outside",
-            &[&name, &outside],
-        )?;
+        );
+        let mut attempt = transaction.savepoint("create_partition")?;
+        match attempt.batch_execute(&create) {
+            Ok(()) => {
+                attempt.execute(
+                    "INSERT INTO partition_notes (partition, newest_stored_at, outside) VALUES ($1, now(), $2)
+                     ON CONFLICT (partition) DO UPDATE SET newest_stored_at = now(), made_at = now(), outside = excluded.outside",
+                    &[&name, &outside],
+                )?;
+                attempt.commit()?;
+            }
+            Err(error) => {
+                attempt.rollback()?;
+                name = default_partition(&error).ok_or(error)?;
+                log::warn!(
+                    "PostgreSQL: the DEFAULT partition {name} has rows from {} to {}, and takes those to come: retention does not \
+                     delete them",
+                    from.date_naive(),
+                    to.date_naive()
+                );
+            }
+        }
         self.known.push(Partition { name, table, from, to });
         self.known.sort_by_key(|partition| (partition.table, partition.from));
         Ok(true)
@@ -161,14 +178,18 @@ fn places<'r, 'a>(rows: &'r [Row<'a>]) -> impl Iterator<Item = (&'r Row<'a>, Tab
 }
 
 pub(super) fn locks(transaction: &mut Transaction<'_>) -> Result<Locks, Error> {
+    let names = PARTITIONED.map(Table::name);
     let row = transaction.query_one(
         "SELECT current_setting('max_locks_per_transaction')::bigint
                 * (current_setting('max_connections')::bigint + current_setting('max_prepared_transactions')::bigint),
-                (SELECT count(*) FROM pg_inherits WHERE inhparent = 'events'::regclass)",
-        &[],
+                count(i.inhrelid), t.number - 1
+         FROM unnest($1::text[]) WITH ORDINALITY AS t (name, number)
+         LEFT JOIN pg_inherits i ON i.inhparent = t.name::regclass
+         GROUP BY t.number ORDER BY count(i.inhrelid) DESC, t.number LIMIT 1",
+        &[&names.as_slice()],
     )?;
     let number = |at| row.get::<_, i64>(at).unsigned_abs();
-    Ok(Locks { partitions: number(1), room: number(0) })
+    Ok(Locks { table: names[usize::try_from(number(2)).unwrap_or(0)], partitions: number(1), room: number(0) })
 }
 
 fn unplaceable(row: &Row<'_>) -> Unplaceable {
@@ -199,6 +220,14 @@ fn warn_of_clocks(rows: &[Row<'_>], missing: &[Unplaceable]) {
              clock right?"
         );
     }
+}
+
+/// Returns the name of a DEFAULT partition, an operator's, that has rows for which a new partition was to be created.
+fn default_partition(error: &Error) -> Option<String> {
+    if class(error) != Class::NoPartition {
+        return None;
+    }
+    error.as_db_error()?.table().map(str::to_owned)
 }
 
 fn free_name(transaction: &mut Transaction<'_>, name: &str) -> Result<String, Error> {

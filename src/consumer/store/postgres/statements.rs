@@ -109,18 +109,23 @@ impl OfTable {
                  WHERE EXISTS (SELECT FROM {name} e WHERE e.agent = s.agent AND e.observed_at = s.observed_at
                                                       AND e.epoch = s.epoch AND e.seq = s.seq)"
             ))?,
-            // The key has the time before the number: the entries of each agent are read once, whatever the number of rows.
+            // The key has the time before the number: the entries of each agent are read once, whatever the number of rows, and the
+            // newest of them only. To read all of a fleet's would take longer than a database may be silent.
             other_times: client.prepare(&format!(
                 "WITH wanted AS MATERIALIZED (SELECT * FROM {wanted}),
-                      agents AS MATERIALIZED (SELECT DISTINCT agent FROM wanted)
+                      agents AS MATERIALIZED (
+                          SELECT agent, {OTHER_TIMES_MAX} / count(*) OVER () AS newest FROM (SELECT DISTINCT agent FROM wanted) AS a)
                  SELECT DISTINCT s.number FROM agents a
                  CROSS JOIN LATERAL (SELECT e.agent, e.epoch, e.seq, e.observed_at FROM {name} e
-                                     WHERE e.agent = a.agent OFFSET 0) AS e
+                                     WHERE e.agent = a.agent ORDER BY e.observed_at DESC LIMIT a.newest) AS e
                  JOIN wanted s ON e.agent = s.agent AND e.epoch = s.epoch AND e.seq = s.seq AND e.observed_at <> s.observed_at"
             ))?,
         })
     }
 }
+
+/// Entries of the key that are read for one batch, to find its identities under other times.
+const OTHER_TIMES_MAX: u64 = 1_000_000;
 
 /// Locks the checkpoints (guard 1: see `store/mod.rs`).
 const LOCK_CHECKPOINTS: &str = "

@@ -55,7 +55,12 @@ impl Maintenance for SqliteMaintenance {
         Arc::clone(&self.progress)
     }
 
-    fn run(&mut self, retention: &Retention, now: DateTime<Utc>, budget: Duration) -> Result<Maintained, StoreError> {
+    fn run(
+        &mut self,
+        retention: &Retention,
+        now: Option<DateTime<Utc>>,
+        budget: Duration,
+    ) -> Result<Maintained, StoreError> {
         let mut maintained = Maintained::default();
         if !self.path.exists() {
             return Ok(maintained);
@@ -67,6 +72,7 @@ impl Maintenance for SqliteMaintenance {
             return Ok(maintained);
         }
         let clock = SystemClock::default();
+        let now = now.unwrap_or_else(|| clock.wall());
         let until = clock.monotonic() + budget;
         let ended = || {
             self.progress.count_answer();
