@@ -4,9 +4,12 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+
+/// Far more than any run takes that ends by itself.
+const ENDS_MAX: Duration = Duration::from_secs(400);
 
 /// A process, and its output. Killed when it is dropped.
 pub(crate) struct Running {
@@ -61,8 +64,17 @@ impl Running {
         self.child.id()
     }
 
+    /// Waits until it ends: one that never does fails its test, and holds up no other.
     pub(crate) fn wait(&mut self) -> ExitStatus {
-        self.child.wait().expect("it is our child")
+        let began = Instant::now();
+        while began.elapsed() < ENDS_MAX {
+            if let Some(status) = self.try_wait() {
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ = self.child.kill();
+        panic!("it did not end in {ENDS_MAX:?}");
     }
 
     pub(crate) fn try_wait(&mut self) -> Option<ExitStatus> {
