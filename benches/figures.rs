@@ -304,12 +304,15 @@ fn store_config(kafka: &Kafka, topic: &str, database: &Database) -> String {
     format!("[kafka]\nbrokers = '{brokers}'\ntopic = '{topic}'\ngroup = '{topic}'\n[store]\nurl = '{url}'\n")
 }
 
+/// Tables that a batch of events is written to.
+const WRITTEN: [&str; 4] = ["events", "breach_state", "totals", "agent_sequences"];
+
 fn beside_copy(kafka: &Kafka, postgres: &Postgres, agents: u64) {
     let topic = kafka.topic("figures", 1);
     let bytes = produce(&kafka.address, &topic, EVENTS, agents, |_| false);
-    let csv = tempfile::tempdir().expect("a temporary directory");
-    let csv = csv.path().join("events.csv");
-    let (mut consumed, mut copied, mut peaks) = (Vec::new(), Vec::new(), Vec::new());
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let csv = |table: &str| directory.path().join(table).display().to_string();
+    let (mut consumed, mut copied, mut all_copied, mut peaks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let database = postgres.database("figures");
         let started = Instant::now();
@@ -317,23 +320,33 @@ fn beside_copy(kafka: &Kafka, postgres: &Postgres, agents: u64) {
         consumed.push(started.elapsed().as_secs_f64());
         assert!(status.success(), "{log}");
         assert_eq!(database.ask("SELECT count(*) FROM events"), format!("({EVENTS})"));
-        psql(&database, &format!("\\copy (SELECT * FROM events) TO '{}'", csv.display()));
-        psql(&database, "TRUNCATE events");
+        for table in WRITTEN {
+            psql(&database, &format!("\\copy (SELECT * FROM {table}) TO '{}'", csv(table)));
+            psql(&database, &format!("TRUNCATE {table}"));
+        }
         psql(&database, "CHECKPOINT");
         let started = Instant::now();
-        psql(&database, &format!("\\copy events FROM '{}'", csv.display()));
-        copied.push(started.elapsed().as_secs_f64());
-        psql(&database, "TRUNCATE events");
+        for table in WRITTEN {
+            psql(&database, &format!("\\copy {table} FROM '{}'", csv(table)));
+            if table == "events" {
+                copied.push(started.elapsed().as_secs_f64());
+            }
+        }
+        all_copied.push(started.elapsed().as_secs_f64());
+        psql(&database, &format!("TRUNCATE {}", WRITTEN.join(", ")));
     }
-    let ratio = median(copied.iter().zip(&consumed).map(|(copied, consumed)| copied / consumed));
+    let ratio = |copied: &[f64]| median(copied.iter().zip(&consumed).map(|(copied, consumed)| copied / consumed));
+    let (ratio, of_all) = (ratio(&copied), ratio(&all_copied));
     let pace = |seconds: Vec<f64>| EVENTS as f64 / median(seconds.into_iter());
     println!(
         "| {EVENTS} events of {} bytes by {agents} agents, median of {ROUNDS} | rows/s |\n|---|---|",
         bytes / EVENTS
     );
     println!("| `psql \\copy` into the events table | {:.0} |", pace(copied));
-    println!("| highwater-consumer, Kafka to the same table, start and end included | {:.0} |", pace(consumed));
-    println!("| of `\\copy`, pair by pair | {ratio:.2} |");
+    println!("| `psql \\copy` of all rows: {} | {:.0} |", WRITTEN.join(", "), pace(all_copied));
+    println!("| highwater-consumer, Kafka to the same tables, start and end included | {:.0} |", pace(consumed));
+    println!("| of `\\copy` of events, pair by pair | {ratio:.2} |");
+    println!("| of `\\copy` of all rows, pair by pair | {of_all:.2} |");
     println!("| its greatest RSS, MB | {:.1} |\n", peaks.into_iter().fold(0.0, f64::max) / 1_000.0);
     print_where_time_goes(kafka, &topic, &postgres.database("figures"), agents);
 }
