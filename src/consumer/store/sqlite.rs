@@ -32,7 +32,7 @@ pub(super) struct Sqlite {
 
 const BUSY: Duration = Duration::from_secs(10);
 
-const MIGRATIONS: [&str; 2] = [include_str!("sqlite/v1.sql"), include_str!("sqlite/v2.sql")];
+const MIGRATIONS: [&str; 1] = [include_str!("sqlite/v1.sql")];
 
 const SETTINGS: &str = "
     PRAGMA journal_mode = WAL;

@@ -76,6 +76,108 @@ CREATE TABLE samples_after_2100 PARTITION OF samples FOR VALUES FROM ('2100-01-0
 CREATE INDEX samples_before_2020_stored_at ON samples_before_2020 USING brin (stored_at);
 CREATE INDEX samples_after_2100_stored_at ON samples_after_2100 USING brin (stored_at);
 
+-- A row for each link and direction of a message: the number of a message is in the key with them.
+CREATE TABLE rates (
+    agent           text COLLATE "C" NOT NULL,
+    epoch           text COLLATE "C" NOT NULL,
+    seq             bigint NOT NULL,
+    observed_at     timestamptz NOT NULL,
+    stored_at       timestamptz NOT NULL DEFAULT now(),
+    kafka_topic     text NOT NULL,
+    kafka_partition integer NOT NULL,
+    kafka_offset    bigint NOT NULL,
+    interface       text COLLATE "C" NOT NULL,
+    direction       text COLLATE "C" NOT NULL,
+    started_at      timestamptz NOT NULL,
+    window_ms       bigint NOT NULL,
+    bytes           bigint NOT NULL,
+    packets         bigint,
+    errors          bigint,
+    drops           bigint,
+    measured_s      bigint NOT NULL,
+    unmeasured_s    bigint NOT NULL,
+    min_bps         bigint,
+    mean_bps        bigint,
+    max_bps         bigint,
+    p50_bps         bigint,
+    p95_bps         bigint,
+    p99_bps         bigint,
+    speed_bps       bigint,
+    over            jsonb NOT NULL,
+    has_histogram   boolean NOT NULL,
+    PRIMARY KEY (agent, observed_at, epoch, seq, interface, direction),
+    CONSTRAINT rates_seq CHECK (seq > 0),
+    CONSTRAINT rates_direction CHECK (direction IN ('rx', 'tx', 'total')),
+    CONSTRAINT rates_figures CHECK (window_ms BETWEEN 1 AND 3600000 AND bytes >= 0 AND measured_s >= 0 AND unmeasured_s >= 0)
+) PARTITION BY RANGE (observed_at);
+
+CREATE TABLE rates_before_2020 PARTITION OF rates FOR VALUES FROM (MINVALUE) TO ('2020-01-01 00:00:00+00');
+CREATE TABLE rates_after_2100 PARTITION OF rates FOR VALUES FROM ('2100-01-01 00:00:00+00') TO (MAXVALUE);
+CREATE INDEX rates_before_2020_stored_at ON rates_before_2020 USING brin (stored_at);
+CREATE INDEX rates_after_2100_stored_at ON rates_after_2100 USING brin (stored_at);
+
+-- Only windows of the last weeks are kept here, and their partitions are dropped whole: there is none for all other times.
+CREATE TABLE window_histograms (
+    agent       text COLLATE "C" NOT NULL,
+    epoch       text COLLATE "C" NOT NULL,
+    seq         bigint NOT NULL,
+    observed_at timestamptz NOT NULL,
+    interface   text COLLATE "C" NOT NULL,
+    direction   text COLLATE "C" NOT NULL,
+    histogram   bytea NOT NULL,
+    PRIMARY KEY (agent, observed_at, epoch, seq, interface, direction)
+) PARTITION BY RANGE (observed_at);
+
+-- It is compressed already.
+ALTER TABLE window_histograms ALTER histogram SET STORAGE EXTERNAL;
+
+-- Notes are inserted and deleted, and never updated: two writers never wait for each other.
+CREATE TABLE touched_hours (
+    id        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    agent     text COLLATE "C" NOT NULL,
+    starts_at timestamptz NOT NULL
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000);
+
+CREATE TABLE histograms (
+    agent             text COLLATE "C" NOT NULL,
+    interface         text COLLATE "C" NOT NULL,
+    direction         text COLLATE "C" NOT NULL,
+    span              text COLLATE "C" NOT NULL,
+    starts_at         timestamptz NOT NULL,
+    windows           bigint NOT NULL,
+    late_windows      bigint NOT NULL,
+    bytes             bigint NOT NULL,
+    packets           bigint,
+    errors            bigint,
+    drops             bigint,
+    measured_s        bigint NOT NULL,
+    unmeasured_s      bigint NOT NULL,
+    min_bps           bigint,
+    mean_bps          bigint,
+    max_bps           bigint,
+    p50_bps           bigint,
+    p95_bps           bigint,
+    p99_bps           bigint,
+    histogram         bytea,
+    version           bigint NOT NULL,
+    updated_at        timestamptz NOT NULL DEFAULT now(),
+    published_version bigint,
+    PRIMARY KEY (agent, interface, direction, span, starts_at),
+    CONSTRAINT histograms_span CHECK (span IN ('hour', 'day')),
+    CONSTRAINT histograms_direction CHECK (direction IN ('rx', 'tx', 'total'))
+) WITH (fillfactor = 70);
+ALTER TABLE histograms ALTER histogram SET STORAGE EXTERNAL;
+CREATE INDEX histograms_starts_at ON histograms (span, starts_at);
+
+-- Written by the one consumer that makes histograms.
+CREATE TABLE unpublished_hours (
+    agent     text COLLATE "C" NOT NULL,
+    interface text COLLATE "C" NOT NULL,
+    direction text COLLATE "C" NOT NULL,
+    starts_at timestamptz NOT NULL,
+    PRIMARY KEY (agent, interface, direction, starts_at)
+);
+
 CREATE TABLE partition_notes (
     partition        text PRIMARY KEY,
     newest_stored_at timestamptz NOT NULL,
@@ -121,12 +223,27 @@ CREATE TABLE agent_sequences (
     epoch              text COLLATE "C" NOT NULL,
     first_seq          bigint NOT NULL,
     last_seq           bigint NOT NULL,
-    of_samples         boolean NOT NULL,
+    counted            text COLLATE "C" NOT NULL,
     first_stored_at    timestamptz NOT NULL,
     last_stored_at     timestamptz NOT NULL,
     identity_conflicts bigint NOT NULL,
     PRIMARY KEY (agent, epoch, first_seq),
-    CONSTRAINT agent_sequences_range CHECK (first_seq BETWEEN 1 AND last_seq)
+    CONSTRAINT agent_sequences_range CHECK (first_seq BETWEEN 1 AND last_seq),
+    CONSTRAINT agent_sequences_counted CHECK (counted IN ('events', 'samples', 'rates'))
+) WITH (fillfactor = 70);
+
+-- Written where an agent starts, stops or changes, not with each message: when it was last heard of is in agent_sequences.
+CREATE TABLE agent_state (
+    agent           text COLLATE "C" PRIMARY KEY,
+    epoch           text COLLATE "C" NOT NULL,
+    seq             bigint NOT NULL,
+    observed_at     timestamptz NOT NULL,
+    stored_at       timestamptz NOT NULL DEFAULT now(),
+    state           text NOT NULL,
+    version         text,
+    clock_synced    boolean,
+    last_started_at timestamptz,
+    CONSTRAINT agent_state_state CHECK (state IN ('running', 'stopped'))
 ) WITH (fillfactor = 70);
 
 CREATE TABLE losses (
@@ -212,9 +329,16 @@ CREATE TABLE dead_letters (
 CREATE INDEX dead_letters_stored_at ON dead_letters (stored_at);
 CREATE INDEX dead_letters_agent ON dead_letters (agent, epoch, seq) WHERE agent IS NOT NULL;
 
--- If an agent lost its journal and began again with event 1, nothing reports the end of its open breaches: they are neither open
--- nor cleared. The planner sees through this: the condition goes into both arms, where it is about one table and a constant, so that
--- state = 'open' is answered by the index of what is open, and an order by raised_at by merging two indexes. A CASE over both would
+CREATE TABLE settings (
+    only_row     boolean PRIMARY KEY DEFAULT true,
+    silent_after interval NOT NULL,
+    CONSTRAINT settings_only_row CHECK (only_row)
+);
+INSERT INTO settings (silent_after) VALUES (interval '1 hour');
+
+-- Nothing says that a breach ended whose agent lost its journal and began to count anew, was stopped, or is not heard of: it is neither
+-- open nor cleared. The planner sees through this: the condition goes into both arms, where it is about one table and a constant, so
+-- that state = 'open' is answered by the index of what is open, and an order by raised_at by merging two indexes. A CASE over both would
 -- be computed for each breach.
 CREATE VIEW breaches AS
 SELECT agent, breach_id, limit_name, severity, interface, direction, state, started_at, raised_at, ended_at, cleared_at, lasted,
@@ -229,22 +353,23 @@ FROM (
     FROM breach_state b
     UNION ALL
     SELECT b.agent, b.breach_id, b.limit_name, b.severity, b.interface, b.direction,
-           CASE WHEN EXISTS (SELECT FROM agent_sequences s WHERE s.agent = b.agent AND s.epoch <> b.epoch AND NOT s.of_samples
-                                                             AND s.first_stored_at >= b.stored_at
-                                                             AND (s.first_stored_at > b.stored_at OR EXISTS (
-                                                                 SELECT FROM events e WHERE e.agent = b.agent AND e.epoch = s.epoch
-                                                                                      AND e.observed_at > b.observed_at))) THEN 'unknown' ELSE 'open' END,
-           b.started_at, b.raised_at, b.ended_at, NULL,
-           CASE WHEN EXISTS (SELECT FROM agent_sequences s WHERE s.agent = b.agent AND s.epoch <> b.epoch AND NOT s.of_samples
-                                                             AND s.first_stored_at >= b.stored_at
-                                                             AND (s.first_stored_at > b.stored_at OR EXISTS (
-                                                                 SELECT FROM events e WHERE e.agent = b.agent AND e.epoch = s.epoch
-                                                                                      AND e.observed_at > b.observed_at)))
-                THEN make_interval(secs => least(b.duration_ms, 9000000000000000) / 1000.0)
+           CASE WHEN b.is_unknown THEN 'unknown' ELSE 'open' END, b.started_at, b.raised_at, b.ended_at, NULL,
+           CASE WHEN b.is_unknown THEN make_interval(secs => least(b.duration_ms, 9000000000000000) / 1000.0)
                 ELSE greatest(now() - b.started_at, interval '0') END,
            b.limit_bps, b.rate_bps, b.peak_bps, b.mean_bps, b.excess_bytes, b.duration_ms, b.measured_ms,
            b.observed_at, b.reason, b.detail, b.state, 'open'
-    FROM breach_state b) AS arms
+    FROM (
+        SELECT o.*,
+               EXISTS (SELECT FROM agent_state a WHERE a.agent = o.agent AND a.state = 'stopped')
+               OR NOT EXISTS (SELECT FROM agent_sequences s
+                              WHERE s.agent = o.agent AND s.counted <> 'samples'
+                                AND s.last_stored_at >= now() - (SELECT silent_after FROM settings))
+               OR EXISTS (SELECT FROM agent_sequences s
+                          WHERE s.agent = o.agent AND s.epoch <> o.epoch AND s.counted = 'events' AND s.first_stored_at >= o.stored_at
+                            AND (s.first_stored_at > o.stored_at
+                                 OR EXISTS (SELECT FROM events e WHERE e.agent = o.agent AND e.epoch = s.epoch
+                                                                   AND e.observed_at > o.observed_at))) AS is_unknown
+        FROM breach_state o) AS b) AS arms
 WHERE stored_state = arm;
 
 CREATE VIEW open_breaches AS
@@ -256,21 +381,21 @@ FROM breaches WHERE state = 'open';
 CREATE VIEW sequence_gaps AS
 SELECT agent, epoch, before + 1 AS first_seq, first_seq - 1 AS last_seq, first_seq - 1 - before AS missing, since
 FROM (
-    SELECT agent, epoch, first_seq, since, of_samples,
+    SELECT agent, epoch, first_seq, since, counted,
            coalesce(max(last_seq) OVER (PARTITION BY agent, epoch ORDER BY first_seq, last_seq
                                         ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
-    FROM (SELECT agent, epoch, first_seq, last_seq, first_stored_at AS since, of_samples FROM agent_sequences
+    FROM (SELECT agent, epoch, first_seq, last_seq, first_stored_at AS since, counted FROM agent_sequences
           UNION ALL
-          SELECT agent, epoch, first_seq, last_seq, stored_at, false FROM losses
+          SELECT agent, epoch, first_seq, last_seq, stored_at, 'events' FROM losses
           UNION ALL
-          SELECT agent, epoch, seq, seq, stored_at, false FROM dead_letters WHERE agent IS NOT NULL AND seq IS NOT NULL) AS known
+          SELECT agent, epoch, seq, seq, stored_at, 'events' FROM dead_letters WHERE agent IS NOT NULL AND seq IS NOT NULL) AS known
 ) AS ranges
 WHERE first_seq - 1 > before AND since < now() - interval '5 minutes'
   -- Where reading began in the middle of a topic, the first series of an agent may have begun before.
   AND (before > 0 OR NOT EXISTS (SELECT FROM kafka_gaps g
                                  WHERE g.cause IN ('expired_before_start', 'skipped_at_start') AND g.noticed_at <= since)
        OR EXISTS (SELECT FROM agent_sequences o
-                  WHERE o.agent = ranges.agent AND o.epoch <> ranges.epoch AND o.of_samples = ranges.of_samples
+                  WHERE o.agent = ranges.agent AND o.epoch <> ranges.epoch AND o.counted = ranges.counted
                     AND o.first_stored_at < since));
 
 CREATE VIEW missing_events AS
@@ -308,12 +433,26 @@ WHERE agent IS NOT NULL
 UNION ALL
 SELECT agent, epoch, first_seq, last_seq, missing, 'undeclared', NULL, 'never arrived', since FROM sequence_gaps;
 
+-- Each part is read once for all agents, and by its key for one of them.
+CREATE VIEW agents AS
+SELECT h.agent, h.last_heard_at, a.version,
+       CASE WHEN a.state = 'stopped' THEN 'stopped'
+            WHEN h.last_heard_at < now() - (SELECT silent_after FROM settings) THEN 'silent'
+            ELSE 'running' END AS state,
+       a.clock_synced, h.epoch, coalesce(m.missing, 0) AS missing_events, a.last_started_at
+FROM (SELECT agent, max(last_stored_at) AS last_heard_at,
+             (array_agg(epoch ORDER BY last_stored_at DESC, first_stored_at DESC) FILTER (WHERE counted = 'events'))[1] AS epoch
+      FROM agent_sequences WHERE counted <> 'samples' GROUP BY agent) AS h
+LEFT JOIN agent_state a ON a.agent = h.agent
+LEFT JOIN (SELECT agent, least(sum(missing), 9223372036854775807)::bigint AS missing FROM missing_events GROUP BY agent) AS m
+       ON m.agent = h.agent;
+
 COMMENT ON TABLE events IS 'Events of the agents, one row per event. Partitioned by observed_at (UTC); see [store] partition';
 COMMENT ON COLUMN events.agent IS 'The name of the agent that observed it';
 COMMENT ON COLUMN events.epoch IS 'The series that seq counts in, 16 hex digits; a new journal begins a new one';
 COMMENT ON COLUMN events.seq IS 'Number of the event in its epoch, from 1, without gaps';
 COMMENT ON COLUMN events.observed_at IS 'When it was observed, by the wall clock of the agent';
-COMMENT ON COLUMN events.kind IS 'breach_raised, breach_updated, breach_cleared, loss, link_added, link_removed, link_changed, agent_started, agent_stopped';
+COMMENT ON COLUMN events.kind IS 'breach_raised, breach_updated, breach_cleared, loss, link_added, link_removed, link_changed, agent_started, agent_stopped, heartbeat';
 COMMENT ON COLUMN events.stored_at IS 'When the consumer stored it, by the clock of this server';
 COMMENT ON COLUMN events.kafka_topic IS 'The topic it came from';
 COMMENT ON COLUMN events.kafka_partition IS 'The partition it came from';
@@ -362,7 +501,81 @@ COMMENT ON COLUMN samples.rx_bps IS 'Mean rate received, in bits per second; NUL
 COMMENT ON COLUMN samples.tx_bps IS 'Mean rate sent, in bits per second; NULL: unknown';
 COMMENT ON COLUMN samples.reason IS 'Why there is no rate: first, reset';
 
-COMMENT ON TABLE partition_notes IS 'What the consumer notes of each partition of events and samples that it created';
+COMMENT ON TABLE rates IS 'Traffic of each link and direction in one window of time: one-second rates, summed up. Partitioned by week of observed_at';
+COMMENT ON COLUMN rates.agent IS 'The agent that measured it';
+COMMENT ON COLUMN rates.epoch IS 'The series that seq counts in, 16 hex digits; never one of events';
+COMMENT ON COLUMN rates.seq IS 'Number of the message in its epoch, from 1; all links of an agent are in one message, or a few';
+COMMENT ON COLUMN rates.observed_at IS 'End of the window, by the wall clock of the agent';
+COMMENT ON COLUMN rates.stored_at IS 'When the consumer stored it, by the clock of this server';
+COMMENT ON COLUMN rates.kafka_topic IS 'The topic it came from';
+COMMENT ON COLUMN rates.kafka_partition IS 'The partition it came from';
+COMMENT ON COLUMN rates.kafka_offset IS 'The offset it came from';
+COMMENT ON COLUMN rates.interface IS 'The network interface; *: the sum over the host';
+COMMENT ON COLUMN rates.direction IS 'rx: received, tx: sent, total: both';
+COMMENT ON COLUMN rates.started_at IS 'Beginning of the window';
+COMMENT ON COLUMN rates.window_ms IS 'Length of the window, in milliseconds';
+COMMENT ON COLUMN rates.bytes IS 'Bytes counted in the window';
+COMMENT ON COLUMN rates.packets IS 'Packets counted; NULL: unknown';
+COMMENT ON COLUMN rates.errors IS 'Errors counted; NULL: unknown';
+COMMENT ON COLUMN rates.drops IS 'Packets dropped; NULL: unknown';
+COMMENT ON COLUMN rates.measured_s IS 'Seconds with a rate';
+COMMENT ON COLUMN rates.unmeasured_s IS 'Seconds without a rate: gaps, resets, stalls';
+COMMENT ON COLUMN rates.min_bps IS 'The lowest one-second rate, in bits per second; NULL: nothing was measured';
+COMMENT ON COLUMN rates.mean_bps IS 'The mean rate over measured_s, in bits per second';
+COMMENT ON COLUMN rates.max_bps IS 'The highest one-second rate, in bits per second';
+COMMENT ON COLUMN rates.p50_bps IS 'The median of the one-second rates, in bits per second';
+COMMENT ON COLUMN rates.p95_bps IS 'The 95th percentile of the one-second rates, in bits per second';
+COMMENT ON COLUMN rates.p99_bps IS 'The 99th percentile of the one-second rates, in bits per second';
+COMMENT ON COLUMN rates.speed_bps IS 'Speed of the link, in bits per second; NULL: unknown';
+COMMENT ON COLUMN rates.over IS 'Seconds at or above each limit that applies: [{"limit_name": ..., "limit_bps": ..., "over_s": ...}, ...]';
+COMMENT ON COLUMN rates.has_histogram IS 'True if its histogram was stored in window_histograms; false: nothing was measured, or it came too late for it';
+
+COMMENT ON TABLE window_histograms IS 'Histograms of the windows in rates, from which those of hours are made. Partitioned by week of observed_at, and kept for 37 days';
+COMMENT ON COLUMN window_histograms.agent IS 'As in rates';
+COMMENT ON COLUMN window_histograms.epoch IS 'As in rates';
+COMMENT ON COLUMN window_histograms.seq IS 'As in rates';
+COMMENT ON COLUMN window_histograms.observed_at IS 'As in rates: end of the window';
+COMMENT ON COLUMN window_histograms.interface IS 'As in rates';
+COMMENT ON COLUMN window_histograms.direction IS 'As in rates';
+COMMENT ON COLUMN window_histograms.histogram IS 'One-second rates in kbit/s: an HdrHistogram, encoded as V2, compressed';
+
+COMMENT ON TABLE touched_hours IS 'Hours of which windows were stored since their histograms were last made. Empty a few seconds after the last message';
+COMMENT ON COLUMN touched_hours.id IS 'A number of its own';
+COMMENT ON COLUMN touched_hours.agent IS 'The agent';
+COMMENT ON COLUMN touched_hours.starts_at IS 'Beginning of the hour, in UTC';
+
+COMMENT ON TABLE histograms IS 'Traffic of each link and direction by hour and by day, made from the windows in rates and window_histograms, and made again where another one arrives';
+COMMENT ON COLUMN histograms.agent IS 'The agent';
+COMMENT ON COLUMN histograms.interface IS 'The network interface; *: the sum over the host';
+COMMENT ON COLUMN histograms.direction IS 'rx: received, tx: sent, total: both';
+COMMENT ON COLUMN histograms.span IS 'hour or day, in UTC';
+COMMENT ON COLUMN histograms.starts_at IS 'Beginning of the hour or day. A window belongs to the one it began in';
+COMMENT ON COLUMN histograms.windows IS 'How many windows are in it';
+COMMENT ON COLUMN histograms.late_windows IS 'How many of them came too late for their histogram: they are in the numbers, not in histogram and percentiles';
+COMMENT ON COLUMN histograms.bytes IS 'Bytes counted';
+COMMENT ON COLUMN histograms.packets IS 'Packets counted; NULL: unknown';
+COMMENT ON COLUMN histograms.errors IS 'Errors counted; NULL: unknown';
+COMMENT ON COLUMN histograms.drops IS 'Packets dropped; NULL: unknown';
+COMMENT ON COLUMN histograms.measured_s IS 'Seconds with a rate';
+COMMENT ON COLUMN histograms.unmeasured_s IS 'Seconds of its windows without a rate. What no window covers is in neither';
+COMMENT ON COLUMN histograms.min_bps IS 'The lowest one-second rate, in bits per second; NULL: nothing was measured';
+COMMENT ON COLUMN histograms.mean_bps IS 'The mean rate over measured_s, in bits per second';
+COMMENT ON COLUMN histograms.max_bps IS 'The highest one-second rate, in bits per second';
+COMMENT ON COLUMN histograms.p50_bps IS 'The median of the one-second rates, in bits per second';
+COMMENT ON COLUMN histograms.p95_bps IS 'The 95th percentile of the one-second rates, in bits per second';
+COMMENT ON COLUMN histograms.p99_bps IS 'The 99th percentile of the one-second rates, in bits per second';
+COMMENT ON COLUMN histograms.histogram IS 'One-second rates in kbit/s: an HdrHistogram, encoded as V2, compressed; NULL: none was kept';
+COMMENT ON COLUMN histograms.version IS 'Greater each time that it changes; also after the database was restored to an earlier state';
+COMMENT ON COLUMN histograms.updated_at IS 'When it last changed';
+COMMENT ON COLUMN histograms.published_version IS 'Version that Kafka acknowledged last; NULL: none, or a day';
+
+COMMENT ON TABLE unpublished_hours IS 'Hours in histograms that changed, and whose publication Kafka has not acknowledged yet';
+COMMENT ON COLUMN unpublished_hours.agent IS 'As in histograms';
+COMMENT ON COLUMN unpublished_hours.interface IS 'As in histograms';
+COMMENT ON COLUMN unpublished_hours.direction IS 'As in histograms';
+COMMENT ON COLUMN unpublished_hours.starts_at IS 'As in histograms: beginning of the hour';
+
+COMMENT ON TABLE partition_notes IS 'What the consumer notes of each partition that it created';
 COMMENT ON COLUMN partition_notes.partition IS 'Name of the partition';
 COMMENT ON COLUMN partition_notes.newest_stored_at IS 'No row is newer than this and a day: noted once a day, so that writers do not wait for each other';
 COMMENT ON COLUMN partition_notes.made_at IS 'When it was created';
@@ -399,10 +612,21 @@ COMMENT ON COLUMN agent_sequences.agent IS 'The agent';
 COMMENT ON COLUMN agent_sequences.epoch IS 'The epoch';
 COMMENT ON COLUMN agent_sequences.first_seq IS 'The first number of the range';
 COMMENT ON COLUMN agent_sequences.last_seq IS 'The last number of the range';
-COMMENT ON COLUMN agent_sequences.of_samples IS 'True if it counts samples, not events';
+COMMENT ON COLUMN agent_sequences.counted IS 'What it counts: events, samples or rates, which have epochs of their own';
 COMMENT ON COLUMN agent_sequences.first_stored_at IS 'When the first of it was stored';
 COMMENT ON COLUMN agent_sequences.last_stored_at IS 'When the last of it was stored';
 COMMENT ON COLUMN agent_sequences.identity_conflicts IS 'How many of its numbers arrived with two different times: a state directory in use twice, or an old copy of one';
+
+COMMENT ON TABLE agent_state IS 'What is known of each agent from its start, its stop and its windows. Query the view agents instead';
+COMMENT ON COLUMN agent_state.agent IS 'The agent';
+COMMENT ON COLUMN agent_state.epoch IS 'Epoch of the message that it was last changed by';
+COMMENT ON COLUMN agent_state.seq IS 'Number of that message';
+COMMENT ON COLUMN agent_state.observed_at IS 'When that message was observed, by the wall clock of the agent';
+COMMENT ON COLUMN agent_state.stored_at IS 'When that message was stored';
+COMMENT ON COLUMN agent_state.state IS 'running or stopped, as last reported by the agent';
+COMMENT ON COLUMN agent_state.version IS 'Version of the agent; NULL: unknown';
+COMMENT ON COLUMN agent_state.clock_synced IS 'True if its wall clock was synchronised; NULL: unknown';
+COMMENT ON COLUMN agent_state.last_started_at IS 'When it last started; NULL: unknown';
 
 COMMENT ON TABLE losses IS 'Events that their agent gave up, as it declared them';
 COMMENT ON COLUMN losses.agent IS 'The agent';
@@ -469,7 +693,12 @@ COMMENT ON COLUMN dead_letters.seq IS 'Its number, if payload or headers name it
 COMMENT ON COLUMN dead_letters.dropped_at IS 'When it was dropped (dead-letters drop, or retention); its bytes were deleted then';
 COMMENT ON COLUMN dead_letters.drop_reason IS 'Reason given for that';
 
-COMMENT ON VIEW breaches IS 'Each breach in its latest state. state: open, cleared, or unknown if its agent began a new epoch without it; lasted: to now while open';
+COMMENT ON TABLE settings IS 'One row: settings of the consumer that views need. highwater-consumer run writes it';
+COMMENT ON COLUMN settings.only_row IS 'Always true: keeps it one row';
+COMMENT ON COLUMN settings.silent_after IS 'Time without a message after which an agent is silent: [agents] silent_after';
+
+COMMENT ON VIEW agents IS 'Each agent that sends events or rates. state: running, stopped as it reported itself, or silent: not heard of for [agents] silent_after';
+COMMENT ON VIEW breaches IS 'Each breach in its latest state. state: open, cleared, or unknown if its agent began a new epoch without it, was stopped, or is silent; lasted: to now while open';
 COMMENT ON VIEW open_breaches IS 'The breaches that are open now';
 COMMENT ON VIEW sequence_gaps IS 'Numbers of each agent that are missing without explanation, five minutes after a later one was stored';
 COMMENT ON VIEW missing_events IS 'Events that are not in the database. cause: declared (given up by the agent), dead_letter (kept, and can be retried), discarded (a dead letter that was dropped), undeclared (missing without explanation)';
@@ -482,17 +711,23 @@ BEGIN
         SELECT v.attrelid::regclass AS view, v.attname AS name, col_description(t.attrelid, t.attnum) AS words
         FROM pg_attribute v
         JOIN pg_attribute t ON t.attname = v.attname AND t.attnum > 0
-                           AND t.attrelid = CASE WHEN v.attrelid = 'sequence_gaps'::regclass THEN 'agent_sequences'::regclass
-                                                 WHEN v.attrelid = 'missing_events'::regclass THEN 'losses'::regclass
-                                                 ELSE 'breach_state'::regclass END
-        WHERE v.attrelid IN ('breaches'::regclass, 'open_breaches'::regclass, 'sequence_gaps'::regclass, 'missing_events'::regclass)
+                           AND t.attrelid = CASE v.attrelid::regclass WHEN 'sequence_gaps'::regclass THEN 'agent_sequences'::regclass
+                                                                      WHEN 'missing_events'::regclass THEN 'losses'::regclass
+                                                                      WHEN 'agents'::regclass THEN 'agent_state'::regclass
+                                                                      ELSE 'breach_state'::regclass END
+        WHERE v.attrelid IN ('breaches'::regclass, 'open_breaches'::regclass, 'sequence_gaps'::regclass, 'missing_events'::regclass,
+                             'agents'::regclass)
           AND v.attnum > 0
     LOOP
         EXECUTE format('COMMENT ON COLUMN %s.%I IS %L', one.view, one.name, one.words);
     END LOOP;
 END $$;
 
-COMMENT ON COLUMN breaches.state IS 'open, cleared, or unknown: its agent began a new epoch without it';
+COMMENT ON COLUMN agents.last_heard_at IS 'When its last message was stored';
+COMMENT ON COLUMN agents.state IS 'running; stopped, as it reported itself; or silent: not heard of for [agents] silent_after';
+COMMENT ON COLUMN agents.epoch IS 'The epoch that its events count in';
+COMMENT ON COLUMN agents.missing_events IS 'How many of its events and windows are not in the database: see missing_events';
+COMMENT ON COLUMN breaches.state IS 'open, cleared, or unknown: its agent began a new epoch without it, was stopped, or is silent';
 COMMENT ON COLUMN breaches.cleared_at IS 'When it was detected that the rate had been low for long enough; NULL: not cleared';
 COMMENT ON COLUMN breaches.lasted IS 'From started_at to now while open, else to ended_at';
 COMMENT ON COLUMN breaches.last_observed_at IS 'When its last event was observed';

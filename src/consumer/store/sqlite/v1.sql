@@ -63,6 +63,98 @@ CREATE TABLE samples (
     CONSTRAINT samples_seq CHECK (seq > 0)
 ) STRICT;
 
+CREATE TABLE rates (
+    agent           text NOT NULL,
+    epoch           text NOT NULL,
+    seq             integer NOT NULL,
+    observed_at     text NOT NULL,
+    stored_at       text NOT NULL,
+    kafka_topic     text NOT NULL,
+    kafka_partition integer NOT NULL,
+    kafka_offset    integer NOT NULL,
+    interface       text NOT NULL,
+    direction       text NOT NULL,
+    started_at      text NOT NULL,
+    window_ms       integer NOT NULL,
+    bytes           integer NOT NULL,
+    packets         integer,
+    errors          integer,
+    drops           integer,
+    measured_s      integer NOT NULL,
+    unmeasured_s    integer NOT NULL,
+    min_bps         integer,
+    mean_bps        integer,
+    max_bps         integer,
+    p50_bps         integer,
+    p95_bps         integer,
+    p99_bps         integer,
+    speed_bps       integer,
+    over            text NOT NULL,
+    has_histogram   integer NOT NULL,
+    PRIMARY KEY (agent, observed_at, epoch, seq, interface, direction),
+    CONSTRAINT rates_seq CHECK (seq > 0),
+    CONSTRAINT rates_direction CHECK (direction IN ('rx', 'tx', 'total')),
+    CONSTRAINT rates_figures CHECK (window_ms BETWEEN 1 AND 3600000 AND bytes >= 0 AND measured_s >= 0 AND unmeasured_s >= 0)
+) STRICT;
+-- What expires is found by its time.
+CREATE INDEX rates_observed_at ON rates (observed_at);
+
+CREATE TABLE window_histograms (
+    agent       text NOT NULL,
+    epoch       text NOT NULL,
+    seq         integer NOT NULL,
+    observed_at text NOT NULL,
+    interface   text NOT NULL,
+    direction   text NOT NULL,
+    histogram   blob NOT NULL,
+    PRIMARY KEY (agent, observed_at, epoch, seq, interface, direction)
+) STRICT;
+CREATE INDEX window_histograms_observed_at ON window_histograms (observed_at);
+
+CREATE TABLE touched_hours (
+    id        integer PRIMARY KEY AUTOINCREMENT,
+    agent     text NOT NULL,
+    starts_at text NOT NULL
+) STRICT;
+
+CREATE TABLE histograms (
+    agent             text NOT NULL,
+    interface         text NOT NULL,
+    direction         text NOT NULL,
+    span              text NOT NULL,
+    starts_at         text NOT NULL,
+    windows           integer NOT NULL,
+    late_windows      integer NOT NULL,
+    bytes             integer NOT NULL,
+    packets           integer,
+    errors            integer,
+    drops             integer,
+    measured_s        integer NOT NULL,
+    unmeasured_s      integer NOT NULL,
+    min_bps           integer,
+    mean_bps          integer,
+    max_bps           integer,
+    p50_bps           integer,
+    p95_bps           integer,
+    p99_bps           integer,
+    histogram         blob,
+    version           integer NOT NULL,
+    updated_at        text NOT NULL,
+    published_version integer,
+    PRIMARY KEY (agent, interface, direction, span, starts_at),
+    CONSTRAINT histograms_span CHECK (span IN ('hour', 'day')),
+    CONSTRAINT histograms_direction CHECK (direction IN ('rx', 'tx', 'total'))
+) STRICT;
+CREATE INDEX histograms_starts_at ON histograms (span, starts_at);
+
+CREATE TABLE unpublished_hours (
+    agent     text NOT NULL,
+    interface text NOT NULL,
+    direction text NOT NULL,
+    starts_at text NOT NULL,
+    PRIMARY KEY (agent, interface, direction, starts_at)
+) STRICT;
+
 CREATE TABLE breach_state (
     agent           text NOT NULL,
     breach_id       text NOT NULL,
@@ -100,12 +192,26 @@ CREATE TABLE agent_sequences (
     epoch              text NOT NULL,
     first_seq          integer NOT NULL,
     last_seq           integer NOT NULL,
-    of_samples         integer NOT NULL,
+    counted            text NOT NULL,
     first_stored_at    text NOT NULL,
     last_stored_at     text NOT NULL,
     identity_conflicts integer NOT NULL,
     PRIMARY KEY (agent, epoch, first_seq),
-    CONSTRAINT agent_sequences_range CHECK (first_seq BETWEEN 1 AND last_seq)
+    CONSTRAINT agent_sequences_range CHECK (first_seq BETWEEN 1 AND last_seq),
+    CONSTRAINT agent_sequences_counted CHECK (counted IN ('events', 'samples', 'rates'))
+) STRICT;
+
+CREATE TABLE agent_state (
+    agent           text PRIMARY KEY NOT NULL,
+    epoch           text NOT NULL,
+    seq             integer NOT NULL,
+    observed_at     text NOT NULL,
+    stored_at       text NOT NULL,
+    state           text NOT NULL,
+    version         text,
+    clock_synced    integer,
+    last_started_at text,
+    CONSTRAINT agent_state_state CHECK (state IN ('running', 'stopped'))
 ) STRICT;
 
 CREATE TABLE losses (
@@ -191,6 +297,14 @@ CREATE TABLE dead_letters (
 CREATE INDEX dead_letters_stored_at ON dead_letters (stored_at);
 CREATE INDEX dead_letters_agent ON dead_letters (agent, epoch, seq) WHERE agent IS NOT NULL;
 
+-- `silent_after` is in seconds.
+CREATE TABLE settings (
+    only_row     integer PRIMARY KEY DEFAULT 1,
+    silent_after integer NOT NULL,
+    CONSTRAINT settings_only_row CHECK (only_row)
+) STRICT;
+INSERT INTO settings (silent_after) VALUES (3600);
+
 -- `lasted` is in seconds.
 CREATE VIEW breaches AS
 SELECT agent, breach_id, limit_name, severity, interface, direction, state, started_at, raised_at, ended_at,
@@ -202,12 +316,17 @@ SELECT agent, breach_id, limit_name, severity, interface, direction, state, star
 FROM (SELECT b.agent, b.breach_id, b.limit_name, b.severity, b.interface, b.direction, b.started_at, b.raised_at, b.ended_at,
              b.limit_bps, b.rate_bps, b.peak_bps, b.mean_bps, b.excess_bytes, b.duration_ms, b.measured_ms,
              b.observed_at, b.reason, b.detail,
-             CASE WHEN b.state = 'cleared' THEN 'cleared' WHEN EXISTS (
-    SELECT 1 FROM agent_sequences s WHERE s.agent = b.agent AND s.epoch <> b.epoch AND NOT s.of_samples
-                                      AND s.first_stored_at >= b.stored_at
-                                      AND (s.first_stored_at > b.stored_at OR EXISTS (
-                                          SELECT 1 FROM events e WHERE e.agent = b.agent AND e.epoch = s.epoch
-                                                                   AND e.observed_at > b.observed_at))) THEN 'unknown' ELSE 'open' END AS state
+             CASE WHEN b.state = 'cleared' THEN 'cleared'
+                  WHEN EXISTS (SELECT 1 FROM agent_state a WHERE a.agent = b.agent AND a.state = 'stopped')
+             OR NOT EXISTS (SELECT 1 FROM agent_sequences s
+                            WHERE s.agent = b.agent AND s.counted <> 'samples'
+                              AND s.last_stored_at >= strftime('%Y-%m-%dT%H:%M:%S', 'now', '-' || (SELECT silent_after FROM settings) || ' seconds'))
+             OR EXISTS (SELECT 1 FROM agent_sequences s
+                        WHERE s.agent = b.agent AND s.epoch <> b.epoch AND s.counted = 'events' AND s.first_stored_at >= b.stored_at
+                          AND (s.first_stored_at > b.stored_at
+                               OR EXISTS (SELECT 1 FROM events e WHERE e.agent = b.agent AND e.epoch = s.epoch
+                                                                   AND e.observed_at > b.observed_at)))
+                  THEN 'unknown' ELSE 'open' END AS state
       FROM breach_state b);
 
 CREATE VIEW open_breaches AS
@@ -216,31 +335,35 @@ SELECT b.agent, b.breach_id, b.limit_name, b.severity, b.interface, b.direction,
        b.limit_bps, b.rate_bps, b.peak_bps, b.mean_bps, b.excess_bytes, b.duration_ms, b.measured_ms,
        b.observed_at AS last_observed_at, b.detail
 FROM breach_state b
-WHERE b.state = 'open' AND NOT EXISTS (
-    SELECT 1 FROM agent_sequences s WHERE s.agent = b.agent AND s.epoch <> b.epoch AND NOT s.of_samples
-                                      AND s.first_stored_at >= b.stored_at
-                                      AND (s.first_stored_at > b.stored_at OR EXISTS (
-                                          SELECT 1 FROM events e WHERE e.agent = b.agent AND e.epoch = s.epoch
-                                                                   AND e.observed_at > b.observed_at)));
+WHERE b.state = 'open'
+  AND NOT (EXISTS (SELECT 1 FROM agent_state a WHERE a.agent = b.agent AND a.state = 'stopped')
+             OR NOT EXISTS (SELECT 1 FROM agent_sequences s
+                            WHERE s.agent = b.agent AND s.counted <> 'samples'
+                              AND s.last_stored_at >= strftime('%Y-%m-%dT%H:%M:%S', 'now', '-' || (SELECT silent_after FROM settings) || ' seconds'))
+             OR EXISTS (SELECT 1 FROM agent_sequences s
+                        WHERE s.agent = b.agent AND s.epoch <> b.epoch AND s.counted = 'events' AND s.first_stored_at >= b.stored_at
+                          AND (s.first_stored_at > b.stored_at
+                               OR EXISTS (SELECT 1 FROM events e WHERE e.agent = b.agent AND e.epoch = s.epoch
+                                                                   AND e.observed_at > b.observed_at))));
 
 CREATE VIEW sequence_gaps AS
 SELECT agent, epoch, before + 1 AS first_seq, first_seq - 1 AS last_seq, first_seq - 1 - before AS missing, since
 FROM (
-    SELECT agent, epoch, first_seq, since, of_samples,
+    SELECT agent, epoch, first_seq, since, counted,
            coalesce(max(last_seq) OVER (PARTITION BY agent, epoch ORDER BY first_seq, last_seq
                                         ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
-    FROM (SELECT agent, epoch, first_seq, last_seq, first_stored_at AS since, of_samples FROM agent_sequences
+    FROM (SELECT agent, epoch, first_seq, last_seq, first_stored_at AS since, counted FROM agent_sequences
           UNION ALL
-          SELECT agent, epoch, first_seq, last_seq, stored_at, 0 FROM losses
+          SELECT agent, epoch, first_seq, last_seq, stored_at, 'events' FROM losses
           UNION ALL
-          SELECT agent, epoch, seq, seq, stored_at, 0 FROM dead_letters WHERE agent IS NOT NULL AND seq IS NOT NULL) AS known
+          SELECT agent, epoch, seq, seq, stored_at, 'events' FROM dead_letters WHERE agent IS NOT NULL AND seq IS NOT NULL) AS known
 ) AS ranges
 WHERE first_seq - 1 > before AND since < strftime('%Y-%m-%dT%H:%M:%S', 'now', '-5 minutes')
   -- Where reading began in the middle of a topic, the first series of an agent may have begun before.
   AND (before > 0 OR NOT EXISTS (SELECT 1 FROM kafka_gaps g
                                  WHERE g.cause IN ('expired_before_start', 'skipped_at_start') AND g.noticed_at <= since)
        OR EXISTS (SELECT 1 FROM agent_sequences o
-                  WHERE o.agent = ranges.agent AND o.epoch <> ranges.epoch AND o.of_samples = ranges.of_samples
+                  WHERE o.agent = ranges.agent AND o.epoch <> ranges.epoch AND o.counted = ranges.counted
                     AND o.first_stored_at < since));
 
 CREATE VIEW missing_events AS
@@ -274,3 +397,16 @@ WHERE agent IS NOT NULL
                       < (d.kafka_cluster, d.kafka_topic, d.kafka_partition, d.topic_generation, d.kafka_offset))
 UNION ALL
 SELECT agent, epoch, first_seq, last_seq, missing, 'undeclared', NULL, 'never arrived', since FROM sequence_gaps;
+
+CREATE VIEW agents AS
+SELECT h.agent, h.last_heard_at, a.version,
+       CASE WHEN a.state = 'stopped' THEN 'stopped'
+            WHEN h.last_heard_at < strftime('%Y-%m-%dT%H:%M:%S', 'now', '-' || (SELECT silent_after FROM settings) || ' seconds')
+            THEN 'silent' ELSE 'running' END AS state,
+       a.clock_synced,
+       (SELECT s.epoch FROM agent_sequences s WHERE s.agent = h.agent AND s.counted = 'events'
+        ORDER BY s.last_stored_at DESC, s.first_stored_at DESC LIMIT 1) AS epoch,
+       (SELECT cast(total(m.missing) AS integer) FROM missing_events m WHERE m.agent = h.agent) AS missing_events,
+       a.last_started_at
+FROM (SELECT agent, max(last_stored_at) AS last_heard_at FROM agent_sequences WHERE counted <> 'samples' GROUP BY agent) AS h
+LEFT JOIN agent_state a ON a.agent = h.agent;
