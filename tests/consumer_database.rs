@@ -706,6 +706,35 @@ fn breaches_are_updated_in_place() {
     database.until(share, "(1)");
 }
 
+/// Figures below nothing, and names that no agent sends: nobody's UPDATE brings them in.
+#[test]
+fn values_out_of_their_range_are_refused() {
+    let Some(postgres) = postgres("values_out_of_their_range_are_refused") else { return };
+    let database = postgres.database("checks");
+    let events = [event("gw", 1, Body::BreachRaised(breach("b", 3))), sample("gw", 1)];
+    store(&mut *open(&database.url, None), &events).unwrap();
+    let mut client = database.client();
+    for (table, change) in [
+        ("events", "kafka_offset = -1"),
+        ("events", "kafka_partition = -1"),
+        ("events", "peak_bps = -1"),
+        ("events", "severity = 'grave'"),
+        ("samples", "seq = 0"),
+        ("samples", "rx_bps = -1"),
+        ("breach_state", "direction = 'up'"),
+        ("breach_state", "excess_bytes = -1"),
+        ("totals", "breaches = -1"),
+        ("totals", "direction = 'up'"),
+        ("agent_sequences", "last_seq = 0"),
+        ("agent_sequences", "identity_conflicts = -1"),
+        ("kafka_offsets", "next_offset = -1"),
+    ] {
+        assert!(client.execute(&format!("SELECT FROM {table}"), &[]).unwrap() > 0, "{table}");
+        let error = client.execute(&format!("UPDATE {table} SET {change}"), &[]).unwrap_err();
+        assert_eq!(error.code().map(postgres::error::SqlState::code), Some("23514"), "{table} {change}");
+    }
+}
+
 #[test]
 fn a_breach_whose_agent_began_anew_is_unknown() {
     let Some(postgres) = postgres("a_breach_whose_agent_began_anew_is_unknown") else { return };

@@ -442,12 +442,16 @@ fn what_a_start_left_out_is_not_missing(bench: &mut Bench) {
     bench.store(&payloads([21, 22, 25]));
     let mut later = updated("gw", 3);
     later.id.epoch = Epoch(7);
-    bench.store_events(&[later]);
-    bench.run("UPDATE agent_sequences SET first_stored_at = '2026-01-01T00:00:00.000000Z'");
-    bench.run("UPDATE agent_sequences SET first_stored_at = '2026-01-02T00:00:00.000000Z' WHERE first_seq = 3");
+    // An agent that was not heard of before has not begun before either.
+    bench.store_events(&[later, updated("newcomer", 4)]);
+    for (which, at) in
+        [("agent = 'gw'", "2020-01-05"), ("first_seq = 3", "2020-01-06"), ("agent = 'newcomer'", "2020-03-01")]
+    {
+        bench.run(&format!("UPDATE agent_sequences SET first_stored_at = '{at}T00:00:00.000000Z' WHERE {which}"));
+    }
     assert_eq!(
-        bench.ask("SELECT epoch, first_seq, last_seq, cause FROM missing_events"),
-        "0000000000000007,1,2,undeclared 0000000000005f0c,23,24,undeclared"
+        bench.ask("SELECT agent, epoch, first_seq, last_seq, cause FROM missing_events"),
+        "gw,0000000000000007,1,2,undeclared gw,0000000000005f0c,23,24,undeclared newcomer,0000000000005f0c,1,3,undeclared"
     );
 }
 
@@ -460,6 +464,9 @@ fn a_breach_left_open_by_a_former_epoch_is_unknown_at_once(bench: &mut Bench) {
     bench.store_events(&[raised, anew]);
     assert_eq!(bench.ask("SELECT breach_id, state FROM breaches"), "b,unknown");
     assert_eq!(bench.ask("SELECT count(*) FROM open_breaches"), "0");
+    // A message of the former epoch that comes late, as from `dead-letters retry`, opens nothing.
+    bench.store_events(&[event("gw", 2, Body::BreachUpdated(breach("b", 4)))]);
+    assert_eq!(bench.ask("SELECT duration_ms, state FROM breaches"), "4000,unknown");
     // The other way round it is open: the epoch was there before the breach.
     let mut before = event("other", 1, started());
     before.id.epoch = Epoch(7);

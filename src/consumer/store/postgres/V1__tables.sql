@@ -39,7 +39,9 @@ CREATE TABLE events (
     detail          text,
     raw             text,
     PRIMARY KEY (agent, observed_at, epoch, seq),
-    CONSTRAINT events_seq CHECK (seq > 0),
+    CONSTRAINT events_place CHECK (seq > 0 AND kafka_partition >= 0 AND kafka_offset >= 0),
+    CONSTRAINT events_figures CHECK (limit_bps >= 0 AND rate_bps >= 0 AND peak_bps >= 0 AND mean_bps >= 0 AND duration_ms >= 0
+                                     AND measured_ms >= 0 AND excess_bytes >= 0),
     CONSTRAINT events_severity CHECK (severity IN ('warning', 'critical')),
     CONSTRAINT events_direction CHECK (direction IN ('rx', 'tx', 'total'))
 ) PARTITION BY RANGE (observed_at);
@@ -68,7 +70,8 @@ CREATE TABLE samples (
     tx_bps          bigint,
     reason          text,
     PRIMARY KEY (agent, observed_at, epoch, seq),
-    CONSTRAINT samples_seq CHECK (seq > 0)
+    CONSTRAINT samples_place CHECK (seq > 0 AND kafka_partition >= 0 AND kafka_offset >= 0),
+    CONSTRAINT samples_figures CHECK (rx_bytes >= 0 AND tx_bytes >= 0 AND rx_bps >= 0 AND tx_bps >= 0 AND duration_ms >= 0)
 ) PARTITION BY RANGE (observed_at);
 
 CREATE TABLE samples_before_2020 PARTITION OF samples FOR VALUES FROM (MINVALUE) TO ('2020-01-01 00:00:00+00');
@@ -106,7 +109,7 @@ CREATE TABLE rates (
     over            jsonb NOT NULL,
     has_histogram   boolean NOT NULL,
     PRIMARY KEY (agent, observed_at, epoch, seq, interface, direction),
-    CONSTRAINT rates_seq CHECK (seq > 0),
+    CONSTRAINT rates_place CHECK (seq > 0 AND kafka_partition >= 0 AND kafka_offset >= 0),
     CONSTRAINT rates_direction CHECK (direction IN ('rx', 'tx', 'total')),
     CONSTRAINT rates_figures CHECK (window_ms BETWEEN 1 AND 3600000 AND bytes >= 0 AND measured_s >= 0 AND unmeasured_s >= 0)
 ) PARTITION BY RANGE (observed_at);
@@ -213,6 +216,8 @@ CREATE TABLE breach_state (
     counted_bytes   bigint NOT NULL,
     PRIMARY KEY (agent, breach_id),
     CONSTRAINT breach_state_state CHECK (state IN ('open', 'cleared')),
+    CONSTRAINT breach_state_severity CHECK (severity IN ('warning', 'critical')),
+    CONSTRAINT breach_state_direction CHECK (direction IN ('rx', 'tx', 'total')),
     CONSTRAINT breach_state_figures CHECK (duration_ms >= 0 AND measured_ms >= 0 AND excess_bytes >= 0 AND counted_bytes >= 0)
 ) WITH (fillfactor = 70);
 CREATE INDEX breach_state_raised_at ON breach_state (raised_at);
@@ -228,7 +233,7 @@ CREATE TABLE agent_sequences (
     last_stored_at     timestamptz NOT NULL,
     identity_conflicts bigint NOT NULL,
     PRIMARY KEY (agent, epoch, first_seq),
-    CONSTRAINT agent_sequences_range CHECK (first_seq BETWEEN 1 AND last_seq),
+    CONSTRAINT agent_sequences_range CHECK (first_seq BETWEEN 1 AND last_seq AND identity_conflicts >= 0),
     CONSTRAINT agent_sequences_counted CHECK (counted IN ('events', 'samples', 'rates'))
 ) WITH (fillfactor = 70);
 
@@ -270,7 +275,9 @@ CREATE TABLE totals (
     scope        text GENERATED ALWAYS AS (CASE interface WHEN '*' THEN 'host' ELSE 'link' END) STORED,
     breaches     bigint NOT NULL,
     excess_bytes bigint NOT NULL,
-    PRIMARY KEY (agent, interface, direction, limit_name, day)
+    PRIMARY KEY (agent, interface, direction, limit_name, day),
+    CONSTRAINT totals_direction CHECK (direction IN ('rx', 'tx', 'total')),
+    CONSTRAINT totals_figures CHECK (breaches >= 0 AND excess_bytes >= 0)
 ) WITH (fillfactor = 70);
 CREATE INDEX totals_day ON totals (day);
 
@@ -288,7 +295,7 @@ CREATE TABLE kafka_offsets (
     anchor_digest    bigint,
     updated_at       timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (kafka_cluster, kafka_topic, kafka_partition),
-    CONSTRAINT kafka_offsets_next CHECK (next_offset >= 0 AND topic_generation >= 0)
+    CONSTRAINT kafka_offsets_next CHECK (kafka_partition >= 0 AND next_offset >= 0 AND topic_generation >= 0)
 ) WITH (fillfactor = 50);
 
 CREATE TABLE kafka_gaps (
@@ -324,6 +331,7 @@ CREATE TABLE dead_letters (
     dropped_at       timestamptz,
     drop_reason      text,
     PRIMARY KEY (kafka_cluster, kafka_topic, kafka_partition, topic_generation, kafka_offset),
+    CONSTRAINT dead_letters_place CHECK (kafka_partition >= 0 AND kafka_offset >= 0 AND topic_generation >= 0 AND bytes >= 0),
     CONSTRAINT dead_letters_dropped CHECK ((dropped_at IS NULL) = (drop_reason IS NULL))
 );
 CREATE INDEX dead_letters_stored_at ON dead_letters (stored_at);
@@ -354,13 +362,15 @@ FROM (
     UNION ALL
     SELECT b.agent, b.breach_id, b.limit_name, b.severity, b.interface, b.direction,
            CASE WHEN b.is_unknown THEN 'unknown' ELSE 'open' END, b.started_at, b.raised_at, b.ended_at, NULL,
-           CASE WHEN b.is_unknown THEN make_interval(secs => least(b.duration_ms, 9000000000000000) / 1000.0)
+           CASE WHEN b.is_unknown
+                THEN greatest(b.observed_at - b.started_at, make_interval(secs => least(b.duration_ms, 9000000000000000) / 1000.0))
                 ELSE greatest(now() - b.started_at, interval '0') END,
            b.limit_bps, b.rate_bps, b.peak_bps, b.mean_bps, b.excess_bytes, b.duration_ms, b.measured_ms,
            b.observed_at, b.reason, b.detail, b.state, 'open'
     FROM (
         SELECT o.*,
-               EXISTS (SELECT FROM agent_state a WHERE a.agent = o.agent AND a.state = 'stopped')
+               EXISTS (SELECT FROM agent_state a
+                       WHERE a.agent = o.agent AND (a.state = 'stopped' OR a.epoch <> o.epoch AND a.last_started_at > o.observed_at))
                OR NOT EXISTS (SELECT FROM agent_sequences s
                               WHERE s.agent = o.agent AND s.counted <> 'samples'
                                 AND s.last_stored_at >= now() - (SELECT silent_after FROM settings))
@@ -391,9 +401,11 @@ FROM (
           SELECT agent, epoch, seq, seq, stored_at, 'events' FROM dead_letters WHERE agent IS NOT NULL AND seq IS NOT NULL) AS known
 ) AS ranges
 WHERE first_seq - 1 > before AND since < now() - interval '5 minutes'
-  -- Where reading began in the middle of a topic, the first series of an agent may have begun before.
-  AND (before > 0 OR NOT EXISTS (SELECT FROM kafka_gaps g
-                                 WHERE g.cause IN ('expired_before_start', 'skipped_at_start') AND g.noticed_at <= since)
+  -- Where reading began in the middle of a topic, the first series of an agent may have begun before: of one that was heard of within
+  -- the time that events wait in a journal, and a week.
+  AND (before > 0 OR NOT EXISTS (SELECT FROM kafka_gaps g JOIN agent_sequences h ON h.agent = ranges.agent
+                                 WHERE g.cause IN ('expired_before_start', 'skipped_at_start') AND g.noticed_at <= since
+                                   AND h.first_stored_at < g.noticed_at + interval '37 days')
        OR EXISTS (SELECT FROM agent_sequences o
                   WHERE o.agent = ranges.agent AND o.epoch <> ranges.epoch AND o.counted = ranges.counted
                     AND o.first_stored_at < since));
@@ -698,7 +710,7 @@ COMMENT ON COLUMN settings.only_row IS 'Always true: keeps it one row';
 COMMENT ON COLUMN settings.silent_after IS 'Time without a message after which an agent is silent: [agents] silent_after';
 
 COMMENT ON VIEW agents IS 'Each agent that sends events or rates. state: running, stopped as it reported itself, or silent: not heard of for [agents] silent_after';
-COMMENT ON VIEW breaches IS 'Each breach in its latest state. state: open, cleared, or unknown if its agent began a new epoch without it, was stopped, or is silent; lasted: to now while open';
+COMMENT ON VIEW breaches IS 'Each breach in its latest state. state: open, cleared, or unknown if its agent began a new epoch without it, was stopped, or is silent; lasted: to now while open, to its last event while unknown';
 COMMENT ON VIEW open_breaches IS 'The breaches that are open now';
 COMMENT ON VIEW sequence_gaps IS 'Numbers of each agent that are missing without explanation, five minutes after a later one was stored';
 COMMENT ON VIEW missing_events IS 'Events that are not in the database. cause: declared (given up by the agent), dead_letter (kept, and can be retried), discarded (a dead letter that was dropped), undeclared (missing without explanation)';
@@ -729,7 +741,7 @@ COMMENT ON COLUMN agents.epoch IS 'The epoch that its events count in';
 COMMENT ON COLUMN agents.missing_events IS 'How many of its events and windows are not in the database: see missing_events';
 COMMENT ON COLUMN breaches.state IS 'open, cleared, or unknown: its agent began a new epoch without it, was stopped, or is silent';
 COMMENT ON COLUMN breaches.cleared_at IS 'When it was detected that the rate had been low for long enough; NULL: not cleared';
-COMMENT ON COLUMN breaches.lasted IS 'From started_at to now while open, else to ended_at';
+COMMENT ON COLUMN breaches.lasted IS 'From started_at to ended_at; while open to now, while unknown to the last event';
 COMMENT ON COLUMN breaches.last_observed_at IS 'When its last event was observed';
 COMMENT ON COLUMN open_breaches.lasted IS 'From started_at to now';
 COMMENT ON COLUMN open_breaches.last_observed_at IS 'When its last event was observed';

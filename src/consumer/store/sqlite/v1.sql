@@ -37,7 +37,9 @@ CREATE TABLE events (
     detail          text,
     raw             text,
     PRIMARY KEY (agent, observed_at, epoch, seq),
-    CONSTRAINT events_seq CHECK (seq > 0),
+    CONSTRAINT events_place CHECK (seq > 0 AND kafka_partition >= 0 AND kafka_offset >= 0),
+    CONSTRAINT events_figures CHECK (limit_bps >= 0 AND rate_bps >= 0 AND peak_bps >= 0 AND mean_bps >= 0 AND duration_ms >= 0
+                                     AND measured_ms >= 0 AND excess_bytes >= 0),
     CONSTRAINT events_severity CHECK (severity IN ('warning', 'critical')),
     CONSTRAINT events_direction CHECK (direction IN ('rx', 'tx', 'total'))
 ) STRICT;
@@ -60,7 +62,8 @@ CREATE TABLE samples (
     tx_bps          integer,
     reason          text,
     PRIMARY KEY (agent, observed_at, epoch, seq),
-    CONSTRAINT samples_seq CHECK (seq > 0)
+    CONSTRAINT samples_place CHECK (seq > 0 AND kafka_partition >= 0 AND kafka_offset >= 0),
+    CONSTRAINT samples_figures CHECK (rx_bytes >= 0 AND tx_bytes >= 0 AND rx_bps >= 0 AND tx_bps >= 0 AND duration_ms >= 0)
 ) STRICT;
 
 CREATE TABLE rates (
@@ -92,7 +95,7 @@ CREATE TABLE rates (
     over            text NOT NULL,
     has_histogram   integer NOT NULL,
     PRIMARY KEY (agent, observed_at, epoch, seq, interface, direction),
-    CONSTRAINT rates_seq CHECK (seq > 0),
+    CONSTRAINT rates_place CHECK (seq > 0 AND kafka_partition >= 0 AND kafka_offset >= 0),
     CONSTRAINT rates_direction CHECK (direction IN ('rx', 'tx', 'total')),
     CONSTRAINT rates_figures CHECK (window_ms BETWEEN 1 AND 3600000 AND bytes >= 0 AND measured_s >= 0 AND unmeasured_s >= 0)
 ) STRICT;
@@ -182,6 +185,8 @@ CREATE TABLE breach_state (
     counted_bytes   integer NOT NULL,
     PRIMARY KEY (agent, breach_id),
     CONSTRAINT breach_state_state CHECK (state IN ('open', 'cleared')),
+    CONSTRAINT breach_state_severity CHECK (severity IN ('warning', 'critical')),
+    CONSTRAINT breach_state_direction CHECK (direction IN ('rx', 'tx', 'total')),
     CONSTRAINT breach_state_figures CHECK (duration_ms >= 0 AND measured_ms >= 0 AND excess_bytes >= 0 AND counted_bytes >= 0)
 ) STRICT;
 CREATE INDEX breach_state_raised_at ON breach_state (raised_at);
@@ -197,7 +202,7 @@ CREATE TABLE agent_sequences (
     last_stored_at     text NOT NULL,
     identity_conflicts integer NOT NULL,
     PRIMARY KEY (agent, epoch, first_seq),
-    CONSTRAINT agent_sequences_range CHECK (first_seq BETWEEN 1 AND last_seq),
+    CONSTRAINT agent_sequences_range CHECK (first_seq BETWEEN 1 AND last_seq AND identity_conflicts >= 0),
     CONSTRAINT agent_sequences_counted CHECK (counted IN ('events', 'samples', 'rates'))
 ) STRICT;
 
@@ -238,7 +243,9 @@ CREATE TABLE totals (
     scope        text GENERATED ALWAYS AS (CASE interface WHEN '*' THEN 'host' ELSE 'link' END) STORED,
     breaches     integer NOT NULL,
     excess_bytes integer NOT NULL,
-    PRIMARY KEY (agent, interface, direction, limit_name, day)
+    PRIMARY KEY (agent, interface, direction, limit_name, day),
+    CONSTRAINT totals_direction CHECK (direction IN ('rx', 'tx', 'total')),
+    CONSTRAINT totals_figures CHECK (breaches >= 0 AND excess_bytes >= 0)
 ) STRICT;
 CREATE INDEX totals_day ON totals (day);
 
@@ -256,7 +263,7 @@ CREATE TABLE kafka_offsets (
     anchor_digest    integer,
     updated_at       text NOT NULL,
     PRIMARY KEY (kafka_cluster, kafka_topic, kafka_partition),
-    CONSTRAINT kafka_offsets_next CHECK (next_offset >= 0 AND topic_generation >= 0)
+    CONSTRAINT kafka_offsets_next CHECK (kafka_partition >= 0 AND next_offset >= 0 AND topic_generation >= 0)
 ) STRICT;
 
 CREATE TABLE kafka_gaps (
@@ -292,6 +299,7 @@ CREATE TABLE dead_letters (
     dropped_at       text,
     drop_reason      text,
     PRIMARY KEY (kafka_cluster, kafka_topic, kafka_partition, topic_generation, kafka_offset),
+    CONSTRAINT dead_letters_place CHECK (kafka_partition >= 0 AND kafka_offset >= 0 AND topic_generation >= 0 AND bytes >= 0),
     CONSTRAINT dead_letters_dropped CHECK ((dropped_at IS NULL) = (drop_reason IS NULL))
 ) STRICT;
 CREATE INDEX dead_letters_stored_at ON dead_letters (stored_at);
@@ -310,6 +318,7 @@ CREATE VIEW breaches AS
 SELECT agent, breach_id, limit_name, severity, interface, direction, state, started_at, raised_at, ended_at,
        CASE WHEN state = 'cleared' THEN observed_at END AS cleared_at,
        CASE state WHEN 'open' THEN max((julianday('now') - julianday(started_at)) * 86400.0, 0.0)
+                  WHEN 'unknown' THEN max((julianday(observed_at) - julianday(started_at)) * 86400.0, duration_ms / 1000.0)
                   ELSE duration_ms / 1000.0 END AS lasted,
        limit_bps, rate_bps, peak_bps, mean_bps, excess_bytes, duration_ms, measured_ms, observed_at AS last_observed_at,
        reason, detail
@@ -317,7 +326,8 @@ FROM (SELECT b.agent, b.breach_id, b.limit_name, b.severity, b.interface, b.dire
              b.limit_bps, b.rate_bps, b.peak_bps, b.mean_bps, b.excess_bytes, b.duration_ms, b.measured_ms,
              b.observed_at, b.reason, b.detail,
              CASE WHEN b.state = 'cleared' THEN 'cleared'
-                  WHEN EXISTS (SELECT 1 FROM agent_state a WHERE a.agent = b.agent AND a.state = 'stopped')
+                  WHEN EXISTS (SELECT 1 FROM agent_state a
+                       WHERE a.agent = b.agent AND (a.state = 'stopped' OR a.epoch <> b.epoch AND a.last_started_at > b.observed_at))
              OR NOT EXISTS (SELECT 1 FROM agent_sequences s
                             WHERE s.agent = b.agent AND s.counted <> 'samples'
                               AND s.last_stored_at >= strftime('%Y-%m-%dT%H:%M:%S', 'now', '-' || (SELECT silent_after FROM settings) || ' seconds'))
@@ -336,7 +346,8 @@ SELECT b.agent, b.breach_id, b.limit_name, b.severity, b.interface, b.direction,
        b.observed_at AS last_observed_at, b.detail
 FROM breach_state b
 WHERE b.state = 'open'
-  AND NOT (EXISTS (SELECT 1 FROM agent_state a WHERE a.agent = b.agent AND a.state = 'stopped')
+  AND NOT (EXISTS (SELECT 1 FROM agent_state a
+                       WHERE a.agent = b.agent AND (a.state = 'stopped' OR a.epoch <> b.epoch AND a.last_started_at > b.observed_at))
              OR NOT EXISTS (SELECT 1 FROM agent_sequences s
                             WHERE s.agent = b.agent AND s.counted <> 'samples'
                               AND s.last_stored_at >= strftime('%Y-%m-%dT%H:%M:%S', 'now', '-' || (SELECT silent_after FROM settings) || ' seconds'))
@@ -359,9 +370,11 @@ FROM (
           SELECT agent, epoch, seq, seq, stored_at, 'events' FROM dead_letters WHERE agent IS NOT NULL AND seq IS NOT NULL) AS known
 ) AS ranges
 WHERE first_seq - 1 > before AND since < strftime('%Y-%m-%dT%H:%M:%S', 'now', '-5 minutes')
-  -- Where reading began in the middle of a topic, the first series of an agent may have begun before.
-  AND (before > 0 OR NOT EXISTS (SELECT 1 FROM kafka_gaps g
-                                 WHERE g.cause IN ('expired_before_start', 'skipped_at_start') AND g.noticed_at <= since)
+  -- Where reading began in the middle of a topic, the first series of an agent may have begun before: of one that was heard of within
+  -- the time that events wait in a journal, and a week.
+  AND (before > 0 OR NOT EXISTS (SELECT 1 FROM kafka_gaps g JOIN agent_sequences h ON h.agent = ranges.agent
+                                 WHERE g.cause IN ('expired_before_start', 'skipped_at_start') AND g.noticed_at <= since
+                                   AND h.first_stored_at < strftime('%Y-%m-%dT%H:%M:%S', g.noticed_at, '+37 days'))
        OR EXISTS (SELECT 1 FROM agent_sequences o
                   WHERE o.agent = ranges.agent AND o.epoch <> ranges.epoch AND o.counted = ranges.counted
                     AND o.first_stored_at < since));
