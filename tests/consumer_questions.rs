@@ -90,7 +90,7 @@ fn commands_read_what_they_answer_from_and_not_whole_tables() {
     let Some(database) = with_tables(test) else { return };
     let mut client = database.client();
     let days = 35;
-    let size = RatesFill { agents: 20, links: 2, days, days_with_hours: days, windows_a_day: 24 };
+    let size = RatesFill { agents: 20, links: 2, days, days_with_hours: days, windows_a_day: 48 };
     let mut histogram: highwater::histogram::RateHistogram = Default::default();
     histogram.record(10_000_000, 3_600);
     size.fill(&mut client, &histogram.encode());
@@ -98,7 +98,7 @@ fn commands_read_what_they_answer_from_and_not_whole_tables() {
     client.batch_execute("ANALYZE").unwrap();
     let many = "UPDATE pg_class SET reltuples = reltuples * 500
                 WHERE relnamespace = 'public'::regnamespace AND reltuples > 0 AND relkind IN ('r', 'i')
-                  AND relname ~ '^(rates|histograms|events_2|breach_state)'";
+                  AND relname ~ '^(rates|window_histograms|histograms|events_2|breach_state)'";
     assert!(client.execute(many, &[]).unwrap() >= 10);
     let day = |ago: i64| (chrono::Utc::now() - chrono::TimeDelta::days(ago)).format("%Y-%m-%dT00:00:00Z").to_string();
     let month = (chrono::Utc::now() - chrono::TimeDelta::days(1)).format("%Y-%m").to_string();
@@ -106,7 +106,11 @@ fn commands_read_what_they_answer_from_and_not_whole_tables() {
     let link = ["--agent", "gw-0007", "--interface", "eth1", "--direction", "tx"];
     let link_for_a_month = [&link[..], &["--since", &month_ago, "--until", &today]].concat();
     let fleet_for_a_day = ["--since", &yesterday, "--until", &today];
-    let of_agent: i64 = 31 * 24 * 4;
+    let of_agent: i64 = 31 * 48 * 4;
+    // Not whole hours: of windows. Those that end within an hour of the time are looked at.
+    let (noon, later) = (yesterday.replace("T00:00", "T12:10"), yesterday.replace("T00:00", "T12:50"));
+    let fleet_for_minutes = ["--since", &noon, "--until", &later];
+    let of_fleet: i64 = 3 * 20 * 4;
     for (arguments, tables, rows_max) in [
         ([&["percentile"][..], &link, &["--month", &month]].concat(), "^(rates|histograms)", of_agent + 31 * 2),
         ([&["rates", "--by", "window"][..], &link_for_a_month].concat(), "^rates", of_agent),
@@ -114,6 +118,9 @@ fn commands_read_what_they_answer_from_and_not_whole_tables() {
         ([&["histogram"][..], &link_for_a_month].concat(), "^histograms", 31),
         ([&["histogram"][..], &fleet_for_a_day].concat(), "^histograms", 20 * 4),
         ([&["rates", "--by", "day"][..], &fleet_for_a_day].concat(), "^histograms", 20 * 4),
+        ([&["rates", "--by", "window"][..], &fleet_for_minutes].concat(), "^rates", of_fleet),
+        ([&["histogram"][..], &fleet_for_minutes].concat(), "^(rates|window_histograms)", 2 * of_fleet),
+        (vec!["rates", "--by", "window", "-n", "100"], "^rates", 200),
         (vec!["events", "-n", "100"], "^events_2", 1_000),
         (vec!["events", "--agent", "gw-0399", "--since", "1d"], "^events_2", 1_000),
         (vec!["breaches", "--state", "open"], "^breach_state", 100),

@@ -1,6 +1,7 @@
 //! Usual queries on the tables, and rows for them: for the test of the plans, and for the figures.
 
 use postgres::Client;
+use postgres::types::ToSql;
 
 pub(crate) struct Question {
     pub(crate) name: &'static str,
@@ -157,7 +158,7 @@ const ROWS: &[(&str, &str)] = &[
     ),
 ];
 
-/// Rates of a fleet in windows of five minutes, with their hours and days.
+/// Rates of a fleet in windows of five minutes, with their hours and days. Rows are inserted by time, as they arrive.
 #[derive(Clone, Copy)]
 pub(crate) struct RatesFill {
     pub(crate) agents: i32,
@@ -165,7 +166,7 @@ pub(crate) struct RatesFill {
     pub(crate) links: i32,
     /// Up to the last midnight.
     pub(crate) days: i32,
-    /// Of which hours are stored; days are of all.
+    /// The last ones, of which hours and the histograms of windows are stored; days are of all.
     pub(crate) days_with_hours: i32,
     pub(crate) windows_a_day: i32,
 }
@@ -173,12 +174,11 @@ pub(crate) struct RatesFill {
 impl RatesFill {
     pub(crate) fn fill(self, client: &mut Client, histogram: &[u8]) {
         let Self { agents, links, days, days_with_hours, windows_a_day } = self;
-        let begin = "date_trunc('day', now(), 'UTC') - make_interval(days => $1::int)";
+        let today = "date_trunc('day', now(), 'UTC')";
+        let begin = format!("{today} - make_interval(days => $1::int)");
         for week in 0..(days + 6) / 7 {
             for table in ["rates", "window_histograms"] {
-                let bound = |week: i32| {
-                    format!("(date_trunc('day', now(), 'UTC') + make_interval(days => {}))", 7 * week - days)
-                };
+                let bound = |week: i32| format!("({today} + make_interval(days => {}))", 7 * week - days);
                 let sql = format!(
                     "DO $$ BEGIN EXECUTE format('CREATE TABLE {table}_week_{week} PARTITION OF {table} FOR VALUES FROM (%L) TO (%L)',
                                                 {}, {}); END $$",
@@ -190,6 +190,12 @@ impl RatesFill {
         }
         let series = "SELECT 'gw-' || lpad(a::text, 4, '0') AS agent, 'eth' || l AS interface, direction
                       FROM generate_series(0, $2::int - 1) AS a, generate_series(0, $3::int - 1) AS l, (VALUES ('rx'), ('tx')) AS d (direction)";
+        // $1: the day, $4: its windows; the last one of all ends before midnight.
+        let windows = format!(
+            "(SELECT ($1::int - 1) * $4::int + n AS n, {today} - make_interval(days => {days})
+                     + (($1::int - 1) * $4::int + n) * make_interval(secs => 86400.0 / $4::int) AS ended_at
+              FROM generate_series(1, $4::int - CASE WHEN $1::int = {days} THEN 1 ELSE 0 END) AS n) AS windows"
+        );
         let rates = format!(
             "INSERT INTO rates (agent, epoch, seq, observed_at, stored_at, kafka_topic, kafka_partition, kafka_offset, interface,
                                 direction, started_at, window_ms, bytes, packets, errors, drops, measured_s, unmeasured_s, min_bps,
@@ -197,17 +203,27 @@ impl RatesFill {
              SELECT agent, '5f0c5f0c5f0c5f0c', n, ended_at, ended_at, 'highwater.rates', 0, n, interface, direction,
                     ended_at - interval '5 min', 300000, 375000000 + n % 1000 * 1000, 500000, 0, 0, 300, 0, 1000000, 10000000,
                     90000000, 9000000, 40000000, 70000000, 1000000000, '[]', true
-             FROM (SELECT n, {begin} + n * make_interval(secs => 86400.0 / $4::int) AS ended_at FROM generate_series(1, $1::int * $4::int - 1) AS n)
-                  AS windows, ({series}) AS series"
+             FROM {windows}, ({series}) AS series ORDER BY windows.n, series.agent"
         );
-        client.execute(&rates, &[&days, &agents, &links, &windows_a_day]).expect("rates");
+        let histograms = format!(
+            "INSERT INTO window_histograms (agent, epoch, seq, observed_at, interface, direction, histogram)
+             SELECT agent, '5f0c5f0c5f0c5f0c', n, ended_at, interface, direction, $5::bytea
+             FROM {windows}, ({series}) AS series ORDER BY windows.n, series.agent"
+        );
+        for day in 1..=days {
+            client.execute(&rates, &[&day, &agents, &links, &windows_a_day]).expect("rates");
+            if day > days - days_with_hours {
+                let parameters: [&(dyn ToSql + Sync); 5] = [&day, &agents, &links, &windows_a_day, &histogram];
+                client.execute(&histograms, &parameters).expect("their histograms");
+            }
+        }
         for (span, hours, days) in [("day", 24, days), ("hour", 1, days_with_hours)] {
             let merged = format!(
                 "INSERT INTO histograms (agent, interface, direction, span, starts_at, windows, late_windows, bytes, measured_s,
                                          unmeasured_s, min_bps, mean_bps, max_bps, p50_bps, p95_bps, p99_bps, histogram, version)
                  SELECT agent, interface, direction, '{span}', starts_at, 12 * {hours}, 0, 4500000000 * {hours}, 3600 * {hours}, 0,
                         1000000, 10000000, 90000000, 9000000, 40000000, 70000000, $4::bytea, 1
-                 FROM generate_series({begin}, date_trunc('day', now(), 'UTC') - interval '1 s', interval '{hours} hours') AS starts_at,
+                 FROM generate_series({begin}, {today} - interval '1 s', interval '{hours} hours') AS starts_at,
                       ({series}) AS series"
             );
             client.execute(&merged, &[&days, &agents, &links, &histogram]).expect("histograms");
