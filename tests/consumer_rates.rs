@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
 use highwater::consumer::batch::{Batch, Record, TopicId};
 use highwater::consumer::checkpoint::Checkpoint;
 use highwater::consumer::store::{
@@ -16,7 +16,9 @@ use highwater::histogram::{Bin, RateHistogram};
 use highwater::wire;
 
 use crate::support::consumer::{Consumer, Database, Postgres, insert_checkpoint};
-use crate::support::events::{event, link_rates, loss, noon, produce, produce_raw, rates, started, updated};
+use crate::support::events::{
+    event, link_rates, loss, noon, produce, produce_raw, rates, rates_since, started, updated,
+};
 use crate::support::services::Kafka;
 
 fn topic() -> TopicId {
@@ -198,13 +200,23 @@ fn rx(interface: &str, bps: &[u64]) -> LinkRates {
 
 /// A message of two links and directions, whose rates follow from its agent and number.
 fn window(agent: &str, seq: u64) -> Event {
+    window_since(noon(), agent, seq)
+}
+
+/// The same, for a consumer that runs by the clock: the first window began yesterday.
+fn recent_window(agent: &str, seq: u64) -> Event {
+    let yesterday = (Utc::now() - TimeDelta::days(1)).duration_trunc(TimeDelta::days(1)).unwrap();
+    window_since(yesterday, agent, seq)
+}
+
+fn window_since(first: DateTime<Utc>, agent: &str, seq: u64) -> Event {
     let start = agent.bytes().map(u64::from).sum::<u64>() + seq;
     let bps: Vec<u64> = (0..300).map(|second| (start * 7_919 + second * 104_729) % 50_000_000).collect();
     let links = ["eth0", "wlan0"].into_iter().flat_map(|interface| {
         [Direction::Rx, Direction::Tx]
             .map(|direction| link_rates(interface, direction, &bps[..150 + seq as usize % 150]))
     });
-    rates(agent, seq, links.collect())
+    rates_since(first, agent, seq, links.collect())
 }
 
 fn a_message_is_a_row_for_each_link_and_direction(place: &mut Place) {
@@ -494,7 +506,8 @@ fn three_consumers_come_and_go_and_each_window_is_counted_once() {
     let (events, topic, published) = (kafka.topic("quiet", 1), kafka.topic("rates", 4), kafka.topic("hours", 2));
     let database = postgres.database("rates");
     let agents: Vec<String> = (0..12).map(|agent| format!("gw-{agent}")).collect();
-    let messages: Vec<Event> = agents.iter().flat_map(|agent| (1..=40).map(move |seq| window(agent, seq))).collect();
+    let messages: Vec<Event> =
+        agents.iter().flat_map(|agent| (1..=40).map(move |seq| recent_window(agent, seq))).collect();
     let mut sent: Vec<&Event> = messages.iter().chain(messages.iter().step_by(3)).collect();
     fastrand::shuffle(&mut sent);
     let mut consumers: Vec<Consumer> = (0..3).map(|_| Consumer::new(&kafka.address, &events, &database.url)).collect();
@@ -571,13 +584,13 @@ fn what_cannot_be_published_waits_and_is_named() {
     let mut consumer = Consumer::new(&kafka.address, &events, &database.url);
     consumer.append(&format!("[topics]\nrates = '{topic}'\nhistograms = '{published}'\n"));
     consumer.append("[histograms]\ninterval = '1s'\n");
-    produce(&kafka.address, &topic, &[window("gw", 1)]);
+    produce(&kafka.address, &topic, &[recent_window("gw", 1)]);
     produce_raw(&kafka.address, &topic, [("gw".to_owned(), b"{}".to_vec())], None);
     let running = consumer.start(&[]);
     running.until(&kafka.missing(&published));
     database.until("SELECT count(*) FROM unpublished_hours", "(4)");
     // Storing and deriving go on.
-    produce(&kafka.address, &topic, &[window("gw", 2)]);
+    produce(&kafka.address, &topic, &[recent_window("gw", 2)]);
     database.until("SELECT sum(windows) FROM histograms WHERE span = 'hour'", "(8)");
     assert_eq!(database.ask("SELECT count(*) FROM touched_hours"), "(0)");
     assert_eq!(database.ask("SELECT count(*) FROM dead_letters"), "(1)");

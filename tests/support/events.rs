@@ -179,7 +179,12 @@ pub(crate) fn link_rates(interface: &str, direction: Direction, rates: &[u64]) -
 
 /// Makes the `seq`th message of rates of `agent`, in their epoch: windows of five minutes, the first of which began at noon.
 pub(crate) fn rates(agent: &str, seq: u64, links: Vec<LinkRates>) -> Event {
-    let started_at = noon() + TimeDelta::minutes(5) * (seq as i32 - 1);
+    rates_since(noon(), agent, seq, links)
+}
+
+/// The same, where the first window began at another time. A consumer that runs keeps histograms of the last weeks only.
+pub(crate) fn rates_since(first: DateTime<Utc>, agent: &str, seq: u64, links: Vec<LinkRates>) -> Event {
+    let started_at = first + TimeDelta::minutes(5) * (seq as i32 - 1);
     let window = RateWindow { started_at, duration_ms: 300_000, version: "1".into(), links };
     let mut event = event(agent, seq, Body::Rates(window));
     event.id.epoch = Epoch(0x4a7e);
