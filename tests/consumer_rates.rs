@@ -575,6 +575,32 @@ fn a_topic_of_rates_that_is_missing_holds_nothing_up() {
     running.kill();
 }
 
+/// An hour that changes again within the interval waits for its end, and is published as it is then.
+#[test]
+fn an_hour_is_published_at_most_once_in_an_interval() {
+    let Some((kafka, postgres)) = servers("an_hour_is_published_at_most_once_in_an_interval") else { return };
+    let (events, topic, published) = (kafka.topic("quiet", 1), kafka.topic("rates", 1), kafka.topic("hours", 1));
+    let database = postgres.database("rates");
+    let mut consumer = Consumer::new(&kafka.address, &events, &database.url);
+    consumer.append(&format!("[topics]\nrates = '{topic}'\nhistograms = '{published}'\n"));
+    consumer.append("[histograms]\ninterval = '1h'\n");
+    let running = consumer.start(&[]);
+    // A second one is derived after the pass that followed the one before it.
+    for seq in 1..=3 {
+        produce(&kafka.address, &topic, &[recent_window("gw", seq)]);
+        database.until("SELECT min(windows) FROM histograms WHERE span = 'hour'", &format!("({seq})"));
+        if seq == 1 {
+            database.until("SELECT count(published_version) FROM histograms", "(4)");
+        }
+    }
+    assert_eq!(kafka.end(&published), 4);
+    assert_eq!(database.ask("SELECT count(*) FROM unpublished_hours"), "(4)");
+    running.kill();
+    // The end of a run is no reason to wait.
+    consumer.until_end();
+    assert_eq!((kafka.end(&published), database.ask("SELECT count(*) FROM unpublished_hours")), (8, "(0)".into()));
+}
+
 /// Without the topic of histograms, and with messages that are none.
 #[test]
 fn what_cannot_be_published_waits_and_is_named() {

@@ -146,11 +146,8 @@ impl HistogramWork {
     fn publish(&mut self, at_once: bool) -> Result<bool, String> {
         let Some(publisher) = &mut self.publisher else { return Ok(false) };
         let now = self.clock.monotonic();
-        if self.last.is_none() {
-            if now < self.publish_at && !at_once {
-                return Ok(false);
-            }
-            self.publish_at = now + self.every;
+        if self.last.is_none() && now < self.publish_at && !at_once {
+            return Ok(false);
         }
         let until = now + BUDGET;
         while self.wish.load(Ordering::Relaxed) != STOPS {
@@ -164,6 +161,9 @@ impl HistogramWork {
                 self.last = None;
                 return Ok(false);
             };
+            if self.last.is_none() {
+                self.publish_at = now + self.every;
+            }
             let (done, result) = publisher.publish(&hours);
             self.unconfirmed = done;
             if let Err(trouble) = result {
