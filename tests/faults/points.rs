@@ -1,16 +1,20 @@
 //! Processes end, or are paused, at the points where the order of two steps matters; the suite shows at each of them what a guard
 //! is for (`tests/run --mutants`).
 
+use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 
+use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
+use fastrand::Rng;
 use highwater::consumer::batch;
-use highwater::event::Event;
+use highwater::event::{Direction, Event};
 
 use crate::support::consumer::{Consumer, Postgres};
-use crate::support::events::{produce, produce_raw, updated};
+use crate::support::events::{link_rates, produce, produce_raw, rates_since, updated};
 use crate::support::failpoints::{self, until_stopped};
-use crate::support::rounds::{Fault, Outcome, rounds};
+use crate::support::process::until;
+use crate::support::rounds::{Fault, Outcome, recovered, rounds};
 use crate::support::services::Kafka;
 use crate::support::world::World;
 
@@ -44,6 +48,10 @@ kill_at!(kill_consumer at OF_THE_CONSUMER:
     kill_at_database_after_commit "database-after-commit",
     kill_at_kafka_before_commit "kafka-before-commit",
     kill_at_kafka_after_commit "kafka-after-commit",
+);
+
+kill_at!(kill_publishing at OF_THE_HOURS:
+    kill_at_hours_published "hours-published",
 );
 
 fn kill_agent(test: &str, fault: Fault, point: &str) {
@@ -89,6 +97,122 @@ fn kill_consumer(test: &str, fault: Fault, point: &str) {
         is_no_dead_letter(world, 0);
         outcome
     });
+}
+
+fn kill_publishing(test: &str, fault: Fault, point: &str) {
+    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let Some(()) = failpoints::or_skip(test) else { return };
+    rounds(&fault, || Hours::new(fault.name, &kafka, &postgres), |hours, rng| hours.round(&kafka, point, rng));
+}
+
+/// Windows on their way to merged hours in Kafka.
+struct Hours {
+    world: World,
+    rates: String,
+    published: String,
+    first: DateTime<Utc>,
+    /// Messages that were sent, and the last one of an agent.
+    sent: u64,
+    seq: u64,
+}
+
+/// What Kafka or the database has of an hour: its version, and the seconds in it.
+type Published = (i64, i64);
+
+impl Hours {
+    const AGENTS: u64 = 3;
+    const SECONDS: u64 = 10;
+
+    fn new(name: &str, kafka: &Kafka, postgres: &Postgres) -> Self {
+        // One with a name takes its partitions over at once.
+        let world = World::new(name, kafka, postgres).named();
+        let (rates, published) = (kafka.topic("rates", 1), kafka.topic("hours", 1));
+        world.consumer.append(&format!("[topics]\nrates = '{rates}'\nhistograms = '{published}'\n"));
+        world.consumer.append("[histograms]\ninterval = '1s'\n");
+        let first = (Utc::now() - TimeDelta::days(20)).duration_trunc(TimeDelta::hours(1)).expect("it is a time");
+        Self { world, rates, published, first, sent: 0, seq: 0 }
+    }
+
+    /// Sends the next window of each agent.
+    fn send(&mut self) {
+        self.seq += 1;
+        let bps = [self.seq * 1_000_000; Self::SECONDS as usize];
+        let message = |agent| {
+            let links = vec![link_rates("eth0", Direction::Rx, &bps)];
+            rates_since(self.first, &format!("gw-{agent}"), self.seq, links)
+        };
+        produce(self.world.brokers(), &self.rates, &(0..Self::AGENTS).map(message).collect::<Vec<Event>>());
+        self.sent += Self::AGENTS;
+    }
+
+    /// Returns all that was published of each hour, in the order in which it came.
+    fn published(&self, kafka: &Kafka) -> BTreeMap<String, Vec<Published>> {
+        let mut hours: BTreeMap<String, Vec<Published>> = BTreeMap::new();
+        for line in kafka.read(&self.published, "%k\t%s\n") {
+            let (key, payload) = line.split_once('\t').expect("a key and a payload");
+            let message: serde_json::Value = serde_json::from_str(payload).expect("it is JSON");
+            let bins = message["bins"].as_array().expect("it has bins").iter();
+            let seconds = bins.map(|bin| bin[2].as_i64().expect("a count")).sum();
+            hours.entry(key.to_owned()).or_default().push((message["version"].as_i64().expect("a number"), seconds));
+        }
+        hours
+    }
+
+    /// Returns the hours that the rows of `from` name, with their versions and seconds.
+    fn stored(&self, from: &str) -> BTreeMap<String, Published> {
+        let sql = format!(
+            "SELECT h.agent || '/' || h.interface || '/' || h.direction || '/'
+                    || to_char(h.starts_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), h.version, h.measured_s
+             FROM histograms h {from} WHERE h.span = 'hour'"
+        );
+        let rows = self.world.database.client().query(&sql, &[]).expect("it answers");
+        rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect()
+    }
+
+    /// The consumer is killed when Kafka has hours, and the database does not know that; the next one publishes them again.
+    fn round(&mut self, kafka: &Kafka, point: &str, rng: &mut Rng) -> Outcome {
+        let before = self.sent;
+        let passing = rng.u64(1..=3);
+        let kill = if passing == 1 { "return".to_owned() } else { format!("{}*off->return", passing - 1) };
+        let mut running = self.world.consumer.start_at(&format!("{point}={kill}"), &[]);
+        let status = until("the consumer is killed", || {
+            self.send();
+            running.try_wait()
+        });
+        assert_eq!(status.signal(), Some(9), "it was killed at {point}: {}", running.log());
+        let told = self.published(kafka);
+        let noted = self.stored("JOIN unpublished_hours u USING (agent, interface, direction, starts_at)");
+        let are_in_kafka =
+            noted.iter().filter(|(hour, stored)| told.get(*hour).is_some_and(|all| all.contains(stored))).count();
+        assert!(are_in_kafka > 0, "Kafka had hours of which the database did not know that: {noted:?}, {told:?}");
+        let again = self.world.start_consumer();
+        if rng.bool() {
+            self.send();
+        }
+        let all = format!(
+            "SELECT count(*) >= {} AND NOT EXISTS (SELECT FROM touched_hours) AND NOT EXISTS (SELECT FROM unpublished_hours)
+             FROM rates",
+            self.sent
+        );
+        let recovery = recovered("all hours are in Kafka", || self.world.database.ask(&all) == "(t)");
+        again.kill();
+        let (last, stored) = (self.published(kafka), self.stored(""));
+        let is_repeated = |hour: &&String| last[*hour].len() > told.get(*hour).map_or(0, Vec::len);
+        assert_eq!(noted.keys().filter(is_repeated).count(), noted.len(), "each of them was published again");
+        let seconds: i64 = stored.values().map(|(_, seconds)| seconds).sum();
+        let rows: i64 = self.world.database.client().query_one("SELECT count(*) FROM rates", &[]).unwrap().get(0);
+        Outcome {
+            events: self.sent - before,
+            lost: (self.sent * Self::SECONDS).abs_diff(seconds.unsigned_abs())
+                + stored.iter().filter(|(hour, of)| last.get(*hour).and_then(|all| all.last()) != Some(*of)).count()
+                    as u64,
+            doubled: rows.unsigned_abs() - self.sent,
+            disordered: last.values().filter(|all| !all.is_sorted_by_key(|(version, _)| *version)).count() as u64,
+            invented: last.keys().filter(|hour| !stored.contains_key(*hour)).count() as u64,
+            recovery,
+            ..Outcome::default()
+        }
+    }
 }
 
 fn accept(world: &mut World, sent: &mut u64, count: u64) {
@@ -195,7 +319,7 @@ fn every_point_has_its_rounds() {
     }
     found.sort();
     found.dedup();
-    let mut known = [OF_THE_AGENT, OF_THE_CONSUMER].concat();
+    let mut known = [OF_THE_AGENT, OF_THE_CONSUMER, OF_THE_HOURS].concat();
     known.sort_unstable();
     assert_eq!(found, known);
 }

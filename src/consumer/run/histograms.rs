@@ -13,6 +13,7 @@ use crate::consumer::backoff::Backoff;
 use crate::consumer::config::Settings;
 use crate::consumer::hours::HourPublisher;
 use crate::consumer::store::{HistogramStore, HourKey, StoreError};
+use crate::failpoints;
 use crate::kafka::LogThrottle;
 
 /// Pause between two looks at what was stored.
@@ -174,6 +175,7 @@ impl HistogramWork {
                 }
                 return Err(trouble);
             }
+            failpoints::pass("hours-published");
             self.last = Some(last);
             if self.clock.monotonic() >= until {
                 return Ok(true);
