@@ -160,18 +160,21 @@ impl MergedTraffic {
     }
 
     pub(super) fn quantile_bps(&self, share: f64) -> Option<u64> {
-        self.seconds.quantile_bps(share)
+        let bps = self.seconds.quantile_bps(share)?;
+        // A value of the histogram is up to 1 % too high.
+        Some(bps.max(self.figures.min.unwrap_or(bps)).min(self.figures.max.unwrap_or(bps)))
     }
 
     fn bins(self) -> HistogramBins {
+        let [p50, p95, p99] = [0.50, 0.95, 0.99].map(|share| self.quantile_bps(share));
         let Self { seconds, figures } = self;
         let mean = u128::from(figures.bytes) * 8 / u128::from(figures.measured_s.max(1));
         HistogramBins {
             bins: seconds.bins().map(|bin| (bin.from_bps, bin.to_bps, bin.count)).collect(),
             mean: (figures.measured_s > 0).then(|| u64::try_from(mean).unwrap_or(u64::MAX)),
-            p50: seconds.quantile_bps(0.50),
-            p95: seconds.quantile_bps(0.95),
-            p99: seconds.quantile_bps(0.99),
+            p50,
+            p95,
+            p99,
             ..figures
         }
     }

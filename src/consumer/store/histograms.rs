@@ -174,8 +174,9 @@ impl Merge {
 
     fn finish(self, encoder: &mut HistogramEncoder) -> TrafficSummary {
         let quantile = |share| {
-            let bps = self.histogram.as_ref().and_then(|histogram| histogram.quantile_bps(share));
-            bps.map(u64::cast_signed)
+            let bps = self.histogram.as_ref()?.quantile_bps(share)?.cast_signed();
+            // A value of the histogram is up to 1 % too high.
+            Some(bps.max(self.sum.min_bps.unwrap_or(bps)).min(self.sum.max_bps.unwrap_or(bps)))
         };
         let TrafficSummary { bytes, measured_s, .. } = self.sum;
         let mean = (measured_s > 0).then(|| i128::from(bytes) * 8 / i128::from(measured_s));
@@ -372,6 +373,9 @@ mod tests {
         assert_eq!((hour.min_bps, hour.max_bps), (Some(1_000_000), Some(900_000_000)));
         assert_eq!(hour.mean_bps, Some((299_000_000 + 900_000_000) / 300));
         assert!(!is_incomplete && hour.p95_bps.unwrap() < 1_010_000);
+        let (steady, _) = merged(&[window(&[2_000_001; 60], true)]);
+        assert_eq!([steady.p50_bps, steady.p99_bps], [Some(2_000_001); 2], "no percentile is above the highest second");
+        assert_eq!((hour.packets, hour.errors), (Some(2), None));
     }
 
     #[test]
