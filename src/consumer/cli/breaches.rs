@@ -1,12 +1,12 @@
 use clap::Args;
 
-use super::common::{Common, unavailable};
-use super::links::{LinkFlags, TimeFlags};
+use super::common::Common;
+use super::links::{LimitFlags, LinkFlags, TimeFlags};
 use super::table::ReportTable;
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::report::breaches::{self, BreachFilter, BreachRow};
 use crate::exit::Failure;
-use crate::output::{self, OutputFormat};
+use crate::output::OutputFormat;
 
 pub(super) const HELP: &str = "\
 Each breach once, in its latest state, in the order in which they were raised;
@@ -34,12 +34,8 @@ pub(super) struct Breaches {
     /// Only in this state
     #[arg(long, value_name = "STATE", value_parser = ["open", "cleared", "unknown"])]
     state: Option<String>,
-    /// Only of this severity
-    #[arg(long, value_name = "SEVERITY", value_parser = ["warning", "critical"])]
-    severity: Option<String>,
-    /// Only of this limit
-    #[arg(long, value_name = "NAME")]
-    limit_name: Option<String>,
+    #[command(flatten)]
+    limits: LimitFlags,
     /// Only the latest N
     #[arg(short, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
     n: Option<i64>,
@@ -67,13 +63,11 @@ impl Breaches {
         let filter = BreachFilter {
             links: self.links.filter(self.times, SystemClock::default().wall())?,
             state: self.state,
-            severity: self.severity,
-            limit_name: self.limit_name,
+            severity: self.limits.severity,
+            limit_name: self.limits.limit_name,
             last: self.n,
         };
-        let mut table = ReportTable::new(self.format, BreachRow::COLUMNS, TABLE);
-        let printed = breaches::read(&mut *settings.store.reader(), &filter, |breach| table.push(breach.values()))
-            .map_err(unavailable)?;
-        output::finished(printed.and_then(|()| table.end()))
+        ReportTable::new(self.format, BreachRow::COLUMNS, TABLE)
+            .fill(|print| breaches::read(&mut *settings.store.reader(), &filter, |breach| print(breach.values())))
     }
 }

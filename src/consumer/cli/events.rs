@@ -1,12 +1,12 @@
 use clap::Args;
 
-use super::common::{Common, unavailable};
-use super::links::{LinkFlags, TimeFlags};
+use super::common::Common;
+use super::links::{LimitFlags, LinkFlags, TimeFlags};
 use super::table::ReportTable;
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::report::events::{self, EventFilter, EventRow};
 use crate::exit::Failure;
-use crate::output::{self, OutputFormat};
+use crate::output::OutputFormat;
 
 pub(super) const HELP: &str = "\
 Events in the order in which they were observed. A table shows what people look
@@ -32,12 +32,8 @@ pub(super) struct Events {
     /// Only of this kind, as breach_raised; may be repeated
     #[arg(long, value_name = "KIND")]
     kind: Vec<String>,
-    /// Only of this severity
-    #[arg(long, value_name = "SEVERITY", value_parser = ["warning", "critical"])]
-    severity: Option<String>,
-    /// Only of this limit
-    #[arg(long, value_name = "NAME")]
-    limit_name: Option<String>,
+    #[command(flatten)]
+    limits: LimitFlags,
     /// Only the latest N
     #[arg(short, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
     n: Option<i64>,
@@ -65,13 +61,11 @@ impl Events {
         let filter = EventFilter {
             links: self.links.filter(self.times, SystemClock::default().wall())?,
             kinds: self.kind,
-            severity: self.severity,
-            limit_name: self.limit_name,
+            severity: self.limits.severity,
+            limit_name: self.limits.limit_name,
             last: self.n,
         };
-        let mut table = ReportTable::new(self.format, EventRow::COLUMNS, TABLE);
-        let printed = events::read(&mut *settings.store.reader(), &filter, |event| table.push(event.values()))
-            .map_err(unavailable)?;
-        output::finished(printed.and_then(|()| table.end()))
+        ReportTable::new(self.format, EventRow::COLUMNS, TABLE)
+            .fill(|print| events::read(&mut *settings.store.reader(), &filter, |event| print(event.values())))
     }
 }

@@ -1,4 +1,4 @@
-//! Flags that say which links' rows are wanted, and of which time.
+//! Flags that say which links' rows are wanted, of which limit, and of which time.
 
 use chrono::{DateTime, Utc};
 use clap::Args;
@@ -18,6 +18,16 @@ pub(super) struct LinkFlags {
     /// Only this direction: rx, tx, or total, which is both
     #[arg(long, value_name = "DIRECTION", value_parser = ["rx", "tx", "total"])]
     pub(super) direction: Vec<String>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct LimitFlags {
+    /// Only of this severity
+    #[arg(long, value_name = "SEVERITY", value_parser = ["warning", "critical"])]
+    pub(super) severity: Option<String>,
+    /// Only of this limit
+    #[arg(long, value_name = "NAME")]
+    pub(super) limit_name: Option<String>,
 }
 
 #[derive(Args, Clone, Copy, Debug)]

@@ -1,12 +1,12 @@
 use clap::{Args, ValueEnum};
 
-use super::common::{Common, unavailable};
+use super::common::Common;
 use super::links::{LinkFlags, TimeFlags};
 use super::table::ReportTable;
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::report::rates::{self, RateFilter, RateRow, RateStep};
 use crate::exit::Failure;
-use crate::output::{self, OutputFormat};
+use crate::output::OutputFormat;
 
 pub(super) const HELP: &str = "\
 Rates of each link and direction, in windows as its agent reports them, or in
@@ -86,9 +86,7 @@ impl RatesCommand {
         let links = self.links.filter(self.times, now)?;
         let step = self.by.map_or_else(|| RateStep::for_time(&links, now), RateStep::from);
         let filter = RateFilter { links, step, last: self.n };
-        let mut table = ReportTable::new(self.format, RateRow::COLUMNS, TABLE);
-        let printed = rates::read(&mut *settings.store.reader(), &filter, |rate| table.push(rate.values()))
-            .map_err(unavailable)?;
-        output::finished(printed.and_then(|()| table.end()))
+        ReportTable::new(self.format, RateRow::COLUMNS, TABLE)
+            .fill(|print| rates::read(&mut *settings.store.reader(), &filter, |rate| print(rate.values())))
     }
 }

@@ -1,5 +1,8 @@
 use std::io::{self, Write};
 
+use super::common::unavailable;
+use crate::consumer::store::StoreError;
+use crate::exit::Failure;
 use crate::output::{self, OutputFormat, Rows, Value};
 
 /// Rows of a report: JSON and CSV have all of their columns, a table those that people look at.
@@ -17,14 +20,19 @@ impl ReportTable {
         Self { rows, shown: is_table.then(places) }
     }
 
-    pub(super) fn push(&mut self, mut values: Vec<Value>) -> io::Result<()> {
+    /// Prints the rows that `read` hands out.
+    pub(super) fn fill(
+        mut self,
+        read: impl FnOnce(&mut dyn FnMut(Vec<Value>) -> io::Result<()>) -> Result<io::Result<()>, StoreError>,
+    ) -> Result<(), Failure> {
+        let printed = read(&mut |values| self.push(values)).map_err(unavailable)?;
+        output::finished(printed.and_then(|()| self.rows.end()))
+    }
+
+    fn push(&mut self, mut values: Vec<Value>) -> io::Result<()> {
         match &self.shown {
             Some(places) => self.rows.push(places.iter().map(|at| std::mem::replace(&mut values[*at], Value::Nothing))),
             None => self.rows.push(values),
         }
-    }
-
-    pub(super) fn end(self) -> io::Result<()> {
-        self.rows.end()
     }
 }
