@@ -105,8 +105,8 @@ fn tail_goes_on_and_ends_when_its_reader_has_gone() {
     let Some(kafka) = Kafka::or_skip("consumer_topic::tail_goes_on_and_ends_when_its_reader_has_gone") else { return };
     let topic = kafka.topic("follow", 2);
     produce(&kafka.address, &topic, &events(1, 3));
-    let mut child =
-        asking(&kafka, &topic, &["tail", "--from", "earliest"]).stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut tail = asking(&kafka, &topic, &["tail", "--from", "earliest"]);
+    let mut child = tail.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
     let mut lines = BufReader::new(child.stdout.take().unwrap());
     let mut read = |count: usize| {
         let mut line = String::new();
@@ -120,7 +120,8 @@ fn tail_goes_on_and_ends_when_its_reader_has_gone() {
     assert!(read(2).contains("breach_updated 5:"));
     drop(lines);
     produce(&kafka.address, &topic, &events(6, 20));
-    assert!(child.wait().unwrap().success());
+    let (code, _, err) = said(&child.wait_with_output().unwrap());
+    assert_eq!((code, err), (0, format!("note: following {topic} at {}\n", kafka.address)));
 }
 
 #[test]

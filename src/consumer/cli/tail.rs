@@ -20,10 +20,13 @@ use crate::output::{self, OutputFormat};
 mod lines;
 
 pub(super) const HELP: &str = "\
-Prints each message as it arrives: topic, partition, offset, the time at which
-the event was observed, its key, and the event. A message that is no event is
-shown as such, with Kafka's timestamp and the reason. It joins no group and
-commits no offset.
+Prints each message of one topic as it arrives, that of events unless --topic
+names another: topic, partition, offset, the time at which the event was
+observed, its key, and the event. A message that is no event is shown as such,
+with Kafka's timestamp and the reason. It joins no group and commits no offset.
+
+Rates and samples are events of other topics. The hours of highwater.histograms
+are not: `plot histogram --live` draws them, and --raw prints their JSON.
 
 --from TIME goes by Kafka's timestamps: events that were sent late, as after an
 outage, are found where they arrived.
@@ -32,6 +35,7 @@ Examples:
   highwater-consumer tail                        # from now on, until Ctrl-C
   highwater-consumer tail --from 10m             # from ten minutes ago
   highwater-consumer tail --from -5 --until-end  # last five of each partition
+  highwater-consumer tail -t highwater.rates     # rates, window by window
   highwater-consumer tail --from 1234 --partition 3 -n 1  # one message
   highwater-consumer tail --from earliest --until-end --format json |
     jq 'select(.event == null)'";
@@ -94,6 +98,9 @@ impl Tail {
     pub(super) fn run(self) -> Result<(), Failure> {
         let settings = self.common.begin()?;
         let mut standalone = standalone(&settings)?;
+        if !self.until_end {
+            self.common.note(&format!("following {} at {}", settings.topic, settings.connection.brokers()));
+        }
         let kafka = |error: String| unavailable(format!("Kafka at {}: {error}", settings.connection.brokers()));
         let begin = self.begin(&standalone).map_err(kafka)?;
         standalone
