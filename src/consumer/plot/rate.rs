@@ -4,11 +4,14 @@ mod columns;
 mod drawing;
 mod terminal;
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use jiff::tz::TimeZone;
 
 use self::columns::{RateColumn, columns, holes};
 use super::axis::{Axis, Quantity};
+use super::screen::{cut, width};
 use super::time_axis::TimeAxis;
 use crate::consumer::report::breaches::BreachSpan;
 use crate::consumer::report::rates::RatePoint;
@@ -151,10 +154,28 @@ impl Panel<'_> {
         }
         let unmeasured = self.unmeasured_s();
         if unmeasured > 0 {
-            let unmeasured = std::time::Duration::from_secs(unmeasured.unsigned_abs());
+            let unmeasured = Duration::from_secs(unmeasured.unsigned_abs());
             words.push_str(&format!(", {} not measured", lasting(unmeasured)));
         }
         words
+    }
+
+    /// Describes the panel in so many columns: of the figures, the highest p95 gives way first.
+    fn in_short(&self, columns: usize) -> String {
+        let Some(max) = self.max else { return "no data".to_owned() };
+        let max = format!("max {}", Quantity::BitRate.show(max));
+        let p95 = self.columns.iter().filter_map(|column| column.p95).max();
+        let p95 = p95.map(|p95| format!("p95 up to {}", Quantity::BitRate.show(p95)));
+        let breaches = self.series.breaches.len() as u64;
+        let breaches = (breaches > 0).then(|| counted(breaches, "breach"));
+        let unmeasured = u64::try_from(self.unmeasured_s()).ok().filter(|seconds| *seconds > 0);
+        let unmeasured = unmeasured.map(|s| format!("{} not measured", lasting(Duration::from_secs(s))));
+        let words = |p95: Option<&String>| {
+            let parts = [Some(&max), p95, breaches.as_ref(), unmeasured.as_ref()];
+            parts.into_iter().flatten().map(String::as_str).collect::<Vec<_>>().join(", ")
+        };
+        let all = words(p95.as_ref());
+        if width(&all) <= columns { all } else { cut(&words(None), columns) }
     }
 
     /// Returns the highest value that the axis has to show, the limits that are near included.

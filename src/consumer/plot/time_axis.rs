@@ -63,6 +63,8 @@ const STEPS: [TickStep; 28] = [
 const DAY_S: i32 = 86_400;
 /// Shortest span of an axis: a picture of less would have no two ticks.
 const SPAN_S_MIN: i64 = 10;
+/// Shorter spans are named to the second.
+const SECONDS_SHOWN_BELOW: chrono::TimeDelta = chrono::TimeDelta::minutes(5);
 /// Times that jiff can express in every zone, with room for the ticks around them.
 const YEARS: (i64, i64) = (-60_000_000_000, 250_000_000_000);
 
@@ -97,8 +99,9 @@ impl TimeAxis {
     pub(crate) fn span(&self) -> String {
         let (from, to) = (self.local(self.from), self.local(self.to));
         let day = |time: &CivilTime| time.strftime("%-d %b %Y").to_string();
-        let clock = |time: &CivilTime| time.strftime("%H:%M").to_string();
-        let is_midnight = |time: &CivilTime| clock(time) == "00:00";
+        let is_short = self.to - self.from < SECONDS_SHOWN_BELOW;
+        let clock = |time: &CivilTime| time.strftime(if is_short { "%H:%M:%S" } else { "%H:%M" }).to_string();
+        let is_midnight = |time: &CivilTime| time.strftime("%H:%M").to_string() == "00:00";
         if is_midnight(&from) && is_midnight(&to) && from.date() < to.date() {
             let last = to.date().yesterday().unwrap_or(to.date());
             return if last == from.date() {
@@ -311,6 +314,7 @@ mod tests {
     fn a_span_names_its_days_once() {
         let span = |from: &str, to: &str| TimeAxis::new(utc(from), utc(to), TimeZone::UTC).span();
         assert_eq!(span("2026-11-28T10:00:00Z", "2026-11-28T11:00:00Z"), "28 Nov 2026, 10:00–11:00");
+        assert_eq!(span("2026-11-28T10:00:10Z", "2026-11-28T10:01:40Z"), "28 Nov 2026, 10:00:10–10:01:40");
         assert_eq!(span("2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z"), "1 Nov 2026 – 30 Nov 2026");
         assert_eq!(span("2026-11-28T00:00:00Z", "2026-11-29T00:00:00Z"), "28 Nov 2026");
         assert_eq!(span("2026-11-27T22:00:00Z", "2026-11-28T04:00:00Z"), "27 Nov 2026, 22:00 – 28 Nov 2026, 04:00");

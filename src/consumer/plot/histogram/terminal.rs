@@ -5,6 +5,10 @@ use crate::consumer::plot::axis::{Axis, Quantity};
 use crate::consumer::plot::screen::{BOLD, DIM, EIGHTHS, PLAIN, Page, Screen, colour, cut, width};
 
 const CHARTS_MAX: usize = 3;
+/// Columns below which a line has no room for a name beside it.
+const NARROW: usize = 44;
+/// Columns of a rate with its unit.
+const NUMBER: usize = 13;
 
 impl HistogramPlot<'_> {
     /// Draws with block characters, as wide as the page.
@@ -16,6 +20,7 @@ impl HistogramPlot<'_> {
         if self.series.iter().all(|series| series.max().is_none()) {
             let row = screen.add_row();
             screen.text(row, 0, "No rates in this span", PLAIN);
+            screen.wrap("Is the agent's [rates] on, and does the consumer store highwater.rates?", DIM);
         } else if self.series.len() <= CHARTS_MAX {
             self.draw_charts(&mut screen, page);
         } else {
@@ -45,37 +50,47 @@ impl HistogramPlot<'_> {
     /// A line for each link, all on one axis of rates if they are similar, and its numbers.
     fn draw_lines(&self, screen: &mut Screen, page: Page) {
         let total = page.columns;
-        let numbers = if total >= 60 { 26 } else { 13 };
+        // On a narrow terminal, a line is below its name and number.
+        let is_narrow = total < NARROW;
+        let numbers = match total {
+            ..NARROW => 0,
+            NARROW..60 => NUMBER,
+            _ => 2 * NUMBER,
+        };
         let longest = self.charts(1, 2, 2).iter().map(|chart| width(&chart.name)).max().unwrap_or(0);
-        let names = longest.min(total.saturating_sub(numbers) / 2);
-        let columns = total.saturating_sub(names + 1 + numbers).max(1);
+        let names = if is_narrow { 0 } else { longest.min((total - numbers) / 2) + 1 };
+        let columns = total - names - numbers;
         let charts = self.charts(columns, (columns / 13).max(2), 2);
         let common = self.common_axis((columns / 13).max(2));
-        let row = screen.add_row();
-        screen.text(row, names + 1, "seconds at each rate (root)", DIM);
-        if numbers > 13 {
-            screen.text_to(row, total - 13, "p95", DIM);
-        }
-        screen.text_to(row, total, "max", DIM);
-        for chart in &charts {
+        if !is_narrow {
             let row = screen.add_row();
-            screen.text(row, 0, &cut(&chart.name, names), PLAIN);
+            screen.text(row, names, &cut("seconds at each rate (square root)", columns), DIM);
+            if numbers > NUMBER {
+                screen.text_to(row, total - NUMBER, "p95", DIM);
+            }
+            screen.text_to(row, total, "max", DIM);
+        }
+        for chart in &charts {
+            let rate = |value: Option<u64>| value.map_or("-".to_owned(), |value| Quantity::BitRate.show(value));
+            let max = rate(chart.series.max());
+            let mut row = screen.add_row();
+            let room = if is_narrow { total.saturating_sub(width(&max) + 1) } else { names - 1 };
+            screen.text(row, 0, &cut(&chart.name, room), PLAIN);
+            screen.text_to(row, total, &max, PLAIN);
+            if numbers > NUMBER {
+                screen.text_to(row, total - NUMBER, &rate(chart.series.histogram.p95), PLAIN);
+            }
+            if is_narrow {
+                row = screen.add_row();
+            }
             let style = colour(&chart.series.direction);
             for (at, (seconds, _)) in spread(chart, columns).into_iter().enumerate() {
-                screen.put(row, names + 1 + at, block(chart, seconds), style);
+                screen.put(row, names + at, block(chart, seconds), style);
             }
-            let rate = |value: Option<u64>| value.map_or("-".to_owned(), |value| Quantity::BitRate.show(value));
-            if numbers > 13 {
-                screen.text_to(row, total - 13, &rate(chart.series.histogram.p95), PLAIN);
-            }
-            screen.text_to(row, total, &rate(chart.series.max()), PLAIN);
         }
         match (common, charts.first()) {
-            (Some(axis), Some(first)) => draw_rates(screen, &axis, (names + 1, spread(first, columns).len())),
-            _ => {
-                let row = screen.add_row();
-                screen.text(row, names + 1, &cut("each from 0 to its own max", columns), DIM);
-            }
+            (Some(axis), Some(first)) => draw_rates(screen, &axis, (names, spread(first, columns).len())),
+            _ => screen.wrap("Each line: from 0 to its own max", DIM),
         }
     }
 }

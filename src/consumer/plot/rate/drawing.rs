@@ -153,8 +153,9 @@ impl RatePlot<'_> {
             let limits = panel.series.limits.iter().filter(|_| area.height < LABELLED_MIN);
             let limits: Vec<String> = limits.map(|limit| Quantity::BitRate.show_round(limit.bps)).collect();
             let limits = if limits.is_empty() { String::new() } else { format!("limit {} · ", limits.join(", ")) };
-            let is_room = text_width(&limits, 11.0) < area.width * 0.45;
-            let max = if is_room { limits + &max } else { max };
+            // The name comes first.
+            let taken = text_width(&panel.name, TEXT_PX) + text_width(&max, 11.0) + 12.0;
+            let max = if text_width(&limits, 11.0) <= area.width - taken { limits + &max } else { max };
             let room = area.width - text_width(&max, 11.0) - 12.0;
             drawing.text((area.left, area.top - 12.0), "head", Anchor::Start, &fitted(&panel.name, TEXT_PX, room));
             drawing.text((area.right(), area.top - 12.0), "tick", Anchor::End, &max);

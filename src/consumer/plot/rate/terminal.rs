@@ -56,7 +56,7 @@ impl RatePlot<'_> {
         if self.series.len() > 1 {
             let end = screen.text(row, end + 1, &panel.name, BOLD);
             let room = screen_columns(screen, end + 2);
-            screen.text(row, end + 2, &cut(&panel.in_words(), room), DIM);
+            screen.text(row, end + 2, &panel.in_short(room), DIM);
         }
         draw_breaches(screen, row, panel, &axis, (gutter + 2, columns), self.series.len() > 1);
         let rows: Vec<usize> = (0..height).map(|_| screen.add_row()).collect();
