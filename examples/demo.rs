@@ -57,6 +57,9 @@ const BESIDE: [&str; 2] = ["highwater.rates", "highwater.histograms"];
 /// How wide the picture of a rate is, at the burst and a bit.
 const BAR_CELLS: u64 = 26;
 
+/// How long a line is below the header.
+const LINE_CHARS: usize = 76;
+
 /// Kind of the events that carry rates.
 const RATES: &str = "rates";
 
@@ -269,16 +272,30 @@ const YELLOW: Style = AnsiColor::Yellow.on_default();
 
 fn print_header(settings: &AgentSettings, arguments: &Arguments, link: &Link) {
     say!(
-        "{BOLD}Highwater{BOLD:#}, the whole pipeline in one process, for {} seconds (Ctrl-C ends it sooner)",
+        "{BOLD}Highwater{BOLD:#}: the whole pipeline in one process, for {} s (Ctrl-C ends it sooner)",
         arguments.seconds
     );
     say!();
-    let Link { name, limit, .. } = link;
-    say!("  counters of {name} ─► limit {limit} ─► journal ─► Kafka, in memory ─► {}", arguments.database.display());
-    say!("  {DIM}It sends over {}{DIM:#}", link.words);
-    say!("  {DIM}{}{DIM:#}", settings.limits[0]);
+    say!("  counters ─► rate ─► limit ─► journal ─► Kafka, in memory ─► {}", arguments.database.display());
+    link.words.iter().for_each(|line| say!("  {DIM}{line}{DIM:#}"));
+    wrapped(&format!("Limit {}.", settings.limits[0])).iter().for_each(|line| say!("  {DIM}{line}{DIM:#}"));
     say!();
     say!("  {BOLD}time   where     what{BOLD:#}");
+}
+
+/// Divides a text into lines that fit a terminal of 80 columns.
+fn wrapped(text: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + word.chars().count() < LINE_CHARS => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 fn stamp(shown: &Shown<'_>) -> String {
@@ -314,7 +331,7 @@ fn print_event(shown: &Shown<'_>, event: &Event) {
         }
         Body::BreachUpdated(breach) => {
             let excess = ByteCount::from_bytes(breach.excess_bytes);
-            let still = format!("still exceeded for {}, {excess} over the limit so far", lasted(breach));
+            let still = format!("exceeded for {}, {excess} over so far", lasted(breach));
             (YELLOW, format!("● {}", breach.detail.as_ref().unwrap_or(&still)))
         }
         Body::BreachCleared(breach) => {
@@ -352,13 +369,13 @@ fn print_summary(database: &Path, registered: u64, outcome: &Outcome, stored: u6
     let mut breaches = statement.query([])?;
     let titles = ["link", "way", "began (UTC)", "lasted", "peak", "mean", "over limit"];
     let [link, way, began, lasted, peak, mean, excess] = titles;
-    say!("  {BOLD}{link:<6} {way:<4} {began:<12} {lasted:>9} {peak:>12} {mean:>12} {excess:>12}{BOLD:#}");
+    say!("  {BOLD}{link:<10} {way:<4} {began:<11} {lasted:>8} {peak:>11} {mean:>11} {excess:>11}{BOLD:#}");
     while let Some(row) = breaches.next()? {
         let rate = |column| row.get::<_, i64>(column).map(|bps| BitRate::from_bps(bps as u64).to_string());
         let excess = ByteCount::from_bytes(row.get::<_, i64>(6)? as u64).to_string();
-        let open = if row.get::<_, String>(7)? == "open" { "still open" } else { "" };
+        let open = if row.get::<_, String>(7)? == "open" { "  still open" } else { "" };
         say!(
-            "  {:<6} {:<4} {:<12} {:>9} {:>12} {:>12} {excess:>12}  {open}",
+            "  {:<10} {:<4} {:<11} {:>8} {:>11} {:>11} {excess:>11}{open}",
             row.get::<_, String>(0)?,
             row.get::<_, String>(1)?,
             row.get::<_, String>(2)?,
@@ -370,7 +387,9 @@ fn print_summary(database: &Path, registered: u64, outcome: &Outcome, stored: u6
     say!();
     say!("  {BOLD}What to try next{BOLD:#}");
     say!("    sqlite3 -box {} 'SELECT * FROM breaches'", database.display());
-    say!("    cargo run --release --bin highwater-agent -- check --config systemd/agent.toml");
+    say!("    cargo run --release --bin highwater-consumer -- \\");
+    say!("      plot rate --store sqlite:{}", database.display());
+    say!("    cargo run --release --bin highwater-agent -- check -c systemd/agent.toml");
     say!("    tests/run    {DIM}# the same on a real Kafka and a real PostgreSQL{DIM:#}");
     if whole { Ok(()) } else { Err("not every accepted event became a row; this should never happen".into()) }
 }

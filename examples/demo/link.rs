@@ -26,8 +26,8 @@ pub(crate) struct Link {
     /// The limit that is going to be breached, and the traffic that does it.
     pub(crate) limit: BitRate,
     pub(crate) burst: BitRate,
-    /// Which link it is, and why, in words.
-    pub(crate) words: String,
+    /// Which link it is, and why, in lines that fit a terminal.
+    pub(crate) words: Vec<String>,
     peer: Option<Peer>,
 }
 
@@ -41,7 +41,7 @@ impl Link {
     pub(crate) fn open() -> Result<Self, Box<dyn Error>> {
         if let Some(peer) = Peer::make() {
             let (name, burst) = (peer.name.clone(), BitRate::from_bps(LIMIT.bps() * 5 / 2));
-            let words = format!("a link of its own, {name}, to a network namespace");
+            let words = vec![format!("It sends over a link of its own, {name}, to a network namespace.")];
             return Ok(Self { name, direction: "tx", limit: LIMIT, burst, words, peer: Some(peer) });
         }
         let mut meter = Meter::open("lo", "rx")?;
@@ -52,10 +52,10 @@ impl Link {
         }
         let limit = BitRate::from_bps(LIMIT.bps().max(seen.saturating_mul(2).next_multiple_of(10_000_000)));
         let burst = BitRate::from_bps(limit.bps().saturating_mul(5) / 2);
-        let words = format!(
-            "lo, since it may not make a link of its own (run it as root); up to {} there before, so the limit is {limit}",
-            BitRate::from_bps(seen)
-        );
+        let words = vec![
+            "It sends over lo, since it may not make a link of its own: run it as root.".to_owned(),
+            format!("Up to {} went over lo before that, so the limit is {limit}.", BitRate::from_bps(seen)),
+        ];
         Ok(Self { name: "lo".to_owned(), direction: "rx", limit, burst, words, peer: None })
     }
 

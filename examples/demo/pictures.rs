@@ -34,10 +34,10 @@ impl Pictures<'_> {
         }
     }
 
-    /// Draws how many seconds had which rate, so far; nothing before the first window is stored.
+    /// Draws how many seconds had which rate, so far; nothing before as many as a window has are stored.
     pub(crate) fn histogram(&self) -> Result<Option<String>, Box<dyn Error>> {
         let histogram = histogram::read(&mut *StoreUrl::sqlite(self.database).reader(), &self.links())??;
-        if histogram.measured_s == 0 {
+        if histogram.measured_s < 10 {
             return Ok(None);
         }
         let (interface, direction) = (self.link.name.clone(), self.link.direction.to_owned());
