@@ -13,6 +13,7 @@ use crate::support::agent::{Agent, command};
 use crate::support::consumer::{Consumer, Postgres};
 use crate::support::events::{breach, event, loss, noon, produce_raw, sample, started, updated};
 use crate::support::netns::skip;
+use crate::support::process::until;
 use crate::support::registry::Registry;
 use crate::support::services::Kafka;
 
@@ -99,6 +100,67 @@ fn other_peoples_clients_read_what_the_agent_writes_in_every_format() {
             assert_eq!(cloud["time"], theirs["observed_at"]);
         }
         assert!(read.iter().any(|message| message["event"]["kind"] == "breach_raised"));
+    }
+}
+
+/// Rates in every format, and the hours that the consumer makes of them: HdrHistogram for Python comes to the same counts.
+#[test]
+fn other_peoples_libraries_merge_histograms_to_the_same_counts() {
+    let test = "interop::other_peoples_libraries_merge_histograms_to_the_same_counts";
+    let (Some(kafka), Some(postgres), Some(python)) =
+        (Kafka::or_skip(test), Postgres::or_skip(test), python_or_skip(test))
+    else {
+        return;
+    };
+    let Some(registry) = Registry::or_skip(test) else { return };
+    let formats = [(Format::Json, false), (Format::Avro, false), (Format::Avro, true), (Format::Protobuf, true)];
+    let keeper = |registered: bool| {
+        if registered { format!("[kafka.registry]\nurl = '{}'\n", registry.url) } else { String::new() }
+    };
+    let runs = formats.map(|(format, registered)| {
+        let topics = ["events", "rates", "hours"].map(|name| kafka.topic(name, 1));
+        let [events, rates, _] = &topics;
+        let mut agent = Agent::new(&format!(
+            "agent = 'gw'\nsource = 'synthetic'\n[rates]\nwindow = '10s'\nmax_delay = '1s'\n[flush]\ninterval = '1s'\n[topics]\n\
+             rates = '{rates}'\n[kafka]\nbrokers = '{}'\ntopic = '{events}'\nformat = '{format}'\n{}",
+            kafka.address,
+            keeper(registered)
+        ));
+        let running = agent.start(&[]);
+        (format, registered, topics, agent, running)
+    });
+    for (format, registered, [events, rates, hours], _agent, running) in runs {
+        until("two windows of rates", || (kafka.end(&rates) >= 2).then_some(()));
+        running.signal("TERM");
+        running.log_at_end();
+        let mut arguments = vec!["read", "--brokers", &kafka.address, "--topic", &rates];
+        if registered {
+            arguments.extend(["--registry", &registry.url]);
+        }
+        let windows = run(&python, "tests/interop/client.py", &arguments, "");
+        for line in windows.lines() {
+            let theirs = serde_json::from_str::<Value>(line).expect("JSON")["event"].take();
+            let event =
+                wire::from_json(theirs.to_string().as_bytes()).unwrap_or_else(|error| panic!("{error}: {theirs}"));
+            let ours: Value = serde_json::from_slice(&wire::to_json(&event)).unwrap();
+            assert_eq!((&ours, theirs["kind"].as_str()), (&theirs, Some("rates")), "{format}");
+        }
+        let database = postgres.database("theirs");
+        let mut consumer = Consumer::new(&kafka.address, &events, &database.url);
+        consumer.append(&format!("[topics]\nrates = '{rates}'\nhistograms = '{hours}'\n"));
+        consumer.append(&keeper(registered));
+        consumer.until_end();
+        let merged = run(&python, "tests/interop/histograms.py", &[&kafka.address, &hours], &windows);
+        let merged: Value = serde_json::from_str(&merged).expect("JSON");
+        let series = |part: &str| merged[part].as_object().expect("an object by hour").len();
+        assert!(series("hours") >= 8 && windows.lines().count() >= 2, "four links, received and sent: {merged}");
+        for part in ["hours", "bins"] {
+            assert_eq!(merged[part], merged["windows"], "{format}: {part}");
+        }
+        for figure in ["p95_bps", "measured_s"] {
+            let pairs = merged[figure].as_object().expect("an object by hour").values();
+            assert!(pairs.clone().all(|pair| pair[0] == pair[1] && pair[0].as_u64() > Some(0)), "{format}: {merged}");
+        }
     }
 }
 

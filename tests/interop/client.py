@@ -3,6 +3,7 @@ fastavro, protoc's Python, cloudevents, jsonschema. What it reads it prints as J
 in the same form, from standard input."""
 
 import argparse
+import base64
 import importlib.util
 import json
 import os
@@ -46,10 +47,33 @@ def text(time):
     return time.astimezone(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
+def plain(value):
+    """As JSON has it: bytes as base64, and of items in a list no field that is null."""
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items() if item is not None}
+    return value
+
+
 def plain_avro(record):
     """As JSON has it: times as text, and no field that is null, but the one that says "unknown" by it."""
-    values = {name: text(value) if name in TIMES and value else value for name, value in record.items()}
+    values = {name: text(value) if name in TIMES and value else plain(value) for name, value in record.items()}
     return {name: value for name, value in values.items() if value is not None or name == "clock_synced"}
+
+
+def plain_item(message):
+    """An item of a list, with the fields that are there also where they are 0 or empty."""
+    values = {}
+    for field in message.DESCRIPTOR.fields:
+        value = getattr(message, field.name)
+        if field.message_type:
+            values[field.name] = [plain_item(item) for item in value]
+        elif not field.has_presence or message.HasField(field.name):
+            values[field.name] = plain(value)
+    return values
 
 
 def plain_protobuf(message):
@@ -60,6 +84,8 @@ def plain_protobuf(message):
             value = text(value.ToDatetime(tzinfo=timezone.utc))
         elif field.name == "ranges":
             value = [[item.first, item.last] for item in value]
+        elif field.name == "links":
+            value = [plain_item(item) for item in value]
         values[field.name] = value
     return values
 
