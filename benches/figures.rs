@@ -43,6 +43,12 @@ const FLUSHES: usize = 50;
 const FLUSH_EVENTS: u64 = 5;
 const URGENT_EVENTS: u64 = 200;
 
+/// Returns a size of the tables of rates, or a part of it: `HIGHWATER_BENCH_SHARE=100` runs a hundredth, to see that it works.
+fn scaled(size: u64) -> u64 {
+    let share = std::env::var("HIGHWATER_BENCH_SHARE").ok().and_then(|share| share.parse().ok());
+    size / share.unwrap_or(1).max(1)
+}
+
 fn main() {
     counters::answer();
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
@@ -228,14 +234,15 @@ fn memory(kafka: &Kafka, postgres: &Postgres, agents: u64) {
 
 /// Windows of a fleet, of two links in both directions each, as from agents that were away for an hour.
 fn rates() {
+    let rates = scaled(RATES);
     let (Some(kafka), Some(postgres)) = (Kafka::or_skip("figures"), Postgres::or_skip("figures")) else { return };
     println!(
-        "| {RATES} messages of rates, 2 links in 2 directions each, start and end included | messages/s | rows/s | histograms made, s | greatest RSS, MB |"
+        "| {rates} messages of rates, 2 links in 2 directions each, start and end included | messages/s | rows/s | histograms made, s | greatest RSS, MB |"
     );
     println!("|---|---|---|---|---|");
-    for agents in [RATES / 12, 100_000] {
+    for agents in [rates / 12, rates / 3] {
         let (events, topic) = (kafka.topic("figures", 1), kafka.topic("figures", 6));
-        let bytes = produce_rates(&kafka.address, &topic, agents);
+        let bytes = produce_rates(&kafka.address, &topic, rates, agents);
         let (database, mut peaks) = (postgres.database("figures"), Vec::new());
         let mut consumer = Consumer::with(&format!(
             "{}[topics]\nrates = '{topic}'\nhistograms = ''\n",
@@ -243,15 +250,15 @@ fn rates() {
         ));
         let started = Instant::now();
         let running = consumer.start(&["--quiet"]);
-        database.until("SELECT coalesce(sum(next_offset), 0) FROM kafka_offsets", &format!("({RATES})"));
+        database.until("SELECT coalesce(sum(next_offset), 0) FROM kafka_offsets", &format!("({rates})"));
         let stored = started.elapsed().as_secs_f64();
         database.until("SELECT count(*) FROM touched_hours", "(0)");
         let derived = started.elapsed().as_secs_f64();
         peaks.push(status_kb(running.id(), "VmHWM"));
         running.kill();
-        assert_eq!(database.ask("SELECT count(*) FROM rates"), format!("({})", RATES * 4));
-        let pace = RATES as f64 / stored;
-        let (each, peak) = (bytes / RATES, peaks[0] / 1_000.0);
+        assert_eq!(database.ask("SELECT count(*) FROM rates"), format!("({})", rates * 4));
+        let pace = rates as f64 / stored;
+        let (each, peak) = (bytes / rates, peaks[0] / 1_000.0);
         println!(
             "| {agents} agents, {each} bytes each | {pace:.0} | {:.0} | {:.1} | {peak:.1} |",
             pace * 4.0,
@@ -261,10 +268,12 @@ fn rates() {
     println!();
 }
 
-/// Produces windows of as many agents, one after the other; returns the bytes of their payloads.
-fn produce_rates(brokers: &str, topic: &str, agents: u64) -> u64 {
+/// Produces windows of as many agents, one after the other, and each thousandth a month late; returns the bytes of their payloads.
+fn produce_rates(brokers: &str, topic: &str, count: u64, agents: u64) -> u64 {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", brokers).set("linger.ms", "20").set("queue.buffering.max.messages", "1000000");
+    config.set("bootstrap.servers", brokers).set("linger.ms", "20").set("queue.buffering.max.messages", "100000");
+    // As agents send.
+    config.set("compression.type", "zstd");
     let producer: BaseProducer = config.create().expect("a producer");
     let bps: Vec<u64> = (0..300).map(|second| (second * 7_919_u64 * 104_729) % 50_000_000).collect();
     let links: Vec<_> = ["eth0", "wlan0"]
@@ -273,11 +282,12 @@ fn produce_rates(brokers: &str, topic: &str, agents: u64) -> u64 {
         .collect();
     let begin = Utc::now().duration_trunc(TimeDelta::hours(1)).expect("it is a time") - noon() - TimeDelta::hours(2);
     let mut bytes = 0;
-    for number in 0..RATES {
+    for number in 0..count {
         let mut event = support::events::rates(&format!("gw-{}", number % agents), 1 + number / agents, links.clone());
-        event.stamp.observed_at += begin;
+        let by = begin - TimeDelta::days(if number % 1_000 == 0 { 30 } else { 0 });
+        event.stamp.observed_at += by;
         if let Body::Rates(window) = &mut event.body {
-            window.started_at += begin;
+            window.started_at += by;
         }
         let payload = wire::to_json(&event);
         bytes += payload.len() as u64;
@@ -396,7 +406,7 @@ fn questions() {
     store.checkpoints(&topic).expect("it makes the tables");
     let mut client = database.client();
     client.batch_execute("SET work_mem = '512MB'; SET synchronous_commit = off").expect("it is ours");
-    fill(&mut client, BREACHES);
+    fill(&mut client, scaled(BREACHES.into()) as u32);
     psql(&database, "VACUUM ANALYZE");
     psql(&database, "CHECKPOINT");
     // As anybody's session.
@@ -435,13 +445,15 @@ fn questions_of_rates(postgres: &Postgres) {
     client.batch_execute("SET work_mem = '512MB'; SET synchronous_commit = off").expect("it is ours");
     let mut seconds: RateHistogram = RateHistogram::default();
     (1..=300).for_each(|n: u64| seconds.record(n * n * 10_000, 12));
-    RatesFill { agents: 420, links: 4, days: 31, days_with_hours: 2, windows_a_day: 288 }
+    let agents = scaled(420).max(50) as i32;
+    RatesFill { agents, links: 4, days: 31, days_with_hours: 2, windows_a_day: 288 }
         .fill(&mut client, &seconds.encode());
     psql(&database, "VACUUM ANALYZE");
     psql(&database, "CHECKPOINT");
     let windows: i64 = client.query_one("SELECT count(*) FROM rates", &[]).expect("they are there").get(0);
     let day = |ago: i64| (Utc::now() - TimeDelta::days(ago)).format("%Y-%m-%dT00:00:00Z").to_string();
     let (month_ago, yesterday, today) = (day(31), day(1), day(0));
+    let (noon, later) = (yesterday.replace("T00:00", "T12:00"), yesterday.replace("T00:00", "T12:10"));
     let month = (Utc::now() - TimeDelta::days(1)).format("%Y-%m").to_string();
     let link = ["--agent", "gw-0042", "--interface", "eth1"];
     let times = [&link[..], &["--since", &month_ago, "--until", &today]].concat();
@@ -452,14 +464,16 @@ fn questions_of_rates(postgres: &Postgres) {
         ("`histogram`, a link for 31 days", [&["histogram"], &times[..]].concat()),
         ("`rates --by window`, a link for 31 days", [&["rates", "--by", "window"], &times[..]].concat()),
         ("`rates --by day`, a link for 31 days", [&["rates", "--by", "day"], &times[..]].concat()),
-        (
-            "`histogram`, the fleet of 3,360 series for a day",
-            vec!["histogram", "--since", &yesterday, "--until", &today],
-        ),
+        ("`histogram`, the fleet for a day", vec!["histogram", "--since", &yesterday, "--until", &today]),
         (
             "`rates --by day`, the fleet for a day",
             vec!["rates", "--by", "day", "--since", &yesterday, "--until", &today],
         ),
+        (
+            "`rates --by window`, the fleet for ten minutes",
+            vec!["rates", "--by", "window", "--since", &noon, "--until", &later],
+        ),
+        ("`histogram`, the fleet for ten minutes", vec!["histogram", "--since", &noon, "--until", &later]),
     ] {
         print_times(name, 1_000.0, || rows_of_command(&database, &arguments));
     }
