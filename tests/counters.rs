@@ -218,12 +218,12 @@ fn sysinfo_follows_links() {
     inside("counters::sysinfo_follows_links", || follows_links(SourceChoice::Sysinfo));
 }
 
-/// Reads bytes and packets of a link, received and sent, from `/proc/net/dev`, which is the namespace's own.
-fn by_proc(name: &str) -> ((u64, u64), Packets) {
+/// Returns bytes, packets, errors and drops of a link, received and sent, by `/proc/net/dev`, which is the namespace's own.
+fn by_proc(name: &str) -> [Packets; 4] {
     let text = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
     let line = text.lines().find_map(|line| line.trim_start().strip_prefix(&format!("{name}:"))).unwrap();
     let fields: Vec<u64> = line.split_whitespace().map(|field| field.parse().unwrap()).collect();
-    ((fields[0], fields[8]), Packets { rx: fields[1], tx: fields[9] })
+    [0, 1, 2, 3].map(|field| Packets { rx: fields[field], tx: fields[8 + field] })
 }
 
 fn counts_as_the_kernel_does(choice: SourceChoice) {
@@ -237,8 +237,8 @@ fn counts_as_the_kernel_does(choice: SourceChoice) {
     }
     follower.read();
     let after = follower.counters("lo");
-    let (bytes, packets) = by_proc("lo");
-    assert_eq!(((after.rx_bytes, after.tx_bytes), after.packets), (bytes, Some(packets)));
+    let [bytes, packets, ..] = by_proc("lo");
+    assert_eq!((after.rx_bytes, after.tx_bytes, after.packets), (bytes.rx, bytes.tx, Some(packets)));
     // Payload, and the headers of UDP and IPv4; a loopback has none of its own.
     assert_eq!(after.rx_bytes - before.rx_bytes, 100 * 1_028);
     assert_eq!(packets.rx - before.packets.expect("they are counted").rx, 100);
@@ -252,6 +252,51 @@ fn netlink_counts_as_the_kernel_does() {
 #[test]
 fn sysinfo_counts_as_the_kernel_does() {
     inside("counters::sysinfo_counts_as_the_kernel_does", || counts_as_the_kernel_does(SourceChoice::Sysinfo));
+}
+
+/// Errors: packets into a tunnel to whose other end there is no route. Drops: packets into a tun device that no program reads.
+fn counts_errors_and_drops_as_the_kernel_does(test: &str, choice: SourceChoice) {
+    let tunnel = "link add hwerr type vxlan id 7 remote 203.0.113.1 dstport 4789";
+    if !ip_can(tunnel) || !ip_can("tuntap add hwdrop mode tun") {
+        return skip(test, "needs vxlan and tun links");
+    }
+    let has_drops = choice == SourceChoice::Netlink;
+    for (net, name) in ["hwerr", "hwdrop"].into_iter().enumerate() {
+        // Without IPv6, the kernel sends nothing by itself.
+        ip(&format!("link set {name} addrgenmode none"));
+        ip(&format!("addr add 198.18.{net}.1/24 dev {name}"));
+        ip(&format!("link set {name} up"));
+    }
+    ip("neigh add 198.18.0.2 lladdr 02:00:00:00:00:02 dev hwerr nud permanent");
+    let mut follower = kernel(choice, "hw*");
+    follower.read();
+    let from = UdpSocket::bind("0.0.0.0:0").unwrap();
+    for count in [30, 12] {
+        let before = ["hwerr", "hwdrop"].map(by_proc);
+        for net in 0..2 {
+            (0..count).for_each(|_| drop(from.send_to(&[0; 100], format!("198.18.{net}.2:9"))));
+        }
+        follower.read();
+        for (name, before) in ["hwerr", "hwdrop"].into_iter().zip(before) {
+            let [_, _, errors, drops] = by_proc(name);
+            let after = follower.counters(name);
+            assert_eq!((after.errors, after.drops), (Some(errors), has_drops.then_some(drops)), "{name}");
+            let expected = if name == "hwerr" { (count, 0) } else { (0, count) };
+            assert_eq!((errors.tx - before[2].tx, drops.tx - before[3].tx), expected, "{name}");
+        }
+    }
+}
+
+#[test]
+fn netlink_counts_errors_and_drops_as_the_kernel_does() {
+    let test = "counters::netlink_counts_errors_and_drops_as_the_kernel_does";
+    inside(test, || counts_errors_and_drops_as_the_kernel_does(test, SourceChoice::Netlink));
+}
+
+#[test]
+fn sysinfo_counts_errors_as_the_kernel_does_and_knows_no_drops() {
+    let test = "counters::sysinfo_counts_errors_as_the_kernel_does_and_knows_no_drops";
+    inside(test, || counts_errors_and_drops_as_the_kernel_does(test, SourceChoice::Sysinfo));
 }
 
 /// Links that count another one's bytes as well, of the kinds that this kernel has.

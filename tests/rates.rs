@@ -1,9 +1,10 @@
 //! Rates and samples of a running agent, on a real Kafka: what they hold, and what a missing topic, a crash and a restart cost.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use highwater::event::{Body, Event, LinkRates, RateWindow, Sample};
+use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
+use highwater::event::{Body, Direction, Event, LinkRates, RateWindow, Sample};
 use highwater::histogram::RateHistogram;
 use highwater::wire::{Decoder, FORMATS, Format, NoRegistry};
 use rdkafka::config::ClientConfig;
@@ -12,11 +13,12 @@ use rdkafka::{Message as _, Offset, TopicPartitionList};
 
 use crate::support::agent::{Agent, Running, until};
 use crate::support::services::Kafka;
+use crate::support::veth::Veth;
 
 fn config(kafka: &Kafka, format: Format, [events, rates, samples]: [&str; 3], more: &str) -> String {
     format!(
         "agent = 'gw'\nsource = 'synthetic'\n[flush]\ninterval = '1s'\n[kafka]\nbrokers = '{}'\ntopic = '{events}'\n\
-         format = '{format}'\n[topics]\nrates = '{rates}'\nsamples = '{samples}'\n[rates]\nwindow = '10s'\n\
+         format = '{format}'\nkey = 'interface'\n[topics]\nrates = '{rates}'\nsamples = '{samples}'\n[rates]\nwindow = '10s'\n\
          max_delay = '1s'\n{more}",
         kafka.address
     )
@@ -87,6 +89,7 @@ fn rates_are_the_sums_of_the_samples_in_every_format() {
         running.signal("TERM");
         running.log_at_end();
         let (rates, samples) = (read(&kafka, &rates), read(&kafka, &samples));
+        // Whatever the key of events is: a window and a reading have several interfaces.
         assert!(rates.iter().chain(&samples).all(|(key, _)| key == b"gw"));
         counts_whole(&rates);
         counts_whole(&samples);
@@ -124,6 +127,94 @@ fn check(link: &LinkRates, samples: &[(Vec<u8>, Event)]) {
     assert_eq!(histogram.unwrap_or_default(), u64::from(link.measured_s));
 }
 
+/// Known traffic over a link, both ways, some of it dropped: the rates of both of the kernel's sources say what its own files say.
+#[test]
+fn rates_of_a_link_are_what_the_kernel_counted() {
+    let test = "rates::rates_of_a_link_are_what_the_kernel_counted";
+    let Some(kafka) = Kafka::or_skip(test) else { return };
+    let Some(veth) = Veth::or_skip(test) else { return };
+    let agents = ["netlink", "sysinfo"].map(|source| {
+        let (events, rates) = (kafka.topic("events", 1), kafka.topic("rates", 1));
+        let config = config(&kafka, Format::Json, [&events, &rates, "none"], "[interfaces]\ninclude = []\n");
+        let config = config.replace("'synthetic'", &format!("'{source}'")).replace("[]", &format!("['{}']", veth.name));
+        let mut agent = Agent::new(&config);
+        let running = agent.start(&[]);
+        running.until(&format!("reading by {source}"));
+        (source, rates, agent, running)
+    });
+    // The first movement of a new counter has no rate.
+    veth.send(Duration::from_secs(3), 50_000);
+    // A machine that is busy for seconds leaves some unmeasured.
+    let whole = (0..5).any(|_| {
+        let (from, to, counted) = traffic(&veth);
+        agents.iter().all(|(source, topic, ..)| {
+            let read = until("the windows of this traffic", || {
+                let read = read(&kafka, topic);
+                let are_there = windows(&read).iter().any(|window| window.started_at >= to);
+                are_there.then_some(read)
+            });
+            let windows: Vec<_> =
+                windows(&read).into_iter().filter(|window| (from..to).contains(&window.started_at)).collect();
+            let links = |direction| {
+                windows.iter().map(move |window| {
+                    window.links.iter().find(|link| link.direction == direction).expect("each direction")
+                })
+            };
+            let of = |direction, counters: [&str; 4]| {
+                let sum = |value: fn(&LinkRates) -> Option<u64>| links(direction).map(value).sum::<Option<u64>>();
+                let sums = [
+                    sum(|link| Some(link.bytes)),
+                    sum(|link| link.packets),
+                    sum(|link| link.errors),
+                    sum(|link| link.drops),
+                ];
+                let mut counted = counters.map(|counter| Some(counted[counter]));
+                if *source == "sysinfo" {
+                    counted[3] = None;
+                }
+                (sums, counted)
+            };
+            if links(Direction::Rx).chain(links(Direction::Tx)).any(|link| link.unmeasured_s > 0) {
+                return false;
+            }
+            let (rx, rx_counted) = of(Direction::Rx, ["rx_bytes", "rx_packets", "rx_errors", "rx_dropped"]);
+            let (tx, tx_counted) = of(Direction::Tx, ["tx_bytes", "tx_packets", "tx_errors", "tx_dropped"]);
+            assert_eq!((rx, tx), (rx_counted, tx_counted), "{source}: bytes, packets, errors, drops; {windows:?}");
+            true
+        })
+    });
+    assert!(whole, "each time, seconds were not measured");
+}
+
+/// Sends at the beginning of a window, and returns the beginnings of this one and of the first one after it, and what the kernel
+/// counted in between.
+fn traffic(veth: &Veth) -> (DateTime<Utc>, DateTime<Utc>, BTreeMap<&'static str, u64>) {
+    let window = TimeDelta::seconds(10);
+    let begin = || Utc::now().duration_trunc(window).unwrap();
+    let from = begin() + window;
+    // The reading that ends the window before comes up to a second later.
+    while Utc::now() < from + TimeDelta::milliseconds(1_500) {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let counters =
+        ["rx_bytes", "rx_packets", "rx_errors", "rx_dropped", "tx_bytes", "tx_packets", "tx_errors", "tx_dropped"];
+    let before = counters.map(|counter| veth.statistic(counter));
+    let sent_bytes = veth.send(Duration::from_secs(4), 2_000_000) + veth.send_large(20);
+    let received_bytes = veth.receive_large(40);
+    veth.drop_large(false, true);
+    veth.send_large(7);
+    veth.drop_large(true, false);
+    veth.receive_large(11);
+    veth.drop_large(false, false);
+    std::thread::sleep(Duration::from_millis(1_500));
+    let counted: BTreeMap<_, _> =
+        counters.into_iter().zip(before).map(|(counter, before)| (counter, veth.statistic(counter) - before)).collect();
+    // What was sent is known. The other end answers some packets, since no program waits for them.
+    assert_eq!((counted["tx_dropped"], counted["rx_dropped"]), (7, 11), "{counted:?}");
+    assert!(counted["tx_bytes"] >= sent_bytes && counted["rx_bytes"] >= received_bytes, "{sent_bytes}: {counted:?}");
+    (from, begin() + window, counted)
+}
+
 #[test]
 fn a_rates_topic_that_is_missing_holds_up_no_event_and_loses_nothing() {
     let test = "rates::a_rates_topic_that_is_missing_holds_up_no_event_and_loses_nothing";
@@ -149,6 +240,90 @@ fn a_rates_topic_that_is_missing_holds_up_no_event_and_loses_nothing() {
     running.log_at_end();
     assert!(counts_whole(&read(&kafka, &rates)) as u64 >= waiting);
     counts_whole(&read(&kafka, &events));
+}
+
+/// Windows wait for an hour, or for events that are sent at once: those of an agent that has such events come, the other's wait.
+#[test]
+fn windows_go_along_with_events_or_wait() {
+    let test = "rates::windows_go_along_with_events_or_wait";
+    let Some(kafka) = Kafka::or_skip(test) else { return };
+    let urgent = "[[limit]]\nname = 'on'\ninterface = 'syn0'\ndirection = 'rx'\nraise_at = '1 kbit/s'\nseverity = 'critical'\n\
+                  update_every = '5s'\n";
+    let [(waits, mut waiting), (goes, mut going)] = ["", urgent].map(|more| {
+        let topics = ["events", "rates"].map(|name| kafka.topic(name, 1));
+        let [events, rates] = &topics;
+        let text = config(&kafka, Format::Json, [events, rates, "none"], more);
+        let text = text.replace("interval = '1s'", "interval = '1h'").replace("max_delay = '1s'", "max_delay = '1h'");
+        assert_eq!(text.matches("'1h'").count(), 2);
+        (topics, Agent::new(&text))
+    });
+    let running = [waiting.start(&[]), going.start(&[])];
+    until_rates(&kafka, &goes[1], 2);
+    assert!(kafka.events(&goes[0]).iter().any(|event| event["kind"] == "breach_updated"));
+    let [waiting_log, _] = running.map(|running| {
+        running.signal("KILL");
+        running.log()
+    });
+    assert_eq!(kafka.end(&waits[1]), 0, "{waiting_log}");
+    // They are in the journal: a crash loses none, and at an orderly stop all that waits is sent.
+    waiting.run(&["--for", "2s"]);
+    assert!(counts_whole(&read(&kafka, &waits[1])) >= 2);
+}
+
+#[test]
+fn without_rates_a_heartbeat_says_that_the_agent_runs() {
+    let test = "rates::without_rates_a_heartbeat_says_that_the_agent_runs";
+    let Some(kafka) = Kafka::or_skip(test) else { return };
+    let [with, without] = ["2s", "0s"].map(|interval| {
+        let (events, rates) = (kafka.topic("events", 1), kafka.topic("rates", 1));
+        let more = format!("enabled = false\n[heartbeat]\ninterval = '{interval}'\n");
+        let mut agent = Agent::new(&config(&kafka, Format::Json, [&events, &rates, "none"], &more));
+        (agent.start(&[]), agent, events, rates)
+    });
+    let heartbeats = |topic: &str| {
+        let events = kafka.events(topic);
+        events.into_iter().filter(|event| event["kind"] == "heartbeat").collect::<Vec<_>>()
+    };
+    // Longer than a window.
+    let beats = until("six heartbeats", || Some(heartbeats(&with.2)).filter(|beats| beats.len() >= 6));
+    assert!(
+        beats.iter().all(|beat| beat["version"] == env!("CARGO_PKG_VERSION") && beat["agent"] == "gw"),
+        "{beats:?}"
+    );
+    assert!(heartbeats(&without.2).is_empty());
+    for (running, _agent, events, rates) in [with, without] {
+        running.signal("TERM");
+        running.log_at_end();
+        assert_eq!(kafka.end(&rates), 0);
+        assert!(kafka.events(&events).iter().any(|event| event["kind"] == "agent_stopped"));
+    }
+}
+
+#[test]
+fn samples_that_did_not_get_out_are_declared_as_a_range() {
+    let test = "rates::samples_that_did_not_get_out_are_declared_as_a_range";
+    let Some(kafka) = Kafka::or_skip(test) else { return };
+    let (events, rates) = (kafka.topic("events", 1), kafka.topic("rates", 1));
+    let missing = format!("missing-{events}");
+    let samples = "[samples]\nenabled = true\n";
+    let mut agent = Agent::new(&config(&kafka, Format::Json, [&events, &rates, &missing], samples));
+    let running = agent.start(&[]);
+    running.until(&kafka.missing(&missing));
+    running.signal("TERM");
+    running.log_at_end();
+    // The declaration is the last event of all, and goes with the next run's.
+    agent.configure(&config(&kafka, Format::Json, [&events, &rates, &missing], ""));
+    agent.run(&["--for", "2s"]);
+    let events = read(&kafka, &events);
+    let losses = events.iter().filter_map(|(_, event)| match &event.body {
+        Body::Loss(loss) => Some(loss),
+        _ => None,
+    });
+    let [loss] = losses.collect::<Vec<_>>()[..] else { panic!("{events:?}") };
+    // The first reading of each of four links at least, in an epoch that no event has.
+    assert!(matches!(loss.ranges[..], [(1, last)] if last >= 4), "{loss:?}");
+    assert!(events.iter().all(|(_, event)| event.id.epoch != loss.epoch));
+    assert_eq!(agent.pending(), 0);
 }
 
 #[test]

@@ -183,7 +183,7 @@ impl Detector {
         self.links.values().map(|link| LinkReading {
             interface: &link.info.name,
             verdict: link.verdict,
-            packets: link.packets,
+            counters: link.counters,
             speed: link.info.speed,
             limits: link.trackers.iter().map(|tracker| {
                 let raise_at = tracker.thresholds.map(|thresholds| thresholds.raise_at);

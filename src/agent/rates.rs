@@ -8,7 +8,10 @@
 //! Drivers that update their counters rarely show the last seconds of a window after its end. A window therefore waits for its
 //! links, but not longer than `LATE_MAX`. If the wall clock is stepped to another window, the present one ends at once.
 //!
-//! A tick asks for no memory, except where a histogram grows or a link is new. A link and direction takes about 200 bytes, and once
+//! Packets, errors and drops are differences of counters. Where one of them is not known for a measured second, as when a counter
+//! falls, it is not known for the window.
+//!
+//! A tick asks for no memory, except where a histogram grows or a link is new. A link and direction takes about 300 bytes, and once
 //! it has carried something a histogram of 1 kB to 14 kB, 7 kB at 1 Gbit/s: 501 links at 1 Gbit/s both ways take 7 MB, and 501 that
 //! are idle 0.3 MB.
 
@@ -17,7 +20,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use smol_str::SmolStr;
 
-use crate::agent::counters::{Packets, Speed};
+use crate::agent::counters::{CounterBits, Counters, Packets, Speed};
 use crate::agent::rate::{Traffic, Verdict};
 use crate::event::{Direction, LinkRates, OverLimit, RateWindow};
 use crate::histogram::{HistogramEncoder, RateHistogram, kbps};
@@ -28,6 +31,8 @@ const LATE_MAX: Duration = Duration::from_secs(10);
 const SECOND: Duration = Duration::from_secs(1);
 /// A wall clock that is set back by no more than this after a window's begin is still in that window.
 const STEP_BACK_MAX: TimeDelta = TimeDelta::seconds(1);
+/// A 32-bit counter of packets that falls has wrapped if it was so near to its end, and is so near to its beginning.
+const WRAP_MAX: u64 = 1 << 24;
 /// Largest message, in bytes of JSON.
 const MESSAGE_BYTES_MAX: usize = 250_000;
 
@@ -35,7 +40,7 @@ const MESSAGE_BYTES_MAX: usize = 250_000;
 pub struct LinkReading<'a, L> {
     pub interface: &'a str,
     pub verdict: Verdict,
-    pub packets: Option<Packets>,
+    pub counters: Option<Counters>,
     pub speed: Speed,
     pub limits: L,
 }
@@ -77,25 +82,37 @@ struct LinkWindow {
     partial: PartialSecond,
     /// Measured time less the seconds counted, in nanoseconds.
     balance: i64,
-    /// The packet counters at the last reading with a rate.
-    packets: Option<Packets>,
+    packets: PacketMeters,
     speed: Speed,
     sums: [DirectionSums; 3],
     limits: Vec<LimitSeconds>,
 }
 
+/// Packets, errors and drops; `None` where the source did not count them all the time.
+type PacketCounts<T> = [Option<T>; 3];
+
 #[derive(Clone, Copy, Debug, Default)]
 struct PartialSecond {
     bytes: [u64; 2],
-    /// `None` where the source did not count them all the time.
-    packets: Option<[u64; 2]>,
+    packets: PacketCounts<Packets>,
     elapsed: Duration,
+}
+
+/// Meters of packets, errors and drops.
+#[derive(Clone, Copy, Debug, Default)]
+struct PacketMeters([PacketMeter; 3]);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct PacketMeter {
+    /// The counters at the last reading with a rate.
+    last: Option<Packets>,
+    has_fallen: bool,
 }
 
 #[derive(Debug, Default)]
 struct DirectionSums {
     bytes: u64,
-    packets: Option<u64>,
+    packets: PacketCounts<u64>,
     measured_s: u32,
     min_bps: u64,
     max_bps: u64,
@@ -162,7 +179,7 @@ impl RateWindows {
             // A later reading covers this one's time.
             Verdict::Waiting | Verdict::Unread => {}
             Verdict::Measured(traffic) => {
-                state.add(traffic, link.packets);
+                state.add(traffic, link.counters.as_ref());
                 state.count(traffic.elapsed, now, window, seconds(length), closing);
             }
             Verdict::First
@@ -172,7 +189,7 @@ impl RateWindows {
             | Verdict::Suspect
             | Verdict::Gap(_) => {
                 state.interrupt(seconds(length), closing);
-                state.packets = link.packets;
+                state.packets.restart(link.counters.as_ref());
             }
         }
     }
@@ -285,7 +302,7 @@ impl LinkWindow {
             is_whole: false,
             partial: PartialSecond::NONE,
             balance: 0,
-            packets: None,
+            packets: PacketMeters::default(),
             speed: Speed::default(),
             sums: Default::default(),
             limits: Vec::new(),
@@ -301,7 +318,7 @@ impl LinkWindow {
         };
         self.sums[place] = DirectionSums {
             bytes: rates.bytes,
-            packets: rates.packets,
+            packets: [rates.packets, rates.errors, rates.drops],
             measured_s: rates.measured_s,
             min_bps: rates.min_bps.unwrap_or_default(),
             max_bps: rates.max_bps.unwrap_or_default(),
@@ -339,16 +356,19 @@ impl LinkWindow {
         self.limits.truncate(count);
     }
 
-    fn add(&mut self, traffic: Traffic, packets: Option<Packets>) {
-        let PartialSecond { bytes: [rx, tx], packets: sum, elapsed } = &mut self.partial;
+    fn add(&mut self, traffic: Traffic, counters: Option<&Counters>) {
+        let PartialSecond { bytes: [rx, tx], packets, elapsed } = &mut self.partial;
         *rx = rx.saturating_add(traffic.rx_bytes);
         *tx = tx.saturating_add(traffic.tx_bytes);
         *elapsed += traffic.elapsed;
         self.balance = self.balance.saturating_add(i64::try_from(traffic.elapsed.as_nanos()).unwrap_or(i64::MAX));
-        let more = packets.zip(std::mem::replace(&mut self.packets, packets));
-        let more =
-            more.and_then(|(now, before)| Some([now.rx.checked_sub(before.rx)?, now.tx.checked_sub(before.tx)?]));
-        *sum = sum.zip(more).map(|(sum, more)| [sum[0].saturating_add(more[0]), sum[1].saturating_add(more[1])]);
+        for (sum, more) in packets.iter_mut().zip(self.packets.moved(counters)) {
+            let add = |sum: Packets, more: Packets| Packets {
+                rx: sum.rx.saturating_add(more.rx),
+                tx: sum.tx.saturating_add(more.tx),
+            };
+            *sum = sum.zip(more).map(|(sum, more)| add(sum, more));
+        }
     }
 
     /// Counts the whole seconds that have come together, each in its window.
@@ -407,13 +427,13 @@ impl LinkWindow {
             return;
         }
         let [rx, tx] = amount.bytes;
-        let packets = |at: usize| amount.packets.map(|packets| packets[at]);
+        let packets = |of: fn(Packets) -> u64| amount.packets.map(|packets| packets.map(of));
         let [of_rx, of_tx, of_total] = &mut self.sums;
-        of_rx.record(rx, packets(0), rx_bps, seconds);
-        of_tx.record(tx, packets(1), tx_bps, seconds);
+        of_rx.record(rx, packets(|packets| packets.rx), rx_bps, seconds);
+        of_tx.record(tx, packets(|packets| packets.tx), tx_bps, seconds);
         let total_bps = rx_bps.saturating_add(tx_bps);
         if self.limits.iter().any(|limit| limit.direction == Direction::Total) {
-            let packets = packets(0).zip(packets(1)).map(|(rx, tx)| rx.saturating_add(tx));
+            let packets = packets(|Packets { rx, tx }| rx.saturating_add(tx));
             of_total.record(rx.saturating_add(tx), packets, total_bps, seconds);
         }
         for limit in &mut self.limits {
@@ -441,6 +461,7 @@ impl LinkWindow {
                 continue;
             }
             let histogram = sums.histogram();
+            let [packets, errors, drops] = sums.packets.map(|packets| packets.filter(|_| sums.measured_s > 0));
             let known = |value: u64| (sums.measured_s > 0).then_some(value);
             // Exact bounds are better than those of the histogram's steps.
             let share = |share| Some(histogram.as_ref()?.quantile_bps(share)?.clamp(sums.min_bps, sums.max_bps));
@@ -452,9 +473,9 @@ impl LinkWindow {
                 interface: self.interface.clone(),
                 direction,
                 bytes: sums.bytes,
-                packets: sums.packets.filter(|_| sums.measured_s > 0),
-                errors: None,
-                drops: None,
+                packets,
+                errors,
+                drops,
                 measured_s: sums.measured_s,
                 unmeasured_s: length_s.saturating_sub(sums.measured_s),
                 min_bps: known(sums.min_bps),
@@ -476,7 +497,7 @@ impl LinkWindow {
 }
 
 impl PartialSecond {
-    const NONE: Self = Self { bytes: [0; 2], packets: Some([0; 2]), elapsed: Duration::ZERO };
+    const NONE: Self = Self { bytes: [0; 2], packets: [Some(Packets { rx: 0, tx: 0 }); 3], elapsed: Duration::ZERO };
 
     fn bps(&self) -> [u64; 2] {
         self.bytes.map(|bytes| bps(bytes, self.elapsed))
@@ -490,19 +511,62 @@ impl PartialSecond {
             part
         };
         let bytes = self.bytes.each_mut().map(share);
-        let packets = self.packets.as_mut().map(|packets| packets.each_mut().map(share));
+        let packets = self.packets.each_mut().map(|packets| {
+            packets.as_mut().map(|packets| Packets { rx: share(&mut packets.rx), tx: share(&mut packets.tx) })
+        });
         Self { bytes, packets, elapsed: self.elapsed * seconds / all }
     }
 }
 
+impl PacketMeters {
+    fn restart(&mut self, counters: Option<&Counters>) {
+        let last = Self::of(counters);
+        self.0 = last.map(|last| PacketMeter { last, has_fallen: false });
+    }
+
+    /// Returns how far each has moved since the last reading with a rate.
+    fn moved(&mut self, counters: Option<&Counters>) -> PacketCounts<Packets> {
+        let bits = counters.map_or(CounterBits::B64, |counters| counters.bits);
+        let mut now = Self::of(counters);
+        for (meter, now) in self.0.iter_mut().zip(&mut now) {
+            *now = meter.moved(*now, bits);
+        }
+        now
+    }
+
+    fn of(counters: Option<&Counters>) -> PacketCounts<Packets> {
+        counters.map_or([None; 3], |counters| [counters.packets, counters.errors, counters.drops])
+    }
+}
+
+impl PacketMeter {
+    /// Returns how far the counters have moved; `None` if they fell. The first movement after that is not believed either: it may be
+    /// the return from a false zero, of all that was ever counted.
+    fn moved(&mut self, now: Option<Packets>, bits: CounterBits) -> Option<Packets> {
+        let (before, now) = (std::mem::replace(&mut self.last, now)?, now?);
+        let moved = difference(before.rx, now.rx, bits).zip(difference(before.tx, now.tx, bits));
+        let moved = moved.map(|(rx, tx)| Packets { rx, tx });
+        let is_still = moved == Some(Packets::default());
+        let is_known = is_still || (moved.is_some() && !self.has_fallen);
+        self.has_fallen = moved.is_none() || (self.has_fallen && is_still);
+        moved.filter(|_| is_known)
+    }
+}
+
+fn difference(before: u64, now: u64, bits: CounterBits) -> Option<u64> {
+    now.checked_sub(before).or_else(|| {
+        let to_wrap = (1_u64 << CounterBits::B32.count()).checked_sub(before)?;
+        (bits == CounterBits::B32 && to_wrap.max(now) <= WRAP_MAX).then_some(to_wrap + now)
+    })
+}
+
 impl DirectionSums {
-    fn record(&mut self, bytes: u64, packets: Option<u64>, bps: u64, seconds: u32) {
+    fn record(&mut self, bytes: u64, packets: PacketCounts<u64>, bps: u64, seconds: u32) {
         let is_first = self.measured_s == 0;
         self.bytes = self.bytes.saturating_add(bytes);
-        self.packets = match (self.packets, packets) {
-            (None, Some(packets)) if is_first => Some(packets),
-            (sum, packets) => sum.zip(packets).map(|(sum, packets)| sum.saturating_add(packets)),
-        };
+        for (sum, packets) in self.packets.iter_mut().zip(packets) {
+            *sum = if is_first { packets } else { sum.zip(packets).map(|(sum, packets)| sum.saturating_add(packets)) };
+        }
         self.min_bps = if is_first { bps } else { self.min_bps.min(bps) };
         self.max_bps = self.max_bps.max(bps);
         self.measured_s += seconds;

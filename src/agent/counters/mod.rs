@@ -1,4 +1,4 @@
-//! Byte counters of the kernel's network links, and the links that are added, changed and removed. A [`CounterSource`] reads all
+//! Counters of the kernel's network links, and the links that are added, changed and removed. A [`CounterSource`] reads all
 //! of them at once, once a tick. There are three: `netlink` (Linux), `sysinfo` (portable, and the fallback) and [`synthetic`]. A
 //! reading is not a rate: no source computes one.
 
@@ -124,13 +124,15 @@ impl LinkKind {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     pub ifindex: u32,
     pub rx_bytes: u64,
     pub tx_bytes: u64,
     /// `None` where the source has none. Packets distinguish traffic from a counter that jumps.
     pub packets: Option<Packets>,
+    pub errors: Option<Packets>,
+    pub drops: Option<Packets>,
     pub bits: CounterBits,
 }
 
@@ -157,9 +159,10 @@ pub struct Carried {
     pub elapsed: Duration,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CounterBits {
     B32,
+    #[default]
     B64,
 }
 

@@ -167,7 +167,7 @@ impl SyntheticLink {
             _ => (CounterBits::B64, u64::MAX),
         };
         let (rx_bytes, tx_bytes) = ((self.rx_bytes + part(rx)) & mask, (self.tx_bytes + part(tx)) & mask);
-        Counters { ifindex, rx_bytes, tx_bytes, packets: None, bits }
+        Counters { ifindex, rx_bytes, tx_bytes, bits, ..Counters::default() }
     }
 }
 

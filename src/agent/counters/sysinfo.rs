@@ -2,7 +2,7 @@
 //! sysinfo reports a failed read as 0. Taken literally, the next good read would look as if everything ever counted had come in
 //! one second. So a 0 is believed only where the kernel's own file confirms it, and a link is removed only where sysfs confirms
 //! that. On a system without sysfs, a link with nothing but zeros is left out, unless its last counters were so low that a false
-//! 0 does no harm. sysinfo's differences are not used: they hide counter resets. It knows no altnames.
+//! 0 does no harm. sysinfo's differences are not used: they hide counter resets. It knows no altnames and no dropped packets.
 
 use std::path::Path;
 
@@ -37,6 +37,7 @@ struct LinkTotals {
     rx_bytes: u64,
     tx_bytes: u64,
     packets: Packets,
+    errors: Packets,
 }
 
 #[derive(Debug)]
@@ -67,6 +68,7 @@ impl Links {
                 rx_bytes: data.total_received(),
                 tx_bytes: data.total_transmitted(),
                 packets: Packets { rx: data.total_packets_received(), tx: data.total_packets_transmitted() },
+                errors: Packets { rx: data.total_errors_on_received(), tx: data.total_errors_on_transmitted() },
             };
             reading.counters.extend(self.counters(name, ifindex, totals));
         }
@@ -117,7 +119,7 @@ impl Links {
 
     fn counters(&mut self, name: &str, ifindex: u32, totals: LinkTotals) -> Option<Counters> {
         let bits = self.table.counter_bits(ifindex)?;
-        let LinkTotals { rx_bytes, tx_bytes, packets } = totals;
+        let LinkTotals { rx_bytes, tx_bytes, packets, errors } = totals;
         let believed = match self.own.iter_mut().find(|own| own.name == name) {
             Some(own) => {
                 let little = own.last_bytes.is_some_and(|bytes| bytes <= LITTLE_BYTES);
@@ -133,7 +135,8 @@ impl Links {
             }
         };
         let packets = Packets::of_bytes((packets.rx, rx_bytes), (packets.tx, tx_bytes));
-        believed.then_some(Counters { ifindex, rx_bytes, tx_bytes, packets, bits })
+        let (errors, drops) = (Some(errors), None);
+        believed.then_some(Counters { ifindex, rx_bytes, tx_bytes, packets, errors, drops, bits })
     }
 }
 
@@ -159,7 +162,7 @@ mod tests {
     use super::*;
 
     fn totals((rx_bytes, tx_bytes): (u64, u64)) -> LinkTotals {
-        LinkTotals { rx_bytes, tx_bytes, packets: Packets::default() }
+        LinkTotals { rx_bytes, tx_bytes, ..LinkTotals::default() }
     }
 
     fn links(root: &Path) -> Links {
@@ -221,6 +224,16 @@ mod tests {
         };
         assert_eq!(packets(6, 7), Some(Packets { rx: 6, tx: 7 }));
         assert_eq!((packets(0, 7), packets(6, 0)), (None, None));
+    }
+
+    #[test]
+    fn errors_are_known_and_drops_are_not() {
+        let root = tempfile::tempdir().unwrap();
+        let mut links = links(root.path());
+        let ifindex = links.follow("en0", false).unwrap();
+        let errors = Packets { rx: 3, tx: 4 };
+        let counters = links.counters("en0", ifindex, LinkTotals { errors, ..totals((9, 9)) }).unwrap();
+        assert_eq!((counters.errors, counters.drops), (Some(errors), None));
     }
 
     #[test]

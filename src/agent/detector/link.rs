@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::tracker::{DetectionContext, Target, Tracker, load, trackers};
 use super::{Detections, Notice};
 use crate::agent::counters::filter;
-use crate::agent::counters::{Carried, Counters, LinkInfo, LinkKind, Packets, Reading, Speed};
+use crate::agent::counters::{Carried, Counters, LinkInfo, LinkKind, Reading, Speed};
 use crate::agent::limit::{Limit, Scope, delta};
 use crate::agent::rate::{CounterSample, Meter, Traffic, Verdict, bit_rate};
 use crate::event::{Body, Link, Reason};
@@ -24,7 +24,8 @@ pub(super) struct WatchedLink {
     pub(super) meter: Meter,
     pub(super) trackers: Vec<Tracker>,
     pub(super) verdict: Verdict,
-    pub(super) packets: Option<Packets>,
+    /// As they were last read; `None` where they were not.
+    pub(super) counters: Option<Counters>,
     /// The source reports amounts, each for its own time, instead of counters.
     has_amounts: bool,
     pub(super) unjudged: VerdictCounts,
@@ -54,7 +55,7 @@ impl WatchedLink {
             meter: Meter::new(interval, info.kind.is_counted_in_software()),
             trackers: Vec::new(),
             verdict: Verdict::First,
-            packets: None,
+            counters: None,
             has_amounts: false,
             unjudged: VerdictCounts::new(),
             unlogged: VerdictCounts::new(),
@@ -72,7 +73,7 @@ impl WatchedLink {
         let trusted = !self.meter.doubts_speed();
         // A link with a kind reports a made-up speed, or the sum of its ports', of which some may have come since.
         let speed = if self.info.kind == LinkKind::Physical { self.info.speed } else { Speed::default() };
-        self.packets = counters.and_then(|counters| counters.packets);
+        self.counters = counters.copied();
         self.verdict = self.meter.read(counters.map(|counters| sample(counters, reading)), speed);
         if let Some((traffic, speed)) = self.verdict.judged().zip(speed.max())
             && trusted

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta};
 
 use super::*;
-use crate::agent::counters::{Carried, CounterBits, Counters, LinkKind, Packets};
+use crate::agent::counters::{Carried, Counters, LinkKind, Packets};
 use crate::agent::limit::Level;
 use crate::event::{Direction, Severity};
 
@@ -80,7 +80,7 @@ impl Host {
             .map(|(ifindex, more)| {
                 let counter = self.counters.entry(*ifindex).or_insert(0);
                 *counter += more;
-                Counters { ifindex: *ifindex, rx_bytes: *counter, tx_bytes: 0, packets: None, bits: CounterBits::B64 }
+                Counters { ifindex: *ifindex, rx_bytes: *counter, ..Counters::default() }
             })
             .collect();
         let reading = Reading { at, boottime: at, counters, changes, ..Reading::default() };
@@ -453,7 +453,7 @@ fn a_partial_reading_leaves_the_other_links_as_they_are() {
     assert_eq!(host.carry(&[(2, OVER), (3, OVER)]), ["breach_raised eth0", "breach_raised eth1"]);
     host.second += 1;
     let at = Duration::from_secs(host.second);
-    let counters = vec![Counters { ifindex: 3, rx_bytes: 0, tx_bytes: 0, packets: None, bits: CounterBits::B64 }];
+    let counters = vec![Counters { ifindex: 3, ..Counters::default() }];
     let reading = Reading { at, boottime: at, counters, is_partial: true, ..Reading::default() };
     host.detector.observe(&reading, &host.stamp(), &mut Detections::default());
     let links: Vec<_> =
@@ -479,9 +479,8 @@ fn a_speed_that_the_driver_names_too_low_is_doubted_aloud_and_the_traffic_judged
         let counters = [2, 3, 4].map(|ifindex| Counters {
             ifindex,
             rx_bytes: second * OVER,
-            tx_bytes: 0,
             packets: Some(Packets { rx: second * 2, tx: 0 }),
-            bits: CounterBits::B64,
+            ..Counters::default()
         });
         let reading = Reading { at, boottime: at, counters: counters.to_vec(), ..Reading::default() };
         let mut detections = Detections::default();
@@ -503,7 +502,7 @@ fn a_link_that_is_never_exact_is_probed_rarely_and_a_new_one_afresh() {
             host.carry(&[(2, OVER)]);
             let (wants, at) = (host.detector.wants_probe(), Duration::from_secs(host.second) + SECOND / 50);
             let rx_bytes = host.counters[&2];
-            let counters = vec![Counters { ifindex: 2, rx_bytes, tx_bytes: 0, packets: None, bits: CounterBits::B64 }];
+            let counters = vec![Counters { ifindex: 2, rx_bytes, ..Counters::default() }];
             let reading = Reading { at, boottime: at, counters, ..Reading::default() };
             host.detector.probe(&reading, &mut Detections::default());
             wants

@@ -11,7 +11,7 @@ struct Host {
     boottime: Duration,
     out: Vec<RateWindow>,
     limits: Vec<(&'static str, Direction, Option<BitRate>)>,
-    packets: Packets,
+    counters: Counters,
 }
 
 fn wall(text: &str) -> DateTime<Utc> {
@@ -22,7 +22,9 @@ impl Host {
     fn at(time: &str) -> Self {
         let (limits, out) = Default::default();
         let (wall, boottime) = (wall(time), Duration::from_secs(1_000));
-        Self { windows: RateWindows::new(MINUTE), wall, boottime, out, limits, packets: Packets::default() }
+        let counted = Some(Packets::default());
+        let counters = Counters { packets: counted, errors: counted, drops: counted, ..Counters::default() };
+        Self { windows: RateWindows::new(MINUTE), wall, boottime, out, limits, counters }
     }
 
     fn pass(&mut self, time: Duration) {
@@ -36,7 +38,7 @@ impl Host {
             let reading = LinkReading {
                 interface,
                 verdict: *verdict,
-                packets: Some(self.packets),
+                counters: Some(self.counters),
                 speed: Speed::both(Some(BitRate::from_bps(1_000_000_000))),
                 limits: self.limits.iter().copied(),
             };
@@ -47,8 +49,12 @@ impl Host {
 
     fn measure(&mut self, time: Duration, rx_bytes: u64) {
         self.pass(time);
-        self.packets.rx += 1;
+        *self.packets() += 1;
         self.tick(&[("eth0", measured(time, rx_bytes))]);
+    }
+
+    fn packets(&mut self) -> &mut u64 {
+        &mut self.counters.packets.as_mut().unwrap().rx
     }
 
     /// Measures this many seconds of 1 Mbit/s.
@@ -85,7 +91,7 @@ fn windows_are_those_of_the_wall_clock_and_hold_every_second_once() {
     assert_eq!(host.sums(), [(19, 41, 19 * 125_000), (60, 0, 60 * 125_000), (60, 0, 60 * 125_000)]);
     let rx = host.rx()[1];
     assert_eq!([rx.min_bps, rx.mean_bps, rx.max_bps, rx.p50_bps, rx.p95_bps, rx.p99_bps], [Some(1_000_000); 6]);
-    assert_eq!((rx.packets, rx.errors, rx.speed_bps), (Some(60), None, Some(1_000_000_000)));
+    assert_eq!((rx.packets, rx.errors, rx.speed_bps), (Some(60), Some(0), Some(1_000_000_000)));
     assert_eq!(RateHistogram::decode(rx.histogram.as_ref().unwrap()).unwrap().seconds(), 60);
     assert_eq!(host.out[1].links.len(), 2, "no total, which no limit judges");
     assert_eq!(host.out[1].links[1].bytes, 60 * 62_500);
@@ -155,6 +161,89 @@ fn gaps_resets_and_links_that_come_and_go_are_not_measured() {
     assert_eq!((rx.measured_s, rx.min_bps, rx.p99_bps, &rx.histogram, rx.packets), (0, None, None, &None, None));
 }
 
+/// Returns packets, errors and drops of each message's item for a direction.
+fn counted(host: &Host, direction: Direction) -> Vec<PacketCounts<u64>> {
+    let links = host.out.iter().flat_map(|window| &window.links).filter(|link| link.direction == direction);
+    links.map(|link| [link.packets, link.errors, link.drops]).collect()
+}
+
+#[test]
+fn packets_errors_and_drops_are_differences_of_counters() {
+    let mut host = Host::at("12:00:00");
+    host.limits = vec![("sum", Direction::Total, Some(BitRate::from_bps(1)))];
+    // Whatever was counted before the first reading is no part of a window.
+    host.counters.errors = Some(Packets { rx: 7_000, tx: 500 });
+    host.counters.drops = None;
+    host.first();
+    for second in 1..=121 {
+        if second % 10 == 0 {
+            host.counters.errors = host.counters.errors.map(|Packets { rx, tx }| Packets { rx: rx + 2, tx: tx + 1 });
+        }
+        host.seconds(1);
+    }
+    let [rx, tx] = [[Some(60), Some(12), None], [Some(0), Some(6), None]];
+    assert_eq!((counted(&host, Direction::Rx), counted(&host, Direction::Tx)), (vec![rx, rx], vec![tx, tx]));
+    assert_eq!(counted(&host, Direction::Total), [[Some(60), Some(18), None]; 2]);
+    // An error in a second that was not measured is not counted.
+    host.pass(SECOND);
+    host.counters.errors = Some(Packets { rx: 9_000, tx: 600 });
+    host.tick(&[("eth0", Verdict::Jump)]);
+    host.seconds(58);
+    assert_eq!(counted(&host, Direction::Rx)[2], [Some(59), Some(0), None]);
+}
+
+#[test]
+fn a_counter_that_falls_is_not_known_for_that_window() {
+    let mut host = Host::at("12:00:00");
+    host.counters.errors = Some(Packets { rx: 900, tx: 900 });
+    host.counters.drops = Some(Packets { rx: 5, tx: 5 });
+    host.first();
+    host.seconds(58);
+    // A failed read of one counter, at the end of a window; its return is not a window's errors.
+    host.counters.errors = Some(Packets::default());
+    host.seconds(2);
+    host.counters.errors = Some(Packets { rx: 900, tx: 900 });
+    host.seconds(1);
+    host.counters.drops = Some(Packets { rx: 8, tx: 5 });
+    host.seconds(60);
+    // A reset: the counter goes on from zero, and the first movement is not believed.
+    host.counters.errors = Some(Packets::default());
+    host.seconds(120);
+    host.counters.errors = Some(Packets { rx: 1, tx: 0 });
+    host.seconds(60);
+    host.counters.errors = Some(Packets { rx: 3, tx: 0 });
+    host.seconds(60);
+    let rx: Vec<_> = counted(&host, Direction::Rx).into_iter().map(|[packets, ..]| packets).collect();
+    assert_eq!(rx, [Some(60); 6]);
+    let errors_drops: Vec<_> =
+        counted(&host, Direction::Rx).into_iter().map(|[_, errors, drops]| (errors, drops)).collect();
+    let (unknown, none) = ((None, Some(0)), (Some(0), Some(0)));
+    assert_eq!(errors_drops, [unknown, (None, Some(3)), unknown, none, unknown, (Some(2), Some(0))]);
+}
+
+#[test]
+fn counters_of_32_bits_go_on_over_their_wrap() {
+    let top = (1 << 32) - 10;
+    let at = |rx| Some(Packets { rx, tx: top });
+    for (bits, before, after, packets) in [
+        (CounterBits::B32, top, 20, Some(30)),
+        (CounterBits::B64, top, 20, None),
+        // Far from its end, and beyond it, a counter does not wrap.
+        (CounterBits::B32, 1 << 31, 20, None),
+        (CounterBits::B32, top, 1 << 31, None),
+        (CounterBits::B32, 1 << 40, 20, None),
+    ] {
+        let mut host = Host::at("12:00:00");
+        host.counters = Counters { packets: at(before), errors: at(before), drops: at(before), bits, ..host.counters };
+        host.first();
+        host.pass(SECOND);
+        host.counters = Counters { packets: at(after), errors: at(after), drops: at(after), ..host.counters };
+        host.tick(&[("eth0", measured(SECOND, 125_000))]);
+        host.windows.finish(&mut host.out);
+        assert_eq!(counted(&host, Direction::Rx), [[packets; 3]], "{bits:?} {before} {after}");
+    }
+}
+
 /// A driver that updates its counters every 7 s shows the end of a window in the next one.
 #[test]
 fn a_window_waits_for_drivers_that_are_late_but_not_for_ever() {
@@ -213,7 +302,9 @@ fn a_restart_continues_the_open_window() {
     let mut host = Host::at("12:00:00");
     host.limits = vec![("down", Direction::Rx, Some(BitRate::from_bps(1)))];
     host.first();
-    host.seconds(20);
+    host.seconds(19);
+    host.counters.errors = Some(Packets { rx: 3, tx: 0 });
+    host.seconds(1);
     let open = host.windows.open().unwrap();
     let mut again = Host { limits: host.limits.clone(), ..Host::at("12:00:25") };
     let (wall_now, boottime) = (again.wall, again.boottime);
@@ -223,6 +314,7 @@ fn a_restart_continues_the_open_window() {
     let rx = again.rx();
     assert_eq!(again.sums(), [(55, 5, 55 * 125_000)]);
     assert_eq!((rx[0].over[0].over_s, rx[0].p50_bps), (55, Some(1_000_000)));
+    assert_eq!((rx[0].packets, rx[0].errors, rx[0].drops), (Some(55), Some(3), Some(0)));
     assert_eq!(RateHistogram::decode(rx[0].histogram.as_ref().unwrap()).unwrap().seconds(), 55);
 
     let mut later = Host::at("12:07:00");

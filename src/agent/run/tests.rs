@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::agent::config::Surroundings;
-use crate::agent::counters::{Came, CounterBits, CounterError, Counters, LinkChange, LinkInfo, LinkKind};
+use crate::agent::counters::{Came, CounterError, Counters, LinkChange, LinkInfo, LinkKind};
 use crate::agent::event_system::ObserveError;
 use crate::clock::ManualClock;
 use crate::config::Layers;
@@ -76,7 +76,7 @@ impl<F: FnMut(u32, Duration) -> Option<u64>> CounterSource for Fake<F> {
         (reading.at, reading.boottime) = (clock.monotonic(), clock.boottime());
         for LinkInfo { ifindex, .. } in &self.links {
             let rx_bytes = (self.bytes)(*ifindex, reading.at).ok_or(CounterError::Malformed("no counters"))?;
-            let counters = Counters { ifindex: *ifindex, rx_bytes, tx_bytes: 0, packets: None, bits: CounterBits::B64 };
+            let counters = Counters { ifindex: *ifindex, rx_bytes, ..Counters::default() };
             reading.counters.push(counters);
         }
         pass(self.pauses.1);

@@ -7,7 +7,7 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::agent::counters::{Came, CounterBits, Counters, Left, LinkChange, LinkInfo, LinkKind, Reading, Speed};
+use crate::agent::counters::{Came, Counters, Left, LinkChange, LinkInfo, LinkKind, Reading, Speed};
 use crate::units::BitRate;
 
 pub(super) const QUIET_MAX: BitRate = BitRate::from_bps(16_000_000);
@@ -217,7 +217,7 @@ impl SimulatedLink {
 
     fn counters(&self) -> Counters {
         let Self { ifindex, rx_bytes, tx_bytes, .. } = *self;
-        Counters { ifindex, rx_bytes, tx_bytes, packets: None, bits: CounterBits::B64 }
+        Counters { ifindex, rx_bytes, tx_bytes, ..Counters::default() }
     }
 
     fn info(&self) -> LinkInfo {

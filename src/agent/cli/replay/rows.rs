@@ -192,7 +192,8 @@ fn counters(record: &CsvRecord, bits: CounterBits) -> Counters {
         CounterBits::B32 => u64::from((counter as u32).wrapping_add(1)),
         CounterBits::B64 => counter.saturating_add(1),
     };
-    Counters { ifindex: IFINDEX, rx_bytes: moved(record.rx), tx_bytes: record.tx.map_or(0, moved), packets: None, bits }
+    let tx_bytes = record.tx.map_or(0, moved);
+    Counters { ifindex: IFINDEX, rx_bytes: moved(record.rx), tx_bytes, bits, ..Counters::default() }
 }
 
 fn recorded(meaning: Meaning, record: &CsvRecord, spacing: Option<Duration>, interval: Option<Duration>) -> Recorded {

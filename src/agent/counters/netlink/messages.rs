@@ -2,6 +2,8 @@
 //! Pure: bytes in, values out, and no bytes that panic. The functions that read a link's statistics are `inline(always)`, which
 //! saves 30 of 60 ns per link at each reading.
 
+use crate::agent::counters::Packets;
+
 // uapi/linux/netlink.h: types of control messages.
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
@@ -41,6 +43,10 @@ const STATS64_RX_PACKETS: usize = 0;
 const STATS64_TX_PACKETS: usize = 8;
 const STATS64_RX_BYTES: usize = 16;
 const STATS64_TX_BYTES: usize = 24;
+const STATS64_RX_ERRORS: usize = 32;
+const STATS64_TX_ERRORS: usize = 40;
+const STATS64_RX_DROPPED: usize = 48;
+const STATS64_TX_DROPPED: usize = 56;
 // uapi/linux/if.h: `ifi_flags`.
 const IFF_UP: u32 = 1 << 0;
 const IFF_LOOPBACK: u32 = 1 << 3;
@@ -80,6 +86,8 @@ pub(super) struct Stats {
     pub(super) tx_packets: u64,
     pub(super) rx_bytes: u64,
     pub(super) tx_bytes: u64,
+    pub(super) errors: Packets,
+    pub(super) drops: Packets,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -213,6 +221,8 @@ fn stats<'a>(payload: &[u8]) -> Option<NetlinkBody<'a>> {
                 tx_packets: u64_at(value, STATS64_TX_PACKETS)?,
                 rx_bytes: u64_at(value, STATS64_RX_BYTES)?,
                 tx_bytes: u64_at(value, STATS64_TX_BYTES)?,
+                errors: Packets { rx: u64_at(value, STATS64_RX_ERRORS)?, tx: u64_at(value, STATS64_TX_ERRORS)? },
+                drops: Packets { rx: u64_at(value, STATS64_RX_DROPPED)?, tx: u64_at(value, STATS64_TX_DROPPED)? },
             }));
         }
     }
@@ -332,7 +342,7 @@ mod tests {
 
     fn stats_of(ifindex: u32, rx_bytes: u64, tx_bytes: u64, flags: u16) -> Vec<u8> {
         let mut values = [0u64; 25];
-        (values[0], values[1], values[2], values[3]) = (11, 12, rx_bytes, tx_bytes);
+        values[..8].copy_from_slice(&[11, 12, rx_bytes, tx_bytes, 13, 14, 15, 16]);
         let mut payload = vec![0; 4];
         payload.extend([ifindex.to_ne_bytes(), IFLA_STATS_LINK_64_FILTER.to_ne_bytes()].concat());
         // The kernel pads with an empty attribute where 64-bit values must be aligned.
@@ -351,7 +361,15 @@ mod tests {
         datagram.extend(stats_of(4, 0, u64::MAX, NLM_F_DUMP_INTR));
         datagram.extend(message_of(NLMSG_DONE, 0, &0i32.to_ne_bytes()));
         let messages: Vec<_> = Messages::new(&datagram).collect::<Result<_, _>>().unwrap();
-        let stats = |ifindex, rx_bytes, tx_bytes| Stats { ifindex, rx_packets: 11, tx_packets: 12, rx_bytes, tx_bytes };
+        let stats = |ifindex, rx_bytes, tx_bytes| Stats {
+            ifindex,
+            rx_packets: 11,
+            tx_packets: 12,
+            rx_bytes,
+            tx_bytes,
+            errors: Packets { rx: 13, tx: 14 },
+            drops: Packets { rx: 15, tx: 16 },
+        };
         assert_eq!(messages[0].body, NetlinkBody::Stats(stats(3, 1 << 40, 7)));
         assert_eq!(messages[1].body, NetlinkBody::Stats(stats(4, 0, u64::MAX)));
         assert_eq!(messages[2].body, NetlinkBody::Done);

@@ -97,10 +97,11 @@ impl Netlink {
         let table = &mut self.table;
         let mut stirred = false;
         let take = |body: NetlinkBody<'_>| match body {
-            NetlinkBody::Stats(Stats { ifindex, rx_packets, tx_packets, rx_bytes, tx_bytes }) => {
+            NetlinkBody::Stats(Stats { ifindex, rx_packets, tx_packets, rx_bytes, tx_bytes, errors, drops }) => {
                 if let Some(bits) = table.counter_bits(ifindex) {
                     let packets = Packets::of_bytes((rx_packets, rx_bytes), (tx_packets, tx_bytes));
-                    counters.push(Counters { ifindex, rx_bytes, tx_bytes, packets, bits });
+                    let (errors, drops) = (Some(errors), Some(drops));
+                    counters.push(Counters { ifindex, rx_bytes, tx_bytes, packets, errors, drops, bits });
                 }
             }
             change => {

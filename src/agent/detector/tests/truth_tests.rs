@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use smol_str::SmolStr;
 
 use super::*;
+use crate::agent::counters::CounterBits;
 
 const MIB: u64 = 1 << 20;
 /// Bytes a second at which a link's limit raises, and below which it clears; the host's limit is three times that.
@@ -94,9 +95,9 @@ impl Link {
         Some(Counters {
             ifindex: self.ifindex,
             rx_bytes: self.shown,
-            tx_bytes: 0,
             packets: Some(Packets { rx: self.packets, tx: 0 }),
             bits,
+            ..Counters::default()
         })
     }
 }
