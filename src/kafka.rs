@@ -18,7 +18,10 @@ use rdkafka::error::KafkaError;
 use serde::Deserialize;
 
 pub use self::advertised::unreachable_broker;
-pub use self::errors::{ClientError, explained, missing_topic, not_created, refusal, without_timing};
+pub use self::errors::{
+    ClientError, HISTOGRAMS_TOPIC, explained, missing_topic, missing_topic_of_histograms, not_created, refusal,
+    without_timing,
+};
 pub use self::reports::Reports;
 use crate::config::{Invalid, SecretFile, check_readable, fingerprint, identity, located, quoted, secret};
 use crate::units::{counted, lasting};

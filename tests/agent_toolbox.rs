@@ -47,6 +47,24 @@ fn topics_are_made_where_they_are_missing_and_left_alone_where_they_differ() {
     let (code, out, _) = with_config("topics --check");
     assert_eq!((code, states(&out)), (1, vec!["differs".into(), "ok".into(), "ok".into()]));
 
+    // One by one, each is made as what it is.
+    for (name, cleanup) in [("h2", "compact,delete"), ("r2", "delete"), ("s2", "delete"), ("other", "delete")] {
+        let kinds = [("HISTOGRAMS", "h2"), ("RATES", "r2"), ("SAMPLES", "s2")];
+        let mut topics = command();
+        topics.args(["topics", "-b", brokers, "-t", &format!("{there}.{name}"), "--format", "json"]);
+        topics.envs(kinds.map(|(kind, name)| (format!("HIGHWATER_TOPICS__{kind}"), format!("{there}.{name}"))));
+        let output = topics.output().unwrap();
+        let rows = objects(&String::from_utf8_lossy(&output.stdout));
+        let made: Vec<_> = rows.iter().map(|row| (row["state"].as_str(), row["cleanup"].as_str())).collect();
+        assert_eq!(made, [(Some("created"), Some(cleanup))], "{name}: {output:?}");
+        // Kafka's own tool says the same.
+        let class = "kafka.admin.ConfigCommand";
+        let topic = format!("{there}.{name}");
+        let describe = ["--describe", "--all", "--entity-type", "topics", "--entity-name", &topic];
+        let settings = kafka.tool(&[&[class, "--bootstrap-server", brokers], &describe[..]].concat());
+        assert!(settings.contains(&format!(" cleanup.policy={cleanup} ")), "{settings}");
+    }
+
     let (code, out, err) = run(&format!("topics --list -b {brokers} -t {there}.r --format csv"));
     assert_eq!((code, out.lines().count()), (0, 3), "{out} {err}");
     assert!(out.contains(&format!("{there}.r,1,0,,0")), "{out}");

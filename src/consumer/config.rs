@@ -12,7 +12,7 @@ use super::schemas::Registered;
 use super::source::{Membership, check_client};
 use super::store::{PartitionWidth, Retention, StoreOptions, StoreUrl};
 use crate::config::{ConfigError, Invalid, Layers, SecretFile, duration, one_of};
-use crate::kafka::{Connection, RawConnection, RawSasl, RawTls, topic_name};
+use crate::kafka::{Connection, HISTOGRAMS_TOPIC, RawConnection, RawSasl, RawTls, topic_name};
 use crate::registry::{RawRegistry, RegistryAddress};
 use crate::service::Directories;
 use crate::units::{counted, lasting};
@@ -120,7 +120,6 @@ const GIVE_UP: Duration = Duration::from_secs(15 * 60);
 
 const TOPIC: &str = "highwater.events";
 const RATES: &str = "highwater.rates";
-const HISTOGRAMS: &str = "highwater.histograms";
 const GROUP: &str = "highwater";
 const DATABASE: &str = "highwater.db";
 
@@ -197,7 +196,7 @@ impl Settings {
             instance: kafka.instance.unwrap_or_default(),
             samples: topics.samples.map(|samples| topic_name("topics.samples", samples)).transpose()?,
             rates: topic_or_none("topics.rates", topics.rates, RATES)?,
-            histograms: topic_or_none("topics.histograms", topics.histograms, HISTOGRAMS)?,
+            histograms: topic_or_none("topics.histograms", topics.histograms, HISTOGRAMS_TOPIC)?,
             registry: RegistryAddress::new(registry, directories.credentials.as_deref())?,
             give_up,
             start: kafka.start.map_or(Ok(Start::default()), |text| one_of("kafka.start", &text, &STARTS))?,

@@ -17,7 +17,7 @@ use super::store::{HourKey, MergedHour, TrafficSeries};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Invalid;
 use crate::histogram::RateHistogram;
-use crate::kafka::{ClientError, Connection, Reports, missing_topic, not_created};
+use crate::kafka::{ClientError, Connection, Reports, missing_topic_of_histograms, not_created};
 
 pub(super) struct HourPublisher {
     connection: Connection,
@@ -102,7 +102,7 @@ impl HourPublisher {
     fn explained(&self, code: Code, context: &Acknowledgements) -> String {
         match code {
             Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => {
-                missing_topic(&self.topic, self.connection.brokers())
+                missing_topic_of_histograms(&self.topic, self.connection.brokers())
             }
             Code::TopicAuthorizationFailed => {
                 format!(

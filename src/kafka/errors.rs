@@ -29,6 +29,15 @@ pub fn missing_topic(name: &str, brokers: &str) -> String {
     format!("there is no topic {name}: `highwater-agent topics{brokers} -t {name}` creates it")
 }
 
+/// Returns the same for a topic of histograms, which is compacted: the command knows that by the name.
+pub fn missing_topic_of_histograms(name: &str, brokers: &str) -> String {
+    let missing = missing_topic(name, brokers);
+    if name == HISTOGRAMS_TOPIC {
+        return missing;
+    }
+    missing.replacen('`', &format!("`HIGHWATER_TOPICS__HISTOGRAMS={name} "), 1)
+}
+
 pub fn without_timing(text: &str) -> String {
     let Some((before, rest)) = text.split_once(" (after ") else { return text.to_owned() };
     // "(after 7ms in state CONNECT)", "(after 7ms in state CONNECT, 1 identical error(s) suppressed)"
@@ -82,6 +91,8 @@ fn is_same_address(configured: &str, address: &str) -> bool {
 }
 
 pub(super) const DEFAULT_BROKERS: &str = "localhost:9092";
+/// Topic of merged hours, unless `topics.histograms` names another one.
+pub const HISTOGRAMS_TOPIC: &str = "highwater.histograms";
 
 const DEFAULT_PORT: u16 = 9092;
 
@@ -195,6 +206,12 @@ mod tests {
             "there is no topic t: `highwater-agent topics -t t` creates it"
         );
         assert!(missing_topic("t", "a:1,b:2").contains("`highwater-agent topics -b a:1,b:2 -t t`"));
+        let missing = missing_topic_of_histograms(HISTOGRAMS_TOPIC, DEFAULT_BROKERS);
+        assert_eq!(missing, missing_topic(HISTOGRAMS_TOPIC, DEFAULT_BROKERS));
+        let missing = missing_topic_of_histograms("site7.hours", "a:1");
+        assert!(
+            missing.contains("`HIGHWATER_TOPICS__HISTOGRAMS=site7.hours highwater-agent topics -b a:1 -t site7.hours`")
+        );
     }
 
     #[test]

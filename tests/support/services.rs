@@ -156,6 +156,12 @@ impl Kafka {
         format!("there is no topic {topic}: `highwater-agent topics -b {} -t {topic}` creates it", self.address)
     }
 
+    /// Returns the error for a missing topic of histograms.
+    pub(crate) fn missing_histograms(&self, topic: &str) -> String {
+        let command = format!("HIGHWATER_TOPICS__HISTOGRAMS={topic} highwater-agent topics");
+        self.missing(topic).replace("highwater-agent topics", &command)
+    }
+
     /// Deletes a topic and makes it again, as an operator would by mistake.
     pub(crate) fn remake(&self, topic: &str, partitions: u32) {
         let class = "org.apache.kafka.tools.TopicCommand";

@@ -10,8 +10,8 @@ use crate::units::lasting;
 
 pub(super) const HELP: &str = "\
 Creates only the topics that are missing, and never changes existing ones. With
--t only this topic, with the settings of one for events, rates or samples.
-Otherwise those that the configuration names:
+-t only this topic: as one of those below if it has that name, else as one for
+events. Otherwise those that the configuration names:
 
   kafka.topic        highwater.events      events
   topics.rates       highwater.rates       rates, unless rates.enabled = false
@@ -71,11 +71,7 @@ impl TopicsCommand {
 
     fn make(&self, admin: &Admin, settings: &Settings) -> Result<(), Failure> {
         let (brokers, mut found) = admin.topics().map_err(failure)?;
-        let mut wanted = wanted(settings, brokers, self.samples || settings.samples);
-        if self.common.topic.is_some() {
-            let samples = self.samples.then_some(&settings.topics.samples);
-            wanted.retain(|wanted| wanted.name == settings.publisher.topic || Some(&wanted.name) == samples);
-        }
+        let wanted = wanted(settings, brokers, self.common.topic.as_ref(), self.samples);
         found.retain(|found| wanted.iter().any(|wanted| wanted.name == found.name));
         admin.describe(&mut found).map_err(failure)?;
         let mut made = Vec::new();
@@ -120,19 +116,26 @@ impl TopicsCommand {
     }
 }
 
-fn wanted(settings: &Settings, brokers: usize, samples: bool) -> Vec<Wanted> {
+/// Returns the topics of the configuration, or `only` one; and where `samples` are wanted, theirs too.
+fn wanted(settings: &Settings, brokers: usize, only: Option<&String>, samples: bool) -> Vec<Wanted> {
     let topics = &settings.topics;
     let brokers = i32::try_from(brokers).unwrap_or(REPLICATION);
     let replication = topics.replication.unwrap_or(REPLICATION.min(brokers));
     let kept = [("cleanup.policy", "delete".to_owned()), ("retention.ms", topics.retention.as_millis().to_string())];
     let compacted =
         [("cleanup.policy", "compact,delete".to_owned()), ("retention.ms", topics.retention.as_millis().to_string())];
-    let mut wanted =
-        vec![(&settings.publisher.topic, &kept[..]), (&topics.rates, &kept[..]), (&topics.histograms, &compacted[..])];
-    if samples {
-        wanted.push((&topics.samples, &kept[..]));
+    let mut names: Vec<&String> = only.into_iter().collect();
+    if only.is_none() {
+        names.push(&settings.publisher.topic);
+        names.extend(settings.rates.map(|_| &topics.rates));
+        names.push(&topics.histograms);
     }
-    let wanted = wanted.into_iter().map(|(name, own)| {
+    if samples || (only.is_none() && settings.samples) {
+        names.push(&topics.samples);
+    }
+    names.dedup();
+    let wanted = names.into_iter().map(|name| (name, if *name == topics.histograms { &compacted } else { &kept }));
+    let wanted = wanted.map(|(name, own)| {
         let mut settings = own.to_vec();
         // By the sender's time, retention would delete at once what a gateway with its clock in the past sends, or `replay` of a
         // recording. An event carries its own time.

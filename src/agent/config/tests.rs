@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
-use crate::agent::counters::{Came, CounterBits, Counters, LinkChange, LinkInfo, LinkKind, Reading, Speed};
+use crate::agent::counters::{Came, Counters, LinkChange, LinkInfo, LinkKind, Reading, Speed};
 use crate::agent::detector::{Detections, Detector};
 use crate::agent::publisher::Publisher;
 use crate::event::Stamp;
@@ -32,8 +32,7 @@ fn use_all_of(settings: &Settings) {
     for tick in 1..6_u32 {
         (reading.at, reading.boottime) = (start + settings.interval * tick, start + settings.interval * tick);
         let bytes = u64::from(tick) << 36;
-        reading.counters =
-            vec![Counters { ifindex: 1, rx_bytes: bytes, tx_bytes: bytes, packets: None, bits: CounterBits::B64 }];
+        reading.counters = vec![Counters { ifindex: 1, rx_bytes: bytes, tx_bytes: bytes, ..Counters::default() }];
         detector.observe(&reading, &stamp, &mut Detections::default());
         reading.changes.clear();
     }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::or_duration;
 use crate::config::{Invalid, quoted};
-use crate::kafka::topic_name;
+use crate::kafka::{HISTOGRAMS_TOPIC, topic_name};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -47,7 +47,7 @@ impl Topics {
         Ok(Self {
             rates: name("topics.rates", raw.rates, "highwater.rates")?,
             samples: name("topics.samples", raw.samples, "highwater.samples")?,
-            histograms: name("topics.histograms", raw.histograms, "highwater.histograms")?,
+            histograms: name("topics.histograms", raw.histograms, HISTOGRAMS_TOPIC)?,
             partitions,
             replication: raw.replication,
             retention: or_duration("topics.retention", raw.retention, Duration::from_secs(30 * 86_400))?,
