@@ -249,6 +249,13 @@ mod tests {
         assert_eq!(RateHistogram::<u32>::default().quantile_bps(0.5), None);
     }
 
+    #[test]
+    fn it_takes_memory_with_the_highest_rate_up_to_a_bound() {
+        let bytes = |bps: u64| 4 * of(&[(bps, 1)]).0.distinct_values();
+        assert_eq!([0, 1_000_000_000, KBPS_MAX * 1_000, u64::MAX].map(bytes), [1_024, 7_168, 13_824, 13_824]);
+        assert_eq!(of(&[(u64::MAX, 1)]).bins().next().unwrap().count, 1, "it counts as the highest");
+    }
+
     proptest! {
         #[test]
         fn what_is_written_is_read(rates in rates()) {
@@ -290,6 +297,36 @@ mod tests {
         fn no_damage_below_deflate_panics(plain in damaged(rates().prop_map(|rates| inflated(&of(&rates).encode())))) {
             if let Ok(histogram) = RateHistogram::decode(&deflated(&plain)) {
                 prop_assert!(histogram.seconds() <= SECONDS_MAX);
+            }
+        }
+    }
+
+    /// Counts as a histogram has them, most of them so large that they claim more seconds or values than there can be.
+    fn claims() -> impl Strategy<Value = Vec<u8>> {
+        let count = prop_oneof![vec(0x80..=0xff_u8, 8..10), vec(0x80..=0xff_u8, 0..9), vec(0..0x80_u8, 1..3)];
+        vec(count, 0..40).prop_map(|counts| counts.concat())
+    }
+
+    proptest! {
+        /// Whatever header and counts claim, 2^63 of each included: what is read takes no more memory than the largest histogram.
+        #[test]
+        fn what_is_read_is_bounded_whatever_it_claims(
+            digits in 0..6_u32,
+            high in prop_oneof![Just(u64::MAX), Just(1 << 63), (0..64_u32).prop_map(|bits| (1 << bits) - 1), 2..10_000_u64],
+            length in prop_oneof![4 => Just(None), 1 => any::<u32>().prop_map(Some)],
+            counts in claims(),
+        ) {
+            let plain = [
+                &PLAIN_COOKIE.to_be_bytes()[..], &length.unwrap_or(counts.len() as u32).to_be_bytes(), &[0; 4],
+                &digits.to_be_bytes(), &1_u64.to_be_bytes(), &high.to_be_bytes(), &1_f64.to_be_bytes(), &counts,
+            ];
+            let bytes = deflated(&plain.concat());
+            let (checked, read) = (check(&bytes), RateHistogram::decode(&bytes));
+            if let Ok(histogram) = read {
+                prop_assert_eq!(checked, Ok(()));
+                prop_assert!(histogram.seconds() <= SECONDS_MAX);
+                prop_assert!(histogram.0.distinct_values() as u64 <= VALUES_MAX);
+                prop_assert!(histogram.bins().map(|bin| bin.count).sum::<u64>() == histogram.seconds());
             }
         }
     }

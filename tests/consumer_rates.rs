@@ -17,7 +17,7 @@ use highwater::wire;
 
 use crate::support::consumer::{Consumer, Database, Postgres, insert_checkpoint};
 use crate::support::events::{
-    event, link_rates, loss, noon, produce, produce_raw, rates, rates_since, started, updated,
+    HUGE_HISTOGRAM, event, link_rates, loss, noon, produce, produce_raw, rates, rates_since, started, updated,
 };
 use crate::support::services::Kafka;
 
@@ -344,16 +344,19 @@ fn a_message_that_cannot_be_a_row_is_a_dead_letter_whole(place: &mut Place) {
     let damaged = with(2, |link| link.histogram.as_mut().unwrap()[12] ^= 0x55);
     let cut = with(3, |link| link.histogram.as_mut().unwrap().truncate(20));
     let twice = with(4, |link| link.interface = "eth0".into());
+    let huge = with(7, |link| link.histogram = Some(HUGE_HISTOGRAM.to_vec()));
     let mut long = rates("gw", 5, vec![rx("eth0", &[1_000_000]), rx("eth1", &[1_000_000])]);
     if let Body::Rates(window) = &mut long.body {
         window.duration_ms *= 100;
         window.started_at = long.stamp.observed_at - TimeDelta::milliseconds(window.duration_ms as i64);
     }
-    let payloads = [with(1, |_| ()), damaged, cut, twice, wire::to_json(&long), with(6, |_| ())];
+    let payloads = [with(1, |_| ()), damaged, cut, twice, wire::to_json(&long), with(6, |_| ()), huge];
     let applied = place.store(&payloads);
-    assert_eq!((applied.inserted, applied.rejected.len()), (2, 4), "{:?}", applied.rejected);
+    assert_eq!((applied.inserted, applied.rejected.len()), (2, 5), "{:?}", applied.rejected);
     assert_eq!(place.ask("SELECT seq, count(*) FROM rates GROUP BY seq"), "1,2 6,2");
-    assert_eq!(place.ask("SELECT kafka_offset FROM dead_letters"), "1 2 3 4");
+    assert_eq!(place.ask("SELECT kafka_offset FROM dead_letters"), "1 2 3 4 6");
+    let huge = place.ask("SELECT error FROM dead_letters WHERE kafka_offset = 6");
+    assert!(huge.contains("claims 1 values and 9223372036854775807 seconds"), "{huge}");
     assert_eq!(place.ask("SELECT count(*) FROM window_histograms"), "4");
     // None of them can be stored later either; one that could be is.
     let retried = |offset: usize, payload: &[u8]| RetriedRecord {
@@ -613,7 +616,7 @@ fn what_cannot_be_published_waits_and_is_named() {
     produce(&kafka.address, &topic, &[recent_window("gw", 1)]);
     produce_raw(&kafka.address, &topic, [("gw".to_owned(), b"{}".to_vec())], None);
     let running = consumer.start(&[]);
-    running.until(&kafka.missing(&published));
+    running.until(&kafka.missing_histograms(&published));
     database.until("SELECT count(*) FROM unpublished_hours", "(4)");
     // Storing and deriving go on.
     produce(&kafka.address, &topic, &[recent_window("gw", 2)]);

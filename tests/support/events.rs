@@ -151,6 +151,14 @@ pub(crate) fn tombstone(brokers: &str, topic: &str) {
     produce_raw(brokers, topic, [("key".to_owned(), None::<Vec<u8>>)], None);
 }
 
+/// A histogram that is whole but for its one count, which is 2^63 - 1: the highest that the format can say.
+#[rustfmt::skip]
+pub(crate) const HUGE_HISTOGRAM: [u8; 41] = [
+    0x1c, 0x84, 0x93, 0x14, 0x00, 0x00, 0x00, 0x21, 0x78, 0xda, 0x93, 0x69, 0x99, 0x2c, 0xcc, 0xc0, 0xc0, 0xc0, 0xc9, 0x00,
+    0x01, 0x4c, 0x50, 0x9a, 0x11, 0x42, 0xa9, 0x0b, 0xd8, 0x7f, 0x80, 0xb0, 0xfe, 0xfd, 0x87, 0x02, 0x00, 0x82, 0x8a, 0x0b,
+    0xaf,
+];
+
 /// Makes the traffic of a link that was measured for as many seconds as there are rates.
 pub(crate) fn link_rates(interface: &str, direction: Direction, rates: &[u64]) -> LinkRates {
     let mut histogram = RateHistogram::<u32>::default();
