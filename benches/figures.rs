@@ -10,6 +10,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -18,17 +19,20 @@ use highwater::consumer::batch::TopicId;
 use highwater::consumer::store::{StoreOptions, StoreUrl};
 use highwater::event::{Body, Breach, Direction, Epoch, Event, EventId, Severity, Stamp};
 use highwater::histogram::RateHistogram;
+use highwater::units::ByteCount;
 use highwater::wire;
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
-use support::agent::Agent;
+use support::agent::{Agent, until};
+use support::certificates::{Authority, put};
 use support::consumer::{Consumer, Database, Postgres};
 use support::events::{link_rates, noon};
 use support::proxy::Proxy;
 use support::publishing::Publishing;
 use support::questions::{QUESTIONS, RatesFill, fill};
 use support::services::Kafka;
+use support::veth::Veth;
 
 const ROUNDS: usize = 5;
 const EVENTS: u64 = 1_000_000;
@@ -52,11 +56,12 @@ fn scaled(size: u64) -> u64 {
 fn main() {
     counters::answer();
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let sections: [(&str, fn()); 9] = [
+    let sections: [(&str, fn()); 10] = [
         ("readings", readings),
         ("idle", idle),
         ("ticks", ticks),
         ("flush", flush),
+        ("wire", wire),
         ("urgent", urgent),
         ("consumer", consumer),
         ("rates", rates),
@@ -163,6 +168,90 @@ fn flush() {
     println!("| the most | {:.0} B |", bytes.iter().copied().fold(0.0, f64::max));
     println!("| connections made after the first flush | {} |", proxy.connections() - connections);
     println!("| producer ids on the broker | {} |\n", kafka.producers(&topic));
+}
+
+/// What rates cost in frames on a link between the agent and its broker, headers included: three windows in a flush, on a
+/// connection of its own, as by default; beside what `check` estimates.
+fn wire() {
+    let (Some(plain), Some(tls)) = (Veth::or_skip("figures"), Veth::or_skip("figures")) else { return };
+    let links = [plain, tls];
+    links.iter().for_each(Veth::segment_packets);
+    let proxies = links.each_ref().map(|link| Proxy::at(&link.host, ""));
+    let authority = Authority::new("figures");
+    let prepare = |directory: &Path| {
+        let leaf = authority.leaf_for("server", &[&links[1].host]);
+        put(directory, "server.pem", &(leaf.key + &leaf.certificate));
+        put(directory, "ca.pem", &authority.pem);
+        let [plain, tls] = proxies.each_ref().map(Proxy::address);
+        put(directory, "secure.listeners", &format!("OPEN PLAINTEXT {plain}\nTLS SSL {tls}\n"));
+        let location = directory.join("server.pem").display().to_string();
+        let of_tls = "listener.name.tls.ssl.keystore";
+        put(directory, "secure.properties", &format!("{of_tls}.type=PEM\n{of_tls}.location={location}\n"));
+        put(directory, "secure.users", "");
+    };
+    let Some((kafka, directory)) = Kafka::secured("figures", prepare) else { return };
+    let ca_file = directory.path().join("kafka/ca.pem").display().to_string();
+    let ways = ["OPEN", "TLS"].into_iter().zip(links.iter().zip(&proxies));
+    let mut agents: Vec<_> = ways
+        .map(|(listener, (link, proxy))| {
+            proxy.lead_to(&kafka.listener(listener));
+            let (events, rates) = (kafka.topic("wire", 1), kafka.topic("wire", 1));
+            let tls = if listener == "TLS" { format!("[kafka.tls]\nca_file = '{ca_file}'\n") } else { String::new() };
+            let agent = Agent::new(&format!(
+                "source = 'synthetic'\n[flush]\ninterval = '1h'\nlinger = '1s'\n[rates]\nwindow = '10s'\n\
+                 max_delay = '30s'\n[topics]\nrates = '{rates}'\n[kafka]\nbrokers = '{}'\ntopic = '{events}'\n{tls}",
+                proxy.address()
+            ));
+            (link, proxy, rates, agent)
+        })
+        .collect();
+    let checked = support::agent::command().arg("check").arg("--config").arg(agents[0].3.config()).output();
+    let checked = String::from_utf8_lossy(&checked.expect("it runs").stdout).into_owned();
+    let running: Vec<_> = agents
+        .iter_mut()
+        .map(|(link, .., agent)| agent.start_as(link.at_peer(&support::agent::command()), &["--quiet"]))
+        .collect();
+    let mut measured = Vec::new();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = agents
+            .iter()
+            .map(|(link, proxy, topic, _)| scope.spawn(|| flushes_of_rates(&kafka, link, proxy, topic)))
+            .collect();
+        measured.extend(threads.into_iter().map(|thread| thread.join().expect("it measures")));
+    });
+    drop(running);
+    println!("| rates of 4 links, a flush of 3 windows on a connection of its own, median of {ROUNDS} | plain | TLS |");
+    println!("|---|---|---|");
+    for (name, of) in [("bytes on the link, both ways, frames with their headers", 0), ("packets", 1), ("windows", 2)] {
+        let median = |at: usize| median(measured[at].iter().map(|flush: &[f64; 3]| flush[of]));
+        println!("| {name} | {:.0} | {:.0} |", median(0), median(1));
+    }
+    let a_day = |at: usize| {
+        let bytes = median(measured[at].iter().map(|flush| flush[0]));
+        ByteCount::from_bytes((bytes * 86_400.0 / 30.0) as u64)
+    };
+    println!("\nA day of these: {}, and {} with TLS, whose certificate stands alone.", a_day(0), a_day(1));
+    let cost = checked.lines().find(|line| line.starts_with("cost ")).unwrap_or("check does not say");
+    println!("`check`: {cost}\n");
+}
+
+/// Bytes, packets and windows of some flushes, each from the end of the connection before it to the end of its own.
+fn flushes_of_rates(kafka: &Kafka, link: &Veth, proxy: &Proxy, topic: &str) -> Vec<[f64; 3]> {
+    let count = |names: [&str; 2]| names.map(|name| link.statistic(name)).iter().sum::<u64>() as f64;
+    let now = || [count(["rx_bytes", "tx_bytes"]), count(["rx_packets", "tx_packets"]), kafka.end(topic) as f64];
+    let mut flushes: Vec<[f64; 3]> = Vec::new();
+    let mut before = None;
+    while flushes.len() < ROUNDS {
+        let end = before.map_or(0.0, |before: [f64; 3]| before[2]);
+        until("a flush, and the end of its connection", || (kafka.end(topic) as f64 > end).then_some(()));
+        until("the connection is closed", || (proxy.open() == 0).then_some(()));
+        // The last packets of a connection follow its end.
+        std::thread::sleep(Duration::from_secs(1));
+        let after = now();
+        flushes.extend(before.map(|before| [0, 1, 2].map(|at| after[at] - before[at])));
+        before = Some(after);
+    }
+    flushes
 }
 
 /// How long an urgent breach takes to its row in PostgreSQL, by the clock of this one machine.

@@ -31,7 +31,12 @@ impl Authority {
 
     /// Makes a certificate of a server on loopback, or of a client.
     pub(crate) fn leaf(&self, name: &str) -> Leaf {
-        self.sign(name, &["127.0.0.1", "localhost"], false)
+        self.leaf_for(name, &["127.0.0.1", "localhost"])
+    }
+
+    /// Makes a certificate of a server with these names or addresses.
+    pub(crate) fn leaf_for(&self, name: &str, hosts: &[&str]) -> Leaf {
+        self.sign(name, hosts, false)
     }
 
     pub(crate) fn of_another_host(&self) -> Leaf {

@@ -1,7 +1,7 @@
 //! A TCP proxy that fails as networks do: it refuses, swallows, lets a peer vanish, or is slow.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -30,9 +30,9 @@ pub(crate) enum Cut {
     After,
 }
 
-/// Listens on a port of loopback, in front of an address. Ends when dropped.
+/// Listens on a port of its own, in front of an address. Ends when dropped.
 pub(crate) struct Proxy {
-    port: u16,
+    address: SocketAddr,
     state: Arc<State>,
 }
 
@@ -66,10 +66,15 @@ enum Way {
 const BEAT: Duration = Duration::from_millis(10);
 
 impl Proxy {
-    /// Starts in front of `upstream`, `HOST:PORT`, which may be set later.
+    /// Starts on loopback in front of `upstream`, `HOST:PORT`, which may be set later.
     pub(crate) fn new(upstream: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = listener.local_addr().expect("it has one").port();
+        Self::at("127.0.0.1", upstream)
+    }
+
+    /// The same, on another address of this host.
+    pub(crate) fn at(host: &str, upstream: &str) -> Self {
+        let listener = TcpListener::bind((host, 0)).expect("a free port");
+        let address = listener.local_addr().expect("it has one");
         let state = Arc::new(State {
             upstream: Mutex::new(upstream.to_owned()),
             mode: AtomicU8::new(Mode::Pass as u8),
@@ -82,17 +87,17 @@ impl Proxy {
             bytes: AtomicU64::new(0),
         });
         let of_thread = Arc::clone(&state);
-        thread::spawn(move || of_thread.listen(port, Some(listener)));
-        Self { port, state }
+        thread::spawn(move || of_thread.listen(address, Some(listener)));
+        Self { address, state }
     }
 
     pub(crate) fn port(&self) -> u16 {
-        self.port
+        self.address.port()
     }
 
-    /// Returns `127.0.0.1:PORT`.
+    /// Returns `HOST:PORT`.
     pub(crate) fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        self.address.to_string()
     }
 
     /// Changes the address, from the next connection on.
@@ -158,7 +163,7 @@ impl State {
     }
 
     /// Accepts connections; while they are refused, it does not listen.
-    fn listen(self: &Arc<Self>, port: u16, mut listener: Option<TcpListener>) {
+    fn listen(self: &Arc<Self>, address: SocketAddr, mut listener: Option<TcpListener>) {
         while !self.closed.load(Ordering::SeqCst) {
             if self.mode() == Mode::Refuse {
                 listener = None;
@@ -166,7 +171,7 @@ impl State {
                 continue;
             }
             let Some(open) = &listener else {
-                listener = TcpListener::bind(("127.0.0.1", port)).ok();
+                listener = TcpListener::bind(address).ok();
                 thread::sleep(BEAT);
                 continue;
             };

@@ -1,10 +1,12 @@
-//! Estimates what rates cost a host, from a made-up window of its links.
+//! Estimates what rates cost a host: a made-up window of its links is encoded, and what it takes besides is assumed. Where the
+//! assumptions come from, and how far they are off, is measured by `benches/run wire`.
 
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta};
 
 use crate::agent::config::{Rates, Settings};
+use crate::agent::counters::{Counters, Packets};
 use crate::agent::detector::Detector;
 use crate::agent::rate::{Traffic, Verdict};
 use crate::agent::rates::{LinkReading, RateWindows};
@@ -46,14 +48,16 @@ pub(super) fn line(settings: &Settings, detector: &Detector) -> Option<String> {
     let written = (pages * PAGE_BYTES) as f64 * windows;
     let bytes = |bytes: f64| ByteCount::from_bytes(bytes as u64);
     Some(format!(
-        "cost   rates of {} every {}: about {} a day and {} a month on the wire ({} and {} with TLS), {} a day written to disk",
+        "cost   rates of {} every {}, estimated: {} a day and {} a month on the wire, {} and {} with TLS, {} a day to disk; \
+         {} a day at {CONNECTION_BYTES} bytes, and {HANDSHAKE_BYTES} more with TLS",
         counted(links as u64, "link"),
         lasting(window),
         bytes(plain),
         bytes(plain * 30.0),
         bytes(tls),
         bytes(tls * 30.0),
-        bytes(written)
+        bytes(written),
+        counted(connections.round() as u64, "connection"),
     ))
 }
 
@@ -69,7 +73,9 @@ fn made_up(settings: &Settings, detector: &Detector, window: Duration) -> Vec<Ev
             let mut bytes = || (10_f64.powf(3.0 + 3.0 * random.f64()) * 1.25) as u64;
             let traffic = Traffic { rx_bytes: bytes(), tx_bytes: bytes(), elapsed: Duration::from_secs(1) };
             let verdict = if second == 0 { Verdict::First } else { Verdict::Measured(traffic) };
-            windows.read(LinkReading { verdict, ..link });
+            let packets = |counters: Counters| counters.packets.map(|_| Packets { rx: second * 150, tx: second * 120 });
+            let counters = link.counters.map(|counters| Counters { packets: packets(counters), ..counters });
+            windows.read(LinkReading { verdict, counters, ..link });
         }
         windows.end(&mut complete);
     }
