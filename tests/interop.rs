@@ -1,19 +1,20 @@
 //! Clients of others: they read the agent's messages, and their messages are stored. See `tests/interop/client.py`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
+use highwater::event::Body;
+use highwater::histogram::RateHistogram;
 use highwater::wire::{self, Format};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::consumer_commands::Stage;
 use crate::consumer_reports::{put, put_merged, window, with_partitions};
-use crate::support::agent::{Agent, command};
+use crate::support::agent::{Agent, command, until};
 use crate::support::consumer::{Consumer, Postgres};
 use crate::support::events::{breach, event, loss, noon, produce_raw, sample, started, updated};
 use crate::support::netns::skip;
-use crate::support::process::until;
 use crate::support::registry::Registry;
 use crate::support::services::Kafka;
 
@@ -25,7 +26,7 @@ fn python_or_skip(test: &str) -> Option<String> {
     python
 }
 
-fn run(python: &str, script: &str, arguments: &[&str], input: &str) -> String {
+fn run(python: &str, script: &str, arguments: &[&str], input: impl AsRef<[u8]>) -> String {
     let schemas = tempfile::tempdir().expect("a directory");
     for (format, file) in
         [(Format::Json, "event.schema.json"), (Format::Avro, "event.avsc"), (Format::Protobuf, "event.proto")]
@@ -40,7 +41,7 @@ fn run(python: &str, script: &str, arguments: &[&str], input: &str) -> String {
         .stdout(Stdio::piped())
         .spawn()
         .expect("python runs");
-    child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("it reads");
+    child.stdin.take().expect("piped").write_all(input.as_ref()).expect("it reads");
     let output = child.wait_with_output().expect("it ends");
     assert!(output.status.success(), "{script} {arguments:?}");
     String::from_utf8(output.stdout).expect("it prints text")
@@ -103,64 +104,126 @@ fn other_peoples_clients_read_what_the_agent_writes_in_every_format() {
     }
 }
 
-/// Rates in every format, and the hours that the consumer makes of them: HdrHistogram for Python comes to the same counts.
+/// Returns what Python's hdrhistogram makes of histograms in base64, merged where their names are the same.
+fn by_hdrhistogram(python: &str, histograms: impl Iterator<Item = (String, Value)>) -> BTreeMap<String, Value> {
+    let lines = histograms.map(|(name, histogram)| json!({ "name": name, "histogram": histogram }).to_string() + "\n");
+    let printed = run(python, "tests/interop/histograms.py", &[], lines.collect::<String>());
+    serde_json::from_str(&printed).expect("JSON")
+}
+
+/// Rates of agents in every format, all in one topic, and the hours that the consumer makes of them and publishes: read by kcat and
+/// confluent-kafka, and the histograms of both by hdrhistogram, to which the windows of an hour are that hour.
 #[test]
-fn other_peoples_libraries_merge_histograms_to_the_same_counts() {
-    let test = "interop::other_peoples_libraries_merge_histograms_to_the_same_counts";
-    let (Some(kafka), Some(postgres), Some(python)) =
-        (Kafka::or_skip(test), Postgres::or_skip(test), python_or_skip(test))
-    else {
-        return;
-    };
-    let Some(registry) = Registry::or_skip(test) else { return };
-    let formats = [(Format::Json, false), (Format::Avro, false), (Format::Avro, true), (Format::Protobuf, true)];
-    let keeper = |registered: bool| {
-        if registered { format!("[kafka.registry]\nurl = '{}'\n", registry.url) } else { String::new() }
-    };
-    let runs = formats.map(|(format, registered)| {
-        let topics = ["events", "rates", "hours"].map(|name| kafka.topic(name, 1));
-        let [events, rates, _] = &topics;
+fn other_peoples_clients_read_rates_and_merge_them_to_the_published_hours() {
+    let test = "interop::other_peoples_clients_read_rates_and_merge_them_to_the_published_hours";
+    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    let (Some(registry), Some(python)) = (Registry::or_skip(test), python_or_skip(test)) else { return };
+    let [events, rates, hours] = ["quiet", "rates", "hours"].map(|name| kafka.topic(name, 1));
+    let ways = [
+        (Format::Json, false, "application/json"),
+        (Format::Avro, false, "application/avro"),
+        (Format::Avro, true, "application/vnd.confluent.avro"),
+        (Format::Protobuf, false, "application/protobuf"),
+        (Format::Protobuf, true, "application/vnd.confluent.protobuf"),
+    ];
+    let agents = ways.map(|(format, registered, content_type)| {
+        let keeper = if registered { format!("[kafka.registry]\nurl = '{}'\n", registry.url) } else { String::new() };
         let mut agent = Agent::new(&format!(
-            "agent = 'gw'\nsource = 'synthetic'\n[rates]\nwindow = '10s'\nmax_delay = '1s'\n[flush]\ninterval = '1s'\n[topics]\n\
-             rates = '{rates}'\n[kafka]\nbrokers = '{}'\ntopic = '{events}'\nformat = '{format}'\n{}",
-            kafka.address,
-            keeper(registered)
+            "agent = '{content_type}'\nsource = 'synthetic'\n[rates]\nwindow = '10s'\nmax_delay = '1s'\n\
+             [[limit]]\nname = 'sum'\ninterface = 'syn0'\ndirection = 'total'\nraise_at = '1 kbit/s'\n\
+             [topics]\nrates = '{rates}'\n[kafka]\nbrokers = '{}'\ntopic = '{events}'\nformat = '{format}'\n{keeper}",
+            kafka.address
         ));
-        let running = agent.start(&[]);
-        (format, registered, topics, agent, running)
+        (agent.start(&["--quiet"]), agent)
     });
-    for (format, registered, [events, rates, hours], _agent, running) in runs {
-        until("two windows of rates", || (kafka.end(&rates) >= 2).then_some(()));
+    until("three windows of each agent", || (kafka.end(&rates) >= 3 * ways.len() as i64).then_some(()));
+    for (running, _agent) in agents {
         running.signal("TERM");
         running.log_at_end();
-        let mut arguments = vec!["read", "--brokers", &kafka.address, "--topic", &rates];
-        if registered {
-            arguments.extend(["--registry", &registry.url]);
+    }
+    let database = postgres.database("theirs");
+    let mut consumer = Consumer::with(&format!(
+        "[kafka]\nbrokers = '{}'\ntopic = '{events}'\ngroup = '{events}'\n[topics]\nrates = '{rates}'\nhistograms = '{hours}'\n\
+         [histograms]\ninterval = '1s'\n[kafka.registry]\nurl = '{}'\n[store]\nurl = '{}'\n",
+        kafka.address, registry.url, database.url
+    ));
+    let (_, log) = consumer.until_end();
+    assert_eq!(database.ask("SELECT count(*) FROM unpublished_hours"), "(0)", "{log}");
+
+    let read = |verb, topic: &str| -> Vec<Value> {
+        let arguments = [verb, "--brokers", &kafka.address, "--topic", topic, "--registry", &registry.url];
+        let printed = run(&python, "tests/interop/client.py", &arguments, "");
+        printed.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    };
+    let windows = read("read", &rates);
+    let by_kcat = kafka.read(&rates, "%k %S %h\n");
+    assert_eq!(windows.len(), by_kcat.len());
+    let mut links = Vec::new();
+    for (at, (message, line)) in windows.iter().zip(&by_kcat).enumerate() {
+        let (theirs, content_type) = (&message["event"], message["cloudevent"]["content_type"].as_str().unwrap());
+        let event = wire::from_json(theirs.to_string().as_bytes()).unwrap_or_else(|error| panic!("{error}: {theirs}"));
+        let ours: Value = serde_json::from_slice(&wire::to_json(&event)).unwrap();
+        assert_eq!((&ours, theirs["kind"].as_str()), (theirs, Some("rates")), "{content_type}");
+        // The agents bear the names of their formats.
+        assert_eq!((&message["key"], &theirs["agent"]), (&content_type.into(), &content_type.into()));
+        // The bytes that kcat prints are decoded to the same.
+        let at = at.to_string();
+        let mut kcat = Command::new("kcat");
+        kcat.args(["-C", "-q", "-c", "1", "-p", "0", "-o", &at, "-b", &kafka.address, "-t", &rates, "-f", "%s"]);
+        let payload = kcat.output().expect("kcat runs").stdout;
+        let (key, rest) = line.split_once(' ').expect("a key");
+        let (size, headers) = rest.split_once(' ').expect("a size");
+        assert_eq!((key, size.parse()), (content_type, Ok(payload.len())), "{line}");
+        assert!(headers.contains(&format!("content-type={content_type},")), "{headers}");
+        assert!(headers.contains("ce_type=io.highwater.rates.v1"), "{headers}");
+        let decode = ["decode", "--content-type", content_type, "--topic", &rates, "--registry", &registry.url];
+        let decoded: Value = serde_json::from_str(&run(&python, "tests/interop/client.py", &decode, &payload)).unwrap();
+        assert_eq!(&decoded, theirs);
+        let Body::Rates(window) = &event.body else { panic!("{theirs}") };
+        let hour = window.started_at.format("%FT%H:00:00Z").to_string();
+        for (link, theirs) in window.links.iter().zip(theirs["links"].as_array().unwrap()) {
+            let name = format!("{content_type}/{}/{}/{hour}", link.interface, link.direction);
+            links.push((name, link.clone(), theirs["histogram"].clone()));
         }
-        let windows = run(&python, "tests/interop/client.py", &arguments, "");
-        for line in windows.lines() {
-            let theirs = serde_json::from_str::<Value>(line).expect("JSON")["event"].take();
-            let event =
-                wire::from_json(theirs.to_string().as_bytes()).unwrap_or_else(|error| panic!("{error}: {theirs}"));
-            let ours: Value = serde_json::from_slice(&wire::to_json(&event)).unwrap();
-            assert_eq!((&ours, theirs["kind"].as_str()), (&theirs, Some("rates")), "{format}");
-        }
-        let database = postgres.database("theirs");
-        let mut consumer = Consumer::new(&kafka.address, &events, &database.url);
-        consumer.append(&format!("[topics]\nrates = '{rates}'\nhistograms = '{hours}'\n"));
-        consumer.append(&keeper(registered));
-        consumer.until_end();
-        let merged = run(&python, "tests/interop/histograms.py", &[&kafka.address, &hours], &windows);
-        let merged: Value = serde_json::from_str(&merged).expect("JSON");
-        let series = |part: &str| merged[part].as_object().expect("an object by hour").len();
-        assert!(series("hours") >= 8 && windows.lines().count() >= 2, "four links, received and sent: {merged}");
-        for part in ["hours", "bins"] {
-            assert_eq!(merged[part], merged["windows"], "{format}: {part}");
-        }
-        for figure in ["p95_bps", "measured_s"] {
-            let pairs = merged[figure].as_object().expect("an object by hour").values();
-            assert!(pairs.clone().all(|pair| pair[0] == pair[1] && pair[0].as_u64() > Some(0)), "{format}: {merged}");
-        }
+    }
+    let content_types: BTreeSet<_> = windows.iter().map(|message| message["key"].as_str().unwrap()).collect();
+    assert_eq!(content_types, BTreeSet::from(ways.map(|(.., content_type)| content_type)));
+
+    // Each window by itself is what the agent says of it.
+    let measured = || links.iter().filter(|(_, _, histogram)| !histogram.is_null());
+    let alone = measured().enumerate().map(|(at, (_, _, histogram))| (at.to_string(), histogram.clone()));
+    let alone = by_hdrhistogram(&python, alone);
+    for (at, (name, link, _)) in measured().enumerate() {
+        let theirs = &alone[&at.to_string()];
+        let ours = RateHistogram::decode(link.histogram.as_deref().unwrap()).unwrap();
+        let steps: Vec<_> = ours.bins().map(|bin| json!([bin.from_bps / 1_000, bin.count])).collect();
+        assert_eq!((&theirs["seconds"], &theirs["steps"]), (&link.measured_s.into(), &steps.into()), "{name}");
+        // The agent knows the exact bounds.
+        let p95_bps = theirs["p95_kbps"].as_u64().unwrap() * 1_000;
+        assert_eq!(link.p95_bps, Some(p95_bps.clamp(link.min_bps.unwrap(), link.max_bps.unwrap())), "{name}");
+    }
+
+    // The last message of an hour counts, to kcat and confluent-kafka alike.
+    let published: BTreeMap<String, Value> = read("hours", &hours)
+        .into_iter()
+        .map(|message| (message["key"].as_str().unwrap().to_owned(), message["hour"].clone()))
+        .collect();
+    let by_kcat = kafka.read(&hours, "%k\t%s\n").into_iter().map(|line| {
+        let (key, hour) = line.split_once('\t').expect("a key");
+        (key.to_owned(), serde_json::from_str(hour).expect("JSON"))
+    });
+    assert_eq!(published, by_kcat.collect::<BTreeMap<_, _>>());
+    let merged = by_hdrhistogram(&python, measured().map(|(name, _, histogram)| (name.clone(), histogram.clone())));
+    let of_hours = published
+        .iter()
+        .map(|(key, hour)| (key.clone(), hour["histogram"].clone()))
+        .filter(|(_, hour)| !hour.is_null());
+    assert_eq!(by_hdrhistogram(&python, of_hours), merged);
+    assert!(merged.len() >= 9 * ways.len(), "{merged:?}");
+    for (key, hour) in published.iter().filter(|(_, hour)| !hour["histogram"].is_null()) {
+        let bins = hour["bins"].as_array().unwrap().iter();
+        let steps: Vec<_> = bins.map(|bin| json!([bin[0].as_u64().unwrap() / 1_000, bin[2]])).collect();
+        assert_eq!((&merged[key]["steps"], &merged[key]["seconds"]), (&steps.into(), &hour["measured_s"]), "{key}");
     }
 }
 

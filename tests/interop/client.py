@@ -1,6 +1,6 @@
 """Reads and writes events with other people's clients alone: confluent-kafka and its schema registry's (de)serializers,
 fastavro, protoc's Python, cloudevents, jsonschema. What it reads it prints as JSON, a line a message; what it writes it takes
-in the same form, from standard input."""
+in the same form, from standard input. `decode` takes one message's bytes there, as kcat prints them."""
 
 import argparse
 import base64
@@ -47,33 +47,26 @@ def text(time):
     return time.astimezone(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def plain(value):
-    """As JSON has it: bytes as base64, and of items in a list no field that is null."""
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if isinstance(value, list):
-        return [plain(item) for item in value]
-    if isinstance(value, dict):
-        return {name: plain(item) for name, item in value.items() if item is not None}
-    return value
-
-
 def plain_avro(record):
     """As JSON has it: times as text, and no field that is null, but the one that says "unknown" by it."""
-    values = {name: text(value) if name in TIMES and value else plain(value) for name, value in record.items()}
+    values = {name: text(value) if name in TIMES and value else value for name, value in record.items()}
+    if values.get("links") is not None:
+        values["links"] = [plain_link(link) for link in values["links"]]
     return {name: value for name, value in values.items() if value is not None or name == "clock_synced"}
 
 
-def plain_item(message):
-    """An item of a list, with the fields that are there also where they are 0 or empty."""
-    values = {}
-    for field in message.DESCRIPTOR.fields:
-        value = getattr(message, field.name)
-        if field.message_type:
-            values[field.name] = [plain_item(item) for item in value]
-        elif not field.has_presence or message.HasField(field.name):
-            values[field.name] = plain(value)
+def plain_link(link):
+    values = {name: value for name, value in link.items() if value is not None}
+    if "histogram" in values:
+        values["histogram"] = base64.b64encode(values["histogram"]).decode()
     return values
+
+
+def plain_protobuf_link(link):
+    values = {"bytes": 0, "measured_s": 0, "unmeasured_s": 0} | {field.name: value for field, value in link.ListFields()}
+    of_limit = {"limit_bps": 0, "over_s": 0}
+    values["over"] = [of_limit | {field.name: value for field, value in over.ListFields()} for over in link.over]
+    return plain_link(values)
 
 
 def plain_protobuf(message):
@@ -85,7 +78,7 @@ def plain_protobuf(message):
         elif field.name == "ranges":
             value = [[item.first, item.last] for item in value]
         elif field.name == "links":
-            value = [plain_item(item) for item in value]
+            value = [plain_protobuf_link(link) for link in value]
         values[field.name] = value
     return values
 
@@ -142,9 +135,8 @@ def reader(args):
     }
 
 
-def read(args):
+def messages(args):
     """All that the topic's first partition holds now."""
-    decode = reader(args)
     consumer = Consumer(
         {
             "bootstrap.servers": args.brokers,
@@ -162,6 +154,12 @@ def read(args):
             if message.error().code() == KafkaError._PARTITION_EOF:
                 return
             sys.exit(str(message.error()))
+        yield message
+
+
+def read(args):
+    decode = reader(args)
+    for message in messages(args):
         headers = dict(message.headers())
         cloud = from_binary(KafkaMessage(headers=headers, key=message.key(), value=message.value()), Bytes(), CloudEvent)
         attributes = {
@@ -174,6 +172,16 @@ def read(args):
         key = message.key().decode()
         event = decode[cloud.get_datacontenttype()](cloud.get_data())
         print(json.dumps({"key": key, "cloudevent": attributes, "event": event}))
+
+
+def hours(args):
+    """The topic of merged hours, which is JSON and has no headers."""
+    for message in messages(args):
+        print(json.dumps({"key": message.key().decode(), "hour": json.loads(message.value())}))
+
+
+def decode(args):
+    print(json.dumps(reader(args)[args.content_type](sys.stdin.buffer.read())))
 
 
 def writer(args):
@@ -229,13 +237,14 @@ def write(args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("verb", choices=["read", "write"])
-    parser.add_argument("--brokers", required=True)
+    parser.add_argument("verb", choices=["read", "hours", "decode", "write"])
+    parser.add_argument("--brokers")
     parser.add_argument("--topic", required=True)
     parser.add_argument("--registry")
     parser.add_argument("--format", choices=["json", "avro", "protobuf"], default="json")
+    parser.add_argument("--content-type", help="of what is decoded")
     args = parser.parse_args()
-    {"read": read, "write": write}[args.verb](args)
+    {"read": read, "hours": hours, "decode": decode, "write": write}[args.verb](args)
 
 
 if __name__ == "__main__":
