@@ -82,11 +82,13 @@ impl Veth {
     }
 
     /// Returns `command` as the other end is to run it.
+    #[allow(dead_code, reason = "the benches use it")]
     pub(crate) fn at_peer(&self, command: &Command) -> Command {
         under(&["ip", "netns", "exec", &self.namespace.name], command)
     }
 
     /// Makes each packet of TCP one of the link: else the kernel hands many on as one, with one header.
+    #[allow(dead_code, reason = "the benches use it")]
     pub(crate) fn segment_packets(&self) {
         ip(&format!("link set {} gso_max_segs 1", self.name));
         ip(&format!("-n {} link set peer gso_max_segs 1", self.namespace.name));
