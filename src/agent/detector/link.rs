@@ -24,7 +24,7 @@ pub(super) struct WatchedLink {
     pub(super) meter: Meter,
     pub(super) trackers: Vec<Tracker>,
     pub(super) verdict: Verdict,
-    /// As they were last read; `None` where they were not.
+    /// Counters of the last reading; `None` where the link could not be read.
     pub(super) counters: Option<Counters>,
     /// The source reports amounts, each for its own time, instead of counters.
     has_amounts: bool,
