@@ -243,6 +243,8 @@ impl Agent {
                 info!("flushing on signal: {} pending", counted(self.system.pending().events, "event"));
                 self.system.flush();
                 self.publisher.hurry();
+                self.rates.publisher.hurry();
+                self.samples.iter_mut().for_each(SampleStream::hurry);
             }
             if control.reload() {
                 let interval = self.settings.interval;
