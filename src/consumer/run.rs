@@ -53,7 +53,7 @@ use crate::event::Event;
 use crate::exit::{Failure, Status};
 use crate::failpoints;
 use crate::kafka::LogThrottle;
-use crate::kafka::offsets::Partitions;
+use crate::kafka::offsets::PartitionNumbers;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
@@ -228,7 +228,7 @@ impl<'a> Consumer<'a> {
         }
     }
 
-    /// Has all topics placed again: at once, unless that was done a moment before. What comes while none is placed is an echo.
+    /// Places all topics again: at once, unless that was done a moment before. A report that comes while none is placed is an echo.
     fn place_again(&mut self, why: &str, now: Duration) {
         if !self.topics.iter().any(|topic| topic.state.is_placed()) {
             return;
@@ -299,7 +299,7 @@ impl<'a> Consumer<'a> {
 
     /// Finds where the partitions of a topic resume, and has them read. Those that cannot be asked about yet are left out.
     fn try_to_place(&mut self, topic: usize) -> Result<(), RoundError> {
-        let (id, Partitions { all, leaderless }) = self.member.source.describe(topic)?;
+        let (id, PartitionNumbers { all, leaderless }) = self.member.source.describe(topic)?;
         let (asked, assigned) = (id.clone(), self.member.assigned(Some(topic)));
         let mut left_out: BTreeSet<i32> = leaderless.into_iter().collect();
         let mut stored = self.ask(move |store| store.checkpoints(&asked))?;

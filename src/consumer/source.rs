@@ -31,7 +31,7 @@ use self::unreadable::{Strikes, is_unreadable, loses_position};
 use self::waiting::Waiting;
 use super::batch::{Record, TopicId};
 use crate::clock::{Clock as _, SystemClock};
-use crate::kafka::offsets::{Partitions, list, partitions};
+use crate::kafka::offsets::{PartitionNumbers, list, partitions};
 use crate::kafka::{ClientError, Connection, LogThrottle, Reports};
 use crate::wire::Decoder;
 
@@ -260,7 +260,7 @@ impl Source {
         if self.unreadable.is_empty() {
             return None;
         }
-        // What was placed again since is read up to there first.
+        // A partition that was placed again since is read up to there first.
         let reading = self.reading();
         let next = self.unreadable.iter().position(|&(topic, Unreadable { partition, position, .. })| {
             let is_reached = reading[topic].get(&partition).is_some_and(|offset| *offset >= position);
@@ -371,11 +371,11 @@ impl Source {
         self.consumer().fetch_watermarks(topic, partition, ASK_MAX).map_err(|e| format!("{topic}[{partition}]: {e}"))
     }
 
-    pub(super) fn partitions(&self, topic: usize) -> Result<Partitions, String> {
+    pub(super) fn partitions(&self, topic: usize) -> Result<PartitionNumbers, String> {
         partitions(self.consumer(), self.name(topic), self.connection.brokers(), ASK_MAX)
     }
 
-    pub(super) fn describe(&self, topic: usize) -> Result<(TopicId, Partitions), String> {
+    pub(super) fn describe(&self, topic: usize) -> Result<(TopicId, PartitionNumbers), String> {
         // A cluster that does not answer must not count as one without id: that would be another key in the database.
         let partitions = self.partitions(topic)?;
         let cluster = self.consumer().client().fetch_cluster_id(ASK_MAX).unwrap_or_default();

@@ -12,7 +12,7 @@ use super::missing_topic;
 
 /// Partitions of a topic. Whatever is asked of one without a leader waits for as long as it may.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Partitions {
+pub struct PartitionNumbers {
     pub all: Vec<i32>,
     pub leaderless: Vec<i32>,
 }
@@ -23,13 +23,13 @@ pub fn partitions<C: ConsumerContext>(
     topic: &str,
     brokers: &str,
     ask_max: Duration,
-) -> Result<Partitions, String> {
+) -> Result<PartitionNumbers, String> {
     let metadata = consumer.fetch_metadata(Some(topic), ask_max).map_err(|e| e.to_string())?;
     let found = metadata.topics().iter().find(|found| found.name() == topic);
     match found.map(|found| (found.error(), found.partitions())) {
         Some((None, partitions)) if !partitions.is_empty() => {
             let leaderless = partitions.iter().filter(|partition| partition.leader() < 0);
-            Ok(Partitions {
+            Ok(PartitionNumbers {
                 all: partitions.iter().map(MetadataPartition::id).collect(),
                 leaderless: leaderless.map(MetadataPartition::id).collect(),
             })
