@@ -87,6 +87,17 @@ fn three_readings_of_nearly_a_second_are_three_seconds() {
 }
 
 #[test]
+fn short_readings_may_miss_a_quarter_of_one() {
+    let (mut state, limit) = (BreachState::default(), limit(1, 0, 60));
+    let tenth = SECOND / 10;
+    let raised = (1..=10).map(|nth| {
+        let load = Load { bytes: 200, elapsed: tenth, end: delta(tenth * nth) };
+        state.judge(&limit, LINE, load).is_some()
+    });
+    assert_eq!(raised.collect::<Vec<_>>(), [[false; 9].as_slice(), &[true]].concat());
+}
+
+#[test]
 fn ten_seconds_at_twice_the_limit_are_reported_as_such() {
     let (mut life, limit) = (Life::default(), limit(3, 5, 60));
     let raised = (0..10).fold(None, |raised, _| raised.or(life.carry(&limit, 2_000)));
@@ -153,6 +164,16 @@ fn bytes_that_a_driver_shows_late_belong_to_the_silence_before_them() {
     state.judge(&limit, LINE, load(10_000, 5, 17));
     let stats = state.stats().unwrap();
     assert_eq!((stats.duration(), stats.measured()), (SECOND * 17, SECOND * 17));
+}
+
+#[test]
+fn a_limit_is_printed_as_a_sentence() {
+    let link = Limit { directions: vec![Direction::Rx, Direction::Tx], ..limit(3, 300, 60) };
+    let line = "wan: rx or tx of eth0 from 8.0 kbit/s for 3 s, until below 7.2 kbit/s for 5 min, warning";
+    assert_eq!(link.to_string(), line);
+    let (raise_at, clear_at) = (Level::Percent(80.0), Level::Percent(72.5));
+    let host = Limit { scope: Scope::Host(Vec::new()), raise_at, clear_at, ..limit(3, 0, 60) };
+    assert_eq!(host.to_string(), "wan: rx of the host from 80% for 3 s, until below 72.5% for 0 s, warning");
 }
 
 #[test]
