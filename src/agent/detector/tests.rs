@@ -94,6 +94,22 @@ impl Host {
         self.tick(Vec::new(), bytes).iter().map(told).collect()
     }
 
+    /// As [`Self::carry`], where a recorder has subtracted the counters.
+    fn record(&mut self, bytes: &[(u32, u64)]) -> Vec<String> {
+        self.second += 1;
+        let at = Duration::from_secs(self.second);
+        let amount = |(ifindex, rx_bytes): &(u32, u64)| Carried {
+            ifindex: *ifindex,
+            rx_bytes: *rx_bytes,
+            tx_bytes: 0,
+            elapsed: SECOND,
+        };
+        let reading = Reading { at, boottime: at, carried: bytes.iter().map(amount).collect(), ..Reading::default() };
+        let mut detections = Detections::default();
+        self.detector.observe(&reading, &self.stamp(), &mut detections);
+        detections.bodies.iter().map(told).collect()
+    }
+
     fn reconfigure(&mut self, limits: Vec<Limit>) -> Vec<String> {
         let mut detections = Detections::default();
         self.detector.reconfigure(limits, SECOND, &mut detections);
@@ -157,6 +173,29 @@ fn a_link_that_goes_takes_its_breach_with_it_and_one_that_comes_is_told() {
     assert_eq!(told, ["link_added eth0 added"], "its counters began somewhere: no breach");
 }
 
+#[test]
+fn a_link_that_comes_or_goes_says_from_where_or_to_where() {
+    let mut host = Host::new(Vec::new(), &[]);
+    let mut said = |change| {
+        let bodies = host.tick(vec![change], &[]);
+        let reason = bodies[0].reason().map(ToString::to_string);
+        (reason.unwrap_or_default(), bodies[0].detail().unwrap_or_default().to_owned())
+    };
+    for (came, left, reasons, details) in [
+        (Came::Appeared, Left::Gone, ["added", "removed"], ["", ""]),
+        (Came::RenamedFrom("old0".into()), Left::RenamedTo("new0".into()), ["renamed"; 2], ["was old0", "now new0"]),
+        (
+            Came::Released,
+            Left::Enslaved,
+            ["added", "removed"],
+            ["is no longer a port of a bond or team", "became a port of a bond or team"],
+        ),
+    ] {
+        assert_eq!(said(LinkChange::Added(info(2, "eth0"), came)), (reasons[0].into(), details[0].into()));
+        assert_eq!(said(LinkChange::Removed(2, left)), (reasons[1].into(), details[1].into()));
+    }
+}
+
 /// With nothing else in between three readings over the limit raise it.
 #[test]
 fn whatever_is_not_judged_breaks_a_rise() {
@@ -188,6 +227,21 @@ fn whatever_is_not_judged_breaks_a_rise() {
         [""; 0],
         "a reading below"
     );
+}
+
+#[test]
+fn a_reading_that_failed_breaks_a_rise_only_where_no_later_one_covers_its_time() {
+    let held = Limit { hold: SECOND * 3, ..limit("wan", on("eth0")) };
+    let mut host = Host::new(vec![held.clone()], &[info(2, "eth0")]);
+    host.carry(&[(2, OVER)]);
+    assert!(host.carry(&[]).is_empty());
+    assert_eq!(host.carry(&[(2, 2 * OVER)]), ["breach_raised eth0"]);
+
+    let mut host = Host::new(vec![held], &[info(2, "eth0")]);
+    let told =
+        [true, true, false, true, true, true].map(|is_there| host.record(if is_there { &[(2, OVER)] } else { &[] }));
+    assert_eq!(told.concat(), ["breach_raised eth0"]);
+    assert_eq!(told[5].len(), 1, "an amount that is missing comes with no other");
 }
 
 #[test]
@@ -265,6 +319,35 @@ fn another_configuration_keeps_breaches_and_rises_and_ends_those_of_limits_that_
 }
 
 #[test]
+fn a_limit_that_is_gone_or_no_longer_judges_a_direction_ends_its_breaches() {
+    let both = |scope| Limit { directions: vec![Direction::Rx, Direction::Total], ..limit("wan", scope) };
+    for (scope, interface) in [(host(), "*"), (on("eth0"), "eth0")] {
+        let mut host = Host::new(vec![both(scope.clone())], &[info(2, "eth0")]);
+        assert_eq!(host.carry(&[(2, OVER)]).len(), 2);
+        let gone = format!("breach_cleared {interface} limit_removed");
+        assert_eq!(host.reconfigure(vec![limit("wan", scope.clone())]), [gone.as_str()]);
+        assert!(host.carry(&[(2, OVER)]).is_empty(), "the other goes on");
+        assert_eq!(host.reconfigure(vec![limit("new", scope)]), [gone.as_str()]);
+    }
+}
+
+#[test]
+fn another_interval_makes_no_gap_and_the_same_one_forgets_nothing() {
+    let mut host = Host::new(vec![limit("wan", on("eth0"))], &[LinkInfo::new(2, "eth0", LinkKind::Physical)]);
+    for _ in 0..10 {
+        host.carry(&[(2, BELOW)]);
+    }
+    let verdict = |host: &Host| host.detector.links().next().unwrap().verdict;
+    host.reconfigure(vec![limit("wan", on("eth0"))]);
+    host.carry(&[(2, BELOW)]);
+    assert_eq!(verdict(&host), "measured", "it has not to learn again");
+    host.detector.reconfigure(Vec::new(), SECOND * 60, &mut Detections::default());
+    host.second += 59;
+    host.carry(&[(2, BELOW)]);
+    assert_eq!(verdict(&host), "measured");
+}
+
+#[test]
 fn a_link_that_the_new_configuration_does_not_watch_is_gone() {
     let mut host = Host::new(vec![limit("wan", on("eth*"))], &[info(2, "eth0"), info(3, "eth1")]);
     host.carry(&[(2, OVER), (3, BELOW)]);
@@ -286,7 +369,7 @@ fn a_host_sums_what_interfaces_select_and_no_bytes_twice() {
             LinkInfo { counted_by: vec![6], ..info(7, "veth2") },
         ],
     );
-    let told = host.tick(Vec::new(), &[(2, 1_500), (3, 700), (4, 700), (5, 9_000), (6, 500), (7, 500)]);
+    let told = host.tick(Vec::new(), &[(2, 1_500), (3, 700), (4, 700), (5, 9_000), (6, 500), (7, 300)]);
     let rates: Vec<_> = told.iter().map(|body| body.breach().unwrap()).map(|b| (&*b.limit_name, b.rate_bps)).collect();
     assert_eq!(rates, [("all", 16_000), ("listed", 11_200)]);
 }
@@ -340,6 +423,45 @@ fn a_busy_link_whose_counter_stands_for_a_tick_does_not_break_a_rise_of_the_host
 }
 
 #[test]
+fn a_sum_waits_ten_seconds_for_a_link_and_is_then_judged_without_it() {
+    let mut host =
+        Host::new(vec![limit("all", host())], &[LinkInfo::new(2, "eth0", LinkKind::Physical), info(3, "eth1")]);
+    host.carry(&[(2, 400), (3, BELOW)]);
+    for second in 1..10 {
+        assert!(host.carry(&[(2, 0), (3, OVER)]).is_empty(), "second {second}");
+    }
+    assert_eq!(host.carry(&[(2, 0), (3, OVER)]), ["breach_raised *"]);
+}
+
+#[test]
+fn at_longer_intervals_a_sum_waits_longer_for_a_slow_link() {
+    let limits = || vec![Limit { hold: SECOND * 30, update_every: SECOND * 600, ..limit("all", host()) }];
+    let mut host = Host::new(limits(), &[LinkInfo::new(2, "eth0", LinkKind::Physical), info(3, "eth1")]);
+    host.detector.reconfigure(limits(), SECOND * 5, &mut Detections::default());
+    let mut told = Vec::new();
+    for reading in 0..40_u64 {
+        host.second += 4;
+        told.extend(host.carry(&[(2, if reading % 4 == 0 { 40_000 } else { 0 }), (3, 500)]));
+    }
+    assert_eq!(told, ["breach_raised *"]);
+}
+
+#[test]
+fn a_sum_without_a_slow_link_does_not_wait_for_it() {
+    let named = |name: &str, pattern: &str| limit(name, Scope::Host(vec![pattern.to_owned()]));
+    let slow = LinkInfo::new(2, "eth0", LinkKind::Physical);
+    let mut host = Host::new(vec![named("all", "eth*"), named("fast", "eth1")], &[slow, info(3, "eth1")]);
+    let told: Vec<_> =
+        (0..40_u64).flat_map(|second| host.carry(&[(2, if second % 4 == 0 { 400 } else { 0 }), (3, OVER)])).collect();
+    assert_eq!(told, ["breach_raised *"; 2], "and no reading of no time clears them");
+    let last = host.detector.last_updates();
+    let durations: Vec<_> = last.iter().map(|body| body.breach().unwrap().duration_ms).collect();
+    assert_eq!(durations, [37_000, 40_000]);
+    let kept = format!("{:?}", host.detector).matches("TrafficPiece").count();
+    assert!(kept < 10, "{kept} readings are kept, though most were judged");
+}
+
+#[test]
 fn amounts_are_judged_as_they_are() {
     let mut host = Host::new(vec![limit("wan", on("eth0"))], &[info(2, "eth0")]);
     host.second += 300;
@@ -350,6 +472,44 @@ fn amounts_are_judged_as_they_are() {
     host.detector.observe(&reading, &host.stamp(), &mut detections);
     let breach = detections.bodies[0].breach().unwrap();
     assert_eq!((breach.rate_bps, breach.duration_ms, breach.excess_bytes), (16_000, 300_000, 300_000));
+}
+
+#[test]
+fn amounts_and_counters_are_those_of_their_link() {
+    let links = [info(2, "eth0"), info(3, "eth1")];
+    let mut host = Host::new(vec![limit("wan", on("*"))], &links);
+    assert_eq!(host.record(&[(2, BELOW), (3, OVER)]), ["breach_raised eth1"]);
+    assert_eq!(
+        host.record(&[(3, BELOW), (2, OVER)]),
+        ["breach_raised eth0", "breach_cleared eth1 below"],
+        "in any order"
+    );
+    let mut host = Host::new(vec![limit("wan", on("*"))], &links);
+    assert_eq!(host.carry(&[(3, OVER), (2, BELOW)]), ["breach_raised eth1"]);
+}
+
+#[test]
+fn the_last_reading_of_each_link_is_known_with_the_limits_on_it() {
+    let waits = Limit { raise_at: Level::Percent(80.0), directions: vec![Direction::Tx], ..limit("waits", on("eth0")) };
+    let unknown = LinkInfo { speed: Speed::default(), ..info(2, "eth0") };
+    let mut host = Host::new(vec![limit("wan", on("*")), waits], &[unknown, info(3, "eth1")]);
+    host.carry(&[(2, 5), (3, 7)]);
+    let raise_at = Some(BitRate::from_bps(8_000));
+    let of_eth0 = [("wan", Direction::Rx, raise_at), ("waits", Direction::Tx, None)];
+    let mut readings = host.detector.readings();
+    for (name, bytes, speed, limits) in
+        [("eth0", 5, Speed::default(), &of_eth0[..]), ("eth1", 7, info(3, "eth1").speed, &of_eth0[..1])]
+    {
+        let reading = readings.next().unwrap();
+        let traffic = reading.verdict.judged().unwrap();
+        assert_eq!((reading.interface, traffic.rx_bytes, reading.speed), (name, bytes, speed));
+        assert_eq!(reading.counters.map(|counters| counters.rx_bytes), Some(1 + bytes));
+        assert_eq!(reading.limits.collect::<Vec<_>>(), limits);
+    }
+    assert!(readings.next().is_none());
+    let view = host.detector.links().next().unwrap();
+    let thresholds = Thresholds { raise_at: BitRate::from_bps(8_000), clear_at: BitRate::from_bps(7_200) };
+    assert_eq!(view.limits, [("wan", Direction::Rx, Some(thresholds)), ("waits", Direction::Tx, None)]);
 }
 
 #[test]
@@ -390,9 +550,11 @@ fn readings_that_are_not_judged_are_counted_and_logged_at_a_sane_rate() {
         host.carry(&[(2, 10)]);
     }
     assert_eq!(host.notices, ["eth0: readings not evaluated: 1 reset"]);
-    for _ in 0..60 {
+    for _ in 0..52 {
         host.carry(&[(2, 10)]);
     }
+    assert_eq!(host.notices.len(), 1, "59 seconds after it");
+    host.carry(&[(2, 10)]);
     assert_eq!(host.notices[1..], ["eth0: readings not evaluated: 5 reset"]);
     let link = host.detector.links().next().unwrap();
     assert_eq!((link.unjudged.get("reset"), link.traffic.unwrap().rx_bytes), (Some(&6), 10));
@@ -495,6 +657,25 @@ fn a_speed_that_the_driver_names_too_low_is_doubted_aloud_and_the_traffic_judged
 }
 
 #[test]
+fn a_speed_is_doubted_until_there_is_another() {
+    let with = |bps, up| LinkInfo {
+        speed: Speed::both(Some(BitRate::from_bps(bps))),
+        up,
+        ..LinkInfo::new(2, "eth0", LinkKind::Physical)
+    };
+    let mut host = Host::new(Vec::new(), &[with(1_000, true)]);
+    for _ in 0..20 {
+        host.carry(&[(2, OVER)]);
+    }
+    let doubts = |host: &Host| host.detector.links().next().unwrap().doubts_speed;
+    assert!(doubts(&host));
+    host.change(LinkChange::Changed(with(1_000, false)), &[(2, OVER)]);
+    assert!(doubts(&host), "the speed has not changed");
+    host.change(LinkChange::Changed(with(1_000_000, false)), &[(2, OVER)]);
+    assert!(!doubts(&host));
+}
+
+#[test]
 fn a_link_that_is_never_exact_is_probed_rarely_and_a_new_one_afresh() {
     // Counts the readings of a busy link after which it is to be probed; at each probe its counter stands.
     let probes = |host: &mut Host, readings: u64| {
@@ -536,6 +717,34 @@ fn a_percentage_waits_for_the_speed_and_says_so() {
     assert_eq!(host.notices.len(), 3, "each is said once");
 }
 
+#[test]
+fn a_breach_outlives_the_speed_that_its_limit_is_a_percentage_of() {
+    let percent = Limit { raise_at: Level::Percent(1.0), clear_at: Level::Percent(0.9), ..limit("wan", on("eth0")) };
+    let mut host = Host::new(vec![percent], &[info(2, "eth0")]);
+    assert_eq!(host.carry(&[(2, 2_000_000)]), ["breach_raised eth0"]);
+    let unknown = LinkInfo { speed: Speed::default(), ..info(2, "eth0") };
+    assert!(host.change(LinkChange::Changed(unknown), &[(2, 2_000_000)]).is_empty());
+    assert_eq!(host.carry(&[(2, 0)]), ["breach_cleared eth0 below"]);
+}
+
+#[test]
+fn a_percentage_of_the_host_has_no_base_where_no_link_is_up_or_one_way_is_unknown() {
+    let percent = || Limit { raise_at: Level::Percent(1.0), clear_at: Level::Percent(0.9), ..limit("all", host()) };
+    let unplugged = |ifindex, name, speed| LinkInfo { speed, up: false, ..info(ifindex, name) };
+    let mut host = Host::new(vec![percent()], &[unplugged(2, "eth0", Speed::default())]);
+    host.carry(&[(2, 0)]);
+    assert!(host.notices[0].contains("inactive on the host's links"), "{:?}", host.notices);
+
+    let one_way = Speed { tx: None, ..info(3, "eth1").speed };
+    let total = Limit { directions: vec![Direction::Total], ..percent() };
+    let mut host = Host::new(vec![total.clone()], &[info(2, "eth0"), unplugged(3, "eth1", one_way)]);
+    host.carry(&[(2, 0), (3, 0)]);
+    assert!(host.notices.is_empty(), "{:?}", host.notices);
+    let mut host = Host::new(vec![total], &[info(2, "eth0"), LinkInfo { speed: one_way, ..info(3, "eth1") }]);
+    host.carry(&[(2, 0), (3, 0)]);
+    assert!(host.notices[0].contains("inactive on eth1"), "{:?}", host.notices);
+}
+
 /// Returns a host whose agent ended during a breach and starts again `pause` seconds later, in the same boot or in another, with a
 /// clock that was and is synchronised or not.
 fn restarted(pause: u64, reboot: bool, was_synced: Option<bool>, synced: Option<bool>) -> (Host, Breach) {
@@ -570,8 +779,25 @@ fn a_breach_goes_on_after_a_restart() {
         // One second before the pause, 100 of it, which end at the first reading after the restart, and one after that.
         assert_eq!((cleared.duration_ms, cleared.measured_ms), (102_000, 2_000));
         assert_eq!(cleared.ended_at - cleared.started_at, TimeDelta::seconds(102));
-        assert_eq!(cleared.excess_bytes, before.excess_bytes + 1_000);
+        assert_eq!((cleared.excess_bytes, cleared.mean_bps), (before.excess_bytes + 1_000, 16_000));
     }
+}
+
+#[test]
+fn open_breaches_are_those_that_go_on_and_those_that_wait() {
+    let (mut host, before) = restarted(100, true, Some(true), Some(false));
+    let open = |host: &Host| host.detector.open_breaches(&host.stamp());
+    host.carry(&[(2, OVER)]);
+    let waiting = open(&host);
+    assert_eq!(waiting.len(), 1);
+    assert_eq!((&waiting[0].0, waiting[0].1.boot_id.as_str()), (&before, "one"), "as it was kept");
+    host.synced = Some(true);
+    host.carry(&[(2, OVER)]);
+    let resumed = open(&host);
+    assert_eq!(resumed.len(), 1);
+    assert_eq!((&resumed[0].0.breach_id, &resumed[0].1), (&before.breach_id, &host.stamp()));
+    host.carry(&[(2, BELOW)]);
+    assert_eq!(open(&host), []);
 }
 
 #[test]
