@@ -98,6 +98,14 @@ fn windows_are_those_of_the_wall_clock_and_hold_every_second_once() {
 }
 
 #[test]
+fn a_second_at_the_edge_of_a_window_is_in_that_which_has_most_of_it() {
+    let mut host = Host::at("12:00:40.300");
+    host.first();
+    host.seconds(80);
+    assert_eq!(host.sums(), [(20, 40, 20 * 125_000), (60, 0, 60 * 125_000)]);
+}
+
+#[test]
 fn a_burst_of_one_second_is_the_highest_rate_and_is_over_its_limit() {
     let mut host = Host::at("12:00:00");
     host.limits = vec![
@@ -133,6 +141,25 @@ fn readings_more_often_than_a_second_are_summed_and_rarer_ones_are_so_many_secon
     (0..8).for_each(|_| host.measure(Duration::from_secs(10), 1_250_000));
     assert_eq!(host.sums(), [(60, 0, 7_500_000)]);
     assert_eq!(host.rx()[0].p50_bps, Some(1_000_000));
+}
+
+#[test]
+fn readings_that_are_early_do_not_make_more_seconds_than_passed() {
+    let mut host = Host::at("12:00:00");
+    host.first();
+    (0..20).for_each(|_| host.measure(Duration::from_millis(950), 118_750));
+    host.windows.finish(&mut host.out);
+    assert_eq!(host.sums(), [(19, 41, 20 * 118_750)]);
+}
+
+#[test]
+fn a_limit_on_both_ways_together_is_enough_for_a_total() {
+    let mut host = Host::at("12:00:00");
+    host.limits = vec![("sum", Direction::Total, Some(BitRate::from_bps(1_400_000)))];
+    host.first();
+    host.seconds(61);
+    let [_, _, total] = &host.out[0].links[..] else { panic!("{:?}", host.out) };
+    assert_eq!((total.measured_s, total.bytes, total.packets), (60, 60 * 187_500, Some(60)));
 }
 
 #[test]
@@ -244,6 +271,19 @@ fn counters_of_32_bits_go_on_over_their_wrap() {
     }
 }
 
+#[test]
+fn a_link_that_was_last_read_as_a_window_ended_is_not_in_the_next() {
+    let mut host = Host::at("12:00:00");
+    host.tick(&[("ppp0", Verdict::First), ("eth0", Verdict::First)]);
+    for _ in 0..60 {
+        host.pass(SECOND);
+        host.tick(&[("ppp0", measured(SECOND, 125_000)), ("eth0", measured(SECOND, 125_000))]);
+    }
+    host.seconds(60);
+    let links: Vec<_> = host.rx().iter().map(|rx| (rx.interface.as_str(), rx.measured_s)).collect();
+    assert_eq!(links, [("ppp0", 60), ("eth0", 60), ("eth0", 60)]);
+}
+
 /// A driver that updates its counters every 7 s shows the end of a window in the next one.
 #[test]
 fn a_window_waits_for_drivers_that_are_late_but_not_for_ever() {
@@ -292,8 +332,9 @@ fn a_clock_that_is_stepped_ends_the_window_and_seconds_stay_seconds() {
     let mut host = Host::at("12:00:00");
     host.first();
     host.seconds(60);
-    host.wall -= TimeDelta::milliseconds(300);
-    host.seconds(61);
+    host.wall -= TimeDelta::milliseconds(1_300);
+    host.seconds(60);
+    host.windows.finish(&mut host.out);
     assert_eq!(host.sums(), [(60, 0, 7_500_000), (60, 0, 7_500_000)]);
 }
 
@@ -324,6 +365,80 @@ fn a_restart_continues_the_open_window() {
 }
 
 #[test]
+fn a_window_of_another_length_is_not_continued() {
+    let mut host = Host::at("12:00:00");
+    host.first();
+    host.seconds(20);
+    let open = host.windows.open().unwrap();
+    let mut later = Host::at("12:00:25");
+    later.windows = RateWindows::new(5 * MINUTE);
+    let (wall_now, boottime) = (later.wall, later.boottime);
+    later.windows.resume(open.clone(), wall_now, boottime, &mut later.out);
+    assert_eq!(later.out, [open]);
+    assert_eq!(later.windows.open(), None);
+}
+
+#[test]
+fn another_length_ends_the_open_window_and_the_same_one_does_not() {
+    let mut host = Host::at("12:00:00");
+    host.first();
+    host.seconds(20);
+    host.windows.reconfigure(MINUTE, &mut host.out);
+    assert!(host.out.is_empty());
+    host.windows.reconfigure(5 * MINUTE, &mut host.out);
+    assert_eq!(host.sums(), [(20, 40, 20 * 125_000)]);
+    // The first second began before its window.
+    host.seconds(280);
+    assert_eq!((host.out[1].duration_ms, host.sums()[1]), (300_000, (279, 21, 279 * 125_000)));
+}
+
+#[test]
+fn a_window_that_waits_can_be_ended_without_the_one_that_is_open() {
+    let mut host = Host::at("12:00:00");
+    host.first();
+    host.seconds(58);
+    for _ in 0..4 {
+        host.pass(SECOND);
+        host.tick(&[("eth0", Verdict::Waiting)]);
+    }
+    host.windows.settle(&mut host.out);
+    assert_eq!(host.sums(), [(58, 2, 58 * 125_000)]);
+    assert_eq!(host.windows.open().unwrap().started_at, wall("12:01:00"));
+}
+
+#[test]
+fn limits_keep_their_seconds_in_whatever_order_they_come() {
+    let limit = |name, direction| (name, direction, Some(BitRate::from_bps(1)));
+    let mut host = Host::at("12:00:00");
+    host.limits = vec![limit("wan", Direction::Rx), limit("wan", Direction::Tx), limit("old", Direction::Rx)];
+    host.first();
+    host.seconds(20);
+    host.limits = vec![limit("new", Direction::Rx), limit("wan", Direction::Tx), limit("wan", Direction::Rx)];
+    host.seconds(41);
+    let over =
+        |link: &LinkRates| link.over.iter().map(|over| (over.limit_name.to_string(), over.over_s)).collect::<Vec<_>>();
+    let [rx, tx] = &host.out[0].links[..] else { panic!("{:?}", host.out) };
+    assert_eq!(over(rx), [("new".to_owned(), 40), ("wan".to_owned(), 60)]);
+    assert_eq!(over(tx), [("wan".to_owned(), 60)]);
+}
+
+#[test]
+fn packets_that_were_not_counted_all_the_time_are_unknown() {
+    // In one second of the window, and within one second.
+    for (uncounted, time) in [(5, SECOND), (50, SECOND / 10)] {
+        let mut host = Host::at("12:00:00");
+        host.first();
+        for nth in 0..100 {
+            host.pass(time);
+            host.counters.packets = (nth != uncounted).then_some(Packets { rx: nth, tx: 0 });
+            host.tick(&[("eth0", measured(time, 10))]);
+        }
+        host.windows.finish(&mut host.out);
+        assert_eq!(host.rx()[0].packets, None);
+    }
+}
+
+#[test]
 fn a_host_of_many_links_is_divided_into_messages() {
     let mut host = Host::at("12:00:00");
     let names: Vec<String> = (0..501).map(|at| format!("veth{at}")).collect();
@@ -347,6 +462,38 @@ fn a_host_of_many_links_is_divided_into_messages() {
         let event = crate::event::Event { id, stamp, body: crate::event::Body::Rates(window) };
         assert!(crate::wire::to_json(&event).len() < 256_000);
     }
+}
+
+#[test]
+fn a_message_is_filled_before_another_begins() {
+    let link = |histogram: usize, name: usize, limits: usize| LinkRates {
+        interface: "i".repeat(name).into(),
+        direction: Direction::Rx,
+        bytes: 0,
+        packets: None,
+        errors: None,
+        drops: None,
+        measured_s: 0,
+        unmeasured_s: 60,
+        min_bps: None,
+        mean_bps: None,
+        max_bps: None,
+        p50_bps: None,
+        p95_bps: None,
+        p99_bps: None,
+        speed_bps: None,
+        over: vec![OverLimit { limit_name: "l".repeat(26).into(), limit_bps: 0, over_s: 0 }; limits],
+        histogram: Some(vec![0; histogram]),
+    };
+    let divided = |link: LinkRates, count: usize| -> Vec<usize> {
+        let (started_at, duration_ms, version) = (wall("12:00:00"), 60_000, String::new());
+        let window = RateWindow { started_at, duration_ms, version, links: vec![link; count] };
+        split(window).iter().map(|message| message.links.len()).collect()
+    };
+    assert_eq!(divided(link(30_000, 4, 0), 13), [6, 6, 1]);
+    assert_eq!(divided(link(0, 94, 10), 201), [100, 100, 1]);
+    assert_eq!(divided(link(200_000, 4, 0), 2), [1, 1], "one that is too large is alone");
+    assert_eq!(divided(link(0, 4, 0), 0), [0], "a host without links says so");
 }
 
 proptest! {
