@@ -228,18 +228,27 @@ impl<'a> Consumer<'a> {
         }
     }
 
-    /// Places all topics again: at once, unless that was done a moment before. A report that comes while none is placed is an echo.
+    /// Places all topics again, once what was read before is stored: at once, unless that was done a moment before and nothing was
+    /// stored since. A report that comes while none is placed is an echo.
     fn place_again(&mut self, why: &str, now: Duration) {
         if !self.topics.iter().any(|topic| topic.state.is_placed()) {
             return;
         }
-        let is_again = self.misplaced_at.is_some_and(|at| now.saturating_sub(at) < MISPLACED_AGAIN);
+        log::info!("{}: {why}; looking up where to resume", self.member.source.topics().join(", "));
+        // Nothing more of a partition whose position is not known.
+        self.member.pause(None, now);
+        let mut is_again = self.misplaced_at.is_some_and(|at| now.saturating_sub(at) < MISPLACED_AGAIN);
+        for topic in 0..self.topics.len() {
+            if self.topics[topic].is_collecting() {
+                self.store(topic);
+                is_again &= !self.topics[topic].is_reading();
+            }
+        }
         self.misplaced_at = Some(now);
         let at = if is_again { now + self.misplaced.next() } else { Duration::ZERO };
         if !is_again {
             self.misplaced.reset();
         }
-        log::info!("{}: {why}; looking up where to resume", self.member.source.topics().join(", "));
         self.unplace_all(at);
     }
 

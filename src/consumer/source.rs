@@ -252,7 +252,10 @@ impl Source {
     fn pass_unreadable(&mut self) -> Option<Polled> {
         if let Some(search) = &self.search {
             match search.try_recv() {
-                Ok(found) => (self.search, self.unreadable) = (None, found),
+                Ok(found) => {
+                    self.search = None;
+                    self.unreadable.extend(found);
+                }
                 Err(TryRecvError::Disconnected) => self.search = None,
                 Err(TryRecvError::Empty) => {}
             }
@@ -262,15 +265,12 @@ impl Source {
         }
         // A partition that was placed again since is read up to there first.
         let reading = self.reading();
-        let next = self.unreadable.iter().position(|&(topic, Unreadable { partition, position, .. })| {
-            let is_reached = reading[topic].get(&partition).is_some_and(|offset| *offset >= position);
-            is_reached && !self.paused.contains_key(&TopicPartition { topic, partition })
+        let (topic, found) = *self.unreadable.iter().find(|(topic, Unreadable { partition, position, end, .. })| {
+            let at = TopicPartition { topic: *topic, partition: *partition };
+            let is_reached = reading[*topic].get(partition).is_some_and(|offset| (position..end).contains(&offset));
+            is_reached && !self.paused.contains_key(&at)
         })?;
-        let (topic, found) = self.unreadable.swap_remove(next);
         let Unreadable { partition, end, .. } = found;
-        if reading[topic].get(&partition).is_some_and(|offset| *offset >= end) {
-            return None;
-        }
         let name = &self.membership.topics[topic];
         log::error!("{}", found.description(name, &self.connection));
         self.placed.insert(TopicPartition { topic, partition }, end);
@@ -311,6 +311,10 @@ impl Source {
         }
         self.consumer().assign(&list).map_err(|e| e.to_string())?;
         self.placed = offsets.clone();
+        // Known until it is stored that they are skipped: all may be placed again before.
+        self.unreadable.retain(|&(topic, Unreadable { partition, end, .. })| {
+            self.placed.get(&TopicPartition { topic, partition }).is_none_or(|offset| *offset < end)
+        });
         Ok(())
     }
 
