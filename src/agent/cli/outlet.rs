@@ -15,9 +15,10 @@ use crate::agent::config::Settings;
 use crate::agent::control::Control;
 use crate::agent::courier::Delivery;
 use crate::agent::event_system::{ObserveError, Observer};
+use crate::clock::{Clock as _, SystemClock};
 use crate::event::Event;
 use crate::exit::Failure;
-use crate::kafka::admin::Admin;
+use crate::kafka::admin::{Admin, AdminError};
 use crate::kafka::missing_topic;
 use crate::output::{self, OutputFormat, Rows, Value};
 use crate::units::{BitRate, ByteCount, counted};
@@ -146,6 +147,9 @@ pub(super) fn topic_is_there(settings: &Settings, topic: &str) -> Result<(), Fai
     Err(Failure::failed(missing_topic(topic, settings.publisher.connection.brokers())))
 }
 
+/// Longest time without an answer about a group: its coordinator may be on the move, or not be there yet.
+const UNANSWERED_MAX: Duration = Duration::from_secs(60);
+
 /// Waits until a group has stored what was delivered to this topic: a consumer commits an offset after its database has.
 pub(super) fn wait_stored(
     settings: &Settings,
@@ -158,11 +162,19 @@ pub(super) fn wait_stored(
     control.listen_to_signals().map_err(Failure::failed)?;
     let bar = progress(Some(last_offsets.len() as u64), "partitions stored");
     let partitions: Vec<i32> = last_offsets.keys().copied().collect();
+    let (clock, mut stored) = (SystemClock::default(), 0);
+    let mut answered = clock.monotonic();
     loop {
-        let committed = admin.committed(group, topic, &partitions).map_err(failure)?;
-        let stored =
-            last_offsets.iter().filter(|(partition, last)| committed.get(partition).is_some_and(|next| next > *last));
-        let stored = stored.count();
+        match admin.committed(group, topic, &partitions) {
+            Ok(committed) => {
+                answered = clock.monotonic();
+                let is_stored =
+                    |(partition, last): &(&i32, &i64)| committed.get(partition).is_some_and(|next| next > last);
+                stored = last_offsets.iter().filter(is_stored).count();
+            }
+            Err(AdminError::Unavailable { .. }) if clock.monotonic().saturating_sub(answered) < UNANSWERED_MAX => {}
+            Err(error) => return Err(failure(error)),
+        }
         bar.set_position(stored as u64);
         if stored == last_offsets.len() {
             bar.finish_and_clear();
