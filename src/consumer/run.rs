@@ -235,7 +235,7 @@ impl<'a> Consumer<'a> {
             return;
         }
         log::info!("{}: {why}; looking up where to resume", self.member.source.topics().join(", "));
-        // Nothing more of a partition whose position is not known.
+        // A partition whose position is not known is read no further.
         self.member.pause(None, now);
         let mut is_again = self.misplaced_at.is_some_and(|at| now.saturating_sub(at) < MISPLACED_AGAIN);
         for topic in 0..self.topics.len() {
