@@ -246,7 +246,7 @@ fn what_other_peoples_clients_write_is_stored() {
         let lines: Vec<String> = events.iter().map(|event| String::from_utf8(wire::to_json(event)).unwrap()).collect();
         let arguments =
             ["write", "--brokers", &kafka.address, "--topic", &topic, "--registry", &registry.url, "--format", format];
-        run(&python, "tests/interop/client.py", &arguments, &lines.join("\n"));
+        run(&python, "tests/interop/client.py", &arguments, lines.join("\n"));
         let mut consumer = Consumer::with(&format!(
             "[kafka]\nbrokers = '{}'\ntopic = '{topic}'\ngroup = '{topic}'\n[kafka.registry]\nurl = '{}'\n[store]\nurl = '{}'\n",
             kafka.address, registry.url, database.url
