@@ -80,8 +80,6 @@ const PASS_EVERY: Duration = Duration::from_secs(1);
 const END_EVERY: Duration = Duration::from_millis(200);
 /// Longest time that a topic may be unknown to a run with `until_end`.
 const TOPIC_UNKNOWN_MAX: Duration = Duration::from_secs(10);
-/// Time in which another misplacement has topics wait before they are placed again.
-const MISPLACED_AGAIN: Duration = Duration::from_secs(120);
 /// Longest wait for old records when a topic is placed.
 const ANCHOR_MAX: Duration = Duration::from_secs(10);
 
@@ -102,7 +100,6 @@ struct Consumer<'a> {
     totals: Option<TotalsLog>,
     late: LogThrottle,
     misplaced: Backoff,
-    misplaced_at: Option<Duration>,
     histograms: Option<HistogramThread>,
     _maintenance: MaintenanceThread,
     started: Duration,
@@ -158,7 +155,6 @@ impl<'a> Consumer<'a> {
             },
             late: LogThrottle::default(),
             misplaced: Backoff::default(),
-            misplaced_at: None,
             pass_at: Duration::ZERO,
             end_at: Duration::ZERO,
         })
@@ -228,8 +224,8 @@ impl<'a> Consumer<'a> {
         }
     }
 
-    /// Places all topics again, once what was read before is stored: at once, unless that was done a moment before and nothing was
-    /// stored since. A report that comes while none is placed is an echo.
+    /// Stores what was read, and places all topics again: after a pause that grows until something is stored. A report that comes while
+    /// none is placed is an echo.
     fn place_again(&mut self, why: &str, now: Duration) {
         if !self.topics.iter().any(|topic| topic.state.is_placed()) {
             return;
@@ -237,18 +233,12 @@ impl<'a> Consumer<'a> {
         log::info!("{}: {why}; looking up where to resume", self.member.source.topics().join(", "));
         // A partition whose position is not known is read no further.
         self.member.pause(None, now);
-        let mut is_again = self.misplaced_at.is_some_and(|at| now.saturating_sub(at) < MISPLACED_AGAIN);
         for topic in 0..self.topics.len() {
             if self.topics[topic].is_collecting() {
                 self.store(topic);
-                is_again &= !self.topics[topic].is_reading();
             }
         }
-        self.misplaced_at = Some(now);
-        let at = if is_again { now + self.misplaced.next() } else { Duration::ZERO };
-        if !is_again {
-            self.misplaced.reset();
-        }
+        let at = now + self.misplaced.next();
         self.unplace_all(at);
     }
 
@@ -508,6 +498,7 @@ impl<'a> Consumer<'a> {
             let batch = Arc::clone(&batch);
             move |store| store.apply(&batch, wall)
         })?;
+        self.misplaced.reset();
         let next = self.topics[topic].advance(&batch, &applied);
         log_rejected(&batch, &applied);
         self.log_without_histograms(&applied);

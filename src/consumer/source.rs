@@ -311,10 +311,6 @@ impl Source {
         }
         self.consumer().assign(&list).map_err(|e| e.to_string())?;
         self.placed = offsets.clone();
-        // Known until it is stored that they are skipped: all may be placed again before.
-        self.unreadable.retain(|&(topic, Unreadable { partition, end, .. })| {
-            self.placed.get(&TopicPartition { topic, partition }).is_none_or(|offset| *offset < end)
-        });
         Ok(())
     }
 
@@ -342,7 +338,10 @@ impl Source {
     }
 
     /// Commits to Kafka what is stored. A hint: nothing depends on it.
-    pub(super) fn commit(&self, topic: usize, offsets: &BTreeMap<i32, i64>) -> Result<(), String> {
+    pub(super) fn commit(&mut self, topic: usize, offsets: &BTreeMap<i32, i64>) -> Result<(), String> {
+        // What is skipped is known until that is stored: all may be placed again before.
+        let is_stored = |partition: i32, end: i64| offsets.get(&partition).is_some_and(|offset| *offset >= end);
+        self.unreadable.retain(|(of, found)| *of != topic || !is_stored(found.partition, found.end));
         let offsets = list(self.name(topic), offsets)?;
         self.consumer().commit(&offsets, CommitMode::Async).map_err(|e| e.to_string())
     }
