@@ -25,17 +25,21 @@ pub fn refusal(code: Code, reason: &str) -> Option<String> {
 }
 
 pub fn missing_topic(name: &str, brokers: &str) -> String {
+    missing_unless_made(name, brokers, "")
+}
+
+/// `environment` stands before the command.
+fn missing_unless_made(name: &str, brokers: &str, environment: &str) -> String {
     let brokers = if brokers == DEFAULT_BROKERS { String::new() } else { format!(" -b {brokers}") };
-    format!("there is no topic {name}: `highwater-agent topics{brokers} -t {name}` creates it")
+    format!("there is no topic {name}: `{environment}highwater-agent topics{brokers} -t {name}` creates it")
 }
 
 /// Returns the same for a topic of histograms, which is compacted: the command knows that by the name.
 pub fn missing_topic_of_histograms(name: &str, brokers: &str) -> String {
-    let missing = missing_topic(name, brokers);
-    if name == HISTOGRAMS_TOPIC {
-        return missing;
+    match name {
+        HISTOGRAMS_TOPIC => missing_topic(name, brokers),
+        _ => missing_unless_made(name, brokers, &format!("HIGHWATER_TOPICS__HISTOGRAMS={name} ")),
     }
-    missing.replacen('`', &format!("`HIGHWATER_TOPICS__HISTOGRAMS={name} "), 1)
 }
 
 pub fn without_timing(text: &str) -> String {
