@@ -339,7 +339,7 @@ impl Source {
 
     /// Commits to Kafka what is stored. A hint: nothing depends on it.
     pub(super) fn commit(&mut self, topic: usize, offsets: &BTreeMap<i32, i64>) -> Result<(), String> {
-        // What is skipped is known until that is stored: all may be placed again before.
+        // A skipped batch is known until the skip is stored: all may be placed again before.
         let is_stored = |partition: i32, end: i64| offsets.get(&partition).is_some_and(|offset| *offset >= end);
         self.unreadable.retain(|(of, found)| *of != topic || !is_stored(found.partition, found.end));
         let offsets = list(self.name(topic), offsets)?;
