@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-/// Waits that double from try to try, up to a bound, each with jitter so that many consumers do not come at once.
+/// Waits that double up to a bound, each with jitter so that many consumers do not come at once.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     tries: u32,

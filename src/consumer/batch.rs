@@ -12,12 +12,11 @@ use crate::event::{Epoch, Event};
 use crate::wire::{self, Decoded, Decoder, NoRegistry};
 
 pub const RECORDS_MAX: usize = 8_000;
-/// Bytes of keys and payloads at which a batch is stored: 4 MiB. The last message may take it beyond that.
+/// The last message may take a batch beyond this.
 pub const BYTES_MAX: usize = 4 << 20;
-/// Days of events at which a batch is stored: a transaction locks the partition of each, and PostgreSQL has some thousand locks.
+/// A transaction locks the partition of each day, and PostgreSQL has some thousand locks.
 const DAYS_MAX: usize = 64;
 
-/// A topic of a cluster: two clusters may have one of the same name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicId {
     /// Empty for a cluster that has no id.
@@ -54,11 +53,10 @@ pub struct Gap {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GapCause {
-    /// Dropped by Kafka's retention before they were read.
     Expired,
-    /// In a batch that librdkafka cannot unpack: larger than `receive.message.max.bytes`, or damaged.
+    /// librdkafka cannot unpack its batch: larger than `receive.message.max.bytes`, or damaged.
     TooLarge,
-    /// Dropped by Kafka's retention before this database first read the topic: no loss.
+    /// Dropped by Kafka before this database first read the topic: no loss.
     ExpiredBeforeStart,
     /// Skipped by `kafka.start = "latest"`: no loss.
     SkippedAtStart,
@@ -135,7 +133,7 @@ impl Batch {
         part.records.push(record);
     }
 
-    /// Covers offsets from `from` to before `to` that hold no record, or none that can be read: then `gap` is the reason.
+    /// Covers offsets from `from` to before `to`, which hold no record or, with a `gap`, none that can be read.
     pub fn skip_to(&mut self, partition: i32, generation: i32, from: i64, to: i64, gap: Option<Gap>) {
         let part = self.partitions.entry(partition).or_insert(PartitionBatch {
             generation,
@@ -170,7 +168,6 @@ impl PartitionBatch {
 
 impl PackedHeaders {
     pub fn pack<'a>(headers: impl IntoIterator<Item = (&'a str, Option<&'a [u8]>)>) -> Self {
-        // An agent's headers take 200 bytes.
         let mut packed = Vec::with_capacity(256);
         for (name, value) in headers {
             for bytes in [Some(name.as_bytes()), value] {

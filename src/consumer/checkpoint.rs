@@ -7,7 +7,7 @@ pub struct Checkpoint {
     pub next_offset: i64,
     pub generation: i32,
     pub last: Option<Fingerprint>,
-    /// An older record. Both are read again now and then: in a recreated topic their offsets hold other records.
+    /// An older record. Both are read again now and then: in a recreated topic these offsets hold other records.
     pub anchor: Option<Fingerprint>,
 }
 

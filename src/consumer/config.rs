@@ -1,5 +1,3 @@
-//! Settings of the consumer: `consumer.toml` as written, and as checked.
-
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
@@ -82,7 +80,7 @@ struct RawHistograms {
     interval: Option<String>,
 }
 
-/// Beginning of a partition that the database does not know. A group's offset that is committed to Kafka decides nothing.
+/// An offset that the group has committed to Kafka decides nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Start {
     #[default]
@@ -95,9 +93,7 @@ pub struct Settings {
     pub connection: Connection,
     pub topic: String,
     pub samples: Option<String>,
-    /// Topic of the rates; `None`: they are not read.
     pub rates: Option<String>,
-    /// Topic that merged hours are published to; `None`: they are not published.
     pub histograms: Option<String>,
     pub group: String,
     /// `group.instance.id`; empty for none.
@@ -138,14 +134,13 @@ impl Settings {
         Self::understood(layers.parse()?, directories).map_err(|invalid| layers.locate(invalid))
     }
 
-    /// Checks that librdkafka accepts the configuration, and that the files named in `[kafka]` are there. No broker is asked.
+    /// No broker is asked.
     pub fn check(&self) -> Result<(), Invalid> {
         self.registry.as_ref().map_or(Ok(()), RegistryAddress::check)?;
         check_client(&self.connection, &self.group)?;
         self.histograms.as_ref().map_or(Ok(()), |_| check_producer(&self.connection))
     }
 
-    /// Returns whether a topic may be missing: agents that send no rates need none.
     pub fn may_be_missing(&self, topic: &str) -> bool {
         self.rates.as_deref() == Some(topic) && self.topic != topic
     }
@@ -167,7 +162,6 @@ impl Settings {
         }
     }
 
-    /// Returns the group's member that reads all topics.
     pub fn membership(&self) -> Membership {
         let mut topics = vec![self.topic.clone()];
         for more in [&self.samples, &self.rates].into_iter().flatten() {
@@ -280,7 +274,7 @@ fn patience(raw: Option<String>) -> Result<Option<Duration>, Invalid> {
     }
 }
 
-/// Reads a topic that has a default; an empty name is none.
+/// Returns `None` for an empty name.
 fn topic_or_none(key: &str, name: Option<String>, default: &str) -> Result<Option<String>, Invalid> {
     match name {
         Some(name) if name.is_empty() => Ok(None),

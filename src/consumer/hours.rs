@@ -1,5 +1,4 @@
-//! Merged hours back to Kafka, from what the database holds: JSON with bins, counts and sums beside the histogram's bytes, which libraries
-//! of other languages read.
+//! Publishes merged hours: JSON with bins, counts and sums beside the histogram's bytes, for libraries of other languages.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -22,7 +21,7 @@ use crate::kafka::{ClientError, Connection, Reports, missing_topic_of_histograms
 pub(super) struct HourPublisher {
     connection: Connection,
     topic: String,
-    /// Gone after each failure: nothing of an earlier try is sent later, when the hour may have changed.
+    /// Dropped after each failure, so that nothing of an earlier try is sent later, when the hour may have changed.
     producer: Option<BaseProducer<Acknowledgements>>,
 }
 
@@ -38,11 +37,9 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("compression.type", "zstd"),
     ("reconnect.backoff.max.ms", "10000"),
     ("topic.metadata.refresh.interval.ms", "-1"),
-    // A topic that is missing is reported after this time.
     ("topic.metadata.propagation.max.ms", "5000"),
 ];
 
-/// Longest time for a batch: a little more than that of a message.
 const BATCH_MAX: Duration = Duration::from_secs(25);
 const POLL: Duration = Duration::from_millis(100);
 
@@ -77,7 +74,7 @@ impl HourPublisher {
         Self { connection: connection.clone(), topic: topic.to_owned(), producer: None }
     }
 
-    /// Publishes hours, and returns those that Kafka has acknowledged, with their versions, and why the others were not.
+    /// Returns the hours that Kafka has acknowledged, with their versions, and why the others were not.
     pub(super) fn publish(&mut self, hours: &[MergedHour]) -> (Vec<(HourKey, i64)>, Result<(), String>) {
         let producer = match self.producer.take().map_or_else(|| create(&self.connection), Ok) {
             Ok(producer) => producer,
@@ -118,7 +115,6 @@ impl HourPublisher {
     }
 }
 
-/// Checks that librdkafka accepts the properties of the producer.
 pub(super) fn check_producer(connection: &Connection) -> Result<(), Invalid> {
     connection.check::<BaseProducer>(config)
 }
@@ -138,7 +134,7 @@ fn create(connection: &Connection) -> Result<BaseProducer<Acknowledgements>, Str
     config(connection)?.create_with_context(context).map_err(|error| not_created(&error))
 }
 
-/// Sends messages, and waits until each is delivered or given up.
+/// Waits until each message is delivered or given up.
 fn send(producer: &BaseProducer<Acknowledgements>, topic: &str, hours: &[MergedHour]) -> Result<(), KafkaError> {
     let clock = SystemClock::default();
     let until = clock.monotonic() + BATCH_MAX;

@@ -57,11 +57,9 @@ use crate::kafka::offsets::PartitionNumbers;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// End when all that was there at the start is stored.
     pub until_end: bool,
-    /// End the whole process if the loop gets stuck: for a process that has nothing else to do.
+    /// End the process if the loop gets stuck: for one that has nothing else to do.
     pub watchdog: bool,
-    /// Log each total of bytes over limit that a batch has changed.
     pub log_totals: bool,
 }
 
@@ -73,14 +71,13 @@ pub struct StoredEvent<'a> {
     pub event: &'a Event,
 }
 
-/// Longest poll: rebalances and signals wait for it.
+/// Longest poll; rebalances and signals wait for it.
 const POLL: Duration = Duration::from_millis(100);
-/// Interval at which `next_offset` is moved over offsets without records.
+/// Interval at which `next_offset` moves over offsets without records.
 const PASS_EVERY: Duration = Duration::from_secs(1);
 const END_EVERY: Duration = Duration::from_millis(200);
-/// Longest time that a topic may be unknown to a run with `until_end`.
+/// Longest time that a topic may be unknown with `until_end`.
 const TOPIC_UNKNOWN_MAX: Duration = Duration::from_secs(10);
-/// Longest wait for old records when a topic is placed.
 const ANCHOR_MAX: Duration = Duration::from_secs(10);
 
 const LATE_WINDOWS: &str = "windows of more than 37 days ago, or more than a day ahead, are stored as numbers, without their histograms; \
@@ -92,10 +89,10 @@ struct Consumer<'a> {
     observer: &'a mut dyn FnMut(&StoredEvent<'_>),
     pulse: Pulse<'a>,
     member: Member,
-    /// State of each of [`super::source::Membership::topics`], by the same index.
+    /// By the index of [`super::source::Membership::topics`].
     topics: Vec<Topic>,
     writer: Writer,
-    /// A batch that is stored: to report and free it takes longer than to hand over the next one, which comes first.
+    /// Stored batch: to report and free it takes longer than to hand over the next one, which comes first.
     spent: Option<(Arc<Batch>, Applied)>,
     totals: Option<TotalsLog>,
     late: LogThrottle,
@@ -168,13 +165,12 @@ impl<'a> Consumer<'a> {
         self.check_member(now);
         self.pass_empty_offsets(now);
         for topic in 0..self.topics.len() {
-            // After a rebalance a topic may be another member's.
             if self.member.is_displaced() || self.pulse.is_stopping() {
                 break;
             }
             self.work_on(topic, now);
         }
-        // The database waits for a batch that is full; Kafka is polled while that is stored.
+        // The database waits for a full batch; Kafka is polled while that is stored.
         if self.topics.iter().any(Topic::is_full) && !self.member.has_news() {
             return Ok(true);
         }
@@ -224,14 +220,13 @@ impl<'a> Consumer<'a> {
         }
     }
 
-    /// Stores what was read, and places all topics again: after a pause that grows until something is stored. A report that comes while
-    /// none is placed is an echo.
+    /// Stores what was read, and places all topics again, after a pause that grows until something is stored. A report that comes
+    /// while none is placed is an echo.
     fn place_again(&mut self, why: &str, now: Duration) {
         if !self.topics.iter().any(|topic| topic.state.is_placed()) {
             return;
         }
         log::info!("{}: {why}; looking up where to resume", self.member.source.topics().join(", "));
-        // A partition whose position is not known is read no further.
         self.member.pause(None, now);
         for topic in 0..self.topics.len() {
             if self.topics[topic].is_collecting() {
@@ -256,8 +251,7 @@ impl<'a> Consumer<'a> {
         self.member.renew(self.settings, &self.pulse, why);
     }
 
-    /// Forgets what is not stored of a topic, and has it placed from `at` on. Kafka is paused meanwhile: nothing is known yet of
-    /// what it would go on to send.
+    /// Forgets what is not stored of a topic, and has it placed from `at` on. Kafka is paused meanwhile: its position is unknown.
     fn unplace(&mut self, topic: usize, at: Duration) {
         if self.topics[topic].is_reading() {
             self.member.pause(Some(topic), self.pulse.now());
@@ -269,7 +263,7 @@ impl<'a> Consumer<'a> {
         (0..self.topics.len()).for_each(|topic| self.unplace(topic, at));
     }
 
-    /// Gives the store something to do, and reads on until it has answered.
+    /// Hands work to the store, and reads on until it has answered.
     fn ask<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut dyn Store) -> Result<T, StoreError> + Send + 'static,
@@ -296,14 +290,14 @@ impl<'a> Consumer<'a> {
         }
     }
 
-    /// Finds where the partitions of a topic resume, and has them read. Those that cannot be asked about yet are left out.
+    /// Finds where the partitions of a topic resume, and reads them; those that do not answer are left out.
     fn try_to_place(&mut self, topic: usize) -> Result<(), RoundError> {
         let (id, PartitionNumbers { all, leaderless }) = self.member.source.describe(topic)?;
         let (asked, assigned) = (id.clone(), self.member.assigned(Some(topic)));
         let mut left_out: BTreeSet<i32> = leaderless.into_iter().collect();
         let mut stored = self.ask(move |store| store.checkpoints(&asked))?;
-        // `start` is about a topic that the database does not know, all partitions of which begin together. A partition that is
-        // added to a known one is read from its beginning: what it holds was sent since.
+        // `start` is about a topic that the database does not know. A partition that is added to a known one is read from its
+        // beginning: its messages were sent since.
         if stored.is_empty() {
             let can_begin: Vec<i32> = match self.settings.start {
                 Start::Latest => all,
@@ -342,7 +336,6 @@ impl<'a> Consumer<'a> {
             };
             checkpoints.insert(partition, checkpoint);
         }
-        // A rebalance that came meanwhile is dealt with first.
         if self.member.is_displaced() {
             return Ok(());
         }
@@ -350,7 +343,7 @@ impl<'a> Consumer<'a> {
         self.read_from(topic, &id, checkpoints)
     }
 
-    /// Inserts the first checkpoints of partitions, and returns all of the topic.
+    /// Inserts the first checkpoints, and returns all of the topic.
     fn begin(
         &mut self,
         topic: usize,
@@ -376,7 +369,7 @@ impl<'a> Consumer<'a> {
         for (topic, state) in self.topics.iter_mut().enumerate() {
             match state.state {
                 TopicState::Unplaced(_) => {}
-                // A topic on hold does not stay paused: it is placed when it is tried again.
+                // Topics on hold are placed when they are tried again.
                 TopicState::Holding(at) => state.unplace(at),
                 TopicState::Reading => {
                     let each = state.builder.offsets();
@@ -484,7 +477,7 @@ impl<'a> Consumer<'a> {
         }
     }
 
-    /// Stores a topic's batch, and returns whether there was one.
+    /// Returns whether there was a batch to store.
     fn try_to_store(&mut self, topic: usize) -> Result<bool, RoundError> {
         let Self { topics, member, .. } = self;
         let Some(batch) = topics[topic].batch_to_store() else { return Ok(false) };
@@ -517,7 +510,7 @@ impl<'a> Consumer<'a> {
         Ok(true)
     }
 
-    /// Logs windows whose histograms are not kept, once in a while, however many there are.
+    /// Logs windows whose histograms are not kept, at most once in a while.
     fn log_without_histograms(&self, applied: &Applied) {
         if applied.without_histograms > 0
             && let Some(line) = self.late.seen(LATE_WINDOWS, self.pulse.now())
@@ -526,7 +519,7 @@ impl<'a> Consumer<'a> {
         }
     }
 
-    /// Keeps a topic's batch for a later try, or forgets it where the database is somewhere else.
+    /// Keeps a batch for a later try, or forgets it where the database is somewhere else.
     fn give_way(&mut self, topic: usize, error: &RoundError) {
         let at = self.back_off(topic, error);
         if matches!(error, RoundError::Store(StoreError::Conflict(_))) {
@@ -563,7 +556,7 @@ impl<'a> Consumer<'a> {
         }
     }
 
-    /// Returns whether `until_end` is reached. Asked at an interval, also while more keeps coming.
+    /// Returns whether `until_end` is reached, at an interval, also while more keeps coming.
     fn has_ended(&mut self, now: Duration) -> Result<bool, Failure> {
         if now < self.end_at {
             return Ok(false);

@@ -1,5 +1,5 @@
-//! Schemas that messages name by their ids: requested from the registry once, on a thread of its own, and kept. A registry that
-//! does not answer decides nothing; its own answer that it has no such schema does, and it is asked again later.
+//! Schemas by the ids that messages name: requested from the registry once, on a thread of its own, and kept. Only its own answer
+//! that it has no such schema decides, and it is asked again later.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,7 +14,7 @@ use crate::wire::{DecodeError, Schemas, Undecoded, WriterSchema};
 
 /// Longest wait for an answer, which usually takes a thousandth of it.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Patience while the registry does not answer: other partitions are read meanwhile. A later answer is taken at the next try.
+/// Longest wait once the registry did not answer: other partitions are read, and a later answer is taken at the next try.
 const PATIENCE_AGAIN: Duration = Duration::from_millis(100);
 const STALE: Duration = Duration::from_secs(180);
 const QUESTIONS_MAX: usize = 16;
@@ -39,7 +39,7 @@ struct Failing {
 enum Answer {
     Known(Arc<WriterSchema>),
     Useless(String),
-    /// Unknown to the registry; ask again at this time.
+    /// Ask again at this time.
     Unknown(Duration),
 }
 

@@ -35,7 +35,7 @@ use crate::kafka::offsets::{PartitionNumbers, list, partitions};
 use crate::kafka::{ClientError, Connection, LogThrottle, Reports};
 use crate::wire::Decoder;
 
-/// Longest wait for a broker's answer: the loop is blocked meanwhile.
+/// Longest wait for a broker's answer; the loop is blocked meanwhile.
 const ASK_MAX: Duration = Duration::from_secs(5);
 
 /// Longest wait for a consumer to leave its group; it can hang.
@@ -63,10 +63,9 @@ pub(super) struct Source {
     clock: SystemClock,
     /// Version of the certificates and secrets that this client has read.
     files: u64,
-    /// Offset from which each partition is read: where it was placed, or behind what can't be read.
+    /// Offset from which each partition is read, behind what cannot be read.
     placed: BTreeMap<TopicPartition, i64>,
     /// Number of [`Source::pause`] calls without their [`Source::resume`], and one for a message that waits for its schema.
-    /// librdkafka keeps partitions paused, whatever is assigned afterwards.
     paused: BTreeMap<TopicPartition, u32>,
     waiting: Waiting,
     registry_trouble: LogThrottle,
@@ -79,16 +78,16 @@ pub(super) struct Source {
 pub(super) enum Polled {
     Nothing,
     Record(TopicPartition, Record),
-    /// The partitions are these from now on; none is read before [`Source::place`].
+    /// None of the partitions is read before [`Source::place`].
     Assigned(Vec<TopicPartition>),
-    /// Offsets of this topic that can't be read, and are skipped. The caller notes them before it takes the next record.
+    /// Offsets of this topic that are skipped. The caller notes them before it takes the next record.
     Unreadable(usize, Unreadable),
-    /// A position is not the one that was placed: place all partitions again. librdkafka does not report which.
+    /// A position is not the one that was placed, librdkafka does not report which: place all again.
     Misplaced(String),
-    /// A topic is missing, which is reported once; the others are read, and this one too once it is there.
+    /// Reported once; the other topics are read, and this one too once it is there.
     UnknownTopic,
     Trouble(String),
-    /// Client or broker rejected the other; librdkafka goes on trying with the certificates and secrets that it has read once.
+    /// Client or broker rejected the other; librdkafka goes on trying with certificates that it read once.
     Refused(String),
     Fatal(String),
 }
@@ -151,7 +150,6 @@ impl Source {
         let consumer = self.consumer.as_ref().expect("only close() takes it, and the source with it");
         let polled = consumer.poll(timeout);
         if let Some(Rebalanced { assigned, error }) = consumer.context().take_rebalanced() {
-            // A message polled together with a new assignment is from the old one.
             drop(polled);
             if let Some(error) = error {
                 log::warn!("Kafka: {error}");
@@ -218,7 +216,7 @@ impl Source {
         }
     }
 
-    /// Counts a batch that could not be unpacked. The same error again and again starts the search for the batch; a damaged one does at
+    /// Counts a batch that could not be unpacked. The same error again and again starts the search for it; a damaged one does at
     /// once, since all is placed again meanwhile.
     fn strike(&mut self, error: &KafkaError) -> Polled {
         let is_lost = loses_position(error);
@@ -263,7 +261,7 @@ impl Source {
         if self.unreadable.is_empty() {
             return None;
         }
-        // A partition that was placed again since is read up to there first.
+        // Partitions that were placed again since are read up to there first.
         let reading = self.reading();
         let (topic, found) = *self.unreadable.iter().find(|(topic, Unreadable { partition, position, end, .. })| {
             let at = TopicPartition { topic: *topic, partition: *partition };
@@ -280,7 +278,7 @@ impl Source {
         }
     }
 
-    /// Turns a poll without a message into its result. librdkafka reports an error by callback too, and there in more words.
+    /// Explains a poll without a message. librdkafka reports an error by callback too, in more words.
     fn misfortune(&self, polled: Option<String>) -> Polled {
         let reports = &self.consumer().context().reports;
         match (reports.take_refused(), reports.take_trouble().or(polled)) {
@@ -295,10 +293,10 @@ impl Source {
         Some(Polled::Fatal(format!("{code}: {reason}")))
     }
 
-    /// Reads on from `offsets`, and nothing else; what was fetched before is forgotten, and nothing is paused.
+    /// Reads on from `offsets` and nothing else; what was fetched before is forgotten, nothing is paused.
     ///
     /// # Errors
-    /// After one it is not known what is read: place all partitions again.
+    /// Partitions are read from unknown offsets: place all again.
     pub(super) fn place(&mut self, offsets: &BTreeMap<TopicPartition, i64>) -> Result<(), String> {
         self.waiting.clear();
         self.placed.clear();
@@ -314,8 +312,7 @@ impl Source {
         Ok(())
     }
 
-    /// Stops fetching until [`Source::resume`] was called as often, and stays in the group. Nothing of these partitions is given
-    /// out meanwhile.
+    /// Stops fetching until [`Source::resume`] was called as often, and stays in the group.
     pub(super) fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), String> {
         let mut first = partitions.to_vec();
         first.retain(|at| {
@@ -337,19 +334,19 @@ impl Source {
         self.consumer().resume(&self.names(&last)).map_err(|e| e.to_string())
     }
 
-    /// Commits to Kafka what is stored. A hint: nothing depends on it.
+    /// Commits a hint to Kafka: nothing depends on it.
     pub(super) fn commit(&mut self, topic: usize, offsets: &BTreeMap<i32, i64>) -> Result<(), String> {
-        // A skipped batch is known until the skip is stored: all may be placed again before.
+        // Skipped batches are kept until the skip is stored: all may be placed again before.
         let is_stored = |partition: i32, end: i64| offsets.get(&partition).is_some_and(|offset| *offset >= end);
         self.unreadable.retain(|(of, found)| *of != topic || !is_stored(found.partition, found.end));
         let offsets = list(self.name(topic), offsets)?;
         self.consumer().commit(&offsets, CommitMode::Async).map_err(|e| e.to_string())
     }
 
-    /// Returns how far each partition was read; transaction markers count. One that waits for a schema is left out.
+    /// Returns how far each partition was read, transaction markers included, but for those that wait for a schema.
     pub(super) fn positions(&self) -> BTreeMap<TopicPartition, i64> {
-        // None is from before `place`, or what is between would be skipped: librdkafka's thread, which is asked for the
-        // assignment first, has stopped the fetches of the former one by then, and a stop clears the position. A seek clears it too.
+        // Positions are never from before `place`: librdkafka's thread has stopped the former fetches by the time that it answers,
+        // and a stop or a seek clears them.
         let Ok(list) = self.consumer().position() else { return BTreeMap::new() };
         let elements = list.elements();
         let positions = elements.iter().filter_map(|element| match element.offset() {
@@ -379,7 +376,7 @@ impl Source {
     }
 
     pub(super) fn describe(&self, topic: usize) -> Result<(TopicId, PartitionNumbers), String> {
-        // A cluster that does not answer must not count as one without id: that would be another key in the database.
+        // Clusters that do not answer must not count as without id: that would be another key in the database.
         let partitions = self.partitions(topic)?;
         let cluster = self.consumer().client().fetch_cluster_id(ASK_MAX).unwrap_or_default();
         Ok((TopicId { cluster, name: self.name(topic).to_owned() }, partitions))

@@ -2,7 +2,6 @@
 
 use crate::units::{BitRate, ByteCount};
 
-/// The kind of value on an axis, with the units that suit its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Quantity {
     BitRate,
@@ -27,7 +26,7 @@ pub(crate) struct Axis {
     pub(crate) scale: Scale,
     /// At least two, in ascending order.
     pub(crate) ticks: Vec<AxisTick>,
-    /// Unit of the labels; empty where each label has its own.
+    /// Empty where each label has its own unit.
     pub(crate) unit: &'static str,
 }
 
@@ -52,7 +51,7 @@ impl Quantity {
         *units.iter().rev().find(|(_, factor)| value >= *factor).unwrap_or(&units[0])
     }
 
-    /// Formats a value for a legend or a caption, as elsewhere: `83.9 Mbit/s`.
+    /// Formats a value as elsewhere: `83.9 Mbit/s`.
     pub(crate) fn show(self, value: u64) -> String {
         match self {
             Self::BitRate => BitRate::from_bps(value).to_string(),
@@ -61,7 +60,7 @@ impl Quantity {
         }
     }
 
-    /// Formats a round value without needless digits: `80 Mbit/s`, `1.5 Gbit/s`.
+    /// Formats a round value: `80 Mbit/s`, `1.5 Gbit/s`.
     pub(crate) fn show_round(self, value: u64) -> String {
         let (unit, factor) = self.unit(value as f64);
         let scaled = value as f64 / factor;
@@ -71,7 +70,7 @@ impl Quantity {
 }
 
 impl Scale {
-    /// Returns where a value is along the axis, 0 to 1; values outside of it are at its ends.
+    /// Returns a place from 0 to 1; values outside of the axis are at its ends.
     pub(crate) fn place(self, value: f64) -> f64 {
         let place = match self {
             Self::Linear { from, to } => (value - from) / (to - from),
@@ -89,13 +88,12 @@ impl Scale {
 }
 
 impl Axis {
-    /// Makes an axis from 0 with at most `ticks_max` ticks (two at least). It ends at a tick, or a little above `max` where the next
-    /// tick would leave much of it empty.
+    /// Makes an axis from 0 that ends at a tick, or a little above `max` where the next tick would leave much of it empty.
     pub(crate) fn linear(quantity: Quantity, max: u64, ticks_max: usize) -> Self {
         let max = max.max(1) as f64;
         let (unit, factor) = quantity.unit(max);
         let intervals_max = (ticks_max.max(2) - 1) as f64;
-        // The smallest unit counts things, of which there is no half.
+        // Units of the smallest size count things, of which there is no half.
         let smallest = if factor == 1.0 { 0 } else { -3 };
         let (step, decimals) = round_steps(smallest)
             .find(|(step, _)| (max / factor / step).ceil() <= intervals_max)
@@ -112,7 +110,7 @@ impl Axis {
         Self { scale: Scale::Linear { from: 0.0, to: end * factor }, ticks: ticks.collect(), unit }
     }
 
-    /// Makes a logarithmic axis of whole decades that holds `min` and `max`. Zero is not on it.
+    /// Makes an axis of whole decades that holds `min` and `max`, without zero.
     pub(crate) fn log(quantity: Quantity, min: u64, max: u64, ticks_max: usize) -> Self {
         let from = (min.max(1) as f64).log10().floor() as i32;
         let decades = round_values(from, 40).find(|(_, value)| *value >= max as f64).map_or(40, |(decade, _)| decade);
@@ -139,7 +137,7 @@ impl Axis {
     }
 }
 
-/// Returns 1, 2, 5, 10, 20, … from a power of ten on, each with the decimals that it needs.
+/// Returns 1, 2, 5, 10, 20, … with the decimals that each needs.
 fn round_steps(smallest: i32) -> impl Iterator<Item = (f64, usize)> {
     (smallest..).flat_map(|exponent| {
         let decimals = exponent.min(0).unsigned_abs() as usize;
@@ -150,12 +148,11 @@ fn round_steps(smallest: i32) -> impl Iterator<Item = (f64, usize)> {
     })
 }
 
-/// Returns 1, 2, 5, 10, … over some decades, each with the number of its decade.
+/// Returns 1, 2, 5, 10, … with the number of its decade.
 fn round_values(from: i32, decades: i32) -> impl Iterator<Item = (i32, f64)> {
     (0..decades).flat_map(move |decade| [1.0, 2.0, 5.0].map(|step| (decade, step * 10.0_f64.powi(from + decade))))
 }
 
-/// Formats a number with separators between thousands.
 pub(crate) fn grouped(value: f64, decimals: usize) -> String {
     let text = format!("{value:.decimals$}");
     let (whole, fraction) = text.split_once('.').map_or((text.as_str(), ""), |(whole, fraction)| (whole, fraction));

@@ -10,7 +10,6 @@ use super::rate::{own_name, shared_names};
 use crate::consumer::report::histogram::HistogramBins;
 use crate::units::lasting;
 
-/// The distribution of one link and direction.
 #[derive(Clone, Debug, Default)]
 pub struct Distribution {
     pub agent: String,
@@ -22,13 +21,11 @@ pub struct Distribution {
 #[derive(Clone, Debug)]
 pub struct HistogramPlot<'a> {
     pub series: &'a [Distribution],
-    /// The span, in words: `28 Nov 2026, 10:00–11:00 UTC`.
+    /// `28 Nov 2026, 10:00–11:00 UTC`
     pub span: String,
-    /// Rates on a logarithmic axis.
     pub log_rates: bool,
-    /// Counts on a logarithmic axis.
     pub log_counts: bool,
-    /// Series that were found and are not among these.
+    /// Number of series that were found and are not among these.
     pub hidden: usize,
 }
 
@@ -40,7 +37,7 @@ struct Chart<'a> {
     counts: Axis,
 }
 
-/// Distributions whose highest rates are as similar as this share one axis.
+/// Greatest ratio of the highest rates that share one axis.
 const SIMILAR: u64 = 8;
 
 impl Distribution {
@@ -53,7 +50,6 @@ impl Distribution {
         self.histogram.max.or_else(|| bins.iter().filter(|bin| bin.2 > 0).map(|bin| bin.1).max())
     }
 
-    /// Returns the rates that are marked, lowest first, with their names.
     fn marks(&self) -> Vec<(&'static str, u64)> {
         let HistogramBins { p50, p95, p99, .. } = self.histogram;
         let marks = [("p50", p50), ("p95", p95), ("p99", p99), ("max", self.max())];
@@ -99,7 +95,6 @@ impl<'a> HistogramPlot<'a> {
         format!("Seconds at each bit rate{span}{count}")
     }
 
-    /// Prepares a chart of each series, with at most `bars_max` bars.
     fn charts(&self, bars_max: usize, rate_ticks: usize, count_ticks: usize) -> Vec<Chart<'a>> {
         let shared = shared_names(self.series.iter().map(Distribution::names));
         let common = self.common_axis(rate_ticks);
@@ -135,7 +130,7 @@ impl<'a> HistogramPlot<'a> {
             return Axis::linear(Quantity::Seconds, most, ticks_max);
         }
         let mut axis = Axis::log(Quantity::Seconds, 1, most, ticks_max);
-        // A second is a bar too: the axis begins below it.
+        // The axis begins below 1: a single second is a bar too.
         axis.scale = Scale::Log { from: 0.5, to: axis.scale.end() };
         axis
     }

@@ -1,4 +1,4 @@
-//! PNG: the same SVG, rendered with a font of its own, so that it looks the same on every host.
+//! Renders the SVG with a font of its own, so that it looks the same on every host.
 
 use std::sync::{Arc, LazyLock};
 
@@ -6,12 +6,12 @@ use resvg::tiny_skia::{Pixmap, Transform};
 use resvg::usvg::fontdb::Database;
 use resvg::usvg::{Options, Tree};
 
-/// Pixels for one of the SVG's, for sharp text on today's screens.
+/// Pixels of the PNG for one of the SVG.
 const SCALE: f32 = 2.0;
-/// Largest picture, in pixels: 256 MB.
+/// Pixels of the largest picture, which takes 256 MB.
 const PIXELS_MAX: f32 = 64e6;
 
-/// Inter 4.1, reduced to Latin letters and the signs in use; its licence is beside it. 79 kB.
+/// Inter 4.1, reduced to Latin letters and signs; its licence is beside it.
 static FONTS: LazyLock<Arc<Database>> = LazyLock::new(|| {
     let mut fonts = Database::new();
     fonts.load_font_data(include_bytes!("font/Inter-Regular.ttf").to_vec());
@@ -29,7 +29,6 @@ pub enum PngError {
     Encoding(String),
 }
 
-/// Renders an SVG of this module.
 pub fn png(svg: &str) -> Result<Vec<u8>, PngError> {
     let options = Options { font_family: "Inter".to_owned(), fontdb: Arc::clone(&FONTS), ..Options::default() };
     let tree = Tree::from_str(svg, &options)?;

@@ -17,7 +17,6 @@ use crate::consumer::report::breaches::BreachSpan;
 use crate::consumer::report::rates::RatePoint;
 use crate::units::{counted, lasting};
 
-/// The rates of one link and direction, in order of time.
 #[derive(Clone, Debug, Default)]
 pub struct RateSeries {
     pub agent: String,
@@ -40,15 +39,13 @@ pub struct RatePlot<'a> {
     pub from: DateTime<Utc>,
     pub to: DateTime<Utc>,
     pub zone: TimeZone,
-    /// Rates on a logarithmic axis.
     pub log: bool,
-    /// Length of a window, in words: `5 min`.
+    /// `5 min`
     pub step: String,
-    /// Series that were found and are not among these.
+    /// Number of series that were found and are not among these.
     pub hidden: usize,
 }
 
-/// A series as it is drawn: at most one column for each place on the time axis.
 #[derive(Debug)]
 struct Panel<'a> {
     series: &'a RateSeries,
@@ -58,9 +55,9 @@ struct Panel<'a> {
     max: Option<u64>,
 }
 
-/// A limit farther above the traffic than this is named, and the axis ends below it: else the traffic would be a flat line.
+/// Limits farther above the traffic than this are named, not drawn: else the traffic would be a flat line.
 const LIMIT_ABOVE_MAX: u64 = 4;
-/// Panels of rates as similar as this share one scale.
+/// Greatest ratio of rates that share one scale.
 const SIMILAR: f64 = 4.0;
 
 impl RateSeries {
@@ -96,7 +93,7 @@ impl<'a> RatePlot<'a> {
         self.series.iter().map(panel).collect()
     }
 
-    /// Returns the picture's name: what all series have in common.
+    /// Returns the names that all series share.
     fn name(&self) -> String {
         let shared = shared_names(self.series.iter().map(RateSeries::names));
         let Some(first) = self.series.first() else { return "Rate".to_owned() };
@@ -115,7 +112,6 @@ impl<'a> RatePlot<'a> {
         format!("Bit rate, {} {}{count}", zone.span(), zone.zone_name())
     }
 
-    /// Returns how to read the picture: the length of a window, and what was merged.
     fn caption(&self, merged: bool) -> String {
         let step = if self.step.is_empty() { "a window".to_owned() } else { format!("windows of {}", self.step) };
         let merged =
@@ -123,7 +119,6 @@ impl<'a> RatePlot<'a> {
         format!("One-second rates in {step}{merged}")
     }
 
-    /// Describes the picture in words.
     fn description(&self, panels: &[Panel<'_>]) -> String {
         let mut text = self.subtitle();
         text.push('.');
@@ -160,7 +155,7 @@ impl Panel<'_> {
         words
     }
 
-    /// Describes the panel in so many columns: of the figures, the highest p95 gives way first.
+    /// Describes the panel in so many columns; the highest p95 gives way first.
     fn in_short(&self, columns: usize) -> String {
         let Some(max) = self.max else { return "no data".to_owned() };
         let max = format!("max {}", Quantity::BitRate.show(max));
@@ -178,7 +173,7 @@ impl Panel<'_> {
         if width(&all) <= columns { all } else { cut(&words(None), columns) }
     }
 
-    /// Returns the highest value that the axis has to show, the limits that are near included.
+    /// Returns the highest value to show, near limits included.
     fn top(&self) -> u64 {
         let max = self.max.unwrap_or(0);
         let near = |limit: &&LimitLine| limit.bps <= max.saturating_mul(LIMIT_ABOVE_MAX) || max == 0;
@@ -195,14 +190,13 @@ impl Panel<'_> {
     }
 }
 
-/// Returns the top of an axis for all panels, if their rates are similar enough for one.
+/// Returns the top of a common axis if the rates are similar enough.
 fn common_top(panels: &[Panel<'_>]) -> Option<u64> {
     let tops = || panels.iter().filter(|panel| panel.max.is_some()).map(Panel::top);
     let (low, high) = (tops().min()?, tops().max()?);
     (high as f64 <= low as f64 * SIMILAR).then_some(high)
 }
 
-/// Returns which of agent, interface and direction are the same in all of them.
 pub(super) fn shared_names<'a>(names: impl Iterator<Item = [&'a str; 3]> + Clone) -> [bool; 3] {
     let Some(first) = names.clone().next() else { return [false; 3] };
     let mut shared = [true; 3];
@@ -214,7 +208,7 @@ pub(super) fn shared_names<'a>(names: impl Iterator<Item = [&'a str; 3]> + Clone
     shared
 }
 
-/// Returns the parts of a name that others do not share, or all of it if there are none.
+/// Returns the parts of a name that others do not share, or else all of it.
 pub(super) fn own_name(names: [&str; 3], shared: [bool; 3]) -> String {
     let own: Vec<&str> = names.into_iter().zip(shared).filter(|(_, shared)| !shared).map(|(name, _)| name).collect();
     if own.is_empty() { names.join(" ") } else { own.join(" ") }

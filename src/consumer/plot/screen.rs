@@ -5,14 +5,12 @@ use unicode_width::UnicodeWidthChar as _;
 
 use crate::excerpt::harmless;
 
-/// Room for a picture in a terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Page {
     pub columns: usize,
     pub rows: usize,
 }
 
-/// Columns below which no picture is right.
 pub const WIDTH_MIN: usize = 20;
 
 #[derive(Debug)]
@@ -23,7 +21,7 @@ pub(crate) struct Screen {
 
 #[derive(Clone, Copy, Debug)]
 struct Cell {
-    /// None: the right half of a wide character.
+    /// `None` is the right half of a wide character.
     shown: Option<char>,
     style: Style,
 }
@@ -32,12 +30,10 @@ pub(crate) const PLAIN: Style = Style::new();
 pub(crate) const BOLD: Style = Style::new().bold();
 pub(crate) const DIM: Style = Style::new().dimmed();
 
-/// Characters filled from below by eighths.
 pub(crate) const EIGHTHS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-/// Fills what was not measured, as hatching.
 pub(crate) const HOLE: char = '╱';
 
-/// Returns the nearest colours that 256-colour terminals have to those of [`svg`](super::svg).
+/// Returns the nearest of 256 colours to that of [`svg`](super::svg).
 pub(crate) fn colour(direction: &str) -> Style {
     let code = match direction {
         "rx" => 32,
@@ -61,7 +57,6 @@ impl Screen {
         self.width
     }
 
-    /// Returns true if nothing has been drawn there.
     pub(crate) fn is_free(&self, row: usize, column: usize) -> bool {
         self.rows.get(row).and_then(|row| row.get(column)).is_some_and(|cell| cell.shown == Some(' '))
     }
@@ -77,7 +72,7 @@ impl Screen {
         }
     }
 
-    /// Writes a text from a column on, and returns where it ends. What does not fit is left out.
+    /// Returns the column after the text; what does not fit is left out.
     pub(crate) fn text(&mut self, row: usize, mut column: usize, text: &str, style: Style) -> usize {
         for c in harmless(text).chars() {
             let width = c.width().unwrap_or(0);
@@ -99,7 +94,7 @@ impl Screen {
         self.text(row, end.saturating_sub(width(text)), text, style);
     }
 
-    /// Writes parts one after the other, in as many new rows as they need.
+    /// Writes parts into as many new rows as they need.
     pub(crate) fn flow(&mut self, indent: usize, parts: &[Vec<(String, Style)>]) {
         let mut row = None;
         let mut column = indent;
@@ -116,7 +111,6 @@ impl Screen {
         }
     }
 
-    /// Writes a text in as many new rows as its words need.
     pub(crate) fn wrap(&mut self, text: &str, style: Style) {
         let mut row = None;
         let mut column = 0;
@@ -152,7 +146,6 @@ pub(crate) fn width(text: &str) -> usize {
     harmless(text).chars().map(|c| c.width().unwrap_or(0)).sum()
 }
 
-/// Shortens a text to so many columns, with an ellipsis.
 pub(crate) fn cut(text: &str, columns: usize) -> String {
     if width(text) <= columns {
         return text.to_owned();

@@ -11,25 +11,24 @@ use super::axis::Axis;
 use super::time_axis::TimeAxis;
 use crate::excerpt::harmless;
 
-/// Colours of a picture; without one, a browser chooses by its user's preference.
+/// Without a theme, the browser's preference decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Theme {
     Light,
     Dark,
 }
 
-/// A picture that is being drawn.
 #[derive(Debug)]
 pub(crate) struct Drawing {
     pub(crate) width: f64,
     pub(crate) height: f64,
-    /// Name of the picture, and its content in words, for readers who do not see it.
+    /// For readers who do not see the picture.
     pub(crate) title: String,
     pub(crate) description: String,
     body: String,
 }
 
-/// A rectangle in which values are drawn: `x` and `y` take places along the axes, 0 to 1.
+/// A rectangle for values: `x` and `y` take places along its axes, 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Area {
     pub(crate) left: f64,
@@ -49,7 +48,7 @@ pub(crate) const TITLE_PX: f64 = 17.0;
 pub(crate) const TEXT_PX: f64 = 12.0;
 const FONTS: &str = "Inter,system-ui,-apple-system,'Segoe UI','Helvetica Neue',Arial,sans-serif";
 
-/// Name of a colour, and its value on light and on dark ground.
+/// Names, with the colours on light and on dark ground.
 pub(super) const COLOURS: [(&str, &str, &str); 10] = [
     ("ground", "#ffffff", "#15181d"),
     ("ink", "#1d2330", "#e8eaee"),
@@ -101,7 +100,7 @@ impl Drawing {
         let _ = writeln!(self.body, "<line x1=\"{x1}\" y1=\"{y1}\" x2=\"{x2}\" y2=\"{y2}\" class=\"{class}\"/>");
     }
 
-    /// Draws a rectangle, with a text that browsers show under the pointer.
+    /// Draws a rectangle; browsers show `tip` under the pointer.
     pub(crate) fn rectangle(&mut self, area: Area, class: &str, tip: &str) {
         let [x, y, width, height] = [area.left, area.top, area.width, area.height].map(number);
         let _ = write!(self.body, "<rect x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\" class=\"{class}\"");
@@ -125,7 +124,6 @@ impl Drawing {
         self.body.push_str("</g>\n");
     }
 
-    /// Draws horizontal lines and labels of the values' axis, and its unit above them.
     pub(crate) fn value_grid(&mut self, area: Area, axis: &Axis) {
         for tick in &axis.ticks {
             let y = area.y(axis.scale.place(tick.value));
@@ -137,14 +135,12 @@ impl Drawing {
         }
     }
 
-    /// Draws vertical lines of the time axis, and with `labels` its times below.
     pub(crate) fn time_grid(&mut self, area: Area, axis: &TimeAxis, labels: bool) {
         let ticks = axis.ticks((area.width / 72.0) as usize);
         for tick in ticks {
             let x = area.x(axis.place(tick.at));
             self.line((x, area.top), (x, area.bottom()), "grid");
             if labels {
-                // A label at the edge stays inside the picture.
                 let x = x.clamp(area.left + 2.0, area.right() - 2.0);
                 self.text((x, area.bottom() + 17.0), "tick", Anchor::Middle, &tick.label);
                 if let Some(below) = &tick.below {
@@ -178,7 +174,7 @@ impl Drawing {
     }
 }
 
-/// Returns the style sheet: sizes, then the colours, and those of dark viewers where no theme is forced.
+/// Returns sizes, then colours, and those of dark viewers where no theme is forced.
 fn style(theme: Option<Theme>) -> String {
     let mut out = format!(
         ".hw text{{font-family:{FONTS};font-size:{TEXT_PX}px}}\n\
@@ -225,7 +221,7 @@ fn style(theme: Option<Theme>) -> String {
     out
 }
 
-/// Formats a coordinate to a tenth of a pixel.
+/// Rounds to a tenth of a pixel.
 pub(crate) fn number(value: f64) -> String {
     let tenths = (value * 10.0).round() / 10.0;
     if tenths == 0.0 { "0".to_owned() } else { tenths.to_string() }
@@ -239,7 +235,7 @@ fn escaped(text: &str) -> String {
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
-            // Not in XML, not even escaped.
+            // XML takes these not even escaped.
             '\u{fffe}' | '\u{ffff}' => out.push('\u{fffd}'),
             c => out.push(c),
         }
@@ -247,7 +243,7 @@ fn escaped(text: &str) -> String {
     out
 }
 
-/// Estimates the width of a text, rounded up: another font than ours may be used where it is viewed.
+/// Estimates the width, rounded up: a viewer may use another font.
 pub(crate) fn text_width(text: &str, size: f64) -> f64 {
     let em = |c: char| match c {
         ' ' | '.' | ',' | ':' | ';' | '\'' | 'i' | 'j' | 'l' | '|' | 'I' | '!' => 0.29,
@@ -262,7 +258,6 @@ pub(crate) fn text_width(text: &str, size: f64) -> f64 {
     text.chars().map(em).sum::<f64>() * size * 1.03
 }
 
-/// Shortens a text to a width, with an ellipsis.
 pub(crate) fn fitted(text: &str, size: f64, width: f64) -> String {
     if text_width(text, size) <= width {
         return text.to_owned();

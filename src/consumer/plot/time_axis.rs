@@ -61,9 +61,8 @@ const STEPS: [TickStep; 28] = [
 ];
 
 const DAY_S: i32 = 86_400;
-/// Shortest span of an axis: a picture of less would have no two ticks.
+/// Least span of an axis: a shorter one would have no two ticks.
 const SPAN_S_MIN: i64 = 10;
-/// Shorter spans are named to the second.
 const SECONDS_SHOWN_BELOW: chrono::TimeDelta = chrono::TimeDelta::minutes(5);
 /// Times that jiff can express in every zone, with room for the ticks around them.
 const YEARS: (i64, i64) = (-60_000_000_000, 250_000_000_000);
@@ -78,13 +77,13 @@ impl TimeAxis {
         Self { from: time(from, from_s), to: time(to, to_s), zone }
     }
 
-    /// Returns where a time is along the axis, 0 to 1; what is outside of it is at its ends.
+    /// Returns a place from 0 to 1; times outside of the axis are at its ends.
     pub(crate) fn place(&self, at: DateTime<Utc>) -> f64 {
         let seconds = |span: chrono::TimeDelta| span.as_seconds_f64();
         (seconds(at - self.from) / seconds(self.to - self.from)).clamp(0.0, 1.0)
     }
 
-    /// Returns the name of the zone: `Europe/Paris`, `UTC`, `UTC+02`.
+    /// Returns `Europe/Paris`, `UTC`, `UTC+02`.
     pub(crate) fn zone_name(&self) -> String {
         zone_name(&self.zone)
     }
@@ -95,7 +94,6 @@ impl TimeAxis {
         self.zone.to_datetime(time)
     }
 
-    /// Formats the span: `28 Nov 2026, 10:00–11:00`, `27 Nov 2026, 22:00 – 28 Nov 2026, 04:00`.
     pub(crate) fn span(&self) -> String {
         let (from, to) = (self.local(self.from), self.local(self.to));
         let day = |time: &CivilTime| time.strftime("%-d %b %Y").to_string();
@@ -116,7 +114,7 @@ impl TimeAxis {
         format!("{}, {} – {}, {}", day(&from), clock(&from), day(&to), clock(&to))
     }
 
-    /// Formats a time within this span: `10:35`, or with the day where the span has several.
+    /// Formats `10:35`, with the day where the span has several.
     pub(crate) fn moment(&self, at: DateTime<Utc>) -> String {
         let format = if self.to - self.from <= chrono::TimeDelta::days(1) { "%H:%M:%S" } else { "%-d %b %H:%M" };
         self.local(at).strftime(format).to_string()
@@ -128,7 +126,6 @@ impl TimeAxis {
         let span_s = (self.to - self.from).num_seconds();
         let mut finer: Option<(TickStep, Vec<DateTime<Utc>>)> = None;
         for step in STEPS {
-            // More than this cannot fit, and would only be counted.
             if span_s / step.seconds() > 4 * ticks_max as i64 + 40 {
                 continue;
             }
@@ -195,7 +192,6 @@ impl TimeAxis {
 }
 
 impl TickStep {
-    /// Returns how long it lasts at least.
     fn seconds(self) -> i64 {
         match self {
             Self::Seconds(seconds) => seconds.into(),
@@ -206,7 +202,6 @@ impl TickStep {
         }
     }
 
-    /// Returns the last round time at or before another.
     fn begin(self, time: CivilTime) -> Option<CivilTime> {
         let date = time.date();
         let midnight = |date: Date| Some(date.to_datetime(Time::midnight()));
@@ -245,7 +240,6 @@ impl TickStep {
     }
 }
 
-/// Formats a span with its zone: `28 Nov 2026, 10:00–11:00 UTC`.
 pub fn time_span(from: DateTime<Utc>, to: DateTime<Utc>, zone: &TimeZone) -> String {
     let axis = TimeAxis::new(from, to, zone.clone());
     format!("{} {}", axis.span(), axis.zone_name())

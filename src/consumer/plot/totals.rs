@@ -6,7 +6,6 @@ use super::screen::{BOLD, DIM, PLAIN, Page, Screen, cut, width};
 use super::svg::{Anchor, Area, Drawing, TEXT_PX, TITLE_PX, Theme, fitted, text_width};
 use crate::units::counted;
 
-/// The bytes over one limit of one link and direction.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TotalBar {
     pub agent: String,
@@ -20,13 +19,11 @@ pub struct TotalBar {
 #[derive(Clone, Debug)]
 pub struct TotalsPlot {
     bars: Vec<TotalBar>,
-    /// The span, in words.
     span: String,
     others: u64,
     others_bytes: u64,
 }
 
-/// Bars beyond these are one line of text.
 const BARS_MAX: usize = 40;
 const TITLE: &str = "Bytes over limit";
 const MARGIN: f64 = 24.0;
@@ -46,7 +43,7 @@ impl TotalsPlot {
         [title, &self.span].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ")
     }
 
-    /// Returns the names of the bars: what not all of them share.
+    /// Returns what the bars do not share.
     fn names(&self) -> Vec<String> {
         fn links(bar: &TotalBar) -> [&str; 3] {
             [&bar.agent, &bar.interface, &bar.direction]
@@ -125,7 +122,6 @@ impl TotalsPlot {
         drawing.finish(theme)
     }
 
-    /// Draws with block characters, as wide as the page.
     pub fn text(&self, page: Page) -> String {
         let mut screen = Screen::new(page.columns);
         let row = screen.add_row();
@@ -137,7 +133,6 @@ impl TotalsPlot {
         }
         let names = self.names();
         let longest = names.iter().map(|name| width(name)).max().unwrap_or(0);
-        // On a narrow terminal, a bar is below its name.
         let is_narrow = page.columns < 50;
         let label = if is_narrow { 0 } else { longest.min(page.columns * 2 / 5) };
         let left = if is_narrow { 0 } else { label + 2 };
@@ -168,7 +163,6 @@ impl TotalsPlot {
     }
 }
 
-/// Characters filled from the left by eighths.
 const PARTS: [char; 9] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉', '█'];
 
 fn class(direction: &str) -> &'static str {

@@ -27,7 +27,6 @@ row! {
     }
 }
 
-/// Prints the agents by name.
 pub fn read(
     reader: &mut dyn Reader,
     filter: &AgentFilter,

@@ -15,7 +15,7 @@ pub struct Month {
 
 #[derive(Clone, Debug)]
 pub struct BillingMonth {
-    /// The month in which it begins; the current one if there is none.
+    /// The current month if there is none.
     pub month: Option<Month>,
     /// 1 to 28.
     pub day: i8,

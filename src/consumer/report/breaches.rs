@@ -7,7 +7,7 @@ use super::{LinkFilter, stream};
 use crate::consumer::store::{Query, Reader, StoreError};
 use crate::units::{BitRate, ByteCount};
 
-/// Breaches by `raised_at`.
+/// Selects breaches by `raised_at`.
 #[derive(Clone, Debug, Default)]
 pub struct BreachFilter {
     pub links: LinkFilter,
@@ -19,7 +19,6 @@ pub struct BreachFilter {
 }
 
 row! {
-    /// The latest state of a breach.
     pub struct BreachRow {
         pub raised_at: DateTime<Utc>,
         pub ended_at: DateTime<Utc>,
@@ -45,11 +44,10 @@ row! {
     }
 }
 
-/// The time in which a link was over a limit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BreachSpan {
     pub from: DateTime<Utc>,
-    /// `None` while the breach is open.
+    /// `None` while open.
     pub to: Option<DateTime<Utc>>,
     pub severity: String,
     pub limit_name: String,
@@ -57,7 +55,7 @@ pub struct BreachSpan {
     pub peak_bps: u64,
 }
 
-/// Prints the breaches in the order in which they were raised.
+/// Prints breaches in the order of `raised_at`.
 pub fn read(
     reader: &mut dyn Reader,
     filter: &BreachFilter,
@@ -66,7 +64,7 @@ pub fn read(
     stream(reader, &query(filter), |row| print(BreachRow::read(row)?))
 }
 
-/// Returns the breaches that any part of the time of `links` lies in, however long before it they were raised.
+/// Returns the breaches that overlap the time of `links`, however long before it they were raised.
 pub fn spans(reader: &mut dyn Reader, links: &LinkFilter) -> Result<io::Result<Vec<BreachSpan>>, StoreError> {
     let mut spans = Vec::new();
     let query = links

@@ -19,7 +19,7 @@ pub struct DeadLetter {
     pub error: String,
     /// Length of its payload in bytes; `None` is a tombstone.
     pub bytes: Option<i64>,
-    /// The agent that payload, headers or key claim; the same for the next two.
+    /// Identity that payload, headers or key claim.
     pub agent: Option<String>,
     pub epoch: Option<String>,
     pub seq: Option<i64>,
@@ -35,7 +35,7 @@ pub enum Payloads {
     Whole,
 }
 
-/// Position of a message in Kafka; dead letters are read in this order.
+/// Dead letters are read in this order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KafkaPosition {
     pub topic: TopicId,
@@ -72,9 +72,8 @@ pub fn read(
     stream(reader, &query(filter, payloads, None), |row| print(DeadLetter::from_row(row)))
 }
 
-/// Decodes dead letters again, and stores what is an event now, each in the transaction that removes the dead letter; calls
-/// `each` with every outcome. A consumer may run meanwhile. Returns the number of new rows, since an event may be there
-/// already. An error ends it; what was reported by then has happened.
+/// Decodes dead letters again, and stores those that are events now, each in the transaction that removes the dead letter. Calls
+/// `each` with every outcome, and returns the number of new rows; what was reported before an error has happened.
 pub fn retry(
     store: &mut dyn Store,
     reader: &mut dyn Reader,

@@ -7,7 +7,7 @@ use super::{LinkFilter, stream};
 use crate::consumer::store::{Query, Reader, StoreError};
 use crate::units::{BitRate, ByteCount};
 
-/// Events by `observed_at`.
+/// Selects events by `observed_at`.
 #[derive(Clone, Debug, Default)]
 pub struct EventFilter {
     pub links: LinkFilter,
@@ -18,7 +18,7 @@ pub struct EventFilter {
 }
 
 row! {
-    /// An event as it is stored; a field that its kind does not have is `None`.
+    /// `None` is a field that its kind does not have.
     pub struct EventRow {
         pub observed_at: DateTime<Utc>,
         pub agent: String,
@@ -55,7 +55,7 @@ row! {
     }
 }
 
-/// Prints the events in the order in which they were observed.
+/// Prints events in the order of `observed_at`.
 pub fn read(
     reader: &mut dyn Reader,
     filter: &EventFilter,

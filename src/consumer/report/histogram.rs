@@ -25,9 +25,9 @@ pub struct HistogramBins {
     pub p95: Option<u64>,
     pub p99: Option<u64>,
     pub windows: u64,
-    /// Windows that came too late for their seconds to be kept: they are in the sums, not in the bins.
+    /// Windows that came too late for the bins: they are in the sums.
     pub late_windows: u64,
-    /// Windows at an edge of the time whose seconds are not kept any more, beside those of whole hours.
+    /// Windows at an edge of the time whose seconds retention has taken.
     pub expired_windows: u64,
 }
 
@@ -45,14 +45,13 @@ row! {
     }
 }
 
-/// Histograms while they are merged.
 #[derive(Debug, Default)]
 pub(super) struct MergedTraffic {
     seconds: RateHistogram,
     figures: HistogramBins,
 }
 
-/// A time and how it is kept: `since` to before `until`.
+/// `since` to before `until`, and how it is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Piece {
     unit: PieceUnit,
@@ -67,7 +66,6 @@ enum PieceUnit {
     Windows,
 }
 
-/// Merges the histograms of all `links` in their time.
 pub fn read(reader: &mut dyn Reader, links: &LinkFilter) -> Result<io::Result<HistogramBins>, StoreError> {
     Ok(merged(reader, links)?.map(MergedTraffic::bins))
 }
@@ -75,7 +73,6 @@ pub fn read(reader: &mut dyn Reader, links: &LinkFilter) -> Result<io::Result<Hi
 pub(super) fn merged(reader: &mut dyn Reader, links: &LinkFilter) -> Result<io::Result<MergedTraffic>, StoreError> {
     let mut merged = MergedTraffic::default();
     let since = links.since.unwrap_or_default().max(DateTime::UNIX_EPOCH);
-    // No time that text in SQLite puts in another order than its digits.
     let until = links.until.unwrap_or(DateTime::UNIX_EPOCH + TimeDelta::days(8_000 * 365));
     for piece in pieces(since, until) {
         if let Err(error) = stream(reader, &query(links, piece), |row| merged.add(KeptHistogram::read(row)?))? {
@@ -85,7 +82,7 @@ pub(super) fn merged(reader: &mut dyn Reader, links: &LinkFilter) -> Result<io::
     Ok(Ok(merged))
 }
 
-/// Divides a time into whole days, whole hours before and after them, and the rest.
+/// Divides a time into whole days, whole hours around them, and the rest.
 fn pieces(since: DateTime<Utc>, until: DateTime<Utc>) -> Vec<Piece> {
     let divided = |unit, outer: PieceUnit, (since, until): (DateTime<Utc>, DateTime<Utc>), length| {
         let (first, last) = (ceil(since, length), floor(until, length));

@@ -80,7 +80,7 @@ const ORDER: &str =
     "ORDER BY noticed_at, agent NULLS LAST, epoch NULLS LAST, first_seq NULLS LAST, kafka_topic NULLS LAST,
                      kafka_partition NULLS LAST, first_offset NULLS LAST";
 
-/// Prints what is missing, in the order in which it was noticed, and returns the sums.
+/// Prints what is missing, in the order of `noticed_at`, and returns the sums.
 pub fn read(
     reader: &mut dyn Reader,
     filter: &MissingFilter,

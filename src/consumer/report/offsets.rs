@@ -18,7 +18,6 @@ const SQL: &str =
     "SELECT kafka_cluster, kafka_topic, kafka_partition, next_offset, topic_generation, updated_at FROM kafka_offsets";
 const TYPES: &[ColumnType] = &[Text, Text, Number, Number, Number, Time];
 
-/// Reads the stored offsets of all partitions.
 pub fn read(reader: &mut dyn Reader) -> Result<BTreeMap<(TopicId, i32), StoredOffset>, StoreError> {
     let rows = reader.ask(&Query::new(SQL, TYPES))?;
     let stored = |row: Vec<Value>| {

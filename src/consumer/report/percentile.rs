@@ -20,17 +20,17 @@ const INTERVAL_MS: i64 = 300_000;
 
 #[derive(Clone, Debug)]
 pub struct PercentileQuestion {
-    /// Links to sum; each agent and interface that is named has to have rates.
+    /// Each agent and interface that is named has to have rates.
     pub agents: Vec<String>,
     pub interfaces: Vec<String>,
-    /// Directions, each of which is answered by itself.
+    /// Each direction is answered by itself.
     pub directions: Vec<String>,
     pub percent: Percent,
     pub since: DateTime<Utc>,
     pub until: DateTime<Utc>,
 }
 
-/// A percentage with up to three decimals, above 0 and at most 100.
+/// Up to three decimals, above 0 and at most 100.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Percent {
     thousandths: u32,
@@ -41,7 +41,7 @@ pub struct Percentile {
     pub direction: String,
     pub links: u64,
     pub of_means_bps: Option<u64>,
-    /// `None` for a bundle: which seconds of its links were the same ones, their histograms do not say.
+    /// `None` for a bundle: histograms do not say which seconds of its links were the same.
     pub of_seconds_bps: Option<u64>,
     pub coverage: MonthCoverage,
 }
@@ -51,17 +51,15 @@ pub struct Percentile {
 pub struct MonthCoverage {
     pub expected: u64,
     pub present: u64,
-    /// Intervals that have a mean, of whatever was measured of its links.
     pub means: u64,
     /// Means of which a link or some seconds are missing.
     pub partial: u64,
     pub unmeasured_s: u64,
-    /// Windows that came too late for their seconds to be kept: they are in the means, not in the one-second rates.
+    /// Windows that came too late for the one-second rates: they are in the means.
     pub late: u64,
     pub missing: Vec<MissingWindows>,
 }
 
-/// Consecutive five-minute windows without a measured second.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MissingWindows {
     pub agent: String,
@@ -156,7 +154,7 @@ impl PercentileQuestion {
     }
 }
 
-/// Intervals of the question's time, by their number since 1970.
+/// Returns the number of an interval since 1970.
 fn interval(time: DateTime<Utc>) -> i64 {
     time.timestamp_millis().div_euclid(INTERVAL_MS)
 }
@@ -165,15 +163,13 @@ fn begin(interval: i64) -> DateTime<Utc> {
     DateTime::from_timestamp_millis(interval * INTERVAL_MS).unwrap_or_default()
 }
 
-/// Means of one direction while its windows are read, by the time at which they end.
 struct MeanSums {
     first: i64,
-    /// After the last one.
     end: i64,
     links: BTreeMap<(String, String), usize>,
-    /// The first interval that each link may still be missing in.
+    /// First interval that each link may still be missing in.
     next: Vec<i64>,
-    /// Intervals that more windows may belong to, with what each link has of them.
+    /// Intervals that more windows may belong to, by the index of the link.
     open: BTreeMap<i64, BTreeMap<usize, Measured>>,
     means: Vec<u64>,
     coverage: MonthCoverage,
@@ -181,7 +177,6 @@ struct MeanSums {
     whole: Vec<usize>,
 }
 
-/// A part of an interval that was measured.
 #[derive(Clone, Copy, Debug, Default)]
 struct Measured {
     bytes: f64,
@@ -216,7 +211,7 @@ impl MeanSums {
         if window.measured_s <= 0 {
             return;
         }
-        // A window that is in two intervals, as one of four minutes can be, is divided between them by time.
+        // Windows in two intervals, as one of four minutes can be, are divided by time.
         let (from, to) = (window.started_at.timestamp_millis(), window.observed_at.timestamp_millis());
         for at in interval(window.started_at)..=interval(window.observed_at) {
             let shared = to.min((at + 1) * INTERVAL_MS) - from.max(at * INTERVAL_MS);
@@ -230,7 +225,7 @@ impl MeanSums {
         }
     }
 
-    /// Computes the means of the intervals before `end`, whose windows have all been read.
+    /// Computes the means before `end`: all their windows have been read.
     fn close(&mut self, end: i64) {
         while let Some(entry) = self.open.first_entry().filter(|entry| *entry.key() < end) {
             let (at, links) = entry.remove_entry();
@@ -312,7 +307,6 @@ impl Percent {
         f64::from(self.thousandths) / 100_000.0
     }
 
-    /// Returns the value at place `ceil(p / 100 × n)` in rising order.
     fn nearest_rank(self, values: &mut [u64]) -> Option<u64> {
         let rank = (values.len() as u64 * u64::from(self.thousandths)).div_ceil(100_000);
         let place = usize::try_from(rank).ok()?.checked_sub(1)?;
@@ -320,7 +314,6 @@ impl Percent {
     }
 }
 
-/// Names that rates were found of.
 #[derive(Default)]
 struct Named {
     agents: Vec<String>,
@@ -338,7 +331,7 @@ impl Named {
         }
     }
 
-    /// Returns the links of the first name in the question that has no rates.
+    /// Returns the first links of the question that have no rates.
     fn absent(&self, question: &PercentileQuestion) -> Option<LinkFilter> {
         let missing = |named: &[String], found: &[String]| named.iter().find(|name| !found.contains(name)).cloned();
         let (agent, interface) =
@@ -367,7 +360,7 @@ row! {
     }
 }
 
-/// Says that there are no rates of a link in this time, and when there are some.
+/// Says when there are rates of a link, if not in this time.
 fn explained(
     reader: &mut dyn Reader,
     absent: &LinkFilter,

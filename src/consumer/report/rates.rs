@@ -9,7 +9,7 @@ use super::{LinkFilter, stream};
 use crate::consumer::store::{Query, Reader, StoreError};
 use crate::units::{BitRate, ByteCount};
 
-/// Rates by the time at which their window, hour or day begins.
+/// Selects rates by the time at which their window, hour or day begins.
 #[derive(Clone, Debug)]
 pub struct RateFilter {
     pub links: LinkFilter,
@@ -24,11 +24,11 @@ pub enum RateStep {
     Day,
 }
 
-/// Longest window that an agent can be told to report.
+/// Longest window that an agent can be configured to report.
 pub(super) const WINDOW_MAX: TimeDelta = TimeDelta::hours(1);
 
 row! {
-    /// Rates of a link and direction in one window, hour or day. A rate is `None` where no second was measured.
+    /// A rate is `None` where no second was measured.
     pub struct RateRow {
         pub started_at: DateTime<Utc>,
         pub ended_at: DateTime<Utc>,
@@ -49,15 +49,13 @@ row! {
         pub unmeasured_s: i64,
         /// `None` of hours and days, as `over`.
         pub speed_bps: Option<BitRate>,
-        /// Seconds over each limit.
         pub over: Option<serde_json::Value>,
         pub windows: i64,
-        /// Windows that came when their hour's seconds were no longer kept: they are in the sums, not in the percentiles.
+        /// Windows that came too late for their hour's percentiles: they are in the sums.
         pub late_windows: i64,
     }
 }
 
-/// A link's rates in one window, hour or day.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RatePoint {
     pub started_at: DateTime<Utc>,
@@ -73,7 +71,7 @@ pub struct RatePoint {
     pub p99: Option<u64>,
 }
 
-/// Prints the rates by the end of their window, or by the beginning of their hour or day.
+/// Prints rates by the end of their window, or by the beginning of their hour or day.
 pub fn read(
     reader: &mut dyn Reader,
     filter: &RateFilter,
@@ -103,7 +101,7 @@ fn query(filter: &RateFilter) -> Query {
     links.times(links.names(query), "starts_at").ordered(&["started_at", "agent", "interface", "direction"], *last)
 }
 
-/// Adds that a window begins in the time of `links`. Partitions and keys know when it ends.
+/// Selects windows that begin in the time of `links`; keys and partitions go by their end.
 pub(super) fn windows_of(links: &LinkFilter, query: Query) -> Query {
     let after_until = links.until.and_then(|until| until.checked_add_signed(WINDOW_MAX));
     links
@@ -113,7 +111,7 @@ pub(super) fn windows_of(links: &LinkFilter, query: Query) -> Query {
 }
 
 impl RateStep {
-    /// Returns the step that divides a time into what people can read: up to six hours into windows, up to eight days into hours.
+    /// Returns windows for up to six hours, hours for up to eight days, else days.
     pub fn for_time(links: &LinkFilter, now: DateTime<Utc>) -> Self {
         let until = links.until.unwrap_or(now);
         match links.since.map(|since| until - since) {

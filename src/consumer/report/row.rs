@@ -8,11 +8,10 @@ use crate::consumer::store::ColumnType;
 use crate::output::Value;
 use crate::units::{BitRate, ByteCount};
 
-/// A value of a column.
 pub(super) trait ColumnValue: Sized {
     const TYPE: ColumnType;
 
-    /// Returns the expression that selects `column` as [`Self::TYPE`], in both databases.
+    /// Returns the expression that selects `column` as [`Self::TYPE`] in both databases.
     fn selected(column: &str) -> String {
         column.to_owned()
     }
@@ -95,7 +94,7 @@ impl<F: ColumnValue> ColumnValue for Option<F> {
     }
 }
 
-/// Defines a row whose fields are columns of the same names. One that is public can be printed too.
+/// Defines a row whose fields are columns of the same names; a public one can be printed.
 macro_rules! row {
     ($(#[$doc:meta])* pub struct $name:ident { $($(#[$field_doc:meta])* pub $field:ident: $type:ty,)+ }) => {
         $crate::consumer::report::row::row! {
@@ -105,7 +104,6 @@ macro_rules! row {
         impl $name {
             pub const COLUMNS: &'static [&'static str] = &[$(stringify!($field),)+];
 
-            /// Returns the values in the order of [`Self::COLUMNS`].
             pub fn values(self) -> Vec<$crate::output::Value> {
                 vec![$($crate::consumer::report::row::ColumnValue::print(self.$field),)+]
             }
@@ -127,7 +125,7 @@ macro_rules! row {
             const TYPES: &'static [$crate::consumer::store::ColumnType] =
                 &[$(<$type as $crate::consumer::report::row::ColumnValue>::TYPE,)+];
 
-            /// Begins a query for such rows: `SELECT` with each column, or with the expression that `others` has for it.
+            /// Begins a query: `SELECT` with each column, or with the expression that `others` has for it.
             fn select(others: &[(&str, &str)]) -> $crate::consumer::store::Query {
                 let columns = [$({
                     let name = stringify!($field);

@@ -42,7 +42,7 @@ pub fn read(
 
 pub type Sums = BTreeMap<TotalKey, u64>;
 
-/// Reads these totals over all days, high and low halves apart: the sum of two great `bigint`s would overflow.
+/// Sums over all days, high and low halves apart: the sum of two great `bigint`s would overflow.
 pub fn sums(reader: &mut dyn Reader, keys: &[&TotalKey]) -> Result<Sums, StoreError> {
     const SUMS: &[ColumnType] = &[Text, Text, Text, Text, Number, Number];
     const KEYS_MAX: usize = 1_000;

@@ -1,5 +1,3 @@
-//! The batch of a topic that is being read.
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -7,18 +5,16 @@ use crate::consumer::batch::{Batch, Gap, GapCause, Record, TopicId};
 use crate::consumer::checkpoint::Checkpoint;
 use crate::consumer::source::Unreadable;
 
-/// Age at which a batch is stored.
 const AGE_MAX: Duration = Duration::from_secs(1);
-/// Time without a further message of its topic after which a batch is stored.
+/// Time without a message of its topic after which a batch is stored.
 pub(super) const LINGER: Duration = Duration::from_millis(5);
 
 #[derive(Default)]
 pub(super) struct BatchBuilder {
     batch: Batch,
-    /// Times of the batch's first and last record.
     since: Duration,
     last: Duration,
-    /// Generation of each partition, and offset up to which it was read: from `next_offset` to there, all is in a batch.
+    /// Generation, and offset up to which all from `next_offset` on is in a batch.
     read: BTreeMap<i32, (i32, i64)>,
 }
 
@@ -36,7 +32,7 @@ impl BatchBuilder {
         self.read.iter().map(|(partition, (_, offset))| (*partition, *offset))
     }
 
-    /// Adds a record; one of a partition that is not placed is from before a rebalance.
+    /// Adds a record, unless it is from before a rebalance.
     pub(super) fn take(&mut self, partition: i32, record: Record, now: Duration) {
         let Some((generation, read)) = self.read.get_mut(&partition) else { return };
         if self.batch.is_empty() {
@@ -70,7 +66,7 @@ impl BatchBuilder {
         *read = end;
     }
 
-    /// Returns whether the batch is full or old, or its topic quiet: other topics may never be.
+    /// Returns whether the batch is full or old, or its topic quiet: others may never be.
     pub(super) fn is_due(&self, now: Duration) -> bool {
         let has_lasted = |since: Duration, time| now.saturating_sub(since) >= time;
         !self.is_empty() && (self.is_full() || has_lasted(self.since, AGE_MAX) || has_lasted(self.last, LINGER))

@@ -16,27 +16,25 @@ use crate::consumer::store::{HistogramStore, HourKey, StoreError};
 use crate::failpoints;
 use crate::kafka::LogThrottle;
 
-/// Pause between two looks at what was stored.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Longest time that is derived, or published, in a row.
 const BUDGET: Duration = Duration::from_secs(5);
-/// Longest time that the end of a run waits for what it stored to be derived.
+/// Longest wait for the rest at the end of a run.
 const FINISH_MAX: Duration = Duration::from_secs(15);
 const HEARS: Duration = Duration::from_millis(100);
 
 const GOES_ON: u8 = 0;
-/// Ends once all is derived, and published if Kafka takes it.
 const FINISHES: u8 = 1;
 const STOPS: u8 = 2;
 
-/// The thread; it ends when this is dropped.
+/// Ends when this is dropped.
 pub(super) struct HistogramThread {
     wish: Arc<AtomicU8>,
     ended: Receiver<()>,
 }
 
 impl HistogramThread {
-    /// Starts the thread, if rates are read.
+    /// Returns `None` if no rates are read.
     pub(super) fn start(settings: &Settings, instance: String) -> std::io::Result<Option<Self>> {
         if settings.rates.is_none() {
             return Ok(None);
@@ -62,10 +60,8 @@ impl HistogramThread {
         Ok(Some(Self { wish, ended }))
     }
 
-    /// Waits, for a while, until what is stored is derived.
     pub(super) fn finish(&self) {
         self.wish.store(FINISHES, Ordering::Relaxed);
-        // The channel closes with the thread.
         if self.ended.recv_timeout(FINISH_MAX) == Err(RecvTimeoutError::Timeout) {
             log::warn!("histograms: not all hours are made yet; the next run goes on");
         }
@@ -117,7 +113,7 @@ impl HistogramWork {
         }
     }
 
-    /// Derives and publishes; returns whether there is more to do at once.
+    /// Returns whether there is more to do at once.
     fn round(&mut self, is_finishing: bool) -> Result<bool, String> {
         let has_more = self.derive().map_err(|error| error.to_string())?;
         let more_to_publish = self.publish(is_finishing && !has_more)?;
@@ -143,7 +139,7 @@ impl HistogramWork {
         }
     }
 
-    /// Publishes each hour at most once in an interval: a pass over all of them begins so often. Returns whether it is not over.
+    /// Publishes each hour at most once in an interval, and returns whether some are left.
     fn publish(&mut self, at_once: bool) -> Result<bool, String> {
         let Some(publisher) = &mut self.publisher else { return Ok(false) };
         let now = self.clock.monotonic();

@@ -22,7 +22,7 @@ const PAUSE_UNFINISHED: Duration = Duration::from_secs(60);
 const BUDGET: Duration = Duration::from_secs(300);
 const HEARS: Duration = Duration::from_millis(200);
 
-/// The thread; it ends when this is dropped.
+/// Ends when this is dropped.
 pub(super) struct MaintenanceThread(Arc<AtomicBool>);
 
 impl MaintenanceThread {
@@ -59,7 +59,6 @@ fn round(
     let progress = maintenance.progress();
     let (sender, answer) = channel();
     let work = move || {
-        // The receiver is gone if it took too long.
         let _ = sender.send(maintenance.run(&retention, None, BUDGET));
     };
     let thread = std::thread::Builder::new().name("retention".into()).spawn(work);

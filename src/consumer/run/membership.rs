@@ -10,12 +10,11 @@ use crate::consumer::source::{Polled, Source, TopicPartition};
 use crate::kafka::{ClientError, LogThrottle};
 use crate::units::lasting;
 
-/// News that waits for the loop: one of each kind, the worst first. librdkafka reports an assignment, a missing topic and a fatal
-/// error once, so none may take the place of another.
+/// One piece of news of each kind, the worst first. librdkafka reports an assignment, a missing topic and a fatal error once, so
+/// none may replace another.
 #[derive(Default)]
 struct News(BTreeMap<u8, Polled>);
 
-/// Longest time without partitions after an error, while a broker answers.
 const ADRIFT_MAX: Duration = Duration::from_secs(45);
 const REFUSED_EVERY: Duration = Duration::from_secs(5);
 const CONNECT_POLL: Duration = Duration::from_millis(100);
@@ -23,14 +22,13 @@ const CONNECT_POLL: Duration = Duration::from_millis(100);
 pub(super) struct Member {
     pub(super) source: Source,
     assigned: Vec<TopicPartition>,
-    /// Start of a time without partitions after an error.
     adrift: Option<Duration>,
     /// After one side rejected the other: time to look whether certificates or secrets have changed.
     refused: Option<Duration>,
-    /// Polled while the loop waited for something else: dealt with before anything more is polled.
+    /// Polled while the loop waited for something else, and handled before the next poll.
     heard: News,
     trouble: LogThrottle,
-    /// Missing topics: the others are read, and an answer about them is no news of these.
+    /// Missing topics have a throttle of their own: news of the others is none of these.
     missing: LogThrottle,
     backoff: Backoff,
 }
@@ -75,7 +73,7 @@ impl Member {
         self.heard.add(polled);
     }
 
-    /// Returns whether something was heard after which no partition is read where it was.
+    /// Returns whether news came after which no partition is read where it was.
     pub(super) fn is_displaced(&self) -> bool {
         self.heard.is_displaced()
     }
@@ -111,7 +109,7 @@ impl Member {
         }
     }
 
-    /// Names the missing topics, and what makes them.
+    /// Names the missing topics, and what creates them.
     pub(super) fn log_unknown_topic(&self, now: Duration) {
         let missing = (0..self.source.topics().len()).filter_map(|topic| self.source.partitions(topic).err());
         for line in missing.filter_map(|error| self.missing.seen(&error, now)) {
@@ -132,18 +130,16 @@ impl Member {
         }
     }
 
-    /// Returns why a new client is needed where librdkafka fails to join its group again after a broker was paused, which it does
-    /// not report.
+    /// Returns why a new client is needed: after a broker was paused, librdkafka may fail to join its group again without a report.
     pub(super) fn check_adrift(&mut self, now: Duration) -> Option<String> {
         self.adrift.filter(|since| now.saturating_sub(*since) >= ADRIFT_MAX)?;
-        // While no broker answers there is no group to join.
         let answers = (0..self.source.topics().len()).any(|topic| self.source.partitions(topic).is_ok());
         self.adrift = (!answers).then_some(now);
         answers.then(|| format!("connected, but no partitions were assigned for {}", lasting(ADRIFT_MAX)))
     }
 
-    /// Makes a new client after certificates or secrets were rotated: librdkafka reads them once. While they are the same, the
-    /// broker has to be mended, and this client goes on trying. Returns whether the client is a new one.
+    /// Makes a new client once certificates or secrets have changed: librdkafka reads them once. Until then the broker has to be
+    /// mended, and this client goes on trying. Returns whether the client is a new one.
     pub(super) fn check_refusal(&mut self, settings: &Settings, now: Duration) -> bool {
         if self.refused.is_none_or(|at| now < at) {
             return false;
@@ -166,7 +162,6 @@ impl Member {
         }
     }
 
-    /// Makes a new client, however many tries it takes.
     pub(super) fn renew(&mut self, settings: &Settings, pulse: &Pulse<'_>, why: &str) {
         log::error!("Kafka: {why}; reconnecting");
         self.assigned.clear();

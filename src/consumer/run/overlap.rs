@@ -6,7 +6,7 @@ use super::membership::Member;
 use super::topic::{Topic, read};
 
 const FINISHED: Duration = Duration::from_millis(1);
-/// Time after which Kafka is paused while a slow store keeps a full batch waiting, so that polling can go on.
+/// Time after which Kafka is paused while a slow store keeps a full batch waiting.
 const FULL_MAX: Duration = Duration::from_secs(20);
 
 pub(super) struct Overlap {
@@ -19,8 +19,7 @@ impl Overlap {
         Self { full_until: now + FULL_MAX, is_paused: false }
     }
 
-    /// Reads what there is. Returns how long the answer may be waited for before the next call: a batch that has no room is not
-    /// read on.
+    /// Reads what there is, unless a batch is full. Returns how long to wait for the answer before the next call.
     pub(super) fn read_on(&mut self, member: &mut Member, topics: &mut [Topic], now: Duration) -> Duration {
         if topics.iter().any(Topic::is_full) {
             if now < self.full_until {

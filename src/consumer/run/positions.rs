@@ -10,7 +10,6 @@ use crate::consumer::config::Start;
 use crate::consumer::source::Known;
 use crate::failpoints;
 
-/// Interval at which known records are read again, to see that the topic is still the same.
 const ANCHOR_EVERY: Duration = Duration::from_secs(30);
 
 pub(super) type Checkpoints = BTreeMap<i32, Checkpoint>;
@@ -40,8 +39,8 @@ impl Positions {
         self.checkpoints.insert(partition, checkpoint);
     }
 
-    /// Reads known records again at an interval: a topic that is recreated while it is read brings neither an error nor a
-    /// rebalance. Returns what was found, once, and the checkpoints before.
+    /// Reads known records again at an interval: a topic that is recreated while it is read brings neither error nor rebalance.
+    /// Returns what was found, once, and the checkpoints before.
     pub(super) fn read_anchors(
         &mut self,
         now: Duration,
@@ -85,7 +84,6 @@ pub(super) fn begin(start: Start, (low, high): (i64, i64)) -> (Checkpoint, Vec<G
     (Checkpoint { next_offset, ..Checkpoint::default() }, gaps)
 }
 
-/// Goes on where the database is, if that is still the same partition, and logs what differs.
 pub(super) fn go_on(
     (topic, partition): (&TopicId, i32),
     old: &Checkpoint,
@@ -108,7 +106,7 @@ pub(super) fn go_on(
     }
 }
 
-/// Returns the checkpoint with the anchor moved on, after the records that were known `before` were read again.
+/// Moves the anchor on, after the records known `before` were read again.
 ///
 /// # Errors
 /// Why the topic is another one.
@@ -128,7 +126,7 @@ pub(super) fn judge_anchor(
     }
 }
 
-/// Finds out whether the missing offsets of a batch are a loss, by the first offset that Kafka still has.
+/// Finds out whether the missing offsets of a batch are a loss, by Kafka's first offset.
 pub(super) fn judge_missing(batch: &mut Batch, low: impl Fn(i32) -> Result<i64, String>) -> Result<(), String> {
     let Batch { topic, partitions, .. } = batch;
     for (&partition, part) in partitions.iter_mut().filter(|(_, part)| !part.missing_offsets.is_empty()) {

@@ -25,7 +25,6 @@ pub(super) struct Pulse<'a> {
     heart: Heart,
     pub(super) service: Service,
     stop: &'a AtomicBool,
-    /// Time at which `stop` was first seen.
     stopped: Option<Duration>,
 }
 

@@ -1,5 +1,3 @@
-//! A run from its start to its end, through several configurations.
-
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -20,12 +18,11 @@ pub struct Reload<'a> {
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Stores until `stop` is set, or, with `until_end`, until all that was there at the start is stored. Calls `observer` with each
-/// event after the transaction that stored it.
+/// Stores until `stop` is set or, with `until_end`, all that was there at the start is stored. Calls `observer` with each event
+/// after the transaction that stored it.
 ///
 /// # Errors
-/// Settings that librdkafka does not take, but a file that cannot be read or understood is waited for; with `until_end`, a topic
-/// that is not there.
+/// Settings that librdkafka does not take (a file that cannot be read is waited for); with `until_end`, a missing topic.
 pub fn run(
     settings: &Settings,
     options: Options,
@@ -37,11 +34,10 @@ pub fn run(
     run_reloading(settings, options, observer, stop, reload)
 }
 
-/// Stores events, with reloads: each ends the run in order and begins another one in the same process, which connects to Kafka and the
-/// database again, with certificates and secrets as they are then.
+/// Stores with reloads: each ends the run in order and begins another one, with certificates and secrets as they are then.
 ///
 /// # Errors
-/// See [`run`]; settings that can't be used later change nothing.
+/// See [`run`]; settings that cannot be used later change nothing.
 pub fn run_reloading(
     settings: &Settings,
     options: Options,
@@ -77,7 +73,7 @@ pub fn run_reloading(
     }
 }
 
-/// Waits, as for a broker, until a certificate or secret has changed. Returns the settings to go on with; `None` after a stop.
+/// Waits until a certificate or secret has changed. Returns the settings to go on with; `None` after a stop.
 fn wait_for_files(failure: &Failure, settings: Settings, stop: &AtomicBool, reload: Reload<'_>) -> Option<Settings> {
     let clock = SystemClock::default();
     let mut service = Service::ready(Duration::ZERO);
@@ -131,7 +127,6 @@ fn read_again(pulse: &mut Pulse<'_>, reload: Reload<'_>) -> Option<Settings> {
     let now = pulse.step("reading the configuration");
     pulse.service.reloads(now);
     match (reload.read)() {
-        // The next run reports that it is ready.
         Ok(settings) => Some(settings),
         Err(error) => {
             log::error!("the previous configuration stays in effect: {error}");

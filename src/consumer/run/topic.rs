@@ -1,5 +1,3 @@
-//! State of one topic, whatever becomes of the others.
-
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +14,6 @@ use crate::units::counted;
 pub(super) struct Topic {
     pub(super) state: TopicState,
     pub(super) builder: BatchBuilder,
-    /// The batch before, until it is stored.
     pub(super) storing: Option<Arc<Batch>>,
     pub(super) positions: Positions,
     pub(super) backoff: Backoff,
@@ -25,8 +22,6 @@ pub(super) struct Topic {
     stored: Stored,
 }
 
-/// State of a topic.
-///
 /// ```text
 ///              assigned, place()              store is away
 ///  Unplaced ───────────────────────► Reading ───────────────► Holding
@@ -36,7 +31,7 @@ pub(super) struct Topic {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TopicState {
-    /// No partition, or it is not known from which offset to read. Tried at this time.
+    /// No partition, or none with a known offset. Tried at this time.
     Unplaced(Duration),
     Reading,
     /// The store is unavailable: the batch is kept, Kafka paused. Tried again at this time.
@@ -49,10 +44,9 @@ impl TopicState {
     }
 }
 
-/// Parts that are in order for every topic that has partitions here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct InOrder {
-    /// A topic that is held waits for the store, not for Kafka.
+    /// False of a topic on hold: it waits for the store, not for Kafka.
     pub(super) kafka: bool,
     pub(super) store: bool,
 }
@@ -66,7 +60,7 @@ impl InOrder {
     }
 }
 
-/// Partitions without a leader, or whose known records cannot be read: the others are read, and these are tried again.
+/// Partitions without a leader, or whose known records cannot be read: tried again, while the others are read.
 #[derive(Default)]
 pub(super) struct LeftOut {
     partitions: BTreeSet<i32>,
@@ -103,7 +97,6 @@ impl LeftOut {
     }
 }
 
-/// End of a topic, for which `until_end` waits.
 #[derive(Default, PartialEq, Eq)]
 pub(super) enum End {
     #[default]
@@ -112,7 +105,6 @@ pub(super) enum End {
     Reached,
 }
 
-/// Watermarks of each partition at the start.
 #[derive(PartialEq, Eq)]
 pub(super) struct Ends {
     pub(super) topic: TopicId,
@@ -164,19 +156,16 @@ impl Topic {
         self.is_reading() && !self.builder.is_empty()
     }
 
-    /// Returns whether nothing more can be taken. A topic that is held is paused.
     pub(super) fn is_full(&self) -> bool {
         self.is_reading() && self.builder.is_full()
     }
 
-    /// Covers offsets without records up to `position`.
     pub(super) fn pass(&mut self, partition: i32, position: i64) {
         if self.is_reading() {
             self.builder.pass(partition, position);
         }
     }
 
-    /// Returns the batch that was not stored yet, or the one that was read since.
     pub(super) fn batch_to_store(&mut self) -> Option<&mut Arc<Batch>> {
         if self.storing.is_none() {
             self.storing = self.builder.hand_over().map(Arc::new);
@@ -241,8 +230,8 @@ fn deliver(topics: &mut [Topic], polled: Polled, now: Duration) -> Option<Polled
     None
 }
 
-/// Polls, and goes on with what comes at once: up to a bound, so that signals and other work get their turn, until a batch is full,
-/// or until there is something else, which is returned.
+/// Polls until a batch is full, there is something else, which is returned, or a bound is reached: signals and other work get their
+/// turn.
 pub(super) fn read(
     topics: &mut [Topic],
     mut timeout: Duration,
@@ -260,7 +249,7 @@ pub(super) fn read(
     None
 }
 
-/// Returns whether all of a batch was stored: the store ends between two transactions when it is asked to.
+/// Returns false if the store was asked to end between two transactions.
 pub(super) fn is_whole(batch: &Batch, applied: &Applied) -> bool {
     let is_stored = |(partition, part): (&i32, &PartitionBatch)| {
         applied.stored.get(partition).is_some_and(|(_, to)| *to >= part.to)
@@ -280,7 +269,6 @@ pub(super) fn observe(batch: &Batch, applied: &Applied, observer: &mut dyn FnMut
     }
 }
 
-/// Logs what the database rejected, and identities that came with two times.
 pub(super) fn log_rejected(batch: &Batch, applied: &Applied) {
     const LINES_MAX: usize = 3;
     for refused in applied.rejected.iter().take(LINES_MAX) {

@@ -7,7 +7,7 @@ use crate::consumer::report::totals::{self, Sums};
 use crate::consumer::store::{Reader, TotalKey};
 use crate::units::ByteCount;
 
-/// The thread that logs totals: no batch waits for a line of the log.
+/// Logs totals on a thread, so that no batch waits for a line of the log.
 pub(super) struct TotalsLog {
     grown: Option<Sender<Sums>>,
     ended: Receiver<()>,
@@ -22,7 +22,7 @@ impl TotalsLog {
         std::thread::Builder::new().name("totals".into()).spawn(move || {
             let mut totals = Totals::new(reader);
             while let Ok(mut grown) = changes.recv() {
-                // Changes that came while the database was asked are logged as one.
+                // Changes that came while the database was asked are one line.
                 changes.try_iter().for_each(|more| add(&mut grown, &more));
                 totals.lines(&grown).iter().for_each(|line| log::info!("{line}"));
             }
@@ -33,7 +33,6 @@ impl TotalsLog {
 
     pub(super) fn log(&self, grown: &Sums) {
         if let Some(changes) = &self.grown {
-            // A thread that has panicked logs nothing any more.
             let _ = changes.send(grown.clone());
         }
     }
@@ -42,7 +41,6 @@ impl TotalsLog {
 impl Drop for TotalsLog {
     fn drop(&mut self) {
         self.grown = None;
-        // The channel closes with the thread.
         if self.ended.recv_timeout(END_MAX) == Err(RecvTimeoutError::Timeout) {
             log::warn!("totals: the database does not answer; the last ones are not logged");
         }

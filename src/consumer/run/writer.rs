@@ -15,7 +15,7 @@ use crate::units::lasting;
 
 /// Longest time without an answer of the database.
 const ANSWER_MAX: Duration = Duration::from_secs(90);
-/// Longest time that the store may go on after an end was asked for, for all topics together.
+/// Longest time to end once asked to, for all topics together.
 pub(super) const STOP_MAX: Duration = Duration::from_secs(4);
 const MIGRATION_SAID: Duration = Duration::from_secs(60);
 
@@ -38,8 +38,8 @@ impl Writer {
         Self { url: url.clone(), options, worker: None, trouble: LogThrottle::default() }
     }
 
-    /// Waits for the store's answer, and calls `meanwhile` again and again, each time after the wait that it returned: half of the
-    /// time is the database's, and the group must not take us for dead while it is slow.
+    /// Waits for the store's answer, and calls `meanwhile` after each wait that it returned: the group must not take us for dead
+    /// while the database is slow.
     pub(super) fn ask<T: Send + 'static>(
         &mut self,
         pulse: &mut Pulse<'_>,
@@ -57,7 +57,6 @@ impl Writer {
                     return Err(StoreError::Unavailable("the thread of the store has ended; see above".to_owned()));
                 }
             }
-            // The whole process may have been stopped since the last time.
             let now = pulse.step("waiting for the database");
             if let Some(error) = wait.is_over(&progress, now, pulse.stopping_for(now)) {
                 self.abandon();
@@ -85,14 +84,13 @@ impl Writer {
         }
     }
 
-    /// Gives the store something to do. Its answer comes through the channel, or the channel closes.
+    /// Returns a channel for the answer, which closes if the thread panics.
     fn begin<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut dyn Store) -> T + Send + 'static,
     ) -> Result<(Receiver<T>, Arc<StoreProgress>), StoreError> {
         let (sender, answer) = channel();
         let job: Job = Box::new(move |store| {
-            // The receiver is gone if the store took too long.
             let _ = sender.send(work(store));
         });
         let worker = match self.worker.take() {
@@ -100,7 +98,6 @@ impl Writer {
             None => self.spawn()?,
         };
         let progress = Arc::clone(&worker.progress);
-        // A thread that has panicked drops the job and so closes the channel.
         if worker.jobs.send(job).is_ok() {
             self.worker = Some(worker);
         }

@@ -17,12 +17,11 @@ use crate::kafka::Reports;
 
 pub(in crate::consumer) type Known = BTreeMap<i32, Vec<AnchorRecord>>;
 
-/// Time in which old records must have been read again.
 const AGAIN_MAX: Duration = Duration::from_secs(8);
 
 impl Source {
-    /// Reads again the known records of these partitions: the newest of each, and where that is gone the older one. Partitions of
-    /// which one can't be read are left out.
+    /// Reads again the newest known record of each partition, or where that is gone the older one. Partitions of which one cannot
+    /// be read are left out.
     pub(in crate::consumer) fn read_again(
         &self,
         topic: usize,
@@ -36,7 +35,6 @@ impl Source {
         let (sender, receiver) = mpsc::channel();
         let topic = self.name(topic).to_owned();
         let read = move || {
-            // After a rebalance the receiver is gone.
             let _ = sender.send(read_known(&client, &topic, &wanted));
         };
         std::thread::Builder::new().name("anchors".into()).spawn(read).map_err(|e| e.to_string())?;
@@ -44,7 +42,6 @@ impl Source {
     }
 }
 
-/// Reads the records at `wanted` offsets in turn, until there is one. A partition of which one stays unknown is left out.
 fn read_known(client: &BaseConsumer<Reports>, topic: &str, wanted: &BTreeMap<i32, Vec<i64>>) -> Known {
     let until = SystemClock::default().monotonic() + AGAIN_MAX;
     let mut found: Known = wanted.keys().map(|partition| (*partition, Vec::new())).collect();

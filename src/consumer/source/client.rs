@@ -6,7 +6,7 @@ use rdkafka::consumer::BaseConsumer;
 use crate::config::Invalid;
 use crate::kafka::{ClientError, Connection, Reports, not_created};
 
-/// Properties of a client that is no member of the group. A position that Kafka no longer has becomes the oldest message.
+/// Without a group, a position that Kafka no longer has becomes the oldest message.
 const FIXED_APART: &[(&str, &str)] = &[
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
@@ -20,7 +20,7 @@ const FIXED_APART: &[(&str, &str)] = &[
 pub(super) const FIXED: &[(&str, &str)] = &[
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
-    // The program places every partition; a reset behind its back would rewind, and guard 1 would skip what is new.
+    // Positions are the program's: a reset would rewind, and guard 1 would skip what is new.
     ("auto.offset.reset", "error"),
     ("check.crcs", "true"),
     ("isolation.level", "read_committed"),
@@ -36,7 +36,7 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("topic.metadata.refresh.interval.ms", "30000"),
     ("partition.assignment.strategy", "range"),
     ("queued.min.messages", "1000"),
-    // The default, a second of rest once its queue is full, would be most of the time.
+    // Librdkafka's default is a second of rest once its queue is full, which would be most of the time.
     ("fetch.queue.backoff.ms", "10"),
     // A compressed fetch takes ten to twenty-five times as much memory here. The third value lets the second be so small.
     ("fetch.message.max.bytes", "131072"),
@@ -45,13 +45,13 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("reconnect.backoff.max.ms", "10000"),
 ];
 
-/// Checks that librdkafka accepts these properties, and that the files that they name are there. An error names the key.
+/// Checks properties and the files that they name; an error names the key.
 pub(in crate::consumer) fn check_client(connection: &Connection, group: &str) -> Result<(), Invalid> {
     connection.check::<BaseConsumer>(|connection| client(connection, group, FIXED))
 }
 
-/// Makes a client that is no member of the group, with `more` properties that the operator's cannot override. The group is named to
-/// the broker.
+/// Makes a client that is no member of the group, with `more` properties that the operator's cannot override. Brokers see the
+/// group's name.
 pub(super) fn apart(
     connection: &Connection,
     group: &str,

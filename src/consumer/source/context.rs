@@ -8,13 +8,11 @@ use rdkafka::{ClientContext, TopicPartitionList};
 
 use crate::kafka::Reports;
 
-/// Reports of librdkafka's callbacks, kept until the loop asks.
 pub(super) struct Context {
     pub(super) reports: Reports,
     rebalanced: Mutex<Option<Rebalanced>>,
 }
 
-/// The partitions of this member after a rebalance, and why librdkafka did not take the answer.
 pub(super) struct Rebalanced {
     pub(super) assigned: Vec<(String, i32)>,
     pub(super) error: Option<String>,
@@ -45,13 +43,11 @@ impl ClientContext for Context {
 }
 
 impl ConsumerContext for Context {
-    /// Notes the assignment, and reads nothing yet. The loop then drops the batch in hand: the partition's
-    /// next owner reads its records again, from where the database is.
+    /// Notes the assignment, and reads nothing yet. The loop drops the batch in hand: the partition's next owner reads it again.
     ///
     /// Each rebalance brings all partitions, since strategies that bring some of them are refused (see `kafka::Connection`).
     fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
-        // An empty assignment has to be answered by `assign` as well: otherwise librdkafka goes on waiting for the answer, and the
-        // group waits for this member.
+        // Empty assignments have to be answered as well: otherwise librdkafka, and with it the group, waits for this member.
         let (assigned, answered) = if matches!(code, RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
             let elements = partitions.elements();
             let assigned = elements.iter().map(|element| (element.topic().to_owned(), element.partition())).collect();

@@ -1,5 +1,3 @@
-//! The headers of a message, whatever their names are.
-
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
@@ -12,7 +10,7 @@ thread_local! {
     static IS_READING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Returns the headers of a message. One whose name is not UTF-8 has U+FFFD for a name, and no value.
+/// Headers whose name is not UTF-8 get U+FFFD for a name, and no value.
 pub(super) fn headers(message: &BorrowedMessage<'_>) -> PackedHeaders {
     let Some(headers) = message.headers() else { return PackedHeaders::default() };
     let all = || PackedHeaders::pack(headers.iter().map(|header| (header.key, header.value)));
@@ -22,7 +20,7 @@ pub(super) fn headers(message: &BorrowedMessage<'_>) -> PackedHeaders {
     })
 }
 
-/// Returns `None` where rdkafka panics, which it does at a name that is not UTF-8: anybody may send one.
+/// Returns `None` where rdkafka panics, which it does at a name that is not UTF-8.
 fn read<T>(headers: impl FnOnce() -> T) -> Option<T> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {

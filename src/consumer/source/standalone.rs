@@ -33,7 +33,7 @@ pub enum Seen {
 }
 
 impl StandaloneConsumer {
-    /// Makes a client, which connects when it is first used. The group is named to the broker and never joined.
+    /// Makes a client that connects when it is first used. Brokers see the group's name.
     ///
     /// # Errors
     /// A secret that can't be read, or a property that librdkafka does not take.
@@ -51,14 +51,14 @@ impl StandaloneConsumer {
         self.consumer.client().fetch_cluster_id(ASK_MAX).unwrap_or_default()
     }
 
-    /// Returns the first offset there is, and the one after the last that a reader may see (the last stable offset).
+    /// Returns the first offset, and the one after the last that a reader may see (the last stable offset).
     pub fn watermarks(&self, partition: i32) -> Result<(i64, i64), String> {
         let topic = &self.topic;
         let watermarks = self.consumer.fetch_watermarks(topic, partition, ASK_MAX);
         watermarks.map_err(|error| format!("{topic}[{partition}]: {}", self.unanswered(&error)))
     }
 
-    /// Returns for each partition the first offset whose message is not older than `time_ms` (since 1970), if there is one.
+    /// Returns the first offset whose message is not older than `time_ms` (since 1970), if there is one.
     pub fn offsets_at(&self, partitions: &[i32], time_ms: i64) -> Result<BTreeMap<i32, i64>, String> {
         let times = list(&self.topic, &partitions.iter().map(|partition| (*partition, time_ms)).collect())?;
         let answer = self.consumer.offsets_for_times(times, ASK_MAX);
@@ -70,9 +70,8 @@ impl StandaloneConsumer {
         committed.map_err(|error| self.unanswered(&error))
     }
 
-    /// Returns why a broker did not answer: librdkafka's reports on its connections say more than "timed out".
     fn unanswered(&self, error: &KafkaError) -> String {
-        // No partition is assigned yet: no message is lost by polling.
+        // No message is lost by polling before an assignment.
         while self.consumer.poll(Duration::ZERO).is_some() {}
         self.reported().unwrap_or_else(|| error.to_string())
     }

@@ -18,31 +18,30 @@ use super::{ASK_MAX, list};
 use crate::clock::{Clock as _, SystemClock};
 use crate::kafka::{Connection, Reports};
 
-/// Property that bounds a batch with all that it holds, and librdkafka's default.
+/// Bound of a batch with all that it holds, and librdkafka's default.
 const RECEIVE_MAX: (&str, &str) = ("receive.message.max.bytes", "100000000");
 const STRIKES: u32 = 3;
 const ERRORS_MAX: usize = 1_000;
-/// Longest look at an offset: it fetches and unpacks the whole batch.
+/// Longest look at an offset, which fetches and unpacks the whole batch.
 const LOOK_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::consumer) struct Unreadable {
     pub(in crate::consumer) partition: i32,
-    /// Offset from which the partition was read: from there to `first` is no record.
+    /// Offset from which the partition was read; no record is between it and `first`.
     pub(in crate::consumer) position: i64,
     pub(in crate::consumer) first: i64,
-    /// The first offset behind it.
     pub(in crate::consumer) end: i64,
 }
 
-/// Counts of each error: batches of several partitions are met in turns.
+/// Counts by error: batches of several partitions are met in turns.
 #[derive(Debug, Default)]
 pub(super) struct Strikes(BTreeMap<String, u32>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Look {
     Readable,
-    /// A batch that can't be unpacked, and its first offset if librdkafka reported it.
+    /// First offset of the batch, if librdkafka reported it.
     Unreadable(Option<i64>),
 }
 
@@ -59,7 +58,7 @@ impl Unreadable {
 }
 
 impl Strikes {
-    /// Counts an error; returns true, and starts again, once it has come often enough.
+    /// Returns true, and starts again, once an error has come often enough.
     pub(super) fn out(&mut self, error: &str) -> bool {
         if self.0.len() >= ERRORS_MAX && !self.0.contains_key(error) {
             self.0.clear();
@@ -79,12 +78,12 @@ pub(super) fn is_unreadable(error: &KafkaError) -> bool {
     loses_position(error) || matches!(error.rdkafka_error_code(), Some(BadCompression | MessageSizeTooLarge))
 }
 
-/// Returns whether it is not known from where librdkafka goes on after an error.
+/// Returns whether librdkafka goes on at an unknown position.
 pub(super) fn loses_position(error: &KafkaError) -> bool {
     matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::BadMessage | RDKafkaErrorCode::NotImplemented))
 }
 
-/// Finds the unreadable batches at `positions`; a partition for which this can't be decided is left out.
+/// Finds the unreadable batches at `positions`; a partition for which this cannot be decided is left out.
 pub(super) fn find(client: &BaseConsumer<Reports>, topic: &str, positions: &BTreeMap<i32, i64>) -> Vec<Unreadable> {
     let found = positions.iter().filter_map(|(&partition, &position)| {
         let (_, high) = client.fetch_watermarks(topic, partition, ASK_MAX).ok()?;
@@ -94,13 +93,13 @@ pub(super) fn find(client: &BaseConsumer<Reports>, topic: &str, positions: &BTre
     found.collect()
 }
 
-/// Finds the unread part of an unreadable batch at `position`: its first offset, and the one after its last, at most `high`.
+/// Finds the unread part of a batch at `position`: its first offset, and the one after its last, at most `high`.
 fn search(position: i64, high: i64, mut look: impl FnMut(i64) -> Option<Look>) -> Option<(i64, i64)> {
     if position >= high {
         return None;
     }
     let Look::Unreadable(base) = look(position)? else { return None };
-    // The next batch may be unreadable too, but has another first offset.
+    // Other unreadable batches have another first offset.
     let mut is_within = |offset: i64| Some(look(offset)? == Look::Unreadable(base));
     let first = base.map_or(position, |base| base.max(position));
     let (mut within, mut step) = (first, 1);
@@ -138,8 +137,8 @@ fn look(client: &BaseConsumer<Reports>, topic: &str, partition: i32, offset: i64
     None
 }
 
-/// Parses the offset in `Decompression (codec 0x4) of message at 7 of 26132 bytes failed: …`, `Message at offset 7 might be too
-/// large …` or `MessageSet at offset 7 (94 bytes) failed CRC32C check …`.
+/// Parses `Decompression (codec 0x4) of message at 7 of 26132 bytes failed: …`, `Message at offset 7 might be too large …` or
+/// `MessageSet at offset 7 (94 bytes) failed CRC32C check …`.
 fn first_offset(error: &str) -> Option<i64> {
     let (_, rest) = error.split_once("essage at ").or_else(|| error.split_once("MessageSet at "))?;
     rest.trim_start_matches("offset ").split(' ').next()?.parse().ok()

@@ -14,7 +14,6 @@ use crate::wire::{Decoder, Undecoded};
 
 pub(super) struct Waiting {
     messages: BTreeMap<TopicPartition, WaitingMessage>,
-    /// Time after which a message becomes a dead letter; `None` is never.
     give_up: Option<Duration>,
 }
 
@@ -29,7 +28,6 @@ struct WaitingMessage {
 
 pub(super) struct Read {
     pub(super) record: Record,
-    /// No schema came in time: the record is a dead letter.
     pub(super) is_given_up: bool,
 }
 
@@ -89,8 +87,7 @@ impl Waiting {
         self.messages.insert(at, kept);
     }
 
-    /// Tries again to decode a message that is due, and whose partition is not `held`. Once it is decoded its partition no longer
-    /// waits.
+    /// Decodes a message that is due, and whose partition is not `held`, if its schema has come.
     pub(super) fn retry(
         &mut self,
         decoder: &mut Decoder,

@@ -1,13 +1,10 @@
-//! Bins of a histogram, as bars of a picture that has room for so many.
-
 use crate::consumer::plot::axis::{Axis, Scale};
 
-/// Bars of equal width along a rate axis.
 #[derive(Clone, Debug)]
 pub(super) struct Bars {
     pub(super) axis: Axis,
     pub(super) bars: Vec<Bar>,
-    /// Seconds at rates that a logarithmic axis does not have: zero, and what is below its begin.
+    /// Seconds at rates below a logarithmic axis, zero among them.
     pub(super) below: Option<f64>,
 }
 
@@ -41,7 +38,6 @@ pub(super) fn bars(bins: &[(u64, u64, u64)], axis: Axis, bars_max: usize) -> Bar
         let last = bars.len() - 1;
         let first = bars.partition_point(|bar| bar.to <= from).min(last);
         for (at, bar) in bars.iter_mut().enumerate().skip(first) {
-            // Rates above the last edge belong to the last bar.
             let end = if at == last { f64::INFINITY } else { bar.to };
             let share = ((to.min(end) - from.max(bar.from)) / (to - from)).clamp(0.0, 1.0);
             bar.seconds += share * count as f64;
@@ -56,7 +52,6 @@ pub(super) fn bars(bins: &[(u64, u64, u64)], axis: Axis, bars_max: usize) -> Bar
 fn edges(axis: &Axis, bars_max: usize) -> Vec<f64> {
     match axis.scale {
         Scale::Linear { to, .. } => {
-            // Bars of a round width that divide what is between two ticks.
             let between = axis.ticks[1].value - axis.ticks[0].value;
             let ticks = to / between;
             let parts = [100.0, 50.0, 40.0, 25.0, 20.0, 10.0, 8.0, 5.0, 4.0, 2.0, 1.0];

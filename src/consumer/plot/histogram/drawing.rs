@@ -1,5 +1,3 @@
-//! Distributions as SVG: one chart, or a small one for each link.
-
 use super::{Chart, HistogramPlot};
 use crate::consumer::plot::axis::{Axis, Quantity, grouped};
 use crate::consumer::plot::svg::{Anchor, Area, Drawing, TEXT_PX, TITLE_PX, Theme, fitted, text_width};
@@ -7,10 +5,10 @@ use crate::consumer::plot::svg::{Anchor, Area, Drawing, TEXT_PX, TITLE_PX, Theme
 const MARGIN: f64 = 24.0;
 const GUTTER: f64 = 66.0;
 const PANEL_WIDTH_MIN: f64 = 270.0;
-/// Width of the bar for seconds at zero, and the space beside it, on a logarithmic axis.
+/// Width of the bar for seconds at zero on a logarithmic axis, with its space.
 const ZERO: f64 = 30.0;
 const ZERO_BAR: f64 = 12.0;
-/// Height of a bar of a single second, however many others there are: a burst must not hide.
+/// Height of a bar of one second: a burst must not hide.
 const BAR_MIN: f64 = 2.0;
 const TIPS_MAX: usize = 600;
 
@@ -128,7 +126,6 @@ fn draw_chart(drawing: &mut Drawing, chart: &Chart<'_>, area: Area, is_small: bo
     drawing.end_group();
 }
 
-/// Draws the axis of rates below the bars.
 fn draw_rates(drawing: &mut Drawing, axis: &Axis, area: Area, rates: Area) {
     let bottom = area.bottom();
     drawing.line((area.left, bottom), (area.right(), bottom), "axis");
@@ -153,7 +150,7 @@ fn draw_rates(drawing: &mut Drawing, axis: &Axis, area: Area, rates: Area) {
 
 const MARK_ROW: f64 = 15.0;
 
-/// Returns where the names of percentiles begin and in which row above the bars, from the lowest percentile on.
+/// Returns where the names of percentiles begin, and in which row above the bars.
 fn mark_places(chart: &Chart<'_>, width: f64) -> Vec<(f64, usize)> {
     let mut ends = [f64::NEG_INFINITY; 4];
     let place = |(name, rate): (&str, u64)| {
@@ -174,7 +171,6 @@ fn mark(name: &str, rate: u64) -> String {
     format!("{name} {}", Quantity::BitRate.show(rate))
 }
 
-/// Draws the percentiles as lines, with their names above, in as many rows as they need.
 fn draw_marks(drawing: &mut Drawing, chart: &Chart<'_>, area: Area) {
     let places = mark_places(chart, area.width);
     let marks = || chart.series.marks().into_iter().zip(&places);
@@ -183,7 +179,7 @@ fn draw_marks(drawing: &mut Drawing, chart: &Chart<'_>, area: Area) {
         let x = area.x(chart.bars.axis.place(rate));
         drawing.line((x, height(*row) + 4.0), (x, area.bottom()), "mark");
     }
-    // Names come last: none is crossed by another one's line.
+    // Names come last, so that no line crosses them.
     for ((name, rate), (left, row)) in marks() {
         let place = (area.left + left, height(*row));
         drawing.text(place, "tick strong halo", Anchor::Start, &mark(name, rate));

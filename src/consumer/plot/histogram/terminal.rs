@@ -5,13 +5,11 @@ use crate::consumer::plot::axis::{Axis, Quantity};
 use crate::consumer::plot::screen::{BOLD, DIM, EIGHTHS, PLAIN, Page, Screen, colour, cut, width};
 
 const CHARTS_MAX: usize = 3;
-/// Columns below which a line has no room for a name beside it.
+/// Columns below which a line has its name above.
 const NARROW: usize = 44;
-/// Columns of a rate with its unit.
 const NUMBER: usize = 13;
 
 impl HistogramPlot<'_> {
-    /// Draws with block characters, as wide as the page.
     pub fn text(&self, page: Page) -> String {
         let mut screen = Screen::new(page.columns);
         let row = screen.add_row();
@@ -47,10 +45,8 @@ impl HistogramPlot<'_> {
         }
     }
 
-    /// A line for each link, all on one axis of rates if they are similar, and its numbers.
     fn draw_lines(&self, screen: &mut Screen, page: Page) {
         let total = page.columns;
-        // On a narrow terminal, a line is below its name and number.
         let is_narrow = total < NARROW;
         let numbers = match total {
             ..NARROW => 0,
@@ -95,7 +91,7 @@ impl HistogramPlot<'_> {
     }
 }
 
-/// Returns the seconds of each column: a bar is several columns wide where there is room.
+/// Returns the seconds of each column, and whether they count; a bar may be several columns wide.
 fn spread(chart: &Chart<'_>, columns: usize) -> Vec<(f64, bool)> {
     let bars = &chart.bars;
     let is_log = bars.axis.unit.is_empty();
@@ -112,7 +108,6 @@ fn spread(chart: &Chart<'_>, columns: usize) -> Vec<(f64, bool)> {
     found
 }
 
-/// Returns the block of a line with a single row.
 fn block(chart: &Chart<'_>, seconds: f64) -> char {
     if seconds <= 0.0 {
         return ' ';

@@ -1,10 +1,8 @@
-//! Windows as columns of a picture that has room for so many.
-
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::consumer::report::rates::RatePoint;
 
-/// A column: a window, or the windows that share a place. Without rates where nothing was measured.
+/// One window, or several that share a place; without rates where nothing was measured.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct RateColumn {
     pub(super) from: DateTime<Utc>,
@@ -12,7 +10,7 @@ pub(super) struct RateColumn {
     pub(super) p50: Option<u64>,
     pub(super) p95: Option<u64>,
     pub(super) max: Option<u64>,
-    /// Share of its time that was measured, 0 to 1.
+    /// From 0 to 1.
     pub(super) measured: f64,
     pub(super) windows: usize,
 }
@@ -39,7 +37,7 @@ impl RateColumn {
     }
 }
 
-/// Returns the windows within a span as at most `columns_max` columns, in order, none overlapping another.
+/// Returns at most `columns_max` columns, in order, none overlapping another.
 pub(super) fn columns(
     points: &[RatePoint],
     from: DateTime<Utc>,
@@ -56,7 +54,7 @@ pub(super) fn columns(
         let begin = columns.last().map_or(from, |last| last.to).max(point.started_at);
         let end = point.ended_at.min(to);
         match columns.last_mut() {
-            // Two epochs may have reported one time: no second of either is lost.
+            // Two epochs may have reported one time.
             Some(last) if begin >= end => last.raise_to(&RateColumn::of(point, begin, end)),
             _ => columns.push(RateColumn::of(point, begin, end)),
         }
@@ -68,7 +66,6 @@ fn is_inside(point: &RatePoint, from: DateTime<Utc>, to: DateTime<Utc>) -> bool 
     point.started_at < to && point.ended_at > from && point.started_at < point.ended_at
 }
 
-/// Cuts a span into `count` slices, each with the windows over its middle or within it.
 pub(super) fn slices(
     points: &[RatePoint],
     from: DateTime<Utc>,
@@ -112,7 +109,7 @@ fn merge(points: &[&RatePoint], from: DateTime<Utc>, to: DateTime<Utc>) -> Optio
     })
 }
 
-/// Returns what no column with rates covers. Less than a second is rounding.
+/// Returns the time that no column with rates covers. Less than a second is rounding.
 pub(super) fn holes(
     columns: &[RateColumn],
     from: DateTime<Utc>,

@@ -1,5 +1,3 @@
-//! Rates as SVG: one panel, or a small one for each link.
-
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -12,15 +10,14 @@ use crate::units::lasting;
 
 const MARGIN: f64 = 24.0;
 const GUTTER: f64 = 62.0;
-/// Width of the gutter where each label has its unit.
 const GUTTER_WITH_UNITS: f64 = 86.0;
-/// Width below which two panels do not stand side by side.
+/// Width of a panel below which panels are not side by side.
 const PANEL_WIDTH_MIN: f64 = 270.0;
-/// Texts under the pointer are left out beyond so many columns: each is as long as what it explains.
+/// Number of columns beyond which texts under the pointer are left out: each is as long as its column's path.
 const TIPS_MAX: usize = 400;
-/// Height of a panel from which on limits are named beside their lines.
+/// Height of a panel from which its limits are named beside their lines.
 const LABELLED_MIN: f64 = 120.0;
-/// Width of a column below which its edge would be all that is seen.
+/// Width of a column below which only its edge would be seen.
 const EDGED_MIN: f64 = 3.0;
 
 impl RatePlot<'_> {
@@ -66,7 +63,6 @@ impl RatePlot<'_> {
             self.draw_empty(&mut drawing, area(0), &axis);
         }
         for (at, panel) in panels.iter().enumerate() {
-            // Times are written below the last panel of each column.
             let labels = at + across >= panels.len();
             self.draw_panel(&mut drawing, panel, area(at), &axis, (labels, common_top(&panels)));
         }
@@ -80,7 +76,7 @@ impl RatePlot<'_> {
         drawing.finish(theme)
     }
 
-    /// Draws the legend of what occurs, and returns its bottom.
+    /// Draws the legend of what occurs, and returns its bottom edge.
     fn legend(&self, drawing: &mut Drawing, panels: &[Panel<'_>], top: f64) -> f64 {
         let series = |panel: &Panel<'_>| class(&panel.series.direction);
         let mut colours: Vec<&str> = panels.iter().filter(|panel| panel.max.is_some()).map(series).collect();
@@ -149,11 +145,9 @@ impl RatePlot<'_> {
         let values = panel.value_axis(self.log, top.unwrap_or_else(|| panel.top()), (area.height / 40.0) as usize + 1);
         if self.series.len() > 1 {
             let max = panel.max.map_or("no data".to_owned(), |max| format!("max {}", Quantity::BitRate.show(max)));
-            // A small panel has no room for a limit's name beside its line.
             let limits = panel.series.limits.iter().filter(|_| area.height < LABELLED_MIN);
             let limits: Vec<String> = limits.map(|limit| Quantity::BitRate.show_round(limit.bps)).collect();
             let limits = if limits.is_empty() { String::new() } else { format!("limit {} · ", limits.join(", ")) };
-            // The name comes first.
             let taken = text_width(&panel.name, TEXT_PX) + text_width(&max, 11.0) + 12.0;
             let max = if text_width(&limits, 11.0) <= area.width - taken { limits + &max } else { max };
             let room = area.width - text_width(&max, 11.0) - 12.0;
@@ -193,7 +187,6 @@ impl RatePlot<'_> {
 
     fn draw_breach(&self, drawing: &mut Drawing, breach: &BreachSpan, area: Area, axis: &TimeAxis) {
         let severity = if breach.severity == "critical" { "critical" } else { "warning" };
-        // However short, it is seen.
         let area = Area { width: area.width.max(2.0), ..area };
         let end = breach.to.map_or("still open".to_owned(), |to| format!("to {}", axis.moment(to)));
         let (limit, peak) = (Quantity::BitRate.show_round(breach.limit_bps), Quantity::BitRate.show(breach.peak_bps));
@@ -216,7 +209,6 @@ fn class(direction: &str) -> &'static str {
     }
 }
 
-/// Returns true if a part of a column that is drawn was not measured.
 fn is_partial(column: &RateColumn) -> bool {
     column.max.is_some() && column.measured < 0.995
 }
@@ -238,7 +230,7 @@ fn tip(column: &RateColumn, axis: &TimeAxis) -> String {
     tip
 }
 
-/// Draws the bands of each run of columns without a hole, and the edge of the highest seconds on top.
+/// Draws the bands of each run of columns without a hole, with an edge on top.
 fn draw_bands(drawing: &mut Drawing, panel: &Panel<'_>, values: &Axis, area: Area, axis: &TimeAxis) {
     type Rate = fn(&RateColumn) -> Option<u64>;
     let class = class(&panel.series.direction);
@@ -275,7 +267,7 @@ fn draw_bands(drawing: &mut Drawing, panel: &Panel<'_>, values: &Axis, area: Are
     drawing.path(&edge, &format!("edge {}{class}-edge", if is_dense { "thin " } else { "" }));
 }
 
-/// Adds a step for each place and height, and leaves out those that change nothing.
+/// Adds a step for each place and height that differs from the last.
 fn steps(path: &mut String, steps: impl Iterator<Item = (f64, f64)>, first: bool) {
     let mut height = if first { None } else { Some(String::new()) };
     let mut end: Option<String> = None;
@@ -315,7 +307,7 @@ fn draw_limits(drawing: &mut Drawing, panel: &Panel<'_>, values: &Axis, area: Ar
         if area.height < LABELLED_MIN {
             continue;
         }
-        // Above its line, or below it where another label or the edge is.
+        // Labels go below the line where another one or the edge is above it.
         let is_free = |label: f64| label > area.top + 8.0 && taken.iter().all(|other| (other - label).abs() >= 13.0);
         let label = [y - 5.0, y + 14.0].into_iter().find(|label| is_free(*label)).unwrap_or(y - 5.0);
         drawing.text((area.right() - 6.0, label), "tick strong halo", Anchor::End, &text);

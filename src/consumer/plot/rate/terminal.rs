@@ -10,11 +10,9 @@ use crate::consumer::plot::screen::{
 };
 use crate::consumer::plot::time_axis::TimeAxis;
 
-/// More links than this get a line each.
 const CHARTS_MAX: usize = 3;
 
 impl RatePlot<'_> {
-    /// Draws with block characters, as wide as the page.
     pub fn text(&self, page: Page) -> String {
         let mut screen = Screen::new(page.columns);
         let row = screen.add_row();
@@ -77,13 +75,11 @@ impl RatePlot<'_> {
         draw_times(screen, &axis, (gutter + 2, columns), &slices);
     }
 
-    /// A line for each link: what its highest seconds were over time, and in numbers.
     fn lines(&self, screen: &mut Screen) {
         let panels = self.panels(usize::MAX);
         let axis = self.axis();
         let total = screen.width();
         let is_narrow = total < NARROW;
-        // On a narrow terminal, a line is below its name and number.
         let numbers = match total {
             ..NARROW => 0,
             NARROW..70 => NUMBER,
@@ -167,16 +163,14 @@ impl RatePlot<'_> {
     }
 }
 
-/// Columns below which a line has no room for numbers beside it.
 const NARROW: usize = 44;
-/// Columns of a rate with its unit.
 const NUMBER: usize = 13;
 
 fn number_end(left: usize, at: usize) -> usize {
     left + [NUMBER, 2 * NUMBER, 2 * NUMBER + 10][at]
 }
 
-/// Draws the highest seconds of a link in one row, on a scale of its own: on a common one, most links would be flat. Returns true if
+/// Draws the highest seconds of a link in one row, on a scale of its own: on a common one most links would be flat. Returns true if
 /// there is a hole.
 fn draw_line(
     screen: &mut Screen,
@@ -223,7 +217,7 @@ fn is_partial(column: &RateColumn) -> bool {
     column.max.is_some() && column.measured < 0.995
 }
 
-/// Fills a column of the chart: solid up to the median second, lighter up to p95, lightest up to the highest second.
+/// Fills a column: solid up to p50, lighter up to p95, lightest up to the highest second.
 fn draw_column(
     screen: &mut Screen,
     rows: &[usize],
@@ -243,7 +237,7 @@ fn draw_column(
     for (from_below, row) in rows.iter().rev().enumerate() {
         let middle = from_below as f64 + 0.5;
         if let Some((_, shown)) = levels.iter().find(|(level, _)| *level >= middle) {
-            // The lowest row is there for what was measured, however little it was.
+            // The lowest row shows that something was measured, however little.
             let shown = if from_below == 0 && p50 < 0.75 { '▁' } else { *shown };
             screen.put(*row, at, shown, style);
         }
@@ -289,7 +283,6 @@ fn draw_breaches(
     }
 }
 
-/// Draws the time axis below a chart, dotted where windows were measured in part.
 fn draw_times(screen: &mut Screen, axis: &TimeAxis, (left, columns): (usize, usize), slices: &[Option<RateColumn>]) {
     let (line, labels) = (screen.add_row(), screen.add_row());
     for at in 0..columns {
