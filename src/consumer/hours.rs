@@ -37,6 +37,7 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("compression.type", "zstd"),
     ("reconnect.backoff.max.ms", "10000"),
     ("topic.metadata.refresh.interval.ms", "-1"),
+    // A topic that is missing is reported after this time.
     ("topic.metadata.propagation.max.ms", "5000"),
 ];
 

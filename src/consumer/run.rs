@@ -165,6 +165,7 @@ impl<'a> Consumer<'a> {
         self.check_member(now);
         self.pass_empty_offsets(now);
         for topic in 0..self.topics.len() {
+            // After a rebalance a topic may be another member's.
             if self.member.is_displaced() || self.pulse.is_stopping() {
                 break;
             }
@@ -227,6 +228,7 @@ impl<'a> Consumer<'a> {
             return;
         }
         log::info!("{}: {why}; looking up where to resume", self.member.source.topics().join(", "));
+        // A partition whose position is not known is read no further.
         self.member.pause(None, now);
         for topic in 0..self.topics.len() {
             if self.topics[topic].is_collecting() {
@@ -336,6 +338,7 @@ impl<'a> Consumer<'a> {
             };
             checkpoints.insert(partition, checkpoint);
         }
+        // A rebalance that came meanwhile is dealt with first.
         if self.member.is_displaced() {
             return Ok(());
         }

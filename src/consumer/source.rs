@@ -150,6 +150,7 @@ impl Source {
         let consumer = self.consumer.as_ref().expect("only close() takes it, and the source with it");
         let polled = consumer.poll(timeout);
         if let Some(Rebalanced { assigned, error }) = consumer.context().take_rebalanced() {
+            // A message polled together with a new assignment is from the old one.
             drop(polled);
             if let Some(error) = error {
                 log::warn!("Kafka: {error}");

@@ -141,6 +141,7 @@ impl Drawing {
             let x = area.x(axis.place(tick.at));
             self.line((x, area.top), (x, area.bottom()), "grid");
             if labels {
+                // A label at the edge stays inside the picture.
                 let x = x.clamp(area.left + 2.0, area.right() - 2.0);
                 self.text((x, area.bottom() + 17.0), "tick", Anchor::Middle, &tick.label);
                 if let Some(below) = &tick.below {

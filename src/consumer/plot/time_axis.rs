@@ -126,6 +126,7 @@ impl TimeAxis {
         let span_s = (self.to - self.from).num_seconds();
         let mut finer: Option<(TickStep, Vec<DateTime<Utc>>)> = None;
         for step in STEPS {
+            // More than this cannot fit, and would only be counted.
             if span_s / step.seconds() > 4 * ticks_max as i64 + 40 {
                 continue;
             }

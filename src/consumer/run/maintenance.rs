@@ -59,6 +59,7 @@ fn round(
     let progress = maintenance.progress();
     let (sender, answer) = channel();
     let work = move || {
+        // The receiver is gone if it took too long.
         let _ = sender.send(maintenance.run(&retention, None, BUDGET));
     };
     let thread = std::thread::Builder::new().name("retention".into()).spawn(work);

@@ -133,6 +133,7 @@ impl Member {
     /// Returns why a new client is needed: after a broker was paused, librdkafka may fail to join its group again without a report.
     pub(super) fn check_adrift(&mut self, now: Duration) -> Option<String> {
         self.adrift.filter(|since| now.saturating_sub(*since) >= ADRIFT_MAX)?;
+        // While no broker answers there is no group to join.
         let answers = (0..self.source.topics().len()).any(|topic| self.source.partitions(topic).is_ok());
         self.adrift = (!answers).then_some(now);
         answers.then(|| format!("connected, but no partitions were assigned for {}", lasting(ADRIFT_MAX)))

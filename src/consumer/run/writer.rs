@@ -57,6 +57,7 @@ impl Writer {
                     return Err(StoreError::Unavailable("the thread of the store has ended; see above".to_owned()));
                 }
             }
+            // The whole process may have been stopped since the last time.
             let now = pulse.step("waiting for the database");
             if let Some(error) = wait.is_over(&progress, now, pulse.stopping_for(now)) {
                 self.abandon();
@@ -91,6 +92,7 @@ impl Writer {
     ) -> Result<(Receiver<T>, Arc<StoreProgress>), StoreError> {
         let (sender, answer) = channel();
         let job: Job = Box::new(move |store| {
+            // The receiver is gone if the store took too long.
             let _ = sender.send(work(store));
         });
         let worker = match self.worker.take() {
@@ -98,6 +100,7 @@ impl Writer {
             None => self.spawn()?,
         };
         let progress = Arc::clone(&worker.progress);
+        // A thread that has panicked drops the job and so closes the channel.
         if worker.jobs.send(job).is_ok() {
             self.worker = Some(worker);
         }

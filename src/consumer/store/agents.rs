@@ -1,5 +1,3 @@
-//! State of the agents, from their starts and stops and from their windows. Pure.
-
 use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
@@ -7,10 +5,9 @@ use chrono::{DateTime, Utc};
 use super::rows::Row;
 use crate::event::{Body, Epoch, Event};
 
-/// Row of `agent_state`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct KnownAgent {
-    /// The message that it was last changed by.
+    /// Message that last changed it.
     pub(super) epoch: Epoch,
     pub(super) seq: i64,
     pub(super) observed_at: DateTime<Utc>,
@@ -20,7 +17,6 @@ pub(super) struct KnownAgent {
     pub(super) last_started_at: Option<DateTime<Utc>>,
 }
 
-/// The state of an agent that is to be written over the one before, if there was one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct AgentChange<'a> {
     pub(super) agent: &'a str,
@@ -41,7 +37,7 @@ impl KnownAgent {
     }
 }
 
-/// Returns the agents of messages that tell of their state, in the order in which their rows are locked.
+/// Returns the agents that `rows` tell of, in the order in which their rows are locked.
 pub(super) fn asked<'a>(rows: &[Row<'a>]) -> Vec<&'a str> {
     let telling = rows.iter().filter(|row| tells(row.event).is_some());
     let mut agents: Vec<&str> = telling.map(|row| row.event.stamp.agent.as_str()).collect();
@@ -50,7 +46,7 @@ pub(super) fn asked<'a>(rows: &[Row<'a>]) -> Vec<&'a str> {
     agents
 }
 
-/// Returns the changes that `rows` make to what is `known`. Most windows make none, and cost no write.
+/// Most windows change nothing, and cost no write.
 pub(super) fn changes<'a>(rows: &[Row<'a>], known: &HashMap<&str, KnownAgent>) -> Vec<AgentChange<'a>> {
     let mut states: BTreeMap<&'a str, Option<KnownAgent>> = BTreeMap::new();
     for row in rows {
@@ -70,7 +66,7 @@ pub(super) fn changes<'a>(rows: &[Row<'a>], known: &HashMap<&str, KnownAgent>) -
     changed.collect()
 }
 
-/// Returns the version that a message names which tells of its agent's state.
+/// Returns the version in a message that tells of its agent's state.
 fn tells(event: &Event) -> Option<&str> {
     match &event.body {
         Body::AgentStarted(lifecycle) | Body::AgentStopped(lifecycle) | Body::Heartbeat(lifecycle) => {
@@ -81,7 +77,7 @@ fn tells(event: &Event) -> Option<&str> {
     }
 }
 
-/// Messages come in any order: an older one changes nothing, except that a start may be the last one.
+/// Returns the state after an event. Messages come in any order: an older one changes nothing but perhaps the last start.
 fn after(state: Option<&KnownAgent>, event: &Event, version: &str) -> KnownAgent {
     let observed_at = event.stamp.observed_at;
     let started_at = matches!(event.body, Body::AgentStarted(_)).then_some(observed_at);

@@ -36,15 +36,15 @@ pub(super) trait Session {
     where
         Self: 's;
 
-    /// `locking`: ranges and breaches are locked when they are read.
+    /// With `locking`, ranges and breaches are locked when they are read.
     fn begin(&mut self, now: DateTime<Utc>, locking: bool) -> Result<Self::Transaction<'_>, AttemptError>;
 
-    /// Makes the partitions that the rows need, before their transaction. Returns the rows that have none.
+    /// Makes partitions before the transaction, and returns the rows that have none.
     fn make_partitions(&mut self, rows: &[Row<'_>]) -> Result<Vec<Unplaceable>, StoreError>;
 
     fn forget_partitions(&mut self);
 
-    /// Does what helps where the lock of guard 1 was not granted, and returns the error.
+    /// Ends sessions that keep guard 1 waiting, where that is possible, and returns the error.
     fn end_holders(&mut self, topic: &TopicId, partitions: &[i32]) -> StoreError;
 
     fn read_back(&mut self, topic: &TopicId, bounds: &Bounds) -> Result<bool, AttemptError>;
@@ -69,7 +69,7 @@ pub(super) trait Transaction: Sized {
 
     fn existing(&mut self, table: Table, rows: &[&Row<'_>]) -> Result<HashSet<usize>, AttemptError>;
 
-    /// Returns the rows whose identity is there under another `observed_at`, by their index.
+    /// Returns the indices of rows whose identity is there under another `observed_at`.
     fn have_other_times(&mut self, table: Table, rows: &[&Row<'_>]) -> Result<HashSet<usize>, AttemptError>;
 
     fn insert(&mut self, table: Table, topic: &TopicId, rows: &[&Row<'_>]) -> Result<(), AttemptError>;
@@ -77,7 +77,7 @@ pub(super) trait Transaction: Sized {
     /// Fails with [`AttemptError::Again`] where a range has changed since it was read.
     fn put_ranges(&mut self, changes: RangeChanges<'_>) -> Result<(), AttemptError>;
 
-    /// Returns what is stored of the breaches; of new ones it may not ask, if [`Self::put_breaches`] notices that it is there.
+    /// Returns what is stored of the breaches; new ones may be left out if [`Self::put_breaches`] notices those that are there.
     fn known_breaches<'a>(
         &mut self,
         words: &LastWords<'a>,
@@ -88,10 +88,8 @@ pub(super) trait Transaction: Sized {
 
     fn put_losses(&mut self, losses: &[Lost<'_>]) -> Result<(), AttemptError>;
 
-    /// Notes hours whose histograms are to be made again.
     fn put_touched_hours(&mut self, hours: &[AgentHour<'_>]) -> Result<(), AttemptError>;
 
-    /// Returns what is stored of the agents, which are in order.
     fn known_agents<'a>(&mut self, agents: &[&'a str]) -> Result<HashMap<&'a str, KnownAgent>, AttemptError>;
 
     /// Fails with [`AttemptError::Again`] where an agent has changed since it was read.
@@ -123,15 +121,18 @@ pub(super) trait Transaction: Sized {
 pub(super) enum AttemptError {
     /// Another consumer wrote the same: another try finds it.
     Again(StoreError),
-    /// A row is there although its number was never seen: another try asks for each of them.
+    /// A row is there although its number was never seen: another try looks up each of them.
     Duplicate(StoreError),
-    /// The partition of a row is missing.
     NoPartition(StoreError),
     /// The lock of guard 1 was not granted in time.
     Held,
-    /// The database rejects a row: at this partition and offset, if it reports them. What is `passing` may be over at the next try.
-    Rejected { at: Option<(i32, i64)>, error: String, otherwise: StoreError, passing: bool },
-    /// Not worth another try.
+    /// At this partition and offset, if the database reports them. A `passing` one may be over at the next try.
+    Rejected {
+        at: Option<(i32, i64)>,
+        error: String,
+        otherwise: StoreError,
+        passing: bool,
+    },
     Store(StoreError),
 }
 
@@ -149,7 +150,6 @@ impl From<AttemptError> for StoreError {
 }
 
 impl AttemptError {
-    /// Names the record that the database rejected.
     pub(super) fn of_record(self, at: Option<(i32, i64)>) -> Self {
         match self {
             Self::Rejected { error, otherwise, passing, .. } => Self::Rejected { at, error, otherwise, passing },
@@ -166,9 +166,9 @@ impl From<StoreError> for AttemptError {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Approach {
-    /// Ranges and breaches are read without a lock, and rows looked for only if the ranges of seen numbers have them: the usual.
+    /// Ranges and breaches are read without a lock, rows looked up only if their numbers were seen: the usual.
     Optimistic,
-    /// Ranges and breaches are locked: others changed them before they were written, which a large transaction would meet again.
+    /// Others changed ranges or breaches before they were written, which a large transaction would meet again.
     Locking,
     /// Locks, and looks up every row: ranges are missing, as after a `DELETE`.
     LookUpAll,
@@ -228,7 +228,7 @@ fn store_piece<S: Session>(
             Err(other) => return Err(other.into()),
         };
         let rows = rows::events(rows::records(batch, bounds), now);
-        // A dead letter was rejected, or a transaction without any row.
+        // Either a dead letter was rejected, or a transaction without any row.
         let Some(first) = rows.iter().find(|row| at.is_none_or(|at| (row.partition, row.record.offset) == at)) else {
             return Err(otherwise);
         };
@@ -246,7 +246,7 @@ fn store_piece<S: Session>(
     }
 }
 
-/// Tries a transaction until it succeeds or fails for good; each failure that others caused has the next try read more carefully.
+/// Tries until a transaction succeeds or fails for good; after a failure that others caused it reads more carefully.
 fn persist<S: Session, T>(
     session: &mut S,
     mut attempt: impl FnMut(&mut S, Approach) -> Result<T, AttemptError>,
@@ -262,7 +262,7 @@ fn persist<S: Session, T>(
         }
     }
     attempt(session, approach).map_err(|error| match error {
-        // A unique index that is none of ours; a partition that is taken away each time.
+        // Unique indexes that are none of ours; partitions that are taken away each time.
         AttemptError::Duplicate(error) | AttemptError::NoPartition(error) => {
             AttemptError::Rejected { at: None, error: error.to_string(), otherwise: error, passing: false }
         }
@@ -279,7 +279,7 @@ fn pieces(batch: &Batch, bounds: &Bounds, at: Option<(i32, i64)>) -> Option<Vec<
     let middle = rows::records(batch, bounds).nth(count / 2).map(|(partition, _, record)| (partition, record.offset));
     let (partition, offset) = at.or(middle)?;
     let (from, to) = *bounds.get(&partition)?;
-    // Before the record and after it; the other partitions go with what comes before.
+    // Other partitions go with what is before the record.
     let cuts = if at.is_some() { vec![offset, offset + 1] } else { vec![offset] };
     let mut before = bounds.clone();
     let (mut begin, mut rest) = (from, Vec::new());
@@ -316,8 +316,8 @@ fn takes_nothing(error: StoreError) -> StoreError {
     }
 }
 
-/// Returns whether the database takes rows of ours, of the same kind and time as `like`: they touch the same tables, first as new rows
-/// and then as updates. All of it is rolled back.
+/// Returns whether the database takes rows like `like` in the same session: they touch the same tables, first as new rows and then
+/// as updates. All of it is rolled back.
 fn takes_ours<S: Session>(
     session: &mut S,
     topic: &TopicId,
@@ -346,7 +346,7 @@ fn takes_ours<S: Session>(
     Ok(true)
 }
 
-/// Stores the part of `batch` that is within `bounds` and not below `next_offset`; `refused` become dead letters.
+/// Stores the part of `batch` within `bounds` and not below `next_offset`; `refused` become dead letters.
 fn attempt<S: Session>(
     session: &mut S,
     batch: &Batch,
@@ -392,7 +392,7 @@ fn attempt<S: Session>(
     failpoints::pass("database-before-commit");
     transaction.commit()?;
     failpoints::pass("database-after-commit");
-    // A commit that reports success is believed when `next_offset` confirms it.
+    // Success is believed when `next_offset` confirms it.
     if !session.read_back(topic, &bounds)? {
         return Err(StoreError::Conflict(format!("{topic}: the database did not keep what it committed")).into());
     }
@@ -482,7 +482,7 @@ fn store_rows(
     if changes.is_empty() { Ok(()) } else { transaction.put_agents(&changes) }
 }
 
-/// Removes rows that are there already (guard 2). One whose number was seen under another time is a conflict.
+/// Removes rows that are there (guard 2). One whose number was seen under another time is a conflict.
 fn pass_over_known<'a>(
     transaction: &mut impl Transaction,
     rows: &mut Vec<Row<'a>>,

@@ -1,5 +1,5 @@
-//! Hours and days of traffic: pure functions of the windows that are stored, made again wherever another one arrives. So copies,
-//! order and rebalances change nothing, and nothing has to be counted once.
+//! Hours and days of traffic: pure functions of the windows that are stored, made again when another one arrives, so that copies,
+//! order and rebalances change nothing.
 //!
 //! ```text
 //!  rates, window_histograms          histograms             histograms
@@ -7,8 +7,8 @@
 //!         ▲                            └─► unpublished_hours ─► Kafka, acknowledged
 //!   touched_hours, in the transaction of the windows
 //! ```
-//!
-//! All of it is one transaction: a note goes in the one that derives its hour. Retention takes what is derived from before what is
+//! All of it is one transaction: a note goes in the one that derives its hour. Retention takes windows before hours: a window that
+//! arrives then changes the numbers of its hour, and leaves the histogram as it is.
 //! derived: a window that arrives then changes the numbers of its hour, and leaves the histogram as it is.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +18,6 @@ use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
 use super::{Derived, StoreError};
 use crate::histogram::{HistogramEncoder, RateHistogram};
 
-/// Traffic of a link and direction in a window, an hour or a day.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrafficSummary {
     pub windows: i64,
@@ -39,7 +38,6 @@ pub struct TrafficSummary {
     pub histogram: Option<Vec<u8>>,
 }
 
-/// A link and direction of an agent.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TrafficSeries {
     pub agent: String,
@@ -66,28 +64,27 @@ pub(super) struct StoredSummary {
     pub(super) version: i64,
 }
 
-/// A window as it is stored.
 pub(super) struct StoredWindow {
     pub(super) summary: TrafficSummary,
-    /// A histogram was stored, whether or not it is still there.
+    /// True also after retention has taken it.
     pub(super) had_histogram: bool,
 }
 
 pub(super) type HourOfAgent = (String, DateTime<Utc>);
 
-/// A transaction that derives. Whatever takes windows of several hours gives them ordered by hour, series and window.
+/// Windows and hours come ordered by hour, series and window.
 pub(super) trait DeriveTransaction: Sized {
     /// Returns the oldest notes, by their ids.
     fn notes(&mut self, limit: usize) -> Result<Vec<(i64, HourOfAgent)>, StoreError>;
 
-    /// Calls `each` for every window that began in one of the hours, with the index of that.
+    /// Calls `each` with every window that began in one of the hours, and the index of that hour.
     fn windows(
         &mut self,
         hours: &[HourOfAgent],
         each: &mut dyn FnMut(usize, TrafficSeries, StoredWindow),
     ) -> Result<(), StoreError>;
 
-    /// Calls `each` for every hour of the days, with the index of its day.
+    /// Calls `each` with every hour of the days, and the index of its day.
     fn hours_of_days(
         &mut self,
         days: &[SummaryKey],
@@ -105,16 +102,15 @@ pub(super) trait DeriveTransaction: Sized {
     fn commit(self) -> Result<(), StoreError>;
 }
 
-/// Columns of a [`TrafficSummary`], in the order in which the databases' readers take them.
+/// In the order in which the databases' readers take them.
 pub(super) const SUMMARY: &str = "windows, late_windows, bytes, packets, errors, drops, measured_s, unmeasured_s, min_bps, mean_bps, \
                                   max_bps, p50_bps, p95_bps, p99_bps, histogram";
 pub(super) const SUMMARY_COLUMNS: usize = 15;
 
-/// Hours that are published at once.
 pub(super) const PUBLISHED_AT_ONCE: usize = 500;
 
 const NOTES_AT_ONCE: usize = 2_000;
-/// Summaries that a transaction makes, about: a histogram takes a kilobyte or two.
+/// Summaries of a transaction, about: a histogram takes a kilobyte or two.
 const SUMMARIES_AT_ONCE: usize = 500;
 
 impl SummarySpan {
@@ -126,12 +122,11 @@ impl SummarySpan {
     }
 }
 
-/// Sums up parts of one series, in their order.
 #[derive(Default)]
 struct Merge {
     sum: TrafficSummary,
     histogram: Option<RateHistogram>,
-    /// A histogram was stored, and retention has taken it.
+    /// Retention has taken a stored histogram.
     is_incomplete: bool,
 }
 
@@ -154,7 +149,7 @@ impl Merge {
         }
         sum.min_bps = sum.min_bps.into_iter().chain(part.min_bps).min();
         sum.max_bps = sum.max_bps.max(part.max_bps);
-        // A histogram that was checked when it was stored, and cannot be read now, counts as missing.
+        // Histograms were checked when they were stored; one that cannot be read now counts as missing.
         let Some(histogram) = part.histogram.as_deref().and_then(|bytes| RateHistogram::decode(bytes).ok()) else {
             return;
         };
@@ -191,7 +186,7 @@ impl Merge {
     }
 }
 
-/// Returns what replaces `stored`, if anything does. Where retention has taken windows, what was made of them stays.
+/// Returns what replaces `stored`. Where retention has taken windows, what was made of them stays.
 fn replacement(merged: TrafficSummary, is_incomplete: bool, stored: Option<&StoredSummary>) -> Option<TrafficSummary> {
     let Some(StoredSummary { summary: stored, .. }) = stored else { return Some(merged) };
     if merged.windows < stored.windows {
@@ -210,12 +205,12 @@ fn replacement(merged: TrafficSummary, is_incomplete: bool, stored: Option<&Stor
     (new != *stored).then_some(new)
 }
 
-/// Returns a version above the one before, and above those that a database had before it was restored to an earlier state.
+/// Returns a version above the one before, and above those that a database had before it was restored.
 fn next_version(stored: Option<&StoredSummary>, now: DateTime<Utc>) -> i64 {
     now.timestamp_millis().max(stored.map_or(0, |stored| stored.version + 1))
 }
 
-/// Derives the hours of the oldest notes, and their days. `kept_from`: older hours are not made any more.
+/// Derives the hours of the oldest notes, and their days; hours before `kept_from` are not made any more.
 pub(super) fn derive<T: DeriveTransaction>(
     mut transaction: T,
     series_per_hour: &mut usize,
@@ -292,7 +287,6 @@ fn merge_days<T: DeriveTransaction>(
     Ok(days.iter().cloned().zip(merges).map(|(key, merge)| (key, merge.finish(encoder), false)).collect())
 }
 
-/// Writes what has changed, and returns it.
 fn replace<T: DeriveTransaction>(
     transaction: &mut T,
     merged: Merged,

@@ -39,8 +39,8 @@ pub trait Store {
 
     fn checkpoints(&mut self, topic: &TopicId) -> Result<BTreeMap<i32, Checkpoint>, StoreError>;
 
-    /// Inserts checkpoints of partitions, and the gaps before them, in one transaction; what another consumer has inserted stays.
-    /// Returns those that are in the database then.
+    /// Inserts checkpoints and the gaps before them in one transaction; what another consumer has inserted stays. Returns those
+    /// that are in the database then.
     fn insert_checkpoints(
         &mut self,
         topic: &TopicId,
@@ -57,14 +57,14 @@ pub trait Store {
         gap: Option<Gap>,
     ) -> Result<(), StoreError>;
 
-    /// Stores a batch. A record that the database rejects becomes a dead letter in the transaction that passes it; only then the
-    /// batch is stored in more than one transaction, and [`StoreProgress::stop`] ends it between two of them.
+    /// Stores a batch. A record that the database rejects becomes a dead letter; only then is the batch stored in more than one
+    /// transaction, and [`StoreProgress::stop`] ends it between two of them.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] where `next_offset` is before the batch, or its topic was recreated.
     fn apply(&mut self, batch: &Batch, now: DateTime<Utc>) -> Result<Applied, StoreError>;
 
-    /// Stores the events of dead letters, each in the transaction that removes the letter. After an error some may be stored.
+    /// Stores events of dead letters, each in the transaction that removes the letter. After an error some may be stored.
     fn retry(
         &mut self,
         topic: &TopicId,
@@ -72,7 +72,7 @@ pub trait Store {
         now: DateTime<Utc>,
     ) -> Result<RetrySummary, StoreError>;
 
-    /// Removes the bytes of dead letters, and keeps `reason` and their positions. Returns their number.
+    /// Removes the bytes, keeps `reason` and the positions, and returns the number of dead letters.
     fn drop_dead_letters(
         &mut self,
         topic: &TopicId,
@@ -85,9 +85,9 @@ pub trait Store {
 pub trait Maintenance {
     fn progress(&self) -> Arc<StoreProgress>;
 
-    /// Drops what is older than it has to be kept, in pieces. Ends when all is done, at the first lock that another session holds,
-    /// after `budget`, or at [`StoreProgress::stop`]. What was done before an error is done. Without `now`, rows expire by the clock
-    /// that is behind, this host's or the server's: one that has jumped ahead deletes nothing.
+    /// Drops what has expired, in pieces, until all is done, another session holds a lock, `budget` is over, or
+    /// [`StoreProgress::stop`]. What was done before an error is done. Without `now`, rows expire by the clock that is behind, this
+    /// host's or the server's: one that has jumped ahead deletes nothing.
     fn run(
         &mut self,
         retention: &Retention,
@@ -96,22 +96,19 @@ pub trait Maintenance {
     ) -> Result<Maintained, StoreError>;
 }
 
-/// Makes the histograms of hours and days, and hands out those that Kafka does not have.
 pub trait HistogramStore {
-    /// Derives some of the hours that windows were stored of since. Does nothing while another consumer of this database does it.
+    /// Derives some of the hours that windows were stored of since. Does nothing while another consumer does it.
     fn derive(&mut self, now: DateTime<Utc>) -> Result<Derived, StoreError>;
 
-    /// Returns some hours as they are stored that Kafka has not acknowledged, those after `after` first. None while another consumer
-    /// derives.
+    /// Returns some hours that Kafka has not acknowledged, those after `after` first; none while another consumer derives.
     fn unpublished(&mut self, after: Option<&HourKey>) -> Result<Vec<MergedHour>, StoreError>;
 
-    /// Notes which versions Kafka has. An hour that has changed meanwhile, even by another consumer, is to be published again.
+    /// Notes which versions Kafka has. An hour that has changed meanwhile is to be published again.
     fn acknowledge(&mut self, published: &[(HourKey, i64)], now: DateTime<Utc>) -> Result<(), StoreError>;
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Derived {
-    /// Hours that have changed.
     pub hours: u64,
     pub has_more: bool,
 }
@@ -140,7 +137,6 @@ pub struct RetriedRecord {
 pub enum RetryOutcome {
     Stored,
     Stays(String),
-    /// Another retry, a drop, or retention took it meanwhile.
     Gone,
 }
 
@@ -159,7 +155,6 @@ pub struct Retention {
     pub totals: Duration,
     /// Since a window was observed, and since it was stored.
     pub rates: Duration,
-    /// Since the beginning of the hour or day.
     pub histograms: Duration,
 }
 
@@ -182,9 +177,9 @@ pub enum PartitionWidth {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Applied {
     pub inserted: u64,
-    /// Windows that came too late, or from a clock too far ahead, for their histograms.
+    /// Windows too late, or from a clock too far ahead, for their histograms.
     pub without_histograms: u64,
-    /// Offsets of each partition that were stored, from the first to before the second: not all of the batch if it was stopped.
+    /// Offsets from the first to before the second: not all of the batch if it was stopped.
     pub stored: BTreeMap<i32, (i64, i64)>,
     pub rejected: Vec<Rejected>,
     pub identity_conflicts: Vec<String>,
@@ -214,7 +209,7 @@ pub struct Maintained {
     pub unfinished: Option<String>,
 }
 
-/// Reason why the store failed. Nothing is skipped for any of these.
+/// Nothing is skipped for any of these.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     #[error("{0}")]
@@ -222,7 +217,7 @@ pub enum StoreError {
     /// An operator has to act: password, database, rights, schema.
     #[error("{0}")]
     Misconfigured(String),
-    /// The database is not where this consumer is: read its checkpoints, and go on from there.
+    /// The database is not where this consumer is: read its checkpoints again.
     #[error("{0}")]
     Conflict(String),
 }
@@ -232,9 +227,8 @@ pub struct StoreOptions {
     pub instance: String,
     pub partition: PartitionWidth,
     pub retention: Retention,
-    /// Time without a message after which an agent is silent.
     pub silent_after: Duration,
-    /// Hours are published: those that Kafka does not have are noted.
+    /// Notes hours that Kafka does not have.
     pub publishes: bool,
 }
 
@@ -262,7 +256,6 @@ impl StoreProgress {
         self.migration.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Number of times that the database has answered, whatever it said.
     pub fn answers(&self) -> u64 {
         self.answers.load(Ordering::Relaxed)
     }

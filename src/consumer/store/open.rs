@@ -23,7 +23,7 @@ impl StoreUrl {
                 .map(|address| Self(Backend::Postgres(Box::new(address))));
         }
         let neither = "is neither \"postgres://USER@HOST/DATABASE\" nor \"sqlite:PATH\"";
-        // A password may be in it: it is not quoted.
+        // Not quoted, since a password may be in it.
         match url.contains(['@', '=', ' ']) || url.contains("://") || url.is_empty() {
             true => Err(neither.to_owned()),
             false => Err(format!("`{url}` {neither}; for the SQLite file of this name write \"sqlite:{url}\"")),
@@ -63,7 +63,7 @@ impl StoreUrl {
     }
 }
 
-/// Returns the file of `sqlite:PATH`, and refuses spellings that other programs read differently.
+/// Returns the file of `sqlite:PATH`; refuses spellings that other programs read differently.
 fn sqlite_file(path: &str) -> Result<&Path, String> {
     let (file, parameters) = path.split_once('?').unwrap_or((path, ""));
     let below = file.trim_start_matches('/');

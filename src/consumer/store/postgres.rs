@@ -30,7 +30,7 @@ pub(super) use self::histograms::PostgresHistograms;
 pub(super) use self::maintenance::PostgresMaintenance;
 pub(super) use self::reader::PostgresReader;
 
-/// A store that connects, and brings the schema up to date, when it is first needed and after each error.
+/// Connects, and migrates, when it is first needed and after each error.
 pub(super) struct Postgres {
     address: Address,
     application: String,
@@ -55,7 +55,7 @@ impl Postgres {
         Self { address, application, options, session: None, progress, unpooled: false }
     }
 
-    /// Runs `work` in a session. An error ends the session: its state is not worth guessing.
+    /// Ends the session after an error: its state is not worth guessing.
     fn with<T>(&mut self, work: impl FnOnce(&mut PostgresSession) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let mut session = match self.session.take() {
             Some(session) if !session.client.is_closed() => session,
@@ -206,8 +206,8 @@ fn checkpoint(row: &SqlRow) -> Checkpoint {
 }
 
 /// Ends the sessions of our role that hold the partitions' rows after guard 1 waited in vain: perhaps a consumer that was stopped
-/// in the middle of a COPY, which no time-out of PostgreSQL ends. They are found by the row's `xmax`: once the wait is over,
-/// `pg_blocking_pids` is empty.
+/// in a COPY, which no time-out of PostgreSQL ends. They are found by the row's `xmax`: once the wait is over, `pg_blocking_pids`
+/// is empty.
 fn end_holders(client: &mut Client, topic: &TopicId, partitions: &[i32]) -> Result<StoreError, Error> {
     let ended = client.query(
         &format!(

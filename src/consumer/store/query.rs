@@ -11,11 +11,11 @@ use crate::units::counted;
 
 /// Reads a store and changes nothing: no table, no schema, and no setting that outlives the query.
 pub trait Reader {
-    /// Calls `each` with the rows of `query`, all of one snapshot, until `each` breaks. Rows not read yet stay in the database,
-    /// so memory does not grow with their number. Fails with [`StoreError::Misconfigured`] too where nothing was ever stored.
+    /// Calls `each` with the rows, all of one snapshot, until `each` breaks. Rows not read yet stay in the database. Fails with
+    /// [`StoreError::Misconfigured`] too where nothing was ever stored.
     fn read(&mut self, query: &Query, each: &mut dyn FnMut(Vec<Value>) -> ControlFlow<()>) -> Result<(), StoreError>;
 
-    /// Returns what a query over all partitions needs of the lock table; `None` for a database without a limit.
+    /// Returns `None` for a database whose lock table has no limit.
     fn locks(&mut self) -> Result<Option<Locks>, StoreError>;
 
     fn ask(&mut self, query: &Query) -> Result<Vec<Vec<Value>>, StoreError> {
@@ -28,10 +28,9 @@ pub trait Reader {
     }
 }
 
-/// Locks of PostgreSQL, whose lock table has a size that is set at its start.
+/// Room in PostgreSQL's lock table, and need of a query over all partitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Locks {
-    /// The table with the most partitions, and their number.
     pub table: &'static str,
     pub partitions: u64,
     pub room: u64,
@@ -69,7 +68,7 @@ pub struct Query {
     pub(super) kinds: &'static [ColumnType],
 }
 
-/// Type of a column: SQLite, which has no times, gives the same values as PostgreSQL.
+/// SQLite, which has no times, gives the same values as PostgreSQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ColumnType {
     Text,
@@ -77,12 +76,12 @@ pub enum ColumnType {
     Time,
     Day,
     Blob,
-    /// Bytes of at most 64 kB: more of them are fetched at once than of messages.
+    /// At most 64 kB: more of them are fetched at once than of messages.
     Histogram,
     Bytes,
 }
 
-/// A value in a condition. It travels with its type, and not as text that a setting of the server may read differently.
+/// Travels with its type, not as text that a setting of the server may read differently.
 #[derive(Clone, Debug)]
 pub enum Parameter {
     Text(String),
@@ -168,7 +167,7 @@ impl Query {
         if values.is_empty() { self } else { self.then(")") }
     }
 
-    /// Orders the rows by `columns`; of the rows in this order only the last ones are kept, if `last` says how many.
+    /// Orders the rows; only the `last` ones are kept, if it is given.
     #[must_use]
     pub fn ordered(self, columns: &[&str], last: Option<i64>) -> Self {
         let order = format!("ORDER BY {}", columns.join(", "));

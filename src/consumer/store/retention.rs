@@ -7,7 +7,6 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::Retention;
 use super::tables::{TABLES, Table, WINDOW_HISTOGRAMS_KEPT};
 
-/// Time for which rows are kept.
 #[derive(Clone, Copy)]
 pub(super) enum Retained {
     Events,
@@ -21,14 +20,13 @@ pub(super) enum Retained {
     Histograms,
 }
 
-/// Rows of one table that go.
 pub(super) struct ExpiredRows {
     pub(super) table: &'static str,
     pub(super) condition: String,
     pub(super) kept: Retained,
 }
 
-/// Numbers of agents: gaps are closed first, from then on each series that has ended is one range.
+/// Gaps are closed first: from then on each series that has ended is one range.
 const ENDED: &str = "last_stored_at < $1
     AND NOT EXISTS (SELECT 1 FROM agent_sequences s WHERE s.agent = agent_sequences.agent AND s.epoch = agent_sequences.epoch
                                                       AND s.last_stored_at >= $1)
@@ -40,11 +38,10 @@ const SUPERSEDED: &str = "EXISTS (
     SELECT 1 FROM agent_sequences n WHERE n.agent = agent_sequences.agent AND n.epoch <> agent_sequences.epoch
                                       AND n.counted = agent_sequences.counted AND n.last_stored_at >= $1)";
 
-/// Dead letters that have lost neither their bytes nor themselves.
+/// Bytes of dead letters expire before the letters.
 pub(super) const WITH_OLD_PAYLOADS: &str = "stored_at < $1 AND dropped_at IS NULL";
 
 impl Retained {
-    /// Returns the time for which the rows of a table of messages are kept.
     pub(super) fn of(table: Table) -> Self {
         match table {
             Table::Events | Table::Samples => Self::Events,
@@ -53,7 +50,6 @@ impl Retained {
         }
     }
 
-    /// Returns the time before which rows expire.
     pub(super) fn before(self, retention: &Retention, now: DateTime<Utc>) -> DateTime<Utc> {
         let keep: Duration = match self {
             Self::WindowHistograms => return now - WINDOW_HISTOGRAMS_KEPT,
@@ -78,7 +74,7 @@ impl ExpiredRows {
     /// Rows that go by their own age. `day`: the day of `$1`, in this database's SQL.
     pub(super) fn by_age(day: &str) -> [Self; 7] {
         [
-            // Dead letters lose their bytes first, and go with the events: until then their numbers are accounted for.
+            // Dead letters go with the events: until then their numbers are accounted for.
             Self::new("dead_letters", "stored_at < $1", Retained::EventsAndDeadLetters),
             // A breach is kept as long as the event that it was last written from.
             Self::new(
@@ -102,8 +98,8 @@ impl ExpiredRows {
         ]
     }
 
-    /// Rows that go once old gaps are closed: declarations of numbers that no gap shows any more, then the series that have stored
-    /// nothing since `$1`, and of which nothing is declared or kept as a dead letter: a part of one would make the rest of it a gap.
+    /// Rows that go once old gaps are closed: declarations that no gap needs any more, then series that have stored nothing since
+    /// `$1`, and of which nothing is declared or kept as a dead letter: a part of one would make the rest a gap.
     pub(super) fn after_gaps() -> [Self; 4] {
         [
             Self::new(
@@ -124,12 +120,12 @@ impl ExpiredRows {
     }
 }
 
-/// Returns the condition that the agent of a row of `agent_sequences` has no row left. Its series is kept until then, and as long as its
-/// totals may be: its numbers keep what comes again from being counted again.
+/// Returns the condition that an agent has no row left. Its series is kept until then, and as long as its totals may be: its
+/// numbers keep what comes again from being counted again.
 fn nothing_is_left() -> String {
     let keys = TABLES.iter().map(|table| (table.name(), "observed_at")).chain([("breach_state", "breach_id")]);
-    // The least value of what follows the agent in the primary key is its first entry there. EXISTS may be planned as a scan of the
-    // whole table, since most that are there have rows.
+    // The least value of what follows the agent in the key is its first entry there. EXISTS may be planned as a scan of the whole
+    // table.
     let gone = keys.map(|(table, next)| {
         format!("(SELECT min(r.{next}) FROM {table} r WHERE r.agent = agent_sequences.agent) IS NULL")
     });

@@ -16,11 +16,11 @@ pub(super) struct Row<'a> {
     pub(super) event: &'a Event,
     pub(super) record: &'a Record,
     pub(super) partition: i32,
-    /// Time of storing, by this program's clock.
+    /// By this program's clock.
     pub(super) now: DateTime<Utc>,
 }
 
-/// An agent, and the beginning of an hour that windows of it were stored of.
+/// Beginning of an hour that windows were stored of.
 pub(super) type AgentHour<'a> = (&'a str, DateTime<Utc>);
 
 #[derive(Clone, Debug)]
@@ -53,7 +53,7 @@ pub(super) struct RangeChanges<'a> {
     pub(super) gone: Vec<(Series<'a>, SequenceRange)>,
 }
 
-/// Order of the events of one breach by how much they say, in whatever order they arrive.
+/// Orders the events of one breach by how much they say, in whatever order they arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rank {
     pub(super) cleared: bool,
@@ -69,7 +69,7 @@ pub(super) struct KnownBreach {
     pub(super) counted_bytes: i64,
 }
 
-/// Agent and breach id: the order in which rows are locked.
+/// The order in which rows are locked.
 pub(super) type BreachKey<'a> = (&'a str, &'a str);
 
 #[derive(Clone, Copy, Debug)]
@@ -77,11 +77,10 @@ pub(super) struct LastWord<'a> {
     pub(super) event: &'a Event,
     pub(super) breach: &'a Breach,
     pub(super) counted_bytes: i64,
-    /// The breach was raised in this batch: it is most likely not stored yet.
+    /// Raised in this batch, and so most likely not stored yet.
     pub(super) is_new: bool,
 }
 
-/// The last word on each breach of a batch.
 pub(super) type LastWords<'a> = BTreeMap<BreachKey<'a>, LastWord<'a>>;
 
 #[derive(Debug, Default)]
@@ -101,12 +100,10 @@ impl LastWord<'_> {
 }
 
 impl<'a> Row<'a> {
-    /// Returns the partition and offset that it came from.
     pub(super) fn place(&self) -> (i32, i64) {
         (self.partition, self.record.offset)
     }
 
-    /// Returns the traffic of each link of a window.
     pub(super) fn links(&self) -> &'a [LinkRates] {
         match &self.event.body {
             Body::Rates(window) => &window.links,
@@ -114,7 +111,6 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// Returns whether the histograms of a window are kept beside it.
     pub(super) fn keeps_histograms(&self) -> bool {
         let observed_at = self.event.stamp.observed_at;
         observed_at >= self.now - WINDOW_HISTOGRAMS_KEPT && !self.is_ahead()
@@ -128,7 +124,6 @@ impl<'a> Row<'a> {
         self.event.stamp.observed_at > self.now + AHEAD_MAX
     }
 
-    /// Returns the tables that have rows of this one.
     pub(super) fn tables(&self) -> impl Iterator<Item = Table> {
         let table = Table::of(self.event);
         let beside = table == Table::Rates && self.keeps_histograms();
@@ -158,7 +153,7 @@ impl<'a> DeadLetterRow<'a> {
     }
 }
 
-/// Offsets of each partition that one transaction stores: from the first to before the second.
+/// From the first offset to before the second, by partition.
 pub(super) type Bounds = BTreeMap<i32, (i64, i64)>;
 
 pub(super) fn whole(batch: &Batch) -> Bounds {
@@ -191,7 +186,6 @@ pub(super) fn split<'a>(
     (rows, letters)
 }
 
-/// Returns the records that are events.
 pub(super) fn events<'a>(
     records: impl IntoIterator<Item = (i32, i32, &'a Record)>,
     now: DateTime<Utc>,
@@ -217,7 +211,6 @@ pub(super) fn tables(rows: &[Row<'_>]) -> impl Iterator<Item = Table> {
     TABLES.into_iter().filter(|table| rows.iter().any(|row| Table::of(row.event) == *table))
 }
 
-/// Returns the ranges of numbers that `rows`, in order, bring.
 pub(super) fn ranges<'a>(rows: &[Row<'a>]) -> SeriesRanges<'a> {
     let mut ranges: SeriesRanges<'a> = BTreeMap::new();
     for (series, rows) in by_series(rows) {
@@ -243,7 +236,7 @@ fn by_series<'r, 'a>(rows: &'r [Row<'a>]) -> impl Iterator<Item = (Series<'a>, &
     rows.chunk_by(|a, b| a.series() == b.series()).map(|chunk| (chunk[0].series(), chunk))
 }
 
-/// Returns those of `rows`, in order, whose numbers are in the ranges `known`.
+/// Returns those of `rows` whose numbers are in the ranges `known`.
 pub(super) fn seen_before<'a>(rows: &[Row<'a>], known: &SeriesRanges<'_>) -> Vec<Row<'a>> {
     let mut seen = Vec::new();
     for (series, rows) in by_series(rows) {
@@ -267,7 +260,7 @@ pub(super) fn twins<'a>(rows: &[Row<'a>]) -> impl Iterator<Item = &'a Event> {
         .map(|(_, b)| b)
 }
 
-/// Returns the changes to the ranges `known` after a batch has brought `seen`, and counts `conflicts`.
+/// Returns how a batch that has brought `seen` changes the ranges, and counts `conflicts`.
 pub(super) fn merge_ranges<'a>(
     known: &SeriesRanges<'_>,
     mut seen: SeriesRanges<'a>,
@@ -307,8 +300,8 @@ impl Rank {
         }
     }
 
-    /// An end is the last word, and the duration never shrinks, also if an agent went on under another epoch. While the rate is
-    /// low it does not grow: then the number decides, which no step of a clock disturbs, and the time only between epochs.
+    /// An end is the last word, and the duration never shrinks, also under another epoch. While the rate is low it does not grow:
+    /// then the number decides, and between epochs the time.
     fn cmp(&self, other: &Self) -> Ordering {
         (self.cleared, self.duration_ms).cmp(&(other.cleared, other.duration_ms)).then_with(|| {
             if self.epoch == other.epoch {
@@ -339,9 +332,9 @@ pub(super) fn last_words<'a>(rows: &[Row<'a>]) -> LastWords<'a> {
     words.into_iter().collect()
 }
 
-/// Returns the changes that `words` make to `known`. The "greatest seen" makes the totals independent of order and repetition, and
-/// the last event of a breach suffices where updates were evicted. A breach that is unknown although its number `was_seen` is one that
-/// retention has deleted: totals outlive it, and have it already.
+/// The "greatest seen" makes totals independent of order and repetition, and the last event of a breach suffices where updates were
+/// evicted. A breach that is unknown although its number `was_seen` was deleted by retention: totals outlive it, and have it
+/// already.
 pub(super) fn breach_changes<'a>(
     words: LastWords<'a>,
     known: &HashMap<BreachKey<'_>, KnownBreach>,
@@ -398,7 +391,7 @@ pub(super) fn losses<'a>(rows: &[Row<'a>]) -> Vec<Lost<'a>> {
     losses
 }
 
-/// Returns the hours that windows of `rows` began in. One that is ahead of its time is kept out: an hour of the year 2099 would stay.
+/// Leaves out windows ahead of their time: an hour of the year 2099 would stay.
 pub(super) fn touched_hours<'a>(rows: &[Row<'a>]) -> BTreeSet<AgentHour<'a>> {
     let windows = rows.iter().filter(|row| !row.is_ahead()).filter_map(|row| match &row.event.body {
         Body::Rates(window) if !window.links.is_empty() => Some((row.event.stamp.agent.as_str(), window.started_at)),
@@ -411,13 +404,11 @@ fn hour(time: DateTime<Utc>) -> Option<DateTime<Utc>> {
     time.duration_trunc(TimeDelta::hours(1)).ok()
 }
 
-/// Returns the links of windows that have rows in `table`, which is [`Table::Rates`] or [`Table::WindowHistograms`].
 pub(super) fn links<'r, 'a>(table: Table, rows: &[&'r Row<'a>]) -> Vec<(&'r Row<'a>, &'a LinkRates)> {
     let all = rows.iter().flat_map(|row| row.links().iter().map(move |link| (*row, link)));
     all.filter(|(row, link)| table == Table::Rates || row.has_histogram(link)).collect()
 }
 
-/// Returns the windows that came too late, or too early, for their histograms.
 pub(super) fn without_histograms<'r, 'a>(rows: &'r [Row<'a>]) -> impl Iterator<Item = &'r Row<'a>> {
     rows.iter().filter(|row| !row.links().is_empty() && !row.keeps_histograms())
 }

@@ -1,5 +1,3 @@
-//! Numbers of each series that were stored, as merged ranges.
-
 use chrono::{DateTime, Utc};
 
 use super::tables::Table;
@@ -13,7 +11,7 @@ pub(super) struct SequenceRange {
     pub(super) identity_conflicts: i64,
 }
 
-/// Returns the ranges that replace `known`, the ranges that `seen` touches.
+/// Returns the ranges that replace `known`, which are those that `seen` touches.
 pub(super) fn merged(known: &[SequenceRange], seen: &[SequenceRange]) -> Vec<SequenceRange> {
     let mut all: Vec<SequenceRange> = known.iter().chain(seen).cloned().collect();
     all.sort_by_key(|range| (range.first, range.last));

@@ -22,7 +22,7 @@ pub(super) use self::histograms::SqliteHistograms;
 pub(super) use self::maintenance::SqliteMaintenance;
 pub(super) use self::reader::SqliteReader;
 
-/// A store in a SQLite file, opened when it is first needed and again after an error.
+/// Opened when it is first needed and again after an error.
 pub(super) struct Sqlite {
     path: PathBuf,
     silent_after: Duration,
@@ -229,7 +229,7 @@ impl Store for Sqlite {
     }
 }
 
-/// Formats a time as PostgreSQL keeps it, in whole microseconds, so that text sorts by time.
+/// Formats whole microseconds, so that text sorts by time.
 fn text(time: DateTime<Utc>) -> String {
     wire::rfc3339(time).to_string()
 }

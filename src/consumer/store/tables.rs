@@ -1,5 +1,3 @@
-//! The tables that have rows for each message, and what differs between them. Pure.
-
 use chrono::TimeDelta;
 
 use super::PartitionWidth;
@@ -16,23 +14,23 @@ use crate::event::{
 pub(super) enum Table {
     Events,
     Samples,
-    /// A row for each link and direction of a message.
+    /// With a row for each link and direction of a message.
     Rates,
     /// Beside [`Table::Rates`], for windows whose hours are still made.
     WindowHistograms,
 }
 
-/// The tables of messages: each message has its rows in one of them.
+/// Each message has its rows in one of these.
 pub(super) const TABLES: [Table; 3] = [Table::Events, Table::Samples, Table::Rates];
 
 pub(super) const PARTITIONED: [Table; 4] = [Table::Events, Table::Samples, Table::Rates, Table::WindowHistograms];
 
-/// Time for which the histograms of windows are kept: the default of the journal's `max_age`, and a week.
+/// The default of the journal's `max_age`, and a week.
 pub(super) const WINDOW_HISTOGRAMS_KEPT: TimeDelta = TimeDelta::days(37);
 /// Time by which an agent's clock may be ahead before its windows are kept out of the hours.
 pub(super) const AHEAD_MAX: TimeDelta = TimeDelta::days(1);
 
-/// Fields, a bit for each by its index: each field of each row is looked up.
+/// A bit for each field by its index: each field of each row is looked up.
 #[derive(Clone, Copy)]
 struct FieldSet(u64);
 
@@ -94,12 +92,12 @@ impl Table {
         FIELDS.iter().filter(move |field| self.has(field))
     }
 
-    /// Returns true if the table keeps the whole message where its kind is unknown.
+    /// Returns whether the whole message is kept where its kind is unknown.
     pub(super) fn has_raw(self) -> bool {
         self == Self::Events
     }
 
-    /// Returns the time span of a partition, where `configured` is the one of events.
+    /// Returns the width of a partition, where `configured` is that of events.
     pub(super) fn width(self, configured: PartitionWidth) -> PartitionWidth {
         match self {
             Self::Events => configured,
@@ -107,17 +105,17 @@ impl Table {
         }
     }
 
-    /// Returns true if new partitions outside of the retention are limited. Years of samples may be replayed.
+    /// Limits new partitions outside of the retention. Years of samples may be replayed.
     pub(super) fn is_limited_outside(self) -> bool {
         matches!(self, Self::Events | Self::Rates)
     }
 
-    /// Returns true if a row is kept for as long after it was stored as after it was observed.
+    /// Returns whether rows are kept as long after they were stored as after they were observed.
     pub(super) fn is_kept_since_stored(self) -> bool {
         self != Self::WindowHistograms
     }
 
-    /// Returns the partitions for what lies before and after all others. They are not dropped, but thinned.
+    /// Returns the partitions before and after all others. They are not dropped, but thinned.
     pub(super) fn outermost(self) -> &'static [&'static str] {
         match self {
             Self::Events => &["events_before_2020", "events_after_2100"],
@@ -128,14 +126,14 @@ impl Table {
     }
 }
 
-/// Returns the columns of `rates`, but for `stored_at`: those of the message, of its link, and of where it came from.
+/// Columns of the message, of its link, and of where it came from; without `stored_at`.
 pub(super) fn rates_columns() -> Vec<&'static str> {
     let of_message = Table::Rates.fields().map(|field| if *field == DURATION_MS { "window_ms" } else { field.name });
     let of_link = link_rates::FIELDS.iter().filter(|field| **field != link_rates::HISTOGRAM).map(|field| field.name);
     of_message.chain(of_link).chain(["kafka_topic", "kafka_partition", "kafka_offset", "has_histogram"]).collect()
 }
 
-/// Calls `each` with the fields of the message and its link that are columns of `table`, in their order.
+/// Calls `each` with the fields of message and link that are columns of `table`, in their order.
 pub(super) fn visit_link<'a>(
     table: Table,
     event: &'a Event,
@@ -157,13 +155,11 @@ pub(super) fn visit_link<'a>(
     });
 }
 
-/// Returns the columns of `window_histograms`.
 pub(super) fn window_histogram_columns() -> Vec<&'static str> {
     let key = Table::WindowHistograms.fields().map(|field| field.name);
     key.chain([link_rates::INTERFACE.name, link_rates::DIRECTION.name, link_rates::HISTOGRAM.name]).collect()
 }
 
-/// Fields of a breach's last event that `breach_state` keeps.
 const BREACH_STATE: FieldSet = FieldSet::of(&[
     AGENT,
     EPOCH,
@@ -218,7 +214,7 @@ fn probe_of_link() -> LinkRates {
     }
 }
 
-/// Returns an event of ours that touches the same tables as one like `like`, and more of them as an update.
+/// Returns an event of ours that touches the same tables as `like`, and more of them as an update.
 pub(super) fn probe(like: &Event, seq: u64) -> Event {
     let at = like.stamp.observed_at;
     let body = match &like.body {

@@ -63,6 +63,7 @@ impl RatePlot<'_> {
             self.draw_empty(&mut drawing, area(0), &axis);
         }
         for (at, panel) in panels.iter().enumerate() {
+            // Times are written below the last panel of each column.
             let labels = at + across >= panels.len();
             self.draw_panel(&mut drawing, panel, area(at), &axis, (labels, common_top(&panels)));
         }
@@ -145,6 +146,7 @@ impl RatePlot<'_> {
         let values = panel.value_axis(self.log, top.unwrap_or_else(|| panel.top()), (area.height / 40.0) as usize + 1);
         if self.series.len() > 1 {
             let max = panel.max.map_or("no data".to_owned(), |max| format!("max {}", Quantity::BitRate.show(max)));
+            // A small panel has no room for a limit's name beside its line.
             let limits = panel.series.limits.iter().filter(|_| area.height < LABELLED_MIN);
             let limits: Vec<String> = limits.map(|limit| Quantity::BitRate.show_round(limit.bps)).collect();
             let limits = if limits.is_empty() { String::new() } else { format!("limit {} · ", limits.join(", ")) };

@@ -19,7 +19,7 @@ pub(in crate::consumer::store) struct Address {
     schema: Option<String>,
 }
 
-/// Silence after which TCP keepalives are sent, their interval, and their number.
+/// Silence after which keepalives are sent.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_RETRIES: u32 = 3;
@@ -89,7 +89,6 @@ pub(super) enum ConnectError {
     Server(postgres::Error, Login),
 }
 
-/// Names that the server knows an address by.
 #[derive(Debug)]
 pub(super) struct Login {
     pub(super) role: String,

@@ -1,5 +1,3 @@
-//! Fields as columns: their types, and many values of one as an array.
-
 use std::borrow::Cow;
 
 use chrono::{DateTime, Utc};
@@ -19,7 +17,7 @@ pub(super) fn column_type(field: &Field) -> &'static str {
     }
 }
 
-/// Returns the columns of `breach_state`, but for `stored_at`, and their types.
+/// Returns columns and types of `breach_state`, but for `stored_at`.
 pub(super) fn breach_columns() -> Vec<(&'static str, &'static str)> {
     let own = [("state", "text"), ("counted_bytes", "bigint")];
     tables::breach_state_fields().map(|field| (field.name, column_type(field))).chain(own).collect()

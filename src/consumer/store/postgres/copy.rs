@@ -16,7 +16,7 @@ const PIECE_BYTES: usize = 64 << 10;
 const END: [u8; 2] = (-1_i16).to_be_bytes();
 const NULL: [u8; 4] = (-1_i32).to_be_bytes();
 
-/// 2000-01-01, PostgreSQL's epoch, in microseconds since 1970.
+/// 2000-01-01 in microseconds since 1970.
 const ZERO_US: i64 = 946_684_800_000_000;
 
 pub(super) fn statement(table: Table) -> String {
@@ -58,7 +58,6 @@ pub(super) fn write_rows(out: &mut impl Write, table: Table, topic: &str, rows: 
     })
 }
 
-/// Writes links of windows, into [`Table::Rates`] or [`Table::WindowHistograms`].
 pub(super) fn write_links(
     out: &mut impl Write,
     table: Table,

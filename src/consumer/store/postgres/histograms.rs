@@ -1,5 +1,4 @@
-//! Hours and days in PostgreSQL, in a session of its own. Of the consumers of a database one derives, as long as its session lasts; the
-//! others do not wait for it.
+//! Hours and days in PostgreSQL. Of the consumers of a database one derives, as long as its session lasts; the others do not wait.
 
 use std::collections::BTreeMap;
 
@@ -22,21 +21,18 @@ pub(in crate::consumer::store) struct PostgresHistograms {
     application: String,
     options: StoreOptions,
     client: Option<Client>,
-    /// The session holds the lock.
     is_leader: bool,
     unpooled: bool,
     series_per_hour: usize,
 }
 
-/// Held by the session that derives.
 const LOCK: i64 = 0x6877_6869_7374; // "hwhist"
 
-/// Time without a query after which the session that derives is taken for dead. It asks every second, and while it publishes at
-/// least twice a minute.
+/// Silence after which the deriving session is taken for dead: it asks every second, and while it publishes twice a minute.
 const SILENT_MAX: &str = "90 seconds";
 
-/// Windows begin and end within two hours of the beginning of theirs. Each hour is looked up by the key, whatever the planner makes of
-/// their number.
+/// Windows begin and end within two hours of the beginning of theirs. Each hour is looked up by the key, whatever the planner makes
+/// of their number.
 const WINDOWS: &str = "
     SELECT w.number, r.interface, r.direction, r.bytes, r.packets, r.errors, r.drops, r.measured_s, r.unmeasured_s, r.min_bps,
            r.max_bps, r.has_histogram, r.histogram
@@ -63,7 +59,7 @@ impl PostgresHistograms {
         Self { address, application, options, client: None, is_leader: false, unpooled: false, series_per_hour: 32 }
     }
 
-    /// Runs `work` in a session. An error ends the session, and with it the lock.
+    /// Ends the session after an error, and with it the lock.
     fn with<T>(&mut self, work: impl FnOnce(&mut Self, &mut Client) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let mut client = match self.client.take() {
             Some(client) if !client.is_closed() => client,
@@ -83,7 +79,7 @@ impl PostgresHistograms {
         result
     }
 
-    /// Runs `work` where this session derives, or can begin to; `None` elsewhere.
+    /// Returns `None` while another session derives.
     fn lead<T>(
         &mut self,
         work: impl FnOnce(&mut Self, &mut Client) -> Result<T, StoreError>,
@@ -319,7 +315,7 @@ impl DeriveTransaction for PostgresDerivation<'_> {
     }
 }
 
-/// Keys as arrays, the parameters `$1` to `$5`.
+/// Parameters `$1` to `$5`.
 struct KeyColumns<'k> {
     agents: Vec<&'k str>,
     interfaces: Vec<&'k str>,

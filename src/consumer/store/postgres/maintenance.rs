@@ -1,7 +1,5 @@
-//! Retention in PostgreSQL, in a session of its own, so that storing goes on beside it.
-//!
-//! It waits for no lock for long: it ends at the first one that another session holds, and is tried again later. Expired rows go a
-//! partition at a time where they can, and in pieces where they can't.
+//! Retention in PostgreSQL, in a session of its own, beside storing. It ends at the first lock that another session holds, and is
+//! tried again later. Expired rows go a partition at a time where they can, and in pieces where they cannot.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,11 +26,11 @@ pub(in crate::consumer::store) struct PostgresMaintenance {
 
 const SETTINGS: &str = "SET lock_timeout = '500ms'; SET statement_timeout = '60s'";
 
-/// Held while it runs: of several consumers of a database, one does it.
+/// Of several consumers of a database, one does it.
 const LOCK: i64 = 0x6877_6d61_696e; // "hwmain"
 
-/// Ends a session that holds the lock and has asked for nothing in a while, as none that runs: its connection was lost on our side,
-/// and the server has not noticed.
+/// Ends a session that holds the lock and has asked for nothing in a while: its connection was lost on our side, and the server has
+/// not noticed.
 pub(super) fn end_holder(client: &mut Client, lock: i64, silent_max: &str) -> Result<u64, Error> {
     let sql = format!(
         "SELECT pg_terminate_backend(a.pid) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
@@ -45,7 +43,7 @@ pub(super) fn end_holder(client: &mut Client, lock: i64, silent_max: &str) -> Re
 
 const PIECE: i64 = 10_000;
 
-/// Age that a partition's note may have beyond its newest row: see [`partitions`].
+/// Age of a note beyond the newest row: see [`partitions`].
 const NOTE_AGE: TimeDelta = TimeDelta::days(1);
 
 /// Series with a gap that was noticed before `$1`: below the first range, or between two.
@@ -56,8 +54,8 @@ const WITH_OLD_GAPS: &str = "
         FROM agent_sequences) AS ranges
     WHERE first_stored_at < $1 AND first_seq > before + 1";
 
-/// Closes the gaps of series `$2`, `$3` that were noticed before `$1`, also several in a row: the ranges around them are merged, and
-/// the first one begins at 1. Their declarations can then be deleted.
+/// Closes the gaps of series `$2`, `$3` noticed before `$1`: the ranges around them are merged, and the first begins at 1. Their
+/// declarations can then be deleted.
 const CLOSE_GAPS: &str = "
     WITH ranges AS (
         SELECT s.*, s.first_stored_at >= $1 OR lag(s.first_seq) OVER same IS NULL AS begins,
@@ -75,7 +73,7 @@ const CLOSE_GAPS: &str = "
     UPDATE agent_sequences s SET first_seq = m.closed_from, last_seq = m.last, identity_conflicts = m.conflicts FROM merged m
     WHERE s.agent = m.agent AND s.epoch = m.epoch AND s.first_seq = m.first";
 
-/// Small transactions: one series that is extended meanwhile fails its own only.
+/// Transactions are small: one series that is extended meanwhile fails its own only.
 const SERIES_AT_ONCE: usize = 100;
 
 enum MaintenanceEnd {
@@ -110,7 +108,7 @@ impl Maintenance for PostgresMaintenance {
         now: Option<DateTime<Utc>>,
         budget: Duration,
     ) -> Result<Maintained, StoreError> {
-        // Its lock and settings would stay behind in a session of the pooler's.
+        // Poolers would keep its lock and settings in their session.
         pooler::refuse(&self.address, &self.application)?;
         let mut client = session::connect(&self.address, &self.application)?;
         client.batch_execute(SETTINGS)?;
@@ -174,7 +172,7 @@ impl Round<'_> {
         if are_closed { Ok(()) } else { Err(MaintenanceEnd::Unfinished("series of numbers are in use".to_owned())) }
     }
 
-    /// Returns false if a series was extended meanwhile: it must not be set back, and fails instead (repeatable read).
+    /// Returns false if a series was extended meanwhile: it must not be set back (repeatable read).
     fn close_gaps(&mut self, before: DateTime<Utc>) -> Result<bool, MaintenanceEnd> {
         let series = self.client.query(WITH_OLD_GAPS, &[&before])?;
         let mut all_closed = true;
@@ -195,7 +193,7 @@ impl Round<'_> {
         Ok(all_closed)
     }
 
-    /// Notes that the database has answered, and ends the round where it is time.
+    /// Notes an answer of the database, and ends the round when its time is over.
     fn go_on(&self) -> Result<(), MaintenanceEnd> {
         self.progress.count_answer();
         if self.progress.is_stopped() {
@@ -225,7 +223,7 @@ impl Round<'_> {
         self.in_pieces((table, &format!("DELETE FROM {table}")), condition, before, deleted)
     }
 
-    /// Runs `sql` on the rows of a table that meet the condition, some at a time, until there are fewer.
+    /// Runs `sql` on the rows that meet the condition, some at a time, until there are fewer.
     fn in_pieces(
         &mut self,
         (table, sql): (&'static str, &str),
@@ -233,7 +231,7 @@ impl Round<'_> {
         before: DateTime<Utc>,
         changed: &mut BTreeMap<&'static str, u64>,
     ) -> Result<(), MaintenanceEnd> {
-        // The condition once more: a row that was found may be updated before it is locked, and it is the new one then that counts.
+        // Rows are checked again once locked: one may have been updated since it was found.
         let sql = format!(
             "{sql} WHERE ctid = ANY (ARRAY (SELECT ctid FROM {table} WHERE {condition} LIMIT $2)) AND ({condition})"
         );
@@ -249,12 +247,12 @@ impl Round<'_> {
         }
     }
 
-    /// Drops the partitions of which the end and, where rows are kept since they were stored, the newest row's `stored_at` are so old.
+    /// Drops partitions whose end and, where rows are kept since they were stored, newest `stored_at` are so old.
     fn drop_partitions(&mut self, maintained: &mut Maintained) -> Result<(), MaintenanceEnd> {
         let mut transaction = self.client.transaction()?;
         let standing = partitions::read(&mut transaction)?;
         transaction.commit()?;
-        // The partition that begins at MINVALUE is never dropped: its rows are deleted in pieces.
+        // MINVALUE's partition is never dropped: its rows are deleted in pieces.
         for partition in standing.iter().filter(|partition| partition.from > DateTime::<Utc>::MIN_UTC) {
             let before = Retained::of(partition.table).before(self.retention, self.now);
             if partition.to > before {
@@ -268,7 +266,7 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// Drops a partition if all its rows are old; returns whether they are. No partition is made or noted meanwhile.
+    /// Drops a partition if all its rows are old, and returns whether they are. No partition is made or noted meanwhile.
     fn drop_partition(&mut self, partition: &Partition, before: DateTime<Utc>) -> Result<bool, MaintenanceEnd> {
         let mut transaction = self.client.transaction()?;
         partitions::lock(&mut transaction)?;
@@ -290,8 +288,8 @@ impl Round<'_> {
     }
 }
 
-/// Returns the time of the newest row, or a later one within a day. Without a note, rows were stored before there were notes: they are
-/// read, once.
+/// Returns the time of the newest row, or a later one within a day. Without a note, its rows are older than notes: they are read,
+/// once.
 fn newest_stored_at(transaction: &mut Transaction<'_>, partition: &Partition) -> Result<DateTime<Utc>, Error> {
     transaction.execute(
         &format!(

@@ -1,6 +1,6 @@
-//! Partitions of the tables of messages: made before the batch that needs them, dropped by the maintenance. PostgreSQL's catalog
-//! has the partitions. `partition_notes` has how new the rows of each may be: noted once a day, before the first row of the day,
-//! so that retention needs no scan, and writers do not wait for each other.
+//! Partitions of the tables of messages: made before the batch that needs them, dropped by the maintenance. `partition_notes` has
+//! how new the rows of each may be: noted before the first row of a day, so that retention needs no scan, and writers do not wait
+//! for each other.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -18,12 +18,11 @@ use crate::consumer::store::rows::Row;
 use crate::consumer::store::tables::{PARTITIONED, Table};
 use crate::consumer::store::{PartitionWidth, Retention, StoreError, StoreOptions};
 
-/// Held while partitions are made or dropped: one session at a time.
 const LOCK: i64 = 0x6877_7061_7274; // "hwpart"
 
 const NOTE_EVERY: Duration = Duration::from_secs(86_400);
 
-/// New partitions per hour for events outside of the retention: an agent whose clock is wrong must not fill the catalog.
+/// New partitions per hour for events outside of the retention: a wrong clock must not fill the catalog.
 const OUTSIDE_MAX: i64 = 12;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +63,7 @@ impl Partitions {
         self.known.clear();
     }
 
-    /// Makes missing partitions for `rows`, in a transaction of their own. Returns the rows for which none is made.
+    /// Makes missing partitions in a transaction of their own, and returns the rows for which none is made.
     pub(super) fn make(&mut self, client: &mut Client, rows: &[Row<'_>]) -> Result<Vec<Unplaceable>, StoreError> {
         let now = self.clock.monotonic();
         let is_current = |partition: &Partition| {
@@ -114,7 +113,7 @@ impl Partitions {
         partition.holds(table, time).then_some(partition)
     }
 
-    /// Makes the partition of `time`; false if there were too many. Queries and inserts go on, unlike with `PARTITION OF`.
+    /// Returns false if there were too many. Queries and inserts go on, unlike with `PARTITION OF`.
     fn add(&mut self, transaction: &mut Transaction<'_>, table: Table, time: DateTime<Utc>) -> Result<bool, Error> {
         let (from, to) = self.free_period(table, time, table.width(self.width));
         let now: DateTime<Utc> = transaction.query_one("SELECT now()", &[])?.get(0);
@@ -172,7 +171,6 @@ impl Partitions {
     }
 }
 
-/// Returns the tables and times of rows, for which there has to be a partition.
 fn places<'r, 'a>(rows: &'r [Row<'a>]) -> impl Iterator<Item = (&'r Row<'a>, Table, DateTime<Utc>)> {
     rows.iter().flat_map(|row| row.tables().map(move |table| (row, table, row.event.stamp.observed_at)))
 }
@@ -222,7 +220,7 @@ fn warn_of_clocks(rows: &[Row<'_>], missing: &[Unplaceable]) {
     }
 }
 
-/// Returns the name of a DEFAULT partition, an operator's, that has rows for which a new partition was to be created.
+/// Returns the operator's DEFAULT partition that has rows of the new one.
 fn default_partition(error: &Error) -> Option<String> {
     if class(error) != Class::NoPartition {
         return None;

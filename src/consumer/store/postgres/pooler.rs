@@ -6,12 +6,12 @@ use postgres::{Client, SimpleQueryMessage};
 use super::address::Address;
 use crate::consumer::store::StoreError;
 
-/// Refuses it: one session asks for its server session, a second keeps that busy with a transaction, and the first asks again. Where
-/// the second was given the same one, the first would wait for it in a pool that has no other.
+/// Refuses a pooler: one session asks for its server session, a second keeps that busy with a transaction, and the first asks
+/// again. If both got the same one, the first would wait for it in a pool that has no other.
 pub(super) fn refuse(address: &Address, application: &str) -> Result<(), StoreError> {
     let mut first = address.connect(application)?;
     let before = backend(&mut first)?;
-    // The server may have no room for a second session: then it is not checked.
+    // Servers without room for a second session are not checked.
     let Ok(mut second) = address.connect(application) else { return Ok(()) };
     second.batch_execute("BEGIN")?;
     let is_direct = backend(&mut second)? != before && backend(&mut first)? == before;

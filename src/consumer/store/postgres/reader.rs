@@ -1,6 +1,6 @@
-//! Reader of a database, while others write to it. Each query is a read-only transaction, with settings that end with it: no
-//! state is left in the session for its next user, behind a pooler in transaction mode. Values travel in binary form both ways,
-//! so that no setting of the server, database or role (`DateStyle`, `IntervalStyle`, `bytea_output`, …) changes what they mean.
+//! Reader of a database, while others write to it. Each query is a read-only transaction with its own settings: nothing is left in
+//! the session, behind a pooler in transaction mode. Values travel in binary form, so that no setting of server or role
+//! (`DateStyle`, `bytea_output`, …) changes what they mean.
 
 use std::ops::ControlFlow;
 
@@ -21,7 +21,7 @@ pub(in crate::consumer::store) struct PostgresReader {
     client: Option<Client>,
 }
 
-/// Bounds of what a query may hold up, or a snapshot whose rows are read on a terminal: vacuum removes nothing that is younger.
+/// Bounds of a snapshot whose rows are read on a terminal: vacuum removes nothing that is younger.
 const SETTINGS: &str = "
     SET LOCAL lock_timeout = '10s';
     SET LOCAL statement_timeout = '120s';
@@ -30,7 +30,7 @@ const SETTINGS: &str = "
     SET LOCAL datestyle = 'ISO, YMD';
     SET LOCAL client_min_messages = 'warning';";
 
-/// Rows fetched at once: as many as the sockets' buffers take, so that the server is done with them however slow the reader is.
+/// Rows that fit the sockets' buffers, so that the server is done with them however slow the reader is.
 const FETCHED: i32 = 1_000;
 const FETCHED_MESSAGES: i32 = 10;
 const FETCHED_HISTOGRAMS: i32 = 200;

@@ -1,5 +1,3 @@
-//! A connection that is ready for batches: what the server must be, settings, migrations, prepared statements.
-
 use std::cell::Cell;
 use std::error::Error as _;
 
@@ -22,14 +20,14 @@ pub(super) struct PostgresSession {
     address: Address,
     application: String,
     pub(super) client: Client,
-    /// A COPY that the server refused before it began leaves one answer more than was requested, and the client out of step.
+    /// After a COPY that the server refused before it began: it leaves one answer too many.
     pub(super) desynced: Cell<bool>,
     pub(super) sql: Statements,
     pub(super) partitions: Partitions,
 }
 
-/// Waits are bounded: for locks, for a client of ours that went silent within a transaction, and for a statement that makes no
-/// progress. None of them ends a COPY that waits for its client: see [`super::end_holders`].
+/// Bounds of waits: for locks, for a silent client within a transaction, and for a statement. None ends a COPY that waits for its
+/// client: see [`super::end_holders`].
 const SETTINGS: &str = "
     SET lock_timeout = '10s';
     SET idle_in_transaction_session_timeout = '30s';
@@ -167,7 +165,7 @@ fn failed(error: &refinery::Error, client: &Client, address: &Address, grant: &s
 
 fn of_migration(error: &postgres::Error, address: &Address, grant: &str) -> StoreError {
     match error.as_db_error().map(|db| db.code().code()) {
-        // SQLSTATEs of a CREATE of a table, an index, a type or a view that is there.
+        // SQLSTATEs of a CREATE of what is there.
         Some("42P07" | "42710" | "42P16") => {
             let (schema, text) = (address.schema().unwrap_or("public"), sqlstate::text(error));
             StoreError::Misconfigured(format!(

@@ -11,13 +11,12 @@ use crate::exit::chain;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
-    /// The connection is gone; never the fault of a row.
+    /// Never the fault of a row.
     Unavailable,
-    /// Comes back by itself, unless it turns out to be the fault of a row.
+    /// Passes by itself, unless it is the fault of a row.
     Passing,
-    /// The transaction met another one: it can be tried at once.
     Collision,
-    /// An operator has to act, unless it turns out to be the fault of a row: a trigger may raise anything.
+    /// Needs an operator, unless it is the fault of a row: a trigger may raise anything.
     Misconfigured,
     Rejected,
     NoPartition,
@@ -29,11 +28,11 @@ pub(super) fn class(error: &Error) -> Class {
     let Some(db) = error.as_db_error() else { return Class::Unavailable };
     let code = db.code().code();
     match (code, &code[..2]) {
-        // Codes of what other sessions do, in the words of a function: there is no lock to wait for.
+        // Functions may raise codes of what other sessions do: there is no lock to wait for.
         ("55P03", _) | (_, "40") if is_raised(db) => Class::Passing,
         ("55P03", _) => Class::Locked,
         ("23505", _) => Class::Duplicate,
-        // A CHECK has the same code, but a name too.
+        // CHECKs have the same code, but a name too.
         ("23514", _) if db.constraint().is_none() => Class::NoPartition,
         (_, "40") => Class::Collision,
         // Connections, no room, an operator's intervention, the operating system, a standby.
@@ -43,7 +42,6 @@ pub(super) fn class(error: &Error) -> Class {
     }
 }
 
-/// Returns whether a RAISE of PL/pgSQL is the source of an error.
 fn is_raised(error: &DbError) -> bool {
     error.routine() == Some("exec_stmt_raise")
 }
@@ -62,7 +60,7 @@ pub(super) fn text(error: &Error) -> String {
     line
 }
 
-/// Returns the row of a COPY, from 0, that an error is about.
+/// Returns the row of a COPY, from 0.
 pub(super) fn copy_line(error: &Error) -> Option<usize> {
     line_of_copy(error.as_db_error()?.where_()?)
 }
@@ -88,7 +86,7 @@ fn tls_remedy(text: &str) -> Option<&'static str> {
     }
 }
 
-/// Returns what mends an error of connecting. A server refuses the password of a role that it does not have, and does not say so.
+/// Servers refuse the password of a role that they do not have, and do not say so.
 fn remedy_of_connecting(code: &str, Login { role, database }: &Login) -> Option<String> {
     let (role, database) = (quoted(role), quoted(database));
     let make = format!("as a superuser: CREATE ROLE {role} LOGIN PASSWORD '…'");
@@ -116,7 +114,7 @@ pub(super) fn store_error(error: &Error) -> StoreError {
     explained(error, |code| remedy(code).map(str::to_owned))
 }
 
-/// Explains an error of a statement that `grant` allows: a message does not name what it is about in all languages.
+/// Explains an error of a statement that `grant` allows: not all languages name what it is about.
 pub(super) fn not_permitted(error: &Error, grant: String) -> StoreError {
     explained(error, |code| if code == "42501" { Some(grant) } else { remedy(code).map(str::to_owned) })
 }

@@ -81,14 +81,14 @@ impl Statements {
     }
 }
 
-/// A query of rows that are about to be changed, without locks and with them.
+/// Query of rows that are about to be changed.
 pub(super) struct Lookup {
     unlocked: Statement,
     locked: Statement,
 }
 
 impl Lookup {
-    /// `lock` has them locked in one order, so that two transactions do not wait for each other.
+    /// `lock` locks rows in one order, so that two transactions do not wait for each other.
     fn prepare(client: &mut Client, sql: &str, lock: &str) -> Result<Self, postgres::Error> {
         Ok(Self { unlocked: client.prepare(sql)?, locked: client.prepare(&format!("{sql} {lock}"))? })
     }
@@ -109,8 +109,8 @@ impl OfTable {
                  WHERE EXISTS (SELECT FROM {name} e WHERE e.agent = s.agent AND e.observed_at = s.observed_at
                                                       AND e.epoch = s.epoch AND e.seq = s.seq)"
             ))?,
-            // The key has the time before the number: the entries of each agent are read once, whatever the number of rows, and the
-            // newest of them only. To read all of a fleet's would take longer than a database may be silent.
+            // Only the newest entries of each agent are read, once: to read all of a fleet's would take longer than a database may
+            // be silent.
             other_times: client.prepare(&format!(
                 "WITH wanted AS MATERIALIZED (SELECT * FROM {wanted}),
                       agents AS MATERIALIZED (
@@ -127,13 +127,12 @@ impl OfTable {
 /// Entries of the key that are read for one batch, to find its identities under other times.
 const OTHER_TIMES_MAX: u64 = 1_000_000;
 
-/// Locks the checkpoints (guard 1: see `store/mod.rs`).
+/// Guard 1: see `store/mod.rs`.
 const LOCK_CHECKPOINTS: &str = "
     SELECT kafka_partition, next_offset, topic_generation FROM kafka_offsets
     WHERE kafka_cluster = $1 AND kafka_topic = $2 AND kafka_partition = ANY($3) ORDER BY kafka_partition FOR UPDATE";
 
-/// Ranges that touch those seen: since ranges do not overlap, none before the last one that begins below. A lock would cost a write
-/// for each.
+/// Ranges do not overlap: none before the last one that begins below is met. A lock would cost a write for each.
 const KNOWN_RANGES: &str = "
     SELECT s.agent, s.epoch, s.first_seq, s.last_seq, s.counted, s.first_stored_at, s.identity_conflicts
     FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS b (agent, epoch, first, last)
@@ -193,7 +192,6 @@ const COUNT_BREACHES: &str = "
     FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS n (agent, breach_id, old_counted_bytes, counted_bytes)
     WHERE b.agent = n.agent AND b.breach_id = n.breach_id AND b.counted_bytes = n.old_counted_bytes";
 
-/// Adds to the rows that are there, and returns their numbers.
 const ADD_TOTALS: &str = "
     UPDATE totals t
     SET breaches = t.breaches + n.breaches,
@@ -258,7 +256,7 @@ const PUT_DEAD_LETTERS: &str = "
          AS l (partition, generation, number, at, headers, key, payload, error, agent, epoch, seq)
     ON CONFLICT DO NOTHING";
 
-/// Locks dead letters until the transaction ends: of two retries at once, one finds none.
+/// Of two retries at once, one finds none.
 const LOCK_DEAD_LETTERS: &str = "
     SELECT d.kafka_partition, d.topic_generation, d.kafka_offset FROM dead_letters d
     JOIN unnest($3::integer[], $4::integer[], $5::bigint[]) AS l (partition, generation, number)
@@ -279,7 +277,7 @@ pub(super) const DROP_DEAD_LETTERS: &str = "
     WHERE d.kafka_cluster = $1 AND d.kafka_topic = $2 AND d.kafka_partition = l.partition
       AND d.topic_generation = l.generation AND d.kafka_offset = l.number AND d.dropped_at IS NULL";
 
-/// Advances `next_offset` only from the value that the batch started from (guard 3: see `store/mod.rs`).
+/// Guard 3: see `store/mod.rs`.
 const ADVANCE: &str = "
     UPDATE kafka_offsets o
     SET next_offset = n.next, updated_at = now(),

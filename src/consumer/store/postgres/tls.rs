@@ -40,7 +40,7 @@ pub(super) enum Verify {
 }
 
 impl PostgresTls {
-    /// By default, a remote server has to prove who it is; one on this host is asked for TLS and may have none.
+    /// By default, a remote server has to prove who it is; one on this host may have no TLS.
     pub(super) fn understand(words: &[(String, String)], config: &Config) -> Result<Option<Self>, String> {
         let word = |name: &str| words.iter().rev().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
         let (system, root) = match word("sslrootcert") {
@@ -63,7 +63,7 @@ impl PostgresTls {
         }
         let (needed, verify) = match mode {
             "disable" => return Ok(None),
-            // Like libpq: a root certificate that is named is used.
+            // Like libpq, a root certificate that is named is used.
             "allow" | "prefer" if root.is_some() => (false, Verify::Authority),
             "allow" | "prefer" => (false, Verify::Nothing),
             "require" if root.is_some() => (true, Verify::Authority),
@@ -96,7 +96,7 @@ impl PostgresTls {
             builder.set_verify(SslVerifyMode::NONE);
         }
         if self.root.is_some() {
-            // The builder loads the CAs that OpenSSL finds by itself: the root that is named is to be the only one.
+            // The builder has loaded OpenSSL's own CAs: the root that is named is to be the only one.
             let none = X509StoreBuilder::new().map_err(|e| failed("TLS", &e))?;
             builder.set_cert_store(none.build());
         }

@@ -1,5 +1,3 @@
-//! Transactions in PostgreSQL.
-
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
@@ -25,7 +23,7 @@ use crate::consumer::store::{StoreError, TotalKey};
 use crate::event::Epoch;
 use crate::failpoints;
 
-/// Rows that a statement changes: its arrays would otherwise be most of the memory, where each event is another agent's.
+/// Bounds memory: where each event is another agent's, the arrays of a statement would be most of it.
 const CHANGED_AT_ONCE: usize = 1_000;
 
 pub(super) struct PostgresTransaction<'s> {
@@ -64,7 +62,7 @@ impl apply::Session for PostgresSession {
 }
 
 impl PostgresTransaction<'_> {
-    /// Updates first: most are there already, and an update is half the work of an upsert.
+    /// Updates first: most are there, and an update is half the work of an upsert.
     fn add_totals(&mut self, totals: &BTreeMap<(TotalKey, NaiveDate), (i64, i64)>) -> Result<(), AttemptError> {
         let mut all: Vec<_> = totals.iter().collect();
         for statement in [&self.sql.add_totals, &self.sql.put_totals] {
@@ -104,17 +102,16 @@ fn of_line(error: postgres::Error, place: impl FnOnce(usize) -> Option<(i32, i64
     AttemptError::from(error).of_record(at)
 }
 
-/// Reads row numbers, from 1, as indices.
+/// Row numbers count from 1.
 fn indices(rows: &[postgres::Row]) -> HashSet<usize> {
     rows.iter().map(|row| usize::try_from(row.get::<_, i64>(0) - 1).unwrap_or(usize::MAX)).collect()
 }
 
-/// Returns one value of each row, as an array.
 fn column<'r, R, V>(rows: &'r [R], value: impl Fn(&'r R) -> V) -> Vec<V> {
     rows.iter().map(value).collect()
 }
 
-/// Fails if what was read without a lock has been changed since: the transaction is then tried again.
+/// Fails if what was read without a lock has changed since.
 fn expect_all(what: &str, expected: usize, written: u64) -> Result<(), AttemptError> {
     if written == expected as u64 {
         return Ok(());
@@ -263,7 +260,7 @@ impl apply::Transaction for PostgresTransaction<'_> {
             let write = |out: &mut CopyInWriter<'_>| copy::write_breaches(out, &changes.new);
             copy_in(&mut self.inner, &self.sql.copy_breaches, write, self.desynced).map_err(|error| {
                 match error.into() {
-                    // The row is there: written by another consumer since they were read, or one that was taken for new.
+                    // Written by another consumer since, or taken for new.
                     AttemptError::Duplicate(error) => AttemptError::Again(error),
                     other => other,
                 }
@@ -437,7 +434,7 @@ fn copy_in(
     writer.finish().map(drop)
 }
 
-/// Writes rows of `breach_state` over what was `known` of them. Returns how many.
+/// Writes over what was `known`, and returns how many rows.
 fn change_breaches(
     transaction: &mut postgres::Transaction<'_>,
     statement: &Statement,

@@ -1,4 +1,4 @@
-//! Hours and days in a SQLite file, on a connection of its own. It takes the file's lock only where there is something to derive.
+//! Hours and days in SQLite. The file's lock is taken only where there is something to derive.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ impl SqliteHistograms {
         Self { path: path.to_owned(), options: options.clone(), connection: None, series_per_hour: 32 }
     }
 
-    /// Runs `work` on the file, if it has the tables; another program that writes ends it without an error.
+    /// Runs `work` if the file has the tables; another program that writes ends it without an error.
     fn with<T: Default>(
         &mut self,
         work: impl FnOnce(&mut Self, &mut Connection) -> Result<T, StoreError>,

@@ -23,15 +23,13 @@ const BUSY: Duration = Duration::from_secs(1);
 
 const PIECE: usize = 10_000;
 
-/// Most gaps that a transaction closes.
 const GAPS: usize = 1_000;
 
-/// Condition of an expired row of a message. What a clock that is wrong observed after 2100 goes by the time of storing alone, as in
-/// PostgreSQL.
+/// Expired rows of messages. What a wrong clock observed after 2100 goes by the time of storing alone, as in PostgreSQL.
 const ROWS: &str = "(observed_at < $1 OR observed_at >= '2100') AND stored_at < $1";
 
-/// Ranges before which is a gap that was noticed before `$1`, and the range before that: both are merged, and the declaration of the
-/// gap can then be deleted. A series' last come first: each range is extended by the one after it.
+/// Ranges with a gap before them that was noticed before `$1`, and the range before that: both are merged, and the gap's
+/// declaration can then be deleted. A series' last come first: each range is extended by the one after it.
 const CLOSED: &str = "
     SELECT agent, epoch, first_seq, before FROM (
         SELECT agent, epoch, first_seq, first_stored_at,
@@ -39,7 +37,6 @@ const CLOSED: &str = "
         FROM agent_sequences)
     WHERE first_stored_at < ?1 AND before IS NOT NULL ORDER BY agent, epoch, first_seq DESC LIMIT ?2";
 
-/// First ranges of series whose first numbers are missing.
 const WITHOUT_FIRST: &str = "first_stored_at < $1 AND first_seq > 1 AND NOT EXISTS (
     SELECT 1 FROM agent_sequences p WHERE p.agent = agent_sequences.agent AND p.epoch = agent_sequences.epoch
                                       AND p.first_seq < agent_sequences.first_seq)";
@@ -135,7 +132,7 @@ impl FileRound<'_> {
         self.in_pieces((table, &format!("DELETE FROM {table}")), condition, &[&before])
     }
 
-    /// Runs `sql` on the rows of a table that meet the condition, some at a time, until there are fewer.
+    /// Runs `sql` on the rows that meet the condition, some at a time, until there are fewer.
     fn in_pieces(
         &mut self,
         (table, sql): (&'static str, &str),
@@ -172,7 +169,7 @@ impl FileRound<'_> {
     }
 }
 
-/// Closes some gaps between ranges, and returns their number.
+/// Returns the number of gaps that were closed.
 fn merge(transaction: &Transaction<'_>, before: &str) -> Result<usize, Error> {
     let mut closed = transaction.prepare(CLOSED)?;
     let rows = closed.query_map(params![before, GAPS as i64], |row| {
