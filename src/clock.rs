@@ -9,13 +9,13 @@ use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use rustix::time::{ClockId, clock_gettime};
 
 pub trait Clock {
-    /// `CLOCK_MONOTONIC`: time awake since an arbitrary point. Rates are computed over it.
+    /// `CLOCK_MONOTONIC`: time awake. Rates are computed over it.
     fn monotonic(&self) -> Duration;
 
-    /// `CLOCK_BOOTTIME`: includes time suspended, unlike the monotonic clock.
+    /// `CLOCK_BOOTTIME`: time suspended too.
     fn boottime(&self) -> Duration;
 
-    /// Wall clock in whole microseconds, the precision of PostgreSQL, so that a stored time equals the one sent.
+    /// In whole microseconds, the precision of PostgreSQL, so that a stored time equals the one sent.
     fn wall(&self) -> DateTime<Utc>;
 
     /// Returns true if the wall clock follows a time source; `None` if unknown.
@@ -28,10 +28,10 @@ pub struct SystemClock {
     synced: Cell<Option<(Duration, Option<bool>)>>,
 }
 
-/// Lifetime of the answer of `synced`: the clock is synchronised once after a boot, which is not worth a file access each tick.
+/// The clock is synchronised once after a boot, which is not worth a file access each tick.
 const SYNCED_FOR: Duration = Duration::from_secs(10);
 
-/// A wall clock before this (2025-01-01) was never set: machines without a battery start in 1970, or at their image's date.
+/// 2025-01-01: clocks before it were never set, as of machines without a battery.
 const NEVER_SET_BEFORE_S: i64 = 1_735_689_600;
 
 impl SystemClock {

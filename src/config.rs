@@ -1,6 +1,6 @@
-//! Configuration as both programs read it: a TOML file, overlaid with environment variables and flags. The text is parsed here
-//! into a program's raw structure, which the program validates into its settings. A wrong value is named by its key path
-//! (`limit.0.raise_at`), for which [`Layers`] finds file and line.
+//! Configuration of both programs: a TOML file, overlaid with environment variables and flags, parsed into a program's raw
+//! structure and validated into its settings. A wrong value is named by its key path (`limit.0.raise_at`), for which [`Layers`]
+//! finds file and line.
 
 mod form;
 mod kubernetes;
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
-/// 100 years: longer than any use needs, and short enough to be added to any time.
+/// 100 years: short enough to be added to any time.
 const DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 pub const ENV_PREFIX: &str = "HIGHWATER_";
@@ -41,7 +41,7 @@ pub const KEYS: &[&str] = &[
     "kafka.registry.give_up",
 ];
 
-/// Key paths of the agent alone. `limit` and `kafka.properties` can be set in the file only.
+/// Without `limit` and `kafka.properties`, which only the file has.
 pub const AGENT_KEYS: &[&str] = &[
     "agent",
     "interval",
@@ -103,7 +103,7 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// A well-formed value that makes no sense, named by its key path: `limit.0.raise_at`.
+/// Well-formed, but makes no sense; named by its key path: `limit.0.raise_at`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Invalid {
     pub key: String,
@@ -123,8 +123,8 @@ pub struct Layers {
 }
 
 impl Layers {
-    /// Reads `path`, if given, and the variables of `environment` that set a key of `own`. A variable with our prefix that sets
-    /// no key of either program is an error.
+    /// Reads `path`, if given, and the variables that set a key of `own`. A variable with our prefix that sets no key of either
+    /// program is an error.
     pub fn read(
         path: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
@@ -225,12 +225,12 @@ pub fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
-/// A file with one secret. It is read each time the secret is needed, so that a rotated one is seen.
+/// Read each time the secret is needed, so that a rotated one is seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretFile(PathBuf);
 
 impl SecretFile {
-    /// A name without a slash is a file in `$CREDENTIALS_DIRECTORY` (systemd's `LoadCredential=`), if that is set.
+    /// Looks in `$CREDENTIALS_DIRECTORY` (systemd's `LoadCredential=`), if that is set, for a name without a slash.
     pub fn new(name: &str, credentials: Option<&Path>) -> Self {
         match credentials {
             Some(directory) if !name.contains('/') => Self(directory.join(name)),
@@ -238,7 +238,7 @@ impl SecretFile {
         }
     }
 
-    /// Reads the secret, without the line end that editors add. Errors name the file, never its content.
+    /// Leaves out the line end that editors add. Errors name the file, never its content.
     pub fn read(&self) -> Result<String, String> {
         match std::fs::read_to_string(&self.0) {
             Ok(text) => Ok(text.trim_end_matches(['\n', '\r']).to_owned()),
@@ -262,7 +262,7 @@ pub fn located(key: &str, name: Option<String>, credentials: Option<&Path>) -> R
     Ok(secret(key, name, credentials)?.map(|file| file.0))
 }
 
-/// Locates a client's certificate and its key, which the table `table` names both, or neither.
+/// Locates a client's certificate and key: the table names both, or neither.
 pub fn identity(
     table: &str,
     (certificate, key): (Option<String>, Option<String>),

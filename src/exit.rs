@@ -1,5 +1,3 @@
-//! The end of a program: prints an error with its causes, and chooses the exit code.
-
 use std::error::Error;
 use std::fmt;
 use std::io::{self, Write as _};
@@ -13,13 +11,11 @@ pub struct Failure {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// 1: the command failed, or its answer is no.
     Failed = 1,
-    /// 2: the command line is wrong.
     Usage = 2,
-    /// 69 (`EX_UNAVAILABLE`): a service that is needed is unavailable.
+    /// `EX_UNAVAILABLE`: a service that is needed is unavailable.
     Unavailable = 69,
-    /// 78 (`EX_CONFIG`): the configuration is wrong; a restart does not help.
+    /// `EX_CONFIG`: a restart does not help.
     Config = 78,
 }
 
@@ -51,7 +47,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Joins an error and its causes in one line, leaving out a cause that the error before it already quotes.
+/// Leaves out a cause that the error before it already quotes.
 pub fn chain(error: &dyn Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
@@ -65,7 +61,7 @@ pub fn chain(error: &dyn Error) -> String {
     line
 }
 
-/// Writes a line to standard error. Ignores a closed pipe, at which `eprintln!` would panic: the failure cannot be reported anyway.
+/// Ignores a closed pipe, at which `eprintln!` would panic: the failure cannot be reported anyway.
 pub fn write_error(line: &str) {
     // In one piece: lines of other processes on the same pipe come before it or after it.
     let _ = io::stderr().write_all(format!("{line}\n").as_bytes());

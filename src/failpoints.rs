@@ -1,7 +1,7 @@
 //! Points at which a test ends or stops the program, and guards that a test removes to show that the suite detects it.
 //!
-//! Only programs built with the cargo feature `failpoints` have them, which no release has: `tests/run` builds such programs beside
-//! those it ships. In all others the functions here are empty, and `FAILPOINTS` is ignored.
+//! Only programs built with the cargo feature `failpoints` have them, which no release has. In all others the functions here are
+//! empty, and `FAILPOINTS` is ignored.
 //!
 //! The variable has the grammar of the crate [`fail`](https://docs.rs/fail):
 //!
@@ -13,7 +13,7 @@
 
 use std::time::Duration;
 
-/// Reads `FAILPOINTS`. Must be called before anything else; a second call changes nothing.
+/// Reads `FAILPOINTS`, before anything else; a second call changes nothing.
 pub fn begin() {
     #[cfg(feature = "failpoints")]
     on::begin();

@@ -10,9 +10,9 @@ use hdrhistogram::{Counter, Histogram};
 
 /// Highest rate that is told from a higher one: 8.5 Tbit/s.
 pub const KBPS_MAX: u64 = (1 << 33) - 1;
-/// Highest number of seconds in one histogram: a million links for twelve days.
+/// Seconds of one histogram: a million links for twelve days.
 pub const SECONDS_MAX: u64 = 1 << 40;
-/// Largest histogram that is read, in bytes. [`KBPS_MAX`] needs 27 × 128 counts of at most 6 bytes each.
+/// In bytes. [`KBPS_MAX`] needs 27 × 128 counts of at most 6 bytes each.
 pub const BYTES_MAX: usize = 64 << 10;
 
 const DIGITS: u8 = 2;
@@ -20,14 +20,14 @@ const COMPRESSED_COOKIE: u32 = 0x1c84_9314;
 const PLAIN_COOKIE: u32 = 0x1c84_9313;
 const COMPRESSED_HEADER_BYTES: usize = 8;
 const PLAIN_HEADER_BYTES: usize = 40;
-/// Number of values up to [`KBPS_MAX`] that are told apart: 256, and 128 for each further power of two.
+/// Values up to [`KBPS_MAX`] that are told apart: 256, and 128 for each further power of two.
 const VALUES_MAX: u64 = 27 * 128;
 
-/// Counts of seconds by their rate. It grows with the highest rate, to 14 kB with 32-bit counts.
+/// Grows with the highest rate, to 14 kB with 32-bit counts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RateHistogram<C: Counter = u64>(Histogram<C>);
 
-/// Rates from one bound to below the other, and the number of seconds with such a rate.
+/// Rates from one bound to below the other, and the number of seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bin {
     pub from_bps: u64,
@@ -46,7 +46,7 @@ impl<C: Counter> Default for RateHistogram<C> {
 }
 
 impl<C: Counter> RateHistogram<C> {
-    /// Counts seconds of one rate. Counts saturate, and a rate above [`KBPS_MAX`] counts as that.
+    /// Counts saturate, and a rate above [`KBPS_MAX`] counts as that.
     pub fn record(&mut self, bps: u64, seconds: C) {
         self.0.record_n(kbps(bps), seconds).expect("it grows as needed");
     }
@@ -59,7 +59,7 @@ impl<C: Counter> RateHistogram<C> {
         self.0.is_empty()
     }
 
-    /// Removes all counts, and keeps the memory for as many.
+    /// Keeps the memory for as many counts.
     pub fn clear(&mut self) {
         self.0.clear();
     }
@@ -68,13 +68,13 @@ impl<C: Counter> RateHistogram<C> {
         self.0.add(&other.0).expect("it grows as needed");
     }
 
-    /// Returns the rate that this share of the seconds does not exceed, from 0 to 1: at most 1 % above the true one, as other
-    /// libraries compute it. `None` without seconds.
+    /// Returns the rate that this share (0 to 1) of the seconds does not exceed, at most 1 % too high, as other libraries compute
+    /// it. `None` without seconds.
     pub fn quantile_bps(&self, share: f64) -> Option<u64> {
         (!self.is_empty()).then(|| self.0.value_at_quantile(share) * 1_000)
     }
 
-    /// Returns what has counts, by rising rates.
+    /// By rising rates.
     pub fn bins(&self) -> impl Iterator<Item = Bin> {
         self.0.iter_recorded().map(|value| Bin {
             from_bps: self.0.lowest_equivalent(value.value_iterated_to()) * 1_000,
@@ -110,7 +110,7 @@ pub fn kbps(bps: u64) -> u64 {
     (bps / 1_000).min(KBPS_MAX)
 }
 
-/// Encodes histograms one after the other, with one compressor for all: it takes more memory than they do.
+/// Shares one compressor, which takes more memory than the histograms.
 pub struct HistogramEncoder {
     plain: Vec<u8>,
     serializer: V2Serializer,
@@ -144,7 +144,7 @@ impl HistogramEncoder {
     }
 }
 
-/// Checks that the bytes are a histogram that [`RateHistogram::decode`] reads, without building it.
+/// Checks what [`RateHistogram::decode`] reads, without building it.
 ///
 /// # Errors
 /// As `decode`.
@@ -152,7 +152,7 @@ pub fn check(bytes: &[u8]) -> Result<(), HistogramError> {
     checked(bytes).map(drop)
 }
 
-/// Inflates a histogram and checks it. Its library would believe any length, and take memory for it.
+/// Inflates and checks: its library would believe any length, and take memory for it.
 fn checked(bytes: &[u8]) -> Result<Vec<u8>, HistogramError> {
     let refuse = |problem: String| Err(HistogramError(problem));
     if bytes.len() > BYTES_MAX {
@@ -186,7 +186,7 @@ fn checked(bytes: &[u8]) -> Result<Vec<u8>, HistogramError> {
     Ok(plain)
 }
 
-/// Counts, each a zigzag number in little-endian base 128; a negative one stands for so many zeros.
+/// Reads zigzag numbers in little-endian base 128; a negative one stands for so many zeros.
 fn check_counts(mut counts: &[u8]) -> Result<(), HistogramError> {
     let (mut values, mut seconds) = (0, 0_u64);
     while !counts.is_empty() {

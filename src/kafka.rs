@@ -32,7 +32,7 @@ pub struct RawTls {
     /// `false` sends in plain text what would otherwise be encrypted: SASL without TLS.
     #[serde(default, deserialize_with = "quoted")]
     pub enabled: Option<bool>,
-    /// CA certificates, PEM. Default: the system's.
+    /// PEM. Default: the system's.
     pub ca_file: Option<String>,
     pub certificate_file: Option<String>,
     pub key_file: Option<String>,
@@ -131,8 +131,8 @@ const REFUSED: &[(&str, &str)] = &[
 const CLASSIC: &str = "the consumer places every partition by its database, for which it takes the classic protocol and \
                        partition.assignment.strategy";
 
-/// Strategies of the classic protocol that assign all its partitions to a member at each rebalance. `cooperative-sticky` assigns
-/// and revokes only some of them: librdkafka would wait for an answer of another kind, and read nothing.
+/// Strategies that assign all partitions to a member at each rebalance. After `cooperative-sticky`, librdkafka would wait for an
+/// answer of another kind, and read nothing.
 const STRATEGIES: [&str; 2] = ["range", "roundrobin"];
 
 const TOPIC_BYTES_MAX: usize = 249;
@@ -140,7 +140,7 @@ const TOPIC_BYTES_MAX: usize = 249;
 const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
 
 impl Connection {
-    /// Validates the configuration. Errors are values that cannot work with any broker.
+    /// Refuses values that cannot work with any broker.
     pub fn new(raw: RawConnection, credentials: Option<&Path>) -> Result<Self, Invalid> {
         let brokers = raw.brokers.unwrap_or_else(|| errors::DEFAULT_BROKERS.to_owned());
         check_brokers(&brokers)?;
@@ -163,8 +163,8 @@ impl Connection {
         self.properties.iter().find(|(set, _)| set == name).map(|(_, value)| value.as_str())
     }
 
-    /// Checks what may change while a program runs, which [`Connection::new`] therefore leaves open: that the named files can be
-    /// read, and librdkafka makes a client of what `configure` returns. Does not contact a broker.
+    /// Checks what may change while a program runs: that the named files can be read, and librdkafka makes a client of what
+    /// `configure` returns. Does not contact a broker.
     pub fn check<C: FromClientConfig>(
         &self,
         configure: impl FnOnce(&Self) -> Result<ClientConfig, ClientError>,
@@ -214,7 +214,7 @@ impl Connection {
         Ok(client)
     }
 
-    /// Returns a fingerprint of the certificates' and secrets' content: after a rotation, only a new client uses the new ones.
+    /// Returns a fingerprint of certificates and secrets: after a rotation, only a new client uses the new ones.
     pub fn files(&self) -> u64 {
         fingerprint(self.named_files().map(|(_, file)| file))
     }

@@ -41,8 +41,8 @@ pub fn start(default: LevelFilter) {
     let _ = builder.try_init();
 }
 
-/// Returns whether standard error is the stream that systemd connected to the journal. The variable alone is no proof: a process
-/// that is started with a redirection inherits it (systemd.exec(5)).
+/// Returns whether systemd connected standard error to the journal. The variable alone is no proof: a process that is started with
+/// a redirection inherits it (systemd.exec(5)).
 fn goes_to_the_journal() -> bool {
     let Ok(stream) = fstat(io::stderr()) else { return false };
     let named = std::env::var_os("JOURNAL_STREAM");

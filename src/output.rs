@@ -1,8 +1,6 @@
-//! Output of a command: the same rows as a table for people, as JSON Lines, or as CSV for other programs.
-//!
-//! Columns are named as in the data, unit last. JSON and CSV carry plain values: whole numbers and RFC 3339 times. A table shows
-//! units that suit the size. Rows are printed as they come, in bounded memory: a table keeps only its first [`MEASURED_ROWS`] rows,
-//! until they determine the width of its columns; a later cell that is wider shifts the rest of its line.
+//! Rows of a command: a table for people, JSON Lines or CSV for programs. Columns are named as in the data, unit last. JSON and CSV
+//! carry plain values: whole numbers and RFC 3339 times. Rows are printed as they come, in bounded memory: the first
+//! [`MEASURED_ROWS`] determine the width of a table's columns; a later cell that is wider shifts the rest of its line.
 //!
 //! Spreadsheets run a cell that begins like a formula, so CSV puts an apostrophe before such a text. JSON has texts unchanged.
 
@@ -32,7 +30,7 @@ pub enum OutputFormat {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
-    /// Unknown or not applicable: empty, and `null` in JSON.
+    /// Empty; `null` in JSON.
     Nothing,
     Text(String),
     Number(i128),
@@ -76,7 +74,7 @@ pub const MEASURED_ROWS: usize = 1_000;
 
 const SPACE: &str = "  ";
 
-/// Locks standard output. Colours reach terminals only, and tables only (`NO_COLOR` and `CLICOLOR_FORCE` are heeded).
+/// Colours reach terminals and tables only (`NO_COLOR` and `CLICOLOR_FORCE` are heeded).
 pub fn stdout(format: OutputFormat) -> Box<dyn Write> {
     match format {
         OutputFormat::Table => Box::new(BufWriter::new(anstream::stdout().lock())),
@@ -89,7 +87,7 @@ pub fn print(text: &str) -> Result<(), Failure> {
     finished(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
 }
 
-/// Converts the result of printing to that of the command. A closed pipe (`| head`) is no failure.
+/// Ignores a closed pipe (`| head`), which is no failure.
 pub fn finished(result: io::Result<()>) -> Result<(), Failure> {
     match result {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
@@ -113,7 +111,7 @@ impl<W: Write> Rows<W> {
         Self { columns, sink }
     }
 
-    /// Adds a row, with a value for each column. A closed pipe is an error here; pass it to [`finished`].
+    /// Fails for a closed pipe; pass the error to [`finished`].
     pub fn push(&mut self, row: impl IntoIterator<Item = Value>) -> io::Result<()> {
         let row: Vec<Value> = row.into_iter().collect();
         debug_assert_eq!(row.len(), self.columns.len(), "a value for each column");
@@ -136,7 +134,7 @@ impl<W: Write> Rows<W> {
         }
     }
 
-    /// Flushes the rows so far, for commands that go on. A table still holds back the rows that determine its columns.
+    /// Flushes the rows so far. A table still holds back the rows that determine its columns.
     pub fn flush(&mut self) -> io::Result<()> {
         match &mut self.sink {
             Sink::Table(_, Layout::Measured(_)) => Ok(()),
@@ -168,7 +166,7 @@ impl<W: Write> Rows<W> {
     }
 }
 
-/// Unwraps a CSV writer's error: its own conversion hides a closed pipe.
+/// Unwraps an error whose own conversion hides a closed pipe.
 fn io_error(error: csv::Error) -> io::Error {
     match error.into_kind() {
         csv::ErrorKind::Io(error) => error,

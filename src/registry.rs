@@ -1,5 +1,5 @@
-//! Client of a schema registry with Confluent's HTTP interface: looks up the id of a schema, and the schema of an id. Calls
-//! block, for at most [`ASK_MAX`]: on an agent's publishing thread, or on a thread of the consumer's own.
+//! Client of a schema registry with Confluent's HTTP interface. Calls block, for at most [`ASK_MAX`]: on an agent's publishing
+//! thread, or on a thread of the consumer's own.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -21,17 +21,17 @@ use crate::wire::Format;
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawRegistry {
-    /// Base URL, without `/subjects`.
+    /// Without `/subjects`.
     pub url: Option<String>,
     pub username: Option<String>,
     pub password_file: Option<String>,
     pub ca_file: Option<String>,
     pub certificate_file: Option<String>,
     pub key_file: Option<String>,
-    /// False if an agent only looks its schema up instead of registering it.
+    /// False if an agent only looks its schema up.
     #[serde(default, deserialize_with = "quoted")]
     pub auto_register: Option<bool>,
-    /// Time for which a consumer waits for a schema before messages written by it become dead letters; `0` is forever.
+    /// Longest wait of a consumer for a schema, after which messages become dead letters; `0` is forever.
     pub give_up: Option<String>,
 }
 
@@ -61,7 +61,7 @@ pub enum RegistryError {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegisteredSchema {
-    /// `AVRO` (the default if absent), `PROTOBUF` or `JSON`.
+    /// `AVRO` (the default), `PROTOBUF` or `JSON`.
     pub kind: Option<String>,
     pub text: String,
 }
@@ -72,7 +72,7 @@ const ANSWER_BYTES_MAX: u64 = 1 << 20;
 const JSON: &str = "application/vnd.schemaregistry.v1+json";
 
 impl RegistryAddress {
-    /// Validates the configuration; `None` if it names no registry. Errors are values that cannot work with any registry.
+    /// Returns `None` if no registry is named. Refuses values that cannot work with any registry.
     pub fn new(raw: RawRegistry, credentials: Option<&Path>) -> Result<Option<Self>, Invalid> {
         let key = |name: &str| format!("kafka.registry.{name}");
         let Some(url) = raw.url else {
@@ -184,8 +184,8 @@ fn read(file: &Path) -> Result<Vec<u8>, String> {
 }
 
 impl Registry {
-    /// Returns the id of the schema of `format` under `subject`. If `register` is true a missing one is registered, which fails
-    /// if it is not compatible with its predecessors; otherwise it is `Unknown`.
+    /// Registers a missing schema if `register` is true, which fails if it is not compatible with its predecessors; otherwise it is
+    /// `Unknown`.
     pub fn id_of(&self, subject: &str, format: Format, register: bool) -> Result<u32, RegistryError> {
         let mut schema = json!({"schema": format.schema()});
         match format {
@@ -203,7 +203,7 @@ impl Registry {
         number(&answer, "id").ok_or_else(|| self.nonsense("an id", &answer))
     }
 
-    /// Returns the schema with this id; `Unknown` only if the registry reports that it has none.
+    /// Fails with `Unknown` only if the registry reports that it has none.
     pub fn schema(&self, id: u32) -> Result<RegisteredSchema, RegistryError> {
         // Ids are signed numbers. A registry may answer a larger one as it would a wrong address.
         if i32::try_from(id).is_err() {
@@ -257,7 +257,7 @@ fn said_by(url: &str, what: &str) -> String {
     format!("schema registry {url}: {what}")
 }
 
-/// Interprets an answer. A 404 means that there is no such schema only with the error code for it: a wrong address gets one too.
+/// Takes a 404 for a missing schema only with the error code for it: a wrong address gets one too.
 fn understood(url: &str, status: u16, body: &[u8]) -> Result<Value, RegistryError> {
     let answer = serde_json::from_slice::<Value>(body);
     let said = || {

@@ -13,7 +13,7 @@ pub struct Service {
     next: Duration,
 }
 
-/// The directories of a unit (`StateDirectory=` and so on), which systemd names in the environment.
+/// `StateDirectory=` and so on, which systemd names in the environment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Directories {
     pub state: Option<PathBuf>,
@@ -26,7 +26,7 @@ impl Directories {
         Self::from_variables(|name| std::env::var_os(name))
     }
 
-    /// Reads the variables; one that is empty is unset. Several directories would be separated by colons: our units have one of each.
+    /// Treats an empty variable as unset. Several directories would be separated by colons: our units have one of each.
     fn from_variables(variable: impl Fn(&str) -> Option<OsString>) -> Self {
         let directory = |name| variable(name).filter(|path| !path.is_empty()).map(PathBuf::from);
         Self {
@@ -51,7 +51,7 @@ impl Service {
         }
     }
 
-    /// Reports that the configuration is reloaded from `now` on (`CLOCK_MONOTONIC`), until [`Service::reloaded`].
+    /// Reports a reload from `now` (`CLOCK_MONOTONIC`) until [`Service::reloaded`].
     pub fn reloads(&self, now: Duration) {
         tell(&[NotifyState::Reloading, NotifyState::MonotonicUsec(now.as_micros().cast_signed())]);
     }

@@ -88,7 +88,7 @@ impl FromStr for ByteCount {
 }
 
 impl fmt::Display for BitRate {
-    /// Writes three or four figures, with the largest unit that leaves at least one before the point: `83.9 Mbit/s`.
+    /// Writes three or four figures: `83.9 Mbit/s`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&scaled(self.0, 1_000.0, &["bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"]))
     }
@@ -107,7 +107,7 @@ impl UnitError {
     }
 }
 
-/// Formats a number of things: `0 events`, `1 event`, `2 breaches`.
+/// Formats `0 events`, `1 event`, `2 breaches`.
 pub fn counted<N: fmt::Display + PartialEq + From<u8>>(count: N, noun: &str) -> String {
     if count == N::from(1) { format!("{count} {noun}") } else { format!("{count} {}", plural(noun)) }
 }
@@ -120,7 +120,7 @@ fn plural(noun: &str) -> String {
     }
 }
 
-/// Formats a duration for a log line, rounded: `0.4 s`, `9.6 s`, `48 s`, `2 min 5 s`, `2 h 3 min`.
+/// Formats rounded: `0.4 s`, `9.6 s`, `48 s`, `2 min 5 s`, `2 h 3 min`.
 pub fn lasting(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();
     if seconds < 9.95 {
@@ -133,7 +133,7 @@ pub fn lasting(duration: Duration) -> String {
     }
 }
 
-/// Formats a configured duration: as [`lasting`], but exact below two minutes (`0.25 s`).
+/// Formats as [`lasting`], but exactly below two minutes (`0.25 s`).
 pub fn exactly(duration: Duration) -> String {
     if duration < Duration::from_secs(120) { format!("{} s", duration.as_secs_f64()) } else { lasting(duration) }
 }

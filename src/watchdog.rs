@@ -39,7 +39,7 @@ impl Heart {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = beat;
     }
 
-    /// Checks the loop at this interval until the heart is dropped; calls `alarm` once for each step longer than `longest`.
+    /// Checks until the heart is dropped; calls `alarm` once for each step longer than `longest`.
     pub fn watch(
         &self,
         every: Duration,

@@ -1,6 +1,5 @@
-//! The age of an event, as far as the clocks can tell. Within a boot `CLOCK_BOOTTIME` determines it, whatever the wall clock
-//! shows. Across boots only the wall clock can, where it was synchronised at both moments: a machine without a battery starts in
-//! 1970, or at its image's date, and jumps by years.
+//! The age of an event, as far as clocks can tell: by `CLOCK_BOOTTIME` within a boot; across boots by the wall clock, where it was
+//! synchronised at both moments, since a machine without a battery starts in 1970 and jumps by years.
 
 use std::time::Duration;
 

@@ -1,5 +1,3 @@
-//! `agent.toml`: parsing, and checked [`Settings`].
-
 mod link;
 mod name;
 mod pattern;
@@ -117,7 +115,7 @@ struct RawKafkaProducer {
 pub struct Settings {
     pub agent: String,
     pub warnings: Vec<String>,
-    /// Error about a missing name. Only the agent needs a name; other commands run without one.
+    /// Only the agent needs a name; other commands run without one.
     pub nameless: Option<String>,
     pub interval: Duration,
     pub source: SourceChoice,
@@ -132,7 +130,7 @@ pub struct Settings {
     pub publisher: publisher::Settings,
     pub rates: Option<Rates>,
     pub samples: bool,
-    /// Time between heartbeats, where rates do not stand in for them.
+    /// Sent where rates do not come as often.
     pub heartbeat: Option<Duration>,
     pub topics: Topics,
 }

@@ -38,7 +38,7 @@ impl Control {
         Ok(Self { wishes: Wishes::default(), reader, writer })
     }
 
-    /// Handles SIGTERM and SIGINT (stop), SIGUSR1 (flush) and SIGHUP (reload the configuration).
+    /// Handles SIGTERM and SIGINT (stop), SIGUSR1 (flush) and SIGHUP (reload).
     pub fn listen_to_signals(&self) -> io::Result<()> {
         let Wishes { stop, flush, reload } = &self.wishes;
         for (signal, wish) in [(SIGTERM, stop), (SIGINT, stop), (SIGUSR1, flush), (SIGHUP, reload)] {
@@ -60,7 +60,7 @@ impl Control {
         self.sleep_beside(None, timeout);
     }
 
-    /// Sleeps until something wakes it or `door` is readable, `timeout` at most. Returns whether it is readable.
+    /// Sleeps until something wakes it or `door` is readable. Returns whether it is.
     pub fn sleep_beside(&self, door: Option<BorrowedFd<'_>>, timeout: Duration) -> bool {
         let timeout = Timespec::try_from(timeout).ok();
         let wishes = self.reader.as_fd();
@@ -88,7 +88,7 @@ impl Control {
 }
 
 impl Waker {
-    /// Ends the loop's sleep. A full pipe means that it is about to wake anyway.
+    /// Ignores a full pipe: it is about to wake anyway.
     pub fn wake(&self) {
         let _ = (&self.0).write(&[0]);
     }

@@ -12,14 +12,14 @@ use crate::exit::{Failure, chain};
 use crate::failpoints;
 use crate::units::lasting;
 
-/// Publishes a one-shot command's events with back-pressure, if there is a publisher, and counts those delivered.
+/// Publishes a one-shot command's events with back-pressure, and counts those delivered.
 pub struct Courier {
     system: EventSystem,
     publisher: Option<Publisher>,
     pub(super) control: Control,
     pub(super) clock: SystemClock,
     events: u64,
-    /// Number of acknowledged events, and the time of the last one, or of the last turn with nothing to acknowledge.
+    /// Number of events, and the time of the last one or of the last turn with nothing to acknowledge.
     acknowledged: (u64, Duration),
     is_stalled: bool,
 }
@@ -36,7 +36,7 @@ pub struct Delivery {
 
 const AHEAD_MAX: u64 = 1_000;
 const LAST_MAX: Duration = Duration::from_secs(10);
-/// Time without an acknowledgement after which the command gives up. A slow connection needs over two minutes to be recognised.
+/// A slow connection needs over two minutes to be recognised.
 const STALLED_AFTER: Duration = Duration::from_secs(300);
 
 impl Courier {
@@ -80,7 +80,7 @@ impl Courier {
         self.is_stalled || self.publisher.as_ref().is_some_and(|publisher| publisher.progress().refusing)
     }
 
-    /// Registers events; blocks while too many are pending. Fails if an observer does, as when a file cannot be written.
+    /// Blocks while too many events are pending. Fails if an observer does, as when a file cannot be written.
     pub fn add(&mut self, drafts: Vec<NewEvent>) -> Result<(), Failure> {
         let events = self.system.add_events(drafts).map_err(Failure::failed)?;
         self.events += events.len() as u64;
@@ -124,7 +124,7 @@ impl Courier {
         self.system.pending().oldest
     }
 
-    /// Waits until Kafka has acknowledged all events, or waiting is of no use; after an interruption, for 10 s at most.
+    /// Waits until Kafka has acknowledged all, or waiting is of no use; after an interruption, for 10 s at most.
     pub fn finish(mut self) -> Result<Delivery, Failure> {
         self.system.flush();
         if let Some(failure) = self.system.failures().pop() {

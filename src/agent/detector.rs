@@ -1,5 +1,5 @@
-//! Judges readings: a meter for each link, and the limits on links and on their sums. Pure: a reading and a stamp come in, bodies
-//! of events and notices go out. The loop, simulations and replays all use it.
+//! Judges readings: a meter for each link, and the limits on links and on their sums. A reading and a stamp come in, bodies of
+//! events and notices go out, in the loop, simulations and replays alike.
 
 mod host;
 mod link;
@@ -25,7 +25,6 @@ use crate::units::BitRate;
 // A sum waits for a link's driver at most the longer of these two; then it is judged without the link.
 const HOST_WAIT_MAX: Duration = Duration::from_secs(10);
 const HOST_WAIT_INTERVALS: u32 = 10;
-/// Maximum number of links that a line of the log names.
 const LINKS_NAMED: usize = 8;
 
 #[derive(Debug)]
@@ -67,7 +66,7 @@ pub struct LinkView<'a> {
 }
 
 impl Detector {
-    /// Creates a detector for readings every `interval`; `seed` determines the breach ids.
+    /// Takes a `seed` that determines the breach ids.
     pub fn new(limits: Vec<Limit>, interval: Duration, seed: u64) -> Self {
         let mut detector = Self {
             limits: Vec::new(),
@@ -83,13 +82,13 @@ impl Detector {
         detector
     }
 
-    /// Resumes breaches that were open before, each with its last state and the time of that. A breach goes on where a link of that
-    /// name has a rate not later than `within` after that time, and ends as `interrupted` otherwise.
+    /// Resumes breaches that were open, each with its last state and the time of that: one goes on where its link has a rate not
+    /// later than `within` after that time, and ends as `interrupted` otherwise.
     pub fn resume(&mut self, open: Vec<(Breach, Stamp)>, within: Duration, now: &Stamp) {
         self.resume = Resume::new(open, within, now);
     }
 
-    /// Changes the limits. Breaches and rises of one that keeps its name and scope stay, the others end. Overwrites `detections`.
+    /// Keeps breaches and rises of a limit that keeps its name and scope, ends the others. Overwrites `detections`.
     pub fn reconfigure(&mut self, limits: Vec<Limit>, interval: Duration, detections: &mut Detections) {
         detections.bodies.clear();
         detections.notices.clear();
@@ -146,7 +145,7 @@ impl Detector {
         open.map(|breach| (breach, now.clone())).chain(self.resume.waiting().iter().cloned()).collect()
     }
 
-    /// Returns an update of each open breach that has lasted longer than was reported: the last before the agent stops.
+    /// Returns an update of each breach that has lasted longer than was reported: the last before the agent stops.
     pub fn last_updates(&self) -> Vec<Body> {
         let unreported = self.trackers().filter_map(|(tracker, target)| tracker.unreported(&self.limits, target));
         unreported.map(Body::BreachUpdated).collect()
@@ -176,7 +175,6 @@ impl Detector {
         })
     }
 
-    /// Returns the last reading of each link.
     pub fn readings(
         &self,
     ) -> impl Iterator<Item = LinkReading<'_, impl Iterator<Item = (&str, Direction, Option<BitRate>)>>> {
@@ -192,7 +190,7 @@ impl Detector {
         })
     }
 
-    /// Judges a reading that was taken at `now`. Overwrites `detections`.
+    /// Overwrites `detections`.
     pub fn observe(&mut self, reading: &Reading, now: &Stamp, detections: &mut Detections) {
         detections.bodies.clear();
         detections.notices.clear();

@@ -12,12 +12,12 @@ use crate::units::ByteCount;
 
 pub type ObserveError = Box<dyn Error>;
 
-/// A reaction to events. Its methods run on the tick's thread and must not block. The loop logs their errors; the events stay
-/// registered, and the other observers still see them.
+/// A reaction to events, on the tick's thread: it must not block. Errors are logged; the events stay registered, and the other
+/// observers still see them.
 pub trait Observer {
     fn name(&self) -> &str;
 
-    /// Handles committed events: a tick's, or a `loss` that the journal made itself, which may still grow until it is sent.
+    /// Handles committed events: a tick's, or a `loss` of the journal's own, which may still grow until it is sent.
     fn added(&mut self, events: &[Arc<Event>]) -> Result<(), ObserveError>;
 
     fn removed(&mut self, _ids: &[EventId]) -> Result<(), ObserveError> {
@@ -40,8 +40,8 @@ pub struct ObserverFailure {
     cause: ObserveError,
 }
 
-/// Registers events and notifies observers, in the order in which they subscribed. The journal comes first: it alone gives an
-/// event its identity, and no observer sees an event that is not committed.
+/// Registers events and notifies observers, in the order of their subscription. The journal comes first: it alone gives an
+/// identity, and no observer sees an event that is not committed.
 pub struct EventSystem {
     journal: Box<dyn Journal>,
     observers: Vec<(ObserverId, Box<dyn Observer>)>,
@@ -108,7 +108,7 @@ impl EventSystem {
         self.remove_events(&[id])
     }
 
-    /// Removes events that Kafka has acknowledged, or that their sender withdraws; after an error they will be sent again.
+    /// Removes events that Kafka has acknowledged, or that their sender withdraws; after an error they are sent again.
     pub fn remove_events(&mut self, ids: &[EventId]) -> Result<(), JournalError> {
         if ids.is_empty() {
             return Ok(());
@@ -120,7 +120,7 @@ impl EventSystem {
         Ok(())
     }
 
-    /// Gives up an event that Kafka will never accept, and declares its loss in its place; after an error the event stays.
+    /// Declares the loss of an event that Kafka will never accept, in its place; after an error the event stays.
     pub fn reject_event(&mut self, id: EventId, detail: &str, stamp: Stamp) -> Result<(), JournalError> {
         self.journal.reject(id, detail, stamp)?;
         self.tell(|observer| observer.removed(&[id]));
@@ -164,7 +164,6 @@ impl EventSystem {
     }
 }
 
-/// Makes the tests run the example of the documentation.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/architecture.md")]
 struct Documentation;

@@ -1,5 +1,5 @@
-//! Limits, and the state machine of a breach. Pure: loads and the time that they cover are arguments, and an [`Action`] to report
-//! is returned. All times are `CLOCK_BOOTTIME`, and signed, since a breach may have begun before this boot.
+//! Limits, and the state machine of a breach. Pure: loads come in, an [`Action`] to report goes out. Times are `CLOCK_BOOTTIME`,
+//! and signed, since a breach may have begun before this boot.
 
 use std::fmt;
 use std::time::Duration;
@@ -16,9 +16,9 @@ pub struct Limit {
     pub name: String,
     pub scope: Scope,
     pub directions: Vec<Direction>,
-    /// At or above it for `hold`, a breach is raised.
+    /// Raises a breach once at or above it for `hold`.
     pub raise_at: Level,
-    /// Below it for `clear_hold`, the breach is cleared.
+    /// Clears it once below it for `clear_hold`.
     pub clear_at: Level,
     pub hold: Duration,
     pub clear_hold: Duration,
@@ -29,8 +29,8 @@ pub struct Limit {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
     Interface(String),
-    /// The sum over the links that match one of these patterns, or over those that `[interfaces]` selects if there is none. A link
-    /// whose bytes another link of the sum counts too is left out.
+    /// The links that match one of these patterns, or that `[interfaces]` selects if there is none, without those whose bytes
+    /// another one counts too.
     Host(Vec<String>),
 }
 
@@ -64,7 +64,7 @@ impl fmt::Display for Level {
 }
 
 impl Level {
-    /// Returns bits per second, at least 1; `None` for a percentage of an unknown speed.
+    /// Returns at least 1 bit/s; `None` for a percentage of an unknown speed.
     pub fn resolve(self, speed: Speed, direction: Direction) -> Option<BitRate> {
         let rate = match self {
             Self::Rate(rate) => rate,
@@ -97,7 +97,6 @@ pub struct Load {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BreachStats {
-    /// Start of the first reading.
     pub started: TimeDelta,
     /// End of the last reading at or above `clear_at`.
     pub ended: TimeDelta,
@@ -152,7 +151,7 @@ pub struct Below {
     end: TimeDelta,
 }
 
-/// Tolerance for ticks that are not exact: three readings of a second satisfy three seconds, though they took 2.999.
+/// Slack for ticks that are not exact: three readings of a second satisfy three seconds, though they took 2.999.
 const TICK_SLACK_MAX: Duration = Duration::from_millis(250);
 
 impl BreachState {
@@ -286,7 +285,7 @@ impl BreachStats {
         }
     }
 
-    /// Adds the readings below that precede `load`. Time that both cover is measured only once: the driver showed its bytes late.
+    /// Adds the readings below that precede `load`. Time that both cover counts once: the driver showed its bytes late.
     fn taking_in(self, below: Below, load: Load) -> Self {
         let overlap = if below.held_for.is_zero() { Duration::ZERO } else { std_or_zero(below.end - load.begin()) };
         Self {
@@ -300,7 +299,7 @@ impl BreachStats {
         std_or_zero(self.ended - self.started)
     }
 
-    /// Returns the measured time, capped at the duration: drivers that show bytes at uneven times can make it look longer.
+    /// Caps the measured time at the duration: drivers that show bytes at uneven times can make it look longer.
     pub fn measured(&self) -> Duration {
         self.measured.min(self.duration())
     }

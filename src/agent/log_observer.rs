@@ -1,5 +1,3 @@
-//! Logs each event in words for an operator.
-
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,12 +1,12 @@
-//! A queue of items numbered in order of arrival, which leave in almost the same order.
+//! Items numbered in order of arrival, which leave in almost the same order.
 
 use std::collections::VecDeque;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Numbered<T> {
-    /// Number of `items[0]`; if there are none, the number of the next item.
+    /// Number of `items[0]`, or of the next item if there are none.
     first: usize,
-    /// In order of their numbers; `None` was taken, and is never at the front.
+    /// `None` was taken, and is never at the front.
     items: VecDeque<Option<T>>,
     count: usize,
 }
@@ -32,7 +32,7 @@ impl<T> Numbered<T> {
         Some(item)
     }
 
-    /// Returns the lowest number still in the queue, or the next one to be given if it is empty.
+    /// Returns the lowest number in the queue, or the next one to be given.
     pub(crate) fn first(&self) -> usize {
         self.first
     }

@@ -1,6 +1,5 @@
-//! Traffic from two readings of a link's counters, and a verdict on how far to trust it. Pure: time and counters are arguments.
-//! Whatever a counter does, a [`Verdict::Measured`] never exceeds what was counted: a reset, a jump, a failed read or a suspend
-//! yields another verdict, on which no breach is judged.
+//! Traffic from two readings of a link's counters, and a verdict on how far to trust it. Pure. A [`Verdict::Measured`] never
+//! exceeds what was counted: a reset, a jump, a failed read or a suspend yields another verdict, on which no breach is judged.
 
 mod cadence;
 
@@ -26,7 +25,7 @@ pub struct CounterSample {
 pub struct Traffic {
     pub rx_bytes: u64,
     pub tx_bytes: u64,
-    /// Time that the bytes cover (`CLOCK_MONOTONIC`); never zero.
+    /// `CLOCK_MONOTONIC`; never zero.
     pub elapsed: Duration,
 }
 
@@ -34,37 +33,35 @@ pub struct Traffic {
 pub enum Verdict {
     First,
     Measured(Traffic),
-    /// The counters moved, but the interval at which their driver updates them is not known yet.
+    /// The interval at which the driver updates moving counters is not known yet.
     Learning,
     /// The counters did not move, and may later move for this time too: the driver updates them rarely.
     Waiting,
-    /// A counter fell: a reset, or a false read. The first movement after a fall has the same verdict, because it may be the return
-    /// from a false zero, which would make all that was ever counted look like one reading's traffic.
+    /// A counter fell: a reset, or a false read. The first movement after it has the same verdict: a return from a false zero would
+    /// make all that was ever counted look like one reading's traffic.
     Reset,
     Jump,
     /// Held back, at most twice in a row: far above the driver's speed, with no packets to confirm it.
     Suspect,
     /// Not judged: a mean over a time in which the host slept, or the agent was stopped or starved.
     Gap(Traffic),
-    /// A later reading covers this one's time.
     Unread,
 }
 
 /// Drivers can merge many packets of the wire into one that they count, up to 512 KiB (`GSO_MAX_SIZE` of IPv6 jumbograms).
 const PACKET_BYTES_MAX: u64 = 512 << 10;
-/// Twice the speed of the fastest links: no counter moves faster.
+/// Twice the speed of the fastest links.
 const ANY_SPEED: BitRate = BitRate::from_bps(1_600_000_000_000);
-/// Percentage of the link's speed above which a reading contradicts it. Frames arrive whole, and clocks are read late.
+/// Percentage of the link's speed that contradicts it. Frames arrive whole, and clocks are read late.
 const EXACT_TOLERANCE: f64 = 110.0;
-/// Tolerance for a driver that may show two updates' bytes at once.
+/// Percentage for a driver that may show two updates' bytes at once.
 const TOLERANCE: f64 = 205.0;
 const SUSPECTS_MAX: u32 = 2;
-/// A reading over more intervals than this is a mean that hides what happened in between.
+/// A reading over more intervals is a mean that hides what happened.
 const GAP_INTERVALS: f64 = 3.5;
 const CLOCK_SLACK: Duration = Duration::from_millis(50);
 const NARROW: u64 = 1 << 32;
-/// 2^32 bytes more than usual are doubted only where they would be this percentage of the highest rate so far: where it is not far
-/// from what the link carries, a rise may well fall there.
+/// Percentage of the highest rate so far from which 2^32 bytes more than usual are doubted: a rise may well fall below it.
 const NARROW_STANDS_OUT: f64 = 800.0;
 
 #[derive(Clone, Debug)]
@@ -76,7 +73,7 @@ pub struct Meter {
     last: Option<CounterSample>,
     has_fallen: bool,
     is_after_gap: bool,
-    /// The last reading if it was rejected: the next one shows whether the counter stays there.
+    /// Reading after which the next one shows whether the counter stays there.
     rejected: Option<CounterSample>,
     last_rate: BitRate,
     peak: BitRate,
@@ -121,7 +118,7 @@ impl Meter {
         (self.doubts_speed, self.suspects) = (false, 0);
     }
 
-    /// Returns whether two more readings, 20 and 40 ms after this one, would show if a driver counts in software.
+    /// Returns whether readings 20 and 40 ms after this one would show if a driver counts in software.
     pub fn wants_probe(&self) -> bool {
         self.cadence.wants_probe()
     }
@@ -131,7 +128,7 @@ impl Meter {
         self.cadence.probe((before.rx_bytes, before.tx_bytes) != (sample.rx_bytes, sample.tx_bytes));
     }
 
-    /// Evaluates the next reading; `None` where the link could not be read. `speed` is the link's, where it means anything.
+    /// Takes `None` where the link could not be read. `speed` is the link's, where it means anything.
     pub fn read(&mut self, sample: Option<CounterSample>, speed: Speed) -> Verdict {
         let Some(now) = sample else { return Verdict::Unread };
         let (Some(base), Some(last)) = (self.base, self.last.replace(now)) else {
@@ -167,8 +164,8 @@ impl Meter {
         self.judge(now, traffic, has_moved, speed)
     }
 
-    /// Evaluates an amount that whoever recorded it has subtracted. A counter kept in two halves, read between their updates, is 2^32
-    /// too low: that amount was negative and is missing, and the next one is 2^32 too high. Two in a row are traffic.
+    /// Evaluates an amount that whoever recorded it has subtracted. A counter kept in two halves, read between their updates, is
+    /// 2^32 too low: that amount was negative and is missing, and the next one is 2^32 too high. Two in a row are traffic.
     pub fn accept(&mut self, traffic: Traffic) -> Verdict {
         self.doubts_amount = !self.doubts_amount && self.is_high_half(traffic);
         if self.doubts_amount {
@@ -237,15 +234,14 @@ impl Meter {
         }
     }
 
-    /// Returns whether the high half of a counter that is kept in two halves was incremented by itself: without it, the traffic is
-    /// no more than before.
+    /// Returns whether the high half of a counter was incremented by itself: without it, the traffic is no more than before.
     fn is_high_half(&self, traffic: Traffic) -> bool {
         let is_usual = |bytes| bit_rate(bytes, traffic.elapsed) <= self.peak;
         bit_rate(NARROW, traffic.elapsed) >= self.peak.percent(NARROW_STANDS_OUT)
             && [traffic.rx_bytes, traffic.tx_bytes].iter().any(|bytes| bytes.checked_sub(NARROW).is_some_and(is_usual))
     }
 
-    /// Rejects a reading. If the next one continues from it, the counter has really jumped, and is measured from there.
+    /// Rejects a reading. If the next one continues from it, the counter has really jumped.
     fn reject(&mut self, now: CounterSample) -> Verdict {
         let Some(before) = self.rejected.replace(now) else { return Verdict::Jump };
         let went_on = now.rx_bytes >= before.rx_bytes && now.tx_bytes >= before.tx_bytes && now.at > before.at;

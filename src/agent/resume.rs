@@ -1,5 +1,5 @@
-//! Breaches that were open when the agent ended: each is resumed or interrupted. Pure. Their age is measured by `CLOCK_BOOTTIME`
-//! within a boot; after a reboot by the wall clock, if it was synchronised, once it is synchronised again.
+//! Breaches that were open when the agent ended: each is resumed or interrupted, by `CLOCK_BOOTTIME` within a boot, after a reboot
+//! by the wall clock, if it was synchronised, once it is again.
 
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ impl Resume {
         }
     }
 
-    /// Takes the breaches that can no longer be resumed: their time is over, or their limit is not `known` any more.
+    /// Takes the breaches whose time is over, or whose limit is not `known` any more.
     pub fn overdue(&mut self, now: &Stamp, known: impl Fn(&str) -> bool) -> Vec<Breach> {
         let (within, waited) = (self.within, self.waited(now));
         let gone = self.open.extract_if(.., |(breach, stamp)| {

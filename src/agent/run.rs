@@ -55,13 +55,13 @@ pub struct Outcome {
     pub lateness_max: Duration,
     pub delivered: u64,
     pub pending: u64,
-    /// Events that were in memory only, because the disk failed, and are lost.
+    /// In memory only, because the disk failed.
     pub lost: u64,
     pub obstacle: Option<String>,
 }
 
 impl Outcome {
-    /// Fails, with their number and the reason, if Kafka has not acknowledged all events.
+    /// Fails, with number and reason, if Kafka has not acknowledged all events.
     pub fn all_delivered(self) -> Result<(), Failure> {
         let left = match (self.pending, self.lost) {
             (0, 0) => return Ok(()),
@@ -74,7 +74,7 @@ impl Outcome {
 }
 
 const FINAL_FLUSH_MAX: Duration = Duration::from_secs(10);
-/// Times after a tick of extra readings, which reveal a driver that counts in software; used from the last to the first.
+/// Extra readings after a tick, which reveal a driver that counts in software; used from last to first.
 const PROBE_AFTER: [Duration; 2] = [Duration::from_millis(40), Duration::from_millis(20)];
 
 /// Longest step of a tick, and the pause between two looks at it.
@@ -87,7 +87,7 @@ struct Agent {
     boot_id: String,
     source: Box<dyn CounterSource>,
     detector: Detector,
-    /// Dropped before the journal's lock: an agent that takes the lock then finds no other one listening.
+    /// Dropped before the journal's lock: an agent that takes the lock finds no other one listening.
     status: StatusSocket,
     system: EventSystem,
     publisher: Publisher,
@@ -104,7 +104,7 @@ struct Agent {
     service: Service,
 }
 
-/// Runs an agent until it is stopped. Fails if the counters cannot be read at all, or another agent uses the state directory.
+/// Fails if the counters cannot be read at all, or another agent uses the state directory.
 pub fn run(settings: Settings, run: Run<'_>) -> Result<Outcome, Failure> {
     let mut agent = Agent::start(settings, run.observers, Box::<SystemClock>::default())?;
     watch_ticks(&agent.heart).map_err(Failure::failed)?;
@@ -355,7 +355,7 @@ impl Agent {
         }
     }
 
-    /// Registers the last events and flushes for a bounded time; events that Kafka does not take stay for the next start.
+    /// Registers the last events and flushes for a bounded time; the rest stays for the next start.
     fn finish(mut self, control: &Control) -> Outcome {
         self.service.stops();
         self.vitals.ending = true;
@@ -431,7 +431,7 @@ impl Agent {
         stamp(&self.settings.agent, &self.boot_id, &*self.clock)
     }
 
-    /// Returns a stamp with the time of the reading, however long it took: the wall clock now less the time since.
+    /// Returns the wall clock less the time since the reading.
     fn stamp_of_reading(&self) -> Stamp {
         let now = self.stamp();
         let since = self.clock.boottime().saturating_sub(self.reading.boottime);
@@ -462,8 +462,7 @@ fn open_source(settings: &Settings) -> Result<Box<dyn CounterSource>, counters::
     counters::open(settings.source.clone(), Path::new("/"), settings.selection())
 }
 
-/// Returns warnings about the links of this host that `settings` watch, and what their rates cost; nothing where they cannot be
-/// read, as on another host.
+/// Returns warnings about the watched links of this host, and what their rates cost; nothing where they cannot be read.
 pub fn check_links(settings: &Settings) -> (Vec<String>, Option<String>) {
     let (mut reading, mut detections) = (Reading::default(), Detections::default());
     let (clock, mut detector) = (SystemClock::default(), detector(settings));
@@ -487,7 +486,7 @@ fn missed(deadline: Duration, now: Duration, interval: Duration) -> u32 {
     }
 }
 
-/// Watchdog step of every use of the journal, including the removal of acknowledged events.
+/// Step of every use of the journal, including the removal of acknowledged events.
 const JOURNAL: &str = "waiting for the journal's disk";
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! Simulated agents on simulated hosts: generated counters go through the real rates, limits and detector. A fleet's time jumps
-//! to the next second in which an agent has something to read. The traffic follows from the seed, the start and the [`Schedule`];
-//! the agents' epochs do not, so that a second run adds to the first.
+//! Simulated agents: generated counters go through the real rates, limits and detector. Time jumps to the next second in which an
+//! agent has something to read. The traffic follows from the seed, the start and the [`Schedule`]; the epochs do not, so that a
+//! second run adds to the first.
 
 mod traffic;
 
@@ -25,7 +25,7 @@ const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 const WEEK: Duration = Duration::from_secs(7 * 86_400);
 const UPTIME: Duration = HOUR;
-/// Longest time between readings in an incident: the detector's interval, so that each reading covers the time since the last.
+/// Longest time between readings in an incident: the detector's interval.
 const LONGEST_S: u64 = 10;
 const INTERVAL: Duration = Duration::from_secs(LONGEST_S);
 const START_S: u64 = 60;
@@ -60,7 +60,7 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Makes a schedule on which `links` make about this many events, in the week before `end` if they are not too many for that.
+    /// Takes about this many events, in the week before `end` if they are not too many for that.
     pub fn of_events(events: u64, links: f64, end: DateTime<Utc>) -> Self {
         let incidents = events as f64 / EVENTS_AN_INCIDENT;
         // The random incidents may take longer, and must not end in the future.
@@ -74,7 +74,7 @@ impl Schedule {
         Self { lasts: WEEK.mul_f64(weeks.clamp(1.0, 1e4)), between_s }
     }
 
-    /// Makes a schedule of this duration: with incidents as in a real fleet, and in less than a day as many as in a day.
+    /// Makes incidents as in a real fleet, in less than a day as many as in a day.
     pub fn lasting(time: Duration) -> Self {
         let part = time.as_secs_f64() / DAY.as_secs_f64();
         Self { lasts: time, between_s: (usual_between_s() * part.min(1.0)).max(BETWEEN_MIN_S) }
@@ -85,7 +85,7 @@ fn usual_between_s() -> f64 {
     WEEK.as_secs_f64() * ACTIVITY_MEAN / INCIDENTS_A_WEEK
 }
 
-/// Returns the mean time between a link's incidents in the busiest hour for this many per week, at least [`BETWEEN_MIN_S`].
+/// Returns the mean time between a link's incidents in the busiest hour, at least [`BETWEEN_MIN_S`].
 fn between(incidents: f64) -> f64 {
     let (mut least, mut most) = (BETWEEN_MIN_S, usual_between_s());
     while most - least > 1.0 {

@@ -1,5 +1,3 @@
-//! State of an agent, as reported on its socket, or reconstructed from the journal if none runs.
-
 mod socket;
 
 use std::collections::BTreeMap;
@@ -20,25 +18,23 @@ pub const BREACHES_MAX: usize = 100;
 pub const LINKS_MAX: usize = 100;
 const WORDS_MAX: usize = 500;
 
-/// The JSON object of an answer. Unknown values are `null`, as most are if no agent runs.
+/// Unknown values are `null`, as most are if no agent runs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, expecting = "struct Report")]
 pub struct StatusReport {
     pub state: AgentState,
-    /// The agent runs, and `troubles` is empty.
     pub healthy: bool,
-    /// Time of this report, to which the ages of the other times refer.
     pub asked_at: DateTime<Utc>,
     pub agent: Option<String>,
     pub version: Option<String>,
     pub pid: Option<u32>,
     pub started_at: Option<DateTime<Utc>>,
     pub state_dir: PathBuf,
-    /// `disk`, or `memory` while the disk fails, when events do not survive the process.
+    /// `disk`, or `memory` while the disk fails.
     pub kept_on: Option<String>,
     pub epoch: Option<String>,
     pub next_seq: Option<u64>,
-    /// Events that Kafka has not acknowledged; while they are kept in memory, without those that wait on the disk.
+    /// While kept in memory, without those that wait on the disk.
     pub pending: u64,
     pub pending_bytes: u64,
     pub oldest_at: Option<DateTime<Utc>>,
@@ -56,7 +52,7 @@ pub struct StatusReport {
     /// Since the start, as are the counts below.
     pub delivered: Option<u64>,
     pub rejected: Option<u64>,
-    /// Events given up since the start: the sum of the four below. Each is declared by a `loss` event.
+    /// Sum of the four below. Each is declared by a `loss` event.
     pub lost: Option<u64>,
     pub lost_evicted: Option<u64>,
     pub lost_expired: Option<u64>,
@@ -68,11 +64,11 @@ pub struct StatusReport {
     pub last_error_at: Option<DateTime<Utc>>,
     pub last_error: Option<String>,
     pub troubles: Vec<Problem>,
-    /// Number of all of them, of which `breaches` may be a part.
+    /// Number of all, of which `breaches` may be a part.
     pub open_breaches: u64,
     /// Critical ones first, then the highest above their limit; [`BREACHES_MAX`] at most.
     pub breaches: Vec<OpenBreach>,
-    /// Number of all of them, of which `links` may be a part.
+    /// Number of all, of which `links` may be a part.
     pub watched_links: u64,
     /// The busiest first; [`LINKS_MAX`] at most.
     pub links: Vec<LinkStatus>,
@@ -87,7 +83,7 @@ pub struct LinkStatus {
     pub rx_speed_bps: Option<u64>,
     pub tx_speed_bps: Option<u64>,
     pub speed_doubted: bool,
-    /// `measured`, or the reason why the last reading was not judged.
+    /// `measured`, or why the last reading was not judged.
     pub verdict: String,
     pub rx_bps: Option<u64>,
     pub tx_bps: Option<u64>,
@@ -132,7 +128,7 @@ pub struct OpenBreach {
     pub mean_bps: u64,
     pub excess_bytes: u64,
     pub raised_at: DateTime<Utc>,
-    /// Time of these figures: now, or that of the last event if no agent runs or the link has no rate yet.
+    /// Now, or the time of the last event if no agent runs or the link has no rate yet.
     pub observed_at: DateTime<Utc>,
 }
 
@@ -224,7 +220,7 @@ fn link_status(link: &LinkView<'_>) -> LinkStatus {
     }
 }
 
-/// Converts `then_ms` (`CLOCK_BOOTTIME`) to the wall clock as of `now`, even if the wall clock was set in between.
+/// Converts `then_ms` (`CLOCK_BOOTTIME`), even if the wall clock was set in between.
 pub fn at(then_ms: u64, now: &Stamp) -> DateTime<Utc> {
     let past_ms = now.monotonic_ms.saturating_sub(then_ms);
     let past = i64::try_from(past_ms).ok().and_then(TimeDelta::try_milliseconds).unwrap_or_default();

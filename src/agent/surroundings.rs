@@ -1,5 +1,3 @@
-//! Defaults from the host and its service manager; what the host says of its boot and time.
-
 use crate::agent::config::Surroundings;
 use crate::clock::Clock;
 use crate::event::Stamp;
@@ -13,7 +11,7 @@ pub fn surroundings() -> Surroundings {
     }
 }
 
-/// Returns `/etc/machine-id`, empty where there is none.
+/// Empty where there is none.
 pub fn machine_id() -> String {
     file_text("/etc/machine-id")
 }

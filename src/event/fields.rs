@@ -1,7 +1,7 @@
-//! The fields of an event, each defined once: name, number, type, and its sentence in the schemas. Every format and every table
-//! is made of this list. What is written visits the fields of an event ([`Event::visit`]); what is read is collected by field
-//! ([`FieldValues`]) and becomes an event ([`Event::read`]). A number is never used again. A field can be a list of items that
-//! have fields themselves, as the links of a window of rates: [`link_rates`], [`over_limit`].
+//! The fields of an event, each defined once: name, number, type, and its sentence in the schemas. Formats and tables are made of
+//! this list. What is written visits the fields ([`Event::visit`]); what is read is collected by field ([`FieldValues`]) and
+//! becomes an event ([`Event::read`]). A number is never used again. Items of a list can have fields themselves: [`link_rates`],
+//! [`over_limit`].
 
 use std::borrow::Cow;
 
@@ -36,13 +36,12 @@ pub enum FieldType {
     Time,
     Bool,
     Ranges,
-    /// Text in base64 where a format has no bytes.
+    /// In base64 where a format has no bytes.
     Bytes,
     Links,
     OverLimits,
 }
 
-/// Items of a list, as a type in a schema.
 #[derive(Debug)]
 pub struct ItemType {
     pub name: &'static str,
@@ -51,7 +50,6 @@ pub struct ItemType {
 }
 
 impl FieldType {
-    /// Returns what a list holds whose items have fields.
     pub fn items(self) -> Option<ItemType> {
         let (name, doc, fields): (_, _, &[Field]) = match self {
             Self::Links => ("LinkRates", "Traffic of one link and direction in a window.", &link_rates::FIELDS),
@@ -65,14 +63,14 @@ impl FieldType {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldPresence {
     Required,
-    /// 0 or empty if a writer left it out.
+    /// 0 or empty if left out.
     Defaulted,
-    /// Null if unknown, and never left out.
+    /// Null if unknown, never left out.
     Nullable,
     Optional,
 }
 
-/// Value of a field, borrowed from the event or, where it can be, from the message.
+/// Borrowed from the event or, where it can be, from the message.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FieldValue<'a> {
     Number(u64),
@@ -319,7 +317,7 @@ impl<'a, const N: usize> FieldValues<'a, N> {
         &mut self.0[field.index]
     }
 
-    /// Takes the value of a field out. Fails if it is missing but must not be, or is not of the type.
+    /// Fails if the value is missing but must not be, or is not of the type.
     fn take<T: FieldData>(&mut self, field: &'static Field) -> Result<T, FieldError> {
         let value = self.0[field.index].take();
         let default = || match field.of {
@@ -338,7 +336,7 @@ impl<'a> FieldValues<'a> {
 }
 
 impl Event {
-    /// Calls `each` for the fields that an event of its kind has, in the order of [`FIELDS`]; without a value if it is unknown.
+    /// Calls `each` for the fields of its kind, in the order of [`FIELDS`]; without a value if it is unknown.
     #[inline(always)]
     pub fn visit<'a>(&'a self, each: &mut impl FnMut(&'static Field, Option<FieldValue<'a>>)) {
         let Self { id, stamp, body } = self;
@@ -366,7 +364,7 @@ impl Event {
         }
     }
 
-    /// Calls `each` for all of [`FIELDS`]; without a value if the event does not have the field.
+    /// Calls `each` for all of [`FIELDS`].
     #[inline(always)]
     pub fn visit_all<'a>(&'a self, mut each: impl FnMut(&'static Field, Option<FieldValue<'a>>)) {
         let mut next = 0;
@@ -425,7 +423,6 @@ impl Stamp {
     }
 }
 
-/// Items of a list that have fields themselves.
 pub trait Item<const N: usize>: Sized {
     const FIELDS: &'static [Field; N];
 
@@ -436,7 +433,7 @@ pub trait Item<const N: usize>: Sized {
     fn read(values: FieldValues<'_, N>) -> Result<Self, FieldError>;
 }
 
-/// Defines which fields a body has, in the order of [`FIELDS`], and where it keeps them: for writing and for reading.
+/// Defines which fields a body has, in the order of [`FIELDS`], and where it keeps them.
 macro_rules! bodies {
     ($($body:ident { $($constant:ident: $member:ident),+ $(,)? })+) => { $(
         impl $body {

@@ -1,7 +1,6 @@
-//! The event: the only thing that crosses Kafka. It is an occurrence ([`Body`]) with the agent and the times of its observation
-//! ([`Stamp`]) and its identity ([`EventId`]): `(agent, epoch, seq)`. The epoch is drawn at random when an agent's journal is
-//! created, and `seq` starts at 1 and has no holes, so that a duplicate event is harmless and a lost one is visible. Rates are in
-//! bits per second, times in whole microseconds.
+//! The event, the only thing that crosses Kafka: an occurrence ([`Body`]) with agent and times ([`Stamp`]) and its identity
+//! ([`EventId`]). The epoch is drawn at random when an agent's journal is created, and `seq` starts at 1 and has no holes, so that
+//! a duplicate event is harmless and a lost one is visible. Rates are in bits per second, times in whole microseconds.
 
 pub mod fields;
 
@@ -16,7 +15,7 @@ pub const SCHEMA_VERSION: u32 = 1;
 
 pub const ALL_INTERFACES: &str = "*";
 
-/// Longest agent name, in bytes: well within what a PostgreSQL index entry and a Kafka key hold.
+/// In bytes: well within what a PostgreSQL index entry and a Kafka key hold.
 pub const AGENT_BYTES_MAX: usize = 255;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -26,7 +25,7 @@ pub struct Event {
     pub body: Body,
 }
 
-/// An event without an identity: the journal gives it one.
+/// The journal gives it an identity.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewEvent {
     pub stamp: Stamp,
@@ -47,10 +46,10 @@ pub struct Epoch(pub u64);
 pub struct Stamp {
     /// 1 to [`AGENT_BYTES_MAX`] bytes.
     pub agent: SmolStr,
-    /// Wall clock when the event was made; never changed afterwards.
+    /// Wall clock; never changed afterwards.
     pub observed_at: DateTime<Utc>,
     pub boot_id: String,
-    /// `CLOCK_BOOTTIME`: milliseconds since boot, including suspends.
+    /// `CLOCK_BOOTTIME`, in which suspends count.
     pub monotonic_ms: u64,
     pub clock_synced: Option<bool>,
 }
@@ -59,7 +58,7 @@ pub struct Stamp {
 pub enum Body {
     BreachRaised(Breach),
     BreachUpdated(Breach),
-    /// The rate is no longer over the limit, or is no longer judged.
+    /// The rate is no longer over the limit, or no longer judged.
     BreachCleared(Breach),
     Loss(Loss),
     LinkAdded(Link),
@@ -67,18 +66,18 @@ pub enum Body {
     LinkChanged(Link),
     AgentStarted(Lifecycle),
     AgentStopped(Lifecycle),
-    /// Traffic of a link since the reading before. Samples have epochs of their own: they are numerous, and a consumer that does
-    /// not read them must not see holes between the other events.
+    /// Traffic of a link since the reading before, in an epoch of its own: a consumer that does not read samples must not see
+    /// holes.
     Sample(Sample),
-    /// Traffic of all links in one window. Rates have epochs of their own, as samples have.
+    /// Traffic of all links in one window, in an epoch of its own as well.
     Rates(RateWindow),
-    /// The agent runs: in place of rates, where they are off or rarer.
+    /// Sent in place of rates, where they are off or rarer.
     Heartbeat(Lifecycle),
     Unknown(String),
 }
 
-/// State of one breach as of one reading, which covers the time from its start to its end. A reading is counted if its rate is at
-/// or above the limit's `clear_at`, or if such a reading follows within `clear_for`.
+/// State as of one reading. Readings count if their rate is at or above `clear_at`, or if such a reading follows within
+/// `clear_for`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Breach {
     pub breach_id: SmolStr,
@@ -99,11 +98,10 @@ pub struct Breach {
     pub rate_bps: u64,
     pub peak_bps: u64,
     pub mean_bps: u64,
-    /// Time from `started_at` to `ended_at` by `CLOCK_BOOTTIME`, measured or not.
+    /// From `started_at` to `ended_at` by `CLOCK_BOOTTIME`, measured or not.
     pub duration_ms: u64,
-    /// Total time of the counted readings.
     pub measured_ms: u64,
-    /// Bytes above `limit_bps`, summed over the counted readings.
+    /// Above `limit_bps`, summed over the counted readings.
     pub excess_bytes: u64,
     pub reason: Option<Reason>,
     pub detail: Option<String>,
@@ -113,7 +111,7 @@ pub struct Breach {
 pub struct Loss {
     /// Epoch of the lost events, which may differ from that of this event.
     pub epoch: Epoch,
-    /// Inclusive ranges of `seq`, ascending and disjoint.
+    /// Inclusive, ascending and disjoint.
     pub ranges: Vec<(u64, u64)>,
     pub reason: Reason,
     pub detail: Option<String>,
@@ -131,7 +129,7 @@ pub struct Link {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lifecycle {
     pub version: String,
-    /// Why it ended: `signal`, or `finished` with `run --for`.
+    /// `signal`, or `finished` with `run --for`.
     pub reason: Option<Reason>,
     pub detail: Option<String>,
 }
@@ -140,7 +138,7 @@ pub struct Lifecycle {
 pub struct Sample {
     pub interface: String,
     pub duration_ms: Option<u64>,
-    /// Bytes received in that time; this and the fields below are `None` if unknown.
+    /// Bytes in that time; this and the fields below are `None` if unknown.
     pub rx_bytes: Option<u64>,
     pub tx_bytes: Option<u64>,
     pub rx_bps: Option<u64>,
@@ -148,29 +146,27 @@ pub struct Sample {
     pub reason: Option<Reason>,
 }
 
-/// A window ends at `observed_at` of its event, which is exactly `duration_ms` after `started_at`.
+/// Ends at `observed_at` of its event, exactly `duration_ms` after `started_at`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RateWindow {
     pub started_at: DateTime<Utc>,
     pub duration_ms: u64,
-    /// Version of the agent.
     pub version: String,
     pub links: Vec<LinkRates>,
 }
 
-/// Traffic of one link and direction in a window.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkRates {
     pub interface: SmolStr,
     pub direction: Direction,
-    /// Bytes counted in the measured seconds; packets, errors and drops likewise, `None` if the source does not count them.
+    /// Bytes of the measured seconds; packets, errors and drops likewise, `None` if the source does not count them.
     pub bytes: u64,
     pub packets: Option<u64>,
     pub errors: Option<u64>,
     pub drops: Option<u64>,
     pub measured_s: u32,
     pub unmeasured_s: u32,
-    /// Lowest one-second rate; `None`, as the five that follow, if no second was measured.
+    /// `None`, as the five that follow, if no second was measured.
     pub min_bps: Option<u64>,
     pub mean_bps: Option<u64>,
     pub max_bps: Option<u64>,
@@ -179,7 +175,7 @@ pub struct LinkRates {
     pub p99_bps: Option<u64>,
     pub speed_bps: Option<u64>,
     pub over: Vec<OverLimit>,
-    /// Bytes that [`crate::histogram`] encoded; `None` if no second was measured.
+    /// Bytes of a [`crate::histogram`]; `None` if no second was measured.
     pub histogram: Option<Vec<u8>>,
 }
 
@@ -192,12 +188,11 @@ pub struct OverLimit {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// The rate stayed below `clear_at` for `clear_for`.
     Below,
     LinkRemoved,
     LinkRenamed,
     LimitRemoved,
-    /// The agent was not running, for too long or for an unknown time.
+    /// Not running for too long, or for an unknown time.
     Interrupted,
     Signal,
     Finished,

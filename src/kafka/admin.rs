@@ -1,5 +1,3 @@
-//! Administration of a cluster: lists topics, their settings and offsets, and creates topics. Calls block.
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 

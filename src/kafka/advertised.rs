@@ -10,7 +10,7 @@ use super::errors::unreachable_address;
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 const BROKERS_MAX: usize = 3;
 
-/// Names the first unreachable or unresolvable broker of a cluster, with the remedy. Blocks for two seconds a broker at most.
+/// Names the first broker that cannot be reached or resolved, with the remedy. Blocks for two seconds a broker at most.
 pub fn unreachable_broker(metadata: &Metadata) -> Option<String> {
     metadata.brokers().iter().take(BROKERS_MAX).find_map(|broker| {
         let address = format!("{}:{}", broker.host(), broker.port());

@@ -4,7 +4,7 @@ use rdkafka::config::{ClientConfig, FromClientConfig};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::types::RDKafkaConfRes;
 
-/// Returns error and remedy if one side refused the other; `None` if a broker is merely unreachable.
+/// Returns `None` if a broker is merely unreachable.
 pub fn refusal(code: Code, reason: &str) -> Option<String> {
     let reason = without_timing(reason);
     let remedy = if matches!(code, Code::Authentication | Code::SaslAuthenticationFailed) {
@@ -28,13 +28,13 @@ pub fn missing_topic(name: &str, brokers: &str) -> String {
     missing_unless_made(name, brokers, "")
 }
 
-/// `environment` stands before the command.
+/// Puts `environment` before the command.
 fn missing_unless_made(name: &str, brokers: &str, environment: &str) -> String {
     let brokers = if brokers == DEFAULT_BROKERS { String::new() } else { format!(" -b {brokers}") };
     format!("there is no topic {name}: `{environment}highwater-agent topics{brokers} -t {name}` creates it")
 }
 
-/// Returns the same for a topic of histograms, which is compacted: the command knows that by the name.
+/// Explains a missing topic of histograms, which is compacted: the command knows that by the name.
 pub fn missing_topic_of_histograms(name: &str, brokers: &str) -> String {
     match name {
         HISTOGRAMS_TOPIC => missing_topic(name, brokers),
@@ -49,8 +49,8 @@ pub fn without_timing(text: &str) -> String {
     format!("{before}{after}")
 }
 
-/// Adds the likely cause if the error is about a broker that was not configured: its address, from the cluster's metadata, cannot
-/// be resolved or reached from here. `brokers` are the configured ones.
+/// Adds the likely cause if a broker that was not configured (not one of `brokers`) cannot be resolved or reached: its address is
+/// from the cluster's metadata.
 pub fn explained(reason: &str, brokers: &str) -> String {
     let reason = without_timing(reason);
     let hint = advertised_address(&reason)
@@ -68,8 +68,8 @@ pub(super) fn unreachable_address(address: &str) -> String {
     )
 }
 
-/// Returns the address of a broker that the cluster named, from an error about connecting to it: `ssl://kafka-1:9093/7: Failed …`
-/// or `GroupCoordinator: kafka-1:9093: Failed …`. A configured broker has no number before it has answered: `…/bootstrap: …`.
+/// Returns the address in `ssl://kafka-1:9093/7: Failed …` or `GroupCoordinator: kafka-1:9093: Failed …`. A configured broker has
+/// no number before it has answered: `…/bootstrap: …`.
 fn advertised_address(reason: &str) -> Option<&str> {
     let coordinator = reason.strip_prefix("GroupCoordinator: ");
     let (broker, error) = coordinator.unwrap_or(reason).split_once(": ")?;
@@ -95,18 +95,15 @@ fn is_same_address(configured: &str, address: &str) -> bool {
 }
 
 pub(super) const DEFAULT_BROKERS: &str = "localhost:9092";
-/// Topic of merged hours, unless `topics.histograms` names another one.
 pub const HISTOGRAMS_TOPIC: &str = "highwater.histograms";
 
 const DEFAULT_PORT: u16 = 9092;
 
-/// Reason why no client was made.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClientError {
     /// A certificate or secret cannot be read or understood. It may still be written, as in a rotation.
     #[error("{0}")]
     File(String),
-    /// The configuration will never make a client.
     #[error("{0}")]
     Refused(String),
 }
@@ -117,12 +114,12 @@ impl From<ClientError> for String {
     }
 }
 
-/// Properties that name a file, and the password of one.
+/// The properties that name files, and the password of one of these files.
 const OF_FILES: [&str; 4] = ["ssl.ca.location", "ssl.certificate.location", "ssl.key.location", "ssl.key.password"];
 
 impl ClientError {
-    /// Explains why librdkafka made no client of `config`. It does not report what it refuses: if it makes one without the files, it is
-    /// one of them.
+    /// Explains why librdkafka made no client. It does not report what it refuses: if it makes one without the files, it is one of
+    /// them.
     pub fn of<C: FromClientConfig>(error: &KafkaError, config: &ClientConfig) -> Self {
         let mut without_files = config.clone();
         // Without brokers, too: it is to reach none.
@@ -135,7 +132,7 @@ impl ClientError {
     }
 }
 
-/// Explains why librdkafka made no client, without a property's value, which can be a secret.
+/// Explains without a property's value, which can be a secret.
 pub fn not_created(error: &KafkaError) -> String {
     match error {
         KafkaError::ClientConfig(result, _, name, _) => {

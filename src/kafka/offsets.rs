@@ -1,5 +1,3 @@
-//! Partitions of a topic, and offsets in them. Calls block.
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -10,14 +8,14 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::missing_topic;
 
-/// Partitions of a topic. Whatever is asked of one without a leader waits for as long as it may.
+/// Requests about a partition without a leader wait for as long as they may.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PartitionNumbers {
     pub all: Vec<i32>,
     pub leaderless: Vec<i32>,
 }
 
-/// Returns a topic's partitions; an error names the topic and the brokers.
+/// Names topic and brokers in an error.
 pub fn partitions<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     topic: &str,
@@ -42,7 +40,7 @@ pub fn partitions<C: ConsumerContext>(
     }
 }
 
-/// Returns the offsets that a client's group has committed; partitions without one are left out.
+/// Leaves out partitions without a committed offset.
 pub fn committed<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     topic: &str,

@@ -1,5 +1,5 @@
-//! The event in Avro. It is encoded by hand, so that an agent needs no Avro library, and decoded by the schema it was written
-//! with, field by field and by name, so that older and newer schemas are read alike.
+//! The event in Avro: encoded by hand, so that an agent needs no Avro library, and decoded by the schema it was written with, field
+//! by field and by name, so that older and newer schemas are read alike.
 
 #[cfg(feature = "consumer")]
 mod datum;
@@ -18,10 +18,10 @@ use crate::event::fields::{Field, FieldPresence, FieldValue, Item};
 
 pub(super) const FINGERPRINT: u64 = 0x66a3_7fce_722c_d696;
 
-/// Start of Avro's single-object encoding; the fingerprint follows, little-endian.
+/// Followed by the fingerprint, little-endian.
 pub(super) const MARKER: [u8; 2] = [0xc3, 0x01];
 
-/// Returns the released schema with this fingerprint. A former text stays here: consumers read what older agents write.
+/// Former texts stay here: consumers read what older agents write.
 #[cfg(feature = "consumer")]
 pub(super) fn released(fingerprint: u64) -> Option<&'static Schema> {
     static PARSED: OnceLock<Schema> = OnceLock::new();
@@ -96,7 +96,7 @@ impl AvroWriter<'_> {
         item.visit(&mut |field, value| self.item_field(field, value.as_ref()));
     }
 
-    /// Does as [`Self::field`], once in the program and not once for each field.
+    /// Exists once in the program, unlike [`Self::field`].
     fn item_field(&mut self, field: &Field, value: Option<&FieldValue<'_>>) {
         self.field(field, value);
     }

@@ -1,5 +1,5 @@
-//! Bounds of an event that a database can store. Values that a database is known to refuse are refused at decoding, with the
-//! field's name, since a refusal by the database costs a search for the row that it is about.
+//! Bounds of an event that a database can store: a value is refused at decoding, with the field's name, since a refusal by the
+//! database costs a search for the row.
 
 use std::ops::RangeInclusive;
 
@@ -13,15 +13,15 @@ use crate::event::fields::{
 use crate::event::{Body, Event, LinkRates, RateWindow};
 use crate::histogram;
 
-/// Highest `seq`: an agent that makes a million events per second gets there in nine years. Sums over numbers stay far from 2^63.
+/// An agent that makes a million events per second gets there in nine years. Sums over numbers stay far from 2^63.
 pub const SEQ_MAX: u64 = 1 << 48;
 pub const YEARS: RangeInclusive<i32> = 1..=9999;
-/// Longest text that is part of a key, in bytes: an entry of a PostgreSQL index has room for 2,700 in all.
+/// In bytes: an entry of a PostgreSQL index has room for 2,700 in all.
 const KEY_BYTES_MAX: usize = 1_000;
 const KEYS: [&str; 3] = [BREACH_ID.name, LIMIT_NAME.name, INTERFACE.name];
-/// Most records of one message: an agent splits its message long before, at 256 kB.
+/// Records of one message: an agent splits its message long before, at 256 kB.
 const RECORDS_MAX: usize = 3 * 1_004;
-/// Most limits of one link and direction.
+/// Limits of one link and direction.
 const LIMITS_MAX: usize = 1_000;
 
 pub(super) fn check(event: &Event, raw: Option<&str>) -> Result<(), DecodeError> {
@@ -75,7 +75,6 @@ fn items<T: Item<N>, const N: usize>(list: &Field, items: &[T], most: usize) -> 
     checked
 }
 
-/// Checks that the window's place in time is one, and each of its rows too.
 fn check_window(event: &Event, window: &RateWindow) -> Result<(), FieldError> {
     let RateWindow { started_at, duration_ms, .. } = window;
     let ms = i64::try_from(*duration_ms).ok().and_then(TimeDelta::try_milliseconds);
@@ -115,7 +114,7 @@ fn text(field: &Field, text: &str) -> Result<(), FieldError> {
 
 const NUL: &str = "holds a NUL character, which no database stores in a text";
 
-/// Checks unknown fields, which may hold anything. Parsing refuses lone surrogates and numbers out of range; NUL is refused here.
+/// Parsing refuses lone surrogates and numbers out of range; NUL is refused here.
 fn json(raw: &str) -> Result<(), DecodeError> {
     let Value::Object(fields) = serde_json::from_str(raw)? else { return Ok(()) };
     let bad = fields.iter().find(|(name, value)| name.contains('\0') || has_nul(value));

@@ -1,4 +1,4 @@
-//! Detects the format of a message and decodes it. All formats may be mixed in one topic.
+//! Decodes messages of all formats, which may be mixed in one topic.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::event::{Body, Event};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decoded {
     pub event: Event,
-    /// The whole message as JSON, if the event's kind is unknown.
+    /// The whole message as JSON, if its kind is unknown.
     pub raw: Option<String>,
 }
 
@@ -23,16 +23,11 @@ pub enum Undecoded {
     #[error(transparent)]
     Never(#[from] DecodeError),
     #[error("{why}")]
-    NotNow {
-        why: String,
-        wait: Duration,
-        /// Time for which the registry has not answered.
-        lasted: Duration,
-    },
+    NotNow { why: String, wait: Duration, lasted: Duration },
 }
 
 pub trait Schemas {
-    /// Returns the schema with this id: `Never` if there certainly is none, `NotNow` if the registry could not be reached.
+    /// Returns `Never` if there certainly is no such schema, `NotNow` if the registry could not be reached.
     fn schema(&mut self, id: u32) -> Result<Arc<WriterSchema>, Undecoded>;
 }
 
@@ -51,7 +46,7 @@ pub struct WriterSchema(Kind);
 #[derive(Clone, Debug)]
 enum Kind {
     Avro(avro::Schema),
-    /// Needs no text of its own: a field's number is never used again.
+    /// Needs no text: a field's number is never used again.
     Protobuf,
     Json,
 }
@@ -81,8 +76,7 @@ impl Decoder {
         Self { schemas: Box::new(schemas) }
     }
 
-    /// Decodes a message's payload; `content_type` finds its header of this name, if it is needed. Fields that a newer agent added
-    /// are ignored.
+    /// Asks `content_type` for the header of this name, if it is needed. Fields that a newer agent added are ignored.
     pub fn decode<'h>(
         &mut self,
         payload: &[u8],
@@ -104,7 +98,7 @@ impl Decoder {
         Ok(decoded?)
     }
 
-    /// Decodes Confluent's wire format: 0, the schema's id, the value.
+    /// Decodes 0, the schema's id, the value.
     fn framed(&mut self, payload: &[u8]) -> Result<Decoded, Undecoded> {
         let Some((header, rest)) = payload.split_first_chunk::<5>() else {
             return Err(truncated("the header of Confluent's wire format", 5, payload).into());
@@ -144,7 +138,8 @@ fn from_protobuf(message: &[u8]) -> Result<Decoded, DecodeError> {
     })
 }
 
-/// Checks that a database can store the event. An unknown kind also keeps its rendering, for a later version that knows it.
+/// Checks that a database can store the event. An event of an unknown kind also keeps the whole message as JSON, for a later
+/// version that knows it.
 fn decoded(event: Event, render: impl FnOnce() -> Result<String, DecodeError>) -> Result<Decoded, DecodeError> {
     let raw = match event.body {
         Body::Unknown(_) => Some(render()?),
@@ -154,7 +149,7 @@ fn decoded(event: Event, render: impl FnOnce() -> Result<String, DecodeError>) -
     Ok(Decoded { event, raw })
 }
 
-/// Decodes Avro's single-object encoding: C3 01, the schema's fingerprint, the value.
+/// Decodes C3 01, the schema's fingerprint, the value.
 fn single_object(payload: &[u8]) -> Result<Decoded, DecodeError> {
     let Some((header, value)) = payload.split_first_chunk::<10>() else {
         return Err(truncated("the header of an Avro object", 10, payload));
@@ -164,7 +159,7 @@ fn single_object(payload: &[u8]) -> Result<Decoded, DecodeError> {
     from_avro(schema, value)
 }
 
-/// Skips the index of the message in its Protobuf file, which must be the first: a list of numbers, `[0]` as a single 0.
+/// Skips the index of the message in its Protobuf file, which must be the first: `[0]` is written as a single 0.
 fn first_message(framed: &[u8]) -> Result<&[u8], DecodeError> {
     match framed {
         [0, message @ ..] | [2, 0, message @ ..] => Ok(message),

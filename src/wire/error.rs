@@ -1,6 +1,6 @@
 use crate::event::fields::FieldError;
 
-/// Reason why a message is not an event, and will not become one by waiting. The text names a remedy where there is one.
+/// Waiting does not mend these. The text names a remedy where there is one.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     #[error("the message is empty")]
@@ -13,7 +13,7 @@ pub enum DecodeError {
     Protobuf(#[from] prost::DecodeError),
     #[error(transparent)]
     Field(#[from] FieldError),
-    /// The message ends within the header that would identify its schema.
+    /// Within the header that would identify its schema.
     #[error("cut short: {what} takes {needed} bytes, and there are {there}")]
     Truncated { what: &'static str, needed: usize, there: usize },
     #[error("not an event in Protobuf: the header names another message of the schema's file than its first")]

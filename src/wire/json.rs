@@ -1,6 +1,5 @@
-//! The event as one JSON object, flat but for lists. An agent that publishes to Kafka encodes little else, so this is faster than a general
-//! serializer: names are copied unescaped, and a text that needs no escapes is copied whole. A field's key is inlined into
-//! [`encode`], where its length is known and a few moves copy it.
+//! The event as one JSON object, flat but for lists. It is faster than a general serializer, since an agent encodes little else:
+//! names, and texts that need no escapes, are copied whole, and a field's key is inlined, where its length is known.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -67,7 +66,7 @@ fn items<T: Item<N>, const N: usize>(items: &[T], json: &mut Vec<u8>) {
     json.push(b']');
 }
 
-/// Does as [`put`], once in the program and not once for each field.
+/// Exists once in the program, unlike [`put`].
 fn put_item(field: &Field, value: Option<&FieldValue<'_>>, json: &mut Vec<u8>) {
     put(field, value, json);
 }
@@ -102,7 +101,7 @@ mod tests {
     use super::*;
     use crate::event::Body;
 
-    /// Items by serde, their fields sorted as `serde_json` sorts them.
+    /// Sorts the fields of items as `serde_json` does.
     fn nested(value: &FieldValue<'_>) -> Vec<Value> {
         fn items<T: Item<N>, const N: usize>(items: &[T]) -> Vec<Value> {
             let object = |item: &T| {

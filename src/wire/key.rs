@@ -4,15 +4,15 @@ use std::fmt;
 use super::time::rfc3339;
 use crate::event::Event;
 
-/// The message key. Kafka keeps the order within a partition, and equal keys go to the same partition.
+/// Kafka keeps the order within a partition, and equal keys go to the same partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Key {
-    /// The agent's name: all its events are in order.
+    /// Keeps all events of an agent in order.
     #[default]
     Agent,
-    /// The interface's name: one agent's events spread over the partitions. Events of no interface have the agent's name.
+    /// Spreads one agent's events over the partitions. Events of no interface have the agent's name.
     Interface,
-    /// `observed_at`, RFC 3339: events spread evenly, and only those of one tick are in order.
+    /// `observed_at`: events spread evenly, and only those of one tick are in order.
     Timestamp,
 }
 

@@ -8,9 +8,9 @@
 //! | `C3 01`, fingerprint (8) | `application/avro` | Avro, "single object": its schema is one that was released |
 //! | `08` | `application/protobuf` | Protobuf |
 //!
-//! A consumer goes by the first bytes, which always identify what an agent wrote. Only where they do not (a Protobuf message of
-//! another producer, its fields in another order) it goes by the content-type header. Headers follow the Kafka binding of
-//! CloudEvents 1.0, binary content mode, so that other tools can read them.
+//! The first bytes always identify what an agent wrote. Only where they do not (a Protobuf message of another producer, its fields
+//! in another order), a consumer goes by the content-type header. Headers follow the Kafka binding of CloudEvents 1.0, binary
+//! content mode.
 
 mod avro;
 #[cfg(feature = "consumer")]
@@ -125,7 +125,7 @@ pub fn write_json(event: &Event, json: &mut Vec<u8>) {
     json::encode(event, json);
 }
 
-/// Decodes JSON; fields that a newer agent added are ignored.
+/// Ignores fields that a newer agent added.
 pub fn from_json(payload: &[u8]) -> Result<Event, DecodeError> {
     Ok(Event::read(json::decode(payload)?)?)
 }
@@ -165,12 +165,12 @@ fn binary(event: &Event, bytes_max: usize, format: Format, schema_id: Option<u32
     bytes
 }
 
-/// First byte of Confluent's wire format; the schema's id follows, big-endian.
+/// Followed by the schema's id, big-endian.
 const CONFLUENT: u8 = 0;
-/// Index of the message in its Protobuf file, after the schema's id. The list `[0]` is written as a single 0.
+/// Index of the message in its file, after the schema's id. The list `[0]` is written as a single 0.
 const FIRST_MESSAGE: u8 = 0;
 
-/// Returns `io.highwater.KIND.v1`. Breaches, the most frequent events, need no formatting.
+/// Returns `io.highwater.KIND.v1`, without formatting for breaches, the most frequent events.
 fn kind(kind: &str) -> SmolStr {
     match kind {
         "breach_raised" => SmolStr::new_static("io.highwater.breach_raised.v1"),

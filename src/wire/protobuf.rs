@@ -14,7 +14,7 @@ use crate::event::fields::{Field, FieldPresence, FieldValue, Item};
 #[cfg(feature = "consumer")]
 use crate::event::{LinkRates, OverLimit};
 
-/// First byte of every message of ours: the tag of field 1. No other format begins with it.
+/// The tag of field 1: no other format begins with it.
 #[cfg(feature = "consumer")]
 pub(super) const FIRST_BYTE: u8 = 0x08;
 
@@ -111,7 +111,7 @@ fn values<const N: usize>(
     Ok(values)
 }
 
-/// Reads the next value of a field. Of a value that comes twice the last one counts; ranges come one by one.
+/// Takes the last one of a value that comes twice; ranges come one by one.
 #[cfg(feature = "consumer")]
 fn merge(
     field: &'static Field,
@@ -184,7 +184,7 @@ fn item<T: Item<N>, const N: usize>(bytes: &[u8]) -> Result<T, DecodeError> {
 
 #[cfg(feature = "consumer")]
 impl Timestamp {
-    /// Returns the time, if its nanoseconds are below a second's: 0 to 999,999,999, or as many again in a leap second.
+    /// Returns `None` for nanoseconds above 999,999,999, or twice that in a leap second.
     fn utc(self) -> Option<DateTime<Utc>> {
         let nanos = u32::try_from(self.nanos).ok()?;
         let leap = i64::from(nanos / 1_000_000_000);

@@ -1,5 +1,3 @@
-//! The schemas of an event, printed from the list of its fields.
-
 use std::fmt::Write as _;
 use std::sync::LazyLock;
 

@@ -1,17 +1,17 @@
-//! Times in whole microseconds, the precision of all formats and databases, and their text. Each event has several, so formatting
-//! them has to be faster than a general formatter is.
+//! Times in whole microseconds, the precision of all formats and databases. Each event has several: their text has to be made
+//! faster than by a general formatter.
 
 use std::ops::{Deref, Range};
 
 use chrono::{DateTime, Datelike as _, NaiveDate, ParseError, SecondsFormat, Timelike as _, Utc};
 
-/// Truncates to whole microseconds. A leap second, which no database stores, becomes the second after it, as in UNIX time: the
-/// value decoded is the value stored.
+/// Truncates to whole microseconds. A leap second, which no database stores, becomes the second after it: the value decoded is the
+/// value stored.
 pub(super) fn normalized(time: DateTime<Utc>) -> DateTime<Utc> {
     DateTime::from_timestamp_micros(time.timestamp_micros()).unwrap_or(time)
 }
 
-/// Formats as RFC 3339 with six decimals: `2026-11-20T12:00:00.123456Z`.
+/// Formats with six decimals: `2026-11-20T12:00:00.123456Z`.
 pub(crate) fn rfc3339(time: DateTime<Utc>) -> Text {
     // A `DateTime` adds its offset for each part it is asked for, even if the offset is 0.
     let parts = time.naive_utc();
@@ -40,7 +40,7 @@ pub(crate) fn rfc3339(time: DateTime<Utc>) -> Text {
     Text::Usual(text)
 }
 
-/// Parses RFC 3339. What [`rfc3339`] writes takes a tenth of the time that a general parser takes.
+/// Parses what [`rfc3339`] writes in a tenth of the time that a general parser takes.
 pub(super) fn parse(text: &str) -> Result<DateTime<Utc>, ParseError> {
     match usual(text.as_bytes()) {
         Some(time) => Ok(time),
@@ -69,7 +69,7 @@ pub(crate) enum Text {
 }
 
 impl Text {
-    /// Returns the text without the check for UTF-8 that `Deref` makes.
+    /// Leaves out the check for UTF-8 that `Deref` makes.
     pub(super) fn as_bytes(&self) -> &[u8] {
         match self {
             Self::Usual(text) => text,

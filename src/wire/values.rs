@@ -1,4 +1,4 @@
-//! Reads the fields of a message by name, each by its type, for formats with names: JSON, and Avro by its writer's schema.
+//! Reads fields by name, each by its type: JSON, and Avro by its writer's schema.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,7 +12,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 use super::time::{normalized, parse};
 use crate::event::fields::{FIELDS, Field, FieldType, FieldValue, FieldValues, Item};
 
-/// Highest number of items that a list is believed to have before they are there.
+/// Items that a list is believed to have before they are there.
 const ITEMS_ASSUMED_MAX: usize = 64;
 
 impl<'de: 'a, 'a> Deserialize<'de> for FieldValues<'a> {
@@ -48,7 +48,7 @@ impl<'de, const N: usize> Visitor<'de> for ValuesVisitor<N> {
     }
 }
 
-/// A name, which is looked for from `next` on: writers follow the order of the list.
+/// Looked for from `next` on: writers follow the order of the list.
 struct NameFrom {
     fields: &'static [Field],
     next: usize,

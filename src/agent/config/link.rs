@@ -1,5 +1,3 @@
-//! `[[link]]`: overrides of what the kernel does not know of a link, or gets wrong.
-
 use serde::Deserialize;
 
 use super::{parsed, pattern};

@@ -6,7 +6,7 @@ use super::Surroundings;
 use crate::config::Invalid;
 use crate::event::AGENT_BYTES_MAX;
 
-/// Names of hosts that were given none: as agents, all such hosts would be one.
+/// Hosts that were given no name: as agents, all of them would be one.
 const DEFAULT_HOSTNAMES: &[&str] = &[
     "",
     "(none)",
@@ -65,7 +65,7 @@ pub(in crate::agent) fn check(name: &str) -> Result<(), String> {
     if name.contains('\0') { Err("contains a NUL, which no database stores".to_owned()) } else { Ok(()) }
 }
 
-/// Derives a name by a hash: a machine's id is to be kept as confidential as a secret (machine-id(5)).
+/// Derives a name by a hash: a machine's id is confidential (machine-id(5)).
 fn from_machine_id(id: &str) -> Option<String> {
     // During the first boot the file contains "uninitialized".
     if id.len() != 32 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {

@@ -1,6 +1,5 @@
-//! Checks patterns of interface names: those that can match none are refused, those in another notation yield a warning. A
-//! kernel's name has up to 15 bytes, an altname up to 127 (`ip link property add … altname`). Neither has a slash or white space;
-//! any other character is allowed, also those with a meaning in other notations.
+//! Checks patterns of interface names. A kernel's name has up to 15 bytes, an altname up to 127, neither with a slash or white
+//! space; any other character is allowed, also those with a meaning in other notations.
 
 use crate::config::Invalid;
 
@@ -11,7 +10,7 @@ const OTHER_NOTATIONS: &[char] = &['[', ']', '{', '}', '(', ')', '|', '^', '$', 
 
 const PATTERN: &str = "a pattern is a whole name, with `*` for any characters and `?` for one";
 
-/// Returns a warning if `pattern` is probably a mistake, and fails if no interface name can match it.
+/// Returns a warning if `pattern` is probably a mistake; fails if no name can match it.
 pub(super) fn check(key: &str, pattern: &str) -> Result<Option<Invalid>, Invalid> {
     let help = format!("{PATTERN}; {}", several(key));
     let never = |why: &str| Err(Invalid::new(key, format!("`{pattern}` matches no interface: {why}; {help}")));

@@ -1,5 +1,3 @@
-//! `[rates]`, `[samples]` and `[heartbeat]`: what is sent beside events.
-
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -33,14 +31,14 @@ pub(super) struct RawHeartbeat {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rates {
     pub window: Duration,
-    /// Longest time that a window waits for a flush of events before it is sent without one.
+    /// Longest time that a window waits for a flush of events.
     pub max_delay: Duration,
 }
 
 const WINDOW_MIN: Duration = Duration::from_secs(10);
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// Returns the rates, and the time between heartbeats: `None` where there are none, or where rates come at least as often.
+/// Returns the time between heartbeats too: `None` where rates come at least as often.
 pub(super) fn beside_events(
     rates: RawRates,
     heartbeat: RawHeartbeat,

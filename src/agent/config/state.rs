@@ -1,5 +1,3 @@
-//! The location of the state directory, which is all that a command needs to look at an agent.
-
 use std::path::PathBuf;
 
 use super::{Raw, Settings, Surroundings};
@@ -8,7 +6,7 @@ use crate::config::{ConfigError, Invalid, Layers};
 const USUAL: &str = "/var/lib/highwater";
 
 impl Settings {
-    /// Returns the state directory. All keys are parsed, but only this one is checked.
+    /// Parses all keys, and checks only this one.
     pub fn state_dir(layers: &Layers, surroundings: &Surroundings) -> Result<PathBuf, ConfigError> {
         let raw: Raw = layers.parse()?;
         directory(raw.state_dir, surroundings).map_err(|invalid| layers.locate(invalid))

@@ -1,5 +1,3 @@
-//! `[topics]`: the topics that `highwater-agent topics` creates where they are missing.
-
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -27,7 +25,7 @@ pub struct Topics {
     pub samples: String,
     pub histograms: String,
     pub partitions: i32,
-    /// Replicas of each partition; `None`: three, or as many as there are brokers.
+    /// `None`: three, or as many as there are brokers.
     pub replication: Option<i32>,
     pub retention: Duration,
 }

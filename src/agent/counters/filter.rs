@@ -1,8 +1,7 @@
-//! Selects the links to watch, and applies the configuration's overrides. Pure. Watched by default are the links that carry a
-//! host's traffic to other hosts: links without a kind (hardware), ppp, wwan, rmnet, and a bond or team in place of its ports.
-//! The traffic of other kinds (loopback, bridge, veth, vlan, tunnels …) is counted on the link beneath, or never leaves the host;
-//! they are watched where a pattern names them. A pattern matches whole names, with `*` for any characters and `?` for one: the
-//! kernel's name of a link, or any of its altnames.
+//! Selects the links to watch, and applies the configuration's overrides. Watched by default are those that carry traffic to other
+//! hosts: links without a kind (hardware), ppp, wwan, rmnet, and a bond or team in place of its ports. Other kinds (loopback,
+//! bridge, veth, vlan, tunnels …) count bytes of a link beneath, or that never leave the host. A pattern matches a whole name or
+//! altname, with `*` for any characters and `?` for one.
 
 use std::fmt;
 
@@ -30,7 +29,7 @@ pub struct LinkOverride {
 }
 
 impl InterfaceFilter {
-    /// Takes `include` and `exclude` of `[interfaces]`, and the limits' `interface`: links that a limit names are watched too.
+    /// Takes `include` and `exclude` of `[interfaces]`, and the limits' `interface`, whose links are watched too.
     pub fn new(include: &[String], exclude: &[String], limit_patterns: &[String]) -> Self {
         let compiled = |patterns: &[String]| patterns.iter().map(|pattern| WildMatch::new(pattern)).collect();
         let naming = |patterns: &[String]| {
@@ -49,8 +48,8 @@ impl InterfaceFilter {
         Self { overrides, ..self }
     }
 
-    /// Returns whether `[interfaces]` selects this link: `exclude` wins, then a pattern of `include` that names it, then its `*`,
-    /// which means the links that are watched by default.
+    /// Returns whether `[interfaces]` selects the link: `exclude` wins, then a pattern of `include` that names it, then `*`, which
+    /// means the links watched by default.
     pub fn selects(&self, link: &LinkInfo) -> bool {
         let included = any_names(&self.include, link) || self.everything && watched_by_default(link);
         included && !self.excludes(link)

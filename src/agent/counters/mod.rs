@@ -1,6 +1,5 @@
-//! Counters of the kernel's network links, and the links that are added, changed and removed. A [`CounterSource`] reads all
-//! of them at once, once a tick. There are three: `netlink` (Linux), `sysinfo` (portable, and the fallback) and [`synthetic`]. A
-//! reading is not a rate: no source computes one.
+//! Counters of network links, and the links that are added, changed and removed. A [`CounterSource`] reads all at once, once a
+//! tick: `netlink` (Linux), `sysinfo` (portable, and the fallback) or [`synthetic`]. None computes a rate.
 
 pub mod filter;
 mod moment;
@@ -29,14 +28,14 @@ pub struct LinkInfo {
     pub name: String,
     pub altnames: Vec<String>,
     pub kind: LinkKind,
-    /// Selected by `[interfaces]`, rather than only named by a limit.
+    /// By `[interfaces]`, rather than only named by a limit.
     pub selected: bool,
     /// `IFF_UP` and `IFF_RUNNING`, netdevice(7). A link that cannot detect its carrier counts as operational.
     pub up: bool,
     pub enslaved: bool,
-    /// Links whose counters include this one's bytes, by ifindex: those beneath it, and its bond or team, through any in between.
+    /// Links, by ifindex, whose counters include this one's bytes: those beneath it, and its bond or team, through any in between.
     pub counted_by: Vec<u32>,
-    /// Links whose counters include some of its bytes: ports of the bridge that it is, or is on.
+    /// Ports of the bridge that it is, or is on, whose counters include some of its bytes.
     pub partly_counted_by: Vec<u32>,
     pub speed: Speed,
 }
@@ -115,7 +114,7 @@ impl LinkKind {
         matches!(self, Self::Other(kind) if kind == "bridge")
     }
 
-    /// Returns whether the kernel counts each packet itself, rather than copying the counters of hardware.
+    /// Returns false where the counters of hardware are copied.
     pub fn is_counted_in_software(&self) -> bool {
         match self {
             Self::Physical | Self::Bond | Self::Team => false,
@@ -155,7 +154,7 @@ pub struct Carried {
     pub ifindex: u32,
     pub rx_bytes: u64,
     pub tx_bytes: u64,
-    /// Time that the bytes cover, which ends at the reading; never zero.
+    /// Ends at the reading; never zero.
     pub elapsed: Duration,
 }
 
@@ -177,14 +176,14 @@ impl CounterBits {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
-    /// `CLOCK_MONOTONIC` at the reading; a recorded series has times of its own.
+    /// `CLOCK_MONOTONIC`; a recorded series has times of its own.
     pub at: Duration,
-    /// `CLOCK_BOOTTIME` at the reading, or the source's own time.
+    /// `CLOCK_BOOTTIME`, or the source's own time.
     pub boottime: Duration,
-    /// A watched link that is missing here and was not removed could not be read this time.
+    /// Without links that could not be read this time.
     pub counters: Vec<Counters>,
     pub carried: Vec<Carried>,
-    /// Only the links in `counters` were to be read, and the others stay as they are; otherwise a missing link has failed.
+    /// Only the links in `counters` were to be read; otherwise a missing link has failed.
     pub is_partial: bool,
     pub changes: Vec<LinkChange>,
 }
@@ -215,8 +214,8 @@ pub enum Left {
 pub trait CounterSource {
     fn name(&self) -> &'static str;
 
-    /// Clears `reading` and fills it. The first reading reports every watched link as added. A link that could not be read is
-    /// left out of `counters`, never reported as 0. `clock` is asked at the moment of the reading.
+    /// Fills `reading`, with `clock` asked at its moment. The first one reports every watched link as added. A link that could not
+    /// be read is left out of `counters`, never reported as 0.
     ///
     /// # Errors
     /// Nothing could be read, and `reading` is empty. The source stays usable; changes that it saw come with the next reading.
@@ -254,8 +253,8 @@ pub enum SourceChoice {
     Synthetic(Shape),
 }
 
-/// Opens a source for the links that `selection` watches, with `/sys` and `/proc` below `root`. `Auto` falls back to `sysinfo`
-/// with a warning; a source that is named but unavailable is an error.
+/// Finds `/sys` and `/proc` below `root`. `Auto` falls back to `sysinfo` with a warning; a source that is named but unavailable is
+/// an error.
 pub fn open(
     choice: SourceChoice,
     root: &Path,

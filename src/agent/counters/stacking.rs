@@ -1,7 +1,6 @@
-//! Stacked links: those whose counters include the bytes of another link. Pure. A VLAN's bytes are also counted by the link
-//! beneath it, those of a bond's or team's port by the bond or team, and those of a PPPoE session by the Ethernet device that
-//! carries it. A sum over several of them has to count each byte once. A bridge counts only what the host itself sends and
-//! receives: its ports count that too, but also what is none of it.
+//! Stacked links: those whose counters include the bytes of another link, so that a sum counts each byte once. A VLAN's bytes are
+//! also counted by the link beneath it, those of a bond's or team's port by that, and those of a PPPoE session by its Ethernet
+//! device. A bridge counts only what the host sends and receives: its ports count that too, and more.
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Attachment {
@@ -10,8 +9,8 @@ pub(super) struct Attachment {
     pub(super) bridge: Option<u32>,
 }
 
-/// Returns the links whose counters include the bytes of `ifindex`, ascending. The ends of a veth pair are each beneath the
-/// other: in such a ring only the lowest ifindex counts for the others, so that a sum has their bytes once.
+/// Returns the links that count the bytes of `ifindex` too, ascending. The ends of a veth pair are each beneath the other: in such
+/// a ring only the lowest ifindex counts for the others.
 pub(super) fn holders<I: IntoIterator<Item = u32>>(ifindex: u32, attached: impl Fn(u32) -> I) -> Vec<u32> {
     let mut holders = reachable(ifindex, &attached);
     if let Ok(at) = holders.binary_search(&ifindex) {
@@ -35,8 +34,8 @@ pub(super) fn reachable<I: IntoIterator<Item = u32>>(from: u32, attached: impl F
     found
 }
 
-/// Returns the device of each session in `/proc/net/pppoe` (pppoe_seq_show in drivers/net/ppp/pppoe.c): a header, then lines like
-/// `00000001 52:54:00:12:34:56     eth0`. The device is given by its name or altname at the start of the session.
+/// Returns the devices in `/proc/net/pppoe` (pppoe_seq_show in drivers/net/ppp/pppoe.c): a header, then lines like `00000001
+/// 52:54:00:12:34:56     eth0`, with the name or altname at the start of the session.
 pub(super) fn pppoe_devices(text: &str) -> Vec<String> {
     text.lines().skip(1).filter_map(|line| line.split_whitespace().nth(2)).map(str::to_owned).collect()
 }

@@ -1,7 +1,5 @@
-//! Made-up traffic for tests and simulations: the links of a small host, and their impairments.
-//!
-//! Everything follows from the seed and the time since the first reading, however often it is read. The links, their bursts and
-//! their impairments: `docs/configuration.md`, "Made-up traffic".
+//! Made-up traffic of a small host, with impairments: `docs/configuration.md`, "Made-up traffic". All follows from the seed and the
+//! time since the first reading, however often it is read.
 
 use std::time::Duration;
 

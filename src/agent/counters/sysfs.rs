@@ -11,7 +11,7 @@ use crate::units::BitRate;
 
 // uapi/linux/if.h, for `flags`.
 const IFF_UP: u32 = 1 << 0;
-/// Speeds in Mbit/s that mean "unknown", besides those below 1: -1 in fields of 16 and 32 bits. ethtool(8) reads them alike.
+/// Speeds in Mbit/s that mean "unknown", besides those below 1: -1 in 16 and 32 bits. ethtool(8) reads them alike.
 const SPEEDS_UNKNOWN: [i64; 2] = [u16::MAX as i64, u32::MAX as i64];
 
 // uapi/linux/if_arp.h: values of `type`.
@@ -90,7 +90,7 @@ impl Sysfs {
         Some((link, Attachment { lower, aggregate, bridge }))
     }
 
-    /// Returns the link beneath, if it is in this namespace: `iflink` may name one in another namespace, `lower_*` never does.
+    /// Returns the link beneath, if it is in this namespace: `iflink` may name one in another, `lower_*` never does.
     fn lower(&self, name: &str, ifindex: u32) -> Option<Option<u32>> {
         let lower: u32 = self.number(name, "iflink")?;
         if lower == ifindex {
@@ -113,7 +113,7 @@ impl Sysfs {
         Some(self.ifindex(master).map(|ifindex| (ifindex, kind)))
     }
 
-    /// Derives a link's kind, which sysfs does not name, from its type, its directory's entries, and its name without hardware.
+    /// Derives the kind from the type, the directory's entries, and the name without hardware.
     fn kind(&self, name: &str) -> Option<LinkKind> {
         match self.number::<u32>(name, "type")? {
             ARPHRD_LOOPBACK => return Some(LinkKind::Loopback),
@@ -161,7 +161,7 @@ impl Sysfs {
 }
 
 impl Facts for Sysfs {
-    /// A tun device reports 10 Mbit/s, or 10 Gbit/s on recent kernels, whatever it runs over: that is not a speed.
+    /// Leaves out tun devices, which report 10 Mbit/s or 10 Gbit/s whatever they run over.
     fn speed(&self, link: &LinkInfo) -> Speed {
         if link.kind == LinkKind::from_kernel("tun") {
             Speed::default()

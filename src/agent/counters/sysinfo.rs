@@ -1,8 +1,8 @@
-//! The portable source, by the crate sysinfo: for other systems, old kernels, and sandboxes and emulators that refuse netlink.
-//! sysinfo reports a failed read as 0. Taken literally, the next good read would look as if everything ever counted had come in
-//! one second. So a 0 is believed only where the kernel's own file confirms it, and a link is removed only where sysfs confirms
-//! that. On a system without sysfs, a link with nothing but zeros is left out, unless its last counters were so low that a false
-//! 0 does no harm. sysinfo's differences are not used: they hide counter resets. It knows no altnames and no dropped packets.
+//! The portable source, by the crate sysinfo: for other systems, old kernels, and sandboxes that refuse netlink. It reports a
+//! failed read as 0, after which all that was ever counted would look like one second's traffic. So a 0 is believed only where the
+//! kernel's file confirms it, and a link is removed only where sysfs does. Without sysfs, a link with nothing but zeros is left
+//! out, unless its last counters were so low that a false 0 does no harm. Its differences hide counter resets and are not used; it
+//! knows no altnames and no dropped packets.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ use crate::agent::counters::filter::InterfaceFilter;
 use crate::clock::Clock;
 
 const FIRST_OWN_IFINDEX: u32 = 1 << 31;
-/// Without sysfs, all zeros are believed only after at most this many bytes.
+/// Without sysfs, zeros are believed after at most this many bytes.
 const LITTLE_BYTES: u64 = 64 << 10;
 
 pub(super) struct Sysinfo {

@@ -1,5 +1,3 @@
-//! The table of links: their current state, and the changes not yet reported.
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -8,14 +6,14 @@ use super::{Came, CounterBits, Left, LinkChange, LinkInfo, LinkKind, Speed};
 use crate::agent::counters::filter::{self, InterfaceFilter};
 use crate::units::counted;
 
-/// Interval of polling what the kernel does not report by itself: a changed speed, a new PPPoE session.
+/// Interval of polling what the kernel does not report: a changed speed, a new PPPoE session.
 const ASK_EVERY: Duration = Duration::from_secs(60);
 
-/// Unwatched links, too: they may be renamed into the selection.
+/// Unwatched links too: they may be renamed into the selection.
 #[derive(Debug)]
 pub(super) struct LinkTable {
     selection: InterfaceFilter,
-    /// Links of the host, watched or not, sorted by `ifindex`, which is unique.
+    /// Sorted by `ifindex`, which is unique.
     entries: Vec<Entry>,
     changes: Vec<LinkChange>,
     changes_before: usize,
@@ -105,14 +103,14 @@ impl LinkTable {
         }
     }
 
-    /// Marks the speed of a watched link to be asked for again: the kernel reported the link, even if nothing else of it changed.
+    /// Asks for the speed of a watched link again: the kernel reported the link, even if nothing else changed.
     pub(super) fn doubt_speed(&mut self, ifindex: u32) {
         if let Ok(at) = self.position(ifindex) {
             self.entries[at].ask_speed |= self.entries[at].watched;
         }
     }
 
-    /// Marks the speeds of bonds and teams to be asked for again, which are sums of their ports': a port came, went or changed.
+    /// Asks again for the speeds of bonds and teams, sums of their ports': one came, went or changed.
     fn doubt_speeds_above(&mut self, ports: impl IntoIterator<Item = Attachment>) {
         ports.into_iter().filter_map(|port| port.aggregate).for_each(|aggregate| self.doubt_speed(aggregate));
     }
@@ -127,7 +125,7 @@ impl LinkTable {
         self.doubt_speeds_above([attachment]);
     }
 
-    /// Begins a reading of the whole table: links that are neither put nor kept before [`sweep`](Self::sweep) are removed.
+    /// Begins a reading of the whole table: links neither put nor kept before [`sweep`](Self::sweep) are removed.
     pub(super) fn mark(&mut self) {
         self.entries.iter_mut().for_each(|entry| entry.seen = false);
         self.changes_before = self.changes.len();
@@ -139,7 +137,7 @@ impl LinkTable {
         }
     }
 
-    /// Ends a reading of the whole table. Removals come before what was put since the mark, so that names are free again.
+    /// Removals come before what was put since the mark, so that names are free again.
     pub(super) fn sweep(&mut self) {
         let put = self.changes.len() - self.changes_before;
         let gone: Vec<Entry> = self.entries.extract_if(.., |entry| !entry.seen).collect();
@@ -263,7 +261,7 @@ impl LinkTable {
         }
     }
 
-    /// Returns the links that carry PPPoE sessions, if all ppp links are such sessions: the kernel does not say which ones are.
+    /// Returns the links that carry PPPoE sessions, if all ppp links are such: the kernel does not say which are.
     fn pppoe_carriers(&mut self, facts: &impl Facts) -> Vec<u32> {
         let ppp: Vec<&LinkInfo> =
             self.entries.iter().map(|e| &e.link).filter(|link| link.kind == LinkKind::Ppp).collect();

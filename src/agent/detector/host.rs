@@ -1,5 +1,3 @@
-//! A limit on the host: on the sum of several links.
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -15,15 +13,15 @@ use crate::units::BitRate;
 
 pub(super) type WatchedLinks = BTreeMap<u32, WatchedLink>;
 
-/// Times are `CLOCK_BOOTTIME`. The sum is judged up to the time at which all its links are known, which a slow driver delays by an
-/// update. Each interval between the ends of the links' readings is one reading of the sum.
+/// Times are `CLOCK_BOOTTIME`. The sum is judged up to the time at which all its links are known, which a slow driver delays; each
+/// interval between the ends of their readings is one reading of the sum.
 #[derive(Debug)]
 pub(super) struct HostLimit {
     pub(super) limit: usize,
     pub(super) trackers: Vec<Tracker>,
     members: Vec<u32>,
     judged_until: Option<Duration>,
-    /// Pairs of members that count some bytes both, and of which a warning was logged.
+    /// Pairs of members that count some bytes both, once warned of.
     overlaps: BTreeSet<(u32, u32)>,
 }
 
@@ -33,7 +31,7 @@ impl HostLimit {
         Self { limit: index, trackers, members: Vec::new(), judged_until: None, overlaps: BTreeSet::new() }
     }
 
-    /// Finds the links that the limit lists or `[interfaces]` selects, without those whose bytes another one of them counts too.
+    /// Finds the links that the limit lists or `[interfaces]` selects, without those whose bytes another one counts too.
     pub(super) fn find_members(&mut self, limits: &[Limit], links: &WatchedLinks, detections: &mut Detections) {
         let Scope::Host(patterns) = &limits[self.limit].scope else { return };
         let is_named = |info: &LinkInfo| match &patterns[..] {

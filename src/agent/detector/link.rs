@@ -1,5 +1,3 @@
-//! A watched link: its meter, the verdicts on its readings, and the limits on it.
-
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -24,9 +22,9 @@ pub(super) struct WatchedLink {
     pub(super) meter: Meter,
     pub(super) trackers: Vec<Tracker>,
     pub(super) verdict: Verdict,
-    /// Counters of the last reading; `None` where the link could not be read.
+    /// `None` where the link could not be read.
     pub(super) counters: Option<Counters>,
-    /// The source reports amounts, each for its own time, instead of counters.
+    /// True if the source reports amounts, each for its own time, instead of counters.
     has_amounts: bool,
     pub(super) unjudged: VerdictCounts,
     unlogged: VerdictCounts,
@@ -42,7 +40,6 @@ pub(super) struct History {
     pieces: VecDeque<TrafficPiece>,
 }
 
-/// Begins at the end of the piece before it.
 #[derive(Clone, Copy, Debug)]
 struct TrafficPiece {
     until: Duration,
@@ -159,7 +156,7 @@ impl WatchedLink {
         self.trackers.iter_mut().for_each(|tracker| tracker.resolve(limits, target, detections));
     }
 
-    /// Reports that the link went up or down, at most once a minute: a state that lasts is reported in the end.
+    /// Reports a change at most once a minute: a state that lasts is reported in the end.
     pub(super) fn report_state(&mut self, now: Duration, detections: &mut Detections) {
         let is_early = || self.reported_at.is_some_and(|at| now.saturating_sub(at) < UP_DOWN_EVERY);
         if self.info.up == self.reported_up || is_early() {
@@ -190,7 +187,7 @@ impl History {
         self.pieces.back().map_or(self.from, |piece| piece.until)
     }
 
-    /// Adds a reading at `now`. Traffic that a driver has not shown after `wait_max` is unknown.
+    /// Adds a reading. Traffic that a driver has not shown after `wait_max` is unknown.
     pub(super) fn add(&mut self, verdict: Verdict, now: Duration, wait_max: Duration) {
         let known_until = self.known_until();
         let waits = verdict == Verdict::Waiting && now.saturating_sub(known_until) < wait_max;

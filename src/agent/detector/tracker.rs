@@ -1,5 +1,3 @@
-//! A limit on one link, or on the host, in one direction: its state, and the events of its breach.
-
 use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
@@ -20,7 +18,7 @@ pub(super) struct Tracker {
     pub(super) state: BreachState,
     open: Option<TrackedBreach>,
     pub(super) thresholds: Option<Thresholds>,
-    /// The limit is a percentage and waits for a speed, which was reported.
+    /// Waits for a speed, which was reported.
     waits: bool,
 }
 
@@ -131,7 +129,7 @@ impl Tracker {
         self.state = BreachState::resumed(stats(breach, ended), moment.boottime);
     }
 
-    /// Recomputes the thresholds. They stay where a breach is open and the speed is no longer known.
+    /// Recomputes the thresholds. They stay while a breach is open and the speed is no longer known.
     pub(super) fn resolve(&mut self, limits: &[Limit], target: Target<'_>, detections: &mut Detections) {
         let limit = &limits[self.limit];
         let raise_at = limit.raise_at.resolve(target.speed, self.direction);

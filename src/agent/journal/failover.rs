@@ -1,5 +1,5 @@
-//! The agent's own journal: on disk as long as that can be written, and in memory until it can be written again. A state
-//! directory belongs to one agent: the one that holds the lock on `agent.lock` there.
+//! The agent's own journal: on disk, or in memory until that can be written again. A state directory belongs to the agent that
+//! holds the lock on `agent.lock` there.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -27,7 +27,7 @@ const EXPIRE_MS: u64 = 3_600_000;
 #[derive(Debug)]
 pub struct DurableJournal {
     config: JournalConfig,
-    /// Held to keep other agents out; `None` while the directory cannot be written.
+    /// `None` while the directory cannot be written.
     lock: Option<File>,
     current: SqliteJournal,
     outage: Option<Outage>,
@@ -42,7 +42,7 @@ pub struct DurableJournal {
 }
 
 impl DurableJournal {
-    /// Opens the journal. A disk that cannot be written is no error (see [`Journal::durability`]); another agent on it is.
+    /// A disk that cannot be written is no error (see [`Journal::durability`]); another agent on it is.
     pub fn open(config: JournalConfig, now: &Stamp) -> Result<Self, JournalError> {
         let mut journal = Self {
             current: SqliteJournal::in_memory(config.size_max)?,
@@ -154,7 +154,7 @@ impl DurableJournal {
         self.generation += 1;
     }
 
-    /// Does `what` on disk, or in memory if the disk refuses. A refused transaction is never retried: memory gets it instead.
+    /// Refused transactions are never retried on disk: memory gets them instead.
     fn on_disk_or_in_memory<T>(
         &mut self,
         what: impl Fn(&mut SqliteJournal) -> Result<T, JournalError>,

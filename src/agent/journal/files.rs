@@ -1,4 +1,4 @@
-//! The files of a state directory, readable by the agent's user only. Errors of permission name the owner and the remedy.
+//! Files of a state directory, readable by the agent's user only. Errors of permission name the owner and the remedy.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
@@ -26,14 +26,14 @@ pub(super) fn make_directory(directory: &Path) -> Result<(), JournalError> {
     made.map_err(|source| refused(directory, source))
 }
 
-/// Opens or creates a file for writing; the mode of an existing one is restricted to its owner as well.
+/// Restricts an existing file to its owner as well.
 pub(super) fn open_private(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(PRIVATE).open(path)?;
     narrow(path, &file);
     Ok(file)
 }
 
-/// Opens the database's files in advance, because SQLite's own error for one that cannot be written names no owner.
+/// Opens the database's files in advance: SQLite's own error for one that cannot be written names no owner.
 pub(super) fn prepare_database(path: &Path) -> Result<(), JournalError> {
     open_private(path).map_err(|source| refused(path, source))?;
     for suffix in ["-wal", "-shm"] {
@@ -71,7 +71,7 @@ pub(super) fn lock(directory: &Path) -> Result<File, JournalError> {
     }
 }
 
-/// A directory that was there before may be shared on purpose: its mode is left as it is.
+/// Leaves the mode of a directory that was there: it may be shared on purpose.
 fn warn_of_others(directory: &Path) {
     let mode = fs::metadata(directory).map_or(0, |metadata| metadata.mode() & 0o7777);
     if mode & 0o007 != 0 {
@@ -105,7 +105,7 @@ fn named(uid: u32, users: &str) -> String {
     name.map_or_else(|| format!("uid {uid}"), |name| format!("{name} (uid {uid})"))
 }
 
-/// Renames, and syncs the directory where the file system can: a power cut must not undo one rename and keep the next.
+/// Renames and syncs the directory: a power cut must not undo one rename and keep the next.
 pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to)?;
     let directory = to.parent().map(File::open);

@@ -1,5 +1,3 @@
-//! A journal of many agents in one process: each counts in an epoch of its own, all in memory.
-
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -11,7 +9,8 @@ use super::{Journal, JournalError, Pending, Position, QueuedEvent, random_epoch}
 use crate::agent::numbered::Numbered;
 use crate::event::{Body, Epoch, Event, EventId, NewEvent, Reason, Stamp};
 
-/// Evicts nothing: the caller slows down while much is pending. Keeps no JSON, which the sender encodes, and so counts no bytes.
+/// A journal of many agents, each in an epoch of its own, in memory. It evicts nothing: the caller slows down. It keeps no JSON,
+/// which the sender encodes, and so counts no bytes.
 #[derive(Debug)]
 pub struct FleetJournal {
     counts: FxHashMap<SmolStr, EventId>,
@@ -20,7 +19,7 @@ pub struct FleetJournal {
 }
 
 impl FleetJournal {
-    /// Creates an empty journal. An agent without a known epoch begins a random one at its first event.
+    /// Draws a random epoch at the first event of an agent without one.
     pub fn new() -> Self {
         Self { counts: HashMap::default(), events: Numbered::from(1), positions: HashMap::default() }
     }

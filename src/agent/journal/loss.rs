@@ -1,16 +1,14 @@
-//! Losses: counts of the events that were given up, and their declaration, which may still grow.
-
 use log::error;
 
 use super::Position;
 use crate::event::{Body, Epoch, Event, EventId, Loss, NewEvent, Reason};
 use crate::units::counted;
 
-/// Maximum number of ranges in one event, which must fit into a message: 40 bytes each at most.
+/// Ranges in one event, which must fit into a message: 40 bytes each at most.
 const RANGES_MAX: usize = 500;
 const LOG_EVERY_MS: u64 = 60_000;
 
-/// Inclusive, ascending ranges of numbers of one epoch.
+/// Inclusive and ascending, of one epoch.
 pub(super) type Ranges = Vec<(u64, u64)>;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -118,7 +116,7 @@ pub(super) fn declare(ids: &[EventId], reason: &Reason, detail: Option<&str>) ->
     epochs.map(loss).collect()
 }
 
-/// Cuts a declaration down to what fits into one event; returns the rest, for events of their own.
+/// Cuts a declaration down to one event; returns the rest, for events of their own.
 pub(super) fn split(event: &mut Event) -> Vec<NewEvent> {
     let Body::Loss(loss) = &mut event.body else { return Vec::new() };
     let rest = loss.ranges.split_off(loss.ranges.len().min(RANGES_MAX));

@@ -22,7 +22,7 @@ use super::loss::{Ranges, subtract};
 use crate::event::{Epoch, EpochError, EventId};
 use crate::failpoints;
 
-/// The file's size is a multiple of this: a sector is written as a whole, or not at all.
+/// Sectors are written as a whole, or not at all.
 const SECTOR: usize = 512;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,13 +60,13 @@ impl Spans {
         }
     }
 
-    /// Extends an epoch's span to `next`, from which on no number was given; an unknown epoch gets an empty span.
+    /// Extends an epoch's span to before `next`; an unknown epoch gets an empty span.
     pub(super) fn reach(&mut self, epoch: Epoch, next: u64) {
         let span = self.0.entry(epoch).or_insert(Span { first: next, next, events: 0 });
         span.next = span.next.max(next);
     }
 
-    /// Includes numbers of `epoch` whose declaration is itself a pending event, which may be lost.
+    /// Includes numbers whose declaration is itself a pending event, which may be lost.
     pub(super) fn hold(&mut self, epoch: Epoch, (first, last): (u64, u64)) {
         self.reach(epoch, last.saturating_add(1));
         self.0.entry(epoch).and_modify(|span| span.first = span.first.min(first));
@@ -158,7 +158,7 @@ impl MarkFile {
         mark
     }
 
-    /// Writes the file as a best effort: an old mark is a safe one.
+    /// Ignores errors: an old mark is a safe one.
     pub(super) fn write(&mut self, mark: &Mark) {
         let done = self.try_write(&render(mark));
         if let Err(error) = &done {
@@ -178,7 +178,7 @@ impl MarkFile {
     }
 }
 
-/// Formats one line: the checksum of the rest, and the JSON. Blanks fill the sector, and overwrite what was there before.
+/// Formats one line: the checksum of the rest, and the JSON. Blanks fill the sector, and overwrite what was there.
 fn render(mark: &Mark) -> Vec<u8> {
     let json = serde_json::to_string(mark).unwrap_or_default();
     let mut line = format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes())).into_bytes();

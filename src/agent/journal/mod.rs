@@ -1,5 +1,5 @@
 //! Registers events until Kafka has acknowledged them, in a [`SqliteJournal`] on disk or in memory. An agent has a
-//! [`DurableJournal`], which is on disk as long as that can be written, and in memory until it can be written again.
+//! [`DurableJournal`], which changes from disk to memory while the disk cannot be written.
 //!
 //! Invariants of every implementation:
 //!
@@ -46,9 +46,8 @@ use crate::units::ByteCount;
 pub struct Position(u64);
 
 impl Position {
-    /// Position before the first event.
     pub const START: Self = Self(0);
-    /// Position before the first rates, which is after all events.
+    /// Before the first rates, which are after all events.
     pub const RATES: Self = Self(1 << 61);
 
     fn series(self) -> JournalSeries {
@@ -56,7 +55,7 @@ impl Position {
     }
 }
 
-/// Series of numbers: it counts in one epoch, and is handed out in its own order.
+/// Counts in one epoch, and is handed out in its own order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum JournalSeries {
     Events,
@@ -80,7 +79,6 @@ impl JournalSeries {
         }
     }
 
-    /// Position after the last one.
     fn end(self) -> Position {
         match self {
             Self::Events => Position::RATES,
@@ -93,7 +91,7 @@ impl JournalSeries {
 pub struct QueuedEvent {
     pub position: Position,
     pub event: Arc<Event>,
-    /// The event's JSON as it was committed; `None` where the journal keeps only the event.
+    /// JSON as it was committed; `None` where the journal keeps only the event.
     pub payload: Option<Vec<u8>>,
 }
 
@@ -109,7 +107,7 @@ pub struct Pending {
 #[derive(Clone, Debug)]
 pub struct JournalConfig {
     pub directory: PathBuf,
-    /// Bound of the database file with its write-ahead log.
+    /// With the write-ahead log.
     pub size_max: ByteCount,
     pub age_max: Duration,
     pub identity: Identity,
@@ -124,7 +122,7 @@ pub struct Identity {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
     OnDisk,
-    /// In memory, because the disk cannot be written: events do not survive the process.
+    /// The disk cannot be written: events do not survive the process.
     InMemory,
 }
 
@@ -147,18 +145,18 @@ pub enum JournalError {
 }
 
 pub trait Journal {
-    /// Registers events, all or none, and tracks the breaches that they open and close.
+    /// Registers all or none, and tracks the breaches that they open and close.
     fn append(&mut self, drafts: Vec<NewEvent>) -> Result<Vec<Arc<Event>>, JournalError>;
 
-    /// Removes events; unknown ones are ignored. After an error all are still there.
+    /// Ignores unknown events. After an error all are still there.
     fn remove(&mut self, ids: &[EventId]) -> Result<(), JournalError>;
 
-    /// Gives up an event that Kafka rejected, and registers its loss, with the broker's error as `detail`, in one transaction. An
-    /// unknown event is ignored.
+    /// Gives up an event that Kafka rejected, and registers its loss, with the broker's error as `detail`, in one transaction.
+    /// Ignores an unknown event.
     fn reject(&mut self, id: EventId, detail: &str, stamp: Stamp) -> Result<(), JournalError>;
 
-    /// Takes the events that the journal registered by itself: declarations of losses, which may grow until they are handed out,
-    /// and the ends of breaches after the agent was renamed.
+    /// Takes what the journal registered by itself: declarations of losses, which may grow until they are handed out, and the ends
+    /// of breaches after the agent was renamed.
     fn take_own_events(&mut self) -> Vec<Arc<Event>> {
         Vec::new()
     }
@@ -167,8 +165,8 @@ pub trait Journal {
         LossCounts::default()
     }
 
-    /// Hands out what comes after `after` in its series, in order, as many as fit but at least one. Events that were handed out
-    /// are evicted last.
+    /// Hands out what comes after `after` in its series, as many as fit but at least one. Events that were handed out are evicted
+    /// last.
     fn batch(&mut self, after: Position, events_max: usize, bytes_max: usize)
     -> Result<Vec<QueuedEvent>, JournalError>;
 
@@ -183,7 +181,6 @@ pub trait Journal {
         Ok(())
     }
 
-    /// Returns the open window of rates that an earlier run kept.
     fn open_window(&mut self) -> Result<Option<NewEvent>, JournalError> {
         Ok(None)
     }
@@ -193,12 +190,12 @@ pub trait Journal {
         Ok(())
     }
 
-    /// Changes the bounds. What exceeds them is given up at once; after an error it goes with one of the next events.
+    /// Gives up at once what exceeds the bounds; after an error it goes with one of the next events.
     fn reconfigure(&mut self, _size_max: ByteCount, _age_max: Duration, _now: &Stamp) -> Result<(), JournalError> {
         Ok(())
     }
 
-    /// Retries a disk that could not be written. After an error, events that are only in memory are lost with the process.
+    /// Retries the disk. After an error, events that are only in memory are lost with the process.
     fn close(&mut self, _now: &Stamp) -> Result<(), JournalError> {
         Ok(())
     }
@@ -215,7 +212,7 @@ pub trait Journal {
         Mishaps::default()
     }
 
-    /// Returns a number that changes when earlier positions become invalid: readers then start again at the first of their series.
+    /// Returns a number that changes when earlier positions become invalid: readers then start again at the first.
     fn generation(&self) -> u64 {
         0
     }

@@ -1,12 +1,12 @@
-//! A time during which the disk cannot be written, and the events to reconcile when it can be written again.
+//! A time during which the disk cannot be written, and the events to reconcile afterwards.
 
 use crate::event::EventId;
 
 #[derive(Debug, Default)]
 pub(super) struct Outage {
-    /// The first number of each epoch that the disk refused, whether or not it reached the disk; empty if the disk was never open.
+    /// First number of each epoch that the disk refused, whether or not it reached the disk; empty if the disk was never open.
     pub(super) refused: Vec<EventId>,
-    /// Events on the disk that were acknowledged or given up meanwhile.
+    /// Acknowledged or given up meanwhile.
     pub(super) removed: Vec<EventId>,
     pub(super) retry_at_ms: u64,
 }

@@ -37,8 +37,8 @@ pub(super) fn open_or_replace(
     Ok(journal)
 }
 
-/// Salvages the damaged journal into a new one beside it, and declares that there may have been more. The new one is renamed only
-/// when it is complete, so this can be interrupted anywhere.
+/// Salvages the damaged journal into a new one beside it, and declares that there may have been more. The new one is renamed when
+/// it is complete: this can be interrupted anywhere.
 fn prepare_replacement(
     path: &Path,
     size_max: ByteCount,
@@ -56,8 +56,8 @@ fn prepare_replacement(
     rename(&part, &replacement(path)).map_err(|source| JournalError::Io { path: part, source })
 }
 
-/// Puts the prepared replacement, if there is one, in the place of the damaged journal, which is moved aside, its log first:
-/// without its log the file could look sound. Returns whether there was one.
+/// Replaces the damaged journal, which is moved aside, its log first: without its log the file could look sound. Returns whether
+/// there was a replacement.
 fn finish_replacement(path: &Path, now: &Stamp) -> Result<bool, JournalError> {
     let replacement = replacement(path);
     if !replacement.try_exists().map_err(|source| JournalError::Io { path: replacement.clone(), source })? {

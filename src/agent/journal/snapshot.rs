@@ -1,6 +1,5 @@
-//! Reads the journal of an agent that does not run. The files are not touched: opening them would hold locks that keep a starting
-//! agent out, and leave SQLite's own files behind, so a copy is read elsewhere. For the same reason `agent.lock` is not tried:
-//! the kernel is asked who holds it.
+//! Reads the journal of an agent that does not run, from a copy: opening the files would hold locks that keep a starting agent out,
+//! and leave SQLite's own files behind. For the same reason `agent.lock` is not tried: the kernel is asked who holds it.
 
 use std::fs;
 use std::io;
@@ -20,7 +19,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Reads the journal as a starting agent on this machine would; `None` where there is none. There must be room for a copy.
+    /// Reads as a starting agent on this machine would; `None` where there is no journal. There must be room for a copy.
     pub fn read(directory: &Path, machine_id: &str) -> Result<Option<Self>, JournalError> {
         fs::read_dir(directory).map_err(|source| JournalError::Io { path: directory.to_owned(), source })?;
         let copy = tempfile::tempdir().map_err(|source| JournalError::Io { path: std::env::temp_dir(), source })?;

@@ -1,5 +1,5 @@
-//! The durable journal: one SQLite database, one connection, exclusive, write-ahead log, `synchronous=FULL`. It is written only
-//! by ticks that make events, and when Kafka has acknowledged some.
+//! The durable journal: a SQLite database, one connection, exclusive, write-ahead log, `synchronous=FULL`. It is written only by ticks that make
+//! events, and when Kafka has acknowledged some.
 
 mod codec;
 mod corruption;
@@ -49,16 +49,13 @@ pub struct SqliteJournal {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Claim {
-    /// Unchanged: the epoch continues.
     Kept,
-    /// Open breaches ended as interrupted.
     Renamed { interrupted: usize },
-    /// Open breaches were dropped here.
     OtherMachine { forgotten: usize },
 }
 
 impl SqliteJournal {
-    /// Opens or creates the journal; [`JournalError::Damaged`] where it is corrupt or lacks events that were registered.
+    /// Fails with [`JournalError::Damaged`] where it is corrupt or lacks events that were registered.
     pub fn open(path: &Path, size_max: ByteCount) -> Result<Self, JournalError> {
         prepare_database(path)?;
         let file = mark_beside(path);
@@ -86,7 +83,7 @@ impl SqliteJournal {
         Ok(Self { is_in_memory: true, ..Self::of(connection, state, size_max) })
     }
 
-    /// Creates a journal at `path`, to be renamed later; its count of transactions continues after `commits`.
+    /// Creates a journal to be renamed later; its count of transactions continues after `commits`.
     fn make(path: &Path, size_max: ByteCount, commits: u64) -> Result<Self, JournalError> {
         prepare_database(path)?;
         let connection = Connection::open(path)?;
@@ -104,7 +101,6 @@ impl SqliteJournal {
         EventId { epoch: self.state.epoch, seq: self.state.next_seq }
     }
 
-    /// Returns true if it counts in this epoch.
     pub(super) fn owns(&self, epoch: Epoch) -> bool {
         self.state.owns(epoch)
     }
@@ -117,8 +113,8 @@ impl SqliteJournal {
         &self.state.owner
     }
 
-    /// Changes the owner to `identity`. A new name begins a new epoch, after the end of breaches open under the old name. So does a
-    /// new machine, but drops the open breaches, since the original machine may still run.
+    /// Begins a new epoch for a new name, after the end of breaches open under the old one; also on a new machine, but drops the
+    /// open breaches, since the original machine may still run.
     pub(super) fn claim(&mut self, identity: &Identity, now: &Stamp) -> Result<Claim, JournalError> {
         let owner = &self.state.owner;
         if owner == identity {
@@ -153,8 +149,8 @@ impl SqliteJournal {
     }
 
     /// Deletes the events from these numbers on, which were refused whether or not they reached the disk, and reuses its own
-    /// numbers. If the transaction of a deleted `loss` did reach the disk, the other events that it declared are gone: they are
-    /// declared again, except `removed` events, whose fate is known.
+    /// numbers. What a deleted `loss` that did reach the disk declared is gone: it is declared again, except `removed` events,
+    /// whose fate is known.
     pub(super) fn roll_back_from(&mut self, refused: &[EventId], removed: &[EventId]) -> Result<(), JournalError> {
         self.transaction(|change| {
             let mut again = Vec::new();
@@ -182,7 +178,7 @@ impl SqliteJournal {
         })
     }
 
-    /// Imports the events of a journal in memory, and the open breaches. If they exceed the size, the least severe are evicted.
+    /// Imports a journal in memory with its open breaches. If they exceed the size, the least severe are evicted.
     pub(super) fn import<'a>(
         &mut self,
         memory: &Self,
@@ -278,7 +274,7 @@ impl SqliteJournal {
         .map_err(damaged)
     }
 
-    /// Returns the expired events. They are in order of registration, so the first younger one of this boot ends the search.
+    /// Returns expired events. They are in order of registration: the first younger one of this boot ends the search.
     fn older_than(&self, age_max: Duration, now: &Stamp) -> Result<Vec<Position>, JournalError> {
         let sql =
             format!("SELECT {EVENT} FROM events WHERE position > ? AND position < ? AND rank < ? ORDER BY position");
@@ -300,7 +296,7 @@ impl SqliteJournal {
         Ok(old)
     }
 
-    /// Runs `what` in a synced transaction of its own, and counts it; `state` and the database change together, or neither does.
+    /// Runs `what` in a synced transaction, and counts it; `state` and the database change together, or neither does.
     fn transaction<T>(
         &mut self,
         what: impl FnOnce(&mut Change<'_>) -> Result<T, JournalError>,

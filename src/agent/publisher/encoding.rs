@@ -1,5 +1,3 @@
-//! The encoding of events, and its schema's registration.
-
 use std::sync::{Arc, OnceLock};
 
 use log::info;
@@ -12,12 +10,12 @@ use crate::wire::{self, Format, Key, Message};
 pub struct Encoding {
     pub format: Format,
     pub key: Key,
-    /// Keeps the schema; unused by JSON, which is never framed.
+    /// Unused by JSON, which is never framed.
     pub registry: Option<RegistryAddress>,
     pub auto_register: bool,
 }
 
-/// Encodes events. Shared by all workers, so that the registry is asked once.
+/// Shared by all workers, so that the registry is asked once.
 #[derive(Clone)]
 pub(super) struct Encoder {
     encoding: Encoding,
@@ -30,7 +28,7 @@ impl Encoder {
         Self { encoding, subject: format!("{topic}-value"), id: Arc::default() }
     }
 
-    /// Fetches the schema's id if the format needs one and it is not known yet. Blocks on the registry.
+    /// Fetches the schema's id if the format needs one. Blocks on the registry.
     pub(super) fn prepare(&self) -> Result<(), RegistryError> {
         let Encoding { format, registry, auto_register, .. } = &self.encoding;
         let (Some(address), false) = (registry, *format == Format::Json || self.id.get().is_some()) else {
@@ -50,7 +48,7 @@ impl Encoder {
         Ok(())
     }
 
-    /// Encodes an event; call [`Encoder::prepare`] before.
+    /// Call [`Encoder::prepare`] before.
     pub(super) fn message<'a>(&self, event: &'a Event, json: &'a [u8]) -> Message<'a> {
         let mut message = wire::message(event, json, self.encoding.format, self.id.get().copied());
         message.key = self.encoding.key.of(event);

@@ -1,5 +1,3 @@
-//! Reasons to replace a producer, the back-off before the next one, and the tear-down of the old one.
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -14,21 +12,21 @@ use crate::kafka::missing_topic;
 
 pub(super) enum SessionEnd {
     Closed,
-    /// Replace it at once: it failed while idle, a certificate or secret has changed, or it backs off from connecting when a flush
-    /// is demanded.
+    /// Replaced at once: it failed while idle, a certificate or secret has changed, or it backs off from connecting when a flush is
+    /// demanded.
     Stale,
     Retry(String),
     /// The connection is slow: a new producer waits longer for answers, and sends smaller batches.
     Patience,
-    /// A batch was refused with this code: a new producer sends batches of at most this many bytes.
+    /// A batch was refused with this code: send at most this many bytes.
     ReduceBatch(usize, Code),
-    /// An event was refused with this code: a new producer is given one event at a time.
+    /// An event was refused with this code: send one at a time.
     OneByOne(Code),
     Together,
     NeedsOperator(String),
 }
 
-/// Time before the next attempt: doubles from attempt to attempt, and starts over after a delivery.
+/// Doubles from attempt to attempt, and starts over after a delivery.
 pub(super) struct SessionBackoff {
     attempts: u32,
     spread: Spread,
@@ -42,10 +40,9 @@ pub(super) struct Reaper {
 
 const TEAR_DOWNS_MAX: usize = 4;
 
-/// Time to wait for a producer to be torn down: it can hang.
 const TEAR_DOWN_MAX: Duration = Duration::from_secs(2);
 
-/// Waits for the threads that still have a producer, so that OpenSSL is not unloaded under them.
+/// Waits for producers, so that OpenSSL is not unloaded under them.
 pub fn await_tear_down(threads: &[JoinHandle<()>], clock: &dyn Clock) {
     let until = clock.monotonic() + TEAR_DOWN_MAX;
     while threads.iter().any(|thread| !thread.is_finished()) && clock.monotonic() < until {
@@ -54,7 +51,7 @@ pub fn await_tear_down(threads: &[JoinHandle<()>], clock: &dyn Clock) {
 }
 
 impl Reaper {
-    /// Drops a producer on a thread of its own; on this thread if too many hang.
+    /// Drops the producer on this thread if too many hang.
     pub(super) fn add(&self, producer: Producer) {
         let under_way = Arc::clone(&self.under_way);
         let take_down = move || {

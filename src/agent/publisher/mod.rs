@@ -1,9 +1,8 @@
 //! From the journal to Kafka: decides when to send, keeps what is in flight, and removes what Kafka has acknowledged.
 //!
-//! The tick's thread decides and keeps the journal; a worker thread owns the producer. Both outlive a flush, because each new
-//! producer leaves an id on the broker for a day and needs a connection, a handshake and metadata. After some time without events
-//! they end, so that an idle host sends no byte. Neither thread waits for the other: events go one way over a channel, reports the
-//! other.
+//! The tick's thread decides and keeps the journal; a worker thread owns the producer. Both outlive a flush: a new producer leaves
+//! an id on the broker for a day and needs connection, handshake and metadata. After some time without events they end, so that an
+//! idle host sends no byte. Neither waits for the other: events go one way over a channel, reports the other.
 
 mod encoding;
 mod end;
@@ -48,9 +47,9 @@ use crate::kafka::Connection;
 use crate::registry::RegistryAddress;
 use crate::units::counted;
 
-/// Time within which events left by an earlier run are sent: a fleet that starts together is spread over it.
+/// Spread of a fleet that starts together, for events left by an earlier run.
 const BACKLOG_MAX: Duration = Duration::from_secs(5);
-/// Maximum number of threads that may be tearing down their producers, which can hang, before no new one is started.
+/// Threads that may hang in their producers before no new one is started.
 const ENDING_MAX: usize = 4;
 
 #[derive(Clone, Debug)]
@@ -59,16 +58,16 @@ pub struct Settings {
     pub topic: String,
     pub encoding: Encoding,
     pub window: Window,
-    /// Time between flushes; zero sends each event at once.
+    /// Zero sends each event at once.
     pub interval: Duration,
     /// Time without events after which the producer is closed.
     pub linger: Duration,
-    /// Places this agent's flushes within an interval, apart from the others of a fleet.
+    /// Place of this agent's flushes within an interval, apart from the others of a fleet.
     pub spread: Spread,
     pub urgent: Vec<Severity>,
     /// Number of events held back at which they are sent at once.
     pub events_max: u64,
-    /// Size limit of the journal. A fraction of it may be in flight, so that there is always something to evict.
+    /// A fraction of the journal may be in flight, so that there is always something to evict.
     pub journal_bytes: u64,
     pub undelivered: &'static str,
 }
@@ -76,7 +75,7 @@ pub struct Settings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     pub events: usize,
-    /// Limit of librdkafka's queue (`queue.buffering.max.kbytes`), too.
+    /// Limits librdkafka's queue (`queue.buffering.max.kbytes`) as well.
     pub bytes: usize,
     /// Pause between polls while messages are in flight.
     pub poll: Duration,
@@ -88,25 +87,24 @@ impl Window {
     /// For an agent: little memory, few wake-ups.
     pub const SMALL: Self = Self { events: 5_000, bytes: 2 << 20, poll: Duration::from_millis(20), patient: false };
     /// For simulations and replays: as fast as Kafka accepts. These many breaches fill the five requests of a megabyte that
-    /// librdkafka has in flight at most; more would only take memory.
+    /// librdkafka has in flight; more would only take memory.
     pub const WIDE: Self = Self { events: 8_500, bytes: 32 << 20, poll: Duration::from_millis(2), patient: true };
 }
 
 pub struct Publisher {
     settings: Settings,
     trigger: Rc<Trigger>,
-    /// Position before the first event of the series that is published.
     start: Position,
     cursor: Position,
     generation: u64,
     encoder: Encoder,
-    /// Maximum bytes of a batch, reduced when the topic refuses a larger one.
+    /// Reduced when the topic refuses a larger batch.
     batch_max: Arc<AtomicUsize>,
     next_flush: Duration,
     flushing: bool,
     has_sent: bool,
     under_way: Numbered<EventId>,
-    /// Events in flight when the journals changed: the cursor meets them again in the new one.
+    /// In flight when the journals changed: the cursor meets them again in the new one.
     met_again: FxHashSet<EventId>,
     bytes_under_way: usize,
     running: Option<Running>,
@@ -114,7 +112,6 @@ pub struct Publisher {
     ending: Vec<JoinHandle<()>>,
     progress: Progress,
     told: u64,
-    /// Reason why no worker could be started.
     unstarted: Option<String>,
 }
 
@@ -125,8 +122,8 @@ struct Running {
 }
 
 impl Settings {
-    /// Checks, without sending anything, what a running agent would wait for: that the configured files exist, and that librdkafka
-    /// makes a producer. Fails with the first missing file or refused property, by its key.
+    /// Checks without sending that files exist, and that librdkafka makes a producer. Fails with the first missing file or refused
+    /// property, by its key.
     pub fn check(&self) -> Result<(), Invalid> {
         self.encoding.registry.as_ref().map_or(Ok(()), RegistryAddress::check)?;
         Producer::check(&self.connection, self.window)
@@ -138,8 +135,7 @@ impl Settings {
 }
 
 impl Publisher {
-    /// Makes a publisher whose first flush comes within an interval from `now`, or within seconds if an earlier run left events
-    /// (`backlog`).
+    /// Flushes first within an interval from `now`, or within seconds if an earlier run left events (`backlog`).
     pub fn new(settings: Settings, backlog: bool, now: Duration) -> Self {
         let first_within = if backlog { settings.interval.min(BACKLOG_MAX) } else { settings.interval };
         let trigger = Trigger {
@@ -171,7 +167,7 @@ impl Publisher {
         }
     }
 
-    /// Makes it a publisher of rates, which an [`EventSystem`] hands out apart from events.
+    /// Publishes rates, which an [`EventSystem`] hands out apart from events.
     pub fn of_rates(self) -> Self {
         Self { start: Position::RATES, cursor: Position::RATES, ..self }
     }
@@ -181,12 +177,11 @@ impl Publisher {
         std::mem::take(&mut self.has_sent)
     }
 
-    /// Sends now what is held back.
     pub fn flush(&self) {
         self.trigger.due.set(true);
     }
 
-    /// Applies new settings. If the destination changes, events in flight are given up and sent again to the new one.
+    /// Gives up events in flight if the destination changes, and sends them again to the new one.
     pub fn reconfigure(&mut self, settings: Settings, now: Duration) {
         let way =
             |settings: &Settings| (settings.connection.clone(), settings.topic.clone(), settings.encoding.clone());
@@ -216,7 +211,7 @@ impl Publisher {
         &self.progress
     }
 
-    /// Returns the time of the next flush by the monotonic clock; `None` if each event is sent at once.
+    /// By the monotonic clock; `None` if each event is sent at once.
     pub fn next_flush(&self) -> Option<Duration> {
         (!self.settings.interval.is_zero()).then_some(self.next_flush)
     }
@@ -261,7 +256,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// Sends now what is held back, and ends a back-off.
+    /// Sends what is held back, and ends a back-off.
     pub fn hurry(&mut self) {
         self.flush();
         if let Some(running) = &self.running {
@@ -274,8 +269,7 @@ impl Publisher {
         !self.flushing && !self.trigger.due.get() && self.under_way.is_empty()
     }
 
-    /// Returns the threads that still have a producer. The program should join them at its end, lest OpenSSL is unloaded under
-    /// them.
+    /// Returns the threads that still have a producer, to be joined at the program's end lest OpenSSL is unloaded under them.
     pub fn close(mut self) -> Vec<JoinHandle<()>> {
         self.ending.extend(self.running.take().map(|running| running.thread));
         self.ending
@@ -371,7 +365,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// Starts a worker if there is none; returns false if that is not possible now.
+    /// Returns false if no worker can be started now.
     fn send(&mut self, outgoing: Vec<Outgoing>, now_ms: u64, waker: &impl Fn() -> io::Result<Waker>) -> bool {
         if self.running.is_none() {
             let started = match self.ending.len() {
@@ -424,7 +418,7 @@ impl Publisher {
         }
     }
 
-    /// Handles a thread that ended unasked, which is a defect: everything in flight is sent again.
+    /// Sends everything in flight again: a thread that ended unasked is a defect.
     fn worker_died(&mut self) {
         error!("the publisher's thread has ended unexpectedly; what it had not delivered is sent again");
         self.running = None;

@@ -1,11 +1,9 @@
-//! Messages between the tick's thread and the worker.
-
 use std::sync::Arc;
 
 use crate::event::Event;
 
 pub(super) enum WorkerCommand {
-    /// Deliver these in this order, after all before them.
+    /// In this order, after all before them.
     Send(Vec<Outgoing>),
     TryNow,
 }
@@ -16,7 +14,7 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    /// Size of the JSON that is kept until delivery; 0 if only the event is kept.
+    /// Returns 0 if only the event is kept.
     pub(super) fn bytes(&self) -> usize {
         self.json.as_ref().map_or(0, Vec::len)
     }
@@ -25,20 +23,20 @@ impl Outgoing {
 pub(super) enum WorkerReport {
     /// Kafka acknowledged these events.
     Delivered(Vec<Receipt>),
-    /// Kafka refused the event permanently.
+    /// Permanently.
     Rejected { serial: usize, bytes: usize, reason: String },
-    /// A problem keeps events from Kafka; `gave_up` is true if the producer was replaced for it.
+    /// `gave_up` is true if the producer was replaced for it.
     Trouble { what: String, gave_up: bool },
-    /// The topic refuses every event that it was given since the last one it accepted, if any.
+    /// The topic refuses every event since the last one it accepted.
     Refusing { what: String },
-    /// librdkafka retries by itself, for this reason.
+    /// librdkafka retries by itself.
     Retrying { cause: String },
     /// Events reach Kafka again.
     Recovered,
 }
 
 pub(super) struct Receipt {
-    /// Number of the event in the order of sending, from 0.
+    /// In the order of sending, from 0.
     pub(super) serial: usize,
     pub(super) bytes: usize,
     pub(super) partition: i32,

@@ -1,5 +1,3 @@
-//! A librdkafka producer: its settings, and its reports.
-
 use std::cell::RefCell;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,7 +14,7 @@ use crate::config::Invalid;
 use crate::kafka::{self, ClientError, Connection};
 use crate::wire::{Headers, Message};
 
-/// Required by the promises; see `Connection::client` for the settings of both programs.
+/// Required by the promises; see `Connection::client` for settings of both programs.
 const FIXED: &[(&str, &str)] = &[
     ("enable.idempotence", "true"),
     ("acks", "all"),
@@ -36,21 +34,21 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("debug", "msg"),
 ];
 
-/// Time-outs for an answer, and the shorter one for a broker to wait for its replicas: a lost connection is noticed soon.
+/// A lost connection is noticed soon. The shorter time-out is a broker's, for its replicas.
 const PROMPT: &[(&str, &str)] = &[("socket.timeout.ms", "10000"), ("request.timeout.ms", "8000")];
-/// librdkafka's default timeouts, for a slow connection or large requests.
+/// librdkafka's defaults, for a slow connection or large requests.
 const PATIENT: &[(&str, &str)] = &[("socket.timeout.ms", "60000"), ("request.timeout.ms", "30000")];
 
 pub(super) const BATCH_MAX: usize = 1_000_000;
 
-/// Maximum number of kinds whose headers are cached: more than there are.
+/// Kinds whose headers are cached: more than there are.
 const KINDS_MAX: usize = 16;
 
 const TIMED_OUT: &str = "Local: Timed out";
 
 const DIAGNOSIS_MAX: Duration = Duration::from_secs(1);
 
-/// Partition and offset of a delivered message.
+/// Partition and offset.
 pub(super) type DeliveryReport = Result<(i32, i64), RDKafkaErrorCode>;
 
 pub(super) struct Producer {
@@ -61,8 +59,8 @@ pub(super) struct Producer {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tuning {
     pub(super) batch_max: usize,
-    /// The producer is given one message at a time, and each may be refused. Otherwise a refusal is fatal, so that no later message
-    /// overtakes the refused one.
+    /// Messages are sent one at a time, and each may be refused. Otherwise a refusal is fatal, so that no later message overtakes the
+    /// refused one.
     pub(super) one_by_one: bool,
     pub(super) patient: bool,
 }
@@ -132,7 +130,7 @@ impl Producer {
         }
     }
 
-    /// Clones the headers made for the first message of this kind, which is cheaper than making them again.
+    /// Clones the headers of the first message of this kind, which is cheaper than making them again.
     fn common_headers(&self, message: &Message<'_>) -> OwnedHeaders {
         let mut kinds = self.headers.borrow_mut();
         let headers = message.common_headers();
@@ -147,8 +145,8 @@ impl Producer {
         of_this_kind
     }
 
-    /// Returns new deliveries, at most a request's messages at a time. Does not block: rust-rdkafka's poll spins through the last
-    /// millisecond of its time-out.
+    /// Returns new deliveries, at most a request's messages. Does not block: rust-rdkafka's poll spins through the last millisecond
+    /// of its time-out.
     pub(super) fn deliveries(&self) -> Vec<(usize, DeliveryReport)> {
         loop {
             let events_before = self.heard().events;
@@ -161,8 +159,8 @@ impl Producer {
         }
     }
 
-    /// Polls librdkafka while there is nothing to send, and ignores its reports, as of a broker that closed an unused connection.
-    /// Returns true if this producer can still be used.
+    /// Polls while there is nothing to send, and ignores reports, as of a broker that closed an unused connection. Returns true if
+    /// this producer can still be used.
     pub(super) fn idle(&self) -> bool {
         self.deliveries();
         let mut heard = self.heard();
@@ -171,15 +169,15 @@ impl Producer {
         self.fatal().is_none()
     }
 
-    /// Requests metadata, for at most `longest`. Their arrival makes librdkafka request the producer id, without which it sends no
-    /// message; otherwise it looks for a broker to ask only every 500 ms.
+    /// Requests metadata. Their arrival makes librdkafka request the producer id, without which it sends no message; otherwise it
+    /// looks for a broker only every 500 ms.
     pub(super) fn introduce(&self, topic: &str, longest: Duration) {
         if let Err(error) = self.client.client().fetch_metadata(Some(topic), longest) {
             debug!("no metadata yet: {error}");
         }
     }
 
-    /// Asks the cluster for the cause: the topic's error, or an unreachable broker. Blocks for some seconds at most.
+    /// Asks the cluster for the topic's error, or an unreachable broker. Blocks for some seconds at most.
     pub(super) fn diagnose(&self, topic: &str) -> Option<String> {
         let metadata = match self.client.client().fetch_metadata(Some(topic), DIAGNOSIS_MAX) {
             Ok(metadata) => metadata,
@@ -194,7 +192,7 @@ impl Producer {
         leaderless.or_else(|| kafka::unreachable_broker(&metadata))
     }
 
-    /// Takes the errors of the client as a whole, which are not about a message.
+    /// Takes errors that are not about a message.
     pub(super) fn errors(&self) -> Vec<(RDKafkaErrorCode, String)> {
         std::mem::take(&mut self.heard().errors)
     }
@@ -227,7 +225,7 @@ impl DeliveryContext {
     }
 }
 
-/// Errors of a topic that has too few replicas in sync: of a batch that was refused, and of one that was written.
+/// Errors of a batch that was refused, and of one that was written.
 const TOO_FEW_REPLICAS: [&str; 2] =
     ["Broker: Not enough in-sync replicas", "Broker: Message(s) written to insufficient number of in-sync replicas"];
 
@@ -238,7 +236,7 @@ fn with_remedy(error: &str) -> String {
     error.to_owned()
 }
 
-/// Extracts the error from librdkafka's line: `… encountered error: Broker: Not enough in-sync replicas (actions Retry)`.
+/// Parses `… encountered error: Broker: Not enough in-sync replicas (actions Retry)`.
 fn batch_error(line: &str) -> Option<&str> {
     let (_, error) = line.split_once(" encountered error: ")?;
     Some(error.split(" (actions ").next().unwrap_or(error))

@@ -1,5 +1,3 @@
-//! Progress of publishing, for `status` and the log.
-
 use std::collections::BTreeMap;
 
 use crate::agent::mishap::Mishaps;
@@ -8,14 +6,14 @@ use crate::agent::mishap::Mishaps;
 pub struct Progress {
     pub delivered: u64,
     pub rejected: u64,
-    /// Number of times that a new producer sent again what was not acknowledged.
+    /// Times that a new producer sent again what was not acknowledged.
     pub retries: u64,
     pub offsets: BTreeMap<i32, i64>,
-    /// `CLOCK_BOOTTIME` in milliseconds of the end of the last flush, when all events were acknowledged.
+    /// End of the last flush, when all events were acknowledged (`CLOCK_BOOTTIME`).
     pub flushed_ms: Option<u64>,
-    /// `CLOCK_BOOTTIME` in milliseconds of the begin of the present flush.
+    /// Begin of the present flush (`CLOCK_BOOTTIME`).
     pub flushing_ms: Option<u64>,
-    /// Problems that keep events from Kafka. One lasts until Kafka accepts an event, or none is left.
+    /// Problems that keep events from Kafka, until it accepts one, or none is left.
     pub mishaps: Mishaps,
     /// The topic refuses all remaining events: waiting does not help.
     pub refusing: bool,

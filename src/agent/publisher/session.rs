@@ -1,5 +1,3 @@
-//! A producer while it is in use.
-
 use std::time::Duration;
 
 use rdkafka::error::RDKafkaErrorCode as Code;
@@ -13,7 +11,7 @@ pub(super) struct ProducerSession {
     pub(super) next: usize,
     /// A message was delivered: from then on Kafka checks the sequence.
     pub(super) proven: bool,
-    /// Number and size of the event in flight, if events go one by one.
+    /// Number and size of the event in flight, if they go one by one.
     pub(super) alone: Option<(usize, usize)>,
     pub(super) introductions: u32,
     pub(super) last_words: u32,
@@ -23,10 +21,10 @@ pub(super) struct ProducerSession {
     /// Retry at once what librdkafka waits for.
     pub(super) is_hurried: bool,
     pub(super) held_until: Option<Duration>,
-    /// Number of the awaited event, and the begin of the wait.
+    /// Number of the awaited event, and begin of the wait.
     awaited: (usize, Duration),
     report_at: Duration,
-    /// Number of timeouts in a row, and the time of the last.
+    /// Number in a row, and the time of the last.
     timeouts: (u32, Duration),
 }
 
@@ -35,7 +33,6 @@ const LAST_WORDS: u32 = 10;
 const OVERDUE_AFTER: Duration = Duration::from_secs(10);
 const REPORT_EVERY: Duration = Duration::from_secs(30);
 
-/// Batches that time out within this time count as one time-out.
 const TOGETHER: Duration = Duration::from_secs(2);
 
 impl ProducerSession {

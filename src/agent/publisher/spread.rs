@@ -1,10 +1,10 @@
-//! Spreads the load of a fleet that starts at the same moment, after a power cut or an upgrade: each agent has its own place in a
-//! flush interval and its own pace of retries, both derived from its name.
+//! Spreads the load of a fleet that starts at one moment, after a power cut or an upgrade: each agent has a place in a flush
+//! interval and a pace of retries of its own.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
-/// Place of an agent in its fleet, from 0 to 1: evenly distributed over names, constant for one name.
+/// From 0 to 1: evenly distributed over names, constant for one name.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Spread(f64);
 

@@ -12,9 +12,9 @@ use std::collections::BTreeMap;
 
 use crate::agent::numbered::Numbered;
 
-/// Size below which a refusal for size is the topic's fault.
+/// Refusals for size below this are the topic's fault.
 const SIZE_MIN: usize = 64 << 10;
-/// Refusals in a row after which the topic is taken to refuse all, and the rest is not tried for now.
+/// Refusals in a row after which the rest is not tried for now.
 const REFUSALS_MAX: usize = 16;
 /// Accepted events in a row after which batches are sent again, while none is held.
 const TAKEN_ENOUGH: usize = 16;
@@ -44,7 +44,7 @@ pub(super) enum TrialVerdict {
 }
 
 impl Trial {
-    /// Returns the number of the event to try next; `None` if the topic refuses all, until [`Trial::begin_round`].
+    /// Returns the event to try next; `None` if the topic refuses all, until [`Trial::begin_round`].
     pub(super) fn next<T>(&self, unacked: &Numbered<T>) -> Option<usize> {
         if self.refused_in_a_row >= unacked.len().min(REFUSALS_MAX) {
             return None;

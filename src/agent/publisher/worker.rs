@@ -47,12 +47,10 @@ pub(super) struct Worker {
     reports: Sender<WorkerReport>,
     waker: Waker,
     clock: SystemClock,
-    /// Unacknowledged events, numbered in the order of sending.
+    /// Numbered in the order of sending.
     unacked: Numbered<Outgoing>,
     written: Vec<u8>,
-    /// State of sending events one at a time, because one was refused.
     trial: Option<Trial>,
-    /// Until when the connection counts as slow.
     patient_until: Option<Duration>,
     trouble: LogThrottle,
     is_troubled: bool,
@@ -61,10 +59,9 @@ pub(super) struct Worker {
 }
 
 const POLL_AWAY: Duration = Duration::from_millis(250);
-/// Pause between polls while the next event waits for the present one.
 const POLL_ALONE: Duration = Duration::from_millis(2);
 const POLL_IDLE: Duration = Duration::from_secs(5);
-/// Maximum wait for metadata at each introduction (see [`Producer::introduce`]).
+/// Longest wait for metadata at each introduction (see [`Producer::introduce`]).
 const INTRODUCTION: Duration = Duration::from_millis(100);
 /// Pause between polls of a producer with a fatal error.
 const LAST_WORD: Duration = Duration::from_millis(10);
@@ -72,12 +69,11 @@ const LAST_WORD: Duration = Duration::from_millis(10);
 const AWAY_AFTER: Duration = Duration::from_secs(5);
 /// Time without a delivery after which a new producer is tried.
 const STUCK_AFTER: Duration = Duration::from_secs(600);
-/// Time-outs in a row, each on a connection that works, after which the connection is slow: larger requests take longer.
+/// Time-outs in a row, each on a connection that works, after which it is slow: larger requests take longer.
 const TIMEOUTS_MAX: u32 = 2;
-/// Time after which a slow connection is tried again as a fast one, as soon as nothing is in flight: a broker that was only stuck
-/// must not make lost connections take a minute to be noticed for ever.
+/// Time after which a slow connection is tried again as a fast one, once nothing is in flight: a broker that was only stuck must
+/// not make lost connections take a minute to be noticed for ever.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// Maximum bytes of a batch over a slow connection.
 const BATCH_SLOW: usize = 64 << 10;
 /// Bytes below which batches are not reduced further: events then go one by one.
 const BATCH_MIN: usize = 1_000;
@@ -473,7 +469,6 @@ impl Worker {
         })
     }
 
-    /// Holds what the topic refuses, and tries it again after a while.
     fn hold(&mut self, session: &mut ProducerSession, now: Duration) -> Duration {
         match session.held_until {
             Some(until) if now < until => POLL_AWAY.min(until - now),
@@ -511,7 +506,7 @@ impl Worker {
         }
     }
 
-    /// Waits, taking orders meanwhile, until a certificate or secret changes. False when no more events will come.
+    /// Waits, taking orders, until a certificate or secret changes. False when no more events will come.
     fn wait(&mut self, pause: Duration, files: (u64, u64)) -> bool {
         let until = self.clock.monotonic() + pause;
         loop {
@@ -556,7 +551,7 @@ impl Worker {
     }
 }
 
-/// Returns the size of the event's message, and whether the producer accepted it.
+/// Returns the message's size, and whether the producer accepted it.
 fn send(
     producer: &Producer,
     encoder: &Encoder,
@@ -579,7 +574,6 @@ fn send(
     (message.key.len() + message.payload.len(), sent)
 }
 
-/// Returns true if the topic refuses the message as it is.
 fn is_refusal(code: Code) -> bool {
     is_about_size(code) || matches!(code, Code::InvalidMessage | Code::InvalidRecord | Code::InvalidDifferentRecord)
 }

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// From this interval on, each reading holds several updates of any driver.
+/// Readings at this interval hold several updates of any driver.
 const EXACT_INTERVAL: Duration = Duration::from_secs(10);
 // Longest time that a movement covers: the longer of these two.
 const COVERED_MAX: Duration = Duration::from_secs(10);
@@ -27,7 +27,7 @@ pub(super) struct Cadence {
     interval: Duration,
     is_exact: bool,
     moved_at: Option<Duration>,
-    /// End of the time over which the bytes seen so far are spread; ahead of the clock by one mean gap at most.
+    /// End of the time over which the bytes are spread; ahead of the clock by one mean gap at most.
     covered_until: Duration,
     gaps: VecDeque<Duration>,
     gaps_sum: Duration,
@@ -38,7 +38,7 @@ pub(super) struct Cadence {
     since_probe: u32,
 }
 
-/// A probe: two readings shortly after a tick. A counter that moves in both is counted by software.
+/// Two readings shortly after a tick. A counter that moves in both is counted by software.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Probe {
     Idle,
@@ -74,7 +74,7 @@ impl Cadence {
         self.is_exact
     }
 
-    /// Skips what moved by `now`, and learns nothing from it: the counters were reset, or were not read for a while.
+    /// Learns nothing from what moved by `now`: the counters were reset, or were not read for a while.
     pub(super) fn skip(&mut self, now: Duration) {
         self.covered_until = now;
         self.moved_at = Some(now);

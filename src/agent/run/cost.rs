@@ -1,5 +1,5 @@
-//! Estimates what rates cost a host: a made-up window of its links is encoded, and what it takes besides is assumed. Where the
-//! assumptions come from, and how far they are off, is measured by `benches/run wire`.
+//! Estimates what rates cost: a made-up window of the host's links is encoded, the rest assumed. `benches/run wire` measures how
+//! far the assumptions are off.
 
 use std::time::Duration;
 
@@ -15,19 +15,19 @@ use crate::units::{ByteCount, counted, lasting};
 use crate::wire;
 
 const DAY: Duration = Duration::from_secs(86_400);
-/// A flush that needs a connection: TCP, librdkafka's requests before the first message, and their answers.
+/// TCP, librdkafka's requests before the first message, and their answers.
 const CONNECTION_BYTES: u64 = 4_000;
-/// Bytes of the handshake of TLS 1.3, with a chain of two certificates.
+/// TLS 1.3 with a chain of two certificates.
 const HANDSHAKE_BYTES: u64 = 5_000;
 /// A request, its answer and their packets' headers; headers and key of a message.
 const REQUEST_BYTES: u64 = 500;
 const MESSAGE_BYTES: u64 = 250;
 /// SQLite writes a page to its log, and later to the database.
 const PAGE_BYTES: u64 = 2 * 4_096;
-/// Pages that a transaction changes beside those of the message itself.
+/// Pages that a transaction changes beside those of the message.
 const PAGES: u64 = 4;
 
-/// Returns a line about what rates cost; `None` if they are off, or no link is watched.
+/// Returns `None` if rates are off, or no link is watched.
 pub(super) fn line(settings: &Settings, detector: &Detector) -> Option<String> {
     let Rates { window, max_delay } = settings.rates?;
     let links = detector.readings().count();

@@ -13,7 +13,7 @@ use crate::wire::Key;
 /// The connection that sends rates is used once in a while: it is closed soon.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// Windows of rates, and their way to Kafka, apart from that of events: what keeps one from its topic does not keep the other.
+/// Apart from events: what keeps one from its topic does not keep the other.
 pub(super) struct RateStream {
     windows: Option<RateWindows>,
     complete: Vec<RateWindow>,
@@ -50,8 +50,8 @@ impl RateStream {
     }
 }
 
-/// Returns settings like those of events. Flushes without events come at a time of the agent's own, so that a fleet whose windows
-/// end at the same moment does not send them at the same moment.
+/// Returns settings like those of events, with a time of the agent's own for flushes without events: the windows of a fleet end at
+/// the same moment.
 fn publisher_settings(settings: &Settings) -> publisher::Settings {
     let events = settings.publisher.clone();
     publisher::Settings {
@@ -66,7 +66,7 @@ fn publisher_settings(settings: &Settings) -> publisher::Settings {
 }
 
 impl Agent {
-    /// Counts the reading of a tick, if there is one, and registers the windows that are complete; then the heartbeat.
+    /// Counts a tick's reading, if there is one, and registers complete windows; then the heartbeat.
     pub(super) fn add_rates(&mut self, is_read: bool, now: &Stamp) {
         let RateStream { windows, complete, .. } = &mut self.rates;
         if let Some(windows) = windows {
@@ -102,7 +102,6 @@ impl Agent {
         }
     }
 
-    /// Keeps the open window for the next start.
     pub(super) fn keep_rates(&mut self) {
         let now = self.stamp();
         let RateStream { windows, complete, .. } = &mut self.rates;
@@ -117,7 +116,7 @@ impl Agent {
     }
 }
 
-/// Returns the draft of a window's event, which is observed at its end.
+/// Returns an event that is observed at the end of its window.
 fn rates(window: RateWindow, now: &Stamp) -> NewEvent {
     let length = chrono::TimeDelta::milliseconds(i64::try_from(window.duration_ms).unwrap_or(i64::MAX));
     let observed_at = window.started_at.checked_add_signed(length).unwrap_or(now.observed_at);

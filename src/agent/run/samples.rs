@@ -14,11 +14,11 @@ use crate::event::{Body, Loss, NewEvent, Reason, Sample, Stamp};
 use crate::units::ByteCount;
 use crate::wire::Key;
 
-/// Memory for samples that wait for Kafka: about four minutes of ten links.
+/// About four minutes of ten links.
 const RING: ByteCount = ByteCount::from_bytes(1 << 20);
 
-/// Each reading on its way to Kafka, from memory alone: a synced write a second would wear out a host's flash. What is evicted is
-/// declared in the stream itself, what is left at the end in the journal's next events.
+/// Samples in memory alone: a synced write a second would wear out a host's flash. What is evicted is declared in the stream
+/// itself, what is left at the end in the journal's next events.
 pub(super) struct SampleStream {
     system: EventSystem,
     publisher: Publisher,
@@ -58,7 +58,7 @@ impl SampleStream {
         self.publisher.hurry();
     }
 
-    /// Returns the declaration of all samples that Kafka did not acknowledge; `None` if there are none.
+    /// Declares all samples that Kafka did not acknowledge.
     pub(super) fn lost(&mut self) -> Option<Loss> {
         let left = self.system.batch(Position::START, usize::MAX >> 1, usize::MAX >> 1).ok()?;
         let epoch = left.first()?.event.id.epoch;
@@ -91,7 +91,7 @@ fn publisher_settings(settings: &Settings) -> publisher::Settings {
     }
 }
 
-/// Returns the sample of a reading that tells something about its time, or that there is no rate.
+/// Returns `None` for a reading that tells nothing about its time.
 fn sample(interface: &str, verdict: Verdict) -> Option<Sample> {
     let reason = match verdict {
         Verdict::Measured(traffic) | Verdict::Gap(traffic) => {

@@ -1,5 +1,3 @@
-//! Rate-limited log lines about skipped readings.
-
 use std::time::Duration;
 
 use crate::units::{counted, lasting};
@@ -13,7 +11,7 @@ pub(super) struct SkippedReadings {
 }
 
 impl SkippedReadings {
-    /// Adds `missed` readings at `now` (monotonic); returns the line to log, if due: the first at once, a sum a minute later.
+    /// Returns the line to log, if due: the first at once, a sum a minute later.
     pub(super) fn count(&mut self, missed: u32, now: Duration) -> Option<String> {
         self.unreported += u64::from(missed);
         let since = self.last_line.map(|last| now.saturating_sub(last));

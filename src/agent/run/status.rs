@@ -5,7 +5,7 @@ use crate::agent::journal::Durability;
 use crate::agent::mishap::{Mishap, Mishaps};
 use crate::agent::status::{AgentState, Problem, StatusReport, at, words};
 
-/// State that the loop keeps for status reports. Times are `CLOCK_BOOTTIME` in milliseconds.
+/// Times are `CLOCK_BOOTTIME` in milliseconds.
 #[derive(Debug, Default)]
 pub(super) struct Vitals {
     pub(super) started_ms: u64,

@@ -1,9 +1,8 @@
-//! Generated traffic of a link in a fleet: quiet, with bursts that are more frequent in working hours than at night. A link has a
-//! series of incidents, drawn one after the other from its own random numbers: a Poisson process whose rate follows the hour of
-//! the week ([`activity`]). Most incidents are bursts near the link's speed, from seconds to a few minutes, most of them short; a
-//! third of them are sent instead of received. On one link in four the counters are reset during some bursts, and on another one
-//! in four some incidents are outages, from which the link comes back with another index. Between incidents a link stays below
-//! [`QUIET_MAX`], and its counters are not read: a week of a thousand agents takes seconds.
+//! Generated traffic of a link: quiet, with incidents drawn one after the other from its own random numbers, a Poisson process
+//! whose rate follows the hour of the week ([`activity`]). Most are bursts near the link's speed, from seconds to a few minutes; a
+//! third of them are sent. One link in four has counter resets during some bursts, another one in four has outages, from which it
+//! comes back with another index. Between incidents a link stays below [`QUIET_MAX`] and is not read: a week of a thousand agents
+//! takes seconds.
 
 use chrono::{DateTime, Utc};
 
@@ -49,7 +48,7 @@ fn activity_at(timestamp: i64) -> f64 {
 pub(super) struct World {
     pub(super) start: DateTime<Utc>,
     pub(super) between_s: f64,
-    /// Seconds until a burst raises its breach, between the breach's updates, and from the burst's end until it is cleared.
+    /// Seconds until a burst raises its breach, between updates, and from its end until it is cleared.
     pub(super) rise_s: u64,
     pub(super) update_s: u64,
     pub(super) settle_s: u64,
@@ -137,7 +136,7 @@ impl SimulatedLink {
         }
     }
 
-    /// Returns the next second in which a reading may matter: around a rise, an update, a counter reset, the end, the clearing.
+    /// Returns the next second in which a reading may matter: a rise, an update, a reset, the end, the clearing.
     fn next_reading(&self, world: &World, now: u64) -> u64 {
         let Incident { start, end, kind } = self.incident;
         if world.reads_all {

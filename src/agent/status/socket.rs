@@ -1,6 +1,6 @@
-//! The socket on which a running agent reports its state: one JSON object to each client, without a request. The loop itself
-//! answers, between two ticks, without a thread and without waiting for a client: an answer fits into the kernel's buffer of a
-//! connection, and is written at once or not at all.
+//! The socket on which a running agent reports its state: one JSON object to each client, without a request. The loop answers
+//! between two ticks without waiting: an answer fits into the kernel's buffer of a connection, and is written at once or not at
+//! all.
 
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -20,7 +20,7 @@ const RETRY: Duration = Duration::from_secs(30);
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 const ANSWER_BYTES_MAX: u64 = 4 << 20;
 
-/// Listening socket of an agent. Dropping it removes the file.
+/// Dropping it removes the file.
 #[derive(Debug)]
 pub struct StatusSocket {
     path: PathBuf,
@@ -44,7 +44,7 @@ pub enum NoAnswer {
     Garbled(String),
 }
 
-/// Returns the socket's path: in `$RUNTIME_DIRECTORY` (systemd's `RuntimeDirectory=`), or else in the state directory.
+/// In `$RUNTIME_DIRECTORY` (systemd's `RuntimeDirectory=`), or else in the state directory.
 pub fn socket_path(runtime: Option<&Path>, state_dir: &Path) -> PathBuf {
     runtime.unwrap_or(state_dir).join("agent.sock")
 }
@@ -89,7 +89,7 @@ impl StatusSocket {
 }
 
 impl Client {
-    /// Sends the answer and disconnects. A client that has gone, or whose buffer is too small, gets none.
+    /// A client that has gone, or whose buffer is too small, gets none.
     pub fn answer(mut self, answer: &[u8]) {
         let _ = self.0.set_nonblocking(true).and_then(|()| self.0.write_all(answer));
     }
@@ -103,7 +103,7 @@ impl Drop for StatusSocket {
     }
 }
 
-/// Makes a socket for its owner only, renamed into place when it is complete, so that it replaces that of a killed agent.
+/// Makes a socket for its owner only, renamed into place, so that it replaces that of a killed agent.
 fn listen(path: &Path) -> io::Result<UnixListener> {
     if UnixStream::connect(path).is_ok() {
         return Err(io::Error::new(ErrorKind::AddrInUse, "another agent answers there"));

@@ -123,16 +123,13 @@ pub(super) enum AttemptError {
     Again(StoreError),
     /// A row is there although its number was never seen: another try looks up each of them.
     Duplicate(StoreError),
+    /// The partition of a row is missing.
     NoPartition(StoreError),
     /// The lock of guard 1 was not granted in time.
     Held,
     /// At this partition and offset, if the database reports them. A `passing` one may be over at the next try.
-    Rejected {
-        at: Option<(i32, i64)>,
-        error: String,
-        otherwise: StoreError,
-        passing: bool,
-    },
+    Rejected { at: Option<(i32, i64)>, error: String, otherwise: StoreError, passing: bool },
+    /// Not worth another try.
     Store(StoreError),
 }
 

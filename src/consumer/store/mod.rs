@@ -209,7 +209,7 @@ pub struct Maintained {
     pub unfinished: Option<String>,
 }
 
-/// Nothing is skipped for any of these.
+/// Errors for which nothing is skipped.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     #[error("{0}")]

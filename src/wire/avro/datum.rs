@@ -1,6 +1,5 @@
-//! Avro's binary encoding as a serde [`Deserializer`], driven by the writer's schema: a record is a map of its fields, a time is
-//! RFC 3339 text, bytes are base64. A value is therefore read into what it could be in JSON, except enums. Lengths are
-//! checked against the bytes that remain before anything is allocated, and the number of values against the number of bytes: a
+//! Avro's binary encoding as a serde [`Deserializer`], by the writer's schema: a record is a map, a time is RFC 3339 text, bytes
+//! are base64, as in JSON. Lengths are checked against the remaining bytes, and the number of values against the number of bytes: a
 //! few more bytes of input never cost much more memory or time.
 
 use std::fmt;

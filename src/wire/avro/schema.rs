@@ -1,4 +1,4 @@
-//! The schema that an event was written with: as much of Avro's JSON as decoding needs.
+//! The writer's schema, as much of it as decoding needs.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,7 +11,7 @@ const DEPTH_MAX: usize = 32;
 #[derive(Clone)]
 pub(in crate::wire) struct Schema(pub(super) Arc<Type>);
 
-/// A type, with names resolved: a type that is used again by its name is shared.
+/// Names are resolved: a type that is used again by its name is shared.
 pub(super) enum Type {
     Null,
     Boolean,
@@ -31,7 +31,7 @@ pub(super) enum Type {
 }
 
 impl Schema {
-    /// Parses a schema's text. Refuses one whose root is not a record, or in which a type contains itself.
+    /// Refuses a schema whose root is not a record, or in which a type contains itself.
     pub(in crate::wire) fn parse(text: &str) -> Result<Self, String> {
         let value: Value = serde_json::from_str(text).map_err(|error| format!("is no JSON: {error}"))?;
         let root = Parser::default().any(&value, "", 0)?;

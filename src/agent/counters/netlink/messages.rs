@@ -1,6 +1,5 @@
-//! Netlink messages: requests, and parsed answers, in the formats of netlink(7) and rtnetlink(7) and the machine's byte order.
-//! Pure: bytes in, values out, and no bytes that panic. The functions that read a link's statistics are `inline(always)`, which
-//! saves 30 of 60 ns per link at each reading.
+//! Requests and parsed answers, in the formats of netlink(7) and rtnetlink(7) and the machine's byte order. No bytes panic.
+//! Functions that read statistics are `inline(always)`, which saves 30 of 60 ns per link at each reading.
 
 use crate::agent::counters::Packets;
 
@@ -71,7 +70,7 @@ pub(super) struct NetlinkMessage<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum NetlinkBody<'a> {
     Done,
-    /// The errno with which the request or dump failed; 0 is an acknowledgement.
+    /// The errno; 0 is an acknowledgement.
     Error(i32),
     NewLink(LinkMessage<'a>),
     DelLink(u32),
@@ -96,7 +95,7 @@ pub(super) struct LinkMessage<'a> {
     pub(super) name: &'a [u8],
     pub(super) properties: &'a [u8],
     pub(super) kind: &'a [u8],
-    /// Empty where the link has no master, or a master without a kind.
+    /// Empty without a master, or for one without a kind.
     pub(super) slave_kind: &'a [u8],
     pub(super) master: Option<u32>,
     /// The link beneath, or the peer; not one in another namespace, nor the link itself.
@@ -116,7 +115,7 @@ impl<'a> LinkMessage<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Malformed;
 
-/// An iterator that ends after the first malformed message.
+/// Ends after the first malformed message.
 #[derive(Debug)]
 pub(super) struct Messages<'a> {
     rest: &'a [u8],
@@ -165,7 +164,7 @@ fn message<'a>(rest: &mut &'a [u8]) -> Option<NetlinkMessage<'a>> {
     Some(NetlinkMessage { seq, interrupted: flags & NLM_F_DUMP_INTR != 0, body })
 }
 
-/// Parses a message about a link; `Some(None)` if it does not describe its state: a bridge's about its port, or a wireless event.
+/// Returns `Some(None)` if the message does not describe the link's state: a bridge's about its port, or a wireless event.
 #[inline(never)]
 fn link(payload: &[u8]) -> Option<Option<LinkMessage<'_>>> {
     let (family, ifindex, flags) = (*payload.first()?, u32_at(payload, 4)?, u32_at(payload, 8)?);
@@ -229,7 +228,7 @@ fn stats<'a>(payload: &[u8]) -> Option<NetlinkBody<'a>> {
     None
 }
 
-/// Splits off the next attribute; `Some(None)` at the end, `None` if its length is impossible.
+/// Returns `Some(None)` at the end, `None` if an attribute's length is impossible.
 #[inline(always)]
 fn attribute<'a>(rest: &mut &'a [u8]) -> Option<Option<(u16, &'a [u8])>> {
     if rest.is_empty() {

@@ -1,7 +1,6 @@
-//! The kernel's own counters by rtnetlink(7): all links in one exchange of a few microseconds. Statistics are requested at each
-//! reading (`RTM_GETSTATS`); the table of links once, or after a loss. From then on the kernel reports each change of a link
-//! (`RTNLGRP_LINK`) in the same queue, before the answer to the next request. A socket in doubt (a truncated or late answer, or
-//! an error) is closed, and the table is read again.
+//! Counters by rtnetlink(7), of all links in one exchange of a few microseconds (`RTM_GETSTATS`). The table of links is read once,
+//! or after a loss; then the kernel reports each change (`RTNLGRP_LINK`) in the same queue, before the answer to the next request.
+//! A socket in doubt (a truncated or late answer, or an error) is closed, and the table read again.
 
 mod messages;
 mod socket;

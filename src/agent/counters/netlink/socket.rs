@@ -1,7 +1,6 @@
-//! A netlink socket for requests and for the changes that the kernel reports. The kernel answers during the call that sends the
-//! request, so there is no wait. Changes arrive in the same queue, in order; a second socket for them would make a reading a
-//! tenth slower. The socket is connected to the kernel, which then lets no other process send to it (netlink_getsockbyportid in
-//! af_netlink.c refuses them). Only a process that may change links itself could still send to the group.
+//! A netlink socket for requests and for changes that the kernel reports, in one queue: a second socket would make a reading a
+//! tenth slower. The kernel answers during the call that sends the request. The socket is connected to it, so that no other process
+//! can send (netlink_getsockbyportid in af_netlink.c), unless it may change links itself.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -18,7 +17,7 @@ use super::messages::{Messages, NetlinkBody};
 
 const KERNEL: SocketAddrNetlink = SocketAddrNetlink::new(0, 0);
 const GROUP_LINK: u32 = 1;
-/// Timeout of an answer: the kernel is never late, but an emulation of it can be.
+/// The kernel is never late, but an emulation of it can be.
 const ANSWER_WITHIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
 /// The kernel fills at most 32 KiB of a dump at once (netlink_recvmsg in af_netlink.c); a single message may be longer.
 const BUFFER_BYTES: usize = 32 << 10;
@@ -51,7 +50,7 @@ pub(super) struct Socket {
 pub(super) enum NetlinkReply {
     Whole,
     Interrupted,
-    /// The receive queue overflowed, or a datagram did not fit into the buffer, which has grown. The socket is unusable.
+    /// The receive queue overflowed, or the buffer was too small and has grown. The socket is unusable.
     Lost,
 }
 
@@ -79,7 +78,7 @@ impl Socket {
         self.seq.wrapping_add(1)
     }
 
-    /// Sends requests, if any, and passes the answer and what changed meanwhile to `take`. After an error, drop the socket.
+    /// Passes the answer and what changed meanwhile to `take`. After an error, drop the socket.
     pub(super) fn exchange(
         &mut self,
         buffer: &mut Buffer,
@@ -146,7 +145,7 @@ impl Socket {
         Err(CounterError::Malformed("it does not end"))
     }
 
-    /// Receives one datagram, if there is one. A truncated one makes the buffer grow, and counts as lost.
+    /// Returns one datagram, if there is one. A truncated one makes the buffer grow, and counts as lost.
     fn receive<'a>(&self, buffer: &'a mut Buffer) -> Result<&'a [u8], Errno> {
         let (_, length) = recv(&self.fd, buffer.0.as_mut_slice(), RecvFlags::TRUNC)?;
         if length > buffer.0.len() {

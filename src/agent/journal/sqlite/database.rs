@@ -1,5 +1,3 @@
-//! The journal's database: its settings, its tables, and checks that it is sound.
-
 use rusqlite::Connection;
 
 use super::super::JournalError;
@@ -43,7 +41,7 @@ pub(super) fn check(connection: &Connection) -> Result<(), JournalError> {
     }
 }
 
-/// Checks that the tables are literally those of [`SCHEMA`]: SQLite accepts a damaged column name until the column is used.
+/// Checks that the tables are literally those of [`SCHEMA`]: SQLite accepts a damaged column name until it is used.
 fn check_tables(connection: &Connection) -> Result<(), JournalError> {
     let mut statement = connection.prepare("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL").map_err(damage)?;
     let tables = statement.query_map([], |row| row.get::<_, String>(0)).map_err(damage)?;

@@ -1,5 +1,3 @@
-//! The journal's rows, as transactions change them.
-
 use std::sync::Arc;
 
 use chrono::DateTime;
@@ -14,7 +12,6 @@ use super::state::State;
 use crate::event::{Body, Breach, Epoch, Event, EventId, Loss, NewEvent, Reason, Stamp};
 use crate::wire;
 
-/// A transaction, and the state in memory that changes with it.
 pub(super) struct Change<'t> {
     pub(super) transaction: Transaction<'t>,
     pub(super) state: State,
@@ -45,7 +42,7 @@ impl<'t> Change<'t> {
         Ok(event)
     }
 
-    /// Registers an event of the journal's own about `epoch`: in that epoch and under its name if it belongs to a former name.
+    /// Registers an event about `epoch`: in that epoch and under its name if it belongs to a former name.
     fn register_own(&mut self, NewEvent { mut stamp, body }: NewEvent, epoch: Epoch) -> Result<(), JournalError> {
         let (id, agent) = self.state.declaring(epoch);
         stamp.agent = agent.unwrap_or(stamp.agent);
@@ -105,7 +102,7 @@ impl<'t> Change<'t> {
         Ok(())
     }
 
-    /// Makes room: first among rates, then among events, each time first among those that were not handed out yet.
+    /// Makes room: first among rates, then among events, each time first among those not handed out yet.
     pub(super) fn evict(&mut self, stamp: &Stamp) -> Result<(), JournalError> {
         if used_pages(&self.transaction)? <= self.pages_max {
             return Ok(());
@@ -259,7 +256,7 @@ pub(super) fn keep_window(connection: &Connection, event: &Event) -> Result<(), 
     Ok(())
 }
 
-/// Returns the open window of rates; one that is not what was written is none.
+/// Returns `None` for a window that is not what was written.
 pub(super) fn open_window(connection: &Connection) -> Result<Option<Event>, JournalError> {
     let sql = "SELECT crc, payload FROM open_window";
     let event = connection.query_row(sql, [], |row| Ok(whole(row, 0))).optional()?;
@@ -314,7 +311,7 @@ pub(super) fn losses(connection: &Connection) -> Result<Vec<(Position, Event, Lo
     Ok(losses)
 }
 
-/// Returns what comes after `after` in its series, as many as fit; [`JournalError::Damaged`] where one of them is not what was written.
+/// Returns what comes after `after` in its series; [`JournalError::Damaged`] where it is not what was written.
 pub(super) fn read(
     connection: &Connection,
     after: Position,

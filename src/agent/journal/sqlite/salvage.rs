@@ -1,5 +1,3 @@
-//! Salvages the events of a damaged journal, and makes a new journal of them.
-
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -26,12 +24,12 @@ pub(crate) struct Saved {
     owner: Identity,
     former: Vec<Former>,
     commits: u64,
-    /// Pending numbers without a readable event; `None` if they are unknown.
+    /// `None` if they are unknown.
     lost: Option<BTreeMap<Epoch, Ranges>>,
 }
 
 impl Saved {
-    /// Reads what can be read of the damaged journal at `path`, and of its mark. Fails only for other reasons than the damage.
+    /// Reads what can be read of the damaged journal and its mark. Fails only for other reasons than the damage.
     pub(crate) fn read(path: &Path, outage: Option<&Outage>) -> Result<Self, JournalError> {
         let connection = Connection::open(path)?;
         // Otherwise SQLite needs a `-shm` file, for which there may be no room.
@@ -72,7 +70,7 @@ impl Saved {
         Ok(Self { events, breaches, epoch, owner, former, commits, lost })
     }
 
-    /// Creates a journal of the events at `path`, with the declaration of what is lost. After an error the file is incomplete.
+    /// Creates a journal with the declaration of what is lost. After an error the file is incomplete.
     pub(crate) fn write(&self, path: &Path, size_max: ByteCount, why: &str, now: &Stamp) -> Result<(), JournalError> {
         let mut journal = SqliteJournal::make(path, size_max, self.commits)?;
         (journal.state.owner, journal.state.former) = (self.owner.clone(), self.former.clone());
@@ -99,7 +97,7 @@ impl Saved {
     }
 }
 
-/// Reads the events of a damaged table, with their key in the first column, from both ends: a damaged page ends a scan.
+/// Reads a damaged table, with its key in the first column, from both ends: a damaged page ends a scan.
 fn readable<K: FromSql + Ord>(
     connection: &Connection,
     sql: &str,

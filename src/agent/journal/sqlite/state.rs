@@ -1,5 +1,3 @@
-//! The journal's state in memory, and the row of the database with its owner and counts.
-
 use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
@@ -27,18 +25,17 @@ pub(super) struct State {
     pub(super) commits: u64,
     pub(super) pending: Pending,
     pub(super) spans: Spans,
-    /// The first and last number that each pending declaration covers; more for one that still grows.
+    /// First and last number that each pending declaration covers; more for one that still grows.
     pub(super) declared: BTreeMap<EventId, (Epoch, (u64, u64))>,
-    /// Declarations about events and about rates that still grow; none after opening, since one found there may have been handed
-    /// out.
+    /// Declarations about events and about rates that still grow; none after opening: one found there may have been handed out.
     pub(super) open_losses: [Option<OpenDeclaration>; 2],
     pub(super) handed: BTreeMap<EventId, Position>,
     pub(super) own: Vec<Position>,
     pub(super) lost: LossCounts,
 }
 
-/// A former name of the agent, and the epoch in which it counted. Losses of that epoch are declared in it: under the new name,
-/// readers would miss those events of the old one forever.
+/// A former name. Losses of its epoch are declared in that: under the new name, readers would miss those events of the old one
+/// forever.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Former {
     #[serde(with = "digits")]
@@ -51,8 +48,8 @@ pub(super) struct Former {
 }
 
 impl State {
-    /// Reads and verifies the whole database. A new one gets a random epoch without an owner, and a count of transactions that
-    /// continues after `commits_min`. [`JournalError::Damaged`] where anything is not what was written.
+    /// Reads and verifies the whole database. A new one gets a random epoch without an owner, and a count of transactions above
+    /// `commits_min`. [`JournalError::Damaged`] where anything is not what was written.
     pub(super) fn load(connection: &Connection, commits_min: u64) -> Result<Self, JournalError> {
         let found = Meta::read(connection)?;
         let mut state = Self::new([random_epoch(), random_epoch()], commits_min + 1);
@@ -124,7 +121,6 @@ impl State {
         Ok(())
     }
 
-    /// Counts an event that is in the database, with a payload of so many bytes.
     pub(super) fn note(&mut self, event: &Event, bytes: usize) {
         self.pending.events += 1;
         self.pending.rates += u64::from(JournalSeries::of(&event.body) == JournalSeries::Rates);
@@ -165,13 +161,12 @@ impl State {
         epoch == self.epoch || epoch == self.rates_epoch
     }
 
-    /// Returns the growing declaration about the series that counts in `epoch`.
     pub(super) fn open_loss(&mut self, epoch: Epoch) -> &mut Option<OpenDeclaration> {
         let is_of_rates = epoch == self.rates_epoch || self.former.iter().any(|former| former.rates == epoch);
         &mut self.open_losses[usize::from(is_of_rates)]
     }
 
-    /// Begins a new epoch for a new owner; the old one is kept in `former` where the name differs.
+    /// Keeps the old epoch in `former` where the name differs.
     pub(super) fn begin_epoch(&mut self, owner: &Identity) {
         let (epoch, next_seq) = (self.epoch, self.next_seq);
         if self.owner.agent != owner.agent {
@@ -182,8 +177,8 @@ impl State {
         (self.rates_epoch, self.next_rates_seq, self.open_losses) = (random_epoch(), 1, [None, None]);
     }
 
-    /// Returns the next number in the epoch that declares losses of `epoch`: the same where a former name counted there (whose name
-    /// is returned too), else the journal's.
+    /// Returns the next number in the epoch that declares losses of `epoch`: the same where a former name counted there, whose name
+    /// is returned too, else the journal's.
     pub(super) fn declaring(&mut self, epoch: Epoch) -> (EventId, Option<SmolStr>) {
         let former = self.former.iter_mut().find(|former| former.epoch == epoch || former.rates == epoch);
         let (id, next_seq, agent) = match former {

@@ -2,7 +2,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::consumer::report::rates::RatePoint;
 
-/// One window, or several that share a place; without rates where nothing was measured.
+/// A window, or several that share a place; without rates where nothing was measured.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct RateColumn {
     pub(super) from: DateTime<Utc>,

@@ -26,7 +26,7 @@ pub(in crate::consumer::store) struct PostgresMaintenance {
 
 const SETTINGS: &str = "SET lock_timeout = '500ms'; SET statement_timeout = '60s'";
 
-/// Of several consumers of a database, one does it.
+/// Held meanwhile: of several consumers of a database, one does it.
 const LOCK: i64 = 0x6877_6d61_696e; // "hwmain"
 
 /// Ends a session that holds the lock and has asked for nothing in a while: its connection was lost on our side, and the server has

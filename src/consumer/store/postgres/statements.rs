@@ -256,7 +256,7 @@ const PUT_DEAD_LETTERS: &str = "
          AS l (partition, generation, number, at, headers, key, payload, error, agent, epoch, seq)
     ON CONFLICT DO NOTHING";
 
-/// Of two retries at once, one finds none.
+/// Locks: of two retries at once, one finds none.
 const LOCK_DEAD_LETTERS: &str = "
     SELECT d.kafka_partition, d.topic_generation, d.kafka_offset FROM dead_letters d
     JOIN unnest($3::integer[], $4::integer[], $5::bigint[]) AS l (partition, generation, number)
