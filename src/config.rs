@@ -262,7 +262,6 @@ pub fn located(key: &str, name: Option<String>, credentials: Option<&Path>) -> R
     Ok(secret(key, name, credentials)?.map(|file| file.0))
 }
 
-/// Locates a client's certificate and key: the table names both, or neither.
 pub fn identity(
     table: &str,
     (certificate, key): (Option<String>, Option<String>),

@@ -13,7 +13,6 @@
 
 use std::time::Duration;
 
-/// Reads `FAILPOINTS`, before anything else; a second call changes nothing.
 pub fn begin() {
     #[cfg(feature = "failpoints")]
     on::begin();

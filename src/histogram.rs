@@ -27,7 +27,6 @@ const VALUES_MAX: u64 = 27 * 128;
 #[derive(Clone, Debug, PartialEq)]
 pub struct RateHistogram<C: Counter = u64>(Histogram<C>);
 
-/// Rates from one bound to below the other, and the number of seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bin {
     pub from_bps: u64,

@@ -38,7 +38,6 @@ impl Control {
         Ok(Self { wishes: Wishes::default(), reader, writer })
     }
 
-    /// Handles SIGTERM and SIGINT (stop), SIGUSR1 (flush) and SIGHUP (reload).
     pub fn listen_to_signals(&self) -> io::Result<()> {
         let Wishes { stop, flush, reload } = &self.wishes;
         for (signal, wish) in [(SIGTERM, stop), (SIGINT, stop), (SIGUSR1, flush), (SIGHUP, reload)] {

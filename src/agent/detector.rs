@@ -66,7 +66,6 @@ pub struct LinkView<'a> {
 }
 
 impl Detector {
-    /// Takes a `seed` that determines the breach ids.
     pub fn new(limits: Vec<Limit>, interval: Duration, seed: u64) -> Self {
         let mut detector = Self {
             limits: Vec::new(),

@@ -16,9 +16,7 @@ pub struct Limit {
     pub name: String,
     pub scope: Scope,
     pub directions: Vec<Direction>,
-    /// Raises a breach once at or above it for `hold`.
     pub raise_at: Level,
-    /// Clears it once below it for `clear_hold`.
     pub clear_at: Level,
     pub hold: Duration,
     pub clear_hold: Duration,

@@ -32,7 +32,6 @@ impl<T> Numbered<T> {
         Some(item)
     }
 
-    /// Returns the lowest number in the queue, or the next one to be given.
     pub(crate) fn first(&self) -> usize {
         self.first
     }

@@ -49,7 +49,6 @@ impl Resume {
         }
     }
 
-    /// Takes the breaches whose time is over, or whose limit is not `known` any more.
     pub fn overdue(&mut self, now: &Stamp, known: impl Fn(&str) -> bool) -> Vec<Breach> {
         let (within, waited) = (self.within, self.waited(now));
         let gone = self.open.extract_if(.., |(breach, stamp)| {

@@ -49,9 +49,7 @@ pub struct Run<'a> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     pub ticks: u64,
-    /// Deadlines that passed during another tick.
     pub skipped: u64,
-    /// Longest delay from a deadline to its tick.
     pub lateness_max: Duration,
     pub delivered: u64,
     pub pending: u64,
@@ -61,7 +59,6 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Fails, with number and reason, if Kafka has not acknowledged all events.
     pub fn all_delivered(self) -> Result<(), Failure> {
         let left = match (self.pending, self.lost) {
             (0, 0) => return Ok(()),
@@ -77,7 +74,6 @@ const FINAL_FLUSH_MAX: Duration = Duration::from_secs(10);
 /// Extra readings after a tick, which reveal a driver that counts in software; used from last to first.
 const PROBE_AFTER: [Duration; 2] = [Duration::from_millis(40), Duration::from_millis(20)];
 
-/// Longest step of a tick, and the pause between two looks at it.
 const STEP_MAX: Duration = Duration::from_secs(10);
 const STUCK_LOOK: Duration = Duration::from_secs(5);
 
@@ -300,7 +296,6 @@ impl Agent {
         }
     }
 
-    /// Reads the counters shortly after a tick, to detect a driver that counts in software.
     fn probe(&mut self) {
         // The next tick reports a failure.
         if self.source.read(&*self.clock, &mut self.reading).is_ok() {
@@ -355,7 +350,6 @@ impl Agent {
         }
     }
 
-    /// Registers the last events and flushes for a bounded time; the rest stays for the next start.
     fn finish(mut self, control: &Control) -> Outcome {
         self.service.stops();
         self.vitals.ending = true;
@@ -486,7 +480,6 @@ fn missed(deadline: Duration, now: Duration, interval: Duration) -> u32 {
     }
 }
 
-/// Step of every use of the journal, including the removal of acknowledged events.
 const JOURNAL: &str = "waiting for the journal's disk";
 
 #[cfg(test)]

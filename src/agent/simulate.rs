@@ -25,7 +25,6 @@ const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 const WEEK: Duration = Duration::from_secs(7 * 86_400);
 const UPTIME: Duration = HOUR;
-/// Longest time between readings in an incident: the detector's interval.
 const LONGEST_S: u64 = 10;
 const INTERVAL: Duration = Duration::from_secs(LONGEST_S);
 const START_S: u64 = 60;

@@ -64,11 +64,9 @@ pub struct StatusReport {
     pub last_error_at: Option<DateTime<Utc>>,
     pub last_error: Option<String>,
     pub troubles: Vec<Problem>,
-    /// Number of all, of which `breaches` may be a part.
     pub open_breaches: u64,
     /// Critical ones first, then the highest above their limit; [`BREACHES_MAX`] at most.
     pub breaches: Vec<OpenBreach>,
-    /// Number of all, of which `links` may be a part.
     pub watched_links: u64,
     /// The busiest first; [`LINKS_MAX`] at most.
     pub links: Vec<LinkStatus>,
@@ -87,7 +85,6 @@ pub struct LinkStatus {
     pub verdict: String,
     pub rx_bps: Option<u64>,
     pub tx_bps: Option<u64>,
-    /// Readings that were not evaluated since the link is watched, by verdict.
     pub unjudged: BTreeMap<String, u64>,
     pub limits: Vec<LinkLimit>,
 }

@@ -233,7 +233,6 @@ impl Record {
         Fingerprint::new(self.offset, self.timestamp_ms, self.key.as_deref(), self.payload.as_deref())
     }
 
-    /// Returns the identity that the event has, or that payload, headers or key claim, in this order.
     pub fn claimed_identity(&self) -> ClaimedIdentity {
         #[derive(Deserialize)]
         struct EventIdentity {

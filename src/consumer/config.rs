@@ -105,11 +105,9 @@ pub struct Settings {
     pub partition: PartitionWidth,
     pub retention: Retention,
     pub silent_after: Duration,
-    /// Least time between two publications of an hour.
     pub publish_every: Duration,
 }
 
-/// Topic of the samples that `run --samples` reads unless `topics.samples` names another one.
 pub const SAMPLES: &str = "highwater.samples";
 
 const GIVE_UP: Duration = Duration::from_secs(15 * 60);

@@ -135,7 +135,6 @@ fn create(connection: &Connection) -> Result<BaseProducer<Acknowledgements>, Str
     config(connection)?.create_with_context(context).map_err(|error| not_created(&error))
 }
 
-/// Waits until each message is delivered or given up.
 fn send(producer: &BaseProducer<Acknowledgements>, topic: &str, hours: &[MergedHour]) -> Result<(), KafkaError> {
     let clock = SystemClock::default();
     let until = clock.monotonic() + BATCH_MAX;

@@ -76,7 +76,6 @@ const POLL: Duration = Duration::from_millis(100);
 /// Interval at which `next_offset` moves over offsets without records.
 const PASS_EVERY: Duration = Duration::from_secs(1);
 const END_EVERY: Duration = Duration::from_millis(200);
-/// Longest time that a topic may be unknown with `until_end`.
 const TOPIC_UNKNOWN_MAX: Duration = Duration::from_secs(10);
 const ANCHOR_MAX: Duration = Duration::from_secs(10);
 
@@ -265,7 +264,6 @@ impl<'a> Consumer<'a> {
         (0..self.topics.len()).for_each(|topic| self.unplace(topic, at));
     }
 
-    /// Hands work to the store, and reads on until it has answered.
     fn ask<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut dyn Store) -> Result<T, StoreError> + Send + 'static,
@@ -346,7 +344,6 @@ impl<'a> Consumer<'a> {
         self.read_from(topic, &id, checkpoints)
     }
 
-    /// Inserts the first checkpoints, and returns all of the topic.
     fn begin(
         &mut self,
         topic: usize,
@@ -364,7 +361,6 @@ impl<'a> Consumer<'a> {
         Ok(self.ask(move |store| store.insert_checkpoints(&id, &first))?)
     }
 
-    /// Makes Kafka read a topic from its checkpoints, and the others on from where they are.
     fn read_from(&mut self, topic: usize, id: &TopicId, checkpoints: Checkpoints) -> Result<(), RoundError> {
         let now = self.pulse.now();
         self.topics[topic].place(id, checkpoints, now);
@@ -387,7 +383,6 @@ impl<'a> Consumer<'a> {
         Ok(placed?)
     }
 
-    /// Reads again the records by which a topic is known to be the same.
     fn known_records(&mut self, topic: usize, stored: &Checkpoints) -> Result<Known, RoundError> {
         let known = positions::with_records(stored);
         if known.is_empty() {
@@ -480,7 +475,6 @@ impl<'a> Consumer<'a> {
         }
     }
 
-    /// Returns whether there was a batch to store.
     fn try_to_store(&mut self, topic: usize) -> Result<bool, RoundError> {
         let Self { topics, member, .. } = self;
         let Some(batch) = topics[topic].batch_to_store() else { return Ok(false) };
@@ -513,7 +507,6 @@ impl<'a> Consumer<'a> {
         Ok(true)
     }
 
-    /// Logs windows whose histograms are not kept, at most once in a while.
     fn log_without_histograms(&self, applied: &Applied) {
         if applied.without_histograms > 0
             && let Some(line) = self.late.seen(LATE_WINDOWS, self.pulse.now())

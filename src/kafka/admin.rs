@@ -17,11 +17,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
     #[error("cannot reach Kafka at {brokers}: {why}")]
-    Unavailable {
-        brokers: String,
-        /// The client's error, or the cause that explains it.
-        why: String,
-    },
+    Unavailable { brokers: String, why: String },
     #[error("{0}")]
     Misconfigured(String),
     #[error("Kafka at {brokers} refuses: {why}")]

@@ -28,7 +28,6 @@ pub fn missing_topic(name: &str, brokers: &str) -> String {
     missing_unless_made(name, brokers, "")
 }
 
-/// Puts `environment` before the command.
 fn missing_unless_made(name: &str, brokers: &str, environment: &str) -> String {
     let brokers = if brokers == DEFAULT_BROKERS { String::new() } else { format!(" -b {brokers}") };
     format!("there is no topic {name}: `{environment}highwater-agent topics{brokers} -t {name}` creates it")

@@ -15,7 +15,6 @@ pub struct PartitionNumbers {
     pub leaderless: Vec<i32>,
 }
 
-/// Names topic and brokers in an error.
 pub fn partitions<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     topic: &str,
@@ -40,7 +39,6 @@ pub fn partitions<C: ConsumerContext>(
     }
 }
 
-/// Leaves out partitions without a committed offset.
 pub fn committed<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     topic: &str,

@@ -21,7 +21,6 @@ const KEY_BYTES_MAX: usize = 1_000;
 const KEYS: [&str; 3] = [BREACH_ID.name, LIMIT_NAME.name, INTERFACE.name];
 /// Records of one message: an agent splits its message long before, at 256 kB.
 const RECORDS_MAX: usize = 3 * 1_004;
-/// Limits of one link and direction.
 const LIMITS_MAX: usize = 1_000;
 
 pub(super) fn check(event: &Event, raw: Option<&str>) -> Result<(), DecodeError> {

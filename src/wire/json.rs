@@ -101,7 +101,6 @@ mod tests {
     use super::*;
     use crate::event::Body;
 
-    /// Sorts the fields of items as `serde_json` does.
     fn nested(value: &FieldValue<'_>) -> Vec<Value> {
         fn items<T: Item<N>, const N: usize>(items: &[T]) -> Vec<Value> {
             let object = |item: &T| {

@@ -6,7 +6,6 @@ use crate::config::{ConfigError, Invalid, Layers};
 const USUAL: &str = "/var/lib/highwater";
 
 impl Settings {
-    /// Parses all keys, and checks only this one.
     pub fn state_dir(layers: &Layers, surroundings: &Surroundings) -> Result<PathBuf, ConfigError> {
         let raw: Raw = layers.parse()?;
         directory(raw.state_dir, surroundings).map_err(|invalid| layers.locate(invalid))

@@ -29,7 +29,6 @@ pub struct LinkOverride {
 }
 
 impl InterfaceFilter {
-    /// Takes `include` and `exclude` of `[interfaces]`, and the limits' `interface`, whose links are watched too.
     pub fn new(include: &[String], exclude: &[String], limit_patterns: &[String]) -> Self {
         let compiled = |patterns: &[String]| patterns.iter().map(|pattern| WildMatch::new(pattern)).collect();
         let naming = |patterns: &[String]| {

@@ -113,7 +113,6 @@ impl Sysfs {
         Some(self.ifindex(master).map(|ifindex| (ifindex, kind)))
     }
 
-    /// Derives the kind from the type, the directory's entries, and the name without hardware.
     fn kind(&self, name: &str) -> Option<LinkKind> {
         match self.number::<u32>(name, "type")? {
             ARPHRD_LOOPBACK => return Some(LinkKind::Loopback),

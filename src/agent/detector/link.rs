@@ -167,7 +167,6 @@ impl WatchedLink {
         detections.bodies.push(Body::LinkChanged(event(&self.info, reason, None)));
     }
 
-    /// Takes the counts of readings that were not judged and not logged, at most once a minute.
     pub(super) fn take_unlogged(&mut self, now: Duration) -> Option<VerdictCounts> {
         let is_early = || self.logged_at.is_some_and(|at| now.saturating_sub(at) < UNJUDGED_EVERY);
         if self.unlogged.is_empty() || is_early() {

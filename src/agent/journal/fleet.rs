@@ -19,7 +19,6 @@ pub struct FleetJournal {
 }
 
 impl FleetJournal {
-    /// Draws a random epoch at the first event of an agent without one.
     pub fn new() -> Self {
         Self { counts: HashMap::default(), events: Numbered::from(1), positions: HashMap::default() }
     }

@@ -1,5 +1,5 @@
-//! The durable journal: a SQLite database, one connection, exclusive, write-ahead log, `synchronous=FULL`. It is written only by ticks that make
-//! events, and when Kafka has acknowledged some.
+//! The durable journal: a SQLite database, one connection, exclusive, write-ahead log, `synchronous=FULL`. It is written only by
+//! ticks that make events, and when Kafka has acknowledged some.
 
 mod codec;
 mod corruption;

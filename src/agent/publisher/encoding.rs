@@ -15,7 +15,6 @@ pub struct Encoding {
     pub auto_register: bool,
 }
 
-/// Shared by all workers, so that the registry is asked once.
 #[derive(Clone)]
 pub(super) struct Encoder {
     encoding: Encoding,

@@ -60,12 +60,9 @@ pub struct Settings {
     pub window: Window,
     /// Zero sends each event at once.
     pub interval: Duration,
-    /// Time without events after which the producer is closed.
     pub linger: Duration,
-    /// Place of this agent's flushes within an interval, apart from the others of a fleet.
     pub spread: Spread,
     pub urgent: Vec<Severity>,
-    /// Number of events held back at which they are sent at once.
     pub events_max: u64,
     /// A fraction of the journal may be in flight, so that there is always something to evict.
     pub journal_bytes: u64,
@@ -77,7 +74,6 @@ pub struct Window {
     pub events: usize,
     /// Limits librdkafka's queue (`queue.buffering.max.kbytes`) as well.
     pub bytes: usize,
-    /// Pause between polls while messages are in flight.
     pub poll: Duration,
     /// Requests are large, and get librdkafka's own timeouts.
     pub patient: bool,
@@ -135,7 +131,6 @@ impl Settings {
 }
 
 impl Publisher {
-    /// Flushes first within an interval from `now`, or within seconds if an earlier run left events (`backlog`).
     pub fn new(settings: Settings, backlog: bool, now: Duration) -> Self {
         let first_within = if backlog { settings.interval.min(BACKLOG_MAX) } else { settings.interval };
         let trigger = Trigger {
@@ -167,7 +162,6 @@ impl Publisher {
         }
     }
 
-    /// Publishes rates, which an [`EventSystem`] hands out apart from events.
     pub fn of_rates(self) -> Self {
         Self { start: Position::RATES, cursor: Position::RATES, ..self }
     }
@@ -256,7 +250,6 @@ impl Publisher {
         Ok(())
     }
 
-    /// Sends what is held back, and ends a back-off.
     pub fn hurry(&mut self) {
         self.flush();
         if let Some(running) = &self.running {

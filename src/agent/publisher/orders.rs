@@ -3,7 +3,6 @@ use std::sync::Arc;
 use crate::event::Event;
 
 pub(super) enum WorkerCommand {
-    /// In this order, after all before them.
     Send(Vec<Outgoing>),
     TryNow,
 }
@@ -36,7 +35,6 @@ pub(super) enum WorkerReport {
 }
 
 pub(super) struct Receipt {
-    /// In the order of sending, from 0.
     pub(super) serial: usize,
     pub(super) bytes: usize,
     pub(super) partition: i32,

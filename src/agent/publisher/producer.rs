@@ -36,12 +36,10 @@ const DEFAULTS: &[(&str, &str)] = &[
 
 /// A lost connection is noticed soon. The shorter time-out is a broker's, for its replicas.
 const PROMPT: &[(&str, &str)] = &[("socket.timeout.ms", "10000"), ("request.timeout.ms", "8000")];
-/// librdkafka's defaults, for a slow connection or large requests.
 const PATIENT: &[(&str, &str)] = &[("socket.timeout.ms", "60000"), ("request.timeout.ms", "30000")];
 
 pub(super) const BATCH_MAX: usize = 1_000_000;
 
-/// Kinds whose headers are cached: more than there are.
 const KINDS_MAX: usize = 16;
 
 const TIMED_OUT: &str = "Local: Timed out";
@@ -59,8 +57,8 @@ pub(super) struct Producer {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tuning {
     pub(super) batch_max: usize,
-    /// Messages are sent one at a time, and each may be refused. Otherwise a refusal is fatal, so that no later message overtakes the
-    /// refused one.
+    /// Messages are sent one at a time, and each may be refused. Otherwise a refusal is fatal, so that no later message overtakes
+    /// the refused one.
     pub(super) one_by_one: bool,
     pub(super) patient: bool,
 }
@@ -117,7 +115,6 @@ impl Producer {
         Ok(config)
     }
 
-    /// Hands a message to librdkafka; its delivery will carry `serial`.
     pub(super) fn send(&self, topic: &str, serial: usize, message: &Message<'_>) -> Result<(), SendError> {
         let record = BaseRecord::with_opaque_to(topic, serial)
             .key(&*message.key)
@@ -192,7 +189,6 @@ impl Producer {
         leaderless.or_else(|| kafka::unreachable_broker(&metadata))
     }
 
-    /// Takes errors that are not about a message.
     pub(super) fn errors(&self) -> Vec<(RDKafkaErrorCode, String)> {
         std::mem::take(&mut self.heard().errors)
     }
@@ -225,7 +221,6 @@ impl DeliveryContext {
     }
 }
 
-/// Errors of a batch that was refused, and of one that was written.
 const TOO_FEW_REPLICAS: [&str; 2] =
     ["Broker: Not enough in-sync replicas", "Broker: Message(s) written to insufficient number of in-sync replicas"];
 

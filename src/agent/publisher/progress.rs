@@ -6,7 +6,6 @@ use crate::agent::mishap::Mishaps;
 pub struct Progress {
     pub delivered: u64,
     pub rejected: u64,
-    /// Times that a new producer sent again what was not acknowledged.
     pub retries: u64,
     pub offsets: BTreeMap<i32, i64>,
     /// End of the last flush, when all events were acknowledged (`CLOCK_BOOTTIME`).

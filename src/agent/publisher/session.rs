@@ -16,9 +16,7 @@ pub(super) struct ProducerSession {
     pub(super) introductions: u32,
     pub(super) last_words: u32,
     pub(super) cause: Option<String>,
-    /// Code with which the topic last refused an event sent alone.
     pub(super) refused_by: Option<Code>,
-    /// Retry at once what librdkafka waits for.
     pub(super) is_hurried: bool,
     pub(super) held_until: Option<Duration>,
     /// Number of the awaited event, and begin of the wait.

@@ -61,11 +61,8 @@ pub(super) struct Worker {
 const POLL_AWAY: Duration = Duration::from_millis(250);
 const POLL_ALONE: Duration = Duration::from_millis(2);
 const POLL_IDLE: Duration = Duration::from_secs(5);
-/// Longest wait for metadata at each introduction (see [`Producer::introduce`]).
 const INTRODUCTION: Duration = Duration::from_millis(100);
-/// Pause between polls of a producer with a fatal error.
 const LAST_WORD: Duration = Duration::from_millis(10);
-/// Time without a delivery after which a broker counts as away.
 const AWAY_AFTER: Duration = Duration::from_secs(5);
 /// Time without a delivery after which a new producer is tried.
 const STUCK_AFTER: Duration = Duration::from_secs(600);
@@ -239,7 +236,6 @@ impl Worker {
         Ok(())
     }
 
-    /// Takes pending orders. If nothing is in flight, waits for some, and keeps the producer served.
     fn take_orders(&mut self, session: &mut ProducerSession) -> Result<(), SessionEnd> {
         if self.unacked.is_empty() {
             while self.unacked.is_empty() {

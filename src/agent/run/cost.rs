@@ -24,7 +24,6 @@ const REQUEST_BYTES: u64 = 500;
 const MESSAGE_BYTES: u64 = 250;
 /// SQLite writes a page to its log, and later to the database.
 const PAGE_BYTES: u64 = 2 * 4_096;
-/// Pages that a transaction changes beside those of the message.
 const PAGES: u64 = 4;
 
 /// Returns `None` if rates are off, or no link is watched.
@@ -61,7 +60,6 @@ pub(super) fn line(settings: &Settings, detector: &Detector) -> Option<String> {
     ))
 }
 
-/// Returns the messages of one window in which every second has another rate, of 10 kbit/s to 10 Mbit/s.
 fn made_up(settings: &Settings, detector: &Detector, window: Duration) -> Vec<Event> {
     let mut windows = RateWindows::new(window);
     let mut complete: Vec<RateWindow> = Vec::new();

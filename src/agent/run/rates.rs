@@ -66,7 +66,6 @@ fn publisher_settings(settings: &Settings) -> publisher::Settings {
 }
 
 impl Agent {
-    /// Counts a tick's reading, if there is one, and registers complete windows; then the heartbeat.
     pub(super) fn add_rates(&mut self, is_read: bool, now: &Stamp) {
         let RateStream { windows, complete, .. } = &mut self.rates;
         if let Some(windows) = windows {

@@ -58,7 +58,6 @@ impl SampleStream {
         self.publisher.hurry();
     }
 
-    /// Declares all samples that Kafka did not acknowledge.
     pub(super) fn lost(&mut self) -> Option<Loss> {
         let left = self.system.batch(Position::START, usize::MAX >> 1, usize::MAX >> 1).ok()?;
         let epoch = left.first()?.event.id.epoch;
@@ -91,7 +90,6 @@ fn publisher_settings(settings: &Settings) -> publisher::Settings {
     }
 }
 
-/// Returns `None` for a reading that tells nothing about its time.
 fn sample(interface: &str, verdict: Verdict) -> Option<Sample> {
     let reason = match verdict {
         Verdict::Measured(traffic) | Verdict::Gap(traffic) => {

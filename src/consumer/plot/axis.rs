@@ -51,7 +51,6 @@ impl Quantity {
         *units.iter().rev().find(|(_, factor)| value >= *factor).unwrap_or(&units[0])
     }
 
-    /// Formats a value as elsewhere: `83.9 Mbit/s`.
     pub(crate) fn show(self, value: u64) -> String {
         match self {
             Self::BitRate => BitRate::from_bps(value).to_string(),
@@ -60,7 +59,6 @@ impl Quantity {
         }
     }
 
-    /// Formats a round value: `80 Mbit/s`, `1.5 Gbit/s`.
     pub(crate) fn show_round(self, value: u64) -> String {
         let (unit, factor) = self.unit(value as f64);
         let scaled = value as f64 / factor;

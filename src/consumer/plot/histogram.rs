@@ -107,7 +107,6 @@ impl<'a> HistogramPlot<'a> {
         self.series.iter().map(chart).collect()
     }
 
-    /// Returns one axis for all series, if their rates are similar enough or the axis is logarithmic.
     fn common_axis(&self, ticks_max: usize) -> Option<Axis> {
         let tops = || self.series.iter().filter_map(Distribution::max);
         let (low, high) = (tops().min()?, tops().max()?);

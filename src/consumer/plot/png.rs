@@ -6,7 +6,6 @@ use resvg::tiny_skia::{Pixmap, Transform};
 use resvg::usvg::fontdb::Database;
 use resvg::usvg::{Options, Tree};
 
-/// Pixels of the PNG for one of the SVG.
 const SCALE: f32 = 2.0;
 /// Pixels of the largest picture, which takes 256 MB.
 const PIXELS_MAX: f32 = 64e6;

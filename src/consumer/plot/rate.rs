@@ -93,7 +93,6 @@ impl<'a> RatePlot<'a> {
         self.series.iter().map(panel).collect()
     }
 
-    /// Returns the names that all series share.
     fn name(&self) -> String {
         let shared = shared_names(self.series.iter().map(RateSeries::names));
         let Some(first) = self.series.first() else { return "Rate".to_owned() };
@@ -173,7 +172,6 @@ impl Panel<'_> {
         if width(&all) <= columns { all } else { cut(&words(None), columns) }
     }
 
-    /// Returns the highest value to show, near limits included.
     fn top(&self) -> u64 {
         let max = self.max.unwrap_or(0);
         let near = |limit: &&LimitLine| limit.bps <= max.saturating_mul(LIMIT_ABOVE_MAX) || max == 0;
@@ -190,7 +188,6 @@ impl Panel<'_> {
     }
 }
 
-/// Returns the top of a common axis if the rates are similar enough.
 fn common_top(panels: &[Panel<'_>]) -> Option<u64> {
     let tops = || panels.iter().filter(|panel| panel.max.is_some()).map(Panel::top);
     let (low, high) = (tops().min()?, tops().max()?);

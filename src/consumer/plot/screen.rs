@@ -33,7 +33,6 @@ pub(crate) const DIM: Style = Style::new().dimmed();
 pub(crate) const EIGHTHS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 pub(crate) const HOLE: char = '╱';
 
-/// Returns the nearest of 256 colours to that of [`svg`](super::svg).
 pub(crate) fn colour(direction: &str) -> Style {
     let code = match direction {
         "rx" => 32,
@@ -94,7 +93,6 @@ impl Screen {
         self.text(row, end.saturating_sub(width(text)), text, style);
     }
 
-    /// Writes parts into as many new rows as they need.
     pub(crate) fn flow(&mut self, indent: usize, parts: &[Vec<(String, Style)>]) {
         let mut row = None;
         let mut column = indent;

@@ -175,7 +175,6 @@ impl Drawing {
     }
 }
 
-/// Returns sizes, then colours, and those of dark viewers where no theme is forced.
 fn style(theme: Option<Theme>) -> String {
     let mut out = format!(
         ".hw text{{font-family:{FONTS};font-size:{TEXT_PX}px}}\n\

@@ -83,7 +83,6 @@ impl TimeAxis {
         (seconds(at - self.from) / seconds(self.to - self.from)).clamp(0.0, 1.0)
     }
 
-    /// Returns `Europe/Paris`, `UTC`, `UTC+02`.
     pub(crate) fn zone_name(&self) -> String {
         zone_name(&self.zone)
     }
@@ -120,7 +119,6 @@ impl TimeAxis {
         self.local(at).strftime(format).to_string()
     }
 
-    /// Returns at least two and at most `ticks_max` ticks, at round times of the zone.
     pub(crate) fn ticks(&self, ticks_max: usize) -> Vec<TimeTick> {
         let ticks_max = ticks_max.max(2);
         let span_s = (self.to - self.from).num_seconds();

@@ -43,7 +43,6 @@ impl TotalsPlot {
         [title, &self.span].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ")
     }
 
-    /// Returns what the bars do not share.
     fn names(&self) -> Vec<String> {
         fn links(bar: &TotalBar) -> [&str; 3] {
             [&bar.agent, &bar.interface, &bar.direction]

@@ -55,7 +55,6 @@ pub struct BreachSpan {
     pub peak_bps: u64,
 }
 
-/// Prints breaches in the order of `raised_at`.
 pub fn read(
     reader: &mut dyn Reader,
     filter: &BreachFilter,

@@ -55,7 +55,6 @@ row! {
     }
 }
 
-/// Prints events in the order of `observed_at`.
 pub fn read(
     reader: &mut dyn Reader,
     filter: &EventFilter,

@@ -11,7 +11,6 @@ use crate::consumer::store::{Query, Reader, StoreError};
 use crate::histogram::RateHistogram;
 use crate::units::{BitRate, ByteCount};
 
-/// Number of seconds in each bin, from a rate to below the next.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HistogramBins {
     pub bins: Vec<(u64, u64, u64)>,
@@ -51,7 +50,6 @@ pub(super) struct MergedTraffic {
     figures: HistogramBins,
 }
 
-/// `since` to before `until`, and how it is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Piece {
     unit: PieceUnit,
@@ -83,7 +81,6 @@ pub(super) fn merged(reader: &mut dyn Reader, links: &LinkFilter) -> Result<io::
     Ok(Ok(merged))
 }
 
-/// Divides a time into whole days, whole hours around them, and the rest.
 fn pieces(since: DateTime<Utc>, until: DateTime<Utc>) -> Vec<Piece> {
     let divided = |unit, outer: PieceUnit, (since, until): (DateTime<Utc>, DateTime<Utc>), length| {
         let (first, last) = (ceil(since, length), floor(until, length));

@@ -31,7 +31,6 @@ pub enum MissingCause {
     Undeclared,
 }
 
-/// Consecutive events that are missing for one reason, or offsets whose events are not known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MissingEvents {
     pub cause: MissingCause,
@@ -80,7 +79,6 @@ const ORDER: &str =
     "ORDER BY noticed_at, agent NULLS LAST, epoch NULLS LAST, first_seq NULLS LAST, kafka_topic NULLS LAST,
                      kafka_partition NULLS LAST, first_offset NULLS LAST";
 
-/// Prints what is missing, in the order of `noticed_at`, and returns the sums.
 pub fn read(
     reader: &mut dyn Reader,
     filter: &MissingFilter,

@@ -46,7 +46,6 @@ pub struct Percentile {
     pub coverage: MonthCoverage,
 }
 
-/// Five-minute windows of each link, summed over the links of a bundle.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct MonthCoverage {
     pub expected: u64,
@@ -100,7 +99,6 @@ row! {
     }
 }
 
-/// Answers for each direction that has rates.
 pub fn read(reader: &mut dyn Reader, question: &PercentileQuestion) -> Result<Vec<Percentile>, PercentileError> {
     let mut answers = Vec::new();
     let mut named = Named::default();
@@ -154,7 +152,6 @@ impl PercentileQuestion {
     }
 }
 
-/// Returns the number of an interval since 1970.
 fn interval(time: DateTime<Utc>) -> i64 {
     time.timestamp_millis().div_euclid(INTERVAL_MS)
 }
@@ -331,7 +328,6 @@ impl Named {
         }
     }
 
-    /// Returns the first links of the question that have no rates.
     fn absent(&self, question: &PercentileQuestion) -> Option<LinkFilter> {
         let missing = |named: &[String], found: &[String]| named.iter().find(|name| !found.contains(name)).cloned();
         let (agent, interface) =
@@ -360,7 +356,6 @@ row! {
     }
 }
 
-/// Says when there are rates of a link, if not in this time.
 fn explained(
     reader: &mut dyn Reader,
     absent: &LinkFilter,

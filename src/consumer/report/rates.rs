@@ -24,7 +24,6 @@ pub enum RateStep {
     Day,
 }
 
-/// Longest window that an agent can be configured to report.
 pub(super) const WINDOW_MAX: TimeDelta = TimeDelta::hours(1);
 
 row! {
@@ -71,7 +70,6 @@ pub struct RatePoint {
     pub p99: Option<u64>,
 }
 
-/// Prints rates by the end of their window, or by the beginning of their hour or day.
 pub fn read(
     reader: &mut dyn Reader,
     filter: &RateFilter,

@@ -17,9 +17,7 @@ use crate::failpoints;
 use crate::kafka::LogThrottle;
 
 const PAUSE: Duration = Duration::from_secs(1);
-/// Longest time that is derived, or published, in a row.
 const BUDGET: Duration = Duration::from_secs(5);
-/// Longest wait for the rest at the end of a run.
 const FINISH_MAX: Duration = Duration::from_secs(15);
 const HEARS: Duration = Duration::from_millis(100);
 
@@ -34,7 +32,6 @@ pub(super) struct HistogramThread {
 }
 
 impl HistogramThread {
-    /// Returns `None` if no rates are read.
     pub(super) fn start(settings: &Settings, instance: String) -> std::io::Result<Option<Self>> {
         if settings.rates.is_none() {
             return Ok(None);

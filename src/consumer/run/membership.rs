@@ -109,7 +109,6 @@ impl Member {
         }
     }
 
-    /// Names the missing topics, and what creates them.
     pub(super) fn log_unknown_topic(&self, now: Duration) {
         let missing = (0..self.source.topics().len()).filter_map(|topic| self.source.partitions(topic).err());
         for line in missing.filter_map(|error| self.missing.seen(&error, now)) {

@@ -13,9 +13,7 @@ use crate::failpoints;
 use crate::kafka::LogThrottle;
 use crate::units::lasting;
 
-/// Longest time without an answer of the database.
 const ANSWER_MAX: Duration = Duration::from_secs(90);
-/// Longest time to end once asked to, for all topics together.
 pub(super) const STOP_MAX: Duration = Duration::from_secs(4);
 const MIGRATION_SAID: Duration = Duration::from_secs(60);
 

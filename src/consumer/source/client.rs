@@ -45,7 +45,6 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("reconnect.backoff.max.ms", "10000"),
 ];
 
-/// Checks properties and the files that they name; an error names the key.
 pub(in crate::consumer) fn check_client(connection: &Connection, group: &str) -> Result<(), Invalid> {
     connection.check::<BaseConsumer>(|connection| client(connection, group, FIXED))
 }

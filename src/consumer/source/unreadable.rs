@@ -18,7 +18,6 @@ use super::{ASK_MAX, list};
 use crate::clock::{Clock as _, SystemClock};
 use crate::kafka::{Connection, Reports};
 
-/// Bound of a batch with all that it holds, and librdkafka's default.
 const RECEIVE_MAX: (&str, &str) = ("receive.message.max.bytes", "100000000");
 const STRIKES: u32 = 3;
 const ERRORS_MAX: usize = 1_000;
@@ -78,7 +77,6 @@ pub(super) fn is_unreadable(error: &KafkaError) -> bool {
     loses_position(error) || matches!(error.rdkafka_error_code(), Some(BadCompression | MessageSizeTooLarge))
 }
 
-/// Returns whether librdkafka goes on at an unknown position.
 pub(super) fn loses_position(error: &KafkaError) -> bool {
     matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::BadMessage | RDKafkaErrorCode::NotImplemented))
 }

@@ -87,7 +87,6 @@ impl Waiting {
         self.messages.insert(at, kept);
     }
 
-    /// Decodes a message that is due, and whose partition is not `held`, if its schema has come.
     pub(super) fn retry(
         &mut self,
         decoder: &mut Decoder,

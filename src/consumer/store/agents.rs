@@ -66,7 +66,6 @@ pub(super) fn changes<'a>(rows: &[Row<'a>], known: &HashMap<&str, KnownAgent>) -
     changed.collect()
 }
 
-/// Returns the version in a message that tells of its agent's state.
 fn tells(event: &Event) -> Option<&str> {
     match &event.body {
         Body::AgentStarted(lifecycle) | Body::AgentStopped(lifecycle) | Body::Heartbeat(lifecycle) => {

@@ -74,7 +74,6 @@ pub(super) type HourOfAgent = (String, DateTime<Utc>);
 
 /// Windows and hours come ordered by hour, series and window.
 pub(super) trait DeriveTransaction: Sized {
-    /// Returns the oldest notes, by their ids.
     fn notes(&mut self, limit: usize) -> Result<Vec<(i64, HourOfAgent)>, StoreError>;
 
     /// Calls `each` with every window that began in one of the hours, and the index of that hour.

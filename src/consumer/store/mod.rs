@@ -72,7 +72,6 @@ pub trait Store {
         now: DateTime<Utc>,
     ) -> Result<RetrySummary, StoreError>;
 
-    /// Removes the bytes, keeps `reason` and the positions, and returns the number of dead letters.
     fn drop_dead_letters(
         &mut self,
         topic: &TopicId,
@@ -228,7 +227,6 @@ pub struct StoreOptions {
     pub partition: PartitionWidth,
     pub retention: Retention,
     pub silent_after: Duration,
-    /// Notes hours that Kafka does not have.
     pub publishes: bool,
 }
 

@@ -28,7 +28,6 @@ pub trait Reader {
     }
 }
 
-/// Room in PostgreSQL's lock table, and need of a query over all partitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Locks {
     pub table: &'static str,

@@ -236,7 +236,6 @@ fn by_series<'r, 'a>(rows: &'r [Row<'a>]) -> impl Iterator<Item = (Series<'a>, &
     rows.chunk_by(|a, b| a.series() == b.series()).map(|chunk| (chunk[0].series(), chunk))
 }
 
-/// Returns those of `rows` whose numbers are in the ranges `known`.
 pub(super) fn seen_before<'a>(rows: &[Row<'a>], known: &SeriesRanges<'_>) -> Vec<Row<'a>> {
     let mut seen = Vec::new();
     for (series, rows) in by_series(rows) {

@@ -73,7 +73,6 @@ impl Table {
         }
     }
 
-    /// Returns the table of messages of a [name](Self::name).
     pub(super) fn named(name: &str) -> Self {
         TABLES.into_iter().find(|table| table.name() == name).unwrap_or(Self::Events)
     }
@@ -92,12 +91,10 @@ impl Table {
         FIELDS.iter().filter(move |field| self.has(field))
     }
 
-    /// Returns whether the whole message is kept where its kind is unknown.
     pub(super) fn has_raw(self) -> bool {
         self == Self::Events
     }
 
-    /// Returns the width of a partition, where `configured` is that of events.
     pub(super) fn width(self, configured: PartitionWidth) -> PartitionWidth {
         match self {
             Self::Events => configured,

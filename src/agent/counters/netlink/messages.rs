@@ -115,7 +115,6 @@ impl<'a> LinkMessage<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Malformed;
 
-/// Ends after the first malformed message.
 #[derive(Debug)]
 pub(super) struct Messages<'a> {
     rest: &'a [u8],

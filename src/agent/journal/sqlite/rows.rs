@@ -173,7 +173,6 @@ impl<'t> Change<'t> {
         }
     }
 
-    /// Ends the growth of the open declarations; the part that exceeds one event gets events of its own.
     pub(super) fn seal(&mut self) -> Result<(), JournalError> {
         for OpenDeclaration { position, mut event } in std::mem::take(&mut self.state.open_losses).into_iter().flatten()
         {

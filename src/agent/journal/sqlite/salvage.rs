@@ -24,7 +24,6 @@ pub(crate) struct Saved {
     owner: Identity,
     former: Vec<Former>,
     commits: u64,
-    /// `None` if they are unknown.
     lost: Option<BTreeMap<Epoch, Ranges>>,
 }
 

@@ -20,7 +20,6 @@ pub(super) struct State {
     pub(super) rates_epoch: Epoch,
     pub(super) next_rates_seq: u64,
     pub(super) former: Vec<Former>,
-    /// Next position of events, and that of rates.
     next_positions: [Position; 2],
     pub(super) commits: u64,
     pub(super) pending: Pending,
@@ -166,7 +165,6 @@ impl State {
         &mut self.open_losses[usize::from(is_of_rates)]
     }
 
-    /// Keeps the old epoch in `former` where the name differs.
     pub(super) fn begin_epoch(&mut self, owner: &Identity) {
         let (epoch, next_seq) = (self.epoch, self.next_seq);
         if self.owner.agent != owner.agent {

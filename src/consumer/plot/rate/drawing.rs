@@ -11,13 +11,10 @@ use crate::units::lasting;
 const MARGIN: f64 = 24.0;
 const GUTTER: f64 = 62.0;
 const GUTTER_WITH_UNITS: f64 = 86.0;
-/// Width of a panel below which panels are not side by side.
 const PANEL_WIDTH_MIN: f64 = 270.0;
 /// Number of columns beyond which texts under the pointer are left out: each is as long as its column's path.
 const TIPS_MAX: usize = 400;
-/// Height of a panel from which its limits are named beside their lines.
 const LABELLED_MIN: f64 = 120.0;
-/// Width of a column below which only its edge would be seen.
 const EDGED_MIN: f64 = 3.0;
 
 impl RatePlot<'_> {
@@ -77,7 +74,6 @@ impl RatePlot<'_> {
         drawing.finish(theme)
     }
 
-    /// Draws the legend of what occurs, and returns its bottom edge.
     fn legend(&self, drawing: &mut Drawing, panels: &[Panel<'_>], top: f64) -> f64 {
         let series = |panel: &Panel<'_>| class(&panel.series.direction);
         let mut colours: Vec<&str> = panels.iter().filter(|panel| panel.max.is_some()).map(series).collect();
@@ -232,7 +228,6 @@ fn tip(column: &RateColumn, axis: &TimeAxis) -> String {
     tip
 }
 
-/// Draws the bands of each run of columns without a hole, with an edge on top.
 fn draw_bands(drawing: &mut Drawing, panel: &Panel<'_>, values: &Axis, area: Area, axis: &TimeAxis) {
     type Rate = fn(&RateColumn) -> Option<u64>;
     let class = class(&panel.series.direction);

@@ -19,7 +19,6 @@ pub(in crate::consumer::store) struct Address {
     schema: Option<String>,
 }
 
-/// Silence after which keepalives are sent.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_RETRIES: u32 = 3;

@@ -17,7 +17,6 @@ pub(super) fn column_type(field: &Field) -> &'static str {
     }
 }
 
-/// Returns columns and types of `breach_state`, but for `stored_at`.
 pub(super) fn breach_columns() -> Vec<(&'static str, &'static str)> {
     let own = [("state", "text"), ("counted_bytes", "bigint")];
     tables::breach_state_fields().map(|field| (field.name, column_type(field))).chain(own).collect()

@@ -352,7 +352,6 @@ fn series(row: &Row, at: usize) -> TrafficSeries {
     TrafficSeries { agent: row.get(at), interface: row.get(at + 1), direction: row.get(at + 2) }
 }
 
-/// Reads the columns of [`SUMMARY`].
 fn summary(row: &Row, at: usize) -> TrafficSummary {
     TrafficSummary {
         windows: row.get(at),

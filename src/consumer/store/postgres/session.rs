@@ -140,7 +140,6 @@ pub(super) fn taken(client: &mut Client) -> Result<i64, StoreError> {
     Ok(client.query_one(&newest, &[])?.get(0))
 }
 
-/// Returns the SQL that allows a role to create tables.
 fn grant(client: &mut Client) -> Result<String, StoreError> {
     let names = "SELECT quote_ident(coalesce(current_schema(), 'public')), quote_ident(current_user)";
     let row = client.query_one(names, &[])?;

@@ -81,7 +81,6 @@ impl Statements {
     }
 }
 
-/// Query of rows that are about to be changed.
 pub(super) struct Lookup {
     unlocked: Statement,
     locked: Statement,
@@ -124,7 +123,6 @@ impl OfTable {
     }
 }
 
-/// Entries of the key that are read for one batch, to find its identities under other times.
 const OTHER_TIMES_MAX: u64 = 1_000_000;
 
 /// Guard 1: see `store/mod.rs`.

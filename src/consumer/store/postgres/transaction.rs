@@ -96,7 +96,6 @@ impl PostgresTransaction<'_> {
     }
 }
 
-/// Names the record whose line of a COPY was refused.
 fn of_line(error: postgres::Error, place: impl FnOnce(usize) -> Option<(i32, i64)>) -> AttemptError {
     let at = sqlstate::copy_line(&error).and_then(place);
     AttemptError::from(error).of_record(at)
@@ -434,7 +433,6 @@ fn copy_in(
     writer.finish().map(drop)
 }
 
-/// Writes over what was `known`, and returns how many rows.
 fn change_breaches(
     transaction: &mut postgres::Transaction<'_>,
     statement: &Statement,

@@ -271,7 +271,6 @@ impl DeriveTransaction for SqliteDerivation<'_> {
     }
 }
 
-/// Reads the columns of [`SUMMARY`].
 fn summary(row: &Row<'_>, at: usize) -> Result<TrafficSummary, Error> {
     Ok(TrafficSummary {
         windows: row.get(at)?,

@@ -169,7 +169,6 @@ impl FileRound<'_> {
     }
 }
 
-/// Returns the number of gaps that were closed.
 fn merge(transaction: &Transaction<'_>, before: &str) -> Result<usize, Error> {
     let mut closed = transaction.prepare(CLOSED)?;
     let rows = closed.query_map(params![before, GAPS as i64], |row| {
