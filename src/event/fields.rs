@@ -349,19 +349,7 @@ impl Event {
         each(&BOOT_ID, stamp.boot_id.value());
         each(&MONOTONIC_MS, stamp.monotonic_ms.value());
         each(&CLOCK_SYNCED, stamp.clock_synced.value());
-        match body {
-            Body::BreachRaised(breach) | Body::BreachUpdated(breach) | Body::BreachCleared(breach) => {
-                breach.visit(each);
-            }
-            Body::Loss(loss) => loss.visit(each),
-            Body::LinkAdded(link) | Body::LinkRemoved(link) | Body::LinkChanged(link) => link.visit(each),
-            Body::AgentStarted(lifecycle) | Body::AgentStopped(lifecycle) | Body::Heartbeat(lifecycle) => {
-                lifecycle.visit(each);
-            }
-            Body::Sample(sample) => sample.visit(each),
-            Body::Rates(window) => window.visit(each),
-            Body::Unknown(_) => {}
-        }
+        body.visit(each);
     }
 
     /// Calls `each` for all of [`FIELDS`].
@@ -387,21 +375,7 @@ impl Event {
             return Err(FieldError::new(SEQ.name, "counts from 1"));
         }
         let stamp = Stamp::read(from)?;
-        let body = match kind.as_str() {
-            "breach_raised" => Body::BreachRaised(Breach::read(from)?),
-            "breach_updated" => Body::BreachUpdated(Breach::read(from)?),
-            "breach_cleared" => Body::BreachCleared(Breach::read(from)?),
-            "loss" => Body::Loss(Loss::read(from)?),
-            "link_added" => Body::LinkAdded(Link::read(from)?),
-            "link_removed" => Body::LinkRemoved(Link::read(from)?),
-            "link_changed" => Body::LinkChanged(Link::read(from)?),
-            "agent_started" => Body::AgentStarted(Lifecycle::read(from)?),
-            "agent_stopped" => Body::AgentStopped(Lifecycle::read(from)?),
-            "sample" => Body::Sample(Sample::read(from)?),
-            "rates" => Body::Rates(RateWindow::read(from)?),
-            "heartbeat" => Body::Heartbeat(Lifecycle::read(from)?),
-            unknown => Body::Unknown(unknown.to_owned()),
-        };
+        let body = Body::read(kind, from)?;
         Ok(Self { id, stamp, body })
     }
 }
@@ -449,6 +423,35 @@ macro_rules! bodies {
     )+ };
 }
 
+/// Defines the kinds of each body, for writing and for reading.
+macro_rules! kinds {
+    ($($body:ident: $($variant:ident $kind:literal),+;)+) => {
+        impl Body {
+            pub fn kind(&self) -> &str {
+                match self {
+                    $($(Self::$variant(_) => $kind,)+)+
+                    Self::Unknown(kind) => kind,
+                }
+            }
+
+            #[inline(always)]
+            fn visit<'a>(&'a self, each: &mut impl FnMut(&'static Field, Option<FieldValue<'a>>)) {
+                match self {
+                    $($(Self::$variant(body))|+ => body.visit(each),)+
+                    Self::Unknown(_) => {}
+                }
+            }
+
+            fn read(kind: SmolStr, from: &mut FieldValues<'_>) -> Result<Self, FieldError> {
+                Ok(match kind.as_str() {
+                    $($($kind => Self::$variant($body::read(from)?),)+)+
+                    _ => Self::Unknown(kind.into()),
+                })
+            }
+        }
+    };
+}
+
 /// Defines the same for an item, which has all fields of its list.
 macro_rules! items {
     ($($item:ident of $list:ident { $($constant:ident: $member:ident),+ $(,)? })+) => { $(
@@ -481,6 +484,15 @@ bodies! {
         REASON: reason,
     }
     RateWindow { STARTED_AT: started_at, DURATION_MS: duration_ms, VERSION: version, LINKS: links }
+}
+
+kinds! {
+    Breach: BreachRaised "breach_raised", BreachUpdated "breach_updated", BreachCleared "breach_cleared";
+    Loss: Loss "loss";
+    Link: LinkAdded "link_added", LinkRemoved "link_removed", LinkChanged "link_changed";
+    Lifecycle: AgentStarted "agent_started", AgentStopped "agent_stopped", Heartbeat "heartbeat";
+    Sample: Sample "sample";
+    RateWindow: Rates "rates";
 }
 
 items! {

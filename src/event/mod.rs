@@ -254,24 +254,6 @@ impl Loss {
 }
 
 impl Body {
-    pub fn kind(&self) -> &str {
-        match self {
-            Self::BreachRaised(_) => "breach_raised",
-            Self::BreachUpdated(_) => "breach_updated",
-            Self::BreachCleared(_) => "breach_cleared",
-            Self::Loss(_) => "loss",
-            Self::LinkAdded(_) => "link_added",
-            Self::LinkRemoved(_) => "link_removed",
-            Self::LinkChanged(_) => "link_changed",
-            Self::AgentStarted(_) => "agent_started",
-            Self::AgentStopped(_) => "agent_stopped",
-            Self::Sample(_) => "sample",
-            Self::Rates(_) => "rates",
-            Self::Heartbeat(_) => "heartbeat",
-            Self::Unknown(kind) => kind,
-        }
-    }
-
     pub fn interface(&self) -> Option<&str> {
         match self {
             Self::LinkAdded(link) | Self::LinkRemoved(link) | Self::LinkChanged(link) => Some(&link.interface),
