@@ -44,9 +44,9 @@ pub(super) const WITH_OLD_PAYLOADS: &str = "stored_at < $1 AND dropped_at IS NUL
 impl Retained {
     pub(super) fn of(table: Table) -> Self {
         match table {
-            Table::Events | Table::Samples => Self::Events,
             Table::Rates => Self::Rates,
             Table::WindowHistograms => Self::WindowHistograms,
+            _ => Self::Events,
         }
     }
 

@@ -91,6 +91,29 @@ impl Table {
         FIELDS.iter().filter(move |field| self.has(field))
     }
 
+    /// Returns the columns of a row in the order in which they are written, but for `stored_at`.
+    pub(super) fn columns(self) -> Vec<&'static str> {
+        const PLACE: [&str; 3] = ["kafka_topic", "kafka_partition", "kafka_offset"];
+        match self {
+            Self::Rates => {
+                let of_message =
+                    self.fields().map(|field| if *field == DURATION_MS { "window_ms" } else { field.name });
+                let of_link = link_rates::FIELDS.iter().filter(|field| **field != link_rates::HISTOGRAM);
+                of_message.chain(of_link.map(|field| field.name)).chain(PLACE).chain(["has_histogram"]).collect()
+            }
+            Self::WindowHistograms => {
+                let of_link = [link_rates::INTERFACE, link_rates::DIRECTION, link_rates::HISTOGRAM];
+                self.fields().map(|field| field.name).chain(of_link.map(|field| field.name)).collect()
+            }
+            _ => self.fields().map(|field| field.name).chain(PLACE).chain(self.has_raw().then_some("raw")).collect(),
+        }
+    }
+
+    /// Returns whether each link of a message has a row, rather than the message.
+    pub(super) fn is_by_link(self) -> bool {
+        matches!(self, Self::Rates | Self::WindowHistograms)
+    }
+
     pub(super) fn has_raw(self) -> bool {
         self == Self::Events
     }
@@ -107,7 +130,7 @@ impl Table {
         matches!(self, Self::Events | Self::Rates)
     }
 
-    /// Returns whether rows are kept as long after they were stored as after they were observed.
+    /// Returns whether rows have `stored_at`, after which they are kept as long as after they were observed.
     pub(super) fn is_kept_since_stored(self) -> bool {
         self != Self::WindowHistograms
     }
@@ -121,13 +144,6 @@ impl Table {
             Self::WindowHistograms => &[],
         }
     }
-}
-
-/// Columns of the message, of its link, and of where it came from; without `stored_at`.
-pub(super) fn rates_columns() -> Vec<&'static str> {
-    let of_message = Table::Rates.fields().map(|field| if *field == DURATION_MS { "window_ms" } else { field.name });
-    let of_link = link_rates::FIELDS.iter().filter(|field| **field != link_rates::HISTOGRAM).map(|field| field.name);
-    of_message.chain(of_link).chain(["kafka_topic", "kafka_partition", "kafka_offset", "has_histogram"]).collect()
 }
 
 /// Calls `each` with the fields of message and link that are columns of `table`, in their order.
@@ -150,11 +166,6 @@ pub(super) fn visit_link<'a>(
             _ => each(value),
         }
     });
-}
-
-pub(super) fn window_histogram_columns() -> Vec<&'static str> {
-    let key = Table::WindowHistograms.fields().map(|field| field.name);
-    key.chain([link_rates::INTERFACE.name, link_rates::DIRECTION.name, link_rates::HISTOGRAM.name]).collect()
 }
 
 const BREACH_STATE: FieldSet = FieldSet::of(&[

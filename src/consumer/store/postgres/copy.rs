@@ -20,7 +20,7 @@ const NULL: [u8; 4] = (-1_i32).to_be_bytes();
 const ZERO_US: i64 = 946_684_800_000_000;
 
 pub(super) fn statement(table: Table) -> String {
-    copy_from(table.name(), &columns(table))
+    copy_from(table.name(), &table.columns())
 }
 
 pub(super) fn breaches_statement() -> String {
@@ -31,19 +31,8 @@ fn copy_from(table: &str, columns: &[&str]) -> String {
     format!("COPY {table} ({}) FROM STDIN (FORMAT binary)", columns.join(", "))
 }
 
-fn columns(table: Table) -> Vec<&'static str> {
-    match table {
-        Table::Rates => return tables::rates_columns(),
-        Table::WindowHistograms => return tables::window_histogram_columns(),
-        Table::Events | Table::Samples => {}
-    }
-    let fields = table.fields().map(|field| field.name);
-    let raw = table.has_raw().then_some("raw");
-    fields.chain(["kafka_topic", "kafka_partition", "kafka_offset"]).chain(raw).collect()
-}
-
 pub(super) fn write_rows(out: &mut impl Write, table: Table, topic: &str, rows: &[&Row<'_>]) -> io::Result<()> {
-    write_all(out, columns(table).len(), rows, |fields, row| {
+    write_all(out, table.columns().len(), rows, |fields, row| {
         row.event.visit_all(|field, value| {
             if table.has(field) {
                 fields.maybe(value, |fields, value| fields.value(&value));
@@ -64,7 +53,7 @@ pub(super) fn write_links(
     topic: &str,
     links: &[(&Row<'_>, &LinkRates)],
 ) -> io::Result<()> {
-    write_all(out, columns(table).len(), links, |fields, (row, link)| {
+    write_all(out, table.columns().len(), links, |fields, (row, link)| {
         tables::visit_link(table, row.event, link, |value| {
             fields.maybe(value, |fields, value| fields.value(&value));
         });

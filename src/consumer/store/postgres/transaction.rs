@@ -174,22 +174,18 @@ impl apply::Transaction for PostgresTransaction<'_> {
 
     fn insert(&mut self, table: Table, topic: &TopicId, rows: &[&Row<'_>]) -> Result<(), AttemptError> {
         let statement = self.sql.copy(table);
-        match table {
-            Table::Events | Table::Samples => {
-                let write = |out: &mut CopyInWriter<'_>| copy::write_rows(out, table, &topic.name, rows);
-                copy_in(&mut self.inner, statement, write, self.desynced)
-                    .map_err(|error| of_line(error, |line| Some(rows.get(line)?.place())))
-            }
-            Table::Rates | Table::WindowHistograms => {
-                let links = rows::links(table, rows);
-                if links.is_empty() {
-                    return Ok(());
-                }
-                let write = |out: &mut CopyInWriter<'_>| copy::write_links(out, table, &topic.name, &links);
-                copy_in(&mut self.inner, statement, write, self.desynced)
-                    .map_err(|error| of_line(error, |line| Some(links.get(line)?.0.place())))
-            }
+        if !table.is_by_link() {
+            let write = |out: &mut CopyInWriter<'_>| copy::write_rows(out, table, &topic.name, rows);
+            return copy_in(&mut self.inner, statement, write, self.desynced)
+                .map_err(|error| of_line(error, |line| Some(rows.get(line)?.place())));
         }
+        let links = rows::links(table, rows);
+        if links.is_empty() {
+            return Ok(());
+        }
+        let write = |out: &mut CopyInWriter<'_>| copy::write_links(out, table, &topic.name, &links);
+        copy_in(&mut self.inner, statement, write, self.desynced)
+            .map_err(|error| of_line(error, |line| Some(links.get(line)?.0.place())))
     }
 
     fn put_ranges(&mut self, RangeChanges { new, changed, gone }: RangeChanges<'_>) -> Result<(), AttemptError> {

@@ -145,7 +145,7 @@ impl apply::Transaction for SqliteTransaction<'_> {
 
     fn insert(&mut self, table: Table, topic: &TopicId, rows: &[&Row<'_>]) -> Result<(), AttemptError> {
         let mut statement = self.inner.prepare(&insert_statement(table))?;
-        if matches!(table, Table::Rates | Table::WindowHistograms) {
+        if table.is_by_link() {
             for (row, link) in rows::links(table, rows) {
                 let inserted = insert_link(&mut statement, table, &topic.name, (row, link), &self.now);
                 inserted.map_err(|error| AttemptError::from(error).of_record(Some(row.place())))?;
@@ -438,15 +438,8 @@ pub(super) fn time(text: &str) -> Option<DateTime<Utc>> {
 }
 
 fn insert_statement(table: Table) -> String {
-    let columns: Vec<&str> = match table {
-        Table::Rates => [tables::rates_columns(), vec!["stored_at"]].concat(),
-        Table::WindowHistograms => tables::window_histogram_columns(),
-        Table::Events | Table::Samples => {
-            let fields = table.fields().map(|field| field.name);
-            let raw = table.has_raw().then_some("raw");
-            fields.chain(["stored_at", "kafka_topic", "kafka_partition", "kafka_offset"]).chain(raw).collect()
-        }
-    };
+    let mut columns = table.columns();
+    columns.extend(table.is_kept_since_stored().then_some("stored_at"));
     let places = vec!["?"; columns.len()].join(", ");
     format!("INSERT INTO {} ({}) VALUES ({places})", table.name(), columns.join(", "))
 }
@@ -458,10 +451,11 @@ fn insert_row(statement: &mut Statement<'_>, table: Table, topic: &str, row: &Ro
             values.push(value.map_or(Null.into(), sql_value));
         }
     });
-    values.extend([now.into(), topic.into(), row.partition.into(), row.record.offset.into()]);
+    values.extend([topic.into(), row.partition.into(), row.record.offset.into()]);
     if table.has_raw() {
         values.push(row.record.raw.as_deref().map_or(Null.into(), ToSqlOutput::from));
     }
+    values.push(now.into());
     statement.execute(params_from_iter(values))?;
     Ok(())
 }
