@@ -21,7 +21,10 @@ pub fn partitions<C: ConsumerContext>(
     brokers: &str,
     ask_max: Duration,
 ) -> Result<PartitionNumbers, String> {
-    let metadata = consumer.fetch_metadata(Some(topic), ask_max).map_err(|e| e.to_string())?;
+    let metadata = consumer.fetch_metadata(Some(topic), ask_max).map_err(|error| match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::BrokerTransportFailure) => "no broker answers".to_owned(),
+        _ => error.to_string(),
+    })?;
     let found = metadata.topics().iter().find(|found| found.name() == topic);
     match found.map(|found| (found.error(), found.partitions())) {
         Some((None, partitions)) if !partitions.is_empty() => {

@@ -32,7 +32,10 @@ impl Reports {
     }
 
     pub fn take_trouble(&self) -> Option<String> {
-        self.lock().trouble.take().map(|(code, reason)| format!("{code}: {reason}"))
+        self.lock().trouble.take().map(|(code, reason)| match code {
+            RDKafkaErrorCode::BrokerTransportFailure => format!("no connection: {reason}"),
+            code => format!("{code}: {reason}"),
+        })
     }
 
     pub fn last(&self) -> Option<String> {
