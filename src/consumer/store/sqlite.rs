@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use rusqlite::{Connection, Error, ErrorCode, TransactionBehavior, params};
+use rusqlite::{Connection, Error, ErrorCode, OpenFlags, TransactionBehavior, params};
 
 use self::transaction::{ONE_DEAD_LETTER, SqliteSession, put_gap};
 use super::{Applied, RetriedRecord, RetrySummary, Store, StoreError, StoreOptions, StoreProgress, apply};
@@ -81,13 +81,27 @@ impl Sqlite {
     }
 }
 
+/// Returns the number of migrations that the file has.
+fn taken(connection: &Connection) -> Result<usize, Error> {
+    Ok(connection.query_row("PRAGMA user_version", [], |row| row.get::<_, u32>(0))? as usize)
+}
+
+/// Opens the file for work beside the store's; `None` before the store has made it.
+fn open_existing(path: &Path, busy: Duration) -> Result<Option<Connection>, StoreError> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    connection.busy_timeout(busy)?;
+    Ok((taken(&connection)? >= MIGRATIONS.len()).then_some(connection))
+}
+
 fn open(path: &Path, silent_after: Duration) -> Result<Connection, StoreError> {
     let mut connection = Connection::open(path)?;
     connection.busy_timeout(BUSY)?;
     connection.execute_batch(SETTINGS)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let taken: u32 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    let taken = taken as usize;
+    let taken = taken(&transaction)?;
     if taken > MIGRATIONS.len() {
         return Err(StoreError::Misconfigured("was written by a newer version of this program".to_owned()));
     }

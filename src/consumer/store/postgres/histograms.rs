@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use postgres::fallible_iterator::FallibleIterator as _;
 use postgres::types::ToSql;
 use postgres::{Client, Row, Transaction};
@@ -14,6 +14,7 @@ use crate::consumer::store::histograms::{
     self, DeriveTransaction, HourOfAgent, PUBLISHED_AT_ONCE, SUMMARY, SUMMARY_COLUMNS, StoredSummary, StoredWindow,
     SummaryKey, TrafficSeries, TrafficSummary,
 };
+use crate::consumer::store::retention::Retained;
 use crate::consumer::store::{Derived, HistogramStore, HourKey, MergedHour, StoreError, StoreOptions};
 
 pub(in crate::consumer::store) struct PostgresHistograms {
@@ -104,8 +105,7 @@ impl PostgresHistograms {
 impl HistogramStore for PostgresHistograms {
     fn derive(&mut self, now: DateTime<Utc>) -> Result<Derived, StoreError> {
         let derived = self.lead(|this, client| {
-            let keep = TimeDelta::from_std(this.options.retention.histograms).unwrap_or(TimeDelta::MAX);
-            let kept_from = now.checked_sub_signed(keep).unwrap_or(DateTime::UNIX_EPOCH);
+            let kept_from = Retained::Histograms.before(&this.options.retention, now);
             let transaction = PostgresDerivation(client.transaction()?);
             histograms::derive(transaction, &mut this.series_per_hour, (now, kept_from), this.options.publishes)
         });

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use rusqlite::{Connection, Error, ErrorCode, OpenFlags, OptionalExtension as _, Row, TransactionBehavior, params};
+use rusqlite::{Connection, Error, ErrorCode, OptionalExtension as _, Row, TransactionBehavior, params};
 
 use super::transaction::time;
-use super::{MIGRATIONS, text};
+use super::{open_existing, text};
 use crate::consumer::store::histograms::{
     self, DeriveTransaction, HourOfAgent, PUBLISHED_AT_ONCE, SUMMARY, SUMMARY_COLUMNS, StoredSummary, StoredWindow,
     SummaryKey, TrafficSeries, TrafficSummary,
 };
+use crate::consumer::store::retention::Retained;
 use crate::consumer::store::{Derived, HistogramStore, HourKey, MergedHour, StoreError, StoreOptions};
 
 pub(in crate::consumer::store) struct SqliteHistograms {
@@ -35,19 +36,11 @@ impl SqliteHistograms {
         &mut self,
         work: impl FnOnce(&mut Self, &mut Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None if !self.path.exists() => return Ok(T::default()),
-            None => {
-                let connection = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-                connection.busy_timeout(BUSY)?;
-                let taken: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-                if (taken as usize) < MIGRATIONS.len() {
-                    return Ok(T::default());
-                }
-                connection
-            }
+        let connection = match self.connection.take() {
+            Some(connection) => Some(connection),
+            None => open_existing(&self.path, BUSY)?,
         };
+        let Some(mut connection) = connection else { return Ok(T::default()) };
         let result = work(self, &mut connection);
         if result.is_ok() {
             self.connection = Some(connection);
@@ -69,8 +62,7 @@ impl HistogramStore for SqliteHistograms {
                 }
                 begun => begun?,
             };
-            let keep = TimeDelta::from_std(this.options.retention.histograms).unwrap_or(TimeDelta::MAX);
-            let kept_from = now.checked_sub_signed(keep).unwrap_or(DateTime::UNIX_EPOCH);
+            let kept_from = Retained::Histograms.before(&this.options.retention, now);
             let transaction = SqliteDerivation { inner, now: text(now) };
             histograms::derive(transaction, &mut this.series_per_hour, (now, kept_from), this.options.publishes)
         })

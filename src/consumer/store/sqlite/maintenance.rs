@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use rusqlite::{Connection, Error, ErrorCode, OpenFlags, ToSql, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, Error, ErrorCode, ToSql, Transaction, TransactionBehavior, params};
 
-use super::{MIGRATIONS, text};
+use super::{open_existing, text};
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::store::retention::{ExpiredRows, Retained, WITH_OLD_PAYLOADS};
 use crate::consumer::store::tables::PARTITIONED;
@@ -59,15 +59,7 @@ impl Maintenance for SqliteMaintenance {
         budget: Duration,
     ) -> Result<Maintained, StoreError> {
         let mut maintained = Maintained::default();
-        if !self.path.exists() {
-            return Ok(maintained);
-        }
-        let connection = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        connection.busy_timeout(BUSY)?;
-        let taken: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-        if (taken as usize) < MIGRATIONS.len() {
-            return Ok(maintained);
-        }
+        let Some(connection) = open_existing(&self.path, BUSY)? else { return Ok(maintained) };
         let clock = SystemClock::default();
         let now = now.unwrap_or_else(|| clock.wall());
         let until = clock.monotonic() + budget;

@@ -5,7 +5,7 @@ use chrono::{DateTime, NaiveDate};
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Error, OpenFlags};
 
-use super::{BUSY, MIGRATIONS, text};
+use super::{BUSY, MIGRATIONS, taken, text};
 use crate::consumer::store::StoreError;
 use crate::consumer::store::query::{ColumnType, Locks, Parameter, Query, Reader};
 use crate::output::Value;
@@ -38,8 +38,8 @@ fn open(path: &Path) -> Result<Connection, StoreError> {
     }
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     connection.busy_timeout(BUSY)?;
-    let taken: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if (taken as usize) < MIGRATIONS.len() {
+    let taken = taken(&connection)?;
+    if taken < MIGRATIONS.len() {
         let why = if taken == 0 { "is not a database of this program" } else { "has the tables of an older version" };
         return Err(StoreError::Misconfigured(format!(
             "{shown} {why}; `highwater-consumer run` creates what is missing"
