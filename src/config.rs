@@ -123,8 +123,7 @@ pub struct Layers {
 }
 
 impl Layers {
-    /// Reads `path`, if given, and the variables that set a key of `own`. A variable with our prefix that sets no key of either
-    /// program is an error.
+    /// Reads `path` and the variables that set a key of `own`; one with our prefix that sets no key of either program is an error.
     pub fn read(
         path: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,

@@ -131,8 +131,7 @@ const REFUSED: &[(&str, &str)] = &[
 const CLASSIC: &str = "the consumer places every partition by its database, for which it takes the classic protocol and \
                        partition.assignment.strategy";
 
-/// Strategies that assign all partitions to a member at each rebalance. After `cooperative-sticky`, librdkafka would wait for an
-/// answer of another kind, and read nothing.
+/// Strategies that assign all partitions at each rebalance: librdkafka would read nothing after `cooperative-sticky`.
 const STRATEGIES: [&str; 2] = ["range", "roundrobin"];
 
 const TOPIC_BYTES_MAX: usize = 249;
@@ -163,8 +162,7 @@ impl Connection {
         self.properties.iter().find(|(set, _)| set == name).map(|(_, value)| value.as_str())
     }
 
-    /// Checks what may change while a program runs: that the named files can be read, and librdkafka makes a client of what
-    /// `configure` returns. Does not contact a broker.
+    /// Checks what may change while a program runs: named files, and librdkafka's client of what `configure` returns.
     pub fn check<C: FromClientConfig>(
         &self,
         configure: impl FnOnce(&Self) -> Result<ClientConfig, ClientError>,

@@ -41,8 +41,7 @@ pub fn start(default: LevelFilter) {
     let _ = builder.try_init();
 }
 
-/// Returns whether systemd connected standard error to the journal. The variable alone is no proof: a process that is started with
-/// a redirection inherits it (systemd.exec(5)).
+/// Compares standard error with systemd's: a process with a redirection inherits the variable too (systemd.exec(5)).
 fn goes_to_the_journal() -> bool {
     let Ok(stream) = fstat(io::stderr()) else { return false };
     let named = std::env::var_os("JOURNAL_STREAM");

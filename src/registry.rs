@@ -1,5 +1,4 @@
-//! Client of a schema registry with Confluent's HTTP interface. Calls block, for at most [`ASK_MAX`]: on an agent's publishing
-//! thread, or on a thread of the consumer's own.
+//! Client of a schema registry with Confluent's HTTP interface. Calls block, for at most [`ASK_MAX`].
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -184,8 +183,7 @@ fn read(file: &Path) -> Result<Vec<u8>, String> {
 }
 
 impl Registry {
-    /// Registers a missing schema if `register` is true, which fails if it is not compatible with its predecessors; otherwise it is
-    /// `Unknown`.
+    /// Registers a missing schema if `register` is true, which fails if its predecessors do not allow it; else it is `Unknown`.
     pub fn id_of(&self, subject: &str, format: Format, register: bool) -> Result<u32, RegistryError> {
         let mut schema = json!({"schema": format.schema()});
         match format {

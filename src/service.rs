@@ -1,5 +1,4 @@
-//! A service's side of systemd: its directories, and notifications over the socket that systemd names (sd_notify(3)). Without
-//! one, nothing is sent.
+//! A service's side of systemd: its directories, and notifications (sd_notify(3)), if systemd names a socket.
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -1,5 +1,4 @@
-//! Registers events in the journal and passes them on to observers (the observer pattern).
-//! `docs/architecture.md` has an example.
+//! Registers events in the journal and passes them on to observers: `docs/architecture.md` has an example.
 
 use std::error::Error;
 use std::sync::Arc;

@@ -27,8 +27,7 @@ pub struct Limit {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
     Interface(String),
-    /// The links that match one of these patterns, or that `[interfaces]` selects if there is none, without those whose bytes
-    /// another one counts too.
+    /// The links that match a pattern, or that `[interfaces]` selects, without those whose bytes another one counts too.
     Host(Vec<String>),
 }
 

@@ -37,8 +37,7 @@ pub enum Verdict {
     Learning,
     /// The counters did not move, and may later move for this time too: the driver updates them rarely.
     Waiting,
-    /// A counter fell: a reset, or a false read. The first movement after it has the same verdict: a return from a false zero would
-    /// make all that was ever counted look like one reading's traffic.
+    /// A reset, or a false read. The first movement after it too: a return from a false zero would look like immense traffic.
     Reset,
     Jump,
     /// Held back, at most twice in a row: far above the driver's speed, with no packets to confirm it.

@@ -220,8 +220,7 @@ impl<'a> Consumer<'a> {
         }
     }
 
-    /// Stores what was read, and places all topics again, after a pause that grows until something is stored. A report that comes
-    /// while none is placed is an echo.
+    /// Stores and places all topics again, after a pause that grows. A report that comes while none is placed is an echo.
     fn place_again(&mut self, why: &str, now: Duration) {
         if !self.topics.iter().any(|topic| topic.state.is_placed()) {
             return;

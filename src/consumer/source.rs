@@ -217,8 +217,7 @@ impl Source {
         }
     }
 
-    /// Counts a batch that could not be unpacked. The same error again and again starts the search for it; a damaged one does at
-    /// once, since all is placed again meanwhile.
+    /// Counts a batch that could not be unpacked. Repeated errors start the search for it; a damaged one does at once.
     fn strike(&mut self, error: &KafkaError) -> Polled {
         let is_lost = loses_position(error);
         let reports = &self.consumer().context().reports;

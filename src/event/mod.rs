@@ -66,8 +66,7 @@ pub enum Body {
     LinkChanged(Link),
     AgentStarted(Lifecycle),
     AgentStopped(Lifecycle),
-    /// Traffic of a link since the reading before, in an epoch of its own: a consumer that does not read samples must not see
-    /// holes.
+    /// Traffic of a link since the reading before, in an epoch of its own: without samples, readers must see no holes.
     Sample(Sample),
     /// Traffic of all links in one window, in an epoch of its own as well.
     Rates(RateWindow),
@@ -76,8 +75,7 @@ pub enum Body {
     Unknown(String),
 }
 
-/// State as of one reading. Readings count if their rate is at or above `clear_at`, or if such a reading follows within
-/// `clear_for`.
+/// Readings count if their rate is at or above `clear_at`, or if such a reading follows within `clear_for`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Breach {
     pub breach_id: SmolStr,

@@ -48,8 +48,7 @@ pub fn without_timing(text: &str) -> String {
     format!("{before}{after}")
 }
 
-/// Adds the likely cause if a broker that was not configured (not one of `brokers`) cannot be resolved or reached: its address is
-/// from the cluster's metadata.
+/// Adds the likely cause if the cluster names a broker, not one of `brokers`, that cannot be resolved or reached.
 pub fn explained(reason: &str, brokers: &str) -> String {
     let reason = without_timing(reason);
     let hint = advertised_address(&reason)
@@ -117,8 +116,7 @@ impl From<ClientError> for String {
 const OF_FILES: [&str; 4] = ["ssl.ca.location", "ssl.certificate.location", "ssl.key.location", "ssl.key.password"];
 
 impl ClientError {
-    /// Explains why librdkafka made no client. It does not report what it refuses: if it makes one without the files, it is one of
-    /// them.
+    /// Finds the cause, which librdkafka does not report: if it makes a client without the files, it is one of them.
     pub fn of<C: FromClientConfig>(error: &KafkaError, config: &ClientConfig) -> Self {
         let mut without_files = config.clone();
         // Without brokers, too: it is to reach none.

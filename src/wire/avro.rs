@@ -1,5 +1,4 @@
-//! The event in Avro: encoded by hand, so that an agent needs no Avro library, and decoded by the schema it was written with, field
-//! by field and by name, so that older and newer schemas are read alike.
+//! The event in Avro: encoded by hand, so that an agent needs no library, and decoded by name with the writer's schema.
 
 #[cfg(feature = "consumer")]
 mod datum;

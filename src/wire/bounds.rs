@@ -1,5 +1,4 @@
-//! Bounds of an event that a database can store: a value is refused at decoding, with the field's name, since a refusal by the
-//! database costs a search for the row.
+//! Bounds of what databases store: checked at decoding, since a refusal by the database costs a search for the row.
 
 use std::ops::RangeInclusive;
 

@@ -138,8 +138,7 @@ fn from_protobuf(message: &[u8]) -> Result<Decoded, DecodeError> {
     })
 }
 
-/// Checks that a database can store the event. An event of an unknown kind also keeps the whole message as JSON, for a later
-/// version that knows it.
+/// Checks that a database can store the event; one of an unknown kind also keeps the whole message as JSON.
 fn decoded(event: Event, render: impl FnOnce() -> Result<String, DecodeError>) -> Result<Decoded, DecodeError> {
     let raw = match event.body {
         Body::Unknown(_) => Some(render()?),

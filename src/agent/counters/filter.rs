@@ -47,8 +47,7 @@ impl InterfaceFilter {
         Self { overrides, ..self }
     }
 
-    /// Returns whether `[interfaces]` selects the link: `exclude` wins, then a pattern of `include` that names it, then `*`, which
-    /// means the links watched by default.
+    /// Selects by `[interfaces]`: `exclude` wins, then a pattern of `include` that names the link, then `*`, for the links above.
     pub fn selects(&self, link: &LinkInfo) -> bool {
         let included = any_names(&self.include, link) || self.everything && watched_by_default(link);
         included && !self.excludes(link)

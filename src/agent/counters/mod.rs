@@ -253,8 +253,7 @@ pub enum SourceChoice {
     Synthetic(Shape),
 }
 
-/// Finds `/sys` and `/proc` below `root`. `Auto` falls back to `sysinfo` with a warning; a source that is named but unavailable is
-/// an error.
+/// Finds `/sys` and `/proc` below `root`. `Auto` falls back to `sysinfo` with a warning; a named source does not.
 pub fn open(
     choice: SourceChoice,
     root: &Path,

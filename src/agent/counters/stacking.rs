@@ -9,8 +9,7 @@ pub(super) struct Attachment {
     pub(super) bridge: Option<u32>,
 }
 
-/// Returns the links that count the bytes of `ifindex` too, ascending. The ends of a veth pair are each beneath the other: in such
-/// a ring only the lowest ifindex counts for the others.
+/// Returns the links that count the bytes of `ifindex` too. Of a veth pair, each beneath the other, only the lower one counts.
 pub(super) fn holders<I: IntoIterator<Item = u32>>(ifindex: u32, attached: impl Fn(u32) -> I) -> Vec<u32> {
     let mut holders = reachable(ifindex, &attached);
     if let Ok(at) = holders.binary_search(&ifindex) {
@@ -34,8 +33,8 @@ pub(super) fn reachable<I: IntoIterator<Item = u32>>(from: u32, attached: impl F
     found
 }
 
-/// Returns the devices in `/proc/net/pppoe` (pppoe_seq_show in drivers/net/ppp/pppoe.c): a header, then lines like `00000001
-/// 52:54:00:12:34:56     eth0`, with the name or altname at the start of the session.
+/// Returns the devices in `/proc/net/pppoe` (pppoe_seq_show in drivers/net/ppp/pppoe.c): a header, then lines like
+/// `00000001 52:54:00:12:34:56     eth0`, with the name or altname at the start of the session.
 pub(super) fn pppoe_devices(text: &str) -> Vec<String> {
     text.lines().skip(1).filter_map(|line| line.split_whitespace().nth(2)).map(str::to_owned).collect()
 }

@@ -165,8 +165,7 @@ pub trait Journal {
         LossCounts::default()
     }
 
-    /// Hands out what comes after `after` in its series, as many as fit but at least one. Events that were handed out are evicted
-    /// last.
+    /// Hands out what comes after `after` in its series, at least one. Events that were handed out are evicted last.
     fn batch(&mut self, after: Position, events_max: usize, bytes_max: usize)
     -> Result<Vec<QueuedEvent>, JournalError>;
 

@@ -56,8 +56,7 @@ fn prepare_replacement(
     rename(&part, &replacement(path)).map_err(|source| JournalError::Io { path: part, source })
 }
 
-/// Replaces the damaged journal, which is moved aside, its log first: without its log the file could look sound. Returns whether
-/// there was a replacement.
+/// Moves the damaged journal aside, its log first: without it the file could look sound. False if there is no replacement.
 fn finish_replacement(path: &Path, now: &Stamp) -> Result<bool, JournalError> {
     let replacement = replacement(path);
     if !replacement.try_exists().map_err(|source| JournalError::Io { path: replacement.clone(), source })? {

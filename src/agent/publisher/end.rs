@@ -12,8 +12,7 @@ use crate::kafka::missing_topic;
 
 pub(super) enum SessionEnd {
     Closed,
-    /// Replaced at once: it failed while idle, a certificate or secret has changed, or it backs off from connecting when a flush is
-    /// demanded.
+    /// Replaced at once: it failed while idle, a certificate or secret has changed, or it backs off when a flush is demanded.
     Stale,
     Retry(String),
     /// The connection is slow: a new producer waits longer for answers, and sends smaller batches.

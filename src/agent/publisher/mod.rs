@@ -82,8 +82,7 @@ pub struct Window {
 impl Window {
     /// For an agent: little memory, few wake-ups.
     pub const SMALL: Self = Self { events: 5_000, bytes: 2 << 20, poll: Duration::from_millis(20), patient: false };
-    /// For simulations and replays: as fast as Kafka accepts. These many breaches fill the five requests of a megabyte that
-    /// librdkafka has in flight; more would only take memory.
+    /// For simulations and replays: these many breaches fill the five requests of a megabyte that librdkafka has in flight.
     pub const WIDE: Self = Self { events: 8_500, bytes: 32 << 20, poll: Duration::from_millis(2), patient: true };
 }
 
@@ -118,8 +117,7 @@ struct Running {
 }
 
 impl Settings {
-    /// Checks without sending that files exist, and that librdkafka makes a producer. Fails with the first missing file or refused
-    /// property, by its key.
+    /// Checks without sending that files exist, and that librdkafka makes a producer. An error names the key.
     pub fn check(&self) -> Result<(), Invalid> {
         self.encoding.registry.as_ref().map_or(Ok(()), RegistryAddress::check)?;
         Producer::check(&self.connection, self.window)

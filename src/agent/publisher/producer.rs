@@ -142,8 +142,7 @@ impl Producer {
         of_this_kind
     }
 
-    /// Returns new deliveries, at most a request's messages. Does not block: rust-rdkafka's poll spins through the last millisecond
-    /// of its time-out.
+    /// Returns at most a request's messages. Does not block: rust-rdkafka's poll spins through its last millisecond.
     pub(super) fn deliveries(&self) -> Vec<(usize, DeliveryReport)> {
         loop {
             let events_before = self.heard().events;
@@ -156,8 +155,7 @@ impl Producer {
         }
     }
 
-    /// Polls while there is nothing to send, and ignores reports, as of a broker that closed an unused connection. Returns true if
-    /// this producer can still be used.
+    /// Ignores reports, as of a broker that closed an unused connection. Returns true if this producer can still be used.
     pub(super) fn idle(&self) -> bool {
         self.deliveries();
         let mut heard = self.heard();
@@ -166,8 +164,7 @@ impl Producer {
         self.fatal().is_none()
     }
 
-    /// Requests metadata. Their arrival makes librdkafka request the producer id, without which it sends no message; otherwise it
-    /// looks for a broker only every 500 ms.
+    /// Makes librdkafka request the producer id, without which it sends nothing; else it looks for a broker every 500 ms.
     pub(super) fn introduce(&self, topic: &str, longest: Duration) {
         if let Err(error) = self.client.client().fetch_metadata(Some(topic), longest) {
             debug!("no metadata yet: {error}");

@@ -68,8 +68,7 @@ const AWAY_AFTER: Duration = Duration::from_secs(5);
 const STUCK_AFTER: Duration = Duration::from_secs(600);
 /// Time-outs in a row, each on a connection that works, after which it is slow: larger requests take longer.
 const TIMEOUTS_MAX: u32 = 2;
-/// Time after which a slow connection is tried again as a fast one, once nothing is in flight: a broker that was only stuck must
-/// not make lost connections take a minute to be noticed for ever.
+/// Time after which a slow connection is tried as a fast one, so that a lost one is noticed soon again.
 const PATIENCE: Duration = Duration::from_secs(600);
 const BATCH_SLOW: usize = 64 << 10;
 /// Bytes below which batches are not reduced further: events then go one by one.

@@ -1,5 +1,4 @@
-//! Estimates what rates cost: a made-up window of the host's links is encoded, the rest assumed. `benches/run wire` measures how
-//! far the assumptions are off.
+//! Estimates what rates cost from an encoded window of the host's links; `benches/run wire` measures how far it is off.
 
 use std::time::Duration;
 

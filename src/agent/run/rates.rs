@@ -50,8 +50,7 @@ impl RateStream {
     }
 }
 
-/// Returns settings like those of events, with a time of the agent's own for flushes without events: the windows of a fleet end at
-/// the same moment.
+/// Flushes without events come at a time of the agent's own: the windows of a fleet end at the same moment.
 fn publisher_settings(settings: &Settings) -> publisher::Settings {
     let events = settings.publisher.clone();
     publisher::Settings {

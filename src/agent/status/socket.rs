@@ -1,6 +1,5 @@
-//! The socket on which a running agent reports its state: one JSON object to each client, without a request. The loop answers
-//! between two ticks without waiting: an answer fits into the kernel's buffer of a connection, and is written at once or not at
-//! all.
+//! The socket on which an agent reports its state: one JSON object to each client, without a request. The loop answers without
+//! waiting: an answer fits into the kernel's buffer of a connection, and is written at once or not at all.
 
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind, Read as _, Write as _};

@@ -10,8 +10,7 @@ use crate::consumer::source::{Polled, Source, TopicPartition};
 use crate::kafka::{ClientError, LogThrottle};
 use crate::units::lasting;
 
-/// News, one of each kind, the worst first. librdkafka reports an assignment, a missing topic and a fatal error once, so
-/// none may replace another.
+/// News, the worst first: librdkafka reports an assignment, a missing topic and a fatal error once, so none replaces another.
 #[derive(Default)]
 struct News(BTreeMap<u8, Polled>);
 

@@ -230,8 +230,7 @@ fn deliver(topics: &mut [Topic], polled: Polled, now: Duration) -> Option<Polled
     None
 }
 
-/// Polls until a batch is full, there is something else, which is returned, or a bound is reached: signals and other work get their
-/// turn.
+/// Polls until a batch is full, up to a bound, since signals get their turn, or until there is something else to return.
 pub(super) fn read(
     topics: &mut [Topic],
     mut timeout: Duration,

@@ -36,8 +36,7 @@ impl Writer {
         Self { url: url.clone(), options, worker: None, trouble: LogThrottle::default() }
     }
 
-    /// Waits for the store's answer, and calls `meanwhile` after each wait that it returned: the group must not take us for dead
-    /// while the database is slow.
+    /// Calls `meanwhile` after each wait that it returned: the group must not take us for dead while the database is slow.
     pub(super) fn ask<T: Send + 'static>(
         &mut self,
         pulse: &mut Pulse<'_>,

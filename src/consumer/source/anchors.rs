@@ -1,5 +1,4 @@
-//! Known records of a partition, read again to see that its topic is still the same: by a short-lived client beside the member, on
-//! a thread of its own.
+//! Known records of a partition, read again by a short-lived client, to see that its topic is still the same.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{self, Receiver};
@@ -20,8 +19,7 @@ pub(in crate::consumer) type Known = BTreeMap<i32, Vec<AnchorRecord>>;
 const AGAIN_MAX: Duration = Duration::from_secs(8);
 
 impl Source {
-    /// Reads again the newest known record of each partition, or where that is gone the older one. Partitions of which one cannot
-    /// be read are left out.
+    /// Reads again the newest known record of each partition, or the older one; leaves out partitions with one that it cannot read.
     pub(in crate::consumer) fn read_again(
         &self,
         topic: usize,

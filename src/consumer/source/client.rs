@@ -49,8 +49,7 @@ pub(in crate::consumer) fn check_client(connection: &Connection, group: &str) ->
     connection.check::<BaseConsumer>(|connection| client(connection, group, FIXED))
 }
 
-/// Makes a client that is no member of the group, with `more` properties that the operator's cannot override. Brokers see the
-/// group's name.
+/// Makes a client that is no member of the group, whose name it has, with `more` properties above the operator's.
 pub(super) fn apart(
     connection: &Connection,
     group: &str,

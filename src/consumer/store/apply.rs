@@ -313,8 +313,7 @@ fn takes_nothing(error: StoreError) -> StoreError {
     }
 }
 
-/// Returns whether the database takes rows like `like` in the same session: they touch the same tables, first as new rows and then
-/// as updates. All of it is rolled back.
+/// Returns whether the database takes rows of ours like `like`, first as new ones and then as updates; rolls them back.
 fn takes_ours<S: Session>(
     session: &mut S,
     topic: &TopicId,

@@ -7,9 +7,9 @@
 //!         ▲                            └─► unpublished_hours ─► Kafka, acknowledged
 //!   touched_hours, in the transaction of the windows
 //! ```
+//!
 //! All of it is one transaction: a note goes in the one that derives its hour. Retention takes windows before hours: a window that
 //! arrives then changes the numbers of its hour, and leaves the histogram as it is.
-//! derived: a window that arrives then changes the numbers of its hour, and leaves the histogram as it is.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -39,8 +39,7 @@ pub trait Store {
 
     fn checkpoints(&mut self, topic: &TopicId) -> Result<BTreeMap<i32, Checkpoint>, StoreError>;
 
-    /// Inserts checkpoints and the gaps before them in one transaction; what another consumer has inserted stays. Returns those
-    /// that are in the database then.
+    /// Inserts checkpoints and the gaps before them, unless another consumer has. Returns those that are in the database then.
     fn insert_checkpoints(
         &mut self,
         topic: &TopicId,

@@ -33,8 +33,7 @@ pub(super) struct State {
     pub(super) lost: LossCounts,
 }
 
-/// A former name. Losses of its epoch are declared in that: under the new name, readers would miss those events of the old one
-/// forever.
+/// Losses of a former name are declared in its epoch: under the new one, readers would miss those events forever.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Former {
     #[serde(with = "digits")]

@@ -170,8 +170,7 @@ fn number_end(left: usize, at: usize) -> usize {
     left + [NUMBER, 2 * NUMBER, 2 * NUMBER + 10][at]
 }
 
-/// Draws the highest seconds of a link in one row, on a scale of its own: on a common one most links would be flat. Returns true if
-/// there is a hole.
+/// Draws the highest seconds in one row, on a scale of its own, lest most links are flat. Returns true if there is a hole.
 fn draw_line(
     screen: &mut Screen,
     row: usize,

@@ -32,8 +32,7 @@ const LOCK: i64 = 0x6877_6869_7374; // "hwhist"
 /// Silence after which the deriving session is taken for dead: it asks every second, and while it publishes twice a minute.
 const SILENT_MAX: &str = "90 seconds";
 
-/// Windows begin and end within two hours of the beginning of theirs. Each hour is looked up by the key, whatever the planner makes
-/// of their number.
+/// Windows begin and end within two hours of theirs. Each hour is looked up by the key, whatever the planner estimates.
 const WINDOWS: &str = "
     SELECT w.number, r.interface, r.direction, r.bytes, r.packets, r.errors, r.drops, r.measured_s, r.unmeasured_s, r.min_bps,
            r.max_bps, r.has_histogram, r.histogram

@@ -29,8 +29,7 @@ const SETTINGS: &str = "SET lock_timeout = '500ms'; SET statement_timeout = '60s
 /// Held meanwhile: of several consumers of a database, one does it.
 const LOCK: i64 = 0x6877_6d61_696e; // "hwmain"
 
-/// Ends a session that holds the lock and has asked for nothing in a while: its connection was lost on our side, and the server has
-/// not noticed.
+/// Ends a session that holds the lock and was silent: its connection was lost on our side, unnoticed by the server.
 pub(super) fn end_holder(client: &mut Client, lock: i64, silent_max: &str) -> Result<u64, Error> {
     let sql = format!(
         "SELECT pg_terminate_backend(a.pid) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
@@ -54,8 +53,7 @@ const WITH_OLD_GAPS: &str = "
         FROM agent_sequences) AS ranges
     WHERE first_stored_at < $1 AND first_seq > before + 1";
 
-/// Closes the gaps of series `$2`, `$3` noticed before `$1`: the ranges around them are merged, and the first begins at 1. Their
-/// declarations can then be deleted.
+/// Merges the ranges around gaps of series `$2`, `$3` noticed before `$1`: their declarations can then be deleted.
 const CLOSE_GAPS: &str = "
     WITH ranges AS (
         SELECT s.*, s.first_stored_at >= $1 OR lag(s.first_seq) OVER same IS NULL AS begins,
@@ -288,8 +286,7 @@ impl Round<'_> {
     }
 }
 
-/// Returns the time of the newest row, or a later one within a day. Without a note, its rows are older than notes: they are read,
-/// once.
+/// Returns the time of the newest row, or a later one within a day. Rows older than notes are read, once.
 fn newest_stored_at(transaction: &mut Transaction<'_>, partition: &Partition) -> Result<DateTime<Utc>, Error> {
     transaction.execute(
         &format!(

@@ -144,8 +144,7 @@ impl Reader for PostgresReader {
     }
 }
 
-/// Fetches rows in portions. Statement and portal have names, and are closed before the transaction ends: behind a pooler the next
-/// one is in another session.
+/// Closes the named statement and portal before the transaction ends: behind a pooler the next one is in another session.
 fn rows(
     transaction: &mut Transaction<'_>,
     query: &Query,

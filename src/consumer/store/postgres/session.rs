@@ -26,8 +26,7 @@ pub(super) struct PostgresSession {
     pub(super) partitions: Partitions,
 }
 
-/// Bounds of waits: for locks, for a silent client within a transaction, and for a statement. None ends a COPY that waits for its
-/// client: see [`super::end_holders`].
+/// Bounds of waits, none of which ends a COPY that waits for its client: see [`super::end_holders`].
 const SETTINGS: &str = "
     SET lock_timeout = '10s';
     SET idle_in_transaction_session_timeout = '30s';

@@ -1,5 +1,4 @@
-//! SQLite has one writer at a time (`BEGIN IMMEDIATE`), which makes the guards cheap; they hold all the same, since several
-//! consumers may share the file.
+//! SQLite has one writer at a time (`BEGIN IMMEDIATE`); the guards hold all the same, since consumers may share the file.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
