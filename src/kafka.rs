@@ -7,6 +7,7 @@ mod errors;
 #[cfg(any(feature = "consumer", feature = "toolbox"))]
 pub mod offsets;
 mod reports;
+mod topics;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,10 +20,10 @@ use serde::Deserialize;
 
 pub use self::advertised::unreachable_broker;
 pub use self::errors::{
-    ClientError, HISTOGRAMS_TOPIC, explained, missing_topic, missing_topic_of_histograms, not_created, refusal,
-    without_timing,
+    ClientError, explained, missing_topic, missing_topic_of_histograms, not_created, refusal, without_timing,
 };
 pub use self::reports::Reports;
+pub use self::topics::{EVENTS_TOPIC, HISTOGRAMS_TOPIC, RATES_TOPIC, SAMPLES_TOPIC};
 use crate::config::{Invalid, SecretFile, check_readable, fingerprint, identity, located, quoted, secret};
 use crate::units::{counted, lasting};
 

@@ -27,7 +27,7 @@ use crate::agent::limit::{Level, Limit, Scope};
 use crate::agent::publisher;
 use crate::config::{ConfigError, Invalid, Layers, duration, list, one_of, quoted};
 use crate::event::{Direction, Severity};
-use crate::kafka::{Connection, RawConnection, RawSasl, RawTls, topic_name};
+use crate::kafka::{Connection, EVENTS_TOPIC, RawConnection, RawSasl, RawTls, topic_name};
 use crate::registry::{RawRegistry, RegistryAddress};
 use crate::service::Directories;
 use crate::units::{BitRate, ByteCount, counted, lasting};
@@ -265,7 +265,7 @@ fn publisher(
     if events_max == 0 {
         return Err(Invalid::new("flush.max_events", "is 0; the minimum is 1, which sends each event at once"));
     }
-    let topic = topic_name("kafka.topic", kafka.topic.unwrap_or_else(|| "highwater.events".to_owned()))?;
+    let topic = topic_name("kafka.topic", kafka.topic.unwrap_or_else(|| EVENTS_TOPIC.to_owned()))?;
     let raw = RawConnection { brokers: kafka.brokers, tls: kafka.tls, sasl: kafka.sasl, properties: kafka.properties };
     let connection = Connection::new(raw, credentials)?;
     let registry = kafka.registry.unwrap_or_default();

@@ -10,7 +10,9 @@ use super::schemas::Registered;
 use super::source::{Membership, check_client};
 use super::store::{PartitionWidth, Retention, StoreOptions, StoreUrl};
 use crate::config::{ConfigError, Invalid, Layers, SecretFile, duration, one_of};
-use crate::kafka::{Connection, HISTOGRAMS_TOPIC, RawConnection, RawSasl, RawTls, topic_name};
+use crate::kafka::{
+    Connection, EVENTS_TOPIC, HISTOGRAMS_TOPIC, RATES_TOPIC, RawConnection, RawSasl, RawTls, topic_name,
+};
 use crate::registry::{RawRegistry, RegistryAddress};
 use crate::service::Directories;
 use crate::units::{counted, lasting};
@@ -108,12 +110,8 @@ pub struct Settings {
     pub publish_every: Duration,
 }
 
-pub const SAMPLES: &str = "highwater.samples";
-
 const GIVE_UP: Duration = Duration::from_secs(15 * 60);
 
-const TOPIC: &str = "highwater.events";
-const RATES: &str = "highwater.rates";
 const GROUP: &str = "highwater";
 const DATABASE: &str = "highwater.db";
 
@@ -183,11 +181,11 @@ impl Settings {
             RawConnection { brokers: kafka.brokers, tls: kafka.tls, sasl: kafka.sasl, properties: kafka.properties };
         Ok(Self {
             connection: Connection::new(connection, directories.credentials.as_deref())?,
-            topic: topic_name("kafka.topic", kafka.topic.unwrap_or_else(|| TOPIC.to_owned()))?,
+            topic: topic_name("kafka.topic", kafka.topic.unwrap_or_else(|| EVENTS_TOPIC.to_owned()))?,
             group,
             instance: kafka.instance.unwrap_or_default(),
             samples: topics.samples.map(|samples| topic_name("topics.samples", samples)).transpose()?,
-            rates: topic_or_none("topics.rates", topics.rates, RATES)?,
+            rates: topic_or_none("topics.rates", topics.rates, RATES_TOPIC)?,
             histograms: topic_or_none("topics.histograms", topics.histograms, HISTOGRAMS_TOPIC)?,
             registry: RegistryAddress::new(registry, directories.credentials.as_deref())?,
             give_up,

@@ -4,6 +4,8 @@ use rdkafka::config::{ClientConfig, FromClientConfig};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::types::RDKafkaConfRes;
 
+use super::topics::HISTOGRAMS_TOPIC;
+
 /// Returns `None` if a broker is merely unreachable.
 pub fn refusal(code: Code, reason: &str) -> Option<String> {
     let reason = without_timing(reason);
@@ -93,7 +95,6 @@ fn is_same_address(configured: &str, address: &str) -> bool {
 }
 
 pub(super) const DEFAULT_BROKERS: &str = "localhost:9092";
-pub const HISTOGRAMS_TOPIC: &str = "highwater.histograms";
 
 const DEFAULT_PORT: u16 = 9092;
 

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::or_duration;
 use crate::config::{Invalid, quoted};
-use crate::kafka::{HISTOGRAMS_TOPIC, topic_name};
+use crate::kafka::{HISTOGRAMS_TOPIC, RATES_TOPIC, SAMPLES_TOPIC, topic_name};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,8 +43,8 @@ impl Topics {
             return Err(Invalid::new("topics.replication", "is not a number of brokers; write 1 or more"));
         }
         Ok(Self {
-            rates: name("topics.rates", raw.rates, "highwater.rates")?,
-            samples: name("topics.samples", raw.samples, "highwater.samples")?,
+            rates: name("topics.rates", raw.rates, RATES_TOPIC)?,
+            samples: name("topics.samples", raw.samples, SAMPLES_TOPIC)?,
             histograms: name("topics.histograms", raw.histograms, HISTOGRAMS_TOPIC)?,
             partitions,
             replication: raw.replication,

@@ -27,10 +27,11 @@ use clap::{Parser, Subcommand};
 use signal_hook::consts::SIGHUP;
 
 use self::common::Common;
-use super::config::{SAMPLES, Settings};
+use super::config::Settings;
 use super::run::{Options, Reload, StoredEvent, run_reloading};
 use crate::config::ConfigError;
 use crate::exit::Failure;
+use crate::kafka::SAMPLES_TOPIC;
 use crate::{cli, output, wire};
 
 /// Stores the agents' events from Kafka in PostgreSQL or SQLite, each exactly once.
@@ -122,7 +123,7 @@ impl Command {
                 let read = || {
                     let mut settings = common.settings()?;
                     if samples {
-                        settings.samples.get_or_insert_with(|| SAMPLES.to_owned());
+                        settings.samples.get_or_insert_with(|| SAMPLES_TOPIC.to_owned());
                     }
                     Ok(settings)
                 };
