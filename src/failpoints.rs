@@ -32,6 +32,11 @@ pub fn instead(_name: &str) -> Option<String> {
     None
 }
 
+pub fn number(name: &str, usual: u64) -> u64 {
+    instead(name).and_then(|number| number.parse().ok()).unwrap_or(usual)
+}
+
+/// Is set in whole seconds.
 pub fn duration(name: &str, usual: Duration) -> Duration {
     instead(name).and_then(|seconds| seconds.parse().ok()).map_or(usual, Duration::from_secs)
 }

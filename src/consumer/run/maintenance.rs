@@ -32,12 +32,11 @@ impl MaintenanceThread {
         let (url, options) = (settings.store.clone(), settings.store_options(instance));
         let rounds = move || {
             let (clock, trouble) = (SystemClock::default(), LogThrottle::default());
-            let mut pause = failpoints::duration("maintenance-first-s", FIRST);
-            while sleep(&clock, pause, &stopped) {
+            let sleep = |pause| sleep(&clock, pause, &stopped);
+            repeat(sleep, || {
                 let result = round(url.maintenance(&options), retention, &clock, &stopped);
-                pause = if tell(&result, &trouble, clock.monotonic()) { PAUSE } else { PAUSE_UNFINISHED };
-                pause = failpoints::duration("maintenance-pause-s", pause);
-            }
+                tell(&result, &trouble, clock.monotonic())
+            });
         };
         std::thread::Builder::new().name("maintenance".into()).spawn(rounds)?;
         Ok(Self(stop))
@@ -47,6 +46,16 @@ impl MaintenanceThread {
 impl Drop for MaintenanceThread {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Repeats a round that returns whether it was finished. The pause begins when the round has ended, however long that took: the
+/// database rests between two rounds.
+fn repeat(sleep: impl Fn(Duration) -> bool, mut round: impl FnMut() -> bool) {
+    let mut pause = failpoints::duration("maintenance-first-s", FIRST);
+    while sleep(pause) {
+        pause = if round() { PAUSE } else { PAUSE_UNFINISHED };
+        pause = failpoints::duration("maintenance-pause-s", pause);
     }
 }
 
@@ -117,5 +126,34 @@ fn tell(result: &Result<Maintained, StoreError>, trouble: &LogThrottle, now: Dur
             }
             false
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use super::*;
+
+    #[test]
+    fn a_pause_is_counted_from_the_end_of_a_round() {
+        let (now, slept) = (Cell::new(Duration::ZERO), RefCell::new(Vec::new()));
+        let sleep = |pause: Duration| {
+            slept.borrow_mut().push((now.get(), pause));
+            now.set(now.get() + pause);
+            slept.borrow().len() < 4
+        };
+        let mut ends = [false, true, false].into_iter();
+        let round_takes = Duration::from_secs(1000);
+        repeat(sleep, || {
+            now.set(now.get() + round_takes);
+            ends.next().expect("no round after the stop")
+        });
+        let (mut at, mut expected) = (Duration::ZERO, Vec::new());
+        for pause in [FIRST, PAUSE_UNFINISHED, PAUSE, PAUSE_UNFINISHED] {
+            expected.push((at, pause));
+            at += pause + round_takes;
+        }
+        assert_eq!(*slept.borrow(), expected);
     }
 }

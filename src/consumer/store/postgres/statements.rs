@@ -6,7 +6,7 @@ use postgres::{Client, Statement};
 use super::columns::breach_columns;
 use crate::consumer::store::tables::{PARTITIONED, TABLES, Table};
 use crate::event::fields::{AGENT, BREACH_ID};
-use crate::failpoints::unless_out;
+use crate::failpoints::{self, unless_out};
 
 pub(super) struct Statements {
     /// In the order of [`TABLES`].
@@ -102,6 +102,7 @@ impl OfTable {
         let name = table.name();
         let wanted = "unnest($1::text[], $2::timestamptz[], $3::text[], $4::bigint[]) WITH ORDINALITY
                       AS s (agent, observed_at, epoch, seq, number)";
+        let entries = failpoints::number("other-times-max", OTHER_TIMES_MAX);
         Ok(Self {
             existing: client.prepare(&format!(
                 "SELECT s.number FROM {wanted}
@@ -113,7 +114,7 @@ impl OfTable {
             other_times: client.prepare(&format!(
                 "WITH wanted AS MATERIALIZED (SELECT * FROM {wanted}),
                       agents AS MATERIALIZED (
-                          SELECT agent, {OTHER_TIMES_MAX} / count(*) OVER () AS newest FROM (SELECT DISTINCT agent FROM wanted) AS a)
+                          SELECT agent, {entries} / count(*) OVER () AS newest FROM (SELECT DISTINCT agent FROM wanted) AS a)
                  SELECT DISTINCT s.number FROM agents a
                  CROSS JOIN LATERAL (SELECT e.agent, e.epoch, e.seq, e.observed_at FROM {name} e
                                      WHERE e.agent = a.agent ORDER BY e.observed_at DESC LIMIT a.newest) AS e
