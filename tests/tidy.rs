@@ -552,11 +552,14 @@ fn pure_files_touch_nothing() {
     assert_eq!(impurities(&planted), ["agent/detector/link.rs uses log::", "wire/json.rs uses std::io"]);
 }
 
+fn is_sql(text: &str) -> bool {
+    let words = ["SELECT", "INSERT", "UPDATE", "DELETE", "WITH"];
+    text.split_ascii_whitespace().next().is_some_and(|word| words.contains(&word))
+}
+
 /// Returns the files outside of the stores and reports that hold SQL.
 fn sql(sources: &[Source]) -> Vec<String> {
-    let words = ["SELECT", "INSERT", "UPDATE", "DELETE", "WITH"];
     let places = ["agent/journal/", "consumer/store/", "consumer/report/"];
-    let is_sql = |text: &str| text.split_ascii_whitespace().next().is_some_and(|word| words.contains(&word));
     let is_stray = |source: &&Source| {
         !places.iter().any(|place| source.name.starts_with(place))
             && literals(source).iter().any(|(_, text)| is_sql(text))
@@ -575,6 +578,21 @@ fn sql_is_in_stores_and_reports() {
         ("consumer/cli/lag.rs", "const LAG: &str = r#\"WITH now AS (SELECT 1)\"#;"),
     ]);
     assert_eq!(sql(&planted), ["consumer/run.rs", "consumer/cli/lag.rs"]);
+}
+
+/// Returns the files with SQL that a database of another encoding could not read: it is asked for its encoding in SQL.
+fn sql_beyond_ascii(sources: &[Source]) -> Vec<String> {
+    let is_beyond = |source: &&Source| literals(source).iter().any(|(_, text)| is_sql(text) && !text.is_ascii());
+    sources.iter().filter(is_beyond).map(|source| source.name.clone()).collect()
+}
+
+#[test]
+fn sql_is_in_ascii() {
+    assert_eq!(sql_beyond_ascii(sources()), NONE);
+    assert!(include_str!("../src/consumer/store/postgres/V1__tables.sql").is_ascii());
+
+    let planted = planted([("consumer/store/a.rs", "const A: &str = \"SELECT 'é'\"; const B: &str = \"é\";")]);
+    assert_eq!(sql_beyond_ascii(&planted), ["consumer/store/a.rs"]);
 }
 
 /// Returns the files that no module names: nobody compiles them.

@@ -2,6 +2,7 @@ use std::cell::Cell;
 use std::error::Error as _;
 
 use postgres::Client;
+use postgres::error::SqlState;
 
 use super::address::Address;
 use super::partitions::{self, Partitions};
@@ -108,7 +109,7 @@ fn migrate(client: &mut Client, address: &Address, progress: &StoreProgress) -> 
         return Ok(());
     }
     client.batch_execute("SET statement_timeout = 0")?;
-    client.execute("SELECT pg_advisory_lock($1)", &[&MIGRATION_LOCK])?;
+    client.execute("SELECT pg_advisory_lock($1)", &[&MIGRATION_LOCK]).map_err(|error| being_migrated(&error))?;
     let before = taken(client)?;
     let grant = grant(client)?;
     let runner = migrations::migrations::runner();
@@ -128,6 +129,16 @@ fn migrate(client: &mut Client, address: &Address, progress: &StoreProgress) -> 
     client.execute("SELECT pg_advisory_unlock($1)", &[&MIGRATION_LOCK])?;
     client.batch_execute(SETTINGS)?;
     Ok(())
+}
+
+/// Explains why the lock of the migrations was not had within the session's `lock_timeout`.
+fn being_migrated(error: &postgres::Error) -> StoreError {
+    match error.code() {
+        Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+            StoreError::Unavailable("PostgreSQL: another consumer is migrating the schema; waiting for it".to_owned())
+        }
+        _ => sqlstate::store_error(error),
+    }
 }
 
 pub(super) fn taken(client: &mut Client) -> Result<i64, StoreError> {
