@@ -267,6 +267,21 @@ fn storing_goes_on_while_a_session_holds_a_lock_that_retention_needs() {
 }
 
 #[test]
+fn a_second_consumer_says_that_it_waits_for_the_migration() {
+    let Some((kafka, postgres)) = servers("a_second_consumer_says_that_it_waits_for_the_migration") else { return };
+    let (topic, database) = (kafka.topic("migrating", 1), postgres.database("migrating"));
+    produce(&kafka.address, &topic, &events(1..=10));
+    let mut first = Consumer::new(&kafka.address, &topic, &database.url);
+    let _migrating = first.start_at("migration-s=return(15)", &[]);
+    let lock = "SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database
+                WHERE d.datname = current_database() AND locktype = 'advisory' AND granted";
+    database.until(lock, "(1)");
+    let mut second = Consumer::new(&kafka.address, &topic, &database.url);
+    second.start(&[]).until("another consumer is migrating the schema; waiting for it");
+    database.until("SELECT count(*) FROM events", "(10)");
+}
+
+#[test]
 fn a_migration_takes_as_long_as_it_takes() {
     let Some((kafka, postgres)) = servers("a_migration_takes_as_long_as_it_takes") else { return };
     let (topic, database) = (kafka.topic("migrated", 1), postgres.database("migrated"));
@@ -749,4 +764,35 @@ fn a_breach_whose_agent_began_anew_is_unknown() {
     assert_eq!(database.ask("SELECT agent FROM open_breaches"), "(alive)");
     assert_eq!(database.ask("SELECT agent, lasted = interval '3 s' FROM breaches WHERE state = 'unknown'"), "(lost,t)");
     assert_eq!(database.ask("SELECT lasted > interval '1 h' FROM breaches WHERE state = 'open'"), "(t)");
+}
+
+#[test]
+fn an_identity_under_other_times_is_sought_among_its_agents_newest_rows() {
+    let Some((kafka, postgres)) = servers("an_identity_under_other_times_is_sought_among_its_agents_newest_rows")
+    else {
+        return;
+    };
+    let (topic, database) = (kafka.topic("other-times", 1), postgres.database("other_times"));
+    produce(&kafka.address, &topic, &events(1..=10));
+    let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
+    let running = consumer.start_at("other-times-max=return(3)", &[]);
+    database.until("SELECT count(*) FROM events", "(10)");
+    // Newer than all, so that the three newest rows are those of 9, 10 and whichever came before.
+    let again = |seq: u64| {
+        let mut event = updated("gw", seq);
+        event.stamp.observed_at += TimeDelta::days(1);
+        event
+    };
+    for (seq, rows) in [(9, "(11)"), (1, "(12)")] {
+        produce(&kafka.address, &topic, &[again(seq)]);
+        database.until("SELECT count(*) FROM events", rows);
+    }
+    let found = "SELECT first_seq, last_seq, identity_conflicts FROM agent_sequences";
+    database.until(found, "(1,10,1)");
+    running.kill();
+    // Without the bound the older one is found as well: it is counted when its row is a new one.
+    let running = consumer.start_at("", &[]);
+    produce(&kafka.address, &topic, &[again(2)]);
+    database.until(found, "(1,10,2)");
+    running.kill();
 }
