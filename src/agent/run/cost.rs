@@ -1,8 +1,11 @@
 //! Estimates what rates cost from an encoded window of the host's links; `benches/run wire` measures how far it is off.
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta};
+use flate2::Compression;
+use flate2::write::DeflateEncoder;
 
 use crate::agent::config::{Rates, Settings};
 use crate::agent::counters::{Counters, Packets};
@@ -16,34 +19,38 @@ use crate::wire;
 const DAY: Duration = Duration::from_secs(86_400);
 /// TCP, librdkafka's requests before the first message, and their answers.
 const CONNECTION_BYTES: u64 = 4_000;
-/// TLS 1.3 with a chain of two certificates.
-const HANDSHAKE_BYTES: u64 = 5_000;
-/// A request, its answer and their packets' headers; headers and key of a message.
+/// Bytes of the handshakes of TLS 1.3: with the broker that is asked for the others, and with the one that leads the partition.
+const HANDSHAKE_BYTES: u64 = 8_700;
+/// A request, its answer and their packets' headers.
 const REQUEST_BYTES: u64 = 500;
-const MESSAGE_BYTES: u64 = 250;
+/// Windows of a flush that are made up, and stand for the others.
+const WINDOWS_MAX: u64 = 8;
 /// SQLite writes a page to its log, and later to the database.
 const PAGE_BYTES: u64 = 2 * 4_096;
+/// Changed by a transaction, beside those of the message itself.
 const PAGES: u64 = 4;
 
 /// Returns `None` if rates are off, or no link is watched.
 pub(super) fn line(settings: &Settings, detector: &Detector) -> Option<String> {
     let Rates { window, max_delay } = settings.rates?;
     let links = detector.readings().count();
-    let messages = made_up(settings, detector, window);
-    if links == 0 || messages.is_empty() {
+    let every = window.max(max_delay);
+    let a_day = |every: Duration| DAY.as_secs_f64() / every.as_secs_f64();
+    let (windows, flushes) = (a_day(window), a_day(every));
+    let in_a_flush = (windows / flushes) as u64;
+    let made_up: Vec<Event> =
+        (0..in_a_flush.min(WINDOWS_MAX)).flat_map(|number| made_up(settings, detector, window, number)).collect();
+    if links == 0 || made_up.is_empty() {
         return None;
     }
-    let sizes: Vec<u64> = messages.iter().map(|event| size(settings, event)).collect();
-    let a_day = |every: Duration| DAY.as_secs_f64() / every.as_secs_f64();
-    let windows = a_day(window);
-    let sent = sizes.iter().map(|bytes| bytes + MESSAGE_BYTES + REQUEST_BYTES).sum::<u64>() as f64 * windows;
-    let connections = a_day(window.max(max_delay));
-    let plain = sent + connections * CONNECTION_BYTES as f64;
-    let tls = plain + connections * HANDSHAKE_BYTES as f64;
-    let json = messages.iter().map(|event| wire::to_json(event).len() as u64);
+    let share = windows / flushes / in_a_flush.min(WINDOWS_MAX) as f64;
+    let batch = batch_bytes(settings, &made_up) as f64 * share;
+    let plain = (batch + (REQUEST_BYTES + CONNECTION_BYTES) as f64) * flushes;
+    let tls = plain + flushes * HANDSHAKE_BYTES as f64;
+    let json = made_up.iter().map(|event| wire::to_json(event).len() as u64);
     // A transaction registers it, and another one removes it.
     let pages: u64 = json.map(|bytes| bytes.div_ceil(4_096) + 2 * PAGES).sum();
-    let written = (pages * PAGE_BYTES) as f64 * windows;
+    let written = (pages * PAGE_BYTES) as f64 * share * flushes;
     let bytes = |bytes: f64| ByteCount::from_bytes(bytes as u64);
     Some(format!(
         "cost   rates of {} every {}, estimated: {} a day and {} a month on the wire, {} and {} with TLS, {} a day to disk; \
@@ -55,14 +62,38 @@ pub(super) fn line(settings: &Settings, detector: &Detector) -> Option<String> {
         bytes(tls),
         bytes(tls * 30.0),
         bytes(written),
-        counted(connections.round() as u64, "connection"),
+        counted(flushes.round() as u64, "connection"),
     ))
 }
 
-fn made_up(settings: &Settings, detector: &Detector, window: Duration) -> Vec<Event> {
+/// Returns how many bytes messages take that are sent together: they are compressed together, by librdkafka's zstd, which
+/// deflate comes close to.
+fn batch_bytes(settings: &Settings, events: &[Event]) -> u64 {
+    let level = match ["compression.type", "compression.codec"]
+        .iter()
+        .find_map(|name| settings.publisher.connection.property(name))
+    {
+        Some("none") => Compression::none(),
+        _ => Compression::default(),
+    };
+    let mut batch = DeflateEncoder::new(Vec::new(), level);
+    for event in events {
+        let json = wire::to_json(event);
+        let message = wire::message(event, &json, settings.publisher.encoding.format, None);
+        let headers = message.common_headers().into_iter().chain(message.own_headers());
+        let headers = headers.flat_map(|(name, value)| [name.as_bytes(), value]);
+        for part in headers.chain([&*message.key, &*message.payload]) {
+            batch.write_all(part).expect("memory takes all");
+        }
+    }
+    batch.finish().expect("memory takes all").len() as u64
+}
+
+/// Returns the messages of one window in which every second has another rate, of 10 kbit/s to 10 Mbit/s.
+fn made_up(settings: &Settings, detector: &Detector, window: Duration, number: u64) -> Vec<Event> {
     let mut windows = RateWindows::new(window);
     let mut complete: Vec<RateWindow> = Vec::new();
-    let mut random = fastrand::Rng::with_seed(1);
+    let mut random = fastrand::Rng::with_seed(number);
     for second in 0..=window.as_secs() {
         let wall = DateTime::UNIX_EPOCH + TimeDelta::seconds(second as i64);
         windows.begin(wall, Duration::from_secs(second), &mut complete);
@@ -84,14 +115,9 @@ fn made_up(settings: &Settings, detector: &Detector, window: Duration) -> Vec<Ev
         clock_synced: Some(true),
     };
     let event = |window| Event {
-        id: EventId { epoch: Epoch(0), seq: 100_000 },
+        id: EventId { epoch: Epoch(0), seq: 100_000 + number },
         stamp: stamp.clone(),
         body: Body::Rates(window),
     };
     complete.into_iter().map(event).collect()
-}
-
-fn size(settings: &Settings, event: &Event) -> u64 {
-    let json = wire::to_json(event);
-    wire::message(event, &json, settings.publisher.encoding.format, None).payload.len() as u64
 }
