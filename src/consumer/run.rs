@@ -503,6 +503,9 @@ impl<'a> Consumer<'a> {
             return Err(StoreError::Conflict("a batch was stored in part, before the end".to_owned()).into());
         }
         self.spent = Some((batch, applied));
+        if !self.topics[topic].is_collecting() {
+            self.end_at = Duration::ZERO;
+        }
         Ok(true)
     }
 
@@ -573,7 +576,11 @@ impl<'a> Consumer<'a> {
                 match Ends::look(&self.member.source, topic) {
                     Ok(ends) => self.topics[topic].end = End::At(Arc::new(ends)),
                     Err(error) if !is_unknown_topic(&error) => self.member.log(&error, now),
-                    Err(_) if self.settings.may_be_missing(&self.member.source.topics()[topic]) => return Ok(true),
+                    // Not asked again: an answer waits for the broker's fetch that finds nothing.
+                    Err(_) if self.settings.may_be_missing(&self.member.source.topics()[topic]) => {
+                        self.topics[topic].end = End::Reached;
+                        return Ok(true);
+                    }
                     Err(error) if now.saturating_sub(self.started) > TOPIC_UNKNOWN_MAX => {
                         return Err(Failure::new(Status::Unavailable, error));
                     }
