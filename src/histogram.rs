@@ -1,10 +1,9 @@
 //! Histograms of one-second rates in kbit/s: HdrHistogram with 2 significant digits, in its V2 format with deflate, which libraries
 //! of many languages read. A rate of `k` to below `k + 1` kbit/s counts as `k`. Pure.
 
-use std::io::Read as _;
+use std::cell::RefCell;
 
-use flate2::read::ZlibDecoder;
-use flate2::{Compress, Compression, FlushCompress};
+use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 use hdrhistogram::serialization::{Deserializer, Serializer as _, V2Serializer};
 use hdrhistogram::{Counter, Histogram};
 
@@ -163,11 +162,9 @@ fn checked(bytes: &[u8]) -> Result<Vec<u8>, HistogramError> {
     if number::<4>(header, 0) != u64::from(COMPRESSED_COOKIE) || number::<4>(header, 4) != deflated.len() as u64 {
         return refuse("is no HdrHistogram V2 with deflate".to_owned());
     }
-    let mut plain = Vec::new();
-    let inflated = ZlibDecoder::new(deflated).take(BYTES_MAX as u64 + 1).read_to_end(&mut plain);
-    inflated.map_err(|error| HistogramError(format!("cannot be inflated: {error}")))?;
+    let plain = inflate(deflated)?;
     if plain.len() > BYTES_MAX || plain.len() < PLAIN_HEADER_BYTES {
-        return refuse(format!("inflates to {} bytes or more", plain.len()));
+        return refuse(format!("inflates to {} bytes or more", plain.len().min(BYTES_MAX + 1)));
     }
     let (header, counts) = plain.split_at(PLAIN_HEADER_BYTES);
     let [cookie, length, offset, digits] = [0, 4, 8, 12].map(|place| number::<4>(header, place));
@@ -183,6 +180,30 @@ fn checked(bytes: &[u8]) -> Result<Vec<u8>, HistogramError> {
     }
     check_counts(counts)?;
     Ok(plain)
+}
+
+thread_local! {
+    /// Takes more memory, and more time to make, than a histogram.
+    static INFLATE: RefCell<Decompress> = RefCell::new(Decompress::new(true));
+}
+
+/// Returns more than [`BYTES_MAX`] where there is more, and no more than twice as much.
+fn inflate(deflated: &[u8]) -> Result<Vec<u8>, HistogramError> {
+    INFLATE.with_borrow_mut(|inflate| {
+        inflate.reset(true);
+        let mut plain = Vec::with_capacity(1 << 10);
+        loop {
+            let rest = &deflated[inflate.total_in() as usize..];
+            let refuse = |problem: &str| Err(HistogramError(format!("cannot be inflated: {problem}")));
+            match inflate.decompress_vec(rest, &mut plain, FlushDecompress::None) {
+                Ok(Status::StreamEnd) => return Ok(plain),
+                Ok(_) if plain.len() > BYTES_MAX => return Ok(plain),
+                Ok(_) if plain.len() == plain.capacity() => plain.reserve(plain.len()),
+                Ok(_) => return refuse("it is cut short"),
+                Err(error) => return refuse(&error.to_string()),
+            }
+        }
+    })
 }
 
 /// Reads zigzag numbers in little-endian base 128; a negative one stands for so many zeros.
@@ -352,6 +373,10 @@ mod tests {
             let length = (counts.len() as u32).to_be_bytes();
             deflated(&[&plain[..4], &length[..], &plain[8..PLAIN_HEADER_BYTES], counts].concat())
         };
+        let cut = |bytes: Vec<u8>, by: usize| {
+            let deflated = &bytes[COMPRESSED_HEADER_BYTES..bytes.len() - by];
+            [&bytes[..4], &(deflated.len() as u32).to_be_bytes(), deflated].concat()
+        };
         for (bytes, says) in [
             (vec![], "is cut short"),
             (vec![0; 9], "is no HdrHistogram V2 with deflate"),
@@ -360,6 +385,7 @@ mod tests {
             (with(12, &5_u32.to_be_bytes()), "2 significant digits"),
             (with(24, &u64::MAX.to_be_bytes()), "has room up to 18446744073709551615 kbit/s"),
             (deflated(&vec![0; 1 << 22]), "inflates to 65537 bytes or more"),
+            (cut(deflated(&plain), 4), "cannot be inflated: it is cut short"),
             // 2^63 counts as far as the format can say so, and a run of 2^63 zeros.
             (
                 counts(&[0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]),
