@@ -83,7 +83,7 @@ pub(super) trait DeriveTransaction: Sized {
         each: &mut dyn FnMut(usize, TrafficSeries, StoredWindow),
     ) -> Result<(), StoreError>;
 
-    /// Calls `each` with every hour of the days, and the index of its day.
+    /// Calls `each` with every hour of the days, and the index of its day; by day.
     fn hours_of_days(
         &mut self,
         days: &[SummaryKey],
@@ -281,9 +281,22 @@ fn merge_days<T: DeriveTransaction>(
     days: &[SummaryKey],
     encoder: &mut HistogramEncoder,
 ) -> Result<Merged, StoreError> {
-    let mut merges: Vec<Merge> = days.iter().map(|_| Merge::default()).collect();
-    transaction.hours_of_days(days, &mut |index, hour| merges[index].add(&hour))?;
-    Ok(days.iter().cloned().zip(merges).map(|(key, merge)| (key, merge.finish(encoder), false)).collect())
+    // A histogram that is merged takes 27 kB: there is one at a time.
+    let (mut merged, mut merge): (Merged, Merge) = (Vec::with_capacity(days.len()), Merge::default());
+    let mut end = |merged: &mut Merged, merge: &mut Merge| {
+        let key = days[merged.len()].clone();
+        merged.push((key, std::mem::take(merge).finish(encoder), false));
+    };
+    transaction.hours_of_days(days, &mut |index, hour| {
+        while merged.len() < index {
+            end(&mut merged, &mut merge);
+        }
+        merge.add(&hour);
+    })?;
+    while merged.len() < days.len() {
+        end(&mut merged, &mut merge);
+    }
+    Ok(merged)
 }
 
 fn replace<T: DeriveTransaction>(
