@@ -53,16 +53,16 @@ pub(super) fn line(settings: &Settings, detector: &Detector) -> Option<String> {
     let written = (pages * PAGE_BYTES) as f64 * share * flushes;
     let bytes = |bytes: f64| ByteCount::from_bytes(bytes as u64);
     Some(format!(
-        "cost   rates of {} every {}, estimated: {} a day and {} a month on the wire, {} and {} with TLS, {} a day to disk; \
-         {} a day at {CONNECTION_BYTES} bytes, and {HANDSHAKE_BYTES} more with TLS",
+        "cost   rates of {} every {}, estimated: {} a day on the wire, {} with TLS; {} a day to disk;\n       \
+         {} a month on the wire, {} with TLS; {} a day",
         counted(links as u64, "link"),
         lasting(window),
         bytes(plain),
-        bytes(plain * 30.0),
         bytes(tls),
-        bytes(tls * 30.0),
         bytes(written),
-        counted(flushes.round() as u64, "connection"),
+        bytes(plain * 30.0),
+        bytes(tls * 30.0),
+        counted(flushes.round() as u64, "flush"),
     ))
 }
 
