@@ -9,7 +9,7 @@ mod summary;
 mod text;
 mod times;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
@@ -80,8 +80,11 @@ pub(super) struct Replay {
     #[command(flatten)]
     common: Common,
     /// CSV file; - is standard input
-    #[arg(value_name = "FILE.csv")]
-    file: PathBuf,
+    #[arg(value_name = "FILE.csv", required_unless_present = "input")]
+    file: Option<PathBuf>,
+    /// CSV file, as an option: -i FILE is FILE
+    #[arg(short, long, value_name = "FILE.csv", conflicts_with = "file")]
+    input: Option<PathBuf>,
     /// Output format
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     format: OutputFormat,
@@ -167,7 +170,7 @@ impl Replay {
         let (events, samples) = self.publishers(&settings)?;
         let epoch = self.epoch.unwrap_or_else(|| Epoch(random()));
         let interval = self.interval.or(self.bytes_per);
-        let mut rows = ReplayRows::open(&self.file, &self.dialect, self.meaning(), interval, &self.interface)?;
+        let mut rows = ReplayRows::open(self.file(), &self.dialect, self.meaning(), interval, &self.interface)?;
         let mut lanes = Lanes::open(&agent, epoch, events, samples, self.from_line)?;
         // A resumed run makes the same breaches of the same rows, with the same ids.
         let mut detector = Detector::new(limits, interval.unwrap_or(ANY_INTERVAL), epoch.0);
@@ -331,8 +334,12 @@ impl Replay {
         }])
     }
 
+    fn file(&self) -> &Path {
+        self.file.as_deref().or(self.input.as_deref()).unwrap_or(Path::new("-"))
+    }
+
     fn agent_name(&self) -> Result<String, Failure> {
-        let name = self.agent.clone().unwrap_or_else(|| match self.file.file_stem() {
+        let name = self.agent.clone().unwrap_or_else(|| match self.file().file_stem() {
             Some(stem) if stem != "-" => stem.to_string_lossy().into_owned(),
             _ => "replay".to_owned(),
         });
