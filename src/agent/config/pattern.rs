@@ -27,7 +27,9 @@ pub(super) fn check(key: &str, pattern: &str) -> Result<Option<Invalid>, Invalid
     if bytes > ALTERNATIVE_BYTES_MAX {
         return never(&format!("a name has up to {NAME_BYTES_MAX} bytes, an alternative name {ALTERNATIVE_BYTES_MAX}"));
     }
-    let doubt = if pattern.contains(OTHER_NOTATIONS) {
+    let doubt = if let Some((name, _)) = pattern.split_once('@').filter(|(_, peer)| names_peer(peer)) {
+        format!("`{pattern}` is how ip(8) shows a link and its peer: the link's name is `{name}`; {help}")
+    } else if pattern.contains(OTHER_NOTATIONS) {
         format!("`{pattern}` matches only what has these characters in its name; {help}")
     } else if bytes > NAME_BYTES_MAX {
         format!("`{pattern}` is longer than {NAME_BYTES_MAX} bytes, so only an alternative name can match it; {help}")
@@ -35,6 +37,12 @@ pub(super) fn check(key: &str, pattern: &str) -> Result<Option<Invalid>, Invalid
         return Ok(None);
     };
     Ok(Some(Invalid::new(key, doubt)))
+}
+
+/// Returns whether this stands for a peer, as behind `@` in the output of ip(8): `if12`, or `NONE`.
+pub(super) fn names_peer(text: &str) -> bool {
+    let index = text.strip_prefix("if").filter(|index| !index.is_empty());
+    text == "NONE" || index.is_some_and(|index| index.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn several(key: &str) -> &'static str {
@@ -65,6 +73,16 @@ mod tests {
             assert!(doubt.message.contains("`*` for any characters and `?` for one"), "{doubt:?}");
             assert!(doubt.message.ends_with("a list is written [\"eth0\", \"eth1\"]"), "{doubt:?}");
         }
+    }
+
+    #[test]
+    fn a_peer_that_ip_shows_is_no_part_of_a_name() {
+        for pattern in ["eth0@if12", "sit0@NONE", "veth*@if3"] {
+            let doubt = check("limit.0.interface", pattern).unwrap().expect(pattern);
+            let name = pattern.split('@').next().unwrap();
+            assert!(doubt.message.contains(&format!("the link's name is `{name}`")), "{doubt:?}");
+        }
+        assert_eq!(check("limit.0.interface", "a@if"), Ok(None));
     }
 
     #[test]
