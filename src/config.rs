@@ -58,6 +58,7 @@ pub const AGENT_KEYS: &[&str] = &[
     "journal.max_age",
     "kafka.format",
     "kafka.key",
+    "kafka.create_topics",
     "rates.enabled",
     "rates.window",
     "rates.max_delay",

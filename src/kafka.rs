@@ -1,12 +1,11 @@
 //! Configuration that both programs pass to librdkafka: brokers, TLS, SASL, and the operator's own properties.
 
-#[cfg(feature = "toolbox")]
 pub mod admin;
 mod advertised;
 mod errors;
-#[cfg(any(feature = "consumer", feature = "toolbox"))]
 pub mod offsets;
 mod reports;
+mod topic_plan;
 mod topics;
 
 use std::collections::BTreeMap;
@@ -23,6 +22,7 @@ pub use self::errors::{
     ClientError, explained, missing_topic, missing_topic_of_histograms, not_created, refusal, without_timing,
 };
 pub use self::reports::Reports;
+pub use self::topic_plan::{PlannedTopic, TopicPlan};
 pub use self::topics::{EVENTS_TOPIC, HISTOGRAMS_TOPIC, RATES_TOPIC, SAMPLES_TOPIC};
 use crate::config::{Invalid, SecretFile, check_readable, fingerprint, identity, located, quoted, secret};
 use crate::units::{counted, lasting};

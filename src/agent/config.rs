@@ -104,6 +104,8 @@ struct RawKafkaProducer {
     topic: Option<String>,
     format: Option<String>,
     key: Option<String>,
+    #[serde(default, deserialize_with = "quoted")]
+    create_topics: Option<bool>,
     tls: Option<RawTls>,
     sasl: Option<RawSasl>,
     registry: Option<RawRegistry>,
@@ -151,11 +153,14 @@ const CLEAR_PERCENT: f64 = 90.0;
 impl Settings {
     pub fn new(layers: &Layers, surroundings: &Surroundings) -> Result<Self, ConfigError> {
         let raw: Raw = layers.parse()?;
-        let mut warnings = Vec::new();
+        let (creates_topics, mut warnings) = (raw.kafka.create_topics.unwrap_or_default(), Vec::new());
         let (mut settings, missing) =
             Self::checked(raw, surroundings, &mut warnings).map_err(|invalid| layers.locate(invalid))?;
         settings.warnings = warnings.into_iter().map(|warning| layers.locate(warning).to_string()).collect();
         settings.nameless = missing.map(|missing| layers.locate(missing).to_string());
+        if creates_topics {
+            settings.publisher.create_topics = Some(settings.topics.plan(settings.topic_names()));
+        }
         Ok(settings)
     }
 
@@ -234,6 +239,15 @@ impl Settings {
         };
         Ok((settings, missing))
     }
+
+    /// Returns the topics that agents and consumers of this configuration use.
+    pub fn topic_names(&self) -> Vec<&String> {
+        let mut names = vec![&self.publisher.topic];
+        names.extend(self.rates.map(|_| &self.topics.rates));
+        names.push(&self.topics.histograms);
+        names.extend(self.samples.then_some(&self.topics.samples));
+        names
+    }
 }
 
 fn patterns(
@@ -286,6 +300,7 @@ fn publisher(
         events_max,
         journal_bytes: journal_size.bytes(),
         undelivered: "stay in the journal",
+        create_topics: None,
     })
 }
 

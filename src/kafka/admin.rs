@@ -40,6 +40,19 @@ pub struct Found {
     pub settings: BTreeMap<String, String>,
 }
 
+/// Answer about one topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TopicLookup {
+    Found {
+        partitions: usize,
+        /// Partitions that have no leader.
+        leaderless: Vec<i32>,
+    },
+    Missing,
+    /// This user may not see it.
+    Denied(String),
+}
+
 pub struct Admin {
     /// Unlike an admin client, this one can be polled for errors.
     client: BaseProducer<Reports>,
@@ -55,7 +68,7 @@ impl Admin {
     }
 
     pub fn topics(&self) -> Result<(usize, Vec<Found>), AdminError> {
-        let metadata = self.metadata()?;
+        let metadata = self.metadata(None)?;
         let mut topics: Vec<Found> = metadata
             .topics()
             .iter()
@@ -71,9 +84,34 @@ impl Admin {
         Ok((metadata.brokers().len(), topics))
     }
 
-    fn metadata(&self) -> Result<Metadata, AdminError> {
+    /// Returns the number of brokers, and the first of them that this host cannot reach, with the remedy.
+    pub fn cluster(&self) -> Result<(usize, Option<String>), AdminError> {
+        let metadata = self.metadata(None)?;
+        Ok((metadata.brokers().len(), unreachable_broker(&metadata)))
+    }
+
+    /// Looks a topic up by its name: a list of all topics leaves out those that this user may not see.
+    pub fn look_up(&self, name: &str) -> Result<TopicLookup, AdminError> {
+        let metadata = self.metadata(Some(name))?;
+        let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else {
+            return Ok(TopicLookup::Missing);
+        };
+        let partitions = topic.partitions();
+        Ok(match topic.error().map(RDKafkaErrorCode::from) {
+            None if partitions.is_empty() => TopicLookup::Missing,
+            Some(RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition) => TopicLookup::Missing,
+            Some(code @ RDKafkaErrorCode::TopicAuthorizationFailed) => TopicLookup::Denied(code.to_string()),
+            Some(code) if partitions.is_empty() => return Err(self.refused(&format!("topic {name}: {code}"))),
+            _ => TopicLookup::Found {
+                partitions: partitions.len(),
+                leaderless: partitions.iter().filter(|found| found.leader() < 0).map(MetadataPartition::id).collect(),
+            },
+        })
+    }
+
+    fn metadata(&self, topic: Option<&str>) -> Result<Metadata, AdminError> {
         for _ in 0..ANSWER_MAX.as_secs() {
-            let asked = self.client.client().fetch_metadata(None, ASK_AGAIN);
+            let asked = self.client.client().fetch_metadata(topic, ASK_AGAIN);
             self.client.poll(Duration::ZERO);
             match asked {
                 Ok(metadata) => return Ok(metadata),
@@ -141,7 +179,7 @@ impl Admin {
 
     /// Explains a failure though a broker answered: the cluster may name another address for the one asked.
     fn unavailable(&self, why: &dyn ToString) -> AdminError {
-        match self.metadata().as_ref().map(unreachable_broker) {
+        match self.metadata(None).as_ref().map(unreachable_broker) {
             Ok(Some(unreachable)) => {
                 AdminError::Unavailable { brokers: self.connection.brokers().to_owned(), why: unreachable }
             }

@@ -4,7 +4,7 @@ use super::common::Common;
 use crate::agent::config::Settings;
 use crate::exit::{Failure, Status};
 use crate::kafka::admin::{Admin, AdminError, Found, Wanted};
-use crate::kafka::missing_topic;
+use crate::kafka::{TopicPlan, missing_topic};
 use crate::output::{self, OutputFormat, Rows, Value};
 use crate::units::lasting;
 
@@ -60,8 +60,6 @@ pub(super) struct TopicsCommand {
 const COLUMNS: &[&str] = &["topic", "state", "partitions", "replication", "cleanup", "retention", "differs"];
 const LIST_COLUMNS: &[&str] = &["topic", "partition", "first_offset", "last_offset", "messages_max"];
 
-const REPLICATION: i32 = 3;
-
 impl TopicsCommand {
     pub(super) fn run(self) -> Result<(), Failure> {
         let settings = self.common.begin()?;
@@ -71,7 +69,7 @@ impl TopicsCommand {
 
     fn make(&self, admin: &Admin, settings: &Settings) -> Result<(), Failure> {
         let (brokers, mut found) = admin.topics().map_err(failure)?;
-        let wanted = wanted(settings, brokers, self.common.topic.as_ref(), self.samples);
+        let wanted = plan(settings, self.common.topic.as_ref(), self.samples).wanted(brokers);
         found.retain(|found| wanted.iter().any(|wanted| wanted.name == found.name));
         admin.describe(&mut found).map_err(failure)?;
         let mut made = Vec::new();
@@ -117,35 +115,12 @@ impl TopicsCommand {
 }
 
 /// Returns the topics of the configuration, or `only` one; and where `samples` are wanted, theirs too.
-fn wanted(settings: &Settings, brokers: usize, only: Option<&String>, samples: bool) -> Vec<Wanted> {
-    let topics = &settings.topics;
-    let brokers = i32::try_from(brokers).unwrap_or(REPLICATION);
-    let replication = topics.replication.unwrap_or(REPLICATION.min(brokers));
-    let kept = [("cleanup.policy", "delete".to_owned()), ("retention.ms", topics.retention.as_millis().to_string())];
-    let compacted =
-        [("cleanup.policy", "compact,delete".to_owned()), ("retention.ms", topics.retention.as_millis().to_string())];
-    let mut names: Vec<&String> = only.into_iter().collect();
-    if only.is_none() {
-        names.push(&settings.publisher.topic);
-        names.extend(settings.rates.map(|_| &topics.rates));
-        names.push(&topics.histograms);
+fn plan(settings: &Settings, only: Option<&String>, samples: bool) -> TopicPlan {
+    let mut names = only.map_or_else(|| settings.topic_names(), |only| vec![only]);
+    if samples && !names.contains(&&settings.topics.samples) {
+        names.push(&settings.topics.samples);
     }
-    if samples || (only.is_none() && settings.samples) {
-        names.push(&topics.samples);
-    }
-    names.dedup();
-    let wanted = names.into_iter().map(|name| (name, if *name == topics.histograms { &compacted } else { &kept }));
-    let wanted = wanted.map(|(name, own)| {
-        let mut settings = own.to_vec();
-        // By the sender's time, retention would delete at once what a gateway with its clock in the past sends, or `replay` of a
-        // recording. An event carries its own time.
-        settings.push(("message.timestamp.type", "LogAppendTime".to_owned()));
-        if replication >= REPLICATION {
-            settings.push(("min.insync.replicas", "2".to_owned()));
-        }
-        Wanted { name: name.clone(), partitions: topics.partitions, replication, settings }
-    });
-    wanted.collect()
+    settings.topics.plan(names)
 }
 
 fn differences(wanted: &Wanted, found: &[Found]) -> Vec<String> {

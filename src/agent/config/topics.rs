@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::or_duration;
 use crate::config::{Invalid, quoted};
-use crate::kafka::{HISTOGRAMS_TOPIC, RATES_TOPIC, SAMPLES_TOPIC, topic_name};
+use crate::kafka::{HISTOGRAMS_TOPIC, PlannedTopic, RATES_TOPIC, SAMPLES_TOPIC, TopicPlan, topic_name};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -50,5 +50,14 @@ impl Topics {
             replication: raw.replication,
             retention: or_duration("topics.retention", raw.retention, Duration::from_secs(30 * 86_400))?,
         })
+    }
+
+    /// Returns how the topics of these names are created.
+    pub fn plan<'a>(&self, names: impl IntoIterator<Item = &'a String>) -> TopicPlan {
+        let planned = |name: &String| PlannedTopic { name: name.clone(), is_compacted: *name == self.histograms };
+        let mut topics: Vec<PlannedTopic> = names.into_iter().map(planned).collect();
+        topics.dedup();
+        let Self { partitions, replication, retention, .. } = *self;
+        TopicPlan { topics, partitions, replication, retention }
     }
 }

@@ -22,9 +22,30 @@ pub(super) struct Encoder {
     id: Arc<OnceLock<u32>>,
 }
 
+/// Returns the id of the schema of events to `topic`, and registers nothing; `None` without a registry, or for JSON.
+pub fn look_up_schema(encoding: &Encoding, topic: &str) -> Option<Result<u32, RegistryError>> {
+    let address = encoding.registry.as_ref().filter(|_| encoding.format != Format::Json)?;
+    Some(find_schema(address, &subject(topic), encoding.format, false))
+}
+
+/// Returns the name that a topic's schema has in a registry.
+fn subject(topic: &str) -> String {
+    format!("{topic}-value")
+}
+
+fn find_schema(address: &RegistryAddress, subject: &str, format: Format, register: bool) -> Result<u32, RegistryError> {
+    address.open()?.id_of(subject, format, register).map_err(|refusal| match refusal {
+        RegistryError::Unknown(why) if !register => RegistryError::Unknown(format!(
+            "{why}; register what `highwater-agent schema --format {}` prints as {subject}, or set kafka.registry.auto_register",
+            format.schema_name(),
+        )),
+        other => other,
+    })
+}
+
 impl Encoder {
     pub(super) fn new(encoding: Encoding, topic: &str) -> Self {
-        Self { encoding, subject: format!("{topic}-value"), id: Arc::default() }
+        Self { encoding, subject: subject(topic), id: Arc::default() }
     }
 
     /// Fetches the schema's id if the format needs one. Blocks on the registry.
@@ -33,14 +54,7 @@ impl Encoder {
         let (Some(address), false) = (registry, *format == Format::Json || self.id.get().is_some()) else {
             return Ok(());
         };
-        let id = address.open()?.id_of(&self.subject, *format, *auto_register).map_err(|refusal| match refusal {
-            RegistryError::Unknown(why) => RegistryError::Misconfigured(format!(
-                "{why}; register what `highwater-agent schema --format {}` prints as {}, or set kafka.registry.auto_register",
-                format.schema_name(),
-                self.subject
-            )),
-            other => other,
-        })?;
+        let id = find_schema(address, &self.subject, *format, *auto_register)?;
         info!("writing {format} with schema {id}, which is {} at {}", self.subject, address.url());
         // Another worker may have asked too; the answer is the same.
         let _ = self.id.set(id);

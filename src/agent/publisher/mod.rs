@@ -28,7 +28,7 @@ use log::{debug, error, info};
 use rustc_hash::FxHashSet;
 
 use self::encoding::Encoder;
-pub use self::encoding::Encoding;
+pub use self::encoding::{Encoding, look_up_schema};
 pub use self::end::await_tear_down;
 use self::orders::{Outgoing, Receipt, WorkerCommand, WorkerReport};
 use self::producer::{BATCH_MAX, Producer};
@@ -43,12 +43,12 @@ use crate::agent::numbered::Numbered;
 use crate::config::Invalid;
 use crate::event::{EventId, Severity, Stamp};
 use crate::failpoints;
-use crate::kafka::Connection;
+use crate::kafka::{Connection, TopicPlan};
 use crate::registry::RegistryAddress;
 use crate::units::counted;
 
-/// Spread of a fleet that starts together, for events left by an earlier run.
-const BACKLOG_MAX: Duration = Duration::from_secs(5);
+/// Spread of a fleet that starts together, for its first events: a missing broker or topic is reported soon.
+const FIRST_FLUSH_MAX: Duration = Duration::from_secs(3);
 /// Threads that may hang in their producers before no new one is started.
 const ENDING_MAX: usize = 4;
 
@@ -67,6 +67,8 @@ pub struct Settings {
     /// A fraction of the journal may be in flight, so that there is always something to evict.
     pub journal_bytes: u64,
     pub undelivered: &'static str,
+    /// Topics to create where they are missing; `None` if that is left to a command.
+    pub create_topics: Option<TopicPlan>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +97,8 @@ pub struct Publisher {
     encoder: Encoder,
     /// Reduced when the topic refuses a larger batch.
     batch_max: Arc<AtomicUsize>,
+    /// Time of a flush before the first of those that come every interval.
+    first_flush: Option<Duration>,
     next_flush: Duration,
     flushing: bool,
     has_sent: bool,
@@ -130,7 +134,7 @@ impl Settings {
 
 impl Publisher {
     pub fn new(settings: Settings, backlog: bool, now: Duration) -> Self {
-        let first_within = if backlog { settings.interval.min(BACKLOG_MAX) } else { settings.interval };
+        let first_within = settings.interval.min(FIRST_FLUSH_MAX);
         let trigger = Trigger {
             urgent: RefCell::new(settings.urgent.clone()),
             events_max: Cell::new(settings.held_back_max()),
@@ -138,7 +142,8 @@ impl Publisher {
             due: Cell::new(backlog && settings.interval.is_zero()),
         };
         Self {
-            next_flush: now + settings.spread.within(first_within),
+            first_flush: (!first_within.is_zero()).then(|| now + settings.spread.within(first_within)),
+            next_flush: now + settings.spread.within(settings.interval),
             encoder: Encoder::new(settings.encoding.clone(), &settings.topic),
             batch_max: Arc::new(BATCH_MAX.into()),
             settings,
@@ -175,8 +180,10 @@ impl Publisher {
 
     /// Gives up events in flight if the destination changes, and sends them again to the new one.
     pub fn reconfigure(&mut self, settings: Settings, now: Duration) {
-        let way =
-            |settings: &Settings| (settings.connection.clone(), settings.topic.clone(), settings.encoding.clone());
+        let way = |settings: &Settings| {
+            let Settings { connection, topic, encoding, create_topics, .. } = settings.clone();
+            (connection, topic, encoding, create_topics)
+        };
         let moved = way(&settings) != way(&self.settings);
         if let Some(Running { thread, .. }) = self.running.take_if(|_| moved) {
             self.ending.push(thread);
@@ -229,7 +236,7 @@ impl Publisher {
             (self.generation, self.cursor) = (system.journal().generation(), self.start);
             self.met_again = self.under_way.since(0).map(|(_, id)| *id).collect();
         }
-        if self.trigger.due.take() {
+        if self.trigger.due.take() || self.first_flush.take_if(|at| now >= *at).is_some() {
             self.flushing = true;
         }
         if now >= self.next_flush && !self.settings.interval.is_zero() {
@@ -388,7 +395,8 @@ impl Publisher {
         let (orders, incoming) = channel();
         let (outgoing, reports) = channel();
         let (settings, encoder, batch_max) = (self.settings.clone(), self.encoder.clone(), Arc::clone(&self.batch_max));
-        let worker = Worker::new(settings, encoder, batch_max, incoming, outgoing, waker()?);
+        let has_delivered = self.progress.delivered > 0;
+        let worker = Worker::new(settings, encoder, batch_max, incoming, (outgoing, waker()?), has_delivered);
         let thread = std::thread::Builder::new().name("publisher".to_owned()).spawn(move || worker.run())?;
         debug!("publishing to {} at {}", self.settings.topic, self.settings.connection.brokers());
         Ok(Running { orders, reports, thread })

@@ -22,22 +22,30 @@ pub(super) struct ProducerSession {
     /// Number of the awaited event, and begin of the wait.
     awaited: (usize, Duration),
     report_at: Duration,
+    pub(super) overdue_after: Duration,
     /// Number in a row, and the time of the last.
     timeouts: (u32, Duration),
 }
 
 const INTRODUCTIONS: u32 = 10;
 const LAST_WORDS: u32 = 10;
-const OVERDUE_AFTER: Duration = Duration::from_secs(10);
 const REPORT_EVERY: Duration = Duration::from_secs(30);
 
 const TOGETHER: Duration = Duration::from_secs(2);
 
 impl ProducerSession {
-    pub(super) fn new(producer: Producer, files: (u64, u64), awaited: usize, now: Duration) -> Self {
+    /// Begins to wait for the event `awaited`, which is overdue after `overdue_after`.
+    pub(super) fn new(
+        producer: Producer,
+        files: (u64, u64),
+        awaited: usize,
+        overdue_after: Duration,
+        now: Duration,
+    ) -> Self {
         Self {
             producer,
             files,
+            overdue_after,
             next: 0,
             proven: false,
             alone: None,
@@ -49,13 +57,13 @@ impl ProducerSession {
             is_hurried: false,
             held_until: None,
             awaited: (awaited, now),
-            report_at: now + OVERDUE_AFTER,
+            report_at: now + overdue_after,
         }
     }
 
     pub(super) fn begin_to_await(&mut self, serial: usize, now: Duration) {
         self.awaited = (serial, now);
-        self.report_at = now + OVERDUE_AFTER;
+        self.report_at = now + self.overdue_after;
         self.cause = None;
     }
 

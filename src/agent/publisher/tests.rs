@@ -50,6 +50,7 @@ fn settings() -> Settings {
         events_max: 500,
         journal_bytes: 16 << 20,
         undelivered: "wait in memory",
+        create_topics: None,
     }
 }
 

@@ -56,6 +56,10 @@ pub(super) struct Worker {
     is_troubled: bool,
     backoff: SessionBackoff,
     reaper: Reaper,
+    /// The topics were looked for, and created where they were missing, since one was last reported missing.
+    has_topics: bool,
+    /// Time without an acknowledgement after which that is reported.
+    overdue_after: Duration,
 }
 
 const POLL_AWAY: Duration = Duration::from_millis(250);
@@ -74,6 +78,9 @@ const BATCH_SLOW: usize = 64 << 10;
 /// Bytes below which batches are not reduced further: events then go one by one.
 const BATCH_MIN: usize = 1_000;
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+const OVERDUE_AFTER: Duration = Duration::from_secs(10);
+/// Time for that while Kafka has acknowledged nothing yet: a new user waits for a word of why.
+const FIRST_OVERDUE_AFTER: Duration = Duration::from_secs(6);
 
 impl Worker {
     pub(super) fn new(
@@ -81,10 +88,11 @@ impl Worker {
         encoder: Encoder,
         batch_max: Arc<AtomicUsize>,
         orders: Receiver<WorkerCommand>,
-        reports: Sender<WorkerReport>,
-        waker: Waker,
+        (reports, waker): (Sender<WorkerReport>, Waker),
+        has_delivered: bool,
     ) -> Self {
         Self {
+            overdue_after: if has_delivered { OVERDUE_AFTER } else { FIRST_OVERDUE_AFTER },
             backoff: SessionBackoff::new(settings.spread),
             settings,
             encoder,
@@ -100,6 +108,7 @@ impl Worker {
             trouble: LogThrottle::default(),
             is_troubled: false,
             reaper: Reaper::default(),
+            has_topics: false,
         }
     }
 
@@ -134,7 +143,21 @@ impl Worker {
         true
     }
 
-    fn open(&self, files: (u64, u64)) -> Result<ProducerSession, SessionEnd> {
+    /// Creates the topics that are missing, if that is wanted. What keeps it from that is logged; the producer finds out what follows.
+    fn create_topics(&mut self) {
+        let Some(plan) = self.settings.create_topics.as_ref().filter(|_| !self.has_topics) else { return };
+        let (created, result) = plan.create_missing(&self.settings.connection);
+        created.iter().for_each(|name| info!("created topic {name}"));
+        match result {
+            Ok(()) => self.has_topics = true,
+            Err(why) => {
+                self.say(&format!("cannot create topics: {why}"));
+            }
+        }
+    }
+
+    fn open(&mut self, files: (u64, u64)) -> Result<ProducerSession, SessionEnd> {
+        self.create_topics();
         self.encoder.prepare().map_err(|refusal| match refusal {
             registry::RegistryError::Away(why) => SessionEnd::Retry(why),
             registry::RegistryError::Misconfigured(why) | registry::RegistryError::Unknown(why) => {
@@ -147,7 +170,8 @@ impl Worker {
         let tuning = Tuning { batch_max, one_by_one: self.trial.is_some(), patient };
         let producer = Producer::new(&self.settings.connection, self.settings.window, tuning);
         let producer = producer.map_err(SessionEnd::NeedsOperator)?;
-        Ok(ProducerSession::new(producer, files, self.unacked.first(), self.clock.monotonic()))
+        let (first, now) = (self.unacked.first(), self.clock.monotonic());
+        Ok(ProducerSession::new(producer, files, first, self.overdue_after, now))
     }
 
     /// Prepares the next session, after a pause if need be. Returns false when no more events will come.
@@ -180,6 +204,8 @@ impl Worker {
             SessionEnd::Retry(why) => (1, 60, why),
             SessionEnd::NeedsOperator(why) => (5, 300, why),
         };
+        // A topic may have been deleted.
+        self.has_topics = false;
         let pause = self.backoff.next(first, longest);
         self.say(&format!(
             "cannot publish: {why}; the events {}, next attempt in {}",
@@ -347,6 +373,7 @@ impl Worker {
             failpoints::pass("report-before");
             let _ = self.reports.send(WorkerReport::Delivered(receipts));
             self.backoff.reset();
+            (self.overdue_after, session.overdue_after) = (OVERDUE_AFTER, OVERDUE_AFTER);
             (session.held_until, session.is_hurried) = (None, false);
             session.forget_timeouts();
             let is_held = self.trial.as_ref().is_some_and(|trial| trial.held() > 0);
@@ -495,7 +522,8 @@ impl Worker {
     fn report_overdue(&mut self, session: &ProducerSession) {
         let cause = session.cause.clone().or_else(|| session.producer.diagnose(&self.settings.topic));
         let cause = cause.unwrap_or_else(|| "the brokers report no cause".to_owned());
-        let what = format!("Kafka has not acknowledged an event for over 10 s: {cause}");
+        let overdue = lasting(session.overdue_after);
+        let what = format!("Kafka has not acknowledged an event for over {overdue}: {cause}");
         if self.say(&format!("{what}; the events {}", self.settings.undelivered)) {
             self.report_trouble(WorkerReport::Trouble { what, gave_up: false });
         }

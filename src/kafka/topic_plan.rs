@@ -1,0 +1,69 @@
+//! Topics as they are created where they are missing, by a command or by a running agent.
+
+use std::time::Duration;
+
+use super::Connection;
+use super::admin::{Admin, AdminError, TopicLookup, Wanted};
+
+/// Topics that a configuration names, and their settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicPlan {
+    pub topics: Vec<PlannedTopic>,
+    pub partitions: i32,
+    /// Replicas of each partition; `None`: three, or as many as there are brokers.
+    pub replication: Option<i32>,
+    pub retention: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedTopic {
+    pub name: String,
+    pub is_compacted: bool,
+}
+
+const REPLICATION: i32 = 3;
+
+impl TopicPlan {
+    /// Returns the topics as they are created in a cluster of so many brokers.
+    pub fn wanted(&self, brokers: usize) -> Vec<Wanted> {
+        let brokers = i32::try_from(brokers).unwrap_or(REPLICATION);
+        let replication = self.replication.unwrap_or(REPLICATION.min(brokers));
+        let wanted = |topic: &PlannedTopic| {
+            let policy = if topic.is_compacted { "compact,delete" } else { "delete" };
+            let mut settings = vec![
+                ("cleanup.policy", policy.to_owned()),
+                ("retention.ms", self.retention.as_millis().to_string()),
+                // By the sender's time, retention would delete at once what a gateway with its clock in the past sends, or `replay` of
+                // a recording. An event carries its own time.
+                ("message.timestamp.type", "LogAppendTime".to_owned()),
+            ];
+            if replication >= REPLICATION {
+                settings.push(("min.insync.replicas", "2".to_owned()));
+            }
+            Wanted { name: topic.name.clone(), partitions: self.partitions, replication, settings }
+        };
+        self.topics.iter().map(wanted).collect()
+    }
+
+    /// Creates the topics that are missing, and returns their names with the first error: one that may not be created holds up no
+    /// other. A topic that this user may not see is left to others. Blocks, for some seconds at most.
+    pub fn create_missing(&self, connection: &Connection) -> (Vec<String>, Result<(), AdminError>) {
+        let (mut created, mut result) = (Vec::new(), Ok(()));
+        let asked = Admin::new(connection).and_then(|admin| Ok((admin.cluster()?, admin)));
+        let ((brokers, _), admin) = match asked {
+            Ok(asked) => asked,
+            Err(error) => return (created, Err(error)),
+        };
+        for wanted in self.wanted(brokers) {
+            let is_missing = admin.look_up(&wanted.name).map(|found| found == TopicLookup::Missing);
+            match is_missing
+                .and_then(|is_missing| if is_missing { admin.create(&wanted).map(|()| true) } else { Ok(false) })
+            {
+                Ok(true) => created.push(wanted.name),
+                Ok(false) => {}
+                Err(error) => result = result.and(Err(error)),
+            }
+        }
+        (created, result)
+    }
+}
