@@ -1,5 +1,7 @@
 //! Parts shared by both programs' command lines.
 
+pub(crate) mod init;
+
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
@@ -27,7 +29,6 @@ impl Verbosity {
         logging::start(logging::level(self.verbose, self.quiet));
     }
 
-    #[cfg(any(feature = "consumer", feature = "toolbox"))]
     pub(crate) fn note(&self, text: &str) {
         if self.quiet == 0 {
             crate::exit::write_error(&format!("note: {text}"));
@@ -35,26 +36,26 @@ impl Verbosity {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Absent {
-    #[cfg(feature = "agent")]
-    IsAnError,
-    MeansDefaults,
-}
+/// A flag, the key that it sets, and its value, if it is given.
+pub(crate) type FlagOfKey<'a> = (&'static str, &'static str, &'a Option<String>);
 
+/// Reads the file that is `given`, or the usual one if it exists, then environment and flags.
 pub(crate) fn layers(
     given: Option<&Path>,
-    (usual, absent): (&str, Absent),
-    flags: &[(&str, &str, &Option<String>)],
+    usual: &'static str,
+    flags: &[FlagOfKey<'_>],
     keys: &[&str],
 ) -> Result<Layers, ConfigError> {
-    let usual = Path::new(usual);
-    let path = match given {
-        None if absent == Absent::MeansDefaults && !usual.exists() => None,
-        None => Some(usual),
-        given => given,
+    let path = match absent_file(given, usual) {
+        Some(_) => None,
+        None => Some(given.unwrap_or(Path::new(usual))),
     };
     Ok(Layers::read(path, environment(), keys)?.with_flags(flags))
+}
+
+/// Returns the usual file if no other is given and it does not exist. One that is there and cannot be read is an error.
+pub(crate) fn absent_file(given: Option<&Path>, usual: &'static str) -> Option<&'static str> {
+    (given.is_none() && matches!(Path::new(usual).try_exists(), Ok(false))).then_some(usual)
 }
 
 #[cfg(any(feature = "consumer", feature = "toolbox"))]

@@ -3,6 +3,7 @@
 //! finds file and line.
 
 mod form;
+mod in_force;
 mod kubernetes;
 
 use std::fmt;
@@ -117,10 +118,20 @@ impl Invalid {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Layers {
     file: Option<(PathBuf, String)>,
-    variables: Vec<(String, String, String)>,
+    /// In rising order: of two that set a key, the later one wins.
+    overrides: Vec<Override>,
+}
+
+/// A value that overrides the file.
+#[derive(Debug)]
+struct Override {
+    /// Name of the environment variable or flag.
+    name: String,
+    key: String,
+    value: Value,
 }
 
 impl Layers {
@@ -140,12 +151,12 @@ impl Layers {
                 }
             },
         };
-        let mut variables = Vec::new();
+        let mut overrides = Vec::new();
         for (name, value) in environment {
             let Some(key) = name.strip_prefix(ENV_PREFIX) else { continue };
             let key = key.to_ascii_lowercase().replace("__", ".");
             if KEYS.contains(&&*key) || own.contains(&&*key) {
-                variables.push((name, key, value));
+                overrides.push(Override { name, key, value: Value::String(value) });
             } else if !AGENT_KEYS.contains(&&*key) && !CONSUMER_KEYS.contains(&&*key) && !kubernetes::sets(&name) {
                 let known = [KEYS, own].concat();
                 let message = match nearest(&key, known.iter().copied()) {
@@ -155,45 +166,71 @@ impl Layers {
                 return Err(ConfigError { place: name, message });
             }
         }
-        Ok(Self { file, variables })
+        Ok(Self { file, overrides })
     }
 
     pub fn with_flags(mut self, flags: &[(&str, &str, &Option<String>)]) -> Self {
-        let given = flags.iter().filter_map(|(flag, key, value)| Some((*flag, *key, value.as_ref()?)));
-        self.variables.extend(given.map(|(flag, key, value)| (flag.to_owned(), key.to_owned(), value.clone())));
+        for (flag, key, value) in flags {
+            if let Some(value) = value {
+                self.set(flag, key, Value::String(value.clone()));
+            }
+        }
         self
     }
 
+    /// Sets a list of tables, such as `limit`, by a flag that was given once for each; none leaves those of the file.
+    pub fn with_tables(mut self, flag: &str, key: &str, tables: Vec<Table>) -> Self {
+        if !tables.is_empty() {
+            self.set(flag, key, tables.into_iter().map(Value::Table).collect::<Vec<_>>().into());
+        }
+        self
+    }
+
+    fn set(&mut self, flag: &str, key: &str, value: Value) {
+        self.overrides.push(Override { name: flag.to_owned(), key: key.to_owned(), value });
+    }
+
     pub fn from_text(name: &str, text: &str) -> Self {
-        Self { file: Some((PathBuf::from(name), text.to_owned())), variables: Vec::new() }
+        Self { file: Some((PathBuf::from(name), text.to_owned())), overrides: Vec::new() }
     }
 
     pub fn parse<R: DeserializeOwned>(&self) -> Result<R, ConfigError> {
-        let mut merged = Table::new();
         if let Some((path, text)) = &self.file {
             if let Some((at, table)) = form::listed_table(text, &[KEYS, AGENT_KEYS, CONSUMER_KEYS].concat()) {
                 let place = format!("{}:{}", path.display(), line(text, at));
                 return Err(ConfigError { place, message: format!("{table}: {}", form::table_form(&table)) });
             }
             toml::from_str::<R>(text).map_err(|e| self.syntax(&e))?;
-            merged = text.parse().map_err(|e| self.syntax(&e))?;
         }
-        for (name, key, value) in &self.variables {
+        for Override { name, key, value } in &self.overrides {
             let mut alone = Table::new();
             set(&mut alone, key, value);
             R::deserialize(alone).map_err(|e| ConfigError { place: name.clone(), message: explained(e.message()) })?;
+        }
+        R::deserialize(self.merged()?)
+            .map_err(|e| ConfigError { place: "configuration".into(), message: explained(e.message()) })
+    }
+
+    /// Returns the file's values with those that override them.
+    fn merged(&self) -> Result<Table, ConfigError> {
+        let mut merged = match &self.file {
+            Some((_, text)) => text.parse().map_err(|e| self.syntax(&e))?,
+            None => Table::new(),
+        };
+        for Override { key, value, .. } in &self.overrides {
             set(&mut merged, key, value);
         }
-        R::deserialize(merged)
-            .map_err(|e| ConfigError { place: "configuration".into(), message: explained(e.message()) })
+        Ok(merged)
     }
 
     pub fn locate(&self, invalid: Invalid) -> ConfigError {
         let Invalid { key, message } = invalid;
-        // An item of a list is set by the list's variable.
-        let sets = |set: &str| key.strip_prefix(set).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-        if let Some((name, ..)) = self.variables.iter().rfind(|(_, set, _)| sets(set)) {
-            return ConfigError { place: name.clone(), message };
+        // An item of a list is set by the list's variable or flag.
+        let rest = |set: &str| key.strip_prefix(set).filter(|rest| rest.is_empty() || rest.starts_with('.'));
+        let of_override = |set: &Override| Some((set.name.clone(), shown(rest(&set.key)?.trim_start_matches('.'))));
+        if let Some((place, inner)) = self.overrides.iter().rev().find_map(of_override) {
+            let message = if inner.is_empty() { message } else { format!("{inner}: {message}") };
+            return ConfigError { place, message };
         }
         let Some((path, text)) = &self.file else { return ConfigError { place: key, message } };
         let place = match offset(text, &key) {
@@ -352,12 +389,12 @@ enum OneOrMany {
     Many(Vec<String>),
 }
 
-fn set(table: &mut Table, key: &str, value: &str) {
+fn set(table: &mut Table, key: &str, value: &Value) {
     let mut table = table;
     let mut parts = key.split('.').peekable();
     while let Some(part) = parts.next() {
         if parts.peek().is_none() {
-            table.insert(part.to_owned(), Value::String(value.to_owned()));
+            table.insert(part.to_owned(), value.clone());
             return;
         }
         let next = table.entry(part).or_insert_with(|| Value::Table(Table::new()));

@@ -2,6 +2,7 @@
 
 pub mod admin;
 mod advertised;
+pub mod check;
 mod errors;
 pub mod offsets;
 mod reports;

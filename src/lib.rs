@@ -44,6 +44,7 @@ pub mod failpoints;
 pub mod logging;
 pub mod units;
 
+pub mod checks;
 pub mod output;
 
 pub mod clock;

@@ -503,7 +503,9 @@ fn a_time_that_ends_before_it_begins_is_a_usage_error() {
 fn every_command_that_reads_the_store_takes_its_url() {
     let mut stage = Stage::sqlite();
     stage.store_events(&[event("gw", 1, started())]);
-    for arguments in [&["events"][..], &["agents"], &["totals"], &["losses"], &["dead-letters", "list"], &["check"]] {
+    for arguments in
+        [&["events"][..], &["agents"], &["totals"], &["losses"], &["dead-letters", "list"], &["check", "--offline"]]
+    {
         let mut command = crate::support::consumer::command();
         let output = command.args(arguments).args(["--store", &stage.url]).output().unwrap();
         assert!(output.status.success(), "{arguments:?}");

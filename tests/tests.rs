@@ -29,6 +29,7 @@ mod consumer_totals;
 mod events_and_samples;
 mod faults;
 mod figures;
+mod first_hour;
 mod formats;
 mod interop;
 mod missing_files;

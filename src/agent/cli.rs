@@ -1,4 +1,6 @@
+mod check;
 mod common;
+mod init;
 #[cfg(feature = "toolbox")]
 mod outlet;
 #[cfg(feature = "toolbox")]
@@ -14,15 +16,28 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use log::warn;
+use log::{info, warn};
 
-use self::common::{Absent, Common};
+use self::common::AgentFlags;
 use crate::agent::control::Control;
 use crate::agent::run::{self, Run};
 use crate::cli;
-use crate::exit::{Failure, write_error};
+use crate::exit::Failure;
 use crate::output;
 use crate::wire::{FORMATS, Format};
+
+const RUN_HELP: &str = "\
+No file is needed: flags override the environment, and that the file. A limit is
+LINKS=RATE, where LINKS is the name of a link, with * for any characters, and
+RATE is bits per second or a percentage of the link's speed; before it a name
+and @, behind LINKS a direction (either, if there is none), and at the end any
+other key of [[limit]]. Repeat --limit for several.
+
+Examples:
+  highwater-agent run --limit 'eth0=80 Mbit/s' -b kafka-1:9092 --create-topics
+  highwater-agent run --limit 'wan-down@eth*:rx=80%,for=3s,clear_for=10s'
+  highwater-agent run --limit 'eth0:rx=40 Mbit/s' --limit 'eth0:tx=10 Mbit/s' \\
+    --flush 5s --state-dir ~/highwater --for 10m";
 
 /// Reports to Kafka when one of this host's network links exceeds its limit.
 #[derive(Debug, Parser)]
@@ -35,13 +50,17 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Watch until SIGTERM or SIGINT (SIGUSR1 flushes, SIGHUP reloads)
+    #[command(after_help = RUN_HELP)]
     Run {
         #[command(flatten)]
-        common: Common,
+        flags: AgentFlags,
         /// Stop after this time and a last flush: 120s, 5m
         #[arg(long = "for", value_name = "TIME", value_parser = crate::cli::time)]
         duration: Option<Duration>,
     },
+    /// Write a configuration for this host: its links, a limit for each
+    #[command(after_help = init::HELP)]
+    Init(init::AgentInit),
     /// Show the agent's state: pending events, open breaches, problems
     #[command(after_help = status::HELP)]
     Status(status::StatusCommand),
@@ -63,11 +82,9 @@ enum Command {
     #[cfg(feature = "toolbox")]
     #[command(after_help = replay::HELP)]
     Replay(Box<replay::Replay>),
-    /// Validate the configuration and explain it
-    Check {
-        #[command(flatten)]
-        common: Common,
-    },
+    /// Explain the configuration, and try all that an agent needs
+    #[command(after_help = check::HELP)]
+    Check(check::AgentCheck),
 }
 
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -77,16 +94,20 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 impl Command {
     fn run(self) -> Result<(), Failure> {
         match self {
-            Self::Run { common, duration } => {
-                common.start_log();
-                let settings = common.settings_of_an_agent(Absent::IsAnError)?;
+            Self::Run { flags, duration } => {
+                flags.common.start_log();
+                let settings = flags.settings()?;
+                if let Some(file) = flags.common.absent_file() {
+                    info!("there is no {file}: using flags, the environment and defaults");
+                }
                 settings.warnings.iter().for_each(|warning| warn!("{warning}"));
                 let control = Control::new().map_err(Failure::failed)?;
                 control.listen_to_signals().map_err(Failure::failed)?;
-                let reload = || common.settings_of_an_agent(Absent::IsAnError).map_err(|error| error.to_string());
+                let reload = || flags.settings().map_err(|error| error.to_string());
                 let run = Run { control: &control, duration, observers: Vec::new(), reload: &reload };
                 run::run(settings, run)?.all_delivered()
             }
+            Self::Init(command) => command.run(),
             Self::Status(command) => command.run(),
             Self::Schema { format } => output::print(format.schema()),
             #[cfg(feature = "toolbox")]
@@ -95,14 +116,7 @@ impl Command {
             Self::Simulate(command) => command.run(),
             #[cfg(feature = "toolbox")]
             Self::Replay(command) => command.run(),
-            Self::Check { common } => {
-                let settings = common.checked_settings(Absent::MeansDefaults)?;
-                let (of_links, cost) = run::check_links(&settings);
-                let warnings = settings.warnings.iter().chain(&of_links);
-                warnings.for_each(|warning| write_error(&format!("warning: {warning}")));
-                let cost = cost.map(|line| format!("{line}\n")).unwrap_or_default();
-                output::print(&format!("{settings}{cost}"))
-            }
+            Self::Check(command) => command.run(),
         }
     }
 }

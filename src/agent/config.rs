@@ -1,3 +1,4 @@
+mod limit_flag;
 mod link;
 mod name;
 mod pattern;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+pub(in crate::agent) use self::limit_flag::LimitFlag;
 use self::link::RawLink;
 use self::name::Name;
 #[cfg(feature = "toolbox")]
@@ -151,6 +153,42 @@ const MIN_INTERVAL: Duration = Duration::from_millis(100);
 const CLEAR_PERCENT: f64 = 90.0;
 
 impl Settings {
+    /// Defaults, but for those that follow from the host or other keys: see [`Self::derived_values`].
+    pub const DEFAULTS: &str = r#"
+interval = "1s"
+source = "auto"
+resume_within = "5m"
+interfaces.include = ["*"]
+interfaces.exclude = []
+flush.interval = "120s"
+flush.urgent = ["critical"]
+flush.max_events = 500
+journal.max_size = "16MiB"
+journal.max_age = "30d"
+kafka.brokers = "localhost:9092"
+kafka.topic = "highwater.events"
+kafka.format = "json"
+kafka.key = "agent"
+kafka.create_topics = false
+rates.enabled = true
+rates.window = "5m"
+rates.max_delay = "15m"
+samples.enabled = false
+heartbeat.interval = "15m"
+topics.rates = "highwater.rates"
+topics.samples = "highwater.samples"
+topics.histograms = "highwater.histograms"
+topics.partitions = 6
+topics.retention = "30d"
+"#;
+
+    /// Returns the values that the environment and other keys decide where they are not written.
+    pub fn derived_values(&self) -> Vec<(&'static str, String)> {
+        let linger = humantime::format_duration(self.publisher.linger).to_string();
+        let state_dir = self.state_dir.display().to_string();
+        vec![("agent", self.agent.clone()), ("state_dir", state_dir), ("flush.linger", linger)]
+    }
+
     pub fn new(layers: &Layers, surroundings: &Surroundings) -> Result<Self, ConfigError> {
         let raw: Raw = layers.parse()?;
         let (creates_topics, mut warnings) = (raw.kafka.create_topics.unwrap_or_default(), Vec::new());

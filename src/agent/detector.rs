@@ -174,6 +174,11 @@ impl Detector {
         })
     }
 
+    /// Returns the limits on the host, each with the links that it sums.
+    pub fn host_limits(&self) -> impl Iterator<Item = (&str, Vec<&str>)> {
+        self.hosts.iter().map(|host| (&*self.limits[host.limit].name, host.members(&self.links)))
+    }
+
     pub fn readings(
         &self,
     ) -> impl Iterator<Item = LinkReading<'_, impl Iterator<Item = (&str, Direction, Option<BitRate>)>>> {

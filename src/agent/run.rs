@@ -3,6 +3,7 @@
 //! Deadlines are absolute on the monotonic clock, so that a late tick does not delay the next one. A tick blocks only on the
 //! kernel's counters and, if it made an event, on the journal's disk.
 
+pub mod check;
 mod cost;
 mod rates;
 mod reload;
@@ -23,7 +24,7 @@ use self::status::Vitals;
 use crate::agent::config::Settings;
 use crate::agent::control::Control;
 use crate::agent::counters::{self, CounterSource, Reading};
-use crate::agent::detector::{Detections, Detector, Notice};
+use crate::agent::detector::{Detections, Detector};
 use crate::agent::event_system::{EventSystem, Observer};
 use crate::agent::journal::{Durability, DurableJournal, Identity, Journal as _, JournalConfig};
 use crate::agent::log_observer::LogObserver;
@@ -191,8 +192,10 @@ impl Agent {
             publisher.connection.brokers(),
             lasting(publisher.interval)
         );
-        if limits.is_empty() {
-            warn!("no limit is configured, so nothing can be exceeded; write a [[limit]]");
+        let of_disk = check::check_state_dir(&self.settings);
+        for finding in of_disk.iter().chain([&check::check_clock(&*self.clock)]).filter(|finding| finding.is_trouble())
+        {
+            warn!("{}: {}", finding.about, finding.text);
         }
     }
 
@@ -278,6 +281,9 @@ impl Agent {
         self.vitals.counters.over();
         self.vitals.last_tick_ms = Some(now.monotonic_ms);
         self.detector.observe(&self.reading, &now, &mut self.detections);
+        if self.outcome.ticks == 1 && self.settings.limits.is_empty() {
+            warn!("{}", check::no_limit(&self.settings, &self.detector));
+        }
         self.heart.beat(JOURNAL, self.clock.monotonic());
         self.add_detected(&now);
         self.add_rates(true, &now);
@@ -454,19 +460,6 @@ fn detector(settings: &Settings) -> Detector {
 
 fn open_source(settings: &Settings) -> Result<Box<dyn CounterSource>, counters::CounterError> {
     counters::open(settings.source.clone(), Path::new("/"), settings.selection())
-}
-
-/// Returns warnings about the watched links of this host, and what their rates cost; nothing where they cannot be read.
-pub fn check_links(settings: &Settings) -> (Vec<String>, Option<String>) {
-    let (mut reading, mut detections) = (Reading::default(), Detections::default());
-    let (clock, mut detector) = (SystemClock::default(), detector(settings));
-    let Ok(mut source) = open_source(settings) else { return Default::default() };
-    if source.read(&clock, &mut reading).is_ok() {
-        let now = stamp(&settings.agent, &boot_id(), &clock);
-        detector.observe(&reading, &now, &mut detections);
-    }
-    let twice = detections.notices.iter().filter(|notice| matches!(notice, Notice::CountedTwice { .. }));
-    (twice.map(ToString::to_string).collect(), cost::line(settings, &detector))
 }
 
 fn lifecycle(reason: Option<Reason>) -> Lifecycle {

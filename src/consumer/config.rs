@@ -126,6 +126,25 @@ const WIDTHS: [(&str, PartitionWidth); 3] =
     [("day", PartitionWidth::Day), ("week", PartitionWidth::Week), ("month", PartitionWidth::Month)];
 
 impl Settings {
+    /// Defaults, but for the file of `store.url`, which depends on the environment.
+    pub const DEFAULTS: &str = r#"
+kafka.brokers = "localhost:9092"
+kafka.topic = "highwater.events"
+kafka.group = "highwater"
+kafka.start = "earliest"
+kafka.instance = ""
+store.partition = "month"
+topics.rates = "highwater.rates"
+topics.histograms = "highwater.histograms"
+retention.events = "400d"
+retention.dead_letters = "90d"
+retention.totals = "1826d"
+retention.rates = "90d"
+retention.histograms = "400d"
+agents.silent_after = "1h"
+histograms.interval = "10s"
+"#;
+
     pub fn new(layers: &Layers, directories: &Directories) -> Result<Self, ConfigError> {
         Self::understood(layers.parse()?, directories).map_err(|invalid| layers.locate(invalid))
     }
@@ -357,6 +376,13 @@ mod tests {
                 assert!(named, "{error}");
             }
         }
+    }
+
+    #[test]
+    fn defaults_shipped_file_and_documentation_agree() {
+        crate::tests::assert_documented(Settings::DEFAULTS, include_str!("../../systemd/consumer.toml"));
+        let (written, none) = (settings(Settings::DEFAULTS).unwrap(), settings("").unwrap());
+        assert_eq!(format!("{written:?}"), format!("{none:?}"), "what is not written is the default");
     }
 
     #[test]

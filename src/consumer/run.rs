@@ -49,6 +49,8 @@ use super::checkpoint::Checkpoint;
 use super::config::{Settings, Start};
 use super::source::{Known, Polled, TopicPartition, is_unknown_topic};
 use super::store::{Applied, Store, StoreError};
+use crate::checks::Grade;
+use crate::clock::{Clock as _, SystemClock};
 use crate::event::Event;
 use crate::exit::{Failure, Status};
 use crate::failpoints;
@@ -76,6 +78,8 @@ const POLL: Duration = Duration::from_millis(100);
 /// Interval at which `next_offset` moves over offsets without records.
 const PASS_EVERY: Duration = Duration::from_secs(1);
 const END_EVERY: Duration = Duration::from_millis(200);
+/// Time after which a database is looked at, unless it was asked before.
+const LOOK_AFTER: Duration = Duration::from_secs(3);
 const TOPIC_UNKNOWN_MAX: Duration = Duration::from_secs(10);
 const ANCHOR_MAX: Duration = Duration::from_secs(10);
 
@@ -99,6 +103,8 @@ struct Consumer<'a> {
     histograms: Option<HistogramThread>,
     _maintenance: MaintenanceThread,
     started: Duration,
+    /// Time to look at a database that nothing was stored in yet.
+    look_at: Option<Duration>,
     pass_at: Duration,
     end_at: Duration,
 }
@@ -138,6 +144,7 @@ impl<'a> Consumer<'a> {
             options,
             observer,
             started: pulse.now(),
+            look_at: Some(pulse.now() + LOOK_AFTER),
             pulse,
             topics: member.source.topics().iter().map(|_| Topic::new()).collect(),
             member,
@@ -162,6 +169,7 @@ impl<'a> Consumer<'a> {
             return Ok(false);
         }
         self.check_member(now);
+        self.check_store(now);
         self.pass_empty_offsets(now);
         for topic in 0..self.topics.len() {
             // After a rebalance a topic may be another member's.
@@ -243,6 +251,20 @@ impl<'a> Consumer<'a> {
         }
         if self.member.check_refusal(self.settings, now) {
             self.unplace_all(Duration::ZERO);
+        }
+    }
+
+    /// Looks at the database once, if there was no partition to ask it about since the start: what is wrong with it shows before the
+    /// topics are there.
+    fn check_store(&mut self, now: Duration) {
+        let is_due = self.look_at.take_if(|at| now >= *at).is_some();
+        if is_due && self.member.assigned(None).is_empty() {
+            let (store, wall) = (self.settings.store.clone(), SystemClock::default().wall());
+            // The database may not answer; the thread ends with the program.
+            std::thread::spawn(move || {
+                let findings = store.check(wall).into_iter().filter(|finding| finding.grade == Grade::Failed);
+                findings.for_each(|finding| log::warn!("{}: {}", finding.about, finding.text));
+            });
         }
     }
 

@@ -1,18 +1,17 @@
 //! Flags that all commands share, and the settings they lead to.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::agent::config::Settings;
+use crate::agent::config::{LimitFlag, Settings};
 use crate::agent::surroundings::surroundings;
-pub(super) use crate::cli::Absent;
-use crate::cli::{self, Verbosity};
+use crate::cli::{self, FlagOfKey, Verbosity};
 use crate::config::{AGENT_KEYS, ConfigError, Layers};
 use crate::exit::Failure;
 use crate::kafka::check_brokers;
 
-const CONFIG: &str = "/etc/highwater/agent.toml";
+pub(super) const CONFIG: &str = "/etc/highwater/agent.toml";
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct Common {
@@ -28,8 +27,27 @@ pub(super) struct Common {
     /// Schema registry; overrides kafka.registry.url
     #[arg(short = 's', long, value_name = "URL")]
     registry: Option<String>,
+    /// Directory of the journal; overrides state_dir
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<String>,
     #[command(flatten)]
     verbosity: Verbosity,
+}
+
+/// Flags of commands that act for the running agent.
+#[derive(Args, Clone, Debug)]
+pub(super) struct AgentFlags {
+    #[command(flatten)]
+    pub(super) common: Common,
+    /// [NAME@]LINKS[:rx|tx|total]=RATE[,for=TIME…]; overrides [[limit]]
+    #[arg(long = "limit", value_name = "LIMIT")]
+    limits: Vec<LimitFlag>,
+    /// Longest time that an event waits; overrides flush.interval
+    #[arg(long, value_name = "TIME")]
+    flush: Option<String>,
+    /// Create the topics that are missing; sets kafka.create_topics
+    #[arg(long)]
+    create_topics: bool,
 }
 
 impl Common {
@@ -37,7 +55,6 @@ impl Common {
         self.verbosity.start_log();
     }
 
-    #[cfg(feature = "toolbox")]
     pub(super) fn note(&self, text: &str) {
         self.verbosity.note(text);
     }
@@ -45,43 +62,61 @@ impl Common {
     #[cfg(feature = "toolbox")]
     pub(super) fn begin(&self) -> Result<Settings, Failure> {
         self.start_log();
-        self.settings(Absent::MeansDefaults).map_err(Failure::config)
-    }
-
-    fn settings(&self, absent: Absent) -> Result<Settings, ConfigError> {
-        Settings::new(&self.layers(absent)?, &surroundings())
-    }
-
-    pub(super) fn settings_of_an_agent(&self, absent: Absent) -> Result<Settings, Failure> {
-        let settings = self.settings(absent).map_err(Failure::config)?;
-        match settings.nameless {
-            Some(why) => Err(Failure::config(why)),
-            None => Ok(settings),
-        }
-    }
-
-    pub(super) fn checked_settings(&self, absent: Absent) -> Result<Settings, Failure> {
-        let settings = self.settings_of_an_agent(absent)?;
-        let layers = self.layers(absent).map_err(Failure::config)?;
-        settings.publisher.check().map_err(|invalid| Failure::config(layers.locate(invalid)))?;
-        Ok(settings)
+        Settings::new(&self.layers().map_err(Failure::config)?, &surroundings()).map_err(Failure::config)
     }
 
     /// Reads the state directory alone: a user of `status` need not be able to read the service's secrets. What the flags say is
     /// checked for all commands.
-    pub(super) fn state_dir(&self, absent: Absent) -> Result<PathBuf, ConfigError> {
-        let layers = self.layers(absent)?;
+    pub(super) fn state_dir(&self) -> Result<PathBuf, ConfigError> {
+        let layers = self.layers()?;
         let brokers = self.brokers.as_deref().map_or(Ok(()), check_brokers);
         brokers.map_err(|invalid| layers.locate(invalid))?;
         Settings::state_dir(&layers, &surroundings())
     }
 
-    fn layers(&self, absent: Absent) -> Result<Layers, ConfigError> {
-        let flags = [
+    fn layers(&self) -> Result<Layers, ConfigError> {
+        cli::layers(self.config.as_deref(), CONFIG, &self.keys(), AGENT_KEYS)
+    }
+
+    /// Returns the flags that set a key, for [`Layers::with_flags`].
+    pub(super) fn keys(&self) -> [FlagOfKey<'_>; 4] {
+        [
             ("--brokers", "kafka.brokers", &self.brokers),
             ("--topic", "kafka.topic", &self.topic),
             ("--registry", "kafka.registry.url", &self.registry),
-        ];
-        cli::layers(self.config.as_deref(), (CONFIG, absent), &flags, AGENT_KEYS)
+            ("--state-dir", "state_dir", &self.state_dir),
+        ]
+    }
+
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
+    /// Returns the file that would be read, if there is none.
+    pub(super) fn absent_file(&self) -> Option<&'static str> {
+        cli::absent_file(self.config.as_deref(), CONFIG)
+    }
+}
+
+impl AgentFlags {
+    pub(super) fn layers(&self) -> Result<Layers, ConfigError> {
+        let create_topics = self.create_topics.then(|| "true".to_owned());
+        let flags =
+            [("--flush", "flush.interval", &self.flush), ("--create-topics", "kafka.create_topics", &create_topics)];
+        let limits = self.limits.iter().cloned().map(LimitFlag::into_table).collect();
+        Ok(self.common.layers()?.with_flags(&flags).with_tables("--limit", "limit", limits))
+    }
+
+    pub(super) fn settings(&self) -> Result<Settings, Failure> {
+        self.settings_of(&self.layers().map_err(Failure::config)?)
+    }
+
+    /// Returns the settings of an agent, which needs a name.
+    pub(super) fn settings_of(&self, layers: &Layers) -> Result<Settings, Failure> {
+        let settings = Settings::new(layers, &surroundings()).map_err(Failure::config)?;
+        match settings.nameless {
+            Some(why) => Err(Failure::config(why)),
+            None => Ok(settings),
+        }
     }
 }

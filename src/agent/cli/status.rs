@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::common::{Absent, Common};
+use super::common::Common;
 use crate::agent::journal::{JournalError, Snapshot, is_held};
 use crate::agent::status::{NoAnswer, StatusReport, ask, socket_path};
 use crate::agent::surroundings::machine_id;
@@ -130,7 +130,7 @@ const COLUMNS: &[&str] = &[
 impl StatusCommand {
     pub(super) fn run(self) -> Result<(), Failure> {
         self.common.start_log();
-        let state_dir = self.common.state_dir(Absent::MeansDefaults).map_err(Failure::config)?;
+        let state_dir = self.common.state_dir().map_err(Failure::config)?;
         let found = find(&state_dir, Directories::from_environment().runtime.as_deref())?;
         output::finished(print(&found, self.format))?;
         verdict(&found)

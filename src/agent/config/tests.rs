@@ -256,3 +256,22 @@ fn every_key_of_the_environment_is_a_key_of_the_file() {
         assert!(!error.contains("unknown key"), "{key}: {error}");
     }
 }
+
+#[test]
+fn defaults_shipped_file_and_documentation_agree() {
+    crate::tests::assert_documented(Settings::DEFAULTS, include_str!("../../../systemd/agent.toml"));
+    let written = settings(Settings::DEFAULTS).unwrap();
+    let none = settings("").unwrap();
+    assert_eq!(format!("{written:?}"), format!("{none:?}"), "what is not written is the default");
+}
+
+#[test]
+fn the_shipped_file_judges_something_on_a_link_of_unknown_speed() {
+    let settings = settings(include_str!("../../../systemd/agent.toml")).unwrap();
+    let is_active = |limit: &Limit| limit.raise_at.resolve(Speed::default(), limit.directions[0]).is_some();
+    assert!(settings.limits.iter().any(is_active) && !settings.limits.iter().all(is_active));
+    let selection = settings.selection();
+    for kind in ["", "ppp", "wwan", "bond"] {
+        assert!(selection.watches(&LinkInfo::new(3, "any", LinkKind::from_kernel(kind))), "{kind}");
+    }
+}

@@ -43,6 +43,11 @@ impl InterfaceFilter {
         }
     }
 
+    /// Watches every link of the host.
+    pub fn every_link() -> Self {
+        Self::new(&["?*".to_owned()], &[], &[])
+    }
+
     pub fn with_overrides(self, overrides: Vec<LinkOverride>) -> Self {
         Self { overrides, ..self }
     }

@@ -56,6 +56,10 @@ impl HostLimit {
         self.members = members.iter().map(|info| info.ifindex).collect();
     }
 
+    pub(super) fn members<'a>(&self, links: &'a WatchedLinks) -> Vec<&'a str> {
+        self.members.iter().filter_map(|ifindex| Some(&*links.get(ifindex)?.info.name)).collect()
+    }
+
     pub(super) fn judged_until(&self) -> Option<Duration> {
         self.judged_until
     }

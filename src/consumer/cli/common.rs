@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::cli::{self, Absent, Verbosity};
+use crate::cli::{self, FlagOfKey, Verbosity};
 use crate::config::{CONSUMER_KEYS, ConfigError, Layers};
 use crate::consumer::StandaloneConsumer;
 use crate::consumer::config::Settings;
 use crate::exit::{Failure, Status};
 use crate::service::Directories;
 
-const CONFIG: &str = "/etc/highwater/consumer.toml";
+pub(super) const CONFIG: &str = "/etc/highwater/consumer.toml";
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct Common {
@@ -52,29 +52,37 @@ impl Common {
     }
 
     pub(super) fn absent_file(&self) -> Option<&'static str> {
-        (self.config.is_none() && !Path::new(CONFIG).exists()).then_some(CONFIG)
+        cli::absent_file(self.config.as_deref(), CONFIG)
     }
 
     pub(super) fn settings(&self) -> Result<Settings, ConfigError> {
         Settings::new(&self.layers()?, &Directories::from_environment())
     }
 
-    pub(super) fn checked_settings(&self) -> Result<Settings, ConfigError> {
+    pub(super) fn checked_settings(&self) -> Result<(Layers, Settings), ConfigError> {
         let layers = self.layers()?;
         let settings = Settings::new(&layers, &Directories::from_environment())?;
         settings.check().map_err(|invalid| layers.locate(invalid))?;
-        Ok(settings)
+        Ok((layers, settings))
     }
 
     fn layers(&self) -> Result<Layers, ConfigError> {
-        let flags = [
+        cli::layers(self.config.as_deref(), CONFIG, &self.keys(), CONSUMER_KEYS)
+    }
+
+    /// Returns the flags that set a key, for [`Layers::with_flags`].
+    pub(super) fn keys(&self) -> [FlagOfKey<'_>; 5] {
+        [
             ("--brokers", "kafka.brokers", &self.brokers),
             ("--topic", "kafka.topic", &self.topic),
             ("--group", "kafka.group", &self.group),
             ("--registry", "kafka.registry.url", &self.registry),
             ("--store", "store.url", &self.store),
-        ];
-        cli::layers(self.config.as_deref(), (CONFIG, Absent::MeansDefaults), &flags, CONSUMER_KEYS)
+        ]
+    }
+
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.config.as_deref()
     }
 }
 

@@ -2,10 +2,12 @@
 
 mod agents;
 mod breaches;
+mod check;
 mod common;
 mod dead_letters;
 mod events;
 mod histogram;
+mod init;
 mod lag;
 mod links;
 mod losses;
@@ -27,12 +29,11 @@ use clap::{Parser, Subcommand};
 use signal_hook::consts::SIGHUP;
 
 use self::common::Common;
-use super::config::Settings;
 use super::run::{Options, Reload, StoredEvent, run_reloading};
 use crate::config::ConfigError;
 use crate::exit::Failure;
 use crate::kafka::SAMPLES_TOPIC;
-use crate::{cli, output, wire};
+use crate::{cli, wire};
 
 /// Stores the agents' events from Kafka in PostgreSQL or SQLite, each exactly once.
 #[derive(Debug, Parser)]
@@ -61,6 +62,9 @@ enum Command {
         #[arg(long)]
         log_totals: bool,
     },
+    /// Write a configuration
+    #[command(after_help = init::HELP)]
+    Init(init::ConsumerInit),
     /// Print messages as they arrive, without joining a group
     #[command(after_help = tail::HELP)]
     Tail(tail::Tail),
@@ -102,13 +106,9 @@ enum Command {
         #[command(subcommand)]
         command: dead_letters::DeadLetters,
     },
-    /// Validate the configuration and explain it
-    ///
-    /// Also warns if PostgreSQL has too few locks for the partitions of a table.
-    Check {
-        #[command(flatten)]
-        common: Common,
-    },
+    /// Explain the configuration, and try all that the consumer needs
+    #[command(after_help = check::HELP)]
+    Check(check::ConsumerCheck),
 }
 
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -139,6 +139,7 @@ impl Command {
                 let reload = Reload { wish: &wish, read: &|| read().map_err(|error| error.to_string()) };
                 run_reloading(&settings, options, &mut observer, &stop, reload)
             }
+            Self::Init(command) => command.run(),
             Self::Tail(command) => command.run(),
             Self::Lag(command) => command.run(),
             Self::Events(command) => command.run(),
@@ -151,28 +152,8 @@ impl Command {
             Self::Losses(command) => command.run(),
             Self::Totals(command) => command.run(),
             Self::DeadLetters { command } => command.run(),
-            Self::Check { common } => {
-                let settings = common.checked_settings().map_err(Failure::config)?;
-                if let Some(file) = common.absent_file() {
-                    common.note(&format!("there is no {file}: `run` uses flags, the environment and defaults"));
-                }
-                output::print(&settings.to_string())?;
-                tell_locks(&settings, &common);
-                Ok(())
-            }
+            Self::Check(command) => command.run(),
         }
-    }
-}
-
-/// Reports whether the database has room for its partitions. One that can't be asked is no mistake in the configuration.
-fn tell_locks(settings: &Settings, common: &Common) {
-    match settings.store.reader().locks() {
-        Ok(None) => {}
-        Ok(Some(locks)) => {
-            let words = locks.warning().map_or_else(|| locks.to_string(), |warning| format!("warning: {warning}"));
-            common.note(&format!("{}: {words}", settings.store));
-        }
-        Err(error) => common.note(&format!("the partitions were not counted: {error}")),
     }
 }
 

@@ -91,16 +91,12 @@ mod tests {
     use std::ops::ControlFlow;
 
     use super::*;
-    use crate::consumer::store::{Locks, Query, StoreError};
+    use crate::consumer::store::{Query, StoreError};
     use crate::output::Value;
 
     struct Rows(Vec<Vec<Value>>);
 
     impl Reader for Rows {
-        fn locks(&mut self) -> Result<Option<Locks>, StoreError> {
-            Ok(None)
-        }
-
         fn read(&mut self, _: &Query, each: &mut dyn FnMut(Vec<Value>) -> ControlFlow<()>) -> Result<(), StoreError> {
             let _ = self.0.iter().cloned().try_for_each(each);
             Ok(())

@@ -32,7 +32,7 @@ use super::checkpoint::Checkpoint;
 
 pub use self::histograms::{TrafficSeries, TrafficSummary};
 pub use self::open::StoreUrl;
-pub use self::query::{ColumnType, Locks, Parameter, Query, Reader};
+pub use self::query::{ColumnType, Parameter, Query, Reader};
 
 pub trait Store {
     fn progress(&self) -> Arc<StoreProgress>;

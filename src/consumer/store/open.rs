@@ -1,7 +1,10 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use chrono::{DateTime, Utc};
+
 use super::{HistogramStore, Maintenance, Reader, Store, StoreOptions, postgres, sqlite};
+use crate::checks::Finding;
 use crate::config::SecretFile;
 
 #[derive(Clone, Debug)]
@@ -30,6 +33,11 @@ impl StoreUrl {
         }
     }
 
+    /// Returns whether the URL itself holds a password.
+    pub fn holds_password(&self) -> bool {
+        matches!(&self.0, Backend::Postgres(address) if address.holds_password())
+    }
+
     pub fn sqlite(path: &Path) -> Self {
         Self(Backend::Sqlite(path.to_owned()))
     }
@@ -38,6 +46,14 @@ impl StoreUrl {
         match &self.0 {
             Backend::Postgres(address) => Box::new(postgres::PostgresReader::new((**address).clone())),
             Backend::Sqlite(path) => Box::new(sqlite::SqliteReader::new(path)),
+        }
+    }
+
+    /// Looks at the database, and changes nothing.
+    pub fn check(&self, now: DateTime<Utc>) -> Vec<Finding> {
+        match &self.0 {
+            Backend::Postgres(address) => postgres::check(address, now),
+            Backend::Sqlite(path) => sqlite::check(path),
         }
     }
 

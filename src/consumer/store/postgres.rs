@@ -1,4 +1,5 @@
 mod address;
+mod check;
 mod columns;
 mod copy;
 mod histograms;
@@ -26,6 +27,7 @@ use crate::consumer::batch::{Batch, Fingerprint, Gap, TopicId};
 use crate::consumer::checkpoint::Checkpoint;
 
 pub(super) use self::address::Address;
+pub(super) use self::check::check;
 pub(super) use self::histograms::PostgresHistograms;
 pub(super) use self::maintenance::PostgresMaintenance;
 pub(super) use self::reader::PostgresReader;

@@ -15,9 +15,6 @@ pub trait Reader {
     /// [`StoreError::Misconfigured`] too where nothing was ever stored.
     fn read(&mut self, query: &Query, each: &mut dyn FnMut(Vec<Value>) -> ControlFlow<()>) -> Result<(), StoreError>;
 
-    /// Returns `None` for a database whose lock table has no limit.
-    fn locks(&mut self) -> Result<Option<Locks>, StoreError>;
-
     fn ask(&mut self, query: &Query) -> Result<Vec<Vec<Value>>, StoreError> {
         let mut rows = Vec::new();
         self.read(query, &mut |row| {
@@ -29,18 +26,18 @@ pub trait Reader {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Locks {
-    pub table: &'static str,
-    pub partitions: u64,
-    pub room: u64,
+pub(super) struct Locks {
+    pub(super) table: &'static str,
+    pub(super) partitions: u64,
+    pub(super) room: u64,
 }
 
 impl Locks {
-    pub fn needed(self) -> u64 {
+    pub(super) fn needed(self) -> u64 {
         3 * self.partitions
     }
 
-    pub fn warning(self) -> Option<String> {
+    pub(super) fn warning(self) -> Option<String> {
         let wider = match self.table {
             "events" => ", or set store.partition = \"month\" for those to come",
             _ => "",

@@ -1,3 +1,4 @@
+mod check;
 mod histograms;
 mod maintenance;
 mod reader;
@@ -18,6 +19,7 @@ use crate::consumer::batch::{Batch, Fingerprint, Gap, TopicId};
 use crate::consumer::checkpoint::Checkpoint;
 use crate::wire;
 
+pub(super) use self::check::check;
 pub(super) use self::histograms::SqliteHistograms;
 pub(super) use self::maintenance::SqliteMaintenance;
 pub(super) use self::reader::SqliteReader;

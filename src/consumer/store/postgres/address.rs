@@ -42,6 +42,10 @@ impl Address {
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err("names no host; write it as \"postgres://USER@HOST/DATABASE\"".to_owned());
         }
+        // All before the last `@` is user and password: as part of a host, it would be shown.
+        if config.get_hosts().iter().any(|host| matches!(host, Host::Tcp(name) if name.contains('@'))) {
+            return Err("has two `@`: one in the user or the password is written as %40".to_owned());
+        }
         let tls = PostgresTls::understand(&ssl, &config)?;
         let connect_max = config.get_connect_timeout().copied().unwrap_or(CONNECT_MAX);
         config
@@ -57,6 +61,10 @@ impl Address {
             .keepalives_retries(KEEPALIVE_RETRIES);
         let password = if config.get_password().is_some() { None } else { password };
         Ok(Self { config, password, tls, schema: schema.map(str::to_owned) })
+    }
+
+    pub(in crate::consumer::store) fn holds_password(&self) -> bool {
+        self.config.get_password().is_some()
     }
 
     pub(super) fn schema(&self) -> Option<&str> {
@@ -182,6 +190,7 @@ mod tests {
             ("postgres://u:s3cret@h/d?sslrootcert=/nowhere.pem", "/nowhere.pem"),
             ("postgres://u:s3cret@h/d?sslrootcert=/a%00b", "sslrootcert holds a NUL"),
             ("postgres://u:s3cret@h/d?nonsense=1", "nonsense"),
+            ("postgres://u:p@s3cret@h/d", "is written as %40"),
             ("postgres://", "names no host"),
         ] {
             let error = Address::parse(url, None, None).unwrap_err();

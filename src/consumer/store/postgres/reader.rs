@@ -10,9 +10,9 @@ use postgres::types::{ToSql, Type};
 use postgres::{Client, IsolationLevel, Row, Transaction};
 
 use super::address::Address;
-use super::{partitions, session};
+use super::session;
 use crate::consumer::store::StoreError;
-use crate::consumer::store::query::{ColumnType, Locks, Parameter, Query, Reader};
+use crate::consumer::store::query::{ColumnType, Parameter, Query, Reader};
 use crate::output::Value;
 use crate::units::ByteCount;
 
@@ -137,10 +137,6 @@ impl PostgresReader {
 impl Reader for PostgresReader {
     fn read(&mut self, query: &Query, each: &mut dyn FnMut(Vec<Value>) -> ControlFlow<()>) -> Result<(), StoreError> {
         self.ask_server(|transaction| rows(transaction, query, each))
-    }
-
-    fn locks(&mut self) -> Result<Option<Locks>, StoreError> {
-        self.ask_server(|transaction| Ok(Some(partitions::locks(transaction)?)))
     }
 }
 

@@ -150,7 +150,7 @@ pub(super) fn taken(client: &mut Client) -> Result<i64, StoreError> {
     Ok(client.query_one(&newest, &[])?.get(0))
 }
 
-fn grant(client: &mut Client) -> Result<String, StoreError> {
+pub(super) fn grant(client: &mut Client) -> Result<String, StoreError> {
     let names = "SELECT quote_ident(coalesce(current_schema(), 'public')), quote_ident(current_user)";
     let row = client.query_one(names, &[])?;
     let (schema, role): (&str, &str) = (row.get(0), row.get(1));

@@ -7,7 +7,7 @@ use rusqlite::{Connection, Error, OpenFlags};
 
 use super::{BUSY, MIGRATIONS, taken, text};
 use crate::consumer::store::StoreError;
-use crate::consumer::store::query::{ColumnType, Locks, Parameter, Query, Reader};
+use crate::consumer::store::query::{ColumnType, Parameter, Query, Reader};
 use crate::output::Value;
 use crate::units::ByteCount;
 
@@ -29,7 +29,7 @@ impl SqliteReader {
     }
 }
 
-fn open(path: &Path) -> Result<Connection, StoreError> {
+pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     let shown = path.display();
     if !path.exists() {
         return Err(StoreError::Misconfigured(format!(
@@ -65,10 +65,6 @@ impl Reader for SqliteReader {
             }
         }
         Ok(())
-    }
-
-    fn locks(&mut self) -> Result<Option<Locks>, StoreError> {
-        Ok(None)
     }
 }
 

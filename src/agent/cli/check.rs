@@ -1,0 +1,110 @@
+//! `highwater-agent check`: the configuration, this host, Kafka and the registry, a line each.
+
+use clap::Args;
+
+use super::common::AgentFlags;
+use crate::agent::config::Settings;
+use crate::agent::publisher::look_up_schema;
+use crate::agent::run::check::{check_clock, check_links, check_state_dir};
+use crate::checks::{CheckReport, Finding};
+use crate::clock::SystemClock;
+use crate::config::AGENT_KEYS;
+use crate::exit::Failure;
+use crate::kafka::check::{CheckedTopic, IfMissing, check_cluster, check_topic};
+use crate::kafka::{missing_topic, missing_topic_of_histograms};
+use crate::output;
+use crate::registry::RegistryError;
+
+pub(super) const HELP: &str = "\
+Explains the configuration, and then tries what an agent would need, a line each:
+ok, warning or FAILED, with the remedy. Run it as the agent's user, or as root.
+
+  links, limits  which links each limit applies to now, and at which rates
+  state, disk    the journal's directory: rights, and room for the journal
+  clock          whether it was set
+  kafka, topic   the brokers answer, the topics are there and may be seen;
+                 whether they may be written to, only the first event shows
+  registry       the schema is there, or is registered by the agent
+
+--offline asks no server, and tries only configuration and links. --print-config
+prints what is in force as TOML, with the source of each value, and no secret.
+
+Exit code: 0 if nothing failed; 1 if a check failed; 78 if the configuration is
+wrong.";
+
+#[derive(Args, Debug)]
+pub(super) struct AgentCheck {
+    #[command(flatten)]
+    flags: AgentFlags,
+    /// Ask no server: only configuration and links
+    #[arg(long)]
+    offline: bool,
+    /// Print what is in force, and where each value comes from
+    #[arg(long, conflicts_with = "offline")]
+    print_config: bool,
+}
+
+impl AgentCheck {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let layers = self.flags.layers().map_err(Failure::config)?;
+        let settings = self.flags.settings_of(&layers)?;
+        settings.publisher.check().map_err(|invalid| Failure::config(layers.locate(invalid)))?;
+        if self.print_config {
+            let in_force = layers.in_force(AGENT_KEYS, Settings::DEFAULTS, &settings.derived_values());
+            return output::print(&in_force.map_err(Failure::config)?);
+        }
+        let (links, cost) = check_links(&settings);
+        let cost = cost.map(|line| format!("{line}\n")).unwrap_or_default();
+        output::print(&format!("{settings}{cost}\n"))?;
+        let mut report = CheckReport::default();
+        let file = match self.flags.common.absent_file() {
+            Some(file) => format!("there is no {file}: flags, the environment and defaults are in force"),
+            None => "is valid".to_owned(),
+        };
+        report.add(&Finding::ok("configuration", file))?;
+        report.add_all(settings.warnings.iter().map(|warning| Finding::warning("configuration", warning)))?;
+        report.add_all(links)?;
+        if !self.offline {
+            report.add_all(check_state_dir(&settings))?;
+            report.add(&check_clock(&SystemClock::default()))?;
+            check_kafka(&settings, &mut report)?;
+            report.add_all(check_registry(&settings))?;
+        }
+        report.end()
+    }
+}
+
+fn check_kafka(settings: &Settings, report: &mut CheckReport) -> Result<(), Failure> {
+    let connection = &settings.publisher.connection;
+    let (finding, admin) = check_cluster(connection);
+    report.add(&finding)?;
+    let Some(admin) = admin else { return Ok(()) };
+    for name in settings.topic_names() {
+        let is_for_hours = *name == settings.topics.histograms;
+        let missing = if is_for_hours { missing_topic_of_histograms } else { missing_topic };
+        let missing = missing(name, connection.brokers());
+        let if_missing = match settings.publisher.create_topics {
+            Some(_) => IfMissing::IsCreated,
+            // The agent does not write there: consumers do.
+            None if is_for_hours => IfMissing::Warns,
+            None => IfMissing::Fails,
+        };
+        report.add(&check_topic(&admin, CheckedTopic { name, if_missing, missing: &missing }))?;
+    }
+    Ok(())
+}
+
+fn check_registry(settings: &Settings) -> Option<Finding> {
+    let (about, encoding) = ("registry", &settings.publisher.encoding);
+    let url = encoding.registry.as_ref()?.url();
+    Some(match look_up_schema(encoding, &settings.publisher.topic) {
+        None => {
+            Finding::warning(about, format!("{url} is not used: {} needs no schema; see kafka.format", encoding.format))
+        }
+        Some(Ok(id)) => Finding::ok(about, format!("{url} has the schema, with id {id}")),
+        Some(Err(RegistryError::Unknown(_))) if encoding.auto_register => {
+            Finding::ok(about, format!("{url} answers, and has no such schema yet: the agent registers it"))
+        }
+        Some(Err(error)) => Finding::failed(about, error),
+    })
+}

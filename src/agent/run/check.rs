@@ -1,0 +1,181 @@
+//! Checks of this host for the settings of an agent, which ask no server: its links, state directory and clock.
+//! `run` logs at its start what is wrong with the last two; the first tick reports the links.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use super::{boot_id, cost, detector, open_source, stamp};
+use crate::agent::config::Settings;
+use crate::agent::counters::filter::InterfaceFilter;
+use crate::agent::counters::{self, LinkChange, LinkInfo, Reading, Speed};
+use crate::agent::detector::{Detections, Detector, Notice};
+use crate::agent::journal::is_held;
+use crate::agent::limit::{Limit, Scope};
+use crate::checks::{Finding, disk_space, may_write};
+use crate::clock::{Clock, SystemClock};
+use crate::exit::chain;
+use crate::units::{BitRate, ByteCount};
+
+/// Room beside the journal: its log, and the file that replaces a damaged one.
+const JOURNAL_ROOM: u64 = 3;
+/// Links that a line names.
+const NAMED_MAX: usize = 8;
+
+/// Returns findings about the links that the limits apply to, and a line about what rates cost.
+pub fn check_links(settings: &Settings) -> (Vec<Finding>, Option<String>) {
+    let (mut reading, mut detections) = (Reading::default(), Detections::default());
+    let (clock, mut detector) = (SystemClock::default(), detector(settings));
+    let read = open_source(settings).and_then(|mut source| source.read(&clock, &mut reading));
+    if let Err(error) = read {
+        return (vec![Finding::failed("links", chain(&error))], None);
+    }
+    let now = stamp(&settings.agent, &boot_id(), &clock);
+    detector.observe(&reading, &now, &mut detections);
+    let every_link = every_link(settings, &clock);
+    let idle = settings.selection().warnings(&every_link.iter().collect::<Vec<_>>());
+    let mut findings: Vec<Finding> = idle.into_iter().map(|warning| Finding::warning("links", warning)).collect();
+    let links: Vec<String> = detector.links().map(|link| described(link.info)).collect();
+    if !links.is_empty() {
+        findings.insert(0, Finding::ok("links", listed(&links)));
+    } else if findings.is_empty() {
+        findings.push(Finding::warning("links", "none is watched; see [interfaces] include"));
+    }
+    findings.extend(settings.limits.iter().flat_map(|limit| of_limit(limit, &detector)));
+    if settings.limits.is_empty() {
+        findings.push(Finding::warning("limits", no_limit(settings, &detector)));
+    }
+    let twice = detections.notices.iter().filter(|notice| matches!(notice, Notice::CountedTwice { .. }));
+    findings.extend(twice.map(|notice| Finding::warning("links", notice)));
+    (findings, cost::line(settings, &detector))
+}
+
+/// Returns what is said of an agent without limits, with a link of this host as an example.
+pub(super) fn no_limit(settings: &Settings, detector: &Detector) -> String {
+    let first = detector.links().next().map_or_else(|| "LINK".to_owned(), |link| link.info.name.clone());
+    let rates = if settings.rates.is_some() { "only rates are published" } else { "rates are off, too" };
+    format!(
+        "no limit is configured, so nothing can be exceeded, and {rates}; set one with --limit '{first}=80 Mbit/s', or write a \
+         [[limit]]"
+    )
+}
+
+fn every_link(settings: &Settings, clock: &SystemClock) -> Vec<LinkInfo> {
+    let mut reading = Reading::default();
+    let source = counters::open(settings.source.clone(), Path::new("/"), InterfaceFilter::every_link());
+    // The watched links were read just before; without the others, fewer warnings can be given.
+    let _ = source.and_then(|mut source| source.read(clock, &mut reading));
+    let added = |change| match change {
+        LinkChange::Added(link, _) => Some(link),
+        _ => None,
+    };
+    reading.changes.into_iter().filter_map(added).collect()
+}
+
+fn of_limit(limit: &Limit, detector: &Detector) -> Vec<Finding> {
+    let about = format!("limit {}", limit.name);
+    if let Scope::Host(_) = &limit.scope {
+        let members =
+            detector.host_limits().find(|(name, _)| *name == limit.name).map_or_else(Vec::new, |(_, links)| links);
+        let names: Vec<String> = members.iter().map(|name| (*name).to_owned()).collect();
+        return vec![match names.as_slice() {
+            [] => Finding::warning(about, "no link is in its sum now"),
+            names => Finding::ok(about, format!("{} of the sum of {}", limit.raise_at, listed(names))),
+        }];
+    }
+    let (mut active, mut inactive) = (BTreeMap::new(), Vec::new());
+    for link in detector.links() {
+        for (_, direction, thresholds) in link.limits.iter().filter(|(name, ..)| *name == limit.name) {
+            match thresholds {
+                Some(thresholds) => {
+                    let rates: &mut Vec<(&'static str, BitRate)> = active.entry(described(link.info)).or_default();
+                    rates.push((direction.as_str(), thresholds.raise_at));
+                }
+                None if !inactive.contains(&link.info.name) => inactive.push(link.info.name.clone()),
+                None => {}
+            }
+        }
+    }
+    let mut findings = Vec::new();
+    if !active.is_empty() {
+        let active: Vec<String> = active.into_iter().map(|(link, rates)| format!("{link} {}", at(&rates))).collect();
+        findings.push(Finding::ok(&about, listed(&active)));
+    }
+    if let [first, ..] = &*inactive {
+        let text = format!(
+            "inactive on {}, whose speed is unknown; set raise_at to a bit rate, or write [[link]] interface = \"{first}\" with its \
+             speed",
+            listed(&inactive)
+        );
+        findings.push(Finding::warning(&about, text));
+    }
+    if findings.is_empty() {
+        let Scope::Interface(pattern) = &limit.scope else { return findings };
+        findings.push(Finding::warning(&about, format!("no link matches \"{pattern}\" now; one may appear later")));
+    }
+    findings
+}
+
+fn described(link: &LinkInfo) -> String {
+    let speed = match link.speed {
+        Speed { rx: Some(rx), tx: Some(tx) } if rx == tx => rx.to_string(),
+        Speed { rx: None, tx: None } => "speed unknown".to_owned(),
+        Speed { rx, tx } => {
+            let shown = |speed: Option<BitRate>| speed.map_or_else(|| "unknown".to_owned(), |speed| speed.to_string());
+            format!("rx {}, tx {}", shown(rx), shown(tx))
+        }
+    };
+    format!("{} ({speed}{})", link.name, if link.up { "" } else { ", down" })
+}
+
+/// Formats thresholds: one rate where all directions have the same.
+fn at(rates: &[(&'static str, BitRate)]) -> String {
+    match rates {
+        [(_, first), others @ ..] if others.iter().all(|(_, rate)| rate == first) => format!("at {first}"),
+        rates => {
+            let each: Vec<String> = rates.iter().map(|(direction, rate)| format!("{direction} at {rate}")).collect();
+            each.join(", ")
+        }
+    }
+}
+
+fn listed(items: &[String]) -> String {
+    let mut text = items[..items.len().min(NAMED_MAX)].join(", ");
+    if items.len() > NAMED_MAX {
+        let _ = write!(text, " and {} more", items.len() - NAMED_MAX);
+    }
+    text
+}
+
+pub fn check_state_dir(settings: &Settings) -> Vec<Finding> {
+    let (directory, about) = (&settings.state_dir, "state");
+    let shown = directory.display();
+    let mut findings = vec![match (may_write(directory), is_held(directory)) {
+        (Err(why), _) => Finding::failed(
+            about,
+            format!("{why}; check as the agent's user (sudo), or name another directory with --state-dir or state_dir"),
+        ),
+        (Ok(()), Ok(true)) => Finding::ok(about, format!("{shown} is in use: an agent runs")),
+        (Ok(()), Ok(false)) if directory.exists() => Finding::ok(about, format!("{shown} can be written")),
+        (Ok(()), Ok(false)) => Finding::ok(about, format!("{shown} can be created")),
+        (Ok(()), Err(error)) => Finding::failed(about, chain(&error)),
+    }];
+    let needed = settings.journal_size.bytes().saturating_mul(JOURNAL_ROOM);
+    findings.extend(disk_space(directory, ByteCount::from_bytes(needed)));
+    findings
+}
+
+pub fn check_clock(clock: &dyn Clock) -> Finding {
+    let (about, now) = ("clock", clock.wall().format("%Y-%m-%dT%H:%M:%SZ"));
+    match clock.synced() {
+        Some(true) => Finding::ok(about, format!("{now}, synchronised")),
+        Some(false) => Finding::warning(
+            about,
+            format!("{now}: it was never set, so events have wrong times; run systemd-timesyncd or chrony"),
+        ),
+        None => Finding::ok(
+            about,
+            format!("{now}; whether it is synchronised is unknown: systemd-timesyncd does not say so"),
+        ),
+    }
+}

@@ -1,0 +1,140 @@
+//! Findings of `check`: a line each on standard output, with the remedy where something is wrong. `run` logs the same at its start.
+
+use std::fmt;
+use std::path::Path;
+
+use crate::exit::Failure;
+use crate::output;
+use crate::units::{ByteCount, counted};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub grade: Grade,
+    /// Subject, as in `kafka` or `limit wan-down`.
+    pub about: String,
+    pub text: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grade {
+    Ok,
+    Warning,
+    Failed,
+}
+
+/// Prints findings as they come, and counts them.
+#[derive(Debug, Default)]
+pub struct CheckReport {
+    warnings: u64,
+    failures: u64,
+}
+
+impl Finding {
+    pub fn ok(about: impl Into<String>, text: impl fmt::Display) -> Self {
+        Self { grade: Grade::Ok, about: about.into(), text: text.to_string() }
+    }
+
+    pub fn warning(about: impl Into<String>, text: impl fmt::Display) -> Self {
+        Self { grade: Grade::Warning, about: about.into(), text: text.to_string() }
+    }
+
+    pub fn failed(about: impl Into<String>, text: impl fmt::Display) -> Self {
+        Self { grade: Grade::Failed, about: about.into(), text: text.to_string() }
+    }
+
+    /// Returns whether an operator should know it without asking.
+    pub fn is_trouble(&self) -> bool {
+        self.grade != Grade::Ok
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let grade = match self.grade {
+            Grade::Ok => "ok",
+            Grade::Warning => "warning",
+            Grade::Failed => "FAILED",
+        };
+        write!(f, "{grade:<8} {}: {}", self.about, self.text)
+    }
+}
+
+impl CheckReport {
+    pub fn add(&mut self, finding: &Finding) -> Result<(), Failure> {
+        match finding.grade {
+            Grade::Ok => {}
+            Grade::Warning => self.warnings += 1,
+            Grade::Failed => self.failures += 1,
+        }
+        output::print(&format!("{finding}\n"))
+    }
+
+    pub fn add_all(&mut self, findings: impl IntoIterator<Item = Finding>) -> Result<(), Failure> {
+        findings.into_iter().try_for_each(|finding| self.add(&finding))
+    }
+
+    /// Fails if a check has.
+    pub fn end(self) -> Result<(), Failure> {
+        if self.failures == 0 {
+            return Ok(());
+        }
+        let warnings =
+            if self.warnings == 0 { String::new() } else { format!(", {}", counted(self.warnings, "warning")) };
+        Err(Failure::failed(format!("{} failed{warnings}", counted(self.failures, "check"))))
+    }
+}
+
+/// Compares the room on a directory's file system with what may be written there; nothing where it is unknown.
+pub fn disk_space(directory: &Path, needed: ByteCount) -> Option<Finding> {
+    let there = directory.ancestors().find(|path| path.exists() || path.as_os_str().is_empty())?;
+    let there = if there.as_os_str().is_empty() { Path::new(".") } else { there };
+    let file_system = rustix::fs::statvfs(there).ok()?;
+    let free = ByteCount::from_bytes(file_system.f_bavail.saturating_mul(file_system.f_frsize));
+    let shown = directory.display();
+    Some(if free < needed {
+        Finding::warning("disk", format!("{free} are free for {shown}, where up to {needed} may be written; make room"))
+    } else {
+        Finding::ok("disk", format!("{free} are free for {shown}"))
+    })
+}
+
+/// Returns whether this process may create files in a directory, or the directory itself; an error names the path that forbids it.
+pub fn may_write(directory: &Path) -> Result<(), String> {
+    use rustix::fs::{Access, access};
+    let there = directory.ancestors().find(|path| path.exists());
+    let there = there.filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !there.is_dir() {
+        return Err(format!("{} is no directory", there.display()));
+    }
+    access(there, Access::WRITE_OK | Access::EXEC_OK)
+        .map_err(|error| format!("cannot write to {}: {}", there.display(), std::io::Error::from(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_check_is_a_failure_and_a_warning_is_none() {
+        let report = |findings: &[Finding]| {
+            let mut report = CheckReport::default();
+            report.add_all(findings.iter().cloned()).unwrap();
+            report.end().map_err(|failure| failure.to_string())
+        };
+        let (fine, odd, wrong) = (Finding::ok("a", "b"), Finding::warning("a", "b"), Finding::failed("a", "b"));
+        assert_eq!(report(&[fine.clone(), odd.clone()]), Ok(()));
+        assert_eq!(report(&[wrong.clone(), odd.clone(), wrong.clone()]), Err("2 checks failed, 1 warning".to_owned()));
+        assert_eq!(report(&[fine, wrong]), Err("1 check failed".to_owned()));
+    }
+
+    #[test]
+    fn room_and_rights_are_those_of_the_nearest_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        let deep = directory.path().join("a/b");
+        assert!(!disk_space(&deep, ByteCount::from_bytes(1)).unwrap().is_trouble());
+        assert!(disk_space(&deep, ByteCount::from_bytes(u64::MAX)).unwrap().is_trouble());
+        assert_eq!(may_write(&deep), Ok(()));
+        std::fs::write(directory.path().join("a"), "").unwrap();
+        assert!(may_write(&deep).unwrap_err().ends_with("is no directory"));
+    }
+}

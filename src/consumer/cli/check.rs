@@ -1,0 +1,118 @@
+//! `highwater-consumer check`: the configuration, Kafka, the registry and the database, a line each.
+
+use clap::Args;
+
+use super::common::Common;
+use crate::checks::{CheckReport, Finding};
+use crate::clock::{Clock as _, SystemClock};
+use crate::config::CONSUMER_KEYS;
+use crate::consumer::config::Settings;
+use crate::exit::Failure;
+use crate::kafka::admin::{Admin, TopicLookup};
+use crate::kafka::check::{CheckedTopic, IfMissing, check_cluster, check_topic};
+use crate::kafka::{missing_topic, missing_topic_of_histograms};
+use crate::output;
+use crate::registry::RegistryError;
+use crate::wire::Format;
+
+pub(super) const HELP: &str = "\
+Explains the configuration, and then tries what the consumer would need, a line
+each: ok, warning or FAILED, with the remedy. It stores nothing.
+
+  kafka, topic   the brokers answer, the topics are there and may be seen
+  group          this user may use the consumer group
+  registry       it answers, and which schemas of events it has
+  database       version, encoding, rights, tables
+  locks          PostgreSQL has room for the locks of all partitions
+  disk, clock    room for a SQLite file; PostgreSQL's clock is like this one
+
+--offline asks no server, and validates only the configuration. --print-config
+prints what is in force as TOML, with the source of each value, and no secret.
+
+Exit code: 0 if nothing failed; 1 if a check failed; 78 if the configuration is
+wrong.";
+
+#[derive(Args, Debug)]
+pub(super) struct ConsumerCheck {
+    #[command(flatten)]
+    common: Common,
+    /// Ask no server: only the configuration
+    #[arg(long)]
+    offline: bool,
+    /// Print what is in force, and where each value comes from
+    #[arg(long, conflicts_with = "offline")]
+    print_config: bool,
+}
+
+impl ConsumerCheck {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let (layers, settings) = self.common.checked_settings().map_err(Failure::config)?;
+        if self.print_config {
+            let store = [("store.url", settings.store.to_string())];
+            let in_force = layers.in_force(CONSUMER_KEYS, Settings::DEFAULTS, &store);
+            return output::print(&in_force.map_err(Failure::config)?);
+        }
+        output::print(&format!("{settings}\n"))?;
+        let mut report = CheckReport::default();
+        let file = match self.common.absent_file() {
+            Some(file) => format!("there is no {file}: flags, the environment and defaults are in force"),
+            None => "is valid".to_owned(),
+        };
+        report.add(&Finding::ok("configuration", file))?;
+        if !self.offline {
+            check_kafka(&settings, &mut report)?;
+            report.add_all(check_registry(&settings))?;
+            report.add_all(settings.store.check(SystemClock::default().wall()))?;
+        }
+        report.end()
+    }
+}
+
+fn check_kafka(settings: &Settings, report: &mut CheckReport) -> Result<(), Failure> {
+    let (finding, admin) = check_cluster(&settings.connection);
+    report.add(&finding)?;
+    let Some(admin) = admin else { return Ok(()) };
+    let brokers = settings.connection.brokers();
+    for name in settings.membership().topics {
+        let if_missing = if settings.may_be_missing(&name) { IfMissing::Warns } else { IfMissing::Fails };
+        let missing = missing_topic(&name, brokers);
+        report.add(&check_topic(&admin, CheckedTopic { name: &name, if_missing, missing: &missing }))?;
+    }
+    if let (Some(_), Some(name)) = (&settings.rates, &settings.histograms) {
+        let missing = missing_topic_of_histograms(name, brokers);
+        let topic = CheckedTopic { name, if_missing: IfMissing::Warns, missing: &missing };
+        report.add(&check_topic(&admin, topic))?;
+    }
+    report.add_all(check_group(settings, &admin))
+}
+
+fn check_group(settings: &Settings, admin: &Admin) -> Option<Finding> {
+    // Without the topic there is nothing to ask about.
+    let Ok(TopicLookup::Found { .. }) = admin.look_up(&settings.topic) else { return None };
+    let about = format!("group {}", settings.group);
+    Some(match admin.committed(&settings.group, &settings.topic, &[0]) {
+        Ok(_) => Finding::ok(about, "may be used"),
+        Err(error) => Finding::failed(about, format!("{error}: allow this user to read in the group, on the broker")),
+    })
+}
+
+fn check_registry(settings: &Settings) -> Option<Finding> {
+    let (about, address) = ("registry", settings.registry.as_ref()?);
+    let subject = format!("{}-value", settings.topic);
+    let mut found = Vec::new();
+    for format in [Format::Avro, Format::Protobuf] {
+        match address.open().and_then(|registry| registry.id_of(&subject, format, false)) {
+            Ok(id) => found.push(format!("{format} with id {id}")),
+            Err(RegistryError::Unknown(_)) => {}
+            Err(error) => return Some(Finding::failed(about, error)),
+        }
+    }
+    let url = address.url();
+    Some(Finding::ok(
+        about,
+        match found.as_slice() {
+            [] => format!("{url} answers, and has no schema of this version as {subject} yet"),
+            found => format!("{url} has {subject}: {}", found.join(", ")),
+        },
+    ))
+}

@@ -1,0 +1,154 @@
+//! Check of a PostgreSQL database, which changes nothing: version, encoding, rights, tables, locks and clock.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use postgres::Client;
+
+use super::address::Address;
+use super::{partitions, pooler, quoted, session};
+use crate::checks::Finding;
+use crate::consumer::store::StoreError;
+
+const ABOUT: &str = "database";
+
+/// Oldest major version that the tests run on.
+const VERSION_MIN: i32 = 130_000;
+/// Longest difference between two clocks that is no mistake.
+const CLOCKS_APART_MAX: TimeDelta = TimeDelta::seconds(10);
+
+/// Role, database and schema, quoted as SQL.
+struct QuotedNames {
+    role: String,
+    database: String,
+    schema: String,
+}
+
+pub(in crate::consumer::store) fn check(address: &Address, now: DateTime<Utc>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if let Err(error) = ask(address, now, &mut findings) {
+        findings.push(Finding::failed(ABOUT, error));
+    }
+    findings
+}
+
+fn ask(address: &Address, now: DateTime<Utc>, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
+    let mut client = address.connect("highwater-consumer/check")?;
+    findings.extend(server(&mut client, address, now)?);
+    pooler::refuse(address, "highwater-consumer/check")?;
+    let wanted = address.schema();
+    let row = client.query_one(
+        "SELECT quote_ident(current_user), quote_ident(current_database()), coalesce($1::text, current_schema()),
+                (SELECT oid FROM pg_namespace WHERE nspname = coalesce($1::text, current_schema())),
+                has_database_privilege(current_database(), 'CREATE')",
+        &[&wanted],
+    )?;
+    let (schema, found, may_create): (Option<String>, Option<u32>, bool) = (row.get(2), row.get(3), row.get(4));
+    let Some(schema) = schema else {
+        let why = "the search_path of the role has no schema that exists; set store.schema = \"highwater\"";
+        findings.push(Finding::failed(ABOUT, why));
+        return Ok(());
+    };
+    let names = QuotedNames { role: row.get(0), database: row.get(1), schema: quoted(&schema) };
+    let QuotedNames { role, database, schema } = &names;
+    let Some(oid) = found else {
+        findings.push(if may_create {
+            Finding::ok(ABOUT, format!("schema {schema} is missing; `run` creates it"))
+        } else {
+            Finding::failed(
+                ABOUT,
+                format!("there is no schema {schema}: as the owner: GRANT CREATE ON DATABASE {database} TO {role}"),
+            )
+        });
+        return Ok(());
+    };
+    if address.schema().is_some() {
+        client.batch_execute(&format!("SET search_path = {schema}"))?;
+    }
+    findings.extend(tables(&mut client, &names, oid)?);
+    Ok(())
+}
+
+fn server(client: &mut Client, address: &Address, now: DateTime<Utc>) -> Result<Vec<Finding>, StoreError> {
+    let row = client.query_one(
+        "SELECT current_setting('server_version'), current_setting('server_version_num')::int,
+                current_setting('server_encoding'), current_setting('transaction_read_only') = 'on', clock_timestamp()",
+        &[],
+    )?;
+    let (version, number, encoding): (&str, i32, &str) = (row.get(0), row.get(1), row.get(2));
+    let mut findings = vec![if number < VERSION_MIN {
+        Finding::warning(ABOUT, format!("{address} is PostgreSQL {version}; the oldest that is tested is 13"))
+    } else {
+        Finding::ok(ABOUT, format!("{address} answers: PostgreSQL {version}"))
+    }];
+    if encoding != "UTF8" {
+        findings.push(Finding::failed(
+            ABOUT,
+            format!("its encoding is {encoding}; create another one: CREATE DATABASE name TEMPLATE template0 ENCODING 'UTF8'"),
+        ));
+    }
+    if row.get(3) {
+        let why = "it is read-only: the server is a standby, or set to default_transaction_read_only; name the primary in store.url";
+        findings.push(Finding::failed(ABOUT, why));
+    }
+    let apart: TimeDelta = row.get::<_, DateTime<Utc>>(4) - now;
+    if apart.abs() > CLOCKS_APART_MAX {
+        let seconds = apart.num_seconds();
+        findings.push(Finding::warning(
+            "clock",
+            format!("the clock of the database is {seconds} s from that of this host; one of them is wrong"),
+        ));
+    }
+    Ok(findings)
+}
+
+fn tables(client: &mut Client, names: &QuotedNames, schema_oid: u32) -> Result<Vec<Finding>, StoreError> {
+    let QuotedNames { role, schema, .. } = names;
+    let (taken, ours) = (session::taken(client)?, session::version());
+    if taken == 0 {
+        let may_create: bool = client
+            .query_one(
+                "SELECT has_schema_privilege($1::oid, 'CREATE') AND has_schema_privilege($1::oid, 'USAGE')",
+                &[&schema_oid],
+            )?
+            .get(0);
+        return Ok(vec![if may_create {
+            Finding::ok(ABOUT, format!("schema {schema} has no tables yet; `run` creates them"))
+        } else {
+            Finding::failed(
+                ABOUT,
+                format!("role {role} may not create tables in {schema}: {}", session::grant(client)?),
+            )
+        }]);
+    }
+    let mut findings = vec![match taken.cmp(&ours) {
+        std::cmp::Ordering::Equal => Finding::ok(ABOUT, format!("schema {schema} has the tables of this version")),
+        std::cmp::Ordering::Less => Finding::warning(
+            ABOUT,
+            format!("schema {schema} has the tables of an older version; `run` brings them up to date"),
+        ),
+        std::cmp::Ordering::Greater => {
+            Finding::failed(ABOUT, format!("schema {schema} has the tables of a newer version; update this program"))
+        }
+    }];
+    // A new partition needs the owner of its table, as retention does.
+    let row = client.query_one(
+        "SELECT pg_has_role(c.relowner, 'USAGE'), quote_ident(pg_get_userbyid(c.relowner))
+         FROM pg_class c WHERE c.oid = to_regclass('events')",
+        &[],
+    )?;
+    if !row.get::<_, bool>(0) {
+        let owner: &str = row.get(1);
+        findings.push(Finding::failed(
+            ABOUT,
+            format!(
+                "role {role} may not add partitions to the tables of {owner}: as a superuser: GRANT {owner} TO {role}"
+            ),
+        ));
+    }
+    let mut transaction = client.transaction()?;
+    let locks = partitions::locks(&mut transaction)?;
+    findings.push(match locks.warning() {
+        Some(warning) => Finding::warning("locks", warning),
+        None => Finding::ok("locks", locks),
+    });
+    Ok(findings)
+}

@@ -1,0 +1,60 @@
+//! Checks of a cluster: it answers, and topics are there and may be seen.
+
+use super::Connection;
+use super::admin::{Admin, TopicLookup};
+use crate::checks::Finding;
+use crate::units::counted;
+
+/// A topic that a program uses.
+#[derive(Clone, Copy, Debug)]
+pub struct CheckedTopic<'a> {
+    pub name: &'a str,
+    /// Consequence of its absence.
+    pub if_missing: IfMissing,
+    /// Message about its absence, with the remedy.
+    pub missing: &'a str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IfMissing {
+    Fails,
+    Warns,
+    /// The program creates it.
+    IsCreated,
+}
+
+/// Asks the cluster, and returns an admin client if it answers. Blocks for some seconds at most.
+pub fn check_cluster(connection: &Connection) -> (Finding, Option<Admin>) {
+    let asked = Admin::new(connection).and_then(|admin| Ok((admin.cluster()?, admin)));
+    match asked {
+        Ok(((brokers, None), admin)) => {
+            let brokers = counted(brokers as u64, "broker");
+            (Finding::ok("kafka", format!("{} answers: {brokers}", connection.brokers())), Some(admin))
+        }
+        Ok(((_, Some(unreachable)), admin)) => (Finding::failed("kafka", unreachable), Some(admin)),
+        Err(error) => (Finding::failed("kafka", error), None),
+    }
+}
+
+pub fn check_topic(admin: &Admin, topic: CheckedTopic<'_>) -> Finding {
+    let about = format!("topic {}", topic.name);
+    match admin.look_up(topic.name) {
+        Ok(TopicLookup::Found { partitions, leaderless }) if leaderless.is_empty() => {
+            Finding::ok(about, counted(partitions as u64, "partition"))
+        }
+        Ok(TopicLookup::Found { leaderless, .. }) => Finding::failed(
+            about,
+            format!("partitions {leaderless:?} have no leader; start the brokers that hold their replicas"),
+        ),
+        Ok(TopicLookup::Missing) => match topic.if_missing {
+            IfMissing::Fails => Finding::failed(about, topic.missing),
+            IfMissing::Warns => Finding::warning(about, topic.missing),
+            IfMissing::IsCreated => Finding::ok(about, "is missing, and created at the start"),
+        },
+        Ok(TopicLookup::Denied(why)) => {
+            let name = topic.name;
+            Finding::failed(about, format!("{why}: this user may not see {name}; allow it on the broker"))
+        }
+        Err(error) => Finding::failed(about, error),
+    }
+}

@@ -1,0 +1,231 @@
+//! The first hour: commands as a new user types them, with no file edited.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::support::agent::command;
+use crate::support::consumer::{self, Postgres};
+use crate::support::netns::skip;
+use crate::support::process::{said, until};
+use crate::support::registry::Registry;
+use crate::support::services::Kafka;
+
+/// Returns whether no configuration of this host would be read.
+fn has_no_files(test: &str) -> bool {
+    let is_there = Path::new("/etc/highwater").exists();
+    if is_there {
+        skip(test, "needs no /etc/highwater");
+    }
+    !is_there
+}
+
+fn run(mut program: Command, arguments: &[&str]) -> (i32, String, String) {
+    said(&program.args(arguments).output().expect("the program runs"))
+}
+
+/// Names of topics of its own, for both programs, and a state directory.
+struct Hour {
+    directory: TempDir,
+    events: String,
+    variables: Vec<(&'static str, String)>,
+}
+
+impl Hour {
+    fn new(name: &str) -> Self {
+        let unique = format!("{name}-{}", std::process::id());
+        let topic = |kind: &str| format!("{unique}.{kind}");
+        let variables = vec![
+            ("HIGHWATER_TOPICS__RATES", topic("rates")),
+            ("HIGHWATER_TOPICS__HISTOGRAMS", topic("histograms")),
+            ("HIGHWATER_SOURCE", "synthetic".to_owned()),
+        ];
+        Self { directory: tempfile::tempdir().unwrap(), events: topic("events"), variables }
+    }
+
+    fn command(&self, mut program: Command) -> Command {
+        program.envs(self.variables.iter().map(|(name, value)| (*name, value.as_str())));
+        program.current_dir(self.directory.path());
+        program
+    }
+}
+
+#[test]
+fn three_commands_lead_to_a_breach_in_postgresql() {
+    let test = "first_hour::three_commands_lead_to_a_breach_in_postgresql";
+    let (Some(kafka), Some(postgres)) = (Kafka::or_skip(test), Postgres::or_skip(test)) else { return };
+    if !has_no_files(test) {
+        return;
+    }
+    let (hour, database) = (Hour::new("hour"), postgres.database("hour"));
+    let to_kafka = ["-b", &kafka.address, "-t", &hour.events];
+    let agent = ["run", "--limit", "wan-down@syn0:rx=80 Mbit/s,for=2s", "--flush", "1s", "--state-dir", "state"];
+    let mut agent =
+        hour.command(command()).args(agent).args(to_kafka).args(["--create-topics", "--for", "20s"]).spawn().unwrap();
+    assert!(agent.wait().unwrap().success(), "all is delivered");
+    let group = hour.events.replace('.', "-");
+    let consumer = ["run", "--until-end", "--store", &database.url, "-g", &group];
+    let (code, _, err) = run(hour.command(consumer::command()), &[&consumer[..], &to_kafka].concat());
+    assert_eq!(code, 0, "{err}");
+    let (code, out, err) =
+        run(hour.command(consumer::command()), &["breaches", "--store", &database.url, "--format", "csv"]);
+    assert!(code == 0 && out.contains("wan-down") && out.contains("syn0"), "{out}{err}");
+    // What is created is what the command would have created.
+    let mut topics = hour.command(command());
+    let (code, out, err) = said(
+        &topics
+            .args(["topics", "--check", "-b", &kafka.address])
+            .env("HIGHWATER_KAFKA__TOPIC", &hour.events)
+            .output()
+            .unwrap(),
+    );
+    assert!(code == 0 && out.matches(" ok ").count() == 3, "{out}{err}");
+    // All is there, for both programs.
+    let (code, out, err) = run(hour.command(command()), &[&["check", "--state-dir", "state"][..], &to_kafka].concat());
+    assert!(code == 0 && out.contains(&format!("ok       topic {}: 6 partitions", hour.events)), "{out}{err}");
+    assert!(out.contains("warning  limits: no limit is configured, so nothing can be exceeded"), "{out}");
+    let check = [&["check", "--store", &database.url, "-g", &group][..], &to_kafka].concat();
+    let (code, out, err) = run(hour.command(consumer::command()), &check);
+    assert!(code == 0 && !out.contains("FAILED") && out.contains("has the tables of this version"), "{out}{err}");
+    assert!(out.contains(&format!("group {group}: may be used")), "{out}");
+}
+
+#[test]
+fn a_missing_topic_is_reported_within_ten_seconds_by_log_status_and_check() {
+    let test = "first_hour::a_missing_topic_is_reported_within_ten_seconds_by_log_status_and_check";
+    let Some(kafka) = Kafka::or_skip(test) else { return };
+    let hour = Hour::new("missing");
+    let missing = kafka.missing(&hour.events);
+    let config = hour.directory.path().join("agent.toml");
+    fs::write(&config, "state_dir = 'state'\n").unwrap();
+    let begun = Instant::now();
+    let log = fs::File::create(hour.directory.path().join("log")).unwrap();
+    let mut agent = hour.command(command());
+    agent.args(["run", "-c", "agent.toml", "-b", &kafka.address, "-t", &hour.events]).stderr(log);
+    let mut agent = agent.spawn().unwrap();
+    until("a line in the log", || {
+        fs::read_to_string(hour.directory.path().join("log")).unwrap().contains(&missing).then_some(())
+    });
+    let took = begun.elapsed();
+    let (code, out, err) = run(hour.command(command()), &["status", "-c", "agent.toml"]);
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert!(code == 1 && out.contains(&missing), "{out}{err}");
+    let (code, out, err) =
+        run(hour.command(command()), &["check", "-c", "agent.toml", "-b", &kafka.address, "-t", &hour.events]);
+    assert!(code == 1 && out.contains(&format!("FAILED   topic {}: {missing}", hour.events)), "{out}{err}");
+    assert!(
+        err.contains("2 checks failed, 2 warnings"),
+        "events and rates; no limit, and no topic of hours: {out}{err}"
+    );
+    let consumer = ["check", "--store", "sqlite:h.db", "-b", &kafka.address, "-t", &hour.events];
+    let (code, out, err) = run(hour.command(consumer::command()), &consumer);
+    assert!(code == 1 && out.contains(&missing) && out.contains("h.db is missing; `run` creates it"), "{out}{err}");
+    assert!(!hour.directory.path().join("h.db").exists(), "check changes nothing");
+}
+
+#[test]
+fn without_a_limit_the_agent_watches_and_says_how_to_set_one() {
+    let test = "first_hour::without_a_limit_the_agent_watches_and_says_how_to_set_one";
+    if !has_no_files(test) {
+        return;
+    }
+    let hour = Hour::new("bare");
+    let (code, _, err) =
+        run(hour.command(command()), &["run", "--for", "2s", "--state-dir", "state", "-b", "127.0.0.1:9"]);
+    assert_eq!(code, 1, "there is no Kafka: {err}");
+    for says in [
+        "there is no /etc/highwater/agent.toml: using flags, the environment and defaults",
+        "nothing can be exceeded, and only rates are published; set one with --limit 'syn0=80 Mbit/s'",
+        "cannot reach Kafka",
+    ] {
+        assert!(err.contains(says), "{says}: {err}");
+    }
+    let (code, _, err) = run(hour.command(command()), &["run", "--limit", "syn0"]);
+    assert!(code == 2 && err.contains("write it as 'eth0=80 Mbit/s'"), "{err}");
+    let (code, _, err) = run(hour.command(command()), &["run", "--limit", "syn0=80", "--state-dir", "state"]);
+    assert!(code == 78 && err.contains("--limit: raise_at: `80` is not a bit rate"), "{err}");
+}
+
+#[test]
+fn init_writes_a_file_that_is_valid_and_overwrites_none() {
+    let hour = Hour::new("init");
+    for (program, file) in [(command as fn() -> Command, "agent.toml"), (consumer::command, "consumer.toml")] {
+        let init = |more: &[&str]| {
+            run(hour.command(program()), &[&["init", "-c", file, "-b", "kafka-7:9092"][..], more].concat())
+        };
+        let (code, _, err) = init(&[]);
+        assert!(code == 0 && err.contains(&format!("wrote {file}")), "{err}");
+        let written = fs::read_to_string(hour.directory.path().join(file)).unwrap();
+        assert!(written.contains("\nbrokers = \"kafka-7:9092\"\n"), "{written}");
+        let (code, _, err) = init(&["-t", "other"]);
+        assert!(code == 1 && err.contains(&format!("{file} exists; --force overwrites it")), "{err}");
+        let (code, out, err) = run(hour.command(program()), &["check", "--offline", "-c", file]);
+        assert!(code == 0 && out.contains("at kafka-7:9092") || out.contains("from kafka-7:9092"), "{out}{err}");
+        assert_eq!(init(&["--force", "-t", "other"]).0, 0);
+        let (code, out, err) = run(hour.command(program()), &["init", "-c", "-", "-t", "no topic"]);
+        assert!(code == 78 && out.is_empty() && err.contains("--topic: "), "{out}{err}");
+    }
+    let (code, out, _) = run(hour.command(consumer::command()), &["init", "-c", "-", "--store", "sqlite:other.db"]);
+    assert!(code == 0 && out.contains("\nurl = \"sqlite:other.db\"\n"), "{out}");
+    let (code, _, err) = run(
+        hour.command(consumer::command()),
+        &["init", "-c", "secret.toml", "--store", "postgres://u:s3cret@localhost/d"],
+    );
+    assert_eq!(code, 0, "{err}");
+    let mode = fs::metadata(hour.directory.path().join("secret.toml")).unwrap().permissions();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777, 0o600);
+}
+
+#[test]
+fn what_is_in_force_is_shown_with_its_source_and_without_secrets() {
+    let hour = Hour::new("force");
+    let file = "[kafka]\nbrokers = 'file:1'\n[kafka.properties]\n'ssl.keystore.password' = 's3cret'\n[[limit]]\ninterface = 'syn0'\nraise_at = '80%'\n";
+    fs::write(hour.directory.path().join("agent.toml"), file).unwrap();
+    let mut check = hour.command(command());
+    check.args(["check", "--print-config", "-c", "agent.toml", "-t", "of-flag", "--flush", "7s"]);
+    let (code, out, err) = said(&check.env("HIGHWATER_INTERVAL", "2s").output().unwrap());
+    assert_eq!(code, 0, "{err}");
+    let squeezed = out.split_whitespace().collect::<Vec<_>>().join(" ");
+    for line in [
+        "kafka.brokers = \"file:1\" # agent.toml:2",
+        "kafka.topic = \"of-flag\" # --topic",
+        "flush.interval = \"7s\" # --flush",
+        "interval = \"2s\" # HIGHWATER_INTERVAL",
+        "journal.max_size = \"16MiB\" # default",
+        "[[limit]] # agent.toml:5",
+        "kafka.properties.\"ssl.keystore.password\" = \"(hidden)\"",
+    ] {
+        assert!(squeezed.contains(line), "{line}: {out}");
+    }
+    assert!(!out.contains("s3cret"));
+    let (code, out, err) = run(
+        hour.command(consumer::command()),
+        &["check", "--print-config", "--store", "postgres://u:s3cret@localhost/d"],
+    );
+    assert!(
+        code == 0 && out.contains("store.url = \"postgres://u@localhost/d\"") && !out.contains("s3cret"),
+        "{out}{err}"
+    );
+}
+
+#[test]
+fn a_registry_is_asked_for_the_schema() {
+    let Some(registry) = Registry::or_skip("first_hour::a_registry_is_asked_for_the_schema") else { return };
+    let hour = Hour::new("schema");
+    let check = |more: &[(&str, &str)]| {
+        let mut check = hour.command(command());
+        check.args(["check", "--state-dir", "state", "-b", "127.0.0.1:9", "-t", &hour.events, "-s", &registry.url]);
+        said(&check.envs(more.iter().copied()).output().unwrap()).1
+    };
+    let avro = ("HIGHWATER_KAFKA__FORMAT", "avro");
+    assert!(check(&[]).contains("warning  registry: "), "{}", check(&[]));
+    let out = check(&[avro]);
+    assert!(out.contains("has no such schema yet: the agent registers it"), "{out}");
+    let out = check(&[avro, ("HIGHWATER_KAFKA__REGISTRY__AUTO_REGISTER", "false")]);
+    assert!(out.contains("FAILED   registry: ") && out.contains("highwater-agent schema --format avsc"), "{out}");
+}
