@@ -13,6 +13,7 @@ mod agent_ticks;
 mod agent_toolbox;
 
 mod closed_pipes;
+mod containers;
 
 mod consumer_commands;
 mod consumer_database;
