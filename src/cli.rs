@@ -5,6 +5,7 @@ pub(crate) mod init;
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use clap::{Args, Parser};
@@ -12,6 +13,26 @@ use clap::{Args, Parser};
 use crate::config::{self, ConfigError, Layers, environment};
 use crate::exit::{Failure, report};
 use crate::{failpoints, logging};
+
+/// Version, commit and features: what `--version` shows. The commit is named by whoever builds a release (`HIGHWATER_COMMIT`), and
+/// not asked from git: a build from a tarball or from the registry has none.
+pub(crate) fn version() -> &'static str {
+    static VERSION: LazyLock<String> = LazyLock::new(|| {
+        let commit = option_env!("HIGHWATER_COMMIT").unwrap_or("unknown");
+        format!("{} (commit {commit}; features: {})", env!("CARGO_PKG_VERSION"), features().join(", "))
+    });
+    &VERSION
+}
+
+fn features() -> Vec<&'static str> {
+    let all = [
+        ("agent", cfg!(feature = "agent")),
+        ("toolbox", cfg!(feature = "toolbox")),
+        ("consumer", cfg!(feature = "consumer")),
+        ("failpoints", cfg!(feature = "failpoints")),
+    ];
+    all.into_iter().filter(|(_, is_on)| *is_on).map(|(name, _)| name).collect()
+}
 
 /// Verbosity of the log on standard error.
 #[derive(Args, Clone, Debug)]
@@ -105,4 +126,18 @@ pub(crate) fn assert_help_fits<C: clap::CommandFactory>() {
     let mut program = C::command();
     program.build();
     check(&mut program);
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_version_names_commit_and_features() {
+        let version = super::version();
+        let rest = version.strip_prefix(concat!(env!("CARGO_PKG_VERSION"), " (commit ")).expect(version);
+        let (commit, features) = rest.split_once("; features: ").expect(version);
+        assert!(commit == "unknown" || commit.chars().all(|c| c.is_ascii_hexdigit()), "{version}");
+        for (name, is_on) in [("toolbox", cfg!(feature = "toolbox")), ("consumer", cfg!(feature = "consumer"))] {
+            assert_eq!(features.contains(name), is_on, "{version}");
+        }
+    }
 }

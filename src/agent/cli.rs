@@ -41,7 +41,7 @@ Examples:
 
 /// Reports to Kafka when one of this host's network links exceeds its limit.
 #[derive(Debug, Parser)]
-#[command(name = "highwater-agent", version, propagate_version = true)]
+#[command(name = "highwater-agent", version = cli::version(), propagate_version = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -85,6 +85,11 @@ enum Command {
     /// Explain the configuration, and try all that an agent needs
     #[command(after_help = check::HELP)]
     Check(check::AgentCheck),
+}
+
+/// Returns the definition of the command line, from which man pages and completions are made.
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
 }
 
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {

@@ -37,7 +37,7 @@ use crate::{cli, wire};
 
 /// Stores the agents' events from Kafka in PostgreSQL or SQLite, each exactly once.
 #[derive(Debug, Parser)]
-#[command(name = "highwater-consumer", version, propagate_version = true)]
+#[command(name = "highwater-consumer", version = cli::version(), propagate_version = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -109,6 +109,11 @@ enum Command {
     /// Explain the configuration, and try all that the consumer needs
     #[command(after_help = check::HELP)]
     Check(check::ConsumerCheck),
+}
+
+/// Returns the definition of the command line, from which man pages and completions are made.
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
 }
 
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
