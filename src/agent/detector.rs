@@ -35,7 +35,8 @@ pub struct Detector {
     hosts: Vec<HostLimit>,
     resume: Resume,
     ids: fastrand::Rng,
-    readings: u64,
+    /// Boot-time clock at the last reading.
+    last_reading: Option<Duration>,
     reported: Option<BTreeSet<u32>>,
 }
 
@@ -74,7 +75,7 @@ impl Detector {
             hosts: Vec::new(),
             resume: Resume::default(),
             ids: fastrand::Rng::with_seed(seed),
-            readings: 0,
+            last_reading: None,
             reported: None,
         };
         detector.reconfigure(limits, interval, &mut Detections::default());
@@ -114,7 +115,7 @@ impl Detector {
         }
         let mut hosts: Vec<HostLimit> = (0..self.limits.len())
             .filter(|at| matches!(self.limits[*at].scope, Scope::Host(_)))
-            .map(|at| HostLimit::new(at, &self.limits[at]))
+            .map(|at| HostLimit::new(at, &self.limits[at], self.last_reading))
             .collect();
         for mut host in std::mem::take(&mut self.hosts) {
             let at = place(&old[host.limit]);
@@ -199,10 +200,10 @@ impl Detector {
         detections.bodies.clear();
         detections.notices.clear();
         self.follow_links(reading, detections);
-        if self.readings == 0 {
+        if self.last_reading.is_none() {
             self.report_what_matches_nothing(detections);
         }
-        self.readings += 1;
+        self.last_reading = Some(reading.boottime);
         self.read_links(reading, detections);
         let Self { limits, links, hosts, resume, ids, .. } = self;
         let moment = TickTime { wall: now.observed_at, boottime: delta(reading.boottime) };
@@ -288,7 +289,7 @@ impl Detector {
                 }
                 let mut link = WatchedLink::new(info.clone(), &self.limits, self.interval, boottime);
                 // Links that exist at the start are not reported.
-                if self.readings > 0 {
+                if self.last_reading.is_some() {
                     let (reason, detail) = added(came);
                     detections.bodies.push(Body::LinkAdded(event(info, reason, detail)));
                 }

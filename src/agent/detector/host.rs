@@ -26,9 +26,10 @@ pub(super) struct HostLimit {
 }
 
 impl HostLimit {
-    pub(super) fn new(index: usize, limit: &Limit) -> Self {
+    /// Creates a limit whose first reading of the sum begins with the last reading of the links, as that of a limit on a link does.
+    pub(super) fn new(index: usize, limit: &Limit, last_reading: Option<Duration>) -> Self {
         let trackers = trackers(index, limit).collect();
-        Self { limit: index, trackers, members: Vec::new(), judged_until: None, overlaps: BTreeSet::new() }
+        Self { limit: index, trackers, members: Vec::new(), judged_until: last_reading, overlaps: BTreeSet::new() }
     }
 
     /// Finds the links that the limit lists or `[interfaces]` selects, without those whose bytes another one counts too.

@@ -852,3 +852,21 @@ fn a_limit_that_is_no_longer_configured_ends_its_breach() {
     host.detector.limits[0].name = "another".into();
     assert_eq!(host.carry(&[]), ["breach_cleared eth0 limit_removed"]);
 }
+
+#[test]
+fn a_limit_that_a_reload_adds_begins_at_the_same_reading_on_a_link_and_on_the_host() {
+    for others in [Vec::new(), vec![limit("other", host())]] {
+        let mut bench = Host::new(others.clone(), &[info(1, "a"), info(2, "b")]);
+        (0..3).for_each(|_| drop(bench.carry(&[(1, BELOW), (2, BELOW)])));
+        let more = [limit("link", on("a")), limit("sum", host())];
+        bench.reconfigure(others.iter().cloned().chain(more).collect());
+        let last = bench.stamp().observed_at;
+        let raised = bench.tick(Vec::new(), &[(1, OVER), (2, BELOW)]);
+        let began =
+            raised.iter().filter_map(Body::breach).map(|breach| (breach.limit_name.as_str(), breach.started_at));
+        let began: BTreeMap<_, _> = began.collect();
+        assert_eq!((began.get("link"), began.get("sum")), (Some(&last), Some(&last)), "{began:?}");
+        let sum = raised.iter().filter_map(Body::breach).find(|breach| breach.limit_name == "sum").unwrap();
+        assert_eq!((sum.duration_ms, sum.rate_bps), (1_000, (OVER + BELOW) * 8));
+    }
+}
