@@ -243,7 +243,7 @@ impl Meter {
     /// Rejects a reading. If the next one continues from it, the counter has really jumped.
     fn reject(&mut self, now: CounterSample) -> Verdict {
         let Some(before) = self.rejected.replace(now) else { return Verdict::Jump };
-        let went_on = now.rx_bytes >= before.rx_bytes && now.tx_bytes >= before.tx_bytes && now.at > before.at;
+        let went_on = now.rx_bytes >= before.rx_bytes && now.tx_bytes >= before.tx_bytes;
         let (rx_bytes, tx_bytes) = if went_on { moved(&before, &now) } else { return Verdict::Jump };
         let traffic = Traffic { rx_bytes, tx_bytes, elapsed: now.at.saturating_sub(before.at) };
         if rx_bytes + tx_bytes > 0 && !self.is_jump(&before, &now, traffic) {

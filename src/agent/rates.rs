@@ -91,10 +91,16 @@ struct LinkWindow {
 /// Packets, errors and drops; `None` where the source did not count them all the time.
 type PacketCounts<T> = [Option<T>; 3];
 
-#[derive(Clone, Copy, Debug, Default)]
-struct PartialSecond {
+/// Traffic of a link both ways.
+#[derive(Clone, Copy, Debug)]
+struct LinkAmount {
     bytes: [u64; 2],
     packets: PacketCounts<Packets>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct PartialSecond {
+    amount: LinkAmount,
     elapsed: Duration,
 }
 
@@ -357,7 +363,7 @@ impl LinkWindow {
     }
 
     fn add(&mut self, traffic: Traffic, counters: Option<&Counters>) {
-        let PartialSecond { bytes: [rx, tx], packets, elapsed } = &mut self.partial;
+        let PartialSecond { amount: LinkAmount { bytes: [rx, tx], packets }, elapsed } = &mut self.partial;
         *rx = rx.saturating_add(traffic.rx_bytes);
         *tx = tx.saturating_add(traffic.tx_bytes);
         *elapsed += traffic.elapsed;
@@ -391,9 +397,9 @@ impl LinkWindow {
             // The window is full, as by a clock that is slow: the next one takes it.
             return;
         }
-        let mut amount = std::mem::replace(&mut self.partial, PartialSecond::NONE);
+        let PartialSecond { mut amount, elapsed } = std::mem::replace(&mut self.partial, PartialSecond::NONE);
         self.balance -= i64::from(seconds) * nanos(SECOND);
-        let rates = amount.bps();
+        let rates = amount.bytes.map(|bytes| bps(bytes, elapsed));
         let left = match behind {
             Some(closing) => {
                 let before = if self.is_whole { seconds } else { rounded(closing.ended.saturating_sub(from)) };
@@ -422,7 +428,7 @@ impl LinkWindow {
         (self.is_whole, self.partial, self.balance) = (false, PartialSecond::NONE, 0);
     }
 
-    fn record(&mut self, amount: PartialSecond, [rx_bps, tx_bps]: [u64; 2], seconds: u32) {
+    fn record(&mut self, amount: LinkAmount, [rx_bps, tx_bps]: [u64; 2], seconds: u32) {
         if seconds == 0 {
             return;
         }
@@ -461,7 +467,7 @@ impl LinkWindow {
                 continue;
             }
             let histogram = sums.histogram();
-            let [packets, errors, drops] = sums.packets.map(|packets| packets.filter(|_| sums.measured_s > 0));
+            let [packets, errors, drops] = sums.packets;
             let known = |value: u64| (sums.measured_s > 0).then_some(value);
             // Exact bounds are better than those of the histogram's steps.
             let share = |share| Some(histogram.as_ref()?.quantile_bps(share)?.clamp(sums.min_bps, sums.max_bps));
@@ -497,12 +503,13 @@ impl LinkWindow {
 }
 
 impl PartialSecond {
-    const NONE: Self = Self { bytes: [0; 2], packets: [Some(Packets { rx: 0, tx: 0 }); 3], elapsed: Duration::ZERO };
+    const NONE: Self = Self {
+        amount: LinkAmount { bytes: [0; 2], packets: [Some(Packets { rx: 0, tx: 0 }); 3] },
+        elapsed: Duration::ZERO,
+    };
+}
 
-    fn bps(&self) -> [u64; 2] {
-        self.bytes.map(|bytes| bps(bytes, self.elapsed))
-    }
-
+impl LinkAmount {
     /// Takes so many of all its seconds out.
     fn take(&mut self, seconds: u32, all: u32) -> Self {
         let share = |sum: &mut u64| {
@@ -514,7 +521,7 @@ impl PartialSecond {
         let packets = self.packets.each_mut().map(|packets| {
             packets.as_mut().map(|packets| Packets { rx: share(&mut packets.rx), tx: share(&mut packets.tx) })
         });
-        Self { bytes, packets, elapsed: self.elapsed * seconds / all }
+        Self { bytes, packets }
     }
 }
 
