@@ -62,6 +62,11 @@ impl<C: Counter> RateHistogram<C> {
         self.0.clear();
     }
 
+    #[cfg(test)]
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.0.distinct_values() * size_of::<C>()
+    }
+
     pub fn merge(&mut self, other: &Self) {
         self.0.add(&other.0).expect("it grows as needed");
     }
@@ -275,13 +280,13 @@ mod tests {
         assert_eq!(bins[0], Bin { from_bps: 2_000_000, to_bps: 2_008_000, count: 299 });
         assert!((bins[1].from_bps..bins[1].to_bps).contains(&900_000_000) && bins[1].count == 1, "{bins:?}");
         assert_eq!(RateHistogram::<u32>::default().quantile_bps(0.5), None);
+        let hundred = of(&(1..=100).map(|kbps| (kbps * 1_000, 1)).collect::<Vec<_>>());
+        assert_eq!([0.07, 0.28, 0.55].map(|share| hundred.quantile_bps(share)), [7_000, 28_000, 55_000].map(Some));
     }
 
     #[test]
     fn it_takes_memory_with_the_highest_rate_up_to_a_bound() {
-        let bytes = |bps: u64| 4 * of(&[(bps, 1)]).0.distinct_values();
-        let hundred = of(&(1..=100).map(|kbps| (kbps * 1_000, 1)).collect::<Vec<_>>());
-        assert_eq!([0.07, 0.28, 0.55].map(|share| hundred.quantile_bps(share)), [7_000, 28_000, 55_000].map(Some));
+        let bytes = |bps: u64| of(&[(bps, 1)]).memory_bytes();
         assert_eq!([0, 1_000_000_000, KBPS_MAX * 1_000, u64::MAX].map(bytes), [1_024, 7_168, 13_824, 13_824]);
         assert_eq!(of(&[(u64::MAX, 1)]).bins().next().unwrap().count, 1, "it counts as the highest");
     }
@@ -301,11 +306,6 @@ mod tests {
             prop_assert_eq!(read.encode(), bytes);
         }
 
-        /// In any order, histograms merge to that of all their seconds.
-        #[test]
-        fn merging_is_counting_together(first in rates(), second in rates()) {
-            let read = |rates: &[(u64, u32)]| RateHistogram::decode(&of(rates).encode()).unwrap();
-            let together = read(&[&first[..], &second[..]].concat());
         /// A quantile is that of the seconds in rising order, whatever the share.
         #[test]
         fn a_quantile_is_the_nearest_rank(rates in vec(0..20_000_000_000_u64, 1..300), steps in 1..=100_000_u64) {
@@ -319,6 +319,11 @@ mod tests {
             }
         }
 
+        /// In any order, histograms merge to that of all their seconds.
+        #[test]
+        fn merging_is_counting_together(first in rates(), second in rates()) {
+            let read = |rates: &[(u64, u32)]| RateHistogram::decode(&of(rates).encode()).unwrap();
+            let together = read(&[&first[..], &second[..]].concat());
             for (one, other) in [(&first, &second), (&second, &first)] {
                 let mut merged = RateHistogram::default();
                 merged.merge(&read(one));

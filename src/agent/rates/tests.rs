@@ -338,6 +338,20 @@ fn a_clock_that_is_stepped_ends_the_window_and_seconds_stay_seconds() {
     assert_eq!(host.sums(), [(60, 0, 7_500_000), (60, 0, 7_500_000)]);
 }
 
+/// After a night's sleep, windows are those of the morning: none waits for the time that was slept through.
+#[test]
+fn a_host_that_slept_goes_on_in_the_window_of_its_clock() {
+    let mut host = Host::at("01:00:00");
+    host.first();
+    host.seconds(20);
+    host.pass(Duration::from_secs(8 * 3_600 + 7));
+    host.tick(&[("eth0", Verdict::Gap(Traffic { rx_bytes: 125_000, tx_bytes: 0, elapsed: SECOND }))]);
+    host.seconds(120);
+    let begun: Vec<_> = host.out.iter().map(|window| window.started_at).collect();
+    assert_eq!(begun, [wall("01:00:00"), wall("09:00:00"), wall("09:01:00")]);
+    assert_eq!(host.sums(), [(20, 40, 20 * 125_000), (33, 27, 33 * 125_000), (60, 0, 60 * 125_000)]);
+}
+
 #[test]
 fn a_restart_continues_the_open_window() {
     let mut host = Host::at("12:00:00");
@@ -461,6 +475,49 @@ fn a_host_of_many_links_is_divided_into_messages() {
         let id = crate::event::EventId { epoch: crate::event::Epoch(1), seq: 1 };
         let event = crate::event::Event { id, stamp, body: crate::event::Body::Rates(window) };
         assert!(crate::wire::to_json(&event).len() < 256_000);
+    }
+}
+
+/// Bytes that windows take between two ticks.
+fn memory(windows: &RateWindows) -> usize {
+    let of_link = |link: &LinkWindow| {
+        let histograms = link.sums.iter().filter_map(|sums| sums.histogram.as_ref());
+        histograms.map(RateHistogram::memory_bytes).sum::<usize>() + link.limits.capacity() * size_of::<LimitSeconds>()
+    };
+    assert!(windows.closing.is_none(), "each link was read");
+    windows.links.capacity() * size_of::<LinkWindow>() + windows.links.iter().map(of_link).sum::<usize>()
+}
+
+/// What docs/configuration.md and the module's documentation state, whatever links carry and however long.
+#[test]
+fn the_memory_of_501_links_is_bounded() {
+    let names: Vec<String> = (0..501).map(|at| format!("veth{at}")).collect();
+    let total = [("sum", Direction::Total, Some(BitRate::from_bps(1)))];
+    for (bytes, limits, most) in [
+        (0, &[][..], 500_000),
+        (125_000_000, &[], 8_000_000),
+        (u64::MAX / 2, &[], 15_000_000),
+        (u64::MAX / 2, &total, 22_000_000),
+    ] {
+        let mut host = Host::at("12:00:00");
+        host.limits = limits.to_vec();
+        let mut highest = 0;
+        let mut carry = |host: &mut Host, bytes: u64, seconds: u32| {
+            let traffic = Traffic { rx_bytes: bytes, tx_bytes: bytes, elapsed: SECOND };
+            let readings: Vec<_> = names.iter().map(|name| (name.as_str(), Verdict::Measured(traffic))).collect();
+            for _ in 0..seconds {
+                host.pass(SECOND);
+                host.tick(&readings);
+                highest = highest.max(memory(&host.windows));
+            }
+        };
+        // Any rate up to the highest, in more than one window.
+        (0..64).for_each(|shift| carry(&mut host, bytes >> shift, 1));
+        carry(&mut host, bytes, 90);
+        carry(&mut host, 0, 121);
+        let idle = memory(&host.windows);
+        assert!(highest <= most && highest > most / 2, "{bytes}: {highest}");
+        assert!(idle < 500_000 + names.len() * 64, "{bytes}: idle for two windows: {idle}");
     }
 }
 
