@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use highwater::event::Body;
+use chrono::{DurationRound as _, TimeDelta, Utc};
+use highwater::event::{Body, Direction, LinkRates};
 use highwater::histogram::RateHistogram;
 use highwater::wire::{self, Format};
 use serde_json::{Value, json};
@@ -13,7 +14,9 @@ use crate::consumer_commands::Stage;
 use crate::consumer_reports::{put, put_merged, window, with_partitions};
 use crate::support::agent::{Agent, command, until};
 use crate::support::consumer::{Consumer, Postgres};
-use crate::support::events::{breach, event, loss, noon, produce_raw, sample, started, updated};
+use crate::support::events::{
+    breach, event, link_rates, loss, noon, produce_raw, rates_since, sample, started, updated,
+};
 use crate::support::netns::skip;
 use crate::support::registry::Registry;
 use crate::support::services::Kafka;
@@ -141,6 +144,14 @@ fn other_peoples_clients_read_rates_and_merge_them_to_the_published_hours() {
         running.signal("TERM");
         running.log_at_end();
     }
+    // A window with packets, errors and drops, as the kernel's counters have them and synthetic ones have not.
+    let mut counted = link_rates("eth0", Direction::Rx, &[100_000, 200_000]);
+    (counted.packets, counted.errors, counted.drops) = (Some(1_500), Some(3), Some(2));
+    let yesterday = (Utc::now() - TimeDelta::days(1)).duration_trunc(TimeDelta::days(1)).unwrap();
+    let counted = [1, 2].map(|seq| rates_since(yesterday, "application/json", seq, vec![counted.clone()]));
+    let lines: Vec<String> = counted.iter().map(|event| String::from_utf8(wire::to_json(event)).unwrap()).collect();
+    let arguments = ["write", "--brokers", &kafka.address, "--topic", &rates];
+    run(&python, "tests/interop/client.py", &arguments, lines.join("\n"));
     let database = postgres.database("theirs");
     let mut consumer = Consumer::with(&format!(
         "[kafka]\nbrokers = '{}'\ntopic = '{events}'\ngroup = '{events}'\n[topics]\nrates = '{rates}'\nhistograms = '{hours}'\n\
@@ -220,6 +231,18 @@ fn other_peoples_clients_read_rates_and_merge_them_to_the_published_hours() {
         .filter(|(_, hour)| !hour.is_null());
     assert_eq!(by_hdrhistogram(&python, of_hours), merged);
     assert!(merged.len() >= 9 * ways.len(), "{merged:?}");
+    // Sums of what the windows of the hour say, as far as all of them know it.
+    let sum = |key: &str, of: fn(&LinkRates) -> Option<u64>| -> Option<u64> {
+        links.iter().filter(|(name, ..)| name == key).map(|(_, link, _)| of(link)).sum()
+    };
+    for (key, hour) in &published {
+        assert_eq!(hour["bytes"], json!(sum(key, |link| Some(link.bytes))), "{key}");
+        assert_eq!(hour["packets"], json!(sum(key, |link| link.packets)), "{key}");
+        assert_eq!(hour["errors"], json!(sum(key, |link| link.errors)), "{key}");
+        assert_eq!(hour["drops"], json!(sum(key, |link| link.drops)), "{key}");
+    }
+    let counted = published.iter().filter(|(_, hour)| hour["packets"] == 3_000 && hour["drops"] == 4);
+    assert_eq!(counted.count(), 1, "{published:?}");
     for (key, hour) in published.iter().filter(|(_, hour)| !hour["histogram"].is_null()) {
         let bins = hour["bins"].as_array().unwrap().iter();
         let steps: Vec<_> = bins.map(|bin| json!([bin[0].as_u64().unwrap() / 1_000, bin[2]])).collect();

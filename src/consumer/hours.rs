@@ -59,6 +59,9 @@ struct HourMessage<'a> {
     measured_s: i64,
     unmeasured_s: i64,
     bytes: i64,
+    packets: Option<i64>,
+    errors: Option<i64>,
+    drops: Option<i64>,
     min_bps: Option<i64>,
     mean_bps: Option<i64>,
     max_bps: Option<i64>,
@@ -183,6 +186,9 @@ fn payload(MergedHour { key: HourKey { series, starts_at }, summary, version }: 
         measured_s: summary.measured_s,
         unmeasured_s: summary.unmeasured_s,
         bytes: summary.bytes,
+        packets: summary.packets,
+        errors: summary.errors,
+        drops: summary.drops,
         min_bps: summary.min_bps,
         mean_bps: summary.mean_bps,
         max_bps: summary.max_bps,
@@ -245,6 +251,8 @@ mod tests {
             windows: 1,
             measured_s: 300,
             bytes: 187_500_000,
+            packets: Some(150_000),
+            errors: Some(3),
             p50_bps: Some(5_007_000),
             histogram: Some(histogram.encode()),
             ..TrafficSummary::default()
@@ -260,6 +268,8 @@ mod tests {
         let message: serde_json::Value = serde_json::from_slice(&payload(&hour)).unwrap();
         assert_eq!((&message["version"], &message["duration_s"]), (&7.into(), &3600.into()));
         assert_eq!(message["starts_at"], "2026-11-29T10:00:00Z");
+        assert_eq!([&message["packets"], &message["errors"]], [150_000, 3]);
+        assert_eq!(message["drops"], serde_json::Value::Null, "a window did not know them");
         assert_eq!((&message["min_bps"], &message["p50_bps"]), (&serde_json::Value::Null, &5_007_000.into()));
         assert_eq!(message["bins"], serde_json::json!([[4_992_000, 5_024_000, 300]]));
         let bytes = BASE64_STANDARD.decode(message["histogram"].as_str().unwrap()).unwrap();
