@@ -113,6 +113,7 @@ impl Screen {
         let mut row = None;
         let mut column = 0;
         for word in text.split(' ').filter(|word| !word.is_empty()) {
+            let word = &cut_name(word, self.width);
             if row.is_none() || column + width(word) > self.width {
                 row = Some(self.add_row());
                 column = 0;
@@ -148,14 +149,27 @@ pub(crate) fn cut(text: &str, columns: usize) -> String {
     if width(text) <= columns {
         return text.to_owned();
     }
-    let mut kept = String::new();
-    let mut left = columns.saturating_sub(1);
-    for c in harmless(text).chars() {
-        let Some(rest) = left.checked_sub(c.width().unwrap_or(0)) else { break };
-        left = rest;
-        kept.push(c);
+    begin(harmless(text).chars(), columns.saturating_sub(1)) + "…"
+}
+
+/// Shortens a name to so many columns, with an ellipsis in its middle: names of links often differ at their end.
+pub(crate) fn cut_name(name: &str, columns: usize) -> String {
+    if width(name) <= columns {
+        return name.to_owned();
     }
-    kept + "…"
+    let (name, room) = (harmless(name), columns.saturating_sub(1));
+    let end: String = begin(name.chars().rev(), room / 2).chars().rev().collect();
+    begin(name.chars(), room - width(&end)) + "…" + &end
+}
+
+/// Returns the first characters that fit into so many columns.
+fn begin(chars: impl Iterator<Item = char>, mut columns: usize) -> String {
+    let fits = |c: &char| {
+        let rest = columns.checked_sub(c.width().unwrap_or(0));
+        columns = rest.unwrap_or(columns);
+        rest.is_some()
+    };
+    chars.take_while(fits).collect()
 }
 
 #[cfg(test)]
@@ -169,7 +183,18 @@ mod tests {
         assert_eq!(screen.text(row, 1, "東京都庁", PLAIN), 5);
         assert_eq!(screen.print(), " 東京\n");
         assert_eq!(cut("東京都庁", 5), "東京…");
+        assert_eq!(cut_name("東京都庁", 5), "東…庁");
         assert_eq!(cut("eth0", 4), "eth0");
+    }
+
+    #[test]
+    fn a_name_that_is_cut_keeps_both_ends() {
+        let names = ["gw-042 enp1s0f0np0.100 rx", "gw-042 enp1s0f0np0.200 rx", "gw-042 enp1s0f0np0.200 tx"];
+        assert_eq!(names.map(|name| cut_name(name, 16)), ["gw-042 e….100 rx", "gw-042 e….200 rx", "gw-042 e….200 tx"]);
+        for columns in 0..26 {
+            assert!(width(&cut_name(names[0], columns)) <= columns.max(1), "{columns}");
+        }
+        assert_eq!([1, 2, 3].map(|columns| cut_name("abcdef", columns)), ["…", "a…", "a…f"]);
     }
 
     #[test]

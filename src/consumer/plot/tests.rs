@@ -90,15 +90,18 @@ fn distributions(series: &[Distribution]) -> HistogramPlot<'_> {
     HistogramPlot { series, span, log_rates: false, log_counts: false, hidden: 0 }
 }
 
-fn totals(count: u64) -> TotalsPlot {
-    let bar = |at: u64| TotalBar {
+fn bar(at: u64) -> TotalBar {
+    TotalBar {
         agent: "gw-042".to_owned(),
         interface: format!("eth{at}"),
         direction: "rx".to_owned(),
         limit_name: "wan-down".to_owned(),
         breaches: at + 1,
         excess_bytes: (20 << 20) / (at + 1),
-    };
+    }
+}
+
+fn totals(count: u64) -> TotalsPlot {
     TotalsPlot::new((0..count).map(bar).collect(), "28 Nov 2026 (UTC)".to_owned())
 }
 
@@ -258,6 +261,33 @@ fn colours_are_seen_on_their_ground() {
             let (a, b) = (luminance(colour), luminance(ground));
             let contrast = (a.max(b) + 0.05) / (a.min(b) + 0.05);
             assert!(contrast >= least, "{name} {colour} on {ground}: {contrast:.1}");
+        }
+    }
+}
+
+/// On the narrowest terminal, links whose long names differ at one end are told apart, few of them and many.
+#[test]
+fn long_names_keep_both_ends_on_a_narrow_terminal() {
+    let interfaces = |count: usize| (0..count).map(|at| format!("enp129s0f0np0.{}", 100 + at));
+    for columns in [WIDTH_MIN, 30, 60] {
+        for count in [1, 2, 5] {
+            let rates_of: Vec<RateSeries> =
+                interfaces(count).map(|interface| RateSeries { interface, ..series("rx") }).collect();
+            let of: Vec<Distribution> = interfaces(count).map(|interface| distribution(&interface)).collect();
+            let bars = interfaces(count).map(|interface| TotalBar { interface, ..bar(1) });
+            let bars = TotalsPlot::new(bars.collect(), String::new());
+            let page = Page { columns, rows: 60 };
+            for text in [rates(&rates_of).text(page), distributions(&of).text(page), bars.text(page)] {
+                let text = plain(&text);
+                assert!(text.lines().all(|line| super::screen::width(line) <= columns), "{text}");
+                // Words in rows of their own are read as one name.
+                let words: Vec<&str> = text.split_whitespace().collect();
+                for interface in interfaces(count) {
+                    let end = &interface[interface.len() - 3..];
+                    let is_shown = |word: &&str| word.starts_with("enp") && word.ends_with(end);
+                    assert!(words.iter().any(is_shown), "{interface} at {columns}: {text}");
+                }
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::axis::{Axis, Quantity};
 use super::rate::{own_name, shared_names};
-use super::screen::{BOLD, DIM, PLAIN, Page, Screen, cut, width};
+use super::screen::{BOLD, DIM, PLAIN, Page, Screen, cut, cut_name, width};
 use super::svg::{Anchor, Area, Drawing, TEXT_PX, TITLE_PX, Theme, fitted, text_width};
 use crate::units::counted;
 
@@ -123,8 +123,7 @@ impl TotalsPlot {
 
     pub fn text(&self, page: Page) -> String {
         let mut screen = Screen::new(page.columns);
-        let row = screen.add_row();
-        screen.text(row, 0, &cut(&self.name(), page.columns), BOLD);
+        screen.wrap(&self.name(), BOLD);
         screen.wrap(&self.subtitle(), DIM);
         if self.bars.is_empty() {
             screen.wrap("No bytes over a limit in this span", PLAIN);
@@ -138,12 +137,12 @@ impl TotalsPlot {
         let columns = page.columns.saturating_sub(left + 11).max(1);
         let most = self.bars[0].excess_bytes.max(1) as f64;
         for (bar, name) in self.bars.iter().zip(&names) {
-            let mut row = screen.add_row();
             if is_narrow {
-                screen.text(row, 0, &cut(name, page.columns), PLAIN);
-                row = screen.add_row();
-            } else {
-                screen.text_to(row, label, &cut(name, label), PLAIN);
+                screen.wrap(name, PLAIN);
+            }
+            let row = screen.add_row();
+            if !is_narrow {
+                screen.text_to(row, label, &labelled(name, label), PLAIN);
             }
             let eighths = (bar.excess_bytes as f64 / most * columns as f64 * 8.0).round() as usize;
             let eighths = if bar.excess_bytes > 0 { eighths.max(1) } else { 0 };
@@ -160,6 +159,15 @@ impl TotalsPlot {
         }
         screen.print()
     }
+}
+
+/// Shortens the name of a bar, first that of its link.
+fn labelled(name: &str, columns: usize) -> String {
+    let short = name.rsplit_once(" · ").and_then(|(link, limit)| {
+        let room = columns.checked_sub(width(limit) + 3).filter(|room| *room >= 8)?;
+        Some(format!("{} · {limit}", cut_name(link, room)))
+    });
+    cut_name(&short.unwrap_or_else(|| name.to_owned()), columns)
 }
 
 const PARTS: [char; 9] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉', '█'];

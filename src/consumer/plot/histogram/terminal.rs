@@ -2,7 +2,7 @@
 
 use super::{Chart, HistogramPlot};
 use crate::consumer::plot::axis::{Axis, Quantity};
-use crate::consumer::plot::screen::{BOLD, DIM, EIGHTHS, PLAIN, Page, Screen, colour, cut, width};
+use crate::consumer::plot::screen::{BOLD, DIM, EIGHTHS, PLAIN, Page, Screen, colour, cut, cut_name, width};
 
 const CHARTS_MAX: usize = 3;
 /// Columns below which a line has its name above.
@@ -12,8 +12,7 @@ const NUMBER: usize = 13;
 impl HistogramPlot<'_> {
     pub fn text(&self, page: Page) -> String {
         let mut screen = Screen::new(page.columns);
-        let row = screen.add_row();
-        screen.text(row, 0, &cut(&self.name(), page.columns), BOLD);
+        screen.wrap(&self.name(), BOLD);
         screen.wrap(&self.subtitle(), DIM);
         if self.series.iter().all(|series| series.max().is_none()) {
             let row = screen.add_row();
@@ -34,8 +33,7 @@ impl HistogramPlot<'_> {
         let ticks = (room / 11).max(2);
         for chart in self.charts(room, ticks, height / 3 + 1) {
             if count > 1 {
-                let row = screen.add_row();
-                screen.text(row, 0, &cut(&chart.name, page.columns), BOLD);
+                screen.wrap(&chart.name, BOLD);
             }
             draw_chart(screen, &chart, height);
             let words = chart.series.in_words();
@@ -71,7 +69,7 @@ impl HistogramPlot<'_> {
             let max = rate(chart.series.max());
             let mut row = screen.add_row();
             let room = if is_narrow { total.saturating_sub(width(&max) + 1) } else { names - 1 };
-            screen.text(row, 0, &cut(&chart.name, room), PLAIN);
+            screen.text(row, 0, &cut_name(&chart.name, room), PLAIN);
             screen.text_to(row, total, &max, PLAIN);
             if numbers > NUMBER {
                 screen.text_to(row, total - NUMBER, &rate(chart.series.histogram.p95), PLAIN);

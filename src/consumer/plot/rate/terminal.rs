@@ -6,7 +6,7 @@ use super::columns::slices;
 use super::{Panel, RateColumn, RatePlot, common_top};
 use crate::consumer::plot::axis::{Axis, Quantity};
 use crate::consumer::plot::screen::{
-    BOLD, DIM, EIGHTHS, HOLE, PLAIN, Page, Screen, colour, cut, severity_colour, width,
+    BOLD, DIM, EIGHTHS, HOLE, PLAIN, Page, Screen, colour, cut_name, severity_colour, width,
 };
 use crate::consumer::plot::time_axis::TimeAxis;
 
@@ -15,8 +15,7 @@ const CHARTS_MAX: usize = 3;
 impl RatePlot<'_> {
     pub fn text(&self, page: Page) -> String {
         let mut screen = Screen::new(page.columns);
-        let row = screen.add_row();
-        screen.text(row, 0, &cut(&self.name(), page.columns), BOLD);
+        screen.wrap(&self.name(), BOLD);
         screen.wrap(&self.subtitle(), DIM);
         if self.series.iter().all(|series| series.points.is_empty()) {
             let row = screen.add_row();
@@ -47,12 +46,19 @@ impl RatePlot<'_> {
 
     fn chart(&self, screen: &mut Screen, panel: &Panel<'_>, values: &Axis, (gutter, height): (usize, usize)) {
         let axis = self.axis();
-        let columns = screen_columns(screen, gutter);
+        // A wide unit on a narrow terminal leaves no room.
+        let columns = screen_columns(screen, gutter).max(1);
         let slices = slices(&panel.series.points, axis.from, axis.to, columns);
+        let is_named = self.series.len() > 1;
+        // The name is beside the unit, or above it where there is no room.
+        let is_beside = gutter + 2 + width(&panel.name) <= screen.width();
+        if is_named && !is_beside {
+            screen.wrap(&panel.name, BOLD);
+        }
         let row = screen.add_row();
         let end = screen.text(row, 0, &format!("{:>gutter$} ", values.unit), DIM);
-        if self.series.len() > 1 {
-            let end = screen.text(row, end + 1, &panel.name, BOLD);
+        if is_named {
+            let end = if is_beside { screen.text(row, end + 1, &panel.name, BOLD) } else { end };
             let room = screen_columns(screen, end + 2);
             screen.text(row, end + 2, &panel.in_short(room), DIM);
         }
@@ -101,11 +107,11 @@ impl RatePlot<'_> {
             let max = panel.max.map_or("-".to_owned(), |max| Quantity::BitRate.show(max));
             let mut row = screen.add_row();
             if is_narrow {
-                screen.text(row, 0, &cut(&panel.name, total.saturating_sub(width(&max) + 1)), PLAIN);
+                screen.text(row, 0, &cut_name(&panel.name, total.saturating_sub(width(&max) + 1)), PLAIN);
                 screen.text_to(row, total, &max, PLAIN);
                 row = screen.add_row();
             } else {
-                screen.text(row, 0, &cut(&panel.name, names - 1), PLAIN);
+                screen.text(row, 0, &cut_name(&panel.name, names - 1), PLAIN);
                 let p95 = panel.columns.iter().filter_map(|column| column.p95).max();
                 let p95 = p95.map_or("-".to_owned(), |p95| Quantity::BitRate.show(p95));
                 let breaches = panel.series.breaches.len();
