@@ -190,6 +190,8 @@ on_both!(
     an_hour_is_handed_out_until_kafka_has_it_as_it_is,
     an_agent_is_running_stopped_or_silent_and_its_breaches_are_unknown,
     what_is_missing_of_an_agent_is_in_its_row,
+    the_state_of_an_agents_clock_is_its_last_word_on_it,
+    an_agent_is_heard_of_by_the_clock_that_hears,
     windows_go_before_the_hours_that_were_made_of_them,
     no_question_about_agents_reads_their_messages,
 );
@@ -453,6 +455,60 @@ fn what_is_missing_of_an_agent_is_in_its_row(place: &mut Place) {
     place.run("UPDATE losses SET stored_at = '2026-01-01T00:00:00.000000Z'");
     assert_eq!(place.ask("SELECT agent, missing_events FROM agents"), "gw,8 ok,0");
     assert_eq!(place.ask("SELECT epoch FROM agents WHERE agent = 'gw'"), "0000000000005f0c");
+}
+
+fn the_state_of_an_agents_clock_is_its_last_word_on_it(place: &mut Place) {
+    place.now = Utc::now();
+    let synced = |place: &Place| {
+        place.ask(
+            "SELECT CASE WHEN clock_synced THEN 'yes' WHEN NOT clock_synced THEN 'no' ELSE 'unknown' END FROM agents",
+        )
+    };
+    let mut seq = 0;
+    for (clock_synced, said) in [
+        (None, "unknown"),
+        (Some(true), "yes"),
+        (Some(false), "no"),
+        (None, "unknown"),
+        (Some(false), "no"),
+        (Some(true), "yes"),
+    ] {
+        seq += 1;
+        let mut heartbeat = event("gw", seq, started());
+        heartbeat.stamp.observed_at = noon() + TimeDelta::minutes(seq as i64);
+        heartbeat.stamp.clock_synced = clock_synced;
+        if let Body::AgentStarted(lifecycle) = heartbeat.body {
+            heartbeat.body = Body::Heartbeat(lifecycle);
+        }
+        place.store_events([&heartbeat]);
+        assert_eq!(synced(place), said, "{seq}");
+    }
+    // A window of rates says it too, and one of before says nothing new.
+    let mut window = rates("gw", 3, vec![rx("eth0", &[1])]);
+    window.stamp.clock_synced = Some(false);
+    place.store_events([&window]);
+    assert_eq!(synced(place), "no");
+    let mut before = event("gw", seq + 1, started());
+    before.stamp.clock_synced = Some(true);
+    place.store_events([&before]);
+    assert_eq!(synced(place), "no");
+}
+
+/// Agents whose clocks are years behind or ahead are heard of when their messages are stored, and silent when none are.
+fn an_agent_is_heard_of_by_the_clock_that_hears(place: &mut Place) {
+    place.now = Utc::now();
+    let at = |agent: &str, seq: u64, years: i64| {
+        let mut updated = updated(agent, seq);
+        updated.stamp.observed_at += TimeDelta::days(365 * years);
+        updated
+    };
+    place.store_events([&at("ahead", 1, 20), &at("behind", 1, -6)]);
+    let states = "SELECT agent, state FROM agents";
+    assert_eq!(place.ask(states), "ahead,running behind,running");
+    assert_eq!(place.ask("SELECT agent, state FROM breaches"), "ahead,open behind,open");
+    place.run("UPDATE agent_sequences SET last_stored_at = '2026-01-01T00:00:00.000000Z'");
+    assert_eq!(place.ask(states), "ahead,silent behind,silent");
+    assert_eq!(place.ask("SELECT agent, state FROM breaches"), "ahead,unknown behind,unknown");
 }
 
 fn windows_go_before_the_hours_that_were_made_of_them(place: &mut Place) {
