@@ -164,6 +164,7 @@ on_both!(
     losses_tell_what_explains_that_events_are_missing,
     nothing_is_missing_only_where_no_dead_letter_waits,
     sums_of_missing_events_do_not_overflow,
+    losses_of_an_unknown_number_are_named,
     dead_letters_are_listed_with_their_place_and_reason,
     dead_letters_keep_headers_and_time_and_are_decoded_with_them,
     dead_letters_are_dropped_with_a_reason,
@@ -273,6 +274,20 @@ fn sums_of_missing_events_do_not_overflow(mut stage: Stage) {
     let (code, out, err) = stage.said(&["losses"]);
     assert_eq!((code, out.lines().count()), (0, 4), "{out} {err}");
     assert!(err.contains("declared by their agents: 27670116110564327421"), "{err}");
+}
+
+fn losses_of_an_unknown_number_are_named(mut stage: Stage) {
+    stage.store_events(&[updated("gw", 1)]);
+    stage.run(
+        "INSERT INTO losses (agent, epoch, first_seq, last_seq, loss_epoch, loss_seq, observed_at, stored_at, reason)
+         VALUES ('gw', 'e', 1, 281474976710656, 'e', 2, '2026-11-20T12:00:00.000000Z', '2026-11-20T12:00:00.000000Z',
+                 'interrupted')",
+    );
+    let (code, rows) = stage.rows(&["losses"]);
+    assert_eq!((code, fields(&rows, &["first_seq", "last_seq", "missing"])), (0, vec!["1 null null".to_owned()]));
+    let (code, out, err) = stage.said(&["losses"]);
+    assert!(code == 0 && out.contains("  1         -        -  interrupted"), "{out}");
+    assert!(err.contains("agents that crashed; how many is not known: 1") && !err.contains("nothing"), "{err}");
 }
 
 fn dead_letters_are_listed_with_their_place_and_reason(mut stage: Stage) {

@@ -10,7 +10,9 @@ use highwater::consumer::checkpoint::Checkpoint;
 use highwater::consumer::store::{
     Applied, Maintained, Retention, RetriedRecord, RetryOutcome, Store, StoreError, StoreOptions, StoreUrl, TotalKey,
 };
-use highwater::event::{Body, Breach, Direction, Epoch, Event, EventId, Lifecycle, Link, Loss, Reason, Sample};
+use highwater::event::{
+    Body, Breach, Direction, Epoch, Event, EventId, Lifecycle, Link, Loss, Reason, SEQ_MAX, Sample,
+};
 use highwater::wire;
 use proptest::prelude::*;
 
@@ -183,6 +185,7 @@ on_both!(
     sequences_merge_and_gaps_show_unless_declared,
     what_is_missing_is_counted_once,
     what_is_declared_twice_is_missing_once,
+    what_a_crash_cost_has_no_number,
     what_a_start_left_out_is_not_missing,
     a_breach_left_open_by_a_former_epoch_is_unknown_at_once,
     a_breach_of_both_directions_is_a_row,
@@ -432,6 +435,20 @@ fn what_is_declared_twice_is_missing_once(bench: &mut Bench) {
     let whole = declared(5, 1, 1 << 47);
     bench.store_events(&[whole.clone(), Event { id: EventId { seq: 6, ..whole.id }, ..whole }, declared(7, 30, 40)]);
     assert_eq!(bench.ask("SELECT count(*) FROM missing_events WHERE epoch = '0000000000005f0c'"), "1");
+}
+
+/// An agent that crashed knows from which sample on Kafka may lack some, and not how many it had counted.
+fn what_a_crash_cost_has_no_number(bench: &mut Bench) {
+    let mut crashed = event("gw", 1, loss(3, SEQ_MAX));
+    let Body::Loss(loss) = &mut crashed.body else { unreachable!() };
+    (loss.epoch, loss.reason) = (sample("gw", 1).id.epoch, Reason::Interrupted);
+    // Some came that the agent did not know to have arrived, and one of these never did.
+    bench.store_events(&[1, 2, 3, 4, 6].map(|seq| sample("gw", seq)));
+    bench.store_events(&[crashed]);
+    bench.run("UPDATE agent_sequences SET first_stored_at = '2026-01-01T00:00:00.000000Z'");
+    let missing = "SELECT first_seq, last_seq, missing, cause, reason FROM missing_events";
+    assert_eq!(bench.ask(missing), "3,,,declared,interrupted");
+    assert_eq!(bench.ask("SELECT agent, missing_events FROM agents"), "gw,0");
 }
 
 /// Reading began in the middle of a topic: what came before is no loss, but for series that began later.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
-use highwater::event::{Body, Direction, Event, LinkRates, RateWindow, Sample};
+use highwater::event::{Body, Direction, Event, LinkRates, RateWindow, Reason, SEQ_MAX, Sample};
 use highwater::histogram::RateHistogram;
 use highwater::wire::{Decoder, FORMATS, Format, NoRegistry};
 use rdkafka::config::ClientConfig;
@@ -324,6 +324,34 @@ fn samples_that_did_not_get_out_are_declared_as_a_range() {
     assert!(matches!(loss.ranges[..], [(1, last)] if last >= 4), "{loss:?}");
     assert!(events.iter().all(|(_, event)| event.id.epoch != loss.epoch));
     assert_eq!(agent.pending(), 0);
+}
+
+/// How many samples a killed agent had taken, nobody knows: the next start declares those that Kafka may not have, without an end.
+#[test]
+fn samples_of_an_agent_that_was_killed_are_declared_without_an_end() {
+    let test = "rates::samples_of_an_agent_that_was_killed_are_declared_without_an_end";
+    let Some(kafka) = Kafka::or_skip(test) else { return };
+    let [events, rates, samples] = ["events", "rates", "samples"].map(|name| kafka.topic(name, 1));
+    let mut agent =
+        Agent::new(&config(&kafka, Format::Json, [&events, &rates, &samples], "[samples]\nenabled = true\n"));
+    let running = agent.start(&[]);
+    until_rates(&kafka, &rates, 1);
+    running.kill();
+    let received = read(&kafka, &samples);
+    let log = agent.run(&["--for", "3s"]);
+    assert!(log.contains("samples that Kafka did not have yet are lost, and declared"), "{log}");
+    agent.run(&["--for", "2s"]);
+    let events = read(&kafka, &events);
+    let losses = events.iter().filter_map(|(_, event)| match &event.body {
+        Body::Loss(loss) => Some(loss),
+        _ => None,
+    });
+    // One for the crash, and none for the orderly ends after it.
+    let [loss] = losses.collect::<Vec<_>>()[..] else { panic!("{events:?}") };
+    assert_eq!((loss.epoch, &loss.reason), (received[0].1.id.epoch, &Reason::Interrupted));
+    let last = received.iter().map(|(_, event)| event.id.seq).max().unwrap();
+    // A window of rates was registered meanwhile, and with it how far Kafka had come.
+    assert!(matches!(loss.ranges[..], [(first, SEQ_MAX)] if (2..=last + 1).contains(&first)), "{last}: {loss:?}");
 }
 
 #[test]

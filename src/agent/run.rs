@@ -174,6 +174,7 @@ impl Agent {
             outcome,
             service,
         };
+        agent.note_samples();
         agent.say_hello();
         agent.system.tell_own_events();
         agent.add(vec![Body::AgentStarted(lifecycle(None))]);
@@ -292,6 +293,9 @@ impl Agent {
         {
             self.say(&format!("samples: {}", chain(&error)));
         }
+        if let Some(line) = self.samples.as_mut().and_then(|samples| samples.given_up(self.clock.monotonic())) {
+            error!("{line}");
+        }
         self.keep_journal(&now);
     }
 
@@ -354,6 +358,7 @@ impl Agent {
         if let Err(error) = sampled {
             self.say(&format!("samples: {}", chain(&error)));
         }
+        self.note_samples();
     }
 
     fn finish(mut self, control: &Control) -> Outcome {
@@ -384,9 +389,8 @@ impl Agent {
             visited = control.sleep_beside(self.status.door(), left.min(Duration::from_millis(100)));
         }
         let now = self.stamp();
-        if let Some(loss) = self.samples.as_mut().and_then(SampleStream::lost) {
-            self.add(vec![Body::Loss(loss)]);
-        }
+        let samples = self.samples.take();
+        let samples = samples.map(|samples| self.end_samples(samples));
         if let Err(error) = self.system.journal().close(&now) {
             self.say(&chain(&error));
         }
@@ -416,7 +420,7 @@ impl Agent {
         drop(self.system);
         let mut threads = self.publisher.close();
         threads.extend(self.rates.publisher.close());
-        threads.extend(self.samples.into_iter().flat_map(SampleStream::close));
+        threads.extend(samples.into_iter().flatten());
         await_tear_down(&threads, &*self.clock);
         outcome
     }

@@ -8,7 +8,7 @@ use std::fmt;
 use chrono::{DateTime, Datelike as _, NaiveDate, Utc};
 use serde::Deserialize;
 
-use crate::event::{Epoch, Event};
+use crate::event::{Epoch, Event, SEQ_MAX};
 use crate::wire::{self, Decoded, Decoder, NoRegistry};
 
 pub const RECORDS_MAX: usize = 8_000;
@@ -255,8 +255,7 @@ impl Record {
         };
         match read.or_else(of_headers) {
             Some(EventIdentity { agent, epoch, seq }) if is_name(&agent) => {
-                let id =
-                    epoch.parse().ok().zip(Some(seq).filter(|seq| (1..=wire::SEQ_MAX.cast_signed()).contains(seq)));
+                let id = epoch.parse().ok().zip(Some(seq).filter(|seq| (1..=SEQ_MAX.cast_signed()).contains(seq)));
                 ClaimedIdentity { agent: Some(agent), id }
             }
             _ => {

@@ -153,7 +153,7 @@ fields! {
     RANGES ranges: Ranges, Optional, "Of a loss: numbers of the lost events, the first and the last of each range.";
     VERSION version: Text, Optional, "Version of the agent, of agent_started, agent_stopped, heartbeat and rates.";
     REASON reason: Text, Optional, "Reason, as one word for programs to match; newer agents may have more of them. Of a breach that was cleared: below, \
-        link_removed, link_renamed, limit_removed, interrupted. Of a loss: evicted, expired, rejected, damaged. Of a link: \
+        link_removed, link_renamed, limit_removed, interrupted. Of a loss: evicted, expired, rejected, damaged, interrupted. Of a link: \
         added, removed, renamed, up, down. Of agent_stopped: signal, finished. Of a sample without a rate: first, reset.";
     DETAIL detail: Text, Optional, "Details for people; programs should not match them.";
     LINKS links: Links, Optional, "Of rates: each watched link and direction, and total where a limit judges the sum of both.";

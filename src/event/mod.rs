@@ -15,6 +15,10 @@ pub const SCHEMA_VERSION: u32 = 1;
 
 pub const ALL_INTERFACES: &str = "*";
 
+/// An agent that makes a million events per second gets there in nine years. Sums over numbers stay far from 2^63. A
+/// declaration up to it is of all from its first number on.
+pub const SEQ_MAX: u64 = 1 << 48;
+
 /// In bytes: well within what a PostgreSQL index entry and a Kafka key hold.
 pub const AGENT_BYTES_MAX: usize = 255;
 
@@ -190,7 +194,7 @@ pub enum Reason {
     LinkRemoved,
     LinkRenamed,
     LimitRemoved,
-    /// Not running for too long, or for an unknown time.
+    /// Not running for too long, or for an unknown time; of a loss, ended without declaring what was in memory.
     Interrupted,
     Signal,
     Finished,
@@ -246,6 +250,11 @@ pub enum Direction {
 }
 
 impl Loss {
+    /// Returns true if how many events there were is not known.
+    pub fn is_open_ended(&self) -> bool {
+        self.ranges.last().is_some_and(|(_, last)| *last == SEQ_MAX)
+    }
+
     pub fn count(&self) -> u64 {
         self.ranges.iter().map(|(from, to)| to.saturating_sub(*from).saturating_add(1)).fold(0, u64::saturating_add)
     }

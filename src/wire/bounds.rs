@@ -9,11 +9,9 @@ use super::DecodeError;
 use crate::event::fields::{
     BREACH_ID, DURATION_MS, Field, FieldError, FieldValue, INTERFACE, Item, LIMIT_NAME, LINKS, SEQ,
 };
-use crate::event::{Body, Event, LinkRates, RateWindow};
+use crate::event::{Body, Event, LinkRates, RateWindow, SEQ_MAX};
 use crate::histogram;
 
-/// An agent that makes a million events per second gets there in nine years. Sums over numbers stay far from 2^63.
-pub const SEQ_MAX: u64 = 1 << 48;
 pub const YEARS: RangeInclusive<i32> = 1..=9999;
 /// In bytes: an entry of a PostgreSQL index has room for 2,700 in all.
 const KEY_BYTES_MAX: usize = 1_000;

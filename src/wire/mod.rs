@@ -31,7 +31,7 @@ use std::fmt::{self, Write as _};
 use smol_str::{SmolStr, SmolStrBuilder, format_smolstr};
 
 #[cfg(feature = "consumer")]
-pub use self::bounds::{SEQ_MAX, YEARS};
+pub use self::bounds::YEARS;
 #[cfg(feature = "consumer")]
 pub use self::decode::{Decoded, Decoder, NoRegistry, Schemas, Undecoded, WriterSchema};
 pub use self::error::DecodeError;

@@ -10,7 +10,7 @@ use super::*;
 use crate::event::fields::REASON;
 use crate::event::{
     Body, Breach, Direction, Epoch, EventId, Lifecycle, Link, LinkRates, Loss, OverLimit, REASONS, RateWindow, Reason,
-    Sample, Severity, Stamp,
+    SEQ_MAX, Sample, Severity, Stamp,
 };
 use crate::histogram::RateHistogram;
 use crate::tests::damaged;
@@ -90,7 +90,7 @@ pub(super) fn events() -> impl Strategy<Value = Event> {
         }),
         Just(Body::Unknown("quota_reached".into())),
     ];
-    (any::<u64>(), 1..=bounds::SEQ_MAX, "[^\\x00]{1,40}", time(), any::<Option<bool>>(), body).prop_map(
+    (any::<u64>(), 1..=SEQ_MAX, "[^\\x00]{1,40}", time(), any::<Option<bool>>(), body).prop_map(
         |(epoch, seq, agent, observed_at, clock_synced, mut body)| {
             if let Body::Rates(window) = &mut body {
                 window.started_at = observed_at - TimeDelta::milliseconds(window.duration_ms.cast_signed());
@@ -533,19 +533,16 @@ fn what_no_database_stores_is_refused_by_its_field() {
         (breach(&|breach| breach.ended_at = year("+10000")), "field `ended_at`: the year 10000"),
         (body(Body::LinkAdded(link)), "field `interface`: holds a NUL"),
         (body(Body::AgentStarted(lifecycle)), "field `version`: holds a NUL"),
-        (body(Body::Loss(loss(bounds::SEQ_MAX + 1))), "field `ranges`: 281474976710657 is over 2^48"),
+        (body(Body::Loss(loss(SEQ_MAX + 1))), "field `ranges`: 281474976710657 is over 2^48"),
         (body(Body::Unknown(nul.into())), "field `kind`: holds a NUL"),
-        (
-            Event { id: EventId { seq: bounds::SEQ_MAX + 1, ..golden.id }, ..golden.clone() },
-            "field `seq`: 281474976710657",
-        ),
+        (Event { id: EventId { seq: SEQ_MAX + 1, ..golden.id }, ..golden.clone() }, "field `seq`: 281474976710657"),
     ] {
         for way in WAYS {
             let error = decode(&written(&event, way)).unwrap_err().to_string();
             assert!(error.contains(says), "{way:?}: {error}");
         }
     }
-    assert!(decode(&written(&body(Body::Loss(loss(bounds::SEQ_MAX))), WAYS[0])).is_ok());
+    assert!(decode(&written(&body(Body::Loss(loss(SEQ_MAX))), WAYS[0])).is_ok());
 }
 
 #[test]

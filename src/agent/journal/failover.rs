@@ -92,6 +92,11 @@ impl DurableJournal {
                 counted(forgotten as u64, "open breach")
             ),
         }
+        // Samples noted on a disk that this run has not read yet are an earlier one's.
+        let is_of_earlier = self.outage.as_ref().is_none_or(|outage| outage.refused.is_empty());
+        if is_of_earlier && disk.interrupt_samples(now)? {
+            warn!("the agent did not stop in order: samples that Kafka did not have yet are lost, and declared");
+        }
         // The journal may have been larger before.
         disk.resize(*size_max, now)?;
         Ok(disk)
@@ -99,7 +104,9 @@ impl DurableJournal {
 
     /// Continues in memory. Events on the disk stay there, and are sent when it can be written again.
     pub(super) fn fail_over(&mut self, error: &JournalError) -> Result<(), JournalError> {
-        let disk = std::mem::replace(&mut self.current, SqliteJournal::in_memory(self.config.size_max)?);
+        let mut memory = SqliteJournal::in_memory(self.config.size_max)?;
+        memory.take_over_samples(&self.current);
+        let disk = std::mem::replace(&mut self.current, memory);
         self.outage = Some(Outage { refused: disk.next_ids(), ..Outage::default() });
         self.retire(disk);
         self.report(error);
@@ -225,6 +232,10 @@ impl Journal for DurableJournal {
 
     fn open_window(&mut self) -> Result<Option<NewEvent>, JournalError> {
         self.current.open_window()
+    }
+
+    fn note_samples(&mut self, first: Option<EventId>) -> Result<(), JournalError> {
+        self.on_disk_or_in_memory(|journal| journal.note_samples(first))
     }
 
     fn take_own_events(&mut self) -> Vec<Arc<Event>> {

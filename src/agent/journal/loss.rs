@@ -29,6 +29,8 @@ impl LossCounts {
             Reason::Evicted => &mut self.evicted,
             Reason::Expired => &mut self.expired,
             Reason::Damaged => &mut self.damaged,
+            // Their number is not known.
+            Reason::Interrupted => return,
             _ => &mut self.rejected,
         };
         *count = count.saturating_add(events);

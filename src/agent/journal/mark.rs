@@ -91,6 +91,10 @@ impl Spans {
         rest.filter(|(_, ranges)| !ranges.is_empty()).collect()
     }
 
+    pub(super) fn first(&self, epoch: Epoch) -> Option<u64> {
+        self.0.get(&epoch).map(|span| span.first)
+    }
+
     pub(super) fn events(&self) -> u64 {
         self.0.values().map(|span| span.events).fold(0, u64::saturating_add)
     }

@@ -184,6 +184,18 @@ pub trait Journal {
         Ok(None)
     }
 
+    /// Notes the first of the samples that Kafka may not have, which are in memory alone; `None` once their fate is declared. Samples of
+    /// another epoch are noted at once, further ones of the same with the next transaction. A start that finds a note declares
+    /// that the end of their epoch may be missing.
+    fn note_samples(&mut self, _first: Option<EventId>) -> Result<(), JournalError> {
+        Ok(())
+    }
+
+    /// Returns the first number that neither Kafka nor a declaration there has yet; the next one to be given if there is none.
+    fn first_unsettled(&self) -> Option<EventId> {
+        None
+    }
+
     /// Drops expired events, and retries a disk that could not be written. To be called every second; most calls do nothing.
     fn upkeep(&mut self, _now: &Stamp) -> Result<(), JournalError> {
         Ok(())

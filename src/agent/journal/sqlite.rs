@@ -128,9 +128,11 @@ impl SqliteJournal {
                 return Ok(Claim::Kept);
             }
             let claim = if is_elsewhere {
+                change.state.samples = None;
                 Claim::OtherMachine { forgotten: change.transaction.execute("DELETE FROM open_breaches", [])? }
             } else {
                 let interrupted = change.interrupt_breaches(now)?;
+                change.interrupt_samples(now)?;
                 change.evict(now)?;
                 Claim::Renamed { interrupted }
             };
@@ -146,6 +148,23 @@ impl SqliteJournal {
             return Ok(());
         }
         self.transaction(|change| change.interrupt_breaches(now).map(drop))
+    }
+
+    /// Declares that the end of samples may be missing that an earlier run sent, and returns true, if it did not end them itself.
+    pub(super) fn interrupt_samples(&mut self, now: &Stamp) -> Result<bool, JournalError> {
+        if self.state.samples.is_none() {
+            return Ok(false);
+        }
+        self.transaction(|change| {
+            change.interrupt_samples(now)?;
+            change.evict(now)?;
+            Ok(true)
+        })
+    }
+
+    /// Takes over which samples are sent, from the journal that this one takes the place of.
+    pub(super) fn take_over_samples(&mut self, other: &Self) {
+        self.state.samples = other.state.samples;
     }
 
     /// Deletes the events from these numbers on, which were refused whether or not they reached the disk, and reuses its own
@@ -197,6 +216,7 @@ impl SqliteJournal {
                 }
             }
             keep_breaches_alone(&change.transaction, breaches)?;
+            change.state.samples = memory.state.samples;
             change.seal()
         })
     }
@@ -420,6 +440,24 @@ impl Journal for SqliteJournal {
 
     fn open_window(&mut self) -> Result<Option<NewEvent>, JournalError> {
         Ok(open_window(&self.connection)?.map(|Event { stamp, body, .. }| NewEvent { stamp, body }))
+    }
+
+    fn note_samples(&mut self, first: Option<EventId>) -> Result<(), JournalError> {
+        let epoch = |id: Option<EventId>| id.map(|id| id.epoch);
+        if epoch(first) == epoch(self.state.samples) {
+            self.state.samples = first;
+            return Ok(());
+        }
+        self.transaction(|change| {
+            change.state.samples = first;
+            Ok(())
+        })
+        .map_err(damaged)
+    }
+
+    fn first_unsettled(&self) -> Option<EventId> {
+        let EventId { epoch, seq: next } = self.next_id();
+        Some(EventId { epoch, seq: self.state.mark().pending.first(epoch).unwrap_or(next) })
     }
 
     fn take_own_events(&mut self) -> Vec<Arc<Event>> {

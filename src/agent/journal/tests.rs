@@ -11,6 +11,7 @@ mod damage_tests;
 mod identity_tests;
 mod outage_tests;
 mod rates_tests;
+mod samples_tests;
 
 const MIB: ByteCount = ByteCount::from_bytes(1 << 20);
 

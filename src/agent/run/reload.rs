@@ -4,7 +4,6 @@ use log::{error, info, warn};
 
 use super::{Agent, SampleStream, open_source};
 use crate::agent::config::Settings;
-use crate::event::Body;
 use crate::exit::{Failure, chain};
 use crate::units::counted;
 
@@ -63,14 +62,16 @@ impl Agent {
         match &mut self.samples {
             Some(samples) if settings.samples => samples.reconfigure(settings, now),
             None if settings.samples => match SampleStream::new(settings, &*self.clock) {
-                Ok(samples) => self.samples = Some(samples),
+                Ok(samples) => {
+                    self.samples = Some(samples);
+                    self.note_samples();
+                }
                 Err(error) => error!("samples: {}", chain(&error)),
             },
             _ => {
-                if let Some(mut samples) = self.samples.take()
-                    && let Some(loss) = samples.lost()
-                {
-                    self.add(vec![Body::Loss(loss)]);
+                if let Some(samples) = self.samples.take() {
+                    // Its threads end by themselves.
+                    self.end_samples(samples);
                 }
             }
         }

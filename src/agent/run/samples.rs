@@ -2,6 +2,7 @@ use std::io;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::Agent;
 use crate::agent::config::Settings;
 use crate::agent::control::Waker;
 use crate::agent::detector::Detector;
@@ -10,25 +11,31 @@ use crate::agent::journal::{JournalError, Position, SqliteJournal};
 use crate::agent::publisher::{self, Encoding, Publisher};
 use crate::agent::rate::{Verdict, bit_rate};
 use crate::clock::Clock;
-use crate::event::{Body, Loss, NewEvent, Reason, Sample, Stamp};
-use crate::units::ByteCount;
+use crate::event::{Body, EventId, Loss, NewEvent, Reason, Sample, Stamp};
+use crate::exit::chain;
+use crate::units::{ByteCount, counted};
 use crate::wire::Key;
 
 /// About four minutes of ten links.
 const RING: ByteCount = ByteCount::from_bytes(1 << 20);
 
 /// Samples in memory alone: a synced write a second would wear out a host's flash. What is evicted is declared in the stream
-/// itself, what is left at the end in the journal's next events.
+/// itself, what is left at the end in the journal's next events, and what a crash may have cost by the next start.
 pub(super) struct SampleStream {
-    system: EventSystem,
+    pub(super) system: EventSystem,
     publisher: Publisher,
+    /// Samples whose loss was logged, and the time from which more may be.
+    pub(super) logged: (u64, Duration),
 }
+
+/// Pause between two lines of the log about samples that were given up.
+const LOG_EVERY: Duration = Duration::from_secs(60);
 
 impl SampleStream {
     pub(super) fn new(settings: &Settings, clock: &dyn Clock) -> Result<Self, JournalError> {
         let system = EventSystem::new(Box::new(SqliteJournal::in_memory(RING)?));
         let publisher = Publisher::new(publisher_settings(settings), false, clock.monotonic());
-        Ok(Self { system, publisher })
+        Ok(Self { system, publisher, logged: Default::default() })
     }
 
     pub(super) fn reconfigure(&mut self, settings: &Settings, now: Duration) {
@@ -58,6 +65,25 @@ impl SampleStream {
         self.publisher.hurry();
     }
 
+    /// Returns a line for the log about what was given up since the last one, at most once a minute.
+    pub(super) fn given_up(&mut self, now: Duration) -> Option<String> {
+        let (logged, next) = self.logged;
+        let evicted = self.system.journal().lost().evicted;
+        if evicted == logged || now < next {
+            return None;
+        }
+        self.logged = (evicted, now + LOG_EVERY);
+        let samples = counted(evicted - logged, "sample");
+        Some(format!(
+            "{samples} lost, and declared: Kafka is away for longer than {RING} of them last; {evicted} since the start"
+        ))
+    }
+
+    /// Returns the first number whose fate is not known yet: a crash may lose all from there on.
+    pub(super) fn first_unsettled(&mut self) -> Option<EventId> {
+        self.system.journal().first_unsettled()
+    }
+
     pub(super) fn lost(&mut self) -> Option<Loss> {
         let left = self.system.batch(Position::START, usize::MAX >> 1, usize::MAX >> 1).ok()?;
         let epoch = left.first()?.event.id.epoch;
@@ -74,6 +100,28 @@ impl SampleStream {
 
     pub(super) fn close(self) -> Vec<JoinHandle<()>> {
         self.publisher.close()
+    }
+}
+
+impl Agent {
+    /// Notes in the journal what a crash may lose from now on.
+    pub(super) fn note_samples(&mut self) {
+        let Some(samples) = &mut self.samples else { return };
+        let first = samples.first_unsettled();
+        if let Err(error) = self.system.journal().note_samples(first) {
+            self.say(&format!("samples: {}", chain(&error)));
+        }
+    }
+
+    /// Declares which samples Kafka did not acknowledge, and returns the threads of their producer.
+    pub(super) fn end_samples(&mut self, mut samples: SampleStream) -> Vec<JoinHandle<()>> {
+        if let Some(loss) = samples.lost() {
+            self.add(vec![Body::Loss(loss)]);
+        }
+        if let Err(error) = self.system.journal().note_samples(None) {
+            self.say(&format!("samples: {}", chain(&error)));
+        }
+        samples.close()
     }
 }
 

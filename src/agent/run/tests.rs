@@ -9,6 +9,7 @@ use super::*;
 use crate::agent::config::Surroundings;
 use crate::agent::counters::{Came, CounterError, Counters, LinkChange, LinkInfo, LinkKind};
 use crate::agent::event_system::ObserveError;
+use crate::agent::journal::Position;
 use crate::clock::ManualClock;
 use crate::config::Layers;
 use crate::event::{Breach, Event};
@@ -278,6 +279,105 @@ fn flushes_of_a_fleet_that_boots_together_are_spread_by_its_names() {
     assert_eq!(flushes, ["gw-1", "gw-2", "gw-3"].map(first_flush), "each name has its own place");
     let apart = |a: usize, b: usize| flushes[a].abs_diff(flushes[b]) > SECOND;
     assert!(apart(0, 1) && apart(1, 2) && apart(0, 2), "{flushes:?}");
+}
+
+/// The windows of a fleet end at the same second: those of a thousand gateways are sent over a quarter of an hour.
+#[test]
+fn rates_of_a_fleet_are_sent_at_times_of_its_names() {
+    let mut in_a_second = std::collections::BTreeMap::<u64, u32>::new();
+    let clock = ManualClock::new(DateTime::from_timestamp(1_795_176_000, 0).unwrap());
+    let file = tempfile::NamedTempFile::new().unwrap();
+    for number in 0..1_000 {
+        let settings = settings(&format!("agent = 'gw-{number:04}'\n[rates]\nwindow = '5m'\n"));
+        let mut journal = DurableJournal::open(
+            JournalConfig {
+                // No directory: these journals are in memory.
+                directory: file.path().into(),
+                size_max: settings.journal_size,
+                age_max: settings.journal_age,
+                identity: Identity::default(),
+            },
+            &stamp(&settings.agent, "", &clock),
+        )
+        .unwrap();
+        let mut publisher = RateStream::new(&settings, &mut journal, &clock).publisher;
+        let mut system = EventSystem::new(Box::new(journal));
+        for _ in 0..3 {
+            let flush = publisher.next_flush().unwrap();
+            // A tick a second.
+            let tick = Duration::from_secs(flush.as_secs() + u64::from(flush.subsec_nanos() > 0));
+            *in_a_second.entry(tick.as_secs()).or_default() += 1;
+            let waker = || Err(std::io::ErrorKind::Unsupported.into());
+            publisher.turn(&mut system, tick, || stamp(&settings.agent, "", &clock), waker).unwrap();
+            assert!(publisher.next_flush().unwrap() > flush, "it was the flush");
+        }
+    }
+    assert_eq!(in_a_second.values().sum::<u32>(), 3_000);
+    let most = in_a_second.values().max().unwrap();
+    assert!(*most <= 10, "{most} of 1,000 in one second of 900");
+}
+
+/// Kafka is away for longer than the ring lasts.
+#[test]
+fn samples_take_bounded_memory_and_those_given_up_are_declared_as_a_range() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new(within(&directory, "[samples]\nenabled = true\n"));
+    let given = 8_000;
+    let (mut most, mut logged, mut lines) = (0, 0, 0);
+    for second in 1..given {
+        bench.carry(OVER);
+        let system = &mut bench.agent.samples.as_mut().unwrap().system;
+        if second % 500 == 0 {
+            // What is on its way goes too.
+            system.batch(Position::START, 300, 1 << 20).unwrap();
+        }
+        most = most.max(system.pending().bytes);
+        let samples = bench.agent.samples.as_ref().unwrap();
+        lines += u32::from(samples.logged.0 > logged);
+        logged = samples.logged.0;
+    }
+    let evicted = bench.agent.samples.as_mut().unwrap().system.journal().lost().evicted;
+    assert!(
+        logged > evicted / 2 && lines > 10 && lines < 8_000 / 60,
+        "{lines} lines of the log: {logged} of {evicted}"
+    );
+    assert!((1 << 18..1 << 20).contains(&most), "{most}");
+    assert_eq!(bench.agent.system.pending().events, 1, "the journal has nothing of it");
+    let samples = bench.agent.samples.as_mut().unwrap();
+    assert_eq!(samples.first_unsettled().map(|id| id.seq), Some(1), "the declaration has not arrived either");
+    let left = samples.system.batch(Position::START, usize::MAX >> 1, usize::MAX >> 1).unwrap();
+    let mut accounted: Vec<u64> = left.iter().map(|queued| queued.event.id.seq).collect();
+    for queued in &left {
+        if let Body::Loss(loss) = &queued.event.body {
+            assert_eq!((loss.epoch, &loss.reason), (queued.event.id.epoch, &Reason::Evicted));
+            assert!(loss.ranges.len() <= 2 * (given as usize / 500), "ranges, not numbers: {:?}", loss.ranges);
+            accounted.extend(loss.ranges.iter().flat_map(|(first, last)| *first..=*last));
+        }
+    }
+    accounted.sort_unstable();
+    let losses = left.iter().filter(|queued| matches!(queued.event.body, Body::Loss(_))).count() as u64;
+    assert!((1..=20).contains(&losses), "{losses}");
+    assert_eq!(accounted, (1..=given + losses).collect::<Vec<_>>(), "each sample and declaration once");
+}
+
+#[test]
+fn a_reload_keeps_samples_that_wait_and_switching_them_off_declares_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let on = within(&directory, "[samples]\nenabled = true\n");
+    let mut bench = Bench::new(on.clone());
+    (0..9).for_each(|_| bench.carry(OVER));
+    bench.reload(&on);
+    let samples = bench.agent.samples.as_mut().expect("they are still on");
+    let epoch = samples.first_unsettled().unwrap().epoch;
+    assert_eq!(samples.system.pending().events, 10);
+    bench.reload(&within(&directory, ""));
+    let declared = bench.seen.borrow().last().cloned().unwrap();
+    assert!(
+        matches!(&declared.body, Body::Loss(loss) if loss.epoch == epoch && loss.ranges == [(1, 10)]),
+        "{declared:?}"
+    );
+    bench.reload(&on);
+    assert_ne!(bench.agent.samples.as_mut().unwrap().first_unsettled().unwrap().epoch, epoch);
 }
 
 #[test]

@@ -14,7 +14,9 @@ Shows which events are not in the database, and why. Agents number their events
 from 1, without gaps, so that each missing one is known:
 
   declared     given up by its agent, which declared it; the reason is evicted,
-               expired, rejected or damaged
+               expired, rejected or damaged; or interrupted, where the agent
+               crashed with samples in memory, of which it does not know how
+               many there were
   dead_letter  received, but could not be stored; `dead-letters retry` tries
                again
   discarded    a dead letter that was dropped, with the reason
@@ -122,6 +124,12 @@ impl Losses {
                 missing => say(&format!("events {means}: {missing}")),
             }
         }
+        if summary.of_unknown_number > 0 {
+            say(&format!(
+                "ends of samples of agents that crashed; how many is not known: {}",
+                summary.of_unknown_number
+            ));
+        }
         let unread = summary.missing(MissingCause::Expired).saturating_add(summary.missing(MissingCause::TooLarge));
         for (count, means) in [
             (unread, "offsets that were never read; whose events they held is not known"),
@@ -140,16 +148,17 @@ impl Losses {
 }
 
 fn row(missing: MissingEvents, columns: usize) -> Vec<Value> {
-    let MissingEvents { cause, agent, epoch, seqs, offsets, missing, reason, detail, noticed_at } = missing;
+    let MissingEvents { cause, agent, epoch, first_seq, last_seq, offsets, missing, reason, detail, noticed_at } =
+        missing;
     let offset = |at: fn(&(String, i32, i64, i64)) -> Value| offsets.as_ref().map_or(Value::Nothing, at);
     let mut row = vec![
         noticed_at.into(),
         cause.as_str().into(),
         agent.into(),
         epoch.into(),
-        seqs.map(|(first, _)| first).into(),
-        seqs.map(|(_, last)| last).into(),
-        Value::Number(missing),
+        first_seq.into(),
+        last_seq.into(),
+        missing.map_or(Value::Nothing, Value::Number),
         reason.into(),
         detail.into(),
         offset(|(topic, ..)| topic.as_str().into()),

@@ -36,9 +36,12 @@ pub struct MissingEvents {
     pub cause: MissingCause,
     pub agent: Option<String>,
     pub epoch: Option<String>,
-    pub seqs: Option<(i64, i64)>,
+    /// `None`: not known.
+    pub first_seq: Option<i64>,
+    pub last_seq: Option<i64>,
     pub offsets: Option<(String, i32, i64, i64)>,
-    pub missing: i128,
+    /// `None` where an agent that crashed does not know how many there were.
+    pub missing: Option<i128>,
     pub reason: Option<String>,
     pub detail: Option<String>,
     pub noticed_at: Option<DateTime<Utc>>,
@@ -55,6 +58,8 @@ pub struct MissingFilter {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MissingSummary {
     pub by_cause: BTreeMap<MissingCause, i128>,
+    /// Declarations of an unknown number of events.
+    pub of_unknown_number: u64,
     pub of_no_agent: u64,
     pub of_no_agent_dropped: u64,
 }
@@ -91,7 +96,8 @@ pub fn read(
         .with_any("AND noticed_at < ?", filter.until);
     let printed = stream(reader, &query.then(ORDER), |row| {
         let Some(missing) = MissingEvents::from_row(row) else { return Ok(()) };
-        *summary.by_cause.entry(missing.cause).or_default() += missing.missing;
+        *summary.by_cause.entry(missing.cause).or_default() += missing.missing.unwrap_or_default();
+        summary.of_unknown_number += u64::from(missing.missing.is_none());
         print(missing)
     })?;
     if let Err(error) = printed {
@@ -140,15 +146,26 @@ impl MissingEvents {
         let cause = next().into_text()?;
         let cause = MissingCause::ALL.into_iter().find(|known| known.as_str() == cause)?;
         let (agent, epoch) = (next().into_text(), next().into_text());
-        let seqs = next().into_number().zip(next().into_number());
+        let (first_seq, last_seq) = (next().into_number(), next().into_number());
         let (topic, partition) = (next().into_text(), next().into_number());
         let (first, last) = (next().into_number::<i64>(), next().into_number::<i64>());
         let offsets = topic.zip(partition).zip(first.zip(last)).map(|((a, b), (c, d))| (a, b, c, d));
         let of_offsets = offsets.as_ref().map(|(_, _, first, last)| i128::from(*last) - i128::from(*first) + 1);
-        let missing = next().into_number().or(of_offsets).unwrap_or(1);
+        let missing = next().into_number().or(of_offsets);
         let (reason, detail) = (next().into_text(), next().into_text());
         let detail = detail.or_else(|| offsets.as_ref().map(|offsets| of_gap(cause, offsets)));
-        Some(Self { cause, agent, epoch, seqs, offsets, missing, reason, detail, noticed_at: next().into_time() })
+        Some(Self {
+            cause,
+            agent,
+            epoch,
+            first_seq,
+            last_seq,
+            offsets,
+            missing,
+            reason,
+            detail,
+            noticed_at: next().into_time(),
+        })
     }
 }
 
@@ -174,8 +191,8 @@ mod tests {
             MissingEvents::from_row(["expired".into()].into_iter().chain(of_agent).chain(offsets).chain(rest).collect())
         };
         let missing = row(0, i64::MAX).unwrap();
-        assert_eq!((missing.cause, missing.missing), (MissingCause::Expired, 1 << 63));
-        assert_eq!(row(90, 99).unwrap().missing, 10);
+        assert_eq!((missing.cause, missing.missing), (MissingCause::Expired, Some(1 << 63)));
+        assert_eq!(row(90, 99).unwrap().missing, Some(10));
         let says = "offsets 90 to 99 of t[3]: deleted by Kafka's retention before they were read";
         assert_eq!(row(90, 99).unwrap().detail.as_deref(), Some(says));
     }

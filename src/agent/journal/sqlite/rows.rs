@@ -9,7 +9,7 @@ use super::super::{EvictionPriority, JournalError, JournalSeries, Pending, Posit
 use super::codec::{EVENT, columns, event_crc, signed, unsigned, whole, whole_event};
 use super::database::PAGE_BYTES;
 use super::state::State;
-use crate::event::{Body, Breach, Epoch, Event, EventId, Loss, NewEvent, Reason, Stamp};
+use crate::event::{Body, Breach, Epoch, Event, EventId, Loss, NewEvent, Reason, SEQ_MAX, Stamp};
 use crate::wire;
 
 pub(super) struct Change<'t> {
@@ -64,6 +64,17 @@ impl<'t> Change<'t> {
         }
         self.transaction.execute("DELETE FROM open_breaches", [])?;
         Ok(open.len())
+    }
+
+    /// Declares that the end of an earlier run's samples may be missing: how many it had counted is not known.
+    pub(super) fn interrupt_samples(&mut self, now: &Stamp) -> Result<(), JournalError> {
+        let Some(EventId { epoch, seq }) = self.state.samples.take() else { return Ok(()) };
+        let stamp = Stamp { agent: self.state.owner.agent.clone(), ..now.clone() };
+        let detail =
+            "samples are kept in memory alone, and the agent ended without saying so: how many there were is not known";
+        let (ranges, reason) = (vec![(seq, SEQ_MAX)], Reason::Interrupted);
+        let loss = Loss { epoch, ranges, reason, detail: Some(detail.to_owned()) };
+        self.register_own(NewEvent { stamp, body: Body::Loss(loss) }, self.state.epoch)
     }
 
     pub(super) fn import(&mut self, event: &Event) -> Result<(), JournalError> {

@@ -13,7 +13,7 @@ use super::codec::{EVENT, whole, whole_event};
 use super::corruption::damage;
 use super::state::{Former, Meta};
 use super::{SqliteJournal, mark_beside};
-use crate::event::{Body, Epoch, Event, Loss, Reason, Stamp};
+use crate::event::{Body, Epoch, Event, EventId, Loss, Reason, Stamp};
 use crate::units::{ByteCount, counted};
 
 #[derive(Debug)]
@@ -23,6 +23,7 @@ pub(crate) struct Saved {
     epoch: Option<Epoch>,
     owner: Identity,
     former: Vec<Former>,
+    samples: Option<EventId>,
     commits: u64,
     lost: Option<BTreeMap<Epoch, Ranges>>,
 }
@@ -45,6 +46,7 @@ impl Saved {
             Err(error) => return Err(error),
         };
         let (owner, former) = meta.as_ref().map(|meta| (meta.owner.clone(), meta.former.clone())).unwrap_or_default();
+        let samples = meta.as_ref().and_then(|meta| meta.samples);
         let epoch = meta.as_ref().map(|meta| meta.epoch).or(events.last().map(|event| event.id.epoch));
         // If two have the same count, the one with fewer events is the later.
         let is_known = meta.is_some();
@@ -66,13 +68,14 @@ impl Saved {
             let known = events.iter().map(|event| event.id).chain(removed.iter().copied());
             pending.without(known.map(|id| (id.epoch, (id.seq, id.seq))).chain(declared.flatten()))
         });
-        Ok(Self { events, breaches, epoch, owner, former, commits, lost })
+        Ok(Self { events, breaches, epoch, owner, former, samples, commits, lost })
     }
 
     /// Creates a journal with the declaration of what is lost. After an error the file is incomplete.
     pub(crate) fn write(&self, path: &Path, size_max: ByteCount, why: &str, now: &Stamp) -> Result<(), JournalError> {
         let mut journal = SqliteJournal::make(path, size_max, self.commits)?;
         (journal.state.owner, journal.state.former) = (self.owner.clone(), self.former.clone());
+        journal.state.samples = self.samples;
         let named = !self.owner.agent.is_empty();
         let stamp = Stamp { agent: if named { &self.owner.agent } else { &now.agent }.clone(), ..now.clone() };
         journal.restore(&self.events, &self.breaches, self.losses(why), &stamp)?;
@@ -80,8 +83,9 @@ impl Saved {
     }
 
     pub(crate) fn summary(&self) -> String {
-        let count = |ranges: &Ranges| ranges.iter().map(|(first, last)| last - first + 1).sum::<u64>();
-        let lost = self.lost.as_ref().map(|lost| lost.values().map(count).sum::<u64>().to_string());
+        let count = |(first, last): &(u64, u64)| (last - first).saturating_add(1);
+        let sum = |lost: &BTreeMap<Epoch, Ranges>| lost.values().flatten().map(count).fold(0, u64::saturating_add);
+        let lost = self.lost.as_ref().map(|lost| sum(lost).to_string());
         let lost = lost.unwrap_or("an unknown number".to_owned());
         format!("{} saved, {lost} lost", counted(self.events.len() as u64, "event"))
     }

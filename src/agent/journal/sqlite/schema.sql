@@ -8,6 +8,8 @@ CREATE TABLE meta (
     next_seq   INTEGER NOT NULL,
     rates_epoch    INTEGER NOT NULL,  -- rates count apart from events
     next_rates_seq INTEGER NOT NULL,
+    samples_epoch  INTEGER NOT NULL,  -- samples are in memory alone: their epoch, and the first that Kafka may not have; 0: none
+    samples_seq    INTEGER NOT NULL,
     commits    INTEGER NOT NULL,  -- number of synced transactions: compared with the mark beside the file
     pending    TEXT    NOT NULL,  -- where the events lie, and how many: [["EPOCH", {first, next, events}], …]
     agent      TEXT    NOT NULL,  -- the agent's name: under another one it begins an epoch of its own

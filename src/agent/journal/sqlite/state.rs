@@ -19,6 +19,8 @@ pub(super) struct State {
     pub(super) next_seq: u64,
     pub(super) rates_epoch: Epoch,
     pub(super) next_rates_seq: u64,
+    /// The first of the samples that Kafka may not have; `None` if none are sent.
+    pub(super) samples: Option<EventId>,
     pub(super) former: Vec<Former>,
     next_positions: [Position; 2],
     pub(super) commits: u64,
@@ -52,11 +54,12 @@ impl State {
         let found = Meta::read(connection)?;
         let mut state = Self::new([random_epoch(), random_epoch()], commits_min + 1);
         let mut registered = Spans::default();
-        if let Some(Meta { owner, epoch, next_seq, rates_epoch, next_rates_seq, former, mark }) = &found {
+        if let Some(Meta { owner, epoch, next_seq, rates_epoch, next_rates_seq, samples, former, mark }) = &found {
             state = Self {
                 owner: owner.clone(),
                 next_seq: *next_seq,
                 next_rates_seq: *next_rates_seq,
+                samples: *samples,
                 ..Self::new([*epoch, *rates_epoch], mark.commits)
             };
             state.former.clone_from(former);
@@ -70,7 +73,7 @@ impl State {
         if found.is_none() {
             let begin = connection.unchecked_transaction()?;
             begin.execute("DELETE FROM open_breaches", [])?;
-            begin.execute("INSERT INTO meta VALUES (1, 0, 0, 0, 0, 0, '', '', '', '', 0)", [])?;
+            begin.execute("INSERT INTO meta VALUES (1, 0, 0, 0, 0, 0, 0, 0, '', '', '', '', 0)", [])?;
             keep_count(&begin, &state)?;
             begin.commit()?;
         }
@@ -84,6 +87,7 @@ impl State {
             next_seq: 1,
             rates_epoch,
             next_rates_seq: 1,
+            samples: None,
             former: Vec::new(),
             next_positions: JournalSeries::ALL.map(|series| Position(series.start().0 + 1)),
             commits,
@@ -215,30 +219,34 @@ pub(super) struct Meta {
     pub(super) next_seq: u64,
     pub(super) rates_epoch: Epoch,
     pub(super) next_rates_seq: u64,
+    pub(super) samples: Option<EventId>,
     pub(super) former: Vec<Former>,
     pub(super) mark: Mark,
 }
 
 impl Meta {
     pub(super) fn read(connection: &Connection) -> Result<Option<Self>, JournalError> {
-        let sql = "SELECT epoch, next_seq, rates_epoch, next_rates_seq, commits, pending, agent, machine_id, former, crc FROM meta";
+        let sql = "SELECT epoch, next_seq, rates_epoch, next_rates_seq, samples_epoch, samples_seq, commits, pending, agent, \
+                   machine_id, former, crc FROM meta";
         let row = |row: &Row<'_>| {
             let number = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
             let text = |at| row.get::<_, String>(at);
-            let counts = [number(0)?, number(1)?, number(2)?, number(3)?, number(4)?];
-            let texts = [text(5)?, text(6)?, text(7)?, text(8)?];
-            Ok((counts, texts, row.get::<_, i64>(9)?))
+            let counts = [number(0)?, number(1)?, number(2)?, number(3)?, number(4)?, number(5)?, number(6)?];
+            let texts = [text(7)?, text(8)?, text(9)?, text(10)?];
+            Ok((counts, texts, row.get::<_, i64>(11)?))
         };
         let found = connection.query_row(sql, [], row).optional().map_err(damage)?;
         let Some((counts, texts, crc)) = found else { return Ok(None) };
-        let [epoch, next_seq, rates_epoch, next_rates_seq, commits] = counts;
+        let [epoch, next_seq, rates_epoch, next_rates_seq, samples_epoch, samples_seq, commits] = counts;
         let is_whole = crc == count_crc(counts, &texts) && next_seq > 0 && next_rates_seq > 0;
         let [pending, agent, machine_id, former] = texts;
         match (serde_json::from_str(&pending), serde_json::from_str(&former)) {
             (Ok(pending), Ok(former)) if is_whole => {
                 let owner = Identity { agent: agent.into(), machine_id };
                 let (epoch, rates_epoch, mark) = (Epoch(epoch), Epoch(rates_epoch), Mark { commits, pending });
-                Ok(Some(Self { owner, epoch, next_seq, rates_epoch, next_rates_seq, former, mark }))
+                let samples = EventId { epoch: Epoch(samples_epoch), seq: samples_seq };
+                let samples = (samples_seq > 0).then_some(samples);
+                Ok(Some(Self { owner, epoch, next_seq, rates_epoch, next_rates_seq, samples, former, mark }))
             }
             _ => Err(JournalError::Damaged("its count is not what was written".to_owned())),
         }
@@ -246,7 +254,8 @@ impl Meta {
 }
 
 pub(super) fn keep_count(transaction: &Transaction<'_>, state: &State) -> Result<(), JournalError> {
-    let State { owner, epoch, next_seq, rates_epoch, next_rates_seq, commits, former, .. } = state;
+    let State { owner, epoch, next_seq, rates_epoch, next_rates_seq, samples, commits, former, .. } = state;
+    let samples = samples.unwrap_or(EventId { epoch: Epoch(0), seq: 0 });
     let json = |value: Result<String, serde_json::Error>| value.unwrap_or_default();
     let texts = [
         json(serde_json::to_string(&state.mark().pending)),
@@ -254,18 +263,34 @@ pub(super) fn keep_count(transaction: &Transaction<'_>, state: &State) -> Result
         owner.machine_id.clone(),
         json(serde_json::to_string(former)),
     ];
-    let counts = [epoch.0, *next_seq, rates_epoch.0, *next_rates_seq, *commits];
+    let counts = [epoch.0, *next_seq, rates_epoch.0, *next_rates_seq, samples.epoch.0, samples.seq, *commits];
     let crc = count_crc(counts, &texts);
     let [pending, agent, machine_id, former] = texts;
-    let [epoch, next_seq, rates_epoch, next_rates_seq, commits] = counts.map(u64::cast_signed);
-    let row = params![epoch, next_seq, rates_epoch, next_rates_seq, commits, pending, agent, machine_id, former, crc];
-    let sql = "UPDATE meta SET epoch = ?, next_seq = ?, rates_epoch = ?, next_rates_seq = ?, commits = ?, pending = ?, \
-               agent = ?, machine_id = ?, former = ?, crc = ?";
-    transaction.execute(sql, row)?;
+    let [epoch, next_seq, rates_epoch, next_rates_seq, samples_epoch, samples_seq, commits] =
+        counts.map(u64::cast_signed);
+    let sql = "UPDATE meta SET epoch = ?, next_seq = ?, rates_epoch = ?, next_rates_seq = ?, samples_epoch = ?, \
+               samples_seq = ?, commits = ?, pending = ?, agent = ?, machine_id = ?, former = ?, crc = ?";
+    transaction.execute(
+        sql,
+        params![
+            epoch,
+            next_seq,
+            rates_epoch,
+            next_rates_seq,
+            samples_epoch,
+            samples_seq,
+            commits,
+            pending,
+            agent,
+            machine_id,
+            former,
+            crc
+        ],
+    )?;
     Ok(())
 }
 
-fn count_crc(counts: [u64; 5], texts: &[String; 4]) -> i64 {
+fn count_crc(counts: [u64; 7], texts: &[String; 4]) -> i64 {
     let counts = counts.map(|count| count.to_string()).join(" ");
     crc32fast::hash(format!("{counts} {}", texts.join("\0")).as_bytes()).into()
 }

@@ -5,7 +5,7 @@ use anstyle::{AnsiColor, Style};
 use chrono::{DateTime, SecondsFormat, Utc};
 
 use crate::consumer::batch::Record;
-use crate::event::{Body, Breach, Event, LinkRates, RateWindow, Reason, Sample};
+use crate::event::{Body, Breach, Event, LinkRates, RateWindow, Reason, SEQ_MAX, Sample};
 use crate::excerpt::{beginning, harmless};
 use crate::output::{OutputFormat, Rows, Value};
 use crate::units::{BitRate, ByteCount, counted, lasting};
@@ -156,9 +156,13 @@ fn words(event: &Event, raw: Option<&str>) -> String {
             of_breach(breach, &why(&event.body))
         }
         Body::Loss(loss) => {
-            let ranges: Vec<String> = loss.ranges.iter().map(|(from, to)| format!("{from}-{to}")).collect();
-            let why = why(&event.body);
-            format!("{} of epoch {}: {}{why}", counted(loss.count(), "event"), loss.epoch, ranges.join(" "))
+            let range = |(from, to): &(u64, u64)| match *to {
+                SEQ_MAX => format!("from {from} on"),
+                to => format!("{from}-{to}"),
+            };
+            let ranges: Vec<String> = loss.ranges.iter().map(range).collect();
+            let events = if loss.is_open_ended() { "events".to_owned() } else { counted(loss.count(), "event") };
+            format!("{events} of epoch {}: {}{}", loss.epoch, ranges.join(" "), why(&event.body))
         }
         Body::LinkAdded(link) | Body::LinkRemoved(link) | Body::LinkChanged(link) => {
             let speed = link.speed_bps.map(|bps| format!(", {}", BitRate::from_bps(bps))).unwrap_or_default();

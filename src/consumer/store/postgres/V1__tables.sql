@@ -413,9 +413,12 @@ WHERE first_seq - 1 > before AND since < now() - interval '5 minutes'
                     AND o.first_stored_at < since));
 
 CREATE VIEW missing_events AS
-SELECT agent, epoch, first_seq, last_seq, missing, 'declared' AS cause, reason, detail, stored_at AS noticed_at
+SELECT agent, epoch, first_seq, CASE WHEN is_open THEN NULL ELSE last_seq END AS last_seq,
+       CASE WHEN is_open THEN NULL ELSE missing END AS missing, 'declared' AS cause, reason, detail, stored_at AS noticed_at
 FROM (
-    SELECT l.*, l.last_seq - l.first_seq + 1 - coalesce((
+    -- An agent that crashed does not know how many numbers it had given.
+    SELECT l.*, l.reason = 'interrupted' AND l.last_seq = 281474976710656 AS is_open,
+           l.last_seq - l.first_seq + 1 - coalesce((
         SELECT sum(least(s.last_seq, l.last_seq) - greatest(s.first_seq, l.first_seq) + 1) FROM agent_sequences s
         WHERE s.agent = l.agent AND s.epoch = l.epoch AND s.first_seq <= l.last_seq AND s.last_seq >= l.first_seq
           AND s.first_seq >= coalesce((SELECT max(p.first_seq) FROM agent_sequences p
@@ -646,12 +649,12 @@ COMMENT ON TABLE losses IS 'Events that their agent gave up, as it declared them
 COMMENT ON COLUMN losses.agent IS 'The agent';
 COMMENT ON COLUMN losses.epoch IS 'Epoch of the lost events';
 COMMENT ON COLUMN losses.first_seq IS 'The first number that is lost';
-COMMENT ON COLUMN losses.last_seq IS 'The last number that is lost';
+COMMENT ON COLUMN losses.last_seq IS 'The last number that is lost; 281474976710656 with reason interrupted: how many there were is not known';
 COMMENT ON COLUMN losses.loss_epoch IS 'Epoch of the event that declares it';
 COMMENT ON COLUMN losses.loss_seq IS 'Number of the event that declares it';
 COMMENT ON COLUMN losses.observed_at IS 'When it was declared, by the wall clock of the agent';
 COMMENT ON COLUMN losses.stored_at IS 'When the declaration was stored';
-COMMENT ON COLUMN losses.reason IS 'evicted, expired, rejected, damaged';
+COMMENT ON COLUMN losses.reason IS 'evicted, expired, rejected, damaged, interrupted';
 COMMENT ON COLUMN losses.detail IS 'Details for people';
 
 COMMENT ON TABLE totals IS 'Bytes over limit by day: for each breach the highest excess_bytes that any of its events reported. Duplicates and order do not matter';
@@ -753,8 +756,8 @@ COMMENT ON COLUMN sequence_gaps.missing IS 'How many are missing';
 COMMENT ON COLUMN sequence_gaps.since IS 'When the number after them was stored';
 COMMENT ON COLUMN missing_events.epoch IS 'Their epoch; NULL: a dead letter that does not name it';
 COMMENT ON COLUMN missing_events.first_seq IS 'The first number that is missing; NULL: a dead letter that does not name it';
-COMMENT ON COLUMN missing_events.last_seq IS 'The last number that is missing';
-COMMENT ON COLUMN missing_events.missing IS 'How many of them are not in the database';
+COMMENT ON COLUMN missing_events.last_seq IS 'The last number that is missing; NULL: how many there were is not known, or as first_seq';
+COMMENT ON COLUMN missing_events.missing IS 'How many of them are not in the database; NULL: that is not known';
 COMMENT ON COLUMN missing_events.cause IS 'declared, dead_letter, discarded, undeclared';
 COMMENT ON COLUMN missing_events.reason IS 'Reason of the agent, or given when the dead letter was dropped';
 COMMENT ON COLUMN missing_events.detail IS 'Details for people; the error of a dead letter';

@@ -380,9 +380,12 @@ WHERE first_seq - 1 > before AND since < strftime('%Y-%m-%dT%H:%M:%S', 'now', '-
                     AND o.first_stored_at < since));
 
 CREATE VIEW missing_events AS
-SELECT agent, epoch, first_seq, last_seq, missing, 'declared' AS cause, reason, detail, stored_at AS noticed_at
+SELECT agent, epoch, first_seq, CASE WHEN is_open THEN NULL ELSE last_seq END AS last_seq,
+       CASE WHEN is_open THEN NULL ELSE missing END AS missing, 'declared' AS cause, reason, detail, stored_at AS noticed_at
 FROM (
-    SELECT l.*, l.last_seq - l.first_seq + 1 - coalesce((
+    -- An agent that crashed does not know how many numbers it had given.
+    SELECT l.*, l.reason = 'interrupted' AND l.last_seq = 281474976710656 AS is_open,
+           l.last_seq - l.first_seq + 1 - coalesce((
         SELECT sum(min(s.last_seq, l.last_seq) - max(s.first_seq, l.first_seq) + 1) FROM agent_sequences s
         WHERE s.agent = l.agent AND s.epoch = l.epoch AND s.first_seq <= l.last_seq AND s.last_seq >= l.first_seq
           AND s.first_seq >= coalesce((SELECT max(p.first_seq) FROM agent_sequences p
