@@ -42,6 +42,7 @@ impl Publishing {
             events_max: 500,
             journal_bytes: 16 << 20,
             undelivered: "wait in memory",
+            create_topics: None,
         };
         let clock = SystemClock::default();
         let publisher = Publisher::new(settings, false, clock.monotonic());
