@@ -16,7 +16,7 @@ use crate::output;
 use crate::registry::RegistryError;
 
 pub(super) const HELP: &str = "\
-Explains the configuration, and then tries what an agent would need, a line each:
+Explains the configuration, then tries what an agent would need, a line each:
 ok, warning or FAILED, with the remedy. Run it as the agent's user, or as root.
 
   links, limits  which links each limit applies to now, and at which rates

@@ -122,7 +122,7 @@ mod tests {
             (&["eth0=80%,raise_at=5%"], "says twice what raise_at is"),
             (&["eth0=80"], "--limit: raise_at: `80` is not a bit rate"),
             (&["eth0:up=80%"], "--limit: direction: `up` is not one of rx, tx, total, either"),
-            (&["eth0=80%,fro=3s"], "--limit: unknown key `fro`; did you mean `for`?"),
+            (&["eth0=80%,fro=3s"], "--limit: unknown key `fro`; known here: name, interface"),
             (&["eth0=80%,for=3"], "--limit: for: `3` has no unit; write it as \"3s\""),
             (&["eth 0=80%"], "--limit: interface: `eth 0` matches no interface"),
             (&["eth0=80%", "eth0=90%"], "--limit: name: `eth0` is the name of another limit too"),

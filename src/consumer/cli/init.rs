@@ -69,7 +69,7 @@ mod tests {
         let layers = Layers::from_text("consumer.toml", template.text());
         let settings = Settings::new(&layers, &Directories::default()).unwrap();
         assert_eq!((settings.topic.as_str(), settings.group.as_str()), ("other", "other"));
-        assert_eq!(settings.store.to_string(), "postgres://u@localhost/d");
+        assert_eq!(settings.store.to_string(), "postgres://u@localhost:5432/d");
         assert_eq!(settings.registry.unwrap().url(), "http://r:8081");
     }
 }

@@ -42,7 +42,7 @@ impl Address {
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err("names no host; write it as \"postgres://USER@HOST/DATABASE\"".to_owned());
         }
-        // All before the last `@` is user and password: as part of a host, it would be shown.
+        // User and password end at the last `@`: as part of a host, they would be shown.
         if config.get_hosts().iter().any(|host| matches!(host, Host::Tcp(name) if name.contains('@'))) {
             return Err("has two `@`: one in the user or the password is written as %40".to_owned());
         }
