@@ -286,7 +286,7 @@ fn losses_of_an_unknown_number_are_named(mut stage: Stage) {
     let (code, rows) = stage.rows(&["losses"]);
     assert_eq!((code, fields(&rows, &["first_seq", "last_seq", "missing"])), (0, vec!["1 null null".to_owned()]));
     let (code, out, err) = stage.said(&["losses"]);
-    assert!(code == 0 && out.contains("  1         -        -  interrupted"), "{out}");
+    assert!(code == 0 && out.contains("  1  -         -        interrupted"), "{out}");
     assert!(err.contains("agents that crashed; how many is not known: 1") && !err.contains("nothing"), "{err}");
 }
 

@@ -461,7 +461,7 @@ FROM (SELECT agent, max(last_stored_at) AS last_heard_at,
              (array_agg(epoch ORDER BY last_stored_at DESC, first_stored_at DESC) FILTER (WHERE counted = 'events'))[1] AS epoch
       FROM agent_sequences WHERE counted <> 'samples' GROUP BY agent) AS h
 LEFT JOIN agent_state a ON a.agent = h.agent
-LEFT JOIN (SELECT agent, least(sum(missing), 9223372036854775807)::bigint AS missing FROM missing_events GROUP BY agent) AS m
+LEFT JOIN (SELECT agent, least(coalesce(sum(missing), 0), 9223372036854775807)::bigint AS missing FROM missing_events GROUP BY agent) AS m
        ON m.agent = h.agent;
 
 COMMENT ON TABLE events IS 'Events of the agents, one row per event. Partitioned by observed_at (UTC); see [store] partition';
