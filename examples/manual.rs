@@ -23,8 +23,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     for subdirectory in ["man1", "bash", "zsh", "fish"] {
         fs::create_dir_all(directory.join(subdirectory))?;
     }
-    for mut program in [highwater::agent::cli::command(), highwater::consumer::cli::command()] {
-        completions(&mut program, &directory)?;
+    for program in [highwater::agent::cli::command(), highwater::consumer::cli::command()] {
+        completions(&mut program.clone(), &directory)?;
         let mut program = program.disable_help_subcommand(true);
         program.build();
         pages(&program, &date, &directory.join("man1"))?;
@@ -42,6 +42,9 @@ fn completions(program: &mut Command, directory: &Path) -> Result<(), Box<dyn Er
     ] {
         let mut script = Vec::new();
         clap_complete::generate(shell, program, &name, &mut script);
+        let script = String::from_utf8(script)?;
+        // For bash, a hyphen in the program's name becomes two things, and flags of commands are not found (clap-rs/clap#6421).
+        let script = script.replace(&name.replace('-', "__subcmd__"), &name.replace('-', "__"));
         fs::write(directory.join(file), script)?;
     }
     Ok(())
@@ -55,7 +58,7 @@ fn pages(command: &Command, date: &str, directory: &Path) -> Result<(), Box<dyn 
     below.try_for_each(|command| pages(command, date, directory))
 }
 
-fn page(command: &Command, name: &str, date: &str) -> Result<Vec<u8>, Box<dyn Error>> {
+fn page(command: &Command, name: &str, date: &str) -> Result<String, Box<dyn Error>> {
     // The notes come in a form of their own.
     let bare = command.clone().after_help("").version(env!("CARGO_PKG_VERSION"));
     let man = Man::new(bare).title(name.to_uppercase()).section("1").date(date).manual("Highwater").source(SOURCE);
@@ -72,7 +75,8 @@ fn page(command: &Command, name: &str, date: &str) -> Result<Vec<u8>, Box<dyn Er
     man.render_options_section(&mut page)?;
     section(&examples, &mut page)?;
     section(&lists(name), &mut page)?;
-    Ok(page)
+    // Before the values of a flag stand two line breaks and an empty line, of which mandoc skips the breaks.
+    Ok(String::from_utf8(page)?.replace(".br\n\n.br\n", ".sp\n"))
 }
 
 const SOURCE: &str = concat!("highwater ", env!("CARGO_PKG_VERSION"));
@@ -91,16 +95,17 @@ fn notes(command: &Command) -> (Roff, Roff) {
     let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
     let (prose, examples) = text.split_once("Examples:\n").unwrap_or((&text, ""));
     let mut sections = (Roff::new(), Roff::new());
-    filled(prose, &mut sections.0);
+    filled(prose, false, &mut sections.0);
     if !examples.is_empty() {
         sections.1.control("SH", ["EXAMPLES"]);
-        filled(examples, &mut sections.1);
+        filled(examples, true, &mut sections.1);
     }
     sections
 }
 
-/// Adds paragraphs, and tables as they are: these may be as wide as a terminal, and so begin further to the left than text does.
-fn filled(text: &str, roff: &mut Roff) {
+/// Adds paragraphs, and tables as they are: these may be as wide as a terminal, and so begin further to the left than text does. A
+/// section begins with a paragraph anyway.
+fn filled(text: &str, mut is_begun: bool, roff: &mut Roff) {
     for block in text.split("\n\n") {
         let mut was_table = None;
         for line in block.lines().filter(|line| !line.is_empty()) {
@@ -109,7 +114,9 @@ fn filled(text: &str, roff: &mut Roff) {
                 if was_table == Some(true) {
                     roff.control("fi", []);
                 }
-                roff.control("PP", []);
+                if !std::mem::take(&mut is_begun) {
+                    roff.control("PP", []);
+                }
                 if is_table {
                     roff.control("in", ["2n"]).control("nf", []);
                 }

@@ -45,7 +45,7 @@ pages_are_clean() {
   local page said
   for page in "$1"/man1/*.1; do
     said=$(mandoc -T lint -W warning "$page" 2>&1
-      LC_ALL=C.UTF-8 MANWIDTH=80 man --warnings -E UTF-8 -l -T utf8 -Z "$page" 2>&1 >/dev/null) || true
+      LC_ALL=C.UTF-8 MANWIDTH=80 man --warnings -E UTF-8 -l -Tutf8 -Z "$page" 2>&1 >/dev/null) || true
     [[ -z $said ]] || { printf '%s\n' "$said"; return 1; }
     # In a terminal of 80 columns no line is longer.
     ! LC_ALL=C.UTF-8 MANWIDTH=80 man -l "$page" 2>/dev/null | col -bx | grep -nE '^.{81}' || return
@@ -58,15 +58,17 @@ bash_completes() {
   for program in "${shipped[@]}"; do
     bash -c '
       source "$1/bash/$2"
+      function=$(complete -p "$2" | sed "s/.* -F \([^ ]*\).*/\1/")
       completes() {
         local expected=$1 COMPREPLY=()
         shift
         COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
         COMP_LINE=$* COMP_POINT=${#COMP_LINE}
-        "_${1}" "$1" "${!#}" "${COMP_WORDS[COMP_CWORD - 1]}"
+        "$function" "$1" "${!#}" "${COMP_WORDS[COMP_CWORD - 1]}"
         [[ ${COMPREPLY[*]} == "$expected" ]] || { echo "$*: ${COMPREPLY[*]}"; exit 1; }
       }
       completes check "$2" che
+      # In clap_complete 4.6 a hyphen in the name of the program hid the flags of its commands.
       completes --config "$2" run --conf
     ' - "$1" "$program" || return
   done

@@ -7,7 +7,9 @@ fn sample(epoch: u64, seq: u64) -> Option<EventId> {
     Some(EventId { epoch: Epoch(epoch), seq })
 }
 
-fn declared(journal: &mut dyn Journal) -> Vec<(Epoch, Vec<(u64, u64)>, Reason)> {
+type Declared = (Epoch, Vec<(u64, u64)>, Reason);
+
+fn declared(journal: &mut dyn Journal) -> Vec<Declared> {
     let loss = |event: Arc<Event>| match &event.body {
         Body::Loss(loss) => Some((loss.epoch, loss.ranges.clone(), loss.reason.clone())),
         _ => None,
@@ -15,7 +17,7 @@ fn declared(journal: &mut dyn Journal) -> Vec<(Epoch, Vec<(u64, u64)>, Reason)> 
     all(journal).into_iter().filter_map(loss).collect()
 }
 
-fn open_end(epoch: u64, first: u64) -> (Epoch, Vec<(u64, u64)>, Reason) {
+fn open_end(epoch: u64, first: u64) -> Declared {
     (Epoch(epoch), vec![(first, SEQ_MAX)], Reason::Interrupted)
 }
 
