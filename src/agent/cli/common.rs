@@ -39,8 +39,12 @@ pub(super) struct Common {
 pub(super) struct AgentFlags {
     #[command(flatten)]
     pub(super) common: Common,
-    /// [NAME@]LINKS[:rx|tx|total]=RATE[,for=TIME…]; overrides [[limit]]
-    #[arg(long = "limit", value_name = "LIMIT")]
+    // Square brackets are links to rustdoc.
+    #[arg(
+        long = "limit",
+        value_name = "LIMIT",
+        help = "[NAME@]LINKS[:rx|tx|total]=RATE[,for=TIME…]; overrides [[limit]]"
+    )]
     limits: Vec<LimitFlag>,
     /// Longest time that an event waits; overrides flush.interval
     #[arg(long, value_name = "TIME")]
