@@ -183,6 +183,7 @@ macro_rules! on_both {
 on_both!(
     a_message_is_a_row_for_each_link_and_direction,
     copies_are_no_rows_and_leave_no_notes,
+    notes_of_an_hour_go_together_however_many_wait,
     hours_and_days_are_the_same_whatever_came_when_and_how_often,
     a_late_window_is_stored_as_numbers_and_counted,
     a_window_ahead_of_its_time_is_kept_out_of_the_hours,
@@ -243,6 +244,25 @@ fn a_message_is_a_row_for_each_link_and_direction(place: &mut Place) {
     assert_eq!(hours[keys[0]].1.iter().map(|bin| bin.count).collect::<Vec<_>>(), [1, 1]);
     assert_eq!(hours[keys[1]], ("1,0,0,0,0,0,,,,,,".to_owned(), Vec::new()));
     assert_eq!(place.ask("SELECT count(*) FROM touched_hours"), "0");
+}
+
+fn notes_of_an_hour_go_together_however_many_wait(place: &mut Place) {
+    place.store_events([&window("m", 1)]);
+    // More than a transaction reads, of agents without windows.
+    place.run(
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2500)
+         INSERT INTO touched_hours (agent, starts_at) SELECT 'gw-' || (i % 900), '2026-11-20T12:00:00.000000Z' FROM n",
+    );
+    place.store_events([&window("m", 2)]);
+    while place.histograms.derive(place.now).unwrap().hours == 0 {}
+    assert_eq!(place.ask("SELECT count(*) FROM touched_hours WHERE agent = 'm'"), "0", "both notes went with the hour");
+    // One that lies before the place where the derivation goes on is found too.
+    place.store_events([&window("a", 1)]);
+    place.derive();
+    assert_eq!(place.ask("SELECT count(*) FROM touched_hours"), "0");
+    let windows =
+        "SELECT agent, windows FROM histograms WHERE span = 'hour' AND interface = 'eth0' AND direction = 'rx'";
+    assert_eq!(place.ask(windows), "a,1 m,2");
 }
 
 fn copies_are_no_rows_and_leave_no_notes(place: &mut Place) {

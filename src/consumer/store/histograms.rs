@@ -72,9 +72,26 @@ pub(super) struct StoredWindow {
 
 pub(super) type HourOfAgent = (String, DateTime<Utc>);
 
+/// A window of this hour was stored; the number tells notes apart.
+pub(super) type HourNote = (i64, HourOfAgent);
+
+/// Hour after which the next transaction goes on: notes are taken by hour, not by age. So those that
+/// wait for one hour go together, and the longer the derivation is behind, the less often it makes an hour again.
+pub(super) struct DerivePlace {
+    after: Option<HourOfAgent>,
+    series_per_hour: usize,
+}
+
+impl Default for DerivePlace {
+    fn default() -> Self {
+        Self { after: None, series_per_hour: 32 }
+    }
+}
+
 /// Windows and hours come ordered by hour, series and window.
 pub(super) trait DeriveTransaction: Sized {
-    fn notes(&mut self, limit: usize) -> Result<Vec<(i64, HourOfAgent)>, StoreError>;
+    /// Returns notes of hours after `after`, in the order of [`HourOfAgent`].
+    fn notes(&mut self, after: Option<&HourOfAgent>, limit: usize) -> Result<Vec<HourNote>, StoreError>;
 
     /// Calls `each` with every window that began in one of the hours, and the index of that hour.
     fn windows(
@@ -96,7 +113,7 @@ pub(super) trait DeriveTransaction: Sized {
 
     fn put_unpublished(&mut self, hours: &[&SummaryKey]) -> Result<(), StoreError>;
 
-    fn delete_notes(&mut self, ids: &[i64]) -> Result<(), StoreError>;
+    fn delete_notes(&mut self, notes: &[HourNote]) -> Result<(), StoreError>;
 
     fn commit(self) -> Result<(), StoreError>;
 }
@@ -209,29 +226,30 @@ fn next_version(stored: Option<&StoredSummary>, now: DateTime<Utc>) -> i64 {
     now.timestamp_millis().max(stored.map_or(0, |stored| stored.version + 1))
 }
 
-/// Derives the hours of the oldest notes, and their days; hours before `kept_from` are not made any more.
+/// Derives the next hours that have notes, and their days; hours before `kept_from` are not made any more.
 pub(super) fn derive<T: DeriveTransaction>(
     mut transaction: T,
-    series_per_hour: &mut usize,
+    place: &mut DerivePlace,
     (now, kept_from): (DateTime<Utc>, DateTime<Utc>),
     are_published: bool,
 ) -> Result<Derived, StoreError> {
-    let notes = transaction.notes(NOTES_AT_ONCE)?;
-    let are_all = notes.len() < NOTES_AT_ONCE;
-    let mut ids: BTreeMap<HourOfAgent, Vec<i64>> = BTreeMap::new();
-    for (id, hour) in notes {
-        ids.entry(hour).or_default().push(id);
-    }
-    let some = (SUMMARIES_AT_ONCE / (*series_per_hour).max(1)).max(1);
-    let has_more = !are_all || ids.len() > some;
-    let (hours, ids): (Vec<HourOfAgent>, Vec<Vec<i64>>) = ids.into_iter().take(some).unzip();
+    let mut notes = transaction.notes(place.after.as_ref(), NOTES_AT_ONCE)?;
+    let some = (SUMMARIES_AT_ONCE / place.series_per_hour.max(1)).max(1);
+    let mut hours: Vec<HourOfAgent> = notes.iter().map(|(_, hour)| hour.clone()).collect();
+    hours.dedup();
+    let is_end = notes.len() < NOTES_AT_ONCE && hours.len() <= some;
+    hours.truncate(some);
+    notes.retain(|(_, hour)| hours.last().is_some_and(|last| hour <= last));
+    // From the first hour again, unless it was begun with.
+    let has_more = !is_end || place.after.is_some();
+    place.after = hours.last().filter(|_| !is_end).cloned();
     if hours.is_empty() {
-        return Ok(Derived::default());
+        return Ok(Derived { hours: 0, has_more });
     }
     let kept: Vec<HourOfAgent> = hours.into_iter().filter(|(_, starts_at)| *starts_at >= kept_from).collect();
     let mut encoder = HistogramEncoder::default();
     let merged = merge_hours(&mut transaction, &kept, &mut encoder)?;
-    *series_per_hour = merged.len() / kept.len().max(1);
+    place.series_per_hour = merged.len() / kept.len().max(1);
     let hours = replace(&mut transaction, merged, now)?;
     let days: BTreeSet<SummaryKey> = hours.iter().filter_map(|(key, _)| day_of(key)).collect();
     let days = merge_days(&mut transaction, &days.into_iter().collect::<Vec<_>>(), &mut encoder)?;
@@ -239,7 +257,7 @@ pub(super) fn derive<T: DeriveTransaction>(
     if are_published {
         transaction.put_unpublished(&hours.iter().map(|(key, _)| key).collect::<Vec<_>>())?;
     }
-    transaction.delete_notes(&ids.concat())?;
+    transaction.delete_notes(&notes)?;
     transaction.commit()?;
     Ok(Derived { hours: hours.len() as u64, has_more })
 }

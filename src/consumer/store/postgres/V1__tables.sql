@@ -138,9 +138,10 @@ ALTER TABLE window_histograms ALTER histogram SET STORAGE EXTERNAL;
 
 -- Notes are inserted and deleted, and never updated: two writers never wait for each other.
 CREATE TABLE touched_hours (
-    id        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    id        bigint GENERATED ALWAYS AS IDENTITY,
     agent     text COLLATE "C" NOT NULL,
-    starts_at timestamptz NOT NULL
+    starts_at timestamptz NOT NULL,
+    PRIMARY KEY (agent, starts_at, id)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000);
 
 CREATE TABLE histograms (

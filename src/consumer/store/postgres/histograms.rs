@@ -11,8 +11,8 @@ use super::address::Address;
 use super::maintenance::end_holder;
 use super::{pooler, session};
 use crate::consumer::store::histograms::{
-    self, DeriveTransaction, HourOfAgent, PUBLISHED_AT_ONCE, SUMMARY, SUMMARY_COLUMNS, StoredSummary, StoredWindow,
-    SummaryKey, TrafficSeries, TrafficSummary,
+    self, DerivePlace, DeriveTransaction, HourNote, HourOfAgent, PUBLISHED_AT_ONCE, SUMMARY, SUMMARY_COLUMNS,
+    StoredSummary, StoredWindow, SummaryKey, TrafficSeries, TrafficSummary,
 };
 use crate::consumer::store::retention::Retained;
 use crate::consumer::store::{Derived, HistogramStore, HourKey, MergedHour, StoreError, StoreOptions};
@@ -24,7 +24,7 @@ pub(in crate::consumer::store) struct PostgresHistograms {
     client: Option<Client>,
     is_leader: bool,
     unpooled: bool,
-    series_per_hour: usize,
+    place: DerivePlace,
 }
 
 const LOCK: i64 = 0x6877_6869_7374; // "hwhist"
@@ -56,7 +56,15 @@ impl PostgresHistograms {
     pub(in crate::consumer::store) fn new(address: Address, options: &StoreOptions) -> Self {
         let application = format!("highwater-consumer/{}/histograms", options.instance);
         let options = options.clone();
-        Self { address, application, options, client: None, is_leader: false, unpooled: false, series_per_hour: 32 }
+        Self {
+            address,
+            application,
+            options,
+            client: None,
+            is_leader: false,
+            unpooled: false,
+            place: DerivePlace::default(),
+        }
     }
 
     /// Ends the session after an error, and with it the lock.
@@ -106,7 +114,7 @@ impl HistogramStore for PostgresHistograms {
         let derived = self.lead(|this, client| {
             let kept_from = Retained::Histograms.before(&this.options.retention, now);
             let transaction = PostgresDerivation(client.transaction()?);
-            histograms::derive(transaction, &mut this.series_per_hour, (now, kept_from), this.options.publishes)
+            histograms::derive(transaction, &mut this.place, (now, kept_from), this.options.publishes)
         });
         Ok(derived?.unwrap_or_default())
     }
@@ -188,9 +196,12 @@ impl PostgresDerivation<'_> {
 }
 
 impl DeriveTransaction for PostgresDerivation<'_> {
-    fn notes(&mut self, limit: usize) -> Result<Vec<(i64, HourOfAgent)>, StoreError> {
-        let rows =
-            self.0.query("SELECT id, agent, starts_at FROM touched_hours ORDER BY id LIMIT $1", &[&(limit as i64)])?;
+    fn notes(&mut self, after: Option<&HourOfAgent>, limit: usize) -> Result<Vec<HourNote>, StoreError> {
+        let notes = "SELECT id, agent, starts_at FROM touched_hours WHERE (agent, starts_at) > ($1, $2)
+                     ORDER BY agent, starts_at, id LIMIT $3";
+        let agent = after.map_or("", |(agent, _)| agent);
+        let starts_at = after.map_or(DateTime::UNIX_EPOCH, |(_, starts_at)| *starts_at);
+        let rows = self.0.query(notes, &[&agent, &starts_at, &(limit as i64)])?;
         Ok(rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect())
     }
 
@@ -304,8 +315,15 @@ impl DeriveTransaction for PostgresDerivation<'_> {
         Ok(())
     }
 
-    fn delete_notes(&mut self, ids: &[i64]) -> Result<(), StoreError> {
-        self.0.execute("DELETE FROM touched_hours WHERE id = ANY($1)", &[&ids])?;
+    fn delete_notes(&mut self, notes: &[HourNote]) -> Result<(), StoreError> {
+        let delete = "DELETE FROM touched_hours t USING unnest($1::text[], $2::timestamptz[], $3::bigint[]) AS n (agent, starts_at, id)
+                      WHERE t.agent = n.agent AND t.starts_at = n.starts_at AND t.id = n.id";
+        let parameters: [&(dyn ToSql + Sync); 3] = [
+            &column(notes, |(_, (agent, _))| agent.as_str()),
+            &column(notes, |(_, (_, starts_at))| *starts_at),
+            &column(notes, |(id, _)| *id),
+        ];
+        self.0.execute(delete, &parameters)?;
         Ok(())
     }
 

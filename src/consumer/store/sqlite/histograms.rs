@@ -9,8 +9,8 @@ use rusqlite::{Connection, Error, ErrorCode, OptionalExtension as _, Row, Transa
 use super::transaction::time;
 use super::{open_existing, text};
 use crate::consumer::store::histograms::{
-    self, DeriveTransaction, HourOfAgent, PUBLISHED_AT_ONCE, SUMMARY, SUMMARY_COLUMNS, StoredSummary, StoredWindow,
-    SummaryKey, TrafficSeries, TrafficSummary,
+    self, DerivePlace, DeriveTransaction, HourNote, HourOfAgent, PUBLISHED_AT_ONCE, SUMMARY, SUMMARY_COLUMNS,
+    StoredSummary, StoredWindow, SummaryKey, TrafficSeries, TrafficSummary,
 };
 use crate::consumer::store::retention::Retained;
 use crate::consumer::store::{Derived, HistogramStore, HourKey, MergedHour, StoreError, StoreOptions};
@@ -19,7 +19,7 @@ pub(in crate::consumer::store) struct SqliteHistograms {
     path: PathBuf,
     options: StoreOptions,
     connection: Option<Connection>,
-    series_per_hour: usize,
+    place: DerivePlace,
 }
 
 const BUSY: std::time::Duration = std::time::Duration::from_secs(5);
@@ -28,7 +28,7 @@ const ONE: &str = "agent = ?1 AND interface = ?2 AND direction = ?3 AND span = ?
 
 impl SqliteHistograms {
     pub(in crate::consumer::store) fn new(path: &Path, options: &StoreOptions) -> Self {
-        Self { path: path.to_owned(), options: options.clone(), connection: None, series_per_hour: 32 }
+        Self { path: path.to_owned(), options: options.clone(), connection: None, place: DerivePlace::default() }
     }
 
     /// Runs `work` if the file has the tables; another program that writes ends it without an error.
@@ -64,7 +64,7 @@ impl HistogramStore for SqliteHistograms {
             };
             let kept_from = Retained::Histograms.before(&this.options.retention, now);
             let transaction = SqliteDerivation { inner, now: text(now) };
-            histograms::derive(transaction, &mut this.series_per_hour, (now, kept_from), this.options.publishes)
+            histograms::derive(transaction, &mut this.place, (now, kept_from), this.options.publishes)
         })
     }
 
@@ -128,10 +128,14 @@ struct SqliteDerivation<'s> {
 }
 
 impl DeriveTransaction for SqliteDerivation<'_> {
-    fn notes(&mut self, limit: usize) -> Result<Vec<(i64, HourOfAgent)>, StoreError> {
-        let mut statement =
-            self.inner.prepare("SELECT id, agent, starts_at FROM touched_hours ORDER BY id LIMIT ?1")?;
-        let notes = statement.query_map([limit as i64], |row| {
+    fn notes(&mut self, after: Option<&HourOfAgent>, limit: usize) -> Result<Vec<HourNote>, StoreError> {
+        let mut statement = self.inner.prepare(
+            "SELECT id, agent, starts_at FROM touched_hours WHERE (agent, starts_at) > (?1, ?2)
+             ORDER BY agent, starts_at, id LIMIT ?3",
+        )?;
+        let agent = after.map_or("", |(agent, _)| agent);
+        let starts_at = after.map(|(_, starts_at)| text(*starts_at)).unwrap_or_default();
+        let notes = statement.query_map(params![agent, starts_at, limit as i64], |row| {
             Ok((row.get(0)?, (row.get(1)?, time(&row.get::<_, String>(2)?).unwrap_or_default())))
         })?;
         Ok(notes.collect::<Result<_, _>>()?)
@@ -252,9 +256,9 @@ impl DeriveTransaction for SqliteDerivation<'_> {
         Ok(())
     }
 
-    fn delete_notes(&mut self, ids: &[i64]) -> Result<(), StoreError> {
+    fn delete_notes(&mut self, notes: &[HourNote]) -> Result<(), StoreError> {
         let mut delete = self.inner.prepare("DELETE FROM touched_hours WHERE id = ?1")?;
-        ids.iter().try_for_each(|id| delete.execute([id]).map(drop))?;
+        notes.iter().try_for_each(|(id, _)| delete.execute([id]).map(drop))?;
         Ok(())
     }
 

@@ -119,6 +119,7 @@ CREATE TABLE touched_hours (
     agent     text NOT NULL,
     starts_at text NOT NULL
 ) STRICT;
+CREATE INDEX touched_hours_by_hour ON touched_hours (agent, starts_at);
 
 CREATE TABLE histograms (
     agent             text NOT NULL,
