@@ -268,16 +268,17 @@ fn storing_goes_on_while_a_session_holds_a_lock_that_retention_needs() {
 
 #[test]
 fn a_second_consumer_says_that_it_waits_for_the_migration() {
+    /// The lock that whoever migrates holds.
+    const MIGRATION_LOCK: i64 = 0x6877_6d69_6772;
     let Some((kafka, postgres)) = servers("a_second_consumer_says_that_it_waits_for_the_migration") else { return };
     let (topic, database) = (kafka.topic("migrating", 1), postgres.database("migrating"));
     produce(&kafka.address, &topic, &events(1..=10));
-    let mut first = Consumer::new(&kafka.address, &topic, &database.url);
-    let _migrating = first.start_at("migration-s=return(15)", &[]);
-    let lock = "SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database
-                WHERE d.datname = current_database() AND locktype = 'advisory' AND granted";
-    database.until(lock, "(1)");
-    let mut second = Consumer::new(&kafka.address, &topic, &database.url);
-    second.start(&[]).until("another consumer is migrating the schema; waiting for it");
+    let mut migrating = database.client();
+    migrating.execute("SELECT pg_advisory_lock($1)", &[&MIGRATION_LOCK]).unwrap();
+    let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
+    let running = consumer.start(&[]);
+    running.until("another consumer is migrating the schema; waiting for it");
+    drop(migrating);
     database.until("SELECT count(*) FROM events", "(10)");
 }
 
