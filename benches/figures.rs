@@ -333,6 +333,7 @@ fn rates() {
         let (events, topic) = (kafka.topic("figures", 1), kafka.topic("figures", 6));
         let bytes = produce_rates(&kafka.address, &topic, rates, agents);
         let (database, mut peaks) = (postgres.database("figures"), Vec::new());
+        make_tables(&database);
         let mut consumer = Consumer::with(&format!(
             "{}[topics]\nrates = '{topic}'\nhistograms = ''\n",
             store_config(&kafka, &events, &database)
