@@ -9,6 +9,9 @@ need_for_packages() {
   need man-db man --version
   need bsdextrautils col --version
   need busybox busybox --help
+  need shellcheck shellcheck --version
+  need zsh zsh --version
+  need fish fish --version
 }
 
 # package_checks PROGRAMS MANUAL: what is quick, with the directory of the programs and what examples/manual.rs wrote.
@@ -74,7 +77,6 @@ bash_completes() {
   done
   local shell
   for shell in zsh fish; do
-    command -v "$shell" >/dev/null || continue
     for program in "$1/$shell"/*; do "$shell" -n "$program" || return; done
   done
 }
@@ -83,7 +85,7 @@ scripts_are_clean() {
   local script
   for script in packaging/debian/*.post* packaging/rpm/* packaging/static/{install,uninstall,highwater-agent.procd}; do
     dash -n "$script" && busybox ash -n "$script" || return
-    ! command -v shellcheck >/dev/null || shellcheck --shell dash --exclude SC2148 "$script" || return
+    shellcheck --shell dash --exclude SC2148 "$script" || return
   done
 }
 
