@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
-use highwater::event::{Body, Direction, Event, LinkRates, RateWindow, Reason, SEQ_MAX, Sample};
+use highwater::event::{Body, Direction, Event, LinkRates, Loss, RateWindow, Reason, SEQ_MAX, Sample};
 use highwater::histogram::RateHistogram;
 use highwater::wire::{Decoder, FORMATS, Format, NoRegistry};
 use rdkafka::config::ClientConfig;
@@ -22,6 +22,15 @@ fn config(kafka: &Kafka, format: Format, [events, rates, samples]: [&str; 3], mo
          max_delay = '1s'\n{more}",
         kafka.address
     )
+}
+
+fn only_loss(events: &[(Vec<u8>, Event)]) -> &Loss {
+    let losses = events.iter().filter_map(|(_, event)| match &event.body {
+        Body::Loss(loss) => Some(loss),
+        _ => None,
+    });
+    let [loss] = losses.collect::<Vec<_>>()[..] else { panic!("{events:?}") };
+    loss
 }
 
 /// Reads a topic of one partition from its beginning to its present end.
@@ -315,11 +324,7 @@ fn samples_that_did_not_get_out_are_declared_as_a_range() {
     agent.configure(&config(&kafka, Format::Json, [&events, &rates, &missing], ""));
     agent.run(&["--for", "2s"]);
     let events = read(&kafka, &events);
-    let losses = events.iter().filter_map(|(_, event)| match &event.body {
-        Body::Loss(loss) => Some(loss),
-        _ => None,
-    });
-    let [loss] = losses.collect::<Vec<_>>()[..] else { panic!("{events:?}") };
+    let loss = only_loss(&events);
     // The first reading of each of four links at least, in an epoch that no event has.
     assert!(matches!(loss.ranges[..], [(1, last)] if last >= 4), "{loss:?}");
     assert!(events.iter().all(|(_, event)| event.id.epoch != loss.epoch));
@@ -342,12 +347,8 @@ fn samples_of_an_agent_that_was_killed_are_declared_without_an_end() {
     assert!(log.contains("samples that Kafka did not have yet are lost, and declared"), "{log}");
     agent.run(&["--for", "2s"]);
     let events = read(&kafka, &events);
-    let losses = events.iter().filter_map(|(_, event)| match &event.body {
-        Body::Loss(loss) => Some(loss),
-        _ => None,
-    });
     // One for the crash, and none for the orderly ends after it.
-    let [loss] = losses.collect::<Vec<_>>()[..] else { panic!("{events:?}") };
+    let loss = only_loss(&events);
     assert_eq!((loss.epoch, &loss.reason), (received[0].1.id.epoch, &Reason::Interrupted));
     let last = received.iter().map(|(_, event)| event.id.seq).max().unwrap();
     // A window of rates was registered meanwhile, and with it how far Kafka had come.
