@@ -1,5 +1,6 @@
 //! Parts shared by both programs' command lines.
 
+pub(crate) mod check;
 pub(crate) mod init;
 
 use std::ffi::OsString;

@@ -34,6 +34,11 @@ pub struct RawRegistry {
     pub give_up: Option<String>,
 }
 
+/// Returns the name that the schema of a topic's values has in a registry.
+pub fn subject(topic: &str) -> String {
+    format!("{topic}-value")
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegistryAddress {
     url: String,

@@ -7,6 +7,7 @@ use crate::agent::config::Settings;
 use crate::agent::publisher::look_up_schema;
 use crate::agent::run::check::{check_clock, check_links, check_state_dir};
 use crate::checks::{CheckReport, Finding};
+use crate::cli::check::{CheckFlags, valid_configuration};
 use crate::clock::SystemClock;
 use crate::config::AGENT_KEYS;
 use crate::exit::Failure;
@@ -36,12 +37,8 @@ wrong.";
 pub(super) struct AgentCheck {
     #[command(flatten)]
     flags: AgentFlags,
-    /// Ask no server: only configuration and links
-    #[arg(long)]
-    offline: bool,
-    /// Print what is in force, and where each value comes from
-    #[arg(long, conflicts_with = "offline")]
-    print_config: bool,
+    #[command(flatten)]
+    check: CheckFlags,
 }
 
 impl AgentCheck {
@@ -49,7 +46,7 @@ impl AgentCheck {
         let layers = self.flags.layers().map_err(Failure::config)?;
         let settings = self.flags.settings_of(&layers)?;
         settings.publisher.check().map_err(|invalid| Failure::config(layers.locate(invalid)))?;
-        if self.print_config {
+        if self.check.print_config {
             let in_force = layers.in_force(AGENT_KEYS, Settings::DEFAULTS, &settings.derived_values());
             return output::print(&in_force.map_err(Failure::config)?);
         }
@@ -57,14 +54,10 @@ impl AgentCheck {
         let cost = cost.map(|line| format!("{line}\n")).unwrap_or_default();
         output::print(&format!("{settings}{cost}\n"))?;
         let mut report = CheckReport::default();
-        let file = match self.flags.common.absent_file() {
-            Some(file) => format!("there is no {file}: flags, the environment and defaults are in force"),
-            None => "is valid".to_owned(),
-        };
-        report.add(&Finding::ok("configuration", file))?;
+        report.add(&valid_configuration(self.flags.common.absent_file()))?;
         report.add_all(settings.warnings.iter().map(|warning| Finding::warning("configuration", warning)))?;
         report.add_all(links)?;
-        if !self.offline {
+        if !self.check.offline {
             report.add_all(check_state_dir(&settings))?;
             report.add(&check_clock(&SystemClock::default()))?;
             check_kafka(&settings, &mut report)?;

@@ -3,7 +3,7 @@ use std::sync::{Arc, OnceLock};
 use log::info;
 
 use crate::event::Event;
-use crate::registry::{RegistryAddress, RegistryError};
+use crate::registry::{RegistryAddress, RegistryError, subject};
 use crate::wire::{self, Format, Key, Message};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,11 +26,6 @@ pub(super) struct Encoder {
 pub fn look_up_schema(encoding: &Encoding, topic: &str) -> Option<Result<u32, RegistryError>> {
     let address = encoding.registry.as_ref().filter(|_| encoding.format != Format::Json)?;
     Some(find_schema(address, &subject(topic), encoding.format, false))
-}
-
-/// Returns the name that a topic's schema has in a registry.
-fn subject(topic: &str) -> String {
-    format!("{topic}-value")
 }
 
 fn find_schema(address: &RegistryAddress, subject: &str, format: Format, register: bool) -> Result<u32, RegistryError> {

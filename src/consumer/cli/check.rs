@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::common::Common;
 use crate::checks::{CheckReport, Finding};
+use crate::cli::check::{CheckFlags, valid_configuration};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::CONSUMER_KEYS;
 use crate::consumer::config::Settings;
@@ -12,7 +13,7 @@ use crate::kafka::admin::{Admin, TopicLookup};
 use crate::kafka::check::{CheckedTopic, IfMissing, check_cluster, check_topic};
 use crate::kafka::{missing_topic, missing_topic_of_histograms};
 use crate::output;
-use crate::registry::RegistryError;
+use crate::registry::{RegistryError, subject};
 use crate::wire::Format;
 
 pub(super) const HELP: &str = "\
@@ -36,30 +37,22 @@ wrong.";
 pub(super) struct ConsumerCheck {
     #[command(flatten)]
     common: Common,
-    /// Ask no server: only the configuration
-    #[arg(long)]
-    offline: bool,
-    /// Print what is in force, and where each value comes from
-    #[arg(long, conflicts_with = "offline")]
-    print_config: bool,
+    #[command(flatten)]
+    check: CheckFlags,
 }
 
 impl ConsumerCheck {
     pub(super) fn run(self) -> Result<(), Failure> {
         let (layers, settings) = self.common.checked_settings().map_err(Failure::config)?;
-        if self.print_config {
+        if self.check.print_config {
             let store = [("store.url", settings.store.to_string())];
             let in_force = layers.in_force(CONSUMER_KEYS, Settings::DEFAULTS, &store);
             return output::print(&in_force.map_err(Failure::config)?);
         }
         output::print(&format!("{settings}\n"))?;
         let mut report = CheckReport::default();
-        let file = match self.common.absent_file() {
-            Some(file) => format!("there is no {file}: flags, the environment and defaults are in force"),
-            None => "is valid".to_owned(),
-        };
-        report.add(&Finding::ok("configuration", file))?;
-        if !self.offline {
+        report.add(&valid_configuration(self.common.absent_file()))?;
+        if !self.check.offline {
             check_kafka(&settings, &mut report)?;
             report.add_all(check_registry(&settings))?;
             report.add_all(settings.store.check(SystemClock::default().wall()))?;
@@ -98,7 +91,7 @@ fn check_group(settings: &Settings, admin: &Admin) -> Option<Finding> {
 
 fn check_registry(settings: &Settings) -> Option<Finding> {
     let (about, address) = ("registry", settings.registry.as_ref()?);
-    let subject = format!("{}-value", settings.topic);
+    let subject = subject(&settings.topic);
     let mut found = Vec::new();
     for format in [Format::Avro, Format::Protobuf] {
         match address.open().and_then(|registry| registry.id_of(&subject, format, false)) {
