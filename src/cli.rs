@@ -66,7 +66,7 @@ pub(crate) fn layers(
     given: Option<&Path>,
     usual: &'static str,
     flags: &[FlagOfKey<'_>],
-    keys: &[&str],
+    keys: &[&'static str],
 ) -> Result<Layers, ConfigError> {
     let path = match absent_file(given, usual) {
         Some(_) => None,

@@ -5,6 +5,7 @@
 mod form;
 mod in_force;
 mod kubernetes;
+mod topics;
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -16,12 +17,15 @@ use serde::{Deserialize, Serialize};
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
+pub(crate) use self::topics::raw_topics;
+pub use self::topics::{ConsumerUse, EVENTS_TOPIC, TOPICS, TopicNames, TopicRole, TopicSpec, usual_names};
+
 /// 100 years: short enough to be added to any time.
 const DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 pub const ENV_PREFIX: &str = "HIGHWATER_";
 
-pub const KEYS: &[&str] = &[
+const KEYS: &[&str] = &[
     "kafka.brokers",
     "kafka.topic",
     "kafka.tls.enabled",
@@ -65,9 +69,6 @@ pub const AGENT_KEYS: &[&str] = &[
     "rates.max_delay",
     "samples.enabled",
     "heartbeat.interval",
-    "topics.rates",
-    "topics.samples",
-    "topics.histograms",
     "topics.partitions",
     "topics.replication",
     "topics.retention",
@@ -81,9 +82,6 @@ pub const CONSUMER_KEYS: &[&str] = &[
     "store.password_file",
     "store.schema",
     "store.partition",
-    "topics.samples",
-    "topics.rates",
-    "topics.histograms",
     "retention.events",
     "retention.dead_letters",
     "retention.totals",
@@ -92,6 +90,11 @@ pub const CONSUMER_KEYS: &[&str] = &[
     "agents.silent_after",
     "histograms.interval",
 ];
+
+/// Returns the keys of one program, or of both: those that are its `own`, and those that both have.
+pub fn keys(own: &[&[&'static str]]) -> Vec<&'static str> {
+    own.concat().into_iter().chain(TOPICS.iter().map(|topic| topic.key)).chain(KEYS.iter().copied()).collect()
+}
 
 #[derive(Debug, thiserror::Error)]
 pub struct ConfigError {
@@ -139,7 +142,7 @@ impl Layers {
     pub fn read(
         path: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
-        own: &[&str],
+        own: &[&'static str],
     ) -> Result<Self, ConfigError> {
         let file = match path {
             None => None,
@@ -151,14 +154,13 @@ impl Layers {
                 }
             },
         };
-        let mut overrides = Vec::new();
+        let (known, all, mut overrides) = (keys(&[own]), keys(&[AGENT_KEYS, CONSUMER_KEYS]), Vec::new());
         for (name, value) in environment {
             let Some(key) = name.strip_prefix(ENV_PREFIX) else { continue };
             let key = key.to_ascii_lowercase().replace("__", ".");
-            if KEYS.contains(&&*key) || own.contains(&&*key) {
+            if known.contains(&&*key) {
                 overrides.push(Override { name, key, value: Value::String(value) });
-            } else if !AGENT_KEYS.contains(&&*key) && !CONSUMER_KEYS.contains(&&*key) && !kubernetes::sets(&name) {
-                let known = [KEYS, own].concat();
+            } else if !all.contains(&&*key) && !kubernetes::sets(&name) {
                 let message = match nearest(&key, known.iter().copied()) {
                     Some(near) => format!("no such key; did you mean {ENV_PREFIX}{}?", variable(near)),
                     None => "no such key; unset it".to_owned(),
@@ -196,7 +198,7 @@ impl Layers {
 
     pub fn parse<R: DeserializeOwned>(&self) -> Result<R, ConfigError> {
         if let Some((path, text)) = &self.file {
-            if let Some((at, table)) = form::listed_table(text, &[KEYS, AGENT_KEYS, CONSUMER_KEYS].concat()) {
+            if let Some((at, table)) = form::listed_table(text, &keys(&[AGENT_KEYS, CONSUMER_KEYS])) {
                 let place = format!("{}:{}", path.display(), line(text, at));
                 return Err(ConfigError { place, message: format!("{table}: {}", form::table_form(&table)) });
             }

@@ -7,7 +7,6 @@ mod errors;
 pub mod offsets;
 mod reports;
 mod topic_plan;
-mod topics;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,7 +23,6 @@ pub use self::errors::{
 };
 pub use self::reports::Reports;
 pub use self::topic_plan::{PlannedTopic, TopicPlan};
-pub use self::topics::{EVENTS_TOPIC, HISTOGRAMS_TOPIC, RATES_TOPIC, SAMPLES_TOPIC};
 use crate::config::{Invalid, SecretFile, check_readable, fingerprint, identity, located, quoted, secret};
 use crate::units::{counted, lasting};
 

@@ -166,6 +166,18 @@ fn leaves(prefix: &str, table: &toml::Table) -> Vec<(String, String)> {
     each.collect()
 }
 
+/// Asserts that a bare number where a key takes a time is answered with how to write it.
+pub(crate) fn assert_times_are_explained(defaults: &str, error: impl Fn(&str) -> String) {
+    let is_time = |value: &str| humantime::parse_duration(value.trim_matches('"')).is_ok();
+    for (key, value) in leaves("", &defaults.parse().unwrap()).into_iter().filter(|(_, value)| is_time(value)) {
+        let (table, name) = key.rsplit_once('.').unwrap_or(("", &key));
+        let table = if table.is_empty() { String::new() } else { format!("[{table}]\n") };
+        let unit = if value.ends_with("d\"") { 'd' } else { 's' };
+        let error = error(&format!("{table}{name} = 5"));
+        assert!(error.ends_with(&format!("{name}: write it as \"5{unit}\"")), "{key} = 5: {error}");
+    }
+}
+
 /// Asserts that a program's defaults, its shipped file and the documentation say the same.
 pub(crate) fn assert_documented(defaults: &str, shipped: &str) {
     let shipped = leaves("", &all_switched_on(shipped).parse().unwrap());

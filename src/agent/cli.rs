@@ -72,7 +72,7 @@ enum Command {
     },
     /// Create the topics that are missing, and show differences
     #[cfg(feature = "toolbox")]
-    #[command(after_help = topics::HELP)]
+    #[command(after_help = topics::help())]
     Topics(topics::TopicsCommand),
     /// Generate a fleet's events, or exceed a low limit on a real link
     #[cfg(feature = "toolbox")]

@@ -27,9 +27,11 @@ use crate::agent::counters::SourceChoice;
 use crate::agent::counters::filter::{InterfaceFilter, LinkOverride};
 use crate::agent::limit::{Level, Limit, Scope};
 use crate::agent::publisher;
-use crate::config::{ConfigError, Invalid, Layers, duration, list, one_of, quoted};
+use crate::config::{
+    ConfigError, EVENTS_TOPIC, Invalid, Layers, TOPICS, TopicRole, duration, list, one_of, quoted, usual_names,
+};
 use crate::event::{Direction, Severity};
-use crate::kafka::{Connection, EVENTS_TOPIC, RawConnection, RawSasl, RawTls, topic_name};
+use crate::kafka::{Connection, RawConnection, RawSasl, RawTls, topic_name};
 use crate::registry::{RawRegistry, RegistryAddress};
 use crate::service::Directories;
 use crate::units::{BitRate, ByteCount, counted, lasting};
@@ -153,8 +155,12 @@ const MIN_INTERVAL: Duration = Duration::from_millis(100);
 const CLEAR_PERCENT: f64 = 90.0;
 
 impl Settings {
-    /// Defaults, but for those that follow from the host or other keys: see [`Self::derived_values`].
-    pub const DEFAULTS: &str = r#"
+    /// Returns the defaults, but for those that follow from the host or other keys: see [`Self::derived_values`].
+    pub fn defaults() -> String {
+        Self::DEFAULTS.to_owned() + &usual_names(TOPICS.iter())
+    }
+
+    const DEFAULTS: &str = r#"
 interval = "1s"
 source = "auto"
 resume_within = "5m"
@@ -175,9 +181,6 @@ rates.window = "5m"
 rates.max_delay = "15m"
 samples.enabled = false
 heartbeat.interval = "15m"
-topics.rates = "highwater.rates"
-topics.samples = "highwater.samples"
-topics.histograms = "highwater.histograms"
 topics.partitions = 6
 topics.retention = "30d"
 "#;
@@ -280,11 +283,13 @@ topics.retention = "30d"
 
     /// Returns the topics that agents and consumers of this configuration use.
     pub fn topic_names(&self) -> Vec<&String> {
-        let mut names = vec![&self.publisher.topic];
-        names.extend(self.rates.map(|_| &self.topics.rates));
-        names.push(&self.topics.histograms);
-        names.extend(self.samples.then_some(&self.topics.samples));
-        names
+        let is_used = |role: &TopicRole| match role {
+            TopicRole::Rates => self.rates.is_some(),
+            TopicRole::Samples => self.samples,
+            _ => true,
+        };
+        let used = TOPICS.iter().map(|topic| topic.role).filter(is_used);
+        std::iter::once(&self.publisher.topic).chain(used.map(|role| self.topics.names.of(role))).collect()
     }
 }
 
@@ -491,13 +496,14 @@ impl fmt::Display for Settings {
         writeln!(f, "kafka  {topic} at {brokers}, every {} or {events}", lasting(*interval))?;
         match &self.rates {
             Some(Rates { window, max_delay }) => {
-                let (window, max_delay, topic) = (lasting(*window), lasting(*max_delay), &self.topics.rates);
+                let (window, max_delay) = (lasting(*window), lasting(*max_delay));
+                let topic = self.topics.names.of(TopicRole::Rates);
                 writeln!(f, "rates  {topic}, of every {window}, after {max_delay} at most")?;
             }
             None => writeln!(f, "rates  off")?,
         }
         if self.samples {
-            writeln!(f, "samples {}, each reading", self.topics.samples)?;
+            writeln!(f, "samples {}, each reading", self.topics.names.of(TopicRole::Samples))?;
         }
         match &encoding.registry {
             Some(registry) if encoding.format != Format::Json => {

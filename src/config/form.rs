@@ -28,6 +28,9 @@ const FORMS: &[(&str, Form)] = &[
     ("link.tx_speed", Form::Level),
     ("flush.interval", Form::Duration),
     ("flush.linger", Form::Duration),
+    ("rates.window", Form::Duration),
+    ("rates.max_delay", Form::Duration),
+    ("heartbeat.interval", Form::Duration),
     ("journal.max_size", Form::Size),
     ("journal.max_age", Form::Days),
     ("kafka.brokers", Form::Joined),
@@ -36,6 +39,10 @@ const FORMS: &[(&str, Form)] = &[
     ("retention.events", Form::Days),
     ("retention.dead_letters", Form::Days),
     ("retention.totals", Form::Days),
+    ("retention.rates", Form::Days),
+    ("retention.histograms", Form::Days),
+    ("agents.silent_after", Form::Duration),
+    ("histograms.interval", Form::Duration),
 ];
 
 const REPEATED: &[&str] = &["limit", "link"];

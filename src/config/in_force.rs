@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
-use super::{ConfigError, KEYS, Layers, line};
+use super::{ConfigError, Layers, keys, line};
 
 /// Stands for a value that may be a secret.
 const HIDDEN: &str = "(hidden)";
@@ -15,10 +15,15 @@ const SECRET: &[&str] = &["password", "secret", "token", "jaas", "pem", "credent
 impl Layers {
     /// Renders each key that has a value, as TOML. `defaults` is a file of all defaults; `derived` are values that the program has
     /// worked out, and shows in place of what was written, such as a URL without its password.
-    pub fn in_force(&self, own: &[&str], defaults: &str, derived: &[(&str, String)]) -> Result<String, ConfigError> {
+    pub fn in_force(
+        &self,
+        own: &[&'static str],
+        defaults: &str,
+        derived: &[(&str, String)],
+    ) -> Result<String, ConfigError> {
         let (merged, defaults) = (self.merged()?, defaults.parse::<Table>().unwrap_or_default());
         let mut text = String::new();
-        for key in [own, KEYS].concat() {
+        for key in keys(&[own]) {
             let written = found(&merged, key);
             let derived = derived.iter().find(|(of, _)| *of == key).map(|(_, value)| Value::String(value.clone()));
             let Some(value) = derived.as_ref().or(written).or(found(&defaults, key)) else { continue };

@@ -3,7 +3,7 @@
 //! `HIGHWATER_AGENT_PORT`, and `HIGHWATER_AGENT_PORT_9092_TCP` with `_PROTO`, `_PORT` and `_ADDR` after it. They are not meant
 //! for us, and are hard to prevent (`enableServiceLinks: false`), so they must not count as unknown keys.
 
-use super::{AGENT_KEYS, CONSUMER_KEYS, ENV_PREFIX, KEYS, variable};
+use super::{AGENT_KEYS, CONSUMER_KEYS, ENV_PREFIX, keys, variable};
 
 /// Maximum edit distance from a key at which a name is a mistyped key, whatever it looks like.
 const TYPO_MAX: usize = 2;
@@ -37,8 +37,7 @@ fn names_port(text: &str) -> bool {
 }
 
 fn is_typo(rest: &str) -> bool {
-    let keys = [KEYS, AGENT_KEYS, CONSUMER_KEYS].into_iter().flatten();
-    keys.map(|key| variable(key)).any(|key| strsim::osa_distance(&key, rest) <= TYPO_MAX)
+    keys(&[AGENT_KEYS, CONSUMER_KEYS]).into_iter().any(|key| strsim::osa_distance(&variable(key), rest) <= TYPO_MAX)
 }
 
 #[cfg(test)]
@@ -93,7 +92,7 @@ mod tests {
     #[test]
     fn no_key_looks_like_a_service() {
         // If one ever does, it is looked up as a key first.
-        for key in [KEYS, AGENT_KEYS, CONSUMER_KEYS].concat() {
+        for key in keys(&[AGENT_KEYS, CONSUMER_KEYS]) {
             assert!(!sets(&format!("{ENV_PREFIX}{}", variable(key))), "{key}");
         }
     }

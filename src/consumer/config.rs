@@ -9,10 +9,11 @@ use super::hours::check_producer;
 use super::schemas::Registered;
 use super::source::{Membership, check_client};
 use super::store::{PartitionWidth, Retention, StoreOptions, StoreUrl};
-use crate::config::{ConfigError, Invalid, Layers, SecretFile, duration, one_of};
-use crate::kafka::{
-    Connection, EVENTS_TOPIC, HISTOGRAMS_TOPIC, RATES_TOPIC, RawConnection, RawSasl, RawTls, topic_name,
+use crate::config::{
+    ConfigError, ConsumerUse, EVENTS_TOPIC, Invalid, Layers, SecretFile, TOPICS, TopicNames, TopicRole, TopicSpec,
+    duration, one_of, raw_topics, usual_names,
 };
+use crate::kafka::{Connection, RawConnection, RawSasl, RawTls, topic_name};
 use crate::registry::{RawRegistry, RegistryAddress};
 use crate::service::Directories;
 use crate::units::{counted, lasting};
@@ -43,13 +44,7 @@ struct RawKafkaConsumer {
     properties: BTreeMap<String, toml::Value>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawConsumerTopics {
-    samples: Option<String>,
-    rates: Option<String>,
-    histograms: Option<String>,
-}
+raw_topics! { RawConsumerTopics {} }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -94,9 +89,7 @@ pub enum Start {
 pub struct Settings {
     pub connection: Connection,
     pub topic: String,
-    pub samples: Option<String>,
-    pub rates: Option<String>,
-    pub histograms: Option<String>,
+    pub topics: TopicNames<Option<String>>,
     pub group: String,
     /// `group.instance.id`; empty for none.
     pub instance: String,
@@ -126,16 +119,19 @@ const WIDTHS: [(&str, PartitionWidth); 3] =
     [("day", PartitionWidth::Day), ("week", PartitionWidth::Week), ("month", PartitionWidth::Month)];
 
 impl Settings {
-    /// Defaults, but for the file of `store.url`, which depends on the environment.
-    pub const DEFAULTS: &str = r#"
+    /// Returns the defaults, but for the file of `store.url`, which depends on the environment.
+    pub fn defaults() -> String {
+        let named = TOPICS.iter().filter(|topic| topic.consumers != ConsumerUse::ReadsIfNamed);
+        Self::DEFAULTS.to_owned() + &usual_names(named)
+    }
+
+    const DEFAULTS: &str = r#"
 kafka.brokers = "localhost:9092"
 kafka.topic = "highwater.events"
 kafka.group = "highwater"
 kafka.start = "earliest"
 kafka.instance = ""
 store.partition = "month"
-topics.rates = "highwater.rates"
-topics.histograms = "highwater.histograms"
 retention.events = "400d"
 retention.dead_letters = "90d"
 retention.totals = "1826d"
@@ -153,11 +149,21 @@ histograms.interval = "10s"
     pub fn check(&self) -> Result<(), Invalid> {
         self.registry.as_ref().map_or(Ok(()), RegistryAddress::check)?;
         check_client(&self.connection, &self.group)?;
-        self.histograms.as_ref().map_or(Ok(()), |_| check_producer(&self.connection))
+        if self.topic_of(TopicRole::Histograms).is_some() { check_producer(&self.connection) } else { Ok(()) }
     }
 
     pub fn may_be_missing(&self, topic: &str) -> bool {
-        self.rates.as_deref() == Some(topic) && self.topic != topic
+        let is_it = |spec: &TopicSpec| self.topic_of(spec.role).is_some_and(|name| name == topic);
+        self.topic != topic && TOPICS.iter().any(|spec| spec.consumers == ConsumerUse::Reads && is_it(spec))
+    }
+
+    pub fn topic_of(&self, role: TopicRole) -> Option<&String> {
+        self.topics.of(role).as_ref()
+    }
+
+    /// Returns the topic to which merged hours are published.
+    pub fn published_hours(&self) -> Option<&String> {
+        self.topic_of(TopicRole::Rates).and(self.topic_of(TopicRole::Histograms))
     }
 
     pub fn decoder(&self) -> Decoder {
@@ -173,13 +179,14 @@ histograms.interval = "10s"
             partition: self.partition,
             retention: self.retention,
             silent_after: self.silent_after,
-            publishes: self.histograms.is_some(),
+            publishes: self.topic_of(TopicRole::Histograms).is_some(),
         }
     }
 
     pub fn membership(&self) -> Membership {
         let mut topics = vec![self.topic.clone()];
-        for more in [&self.samples, &self.rates].into_iter().flatten() {
+        let read = TOPICS.iter().filter(|spec| spec.consumers != ConsumerUse::Writes);
+        for more in read.filter_map(|spec| self.topic_of(spec.role)) {
             if !topics.contains(more) {
                 topics.push(more.clone());
             }
@@ -188,7 +195,7 @@ histograms.interval = "10s"
     }
 
     fn understood(raw: Raw, directories: &Directories) -> Result<Self, Invalid> {
-        let Raw { kafka, topics, store, retention, agents, histograms } = raw;
+        let Raw { kafka, mut topics, store, retention, agents, histograms } = raw;
         let group = kafka.group.unwrap_or_else(|| GROUP.to_owned());
         if group.is_empty() {
             return Err(Invalid::new("kafka.group", "is empty; consumers that share a database share a name here"));
@@ -203,9 +210,11 @@ histograms.interval = "10s"
             topic: topic_name("kafka.topic", kafka.topic.unwrap_or_else(|| EVENTS_TOPIC.to_owned()))?,
             group,
             instance: kafka.instance.unwrap_or_default(),
-            samples: topics.samples.map(|samples| topic_name("topics.samples", samples)).transpose()?,
-            rates: topic_or_none("topics.rates", topics.rates, RATES_TOPIC)?,
-            histograms: topic_or_none("topics.histograms", topics.histograms, HISTOGRAMS_TOPIC)?,
+            topics: TopicNames::new(|spec| match (topics.name(spec.role), spec.consumers) {
+                (Some(name), ConsumerUse::Reads | ConsumerUse::Writes) if name.is_empty() => Ok(None),
+                (None, ConsumerUse::ReadsIfNamed) => Ok(None),
+                (name, _) => topic_name(spec.key, name.unwrap_or_else(|| spec.usual.to_owned())).map(Some),
+            })?,
             registry: RegistryAddress::new(registry, directories.credentials.as_deref())?,
             give_up,
             start: kafka.start.map_or(Ok(Start::default()), |text| one_of("kafka.start", &text, &STARTS))?,
@@ -243,14 +252,14 @@ impl fmt::Display for Settings {
             Start::Latest => "latest: only what arrives from now on",
         };
         writeln!(f, "reads     {} from {}", self.topic, self.connection.brokers())?;
-        if let Some(samples) = &self.samples {
-            writeln!(f, "samples   from {samples}")?;
+        for spec in TOPICS.iter().filter(|spec| spec.consumers != ConsumerUse::Writes) {
+            match self.topic_of(spec.role) {
+                Some(name) => writeln!(f, "{:<9} from {name}", spec.label())?,
+                None if spec.consumers == ConsumerUse::Reads => writeln!(f, "{:<9} none", spec.label())?,
+                None => {}
+            }
         }
-        match &self.rates {
-            Some(rates) => writeln!(f, "rates     from {rates}")?,
-            None => writeln!(f, "rates     none")?,
-        }
-        if let (Some(_), Some(histograms)) = (&self.rates, &self.histograms) {
+        if let Some(histograms) = self.published_hours() {
             let every = lasting(self.publish_every);
             writeln!(f, "hours     to {histograms}, each at most once in {every}")?;
         }
@@ -290,13 +299,6 @@ fn patience(raw: Option<String>) -> Result<Option<Duration>, Invalid> {
 }
 
 /// Returns `None` for an empty name.
-fn topic_or_none(key: &str, name: Option<String>, default: &str) -> Result<Option<String>, Invalid> {
-    match name {
-        Some(name) if name.is_empty() => Ok(None),
-        name => topic_name(key, name.unwrap_or_else(|| default.to_owned())).map(Some),
-    }
-}
-
 fn at_least(key: &str, raw: Option<&str>, (default, least): (Duration, Duration)) -> Result<Duration, Invalid> {
     let Some(text) = raw else { return Ok(default) };
     let time = duration(key, text)?;
@@ -361,7 +363,7 @@ mod tests {
         fn no_environment_panics_and_an_error_names_its_variable(
             variables in proptest::collection::vec(
                 (
-                    proptest::sample::select([crate::config::KEYS, crate::config::CONSUMER_KEYS].concat()),
+                    proptest::sample::select(crate::config::keys(&[crate::config::CONSUMER_KEYS])),
                     crate::tests::hostile_value()
                 ),
                 1..4
@@ -380,8 +382,8 @@ mod tests {
 
     #[test]
     fn defaults_shipped_file_and_documentation_agree() {
-        crate::tests::assert_documented(Settings::DEFAULTS, include_str!("../../systemd/consumer.toml"));
-        let (written, none) = (settings(Settings::DEFAULTS).unwrap(), settings("").unwrap());
+        crate::tests::assert_documented(&Settings::defaults(), include_str!("../../systemd/consumer.toml"));
+        let (written, none) = (settings(&Settings::defaults()).unwrap(), settings("").unwrap());
         assert_eq!(format!("{written:?}"), format!("{none:?}"), "what is not written is the default");
     }
 
@@ -434,7 +436,7 @@ mod tests {
 
     #[test]
     fn whatever_is_written_for_a_key_an_error_names_it() {
-        for key in crate::config::KEYS.iter().chain(crate::config::CONSUMER_KEYS) {
+        for key in crate::config::keys(&[crate::config::CONSUMER_KEYS]) {
             let (table, name) = key.rsplit_once('.').unwrap();
             for value in ["5", "-5", "1.5", "true", "''", "[5]", "{}", "bare", "2026-11-28"] {
                 if let Err(error) = settings(&format!("[{table}]\n{name} = {value}\n")) {
@@ -471,6 +473,11 @@ mod tests {
         assert!(
             give_up("give_up = 'soon'").unwrap_err().starts_with("consumer.toml:3: kafka.registry.give_up: `soon`")
         );
+    }
+
+    #[test]
+    fn a_time_without_a_unit_is_answered_with_one() {
+        crate::tests::assert_times_are_explained(&Settings::defaults(), |text| settings(text).unwrap_err());
     }
 
     #[test]

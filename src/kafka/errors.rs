@@ -4,7 +4,7 @@ use rdkafka::config::{ClientConfig, FromClientConfig};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::types::RDKafkaConfRes;
 
-use super::topics::HISTOGRAMS_TOPIC;
+use crate::config::TopicRole;
 
 /// Returns `None` if a broker is merely unreachable.
 pub fn refusal(code: Code, reason: &str) -> Option<String> {
@@ -37,10 +37,9 @@ fn missing_unless_made(name: &str, brokers: &str, environment: &str) -> String {
 
 /// Explains a missing topic of histograms, which is compacted: the command knows that by the name.
 pub fn missing_topic_of_histograms(name: &str, brokers: &str) -> String {
-    match name {
-        HISTOGRAMS_TOPIC => missing_topic(name, brokers),
-        _ => missing_unless_made(name, brokers, &format!("HIGHWATER_TOPICS__HISTOGRAMS={name} ")),
-    }
+    let is_usual = name == TopicRole::Histograms.spec().usual;
+    let environment = if is_usual { String::new() } else { format!("HIGHWATER_TOPICS__HISTOGRAMS={name} ") };
+    missing_unless_made(name, brokers, &environment)
 }
 
 pub fn without_timing(text: &str) -> String {
@@ -205,8 +204,8 @@ mod tests {
             "there is no topic t: `highwater-agent topics -t t` creates it"
         );
         assert!(missing_topic("t", "a:1,b:2").contains("`highwater-agent topics -b a:1,b:2 -t t`"));
-        let missing = missing_topic_of_histograms(HISTOGRAMS_TOPIC, DEFAULT_BROKERS);
-        assert_eq!(missing, missing_topic(HISTOGRAMS_TOPIC, DEFAULT_BROKERS));
+        let missing = missing_topic_of_histograms("highwater.histograms", DEFAULT_BROKERS);
+        assert_eq!(missing, missing_topic("highwater.histograms", DEFAULT_BROKERS));
         let missing = missing_topic_of_histograms("site7.hours", "a:1");
         assert!(
             missing.contains("`HIGHWATER_TOPICS__HISTOGRAMS=site7.hours highwater-agent topics -b a:1 -t site7.hours`")

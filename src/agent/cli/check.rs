@@ -9,7 +9,7 @@ use crate::agent::run::check::{check_clock, check_links, check_state_dir};
 use crate::checks::{CheckReport, Finding};
 use crate::cli::check::{CheckFlags, valid_configuration};
 use crate::clock::SystemClock;
-use crate::config::AGENT_KEYS;
+use crate::config::{AGENT_KEYS, TopicRole};
 use crate::exit::Failure;
 use crate::kafka::check::{CheckedTopic, IfMissing, check_cluster, check_topic};
 use crate::kafka::{missing_topic, missing_topic_of_histograms};
@@ -47,7 +47,7 @@ impl AgentCheck {
         let settings = self.flags.settings_of(&layers)?;
         settings.publisher.check().map_err(|invalid| Failure::config(layers.locate(invalid)))?;
         if self.check.print_config {
-            let in_force = layers.in_force(AGENT_KEYS, Settings::DEFAULTS, &settings.derived_values());
+            let in_force = layers.in_force(AGENT_KEYS, &Settings::defaults(), &settings.derived_values());
             return output::print(&in_force.map_err(Failure::config)?);
         }
         let (links, cost) = check_links(&settings);
@@ -73,7 +73,7 @@ fn check_kafka(settings: &Settings, report: &mut CheckReport) -> Result<(), Fail
     report.add(&finding)?;
     let Some(admin) = admin else { return Ok(()) };
     for name in settings.topic_names() {
-        let is_for_hours = *name == settings.topics.histograms;
+        let is_for_hours = name == settings.topics.names.of(TopicRole::Histograms);
         let missing = if is_for_hours { missing_topic_of_histograms } else { missing_topic };
         let missing = missing(name, connection.brokers());
         let if_missing = match settings.publisher.create_topics {

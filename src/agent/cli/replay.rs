@@ -27,6 +27,7 @@ use crate::agent::detector::{Detections, Detector};
 use crate::agent::limit::{Level, Limit, Scope};
 use crate::agent::publisher;
 use crate::agent::random::random;
+use crate::config::TopicRole;
 use crate::event::{Body, Direction, Epoch, NewEvent, Severity};
 use crate::exit::{Failure, Status};
 use crate::output::{self, OutputFormat};
@@ -212,7 +213,7 @@ impl Replay {
         if let Some(group) = &self.wait_stored {
             let topics = [
                 (&settings.publisher.topic, Some(&delivered.events)),
-                (&settings.topics.samples, delivered.samples.as_ref()),
+                (settings.topics.names.of(TopicRole::Samples), delivered.samples.as_ref()),
             ];
             for (topic, delivery) in topics {
                 let Some(delivery) = delivery else { continue };
@@ -232,7 +233,7 @@ impl Replay {
             Ok::<_, Failure>(publisher::Settings { topic: topic.to_owned(), ..settings.publisher.clone() })
         };
         let events = self.publish.then(|| to(&settings.publisher.topic));
-        let samples = self.publish_samples.then(|| to(&settings.topics.samples));
+        let samples = self.publish_samples.then(|| to(settings.topics.names.of(TopicRole::Samples)));
         Ok((events.transpose()?, samples.transpose()?))
     }
 

@@ -2,22 +2,31 @@ use clap::Args;
 
 use super::common::Common;
 use crate::agent::config::Settings;
+use crate::config::{TOPICS, TopicRole, TopicSpec};
 use crate::exit::{Failure, Status};
 use crate::kafka::admin::{Admin, AdminError, Found, Wanted};
 use crate::kafka::{TopicPlan, missing_topic};
 use crate::output::{self, OutputFormat, Rows, Value};
 use crate::units::lasting;
 
-pub(super) const HELP: &str = "\
+pub(super) fn help() -> String {
+    let mut topics = String::new();
+    for TopicSpec { key, usual, about, .. } in &TOPICS {
+        for (line, about) in about.lines().enumerate() {
+            let (key, usual) = if line == 0 { (*key, *usual) } else { ("", "") };
+            topics += &format!("  {key:<17}  {usual:<20}  {about}\n");
+        }
+    }
+    HELP.replace("TOPICS\n", &topics)
+}
+
+const HELP: &str = "\
 Creates only the topics that are missing, and never changes existing ones. With
 -t only this topic: as one of those below if it has that name, else as one for
 events. Otherwise those that the configuration names:
 
   kafka.topic        highwater.events      events
-  topics.rates       highwater.rates       rates, unless rates.enabled = false
-  topics.histograms  highwater.histograms  what consumers merge; compacted
-  topics.samples     highwater.samples     each reading; only with --samples,
-                                           or with samples.enabled
+TOPICS
 
   topics.partitions   6    at most this many consumers can share the work; all
                            events of an agent are in one partition
@@ -117,8 +126,9 @@ impl TopicsCommand {
 /// Returns the topics of the configuration, or `only` one; and where `samples` are wanted, theirs too.
 fn plan(settings: &Settings, only: Option<&String>, samples: bool) -> TopicPlan {
     let mut names = only.map_or_else(|| settings.topic_names(), |only| vec![only]);
-    if samples && !names.contains(&&settings.topics.samples) {
-        names.push(&settings.topics.samples);
+    let of_samples = settings.topics.names.of(TopicRole::Samples);
+    if samples && !names.contains(&of_samples) {
+        names.push(of_samples);
     }
     settings.topics.plan(names)
 }

@@ -40,7 +40,7 @@ fn use_all_of(settings: &Settings) {
 }
 
 fn keys() -> Vec<&'static str> {
-    [crate::config::KEYS, crate::config::AGENT_KEYS].concat()
+    crate::config::keys(&[crate::config::AGENT_KEYS])
 }
 
 proptest! {
@@ -217,8 +217,8 @@ fn a_wrong_type_or_unit_names_the_key_and_shows_the_right_form() {
 
 #[test]
 fn whatever_is_written_for_a_key_an_error_names_it() {
-    for key in crate::config::KEYS.iter().chain(crate::config::AGENT_KEYS) {
-        let (path, name) = key.rsplit_once('.').map_or(("", *key), |(table, name)| (table, name));
+    for key in keys() {
+        let (path, name) = key.rsplit_once('.').map_or(("", key), |(table, name)| (table, name));
         let table = if path.is_empty() { String::new() } else { format!("[{path}]\n") };
         for value in ["5", "-5", "1.5", "true", "''", "[5]", "{}", "bare", "2026-11-28"] {
             if let Err(error) = settings(&format!("{table}{name} = {value}\n")) {
@@ -229,6 +229,11 @@ fn whatever_is_written_for_a_key_an_error_names_it() {
             }
         }
     }
+}
+
+#[test]
+fn a_time_without_a_unit_is_answered_with_one() {
+    crate::tests::assert_times_are_explained(&Settings::defaults(), |text| settings(text).unwrap_err());
 }
 
 #[test]
@@ -249,8 +254,8 @@ fn what_is_probably_not_meant_is_a_warning_with_its_line() {
 
 #[test]
 fn every_key_of_the_environment_is_a_key_of_the_file() {
-    for key in crate::config::KEYS.iter().chain(crate::config::AGENT_KEYS) {
-        let (path, name) = key.rsplit_once('.').map_or(("", *key), |(table, name)| (table, name));
+    for key in keys() {
+        let (path, name) = key.rsplit_once('.').map_or(("", key), |(table, name)| (table, name));
         let table = if path.is_empty() { String::new() } else { format!("[{path}]\n") };
         let error = settings(&format!("{table}{name} = []\n")).err().unwrap_or_default();
         assert!(!error.contains("unknown key"), "{key}: {error}");
@@ -259,8 +264,8 @@ fn every_key_of_the_environment_is_a_key_of_the_file() {
 
 #[test]
 fn defaults_shipped_file_and_documentation_agree() {
-    crate::tests::assert_documented(Settings::DEFAULTS, include_str!("../../../systemd/agent.toml"));
-    let written = settings(Settings::DEFAULTS).unwrap();
+    crate::tests::assert_documented(&Settings::defaults(), include_str!("../../../systemd/agent.toml"));
+    let written = settings(&Settings::defaults()).unwrap();
     let none = settings("").unwrap();
     assert_eq!(format!("{written:?}"), format!("{none:?}"), "what is not written is the default");
 }

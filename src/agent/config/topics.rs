@@ -1,29 +1,20 @@
 use std::time::Duration;
 
-use serde::Deserialize;
-
 use super::or_duration;
-use crate::config::{Invalid, quoted};
-use crate::kafka::{HISTOGRAMS_TOPIC, PlannedTopic, RATES_TOPIC, SAMPLES_TOPIC, TopicPlan, topic_name};
+use crate::config::{Invalid, TOPICS, TopicNames, quoted, raw_topics};
+use crate::kafka::{PlannedTopic, TopicPlan, topic_name};
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawTopics {
-    rates: Option<String>,
-    samples: Option<String>,
-    histograms: Option<String>,
-    #[serde(default, deserialize_with = "quoted")]
+raw_topics! { RawTopics {
+    #[serde(deserialize_with = "quoted")]
     partitions: Option<i32>,
-    #[serde(default, deserialize_with = "quoted")]
+    #[serde(deserialize_with = "quoted")]
     replication: Option<i32>,
     retention: Option<String>,
-}
+} }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topics {
-    pub rates: String,
-    pub samples: String,
-    pub histograms: String,
+    pub names: TopicNames<String>,
     pub partitions: i32,
     /// `None`: three, or as many as there are brokers.
     pub replication: Option<i32>,
@@ -31,10 +22,7 @@ pub struct Topics {
 }
 
 impl Topics {
-    pub(super) fn new(raw: RawTopics) -> Result<Self, Invalid> {
-        let name = |key: &str, name: Option<String>, default: &str| {
-            topic_name(key, name.unwrap_or_else(|| default.to_owned()))
-        };
+    pub(super) fn new(mut raw: RawTopics) -> Result<Self, Invalid> {
         let partitions = raw.partitions.unwrap_or(6);
         if partitions < 1 {
             return Err(Invalid::new("topics.partitions", format!("is {partitions}; a topic has at least 1")));
@@ -43,9 +31,9 @@ impl Topics {
             return Err(Invalid::new("topics.replication", "is not a number of brokers; write 1 or more"));
         }
         Ok(Self {
-            rates: name("topics.rates", raw.rates, RATES_TOPIC)?,
-            samples: name("topics.samples", raw.samples, SAMPLES_TOPIC)?,
-            histograms: name("topics.histograms", raw.histograms, HISTOGRAMS_TOPIC)?,
+            names: TopicNames::new(|topic| {
+                topic_name(topic.key, raw.name(topic.role).unwrap_or_else(|| topic.usual.to_owned()))
+            })?,
             partitions,
             replication: raw.replication,
             retention: or_duration("topics.retention", raw.retention, Duration::from_secs(30 * 86_400))?,
@@ -54,7 +42,9 @@ impl Topics {
 
     /// Returns how the topics of these names are created.
     pub fn plan<'a>(&self, names: impl IntoIterator<Item = &'a String>) -> TopicPlan {
-        let planned = |name: &String| PlannedTopic { name: name.clone(), is_compacted: *name == self.histograms };
+        let is_compacted =
+            |name: &String| TOPICS.iter().any(|topic| topic.is_compacted && self.names.of(topic.role) == name);
+        let planned = |name: &String| PlannedTopic { name: name.clone(), is_compacted: is_compacted(name) };
         let mut topics: Vec<PlannedTopic> = names.into_iter().map(planned).collect();
         topics.dedup();
         let Self { partitions, replication, retention, .. } = *self;

@@ -6,6 +6,7 @@ use crate::agent::journal::{DurableJournal, Journal as _};
 use crate::agent::publisher::{self, Encoding, Publisher};
 use crate::agent::rates::RateWindows;
 use crate::clock::Clock;
+use crate::config::TopicRole;
 use crate::event::{Body, NewEvent, RateWindow, Stamp};
 use crate::exit::chain;
 use crate::wire::Key;
@@ -54,7 +55,7 @@ impl RateStream {
 fn publisher_settings(settings: &Settings) -> publisher::Settings {
     let events = settings.publisher.clone();
     publisher::Settings {
-        topic: settings.topics.rates.clone(),
+        topic: settings.topics.names.of(TopicRole::Rates).clone(),
         encoding: Encoding { key: Key::Agent, ..events.encoding },
         interval: settings.rates.map_or(events.interval, |rates| rates.max_delay),
         linger: events.linger.min(LINGER),

@@ -11,6 +11,7 @@ use crate::agent::journal::{JournalError, Position, SqliteJournal};
 use crate::agent::publisher::{self, Encoding, Publisher};
 use crate::agent::rate::{Verdict, bit_rate};
 use crate::clock::Clock;
+use crate::config::TopicRole;
 use crate::event::{Body, EventId, Loss, NewEvent, Reason, Sample, Stamp};
 use crate::exit::chain;
 use crate::units::{ByteCount, counted};
@@ -128,7 +129,7 @@ impl Agent {
 fn publisher_settings(settings: &Settings) -> publisher::Settings {
     let events = settings.publisher.clone();
     publisher::Settings {
-        topic: settings.topics.samples.clone(),
+        topic: settings.topics.names.of(TopicRole::Samples).clone(),
         encoding: Encoding { key: Key::Agent, ..events.encoding },
         urgent: Vec::new(),
         events_max: u64::MAX,

@@ -46,7 +46,7 @@ impl ConsumerCheck {
         let (layers, settings) = self.common.checked_settings().map_err(Failure::config)?;
         if self.check.print_config {
             let store = [("store.url", settings.store.to_string())];
-            let in_force = layers.in_force(CONSUMER_KEYS, Settings::DEFAULTS, &store);
+            let in_force = layers.in_force(CONSUMER_KEYS, &Settings::defaults(), &store);
             return output::print(&in_force.map_err(Failure::config)?);
         }
         output::print(&format!("{settings}\n"))?;
@@ -71,7 +71,7 @@ fn check_kafka(settings: &Settings, report: &mut CheckReport) -> Result<(), Fail
         let missing = missing_topic(&name, brokers);
         report.add(&check_topic(&admin, CheckedTopic { name: &name, if_missing, missing: &missing }))?;
     }
-    if let (Some(_), Some(name)) = (&settings.rates, &settings.histograms) {
+    if let Some(name) = settings.published_hours() {
         let missing = missing_topic_of_histograms(name, brokers);
         let topic = CheckedTopic { name, if_missing: IfMissing::Warns, missing: &missing };
         report.add(&check_topic(&admin, topic))?;

@@ -30,9 +30,8 @@ use signal_hook::consts::SIGHUP;
 
 use self::common::Common;
 use super::run::{Options, Reload, StoredEvent, run_reloading};
-use crate::config::ConfigError;
+use crate::config::{ConfigError, TopicRole};
 use crate::exit::Failure;
-use crate::kafka::SAMPLES_TOPIC;
 use crate::{cli, wire};
 
 /// Stores the agents' events from Kafka in PostgreSQL or SQLite, each exactly once.
@@ -128,7 +127,8 @@ impl Command {
                 let read = || {
                     let mut settings = common.settings()?;
                     if samples {
-                        settings.samples.get_or_insert_with(|| SAMPLES_TOPIC.to_owned());
+                        let usual = TopicRole::Samples.spec().usual;
+                        settings.topics.of_mut(TopicRole::Samples).get_or_insert_with(|| usual.to_owned());
                     }
                     Ok(settings)
                 };

@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use crate::clock::{Clock as _, SystemClock};
+use crate::config::TopicRole;
 use crate::consumer::backoff::Backoff;
 use crate::consumer::config::Settings;
 use crate::consumer::hours::HourPublisher;
@@ -33,14 +34,16 @@ pub(super) struct HistogramThread {
 
 impl HistogramThread {
     pub(super) fn start(settings: &Settings, instance: String) -> std::io::Result<Option<Self>> {
-        if settings.rates.is_none() {
+        if settings.topic_of(TopicRole::Rates).is_none() {
             return Ok(None);
         }
         let wish = Arc::new(AtomicU8::new(GOES_ON));
         let (end, ended) = channel();
         let mut work = HistogramWork {
             store: settings.store.histograms(&settings.store_options(instance)),
-            publisher: settings.histograms.as_deref().map(|topic| HourPublisher::new(&settings.connection, topic)),
+            publisher: settings
+                .topic_of(TopicRole::Histograms)
+                .map(|topic| HourPublisher::new(&settings.connection, topic)),
             every: settings.publish_every,
             wish: Arc::clone(&wish),
             clock: SystemClock::default(),

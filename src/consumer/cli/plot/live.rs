@@ -16,6 +16,7 @@ use super::picture::terminal;
 use super::rate::Names;
 use crate::cli::stop_flag;
 use crate::clock::{Clock as _, SystemClock};
+use crate::config::TopicRole;
 use crate::consumer::cli::common::unavailable;
 use crate::consumer::cli::links::LinkFlags;
 use crate::consumer::plot::{Distribution, HistogramPlot, Page, time_span};
@@ -73,7 +74,7 @@ const FRAME: Duration = Duration::from_millis(500);
 
 pub(super) fn follow(command: &PlotHistogram) -> Result<(), Failure> {
     let settings = command.common.begin()?;
-    let Some(topic) = &settings.histograms else {
+    let Some(topic) = settings.topic_of(TopicRole::Histograms) else {
         return Err(Failure::config("topics.histograms is empty: no histograms are published"));
     };
     let kafka = |error: String| unavailable(format!("Kafka at {}: {error}", settings.connection.brokers()));
