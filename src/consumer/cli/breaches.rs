@@ -1,12 +1,9 @@
 use clap::Args;
 
-use super::common::Common;
-use super::links::{LimitFlags, LinkFlags, TimeFlags};
+use super::links::{LatestFlag, LimitFlags, QuestionFlags};
 use super::table::ReportTable;
-use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::report::breaches::{self, BreachFilter, BreachRow};
 use crate::exit::Failure;
-use crate::output::OutputFormat;
 
 pub(super) const HELP: &str = "\
 Each breach once, in its latest state, in the order in which they were raised;
@@ -23,22 +20,14 @@ Examples:
 #[derive(Args, Debug)]
 pub(super) struct Breaches {
     #[command(flatten)]
-    common: Common,
-    /// Output format
-    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    format: OutputFormat,
-    #[command(flatten)]
-    times: TimeFlags,
-    #[command(flatten)]
-    links: LinkFlags,
+    question: QuestionFlags,
     /// Only in this state
     #[arg(long, value_name = "STATE", value_parser = ["open", "cleared", "unknown"])]
     state: Option<String>,
     #[command(flatten)]
     limits: LimitFlags,
-    /// Only the latest N
-    #[arg(short, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
-    n: Option<i64>,
+    #[command(flatten)]
+    latest: LatestFlag,
 }
 
 const TABLE: &[&str] = &[
@@ -59,15 +48,15 @@ const TABLE: &[&str] = &[
 
 impl Breaches {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let settings = self.common.begin()?;
+        let (settings, links) = self.question.begin()?;
         let filter = BreachFilter {
-            links: self.links.filter(self.times, SystemClock::default().wall())?,
+            links,
             state: self.state,
             severity: self.limits.severity,
             limit_name: self.limits.limit_name,
-            last: self.n,
+            last: self.latest.n,
         };
-        ReportTable::new(self.format, BreachRow::COLUMNS, TABLE)
+        ReportTable::new(self.question.format, BreachRow::COLUMNS, TABLE)
             .fill(|print| breaches::read(&mut *settings.store.reader(), &filter, |breach| print(breach.values())))
     }
 }

@@ -1,12 +1,9 @@
 use clap::Args;
 
-use super::common::Common;
-use super::links::{LimitFlags, LinkFlags, TimeFlags};
+use super::links::{LatestFlag, LimitFlags, QuestionFlags};
 use super::table::ReportTable;
-use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::report::events::{self, EventFilter, EventRow};
 use crate::exit::Failure;
-use crate::output::OutputFormat;
 
 pub(super) const HELP: &str = "\
 Events in the order in which they were observed. A table shows what people look
@@ -21,22 +18,14 @@ Examples:
 #[derive(Args, Debug)]
 pub(super) struct Events {
     #[command(flatten)]
-    common: Common,
-    /// Output format
-    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    format: OutputFormat,
-    #[command(flatten)]
-    times: TimeFlags,
-    #[command(flatten)]
-    links: LinkFlags,
+    question: QuestionFlags,
     /// Only of this kind, as breach_raised; may be repeated
     #[arg(long, value_name = "KIND")]
     kind: Vec<String>,
     #[command(flatten)]
     limits: LimitFlags,
-    /// Only the latest N
-    #[arg(short, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
-    n: Option<i64>,
+    #[command(flatten)]
+    latest: LatestFlag,
 }
 
 const TABLE: &[&str] = &[
@@ -57,15 +46,15 @@ const TABLE: &[&str] = &[
 
 impl Events {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let settings = self.common.begin()?;
+        let (settings, links) = self.question.begin()?;
         let filter = EventFilter {
-            links: self.links.filter(self.times, SystemClock::default().wall())?,
+            links,
             kinds: self.kind,
             severity: self.limits.severity,
             limit_name: self.limits.limit_name,
-            last: self.n,
+            last: self.latest.n,
         };
-        ReportTable::new(self.format, EventRow::COLUMNS, TABLE)
+        ReportTable::new(self.question.format, EventRow::COLUMNS, TABLE)
             .fill(|print| events::read(&mut *settings.store.reader(), &filter, |event| print(event.values())))
     }
 }

@@ -1,8 +1,7 @@
 use clap::Args;
 
-use super::common::{Common, unavailable};
-use super::links::{LinkFlags, TimeFlags};
-use crate::clock::{Clock as _, SystemClock};
+use super::common::unavailable;
+use super::links::QuestionFlags;
 use crate::consumer::report::histogram::{self, HistogramBins};
 use crate::exit::Failure;
 use crate::output::{self, OutputFormat, Rows, Value};
@@ -27,30 +26,22 @@ Examples:
 #[derive(Args, Debug)]
 pub(super) struct HistogramCommand {
     #[command(flatten)]
-    common: Common,
-    /// Output format
-    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    format: OutputFormat,
-    #[command(flatten)]
-    times: TimeFlags,
-    #[command(flatten)]
-    links: LinkFlags,
+    question: QuestionFlags,
 }
 
 const COLUMNS: &[&str] = &["from_bps", "to_bps", "seconds", "percent", "percent_up_to"];
 
 impl HistogramCommand {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let settings = self.common.begin()?;
-        let mut links = self.links.clone().filter(self.times, SystemClock::default().wall())?;
+        let (settings, mut links) = self.question.begin()?;
         if links.directions.is_empty() {
             // Both directions together would count each second twice.
             links.directions = vec!["rx".to_owned(), "tx".to_owned()];
         }
         let bins = histogram::read(&mut *settings.store.reader(), &links).map_err(unavailable)?;
         let bins = bins.map_err(|error| unavailable(format!("the store is not readable: {error}")))?;
-        let mut rows = Rows::new(self.format, COLUMNS, output::stdout(self.format));
-        let shown = if self.format == OutputFormat::Table { coarse(&bins.bins) } else { bins.bins.clone() };
+        let mut rows = Rows::new(self.question.format, COLUMNS, output::stdout(self.question.format));
+        let shown = if self.question.format == OutputFormat::Table { coarse(&bins.bins) } else { bins.bins.clone() };
         let all: u64 = bins.bins.iter().map(|(.., count)| count).sum();
         let mut so_far = 0;
         let printed = shown.into_iter().try_for_each(|(from, to, count)| {
@@ -69,7 +60,7 @@ impl HistogramCommand {
     }
 
     fn note(&self, bins: &HistogramBins) {
-        let say = |text: &str| self.common.note(text);
+        let say = |text: &str| self.question.common.note(text);
         if bins.windows == 0 {
             return say("no rates are stored of these links in this time");
         }

@@ -1,11 +1,28 @@
-//! Flags that say which links' rows are wanted, of which limit, and of which time.
+//! Flags that questions share: which links' rows are wanted, of which limit, and of which time.
 
 use chrono::{DateTime, Utc};
 use clap::Args;
 
+use super::common::Common;
 use super::when::{TIMES, When, in_order};
+use crate::clock::{Clock as _, SystemClock};
+use crate::consumer::config::Settings;
 use crate::consumer::report::LinkFilter;
 use crate::exit::Failure;
+use crate::output::OutputFormat;
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct QuestionFlags {
+    #[command(flatten)]
+    pub(super) common: Common,
+    /// Output format
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub(super) format: OutputFormat,
+    #[command(flatten)]
+    times: TimeFlags,
+    #[command(flatten)]
+    links: LinkFlags,
+}
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct LinkFlags {
@@ -40,8 +57,22 @@ pub(super) struct TimeFlags {
     until: Option<When>,
 }
 
+#[derive(Args, Clone, Copy, Debug)]
+pub(super) struct LatestFlag {
+    /// Only the latest N
+    #[arg(short, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
+    pub(super) n: Option<i64>,
+}
+
 /// From the first time to before the second.
 type TimeSpan = (Option<DateTime<Utc>>, Option<DateTime<Utc>>);
+
+impl QuestionFlags {
+    pub(super) fn begin(&self) -> Result<(Settings, LinkFilter), Failure> {
+        let settings = self.common.begin()?;
+        Ok((settings, self.links.clone().filter(self.times, SystemClock::default().wall())?))
+    }
+}
 
 impl LinkFlags {
     pub(super) fn filter(self, times: TimeFlags, now: DateTime<Utc>) -> Result<LinkFilter, Failure> {

@@ -1,12 +1,10 @@
 use clap::{Args, ValueEnum};
 
-use super::common::Common;
-use super::links::{LinkFlags, TimeFlags};
+use super::links::{LatestFlag, QuestionFlags};
 use super::table::ReportTable;
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::report::rates::{self, RateFilter, RateRow, RateStep};
 use crate::exit::Failure;
-use crate::output::OutputFormat;
 
 pub(super) const HELP: &str = "\
 Rates of each link and direction, in windows as its agent reports them, or in
@@ -25,20 +23,12 @@ Examples:
 #[derive(Args, Debug)]
 pub(super) struct RatesCommand {
     #[command(flatten)]
-    common: Common,
-    /// Output format
-    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    format: OutputFormat,
-    #[command(flatten)]
-    times: TimeFlags,
-    #[command(flatten)]
-    links: LinkFlags,
+    question: QuestionFlags,
     /// By window, hour or day [default: by the length of the time]
     #[arg(long, value_enum, value_name = "STEP")]
     by: Option<By>,
-    /// Only the latest N
-    #[arg(short, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
-    n: Option<i64>,
+    #[command(flatten)]
+    latest: LatestFlag,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -81,12 +71,10 @@ impl From<By> for RateStep {
 
 impl RatesCommand {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let settings = self.common.begin()?;
-        let now = SystemClock::default().wall();
-        let links = self.links.filter(self.times, now)?;
-        let step = self.by.map_or_else(|| RateStep::for_time(&links, now), RateStep::from);
-        let filter = RateFilter { links, step, last: self.n };
-        ReportTable::new(self.format, RateRow::COLUMNS, TABLE)
+        let (settings, links) = self.question.begin()?;
+        let step = self.by.map_or_else(|| RateStep::for_time(&links, SystemClock::default().wall()), RateStep::from);
+        let filter = RateFilter { links, step, last: self.latest.n };
+        ReportTable::new(self.question.format, RateRow::COLUMNS, TABLE)
             .fill(|print| rates::read(&mut *settings.store.reader(), &filter, |rate| print(rate.values())))
     }
 }

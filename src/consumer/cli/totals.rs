@@ -1,3 +1,4 @@
+use chrono::{DateTime, Utc};
 use clap::{Args, ValueEnum};
 
 use super::common::{Common, unavailable};
@@ -29,6 +30,12 @@ pub(super) struct TotalsCommand {
     /// Output format
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     format: OutputFormat,
+    #[command(flatten)]
+    totals: TotalsFlags,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct TotalsFlags {
     /// Only this agent's
     #[arg(long, value_name = "NAME")]
     agent: Option<String>,
@@ -59,7 +66,7 @@ pub(super) enum TotalsScope {
 }
 
 impl TotalsScope {
-    pub(super) fn name(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
             Self::Link => "link",
             Self::Host => "host",
@@ -67,10 +74,8 @@ impl TotalsScope {
     }
 }
 
-impl TotalsCommand {
-    pub(super) fn run(self) -> Result<(), Failure> {
-        let settings = self.common.begin()?;
-        let now = SystemClock::default().wall();
+impl TotalsFlags {
+    pub(super) fn filter(self, now: DateTime<Utc>) -> Result<TotalsFilter, Failure> {
         let filter = TotalsFilter {
             agent: self.agent,
             scope: self.scope.map(TotalsScope::name),
@@ -80,6 +85,14 @@ impl TotalsCommand {
             until: self.until.map(|when| when.day(now)),
         };
         in_order(filter.since, filter.until)?;
+        Ok(filter)
+    }
+}
+
+impl TotalsCommand {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let settings = self.common.begin()?;
+        let filter = self.totals.filter(SystemClock::default().wall())?;
         let mut rows = Rows::new(self.format, &COLUMNS, output::stdout(self.format));
         let printed =
             totals::read(&mut *settings.store.reader(), &filter, |row| rows.push(row)).map_err(unavailable)?;

@@ -7,10 +7,9 @@ use super::picture::Picture;
 use super::rate::unreadable;
 use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::cli::common::{Common, unavailable};
-use crate::consumer::cli::totals::TotalsScope;
-use crate::consumer::cli::when::{TIMES, When, in_order};
+use crate::consumer::cli::totals::TotalsFlags;
 use crate::consumer::plot::{TotalBar, TotalsPlot};
-use crate::consumer::report::totals::{self, TotalsFilter};
+use crate::consumer::report::totals;
 use crate::exit::Failure;
 use crate::output::Value;
 
@@ -30,43 +29,19 @@ pub(in crate::consumer::cli) struct PlotTotals {
     common: Common,
     #[command(flatten)]
     picture: Picture,
-    /// Only this agent's
-    #[arg(long, value_name = "NAME")]
-    agent: Option<String>,
-    /// Only of links, or of sums over the host
-    #[arg(long, value_enum, value_name = "SCOPE")]
-    scope: Option<TotalsScope>,
-    /// Only this interface's
-    #[arg(long, value_name = "NAME")]
-    interface: Option<String>,
+    #[command(flatten)]
+    totals: TotalsFlags,
     /// Only this direction's
     #[arg(long, value_name = "DIRECTION", value_parser = ["rx", "tx", "total"])]
     direction: Option<String>,
-    /// Only over this limit
-    #[arg(long, value_name = "NAME")]
-    limit: Option<String>,
-    /// Only from this day on: 2026-11-21, today, yesterday, or the day of a time (10:00, 7d)
-    #[arg(long, value_name = "DAY", long_help = format!("Only from this day on, in UTC as the totals are, or the day of a time.\n{TIMES}"))]
-    since: Option<When>,
-    /// Only up to this day
-    #[arg(long, value_name = "DAY")]
-    until: Option<When>,
 }
 
 impl PlotTotals {
     pub(super) fn run(self) -> Result<(), Failure> {
         let settings = self.common.begin()?;
         let now = SystemClock::default().wall();
-        let (since, until) = (self.since.map(|when| when.day(now)), self.until.map(|when| when.day(now)));
-        in_order(since, until)?;
-        let filter = TotalsFilter {
-            agent: self.agent.clone(),
-            scope: self.scope.map(TotalsScope::name),
-            interface: self.interface.clone(),
-            limit_name: self.limit.clone(),
-            since,
-            until,
-        };
+        let filter = self.totals.filter(now)?;
+        let (since, until) = (filter.since, filter.until);
         let mut bars: BTreeMap<[String; 4], (u64, u64)> = BTreeMap::new();
         let read = totals::read(&mut *settings.store.reader(), &filter, |row| {
             if let Some((names, breaches, bytes)) = bar(row)
