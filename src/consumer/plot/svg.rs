@@ -243,6 +243,8 @@ fn escaped(text: &str) -> String {
     out
 }
 
+const ELLIPSIS_EM: f64 = 0.75;
+
 /// Estimates the width, rounded up: a viewer may use another font.
 pub(crate) fn text_width(text: &str, size: f64) -> f64 {
     let em = |c: char| match c {
@@ -262,13 +264,49 @@ pub(crate) fn fitted(text: &str, size: f64, width: f64) -> String {
     if text_width(text, size) <= width {
         return text.to_owned();
     }
+    begin(text.chars(), size, width - size * ELLIPSIS_EM).trim_end().to_owned() + "…"
+}
+
+/// Shortens a name with an ellipsis in its middle: names of links often differ at their end.
+pub(crate) fn fitted_name(name: &str, size: f64, width: f64) -> String {
+    if text_width(name, size) <= width {
+        return name.to_owned();
+    }
+    let room = width - size * ELLIPSIS_EM;
+    let end: String = begin(name.chars().rev(), size, room / 2.0).chars().rev().collect();
+    begin(name.chars(), size, room - text_width(&end, size)) + "…" + &end
+}
+
+/// Returns the first characters that fit.
+fn begin(chars: impl Iterator<Item = char>, size: f64, width: f64) -> String {
     let mut kept = String::new();
-    for c in text.chars() {
+    for c in chars {
         kept.push(c);
-        if text_width(&kept, size) + size * 0.75 > width {
+        if text_width(&kept, size) > width {
             kept.pop();
             break;
         }
     }
-    kept.trim_end().to_owned() + "…"
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shortened_name_keeps_both_its_ends_and_fits() {
+        let names = ["gateway-042 enp65s0f0np0.100 rx", "gateway-042 enp65s0f0np0.200 rx"];
+        let shown = names.map(|name| fitted_name(name, TEXT_PX, 120.0));
+        assert_ne!(shown[0], shown[1]);
+        for name in &shown {
+            assert!(
+                name.starts_with("gatewa") && name.ends_with(" rx") && text_width(name, TEXT_PX) <= 120.0,
+                "{name}"
+            );
+        }
+        assert_eq!(fitted_name("eth0", TEXT_PX, 120.0), "eth0");
+        assert_eq!(fitted_name(names[0], TEXT_PX, 0.0), "…");
+        assert_eq!(fitted(names[0], TEXT_PX, 60.0).chars().last(), Some('…'));
+    }
 }

@@ -3,7 +3,7 @@
 use super::axis::{Axis, Quantity};
 use super::rate::{own_name, shared_names};
 use super::screen::{BOLD, DIM, PLAIN, Page, Screen, cut, cut_name, width};
-use super::svg::{Anchor, Area, Drawing, TEXT_PX, TITLE_PX, Theme, fitted, text_width};
+use super::svg::{Anchor, Area, Drawing, TEXT_PX, TITLE_PX, Theme, fitted, fitted_name, text_width};
 use crate::units::counted;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -107,7 +107,7 @@ impl TotalsPlot {
             let length = (axis.place(bar.excess_bytes) * area.width).max(if bar.excess_bytes > 0 { 1.5 } else { 0.0 });
             let bytes = Quantity::Bytes.show(bar.excess_bytes);
             let tip = format!("{name}: {bytes} in {}", counted(bar.breaches, "breach"));
-            drawing.text((area.left - 10.0, top + 17.0), "", Anchor::End, &fitted(name, TEXT_PX, label));
+            drawing.text((area.left - 10.0, top + 17.0), "", Anchor::End, &fitted_name(name, TEXT_PX, label));
             let place = Area { left: area.left, top: top + 4.0, width: length, height: BAR - 8.0 };
             drawing.rectangle(place, class(&bar.direction), &tip);
             drawing.text((area.left + length + 6.0, top + 17.0), "muted halo", Anchor::Start, &bytes);

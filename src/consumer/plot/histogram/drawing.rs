@@ -1,6 +1,6 @@
 use super::{Chart, HistogramPlot};
 use crate::consumer::plot::axis::{Axis, Quantity, grouped};
-use crate::consumer::plot::svg::{Anchor, Area, Drawing, TEXT_PX, TITLE_PX, Theme, fitted, text_width};
+use crate::consumer::plot::svg::{Anchor, Area, Drawing, TEXT_PX, TITLE_PX, Theme, fitted, fitted_name, text_width};
 
 const MARGIN: f64 = 24.0;
 const GUTTER: f64 = 66.0;
@@ -34,7 +34,7 @@ impl HistogramPlot<'_> {
         let mut drawing = Drawing::new(width, self.name());
         drawing.description = self.description();
         let room = width - 2.0 * MARGIN;
-        drawing.text((MARGIN, 34.0), "title", Anchor::Start, &fitted(&self.name(), TITLE_PX, room));
+        drawing.text((MARGIN, 34.0), "title", Anchor::Start, &fitted_name(&self.name(), TITLE_PX, room));
         drawing.text((MARGIN, 54.0), "muted", Anchor::Start, &fitted(&self.subtitle(), TEXT_PX, room));
         let rows = charts.first().filter(|_| !is_small).map_or(0, |chart| mark_rows(chart, panel_width));
         let top = 100.0 + MARK_ROW * rows as f64;
@@ -77,7 +77,7 @@ fn draw_chart(drawing: &mut Drawing, chart: &Chart<'_>, area: Area, is_small: bo
     if is_small {
         let words = series.max().map_or("no data".to_owned(), |max| format!("max {}", Quantity::BitRate.show(max)));
         let room = area.width - text_width(&words, 11.0) - 12.0;
-        drawing.text((area.left, area.top - 12.0), "head", Anchor::Start, &fitted(&chart.name, TEXT_PX, room));
+        drawing.text((area.left, area.top - 12.0), "head", Anchor::Start, &fitted_name(&chart.name, TEXT_PX, room));
         drawing.text((area.right(), area.top - 12.0), "tick", Anchor::End, &words);
     }
     drawing.value_grid(area, counts);

@@ -3,7 +3,9 @@ use std::time::Duration;
 
 use super::{Panel, RateColumn, RatePlot, common_top};
 use crate::consumer::plot::axis::{Axis, Quantity};
-use crate::consumer::plot::svg::{Anchor, Area, Drawing, TEXT_PX, TITLE_PX, Theme, fitted, number, text_width};
+use crate::consumer::plot::svg::{
+    Anchor, Area, Drawing, TEXT_PX, TITLE_PX, Theme, fitted, fitted_name, number, text_width,
+};
 use crate::consumer::plot::time_axis::TimeAxis;
 use crate::consumer::report::breaches::BreachSpan;
 use crate::units::lasting;
@@ -33,7 +35,7 @@ impl RatePlot<'_> {
         let mut drawing = Drawing::new(width, self.name());
         drawing.description = self.description(&panels);
         let room = width - 2.0 * MARGIN;
-        drawing.text((MARGIN, 34.0), "title", Anchor::Start, &fitted(&self.name(), TITLE_PX, room));
+        drawing.text((MARGIN, 34.0), "title", Anchor::Start, &fitted_name(&self.name(), TITLE_PX, room));
         let scales = match common_top(&panels) {
             _ if panels.len() < 2 => "",
             Some(_) => "; all panels have one scale",
@@ -149,7 +151,7 @@ impl RatePlot<'_> {
             let taken = text_width(&panel.name, TEXT_PX) + text_width(&max, 11.0) + 12.0;
             let max = if text_width(&limits, 11.0) <= area.width - taken { limits + &max } else { max };
             let room = area.width - text_width(&max, 11.0) - 12.0;
-            drawing.text((area.left, area.top - 12.0), "head", Anchor::Start, &fitted(&panel.name, TEXT_PX, room));
+            drawing.text((area.left, area.top - 12.0), "head", Anchor::Start, &fitted_name(&panel.name, TEXT_PX, room));
             drawing.text((area.right(), area.top - 12.0), "tick", Anchor::End, &max);
         }
         let place = |from, to| {
