@@ -21,6 +21,7 @@ use highwater::event::{Body, Breach, Direction, Epoch, Event, EventId, Severity,
 use highwater::histogram::RateHistogram;
 use highwater::units::ByteCount;
 use highwater::wire;
+use postgres::Client;
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
@@ -36,6 +37,7 @@ use support::veth::Veth;
 
 const ROUNDS: usize = 5;
 const EVENTS: u64 = 1_000_000;
+const WAIT_MAX: Duration = Duration::from_secs(1_800);
 /// Messages of rates.
 const RATES: u64 = 300_000;
 /// Messages of which every second one is no event.
@@ -325,10 +327,7 @@ fn memory(kafka: &Kafka, postgres: &Postgres, agents: u64) {
 fn rates() {
     let rates = scaled(RATES);
     let (Some(kafka), Some(postgres)) = (Kafka::or_skip("figures"), Postgres::or_skip("figures")) else { return };
-    println!(
-        "| {rates} messages of rates, 2 links in 2 directions each, start and end included | messages/s | rows/s | histograms made, s | greatest RSS, MB |"
-    );
-    println!("|---|---|---|---|---|");
+    let mut lines = Vec::new();
     for agents in [rates / 12, rates / 3] {
         let (events, topic) = (kafka.topic("figures", 1), kafka.topic("figures", 6));
         let bytes = produce_rates(&kafka.address, &topic, rates, agents);
@@ -338,9 +337,12 @@ fn rates() {
             "{}[topics]\nrates = '{topic}'\nhistograms = ''\n",
             store_config(&kafka, &events, &database)
         ));
-        let started = Instant::now();
+        let (started, mut watch) = (Instant::now(), Watch::new(&database));
         let running = consumer.start(&["--quiet"]);
-        wait_for(&database, "SELECT coalesce(sum(next_offset), 0) FROM kafka_offsets", &format!("({rates})"));
+        while database.ask("SELECT coalesce(sum(next_offset), 0) FROM kafka_offsets") != format!("({rates})") {
+            assert!(started.elapsed() < WAIT_MAX, "not all rates are stored");
+            watch.look(running.id());
+        }
         let stored = started.elapsed().as_secs_f64();
         wait_for(&database, "SELECT count(*) FROM touched_hours", "(0)");
         let derived = started.elapsed().as_secs_f64();
@@ -349,13 +351,17 @@ fn rates() {
         assert_eq!(database.ask("SELECT count(*) FROM rates"), format!("({})", rates * 4));
         let pace = rates as f64 / stored;
         let (each, peak) = (bytes / rates, peaks[0] / 1_000.0);
-        println!(
+        lines.push(format!(
             "| {agents} agents, {each} bytes each | {pace:.0} | {:.0} | {:.1} | {peak:.1} |",
             pace * 4.0,
             derived - stored
-        );
+        ));
+        watch.print(&format!("storing the rates of {agents} agents"));
     }
-    println!();
+    println!(
+        "| {rates} messages of rates, 2 links in 2 directions each, start and end included | messages/s | rows/s | histograms made, s | greatest RSS, MB |"
+    );
+    println!("|---|---|---|---|---|\n{}\n", lines.join("\n"));
 }
 
 /// Produces windows of as many agents, one after the other, and each thousandth a month late; returns the bytes of their payloads.
@@ -408,7 +414,7 @@ fn store_config(kafka: &Kafka, topic: &str, database: &Database) -> String {
 fn wait_for(database: &Database, question: &str, answer: &str) {
     let started = Instant::now();
     while database.ask(question) != answer {
-        assert!(started.elapsed() < Duration::from_secs(1_800), "{question} is not {answer}");
+        assert!(started.elapsed() < WAIT_MAX, "{question} is not {answer}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -476,39 +482,80 @@ fn given_columns(database: &Database, table: &str) -> String {
     database.client().query_one(columns, &[&table]).expect("the table is there").get(0)
 }
 
-/// What the consumer's session was seen to do at each look, in one more run.
+/// One more run of storing events, watched.
 fn print_where_time_goes(kafka: &Kafka, topic: &str, database: &Database, agents: u64) {
+    let (mut watch, mut consumer) = (Watch::new(database), Consumer::with(&store_config(kafka, topic, database)));
+    let mut running = consumer.start(&["--until-end", "--quiet"]);
+    while status_kb(running.id(), "VmHWM") > 0.0 {
+        watch.look(running.id());
+    }
+    assert!(running.wait().success(), "{}", running.log());
+    watch.print(&format!("one run with {agents} agents"));
+}
+
+/// What the storing session was seen to do at each look, and how long each thread of the consumer and all cores have worked.
+struct Watch {
+    client: Client,
+    started: Instant,
+    busy_s: f64,
+    seen: BTreeMap<String, u32>,
+    looks: u32,
+    threads: BTreeMap<(String, String), f64>,
+}
+
+impl Watch {
     const DOING: &str = "
         SELECT coalesce(min(CASE
                    WHEN state <> 'active' OR wait_event = 'ClientRead' THEN 'waits for the consumer'
-                   WHEN query LIKE 'COPY events%' THEN 'COPY of events'
+                   WHEN query LIKE 'COPY %' THEN 'COPY of ' || split_part(query, ' ', 2)
                    WHEN query LIKE '%breach_state%' OR query LIKE '%totals%' THEN 'breaches and totals'
                    WHEN query LIKE '%agent_sequences%' THEN 'ranges of numbers'
+                   WHEN query LIKE '%touched_hours%' THEN 'notes of hours'
                    WHEN query = 'COMMIT' THEN 'COMMIT'
                    ELSE 'other statements' END), 'not connected')
         FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
           AND application_name NOT LIKE '%/maintenance' AND application_name NOT LIKE '%/histograms'";
-    let (mut client, mut seen, mut looks) = (database.client(), BTreeMap::<String, u32>::new(), 0);
-    let mut consumer = Consumer::with(&store_config(kafka, topic, database));
-    let (started, mut running) = (Instant::now(), consumer.start(&["--until-end", "--quiet"]));
-    let mut cpu = BTreeMap::new();
-    while status_kb(running.id(), "VmHWM") > 0.0 {
-        *seen.entry(client.query_one(DOING, &[]).expect("it answers").get(0)).or_default() += 1;
-        looks += 1;
-        cpu.extend(cpu_by_thread(running.id()));
+
+    fn new(database: &Database) -> Self {
+        Self {
+            client: database.client(),
+            started: Instant::now(),
+            busy_s: busy_s(),
+            seen: BTreeMap::new(),
+            looks: 0,
+            threads: BTreeMap::new(),
+        }
+    }
+
+    fn look(&mut self, id: u32) {
+        *self.seen.entry(self.client.query_one(Self::DOING, &[]).expect("it answers").get(0)).or_default() += 1;
+        self.looks += 1;
+        self.threads.extend(cpu_by_thread(id));
         std::thread::sleep(Duration::from_millis(10));
     }
-    let seconds = started.elapsed().as_secs_f64();
-    assert!(running.wait().success(), "{}", running.log());
-    println!("| where the {seconds:.1} s of one run with {agents} agents go | s |\n|---|---|");
-    for (doing, count) in seen {
-        println!("| PostgreSQL's session: {doing} | {:.1} |", f64::from(count) * seconds / f64::from(looks));
+
+    fn print(self, of: &str) {
+        let (seconds, busy) = (self.started.elapsed().as_secs_f64(), busy_s() - self.busy_s);
+        println!("| where the {seconds:.1} s of {of} go | s |\n|---|---|");
+        for (doing, count) in self.seen {
+            println!("| PostgreSQL's session: {doing} | {:.1} |", f64::from(count) * seconds / f64::from(self.looks));
+        }
+        for ((name, _), ms) in self.threads.into_iter().filter(|(_, ms)| *ms >= 100.0) {
+            println!("| CPU of the consumer's thread `{name}` | {:.1} |", ms / 1_000.0);
+        }
+        println!("| CPU of all processes, Kafka's and PostgreSQL's too | {busy:.1} |\n");
     }
-    for ((name, _), ms) in cpu.into_iter().filter(|(_, ms)| *ms >= 100.0) {
-        println!("| CPU of the consumer's thread `{name}` | {:.1} |", ms / 1_000.0);
-    }
-    println!();
+}
+
+/// Seconds that all cores have worked since the machine's start (`/proc/stat`, in hundredths).
+fn busy_s() -> f64 {
+    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let fields: Vec<f64> =
+        stat.lines().next().unwrap_or_default().split_whitespace().skip(1).flat_map(str::parse).collect();
+    let idle: f64 = fields.get(3..5).unwrap_or_default().iter().sum();
+    // The last two are parts of the first two.
+    (fields.iter().take(8).sum::<f64>() - idle) / 100.0
 }
 
 /// What people ask the tables, on ten million events and 1.2 million breaches of a month.
