@@ -612,3 +612,90 @@ fn no_file_is_dead() {
     assert_eq!(dead(sources()), NONE);
     assert_eq!(dead(&planted([("lib.rs", "pub mod a;"), ("a/mod.rs", ""), ("a/b.rs", "")])), ["a/b.rs"]);
 }
+
+/// Returns the text between the placeholders of a format string.
+fn fixed_parts(format: &str) -> Vec<String> {
+    let (mut parts, mut is_placeholder) = (vec![String::new()], false);
+    for c in format.chars() {
+        match c {
+            '{' => is_placeholder = true,
+            '}' => {
+                is_placeholder = false;
+                parts.push(String::new());
+            }
+            _ if is_placeholder => {}
+            _ => parts.last_mut().expect("there is always one").push(c),
+        }
+    }
+    parts.iter().map(|part| part.trim().to_owned()).filter(|part| part.len() > 2).collect()
+}
+
+/// Returns the format strings of a file's `warn!` and `error!`.
+fn logged(source: &Source) -> Vec<String> {
+    fn collect(tokens: TokenStream, found: &mut Vec<String>) {
+        let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+        for (index, token) in tokens.iter().enumerate() {
+            let TokenTree::Group(group) = token else { continue };
+            collect(group.stream(), found);
+            let is_log = match tokens[..index].as_ref() {
+                [.., TokenTree::Ident(name), TokenTree::Punct(mark)] => {
+                    (name == "warn" || name == "error") && mark.as_char() == '!'
+                }
+                _ => false,
+            };
+            if let (true, Some(TokenTree::Literal(literal))) = (is_log, group.stream().into_iter().next()) {
+                let text = syn::parse_str::<syn::LitStr>(&literal.to_string());
+                found.extend(text.map(|text| text.value()));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    collect(source.shipped.parse().expect("it was parsed before"), &mut found);
+    found
+}
+
+/// Returns the lines that `page` explains and no program writes: the rows of its tables that begin with a level, or with `problem`
+/// for a line of `status`. `…` stands for what differs from line to line.
+fn lines_of_nobody(page: &str, sources: &[Source]) -> Vec<String> {
+    let parts: Vec<String> = sources.iter().flat_map(literals).flat_map(|(_, text)| fixed_parts(&text)).collect();
+    let rows = page.lines().filter_map(|row| {
+        let (level, rest) = row.strip_prefix("| ")?.split_once(" | ")?;
+        let is_line = ["WARN", "ERROR", "problem"].contains(&level);
+        is_line.then(|| rest.split(" | ").next().unwrap_or(rest).trim_matches(['`', ' ']).to_owned())
+    });
+    let is_written = |quoted: &str| parts.iter().any(|part| part.contains(quoted));
+    let is_stale = |row: &String| row.split('…').map(str::trim).any(|quoted| !is_written(quoted));
+    rows.filter(is_stale).collect()
+}
+
+/// Returns the lines of WARN and ERROR that `run` may log and `page` does not explain. Of each its longest fixed part is looked for;
+/// a line that is composed elsewhere has none.
+fn unexplained_lines(page: &str, sources: &[Source]) -> Vec<String> {
+    const SHORTEST: usize = 12;
+    let is_of_run = |source: &&Source| !source.name.contains("/cli/") && !source.name.contains("/cli.rs");
+    let longest = |format: String| fixed_parts(&format).into_iter().max_by_key(String::len);
+    let lines = sources.iter().filter(is_of_run).flat_map(|source| {
+        let parts = logged(source).into_iter().filter_map(longest);
+        parts.map(|part| (source.name.clone(), part)).collect::<Vec<_>>()
+    });
+    let unexplained = lines.filter(|(_, part)| part.len() >= SHORTEST && !page.contains(part));
+    unexplained.map(|(name, part)| format!("{name}: {part}")).collect()
+}
+
+#[test]
+fn the_page_for_operators_explains_what_is_logged() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operate.md");
+    let page = &fs::read_to_string(page).expect("the page is there");
+    assert!(page.matches("\n| WARN | `").count() > 30, "the tables of log lines have another form");
+    assert_eq!(lines_of_nobody(page, sources()), NONE);
+    assert_eq!(unexplained_lines(page, sources()), NONE);
+
+    let planted = planted([
+        ("a.rs", "fn f() { log::warn!(\"{}: the disk is full; make room\", 1); error!(\"{why}\") }"),
+        ("b.rs", "fn f() { log::error!(\"a fan of {host} stopped spinning\") } #[error(\"not a log line\")] struct E;"),
+        ("agent/cli/c.rs", "fn f() { warn!(\"only a command says this\") }"),
+    ]);
+    let page = "| | line |\n| WARN | `…: the disk is full; make room` | |\n| ERROR | `a fan of … fell off` | |";
+    assert_eq!(lines_of_nobody(page, &planted), ["a fan of … fell off"]);
+    assert_eq!(unexplained_lines(page, &planted), ["b.rs: stopped spinning"]);
+}
