@@ -78,9 +78,10 @@ impl Lag {
                 None => self.common.note(&format!("there is no topic {topic}: no agent sends rates")),
             }
         }
-        let all_stored = !self.wait || self.wait_for(&mut rows, &mut *reader)?;
+        let before = rows.clone();
+        let all_stored = !self.wait || self.wait_for(&mut rows, &before, &mut *reader)?;
         output::finished(print(&rows, self.format))?;
-        for ((topic, partition), row) in rows.iter().filter(|(_, row)| row.is_beyond()) {
+        for ((topic, partition), row) in still_beyond(&rows, &before) {
             let end = row.end;
             self.common.note(&format!(
                 "{topic}[{partition}] ends at {end}, before what is stored: was it recreated? A running consumer checks that"
@@ -97,10 +98,9 @@ impl Lag {
         )))
     }
 
-    fn wait_for(&self, rows: &mut LagRows, reader: &mut dyn Reader) -> Result<bool, Failure> {
+    fn wait_for(&self, rows: &mut LagRows, before: &LagRows, reader: &mut dyn Reader) -> Result<bool, Failure> {
         let clock = SystemClock::default();
         let until = clock.monotonic() + self.timeout;
-        let before = rows.clone();
         loop {
             if rows.iter().all(|(at, row)| row.is_done(&before[at])) {
                 return Ok(true);
@@ -136,6 +136,12 @@ impl LagRow {
         let renewed = before.stored.as_ref().is_some_and(|old| stored.generation > old.generation);
         stored.next >= before.end && (renewed || !before.is_beyond())
     }
+}
+
+/// Returns the rows that were beyond the end `before`, and are still. What was stored during the wait may be beyond it too: the end
+/// is that of the call.
+fn still_beyond<'a>(rows: &'a LagRows, before: &'a LagRows) -> impl Iterator<Item = (&'a (TopicId, i32), &'a LagRow)> {
+    rows.iter().filter(|(at, row)| row.is_beyond() && before[*at].is_beyond())
 }
 
 /// Asks the store first, then Kafka, so that no stored offset is beyond the end. Returns `None` for a topic that is missing, and may be.
@@ -204,5 +210,17 @@ mod tests {
         // Recreated and shorter: done once the consumer has found that out.
         let beyond = row(0, 10, Some((30, 0)));
         assert!(!done(&beyond, Some((30, 0))) && !done(&beyond, Some((3, 1))) && done(&beyond, Some((10, 1))));
+    }
+
+    #[test]
+    fn what_was_stored_during_the_wait_is_no_sign_of_a_recreated_topic() {
+        let rows = |stored: [i64; 2]| -> LagRows {
+            let id = TopicId { cluster: String::new(), name: "t".to_owned() };
+            (0..).zip(stored).map(|(partition, next)| ((id.clone(), partition), row(0, 10, Some((next, 0))))).collect()
+        };
+        // Partition 0 ended before what was stored at the call; to partition 1 a message came since.
+        let (before, now) = (rows([30, 9]), rows([30, 11]));
+        let partitions: Vec<i32> = still_beyond(&now, &before).map(|((_, partition), _)| *partition).collect();
+        assert_eq!(partitions, [0]);
     }
 }
