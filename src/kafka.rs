@@ -19,7 +19,8 @@ use serde::Deserialize;
 
 pub use self::advertised::unreachable_broker;
 pub use self::errors::{
-    ClientError, explained, missing_topic, missing_topic_of_histograms, not_created, refusal, without_timing,
+    ClientError, explained, missing_right, missing_topic, missing_topic_of_histograms, not_created, refusal,
+    without_timing,
 };
 pub use self::reports::Reports;
 pub use self::topic_plan::{PlannedTopic, TopicPlan};

@@ -16,7 +16,7 @@ use super::store::{HourKey, MergedHour, TrafficSeries};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Invalid;
 use crate::histogram::RateHistogram;
-use crate::kafka::{ClientError, Connection, Reports, missing_topic_of_histograms, not_created};
+use crate::kafka::{ClientError, Connection, Reports, missing_right, missing_topic_of_histograms, not_created};
 
 pub(super) struct HourPublisher {
     connection: Connection,
@@ -105,11 +105,8 @@ impl HourPublisher {
             Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => {
                 missing_topic_of_histograms(&self.topic, self.connection.brokers())
             }
-            Code::TopicAuthorizationFailed => {
-                format!(
-                    "{}: not authorized: allow this user to write to it, or set topics.histograms = \"\"",
-                    self.topic
-                )
+            Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => {
+                format!("{code}: {}; or set topics.histograms = \"\"", missing_right("Write", "topic", &[&self.topic]))
             }
             code => match context.reports.last() {
                 Some(cause) => format!("{}: {code}: {cause}", self.topic),

@@ -105,8 +105,9 @@ impl Source {
         if !membership.instance.is_empty() {
             config.set("group.instance.id", &membership.instance);
         }
+        let reports = Reports::of_consumer(connection.brokers(), (&membership.group, "Read"), &membership.topics);
         let consumer: BaseConsumer<Context> = config
-            .create_with_context(Context::new(connection.brokers()))
+            .create_with_context(Context::new(reports))
             .map_err(|e| ClientError::of::<BaseConsumer>(&e, &config))?;
         let topics: Vec<&str> = membership.topics.iter().map(String::as_str).collect();
         consumer.subscribe(&topics).map_err(|e| ClientError::Refused(e.to_string()))?;
@@ -281,7 +282,8 @@ impl Source {
     /// Explains a poll without a message. librdkafka reports an error by callback too, in more words.
     fn misfortune(&self, polled: Option<String>) -> Polled {
         let reports = &self.consumer().context().reports;
-        match (reports.take_refused(), reports.take_trouble().or(polled)) {
+        let trouble = reports.take_trouble();
+        match (reports.take_refused(), reports.take_refused_group().or(trouble).or(polled)) {
             (Some(refused), _) => Polled::Refused(refused),
             (None, Some(trouble)) => self.fatal().unwrap_or(Polled::Trouble(trouble)),
             (None, None) => Polled::Nothing,
@@ -384,7 +386,8 @@ impl Source {
 
     fn client_apart(&self, more: &[(&str, &str)]) -> Result<BaseConsumer<Reports>, String> {
         let little = [("queued.min.messages", "1"), ("queued.max.messages.kbytes", "1024")];
-        apart(&self.connection, &self.membership.group, &[&little, more].concat())
+        let Membership { group, topics, .. } = &self.membership;
+        apart(&self.connection, group, topics, &[&little, more].concat())
     }
 
     /// Leaves the group, so that the others need not wait for the session to run out.

@@ -4,12 +4,12 @@ use std::time::Duration;
 use pollster::block_on;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::config::FromClientConfigAndContext as _;
-use rdkafka::consumer::BaseConsumer;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::{Metadata, MetadataPartition};
 use rdkafka::producer::{BaseProducer, Producer as _};
 
-use super::{ClientError, Connection, Reports, not_created, offsets, unreachable_broker};
+use super::{ClientError, Connection, Reports, missing_right, not_created, offsets, unreachable_broker};
 
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -49,7 +49,7 @@ pub enum TopicLookup {
         leaderless: Vec<i32>,
     },
     Missing,
-    /// This user may not see it.
+    /// This user may not see it, whether it is there or not.
     Denied(String),
 }
 
@@ -131,7 +131,13 @@ impl Admin {
         let described = block_on(self.admin()?.describe_configs(&names, &options()));
         let described = described.map_err(|error| self.unavailable(&error))?;
         for (topic, resource) in topics.iter_mut().zip(described) {
-            let resource = resource.map_err(|code| self.refused(&format!("settings of {}: {code}", topic.name)))?;
+            let name = &topic.name;
+            let resource = resource.map_err(|code| self.refused(&format!("settings of {name}: {code}")))?;
+            // The rdkafka crate drops a resource's own error, and returns it without settings, which every topic has.
+            if resource.entries.is_empty() {
+                let missing = missing_right("DescribeConfigs", "topic", &[name]);
+                return Err(self.refused(&format!("settings of {name}: {missing}")));
+            }
             topic.settings =
                 resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect();
         }
@@ -146,7 +152,10 @@ impl Admin {
         let created = block_on(self.admin()?.create_topics(&[topic], &options()));
         match created.map_err(|error| self.unavailable(&error))?.pop() {
             Some(Err((name, code))) if code != RDKafkaErrorCode::TopicAlreadyExists => {
-                Err(self.refused(&format!("topic {name}: {code}")))
+                let is_denied = code == RDKafkaErrorCode::TopicAuthorizationFailed
+                    || code == RDKafkaErrorCode::ClusterAuthorizationFailed;
+                let missing = is_denied.then(|| format!(": {}", missing_right("Create", "topic", &[&name])));
+                Err(self.refused(&format!("topic {name}: {code}{}", missing.unwrap_or_default())))
             }
             _ => Ok(()),
         }
@@ -157,11 +166,24 @@ impl Admin {
         offsets.map_err(|error| self.unavailable(&format!("offsets of {topic} {partition}: {error}")))
     }
 
-    pub fn committed(&self, group: &str, topic: &str, partitions: &[i32]) -> Result<BTreeMap<i32, i64>, AdminError> {
+    /// Returns the offsets that a group has committed. `right` is what the caller's user needs on the group.
+    pub fn committed(
+        &self,
+        (group, right): (&str, &'static str),
+        topic: &str,
+        partitions: &[i32],
+    ) -> Result<BTreeMap<i32, i64>, AdminError> {
         let ours = [("group.id", group), ("enable.auto.commit", "false")];
         let config = self.connection.client(&ours).map_err(unusable)?;
-        let consumer: BaseConsumer<Reports> = config.create_with_context(self.reports()).map_err(misconfigured)?;
-        offsets::committed(&consumer, topic, partitions, ANSWER_MAX).map_err(|error| self.unavailable(&error))
+        let reports = Reports::of_consumer(self.connection.brokers(), (group, right), &[topic.to_owned()]);
+        let consumer: BaseConsumer<Reports> = config.create_with_context(reports).map_err(misconfigured)?;
+        offsets::committed(&consumer, topic, partitions, ANSWER_MAX).map_err(|error| {
+            while consumer.poll(Duration::ZERO).is_some() {}
+            match consumer.context().take_refused_group() {
+                Some(why) => self.refused(&why),
+                None => self.unavailable(&error),
+            }
+        })
     }
 
     fn admin(&self) -> Result<AdminClient<Reports>, AdminError> {

@@ -1,7 +1,7 @@
 //! Checks of a cluster: it answers, and topics are there and may be seen.
 
-use super::Connection;
 use super::admin::{Admin, TopicLookup};
+use super::{Connection, missing_right};
 use crate::checks::Finding;
 use crate::units::counted;
 
@@ -13,12 +13,16 @@ pub struct CheckedTopic<'a> {
     pub if_missing: IfMissing,
     /// Message about its absence, with the remedy.
     pub missing: &'a str,
+    /// Operation that the program's user needs, as Kafka's ACLs name it. Each includes `Describe`.
+    pub right: &'a str,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IfMissing {
     Fails,
     Warns,
+    /// Others use it: the program's user need not even see it.
+    IsOthers,
     /// The program creates it.
     IsCreated,
 }
@@ -48,12 +52,14 @@ pub fn check_topic(admin: &Admin, topic: CheckedTopic<'_>) -> Finding {
         ),
         Ok(TopicLookup::Missing) => match topic.if_missing {
             IfMissing::Fails => Finding::failed(about, topic.missing),
-            IfMissing::Warns => Finding::warning(about, topic.missing),
+            IfMissing::Warns | IfMissing::IsOthers => Finding::warning(about, topic.missing),
             IfMissing::IsCreated => Finding::ok(about, "is missing, and created at the start"),
         },
+        Ok(TopicLookup::Denied(_)) if topic.if_missing == IfMissing::IsOthers => {
+            Finding::ok(about, "is hidden from this user, which does not use it")
+        }
         Ok(TopicLookup::Denied(why)) => {
-            let name = topic.name;
-            Finding::failed(about, format!("{why}: this user may not see {name}; allow it on the broker"))
+            Finding::failed(about, format!("{why}: {}", missing_right(topic.right, "topic", &[topic.name])))
         }
         Err(error) => Finding::failed(about, error),
     }

@@ -42,6 +42,16 @@ pub fn missing_topic_of_histograms(name: &str, brokers: &str) -> String {
     missing_unless_made(name, brokers, &environment)
 }
 
+/// Names the right that the broker's ACLs do not give this user, and the command that adds it. `kind` is `topic` or `group`.
+pub fn missing_right(operation: &str, kind: &str, names: &[&str]) -> String {
+    let options: String = names.iter().map(|name| format!(" --{kind} {name}")).collect();
+    let names = names.join(" or ");
+    format!(
+        "this user lacks {operation} on {kind} {names}: `kafka-acls.sh --add --allow-principal User:NAME --operation {operation}\
+         {options}` adds it"
+    )
+}
+
 pub fn without_timing(text: &str) -> String {
     let Some((before, rest)) = text.split_once(" (after ") else { return text.to_owned() };
     // "(after 7ms in state CONNECT)", "(after 7ms in state CONNECT, 1 identical error(s) suppressed)"
@@ -195,6 +205,13 @@ mod tests {
             explained("kafka.internal:9092/1: Disconnected", "gateway:9092"),
             "kafka.internal:9092/1: Disconnected"
         );
+    }
+
+    #[test]
+    fn a_missing_right_is_named_with_the_command_that_adds_it() {
+        let said = missing_right("Read", "topic", &["a", "b"]);
+        let command = "`kafka-acls.sh --add --allow-principal User:NAME --operation Read --topic a --topic b`";
+        assert_eq!(said, format!("this user lacks Read on topic a or b: {command} adds it"));
     }
 
     #[test]

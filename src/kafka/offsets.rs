@@ -6,7 +6,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataPartition;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::missing_topic;
+use super::{missing_right, missing_topic};
 
 /// Requests about a partition without a leader wait for as long as they may.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,7 +37,12 @@ pub fn partitions<C: ConsumerContext>(
         Some((Some(error), _)) if RDKafkaErrorCode::from(error) == RDKafkaErrorCode::UnknownTopicOrPartition => {
             Err(missing_topic(topic, brokers))
         }
-        Some((Some(error), _)) => Err(format!("{topic}: {}", RDKafkaErrorCode::from(error))),
+        Some((Some(error), _)) => Err(match RDKafkaErrorCode::from(error) {
+            code @ RDKafkaErrorCode::TopicAuthorizationFailed => {
+                format!("{code}: {}", missing_right("Read", "topic", &[topic]))
+            }
+            code => format!("{topic}: {code}"),
+        }),
         _ => Err(missing_topic(topic, brokers)),
     }
 }

@@ -8,27 +8,48 @@ use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 
-use super::errors::{explained, refusal};
+use super::errors::{explained, missing_right, refusal};
 
 #[derive(Debug, Default)]
 pub struct Reports {
     brokers: String,
+    reads: Option<Reads>,
     reported: Mutex<Reported>,
+}
+
+/// Group and topics of a consumer, to name the right that it lacks.
+#[derive(Debug)]
+struct Reads {
+    group: String,
+    group_right: &'static str,
+    topics: Vec<String>,
 }
 
 #[derive(Debug, Default)]
 struct Reported {
     refused: Option<String>,
+    /// The group's refusal, apart: a consumer that reads without joining needs no right on the group.
+    refused_group: Option<String>,
     trouble: Option<(RDKafkaErrorCode, String)>,
 }
 
 impl Reports {
     pub fn new(brokers: &str) -> Self {
-        Self { brokers: brokers.to_owned(), reported: Mutex::default() }
+        Self { brokers: brokers.to_owned(), ..Self::default() }
+    }
+
+    /// Makes the reports of a consumer, which needs `Read` on its group to join it, and `Describe` to ask for its offsets.
+    pub fn of_consumer(brokers: &str, (group, group_right): (&str, &'static str), topics: &[String]) -> Self {
+        let reads = Reads { group: group.to_owned(), group_right, topics: topics.to_vec() };
+        Self { reads: Some(reads), ..Self::new(brokers) }
     }
 
     pub fn take_refused(&self) -> Option<String> {
         self.lock().refused.take()
+    }
+
+    pub fn take_refused_group(&self) -> Option<String> {
+        self.lock().refused_group.take()
     }
 
     pub fn take_trouble(&self) -> Option<String> {
@@ -40,11 +61,21 @@ impl Reports {
 
     pub fn last(&self) -> Option<String> {
         let reported = self.lock();
-        reported.refused.clone().or_else(|| reported.trouble.as_ref().map(|(_, reason)| reason.clone()))
+        let trouble = || reported.trouble.as_ref().map(|(_, reason)| reason.clone());
+        reported.refused.clone().or_else(|| reported.refused_group.clone()).or_else(trouble)
     }
 
     fn lock(&self) -> MutexGuard<'_, Reported> {
         self.reported.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Reads {
+    /// Returns the topics that a report is about: the one that it names, else all.
+    fn refused(&self, reason: &str) -> Vec<&str> {
+        let is_named = |topic: &&str| reason.split_ascii_whitespace().any(|word| word.trim_end_matches(':') == *topic);
+        let topics: Vec<&str> = self.topics.iter().map(String::as_str).collect();
+        topics.iter().copied().find(is_named).map_or(topics, |topic| vec![topic])
     }
 }
 
@@ -56,9 +87,17 @@ impl ClientContext for Reports {
             return;
         }
         let code = code.unwrap_or(RDKafkaErrorCode::Fail);
-        match refusal(code, reason) {
-            Some(refusal) => self.lock().refused = Some(refusal),
-            None => self.lock().trouble = Some((code, explained(reason, &self.brokers))),
+        let refused = refusal(code, reason);
+        let mut reported = self.lock();
+        match (code, &self.reads) {
+            _ if refused.is_some() => reported.refused = refused,
+            (RDKafkaErrorCode::GroupAuthorizationFailed, Some(Reads { group, group_right, .. })) => {
+                reported.refused_group = Some(format!("{code}: {}", missing_right(group_right, "group", &[group])));
+            }
+            (RDKafkaErrorCode::TopicAuthorizationFailed, Some(reads)) => {
+                reported.trouble = Some((code, missing_right("Read", "topic", &reads.refused(reason))));
+            }
+            _ => reported.trouble = Some((code, explained(reason, &self.brokers))),
         }
     }
 
@@ -100,5 +139,25 @@ mod tests {
         assert_eq!(reports.last().as_deref(), Some("b:1/1: Disconnected"));
         let trouble = reports.take_trouble().unwrap();
         assert!(trouble.ends_with(": b:1/1: Disconnected") && reports.take_trouble().is_none(), "{trouble}");
+    }
+
+    #[test]
+    fn a_consumers_missing_right_names_its_group_and_topic() {
+        let reports = Reports::of_consumer("localhost", ("g", "Read"), &["a.events".to_owned(), "a.rates".to_owned()]);
+        let denied = RDKafkaErrorCode::TopicAuthorizationFailed;
+        let said = |reason: &str| {
+            reports.error(KafkaError::Global(denied), reason);
+            reports.take_trouble().unwrap()
+        };
+        let named = said("Subscribed topic not available: a.rates: Broker: Topic authorization failed");
+        assert!(named.ends_with("--operation Read --topic a.rates` adds it"), "{named}");
+        let unnamed = said("Fetch from broker 1 failed: Broker: Topic authorization failed");
+        assert!(unnamed.contains("--topic a.events --topic a.rates`"), "{unnamed}");
+        reports.error(
+            KafkaError::Global(RDKafkaErrorCode::GroupAuthorizationFailed),
+            "FindCoordinator response error: Group authorization failed.",
+        );
+        assert!(reports.take_trouble().is_none());
+        assert!(reports.last().unwrap().contains("--operation Read --group g`"));
     }
 }

@@ -79,10 +79,11 @@ fn check_kafka(settings: &Settings, report: &mut CheckReport) -> Result<(), Fail
         let if_missing = match settings.publisher.create_topics {
             Some(_) => IfMissing::IsCreated,
             // The agent does not write there: consumers do.
-            None if is_for_hours => IfMissing::Warns,
+            None if is_for_hours => IfMissing::IsOthers,
             None => IfMissing::Fails,
         };
-        report.add(&check_topic(&admin, CheckedTopic { name, if_missing, missing: &missing }))?;
+        let right = if is_for_hours { "Describe" } else { "Write" };
+        report.add(&check_topic(&admin, CheckedTopic { name, if_missing, missing: &missing, right }))?;
     }
     Ok(())
 }

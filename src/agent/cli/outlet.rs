@@ -165,7 +165,7 @@ pub(super) fn wait_stored(
     let (clock, mut stored) = (SystemClock::default(), 0);
     let mut answered = clock.monotonic();
     loop {
-        match admin.committed(group, topic, &partitions) {
+        match admin.committed((group, "Describe"), topic, &partitions) {
             Ok(committed) => {
                 answered = clock.monotonic();
                 let is_stored =

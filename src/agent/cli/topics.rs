@@ -4,8 +4,8 @@ use super::common::Common;
 use crate::agent::config::Settings;
 use crate::config::{TOPICS, TopicRole, TopicSpec};
 use crate::exit::{Failure, Status};
-use crate::kafka::admin::{Admin, AdminError, Found, Wanted};
-use crate::kafka::{TopicPlan, missing_topic};
+use crate::kafka::admin::{Admin, AdminError, Found, TopicLookup, Wanted};
+use crate::kafka::{TopicPlan, missing_right, missing_topic};
 use crate::output::{self, OutputFormat, Rows, Value};
 use crate::units::lasting;
 
@@ -81,6 +81,9 @@ impl TopicsCommand {
         let wanted = plan(settings, self.common.topic.as_ref(), self.samples).wanted(brokers);
         found.retain(|found| wanted.iter().any(|wanted| wanted.name == found.name));
         admin.describe(&mut found).map_err(failure)?;
+        for wanted in wanted.iter().filter(|wanted| found.iter().all(|found| found.name != wanted.name)) {
+            visible(admin, &wanted.name)?;
+        }
         let mut made = Vec::new();
         if !self.check {
             for wanted in wanted.iter().filter(|wanted| found.iter().all(|found| found.name != wanted.name)) {
@@ -106,6 +109,7 @@ impl TopicsCommand {
         let only = self.common.topic.as_deref();
         let shown: Vec<&Found> = topics.iter().filter(|topic| only.is_none_or(|only| only == topic.name)).collect();
         if let (Some(only), []) = (only, &*shown) {
+            visible(admin, only)?;
             return Err(Failure::failed(missing_topic(only, settings.publisher.connection.brokers())));
         }
         let mut rows = Vec::new();
@@ -131,6 +135,16 @@ fn plan(settings: &Settings, only: Option<&String>, samples: bool) -> TopicPlan 
         names.push(of_samples);
     }
     settings.topics.plan(names)
+}
+
+/// Fails if this user may not see the topic: a list leaves it out as if it were missing.
+fn visible(admin: &Admin, name: &str) -> Result<(), Failure> {
+    match admin.look_up(name).map_err(failure)? {
+        TopicLookup::Denied(why) => {
+            Err(Failure::failed(format!("{why}: {}", missing_right("Describe", "topic", &[name]))))
+        }
+        TopicLookup::Found { .. } | TopicLookup::Missing => Ok(()),
+    }
 }
 
 fn differences(wanted: &Wanted, found: &[Found]) -> Vec<String> {

@@ -8,7 +8,7 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 use super::producer::Producer;
 use super::spread::Spread;
 use crate::clock::Clock;
-use crate::kafka::missing_topic;
+use crate::kafka::{missing_right, missing_topic};
 
 pub(super) enum SessionEnd {
     Closed,
@@ -71,9 +71,13 @@ impl SessionEnd {
             Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => {
                 Self::NeedsOperator(format!("{code}: {}", missing_topic(topic, brokers)))
             }
-            Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => {
-                Self::NeedsOperator(format!("{code}: this user may not write to {topic}; allow it on the broker"))
+            Code::TopicAuthorizationFailed => {
+                Self::NeedsOperator(format!("{code}: {}", missing_right("Write", "topic", &[topic])))
             }
+            Code::ClusterAuthorizationFailed => Self::NeedsOperator(format!(
+                "{code}: {}; brokers before 2.8 want `--operation IdempotentWrite --cluster` too",
+                missing_right("Write", "topic", &[topic])
+            )),
             Code::InvalidTimestamp => Self::NeedsOperator(format!(
                 "{code}: this host's clock and the broker's differ too much; set this host's clock, or \
                  message.timestamp.type=LogAppendTime for {topic}"

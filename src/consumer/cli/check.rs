@@ -69,11 +69,11 @@ fn check_kafka(settings: &Settings, report: &mut CheckReport) -> Result<(), Fail
     for name in settings.membership().topics {
         let if_missing = if settings.may_be_missing(&name) { IfMissing::Warns } else { IfMissing::Fails };
         let missing = missing_topic(&name, brokers);
-        report.add(&check_topic(&admin, CheckedTopic { name: &name, if_missing, missing: &missing }))?;
+        report.add(&check_topic(&admin, CheckedTopic { name: &name, if_missing, missing: &missing, right: "Read" }))?;
     }
     if let Some(name) = settings.published_hours() {
         let missing = missing_topic_of_histograms(name, brokers);
-        let topic = CheckedTopic { name, if_missing: IfMissing::Warns, missing: &missing };
+        let topic = CheckedTopic { name, if_missing: IfMissing::Warns, missing: &missing, right: "Write" };
         report.add(&check_topic(&admin, topic))?;
     }
     report.add_all(check_group(settings, &admin))
@@ -83,9 +83,9 @@ fn check_group(settings: &Settings, admin: &Admin) -> Option<Finding> {
     // Without the topic there is nothing to ask about.
     let Ok(TopicLookup::Found { .. }) = admin.look_up(&settings.topic) else { return None };
     let about = format!("group {}", settings.group);
-    Some(match admin.committed(&settings.group, &settings.topic, &[0]) {
+    Some(match admin.committed((&settings.group, "Read"), &settings.topic, &[0]) {
         Ok(_) => Finding::ok(about, "may be used"),
-        Err(error) => Finding::failed(about, format!("{error}: allow this user to read in the group, on the broker")),
+        Err(error) => Finding::failed(about, error),
     })
 }
 

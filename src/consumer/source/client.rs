@@ -53,10 +53,12 @@ pub(in crate::consumer) fn check_client(connection: &Connection, group: &str) ->
 pub(super) fn apart(
     connection: &Connection,
     group: &str,
+    topics: &[String],
     more: &[(&str, &str)],
 ) -> Result<BaseConsumer<Reports>, String> {
     let config = client(connection, group, &[FIXED_APART, more].concat())?;
-    config.create_with_context(Reports::new(connection.brokers())).map_err(|error| not_created(&error))
+    let reports = Reports::of_consumer(connection.brokers(), (group, "Describe"), topics);
+    config.create_with_context(reports).map_err(|error| not_created(&error))
 }
 
 pub(super) fn client(

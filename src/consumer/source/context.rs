@@ -19,8 +19,8 @@ pub(super) struct Rebalanced {
 }
 
 impl Context {
-    pub(super) fn new(brokers: &str) -> Self {
-        Self { reports: Reports::new(brokers), rebalanced: Mutex::default() }
+    pub(super) fn new(reports: Reports) -> Self {
+        Self { reports, rebalanced: Mutex::default() }
     }
 
     pub(super) fn take_rebalanced(&self) -> Option<Rebalanced> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 
 use super::headers::headers;
@@ -38,7 +38,7 @@ impl StandaloneConsumer {
     /// # Errors
     /// A secret that can't be read, or a property that librdkafka does not take.
     pub fn new(connection: &Connection, topic: &str, group: &str, decoder: Decoder) -> Result<Self, String> {
-        let consumer = apart(connection, group, &[("queued.max.messages.kbytes", "8192")])?;
+        let consumer = apart(connection, group, &[topic.to_owned()], &[("queued.max.messages.kbytes", "8192")])?;
         let (topic, connection) = (topic.to_owned(), connection.clone());
         Ok(Self { consumer, topic, connection, decoder, positions: BTreeMap::new(), strikes: Strikes::default() })
     }
@@ -73,7 +73,8 @@ impl StandaloneConsumer {
     fn unanswered(&self, error: &KafkaError) -> String {
         // No message is lost by polling before an assignment.
         while self.consumer.poll(Duration::ZERO).is_some() {}
-        self.reported().unwrap_or_else(|| error.to_string())
+        let refused_group = self.consumer.context().take_refused_group();
+        self.reported().or(refused_group).unwrap_or_else(|| error.to_string())
     }
 
     fn reported(&self) -> Option<String> {
@@ -91,6 +92,10 @@ impl StandaloneConsumer {
             None => return self.reported().map_or(Seen::Nothing, Seen::Trouble),
             Some(Err(KafkaError::PartitionEOF(partition))) => return Seen::End(partition),
             Some(Err(error)) if is_unreadable(&error) => error,
+            // librdkafka looks for the coordinator of a group that this client never joins.
+            Some(Err(error)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed) => {
+                return Seen::Nothing;
+            }
             Some(Err(error)) => return Seen::Trouble(self.reported().unwrap_or_else(|| error.to_string())),
             Some(Ok(message)) => {
                 let (payload, headers) = (message.payload(), headers(&message));
