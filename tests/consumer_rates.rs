@@ -688,7 +688,6 @@ fn what_cannot_be_published_waits_and_is_named() {
     let published = format!("{topic}-hours");
     let mut consumer = Consumer::new(&kafka.address, &events, &database.url);
     consumer.append(&format!("[topics]\nrates = '{topic}'\nhistograms = '{published}'\n"));
-    consumer.append("[histograms]\ninterval = '1s'\n");
     produce(&kafka.address, &topic, &[recent_window("gw", 1)]);
     produce_raw(&kafka.address, &topic, [("gw".to_owned(), b"{}".to_vec())], None);
     let running = consumer.start(&[]);
@@ -699,5 +698,11 @@ fn what_cannot_be_published_waits_and_is_named() {
     database.until("SELECT sum(windows) FROM histograms WHERE span = 'hour'", "(8)");
     assert_eq!(database.ask("SELECT count(*) FROM touched_hours"), "(0)");
     assert_eq!(database.ask("SELECT count(*) FROM dead_letters"), "(1)");
+    // An hour that was refused is tried again before the interval is over: meanwhile nothing is up to date.
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(!running.log().contains("up to date again"), "{}", running.log());
+    kafka.create(&published, 1);
+    running.until("histograms: up to date again");
+    assert_eq!(database.ask("SELECT count(*) FROM unpublished_hours"), "(0)");
     running.kill();
 }

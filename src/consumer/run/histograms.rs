@@ -165,6 +165,8 @@ impl HistogramWork {
             self.unconfirmed = done;
             if let Err(trouble) = result {
                 self.last = None;
+                // The interval is between two publications, and this was none.
+                self.publish_at = Duration::ZERO;
                 let acknowledged = self.store.acknowledge(&self.unconfirmed, self.clock.wall());
                 if acknowledged.is_ok() {
                     self.unconfirmed.clear();
