@@ -7,7 +7,7 @@ use std::time::Duration;
 use postgres::config::{Host, SslMode};
 use postgres::{Client, Config, NoTls};
 
-use super::tls::PostgresTls;
+use super::tls::{PostgresTls, Verify};
 use crate::config::SecretFile;
 use crate::wire::percent_decoded;
 
@@ -65,6 +65,11 @@ impl Address {
 
     pub(in crate::consumer::store) fn holds_password(&self) -> bool {
         self.config.get_password().is_some()
+    }
+
+    /// Returns whether a server is believed to be the one that the URL names, though TLS is demanded: by `sslmode=require`.
+    pub(super) fn trusts_any_server(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.needed && tls.verify == Verify::Nothing)
     }
 
     pub(super) fn schema(&self) -> Option<&str> {
@@ -152,7 +157,6 @@ fn taken_apart(url: &str) -> Result<(String, Vec<(String, String)>), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::consumer::store::postgres::tls::Verify;
 
     fn tls(url: &str) -> Option<(bool, Verify)> {
         Address::parse(url, None, None).unwrap().tls.map(|tls| (tls.needed, tls.verify))
@@ -178,6 +182,15 @@ mod tests {
         assert_eq!(tls("postgres://u@localhost:5433/d"), Some((false, Nothing)));
         assert_eq!(tls("postgres:///d?host=/run/postgresql&user=u"), None);
         assert_eq!(tls("postgres://u@localhost,db.example/d"), Some((true, AuthorityAndName)));
+    }
+
+    #[test]
+    fn a_server_that_need_not_prove_who_it_is_is_noticed() {
+        let trusts_any = |url: &str| Address::parse(url, None, None).unwrap().trusts_any_server();
+        assert!(trusts_any("postgres://u@db.example/d?sslmode=require"));
+        for url in ["db.example/d", "db.example/d?sslmode=verify-ca", "localhost/d", "db.example/d?sslmode=disable"] {
+            assert!(!trusts_any(&format!("postgres://u@{url}")), "{url}");
+        }
     }
 
     #[test]

@@ -79,6 +79,11 @@ fn server(client: &mut Client, address: &Address, now: DateTime<Utc>) -> Result<
     } else {
         Finding::ok(ABOUT, format!("{address} answers: PostgreSQL {version}"))
     }];
+    if address.trusts_any_server() {
+        let why = "sslmode=require encrypts, and takes any server for the right one: set sslmode=verify-full in store.url, and \
+                   sslrootcert if the certificate is not of a CA that this system knows";
+        findings.push(Finding::warning(ABOUT, why));
+    }
     if encoding != "UTF8" {
         findings.push(Finding::failed(
             ABOUT,

@@ -93,7 +93,10 @@ fn remedy_of_connecting(code: &str, Login { role, database }: &Login) -> Option<
     Some(match code {
         "42501" => format!("as its owner: GRANT CONNECT ON DATABASE {database} TO {role}"),
         "3D000" => format!("create it as a superuser: CREATE DATABASE {database} OWNER {role}"),
-        "28000" => format!("pg_hba.conf on the server must allow it; a missing role is created {make}"),
+        "28000" => format!(
+            "pg_hba.conf on the server must allow it: a line with hostssl needs sslmode=verify-full in store.url; a missing role \
+             is created {make}"
+        ),
         "28P01" => {
             format!("check the password: store.password_file, or in store.url; a missing role is created {make}")
         }
