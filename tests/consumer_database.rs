@@ -615,6 +615,143 @@ fn a_missing_role_or_database_is_made_by_the_sql_that_is_named() {
     assert_eq!(store(&mut *open(&url, None), &events(1..=3)).unwrap().inserted, 3);
 }
 
+/// Two roles as `docs/secure.md` makes them, in a database of their own whose administrator is no superuser, as a provider's.
+struct Roles {
+    database: Database,
+    /// Name of the role and of its schema, `highwater` on the page.
+    name: String,
+    admin: ::postgres::Client,
+}
+
+impl Roles {
+    fn new(postgres: &Postgres) -> Self {
+        let (database, name) = (postgres.database("roles"), format!("hw_{:08x}", fastrand::u32(..)));
+        let mut owner = database.client();
+        let (_, of_database) = database.url.rsplit_once('/').unwrap();
+        owner
+            .batch_execute(&format!(
+                "CREATE ROLE {name}_admin LOGIN CREATEROLE PASSWORD 'secret';
+                 ALTER DATABASE {of_database} OWNER TO {name}_admin;
+                 REVOKE CREATE ON SCHEMA public FROM PUBLIC"
+            ))
+            .unwrap();
+        let admin = url_of(&database, &format!("{name}_admin"));
+        let admin = ::postgres::Client::connect(&admin, ::postgres::NoTls).unwrap();
+        Self { database, name, admin }
+    }
+
+    /// Runs what the page has about the reader, or about the other role, except for the statement that begins with `skipped`.
+    fn run_page(&mut self, about_reader: bool, skipped: Option<&str>) {
+        let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/secure.md")).unwrap();
+        let blocks = page.split("```sql\n").skip(1).filter_map(|rest| rest.split("```").next());
+        let lines = blocks.flat_map(str::lines).map(|line| line.split("--").next().unwrap_or_default());
+        let sql = lines.collect::<Vec<_>>().join("\n");
+        let mut count = 0;
+        for statement in sql.split(';').map(str::trim).filter(|statement| !statement.is_empty()) {
+            if statement.contains("_reader") != about_reader || skipped.is_some_and(|skipped| statement == skipped) {
+                continue;
+            }
+            count += 1;
+            let run = self.admin.batch_execute(&statement.replace("highwater", &self.name));
+            assert!(skipped.is_some() || run.is_ok(), "{statement}: {run:?}");
+        }
+        assert!(count > 1, "{page}");
+        let role = if about_reader { format!("{}_reader", self.name) } else { self.name.clone() };
+        let password = self.admin.batch_execute(&format!("ALTER ROLE {role} PASSWORD 'secret'"));
+        assert!(skipped.is_some() || password.is_ok());
+    }
+
+    /// Stores an event of each of 30 days.
+    fn store(&self, from: u64) -> Result<(), StoreError> {
+        let url = url_of(&self.database, &self.name);
+        let mut stored = StoreUrl::parse(&url, None, None).unwrap().open(&options(PartitionWidth::Day));
+        let old = (from..from + 30).map(|seq| {
+            let mut event = event("gw", seq, started());
+            event.stamp.observed_at = noon() - TimeDelta::days(seq as i64);
+            event
+        });
+        insert_checkpoint(&mut *stored, &topic(), 0, &Checkpoint::default(), None)?;
+        stored.apply(&batch(from as i64 - 1, &old.collect::<Vec<_>>()), Utc::now()).map(drop)
+    }
+
+    /// Returns what `breaches` says to the reader.
+    fn read(&self) -> (i32, String) {
+        let url = url_of(&self.database, &format!("{}_reader", self.name));
+        let mut command = consumer::command();
+        let output = command.arg("breaches").env("HIGHWATER_STORE__URL", &url).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    }
+}
+
+/// The SQL of `docs/secure.md`: with it everything works, retention and partitions included, and without one statement of it the
+/// program says what is missing.
+#[test]
+fn the_grants_of_the_page_are_the_least_that_everything_works_with() {
+    let test = "the_grants_of_the_page_are_the_least_that_everything_works_with";
+    let Some(postgres) = postgres(test) else { return };
+    let mut roles = Roles::new(&postgres);
+    roles.run_page(false, None);
+    roles.store(1).unwrap();
+    roles.run_page(true, None);
+    roles.store(31).unwrap();
+    assert_eq!(roles.read().0, 0, "{:?}", roles.read());
+    let Roles { database, name, .. } = &roles;
+    let mut reader =
+        ::postgres::Client::connect(&url_of(database, &format!("{name}_reader")), ::postgres::NoTls).unwrap();
+    let oldest = "SELECT count(*) FROM events_20260921";
+    assert_eq!(reader.query_one(oldest, &[]).unwrap().get::<_, i64>(0), 1, "a partition made after the grants");
+    assert!(reader.batch_execute("DELETE FROM events").is_err() && reader.batch_execute("CREATE TABLE a ()").is_err());
+    let day = Duration::from_secs(86_400);
+    let keep = Retention { events: day, ..Retention::default() };
+    let mut role = ::postgres::Client::connect(&url_of(database, name), ::postgres::NoTls).unwrap();
+    role.batch_execute("UPDATE partition_notes SET newest_stored_at = '2020-01-01'").unwrap();
+    let url = StoreUrl::parse(&url_of(database, name), None, None).unwrap();
+    let mut maintenance = url.maintenance(&options(PartitionWidth::Day));
+    let maintained = maintenance.run(&keep, Some(noon() + TimeDelta::days(3)), Duration::from_secs(60)).unwrap();
+    assert_eq!((maintained.dropped.len(), maintained.unfinished), (60, None));
+    let owned = format!(
+        "SELECT (SELECT count(*) FROM pg_class WHERE relowner = '{name}'::regrole
+                 AND relnamespace NOT IN ('{name}'::regnamespace, 'pg_toast'::regnamespace)),
+                rolsuper OR rolcreaterole OR rolcreatedb FROM pg_roles WHERE rolname = '{name}'"
+    );
+    assert_eq!(database.ask(&owned), "(0,f)");
+
+    for (skipped, says) in [
+        ("CREATE ROLE highwater LOGIN", "CREATE ROLE"),
+        ("GRANT highwater TO CURRENT_USER", "CREATE SCHEMA"),
+        ("CREATE SCHEMA highwater AUTHORIZATION highwater", "CREATE SCHEMA"),
+    ] {
+        let mut roles = Roles::new(&postgres);
+        roles.run_page(false, Some(skipped));
+        let StoreError::Misconfigured(said) = roles.store(1).unwrap_err() else { panic!("without {skipped}") };
+        assert!(said.contains(says), "without {skipped}: {said}");
+    }
+    // Tables that are there, and those that are made later.
+    for (skipped, is_before, says) in [
+        ("CREATE ROLE highwater_reader LOGIN", true, "CREATE ROLE"),
+        ("GRANT USAGE ON SCHEMA highwater TO highwater_reader", true, "GRANT USAGE ON SCHEMA"),
+        ("GRANT SELECT ON ALL TABLES IN SCHEMA highwater TO highwater_reader", true, "GRANT SELECT ON ALL TABLES"),
+        (
+            "ALTER DEFAULT PRIVILEGES FOR ROLE highwater IN SCHEMA highwater GRANT SELECT ON TABLES TO highwater_reader",
+            false,
+            "GRANT SELECT ON ALL TABLES",
+        ),
+        ("ALTER ROLE highwater_reader SET search_path = highwater", true, "set store.schema"),
+    ] {
+        let mut roles = Roles::new(&postgres);
+        roles.run_page(false, None);
+        if is_before {
+            roles.store(1).unwrap();
+        }
+        roles.run_page(true, Some(skipped));
+        if !is_before {
+            roles.store(1).unwrap();
+        }
+        let (code, said) = roles.read();
+        assert!(code != 0 && said.contains(says), "without {skipped}: {said}");
+    }
+}
+
 #[test]
 fn a_pooler_in_transaction_mode_is_refused_and_one_in_session_mode_taken() {
     let test = "a_pooler_in_transaction_mode_is_refused_and_one_in_session_mode_taken";

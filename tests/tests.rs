@@ -43,6 +43,7 @@ mod samples;
 
 mod secure_kafka;
 mod secure_postgres;
+mod secure_rights;
 mod watchdogs;
 
 mod tidy;
