@@ -9,7 +9,7 @@ use crate::support::consumer::{Database, Postgres, command};
 use crate::support::process::until;
 use crate::support::questions::{QUESTIONS, RatesFill, fill};
 
-fn with_tables(test: &str) -> Option<Database> {
+pub(crate) fn with_tables(test: &str) -> Option<Database> {
     let database = Postgres::or_skip(test)?.database("questions");
     let options = StoreOptions { instance: "questions".into(), ..StoreOptions::default() };
     let topic = TopicId { cluster: String::new(), name: "events".into() };
@@ -18,7 +18,7 @@ fn with_tables(test: &str) -> Option<Database> {
 }
 
 /// Has the planner believe in 500 times as many rows of the tables that match, and returns how many these are, with their indexes.
-fn enlarge(client: &mut impl GenericClient, tables: &str) -> u64 {
+pub(crate) fn enlarge(client: &mut impl GenericClient, tables: &str) -> u64 {
     let many = "UPDATE pg_class SET reltuples = reltuples * 500
                 WHERE relnamespace = 'public'::regnamespace AND reltuples > 0 AND relkind IN ('r', 'i') AND relname ~ $1";
     client.execute(many, &[&tables]).unwrap()
@@ -28,7 +28,7 @@ fn enlarge(client: &mut impl GenericClient, tables: &str) -> u64 {
 const LARGE_BYTES: i64 = 65_536;
 
 /// Returns the tables that match and are large.
-fn large_tables(client: &mut impl GenericClient, tables: &str) -> Vec<String> {
+pub(crate) fn large_tables(client: &mut impl GenericClient, tables: &str) -> Vec<String> {
     let sql = format!(
         "SELECT relname::text FROM pg_class
          WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname ~ $1 AND pg_relation_size(oid) > {LARGE_BYTES}"
@@ -38,19 +38,22 @@ fn large_tables(client: &mut impl GenericClient, tables: &str) -> Vec<String> {
 
 /// A node of a plan that reads a relation.
 #[derive(Debug)]
-struct Scan {
-    node: String,
-    relation: String,
-    index: String,
+pub(crate) struct Scan {
+    pub(crate) node: String,
+    pub(crate) relation: String,
+    pub(crate) index: String,
+    /// False if it reads the relation, or the index, from end to end.
+    pub(crate) is_by_condition: bool,
 }
 
-fn scans(plan: &Value, found: &mut Vec<Scan>) {
+pub(crate) fn scans(plan: &Value, found: &mut Vec<Scan>) {
     let text = |name: &str| plan[name].as_str().unwrap_or_default().to_owned();
     if plan["Node Type"].as_str().is_some_and(|node| node.contains("Scan")) {
         found.push(Scan {
             node: text("Node Type"),
             relation: text("Relation Name"),
             index: text("Index Name"),
+            is_by_condition: ["Index Cond", "Recheck Cond"].iter().any(|name| plan[name].is_string()),
         });
     }
     for child in plan["Plans"].as_array().into_iter().flatten() {

@@ -12,7 +12,7 @@ use highwater::wire;
 use postgres::{Client, NoTls, SimpleQueryMessage};
 use serde_json::Value;
 
-use crate::support::consumer::{Database, Postgres, insert_checkpoint};
+use crate::support::consumer::{Database, Postgres, derive_histograms, insert_checkpoint};
 use crate::support::events::{breach, event, link_rates, loss, rates_since, started};
 
 const READER: &str = include_str!("../docker/postgres/reader.sql");
@@ -183,9 +183,7 @@ impl Filled {
             rates_since(first, "gw-1", seq, vec![link_rates("eth0", Direction::Rx, &bps)])
         };
         self.store(&[1, 2, 3, 5, 6].map(window));
-        let url = StoreUrl::parse(&self.database.url, None, None).unwrap();
-        let mut histograms = url.histograms(&options());
-        while histograms.derive(self.now).unwrap().has_more {}
+        derive_histograms(&self.database.url, &options(), self.now);
     }
 
     fn event(&self, agent: &str, seq: u64, minutes_ago: i64, body: Body) -> Event {

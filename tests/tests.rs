@@ -27,6 +27,7 @@ mod consumer_store;
 mod consumer_topic;
 mod consumer_totals;
 
+mod docs;
 mod events_and_samples;
 mod faults;
 mod figures;

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use highwater::consumer::batch::{Gap, TopicId};
 use highwater::consumer::checkpoint::Checkpoint;
-use highwater::consumer::store::{Store, StoreError};
+use highwater::consumer::store::{Store, StoreError, StoreOptions, StoreUrl};
 use postgres::{Client, NoTls};
 use tempfile::TempDir;
 
@@ -39,6 +40,12 @@ pub(crate) fn insert_checkpoint(
 ) -> Result<Checkpoint, StoreError> {
     let first = [(partition, (first.clone(), gap.into_iter().collect()))];
     store.insert_checkpoints(topic, &first.into()).map(|all| all[&partition].clone())
+}
+
+/// Makes hours and days of all windows that are stored.
+pub(crate) fn derive_histograms(url: &str, options: &StoreOptions, now: DateTime<Utc>) {
+    let mut histograms = StoreUrl::parse(url, None, None).expect("a URL").histograms(options);
+    while histograms.derive(now).expect("hours can be made").has_more {}
 }
 
 impl Postgres {
