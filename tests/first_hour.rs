@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use highwater::kafka::admin::{Admin, TopicLookup};
+use highwater::kafka::{Connection, PlannedTopic, RawConnection, TopicPlan};
 use tempfile::TempDir;
 
 use crate::support::agent::command;
@@ -91,6 +93,33 @@ fn three_commands_lead_to_a_breach_in_postgresql() {
     let (code, out, err) = run(hour.command(consumer::command()), &check);
     assert!(code == 0 && !out.contains("FAILED") && out.contains("has the tables of this version"), "{out}{err}");
     assert!(out.contains(&format!("group {group}: may be used")), "{out}");
+}
+
+#[test]
+fn a_topic_that_was_created_is_there_for_the_next_command() {
+    let test = "first_hour::a_topic_that_was_created_is_there_for_the_next_command";
+    let Some(kafka) = Kafka::or_skip(test) else { return };
+    let hour = Hour::new("next");
+    let topics: Vec<String> = (0..20).map(|number| format!("{}-{number}", hour.events)).collect();
+    let plan = |name: &String| TopicPlan {
+        topics: vec![PlannedTopic { name: name.clone(), is_compacted: false }],
+        partitions: 6,
+        replication: None,
+        retention: Duration::from_secs(3_600),
+    };
+    // Two connections: the second one asks as another command would, at once.
+    let raw = RawConnection { brokers: Some(kafka.address.clone()), ..RawConnection::default() };
+    let connection = Connection::new(raw, None).expect("it can work");
+    let next = Admin::new(&connection).expect("an address");
+    for topic in &topics {
+        let (created, result) = plan(topic).create_missing(&connection);
+        assert!(result.is_ok() && created == [topic.clone()], "{created:?} {result:?}");
+        let found = next.look_up(topic).expect("Kafka answers");
+        assert_eq!(found, TopicLookup::Found { partitions: 6, leaderless: Vec::new() }, "{topic}");
+        // Two publishers of an agent may find it missing at the same moment: one of them has created it.
+        let again = next.create(&plan(topic).wanted(1)[0]);
+        assert!(matches!(again, Ok(false)), "{again:?}");
+    }
 }
 
 #[test]

@@ -13,6 +13,8 @@ use super::{ClientError, Connection, Reports, missing_right, not_created, offset
 
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// Between two questions for a topic that was just created.
+const PAUSE: Duration = Duration::from_millis(50);
 
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
@@ -144,21 +146,32 @@ impl Admin {
         Ok(())
     }
 
-    pub fn create(&self, wanted: &Wanted) -> Result<(), AdminError> {
+    /// Returns false if the topic was there already. Waits until it can be used: a broker answers before it knows the topic itself.
+    pub fn create(&self, wanted: &Wanted) -> Result<bool, AdminError> {
         let mut topic = NewTopic::new(&wanted.name, wanted.partitions, TopicReplication::Fixed(wanted.replication));
         for (name, value) in &wanted.settings {
             topic = topic.set(name, value);
         }
         let created = block_on(self.admin()?.create_topics(&[topic], &options()));
-        match created.map_err(|error| self.unavailable(&error))?.pop() {
-            Some(Err((name, code))) if code != RDKafkaErrorCode::TopicAlreadyExists => {
+        let is_new = match created.map_err(|error| self.unavailable(&error))?.pop() {
+            Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => false,
+            Some(Err((name, code))) => {
                 let is_denied = code == RDKafkaErrorCode::TopicAuthorizationFailed
                     || code == RDKafkaErrorCode::ClusterAuthorizationFailed;
                 let missing = is_denied.then(|| format!(": {}", missing_right("Create", "topic", &[&name])));
-                Err(self.refused(&format!("topic {name}: {code}{}", missing.unwrap_or_default())))
+                return Err(self.refused(&format!("topic {name}: {code}{}", missing.unwrap_or_default())));
             }
-            _ => Ok(()),
+            _ => true,
+        };
+        for _ in 0..ANSWER_MAX.as_millis() / PAUSE.as_millis() {
+            match self.look_up(&wanted.name) {
+                Ok(TopicLookup::Found { leaderless, .. }) if leaderless.is_empty() => break,
+                // A user who may create a topic need not be allowed to see it.
+                Ok(TopicLookup::Denied(_)) | Err(AdminError::Unavailable { .. }) => break,
+                _ => std::thread::sleep(PAUSE),
+            }
         }
+        Ok(is_new)
     }
 
     pub fn offsets(&self, topic: &str, partition: i32) -> Result<(i64, i64), AdminError> {

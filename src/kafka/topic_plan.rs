@@ -56,9 +56,7 @@ impl TopicPlan {
         };
         for wanted in self.wanted(brokers) {
             let is_missing = admin.look_up(&wanted.name).map(|found| found == TopicLookup::Missing);
-            match is_missing
-                .and_then(|is_missing| if is_missing { admin.create(&wanted).map(|()| true) } else { Ok(false) })
-            {
+            match is_missing.and_then(|is_missing| Ok(is_missing && admin.create(&wanted)?)) {
                 Ok(true) => created.push(wanted.name),
                 Ok(false) => {}
                 Err(error) => result = result.and(Err(error)),
