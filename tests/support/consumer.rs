@@ -22,6 +22,8 @@ pub(crate) struct Postgres {
     directory: PathBuf,
     /// Directory of a server that this test started, and stops.
     home: Option<TempDir>,
+    /// Major version, where it is not that of all tests.
+    version: Option<&'static str>,
 }
 
 /// A database of one test. It stays when the test ends, for inspection.
@@ -57,17 +59,36 @@ impl Postgres {
             skip(test, "needs PostgreSQL");
             return None;
         };
-        Some(Self { url, directory: directory.into(), home: None })
+        Some(Self { url, directory: directory.into(), home: None, version: None })
     }
 
     /// Starts a server that this test may stop and kill, in a directory of its own.
     pub(crate) fn own(test: &str) -> Option<Self> {
+        Self::own_of(test, None)
+    }
+
+    /// Starts a server of its own for a test that needs this major version.
+    pub(crate) fn of_version(test: &str, version: &'static str) -> Option<Self> {
+        Self::own_of(test, Some(version))
+    }
+
+    fn own_of(test: &str, version: Option<&'static str>) -> Option<Self> {
         Self::or_skip(test)?;
         let directory = tempfile::Builder::new().prefix("highwater-pg").tempdir().expect("a temporary directory");
         open_to_all(&directory);
-        let mut own = Self { url: String::new(), directory: directory.path().join("pg"), home: Some(directory) };
+        let mut own =
+            Self { url: String::new(), directory: directory.path().join("pg"), home: Some(directory), version };
         own.url = own.start();
         Some(own)
+    }
+
+    /// Adds lines to `postgresql.conf`, and starts the server again.
+    pub(crate) fn configure(&self, lines: &str) {
+        let file = self.directory.join("data/postgresql.conf");
+        let text = fs::read_to_string(&file).expect("it has a configuration");
+        fs::write(&file, format!("{text}{lines}\n")).expect("it can be written");
+        self.kill();
+        self.start();
     }
 
     pub(crate) fn database(&self, name: &str) -> Database {
@@ -115,7 +136,10 @@ impl Postgres {
     }
 
     fn script(&self, verb: &str) -> Output {
-        script("postgres").arg(verb).arg(&self.directory).output().expect("tests/support/postgres runs")
+        let mut command = script("postgres");
+        command.arg(verb).arg(&self.directory);
+        command.envs(self.version.map(|version| ("HIGHWATER_TEST_POSTGRES_VERSION", version)));
+        command.output().expect("tests/support/postgres runs")
     }
 }
 
