@@ -4,14 +4,13 @@ use chrono::{DateTime, TimeDelta, Utc};
 use postgres::Client;
 
 use super::address::Address;
-use super::{partitions, pooler, quoted, session};
+use super::session::{self, Support};
+use super::{partitions, pooler, quoted};
 use crate::checks::Finding;
 use crate::consumer::store::StoreError;
 
 const ABOUT: &str = "database";
 
-/// Oldest major version that the tests run on.
-const VERSION_MIN: i32 = 130_000;
 /// Longest difference between two clocks that is no mistake.
 const CLOCKS_APART_MAX: TimeDelta = TimeDelta::seconds(10);
 
@@ -74,10 +73,10 @@ fn server(client: &mut Client, address: &Address, now: DateTime<Utc>) -> Result<
         &[],
     )?;
     let (version, number, encoding): (&str, i32, &str) = (row.get(0), row.get(1), row.get(2));
-    let mut findings = vec![if number < VERSION_MIN {
-        Finding::warning(ABOUT, format!("{address} is PostgreSQL {version}; the oldest that is tested is 13"))
-    } else {
-        Finding::ok(ABOUT, format!("{address} answers: PostgreSQL {version}"))
+    let mut findings = vec![match Support::of(version, number) {
+        Support::TooOld(why) => Finding::failed(ABOUT, format!("{address} {why}")),
+        Support::Untested(why) => Finding::warning(ABOUT, format!("{address} {why}")),
+        Support::Tested => Finding::ok(ABOUT, format!("{address} answers: PostgreSQL {version}")),
     }];
     if address.trusts_any_server() {
         let why = "sslmode=require encrypts, and takes any server for the right one: set sslmode=verify-full in store.url, and \

@@ -1,5 +1,6 @@
 use std::cell::Cell;
 use std::error::Error as _;
+use std::ops::RangeInclusive;
 
 use postgres::Client;
 use postgres::error::SqlState;
@@ -26,6 +27,9 @@ pub(super) struct PostgresSession {
     pub(super) sql: Statements,
     pub(super) partitions: Partitions,
 }
+
+/// Major versions that the tests run on.
+const SUPPORTED: RangeInclusive<i32> = 13..=18;
 
 /// Bounds of waits, none of which ends a COPY that waits for its client: see [`super::end_holders`].
 const SETTINGS: &str = "
@@ -78,14 +82,41 @@ impl PostgresSession {
     }
 }
 
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Support {
+    TooOld(String),
+    Tested,
+    Untested(String),
+}
+
+impl Support {
+    /// Judges a server by its `server_version` and `server_version_num`.
+    pub(super) fn of(version: &str, number: i32) -> Self {
+        let (oldest, newest) = (SUPPORTED.start(), SUPPORTED.end());
+        match number / 10_000 {
+            major if major < *oldest => {
+                Self::TooOld(format!("is PostgreSQL {version}, which is too old: {oldest} to {newest} are supported"))
+            }
+            major if major > *newest => Self::Untested(format!(
+                "is PostgreSQL {version}, newer than those that are tested, {oldest} to {newest}"
+            )),
+            _ => Self::Tested,
+        }
+    }
+}
+
 pub(super) fn connect(address: &Address, application: &str) -> Result<Client, StoreError> {
     let mut client = address.connect(application)?;
     client.batch_execute(SETTINGS)?;
     let row = client.query_one(
-        "SELECT current_setting('server_encoding'), quote_ident(current_database()), quote_ident(current_user)",
+        "SELECT current_setting('server_encoding'), quote_ident(current_database()), quote_ident(current_user),
+                current_setting('server_version'), current_setting('server_version_num')::int",
         &[],
     )?;
     let (encoding, database, role): (&str, &str, &str) = (row.get(0), row.get(1), row.get(2));
+    if let Support::TooOld(why) = Support::of(row.get(3), row.get(4)) {
+        return Err(StoreError::Misconfigured(format!("PostgreSQL: {address} {why}")));
+    }
     if encoding != "UTF8" {
         return Err(StoreError::Misconfigured(format!(
             "PostgreSQL: the database {database} has the encoding {encoding}, in which not every name and text can be stored; \
@@ -189,4 +220,19 @@ fn of_migration(error: &postgres::Error, address: &Address, grant: &str) -> Stor
 pub(super) fn version() -> i64 {
     let runner = migrations::migrations::runner();
     runner.get_migrations().iter().map(|migration| i64::from(migration.version())).max().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_too_old_tested_or_newer_than_that() {
+        let too_old = "is PostgreSQL 12.22, which is too old: 13 to 18 are supported".to_owned();
+        assert_eq!(Support::of("12.22", 120_022), Support::TooOld(too_old));
+        assert_eq!(Support::of("13.0", 130_000), Support::Tested);
+        assert_eq!(Support::of("18.6", 180_006), Support::Tested);
+        let newer = "is PostgreSQL 19beta1, newer than those that are tested, 13 to 18".to_owned();
+        assert_eq!(Support::of("19beta1", 190_000), Support::Untested(newer));
+    }
 }
