@@ -21,14 +21,16 @@ pub(in crate::consumer::store) struct PostgresReader {
     client: Option<Client>,
 }
 
-/// Bounds of a snapshot whose rows are read on a terminal: vacuum removes nothing that is younger.
+/// Bounds of a snapshot whose rows are read on a terminal: vacuum removes nothing that is younger. PostgreSQL 17 can bound the whole
+/// transaction too, which a terminal may keep open for longer.
 const SETTINGS: &str = "
     SET LOCAL lock_timeout = '10s';
     SET LOCAL statement_timeout = '120s';
     SET LOCAL idle_in_transaction_session_timeout = '10min';
     SET LOCAL timezone = 'UTC';
     SET LOCAL datestyle = 'ISO, YMD';
-    SET LOCAL client_min_messages = 'warning';";
+    SET LOCAL client_min_messages = 'warning';
+    SELECT set_config('transaction_timeout', '0', true) WHERE current_setting('transaction_timeout', true) IS NOT NULL;";
 
 /// Rows that fit the sockets' buffers, so that the server is done with them however slow the reader is.
 const FETCHED: i32 = 1_000;

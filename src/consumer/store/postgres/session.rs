@@ -31,7 +31,8 @@ pub(super) struct PostgresSession {
 /// Major versions that the tests run on.
 const SUPPORTED: RangeInclusive<i32> = 13..=18;
 
-/// Bounds of waits, none of which ends a COPY that waits for its client: see [`super::end_holders`].
+/// Bounds of waits, none of which ends a COPY that waits for its client: see [`super::end_holders`]. Those that a provider may have set
+/// for the role, and that not every version has, would end a large batch, or a session that has nothing to store.
 const SETTINGS: &str = "
     SET lock_timeout = '10s';
     SET idle_in_transaction_session_timeout = '30s';
@@ -39,7 +40,9 @@ const SETTINGS: &str = "
     SET timezone = 'UTC';
     SET datestyle = 'ISO';
     SET default_transaction_isolation = 'read committed';
-    SET client_min_messages = 'warning';";
+    SET client_min_messages = 'warning';
+    SELECT set_config(name, '0', false) FROM unnest(ARRAY['transaction_timeout', 'idle_session_timeout']) AS name
+    WHERE current_setting(name, true) IS NOT NULL;";
 
 /// Held while migrating: of several programs that start at once, one migrates, the others wait.
 const MIGRATION_LOCK: i64 = 0x6877_6d69_6772; // "hwmigr"
