@@ -44,6 +44,10 @@ const SETTINGS: &str = "
     SELECT set_config(name, '0', false) FROM unnest(ARRAY['transaction_timeout', 'idle_session_timeout']) AS name
     WHERE current_setting(name, true) IS NOT NULL;";
 
+/// Ends what another client left in this session, which a pooler in session mode without `server_reset_query` hands over: prepared
+/// statements have the same names in each process.
+const LEAVE_BEHIND: &str = "DEALLOCATE ALL; SELECT pg_advisory_unlock_all()";
+
 /// Held while migrating: of several programs that start at once, one migrates, the others wait.
 const MIGRATION_LOCK: i64 = 0x6877_6d69_6772; // "hwmigr"
 
@@ -110,6 +114,7 @@ impl Support {
 
 pub(super) fn connect(address: &Address, application: &str) -> Result<Client, StoreError> {
     let mut client = address.connect(application)?;
+    client.batch_execute(LEAVE_BEHIND)?;
     client.batch_execute(SETTINGS)?;
     let row = client.query_one(
         "SELECT current_setting('server_encoding'), quote_ident(current_database()), quote_ident(current_user),

@@ -108,6 +108,10 @@ fn remedy(code: &str) -> Option<&'static str> {
     Some(match code {
         "3F000" => "create it: CREATE SCHEMA name AUTHORIZATION role",
         "42501" => "as the owner: GRANT ALL ON ALL TABLES IN SCHEMA name TO role; or let this role own the tables",
+        "42P05" => {
+            "a pooler hands over a session that it did not reset: set server_reset_query = DISCARD ALL there, or name the server itself \
+             in store.url"
+        }
         "25006" => "the server is a standby or set to default_transaction_read_only: name the primary in store.url",
         _ => return None,
     })
