@@ -92,6 +92,8 @@ impl PostgresTls {
     pub(super) fn connector(&self) -> Result<MakeTlsConnector, String> {
         let failed = |what: &str, e: &dyn fmt::Display| format!("{what} cannot be used: {e}");
         let mut builder = SslConnector::builder(SslMethod::tls_client()).map_err(|e| failed("TLS", &e))?;
+        // Servers take `sslnegotiation=direct` from clients that name the protocol.
+        postgres_openssl::set_postgresql_alpn(&mut builder).map_err(|e| failed("TLS", &e))?;
         if self.verify == Verify::Nothing {
             builder.set_verify(SslVerifyMode::NONE);
         }
