@@ -33,12 +33,7 @@ impl Address {
         schema: Option<&str>,
     ) -> Result<Self, String> {
         let (rest, ssl) = taken_apart(url)?;
-        let mut config: Config = rest.parse().map_err(|e| {
-            format!(
-                "is not understood ({}); write it as \"postgres://USER@HOST/DATABASE\"",
-                crate::exit::chain(&e as &dyn std::error::Error)
-            )
-        })?;
+        let mut config: Config = rest.parse().map_err(|error| not_understood(&error))?;
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err("names no host; write it as \"postgres://USER@HOST/DATABASE\"".to_owned());
         }
@@ -134,6 +129,15 @@ impl fmt::Display for Address {
     }
 }
 
+/// Explains an error of the `postgres` crate, which names a parameter that it does not know and nothing else of the URL.
+fn not_understood(error: &postgres::Error) -> String {
+    let text = crate::exit::chain(error as &dyn std::error::Error);
+    match text.split_once("unknown option `").and_then(|(_, name)| name.strip_suffix('`')) {
+        Some(name) => format!("has the parameter `{name}`, which is not understood here; leave it out"),
+        None => format!("is not understood ({text}); write it as \"postgres://USER@HOST/DATABASE\""),
+    }
+}
+
 fn taken_apart(url: &str) -> Result<(String, Vec<(String, String)>), String> {
     let Some((base, query)) = url.split_once('?') else { return Ok((url.to_owned(), Vec::new())) };
     let (mut rest, mut ssl) = (Vec::new(), Vec::new());
@@ -202,7 +206,7 @@ mod tests {
             ("postgres://u:s3cret@h/d?sslmode=disable&sslrootcert=system", "verify-full"),
             ("postgres://u:s3cret@h/d?sslrootcert=/nowhere.pem", "/nowhere.pem"),
             ("postgres://u:s3cret@h/d?sslrootcert=/a%00b", "sslrootcert holds a NUL"),
-            ("postgres://u:s3cret@h/d?nonsense=1", "nonsense"),
+            ("postgres://u:s3cret@h/d?gssencmode=disable", "has the parameter `gssencmode`"),
             ("postgres://u:p@s3cret@h/d", "is written as %40"),
             ("postgres://", "names no host"),
         ] {
