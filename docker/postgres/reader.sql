@@ -8,6 +8,10 @@
 CREATE ROLE highwater_reader LOGIN;
 GRANT USAGE ON SCHEMA public TO highwater_reader;
 
+-- Before PostgreSQL 15, everybody may create tables there.
+REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+GRANT CREATE ON SCHEMA public TO highwater;
+
 -- Tables and views that are there, and those that the consumer makes later: at its first start, for a new month, in a new version.
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO highwater_reader;
 ALTER DEFAULT PRIVILEGES FOR ROLE highwater IN SCHEMA public GRANT SELECT ON TABLES TO highwater_reader;
