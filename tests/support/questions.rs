@@ -98,10 +98,11 @@ pub(crate) fn fill(client: &mut Client, breaches: u32) {
     transaction.commit().expect("it is committed");
 }
 
-/// Makes partitions for the months of the events.
+/// Makes partitions for the months of the events, and no empty one, which would be read from end to end.
 const PARTITIONS: &str = "
     DO $$ DECLARE month date; BEGIN
-      FOR month IN SELECT generate_series(date_trunc('month', now() - interval '31 days'), now() + interval '1 day', '1 month')::date LOOP
+      FOR month IN SELECT generate_series(date_trunc('month', (now() - interval '31 days') AT TIME ZONE 'UTC'),
+                                          now() AT TIME ZONE 'UTC', '1 month')::date LOOP
         EXECUTE format('CREATE TABLE events_%s PARTITION OF events FOR VALUES FROM (%L) TO (%L)', to_char(month, 'YYYY_MM'),
                        month::text || ' 00:00:00+00', (month + interval '1 month')::date::text || ' 00:00:00+00');
       END LOOP;
