@@ -572,6 +572,7 @@ fn what_can_not_be_stored_in_is_refused_by_name_with_what_mends_it() {
     let role = format!("reader_{:08x}", fastrand::u32(..));
     client.batch_execute(&format!("CREATE ROLE {role} LOGIN PASSWORD 'secret'")).unwrap();
     let other = postgres.database("refused");
+    other.client().batch_execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC").unwrap();
     let url = url_of(&other, &role);
     let mend = |said: &str, begin: &str| {
         let from = said.find(begin).unwrap_or_else(|| panic!("{begin}: {said}"));

@@ -34,6 +34,7 @@ mod figures;
 mod first_hour;
 mod formats;
 mod interop;
+mod managed_postgres;
 mod missing_files;
 
 mod pipeline;
