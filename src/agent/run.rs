@@ -26,7 +26,7 @@ use crate::agent::control::Control;
 use crate::agent::counters::{self, CounterSource, Reading};
 use crate::agent::detector::{Detections, Detector};
 use crate::agent::event_system::{EventSystem, Observer};
-use crate::agent::journal::{Durability, DurableJournal, Identity, Journal as _, JournalConfig};
+use crate::agent::journal::{Durability, DurableJournal, Identity, Journal as _, JournalConfig, JournalError};
 use crate::agent::log_observer::LogObserver;
 use crate::agent::publisher::{Publisher, await_tear_down};
 use crate::agent::random::random;
@@ -126,7 +126,7 @@ impl Agent {
             age_max: settings.journal_age,
             identity: Identity { agent: settings.agent.as_str().into(), machine_id: machine_id() },
         };
-        let mut journal = DurableJournal::open(config, &now).map_err(Failure::failed)?;
+        let mut journal = DurableJournal::open(config, &now).map_err(refused)?;
         let source = open_source(&settings).map_err(Failure::failed)?;
         let mut detector = detector(&settings);
         match journal.open_breaches() {
@@ -455,6 +455,14 @@ impl Agent {
         if let Some(line) = self.trouble.seen(message, self.clock.monotonic()) {
             error!("{line}");
         }
+    }
+}
+
+fn refused(error: JournalError) -> Failure {
+    match error {
+        // Another start would not help.
+        JournalError::Newer { .. } => Failure::config(error),
+        error => Failure::failed(error),
     }
 }
 

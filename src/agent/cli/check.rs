@@ -5,7 +5,7 @@ use clap::Args;
 use super::common::AgentFlags;
 use crate::agent::config::Settings;
 use crate::agent::publisher::look_up_schema;
-use crate::agent::run::check::{check_clock, check_links, check_state_dir};
+use crate::agent::run::check::{check_clock, check_journal, check_links, check_state_dir};
 use crate::checks::{CheckReport, Finding};
 use crate::cli::check::{CheckFlags, valid_configuration};
 use crate::clock::SystemClock;
@@ -22,6 +22,7 @@ ok, warning or FAILED, with the remedy. Run it as the agent's user, or as root.
 
   links, limits  which links each limit applies to now, and at which rates
   state, disk    the journal's directory: rights, and room for the journal
+  journal        shown if it is damaged, or a newer agent's
   clock          whether it was set
   kafka, topic   the brokers answer, the topics are there and may be seen;
                  whether they may be written to, only the first event shows
@@ -59,6 +60,7 @@ impl AgentCheck {
         report.add_all(links)?;
         if !self.check.offline {
             report.add_all(check_state_dir(&settings))?;
+            report.add_all(check_journal(&settings))?;
             report.add(&check_clock(&SystemClock::default()))?;
             check_kafka(&settings, &mut report)?;
             report.add_all(check_registry(&settings))?;

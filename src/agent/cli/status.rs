@@ -210,6 +210,9 @@ fn left(state_dir: &Path, clock: &SystemClock) -> Result<StatusReport, Failure> 
             let next = "the next start sets it aside, and saves what can be read";
             return Err(Failure::failed(format!("no agent runs on {place}, and its {}; {next}", chain(&error))));
         }
+        Err(error @ JournalError::Newer { .. }) => {
+            return Err(Failure::failed(format!("no agent runs on {}: {error}", state_dir.display())));
+        }
         Err(error) => return Err(unreadable(error, state_dir)),
     };
     let last = snapshot.open_breaches.last().map(|event| event.stamp.agent.to_string());

@@ -42,7 +42,7 @@ pub struct DurableJournal {
 }
 
 impl DurableJournal {
-    /// A disk that cannot be written is no error (see [`Journal::durability`]); another agent on it is.
+    /// A disk that cannot be written is no error (see [`Journal::durability`]); another agent on it is, and a newer agent's journal.
     pub fn open(config: JournalConfig, now: &Stamp) -> Result<Self, JournalError> {
         let mut journal = Self {
             current: SqliteJournal::in_memory(config.size_max)?,
@@ -63,7 +63,7 @@ impl DurableJournal {
                 (journal.current, journal.outage) = (disk, None);
                 journal.breaches = breaches.into_iter().filter_map(|event| Some((breach_of(&event)?, event))).collect();
             }
-            Err(locked @ JournalError::Locked(_)) => return Err(locked),
+            Err(refused @ (JournalError::Locked(_) | JournalError::Newer { .. })) => return Err(refused),
             Err(error) => journal.report(&error),
         }
         Ok(journal)

@@ -142,6 +142,12 @@ pub enum JournalError {
     Sqlite(#[from] rusqlite::Error),
     #[error("journal damaged: {0}")]
     Damaged(String),
+    #[error(
+        "{} is the journal of a newer agent (version {version}; this one, {}, knows {known}): install that agent again; or move \
+         journal.db and journal.db-wal away, and the events in them that Kafka does not have are declared lost",
+        path.display(), env!("CARGO_PKG_VERSION")
+    )]
+    Newer { path: PathBuf, version: u32, known: u32 },
 }
 
 pub trait Journal {

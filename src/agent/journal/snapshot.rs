@@ -32,7 +32,13 @@ impl Snapshot {
         }
         // The copy has room for everything: a snapshot evicts nothing.
         let size_max = ByteCount::from_bytes(u64::from(u32::MAX));
-        let mut journal = SqliteJournal::open(&copy.path().join("journal.db"), size_max)?;
+        let opened = SqliteJournal::open(&copy.path().join(FILES[0]), size_max);
+        let mut journal = opened.map_err(|error| match error {
+            JournalError::Newer { version, known, .. } => {
+                JournalError::Newer { path: directory.join(FILES[0]), version, known }
+            }
+            error => error,
+        })?;
         let is_from_here = journal.owner().machine_id == machine_id;
         let open_breaches = if is_from_here { journal.open_breaches()? } else { Vec::new() };
         Ok(Some(Self { pending: journal.pending(), open_breaches }))

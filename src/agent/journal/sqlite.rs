@@ -19,7 +19,7 @@ use rusqlite::{Connection, Transaction, params};
 pub(super) use self::codec::event_crc;
 use self::codec::{EVENT, signed, unsigned, whole_event};
 use self::corruption::{damage, damaged};
-use self::database::{PAGE_BYTES, WAL_PAGES, check, configure, synchronous};
+use self::database::{PAGE_BYTES, WAL_PAGES, check, configure, refuse_newer, synchronous};
 use self::rows::{
     Change, keep_breach, keep_window, losses, open_breaches, open_window, page_count, read, read_at, rewrite,
     used_pages,
@@ -55,12 +55,14 @@ pub(super) enum Claim {
 }
 
 impl SqliteJournal {
-    /// Fails with [`JournalError::Damaged`] where it is corrupt or lacks events that were registered.
+    /// Fails with [`JournalError::Damaged`] where it is corrupt or lacks events that were registered, and with
+    /// [`JournalError::Newer`] where a newer agent made it.
     pub fn open(path: &Path, size_max: ByteCount) -> Result<Self, JournalError> {
         prepare_database(path)?;
+        let connection = Connection::open(path).map_err(damage)?;
+        refuse_newer(&connection, path)?;
         let file = mark_beside(path);
         let mark = file.read().unwrap_or_default();
-        let connection = Connection::open(path).map_err(damage)?;
         configure(&connection).map_err(damage)?;
         check(&connection)?;
         if mark.commits > 0 && Meta::read(&connection)?.is_none() {

@@ -10,8 +10,9 @@ use crate::agent::config::Settings;
 use crate::agent::counters::filter::InterfaceFilter;
 use crate::agent::counters::{self, LinkChange, LinkInfo, Reading, Speed};
 use crate::agent::detector::{Detections, Detector, Notice};
-use crate::agent::journal::is_held;
+use crate::agent::journal::{JournalError, Snapshot, is_held};
 use crate::agent::limit::{Limit, Scope};
+use crate::agent::surroundings::machine_id;
 use crate::checks::{Finding, disk_space, may_write};
 use crate::clock::{Clock, SystemClock};
 use crate::exit::chain;
@@ -163,6 +164,23 @@ pub fn check_state_dir(settings: &Settings) -> Vec<Finding> {
     let needed = settings.journal_size.bytes().saturating_mul(JOURNAL_ROOM);
     findings.extend(disk_space(directory, ByteCount::from_bytes(needed)));
     findings
+}
+
+/// Returns what a starting agent would find wrong with the journal that is there. While an agent runs, it is that one's.
+pub fn check_journal(settings: &Settings) -> Option<Finding> {
+    let (directory, about) = (&settings.state_dir, "journal");
+    if !matches!(is_held(directory), Ok(false)) {
+        return None;
+    }
+    match Snapshot::read(directory, &machine_id()) {
+        Err(error @ JournalError::Newer { .. }) => Some(Finding::failed(about, error)),
+        Err(error @ JournalError::Damaged(_)) => Some(Finding::warning(
+            about,
+            format!("{}: {error}; the next start sets it aside, and saves what can be read", directory.display()),
+        )),
+        // Anything else is about the directory, which is checked by itself.
+        _ => None,
+    }
 }
 
 pub fn check_clock(clock: &dyn Clock) -> Finding {

@@ -1,6 +1,10 @@
-use rusqlite::Connection;
+use std::path::Path;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OptionalExtension as _};
 
 use super::super::JournalError;
+use super::super::files::with_suffix;
 use super::corruption::damage;
 use crate::failpoints;
 
@@ -9,6 +13,35 @@ const VERSION: u32 = 1;
 pub(super) const PAGE_BYTES: i64 = 4_096;
 /// Size at which the write-ahead log is copied back (256 KiB); it counts against the journal's size.
 pub(super) const WAL_PAGES: i64 = 64;
+
+/// Refuses a journal that a newer agent made, and leaves its files as they are. A header alone is not believed: a damaged one would
+/// stop the agent for good.
+pub(super) fn refuse_newer(connection: &Connection, path: &Path) -> Result<(), JournalError> {
+    // Otherwise the first read makes a `-shm` file.
+    connection.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(damage)?;
+    let version = version(connection)?;
+    if version <= VERSION {
+        return Ok(());
+    }
+    let sql = "SELECT sql FROM sqlite_schema WHERE name = 'meta'";
+    let made = connection.query_row(sql, [], |row| row.get::<_, String>(0)).optional();
+    if !made.is_ok_and(|sql| sql.is_some_and(|sql| sql.contains(&named(version)))) {
+        return Ok(());
+    }
+    // Closing would copy a log back into the file; an empty one was made by opening, and goes.
+    let has_log = with_suffix(path, "-wal").metadata().is_ok_and(|log| log.len() > 0);
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, has_log).map_err(damage)?;
+    Err(JournalError::Newer { path: path.to_owned(), version, known: VERSION })
+}
+
+fn version(connection: &Connection) -> Result<u32, JournalError> {
+    connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(damage)
+}
+
+/// Returns how the first statement of [`SCHEMA`] names its version.
+fn named(version: u32) -> String {
+    format!("-- journal version {version}\n")
+}
 
 pub(super) fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
@@ -33,11 +66,12 @@ pub(super) fn check(connection: &Connection) -> Result<(), JournalError> {
         let what: Vec<&str> = sound.lines().filter(|line| !line.starts_with("***")).collect();
         return Err(JournalError::Damaged(what.join("; ")));
     }
-    let version: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(damage)?;
-    match version {
+    match version(connection)? {
         0 => connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;")).map_err(damage),
         VERSION => check_tables(connection),
-        other => Err(JournalError::Damaged(format!("it is of version {other}, and this program knows {VERSION}"))),
+        other => {
+            Err(JournalError::Damaged(format!("its header has version {other}, and its tables are of another one")))
+        }
     }
 }
 
@@ -51,4 +85,15 @@ fn check_tables(connection: &Connection) -> Result<(), JournalError> {
         return Ok(());
     }
     Err(JournalError::Damaged("its tables are not those that this program creates".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schema_names_its_version_in_both_places() {
+        assert!(SCHEMA.contains(&named(VERSION)));
+        assert!(SCHEMA.ends_with(&format!("PRAGMA user_version = {VERSION};\n")));
+    }
 }

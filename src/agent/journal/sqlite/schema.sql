@@ -1,8 +1,9 @@
--- The agent's journal, version 1. Whatever changes within a statement, be it a comment, makes another version: a journal whose
--- tables are not these to the letter is damaged.
+-- The agent's journal. Whatever changes within a statement, be it a comment, makes another version: a journal whose tables are not
+-- these to the letter is damaged. The version is also in the first statement: an older agent takes a journal for newer only where
+-- both say so, and for damaged otherwise.
 
 -- One row: who counts, and how far.
-CREATE TABLE meta (
+CREATE TABLE meta (  -- journal version 1
     id         INTEGER PRIMARY KEY CHECK (id = 1),
     epoch      INTEGER NOT NULL,  -- 64 random bits, as a signed number
     next_seq   INTEGER NOT NULL,

@@ -480,3 +480,50 @@ impl Harm {
         std::fs::write(path, bytes).unwrap();
     }
 }
+
+/// Writes a version into the header of a journal, where no transaction of SQLite does.
+fn write_version(path: &Path, version: u32) {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[60..64].copy_from_slice(&version.to_be_bytes());
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_newer_version_in_the_header_alone_is_damage() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal.db");
+    let before = open(&directory).append(vec![raised(1), raised(2)]).unwrap();
+    write_version(&path, 7);
+    let mut journal = open(&directory);
+    assert_eq!(journal.durability(), Durability::OnDisk);
+    let events = all(&mut journal);
+    assert_eq!((&events[..2], events.len()), (&before[..], 3), "saved, and declared that more may be lost");
+}
+
+/// A disk that was away comes back with it while the agent runs.
+#[test]
+fn a_newer_journal_behind_an_outage_is_not_replaced() {
+    let (directory, newer) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    open(&newer).append(vec![raised(1)]).unwrap();
+    let file = newer.path().join("journal.db");
+    let connection = rusqlite::Connection::open(&file).unwrap();
+    connection
+        .execute_batch(
+            "DROP TABLE meta; CREATE TABLE meta (  -- journal version 2\n id INTEGER) STRICT; PRAGMA user_version = 2",
+        )
+        .unwrap();
+    drop(connection);
+    let path = directory.path().join("journal.db");
+    std::fs::create_dir(&path).unwrap();
+    let mut journal = open(&directory);
+    assert_eq!(journal.durability(), Durability::InMemory);
+    let kept = journal.append(vec![raised(2)]).unwrap();
+    std::fs::remove_dir(&path).unwrap();
+    std::fs::copy(&file, &path).unwrap();
+    for second in [100, 200] {
+        let error = journal.upkeep(&stamp(second)).unwrap_err().to_string();
+        assert!(error.contains("is the journal of a newer agent (version 2; this one, "), "{error}");
+        assert_eq!((journal.durability(), all(&mut journal)), (Durability::InMemory, kept.clone()));
+        assert_eq!(std::fs::read(&path).unwrap(), std::fs::read(&file).unwrap());
+    }
+}
