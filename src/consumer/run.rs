@@ -102,6 +102,8 @@ struct Consumer<'a> {
     misplaced: Backoff,
     histograms: Option<HistogramThread>,
     _maintenance: MaintenanceThread,
+    /// Error of a database that only another version of this program can use.
+    incompatible: Option<StoreError>,
     started: Duration,
     /// Time to look at a database that nothing was stored in yet.
     look_at: Option<Duration>,
@@ -158,12 +160,16 @@ impl<'a> Consumer<'a> {
             },
             late: LogThrottle::default(),
             misplaced: Backoff::default(),
+            incompatible: None,
             pass_at: Duration::ZERO,
             end_at: Duration::ZERO,
         })
     }
 
     fn round(&mut self) -> Result<bool, Failure> {
+        if let Some(error) = self.incompatible.take() {
+            return Err(Failure::config(error));
+        }
         let now = self.pulse.step("querying the offsets");
         if self.options.until_end && self.has_ended(now)? {
             return Ok(false);
@@ -297,6 +303,9 @@ impl<'a> Consumer<'a> {
         };
         let answered = writer.ask(pulse, meanwhile, work);
         overlap.end(member, pulse.now());
+        if let Err(error @ StoreError::Incompatible(_)) = &answered {
+            self.incompatible = Some(error.clone());
+        }
         answered
     }
 

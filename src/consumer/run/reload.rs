@@ -22,7 +22,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// after the transaction that stored it.
 ///
 /// # Errors
-/// Settings that librdkafka does not take (a file that cannot be read is waited for); with `until_end`, a missing topic.
+/// Settings that librdkafka does not take (a file that cannot be read is waited for); tables of another version of this program; with
+/// `until_end`, a missing topic.
 pub fn run(
     settings: &Settings,
     options: Options,

@@ -72,6 +72,7 @@ impl Writer {
                 log::error!("{line}; nothing is lost; retrying at least once a minute");
             }
             StoreError::Unavailable(_) => log::warn!("{line}; nothing is lost; retrying"),
+            StoreError::Incompatible(_) => {}
             StoreError::Conflict(_) => log::warn!("{line}; resuming from the stored offset"),
         }
     }

@@ -215,6 +215,10 @@ pub enum StoreError {
     /// An operator has to act: password, database, rights, schema.
     #[error("{0}")]
     Misconfigured(String),
+    /// The tables are those of another version of this program. Only that version helps, so a consumer ends: others of its group
+    /// that are newer then get its partitions.
+    #[error("{0}")]
+    Incompatible(String),
     /// The database is not where this consumer is: read its checkpoints again.
     #[error("{0}")]
     Conflict(String),

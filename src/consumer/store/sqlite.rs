@@ -36,6 +36,9 @@ const BUSY: Duration = Duration::from_secs(10);
 
 const MIGRATIONS: [&str; 1] = [include_str!("sqlite/v1.sql")];
 
+/// Tells files of this program from others, whose `user_version` counts something else.
+const APPLICATION_ID: i64 = 0x6877_7374; // "hwst"
+
 const SETTINGS: &str = "
     PRAGMA journal_mode = WAL;
     PRAGMA synchronous = FULL;
@@ -72,7 +75,7 @@ impl Sqlite {
                 StoreError::Misconfigured(text) => {
                     StoreError::Misconfigured(format!("{}: {text}", self.path.display()))
                 }
-                conflict @ StoreError::Conflict(_) => conflict,
+                error @ (StoreError::Incompatible(_) | StoreError::Conflict(_)) => error,
             })?),
         };
         let result = work(&mut session);
@@ -83,9 +86,33 @@ impl Sqlite {
     }
 }
 
-/// Returns the number of migrations that the file has.
-fn taken(connection: &Connection) -> Result<usize, Error> {
-    Ok(connection.query_row("PRAGMA user_version", [], |row| row.get::<_, u32>(0))? as usize)
+/// Returns the number of migrations that the file has, 0 for a file of another program. Refuses a file of a newer version.
+fn taken(connection: &Connection) -> Result<usize, StoreError> {
+    let pragma = |name| connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0));
+    let (id, version) = (pragma("application_id")?, pragma("user_version")?);
+    match usize::try_from(version) {
+        Ok(taken) if id == APPLICATION_ID && taken > MIGRATIONS.len() => Err(StoreError::Incompatible(format!(
+            "{} has the tables of a newer version of this program (version {version}; this one, {}, knows {}): install that \
+             version; to go back, restore a backup from before its first start",
+            connection.path().unwrap_or_default(),
+            env!("CARGO_PKG_VERSION"),
+            MIGRATIONS.len()
+        ))),
+        Ok(taken) if id == APPLICATION_ID => Ok(taken),
+        _ => Ok(0),
+    }
+}
+
+/// Returns the same, and refuses a file with tables of another program.
+fn taken_of_ours(connection: &Connection) -> Result<usize, StoreError> {
+    let taken = taken(connection)?;
+    let has_tables = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table')";
+    if taken == 0 && connection.query_row(has_tables, [], |row| row.get(0))? {
+        return Err(StoreError::Misconfigured(
+            "has tables of another program; name another file in store.url, which is then created".to_owned(),
+        ));
+    }
+    Ok(taken)
 }
 
 /// Opens the file for work beside the store's; `None` before the store has made it.
@@ -101,23 +128,18 @@ fn open_existing(path: &Path, busy: Duration) -> Result<Option<Connection>, Stor
 fn open(path: &Path, silent_after: Duration) -> Result<Connection, StoreError> {
     let mut connection = Connection::open(path)?;
     connection.busy_timeout(BUSY)?;
+    // A file that is refused is not changed: the settings would convert it.
+    let look = connection.transaction()?;
+    taken_of_ours(&look)?;
+    drop(look);
     connection.execute_batch(SETTINGS)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let taken = taken(&transaction)?;
-    if taken > MIGRATIONS.len() {
-        return Err(StoreError::Misconfigured("was written by a newer version of this program".to_owned()));
-    }
-    let others: i64 =
-        transaction.query_row("SELECT count(*) FROM sqlite_schema WHERE type = 'table'", [], |row| row.get(0))?;
-    if taken == 0 && others > 0 {
-        return Err(StoreError::Misconfigured(
-            "has tables of another program; name another file in store.url, which is then created".to_owned(),
-        ));
-    }
+    let taken = taken_of_ours(&transaction)?;
     for step in &MIGRATIONS[taken..] {
         transaction.execute_batch(step)?;
     }
-    transaction.execute_batch(&format!("PRAGMA user_version = {}", MIGRATIONS.len()))?;
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
     let silent_after = silent_after.as_secs().cast_signed();
     transaction.execute("UPDATE settings SET silent_after = ?1 WHERE silent_after <> ?1", [silent_after])?;
     transaction.commit()?;

@@ -95,7 +95,7 @@ impl PostgresHistograms {
         self.with(|this, client| {
             if !this.is_leader {
                 // The store migrates, and this waits for it.
-                if session::taken(client)? < session::version() {
+                if session::taken(client)?? < session::version() {
                     return Ok(None);
                 }
                 this.is_leader = client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK])?.get(0);

@@ -113,7 +113,7 @@ impl Maintenance for PostgresMaintenance {
         let mut maintained = Maintained::default();
         let locked = client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK])?;
         self.progress.count_answer();
-        if session::taken(&mut client)? < session::version() {
+        if session::taken(&mut client)?? < session::version() {
             return Ok(maintained);
         }
         if !locked.get::<_, bool>(0) {

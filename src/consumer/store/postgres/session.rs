@@ -2,8 +2,9 @@ use std::cell::Cell;
 use std::error::Error as _;
 use std::ops::RangeInclusive;
 
-use postgres::Client;
 use postgres::error::SqlState;
+use postgres::types::Type;
+use postgres::{Client, GenericClient};
 
 use super::address::Address;
 use super::partitions::{self, Partitions};
@@ -144,12 +145,12 @@ pub(super) fn connect(address: &Address, application: &str) -> Result<Client, St
 }
 
 fn migrate(client: &mut Client, address: &Address, progress: &StoreProgress) -> Result<(), StoreError> {
-    if taken(client)? >= version() {
+    if taken(client)?? >= version() {
         return Ok(());
     }
     client.batch_execute("SET statement_timeout = 0")?;
     client.execute("SELECT pg_advisory_lock($1)", &[&MIGRATION_LOCK]).map_err(|error| being_migrated(&error))?;
-    let before = taken(client)?;
+    let before = taken(client)??;
     let grant = grant(client)?;
     let runner = migrations::migrations::runner();
     let steps: Vec<(i64, String)> =
@@ -180,13 +181,44 @@ fn being_migrated(error: &postgres::Error) -> StoreError {
     }
 }
 
-pub(super) fn taken(client: &mut Client) -> Result<i64, StoreError> {
-    let there = client.query_one("SELECT to_regclass($1) IS NOT NULL", &[&MIGRATIONS_TABLE])?;
-    if !there.get::<_, bool>(0) {
-        return Ok(0);
+/// Returns the newest migration that the schema has, 0 for none. Refuses a schema with migrations that this program does not have, or
+/// has otherwise.
+pub(super) fn taken(client: &mut impl GenericClient) -> Result<Result<i64, StoreError>, postgres::Error> {
+    let there = client.query_typed("SELECT to_regclass($1) IS NOT NULL", &[(&MIGRATIONS_TABLE, Type::TEXT)])?;
+    if !there.first().is_some_and(|row| row.get(0)) {
+        return Ok(Ok(0));
     }
-    let newest = format!("SELECT coalesce(max(version), 0)::bigint FROM {MIGRATIONS_TABLE}");
-    Ok(client.query_one(&newest, &[])?.get(0))
+    let sql = format!("SELECT version::bigint, name::text, checksum::text FROM {MIGRATIONS_TABLE} ORDER BY version");
+    let mut taken = 0;
+    for row in client.query_typed(&sql, &[])? {
+        let (number, name, checksum): (i64, &str, &str) = (row.get(0), row.get(1), row.get(2));
+        taken = number;
+        let runner = migrations::migrations::runner();
+        let ours = runner.get_migrations().iter().find(|step| i64::from(step.version()) == number);
+        match ours {
+            Some(ours) if ours.checksum().to_string() == checksum => {}
+            None if number > version() => return Ok(Err(newer(&format!("V{number}__{name}")))),
+            _ => return Ok(Err(divergent(&format!("V{number}__{name}"), checksum))),
+        }
+    }
+    Ok(Ok(taken))
+}
+
+fn newer(migration: &str) -> StoreError {
+    StoreError::Incompatible(format!(
+        "PostgreSQL: the tables are those of a newer version of this program (migration {migration}; this one, {}, knows up to V{}): \
+         install that version; to go back, restore a backup from before its first start",
+        env!("CARGO_PKG_VERSION"),
+        version()
+    ))
+}
+
+fn divergent(migration: &str, checksum: &str) -> StoreError {
+    StoreError::Incompatible(format!(
+        "PostgreSQL: the tables were made by another build of this program: its migration {migration} (checksum {checksum} in \
+         {MIGRATIONS_TABLE}) is not the one of {}; install that build, or name another schema or database in [store]",
+        env!("CARGO_PKG_VERSION")
+    ))
 }
 
 pub(super) fn grant(client: &mut Client) -> Result<String, StoreError> {
