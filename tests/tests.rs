@@ -32,6 +32,7 @@ mod events_and_samples;
 mod faults;
 mod figures;
 mod first_hour;
+mod fixtures;
 mod formats;
 mod interop;
 mod managed_postgres;
@@ -46,6 +47,7 @@ mod samples;
 mod secure_kafka;
 mod secure_postgres;
 mod secure_rights;
+mod upgrades;
 mod watchdogs;
 
 mod tidy;
