@@ -27,8 +27,8 @@ stage() {
 
 # notes: the section of CHANGELOG.md that is of this version or, before its release, what is unreleased.
 notes() {
-  local heading="## $version"
-  grep -q "^$heading" CHANGELOG.md || heading='## Unreleased'
+  local heading="## [$version]"
+  grep -qF "$heading" CHANGELOG.md || heading='## [Unreleased]'
   awk -v heading="$heading" '/^## / { is_it = index($0, heading) == 1; next } is_it' CHANGELOG.md | sed '/./,$!d'
 }
 
