@@ -70,11 +70,11 @@ impl PlotRate {
         let mut to = links.until.unwrap_or(now);
         let since = *links.since.get_or_insert(to - DEFAULT_SPAN);
         let step = self.by.map_or_else(|| step(to - since), RateStep::from);
-        let from = floor(since, step);
-        links.since = Some(from);
+        links.since = Some(floor(since, step));
 
         let mut reader = settings.store.reader();
         let (mut series, hidden) = self.read(&mut *reader, &links, step)?;
+        let from = begin(&mut series, since, step);
         for series in &mut series {
             add_breaches(&mut *reader, &links, series).map_err(unavailable)?.map_err(unreadable)?;
         }
@@ -140,11 +140,24 @@ fn step(span: TimeDelta) -> RateStep {
     }
 }
 
-/// Returns the round time at or before another, so that a picture does not begin with a hole.
+/// Returns where a picture begins: with the window, hour or day that has `since` in it. Leaves out what ended before.
+fn begin(series: &mut Vec<RateSeries>, since: DateTime<Utc>, step: RateStep) -> DateTime<Utc> {
+    for series in &mut *series {
+        series.points.retain(|point| point.ended_at > since);
+    }
+    series.retain(|series| !series.points.is_empty());
+    let starts = series.iter().filter_map(|series| series.points.first()).map(|point| point.started_at);
+    match step {
+        RateStep::Window => starts.min().unwrap_or(since).min(since),
+        RateStep::Hour | RateStep::Day => floor(since, step),
+    }
+}
+
+/// Returns a time at or before another, from which on that one's window, hour or day is read.
 fn floor(time: DateTime<Utc>, step: RateStep) -> DateTime<Utc> {
     let seconds = match step {
-        RateStep::Window => 300,
-        RateStep::Hour => 3_600,
+        // The longest window is an hour.
+        RateStep::Window | RateStep::Hour => 3_600,
         RateStep::Day => 86_400,
     };
     DateTime::from_timestamp(time.timestamp().div_euclid(seconds) * seconds, 0).unwrap_or(time)
@@ -260,4 +273,33 @@ fn add_limit(series: &mut RateSeries, name: &str, bps: u64) {
 
 pub(super) fn unreadable(error: io::Error) -> Failure {
     unavailable(format!("the store is not readable: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn windows(of_s: i64, count: i64) -> Vec<RateSeries> {
+        let noon = DateTime::from_timestamp(1_795_521_600, 0).unwrap();
+        let point = |at: i64| {
+            let started_at = noon + TimeDelta::seconds(at * of_s);
+            RatePoint { started_at, ended_at: started_at + TimeDelta::seconds(of_s), ..RatePoint::default() }
+        };
+        vec![RateSeries { points: (0..count).map(point).collect(), ..RateSeries::default() }, RateSeries::default()]
+    }
+
+    #[test]
+    fn a_picture_begins_with_the_window_of_its_first_moment_or_at_that_moment() {
+        let noon = DateTime::from_timestamp(1_795_521_600, 0).unwrap();
+        let at = |seconds| noon + TimeDelta::seconds(seconds);
+        for (of_s, since, begins, left) in
+            [(300, 120, 0, 12), (300, 300, 300, 11), (10, 75, 70, 5), (10, 500, 500, 0), (10, -60, -60, 12)]
+        {
+            let mut series = windows(of_s, 12);
+            assert_eq!(begin(&mut series, at(since), RateStep::Window), at(begins), "{of_s} {since}");
+            assert_eq!(series.iter().map(|series| series.points.len()).sum::<usize>(), left, "{of_s} {since}");
+            assert_eq!(series.len(), usize::from(left > 0), "a link without windows is not drawn");
+        }
+        assert_eq!(begin(&mut windows(3_600, 3), at(5_000), RateStep::Hour), at(3_600));
+    }
 }
