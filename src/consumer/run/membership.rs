@@ -86,7 +86,10 @@ impl Member {
             let of_topic = partitions.iter().filter(|at| at.topic == topic).map(|at| at.partition);
             match of_topic.collect::<Vec<_>>().as_slice() {
                 [] if self.has_partitions(topic) => log::info!("{name}: partitions revoked (rebalance)"),
-                [] => log::info!("{name}: no partitions assigned, other members of the group have them"),
+                [] => match self.source.partitions(topic) {
+                    Ok(_) => log::info!("{name}: no partitions assigned, other members of the group have them"),
+                    Err(why) => log::info!("no partitions assigned: {why}"),
+                },
                 some => log::info!("{name}: partitions {some:?}"),
             }
         }
