@@ -33,8 +33,15 @@ notes() {
 }
 
 debian_changelog() {
+  local item
   printf '%s (%s-1) unstable; urgency=medium\n\n' "$1" "$version"
-  notes | sed -e '/^$/d' -e '/^#/d' -e 's/^- /  * /' -e 's/^  \([^*]\)/    \1/' | fmt --tagged-paragraph --width 79
+  # Each paragraph and each item of a list is an item here.
+  notes | awk '
+    /^#/ { next }
+    /^(- |$)/ { if (item) print item; item = substr($0, 3); next }
+    { sub(/^ +/, ""); item = item ? item " " $0 : $0 }
+    END { if (item) print item }' |
+    while IFS= read -r item; do fmt --width 75 <<<"$item" | sed -e '1s/^/  * /' -e '2,$s/^/    /'; done
   printf '\n -- Highwater maintainers <highwater@localhost>  %s\n' "$(date -R -d "@$(changed_at)")"
 }
 
