@@ -19,7 +19,7 @@ use highwater::wire;
 use crate::support::consumer::{Consumer, Database, Postgres, insert_checkpoint};
 use crate::support::events::{breach, event, loss, noon, produce, sample, started, updated};
 use crate::support::netns::skip;
-use crate::support::process::until;
+use crate::support::process::{Running, until};
 use crate::support::services::Kafka;
 use crate::support::{consumer, failpoints, faketime};
 
@@ -68,19 +68,39 @@ fn url_of(database: &Database, role: &str) -> String {
     format!("postgres://{role}:secret@{server}")
 }
 
+/// How long maintenance takes while storing has to go on; `HIGHWATER_TEST_MAINTENANCE_S=150` is the long run.
+fn maintained_for() -> Duration {
+    let seconds = std::env::var("HIGHWATER_TEST_MAINTENANCE_S").ok();
+    Duration::from_secs(seconds.map_or(10, |seconds| seconds.parse().expect("seconds")))
+}
+
+/// Sends updates from `first` on for as long as maintenance takes: each is stored within 5 s.
+fn storing_goes_on(kafka: &Kafka, topic: &str, database: &Database, first: u64, running: &Running) {
+    let began = Instant::now();
+    for seq in first.. {
+        let sent = Instant::now();
+        produce(&kafka.address, topic, &[updated("gw", seq)]);
+        database.until("SELECT max(seq) FROM events", &format!("({seq})"));
+        assert!(sent.elapsed() < Duration::from_secs(5), "{:?}: {}", sent.elapsed(), running.log());
+        if began.elapsed() > maintained_for() {
+            break;
+        }
+    }
+}
+
 #[test]
 fn storing_goes_on_while_the_maintenance_runs() {
     let Some((kafka, postgres)) = servers("storing_goes_on_while_the_maintenance_runs") else { return };
     let (topic, database) = (kafka.topic("maintained", 1), postgres.database("maintained"));
     produce(&kafka.address, &topic, &events(1..=10));
     let mut consumer = Consumer::new(&kafka.address, &topic, &database.url);
-    let running = consumer.start_at("maintenance-first-s=return(1);maintenance-s=return(10)", &[]);
+    // Maintenance that comes before the tables does nothing.
+    consumer.until_end();
+    let points = format!("maintenance-first-s=return(1);maintenance-s=return({})", maintained_for().as_secs());
+    let running = consumer.start_at(&points, &[]);
     database.until("SELECT count(*) FROM events", "(10)");
     database.until("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE '%/maintenance' AND datname = current_database()", "(1)");
-    let began = Instant::now();
-    produce(&kafka.address, &topic, &events(11..=20));
-    database.until("SELECT count(*) FROM events", "(20)");
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}: {}", began.elapsed(), running.log());
+    storing_goes_on(&kafka, &topic, &database, 11, &running);
     database.until("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE '%/maintenance' AND datname = current_database()", "(0)");
 }
 
@@ -250,16 +270,7 @@ fn storing_goes_on_while_a_session_holds_a_lock_that_retention_needs() {
     holder.batch_execute(&format!("BEGIN; LOCK TABLE {partition} IN ACCESS SHARE MODE")).unwrap();
     let running = consumer.start_at("maintenance-first-s=return(0);maintenance-pause-s=return(0)", &[]);
     running.until(&format!("retention: {partition} is in use; continuing in a minute"));
-    let began = Instant::now();
-    for seq in 3.. {
-        let sent = Instant::now();
-        produce(&kafka.address, &topic, &[updated("gw", seq)]);
-        database.until("SELECT max(seq) FROM events", &format!("({seq})"));
-        assert!(sent.elapsed() < Duration::from_secs(5), "{:?}: {}", sent.elapsed(), running.log());
-        if began.elapsed() > Duration::from_secs(10) {
-            break;
-        }
-    }
+    storing_goes_on(&kafka, &topic, &database, 3, &running);
     assert!(!running.log().contains("retention: dropped"), "{}", running.log());
     assert!(running.log().matches("is in use").count() > 5, "{}", running.log());
     holder.batch_execute("ROLLBACK").unwrap();

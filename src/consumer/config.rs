@@ -298,7 +298,6 @@ fn patience(raw: Option<String>) -> Result<Option<Duration>, Invalid> {
     }
 }
 
-/// Returns `None` for an empty name.
 fn at_least(key: &str, raw: Option<&str>, (default, least): (Duration, Duration)) -> Result<Duration, Invalid> {
     let Some(text) = raw else { return Ok(default) };
     let time = duration(key, text)?;

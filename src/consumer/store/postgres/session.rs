@@ -182,18 +182,18 @@ fn being_migrated(error: &postgres::Error) -> StoreError {
 }
 
 /// Returns the newest migration that the schema has, 0 for none. Refuses a schema with migrations that this program does not have, or
-/// has otherwise.
+/// has otherwise. The server's errors are apart: a reader explains them in its own words.
 pub(super) fn taken(client: &mut impl GenericClient) -> Result<Result<i64, StoreError>, postgres::Error> {
     let there = client.query_typed("SELECT to_regclass($1) IS NOT NULL", &[(&MIGRATIONS_TABLE, Type::TEXT)])?;
     if !there.first().is_some_and(|row| row.get(0)) {
         return Ok(Ok(0));
     }
     let sql = format!("SELECT version::bigint, name::text, checksum::text FROM {MIGRATIONS_TABLE} ORDER BY version");
+    let runner = migrations::migrations::runner();
     let mut taken = 0;
     for row in client.query_typed(&sql, &[])? {
         let (number, name, checksum): (i64, &str, &str) = (row.get(0), row.get(1), row.get(2));
         taken = number;
-        let runner = migrations::migrations::runner();
         let ours = runner.get_migrations().iter().find(|step| i64::from(step.version()) == number);
         match ours {
             Some(ours) if ours.checksum().to_string() == checksum => {}
