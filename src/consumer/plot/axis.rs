@@ -59,9 +59,10 @@ impl Quantity {
         }
     }
 
-    pub(crate) fn show_round(self, value: u64) -> String {
-        let (unit, factor) = self.unit(value as f64);
-        let scaled = value as f64 / factor;
+    /// Takes more than a `u64` holds: the tick above the largest value is shown as well.
+    pub(crate) fn show_round(self, value: f64) -> String {
+        let (unit, factor) = self.unit(value);
+        let scaled = value / factor;
         let tenths = (scaled * 10.0).round() / 10.0;
         format!("{} {unit}", if tenths.fract() == 0.0 { grouped(tenths, 0) } else { grouped(tenths, 1) })
     }
@@ -125,8 +126,7 @@ impl Axis {
             let every = whole.len().div_ceil(ticks_max);
             whole.into_iter().step_by(every).collect()
         };
-        let ticks =
-            values.into_iter().map(|value| AxisTick { value, label: quantity.show_round(value.round() as u64) });
+        let ticks = values.into_iter().map(|value| AxisTick { value, label: quantity.show_round(value.round()) });
         Self { scale: Scale::Log { from: 10.0_f64.powi(from), to: end }, ticks: ticks.collect(), unit: "" }
     }
 
@@ -198,6 +198,7 @@ mod tests {
         assert_eq!(rates(20_000, 170_000, 6), "10 kbit/s 20 kbit/s 50 kbit/s 100 kbit/s 200 kbit/s");
         assert_eq!(rates(1_000, 900_000_000_000, 4), "1 kbit/s 1 Mbit/s 1 Gbit/s 1 Tbit/s");
         assert_eq!(rates(5, 5, 4), "1 bit/s 2 bit/s 5 bit/s 10 bit/s");
+        assert_eq!(rates(10_u64.pow(19) - 1, u64::MAX, 3), "10,000,000 Tbit/s 100,000,000 Tbit/s");
     }
 
     #[test]

@@ -146,7 +146,7 @@ impl RatePlot<'_> {
             let max = panel.max.map_or("no data".to_owned(), |max| format!("max {}", Quantity::BitRate.show(max)));
             // A small panel has no room for a limit's name beside its line.
             let limits = panel.series.limits.iter().filter(|_| area.height < LABELLED_MIN);
-            let limits: Vec<String> = limits.map(|limit| Quantity::BitRate.show_round(limit.bps)).collect();
+            let limits: Vec<String> = limits.map(|limit| Quantity::BitRate.show_round(limit.bps as f64)).collect();
             let limits = if limits.is_empty() { String::new() } else { format!("limit {} · ", limits.join(", ")) };
             let taken = text_width(&panel.name, TEXT_PX) + text_width(&max, 11.0) + 12.0;
             let max = if text_width(&limits, 11.0) <= area.width - taken { limits + &max } else { max };
@@ -189,7 +189,8 @@ impl RatePlot<'_> {
         let severity = if breach.severity == "critical" { "critical" } else { "warning" };
         let area = Area { width: area.width.max(2.0), ..area };
         let end = breach.to.map_or("still open".to_owned(), |to| format!("to {}", axis.moment(to)));
-        let (limit, peak) = (Quantity::BitRate.show_round(breach.limit_bps), Quantity::BitRate.show(breach.peak_bps));
+        let (limit, peak) =
+            (Quantity::BitRate.show_round(breach.limit_bps as f64), Quantity::BitRate.show(breach.peak_bps));
         let tip = format!(
             "{} breach of {} ({limit}), {} {end}, peak {peak}",
             breach.severity,
@@ -290,7 +291,7 @@ fn draw_limits(drawing: &mut Drawing, panel: &Panel<'_>, values: &Axis, area: Ar
     let mut taken: Vec<f64> = Vec::new();
     let end = values.scale.end();
     for limit in &panel.series.limits {
-        let text = format!("{} {}", limit.name, Quantity::BitRate.show_round(limit.bps));
+        let text = format!("{} {}", limit.name, Quantity::BitRate.show_round(limit.bps as f64));
         let text = fitted(&text, 11.0, area.width - 20.0);
         if limit.bps as f64 > end && area.height < LABELLED_MIN {
             continue;

@@ -149,7 +149,7 @@ impl RatePlot<'_> {
             items.push(item);
         }
         for limit in panels.iter().flat_map(|panel| &panel.series.limits) {
-            let text = format!("╌ {} {}", limit.name, Quantity::BitRate.show_round(limit.bps));
+            let text = format!("╌ {} {}", limit.name, Quantity::BitRate.show_round(limit.bps as f64));
             if !items.iter().any(|item| item[0].0 == text) {
                 items.push(vec![(text, PLAIN)]);
             }
