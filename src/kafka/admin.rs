@@ -175,7 +175,7 @@ impl Admin {
     }
 
     pub fn offsets(&self, topic: &str, partition: i32) -> Result<(i64, i64), AdminError> {
-        let offsets = self.client.client().fetch_watermarks(topic, partition, ANSWER_MAX);
+        let offsets = offsets::watermarks(self.client.client(), topic, partition, ANSWER_MAX);
         offsets.map_err(|error| self.unavailable(&format!("offsets of {topic} {partition}: {error}")))
     }
 

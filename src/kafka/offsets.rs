@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
+use rdkafka::client::{Client, ClientContext};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataPartition;
@@ -44,6 +46,42 @@ pub fn partitions<C: ConsumerContext>(
             code => format!("{topic}: {code}"),
         }),
         _ => Err(missing_topic(topic, brokers)),
+    }
+}
+
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Returns the first offset, and the one after the last that a reader may see (the last stable offset).
+pub fn watermarks<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    partition: i32,
+    ask_max: Duration,
+) -> KafkaResult<(i64, i64)> {
+    of_leader(ask_max, |ask_max| client.fetch_watermarks(topic, partition, ask_max))
+}
+
+/// Returns the first offset whose message is not older than the time in `times` (ms since 1970), where there is one.
+pub fn at_times<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    times: &TopicPartitionList,
+    ask_max: Duration,
+) -> KafkaResult<BTreeMap<i32, i64>> {
+    of_leader(ask_max, |ask_max| known(&consumer.offsets_for_times(times.clone(), ask_max)?))
+}
+
+/// Asks again for `ask_max`: a topic that has just been created is known to all brokers before its leader leads it, and leaders move.
+fn of_leader<T>(ask_max: Duration, mut ask: impl FnMut(Duration) -> KafkaResult<T>) -> KafkaResult<T> {
+    use RDKafkaErrorCode::{LeaderNotAvailable, NotLeaderForPartition, UnknownTopicOrPartition};
+    let until = Instant::now() + ask_max;
+    loop {
+        let answer = ask(until.saturating_duration_since(Instant::now()));
+        let code = answer.as_ref().err().and_then(KafkaError::rdkafka_error_code);
+        let passes = matches!(code, Some(LeaderNotAvailable | NotLeaderForPartition | UnknownTopicOrPartition));
+        if !passes || Instant::now() + ASK_AGAIN >= until {
+            return answer;
+        }
+        thread::sleep(ASK_AGAIN);
     }
 }
 

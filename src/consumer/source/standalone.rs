@@ -54,15 +54,14 @@ impl StandaloneConsumer {
     /// Returns the first offset, and the one after the last that a reader may see (the last stable offset).
     pub fn watermarks(&self, partition: i32) -> Result<(i64, i64), String> {
         let topic = &self.topic;
-        let watermarks = self.consumer.fetch_watermarks(topic, partition, ASK_MAX);
+        let watermarks = offsets::watermarks(self.consumer.client(), topic, partition, ASK_MAX);
         watermarks.map_err(|error| format!("{topic}[{partition}]: {}", self.unanswered(&error)))
     }
 
     /// Returns the first offset whose message is not older than `time_ms` (since 1970), if there is one.
     pub fn offsets_at(&self, partitions: &[i32], time_ms: i64) -> Result<BTreeMap<i32, i64>, String> {
         let times = list(&self.topic, &partitions.iter().map(|partition| (*partition, time_ms)).collect())?;
-        let answer = self.consumer.offsets_for_times(times, ASK_MAX);
-        answer.and_then(|answer| offsets::known(&answer)).map_err(|error| self.unanswered(&error))
+        offsets::at_times(&self.consumer, &times, ASK_MAX).map_err(|error| self.unanswered(&error))
     }
 
     pub fn committed(&self, partitions: &[i32]) -> Result<BTreeMap<i32, i64>, String> {
