@@ -19,8 +19,8 @@ use serde::Deserialize;
 
 pub use self::advertised::unreachable_broker;
 pub use self::errors::{
-    ClientError, explained, missing_right, missing_topic, missing_topic_of_histograms, not_created, refusal,
-    without_timing,
+    ClientError, closed_at_once, explained, missing_right, missing_topic, missing_topic_of_histograms, not_created,
+    refusal, without_timing,
 };
 pub use self::reports::Reports;
 pub use self::topic_plan::{PlannedTopic, TopicPlan};
@@ -189,7 +189,6 @@ impl Connection {
             .set("bootstrap.servers", &self.brokers)
             .set("client.id", "highwater")
             .set("socket.keepalive.enable", "true")
-            .set("log.connection.close", "false")
             .set("allow.auto.create.topics", "false")
             .set("security.protocol", self.protocol());
         if client.get("enable.metrics.push").is_none() {
@@ -208,8 +207,8 @@ impl Connection {
         for (name, value) in ours {
             client.set(*name, *value);
         }
-        // librdkafka repeats itself while a broker is down; what matters arrives through the error callback.
-        client.set_log_level(RDKafkaLogLevel::Critical);
+        // For `closed_at_once`, which no error reports. Our callbacks log these lines for debugging only.
+        client.set_log_level(RDKafkaLogLevel::Info);
         Ok(client)
     }
 

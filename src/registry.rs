@@ -278,7 +278,8 @@ fn understood(url: &str, status: u16, body: &[u8]) -> Result<Value, RegistryErro
         },
         404 if matches!(code(), Some(40_401..=40_403)) => Err(RegistryError::Unknown(said())),
         401 | 403 => {
-            Err(RegistryError::Misconfigured(format!("{}; check kafka.registry.username and its rights", said())))
+            let keys = "kafka.registry.username and password_file, and the rights of that user";
+            Err(RegistryError::Misconfigured(format!("{}; check {keys}", said())))
         }
         409 => Err(RegistryError::Misconfigured(format!(
             "{}; the schema of this version does not fit those before it: write to another topic, or ease the subject's \

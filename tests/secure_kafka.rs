@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::support::agent;
 use crate::support::certificates::{Authority, put};
 use crate::support::checker::{Sent, Stored};
-use crate::support::consumer::Postgres;
+use crate::support::consumer::{self, Postgres};
+use crate::support::process::said;
 use crate::support::rounds::{Fault, Outcome, rounds};
 use crate::support::services::Kafka;
 use crate::support::world::{World, busy};
@@ -287,6 +289,32 @@ fn wrong_password(name: &'static str, entry: Entry) {
         assert_eq!(outcome.declared, 0);
         Outcome { recovery: recovery + outcome.recovery, ..outcome }
     });
+}
+
+/// A client without TLS or SASL reaches a port that requires it: the broker closes the connection without a word.
+#[test]
+fn a_port_that_requires_tls_or_sasl_is_named_as_such() {
+    let test = "secure_kafka::a_port_that_requires_tls_or_sasl_is_named_as_such";
+    if Kafka::or_skip(test).is_none() || Postgres::or_skip(test).is_none() {
+        return;
+    }
+    let secure = Secure::new(test, "closed", Entry::Tls).expect("both servers are there");
+    for (listener, remedy) in
+        [("TLS", "may expect TLS: see [kafka.tls]"), ("CLEAR", "may require SASL: see [kafka.sasl]")]
+    {
+        let brokers = secure.kafka.listener(listener);
+        for (mut command, arguments) in [
+            (agent::command(), &["check"][..]),
+            (agent::command(), &["run", "--for", "4s", "--flush", "1s"]),
+            (agent::command(), &["topics"]),
+            (consumer::command(), &["tail", "--until-end"]),
+        ] {
+            let home = tempfile::tempdir().expect("a temporary directory");
+            command.args(arguments).args(["-b", &brokers, "-t", "closed.events"]).current_dir(&home);
+            let (_, out, err) = said(&command.env("HIGHWATER_STATE_DIR", home.path()).output().expect("it runs"));
+            assert!(format!("{out}{err}").contains(remedy), "{arguments:?} at {listener}: {out}{err}");
+        }
+    }
 }
 
 #[test]

@@ -374,7 +374,8 @@ impl Source {
     }
 
     pub(super) fn partitions(&self, topic: usize) -> Result<PartitionNumbers, String> {
-        partitions(self.consumer(), self.name(topic), self.connection.brokers(), ASK_MAX)
+        let reported = || self.consumer().context().reports.last();
+        partitions(self.consumer(), self.name(topic), self.connection.brokers(), ASK_MAX, reported)
     }
 
     pub(super) fn describe(&self, topic: usize) -> Result<(TopicId, PartitionNumbers), String> {

@@ -59,6 +59,25 @@ pub fn without_timing(text: &str) -> String {
     format!("{before}{after}")
 }
 
+/// Explains a connection that the broker closed as soon as it was made, which librdkafka logs and does not report as an error:
+/// `10.0.0.1:9093/bootstrap: Disconnected: connection closed by peer (after 3ms in state APIVERSION_QUERY)`.
+pub fn closed_at_once(line: &str) -> Option<String> {
+    let (broker, closed) = line.split_once(": Disconnected")?;
+    let (ms, state) = closed.split_once(" (after ")?.1.split_once("ms in state ")?;
+    let broker = broker.rsplit(' ').next().unwrap_or(broker);
+    let remedy = match state.trim_end_matches(')').split(',').next()? {
+        "APIVERSION_QUERY" if !broker.contains("ssl://") => "its port may expect TLS: see [kafka.tls]",
+        "UP" if ms.parse::<u32>().ok()? < UP_MAX_MS && !broker.starts_with("sasl") => {
+            "it may require SASL: see [kafka.sasl]"
+        }
+        _ => return None,
+    };
+    Some(format!("{broker}: the broker closes each connection; {remedy}"))
+}
+
+/// A broker that requires SASL closes a connection at the first request that needs it.
+const UP_MAX_MS: u32 = 2_000;
+
 /// Adds the likely cause if the cluster names a broker, not one of `brokers`, that cannot be resolved or reached.
 pub fn explained(reason: &str, brokers: &str) -> String {
     let reason = without_timing(reason);
@@ -178,6 +197,27 @@ mod tests {
         assert!(refusal(Code::Authentication, password).unwrap().contains("failed: check kafka.sasl"));
         let away = "ssl://b:9093/1: Disconnected (after 3ms in state SSL_HANDSHAKE)";
         assert_eq!(refusal(Code::BrokerTransportFailure, away), None);
+    }
+
+    #[test]
+    fn a_port_that_expects_tls_or_sasl_is_told_from_a_broker_that_restarts() {
+        let remedy =
+            |line: &str| closed_at_once(line).map(|text| text.rsplit(' ').next().unwrap_or_default().to_owned());
+        let asked = "[thrd:b:9093/bootstrap]: b:9093/bootstrap: Disconnected: connection closed by peer: receive 0 after POLLIN \
+                     (after 3ms in state APIVERSION_QUERY)";
+        assert_eq!(remedy(asked).as_deref(), Some("[kafka.tls]"));
+        let again = "b:9093/1: Disconnected (after 1ms in state APIVERSION_QUERY, 2 identical error(s) suppressed)";
+        assert_eq!(remedy(again).as_deref(), Some("[kafka.tls]"));
+        assert_eq!(remedy("ssl://b:9093/1: Disconnected (after 5ms in state UP)").as_deref(), Some("[kafka.sasl]"));
+        assert!(closed_at_once(asked).unwrap().starts_with("b:9093/bootstrap: "));
+        for other in [
+            "b:9093/1: Disconnected (after 60000ms in state UP)",
+            "sasl_ssl://b:9093/1: Disconnected (after 5ms in state UP)",
+            "ssl://b:9093/1: Disconnected (after 3ms in state APIVERSION_QUERY)",
+            "b:9093/1: Connect to ipv4#127.0.0.1:9093 failed: Connection refused (after 0ms in state CONNECT)",
+        ] {
+            assert_eq!(closed_at_once(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -17,14 +17,16 @@ pub struct PartitionNumbers {
     pub leaderless: Vec<i32>,
 }
 
+/// Asks for the partitions of a topic. `reported` is what the client has reported, should no broker answer.
 pub fn partitions<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     topic: &str,
     brokers: &str,
     ask_max: Duration,
+    reported: impl FnOnce() -> Option<String>,
 ) -> Result<PartitionNumbers, String> {
     let metadata = consumer.fetch_metadata(Some(topic), ask_max).map_err(|error| match error.rdkafka_error_code() {
-        Some(RDKafkaErrorCode::BrokerTransportFailure) => "no broker answers".to_owned(),
+        Some(RDKafkaErrorCode::BrokerTransportFailure) => reported().unwrap_or_else(|| "no broker answers".to_owned()),
         _ => error.to_string(),
     })?;
     let found = metadata.topics().iter().find(|found| found.name() == topic);

@@ -8,7 +8,7 @@ use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 
-use super::errors::{explained, missing_right, refusal};
+use super::errors::{closed_at_once, explained, missing_right, refusal};
 
 #[derive(Debug, Default)]
 pub struct Reports {
@@ -102,6 +102,9 @@ impl ClientContext for Reports {
     }
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        if let Some(reason) = closed_at_once(line) {
+            self.lock().trouble = Some((RDKafkaErrorCode::BrokerTransportFailure, reason));
+        }
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
                 log::error!("librdkafka: {facility} {line}");

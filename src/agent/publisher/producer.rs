@@ -242,6 +242,9 @@ impl ClientContext for DeliveryContext {
             heard.timed_out |= error == TIMED_OUT;
             heard.cause = Some(with_remedy(error));
         }
+        if let Some(reason) = kafka::closed_at_once(line) {
+            heard.errors.push((RDKafkaErrorCode::BrokerTransportFailure, reason));
+        }
         match level {
             RDKafkaLogLevel::Debug => trace!("librdkafka: {facility} {line}"),
             _ => debug!("librdkafka: {facility} {line}"),

@@ -44,7 +44,8 @@ impl StandaloneConsumer {
     }
 
     pub fn partitions(&self) -> Result<Vec<i32>, String> {
-        Ok(offsets::partitions(&self.consumer, &self.topic, self.connection.brokers(), ASK_MAX)?.all)
+        let reported = || self.reported_by_now();
+        Ok(offsets::partitions(&self.consumer, &self.topic, self.connection.brokers(), ASK_MAX, reported)?.all)
     }
 
     pub fn cluster(&self) -> String {
@@ -70,10 +71,14 @@ impl StandaloneConsumer {
     }
 
     fn unanswered(&self, error: &KafkaError) -> String {
+        self.reported_by_now().unwrap_or_else(|| error.to_string())
+    }
+
+    fn reported_by_now(&self) -> Option<String> {
         // No message is lost by polling before an assignment.
         while self.consumer.poll(Duration::ZERO).is_some() {}
         let refused_group = self.consumer.context().take_refused_group();
-        self.reported().or(refused_group).unwrap_or_else(|| error.to_string())
+        self.reported().or(refused_group)
     }
 
     fn reported(&self) -> Option<String> {
