@@ -1,4 +1,4 @@
-//! Findings of `check`: a line each on standard output, with the remedy where something is wrong. `run` logs the same at its start.
+//! Findings of `check`: one line each on standard output, with the remedy if something is wrong. `run` logs them at its start.
 
 use std::fmt;
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::units::{ByteCount, counted};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     pub grade: Grade,
-    /// Subject, as in `kafka` or `limit wan-down`.
+    /// Subject: `kafka`, `limit wan-down`.
     pub about: String,
     pub text: String,
 }
@@ -22,7 +22,6 @@ pub enum Grade {
     Failed,
 }
 
-/// Prints findings as they come, and counts them.
 #[derive(Debug, Default)]
 pub struct CheckReport {
     warnings: u64,
@@ -42,7 +41,6 @@ impl Finding {
         Self { grade: Grade::Failed, about: about.into(), text: text.to_string() }
     }
 
-    /// Returns whether an operator should know it without asking.
     pub fn is_trouble(&self) -> bool {
         self.grade != Grade::Ok
     }
@@ -73,7 +71,6 @@ impl CheckReport {
         findings.into_iter().try_for_each(|finding| self.add(&finding))
     }
 
-    /// Fails if a check has.
     pub fn end(self) -> Result<(), Failure> {
         if self.failures == 0 {
             return Ok(());
@@ -84,7 +81,7 @@ impl CheckReport {
     }
 }
 
-/// Compares the room on a directory's file system with what may be written there; nothing where it is unknown.
+/// Compares the free space of a directory's file system with what may be written there; `None` if it is unknown.
 pub fn disk_space(directory: &Path, needed: ByteCount) -> Option<Finding> {
     let there = directory.ancestors().find(|path| path.exists() || path.as_os_str().is_empty())?;
     let there = if there.as_os_str().is_empty() { Path::new(".") } else { there };
@@ -98,7 +95,7 @@ pub fn disk_space(directory: &Path, needed: ByteCount) -> Option<Finding> {
     })
 }
 
-/// Returns whether this process may create files in a directory, or the directory itself; an error names the path that forbids it.
+/// Checks that this process may create files in a directory, or the directory itself; an error names the path that forbids it.
 pub fn may_write(directory: &Path) -> Result<(), String> {
     use rustix::fs::{Access, access};
     let there = directory.ancestors().find(|path| path.exists());

@@ -15,8 +15,7 @@ use crate::config::{self, ConfigError, Layers, environment};
 use crate::exit::{Failure, report};
 use crate::{failpoints, logging};
 
-/// Version, commit and features: what `--version` shows. The commit is named by whoever builds a release (`HIGHWATER_COMMIT`), and
-/// not asked from git: a build from a tarball or from the registry has none.
+/// Returns what `--version` shows. Builds of releases set `HIGHWATER_COMMIT`; git is not asked, since a tarball has none.
 pub(crate) fn version() -> &'static str {
     static VERSION: LazyLock<String> = LazyLock::new(|| {
         let commit = option_env!("HIGHWATER_COMMIT").unwrap_or("unknown");
@@ -58,7 +57,7 @@ impl Verbosity {
     }
 }
 
-/// A flag, the key that it sets, and its value, if it is given.
+/// Flag, the key that it sets, and its value, if it is given.
 pub(crate) type FlagOfKey<'a> = (&'static str, &'static str, &'a Option<String>);
 
 /// Reads the file that is `given`, or the usual one if it exists, then environment and flags.
@@ -75,7 +74,7 @@ pub(crate) fn layers(
     Ok(Layers::read(path, environment(), keys)?.with_flags(flags))
 }
 
-/// Returns the usual file if no other is given and it does not exist. One that is there and cannot be read is an error.
+/// Returns the usual file if no other is given and it does not exist. One that exists and cannot be read is an error.
 pub(crate) fn absent_file(given: Option<&Path>, usual: &'static str) -> Option<&'static str> {
     (given.is_none() && matches!(Path::new(usual).try_exists(), Ok(false))).then_some(usual)
 }

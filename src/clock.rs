@@ -1,4 +1,4 @@
-//! The only place that asks the time. Everything else takes it as an argument.
+//! Clocks: the only place that asks the time. All other code takes it as an argument.
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -8,17 +8,15 @@ use std::time::Duration;
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use rustix::time::{ClockId, clock_gettime};
 
+/// `monotonic` is `CLOCK_MONOTONIC` (time awake, for rates), `boottime` is `CLOCK_BOOTTIME` (time suspended too). `wall` has whole
+/// microseconds, the precision of PostgreSQL, so that a stored time equals the one sent.
 pub trait Clock {
-    /// `CLOCK_MONOTONIC`: time awake. Rates are computed over it.
     fn monotonic(&self) -> Duration;
 
-    /// `CLOCK_BOOTTIME`: time suspended too.
     fn boottime(&self) -> Duration;
 
-    /// In whole microseconds, the precision of PostgreSQL, so that a stored time equals the one sent.
     fn wall(&self) -> DateTime<Utc>;
 
-    /// Returns true if the wall clock follows a time source; `None` if unknown.
     fn synced(&self) -> Option<bool>;
 }
 
@@ -28,10 +26,10 @@ pub struct SystemClock {
     synced: Cell<Option<(Duration, Option<bool>)>>,
 }
 
-/// The clock is synchronised once after a boot, which is not worth a file access each tick.
+/// Time for which `synced` is not asked again: a clock is synchronised once after a boot, not worth a file access each tick.
 const SYNCED_FOR: Duration = Duration::from_secs(10);
 
-/// 2025-01-01: clocks before it were never set, as of machines without a battery.
+/// 2025-01-01: a clock before it was never set, as on machines without a battery.
 const NEVER_SET_BEFORE_S: i64 = 1_735_689_600;
 
 impl SystemClock {
@@ -87,10 +85,9 @@ fn since_zero(clock: ClockId) -> Duration {
     Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
 }
 
-/// Clock that only its owner moves; clones share the time.
+/// Clock that only its owner moves: monotonic, boot and wall time, which clones share.
 #[derive(Clone, Debug)]
 pub struct ManualClock {
-    /// `CLOCK_MONOTONIC`, `CLOCK_BOOTTIME` and the wall clock.
     now: Rc<Cell<(Duration, Duration, DateTime<Utc>)>>,
     synced: Option<bool>,
 }

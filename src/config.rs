@@ -1,6 +1,5 @@
-//! Configuration of both programs: a TOML file, overlaid with environment variables and flags, parsed into a program's raw
-//! structure and validated into its settings. A wrong value is named by its key path (`limit.0.raise_at`), for which [`Layers`]
-//! finds file and line.
+//! Configuration of both programs: a TOML file, overlaid with environment variables and flags, parsed into raw structures and
+//! validated into settings. A wrong value is named by its key path (`limit.0.raise_at`), for which [`Layers`] finds file and line.
 
 mod form;
 mod in_force;
@@ -46,7 +45,7 @@ const KEYS: &[&str] = &[
     "kafka.registry.give_up",
 ];
 
-/// Without `limit` and `kafka.properties`, which only the file has.
+/// Lacks `limit` and `kafka.properties`, which only the file has.
 pub const AGENT_KEYS: &[&str] = &[
     "agent",
     "interval",
@@ -108,7 +107,7 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// Well-formed, but makes no sense; named by its key path: `limit.0.raise_at`.
+/// A well-formed value that makes no sense, named by its key path.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Invalid {
     pub key: String,
@@ -128,10 +127,9 @@ pub struct Layers {
     overrides: Vec<Override>,
 }
 
-/// A value that overrides the file.
 #[derive(Debug)]
 struct Override {
-    /// Name of the environment variable or flag.
+    /// Environment variable or flag.
     name: String,
     key: String,
     value: Value,
@@ -180,7 +178,7 @@ impl Layers {
         self
     }
 
-    /// Sets a list of tables, such as `limit`, by a flag that was given once for each; none leaves those of the file.
+    /// Sets a list of tables, such as `limit`, by a flag that was given once for each; an empty list leaves those of the file.
     pub fn with_tables(mut self, flag: &str, key: &str, tables: Vec<Table>) -> Self {
         if !tables.is_empty() {
             self.set(flag, key, tables.into_iter().map(Value::Table).collect::<Vec<_>>().into());
@@ -213,7 +211,6 @@ impl Layers {
             .map_err(|e| ConfigError { place: "configuration".into(), message: explained(e.message()) })
     }
 
-    /// Returns the file's values with those that override them.
     fn merged(&self) -> Result<Table, ConfigError> {
         let mut merged = match &self.file {
             Some((_, text)) => text.parse().map_err(|e| self.syntax(&e))?,
@@ -264,12 +261,12 @@ pub fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
-/// Read each time the secret is needed, so that a rotated one is seen.
+/// File of a secret, read each time the secret is needed, so that a rotated one is seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretFile(PathBuf);
 
 impl SecretFile {
-    /// Looks in `$CREDENTIALS_DIRECTORY` (systemd's `LoadCredential=`), if that is set, for a name without a slash.
+    /// Resolves a name without a slash in `$CREDENTIALS_DIRECTORY` (systemd's `LoadCredential=`), if that is set.
     pub fn new(name: &str, credentials: Option<&Path>) -> Self {
         match credentials {
             Some(directory) if !name.contains('/') => Self(directory.join(name)),
@@ -277,7 +274,7 @@ impl SecretFile {
         }
     }
 
-    /// Leaves out the line end that editors add. Errors name the file, never its content.
+    /// Reads the secret without the line end that editors add. Errors name the file, never its content.
     pub fn read(&self) -> Result<String, String> {
         match std::fs::read_to_string(&self.0) {
             Ok(text) => Ok(text.trim_end_matches(['\n', '\r']).to_owned()),
@@ -419,7 +416,7 @@ fn offset(text: &str, key: &str) -> Option<usize> {
     offset_in(DeTable::parse(text).ok()?.get_ref(), key)
 }
 
-/// Searches in a table. The rest of a path can be one key that holds dots: `"socket.timeout.ms" = 5000`.
+/// Finds a key in a table. The rest of a path can be one key that holds dots: `"socket.timeout.ms" = 5000`.
 fn offset_in(table: &DeTable<'_>, key: &str) -> Option<usize> {
     if let Some(value) = table.get(key) {
         return Some(value.span().start);

@@ -9,13 +9,12 @@ pub struct Failure {
     error: Box<dyn Error + Send + Sync>,
 }
 
+/// Exit codes, `EX_UNAVAILABLE` (a needed service) and `EX_CONFIG` (a restart does not help) among them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     Failed = 1,
     Usage = 2,
-    /// `EX_UNAVAILABLE`: a service that is needed is unavailable.
     Unavailable = 69,
-    /// `EX_CONFIG`: a restart does not help.
     Config = 78,
 }
 
@@ -47,7 +46,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Leaves out a cause that the error before it already quotes.
+/// Returns an error with its causes, but for those that the error before already quotes.
 pub fn chain(error: &dyn Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();

@@ -1,10 +1,7 @@
 //! Points at which a test ends or stops the program, and guards that a test removes to show that the suite detects it.
 //!
-//! Only programs built with the cargo feature `failpoints` have them, which no release has. In all others the functions here are
-//! empty, and `FAILPOINTS` is ignored.
-//!
-//! The variable has the grammar of the crate [`fail`](https://docs.rs/fail):
-//!
+//! Only programs built with the cargo feature `failpoints` have them, which no release has; all others ignore `FAILPOINTS`. The
+//! variable has the grammar of the crate [`fail`](https://docs.rs/fail):
 //! ```text
 //! FAILPOINTS='send-before=3*off->return'   killed, as by SIGKILL, at the fourth passing
 //! FAILPOINTS='copying=1*return(stop)'      stopped, as by SIGSTOP, until SIGCONT
@@ -36,7 +33,7 @@ pub fn number(name: &str, usual: u64) -> u64 {
     instead(name).and_then(|number| number.parse().ok()).unwrap_or(usual)
 }
 
-/// Is set in whole seconds.
+/// Returns what a test sets, in whole seconds.
 pub fn duration(name: &str, usual: Duration) -> Duration {
     instead(name).and_then(|seconds| seconds.parse().ok()).map_or(usual, Duration::from_secs)
 }

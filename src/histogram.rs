@@ -7,7 +7,7 @@ use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, 
 use hdrhistogram::serialization::{Deserializer, Serializer as _, V2Serializer};
 use hdrhistogram::{Counter, Histogram};
 
-/// Highest rate that is told from a higher one: 8.5 Tbit/s.
+/// Highest rate that is counted as itself: 8.5 Tbit/s.
 pub const KBPS_MAX: u64 = (1 << 33) - 1;
 /// Seconds of one histogram: a million links for twelve days.
 pub const SECONDS_MAX: u64 = 1 << 40;
@@ -19,10 +19,10 @@ const COMPRESSED_COOKIE: u32 = 0x1c84_9314;
 const PLAIN_COOKIE: u32 = 0x1c84_9313;
 const COMPRESSED_HEADER_BYTES: usize = 8;
 const PLAIN_HEADER_BYTES: usize = 40;
-/// Values up to [`KBPS_MAX`] that are told apart: 256, and 128 for each further power of two.
+/// Number of distinct values up to [`KBPS_MAX`]: 256, and 128 for each further power of two.
 const VALUES_MAX: u64 = 27 * 128;
 
-/// Grows with the highest rate, to 14 kB with 32-bit counts.
+/// Memory grows with the highest rate, to 14 kB with 32-bit counts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RateHistogram<C: Counter = u64>(Histogram<C>);
 
@@ -57,7 +57,7 @@ impl<C: Counter> RateHistogram<C> {
         self.0.is_empty()
     }
 
-    /// Keeps the memory for as many counts.
+    /// Removes the counts, and keeps their memory.
     pub fn clear(&mut self) {
         self.0.clear();
     }
@@ -85,7 +85,6 @@ impl<C: Counter> RateHistogram<C> {
         reached.map(|value| self.0.highest_equivalent(value.value_iterated_to()) * 1_000)
     }
 
-    /// By rising rates.
     pub fn bins(&self) -> impl Iterator<Item = Bin> {
         self.0.iter_recorded().map(|value| Bin {
             from_bps: self.0.lowest_equivalent(value.value_iterated_to()) * 1_000,
@@ -100,8 +99,7 @@ impl<C: Counter> RateHistogram<C> {
 }
 
 impl RateHistogram {
-    /// # Errors
-    /// If the bytes are no histogram of rates, or claim more than one can hold.
+    /// Fails if the bytes are no histogram of rates, or claim more than one can hold.
     pub fn decode(bytes: &[u8]) -> Result<Self, HistogramError> {
         Self::decode_counts(bytes)
     }
@@ -155,15 +153,12 @@ impl HistogramEncoder {
     }
 }
 
-/// Checks what [`RateHistogram::decode`] reads, without building it.
-///
-/// # Errors
-/// As `decode`.
+/// Checks what [`RateHistogram::decode`] reads, without building it; fails as that does.
 pub fn check(bytes: &[u8]) -> Result<(), HistogramError> {
     checked(bytes).map(drop)
 }
 
-/// Inflates and checks: its library would believe any length, and take memory for it.
+/// Inflates and checks: the library would believe any length, and take memory for it.
 fn checked(bytes: &[u8]) -> Result<Vec<u8>, HistogramError> {
     let refuse = |problem: String| Err(HistogramError(problem));
     if bytes.len() > BYTES_MAX {
@@ -196,7 +191,7 @@ fn checked(bytes: &[u8]) -> Result<Vec<u8>, HistogramError> {
 }
 
 thread_local! {
-    /// Takes more memory, and more time to make, than a histogram.
+    /// Kept, since it takes more memory, and more time to make, than a histogram.
     static INFLATE: RefCell<Decompress> = RefCell::new(Decompress::new(true));
 }
 

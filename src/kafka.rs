@@ -27,13 +27,12 @@ pub use self::topic_plan::{PlannedTopic, TopicPlan};
 use crate::config::{Invalid, SecretFile, check_readable, fingerprint, identity, located, quoted, secret};
 use crate::units::{counted, lasting};
 
+/// With `enabled = false`, SASL is in plain text, without TLS. `ca_file` is PEM; the default is the system's.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawTls {
-    /// `false` sends in plain text what would otherwise be encrypted: SASL without TLS.
     #[serde(default, deserialize_with = "quoted")]
     pub enabled: Option<bool>,
-    /// PEM. Default: the system's.
     pub ca_file: Option<String>,
     pub certificate_file: Option<String>,
     pub key_file: Option<String>,
@@ -140,7 +139,6 @@ const TOPIC_BYTES_MAX: usize = 249;
 const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
 
 impl Connection {
-    /// Refuses values that cannot work with any broker.
     pub fn new(raw: RawConnection, credentials: Option<&Path>) -> Result<Self, Invalid> {
         let brokers = raw.brokers.unwrap_or_else(|| errors::DEFAULT_BROKERS.to_owned());
         check_brokers(&brokers)?;

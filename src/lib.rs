@@ -1,7 +1,6 @@
 //! Highwater measures how much traffic a host's network interfaces carry, and reports reliably when a link exceeds its limit.
 //!
 //! The crate holds two programs, which share no state but a Kafka topic:
-//!
 //! ```text
 //!  highwater-agent, on each host
 //!  kernel counters ─► rate ─► limit ─► EventSystem ─► journal ─► publisher ─► Kafka
@@ -9,19 +8,15 @@
 //!  highwater-consumer, beside the database                                      │
 //!  report, cli ◄─ PostgreSQL or SQLite ◄─ store ◄─ batch ◄─ source, decoded ◄───┘
 //! ```
+//! They never import each other; rate, limit, detector and event are pure (no clock, no I/O); only `run` and `cli` join modules.
 //!
-//! They never import each other; pure modules (rate, limit, detector, event) ask no clock and do no I/O, and only `run` and `cli`
-//! put the others together.
-//!
-//! # Modules in the order of the data
-//!
+//! Modules, in the order of the data:
 //! - [`event`]: an occurrence with its identity `(agent, epoch, seq)`. [`event::fields`] defines each field once.
 //! - [`histogram`]: how often which rate was seen, and its bytes.
 //! - [`wire`]: the event as JSON, Avro or Protobuf, its Kafka message, its schemas.
 //! - [`agent::counters`]: byte counters and the links that come and go, by netlink, sysinfo or made up.
 //! - [`agent::rate`]: traffic from two readings, with a verdict on how far to trust it.
-//! - [`agent::limit`], [`agent::detector`]: limits, and the states and events of their breaches. [`agent::resume`] continues them
-//!   after a restart.
+//! - [`agent::limit`], [`agent::detector`], [`agent::resume`]: limits, their breaches, and how these continue after a restart.
 //! - [`agent::event_system`]: registers events and notifies observers. A reaction of your own begins here.
 //! - [`agent::journal`]: keeps events on disk until Kafka has them, and declares those that it has to give up.
 //! - [`agent::publisher`]: decides when to send, sends again after every failure, and removes what is acknowledged.

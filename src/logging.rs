@@ -15,7 +15,7 @@ pub fn start(default: LevelFilter) {
         Env::default().default_filter_or(format!("{default},refinery_core=warn,tokio_postgres=warn")),
     );
     if goes_to_the_journal() {
-        // The number is syslog's priority (sd-daemon(3)): `journalctl -p warning` works.
+        // The number is syslog's priority (sd-daemon(3)), for `journalctl -p warning`.
         builder.format(|out, record| {
             let priority = match record.level() {
                 log::Level::Error => 3,
@@ -23,7 +23,6 @@ pub fn start(default: LevelFilter) {
                 log::Level::Info => 6,
                 log::Level::Debug | log::Level::Trace => 7,
             };
-            // Each line becomes an entry of its own.
             let text = record.args().to_string();
             text.lines().try_for_each(|line| writeln!(out, "<{priority}>{} {}", record.level(), harmless(line)))
         });

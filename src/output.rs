@@ -1,8 +1,7 @@
-//! Rows of a command: a table for people, JSON Lines or CSV for programs. Columns are named as in the data, unit last. JSON and CSV
-//! carry plain values: whole numbers and RFC 3339 times. Rows are printed as they come, in bounded memory: the first
-//! [`MEASURED_ROWS`] determine the width of a table's columns; a later cell that is wider shifts the rest of its line.
-//!
-//! Spreadsheets run a cell that begins like a formula, so CSV puts an apostrophe before such a text. JSON has texts unchanged.
+//! Rows of a command: a table for people; JSON Lines or CSV for programs, with plain values: whole numbers and RFC 3339 times.
+//! Columns are named as in the data, unit last. Rows are printed as they come, in bounded memory: the first [`MEASURED_ROWS`]
+//! determine the width of a table's columns; a later cell that is wider shifts the rest of its line. Spreadsheets run a cell that
+//! begins like a formula: CSV puts an apostrophe before such a text.
 
 use std::borrow::Cow;
 use std::io::{self, BufWriter, ErrorKind, Write};
@@ -28,18 +27,16 @@ pub enum OutputFormat {
     Csv,
 }
 
+/// `Nothing` is empty, and `null` in JSON. A table shows bytes as `18.9 MiB` and rates (in bits per second) as `83.9 Mbit/s`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
-    /// Empty; `null` in JSON.
     Nothing,
     Text(String),
     Number(i128),
     Fraction(f64),
     Time(DateTime<Utc>),
     Day(NaiveDate),
-    /// `18.9 MiB` in a table.
     Bytes(ByteCount),
-    /// Bits per second; `83.9 Mbit/s` in a table.
     Rate(BitRate),
     Blob(Vec<u8>),
     Json(serde_json::Value),
@@ -74,7 +71,7 @@ pub const MEASURED_ROWS: usize = 1_000;
 
 const SPACE: &str = "  ";
 
-/// Colours reach terminals and tables only (`NO_COLOR` and `CLICOLOR_FORCE` are heeded).
+/// Returns a buffer that colours only tables on terminals (`NO_COLOR` and `CLICOLOR_FORCE` are heeded).
 pub fn stdout(format: OutputFormat) -> Box<dyn Write> {
     match format {
         OutputFormat::Table => Box::new(BufWriter::new(anstream::stdout().lock())),

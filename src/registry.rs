@@ -17,24 +17,22 @@ use crate::config::{Invalid, SecretFile, check_readable, fingerprint, identity, 
 use crate::excerpt::{beginning, harmless};
 use crate::wire::Format;
 
+/// `url` is without `/subjects`. Without `auto_register`, an agent only looks its schema up. A consumer waits `give_up` (`0`:
+/// forever) for a schema before messages become dead letters.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawRegistry {
-    /// Without `/subjects`.
     pub url: Option<String>,
     pub username: Option<String>,
     pub password_file: Option<String>,
     pub ca_file: Option<String>,
     pub certificate_file: Option<String>,
     pub key_file: Option<String>,
-    /// False if an agent only looks its schema up.
     #[serde(default, deserialize_with = "quoted")]
     pub auto_register: Option<bool>,
-    /// Longest wait of a consumer for a schema, after which messages become dead letters; `0` is forever.
     pub give_up: Option<String>,
 }
 
-/// Returns the name that the schema of a topic's values has in a registry.
 pub fn subject(topic: &str) -> String {
     format!("{topic}-value")
 }
@@ -76,7 +74,6 @@ const ANSWER_BYTES_MAX: u64 = 1 << 20;
 const JSON: &str = "application/vnd.schemaregistry.v1+json";
 
 impl RegistryAddress {
-    /// Returns `None` if no registry is named. Refuses values that cannot work with any registry.
     pub fn new(raw: RawRegistry, credentials: Option<&Path>) -> Result<Option<Self>, Invalid> {
         let key = |name: &str| format!("kafka.registry.{name}");
         let Some(url) = raw.url else {

@@ -12,7 +12,7 @@ pub struct Service {
     next: Duration,
 }
 
-/// `StateDirectory=` and so on, which systemd names in the environment.
+/// Directories that systemd names in the environment: `StateDirectory=` and so on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Directories {
     pub state: Option<PathBuf>,

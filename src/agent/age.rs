@@ -1,5 +1,5 @@
-//! The age of an event, as far as clocks can tell: by `CLOCK_BOOTTIME` within a boot; across boots by the wall clock, where it was
-//! synchronised at both moments, since a machine without a battery starts in 1970 and jumps by years.
+//! The age of an event by `CLOCK_BOOTTIME` within a boot; across boots by the wall clock, if it was synchronised at both moments,
+//! since a machine without a battery starts in 1970 and jumps by years.
 
 use std::time::Duration;
 

@@ -87,7 +87,7 @@ enum Command {
     Check(check::AgentCheck),
 }
 
-/// Returns the definition of the command line, from which man pages and completions are made.
+/// Returns the command line, for man pages and completions.
 pub fn command() -> clap::Command {
     <Cli as clap::CommandFactory>::command()
 }

@@ -121,7 +121,7 @@ struct RawKafkaProducer {
 pub struct Settings {
     pub agent: String,
     pub warnings: Vec<String>,
-    /// Only the agent needs a name; other commands run without one.
+    /// Reason why there is no name; only the agent needs one.
     pub nameless: Option<String>,
     pub interval: Duration,
     pub source: SourceChoice,
@@ -149,13 +149,12 @@ pub struct Surroundings {
 }
 
 const MIN_JOURNAL: ByteCount = ByteCount::from_bytes(1 << 20);
-/// The Kafka connection outlasts three flushes, and at least this time.
 const LINGER_MIN: Duration = Duration::from_secs(300);
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
 const CLEAR_PERCENT: f64 = 90.0;
 
 impl Settings {
-    /// Returns the defaults, but for those that follow from the host or other keys: see [`Self::derived_values`].
+    /// Returns the defaults, except those that follow from the host or other keys: see [`Self::derived_values`].
     pub fn defaults() -> String {
         Self::DEFAULTS.to_owned() + &usual_names(TOPICS.iter())
     }
@@ -185,7 +184,7 @@ topics.partitions = 6
 topics.retention = "30d"
 "#;
 
-    /// Returns the values that the environment and other keys decide where they are not written.
+    /// Returns the values that follow from the environment and other keys where none is configured.
     pub fn derived_values(&self) -> Vec<(&'static str, String)> {
         let linger = humantime::format_duration(self.publisher.linger).to_string();
         let state_dir = self.state_dir.display().to_string();
@@ -281,7 +280,6 @@ topics.retention = "30d"
         Ok((settings, missing))
     }
 
-    /// Returns the topics that agents and consumers of this configuration use.
     pub fn topic_names(&self) -> Vec<&String> {
         let is_used = |role: &TopicRole| match role {
             TopicRole::Rates => self.rates.is_some(),
@@ -430,7 +428,7 @@ const DIRECTIONS: &[(&str, &[Direction])] = &[
     ("either", &[Direction::Rx, Direction::Tx]),
 ];
 
-// A breach is resumed by the name of its limit.
+// The name of a limit is what a breach is resumed by.
 fn unique(limits: &[Limit]) -> Result<(), Invalid> {
     let mut names = BTreeMap::new();
     for (index, limit) in limits.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Wakes the loop between its ticks: signals, the publisher's thread, and programs that embed an agent.
+//! Wakes the loop between its ticks: for signals, the publisher's thread, and programs that embed an agent.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -59,7 +59,7 @@ impl Control {
         self.sleep_beside(None, timeout);
     }
 
-    /// Sleeps until something wakes it or `door` is readable. Returns whether it is.
+    /// Sleeps until woken, or until `door` is readable: then returns true.
     pub fn sleep_beside(&self, door: Option<BorrowedFd<'_>>, timeout: Duration) -> bool {
         let timeout = Timespec::try_from(timeout).ok();
         let wishes = self.reader.as_fd();
@@ -87,7 +87,7 @@ impl Control {
 }
 
 impl Waker {
-    /// Ignores a full pipe: it is about to wake anyway.
+    /// Ignores a full pipe: the loop wakes anyway.
     pub fn wake(&self) {
         let _ = (&self.0).write(&[0]);
     }

@@ -36,7 +36,7 @@ pub struct Delivery {
 
 const AHEAD_MAX: u64 = 1_000;
 const LAST_MAX: Duration = Duration::from_secs(10);
-/// A slow connection needs over two minutes to be recognised.
+/// A slow connection takes over two minutes to be recognised.
 const STALLED_AFTER: Duration = Duration::from_secs(300);
 
 impl Courier {
@@ -71,7 +71,7 @@ impl Courier {
         Ok(Self { system, publisher, control, clock, events: 0, acknowledged, is_stalled: false })
     }
 
-    /// Returns true after a signal, or if waiting is of no use: the topic refuses every event, or Kafka acknowledges none.
+    /// Returns true after a signal, or if waiting is useless: the topic refuses every event, or Kafka acknowledges none.
     pub fn stopped(&self) -> bool {
         self.control.stop() || self.gives_up()
     }
@@ -80,7 +80,7 @@ impl Courier {
         self.is_stalled || self.publisher.as_ref().is_some_and(|publisher| publisher.progress().refusing)
     }
 
-    /// Blocks while too many events are pending. Fails if an observer does, as when a file cannot be written.
+    /// Adds events, blocking while too many are pending. Fails if an observer does, as when a file cannot be written.
     pub fn add(&mut self, drafts: Vec<NewEvent>) -> Result<(), Failure> {
         let events = self.system.add_events(drafts).map_err(Failure::failed)?;
         self.events += events.len() as u64;
@@ -124,7 +124,7 @@ impl Courier {
         self.system.pending().oldest
     }
 
-    /// Waits until Kafka has acknowledged all, or waiting is of no use; after an interruption, for 10 s at most.
+    /// Waits until Kafka has acknowledged all, or waiting is useless; after an interruption, for 10 s at most.
     pub fn finish(mut self) -> Result<Delivery, Failure> {
         self.system.flush();
         if let Some(failure) = self.system.failures().pop() {
@@ -157,7 +157,7 @@ impl Courier {
     fn turn(&mut self) -> Result<(), Failure> {
         let Self { system, publisher, control, clock, acknowledged, .. } = self;
         let Some(publisher) = publisher else { return Ok(()) };
-        // The stamp of a loss, into which the journal puts the agent's name.
+        // Stamp of a loss, into which the journal puts the agent's name.
         let stamp = || stamp("", "", clock);
         let turned = publisher.turn(system, clock.monotonic(), stamp, || control.waker());
         turned.map_err(|error: JournalError| Failure::failed(error))?;

@@ -1,5 +1,4 @@
-//! Judges readings: a meter for each link, and the limits on links and on their sums. A reading and a stamp come in, bodies of
-//! events and notices go out, in the loop, simulations and replays alike.
+//! Judges readings by a meter for each link and the limits on links and their sums, in the loop, simulations and replays alike.
 
 mod host;
 mod link;
@@ -22,7 +21,7 @@ use crate::agent::resume::Resume;
 use crate::event::{Body, Breach, Direction, Reason, Stamp};
 use crate::units::BitRate;
 
-// A sum waits for a link's driver at most the longer of these two; then it is judged without the link.
+// Longest wait of a sum for a link's driver, the longer of these two; then it is judged without the link.
 const HOST_WAIT_MAX: Duration = Duration::from_secs(10);
 const HOST_WAIT_INTERVALS: u32 = 10;
 const LINKS_NAMED: usize = 8;
@@ -35,7 +34,6 @@ pub struct Detector {
     hosts: Vec<HostLimit>,
     resume: Resume,
     ids: fastrand::Rng,
-    /// Boot-time clock at the last reading.
     last_reading: Option<Duration>,
     reported: Option<BTreeSet<u32>>,
 }
@@ -82,13 +80,12 @@ impl Detector {
         detector
     }
 
-    /// Resumes breaches that were open, each with its last state and the time of that: one goes on where its link has a rate not
-    /// later than `within` after that time, and ends as `interrupted` otherwise.
+    /// Resumes open breaches from their last state; one whose link has no rate up to `within` after that ends as `interrupted`.
     pub fn resume(&mut self, open: Vec<(Breach, Stamp)>, within: Duration, now: &Stamp) {
         self.resume = Resume::new(open, within, now);
     }
 
-    /// Keeps breaches and rises of a limit that keeps its name and scope, ends the others. Overwrites `detections`.
+    /// Ends the breaches and rises of limits that no longer have the same name and scope. Overwrites `detections`.
     pub fn reconfigure(&mut self, limits: Vec<Limit>, interval: Duration, detections: &mut Detections) {
         detections.bodies.clear();
         detections.notices.clear();
@@ -145,7 +142,7 @@ impl Detector {
         open.map(|breach| (breach, now.clone())).chain(self.resume.waiting().iter().cloned()).collect()
     }
 
-    /// Returns an update of each breach that has lasted longer than was reported: the last before the agent stops.
+    /// Returns an update of each breach that has lasted longer than reported, the last one before the agent stops.
     pub fn last_updates(&self) -> Vec<Body> {
         let unreported = self.trackers().filter_map(|(tracker, target)| tracker.unreported(&self.limits, target));
         unreported.map(Body::BreachUpdated).collect()
@@ -175,7 +172,6 @@ impl Detector {
         })
     }
 
-    /// Returns the limits on the host, each with the links that it sums.
     pub fn host_limits(&self) -> impl Iterator<Item = (&str, Vec<&str>)> {
         self.hosts.iter().map(|host| (&*self.limits[host.limit].name, host.members(&self.links)))
     }
@@ -195,7 +191,7 @@ impl Detector {
         })
     }
 
-    /// Overwrites `detections`.
+    /// Judges a reading. Overwrites `detections`.
     pub fn observe(&mut self, reading: &Reading, now: &Stamp, detections: &mut Detections) {
         detections.bodies.clear();
         detections.notices.clear();
@@ -232,7 +228,7 @@ impl Detector {
         self.links.values().any(|link| link.meter.wants_probe())
     }
 
-    /// Evaluates a reading shortly after a tick, in which only changes of links make events. Overwrites `detections`.
+    /// Judges a reading shortly after a tick, in which only changes of links make events. Overwrites `detections`.
     pub fn probe(&mut self, reading: &Reading, detections: &mut Detections) {
         detections.bodies.clear();
         detections.notices.clear();
@@ -250,7 +246,7 @@ impl Detector {
         let (mut counters, mut carried) = (reading.counters.iter().peekable(), reading.carried.iter().peekable());
         for_each_read(&mut self.links, reading, |link| {
             let ifindex = link.info.ifindex;
-            // Sources report links in the order of their ifindex; one that does not costs a search.
+            // Sources report links in the order of their ifindex; any other order costs a search.
             let of_link = counters.next_if(|counters| counters.ifindex == ifindex);
             let of_link = of_link.or_else(|| reading.counters.iter().find(|counters| counters.ifindex == ifindex));
             let amount = carried.next_if(|carried| carried.ifindex == ifindex);
@@ -288,7 +284,7 @@ impl Detector {
                     }
                 }
                 let mut link = WatchedLink::new(info.clone(), &self.limits, self.interval, boottime);
-                // Links that exist at the start are not reported.
+                // Links present at the start are not reported.
                 if self.last_reading.is_some() {
                     let (reason, detail) = added(came);
                     detections.bodies.push(Body::LinkAdded(event(info, reason, detail)));
@@ -402,7 +398,6 @@ fn added(came: &Came) -> (Reason, Option<String>) {
     }
 }
 
-/// Returns the reason of the `link_removed` event, that of its breaches, and the event's detail.
 fn removed(left: &Left) -> (Reason, Reason, Option<String>) {
     match left {
         Left::Gone => (Reason::Removed, Reason::LinkRemoved, None),

@@ -11,8 +11,7 @@ use crate::units::ByteCount;
 
 pub type ObserveError = Box<dyn Error>;
 
-/// A reaction to events, on the tick's thread: it must not block. Errors are logged; the events stay registered, and the other
-/// observers still see them.
+/// A reaction to events on the tick's thread, which it must not block. Errors are logged; the events stay registered.
 pub trait Observer {
     fn name(&self) -> &str;
 
@@ -39,8 +38,7 @@ pub struct ObserverFailure {
     cause: ObserveError,
 }
 
-/// Registers events and notifies observers, in the order of their subscription. The journal comes first: it alone gives an
-/// identity, and no observer sees an event that is not committed.
+/// Registers events, then notifies observers in the order of subscription: none sees an event that is not committed.
 pub struct EventSystem {
     journal: Box<dyn Journal>,
     observers: Vec<(ObserverId, Box<dyn Observer>)>,
@@ -107,7 +105,7 @@ impl EventSystem {
         self.remove_events(&[id])
     }
 
-    /// Removes events that Kafka has acknowledged, or that their sender withdraws; after an error they are sent again.
+    /// Removes events that Kafka acknowledged or their sender withdraws; after an error they are sent again.
     pub fn remove_events(&mut self, ids: &[EventId]) -> Result<(), JournalError> {
         if ids.is_empty() {
             return Ok(());
@@ -119,7 +117,7 @@ impl EventSystem {
         Ok(())
     }
 
-    /// Declares the loss of an event that Kafka will never accept, in its place; after an error the event stays.
+    /// Replaces an event that Kafka will never accept by its loss; after an error the event stays.
     pub fn reject_event(&mut self, id: EventId, detail: &str, stamp: Stamp) -> Result<(), JournalError> {
         self.journal.reject(id, detail, stamp)?;
         self.tell(|observer| observer.removed(&[id]));

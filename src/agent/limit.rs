@@ -27,7 +27,7 @@ pub struct Limit {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
     Interface(String),
-    /// The links that match a pattern, or that `[interfaces]` selects, without those whose bytes another one counts too.
+    /// Links that match a pattern, or that `[interfaces]` selects, without those whose bytes another one counts too.
     Host(Vec<String>),
 }
 
@@ -61,7 +61,7 @@ impl fmt::Display for Level {
 }
 
 impl Level {
-    /// Returns at least 1 bit/s; `None` for a percentage of an unknown speed.
+    /// Returns at least 1 bit/s, below which no breach would clear; `None` for a percentage of an unknown speed.
     pub fn resolve(self, speed: Speed, direction: Direction) -> Option<BitRate> {
         let rate = match self {
             Self::Rate(rate) => rate,
@@ -74,7 +74,6 @@ impl Level {
                 speed.percent(percent)
             }
         };
-        // No rate is below 0 bit/s, so a breach would never clear.
         Some(rate.max(BitRate::from_bps(1)))
     }
 }
@@ -111,7 +110,7 @@ pub enum Action {
     Clear(BreachStats),
 }
 
-/// The state of one limit on one link (or host) in one direction.
+/// State of one limit on one link (or host) in one direction.
 ///
 /// ```text
 ///             rate ≥ raise_at                     it stayed there for `for`
@@ -123,9 +122,9 @@ pub enum Action {
 ///                                it stayed there for `clear_for`
 /// ```
 ///
-/// A breach lasts from the start of the first reading of its rise to the end of the last one at or above `clear_at`. Readings
-/// below that are kept apart: a following one at or above `clear_at` adds them, the end of the breach drops them. Time without
-/// a verdict ends a rise; in a breach that goes on it counts for the duration only, not for `clear_for`.
+/// A breach lasts from the start of the first reading of its rise to the end of the last one at or above `clear_at`. Readings below
+/// it are kept apart: a later one at or above `clear_at` adds them, the end of the breach drops them. Time without a verdict ends a
+/// rise; in a breach that continues it counts for the duration only, not for `clear_for`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum BreachState {
     #[default]
@@ -179,7 +178,6 @@ impl BreachState {
 
     pub fn judge(&mut self, limit: &Limit, thresholds: Thresholds, load: Load) -> Option<Action> {
         let rate = load.rate();
-        // Most readings end here, before anything is moved.
         if matches!(self, Self::Normal) && rate < thresholds.raise_at {
             return None;
         }
@@ -282,7 +280,7 @@ impl BreachStats {
         }
     }
 
-    /// Adds the readings below that precede `load`. Time that both cover counts once: the driver showed its bytes late.
+    /// Adds the earlier readings below `clear_at`. Time that `load` covers too counts once: the driver showed its bytes late.
     fn taking_in(self, below: Below, load: Load) -> Self {
         let overlap = if below.held_for.is_zero() { Duration::ZERO } else { std_or_zero(below.end - load.begin()) };
         Self {
@@ -296,7 +294,7 @@ impl BreachStats {
         std_or_zero(self.ended - self.started)
     }
 
-    /// Caps the measured time at the duration: drivers that show bytes at uneven times can make it look longer.
+    /// Returns the measured time, capped at the duration: drivers that show bytes at uneven times can make it look longer.
     pub fn measured(&self) -> Duration {
         self.measured.min(self.duration())
     }

@@ -57,7 +57,6 @@ fn changed(link: &Link) -> String {
 fn updated(breach: &Breach) -> String {
     let Breach { limit_name, breach_id, .. } = breach;
     match &breach.detail {
-        // The rate is back below the limit, but not yet for long enough to close the breach.
         Some(detail) => format!("still open on {}: {detail}, limit {limit_name} [breach {breach_id}]", place(breach)),
         None => format!("still exceeded for {} {}", lasted(breach.duration_ms), over(breach)),
     }

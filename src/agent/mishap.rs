@@ -2,7 +2,7 @@
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mishap {
-    /// `CLOCK_BOOTTIME`
+    /// `CLOCK_BOOTTIME`.
     pub at_ms: u64,
     pub what: String,
 }
@@ -20,7 +20,7 @@ impl Mishaps {
         self.last = Some(Mishap { at_ms, what: what.to_owned() });
     }
 
-    /// Counts a problem that lasts until [`Mishaps::over`]; an ongoing one keeps its start.
+    /// Counts a problem that lasts until [`Mishaps::over`]; one that lasts already keeps its start.
     pub fn begin(&mut self, at_ms: u64, what: &str) {
         self.note(at_ms, what);
         let since = self.lasting.as_ref().map_or(at_ms, |lasting| lasting.at_ms);

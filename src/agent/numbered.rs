@@ -2,11 +2,10 @@
 
 use std::collections::VecDeque;
 
+/// Items from number `first` on; `None` was taken, and is never at the front.
 #[derive(Clone, Debug)]
 pub(crate) struct Numbered<T> {
-    /// Number of `items[0]`, or of the next item if there are none.
     first: usize,
-    /// `None` was taken, and is never at the front.
     items: VecDeque<Option<T>>,
     count: usize,
 }

@@ -9,11 +9,10 @@ use self::cadence::{Cadence, Coverage};
 use crate::agent::counters::{CounterBits, Packets, Speed};
 use crate::units::BitRate;
 
+/// Counters read at `at` (`CLOCK_MONOTONIC`, the base of rates) and `boottime` (`CLOCK_BOOTTIME`, which alone includes a suspend).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CounterSample {
-    /// `CLOCK_MONOTONIC`: the base of rates.
     pub at: Duration,
-    /// `CLOCK_BOOTTIME`: only it includes a suspend.
     pub boottime: Duration,
     pub rx_bytes: u64,
     pub tx_bytes: u64,
@@ -33,30 +32,30 @@ pub struct Traffic {
 pub enum Verdict {
     First,
     Measured(Traffic),
-    /// The interval at which the driver updates moving counters is not known yet.
+    /// Interval at which the driver updates moving counters is not known yet.
     Learning,
-    /// The counters did not move, and may later move for this time too: the driver updates them rarely.
+    /// Counters did not move, and may later move for this time too: the driver updates them rarely.
     Waiting,
-    /// A reset, or a false read. The first movement after it too: a return from a false zero would look like immense traffic.
+    /// Counters fell, or moved for the first time after that: a return from a false zero would look like immense traffic.
     Reset,
     Jump,
     /// Held back, at most twice in a row: far above the driver's speed, with no packets to confirm it.
     Suspect,
-    /// Not judged: a mean over a time in which the host slept, or the agent was stopped or starved.
+    /// Mean over a time in which the host slept, or the agent was stopped or starved; not judged.
     Gap(Traffic),
     Unread,
 }
 
-/// Drivers can merge many packets of the wire into one that they count, up to 512 KiB (`GSO_MAX_SIZE` of IPv6 jumbograms).
+/// Largest packet: drivers merge many packets of the wire into one that they count, up to `GSO_MAX_SIZE` of IPv6 jumbograms.
 const PACKET_BYTES_MAX: u64 = 512 << 10;
 /// Twice the speed of the fastest links.
 const ANY_SPEED: BitRate = BitRate::from_bps(1_600_000_000_000);
-/// Percentage of the link's speed that contradicts it. Frames arrive whole, and clocks are read late.
+/// Percentage of the link's speed that contradicts it: frames arrive whole, and clocks are read late.
 const EXACT_TOLERANCE: f64 = 110.0;
 /// Percentage for a driver that may show two updates' bytes at once.
 const TOLERANCE: f64 = 205.0;
 const SUSPECTS_MAX: u32 = 2;
-/// A reading over more intervals is a mean that hides what happened.
+/// Intervals above which a reading is a mean that hides what happened.
 const GAP_INTERVALS: f64 = 3.5;
 const CLOCK_SLACK: Duration = Duration::from_millis(50);
 const NARROW: u64 = 1 << 32;
@@ -72,7 +71,7 @@ pub struct Meter {
     last: Option<CounterSample>,
     has_fallen: bool,
     is_after_gap: bool,
-    /// Reading after which the next one shows whether the counter stays there.
+    /// Reading after which the next one shows if the counter stays there.
     rejected: Option<CounterSample>,
     last_rate: BitRate,
     peak: BitRate,
@@ -117,7 +116,7 @@ impl Meter {
         (self.doubts_speed, self.suspects) = (false, 0);
     }
 
-    /// Returns whether readings 20 and 40 ms after this one would show if a driver counts in software.
+    /// Returns true if readings 20 and 40 ms after this one would show that a driver counts in software.
     pub fn wants_probe(&self) -> bool {
         self.cadence.wants_probe()
     }
@@ -127,7 +126,7 @@ impl Meter {
         self.cadence.probe((before.rx_bytes, before.tx_bytes) != (sample.rx_bytes, sample.tx_bytes));
     }
 
-    /// Takes `None` where the link could not be read. `speed` is the link's, where it means anything.
+    /// Judges a reading, `None` where the link could not be read. `speed` is unknown where the link's own means nothing.
     pub fn read(&mut self, sample: Option<CounterSample>, speed: Speed) -> Verdict {
         let Some(now) = sample else { return Verdict::Unread };
         let (Some(base), Some(last)) = (self.base, self.last.replace(now)) else {
@@ -163,8 +162,8 @@ impl Meter {
         self.judge(now, traffic, has_moved, speed)
     }
 
-    /// Evaluates an amount that whoever recorded it has subtracted. A counter kept in two halves, read between their updates, is
-    /// 2^32 too low: that amount was negative and is missing, and the next one is 2^32 too high. Two in a row are traffic.
+    /// Judges an amount subtracted by the recording program. A counter kept in two halves, read between their updates, is 2^32 too
+    /// low: that amount was negative and is missing, and the next one is 2^32 too high. Two in a row are traffic.
     pub fn accept(&mut self, traffic: Traffic) -> Verdict {
         self.doubts_amount = !self.doubts_amount && self.is_high_half(traffic);
         if self.doubts_amount {
@@ -198,7 +197,7 @@ impl Meter {
         if was_after_gap { Verdict::Gap(traffic) } else { Verdict::Measured(covered) }
     }
 
-    /// Returns whether to hold back a reading above the link's speed. A third in a row, or one that packets confirm, is traffic.
+    /// Returns true to hold back a reading above the link's speed. A third in a row, or one confirmed by packets, is traffic.
     fn contradicts(&mut self, traffic: Traffic, has_packets: bool, speed: Speed) -> bool {
         let above = |tolerance: f64| {
             let exceeds = |bytes: u64, speed: Option<BitRate>| {
@@ -233,7 +232,7 @@ impl Meter {
         }
     }
 
-    /// Returns whether the high half of a counter was incremented by itself: without it, the traffic is no more than before.
+    /// Returns true if the high half of a counter was incremented alone: without it, the traffic is no more than before.
     fn is_high_half(&self, traffic: Traffic) -> bool {
         let is_usual = |bytes| bit_rate(bytes, traffic.elapsed) <= self.peak;
         bit_rate(NARROW, traffic.elapsed) >= self.peak.percent(NARROW_STANDS_OUT)
@@ -259,12 +258,11 @@ impl Meter {
         boottime > awake + CLOCK_SLACK || boottime > self.interval.mul_f64(GAP_INTERVALS)
     }
 
-    /// Returns the bytes over the wrap of 32-bit counters. A fall that would mean more than twice the last rate is a reset.
+    /// Returns the bytes over a wrap of 32-bit counters; `None` if packets fall too, or the rate would be above twice the last one.
     fn wrapped(&self, base: &CounterSample, now: &CounterSample, elapsed: Duration) -> Option<(u64, u64)> {
         if base.bits != CounterBits::B32 || now.bits != CounterBits::B32 {
             return None;
         }
-        // Packets that fall with the bytes were reset too.
         if base.packets.zip(now.packets).is_some_and(|(base, now)| now.rx < base.rx || now.tx < base.tx) {
             return None;
         }
@@ -323,7 +321,6 @@ pub fn bit_rate(bytes: u64, elapsed: Duration) -> BitRate {
         return BitRate::default();
     }
     let (bits, nanos) = (u128::from(bytes) * 8 * 1_000_000_000, elapsed.as_nanos());
-    // Most values fit into a 64-bit division.
     BitRate::from_bps(match (u64::try_from(bits), u64::try_from(nanos)) {
         (Ok(bits), Ok(nanos)) => bits / nanos,
         _ => u64::try_from(bits / nanos).unwrap_or(u64::MAX),
@@ -335,7 +332,7 @@ fn is_above(bytes: u64, elapsed: Duration, rate: BitRate) -> bool {
     !elapsed.is_zero() && bit_nanos >= (u128::from(rate.bps()) + 1) * elapsed.as_nanos()
 }
 
-/// Rounds down.
+/// Returns the bytes of a rate, rounded down.
 pub fn byte_count(rate: BitRate, elapsed: Duration) -> u64 {
     let bit_nanos = u128::from(rate.bps()) * elapsed.as_nanos();
     match u64::try_from(bit_nanos) {

@@ -1,19 +1,17 @@
 //! Rates of all watched links over windows of the wall clock. Pure: the detector's verdicts and the time come in, windows go out.
 //!
-//! A window begins at a multiple of its length in UTC. What it counts are seconds by the boot-time clock: readings more often than
-//! that are summed to a second first, and one that took longer counts as that many seconds of its mean rate. A second belongs to
-//! the window in which it ended, so that a link that is measured all the time has as many seconds as the window. Seconds without a
-//! rate, for whatever reason, are those that are missing from it.
+//! A window begins at a multiple of its length in UTC. It counts seconds of the boot-time clock: more frequent readings are summed
+//! to a second first, a longer one counts as that many seconds of its mean rate. A second belongs to the window in which it ended,
+//! so that a link measured all the time has as many seconds as the window. Seconds without a rate are missing from the window.
 //!
-//! Drivers that update their counters rarely show the last seconds of a window after its end. A window therefore waits for its
-//! links, but not longer than `LATE_MAX`. If the wall clock is stepped to another window, the present one ends at once.
+//! Drivers that update their counters rarely show the last seconds of a window after its end: the window waits for those links, but
+//! not longer than `LATE_MAX`. If the wall clock is stepped to another window, the present one ends at once.
 //!
-//! Packets, errors and drops are differences of counters. Where one of them is not known for a measured second, as when a counter
-//! falls, it is not known for the window.
+//! Packets, errors and drops are counter differences: unknown for the window if unknown for one of its seconds, as when one falls.
 //!
-//! A tick asks for no memory, except where a histogram grows or a link is new. A link takes 600 bytes, and each direction that has
-//! carried something a histogram of 1 kB to 14 kB, 7 kB at 1 Gbit/s: 501 links take 0.3 MB while they are idle, 8 MB at 1 Gbit/s
-//! both ways, and 15 MB at most; a limit on `total` for each of them makes that 22 MB.
+//! A tick allocates memory only where a histogram grows or a link is new. A link takes 600 bytes, and each direction that has
+//! carried something a histogram of 1 kB to 14 kB, 7 kB at 1 Gbit/s: 501 links take 0.3 MB while idle, 8 MB at 1 Gbit/s both ways,
+//! and 15 MB at most; a limit on `total` for each of them makes that 22 MB.
 
 use std::time::Duration;
 
@@ -26,17 +24,15 @@ use crate::event::{Direction, LinkRates, OverLimit, RateWindow};
 use crate::histogram::{HistogramEncoder, RateHistogram, kbps};
 use crate::units::BitRate;
 
-/// Time after the end of a window in which a driver may still show what came before it.
+/// Time after the end of a window in which a driver may still show traffic from before the end.
 const LATE_MAX: Duration = Duration::from_secs(10);
 const SECOND: Duration = Duration::from_secs(1);
-/// A wall clock that is set back by no more than this after a window's begin is still in that window.
+/// Largest step back of the wall clock that, soon after a window's begin, does not leave the window.
 const STEP_BACK_MAX: TimeDelta = TimeDelta::seconds(1);
-/// A 32-bit counter of packets that falls has wrapped if it was so near to its end, and is so near to its beginning.
+/// Largest distance of a 32-bit packet counter from its end before a fall, and from 0 after it, at which the fall is a wrap.
 const WRAP_MAX: u64 = 1 << 24;
-/// Largest message, in bytes of JSON.
 const MESSAGE_BYTES_MAX: usize = 250_000;
 
-/// A link's last reading, as the detector judged it.
 pub struct LinkReading<'a, L> {
     pub interface: &'a str,
     pub verdict: Verdict,
@@ -51,7 +47,7 @@ pub struct RateWindows {
     window: Option<OpenWindow>,
     closing: Option<Closing>,
     links: Vec<LinkWindow>,
-    /// Links usually come in the same order: this one is next.
+    /// Index of the link expected next: links usually come in the same order.
     next: usize,
 }
 
@@ -62,7 +58,6 @@ struct OpenWindow {
     from: Duration,
 }
 
-/// A window that has ended and waits for links whose drivers are late.
 struct Closing {
     window: OpenWindow,
     ended: Duration,
@@ -70,17 +65,15 @@ struct Closing {
     encoder: HistogramEncoder,
 }
 
+/// Sums of a link: of the closing window if `is_behind`, without a gap since its begin if `is_whole`. `balance` is the measured
+/// time less the seconds counted, in nanoseconds.
 #[derive(Debug)]
 struct LinkWindow {
     interface: SmolStr,
     read_at: Duration,
-    /// Its sums are still those of the window that is closing.
     is_behind: bool,
-    /// Measured from the window's begin without interruption.
     is_whole: bool,
-    /// Traffic since the last whole second.
     partial: PartialSecond,
-    /// Measured time less the seconds counted, in nanoseconds.
     balance: i64,
     packets: PacketMeters,
     speed: Speed,
@@ -88,10 +81,9 @@ struct LinkWindow {
     limits: Vec<LimitSeconds>,
 }
 
-/// Packets, errors and drops; `None` where the source did not count them all the time.
+/// Packets, errors and drops, in this order; `None` where the source did not count them all the time.
 type PacketCounts<T> = [Option<T>; 3];
 
-/// Traffic of a link both ways.
 #[derive(Clone, Copy, Debug)]
 struct LinkAmount {
     bytes: [u64; 2],
@@ -104,13 +96,11 @@ struct PartialSecond {
     elapsed: Duration,
 }
 
-/// Meters of packets, errors and drops.
 #[derive(Clone, Copy, Debug, Default)]
 struct PacketMeters([PacketMeter; 3]);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct PacketMeter {
-    /// The counters at the last reading with a rate.
     last: Option<Packets>,
     has_fallen: bool,
 }
@@ -122,7 +112,7 @@ struct DirectionSums {
     measured_s: u32,
     min_bps: u64,
     max_bps: u64,
-    /// Seconds below 1 kbit/s. A link that is idle needs no histogram.
+    /// Seconds below 1 kbit/s: an idle link needs no histogram.
     idle_s: u32,
     histogram: Option<RateHistogram<u32>>,
 }
@@ -142,7 +132,7 @@ impl RateWindows {
         Self { length, now: Duration::ZERO, window: None, closing: None, links: Vec::new(), next: 0 }
     }
 
-    /// Begins a tick. Adds the windows that are complete to `out`.
+    /// Begins a tick, and adds the windows that are complete to `out`.
     pub fn begin(&mut self, wall: DateTime<Utc>, boottime: Duration, out: &mut Vec<RateWindow>) {
         let last = std::mem::replace(&mut self.now, boottime);
         self.next = 0;
@@ -168,7 +158,6 @@ impl RateWindows {
         self.window = Some(window);
     }
 
-    /// Counts a link's reading.
     pub fn read<'a, L>(&mut self, link: LinkReading<'a, L>)
     where
         L: Iterator<Item = (&'a str, Direction, Option<BitRate>)>,
@@ -200,7 +189,6 @@ impl RateWindows {
         }
     }
 
-    /// Ends a tick. Adds the windows that are complete to `out`.
     pub fn end(&mut self, out: &mut Vec<RateWindow>) {
         let is_late = |link: &LinkWindow| link.is_behind && link.read_at == self.now;
         if self.closing.is_some() && !self.links.iter().any(is_late) {
@@ -208,12 +196,11 @@ impl RateWindows {
         }
     }
 
-    /// Ends the window that waits for late links, if there is one.
     pub fn settle(&mut self, out: &mut Vec<RateWindow>) {
         self.close_all(out);
     }
 
-    /// Returns the present window as it is so far, to be continued after a restart.
+    /// Returns the present window so far, to be continued after a restart.
     pub fn open(&self) -> Option<RateWindow> {
         let OpenWindow { started_at, .. } = self.window?;
         let mut encoder = HistogramEncoder::default();
@@ -222,7 +209,7 @@ impl RateWindows {
         Some(self.message(started_at, links))
     }
 
-    /// Continues a window of an earlier run. If it has ended, adds it to `out` as it was.
+    /// Continues a window of an earlier run, or adds it to `out` unchanged if it has ended.
     pub fn resume(&mut self, window: RateWindow, wall: DateTime<Utc>, boottime: Duration, out: &mut Vec<RateWindow>) {
         let is_of_this_length = u128::from(window.duration_ms) == self.length.as_millis();
         if !is_of_this_length || floor(wall, self.length) != window.started_at {
@@ -246,7 +233,6 @@ impl RateWindows {
         self.length = length;
     }
 
-    /// Ends the open window.
     pub fn finish(&mut self, out: &mut Vec<RateWindow>) {
         self.close_all(out);
         if let Some(window) = self.window.take() {
@@ -281,7 +267,7 @@ impl RateWindows {
         for link in self.links.iter_mut().filter(|link| link.is_behind && link.read_at >= from) {
             link.close(seconds(self.length), &mut closing);
         }
-        // A link that was not read in all the window is gone.
+        // A link that was not read during the whole window is gone.
         self.links.retain(|link| link.read_at >= from);
         self.links.iter_mut().for_each(|link| link.is_behind = false);
         out.extend(split(self.message(closing.window.started_at, closing.links)));
@@ -317,7 +303,7 @@ impl LinkWindow {
 
     fn resume(&mut self, rates: LinkRates) {
         let Some(place) = DIRECTIONS.iter().position(|direction| *direction == rates.direction) else { return };
-        // A window that was damaged where it was kept counts as not measured.
+        // Rates that were damaged in the journal count as not measured.
         let histogram = match rates.histogram.as_deref().map(RateHistogram::decode_counts) {
             Some(Ok(histogram)) => Some(histogram),
             _ => return,
@@ -377,7 +363,7 @@ impl LinkWindow {
         }
     }
 
-    /// Counts the whole seconds that have come together, each in its window.
+    /// Counts the whole seconds gathered so far, each in its window.
     fn count(
         &mut self,
         last: Duration,
@@ -394,7 +380,7 @@ impl LinkWindow {
         let room = length_s.saturating_sub(self.sums[0].measured_s);
         let behind = closing.as_mut().filter(|_| self.is_behind);
         if behind.is_none() && room < seconds {
-            // The window is full, as by a clock that is slow: the next one takes it.
+            // The window is full, as with a slow clock: the next one takes the second.
             return;
         }
         let PartialSecond { mut amount, elapsed } = std::mem::replace(&mut self.partial, PartialSecond::NONE);
@@ -409,7 +395,7 @@ impl LinkWindow {
                 (self.is_behind, self.is_whole) = (false, true);
                 seconds - before
             }
-            // The window before has closed without this link's last seconds.
+            // The previous window has closed without this link's last seconds.
             None if from + SECOND / 2 < window.from => {
                 let after = rounded(now.saturating_sub(window.from)).min(seconds);
                 amount.take(seconds - after, seconds);
@@ -469,7 +455,6 @@ impl LinkWindow {
             let histogram = sums.histogram();
             let [packets, errors, drops] = sums.packets;
             let known = |value: u64| (sums.measured_s > 0).then_some(value);
-            // Exact bounds are better than those of the histogram's steps.
             let share = |share| Some(histogram.as_ref()?.quantile_bps(share)?.clamp(sums.min_bps, sums.max_bps));
             let over = limits().filter_map(|limit| {
                 let limit_bps = limit.raise_at?.bps();
@@ -510,7 +495,6 @@ impl PartialSecond {
 }
 
 impl LinkAmount {
-    /// Takes so many of all its seconds out.
     fn take(&mut self, seconds: u32, all: u32) -> Self {
         let share = |sum: &mut u64| {
             let part = (u128::from(*sum) * u128::from(seconds) / u128::from(all)) as u64;
@@ -531,7 +515,6 @@ impl PacketMeters {
         self.0 = last.map(|last| PacketMeter { last, has_fallen: false });
     }
 
-    /// Returns how far each has moved since the last reading with a rate.
     fn moved(&mut self, counters: Option<&Counters>) -> PacketCounts<Packets> {
         let bits = counters.map_or(CounterBits::B64, |counters| counters.bits);
         let mut now = Self::of(counters);
@@ -547,8 +530,7 @@ impl PacketMeters {
 }
 
 impl PacketMeter {
-    /// Returns how far the counters have moved; `None` if they fell. The first movement after that is not believed either: it may be
-    /// the return from a false zero, of all that was ever counted.
+    /// Returns the movement; `None` for a fall and for the first movement after it, which may be the return from a false zero.
     fn moved(&mut self, now: Option<Packets>, bits: CounterBits) -> Option<Packets> {
         let (before, now) = (std::mem::replace(&mut self.last, now)?, now?);
         let moved = difference(before.rx, now.rx, bits).zip(difference(before.tx, now.tx, bits));
@@ -593,7 +575,7 @@ impl DirectionSums {
         Some(histogram)
     }
 
-    /// Begins again, with the memory of a histogram that was used.
+    /// Resets all sums, but keeps the memory of a histogram that was used.
     fn reset(&mut self) {
         let histogram = self.histogram.take().filter(|histogram| !histogram.is_empty()).map(|mut histogram| {
             histogram.clear();
@@ -603,7 +585,7 @@ impl DirectionSums {
     }
 }
 
-/// Divides a window into messages that are not too large.
+/// Splits a window into messages of at most [`MESSAGE_BYTES_MAX`] of JSON.
 fn split(window: RateWindow) -> Vec<RateWindow> {
     let size = |link: &LinkRates| {
         let names = link.interface.len() + link.over.iter().map(|over| over.limit_name.len() + 64).sum::<usize>();

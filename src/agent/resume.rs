@@ -1,5 +1,4 @@
-//! Breaches that were open when the agent ended: each is resumed or interrupted, by `CLOCK_BOOTTIME` within a boot, after a reboot
-//! by the wall clock, if it was synchronised, once it is again.
+//! Breaches open when the agent ended, resumed or interrupted by `CLOCK_BOOTTIME`; after a reboot, by a synchronised wall clock.
 
 use std::time::Duration;
 

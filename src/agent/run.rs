@@ -1,7 +1,5 @@
-//! The agent's main loop: a tick at each deadline, and between them whatever wakes it.
-//!
-//! Deadlines are absolute on the monotonic clock, so that a late tick does not delay the next one. A tick blocks only on the
-//! kernel's counters and, if it made an event, on the journal's disk.
+//! The agent's main loop: ticks at absolute deadlines of the monotonic clock, so that a late one does not delay the next, and
+//! between them whatever wakes it. A tick blocks only on the kernel's counters and, if it made an event, on the journal's disk.
 
 pub mod check;
 mod cost;
@@ -54,7 +52,7 @@ pub struct Outcome {
     pub lateness_max: Duration,
     pub delivered: u64,
     pub pending: u64,
-    /// In memory only, because the disk failed.
+    /// Events in memory only, because the disk failed.
     pub lost: u64,
     pub obstacle: Option<String>,
 }
@@ -101,7 +99,7 @@ struct Agent {
     service: Service,
 }
 
-/// Fails if the counters cannot be read at all, or another agent uses the state directory.
+/// Runs an agent. Fails if no counters can be read, or another agent uses the state directory.
 pub fn run(settings: Settings, run: Run<'_>) -> Result<Outcome, Failure> {
     let mut agent = Agent::start(settings, run.observers, Box::<SystemClock>::default())?;
     watch_ticks(&agent.heart).map_err(Failure::failed)?;
@@ -109,7 +107,7 @@ pub fn run(settings: Settings, run: Run<'_>) -> Result<Outcome, Failure> {
     Ok(agent.finish(run.control))
 }
 
-/// Logs a tick that is stuck while it is still stuck; it may never return.
+/// Logs a tick while it is stuck; it may never return.
 fn watch_ticks(heart: &Heart) -> std::io::Result<()> {
     heart.watch(STUCK_LOOK, STEP_MAX, |Stuck { doing, time }| {
         error!("the tick is stuck: {doing} for {}; nothing is measured meanwhile", lasting(time));
@@ -307,7 +305,6 @@ impl Agent {
     }
 
     fn probe(&mut self) {
-        // The next tick reports a failure.
         if self.source.read(&*self.clock, &mut self.reading).is_ok() {
             self.detector.probe(&self.reading, &mut self.detections);
             let now = self.stamp_of_reading();
@@ -379,7 +376,7 @@ impl Agent {
                 self.answer();
             }
             let left = until.saturating_sub(self.clock.monotonic());
-            // Rates that wait for a missing topic hold up no stop.
+            // Rates that wait for a missing topic do not delay the stop.
             let is_idle = |publisher: &Publisher| publisher.idle() || publisher.progress().mishaps.lasting.is_some();
             let others = self.samples.as_ref().is_none_or(|samples| is_idle(samples.publisher()))
                 && is_idle(&self.rates.publisher);
@@ -435,7 +432,6 @@ impl Agent {
         stamp(&self.settings.agent, &self.boot_id, &*self.clock)
     }
 
-    /// Returns the wall clock less the time since the reading.
     fn stamp_of_reading(&self) -> Stamp {
         let now = self.stamp();
         let since = self.clock.boottime().saturating_sub(self.reading.boottime);

@@ -1,6 +1,5 @@
-//! Simulated agents: generated counters go through the real rates, limits and detector. Time jumps to the next second in which an
-//! agent has something to read. The traffic follows from the seed, the start and the [`Schedule`]; the epochs do not, so that a
-//! second run adds to the first.
+//! Simulated agents: generated counters go through the real rates, limits and detector. Time jumps to the next second with
+//! something to read. Traffic follows from seed, start and [`Schedule`], but epochs are random: a second run adds to the first.
 
 mod traffic;
 
@@ -59,7 +58,7 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Takes about this many events, in the week before `end` if they are not too many for that.
+    /// Takes about this many events, in the week before `end` if that has room for them.
     pub fn of_events(events: u64, links: f64, end: DateTime<Utc>) -> Self {
         let incidents = events as f64 / EVENTS_AN_INCIDENT;
         // The random incidents may take longer, and must not end in the future.
@@ -73,7 +72,7 @@ impl Schedule {
         Self { lasts: WEEK.mul_f64(weeks.clamp(1.0, 1e4)), between_s }
     }
 
-    /// Makes incidents as in a real fleet, in less than a day as many as in a day.
+    /// Makes incidents as in a real fleet; a run of less than a day has as many as a day.
     pub fn lasting(time: Duration) -> Self {
         let part = time.as_secs_f64() / DAY.as_secs_f64();
         Self { lasts: time, between_s: (usual_between_s() * part.min(1.0)).max(BETWEEN_MIN_S) }
@@ -84,7 +83,6 @@ fn usual_between_s() -> f64 {
     WEEK.as_secs_f64() * ACTIVITY_MEAN / INCIDENTS_A_WEEK
 }
 
-/// Returns the mean time between a link's incidents in the busiest hour, at least [`BETWEEN_MIN_S`].
 fn between(incidents: f64) -> f64 {
     let (mut least, mut most) = (BETWEEN_MIN_S, usual_between_s());
     while most - least > 1.0 {
@@ -167,7 +165,7 @@ impl SimulatedAgent {
         };
         Self {
             links: links.collect(),
-            // Runs must not reuse breach ids: these are not seeded.
+            // Runs must not reuse breach ids, so these are not seeded.
             detector: Detector::new(limits.to_vec(), INTERVAL, random()),
             stamp,
             start: world.start + phase,
@@ -197,7 +195,7 @@ impl SimulatedAgent {
         } else {
             self.links.iter().for_each(|link| link.appear(reading));
         }
-        // Sorted as by a real source; a link that came back has another ifindex.
+        // Sorted as by a real source, since a link that came back has another ifindex.
         reading.counters.sort_unstable_by_key(|counters| counters.ifindex);
         self.detector.observe(reading, &self.stamp, detections);
         drafts.extend(detections.bodies.drain(..).map(|body| NewEvent { stamp: self.stamp.clone(), body }));

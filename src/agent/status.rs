@@ -18,7 +18,7 @@ pub const BREACHES_MAX: usize = 100;
 pub const LINKS_MAX: usize = 100;
 const WORDS_MAX: usize = 500;
 
-/// Unknown values are `null`, as most are if no agent runs.
+/// State of an agent, as in `docs/commands.md`; unknown values are `null`, as most are if no agent runs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, expecting = "struct Report")]
 pub struct StatusReport {
@@ -30,11 +30,10 @@ pub struct StatusReport {
     pub pid: Option<u32>,
     pub started_at: Option<DateTime<Utc>>,
     pub state_dir: PathBuf,
-    /// `disk`, or `memory` while the disk fails.
     pub kept_on: Option<String>,
     pub epoch: Option<String>,
     pub next_seq: Option<u64>,
-    /// While kept in memory, without those that wait on the disk.
+    /// While kept in memory, without events that wait on the disk.
     pub pending: u64,
     pub pending_bytes: u64,
     pub oldest_at: Option<DateTime<Utc>>,
@@ -49,10 +48,8 @@ pub struct StatusReport {
     pub last_flush_at: Option<DateTime<Utc>>,
     pub flushing_since: Option<DateTime<Utc>>,
     pub next_flush_at: Option<DateTime<Utc>>,
-    /// Since the start, as are the counts below.
     pub delivered: Option<u64>,
     pub rejected: Option<u64>,
-    /// Sum of the four below. Each is declared by a `loss` event.
     pub lost: Option<u64>,
     pub lost_evicted: Option<u64>,
     pub lost_expired: Option<u64>,
@@ -65,10 +62,8 @@ pub struct StatusReport {
     pub last_error: Option<String>,
     pub troubles: Vec<Problem>,
     pub open_breaches: u64,
-    /// Critical ones first, then the highest above their limit; [`BREACHES_MAX`] at most.
     pub breaches: Vec<OpenBreach>,
     pub watched_links: u64,
-    /// The busiest first; [`LINKS_MAX`] at most.
     pub links: Vec<LinkStatus>,
 }
 
@@ -81,7 +76,6 @@ pub struct LinkStatus {
     pub rx_speed_bps: Option<u64>,
     pub tx_speed_bps: Option<u64>,
     pub speed_doubted: bool,
-    /// `measured`, or why the last reading was not judged.
     pub verdict: String,
     pub rx_bps: Option<u64>,
     pub tx_bps: Option<u64>,

@@ -11,7 +11,6 @@ pub fn surroundings() -> Surroundings {
     }
 }
 
-/// Empty where there is none.
 pub fn machine_id() -> String {
     file_text("/etc/machine-id")
 }

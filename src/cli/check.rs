@@ -1,5 +1,3 @@
-//! `check`, as far as it is the same in both programs.
-
 use clap::Args;
 
 use crate::checks::Finding;
@@ -14,7 +12,7 @@ pub(crate) struct CheckFlags {
     pub(crate) print_config: bool,
 }
 
-/// Says of a configuration that was read whether there is a file, `absent` being the usual one.
+/// Returns the finding that the configuration is valid, or that the usual file, `absent`, does not exist.
 pub(crate) fn valid_configuration(absent: Option<&str>) -> Finding {
     let text = match absent {
         Some(file) => format!("there is no {file}: flags, the environment and defaults are in force"),

@@ -1,4 +1,4 @@
-//! `init`: a configuration for this host, made of the shipped one, which explains each key.
+//! `init`: a configuration for this host, made from the shipped file, which explains each key.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
@@ -18,7 +18,7 @@ pub(crate) struct InitFlags {
     force: bool,
 }
 
-/// The shipped configuration, with values in place of its defaults and examples.
+/// The shipped file, in which values replace defaults and examples.
 pub(crate) struct Template(String);
 
 impl Template {
@@ -26,7 +26,7 @@ impl Template {
         Self(shipped.to_owned())
     }
 
-    /// Sets a key that the shipped file shows, below `table`; an empty name is the top level.
+    /// Sets a key that the shipped file shows in the table `table`; an empty name is the top level.
     pub(crate) fn set(&mut self, table: &str, key: &str, value: &str) {
         let lines: Vec<&str> = self.0.lines().collect();
         let is = |line: &str, what: &str| line.trim_start_matches('#').starts_with(what);
@@ -44,7 +44,6 @@ impl Template {
         self.0 = lines.iter().enumerate().map(line).map(|line| line + "\n").collect();
     }
 
-    /// Sets the keys of the flags that are given.
     pub(crate) fn set_flags(&mut self, flags: &[FlagOfKey<'_>]) {
         for (_, path, value) in flags {
             if let Some(value) = value {
@@ -54,7 +53,7 @@ impl Template {
         }
     }
 
-    /// Replaces the text from the line that begins with `begin` up to that which begins with `end`.
+    /// Replaces the lines from the one that begins with `begin` to the one before that which begins with `end`.
     pub(crate) fn replace(&mut self, begin: &str, end: &str, text: &str) {
         let place = |line: &str| self.0.find(&format!("\n{line}")).expect("the shipped file has the line") + 1;
         let (begin, end) = (place(begin), place(end));
@@ -67,7 +66,7 @@ impl Template {
 }
 
 impl InitFlags {
-    /// Writes a new file, and its directory; `-` is standard output. A file that holds a secret is for its owner's eyes.
+    /// Writes a new file and its directory; `-` is standard output. Only its owner may read a file that holds a secret.
     pub(crate) fn write(self, path: &Path, text: &str, holds_secret: bool) -> Result<(), Failure> {
         if path == Path::new("-") {
             return output::print(text);
@@ -101,7 +100,7 @@ impl InitFlags {
             file.sync_all()?;
             return fs::rename(name, path);
         }
-        // A link that leads nowhere is a file, too.
+        // `create_new` also refuses a link that leads nowhere.
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()

@@ -1,14 +1,13 @@
 use toml::de::{DeTable, DeValue};
 
+/// `Days` are so many (`"400d"`) that a bare number can only mean days; `Level` is `"80 Mbit/s"` or a share of the link's speed;
+/// `Joined` is a list in one text, `"kafka-1:9092,kafka-2:9092"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     Duration,
-    /// `"400d"`: so long that a bare number can only mean days.
     Days,
     Size,
-    /// `"80 Mbit/s"`, or a share of the link's speed.
     Level,
-    /// `"kafka-1:9092,kafka-2:9092"`: a list in one text.
     Joined,
     Pattern,
     Text,

@@ -1,4 +1,4 @@
-//! The configuration that is in force, as a file with the source of each value.
+//! The configuration in force, as a file with the source of each value.
 
 use std::fmt::Write as _;
 
@@ -7,14 +7,12 @@ use toml::{Table, Value};
 
 use super::{ConfigError, Layers, keys, line};
 
-/// Stands for a value that may be a secret.
 const HIDDEN: &str = "(hidden)";
-/// Parts of a property's name that promise a secret.
+/// Parts of the names of properties whose values are secrets.
 const SECRET: &[&str] = &["password", "secret", "token", "jaas", "pem", "credential", "sasl.oauthbearer.config", "key"];
 
 impl Layers {
-    /// Renders each key that has a value, as TOML. `defaults` is a file of all defaults; `derived` are values that the program has
-    /// worked out, and shows in place of what was written, such as a URL without its password.
+    /// Renders each key that has a value, as TOML. `derived` replaces what was written, such as a URL with its password.
     pub fn in_force(
         &self,
         own: &[&'static str],
@@ -69,7 +67,6 @@ fn found<'a>(table: &'a Table, key: &str) -> Option<&'a Value> {
     }
 }
 
-/// Returns the position of exactly this key.
 fn place(table: &DeTable<'_>, key: &str) -> Option<usize> {
     if let Some(value) = table.get(key) {
         return Some(value.span().start);

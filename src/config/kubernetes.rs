@@ -1,11 +1,10 @@
-//! Environment variables that Kubernetes sets in each container: one set for each service of its namespace. A service called
-//! `highwater-agent` sets `HIGHWATER_AGENT_SERVICE_HOST`, `…_SERVICE_PORT`, `…_SERVICE_PORT_HTTP` for a named port,
-//! `HIGHWATER_AGENT_PORT`, and `HIGHWATER_AGENT_PORT_9092_TCP` with `_PROTO`, `_PORT` and `_ADDR` after it. They are not meant
-//! for us, and are hard to prevent (`enableServiceLinks: false`), so they must not count as unknown keys.
+//! Environment variables that Kubernetes sets in each container, for each service of its namespace. For a `highwater-agent`:
+//! `HIGHWATER_AGENT_SERVICE_HOST`, `…_SERVICE_PORT`, `…_SERVICE_PORT_HTTP` (a named port), `HIGHWATER_AGENT_PORT`, and
+//! `HIGHWATER_AGENT_PORT_9092_TCP`, also with `_PROTO`, `_PORT` and `_ADDR`. They must not count as unknown keys.
 
 use super::{AGENT_KEYS, CONSUMER_KEYS, ENV_PREFIX, keys, variable};
 
-/// Maximum edit distance from a key at which a name is a mistyped key, whatever it looks like.
+/// Maximum edit distance at which a name is a mistyped key, whatever else it looks like.
 const TYPO_MAX: usize = 2;
 
 const PROTOCOLS: &[&str] = &["TCP", "UDP", "SCTP"];

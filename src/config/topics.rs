@@ -1,6 +1,5 @@
-//! Topics: each but that of events has a key under `[topics]` of both programs, and is known to them by the lines here alone.
+//! Topics: each but that of events has a key under `[topics]` of both programs, and is defined by its lines here alone.
 
-/// The usual name of `kafka.topic`.
 pub const EVENTS_TOPIC: &str = "highwater.events";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,7 +11,7 @@ pub enum TopicRole {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConsumerUse {
-    /// Unless its name is empty; senders may have none of it, so it may be missing.
+    /// Read unless its name is empty; may be missing, since agents need not send any.
     Reads,
     ReadsIfNamed,
     Writes,
@@ -22,7 +21,6 @@ pub enum ConsumerUse {
 pub struct TopicSpec {
     pub role: TopicRole,
     pub key: &'static str,
-    /// The name where the configuration has no other.
     pub usual: &'static str,
     pub consumers: ConsumerUse,
     pub is_compacted: bool,
@@ -30,7 +28,6 @@ pub struct TopicSpec {
     pub about: &'static str,
 }
 
-/// In the order of [`TopicRole`].
 pub const TOPICS: [TopicSpec; 3] = [
     TopicSpec {
         role: TopicRole::Rates,
@@ -58,7 +55,7 @@ pub const TOPICS: [TopicSpec; 3] = [
     },
 ];
 
-/// Declares what is read from a table `[topics]`: a name for each topic, and further fields.
+/// Declares the raw table `[topics]`: a name for each topic, and further fields.
 macro_rules! raw_topics {
     ($name:ident { $($more:tt)* }) => {
         #[derive(Debug, Default, serde::Deserialize)]
@@ -91,13 +88,12 @@ impl TopicRole {
 }
 
 impl TopicSpec {
-    /// Returns the last part of the key.
     pub fn label(&self) -> &'static str {
         self.key.rsplit('.').next().unwrap_or(self.key)
     }
 }
 
-/// A name for each of [`TOPICS`]; to consumers, which may do without one, an optional one.
+/// A name for each of [`TOPICS`], in the order of [`TopicRole`]; `T` is optional for consumers, which may do without one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicNames<T>(Vec<T>);
 
@@ -115,7 +111,6 @@ impl<T> TopicNames<T> {
     }
 }
 
-/// Renders the keys of `specs` with their usual names, as TOML.
 pub fn usual_names<'a>(specs: impl Iterator<Item = &'a TopicSpec>) -> String {
     specs.map(|TopicSpec { key, usual, .. }| format!("{key} = \"{usual}\"\n")).collect()
 }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-/// Waits that double up to a bound, each with jitter so that many consumers do not come at once.
+/// Waits of three quarters to all of 1, 2, 4 … 60 s: the jitter keeps many consumers from coming at once.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     tries: u32,
@@ -11,7 +11,6 @@ const FIRST_SLOW: Duration = Duration::from_secs(5);
 const MAX: Duration = Duration::from_secs(60);
 
 impl Backoff {
-    /// Returns the wait after one more failure: three quarters to all of 1, 2, 4 … 60 s.
     pub(super) fn next(&mut self) -> Duration {
         self.after(FIRST)
     }

@@ -1,6 +1,5 @@
-//! A batch: records read from Kafka and not yet stored, by partition. A [`PartitionBatch`] covers *every* offset from `from` to
-//! before `to`: it is in the records, holds no record (transaction markers, compaction), or is named as a gap. That is what lets
-//! a store move `next_offset` from one to the other.
+//! Records read from Kafka and not yet stored, by partition. A [`PartitionBatch`] covers *every* offset from `from` to before `to`,
+//! so that a store can move `next_offset` on: the offset has a record, has none (transaction markers, compaction), or is in a gap.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -39,7 +38,7 @@ pub struct PartitionBatch {
     pub from: i64,
     pub to: i64,
     pub records: Vec<Record>,
-    /// Holes, first to last offset: a gap where Kafka's low watermark is above them, else harmless.
+    /// Holes, first to last offset: a gap if Kafka's low watermark is above them, else harmless.
     pub missing_offsets: Vec<(i64, i64)>,
     pub gaps: Vec<Gap>,
 }
@@ -51,14 +50,13 @@ pub struct Gap {
     pub cause: GapCause,
 }
 
+/// Causes of gaps. The last two are no loss: offsets before the first read, gone by Kafka's retention or `kafka.start = "latest"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GapCause {
     Expired,
     /// librdkafka cannot unpack its batch: larger than `receive.message.max.bytes`, or damaged.
     TooLarge,
-    /// Dropped by Kafka before this database first read the topic: no loss.
     ExpiredBeforeStart,
-    /// Skipped by `kafka.start = "latest"`: no loss.
     SkippedAtStart,
 }
 

@@ -1,4 +1,4 @@
-//! Offset from which a partition is read, and whether it is still the same partition.
+//! Offset from which a partition is read, with records that prove that it is still the same partition.
 
 use super::batch::{Fingerprint, Gap, GapCause};
 
@@ -31,12 +31,10 @@ impl Checkpoint {
         self.last.into_iter().chain(older)
     }
 
-    /// Decides whether this is still the partition that was stored from. `low` and `high` are its watermarks, requested after
-    /// `found`, the present content of the [known](Self::known) records' offsets.
-    ///
-    /// A hole alone proves nothing: it may be a transaction marker, or the work of retention or compaction. A record that differs
-    /// proves another topic, and one that is the same proves this one. Where neither is left, although retention has not come so
-    /// far, only compaction could have taken both; then reading again from the start loses nothing: guard 2 skips what is there.
+    /// Decides whether this is still the partition that was stored from. `found` is what the [known](Self::known) offsets hold; the
+    /// watermarks `low` and `high` were requested after it. A record that differs proves another topic, and one that is the same
+    /// proves this one; a hole proves nothing (transaction marker, retention, compaction). If neither is left although retention
+    /// has not come so far, only compaction took both; reading again from the start loses nothing then (guard 2).
     pub fn verify(&self, found: &[AnchorRecord], low: i64, high: i64) -> CheckpointVerdict {
         if self.next_offset > high {
             return CheckpointVerdict::Recreated("it ends before the last stored record");

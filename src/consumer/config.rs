@@ -77,7 +77,7 @@ struct RawHistograms {
     interval: Option<String>,
 }
 
-/// An offset that the group has committed to Kafka decides nothing.
+/// Offset at which a new topic begins, whatever the group has committed to Kafka.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Start {
     #[default]
@@ -145,7 +145,6 @@ histograms.interval = "10s"
         Self::understood(layers.parse()?, directories).map_err(|invalid| layers.locate(invalid))
     }
 
-    /// No broker is asked.
     pub fn check(&self) -> Result<(), Invalid> {
         self.registry.as_ref().map_or(Ok(()), RegistryAddress::check)?;
         check_client(&self.connection, &self.group)?;
@@ -161,7 +160,6 @@ histograms.interval = "10s"
         self.topics.of(role).as_ref()
     }
 
-    /// Returns the topic to which merged hours are published.
     pub fn published_hours(&self) -> Option<&String> {
         self.topic_of(TopicRole::Rates).and(self.topic_of(TopicRole::Histograms))
     }

@@ -10,7 +10,6 @@
 //!    │                                  └──────────────────┘ one for each topic
 //!    └─ overlap: reads on while the store works                         histograms, maintenance, totals
 //! ```
-//!
 //! Each part owns its fields and knows none of its neighbours; the loop passes on what one has for another. A topic in trouble backs
 //! off by itself: it is paused or not placed, while the others are read and stored.
 
@@ -75,7 +74,6 @@ pub struct StoredEvent<'a> {
 
 /// Longest poll; rebalances and signals wait for it.
 const POLL: Duration = Duration::from_millis(100);
-/// Interval at which `next_offset` moves over offsets without records.
 const PASS_EVERY: Duration = Duration::from_secs(1);
 const END_EVERY: Duration = Duration::from_millis(200);
 /// Time after which a database is looked at, unless it was asked before.
@@ -92,20 +90,17 @@ struct Consumer<'a> {
     observer: &'a mut dyn FnMut(&StoredEvent<'_>),
     pulse: Pulse<'a>,
     member: Member,
-    /// By the index of [`super::source::Membership::topics`].
     topics: Vec<Topic>,
     writer: Writer,
-    /// Stored batch: to report and free it takes longer than to hand over the next one, which comes first.
+    /// Stored batch: it is reported and freed after the next one was handed over, which takes less time.
     spent: Option<(Arc<Batch>, Applied)>,
     totals: Option<TotalsLog>,
     late: LogThrottle,
     misplaced: Backoff,
     histograms: Option<HistogramThread>,
     _maintenance: MaintenanceThread,
-    /// Error of a database that only another version of this program can use.
     incompatible: Option<StoreError>,
     started: Duration,
-    /// Time to look at a database that nothing was stored in yet.
     look_at: Option<Duration>,
     pass_at: Duration,
     end_at: Duration,
@@ -184,7 +179,7 @@ impl<'a> Consumer<'a> {
             }
             self.work_on(topic, now);
         }
-        // The database waits for a full batch; Kafka is polled while that is stored.
+        // The database waits for the full batch. Kafka is polled while that is stored.
         if self.topics.iter().any(Topic::is_full) && !self.member.has_news() {
             return Ok(true);
         }
@@ -240,7 +235,6 @@ impl<'a> Consumer<'a> {
             return;
         }
         log::info!("{}: {why}; looking up where to resume", self.member.source.topics().join(", "));
-        // A partition whose position is not known is read no further.
         self.member.pause(None, now);
         for topic in 0..self.topics.len() {
             if self.topics[topic].is_collecting() {
@@ -260,13 +254,12 @@ impl<'a> Consumer<'a> {
         }
     }
 
-    /// Looks at the database once, if there was no partition to ask it about since the start: what is wrong with it shows before the
-    /// topics are there.
+    /// Checks the database once, if no partition was there since the start to ask about: faults show before the topics are there.
     fn check_store(&mut self, now: Duration) {
         let is_due = self.look_at.take_if(|at| now >= *at).is_some();
         if is_due && self.member.assigned(None).is_empty() {
             let (store, wall) = (self.settings.store.clone(), SystemClock::default().wall());
-            // The database may not answer; the thread ends with the program.
+            // A database may never answer; the thread ends with the program.
             std::thread::spawn(move || {
                 let findings = store.check(wall).into_iter().filter(|finding| finding.grade == Grade::Failed);
                 findings.for_each(|finding| log::warn!("{}: {}", finding.about, finding.text));
@@ -326,8 +319,7 @@ impl<'a> Consumer<'a> {
         let (asked, assigned) = (id.clone(), self.member.assigned(Some(topic)));
         let mut left_out: BTreeSet<i32> = leaderless.into_iter().collect();
         let mut stored = self.ask(move |store| store.checkpoints(&asked))?;
-        // `start` is about a topic that the database does not know. A partition that is added to a known one is read from its
-        // beginning: its messages were sent since.
+        // `start` is for topics new to the database. A partition added later is read from its beginning: all was sent since.
         if stored.is_empty() {
             let can_begin: Vec<i32> = match self.settings.start {
                 Start::Latest => all,
@@ -366,7 +358,6 @@ impl<'a> Consumer<'a> {
             };
             checkpoints.insert(partition, checkpoint);
         }
-        // A rebalance that came meanwhile is dealt with first.
         if self.member.is_displaced() {
             return Ok(());
         }
@@ -398,7 +389,6 @@ impl<'a> Consumer<'a> {
         for (topic, state) in self.topics.iter_mut().enumerate() {
             match state.state {
                 TopicState::Unplaced(_) => {}
-                // Topics on hold are placed when they are tried again.
                 TopicState::Holding(at) => state.unplace(at),
                 TopicState::Reading => {
                     let each = state.builder.offsets();
@@ -480,7 +470,7 @@ impl<'a> Consumer<'a> {
         }
     }
 
-    /// Moves over transaction markers and the like, which no message reports.
+    /// Moves `next_offset` over transaction markers and the like, which no message reports.
     fn pass_empty_offsets(&mut self, now: Duration) {
         if now >= self.pass_at {
             self.pass_at = now + PASS_EVERY;
@@ -585,7 +575,7 @@ impl<'a> Consumer<'a> {
         }
     }
 
-    /// Returns whether `until_end` is reached, at an interval, also while more keeps coming.
+    /// Returns whether `until_end` is reached, at an interval, also while more messages keep coming.
     fn has_ended(&mut self, now: Duration) -> Result<bool, Failure> {
         if now < self.end_at {
             return Ok(false);

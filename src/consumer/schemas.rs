@@ -1,5 +1,4 @@
-//! Schemas by the ids that messages name: requested from the registry once, on a thread of its own, and kept. Only its own answer
-//! that it has no such schema decides, and it is asked again later.
+//! Schemas by id, requested once, on a thread, and kept. Only the registry's own answer that an id is unknown decides.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -39,7 +38,7 @@ struct Failing {
 enum Answer {
     Known(Arc<WriterSchema>),
     Useless(String),
-    /// Ask again at this time.
+    /// Time of the next question.
     Unknown(Duration),
 }
 

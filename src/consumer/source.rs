@@ -1,7 +1,6 @@
-//! A member of a Kafka consumer group that reads several topics and places every partition itself.
-//!
-//! librdkafka gets no say in offsets: no automatic commit, no automatic reset, and an assignment is answered with an empty one
-//! until the database has said where to read. Offsets are committed as a hint for other tools, and never read back.
+//! Member of a Kafka consumer group that reads several topics and places every partition itself. librdkafka decides no offset:
+//! automatic commit and reset are off, and an assignment is answered with an empty one until the database has said where to read.
+//! Offsets are committed as a hint for other tools, and never read back.
 
 mod anchors;
 mod client;
@@ -80,9 +79,9 @@ pub(super) enum Polled {
     Record(TopicPartition, Record),
     /// None of the partitions is read before [`Source::place`].
     Assigned(Vec<TopicPartition>),
-    /// Offsets of this topic that are skipped. The caller notes them before it takes the next record.
+    /// Offsets of this topic that are skipped. The caller records them before it takes the next record.
     Unreadable(usize, Unreadable),
-    /// A position is not the one that was placed, librdkafka does not report which: place all again.
+    /// A position is not the one that was placed, and librdkafka does not report which: place all again.
     Misplaced(String),
     /// Reported once; the other topics are read, and this one too once it is there.
     UnknownTopic,
@@ -218,7 +217,7 @@ impl Source {
         }
     }
 
-    /// Counts a batch that could not be unpacked. Repeated errors start the search for it; a damaged one does at once.
+    /// Counts a batch that could not be unpacked. Repeated errors start the search for it; a damaged batch does at once.
     fn strike(&mut self, error: &KafkaError) -> Polled {
         let is_lost = loses_position(error);
         let reports = &self.consumer().context().reports;
@@ -279,7 +278,7 @@ impl Source {
         }
     }
 
-    /// Explains a poll without a message. librdkafka reports an error by callback too, in more words.
+    /// Explains a poll without a message. librdkafka also reports an error by callback, in more words.
     fn misfortune(&self, polled: Option<String>) -> Polled {
         let reports = &self.consumer().context().reports;
         let trouble = reports.take_trouble();
@@ -295,10 +294,7 @@ impl Source {
         Some(Polled::Fatal(format!("{code}: {reason}")))
     }
 
-    /// Reads on from `offsets` and nothing else; what was fetched before is forgotten, nothing is paused.
-    ///
-    /// # Errors
-    /// Partitions are read from unknown offsets: place all again.
+    /// Reads on from `offsets` only; forgets what was fetched and paused. After an error, positions are unknown: place all again.
     pub(super) fn place(&mut self, offsets: &BTreeMap<TopicPartition, i64>) -> Result<(), String> {
         self.waiting.clear();
         self.placed.clear();
@@ -336,7 +332,6 @@ impl Source {
         self.consumer().resume(&self.names(&last)).map_err(|e| e.to_string())
     }
 
-    /// Commits a hint to Kafka: nothing depends on it.
     pub(super) fn commit(&mut self, topic: usize, offsets: &BTreeMap<i32, i64>) -> Result<(), String> {
         // Skipped batches are kept until the skip is stored: all may be placed again before.
         let is_stored = |partition: i32, end: i64| offsets.get(&partition).is_some_and(|offset| *offset >= end);
@@ -347,8 +342,7 @@ impl Source {
 
     /// Returns how far each partition was read, transaction markers included, but for those that wait for a schema.
     pub(super) fn positions(&self) -> BTreeMap<TopicPartition, i64> {
-        // Positions are never from before `place`: librdkafka's thread has stopped the former fetches by the time that it answers,
-        // and a stop or a seek clears them.
+        // No position is from before `place`: librdkafka has then stopped the former fetches, and a stop or a seek clears them.
         let Ok(list) = self.consumer().position() else { return BTreeMap::new() };
         let elements = list.elements();
         let positions = elements.iter().filter_map(|element| match element.offset() {
@@ -431,7 +425,7 @@ fn is_missing(error: &KafkaError) -> bool {
     matches!(error.rdkafka_error_code(), Some(UnknownTopic | UnknownTopicOrPartition))
 }
 
-/// Returns the error, unless it is that no broker is left: the errors before it say why.
+/// Returns the error, unless it is that no broker is left: the errors before it report why.
 fn said(error: &KafkaError) -> Option<String> {
     (error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown)).then(|| error.to_string())
 }

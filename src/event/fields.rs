@@ -1,7 +1,6 @@
-//! The fields of an event, each defined once: name, number, type, and its sentence in the schemas. Formats and tables are made of
-//! this list. What is written visits the fields ([`Event::visit`]); what is read is collected by field ([`FieldValues`]) and
-//! becomes an event ([`Event::read`]). A number is never used again. Items of a list can have fields themselves: [`link_rates`],
-//! [`over_limit`].
+//! The fields of an event, each defined once: name, number (never used again), type, and sentence in the schemas. Formats and
+//! tables are made of this list. Writers visit the fields ([`Event::visit`]); readers collect them ([`FieldValues`]) and make an
+//! event ([`Event::read`]). Items of a list can have fields themselves: [`link_rates`], [`over_limit`].
 
 use std::borrow::Cow;
 
@@ -24,11 +23,11 @@ pub struct Field {
     pub doc: &'static str,
 }
 
+/// `UInt64` is below 2^63, as PostgreSQL's `bigint`; `Bytes` are in base64 where a format has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldType {
     Version,
     UInt32,
-    /// Below 2^63, as PostgreSQL's `bigint` is.
     UInt64,
     Text,
     Epoch,
@@ -36,7 +35,6 @@ pub enum FieldType {
     Time,
     Bool,
     Ranges,
-    /// In base64 where a format has no bytes.
     Bytes,
     Links,
     OverLimits,
@@ -60,22 +58,20 @@ impl FieldType {
     }
 }
 
+/// `Defaulted` is 0 or empty if left out; `Nullable` is null if unknown, and never left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldPresence {
     Required,
-    /// 0 or empty if left out.
     Defaulted,
-    /// Null if unknown, never left out.
     Nullable,
     Optional,
 }
 
-/// Borrowed from the event or, where it can be, from the message.
+/// Borrowed from the event or, where possible, from the message. `Epoch` is only written: it is read as a text, to be checked.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FieldValue<'a> {
     Number(u64),
     Text(Cow<'a, str>),
-    /// Written only: what is read is a text until its spelling is checked.
     Epoch(Epoch),
     Time(DateTime<Utc>),
     Bool(bool),
@@ -209,8 +205,7 @@ impl FieldError {
 pub trait FieldData: Sized {
     fn value(&self) -> Option<FieldValue<'_>>;
 
-    /// # Errors
-    /// If `value` is missing, or is not of this type.
+    /// Fails if `value` is missing, or is not of this type.
     fn read(field: &'static Field, value: Option<FieldValue<'_>>) -> Result<Self, FieldError>;
 }
 
@@ -280,7 +275,7 @@ impl FieldData for Vec<LinkRates> {
         Some(FieldValue::Links(self.into()))
     }
 
-    /// Returns no links if there is no value: Protobuf does not know an empty list from none.
+    /// Returns no links if there is no value: in Protobuf, an empty list is none.
     fn read(field: &'static Field, value: Option<FieldValue<'_>>) -> Result<Self, FieldError> {
         match value {
             None => Ok(Vec::new()),
@@ -302,7 +297,7 @@ fn no_word(field: &'static Field, word: &str) -> FieldError {
     FieldError::new(field.name, format!("`{word}` is none of {}", words.join(", ")))
 }
 
-/// Values of a list of fields, those of an event if no other is named.
+/// Values of a list of fields, by default those of an event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FieldValues<'a, const N: usize = { FIELDS.len() }>([Option<FieldValue<'a>>; N]);
 
@@ -317,7 +312,6 @@ impl<'a, const N: usize> FieldValues<'a, N> {
         &mut self.0[field.index]
     }
 
-    /// Fails if the value is missing but must not be, or is not of the type.
     fn take<T: FieldData>(&mut self, field: &'static Field) -> Result<T, FieldError> {
         let value = self.0[field.index].take();
         let default = || match field.of {
@@ -352,7 +346,6 @@ impl Event {
         body.visit(each);
     }
 
-    /// Calls `each` for all of [`FIELDS`].
     #[inline(always)]
     pub fn visit_all<'a>(&'a self, mut each: impl FnMut(&'static Field, Option<FieldValue<'a>>)) {
         let mut next = 0;
@@ -364,8 +357,7 @@ impl Event {
         FIELDS[next..].iter().for_each(|absent| each(absent, None));
     }
 
-    /// # Errors
-    /// If a field that an event of this kind must have is missing, or a value is out of its bounds.
+    /// Fails if a field that an event of this kind must have is missing, or a value is out of its bounds.
     pub fn read(mut values: FieldValues<'_>) -> Result<Self, FieldError> {
         let from = &mut values;
         let kind: SmolStr = from.take(&KIND)?;
@@ -402,8 +394,6 @@ pub trait Item<const N: usize>: Sized {
 
     fn visit<'a>(&'a self, each: &mut impl FnMut(&'static Field, Option<FieldValue<'a>>));
 
-    /// # Errors
-    /// If a field that the item must have is missing, or a value is out of its bounds.
     fn read(values: FieldValues<'_, N>) -> Result<Self, FieldError>;
 }
 
@@ -423,7 +413,6 @@ macro_rules! bodies {
     )+ };
 }
 
-/// Defines the kinds of each body, for writing and for reading.
 macro_rules! kinds {
     ($($body:ident: $($variant:ident $kind:literal),+;)+) => {
         impl Body {
@@ -452,7 +441,7 @@ macro_rules! kinds {
     };
 }
 
-/// Defines the same for an item, which has all fields of its list.
+/// Defines the fields of an item, which has all of its list.
 macro_rules! items {
     ($($item:ident of $list:ident { $($constant:ident: $member:ident),+ $(,)? })+) => { $(
         impl Item<{ $list::FIELDS.len() }> for $item {

@@ -15,8 +15,7 @@ pub const SCHEMA_VERSION: u32 = 1;
 
 pub const ALL_INTERFACES: &str = "*";
 
-/// An agent that makes a million events per second gets there in nine years. Sums over numbers stay far from 2^63. A
-/// declaration up to it is of all from its first number on.
+/// Reached after nine years of a million events per second; sums stay far from 2^63. A declaration up to it is open-ended.
 pub const SEQ_MAX: u64 = 1 << 48;
 
 /// In bytes: well within what a PostgreSQL index entry and a Kafka key hold.
@@ -29,7 +28,7 @@ pub struct Event {
     pub body: Body,
 }
 
-/// The journal gives it an identity.
+/// Event without identity, which the journal gives it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewEvent {
     pub stamp: Stamp,
@@ -46,14 +45,13 @@ pub struct EventId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(pub u64);
 
+/// `agent` has 1 to [`AGENT_BYTES_MAX`] bytes; `observed_at` (wall clock) is final; `monotonic_ms` is `CLOCK_BOOTTIME`: suspends
+/// count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {
-    /// 1 to [`AGENT_BYTES_MAX`] bytes.
     pub agent: SmolStr,
-    /// Wall clock; never changed afterwards.
     pub observed_at: DateTime<Utc>,
     pub boot_id: String,
-    /// `CLOCK_BOOTTIME`, in which suspends count.
     pub monotonic_ms: u64,
     pub clock_synced: Option<bool>,
 }
@@ -70,7 +68,7 @@ pub enum Body {
     LinkChanged(Link),
     AgentStarted(Lifecycle),
     AgentStopped(Lifecycle),
-    /// Traffic of a link since the reading before, in an epoch of its own: without samples, readers must see no holes.
+    /// Traffic of a link since its previous reading, in an epoch of its own: without samples, readers must see no holes.
     Sample(Sample),
     /// Traffic of all links in one window, in an epoch of its own as well.
     Rates(RateWindow),
@@ -79,15 +77,13 @@ pub enum Body {
     Unknown(String),
 }
 
-/// Readings count if their rate is at or above `clear_at`, or if such a reading follows within `clear_for`.
+/// Readings at or above `clear_at` count, as do those that such a reading follows within `clear_for`. `started_at` begins the first
+/// reading of the rise, `raised_at` ends the one that raised the breach, `ended_at` the last so far at or above `clear_at`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Breach {
     pub breach_id: SmolStr,
-    /// Start of the first reading of the rise.
     pub started_at: DateTime<Utc>,
-    /// End of the reading that raised the breach.
     pub raised_at: DateTime<Utc>,
-    /// End of the last reading so far that was at or above `clear_at`.
     pub ended_at: DateTime<Utc>,
     pub limit_name: SmolStr,
     pub severity: Severity,
@@ -109,11 +105,10 @@ pub struct Breach {
     pub detail: Option<String>,
 }
 
+/// Lost events: `epoch` is theirs, which may differ from that of this event; `ranges` are inclusive, ascending and disjoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loss {
-    /// Epoch of the lost events, which may differ from that of this event.
     pub epoch: Epoch,
-    /// Inclusive, ascending and disjoint.
     pub ranges: Vec<(u64, u64)>,
     pub reason: Reason,
     pub detail: Option<String>,
@@ -140,7 +135,7 @@ pub struct Lifecycle {
 pub struct Sample {
     pub interface: String,
     pub duration_ms: Option<u64>,
-    /// Bytes in that time; this and the fields below are `None` if unknown.
+    /// Bytes in `duration_ms`; this and the fields below are `None` if unknown.
     pub rx_bytes: Option<u64>,
     pub tx_bytes: Option<u64>,
     pub rx_bps: Option<u64>,
@@ -157,18 +152,18 @@ pub struct RateWindow {
     pub links: Vec<LinkRates>,
 }
 
+/// Bytes, packets, errors and drops are those of the measured seconds; the source may not count the latter three. Rates and
+/// `histogram` (a [`crate::histogram`]) are `None` if no second was measured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkRates {
     pub interface: SmolStr,
     pub direction: Direction,
-    /// Bytes of the measured seconds; packets, errors and drops likewise, `None` if the source does not count them.
     pub bytes: u64,
     pub packets: Option<u64>,
     pub errors: Option<u64>,
     pub drops: Option<u64>,
     pub measured_s: u32,
     pub unmeasured_s: u32,
-    /// `None`, as the five that follow, if no second was measured.
     pub min_bps: Option<u64>,
     pub mean_bps: Option<u64>,
     pub max_bps: Option<u64>,
@@ -177,7 +172,6 @@ pub struct LinkRates {
     pub p99_bps: Option<u64>,
     pub speed_bps: Option<u64>,
     pub over: Vec<OverLimit>,
-    /// Bytes of a [`crate::histogram`]; `None` if no second was measured.
     pub histogram: Option<Vec<u8>>,
 }
 
@@ -250,7 +244,6 @@ pub enum Direction {
 }
 
 impl Loss {
-    /// Returns true if how many events there were is not known.
     pub fn is_open_ended(&self) -> bool {
         self.ranges.last().is_some_and(|(_, last)| *last == SEQ_MAX)
     }

@@ -13,7 +13,7 @@ use super::{ClientError, Connection, Reports, missing_right, not_created, offset
 
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// Between two questions for a topic that was just created.
+/// Pause between questions for a topic that was just created.
 const PAUSE: Duration = Duration::from_millis(50);
 
 #[derive(Debug, thiserror::Error)]
@@ -42,21 +42,19 @@ pub struct Found {
     pub settings: BTreeMap<String, String>,
 }
 
-/// Answer about one topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TopicLookup {
     Found {
         partitions: usize,
-        /// Partitions that have no leader.
         leaderless: Vec<i32>,
     },
     Missing,
-    /// This user may not see it, whether it is there or not.
+    /// Hidden from this user, whether it exists or not.
     Denied(String),
 }
 
 pub struct Admin {
-    /// Unlike an admin client, this one can be polled for errors.
+    /// A producer: unlike an admin client, it can be polled for errors.
     client: BaseProducer<Reports>,
     connection: Connection,
 }
@@ -179,7 +177,7 @@ impl Admin {
         offsets.map_err(|error| self.unavailable(&format!("offsets of {topic} {partition}: {error}")))
     }
 
-    /// Returns the offsets that a group has committed. `right` is what the caller's user needs on the group.
+    /// Returns the offsets that a group has committed. `right` is what this user needs on the group.
     pub fn committed(
         &self,
         (group, right): (&str, &'static str),
@@ -212,7 +210,7 @@ impl Admin {
         self.client.client().context().last()
     }
 
-    /// Explains a failure though a broker answered: the cluster may name another address for the one asked.
+    /// Explains a failure though a broker answered: the cluster may advertise another address for the one asked.
     fn unavailable(&self, why: &dyn ToString) -> AdminError {
         match self.metadata(None).as_ref().map(unreachable_broker) {
             Ok(Some(unreachable)) => {

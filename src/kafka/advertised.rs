@@ -1,4 +1,4 @@
-//! Checks that the brokers' `advertised.listeners` can be reached: a client connects to those, not to the configured addresses.
+//! Checks that the brokers' `advertised.listeners` can be reached: clients connect to those, not to the configured addresses.
 
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::errors::unreachable_address;
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 const BROKERS_MAX: usize = 3;
 
-/// Names the first broker that cannot be reached or resolved, with the remedy. Blocks for two seconds a broker at most.
+/// Names the first broker that cannot be resolved or reached, with the remedy. Blocks for at most two seconds a broker.
 pub fn unreachable_broker(metadata: &Metadata) -> Option<String> {
     metadata.brokers().iter().take(BROKERS_MAX).find_map(|broker| {
         let address = format!("{}:{}", broker.host(), broker.port());

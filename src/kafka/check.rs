@@ -1,19 +1,15 @@
-//! Checks of a cluster: it answers, and topics are there and may be seen.
-
 use super::admin::{Admin, TopicLookup};
 use super::{Connection, missing_right};
 use crate::checks::Finding;
 use crate::units::counted;
 
-/// A topic that a program uses.
+/// Topic that a program uses. `missing` reports its absence, with the remedy; `right` is the operation of Kafka's ACLs that the
+/// program's user needs, which includes `Describe`.
 #[derive(Clone, Copy, Debug)]
 pub struct CheckedTopic<'a> {
     pub name: &'a str,
-    /// Consequence of its absence.
     pub if_missing: IfMissing,
-    /// Message about its absence, with the remedy.
     pub missing: &'a str,
-    /// Operation that the program's user needs, as Kafka's ACLs name it. Each includes `Describe`.
     pub right: &'a str,
 }
 
@@ -21,9 +17,8 @@ pub struct CheckedTopic<'a> {
 pub enum IfMissing {
     Fails,
     Warns,
-    /// Others use it: the program's user need not even see it.
+    /// Only others use it: the program's user need not even see it.
     IsOthers,
-    /// The program creates it.
     IsCreated,
 }
 

@@ -1,4 +1,4 @@
-//! Errors of librdkafka in words that name the remedy, and never a secret.
+//! Errors of librdkafka with the remedy, and never with a secret.
 
 use rdkafka::config::{ClientConfig, FromClientConfig};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
@@ -6,7 +6,7 @@ use rdkafka::types::RDKafkaConfRes;
 
 use crate::config::TopicRole;
 
-/// Returns `None` if a broker is merely unreachable.
+/// Explains an error that does not pass by itself; `None` if a broker is merely unreachable.
 pub fn refusal(code: Code, reason: &str) -> Option<String> {
     let reason = without_timing(reason);
     let remedy = if matches!(code, Code::Authentication | Code::SaslAuthenticationFailed) {
@@ -35,7 +35,7 @@ fn missing_unless_made(name: &str, brokers: &str, environment: &str) -> String {
     format!("there is no topic {name}: `{environment}highwater-agent topics{brokers} -t {name}` creates it")
 }
 
-/// Explains a missing topic of histograms, which is compacted: the command knows that by the name.
+/// Explains a missing topic of histograms, which has to be compacted: `topics` finds out by the name.
 pub fn missing_topic_of_histograms(name: &str, brokers: &str) -> String {
     let is_usual = name == TopicRole::Histograms.spec().usual;
     let environment = if is_usual { String::new() } else { format!("HIGHWATER_TOPICS__HISTOGRAMS={name} ") };
@@ -96,8 +96,7 @@ pub(super) fn unreachable_address(address: &str) -> String {
     )
 }
 
-/// Returns the address in `ssl://kafka-1:9093/7: Failed …` or `GroupCoordinator: kafka-1:9093: Failed …`. A configured broker has
-/// no number before it has answered: `…/bootstrap: …`.
+/// Returns the address in `ssl://kafka-1:9093/7: …` or `GroupCoordinator: kafka-1:9093: …`; `…/bootstrap` has not answered yet.
 fn advertised_address(reason: &str) -> Option<&str> {
     let coordinator = reason.strip_prefix("GroupCoordinator: ");
     let (broker, error) = coordinator.unwrap_or(reason).split_once(": ")?;
@@ -141,14 +140,13 @@ impl From<ClientError> for String {
     }
 }
 
-/// The properties that name files, and the password of one of these files.
+/// Properties that name files, and the password of one of them.
 const OF_FILES: [&str; 4] = ["ssl.ca.location", "ssl.certificate.location", "ssl.key.location", "ssl.key.password"];
 
 impl ClientError {
-    /// Finds the cause, which librdkafka does not report: if it makes a client without the files, it is one of them.
+    /// Finds the cause, which librdkafka does not report: if a client can be made without the files, it is one of them.
     pub fn of<C: FromClientConfig>(error: &KafkaError, config: &ClientConfig) -> Self {
         let mut without_files = config.clone();
-        // Without brokers, too: it is to reach none.
         for name in OF_FILES.iter().chain(&["bootstrap.servers"]) {
             without_files.remove(name);
         }

@@ -72,7 +72,7 @@ pub fn at_times<C: ConsumerContext>(
     of_leader(ask_max, |ask_max| known(&consumer.offsets_for_times(times.clone(), ask_max)?))
 }
 
-/// Asks again for `ask_max`: a topic that has just been created is known to all brokers before its leader leads it, and leaders move.
+/// Asks again for `ask_max`: brokers know a topic that was just created before its leader leads it, and leaders move.
 fn of_leader<T>(ask_max: Duration, mut ask: impl FnMut(Duration) -> KafkaResult<T>) -> KafkaResult<T> {
     use RDKafkaErrorCode::{LeaderNotAvailable, NotLeaderForPartition, UnknownTopicOrPartition};
     let until = Instant::now() + ask_max;

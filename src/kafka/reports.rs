@@ -17,7 +17,6 @@ pub struct Reports {
     reported: Mutex<Reported>,
 }
 
-/// Group and topics of a consumer, to name the right that it lacks.
 #[derive(Debug)]
 struct Reads {
     group: String,
@@ -28,7 +27,7 @@ struct Reads {
 #[derive(Debug, Default)]
 struct Reported {
     refused: Option<String>,
-    /// The group's refusal, apart: a consumer that reads without joining needs no right on the group.
+    /// Apart: a consumer that reads without joining needs no right on the group.
     refused_group: Option<String>,
     trouble: Option<(RDKafkaErrorCode, String)>,
 }
@@ -71,7 +70,6 @@ impl Reports {
 }
 
 impl Reads {
-    /// Returns the topics that a report is about: the one that it names, else all.
     fn refused(&self, reason: &str) -> Vec<&str> {
         let is_named = |topic: &&str| reason.split_ascii_whitespace().any(|word| word.trim_end_matches(':') == *topic);
         let topics: Vec<&str> = self.topics.iter().map(String::as_str).collect();

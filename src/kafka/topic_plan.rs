@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::Connection;
 use super::admin::{Admin, AdminError, TopicLookup, Wanted};
 
-/// Topics that a configuration names, and their settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicPlan {
     pub topics: Vec<PlannedTopic>,
@@ -24,7 +23,6 @@ pub struct PlannedTopic {
 const REPLICATION: i32 = 3;
 
 impl TopicPlan {
-    /// Returns the topics as they are created in a cluster of so many brokers.
     pub fn wanted(&self, brokers: usize) -> Vec<Wanted> {
         let brokers = i32::try_from(brokers).unwrap_or(REPLICATION);
         let replication = self.replication.unwrap_or(REPLICATION.min(brokers));
@@ -33,8 +31,7 @@ impl TopicPlan {
             let mut settings = vec![
                 ("cleanup.policy", policy.to_owned()),
                 ("retention.ms", self.retention.as_millis().to_string()),
-                // By the sender's time, retention would delete at once what a gateway with its clock in the past sends, or `replay` of
-                // a recording. An event carries its own time.
+                // By senders' times, retention would delete at once what `replay`, or a gateway with its clock in the past, sends.
                 ("message.timestamp.type", "LogAppendTime".to_owned()),
             ];
             if replication >= REPLICATION {
@@ -45,8 +42,8 @@ impl TopicPlan {
         self.topics.iter().map(wanted).collect()
     }
 
-    /// Creates the topics that are missing, and returns their names with the first error: one that may not be created holds up no
-    /// other. A topic that this user may not see is left to others. Blocks, for some seconds at most.
+    /// Creates the missing topics, and returns their names with the first error: one that may not be created holds up no other. A
+    /// topic that this user may not see is left to others. Blocks for some seconds at most.
     pub fn create_missing(&self, connection: &Connection) -> (Vec<String>, Result<(), AdminError>) {
         let (mut created, mut result) = (Vec::new(), Ok(()));
         let asked = Admin::new(connection).and_then(|admin| Ok((admin.cluster()?, admin)));

@@ -46,7 +46,7 @@ pub struct WriterSchema(Kind);
 #[derive(Clone, Debug)]
 enum Kind {
     Avro(avro::Schema),
-    /// Needs no text: a field's number is never used again.
+    /// Without text: a field's number is never used again.
     Protobuf,
     Json,
 }
@@ -98,7 +98,6 @@ impl Decoder {
         Ok(decoded?)
     }
 
-    /// Decodes 0, the schema's id, the value.
     fn framed(&mut self, payload: &[u8]) -> Result<Decoded, Undecoded> {
         let Some((header, rest)) = payload.split_first_chunk::<5>() else {
             return Err(truncated("the header of Confluent's wire format", 5, payload).into());
@@ -138,7 +137,6 @@ fn from_protobuf(message: &[u8]) -> Result<Decoded, DecodeError> {
     })
 }
 
-/// Checks that a database can store the event; one of an unknown kind also keeps the whole message as JSON.
 fn decoded(event: Event, render: impl FnOnce() -> Result<String, DecodeError>) -> Result<Decoded, DecodeError> {
     let raw = match event.body {
         Body::Unknown(_) => Some(render()?),
@@ -148,7 +146,6 @@ fn decoded(event: Event, render: impl FnOnce() -> Result<String, DecodeError>) -
     Ok(Decoded { event, raw })
 }
 
-/// Decodes C3 01, the schema's fingerprint, the value.
 fn single_object(payload: &[u8]) -> Result<Decoded, DecodeError> {
     let Some((header, value)) = payload.split_first_chunk::<10>() else {
         return Err(truncated("the header of an Avro object", 10, payload));

@@ -13,7 +13,6 @@ pub enum DecodeError {
     Protobuf(#[from] prost::DecodeError),
     #[error(transparent)]
     Field(#[from] FieldError),
-    /// Within the header that would identify its schema.
     #[error("cut short: {what} takes {needed} bytes, and there are {there}")]
     Truncated { what: &'static str, needed: usize, there: usize },
     #[error("not an event in Protobuf: the header names another message of the schema's file than its first")]
@@ -34,7 +33,7 @@ pub enum DecodeError {
     #[error("needs schema {id} of the registry, which {problem}")]
     Schema {
         id: u32,
-        /// A clause that ends the message, as `is no record`.
+        /// Clause that ends the message: `is no record`.
         problem: String,
     },
     #[error("neither JSON nor Avro nor Protobuf: it begins with {0}, and no content-type says what it is")]

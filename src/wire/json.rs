@@ -1,5 +1,5 @@
-//! The event as one JSON object, flat but for lists. It is faster than a general serializer, since an agent encodes little else:
-//! names, and texts that need no escapes, are copied whole, and a field's key is inlined, where its length is known.
+//! The event as one JSON object, flat but for lists. An agent encodes little else, so this is faster than a general serializer:
+//! names, and texts that need no escapes, are copied whole, and keys are inlined, where their length is known.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;

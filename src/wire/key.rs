@@ -4,15 +4,13 @@ use std::fmt;
 use super::time::rfc3339;
 use crate::event::Event;
 
-/// Kafka keeps the order within a partition, and equal keys go to the same partition.
+/// Equal keys go to one partition, where Kafka keeps their order: with `Agent`, that of all events of an agent. `Interface` spreads
+/// these (those without an interface have the agent's name); `Timestamp` (`observed_at`) orders only those of a tick.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Key {
-    /// Keeps all events of an agent in order.
     #[default]
     Agent,
-    /// Spreads one agent's events over the partitions. Events of no interface have the agent's name.
     Interface,
-    /// `observed_at`: events spread evenly, and only those of one tick are in order.
     Timestamp,
 }
 

@@ -8,9 +8,8 @@
 //! | `C3 01`, fingerprint (8) | `application/avro` | Avro, "single object": its schema is one that was released |
 //! | `08` | `application/protobuf` | Protobuf |
 //!
-//! The first bytes always identify what an agent wrote. Only where they do not (a Protobuf message of another producer, its fields
-//! in another order), a consumer goes by the content-type header. Headers follow the Kafka binding of CloudEvents 1.0, binary
-//! content mode.
+//! The first bytes always identify what an agent wrote. For others (Protobuf of another producer, its fields in another order), the
+//! content-type header decides. Headers follow the Kafka binding of CloudEvents 1.0, binary content mode.
 
 mod avro;
 #[cfg(feature = "consumer")]
@@ -165,9 +164,8 @@ fn binary(event: &Event, bytes_max: usize, format: Format, schema_id: Option<u32
     bytes
 }
 
-/// Followed by the schema's id, big-endian.
 const CONFLUENT: u8 = 0;
-/// Index of the message in its file, after the schema's id. The list `[0]` is written as a single 0.
+/// Index of the message in its file, after the schema's id (big-endian). The list `[0]` is written as a single 0.
 const FIRST_MESSAGE: u8 = 0;
 
 /// Returns `io.highwater.KIND.v1`, without formatting for breaches, the most frequent events.
@@ -214,7 +212,6 @@ pub fn agent_of_source(source: &str) -> Option<String> {
     percent_decoded(source.strip_prefix(SOURCE)?)
 }
 
-/// Returns `None` for what is not percent-encoded text.
 #[cfg(feature = "consumer")]
 pub(crate) fn percent_decoded(encoded: &str) -> Option<String> {
     let mut decoded = Vec::with_capacity(encoded.len());

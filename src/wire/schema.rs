@@ -176,7 +176,6 @@ fn protobuf_fields(fields: &[Field], indent: &str) -> String {
     text
 }
 
-/// Returns the messages for the items of lists, and for those of lists in them.
 fn protobuf_items(fields: &[Field]) -> String {
     let mut text = String::new();
     for ItemType { name, doc, fields } in fields.iter().filter_map(|field| field.of.items()) {

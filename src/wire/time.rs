@@ -1,12 +1,10 @@
-//! Times in whole microseconds, the precision of all formats and databases. Each event has several: their text has to be made
-//! faster than by a general formatter.
+//! Times in whole microseconds, the precision of all formats and databases. Events have several: a general formatter is too slow.
 
 use std::ops::{Deref, Range};
 
 use chrono::{DateTime, Datelike as _, NaiveDate, ParseError, SecondsFormat, Timelike as _, Utc};
 
-/// Truncates to whole microseconds. A leap second, which no database stores, becomes the second after it: the value decoded is the
-/// value stored.
+/// Truncates to whole microseconds, a leap second to the second after it: databases store none, and store what is decoded.
 pub(super) fn normalized(time: DateTime<Utc>) -> DateTime<Utc> {
     DateTime::from_timestamp_micros(time.timestamp_micros()).unwrap_or(time)
 }

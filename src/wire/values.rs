@@ -12,7 +12,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 use super::time::{normalized, parse};
 use crate::event::fields::{FIELDS, Field, FieldType, FieldValue, FieldValues, Item};
 
-/// Items that a list is believed to have before they are there.
+/// Items for which a list gets memory before they are read.
 const ITEMS_ASSUMED_MAX: usize = 64;
 
 impl<'de: 'a, 'a> Deserialize<'de> for FieldValues<'a> {
@@ -48,7 +48,7 @@ impl<'de, const N: usize> Visitor<'de> for ValuesVisitor<N> {
     }
 }
 
-/// Looked for from `next` on: writers follow the order of the list.
+/// Finds a name from `next` on: writers follow the order of the list.
 struct NameFrom {
     fields: &'static [Field],
     next: usize,

@@ -80,7 +80,7 @@ fn check_kafka(settings: &Settings, report: &mut CheckReport) -> Result<(), Fail
         let missing = missing(name, connection.brokers());
         let if_missing = match settings.publisher.create_topics {
             Some(_) => IfMissing::IsCreated,
-            // The agent does not write there: consumers do.
+            // Consumers write there, not agents.
             None if is_for_hours => IfMissing::IsOthers,
             None => IfMissing::Fails,
         };

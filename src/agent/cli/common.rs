@@ -1,4 +1,4 @@
-//! Flags that all commands share, and the settings they lead to.
+//! Flags shared by all commands, and the settings that follow from them.
 
 use std::path::{Path, PathBuf};
 
@@ -39,7 +39,7 @@ pub(super) struct Common {
 pub(super) struct AgentFlags {
     #[command(flatten)]
     pub(super) common: Common,
-    // Square brackets are links to rustdoc.
+    // Square brackets would be links to rustdoc.
     #[arg(
         long = "limit",
         value_name = "LIMIT",
@@ -69,8 +69,7 @@ impl Common {
         Settings::new(&self.layers().map_err(Failure::config)?, &surroundings()).map_err(Failure::config)
     }
 
-    /// Reads the state directory alone: a user of `status` need not be able to read the service's secrets. What the flags say is
-    /// checked for all commands.
+    /// Reads the state directory alone: users of `status` need not have access to the service's secrets. All flags are checked.
     pub(super) fn state_dir(&self) -> Result<PathBuf, ConfigError> {
         let layers = self.layers()?;
         let brokers = self.brokers.as_deref().map_or(Ok(()), check_brokers);
@@ -82,7 +81,6 @@ impl Common {
         cli::layers(self.config.as_deref(), CONFIG, &self.keys(), AGENT_KEYS)
     }
 
-    /// Returns the flags that set a key, for [`Layers::with_flags`].
     pub(super) fn keys(&self) -> [FlagOfKey<'_>; 4] {
         [
             ("--brokers", "kafka.brokers", &self.brokers),
@@ -96,7 +94,6 @@ impl Common {
         self.config.as_deref()
     }
 
-    /// Returns the file that would be read, if there is none.
     pub(super) fn absent_file(&self) -> Option<&'static str> {
         cli::absent_file(self.config.as_deref(), CONFIG)
     }
@@ -115,7 +112,6 @@ impl AgentFlags {
         self.settings_of(&self.layers().map_err(Failure::config)?)
     }
 
-    /// Returns the settings of an agent, which needs a name.
     pub(super) fn settings_of(&self, layers: &Layers) -> Result<Settings, Failure> {
         let settings = Settings::new(layers, &surroundings()).map_err(Failure::config)?;
         match settings.nameless {

@@ -36,7 +36,6 @@ pub(super) struct AgentInit {
 
 pub(super) const SHIPPED: &str = include_str!("../../../systemd/agent.toml");
 
-/// Limit on a link whose speed the kernel does not know.
 const RATE: &str = "80 Mbit/s";
 const PERCENT: &str = "80%";
 
@@ -48,7 +47,7 @@ impl AgentInit {
         let flags = self.common.keys();
         template.set_flags(&flags);
         let path = self.common.path().unwrap_or(Path::new(CONFIG));
-        // A value of a flag may be wrong: this names it, and no file is written.
+        // Reports a flag's wrong value under the flag's name, before a file is written.
         Settings::new(&Layers::default().with_flags(&flags), &surroundings()).map_err(Failure::config)?;
         let layers = Layers::from_text(&path.display().to_string(), template.text());
         Settings::new(&layers, &surroundings()).map_err(Failure::config)?;
@@ -70,7 +69,7 @@ impl AgentInit {
     }
 }
 
-/// Returns the links that are watched by default; of a host that has none, as in a container, all but loopback.
+/// Returns the links that are watched by default; without any, as in a container, all but loopback.
 fn links() -> Vec<LinkInfo> {
     let mut reading = Reading::default();
     let read = counters::open(SourceChoice::Auto, Path::new("/"), InterfaceFilter::every_link())
@@ -88,7 +87,6 @@ fn links() -> Vec<LinkInfo> {
     links
 }
 
-/// Returns the shipped file with limits on these links; with none, as it is.
 fn template(links: &[LinkInfo]) -> Template {
     let mut template = Template::new(SHIPPED);
     let Some((first, others)) = links.split_first() else { return template };

@@ -30,7 +30,7 @@ pub(super) struct Printer {
 }
 
 enum Printed {
-    /// A line of JSON for each event: the format of `kcat -P -l FILE`.
+    /// Format of `kcat -P -l FILE`: a line of JSON for each event.
     Lines(BufWriter<Box<dyn Write>>),
     Rows(Rows<Box<dyn Write>>),
 }
@@ -147,10 +147,10 @@ pub(super) fn topic_is_there(settings: &Settings, topic: &str) -> Result<(), Fai
     Err(Failure::failed(missing_topic(topic, settings.publisher.connection.brokers())))
 }
 
-/// Longest time without an answer about a group: its coordinator may be on the move, or not be there yet.
+/// Longest time without an answer about a group: its coordinator may be moving, or not be there yet.
 const UNANSWERED_MAX: Duration = Duration::from_secs(60);
 
-/// Waits until a group has stored what was delivered to this topic: a consumer commits an offset after its database has.
+/// Waits until a group has committed what was delivered to this topic, which a consumer does after its database has stored it.
 pub(super) fn wait_stored(
     settings: &Settings,
     group: &str,

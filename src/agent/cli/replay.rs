@@ -153,7 +153,7 @@ pub(super) struct Replay {
 
 const BAD_ROWS_SHOWN: u64 = 5;
 
-/// Interval if none is known, which makes no pause too long.
+/// Interval if none is known, so long that no pause exceeds it.
 const ANY_INTERVAL: Duration = Duration::from_secs(365 * 86_400);
 
 enum ReplayEnd {
@@ -254,7 +254,7 @@ impl Replay {
         let end = loop {
             let next = rows.next();
             if lanes.stopped() {
-                // The process that writes the rows may have been stopped too, in the middle of this one.
+                // The process that writes the rows may have been stopped too, within this row.
                 break ReplayEnd::Stopped;
             }
             let row = match next {

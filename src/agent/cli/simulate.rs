@@ -101,7 +101,7 @@ pub(super) struct Simulate {
 
 const COLUMNS: &[&str] = &["events", "delivered", "failed", "seconds", "events_per_second", "last_offsets"];
 
-/// Maximum number of simultaneous agents without --time-scale: at about 22 kB each, little beside what is in flight.
+/// Maximum number of simultaneous agents without --time-scale: at about 22 kB each, little beside the events in flight.
 const LIVE_MAX: u32 = 250;
 const SCALED_MAX: u32 = 10_000;
 const EVENTS: u64 = 1_000;
@@ -111,7 +111,7 @@ const PORTION: usize = 500;
 impl Simulate {
     pub(super) fn run(self) -> Result<(), Failure> {
         let settings = self.common.begin()?;
-        // Only real traffic of this host is reported under the agent's own name.
+        // Only real traffic of this host is published under the agent's own name.
         if let (Some(_), Some(why)) = (&self.on, &settings.nameless) {
             return Err(Failure::config(why.as_str()));
         }
@@ -227,7 +227,7 @@ impl Simulate {
         courier: &mut Courier,
         bar: &ProgressBar,
     ) -> Result<String, Failure> {
-        // Named by the limit: the configuration includes nothing of which it could warn.
+        // Selected as by a limit: an `include` that matches nothing would log a warning.
         let selection = InterfaceFilter::new(&[], &[], &[interface.to_owned()]);
         let source = counters::open(SourceChoice::Auto, std::path::Path::new("/"), selection);
         let mut source: Box<dyn CounterSource> = source.map_err(Failure::failed)?;
@@ -348,7 +348,6 @@ impl Pace {
             return courier.add(drafts);
         };
         let began = *self.began.get_or_insert_with(|| courier.clock.monotonic());
-        // Ten portions per second are smooth enough.
         let portion = usize::try_from((rate / 10).max(1)).unwrap_or(usize::MAX);
         while !drafts.is_empty() && !courier.stopped() {
             courier.wait(began + Duration::from_secs_f64(self.events as f64 / rate as f64))?;

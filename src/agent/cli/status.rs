@@ -76,9 +76,9 @@ pub(super) struct StatusCommand {
     format: OutputFormat,
 }
 
-/// Directory of the systemd unit's socket: the caller's `$RUNTIME_DIRECTORY`, if any, is another.
+/// Directory of the systemd unit's socket, other than the caller's `$RUNTIME_DIRECTORY`, if any.
 const UNIT_RUNTIME: &str = "/run/highwater";
-/// Time in which an agent with the lock begins to listen, or one that no longer listens is gone.
+/// Longest time between an agent's lock and its socket, at the start or at the end.
 const BETWEEN_MAX: Duration = Duration::from_secs(3);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -159,7 +159,7 @@ fn find(state_dir: &Path, runtime: Option<&Path>) -> Result<StatusReport, Failur
         };
         if !is_held(state_dir).map_err(|error| unreadable(error, state_dir))? {
             let report = left(state_dir, &clock)?;
-            // An agent that has started meanwhile was changing what was read.
+            // An agent that started meanwhile was changing the files.
             if !is_held(state_dir).map_err(|error| unreadable(error, state_dir))? {
                 return Ok(report);
             }
@@ -184,7 +184,6 @@ fn answer(state_dir: &Path, runtime: Option<&Path>) -> Result<Result<StatusRepor
         let socket = socket_path(runtime, state_dir);
         match ask(&socket) {
             Ok(report) if same(&report.state_dir, state_dir) => return Ok(Ok(report)),
-            // The agent of another state directory, which was not asked for.
             Ok(_) | Err(NoAnswer::NotRunning) => {}
             Err(NoAnswer::Denied) => denied = Some(socket),
             Err(error @ (NoAnswer::Silent | NoAnswer::Garbled(_))) => {
@@ -229,7 +228,7 @@ fn left(state_dir: &Path, clock: &SystemClock) -> Result<StatusReport, Failure> 
     Ok(report.with_breaches(breaches.filter_map(|event| Some((event.body.breach()?.clone(), event.stamp)))))
 }
 
-/// Returns true if two paths lead to the same directory: that of a unit with a dynamic user has two names.
+/// Returns true if two paths lead to the same directory: a unit with a dynamic user has two names for its own.
 fn same(a: &Path, b: &Path) -> bool {
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     real(a) == real(b)

@@ -127,7 +127,6 @@ impl TopicsCommand {
     }
 }
 
-/// Returns the topics of the configuration, or `only` one; and where `samples` are wanted, theirs too.
 fn plan(settings: &Settings, only: Option<&String>, samples: bool) -> TopicPlan {
     let mut names = only.map_or_else(|| settings.topic_names(), |only| vec![only]);
     let of_samples = settings.topics.names.of(TopicRole::Samples);
@@ -137,7 +136,7 @@ fn plan(settings: &Settings, only: Option<&String>, samples: bool) -> TopicPlan 
     settings.topics.plan(names)
 }
 
-/// Fails if this user may not see the topic: a list leaves it out as if it were missing.
+/// Fails if this user may not see the topic: a list omits it as if it were missing.
 fn visible(admin: &Admin, name: &str) -> Result<(), Failure> {
     match admin.look_up(name).map_err(failure)? {
         TopicLookup::Denied(why) => {

@@ -1,4 +1,4 @@
-//! `--limit`: a limit on the command line, which is a table `[[limit]]` in one line.
+//! `--limit`: a table `[[limit]]` in one line.
 
 use std::str::FromStr;
 
@@ -6,8 +6,8 @@ use toml::{Table, Value};
 
 use super::pattern::names_peer;
 
-/// A limit as `[NAME@]LINKS[:DIRECTION]=RATE[,KEY=VALUE]…`: `eth0=80 Mbit/s`, `wan-down@eth*:rx=80%,for=3s`. The values are not
-/// checked here: errors are the same as for a file.
+/// A limit as `[NAME@]LINKS[:DIRECTION]=RATE[,KEY=VALUE]…`: `eth0=80 Mbit/s`, `wan-down@eth*:rx=80%,for=3s`.
+/// Values are checked later, with the same errors as those of a file.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::agent) struct LimitFlag(Table);
 
@@ -40,7 +40,7 @@ impl FromStr for LimitFlag {
         }
         let mut table = Table::new();
         let mut set = |key: &str, value: &str| table.insert(key.to_owned(), Value::String(value.to_owned())).is_some();
-        // Limits of one link in two directions have two names.
+        // Two directions of one link need two names.
         set("name", name.unwrap_or(place.trim()));
         set("interface", interface);
         set("raise_at", rate);

@@ -1,4 +1,4 @@
-//! The agent's name: as configured, else the host's name, else one derived from the machine's id.
+//! The agent's name: the configured one, else the host's, else one derived from the machine's id.
 
 use openssl::sha::sha256;
 
@@ -6,7 +6,7 @@ use super::Surroundings;
 use crate::config::Invalid;
 use crate::event::AGENT_BYTES_MAX;
 
-/// Hosts that were given no name: as agents, all of them would be one.
+/// Names of hosts that were given none: all of them would be one agent.
 const DEFAULT_HOSTNAMES: &[&str] = &[
     "",
     "(none)",
@@ -65,9 +65,9 @@ pub(in crate::agent) fn check(name: &str) -> Result<(), String> {
     if name.contains('\0') { Err("contains a NUL, which no database stores".to_owned()) } else { Ok(()) }
 }
 
-/// Derives a name by a hash: a machine's id is confidential (machine-id(5)).
+/// Derives a name by a hash, since a machine's id is confidential (machine-id(5)).
 fn from_machine_id(id: &str) -> Option<String> {
-    // During the first boot the file contains "uninitialized".
+    // The file contains "uninitialized" during the first boot.
     if id.len() != 32 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }

@@ -1,5 +1,4 @@
-//! Checks patterns of interface names. A kernel's name has up to 15 bytes, an altname up to 127, neither with a slash or white
-//! space; any other character is allowed, also those with a meaning in other notations.
+//! Checks patterns of interface names: up to 15 bytes, in an altname 127, of any characters but slashes and white space.
 
 use crate::config::Invalid;
 
@@ -39,7 +38,7 @@ pub(super) fn check(key: &str, pattern: &str) -> Result<Option<Invalid>, Invalid
     Ok(Some(Invalid::new(key, doubt)))
 }
 
-/// Returns whether this stands for a peer, as behind `@` in the output of ip(8): `if12`, or `NONE`.
+/// Returns true for a peer, as behind `@` in the output of ip(8): `if12`, or `NONE`.
 pub(super) fn names_peer(text: &str) -> bool {
     let index = text.strip_prefix("if").filter(|index| !index.is_empty());
     text == "NONE" || index.is_some_and(|index| index.bytes().all(|byte| byte.is_ascii_digit()))

@@ -31,14 +31,13 @@ pub(super) struct RawHeartbeat {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rates {
     pub window: Duration,
-    /// Longest time that a window waits for a flush of events.
     pub max_delay: Duration,
 }
 
 const WINDOW_MIN: Duration = Duration::from_secs(10);
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// Returns the time between heartbeats too: `None` where rates come at least as often.
+/// Returns the time between heartbeats too; `None` where rates come at least as often.
 pub(super) fn beside_events(
     rates: RawRates,
     heartbeat: RawHeartbeat,

@@ -16,7 +16,7 @@ raw_topics! { RawTopics {
 pub struct Topics {
     pub names: TopicNames<String>,
     pub partitions: i32,
-    /// `None`: three, or as many as there are brokers.
+    /// `None` means three, or as many as there are brokers.
     pub replication: Option<i32>,
     pub retention: Duration,
 }
@@ -40,7 +40,6 @@ impl Topics {
         })
     }
 
-    /// Returns how the topics of these names are created.
     pub fn plan<'a>(&self, names: impl IntoIterator<Item = &'a String>) -> TopicPlan {
         let is_compacted =
             |name: &String| TOPICS.iter().any(|topic| topic.is_compacted && self.names.of(topic.role) == name);

@@ -1,7 +1,6 @@
-//! Selects the links to watch, and applies the configuration's overrides. Watched by default are those that carry traffic to other
-//! hosts: links without a kind (hardware), ppp, wwan, rmnet, and a bond or team in place of its ports. Other kinds (loopback,
-//! bridge, veth, vlan, tunnels …) count bytes of a link beneath, or that never leave the host. A pattern matches a whole name or
-//! altname, with `*` for any characters and `?` for one.
+//! Selects the links to watch, and applies the configuration's overrides. The default is links that carry traffic to other hosts:
+//! those without a kind (hardware), ppp, wwan, rmnet, and a bond or team in place of its ports. Other kinds (loopback, bridge,
+//! veth, vlan, tunnels …) count bytes of a link beneath, or bytes that never leave the host.
 
 use std::fmt;
 
@@ -43,7 +42,6 @@ impl InterfaceFilter {
         }
     }
 
-    /// Watches every link of the host.
     pub fn every_link() -> Self {
         Self::new(&["?*".to_owned()], &[], &[])
     }
@@ -52,7 +50,7 @@ impl InterfaceFilter {
         Self { overrides, ..self }
     }
 
-    /// Selects by `[interfaces]`: `exclude` wins, then a pattern of `include` that names the link, then `*`, for the links above.
+    /// Selects by `[interfaces]`: `exclude` wins, then a pattern of `include` that names the link, then `*`, for the default links.
     pub fn selects(&self, link: &LinkInfo) -> bool {
         let included = any_names(&self.include, link) || self.everything && watched_by_default(link);
         included && !self.excludes(link)

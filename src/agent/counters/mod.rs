@@ -1,5 +1,5 @@
-//! Counters of network links, and the links that are added, changed and removed. A [`CounterSource`] reads all at once, once a
-//! tick: `netlink` (Linux), `sysinfo` (portable, and the fallback) or [`synthetic`]. None computes a rate.
+//! Counters of network links, and the links added, changed and removed. A [`CounterSource`] reads all at once, once a tick:
+//! `netlink` (Linux), `sysinfo` (portable, and the fallback) or [`synthetic`]. None computes a rate.
 
 pub mod filter;
 mod moment;
@@ -28,14 +28,14 @@ pub struct LinkInfo {
     pub name: String,
     pub altnames: Vec<String>,
     pub kind: LinkKind,
-    /// By `[interfaces]`, rather than only named by a limit.
+    /// Selected by `[interfaces]`, rather than only named by a limit.
     pub selected: bool,
-    /// `IFF_UP` and `IFF_RUNNING`, netdevice(7). A link that cannot detect its carrier counts as operational.
+    /// `IFF_UP` and `IFF_RUNNING`, netdevice(7); a link that cannot detect its carrier counts as operational.
     pub up: bool,
     pub enslaved: bool,
-    /// Links, by ifindex, whose counters include this one's bytes: those beneath it, and its bond or team, through any in between.
+    /// Links, by ifindex, whose counters include this one's bytes: all beneath it, and its bond or team, directly or not.
     pub counted_by: Vec<u32>,
-    /// Ports of the bridge that it is, or is on, whose counters include some of its bytes.
+    /// Ports of the bridge that it is or is on, whose counters include some of its bytes.
     pub partly_counted_by: Vec<u32>,
     pub speed: Speed,
 }
@@ -114,7 +114,7 @@ impl LinkKind {
         matches!(self, Self::Other(kind) if kind == "bridge")
     }
 
-    /// Returns false where the counters of hardware are copied.
+    /// Returns false for hardware, whose counters are copied.
     pub fn is_counted_in_software(&self) -> bool {
         match self {
             Self::Physical | Self::Bond | Self::Team => false,
@@ -128,7 +128,7 @@ pub struct Counters {
     pub ifindex: u32,
     pub rx_bytes: u64,
     pub tx_bytes: u64,
-    /// `None` where the source has none. Packets distinguish traffic from a counter that jumps.
+    /// `None` where the source has none. Packets distinguish traffic from a jump of the counter.
     pub packets: Option<Packets>,
     pub errors: Option<Packets>,
     pub drops: Option<Packets>,
@@ -142,7 +142,7 @@ pub struct Packets {
 }
 
 impl Packets {
-    /// Returns `None` where bytes have no packets: some drivers count none.
+    /// Returns `None` for bytes without packets: some drivers count none.
     fn of_bytes((rx, rx_bytes): (u64, u64), (tx, tx_bytes): (u64, u64)) -> Option<Self> {
         let counted = |packets: u64, bytes: u64| packets > 0 || bytes == 0;
         (counted(rx, rx_bytes) && counted(tx, tx_bytes)).then_some(Self { rx, tx })
@@ -154,7 +154,7 @@ pub struct Carried {
     pub ifindex: u32,
     pub rx_bytes: u64,
     pub tx_bytes: u64,
-    /// Ends at the reading; never zero.
+    /// Time up to the reading; never zero.
     pub elapsed: Duration,
 }
 
@@ -174,16 +174,14 @@ impl CounterBits {
     }
 }
 
+/// Counters at `at` (`CLOCK_MONOTONIC`) and `boottime` (`CLOCK_BOOTTIME`), or at the source's own times. Failed links are missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
-    /// `CLOCK_MONOTONIC`; a recorded series has times of its own.
     pub at: Duration,
-    /// `CLOCK_BOOTTIME`, or the source's own time.
     pub boottime: Duration,
-    /// Without links that could not be read this time.
     pub counters: Vec<Counters>,
     pub carried: Vec<Carried>,
-    /// Only the links in `counters` were to be read; otherwise a missing link has failed.
+    /// True if only the links in `counters` were to be read; otherwise a missing link has failed.
     pub is_partial: bool,
     pub changes: Vec<LinkChange>,
 }
@@ -214,11 +212,8 @@ pub enum Left {
 pub trait CounterSource {
     fn name(&self) -> &'static str;
 
-    /// Fills `reading`, with `clock` asked at its moment. The first one reports every watched link as added. A link that could not
-    /// be read is left out of `counters`, never reported as 0.
-    ///
-    /// # Errors
-    /// Nothing could be read, and `reading` is empty. The source stays usable; changes that it saw come with the next reading.
+    /// Fills `reading` at a moment of `clock`, the first time with every watched link as added. A link that could not be read is
+    /// left out of `counters`, never reported as 0. An error leaves `reading` empty, and its changes to the next reading.
     fn read(&mut self, clock: &dyn Clock, reading: &mut Reading) -> Result<(), CounterError>;
 }
 
@@ -253,7 +248,7 @@ pub enum SourceChoice {
     Synthetic(Shape),
 }
 
-/// Finds `/sys` and `/proc` below `root`. `Auto` falls back to `sysinfo` with a warning; a named source does not.
+/// Opens a source, with `/sys` and `/proc` below `root`. `Auto` falls back to `sysinfo` with a warning; a named source does not.
 pub fn open(
     choice: SourceChoice,
     root: &Path,

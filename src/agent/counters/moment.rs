@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Reading;
 use crate::clock::Clock;
 
-/// More means that the process was not running in between.
+/// Largest distance of the two clocks' readings; if longer, the process was not running in between.
 const APART_MAX: Duration = Duration::from_millis(1);
 const ATTEMPTS_MAX: u32 = 5;
 

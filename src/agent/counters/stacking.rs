@@ -1,6 +1,5 @@
-//! Stacked links: those whose counters include the bytes of another link, so that a sum counts each byte once. A VLAN's bytes are
-//! also counted by the link beneath it, those of a bond's or team's port by that, and those of a PPPoE session by its Ethernet
-//! device. A bridge counts only what the host sends and receives: its ports count that too, and more.
+//! Links whose counters include another link's bytes, so that a sum counts each byte once: the link beneath a VLAN or a PPPoE
+//! session, and the bond or team of a port. A bridge counts only what the host itself sends and receives; its ports count more.
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Attachment {
@@ -9,7 +8,7 @@ pub(super) struct Attachment {
     pub(super) bridge: Option<u32>,
 }
 
-/// Returns the links that count the bytes of `ifindex` too. Of a veth pair, each beneath the other, only the lower one counts.
+/// Returns the links that count the bytes of `ifindex` too. In a veth pair, each beneath the other, only the lower one counts.
 pub(super) fn holders<I: IntoIterator<Item = u32>>(ifindex: u32, attached: impl Fn(u32) -> I) -> Vec<u32> {
     let mut holders = reachable(ifindex, &attached);
     if let Ok(at) = holders.binary_search(&ifindex) {
@@ -33,8 +32,7 @@ pub(super) fn reachable<I: IntoIterator<Item = u32>>(from: u32, attached: impl F
     found
 }
 
-/// Returns the devices in `/proc/net/pppoe` (pppoe_seq_show in drivers/net/ppp/pppoe.c): a header, then lines like
-/// `00000001 52:54:00:12:34:56     eth0`, with the name or altname at the start of the session.
+/// Parses `/proc/net/pppoe` (pppoe_seq_show in drivers/net/ppp/pppoe.c), with lines like `00000001 52:54:00:12:34:56     eth0`.
 pub(super) fn pppoe_devices(text: &str) -> Vec<String> {
     text.lines().skip(1).filter_map(|line| line.split_whitespace().nth(2)).map(str::to_owned).collect()
 }

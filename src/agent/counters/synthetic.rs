@@ -1,5 +1,4 @@
-//! Made-up traffic of a small host, with impairments: `docs/configuration.md`, "Made-up traffic". All follows from the seed and the
-//! time since the first reading, however often it is read.
+//! Made-up traffic of a small host (`docs/configuration.md`), a function of the seed and the time since the first reading alone.
 
 use std::time::Duration;
 
@@ -97,7 +96,6 @@ impl CounterSource for Synthetic {
                 continue;
             }
             let counters = link.counters(traffic, elapsed);
-            // Described again only when the link comes back as another one.
             if self.table.get(counters.ifindex).is_some() {
                 self.table.keep(counters.ifindex);
             } else {
@@ -127,7 +125,7 @@ impl Facts for Shape {
 
 impl SyntheticLink {
     fn new(traffic: SyntheticTraffic) -> Self {
-        // Begins 50 MB below its wrap, so that the wrap comes within half a minute.
+        // Starts 50 MB below the wrap, which comes within half a minute.
         let rx_bytes = if traffic.trouble() == Impairment::Narrow { (1 << 32) - 50_000_000 } else { 0 };
         Self { second: 0, rx_bytes, tx_bytes: 0, life: 0, present: true }
     }

@@ -9,12 +9,10 @@ use super::table::Facts;
 use super::{LinkInfo, LinkKind, Speed};
 use crate::units::BitRate;
 
-// uapi/linux/if.h, for `flags`.
 const IFF_UP: u32 = 1 << 0;
-/// Speeds in Mbit/s that mean "unknown", besides those below 1: -1 in 16 and 32 bits. ethtool(8) reads them alike.
+/// Speeds in Mbit/s that mean "unknown", besides those below 1: -1 in 16 and 32 bits, as in ethtool(8).
 const SPEEDS_UNKNOWN: [i64; 2] = [u16::MAX as i64, u32::MAX as i64];
 
-// uapi/linux/if_arp.h: values of `type`.
 const ARPHRD_PPP: u32 = 512;
 const ARPHRD_TUNNEL: u32 = 768;
 const ARPHRD_TUNNEL6: u32 = 769;
@@ -71,8 +69,8 @@ impl Sysfs {
         }
     }
 
-    /// Reads all but speed and altnames; `known`, its kind and the link beneath, saves finding them out. `None` where any of it
-    /// cannot be read, so that a process out of file descriptors does not take a link for another.
+    /// Reads all but speed and altnames; `known`, a kind and the link beneath, saves finding these out. `None` if any of it cannot
+    /// be read, so that a process out of file descriptors does not take one link for another.
     pub(super) fn link(&self, name: &str, known: Option<(LinkKind, Option<u32>)>) -> Option<(LinkInfo, Attachment)> {
         let ifindex = self.ifindex(name)?;
         let flags = u32::from_str_radix(self.text(name, "flags")?.trim_start_matches("0x"), 16).ok()?;
@@ -150,7 +148,7 @@ impl Sysfs {
     }
 
     fn text(&self, name: &str, entry: &str) -> Option<String> {
-        // The kernel allows no such name, but what is read here may not come from the kernel.
+        // The kernel allows no such name, but the text may not come from the kernel.
         if name.contains('/') || name.starts_with('.') {
             return None;
         }
@@ -160,7 +158,7 @@ impl Sysfs {
 }
 
 impl Facts for Sysfs {
-    /// Leaves out tun devices, which report 10 Mbit/s or 10 Gbit/s whatever they run over.
+    /// Ignores tun devices, which report 10 Mbit/s or 10 Gbit/s whatever they run over.
     fn speed(&self, link: &LinkInfo) -> Speed {
         if link.kind == LinkKind::from_kernel("tun") {
             Speed::default()

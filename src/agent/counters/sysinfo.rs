@@ -1,8 +1,7 @@
-//! The portable source, by the crate sysinfo: for other systems, old kernels, and sandboxes that refuse netlink. It reports a
-//! failed read as 0, after which all that was ever counted would look like one second's traffic. So a 0 is believed only where the
-//! kernel's file confirms it, and a link is removed only where sysfs does. Without sysfs, a link with nothing but zeros is left
-//! out, unless its last counters were so low that a false 0 does no harm. Its differences hide counter resets and are not used; it
-//! knows no altnames and no dropped packets.
+//! The portable source, by the crate sysinfo: for other systems, old kernels, and sandboxes that refuse netlink. sysinfo reports a
+//! failed read as 0, after which all that was ever counted would look like one second's traffic. A 0 is therefore believed only
+//! where the kernel's file confirms it, and a link is removed only where sysfs lacks it. Without sysfs, a link with nothing but
+//! zeros is left out, unless its last counters were so low that a false 0 does no harm. Altnames and dropped packets are unknown.
 
 use std::path::Path;
 
@@ -17,7 +16,7 @@ use crate::agent::counters::filter::InterfaceFilter;
 use crate::clock::Clock;
 
 const FIRST_OWN_IFINDEX: u32 = 1 << 31;
-/// Without sysfs, zeros are believed after at most this many bytes.
+/// Bytes up to which, without sysfs, zeros are believed next.
 const LITTLE_BYTES: u64 = 64 << 10;
 
 pub(super) struct Sysinfo {
@@ -85,7 +84,7 @@ impl Links {
         }
         let there = |link: &&LinkInfo| match self.sysfs.presence(&link.name) {
             Presence::Gone => false,
-            // Another link may have its name by now.
+            // Another link may have taken over its name.
             _ => self.sysfs.ifindex(&link.name).is_none_or(|ifindex| ifindex == link.ifindex),
         };
         let unseen: Vec<u32> = self.table.unseen().filter(there).map(|link| link.ifindex).collect();
@@ -105,7 +104,7 @@ impl Links {
         }
         let ifindex = self.sysfs.ifindex(name)?;
         let known = self.table.get(ifindex).filter(|known| known.name == name);
-        // Hundreds of unwatched links cost one file each.
+        // Saves files: unwatched links, maybe hundreds, cost one each.
         if known.is_some_and(|known| !due && !known.enslaved && !self.table.watches(ifindex)) {
             self.table.keep(ifindex);
         } else {

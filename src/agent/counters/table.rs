@@ -9,11 +9,10 @@ use crate::units::counted;
 /// Interval of polling what the kernel does not report: a changed speed, a new PPPoE session.
 const ASK_EVERY: Duration = Duration::from_secs(60);
 
-/// Unwatched links too: they may be renamed into the selection.
+/// Table of all links, since unwatched ones may be renamed into the selection.
 #[derive(Debug)]
 pub(super) struct LinkTable {
     selection: InterfaceFilter,
-    /// Sorted by `ifindex`, which is unique.
     entries: Vec<Entry>,
     changes: Vec<LinkChange>,
     changes_before: usize,
@@ -56,7 +55,7 @@ impl LinkTable {
         let watched = self.selection.watches(&link);
         link.selected = self.selection.selects(&link);
         let at = match self.position(link.ifindex) {
-            // A link's kind never changes: this is another link with a reused ifindex, and the removal of the first went unnoticed.
+            // A link's kind never changes: this is another link with a reused ifindex, and the first one's removal went unnoticed.
             Ok(at) if self.entries[at].link.kind != link.kind => {
                 self.remove(link.ifindex);
                 Err(at)
@@ -103,14 +102,13 @@ impl LinkTable {
         }
     }
 
-    /// Asks for the speed of a watched link again: the kernel reported the link, even if nothing else changed.
     pub(super) fn doubt_speed(&mut self, ifindex: u32) {
         if let Ok(at) = self.position(ifindex) {
             self.entries[at].ask_speed |= self.entries[at].watched;
         }
     }
 
-    /// Asks again for the speeds of bonds and teams, sums of their ports': one came, went or changed.
+    /// Asks again for the speeds of bonds and teams, sums of their ports': a port came, went or changed.
     fn doubt_speeds_above(&mut self, ports: impl IntoIterator<Item = Attachment>) {
         ports.into_iter().filter_map(|port| port.aggregate).for_each(|aggregate| self.doubt_speed(aggregate));
     }
@@ -125,7 +123,7 @@ impl LinkTable {
         self.doubt_speeds_above([attachment]);
     }
 
-    /// Begins a reading of the whole table: links neither put nor kept before [`sweep`](Self::sweep) are removed.
+    /// Begins a reading of the whole table: links neither put nor kept until [`sweep`](Self::sweep) are removed.
     pub(super) fn mark(&mut self) {
         self.entries.iter_mut().for_each(|entry| entry.seen = false);
         self.changes_before = self.changes.len();
@@ -137,7 +135,7 @@ impl LinkTable {
         }
     }
 
-    /// Removals come before what was put since the mark, so that names are free again.
+    /// Removes unseen links, ahead of what was put since the mark, so that names are free again.
     pub(super) fn sweep(&mut self) {
         let put = self.changes.len() - self.changes_before;
         let gone: Vec<Entry> = self.entries.extract_if(.., |entry| !entry.seen).collect();
@@ -201,7 +199,7 @@ impl LinkTable {
         changes.append(&mut self.changes);
     }
 
-    /// Asks only drivers of links that are up: others report -1, 0, 10 Mbit/s or the last speed.
+    /// Asks the drivers of links that are up only: others report -1, 0, 10 Mbit/s or the last speed.
     fn ask_speeds(&mut self, facts: &impl Facts) {
         let Self { selection, entries, changes, .. } = self;
         for Entry { link, ask_speed, .. } in entries {
@@ -261,7 +259,7 @@ impl LinkTable {
         }
     }
 
-    /// Returns the links that carry PPPoE sessions, if all ppp links are such: the kernel does not say which are.
+    /// Returns the links beneath PPPoE sessions, if all ppp links are such: the kernel does not report which are.
     fn pppoe_carriers(&mut self, facts: &impl Facts) -> Vec<u32> {
         let ppp: Vec<&LinkInfo> =
             self.entries.iter().map(|e| &e.link).filter(|link| link.kind == LinkKind::Ppp).collect();

@@ -13,20 +13,19 @@ use crate::units::BitRate;
 
 pub(super) type WatchedLinks = BTreeMap<u32, WatchedLink>;
 
-/// Times are `CLOCK_BOOTTIME`. The sum is judged up to the time at which all its links are known, which a slow driver delays; each
-/// interval between the ends of their readings is one reading of the sum.
+/// A limit on a sum; times are `CLOCK_BOOTTIME`. The sum is judged up to the time at which all its links are known, which a slow
+/// driver delays; each interval between the ends of their readings is one reading of the sum.
 #[derive(Debug)]
 pub(super) struct HostLimit {
     pub(super) limit: usize,
     pub(super) trackers: Vec<Tracker>,
     members: Vec<u32>,
     judged_until: Option<Duration>,
-    /// Pairs of members that count some bytes both, once warned of.
+    /// Pairs of members that both count some bytes, once warned of.
     overlaps: BTreeSet<(u32, u32)>,
 }
 
 impl HostLimit {
-    /// Creates a limit whose first reading of the sum begins with the last reading of the links, as that of a limit on a link does.
     pub(super) fn new(index: usize, limit: &Limit, last_reading: Option<Duration>) -> Self {
         let trackers = trackers(index, limit).collect();
         Self { limit: index, trackers, members: Vec::new(), judged_until: last_reading, overlaps: BTreeSet::new() }
@@ -41,7 +40,7 @@ impl HostLimit {
         };
         let named: Vec<&LinkInfo> = links.values().map(|link| &link.info).filter(|info| is_named(info)).collect();
         let counts = |other: &LinkInfo, info: &LinkInfo| {
-            // The ends of a veth pair count each other's bytes: one of them stays.
+            // Both ends of a veth pair count each other's bytes: one of them stays.
             let is_mutual = other.counted_by.contains(&info.ifindex);
             info.counted_by.contains(&other.ifindex) && (!is_mutual || other.ifindex < info.ifindex)
         };
@@ -106,7 +105,7 @@ impl HostLimit {
             for tracker in &mut self.trackers {
                 let load = load(sum, tracker.direction, delta(end));
                 tracker.resolve(limits, target, context.detections);
-                // A missing link can only add to the sum of the others.
+                // A missing link could only add to the sum.
                 if is_whole || tracker.is_over(load) {
                     tracker.judge(limits, target, load, context);
                 } else {

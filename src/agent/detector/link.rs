@@ -15,14 +15,13 @@ const UNJUDGED_EVERY: Duration = Duration::from_secs(60);
 
 pub type VerdictCounts = BTreeMap<&'static str, u64>;
 
-/// Times are `CLOCK_BOOTTIME`.
+/// A link, its meter and its limits; times are `CLOCK_BOOTTIME`.
 #[derive(Debug)]
 pub(super) struct WatchedLink {
     pub(super) info: LinkInfo,
     pub(super) meter: Meter,
     pub(super) trackers: Vec<Tracker>,
     pub(super) verdict: Verdict,
-    /// `None` where the link could not be read.
     pub(super) counters: Option<Counters>,
     /// True if the source reports amounts, each for its own time, instead of counters.
     has_amounts: bool,
@@ -68,7 +67,7 @@ impl WatchedLink {
 
     pub(super) fn read(&mut self, counters: Option<&Counters>, reading: &Reading, detections: &mut Detections) {
         let trusted = !self.meter.doubts_speed();
-        // A link with a kind reports a made-up speed, or the sum of its ports', of which some may have come since.
+        // A link with a kind reports a made-up speed, or the sum of its ports', some of which may be new.
         let speed = if self.info.kind == LinkKind::Physical { self.info.speed } else { Speed::default() };
         self.counters = counters.copied();
         self.verdict = self.meter.read(counters.map(|counters| sample(counters, reading)), speed);
@@ -92,7 +91,7 @@ impl WatchedLink {
     fn count_unjudged(&mut self) {
         if self.verdict.judged().is_none() {
             *self.unjudged.entry(self.verdict.as_str()).or_default() += 1;
-            // Each start has these, and a driver with its own pace many: `status` counts them, and a log line would say nothing new.
+            // Frequent at a start, or with a driver that has its own pace: `status` counts them, but they would flood the log.
             if !matches!(self.verdict, Verdict::First | Verdict::Learning | Verdict::Waiting) {
                 *self.unlogged.entry(self.verdict.as_str()).or_default() += 1;
             }
@@ -156,7 +155,7 @@ impl WatchedLink {
         self.trackers.iter_mut().for_each(|tracker| tracker.resolve(limits, target, detections));
     }
 
-    /// Reports a change at most once a minute: a state that lasts is reported in the end.
+    /// Reports a change at most once a minute; a lasting state is reported in the end.
     pub(super) fn report_state(&mut self, now: Duration, detections: &mut Detections) {
         let is_early = || self.reported_at.is_some_and(|at| now.saturating_sub(at) < UP_DOWN_EVERY);
         if self.info.up == self.reported_up || is_early() {

@@ -18,7 +18,7 @@ pub(super) struct Tracker {
     pub(super) state: BreachState,
     open: Option<TrackedBreach>,
     pub(super) thresholds: Option<Thresholds>,
-    /// Waits for a speed, which was reported.
+    /// True while the limit waits for a speed, which was reported.
     waits: bool,
 }
 
@@ -129,7 +129,7 @@ impl Tracker {
         self.state = BreachState::resumed(stats(breach, ended), moment.boottime);
     }
 
-    /// Recomputes the thresholds. They stay while a breach is open and the speed is no longer known.
+    /// Recomputes the thresholds, which stay while a breach is open and the speed is no longer known.
     pub(super) fn resolve(&mut self, limits: &[Limit], target: Target<'_>, detections: &mut Detections) {
         let limit = &limits[self.limit];
         let raise_at = limit.raise_at.resolve(target.speed, self.direction);

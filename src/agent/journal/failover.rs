@@ -1,5 +1,4 @@
-//! The agent's own journal: on disk, or in memory until that can be written again. A state directory belongs to the agent that
-//! holds the lock on `agent.lock` there.
+//! The agent's own journal: on disk, or in memory until that can be written again. A lock on `agent.lock` keeps other agents out.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -27,7 +26,6 @@ const EXPIRE_MS: u64 = 3_600_000;
 #[derive(Debug)]
 pub struct DurableJournal {
     config: JournalConfig,
-    /// `None` while the directory cannot be written.
     lock: Option<File>,
     current: SqliteJournal,
     outage: Option<Outage>,
@@ -42,7 +40,7 @@ pub struct DurableJournal {
 }
 
 impl DurableJournal {
-    /// A disk that cannot be written is no error (see [`Journal::durability`]); another agent on it is, and a newer agent's journal.
+    /// Opens the journal. Another agent's lock and a newer agent's journal are errors, a disk that cannot be written is none.
     pub fn open(config: JournalConfig, now: &Stamp) -> Result<Self, JournalError> {
         let mut journal = Self {
             current: SqliteJournal::in_memory(config.size_max)?,
@@ -92,12 +90,11 @@ impl DurableJournal {
                 counted(forgotten as u64, "open breach")
             ),
         }
-        // Samples noted on a disk that this run has not read yet are an earlier one's.
+        // Samples noted on a disk that this run has not read yet are an earlier run's.
         let is_of_earlier = self.outage.as_ref().is_none_or(|outage| outage.refused.is_empty());
         if is_of_earlier && disk.interrupt_samples(now)? {
             warn!("the agent did not stop in order: samples that Kafka did not have yet are lost, and declared");
         }
-        // The journal may have been larger before.
         disk.resize(*size_max, now)?;
         Ok(disk)
     }
@@ -143,7 +140,7 @@ impl DurableJournal {
         disk.roll_back_from(&refused, &outage.removed)?;
         disk.remove(&outage.removed)?;
         if outage.refused.is_empty() {
-            // The breaches open on the disk could not be read at the start, so none was resumed.
+            // Breaches open on the disk could not be read at the start, so none was resumed.
             disk.interrupt_breaches(now)?;
         }
         disk.import(&self.current, self.breaches.values(), now)?;
@@ -161,7 +158,7 @@ impl DurableJournal {
         self.generation += 1;
     }
 
-    /// Refused transactions are never retried on disk: memory gets them instead.
+    /// Runs `what` on disk or in memory. A transaction refused by the disk is never retried there: memory gets it instead.
     fn on_disk_or_in_memory<T>(
         &mut self,
         what: impl Fn(&mut SqliteJournal) -> Result<T, JournalError>,

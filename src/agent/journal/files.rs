@@ -1,4 +1,4 @@
-//! Files of a state directory, readable by the agent's user only. Errors of permission name the owner and the remedy.
+//! Files of a state directory, readable by the agent's user only. Errors of permission name owner and remedy.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
@@ -26,7 +26,6 @@ pub(super) fn make_directory(directory: &Path) -> Result<(), JournalError> {
     made.map_err(|source| refused(directory, source))
 }
 
-/// Restricts an existing file to its owner as well.
 pub(super) fn open_private(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(PRIVATE).open(path)?;
     narrow(path, &file);
@@ -71,7 +70,7 @@ pub(super) fn lock(directory: &Path) -> Result<File, JournalError> {
     }
 }
 
-/// Leaves the mode of a directory that was there: it may be shared on purpose.
+/// Warns, but leaves the mode of an existing directory, which may be shared on purpose.
 fn warn_of_others(directory: &Path) {
     let mode = fs::metadata(directory).map_or(0, |metadata| metadata.mode() & 0o7777);
     if mode & 0o007 != 0 {

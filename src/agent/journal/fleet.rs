@@ -9,8 +9,7 @@ use super::{Journal, JournalError, Pending, Position, QueuedEvent, random_epoch}
 use crate::agent::numbered::Numbered;
 use crate::event::{Body, Epoch, Event, EventId, NewEvent, Reason, Stamp};
 
-/// A journal of many agents, each in an epoch of its own, in memory. It evicts nothing: the caller slows down. It keeps no JSON,
-/// which the sender encodes, and so counts no bytes.
+/// A journal of many agents in memory, which evicts nothing (its caller slows down), and keeps no JSON, so it counts no bytes.
 #[derive(Debug)]
 pub struct FleetJournal {
     counts: FxHashMap<SmolStr, EventId>,

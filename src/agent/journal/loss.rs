@@ -4,11 +4,11 @@ use super::Position;
 use crate::event::{Body, Epoch, Event, EventId, Loss, NewEvent, Reason};
 use crate::units::counted;
 
-/// Ranges in one event, which must fit into a message: 40 bytes each at most.
+/// Ranges in one event, of at most 40 bytes each: the event must fit into a message.
 const RANGES_MAX: usize = 500;
 const LOG_EVERY_MS: u64 = 60_000;
 
-/// Inclusive and ascending, of one epoch.
+/// Inclusive and ascending ranges of numbers of one epoch.
 pub(super) type Ranges = Vec<(u64, u64)>;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,7 +29,7 @@ impl LossCounts {
             Reason::Evicted => &mut self.evicted,
             Reason::Expired => &mut self.expired,
             Reason::Damaged => &mut self.damaged,
-            // Their number is not known.
+            // The number of samples lost is not known.
             Reason::Interrupted => return,
             _ => &mut self.rejected,
         };
@@ -46,7 +46,7 @@ impl LossCounts {
     }
 }
 
-/// Logs losses by reason: many evictions are one line. Losses of a damaged journal are logged where it is replaced.
+/// Logs losses by reason, many evictions in one line. Losses of a damaged journal are logged where it is replaced.
 #[derive(Debug, Default)]
 pub(super) struct LossLog {
     evicted: Logged,
@@ -118,7 +118,7 @@ pub(super) fn declare(ids: &[EventId], reason: &Reason, detail: Option<&str>) ->
     epochs.map(loss).collect()
 }
 
-/// Cuts a declaration down to one event; returns the rest, for events of their own.
+/// Cuts a declaration down to one event, and returns the rest as events of their own.
 pub(super) fn split(event: &mut Event) -> Vec<NewEvent> {
     let Body::Loss(loss) = &mut event.body else { return Vec::new() };
     let rest = loss.ranges.split_off(loss.ranges.len().min(RANGES_MAX));

@@ -1,12 +1,12 @@
-//! Records how far the journal had come, in a small file beside it, which distinguishes a damaged journal from a sound one.
+//! Records in a small file beside the journal how far that had come, which distinguishes a damaged journal from a sound one.
 //!
-//! SQLite takes a log with an unreadable tail to end there, and an empty file to be a new database: both open without an error,
-//! lack events, and would reuse numbers. So each transaction that registers events is counted, in the database and here. A database
-//! that counts fewer than this file lost some; the file also records which events were pending, so that exactly those are declared.
+//! SQLite takes a log with an unreadable tail to end there, and an empty file for a new database: both open without an error, lack
+//! events, and would reuse numbers. Each transaction that registers events is therefore counted, in the database and here. A
+//! database that counts fewer lost some; this file also records which events were pending, so that exactly those are declared.
 //!
-//! The file is written in place and never synced: after a power cut it may be behind, which proves nothing, but not ahead of a
-//! commit that was synced before. So it is believed only where it counts more than the database, which has the same in a row of its
-//! own. Where it cannot be read or written, the database is trusted.
+//! The file is written in place and never synced: after a power cut it may be behind, which proves nothing, but never ahead of a
+//! synced commit. It is used only where it counts more than the database, which has the same in a row of its own.
+//! Where it cannot be read or written, the database is trusted.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -27,7 +27,7 @@ const SECTOR: usize = 512;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Span {
-    /// Pending numbers are from this one to before `next`.
+    /// Pending numbers are at least `first` and below `next`.
     pub(super) first: u64,
     pub(super) next: u64,
     pub(super) events: u64,
@@ -60,7 +60,6 @@ impl Spans {
         }
     }
 
-    /// Extends an epoch's span to before `next`; an unknown epoch gets an empty span.
     pub(super) fn reach(&mut self, epoch: Epoch, next: u64) {
         let span = self.0.entry(epoch).or_insert(Span { first: next, next, events: 0 });
         span.next = span.next.max(next);
@@ -162,7 +161,7 @@ impl MarkFile {
         mark
     }
 
-    /// Ignores errors: an old mark is a safe one.
+    /// Writes the mark, ignoring errors: an old mark is safe.
     pub(super) fn write(&mut self, mark: &Mark) {
         let done = self.try_write(&render(mark));
         if let Err(error) = &done {
@@ -182,7 +181,7 @@ impl MarkFile {
     }
 }
 
-/// Formats one line: the checksum of the rest, and the JSON. Blanks fill the sector, and overwrite what was there.
+/// Formats the checksum of the rest and the JSON as one line, with blanks up to the sector's end, which overwrite what was there.
 fn render(mark: &Mark) -> Vec<u8> {
     let json = serde_json::to_string(mark).unwrap_or_default();
     let mut line = format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes())).into_bytes();

@@ -3,14 +3,14 @@
 //!
 //! Invariants of every implementation:
 //!
-//! - An event that [`Journal::append`] returned stays until it is removed, or until its loss is declared by a `loss` event that is
+//! - An event returned by [`Journal::append`] stays until it is removed, or its loss is declared by a `loss` event that is
 //!   registered in the same transaction.
 //! - `seq` counts from 1 in each epoch, without gaps. No number is given twice to events that were visible outside.
 //! - The size is bounded. A full journal evicts the oldest of the least severe events first, and never a `loss`.
 //! - A `loss` grows until it is handed out; from then on its content is fixed.
 //! - An epoch belongs to one agent name on one machine; another name or machine begins a new epoch.
-//! - Rates count in an epoch of their own, so that a reader of events alone sees no holes. They are handed out apart from events,
-//!   and evicted before all of them; their losses are declared by events.
+//! - Rates have an epoch of their own, so that readers of events alone see no holes; they are handed out apart from events, and
+//!   evicted before all of them. Their losses are declared by events.
 
 mod failover;
 mod files;
@@ -47,7 +47,7 @@ pub struct Position(u64);
 
 impl Position {
     pub const START: Self = Self(0);
-    /// Before the first rates, which are after all events.
+    /// Position before the first rates, which follow all events.
     pub const RATES: Self = Self(1 << 61);
 
     fn series(self) -> JournalSeries {
@@ -55,7 +55,6 @@ impl Position {
     }
 }
 
-/// Counts in one epoch, and is handed out in its own order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum JournalSeries {
     Events,
@@ -91,13 +90,13 @@ impl JournalSeries {
 pub struct QueuedEvent {
     pub position: Position,
     pub event: Arc<Event>,
-    /// JSON as it was committed; `None` where the journal keeps only the event.
+    /// JSON as committed; `None` where the journal keeps only the event.
     pub payload: Option<Vec<u8>>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pending {
-    /// Rates too.
+    /// Includes `rates`.
     pub events: u64,
     pub rates: u64,
     pub bytes: u64,
@@ -107,7 +106,7 @@ pub struct Pending {
 #[derive(Clone, Debug)]
 pub struct JournalConfig {
     pub directory: PathBuf,
-    /// With the write-ahead log.
+    /// Includes the write-ahead log.
     pub size_max: ByteCount,
     pub age_max: Duration,
     pub identity: Identity,
@@ -122,7 +121,6 @@ pub struct Identity {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
     OnDisk,
-    /// The disk cannot be written: events do not survive the process.
     InMemory,
 }
 
@@ -151,18 +149,16 @@ pub enum JournalError {
 }
 
 pub trait Journal {
-    /// Registers all or none, and tracks the breaches that they open and close.
+    /// Registers all drafts or none, and tracks the breaches that they open and close.
     fn append(&mut self, drafts: Vec<NewEvent>) -> Result<Vec<Arc<Event>>, JournalError>;
 
-    /// Ignores unknown events. After an error all are still there.
+    /// Removes events, ignoring unknown ones. After an error all are still there.
     fn remove(&mut self, ids: &[EventId]) -> Result<(), JournalError>;
 
-    /// Gives up an event that Kafka rejected, and registers its loss, with the broker's error as `detail`, in one transaction.
-    /// Ignores an unknown event.
+    /// Replaces an event that Kafka rejected by its loss, with the broker's error as `detail`. Ignores an unknown event.
     fn reject(&mut self, id: EventId, detail: &str, stamp: Stamp) -> Result<(), JournalError>;
 
-    /// Takes what the journal registered by itself: declarations of losses, which may grow until they are handed out, and the ends
-    /// of breaches after the agent was renamed.
+    /// Takes what the journal registered by itself: losses, which may grow until handed out, and ends of breaches after a rename.
     fn take_own_events(&mut self) -> Vec<Arc<Event>> {
         Vec::new()
     }
@@ -171,7 +167,7 @@ pub trait Journal {
         LossCounts::default()
     }
 
-    /// Hands out what comes after `after` in its series, at least one. Events that were handed out are evicted last.
+    /// Hands out what follows `after` in its series, at least one. Events that were handed out are evicted last.
     fn batch(&mut self, after: Position, events_max: usize, bytes_max: usize)
     -> Result<Vec<QueuedEvent>, JournalError>;
 
@@ -181,7 +177,7 @@ pub trait Journal {
         Ok(Vec::new())
     }
 
-    /// Keeps the open window of rates for the next start, until rates are registered. In memory it is not kept.
+    /// Keeps the open window of rates for the next start, until rates are registered; not in memory.
     fn keep_open_window(&mut self, _window: NewEvent) -> Result<(), JournalError> {
         Ok(())
     }
@@ -190,14 +186,13 @@ pub trait Journal {
         Ok(None)
     }
 
-    /// Notes the first of the samples that Kafka may not have, which are in memory alone; `None` once their fate is declared. Samples of
-    /// another epoch are noted at once, further ones of the same with the next transaction. A start that finds a note declares
-    /// that the end of their epoch may be missing.
+    /// Notes the first sample that Kafka may lack, since samples are in memory alone; `None` once their fate is declared. A new
+    /// epoch is noted at once, else with the next transaction. A start that finds a note declares that samples may be missing.
     fn note_samples(&mut self, _first: Option<EventId>) -> Result<(), JournalError> {
         Ok(())
     }
 
-    /// Returns the first number that neither Kafka nor a declaration there has yet; the next one to be given if there is none.
+    /// Returns the first number neither acknowledged nor declared lost; without any, the next number to be given.
     fn first_unsettled(&self) -> Option<EventId> {
         None
     }
@@ -207,12 +202,12 @@ pub trait Journal {
         Ok(())
     }
 
-    /// Gives up at once what exceeds the bounds; after an error it goes with one of the next events.
+    /// Changes the bounds, and gives up what exceeds them: at once, or after an error with one of the next events.
     fn reconfigure(&mut self, _size_max: ByteCount, _age_max: Duration, _now: &Stamp) -> Result<(), JournalError> {
         Ok(())
     }
 
-    /// Retries the disk. After an error, events that are only in memory are lost with the process.
+    /// Retries the disk. After an error, events only in memory are lost with the process.
     fn close(&mut self, _now: &Stamp) -> Result<(), JournalError> {
         Ok(())
     }
@@ -235,7 +230,7 @@ pub trait Journal {
     }
 }
 
-/// Lowest first.
+/// Lowest priority is evicted first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 enum EvictionPriority {

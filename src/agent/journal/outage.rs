@@ -4,9 +4,8 @@ use crate::event::EventId;
 
 #[derive(Debug, Default)]
 pub(super) struct Outage {
-    /// First number of each epoch that the disk refused, whether or not it reached the disk; empty if the disk was never open.
+    /// First number of each epoch that the disk refused, even if it was written; empty if the disk was never open.
     pub(super) refused: Vec<EventId>,
-    /// Acknowledged or given up meanwhile.
     pub(super) removed: Vec<EventId>,
     pub(super) retry_at_ms: u64,
 }

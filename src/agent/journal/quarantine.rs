@@ -1,4 +1,4 @@
-//! Moves damaged journals aside, and replaces them by a journal of what can still be read of them.
+//! Moves damaged journals aside, and replaces them by what can still be read of them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -37,8 +37,7 @@ pub(super) fn open_or_replace(
     Ok(journal)
 }
 
-/// Salvages the damaged journal into a new one beside it, and declares that there may have been more. The new one is renamed when
-/// it is complete: this can be interrupted anywhere.
+/// Salvages the damaged journal into a new one, renamed when it is complete, and declares that there may have been more.
 fn prepare_replacement(
     path: &Path,
     size_max: ByteCount,
@@ -56,7 +55,7 @@ fn prepare_replacement(
     rename(&part, &replacement(path)).map_err(|source| JournalError::Io { path: part, source })
 }
 
-/// Moves the damaged journal aside, its log first: without it the file could look sound. False if there is no replacement.
+/// Moves the damaged journal aside, its log first: without it the file could look sound. Returns false without a replacement.
 fn finish_replacement(path: &Path, now: &Stamp) -> Result<bool, JournalError> {
     let replacement = replacement(path);
     if !replacement.try_exists().map_err(|source| JournalError::Io { path: replacement.clone(), source })? {

@@ -1,5 +1,5 @@
-//! Reads the journal of an agent that does not run, from a copy: opening the files would hold locks that keep a starting agent out,
-//! and leave SQLite's own files behind. For the same reason `agent.lock` is not tried: the kernel is asked who holds it.
+//! Reads the journal of an agent that does not run, from a copy: opening the files would take locks that keep a starting agent out,
+//! and leave SQLite's files behind. For the same reason the lock is not tried: `/proc/locks` names its holder.
 
 use std::fs;
 use std::io;
@@ -19,7 +19,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Reads as a starting agent on this machine would; `None` where there is no journal. There must be room for a copy.
+    /// Reads like a starting agent on this machine, in a temporary copy; `None` where there is no journal.
     pub fn read(directory: &Path, machine_id: &str) -> Result<Option<Self>, JournalError> {
         fs::read_dir(directory).map_err(|source| JournalError::Io { path: directory.to_owned(), source })?;
         let copy = tempfile::tempdir().map_err(|source| JournalError::Io { path: std::env::temp_dir(), source })?;
@@ -30,7 +30,6 @@ impl Snapshot {
         if !found {
             return Ok(None);
         }
-        // The copy has room for everything: a snapshot evicts nothing.
         let size_max = ByteCount::from_bytes(u64::from(u32::MAX));
         let opened = SqliteJournal::open(&copy.path().join(FILES[0]), size_max);
         let mut journal = opened.map_err(|error| match error {
@@ -57,14 +56,14 @@ pub fn is_held(directory: &Path) -> Result<bool, JournalError> {
     }
 }
 
-/// Parses an exclusive flock(2) of `/proc/locks`: `1: FLOCK  ADVISORY  WRITE 2001 08:01:7864554 0 EOF`.
+/// Parses an exclusive flock(2) in `/proc/locks`: `1: FLOCK  ADVISORY  WRITE 2001 08:01:7864554 0 EOF`.
 fn holds(line: &str, device: u64, inode: u64) -> bool {
     let fields: Vec<&str> = line.split_whitespace().collect();
     let [_, "FLOCK", _, "WRITE", _, file, ..] = fields[..] else { return false };
     let [major, minor, locked] = file.split(':').collect::<Vec<_>>()[..] else { return false };
     let number = |text| u32::from_str_radix(text, 16).ok();
     let (major, minor) = (number(major), number(minor));
-    // On a file system without a device of its own (btrfs, overlayfs), stat(2) and `/proc/locks` name different devices.
+    // File systems without a device of their own (btrfs, overlayfs) have different device numbers in stat(2) and `/proc/locks`.
     let same_device = (major, minor) == (Some(rustix::fs::major(device)), Some(rustix::fs::minor(device)));
     let nameless = major == Some(0) && rustix::fs::major(device) == 0;
     locked.parse() == Ok(inode) && (same_device || nameless)

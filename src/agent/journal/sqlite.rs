@@ -1,5 +1,4 @@
-//! The durable journal: a SQLite database, one connection, exclusive, write-ahead log, `synchronous=FULL`. It is written only by
-//! ticks that make events, and when Kafka has acknowledged some.
+//! The durable journal: a SQLite database with one exclusive connection. It is written only for new events and acknowledgements.
 
 mod codec;
 mod corruption;
@@ -42,7 +41,7 @@ pub struct SqliteJournal {
     connection: Connection,
     pages_max: i64,
     state: State,
-    /// `None` in memory, and while the file does not have its final name.
+    /// `None` in memory, and until the file has its final name.
     mark: Option<MarkFile>,
     is_in_memory: bool,
 }
@@ -55,8 +54,7 @@ pub(super) enum Claim {
 }
 
 impl SqliteJournal {
-    /// Fails with [`JournalError::Damaged`] where it is corrupt or lacks events that were registered, and with
-    /// [`JournalError::Newer`] where a newer agent made it.
+    /// Fails with `Damaged` where the file is corrupt or lacks registered events, with `Newer` where a newer agent made it.
     pub fn open(path: &Path, size_max: ByteCount) -> Result<Self, JournalError> {
         prepare_database(path)?;
         let connection = Connection::open(path).map_err(damage)?;
@@ -85,7 +83,7 @@ impl SqliteJournal {
         Ok(Self { is_in_memory: true, ..Self::of(connection, state, size_max) })
     }
 
-    /// Creates a journal to be renamed later; its count of transactions continues after `commits`.
+    /// Creates a journal, to be renamed later, whose count of transactions continues after `commits`.
     fn make(path: &Path, size_max: ByteCount, commits: u64) -> Result<Self, JournalError> {
         prepare_database(path)?;
         let connection = Connection::open(path)?;
@@ -115,8 +113,8 @@ impl SqliteJournal {
         &self.state.owner
     }
 
-    /// Begins a new epoch for a new name, after the end of breaches open under the old one; also on a new machine, but drops the
-    /// open breaches, since the original machine may still run.
+    /// Begins a new epoch for a new name, after ending the breaches open under the old one; also on a new machine, but there the
+    /// open breaches are dropped, since the original machine may still run.
     pub(super) fn claim(&mut self, identity: &Identity, now: &Stamp) -> Result<Claim, JournalError> {
         let owner = &self.state.owner;
         if owner == identity {
@@ -152,7 +150,7 @@ impl SqliteJournal {
         self.transaction(|change| change.interrupt_breaches(now).map(drop))
     }
 
-    /// Declares that the end of samples may be missing that an earlier run sent, and returns true, if it did not end them itself.
+    /// Declares that the end of an earlier run's samples may be missing, and returns true, unless that run ended them itself.
     pub(super) fn interrupt_samples(&mut self, now: &Stamp) -> Result<bool, JournalError> {
         if self.state.samples.is_none() {
             return Ok(false);
@@ -164,14 +162,12 @@ impl SqliteJournal {
         })
     }
 
-    /// Takes over which samples are sent, from the journal that this one takes the place of.
     pub(super) fn take_over_samples(&mut self, other: &Self) {
         self.state.samples = other.state.samples;
     }
 
-    /// Deletes the events from these numbers on, which were refused whether or not they reached the disk, and reuses its own
-    /// numbers. What a deleted `loss` that did reach the disk declared is gone: it is declared again, except `removed` events,
-    /// whose fate is known.
+    /// Deletes the refused events, from these numbers on, that may have reached the disk, and reuses its own numbers. What a
+    /// deleted `loss` declared is declared again, except `removed` events, whose fate is known.
     pub(super) fn roll_back_from(&mut self, refused: &[EventId], removed: &[EventId]) -> Result<(), JournalError> {
         self.transaction(|change| {
             let mut again = Vec::new();
@@ -199,7 +195,6 @@ impl SqliteJournal {
         })
     }
 
-    /// Imports a journal in memory with its open breaches. If they exceed the size, the least severe are evicted.
     pub(super) fn import<'a>(
         &mut self,
         memory: &Self,
@@ -249,7 +244,6 @@ impl SqliteJournal {
 
     pub(super) fn announce_losses(&mut self) -> Result<(), JournalError> {
         for (position, event, loss) in losses(&self.connection)? {
-            // A declaration about a former name is in that name's epoch.
             if event.id.epoch == self.state.epoch || loss.reason == Reason::Damaged {
                 self.state.lost.add(&loss, loss.count());
                 self.state.own.push(position);
@@ -263,7 +257,7 @@ impl SqliteJournal {
         if used_pages(&self.connection)? > self.pages_max {
             self.transaction(|change| change.evict(now))?;
         }
-        // A file does not shrink by itself: its free pages are reused, but now there are too many of them.
+        // A file does not shrink by itself; its free pages are reused, but now there are too many.
         if !self.is_in_memory && page_count(&self.connection)? > self.pages_max + WAL_PAGES {
             let shrunk = self.connection.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)");
             if let Err(error) = shrunk {
@@ -273,7 +267,6 @@ impl SqliteJournal {
         Ok(())
     }
 
-    /// Copies the log back into the file, which is then complete on its own.
     pub fn close(self) -> Result<(), JournalError> {
         let busy: i64 = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
         if busy != 0 {
@@ -296,7 +289,7 @@ impl SqliteJournal {
         .map_err(damaged)
     }
 
-    /// Returns expired events. They are in order of registration: the first younger one of this boot ends the search.
+    /// Returns expired events: they are in order of registration, so the first younger one of this boot ends the search.
     fn older_than(&self, age_max: Duration, now: &Stamp) -> Result<Vec<Position>, JournalError> {
         let sql =
             format!("SELECT {EVENT} FROM events WHERE position > ? AND position < ? AND rank < ? ORDER BY position");
@@ -318,7 +311,7 @@ impl SqliteJournal {
         Ok(old)
     }
 
-    /// Runs `what` in a synced transaction, and counts it; `state` and the database change together, or neither does.
+    /// Runs `what` in a synced and counted transaction: `state` and the database change together, or neither does.
     fn transaction<T>(
         &mut self,
         what: impl FnOnce(&mut Change<'_>) -> Result<T, JournalError>,
@@ -332,8 +325,7 @@ impl SqliteJournal {
         Ok(done)
     }
 
-    /// Removes events without a sync: a removal that a power cut undoes only causes a harmless duplicate. The mark is written
-    /// first, so that it never counts events that are gone.
+    /// Removes events without a sync: if undone, it only causes duplicates. The mark goes first: it never counts events gone.
     fn forget(&mut self, ids: &[EventId]) -> Result<(), JournalError> {
         let mut change = Change::begin(&mut self.connection, &self.state, self.pages_max)?;
         for id in ids {
@@ -383,7 +375,7 @@ impl Journal for SqliteJournal {
     }
 
     fn reject(&mut self, id: EventId, detail: &str, stamp: Stamp) -> Result<(), JournalError> {
-        // An event of another epoch is on the disk that this journal stands in for.
+        // An event of another epoch is on the disk that this journal replaces for now.
         let is_elsewhere = self.is_in_memory && !self.state.owns(id.epoch);
         self.transaction(|change| {
             match change.find(id)? {
@@ -410,7 +402,6 @@ impl Journal for SqliteJournal {
             .flatten()
             .any(|loss| batch.iter().any(|stored| stored.position == loss.position));
         if fixes {
-            // `Change::seal` itself is of one lifetime only.
             self.transaction(|change| {
                 change.seal()?;
                 Ok(())

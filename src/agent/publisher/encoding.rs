@@ -22,7 +22,7 @@ pub(super) struct Encoder {
     id: Arc<OnceLock<u32>>,
 }
 
-/// Returns the id of the schema of events to `topic`, and registers nothing; `None` without a registry, or for JSON.
+/// Looks up the id of the schema of events to `topic` without registering one; `None` without a registry, or for JSON.
 pub fn look_up_schema(encoding: &Encoding, topic: &str) -> Option<Result<u32, RegistryError>> {
     let address = encoding.registry.as_ref().filter(|_| encoding.format != Format::Json)?;
     Some(find_schema(address, &subject(topic), encoding.format, false))
@@ -51,12 +51,10 @@ impl Encoder {
         };
         let id = find_schema(address, &self.subject, *format, *auto_register)?;
         info!("writing {format} with schema {id}, which is {} at {}", self.subject, address.url());
-        // Another worker may have asked too; the answer is the same.
         let _ = self.id.set(id);
         Ok(())
     }
 
-    /// Call [`Encoder::prepare`] before.
     pub(super) fn message<'a>(&self, event: &'a Event, json: &'a [u8]) -> Message<'a> {
         let mut message = wire::message(event, json, self.encoding.format, self.id.get().copied());
         message.key = self.encoding.key.of(event);

@@ -12,26 +12,24 @@ use crate::kafka::{missing_right, missing_topic};
 
 pub(super) enum SessionEnd {
     Closed,
-    /// Replaced at once: it failed while idle, a certificate or secret has changed, or it backs off when a flush is demanded.
+    /// Replaced at once: it failed while idle, a certificate or secret has changed, or a flush is demanded while it backs off.
     Stale,
     Retry(String),
-    /// The connection is slow: a new producer waits longer for answers, and sends smaller batches.
+    /// Connection is slow: a new producer waits longer for answers, and sends smaller batches.
     Patience,
-    /// A batch was refused with this code: send at most this many bytes.
     ReduceBatch(usize, Code),
-    /// An event was refused with this code: send one at a time.
     OneByOne(Code),
     Together,
     NeedsOperator(String),
 }
 
-/// Doubles from attempt to attempt, and starts over after a delivery.
+/// Pause before the next session, which doubles from attempt to attempt and starts over after a delivery.
 pub(super) struct SessionBackoff {
     attempts: u32,
     spread: Spread,
 }
 
-/// Drops producers on threads of their own, because dropping one can hang.
+/// Drops producers on threads of their own, because dropping one can hang; on the caller's thread if too many hang.
 #[derive(Default)]
 pub(super) struct Reaper {
     under_way: Arc<AtomicUsize>,
@@ -50,7 +48,6 @@ pub fn await_tear_down(threads: &[JoinHandle<()>], clock: &dyn Clock) {
 }
 
 impl Reaper {
-    /// Drops the producer on this thread if too many hang.
     pub(super) fn add(&self, producer: Producer) {
         let under_way = Arc::clone(&self.under_way);
         let take_down = move || {

@@ -1,8 +1,8 @@
 //! From the journal to Kafka: decides when to send, keeps what is in flight, and removes what Kafka has acknowledged.
 //!
-//! The tick's thread decides and keeps the journal; a worker thread owns the producer. Both outlive a flush: a new producer leaves
-//! an id on the broker for a day and needs connection, handshake and metadata. After some time without events they end, so that an
-//! idle host sends no byte. Neither waits for the other: events go one way over a channel, reports the other.
+//! The tick's thread decides and keeps the journal; a worker thread owns the producer. Events go one way over a channel, reports
+//! the other, and neither thread waits for the other. The producer outlives a flush: a new one needs connection, handshake and
+//! metadata, and leaves an id on the broker for a day. It ends after a time without events, so that an idle host sends no byte.
 
 mod encoding;
 mod end;
@@ -47,9 +47,9 @@ use crate::kafka::{Connection, TopicPlan};
 use crate::registry::RegistryAddress;
 use crate::units::counted;
 
-/// Spread of a fleet that starts together, for its first events: a missing broker or topic is reported soon.
+/// Spread of the first events of a fleet that starts together; short, so that a missing broker or topic is reported soon.
 const FIRST_FLUSH_MAX: Duration = Duration::from_secs(3);
-/// Threads that may hang in their producers before no new one is started.
+/// Number of threads that may hang in their producers before no new one is started.
 const ENDING_MAX: usize = 4;
 
 #[derive(Clone, Debug)]
@@ -64,27 +64,26 @@ pub struct Settings {
     pub spread: Spread,
     pub urgent: Vec<Severity>,
     pub events_max: u64,
-    /// A fraction of the journal may be in flight, so that there is always something to evict.
+    /// Size of the journal, a quarter of which may be in flight at most, so that there is always something to evict.
     pub journal_bytes: u64,
     pub undelivered: &'static str,
-    /// Topics to create where they are missing; `None` if that is left to a command.
     pub create_topics: Option<TopicPlan>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     pub events: usize,
-    /// Limits librdkafka's queue (`queue.buffering.max.kbytes`) as well.
+    /// Limit of librdkafka's queue (`queue.buffering.max.kbytes`) as well.
     pub bytes: usize,
     pub poll: Duration,
-    /// Requests are large, and get librdkafka's own timeouts.
+    /// True for large requests, which get librdkafka's own timeouts.
     pub patient: bool,
 }
 
 impl Window {
-    /// For an agent: little memory, few wake-ups.
+    /// Window of an agent: little memory, few wake-ups.
     pub const SMALL: Self = Self { events: 5_000, bytes: 2 << 20, poll: Duration::from_millis(20), patient: false };
-    /// For simulations and replays: these many breaches fill the five requests of a megabyte that librdkafka has in flight.
+    /// Window of simulations and replays: these many breaches fill librdkafka's five requests of a megabyte in flight.
     pub const WIDE: Self = Self { events: 8_500, bytes: 32 << 20, poll: Duration::from_millis(2), patient: true };
 }
 
@@ -95,15 +94,13 @@ pub struct Publisher {
     cursor: Position,
     generation: u64,
     encoder: Encoder,
-    /// Reduced when the topic refuses a larger batch.
     batch_max: Arc<AtomicUsize>,
-    /// Time of a flush before the first of those that come every interval.
     first_flush: Option<Duration>,
     next_flush: Duration,
     flushing: bool,
     has_sent: bool,
     under_way: Numbered<EventId>,
-    /// In flight when the journals changed: the cursor meets them again in the new one.
+    /// Events in flight when the journals changed, which the cursor meets again in the new one.
     met_again: FxHashSet<EventId>,
     bytes_under_way: usize,
     running: Option<Running>,
@@ -121,7 +118,7 @@ struct Running {
 }
 
 impl Settings {
-    /// Checks without sending that files exist, and that librdkafka makes a producer. An error names the key.
+    /// Checks without sending that files exist and librdkafka makes a producer. An error names the key.
     pub fn check(&self) -> Result<(), Invalid> {
         self.encoding.registry.as_ref().map_or(Ok(()), RegistryAddress::check)?;
         Producer::check(&self.connection, self.window)
@@ -169,7 +166,7 @@ impl Publisher {
         Self { start: Position::RATES, cursor: Position::RATES, ..self }
     }
 
-    /// Returns true if events were handed to Kafka since the last call: what can wait may go along.
+    /// Returns true if events were handed to Kafka since the last call: rates may go along.
     pub fn take_sent(&mut self) -> bool {
         std::mem::take(&mut self.has_sent)
     }
@@ -178,7 +175,7 @@ impl Publisher {
         self.trigger.due.set(true);
     }
 
-    /// Gives up events in flight if the destination changes, and sends them again to the new one.
+    /// Changes the settings. If the destination changes, events in flight are given up and sent again to the new one.
     pub fn reconfigure(&mut self, settings: Settings, now: Duration) {
         let way = |settings: &Settings| {
             let Settings { connection, topic, encoding, create_topics, .. } = settings.clone();
@@ -210,15 +207,12 @@ impl Publisher {
         &self.progress
     }
 
-    /// By the monotonic clock; `None` if each event is sent at once.
+    /// Returns the next flush by the monotonic clock; `None` if each event is sent at once.
     pub fn next_flush(&self) -> Option<Duration> {
         (!self.settings.interval.is_zero()).then_some(self.next_flush)
     }
 
-    /// Processes the worker's reports, and hands it events while a flush goes on and there is room. Does not block.
-    ///
-    /// # Errors
-    /// The journal could not be read or written; no event is lost by that.
+    /// Processes the worker's reports, and hands it events during a flush. Does not block; an error of the journal loses no event.
     pub fn turn(
         &mut self,
         system: &mut EventSystem,
@@ -258,7 +252,6 @@ impl Publisher {
     pub fn hurry(&mut self) {
         self.flush();
         if let Some(running) = &self.running {
-            // A worker that has ended is detected at the next turn.
             let _ = running.orders.send(WorkerCommand::TryNow);
         }
     }
@@ -267,7 +260,7 @@ impl Publisher {
         !self.flushing && !self.trigger.due.get() && self.under_way.is_empty()
     }
 
-    /// Returns the threads that still have a producer, to be joined at the program's end lest OpenSSL is unloaded under them.
+    /// Returns the threads that still have a producer, to be joined before the program ends, lest OpenSSL is unloaded under them.
     pub fn close(mut self) -> Vec<JoinHandle<()>> {
         self.ending.extend(self.running.take().map(|running| running.thread));
         self.ending
@@ -363,7 +356,6 @@ impl Publisher {
         Ok(())
     }
 
-    /// Returns false if no worker can be started now.
     fn send(&mut self, outgoing: Vec<Outgoing>, now_ms: u64, waker: &impl Fn() -> io::Result<Waker>) -> bool {
         if self.running.is_none() {
             let started = match self.ending.len() {
@@ -417,7 +409,6 @@ impl Publisher {
         }
     }
 
-    /// Sends everything in flight again: a thread that ended unasked is a defect.
     fn worker_died(&mut self) {
         error!("the publisher's thread has ended unexpectedly; what it had not delivered is sent again");
         self.running = None;

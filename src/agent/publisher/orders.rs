@@ -13,24 +13,30 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    /// Returns 0 if only the event is kept.
     pub(super) fn bytes(&self) -> usize {
         self.json.as_ref().map_or(0, Vec::len)
     }
 }
 
 pub(super) enum WorkerReport {
-    /// Kafka acknowledged these events.
     Delivered(Vec<Receipt>),
-    /// Permanently.
-    Rejected { serial: usize, bytes: usize, reason: String },
+    Rejected {
+        serial: usize,
+        bytes: usize,
+        reason: String,
+    },
     /// `gave_up` is true if the producer was replaced for it.
-    Trouble { what: String, gave_up: bool },
+    Trouble {
+        what: String,
+        gave_up: bool,
+    },
     /// The topic refuses every event since the last one it accepted.
-    Refusing { what: String },
-    /// librdkafka retries by itself.
-    Retrying { cause: String },
-    /// Events reach Kafka again.
+    Refusing {
+        what: String,
+    },
+    Retrying {
+        cause: String,
+    },
     Recovered,
 }
 

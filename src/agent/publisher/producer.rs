@@ -14,7 +14,7 @@ use crate::config::Invalid;
 use crate::kafka::{self, ClientError, Connection};
 use crate::wire::{Headers, Message};
 
-/// Required by the promises; see `Connection::client` for settings of both programs.
+/// Settings that the promises of delivery require; see `Connection::client` for those of both programs.
 const FIXED: &[(&str, &str)] = &[
     ("enable.idempotence", "true"),
     ("acks", "all"),
@@ -26,15 +26,14 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("linger.ms", "5"),
     ("compression.type", "zstd"),
     ("reconnect.backoff.max.ms", "60000"),
-    // Refusals and failures to reach a leader refresh the metadata by themselves; cached ones expire after 15 minutes.
+    // Refusals and an unreachable leader refresh the metadata by themselves; cached ones expire after 15 minutes.
     ("topic.metadata.refresh.interval.ms", "-1"),
-    // A topic that is missing is reported after this time.
     ("topic.metadata.propagation.max.ms", "5000"),
     // The only way in which librdkafka names the cause of its own retries; see `DeliveryContext::log`.
     ("debug", "msg"),
 ];
 
-/// A lost connection is noticed soon. The shorter time-out is a broker's, for its replicas.
+/// Time-outs by which a lost connection is noticed soon. The shorter one is the broker's, for its replicas.
 const PROMPT: &[(&str, &str)] = &[("socket.timeout.ms", "10000"), ("request.timeout.ms", "8000")];
 const PATIENT: &[(&str, &str)] = &[("socket.timeout.ms", "60000"), ("request.timeout.ms", "30000")];
 
@@ -57,8 +56,7 @@ pub(super) struct Producer {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tuning {
     pub(super) batch_max: usize,
-    /// Messages are sent one at a time, and each may be refused. Otherwise a refusal is fatal, so that no later message overtakes
-    /// the refused one.
+    /// True sends one message at a time; each may be refused. Otherwise a refusal is fatal, so that no later message overtakes it.
     pub(super) one_by_one: bool,
     pub(super) patient: bool,
 }
@@ -108,7 +106,7 @@ impl Producer {
             config.set("linger.ms", "0");
         }
         config.set("batch.size", batch_max.min(theirs).to_string());
-        // Room for messages of a replaced producer, too. Headers do not count as bytes.
+        // Room for the messages of a replaced producer, too; headers do not count as bytes.
         config.set("queue.buffering.max.messages", (2 * window.events).to_string());
         config.set("queue.buffering.max.kbytes", (window.bytes >> 10).to_string());
         config.set_log_level(RDKafkaLogLevel::Debug);
@@ -127,7 +125,7 @@ impl Producer {
         }
     }
 
-    /// Clones the headers of the first message of this kind, which is cheaper than making them again.
+    /// Clones the headers of the first message of this kind, which is cheaper than building them again.
     fn common_headers(&self, message: &Message<'_>) -> OwnedHeaders {
         let mut kinds = self.headers.borrow_mut();
         let headers = message.common_headers();
@@ -136,7 +134,6 @@ impl Producer {
             return of_this_kind.clone();
         }
         let of_this_kind = with(OwnedHeaders::new(), headers);
-        // A newer agent's journal can hold kinds that this program does not know.
         kinds.truncate(KINDS_MAX - 1);
         kinds.insert(0, (values.map(<[u8]>::to_vec), of_this_kind.clone()));
         of_this_kind
@@ -155,7 +152,7 @@ impl Producer {
         }
     }
 
-    /// Ignores reports, as of a broker that closed an unused connection. Returns true if this producer can still be used.
+    /// Discards reports, as of a broker that closed an unused connection. Returns true if this producer can still be used.
     pub(super) fn idle(&self) -> bool {
         self.deliveries();
         let mut heard = self.heard();
@@ -171,7 +168,7 @@ impl Producer {
         }
     }
 
-    /// Asks the cluster for the topic's error, or an unreachable broker. Blocks for some seconds at most.
+    /// Asks the cluster for the topic's error, or for an unreachable broker. Blocks for some seconds at most.
     pub(super) fn diagnose(&self, topic: &str) -> Option<String> {
         let metadata = match self.client.client().fetch_metadata(Some(topic), DIAGNOSIS_MAX) {
             Ok(metadata) => metadata,
@@ -194,7 +191,7 @@ impl Producer {
         self.heard().cause.take()
     }
 
-    /// Returns true if a batch was sent and not answered in time since the last call. librdkafka has then closed the connection.
+    /// Returns true if, since the last call, a batch was not answered in time. librdkafka has then closed the connection.
     pub(super) fn timed_out(&self) -> bool {
         std::mem::take(&mut self.heard().timed_out)
     }

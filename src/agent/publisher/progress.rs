@@ -2,19 +2,17 @@ use std::collections::BTreeMap;
 
 use crate::agent::mishap::Mishaps;
 
+/// Delivery so far; times are `CLOCK_BOOTTIME`, `flushed_ms` is the end of the last flush.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     pub delivered: u64,
     pub rejected: u64,
     pub retries: u64,
     pub offsets: BTreeMap<i32, i64>,
-    /// End of the last flush, when all events were acknowledged (`CLOCK_BOOTTIME`).
     pub flushed_ms: Option<u64>,
-    /// Begin of the present flush (`CLOCK_BOOTTIME`).
     pub flushing_ms: Option<u64>,
-    /// Problems that keep events from Kafka, until it accepts one, or none is left.
+    /// Problems that keep events from Kafka, until it accepts one or none is left.
     pub mishaps: Mishaps,
-    /// The topic refuses all remaining events: waiting does not help.
     pub refusing: bool,
     pub(super) retrying: Option<String>,
 }

@@ -7,11 +7,11 @@ use super::producer::Producer;
 pub(super) struct ProducerSession {
     pub(super) producer: Producer,
     pub(super) files: (u64, u64),
-    /// Number of the first event that it was not given.
+    /// Number of the first event not handed to the producer.
     pub(super) next: usize,
-    /// A message was delivered: from then on Kafka checks the sequence.
+    /// True once a message was delivered: from then on Kafka checks the sequence.
     pub(super) proven: bool,
-    /// Number and size of the event in flight, if they go one by one.
+    /// Number and size of the event in flight, if events go one by one.
     pub(super) alone: Option<(usize, usize)>,
     pub(super) introductions: u32,
     pub(super) last_words: u32,
@@ -19,11 +19,9 @@ pub(super) struct ProducerSession {
     pub(super) refused_by: Option<Code>,
     pub(super) is_hurried: bool,
     pub(super) held_until: Option<Duration>,
-    /// Number of the awaited event, and begin of the wait.
     awaited: (usize, Duration),
     report_at: Duration,
     pub(super) overdue_after: Duration,
-    /// Number in a row, and the time of the last.
     timeouts: (u32, Duration),
 }
 
@@ -34,7 +32,6 @@ const REPORT_EVERY: Duration = Duration::from_secs(30);
 const TOGETHER: Duration = Duration::from_secs(2);
 
 impl ProducerSession {
-    /// Begins to wait for the event `awaited`, which is overdue after `overdue_after`.
     pub(super) fn new(
         producer: Producer,
         files: (u64, u64),
@@ -78,7 +75,7 @@ impl ProducerSession {
         now.saturating_sub(self.awaited.1)
     }
 
-    /// Counts timeouts in a row. Batches that are in flight together time out together, and count once.
+    /// Counts timeouts in a row: batches in flight together time out together, and count once.
     pub(super) fn count_timeout(&mut self, now: Duration) -> u32 {
         let (count, last) = &mut self.timeouts;
         if *count == 0 || now.saturating_sub(*last) > TOGETHER {

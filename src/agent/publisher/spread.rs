@@ -1,10 +1,9 @@
-//! Spreads the load of a fleet that starts at one moment, after a power cut or an upgrade: each agent has a place in a flush
-//! interval and a pace of retries of its own.
+//! Spreads a fleet started together, as after a power cut: each agent has its place in a flush interval and its pace of retries.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
-/// From 0 to 1: evenly distributed over names, constant for one name.
+/// Fraction from 0 to 1, evenly distributed over names and constant for one name.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Spread(f64);
 

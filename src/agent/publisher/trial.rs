@@ -1,18 +1,17 @@
-//! Sends events one at a time after a refusal, to find out whether the event or the topic is at fault.
+//! Sends events one at a time after a refusal, to find out if the event or the topic is at fault.
 //!
-//! A topic can refuse every event: `max.message.bytes` is too small, or the broker validates by a rule that fits none. Giving up
-//! what is refused would then give up everything. So a refused event is held, and those behind it are tried, one after the other
-//! and around again. An event is at fault if the topic accepted another one between two refusals of it. If it accepts none, all of
-//! them wait, and are tried again later.
+//! A topic can refuse every event: `max.message.bytes` is too small, or the broker validates by a rule that fits none. A refused
+//! event is therefore held, and those behind it are tried, one after the other and around again. An event is at fault if the topic
+//! accepted another one between two refusals of it. If the topic accepts none, all of them wait, and are tried again later.
 //!
-//! Two kinds of events are never at fault, and wait for as long as it takes: one that is refused for its size and is smaller than
-//! any topic should be limited to, and the declaration of a loss, whose own loss would have to be declared in turn.
+//! Two kinds of events are never at fault, and wait for as long as it takes: one refused for its size although smaller than any
+//! topic should allow, and the declaration of a loss, whose own loss would have to be declared in turn.
 
 use std::collections::BTreeMap;
 
 use crate::agent::numbered::Numbered;
 
-/// Refusals for size below this are the topic's fault.
+/// Size below which a refusal for size is the topic's fault.
 const SIZE_MIN: usize = 64 << 10;
 /// Refusals in a row after which the rest is not tried for now.
 const REFUSALS_MAX: usize = 16;
@@ -22,7 +21,7 @@ const TAKEN_ENOUGH: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct Trial {
     last: Option<usize>,
-    /// Refused events, each with the number of others accepted by its last refusal.
+    /// Refused events, each with the number of others accepted before its last refusal.
     held: BTreeMap<usize, u64>,
     taken: u64,
     taken_in_a_row: usize,

@@ -24,7 +24,7 @@ impl Observer for TriggerObserver {
 
     fn added(&mut self, events: &[Arc<Event>]) -> Result<(), ObserveError> {
         let Trigger { urgent, events_max, held_back, due } = &*self.0;
-        // Rates wait for events, and not the other way round.
+        // Rates wait for events, not events for rates.
         let waiting = events.iter().filter(|event| !matches!(event.body, Body::Rates(_))).count();
         held_back.set(held_back.get() + waiting as u64);
         let is_urgent =

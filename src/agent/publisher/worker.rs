@@ -2,7 +2,7 @@
 //! everything that is not acknowledged again, in order, from the oldest.
 //!
 //! ```text
-//!             ┌───────────── back-off over, or told to hurry ─────────────┐
+//!             ┌───────────── back-off over, flush demanded ───────────────┐
 //!             ▼                                                           │
 //!   start ► Sending ── fatal error, failed delivery, no progress ──► Waiting   1 → 60 s
 //!             │  ├──── topic, authorization, authentication, TLS ──► Waiting   5 → 300 s, alarm
@@ -11,8 +11,8 @@
 //! ```
 //!
 //! No event overtakes those that are sent again: the producer numbers its messages, Kafka accepts none that skips a number, and
-//! after a refusal librdkafka numbers no further (`enable.gapless.guarantee`). But from a producer that has written nothing yet
-//! Kafka accepts any number: so the first message goes alone. Only what a topic refuses alone is overtaken (see [`Trial`]).
+//! after a refusal librdkafka numbers no further (`enable.gapless.guarantee`). From a producer that has written nothing yet Kafka
+//! accepts any number, so the first message goes alone. Only what a topic refuses alone is overtaken (see [`Trial`]).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -47,7 +47,6 @@ pub(super) struct Worker {
     reports: Sender<WorkerReport>,
     waker: Waker,
     clock: SystemClock,
-    /// Numbered in the order of sending.
     unacked: Numbered<Outgoing>,
     written: Vec<u8>,
     trial: Option<Trial>,
@@ -56,9 +55,8 @@ pub(super) struct Worker {
     is_troubled: bool,
     backoff: SessionBackoff,
     reaper: Reaper,
-    /// The topics were looked for, and created where they were missing, since one was last reported missing.
+    /// True once missing topics were looked for, and created, after the last report that one was missing.
     has_topics: bool,
-    /// Time without an acknowledgement after which that is reported.
     overdue_after: Duration,
 }
 
@@ -68,18 +66,17 @@ const POLL_IDLE: Duration = Duration::from_secs(5);
 const INTRODUCTION: Duration = Duration::from_millis(100);
 const LAST_WORD: Duration = Duration::from_millis(10);
 const AWAY_AFTER: Duration = Duration::from_secs(5);
-/// Time without a delivery after which a new producer is tried.
 const STUCK_AFTER: Duration = Duration::from_secs(600);
-/// Time-outs in a row, each on a connection that works, after which it is slow: larger requests take longer.
+/// Time-outs in a row, each on a working connection, after which it counts as slow: larger requests take longer.
 const TIMEOUTS_MAX: u32 = 2;
 /// Time after which a slow connection is tried as a fast one, so that a lost one is noticed soon again.
 const PATIENCE: Duration = Duration::from_secs(600);
 const BATCH_SLOW: usize = 64 << 10;
-/// Bytes below which batches are not reduced further: events then go one by one.
+/// Size in bytes below which batches are not reduced further: events then go one by one.
 const BATCH_MIN: usize = 1_000;
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Time without an acknowledgement after which that is reported; before the first one ever, a new user waits for the reason.
 const OVERDUE_AFTER: Duration = Duration::from_secs(10);
-/// Time for that while Kafka has acknowledged nothing yet: a new user waits for a word of why.
 const FIRST_OVERDUE_AFTER: Duration = Duration::from_secs(6);
 
 impl Worker {
@@ -132,7 +129,7 @@ impl Worker {
         }
     }
 
-    /// Waits for the first events, so that no producer is made without any. False when no more will come.
+    /// Waits for the first events, so that no producer is made without any. Returns false when no more will come.
     fn has_events(&mut self) -> bool {
         while self.unacked.is_empty() {
             match self.orders.recv() {
@@ -143,7 +140,7 @@ impl Worker {
         true
     }
 
-    /// Creates the topics that are missing, if that is wanted. What keeps it from that is logged; the producer finds out what follows.
+    /// Creates missing topics, if configured. Failures are only logged: the producer finds out what follows from them.
     fn create_topics(&mut self) {
         let Some(plan) = self.settings.create_topics.as_ref().filter(|_| !self.has_topics) else { return };
         let (created, result) = plan.create_missing(&self.settings.connection);
@@ -174,7 +171,7 @@ impl Worker {
         Ok(ProducerSession::new(producer, files, first, self.overdue_after, now))
     }
 
-    /// Prepares the next session, after a pause if need be. Returns false when no more events will come.
+    /// Prepares the next session, after a pause if necessary. Returns false when no more events will come.
     fn go_on_after(&mut self, end: SessionEnd, files: (u64, u64)) -> bool {
         let topic = &self.settings.topic;
         let (first, longest, why) = match end {
@@ -204,7 +201,7 @@ impl Worker {
             SessionEnd::Retry(why) => (1, 60, why),
             SessionEnd::NeedsOperator(why) => (5, 300, why),
         };
-        // A topic may have been deleted.
+        // A topic may have been deleted meanwhile.
         self.has_topics = false;
         let pause = self.backoff.next(first, longest);
         self.say(&format!(
@@ -236,11 +233,11 @@ impl Worker {
                 self.settle_rest(session);
                 return Err(end);
             }
-            // There may be more deliveries, but the room that these made is used first.
+            // More deliveries may follow, but the room made by these is used first.
             return Ok(());
         }
         if session.last_words > 0 && session.producer.fatal().is_some() {
-            // Delivery reports are more precise than the fatal error, and come after it.
+            // Delivery reports are more precise than the fatal error, and follow it.
             session.last_words -= 1;
             std::thread::sleep(LAST_WORD);
             return Ok(());
@@ -392,7 +389,7 @@ impl Worker {
             if deliveries.is_empty() {
                 return;
             }
-            // The first failure has decided how the session ends.
+            // The first failure has already decided how the session ends.
             let _ = self.settle(session, deliveries);
         }
     }
@@ -447,14 +444,14 @@ impl Worker {
             match code {
                 Code::Fatal => return Err(SessionEnd::Retry(reason)),
                 Code::AllBrokersDown => {
-                    // The error before it names one broker, and is more precise.
+                    // The error before this one names a broker, and is more precise.
                     let reason = session.cause.clone().unwrap_or(reason);
                     if self.say(&format!("cannot reach Kafka, the events {}: {reason}", self.settings.undelivered)) {
                         let what = format!("cannot reach Kafka: {reason}");
                         self.report_trouble(WorkerReport::Trouble { what, gave_up: false });
                     }
                 }
-                // The other brokers may do. If events wait for this one, they are reported as overdue, with this cause.
+                // The other brokers may do. Events that wait for this one are reported as overdue, with this cause.
                 _ => session.cause = Some(kafka::explained(&reason, self.settings.connection.brokers())),
             }
         }
@@ -529,7 +526,7 @@ impl Worker {
         }
     }
 
-    /// Waits, taking orders, until a certificate or secret changes. False when no more events will come.
+    /// Waits for `pause`, taking orders, or until a certificate or secret changes. Returns false when no more events will come.
     fn wait(&mut self, pause: Duration, files: (u64, u64)) -> bool {
         let until = self.clock.monotonic() + pause;
         loop {
@@ -559,7 +556,6 @@ impl Worker {
 
     fn report_trouble(&mut self, report: WorkerReport) {
         self.is_troubled = true;
-        // A loop that has ended takes no more reports.
         let _ = self.reports.send(report);
         self.waker.wake();
     }
@@ -574,7 +570,6 @@ impl Worker {
     }
 }
 
-/// Returns the message's size, and whether the producer accepted it.
 fn send(
     producer: &Producer,
     encoder: &Encoder,

@@ -1,33 +1,31 @@
 //! Learns how often a driver updates its counters, and from that the time that a movement of them covers.
 //!
-//! Where the kernel counts in software, a reading is exact, and a counter that does not move means silence. Many drivers copy
-//! their hardware's counters only now and then, a second or more apart: read in between, such a counter does not move although
-//! the link is busy, and then shows several readings' bytes at once. Its movements are spread over the time between updates,
-//! which is learned from the gaps between them.
+//! Where the kernel counts in software, a reading is exact, and a counter that does not move means silence. Many drivers copy their
+//! hardware's counters only now and then, a second or more apart: between two copies the counter of a busy link does not move, then
+//! it shows several readings' bytes at once. Such movements are spread over the time between updates, learned from the gaps.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Readings at this interval hold several updates of any driver.
+/// Interval at which readings hold several updates of any driver.
 const EXACT_INTERVAL: Duration = Duration::from_secs(10);
 // Longest time that a movement covers: the longer of these two.
 const COVERED_MAX: Duration = Duration::from_secs(10);
 const COVERED_INTERVALS: u32 = 10;
 const LEARNING_GAPS: u32 = 4;
-// The mean is over the last gaps: at least this many, over at least this many intervals, since each gap is known to one interval.
+// Gaps in the mean: the last ones, at least this many, over at least this many intervals, since each is known to one interval.
 const MEAN_GAPS: usize = 8;
 const MEAN_INTERVALS: u32 = 16;
-// After this many failures a link is probed only once in 64 ticks at most.
+// Failures after which a link is probed only once in 64 ticks.
 const PROBES_FAILED_MAX: u32 = 100;
 const RARE_PROBES: u32 = 64;
 
-/// Times are `CLOCK_MONOTONIC`.
+/// Times are `CLOCK_MONOTONIC`. Bytes are spread until `covered_until`, ahead of the clock by one mean gap at most.
 #[derive(Clone, Debug)]
 pub(super) struct Cadence {
     interval: Duration,
     is_exact: bool,
     moved_at: Option<Duration>,
-    /// End of the time over which the bytes are spread; ahead of the clock by one mean gap at most.
     covered_until: Duration,
     gaps: VecDeque<Duration>,
     gaps_sum: Duration,
@@ -38,7 +36,7 @@ pub(super) struct Cadence {
     since_probe: u32,
 }
 
-/// Two readings shortly after a tick. A counter that moves in both is counted by software.
+/// Two readings shortly after a tick: a counter that moves in both is counted in software.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Probe {
     Idle,
@@ -125,7 +123,6 @@ impl Cadence {
             return Coverage::Covers(elapsed);
         }
         let wait = self.mean().map_or(self.covered_max(), |mean| mean * 2);
-        // A gap is only known to one interval.
         if now.saturating_sub(moved_at) <= wait + self.interval / 4 {
             return Coverage::Waiting;
         }
@@ -146,8 +143,7 @@ impl Cadence {
 
     fn mean(&self) -> Option<Duration> {
         let gaps = u32::try_from(self.gaps.len()).ok().filter(|gaps| *gaps > 0)?;
-        // The time of an update is only known to one interval. A sum of few gaps may be too short: rather too low a rate than too
-        // high.
+        // An update's time is known to one interval only. A sum of few gaps may be too short: rather too low a rate than too high.
         let differ = self.gaps.iter().any(|gap| gap.abs_diff(self.gaps[0]) > self.interval / 4);
         let is_short = self.gaps_sum < self.interval * MEAN_INTERVALS;
         let unknown = if differ && is_short { self.interval / 2 } else { Duration::ZERO };

@@ -1,5 +1,4 @@
-//! Checks of this host for the settings of an agent, which ask no server: its links, state directory and clock.
-//! `run` logs at its start what is wrong with the last two; the first tick reports the links.
+//! Checks of this host that ask no server: its links, state directory and clock.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -18,12 +17,11 @@ use crate::clock::{Clock, SystemClock};
 use crate::exit::chain;
 use crate::units::{BitRate, ByteCount};
 
-/// Room beside the journal: its log, and the file that replaces a damaged one.
+/// Multiple of the journal's size needed: its log, and the file that replaces a damaged one.
 const JOURNAL_ROOM: u64 = 3;
-/// Links that a line names.
 const NAMED_MAX: usize = 8;
 
-/// Returns findings about the links that the limits apply to, and a line about what rates cost.
+/// Returns findings about the links that the limits apply to, and a line on the cost of rates.
 pub fn check_links(settings: &Settings) -> (Vec<Finding>, Option<String>) {
     let (mut reading, mut detections) = (Reading::default(), Detections::default());
     let (clock, mut detector) = (SystemClock::default(), detector(settings));
@@ -51,7 +49,7 @@ pub fn check_links(settings: &Settings) -> (Vec<Finding>, Option<String>) {
     (findings, cost::line(settings, &detector))
 }
 
-/// Returns what is said of an agent without limits, with a link of this host as an example.
+/// Returns the warning for an agent without limits, with a link of this host as an example.
 pub(super) fn no_limit(settings: &Settings, detector: &Detector) -> String {
     let first = detector.links().next().map_or_else(|| "LINK".to_owned(), |link| link.info.name.clone());
     let rates = if settings.rates.is_some() { "only rates are published" } else { "rates are off, too" };
@@ -64,7 +62,6 @@ pub(super) fn no_limit(settings: &Settings, detector: &Detector) -> String {
 fn every_link(settings: &Settings, clock: &SystemClock) -> Vec<LinkInfo> {
     let mut reading = Reading::default();
     let source = counters::open(settings.source.clone(), Path::new("/"), InterfaceFilter::every_link());
-    // The watched links were read just before; without the others, fewer warnings can be given.
     let _ = source.and_then(|mut source| source.read(clock, &mut reading));
     let added = |change| match change {
         LinkChange::Added(link, _) => Some(link),
@@ -129,7 +126,6 @@ fn described(link: &LinkInfo) -> String {
     format!("{} ({speed}{})", link.name, if link.up { "" } else { ", down" })
 }
 
-/// Formats thresholds: one rate where all directions have the same.
 fn at(rates: &[(&'static str, BitRate)]) -> String {
     match rates {
         [(_, first), others @ ..] if others.iter().all(|(_, rate)| rate == first) => format!("at {first}"),
@@ -166,7 +162,7 @@ pub fn check_state_dir(settings: &Settings) -> Vec<Finding> {
     findings
 }
 
-/// Returns what a starting agent would find wrong with the journal that is there. While an agent runs, it is that one's.
+/// Returns what a starting agent would find wrong with the journal. While an agent runs, that is its own business.
 pub fn check_journal(settings: &Settings) -> Option<Finding> {
     let (directory, about) = (&settings.state_dir, "journal");
     if !matches!(is_held(directory), Ok(false)) {
@@ -178,7 +174,7 @@ pub fn check_journal(settings: &Settings) -> Option<Finding> {
             about,
             format!("{}: {error}; the next start sets it aside, and saves what can be read", directory.display()),
         )),
-        // Anything else is about the directory, which is checked by itself.
+        // Other errors are about the directory, which has its own check.
         _ => None,
     }
 }

@@ -1,4 +1,4 @@
-//! Estimates what rates cost from an encoded window of the host's links; `benches/run wire` measures how far it is off.
+//! Estimates what rates cost from an encoded window of the host's links; `benches/run wire` measures the error.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -17,20 +17,18 @@ use crate::units::{ByteCount, counted, lasting};
 use crate::wire;
 
 const DAY: Duration = Duration::from_secs(86_400);
-/// TCP, librdkafka's requests before the first message, and their answers.
+/// Bytes of TCP, and of librdkafka's requests before the first message, with their answers.
 const CONNECTION_BYTES: u64 = 4_000;
-/// Bytes of the handshakes of TLS 1.3: with the broker that is asked for the others, and with the one that leads the partition.
+/// Bytes of TLS 1.3's handshakes: with the bootstrap broker, and with the leader of the partition.
 const HANDSHAKE_BYTES: u64 = 8_700;
-/// A request, its answer and their packets' headers.
 const REQUEST_BYTES: u64 = 500;
-/// Windows of a flush that are made up, and stand for the others.
 const WINDOWS_MAX: u64 = 8;
-/// SQLite writes a page to its log, and later to the database.
+/// Bytes of a page, which SQLite writes to its log, and later to the database.
 const PAGE_BYTES: u64 = 2 * 4_096;
-/// Changed by a transaction, beside those of the message itself.
+/// Pages changed by a transaction, besides those of the message itself.
 const PAGES: u64 = 4;
 
-/// Returns `None` if rates are off, or no link is watched.
+/// Returns the estimate; `None` if rates are off, or no link is watched.
 pub(super) fn line(settings: &Settings, detector: &Detector) -> Option<String> {
     let Rates { window, max_delay } = settings.rates?;
     let links = detector.readings().count();
@@ -48,7 +46,6 @@ pub(super) fn line(settings: &Settings, detector: &Detector) -> Option<String> {
     let plain = (batch + (REQUEST_BYTES + CONNECTION_BYTES) as f64) * flushes;
     let tls = plain + flushes * HANDSHAKE_BYTES as f64;
     let json = made_up.iter().map(|event| wire::to_json(event).len() as u64);
-    // A transaction registers it, and another one removes it.
     let pages: u64 = json.map(|bytes| bytes.div_ceil(4_096) + 2 * PAGES).sum();
     let written = (pages * PAGE_BYTES) as f64 * share * flushes;
     let bytes = |bytes: f64| ByteCount::from_bytes(bytes as u64);
@@ -66,8 +63,7 @@ pub(super) fn line(settings: &Settings, detector: &Detector) -> Option<String> {
     ))
 }
 
-/// Returns how many bytes messages take that are sent together: they are compressed together, by librdkafka's zstd, which
-/// deflate comes close to.
+/// Returns the bytes of messages sent together, and compressed together: by librdkafka's zstd, to which deflate comes close.
 fn batch_bytes(settings: &Settings, events: &[Event]) -> u64 {
     let level = match ["compression.type", "compression.codec"]
         .iter()

@@ -11,10 +11,10 @@ use crate::event::{Body, NewEvent, RateWindow, Stamp};
 use crate::exit::chain;
 use crate::wire::Key;
 
-/// The connection that sends rates is used once in a while: it is closed soon.
+/// Time after which the connection, which rates use once in a while, is closed.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// Apart from events: what keeps one from its topic does not keep the other.
+/// Rates have a publisher of their own: what keeps events from their topic does not keep rates from theirs.
 pub(super) struct RateStream {
     windows: Option<RateWindows>,
     complete: Vec<RateWindow>,
@@ -51,7 +51,7 @@ impl RateStream {
     }
 }
 
-/// Flushes without events come at a time of the agent's own: the windows of a fleet end at the same moment.
+/// Flushes without events come at the agent's own time, since the windows of a whole fleet end at one moment.
 fn publisher_settings(settings: &Settings) -> publisher::Settings {
     let events = settings.publisher.clone();
     publisher::Settings {
@@ -115,7 +115,6 @@ impl Agent {
     }
 }
 
-/// Returns an event that is observed at the end of its window.
 fn rates(window: RateWindow, now: &Stamp) -> NewEvent {
     let length = chrono::TimeDelta::milliseconds(i64::try_from(window.duration_ms).unwrap_or(i64::MAX));
     let observed_at = window.started_at.checked_add_signed(length).unwrap_or(now.observed_at);

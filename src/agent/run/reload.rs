@@ -41,7 +41,7 @@ impl Agent {
             }
             self.detector.expect_all_links();
         }
-        // Open breaches whose limit remains go on, and so do those that are rising or falling.
+        // Open breaches of remaining limits go on, and so do those that are rising or falling.
         self.detector.reconfigure(kept.limits.clone(), kept.interval, &mut self.detections);
         let monotonic = self.clock.monotonic();
         self.publisher.reconfigure(kept.publisher.clone(), monotonic);
@@ -70,7 +70,6 @@ impl Agent {
             },
             _ => {
                 if let Some(samples) = self.samples.take() {
-                    // Its threads end by themselves.
                     self.end_samples(samples);
                 }
             }

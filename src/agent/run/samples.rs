@@ -17,11 +17,11 @@ use crate::exit::chain;
 use crate::units::{ByteCount, counted};
 use crate::wire::Key;
 
-/// About four minutes of ten links.
+/// Room for about four minutes of ten links.
 const RING: ByteCount = ByteCount::from_bytes(1 << 20);
 
-/// Samples in memory alone: a synced write a second would wear out a host's flash. What is evicted is declared in the stream
-/// itself, what is left at the end in the journal's next events, and what a crash may have cost by the next start.
+/// Samples in memory alone, since a synced write a second would wear out flash. Evicted samples are declared in the stream itself,
+/// what is left at the end in the journal's next events, and what a crash may have cost by the next start.
 pub(super) struct SampleStream {
     pub(super) system: EventSystem,
     publisher: Publisher,
@@ -29,7 +29,6 @@ pub(super) struct SampleStream {
     pub(super) logged: (u64, Duration),
 }
 
-/// Pause between two lines of the log about samples that were given up.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
 impl SampleStream {
@@ -66,7 +65,6 @@ impl SampleStream {
         self.publisher.hurry();
     }
 
-    /// Returns a line for the log about what was given up since the last one, at most once a minute.
     pub(super) fn given_up(&mut self, now: Duration) -> Option<String> {
         let (logged, next) = self.logged;
         let evicted = self.system.journal().lost().evicted;
@@ -80,7 +78,6 @@ impl SampleStream {
         ))
     }
 
-    /// Returns the first number whose fate is not known yet: a crash may lose all from there on.
     pub(super) fn first_unsettled(&mut self) -> Option<EventId> {
         self.system.journal().first_unsettled()
     }
@@ -105,7 +102,6 @@ impl SampleStream {
 }
 
 impl Agent {
-    /// Notes in the journal what a crash may lose from now on.
     pub(super) fn note_samples(&mut self) {
         let Some(samples) = &mut self.samples else { return };
         let first = samples.first_unsettled();
@@ -114,7 +110,7 @@ impl Agent {
         }
     }
 
-    /// Declares which samples Kafka did not acknowledge, and returns the threads of their producer.
+    /// Declares the samples that Kafka did not acknowledge, and returns the threads of their producer.
     pub(super) fn end_samples(&mut self, mut samples: SampleStream) -> Vec<JoinHandle<()>> {
         if let Some(loss) = samples.lost() {
             self.add(vec![Body::Loss(loss)]);

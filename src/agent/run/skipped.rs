@@ -11,7 +11,6 @@ pub(super) struct SkippedReadings {
 }
 
 impl SkippedReadings {
-    /// Returns the line to log, if due: the first at once, a sum a minute later.
     pub(super) fn count(&mut self, missed: u32, now: Duration) -> Option<String> {
         self.unreported += u64::from(missed);
         let since = self.last_line.map(|last| now.saturating_sub(last));

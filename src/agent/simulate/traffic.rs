@@ -1,8 +1,6 @@
-//! Generated traffic of a link: quiet, with incidents drawn one after the other from its own random numbers, a Poisson process
-//! whose rate follows the hour of the week ([`activity`]). Most are bursts near the link's speed, from seconds to a few minutes; a
-//! third of them are sent. One link in four has counter resets during some bursts, another one in four has outages, from which it
-//! comes back with another index. Between incidents a link stays below [`QUIET_MAX`] and is not read: a week of a thousand agents
-//! takes seconds.
+//! Generated traffic of a link: quiet, with incidents of its own Poisson process, whose rate follows the hour of the week
+//! ([`activity`]). Most are bursts near the link's speed, of seconds to a few minutes, a third of them in tx. One link in four has
+//! counter resets in some bursts, another one in four has outages, after which its index differs. Quiet links are not read.
 
 use chrono::{DateTime, Utc};
 
@@ -48,7 +46,7 @@ fn activity_at(timestamp: i64) -> f64 {
 pub(super) struct World {
     pub(super) start: DateTime<Utc>,
     pub(super) between_s: f64,
-    /// Seconds until a burst raises its breach, between updates, and from its end until it is cleared.
+    /// Seconds from a burst's begin to its breach, between updates, and from its end to the clearing.
     pub(super) rise_s: u64,
     pub(super) update_s: u64,
     pub(super) settle_s: u64,
@@ -136,7 +134,7 @@ impl SimulatedLink {
         }
     }
 
-    /// Returns the next second in which a reading may matter: a rise, an update, a reset, the end, the clearing.
+    /// Returns the next second in which a reading matters: a rise, an update, a reset, the end, the clearing.
     fn next_reading(&self, world: &World, now: u64) -> u64 {
         let Incident { start, end, kind } = self.incident;
         if world.reads_all {

@@ -1,5 +1,5 @@
-//! The socket on which an agent reports its state: one JSON object to each client, without a request. The loop answers without
-//! waiting: an answer fits into the kernel's buffer of a connection, and is written at once or not at all.
+//! The socket on which an agent reports its state: one JSON object to each client, without a request. The loop never waits: an
+//! answer fits into the kernel's buffer of a connection, and is written at once or not at all.
 
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -19,7 +19,6 @@ const RETRY: Duration = Duration::from_secs(30);
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 const ANSWER_BYTES_MAX: u64 = 4 << 20;
 
-/// Dropping it removes the file.
 #[derive(Debug)]
 pub struct StatusSocket {
     path: PathBuf,
@@ -43,7 +42,7 @@ pub enum NoAnswer {
     Garbled(String),
 }
 
-/// In `$RUNTIME_DIRECTORY` (systemd's `RuntimeDirectory=`), or else in the state directory.
+/// Returns the path in `$RUNTIME_DIRECTORY` (systemd's `RuntimeDirectory=`), or else in the state directory.
 pub fn socket_path(runtime: Option<&Path>, state_dir: &Path) -> PathBuf {
     runtime.unwrap_or(state_dir).join("agent.sock")
 }
@@ -76,7 +75,7 @@ impl StatusSocket {
             match listener.accept() {
                 Ok((client, _)) => clients.push(Client(client)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                // No descriptor is left: polling the socket would wake the loop again and again.
+                // Without a free file descriptor, polling the socket would wake the loop again and again.
                 Err(_) => {
                     self.rests = true;
                     break;
@@ -88,7 +87,7 @@ impl StatusSocket {
 }
 
 impl Client {
-    /// A client that has gone, or whose buffer is too small, gets none.
+    /// Writes the answer, unless the client has gone or its buffer is too small.
     pub fn answer(mut self, answer: &[u8]) {
         let _ = self.0.set_nonblocking(true).and_then(|()| self.0.write_all(answer));
     }
@@ -102,7 +101,7 @@ impl Drop for StatusSocket {
     }
 }
 
-/// Makes a socket for its owner only, renamed into place, so that it replaces that of a killed agent.
+/// Creates a socket for its owner only, renamed into place, so that it replaces that of a killed agent.
 fn listen(path: &Path) -> io::Result<UnixListener> {
     if UnixStream::connect(path).is_ok() {
         return Err(io::Error::new(ErrorKind::AddrInUse, "another agent answers there"));
@@ -126,7 +125,7 @@ pub fn ask(path: &Path) -> Result<StatusReport, NoAnswer> {
 fn ask_within(path: &Path, longest: Duration) -> Result<StatusReport, NoAnswer> {
     let (sender, answer) = channel();
     let path = path.to_owned();
-    // On a thread that can be abandoned: connecting to an agent that accepts no connection blocks forever.
+    // A thread can be abandoned: connecting to an agent that accepts no connection blocks forever.
     std::thread::spawn(move || sender.send(read(&path)));
     let text = answer.recv_timeout(longest).map_err(|_| NoAnswer::Silent)?;
     match text {

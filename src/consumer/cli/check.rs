@@ -1,5 +1,3 @@
-//! `highwater-consumer check`: the configuration, Kafka, the registry and the database, a line each.
-
 use clap::Args;
 
 use super::common::Common;
@@ -80,7 +78,6 @@ fn check_kafka(settings: &Settings, report: &mut CheckReport) -> Result<(), Fail
 }
 
 fn check_group(settings: &Settings, admin: &Admin) -> Option<Finding> {
-    // Without the topic there is nothing to ask about.
     let Ok(TopicLookup::Found { .. }) = admin.look_up(&settings.topic) else { return None };
     let about = format!("group {}", settings.group);
     Some(match admin.committed((&settings.group, "Read"), &settings.topic, &[0]) {

@@ -1,5 +1,3 @@
-//! Flags of all commands, and the settings that they lead to.
-
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -70,7 +68,6 @@ impl Common {
         cli::layers(self.config.as_deref(), CONFIG, &self.keys(), CONSUMER_KEYS)
     }
 
-    /// Returns the flags that set a key, for [`Layers::with_flags`].
     pub(super) fn keys(&self) -> [FlagOfKey<'_>; 5] {
         [
             ("--brokers", "kafka.brokers", &self.brokers),

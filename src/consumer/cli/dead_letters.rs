@@ -204,7 +204,7 @@ impl Which {
         dead_letters::read(&mut *reader, &filter, payloads, print).map_err(unavailable)
     }
 
-    /// Prints what remains, and counts what was stored. A closed pipe does not end it: the work is to be done.
+    /// Prints what remains, and counts what was stored. A closed pipe stops the output, not the retry.
     fn retry(&self, format: OutputFormat) -> Result<(), Failure> {
         let settings = self.common.begin()?;
         let mut reader = settings.store.reader();

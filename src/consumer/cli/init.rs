@@ -1,5 +1,3 @@
-//! `highwater-consumer init`: the shipped file, with the values of flags.
-
 use std::path::Path;
 
 use clap::Args;
@@ -38,7 +36,7 @@ impl ConsumerInit {
         let flags = self.common.keys();
         template.set_flags(&flags);
         let path = self.common.path().unwrap_or(Path::new(CONFIG));
-        // A value of a flag may be wrong: this names it, and no file is written.
+        // Values of flags are checked alone first: an error names the flag, and no file is written.
         let of_flags = Layers::default().with_flags(&flags);
         let settings = Settings::new(&of_flags, &Directories::default()).map_err(Failure::config)?;
         let layers = Layers::from_text(&path.display().to_string(), template.text());

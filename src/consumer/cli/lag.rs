@@ -112,7 +112,6 @@ impl Lag {
             std::thread::sleep(ASK_EVERY.min(until - now));
             match offsets::read(reader) {
                 Ok(mut stored) => rows.iter_mut().for_each(|(at, row)| row.stored = stored.remove(at)),
-                // An unavailable database may come back in time.
                 Err(fault) if clock.monotonic() < until => log::warn!("{fault}; retrying"),
                 Err(fault) => return Err(unavailable(fault)),
             }
@@ -126,7 +125,7 @@ impl LagRow {
         (self.end - from).max(0)
     }
 
-    /// Returns whether the stored offsets are from an earlier topic of the name: the store was asked before Kafka.
+    /// Returns true if the stored offsets are from an earlier topic of this name: the store was asked before Kafka.
     fn is_beyond(&self) -> bool {
         self.stored.as_ref().is_some_and(|stored| stored.next > self.end)
     }
@@ -138,13 +137,12 @@ impl LagRow {
     }
 }
 
-/// Returns the rows that were beyond the end `before`, and are still. What was stored during the wait may be beyond it too: the end
-/// is that of the call.
+/// Returns the rows that were beyond the end `before` and still are. What the wait stored may be beyond that end too.
 fn still_beyond<'a>(rows: &'a LagRows, before: &'a LagRows) -> impl Iterator<Item = (&'a (TopicId, i32), &'a LagRow)> {
     rows.iter().filter(|(at, row)| row.is_beyond() && before[*at].is_beyond())
 }
 
-/// Asks the store first, then Kafka, so that no stored offset is beyond the end. Returns `None` for a topic that is missing, and may be.
+/// Asks the store before Kafka, so that no stored offset is beyond the end. Returns `None` for a missing topic that may be missing.
 fn look(settings: &Settings, topic: &str, reader: &mut dyn Reader) -> Result<Option<LagRows>, Failure> {
     let mut stored = offsets::read(reader).map_err(unavailable)?;
     let standalone = standalone_of(settings, topic)?;

@@ -1,4 +1,4 @@
-//! Flags that questions share: which links' rows are wanted, of which limit, and of which time.
+//! Flags that questions share: links, limit and time of the wanted rows.
 
 use chrono::{DateTime, Utc};
 use clap::Args;
@@ -64,7 +64,7 @@ pub(super) struct LatestFlag {
     pub(super) n: Option<i64>,
 }
 
-/// From the first time to before the second.
+/// Begin, and end (exclusive).
 type TimeSpan = (Option<DateTime<Utc>>, Option<DateTime<Utc>>);
 
 impl QuestionFlags {

@@ -1,5 +1,3 @@
-//! Command line of `highwater-consumer`.
-
 mod agents;
 mod breaches;
 mod check;
@@ -110,7 +108,7 @@ enum Command {
     Check(check::ConsumerCheck),
 }
 
-/// Returns the definition of the command line, from which man pages and completions are made.
+/// Returns the command line, from which man pages and completions are made.
 pub fn command() -> clap::Command {
     <Cli as clap::CommandFactory>::command()
 }

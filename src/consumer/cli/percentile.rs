@@ -98,7 +98,6 @@ const COLUMNS: &[&str] = &[
     "missing_windows",
 ];
 
-/// Notes of missing windows that a table is followed by.
 const NOTES_MAX: usize = 10;
 
 impl PercentileCommand {

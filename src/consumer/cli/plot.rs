@@ -1,5 +1,3 @@
-//! `highwater-consumer plot`: pictures in the terminal, or as files.
-
 mod histogram;
 mod live;
 mod picture;

@@ -5,10 +5,9 @@ use crate::consumer::store::StoreError;
 use crate::exit::Failure;
 use crate::output::{self, OutputFormat, Rows, Value};
 
-/// Rows of a report: JSON and CSV have all of their columns, a table those that people look at.
+/// Rows of a report: JSON and CSV have all columns, a table those at the places `shown`.
 pub(super) struct ReportTable {
     rows: Rows<Box<dyn Write>>,
-    /// Places of the table's columns among all.
     shown: Option<Vec<usize>>,
 }
 
@@ -20,7 +19,6 @@ impl ReportTable {
         Self { rows, shown: is_table.then(places) }
     }
 
-    /// Prints the rows that `read` hands out.
     pub(super) fn fill(
         mut self,
         read: impl FnOnce(&mut dyn FnMut(Vec<Value>) -> io::Result<()>) -> Result<io::Result<()>, StoreError>,

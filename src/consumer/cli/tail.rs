@@ -173,7 +173,7 @@ impl Tail {
                     if end.is_some_and(|end| record.offset + 1 >= end) {
                         begin.remove(&partition);
                     }
-                    // More may be waiting: the output is flushed once there is no more.
+                    // The output is flushed once no more messages are waiting.
                     timeout = Duration::ZERO;
                 }
                 Seen::End(partition) => {

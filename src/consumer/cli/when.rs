@@ -11,14 +11,12 @@ A time is 2026-11-21T06:00:00Z, or `2026-11-21 10:00`, 2026-11-21,
 10:00 (today), `today`, `yesterday`, or how long ago: 10m, 2d. Without
 a zone it is local time (TZ or /etc/localtime).";
 
+/// Time as a flag names it, in the forms of [`TIMES`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum When {
-    /// `2026-11-21T06:00:00Z`, or with another zone.
     At(DateTime<Utc>),
-    /// `2026-11-21 10:00`.
     LocalTime(NaiveDateTime),
     Day(NaiveDate),
-    /// `10:00` of this day.
     Clock(NaiveTime),
     DaysAgo(u64),
     Ago(Duration),
@@ -54,7 +52,6 @@ impl When {
     }
 }
 
-/// Refuses a time that ends before it begins.
 pub(super) fn in_order<T: PartialOrd + fmt::Display>(since: Option<T>, until: Option<T>) -> Result<(), Failure> {
     match (since, until) {
         (Some(since), Some(until)) if since > until => {

@@ -21,12 +21,11 @@ pub(crate) struct AxisTick {
     pub(crate) label: String,
 }
 
+/// `ticks` are in ascending order, at least two. `unit` is empty where each label has its own.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Axis {
     pub(crate) scale: Scale,
-    /// At least two, in ascending order.
     pub(crate) ticks: Vec<AxisTick>,
-    /// Empty where each label has its own unit.
     pub(crate) unit: &'static str,
 }
 
@@ -59,7 +58,7 @@ impl Quantity {
         }
     }
 
-    /// Takes more than a `u64` holds: the tick above the largest value is shown as well.
+    /// Accepts more than a `u64`: the tick above the largest value is shown as well.
     pub(crate) fn show_round(self, value: f64) -> String {
         let (unit, factor) = self.unit(value);
         let scaled = value / factor;
@@ -109,7 +108,7 @@ impl Axis {
         Self { scale: Scale::Linear { from: 0.0, to: end * factor }, ticks: ticks.collect(), unit }
     }
 
-    /// Makes an axis of whole decades that holds `min` and `max`, without zero.
+    /// Makes an axis without zero, of whole decades that hold `min` and `max`.
     pub(crate) fn log(quantity: Quantity, min: u64, max: u64, ticks_max: usize) -> Self {
         let from = (min.max(1) as f64).log10().floor() as i32;
         let decades = round_values(from, 40).find(|(_, value)| *value >= max as f64).map_or(40, |(decade, _)| decade);
@@ -146,7 +145,6 @@ fn round_steps(smallest: i32) -> impl Iterator<Item = (f64, usize)> {
     })
 }
 
-/// Returns 1, 2, 5, 10, … with the number of its decade.
 fn round_values(from: i32, decades: i32) -> impl Iterator<Item = (i32, f64)> {
     (0..decades).flat_map(move |decade| [1.0, 2.0, 5.0].map(|step| (decade, step * 10.0_f64.powi(from + decade))))
 }

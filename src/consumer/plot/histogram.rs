@@ -1,4 +1,4 @@
-//! Distribution of one-second rates: how many seconds had which rate, with its percentiles.
+//! Distribution of one-second rates: the number of seconds at each rate, with percentiles.
 
 mod bars;
 mod drawing;
@@ -25,7 +25,6 @@ pub struct HistogramPlot<'a> {
     pub span: String,
     pub log_rates: bool,
     pub log_counts: bool,
-    /// Number of series that were found and are not among these.
     pub hidden: usize,
 }
 

@@ -1,14 +1,10 @@
-//! Pictures of what is stored: pure drawing over the rows of [`report`](super::report), as SVG, as PNG of that same SVG, and as
-//! text in a terminal.
-//!
+//! Pictures of what is stored, drawn from the rows of [`report`](super::report): SVG, PNG of that SVG, or text in a terminal.
 //! ```text
 //!                              ┌─► svg ─► png
 //!  rows ─► rate, histogram, ───┤
 //!          totals + axis       └─► screen
 //! ```
-//!
-//! A picture never says more than was measured: seconds that were not are holes, and no line joins what is on both sides of one. A
-//! picture without data says so.
+//! A picture never shows more than was measured: no line crosses the holes, and one without data says that it has none.
 
 mod axis;
 mod histogram;

@@ -1,4 +1,4 @@
-//! Rate over time: what half of the seconds reached, what 95 % reached and the highest second, with limits, breaches and holes.
+//! Rate over time: what half and 95 % of the seconds did not exceed, and the highest second, with limits, breaches and holes.
 
 mod columns;
 mod drawing;
@@ -42,7 +42,6 @@ pub struct RatePlot<'a> {
     pub log: bool,
     /// `5 min`
     pub step: String,
-    /// Number of series that were found and are not among these.
     pub hidden: usize,
 }
 
@@ -154,7 +153,7 @@ impl Panel<'_> {
         words
     }
 
-    /// Describes the panel in so many columns; the highest p95 gives way first.
+    /// Describes the panel in so many columns; the highest p95 is left out first.
     fn in_short(&self, columns: usize) -> String {
         let Some(max) = self.max else { return "no data".to_owned() };
         let max = format!("max {}", Quantity::BitRate.show(max));

@@ -162,7 +162,6 @@ pub(crate) fn cut_name(name: &str, columns: usize) -> String {
     begin(name.chars(), room - width(&end)) + "…" + &end
 }
 
-/// Returns the first characters that fit into so many columns.
 fn begin(chars: impl Iterator<Item = char>, mut columns: usize) -> String {
     let fits = |c: &char| {
         let rest = columns.checked_sub(c.width().unwrap_or(0));

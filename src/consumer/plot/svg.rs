@@ -1,7 +1,5 @@
-//! SVG: elements, text, and the colours of both themes. No scripts, and nothing is loaded from elsewhere.
-//!
-//! Colours are classes of one style sheet, so that a viewer of the dark theme gets dark colours by `prefers-color-scheme`, unless a
-//! theme was asked for. They are those of Okabe and Ito, which people with any colour vision can tell apart.
+//! SVG without scripts or references, and the colours of both themes (those of Okabe and Ito, which people with any colour vision
+//! can tell apart). They are classes of one style sheet: `prefers-color-scheme` selects the theme unless one was asked for.
 
 use std::fmt::Write as _;
 
@@ -22,7 +20,6 @@ pub enum Theme {
 pub(crate) struct Drawing {
     pub(crate) width: f64,
     pub(crate) height: f64,
-    /// For readers who do not see the picture.
     pub(crate) title: String,
     pub(crate) description: String,
     body: String,
@@ -141,7 +138,6 @@ impl Drawing {
             let x = area.x(axis.place(tick.at));
             self.line((x, area.top), (x, area.bottom()), "grid");
             if labels {
-                // A label at the edge stays inside the picture.
                 let x = x.clamp(area.left + 2.0, area.right() - 2.0);
                 self.text((x, area.bottom() + 17.0), "tick", Anchor::Middle, &tick.label);
                 if let Some(below) = &tick.below {
@@ -221,7 +217,6 @@ fn style(theme: Option<Theme>) -> String {
     out
 }
 
-/// Rounds to a tenth of a pixel.
 pub(crate) fn number(value: f64) -> String {
     let tenths = (value * 10.0).round() / 10.0;
     if tenths == 0.0 { "0".to_owned() } else { tenths.to_string() }
@@ -267,7 +262,6 @@ pub(crate) fn fitted(text: &str, size: f64, width: f64) -> String {
     begin(text.chars(), size, width - size * ELLIPSIS_EM).trim_end().to_owned() + "…"
 }
 
-/// Shortens a name with an ellipsis in its middle: names of links often differ at their end.
 pub(crate) fn fitted_name(name: &str, size: f64, width: f64) -> String {
     if text_width(name, size) <= width {
         return name.to_owned();
@@ -277,7 +271,6 @@ pub(crate) fn fitted_name(name: &str, size: f64, width: f64) -> String {
     begin(name.chars(), size, room - text_width(&end, size)) + "…" + &end
 }
 
-/// Returns the first characters that fit.
 fn begin(chars: impl Iterator<Item = char>, size: f64, width: f64) -> String {
     let mut kept = String::new();
     for c in chars {

@@ -1,4 +1,4 @@
-//! The time axis: ticks at round local times or dates, by the span.
+//! The time axis: ticks at local times or dates that are round for the span.
 
 use chrono::{DateTime, Utc};
 use jiff::civil::{Date, DateTime as CivilTime, Time};
@@ -77,7 +77,6 @@ impl TimeAxis {
         Self { from: time(from, from_s), to: time(to, to_s), zone }
     }
 
-    /// Returns a place from 0 to 1; times outside of the axis are at its ends.
     pub(crate) fn place(&self, at: DateTime<Utc>) -> f64 {
         let seconds = |span: chrono::TimeDelta| span.as_seconds_f64();
         (seconds(at - self.from) / seconds(self.to - self.from)).clamp(0.0, 1.0)
@@ -137,7 +136,7 @@ impl TimeAxis {
             }
             finer = Some((step, times));
         }
-        // No step gives a number that fits: some of the ticks of a finer one.
+        // If no step fits, every few ticks of a finer step remain.
         let (step, times) = finer.unwrap_or((TickStep::Seconds(1), Vec::new()));
         let every = times.len().div_ceil(ticks_max).max(1);
         self.labelled(step, times.into_iter().step_by(every).collect())

@@ -48,7 +48,7 @@ impl TotalsPlot {
             [&bar.agent, &bar.interface, &bar.direction]
         }
         let mut shared = shared_names(self.bars.iter().map(links));
-        // An agent that all share is in the title; link and direction are what the bars are about.
+        // An agent that all share is in the title; link and direction are the bars' own.
         shared = [shared[0], false, false];
         self.bars.iter().map(|bar| format!("{} · {}", own_name(links(bar), shared), bar.limit_name)).collect()
     }
@@ -161,7 +161,6 @@ impl TotalsPlot {
     }
 }
 
-/// Shortens the name of a bar, first that of its link.
 fn labelled(name: &str, columns: usize) -> String {
     let short = name.rsplit_once(" · ").and_then(|(link, limit)| {
         let room = columns.checked_sub(width(limit) + 3).filter(|room| *room >= 8)?;

@@ -1,4 +1,4 @@
-//! The month that is billed: from the midnight of one billing day to that of the next, where the clocks of its time zone show it.
+//! The month that is billed: from the midnight of one billing day to that of the next, by the clocks of its time zone.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,11 +13,10 @@ pub struct Month {
     first: Date,
 }
 
+/// Without a `month`, the current one; `day` is 1 to 28.
 #[derive(Clone, Debug)]
 pub struct BillingMonth {
-    /// The current month if there is none.
     pub month: Option<Month>,
-    /// 1 to 28.
     pub day: i8,
     pub zone: TimeZone,
 }

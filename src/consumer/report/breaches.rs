@@ -7,11 +7,10 @@ use super::{LinkFilter, stream};
 use crate::consumer::store::{Query, Reader, StoreError};
 use crate::units::{BitRate, ByteCount};
 
-/// Selects breaches by `raised_at`.
+/// Selects breaches by `raised_at`; `state` is `open`, `cleared` or `unknown`.
 #[derive(Clone, Debug, Default)]
 pub struct BreachFilter {
     pub links: LinkFilter,
-    /// `open`, `cleared` or `unknown`.
     pub state: Option<String>,
     pub severity: Option<String>,
     pub limit_name: Option<String>,
@@ -47,7 +46,6 @@ row! {
 #[derive(Clone, Debug, PartialEq)]
 pub struct BreachSpan {
     pub from: DateTime<Utc>,
-    /// `None` while open.
     pub to: Option<DateTime<Utc>>,
     pub severity: String,
     pub limit_name: String,

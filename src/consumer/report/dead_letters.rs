@@ -11,15 +11,14 @@ use crate::consumer::store::{ColumnType, Query, Reader, RetriedRecord, RetryOutc
 use crate::output::Value;
 use crate::wire::{Decoder, Undecoded};
 
+/// `bytes` is the length of the payload, `None` for a tombstone; agent, epoch and seq are claimed by payload, headers or key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
     pub at: KafkaPosition,
     pub kafka_timestamp: Option<DateTime<Utc>>,
     pub stored_at: Option<DateTime<Utc>>,
     pub error: String,
-    /// Length of its payload in bytes; `None` is a tombstone.
     pub bytes: Option<i64>,
-    /// Identity that payload, headers or key claim.
     pub agent: Option<String>,
     pub epoch: Option<String>,
     pub seq: Option<i64>,

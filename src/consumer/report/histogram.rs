@@ -1,4 +1,4 @@
-//! The histogram of links over a time, merged from what is kept of it: whole days and hours of UTC, and windows at its edges.
+//! The histogram of links over a time, merged from what is kept: whole days and hours of UTC, and windows at the edges.
 
 use std::io;
 
@@ -11,6 +11,7 @@ use crate::consumer::store::{Query, Reader, StoreError};
 use crate::histogram::RateHistogram;
 use crate::units::{BitRate, ByteCount};
 
+/// `late_windows` came too late for the bins, but are in the sums. Retention has taken the seconds of `expired_windows`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HistogramBins {
     pub bins: Vec<(u64, u64, u64)>,
@@ -24,9 +25,7 @@ pub struct HistogramBins {
     pub p95: Option<u64>,
     pub p99: Option<u64>,
     pub windows: u64,
-    /// Windows that came too late for the bins: they are in the sums.
     pub late_windows: u64,
-    /// Windows at an edge of the time whose seconds retention has taken.
     pub expired_windows: u64,
 }
 

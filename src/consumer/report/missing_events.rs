@@ -1,15 +1,12 @@
-//! Events that are not rows, and what explains them.
-//!
-//! An agent numbers its events without gaps. A number that never became a row is one of these (the view `missing_events`):
-//!
+//! Events that are not rows, and what explains them. An agent numbers its events without gaps; a number that never became a row
+//! (view `missing_events`) is one of these:
 //! - **declared**: its agent gave it up (evicted, expired, rejected, damaged) and declared that in a `loss` event;
 //! - **dead letter**: it arrived, but could not be stored, and still can be: `highwater-consumer dead-letters retry`;
 //! - **discarded**: a dead letter that an operator dropped, with the reason;
 //! - **undeclared**: nothing explains it. This is the alarm.
 //!
-//! Only what names the number explains it. A dead letter without a number, or offsets that were never read (`kafka_gaps`: whose
-//! events they held is not known), may be what is missing, and are reported beside it; but the number stays undeclared, since a
-//! guess must not end an alarm.
+//! Only what names the number explains it. A dead letter without a number, or offsets that were never read (`kafka_gaps`), may hold
+//! it and are reported beside it; the number stays undeclared, since a guess must not end an alarm.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -36,7 +33,6 @@ pub struct MissingEvents {
     pub cause: MissingCause,
     pub agent: Option<String>,
     pub epoch: Option<String>,
-    /// `None`: not known.
     pub first_seq: Option<i64>,
     pub last_seq: Option<i64>,
     pub offsets: Option<(String, i32, i64, i64)>,

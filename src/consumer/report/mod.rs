@@ -21,14 +21,13 @@ use chrono::{DateTime, Utc};
 use super::store::{Query, Reader, StoreError};
 use crate::output::Value;
 
-/// Links whose rows are wanted, and their time; an empty list stands for any.
+/// Links and time of the wanted rows; an empty list stands for any, and `until` is exclusive.
 #[derive(Clone, Debug, Default)]
 pub struct LinkFilter {
     pub agents: Vec<String>,
     pub interfaces: Vec<String>,
     pub directions: Vec<String>,
     pub since: Option<DateTime<Utc>>,
-    /// Exclusive.
     pub until: Option<DateTime<Utc>>,
 }
 
@@ -45,7 +44,7 @@ impl LinkFilter {
     }
 }
 
-/// Prints the rows of `query`, until that fails: the inner error, while the outer one is the store's.
+/// Prints the rows of `query`. The inner error is that of `print`, the outer one the store's.
 fn stream(
     reader: &mut dyn Reader,
     query: &Query,

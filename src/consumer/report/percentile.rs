@@ -1,9 +1,7 @@
-//! The percentile of five-minute means that transit is billed by, and beside it that of the one-second rates.
-//!
-//! A mean is the bytes of a link in five minutes of the wall clock (of UTC, so that every time zone has the same ones) over the
-//! seconds that were measured. Links of a bundle are summed interval by interval, before the percentile is taken. The percentile is
-//! the nearest rank: with `n` means in rising order, the one at place `ceil(p / 100 × n)`; for the 95th of 8,640, that is what
-//! remains when the 432 highest are left out. Only intervals with a mean count, and the answer says which ones have none.
+//! The percentile of five-minute means that transit is billed by, and beside it that of the one-second rates. A mean is the bytes
+//! of a link in five minutes of UTC (the same in every time zone) over its measured seconds; links of a bundle are summed by
+//! interval first. The percentile is the nearest rank: with `n` means in rising order, the one at place `ceil(p / 100 × n)`. For
+//! the 95th of 8,640, the 432 highest are left out. Only intervals with a mean count; the answer lists those without.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -18,12 +16,11 @@ use crate::units::ByteCount;
 
 const INTERVAL_MS: i64 = 300_000;
 
+/// Each agent and interface that is named has to have rates; each direction is answered by itself.
 #[derive(Clone, Debug)]
 pub struct PercentileQuestion {
-    /// Each agent and interface that is named has to have rates.
     pub agents: Vec<String>,
     pub interfaces: Vec<String>,
-    /// Each direction is answered by itself.
     pub directions: Vec<String>,
     pub percent: Percent,
     pub since: DateTime<Utc>,
@@ -46,15 +43,14 @@ pub struct Percentile {
     pub coverage: MonthCoverage,
 }
 
+/// A link or some seconds of `partial` means are missing; `late` windows are in the means, but not in the one-second rates.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct MonthCoverage {
     pub expected: u64,
     pub present: u64,
     pub means: u64,
-    /// Means of which a link or some seconds are missing.
     pub partial: u64,
     pub unmeasured_s: u64,
-    /// Windows that came too late for the one-second rates: they are in the means.
     pub late: u64,
     pub missing: Vec<MissingWindows>,
 }
@@ -74,7 +70,6 @@ pub enum PercentileError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Row(#[from] io::Error),
-    /// No rates are stored of a link that is named, in this time.
     #[error("{0}")]
     NoRates(String),
     #[error(
@@ -160,13 +155,12 @@ fn begin(interval: i64) -> DateTime<Utc> {
     DateTime::from_timestamp_millis(interval * INTERVAL_MS).unwrap_or_default()
 }
 
+/// `next` is the first interval in which each link may still be missing; `open` are those that may get more windows, by link.
 struct MeanSums {
     first: i64,
     end: i64,
     links: BTreeMap<(String, String), usize>,
-    /// First interval that each link may still be missing in.
     next: Vec<i64>,
-    /// Intervals that more windows may belong to, by the index of the link.
     open: BTreeMap<i64, BTreeMap<usize, Measured>>,
     means: Vec<u64>,
     coverage: MonthCoverage,

@@ -1,4 +1,4 @@
-//! Rates of links, by window as the agents report them, or by hour or day of UTC, which the consumer merges.
+//! Rates of links, by window as agents report them, or by hour or day of UTC, which the consumer merges.
 
 use std::io;
 
@@ -27,7 +27,7 @@ pub enum RateStep {
 pub(super) const WINDOW_MAX: TimeDelta = TimeDelta::hours(1);
 
 row! {
-    /// A rate is `None` where no second was measured.
+    /// Rates are `None` where no second was measured, `speed_bps` and `over` for hours and days; sums include `late_windows`.
     pub struct RateRow {
         pub started_at: DateTime<Utc>,
         pub ended_at: DateTime<Utc>,
@@ -46,11 +46,9 @@ row! {
         pub drops: Option<i64>,
         pub measured_s: i64,
         pub unmeasured_s: i64,
-        /// `None` of hours and days, as `over`.
         pub speed_bps: Option<BitRate>,
         pub over: Option<serde_json::Value>,
         pub windows: i64,
-        /// Windows that came too late for their hour's percentiles: they are in the sums.
         pub late_windows: i64,
     }
 }
@@ -109,7 +107,6 @@ pub(super) fn windows_of(links: &LinkFilter, query: Query) -> Query {
 }
 
 impl RateStep {
-    /// Returns windows for up to six hours, hours for up to eight days, else days.
     pub fn for_time(links: &LinkFilter, now: DateTime<Utc>) -> Self {
         let until = links.until.unwrap_or(now);
         match links.since.map(|since| until - since) {

@@ -1,4 +1,4 @@
-//! Rows of an answer: one list of fields, from which follow the columns that are selected, how they are read, and what is printed.
+//! Rows of an answer: one list of fields determines the selected columns, how they are read, and what is printed.
 
 use std::io;
 

@@ -1,7 +1,5 @@
-//! Hours and days, on a thread with a session of its own: storing never waits for it. Hours that changed are published from there.
-//!
-//! What was noted with the windows stays until it is derived, and what is derived until Kafka has it: after a crash, or where another
-//! member of the group goes on, it is found in the database.
+//! Hours and days, derived and published on a thread with a session of its own: storing never waits for it. The database keeps
+//! notes until they are derived, and hours until Kafka has them: after a crash, this or another member goes on from there.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -26,7 +24,6 @@ const GOES_ON: u8 = 0;
 const FINISHES: u8 = 1;
 const STOPS: u8 = 2;
 
-/// Ends when this is dropped.
 pub(super) struct HistogramThread {
     wish: Arc<AtomicU8>,
     ended: Receiver<()>,
@@ -80,7 +77,7 @@ struct HistogramWork {
     every: Duration,
     wish: Arc<AtomicU8>,
     clock: SystemClock,
-    /// The hour that was published last, while not all were.
+    /// Hour that was published last, while not all were.
     last: Option<HourKey>,
     /// Published, and perhaps not noted: the database was away since.
     unconfirmed: Vec<(HourKey, i64)>,
@@ -113,7 +110,6 @@ impl HistogramWork {
         }
     }
 
-    /// Returns whether there is more to do at once.
     fn round(&mut self, is_finishing: bool) -> Result<bool, String> {
         let has_more = self.derive().map_err(|error| error.to_string())?;
         let more_to_publish = self.publish(is_finishing && !has_more)?;

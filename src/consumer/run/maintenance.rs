@@ -1,6 +1,4 @@
-//! Retention, on a thread with a session of its own: storing never waits for it.
-//!
-//! Each round has a thread of its own too, which is abandoned where the database never answers, as the store's is.
+//! Retention on a thread of its own: storing never waits for it. A round's own thread is abandoned if the database never answers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +20,6 @@ const PAUSE_UNFINISHED: Duration = Duration::from_secs(60);
 const BUDGET: Duration = Duration::from_secs(300);
 const HEARS: Duration = Duration::from_millis(200);
 
-/// Ends when this is dropped.
 pub(super) struct MaintenanceThread(Arc<AtomicBool>);
 
 impl MaintenanceThread {
@@ -49,8 +46,7 @@ impl Drop for MaintenanceThread {
     }
 }
 
-/// Repeats a round that returns whether it was finished. The pause begins when the round has ended, however long that took: the
-/// database rests between two rounds.
+/// Repeats `round`, which returns whether it was finished. However long that took, the database rests for a pause after it.
 fn repeat(sleep: impl Fn(Duration) -> bool, mut round: impl FnMut() -> bool) {
     let mut pause = failpoints::duration("maintenance-first-s", FIRST);
     while sleep(pause) {
@@ -68,7 +64,6 @@ fn round(
     let progress = maintenance.progress();
     let (sender, answer) = channel();
     let work = move || {
-        // The receiver is gone if it took too long.
         let _ = sender.send(maintenance.run(&retention, None, BUDGET));
     };
     let thread = std::thread::Builder::new().name("retention".into()).spawn(work);

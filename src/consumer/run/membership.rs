@@ -1,4 +1,4 @@
-//! Membership of the group: which partitions are ours, and when only a new client helps.
+//! Membership of the group: which partitions are ours, and when a new client is needed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::consumer::source::{Polled, Source, TopicPartition};
 use crate::kafka::{ClientError, LogThrottle};
 use crate::units::lasting;
 
-/// News, the worst first: librdkafka reports an assignment, a missing topic and a fatal error once, so none replaces another.
+/// News by urgency: librdkafka reports an assignment, a missing topic and a fatal error once, so none replaces another.
 #[derive(Default)]
 struct News(BTreeMap<u8, Polled>);
 
@@ -22,12 +22,12 @@ pub(super) struct Member {
     pub(super) source: Source,
     assigned: Vec<TopicPartition>,
     adrift: Option<Duration>,
-    /// After one side rejected the other: time to look whether certificates or secrets have changed.
+    /// Time to look whether certificates or secrets have changed, after one side rejected the other.
     refused: Option<Duration>,
     /// Polled while the loop waited for something else, and handled before the next poll.
     heard: News,
     trouble: LogThrottle,
-    /// Missing topics have a throttle of their own: news of the others is none of these.
+    /// Throttle of missing topics alone: news of the others does not end it.
     missing: LogThrottle,
     backoff: Backoff,
 }
@@ -131,7 +131,7 @@ impl Member {
         }
     }
 
-    /// Returns why a new client is needed: after a broker was paused, librdkafka may fail to join its group again without a report.
+    /// Returns why a new client is needed: after a broker was paused, librdkafka may silently fail to join its group again.
     pub(super) fn check_adrift(&mut self, now: Duration) -> Option<String> {
         self.adrift.filter(|since| now.saturating_sub(*since) >= ADRIFT_MAX)?;
         // While no broker answers there is no group to join.
@@ -140,8 +140,7 @@ impl Member {
         answers.then(|| format!("connected, but no partitions were assigned for {}", lasting(ADRIFT_MAX)))
     }
 
-    /// Makes a new client once certificates or secrets have changed: librdkafka reads them once. Until then the broker has to be
-    /// mended, and this client goes on trying. Returns whether the client is a new one.
+    /// Makes a new client once certificates or secrets have changed, which librdkafka reads once. Returns whether it did.
     pub(super) fn check_refusal(&mut self, settings: &Settings, now: Duration) -> bool {
         if self.refused.is_none_or(|at| now < at) {
             return false;

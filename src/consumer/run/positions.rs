@@ -39,8 +39,7 @@ impl Positions {
         self.checkpoints.insert(partition, checkpoint);
     }
 
-    /// Reads known records again at an interval: a topic that is recreated while it is read brings neither error nor rebalance.
-    /// Returns what was found, once, and the checkpoints before.
+    /// Reads known records again at an interval, since a topic may be recreated without error or rebalance. Returns a result once.
     pub(super) fn read_anchors(
         &mut self,
         now: Duration,
@@ -106,10 +105,7 @@ pub(super) fn go_on(
     }
 }
 
-/// Moves the anchor on, after the records known `before` were read again.
-///
-/// # Errors
-/// Why the topic is another one.
+/// Moves the anchor on, after the records known `before` were read again. Fails with the reason if the topic is another one.
 pub(super) fn judge_anchor(
     place: &Checkpoint,
     before: &Checkpoint,

@@ -1,7 +1,5 @@
-//! Sign of life of the loop, for systemd and for a watchdog of its own, and its time.
-//!
-//! The watchdog ends a process that is stuck: in a call that no time-out bounds, since a server is paused or a connection drops its
-//! packets. Ending loses nothing, and the restarted process connects again.
+//! Time of the loop, and its sign of life for systemd and for a watchdog of its own, which ends a process that is stuck in a call
+//! without a time-out (a paused server, a connection that drops packets). Nothing is lost: the next process connects again.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

@@ -11,15 +11,14 @@ use crate::service::Service;
 
 #[derive(Clone, Copy)]
 pub struct Reload<'a> {
-    /// True asks for a reload; cleared when it begins.
+    /// Asks for a reload while true; cleared when it begins.
     pub wish: &'a AtomicBool,
     pub read: &'a dyn Fn() -> Result<Settings, String>,
 }
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Stores until `stop` is set or, with `until_end`, all that was there at the start is stored. Calls `observer` with each event
-/// after the transaction that stored it.
+/// Stores until `stop` is set or, with `until_end`, what was there at the start is stored. Calls `observer` with each stored event.
 ///
 /// # Errors
 /// Settings that librdkafka does not take (a file that cannot be read is waited for); tables of another version of this program; with
@@ -35,10 +34,7 @@ pub fn run(
     run_reloading(settings, options, observer, stop, reload)
 }
 
-/// Stores with reloads: each ends the run in order and begins another one, with certificates and secrets as they are then.
-///
-/// # Errors
-/// See [`run`]; settings that cannot be used later change nothing.
+/// Stores like [`run`], with reloads: each ends the run in order and begins another; settings that cannot be used change nothing.
 pub fn run_reloading(
     settings: &Settings,
     options: Options,

@@ -46,7 +46,7 @@ impl TopicState {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct InOrder {
-    /// False of a topic on hold: it waits for the store, not for Kafka.
+    /// True also with a topic on hold: it waits for the store, not for Kafka.
     pub(super) kafka: bool,
     pub(super) store: bool,
 }
@@ -140,7 +140,6 @@ impl Topic {
         self.state = TopicState::Reading;
     }
 
-    /// Forgets what is not stored: it is read again from where the database is.
     pub(super) fn unplace(&mut self, at: Duration) {
         self.builder = BatchBuilder::default();
         self.storing = None;
@@ -173,7 +172,6 @@ impl Topic {
         self.storing.as_mut()
     }
 
-    /// Takes over what was stored of `batch`; returns the next offset of each of its partitions.
     pub(super) fn advance(&mut self, batch: &Batch, applied: &Applied) -> BTreeMap<i32, i64> {
         self.storing = None;
         self.stored.rows += applied.inserted;
@@ -220,7 +218,6 @@ impl Ends {
     }
 }
 
-/// Gives a record, or what cannot be read, to its topic; returns all else.
 fn deliver(topics: &mut [Topic], polled: Polled, now: Duration) -> Option<Polled> {
     match polled {
         Polled::Record(at, record) => topics[at.topic].builder.take(at.partition, record, now),

@@ -1,4 +1,4 @@
-//! `--log-totals`: bytes over limit of each link and limit, since the start of the run and in all.
+//! `--log-totals`: bytes over limit by link and limit, since the start and in all, on a thread: no batch waits for the log.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
@@ -7,7 +7,6 @@ use crate::consumer::report::totals::{self, Sums};
 use crate::consumer::store::{Reader, TotalKey};
 use crate::units::ByteCount;
 
-/// Logs totals on a thread, so that no batch waits for a line of the log.
 pub(super) struct TotalsLog {
     grown: Option<Sender<Sums>>,
     ended: Receiver<()>,

@@ -1,7 +1,5 @@
-//! The store's thread: while it works, the next batch is read, and the group hears of us.
-//!
-//! A store that never answers is abandoned, with its thread and its connection, and another one is opened. Should it commit late
-//! all the same, guards 1 and 3 see to it that nothing is stored twice.
+//! The store's thread: while it works, the next batch is read, and the member stays in its group. A store that never answers is
+//! replaced, with its thread and connection; if it commits late all the same, guards 1 and 3 keep records from being stored twice.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -83,7 +81,6 @@ impl Writer {
         }
     }
 
-    /// Returns a channel for the answer, which closes if the thread panics.
     fn begin<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut dyn Store) -> T + Send + 'static,

@@ -33,7 +33,6 @@ impl Source {
         let (sender, receiver) = mpsc::channel();
         let topic = self.name(topic).to_owned();
         let read = move || {
-            // After a rebalance the receiver is gone.
             let _ = sender.send(read_known(&client, &topic, &wanted));
         };
         std::thread::Builder::new().name("anchors".into()).spawn(read).map_err(|e| e.to_string())?;

@@ -31,7 +31,7 @@ pub(super) const FIXED: &[(&str, &str)] = &[
 const DEFAULTS: &[(&str, &str)] = &[
     ("session.timeout.ms", "10000"),
     ("heartbeat.interval.ms", "2000"),
-    // Longest time that a rebalance waits for a member that is in a call of the store.
+    // Longest time that a rebalance waits for a member whose store is at work.
     ("max.poll.interval.ms", "90000"),
     ("topic.metadata.refresh.interval.ms", "30000"),
     ("partition.assignment.strategy", "range"),
@@ -49,7 +49,7 @@ pub(in crate::consumer) fn check_client(connection: &Connection, group: &str) ->
     connection.check::<BaseConsumer>(|connection| client(connection, group, FIXED))
 }
 
-/// Makes a client that is no member of the group, whose name it has, with `more` properties above the operator's.
+/// Makes a client that is no member of `group`, but named after it, with `more` properties above the operator's.
 pub(super) fn apart(
     connection: &Connection,
     group: &str,

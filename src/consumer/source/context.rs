@@ -43,8 +43,7 @@ impl ClientContext for Context {
 }
 
 impl ConsumerContext for Context {
-    /// Notes the assignment, and reads nothing yet. The loop drops the batch in hand: the partition's next owner reads it again.
-    ///
+    /// Notes the assignment, and reads nothing yet; the loop drops the batch in hand, which the partition's next owner reads again.
     /// Each rebalance brings all partitions, since strategies that bring some of them are refused (see `kafka::Connection`).
     fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
         // Empty assignments have to be answered as well: otherwise librdkafka, and with it the group, waits for this member.

@@ -33,10 +33,7 @@ pub enum Seen {
 }
 
 impl StandaloneConsumer {
-    /// Makes a client that connects when it is first used. Brokers see the group's name.
-    ///
-    /// # Errors
-    /// A secret that can't be read, or a property that librdkafka does not take.
+    /// Makes a client that connects at its first use. Fails on secrets that can't be read, and properties that librdkafka refuses.
     pub fn new(connection: &Connection, topic: &str, group: &str, decoder: Decoder) -> Result<Self, String> {
         let consumer = apart(connection, group, &[topic.to_owned()], &[("queued.max.messages.kbytes", "8192")])?;
         let (topic, connection) = (topic.to_owned(), connection.clone());
@@ -75,7 +72,7 @@ impl StandaloneConsumer {
     }
 
     fn reported_by_now(&self) -> Option<String> {
-        // No message is lost by polling before an assignment.
+        // Polling brings the reports; before an assignment it loses no message.
         while self.consumer.poll(Duration::ZERO).is_some() {}
         let refused_group = self.consumer.context().take_refused_group();
         self.reported().or(refused_group)

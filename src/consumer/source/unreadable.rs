@@ -1,11 +1,7 @@
-//! Batches that librdkafka does not unpack: larger than `receive.message.max.bytes` when unpacked, or damaged.
-//!
-//! librdkafka fetches such a batch again and again. It reports the batch's first offset and nothing else: neither the partition nor
-//! where the batch ends. A separate client finds both, while the others go on: it reads each partition from its position, and where
-//! it gets the same error, it looks for the end of the batch by offsets whose distance doubles and then halves.
-//!
-//! Behind a damaged batch, librdkafka takes some other bytes for the next one, and goes on at an offset that it reads there: all
-//! partitions are placed again.
+//! Batches that librdkafka does not unpack: larger than `receive.message.max.bytes` when unpacked, or damaged. It fetches them
+//! again and again, and reports the first offset, but neither partition nor end. A separate client finds both, while the others go
+//! on: it reads each partition from its position, and at the same error looks for the end by offsets whose distance doubles and
+//! then halves. Behind a damaged batch, librdkafka goes on at a wrong offset: all partitions are placed again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -33,7 +29,7 @@ pub(in crate::consumer) struct Unreadable {
     pub(in crate::consumer) end: i64,
 }
 
-/// Counts by error: batches of several partitions are met in turns.
+/// Failures by error: batches of several partitions are met in turns.
 #[derive(Debug, Default)]
 pub(super) struct Strikes(BTreeMap<String, u32>);
 

@@ -1,5 +1,4 @@
-//! Messages that can't be decoded before a schema registry answers. Each holds up its own partition and no other: the partition is
-//! paused while its message is kept here.
+//! Messages that can't be decoded before a schema registry answers. Each keeps its own partition paused, and no other.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

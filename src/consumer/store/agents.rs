@@ -37,7 +37,7 @@ impl KnownAgent {
     }
 }
 
-/// Returns the agents that `rows` tell of, in the order in which their rows are locked.
+/// Returns the agents whose state `rows` may change, in the order in which their rows are locked.
 pub(super) fn asked<'a>(rows: &[Row<'a>]) -> Vec<&'a str> {
     let telling = rows.iter().filter(|row| tells(row.event).is_some());
     let mut agents: Vec<&str> = telling.map(|row| row.event.stamp.agent.as_str()).collect();
@@ -46,7 +46,7 @@ pub(super) fn asked<'a>(rows: &[Row<'a>]) -> Vec<&'a str> {
     agents
 }
 
-/// Most windows change nothing, and cost no write.
+/// Returns the agents that change: most windows change none, and cost no write.
 pub(super) fn changes<'a>(rows: &[Row<'a>], known: &HashMap<&str, KnownAgent>) -> Vec<AgentChange<'a>> {
     let mut states: BTreeMap<&'a str, Option<KnownAgent>> = BTreeMap::new();
     for row in rows {

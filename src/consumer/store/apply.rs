@@ -1,18 +1,16 @@
-//! The way to commit, for every database.
+//! Storing of a batch, the same for every database.
 //!
 //! ```text
 //!  lock the checkpoints (guard 1) ─► rows that are not there yet (guard 2) ─► insert them
 //!     ─► ranges, breaches, totals, losses, touched hours, agents that follow from them ─► dead letters, gaps
 //!     ─► advance `next_offset` from its old value (guard 3) ─► commit ─► read back
 //! ```
-//!
-//! A row that the database rejects takes the whole transaction with it. The batch is then stored in pieces, each in a transaction
-//! of its own: what comes before the row, the row, what comes after it; or halves, where the database does not report which row it
-//! is. A row that is rejected alone becomes a dead letter, if the database takes a probe row in the same session: else the database
-//! is out of order, and nothing is skipped. Pieces are as safe as a whole batch: each moves `next_offset` over what it stores.
-//!
-//! The error's code does not decide: a trigger may raise any, also one that means a full disk or a shutdown. Where the code is of a
-//! kind that passes, a row alone is tried [`TRIES_MAX`] times. A lock that another session holds is no row's fault: it is waited for.
+//! A row that the database rejects rolls the whole transaction back. The batch is then stored in pieces, each in a transaction of
+//! its own: what comes before the row, the row, what comes after it; or halves, if the database does not report the row. A row that
+//! is rejected alone becomes a dead letter if the database takes a probe row in the same session; else the database is out of
+//! order, and no record is skipped. Pieces are as safe as a whole batch: each moves `next_offset` over what it stores. An error's
+//! code decides little, since a trigger may raise any, also that of a full disk or a shutdown: a row alone with a code that may
+//! pass is tried [`TRIES_MAX`] times. A lock that another session holds is no row's fault: it is waited for.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -36,15 +34,13 @@ pub(super) trait Session {
     where
         Self: 's;
 
-    /// With `locking`, ranges and breaches are locked when they are read.
     fn begin(&mut self, now: DateTime<Utc>, locking: bool) -> Result<Self::Transaction<'_>, AttemptError>;
 
-    /// Makes partitions before the transaction, and returns the rows that have none.
+    /// Creates missing partitions before the transaction, and returns the rows that still have none.
     fn make_partitions(&mut self, rows: &[Row<'_>]) -> Result<Vec<Unplaceable>, StoreError>;
 
     fn forget_partitions(&mut self);
 
-    /// Ends sessions that keep guard 1 waiting, where that is possible, and returns the error.
     fn end_holders(&mut self, topic: &TopicId, partitions: &[i32]) -> StoreError;
 
     fn read_back(&mut self, topic: &TopicId, bounds: &Bounds) -> Result<bool, AttemptError>;
@@ -56,6 +52,7 @@ pub(super) struct Unplaceable {
     pub(super) error: String,
 }
 
+/// Statements of a transaction, which fail with [`AttemptError::Again`] if ranges, breaches or agents changed since they were read.
 pub(super) trait Transaction: Sized {
     /// Locks each checkpoint until the end, and returns its `next_offset` and generation (guard 1).
     fn lock_checkpoints(
@@ -64,7 +61,6 @@ pub(super) trait Transaction: Sized {
         partitions: &[i32],
     ) -> Result<BTreeMap<i32, (i64, i32)>, AttemptError>;
 
-    /// Returns the ranges that `seen` meets or touches; if they are not locked, [`Self::put_ranges`] notices a change.
     fn known_ranges<'a>(&mut self, seen: &SeriesRanges<'a>) -> Result<SeriesRanges<'a>, AttemptError>;
 
     fn existing(&mut self, table: Table, rows: &[&Row<'_>]) -> Result<HashSet<usize>, AttemptError>;
@@ -74,7 +70,6 @@ pub(super) trait Transaction: Sized {
 
     fn insert(&mut self, table: Table, topic: &TopicId, rows: &[&Row<'_>]) -> Result<(), AttemptError>;
 
-    /// Fails with [`AttemptError::Again`] where a range has changed since it was read.
     fn put_ranges(&mut self, changes: RangeChanges<'_>) -> Result<(), AttemptError>;
 
     /// Returns what is stored of the breaches; new ones may be left out if [`Self::put_breaches`] notices those that are there.
@@ -83,7 +78,6 @@ pub(super) trait Transaction: Sized {
         words: &LastWords<'a>,
     ) -> Result<HashMap<BreachKey<'a>, KnownBreach>, AttemptError>;
 
-    /// Fails with [`AttemptError::Again`] where a breach has changed since it was read.
     fn put_breaches(&mut self, changes: &BreachChanges<'_>) -> Result<(), AttemptError>;
 
     fn put_losses(&mut self, losses: &[Lost<'_>]) -> Result<(), AttemptError>;
@@ -92,7 +86,6 @@ pub(super) trait Transaction: Sized {
 
     fn known_agents<'a>(&mut self, agents: &[&'a str]) -> Result<HashMap<&'a str, KnownAgent>, AttemptError>;
 
-    /// Fails with [`AttemptError::Again`] where an agent has changed since it was read.
     fn put_agents(&mut self, changes: &[AgentChange<'_>]) -> Result<(), AttemptError>;
 
     fn put_dead_letters(&mut self, topic: &TopicId, letters: &[DeadLetterRow<'_>]) -> Result<(), AttemptError>;
@@ -127,7 +120,7 @@ pub(super) enum AttemptError {
     NoPartition(StoreError),
     /// The lock of guard 1 was not granted in time.
     Held,
-    /// At this partition and offset, if the database reports them. A `passing` one may be over at the next try.
+    /// `at` is the partition and offset, if the database reports them. A `passing` error may be over at the next try.
     Rejected { at: Option<(i32, i64)>, error: String, otherwise: StoreError, passing: bool },
     /// Not worth another try.
     Store(StoreError),
@@ -163,9 +156,9 @@ impl From<StoreError> for AttemptError {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Approach {
-    /// Ranges and breaches are read without a lock, rows looked up only if their numbers were seen: the usual.
+    /// Ranges and breaches are read without a lock, rows looked up only if their numbers were seen: the usual case.
     Optimistic,
-    /// Others changed ranges or breaches before they were written, which a large transaction would meet again.
+    /// Ranges or breaches were changed by others before they were written, which a large transaction would meet again.
     Locking,
     /// Locks, and looks up every row: ranges are missing, as after a `DELETE`.
     LookUpAll,
@@ -286,7 +279,6 @@ fn pieces(batch: &Batch, bounds: &Bounds, at: Option<(i32, i64)>) -> Option<Vec<
     }
     let first = rest.remove(0);
     before.extend(first);
-    // No record comes before the first one of the only partition.
     let is_empty = |bounds: &Bounds| rows::records(batch, bounds).next().is_none();
     let mut pieces: Vec<Bounds> = if is_empty(&before) { Vec::new() } else { vec![before] };
     match (pieces.is_empty(), rest.first_mut()) {
@@ -388,7 +380,7 @@ fn attempt<S: Session>(
     failpoints::pass("database-before-commit");
     transaction.commit()?;
     failpoints::pass("database-after-commit");
-    // Success is believed when `next_offset` confirms it.
+    // The commit counts once `next_offset` confirms it.
     if !session.read_back(topic, &bounds)? {
         return Err(StoreError::Conflict(format!("{topic}: the database did not keep what it committed")).into());
     }
@@ -513,7 +505,6 @@ pub(super) fn retry<S: Session>(
     now: DateTime<Utc>,
 ) -> Result<RetrySummary, StoreError> {
     match persist(session, |session, approach| retry_once(session, topic, records, approach, now)) {
-        // Singly, to find which of them it is.
         Err(AttemptError::Rejected { .. }) if records.len() > 1 => {
             let mut all = RetrySummary::default();
             for record in records {

@@ -1,5 +1,4 @@
-//! Hours and days of traffic: pure functions of the windows that are stored, made again when another one arrives, so that copies,
-//! order and rebalances change nothing.
+//! Hours and days of traffic: pure functions of the stored windows, made again at each new one, in whatever order they come.
 //!
 //! ```text
 //!  rates, window_histograms          histograms             histograms
@@ -7,9 +6,8 @@
 //!         ▲                            └─► unpublished_hours ─► Kafka, acknowledged
 //!   touched_hours, in the transaction of the windows
 //! ```
-//!
-//! All of it is one transaction: a note goes in the one that derives its hour. Retention takes windows before hours: a window that
-//! arrives then changes the numbers of its hour, and leaves the histogram as it is.
+//! The transaction that derives an hour also deletes its note. Retention deletes windows before hours: a window that arrives then
+//! changes the numbers of its hour, and leaves the histogram as it is.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +19,7 @@ use crate::histogram::{HistogramEncoder, RateHistogram};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrafficSummary {
     pub windows: i64,
-    /// Windows that were measured, and came without a histogram or too late for it.
+    /// Measured windows that came without a histogram, or too late for it.
     pub late_windows: i64,
     pub bytes: i64,
     pub packets: Option<i64>,
@@ -72,11 +70,10 @@ pub(super) struct StoredWindow {
 
 pub(super) type HourOfAgent = (String, DateTime<Utc>);
 
-/// A window of this hour was stored; the number tells notes apart.
+/// Note that a window of this hour was stored; the number tells notes apart.
 pub(super) type HourNote = (i64, HourOfAgent);
 
-/// Hour after which the next transaction goes on: notes are taken by hour, not by age. So those that
-/// wait for one hour go together, and the longer the derivation is behind, the less often it makes an hour again.
+/// Hour after which the next transaction goes on: notes are taken by hour, not by age, so that those of one hour go together.
 pub(super) struct DerivePlace {
     after: Option<HourOfAgent>,
     series_per_hour: usize,
@@ -88,19 +85,17 @@ impl Default for DerivePlace {
     }
 }
 
-/// Windows and hours come ordered by hour, series and window.
+/// Statements of a derivation. Windows and hours come ordered by hour, series and window; `each` gets the index of hour or day.
 pub(super) trait DeriveTransaction: Sized {
     /// Returns notes of hours after `after`, in the order of [`HourOfAgent`].
     fn notes(&mut self, after: Option<&HourOfAgent>, limit: usize) -> Result<Vec<HourNote>, StoreError>;
 
-    /// Calls `each` with every window that began in one of the hours, and the index of that hour.
     fn windows(
         &mut self,
         hours: &[HourOfAgent],
         each: &mut dyn FnMut(usize, TrafficSeries, StoredWindow),
     ) -> Result<(), StoreError>;
 
-    /// Calls `each` with every hour of the days, and the index of its day; by day.
     fn hours_of_days(
         &mut self,
         days: &[SummaryKey],
@@ -118,7 +113,7 @@ pub(super) trait DeriveTransaction: Sized {
     fn commit(self) -> Result<(), StoreError>;
 }
 
-/// In the order in which the databases' readers take them.
+/// Columns in the order in which the databases' readers take them.
 pub(super) const SUMMARY: &str = "windows, late_windows, bytes, packets, errors, drops, measured_s, unmeasured_s, min_bps, mean_bps, \
                                   max_bps, p50_bps, p95_bps, p99_bps, histogram";
 pub(super) const SUMMARY_COLUMNS: usize = 15;
@@ -126,7 +121,7 @@ pub(super) const SUMMARY_COLUMNS: usize = 15;
 pub(super) const PUBLISHED_AT_ONCE: usize = 500;
 
 const NOTES_AT_ONCE: usize = 2_000;
-/// Summaries of a transaction, about: a histogram takes a kilobyte or two.
+/// Approximate number of summaries in a transaction: a histogram takes a kilobyte or two.
 const SUMMARIES_AT_ONCE: usize = 500;
 
 impl SummarySpan {
@@ -142,7 +137,7 @@ impl SummarySpan {
 struct Merge {
     sum: TrafficSummary,
     histogram: Option<RateHistogram>,
-    /// Retention has taken a stored histogram.
+    /// True if retention has taken a stored histogram.
     is_incomplete: bool,
 }
 
@@ -240,7 +235,7 @@ pub(super) fn derive<T: DeriveTransaction>(
     let is_end = notes.len() < NOTES_AT_ONCE && hours.len() <= some;
     hours.truncate(some);
     notes.retain(|(_, hour)| hours.last().is_some_and(|last| hour <= last));
-    // From the first hour again, unless it was begun with.
+    // Notes are read from the first hour again, unless this round began there.
     let has_more = !is_end || place.after.is_some();
     place.after = hours.last().filter(|_| !is_end).cloned();
     if hours.is_empty() {

@@ -1,7 +1,4 @@
-//! Databases that events are stored in: one row each, in one transaction with the offsets they came from.
-//!
-//! Invariants of every implementation:
-//!
+//! Databases of events: one row each, stored in one transaction with the offsets they came from. Every implementation keeps this:
 //! - A record below `kafka_offsets.next_offset` is stored, is a dead letter, or is named in `kafka_gaps`.
 //! - `next_offset` moves only in the transaction that stores what it passes, and only from where the batch began (guard 1 reads it
 //!   under a lock, guard 3 sets it only from its old value).
@@ -39,14 +36,14 @@ pub trait Store {
 
     fn checkpoints(&mut self, topic: &TopicId) -> Result<BTreeMap<i32, Checkpoint>, StoreError>;
 
-    /// Inserts checkpoints and the gaps before them, unless another consumer has. Returns those that are in the database then.
+    /// Inserts checkpoints that the database does not have yet, and the gaps before them. Returns those it has afterwards.
     fn insert_checkpoints(
         &mut self,
         topic: &TopicId,
         first: &BTreeMap<i32, (Checkpoint, Vec<Gap>)>,
     ) -> Result<BTreeMap<i32, Checkpoint>, StoreError>;
 
-    /// Replaces `old` and records the gap up to `new`; [`StoreError::Conflict`] where the database no longer has `old`.
+    /// Replaces `old` by `new`, and records the gap between them. Fails with [`StoreError::Conflict`] if `old` is no longer there.
     fn replace_checkpoint(
         &mut self,
         topic: &TopicId,
@@ -56,11 +53,9 @@ pub trait Store {
         gap: Option<Gap>,
     ) -> Result<(), StoreError>;
 
-    /// Stores a batch. A record that the database rejects becomes a dead letter; only then is the batch stored in more than one
-    /// transaction, and [`StoreProgress::stop`] ends it between two of them.
-    ///
-    /// # Errors
-    /// [`StoreError::Conflict`] where `next_offset` is before the batch, or its topic was recreated.
+    /// Stores a batch; in more than one transaction only if a record is rejected, which becomes a dead letter. Then
+    /// [`StoreProgress::stop`] ends it between two. Fails with [`StoreError::Conflict`] if `next_offset` is before the batch, or
+    /// its topic was recreated.
     fn apply(&mut self, batch: &Batch, now: DateTime<Utc>) -> Result<Applied, StoreError>;
 
     /// Stores events of dead letters, each in the transaction that removes the letter. After an error some may be stored.
@@ -83,9 +78,8 @@ pub trait Store {
 pub trait Maintenance {
     fn progress(&self) -> Arc<StoreProgress>;
 
-    /// Drops what has expired, in pieces, until all is done, another session holds a lock, `budget` is over, or
-    /// [`StoreProgress::stop`]. What was done before an error is done. Without `now`, rows expire by the clock that is behind, this
-    /// host's or the server's: one that has jumped ahead deletes nothing.
+    /// Deletes expired rows until none is left, another session holds a lock, `budget` is used up, or [`StoreProgress::stop`]; an
+    /// error undoes one piece. Without `now`, rows expire by the clock that is behind, host's or server's: one may have jumped.
     fn run(
         &mut self,
         retention: &Retention,
@@ -95,13 +89,13 @@ pub trait Maintenance {
 }
 
 pub trait HistogramStore {
-    /// Derives some of the hours that windows were stored of since. Does nothing while another consumer does it.
+    /// Derives some of the hours whose windows were stored since. Does nothing while another consumer derives.
     fn derive(&mut self, now: DateTime<Utc>) -> Result<Derived, StoreError>;
 
     /// Returns some hours that Kafka has not acknowledged, those after `after` first; none while another consumer derives.
     fn unpublished(&mut self, after: Option<&HourKey>) -> Result<Vec<MergedHour>, StoreError>;
 
-    /// Notes which versions Kafka has. An hour that has changed meanwhile is to be published again.
+    /// Records which versions Kafka has. An hour that has changed since is published again.
     fn acknowledge(&mut self, published: &[(HourKey, i64)], now: DateTime<Utc>) -> Result<(), StoreError>;
 }
 
@@ -144,14 +138,13 @@ pub struct RetrySummary {
     pub inserted: u64,
 }
 
+/// Ages at which rows expire. Events, samples and rates have to be that old since they were observed and since they were stored.
+/// Losses and gaps are kept like events, totals since their day, series of agents that are gone like events and totals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
-    /// Since an event or sample was observed, and since it was stored. Declared losses and gaps are kept as long.
     pub events: Duration,
     pub dead_letters: Duration,
-    /// Since the day that is summed. Series of agents that are gone are kept as long as events and totals.
     pub totals: Duration,
-    /// Since a window was observed, and since it was stored.
     pub rates: Duration,
     pub histograms: Duration,
 }
@@ -159,7 +152,7 @@ pub struct Retention {
 impl Default for Retention {
     fn default() -> Self {
         let days = |days: u64| Duration::from_secs(days * 86_400);
-        // A year to compare with, and a month to do it in; five years of totals.
+        // Events: a year to compare with, and a month to do it in. Totals: five years.
         Self { events: days(400), dead_letters: days(90), totals: days(1826), rates: days(90), histograms: days(400) }
     }
 }
@@ -175,9 +168,8 @@ pub enum PartitionWidth {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Applied {
     pub inserted: u64,
-    /// Windows too late, or from a clock too far ahead, for their histograms.
     pub without_histograms: u64,
-    /// Offsets from the first to before the second: not all of the batch if it was stopped.
+    /// First offset and exclusive end by partition; not all of the batch if it was stopped.
     pub stored: BTreeMap<i32, (i64, i64)>,
     pub rejected: Vec<Rejected>,
     pub identity_conflicts: Vec<String>,
@@ -207,7 +199,7 @@ pub struct Maintained {
     pub unfinished: Option<String>,
 }
 
-/// Errors for which nothing is skipped.
+/// Errors after which no record is skipped.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     #[error("{0}")]
@@ -215,8 +207,7 @@ pub enum StoreError {
     /// An operator has to act: password, database, rights, schema.
     #[error("{0}")]
     Misconfigured(String),
-    /// The tables are those of another version of this program. Only that version helps, so a consumer ends: others of its group
-    /// that are newer then get its partitions.
+    /// Tables of another version of this program. The consumer ends: newer members of its group then get its partitions.
     #[error("{0}")]
     Incompatible(String),
     /// The database is not where this consumer is: read its checkpoints again.
@@ -261,7 +252,6 @@ impl StoreProgress {
         self.answers.load(Ordering::Relaxed)
     }
 
-    /// Asks for an end between two transactions.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }

@@ -33,7 +33,6 @@ impl StoreUrl {
         }
     }
 
-    /// Returns whether the URL itself holds a password.
     pub fn holds_password(&self) -> bool {
         matches!(&self.0, Backend::Postgres(address) if address.holds_password())
     }
@@ -49,7 +48,6 @@ impl StoreUrl {
         }
     }
 
-    /// Looks at the database, and changes nothing.
     pub fn check(&self, now: DateTime<Utc>) -> Vec<Finding> {
         match &self.0 {
             Backend::Postgres(address) => postgres::check(address, now),

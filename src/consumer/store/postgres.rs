@@ -32,7 +32,7 @@ pub(super) use self::histograms::PostgresHistograms;
 pub(super) use self::maintenance::PostgresMaintenance;
 pub(super) use self::reader::PostgresReader;
 
-/// Connects, and migrates, when it is first needed and after each error.
+/// Store in PostgreSQL, which connects and migrates when it is first needed and after each error.
 pub(super) struct Postgres {
     address: Address,
     application: String,
@@ -57,7 +57,7 @@ impl Postgres {
         Self { address, application, options, session: None, progress, unpooled: false }
     }
 
-    /// Ends the session after an error: its state is not worth guessing.
+    /// Runs `work` in the session, which an error ends: its state is not worth guessing.
     fn with<T>(&mut self, work: impl FnOnce(&mut PostgresSession) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let mut session = match self.session.take() {
             Some(session) if !session.client.is_closed() => session,
@@ -207,9 +207,8 @@ fn checkpoint(row: &SqlRow) -> Checkpoint {
     Checkpoint { next_offset: row.get(0), generation: row.get(1), last: fingerprint(2), anchor: fingerprint(5) }
 }
 
-/// Ends the sessions of our role that hold the partitions' rows after guard 1 waited in vain: perhaps a consumer that was stopped
-/// in a COPY, which no time-out of PostgreSQL ends. They are found by the row's `xmax`: once the wait is over, `pg_blocking_pids`
-/// is empty.
+/// Ends sessions of our role that hold the partitions' rows after guard 1 has timed out: perhaps a consumer that was stopped in a
+/// COPY, which no time-out of PostgreSQL ends. The row's `xmax` finds them; `pg_blocking_pids` is empty once the wait is over.
 fn end_holders(client: &mut Client, topic: &TopicId, partitions: &[i32]) -> Result<StoreError, Error> {
     let ended = client.query(
         &format!(

@@ -12,7 +12,7 @@ use crate::units::counted;
 /// Reads a store and changes nothing: no table, no schema, and no setting that outlives the query.
 pub trait Reader {
     /// Calls `each` with the rows, all of one snapshot, until `each` breaks. Rows not read yet stay in the database. Fails with
-    /// [`StoreError::Misconfigured`] too where nothing was ever stored.
+    /// [`StoreError::Misconfigured`] also if nothing was ever stored.
     fn read(&mut self, query: &Query, each: &mut dyn FnMut(Vec<Value>) -> ControlFlow<()>) -> Result<(), StoreError>;
 
     fn ask(&mut self, query: &Query) -> Result<Vec<Vec<Value>>, StoreError> {
@@ -77,7 +77,7 @@ pub enum ColumnType {
     Bytes,
 }
 
-/// Travels with its type, not as text that a setting of the server may read differently.
+/// Values that travel with their type, not as text that a setting of the server may read differently.
 #[derive(Clone, Debug)]
 pub enum Parameter {
     Text(String),
@@ -150,7 +150,6 @@ impl Query {
         }
     }
 
-    /// Adds `AND column = ?`, or `IN (?, …)`; nothing if there are no `values`.
     #[must_use]
     pub fn with_one_of<T: Into<Parameter> + Clone>(mut self, column: &str, values: &[T]) -> Self {
         if let [value] = values {
@@ -163,7 +162,6 @@ impl Query {
         if values.is_empty() { self } else { self.then(")") }
     }
 
-    /// Orders the rows; only the `last` ones are kept, if it is given.
     #[must_use]
     pub fn ordered(self, columns: &[&str], last: Option<i64>) -> Self {
         let order = format!("ORDER BY {}", columns.join(", "));

@@ -11,7 +11,6 @@ use super::tables::{TABLES, Table, WINDOW_HISTOGRAMS_KEPT};
 pub(super) enum Retained {
     Events,
     DeadLetters,
-    /// The longer of both.
     EventsAndDeadLetters,
     EventsAndTotals,
     Totals,
@@ -26,7 +25,7 @@ pub(super) struct ExpiredRows {
     pub(super) kept: Retained,
 }
 
-/// Gaps are closed first: from then on each series that has ended is one range.
+/// Condition for series that have ended. Gaps are closed first: from then on each such series is one range.
 const ENDED: &str = "last_stored_at < $1
     AND NOT EXISTS (SELECT 1 FROM agent_sequences s WHERE s.agent = agent_sequences.agent AND s.epoch = agent_sequences.epoch
                                                       AND s.last_stored_at >= $1)
@@ -71,7 +70,7 @@ impl ExpiredRows {
         Self { table, condition: condition.into(), kept }
     }
 
-    /// Rows that go by their own age. `day`: the day of `$1`, in this database's SQL.
+    /// Returns rows that expire by their own age. `day`: the day of `$1`, in this database's SQL.
     pub(super) fn by_age(day: &str) -> [Self; 7] {
         [
             // Dead letters go with the events: until then their numbers are accounted for.
@@ -98,8 +97,7 @@ impl ExpiredRows {
         ]
     }
 
-    /// Rows that go once old gaps are closed: declarations that no gap needs any more, then series that have stored nothing since
-    /// `$1`, and of which nothing is declared or kept as a dead letter: a part of one would make the rest a gap.
+    /// Returns rows that expire once old gaps are closed: declarations that no gap needs, then whole series: a part would be a gap.
     pub(super) fn after_gaps() -> [Self; 4] {
         [
             Self::new(
@@ -120,12 +118,10 @@ impl ExpiredRows {
     }
 }
 
-/// Returns the condition that an agent has no row left. Its series is kept until then, and as long as its totals may be: its
-/// numbers keep what comes again from being counted again.
+/// Returns the condition that an agent has no row left: until then its series keeps what comes again from being counted again.
 fn nothing_is_left() -> String {
     let keys = TABLES.iter().map(|table| (table.name(), "observed_at")).chain([("breach_state", "breach_id")]);
-    // The least value of what follows the agent in the key is its first entry there. EXISTS may be planned as a scan of the whole
-    // table.
+    // min() of the column behind the agent in the key reads one index entry; EXISTS may be planned as a scan of the whole table.
     let gone = keys.map(|(table, next)| {
         format!("(SELECT min(r.{next}) FROM {table} r WHERE r.agent = agent_sequences.agent) IS NULL")
     });

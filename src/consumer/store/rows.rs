@@ -1,4 +1,4 @@
-//! A batch as rows: what goes into which table, the same for every database. Pure.
+//! Rows of a batch by table, the same for every database. Pure functions.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -16,11 +16,10 @@ pub(super) struct Row<'a> {
     pub(super) event: &'a Event,
     pub(super) record: &'a Record,
     pub(super) partition: i32,
-    /// By this program's clock.
     pub(super) now: DateTime<Utc>,
 }
 
-/// Beginning of an hour that windows were stored of.
+/// Agent, and beginning of an hour that windows were stored of.
 pub(super) type AgentHour<'a> = (&'a str, DateTime<Utc>);
 
 #[derive(Clone, Debug)]
@@ -53,7 +52,7 @@ pub(super) struct RangeChanges<'a> {
     pub(super) gone: Vec<(Series<'a>, SequenceRange)>,
 }
 
-/// Orders the events of one breach by how much they say, in whatever order they arrive.
+/// Rank among the events of one breach by how much they say, in whatever order they arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rank {
     pub(super) cleared: bool,
@@ -69,7 +68,7 @@ pub(super) struct KnownBreach {
     pub(super) counted_bytes: i64,
 }
 
-/// The order in which rows are locked.
+/// Agent and breach, in the order in which rows are locked.
 pub(super) type BreachKey<'a> = (&'a str, &'a str);
 
 #[derive(Clone, Copy, Debug)]
@@ -153,7 +152,7 @@ impl<'a> DeadLetterRow<'a> {
     }
 }
 
-/// From the first offset to before the second, by partition.
+/// First offset and exclusive end, by partition.
 pub(super) type Bounds = BTreeMap<i32, (i64, i64)>;
 
 pub(super) fn whole(batch: &Batch) -> Bounds {
@@ -201,7 +200,6 @@ pub(super) fn of_retried(records: &[RetriedRecord], now: DateTime<Utc>) -> Vec<R
     events.map(|(event, retried)| Row { event, record: &retried.record, partition: retried.partition, now }).collect()
 }
 
-/// Sorts rows into the order in which they are written; of rows with one key the first stays.
 pub(super) fn in_order(rows: &mut Vec<Row<'_>>) {
     rows.sort_by(|a, b| a.key().cmp(&b.key()));
     rows.dedup_by(|b, a| a.key() == b.key());
@@ -259,7 +257,6 @@ pub(super) fn twins<'a>(rows: &[Row<'a>]) -> impl Iterator<Item = &'a Event> {
         .map(|(_, b)| b)
 }
 
-/// Returns how a batch that has brought `seen` changes the ranges, and counts `conflicts`.
 pub(super) fn merge_ranges<'a>(
     known: &SeriesRanges<'_>,
     mut seen: SeriesRanges<'a>,
@@ -299,8 +296,7 @@ impl Rank {
         }
     }
 
-    /// An end is the last word, and the duration never shrinks, also under another epoch. While the rate is low it does not grow:
-    /// then the number decides, and between epochs the time.
+    /// Ranks an end highest, then the longer duration; at equal ones (the rate is low), the number, and between epochs the time.
     fn cmp(&self, other: &Self) -> Ordering {
         (self.cleared, self.duration_ms).cmp(&(other.cleared, other.duration_ms)).then_with(|| {
             if self.epoch == other.epoch {
@@ -331,9 +327,8 @@ pub(super) fn last_words<'a>(rows: &[Row<'a>]) -> LastWords<'a> {
     words.into_iter().collect()
 }
 
-/// The "greatest seen" makes totals independent of order and repetition, and the last event of a breach suffices where updates were
-/// evicted. A breach that is unknown although its number `was_seen` was deleted by retention: totals outlive it, and have it
-/// already.
+/// Totals grow by what exceeds the greatest value seen: order, repetition and evicted updates change nothing. A breach that is
+/// unknown although its number `was_seen` was deleted by retention; totals outlive it, and have it already.
 pub(super) fn breach_changes<'a>(
     words: LastWords<'a>,
     known: &HashMap<BreachKey<'_>, KnownBreach>,

@@ -24,7 +24,7 @@ pub(super) use self::histograms::SqliteHistograms;
 pub(super) use self::maintenance::SqliteMaintenance;
 pub(super) use self::reader::SqliteReader;
 
-/// Opened when it is first needed and again after an error.
+/// Store in a SQLite file, which is opened when it is first needed and again after an error.
 pub(super) struct Sqlite {
     path: PathBuf,
     silent_after: Duration,
@@ -36,7 +36,7 @@ const BUSY: Duration = Duration::from_secs(10);
 
 const MIGRATIONS: [&str; 1] = [include_str!("sqlite/v1.sql")];
 
-/// Tells files of this program from others, whose `user_version` counts something else.
+/// Mark of this program's files; `user_version` counts something else in those of others.
 const APPLICATION_ID: i64 = 0x6877_7374; // "hwst"
 
 const SETTINGS: &str = "
@@ -103,7 +103,6 @@ fn taken(connection: &Connection) -> Result<usize, StoreError> {
     }
 }
 
-/// Returns the same, and refuses a file with tables of another program.
 fn taken_of_ours(connection: &Connection) -> Result<usize, StoreError> {
     let taken = taken(connection)?;
     let has_tables = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table')";

@@ -14,7 +14,6 @@ use crate::event::{
 pub(super) enum Table {
     Events,
     Samples,
-    /// With a row for each link and direction of a message.
     Rates,
     /// Beside [`Table::Rates`], for windows whose hours are still made.
     WindowHistograms,
@@ -109,7 +108,6 @@ impl Table {
         }
     }
 
-    /// Returns whether each link of a message has a row, rather than the message.
     pub(super) fn is_by_link(self) -> bool {
         matches!(self, Self::Rates | Self::WindowHistograms)
     }
@@ -125,12 +123,12 @@ impl Table {
         }
     }
 
-    /// Limits new partitions outside of the retention. Years of samples may be replayed.
+    /// Returns whether new partitions outside of the retention are limited. Years of samples may be replayed.
     pub(super) fn is_limited_outside(self) -> bool {
         matches!(self, Self::Events | Self::Rates)
     }
 
-    /// Returns whether rows have `stored_at`, after which they are kept as long as after they were observed.
+    /// Returns whether rows have `stored_at`, and are kept as long after it as after `observed_at`.
     pub(super) fn is_kept_since_stored(self) -> bool {
         self != Self::WindowHistograms
     }
@@ -146,7 +144,6 @@ impl Table {
     }
 }
 
-/// Calls `each` with the fields of message and link that are columns of `table`, in their order.
 pub(super) fn visit_link<'a>(
     table: Table,
     event: &'a Event,

@@ -1,6 +1,5 @@
-//! Avro's binary encoding as a serde [`Deserializer`], by the writer's schema: a record is a map, a time is RFC 3339 text, bytes
-//! are base64, as in JSON. Lengths are checked against the remaining bytes, and the number of values against the number of bytes: a
-//! few more bytes of input never cost much more memory or time.
+//! Avro's binary encoding as a serde [`Deserializer`], by the writer's schema; as in JSON, records are maps, times RFC 3339 text,
+//! bytes base64. The remaining bytes bound all lengths and the number of values: small input never costs much memory or time.
 
 use std::fmt;
 

@@ -1,6 +1,5 @@
-//! A recorded series in a CSV file, one row a line. The first row names the columns. Lines before it with other names, as some
-//! programs export them, are skipped, and so are comments (`#`) and repeated headers. A file may grow while it is read: rows
-//! appended after it was opened are not read, nor is an incomplete last row.
+//! A recorded series in a CSV file. The first row names the columns; lines before it with other names, as some programs export
+//! them, comments (`#`) and repeated headers are skipped. Rows appended later and an incomplete last row are not read.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -162,7 +161,6 @@ impl Header {
                 Err(Unread::Io(error)) => return Err(unreadable(file, &error)),
             };
             let at = lines.number();
-            // Excel declares its delimiter this way.
             if let Some(given) = line.to_ascii_lowercase().strip_prefix("sep=").and_then(|rest| rest.chars().next()) {
                 delimiter = delimiter.or(Some(given));
                 continue;
@@ -234,7 +232,6 @@ impl Dialect {
 
 impl Opened {
     fn new(file: File) -> io::Result<Self> {
-        // A pipe or device has no size: all of it is read.
         let metadata = file.metadata()?;
         let bytes = if metadata.is_file() { metadata.len() } else { u64::MAX };
         Ok(Self { file, bytes })

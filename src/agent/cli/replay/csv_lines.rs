@@ -1,15 +1,15 @@
-//! The lines of a CSV file, each of them one row. A quoted value may hold delimiters but no line end: a quote that is never
-//! closed spoils its own row only. The `csv` crate would look for its end in the following lines.
+//! Lines of a CSV file, one row each. A quoted value may hold delimiters but no line end, so that a quote never closed spoils its
+//! own row only; the `csv` crate would search the following lines for its end.
 
 use std::borrow::Cow;
 use std::io::{self, BufRead as _, BufReader, Read};
 
 use ::csv::StringRecord;
 
-/// Maximum length of a row: a longer one is most likely binary.
+/// Longest row: a longer one is most likely binary.
 const LINE_BYTES_MAX: u64 = 1 << 20;
 
-/// Maximum length of a line to skip: a device or disk image may have no line end.
+/// Longest line to skip, since a device or disk image may have no line end.
 const SKIP_BYTES_MAX: u64 = 64 << 20;
 
 pub(super) struct CsvLines {

@@ -13,7 +13,7 @@ pub(super) fn text(mut reader: Box<dyn Read>, file: &str) -> io::Result<Box<dyn 
     let unit: Option<fn([u8; 2]) -> u16> = match head[..] {
         [0xff, 0xfe, ..] => Some(u16::from_le_bytes),
         [0xfe, 0xff, ..] => Some(u16::from_be_bytes),
-        // Without a byte order mark: Latin letters have one zero byte.
+        // Without a byte order mark, Latin letters have one zero byte.
         [a, 0, b, 0, ..] if a > 0 && b > 0 => Some(u16::from_le_bytes),
         [0, a, 0, b, ..] if a > 0 && b > 0 => Some(u16::from_be_bytes),
         _ => None,

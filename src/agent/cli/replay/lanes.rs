@@ -1,5 +1,4 @@
-//! The two streams that a row is sent to: the events it makes, and the row itself as a sample. Each has a topic and an epoch of its
-//! own; a run is resumed at the first line that one of them has not delivered.
+//! Streams of a row: its events, and the row itself as a sample. A run is resumed at the first line not delivered by both.
 
 use chrono::{DateTime, Utc};
 
@@ -28,7 +27,7 @@ pub(super) struct Delivered {
     pub(super) next_line: u64,
 }
 
-/// Derives the epoch of samples from that of events: its complement, so that one flag names both.
+/// Derives the epoch of samples from that of events, as its complement, so that one flag names both.
 pub(super) fn epoch_of_samples(events: Epoch) -> Epoch {
     Epoch(!events.0)
 }

@@ -1,6 +1,5 @@
-//! Puts rows in order of time, and detects those that are out of order. A row has to be later than the one before; one that is
-//! not is bad, unless the one before was. A row that jumps ahead is held until the next shows whether time continues from there.
-//! The first row is held for the second, whose duration it is given.
+//! Puts rows in order of time. A row that is not later than the one before is bad, unless the one before was. A row that jumps
+//! ahead is held until the next shows if time continues there. The first row is held for the second, which shows its duration.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -31,7 +30,6 @@ pub(super) struct RowOrder {
     last: Option<Duration>,
     began: Option<Duration>,
     last_values: (u64, Option<u64>),
-    /// First row, held back until the second one shows how long it lasts.
     first: Option<CsvRecord>,
     ahead: Option<(CsvRecord, Duration)>,
     back: Option<CsvRecord>,
@@ -39,10 +37,10 @@ pub(super) struct RowOrder {
     outcomes: VecDeque<RowOutcome>,
 }
 
-/// Multiple of the usual time between rows from which on it is a jump or a pause.
+/// Multiple of the usual time between rows above which it is a jump or a pause.
 pub(super) const PAUSE_INTERVALS: f64 = 3.5;
 
-/// Maximum number of bad rows behind a held row, which is then decided without a further row.
+/// Bad rows behind a held row after which it is decided without a further row.
 const STAGED_MAX: usize = 16;
 
 /// Shift of clocks at the end of daylight saving time.
@@ -149,7 +147,7 @@ impl RowOrder {
         self.first = Some(record);
     }
 
-    /// Places the row behind one that jumped ahead, which was wrong if this one continues from before the jump.
+    /// Places the row behind one that jumped ahead, which was wrong if this row continues from before the jump.
     fn place_behind(&mut self, ahead: CsvRecord, ahead_at: Duration, next: CsvRecord) {
         let last = self.last.unwrap_or_default();
         let at = next.moment.after(Some(last));

@@ -21,7 +21,6 @@ use crate::exit::Failure;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Meaning {
-    /// Bytes counted from an arbitrary point, as by a kernel.
     Counter(CounterBits),
     Bytes,
     /// Bytes in an interval of this length, which ends at the row.
@@ -38,7 +37,6 @@ pub(super) struct ReplayRow {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Recorded {
-    /// Time that the row covers; `None` for a counter's first row, or a single row.
     pub(super) elapsed: Option<Duration>,
     pub(super) rx: Amount,
     pub(super) tx: Option<Amount>,
@@ -146,7 +144,7 @@ impl CounterSeries {
         let mut reading = Reading { at: *at, boottime: *at, ..Reading::default() };
         let link = self.link.take();
         let spacing = match spacing.or(self.interval) {
-            // Behind the first row, a pause says nothing about its duration.
+            // A pause after the first row is not that row's duration.
             Some(spacing) if link.is_some() && self.is_pause(spacing) => self.interval,
             spacing => spacing,
         };
@@ -158,7 +156,7 @@ impl CounterSeries {
             }
             meaning => {
                 let recorded = recorded(meaning, record, spacing, self.interval);
-                // In a pause it is unknown when the bytes were carried.
+                // The bytes of a pause were carried at an unknown time.
                 let covered = spacing.filter(|spacing| !self.is_pause(*spacing));
                 reading.carried.extend(covered.and_then(|covered| carried(&recorded, covered)));
                 recorded
@@ -186,7 +184,7 @@ impl CounterSeries {
     }
 }
 
-/// Adds one to the counters, whose differences remain: a kernel's 0 may be an unreadable counter, but one in a file is a value.
+/// Adds 1, which cancels out in differences: a kernel's 0 may be a failed read, but in a file it is a value.
 fn counters(record: &CsvRecord, bits: CounterBits) -> Counters {
     let moved = |counter: u64| match bits {
         CounterBits::B32 => u64::from((counter as u32).wrapping_add(1)),
@@ -211,7 +209,7 @@ fn carried(recorded: &Recorded, spacing: Duration) -> Option<Carried> {
     let bytes = |amount: Amount| {
         let bytes = match amount {
             Amount::Bytes(bytes) => u128::from(bytes) * elapsed.as_nanos() / whole.as_nanos(),
-            // Rounded up, because the detector rounds rates down: it then gets the row's own rate.
+            // Rounded up, since the detector rounds down: it gets the row's own rate.
             Amount::Rate(bps) => (u128::from(bps) * elapsed.as_nanos()).div_ceil(8_000_000_000),
             Amount::Unknown => 0,
         };
@@ -265,7 +263,7 @@ impl Undelivered {
         self.lines.push_back((at, line));
     }
 
-    /// Returns the line at which to resume: that of the oldest pending event, or `next`, the first that was not processed.
+    /// Returns the line at which to resume: that of the oldest pending event, else `next`, the first line not processed.
     pub(super) fn first(&self, oldest_pending: Option<DateTime<Utc>>, next: u64) -> u64 {
         let pending = oldest_pending.and_then(|oldest| self.lines.iter().find(|(at, _)| *at >= oldest));
         pending.map_or(next, |(_, line)| *line)

@@ -1,6 +1,5 @@
-//! Parses the times of a recorded series, in the notations that other programs write. A time with an offset, or counted from
-//! 1970, is an instant. One without is local time in `--time-zone`, or else taken for UTC. An hour that a time zone has twice is
-//! told apart by the order of the rows, which only the caller knows.
+//! Parses the times of a recorded series, in the notations of other programs. Times without an offset are local in `--time-zone`,
+//! or else UTC. In an hour that a time zone has twice, the order of the rows decides, which the caller knows.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -27,11 +26,8 @@ pub(super) struct Times {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RowTime {
-    /// Time since 1970.
     Exact(Duration),
-    /// Taken for UTC, because no zone was given.
     AssumedUtc(Duration),
-    /// Local time that its zone has twice, when clocks are set back.
     Twice { earlier: Duration, later: Duration },
 }
 
@@ -157,7 +153,6 @@ fn epoch(text: &str) -> Option<Result<Duration, String>> {
         100_000_000_000_000..100_000_000_000_000_000 => 1_000,
         _ => 1,
     };
-    // Digits below a nanosecond are cut: no clock shows them.
     let fraction = fraction.get(..9).unwrap_or(fraction);
     if !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
@@ -169,10 +164,10 @@ fn epoch(text: &str) -> Option<Result<Duration, String>> {
     Some(if at <= INSTANT_MAX { Ok(at) } else { Err(too_far(text)) })
 }
 
-/// Windows file times, in 100 ns since 1601: from 1970 to 2108. As nanoseconds they would be in 1973 and 1974.
+/// Windows file times, in 100 ns since 1601: from 1970 to 2108. In nanoseconds they would be in 1973 and 1974.
 const FILETIMES: Range<u64> = 116_444_736_000_000_000..160_000_000_000_000_000;
 
-/// Days since 1900, as in spreadsheets: from 1970 to 2119. As seconds they would all be within the first day of 1970.
+/// Days since 1900, as in spreadsheets: from 1970 to 2119. In seconds they would all be on the first day of 1970.
 const SPREADSHEET_DAYS: Range<u64> = 25_569..80_000;
 
 fn exponential(number: f64) -> Option<Duration> {

@@ -1,4 +1,4 @@
-//! A report for people: a line for each fact, in 80 columns, and tables of links and open breaches.
+//! A report for people: one fact a line, in 80 columns, and tables of links and open breaches.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};

@@ -1,6 +1,6 @@
-//! Counters by rtnetlink(7), of all links in one exchange of a few microseconds (`RTM_GETSTATS`). The table of links is read once,
-//! or after a loss; then the kernel reports each change (`RTNLGRP_LINK`) in the same queue, before the answer to the next request.
-//! A socket in doubt (a truncated or late answer, or an error) is closed, and the table read again.
+//! Counters by rtnetlink(7), of all links in one exchange of a few microseconds (`RTM_GETSTATS`). The table of links is read at the
+//! start and after a loss; the kernel reports each change (`RTNLGRP_LINK`) in the same queue, before the answer to the next
+//! request. A socket in doubt (a truncated or late answer, or an error) is closed, and the table read again.
 
 mod messages;
 mod socket;
@@ -22,7 +22,7 @@ use self::socket::{Buffer, NetlinkReply, Socket, Until};
 
 /// Attempts at a request whose answer is not whole: the links changed during it, or the buffer was too small.
 const ATTEMPTS_MAX: u32 = 4;
-/// Links are requested one by one where at most one in 8 is watched, and at most 32 are.
+/// Links are requested one by one if at most one in 8, and at most 32, are watched.
 const SINGLY_ONE_IN: usize = 8;
 const SINGLY_MAX: usize = 32;
 
@@ -30,7 +30,7 @@ pub(super) struct Netlink {
     sysfs: Sysfs,
     table: LinkTable,
     socket: Option<Socket>,
-    /// The whole table was read on this socket, so all changes since then are reported there.
+    /// True once the whole table was read on this socket: all later changes are reported there.
     trusted: bool,
     buffer: Buffer,
     plan: Plan,
@@ -38,9 +38,7 @@ pub(super) struct Netlink {
 
 #[derive(Debug)]
 enum Plan {
-    /// A dump of all links.
     Dump,
-    /// A request for each watched link, where few of many are watched: the others cost nothing.
     Singly { requests: Vec<u8>, count: u32 },
 }
 
@@ -54,7 +52,7 @@ impl Netlink {
             buffer: Buffer::default(),
             plan: Plan::Dump,
         };
-        // The plan for the table may be to request nothing.
+        // A probe, since the plan for the table may be to request nothing.
         let mut probe = Socket::open()?;
         let request = get_stats(probe.next_seq(), None);
         probe.exchange(&mut source.buffer, &request, Until::Done, |_| {})?;
@@ -62,7 +60,7 @@ impl Netlink {
         Ok(source)
     }
 
-    /// Opens a socket and reads the whole table. The socket joins the group first, so no change is missed in between.
+    /// Opens a socket and reads the whole table. The socket joins the group first, so that no change in between is missed.
     fn begin(&mut self) -> Result<(), CounterError> {
         let mut socket = Socket::open()?;
         self.trusted = false;
@@ -76,7 +74,7 @@ impl Netlink {
                     self.trusted = true;
                     break;
                 }
-                // In a table that keeps changing, a link that was not seen is not gone yet.
+                // While the table keeps changing, a link that was not seen is not gone yet.
                 NetlinkReply::Interrupted => {}
                 NetlinkReply::Lost => socket = Socket::open()?,
             }
@@ -90,7 +88,6 @@ impl Netlink {
         if self.socket.is_none() {
             self.begin()?;
         }
-        // Taken, so that an error closes it.
         let Some(mut socket) = self.socket.take() else { return Ok(NetlinkReply::Lost) };
         counters.clear();
         let table = &mut self.table;
@@ -128,7 +125,7 @@ impl Netlink {
         }
         counters.retain(|counters| self.table.watches(counters.ifindex));
         let answer = match (answer, &self.plan) {
-            // The links that were requested one by one are no longer the watched ones.
+            // The links requested one by one are no longer the watched ones.
             (NetlinkReply::Whole, Plan::Singly { .. }) => NetlinkReply::Interrupted,
             (answer, _) => answer,
         };
@@ -169,7 +166,7 @@ impl CounterSource for Netlink {
             reading.clear();
             return Err(error);
         }
-        // The counters are of some moment between the two. Files can be slow, so they are read only now.
+        // The counters are from between these two moments. Files can be slow, so they are read only now.
         before.midway(Moment::now(clock)).stamp(reading);
         self.table.report(&self.sysfs, reading.at, &mut reading.changes);
         Ok(())

@@ -1,6 +1,6 @@
-//! A netlink socket for requests and for changes that the kernel reports, in one queue: a second socket would make a reading a
-//! tenth slower. The kernel answers during the call that sends the request. The socket is connected to it, so that no other process
-//! can send (netlink_getsockbyportid in af_netlink.c), unless it may change links itself.
+//! A netlink socket for requests and for changes reported by the kernel, in one queue: a second socket would make a reading a tenth
+//! slower. The kernel answers during the call that sends the request. The socket is connected to it, so that no other process can
+//! send (netlink_getsockbyportid in af_netlink.c), unless it may change links itself.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -19,10 +19,10 @@ const KERNEL: SocketAddrNetlink = SocketAddrNetlink::new(0, 0);
 const GROUP_LINK: u32 = 1;
 /// The kernel is never late, but an emulation of it can be.
 const ANSWER_WITHIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
-/// The kernel fills at most 32 KiB of a dump at once (netlink_recvmsg in af_netlink.c); a single message may be longer.
+/// Most that the kernel fills of a dump at once (netlink_recvmsg in af_netlink.c); a single message may be longer.
 const BUFFER_BYTES: usize = 32 << 10;
 const BUFFER_BYTES_MAX: usize = 1 << 20;
-/// More datagrams than any answer has: a million links, 100 to a datagram.
+/// Datagrams, more than any answer has: a million links, 100 to a datagram.
 const DATAGRAMS_MAX: usize = 10_000;
 
 #[derive(Debug)]
@@ -50,7 +50,7 @@ pub(super) struct Socket {
 pub(super) enum NetlinkReply {
     Whole,
     Interrupted,
-    /// The receive queue overflowed, or the buffer was too small and has grown. The socket is unusable.
+    /// Receive queue overflowed, or buffer too small, and now grown. The socket is unusable.
     Lost,
 }
 
@@ -64,7 +64,6 @@ pub(super) enum Until {
 impl Socket {
     pub(super) fn open() -> Result<Self, CounterError> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        // Protocol 0, which `None` means, is NETLINK_ROUTE.
         socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)
             .and_then(|fd| {
                 bind(&fd, &SocketAddrNetlink::new(0, GROUP_LINK))?;
@@ -78,7 +77,7 @@ impl Socket {
         self.seq.wrapping_add(1)
     }
 
-    /// Passes the answer and what changed meanwhile to `take`. After an error, drop the socket.
+    /// Passes the answer and changes reported meanwhile to `take`. The socket is unusable after an error.
     pub(super) fn exchange(
         &mut self,
         buffer: &mut Buffer,
@@ -117,7 +116,7 @@ impl Socket {
             for message in Messages::new(datagram) {
                 let message =
                     message.map_err(|_| CounterError::Malformed("the length of a message or attribute is wrong"))?;
-                // A change that another process requested has the number of that process's request.
+                // A change requested by another process has the number of that process's request.
                 let ours = message.seq.wrapping_sub(first) < count;
                 match message.body {
                     NetlinkBody::NewLink(_) | NetlinkBody::DelLink(_) => take(message.body),

@@ -1,4 +1,4 @@
-//! Tells a damaged file from a disk that refuses.
+//! Distinguishes a damaged file from a failing disk.
 
 use rusqlite::ErrorCode;
 
@@ -26,7 +26,7 @@ pub(super) fn damage(error: rusqlite::Error) -> JournalError {
             | ReadOnly
             | SystemIoFailure,
         ) => JournalError::Sqlite(error),
-        // Anything else means a file that is not as it was written: a table is missing, a value has another type or size.
+        // Any other error means a file that is not as it was written: a table is missing, a value has another type or size.
         _ => JournalError::Damaged(error.to_string()),
     }
 }

@@ -11,13 +11,12 @@ use crate::failpoints;
 const SCHEMA: &str = include_str!("schema.sql");
 const VERSION: u32 = 1;
 pub(super) const PAGE_BYTES: i64 = 4_096;
-/// Size at which the write-ahead log is copied back (256 KiB); it counts against the journal's size.
+/// Size at which the write-ahead log is copied back (256 KiB), counted against the journal's size.
 pub(super) const WAL_PAGES: i64 = 64;
 
-/// Refuses a journal that a newer agent made, and leaves its files as they are. A header alone is not believed: a damaged one would
-/// stop the agent for good.
+/// Refuses a newer agent's journal, leaving its files alone. A header alone is not trusted: a damaged one would stop the agent.
 pub(super) fn refuse_newer(connection: &Connection, path: &Path) -> Result<(), JournalError> {
-    // Otherwise the first read makes a `-shm` file.
+    // Without this, the first read creates a `-shm` file.
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(damage)?;
     let version = version(connection)?;
     if version <= VERSION {
@@ -28,7 +27,7 @@ pub(super) fn refuse_newer(connection: &Connection, path: &Path) -> Result<(), J
     if !made.is_ok_and(|sql| sql.is_some_and(|sql| sql.contains(&named(version)))) {
         return Ok(());
     }
-    // Closing would copy a log back into the file; an empty one was made by opening, and goes.
+    // Closing would copy a log back into the file; an empty one was only created by opening, and is removed.
     let has_log = with_suffix(path, "-wal").metadata().is_ok_and(|log| log.len() > 0);
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, has_log).map_err(damage)?;
     Err(JournalError::Newer { path: path.to_owned(), version, known: VERSION })
@@ -38,7 +37,6 @@ fn version(connection: &Connection) -> Result<u32, JournalError> {
     connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(damage)
 }
 
-/// Returns how the first statement of [`SCHEMA`] names its version.
 fn named(version: u32) -> String {
     format!("-- journal version {version}\n")
 }
@@ -62,7 +60,6 @@ pub(super) fn synchronous() -> &'static str {
 pub(super) fn check(connection: &Connection) -> Result<(), JournalError> {
     let sound: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(damage)?;
     if sound != "ok" {
-        // Some answers have a headline, `*** in database main ***`.
         let what: Vec<&str> = sound.lines().filter(|line| !line.starts_with("***")).collect();
         return Err(JournalError::Damaged(what.join("; ")));
     }

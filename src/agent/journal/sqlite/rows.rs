@@ -35,14 +35,14 @@ impl<'t> Change<'t> {
         let event = Arc::new(Event { id, stamp: draft.stamp, body: draft.body });
         self.insert(&event)?;
         if let Body::Rates(_) = event.body {
-            // An open window is in what was registered, or is past.
+            // An open window is part of these rates, or past.
             self.transaction.execute("DELETE FROM open_window", [])?;
         }
         keep_breach(&self.transaction, &event)?;
         Ok(event)
     }
 
-    /// Registers an event about `epoch`: in that epoch and under its name if it belongs to a former name.
+    /// Registers an event about `epoch`: in that epoch and under its name if that is a former one.
     fn register_own(&mut self, NewEvent { mut stamp, body }: NewEvent, epoch: Epoch) -> Result<(), JournalError> {
         let (id, agent) = self.state.declaring(epoch);
         stamp.agent = agent.unwrap_or(stamp.agent);
@@ -66,7 +66,6 @@ impl<'t> Change<'t> {
         Ok(open.len())
     }
 
-    /// Declares that the end of an earlier run's samples may be missing: how many it had counted is not known.
     pub(super) fn interrupt_samples(&mut self, now: &Stamp) -> Result<(), JournalError> {
         let Some(EventId { epoch, seq }) = self.state.samples.take() else { return Ok(()) };
         let stamp = Stamp { agent: self.state.owner.agent.clone(), ..now.clone() };
@@ -85,7 +84,7 @@ impl<'t> Change<'t> {
             let (epoch, _) = bounds(&draft.body).unwrap_or((self.state.epoch, (0, 0)));
             self.register_own(draft, epoch)?;
         }
-        // Some of the events may have been handed out, so none of their declarations may grow.
+        // Declarations of events that may have been handed out must not grow.
         self.state.open_losses = [None, None];
         Ok(())
     }
@@ -113,15 +112,15 @@ impl<'t> Change<'t> {
         Ok(())
     }
 
-    /// Makes room: first among rates, then among events, each time first among those not handed out yet.
+    /// Makes room: first among rates, then among events, in each case first among those not handed out yet.
     pub(super) fn evict(&mut self, stamp: &Stamp) -> Result<(), JournalError> {
         if used_pages(&self.transaction)? <= self.pages_max {
             return Ok(());
         }
-        // Open breaches are few and never evicted; even if they were many, they would not drive out every event.
+        // Open breaches are few and never evicted; even many must not drive out every event.
         let sql = "SELECT coalesce(sum(length(payload)), 0) FROM open_breaches";
         let breach_pages = self.transaction.query_row(sql, [], |row| row.get::<_, i64>(0))? * 3 / 2 / PAGE_BYTES;
-        // A few pages more than needed, so that not every event has to make room for itself.
+        // A few pages more than needed, so that not every event has to make room.
         let target = self.pages_max - self.pages_max / 32 + breach_pages;
         let mut lost = Vec::new();
         let [events, rates] = JournalSeries::ALL.map(|series| {
@@ -266,7 +265,6 @@ pub(super) fn keep_window(connection: &Connection, event: &Event) -> Result<(), 
     Ok(())
 }
 
-/// Returns `None` for a window that is not what was written.
 pub(super) fn open_window(connection: &Connection) -> Result<Option<Event>, JournalError> {
     let sql = "SELECT crc, payload FROM open_window";
     let event = connection.query_row(sql, [], |row| Ok(whole(row, 0))).optional()?;
@@ -321,7 +319,7 @@ pub(super) fn losses(connection: &Connection) -> Result<Vec<(Position, Event, Lo
     Ok(losses)
 }
 
-/// Returns what comes after `after` in its series; [`JournalError::Damaged`] where it is not what was written.
+/// Returns what follows `after` in its series; [`JournalError::Damaged`] where a row is not what was written.
 pub(super) fn read(
     connection: &Connection,
     after: Position,

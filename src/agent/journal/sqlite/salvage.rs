@@ -29,10 +29,10 @@ pub(crate) struct Saved {
 }
 
 impl Saved {
-    /// Reads what can be read of the damaged journal and its mark. Fails only for other reasons than the damage.
+    /// Reads what is readable of the damaged journal and its mark. Fails only for other reasons than the damage.
     pub(crate) fn read(path: &Path, outage: Option<&Outage>) -> Result<Self, JournalError> {
         let connection = Connection::open(path)?;
-        // Otherwise SQLite needs a `-shm` file, for which there may be no room.
+        // SQLite would need a `-shm` file, for which there may be no room.
         connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         let event = |row: &Row<'_>| whole_event(row).map(|(event, _)| event);
         let mut events = readable::<i64>(&connection, &format!("SELECT {EVENT} FROM events ORDER BY position"), event)?;
@@ -48,7 +48,7 @@ impl Saved {
         let (owner, former) = meta.as_ref().map(|meta| (meta.owner.clone(), meta.former.clone())).unwrap_or_default();
         let samples = meta.as_ref().and_then(|meta| meta.samples);
         let epoch = meta.as_ref().map(|meta| meta.epoch).or(events.last().map(|event| event.id.epoch));
-        // If two have the same count, the one with fewer events is the later.
+        // At equal counts, the mark with fewer events is the later one.
         let is_known = meta.is_some();
         let marks = [meta.map(|meta| meta.mark), mark_beside(path).read()];
         let mark = marks.into_iter().flatten().max_by_key(|mark| (mark.commits, Reverse(mark.pending.events())));
@@ -100,7 +100,7 @@ impl Saved {
     }
 }
 
-/// Reads a damaged table, with its key in the first column, from both ends: a damaged page ends a scan.
+/// Reads a damaged table, keyed by its first column, from both ends: a damaged page ends a scan.
 fn readable<K: FromSql + Ord>(
     connection: &Connection,
     sql: &str,
@@ -126,7 +126,7 @@ fn readable<K: FromSql + Ord>(
     Ok(events.into_values().collect())
 }
 
-/// Accepts errors of a damaged file and of bad sectors, but not of a disk that fails for the moment: then no event is given up.
+/// Accepts errors of a damaged file and bad sectors, but not of a disk that fails for the moment, which must not cost any event.
 fn unless_unreadable(error: rusqlite::Error) -> Result<(), JournalError> {
     const BAD_SECTOR: [i32; 4] =
         [ffi::SQLITE_IOERR_READ, ffi::SQLITE_IOERR_SHORT_READ, ffi::SQLITE_IOERR_CORRUPTFS, ffi::SQLITE_IOERR_DATA];

@@ -19,7 +19,6 @@ pub(super) struct State {
     pub(super) next_seq: u64,
     pub(super) rates_epoch: Epoch,
     pub(super) next_rates_seq: u64,
-    /// The first of the samples that Kafka may not have; `None` if none are sent.
     pub(super) samples: Option<EventId>,
     pub(super) former: Vec<Former>,
     next_positions: [Position; 2],
@@ -28,28 +27,27 @@ pub(super) struct State {
     pub(super) spans: Spans,
     /// First and last number that each pending declaration covers; more for one that still grows.
     pub(super) declared: BTreeMap<EventId, (Epoch, (u64, u64))>,
-    /// Declarations about events and about rates that still grow; none after opening: one found there may have been handed out.
+    /// Declarations about events and about rates that still grow; none after opening, since those found may have been handed out.
     pub(super) open_losses: [Option<OpenDeclaration>; 2],
     pub(super) handed: BTreeMap<EventId, Position>,
     pub(super) own: Vec<Position>,
     pub(super) lost: LossCounts,
 }
 
-/// Losses of a former name are declared in its epoch: under the new one, readers would miss those events forever.
+/// An earlier name, in whose epoch its losses are declared: under the new one, readers would miss those events forever.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Former {
     #[serde(with = "digits")]
     pub(super) epoch: Epoch,
     pub(super) agent: SmolStr,
     pub(super) next_seq: u64,
-    /// Epoch of its rates, whose losses are declared in `epoch` too.
     #[serde(with = "digits")]
     pub(super) rates: Epoch,
 }
 
 impl State {
-    /// Reads and verifies the whole database. A new one gets a random epoch without an owner, and a count of transactions above
-    /// `commits_min`. [`JournalError::Damaged`] where anything is not what was written.
+    /// Reads and verifies the whole database; [`JournalError::Damaged`] where anything is not what was written. A new one gets a
+    /// random epoch without an owner, and a count of transactions above `commits_min`.
     pub(super) fn load(connection: &Connection, commits_min: u64) -> Result<Self, JournalError> {
         let found = Meta::read(connection)?;
         let mut state = Self::new([random_epoch(), random_epoch()], commits_min + 1);
@@ -150,7 +148,7 @@ impl State {
         EventId { epoch, seq: *next - 1 }
     }
 
-    /// Returns the first number that was not given in an epoch of its own; the highest for any other one.
+    /// Returns the first number not given in an epoch of this journal; the highest number for any other epoch.
     fn next_seq_of(&self, epoch: Epoch) -> u64 {
         match epoch {
             _ if epoch == self.epoch => self.next_seq,
@@ -178,8 +176,7 @@ impl State {
         (self.rates_epoch, self.next_rates_seq, self.open_losses) = (random_epoch(), 1, [None, None]);
     }
 
-    /// Returns the next number in the epoch that declares losses of `epoch`: the same where a former name counted there, whose name
-    /// is returned too, else the journal's.
+    /// Returns the next number in the epoch that declares losses of `epoch`: a former name's, with that name, or the journal's own.
     pub(super) fn declaring(&mut self, epoch: Epoch) -> (EventId, Option<SmolStr>) {
         let former = self.former.iter_mut().find(|former| former.epoch == epoch || former.rates == epoch);
         let (id, next_seq, agent) = match former {

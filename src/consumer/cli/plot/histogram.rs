@@ -55,7 +55,6 @@ pub(in crate::consumer::cli) struct PlotHistogram {
     pub(super) n: Option<u64>,
 }
 
-/// Distributions in one picture. More would not be read.
 pub(super) const SERIES_MAX: usize = 24;
 const DEFAULT_SPAN: TimeDelta = TimeDelta::hours(24);
 

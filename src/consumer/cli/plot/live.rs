@@ -1,4 +1,4 @@
-//! Live distributions: each link's hour that is going on, as the consumer publishes it to Kafka.
+//! Live distributions: each link's current hour, as the consumer publishes it to Kafka.
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _, Write};
@@ -26,7 +26,6 @@ use crate::exit::Failure;
 use crate::kafka::LogThrottle;
 use crate::output;
 
-/// A message of the topic of histograms, as far as it is drawn.
 #[derive(Debug, Deserialize)]
 struct PublishedHour {
     agent: String,
@@ -44,13 +43,11 @@ struct PublishedHour {
     bins: Vec<(u64, u64, u64)>,
 }
 
-/// The latest hour of each link.
+/// The latest hour of each link. `messages` numbers those taken; `dropped` counts links that gave way to others.
 #[derive(Debug, Default)]
 struct LatestHours {
     hours: BTreeMap<Names, LatestHour>,
-    /// Number of the message that was taken last.
     messages: u64,
-    /// Links that gave way to others.
     dropped: usize,
 }
 
@@ -62,11 +59,10 @@ struct LatestHour {
     bins: HistogramBins,
 }
 
-/// Links in memory, with at most [`BINS_MAX`] bins each: 13 MB.
+/// Links in memory: 13 MB with [`BINS_MAX`] bins each, the number that HdrHistogram has for these rates, with room to spare.
 const LINKS_MAX: usize = 200;
-/// Number of bins that HdrHistogram has for these rates, with room to spare.
 const BINS_MAX: usize = 4_096;
-/// Time before the start whose messages are shown too: an hour that nothing is added to is not published again.
+/// Time before the start whose messages are shown too: an hour without new seconds is not published again.
 const LOOK_BACK: TimeDelta = TimeDelta::hours(1);
 const POLL: Duration = Duration::from_millis(100);
 /// Longest time that messages are taken without a picture.
@@ -138,7 +134,7 @@ fn is_wanted(links: &LinkFlags, hour: &PublishedHour) -> bool {
 }
 
 impl LatestHours {
-    /// Takes a message, unless it is older than what is known of its link. Returns true if it changes the picture.
+    /// Takes a message unless it is older than its link's latest. Returns true if it changes the picture.
     fn add(&mut self, hour: PublishedHour) -> bool {
         let names = [hour.agent, hour.interface, hour.direction];
         let known = self.hours.get(&names);
@@ -238,7 +234,7 @@ impl View {
             let text = self.text(command, hours, command.picture.page()?);
             return Ok(write(&format!("{text}\n")));
         };
-        // A window that was made too small is waited for, not an error.
+        // A window that was made too small may be enlarged: that is no error.
         let frame = match command.picture.page() {
             Ok(page) => self.text(command, hours, page),
             Err(failure) => format!("{failure}\n"),

@@ -1,5 +1,3 @@
-//! Output of a picture: to the terminal, or to a file.
-
 use std::fs;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -37,7 +35,6 @@ pub(super) struct PictureFile {
 
 const PIXELS: u16 = 960;
 const PIXELS_MIN: u16 = 320;
-/// Size where there is no terminal.
 const PAGE: Page = Page { columns: 80, rows: 40 };
 
 impl Picture {
@@ -45,7 +42,6 @@ impl Picture {
         self.time_zone.clone().unwrap_or_else(TimeZone::system)
     }
 
-    /// Returns the room in the terminal, as it is now.
     pub(super) fn page(&self) -> Result<Page, Failure> {
         let page = terminal().unwrap_or(PAGE);
         let columns = self.width.map_or(page.columns, usize::from);
@@ -56,7 +52,6 @@ impl Picture {
         Ok(Page { columns, ..page })
     }
 
-    /// Draws in the terminal, or writes the file.
     pub(super) fn show(
         &self,
         common: &Common,
@@ -82,11 +77,10 @@ impl Picture {
     }
 }
 
-/// Returns the size of the terminal, if standard output is one.
 pub(super) fn terminal() -> Option<Page> {
     let out = io::stdout();
     let size = out.is_terminal().then(|| rustix::termios::tcgetwinsize(&out).ok()).flatten()?;
-    // A terminal whose size nobody has set has none.
+    // A terminal whose size was never set reports 0.
     (size.ws_col > 0).then(|| Page { columns: size.ws_col.into(), rows: size.ws_row.max(1).into() })
 }
 

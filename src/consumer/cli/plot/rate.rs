@@ -48,14 +48,12 @@ pub(in crate::consumer::cli) struct PlotRate {
     log_rates: bool,
 }
 
-/// Names of a series: agent, interface, direction.
+/// Agent, interface, direction.
 pub(super) type Names = [String; 3];
 
-/// Series in one picture. More would not be read.
 pub(super) const SERIES_MAX: usize = 40;
 /// Points that are read for one picture, about 20 MB.
 const POINTS_MAX: usize = 200_000;
-/// Limits of one link that are drawn.
 const LIMITS_MAX: usize = 4;
 const DEFAULT_SPAN: TimeDelta = TimeDelta::hours(24);
 /// An agent's latest window arrives this long after its end at most, unless something is wrong.
@@ -95,7 +93,6 @@ impl PlotRate {
         self.picture.show(&self.common, |theme, width| plot.svg(theme, width), |page| plot.text(page))
     }
 
-    /// Reads the busiest series, and the number of others.
     fn read(
         &self,
         reader: &mut dyn Reader,
@@ -140,7 +137,7 @@ fn step(span: TimeDelta) -> RateStep {
     }
 }
 
-/// Returns where a picture begins: with the window, hour or day that has `since` in it. Leaves out what ended before.
+/// Returns where a picture begins: with the window, hour or day that has `since` in it. Removes what ended before.
 fn begin(series: &mut Vec<RateSeries>, since: DateTime<Utc>, step: RateStep) -> DateTime<Utc> {
     for series in &mut *series {
         series.points.retain(|point| point.ended_at > since);
@@ -153,7 +150,7 @@ fn begin(series: &mut Vec<RateSeries>, since: DateTime<Utc>, step: RateStep) -> 
     }
 }
 
-/// Returns a time at or before another, from which on that one's window, hour or day is read.
+/// Returns a time, not after the given one, from which that one's window, hour or day is read.
 fn floor(time: DateTime<Utc>, step: RateStep) -> DateTime<Utc> {
     let seconds = match step {
         // The longest window is an hour.
@@ -163,7 +160,6 @@ fn floor(time: DateTime<Utc>, step: RateStep) -> DateTime<Utc> {
     DateTime::from_timestamp(time.timestamp().div_euclid(seconds) * seconds, 0).unwrap_or(time)
 }
 
-/// Returns how long most points are, in words.
 fn length(series: &[RateSeries], step: RateStep) -> String {
     match step {
         RateStep::Hour => "1 h".to_owned(),
@@ -185,7 +181,6 @@ fn names(row: &RateRow) -> Names {
     [row.agent.clone(), row.interface.clone(), row.direction.clone()]
 }
 
-/// Returns the series with rates in a time, those with most bytes first.
 pub(super) fn busiest(
     reader: &mut dyn Reader,
     links: &LinkFilter,
@@ -261,7 +256,6 @@ fn limits(row: &RateRow) -> Vec<LimitLine> {
     over.into_iter().flatten().filter_map(limit).collect()
 }
 
-/// Adds a limit, in place of what it was before under the same name.
 fn add_limit(series: &mut RateSeries, name: &str, bps: u64) {
     let limits = &mut series.limits;
     if let Some(known) = limits.iter().position(|limit| limit.name == name) {

@@ -122,7 +122,6 @@ fn line(out: &mut dyn Write, topic: &str, time: Time, partition: i32, record: &R
     match &record.content {
         Ok(event) => {
             let (style, kind) = (style(&event.body), event.body.kind());
-            // The agent is named if the key is another.
             let agent = if *key == *event.stamp.agent { String::new() } else { format!("{} ", event.stamp.agent) };
             let words = format!("{agent}{}: {}", event.id.seq, words(event, record.raw.as_deref()));
             writeln!(out, "{style}{:<KIND_CHARS$}{style:#} {}", harmless(kind), harmless(&words))
@@ -198,7 +197,6 @@ fn of_sample(sample: &Sample) -> String {
 }
 
 fn of_rates(window: &RateWindow) -> String {
-    /// A line has room for so many; a host can have hundreds.
     const SHOWN_MAX: usize = 6;
     let links = window.links.iter().take(SHOWN_MAX).map(|link| {
         let LinkRates { interface, direction, mean_bps, max_bps, .. } = link;

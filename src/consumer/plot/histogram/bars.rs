@@ -52,7 +52,7 @@ pub(super) fn bars(bins: &[(u64, u64, u64)], axis: Axis, bars_max: usize) -> Bar
 fn edges(axis: &Axis, bars_max: usize) -> Vec<f64> {
     match axis.scale {
         Scale::Linear { to, .. } => {
-            // Bars of a round width that divide what is between two ticks.
+            // Bars of a round width divide the distance of two ticks.
             let between = axis.ticks[1].value - axis.ticks[0].value;
             let ticks = to / between;
             let parts = [100.0, 50.0, 40.0, 25.0, 20.0, 10.0, 8.0, 5.0, 4.0, 2.0, 1.0];

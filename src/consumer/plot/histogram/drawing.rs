@@ -5,7 +5,7 @@ use crate::consumer::plot::svg::{Anchor, Area, Drawing, TEXT_PX, TITLE_PX, Theme
 const MARGIN: f64 = 24.0;
 const GUTTER: f64 = 66.0;
 const PANEL_WIDTH_MIN: f64 = 270.0;
-/// Width of the bar for seconds at zero on a logarithmic axis, with its space.
+/// Width, with its space, of the bar for seconds at zero on a logarithmic axis.
 const ZERO: f64 = 30.0;
 const ZERO_BAR: f64 = 12.0;
 /// Height of a bar of one second: a burst must not hide.

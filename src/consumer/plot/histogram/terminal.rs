@@ -140,7 +140,6 @@ fn draw_chart(screen: &mut Screen, chart: &Chart<'_>, height: usize) {
     let found = spread(chart, columns);
     for (at, (seconds, _)) in found.iter().enumerate() {
         let eighths = (counts.scale.place(*seconds) * height as f64 * 8.0).round() as usize;
-        // A single second is seen, however many others there are.
         let eighths = if *seconds > 0.0 { eighths.max(1) } else { 0 };
         for (from_below, row) in rows.iter().rev().enumerate() {
             let filled = eighths.saturating_sub(from_below * 8).min(8);
@@ -173,7 +172,6 @@ fn draw_rates(screen: &mut Screen, axis: &Axis, (left, columns): (usize, usize))
         }
     }
     if zero == 0 {
-        // The unit is beside the last label, or below it where there is no room.
         let fits = free + width(axis.unit) <= screen.width();
         let row = if fits { labels } else { screen.add_row() };
         let begin = if fits { free } else { screen.width() - width(axis.unit) };

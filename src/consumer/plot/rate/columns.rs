@@ -2,7 +2,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::consumer::report::rates::RatePoint;
 
-/// A window, or several that share a place; without rates where nothing was measured.
+/// A window, or several that share a place; without rates where nothing was measured. `measured` is a share from 0 to 1.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct RateColumn {
     pub(super) from: DateTime<Utc>,
@@ -10,7 +10,6 @@ pub(super) struct RateColumn {
     pub(super) p50: Option<u64>,
     pub(super) p95: Option<u64>,
     pub(super) max: Option<u64>,
-    /// From 0 to 1.
     pub(super) measured: f64,
     pub(super) windows: usize,
 }
@@ -30,14 +29,14 @@ impl RateColumn {
         let seconds = u64::from(point.measured_s) + u64::from(point.unmeasured_s);
         let measured = if seconds == 0 { 0.0 } else { f64::from(point.measured_s) / seconds as f64 };
         let max = point.max.filter(|_| point.measured_s > 0);
-        // A row is taken as it is: a max below its p95 would turn the bands inside out.
+        // A row may be inconsistent: a max below its p95 would turn the bands inside out.
         let p95 = max.and(point.p95).or(max).map(|p95| p95.min(max.unwrap_or(p95)));
         let p50 = max.and(point.p50).or(p95).map(|p50| p50.min(p95.unwrap_or(p50)));
         Self { from, to, p50, p95, max, measured, windows: 1 }
     }
 }
 
-/// Returns at most `columns_max` columns, in order, none overlapping another.
+/// Returns at most `columns_max` columns, in order and without overlap.
 pub(super) fn columns(
     points: &[RatePoint],
     from: DateTime<Utc>,
@@ -109,7 +108,7 @@ fn merge(points: &[&RatePoint], from: DateTime<Utc>, to: DateTime<Utc>) -> Optio
     })
 }
 
-/// Returns the time that no column with rates covers. Less than a second is rounding.
+/// Returns the times that no column with rates covers. Less than a second is rounding.
 pub(super) fn holes(
     columns: &[RateColumn],
     from: DateTime<Utc>,

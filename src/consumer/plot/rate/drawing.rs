@@ -62,7 +62,6 @@ impl RatePlot<'_> {
             self.draw_empty(&mut drawing, area(0), &axis);
         }
         for (at, panel) in panels.iter().enumerate() {
-            // Times are written below the last panel of each column.
             let labels = at + across >= panels.len();
             self.draw_panel(&mut drawing, panel, area(at), &axis, (labels, common_top(&panels)));
         }

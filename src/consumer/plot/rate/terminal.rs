@@ -50,7 +50,6 @@ impl RatePlot<'_> {
         let columns = screen_columns(screen, gutter).max(1);
         let slices = slices(&panel.series.points, axis.from, axis.to, columns);
         let is_named = self.series.len() > 1;
-        // The name is beside the unit, or above it where there is no room.
         let is_beside = gutter + 2 + width(&panel.name) <= screen.width();
         if is_named && !is_beside {
             screen.wrap(&panel.name, BOLD);

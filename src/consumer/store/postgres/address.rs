@@ -1,5 +1,4 @@
-//! Address of a server: a URL as libpq understands it. The `postgres` crate knows fewer of libpq's parameters than people write:
-//! those for TLS are taken out of the URL, and understood by [`PostgresTls`].
+//! URL of a server, as libpq takes it. The parameters for TLS, of which the `postgres` crate knows few, go to [`PostgresTls`].
 
 use std::fmt;
 use std::time::Duration;
@@ -62,7 +61,7 @@ impl Address {
         self.config.get_password().is_some()
     }
 
-    /// Returns whether a server is believed to be the one that the URL names, though TLS is demanded: by `sslmode=require`.
+    /// Returns whether TLS is demanded, but no proof that the server is the one that the URL names: `sslmode=require`.
     pub(super) fn trusts_any_server(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.needed && tls.verify == Verify::Nothing)
     }

@@ -11,10 +11,8 @@ use crate::consumer::store::StoreError;
 
 const ABOUT: &str = "database";
 
-/// Longest difference between two clocks that is no mistake.
 const CLOCKS_APART_MAX: TimeDelta = TimeDelta::seconds(10);
 
-/// Role, database and schema, quoted as SQL.
 struct QuotedNames {
     role: String,
     database: String,
@@ -129,7 +127,7 @@ fn tables(client: &mut Client, names: &QuotedNames, schema_oid: u32) -> Result<V
         let why = format!("schema {schema} has the tables of an older version; `run` brings them up to date");
         Finding::warning(ABOUT, why)
     }];
-    // A new partition needs the owner of its table, as retention does.
+    // Creating a partition needs the rights of the table's owner, as retention does.
     let row = client.query_one(
         "SELECT pg_has_role(c.relowner, 'USAGE'), quote_ident(pg_get_userbyid(c.relowner))
          FROM pg_class c WHERE c.oid = to_regclass('events')",

@@ -1,5 +1,4 @@
-//! Rows in PostgreSQL's binary COPY format (<https://www.postgresql.org/docs/current/sql-copy.html>), written by hand: no
-//! allocation and no formatting for each value, since every row of every event goes this way.
+//! PostgreSQL's binary COPY format (<https://www.postgresql.org/docs/current/sql-copy.html>), without allocations.
 
 use std::io::{self, Write};
 

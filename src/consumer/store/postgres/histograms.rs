@@ -1,4 +1,4 @@
-//! Hours and days in PostgreSQL. Of the consumers of a database one derives, as long as its session lasts; the others do not wait.
+//! Hours and days in PostgreSQL. One consumer of a database derives, as long as its session lasts; the others do not wait.
 
 use std::collections::BTreeMap;
 
@@ -67,7 +67,6 @@ impl PostgresHistograms {
         }
     }
 
-    /// Ends the session after an error, and with it the lock.
     fn with<T>(&mut self, work: impl FnOnce(&mut Self, &mut Client) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let mut client = match self.client.take() {
             Some(client) if !client.is_closed() => client,
@@ -87,14 +86,13 @@ impl PostgresHistograms {
         result
     }
 
-    /// Returns `None` while another session derives.
     fn lead<T>(
         &mut self,
         work: impl FnOnce(&mut Self, &mut Client) -> Result<T, StoreError>,
     ) -> Result<Option<T>, StoreError> {
         self.with(|this, client| {
             if !this.is_leader {
-                // The store migrates, and this waits for it.
+                // Only the store migrates; this waits for it.
                 if session::taken(client)?? < session::version() {
                     return Ok(None);
                 }
@@ -332,7 +330,6 @@ impl DeriveTransaction for PostgresDerivation<'_> {
     }
 }
 
-/// Parameters `$1` to `$5`.
 struct KeyColumns<'k> {
     agents: Vec<&'k str>,
     interfaces: Vec<&'k str>,

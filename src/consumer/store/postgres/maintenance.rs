@@ -1,5 +1,4 @@
-//! Retention in PostgreSQL, in a session of its own, beside storing. It ends at the first lock that another session holds, and is
-//! tried again later. Expired rows go a partition at a time where they can, and in pieces where they cannot.
+//! Retention in PostgreSQL, in a session of its own: partitions are dropped, rows deleted in pieces, up to the first held lock.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,7 +25,7 @@ pub(in crate::consumer::store) struct PostgresMaintenance {
 
 const SETTINGS: &str = "SET lock_timeout = '500ms'; SET statement_timeout = '60s'";
 
-/// Held meanwhile: of several consumers of a database, one does it.
+/// Advisory lock of a round: of several consumers of a database, one does it.
 const LOCK: i64 = 0x6877_6d61_696e; // "hwmain"
 
 /// Ends a session that holds the lock and was silent: its connection was lost on our side, unnoticed by the server.
@@ -42,7 +41,7 @@ pub(super) fn end_holder(client: &mut Client, lock: i64, silent_max: &str) -> Re
 
 const PIECE: i64 = 10_000;
 
-/// Age of a note beyond the newest row: see [`partitions`].
+/// Time by which the newest row of a partition may be newer than its note: see [`partitions`].
 const NOTE_AGE: TimeDelta = TimeDelta::days(1);
 
 /// Series with a gap that was noticed before `$1`: below the first range, or between two.
@@ -71,7 +70,7 @@ const CLOSE_GAPS: &str = "
     UPDATE agent_sequences s SET first_seq = m.closed_from, last_seq = m.last, identity_conflicts = m.conflicts FROM merged m
     WHERE s.agent = m.agent AND s.epoch = m.epoch AND s.first_seq = m.first";
 
-/// Transactions are small: one series that is extended meanwhile fails its own only.
+/// Bound of a transaction: a series that is extended meanwhile fails only its own.
 const SERIES_AT_ONCE: usize = 100;
 
 enum MaintenanceEnd {
@@ -191,7 +190,7 @@ impl Round<'_> {
         Ok(all_closed)
     }
 
-    /// Notes an answer of the database, and ends the round when its time is over.
+    /// Counts an answer of the database, and ends the round when its time is over.
     fn go_on(&self) -> Result<(), MaintenanceEnd> {
         self.progress.count_answer();
         if self.progress.is_stopped() {
@@ -221,7 +220,6 @@ impl Round<'_> {
         self.in_pieces((table, &format!("DELETE FROM {table}")), condition, before, deleted)
     }
 
-    /// Runs `sql` on the rows that meet the condition, some at a time, until there are fewer.
     fn in_pieces(
         &mut self,
         (table, sql): (&'static str, &str),
@@ -245,7 +243,6 @@ impl Round<'_> {
         }
     }
 
-    /// Drops partitions whose end and, where rows are kept since they were stored, newest `stored_at` are so old.
     fn drop_partitions(&mut self, maintained: &mut Maintained) -> Result<(), MaintenanceEnd> {
         let mut transaction = self.client.transaction()?;
         let standing = partitions::read(&mut transaction)?;
@@ -264,7 +261,7 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// Drops a partition if all its rows are old, and returns whether they are. No partition is made or noted meanwhile.
+    /// Drops a partition if all its rows are old, and returns whether they are. No partition is created or noted meanwhile.
     fn drop_partition(&mut self, partition: &Partition, before: DateTime<Utc>) -> Result<bool, MaintenanceEnd> {
         let mut transaction = self.client.transaction()?;
         partitions::lock(&mut transaction)?;
@@ -286,7 +283,7 @@ impl Round<'_> {
     }
 }
 
-/// Returns the time of the newest row, or a later one within a day. Rows older than notes are read, once.
+/// Returns the note of a partition; one without gets the time of its newest row, read once.
 fn newest_stored_at(transaction: &mut Transaction<'_>, partition: &Partition) -> Result<DateTime<Utc>, Error> {
     transaction.execute(
         &format!(

@@ -1,6 +1,5 @@
-//! Partitions of the tables of messages: made before the batch that needs them, dropped by the maintenance. `partition_notes` has
-//! how new the rows of each may be: noted before the first row of a day, so that retention needs no scan, and writers do not wait
-//! for each other.
+//! Partitions of the tables of messages: made before the batch that needs them, dropped by maintenance. `partition_notes` has how
+//! new the rows of each may be: noted before a day's first row, so that retention needs no scan, and no writer waits for another.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -30,7 +29,6 @@ pub(super) struct Partition {
     pub(super) name: String,
     pub(super) table: Table,
     pub(super) from: DateTime<Utc>,
-    /// Exclusive.
     pub(super) to: DateTime<Utc>,
 }
 
@@ -63,7 +61,6 @@ impl Partitions {
         self.known.clear();
     }
 
-    /// Makes missing partitions in a transaction of their own, and returns the rows for which none is made.
     pub(super) fn make(&mut self, client: &mut Client, rows: &[Row<'_>]) -> Result<Vec<Unplaceable>, StoreError> {
         let now = self.clock.monotonic();
         let is_current = |partition: &Partition| {
@@ -271,7 +268,7 @@ pub(super) fn read(transaction: &mut Transaction<'_>) -> Result<Vec<Partition>, 
             &[&table.name()],
         )?;
         for row in rows {
-            // A default partition of the operator's has no bounds.
+            // An operator's DEFAULT partition has no bounds.
             let Some((from, to)) = bounds_of(row.get(1)) else { continue };
             partitions.push(Partition { name: row.get(0), table, from, to });
         }

@@ -1,5 +1,4 @@
-//! Detection of a pooler in transaction mode, which gives each transaction another server session: prepared statements, settings
-//! and locks of a session mean nothing there.
+//! Detection of a pooler in transaction mode, where prepared statements, settings and locks of a session do not last.
 
 use postgres::{Client, SimpleQueryMessage};
 

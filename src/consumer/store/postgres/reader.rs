@@ -1,6 +1,5 @@
-//! Reader of a database, while others write to it. Each query is a read-only transaction with its own settings: nothing is left in
-//! the session, behind a pooler in transaction mode. Values travel in binary form, so that no setting of server or role
-//! (`DateStyle`, `bytea_output`, …) changes what they mean.
+//! Reader of PostgreSQL. Each query is a read-only transaction with its own settings: nothing is left in a pooler's session. Values
+//! travel in binary form, which no setting of server or role (`DateStyle`, `bytea_output`, …) changes.
 
 use std::ops::ControlFlow;
 
@@ -21,8 +20,7 @@ pub(in crate::consumer::store) struct PostgresReader {
     client: Option<Client>,
 }
 
-/// Bounds of a snapshot whose rows are read on a terminal: vacuum removes nothing that is younger. PostgreSQL 17 can bound the whole
-/// transaction too, which a terminal may keep open for longer.
+/// Bounds of a snapshot, which holds up vacuum, but no `transaction_timeout`: a terminal may take longer to read it.
 const SETTINGS: &str = "
     SET LOCAL lock_timeout = '10s';
     SET LOCAL statement_timeout = '120s';
@@ -125,7 +123,7 @@ impl PostgresReader {
                 );
             }
         }
-        // Answers from tables of another version could be wrong without a sign.
+        // Answers from tables of another version could be wrong without a sign of it.
         if session::taken(transaction)?? < session::version() {
             return wrong(
                 "has the tables of an older version; `highwater-consumer run` creates what is missing".to_owned(),

@@ -23,7 +23,7 @@ pub(super) struct PostgresSession {
     address: Address,
     application: String,
     pub(super) client: Client,
-    /// After a COPY that the server refused before it began: it leaves one answer too many.
+    /// True after a COPY that the server refused before it began: it leaves one answer too many.
     pub(super) desynced: Cell<bool>,
     pub(super) sql: Statements,
     pub(super) partitions: Partitions,
@@ -32,8 +32,7 @@ pub(super) struct PostgresSession {
 /// Major versions that the tests run on.
 const SUPPORTED: RangeInclusive<i32> = 13..=18;
 
-/// Bounds of waits, none of which ends a COPY that waits for its client: see [`super::end_holders`]. Those that a provider may have set
-/// for the role, and that not every version has, would end a large batch, or a session that has nothing to store.
+/// Bounds of waits, none of which ends a COPY: see [`super::end_holders`]. The role's own could end large batches or idle sessions.
 const SETTINGS: &str = "
     SET lock_timeout = '10s';
     SET idle_in_transaction_session_timeout = '30s';
@@ -45,11 +44,10 @@ const SETTINGS: &str = "
     SELECT set_config(name, '0', false) FROM unnest(ARRAY['transaction_timeout', 'idle_session_timeout']) AS name
     WHERE current_setting(name, true) IS NOT NULL;";
 
-/// Ends what another client left in this session, which a pooler in session mode without `server_reset_query` hands over: prepared
-/// statements have the same names in each process.
+/// Frees a session that a pooler without `server_reset_query` hands over: prepared statements have the same names in each process.
 const LEAVE_BEHIND: &str = "DEALLOCATE ALL; SELECT pg_advisory_unlock_all()";
 
-/// Held while migrating: of several programs that start at once, one migrates, the others wait.
+/// Advisory lock of migrations: of several programs that start at once, one migrates, the others wait.
 const MIGRATION_LOCK: i64 = 0x6877_6d69_6772; // "hwmigr"
 
 impl PostgresSession {
@@ -98,7 +96,6 @@ pub(super) enum Support {
 }
 
 impl Support {
-    /// Judges a server by its `server_version` and `server_version_num`.
     pub(super) fn of(version: &str, number: i32) -> Self {
         let (oldest, newest) = (SUPPORTED.start(), SUPPORTED.end());
         match number / 10_000 {
@@ -171,7 +168,6 @@ fn migrate(client: &mut Client, address: &Address, progress: &StoreProgress) -> 
     Ok(())
 }
 
-/// Explains why the lock of the migrations was not had within the session's `lock_timeout`.
 fn being_migrated(error: &postgres::Error) -> StoreError {
     match error.code() {
         Some(&SqlState::LOCK_NOT_AVAILABLE) => {
@@ -181,8 +177,7 @@ fn being_migrated(error: &postgres::Error) -> StoreError {
     }
 }
 
-/// Returns the newest migration that the schema has, 0 for none. Refuses a schema with migrations that this program does not have, or
-/// has otherwise. The server's errors are apart: a reader explains them in its own words.
+/// Returns the schema's newest migration, or 0; refuses unknown and changed ones. Server errors stay apart, for readers to explain.
 pub(super) fn taken(client: &mut impl GenericClient) -> Result<Result<i64, StoreError>, postgres::Error> {
     let there = client.query_typed("SELECT to_regclass($1) IS NOT NULL", &[(&MIGRATIONS_TABLE, Type::TEXT)])?;
     if !there.first().is_some_and(|row| row.get(0)) {
@@ -245,7 +240,7 @@ fn failed(error: &refinery::Error, client: &Client, address: &Address, grant: &s
 
 fn of_migration(error: &postgres::Error, address: &Address, grant: &str) -> StoreError {
     match error.as_db_error().map(|db| db.code().code()) {
-        // SQLSTATEs of a CREATE of what is there.
+        // SQLSTATEs of a CREATE whose object exists.
         Some("42P07" | "42710" | "42P16") => {
             let (schema, text) = (address.schema().unwrap_or("public"), sqlstate::text(error));
             StoreError::Misconfigured(format!(

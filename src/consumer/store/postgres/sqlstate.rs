@@ -28,14 +28,14 @@ pub(super) fn class(error: &Error) -> Class {
     let Some(db) = error.as_db_error() else { return Class::Unavailable };
     let code = db.code().code();
     match (code, &code[..2]) {
-        // Functions may raise codes of what other sessions do: there is no lock to wait for.
+        // Functions may raise the codes of locks and serialization failures, without a lock to wait for.
         ("55P03", _) | (_, "40") if is_raised(db) => Class::Passing,
         ("55P03", _) => Class::Locked,
         ("23505", _) => Class::Duplicate,
         // CHECKs have the same code, but a name too.
         ("23514", _) if db.constraint().is_none() => Class::NoPartition,
         (_, "40") => Class::Collision,
-        // Connections, no room, an operator's intervention, the operating system, a standby.
+        // Connections, resources, an operator's intervention, the operating system, a standby.
         ("25006", _) | (_, "08" | "53" | "55" | "57" | "58") => Class::Passing,
         (_, "28" | "3D" | "3F" | "42") => Class::Misconfigured,
         _ => Class::Rejected,
@@ -60,12 +60,11 @@ pub(super) fn text(error: &Error) -> String {
     line
 }
 
-/// Returns the row of a COPY, from 0.
 pub(super) fn copy_line(error: &Error) -> Option<usize> {
     line_of_copy(error.as_db_error()?.where_()?)
 }
 
-/// Reads `COPY events, line 3, column agent`, in any language of the server's, and behind the context of a trigger.
+/// Parses the row, from 0, in `COPY events, line 3, column agent`, in any language of the server's and behind a trigger's context.
 fn line_of_copy(context: &str) -> Option<usize> {
     let line = context.lines().find(|line| line.contains("COPY"))?;
     let digits = line.split(|c: char| !c.is_ascii_digit()).find(|digits| !digits.is_empty())?;
@@ -86,7 +85,7 @@ fn tls_remedy(text: &str) -> Option<&'static str> {
     }
 }
 
-/// Servers refuse the password of a role that they do not have, and do not say so.
+/// Explains an error of a login. Servers refuse the password of a role that they do not have, and do not report that.
 fn remedy_of_connecting(code: &str, Login { role, database }: &Login) -> Option<String> {
     let (role, database) = (quoted(role), quoted(database));
     let make = format!("as a superuser: CREATE ROLE {role} LOGIN PASSWORD '…'");

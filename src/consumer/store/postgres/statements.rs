@@ -1,5 +1,4 @@
-//! Statements of a batch, prepared once in a session. Values travel as typed binary parameters: no setting of the server changes
-//! how they are read or written.
+//! Statements of a batch, prepared once per session. Values travel as typed binary parameters, which no setting changes.
 
 use postgres::{Client, Statement};
 
@@ -8,10 +7,9 @@ use crate::consumer::store::tables::{PARTITIONED, TABLES, Table};
 use crate::event::fields::{AGENT, BREACH_ID};
 use crate::failpoints::{self, unless_out};
 
+/// Statements by table: `of_tables` in the order of [`TABLES`], `copies` in that of [`PARTITIONED`].
 pub(super) struct Statements {
-    /// In the order of [`TABLES`].
     of_tables: Vec<OfTable>,
-    /// In the order of [`PARTITIONED`].
     copies: Vec<String>,
     pub(super) lock_checkpoints: Statement,
     pub(super) known_ranges: Lookup,
@@ -87,7 +85,7 @@ pub(super) struct Lookup {
 }
 
 impl Lookup {
-    /// `lock` locks rows in one order, so that two transactions do not wait for each other.
+    /// Prepares a lookup with and without `lock`, which locks rows in one order: two transactions do not wait for each other.
     fn prepare(client: &mut Client, sql: &str, lock: &str) -> Result<Self, postgres::Error> {
         Ok(Self { unlocked: client.prepare(sql)?, locked: client.prepare(&format!("{sql} {lock}"))? })
     }
@@ -109,8 +107,7 @@ impl OfTable {
                  WHERE EXISTS (SELECT FROM {name} e WHERE e.agent = s.agent AND e.observed_at = s.observed_at
                                                       AND e.epoch = s.epoch AND e.seq = s.seq)"
             ))?,
-            // Only the newest entries of each agent are read, once: to read all of a fleet's would take longer than a database may
-            // be silent.
+            // Only the newest entries of each agent are read: a whole fleet's would take longer than a database may be silent.
             other_times: client.prepare(&format!(
                 "WITH wanted AS MATERIALIZED (SELECT * FROM {wanted}),
                       agents AS MATERIALIZED (
@@ -255,7 +252,7 @@ const PUT_DEAD_LETTERS: &str = "
          AS l (partition, generation, number, at, headers, key, payload, error, agent, epoch, seq)
     ON CONFLICT DO NOTHING";
 
-/// Locks: of two retries at once, one finds none.
+/// Dead letters, locked: of two retries at once, one finds none.
 const LOCK_DEAD_LETTERS: &str = "
     SELECT d.kafka_partition, d.topic_generation, d.kafka_offset FROM dead_letters d
     JOIN unnest($3::integer[], $4::integer[], $5::bigint[]) AS l (partition, generation, number)

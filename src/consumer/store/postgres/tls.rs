@@ -1,7 +1,6 @@
-//! TLS to PostgreSQL, by libpq's parameters (<https://www.postgresql.org/docs/current/libpq-ssl.html>). Where this differs from
-//! libpq, it is stricter: a remote server has to prove who it is unless the URL says otherwise, `allow` tries TLS first, `prefer`
-//! does not fall back to plain text where a certificate is wrong, and a root that is named has to be there. Without `sslrootcert`
-//! the system's CAs are used, not a file in the home directory.
+//! TLS to PostgreSQL by libpq's parameters (<https://www.postgresql.org/docs/current/libpq-ssl.html>), but stricter: a server that
+//! is not on this host has to prove who it is unless the URL says otherwise, `allow` tries TLS first, `prefer` does not fall back
+//! to plain text after a wrong certificate, a named root has to exist, and the default root is the system's CAs.
 
 use std::fmt;
 use std::fs::File;
@@ -40,7 +39,6 @@ pub(super) enum Verify {
 }
 
 impl PostgresTls {
-    /// By default, a remote server has to prove who it is; one on this host may have no TLS.
     pub(super) fn understand(words: &[(String, String)], config: &Config) -> Result<Option<Self>, String> {
         let word = |name: &str| words.iter().rev().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
         let (system, root) = match word("sslrootcert") {
@@ -98,7 +96,7 @@ impl PostgresTls {
             builder.set_verify(SslVerifyMode::NONE);
         }
         if self.root.is_some() {
-            // The builder has loaded OpenSSL's own CAs: the root that is named is to be the only one.
+            // The root that is named is to be the only one: the builder has loaded OpenSSL's own CAs.
             let none = X509StoreBuilder::new().map_err(|e| failed("TLS", &e))?;
             builder.set_cert_store(none.build());
         }

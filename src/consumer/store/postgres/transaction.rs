@@ -23,7 +23,7 @@ use crate::consumer::store::{StoreError, TotalKey};
 use crate::event::Epoch;
 use crate::failpoints;
 
-/// Bounds memory: where each event is another agent's, the arrays of a statement would be most of it.
+/// Bound of memory: if each event is another agent's, the arrays of a statement would be most of it.
 const CHANGED_AT_ONCE: usize = 1_000;
 
 pub(super) struct PostgresTransaction<'s> {
@@ -62,7 +62,7 @@ impl apply::Session for PostgresSession {
 }
 
 impl PostgresTransaction<'_> {
-    /// Updates first: most are there, and an update is half the work of an upsert.
+    /// Updates first: most rows exist, and an update is half the work of an upsert.
     fn add_totals(&mut self, totals: &BTreeMap<(TotalKey, NaiveDate), (i64, i64)>) -> Result<(), AttemptError> {
         let mut all: Vec<_> = totals.iter().collect();
         for statement in [&self.sql.add_totals, &self.sql.put_totals] {
@@ -101,7 +101,6 @@ fn of_line(error: postgres::Error, place: impl FnOnce(usize) -> Option<(i32, i64
     AttemptError::from(error).of_record(at)
 }
 
-/// Row numbers count from 1.
 fn indices(rows: &[postgres::Row]) -> HashSet<usize> {
     rows.iter().map(|row| usize::try_from(row.get::<_, i64>(0) - 1).unwrap_or(usize::MAX)).collect()
 }
@@ -255,7 +254,7 @@ impl apply::Transaction for PostgresTransaction<'_> {
             let write = |out: &mut CopyInWriter<'_>| copy::write_breaches(out, &changes.new);
             copy_in(&mut self.inner, &self.sql.copy_breaches, write, self.desynced).map_err(|error| {
                 match error.into() {
-                    // Written by another consumer since, or taken for new.
+                    // Another consumer has written it since, or it was wrongly taken for new.
                     AttemptError::Duplicate(error) => AttemptError::Again(error),
                     other => other,
                 }

@@ -6,7 +6,7 @@ use super::reader::open;
 use crate::checks::{Finding, disk_space, may_write};
 use crate::units::ByteCount;
 
-/// Room for about 100,000 events.
+/// Free space for about 100,000 events.
 const ROOM: ByteCount = ByteCount::from_bytes(128 << 20);
 
 pub(in crate::consumer::store) fn check(path: &Path) -> Vec<Finding> {

@@ -31,7 +31,7 @@ impl SqliteHistograms {
         Self { path: path.to_owned(), options: options.clone(), connection: None, place: DerivePlace::default() }
     }
 
-    /// Runs `work` if the file has the tables; another program that writes ends it without an error.
+    /// Runs `work` if the file has the tables; ends without an error while another program writes.
     fn with<T: Default>(
         &mut self,
         work: impl FnOnce(&mut Self, &mut Connection) -> Result<T, StoreError>,

@@ -25,11 +25,10 @@ const PIECE: usize = 10_000;
 
 const GAPS: usize = 1_000;
 
-/// Expired rows of messages. What a wrong clock observed after 2100 goes by the time of storing alone, as in PostgreSQL.
+/// Expired rows of messages. Rows of a wrong clock, observed after 2100, expire by the time of storing alone, as in PostgreSQL.
 const ROWS: &str = "(observed_at < $1 OR observed_at >= '2100') AND stored_at < $1";
 
-/// Ranges with a gap before them that was noticed before `$1`, and the range before that: both are merged, and the gap's
-/// declaration can then be deleted. A series' last come first: each range is extended by the one after it.
+/// Ranges with a gap noticed before `$1`, and the range before it, to merge; the last first: each is extended by the one after it.
 const CLOSED: &str = "
     SELECT agent, epoch, first_seq, before FROM (
         SELECT agent, epoch, first_seq, first_stored_at,
@@ -91,7 +90,7 @@ struct FileRound<'a> {
 /// Each function returns false if the round ended before it was done.
 impl FileRound<'_> {
     fn all(&mut self) -> Result<bool, Error> {
-        // SQLite numbers parameters as they come.
+        // SQLite numbers parameters in the order in which they come.
         let expire = "UPDATE dead_letters SET headers = NULL, key = NULL, payload = NULL, dropped_at = $now, drop_reason = 'retention'";
         let (events, letters) = (self.before(Retained::Events), self.before(Retained::DeadLetters));
         let now = text(self.now);
@@ -124,7 +123,6 @@ impl FileRound<'_> {
         self.in_pieces((table, &format!("DELETE FROM {table}")), condition, &[&before])
     }
 
-    /// Runs `sql` on the rows that meet the condition, some at a time, until there are fewer.
     fn in_pieces(
         &mut self,
         (table, sql): (&'static str, &str),

@@ -124,7 +124,6 @@ impl apply::Transaction for SqliteTransaction<'_> {
                 })?;
                 for range in found {
                     let range = range?;
-                    // Two of the requested ranges may touch the same one.
                     if of_one.last() != Some(&range) {
                         of_one.push(range);
                     }
