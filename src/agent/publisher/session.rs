@@ -3,6 +3,7 @@ use std::time::Duration;
 use rdkafka::error::RDKafkaErrorCode as Code;
 
 use super::producer::Producer;
+use super::worker::AWAY_AFTER;
 
 pub(super) struct ProducerSession {
     pub(super) producer: Producer,
@@ -16,6 +17,8 @@ pub(super) struct ProducerSession {
     pub(super) introductions: u32,
     pub(super) last_words: u32,
     pub(super) cause: Option<String>,
+    /// Why no broker can be reached.
+    pub(super) away: Option<String>,
     pub(super) refused_by: Option<Code>,
     pub(super) is_hurried: bool,
     pub(super) held_until: Option<Duration>,
@@ -29,6 +32,7 @@ const INTRODUCTIONS: u32 = 10;
 const LAST_WORDS: u32 = 10;
 const REPORT_EVERY: Duration = Duration::from_secs(30);
 
+const PROVEN_AWAY_MAX: Duration = Duration::from_secs(60);
 const TOGETHER: Duration = Duration::from_secs(2);
 
 impl ProducerSession {
@@ -50,6 +54,7 @@ impl ProducerSession {
             last_words: LAST_WORDS,
             timeouts: (0, Duration::ZERO),
             cause: None,
+            away: None,
             refused_by: None,
             is_hurried: false,
             held_until: None,
@@ -61,7 +66,13 @@ impl ProducerSession {
     pub(super) fn begin_to_await(&mut self, serial: usize, now: Duration) {
         self.awaited = (serial, now);
         self.report_at = now + self.overdue_after;
-        self.cause = None;
+        (self.cause, self.away) = (None, None);
+    }
+
+    /// How long an event waits for brokers that are away before the producer goes, whose threads would look for them several times a
+    /// second. One that has delivered stays longer: Kafka knows its sequence, so that what it repeats is not doubled in the topic.
+    pub(super) fn away_max(&self) -> Duration {
+        if self.proven { PROVEN_AWAY_MAX } else { AWAY_AFTER }
     }
 
     pub(super) fn has_moved_to(&self, serial: usize) -> bool {

@@ -65,7 +65,7 @@ const POLL_ALONE: Duration = Duration::from_millis(2);
 const POLL_IDLE: Duration = Duration::from_secs(5);
 const INTRODUCTION: Duration = Duration::from_millis(100);
 const LAST_WORD: Duration = Duration::from_millis(10);
-const AWAY_AFTER: Duration = Duration::from_secs(5);
+pub(super) const AWAY_AFTER: Duration = Duration::from_secs(5);
 const STUCK_AFTER: Duration = Duration::from_secs(600);
 /// Time-outs in a row, each on a working connection, after which it counts as slow: larger requests take longer.
 const TIMEOUTS_MAX: u32 = 2;
@@ -197,6 +197,11 @@ impl Worker {
                 self.trial = None;
                 self.batch_max.store(BATCH_MAX, Ordering::Relaxed);
                 return true;
+            }
+            SessionEnd::Away(reason) => {
+                self.report_away(&reason, true);
+                let pause = self.backoff.next(1, 60);
+                return self.wait(pause, files);
             }
             SessionEnd::Retry(why) => (1, 60, why),
             SessionEnd::NeedsOperator(why) => (5, 300, why),
@@ -446,10 +451,8 @@ impl Worker {
                 Code::AllBrokersDown => {
                     // The error before this one names a broker, and is more precise.
                     let reason = session.cause.clone().unwrap_or(reason);
-                    if self.say(&format!("cannot reach Kafka, the events {}: {reason}", self.settings.undelivered)) {
-                        let what = format!("cannot reach Kafka: {reason}");
-                        self.report_trouble(WorkerReport::Trouble { what, gave_up: false });
-                    }
+                    self.report_away(&reason, false);
+                    session.away = Some(reason);
                 }
                 // The other brokers may do. Events that wait for this one are reported as overdue, with this cause.
                 _ => session.cause = Some(kafka::explained(&reason, self.settings.connection.brokers())),
@@ -466,6 +469,10 @@ impl Worker {
         }
         let awaited = session.alone.map_or(self.unacked.first(), |(serial, _)| serial);
         let waited = session.waited(awaited, now);
+        let away_max = session.away_max();
+        if let Some(reason) = session.away.take_if(|_| waited >= away_max) {
+            return Err(SessionEnd::Away(reason));
+        }
         if waited > STUCK_AFTER {
             return Err(SessionEnd::Retry(format!("nothing was delivered for {}", lasting(STUCK_AFTER))));
         }
@@ -513,6 +520,13 @@ impl Worker {
                 self.report_trouble(WorkerReport::Refusing { what });
                 POLL_AWAY
             }
+        }
+    }
+
+    fn report_away(&mut self, reason: &str, gave_up: bool) {
+        let is_new = self.say(&format!("cannot reach Kafka, the events {}: {reason}", self.settings.undelivered));
+        if is_new || gave_up {
+            self.report_trouble(WorkerReport::Trouble { what: format!("cannot reach Kafka: {reason}"), gave_up });
         }
     }
 
