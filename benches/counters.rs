@@ -12,7 +12,7 @@ use std::process::Command;
 
 use highwater::agent::counters::filter::InterfaceFilter;
 use highwater::agent::counters::{Reading, SourceChoice, open};
-use highwater::clock::{Clock as _, SystemClock};
+use highwater::process::clock::{Clock as _, SystemClock};
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, sendto, socket_with};
 

@@ -19,16 +19,16 @@ use std::time::{Duration, Instant};
 use anstyle::{AnsiColor, Style};
 use clap::Parser;
 use highwater::agent::config::Settings as AgentSettings;
-use highwater::agent::control::Control;
 use highwater::agent::event_system::{ObserveError, Observer};
 use highwater::agent::run::{Outcome, Run, run as run_agent};
-use highwater::agent::surroundings::surroundings;
-use highwater::clock::{Clock as _, SystemClock};
 use highwater::config::Layers;
 use highwater::consumer::config::Settings as ConsumerSettings;
 use highwater::consumer::run::{Options, StoredEvent, run as run_consumer};
 use highwater::event::{Body, Breach, Event};
-use highwater::service::Directories;
+use highwater::process::clock::{Clock as _, SystemClock};
+use highwater::process::host::ServiceEnvironment;
+use highwater::process::signals::Control;
+use highwater::process::systemd::Directories;
 use highwater::units::{BitRate, ByteCount, lasting};
 use rdkafka::mocking::MockCluster;
 
@@ -79,7 +79,7 @@ enum News {
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
     // The table below tells what the log would.
-    highwater::logging::start(log::LevelFilter::Error);
+    highwater::process::logging::start(log::LevelFilter::Error);
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
@@ -139,7 +139,7 @@ fn agent_settings(brokers: &str, state: &Path, link: &Link) -> Result<AgentSetti
          [kafka]\nbrokers = \"{brokers}\"\ntopic = \"{TOPIC}\"\n",
         state.display()
     );
-    Ok(AgentSettings::new(&Layers::from_text("demo", &text), &surroundings())?)
+    Ok(AgentSettings::new(&Layers::from_text("demo", &text), &ServiceEnvironment::read())?)
 }
 
 fn consumer_settings(brokers: &str, database: &Path) -> Result<ConsumerSettings, Box<dyn Error>> {

@@ -34,17 +34,10 @@
 mod tests;
 
 pub mod excerpt;
-pub mod exit;
-pub mod failpoints;
-pub mod logging;
+pub mod process;
 pub mod units;
 
-pub mod checks;
 pub mod output;
-
-pub mod clock;
-pub mod service;
-pub mod watchdog;
 
 pub mod config;
 

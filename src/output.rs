@@ -13,7 +13,7 @@ use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use unicode_width::UnicodeWidthStr as _;
 
 use crate::excerpt::harmless;
-use crate::exit::Failure;
+use crate::process::exit::Failure;
 use crate::units::{BitRate, ByteCount};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

@@ -16,7 +16,7 @@ use highwater::agent::counters::{
     Came, CounterBits, CounterError, CounterSource, Counters, Left, LinkChange, LinkInfo, LinkKind, Packets, Reading,
     SourceChoice, Speed, open,
 };
-use highwater::clock::{Clock, ManualClock, SystemClock};
+use highwater::process::clock::{Clock, ManualClock, SystemClock};
 use highwater::units::BitRate;
 
 use crate::support::agent::until;

@@ -30,7 +30,7 @@ fn mock(answers: &[RDKafkaRespErr]) -> (Mock, Publishing) {
 }
 
 fn lasting(progress: &Progress) -> &str {
-    progress.mishaps.lasting.as_ref().map_or("", |lasting| &lasting.what)
+    progress.problems.ongoing.as_ref().map_or("", |lasting| &lasting.what)
 }
 
 #[test]
@@ -40,7 +40,7 @@ fn a_topic_that_refuses_all_loses_none_and_gets_all_once_it_takes_them() {
     publishing.until("it is refused", |progress| progress.refusing);
     assert!(lasting(publishing.progress()).contains("topic t refuses events: "), "{:?}", publishing.progress());
     publishing.hurry();
-    publishing.until("it is refused again", |progress| progress.mishaps.count > 1);
+    publishing.until("it is refused again", |progress| progress.problems.count > 1);
     assert_eq!((publishing.progress().rejected, publishing.pending()), (0, 40));
     mock.clear_request_errors(RDKafkaApiKey::Produce);
     publishing.hurry();
@@ -79,7 +79,7 @@ fn what_librdkafka_tries_again_in_silence_is_reported_with_its_cause() {
     assert!(lasting(publishing.progress()).contains("Not enough in-sync replicas"), "{:?}", publishing.progress());
     mock.clear_request_errors(RDKafkaApiKey::Produce);
     publishing.until_delivered();
-    publishing.until("the problem is over", |progress| progress.mishaps.lasting.is_none());
+    publishing.until("the problem is over", |progress| progress.problems.ongoing.is_none());
 }
 
 #[test]
@@ -92,8 +92,8 @@ fn one_bootstrap_broker_of_three_is_no_problem_if_it_is_away() {
         let mut publishing = Publishing::new(&brokers, "t", &[]);
         publishing.add(5);
         publishing.until_delivered();
-        let mishaps = &publishing.progress().mishaps;
-        assert_eq!((mishaps.count, &mishaps.last), (0, &None));
+        let problems = &publishing.progress().problems;
+        assert_eq!((problems.count, &problems.last), (0, &None));
     }
     let mut publishing = Publishing::new("127.0.0.1:9,127.0.0.1:7", "t", &[]);
     publishing.add(5);
@@ -137,11 +137,11 @@ fn a_thread_that_cannot_be_started_is_a_problem_until_it_can() {
     let mut publishing = Publishing::new(&kafka.address, &kafka.topic("barren", 1), &[]);
     publishing.set_barren(true);
     publishing.add(3);
-    let problem = |publishing: &Publishing| publishing.progress().mishaps.lasting.clone().map(|mishap| mishap.what);
+    let problem = |publishing: &Publishing| publishing.progress().problems.ongoing.clone().map(|problem| problem.what);
     let why = problem(&publishing).expect("it is a problem at once");
     assert!(why.starts_with("cannot publish: no thread could be started: "), "{why}");
     publishing.hurry();
-    assert_eq!(publishing.progress().mishaps.count, 1, "it is counted once");
+    assert_eq!(publishing.progress().problems.count, 1, "it is counted once");
     publishing.set_barren(false);
     publishing.until_delivered();
     assert_eq!(problem(&publishing), None);

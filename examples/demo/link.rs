@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use highwater::agent::counters::filter::InterfaceFilter;
 use highwater::agent::counters::{self, CounterSource, Reading, SourceChoice};
 use highwater::agent::rate::bit_rate;
-use highwater::clock::SystemClock;
+use highwater::process::clock::SystemClock;
 use highwater::units::BitRate;
 
 /// As many bytes as a loopback packet carries with room to spare.

@@ -4,11 +4,11 @@ use std::error::Error;
 use std::path::Path;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use highwater::clock::{Clock as _, SystemClock};
 use highwater::consumer::plot::{Distribution, HistogramPlot, LimitLine, Page, RatePlot, RateSeries};
 use highwater::consumer::report::rates::{self, RateFilter, RatePoint, RateStep};
 use highwater::consumer::report::{LinkFilter, breaches, histogram};
 use highwater::consumer::store::StoreUrl;
+use highwater::process::clock::{Clock as _, SystemClock};
 use jiff::tz::TimeZone;
 
 use super::link::Link;

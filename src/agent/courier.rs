@@ -1,15 +1,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::agent::control::Control;
+use crate::agent::event_system::stamp;
 use crate::agent::event_system::{EventSystem, Observer};
 use crate::agent::journal::{FleetJournal, JournalError};
 use crate::agent::publisher::{self, Publisher, Window, await_tear_down};
-use crate::agent::surroundings::stamp;
-use crate::clock::{Clock as _, SystemClock};
 use crate::event::{EventId, NewEvent};
-use crate::exit::{Failure, chain};
-use crate::failpoints;
+use crate::process::clock::{Clock as _, SystemClock};
+use crate::process::exit::{Failure, chain};
+use crate::process::failpoints;
+use crate::process::signals::Control;
 use crate::units::lasting;
 
 /// Publishes a one-shot command's events with back-pressure, and counts those delivered.

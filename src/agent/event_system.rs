@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::agent::journal::{Journal, JournalError, Pending, Position, QueuedEvent};
 use crate::event::{Event, EventId, NewEvent, Stamp};
-use crate::failpoints;
+use crate::process::clock::Clock;
+use crate::process::failpoints;
 use crate::units::ByteCount;
 
 pub type ObserveError = Box<dyn Error>;
@@ -164,6 +165,16 @@ impl EventSystem {
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/architecture.md")]
 struct Documentation;
+
+pub fn stamp(agent: &str, boot_id: &str, clock: &dyn Clock) -> Stamp {
+    Stamp {
+        agent: agent.into(),
+        observed_at: clock.wall(),
+        boot_id: boot_id.to_owned(),
+        monotonic_ms: u64::try_from(clock.boottime().as_millis()).unwrap_or(u64::MAX),
+        clock_synced: clock.synced(),
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -10,13 +10,9 @@ pub mod rates;
 
 pub mod limit;
 
-pub mod random;
-
 pub mod resume;
 
 pub mod detector;
-
-pub mod mishap;
 
 mod numbered;
 
@@ -25,8 +21,6 @@ pub mod event_system;
 pub mod journal;
 
 pub mod log_observer;
-
-pub mod control;
 
 pub mod publisher;
 
@@ -37,8 +31,6 @@ pub mod courier;
 pub mod simulate;
 
 pub mod config;
-
-pub mod surroundings;
 
 pub mod status;
 

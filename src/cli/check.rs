@@ -1,6 +1,9 @@
 use clap::Args;
 
-use crate::checks::Finding;
+use crate::output;
+use crate::process::checks::{Finding, Grade};
+use crate::process::exit::Failure;
+use crate::units::counted;
 
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct CheckFlags {
@@ -12,6 +15,36 @@ pub(crate) struct CheckFlags {
     pub(crate) print_config: bool,
 }
 
+#[derive(Debug, Default)]
+pub(crate) struct CheckReport {
+    warnings: u64,
+    failures: u64,
+}
+
+impl CheckReport {
+    pub(crate) fn add(&mut self, finding: &Finding) -> Result<(), Failure> {
+        match finding.grade {
+            Grade::Ok => {}
+            Grade::Warning => self.warnings += 1,
+            Grade::Failed => self.failures += 1,
+        }
+        output::print(&format!("{finding}\n"))
+    }
+
+    pub(crate) fn add_all(&mut self, findings: impl IntoIterator<Item = Finding>) -> Result<(), Failure> {
+        findings.into_iter().try_for_each(|finding| self.add(&finding))
+    }
+
+    pub(crate) fn end(self) -> Result<(), Failure> {
+        if self.failures == 0 {
+            return Ok(());
+        }
+        let warnings =
+            if self.warnings == 0 { String::new() } else { format!(", {}", counted(self.warnings, "warning")) };
+        Err(Failure::failed(format!("{} failed{warnings}", counted(self.failures, "check"))))
+    }
+}
+
 /// Returns the finding that the configuration is valid, or that the usual file, `absent`, does not exist.
 pub(crate) fn valid_configuration(absent: Option<&str>) -> Finding {
     let text = match absent {
@@ -19,4 +52,22 @@ pub(crate) fn valid_configuration(absent: Option<&str>) -> Finding {
         None => "is valid".to_owned(),
     };
     Finding::ok("configuration", text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_check_is_a_failure_and_a_warning_is_none() {
+        let report = |findings: &[Finding]| {
+            let mut report = CheckReport::default();
+            report.add_all(findings.iter().cloned()).unwrap();
+            report.end().map_err(|failure| failure.to_string())
+        };
+        let (fine, odd, wrong) = (Finding::ok("a", "b"), Finding::warning("a", "b"), Finding::failed("a", "b"));
+        assert_eq!(report(&[fine.clone(), odd.clone()]), Ok(()));
+        assert_eq!(report(&[wrong.clone(), odd.clone(), wrong.clone()]), Err("2 checks failed, 1 warning".to_owned()));
+        assert_eq!(report(&[fine, wrong]), Err("1 check failed".to_owned()));
+    }
 }

@@ -8,8 +8,8 @@ use std::path::Path;
 use clap::Args;
 
 use super::FlagOfKey;
-use crate::exit::Failure;
 use crate::output;
+use crate::process::exit::Failure;
 
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct InitFlags {

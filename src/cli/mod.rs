@@ -12,8 +12,8 @@ use std::time::Duration;
 use clap::{Args, Parser};
 
 use crate::config::{self, ConfigError, Layers, environment};
-use crate::exit::{Failure, report};
-use crate::{failpoints, logging};
+use crate::process::exit::{Failure, report};
+use crate::process::{failpoints, logging};
 
 /// Returns what `--version` shows. Builds of releases set `HIGHWATER_COMMIT`; git is not asked, since a tarball has none.
 pub(crate) fn version() -> &'static str {
@@ -52,7 +52,7 @@ impl Verbosity {
 
     pub(crate) fn note(&self, text: &str) {
         if self.quiet == 0 {
-            crate::exit::write_error(&format!("note: {text}"));
+            crate::process::exit::write_error(&format!("note: {text}"));
         }
     }
 }

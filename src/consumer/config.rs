@@ -14,8 +14,8 @@ use crate::config::{
     duration, one_of, raw_topics, usual_names,
 };
 use crate::kafka::{Connection, RawConnection, RawSasl, RawTls, topic_name};
+use crate::process::systemd::Directories;
 use crate::registry::{RawRegistry, RegistryAddress};
-use crate::service::Directories;
 use crate::units::{counted, lasting};
 use crate::wire::{Decoder, NoRegistry};
 

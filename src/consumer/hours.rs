@@ -13,10 +13,10 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _,
 use serde::Serialize;
 
 use super::store::{HourKey, MergedHour, TrafficSeries};
-use crate::clock::{Clock as _, SystemClock};
 use crate::config::Invalid;
 use crate::histogram::RateHistogram;
 use crate::kafka::{ClientError, Connection, Reports, missing_right, missing_topic_of_histograms, not_created};
+use crate::process::clock::{Clock as _, SystemClock};
 
 pub(super) struct HourPublisher {
     connection: Connection,

@@ -6,7 +6,6 @@
 //!             └─── checkpoint: read from ◄─┘
 //! ```
 
-mod backoff;
 pub mod batch;
 pub mod checkpoint;
 pub mod cli;

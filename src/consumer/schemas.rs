@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
-use super::backoff::Backoff;
-use crate::clock::{Clock as _, SystemClock};
+use crate::process::backoff::Backoff;
+use crate::process::clock::{Clock as _, SystemClock};
 use crate::registry::{RegisteredSchema, RegistryAddress, RegistryError};
 use crate::wire::{DecodeError, Schemas, Undecoded, WriterSchema};
 
@@ -113,11 +113,11 @@ impl Schemas for Registered {
             },
             Ok(Err(RegistryError::Unknown(_))) => Answer::Unknown(now + UNKNOWN_FOR),
             Ok(Err(RegistryError::Away(why))) | Err(why) => {
-                let wait = self.backoff.next();
+                let wait = self.backoff.pause();
                 return Err(self.rest(wait, why));
             }
             Ok(Err(RegistryError::Misconfigured(why))) => {
-                let wait = self.backoff.slow();
+                let wait = self.backoff.slow_pause();
                 return Err(self.rest(wait, why));
             }
         };

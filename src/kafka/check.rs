@@ -1,6 +1,6 @@
 use super::admin::{Admin, TopicLookup};
 use super::{Connection, missing_right};
-use crate::checks::Finding;
+use crate::process::checks::Finding;
 use crate::units::counted;
 
 /// Topic that a program uses. `missing` reports its absence, with the remedy; `right` is the operation of Kafka's ACLs that the

@@ -5,6 +5,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::types::RDKafkaConfRes;
 
 use crate::config::TopicRole;
+use crate::process::log_throttle::without_timing;
 
 /// Explains an error that does not pass by itself; `None` if a broker is merely unreachable.
 pub fn refusal(code: Code, reason: &str) -> Option<String> {
@@ -50,13 +51,6 @@ pub fn missing_right(operation: &str, kind: &str, names: &[&str]) -> String {
         "this user lacks {operation} on {kind} {names}: `kafka-acls.sh --add --allow-principal User:NAME --operation {operation}\
          {options}` adds it"
     )
-}
-
-pub fn without_timing(text: &str) -> String {
-    let Some((before, rest)) = text.split_once(" (after ") else { return text.to_owned() };
-    // "(after 7ms in state CONNECT)", "(after 7ms in state CONNECT, 1 identical error(s) suppressed)"
-    let after = rest.split_once("suppressed)").or_else(|| rest.split_once(')')).map_or("", |(_, after)| after);
-    format!("{before}{after}")
 }
 
 /// Explains a connection that the broker closed as soon as it was made, which librdkafka logs and does not report as an error:

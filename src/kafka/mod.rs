@@ -10,8 +10,6 @@ mod topic_plan;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use rdkafka::config::{ClientConfig, FromClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
@@ -20,12 +18,11 @@ use serde::Deserialize;
 pub use self::advertised::unreachable_broker;
 pub use self::errors::{
     ClientError, closed_at_once, explained, missing_right, missing_topic, missing_topic_of_histograms, not_created,
-    refusal, without_timing,
+    refusal,
 };
 pub use self::reports::Reports;
 pub use self::topic_plan::{PlannedTopic, TopicPlan};
 use crate::config::{Invalid, SecretFile, check_readable, fingerprint, identity, located, quoted, secret};
-use crate::units::{counted, lasting};
 
 /// With `enabled = false`, SASL is in plain text, without TLS. `ca_file` is PEM; the default is the system's.
 #[derive(Debug, Default, Deserialize)]
@@ -353,45 +350,6 @@ fn check_broker(broker: &str) -> Result<(), Invalid> {
     }
 }
 
-#[derive(Debug, Default)]
-pub struct LogThrottle(Mutex<Vec<Said>>);
-
-#[derive(Debug)]
-struct Said {
-    message: String,
-    since: Duration,
-    unsaid: u32,
-}
-
-const SILENCE: Duration = Duration::from_secs(300);
-const TROUBLES_MAX: usize = 16;
-
-impl LogThrottle {
-    pub fn seen(&self, message: &str, now: Duration) -> Option<String> {
-        let message = without_timing(message);
-        let mut troubles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(said) = troubles.iter_mut().find(|said| said.message == message) {
-            let silent = now.saturating_sub(said.since);
-            if silent < SILENCE {
-                said.unsaid += 1;
-                return None;
-            }
-            let line = format!("{message} (and {} before, in {})", counted(said.unsaid, "time"), lasting(silent));
-            (said.since, said.unsaid) = (now, 0);
-            return Some(line);
-        }
-        if troubles.len() == TROUBLES_MAX {
-            troubles.remove(0);
-        }
-        troubles.push(Said { message: message.clone(), since: now, unsaid: 0 });
-        Some(message)
-    }
-
-    pub fn over(&self) -> bool {
-        !std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)).is_empty()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use rdkafka::producer::BaseProducer;
@@ -547,18 +505,6 @@ mod tests {
             let error = brokers(list).unwrap_err();
             assert!(error.key == "kafka.brokers" && error.message.contains(says), "{list}: {error:?}");
         }
-    }
-
-    #[test]
-    fn trouble_is_said_at_once_and_then_rarely() {
-        let (trouble, start) = (LogThrottle::default(), Duration::from_secs(7));
-        assert!(trouble.seen("cannot reach Kafka", start).is_some());
-        assert!(
-            trouble.seen("cannot reach Kafka (after 7ms in state CONNECT)", start + Duration::from_secs(1)).is_none()
-        );
-        assert!(trouble.seen("no such topic", start + Duration::from_secs(2)).is_some());
-        assert!(trouble.seen("no such topic", start + SILENCE * 2).unwrap().contains("in 9 min 58 s"));
-        assert!(trouble.over() && !trouble.over());
     }
 
     #[test]

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use highwater::agent::control::Control;
 use highwater::agent::event_system::EventSystem;
 use highwater::agent::journal::FleetJournal;
 use highwater::agent::publisher::{Encoding, Progress, Publisher, Settings, Spread, Window};
-use highwater::clock::{Clock as _, SystemClock};
 use highwater::event::{Body, Event, NewEvent, Stamp};
 use highwater::kafka::{Connection, RawConnection};
+use highwater::process::clock::{Clock as _, SystemClock};
+use highwater::process::signals::Control;
 
 use super::events::updated;
 use super::process::until;

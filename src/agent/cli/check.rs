@@ -6,14 +6,15 @@ use super::common::AgentFlags;
 use crate::agent::config::Settings;
 use crate::agent::publisher::look_up_schema;
 use crate::agent::run::check::{check_clock, check_journal, check_links, check_state_dir};
-use crate::checks::{CheckReport, Finding};
+use crate::cli::check::CheckReport;
 use crate::cli::check::{CheckFlags, valid_configuration};
-use crate::clock::SystemClock;
 use crate::config::{AGENT_KEYS, TopicRole};
-use crate::exit::Failure;
 use crate::kafka::check::{CheckedTopic, IfMissing, check_cluster, check_topic};
 use crate::kafka::{missing_topic, missing_topic_of_histograms};
 use crate::output;
+use crate::process::checks::Finding;
+use crate::process::clock::SystemClock;
+use crate::process::exit::Failure;
 use crate::registry::RegistryError;
 
 pub(super) const HELP: &str = "\

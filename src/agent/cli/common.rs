@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::agent::config::{LimitFlag, Settings};
-use crate::agent::surroundings::surroundings;
 use crate::cli::{self, FlagOfKey, Verbosity};
 use crate::config::{AGENT_KEYS, ConfigError, Layers};
-use crate::exit::Failure;
 use crate::kafka::check_brokers;
+use crate::process::exit::Failure;
+use crate::process::host::ServiceEnvironment;
 
 pub(super) const CONFIG: &str = "/etc/highwater/agent.toml";
 
@@ -66,7 +66,7 @@ impl Common {
     #[cfg(feature = "toolbox")]
     pub(super) fn begin(&self) -> Result<Settings, Failure> {
         self.start_log();
-        Settings::new(&self.layers().map_err(Failure::config)?, &surroundings()).map_err(Failure::config)
+        Settings::new(&self.layers().map_err(Failure::config)?, &ServiceEnvironment::read()).map_err(Failure::config)
     }
 
     /// Reads the state directory alone: users of `status` need not have access to the service's secrets. All flags are checked.
@@ -74,7 +74,7 @@ impl Common {
         let layers = self.layers()?;
         let brokers = self.brokers.as_deref().map_or(Ok(()), check_brokers);
         brokers.map_err(|invalid| layers.locate(invalid))?;
-        Settings::state_dir(&layers, &surroundings())
+        Settings::state_dir(&layers, &ServiceEnvironment::read())
     }
 
     fn layers(&self) -> Result<Layers, ConfigError> {
@@ -113,7 +113,7 @@ impl AgentFlags {
     }
 
     pub(super) fn settings_of(&self, layers: &Layers) -> Result<Settings, Failure> {
-        let settings = Settings::new(layers, &surroundings()).map_err(Failure::config)?;
+        let settings = Settings::new(layers, &ServiceEnvironment::read()).map_err(Failure::config)?;
         match settings.nameless {
             Some(why) => Err(Failure::config(why)),
             None => Ok(settings),

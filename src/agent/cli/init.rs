@@ -8,11 +8,11 @@ use super::common::{CONFIG, Common};
 use crate::agent::config::Settings;
 use crate::agent::counters::filter::InterfaceFilter;
 use crate::agent::counters::{self, LinkChange, LinkInfo, LinkKind, Reading, SourceChoice, Speed};
-use crate::agent::surroundings::surroundings;
 use crate::cli::init::{InitFlags, Template};
-use crate::clock::SystemClock;
 use crate::config::Layers;
-use crate::exit::{Failure, write_error};
+use crate::process::clock::SystemClock;
+use crate::process::exit::{Failure, write_error};
+use crate::process::host::ServiceEnvironment;
 use crate::units::counted;
 
 pub(super) const HELP: &str = "\
@@ -48,9 +48,9 @@ impl AgentInit {
         template.set_flags(&flags);
         let path = self.common.path().unwrap_or(Path::new(CONFIG));
         // Reports a flag's wrong value under the flag's name, before a file is written.
-        Settings::new(&Layers::default().with_flags(&flags), &surroundings()).map_err(Failure::config)?;
+        Settings::new(&Layers::default().with_flags(&flags), &ServiceEnvironment::read()).map_err(Failure::config)?;
         let layers = Layers::from_text(&path.display().to_string(), template.text());
-        Settings::new(&layers, &surroundings()).map_err(Failure::config)?;
+        Settings::new(&layers, &ServiceEnvironment::read()).map_err(Failure::config)?;
         self.flags.write(path, template.text(), false)?;
         for link in &links {
             let LinkInfo { name, speed, .. } = link;
@@ -75,7 +75,7 @@ fn links() -> Vec<LinkInfo> {
     let read = counters::open(SourceChoice::Auto, Path::new("/"), InterfaceFilter::every_link())
         .and_then(|mut source| source.read(&SystemClock::default(), &mut reading));
     if let Err(error) = read {
-        write_error(&format!("warning: this host's links are unknown: {}", crate::exit::chain(&error)));
+        write_error(&format!("warning: this host's links are unknown: {}", crate::process::exit::chain(&error)));
     }
     let added = reading.changes.into_iter().filter_map(|change| match change {
         LinkChange::Added(link, _) if link.kind != LinkKind::Loopback => Some(link),
@@ -128,9 +128,9 @@ fn raise_at(speed: Speed) -> (&'static str, &'static str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::config::Surroundings;
     use crate::agent::counters::filter;
     use crate::agent::limit::Level;
+    use crate::process::host::ServiceEnvironment;
     use crate::units::BitRate;
 
     fn link(name: &str, mbps: Option<u64>) -> LinkInfo {
@@ -139,8 +139,8 @@ mod tests {
     }
 
     fn settings(text: &str) -> Settings {
-        let surroundings = Surroundings { hostname: "gw-042".into(), ..Surroundings::default() };
-        Settings::new(&Layers::from_text("agent.toml", text), &surroundings).unwrap()
+        let environment = ServiceEnvironment { hostname: "gw-042".into(), ..ServiceEnvironment::default() };
+        Settings::new(&Layers::from_text("agent.toml", text), &environment).unwrap()
     }
 
     #[test]

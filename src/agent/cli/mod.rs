@@ -19,11 +19,11 @@ use clap::{Parser, Subcommand};
 use log::{info, warn};
 
 use self::common::AgentFlags;
-use crate::agent::control::Control;
 use crate::agent::run::{self, Run};
 use crate::cli;
-use crate::exit::Failure;
 use crate::output;
+use crate::process::exit::Failure;
+use crate::process::signals::Control;
 use crate::wire::{FORMATS, Format};
 
 const RUN_HELP: &str = "\

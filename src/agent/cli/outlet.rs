@@ -12,15 +12,15 @@ use indicatif::{HumanCount, ProgressBar, ProgressState, ProgressStyle};
 
 use super::topics::failure;
 use crate::agent::config::Settings;
-use crate::agent::control::Control;
 use crate::agent::courier::Delivery;
 use crate::agent::event_system::{ObserveError, Observer};
-use crate::clock::{Clock as _, SystemClock};
 use crate::event::Event;
-use crate::exit::Failure;
 use crate::kafka::admin::{Admin, AdminError};
 use crate::kafka::missing_topic;
 use crate::output::{self, OutputFormat, Rows, Value};
+use crate::process::clock::{Clock as _, SystemClock};
+use crate::process::exit::Failure;
+use crate::process::signals::Control;
 use crate::units::{BitRate, ByteCount, counted};
 use crate::wire;
 

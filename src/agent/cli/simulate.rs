@@ -13,15 +13,16 @@ use crate::agent::counters::{self, CounterSource, Reading, SourceChoice};
 use crate::agent::courier::{Courier, Delivery};
 use crate::agent::detector::{Detections, Detector};
 use crate::agent::event_system::Observer;
+use crate::agent::event_system::stamp;
 use crate::agent::journal::FleetJournal;
 use crate::agent::limit::{Level, Limit, Scope};
-use crate::agent::random::random;
 use crate::agent::simulate::{Fleet, FleetShape, Schedule};
-use crate::agent::surroundings::{boot_id, stamp};
-use crate::clock::{Clock as _, SystemClock};
 use crate::event::{Body, Direction, NewEvent, Severity};
-use crate::exit::{Failure, Status};
 use crate::output::OutputFormat;
+use crate::process::clock::{Clock as _, SystemClock};
+use crate::process::exit::{Failure, Status};
+use crate::process::host::boot_id;
+use crate::process::random::random;
 use crate::units::{BitRate, counted};
 
 pub(super) const HELP: &str = "\

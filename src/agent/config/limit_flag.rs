@@ -64,9 +64,10 @@ fn assignment(text: &str) -> Option<(&str, &str)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Settings, Surroundings};
+    use super::super::Settings;
     use super::*;
     use crate::config::Layers;
+    use crate::process::host::ServiceEnvironment;
 
     fn settings(file: &str, flags: &[&str]) -> Result<Settings, String> {
         let tables = flags.iter().map(|flag| Ok(flag.parse::<LimitFlag>()?.into_table()));
@@ -75,8 +76,8 @@ mod tests {
             "limit",
             tables.collect::<Result<_, String>>()?,
         );
-        let surroundings = Surroundings { hostname: "gw-042".into(), ..Surroundings::default() };
-        Settings::new(&layers, &surroundings).map_err(|error| error.to_string())
+        let environment = ServiceEnvironment { hostname: "gw-042".into(), ..ServiceEnvironment::default() };
+        Settings::new(&layers, &environment).map_err(|error| error.to_string())
     }
 
     fn limits(flags: &[&str]) -> Vec<String> {

@@ -59,14 +59,15 @@ fn speed(key: String, text: Option<String>) -> Result<Option<BitRate>, Invalid> 
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Settings, Surroundings};
+    use super::super::Settings;
     use super::*;
     use crate::agent::counters::{LinkInfo, LinkKind};
     use crate::config::Layers;
+    use crate::process::host::ServiceEnvironment;
 
     fn settings(text: &str) -> Result<Settings, String> {
-        let surroundings = Surroundings { hostname: "gw-042".into(), ..Surroundings::default() };
-        Settings::new(&Layers::from_text("agent.toml", text), &surroundings).map_err(|error| error.to_string())
+        let environment = ServiceEnvironment { hostname: "gw-042".into(), ..ServiceEnvironment::default() };
+        Settings::new(&Layers::from_text("agent.toml", text), &environment).map_err(|error| error.to_string())
     }
 
     #[test]

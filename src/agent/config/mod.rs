@@ -32,8 +32,8 @@ use crate::config::{
 };
 use crate::event::{Direction, Severity};
 use crate::kafka::{Connection, RawConnection, RawSasl, RawTls, topic_name};
+use crate::process::host::ServiceEnvironment;
 use crate::registry::{RawRegistry, RegistryAddress};
-use crate::service::Directories;
 use crate::units::{BitRate, ByteCount, counted, lasting};
 use crate::wire::{FORMATS, Format, KEYS};
 
@@ -141,13 +141,6 @@ pub struct Settings {
     pub topics: Topics,
 }
 
-#[derive(Clone, Debug, Default)]
-pub struct Surroundings {
-    pub hostname: String,
-    pub machine_id: String,
-    pub directories: Directories,
-}
-
 const MIN_JOURNAL: ByteCount = ByteCount::from_bytes(1 << 20);
 const LINGER_MIN: Duration = Duration::from_secs(300);
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
@@ -191,11 +184,11 @@ topics.retention = "30d"
         vec![("agent", self.agent.clone()), ("state_dir", state_dir), ("flush.linger", linger)]
     }
 
-    pub fn new(layers: &Layers, surroundings: &Surroundings) -> Result<Self, ConfigError> {
+    pub fn new(layers: &Layers, environment: &ServiceEnvironment) -> Result<Self, ConfigError> {
         let raw: Raw = layers.parse()?;
         let (creates_topics, mut warnings) = (raw.kafka.create_topics.unwrap_or_default(), Vec::new());
         let (mut settings, missing) =
-            Self::checked(raw, surroundings, &mut warnings).map_err(|invalid| layers.locate(invalid))?;
+            Self::checked(raw, environment, &mut warnings).map_err(|invalid| layers.locate(invalid))?;
         settings.warnings = warnings.into_iter().map(|warning| layers.locate(warning).to_string()).collect();
         settings.nameless = missing.map(|missing| layers.locate(missing).to_string());
         if creates_topics {
@@ -215,10 +208,10 @@ topics.retention = "30d"
 
     fn checked(
         raw: Raw,
-        surroundings: &Surroundings,
+        environment: &ServiceEnvironment,
         warnings: &mut Vec<Invalid>,
     ) -> Result<(Self, Option<Invalid>), Invalid> {
-        let Name { name: agent, warning, missing } = Name::new(raw.agent, surroundings)?;
+        let Name { name: agent, warning, missing } = Name::new(raw.agent, environment)?;
         warnings.extend(warning);
         let interval = or_duration("interval", raw.interval, Duration::from_secs(1))?;
         if interval < MIN_INTERVAL {
@@ -260,7 +253,7 @@ topics.retention = "30d"
             nameless: None,
             interval,
             source,
-            state_dir: state::directory(raw.state_dir, surroundings)?,
+            state_dir: state::directory(raw.state_dir, environment)?,
             resume_within,
             links,
             include,
@@ -270,7 +263,7 @@ topics.retention = "30d"
             journal_age: or_duration("journal.max_age", raw.journal.max_age, Duration::from_secs(30 * 86_400))?,
             publisher: publisher::Settings {
                 spread,
-                ..publisher(raw.flush, raw.kafka, journal_size, surroundings.directories.credentials.as_deref())?
+                ..publisher(raw.flush, raw.kafka, journal_size, environment.directories.credentials.as_deref())?
             },
             rates,
             samples: raw.samples.enabled.unwrap_or_default(),

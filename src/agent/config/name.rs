@@ -2,9 +2,9 @@
 
 use openssl::sha::sha256;
 
-use super::Surroundings;
 use crate::config::Invalid;
 use crate::event::AGENT_BYTES_MAX;
+use crate::process::host::ServiceEnvironment;
 
 /// Names of hosts that were given none: all of them would be one agent.
 const DEFAULT_HOSTNAMES: &[&str] = &[
@@ -29,17 +29,17 @@ pub(super) struct Name {
 }
 
 impl Name {
-    pub(super) fn new(configured: Option<String>, surroundings: &Surroundings) -> Result<Self, Invalid> {
+    pub(super) fn new(configured: Option<String>, environment: &ServiceEnvironment) -> Result<Self, Invalid> {
         if let Some(name) = configured {
             check(&name).map_err(|message| Invalid::new("agent", message))?;
             return Ok(Self { name, ..Self::default() });
         }
-        let host = surroundings.hostname.trim_end_matches('.');
+        let host = environment.hostname.trim_end_matches('.');
         if !DEFAULT_HOSTNAMES.contains(&&*host.to_ascii_lowercase()) && check(host).is_ok() {
             return Ok(Self { name: host.to_owned(), ..Self::default() });
         }
         let called = format!("this host is called `{host}`, which is no usable name for an agent");
-        Ok(match from_machine_id(&surroundings.machine_id) {
+        Ok(match from_machine_id(&environment.machine_id) {
             Some(name) => {
                 let message =
                     format!("{called}: its name is {name}, derived from /etc/machine-id; set agent to choose another");
@@ -83,9 +83,12 @@ mod tests {
     const ID: &str = "0123456789abcdef0123456789abcdef";
 
     fn name(host: &str, machine_id: &str) -> Name {
-        let surroundings =
-            Surroundings { hostname: host.into(), machine_id: machine_id.into(), ..Surroundings::default() };
-        Name::new(None, &surroundings).unwrap()
+        let environment = ServiceEnvironment {
+            hostname: host.into(),
+            machine_id: machine_id.into(),
+            ..ServiceEnvironment::default()
+        };
+        Name::new(None, &environment).unwrap()
     }
 
     #[test]
@@ -105,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_configured_name_is_taken_whatever_the_host_is_called() {
-        let configured = |name: &str| Name::new(Some(name.to_owned()), &Surroundings::default());
+        let configured = |name: &str| Name::new(Some(name.to_owned()), &ServiceEnvironment::default());
         assert_eq!(configured("localhost").unwrap(), Name { name: "localhost".into(), ..Name::default() });
         for bad in ["", " ", "a\0", &"x".repeat(256)] {
             assert_eq!(configured(bad).unwrap_err().key, "agent");

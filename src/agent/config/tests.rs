@@ -9,8 +9,8 @@ use crate::event::Stamp;
 use crate::tests::{damaged_text, hostile_value};
 
 fn settings(text: &str) -> Result<Settings, String> {
-    let surroundings = Surroundings { hostname: "gw-042".into(), ..Surroundings::default() };
-    Settings::new(&Layers::from_text("agent.toml", text), &surroundings).map_err(|error| error.to_string())
+    let environment = ServiceEnvironment { hostname: "gw-042".into(), ..ServiceEnvironment::default() };
+    Settings::new(&Layers::from_text("agent.toml", text), &environment).map_err(|error| error.to_string())
 }
 
 fn use_all_of(settings: &Settings) {
@@ -71,7 +71,7 @@ proptest! {
         let name = |key: &str| format!("HIGHWATER_{}", key.to_ascii_uppercase().replace('.', "__"));
         let variables: Vec<_> = variables.into_iter().map(|(key, value)| (name(key), value)).collect();
         let layers = Layers::read(None, variables.clone(), crate::config::AGENT_KEYS).unwrap();
-        match Settings::new(&layers, &Surroundings { hostname: "h".into(), ..Surroundings::default() }) {
+        match Settings::new(&layers, &ServiceEnvironment { hostname: "h".into(), ..ServiceEnvironment::default() }) {
             Ok(settings) => use_all_of(&settings),
             Err(error) => {
                 let error = error.to_string();

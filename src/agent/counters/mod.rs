@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use self::filter::InterfaceFilter;
 use self::synthetic::Shape;
-use crate::clock::Clock;
+use crate::process::clock::Clock;
 use crate::units::BitRate;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -261,7 +261,7 @@ pub fn open(
         SourceChoice::Auto => match netlink(root, selection.clone()) {
             Ok(source) => source,
             Err(error) => {
-                let why = crate::exit::chain(&error);
+                let why = crate::process::exit::chain(&error);
                 log::warn!("netlink counters are unavailable ({why}); using sysinfo, which costs more");
                 Box::new(sysinfo::Sysinfo::new(root, selection)?)
             }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Reading;
-use crate::clock::Clock;
+use crate::process::clock::Clock;
 
 /// Largest distance of the two clocks' readings; if longer, the process was not running in between.
 const APART_MAX: Duration = Duration::from_millis(1);
@@ -48,7 +48,7 @@ pub(super) mod tests {
     use chrono::{DateTime, Utc};
 
     use super::*;
-    use crate::clock::ManualClock;
+    use crate::process::clock::ManualClock;
 
     /// A clock on which time passes as it is read: before each read, by the next of `pauses`, or by 1 µs.
     pub(in super::super) struct BusyClock {

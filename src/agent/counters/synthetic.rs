@@ -7,7 +7,7 @@ use super::stacking::Attachment;
 use super::table::{Facts, LinkTable};
 use super::{CounterBits, CounterError, CounterSource, Counters, LinkInfo, LinkKind, Reading, Speed};
 use crate::agent::counters::filter::InterfaceFilter;
-use crate::clock::Clock;
+use crate::process::clock::Clock;
 use crate::units::BitRate;
 
 const SPEED: BitRate = BitRate::from_bps(100_000_000);
@@ -223,7 +223,7 @@ impl SyntheticTraffic {
 mod tests {
     use super::super::{Came, Left, LinkChange};
     use super::*;
-    use crate::clock::ManualClock;
+    use crate::process::clock::ManualClock;
     use chrono::DateTime;
 
     fn source(shape: Shape) -> (Synthetic, ManualClock) {

@@ -13,7 +13,7 @@ use super::sysfs::{Presence, Sysfs, kind_by_name};
 use super::table::LinkTable;
 use super::{CounterError, CounterSource, Counters, LinkInfo, Packets, Reading};
 use crate::agent::counters::filter::InterfaceFilter;
-use crate::clock::Clock;
+use crate::process::clock::Clock;
 
 const FIRST_OWN_IFINDEX: u32 = 1 << 31;
 /// Bytes up to which, without sysfs, zeros are believed next.

@@ -15,9 +15,9 @@ use super::{
     Durability, Journal, JournalConfig, JournalError, LossCounts, Pending, Position, QueuedEvent, SqliteJournal,
     breach_change, quarantine,
 };
-use crate::agent::mishap::Mishaps;
 use crate::event::{Event, EventId, NewEvent, Stamp};
-use crate::exit::chain;
+use crate::process::exit::chain;
+use crate::process::problems::ProblemLog;
 use crate::units::{ByteCount, counted};
 
 const RETRY_MS: u64 = 30_000;
@@ -36,7 +36,7 @@ pub struct DurableJournal {
     now_ms: u64,
     expire_at_ms: u64,
     generation: u64,
-    mishaps: Mishaps,
+    problems: ProblemLog,
 }
 
 impl DurableJournal {
@@ -54,7 +54,7 @@ impl DurableJournal {
             now_ms: now.monotonic_ms,
             expire_at_ms: now.monotonic_ms,
             generation: 0,
-            mishaps: Mishaps::default(),
+            problems: ProblemLog::default(),
         };
         match journal.open_disk(now).and_then(|mut disk| Ok((disk.open_breaches()?, disk))) {
             Ok((breaches, disk)) => {
@@ -115,10 +115,10 @@ impl DurableJournal {
         let is_damaged = matches!(error, JournalError::Damaged(_));
         outage.retry_at_ms = self.now_ms + if is_damaged { 0 } else { RETRY_MS };
         if is_damaged {
-            self.mishaps.begin(self.now_ms, &chain(error));
+            self.problems.start(self.now_ms, &chain(error));
             error!("{}; what can be read of it is moved to a new one", chain(error));
         } else {
-            self.mishaps.begin(self.now_ms, &format!("the journal cannot be written: {}", chain(error)));
+            self.problems.start(self.now_ms, &format!("the journal cannot be written: {}", chain(error)));
             error!(
                 "the journal cannot be written, so events are kept in memory and would not survive a restart; trying \
                  again every {} s: {}",
@@ -145,7 +145,7 @@ impl DurableJournal {
         }
         disk.import(&self.current, self.breaches.values(), now)?;
         info!("the journal can be written again");
-        self.mishaps.over();
+        self.problems.resolve();
         self.outage = None;
         let memory = std::mem::replace(&mut self.current, disk);
         self.retire(memory);
@@ -283,8 +283,8 @@ impl Journal for DurableJournal {
         Some(self.current.next_id())
     }
 
-    fn mishaps(&self) -> Mishaps {
-        self.mishaps.clone()
+    fn problems(&self) -> ProblemLog {
+        self.problems.clone()
     }
 
     fn generation(&self) -> u64 {

@@ -37,9 +37,9 @@ pub use self::fleet::FleetJournal;
 pub use self::loss::LossCounts;
 pub use self::snapshot::{Snapshot, is_held};
 pub use self::sqlite::SqliteJournal;
-use crate::agent::mishap::Mishaps;
-use crate::agent::random::random;
 use crate::event::{Body, Epoch, Event, EventId, NewEvent, Severity, Stamp};
+use crate::process::problems::ProblemLog;
+use crate::process::random::random;
 use crate::units::ByteCount;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -220,8 +220,8 @@ pub trait Journal {
         None
     }
 
-    fn mishaps(&self) -> Mishaps {
-        Mishaps::default()
+    fn problems(&self) -> ProblemLog {
+        ProblemLog::default()
     }
 
     /// Returns a number that changes when earlier positions become invalid: readers then start again at the first.

@@ -10,7 +10,7 @@ use super::outage::Outage;
 use super::sqlite::Saved;
 use super::{JournalError, SqliteJournal};
 use crate::event::Stamp;
-use crate::exit::chain;
+use crate::process::exit::chain;
 use crate::units::ByteCount;
 
 const QUARANTINED_MAX: usize = 3;

@@ -7,8 +7,8 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 
 use super::producer::Producer;
 use super::spread::Spread;
-use crate::clock::Clock;
 use crate::kafka::{missing_right, missing_topic};
+use crate::process::clock::Clock;
 
 pub(super) enum SessionEnd {
     Closed,

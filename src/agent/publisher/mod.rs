@@ -36,14 +36,14 @@ pub use self::progress::Progress;
 pub use self::spread::Spread;
 use self::trigger::{Trigger, TriggerObserver};
 use self::worker::Worker;
-use crate::agent::control::Waker;
 use crate::agent::event_system::{EventSystem, Observer};
 use crate::agent::journal::{JournalError, Position, QueuedEvent};
 use crate::agent::numbered::Numbered;
 use crate::config::Invalid;
 use crate::event::{EventId, Severity, Stamp};
-use crate::failpoints;
 use crate::kafka::{Connection, TopicPlan};
+use crate::process::failpoints;
+use crate::process::signals::Waker;
 use crate::registry::RegistryAddress;
 use crate::units::counted;
 
@@ -287,10 +287,10 @@ impl Publisher {
                 }
                 WorkerReport::Trouble { what, gave_up } => {
                     self.progress.retries += u64::from(gave_up);
-                    self.progress.mishaps.begin(stamp().monotonic_ms, &what);
+                    self.progress.problems.start(stamp().monotonic_ms, &what);
                 }
                 WorkerReport::Refusing { what } => {
-                    self.progress.mishaps.begin(stamp().monotonic_ms, &what);
+                    self.progress.problems.start(stamp().monotonic_ms, &what);
                     self.progress.refusing = true;
                 }
                 WorkerReport::Retrying { cause } => self.progress.retrying = Some(cause),
@@ -366,13 +366,13 @@ impl Publisher {
                 Ok(running) => {
                     self.running = Some(running);
                     if self.unstarted.take().is_some() {
-                        self.progress.mishaps.over();
+                        self.progress.problems.resolve();
                     }
                 }
                 Err(why) => {
                     if self.unstarted.as_ref() != Some(&why) {
                         error!("cannot publish: {why}; the events {}", self.settings.undelivered);
-                        self.progress.mishaps.begin(now_ms, &format!("cannot publish: {why}"));
+                        self.progress.problems.start(now_ms, &format!("cannot publish: {why}"));
                         self.unstarted = Some(why);
                     }
                     return false;

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use crate::agent::mishap::Mishaps;
+use crate::process::problems::ProblemLog;
 
 /// Delivery so far; times are `CLOCK_BOOTTIME`, `flushed_ms` is the end of the last flush.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub struct Progress {
     pub flushed_ms: Option<u64>,
     pub flushing_ms: Option<u64>,
     /// Problems that keep events from Kafka, until it accepts one or none is left.
-    pub mishaps: Mishaps,
+    pub problems: ProblemLog,
     pub refusing: bool,
     pub(super) retrying: Option<String>,
 }
@@ -28,13 +28,13 @@ impl Progress {
     }
 
     pub(super) fn recover(&mut self) {
-        self.mishaps.over();
+        self.problems.resolve();
         self.refusing = false;
         self.retrying = None;
     }
 
     pub fn obstacle(&self) -> &str {
-        let lasting = self.mishaps.lasting.as_ref().map(|lasting| lasting.what.as_str());
+        let lasting = self.problems.ongoing.as_ref().map(|lasting| lasting.what.as_str());
         lasting.or(self.retrying.as_deref()).unwrap_or("Kafka did not acknowledge them in time")
     }
 }
@@ -47,11 +47,11 @@ mod tests {
     fn a_flush_that_goes_on_keeps_its_beginning_and_ends_what_lasted() {
         let mut progress = Progress::default();
         progress.flushing(true, 5);
-        progress.mishaps.begin(6, "cannot reach Kafka");
+        progress.problems.start(6, "cannot reach Kafka");
         progress.flushing(true, 9);
         assert_eq!((progress.flushing_ms, progress.flushed_ms), (Some(5), None));
         progress.flushing(false, 12);
         assert_eq!((progress.flushing_ms, progress.flushed_ms), (None, Some(12)));
-        assert!(progress.mishaps.lasting.is_none() && progress.mishaps.last.is_some());
+        assert!(progress.problems.ongoing.is_none() && progress.problems.last.is_some());
     }
 }

@@ -11,10 +11,10 @@ use crate::agent::counters::{self, LinkChange, LinkInfo, Reading, Speed};
 use crate::agent::detector::{Detections, Detector, Notice};
 use crate::agent::journal::{JournalError, Snapshot, is_held};
 use crate::agent::limit::{Limit, Scope};
-use crate::agent::surroundings::machine_id;
-use crate::checks::{Finding, disk_space, may_write};
-use crate::clock::{Clock, SystemClock};
-use crate::exit::chain;
+use crate::process::checks::{Finding, disk_space, may_write};
+use crate::process::clock::{Clock, SystemClock};
+use crate::process::exit::chain;
+use crate::process::host::machine_id;
 use crate::units::{BitRate, ByteCount};
 
 /// Multiple of the journal's size needed: its log, and the file that replaces a damaged one.

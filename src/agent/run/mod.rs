@@ -20,23 +20,24 @@ use self::samples::SampleStream;
 use self::skipped::SkippedReadings;
 use self::status::Vitals;
 use crate::agent::config::Settings;
-use crate::agent::control::Control;
 use crate::agent::counters::{self, CounterSource, Reading};
 use crate::agent::detector::{Detections, Detector};
+use crate::agent::event_system::stamp;
 use crate::agent::event_system::{EventSystem, Observer};
 use crate::agent::journal::{Durability, DurableJournal, Identity, Journal as _, JournalConfig, JournalError};
 use crate::agent::log_observer::LogObserver;
 use crate::agent::publisher::{Publisher, await_tear_down};
-use crate::agent::random::random;
 use crate::agent::status::{StatusSocket, socket_path};
-use crate::agent::surroundings::{boot_id, machine_id, stamp};
-use crate::clock::{Clock, SystemClock};
 use crate::event::{Body, Lifecycle, NewEvent, Reason, Stamp};
-use crate::exit::{Failure, chain};
-use crate::kafka::LogThrottle;
-use crate::service::{Directories, Service};
+use crate::process::clock::{Clock, SystemClock};
+use crate::process::exit::{Failure, chain};
+use crate::process::host::{boot_id, machine_id};
+use crate::process::log_throttle::LogThrottle;
+use crate::process::random::random;
+use crate::process::signals::Control;
+use crate::process::systemd::{Directories, Service};
+use crate::process::watchdog::{Heart, Stuck};
 use crate::units::{counted, lasting};
-use crate::watchdog::{Heart, Stuck};
 
 pub struct Run<'a> {
     pub control: &'a Control,
@@ -270,14 +271,14 @@ impl Agent {
         if let Err(error) = self.source.read(&*self.clock, &mut self.reading) {
             let what = format!("the counters could not be read: {}", chain(&error));
             let now = self.stamp();
-            self.vitals.counters.begin(now.monotonic_ms, &what);
+            self.vitals.counters.start(now.monotonic_ms, &what);
             self.tell(&what);
             self.add_rates(false, &now);
             self.keep_journal(&now);
             return;
         }
         let now = self.stamp_of_reading();
-        self.vitals.counters.over();
+        self.vitals.counters.resolve();
         self.vitals.last_tick_ms = Some(now.monotonic_ms);
         self.detector.observe(&self.reading, &now, &mut self.detections);
         if self.outcome.ticks == 1 && self.settings.limits.is_empty() {
@@ -377,7 +378,7 @@ impl Agent {
             }
             let left = until.saturating_sub(self.clock.monotonic());
             // Rates that wait for a missing topic do not delay the stop.
-            let is_idle = |publisher: &Publisher| publisher.idle() || publisher.progress().mishaps.lasting.is_some();
+            let is_idle = |publisher: &Publisher| publisher.idle() || publisher.progress().problems.ongoing.is_some();
             let others = self.samples.as_ref().is_none_or(|samples| is_idle(samples.publisher()))
                 && is_idle(&self.rates.publisher);
             if self.publisher.idle() && others || left.is_zero() {

@@ -5,10 +5,10 @@ use crate::agent::config::{Rates, Settings};
 use crate::agent::journal::{DurableJournal, Journal as _};
 use crate::agent::publisher::{self, Encoding, Publisher};
 use crate::agent::rates::RateWindows;
-use crate::clock::Clock;
 use crate::config::TopicRole;
 use crate::event::{Body, NewEvent, RateWindow, Stamp};
-use crate::exit::chain;
+use crate::process::clock::Clock;
+use crate::process::exit::chain;
 use crate::wire::Key;
 
 /// Time after which the connection, which rates use once in a while, is closed.

@@ -4,7 +4,7 @@ use log::{error, info, warn};
 
 use super::{Agent, SampleStream, open_source};
 use crate::agent::config::Settings;
-use crate::exit::{Failure, chain};
+use crate::process::exit::{Failure, chain};
 use crate::units::counted;
 
 impl Agent {

@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use super::Agent;
 use crate::agent::config::Settings;
-use crate::agent::control::Waker;
 use crate::agent::detector::Detector;
 use crate::agent::event_system::EventSystem;
 use crate::agent::journal::{JournalError, Position, SqliteJournal};
 use crate::agent::publisher::{self, Encoding, Publisher};
 use crate::agent::rate::{Verdict, bit_rate};
-use crate::clock::Clock;
 use crate::config::TopicRole;
 use crate::event::{Body, EventId, Loss, NewEvent, Reason, Sample, Stamp};
-use crate::exit::chain;
+use crate::process::clock::Clock;
+use crate::process::exit::chain;
+use crate::process::signals::Waker;
 use crate::units::{ByteCount, counted};
 use crate::wire::Key;
 

@@ -2,8 +2,8 @@ use chrono::SubsecRound as _;
 
 use super::Agent;
 use crate::agent::journal::Durability;
-use crate::agent::mishap::{Mishap, Mishaps};
-use crate::agent::status::{AgentState, Problem, StatusReport, at, words};
+use crate::agent::status::{AgentState, OngoingProblem, StatusReport, at, words};
+use crate::process::problems::{Problem, ProblemLog};
 
 /// Times are `CLOCK_BOOTTIME` in milliseconds.
 #[derive(Debug, Default)]
@@ -11,8 +11,8 @@ pub(super) struct Vitals {
     pub(super) started_ms: u64,
     pub(super) last_tick_ms: Option<u64>,
     pub(super) ending: bool,
-    pub(super) counters: Mishaps,
-    pub(super) others: Mishaps,
+    pub(super) counters: ProblemLog,
+    pub(super) others: ProblemLog,
 }
 
 impl Agent {
@@ -30,12 +30,12 @@ impl Agent {
         let monotonic = self.clock.monotonic();
         let journal = self.system.journal();
         let (durability, next_id, pending, lost, disk) =
-            (journal.durability(), journal.next_id(), journal.pending(), journal.lost(), journal.mishaps());
+            (journal.durability(), journal.next_id(), journal.pending(), journal.lost(), journal.problems());
         let Self { settings, vitals, publisher, rates, outcome, source, detector, .. } = self;
         let progress = publisher.progress();
-        let parts = [&disk, &vitals.counters, &progress.mishaps, &rates.publisher.progress().mishaps, &vitals.others];
+        let parts = [&disk, &vitals.counters, &progress.problems, &rates.publisher.progress().problems, &vitals.others];
         let last = parts.iter().filter_map(|part| part.last.as_ref()).max_by_key(|last| last.at_ms);
-        let lasting: Vec<&Mishap> = parts.iter().filter_map(|part| part.lasting.as_ref()).collect();
+        let lasting: Vec<&Problem> = parts.iter().filter_map(|part| part.ongoing.as_ref()).collect();
         let moment = |ms: u64| at(ms, &now);
         let next_flush = publisher.next_flush().map(|next| now.observed_at + next.saturating_sub(monotonic));
         let report = StatusReport {
@@ -76,7 +76,7 @@ impl Agent {
             errors: Some(parts.iter().map(|part| part.count).sum()),
             last_error_at: last.map(|last| moment(last.at_ms)),
             last_error: last.map(|last| words(&last.what)),
-            troubles: lasting.into_iter().map(|lasting| Problem::of(lasting, &now)).collect(),
+            troubles: lasting.into_iter().map(|lasting| OngoingProblem::of(lasting, &now)).collect(),
             ..StatusReport::default()
         };
         report.with_breaches(detector.open_breaches(&now)).with_links(detector.links())

@@ -6,13 +6,13 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tempfile::TempDir;
 
 use super::*;
-use crate::agent::config::Surroundings;
 use crate::agent::counters::{Came, CounterError, Counters, LinkChange, LinkInfo, LinkKind};
 use crate::agent::event_system::ObserveError;
 use crate::agent::journal::Position;
-use crate::clock::ManualClock;
 use crate::config::Layers;
 use crate::event::{Breach, Event};
+use crate::process::clock::ManualClock;
+use crate::process::host::ServiceEnvironment;
 
 const SECOND: Duration = Duration::from_secs(1);
 /// Bytes a second above and below the thresholds of [`LIMIT`].
@@ -25,7 +25,7 @@ const LIMIT: &str = "[[limit]]\nname = 'low'\ninterface = 'a'\ndirection = 'rx'\
 fn settings(text: &str) -> Settings {
     let rates = if text.contains("[rates]") { "" } else { "[rates]\nenabled = false\n[heartbeat]\ninterval = '0s'\n" };
     let text = format!("source = 'synthetic'\n{text}\n[kafka]\nbrokers = '127.0.0.1:9'\n{rates}");
-    Settings::new(&Layers::from_text("agent.toml", &text), &Surroundings::default()).expect("it is right")
+    Settings::new(&Layers::from_text("agent.toml", &text), &ServiceEnvironment::default()).expect("it is right")
 }
 
 fn within(state_dir: &TempDir, text: &str) -> Settings {

@@ -14,8 +14,8 @@ use self::traffic::{ACTIVITY_MEAN, INCIDENT_MEAN_S, PAUSE_S, QUIET_MAX, Simulate
 use crate::agent::counters::Reading;
 use crate::agent::detector::{Detections, Detector};
 use crate::agent::limit::{Level, Limit};
-use crate::agent::random::random;
 use crate::event::{NewEvent, Stamp};
+use crate::process::random::random;
 
 const INCIDENTS_A_WEEK: f64 = 2.9;
 const EVENTS_AN_INCIDENT: f64 = 3.85;

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 pub use self::socket::{Client, NoAnswer, StatusSocket, ask, socket_path};
 use crate::agent::detector::LinkView;
-use crate::agent::mishap::Mishap;
 use crate::agent::rate::bit_rate;
 use crate::event::{Breach, Direction, Severity, Stamp};
 use crate::excerpt::beginning;
+use crate::process::problems::Problem;
 use crate::units::BitRate;
 
 pub const BREACHES_MAX: usize = 100;
@@ -60,7 +60,7 @@ pub struct StatusReport {
     pub errors: Option<u64>,
     pub last_error_at: Option<DateTime<Utc>>,
     pub last_error: Option<String>,
-    pub troubles: Vec<Problem>,
+    pub troubles: Vec<OngoingProblem>,
     pub open_breaches: u64,
     pub breaches: Vec<OpenBreach>,
     pub watched_links: u64,
@@ -101,7 +101,7 @@ pub enum AgentState {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(expecting = "struct Trouble")]
-pub struct Problem {
+pub struct OngoingProblem {
     pub since: DateTime<Utc>,
     pub what: String,
 }
@@ -156,9 +156,9 @@ impl StatusReport {
     }
 }
 
-impl Problem {
-    pub fn of(mishap: &Mishap, now: &Stamp) -> Self {
-        Self { since: at(mishap.at_ms, now), what: words(&mishap.what) }
+impl OngoingProblem {
+    pub fn of(problem: &Problem, now: &Stamp) -> Self {
+        Self { since: at(problem.at_ms, now), what: words(&problem.what) }
     }
 }
 

@@ -2,8 +2,8 @@ use clap::Args;
 
 use super::common::{Common, unavailable};
 use crate::consumer::report::agents::{self, AgentFilter, AgentRow};
-use crate::exit::Failure;
 use crate::output::{self, OutputFormat, Rows};
+use crate::process::exit::Failure;
 
 pub(super) const HELP: &str = "\
 Each agent that anything is stored of. Its state is `running`, `stopped` (it

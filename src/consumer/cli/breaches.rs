@@ -3,7 +3,7 @@ use clap::Args;
 use super::links::{LatestFlag, LimitFlags, QuestionFlags};
 use super::table::ReportTable;
 use crate::consumer::report::breaches::{self, BreachFilter, BreachRow};
-use crate::exit::Failure;
+use crate::process::exit::Failure;
 
 pub(super) const HELP: &str = "\
 Each breach once, in its latest state, in the order in which they were raised;

@@ -6,8 +6,8 @@ use crate::cli::{self, FlagOfKey, Verbosity};
 use crate::config::{CONSUMER_KEYS, ConfigError, Layers};
 use crate::consumer::StandaloneConsumer;
 use crate::consumer::config::Settings;
-use crate::exit::{Failure, Status};
-use crate::service::Directories;
+use crate::process::exit::{Failure, Status};
+use crate::process::systemd::Directories;
 
 pub(super) const CONFIG: &str = "/etc/highwater/consumer.toml";
 

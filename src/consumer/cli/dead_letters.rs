@@ -4,13 +4,13 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::common::{Common, unavailable};
-use crate::clock::SystemClock;
 use crate::consumer::batch::PackedHeaders;
 use crate::consumer::report::dead_letters::{self, DeadLetter, DeadLetterFilter, KafkaPosition, Payloads};
 use crate::consumer::store::RetryOutcome;
 use crate::excerpt::beginning;
-use crate::exit::Failure;
 use crate::output::{self, OutputFormat, Rows, Value};
+use crate::process::clock::SystemClock;
+use crate::process::exit::Failure;
 use crate::units::counted;
 
 const LIST_HELP: &str = "\

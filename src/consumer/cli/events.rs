@@ -3,7 +3,7 @@ use clap::Args;
 use super::links::{LatestFlag, LimitFlags, QuestionFlags};
 use super::table::ReportTable;
 use crate::consumer::report::events::{self, EventFilter, EventRow};
-use crate::exit::Failure;
+use crate::process::exit::Failure;
 
 pub(super) const HELP: &str = "\
 Events in the order in which they were observed. A table shows what people look

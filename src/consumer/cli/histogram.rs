@@ -3,8 +3,8 @@ use clap::Args;
 use super::common::unavailable;
 use super::links::QuestionFlags;
 use crate::consumer::report::histogram::{self, HistogramBins};
-use crate::exit::Failure;
 use crate::output::{self, OutputFormat, Rows, Value};
+use crate::process::exit::Failure;
 use crate::units::{BitRate, ByteCount, counted};
 
 pub(super) const HELP: &str = "\

@@ -6,8 +6,8 @@ use super::common::{CONFIG, Common};
 use crate::cli::init::{InitFlags, Template};
 use crate::config::Layers;
 use crate::consumer::config::Settings;
-use crate::exit::Failure;
-use crate::service::Directories;
+use crate::process::exit::Failure;
+use crate::process::systemd::Directories;
 
 pub(super) const HELP: &str = "\
 Writes /etc/highwater/consumer.toml, or FILE of -c FILE (-c - prints it), with

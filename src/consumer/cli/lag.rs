@@ -4,14 +4,14 @@ use std::time::Duration;
 use clap::Args;
 
 use super::common::{Common, standalone_of, unavailable};
-use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::batch::TopicId;
 use crate::consumer::config::Settings;
 use crate::consumer::is_unknown_topic;
 use crate::consumer::report::offsets::{self, StoredOffset};
 use crate::consumer::store::Reader;
-use crate::exit::Failure;
 use crate::output::{self, OutputFormat, Rows};
+use crate::process::clock::{Clock as _, SystemClock};
+use crate::process::exit::Failure;
 use crate::units::{counted, lasting};
 
 pub(super) const HELP: &str = "\

@@ -5,11 +5,11 @@ use clap::Args;
 
 use super::common::Common;
 use super::when::{TIMES, When, in_order};
-use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::config::Settings;
 use crate::consumer::report::LinkFilter;
-use crate::exit::Failure;
 use crate::output::OutputFormat;
+use crate::process::clock::{Clock as _, SystemClock};
+use crate::process::exit::Failure;
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct QuestionFlags {

@@ -4,10 +4,10 @@ use clap::Args;
 
 use super::common::{Common, unavailable};
 use super::when::{TIMES, When, in_order};
-use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::report::missing_events::{self, MissingCause, MissingEvents, MissingFilter, MissingSummary};
-use crate::exit::Failure;
 use crate::output::{self, OutputFormat, Rows, Value};
+use crate::process::clock::{Clock as _, SystemClock};
+use crate::process::exit::Failure;
 
 pub(super) const HELP: &str = "\
 Shows which events are not in the database, and why. Agents number their events

@@ -29,7 +29,7 @@ use signal_hook::consts::SIGHUP;
 use self::common::Common;
 use super::run::{Options, Reload, StoredEvent, run_reloading};
 use crate::config::{ConfigError, TopicRole};
-use crate::exit::Failure;
+use crate::process::exit::Failure;
 use crate::{cli, wire};
 
 /// Stores the agents' events from Kafka in PostgreSQL or SQLite, each exactly once.

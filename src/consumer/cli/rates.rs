@@ -2,9 +2,9 @@ use clap::{Args, ValueEnum};
 
 use super::links::{LatestFlag, QuestionFlags};
 use super::table::ReportTable;
-use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::report::rates::{self, RateFilter, RateRow, RateStep};
-use crate::exit::Failure;
+use crate::process::clock::{Clock as _, SystemClock};
+use crate::process::exit::Failure;
 
 pub(super) const HELP: &str = "\
 Rates of each link and direction, in windows as its agent reports them, or in

@@ -2,8 +2,8 @@ use std::io::{self, Write};
 
 use super::common::unavailable;
 use crate::consumer::store::StoreError;
-use crate::exit::Failure;
 use crate::output::{self, OutputFormat, Rows, Value};
+use crate::process::exit::Failure;
 
 /// Rows of a report: JSON and CSV have all columns, a table those at the places `shown`.
 pub(super) struct ReportTable {

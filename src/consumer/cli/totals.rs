@@ -3,10 +3,10 @@ use clap::{Args, ValueEnum};
 
 use super::common::{Common, unavailable};
 use super::when::{TIMES, When, in_order};
-use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::report::totals::{self, COLUMNS, TotalsFilter};
-use crate::exit::Failure;
 use crate::output::{self, OutputFormat, Rows};
+use crate::process::clock::{Clock as _, SystemClock};
+use crate::process::exit::Failure;
 
 pub(super) const HELP: &str = "\
 Bytes over limit: for each breach, the highest `excess_bytes` that any of its

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Days, Local, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, TimeZone, Utc};
 
-use crate::exit::{Failure, Status};
+use crate::process::exit::{Failure, Status};
 
 pub(super) const TIMES: &str = "\
 A time is 2026-11-21T06:00:00Z, or `2026-11-21 10:00`, 2026-11-21,

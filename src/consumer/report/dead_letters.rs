@@ -4,11 +4,11 @@ use std::ops::ControlFlow;
 use chrono::{DateTime, Utc};
 
 use super::stream;
-use crate::clock::Clock;
 use crate::consumer::batch::{PackedHeaders, Record, TopicId};
 use crate::consumer::store::ColumnType::{Blob, Number, Text, Time};
 use crate::consumer::store::{ColumnType, Query, Reader, RetriedRecord, RetryOutcome, Store, StoreError};
 use crate::output::Value;
+use crate::process::clock::Clock;
 use crate::wire::{Decoder, Undecoded};
 
 /// `bytes` is the length of the payload, `None` for a tombstone; agent, epoch and seq are claimed by payload, headers or key.

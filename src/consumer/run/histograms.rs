@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
-use crate::clock::{Clock as _, SystemClock};
 use crate::config::TopicRole;
-use crate::consumer::backoff::Backoff;
 use crate::consumer::config::Settings;
 use crate::consumer::hours::HourPublisher;
 use crate::consumer::store::{HistogramStore, HourKey, StoreError};
-use crate::failpoints;
-use crate::kafka::LogThrottle;
+use crate::process::backoff::Backoff;
+use crate::process::clock::{Clock as _, SystemClock};
+use crate::process::failpoints;
+use crate::process::log_throttle::LogThrottle;
 
 const PAUSE: Duration = Duration::from_secs(1);
 const BUDGET: Duration = Duration::from_secs(5);
@@ -101,7 +101,7 @@ impl HistogramWork {
                     if is_finishing {
                         return;
                     }
-                    self.backoff.next()
+                    self.backoff.pause()
                 }
             };
             if !self.sleep(pause) {

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use super::writer::Wait;
 
-use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::config::Settings;
 use crate::consumer::store::{Maintained, Maintenance, Retention, StoreError};
-use crate::failpoints;
-use crate::kafka::LogThrottle;
+use crate::process::clock::{Clock as _, SystemClock};
+use crate::process::failpoints;
+use crate::process::log_throttle::LogThrottle;
 use crate::units::counted;
 
 const FIRST: Duration = Duration::from_secs(10);

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::pulse::Pulse;
-use crate::consumer::backoff::Backoff;
 use crate::consumer::config::Settings;
 use crate::consumer::source::{Polled, Source, TopicPartition};
-use crate::kafka::{ClientError, LogThrottle};
+use crate::kafka::ClientError;
+use crate::process::backoff::Backoff;
+use crate::process::log_throttle::LogThrottle;
 use crate::units::lasting;
 
 /// News by urgency: librdkafka reports an assignment, a missing topic and a fatal error once, so none replaces another.
@@ -167,7 +168,7 @@ impl Member {
         log::error!("Kafka: {why}; reconnecting");
         self.assigned.clear();
         loop {
-            let until = pulse.now() + self.backoff.next();
+            let until = pulse.now() + self.backoff.pause();
             while pulse.now() < until {
                 if pulse.is_stopping() {
                     return;

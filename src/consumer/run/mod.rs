@@ -42,19 +42,19 @@ pub use self::reload::{Reload, run, run_reloading};
 use self::topic::{End, Ends, InOrder, Topic, TopicState, is_whole, log_rejected, observe, read};
 use self::totals::TotalsLog;
 use self::writer::{STOP_MAX, Writer};
-use super::backoff::Backoff;
 use super::batch::{Batch, Gap, TopicId};
 use super::checkpoint::Checkpoint;
 use super::config::{Settings, Start};
 use super::source::{Known, Polled, TopicPartition, is_unknown_topic};
 use super::store::{Applied, Store, StoreError};
-use crate::checks::Grade;
-use crate::clock::{Clock as _, SystemClock};
 use crate::event::Event;
-use crate::exit::{Failure, Status};
-use crate::failpoints;
-use crate::kafka::LogThrottle;
 use crate::kafka::offsets::PartitionNumbers;
+use crate::process::backoff::Backoff;
+use crate::process::checks::Grade;
+use crate::process::clock::{Clock as _, SystemClock};
+use crate::process::exit::{Failure, Status};
+use crate::process::failpoints;
+use crate::process::log_throttle::LogThrottle;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
@@ -241,7 +241,7 @@ impl<'a> Consumer<'a> {
                 self.store(topic);
             }
         }
-        let at = now + self.misplaced.next();
+        let at = now + self.misplaced.pause();
         self.unplace_all(at);
     }
 
@@ -558,8 +558,8 @@ impl<'a> Consumer<'a> {
         }
         let backoff = &mut self.topics[topic].backoff;
         now + match error {
-            RoundError::Store(StoreError::Misconfigured(_)) => backoff.slow(),
-            _ => backoff.next(),
+            RoundError::Store(StoreError::Misconfigured(_)) => backoff.slow_pause(),
+            _ => backoff.pause(),
         }
     }
 

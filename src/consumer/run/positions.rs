@@ -8,7 +8,7 @@ use crate::consumer::batch::{Batch, Gap, GapCause, TopicId};
 use crate::consumer::checkpoint::{AnchorRecord, Checkpoint, CheckpointVerdict};
 use crate::consumer::config::Start;
 use crate::consumer::source::Known;
-use crate::failpoints;
+use crate::process::failpoints;
 
 const ANCHOR_EVERY: Duration = Duration::from_secs(30);
 

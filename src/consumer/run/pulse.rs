@@ -7,12 +7,12 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use signal_hook::low_level;
 
-use crate::clock::{Clock as _, SystemClock};
-use crate::exit::Status;
-use crate::failpoints;
-use crate::service::Service;
+use crate::process::clock::{Clock as _, SystemClock};
+use crate::process::exit::Status;
+use crate::process::failpoints;
+use crate::process::systemd::Service;
+use crate::process::watchdog::{Heart, Stuck};
 use crate::units::lasting;
-use crate::watchdog::{Heart, Stuck};
 
 /// Longest step of a round; PostgreSQL ends a statement after two minutes at the latest.
 const STEP_MAX: Duration = Duration::from_secs(5 * 60);

@@ -3,11 +3,11 @@ use std::time::Duration;
 
 use super::pulse::Pulse;
 use super::{Consumer, Options, StoredEvent};
-use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::config::Settings;
-use crate::exit::Failure;
 use crate::kafka::ClientError;
-use crate::service::Service;
+use crate::process::clock::{Clock as _, SystemClock};
+use crate::process::exit::Failure;
+use crate::process::systemd::Service;
 
 #[derive(Clone, Copy)]
 pub struct Reload<'a> {

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::config::Layers;
-use crate::service::Directories;
+use crate::process::systemd::Directories;
 
 const EVENTS: &str = "events";
 const SAMPLES: &str = "samples";

@@ -5,10 +5,10 @@ use std::time::Duration;
 use super::StoredEvent;
 use super::batcher::BatchBuilder;
 use super::positions::{Checkpoints, Positions};
-use crate::consumer::backoff::Backoff;
 use crate::consumer::batch::{Batch, PartitionBatch, TopicId};
 use crate::consumer::source::{Polled, Source, TopicPartition};
 use crate::consumer::store::Applied;
+use crate::process::backoff::Backoff;
 use crate::units::counted;
 
 pub(super) struct Topic {
@@ -73,7 +73,7 @@ impl LeftOut {
         if partitions.is_empty() {
             self.backoff.reset();
         } else {
-            self.retry_at = now + self.backoff.next();
+            self.retry_at = now + self.backoff.pause();
         }
         if partitions != self.partitions {
             let numbers = |partitions: &BTreeSet<i32>| {

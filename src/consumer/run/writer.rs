@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::pulse::Pulse;
 use crate::consumer::store::{Store, StoreError, StoreOptions, StoreProgress, StoreUrl};
-use crate::failpoints;
-use crate::kafka::LogThrottle;
+use crate::process::failpoints;
+use crate::process::log_throttle::LogThrottle;
 use crate::units::lasting;
 
 const ANSWER_MAX: Duration = Duration::from_secs(90);

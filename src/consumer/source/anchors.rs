@@ -9,10 +9,10 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 
 use super::{Source, list};
-use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::batch::Fingerprint;
 use crate::consumer::checkpoint::{AnchorRecord, Checkpoint};
 use crate::kafka::Reports;
+use crate::process::clock::{Clock as _, SystemClock};
 
 pub(in crate::consumer) type Known = BTreeMap<i32, Vec<AnchorRecord>>;
 

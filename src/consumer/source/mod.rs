@@ -29,9 +29,10 @@ pub(super) use self::unreadable::Unreadable;
 use self::unreadable::{Strikes, is_unreadable, loses_position};
 use self::waiting::Waiting;
 use super::batch::{Record, TopicId};
-use crate::clock::{Clock as _, SystemClock};
 use crate::kafka::offsets::{PartitionNumbers, list, partitions};
-use crate::kafka::{ClientError, Connection, LogThrottle, Reports};
+use crate::kafka::{ClientError, Connection, Reports};
+use crate::process::clock::{Clock as _, SystemClock};
+use crate::process::log_throttle::LogThrottle;
 use crate::wire::Decoder;
 
 /// Longest wait for a broker's answer; the loop is blocked meanwhile.

@@ -11,8 +11,8 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::{ASK_MAX, list};
-use crate::clock::{Clock as _, SystemClock};
 use crate::kafka::{Connection, Reports};
+use crate::process::clock::{Clock as _, SystemClock};
 
 const RECEIVE_MAX: (&str, &str) = ("receive.message.max.bytes", "100000000");
 const STRIKES: u32 = 3;

@@ -25,7 +25,7 @@ use super::tables::{TABLES, Table, probe};
 use super::{Applied, RetriedRecord, RetryOutcome, RetrySummary, StoreError, StoreProgress};
 use crate::consumer::batch::{Batch, Fingerprint, Gap, PackedHeaders, Record, TopicId};
 use crate::event::Event;
-use crate::failpoints;
+use crate::process::failpoints;
 
 const TRIES_MAX: u32 = 5;
 

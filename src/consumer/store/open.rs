@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Utc};
 
 use super::{HistogramStore, Maintenance, Reader, Store, StoreOptions, postgres, sqlite};
-use crate::checks::Finding;
 use crate::config::SecretFile;
+use crate::process::checks::Finding;
 
 #[derive(Clone, Debug)]
 pub struct StoreUrl(Backend);

@@ -13,7 +13,7 @@ use super::csv_lines::{CsvLines, Unread, split};
 use super::encoding;
 use super::text::shown;
 use super::times::{RowTime, Times};
-use crate::exit::{Failure, Status};
+use crate::process::exit::{Failure, Status};
 use crate::units::counted;
 
 #[derive(Clone, Debug, Args)]

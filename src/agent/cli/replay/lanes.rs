@@ -7,7 +7,7 @@ use crate::agent::courier::{Courier, Delivery};
 use crate::agent::journal::FleetJournal;
 use crate::agent::publisher;
 use crate::event::{Epoch, NewEvent, Stamp};
-use crate::exit::Failure;
+use crate::process::exit::Failure;
 
 pub(super) struct Lanes {
     events: Lane,

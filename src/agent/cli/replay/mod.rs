@@ -26,11 +26,11 @@ use crate::agent::counters::CounterBits;
 use crate::agent::detector::{Detections, Detector};
 use crate::agent::limit::{Level, Limit, Scope};
 use crate::agent::publisher;
-use crate::agent::random::random;
 use crate::config::TopicRole;
 use crate::event::{Body, Direction, Epoch, NewEvent, Severity};
-use crate::exit::{Failure, Status};
 use crate::output::{self, OutputFormat};
+use crate::process::exit::{Failure, Status};
+use crate::process::random::random;
 use crate::units::{BitRate, ByteCount, counted};
 
 pub(super) const HELP: &str = "\

@@ -17,7 +17,7 @@ use super::text::{STANDARD_INPUT, as_argument};
 use crate::agent::counters::{Came, Carried, CounterBits, Counters, LinkChange, LinkInfo, LinkKind, Reading};
 use crate::cli::stop_flag;
 use crate::event::Stamp;
-use crate::exit::Failure;
+use crate::process::exit::Failure;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Meaning {

@@ -7,8 +7,8 @@ use super::lanes::Delivered;
 use crate::agent::cli::outlet;
 use crate::agent::courier::Delivery;
 use crate::event::{Body, Breach, Epoch};
-use crate::exit::Failure;
 use crate::output::{self, OutputFormat, Rows, Value};
+use crate::process::exit::Failure;
 use crate::units::{BitRate, ByteCount, counted, lasting};
 
 pub(super) struct Summary {

@@ -9,11 +9,11 @@ use clap::Args;
 use super::common::Common;
 use crate::agent::journal::{JournalError, Snapshot, is_held};
 use crate::agent::status::{NoAnswer, StatusReport, ask, socket_path};
-use crate::agent::surroundings::machine_id;
-use crate::clock::{Clock as _, SystemClock};
-use crate::exit::{Failure, Status as Exit, chain};
 use crate::output::{self, OutputFormat, Rows, Value};
-use crate::service::Directories;
+use crate::process::clock::{Clock as _, SystemClock};
+use crate::process::exit::{Failure, Status as Exit, chain};
+use crate::process::host::machine_id;
+use crate::process::systemd::Directories;
 
 pub(super) const HELP: &str = "\
 Queries the running agent on agent.sock in $RUNTIME_DIRECTORY, in the state

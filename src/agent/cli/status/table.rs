@@ -266,7 +266,7 @@ fn wrapped(text: &str) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::agent::rate::{Traffic, Verdict};
-    use crate::agent::status::{LinkLimit, Problem};
+    use crate::agent::status::{LinkLimit, OngoingProblem};
     use crate::event::{Direction, Severity};
 
     fn now() -> DateTime<Utc> {
@@ -312,7 +312,10 @@ mod tests {
             errors: Some(1),
             last_error_at: ago(65),
             last_error: Some("cannot reach Kafka: kafka-1:9092/bootstrap: Connection refused".into()),
-            troubles: vec![Problem { since: now() - TimeDelta::seconds(65), what: "cannot reach Kafka: a\nb".into() }],
+            troubles: vec![OngoingProblem {
+                since: now() - TimeDelta::seconds(65),
+                what: "cannot reach Kafka: a\nb".into(),
+            }],
             open_breaches: 1,
             breaches: vec![OpenBreach {
                 breach_id: "fc701383db4a6738".into(),

@@ -15,7 +15,7 @@ use super::sysfs::Sysfs;
 use super::table::LinkTable;
 use super::{CounterError, CounterSource, Counters, LinkInfo, LinkKind, Packets, Reading};
 use crate::agent::counters::filter::InterfaceFilter;
-use crate::clock::Clock;
+use crate::process::clock::Clock;
 
 use self::messages::{LinkMessage, NetlinkBody, Stats, get_links, get_stats, get_stats_of_each, set_seqs};
 use self::socket::{Buffer, NetlinkReply, Socket, Until};

@@ -173,7 +173,7 @@ mod tests {
     use rustix::net::{getsockname, sendto};
 
     use super::*;
-    use crate::clock::{Clock as _, SystemClock};
+    use crate::process::clock::{Clock as _, SystemClock};
 
     #[test]
     fn a_stranger_is_not_heard() {
@@ -192,7 +192,7 @@ mod tests {
         let clock = SystemClock::default();
         let start = clock.monotonic();
         let error = socket.exchange(&mut Buffer::default(), &[], Until::Done, |_| {}).unwrap_err();
-        assert!(crate::exit::chain(&error).contains("timed out"), "{error:?}");
+        assert!(crate::process::exit::chain(&error).contains("timed out"), "{error:?}");
         assert!((400..900).contains(&(clock.monotonic() - start).as_millis()));
     }
 }

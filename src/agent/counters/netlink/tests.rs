@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::moment::tests::BusyClock;
 use super::super::{Came, LinkChange};
 use super::*;
-use crate::clock::SystemClock;
+use crate::process::clock::SystemClock;
 
 fn source(pattern: &str) -> Netlink {
     Netlink::open(Path::new("/"), InterfaceFilter::new(&[pattern.to_owned()], &[], &[])).unwrap()

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 use super::super::JournalError;
 use super::super::files::with_suffix;
 use super::corruption::damage;
-use crate::failpoints;
+use crate::process::failpoints;
 
 const SCHEMA: &str = include_str!("schema.sql");
 const VERSION: u32 = 1;

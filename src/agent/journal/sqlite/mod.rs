@@ -31,7 +31,7 @@ use super::mark::MarkFile;
 use super::{EvictionPriority, Identity, Journal, JournalError, JournalSeries, Pending, Position, QueuedEvent};
 use crate::agent::age::Age;
 use crate::event::{Body, Epoch, Event, EventId, Loss, NewEvent, Reason, Stamp};
-use crate::failpoints;
+use crate::process::failpoints;
 use crate::units::{ByteCount, counted};
 
 const IMPORTED_AT_ONCE: usize = 256;

@@ -3,7 +3,6 @@ use clap::Args;
 
 use super::picture::Picture;
 use super::rate::{Names, busiest, of_series, unreadable};
-use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::cli::common::{Common, unavailable};
 use crate::consumer::cli::links::{LinkFlags, TimeFlags};
 use crate::consumer::plot::{Distribution, HistogramPlot, time_span};
@@ -11,7 +10,8 @@ use crate::consumer::report::LinkFilter;
 use crate::consumer::report::histogram;
 use crate::consumer::report::rates::RateStep;
 use crate::consumer::store::Reader;
-use crate::exit::Failure;
+use crate::process::clock::{Clock as _, SystemClock};
+use crate::process::exit::Failure;
 
 pub(super) const HELP: &str = "\
 For each link and direction: how many seconds had which rate, with percentiles.

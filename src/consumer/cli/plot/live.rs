@@ -15,16 +15,16 @@ use super::histogram::PlotHistogram;
 use super::picture::terminal;
 use super::rate::Names;
 use crate::cli::stop_flag;
-use crate::clock::{Clock as _, SystemClock};
 use crate::config::TopicRole;
 use crate::consumer::cli::common::unavailable;
 use crate::consumer::cli::links::LinkFlags;
 use crate::consumer::plot::{Distribution, HistogramPlot, Page, time_span};
 use crate::consumer::report::histogram::HistogramBins;
 use crate::consumer::{Seen, StandaloneConsumer};
-use crate::exit::Failure;
-use crate::kafka::LogThrottle;
 use crate::output;
+use crate::process::clock::{Clock as _, SystemClock};
+use crate::process::exit::Failure;
+use crate::process::log_throttle::LogThrottle;
 
 #[derive(Debug, Deserialize)]
 struct PublishedHour {

@@ -6,7 +6,7 @@ mod totals;
 
 use clap::Subcommand;
 
-use crate::exit::Failure;
+use crate::process::exit::Failure;
 
 pub(super) const HELP: &str = "\
 In a terminal, a picture is as wide as it is (--width sets another width), with

@@ -8,8 +8,8 @@ use jiff::tz::TimeZone;
 
 use crate::consumer::cli::common::Common;
 use crate::consumer::plot::{Page, Theme, WIDTH_MIN, png};
-use crate::exit::Failure;
 use crate::output;
+use crate::process::exit::Failure;
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct Picture {

@@ -5,7 +5,6 @@ use chrono::{DateTime, TimeDelta, Utc};
 use clap::Args;
 
 use super::picture::Picture;
-use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::cli::common::{Common, unavailable};
 use crate::consumer::cli::links::{LinkFlags, TimeFlags};
 use crate::consumer::cli::rates::By;
@@ -13,7 +12,8 @@ use crate::consumer::plot::{LimitLine, RatePlot, RateSeries};
 use crate::consumer::report::rates::{self, RateFilter, RatePoint, RateRow, RateStep};
 use crate::consumer::report::{LinkFilter, breaches};
 use crate::consumer::store::{Reader, StoreError};
-use crate::exit::Failure;
+use crate::process::clock::{Clock as _, SystemClock};
+use crate::process::exit::Failure;
 use crate::units::lasting;
 
 pub(super) const HELP: &str = "\

@@ -5,13 +5,13 @@ use clap::Args;
 
 use super::picture::Picture;
 use super::rate::unreadable;
-use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::cli::common::{Common, unavailable};
 use crate::consumer::cli::totals::TotalsFlags;
 use crate::consumer::plot::{TotalBar, TotalsPlot};
 use crate::consumer::report::totals;
-use crate::exit::Failure;
 use crate::output::Value;
+use crate::process::clock::{Clock as _, SystemClock};
+use crate::process::exit::Failure;
 
 pub(super) const HELP: &str = "\
 A bar for each link, direction and limit: the bytes over it, as `totals` sums

@@ -10,12 +10,12 @@ use self::lines::{Lines, Time};
 use super::common::{Common, standalone, unavailable};
 use super::when::{TIMES, When};
 use crate::cli::stop_flag;
-use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::config::Settings;
 use crate::consumer::{Seen, StandaloneConsumer};
-use crate::exit::Failure;
-use crate::kafka::LogThrottle;
 use crate::output::{self, OutputFormat};
+use crate::process::clock::{Clock as _, SystemClock};
+use crate::process::exit::Failure;
+use crate::process::log_throttle::LogThrottle;
 
 mod lines;
 

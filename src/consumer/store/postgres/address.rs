@@ -130,7 +130,7 @@ impl fmt::Display for Address {
 
 /// Explains an error of the `postgres` crate, which names a parameter that it does not know and nothing else of the URL.
 fn not_understood(error: &postgres::Error) -> String {
-    let text = crate::exit::chain(error as &dyn std::error::Error);
+    let text = crate::process::exit::chain(error as &dyn std::error::Error);
     match text.split_once("unknown option `").and_then(|(_, name)| name.strip_suffix('`')) {
         Some(name) => format!("has the parameter `{name}`, which is not understood here; leave it out"),
         None => format!("is not understood ({text}); write it as \"postgres://USER@HOST/DATABASE\""),

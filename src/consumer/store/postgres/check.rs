@@ -6,8 +6,8 @@ use postgres::Client;
 use super::address::Address;
 use super::session::{self, Support};
 use super::{partitions, pooler, quoted};
-use crate::checks::Finding;
 use crate::consumer::store::StoreError;
+use crate::process::checks::Finding;
 
 const ABOUT: &str = "database";
 

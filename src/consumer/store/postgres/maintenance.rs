@@ -11,11 +11,11 @@ use super::address::Address;
 use super::partitions::{self, Partition};
 use super::sqlstate::{Class, class};
 use super::{HELD_MAX, pooler, quoted, session};
-use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::store::retention::{ExpiredRows, Retained, WITH_OLD_PAYLOADS};
 use crate::consumer::store::tables::PARTITIONED;
 use crate::consumer::store::{Maintained, Maintenance, Retention, StoreError, StoreOptions, StoreProgress};
-use crate::failpoints::instead;
+use crate::process::clock::{Clock as _, SystemClock};
+use crate::process::failpoints::instead;
 
 pub(in crate::consumer::store) struct PostgresMaintenance {
     address: Address,

@@ -9,13 +9,13 @@ use postgres::{Client, Error, Transaction};
 
 use super::quoted;
 use super::sqlstate::{Class, class};
-use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::store::apply::Unplaceable;
 use crate::consumer::store::query::Locks;
 use crate::consumer::store::retention::Retained;
 use crate::consumer::store::rows::Row;
 use crate::consumer::store::tables::{PARTITIONED, Table};
 use crate::consumer::store::{PartitionWidth, Retention, StoreError, StoreOptions};
+use crate::process::clock::{Clock as _, SystemClock};
 
 const LOCK: i64 = 0x6877_7061_7274; // "hwpart"
 

@@ -11,7 +11,7 @@ use super::partitions::{self, Partitions};
 use super::statements::Statements;
 use super::{quoted, sqlstate};
 use crate::consumer::store::{StoreError, StoreOptions, StoreProgress};
-use crate::failpoints::instead;
+use crate::process::failpoints::instead;
 
 mod migrations {
     refinery::embed_migrations!("src/consumer/store/postgres");
@@ -234,7 +234,7 @@ fn failed(error: &refinery::Error, client: &Client, address: &Address, grant: &s
         }
         source = inner.source();
     }
-    let text = format!("PostgreSQL: cannot bring the schema up to date: {}", crate::exit::chain(error));
+    let text = format!("PostgreSQL: cannot bring the schema up to date: {}", crate::process::exit::chain(error));
     if client.is_closed() { StoreError::Unavailable(text) } else { StoreError::Misconfigured(text) }
 }
 

@@ -7,7 +7,7 @@ use super::address::{ConnectError, Login};
 use super::quoted;
 use crate::consumer::store::StoreError;
 use crate::consumer::store::apply::AttemptError;
-use crate::exit::chain;
+use crate::process::exit::chain;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {

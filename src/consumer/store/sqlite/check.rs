@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::reader::open;
-use crate::checks::{Finding, disk_space, may_write};
+use crate::process::checks::{Finding, disk_space, may_write};
 use crate::units::ByteCount;
 
 /// Free space for about 100,000 events.

@@ -9,10 +9,10 @@ use chrono::{DateTime, Utc};
 use rusqlite::{Connection, Error, ErrorCode, ToSql, Transaction, TransactionBehavior, params};
 
 use super::{open_existing, text};
-use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::store::retention::{ExpiredRows, Retained, WITH_OLD_PAYLOADS};
 use crate::consumer::store::tables::PARTITIONED;
 use crate::consumer::store::{Maintained, Maintenance, Retention, StoreError, StoreProgress};
+use crate::process::clock::{Clock as _, SystemClock};
 
 pub(in crate::consumer::store) struct SqliteMaintenance {
     path: PathBuf,

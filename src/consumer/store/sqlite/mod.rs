@@ -14,9 +14,9 @@ use rusqlite::{Connection, Error, ErrorCode, OpenFlags, TransactionBehavior, par
 
 use self::transaction::{ONE_DEAD_LETTER, SqliteSession, put_gap};
 use super::{Applied, RetriedRecord, RetrySummary, Store, StoreError, StoreOptions, StoreProgress, apply};
-use crate::clock::{Clock as _, SystemClock};
 use crate::consumer::batch::{Batch, Fingerprint, Gap, TopicId};
 use crate::consumer::checkpoint::Checkpoint;
+use crate::process::clock::{Clock as _, SystemClock};
 use crate::wire;
 
 pub(super) use self::check::check;

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 /// Waits of three quarters to all of 1, 2, 4 … 60 s: the jitter keeps many consumers from coming at once.
 #[derive(Debug, Default)]
-pub(super) struct Backoff {
+pub struct Backoff {
     tries: u32,
 }
 
@@ -11,11 +11,11 @@ const FIRST_SLOW: Duration = Duration::from_secs(5);
 const MAX: Duration = Duration::from_secs(60);
 
 impl Backoff {
-    pub(super) fn next(&mut self) -> Duration {
+    pub fn pause(&mut self) -> Duration {
         self.after(FIRST)
     }
 
-    pub(super) fn slow(&mut self) -> Duration {
+    pub fn slow_pause(&mut self) -> Duration {
         self.after(FIRST_SLOW)
     }
 
@@ -25,7 +25,7 @@ impl Backoff {
         jittered(whole)
     }
 
-    pub(super) fn reset(&mut self) {
+    pub fn reset(&mut self) {
         self.tries = 0;
     }
 }
@@ -42,13 +42,13 @@ mod tests {
     fn waits_double_up_to_a_minute_and_start_again() {
         let mut backoff = Backoff::default();
         for whole in [1, 2, 4, 8, 16, 32, 60, 60, 60] {
-            let wait = backoff.next().as_secs_f64();
+            let wait = backoff.pause().as_secs_f64();
             assert!((0.75 * f64::from(whole)..=f64::from(whole)).contains(&wait), "{wait} of {whole}");
         }
         backoff.reset();
-        assert!(backoff.next() <= Duration::from_secs(1));
+        assert!(backoff.pause() <= Duration::from_secs(1));
         for whole in [10, 20, 40, 60] {
-            let wait = backoff.slow().as_secs_f64();
+            let wait = backoff.slow_pause().as_secs_f64();
             assert!((0.75 * f64::from(whole)..=f64::from(whole)).contains(&wait), "{wait} of {whole}");
         }
     }

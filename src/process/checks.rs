@@ -3,9 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use crate::exit::Failure;
-use crate::output;
-use crate::units::{ByteCount, counted};
+use crate::units::ByteCount;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
@@ -20,12 +18,6 @@ pub enum Grade {
     Ok,
     Warning,
     Failed,
-}
-
-#[derive(Debug, Default)]
-pub struct CheckReport {
-    warnings: u64,
-    failures: u64,
 }
 
 impl Finding {
@@ -54,30 +46,6 @@ impl fmt::Display for Finding {
             Grade::Failed => "FAILED",
         };
         write!(f, "{grade:<8} {}: {}", self.about, self.text)
-    }
-}
-
-impl CheckReport {
-    pub fn add(&mut self, finding: &Finding) -> Result<(), Failure> {
-        match finding.grade {
-            Grade::Ok => {}
-            Grade::Warning => self.warnings += 1,
-            Grade::Failed => self.failures += 1,
-        }
-        output::print(&format!("{finding}\n"))
-    }
-
-    pub fn add_all(&mut self, findings: impl IntoIterator<Item = Finding>) -> Result<(), Failure> {
-        findings.into_iter().try_for_each(|finding| self.add(&finding))
-    }
-
-    pub fn end(self) -> Result<(), Failure> {
-        if self.failures == 0 {
-            return Ok(());
-        }
-        let warnings =
-            if self.warnings == 0 { String::new() } else { format!(", {}", counted(self.warnings, "warning")) };
-        Err(Failure::failed(format!("{} failed{warnings}", counted(self.failures, "check"))))
     }
 }
 
@@ -110,19 +78,6 @@ pub fn may_write(directory: &Path) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_failed_check_is_a_failure_and_a_warning_is_none() {
-        let report = |findings: &[Finding]| {
-            let mut report = CheckReport::default();
-            report.add_all(findings.iter().cloned()).unwrap();
-            report.end().map_err(|failure| failure.to_string())
-        };
-        let (fine, odd, wrong) = (Finding::ok("a", "b"), Finding::warning("a", "b"), Finding::failed("a", "b"));
-        assert_eq!(report(&[fine.clone(), odd.clone()]), Ok(()));
-        assert_eq!(report(&[wrong.clone(), odd.clone(), wrong.clone()]), Err("2 checks failed, 1 warning".to_owned()));
-        assert_eq!(report(&[fine, wrong]), Err("1 check failed".to_owned()));
-    }
 
     #[test]
     fn room_and_rights_are_those_of_the_nearest_directory() {

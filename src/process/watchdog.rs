@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::clock::{Clock as _, SystemClock};
+use crate::process::clock::{Clock as _, SystemClock};
 
 #[derive(Clone, Debug)]
 pub struct Heart(Arc<Mutex<Beat>>);

@@ -1,0 +1,70 @@
+//! Keeps a failure that goes on from filling the log.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::units::{counted, lasting};
+
+#[derive(Debug, Default)]
+pub struct LogThrottle(Mutex<Vec<Throttled>>);
+
+#[derive(Debug)]
+struct Throttled {
+    message: String,
+    since: Duration,
+    unlogged: u32,
+}
+
+const SILENCE: Duration = Duration::from_secs(300);
+const TROUBLES_MAX: usize = 16;
+
+impl LogThrottle {
+    pub fn seen(&self, message: &str, now: Duration) -> Option<String> {
+        let message = without_timing(message);
+        let mut troubles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(throttled) = troubles.iter_mut().find(|throttled| throttled.message == message) {
+            let silent = now.saturating_sub(throttled.since);
+            if silent < SILENCE {
+                throttled.unlogged += 1;
+                return None;
+            }
+            let line = format!("{message} (and {} before, in {})", counted(throttled.unlogged, "time"), lasting(silent));
+            (throttled.since, throttled.unlogged) = (now, 0);
+            return Some(line);
+        }
+        if troubles.len() == TROUBLES_MAX {
+            troubles.remove(0);
+        }
+        troubles.push(Throttled { message: message.clone(), since: now, unlogged: 0 });
+        Some(message)
+    }
+
+    pub fn over(&self) -> bool {
+        !std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)).is_empty()
+    }
+}
+
+/// Removes the time that librdkafka adds to an error, and that differs from one to the next.
+pub fn without_timing(text: &str) -> String {
+    let Some((before, rest)) = text.split_once(" (after ") else { return text.to_owned() };
+    // "(after 7ms in state CONNECT)", "(after 7ms in state CONNECT, 1 identical error(s) suppressed)"
+    let after = rest.split_once("suppressed)").or_else(|| rest.split_once(')')).map_or("", |(_, after)| after);
+    format!("{before}{after}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trouble_is_said_at_once_and_then_rarely() {
+        let (trouble, start) = (LogThrottle::default(), Duration::from_secs(7));
+        assert!(trouble.seen("cannot reach Kafka", start).is_some());
+        assert!(
+            trouble.seen("cannot reach Kafka (after 7ms in state CONNECT)", start + Duration::from_secs(1)).is_none()
+        );
+        assert!(trouble.seen("no such topic", start + Duration::from_secs(2)).is_some());
+        assert!(trouble.seen("no such topic", start + SILENCE * 2).unwrap().contains("in 9 min 58 s"));
+        assert!(trouble.over() && !trouble.over());
+    }
+}
