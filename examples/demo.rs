@@ -24,7 +24,7 @@ use highwater::agent::run::{Outcome, Run, run as run_agent};
 use highwater::config::Layers;
 use highwater::consumer::config::Settings as ConsumerSettings;
 use highwater::consumer::run::{Options, StoredEvent, run as run_consumer};
-use highwater::event::{Body, Breach, Event};
+use highwater::message::{Body, Breach, Event};
 use highwater::process::clock::{Clock as _, SystemClock};
 use highwater::process::host::ServiceEnvironment;
 use highwater::process::signals::Control;

@@ -8,11 +8,11 @@
 //!  highwater-consumer, beside the database                                      │
 //!  report, cli ◄─ PostgreSQL or SQLite ◄─ store ◄─ batch ◄─ source, decoded ◄───┘
 //! ```
-//! They never import each other; rate, limit, detector and event are pure (no clock, no I/O); only `run` and `cli` join modules.
+//! They never import each other; rate, limit, detector and message are pure (no clock, no I/O); only `run` and `cli` join modules.
 //!
 //! Modules, in the order of the data:
-//! - [`event`]: an occurrence with its identity `(agent, epoch, seq)`. [`event::fields`] defines each field once.
-//! - [`histogram`]: how often which rate was seen, and its bytes.
+//! - [`message`]: what crosses Kafka, above all the event, with its identity `(agent, epoch, seq)`. [`message::fields`] defines each
+//!   field once; [`message::histogram`]: how often which rate was seen, and its bytes.
 //! - [`wire`]: the event as JSON, Avro or Protobuf, its Kafka message, its schemas.
 //! - [`agent::counters`]: byte counters and the links that come and go, by netlink, sysinfo or made up.
 //! - [`agent::rate`]: traffic from two readings, with a verdict on how far to trust it.
@@ -30,24 +30,20 @@
 // These macros panic on a closed pipe: `output::print` and `exit::write_error` do not.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
-#[cfg(test)]
-mod tests;
-
-pub mod excerpt;
-pub mod process;
+pub mod text;
 pub mod units;
 
-pub mod output;
+#[cfg(test)]
+mod testing;
+
+pub mod process;
 
 pub mod config;
 
-mod cli;
+pub mod cli;
 
-pub mod event;
-pub mod histogram;
+pub mod message;
 pub mod wire;
-
-pub mod registry;
 
 pub mod kafka;
 

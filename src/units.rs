@@ -260,7 +260,7 @@ mod tests {
         }
 
         #[test]
-        fn no_damage_makes_a_quantity_that_does_not_come_back(text in crate::tests::damaged_text("1234.5 Mbit/s")) {
+        fn no_damage_makes_a_quantity_that_does_not_come_back(text in crate::testing::damaged_text("1234.5 Mbit/s")) {
             let read = (text.parse::<BitRate>(), text.parse::<ByteCount>());
             if let Ok(rate) = read.0 {
                 let shown = rate.to_string().parse::<BitRate>().unwrap();

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use highwater::agent::journal::{Journal as _, SqliteJournal};
-use highwater::event::{Event, NewEvent};
+use highwater::message::{Event, NewEvent};
 use highwater::units::ByteCount;
 use serde_json::Value;
 

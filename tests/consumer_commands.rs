@@ -7,7 +7,7 @@ use chrono::Utc;
 use highwater::consumer::batch::{Batch, PackedHeaders, Record, TopicId};
 use highwater::consumer::checkpoint::Checkpoint;
 use highwater::consumer::store::{PartitionWidth, Store, StoreOptions, StoreUrl};
-use highwater::event::Event;
+use highwater::message::Event;
 use highwater::wire;
 use serde_json::{Value, json};
 

@@ -13,7 +13,7 @@ use highwater::consumer::checkpoint::Checkpoint;
 use highwater::consumer::store::{
     Applied, PartitionWidth, Retention, RetriedRecord, RetryOutcome, Store, StoreError, StoreOptions, StoreUrl,
 };
-use highwater::event::{Body, Event};
+use highwater::message::{Body, Event};
 use highwater::wire;
 
 use crate::support::consumer::{Consumer, Database, Postgres, insert_checkpoint};
@@ -908,7 +908,7 @@ fn a_breach_whose_agent_began_anew_is_unknown() {
     let raised = |agent: &str| event(agent, 1, Body::BreachRaised(breach("b", 3)));
     store(&mut *stored, &[raised("lost"), raised("alive"), sample("alive", 1)]).unwrap();
     let mut anew = event("lost", 1, started());
-    anew.id.epoch = highwater::event::Epoch(7);
+    anew.id.epoch = highwater::message::Epoch(7);
     stored.apply(&batch(3, &[anew]), Utc::now()).unwrap();
     assert_eq!(database.ask("SELECT agent, state FROM breaches"), "(alive,open) (lost,unknown)");
     assert_eq!(database.ask("SELECT agent FROM open_breaches"), "(alive)");

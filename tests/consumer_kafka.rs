@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use highwater::event::Event;
+use highwater::message::Event;
 use highwater::wire;
 
 use crate::support::consumer::{Consumer, Postgres, command};

@@ -128,7 +128,7 @@ fn commands_read_what_they_answer_from_and_not_whole_tables() {
     let mut client = database.client();
     let days = 35;
     let size = RatesFill { agents: 20, links: 2, days, days_with_hours: days, windows_a_day: 48 };
-    let mut histogram: highwater::histogram::RateHistogram = Default::default();
+    let mut histogram: highwater::message::histogram::RateHistogram = Default::default();
     histogram.record(10_000_000, 3_600);
     size.fill(&mut client, &histogram.encode());
     fill(&mut client, 2_400);

@@ -11,8 +11,8 @@ use highwater::consumer::store::{
     Applied, HistogramStore, HourKey, Maintained, Retention, RetriedRecord, RetryOutcome, Store, StoreOptions,
     StoreUrl, TrafficSeries,
 };
-use highwater::event::{Body, Direction, Event, Lifecycle, LinkRates};
-use highwater::histogram::{Bin, RateHistogram};
+use highwater::message::histogram::{Bin, RateHistogram};
+use highwater::message::{Body, Direction, Event, Lifecycle, LinkRates};
 use highwater::wire;
 
 use crate::support::consumer::{Consumer, Database, Postgres, insert_checkpoint};

@@ -1,8 +1,8 @@
 //! Answers about events, breaches, rates and agents, as their users ask for them, on both databases.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use highwater::event::{Body, Reason, Severity};
-use highwater::histogram::RateHistogram;
+use highwater::message::histogram::RateHistogram;
+use highwater::message::{Body, Reason, Severity};
 use serde_json::{Value, json};
 
 use crate::consumer_commands::{Stage, fields};

@@ -10,7 +10,7 @@ use highwater::consumer::checkpoint::Checkpoint;
 use highwater::consumer::store::{
     Applied, Maintained, Retention, RetriedRecord, RetryOutcome, Store, StoreError, StoreOptions, StoreUrl, TotalKey,
 };
-use highwater::event::{
+use highwater::message::{
     Body, Breach, Direction, Epoch, Event, EventId, Lifecycle, Link, Loss, Reason, SEQ_MAX, Sample,
 };
 use highwater::wire;

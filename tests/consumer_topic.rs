@@ -6,7 +6,7 @@ use std::io::{BufRead as _, BufReader};
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::{Command, Stdio};
 
-use highwater::event::Event;
+use highwater::message::Event;
 use highwater::wire;
 
 use crate::consumer_commands::{TEXT_SETTINGS, fields};
@@ -228,7 +228,7 @@ fn what_a_start_leaves_out_is_written_down() {
     database.client().batch_execute("UPDATE kafka_gaps SET noticed_at = now() - interval '2 hours'").unwrap();
     assert_eq!(database.ask("SELECT count(*) FROM missing_events"), "(0)");
     let mut later = updated("gw", 3);
-    later.id.epoch = highwater::event::Epoch(7);
+    later.id.epoch = highwater::message::Epoch(7);
     produce(&kafka.address, &topic, &[later]);
     consumer.until_end();
     let old =

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::TimeDelta;
-use highwater::event::{Body, Event};
+use highwater::message::{Body, Event};
 
 use crate::consumer_commands::{Stage, fields};
 use crate::support::consumer::{Consumer, Postgres, command};

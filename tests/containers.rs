@@ -7,7 +7,7 @@ use chrono::{DateTime, DurationRound as _, SecondsFormat, TimeDelta, Utc};
 use highwater::consumer::batch::{Batch, Gap, GapCause, Record, TopicId};
 use highwater::consumer::checkpoint::Checkpoint;
 use highwater::consumer::store::{Store, StoreOptions, StoreUrl};
-use highwater::event::{Body, Breach, Direction, Event, Reason, Severity};
+use highwater::message::{Body, Breach, Direction, Event, Reason, Severity};
 use highwater::wire;
 use postgres::{Client, NoTls, SimpleQueryMessage};
 use serde_json::Value;

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
 use highwater::consumer::store::StoreOptions;
-use highwater::event::{Body, Breach, Direction, Event, Reason};
-use highwater::histogram::RateHistogram;
+use highwater::message::histogram::RateHistogram;
+use highwater::message::{Body, Breach, Direction, Event, Reason};
 use postgres::Client;
 use rusqlite::Connection;
 use serde_json::Value;

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use highwater::event::Event;
+use highwater::message::Event;
 
 use crate::support::consumer::{Consumer, Database, Postgres};
 use crate::support::events::{produce, sample, updated};

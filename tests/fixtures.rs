@@ -17,7 +17,7 @@ use highwater::agent::journal::{
 use highwater::consumer::batch::{Batch, PackedHeaders, Record, TopicId};
 use highwater::consumer::checkpoint::Checkpoint;
 use highwater::consumer::store::{Store, StoreOptions, StoreUrl};
-use highwater::event::{Body, Direction, Epoch, Event, EventId, Lifecycle, Link, NewEvent, Reason, Stamp};
+use highwater::message::{Body, Direction, Epoch, Event, EventId, Lifecycle, Link, NewEvent, Reason, Stamp};
 use highwater::units::ByteCount;
 use highwater::wire::{self, Decoder, Format, NoRegistry, Schemas, Undecoded, WriterSchema};
 use serde_json::{Value, json};

@@ -5,8 +5,8 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use chrono::{DurationRound as _, TimeDelta, Utc};
-use highwater::event::{Body, Direction, LinkRates};
-use highwater::histogram::RateHistogram;
+use highwater::message::histogram::RateHistogram;
+use highwater::message::{Body, Direction, LinkRates};
 use highwater::wire::{self, Format};
 use serde_json::{Value, json};
 
@@ -258,12 +258,12 @@ fn what_other_peoples_clients_write_is_stored() {
     for format in ["json", "avro", "protobuf"] {
         let (topic, database) = (kafka.topic("ours", 1), postgres.database("ours"));
         let mut cleared = breach("b1", 9);
-        cleared.reason = Some(highwater::event::Reason::Below);
+        cleared.reason = Some(highwater::message::Reason::Below);
         let events = [
             event("gw", 1, started()),
             updated("gw", 2),
             sample("gw", 1),
-            event("gw", 3, highwater::event::Body::BreachCleared(cleared)),
+            event("gw", 3, highwater::message::Body::BreachCleared(cleared)),
             event("gw", 6, loss(4, 5)),
         ];
         let lines: Vec<String> = events.iter().map(|event| String::from_utf8(wire::to_json(event)).unwrap()).collect();

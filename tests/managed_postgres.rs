@@ -7,7 +7,7 @@ use chrono::{TimeDelta, Utc};
 use highwater::consumer::batch::{Batch, Record, TopicId};
 use highwater::consumer::checkpoint::Checkpoint;
 use highwater::consumer::store::{StoreError, StoreOptions, StoreUrl};
-use highwater::event::{Direction, Event};
+use highwater::message::{Direction, Event};
 use highwater::wire;
 
 use crate::consumer_database::Pooler;

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
-use highwater::event::{Body, Direction, Event, LinkRates, Loss, RateWindow, Reason, SEQ_MAX, Sample};
-use highwater::histogram::RateHistogram;
+use highwater::message::histogram::RateHistogram;
+use highwater::message::{Body, Direction, Event, LinkRates, Loss, RateWindow, Reason, SEQ_MAX, Sample};
 use highwater::wire::{Decoder, FORMATS, Format, NoRegistry};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use highwater::consumer::batch::TopicId;
 use highwater::consumer::store::{StoreOptions, StoreUrl};
-use highwater::event::{Body, Direction, Event};
+use highwater::message::{Body, Direction, Event};
 use highwater::wire::{self, Format};
 use rusqlite::config::DbConfig;
 use serde_json::Value;

@@ -5,7 +5,7 @@ use crate::agent::event_system::stamp;
 use crate::agent::event_system::{EventSystem, Observer};
 use crate::agent::journal::{FleetJournal, JournalError};
 use crate::agent::publisher::{self, Publisher, Window, await_tear_down};
-use crate::event::{EventId, NewEvent};
+use crate::message::{EventId, NewEvent};
 use crate::process::clock::{Clock as _, SystemClock};
 use crate::process::exit::{Failure, chain};
 use crate::process::failpoints;

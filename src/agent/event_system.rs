@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::agent::journal::{Journal, JournalError, Pending, Position, QueuedEvent};
-use crate::event::{Event, EventId, NewEvent, Stamp};
+use crate::message::{Event, EventId, NewEvent, Stamp};
 use crate::process::clock::Clock;
 use crate::process::failpoints;
 use crate::units::ByteCount;
@@ -183,7 +183,7 @@ mod tests {
 
     use super::*;
     use crate::agent::journal::SqliteJournal;
-    use crate::event::{Body, Lifecycle};
+    use crate::message::{Body, Lifecycle};
     use crate::units::ByteCount;
 
     const MIB: ByteCount = ByteCount::from_bytes(1 << 20);

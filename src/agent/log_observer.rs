@@ -4,7 +4,7 @@ use std::time::Duration;
 use log::{Level, log};
 
 use crate::agent::event_system::{ObserveError, Observer};
-use crate::event::{ALL_INTERFACES, Body, Breach, Event, Link, Loss, Reason, Severity};
+use crate::message::{ALL_INTERFACES, Body, Breach, Event, Link, Loss, Reason, Severity};
 use crate::units::{BitRate, ByteCount, lasting};
 
 #[derive(Debug)]
@@ -111,7 +111,7 @@ mod tests {
     use chrono::DateTime;
 
     use super::*;
-    use crate::event::{Direction, Epoch, EventId, Stamp};
+    use crate::message::{Direction, Epoch, EventId, Stamp};
 
     fn breach() -> Breach {
         Breach {

@@ -1,7 +1,5 @@
 //! The agent: from the counters to Kafka.
 
-pub mod age;
-
 pub mod counters;
 
 pub mod rate;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::agent::age::Age;
-use crate::event::{Breach, Direction, Reason, Stamp};
+use crate::message::age::Age;
+use crate::message::{Breach, Direction, Reason, Stamp};
 
 #[derive(Debug, Default)]
 pub struct Resume {

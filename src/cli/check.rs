@@ -1,6 +1,6 @@
 use clap::Args;
 
-use crate::output;
+use crate::cli::output;
 use crate::process::checks::{Finding, Grade};
 use crate::process::exit::Failure;
 use crate::units::counted;

@@ -8,7 +8,7 @@ use std::path::Path;
 use clap::Args;
 
 use super::FlagOfKey;
-use crate::output;
+use crate::cli::output;
 use crate::process::exit::Failure;
 
 #[derive(Args, Clone, Copy, Debug)]

@@ -2,6 +2,7 @@
 
 pub(crate) mod check;
 pub(crate) mod init;
+pub mod output;
 
 use std::ffi::OsString;
 use std::path::Path;

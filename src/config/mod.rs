@@ -4,6 +4,8 @@
 mod form;
 mod in_force;
 mod kubernetes;
+#[cfg(test)]
+pub(crate) mod testing;
 mod topics;
 
 use std::fmt;

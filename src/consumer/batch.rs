@@ -7,7 +7,7 @@ use std::fmt;
 use chrono::{DateTime, Datelike as _, NaiveDate, Utc};
 use serde::Deserialize;
 
-use crate::event::{Epoch, Event, SEQ_MAX};
+use crate::message::{Epoch, Event, SEQ_MAX};
 use crate::wire::{self, Decoded, Decoder, NoRegistry};
 
 pub const RECORDS_MAX: usize = 8_000;

@@ -13,9 +13,9 @@ use crate::config::{
     ConfigError, ConsumerUse, EVENTS_TOPIC, Invalid, Layers, SecretFile, TOPICS, TopicNames, TopicRole, TopicSpec,
     duration, one_of, raw_topics, usual_names,
 };
+use crate::kafka::schema_registry::{RawRegistry, RegistryAddress};
 use crate::kafka::{Connection, RawConnection, RawSasl, RawTls, topic_name};
 use crate::process::systemd::Directories;
-use crate::registry::{RawRegistry, RegistryAddress};
 use crate::units::{counted, lasting};
 use crate::wire::{Decoder, NoRegistry};
 
@@ -345,7 +345,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_damaged_file_panics_and_an_error_names_it(
-            text in crate::tests::damaged_text(
+            text in crate::testing::damaged_text(
                 "[kafka]\nbrokers = 'k:9092'\ntopic = 't'\ngroup = 'g'\nstart = 'latest'\ninstance = 'i'\n[kafka.properties]\n\
                  'fetch.wait.max.ms' = 5\n[store]\nurl = 'sqlite:h.db'\n[retention]\nevents = '400d'\ndead_letters = '90d'\n"
             )
@@ -361,7 +361,7 @@ mod tests {
             variables in proptest::collection::vec(
                 (
                     proptest::sample::select(crate::config::keys(&[crate::config::CONSUMER_KEYS])),
-                    crate::tests::hostile_value()
+                    crate::testing::hostile_value()
                 ),
                 1..4
             )
@@ -379,7 +379,7 @@ mod tests {
 
     #[test]
     fn defaults_shipped_file_and_documentation_agree() {
-        crate::tests::assert_documented(&Settings::defaults(), include_str!("../../systemd/consumer.toml"));
+        crate::config::testing::assert_documented(&Settings::defaults(), include_str!("../../systemd/consumer.toml"));
         let (written, none) = (settings(&Settings::defaults()).unwrap(), settings("").unwrap());
         assert_eq!(format!("{written:?}"), format!("{none:?}"), "what is not written is the default");
     }
@@ -400,7 +400,7 @@ mod tests {
         settings(shipped).unwrap();
         // It has two stores to choose from, of which the second is the comment.
         let other_store = shipped.replace("\nurl = ", "\n# url = ");
-        let error = settings(&crate::tests::all_switched_on(&other_store)).unwrap_err();
+        let error = settings(&crate::config::testing::all_switched_on(&other_store)).unwrap_err();
         assert!(error.ends_with("kafka.sasl.password_file: is missing"), "all but the secrets is understood: {error}");
     }
 
@@ -474,7 +474,7 @@ mod tests {
 
     #[test]
     fn a_time_without_a_unit_is_answered_with_one() {
-        crate::tests::assert_times_are_explained(&Settings::defaults(), |text| settings(text).unwrap_err());
+        crate::config::testing::assert_times_are_explained(&Settings::defaults(), |text| settings(text).unwrap_err());
     }
 
     #[test]

@@ -14,8 +14,8 @@ use serde::Serialize;
 
 use super::store::{HourKey, MergedHour, TrafficSeries};
 use crate::config::Invalid;
-use crate::histogram::RateHistogram;
 use crate::kafka::{ClientError, Connection, Reports, missing_right, missing_topic_of_histograms, not_created};
+use crate::message::histogram::RateHistogram;
 use crate::process::clock::{Clock as _, SystemClock};
 
 pub(super) struct HourPublisher {

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
+use crate::kafka::schema_registry::{RegisteredSchema, RegistryAddress, RegistryError};
 use crate::process::backoff::Backoff;
 use crate::process::clock::{Clock as _, SystemClock};
-use crate::registry::{RegisteredSchema, RegistryAddress, RegistryError};
 use crate::wire::{DecodeError, Schemas, Undecoded, WriterSchema};
 
 /// Longest wait for an answer, which usually takes a thousandth of it.

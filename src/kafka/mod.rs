@@ -6,6 +6,7 @@ pub mod check;
 mod errors;
 pub mod offsets;
 mod reports;
+pub mod schema_registry;
 mod topic_plan;
 
 use std::collections::BTreeMap;

@@ -28,7 +28,8 @@ impl LogThrottle {
                 throttled.unlogged += 1;
                 return None;
             }
-            let line = format!("{message} (and {} before, in {})", counted(throttled.unlogged, "time"), lasting(silent));
+            let line =
+                format!("{message} (and {} before, in {})", counted(throttled.unlogged, "time"), lasting(silent));
             (throttled.since, throttled.unlogged) = (now, 0);
             return Some(line);
         }

@@ -8,7 +8,7 @@ use env_logger::{Builder, Env};
 use log::LevelFilter;
 use rustix::fs::fstat;
 
-use crate::excerpt::harmless;
+use crate::text::escape_control;
 
 pub fn start(default: LevelFilter) {
     let mut builder = Builder::from_env(
@@ -24,14 +24,14 @@ pub fn start(default: LevelFilter) {
                 log::Level::Debug | log::Level::Trace => 7,
             };
             let text = record.args().to_string();
-            text.lines().try_for_each(|line| writeln!(out, "<{priority}>{} {}", record.level(), harmless(line)))
+            text.lines().try_for_each(|line| writeln!(out, "<{priority}>{} {}", record.level(), escape_control(line)))
         });
     } else {
         builder.format(|out, record| {
             let style = out.default_level_style(record.level());
             let now = Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true);
             let text = record.args().to_string();
-            let text: Vec<_> = text.lines().map(harmless).collect();
+            let text: Vec<_> = text.lines().map(escape_control).collect();
             // Continuation lines are indented, so that a line within a message cannot pass for a log entry.
             writeln!(out, "{now} {style}{:<5}{style:#} {}", record.level(), text.join("\n  "))
         });

@@ -6,11 +6,11 @@ use chrono::{DateTime, Datelike as _, TimeDelta, Utc};
 use serde_json::Value;
 
 use super::DecodeError;
-use crate::event::fields::{
+use crate::message::fields::{
     BREACH_ID, DURATION_MS, Field, FieldError, FieldValue, INTERFACE, Item, LIMIT_NAME, LINKS, SEQ,
 };
-use crate::event::{Body, Event, LinkRates, RateWindow, SEQ_MAX};
-use crate::histogram;
+use crate::message::histogram;
+use crate::message::{Body, Event, LinkRates, RateWindow, SEQ_MAX};
 
 pub const YEARS: RangeInclusive<i32> = 1..=9999;
 /// In bytes: an entry of a PostgreSQL index has room for 2,700 in all.

@@ -8,8 +8,8 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 
 use super::{CONFLUENT, DecodeError, avro, bounds, json, protobuf};
-use crate::event::fields::FieldValues;
-use crate::event::{Body, Event};
+use crate::message::fields::FieldValues;
+use crate::message::{Body, Event};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decoded {

@@ -1,4 +1,4 @@
-use crate::event::fields::FieldError;
+use crate::message::fields::FieldError;
 
 /// Waiting does not mend these. The text names a remedy where there is one.
 #[derive(Debug, thiserror::Error)]

@@ -6,8 +6,8 @@ use base64::prelude::BASE64_STANDARD;
 
 use super::DecodeError;
 use super::time::rfc3339;
-use crate::event::Event;
-use crate::event::fields::{Field, FieldPresence, FieldValue, FieldValues, Item};
+use crate::message::Event;
+use crate::message::fields::{Field, FieldPresence, FieldValue, FieldValues, Item};
 
 pub(super) const BREACH_BYTES: usize = 672;
 
@@ -99,7 +99,7 @@ mod tests {
 
     use super::super::tests::events;
     use super::*;
-    use crate::event::Body;
+    use crate::message::Body;
 
     fn nested(value: &FieldValue<'_>) -> Vec<Value> {
         fn items<T: Item<N>, const N: usize>(items: &[T]) -> Vec<Value> {

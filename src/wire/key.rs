@@ -2,7 +2,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use super::time::rfc3339;
-use crate::event::Event;
+use crate::message::Event;
 
 /// Equal keys go to one partition, where Kafka keeps their order: with `Agent`, that of all events of an agent. `Interface` spreads
 /// these (those without an interface have the agent's name); `Timestamp` (`observed_at`) orders only those of a tick.

@@ -37,7 +37,7 @@ pub use self::error::DecodeError;
 pub use self::key::{KEYS, Key};
 use self::time::Text;
 pub(crate) use self::time::rfc3339;
-use crate::event::{Event, EventId};
+use crate::message::{Event, EventId};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message<'a> {

@@ -3,7 +3,7 @@ use std::sync::LazyLock;
 
 use serde_json::json;
 
-use crate::event::fields::{FIELDS, Field, FieldPresence, FieldType, ItemType};
+use crate::message::fields::{FIELDS, Field, FieldPresence, FieldType, ItemType};
 
 const DOC: &str = "Event that a Highwater agent observed. Names and meanings are the same in all formats.";
 const RATES: &str = "Rates are in bits per second.";

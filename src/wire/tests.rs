@@ -7,13 +7,13 @@ use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
 
 use super::*;
-use crate::event::fields::REASON;
-use crate::event::{
+use crate::message::fields::REASON;
+use crate::message::histogram::RateHistogram;
+use crate::message::{
     Body, Breach, Direction, Epoch, EventId, Lifecycle, Link, LinkRates, Loss, OverLimit, REASONS, RateWindow, Reason,
     SEQ_MAX, Sample, Severity, Stamp,
 };
-use crate::histogram::RateHistogram;
-use crate::tests::damaged;
+use crate::testing::damaged;
 
 pub(super) fn events() -> impl Strategy<Value = Event> {
     let number = || 0..=i64::MAX as u64;

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::time::{normalized, parse};
-use crate::event::fields::{FIELDS, Field, FieldType, FieldValue, FieldValues, Item};
+use crate::message::fields::{FIELDS, Field, FieldType, FieldValue, FieldValues, Item};
 
 /// Items for which a list gets memory before they are read.
 const ITEMS_ASSUMED_MAX: usize = 64;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use highwater::agent::journal::{Durability, DurableJournal, Identity, Journal, JournalConfig, Position};
-use highwater::event::{Body, Event, EventId, Lifecycle, NewEvent, Stamp};
+use highwater::message::{Body, Event, EventId, Lifecycle, NewEvent, Stamp};
 use highwater::units::ByteCount;
 
 use crate::support::agent::Running;

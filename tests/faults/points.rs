@@ -8,7 +8,7 @@ use std::path::Path;
 use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
 use fastrand::Rng;
 use highwater::consumer::batch;
-use highwater::event::{Direction, Event};
+use highwater::message::{Direction, Event};
 
 use crate::support::consumer::{Consumer, Postgres};
 use crate::support::events::{link_rates, produce, produce_raw, rates_since, updated};

@@ -3,7 +3,7 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use highwater::event::Event;
+use highwater::message::Event;
 use highwater::wire;
 
 use crate::support::agent::until;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use highwater::event::Event;
+use highwater::message::Event;
 use serde_json::Value;
 
 use super::agent::Agent;

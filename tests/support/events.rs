@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use highwater::event::{
+use highwater::message::histogram::RateHistogram;
+use highwater::message::{
     Body, Breach, Direction, Epoch, Event, EventId, Lifecycle, LinkRates, Loss, OverLimit, RateWindow, Reason, Sample,
     Severity, Stamp,
 };
-use highwater::histogram::RateHistogram;
 use highwater::wire;
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};

@@ -6,8 +6,8 @@ use std::time::Duration;
 use highwater::agent::event_system::EventSystem;
 use highwater::agent::journal::FleetJournal;
 use highwater::agent::publisher::{Encoding, Progress, Publisher, Settings, Spread, Window};
-use highwater::event::{Body, Event, NewEvent, Stamp};
 use highwater::kafka::{Connection, RawConnection};
+use highwater::message::{Body, Event, NewEvent, Stamp};
 use highwater::process::clock::{Clock as _, SystemClock};
 use highwater::process::signals::Control;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use highwater::event::Event;
+use highwater::message::Event;
 
 use super::agent::{self, Agent};
 use super::checker::{Checker, Sent, Stored, Verdict};

@@ -8,14 +8,14 @@ use crate::agent::publisher::look_up_schema;
 use crate::agent::run::check::{check_clock, check_journal, check_links, check_state_dir};
 use crate::cli::check::CheckReport;
 use crate::cli::check::{CheckFlags, valid_configuration};
+use crate::cli::output;
 use crate::config::{AGENT_KEYS, TopicRole};
 use crate::kafka::check::{CheckedTopic, IfMissing, check_cluster, check_topic};
+use crate::kafka::schema_registry::RegistryError;
 use crate::kafka::{missing_topic, missing_topic_of_histograms};
-use crate::output;
 use crate::process::checks::Finding;
 use crate::process::clock::SystemClock;
 use crate::process::exit::Failure;
-use crate::registry::RegistryError;
 
 pub(super) const HELP: &str = "\
 Explains the configuration, then tries what an agent would need, a line each:

@@ -21,7 +21,7 @@ use log::{info, warn};
 use self::common::AgentFlags;
 use crate::agent::run::{self, Run};
 use crate::cli;
-use crate::output;
+use crate::cli::output;
 use crate::process::exit::Failure;
 use crate::process::signals::Control;
 use crate::wire::{FORMATS, Format};

@@ -2,10 +2,10 @@ use clap::Args;
 
 use super::common::Common;
 use crate::agent::config::Settings;
+use crate::cli::output::{self, OutputFormat, Rows, Value};
 use crate::config::{TOPICS, TopicRole, TopicSpec};
 use crate::kafka::admin::{Admin, AdminError, Found, TopicLookup, Wanted};
 use crate::kafka::{TopicPlan, missing_right, missing_topic};
-use crate::output::{self, OutputFormat, Rows, Value};
 use crate::process::exit::{Failure, Status};
 use crate::units::lasting;
 

@@ -30,10 +30,10 @@ use crate::agent::publisher;
 use crate::config::{
     ConfigError, EVENTS_TOPIC, Invalid, Layers, TOPICS, TopicRole, duration, list, one_of, quoted, usual_names,
 };
-use crate::event::{Direction, Severity};
+use crate::kafka::schema_registry::{RawRegistry, RegistryAddress};
 use crate::kafka::{Connection, RawConnection, RawSasl, RawTls, topic_name};
+use crate::message::{Direction, Severity};
 use crate::process::host::ServiceEnvironment;
-use crate::registry::{RawRegistry, RegistryAddress};
 use crate::units::{BitRate, ByteCount, counted, lasting};
 use crate::wire::{FORMATS, Format, KEYS};
 

@@ -3,7 +3,7 @@
 use openssl::sha::sha256;
 
 use crate::config::Invalid;
-use crate::event::AGENT_BYTES_MAX;
+use crate::message::AGENT_BYTES_MAX;
 use crate::process::host::ServiceEnvironment;
 
 /// Names of hosts that were given none: all of them would be one agent.

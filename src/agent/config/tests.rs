@@ -5,8 +5,8 @@ use super::*;
 use crate::agent::counters::{Came, Counters, LinkChange, LinkInfo, LinkKind, Reading, Speed};
 use crate::agent::detector::{Detections, Detector};
 use crate::agent::publisher::Publisher;
-use crate::event::Stamp;
-use crate::tests::{damaged_text, hostile_value};
+use crate::message::Stamp;
+use crate::testing::{damaged_text, hostile_value};
 
 fn settings(text: &str) -> Result<Settings, String> {
     let environment = ServiceEnvironment { hostname: "gw-042".into(), ..ServiceEnvironment::default() };
@@ -117,7 +117,7 @@ fn the_defaults_are_those_of_the_documentation() {
 fn the_shipped_file_is_understood_as_it_is_and_with_every_key_switched_on() {
     let shipped = include_str!("../../../systemd/agent.toml");
     assert!(!settings(shipped).unwrap().limits.is_empty());
-    let error = settings(&crate::tests::all_switched_on(shipped)).unwrap_err();
+    let error = settings(&crate::config::testing::all_switched_on(shipped)).unwrap_err();
     assert!(error.ends_with("kafka.sasl.password_file: is missing"), "all but the secrets is understood: {error}");
 }
 
@@ -233,7 +233,7 @@ fn whatever_is_written_for_a_key_an_error_names_it() {
 
 #[test]
 fn a_time_without_a_unit_is_answered_with_one() {
-    crate::tests::assert_times_are_explained(&Settings::defaults(), |text| settings(text).unwrap_err());
+    crate::config::testing::assert_times_are_explained(&Settings::defaults(), |text| settings(text).unwrap_err());
 }
 
 #[test]
@@ -264,7 +264,7 @@ fn every_key_of_the_environment_is_a_key_of_the_file() {
 
 #[test]
 fn defaults_shipped_file_and_documentation_agree() {
-    crate::tests::assert_documented(&Settings::defaults(), include_str!("../../../systemd/agent.toml"));
+    crate::config::testing::assert_documented(&Settings::defaults(), include_str!("../../../systemd/agent.toml"));
     let written = settings(&Settings::defaults()).unwrap();
     let none = settings("").unwrap();
     assert_eq!(format!("{written:?}"), format!("{none:?}"), "what is not written is the default");

@@ -8,7 +8,7 @@ use crate::agent::counters::filter;
 use crate::agent::counters::{LinkInfo, Speed};
 use crate::agent::limit::{Limit, Scope, delta};
 use crate::agent::rate::Traffic;
-use crate::event::Reason;
+use crate::message::Reason;
 use crate::units::BitRate;
 
 pub(super) type WatchedLinks = BTreeMap<u32, WatchedLink>;

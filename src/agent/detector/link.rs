@@ -7,7 +7,7 @@ use crate::agent::counters::filter;
 use crate::agent::counters::{Carried, Counters, LinkInfo, LinkKind, Reading, Speed};
 use crate::agent::limit::{Limit, Scope, delta};
 use crate::agent::rate::{CounterSample, Meter, Traffic, Verdict, bit_rate};
-use crate::event::{Body, Link, Reason};
+use crate::message::{Body, Link, Reason};
 use crate::units::BitRate;
 
 const UP_DOWN_EVERY: Duration = Duration::from_secs(60);

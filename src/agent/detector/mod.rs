@@ -18,7 +18,7 @@ use crate::agent::limit::{Limit, Scope, Thresholds, delta};
 use crate::agent::rate::Traffic;
 use crate::agent::rates::LinkReading;
 use crate::agent::resume::Resume;
-use crate::event::{Body, Breach, Direction, Reason, Stamp};
+use crate::message::{Body, Breach, Direction, Reason, Stamp};
 use crate::units::BitRate;
 
 // Longest wait of a sum for a link's driver, the longer of these two; then it is judged without the link.

@@ -8,7 +8,7 @@ use crate::agent::counters::{LinkInfo, Speed};
 use crate::agent::limit::{Action, BreachState, BreachStats, Limit, Load, Thresholds, delta};
 use crate::agent::rate::Traffic;
 use crate::agent::resume::{Decision, Resume};
-use crate::event::{ALL_INTERFACES, Body, Breach, Direction, Reason, Stamp};
+use crate::message::{ALL_INTERFACES, Body, Breach, Direction, Reason, Stamp};
 use crate::units::{BitRate, exactly};
 
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use super::{
     Durability, Journal, JournalConfig, JournalError, LossCounts, Pending, Position, QueuedEvent, SqliteJournal,
     breach_change, quarantine,
 };
-use crate::event::{Event, EventId, NewEvent, Stamp};
+use crate::message::{Event, EventId, NewEvent, Stamp};
 use crate::process::exit::chain;
 use crate::process::problems::ProblemLog;
 use crate::units::{ByteCount, counted};

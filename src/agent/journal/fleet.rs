@@ -7,7 +7,7 @@ use smol_str::SmolStr;
 use super::loss::declare;
 use super::{Journal, JournalError, Pending, Position, QueuedEvent, random_epoch};
 use crate::agent::numbered::Numbered;
-use crate::event::{Body, Epoch, Event, EventId, NewEvent, Reason, Stamp};
+use crate::message::{Body, Epoch, Event, EventId, NewEvent, Reason, Stamp};
 
 /// A journal of many agents in memory, which evicts nothing (its caller slows down), and keeps no JSON, so it counts no bytes.
 #[derive(Debug)]
@@ -108,7 +108,7 @@ impl Journal for FleetJournal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Lifecycle;
+    use crate::message::Lifecycle;
 
     fn draft(agent: &str) -> NewEvent {
         let stamp = Stamp {

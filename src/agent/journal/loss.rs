@@ -1,7 +1,7 @@
 use log::error;
 
 use super::Position;
-use crate::event::{Body, Epoch, Event, EventId, Loss, NewEvent, Reason};
+use crate::message::{Body, Epoch, Event, EventId, Loss, NewEvent, Reason};
 use crate::units::counted;
 
 /// Ranges in one event, of at most 40 bytes each: the event must fit into a message.

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::files::open_private;
 use super::loss::{Ranges, subtract};
-use crate::event::{Epoch, EpochError, EventId};
+use crate::message::{Epoch, EpochError, EventId};
 use crate::process::failpoints;
 
 /// Sectors are written as a whole, or not at all.

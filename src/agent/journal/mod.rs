@@ -37,7 +37,7 @@ pub use self::fleet::FleetJournal;
 pub use self::loss::LossCounts;
 pub use self::snapshot::{Snapshot, is_held};
 pub use self::sqlite::SqliteJournal;
-use crate::event::{Body, Epoch, Event, EventId, NewEvent, Severity, Stamp};
+use crate::message::{Body, Epoch, Event, EventId, NewEvent, Severity, Stamp};
 use crate::process::problems::ProblemLog;
 use crate::process::random::random;
 use crate::units::ByteCount;

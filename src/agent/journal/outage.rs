@@ -1,6 +1,6 @@
 //! A time during which the disk cannot be written, and the events to reconcile afterwards.
 
-use crate::event::EventId;
+use crate::message::EventId;
 
 #[derive(Debug, Default)]
 pub(super) struct Outage {

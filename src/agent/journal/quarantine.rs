@@ -9,7 +9,7 @@ use super::files::{rename, unless_missing, with_suffix};
 use super::outage::Outage;
 use super::sqlite::Saved;
 use super::{JournalError, SqliteJournal};
-use crate::event::Stamp;
+use crate::message::Stamp;
 use crate::process::exit::chain;
 use crate::units::ByteCount;
 

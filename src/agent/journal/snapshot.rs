@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::{Journal as _, JournalError, Pending, SqliteJournal};
-use crate::event::Event;
+use crate::message::Event;
 use crate::units::ByteCount;
 
 const FILES: [&str; 3] = ["journal.db", "journal.db-wal", "journal.db.mark"];

@@ -8,7 +8,7 @@ use chrono::TimeDelta;
 
 use crate::agent::counters::Speed;
 use crate::agent::rate::{bit_rate, byte_count};
-use crate::event::{Direction, Severity};
+use crate::message::{Direction, Severity};
 use crate::units::{BitRate, exactly};
 
 #[derive(Clone, Debug, PartialEq)]

@@ -2,8 +2,8 @@ use std::sync::{Arc, OnceLock};
 
 use log::info;
 
-use crate::event::Event;
-use crate::registry::{RegistryAddress, RegistryError, subject};
+use crate::kafka::schema_registry::{RegistryAddress, RegistryError, subject};
+use crate::message::Event;
 use crate::wire::{self, Format, Key, Message};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -40,11 +40,11 @@ use crate::agent::event_system::{EventSystem, Observer};
 use crate::agent::journal::{JournalError, Position, QueuedEvent};
 use crate::agent::numbered::Numbered;
 use crate::config::Invalid;
-use crate::event::{EventId, Severity, Stamp};
+use crate::kafka::schema_registry::RegistryAddress;
 use crate::kafka::{Connection, TopicPlan};
+use crate::message::{EventId, Severity, Stamp};
 use crate::process::failpoints;
 use crate::process::signals::Waker;
-use crate::registry::RegistryAddress;
 use crate::units::counted;
 
 /// Spread of the first events of a fleet that starts together; short, so that a missing broker or topic is reported soon.

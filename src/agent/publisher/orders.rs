@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use crate::event::Event;
+use crate::message::Event;
 
 pub(super) enum WorkerCommand {
     Send(Vec<Outgoing>),

@@ -1,7 +1,7 @@
 use super::*;
 use crate::agent::journal::{Journal, Pending, SqliteJournal};
-use crate::event::{Body, Event, Lifecycle, NewEvent};
 use crate::kafka::RawConnection;
+use crate::message::{Body, Event, Lifecycle, NewEvent};
 use crate::units::ByteCount;
 
 /// A journal that cannot declare a rejected event lost.

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::agent::event_system::{ObserveError, Observer};
-use crate::event::{Body, Event, Severity};
+use crate::message::{Body, Event, Severity};
 
 #[derive(Debug)]
 pub(super) struct Trigger {

@@ -30,13 +30,13 @@ use super::producer::{BATCH_MAX, DeliveryReport, Producer, SendError, Tuning};
 use super::session::ProducerSession;
 use super::trial::{Refused, Trial, TrialVerdict};
 use crate::agent::numbered::Numbered;
-use crate::event::Body;
 use crate::kafka;
+use crate::kafka::schema_registry::{self, RegistryAddress};
+use crate::message::Body;
 use crate::process::clock::{Clock as _, SystemClock};
 use crate::process::failpoints;
 use crate::process::log_throttle::LogThrottle;
 use crate::process::signals::Waker;
-use crate::registry::{self, RegistryAddress};
 use crate::units::lasting;
 use crate::wire;
 
@@ -157,8 +157,8 @@ impl Worker {
     fn open(&mut self, files: (u64, u64)) -> Result<ProducerSession, SessionEnd> {
         self.create_topics();
         self.encoder.prepare().map_err(|refusal| match refusal {
-            registry::RegistryError::Away(why) => SessionEnd::Retry(why),
-            registry::RegistryError::Misconfigured(why) | registry::RegistryError::Unknown(why) => {
+            schema_registry::RegistryError::Away(why) => SessionEnd::Retry(why),
+            schema_registry::RegistryError::Misconfigured(why) | schema_registry::RegistryError::Unknown(why) => {
                 SessionEnd::NeedsOperator(why)
             }
         })?;

@@ -20,8 +20,8 @@ use smol_str::SmolStr;
 
 use crate::agent::counters::{CounterBits, Counters, Packets, Speed};
 use crate::agent::rate::{Traffic, Verdict};
-use crate::event::{Direction, LinkRates, OverLimit, RateWindow};
-use crate::histogram::{HistogramEncoder, RateHistogram, kbps};
+use crate::message::histogram::{HistogramEncoder, RateHistogram, kbps};
+use crate::message::{Direction, LinkRates, OverLimit, RateWindow};
 use crate::units::BitRate;
 
 /// Time after the end of a window in which a driver may still show traffic from before the end.

@@ -465,15 +465,15 @@ fn a_host_of_many_links_is_divided_into_messages() {
     assert!(host.out.len() > 1);
     assert_eq!(host.out.iter().map(|window| window.links.len()).sum::<usize>(), 1_002);
     for window in host.out {
-        let stamp = crate::event::Stamp {
+        let stamp = crate::message::Stamp {
             agent: "a".into(),
             observed_at: window.started_at,
             boot_id: String::new(),
             monotonic_ms: 0,
             clock_synced: None,
         };
-        let id = crate::event::EventId { epoch: crate::event::Epoch(1), seq: 1 };
-        let event = crate::event::Event { id, stamp, body: crate::event::Body::Rates(window) };
+        let id = crate::message::EventId { epoch: crate::message::Epoch(1), seq: 1 };
+        let event = crate::message::Event { id, stamp, body: crate::message::Body::Rates(window) };
         assert!(crate::wire::to_json(&event).len() < 256_000);
     }
 }

@@ -12,7 +12,7 @@ use crate::agent::counters::{Counters, Packets};
 use crate::agent::detector::Detector;
 use crate::agent::rate::{Traffic, Verdict};
 use crate::agent::rates::{LinkReading, RateWindows};
-use crate::event::{Body, Epoch, Event, EventId, RateWindow, Stamp};
+use crate::message::{Body, Epoch, Event, EventId, RateWindow, Stamp};
 use crate::units::{ByteCount, counted, lasting};
 use crate::wire;
 

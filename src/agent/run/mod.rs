@@ -28,7 +28,7 @@ use crate::agent::journal::{Durability, DurableJournal, Identity, Journal as _, 
 use crate::agent::log_observer::LogObserver;
 use crate::agent::publisher::{Publisher, await_tear_down};
 use crate::agent::status::{StatusSocket, socket_path};
-use crate::event::{Body, Lifecycle, NewEvent, Reason, Stamp};
+use crate::message::{Body, Lifecycle, NewEvent, Reason, Stamp};
 use crate::process::clock::{Clock, SystemClock};
 use crate::process::exit::{Failure, chain};
 use crate::process::host::{boot_id, machine_id};

@@ -6,7 +6,7 @@ use crate::agent::journal::{DurableJournal, Journal as _};
 use crate::agent::publisher::{self, Encoding, Publisher};
 use crate::agent::rates::RateWindows;
 use crate::config::TopicRole;
-use crate::event::{Body, NewEvent, RateWindow, Stamp};
+use crate::message::{Body, NewEvent, RateWindow, Stamp};
 use crate::process::clock::Clock;
 use crate::process::exit::chain;
 use crate::wire::Key;

@@ -10,7 +10,7 @@ use crate::agent::journal::{JournalError, Position, SqliteJournal};
 use crate::agent::publisher::{self, Encoding, Publisher};
 use crate::agent::rate::{Verdict, bit_rate};
 use crate::config::TopicRole;
-use crate::event::{Body, EventId, Loss, NewEvent, Reason, Sample, Stamp};
+use crate::message::{Body, EventId, Loss, NewEvent, Reason, Sample, Stamp};
 use crate::process::clock::Clock;
 use crate::process::exit::chain;
 use crate::process::signals::Waker;

@@ -10,7 +10,7 @@ use crate::agent::counters::{Came, CounterError, Counters, LinkChange, LinkInfo,
 use crate::agent::event_system::ObserveError;
 use crate::agent::journal::Position;
 use crate::config::Layers;
-use crate::event::{Breach, Event};
+use crate::message::{Breach, Event};
 use crate::process::clock::ManualClock;
 use crate::process::host::ServiceEnvironment;
 
@@ -248,7 +248,7 @@ fn a_new_flush_interval_counts_from_now() {
 fn new_bounds_of_the_journal_take_effect_at_once() {
     let directory = tempfile::tempdir().unwrap();
     let mut bench = Bench::new(within(&directory, "[journal]\nmax_size = '16MiB'"));
-    let link = |number| crate::event::Link {
+    let link = |number| crate::message::Link {
         interface: format!("a{number}"),
         ifindex: number,
         speed_bps: None,

@@ -14,7 +14,7 @@ use self::traffic::{ACTIVITY_MEAN, INCIDENT_MEAN_S, PAUSE_S, QUIET_MAX, Simulate
 use crate::agent::counters::Reading;
 use crate::agent::detector::{Detections, Detector};
 use crate::agent::limit::{Level, Limit};
-use crate::event::{NewEvent, Stamp};
+use crate::message::{NewEvent, Stamp};
 use crate::process::random::random;
 
 const INCIDENTS_A_WEEK: f64 = 2.9;
@@ -208,7 +208,7 @@ mod tests {
 
     use super::*;
     use crate::agent::limit::Scope;
-    use crate::event::{Direction, Severity};
+    use crate::message::{Direction, Severity};
     use crate::units::BitRate;
 
     fn limit(raise_at: u64) -> Limit {

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 pub use self::socket::{Client, NoAnswer, StatusSocket, ask, socket_path};
 use crate::agent::detector::LinkView;
 use crate::agent::rate::bit_rate;
-use crate::event::{Breach, Direction, Severity, Stamp};
-use crate::excerpt::beginning;
+use crate::message::{Breach, Direction, Severity, Stamp};
 use crate::process::problems::Problem;
+use crate::text::truncate;
 use crate::units::BitRate;
 
 pub const BREACHES_MAX: usize = 100;
@@ -219,7 +219,7 @@ pub fn at(then_ms: u64, now: &Stamp) -> DateTime<Utc> {
 }
 
 pub fn words(text: &str) -> String {
-    beginning(text, WORDS_MAX)
+    truncate(text, WORDS_MAX)
 }
 
 #[cfg(test)]

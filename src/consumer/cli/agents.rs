@@ -1,8 +1,8 @@
 use clap::Args;
 
 use super::common::{Common, unavailable};
+use crate::cli::output::{self, OutputFormat, Rows};
 use crate::consumer::report::agents::{self, AgentFilter, AgentRow};
-use crate::output::{self, OutputFormat, Rows};
 use crate::process::exit::Failure;
 
 pub(super) const HELP: &str = "\

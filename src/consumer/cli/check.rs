@@ -3,16 +3,16 @@ use clap::Args;
 use super::common::Common;
 use crate::cli::check::CheckReport;
 use crate::cli::check::{CheckFlags, valid_configuration};
+use crate::cli::output;
 use crate::config::CONSUMER_KEYS;
 use crate::consumer::config::Settings;
 use crate::kafka::admin::{Admin, TopicLookup};
 use crate::kafka::check::{CheckedTopic, IfMissing, check_cluster, check_topic};
+use crate::kafka::schema_registry::{RegistryError, subject};
 use crate::kafka::{missing_topic, missing_topic_of_histograms};
-use crate::output;
 use crate::process::checks::Finding;
 use crate::process::clock::{Clock as _, SystemClock};
 use crate::process::exit::Failure;
-use crate::registry::{RegistryError, subject};
 use crate::wire::Format;
 
 pub(super) const HELP: &str = "\

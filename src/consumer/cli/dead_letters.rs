@@ -4,13 +4,13 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::common::{Common, unavailable};
+use crate::cli::output::{self, OutputFormat, Rows, Value};
 use crate::consumer::batch::PackedHeaders;
 use crate::consumer::report::dead_letters::{self, DeadLetter, DeadLetterFilter, KafkaPosition, Payloads};
 use crate::consumer::store::RetryOutcome;
-use crate::excerpt::beginning;
-use crate::output::{self, OutputFormat, Rows, Value};
 use crate::process::clock::SystemClock;
 use crate::process::exit::Failure;
+use crate::text::truncate;
 use crate::units::counted;
 
 const LIST_HELP: &str = "\
@@ -257,7 +257,7 @@ fn row_of(at: &KafkaPosition, outcome: &RetryOutcome) -> [Value; 5] {
 
 fn value(column: &str, letter: &DeadLetter, format: OutputFormat) -> Value {
     let text = |bytes: &Option<Vec<u8>>| match (bytes, format) {
-        (Some(bytes), OutputFormat::Table) => beginning(&String::from_utf8_lossy(bytes), EXCERPT_CHARS).into(),
+        (Some(bytes), OutputFormat::Table) => truncate(&String::from_utf8_lossy(bytes), EXCERPT_CHARS).into(),
         (bytes, _) => bytes.clone().into(),
     };
     let DeadLetter { at, dropped, .. } = letter;

@@ -2,8 +2,8 @@ use clap::Args;
 
 use super::common::unavailable;
 use super::links::QuestionFlags;
+use crate::cli::output::{self, OutputFormat, Rows, Value};
 use crate::consumer::report::histogram::{self, HistogramBins};
-use crate::output::{self, OutputFormat, Rows, Value};
 use crate::process::exit::Failure;
 use crate::units::{BitRate, ByteCount, counted};
 

@@ -4,12 +4,12 @@ use std::time::Duration;
 use clap::Args;
 
 use super::common::{Common, standalone_of, unavailable};
+use crate::cli::output::{self, OutputFormat, Rows};
 use crate::consumer::batch::TopicId;
 use crate::consumer::config::Settings;
 use crate::consumer::is_unknown_topic;
 use crate::consumer::report::offsets::{self, StoredOffset};
 use crate::consumer::store::Reader;
-use crate::output::{self, OutputFormat, Rows};
 use crate::process::clock::{Clock as _, SystemClock};
 use crate::process::exit::Failure;
 use crate::units::{counted, lasting};

@@ -5,9 +5,9 @@ use clap::Args;
 
 use super::common::Common;
 use super::when::{TIMES, When, in_order};
+use crate::cli::output::OutputFormat;
 use crate::consumer::config::Settings;
 use crate::consumer::report::LinkFilter;
-use crate::output::OutputFormat;
 use crate::process::clock::{Clock as _, SystemClock};
 use crate::process::exit::Failure;
 

@@ -4,8 +4,8 @@ use clap::Args;
 
 use super::common::{Common, unavailable};
 use super::when::{TIMES, When, in_order};
+use crate::cli::output::{self, OutputFormat, Rows, Value};
 use crate::consumer::report::missing_events::{self, MissingCause, MissingEvents, MissingFilter, MissingSummary};
-use crate::output::{self, OutputFormat, Rows, Value};
 use crate::process::clock::{Clock as _, SystemClock};
 use crate::process::exit::Failure;
 

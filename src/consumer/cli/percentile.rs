@@ -4,9 +4,9 @@ use jiff::tz::TimeZone;
 use serde_json::json;
 
 use super::common::{Common, unavailable};
+use crate::cli::output::{self, OutputFormat, Rows, Value};
 use crate::consumer::report::billing_month::{BillingMonth, Month};
 use crate::consumer::report::percentile::{self, Percent, Percentile, PercentileError, PercentileQuestion};
-use crate::output::{self, OutputFormat, Rows, Value};
 use crate::process::clock::{Clock as _, SystemClock};
 use crate::process::exit::{Failure, Status};
 use crate::units::{BitRate, counted};

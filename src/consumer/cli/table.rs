@@ -1,8 +1,8 @@
 use std::io::{self, Write};
 
 use super::common::unavailable;
+use crate::cli::output::{self, OutputFormat, Rows, Value};
 use crate::consumer::store::StoreError;
-use crate::output::{self, OutputFormat, Rows, Value};
 use crate::process::exit::Failure;
 
 /// Rows of a report: JSON and CSV have all columns, a table those at the places `shown`.

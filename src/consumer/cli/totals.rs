@@ -3,8 +3,8 @@ use clap::{Args, ValueEnum};
 
 use super::common::{Common, unavailable};
 use super::when::{TIMES, When, in_order};
+use crate::cli::output::{self, OutputFormat, Rows};
 use crate::consumer::report::totals::{self, COLUMNS, TotalsFilter};
-use crate::output::{self, OutputFormat, Rows};
 use crate::process::clock::{Clock as _, SystemClock};
 use crate::process::exit::Failure;
 

@@ -156,7 +156,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_text_panics(text in crate::tests::damaged_text("2026-11-21 10:00:00.5Z"), at in 0_i64..4_000_000_000) {
+        fn no_text_panics(text in crate::testing::damaged_text("2026-11-21 10:00:00.5Z"), at in 0_i64..4_000_000_000) {
             if let Ok(when) = text.parse::<When>() {
                 let now = DateTime::from_timestamp(at, 0).unwrap();
                 let _ = (when.from(now), when.day(now));

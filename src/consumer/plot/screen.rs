@@ -3,7 +3,7 @@
 use anstyle::{Ansi256Color, Color, Style};
 use unicode_width::UnicodeWidthChar as _;
 
-use crate::excerpt::harmless;
+use crate::text::escape_control;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Page {
@@ -73,7 +73,7 @@ impl Screen {
 
     /// Returns the column after the text; what does not fit is left out.
     pub(crate) fn text(&mut self, row: usize, mut column: usize, text: &str, style: Style) -> usize {
-        for c in harmless(text).chars() {
+        for c in escape_control(text).chars() {
             let width = c.width().unwrap_or(0);
             if width == 0 || column + width > self.width {
                 continue;
@@ -142,14 +142,14 @@ impl Screen {
 }
 
 pub(crate) fn width(text: &str) -> usize {
-    harmless(text).chars().map(|c| c.width().unwrap_or(0)).sum()
+    escape_control(text).chars().map(|c| c.width().unwrap_or(0)).sum()
 }
 
 pub(crate) fn cut(text: &str, columns: usize) -> String {
     if width(text) <= columns {
         return text.to_owned();
     }
-    begin(harmless(text).chars(), columns.saturating_sub(1)) + "…"
+    begin(escape_control(text).chars(), columns.saturating_sub(1)) + "…"
 }
 
 /// Shortens a name to so many columns, with an ellipsis in its middle: names of links often differ at their end.
@@ -157,7 +157,7 @@ pub(crate) fn cut_name(name: &str, columns: usize) -> String {
     if width(name) <= columns {
         return name.to_owned();
     }
-    let (name, room) = (harmless(name), columns.saturating_sub(1));
+    let (name, room) = (escape_control(name), columns.saturating_sub(1));
     let end: String = begin(name.chars().rev(), room / 2).chars().rev().collect();
     begin(name.chars(), room - width(&end)) + "…" + &end
 }

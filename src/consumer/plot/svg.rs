@@ -7,7 +7,7 @@ use clap::ValueEnum;
 
 use super::axis::Axis;
 use super::time_axis::TimeAxis;
-use crate::excerpt::harmless;
+use crate::text::escape_control;
 
 /// Without a theme, the browser's preference decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -224,7 +224,7 @@ pub(crate) fn number(value: f64) -> String {
 
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for c in harmless(text).chars() {
+    for c in escape_control(text).chars() {
         match c {
             '&' => out.push_str("&amp;"),
             '<' => out.push_str("&lt;"),

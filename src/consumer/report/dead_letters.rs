@@ -4,10 +4,10 @@ use std::ops::ControlFlow;
 use chrono::{DateTime, Utc};
 
 use super::stream;
+use crate::cli::output::Value;
 use crate::consumer::batch::{PackedHeaders, Record, TopicId};
 use crate::consumer::store::ColumnType::{Blob, Number, Text, Time};
 use crate::consumer::store::{ColumnType, Query, Reader, RetriedRecord, RetryOutcome, Store, StoreError};
-use crate::output::Value;
 use crate::process::clock::Clock;
 use crate::wire::{Decoder, Undecoded};
 

@@ -8,7 +8,7 @@ use super::rates::{LATE, windows_of};
 use super::row::row;
 use super::{LinkFilter, stream};
 use crate::consumer::store::{Query, Reader, StoreError};
-use crate::histogram::RateHistogram;
+use crate::message::histogram::RateHistogram;
 use crate::units::{BitRate, ByteCount};
 
 /// `late_windows` came too late for the bins, but are in the sums. Retention has taken the seconds of `expired_windows`.

@@ -14,9 +14,9 @@ use std::io;
 use chrono::{DateTime, Utc};
 
 use super::stream;
+use crate::cli::output::Value;
 use crate::consumer::store::ColumnType::{Number, Text, Time};
 use crate::consumer::store::{ColumnType, Query, Reader, StoreError};
-use crate::output::Value;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MissingCause {

@@ -19,7 +19,7 @@ use std::ops::ControlFlow;
 use chrono::{DateTime, Utc};
 
 use super::store::{Query, Reader, StoreError};
-use crate::output::Value;
+use crate::cli::output::Value;
 
 /// Links and time of the wanted rows; an empty list stands for any, and `until` is exclusive.
 #[derive(Clone, Debug, Default)]

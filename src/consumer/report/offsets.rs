@@ -2,10 +2,10 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 
+use crate::cli::output::Value;
 use crate::consumer::batch::TopicId;
 use crate::consumer::store::ColumnType::{Number, Text, Time};
 use crate::consumer::store::{ColumnType, Query, Reader, StoreError};
-use crate::output::Value;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredOffset {

@@ -4,8 +4,8 @@ use std::io;
 
 use chrono::{DateTime, Utc};
 
+use crate::cli::output::Value;
 use crate::consumer::store::ColumnType;
-use crate::output::Value;
 use crate::units::{BitRate, ByteCount};
 
 pub(super) trait ColumnValue: Sized {
@@ -104,7 +104,7 @@ macro_rules! row {
         impl $name {
             pub const COLUMNS: &'static [&'static str] = &[$(stringify!($field),)+];
 
-            pub fn values(self) -> Vec<$crate::output::Value> {
+            pub fn values(self) -> Vec<$crate::cli::output::Value> {
                 vec![$($crate::consumer::report::row::ColumnValue::print(self.$field),)+]
             }
         }
@@ -136,7 +136,7 @@ macro_rules! row {
             }
 
             /// Fails for a value that no version of this program stores.
-            fn read(row: Vec<$crate::output::Value>) -> std::io::Result<Self> {
+            fn read(row: Vec<$crate::cli::output::Value>) -> std::io::Result<Self> {
                 let mut row = row.into_iter();
                 Ok(Self {
                     $($field: $crate::consumer::report::row::read(stringify!($field), row.next())?,)+

@@ -6,9 +6,9 @@ use std::io;
 use chrono::NaiveDate;
 
 use super::stream;
+use crate::cli::output::Value;
 use crate::consumer::store::ColumnType::{Bytes, Day, Number, Text};
 use crate::consumer::store::{ColumnType, Query, Reader, StoreError, TotalKey};
-use crate::output::Value;
 
 #[derive(Clone, Debug, Default)]
 pub struct TotalsFilter {

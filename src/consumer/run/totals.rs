@@ -90,8 +90,8 @@ mod tests {
     use std::ops::ControlFlow;
 
     use super::*;
+    use crate::cli::output::Value;
     use crate::consumer::store::{Query, StoreError};
-    use crate::output::Value;
 
     struct Rows(Vec<Vec<Value>>);
 

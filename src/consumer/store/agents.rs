@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, HashMap};
 use chrono::{DateTime, Utc};
 
 use super::rows::Row;
-use crate::event::{Body, Epoch, Event};
+use crate::message::{Body, Epoch, Event};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct KnownAgent {

@@ -24,7 +24,7 @@ use super::rows::{
 use super::tables::{TABLES, Table, probe};
 use super::{Applied, RetriedRecord, RetryOutcome, RetrySummary, StoreError, StoreProgress};
 use crate::consumer::batch::{Batch, Fingerprint, Gap, PackedHeaders, Record, TopicId};
-use crate::event::Event;
+use crate::message::Event;
 use crate::process::failpoints;
 
 const TRIES_MAX: u32 = 5;

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
 
 use super::{Derived, StoreError};
-use crate::histogram::{HistogramEncoder, RateHistogram};
+use crate::message::histogram::{HistogramEncoder, RateHistogram};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrafficSummary {

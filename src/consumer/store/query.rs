@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use chrono::{DateTime, NaiveDate, Utc};
 
 use super::StoreError;
-use crate::output::Value;
+use crate::cli::output::Value;
 use crate::units::counted;
 
 /// Reads a store and changes nothing: no table, no schema, and no setting that outlives the query.

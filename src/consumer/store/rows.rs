@@ -9,7 +9,7 @@ use super::sequences::{self, SequenceRange, merged};
 use super::tables::{AHEAD_MAX, TABLES, Table, WINDOW_HISTOGRAMS_KEPT};
 use super::{Rejected, RetriedRecord, TotalKey};
 use crate::consumer::batch::{Batch, ClaimedIdentity, Record};
-use crate::event::{Body, Breach, Epoch, Event, LinkRates};
+use crate::message::{Body, Breach, Epoch, Event, LinkRates};
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Row<'a> {

@@ -1,12 +1,12 @@
 use chrono::TimeDelta;
 
 use super::PartitionWidth;
-use crate::event::fields::{
+use crate::message::fields::{
     AGENT, BREACH_ID, DETAIL, DIRECTION, DURATION_MS, ENDED_AT, EPOCH, EXCESS_BYTES, FIELDS, Field, FieldValue,
     INTERFACE, Item as _, LIMIT_BPS, LIMIT_NAME, LINKS, MEAN_BPS, MEASURED_MS, OBSERVED_AT, PEAK_BPS, RAISED_AT,
     RATE_BPS, REASON, RX_BPS, RX_BYTES, SCHEMA, SEQ, SEVERITY, STARTED_AT, TX_BPS, TX_BYTES, link_rates,
 };
-use crate::event::{
+use crate::message::{
     Body, Breach, Direction, Epoch, Event, EventId, LinkRates, Loss, RateWindow, Reason, Sample, Severity, Stamp,
 };
 

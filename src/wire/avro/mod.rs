@@ -12,8 +12,8 @@ use std::sync::OnceLock;
 pub(super) use self::datum::Error;
 #[cfg(feature = "consumer")]
 pub(super) use self::schema::Schema;
-use crate::event::Event;
-use crate::event::fields::{Field, FieldPresence, FieldValue, Item};
+use crate::message::Event;
+use crate::message::fields::{Field, FieldPresence, FieldValue, Item};
 
 pub(super) const FINGERPRINT: u64 = 0x66a3_7fce_722c_d696;
 

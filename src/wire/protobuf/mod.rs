@@ -7,12 +7,12 @@ use prost::encoding::{self, WireType};
 use super::DecodeError;
 #[cfg(feature = "consumer")]
 use super::time::normalized;
-use crate::event::Event;
+use crate::message::Event;
 #[cfg(feature = "consumer")]
-use crate::event::fields::{FIELDS, FieldError, FieldType, FieldValues};
-use crate::event::fields::{Field, FieldPresence, FieldValue, Item};
+use crate::message::fields::{FIELDS, FieldError, FieldType, FieldValues};
+use crate::message::fields::{Field, FieldPresence, FieldValue, Item};
 #[cfg(feature = "consumer")]
-use crate::event::{LinkRates, OverLimit};
+use crate::message::{LinkRates, OverLimit};
 
 /// The tag of field 1: no other format begins with it.
 #[cfg(feature = "consumer")]

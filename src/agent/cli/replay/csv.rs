@@ -441,7 +441,7 @@ pub(super) mod tests {
     proptest::proptest! {
         #[test]
         fn no_damage_panics_and_every_file_ends(
-            text in crate::tests::damaged_text(
+            text in crate::testing::damaged_text(
                 "timestamp,value,sent\n2026-01-01T00:00:00Z,300,1\n2026-01-01 00:00:01.5,\"4,0\",2\n1767225605,5e3,3\n"
             ),
         ) {

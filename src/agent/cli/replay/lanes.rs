@@ -6,7 +6,7 @@ use super::rows::Undelivered;
 use crate::agent::courier::{Courier, Delivery};
 use crate::agent::journal::FleetJournal;
 use crate::agent::publisher;
-use crate::event::{Epoch, NewEvent, Stamp};
+use crate::message::{Epoch, NewEvent, Stamp};
 use crate::process::exit::Failure;
 
 pub(super) struct Lanes {

@@ -16,7 +16,7 @@ use super::order::{PAUSE_INTERVALS, Placed, RowOrder, RowOutcome};
 use super::text::{STANDARD_INPUT, as_argument};
 use crate::agent::counters::{Came, Carried, CounterBits, Counters, LinkChange, LinkInfo, LinkKind, Reading};
 use crate::cli::stop_flag;
-use crate::event::Stamp;
+use crate::message::Stamp;
 use crate::process::exit::Failure;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

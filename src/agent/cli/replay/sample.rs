@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::rows::{Amount, Recorded};
 use crate::agent::rate::bit_rate;
-use crate::event::{Reason, Sample};
+use crate::message::{Reason, Sample};
 
 pub(super) fn sample(interface: &str, recorded: &Recorded) -> Sample {
     let Recorded { elapsed, rx, tx } = *recorded;

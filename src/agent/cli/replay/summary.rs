@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::lanes::Delivered;
 use crate::agent::cli::outlet;
 use crate::agent::courier::Delivery;
-use crate::event::{Body, Breach, Epoch};
-use crate::output::{self, OutputFormat, Rows, Value};
+use crate::cli::output::{self, OutputFormat, Rows, Value};
+use crate::message::{Body, Breach, Epoch};
 use crate::process::exit::Failure;
 use crate::units::{BitRate, ByteCount, counted, lasting};
 

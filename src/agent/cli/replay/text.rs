@@ -1,9 +1,9 @@
-use crate::excerpt::{beginning, harmless};
+use crate::text::{escape_control, truncate};
 
 const SHOWN_CHARS_MAX: usize = 200;
 
 pub(super) fn shown(text: &str) -> String {
-    harmless(&beginning(text, SHOWN_CHARS_MAX)).into_owned()
+    escape_control(&truncate(text, SHOWN_CHARS_MAX)).into_owned()
 }
 
 pub(super) const STANDARD_INPUT: &str = "standard input";

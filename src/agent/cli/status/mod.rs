@@ -9,7 +9,7 @@ use clap::Args;
 use super::common::Common;
 use crate::agent::journal::{JournalError, Snapshot, is_held};
 use crate::agent::status::{NoAnswer, StatusReport, ask, socket_path};
-use crate::output::{self, OutputFormat, Rows, Value};
+use crate::cli::output::{self, OutputFormat, Rows, Value};
 use crate::process::clock::{Clock as _, SystemClock};
 use crate::process::exit::{Failure, Status as Exit, chain};
 use crate::process::host::machine_id;

@@ -9,9 +9,9 @@ use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use unicode_width::UnicodeWidthStr as _;
 
 use crate::agent::status::{AgentState, LinkStatus, OpenBreach, StatusReport};
-use crate::event::ALL_INTERFACES;
-use crate::excerpt::harmless;
-use crate::output::{OutputFormat, Rows};
+use crate::cli::output::{OutputFormat, Rows};
+use crate::message::ALL_INTERFACES;
+use crate::text::escape_control;
 use crate::units::{BitRate, ByteCount, counted, lasting};
 
 const NAME_WIDTH: usize = 15;
@@ -246,7 +246,7 @@ fn length(time: TimeDelta) -> String {
 }
 
 fn wrapped(text: &str) -> Vec<String> {
-    let text = harmless(text);
+    let text = escape_control(text);
     let mut lines = vec![String::new()];
     for word in text.split(' ') {
         let line = lines.last_mut().expect("there is one from the beginning");
@@ -267,7 +267,7 @@ mod tests {
     use super::*;
     use crate::agent::rate::{Traffic, Verdict};
     use crate::agent::status::{LinkLimit, OngoingProblem};
-    use crate::event::{Direction, Severity};
+    use crate::message::{Direction, Severity};
 
     fn now() -> DateTime<Utc> {
         DateTime::from_timestamp(1_795_176_000, 0).unwrap()

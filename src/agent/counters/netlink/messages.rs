@@ -477,7 +477,7 @@ mod tests {
 
         #[test]
         fn no_blow_panics_and_all_is_within_the_datagram(
-            datagram in crate::tests::damaged(proptest::strategy::Just({
+            datagram in crate::testing::damaged(proptest::strategy::Just({
                 let info = attribute_of(IFLA_INFO_KIND, b"veth\0");
                 let mut datagram = link_of(RTM_NEWLINK, 0, &[attribute_of(IFLA_LINKINFO, &info)]);
                 datagram.extend(stats_of(3, 1, 2, 0));

@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta};
 use super::*;
 use crate::agent::counters::{Carried, Counters, LinkKind, Packets};
 use crate::agent::limit::Level;
-use crate::event::{Direction, Severity};
+use crate::message::{Direction, Severity};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// Bytes a second above and below the thresholds of [`limit`].

@@ -1,7 +1,7 @@
 use rusqlite::Row;
 
 use crate::agent::journal::{EvictionPriority, Position};
-use crate::event::{Epoch, Event};
+use crate::message::{Epoch, Event};
 use crate::wire;
 
 pub(super) const EVENT: &str = "position, epoch, seq, rank, observed_us, crc, payload";

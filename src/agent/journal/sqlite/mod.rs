@@ -29,8 +29,8 @@ use super::files::{prepare_database, with_suffix};
 use super::loss::{LossCounts, Ranges, subtract};
 use super::mark::MarkFile;
 use super::{EvictionPriority, Identity, Journal, JournalError, JournalSeries, Pending, Position, QueuedEvent};
-use crate::agent::age::Age;
-use crate::event::{Body, Epoch, Event, EventId, Loss, NewEvent, Reason, Stamp};
+use crate::message::age::Age;
+use crate::message::{Body, Epoch, Event, EventId, Loss, NewEvent, Reason, Stamp};
 use crate::process::failpoints;
 use crate::units::{ByteCount, counted};
 

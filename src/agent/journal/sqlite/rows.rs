@@ -9,7 +9,7 @@ use super::super::{EvictionPriority, JournalError, JournalSeries, Pending, Posit
 use super::codec::{EVENT, columns, event_crc, signed, unsigned, whole, whole_event};
 use super::database::PAGE_BYTES;
 use super::state::State;
-use crate::event::{Body, Breach, Epoch, Event, EventId, Loss, NewEvent, Reason, SEQ_MAX, Stamp};
+use crate::message::{Body, Breach, Epoch, Event, EventId, Loss, NewEvent, Reason, SEQ_MAX, Stamp};
 use crate::wire;
 
 pub(super) struct Change<'t> {

@@ -13,7 +13,7 @@ use super::codec::{EVENT, whole, whole_event};
 use super::corruption::damage;
 use super::state::{Former, Meta};
 use super::{SqliteJournal, mark_beside};
-use crate::event::{Body, Epoch, Event, EventId, Loss, Reason, Stamp};
+use crate::message::{Body, Epoch, Event, EventId, Loss, Reason, Stamp};
 use crate::units::{ByteCount, counted};
 
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use super::super::mark::{Mark, Spans};
 use super::super::{Identity, JournalError, JournalSeries, LossCounts, Pending, Position, random_epoch};
 use super::codec::{EVENT, whole_event};
 use super::corruption::damage;
-use crate::event::{Epoch, Event, EventId};
+use crate::message::{Epoch, Event, EventId};
 use crate::units::counted;
 
 #[derive(Clone, Debug)]
@@ -295,7 +295,7 @@ fn count_crc(counts: [u64; 7], texts: &[String; 4]) -> i64 {
 mod digits {
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
 
-    use crate::event::Epoch;
+    use crate::message::Epoch;
 
     pub(super) fn serialize<S: Serializer>(epoch: &Epoch, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(epoch)

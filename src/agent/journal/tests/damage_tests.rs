@@ -8,7 +8,7 @@ use proptest::sample::{Index, select};
 
 use super::super::sqlite::event_crc;
 use super::*;
-use crate::tests::damaged;
+use crate::testing::damaged;
 
 #[test]
 fn a_damaged_journal_is_set_aside_and_what_can_be_read_is_saved() {

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::event::{Breach, Direction, Lifecycle, Loss, Reason};
+use crate::message::{Breach, Direction, Lifecycle, Loss, Reason};
 use crate::units::ByteCount;
 
 mod damage_tests;

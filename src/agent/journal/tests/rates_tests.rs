@@ -1,7 +1,7 @@
 //! Rates: a series of its own in the same journal.
 
 use super::*;
-use crate::event::RateWindow;
+use crate::message::RateWindow;
 
 fn window(minute: i64, bytes: usize) -> NewEvent {
     let started_at = DateTime::from_timestamp(1_790_000_000 + minute * 60, 0).unwrap();

@@ -1,7 +1,7 @@
 //! Samples are in memory alone: the journal knows only what a crash may have cost.
 
 use super::*;
-use crate::event::SEQ_MAX;
+use crate::message::SEQ_MAX;
 
 fn sample(epoch: u64, seq: u64) -> Option<EventId> {
     Some(EventId { epoch: Epoch(epoch), seq })

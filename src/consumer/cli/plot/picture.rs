@@ -6,9 +6,9 @@ use std::str::FromStr;
 use clap::Args;
 use jiff::tz::TimeZone;
 
+use crate::cli::output;
 use crate::consumer::cli::common::Common;
 use crate::consumer::plot::{Page, Theme, WIDTH_MIN, png};
-use crate::output;
 use crate::process::exit::Failure;
 
 #[derive(Args, Clone, Debug)]

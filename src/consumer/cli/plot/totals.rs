@@ -5,11 +5,11 @@ use clap::Args;
 
 use super::picture::Picture;
 use super::rate::unreadable;
+use crate::cli::output::Value;
 use crate::consumer::cli::common::{Common, unavailable};
 use crate::consumer::cli::totals::TotalsFlags;
 use crate::consumer::plot::{TotalBar, TotalsPlot};
 use crate::consumer::report::totals;
-use crate::output::Value;
 use crate::process::clock::{Clock as _, SystemClock};
 use crate::process::exit::Failure;
 

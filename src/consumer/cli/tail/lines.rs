@@ -4,10 +4,10 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 use chrono::{DateTime, SecondsFormat, Utc};
 
+use crate::cli::output::{OutputFormat, Rows, Value};
 use crate::consumer::batch::Record;
-use crate::event::{Body, Breach, Event, LinkRates, RateWindow, Reason, SEQ_MAX, Sample};
-use crate::excerpt::{beginning, harmless};
-use crate::output::{OutputFormat, Rows, Value};
+use crate::message::{Body, Breach, Event, LinkRates, RateWindow, Reason, SEQ_MAX, Sample};
+use crate::text::{escape_control, truncate};
 use crate::units::{BitRate, ByteCount, counted, lasting};
 use crate::wire;
 
@@ -118,22 +118,22 @@ fn line(out: &mut dyn Write, topic: &str, time: Time, partition: i32, record: &R
     };
     let time = time.map_or_else(|| "-".to_owned(), |time| time.to_rfc3339_opts(SecondsFormat::Millis, true));
     let key = record.key.as_deref().map(String::from_utf8_lossy).unwrap_or("-".into());
-    write!(out, "{DIMMED}{topic} {partition} {} {time}{DIMMED:#} {} ", record.offset, harmless(&key))?;
+    write!(out, "{DIMMED}{topic} {partition} {} {time}{DIMMED:#} {} ", record.offset, escape_control(&key))?;
     match &record.content {
         Ok(event) => {
             let (style, kind) = (style(&event.body), event.body.kind());
             let agent = if *key == *event.stamp.agent { String::new() } else { format!("{} ", event.stamp.agent) };
             let words = format!("{agent}{}: {}", event.id.seq, words(event, record.raw.as_deref()));
-            writeln!(out, "{style}{:<KIND_CHARS$}{style:#} {}", harmless(kind), harmless(&words))
+            writeln!(out, "{style}{:<KIND_CHARS$}{style:#} {}", escape_control(kind), escape_control(&words))
         }
         Err(error) => {
             const EXCERPT_CHARS: usize = 80;
             let payload = record.payload.as_deref().map_or("(none)".into(), String::from_utf8_lossy);
-            let (kind, error) = ("no event", harmless(error));
+            let (kind, error) = ("no event", escape_control(error));
             writeln!(
                 out,
                 "{MAGENTA}{kind:<KIND_CHARS$}{MAGENTA:#} {error}: {}",
-                harmless(&beginning(&payload, EXCERPT_CHARS))
+                escape_control(&truncate(&payload, EXCERPT_CHARS))
             )
         }
     }

@@ -228,8 +228,8 @@ mod tests {
         /// The password is not damaged itself: it then is a word of its own, to be found in what is said.
         #[test]
         fn no_damaged_url_panics_or_shows_its_password(
-            before in crate::tests::damaged_text("postgres://user:"),
-            after in crate::tests::damaged_text(
+            before in crate::testing::damaged_text("postgres://user:"),
+            after in crate::testing::damaged_text(
                 "@db.example:5433,[::1]/highwater?sslmode=verify-full&sslrootcert=system&connect_timeout=10&options=-c%20a%3Db"
             ),
         ) {

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use postgres::types::ToSql;
 
 use crate::consumer::store::tables;
-use crate::event::fields::{Field, FieldType, FieldValue};
+use crate::message::fields::{Field, FieldType, FieldValue};
 
 pub(super) fn column_type(field: &Field) -> &'static str {
     match field.of {

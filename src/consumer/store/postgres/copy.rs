@@ -7,8 +7,8 @@ use serde::Serialize;
 use super::columns::breach_columns;
 use crate::consumer::store::rows::{LastWord, Row};
 use crate::consumer::store::tables::{self, Table};
-use crate::event::LinkRates;
-use crate::event::fields::FieldValue;
+use crate::message::LinkRates;
+use crate::message::fields::FieldValue;
 
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 const PIECE_BYTES: usize = 64 << 10;

@@ -10,9 +10,9 @@ use postgres::{Client, IsolationLevel, Row, Transaction};
 
 use super::address::Address;
 use super::session;
+use crate::cli::output::Value;
 use crate::consumer::store::StoreError;
 use crate::consumer::store::query::{ColumnType, Parameter, Query, Reader};
-use crate::output::Value;
 use crate::units::ByteCount;
 
 pub(in crate::consumer::store) struct PostgresReader {

@@ -4,7 +4,7 @@ use postgres::{Client, Statement};
 
 use super::columns::breach_columns;
 use crate::consumer::store::tables::{PARTITIONED, TABLES, Table};
-use crate::event::fields::{AGENT, BREACH_ID};
+use crate::message::fields::{AGENT, BREACH_ID};
 use crate::process::failpoints::{self, unless_out};
 
 /// Statements by table: `of_tables` in the order of [`TABLES`], `copies` in that of [`PARTITIONED`].

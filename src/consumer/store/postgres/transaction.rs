@@ -20,7 +20,7 @@ use crate::consumer::store::rows::{
 use crate::consumer::store::sequences::SequenceRange;
 use crate::consumer::store::tables::{self, Table};
 use crate::consumer::store::{StoreError, TotalKey};
-use crate::event::Epoch;
+use crate::message::Epoch;
 use crate::process::failpoints;
 
 /// Bound of memory: if each event is another agent's, the arrays of a statement would be most of it.

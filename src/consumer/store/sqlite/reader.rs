@@ -6,9 +6,9 @@ use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Error, OpenFlags};
 
 use super::{BUSY, MIGRATIONS, taken, text};
+use crate::cli::output::Value;
 use crate::consumer::store::StoreError;
 use crate::consumer::store::query::{ColumnType, Parameter, Query, Reader};
-use crate::output::Value;
 use crate::units::ByteCount;
 
 pub(in crate::consumer::store) struct SqliteReader {

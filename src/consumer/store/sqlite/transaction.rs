@@ -20,8 +20,8 @@ use crate::consumer::store::rows::{
 };
 use crate::consumer::store::sequences::SequenceRange;
 use crate::consumer::store::tables::{self, Table};
-use crate::event::fields::FieldValue;
-use crate::event::{Epoch, Event, LinkRates};
+use crate::message::fields::FieldValue;
+use crate::message::{Epoch, Event, LinkRates};
 
 pub(super) struct SqliteSession(pub(super) Connection);
 

@@ -14,7 +14,7 @@ use ureq::http::Response;
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, TlsProvider, parse_pem};
 
 use crate::config::{Invalid, SecretFile, check_readable, fingerprint, identity, located, quoted, secret};
-use crate::excerpt::{beginning, harmless};
+use crate::text::{escape_control, truncate};
 use crate::wire::Format;
 
 /// `url` is without `/subjects`. Without `auto_register`, an agent only looks its schema up. A consumer waits `give_up` (`0`:
@@ -242,7 +242,7 @@ impl Registry {
     }
 
     fn nonsense(&self, wanted: &str, answer: &Value) -> RegistryError {
-        let text = beginning(&answer.to_string(), 100);
+        let text = truncate(&answer.to_string(), 100);
         RegistryError::Misconfigured(
             self.said(&format!("answers `{text}` where {wanted} should be; check kafka.registry.url")),
         )
@@ -263,7 +263,7 @@ fn understood(url: &str, status: u16, body: &[u8]) -> Result<Value, RegistryErro
     let said = || {
         let message = answer.as_ref().ok().and_then(|answer| answer.get("message")?.as_str()).map(Cow::Borrowed);
         let text = message.unwrap_or_else(|| String::from_utf8_lossy(body));
-        said_by(url, &format!("{status} {}", harmless(&beginning(text.trim(), 300))))
+        said_by(url, &format!("{status} {}", escape_control(&truncate(text.trim(), 300))))
     };
     let code = || answer.as_ref().ok().and_then(|answer| number(answer, "error_code"));
     match status {

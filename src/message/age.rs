@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::event::Stamp;
+use crate::message::Stamp;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Age {

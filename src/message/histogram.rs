@@ -252,7 +252,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::tests::damaged;
+    use crate::testing::damaged;
 
     fn of(rates: &[(u64, u32)]) -> RateHistogram<u32> {
         let mut histogram = RateHistogram::default();

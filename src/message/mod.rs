@@ -2,7 +2,9 @@
 //! ([`EventId`]). The epoch is drawn at random when an agent's journal is created, and `seq` starts at 1 and has no holes, so that
 //! a duplicate event is harmless and a lost one is visible. Rates are in bits per second, times in whole microseconds.
 
+pub mod age;
 pub mod fields;
+pub mod histogram;
 
 use std::fmt;
 use std::str::FromStr;
@@ -153,7 +155,7 @@ pub struct RateWindow {
 }
 
 /// Bytes, packets, errors and drops are those of the measured seconds; the source may not count the latter three. Rates and
-/// `histogram` (a [`crate::histogram`]) are `None` if no second was measured.
+/// `histogram` (a [`crate::message::histogram`]) are `None` if no second was measured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkRates {
     pub interface: SmolStr,

@@ -12,8 +12,8 @@ use clap::ValueEnum;
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use unicode_width::UnicodeWidthStr as _;
 
-use crate::excerpt::harmless;
 use crate::process::exit::Failure;
+use crate::text::escape_control;
 use crate::units::{BitRate, ByteCount};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -225,7 +225,7 @@ impl Value {
             Self::Bytes(bytes) => bytes.to_string(),
             Self::Rate(rate) => rate.to_string(),
             Self::Text(_) | Self::Blob(_) | Self::Number(_) | Self::Fraction(_) | Self::Json(_) => {
-                harmless(&self.plain()).into_owned()
+                escape_control(&self.plain()).into_owned()
             }
         }
     }
