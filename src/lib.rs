@@ -8,15 +8,15 @@
 //!  highwater-consumer, beside the database                                      │
 //!  report, cli ◄─ PostgreSQL or SQLite ◄─ store ◄─ batch ◄─ source, decoded ◄───┘
 //! ```
-//! They never import each other; rate, limit, detector and message are pure (no clock, no I/O); only `run` and `cli` join modules.
+//! They never import each other; detector and message are pure (no clock, no I/O); only `run` and `cli` join modules.
 //!
 //! Modules, in the order of the data:
 //! - [`message`]: what crosses Kafka, above all the event, with its identity `(agent, epoch, seq)`. [`message::fields`] defines each
 //!   field once; [`message::histogram`]: how often which rate was seen, and its bytes.
 //! - [`wire`]: the event as JSON, Avro or Protobuf, its Kafka message, its schemas.
 //! - [`agent::counters`]: byte counters and the links that come and go, by netlink, sysinfo or made up.
-//! - [`agent::rate`]: traffic from two readings, with a verdict on how far to trust it.
-//! - [`agent::limit`], [`agent::detector`], [`agent::resume`]: limits, their breaches, and how these continue after a restart.
+//! - [`agent::detector`]: traffic from two readings, with a verdict on how far to trust it ([`agent::detector::rate`]); limits, their
+//!   breaches, and how these continue after a restart; the rates of a window.
 //! - [`agent::event_system`]: registers events and notifies observers. A reaction of your own begins here.
 //! - [`agent::journal`]: keeps events on disk until Kafka has them, and declares those that it has to give up.
 //! - [`agent::publisher`]: decides when to send, sends again after every failure, and removes what is acknowledged.

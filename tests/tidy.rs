@@ -193,13 +193,10 @@ fn agent_and_consumer_never_meet() {
 }
 
 /// Stages of the data, of the agent and then of the consumer, which `run` puts together and `cli` calls.
-const STAGES: [&str; 20] = [
+const STAGES: [&str; 17] = [
     "config",
     "counters",
-    "rate",
-    "limit",
     "detector",
-    "resume",
     "event_system",
     "journal",
     "log_observer",
@@ -217,21 +214,14 @@ const STAGES: [&str; 20] = [
 ];
 
 /// Which of them may know another, and why.
-const KNOWN: [(&str, &str, &str); 36] = [
+const KNOWN: [(&str, &str, &str); 27] = [
     ("config", "counters", "it checks the choice of a source,"),
-    ("config", "limit", "the limits,"),
+    ("config", "detector", "the limits,"),
     ("config", "publisher", "the publisher's settings,"),
     ("config", "schemas", "the registry,"),
     ("config", "source", "the group membership"),
     ("config", "store", "and the store's address"),
-    ("limit", "rate", "a rate is bytes over time, computed in one place"),
-    ("limit", "counters", "a percentage is one of the link's speed"),
-    ("rate", "counters", "a link's speed bounds what its counters can have counted"),
-    ("detector", "counters", "it takes readings,"),
-    ("detector", "rate", "makes rates of them,"),
-    ("detector", "limit", "has limits judge them,"),
-    ("detector", "resume", "and continues open breaches"),
-    ("resume", "limit", "a limit's state is what is continued"),
+    ("detector", "counters", "it takes readings"),
     ("event_system", "journal", "it registers events there"),
     ("log_observer", "event_system", "it observes"),
     ("publisher", "event_system", "it observes, and takes what is pending"),
@@ -240,10 +230,8 @@ const KNOWN: [(&str, &str, &str); 36] = [
     ("courier", "journal", "with a journal for many agents"),
     ("courier", "publisher", "and publishes"),
     ("simulate", "counters", "it makes readings"),
-    ("simulate", "limit", "around limits"),
-    ("simulate", "detector", "and has them judged"),
-    ("status", "detector", "it reports links and breaches,"),
-    ("status", "rate", "their rates,"),
+    ("simulate", "detector", "around limits, and has them judged"),
+    ("status", "detector", "it reports links, their rates and breaches,"),
     ("status", "journal", "what is kept,"),
     ("status", "publisher", "and what is sent"),
     ("checkpoint", "batch", "it is the positions of batches"),
@@ -276,15 +264,15 @@ fn only_run_wires() {
     assert_eq!(wiring(&imports(sources())), NONE);
 
     let planted = planted([
-        ("agent/limit.rs", "use super::publisher::Publisher; use super::rate::Rate;"),
+        ("agent/detector.rs", "use super::publisher::Publisher; use super::counters::Reading;"),
         ("agent/publisher/mod.rs", "fn f() { super::run::stop() }"),
-        ("agent/rate.rs", ""),
-        ("agent/run.rs", "use super::limit; use super::publisher;"),
+        ("agent/counters/mod.rs", ""),
+        ("agent/run.rs", "use super::detector; use super::publisher;"),
         ("consumer/source.rs", "use super::store::Store;"),
         ("consumer/store/mod.rs", ""),
     ]);
     let expected = [
-        "agent::limit imports agent::publisher",
+        "agent::detector imports agent::publisher",
         "agent::publisher imports agent::run",
         "consumer::source imports consumer::store",
     ];
@@ -487,12 +475,8 @@ fn time_is_asked_in_one_file() {
 }
 
 /// Files and folders that do no I/O, write no log and ask no clock.
-const PURE: [&str; 15] = [
-    "agent/rate/",
-    "agent/rates/",
-    "agent/limit/",
+const PURE: [&str; 11] = [
     "agent/detector/",
-    "agent/resume.rs",
     "agent/counters/filter.rs",
     "consumer/batch.rs",
     "consumer/checkpoint.rs",

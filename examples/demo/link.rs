@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use highwater::agent::counters::filter::InterfaceFilter;
 use highwater::agent::counters::{self, CounterSource, Reading, SourceChoice};
-use highwater::agent::rate::bit_rate;
+use highwater::agent::detector::rate::bit_rate;
 use highwater::process::clock::SystemClock;
 use highwater::units::BitRate;
 

@@ -2,14 +2,6 @@
 
 pub mod counters;
 
-pub mod rate;
-
-pub mod rates;
-
-pub mod limit;
-
-pub mod resume;
-
 pub mod detector;
 
 mod numbered;

@@ -129,7 +129,7 @@ fn raise_at(speed: Speed) -> (&'static str, &'static str) {
 mod tests {
     use super::*;
     use crate::agent::counters::filter;
-    use crate::agent::limit::Level;
+    use crate::agent::detector::limit::Level;
     use crate::process::host::ServiceEnvironment;
     use crate::units::BitRate;
 

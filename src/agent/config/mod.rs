@@ -25,7 +25,7 @@ use self::topics::RawTopics;
 pub use self::topics::Topics;
 use crate::agent::counters::SourceChoice;
 use crate::agent::counters::filter::{InterfaceFilter, LinkOverride};
-use crate::agent::limit::{Level, Limit, Scope};
+use crate::agent::detector::limit::{Level, Limit, Scope};
 use crate::agent::publisher;
 use crate::config::{
     ConfigError, EVENTS_TOPIC, Invalid, Layers, TOPICS, TopicRole, duration, list, one_of, quoted, usual_names,

@@ -6,8 +6,8 @@ use super::tracker::{DetectionContext, Target, Tracker, load, trackers};
 use super::{Detections, Notice};
 use crate::agent::counters::filter;
 use crate::agent::counters::{LinkInfo, Speed};
-use crate::agent::limit::{Limit, Scope, delta};
-use crate::agent::rate::Traffic;
+use crate::agent::detector::limit::{Limit, Scope, delta};
+use crate::agent::detector::rate::Traffic;
 use crate::message::Reason;
 use crate::units::BitRate;
 

@@ -5,8 +5,8 @@ use super::tracker::{DetectionContext, Target, Tracker, load, trackers};
 use super::{Detections, Notice};
 use crate::agent::counters::filter;
 use crate::agent::counters::{Carried, Counters, LinkInfo, LinkKind, Reading, Speed};
-use crate::agent::limit::{Limit, Scope, delta};
-use crate::agent::rate::{CounterSample, Meter, Traffic, Verdict, bit_rate};
+use crate::agent::detector::limit::{Limit, Scope, delta};
+use crate::agent::detector::rate::{CounterSample, Meter, Traffic, Verdict, bit_rate};
 use crate::message::{Body, Link, Reason};
 use crate::units::BitRate;
 

@@ -1,7 +1,11 @@
 //! Judges readings by a meter for each link and the limits on links and their sums, in the loop, simulations and replays alike.
 
 mod host;
+pub mod limit;
 mod link;
+pub mod rate;
+pub mod rate_window;
+pub mod resume;
 mod tracker;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,10 +18,10 @@ use self::link::{WatchedLink, event, sample};
 use self::tracker::{DetectionContext, Target, TickTime, Tracker};
 use crate::agent::counters::filter;
 use crate::agent::counters::{Came, Left, LinkChange, LinkInfo, Reading, Speed};
-use crate::agent::limit::{Limit, Scope, Thresholds, delta};
-use crate::agent::rate::Traffic;
-use crate::agent::rates::LinkReading;
-use crate::agent::resume::Resume;
+use crate::agent::detector::limit::{Limit, Scope, Thresholds, delta};
+use crate::agent::detector::rate::Traffic;
+use crate::agent::detector::rate_window::LinkReading;
+use crate::agent::detector::resume::Resume;
 use crate::message::{Body, Breach, Direction, Reason, Stamp};
 use crate::units::BitRate;
 

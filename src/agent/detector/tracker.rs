@@ -5,9 +5,9 @@ use smol_str::{SmolStr, format_smolstr};
 
 use super::{Detections, Notice};
 use crate::agent::counters::{LinkInfo, Speed};
-use crate::agent::limit::{Action, BreachState, BreachStats, Limit, Load, Thresholds, delta};
-use crate::agent::rate::Traffic;
-use crate::agent::resume::{Decision, Resume};
+use crate::agent::detector::limit::{Action, BreachState, BreachStats, Limit, Load, Thresholds, delta};
+use crate::agent::detector::rate::Traffic;
+use crate::agent::detector::resume::{Decision, Resume};
 use crate::message::{ALL_INTERFACES, Body, Breach, Direction, Reason, Stamp};
 use crate::units::{BitRate, exactly};
 

@@ -2,9 +2,9 @@ use std::time::Duration;
 
 use super::Agent;
 use crate::agent::config::{Rates, Settings};
+use crate::agent::detector::rate_window::RateWindows;
 use crate::agent::journal::{DurableJournal, Journal as _};
 use crate::agent::publisher::{self, Encoding, Publisher};
-use crate::agent::rates::RateWindows;
 use crate::config::TopicRole;
 use crate::message::{Body, NewEvent, RateWindow, Stamp};
 use crate::process::clock::Clock;

@@ -12,8 +12,8 @@ use smol_str::format_smolstr;
 
 use self::traffic::{ACTIVITY_MEAN, INCIDENT_MEAN_S, PAUSE_S, QUIET_MAX, SimulatedLink, World, activity};
 use crate::agent::counters::Reading;
+use crate::agent::detector::limit::{Level, Limit};
 use crate::agent::detector::{Detections, Detector};
-use crate::agent::limit::{Level, Limit};
 use crate::message::{NewEvent, Stamp};
 use crate::process::random::random;
 
@@ -207,7 +207,7 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
-    use crate::agent::limit::Scope;
+    use crate::agent::detector::limit::Scope;
     use crate::message::{Direction, Severity};
     use crate::units::BitRate;
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::socket::{Client, NoAnswer, StatusSocket, ask, socket_path};
 use crate::agent::detector::LinkView;
-use crate::agent::rate::bit_rate;
+use crate::agent::detector::rate::bit_rate;
 use crate::message::{Breach, Direction, Severity, Stamp};
 use crate::process::problems::Problem;
 use crate::text::truncate;

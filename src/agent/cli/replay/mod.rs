@@ -23,8 +23,8 @@ use super::common::Common;
 use super::outlet;
 use crate::agent::config::{self, Settings};
 use crate::agent::counters::CounterBits;
+use crate::agent::detector::limit::{Level, Limit, Scope};
 use crate::agent::detector::{Detections, Detector};
-use crate::agent::limit::{Level, Limit, Scope};
 use crate::agent::publisher;
 use crate::cli::output::{self, OutputFormat};
 use crate::config::TopicRole;
@@ -376,7 +376,7 @@ fn rate(text: &str) -> Result<BitRate, String> {
     let (Ok(bytes), Ok(time)) = (bytes.parse::<ByteCount>(), positive_duration(time.trim())) else {
         return Err(known(error));
     };
-    Ok(crate::agent::rate::bit_rate(bytes.bytes(), time))
+    Ok(crate::agent::detector::rate::bit_rate(bytes.bytes(), time))
 }
 
 #[cfg(test)]

@@ -319,13 +319,13 @@ mod tests {
             let seconds = Duration::from_secs(8);
             let recorded = Recorded { elapsed: Some(seconds), rx: Amount::Rate(bps), tx: None };
             let carried = super::carried(&recorded, seconds).unwrap();
-            assert_eq!(crate::agent::rate::bit_rate(carried.rx_bytes, carried.elapsed).bps(), bps);
+            assert_eq!(crate::agent::detector::rate::bit_rate(carried.rx_bytes, carried.elapsed).bps(), bps);
         }
         let recorded =
             Recorded { elapsed: Some(SECOND), rx: Amount::Rate(u64::MAX), tx: Some(Amount::Bytes(u64::MAX)) };
         let carried = super::carried(&recorded, Duration::from_nanos(1)).unwrap();
         for bytes in [carried.rx_bytes, carried.tx_bytes] {
-            let rate = crate::agent::rate::bit_rate(bytes, carried.elapsed).bps();
+            let rate = crate::agent::detector::rate::bit_rate(bytes, carried.elapsed).bps();
             assert!(rate <= i64::MAX as u64, "what a database holds");
         }
     }

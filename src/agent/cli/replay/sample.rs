@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::rows::{Amount, Recorded};
-use crate::agent::rate::bit_rate;
+use crate::agent::detector::rate::bit_rate;
 use crate::message::{Reason, Sample};
 
 pub(super) fn sample(interface: &str, recorded: &Recorded) -> Sample {

@@ -265,7 +265,7 @@ fn wrapped(text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::rate::{Traffic, Verdict};
+    use crate::agent::detector::rate::{Traffic, Verdict};
     use crate::agent::status::{LinkLimit, OngoingProblem};
     use crate::message::{Direction, Severity};
 

@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta};
 
 use super::*;
 use crate::agent::counters::{Carried, Counters, LinkKind, Packets};
-use crate::agent::limit::Level;
+use crate::agent::detector::limit::Level;
 use crate::message::{Direction, Severity};
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 
 use crate::agent::counters::Speed;
-use crate::agent::rate::{bit_rate, byte_count};
+use crate::agent::detector::rate::{bit_rate, byte_count};
 use crate::message::{Direction, Severity};
 use crate::units::{BitRate, exactly};
 

@@ -19,7 +19,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use smol_str::SmolStr;
 
 use crate::agent::counters::{CounterBits, Counters, Packets, Speed};
-use crate::agent::rate::{Traffic, Verdict};
+use crate::agent::detector::rate::{Traffic, Verdict};
 use crate::message::histogram::{HistogramEncoder, RateHistogram, kbps};
 use crate::message::{Direction, LinkRates, OverLimit, RateWindow};
 use crate::units::BitRate;
